@@ -1,0 +1,133 @@
+//! The contract of the durable queue: what is kept of a message on its way, and what every store
+//! must guarantee. No SQL here, no HTTP, no Loops.
+//!
+//! # What is kept
+//!
+//! A *message* is `pending` until all its deliveries have ended, then `done`. Planning a message
+//! makes its *deliveries*, one for each subscription that took it; a delivery is carried by a
+//! *request*, or failed at once. A message that nothing took is `done` with a reason: unmatched.
+//!
+//! ```text
+//! message:   pending ──► done            delivery:  pending ──► delivered | failed
+//! request:   pending ──► delivered | failed
+//! ```
+//!
+//! # What every store guarantees
+//!
+//! * **Durable accept.** When [`Inbox::accept`] returns, every message it calls new is on stable
+//!   storage, and every one it calls a duplicate has its original there.
+//! * **Order.** Sequence numbers of one destination become visible in increasing order: a reader
+//!   that has seen `n` never later finds a new one below `n`.
+//! * **Atomic steps.** Each method is one transaction. A crash leaves it done or not done.
+//! * **Fencing.** [`Work::freeze`], [`Work::settle`] and [`Work::release`] do nothing and say
+//!   [`QueueError::Fenced`] unless the lease they are given is still the one in force.
+//! * **Frozen requests.** [`Work::freeze`] writes body and key before it returns; nothing changes
+//!   them afterwards.
+
+mod records;
+
+pub use records::*;
+
+use async_trait::async_trait;
+use jiff::Timestamp;
+use tokio::sync::watch;
+
+use crate::segment::{MessageHash, PersonHash};
+
+/// Why the queue did not do what it was asked, by what the caller can do about it.
+#[derive(Debug, thiserror::Error)]
+pub enum QueueError {
+    /// More waits to be written than may wait: the sender must come again later.
+    #[error("the queue takes no more messages at the moment")]
+    Busy,
+    /// The store cannot be written or read (full disk, lost database): try again later.
+    #[error("the store does not work")]
+    Unavailable(#[source] Box<dyn std::error::Error + Send + Sync>),
+    /// The lease is no longer ours: stop delivering for this destination.
+    #[error("the lease was lost to another process")]
+    Fenced,
+}
+
+/// Takes messages in.
+#[async_trait]
+pub trait Inbox: Send + Sync {
+    /// Stores messages, all in one transaction; answers for each, in order, whether it was new.
+    ///
+    /// A message is a duplicate when one of the same source and message id was accepted within the
+    /// duplicate window before its `received_at`, or stands earlier in `messages`.
+    async fn accept(&self, messages: Vec<NewMessage>) -> Result<Vec<Accepted>, QueueError>;
+}
+
+/// Hands work to the delivery engine and records what became of it.
+#[async_trait]
+pub trait Work: Send + Sync {
+    /// Takes the lease of a destination, or renews it; `None` while another process holds it.
+    ///
+    /// The token grows each time the lease changes hands, also when one process takes it again
+    /// after it ran out.
+    async fn lease(&self, ask: LeaseRequest) -> Result<Option<Lease>, QueueError>;
+
+    /// Gives the lease back, so that another process need not wait for it to run out.
+    async fn release(&self, lease: &Lease) -> Result<(), QueueError>;
+
+    /// Heads of pending messages of a destination with a sequence number above `after`, lowest
+    /// first, at most `limit`.
+    async fn pending(
+        &self,
+        destination: &str,
+        after: Seq,
+        limit: u32,
+    ) -> Result<Vec<Head>, QueueError>;
+
+    /// Everything needed to work on one message: its payload, and the requests already made of it.
+    /// `None` when it is not pending (any more).
+    async fn open(&self, seq: Seq) -> Result<Option<Job>, QueueError>;
+
+    /// Records how a message was planned. Requests it returns are on disk, in the order of
+    /// `plan.deliveries`; the message is done at once when none of its deliveries is pending.
+    async fn freeze(
+        &self,
+        lease: &Lease,
+        seq: Seq,
+        plan: NewPlan,
+    ) -> Result<Vec<FrozenRequest>, QueueError>;
+
+    /// Records an attempt and its consequence, for the request, its deliveries and its messages.
+    async fn settle(&self, lease: &Lease, settlement: Settlement) -> Result<(), QueueError>;
+
+    /// How much is pending for a destination.
+    async fn depth(&self, destination: &str) -> Result<Depth, QueueError>;
+
+    /// Changes whenever messages were accepted in this process: a hint to look, never a promise.
+    fn arrivals(&self) -> watch::Receiver<u64>;
+}
+
+/// Answers what became of messages. Reads only.
+#[async_trait]
+pub trait Log: Send + Sync {
+    /// The messages with this id (one for each source that sent it), newest first.
+    async fn by_message_id(
+        &self,
+        hash: MessageHash,
+        message_id: &str,
+    ) -> Result<Vec<MessageRecord>, QueueError>;
+
+    /// The latest messages of a person, newest first, at most `limit`, older than `before` if given.
+    async fn by_person(
+        &self,
+        person: PersonHash,
+        before: Option<Seq>,
+        limit: u32,
+    ) -> Result<Vec<MessageRecord>, QueueError>;
+
+    /// Fails unless the store answers and has the schema of this release.
+    async fn ready(&self) -> Result<(), QueueError>;
+}
+
+/// Removes what was kept long enough.
+#[async_trait]
+pub trait Housekeeping: Send + Sync {
+    /// Deletes payloads and records that are past their time, a bounded number in one transaction.
+    /// Answers how many rows it touched: zero means that nothing is left to do for now.
+    async fn purge(&self, now: Timestamp) -> Result<u64, QueueError>;
+}

@@ -1,0 +1,327 @@
+//! The records of the queue: plain data, shared by every store.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use jiff::Timestamp;
+
+use crate::segment::{LaneKey, MessageHash, MessageType, PersonHash};
+
+/// The place of a message in the order of acceptance. Starts at 1; 0 is before all.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+pub struct Seq(pub i64);
+
+/// The number of a request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct RequestId(pub i64);
+
+/// How urgent a message is: what a person waits for goes before what a program loads in bulk.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Class {
+    /// Live traffic.
+    Live,
+    /// `/v1/import` and the `import` command.
+    Bulk,
+}
+
+/// A stamped message on its way into the inbox.
+#[derive(Debug, Clone)]
+pub struct NewMessage {
+    /// Name of the source it came from.
+    pub source: String,
+    /// Name of the destination its source delivers to.
+    pub destination: String,
+    /// Segment's `messageId`.
+    pub message_id: String,
+    /// Digest of `message_id`.
+    pub message_hash: MessageHash,
+    /// Kind of call.
+    pub kind: MessageType,
+    /// Urgency.
+    pub class: Class,
+    /// What it must stay in order with.
+    pub lane: LaneKey,
+    /// Whom it is about.
+    pub person: PersonHash,
+    /// When it was taken in.
+    pub received_at: Timestamp,
+    /// The stamped message, as [`crate::segment::Value::to_stored_json`] writes it.
+    pub payload: Bytes,
+}
+
+/// What became of a message at the door.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Accepted {
+    /// It is stored now.
+    New,
+    /// It was stored before.
+    Duplicate,
+}
+
+/// A wish for the lease of a destination.
+#[derive(Debug, Clone)]
+pub struct LeaseRequest {
+    /// Name of the destination.
+    pub destination: String,
+    /// Who asks: unique to the process.
+    pub holder: String,
+    /// The present moment.
+    pub now: Timestamp,
+    /// How long it shall hold.
+    pub ttl: Duration,
+}
+
+/// The right to deliver for one destination.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Lease {
+    /// Name of the destination.
+    pub destination: String,
+    /// Who holds it.
+    pub holder: String,
+    /// Fencing token: grows with every change of hands.
+    pub token: i64,
+}
+
+/// The little that the engine keeps in memory of every pending message.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Head {
+    /// Its place in the order.
+    pub seq: Seq,
+    /// Its lane.
+    pub lane: LaneKey,
+    /// Kind of call.
+    pub kind: MessageType,
+    /// Urgency.
+    pub class: Class,
+    /// When its next attempt is due, if it was tried before.
+    pub next_attempt_at: Option<Timestamp>,
+}
+
+/// A pending message, opened to be worked on.
+#[derive(Debug, Clone)]
+pub struct Job {
+    /// Name of the source.
+    pub source: String,
+    /// Segment's `messageId`.
+    pub message_id: String,
+    /// When it was taken in.
+    pub received_at: Timestamp,
+    /// The stamped message.
+    pub payload: Bytes,
+    /// Whether it was planned. A planned message is never planned again.
+    pub is_planned: bool,
+    /// Its pending requests, in order; empty until it is planned.
+    pub requests: Vec<FrozenRequest>,
+}
+
+/// A request as it must be sent, now and at every further attempt.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FrozenRequest {
+    /// Its number.
+    pub id: RequestId,
+    /// HTTP method.
+    pub method: String,
+    /// Path below the base URL of Loops, such as `/events/send`.
+    pub path: String,
+    /// JSON body.
+    pub body: Bytes,
+    /// `Idempotency-Key`, on events.
+    pub idempotency_key: Option<String>,
+    /// How many attempts were recorded.
+    pub attempts: u32,
+    /// When the first attempt was recorded.
+    pub first_attempt_at: Option<Timestamp>,
+    /// When the next attempt is due; `None`: at once.
+    pub next_attempt_at: Option<Timestamp>,
+}
+
+/// How a message was planned.
+#[derive(Debug, Clone)]
+pub struct NewPlan {
+    /// The present moment.
+    pub now: Timestamp,
+    /// One for each subscription that took the message.
+    pub deliveries: Vec<NewDelivery>,
+    /// Why no subscription took it; only when there are no deliveries.
+    pub unmatched: Option<String>,
+}
+
+/// One delivery of a plan.
+#[derive(Debug, Clone)]
+pub struct NewDelivery {
+    /// Name of the subscription.
+    pub subscription: String,
+    /// Name of the action.
+    pub action: String,
+    /// What was left out or changed on the way, for people.
+    pub warnings: Vec<String>,
+    /// The request that carries it, or why there is none.
+    pub outcome: Result<NewRequest, Failure>,
+}
+
+/// A request to be frozen.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NewRequest {
+    /// HTTP method.
+    pub method: String,
+    /// Path below the base URL of Loops.
+    pub path: String,
+    /// JSON body.
+    pub body: Bytes,
+    /// `Idempotency-Key`, on events.
+    pub idempotency_key: Option<String>,
+}
+
+/// Why a delivery failed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Failure {
+    /// One of a few fixed words: `invalid`, `refused`, `expired`, `unreadable`.
+    pub reason: String,
+    /// What a person needs to mend it.
+    pub detail: String,
+}
+
+/// An attempt at a request, and what follows from it.
+#[derive(Debug, Clone)]
+pub struct Settlement {
+    /// Which request.
+    pub request: RequestId,
+    /// The attempt.
+    pub attempt: Attempt,
+    /// What follows.
+    pub consequence: Consequence,
+}
+
+/// One HTTP call for a request.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Attempt {
+    /// 1 for the first.
+    pub number: u32,
+    /// When it began.
+    pub started_at: Timestamp,
+    /// How long it took.
+    pub duration: Duration,
+    /// The status of the answer; `None` when there was none.
+    pub status: Option<u16>,
+    /// What happened, in a word, such as `delivered`, `retry`, `refused`.
+    pub outcome: String,
+    /// The beginning of the answer, or the network error.
+    pub excerpt: String,
+}
+
+/// What follows from an attempt.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Consequence {
+    /// Loops has it.
+    Delivered,
+    /// It will not be tried again.
+    Failed(Failure),
+    /// It is tried again, not before this moment.
+    Retry(Timestamp),
+}
+
+/// How much is pending for a destination.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Depth {
+    /// Number of pending messages.
+    pub messages: u64,
+    /// When the oldest of them was taken in.
+    pub oldest_received_at: Option<Timestamp>,
+}
+
+/// Everything known about a message.
+#[derive(Debug, Clone)]
+pub struct MessageRecord {
+    /// Its place in the order.
+    pub seq: Seq,
+    /// Name of its source.
+    pub source: String,
+    /// Name of its destination.
+    pub destination: String,
+    /// Segment's `messageId`.
+    pub message_id: String,
+    /// Kind of call.
+    pub kind: MessageType,
+    /// When it was taken in.
+    pub received_at: Timestamp,
+    /// Whether all has been done that will be done.
+    pub is_done: bool,
+    /// Why no subscription took it.
+    pub unmatched: Option<String>,
+    /// Its deliveries, in the order of the subscriptions; empty until it is planned.
+    pub deliveries: Vec<DeliveryRecord>,
+}
+
+/// What became of a message under one subscription.
+#[derive(Debug, Clone)]
+pub struct DeliveryRecord {
+    /// Name of the subscription.
+    pub subscription: String,
+    /// Name of the action.
+    pub action: String,
+    /// Its state.
+    pub state: DeliveryState,
+    /// Why it failed.
+    pub failure: Option<Failure>,
+    /// What was left out or changed on the way.
+    pub warnings: Vec<String>,
+    /// The request that carries it; `None` when it failed before there was one.
+    pub request: Option<RequestRecord>,
+}
+
+/// The fate of a delivery.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[allow(missing_docs, reason = "the words of the README")]
+pub enum DeliveryState {
+    Pending,
+    Delivered,
+    Failed,
+}
+
+/// A request as the log shows it: without its body.
+#[derive(Debug, Clone)]
+pub struct RequestRecord {
+    /// Its number.
+    pub id: RequestId,
+    /// HTTP method.
+    pub method: String,
+    /// Path below the base URL of Loops.
+    pub path: String,
+    /// `Idempotency-Key`, on events.
+    pub idempotency_key: Option<String>,
+    /// When the next attempt is due, while it waits for one.
+    pub next_attempt_at: Option<Timestamp>,
+    /// All attempts, first to last.
+    pub attempts: Vec<Attempt>,
+}
+
+impl Class {
+    /// As it is stored.
+    pub fn code(self) -> i64 {
+        match self {
+            Class::Live => 0,
+            Class::Bulk => 1,
+        }
+    }
+
+    /// Reads [`Class::code`]; unknown codes of later releases count as bulk.
+    pub fn from_code(code: i64) -> Self {
+        if code == 0 { Class::Live } else { Class::Bulk }
+    }
+}
+
+impl DeliveryState {
+    /// As it is stored and shown.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            DeliveryState::Pending => "pending",
+            DeliveryState::Delivered => "delivered",
+            DeliveryState::Failed => "failed",
+        }
+    }
+
+    /// Reads [`DeliveryState::as_str`].
+    pub fn parse(text: &str) -> Option<Self> {
+        [Self::Pending, Self::Delivered, Self::Failed].into_iter().find(|state| state.as_str() == text)
+    }
+}

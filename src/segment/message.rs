@@ -1,0 +1,161 @@
+//! A Segment message: one identify, track, page, screen, group, alias or delete call, as JSON.
+
+use std::borrow::Cow;
+
+use super::ids::{LaneKey, OrderKeyKind, PersonHash};
+use super::value::{Object, Value, number_text};
+
+/// The kind of call that a message records.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[allow(missing_docs, reason = "each is Segment's word for itself")]
+pub enum MessageType {
+    Identify,
+    Track,
+    Page,
+    Screen,
+    Group,
+    Alias,
+    Delete,
+}
+
+impl MessageType {
+    /// All of them, in the order in which they are named to people.
+    pub const ALL: [MessageType; 7] = [
+        MessageType::Identify,
+        MessageType::Track,
+        MessageType::Page,
+        MessageType::Screen,
+        MessageType::Group,
+        MessageType::Alias,
+        MessageType::Delete,
+    ];
+
+    /// As it stands in the `type` field.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            MessageType::Identify => "identify",
+            MessageType::Track => "track",
+            MessageType::Page => "page",
+            MessageType::Screen => "screen",
+            MessageType::Group => "group",
+            MessageType::Alias => "alias",
+            MessageType::Delete => "delete",
+        }
+    }
+
+    /// Reads a `type` field; `None` for anything that is no Segment call.
+    pub fn parse(text: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|kind| kind.as_str() == text)
+    }
+}
+
+impl std::fmt::Display for MessageType {
+    fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        out.write_str(self.as_str())
+    }
+}
+
+/// A message that has what every accepted message has: a type, a message id, and someone it is about.
+///
+/// Made by [`super::stamp::stamp`] on the way in and by [`Message::from_stored`] on the way out.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Message {
+    kind: MessageType,
+    message_id: String,
+    value: Value,
+}
+
+/// Why an object is not a message that can be accepted. The texts are shown to senders.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum InvalidMessage {
+    /// Not a JSON object.
+    #[error("a message must be a JSON object, such as {{\"type\": \"track\", \"userId\": \"…\", \"event\": \"…\"}}")]
+    NotAnObject,
+    /// There is no `type`, or it is no text.
+    #[error("`type` is missing: give one of identify, track, page, screen, group, alias, delete")]
+    NoType,
+    /// The `type` is none of Segment's.
+    #[error("`type` is not one of identify, track, page, screen, group, alias, delete (lower case)")]
+    UnknownType,
+    /// Nobody whom the message is about.
+    #[error("nobody to send it for: give a non-empty `userId`, `anonymousId` or e-mail address (`traits.email`, `properties.email`, `context.traits.email` or `email`)")]
+    Nobody,
+}
+
+impl Message {
+    /// Checks an object and makes it a message; `message_id` is put in place of whatever it has.
+    pub fn new(mut object: Object, message_id: String) -> Result<Self, InvalidMessage> {
+        let kind = match object.get("type") {
+            Some(Value::String(text)) if !text.is_empty() => {
+                MessageType::parse(text).ok_or(InvalidMessage::UnknownType)?
+            }
+            Some(Value::Null | Value::String(_)) | None => return Err(InvalidMessage::NoType),
+            Some(_) => return Err(InvalidMessage::UnknownType),
+        };
+        object.insert("messageId", Value::String(message_id.clone()));
+        let message = Self { kind, message_id, value: Value::Object(object) };
+        match message.order_key() {
+            Some(_) => Ok(message),
+            None => Err(InvalidMessage::Nobody),
+        }
+    }
+
+    /// Takes up a message as it was stored.
+    pub fn from_stored(value: Value) -> Result<Self, InvalidMessage> {
+        let Value::Object(object) = value else { return Err(InvalidMessage::NotAnObject) };
+        let message_id = id_text(object.get("messageId")).unwrap_or_default().into_owned();
+        Self::new(object, message_id)
+    }
+
+    /// The kind of call.
+    pub fn kind(&self) -> MessageType {
+        self.kind
+    }
+
+    /// Segment's `messageId`.
+    pub fn message_id(&self) -> &str {
+        &self.message_id
+    }
+
+    /// The whole message, always an object.
+    pub fn value(&self) -> &Value {
+        &self.value
+    }
+
+    /// What must stay in order: `userId`, else `anonymousId`, else the e-mail address.
+    pub fn order_key(&self) -> Option<(OrderKeyKind, Cow<'_, str>)> {
+        let of = |key| id_text(self.value.get(key));
+        of("userId")
+            .map(|id| (OrderKeyKind::User, id))
+            .or_else(|| of("anonymousId").map(|id| (OrderKeyKind::Anonymous, id)))
+            .or_else(|| self.email().map(|email| (OrderKeyKind::Email, email)))
+    }
+
+    /// The lane of the message.
+    pub fn lane(&self) -> LaneKey {
+        self.order_key().map_or(LaneKey(0), |(kind, key)| LaneKey::of(kind, &key))
+    }
+
+    /// The person to find the message by: the user id, else the anonymous id, else the e-mail address.
+    pub fn person(&self) -> PersonHash {
+        self.order_key().map_or(PersonHash(0), |(_, key)| PersonHash::of(&key))
+    }
+
+    fn email(&self) -> Option<Cow<'_, str>> {
+        let paths: [&[&str]; 4] =
+            [&["traits", "email"], &["properties", "email"], &["context", "traits", "email"], &["email"]];
+        paths.into_iter().find_map(|path| {
+            let found = path.iter().try_fold(&self.value, |value, key| value.get(key))?;
+            id_text(Some(found))
+        })
+    }
+}
+
+/// An id as text: a number counts, as JavaScript writes it; empty text, null and all else do not.
+pub fn id_text(value: Option<&Value>) -> Option<Cow<'_, str>> {
+    match value? {
+        Value::String(text) if !text.is_empty() => Some(Cow::Borrowed(text)),
+        Value::Number(number) if number.is_finite() => Some(Cow::Owned(number_text(*number))),
+        _ => None,
+    }
+}

@@ -1,0 +1,14 @@
+//! Segment's vocabulary: values as JavaScript sees them, messages, ids, batches, stamping and the
+//! webhook signature. No I/O, no clock, no configuration; knows nothing of Loops.
+
+pub mod batch;
+pub mod decode;
+pub mod ids;
+pub mod message;
+pub mod signature;
+pub mod stamp;
+pub mod value;
+
+pub use ids::{LaneKey, MessageHash, PersonHash};
+pub use message::{Message, MessageType};
+pub use value::{Object, Value};

@@ -1,5 +1,15 @@
 //! Loops' vocabulary and the client that speaks it. Knows nothing of messages, mappings or queues.
+//!
+//! One call of [`Client::send`] is one HTTP request and one attempt. Every call needs a [`Slot`] of
+//! the destination's [`Pacer`], so the rate cannot be passed by mistake. Nothing is retried here:
+//! retrying is the queue's business, since it must survive a restart.
 
+mod answer;
+mod client;
+mod pacer;
 mod request;
 
+pub use answer::{Answer, CallError, RateHeaders};
+pub use client::{Call, Client, ClientError, ClientOptions, Reply};
+pub use pacer::{Pacer, Slot};
 pub use request::{Endpoint, Request};

@@ -1,0 +1,138 @@
+//! What came back of a call: an answer, or the way in which there was none.
+
+use std::time::Duration;
+
+use jiff::Timestamp;
+use reqwest::header::{HeaderMap, RETRY_AFTER};
+
+/// How much of an answer is read at most, in bytes. Loops' answers are a line.
+pub(super) const ANSWER_BYTES_MAX: usize = 16 * 1024;
+
+/// How much of an answer is kept for people, in characters.
+const EXCERPT_CHARS_MAX: usize = 500;
+
+/// An HTTP answer of Loops.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Answer {
+    /// Its status.
+    pub status: u16,
+    /// How long it asks to wait (`Retry-After`, in seconds or as a date).
+    pub retry_after: Option<Duration>,
+    /// What it says about the rate.
+    pub rate: RateHeaders,
+    /// The `message` (or `error`) of its JSON body.
+    pub message: Option<String>,
+    /// The beginning of its body. May hold personal data: for the store, not for logs.
+    pub excerpt: String,
+}
+
+/// `x-ratelimit-limit` and `x-ratelimit-remaining`, where they are there and numbers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct RateHeaders {
+    /// Requests that Loops allows in a second.
+    pub limit: Option<u32>,
+    /// Requests that are left in this second.
+    pub remaining: Option<u32>,
+}
+
+/// No answer came. Whether Loops got the request is known only for [`CallError::Connect`]: it did not.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum CallError {
+    /// Nothing came in time.
+    #[error("Loops did not answer in time")]
+    Timeout,
+    /// There was no connection.
+    #[error("no connection to Loops: {0}")]
+    Connect(String),
+    /// The connection broke.
+    #[error("the connection to Loops broke: {0}")]
+    Broken(String),
+}
+
+impl Answer {
+    /// Makes an answer of its parts; `now` is needed for a `Retry-After` that is a date.
+    pub(super) fn new(status: u16, headers: &HeaderMap, body: &[u8], now: Timestamp) -> Self {
+        let text = String::from_utf8_lossy(body);
+        Self {
+            status,
+            retry_after: headers
+                .get(RETRY_AFTER)
+                .and_then(|value| value.to_str().ok())
+                .and_then(|text| retry_after(text, now)),
+            rate: RateHeaders {
+                limit: number(headers, "x-ratelimit-limit"),
+                remaining: number(headers, "x-ratelimit-remaining"),
+            },
+            message: message_of(body),
+            excerpt: text.chars().take(EXCERPT_CHARS_MAX).collect(),
+        }
+    }
+}
+
+fn number(headers: &HeaderMap, name: &str) -> Option<u32> {
+    headers.get(name)?.to_str().ok()?.trim().parse().ok()
+}
+
+/// Reads `Retry-After`: seconds, or a date, which counts from `now`.
+fn retry_after(text: &str, now: Timestamp) -> Option<Duration> {
+    if let Ok(seconds) = text.trim().parse::<u64>() {
+        return Some(Duration::from_secs(seconds));
+    }
+    let date = httpdate::parse_http_date(text.trim()).ok()?;
+    let date = Timestamp::try_from(date).ok()?;
+    Some(Duration::try_from(date.duration_since(now)).unwrap_or(Duration::ZERO))
+}
+
+fn message_of(body: &[u8]) -> Option<String> {
+    let body: serde_json::Value = serde_json::from_slice(body).ok()?;
+    let text = body.get("message").or_else(|| body.get("error"))?.as_str()?;
+    Some(text.chars().take(EXCERPT_CHARS_MAX).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use reqwest::header::HeaderValue;
+
+    fn answer(headers: &[(&'static str, &'static str)], body: &str) -> Answer {
+        let headers = headers
+            .iter()
+            .map(|(name, value)| {
+                (reqwest::header::HeaderName::from_static(name), HeaderValue::from_static(value))
+            })
+            .collect();
+        let now = "2026-11-23T12:00:00Z".parse().unwrap();
+        Answer::new(429, &headers, body.as_bytes(), now)
+    }
+
+    #[test]
+    fn retry_after_is_seconds_or_a_date() {
+        let cases = [
+            ("7", Some(Duration::from_secs(7))),
+            (" 7 ", Some(Duration::from_secs(7))),
+            ("Mon, 23 Nov 2026 12:00:30 GMT", Some(Duration::from_secs(30))),
+            ("Mon, 23 Nov 2026 11:00:00 GMT", Some(Duration::ZERO)),
+            ("soon", None),
+            ("-1", None),
+            ("99999999999999999999", None),
+        ];
+        for (text, expected) in cases {
+            assert_eq!(answer(&[("retry-after", text)], "").retry_after, expected, "{text}");
+        }
+    }
+
+    #[test]
+    fn absurd_rate_headers_are_no_numbers() {
+        let given = answer(&[("x-ratelimit-limit", "-5"), ("x-ratelimit-remaining", "many")], "");
+        assert_eq!(given.rate, RateHeaders::default());
+    }
+
+    #[test]
+    fn the_message_is_found_and_bounded() {
+        assert_eq!(answer(&[], r#"{"message":"no"}"#).message.as_deref(), Some("no"));
+        assert_eq!(answer(&[], r#"{"error":"no"}"#).message.as_deref(), Some("no"));
+        assert_eq!(answer(&[], "<html>").message, None);
+        let long = format!(r#"{{"message":"{}"}}"#, "ü".repeat(1000));
+        assert_eq!(answer(&[], &long).message.map(|text| text.chars().count()), Some(500));
+    }
+}

@@ -1,0 +1,301 @@
+//! Keeps a destination's requests within Loops' rate, and uses all of it.
+//!
+//! Loops allows a number of requests in a second for a team (10, by its API introduction) and
+//! tells it in `x-ratelimit-limit`. A limiter that lets N through per window of its own lets 2N
+//! through around the edge of a window, and one that spaces requests evenly delays the second of
+//! two that could go at once. So this one keeps the log itself: at most N slots are taken, and a
+//! slot is free again one second after its request can have reached Loops at the latest.
+//!
+//! When that was: after the request was sent and before its answer came. An answer that takes long
+//! says nothing about the way there, so no more than [`TRANSIT_MAX`] is reckoned for it.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use tokio::sync::Notify;
+use tokio::time::Instant;
+
+use super::answer::RateHeaders;
+
+/// Loops' rate for a team that has no other: requests in a second, by its API introduction.
+const RATE_DEFAULT: u32 = 10;
+
+/// The window of the rate.
+const WINDOW: Duration = Duration::from_secs(1);
+
+/// The longest way to Loops that is reckoned with.
+const TRANSIT_MAX: Duration = Duration::from_millis(50);
+
+/// A limit beyond this in a header is taken for nonsense.
+const RATE_CREDIBLE_MAX: u32 = 1_000;
+
+/// How long a 429 without `Retry-After` holds everything back.
+const PAUSE_DEFAULT: Duration = Duration::from_secs(1);
+
+/// The longest `Retry-After` that is obeyed.
+const PAUSE_MAX: Duration = Duration::from_secs(600);
+
+/// After a 429 the rate grows back by one request a second each time this passes.
+const RECOVERY_STEP: Duration = Duration::from_secs(2);
+
+/// The limiter of one destination.
+#[derive(Debug)]
+pub struct Pacer {
+    state: Mutex<State>,
+    changed: Notify,
+}
+
+#[derive(Debug)]
+struct State {
+    /// What the configuration allows; `None`: whatever Loops does.
+    configured: Option<u32>,
+    /// What Loops said it allows.
+    learnt: Option<u32>,
+    /// How many requests a second are withheld after 429s.
+    withheld: u32,
+    withheld_changed_at: Instant,
+    /// Taken slots, with the moment each is free again; `None` while that is not known.
+    slots: BTreeMap<u64, Option<Instant>>,
+    next_slot: u64,
+    blocked_until: Option<Instant>,
+}
+
+/// The right to make one request. Dropped unused, it is free again at once.
+#[derive(Debug)]
+pub struct Slot {
+    pacer: Arc<Pacer>,
+    number: u64,
+}
+
+impl Pacer {
+    /// Makes a limiter; without a configured rate, Loops' own (10 a second until it says otherwise).
+    pub fn new(configured: Option<u32>) -> Arc<Self> {
+        Arc::new(Self {
+            state: Mutex::new(State {
+                configured,
+                learnt: None,
+                withheld: 0,
+                withheld_changed_at: Instant::now(),
+                slots: BTreeMap::new(),
+                next_slot: 0,
+                blocked_until: None,
+            }),
+            changed: Notify::new(),
+        })
+    }
+
+    /// Takes a slot if one is free now; else tells when to ask again.
+    pub fn try_slot(self: &Arc<Self>) -> Result<Slot, Instant> {
+        let now = Instant::now();
+        let mut state = self.lock();
+        state.take(now).map(|number| Slot { pacer: Arc::clone(self), number })
+    }
+
+    /// Waits for a slot.
+    pub async fn slot(self: &Arc<Self>) -> Slot {
+        loop {
+            let changed = self.changed.notified();
+            match self.try_slot() {
+                Ok(slot) => return slot,
+                Err(again_at) => {
+                    tokio::select! {
+                        () = tokio::time::sleep_until(again_at) => {}
+                        () = changed => {}
+                    }
+                }
+            }
+        }
+    }
+
+    /// Requests a second in force.
+    pub fn rate(&self) -> u32 {
+        self.lock().rate()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl State {
+    fn ceiling(&self) -> u32 {
+        match (self.configured, self.learnt) {
+            (Some(configured), Some(learnt)) => configured.min(learnt),
+            (Some(rate), None) | (None, Some(rate)) => rate,
+            (None, None) => RATE_DEFAULT,
+        }
+        .max(1)
+    }
+
+    fn rate(&self) -> u32 {
+        self.ceiling().saturating_sub(self.withheld).max(1)
+    }
+
+    fn take(&mut self, now: Instant) -> Result<u64, Instant> {
+        self.slots.retain(|_, free_at| free_at.is_none_or(|free_at| free_at > now));
+        self.recover(now);
+        if let Some(until) = self.blocked_until.filter(|until| *until > now) {
+            return Err(until);
+        }
+        self.blocked_until = None;
+        if self.slots.len() < self.rate() as usize {
+            let number = self.next_slot;
+            self.next_slot += 1;
+            self.slots.insert(number, None);
+            return Ok(number);
+        }
+        // With more slots taken than the rate allows now, several must come free first.
+        let surplus = self.slots.len() - self.rate() as usize;
+        let mut known: Vec<Instant> = self.slots.values().copied().flatten().collect();
+        known.sort_unstable();
+        Err(known.get(surplus).or(known.last()).copied().unwrap_or(now + TRANSIT_MAX))
+    }
+
+    fn recover(&mut self, now: Instant) {
+        while self.withheld > 0 && now >= self.withheld_changed_at + RECOVERY_STEP {
+            self.withheld -= 1;
+            self.withheld_changed_at += RECOVERY_STEP;
+        }
+    }
+
+    fn slow_down(&mut self, now: Instant, retry_after: Option<Duration>) {
+        let pause = retry_after.unwrap_or(PAUSE_DEFAULT).min(PAUSE_MAX);
+        let until = now + pause;
+        self.blocked_until = Some(self.blocked_until.map_or(until, |known| known.max(until)));
+        let halved = self.rate() / 2;
+        self.withheld = self.ceiling().saturating_sub(halved.max(1));
+        self.withheld_changed_at = until;
+    }
+
+    /// Reckons with what others have used of the same team's rate.
+    fn learn(&mut self, now: Instant, headers: RateHeaders) {
+        if let Some(limit) = headers.limit.filter(|limit| (1..=RATE_CREDIBLE_MAX).contains(limit)) {
+            self.learnt = Some(limit);
+        }
+        let (Some(limit), Some(remaining)) = (self.learnt, headers.remaining) else { return };
+        let used = limit.saturating_sub(remaining) as usize;
+        for _ in self.slots.len()..used {
+            self.slots.insert(self.next_slot, Some(now + WINDOW));
+            self.next_slot += 1;
+        }
+    }
+}
+
+impl Slot {
+    /// Says that the request goes out now.
+    pub fn sent(&self) {
+        let free_at = Instant::now() + TRANSIT_MAX + WINDOW;
+        self.pacer.lock().slots.insert(self.number, Some(free_at));
+        self.pacer.changed.notify_waiters();
+    }
+
+    /// Says that an answer came (or that none will), and what it told about the rate.
+    ///
+    /// `retry_after` is given for a 429 alone, with the wait it asked for, if any.
+    pub fn answered(&self, headers: RateHeaders, limited: Option<Option<Duration>>) {
+        let now = Instant::now();
+        {
+            let mut state = self.pacer.lock();
+            if let Some(Some(free_at)) = state.slots.get_mut(&self.number) {
+                *free_at = (*free_at).min(now + WINDOW);
+            }
+            state.learn(now, headers);
+            if let Some(retry_after) = limited {
+                state.slow_down(now, retry_after);
+            }
+        }
+        self.pacer.changed.notify_waiters();
+    }
+}
+
+impl Drop for Slot {
+    fn drop(&mut self) {
+        let mut state = self.pacer.lock();
+        if matches!(state.slots.get(&self.number), Some(None)) {
+            state.slots.remove(&self.number);
+            drop(state);
+            self.pacer.changed.notify_waiters();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Sends `count` requests as fast as the pacer lets them and gives the moments of their answers.
+    async fn drain(pacer: &Arc<Pacer>, count: usize, latency: Duration) -> Vec<Instant> {
+        let mut arrivals = Vec::new();
+        for _ in 0..count {
+            let slot = pacer.slot().await;
+            slot.sent();
+            tokio::time::sleep(latency).await;
+            arrivals.push(Instant::now());
+            slot.answered(RateHeaders::default(), None);
+        }
+        arrivals
+    }
+
+    fn most_in_a_second(moments: &[Instant]) -> usize {
+        (0..moments.len())
+            .map(|first| {
+                moments[first..].iter().take_while(|at| **at < moments[first] + WINDOW).count()
+            })
+            .max()
+            .unwrap_or(0)
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn no_second_sees_more_than_the_rate_and_none_is_wasted() {
+        let pacer = Pacer::new(Some(10));
+        let began = Instant::now();
+        let arrivals = drain(&pacer, 100, Duration::from_millis(3)).await;
+        assert_eq!(most_in_a_second(&arrivals), 10);
+        assert!(began.elapsed() < Duration::from_millis(9_500), "{:?}", began.elapsed());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_unused_slot_is_free_again() {
+        let pacer = Pacer::new(Some(1));
+        drop(pacer.slot().await);
+        assert!(pacer.try_slot().is_ok());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_429_blocks_and_halves_and_the_rate_grows_back() {
+        let pacer = Pacer::new(Some(10));
+        let slot = pacer.slot().await;
+        slot.sent();
+        slot.answered(RateHeaders::default(), Some(Some(Duration::from_secs(3))));
+        let again_at = pacer.try_slot().err();
+        assert_eq!(again_at, Some(Instant::now() + Duration::from_secs(3)));
+        assert_eq!(pacer.rate(), 5);
+        tokio::time::sleep(Duration::from_secs(3 + 10)).await;
+        assert!(pacer.try_slot().is_ok());
+        assert_eq!(pacer.rate(), 10);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn learns_the_limit_but_not_nonsense() {
+        for (configured, limit, expected) in
+            [(None, 25, 25), (Some(10), 25, 10), (Some(10), 4, 4), (None, 0, 10), (None, 4_000_000, 10)]
+        {
+            let pacer = Pacer::new(configured);
+            let slot = pacer.slot().await;
+            slot.sent();
+            slot.answered(RateHeaders { limit: Some(limit), remaining: None }, None);
+            assert_eq!(pacer.rate(), expected, "{configured:?} {limit}");
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_others_used_of_the_rate_is_not_used_again() {
+        let pacer = Pacer::new(None);
+        let slot = pacer.slot().await;
+        slot.sent();
+        slot.answered(RateHeaders { limit: Some(10), remaining: Some(2) }, None);
+        let more: Vec<_> = std::iter::from_fn(|| pacer.try_slot().ok()).collect();
+        assert_eq!(more.len(), 2);
+    }
+}

@@ -36,7 +36,9 @@ pub struct ClientOptions {
 #[derive(Debug, thiserror::Error)]
 pub enum ClientError {
     /// The key has characters that no HTTP header can hold.
-    #[error("the API key has characters that cannot be sent (line breaks or non-ASCII): copy it again from Loops")]
+    #[error(
+        "the API key has characters that cannot be sent (line breaks or non-ASCII): copy it again from Loops"
+    )]
     Key,
     /// The base URL cannot be used.
     #[error("`{0}` is no base URL: give one such as https://app.loops.so/api/v1")]
@@ -102,7 +104,12 @@ impl Client {
             .tcp_nodelay(true)
             .build()
             .map_err(ClientError::Start)?;
-        Ok(Self { http, base_url, pacer: Pacer::new(options.rate), clock })
+        Ok(Self {
+            http,
+            base_url,
+            pacer: Pacer::new(options.rate),
+            clock,
+        })
     }
 
     /// The limiter whose slots every call needs.
@@ -133,14 +140,21 @@ impl Client {
 
     /// Asks Loops whether the key is right: `GET /api-key`.
     pub async fn probe(&self, slot: &Slot) -> Reply {
-        let call = Call { method: "GET", path: "/api-key", body: None, idempotency_key: None };
+        let call = Call {
+            method: "GET",
+            path: "/api-key",
+            body: None,
+            idempotency_key: None,
+        };
         self.send(slot, call).await
     }
 
     fn build(&self, call: Call<'_>) -> Result<RequestBuilder, CallError> {
         let broken = |error: &dyn std::fmt::Display| CallError::Broken(error.to_string());
         let method = Method::from_bytes(call.method.as_bytes()).map_err(|error| broken(&error))?;
-        let mut request = self.http.request(method, format!("{}{}", self.base_url, call.path));
+        let mut request = self
+            .http
+            .request(method, format!("{}{}", self.base_url, call.path));
         if let Some(body) = call.body {
             request = request.body(body.clone());
         }
@@ -161,7 +175,12 @@ impl Client {
                 break;
             }
         }
-        Ok(Answer::new(response.status().as_u16(), response.headers(), &body, self.clock.now()))
+        Ok(Answer::new(
+            response.status().as_u16(),
+            response.headers(),
+            &body,
+            self.clock.now(),
+        ))
     }
 }
 

@@ -216,8 +216,11 @@ pub enum Consequence {
     Delivered,
     /// It will not be tried again.
     Failed(Failure),
-    /// It is tried again, not before this moment.
+    /// It is tried again, not before this moment. Starts the time within which it may be tried.
     Retry(Timestamp),
+    /// The destination is paused: it is tried again when that ends, and the attempt does not start
+    /// the time within which it may be tried.
+    Hold,
 }
 
 /// How much is pending for a destination.
@@ -322,6 +325,8 @@ impl DeliveryState {
 
     /// Reads [`DeliveryState::as_str`].
     pub fn parse(text: &str) -> Option<Self> {
-        [Self::Pending, Self::Delivered, Self::Failed].into_iter().find(|state| state.as_str() == text)
+        [Self::Pending, Self::Delivered, Self::Failed]
+            .into_iter()
+            .find(|state| state.as_str() == text)
     }
 }

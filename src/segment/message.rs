@@ -69,16 +69,22 @@ pub struct Message {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum InvalidMessage {
     /// Not a JSON object.
-    #[error("a message must be a JSON object, such as {{\"type\": \"track\", \"userId\": \"…\", \"event\": \"…\"}}")]
+    #[error(
+        "a message must be a JSON object, such as {{\"type\": \"track\", \"userId\": \"…\", \"event\": \"…\"}}"
+    )]
     NotAnObject,
     /// There is no `type`, or it is no text.
     #[error("`type` is missing: give one of identify, track, page, screen, group, alias, delete")]
     NoType,
     /// The `type` is none of Segment's.
-    #[error("`type` is not one of identify, track, page, screen, group, alias, delete (lower case)")]
+    #[error(
+        "`type` is not one of identify, track, page, screen, group, alias, delete (lower case)"
+    )]
     UnknownType,
     /// Nobody whom the message is about.
-    #[error("nobody to send it for: give a non-empty `userId`, `anonymousId` or e-mail address (`traits.email`, `properties.email`, `context.traits.email` or `email`)")]
+    #[error(
+        "nobody to send it for: give a non-empty `userId`, `anonymousId` or e-mail address (`traits.email`, `properties.email`, `context.traits.email` or `email`)"
+    )]
     Nobody,
 }
 
@@ -93,7 +99,11 @@ impl Message {
             Some(_) => return Err(InvalidMessage::UnknownType),
         };
         object.insert("messageId", Value::String(message_id.clone()));
-        let message = Self { kind, message_id, value: Value::Object(object) };
+        let message = Self {
+            kind,
+            message_id,
+            value: Value::Object(object),
+        };
         match message.order_key() {
             Some(_) => Ok(message),
             None => Err(InvalidMessage::Nobody),
@@ -102,8 +112,12 @@ impl Message {
 
     /// Takes up a message as it was stored.
     pub fn from_stored(value: Value) -> Result<Self, InvalidMessage> {
-        let Value::Object(object) = value else { return Err(InvalidMessage::NotAnObject) };
-        let message_id = id_text(object.get("messageId")).unwrap_or_default().into_owned();
+        let Value::Object(object) = value else {
+            return Err(InvalidMessage::NotAnObject);
+        };
+        let message_id = id_text(object.get("messageId"))
+            .unwrap_or_default()
+            .into_owned();
         Self::new(object, message_id)
     }
 
@@ -133,19 +147,27 @@ impl Message {
 
     /// The lane of the message.
     pub fn lane(&self) -> LaneKey {
-        self.order_key().map_or(LaneKey(0), |(kind, key)| LaneKey::of(kind, &key))
+        self.order_key()
+            .map_or(LaneKey(0), |(kind, key)| LaneKey::of(kind, &key))
     }
 
     /// The person to find the message by: the user id, else the anonymous id, else the e-mail address.
     pub fn person(&self) -> PersonHash {
-        self.order_key().map_or(PersonHash(0), |(_, key)| PersonHash::of(&key))
+        self.order_key()
+            .map_or(PersonHash(0), |(_, key)| PersonHash::of(&key))
     }
 
     fn email(&self) -> Option<Cow<'_, str>> {
-        let paths: [&[&str]; 4] =
-            [&["traits", "email"], &["properties", "email"], &["context", "traits", "email"], &["email"]];
+        let paths: [&[&str]; 4] = [
+            &["traits", "email"],
+            &["properties", "email"],
+            &["context", "traits", "email"],
+            &["email"],
+        ];
         paths.into_iter().find_map(|path| {
-            let found = path.iter().try_fold(&self.value, |value, key| value.get(key))?;
+            let found = path
+                .iter()
+                .try_fold(&self.value, |value, key| value.get(key))?;
             id_text(Some(found))
         })
     }

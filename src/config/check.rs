@@ -1,0 +1,387 @@
+//! Checks the tree and turns it into what the program works with.
+
+use std::collections::{BTreeMap, HashMap};
+use std::path::Path;
+
+use super::tree::{
+    DeliveryConfig, DestinationTree, LogConfig, ServerConfig, SourceTree, StoreConfig, Tree,
+};
+use super::{ConfigError, Mistake};
+use crate::secret::Secret;
+
+/// Where Loops' API is, by its published contract.
+const BASE_URL_DEFAULT: &str = "https://app.loops.so/api/v1";
+
+/// The highest rate that can be configured, in requests a second.
+const RATE_MAX: u32 = 10_000;
+
+/// A configuration without mistakes.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// `[server]`; secrets are read from their files.
+    pub server: ServerConfig,
+    /// `[store]`.
+    pub store: StoreConfig,
+    /// `[delivery]`.
+    pub delivery: DeliveryConfig,
+    /// `[log]`.
+    pub log: LogConfig,
+    /// By name; at least one.
+    pub sources: BTreeMap<String, SourceConfig>,
+    /// By name; at least one.
+    pub destinations: BTreeMap<String, DestinationConfig>,
+}
+
+/// A source.
+#[derive(Debug, Clone)]
+pub struct SourceConfig {
+    /// At least one, none empty, none known to another source.
+    pub write_keys: Vec<Secret>,
+    /// Shared secret of Segment's webhook.
+    pub webhook_secret: Option<Secret>,
+    /// Token that the webhook must send.
+    pub webhook_token: Option<Secret>,
+    /// Name of a destination that exists.
+    pub destination: String,
+}
+
+/// A destination.
+#[derive(Debug, Clone)]
+pub struct DestinationConfig {
+    /// Loops' API key, not empty.
+    pub api_key: Secret,
+    /// Where Loops' API is.
+    pub base_url: String,
+    /// Requests a second; `None`: what Loops says, 10 until it says something.
+    pub rate: Option<u32>,
+}
+
+/// Checks the tree; `place` names the file, or the environment where there is none.
+pub(super) fn check(tree: Tree, place: &str) -> Result<Config, ConfigError> {
+    let mut check = Check {
+        place,
+        mistakes: Vec::new(),
+    };
+    let Tree {
+        mut server,
+        store,
+        delivery,
+        log,
+        sources,
+        destinations,
+    } = tree;
+    server.admin_token = check.secret(
+        "server.admin_token",
+        server.admin_token.take(),
+        server.admin_token_file.as_deref(),
+    );
+    check.limits(&server, &store, &delivery);
+    if destinations.is_empty() {
+        check.mistake("destinations", "there is none: set LOOPS_API_KEY (from Loops: Settings, API), or add [destinations.NAME] with api_key to a file given with --config");
+    }
+    if sources.is_empty() {
+        check.mistake("sources", "there is none: set SEGMENT_WRITE_KEY to a key of your own choice that your senders will use, or add [sources.NAME] with write_keys to a file given with --config");
+    }
+    let known: Vec<String> = destinations.keys().cloned().collect();
+    let destinations = check.each(destinations, "destinations", |check, key, tree| {
+        check.destination(key, tree)
+    });
+    let sources = check.each(sources, "sources", |check, key, tree| {
+        check.source(key, tree, &known)
+    });
+    check.write_keys_once(&sources);
+    if check.mistakes.is_empty() {
+        return Ok(Config {
+            server,
+            store,
+            delivery,
+            log,
+            sources,
+            destinations,
+        });
+    }
+    Err(ConfigError(check.mistakes))
+}
+
+struct Check<'a> {
+    place: &'a str,
+    mistakes: Vec<Mistake>,
+}
+
+impl Check<'_> {
+    fn mistake(&mut self, key: &str, problem: impl Into<String>) {
+        self.mistakes.push(Mistake {
+            place: self.place.to_owned(),
+            key: key.to_owned(),
+            problem: problem.into(),
+        });
+    }
+
+    fn each<T, U>(
+        &mut self,
+        trees: BTreeMap<String, T>,
+        table: &str,
+        mut one: impl FnMut(&mut Self, &str, T) -> Option<U>,
+    ) -> BTreeMap<String, U> {
+        let mut checked = BTreeMap::new();
+        for (name, tree) in trees {
+            let key = format!("{table}.{name}");
+            let is_plain = |byte: u8| {
+                byte.is_ascii_lowercase() || byte.is_ascii_digit() || b"-_".contains(&byte)
+            };
+            if name.is_empty() || name.len() > 64 || !name.bytes().all(is_plain) {
+                self.mistake(&key, "a name has 1 to 64 small letters, digits, - and _");
+            }
+            if let Some(value) = one(self, &key, tree) {
+                checked.insert(name, value);
+            }
+        }
+        checked
+    }
+
+    fn destination(&mut self, key: &str, tree: DestinationTree) -> Option<DestinationConfig> {
+        let api_key = self.secret(
+            &format!("{key}.api_key"),
+            tree.api_key,
+            tree.api_key_file.as_deref(),
+        );
+        let base_url = tree.base_url.unwrap_or_else(|| BASE_URL_DEFAULT.to_owned());
+        if !base_url.starts_with("https://") && !base_url.starts_with("http://") {
+            self.mistake(
+                &format!("{key}.base_url"),
+                format!("`{base_url}` must begin with https:// (or http:// for a test)"),
+            );
+        }
+        if tree.rate.is_some_and(|rate| rate == 0 || rate > RATE_MAX) {
+            self.mistake(
+                &format!("{key}.rate"),
+                format!("must be 1 to {RATE_MAX} requests a second"),
+            );
+        }
+        match api_key {
+            Some(api_key) => Some(DestinationConfig {
+                api_key,
+                base_url,
+                rate: tree.rate,
+            }),
+            None => {
+                let hint = if key == "destinations.default" {
+                    "set LOOPS_API_KEY, or "
+                } else {
+                    ""
+                };
+                self.mistake(
+                    &format!("{key}.api_key"),
+                    format!("there is no API key: {hint}give api_key or api_key_file (from Loops: Settings, API); to try the program without an account: segment-loops dev"),
+                );
+                None
+            }
+        }
+    }
+
+    fn source(&mut self, key: &str, tree: SourceTree, known: &[String]) -> Option<SourceConfig> {
+        let write_keys = tree.write_keys.into_list();
+        let keys_key = format!("{key}.write_keys");
+        if write_keys.is_empty() {
+            let hint = if key == "sources.default" {
+                "set SEGMENT_WRITE_KEY, or "
+            } else {
+                ""
+            };
+            self.mistake(
+                &keys_key,
+                format!("there is no write key: {hint}give at least one"),
+            );
+        }
+        if write_keys
+            .iter()
+            .any(|write_key| write_key.expose().trim().is_empty())
+        {
+            self.mistake(
+                &keys_key,
+                "a write key is empty: give a text that only your senders know",
+            );
+        }
+        if write_keys
+            .iter()
+            .any(|write_key| write_key.expose().contains(':'))
+        {
+            self.mistake(
+                &keys_key,
+                "a write key holds a colon, which HTTP Basic authentication cannot carry",
+            );
+        }
+        let webhook_secret = self.secret(
+            &format!("{key}.webhook_secret"),
+            tree.webhook_secret,
+            tree.webhook_secret_file.as_deref(),
+        );
+        let webhook_token = self.secret(
+            &format!("{key}.webhook_token"),
+            tree.webhook_token,
+            tree.webhook_token_file.as_deref(),
+        );
+        let destination = match (tree.destination, known) {
+            (Some(name), _) if known.contains(&name) => name,
+            (Some(name), _) => {
+                self.mistake(
+                    &format!("{key}.destination"),
+                    format!(
+                        "there is no destination `{name}`; there is: {}",
+                        known.join(", ")
+                    ),
+                );
+                return None;
+            }
+            (None, [only]) => only.clone(),
+            (None, []) => return None,
+            (None, _) => {
+                self.mistake(
+                    &format!("{key}.destination"),
+                    format!("say which one: {}", known.join(", ")),
+                );
+                return None;
+            }
+        };
+        Some(SourceConfig {
+            write_keys,
+            webhook_secret,
+            webhook_token,
+            destination,
+        })
+    }
+
+    /// A secret given as such or in a file; an empty one counts as a mistake, not as none.
+    fn secret(&mut self, key: &str, given: Option<Secret>, file: Option<&Path>) -> Option<Secret> {
+        let secret = match (given, file) {
+            (Some(_), Some(_)) => {
+                self.mistake(
+                    key,
+                    format!("give it either here or in {key}_file, not both"),
+                );
+                return None;
+            }
+            (Some(secret), None) => secret,
+            (None, Some(file)) => match std::fs::read_to_string(file) {
+                Ok(text) => Secret::new(text.trim_end_matches(['\r', '\n'])),
+                Err(error) => {
+                    self.mistake(
+                        &format!("{key}_file"),
+                        format!("{} cannot be read: {error}", file.display()),
+                    );
+                    return None;
+                }
+            },
+            (None, None) => return None,
+        };
+        if secret.expose().trim().is_empty() {
+            self.mistake(key, "it is empty");
+            return None;
+        }
+        Some(secret)
+    }
+
+    fn write_keys_once(&mut self, sources: &BTreeMap<String, SourceConfig>) {
+        let mut owners: HashMap<&str, &str> = HashMap::new();
+        let mut problems = Vec::new();
+        for (name, source) in sources {
+            for write_key in &source.write_keys {
+                if let Some(owner) = owners.insert(write_key.expose(), name)
+                    && owner != name
+                {
+                    problems.push((format!("sources.{name}.write_keys"), format!("a key of it is also a key of source `{owner}`: a message could not be told to be of one or the other")));
+                }
+            }
+        }
+        problems
+            .into_iter()
+            .for_each(|(key, problem)| self.mistake(&key, problem));
+    }
+
+    fn limits(&mut self, server: &ServerConfig, store: &StoreConfig, delivery: &DeliveryConfig) {
+        let at_least_one: [(&str, u64); 17] = [
+            ("server.header_timeout_ms", server.header_timeout_ms),
+            ("server.body_timeout_ms", server.body_timeout_ms),
+            ("server.ack_timeout_ms", server.ack_timeout_ms),
+            ("server.body_bytes_max", server.body_bytes_max as u64),
+            ("server.message_bytes_max", server.message_bytes_max as u64),
+            (
+                "server.batch_messages_max",
+                server.batch_messages_max as u64,
+            ),
+            ("server.connections_max", server.connections_max as u64),
+            (
+                "store.waiting_messages_max",
+                store.waiting_messages_max as u64,
+            ),
+            ("store.waiting_bytes_max", store.waiting_bytes_max as u64),
+            ("store.duplicate_window_h", store.duplicate_window_h),
+            ("store.records_retention_h", store.records_retention_h),
+            ("delivery.retry_min_ms", delivery.retry_min_ms),
+            ("delivery.retry_window_h", delivery.retry_window_h),
+            ("delivery.requests_max", delivery.requests_max as u64),
+            ("delivery.connect_timeout_ms", delivery.connect_timeout_ms),
+            ("delivery.timeout_ms", delivery.timeout_ms),
+            ("delivery.lease_ttl_ms", delivery.lease_ttl_ms),
+        ];
+        for (key, value) in at_least_one {
+            if value == 0 {
+                self.mistake(key, "must be 1 or more");
+            }
+        }
+        let ordered: [(&str, u64, &str, u64); 4] = [
+            (
+                "server.message_bytes_max",
+                server.message_bytes_max as u64,
+                "server.body_bytes_max",
+                server.body_bytes_max as u64,
+            ),
+            (
+                "server.body_bytes_max",
+                server.body_bytes_max as u64,
+                "server.body_budget_bytes",
+                server.body_budget_bytes as u64,
+            ),
+            (
+                "server.body_bytes_max",
+                server.body_bytes_max as u64,
+                "store.waiting_bytes_max",
+                store.waiting_bytes_max as u64,
+            ),
+            (
+                "delivery.retry_min_ms",
+                delivery.retry_min_ms,
+                "delivery.retry_max_ms",
+                delivery.retry_max_ms,
+            ),
+        ];
+        for (low_key, low, high_key, high) in ordered {
+            if low > high {
+                self.mistake(
+                    low_key,
+                    format!("is {low}, more than {high_key}, which is {high}"),
+                );
+            }
+        }
+        // Hours become milliseconds since 1970 in the store: a thousand years is far enough.
+        const HOURS_MAX: u64 = 24 * 366 * 1_000;
+        let hours = [
+            ("store.duplicate_window_h", store.duplicate_window_h),
+            ("store.delivered_retention_h", store.delivered_retention_h),
+            ("store.failed_retention_h", store.failed_retention_h),
+            ("store.records_retention_h", store.records_retention_h),
+            ("delivery.retry_window_h", delivery.retry_window_h),
+        ];
+        for (key, value) in hours {
+            if value > HOURS_MAX {
+                self.mistake(key, format!("must be {HOURS_MAX} or less"));
+            }
+        }
+        if delivery.lease_ttl_ms < 300 {
+            self.mistake(
+                "delivery.lease_ttl_ms",
+                "must be 300 or more: it is renewed three times within it",
+            );
+        }
+    }
+}

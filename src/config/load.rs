@@ -1,0 +1,173 @@
+//! Puts the layers together, and tells which layer a mistake is in.
+
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+
+use config::builder::DefaultState;
+use config::{ConfigBuilder, Environment, File, FileFormat};
+
+use super::check::{Config, check};
+use super::tree::{LogFormat, Tree};
+use super::{ConfigError, Mistake};
+
+/// The compiled-in layer.
+const DEFAULTS: &str = include_str!("../../config/default.toml");
+
+/// Prefix of the variables that address any key, such as `SEGMENT_LOOPS__SERVER__LISTEN`.
+const PREFIX: &str = "SEGMENT_LOOPS";
+
+/// Variables with a name of their own, for the one-team case that needs no file.
+const SHORT_NAMES: [(&str, &str); 7] = [
+    ("LOOPS_API_KEY", "destinations.default.api_key"),
+    ("LOOPS_BASE_URL", "destinations.default.base_url"),
+    ("LOOPS_RATE_LIMIT", "destinations.default.rate"),
+    ("SEGMENT_WRITE_KEY", "sources.default.write_keys"),
+    ("SEGMENT_WEBHOOK_SECRET", "sources.default.webhook_secret"),
+    ("SEGMENT_WEBHOOK_TOKEN", "sources.default.webhook_token"),
+    ("ADMIN_TOKEN", "server.admin_token"),
+];
+
+/// What the command line sets.
+#[derive(Debug, Default, Clone)]
+pub struct Flags {
+    /// `--config`.
+    pub file: Option<PathBuf>,
+    /// `--listen`.
+    pub listen: Option<SocketAddr>,
+    /// `--data`.
+    pub data: Option<PathBuf>,
+    /// `--log-format`.
+    pub log_format: Option<LogFormat>,
+}
+
+/// Loads and checks the configuration. `environment` is what [`environment`] gives, or a test's own.
+pub fn load(flags: &Flags, environment: HashMap<String, String>) -> Result<Config, ConfigError> {
+    let mut place = "config/default.toml (compiled in)".to_owned();
+    let mut builder =
+        config::Config::builder().add_source(File::from_str(DEFAULTS, FileFormat::Toml));
+    let mut tree = build(&builder, &place)?;
+    if let Some(file) = &flags.file {
+        place = file.display().to_string();
+        builder = add_file(builder, file, &place)?;
+        tree = build(&builder, &place)?;
+    }
+    if environment.keys().any(|name| is_ours(name)) {
+        builder = add_environment(builder, environment)?;
+        place = "environment".to_owned();
+        tree = build(&builder, &place)?;
+    }
+    if let Some(listen) = flags.listen {
+        tree.server.listen = listen;
+    }
+    if let Some(data) = &flags.data {
+        tree.store.data.clone_from(data);
+    }
+    if let Some(format) = flags.log_format {
+        tree.log.format = format;
+    }
+    check(
+        tree,
+        &flags
+            .file
+            .as_ref()
+            .map_or(place, |file| file.display().to_string()),
+    )
+}
+
+/// The environment of the process. A variable that is no Unicode text cannot be one of ours.
+pub fn environment() -> HashMap<String, String> {
+    std::env::vars_os()
+        .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
+        .collect()
+}
+
+fn is_ours(name: &str) -> bool {
+    name.starts_with(&format!("{PREFIX}__"))
+        || SHORT_NAMES.iter().any(|(short, _)| {
+            name == *short
+                || name
+                    .strip_suffix("_FILE")
+                    .is_some_and(|stem| stem == *short)
+        })
+}
+
+type Builder = ConfigBuilder<DefaultState>;
+
+fn add_file(builder: Builder, file: &Path, place: &str) -> Result<Builder, ConfigError> {
+    let text = std::fs::read_to_string(file).map_err(|error| {
+        mistake(
+            place,
+            "--config",
+            &format!("the file cannot be read: {error}"),
+        )
+    })?;
+    Ok(builder.add_source(File::from_str(&text, FileFormat::Toml)))
+}
+
+fn add_environment(
+    builder: Builder,
+    environment: HashMap<String, String>,
+) -> Result<Builder, ConfigError> {
+    let mut short = Vec::new();
+    for (name, key) in SHORT_NAMES {
+        if let Some(value) = environment.get(name) {
+            short.push((name.to_owned(), key.to_owned(), value.clone()));
+        }
+        let name = format!("{name}_FILE");
+        if let Some(value) = environment.get(&name) {
+            short.push((name, format!("{key}_file"), value.clone()));
+        }
+    }
+    let prefixed = Environment::with_prefix(PREFIX)
+        .prefix_separator("__")
+        .separator("__")
+        .source(Some(environment.into_iter().collect()));
+    let mut builder = builder.add_source(prefixed);
+    for (name, key, value) in short {
+        builder = builder
+            .set_override(&key, value)
+            .map_err(|error| mistake("environment", &name, &error.to_string()))?;
+    }
+    Ok(builder)
+}
+
+/// Reads the tree of the layers so far. As every layer is tried in turn, a mistake is in `place`,
+/// the last one.
+fn build(builder: &Builder, place: &str) -> Result<Tree, ConfigError> {
+    let layers = builder
+        .build_cloned()
+        .map_err(|error| mistake(place, "syntax", &error.to_string()))?;
+    serde_path_to_error::deserialize(layers).map_err(|error| {
+        let path = error.path().to_string();
+        let key = if path == "." {
+            "top level".to_owned()
+        } else {
+            path
+        };
+        mistake(place, &key, &plain(error.inner()))
+    })
+}
+
+/// The words of the library's error, without the key and origin that we name ourselves.
+fn plain(error: &config::ConfigError) -> String {
+    match error {
+        config::ConfigError::At { error, .. } => plain(error),
+        config::ConfigError::Type {
+            unexpected,
+            expected,
+            ..
+        } => {
+            format!("found {unexpected}, expected {expected}")
+        }
+        other => other.to_string(),
+    }
+}
+
+fn mistake(place: &str, key: &str, problem: &str) -> ConfigError {
+    ConfigError(vec![Mistake {
+        place: place.to_owned(),
+        key: key.to_owned(),
+        problem: problem.to_owned(),
+    }])
+}

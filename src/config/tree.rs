@@ -1,0 +1,139 @@
+//! The typed tree of the configuration, as it is written. `config/default.toml` explains each key.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use serde::Deserialize;
+
+use crate::secret::Secret;
+
+/// The whole tree.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Tree {
+    pub(super) server: ServerConfig,
+    pub(super) store: StoreConfig,
+    pub(super) delivery: DeliveryConfig,
+    pub(super) log: LogConfig,
+    #[serde(default)]
+    pub(super) sources: BTreeMap<String, SourceTree>,
+    #[serde(default)]
+    pub(super) destinations: BTreeMap<String, DestinationTree>,
+}
+
+/// `[server]`. Times in milliseconds, sizes in bytes.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[allow(missing_docs, reason = "config/default.toml is the reference")]
+pub struct ServerConfig {
+    pub listen: SocketAddr,
+    pub admin_token: Option<Secret>,
+    pub admin_token_file: Option<PathBuf>,
+    pub shutdown_grace_ms: u64,
+    pub header_timeout_ms: u64,
+    pub body_timeout_ms: u64,
+    pub ack_timeout_ms: u64,
+    pub body_bytes_max: usize,
+    pub message_bytes_max: usize,
+    pub batch_messages_max: usize,
+    pub connections_max: usize,
+    pub body_budget_bytes: usize,
+}
+
+/// `[store]`. Times in hours, sizes in bytes.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[allow(missing_docs, reason = "config/default.toml is the reference")]
+pub struct StoreConfig {
+    pub data: PathBuf,
+    pub duplicate_window_h: u64,
+    pub waiting_messages_max: usize,
+    pub waiting_bytes_max: usize,
+    pub delivered_retention_h: u64,
+    pub failed_retention_h: u64,
+    pub records_retention_h: u64,
+}
+
+/// `[delivery]`.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[allow(missing_docs, reason = "config/default.toml is the reference")]
+pub struct DeliveryConfig {
+    pub retry_min_ms: u64,
+    pub retry_max_ms: u64,
+    pub retry_window_h: u64,
+    pub requests_max: usize,
+    pub connect_timeout_ms: u64,
+    pub timeout_ms: u64,
+    pub lease_ttl_ms: u64,
+}
+
+/// `[log]`.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[allow(missing_docs, reason = "config/default.toml is the reference")]
+pub struct LogConfig {
+    pub format: LogFormat,
+    pub level: String,
+}
+
+/// How log lines look.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub enum LogFormat {
+    /// A JSON object a line.
+    Json,
+    /// For people.
+    Pretty,
+}
+
+/// `[sources.NAME]`.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct SourceTree {
+    #[serde(default)]
+    pub(super) write_keys: OneOrMany,
+    pub(super) webhook_secret: Option<Secret>,
+    pub(super) webhook_secret_file: Option<PathBuf>,
+    pub(super) webhook_token: Option<Secret>,
+    pub(super) webhook_token_file: Option<PathBuf>,
+    pub(super) destination: Option<String>,
+}
+
+/// `[destinations.NAME]`.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct DestinationTree {
+    pub(super) api_key: Option<Secret>,
+    pub(super) api_key_file: Option<PathBuf>,
+    pub(super) base_url: Option<String>,
+    pub(super) rate: Option<u32>,
+}
+
+/// A list, or one text with commas, as an environment variable has it.
+#[derive(Debug, Deserialize)]
+#[serde(untagged)]
+pub(super) enum OneOrMany {
+    Many(Vec<Secret>),
+    One(Secret),
+}
+
+impl Default for OneOrMany {
+    fn default() -> Self {
+        OneOrMany::Many(Vec::new())
+    }
+}
+
+impl OneOrMany {
+    pub(super) fn into_list(self) -> Vec<Secret> {
+        match self {
+            OneOrMany::Many(secrets) => secrets,
+            OneOrMany::One(secret) => secret
+                .expose()
+                .split(',')
+                .map(|part| Secret::new(part.trim()))
+                .collect(),
+        }
+    }
+}

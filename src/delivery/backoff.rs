@@ -1,0 +1,78 @@
+//! When a request is tried again: exponential backoff with full jitter.
+
+use std::time::Duration;
+
+use jiff::Timestamp;
+
+/// How requests are tried again.
+#[derive(Debug, Clone, Copy)]
+pub struct RetryOptions {
+    /// The shortest wait, and the base of its growth.
+    pub min: Duration,
+    /// The longest wait.
+    pub max: Duration,
+    /// How long after its first attempt a request is tried; Loops keeps idempotency keys for 24 h.
+    pub window: Duration,
+}
+
+impl RetryOptions {
+    /// The wait after the attempt with this number (1 for the first), somewhere between `min` and
+    /// the doubled wait, so that requests that failed together do not come back together.
+    pub fn delay(&self, attempt: u32) -> Duration {
+        let doubled = self
+            .min
+            .saturating_mul(2u32.saturating_pow(attempt.clamp(1, 31)));
+        let longest = doubled.min(self.max).max(self.min);
+        let spread = longest - self.min;
+        self.min + spread.mul_f64(fastrand::f64())
+    }
+
+    /// Whether a request first tried at `first` may still be tried at `at`.
+    pub fn is_open(&self, first: Timestamp, at: Timestamp) -> bool {
+        Duration::try_from(at.duration_since(first)).unwrap_or(Duration::ZERO) <= self.window
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const OPTIONS: RetryOptions = RetryOptions {
+        min: Duration::from_secs(1),
+        max: Duration::from_secs(600),
+        window: Duration::from_secs(24 * 3600),
+    };
+
+    #[test]
+    fn waits_grow_and_are_bounded() {
+        for (attempt, longest) in [
+            (0, 2),
+            (1, 2),
+            (2, 4),
+            (5, 32),
+            (9, 512),
+            (10, 600),
+            (4_000_000, 600),
+        ] {
+            for _ in 0..200 {
+                let delay = OPTIONS.delay(attempt);
+                assert!(
+                    delay >= OPTIONS.min && delay <= Duration::from_secs(longest),
+                    "{attempt}: {delay:?}"
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn the_window_ends_after_its_last_moment() {
+        let first: Timestamp = "2026-11-23T00:00:00Z".parse().unwrap();
+        for (at, open) in [
+            ("2026-11-22T00:00:00Z", true),
+            ("2026-11-24T00:00:00Z", true),
+            ("2026-11-24T00:00:00.001Z", false),
+        ] {
+            assert_eq!(OPTIONS.is_open(first, at.parse().unwrap()), open, "{at}");
+        }
+    }
+}

@@ -1,0 +1,154 @@
+//! What follows from how a call went: the one place where Loops' answers get their meaning.
+
+use std::time::Duration;
+
+use crate::loops::{CallError, Endpoint, Reply};
+
+/// What to do after an attempt.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Disposition {
+    /// Loops has it.
+    Delivered,
+    /// Loops had it before: its idempotency key was used up by an earlier attempt.
+    DeliveredBefore,
+    /// The contact to delete is not there.
+    NothingToDelete,
+    /// Too many requests: wait, and slow down.
+    Limited(Option<Duration>),
+    /// It may work later.
+    Retry,
+    /// The key is wrong: nothing can be delivered until it is right.
+    Unauthorized,
+    /// Loops will never take it.
+    Refused {
+        /// What Loops said.
+        detail: String,
+    },
+}
+
+impl Disposition {
+    /// Reads a reply to a request at `endpoint` (`None`: one that this release does not know).
+    pub fn of(endpoint: Option<Endpoint>, reply: &Reply) -> Self {
+        let answer = match &reply.result {
+            Ok(answer) => answer,
+            // Loops may or may not have the request. Sending the same again is safe: contact
+            // updates are idempotent, and events carry a key.
+            Err(CallError::Timeout | CallError::Connect(_) | CallError::Broken(_)) => {
+                return Disposition::Retry;
+            }
+        };
+        let takes_key = endpoint.is_some_and(Endpoint::takes_idempotency_key);
+        match answer.status {
+            200..=299 => Disposition::Delivered,
+            409 if takes_key => Disposition::DeliveredBefore,
+            404 if endpoint == Some(Endpoint::DeleteContact) => Disposition::NothingToDelete,
+            429 => Disposition::Limited(answer.retry_after),
+            401 | 403 => Disposition::Unauthorized,
+            408 => Disposition::Retry,
+            400..=499 => Disposition::Refused {
+                detail: format!(
+                    "Loops answered {}: {}",
+                    answer.status,
+                    answer.message.as_deref().unwrap_or("no message")
+                ),
+            },
+            // 5xx; and what Loops' contract does not have (1xx, 3xx) comes from something between,
+            // so that giving up would lose the request.
+            _ => Disposition::Retry,
+        }
+    }
+
+    /// The word for it in logs, records and metrics.
+    pub fn word(&self) -> &'static str {
+        match self {
+            Disposition::Delivered => "delivered",
+            Disposition::DeliveredBefore => "delivered_before",
+            Disposition::NothingToDelete => "nothing_to_delete",
+            Disposition::Limited(_) => "limited",
+            Disposition::Retry => "retry",
+            Disposition::Unauthorized => "unauthorized",
+            Disposition::Refused { .. } => "refused",
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::loops::{Answer, RateHeaders};
+
+    fn of(endpoint: Endpoint, status: u16) -> Disposition {
+        let answer = Answer {
+            status,
+            retry_after: Some(Duration::from_secs(9)),
+            rate: RateHeaders::default(),
+            message: Some("why".to_owned()),
+            excerpt: String::new(),
+        };
+        Disposition::of(
+            Some(endpoint),
+            &Reply {
+                result: Ok(answer),
+                duration: Duration::ZERO,
+            },
+        )
+    }
+
+    #[test]
+    fn every_status_has_its_meaning() {
+        let cases: [(Endpoint, &[u16], &str); 11] = [
+            (Endpoint::SendEvent, &[200, 201, 204, 299], "delivered"),
+            (Endpoint::SendEvent, &[409], "delivered_before"),
+            (Endpoint::UpdateContact, &[409], "refused"),
+            (Endpoint::DeleteContact, &[404], "nothing_to_delete"),
+            (Endpoint::SendEvent, &[404], "refused"),
+            (Endpoint::UpdateContact, &[429], "limited"),
+            (Endpoint::UpdateContact, &[401, 403], "unauthorized"),
+            (
+                Endpoint::UpdateContact,
+                &[408, 500, 501, 502, 503, 504, 599],
+                "retry",
+            ),
+            (Endpoint::UpdateContact, &[100, 301, 304], "retry"),
+            (
+                Endpoint::UpdateContact,
+                &[400, 402, 404, 405, 413, 422, 499],
+                "refused",
+            ),
+            (Endpoint::DeleteContact, &[400], "refused"),
+        ];
+        for (endpoint, statuses, word) in cases {
+            for status in statuses {
+                assert_eq!(of(endpoint, *status).word(), word, "{endpoint:?} {status}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_call_without_an_answer_is_tried_again() {
+        for error in [
+            CallError::Timeout,
+            CallError::Connect(String::new()),
+            CallError::Broken(String::new()),
+        ] {
+            let reply = Reply {
+                result: Err(error),
+                duration: Duration::ZERO,
+            };
+            assert_eq!(
+                Disposition::of(Some(Endpoint::SendEvent), &reply),
+                Disposition::Retry
+            );
+        }
+    }
+
+    #[test]
+    fn a_refusal_says_what_loops_said() {
+        assert_eq!(
+            of(Endpoint::SendEvent, 400),
+            Disposition::Refused {
+                detail: "Loops answered 400: why".to_owned()
+            }
+        );
+    }
+}

@@ -1,0 +1,488 @@
+//! The engine of one destination: holds the lease, reads what is pending, hands out steps.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use jiff::Timestamp;
+use metrics::gauge;
+use tokio::sync::watch;
+use tokio::task::{Id, JoinError, JoinSet};
+use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until, timeout};
+use tokio_util::sync::CancellationToken;
+use tracing::{debug, error, info, warn};
+
+use super::backoff::RetryOptions;
+use super::lanes::Lanes;
+use super::pause::Pause;
+use super::step::{StepOutcome, Stepper};
+use crate::clock::SharedClock;
+use crate::destination::Destination;
+use crate::loops::{Client, Reply, Slot};
+use crate::queue::{Lease, LeaseRequest, QueueError, Seq, Work};
+use crate::segment::LaneKey;
+use crate::telemetry;
+
+/// How many heads are read from the store at once.
+const PAGE: u32 = 5_000;
+
+/// How many heads are held in memory; the rest stays in the store until there is room.
+const HEADS_MAX: usize = 200_000;
+
+/// How often the store is looked at without a hint: another process may have taken messages in.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
+
+/// How often depth and rate are measured for `/metrics`.
+const MEASURE_EVERY: Duration = Duration::from_secs(5);
+
+/// How an engine works.
+#[derive(Debug, Clone)]
+pub struct EngineOptions {
+    /// Names this process in leases.
+    pub holder: String,
+    /// How long a lease holds without renewal.
+    pub lease_ttl: Duration,
+    /// How many requests may be under way at once.
+    pub requests_max: usize,
+    /// How requests are tried again.
+    pub retry: RetryOptions,
+    /// How long requests under way are waited for at the end.
+    pub grace: Duration,
+}
+
+/// The engine of one destination.
+pub struct Engine {
+    stepper: Arc<Stepper>,
+    options: EngineOptions,
+}
+
+/// Why an engine gave up its lease.
+enum Ended {
+    Stopped,
+    LeaseLost,
+}
+
+impl Engine {
+    /// Makes an engine; it does nothing until it is run.
+    pub fn new(
+        name: String,
+        destination: watch::Receiver<Arc<Destination>>,
+        client: Client,
+        queue: Arc<dyn Work>,
+        clock: SharedClock,
+        options: EngineOptions,
+    ) -> Self {
+        let retry = options.retry;
+        let stepper = Arc::new(Stepper {
+            name,
+            destination,
+            client,
+            queue,
+            clock,
+            retry,
+        });
+        Self { stepper, options }
+    }
+
+    /// Delivers, while it holds the lease, until `stop` is cancelled; then finishes what is under
+    /// way and gives the lease back.
+    pub async fn run(self, stop: CancellationToken) {
+        let name = self.stepper.name.clone();
+        gauge!(telemetry::LEASE_HELD, "destination" => name.clone()).set(0.0);
+        let mut told = false;
+        while !stop.is_cancelled() {
+            let asked_at = Instant::now();
+            match self.ask_for_lease().await {
+                Ok(Some(lease)) => {
+                    told = false;
+                    info!(destination = name, token = lease.token, "lease taken");
+                    gauge!(telemetry::LEASE_HELD, "destination" => name.clone()).set(1.0);
+                    let session = Session::new(&self, lease.clone(), asked_at);
+                    let ended = session.run(&stop).await;
+                    gauge!(telemetry::LEASE_HELD, "destination" => name.clone()).set(0.0);
+                    match ended {
+                        Ended::Stopped => return self.give_back(&lease).await,
+                        Ended::LeaseLost => warn!(destination = name, "lease lost"),
+                    }
+                }
+                Ok(None) if !told => {
+                    told = true;
+                    info!(
+                        destination = name,
+                        "another process holds the lease; waiting for it"
+                    );
+                }
+                Ok(None) => {}
+                Err(fault) => error!(
+                    destination = name,
+                    error = &fault as &dyn std::error::Error,
+                    "the lease cannot be asked for; trying again"
+                ),
+            }
+            let again_at = asked_at + self.options.lease_ttl / 3;
+            tokio::select! {
+                () = sleep_until(again_at) => {}
+                () = stop.cancelled() => {}
+            }
+        }
+    }
+
+    async fn ask_for_lease(&self) -> Result<Option<Lease>, QueueError> {
+        let ask = LeaseRequest {
+            destination: self.stepper.name.clone(),
+            holder: self.options.holder.clone(),
+            now: self.stepper.clock.now(),
+            ttl: self.options.lease_ttl,
+        };
+        self.stepper.queue.lease(ask).await
+    }
+
+    async fn give_back(&self, lease: &Lease) {
+        match self.stepper.queue.release(lease).await {
+            Ok(()) => info!(destination = lease.destination, "lease given back"),
+            Err(fault) => warn!(
+                destination = lease.destination,
+                error = &fault as &dyn std::error::Error,
+                "the lease was not given back; it runs out by itself"
+            ),
+        }
+    }
+}
+
+/// What a task that was handed out came to.
+enum Done {
+    Step(LaneKey, StepOutcome),
+    Probe(Reply),
+}
+
+/// The time during which an engine holds its lease.
+struct Session<'a> {
+    engine: &'a Engine,
+    lease: Lease,
+    /// Until when the lease certainly holds, by our own clock.
+    lease_until: Instant,
+    lanes: Lanes,
+    /// The last sequence number read.
+    cursor: Seq,
+    /// Whether the store may hold more than was read.
+    may_have_more: bool,
+    tasks: JoinSet<Done>,
+    /// The lanes of tasks under way, to find the lane of one that panicked.
+    busy: std::collections::HashMap<Id, LaneKey>,
+    pause: Pause,
+    is_probing: bool,
+}
+
+impl<'a> Session<'a> {
+    fn new(engine: &'a Engine, lease: Lease, asked_at: Instant) -> Self {
+        Self {
+            engine,
+            lease,
+            lease_until: asked_at + engine.options.lease_ttl,
+            lanes: Lanes::default(),
+            cursor: Seq::default(),
+            may_have_more: true,
+            tasks: JoinSet::new(),
+            busy: std::collections::HashMap::new(),
+            pause: Pause::default(),
+            is_probing: false,
+        }
+    }
+
+    async fn run(mut self, stop: &CancellationToken) -> Ended {
+        let mut arrivals = self.engine.stepper.queue.arrivals();
+        let mut renewal = ticks(self.engine.options.lease_ttl / 3);
+        let mut look = ticks(LOOK_EVERY);
+        let mut measure = ticks(MEASURE_EVERY);
+        let first_slot = self.engine.stepper.client.pacer().slot().await;
+        self.probe(first_slot);
+        loop {
+            self.read().await;
+            let wake_at = self.hand_out();
+            tokio::select! {
+                biased;
+                () = stop.cancelled() => break,
+                _ = renewal.tick() => if !self.renew().await {
+                    self.finish_tasks().await;
+                    return Ended::LeaseLost;
+                },
+                Some(done) = self.tasks.join_next_with_id() => if !self.take_in(done) {
+                    self.finish_tasks().await;
+                    return Ended::LeaseLost;
+                },
+                changed = arrivals.changed() => {
+                    self.may_have_more = true;
+                    if changed.is_err() { break }
+                }
+                _ = measure.tick() => self.measure().await,
+                _ = look.tick() => self.may_have_more = true,
+                () = sleep_until(wake_at) => {}
+            }
+        }
+        self.finish_tasks().await;
+        Ended::Stopped
+    }
+
+    /// Whether there may be something to read, and room for it.
+    fn wants_more(&self) -> bool {
+        self.may_have_more && self.lanes.len() + PAGE as usize <= HEADS_MAX
+    }
+
+    /// Reads heads while there is room and the store may have more.
+    async fn read(&mut self) {
+        if !self.wants_more() {
+            return;
+        }
+        let stepper = &self.engine.stepper;
+        match stepper
+            .queue
+            .pending(&stepper.name, self.cursor, PAGE)
+            .await
+        {
+            Ok(heads) => {
+                self.may_have_more = heads.len() == PAGE as usize;
+                self.cursor = heads.last().map_or(self.cursor, |head| head.seq);
+                heads.into_iter().for_each(|head| self.lanes.push(head));
+            }
+            Err(fault) => {
+                self.may_have_more = false;
+                error!(
+                    destination = stepper.name,
+                    error = &fault as &dyn std::error::Error,
+                    "pending messages cannot be read; trying again"
+                );
+            }
+        }
+    }
+
+    /// Hands out steps while lanes are ready and the rate allows; tells when to look again.
+    fn hand_out(&mut self) -> Instant {
+        let stepper = Arc::clone(&self.engine.stepper);
+        let now = Instant::now();
+        let horizon = now + LOOK_EVERY;
+        if now >= self.lease_until {
+            // Renewal is late: another process may be delivering already.
+            return horizon;
+        }
+        if self.is_probing {
+            return horizon;
+        }
+        if let Some(probe_at) = self.pause.probe_at() {
+            if probe_at > now {
+                return probe_at.min(horizon);
+            }
+            return match stepper.client.pacer().try_slot() {
+                Ok(slot) => {
+                    self.probe(slot);
+                    horizon
+                }
+                Err(again_at) => again_at.min(horizon),
+            };
+        }
+        self.lanes.wake(stepper.clock.now());
+        while self.lanes.has_ready() && self.tasks.len() < self.engine.options.requests_max {
+            match stepper.client.pacer().try_slot() {
+                Ok(slot) => self.step(slot),
+                Err(again_at) => return again_at.min(horizon),
+            }
+        }
+        if self.wants_more() {
+            return now;
+        }
+        self.lanes
+            .next_wake()
+            .map_or(horizon, |at| self.instant_of(at).min(horizon))
+    }
+
+    fn instant_of(&self, at: Timestamp) -> Instant {
+        let wait = at.duration_since(self.engine.stepper.clock.now());
+        // Timers have a resolution of a millisecond; waking just before would only spin.
+        Instant::now() + Duration::try_from(wait).unwrap_or_default() + Duration::from_millis(1)
+    }
+
+    fn step(&mut self, slot: Slot) {
+        let Some(head) = self.lanes.next() else {
+            return;
+        };
+        let lane = head.lane;
+        let stepper = Arc::clone(&self.engine.stepper);
+        let lease = self.lease.clone();
+        let task = async move { Done::Step(lane, stepper.step(&lease, head, slot).await) };
+        let handle = self.tasks.spawn(task);
+        self.busy.insert(handle.id(), lane);
+    }
+
+    fn probe(&mut self, slot: Slot) {
+        self.is_probing = true;
+        let stepper = Arc::clone(&self.engine.stepper);
+        self.tasks
+            .spawn(async move { Done::Probe(stepper.client.probe(&slot).await) });
+    }
+
+    /// Takes in what a task came to; false when the lease was lost.
+    fn take_in(&mut self, done: Result<(Id, Done), JoinError>) -> bool {
+        match done {
+            Ok((id, Done::Step(lane, outcome))) => {
+                self.busy.remove(&id);
+                return self.advance(lane, outcome);
+            }
+            Ok((_, Done::Probe(reply))) => {
+                self.is_probing = false;
+                self.judge_key(&reply);
+            }
+            Err(panicked) => {
+                error!(destination = self.lease.destination, %panicked, "a step broke off; trying again");
+                match self.busy.remove(&panicked.id()) {
+                    Some(lane) => {
+                        let now = self.engine.stepper.clock.now();
+                        let later = now.checked_add(LOOK_EVERY).unwrap_or(now);
+                        self.lanes.wait(lane, later);
+                    }
+                    None => self.is_probing = false,
+                }
+            }
+        }
+        true
+    }
+
+    fn advance(&mut self, lane: LaneKey, outcome: StepOutcome) -> bool {
+        match outcome {
+            StepOutcome::Finished => {
+                self.pause.delivered();
+                self.lanes.finish(lane);
+            }
+            StepOutcome::Again => {
+                self.pause.delivered();
+                self.lanes.again(lane);
+            }
+            StepOutcome::Wait(until) => self.lanes.wait(lane, until),
+            StepOutcome::Unauthorized => {
+                self.lanes.again(lane);
+                self.stop_for_key();
+            }
+            StepOutcome::Fenced => return false,
+        }
+        true
+    }
+
+    fn stop_for_key(&mut self) {
+        if self.pause.start() {
+            error!(
+                destination = self.lease.destination,
+                "Loops refuses the API key: delivery is paused, nothing is lost; set the right key (api_key of this destination) and restart, or enable the key in Loops"
+            );
+        }
+        self.show_pause();
+    }
+
+    fn judge_key(&mut self, reply: &Reply) {
+        match &reply.result {
+            Ok(answer) if matches!(answer.status, 401 | 403) => {
+                if self.pause.is_on() {
+                    self.pause.go_on();
+                } else {
+                    self.stop_for_key();
+                }
+            }
+            Ok(answer) if (200..300).contains(&answer.status) => {
+                if self.pause.is_on() {
+                    info!(
+                        destination = self.lease.destination,
+                        "Loops takes the API key: delivery goes on"
+                    );
+                }
+                self.pause.end();
+            }
+            // Nobody can say whether the key is right: a pause goes on, and without one deliveries
+            // find out for themselves.
+            Ok(answer) => {
+                warn!(
+                    destination = self.lease.destination,
+                    status = answer.status,
+                    "the API key could not be checked: is base_url right?"
+                );
+                if self.pause.is_on() {
+                    self.pause.go_on();
+                }
+            }
+            Err(fault) => {
+                warn!(destination = self.lease.destination, error = %fault, "Loops cannot be reached");
+                if self.pause.is_on() {
+                    self.pause.go_on();
+                }
+            }
+        }
+        self.show_pause();
+    }
+
+    fn show_pause(&self) {
+        let is_on = if self.pause.is_on() { 1.0 } else { 0.0 };
+        gauge!(telemetry::DESTINATION_PAUSED, "destination" => self.lease.destination.clone())
+            .set(is_on);
+    }
+
+    /// Renews the lease; false when another process has it.
+    async fn renew(&mut self) -> bool {
+        let asked_at = Instant::now();
+        match self.engine.ask_for_lease().await {
+            Ok(Some(lease)) if lease.token == self.lease.token => {
+                self.lease_until = asked_at + self.engine.options.lease_ttl;
+                true
+            }
+            Ok(Some(_) | None) => false,
+            Err(fault) => {
+                error!(
+                    destination = self.lease.destination,
+                    error = &fault as &dyn std::error::Error,
+                    "the lease cannot be renewed; trying again"
+                );
+                true
+            }
+        }
+    }
+
+    async fn measure(&self) {
+        let stepper = &self.engine.stepper;
+        let name = stepper.name.clone();
+        gauge!(telemetry::RATE_LIMIT, "destination" => name.clone())
+            .set(stepper.client.pacer().rate());
+        let Ok(depth) = stepper.queue.depth(&name).await else {
+            return;
+        };
+        let age = depth.oldest_received_at.map_or(0.0, |at| {
+            stepper
+                .clock
+                .now()
+                .duration_since(at)
+                .as_secs_f64()
+                .max(0.0)
+        });
+        gauge!(telemetry::QUEUE_DEPTH, "destination" => name.clone()).set(depth.messages as f64);
+        gauge!(telemetry::QUEUE_OLDEST_SECONDS, "destination" => name).set(age);
+    }
+
+    /// Waits for what is under way, within the grace. What does not end in time is dropped: its
+    /// requests are on disk and will be sent again.
+    async fn finish_tasks(&mut self) {
+        let under_way = self.tasks.len();
+        let all = async { while self.tasks.join_next().await.is_some() {} };
+        if timeout(self.engine.options.grace, all).await.is_err() {
+            warn!(
+                destination = self.lease.destination,
+                requests = self.tasks.len(),
+                "requests under way were dropped; they will be sent again"
+            );
+            self.tasks.shutdown().await;
+        }
+        debug!(
+            destination = self.lease.destination,
+            requests = under_way,
+            "requests under way ended"
+        );
+    }
+}
+
+fn ticks(period: Duration) -> tokio::time::Interval {
+    let mut ticks = interval(period);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    ticks
+}

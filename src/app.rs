@@ -1,1 +1,309 @@
-//! app.
+//! The composition root: the only place that picks implementations and joins the parts.
+
+use std::collections::HashSet;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use metrics_exporter_prometheus::PrometheusHandle;
+use tokio::net::TcpListener;
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+use tracing::{error, info};
+
+use crate::clock::SharedClock;
+use crate::config::{Config, DestinationConfig, ServerConfig};
+use crate::console::api::{self, AdminState};
+use crate::delivery::{Engine, EngineOptions, RetryOptions};
+use crate::destination::Destination;
+use crate::http::server::{self, ServerLimits};
+use crate::http::{self, HttpLimits, HttpState, Source, Sources};
+use crate::loops::{Client, ClientError, ClientOptions};
+use crate::queue::{Depth, Housekeeping, QueueError, Work as _};
+use crate::segment::MessageType;
+use crate::store::StoreError;
+use crate::store::sqlite::{SqliteOptions, SqliteStore};
+
+/// Name of the database in the data folder.
+const DATABASE: &str = "segment-loops.db";
+
+/// How often retention is looked after.
+const PURGE_EVERY: Duration = Duration::from_secs(60);
+
+/// How often the metrics recorder tidies up.
+const METRICS_UPKEEP_EVERY: Duration = Duration::from_secs(5);
+
+/// Why the program did not start, or ended badly.
+#[derive(Debug, thiserror::Error)]
+pub enum AppError {
+    /// The data folder cannot be used.
+    #[error(
+        "the data folder {folder} cannot be made: give another with --data, or allow writing there"
+    )]
+    Folder {
+        /// The folder.
+        folder: String,
+        /// Why not.
+        #[source]
+        source: std::io::Error,
+    },
+    /// The database cannot be used.
+    #[error("the database cannot be opened")]
+    Store(#[source] StoreError),
+    /// A destination cannot be used.
+    #[error("destination `{name}` cannot be used")]
+    Destination {
+        /// Its name.
+        name: String,
+        /// Why not.
+        #[source]
+        source: ClientError,
+    },
+    /// The address cannot be listened on.
+    #[error("cannot listen on {address}: choose another with --listen")]
+    Listen {
+        /// The address.
+        address: SocketAddr,
+        /// Why not.
+        #[source]
+        source: std::io::Error,
+    },
+}
+
+/// A program that is ready to run.
+pub struct App {
+    listener: TcpListener,
+    address: SocketAddr,
+    router: axum::Router,
+    limits: ServerLimits,
+    grace: Duration,
+    store: SqliteStore,
+    engines: Vec<(String, Engine)>,
+    clock: SharedClock,
+    metrics: PrometheusHandle,
+}
+
+impl App {
+    /// Opens the store, makes the clients, listens. Nothing is delivered until [`App::run`].
+    pub async fn start(
+        config: Config,
+        clock: SharedClock,
+        metrics: PrometheusHandle,
+    ) -> Result<Self, AppError> {
+        let grace = Duration::from_millis(config.server.shutdown_grace_ms);
+        let store = open_store(&config).await?;
+        let queue = Arc::new(store.clone());
+        let holder = uuid::Uuid::now_v7().to_string();
+        let mut engines = Vec::new();
+        for (name, destination) in &config.destinations {
+            let client = client(name, destination, &config, &clock)?;
+            let options = engine_options(&config, &holder, grace);
+            // Subscriptions are reloaded through this channel; the sender lives in the receiver's
+            // first value for as long as nothing reloads them.
+            let (_, planner) = watch::channel(Arc::new(Destination::segment_defaults()));
+            let engine = Engine::new(
+                name.clone(),
+                planner,
+                client,
+                queue.clone(),
+                Arc::clone(&clock),
+                options,
+            );
+            engines.push((name.clone(), engine));
+        }
+        let address = config.server.listen;
+        let listen_error = |source| AppError::Listen { address, source };
+        let listener = TcpListener::bind(address).await.map_err(listen_error)?;
+        let address = listener.local_addr().map_err(listen_error)?;
+        let router = router(&config, &store, &clock, &metrics);
+        let limits = server_limits(&config.server);
+        Ok(Self {
+            listener,
+            address,
+            router,
+            limits,
+            grace,
+            store,
+            engines,
+            clock,
+            metrics,
+        })
+    }
+
+    /// Where it listens.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Runs until `stop` is cancelled: then takes nothing more in, finishes what is under way,
+    /// gives the leases back and closes the database. Answers what is still pending.
+    pub async fn run(self, stop: CancellationToken) -> Result<u64, AppError> {
+        info!(address = %self.address, "listening");
+        let deliver = CancellationToken::new();
+        let names: Vec<String> = self.engines.iter().map(|(name, _)| name.clone()).collect();
+        let mut engines = JoinSet::new();
+        for (_, engine) in self.engines {
+            engines.spawn(engine.run(deliver.clone()));
+        }
+        let mut chores = JoinSet::new();
+        chores.spawn(purge(self.store.clone(), Arc::clone(&self.clock)));
+        chores.spawn(keep_up(self.metrics));
+        server::serve(self.listener, self.router, self.limits, stop, self.grace).await;
+        // Only now: what was accepted while the server closed may still go out.
+        deliver.cancel();
+        while engines.join_next().await.is_some() {}
+        chores.shutdown().await;
+        let mut pending = 0;
+        for name in &names {
+            pending += self
+                .store
+                .depth(name)
+                .await
+                .map_or(0, |depth: Depth| depth.messages);
+        }
+        self.store.close().await;
+        info!(pending, "stopped");
+        Ok(pending)
+    }
+}
+
+async fn open_store(config: &Config) -> Result<SqliteStore, AppError> {
+    let folder = &config.store.data;
+    std::fs::create_dir_all(folder).map_err(|source| AppError::Folder {
+        folder: folder.display().to_string(),
+        source,
+    })?;
+    SqliteStore::open(SqliteOptions {
+        path: folder.join(DATABASE),
+        duplicate_window: hours(config.store.duplicate_window_h),
+        waiting_messages_max: config.store.waiting_messages_max,
+        waiting_bytes_max: config.store.waiting_bytes_max,
+        delivered_retention: hours(config.store.delivered_retention_h),
+        failed_retention: hours(config.store.failed_retention_h),
+        records_retention: hours(config.store.records_retention_h),
+    })
+    .await
+    .map_err(AppError::Store)
+}
+
+fn client(
+    name: &str,
+    destination: &DestinationConfig,
+    config: &Config,
+    clock: &SharedClock,
+) -> Result<Client, AppError> {
+    let options = ClientOptions {
+        base_url: destination.base_url.clone(),
+        api_key: destination.api_key.clone(),
+        rate: destination.rate,
+        connect_timeout: Duration::from_millis(config.delivery.connect_timeout_ms),
+        timeout: Duration::from_millis(config.delivery.timeout_ms),
+    };
+    Client::new(&options, Arc::clone(clock)).map_err(|source| AppError::Destination {
+        name: name.to_owned(),
+        source,
+    })
+}
+
+fn engine_options(config: &Config, holder: &str, grace: Duration) -> EngineOptions {
+    EngineOptions {
+        holder: holder.to_owned(),
+        lease_ttl: Duration::from_millis(config.delivery.lease_ttl_ms),
+        requests_max: config.delivery.requests_max,
+        retry: RetryOptions {
+            min: Duration::from_millis(config.delivery.retry_min_ms),
+            max: Duration::from_millis(config.delivery.retry_max_ms),
+            window: hours(config.delivery.retry_window_h),
+        },
+        grace,
+    }
+}
+
+fn router(
+    config: &Config,
+    store: &SqliteStore,
+    clock: &SharedClock,
+    metrics: &PrometheusHandle,
+) -> axum::Router {
+    let metrics = metrics.clone();
+    let log: Arc<dyn crate::queue::Log> = Arc::new(store.clone());
+    let ingest = http::router(HttpState::new(
+        Arc::new(store.clone()),
+        Arc::clone(&log),
+        Arc::clone(clock),
+        watch::channel(Arc::new(sources(config))).1,
+        http_limits(&config.server),
+        Arc::new(move || metrics.render()),
+    ));
+    let admin = api::router(AdminState {
+        log,
+        token: config.server.admin_token.clone(),
+    });
+    ingest.merge(admin)
+}
+
+fn sources(config: &Config) -> Sources {
+    let planner = Destination::segment_defaults();
+    let usable: HashSet<MessageType> = MessageType::ALL
+        .into_iter()
+        .filter(|kind| planner.takes(*kind))
+        .collect();
+    let sources = config.sources.iter().map(|(name, source)| Source {
+        name: name.clone(),
+        destination: source.destination.clone(),
+        write_keys: source.write_keys.clone(),
+        webhook_secret: source.webhook_secret.clone(),
+        webhook_token: source.webhook_token.clone(),
+        usable: usable.clone(),
+    });
+    Sources::new(sources.collect())
+}
+
+fn http_limits(server: &ServerConfig) -> HttpLimits {
+    HttpLimits {
+        body_bytes_max: server.body_bytes_max,
+        message_bytes_max: server.message_bytes_max,
+        batch_messages_max: server.batch_messages_max,
+        body_timeout: Duration::from_millis(server.body_timeout_ms),
+        ack_timeout: Duration::from_millis(server.ack_timeout_ms),
+        body_budget_bytes: server.body_budget_bytes,
+    }
+}
+
+fn server_limits(server: &ServerConfig) -> ServerLimits {
+    ServerLimits {
+        header_timeout: Duration::from_millis(server.header_timeout_ms),
+        connections_max: server.connections_max,
+    }
+}
+
+async fn purge(store: SqliteStore, clock: SharedClock) {
+    loop {
+        tokio::time::sleep(PURGE_EVERY).await;
+        loop {
+            match store.purge(clock.now()).await {
+                Ok(0) | Err(QueueError::Busy) => break,
+                Ok(_) => tokio::task::yield_now().await,
+                Err(fault) => {
+                    error!(
+                        error = &fault as &dyn std::error::Error,
+                        "old records cannot be removed"
+                    );
+                    break;
+                }
+            }
+        }
+    }
+}
+
+async fn keep_up(metrics: PrometheusHandle) {
+    loop {
+        tokio::time::sleep(METRICS_UPKEEP_EVERY).await;
+        metrics.run_upkeep();
+    }
+}
+
+fn hours(hours: u64) -> Duration {
+    Duration::from_secs(hours.saturating_mul(3_600))
+}

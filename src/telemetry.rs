@@ -1,4 +1,12 @@
 //! What operators see: the log subscriber and the names of the metrics. Any module may use the names.
+//!
+//! A log line never holds a key, an e-mail address, a name, a trait or a body.
+
+use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
+use tracing_subscriber::EnvFilter;
+
+/// Bounds of the histogram of Loops' answers, in seconds.
+const LOOPS_SECONDS: [f64; 10] = [0.025, 0.05, 0.1, 0.2, 0.4, 0.8, 1.6, 5.0, 10.0, 30.0];
 
 /// Messages accepted as new, by `source` and `type`.
 pub const MESSAGES_ACCEPTED: &str = "segment_loops_messages_accepted_total";
@@ -22,3 +30,72 @@ pub const RATE_LIMIT: &str = "segment_loops_rate_limit_requests_per_second";
 pub const DESTINATION_PAUSED: &str = "segment_loops_destination_paused";
 /// 1 while this process holds the lease of a destination, else 0, by `destination`.
 pub const LEASE_HELD: &str = "segment_loops_lease_held";
+
+/// Starts logging (to standard error) and metrics, once for the process. `level` is a level or
+/// directives; one that cannot be read counts as `info`, and is told.
+pub fn start(level: &str, as_json: bool) -> PrometheusHandle {
+    let (filter, problem) = match EnvFilter::try_new(level) {
+        Ok(filter) => (filter, None),
+        Err(problem) => (EnvFilter::new("info"), Some(problem)),
+    };
+    let lines = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr);
+    // A second start in one process (tests) keeps the first subscriber.
+    let _ = if as_json {
+        lines
+            .json()
+            .flatten_event(true)
+            .with_current_span(false)
+            .try_init()
+    } else {
+        lines.try_init()
+    };
+    if let Some(problem) = problem {
+        tracing::warn!(%problem, "log.level cannot be read; info is used");
+    }
+    metrics_recorder()
+}
+
+/// Describes the metrics and gives the handle that renders them.
+fn metrics_recorder() -> PrometheusHandle {
+    let builder = PrometheusBuilder::new();
+    let recorder = match builder.set_buckets_for_metric(
+        Matcher::Full(LOOPS_REQUEST_SECONDS.to_owned()),
+        &LOOPS_SECONDS,
+    ) {
+        Ok(builder) => builder.build_recorder(),
+        // Only an empty list of bounds is refused, and ours is not.
+        Err(_) => PrometheusBuilder::new().build_recorder(),
+    };
+    let handle = recorder.handle();
+    if metrics::set_global_recorder(recorder).is_err() {
+        tracing::debug!("metrics were started before");
+    }
+    describe();
+    handle
+}
+
+fn describe() {
+    use metrics::{describe_counter, describe_gauge, describe_histogram};
+    describe_counter!(MESSAGES_ACCEPTED, "Messages accepted as new");
+    describe_counter!(MESSAGES_DUPLICATE, "Messages that had been accepted before");
+    describe_counter!(MESSAGES_REFUSED, "Messages refused");
+    describe_counter!(DELIVERIES, "Deliveries that ended");
+    describe_counter!(
+        LOOPS_REQUESTS,
+        "Requests made to Loops; status 0: no answer"
+    );
+    describe_histogram!(LOOPS_REQUEST_SECONDS, "Duration of requests to Loops");
+    describe_gauge!(QUEUE_DEPTH, "Messages that are pending");
+    describe_gauge!(QUEUE_OLDEST_SECONDS, "Age of the oldest pending message");
+    describe_gauge!(RATE_LIMIT, "Requests a second in force");
+    describe_gauge!(
+        DESTINATION_PAUSED,
+        "1 while Loops refuses the key of the destination"
+    );
+    describe_gauge!(
+        LEASE_HELD,
+        "1 while this process delivers for the destination"
+    );
+}

@@ -1,1 +1,141 @@
-//! cli.
+//! The command line: one file for each command. Parses, calls [`crate::app`], prints for people.
+
+mod dev;
+mod healthcheck;
+mod sandbox;
+mod serve;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+/// Self-hosted, Segment-compatible destination for Loops.
+#[derive(Debug, Parser)]
+#[command(version, about, max_term_width = 100)]
+pub struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Take messages in and deliver them to Loops.
+    Serve(serve::ServeArgs),
+    /// Try everything with no account: the service and a simulated Loops in one process.
+    Dev(dev::DevArgs),
+    /// Simulate the Loops API, with faults on request.
+    Sandbox(sandbox::SandboxArgs),
+    /// Ask a running service whether it is alive; exit code 0 if so.
+    Healthcheck(healthcheck::HealthcheckArgs),
+}
+
+/// Why a command ended badly. Its text, and those of its sources, are printed for people.
+#[derive(Debug, thiserror::Error)]
+pub enum CliError {
+    /// The configuration has mistakes.
+    #[error(transparent)]
+    Config(#[from] crate::config::ConfigError),
+    /// The program did not start, or broke off.
+    #[error(transparent)]
+    App(#[from] crate::app::AppError),
+    /// The service is not healthy.
+    #[error("not healthy: {0}")]
+    Unhealthy(String),
+    /// The faults asked of the sandbox make no sense.
+    #[error(transparent)]
+    Faults(crate::sandbox::FaultsError),
+    /// The machine refused something.
+    #[error("{what}")]
+    Io {
+        /// What was tried.
+        what: String,
+        /// Why it did not work.
+        #[source]
+        source: std::io::Error,
+    },
+}
+
+/// Runs the command of the process's arguments.
+pub fn run() -> ExitCode {
+    let cli = Cli::parse();
+    let result = match cli.command {
+        Command::Serve(args) => serve::run(args),
+        Command::Dev(args) => dev::run(args),
+        Command::Sandbox(args) => sandbox::run(args),
+        Command::Healthcheck(args) => healthcheck::run(&args),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            report(&error);
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Prints an error and what caused it.
+#[allow(
+    clippy::print_stderr,
+    reason = "the one place where the command line speaks of failure"
+)]
+fn report(error: &CliError) {
+    eprintln!("error: {error}");
+    let mut cause = std::error::Error::source(error);
+    while let Some(source) = cause {
+        eprintln!("  because: {source}");
+        cause = source.source();
+    }
+}
+
+/// Prints a line for people on standard output.
+#[allow(
+    clippy::print_stdout,
+    reason = "the one place where the command line speaks"
+)]
+fn say(text: &str) {
+    // A closed pipe (`segment-loops dev | head`) must not end the service.
+    use std::io::Write as _;
+    let _ = writeln!(std::io::stdout(), "{text}");
+}
+
+/// A runtime for a command.
+fn runtime() -> Result<tokio::runtime::Runtime, CliError> {
+    tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .map_err(|source| CliError::Io {
+            what: "the runtime did not start".to_owned(),
+            source,
+        })
+}
+
+/// Cancelled at Ctrl-C or SIGTERM; a second one ends the process at once.
+fn stop_signal() -> tokio_util::sync::CancellationToken {
+    let stop = tokio_util::sync::CancellationToken::new();
+    let token = stop.clone();
+    tokio::spawn(async move {
+        signalled().await;
+        tracing::info!("stopping: finishing what is under way (once more to stop at once)");
+        token.cancel();
+        signalled().await;
+        // Whatever was acknowledged is on disk; this is no different from a crash.
+        std::process::exit(130);
+    });
+    stop
+}
+
+async fn signalled() {
+    let interrupt = tokio::signal::ctrl_c();
+    #[cfg(unix)]
+    {
+        use tokio::signal::unix::{SignalKind, signal};
+        if let Ok(mut terminate) = signal(SignalKind::terminate()) {
+            tokio::select! {
+                _ = interrupt => {}
+                _ = terminate.recv() => {}
+            }
+            return;
+        }
+    }
+    let _ = interrupt.await;
+}

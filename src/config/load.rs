@@ -171,3 +171,10 @@ fn mistake(place: &str, key: &str, problem: &str) -> ConfigError {
         problem: problem.to_owned(),
     }])
 }
+
+/// Where `serve` would listen by the environment alone; `None` when that cannot be told.
+pub fn listen_address() -> Option<SocketAddr> {
+    let environment = environment();
+    let given = environment.get(&format!("{PREFIX}__SERVER__LISTEN"))?;
+    given.parse().ok()
+}

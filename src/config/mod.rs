@@ -8,7 +8,7 @@ mod load;
 mod tree;
 
 pub use check::{Config, DestinationConfig, SourceConfig};
-pub use load::{Flags, environment, load};
+pub use load::{Flags, environment, listen_address, load};
 pub use tree::{DeliveryConfig, LogConfig, LogFormat, ServerConfig, StoreConfig};
 
 /// Mistakes in the configuration: all that were found, each a line for people.

@@ -1,0 +1,143 @@
+//! `dev`: the service and a sandbox in one process, to try everything with no account.
+
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use clap::Args;
+use tokio_util::sync::CancellationToken;
+
+use super::sandbox::{listen, new_sandbox, serve};
+use super::{CliError, runtime, say, stop_signal};
+use crate::app::App;
+use crate::clock::SystemClock;
+use crate::config::{self, Flags, LogFormat};
+use crate::sandbox::{Faults, Sandbox};
+use crate::telemetry;
+
+/// The write key, the webhook secret and the admin token of `dev`.
+const DEV_KEY: &str = "dev";
+
+/// Options of `dev`.
+#[derive(Debug, Args)]
+pub struct DevArgs {
+    /// Address and port of the service.
+    #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:8080")]
+    listen: SocketAddr,
+    /// Address and port of the sandbox.
+    #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:8090")]
+    sandbox: SocketAddr,
+    /// Folder of the database; without one, a throw-away folder.
+    #[arg(long, value_name = "DIR")]
+    data: Option<PathBuf>,
+    /// How log lines look.
+    #[arg(long, value_enum, default_value = "pretty")]
+    log_format: LogFormat,
+}
+
+pub(super) fn run(args: DevArgs) -> Result<(), CliError> {
+    let throw_away = match args.data {
+        Some(_) => None,
+        None => Some(tempfile::tempdir().map_err(|source| CliError::Io {
+            what: "no throw-away folder could be made; give one with --data".to_owned(),
+            source,
+        })?),
+    };
+    let data = match (&args.data, &throw_away) {
+        (Some(data), _) => data.clone(),
+        (None, Some(folder)) => folder.path().to_owned(),
+        (None, None) => PathBuf::from("data"),
+    };
+    let metrics = telemetry::start("info", args.log_format == LogFormat::Json);
+    runtime()?.block_on(async {
+        let stop = stop_signal();
+        let (sandbox_listener, sandbox_address) = listen(args.sandbox).await?;
+        let flags = Flags {
+            listen: Some(args.listen),
+            data: Some(data.clone()),
+            log_format: Some(args.log_format),
+            file: None,
+        };
+        let config = config::load(&flags, settings(sandbox_address))?;
+        let sandbox = new_sandbox(None, Faults::default());
+        let sandbox_stop = CancellationToken::new();
+        let sandbox_task = {
+            let (sandbox, stop) = (sandbox.clone(), sandbox_stop.clone());
+            tokio::spawn(async move { serve(&sandbox, sandbox_listener, stop).await })
+        };
+        let app = App::start(config, Arc::new(SystemClock), metrics).await?;
+        say(&what_next(
+            app.address(),
+            sandbox_address,
+            &data,
+            throw_away.is_some(),
+        ));
+        let pending = app.run(stop).await?;
+        sandbox_stop.cancel();
+        // A sandbox that panicked has said so already.
+        let _ = sandbox_task.await;
+        say(&what_was(&sandbox, pending));
+        Ok(())
+    })
+}
+
+/// The settings of the one-team case, with the sandbox as Loops.
+fn settings(sandbox: SocketAddr) -> HashMap<String, String> {
+    let base_url = format!("http://{sandbox}/api/v1");
+    [
+        ("LOOPS_API_KEY", DEV_KEY),
+        ("LOOPS_BASE_URL", base_url.as_str()),
+        ("SEGMENT_WRITE_KEY", DEV_KEY),
+        ("SEGMENT_WEBHOOK_SECRET", DEV_KEY),
+        ("ADMIN_TOKEN", DEV_KEY),
+    ]
+    .into_iter()
+    .map(|(name, value)| (name.to_owned(), value.to_owned()))
+    .collect()
+}
+
+fn what_next(service: SocketAddr, sandbox: SocketAddr, data: &Path, is_throw_away: bool) -> String {
+    let kept = if is_throw_away {
+        "thrown away at the end"
+    } else {
+        "kept"
+    };
+    format!(
+        r#"
+segment-loops listens at http://{service}, with a simulated Loops at http://{sandbox}.
+Write key, webhook secret and admin token are all "{DEV_KEY}". The database is in {data} ({kept}).
+
+Tell it about a person:
+
+  curl -u {DEV_KEY}: http://{service}/v1/identify -d '{{
+    "userId": "user_1", "messageId": "hello-1",
+    "traits": {{"email": "ada@example.com", "firstName": "Ada", "plan": "pro"}}}}'
+
+and what that person did:
+
+  curl -u {DEV_KEY}: http://{service}/v1/track -d '{{
+    "userId": "user_1", "event": "Signed Up", "properties": {{"plan": "pro"}}}}'
+
+See the contact and the event at the simulated Loops, and what became of the first message:
+
+  curl -H 'Authorization: Bearer {DEV_KEY}' 'http://{sandbox}/api/v1/contacts/find?userId=user_1'
+  curl http://{sandbox}/sandbox/events
+  curl -H 'Authorization: Bearer {DEV_KEY}' http://{service}/api/messages/hello-1
+
+Ctrl-C stops it.
+"#,
+        data = data.display()
+    )
+}
+
+fn what_was(sandbox: &Sandbox, pending: u64) -> String {
+    let contacts = sandbox.contacts().len();
+    let events = sandbox.events().len();
+    let rest = match pending {
+        0 => "nothing is left undone".to_owned(),
+        1 => "1 message is still pending".to_owned(),
+        more => format!("{more} messages are still pending"),
+    };
+    format!("Stopped. The simulated Loops has contacts: {contacts}, events: {events}; {rest}.")
+}

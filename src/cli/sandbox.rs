@@ -1,0 +1,114 @@
+//! `sandbox`: a simulated Loops.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use clap::Args;
+use tokio::net::TcpListener;
+
+use super::{CliError, runtime, say, stop_signal};
+use crate::clock::SystemClock;
+use crate::http::server::{self, ServerLimits};
+use crate::sandbox::{Faults, Sandbox, SandboxOptions};
+use crate::secret::Secret;
+use crate::telemetry;
+
+/// Options of `sandbox`.
+#[derive(Debug, Args)]
+pub struct SandboxArgs {
+    /// Address and port to listen on.
+    #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:8090")]
+    listen: SocketAddr,
+    /// The API key it takes; without one, any.
+    #[arg(long, value_name = "KEY")]
+    api_key: Option<String>,
+    #[command(flatten)]
+    faults: FaultArgs,
+}
+
+/// Faults, as options of the command line. They can be changed later by PUT /sandbox/faults.
+#[derive(Debug, Args)]
+pub(super) struct FaultArgs {
+    /// How long each answer takes, in milliseconds.
+    #[arg(long, value_name = "MS", default_value_t = 0)]
+    latency_ms: u64,
+    /// Requests a second that it allows.
+    #[arg(long, value_name = "N", default_value_t = 10)]
+    rate_limit: u32,
+    /// The share of requests that fail, 0 to 1.
+    #[arg(long, value_name = "SHARE", default_value_t = 0.0)]
+    error_rate: f64,
+    /// The status of those that fail.
+    #[arg(long, value_name = "STATUS", default_value_t = 500)]
+    error_status: u16,
+    /// The share of requests whose connection is dropped, 0 to 1.
+    #[arg(long, value_name = "SHARE", default_value_t = 0.0)]
+    reset_rate: f64,
+}
+
+pub(super) fn run(args: SandboxArgs) -> Result<(), CliError> {
+    telemetry::start("info", false);
+    runtime()?.block_on(async {
+        let stop = stop_signal();
+        let (listener, address) = listen(args.listen).await?;
+        let faults = args.faults.faults()?;
+        let sandbox = new_sandbox(args.api_key.map(Secret::new), faults);
+        say(&format!(
+            "A simulated Loops listens at http://{address}/api/v1\n\
+             See what it got: http://{address}/sandbox\n\
+             Point the service at it: LOOPS_BASE_URL=http://{address}/api/v1"
+        ));
+        serve(&sandbox, listener, stop).await;
+        Ok(())
+    })
+}
+
+impl FaultArgs {
+    fn faults(&self) -> Result<Faults, CliError> {
+        let faults = Faults {
+            latency_ms: self.latency_ms,
+            rate_limit: self.rate_limit,
+            error_rate: self.error_rate,
+            error_status: self.error_status,
+            reset_rate: self.reset_rate,
+            ..Faults::default()
+        };
+        faults.check().map_err(CliError::Faults)?;
+        Ok(faults)
+    }
+}
+
+/// Makes a sandbox for the team that the documentation speaks of.
+pub(super) fn new_sandbox(api_key: Option<Secret>, faults: Faults) -> Sandbox {
+    let options = SandboxOptions {
+        api_key,
+        team_name: "Sandbox".to_owned(),
+        faults,
+    };
+    Sandbox::new(options, Arc::new(SystemClock))
+}
+
+/// Listens, and tells where (for port 0).
+pub(super) async fn listen(address: SocketAddr) -> Result<(TcpListener, SocketAddr), CliError> {
+    let error = |source| CliError::Io {
+        what: format!("cannot listen on {address}"),
+        source,
+    };
+    let listener = TcpListener::bind(address).await.map_err(error)?;
+    let address = listener.local_addr().map_err(error)?;
+    Ok((listener, address))
+}
+
+/// Serves a sandbox until `stop`.
+pub(super) async fn serve(
+    sandbox: &Sandbox,
+    listener: TcpListener,
+    stop: tokio_util::sync::CancellationToken,
+) {
+    let limits = ServerLimits {
+        header_timeout: std::time::Duration::from_secs(10),
+        connections_max: 1_024,
+    };
+    let grace = std::time::Duration::from_secs(1);
+    server::serve(listener, sandbox.router(), limits, stop, grace).await;
+}

@@ -1,0 +1,46 @@
+//! `serve`: the service itself.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use clap::Args;
+
+use super::{CliError, runtime, stop_signal};
+use crate::app::App;
+use crate::clock::SystemClock;
+use crate::config::{self, Flags, LogFormat};
+use crate::telemetry;
+
+/// Options of `serve`.
+#[derive(Debug, Args)]
+pub struct ServeArgs {
+    /// Configuration file (TOML); without one, the environment says all.
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// Address and port to listen on.
+    #[arg(long, value_name = "ADDR")]
+    listen: Option<SocketAddr>,
+    /// Folder of the database.
+    #[arg(long, value_name = "DIR")]
+    data: Option<PathBuf>,
+    /// How log lines look.
+    #[arg(long, value_enum)]
+    log_format: Option<LogFormat>,
+}
+
+pub(super) fn run(args: ServeArgs) -> Result<(), CliError> {
+    let flags = Flags {
+        file: args.config,
+        listen: args.listen,
+        data: args.data,
+        log_format: args.log_format,
+    };
+    let config = config::load(&flags, config::environment())?;
+    let metrics = telemetry::start(&config.log.level, config.log.format == LogFormat::Json);
+    runtime()?.block_on(async {
+        let stop = stop_signal();
+        let app = App::start(config, std::sync::Arc::new(SystemClock), metrics).await?;
+        app.run(stop).await?;
+        Ok(())
+    })
+}

@@ -1,0 +1,213 @@
+//! What each answer of Loops leads to.
+
+use serde_json::{Value, json};
+
+use crate::support::{PATIENCE, Reply, ScriptedLoops, Seen, Setup, identify, track};
+
+/// Sends one message to a Loops that answers with `first` and then takes everything; gives what the
+/// program says of the message in the end, and the requests that Loops saw.
+async fn outcome(message: Value, first: Reply, settings: &[(&str, &str)]) -> (Value, Vec<Seen>) {
+    let mut loops = ScriptedLoops::start(after_first(first)).await;
+    let mut setup = Setup::with_loops(&loops.base_url);
+    for (name, value) in settings {
+        setup = setup.env(name, value);
+    }
+    let service = setup.start();
+    let id = message["messageId"].as_str().unwrap().to_owned();
+    service.accept("/v1/batch", json!({"batch": [message]})).await;
+    let is_over = |found: &Value| found["state"] == "delivered" || found["state"] == "failed";
+    let found = service.message(&id, is_over).await;
+    (found, loops.rest())
+}
+
+/// A script that gives `first` to the first delivery, and takes all else.
+fn after_first(first: Reply) -> impl FnMut(&Seen) -> Reply + Send + 'static {
+    let mut first = Some(first);
+    move |seen| {
+        if seen.path == "/api-key" {
+            return Reply::ok();
+        }
+        first.take().unwrap_or_else(Reply::ok)
+    }
+}
+
+fn attempts(message: &Value) -> Vec<(u64, String)> {
+    let attempts = message["deliveries"][0]["request"]["attempts"].as_array().unwrap();
+    let one = |attempt: &Value| {
+        (attempt["status"].as_u64().unwrap_or(0), attempt["outcome"].as_str().unwrap().to_owned())
+    };
+    attempts.iter().map(one).collect()
+}
+
+#[tokio::test]
+async fn a_2xx_is_delivered() {
+    for status in [200, 201, 204] {
+        let (message, seen) = outcome(track("u1", "m1"), Reply::status(status), &[]).await;
+        assert_eq!(message["state"], "delivered");
+        assert_eq!(attempts(&message), [(u64::from(status), "delivered".to_owned())]);
+        assert_eq!(seen.len(), 1);
+    }
+}
+
+#[tokio::test]
+async fn a_409_on_an_idempotency_key_means_delivered_before() {
+    let (message, seen) = outcome(track("u1", "m1"), Reply::status(409), &[]).await;
+    assert_eq!(message["state"], "delivered");
+    assert_eq!(attempts(&message), [(409, "delivered_before".to_owned())]);
+    assert_eq!(seen.len(), 1);
+}
+
+#[tokio::test]
+async fn a_404_on_a_delete_means_that_nothing_is_left_to_delete() {
+    let delete = json!({"type": "delete", "userId": "u1", "messageId": "m1"});
+    let (message, seen) = outcome(delete, Reply::status(404), &[]).await;
+    assert_eq!(message["state"], "delivered");
+    assert_eq!(attempts(&message), [(404, "nothing_to_delete".to_owned())]);
+    assert_eq!(seen.len(), 1);
+}
+
+#[tokio::test]
+async fn a_429_waits_as_long_as_it_asks_and_is_tried_again() {
+    let reply = Reply::status(429).with_header("retry-after", "1");
+    let settings = [("SEGMENT_LOOPS__DELIVERY__RETRY_MAX_MS", "2000")];
+    let (message, seen) = outcome(track("u1", "m1"), reply, &settings).await;
+    assert_eq!(message["state"], "delivered");
+    assert_eq!(attempts(&message), [(429, "limited".to_owned()), (200, "delivered".to_owned())]);
+    assert_eq!(seen[0].raw_body, seen[1].raw_body);
+    let times: Vec<jiff::Timestamp> = message["deliveries"][0]["request"]["attempts"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|attempt| attempt["startedAt"].as_str().unwrap().parse().unwrap())
+        .collect();
+    assert!(times[1].duration_since(times[0]).as_secs_f64() >= 1.0, "{times:?}");
+}
+
+#[tokio::test]
+async fn server_errors_are_tried_again_with_the_same_body_and_key() {
+    for status in [408, 500, 502, 503, 504] {
+        let (message, seen) = outcome(track("u1", "m1"), Reply::status(status), &[]).await;
+        assert_eq!(message["state"], "delivered");
+        assert_eq!(
+            attempts(&message),
+            [(u64::from(status), "retry".to_owned()), (200, "delivered".to_owned())]
+        );
+        assert_eq!(seen[0].raw_body, seen[1].raw_body);
+        assert_eq!(seen[0].idempotency_key(), seen[1].idempotency_key());
+    }
+}
+
+#[tokio::test]
+async fn no_answer_is_tried_again() {
+    let settings = [("SEGMENT_LOOPS__DELIVERY__TIMEOUT_MS", "300")];
+    let (message, seen) = outcome(track("u1", "m1"), Reply::Silence, &settings).await;
+    assert_eq!(message["state"], "delivered");
+    assert_eq!(attempts(&message)[0], (0, "retry".to_owned()));
+    assert_eq!(seen[0].idempotency_key(), seen[1].idempotency_key());
+}
+
+#[tokio::test]
+async fn any_other_4xx_fails_with_the_words_of_loops() {
+    for status in [400, 404, 405, 422] {
+        let (message, seen) = outcome(identify("u1", "m1"), Reply::status(status), &[]).await;
+        assert_eq!(message["state"], "failed");
+        let delivery = &message["deliveries"][0];
+        assert_eq!(delivery["reason"], "refused");
+        assert_eq!(delivery["detail"], format!("Loops answered {status}: scripted {status}"));
+        assert_eq!(seen.len(), 1);
+    }
+}
+
+#[tokio::test]
+async fn a_failure_does_not_hold_back_what_comes_after_it() {
+    let mut loops = ScriptedLoops::start(after_first(Reply::status(400))).await;
+    let service = Setup::with_loops(&loops.base_url).start();
+    service.accept("/v1/batch", json!({"batch": [track("u1", "m1"), track("u1", "m2")]})).await;
+    assert_eq!(loops.notes(2).await, ["m1", "m2"]);
+    service.message("m1", |found| found["state"] == "failed").await;
+    service.message("m2", |found| found["state"] == "delivered").await;
+}
+
+#[tokio::test]
+async fn a_message_that_cannot_be_mapped_fails_without_a_request() {
+    let mut loops = ScriptedLoops::willing().await;
+    let service = Setup::with_loops(&loops.base_url).start();
+    // An event must have a name.
+    let nameless = json!({"userId": "u1", "messageId": "m1", "properties": {}});
+    service.accept("/v1/track", nameless).await;
+    let message = service.message("m1", |found| found["state"] == "failed").await;
+    assert_eq!(message["deliveries"][0]["reason"], "invalid");
+    assert!(message["deliveries"][0]["detail"].as_str().unwrap().contains("eventName"), "{message}");
+    assert!(loops.rest().is_empty());
+}
+
+#[tokio::test]
+async fn a_message_that_no_subscription_takes_is_unmatched() {
+    let mut loops = ScriptedLoops::willing().await;
+    let service = Setup::with_loops(&loops.base_url).start();
+    service.accept("/v1/page", json!({"userId": "u1", "messageId": "m1"})).await;
+    let message = service.message("m1", |found| found["state"] == "unmatched").await;
+    assert!(!message["reason"].as_str().unwrap().is_empty());
+    assert!(loops.rest().is_empty());
+}
+
+#[tokio::test]
+async fn a_wrong_key_pauses_the_destination_loses_nothing_and_delivers_once_it_is_right() {
+    for status in [401, 403] {
+        let mut loops = ScriptedLoops::start(move |_| Reply::status(status)).await;
+        let service = Setup::with_loops(&loops.base_url).start();
+        service.accept("/v1/track", track("u1", "m1")).await;
+        service
+            .logged(|line| {
+                line["level"] == "ERROR"
+                    && line["message"].as_str().is_some_and(|text| text.contains("refuses the API key"))
+            })
+            .await;
+        service.accept("/v1/track", track("u1", "m2")).await;
+        let metrics = service.admin("/metrics").await.body;
+        assert!(metrics.as_str().unwrap().contains("segment_loops_destination_paused{destination=\"default\"} 1"));
+        loops.now(|_| Reply::ok());
+        service.message("m1", |found| found["state"] == "delivered").await;
+        service.message("m2", |found| found["state"] == "delivered").await;
+        assert_eq!(loops.rest().last().map(Seen::note).as_deref(), Some("m2"));
+    }
+}
+
+#[tokio::test]
+async fn a_key_that_is_refused_later_pauses_and_the_refused_request_goes_out_again() {
+    let mut loops = ScriptedLoops::start(after_first(Reply::status(401))).await;
+    let service = Setup::with_loops(&loops.base_url).start();
+    service.accept("/v1/track", track("u1", "m1")).await;
+    let first = loops.next().await;
+    let second = loops.next().await;
+    assert_eq!(first.raw_body, second.raw_body);
+    assert_eq!(first.idempotency_key(), second.idempotency_key());
+    let message = service.message("m1", |found| found["state"] == "delivered").await;
+    assert_eq!(
+        attempts(&message),
+        [(401, "unauthorized".to_owned()), (200, "delivered".to_owned())]
+    );
+}
+
+#[tokio::test]
+async fn redirects_are_not_followed_with_the_key() {
+    let mut elsewhere = ScriptedLoops::willing().await;
+    let reply = Reply::status(307).with_header("location", format!("{}/events/send", elsewhere.base_url));
+    let (message, seen) = outcome(track("u1", "m1"), reply, &[]).await;
+    assert_eq!(message["state"], "delivered");
+    assert_eq!(seen.len(), 2);
+    assert!(elsewhere.rest().is_empty());
+}
+
+#[tokio::test]
+async fn odd_answers_are_taken_for_what_their_status_says() {
+    let broken = Reply::Status(200, Vec::new(), "<html>not json".to_owned());
+    let absurd = Reply::ok()
+        .with_header("x-ratelimit-limit", "-7")
+        .with_header("x-ratelimit-remaining", "99999999999999999999");
+    for reply in [broken, absurd] {
+        let (message, seen) = tokio::time::timeout(PATIENCE, outcome(track("u1", "m1"), reply, &[])).await.unwrap();
+        assert_eq!(message["state"], "delivered");
+        assert_eq!(seen.len(), 1);
+    }
+}

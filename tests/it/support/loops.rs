@@ -1,0 +1,159 @@
+//! A Loops that answers as a test tells it, and hands over what it saw.
+
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use axum::Router;
+use axum::body::Bytes;
+use axum::extract::State;
+use axum::http::{HeaderMap, Method, StatusCode, Uri};
+use axum::response::{IntoResponse, Response};
+use tokio::sync::mpsc;
+use tokio::time::timeout;
+
+use super::PATIENCE;
+
+/// A request that reached Loops.
+#[derive(Debug, Clone)]
+pub struct Seen {
+    pub method: String,
+    pub path: String,
+    pub body: serde_json::Value,
+    pub raw_body: Bytes,
+    pub headers: HeaderMap,
+}
+
+impl Seen {
+    /// The `note` that [`super::identify`] and [`super::track`] put in: the message's id.
+    pub fn note(&self) -> String {
+        let note = self.body.get("note").or_else(|| self.body.pointer("/eventProperties/note"));
+        note.and_then(|note| note.as_str()).unwrap_or_default().to_owned()
+    }
+
+    pub fn idempotency_key(&self) -> Option<String> {
+        Some(self.headers.get("idempotency-key")?.to_str().unwrap().to_owned())
+    }
+}
+
+/// What Loops answers.
+#[derive(Debug, Clone)]
+pub enum Reply {
+    /// A status, headers, a body.
+    Status(u16, Vec<(&'static str, String)>, String),
+    /// Nothing, for ever.
+    Silence,
+}
+
+impl Reply {
+    pub fn ok() -> Self {
+        Self::status(200)
+    }
+
+    pub fn status(status: u16) -> Self {
+        let body = format!(r#"{{"success":{},"message":"scripted {status}"}}"#, status < 300);
+        Reply::Status(status, Vec::new(), body)
+    }
+
+    pub fn with_header(self, name: &'static str, value: impl Into<String>) -> Self {
+        match self {
+            Reply::Status(status, mut headers, body) => {
+                headers.push((name, value.into()));
+                Reply::Status(status, headers, body)
+            }
+            Reply::Silence => self,
+        }
+    }
+}
+
+type Script = dyn FnMut(&Seen) -> Reply + Send;
+
+struct Shared {
+    script: Mutex<Box<Script>>,
+    seen: mpsc::UnboundedSender<Seen>,
+}
+
+/// The scripted Loops. Checks of the key (`GET /api-key`) go through the script too, but are not
+/// handed over by [`ScriptedLoops::next`].
+pub struct ScriptedLoops {
+    pub base_url: String,
+    shared: Arc<Shared>,
+    seen: mpsc::UnboundedReceiver<Seen>,
+}
+
+impl ScriptedLoops {
+    /// Starts one that answers as `script` says for each request.
+    pub async fn start(script: impl FnMut(&Seen) -> Reply + Send + 'static) -> Self {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let base_url = format!("http://{}/api/v1", listener.local_addr().unwrap());
+        let (sender, seen) = mpsc::unbounded_channel();
+        let shared = Arc::new(Shared { script: Mutex::new(Box::new(script)), seen: sender });
+        let app = Router::new().fallback(answer).with_state(Arc::clone(&shared));
+        tokio::spawn(async move { axum_serve(listener, app).await });
+        Self { base_url, shared, seen }
+    }
+
+    /// Starts one that takes everything.
+    pub async fn willing() -> Self {
+        Self::start(|_| Reply::ok()).await
+    }
+
+    /// From now on, answers as `script` says.
+    pub fn now(&self, script: impl FnMut(&Seen) -> Reply + Send + 'static) {
+        *self.shared.script.lock().unwrap() = Box::new(script);
+    }
+
+    /// The next request that reached it.
+    pub async fn next(&mut self) -> Seen {
+        timeout(PATIENCE, self.seen.recv()).await.expect("no request reached Loops").unwrap()
+    }
+
+    /// The notes of the next requests.
+    pub async fn notes(&mut self, count: usize) -> Vec<String> {
+        let mut notes = Vec::new();
+        for _ in 0..count {
+            notes.push(self.next().await.note());
+        }
+        notes
+    }
+
+    /// What has reached it and was not taken by [`ScriptedLoops::next`].
+    pub fn rest(&mut self) -> Vec<Seen> {
+        std::iter::from_fn(|| self.seen.try_recv().ok()).collect()
+    }
+}
+
+async fn axum_serve(listener: tokio::net::TcpListener, app: Router) {
+    use segment_loops::http::server::{ServerLimits, serve};
+    let limits = ServerLimits { header_timeout: PATIENCE, connections_max: 1_000 };
+    serve(listener, app, limits, tokio_util::sync::CancellationToken::new(), Duration::ZERO).await;
+}
+
+async fn answer(
+    State(shared): State<Arc<Shared>>,
+    method: Method,
+    uri: Uri,
+    headers: HeaderMap,
+    raw_body: Bytes,
+) -> Response {
+    let seen = Seen {
+        method: method.to_string(),
+        path: uri.path().trim_start_matches("/api/v1").to_owned(),
+        body: serde_json::from_slice(&raw_body).unwrap_or_default(),
+        raw_body,
+        headers,
+    };
+    let reply = (shared.script.lock().unwrap())(&seen);
+    if seen.path != "/api-key" {
+        let _ = shared.seen.send(seen);
+    }
+    match reply {
+        Reply::Status(status, headers, body) => {
+            let mut response = (StatusCode::from_u16(status).unwrap(), body).into_response();
+            for (name, value) in headers {
+                response.headers_mut().insert(name, value.parse().unwrap());
+            }
+            response
+        }
+        Reply::Silence => std::future::pending().await,
+    }
+}

@@ -1,0 +1,40 @@
+//! What the tests are made of: the running program, a scripted Loops, requests.
+
+mod loops;
+mod service;
+
+pub use loops::{Reply, ScriptedLoops, Seen};
+pub use service::{Answer, Service, Setup};
+
+use std::time::Duration;
+
+/// How long a test waits for what must happen before it calls that a failure. Not a measurement:
+/// it only keeps a broken program from hanging the tests.
+pub const PATIENCE: Duration = Duration::from_secs(30);
+
+/// The write key of the default source in tests.
+pub const WRITE_KEY: &str = "wk-canary-7f3a";
+/// The API key of the default destination in tests.
+pub const API_KEY: &str = "api-canary-91bc";
+/// The webhook secret of the default source in tests.
+pub const WEBHOOK_SECRET: &str = "secret-canary-55d0";
+/// The admin token in tests.
+pub const ADMIN_TOKEN: &str = "admin-canary-c2e8";
+/// The domain of all e-mail addresses in tests; no log line may hold it.
+pub const EMAIL_DOMAIN: &str = "canary-mail.example";
+
+/// An identify of a person.
+pub fn identify(user: &str, message: &str) -> serde_json::Value {
+    serde_json::json!({
+        "type": "identify", "userId": user, "messageId": message,
+        "traits": {"email": format!("{user}@{EMAIL_DOMAIN}"), "note": message}
+    })
+}
+
+/// A track of a person.
+pub fn track(user: &str, message: &str) -> serde_json::Value {
+    serde_json::json!({
+        "type": "track", "userId": user, "messageId": message, "event": "Tested",
+        "properties": {"note": message}
+    })
+}

@@ -1,0 +1,273 @@
+//! The program under test, as a process of its own.
+
+use std::collections::HashMap;
+use std::io::{BufRead as _, BufReader};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+
+use super::{ADMIN_TOKEN, API_KEY, EMAIL_DOMAIN, PATIENCE, WEBHOOK_SECRET, WRITE_KEY};
+
+/// How the program is started.
+pub struct Setup {
+    env: HashMap<String, String>,
+    config: Option<String>,
+    data: Option<PathBuf>,
+}
+
+/// The running program. Dropping it kills it, and fails the test if its log holds what it must not.
+pub struct Service {
+    pub base_url: String,
+    process: Child,
+    log: Arc<Mutex<Vec<String>>>,
+    reader: Option<std::thread::JoinHandle<()>>,
+    data: PathBuf,
+    _folder: Arc<tempfile::TempDir>,
+    http: reqwest::Client,
+}
+
+/// An answer of the program.
+#[derive(Debug)]
+pub struct Answer {
+    pub status: u16,
+    pub headers: reqwest::header::HeaderMap,
+    pub body: Value,
+}
+
+impl Setup {
+    /// The one-team case: three variables, an admin token, retries that do not keep a test waiting.
+    pub fn with_loops(base_url: &str) -> Self {
+        let env = [
+            ("LOOPS_API_KEY", API_KEY),
+            ("LOOPS_BASE_URL", base_url),
+            ("SEGMENT_WRITE_KEY", WRITE_KEY),
+            ("SEGMENT_WEBHOOK_SECRET", WEBHOOK_SECRET),
+            ("ADMIN_TOKEN", ADMIN_TOKEN),
+            ("LOOPS_RATE_LIMIT", "1000"),
+            ("SEGMENT_LOOPS__DELIVERY__RETRY_MIN_MS", "20"),
+            ("SEGMENT_LOOPS__DELIVERY__RETRY_MAX_MS", "200"),
+            ("SEGMENT_LOOPS__DELIVERY__LEASE_TTL_MS", "600"),
+        ];
+        let env = env.into_iter().map(|(name, value)| (name.to_owned(), value.to_owned())).collect();
+        Self { env, config: None, data: None }
+    }
+
+    /// Sets a variable.
+    pub fn env(mut self, name: &str, value: &str) -> Self {
+        self.env.insert(name.to_owned(), value.to_owned());
+        self
+    }
+
+    /// Takes all variables away.
+    pub fn without_env(mut self) -> Self {
+        self.env.clear();
+        self
+    }
+
+    /// Gives a configuration file.
+    pub fn config(mut self, text: &str) -> Self {
+        self.config = Some(text.to_owned());
+        self
+    }
+
+    /// Uses this folder for the database.
+    pub fn data(mut self, data: &Path) -> Self {
+        self.data = Some(data.to_owned());
+        self
+    }
+
+    fn command(&self, folder: &Path) -> (Command, PathBuf) {
+        let data = self.data.clone().unwrap_or_else(|| folder.join("data"));
+        let mut command = Command::new(env!("CARGO_BIN_EXE_segment-loops"));
+        command.env_clear().envs(&self.env).current_dir(folder);
+        command.args(["serve", "--listen", "127.0.0.1:0", "--data"]).arg(&data);
+        if let Some(text) = &self.config {
+            let file = folder.join("segment-loops.toml");
+            std::fs::write(&file, text).unwrap();
+            command.arg("--config").arg(file);
+        }
+        (command, data)
+    }
+
+    /// Runs the program to its end, which must come by itself; gives exit code and standard error.
+    pub fn run_to_end(&self) -> (Option<i32>, String) {
+        let folder = tempfile::tempdir().unwrap();
+        let (mut command, _) = self.command(folder.path());
+        let output = command.output().unwrap();
+        (output.status.code(), String::from_utf8(output.stderr).unwrap())
+    }
+
+    /// Starts the program and waits until it listens.
+    pub fn start(&self) -> Service {
+        let folder = Arc::new(tempfile::tempdir().unwrap());
+        self.start_in(folder)
+    }
+
+    fn start_in(&self, folder: Arc<tempfile::TempDir>) -> Service {
+        let (mut command, data) = self.command(folder.path());
+        let mut process =
+            command.stderr(Stdio::piped()).stdout(Stdio::null()).spawn().unwrap();
+        let log = Arc::new(Mutex::new(Vec::new()));
+        let (address_sender, address) = std::sync::mpsc::channel();
+        let stderr = BufReader::new(process.stderr.take().unwrap());
+        let lines = Arc::clone(&log);
+        let reader = std::thread::spawn(move || {
+            for line in stderr.lines().map_while(Result::ok) {
+                let parsed: Value = serde_json::from_str(&line).unwrap_or_default();
+                if parsed["message"] == "listening" {
+                    let _ = address_sender.send(parsed["address"].as_str().unwrap().to_owned());
+                }
+                lines.lock().unwrap().push(line);
+            }
+        });
+        let Ok(address) = address.recv_timeout(PATIENCE) else {
+            let _ = process.kill();
+            panic!("the program did not start: {:?}", log.lock().unwrap());
+        };
+        Service {
+            base_url: format!("http://{address}"),
+            process,
+            log,
+            reader: Some(reader),
+            data,
+            _folder: folder,
+            http: reqwest::Client::builder().no_proxy().build().unwrap(),
+        }
+    }
+}
+
+impl Service {
+    /// Sends `body` with the write key, as an SDK does.
+    pub async fn post(&self, path: &str, body: impl ToString) -> Answer {
+        let request = self.request(reqwest::Method::POST, path);
+        Self::answer(request.basic_auth(WRITE_KEY, Some("")).body(body.to_string())).await
+    }
+
+    /// A request to be completed and given to [`Service::answer`].
+    pub fn request(&self, method: reqwest::Method, path: &str) -> reqwest::RequestBuilder {
+        self.http.request(method, format!("{}{path}", self.base_url)).timeout(PATIENCE)
+    }
+
+    /// Sends a request.
+    pub async fn answer(request: reqwest::RequestBuilder) -> Answer {
+        let response = request.send().await.unwrap();
+        let status = response.status().as_u16();
+        let headers = response.headers().clone();
+        let text = response.text().await.unwrap();
+        let body = serde_json::from_str(&text).unwrap_or(Value::String(text));
+        Answer { status, headers, body }
+    }
+
+    /// Sends a message that must be accepted.
+    pub async fn accept(&self, path: &str, body: impl ToString) {
+        let answer = self.post(path, body).await;
+        assert_eq!(answer.status, 200, "{answer:?}");
+    }
+
+    /// What the admin API says of a message, once `is_reached` is true of it.
+    ///
+    /// The program records an outcome after Loops has answered, and offers nothing to wait on: so
+    /// this asks again, without a pause that a slow machine could outlast.
+    pub async fn message(&self, id: &str, is_reached: impl Fn(&Value) -> bool) -> Value {
+        let began = Instant::now();
+        loop {
+            let answer = self.admin(&format!("/api/messages/{id}")).await;
+            let found = answer.body["messages"].get(0).cloned().unwrap_or_default();
+            if is_reached(&found) {
+                return found;
+            }
+            assert!(began.elapsed() < PATIENCE, "{answer:?}");
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    }
+
+    /// GET with the admin token.
+    pub async fn admin(&self, path: &str) -> Answer {
+        Self::answer(self.request(reqwest::Method::GET, path).bearer_auth(ADMIN_TOKEN)).await
+    }
+
+    /// The folder of the database.
+    pub fn data(&self) -> &Path {
+        &self.data
+    }
+
+    /// The log so far, a JSON object a line.
+    pub fn log(&self) -> Vec<Value> {
+        let lines = self.log.lock().unwrap();
+        lines.iter().map(|line| serde_json::from_str(line).unwrap_or_default()).collect()
+    }
+
+    /// Waits for a log line that `is_it` knows.
+    pub async fn logged(&self, is_it: impl Fn(&Value) -> bool) -> Value {
+        let began = Instant::now();
+        loop {
+            if let Some(line) = self.log().into_iter().find(|line| is_it(line)) {
+                return line;
+            }
+            assert!(began.elapsed() < PATIENCE, "not logged; the log: {:?}", self.log.lock().unwrap());
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    }
+
+    /// Kills the program as `kill -9` does and starts it again on the same database.
+    pub fn crash_and_restart(mut self, setup: &Setup) -> Service {
+        self.process.kill().unwrap();
+        self.process.wait().unwrap();
+        self.restart(setup)
+    }
+
+    /// Stops the program as a container platform does and starts it again on the same database.
+    pub fn stop_and_restart(mut self, setup: &Setup) -> Service {
+        assert_eq!(self.stop(), Some(0));
+        self.restart(setup)
+    }
+
+    fn restart(self, setup: &Setup) -> Service {
+        let folder = Arc::clone(&self._folder);
+        setup.start_in(folder)
+    }
+
+    /// Sends a signal, such as `TERM`.
+    pub fn signal(&self, name: &str) {
+        let status = Command::new("kill")
+            .arg(format!("-{name}"))
+            .arg(self.process.id().to_string())
+            .status()
+            .unwrap();
+        assert!(status.success());
+    }
+
+    /// Stops the program with SIGTERM; gives its exit code.
+    pub fn stop(&mut self) -> Option<i32> {
+        self.signal("TERM");
+        self.wait()
+    }
+
+    /// Waits for the program's end.
+    pub fn wait(&mut self) -> Option<i32> {
+        self.process.wait().unwrap().code()
+    }
+}
+
+impl Drop for Service {
+    fn drop(&mut self) {
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+        if let Some(reader) = self.reader.take() {
+            let _ = reader.join();
+        }
+        if std::thread::panicking() {
+            eprintln!("log of the program:\n{}", self.log.lock().unwrap().join("\n"));
+            return;
+        }
+        for line in self.log.lock().unwrap().iter() {
+            for secret in [WRITE_KEY, API_KEY, WEBHOOK_SECRET, ADMIN_TOKEN, EMAIL_DOMAIN] {
+                assert!(!line.contains(secret), "the log holds {secret}: {line}");
+            }
+            assert!(!line.contains("panicked"), "the program panicked: {line}");
+        }
+    }
+}

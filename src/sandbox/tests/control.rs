@@ -2,7 +2,7 @@
 
 use super::*;
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn shows_what_arrived() {
     let fixture = Fixture::new();
     fixture

@@ -1,0 +1,83 @@
+//! Answers in Loops' shape: always JSON, a refusal always with a `message`.
+
+use axum::Json;
+use axum::http::StatusCode;
+use axum::response::{IntoResponse, Response};
+use serde_json::{Map, Value, json};
+
+/// What a handler answers: JSON, or a refusal.
+pub(super) type Answer = Result<Json<Value>, Refusal>;
+
+/// A request that is not carried out, and why.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Refusal {
+    /// The status answered.
+    pub(super) status: StatusCode,
+    /// Says what is wrong and, where it helps, what is right.
+    pub(super) message: String,
+}
+
+impl Refusal {
+    pub(super) fn new(status: StatusCode, message: impl Into<String>) -> Self {
+        Self {
+            status,
+            message: message.into(),
+        }
+    }
+
+    pub(super) fn bad_request(message: impl Into<String>) -> Self {
+        Self::new(StatusCode::BAD_REQUEST, message)
+    }
+
+    pub(super) fn conflict(message: impl Into<String>) -> Self {
+        Self::new(StatusCode::CONFLICT, message)
+    }
+
+    pub(super) fn contact_not_found() -> Self {
+        Self::new(StatusCode::NOT_FOUND, "Contact not found.")
+    }
+
+    pub(super) fn invalid_key() -> Self {
+        Self::new(StatusCode::UNAUTHORIZED, "Invalid API key")
+    }
+}
+
+impl IntoResponse for Refusal {
+    fn into_response(self) -> Response {
+        let mut body = json!({"success": false, "message": self.message});
+        // Loops' contract has a second, deprecated copy of the message in this one answer.
+        if self.status == StatusCode::UNAUTHORIZED {
+            body["error"] = Value::String(self.message);
+        }
+        (self.status, Json(body)).into_response()
+    }
+}
+
+/// The answer to any path that is not there.
+pub(super) async fn no_such_path() -> Refusal {
+    Refusal::new(StatusCode::NOT_FOUND, "There is nothing at this path.")
+}
+
+/// The answer to a path that is there but not with this method.
+pub(super) async fn wrong_method() -> Refusal {
+    Refusal::new(
+        StatusCode::METHOD_NOT_ALLOWED,
+        "This path does not take this HTTP method.",
+    )
+}
+
+/// Reads a body as a JSON object.
+pub(super) fn parse_object(body: &[u8]) -> Result<Map<String, Value>, Refusal> {
+    if body.is_empty() {
+        return Err(Refusal::bad_request(
+            "The body is empty: send a JSON object.",
+        ));
+    }
+    match serde_json::from_slice(body) {
+        Ok(Value::Object(object)) => Ok(object),
+        Ok(_) => Err(Refusal::bad_request("The body must be a JSON object.")),
+        Err(error) => Err(Refusal::bad_request(format!(
+            "The body is not valid JSON: {error}."
+        ))),
+    }
+}

@@ -1,0 +1,79 @@
+//! One contact of the simulated team.
+
+use serde_json::{Map, Value, json};
+
+use super::fields::ContactFields;
+
+/// The source of a contact that names none, by Loops' contract.
+const SOURCE_DEFAULT: &str = "API";
+
+/// A person in the team's audience.
+#[derive(Debug, Clone)]
+pub(super) struct Contact {
+    pub(super) id: String,
+    pub(super) email: Option<String>,
+    pub(super) user_id: Option<String>,
+    subscribed: bool,
+    mailing_lists: Map<String, Value>,
+    properties: Map<String, Value>,
+}
+
+impl Contact {
+    /// A contact of whom nothing is known yet. Subscribed, as all new contacts are.
+    pub(super) fn new(id: String) -> Self {
+        Self {
+            id,
+            email: None,
+            user_id: None,
+            subscribed: true,
+            mailing_lists: Map::new(),
+            properties: Map::new(),
+        }
+    }
+
+    /// Takes over what a request says; what it does not mention stays.
+    pub(super) fn apply(&mut self, fields: ContactFields) {
+        self.email = fields.email.or_else(|| self.email.take());
+        self.user_id = fields.user_id.or_else(|| self.user_id.take());
+        self.subscribed = fields.subscribed.unwrap_or(self.subscribed);
+        for (list, wanted) in fields.mailing_lists {
+            if wanted {
+                self.mailing_lists.insert(list, Value::Bool(true));
+            } else {
+                self.mailing_lists.shift_remove(&list);
+            }
+        }
+        self.properties.extend(fields.properties);
+    }
+
+    /// The contact as `GET /contacts/find` shows it: custom properties at the top level, under the
+    /// fields that Loops knows.
+    pub(super) fn to_json(&self) -> Value {
+        let text = |key: &str| self.properties.get(key).and_then(Value::as_str);
+        let mut shown = json!({
+            "id": self.id,
+            "email": self.email,
+            "firstName": text("firstName"),
+            "lastName": text("lastName"),
+            "source": text("source").unwrap_or(SOURCE_DEFAULT),
+            "subscribed": self.subscribed,
+            "userGroup": text("userGroup").unwrap_or_default(),
+            "userId": self.user_id,
+            "mailingLists": self.mailing_lists,
+            "optInStatus": null,
+        });
+        if let Value::Object(shown) = &mut shown {
+            for (key, value) in &self.properties {
+                if !shown.contains_key(key) {
+                    shown.insert(key.clone(), value.clone());
+                }
+            }
+        }
+        shown
+    }
+
+    /// The part of a contact that the suppression endpoint shows.
+    pub(super) fn to_short_json(&self) -> Value {
+        json!({"id": self.id, "email": self.email, "userId": self.user_id})
+    }
+}

@@ -41,9 +41,12 @@ pub(super) struct FaultArgs {
     /// The status of those that fail.
     #[arg(long, value_name = "STATUS", default_value_t = 500)]
     error_status: u16,
-    /// The share of requests whose connection is dropped, 0 to 1.
+    /// The share of requests whose connection is dropped before they take effect, 0 to 1.
     #[arg(long, value_name = "SHARE", default_value_t = 0.0)]
-    reset_rate: f64,
+    reset_before_rate: f64,
+    /// The share of requests whose connection is dropped after they took effect, 0 to 1.
+    #[arg(long, value_name = "SHARE", default_value_t = 0.0)]
+    reset_after_rate: f64,
 }
 
 pub(super) fn run(args: SandboxArgs) -> Result<(), CliError> {
@@ -70,7 +73,8 @@ impl FaultArgs {
             rate_limit: self.rate_limit,
             error_rate: self.error_rate,
             error_status: self.error_status,
-            reset_rate: self.reset_rate,
+            reset_before_rate: self.reset_before_rate,
+            reset_after_rate: self.reset_after_rate,
             ..Faults::default()
         };
         faults.check().map_err(CliError::Faults)?;

@@ -61,6 +61,12 @@ impl Setup {
         self
     }
 
+    /// Starts the program with no admin token.
+    pub fn start_without_admin_token(mut self) -> Service {
+        self.env.remove("ADMIN_TOKEN");
+        self.start()
+    }
+
     /// Takes all variables away.
     pub fn without_env(mut self) -> Self {
         self.env.clear();

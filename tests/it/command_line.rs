@@ -1,0 +1,143 @@
+//! The commands beside `serve`.
+
+use std::io::{BufRead as _, BufReader, Read as _};
+use std::process::{Child, Command, Stdio};
+
+use serde_json::{Value, json};
+
+use crate::support::{PATIENCE, ScriptedLoops, Setup};
+
+fn program() -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_segment-loops"));
+    command.env_clear();
+    command
+}
+
+/// A command whose standard output is read until it has said where everything listens.
+struct Running {
+    process: Child,
+    text: String,
+    stdout: BufReader<std::process::ChildStdout>,
+}
+
+impl Running {
+    fn start(arguments: &[&str], until: &str) -> Self {
+        let mut process = program()
+            .args(arguments)
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        let mut stdout = BufReader::new(process.stdout.take().unwrap());
+        let mut text = String::new();
+        while !text.contains(until) {
+            assert_ne!(stdout.read_line(&mut text).unwrap(), 0, "it ended: {text}");
+        }
+        Self { process, text, stdout }
+    }
+
+    /// The first address behind `before`.
+    fn address(&self, before: &str) -> String {
+        let (_, rest) = self.text.split_once(before).unwrap();
+        let is_outside = |c: char| !c.is_ascii_digit() && c != '.' && c != ':';
+        let length = rest.find(is_outside).unwrap_or(rest.len());
+        rest[..length].trim_end_matches('.').to_owned()
+    }
+
+    fn interrupt(mut self) -> (Option<i32>, String) {
+        let id = self.process.id().to_string();
+        assert!(Command::new("kill").args(["-INT", &id]).status().unwrap().success());
+        let mut rest = String::new();
+        self.stdout.read_to_string(&mut rest).unwrap();
+        (self.process.wait().unwrap().code(), rest)
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}
+
+async fn get(url: &str) -> Value {
+    let client = reqwest::Client::builder().no_proxy().build().unwrap();
+    let request = client.get(url).bearer_auth("dev").timeout(PATIENCE);
+    request.send().await.unwrap().json().await.unwrap()
+}
+
+#[tokio::test]
+async fn dev_shows_the_contact_and_the_event_and_says_what_it_did() {
+    let running = Running::start(
+        &["dev", "--listen", "127.0.0.1:0", "--sandbox", "127.0.0.1:0"],
+        "Ctrl-C stops it",
+    );
+    let service = running.address("listens at http://");
+    let sandbox = running.address("simulated Loops at http://");
+    let client = reqwest::Client::builder().no_proxy().build().unwrap();
+    let identify = json!({"userId": "user_1", "messageId": "hello-1",
+        "traits": {"email": "ada@example.com", "firstName": "Ada", "plan": "pro"}});
+    let track = json!({"userId": "user_1", "messageId": "hello-2", "event": "Signed Up",
+        "properties": {"plan": "pro"}});
+    for (path, body) in [("identify", identify), ("track", track)] {
+        let request = client.post(format!("http://{service}/v1/{path}")).basic_auth("dev", Some(""));
+        let answer = request.body(body.to_string()).send().await.unwrap();
+        assert_eq!(answer.status(), 200);
+        assert_eq!(answer.json::<Value>().await.unwrap(), json!({"success": true}));
+    }
+    let began = std::time::Instant::now();
+    loop {
+        let message = get(&format!("http://{service}/api/messages/hello-2")).await;
+        if message["messages"][0]["state"] == "delivered" {
+            break;
+        }
+        assert!(began.elapsed() < PATIENCE, "{message}");
+    }
+    let contacts = get(&format!("http://{sandbox}/api/v1/contacts/find?userId=user_1")).await;
+    assert_eq!(contacts[0]["firstName"], "Ada");
+    assert_eq!(contacts[0]["plan"], "pro");
+    let events = get(&format!("http://{sandbox}/sandbox/events")).await;
+    assert!(events.to_string().contains("Signed Up"), "{events}");
+    let (code, rest) = running.interrupt();
+    assert_eq!(code, Some(0));
+    assert!(rest.contains("contacts: 1, events: 1; nothing is left undone"), "{rest}");
+}
+
+#[tokio::test]
+async fn the_sandbox_runs_alone_with_faults() {
+    let running = Running::start(
+        &["sandbox", "--listen", "127.0.0.1:0", "--error-rate", "1", "--error-status", "503"],
+        "Point the service at it",
+    );
+    let address = running.address("listens at http://");
+    let client = reqwest::Client::builder().no_proxy().build().unwrap();
+    let url = format!("http://{address}/api/v1/api-key");
+    assert_eq!(client.get(&url).bearer_auth("k").send().await.unwrap().status(), 503);
+    let faults = client.put(format!("http://{address}/sandbox/faults")).body(r#"{"error_rate": 0, "reset_before_rate": 1}"#);
+    assert_eq!(faults.header("content-type", "application/json").send().await.unwrap().status(), 200);
+    assert!(client.get(&url).bearer_auth("k").send().await.is_err(), "the connection was not dropped");
+    let (code, _) = running.interrupt();
+    assert_eq!(code, Some(0));
+    let output = program().args(["sandbox", "--error-rate", "7"]).output().unwrap();
+    assert_eq!(output.status.code(), Some(1));
+}
+
+#[tokio::test]
+async fn healthcheck_tells_a_living_service_from_a_dead_one() {
+    let loops = ScriptedLoops::willing().await;
+    let mut service = Setup::with_loops(&loops.base_url).start();
+    let address = service.base_url.trim_start_matches("http://").to_owned();
+    let check = || program().args(["healthcheck", "--listen", &address]).output().unwrap();
+    assert_eq!(check().status.code(), Some(0));
+    service.stop();
+    let output = check();
+    assert_eq!(output.status.code(), Some(1));
+    assert!(String::from_utf8(output.stderr).unwrap().contains(&address));
+}
+
+#[test]
+fn an_unknown_command_is_refused_with_help() {
+    let output = program().arg("serv").output().unwrap();
+    assert_eq!(output.status.code(), Some(2));
+    assert!(String::from_utf8(output.stderr).unwrap().contains("serve"));
+}

@@ -1,0 +1,122 @@
+//! Mistakes in the configuration are found at start and named with their place and key.
+
+use crate::support::{API_KEY, ScriptedLoops, Setup, WRITE_KEY, track};
+
+const NOWHERE: &str = "http://127.0.0.1:9/api/v1";
+
+/// Starts the program, which must refuse, and gives what it says.
+fn refusal(setup: &Setup) -> String {
+    let (code, text) = setup.run_to_end();
+    assert_eq!(code, Some(1), "{text}");
+    assert!(!text.contains("panicked"), "{text}");
+    for secret in [API_KEY, WRITE_KEY] {
+        assert!(!text.contains(secret), "{text}");
+    }
+    text
+}
+
+#[test]
+fn without_an_api_key_it_says_what_to_set() {
+    let text = refusal(&Setup::with_loops(NOWHERE).without_env());
+    for word in ["LOOPS_API_KEY", "SEGMENT_WRITE_KEY"] {
+        assert!(text.contains(word), "{text}");
+    }
+    let text = refusal(&Setup::with_loops(NOWHERE).without_env().env("SEGMENT_WRITE_KEY", "k"));
+    assert!(text.contains("LOOPS_API_KEY"), "{text}");
+    let text = refusal(&Setup::with_loops(NOWHERE).env("LOOPS_API_KEY", " "));
+    assert!(text.contains("destinations.default.api_key"), "{text}");
+}
+
+#[test]
+fn each_mistake_is_named() {
+    // The file, and what the refusal must name.
+    let cases: [(&str, &[&str]); 13] = [
+        ("[servr]\nlisten = '1.2.3.4:5'", &["segment-loops.toml", "servr"]),
+        ("[server]\nlissten = '1.2.3.4:5'", &["segment-loops.toml", "server", "lissten"]),
+        ("[server]\nlisten = 'everywhere'", &["segment-loops.toml", "server.listen"]),
+        ("[server]\nbody_bytes_max = 'big'", &["segment-loops.toml", "server.body_bytes_max", "big"]),
+        ("[server]\nbody_bytes_max = 10", &["server.message_bytes_max", "server.body_bytes_max"]),
+        ("[delivery]\nrequests_max = 0", &["delivery.requests_max"]),
+        ("[sources.web]\nwrite_keys = ['']", &["sources.web.write_keys", "empty"]),
+        ("[sources.web]\nwrite_keys = []", &["sources.web.write_keys"]),
+        ("[sources.web]\nwrite_keys = ['a', 'b']\ndestination = 'other'", &["sources.web.destination", "`other`", "default"]),
+        ("[sources.a]\nwrite_keys = ['same']\n[sources.b]\nwrite_keys = ['same']", &["sources.b.write_keys", "`a`"]),
+        ("[sources.'A b']\nwrite_keys = ['k']", &["sources.", "small letters"]),
+        ("[destinations.more]\napi_key = ''", &["destinations.more.api_key"]),
+        ("[destinations.more]\napi_key_file = '/no/such/file'", &["destinations.more.api_key_file", "/no/such/file"]),
+    ];
+    for (file, words) in cases {
+        let text = refusal(&Setup::with_loops(NOWHERE).config(file));
+        for word in words {
+            assert!(text.contains(word), "`{word}` is not in: {text}");
+        }
+    }
+}
+
+#[test]
+fn mistakes_in_the_environment_are_named() {
+    let text = refusal(&Setup::with_loops(NOWHERE).env("SEGMENT_LOOPS__SERVER__LISTN", "x"));
+    assert!(text.contains("environment") && text.contains("listn"), "{text}");
+    let text = refusal(&Setup::with_loops(NOWHERE).env("LOOPS_RATE_LIMIT", "fast"));
+    assert!(text.contains("destinations.default.rate"), "{text}");
+    let text = refusal(&Setup::with_loops(NOWHERE).env("LOOPS_BASE_URL", "loops.so"));
+    assert!(text.contains("destinations.default.base_url"), "{text}");
+}
+
+#[test]
+fn several_mistakes_are_told_at_once() {
+    let file = "[sources.a]\nwrite_keys = ['']\n[destinations.b]\nrate = 0\napi_key = 'k'\n[delivery]\nrequests_max = 0";
+    let text = refusal(&Setup::with_loops(NOWHERE).config(file));
+    for word in ["sources.a.write_keys", "destinations.b.rate", "delivery.requests_max"] {
+        assert!(text.contains(word), "`{word}` is not in: {text}");
+    }
+}
+
+#[test]
+fn a_file_that_is_no_database_is_refused_and_left_alone() {
+    let folder = tempfile::tempdir().unwrap();
+    let database = folder.path().join("segment-loops.db");
+    let content = "this is somebody's diary ".repeat(1_000);
+    std::fs::write(&database, &content).unwrap();
+    let text = refusal(&Setup::with_loops(NOWHERE).data(folder.path()));
+    assert!(text.contains("segment-loops.db"), "{text}");
+    assert_eq!(std::fs::read_to_string(&database).unwrap(), content);
+}
+
+#[tokio::test]
+async fn secrets_are_read_from_files_and_several_sources_have_their_own_destinations() {
+    let mut first = ScriptedLoops::willing().await;
+    let mut second = ScriptedLoops::willing().await;
+    let folder = tempfile::tempdir().unwrap();
+    let key_file = folder.path().join("key");
+    std::fs::write(&key_file, "key-of-the-second\n").unwrap();
+    let config = format!(
+        r#"
+        [sources.web]
+        write_keys = ["web-1", "web-2"]
+        destination = "first"
+        [sources.shop]
+        write_keys = ["shop"]
+        destination = "second"
+        [destinations.first]
+        api_key = "key-of-the-first"
+        base_url = "{}"
+        [destinations.second]
+        api_key_file = "{}"
+        base_url = "{}/"
+        "#,
+        first.base_url,
+        key_file.display(),
+        second.base_url
+    );
+    let service = Setup::with_loops(NOWHERE).without_env().config(&config).start();
+    for (key, id) in [("web-1", "m1"), ("web-2", "m2"), ("shop", "m3")] {
+        let request = service.request(reqwest::Method::POST, "/v1/track");
+        let request = request.basic_auth(key, Some("")).body(track("u1", id).to_string());
+        assert_eq!(crate::support::Service::answer(request).await.status, 200);
+    }
+    assert_eq!(first.notes(2).await, ["m1", "m2"]);
+    let seen = second.next().await;
+    assert_eq!(seen.note(), "m3");
+    assert_eq!(seen.headers["authorization"], "Bearer key-of-the-second");
+}

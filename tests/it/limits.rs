@@ -1,0 +1,124 @@
+//! Limits, at one less, at the limit, and at one more.
+
+use std::io::Write as _;
+
+use reqwest::Method;
+use serde_json::json;
+
+use crate::support::{Answer, ScriptedLoops, Service, Setup, WRITE_KEY, track};
+
+const BODY_MAX: usize = 4_000;
+const MESSAGE_MAX: usize = 1_000;
+const BATCH_MAX: usize = 5;
+
+async fn service() -> (ScriptedLoops, Service) {
+    let loops = ScriptedLoops::willing().await;
+    let service = Setup::with_loops(&loops.base_url)
+        .env("SEGMENT_LOOPS__SERVER__BODY_BYTES_MAX", &BODY_MAX.to_string())
+        .env("SEGMENT_LOOPS__SERVER__MESSAGE_BYTES_MAX", &MESSAGE_MAX.to_string())
+        .env("SEGMENT_LOOPS__SERVER__BATCH_MESSAGES_MAX", &BATCH_MAX.to_string())
+        .start();
+    (loops, service)
+}
+
+/// A track whose JSON text has exactly this length.
+fn track_of(length: usize, id: &str) -> String {
+    let empty = track("u1", id).to_string();
+    let message = empty.replace("Tested", &format!("Tested{}", "x".repeat(length - empty.len())));
+    assert_eq!(message.len(), length);
+    message
+}
+
+fn assert_too_large(answer: &Answer) {
+    assert_eq!(answer.status, 413, "{answer:?}");
+    assert_eq!(answer.body["success"], false);
+    assert!(answer.body["message"].is_string() && answer.body["code"].is_string(), "{answer:?}");
+}
+
+fn gzip(text: &str) -> Vec<u8> {
+    // A stored (uncompressed) block would not test inflating: let the system's gzip do it.
+    let mut process = std::process::Command::new("gzip")
+        .arg("-c")
+        .stdin(std::process::Stdio::piped())
+        .stdout(std::process::Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut stdin = process.stdin.take().unwrap();
+    let text = text.to_owned();
+    let writer = std::thread::spawn(move || stdin.write_all(text.as_bytes()));
+    let output = process.wait_with_output().unwrap();
+    writer.join().unwrap().unwrap();
+    output.stdout
+}
+
+#[tokio::test]
+async fn the_size_of_a_message() {
+    let (mut loops, service) = service().await;
+    for (id, length) in [("below", MESSAGE_MAX - 1), ("at", MESSAGE_MAX)] {
+        service.accept("/v1/track", track_of(length, id)).await;
+    }
+    assert_too_large(&service.post("/v1/track", track_of(MESSAGE_MAX + 1, "above")).await);
+    // In a batch it costs itself alone.
+    let batch = format!(
+        r#"{{"batch":[{},{},{}]}}"#,
+        track_of(MESSAGE_MAX, "first"),
+        track_of(MESSAGE_MAX + 1, "second"),
+        track("u1", "third")
+    );
+    let answer = service.post("/v1/batch", batch).await;
+    assert_eq!(answer.status, 200);
+    assert_eq!(answer.body["success"], true);
+    assert_eq!(answer.body["refused"].as_array().unwrap().len(), 1);
+    assert_eq!(answer.body["refused"][0]["index"], 1);
+    assert!(answer.body["refused"][0]["message"].as_str().unwrap().contains("1000"), "{answer:?}");
+    assert_eq!(loops.notes(4).await, ["below", "at", "first", "third"]);
+}
+
+#[tokio::test]
+async fn the_size_of_a_body_plain_and_inflated() {
+    let (mut loops, service) = service().await;
+    let body_of = |length: usize, id: &str| {
+        let batch = format!(r#"{{"batch":[{}]}}"#, track("u1", id));
+        let padding = length - batch.len();
+        format!("{}{batch}", " ".repeat(padding))
+    };
+    let post_gzip = |body: Vec<u8>| {
+        let request = service.request(Method::POST, "/v1/batch");
+        let request = request.basic_auth(WRITE_KEY, Some("")).header("content-encoding", "gzip");
+        Service::answer(request.body(body))
+    };
+    for (id, length) in [("m1", BODY_MAX - 1), ("m2", BODY_MAX)] {
+        service.accept("/v1/batch", body_of(length, id)).await;
+    }
+    assert_too_large(&service.post("/v1/batch", body_of(BODY_MAX + 1, "x")).await);
+    for (id, length) in [("m3", BODY_MAX - 1), ("m4", BODY_MAX)] {
+        let answer = post_gzip(gzip(&body_of(length, id))).await;
+        assert_eq!(answer.status, 200, "{answer:?}");
+    }
+    assert_too_large(&post_gzip(gzip(&body_of(BODY_MAX + 1, "x"))).await);
+    // A bomb: 50 MB of spaces in 50 KB.
+    assert_too_large(&post_gzip(gzip(&body_of(50_000_000, "x"))).await);
+    // No gzip at all, and gzip that breaks off.
+    let answer = post_gzip(b"not gzip".to_vec()).await;
+    assert_eq!(answer.status, 400, "{answer:?}");
+    let mut half = gzip(&body_of(BODY_MAX, "x"));
+    half.truncate(half.len() / 2);
+    let answer = post_gzip(half).await;
+    assert_eq!(answer.status, 400, "{answer:?}");
+    assert_eq!(loops.notes(4).await, ["m1", "m2", "m3", "m4"]);
+}
+
+#[tokio::test]
+async fn the_number_of_messages_in_a_batch() {
+    let (mut loops, service) = service().await;
+    let batch = |count: usize, prefix: &str| {
+        let messages: Vec<_> = (0..count).map(|n| track("u1", &format!("{prefix}{n}"))).collect();
+        json!({"batch": messages})
+    };
+    service.accept("/v1/batch", batch(BATCH_MAX - 1, "a")).await;
+    service.accept("/v1/batch", batch(BATCH_MAX, "b")).await;
+    assert_too_large(&service.post("/v1/batch", batch(BATCH_MAX + 1, "c")).await);
+    service.accept("/v1/batch", json!({"batch": []})).await;
+    assert_eq!(loops.notes(2 * BATCH_MAX - 1).await.len(), 9);
+    assert!(loops.rest().is_empty());
+}

@@ -1,0 +1,89 @@
+//! What operators and marketers can see.
+
+use serde_json::json;
+
+use crate::support::{Reply, ScriptedLoops, Setup, identify, track};
+
+#[tokio::test]
+async fn health_and_readiness_do_not_depend_on_loops() {
+    let service = Setup::with_loops("http://127.0.0.1:9/api/v1").start();
+    for path in ["/healthz", "/readyz"] {
+        let answer = service.admin(path).await;
+        assert_eq!(answer.status, 200, "{path}: {answer:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_message_can_be_looked_up_by_its_id_and_by_its_person() {
+    let mut loops = ScriptedLoops::willing().await;
+    let service = Setup::with_loops(&loops.base_url).start();
+    service.accept("/v1/identify", identify("u1", "m1")).await;
+    service.accept("/v1/track", track("u1", "m2")).await;
+    service.accept("/v1/track", track("u2", "m3")).await;
+    loops.notes(3).await;
+    let message = service.message("m2", |found| found["state"] == "delivered").await;
+    assert_eq!(message["source"], "default");
+    assert_eq!(message["destination"], "default");
+    assert_eq!(message["type"], "track");
+    let delivery = &message["deliveries"][0];
+    assert_eq!(delivery["action"], "sendEvent");
+    assert_eq!(delivery["request"]["path"], "/events/send");
+    assert_eq!(delivery["request"]["attempts"][0]["number"], 1);
+    let found = service.admin("/api/messages?userId=u1").await;
+    let ids: Vec<&str> =
+        found.body["messages"].as_array().unwrap().iter().map(|one| one["messageId"].as_str().unwrap()).collect();
+    assert_eq!(ids, ["m2", "m1"], "{found:?}");
+    assert_eq!(service.admin("/api/messages?userId=nobody").await.body["messages"], json!([]));
+    assert_eq!(service.admin("/api/messages").await.status, 400);
+}
+
+#[tokio::test]
+async fn metrics_count_what_came_and_what_went() {
+    let mut loops = ScriptedLoops::willing().await;
+    let service = Setup::with_loops(&loops.base_url).start();
+    service.accept("/v1/track", track("u1", "m1")).await;
+    service.accept("/v1/batch", json!({"batch": [track("u1", "m1"), {"type": "track"}]})).await;
+    service.post("/v1/track", "{").await;
+    loops.notes(1).await;
+    service.message("m1", |found| found["state"] == "delivered").await;
+    let began = std::time::Instant::now();
+    let expected = [
+        r#"segment_loops_messages_accepted_total{source="default",type="track"} 1"#,
+        r#"segment_loops_messages_duplicate_total{source="default",type="track"} 1"#,
+        r#"segment_loops_messages_refused_total{"#,
+        r#"segment_loops_deliveries_total{destination="default",action="sendEvent",outcome="delivered"} 1"#,
+        r#"segment_loops_loops_requests_total{destination="default",endpoint="/events/send",status="200"} 1"#,
+        r#"segment_loops_loops_request_duration_seconds_bucket{destination="default",endpoint="/events/send",status="200",le="30"} 1"#,
+        r#"segment_loops_queue_depth_messages{destination="default"} 0"#,
+        r#"segment_loops_queue_oldest_age_seconds{destination="default"} 0"#,
+        r#"segment_loops_rate_limit_requests_per_second{destination="default"} 1000"#,
+        r#"segment_loops_lease_held{destination="default"} 1"#,
+    ];
+    loop {
+        let answer = service.admin("/metrics").await;
+        let text = answer.body.as_str().unwrap();
+        let missing: Vec<_> = expected.iter().filter(|line| !text.contains(**line)).collect();
+        if missing.is_empty() {
+            break;
+        }
+        // Depth and rate are measured every few seconds.
+        assert!(began.elapsed() < crate::support::PATIENCE, "{missing:#?} not in {text}");
+        tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+    }
+}
+
+#[tokio::test]
+async fn there_is_a_wide_line_for_each_accepted_request_and_each_attempt() {
+    let mut loops = ScriptedLoops::start(|_| Reply::ok()).await;
+    let service = Setup::with_loops(&loops.base_url).start();
+    service.accept("/v1/batch", json!({"batch": [track("u1", "m1"), identify("u1", "m2")]})).await;
+    loops.notes(2).await;
+    let accepted = service.logged(|line| line["message"] == "accepted").await;
+    assert_eq!(accepted["source"], "default");
+    assert_eq!(accepted["messages"], 2);
+    let attempt = service.logged(|line| line["message"] == "attempt").await;
+    assert_eq!(attempt["destination"], "default");
+    assert_eq!(attempt["status"], 200);
+    assert_eq!(attempt["outcome"], "delivered");
+    assert_eq!(attempt["message_id"], "m1");
+}

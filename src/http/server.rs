@@ -1,5 +1,126 @@
-//! Serves a router on a listener.
+//! Serves a router on a listener: bounded connections, a bound on slow headers, a graceful end.
+//!
+//! `axum::serve` has neither of the first two, so this drives hyper itself. HTTP/1.1 only: Segment,
+//! its SDKs and reverse proxies speak it to their upstreams.
+
+use std::convert::Infallible;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use axum::extract::ConnectInfo;
+use hyper::body::Incoming;
+use hyper::server::conn::http1;
+use hyper::{Request, Response};
+use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::server::graceful::GracefulShutdown;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+use tower::ServiceExt as _;
+use tracing::{debug, warn};
+
+/// How long accepting rests after it failed, such as for want of file descriptors.
+const ACCEPT_FAULT_WAIT: Duration = Duration::from_millis(100);
+
+/// The most bytes of a request's headers.
+const HEADER_BYTES_MAX: usize = 64 * 1024;
 
 /// Put into a response's extensions, makes the server drop the connection without an answer.
 #[derive(Debug, Clone, Copy)]
 pub struct ResetConnection;
+
+/// The bounds of a server.
+#[derive(Debug, Clone, Copy)]
+pub struct ServerLimits {
+    /// How long a client may take to send its headers, and a kept connection may rest between requests.
+    pub header_timeout: Duration,
+    /// The most connections at once; further ones wait in the backlog.
+    pub connections_max: usize,
+}
+
+/// What a connection ends with when the response asked for it.
+#[derive(Debug, thiserror::Error)]
+#[error("the connection is dropped on purpose")]
+struct Dropped;
+
+/// Serves until `stop` is cancelled; then takes no more connections and lets requests under way
+/// finish within `grace`.
+pub async fn serve(
+    listener: TcpListener,
+    app: Router,
+    limits: ServerLimits,
+    stop: CancellationToken,
+    grace: Duration,
+) {
+    let places = Arc::new(Semaphore::new(limits.connections_max));
+    let graceful = GracefulShutdown::new();
+    let mut connections = JoinSet::new();
+    loop {
+        let accepted = tokio::select! {
+            accepted = accept(&listener, &places) => accepted,
+            Some(_) = connections.join_next(), if !connections.is_empty() => continue,
+            () = stop.cancelled() => break,
+        };
+        let Some((stream, peer, place)) = accepted else { continue };
+        let service = {
+            let app = app.clone();
+            hyper::service::service_fn(move |request| answer(app.clone(), request, peer))
+        };
+        let connection = http1::Builder::new()
+            .timer(TokioTimer::new())
+            .header_read_timeout(limits.header_timeout)
+            .max_buf_size(HEADER_BYTES_MAX)
+            .serve_connection(TokioIo::new(stream), service);
+        let connection = graceful.watch(connection);
+        connections.spawn(async move {
+            if let Err(error) = connection.await {
+                debug!(%error, "a connection ended early");
+            }
+            drop(place);
+        });
+    }
+    drop(listener);
+    if tokio::time::timeout(grace, graceful.shutdown()).await.is_err() {
+        warn!(connections = connections.len(), "connections were cut at the end of the grace time");
+    }
+    connections.shutdown().await;
+}
+
+/// Waits for a place and a connection; `None` when accepting failed, after a rest.
+async fn accept(
+    listener: &TcpListener,
+    places: &Arc<Semaphore>,
+) -> Option<(TcpStream, SocketAddr, OwnedSemaphorePermit)> {
+    // The semaphore is never closed.
+    let place = Arc::clone(places).acquire_owned().await.ok()?;
+    match listener.accept().await {
+        Ok((stream, peer)) => {
+            // A small answer must not wait for the client's next packet.
+            let _ = stream.set_nodelay(true);
+            Some((stream, peer, place))
+        }
+        Err(error) => {
+            warn!(%error, "a connection cannot be accepted");
+            tokio::time::sleep(ACCEPT_FAULT_WAIT).await;
+            None
+        }
+    }
+}
+
+async fn answer(
+    app: Router,
+    request: Request<Incoming>,
+    peer: SocketAddr,
+) -> Result<Response<axum::body::Body>, Dropped> {
+    let mut request = request.map(axum::body::Body::new);
+    request.extensions_mut().insert(ConnectInfo(peer));
+    let response: Result<_, Infallible> = app.oneshot(request).await;
+    let response = response.unwrap_or_else(|never| match never {});
+    if response.extensions().get::<ResetConnection>().is_some() {
+        return Err(Dropped);
+    }
+    Ok(response)
+}

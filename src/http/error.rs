@@ -1,0 +1,131 @@
+//! The error of every HTTP answer: a status, a code for programs, a message for people.
+//!
+//! Statuses are chosen by what they make a sender do. Any 4xx but 429 makes every Segment SDK drop its
+//! whole batch; 429 with `Retry-After` makes all of them come again. 408 is never used: some drop on it.
+
+use axum::Json;
+use axum::http::{HeaderValue, Method, StatusCode, Uri, header};
+use axum::response::{IntoResponse, Response};
+use serde_json::json;
+
+use crate::queue::QueueError;
+use crate::segment::message::InvalidMessage;
+
+/// How long a sender is told to wait, in seconds.
+const RETRY_AFTER_SECONDS: u32 = 2;
+
+/// An error answer.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ApiError {
+    /// Status of the answer.
+    pub status: StatusCode,
+    /// One of a few fixed words.
+    pub code: &'static str,
+    /// What was wrong, what is allowed, what to do.
+    pub message: String,
+}
+
+/// Which contract an answer keeps.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Contract {
+    /// The tracking API: `success: false` in the body, 429 for "not now".
+    Tracking,
+    /// Webhooks and the subscription destination: 503 for "not now", which Segment repeats.
+    Webhook,
+}
+
+impl Contract {
+    /// "Not now": the sender shall come again.
+    pub fn not_now(self, message: &str) -> ApiError {
+        let status = match self {
+            Contract::Tracking => StatusCode::TOO_MANY_REQUESTS,
+            Contract::Webhook => StatusCode::SERVICE_UNAVAILABLE,
+        };
+        ApiError::new(status, "not_now", message)
+    }
+
+    /// The answer to a queue that did not take messages.
+    pub fn queue_fault(self, fault: &QueueError) -> ApiError {
+        match fault {
+            QueueError::Busy => self.not_now("more messages come in than can be stored at the moment: send the request again after Retry-After"),
+            QueueError::Unavailable(_) | QueueError::Fenced => {
+                self.not_now("messages cannot be stored at the moment: send the request again after Retry-After")
+            }
+        }
+    }
+
+    /// The answer that carries an error.
+    pub fn answer(self, error: ApiError) -> Response {
+        error.answer(self == Contract::Tracking)
+    }
+}
+
+impl ApiError {
+    /// Makes one.
+    pub fn new(status: StatusCode, code: &'static str, message: impl Into<String>) -> Self {
+        Self { status, code, message: message.into() }
+    }
+
+    /// 400.
+    pub fn bad_request(code: &'static str, message: impl Into<String>) -> Self {
+        Self::new(StatusCode::BAD_REQUEST, code, message)
+    }
+
+    /// 401.
+    pub fn unauthorized(message: impl Into<String>) -> Self {
+        Self::new(StatusCode::UNAUTHORIZED, "unauthorized", message)
+    }
+
+    /// 413.
+    pub fn too_large(message: impl Into<String>) -> Self {
+        Self::new(StatusCode::PAYLOAD_TOO_LARGE, "too_large", message)
+    }
+
+    /// 400 for a message that cannot be accepted.
+    pub fn invalid(invalid: &InvalidMessage) -> Self {
+        let code = match invalid {
+            InvalidMessage::NotAnObject => "not_an_object",
+            InvalidMessage::NoType => "no_type",
+            InvalidMessage::UnknownType => "unknown_type",
+            InvalidMessage::Nobody => "nobody",
+        };
+        Self::bad_request(code, invalid.to_string())
+    }
+
+    /// The answer, with `success: false` where the tracking API has it.
+    pub fn answer(self, with_success: bool) -> Response {
+        let mut body = json!({"code": self.code, "message": self.message});
+        if with_success {
+            body["success"] = json!(false);
+        }
+        let mut response = (self.status, Json(body)).into_response();
+        let headers = response.headers_mut();
+        if matches!(self.status, StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE) {
+            headers.insert(header::RETRY_AFTER, HeaderValue::from(RETRY_AFTER_SECONDS));
+        }
+        if self.status == StatusCode::UNAUTHORIZED {
+            headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Basic, Bearer"));
+        }
+        response
+    }
+}
+
+impl IntoResponse for ApiError {
+    fn into_response(self) -> Response {
+        self.answer(false)
+    }
+}
+
+/// The answer for paths that nothing is at.
+pub(super) async fn no_such_path(uri: Uri) -> Response {
+    let is_tracking = uri.path().starts_with("/v1/");
+    let hint = "there is nothing at this path; messages go to /v1/identify, /v1/track, /v1/batch and so on, to /webhook/{source} or to /destination";
+    ApiError::new(StatusCode::NOT_FOUND, "not_found", hint).answer(is_tracking)
+}
+
+/// The answer for a method that a path does not have; axum adds `Allow`.
+pub(super) async fn wrong_method(method: Method, uri: Uri) -> Response {
+    let is_tracking = uri.path().starts_with("/v1/");
+    let message = format!("{method} is not for this path: messages are sent with POST, the rest is asked with GET");
+    ApiError::new(StatusCode::METHOD_NOT_ALLOWED, "wrong_method", message).answer(is_tracking)
+}

@@ -1,0 +1,234 @@
+//! What the three contracts share: raw messages become stamped ones, go into the inbox together, and
+//! are reported one by one.
+
+use axum::Json;
+use axum::response::{IntoResponse as _, Response};
+use bytes::Bytes;
+use jiff::Timestamp;
+use metrics::counter;
+use serde::Serialize;
+use tokio::time::{Instant, timeout};
+use tracing::{debug, error, info, warn};
+
+use super::error::{ApiError, Contract};
+use super::{HttpState, Source};
+use crate::queue::{Accepted, Class, NewMessage, QueueError};
+use crate::segment::batch::merge_envelope;
+use crate::segment::decode::decode;
+use crate::segment::message::{Message, MessageType};
+use crate::segment::stamp::{Stamp, stamp};
+use crate::segment::value::Object;
+use crate::segment::{MessageHash, Value};
+use crate::telemetry;
+
+/// The longest message id. SDKs' are below 100 characters; ids are kept for as long as records are.
+const MESSAGE_ID_BYTES_MAX: usize = 1_024;
+
+/// Raw messages of one request.
+pub(super) struct Intake<'a> {
+    /// For the log: the path by its pattern.
+    pub(super) endpoint: &'static str,
+    pub(super) contract: Contract,
+    pub(super) source: &'a Source,
+    pub(super) class: Class,
+    /// The type by the path.
+    pub(super) kind: Option<MessageType>,
+    /// Whether Segment stamped the messages already.
+    pub(super) is_from_segment: bool,
+    /// What stands beside the batch.
+    pub(super) envelope: &'a Object,
+}
+
+/// A message that was not taken, as the answer to a batch tells it.
+#[derive(Debug, Serialize)]
+pub(super) struct Refused {
+    index: usize,
+    code: &'static str,
+    message: String,
+}
+
+/// Takes one message: its refusal is the answer.
+pub(super) async fn take_one(state: &HttpState, intake: Intake<'_>, raw: &[u8]) -> Response {
+    let started = Instant::now();
+    let made = new_message(state, &intake, raw, state.0.clock.now());
+    match made {
+        Ok(message) => store(state, &intake, vec![message], Vec::new(), raw.len(), started).await,
+        Err(refusal) => {
+            count_refused(intake.source, &refusal);
+            warn!(source = intake.source.name, endpoint = intake.endpoint, code = refusal.error.code, "refused");
+            intake.contract.answer(refusal.error)
+        }
+    }
+}
+
+/// Takes a batch: the good messages are kept, the bad ones are named in the answer.
+pub(super) async fn take_batch(
+    state: &HttpState,
+    intake: Intake<'_>,
+    raw: &[&[u8]],
+    body_bytes: usize,
+) -> Response {
+    let started = Instant::now();
+    let now = state.0.clock.now();
+    let mut messages = Vec::with_capacity(raw.len());
+    let mut refused = Vec::new();
+    for (index, raw) in raw.iter().enumerate() {
+        match new_message(state, &intake, raw, now) {
+            Ok(message) => messages.push(message),
+            Err(refusal) => {
+                count_refused(intake.source, &refusal);
+                let ApiError { code, message, .. } = refusal.error;
+                warn!(source = intake.source.name, endpoint = intake.endpoint, index, code, "refused");
+                refused.push(Refused { index, code, message });
+            }
+        }
+    }
+    store(state, &intake, messages, refused, body_bytes, started).await
+}
+
+/// A refused message: why, and what type it said it was.
+struct Refusal {
+    error: ApiError,
+    kind: Option<MessageType>,
+}
+
+fn new_message(
+    state: &HttpState,
+    intake: &Intake<'_>,
+    raw: &[u8],
+    now: Timestamp,
+) -> Result<NewMessage, Refusal> {
+    let limit = state.0.limits.message_bytes_max;
+    let refuse = |error| Refusal { error, kind: intake.kind };
+    if raw.len() > limit {
+        return Err(refuse(ApiError::too_large(format!(
+            "the message has more than {limit} bytes: send less, or raise server.message_bytes_max"
+        ))));
+    }
+    let value = decode(raw).map_err(|error| refuse(ApiError::bad_request("bad_json", error.to_string())))?;
+    let Value::Object(mut object) = value else {
+        let invalid = crate::segment::message::InvalidMessage::NotAnObject;
+        return Err(refuse(ApiError::invalid(&invalid)));
+    };
+    merge_envelope(&mut object, intake.envelope);
+    let given = object.get("type").and_then(Value::as_str).and_then(MessageType::parse);
+    let stamp_input = Stamp {
+        received_at: now,
+        kind: intake.kind,
+        sent_at: intake.envelope.get("sentAt"),
+        is_from_segment: intake.is_from_segment,
+    };
+    let new_id = || format!("segment-loops-{}", uuid::Uuid::now_v7());
+    let message = stamp(object, stamp_input, new_id)
+        .map_err(|invalid| Refusal { error: ApiError::invalid(&invalid), kind: given.or(intake.kind) })?;
+    if message.message_id().len() > MESSAGE_ID_BYTES_MAX {
+        let text = format!("`messageId` has more than {MESSAGE_ID_BYTES_MAX} bytes");
+        return Err(Refusal { error: ApiError::bad_request("long_id", text), kind: Some(message.kind()) });
+    }
+    Ok(record(intake, &message, now))
+}
+
+fn record(intake: &Intake<'_>, message: &Message, now: Timestamp) -> NewMessage {
+    NewMessage {
+        source: intake.source.name.clone(),
+        destination: intake.source.destination.clone(),
+        message_id: message.message_id().to_owned(),
+        message_hash: MessageHash::of(message.message_id()),
+        kind: message.kind(),
+        class: intake.class,
+        lane: message.lane(),
+        person: message.person(),
+        received_at: now,
+        payload: Bytes::from(message.value().to_stored_json()),
+    }
+}
+
+fn count_refused(source: &Source, refusal: &Refusal) {
+    let kind = refusal.kind.map_or("unknown", MessageType::as_str);
+    counter!(telemetry::MESSAGES_REFUSED, "source" => source.name.clone(), "type" => kind, "code" => refusal.error.code)
+        .increment(1);
+}
+
+async fn store(
+    state: &HttpState,
+    intake: &Intake<'_>,
+    messages: Vec<NewMessage>,
+    refused: Vec<Refused>,
+    bytes: usize,
+    started: Instant,
+) -> Response {
+    let kinds: Vec<MessageType> = messages.iter().map(|message| message.kind).collect();
+    for message in &messages {
+        debug!(source = intake.source.name, message_id = message.message_id, "taken");
+    }
+    let stored = if messages.is_empty() {
+        Ok(Ok(Vec::new()))
+    } else {
+        timeout(state.0.limits.ack_timeout, state.0.inbox.accept(messages)).await
+    };
+    let accepted = match stored {
+        Ok(Ok(accepted)) => accepted,
+        Ok(Err(fault)) => return not_stored(intake, &fault),
+        Err(_) => {
+            warn!(source = intake.source.name, endpoint = intake.endpoint, "storing takes too long; the sender was told to come again");
+            return intake.contract.answer(
+                intake.contract.not_now("storing takes too long at the moment: send the request again after Retry-After"),
+            );
+        }
+    };
+    let new = count_accepted(intake.source, &kinds, &accepted);
+    info!(
+        source = intake.source.name,
+        endpoint = intake.endpoint,
+        messages = kinds.len(),
+        new,
+        duplicate = kinds.len() - new,
+        refused = refused.len(),
+        bytes,
+        duration_ms = started.elapsed().as_millis() as u64,
+        "accepted"
+    );
+    success(&refused)
+}
+
+fn not_stored(intake: &Intake<'_>, fault: &QueueError) -> Response {
+    match fault {
+        QueueError::Busy => {
+            warn!(source = intake.source.name, endpoint = intake.endpoint, "the queue is busy; the sender was told to come again");
+        }
+        QueueError::Unavailable(_) | QueueError::Fenced => error!(
+            source = intake.source.name,
+            endpoint = intake.endpoint,
+            error = fault as &dyn std::error::Error,
+            "messages cannot be stored; the sender was told to come again"
+        ),
+    }
+    intake.contract.answer(intake.contract.queue_fault(fault))
+}
+
+/// Counts what was taken; answers how many were new.
+fn count_accepted(source: &Source, kinds: &[MessageType], accepted: &[Accepted]) -> usize {
+    let mut new = 0;
+    for (kind, accepted) in kinds.iter().zip(accepted) {
+        let name = match accepted {
+            Accepted::New => {
+                new += 1;
+                telemetry::MESSAGES_ACCEPTED
+            }
+            Accepted::Duplicate => telemetry::MESSAGES_DUPLICATE,
+        };
+        counter!(name, "source" => source.name.clone(), "type" => kind.as_str()).increment(1);
+    }
+    new
+}
+
+/// `200 {"success": true}`: the one answer that every SDK takes for success.
+fn success(refused: &[Refused]) -> Response {
+    #[derive(Serialize)]
+    struct Success<'a> {
+        success: bool,
+        #[serde(skip_serializing_if = "<[Refused]>::is_empty")]
+        refused: &'a [Refused],
+    }
+    Json(Success { success: true, refused }).into_response()
+}

@@ -1,0 +1,59 @@
+//! Segment's subscription destination (Developer Center): one message a request, the write key as the
+//! user name of Basic authentication.
+
+use axum::body::Body;
+use axum::extract::State;
+use axum::http::{HeaderMap, StatusCode};
+use axum::response::Response;
+
+use super::error::{ApiError, Contract};
+use super::ingest::{Intake, take_one};
+use super::{HttpState, auth, body};
+use crate::queue::Class;
+use crate::segment::decode::decode;
+use crate::segment::value::Object;
+use crate::segment::{MessageType, Value};
+
+const CONTRACT: Contract = Contract::Webhook;
+const ENDPOINT: &str = "/destination";
+
+pub(super) async fn take(
+    State(state): State<HttpState>,
+    headers: HeaderMap,
+    body: Body,
+) -> Response {
+    let sources = state.sources();
+    let source = auth::basic_user(&headers).and_then(|key| sources.by_write_key(&key));
+    let Some(source) = source else {
+        return CONTRACT.answer(ApiError::unauthorized(
+            "no source has this key: set the destination's API key in Segment to a write key of a source here (sources.NAME.write_keys or SEGMENT_WRITE_KEY)",
+        ));
+    };
+    let read = body::read(body, &headers, &state.0.limits, &state.0.budget, CONTRACT).await;
+    let body = match read {
+        Ok(body) => body,
+        Err(error) => return CONTRACT.answer(error),
+    };
+    if let Some(kind) = kind_of(&body.bytes)
+        && !source.usable.contains(&kind)
+    {
+        let text = format!("no subscription here takes {kind} messages: turn them off in Segment, or add a subscription");
+        return CONTRACT.answer(ApiError::new(StatusCode::NOT_IMPLEMENTED, "unsupported_type", text));
+    }
+    let envelope = Object::new();
+    let intake = Intake {
+        endpoint: ENDPOINT,
+        contract: CONTRACT,
+        source,
+        class: Class::Live,
+        kind: None,
+        is_from_segment: true,
+        envelope: &envelope,
+    };
+    take_one(&state, intake, &body.bytes).await
+}
+
+fn kind_of(body: &[u8]) -> Option<MessageType> {
+    let value = decode(body).ok()?;
+    value.get("type").and_then(Value::as_str).and_then(MessageType::parse)
+}

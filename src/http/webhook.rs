@@ -1,0 +1,106 @@
+//! Segment's Webhook destinations, classic and Actions: one message or a list.
+//!
+//! What must come with a request is set by its source: a signature where a secret is set, a token
+//! where a token is set, both where both are, and a write key where neither is. The signature of a
+//! list covers its first message alone: only a token vouches for the others.
+
+use axum::body::Body;
+use axum::extract::{Path, State};
+use axum::http::{HeaderMap, StatusCode};
+use axum::response::Response;
+
+use super::error::{ApiError, Contract};
+use super::ingest::{Intake, take_batch, take_one};
+use super::{HttpState, Source, auth, body};
+use crate::queue::Class;
+use crate::segment::batch::{is_list, split_list};
+use crate::segment::signature;
+use crate::segment::value::Object;
+
+const CONTRACT: Contract = Contract::Webhook;
+const ENDPOINT: &str = "/webhook/{source}";
+
+pub(super) async fn take(
+    State(state): State<HttpState>,
+    Path(name): Path<String>,
+    headers: HeaderMap,
+    body: Body,
+) -> Response {
+    let sources = state.sources();
+    let Some(source) = sources.by_name(&name) else {
+        let text = "there is no source of this name: the path is /webhook/{source}, with a source of the configuration (`default` where the environment sets it)";
+        return CONTRACT.answer(ApiError::new(StatusCode::NOT_FOUND, "unknown_source", text));
+    };
+    let read = body::read(body, &headers, &state.0.limits, &state.0.budget, CONTRACT).await;
+    let body = match read {
+        Ok(body) => body,
+        Err(error) => return CONTRACT.answer(error),
+    };
+    // A list that cannot be taken apart has no first element, and so no signature of one.
+    let list = is_list(&body.bytes).then(|| split_list(&body.bytes));
+    let first = list.as_ref().and_then(|list| list.as_ref().ok()?.first().copied());
+    if let Err(error) = authenticate(source, &headers, &body.bytes, first) {
+        tracing::warn!(source = source.name, endpoint = ENDPOINT, code = error.code, "refused");
+        return CONTRACT.answer(error);
+    }
+    let envelope = Object::new();
+    let intake = Intake {
+        endpoint: ENDPOINT,
+        contract: CONTRACT,
+        source,
+        class: Class::Live,
+        kind: None,
+        is_from_segment: true,
+        envelope: &envelope,
+    };
+    match list {
+        None => take_one(&state, intake, &body.bytes).await,
+        Some(Err(error)) => CONTRACT.answer(ApiError::bad_request("bad_json", error.to_string())),
+        Some(Ok(messages)) => {
+            let most = state.0.limits.batch_messages_max;
+            if messages.len() > most {
+                return CONTRACT.answer(ApiError::too_large(format!(
+                    "the list has more than {most} messages: lower the batch size in Segment, or raise server.batch_messages_max"
+                )));
+            }
+            take_batch(&state, intake, &messages, body.bytes.len()).await
+        }
+    }
+}
+
+fn authenticate(
+    source: &Source,
+    headers: &HeaderMap,
+    body: &[u8],
+    first: Option<&[u8]>,
+) -> Result<(), ApiError> {
+    if let Some(secret) = &source.webhook_secret {
+        let given = headers.get("x-signature").and_then(|value| value.to_str().ok());
+        let Some(given) = given else {
+            return Err(ApiError::unauthorized(
+                "X-Signature is missing: set the shared secret in Segment's webhook destination to the one that is set here",
+            ));
+        };
+        if !signature::is_valid(secret.expose(), given, body, first) {
+            return Err(ApiError::unauthorized(
+                "X-Signature does not fit the body: the shared secret in Segment's webhook destination differs from the one that is set here, or the body was changed on the way",
+            ));
+        }
+    }
+    if let Some(token) = &source.webhook_token {
+        let given = auth::bearer(headers)
+            .or_else(|| headers.get("x-webhook-token").and_then(|value| value.to_str().ok()));
+        if !given.is_some_and(|given| token.matches(given.as_bytes())) {
+            return Err(ApiError::unauthorized(
+                "the webhook token is missing or wrong: set the header Authorization: Bearer TOKEN in Segment's webhook destination",
+            ));
+        }
+    }
+    let is_open = source.webhook_secret.is_none() && source.webhook_token.is_none();
+    if is_open && !auth::basic_user(headers).is_some_and(|key| source.knows(&key)) {
+        return Err(ApiError::unauthorized(
+            "this source has neither a webhook secret nor a webhook token, so its write key must come as the user name of Basic authentication; better set webhook_secret (SEGMENT_WEBHOOK_SECRET) to the shared secret of Segment's webhook destination",
+        ));
+    }
+    Ok(())
+}

@@ -16,7 +16,7 @@ use crate::clock::SharedClock;
 use crate::config::{Config, DestinationConfig, ServerConfig};
 use crate::console::api::{self, AdminState};
 use crate::delivery::{Engine, EngineOptions, RetryOptions};
-use crate::destination::Destination;
+use crate::destination::{Destination, SubscriptionError};
 use crate::http::server::{self, ServerLimits};
 use crate::http::{self, HttpLimits, HttpState, Source, Sources};
 use crate::loops::{Client, ClientError, ClientOptions};
@@ -51,6 +51,9 @@ pub enum AppError {
     /// The database cannot be used.
     #[error("the database cannot be opened")]
     Store(#[source] StoreError),
+    /// Subscriptions have mistakes.
+    #[error("{}", .0.iter().map(subscription_line).collect::<Vec<_>>().join("\n"))]
+    Subscriptions(Vec<SubscriptionError>),
     /// A destination cannot be used.
     #[error("destination `{name}` cannot be used")]
     Destination {
@@ -96,15 +99,13 @@ impl App {
         let queue = Arc::new(store.clone());
         let holder = uuid::Uuid::now_v7().to_string();
         let mut engines = Vec::new();
+        let planner = Arc::new(Destination::segment_defaults().map_err(AppError::Subscriptions)?);
         for (name, destination) in &config.destinations {
             let client = client(name, destination, &config, &clock)?;
             let options = engine_options(&config, &holder, grace);
-            // Subscriptions are reloaded through this channel; the sender lives in the receiver's
-            // first value for as long as nothing reloads them.
-            let (_, planner) = watch::channel(Arc::new(Destination::segment_defaults()));
             let engine = Engine::new(
                 name.clone(),
-                planner,
+                watch::channel(Arc::clone(&planner)).1,
                 client,
                 queue.clone(),
                 Arc::clone(&clock),
@@ -116,7 +117,7 @@ impl App {
         let listen_error = |source| AppError::Listen { address, source };
         let listener = TcpListener::bind(address).await.map_err(listen_error)?;
         let address = listener.local_addr().map_err(listen_error)?;
-        let router = router(&config, &store, &clock, &metrics);
+        let router = router(&config, &planner, &store, &clock, &metrics);
         let limits = server_limits(&config.server);
         Ok(Self {
             listener,
@@ -166,6 +167,17 @@ impl App {
         info!(pending, "stopped");
         Ok(pending)
     }
+}
+
+/// A mistake with its cause, in a line.
+fn subscription_line(error: &SubscriptionError) -> String {
+    let mut line = error.to_string();
+    let mut cause = std::error::Error::source(error);
+    while let Some(source) = cause {
+        line = format!("{line}: {source}");
+        cause = source.source();
+    }
+    line
 }
 
 async fn open_store(config: &Config) -> Result<SqliteStore, AppError> {
@@ -222,6 +234,7 @@ fn engine_options(config: &Config, holder: &str, grace: Duration) -> EngineOptio
 
 fn router(
     config: &Config,
+    planner: &Destination,
     store: &SqliteStore,
     clock: &SharedClock,
     metrics: &PrometheusHandle,
@@ -232,7 +245,7 @@ fn router(
         Arc::new(store.clone()),
         Arc::clone(&log),
         Arc::clone(clock),
-        watch::channel(Arc::new(sources(config))).1,
+        watch::channel(Arc::new(sources(config, planner))).1,
         http_limits(&config.server),
         Arc::new(move || metrics.render()),
     ));
@@ -243,8 +256,7 @@ fn router(
     ingest.merge(admin)
 }
 
-fn sources(config: &Config) -> Sources {
-    let planner = Destination::segment_defaults();
+fn sources(config: &Config, planner: &Destination) -> Sources {
     let usable: HashSet<MessageType> = MessageType::ALL
         .into_iter()
         .filter(|kind| planner.takes(*kind))

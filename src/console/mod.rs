@@ -1,1 +1,3 @@
-//! console.
+//! The pages and the API for operators, behind the admin token.
+
+pub mod api;

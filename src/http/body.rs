@@ -41,7 +41,12 @@ pub(super) async fn read(
             "Content-Encoding must be gzip, or left out",
         ));
     }
-    match timeout(limits.body_timeout, collect(body, limits.body_bytes_max, budget, contract)).await {
+    match timeout(
+        limits.body_timeout,
+        collect(body, limits.body_bytes_max, budget, contract),
+    )
+    .await
+    {
         Ok(read) => read,
         Err(_) => Err(contract.not_now("the body did not come in time: send the request again")),
     }
@@ -58,9 +63,14 @@ async fn collect(
     let mut paid = 0;
     while let Some(frame) = body.frame().await {
         let frame = frame.map_err(|_| {
-            ApiError::bad_request("broken_body", "the body broke off, or is not the gzip that Content-Encoding says")
+            ApiError::bad_request(
+                "broken_body",
+                "the body broke off, or is not the gzip that Content-Encoding says",
+            )
         })?;
-        let Ok(chunk) = frame.into_data() else { continue };
+        let Ok(chunk) = frame.into_data() else {
+            continue;
+        };
         if bytes.len() + chunk.len() > bytes_max {
             return Err(ApiError::too_large(format!(
                 "the body has more than {bytes_max} bytes (after inflating): send smaller batches, or raise server.body_bytes_max"
@@ -77,5 +87,8 @@ async fn collect(
             paid = due;
         }
     }
-    Ok(ReadBody { bytes: bytes.freeze(), _permits: permits })
+    Ok(ReadBody {
+        bytes: bytes.freeze(),
+        _permits: permits,
+    })
 }

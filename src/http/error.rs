@@ -63,7 +63,11 @@ impl Contract {
 impl ApiError {
     /// Makes one.
     pub fn new(status: StatusCode, code: &'static str, message: impl Into<String>) -> Self {
-        Self { status, code, message: message.into() }
+        Self {
+            status,
+            code,
+            message: message.into(),
+        }
     }
 
     /// 400.
@@ -100,11 +104,17 @@ impl ApiError {
         }
         let mut response = (self.status, Json(body)).into_response();
         let headers = response.headers_mut();
-        if matches!(self.status, StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE) {
+        if matches!(
+            self.status,
+            StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE
+        ) {
             headers.insert(header::RETRY_AFTER, HeaderValue::from(RETRY_AFTER_SECONDS));
         }
         if self.status == StatusCode::UNAUTHORIZED {
-            headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Basic, Bearer"));
+            headers.insert(
+                header::WWW_AUTHENTICATE,
+                HeaderValue::from_static("Basic, Bearer"),
+            );
         }
         response
     }
@@ -126,6 +136,8 @@ pub(super) async fn no_such_path(uri: Uri) -> Response {
 /// The answer for a method that a path does not have; axum adds `Allow`.
 pub(super) async fn wrong_method(method: Method, uri: Uri) -> Response {
     let is_tracking = uri.path().starts_with("/v1/");
-    let message = format!("{method} is not for this path: messages are sent with POST, the rest is asked with GET");
+    let message = format!(
+        "{method} is not for this path: messages are sent with POST, the rest is asked with GET"
+    );
     ApiError::new(StatusCode::METHOD_NOT_ALLOWED, "wrong_method", message).answer(is_tracking)
 }

@@ -21,8 +21,12 @@ pub(super) async fn ready(State(state): State<HttpState>) -> Response {
         Ok(()) => Json(json!({"status": "ready"})).into_response(),
         Err(fault) => {
             tracing::warn!(error = &fault as &dyn std::error::Error, "not ready");
-            ApiError::new(StatusCode::SERVICE_UNAVAILABLE, "not_ready", "the store does not answer: see the log for the cause")
-                .into_response()
+            ApiError::new(
+                StatusCode::SERVICE_UNAVAILABLE,
+                "not_ready",
+                "the store does not answer: see the log for the cause",
+            )
+            .into_response()
         }
     }
 }

@@ -52,10 +52,25 @@ pub(super) async fn take_one(state: &HttpState, intake: Intake<'_>, raw: &[u8]) 
     let started = Instant::now();
     let made = new_message(state, &intake, raw, state.0.clock.now());
     match made {
-        Ok(message) => store(state, &intake, vec![message], Vec::new(), raw.len(), started).await,
+        Ok(message) => {
+            store(
+                state,
+                &intake,
+                vec![message],
+                Vec::new(),
+                raw.len(),
+                started,
+            )
+            .await
+        }
         Err(refusal) => {
             count_refused(intake.source, &refusal);
-            warn!(source = intake.source.name, endpoint = intake.endpoint, code = refusal.error.code, "refused");
+            warn!(
+                source = intake.source.name,
+                endpoint = intake.endpoint,
+                code = refusal.error.code,
+                "refused"
+            );
             intake.contract.answer(refusal.error)
         }
     }
@@ -78,8 +93,18 @@ pub(super) async fn take_batch(
             Err(refusal) => {
                 count_refused(intake.source, &refusal);
                 let ApiError { code, message, .. } = refusal.error;
-                warn!(source = intake.source.name, endpoint = intake.endpoint, index, code, "refused");
-                refused.push(Refused { index, code, message });
+                warn!(
+                    source = intake.source.name,
+                    endpoint = intake.endpoint,
+                    index,
+                    code,
+                    "refused"
+                );
+                refused.push(Refused {
+                    index,
+                    code,
+                    message,
+                });
             }
         }
     }
@@ -99,19 +124,26 @@ fn new_message(
     now: Timestamp,
 ) -> Result<NewMessage, Refusal> {
     let limit = state.0.limits.message_bytes_max;
-    let refuse = |error| Refusal { error, kind: intake.kind };
+    let refuse = |error| Refusal {
+        error,
+        kind: intake.kind,
+    };
     if raw.len() > limit {
         return Err(refuse(ApiError::too_large(format!(
             "the message has more than {limit} bytes: send less, or raise server.message_bytes_max"
         ))));
     }
-    let value = decode(raw).map_err(|error| refuse(ApiError::bad_request("bad_json", error.to_string())))?;
+    let value = decode(raw)
+        .map_err(|error| refuse(ApiError::bad_request("bad_json", error.to_string())))?;
     let Value::Object(mut object) = value else {
         let invalid = crate::segment::message::InvalidMessage::NotAnObject;
         return Err(refuse(ApiError::invalid(&invalid)));
     };
     merge_envelope(&mut object, intake.envelope);
-    let given = object.get("type").and_then(Value::as_str).and_then(MessageType::parse);
+    let given = object
+        .get("type")
+        .and_then(Value::as_str)
+        .and_then(MessageType::parse);
     let stamp_input = Stamp {
         received_at: now,
         kind: intake.kind,
@@ -119,11 +151,16 @@ fn new_message(
         is_from_segment: intake.is_from_segment,
     };
     let new_id = || format!("segment-loops-{}", uuid::Uuid::now_v7());
-    let message = stamp(object, stamp_input, new_id)
-        .map_err(|invalid| Refusal { error: ApiError::invalid(&invalid), kind: given.or(intake.kind) })?;
+    let message = stamp(object, stamp_input, new_id).map_err(|invalid| Refusal {
+        error: ApiError::invalid(&invalid),
+        kind: given.or(intake.kind),
+    })?;
     if message.message_id().len() > MESSAGE_ID_BYTES_MAX {
         let text = format!("`messageId` has more than {MESSAGE_ID_BYTES_MAX} bytes");
-        return Err(Refusal { error: ApiError::bad_request("long_id", text), kind: Some(message.kind()) });
+        return Err(Refusal {
+            error: ApiError::bad_request("long_id", text),
+            kind: Some(message.kind()),
+        });
     }
     Ok(record(intake, &message, now))
 }
@@ -159,7 +196,11 @@ async fn store(
 ) -> Response {
     let kinds: Vec<MessageType> = messages.iter().map(|message| message.kind).collect();
     for message in &messages {
-        debug!(source = intake.source.name, message_id = message.message_id, "taken");
+        debug!(
+            source = intake.source.name,
+            message_id = message.message_id,
+            "taken"
+        );
     }
     let stored = if messages.is_empty() {
         Ok(Ok(Vec::new()))
@@ -170,10 +211,14 @@ async fn store(
         Ok(Ok(accepted)) => accepted,
         Ok(Err(fault)) => return not_stored(intake, &fault),
         Err(_) => {
-            warn!(source = intake.source.name, endpoint = intake.endpoint, "storing takes too long; the sender was told to come again");
-            return intake.contract.answer(
-                intake.contract.not_now("storing takes too long at the moment: send the request again after Retry-After"),
+            warn!(
+                source = intake.source.name,
+                endpoint = intake.endpoint,
+                "storing takes too long; the sender was told to come again"
             );
+            return intake.contract.answer(intake.contract.not_now(
+                "storing takes too long at the moment: send the request again after Retry-After",
+            ));
         }
     };
     let new = count_accepted(intake.source, &kinds, &accepted);
@@ -194,7 +239,11 @@ async fn store(
 fn not_stored(intake: &Intake<'_>, fault: &QueueError) -> Response {
     match fault {
         QueueError::Busy => {
-            warn!(source = intake.source.name, endpoint = intake.endpoint, "the queue is busy; the sender was told to come again");
+            warn!(
+                source = intake.source.name,
+                endpoint = intake.endpoint,
+                "the queue is busy; the sender was told to come again"
+            );
         }
         QueueError::Unavailable(_) | QueueError::Fenced => error!(
             source = intake.source.name,
@@ -230,5 +279,9 @@ fn success(refused: &[Refused]) -> Response {
         #[serde(skip_serializing_if = "<[Refused]>::is_empty")]
         refused: &'a [Refused],
     }
-    Json(Success { success: true, refused }).into_response()
+    Json(Success {
+        success: true,
+        refused,
+    })
+    .into_response()
 }

@@ -84,7 +84,15 @@ impl HttpState {
     ) -> Self {
         let units = (limits.body_budget_bytes / body::BUDGET_UNIT).min(Semaphore::MAX_PERMITS);
         let budget = Arc::new(Semaphore::new(units));
-        Self(Arc::new(Shared { inbox, log, clock, sources, limits, budget, metrics }))
+        Self(Arc::new(Shared {
+            inbox,
+            log,
+            clock,
+            sources,
+            limits,
+            budget,
+            metrics,
+        }))
     }
 
     fn sources(&self) -> Arc<Sources> {
@@ -97,9 +105,15 @@ pub fn router(state: HttpState) -> Router {
     // Content-Encoding is looked at again behind the layer: what it did not inflate is refused there.
     let inflate = RequestDecompressionLayer::new().pass_through_unaccepted(true);
     let ingest = Router::new()
-        .route("/webhook/{source}", post(webhook::take).put(webhook::take).patch(webhook::take))
+        .route(
+            "/webhook/{source}",
+            post(webhook::take).put(webhook::take).patch(webhook::take),
+        )
         .route("/destination", post(subscription::take));
-    let taken = tracking::routes().layer(cors()).merge(ingest).layer(inflate);
+    let taken = tracking::routes()
+        .layer(cors())
+        .merge(ingest)
+        .layer(inflate);
     let asked = Router::new()
         .route("/healthz", get(health::alive))
         .route("/readyz", get(health::ready))

@@ -64,7 +64,9 @@ pub async fn serve(
             Some(_) = connections.join_next(), if !connections.is_empty() => continue,
             () = stop.cancelled() => break,
         };
-        let Some((stream, peer, place)) = accepted else { continue };
+        let Some((stream, peer, place)) = accepted else {
+            continue;
+        };
         let service = {
             let app = app.clone();
             hyper::service::service_fn(move |request| answer(app.clone(), request, peer))
@@ -83,8 +85,14 @@ pub async fn serve(
         });
     }
     drop(listener);
-    if tokio::time::timeout(grace, graceful.shutdown()).await.is_err() {
-        warn!(connections = connections.len(), "connections were cut at the end of the grace time");
+    if tokio::time::timeout(grace, graceful.shutdown())
+        .await
+        .is_err()
+    {
+        warn!(
+            connections = connections.len(),
+            "connections were cut at the end of the grace time"
+        );
     }
     connections.shutdown().await;
 }

@@ -19,7 +19,11 @@ pub(super) async fn give(
 ) -> Response {
     if state.sources().by_write_key(&write_key).is_none() {
         let text = "no source has this write key: keys are set in sources.NAME.write_keys or SEGMENT_WRITE_KEY";
-        return Contract::Tracking.answer(ApiError::new(StatusCode::NOT_FOUND, "unknown_key", text));
+        return Contract::Tracking.answer(ApiError::new(
+            StatusCode::NOT_FOUND,
+            "unknown_key",
+            text,
+        ));
     }
     let header = |name: &str| headers.get(name).and_then(|value| value.to_str().ok());
     let mut segment_io = json!({"apiKey": write_key, "unbundledIntegrations": []});

@@ -37,8 +37,14 @@ pub(super) async fn take(
     if let Some(kind) = kind_of(&body.bytes)
         && !source.usable.contains(&kind)
     {
-        let text = format!("no subscription here takes {kind} messages: turn them off in Segment, or add a subscription");
-        return CONTRACT.answer(ApiError::new(StatusCode::NOT_IMPLEMENTED, "unsupported_type", text));
+        let text = format!(
+            "no subscription here takes {kind} messages: turn them off in Segment, or add a subscription"
+        );
+        return CONTRACT.answer(ApiError::new(
+            StatusCode::NOT_IMPLEMENTED,
+            "unsupported_type",
+            text,
+        ));
     }
     let envelope = Object::new();
     let intake = Intake {
@@ -55,5 +61,8 @@ pub(super) async fn take(
 
 fn kind_of(body: &[u8]) -> Option<MessageType> {
     let value = decode(body).ok()?;
-    value.get("type").and_then(Value::as_str).and_then(MessageType::parse)
+    value
+        .get("type")
+        .and_then(Value::as_str)
+        .and_then(MessageType::parse)
 }

@@ -19,7 +19,10 @@ pub struct Envelope<'a> {
 /// Takes a batch apart: `{"batch": [...], "context": {...}, ...}`. A value beside `batch` that
 /// cannot be read is left out.
 pub fn split_envelope(body: &[u8]) -> Result<Envelope<'_>, DecodeError> {
-    let mut scan = Scan { bytes: body, at: skip_bom(body) };
+    let mut scan = Scan {
+        bytes: body,
+        at: skip_bom(body),
+    };
     let mut envelope = Envelope::default();
     let mut has_batch = false;
     scan.expect(b'{', "a batch must be an object")?;
@@ -44,12 +47,18 @@ pub fn split_envelope(body: &[u8]) -> Result<Envelope<'_>, DecodeError> {
     if has_batch {
         return Ok(envelope);
     }
-    Err(DecodeError { at: 0, problem: "there is no list called `batch`" })
+    Err(DecodeError {
+        at: 0,
+        problem: "there is no list called `batch`",
+    })
 }
 
 /// Takes a bare list apart, as Segment's webhook sends it.
 pub fn split_list(body: &[u8]) -> Result<Vec<&[u8]>, DecodeError> {
-    let mut scan = Scan { bytes: body, at: skip_bom(body) };
+    let mut scan = Scan {
+        bytes: body,
+        at: skip_bom(body),
+    };
     scan.skip_space();
     let items = scan.list()?;
     scan.end()?;
@@ -65,7 +74,9 @@ pub fn is_list(body: &[u8]) -> bool {
 /// Puts the envelope's `context` and `integrations` under those of a message, whose own keys win.
 pub fn merge_envelope(message: &mut Object, envelope: &Object) {
     for key in ["context", "integrations"] {
-        let Some(Value::Object(shared)) = envelope.get(key) else { continue };
+        let Some(Value::Object(shared)) = envelope.get(key) else {
+            continue;
+        };
         match message.get_mut(key) {
             Some(Value::Object(own)) => {
                 for (name, value) in shared.iter() {
@@ -87,7 +98,10 @@ struct Scan<'a> {
 
 impl<'a> Scan<'a> {
     fn error(&self, problem: &'static str) -> DecodeError {
-        DecodeError { at: self.at, problem }
+        DecodeError {
+            at: self.at,
+            problem,
+        }
     }
 
     fn peek(&self) -> Option<u8> {
@@ -111,7 +125,11 @@ impl<'a> Scan<'a> {
 
     fn end(&mut self) -> Result<(), DecodeError> {
         self.skip_space();
-        if self.peek().is_some() { Err(self.error("something follows the value")) } else { Ok(()) }
+        if self.peek().is_some() {
+            Err(self.error("something follows the value"))
+        } else {
+            Ok(())
+        }
     }
 
     /// The slices of a list; the scan stands at its bracket.
@@ -175,7 +193,11 @@ impl<'a> Scan<'a> {
         while end > start && is_space(self.bytes[end - 1]) {
             end -= 1;
         }
-        if end == start { Err(self.error("a value should be here")) } else { Ok(&self.bytes[start..end]) }
+        if end == start {
+            Err(self.error("a value should be here"))
+        } else {
+            Ok(&self.bytes[start..end])
+        }
     }
 
     fn pass_text(&mut self) -> Result<(), DecodeError> {
@@ -200,31 +222,64 @@ mod tests {
     use proptest::prelude::*;
 
     fn texts(slices: &[&[u8]]) -> Vec<String> {
-        slices.iter().map(|slice| String::from_utf8_lossy(slice).into_owned()).collect()
+        slices
+            .iter()
+            .map(|slice| String::from_utf8_lossy(slice).into_owned())
+            .collect()
     }
 
     #[test]
     fn a_batch_is_taken_apart_whatever_is_in_its_messages() {
         let body = r#" { "sentAt" : "x", "batch" : [ {"a":"]}\"{"} , NaN ,{"b":[1,{,}]}, 17 , "t" ] ,"context":{"k":1}, "odd":nope } "#;
         let envelope = split_envelope(body.as_bytes()).unwrap();
-        assert_eq!(texts(&envelope.messages), [r#"{"a":"]}\"{"}"#, "NaN", r#"{"b":[1,{,}]}"#, "17", r#""t""#]);
-        assert_eq!(Value::Object(envelope.rest).to_json(), r#"{"sentAt":"x","context":{"k":1}}"#);
+        assert_eq!(
+            texts(&envelope.messages),
+            [
+                r#"{"a":"]}\"{"}"#,
+                "NaN",
+                r#"{"b":[1,{,}]}"#,
+                "17",
+                r#""t""#
+            ]
+        );
+        assert_eq!(
+            Value::Object(envelope.rest).to_json(),
+            r#"{"sentAt":"x","context":{"k":1}}"#
+        );
     }
 
     #[test]
     fn what_is_no_batch_is_refused() {
         for body in [
-            "", "[]", "{}", "{\"batch\":{}}", "{\"batch\":[1}", "{\"batch\":[1,]}", "{\"batch\":[1]} x",
-            "{\"batch\":[\"]}", "{\"batch\":[{]}", "17", "{\"batch\"", "{\"batch\":[\"\\",
+            "",
+            "[]",
+            "{}",
+            "{\"batch\":{}}",
+            "{\"batch\":[1}",
+            "{\"batch\":[1,]}",
+            "{\"batch\":[1]} x",
+            "{\"batch\":[\"]}",
+            "{\"batch\":[{]}",
+            "17",
+            "{\"batch\"",
+            "{\"batch\":[\"\\",
         ] {
             assert!(split_envelope(body.as_bytes()).is_err(), "{body}");
         }
-        assert!(split_envelope(b"{\"batch\":[]}").unwrap().messages.is_empty());
+        assert!(
+            split_envelope(b"{\"batch\":[]}")
+                .unwrap()
+                .messages
+                .is_empty()
+        );
     }
 
     #[test]
     fn a_list_is_taken_apart_into_the_bytes_that_came() {
-        assert_eq!(texts(&split_list(b" [ {\"a\" : 1} ,null ] ").unwrap()), ["{\"a\" : 1}", "null"]);
+        assert_eq!(
+            texts(&split_list(b" [ {\"a\" : 1} ,null ] ").unwrap()),
+            ["{\"a\" : 1}", "null"]
+        );
         assert!(split_list(b"[]").unwrap().is_empty());
         assert!(is_list(b"\xef\xbb\xbf [") && !is_list(b"{}") && !is_list(b""));
     }
@@ -237,9 +292,13 @@ mod tests {
 
     #[test]
     fn the_keys_of_a_message_win_over_those_of_its_envelope() {
-        let envelope = decode(br#"{"context":{"a":1,"b":1},"integrations":{"All":false},"sentAt":"x"}"#).unwrap();
+        let envelope =
+            decode(br#"{"context":{"a":1,"b":1},"integrations":{"All":false},"sentAt":"x"}"#)
+                .unwrap();
         let message = decode(br#"{"context":{"b":2}}"#).unwrap();
-        let (Value::Object(envelope), Value::Object(mut message)) = (envelope, message) else { panic!() };
+        let (Value::Object(envelope), Value::Object(mut message)) = (envelope, message) else {
+            panic!()
+        };
         merge_envelope(&mut message, &envelope);
         assert_eq!(
             Value::Object(message).to_json(),

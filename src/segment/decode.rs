@@ -24,7 +24,10 @@ pub struct DecodeError {
 
 /// Reads a whole JSON text.
 pub fn decode(bytes: &[u8]) -> Result<Value, DecodeError> {
-    let mut reader = Reader { bytes, at: skip_bom(bytes) };
+    let mut reader = Reader {
+        bytes,
+        at: skip_bom(bytes),
+    };
     let value = reader.value(0)?;
     reader.skip_space();
     match reader.peek() {
@@ -35,7 +38,11 @@ pub fn decode(bytes: &[u8]) -> Result<Value, DecodeError> {
 
 /// Where the text begins behind a byte order mark, which some senders put first.
 pub(super) fn skip_bom(bytes: &[u8]) -> usize {
-    if bytes.starts_with(b"\xef\xbb\xbf") { 3 } else { 0 }
+    if bytes.starts_with(b"\xef\xbb\xbf") {
+        3
+    } else {
+        0
+    }
 }
 
 /// White space of JSON.
@@ -50,7 +57,10 @@ struct Reader<'a> {
 
 impl Reader<'_> {
     fn error(&self, problem: &'static str) -> DecodeError {
-        DecodeError { at: self.at, problem }
+        DecodeError {
+            at: self.at,
+            problem,
+        }
     }
 
     fn peek(&self) -> Option<u8> {
@@ -154,14 +164,20 @@ impl Reader<'_> {
             self.at += b"-Infinity".len();
             return Ok(Value::Number(f64::NEG_INFINITY));
         }
-        while self.peek().is_some_and(|b| matches!(b, b'0'..=b'9' | b'-' | b'+' | b'.' | b'e' | b'E')) {
+        while self
+            .peek()
+            .is_some_and(|b| matches!(b, b'0'..=b'9' | b'-' | b'+' | b'.' | b'e' | b'E'))
+        {
             self.at += 1;
         }
         let text = &self.bytes[start..self.at];
         let number = is_number(text)
             .then(|| std::str::from_utf8(text).ok()?.parse::<f64>().ok())
             .flatten();
-        number.map(Value::Number).ok_or(DecodeError { at: start, problem: "a number is malformed" })
+        number.map(Value::Number).ok_or(DecodeError {
+            at: start,
+            problem: "a number is malformed",
+        })
     }
 
     /// Reads a text; the reader stands at its opening quote.
@@ -170,7 +186,10 @@ impl Reader<'_> {
         let mut text = String::new();
         loop {
             let run_start = self.at;
-            while self.peek().is_some_and(|byte| byte != b'"' && byte != b'\\' && byte >= 0x20) {
+            while self
+                .peek()
+                .is_some_and(|byte| byte != b'"' && byte != b'\\' && byte >= 0x20)
+            {
                 self.at += 1;
             }
             text.push_str(&String::from_utf8_lossy(&self.bytes[run_start..self.at]));
@@ -225,10 +244,16 @@ impl Reader<'_> {
         let digits = self.bytes.get(at + 2..at + 6).unwrap_or_default();
         let mut unit = 0;
         for digit in digits {
-            let value = char::from(*digit).to_digit(16).ok_or_else(|| self.error("an unknown escape"))?;
+            let value = char::from(*digit)
+                .to_digit(16)
+                .ok_or_else(|| self.error("an unknown escape"))?;
             unit = unit * 16 + value;
         }
-        if digits.len() == 4 { Ok(unit) } else { Err(self.error("an escape does not end")) }
+        if digits.len() == 4 {
+            Ok(unit)
+        } else {
+            Err(self.error("an escape does not end"))
+        }
     }
 }
 
@@ -249,8 +274,10 @@ fn is_number(text: &[u8]) -> bool {
         rest = &fraction[length..];
     }
     if let Some(exponent) = rest.strip_prefix(b"e").or_else(|| rest.strip_prefix(b"E")) {
-        let exponent =
-            exponent.strip_prefix(b"+").or_else(|| exponent.strip_prefix(b"-")).unwrap_or(exponent);
+        let exponent = exponent
+            .strip_prefix(b"+")
+            .or_else(|| exponent.strip_prefix(b"-"))
+            .unwrap_or(exponent);
         let length = digits(exponent);
         return length > 0 && length == exponent.len();
     }
@@ -265,17 +292,30 @@ mod tests {
     #[test]
     fn reads_what_senders_write() {
         let cases = [
-            ("\u{feff} {\"a\" : [1, -0.5e+2,true,false,null]} ", r#"{"a":[1,-50,true,false,null]}"#),
+            (
+                "\u{feff} {\"a\" : [1, -0.5e+2,true,false,null]} ",
+                r#"{"a":[1,-50,true,false,null]}"#,
+            ),
             (r#"{"a":1,"b":2,"a":3}"#, r#"{"a":3,"b":2}"#),
             (r#"{"__proto__":{"x":1},"b":2}"#, r#"{"b":2}"#),
-            (r#""\ud83d\ude00 \ud83d \ude00 \ud83dx \ud83d\u0041""#, "\"😀 \u{fffd} \u{fffd} \u{fffd}x \u{fffd}A\""),
-            (r#""\"\\\/\b\f\n\r\t\u00e9\u0000""#, "\"\\\"\\\\/\\b\\f\\n\\r\\té\\u0000\""),
+            (
+                r#""\ud83d\ude00 \ud83d \ude00 \ud83dx \ud83d\u0041""#,
+                "\"😀 \u{fffd} \u{fffd} \u{fffd}x \u{fffd}A\"",
+            ),
+            (
+                r#""\"\\\/\b\f\n\r\t\u00e9\u0000""#,
+                "\"\\\"\\\\/\\b\\f\\n\\r\\té\\u0000\"",
+            ),
             ("[NaN, Infinity, -Infinity, 1e400]", "[null,null,null,null]"),
             ("12345678901234567890", "12345678901234567000"),
             ("1180591620717411303424", "1.1805916207174113e+21"),
         ];
         for (text, expected) in cases {
-            assert_eq!(decode(text.as_bytes()).map(|value| value.to_json()), Ok(expected.to_owned()), "{text}");
+            assert_eq!(
+                decode(text.as_bytes()).map(|value| value.to_json()),
+                Ok(expected.to_owned()),
+                "{text}"
+            );
         }
         assert_eq!(decode(b"\"a\xffb\""), Ok(Value::from("a\u{fffd}b")));
         assert_eq!(decode(b"-Infinity"), Ok(Value::Number(f64::NEG_INFINITY)));
@@ -284,8 +324,32 @@ mod tests {
     #[test]
     fn refuses_what_is_no_json() {
         for text in [
-            "", " ", "{", "[", "\"", "{\"a\"}", "{\"a\":}", "{a:1}", "{\"a\":1,}", "[1,]", "[1 2]", "01", "1.", ".5",
-            "+1", "1e", "--1", "tru", "nul", "1 1", "\"\n\"", "\"\\x\"", "\"\\u12\"", "\"\\u12g4\"", "'a'", "-",
+            "",
+            " ",
+            "{",
+            "[",
+            "\"",
+            "{\"a\"}",
+            "{\"a\":}",
+            "{a:1}",
+            "{\"a\":1,}",
+            "[1,]",
+            "[1 2]",
+            "01",
+            "1.",
+            ".5",
+            "+1",
+            "1e",
+            "--1",
+            "tru",
+            "nul",
+            "1 1",
+            "\"\n\"",
+            "\"\\x\"",
+            "\"\\u12\"",
+            "\"\\u12g4\"",
+            "'a'",
+            "-",
         ] {
             assert!(decode(text.as_bytes()).is_err(), "{text}");
         }
@@ -295,7 +359,12 @@ mod tests {
     fn depth_is_bounded_and_fits_a_small_stack() {
         let nested = |depth: usize| format!("{}1{}", "[".repeat(depth), "]".repeat(depth));
         let check = move || {
-            for (depth, taken) in [(DEPTH_MAX - 1, true), (DEPTH_MAX, true), (DEPTH_MAX + 1, false), (1_000_000, false)] {
+            for (depth, taken) in [
+                (DEPTH_MAX - 1, true),
+                (DEPTH_MAX, true),
+                (DEPTH_MAX + 1, false),
+                (1_000_000, false),
+            ] {
                 let read = decode(nested(depth).as_bytes());
                 assert_eq!(read.is_ok(), taken, "{depth}");
                 if let Ok(value) = read {
@@ -304,7 +373,12 @@ mod tests {
                 }
             }
         };
-        std::thread::Builder::new().stack_size(2 << 20).spawn(check).unwrap().join().unwrap();
+        std::thread::Builder::new()
+            .stack_size(2 << 20)
+            .spawn(check)
+            .unwrap()
+            .join()
+            .unwrap();
     }
 
     proptest! {

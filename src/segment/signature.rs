@@ -10,14 +10,18 @@ use sha1::Sha1;
 /// Whether `signature` is right for `body`, or for the `first` element of a list in it. Takes a time
 /// that does not depend on where two signatures differ.
 pub fn is_valid(secret: &str, signature: &str, body: &[u8], first: Option<&[u8]>) -> bool {
-    let Some(given) = from_hex(signature.trim()) else { return false };
+    let Some(given) = from_hex(signature.trim()) else {
+        return false;
+    };
     let over_body = is_mac_of(secret, body, &given);
     let over_first = first.is_some_and(|first| is_mac_of(secret, first, &given));
     over_body || over_first
 }
 
 fn is_mac_of(secret: &str, text: &[u8], given: &[u8]) -> bool {
-    let Ok(mut mac) = Hmac::<Sha1>::new_from_slice(secret.as_bytes()) else { return false };
+    let Ok(mut mac) = Hmac::<Sha1>::new_from_slice(secret.as_bytes()) else {
+        return false;
+    };
     mac.update(text);
     mac.verify_slice(given).is_ok()
 }
@@ -25,7 +29,10 @@ fn is_mac_of(secret: &str, text: &[u8], given: &[u8]) -> bool {
 fn from_hex(text: &str) -> Option<Vec<u8>> {
     let digits: Option<Vec<u32>> = text.chars().map(|digit| digit.to_digit(16)).collect();
     let digits = digits.filter(|digits| digits.len() == 40)?;
-    digits.chunks(2).map(|pair| u8::try_from(pair[0] * 16 + pair[1]).ok()).collect()
+    digits
+        .chunks(2)
+        .map(|pair| u8::try_from(pair[0] * 16 + pair[1]).ok())
+        .collect()
 }
 
 #[cfg(test)]
@@ -42,7 +49,14 @@ mod tests {
         assert!(is_valid(KEY, MAC, TEXT, None));
         assert!(is_valid(KEY, &MAC.to_uppercase(), TEXT, None));
         assert!(is_valid(KEY, MAC, b"[list]", Some(TEXT)));
-        for wrong in ["", "e", &MAC[1..], &MAC.replace('e', "f"), &MAC.replace('e', "x"), &format!("{MAC}00")] {
+        for wrong in [
+            "",
+            "e",
+            &MAC[1..],
+            &MAC.replace('e', "f"),
+            &MAC.replace('e', "x"),
+            &format!("{MAC}00"),
+        ] {
             assert!(!is_valid(KEY, wrong, TEXT, Some(TEXT)), "{wrong}");
         }
         assert!(!is_valid("other", MAC, TEXT, None));

@@ -34,7 +34,8 @@ pub fn stamp(
         object.insert("type", Value::from(kind.as_str()));
     }
     let message_id = id_text(object.get("messageId")).map_or_else(new_id, |id| id.into_owned());
-    let is_stamped = stamp.is_from_segment && object.get("receivedAt").is_some_and(Value::is_truthy);
+    let is_stamped =
+        stamp.is_from_segment && object.get("receivedAt").is_some_and(Value::is_truthy);
     if !is_stamped {
         stamp_times(&mut object, stamp);
     }
@@ -49,14 +50,17 @@ fn stamp_times(object: &mut Object, stamp: Stamp<'_>) {
     let original_at = original.as_ref().and_then(read_time);
     let sent_at = sent.as_ref().and_then(read_time);
     let corrected = match (original_at, sent_at) {
-        (Some(original_at), Some(sent_at)) => {
-            received_at.checked_sub(sent_at.duration_since(original_at)).unwrap_or(received_at)
-        }
+        (Some(original_at), Some(sent_at)) => received_at
+            .checked_sub(sent_at.duration_since(original_at))
+            .unwrap_or(received_at),
         (Some(original_at), None) => original_at,
         (None, _) => received_at,
     };
     let received = Value::String(iso(received_at));
-    object.insert("originalTimestamp", original.unwrap_or_else(|| received.clone()));
+    object.insert(
+        "originalTimestamp",
+        original.unwrap_or_else(|| received.clone()),
+    );
     if let Some(sent) = sent {
         object.insert("sentAt", sent);
     }
@@ -83,8 +87,14 @@ mod tests {
     use super::*;
     use crate::segment::decode::decode;
 
-    fn stamped(text: &str, sent_at: Option<&str>, is_from_segment: bool) -> Result<Value, InvalidMessage> {
-        let Ok(Value::Object(object)) = decode(text.as_bytes()) else { panic!("{text}") };
+    fn stamped(
+        text: &str,
+        sent_at: Option<&str>,
+        is_from_segment: bool,
+    ) -> Result<Value, InvalidMessage> {
+        let Ok(Value::Object(object)) = decode(text.as_bytes()) else {
+            panic!("{text}")
+        };
         let sent_at = sent_at.map(Value::from);
         let input = Stamp {
             received_at: "2026-11-23T12:00:10.123456Z".parse().unwrap(),
@@ -96,7 +106,11 @@ mod tests {
     }
 
     fn field(value: &Value, key: &str) -> String {
-        value.get(key).and_then(Value::as_str).unwrap_or("none").to_owned()
+        value
+            .get(key)
+            .and_then(Value::as_str)
+            .unwrap_or("none")
+            .to_owned()
     }
 
     #[test]
@@ -104,13 +118,48 @@ mod tests {
         // (timestamp, originalTimestamp, sentAt of the message, sentAt of the envelope) → (original, corrected)
         let minutes_late = "2026-11-23T11:00:05.000Z";
         let cases = [
-            (r#""timestamp":"2026-11-23T11:00:00.000Z""#, Some(minutes_late), "2026-11-23T11:00:00.000Z", "2026-11-23T12:00:05.123Z"),
-            (r#""originalTimestamp":"2026-11-23T11:00:00.000Z","sentAt":"2026-11-23T11:00:05.000Z""#, None, "2026-11-23T11:00:00.000Z", "2026-11-23T12:00:05.123Z"),
-            (r#""timestamp":"2026-11-23T13:00:00+02:00","sentAt":"2026-11-23T11:00:00.000001+00:00""#, None, "2026-11-23T13:00:00+02:00", "2026-11-23T12:00:10.123Z"),
-            (r#""timestamp":"2020-01-01T00:00:00""#, None, "2020-01-01T00:00:00", "2020-01-01T00:00:00.000Z"),
-            (r#""timestamp":"soon""#, Some(minutes_late), "soon", "2026-11-23T12:00:10.123Z"),
-            (r#""timestamp":null"#, Some(minutes_late), "2026-11-23T12:00:10.123Z", "2026-11-23T12:00:10.123Z"),
-            (r#""timestamp":"9999-12-30T22:00:00Z""#, Some("-009999-01-02T01:59:59Z"), "9999-12-30T22:00:00Z", "2026-11-23T12:00:10.123Z"),
+            (
+                r#""timestamp":"2026-11-23T11:00:00.000Z""#,
+                Some(minutes_late),
+                "2026-11-23T11:00:00.000Z",
+                "2026-11-23T12:00:05.123Z",
+            ),
+            (
+                r#""originalTimestamp":"2026-11-23T11:00:00.000Z","sentAt":"2026-11-23T11:00:05.000Z""#,
+                None,
+                "2026-11-23T11:00:00.000Z",
+                "2026-11-23T12:00:05.123Z",
+            ),
+            (
+                r#""timestamp":"2026-11-23T13:00:00+02:00","sentAt":"2026-11-23T11:00:00.000001+00:00""#,
+                None,
+                "2026-11-23T13:00:00+02:00",
+                "2026-11-23T12:00:10.123Z",
+            ),
+            (
+                r#""timestamp":"2020-01-01T00:00:00""#,
+                None,
+                "2020-01-01T00:00:00",
+                "2020-01-01T00:00:00.000Z",
+            ),
+            (
+                r#""timestamp":"soon""#,
+                Some(minutes_late),
+                "soon",
+                "2026-11-23T12:00:10.123Z",
+            ),
+            (
+                r#""timestamp":null"#,
+                Some(minutes_late),
+                "2026-11-23T12:00:10.123Z",
+                "2026-11-23T12:00:10.123Z",
+            ),
+            (
+                r#""timestamp":"9999-12-30T22:00:00Z""#,
+                Some("-009999-01-02T01:59:59Z"),
+                "9999-12-30T22:00:00Z",
+                "2026-11-23T12:00:10.123Z",
+            ),
         ];
         for (fields, sent_at, original, corrected) in cases {
             let text = format!(r#"{{"userId":"u",{fields}}}"#);
@@ -125,27 +174,63 @@ mod tests {
     fn what_segment_stamped_stays() {
         let text = r#"{"userId":"u","receivedAt":"r","timestamp":"t","originalTimestamp":"o"}"#;
         let value = stamped(text, None, true).unwrap();
-        assert_eq!([field(&value, "receivedAt"), field(&value, "timestamp")], ["r", "t"]);
-        assert_ne!(field(&stamped(text, None, false).unwrap(), "receivedAt"), "r");
+        assert_eq!(
+            [field(&value, "receivedAt"), field(&value, "timestamp")],
+            ["r", "t"]
+        );
+        assert_ne!(
+            field(&stamped(text, None, false).unwrap(), "receivedAt"),
+            "r"
+        );
     }
 
     #[test]
     fn type_and_message_id_are_given_to_those_that_lack_them() {
         let value = stamped(r#"{"userId":"u","writeKey":"k"}"#, None, false).unwrap();
-        assert_eq!([field(&value, "type"), field(&value, "messageId")], ["track", "made"]);
+        assert_eq!(
+            [field(&value, "type"), field(&value, "messageId")],
+            ["track", "made"]
+        );
         assert_eq!(value.get("writeKey"), None);
-        let value = stamped(r#"{"userId":"u","type":"page","messageId":17}"#, None, false).unwrap();
-        assert_eq!([field(&value, "type"), field(&value, "messageId")], ["page", "17"]);
+        let value = stamped(
+            r#"{"userId":"u","type":"page","messageId":17}"#,
+            None,
+            false,
+        )
+        .unwrap();
+        assert_eq!(
+            [field(&value, "type"), field(&value, "messageId")],
+            ["page", "17"]
+        );
     }
 
     #[test]
     fn a_message_is_about_somebody() {
-        let good = [r#""userId":7"#, r#""anonymousId":"a""#, r#""traits":{"email":"e"}"#, r#""userId":"","properties":{"email":"e"}"#, r#""context":{"traits":{"email":"e"}}"#, r#""email":"e""#];
+        let good = [
+            r#""userId":7"#,
+            r#""anonymousId":"a""#,
+            r#""traits":{"email":"e"}"#,
+            r#""userId":"","properties":{"email":"e"}"#,
+            r#""context":{"traits":{"email":"e"}}"#,
+            r#""email":"e""#,
+        ];
         for fields in good {
-            assert!(stamped(&format!("{{{fields}}}"), None, false).is_ok(), "{fields}");
+            assert!(
+                stamped(&format!("{{{fields}}}"), None, false).is_ok(),
+                "{fields}"
+            );
         }
-        for fields in [r#""userId":"""#, r#""userId":null"#, r#""userId":{}"#, r#""userId":NaN"#] {
-            assert_eq!(stamped(&format!("{{{fields}}}"), None, false), Err(InvalidMessage::Nobody), "{fields}");
+        for fields in [
+            r#""userId":"""#,
+            r#""userId":null"#,
+            r#""userId":{}"#,
+            r#""userId":NaN"#,
+        ] {
+            assert_eq!(
+                stamped(&format!("{{{fields}}}"), None, false),
+                Err(InvalidMessage::Nobody),
+                "{fields}"
+            );
         }
     }
 }

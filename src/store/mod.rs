@@ -11,7 +11,9 @@ use jiff::Timestamp;
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
     /// The file cannot be opened or made.
-    #[error("{path} cannot be opened or made: check that the folder exists and may be written to, and that the file is a database of segment-loops")]
+    #[error(
+        "{path} cannot be opened or made: check that the folder exists and may be written to, and that the file is a database of segment-loops"
+    )]
     Open {
         /// The file.
         path: String,
@@ -20,7 +22,9 @@ pub enum StoreError {
         source: sqlx::Error,
     },
     /// The database was made by a newer release.
-    #[error("{path} was made by a newer release of segment-loops: use that release, or another data folder")]
+    #[error(
+        "{path} was made by a newer release of segment-loops: use that release, or another data folder"
+    )]
     Newer {
         /// The file.
         path: String,

@@ -14,9 +14,18 @@ const BATCH_MAX: usize = 5;
 async fn service() -> (ScriptedLoops, Service) {
     let loops = ScriptedLoops::willing().await;
     let service = Setup::with_loops(&loops.base_url)
-        .env("SEGMENT_LOOPS__SERVER__BODY_BYTES_MAX", &BODY_MAX.to_string())
-        .env("SEGMENT_LOOPS__SERVER__MESSAGE_BYTES_MAX", &MESSAGE_MAX.to_string())
-        .env("SEGMENT_LOOPS__SERVER__BATCH_MESSAGES_MAX", &BATCH_MAX.to_string())
+        .env(
+            "SEGMENT_LOOPS__SERVER__BODY_BYTES_MAX",
+            &BODY_MAX.to_string(),
+        )
+        .env(
+            "SEGMENT_LOOPS__SERVER__MESSAGE_BYTES_MAX",
+            &MESSAGE_MAX.to_string(),
+        )
+        .env(
+            "SEGMENT_LOOPS__SERVER__BATCH_MESSAGES_MAX",
+            &BATCH_MAX.to_string(),
+        )
         .start();
     (loops, service)
 }
@@ -24,7 +33,10 @@ async fn service() -> (ScriptedLoops, Service) {
 /// A track whose JSON text has exactly this length.
 fn track_of(length: usize, id: &str) -> String {
     let empty = track("u1", id).to_string();
-    let message = empty.replace("Tested", &format!("Tested{}", "x".repeat(length - empty.len())));
+    let message = empty.replace(
+        "Tested",
+        &format!("Tested{}", "x".repeat(length - empty.len())),
+    );
     assert_eq!(message.len(), length);
     message
 }
@@ -32,7 +44,10 @@ fn track_of(length: usize, id: &str) -> String {
 fn assert_too_large(answer: &Answer) {
     assert_eq!(answer.status, 413, "{answer:?}");
     assert_eq!(answer.body["success"], false);
-    assert!(answer.body["message"].is_string() && answer.body["code"].is_string(), "{answer:?}");
+    assert!(
+        answer.body["message"].is_string() && answer.body["code"].is_string(),
+        "{answer:?}"
+    );
 }
 
 fn gzip(text: &str) -> Vec<u8> {
@@ -57,7 +72,11 @@ async fn the_size_of_a_message() {
     for (id, length) in [("below", MESSAGE_MAX - 1), ("at", MESSAGE_MAX)] {
         service.accept("/v1/track", track_of(length, id)).await;
     }
-    assert_too_large(&service.post("/v1/track", track_of(MESSAGE_MAX + 1, "above")).await);
+    assert_too_large(
+        &service
+            .post("/v1/track", track_of(MESSAGE_MAX + 1, "above"))
+            .await,
+    );
     // In a batch it costs itself alone.
     let batch = format!(
         r#"{{"batch":[{},{},{}]}}"#,
@@ -70,7 +89,13 @@ async fn the_size_of_a_message() {
     assert_eq!(answer.body["success"], true);
     assert_eq!(answer.body["refused"].as_array().unwrap().len(), 1);
     assert_eq!(answer.body["refused"][0]["index"], 1);
-    assert!(answer.body["refused"][0]["message"].as_str().unwrap().contains("1000"), "{answer:?}");
+    assert!(
+        answer.body["refused"][0]["message"]
+            .as_str()
+            .unwrap()
+            .contains("1000"),
+        "{answer:?}"
+    );
     assert_eq!(loops.notes(4).await, ["below", "at", "first", "third"]);
 }
 
@@ -84,7 +109,9 @@ async fn the_size_of_a_body_plain_and_inflated() {
     };
     let post_gzip = |body: Vec<u8>| {
         let request = service.request(Method::POST, "/v1/batch");
-        let request = request.basic_auth(WRITE_KEY, Some("")).header("content-encoding", "gzip");
+        let request = request
+            .basic_auth(WRITE_KEY, Some(""))
+            .header("content-encoding", "gzip");
         Service::answer(request.body(body))
     };
     for (id, length) in [("m1", BODY_MAX - 1), ("m2", BODY_MAX)] {
@@ -112,7 +139,9 @@ async fn the_size_of_a_body_plain_and_inflated() {
 async fn the_number_of_messages_in_a_batch() {
     let (mut loops, service) = service().await;
     let batch = |count: usize, prefix: &str| {
-        let messages: Vec<_> = (0..count).map(|n| track("u1", &format!("{prefix}{n}"))).collect();
+        let messages: Vec<_> = (0..count)
+            .map(|n| track("u1", &format!("{prefix}{n}")))
+            .collect();
         json!({"batch": messages})
     };
     service.accept("/v1/batch", batch(BATCH_MAX - 1, "a")).await;

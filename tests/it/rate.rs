@@ -12,7 +12,10 @@ const SECOND: Duration = Duration::from_secs(1);
 /// The most moments within any one second.
 fn most_in_a_second(moments: &[Instant]) -> usize {
     let within = |first: usize| {
-        moments[first..].iter().take_while(|at| at.duration_since(moments[first]) < SECOND).count()
+        moments[first..]
+            .iter()
+            .take_while(|at| at.duration_since(moments[first]) < SECOND)
+            .count()
     };
     (0..moments.len()).map(within).max().unwrap_or(0)
 }
@@ -36,7 +39,9 @@ async fn moments(
         setup = setup.env(name, value);
     }
     let service = setup.start();
-    let batch: Vec<_> = (0..count).map(|n| track(&format!("u{n}"), &format!("m{n}"))).collect();
+    let batch: Vec<_> = (0..count)
+        .map(|n| track(&format!("u{n}"), &format!("m{n}")))
+        .collect();
     service.accept("/v1/batch", json!({"batch": batch})).await;
     loops.notes(count).await;
     let moments = moments.lock().unwrap().clone();
@@ -48,7 +53,11 @@ async fn never_more_than_the_configured_rate_in_any_second() {
     for rate in [5, 20] {
         let text = rate.to_string();
         let seen = moments(rate * 3, &[("LOOPS_RATE_LIMIT", &text)], Reply::ok).await;
-        assert!(most_in_a_second(&seen) <= rate, "{} > {rate}", most_in_a_second(&seen));
+        assert!(
+            most_in_a_second(&seen) <= rate,
+            "{} > {rate}",
+            most_in_a_second(&seen)
+        );
     }
 }
 
@@ -63,7 +72,11 @@ async fn a_lower_limit_that_loops_tells_is_obeyed() {
     let reply = || Reply::ok().with_header("x-ratelimit-limit", "4");
     let seen = moments(14, &[], reply).await;
     // The check of the key at the start tells the limit before anything is delivered.
-    assert!(most_in_a_second(&seen[1..]) <= 4, "{}", most_in_a_second(&seen[1..]));
+    assert!(
+        most_in_a_second(&seen[1..]) <= 4,
+        "{}",
+        most_in_a_second(&seen[1..])
+    );
 }
 
 #[tokio::test]
@@ -79,7 +92,9 @@ async fn everything_arrives_in_order_when_loops_is_stricter_than_it_says() {
         Reply::ok()
     })
     .await;
-    let service = Setup::with_loops(&loops.base_url).env("LOOPS_RATE_LIMIT", "20").start();
+    let service = Setup::with_loops(&loops.base_url)
+        .env("LOOPS_RATE_LIMIT", "20")
+        .start();
     let batch: Vec<_> = (0..12).map(|n| track("u1", &format!("m{n:02}"))).collect();
     service.accept("/v1/batch", json!({"batch": batch})).await;
     let mut notes = vec![loops.next().await.note()];
@@ -87,6 +102,11 @@ async fn everything_arrives_in_order_when_loops_is_stricter_than_it_says() {
         notes.push(loops.next().await.note());
     }
     notes.dedup();
-    assert_eq!(notes, (0..12).map(|n| format!("m{n:02}")).collect::<Vec<_>>());
-    service.message("m11", |found| found["state"] == "delivered").await;
+    assert_eq!(
+        notes,
+        (0..12).map(|n| format!("m{n:02}")).collect::<Vec<_>>()
+    );
+    service
+        .message("m11", |found| found["state"] == "delivered")
+        .await;
 }

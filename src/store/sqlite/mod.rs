@@ -78,7 +78,10 @@ impl SqliteStore {
     /// Opens the file, brings its schema up to this release, starts the writer.
     pub async fn open(options: SqliteOptions) -> Result<Self, StoreError> {
         let path = options.path.display().to_string();
-        let open_error = |source| StoreError::Open { path: path.clone(), source };
+        let open_error = |source| StoreError::Open {
+            path: path.clone(),
+            source,
+        };
         let mut connection = connect_options(&options.path)
             .create_if_missing(true)
             // Group commit writes many pages at once; small checkpoints would write hot ones again and again.
@@ -98,8 +101,12 @@ impl SqliteStore {
         Ok(Self(Arc::new(Shared {
             readers,
             writer: Writer::start(connection, window),
-            messages: Arc::new(Semaphore::new(options.waiting_messages_max.min(Semaphore::MAX_PERMITS))),
-            bytes: Arc::new(Semaphore::new((options.waiting_bytes_max / BYTES_UNIT).max(1))),
+            messages: Arc::new(Semaphore::new(
+                options.waiting_messages_max.min(Semaphore::MAX_PERMITS),
+            )),
+            bytes: Arc::new(Semaphore::new(
+                (options.waiting_bytes_max / BYTES_UNIT).max(1),
+            )),
             options,
         })))
     }
@@ -135,10 +142,13 @@ fn protect(path: &Path) {
 
 async fn migrate(connection: &mut SqliteConnection, path: &str) -> Result<(), StoreError> {
     MIGRATOR.run(connection).await.map_err(|error| match error {
-        MigrateError::VersionMissing(_) | MigrateError::VersionTooNew(..) => {
-            StoreError::Newer { path: path.to_owned() }
-        }
-        source => StoreError::Migrate { path: path.to_owned(), source },
+        MigrateError::VersionMissing(_) | MigrateError::VersionTooNew(..) => StoreError::Newer {
+            path: path.to_owned(),
+        },
+        source => StoreError::Migrate {
+            path: path.to_owned(),
+            source,
+        },
     })
 }
 
@@ -156,8 +166,17 @@ impl Inbox for SqliteStore {
         // The permits are the operation's own: given back when it is answered or dropped.
         let count = Arc::clone(&self.0.messages).try_acquire_many_owned(count);
         let bytes = Arc::clone(&self.0.bytes).try_acquire_many_owned(units);
-        let (Ok(count), Ok(bytes)) = (count, bytes) else { return Err(QueueError::Busy) };
-        self.0.writer.ask(|reply| Op::Accept { messages, reply, _permits: (count, bytes) }).await?
+        let (Ok(count), Ok(bytes)) = (count, bytes) else {
+            return Err(QueueError::Busy);
+        };
+        self.0
+            .writer
+            .ask(|reply| Op::Accept {
+                messages,
+                reply,
+                _permits: (count, bytes),
+            })
+            .await?
     }
 }
 
@@ -169,7 +188,10 @@ impl Work for SqliteStore {
 
     async fn release(&self, lease: &Lease) -> Result<(), QueueError> {
         let lease = lease.clone();
-        self.0.writer.ask(|reply| Op::Release { lease, reply }).await?
+        self.0
+            .writer
+            .ask(|reply| Op::Release { lease, reply })
+            .await?
     }
 
     async fn pending(
@@ -178,7 +200,9 @@ impl Work for SqliteStore {
         after: Seq,
         limit: u32,
     ) -> Result<Vec<Head>, QueueError> {
-        read::pending(&self.0.readers, destination, after, limit).await.map_err(unavailable)
+        read::pending(&self.0.readers, destination, after, limit)
+            .await
+            .map_err(unavailable)
     }
 
     async fn open(&self, seq: Seq) -> Result<Option<Job>, QueueError> {
@@ -192,16 +216,33 @@ impl Work for SqliteStore {
         plan: NewPlan,
     ) -> Result<Vec<FrozenRequest>, QueueError> {
         let lease = lease.clone();
-        self.0.writer.ask(|reply| Op::Freeze { lease, seq, plan, reply }).await?
+        self.0
+            .writer
+            .ask(|reply| Op::Freeze {
+                lease,
+                seq,
+                plan,
+                reply,
+            })
+            .await?
     }
 
     async fn settle(&self, lease: &Lease, settlement: Settlement) -> Result<(), QueueError> {
         let lease = lease.clone();
-        self.0.writer.ask(|reply| Op::Settle { lease, settlement, reply }).await?
+        self.0
+            .writer
+            .ask(|reply| Op::Settle {
+                lease,
+                settlement,
+                reply,
+            })
+            .await?
     }
 
     async fn depth(&self, destination: &str) -> Result<Depth, QueueError> {
-        read::depth(&self.0.readers, destination).await.map_err(unavailable)
+        read::depth(&self.0.readers, destination)
+            .await
+            .map_err(unavailable)
     }
 
     fn arrivals(&self) -> watch::Receiver<u64> {
@@ -216,7 +257,9 @@ impl Log for SqliteStore {
         hash: MessageHash,
         message_id: &str,
     ) -> Result<Vec<MessageRecord>, QueueError> {
-        log::by_message_id(&self.0.readers, hash, message_id).await.map_err(unavailable)
+        log::by_message_id(&self.0.readers, hash, message_id)
+            .await
+            .map_err(unavailable)
     }
 
     async fn by_person(
@@ -225,7 +268,9 @@ impl Log for SqliteStore {
         before: Option<Seq>,
         limit: u32,
     ) -> Result<Vec<MessageRecord>, QueueError> {
-        log::by_person(&self.0.readers, person, before, limit).await.map_err(unavailable)
+        log::by_person(&self.0.readers, person, before, limit)
+            .await
+            .map_err(unavailable)
     }
 
     async fn ready(&self) -> Result<(), QueueError> {
@@ -237,6 +282,9 @@ impl Log for SqliteStore {
 impl Housekeeping for SqliteStore {
     async fn purge(&self, now: Timestamp) -> Result<u64, QueueError> {
         let times = purge::Times::new(now, &self.0.options);
-        self.0.writer.ask(|reply| Op::Purge { times, reply }).await?
+        self.0
+            .writer
+            .ask(|reply| Op::Purge { times, reply })
+            .await?
     }
 }

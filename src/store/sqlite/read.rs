@@ -14,7 +14,8 @@ pub(super) const PENDING: &str = "SELECT m.seq, m.lane, m.kind, m.class,
              WHERE d.seq = m.seq AND r.state = 0) END
      FROM messages m WHERE m.destination = ? AND m.state = 0 AND m.seq > ? ORDER BY m.seq LIMIT ?";
 
-pub(super) const FROZEN: &str = "SELECT r.id, r.method, r.path, r.body, r.idempotency_key, r.attempts,
+pub(super) const FROZEN: &str =
+    "SELECT r.id, r.method, r.path, r.body, r.idempotency_key, r.attempts,
         r.first_attempt_at, r.next_attempt_at
      FROM deliveries d JOIN requests r ON r.id = d.request_id
      WHERE d.seq = ? AND r.state = 0 ORDER BY d.position";
@@ -50,7 +51,8 @@ fn head(row: &SqliteRow) -> Result<Head, sqlx::Error> {
 
 /// Reads a message's type; another release may have stored one that this one does not know.
 pub(super) fn kind(text: &str) -> Result<MessageType, sqlx::Error> {
-    MessageType::parse(text).ok_or_else(|| sqlx::Error::Decode(format!("unknown type `{text}`").into()))
+    MessageType::parse(text)
+        .ok_or_else(|| sqlx::Error::Decode(format!("unknown type `{text}`").into()))
 }
 
 pub(super) async fn open(pool: &SqlitePool, seq: Seq) -> Result<Option<Job>, sqlx::Error> {
@@ -63,8 +65,11 @@ pub(super) async fn open(pool: &SqlitePool, seq: Seq) -> Result<Option<Job>, sql
     .await?;
     let Some(row) = row else { return Ok(None) };
     let is_planned: bool = row.try_get(4)?;
-    let requests =
-        if is_planned { frozen(&mut connection, seq).await? } else { Vec::new() };
+    let requests = if is_planned {
+        frozen(&mut connection, seq).await?
+    } else {
+        Vec::new()
+    };
     Ok(Some(Job {
         source: row.try_get(0)?,
         message_id: row.try_get(1)?,
@@ -80,7 +85,10 @@ pub(super) async fn frozen(
     connection: &mut SqliteConnection,
     seq: Seq,
 ) -> Result<Vec<FrozenRequest>, sqlx::Error> {
-    let rows = sqlx::query(FROZEN).bind(seq.0).fetch_all(connection).await?;
+    let rows = sqlx::query(FROZEN)
+        .bind(seq.0)
+        .fetch_all(connection)
+        .await?;
     rows.iter().map(frozen_request).collect()
 }
 

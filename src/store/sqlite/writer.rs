@@ -32,11 +32,29 @@ pub(super) enum Op {
         reply: Reply<Vec<Accepted>>,
         _permits: (OwnedSemaphorePermit, OwnedSemaphorePermit),
     },
-    Lease { ask: LeaseRequest, reply: Reply<Option<Lease>> },
-    Release { lease: Lease, reply: Reply<()> },
-    Freeze { lease: Lease, seq: Seq, plan: NewPlan, reply: Reply<Vec<FrozenRequest>> },
-    Settle { lease: Lease, settlement: Settlement, reply: Reply<()> },
-    Purge { times: purge::Times, reply: Reply<u64> },
+    Lease {
+        ask: LeaseRequest,
+        reply: Reply<Option<Lease>>,
+    },
+    Release {
+        lease: Lease,
+        reply: Reply<()>,
+    },
+    Freeze {
+        lease: Lease,
+        seq: Seq,
+        plan: NewPlan,
+        reply: Reply<Vec<FrozenRequest>>,
+    },
+    Settle {
+        lease: Lease,
+        settlement: Settlement,
+        reply: Reply<()>,
+    },
+    Purge {
+        times: purge::Times,
+        reply: Reply<u64>,
+    },
 }
 
 /// What an operation came to, to be told after the commit.
@@ -67,9 +85,18 @@ impl Writer {
         // Not bounded here: messages are by permits, everything else by the engine's bounds.
         let (sender, receiver) = mpsc::unbounded_channel();
         let (arrived, arrivals) = watch::channel(0);
-        let task = Task { connection, receiver, arrived, window };
+        let task = Task {
+            connection,
+            receiver,
+            arrived,
+            window,
+        };
         let task = tokio::spawn(task.run());
-        Self { ops: Mutex::new(Some(sender)), task: Mutex::new(Some(task)), arrivals }
+        Self {
+            ops: Mutex::new(Some(sender)),
+            task: Mutex::new(Some(task)),
+            arrivals,
+        }
     }
 
     /// Hands an operation over and waits for its answer. A caller that stops waiting does not undo it.
@@ -78,7 +105,11 @@ impl Writer {
         op: impl FnOnce(Reply<T>) -> Op,
     ) -> Result<Result<T, QueueError>, QueueError> {
         let (reply, answer) = oneshot::channel();
-        let sender = self.ops.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let sender = self
+            .ops
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone();
         let sender = sender.ok_or_else(|| unavailable(Closed))?;
         sender.send(op(reply)).map_err(|_| unavailable(Closed))?;
         drop(sender);
@@ -91,8 +122,15 @@ impl Writer {
 
     /// Writes what waits and closes the connection.
     pub(super) async fn close(&self) {
-        self.ops.lock().unwrap_or_else(PoisonError::into_inner).take();
-        let task = self.task.lock().unwrap_or_else(PoisonError::into_inner).take();
+        self.ops
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .take();
+        let task = self
+            .task
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .take();
         if let Some(task) = task
             && let Err(fault) = task.await
         {
@@ -115,8 +153,9 @@ impl Task {
             self.write(group).await;
         }
         // Fold the log into the file, so that a copy of the file alone is whole.
-        if let Err(fault) =
-            sqlx::query("PRAGMA wal_checkpoint(TRUNCATE)").execute(&mut self.connection).await
+        if let Err(fault) = sqlx::query("PRAGMA wal_checkpoint(TRUNCATE)")
+            .execute(&mut self.connection)
+            .await
         {
             warn!(%fault, "the database's log could not be folded in");
         }
@@ -129,7 +168,9 @@ impl Task {
         let mut messages = first.messages();
         let mut group = vec![first];
         while group.len() < GROUP_MAX && messages < GROUP_MESSAGES_MAX {
-            let Ok(op) = self.receiver.try_recv() else { break };
+            let Ok(op) = self.receiver.try_recv() else {
+                break;
+            };
             messages += op.messages();
             group.push(op);
         }
@@ -168,17 +209,21 @@ impl Task {
             op.answer(applied);
         }
         if has_messages {
-            self.arrived.send_modify(|count| *count = count.wrapping_add(1));
+            self.arrived
+                .send_modify(|count| *count = count.wrapping_add(1));
         }
     }
 
     async fn transaction(&mut self, group: &[Op]) -> Result<Vec<Applied>, sqlx::Error> {
-        sqlx::query("BEGIN IMMEDIATE").execute(&mut self.connection).await?;
+        sqlx::query("BEGIN IMMEDIATE")
+            .execute(&mut self.connection)
+            .await?;
         let result = apply(&mut self.connection, group, self.window).await;
         let result = match result {
-            Ok(applied) => {
-                sqlx::query("COMMIT").execute(&mut self.connection).await.map(|_| applied)
-            }
+            Ok(applied) => sqlx::query("COMMIT")
+                .execute(&mut self.connection)
+                .await
+                .map(|_| applied),
             Err(fault) => Err(fault),
         };
         if result.is_err() {
@@ -203,7 +248,9 @@ async fn apply(
         })
         .flatten()
         .collect();
-    let mut accepted = accept::accept(connection, &messages, window).await?.into_iter();
+    let mut accepted = accept::accept(connection, &messages, window)
+        .await?
+        .into_iter();
     let mut applied = Vec::with_capacity(group.len());
     for op in group {
         applied.push(match op {
@@ -212,12 +259,12 @@ async fn apply(
             }
             Op::Lease { ask, .. } => Applied::Leased(steps::lease(connection, ask).await?),
             Op::Release { lease, .. } => Applied::Stepped(steps::release(connection, lease).await?),
-            Op::Freeze { lease, seq, plan, .. } => {
-                Applied::Frozen(steps::freeze(connection, lease, *seq, plan).await?)
-            }
-            Op::Settle { lease, settlement, .. } => {
-                Applied::Stepped(steps::settle(connection, lease, settlement).await?)
-            }
+            Op::Freeze {
+                lease, seq, plan, ..
+            } => Applied::Frozen(steps::freeze(connection, lease, *seq, plan).await?),
+            Op::Settle {
+                lease, settlement, ..
+            } => Applied::Stepped(steps::settle(connection, lease, settlement).await?),
             Op::Purge { times, .. } => Applied::Purged(purge::purge(connection, times).await?),
         });
     }
@@ -235,7 +282,9 @@ impl Op {
     /// Tells what it came to. Whoever asked may have gone away: that is no fault.
     fn answer(self, applied: Applied) {
         match (self, applied) {
-            (Op::Accept { reply, .. }, Applied::Accepted(accepted)) => drop(reply.send(Ok(accepted))),
+            (Op::Accept { reply, .. }, Applied::Accepted(accepted)) => {
+                drop(reply.send(Ok(accepted)))
+            }
             (Op::Lease { reply, .. }, Applied::Leased(lease)) => drop(reply.send(Ok(lease))),
             (Op::Release { reply, .. } | Op::Settle { reply, .. }, Applied::Stepped(result)) => {
                 drop(reply.send(result));

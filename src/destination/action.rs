@@ -1,0 +1,143 @@
+//! The actions of Segment's Loops destination: their fields and default mappings, as its published
+//! definition has them.
+
+use super::field::{Field, FieldKind};
+use crate::segment::Value;
+use crate::segment::value::Object;
+
+/// What a subscription does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum ActionKind {
+    /// Creates a contact or updates it.
+    CreateOrUpdateContact,
+    /// Sends an event.
+    SendEvent,
+    /// Deletes a contact.
+    DeleteContact,
+}
+
+// In the order in which Segment's validation tells mistakes.
+const CONTACT_FIELDS: [Field; 10] = [
+    Field::new("createdAt", "Contact Created Date", FieldKind::Date),
+    Field::new(
+        "customAttributes",
+        "Custom Contact Attributes",
+        FieldKind::Object,
+    ),
+    Field::new("email", "Contact Email", FieldKind::Email),
+    Field::new("firstName", "First Name", FieldKind::Text),
+    Field::new("lastName", "Last Name", FieldKind::Text),
+    Field::new("mailingLists", "Mailing Lists", FieldKind::Object),
+    Field::new("source", "Source", FieldKind::Text),
+    Field::new("subscribed", "Subscribed", FieldKind::Boolean),
+    Field::new("userGroup", "User Group", FieldKind::Text),
+    Field::new("userId", "User ID", FieldKind::Text).required(),
+];
+
+const EVENT_FIELDS: [Field; 5] = [
+    Field::new("contactProperties", "Contact Properties", FieldKind::Object),
+    Field::new("email", "Contact Email", FieldKind::Email),
+    Field::new("eventName", "Event Name", FieldKind::Text).required(),
+    Field::new("eventProperties", "Event Properties", FieldKind::Object),
+    Field::new("userId", "User ID", FieldKind::Text).required(),
+];
+
+const DELETE_FIELDS: [Field; 1] = [Field::new("userId", "User ID", FieldKind::Text).required()];
+
+impl ActionKind {
+    /// All of them.
+    pub const ALL: [ActionKind; 3] = [
+        ActionKind::CreateOrUpdateContact,
+        ActionKind::SendEvent,
+        ActionKind::DeleteContact,
+    ];
+
+    /// As Segment's configuration names it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            ActionKind::CreateOrUpdateContact => "createOrUpdateContact",
+            ActionKind::SendEvent => "sendEvent",
+            ActionKind::DeleteContact => "deleteContact",
+        }
+    }
+
+    /// The name of its default subscription.
+    pub fn title(self) -> &'static str {
+        match self {
+            ActionKind::CreateOrUpdateContact => "Create or update a contact",
+            ActionKind::SendEvent => "Send an event",
+            ActionKind::DeleteContact => "Delete a contact",
+        }
+    }
+
+    /// The trigger of its default subscription.
+    pub fn default_trigger(self) -> &'static str {
+        match self {
+            ActionKind::CreateOrUpdateContact => "type = \"identify\"",
+            ActionKind::SendEvent => "type = \"track\"",
+            ActionKind::DeleteContact => "type = \"delete\"",
+        }
+    }
+
+    /// The mapping of its default subscription.
+    pub fn default_mapping(self) -> Value {
+        match self {
+            ActionKind::CreateOrUpdateContact => object([
+                ("email", first_of("$.traits.email", path("$.email"))),
+                ("userId", path("$.userId")),
+                ("firstName", path("$.traits.firstName")),
+                ("lastName", path("$.traits.lastName")),
+                ("userGroup", path("$.traits.userGroup")),
+                (
+                    "source",
+                    first_of("$.traits.source", Value::from("Segment")),
+                ),
+                ("customAttributes", path("$.traits")),
+            ]),
+            ActionKind::SendEvent => object([
+                (
+                    "email",
+                    first_of("$.properties.email", path("$.context.traits.email")),
+                ),
+                ("userId", path("$.userId")),
+                ("eventName", path("$.event")),
+                ("eventProperties", path("$.properties")),
+            ]),
+            ActionKind::DeleteContact => object([("userId", path("$.userId"))]),
+        }
+    }
+
+    /// Its fields, in the order in which mistakes are told.
+    pub(super) fn fields(self) -> &'static [Field] {
+        match self {
+            ActionKind::CreateOrUpdateContact => &CONTACT_FIELDS,
+            ActionKind::SendEvent => &EVENT_FIELDS,
+            ActionKind::DeleteContact => &DELETE_FIELDS,
+        }
+    }
+}
+
+fn object<const N: usize>(fields: [(&str, Value); N]) -> Value {
+    Value::Object(
+        fields
+            .into_iter()
+            .map(|(key, value)| (key.to_owned(), value))
+            .collect::<Object>(),
+    )
+}
+
+fn path(text: &str) -> Value {
+    object([("@path", Value::from(text))])
+}
+
+/// What is at a path if something is there, else another value.
+fn first_of(text: &str, otherwise: Value) -> Value {
+    object([(
+        "@if",
+        object([
+            ("exists", path(text)),
+            ("then", path(text)),
+            ("else", otherwise),
+        ]),
+    )])
+}

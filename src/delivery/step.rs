@@ -12,7 +12,7 @@ use tracing::{debug, error, info, warn};
 use super::backoff::RetryOptions;
 use super::disposition::Disposition;
 use crate::clock::SharedClock;
-use crate::destination::{Destination, PlannedDelivery};
+use crate::destination::{ActionKind, Destination, PlannedDelivery};
 use crate::loops::{Call, Client, Endpoint, Reply, Slot};
 use crate::queue::{
     Attempt, Consequence, Failure, FrozenRequest, Head, Job, Lease, NewDelivery, NewPlan,
@@ -117,9 +117,7 @@ impl Stepper {
             .iter()
             .filter(|delivery| delivery.outcome.is_err())
         {
-            counter!(telemetry::DELIVERIES, "destination" => self.name.clone(),
-                "action" => delivery.action.as_str(), "outcome" => "invalid")
-            .increment(1);
+            self.count(delivery.action, "invalid");
         }
         debug!(
             destination = self.name,
@@ -168,8 +166,25 @@ impl Stepper {
             attempt,
             consequence,
         };
+        let ended = match &settlement.consequence {
+            Consequence::Delivered => Some("delivered".to_owned()),
+            Consequence::Failed(failure) => Some(failure.reason.clone()),
+            Consequence::Retry(_) | Consequence::Hold => None,
+        };
         self.queue.settle(lease, settlement).await?;
+        if let (Some(ended), Some(endpoint)) = (ended, Endpoint::from_path(&request.path)) {
+            self.count(ActionKind::at(endpoint), &ended);
+        }
         Ok(outcome)
+    }
+
+    fn count(&self, action: ActionKind, outcome: &str) {
+        let labels = [
+            ("destination", self.name.clone()),
+            ("action", action.as_str().to_owned()),
+            ("outcome", outcome.to_owned()),
+        ];
+        counter!(telemetry::DELIVERIES, &labels).increment(1);
     }
 
     fn consequence(

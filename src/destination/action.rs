@@ -2,6 +2,7 @@
 //! definition has them.
 
 use super::field::{Field, FieldKind};
+use crate::loops::Endpoint;
 use crate::segment::Value;
 use crate::segment::value::Object;
 
@@ -58,6 +59,15 @@ impl ActionKind {
             ActionKind::CreateOrUpdateContact => "createOrUpdateContact",
             ActionKind::SendEvent => "sendEvent",
             ActionKind::DeleteContact => "deleteContact",
+        }
+    }
+
+    /// The action whose requests go there.
+    pub fn at(endpoint: Endpoint) -> Self {
+        match endpoint {
+            Endpoint::UpdateContact => ActionKind::CreateOrUpdateContact,
+            Endpoint::SendEvent => ActionKind::SendEvent,
+            Endpoint::DeleteContact => ActionKind::DeleteContact,
         }
     }
 

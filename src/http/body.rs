@@ -15,6 +15,9 @@ use super::error::{ApiError, Contract};
 /// The budget is counted in units of this many bytes, so that a semaphore's counter can hold it.
 pub(super) const BUDGET_UNIT: usize = 1_024;
 
+/// How much of a body that is too large is read on, after inflating.
+const DRAIN_BYTES_MAX: usize = 64 * 1024 * 1024;
+
 /// A body in memory; its part of the budget is given back when it is dropped.
 #[derive(Debug)]
 pub(super) struct ReadBody {
@@ -72,6 +75,7 @@ async fn collect(
             continue;
         };
         if bytes.len() + chunk.len() > bytes_max {
+            drain(body).await;
             return Err(ApiError::too_large(format!(
                 "the body has more than {bytes_max} bytes (after inflating): send smaller batches, or raise server.body_bytes_max"
             )));
@@ -91,4 +95,16 @@ async fn collect(
         bytes: bytes.freeze(),
         _permits: permits,
     })
+}
+
+/// Reads on for a while without keeping anything: a client that is still writing when the connection
+/// is closed would see a broken connection instead of the answer, and send it all again.
+async fn drain(mut body: Body) {
+    let mut drained = 0;
+    while drained < DRAIN_BYTES_MAX {
+        match body.frame().await {
+            Some(Ok(frame)) => drained += frame.data_ref().map_or(0, Bytes::len),
+            Some(Err(_)) | None => return,
+        }
+    }
 }

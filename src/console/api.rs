@@ -35,6 +35,7 @@ pub fn router(state: AdminState) -> Router {
     Router::new()
         .route("/api/messages", get(of_person))
         .route("/api/messages/{message_id}", get(of_id))
+        .method_not_allowed_fallback(crate::http::error::wrong_method)
         .with_state(state)
 }
 

@@ -134,7 +134,7 @@ pub(super) async fn no_such_path(uri: Uri) -> Response {
 }
 
 /// The answer for a method that a path does not have; axum adds `Allow`.
-pub(super) async fn wrong_method(method: Method, uri: Uri) -> Response {
+pub async fn wrong_method(method: Method, uri: Uri) -> Response {
     let is_tracking = uri.path().starts_with("/v1/");
     let message = format!(
         "{method} is not for this path: messages are sent with POST, the rest is asked with GET"

@@ -24,7 +24,7 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::http::{HeaderName, Method, header};
-use axum::routing::{get, post};
+use axum::routing::{any, get, post};
 use tokio::sync::{Semaphore, watch};
 use tower_http::cors::{AllowOrigin, CorsLayer};
 use tower_http::decompression::RequestDecompressionLayer;
@@ -109,18 +109,23 @@ pub fn router(state: HttpState) -> Router {
             "/webhook/{source}",
             post(webhook::take).put(webhook::take).patch(webhook::take),
         )
-        .route("/destination", post(subscription::take));
-    let taken = tracking::routes()
-        .layer(cors())
-        .merge(ingest)
-        .layer(inflate);
+        .route("/destination", post(subscription::take))
+        .method_not_allowed_fallback(error::wrong_method);
+    // CORS goes around the errors too: an answer that a page may not see is a network error to
+    // analytics.js, which then repeats what it should have dropped.
+    let tracking = tracking::routes()
+        .method_not_allowed_fallback(error::wrong_method)
+        .route("/v1/{*path}", any(error::no_such_path))
+        .layer(cors());
     let asked = Router::new()
         .route("/healthz", get(health::alive))
         .route("/readyz", get(health::ready))
-        .route("/metrics", get(health::metrics));
-    taken
+        .route("/metrics", get(health::metrics))
+        .method_not_allowed_fallback(error::wrong_method);
+    tracking
+        .merge(ingest)
+        .layer(inflate)
         .merge(asked)
-        .method_not_allowed_fallback(error::wrong_method)
         .fallback(error::no_such_path)
         .with_state(state)
 }

@@ -15,3 +15,4 @@ mod rate;
 mod seen;
 mod stop;
 mod tidy;
+mod wire;

@@ -1,5 +1,11 @@
 //! Black-box tests: the program itself, over HTTP and the command line, with a scripted Loops.
 //! One file for each promise.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::print_stderr,
+    reason = "a test that cannot go on shall say so and fail"
+)]
 
 mod support;
 

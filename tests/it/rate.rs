@@ -44,8 +44,7 @@ async fn moments(
         .collect();
     service.accept("/v1/batch", json!({"batch": batch})).await;
     loops.notes(count).await;
-    let moments = moments.lock().unwrap().clone();
-    moments
+    std::mem::take(&mut moments.lock().unwrap())
 }
 
 #[tokio::test]

@@ -1,0 +1,284 @@
+//! Acknowledged messages a second, as ratios in one run. One command: `cargo bench --bench ingest`.
+//!
+//! Three servers in this process, each loaded by 64 connections in turn, round after round, so that a
+//! machine whose speed drifts does not favour one of them:
+//!
+//! * `parse`: a bare axum server that parses the same JSON and answers;
+//! * `insert`: the same, with a bare SQLite insert in group commit before the answer;
+//! * `ours`: the service, from the socket to the durable inbox.
+//!
+//! The load shares the machine's cores with the servers: only the ratios mean something.
+#![allow(
+    clippy::unwrap_used,
+    clippy::print_stdout,
+    reason = "a benchmark that cannot go on shall say so and end"
+)]
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use axum::Router;
+use axum::body::Bytes;
+use axum::extract::State;
+use axum::routing::post;
+use base64::Engine as _;
+use segment_loops::app::App;
+use segment_loops::clock::SystemClock;
+use segment_loops::config::{self, Flags};
+use segment_loops::http::server::{ServerLimits, serve};
+use sqlx::ConnectOptions as _;
+use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqliteSynchronous};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{mpsc, oneshot};
+use tokio_util::sync::CancellationToken;
+
+const CONNECTIONS: usize = 64;
+const ROUNDS: usize = 5;
+const ROUND: Duration = Duration::from_secs(2);
+const BATCH: usize = 100;
+
+static NEXT_ID: AtomicU64 = AtomicU64::new(0);
+
+fn main() {
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .unwrap();
+    runtime.block_on(run());
+    // Servers are left where they are: the process ends.
+    runtime.shutdown_background();
+}
+
+async fn run() {
+    let folder = tempfile::tempdir().unwrap();
+    let parse = serve_bare(Router::new().fallback(post(parse))).await;
+    let inserter = inserter(folder.path()).await;
+    let insert = serve_bare(Router::new().fallback(post(insert)).with_state(inserter)).await;
+    let ours = serve_ours(folder.path()).await;
+    for (what, path, of) in [
+        ("single calls", "/v1/track", 1),
+        ("batches of 100", "/v1/batch", BATCH),
+    ] {
+        println!("{what}, {CONNECTIONS} connections, {ROUNDS} rounds of {ROUND:?} each:");
+        let mut rounds: [Vec<Load>; 3] = Default::default();
+        for _ in 0..ROUNDS {
+            for (rounds, address) in rounds.iter_mut().zip([parse, insert, ours]) {
+                rounds.push(load(address, path, of).await);
+            }
+        }
+        let [parse, insert, ours] = rounds.map(Figures::of);
+        for (name, figures) in [("parse", &parse), ("insert", &insert), ("ours", &ours)] {
+            println!(
+                "  {name:7} {:>8.0} messages/s (median of rounds), p99 {:.1} ms",
+                figures.rate, figures.p99_ms
+            );
+        }
+        println!("  ours / parse  = {:.2}", ours.rate / parse.rate);
+        println!("  ours / insert = {:.2}", ours.rate / insert.rate);
+    }
+}
+
+struct Load {
+    rate: f64,
+    p99_ms: f64,
+}
+
+struct Figures {
+    rate: f64,
+    p99_ms: f64,
+}
+
+impl Figures {
+    fn of(mut rounds: Vec<Load>) -> Self {
+        let middle = rounds.len() / 2;
+        rounds.sort_by(|one, other| one.rate.total_cmp(&other.rate));
+        let rate = rounds[middle].rate;
+        rounds.sort_by(|one, other| one.p99_ms.total_cmp(&other.p99_ms));
+        Self {
+            rate,
+            p99_ms: rounds[middle].p99_ms,
+        }
+    }
+}
+
+/// A round of load; fails unless every answer is 200.
+async fn load(address: SocketAddr, path: &'static str, of: usize) -> Load {
+    let began = Instant::now();
+    let clients: Vec<_> = (0..CONNECTIONS)
+        .map(|_| tokio::spawn(client(address, path, of, began + ROUND)))
+        .collect();
+    let mut times = Vec::new();
+    for client in clients {
+        times.extend(client.await.unwrap());
+    }
+    let took = began.elapsed().as_secs_f64();
+    times.sort_unstable();
+    let p99 = times[times.len() * 99 / 100];
+    Load {
+        rate: (times.len() * of) as f64 / took,
+        p99_ms: p99.as_secs_f64() * 1_000.0,
+    }
+}
+
+/// The least client that there can be: it must not take from the servers what is measured of them.
+async fn client(address: SocketAddr, path: &str, of: usize, until: Instant) -> Vec<Duration> {
+    let mut stream = TcpStream::connect(address).await.unwrap();
+    stream.set_nodelay(true).unwrap();
+    let key = base64::engine::general_purpose::STANDARD.encode("bench:");
+    let mut times = Vec::new();
+    let mut answer = vec![0; 4_096];
+    while Instant::now() < until {
+        let body = body(of);
+        let request = format!(
+            "POST {path} HTTP/1.1\r\nHost: bench\r\nAuthorization: Basic {key}\r\nContent-Length: {}\r\n\r\n{body}",
+            body.len()
+        );
+        let began = Instant::now();
+        stream.write_all(request.as_bytes()).await.unwrap();
+        // Every answer is small and comes in one piece.
+        let length = stream.read(&mut answer).await.unwrap();
+        times.push(began.elapsed());
+        assert!(
+            answer[..length].starts_with(b"HTTP/1.1 200"),
+            "{}",
+            String::from_utf8_lossy(&answer[..length])
+        );
+    }
+    times
+}
+
+/// A message as analytics-node sends it, some 600 bytes.
+fn message() -> String {
+    let id = NEXT_ID.fetch_add(1, Ordering::Relaxed);
+    format!(
+        r#"{{"type":"track","messageId":"node-next-1763900000000-{id:032x}","userId":"user_{}","event":"Order Completed","timestamp":"2026-11-23T12:00:00.000Z","sentAt":"2026-11-23T12:00:00.100Z","properties":{{"orderId":"o_{id}","total":39.95,"currency":"EUR","coupon":null,"products":[{{"sku":"a-1","price":19.95,"quantity":1}},{{"sku":"b-2","price":10,"quantity":2}}]}},"context":{{"library":{{"name":"@segment/analytics-node","version":"3.1.0"}},"locale":"de-DE","timezone":"Europe/Berlin","traits":{{"email":"user_{id}@example.com"}}}},"integrations":{{}},"_metadata":{{"nodeVersion":"20.20.2","jsRuntime":"node"}}}}"#,
+        id % 10_000
+    )
+}
+
+fn body(of: usize) -> String {
+    if of == 1 {
+        return message();
+    }
+    let messages: Vec<String> = (0..of).map(|_| message()).collect();
+    format!(
+        r#"{{"batch":[{}],"sentAt":"2026-11-23T12:00:00.100Z"}}"#,
+        messages.join(",")
+    )
+}
+
+async fn serve_bare(app: Router) -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let limits = ServerLimits {
+        header_timeout: Duration::from_secs(30),
+        connections_max: 1_000,
+    };
+    tokio::spawn(serve(
+        listener,
+        app,
+        limits,
+        CancellationToken::new(),
+        Duration::ZERO,
+    ));
+    address
+}
+
+async fn parse(body: Bytes) -> &'static str {
+    let value: serde_json::Value = serde_json::from_slice(&body).unwrap();
+    assert!(value.is_object());
+    r#"{"success":true}"#
+}
+
+type Inserter = mpsc::Sender<(Vec<String>, oneshot::Sender<()>)>;
+
+/// Inserts what waits in one transaction: SQLite in WAL with synchronous=FULL, no index.
+async fn inserter(folder: &std::path::Path) -> Inserter {
+    let mut connection = SqliteConnectOptions::new()
+        .filename(folder.join("bare.db"))
+        .create_if_missing(true)
+        .journal_mode(SqliteJournalMode::Wal)
+        .synchronous(SqliteSynchronous::Full)
+        .pragma("wal_autocheckpoint", "4000")
+        .disable_statement_logging()
+        .connect()
+        .await
+        .unwrap();
+    sqlx::query("CREATE TABLE bare (id INTEGER PRIMARY KEY, body TEXT)")
+        .execute(&mut connection)
+        .await
+        .unwrap();
+    let (sender, mut receiver) = mpsc::channel::<(Vec<String>, oneshot::Sender<()>)>(1_024);
+    tokio::spawn(async move {
+        while let Some(first) = receiver.recv().await {
+            let mut group = vec![first];
+            while group.len() < 512
+                && let Ok(next) = receiver.try_recv()
+            {
+                group.push(next);
+            }
+            sqlx::query("BEGIN IMMEDIATE")
+                .execute(&mut connection)
+                .await
+                .unwrap();
+            for body in group.iter().flat_map(|(bodies, _)| bodies) {
+                let insert = sqlx::query("INSERT INTO bare (body) VALUES (?)").bind(body.as_str());
+                insert.execute(&mut connection).await.unwrap();
+            }
+            sqlx::query("COMMIT")
+                .execute(&mut connection)
+                .await
+                .unwrap();
+            for (_, reply) in group {
+                let _ = reply.send(());
+            }
+        }
+    });
+    sender
+}
+
+async fn insert(State(inserter): State<Inserter>, body: Bytes) -> &'static str {
+    let value: serde_json::Value = serde_json::from_slice(&body).unwrap();
+    let bodies = match value.get("batch").and_then(serde_json::Value::as_array) {
+        Some(batch) => batch.iter().map(ToString::to_string).collect(),
+        None => vec![value.to_string()],
+    };
+    let (reply, done) = oneshot::channel();
+    inserter.send((bodies, reply)).await.unwrap();
+    done.await.unwrap();
+    r#"{"success":true}"#
+}
+
+/// The service, with a Loops that is not there: everything accepted stays pending.
+async fn serve_ours(folder: &std::path::Path) -> SocketAddr {
+    let environment = [
+        ("LOOPS_API_KEY", "bench"),
+        ("LOOPS_BASE_URL", "http://127.0.0.1:9/api/v1"),
+        ("SEGMENT_WRITE_KEY", "bench"),
+    ];
+    let environment = environment
+        .into_iter()
+        .map(|(name, value)| (name.to_owned(), value.to_owned()))
+        .collect();
+    let flags = Flags {
+        listen: Some(SocketAddr::from(([127, 0, 0, 1], 0))),
+        data: Some(folder.join("ours")),
+        ..Flags::default()
+    };
+    let config = config::load(&flags, environment).unwrap();
+    // Log lines are made as in production, and thrown away.
+    let lines = tracing_subscriber::fmt().json().with_writer(std::io::sink);
+    lines.init();
+    let metrics = metrics_exporter_prometheus::PrometheusBuilder::new()
+        .install_recorder()
+        .unwrap();
+    let app = App::start(config, Arc::new(SystemClock), metrics)
+        .await
+        .unwrap();
+    let address = app.address();
+    tokio::spawn(app.run(CancellationToken::new()));
+    address
+}

@@ -1,10 +1,10 @@
 //! From the socket to the inbox: Segment's three contracts, and what operators ask.
 //!
-//! * [`tracking`]: the HTTP Tracking API, to which any Segment SDK can be pointed.
-//! * [`webhook`]: Segment's Webhook destinations.
-//! * [`subscription`]: Segment's subscription (Developer Center) destination.
+//! * `tracking`: the HTTP Tracking API, to which any Segment SDK can be pointed.
+//! * `webhook`: Segment's Webhook destinations.
+//! * `subscription`: Segment's subscription (Developer Center) destination.
 //!
-//! All end in [`ingest`]: decode, stamp, store, answer. An answer of success means that every message
+//! All end in `ingest`: decode, stamp, store, answer. An answer of success means that every message
 //! it does not name as refused is on stable storage. Knows nothing of Loops.
 
 mod auth;

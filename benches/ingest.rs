@@ -43,10 +43,7 @@ const BATCH: usize = 100;
 static NEXT_ID: AtomicU64 = AtomicU64::new(0);
 
 fn main() {
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .enable_all()
-        .build()
-        .unwrap();
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
     runtime.block_on(run());
     // Servers are left where they are: the process ends.
     runtime.shutdown_background();
@@ -58,10 +55,9 @@ async fn run() {
     let inserter = inserter(folder.path()).await;
     let insert = serve_bare(Router::new().fallback(post(insert)).with_state(inserter)).await;
     let ours = serve_ours(folder.path()).await;
-    for (what, path, of) in [
-        ("single calls", "/v1/track", 1),
-        ("batches of 100", "/v1/batch", BATCH),
-    ] {
+    for (what, path, of) in
+        [("single calls", "/v1/track", 1), ("batches of 100", "/v1/batch", BATCH)]
+    {
         println!("{what}, {CONNECTIONS} connections, {ROUNDS} rounds of {ROUND:?} each:");
         let mut rounds: [Vec<Load>; 3] = Default::default();
         for _ in 0..ROUNDS {
@@ -97,19 +93,15 @@ impl Figures {
         rounds.sort_by(|one, other| one.rate.total_cmp(&other.rate));
         let rate = rounds[middle].rate;
         rounds.sort_by(|one, other| one.p99_ms.total_cmp(&other.p99_ms));
-        Self {
-            rate,
-            p99_ms: rounds[middle].p99_ms,
-        }
+        Self { rate, p99_ms: rounds[middle].p99_ms }
     }
 }
 
 /// A round of load; fails unless every answer is 200.
 async fn load(address: SocketAddr, path: &'static str, of: usize) -> Load {
     let began = Instant::now();
-    let clients: Vec<_> = (0..CONNECTIONS)
-        .map(|_| tokio::spawn(client(address, path, of, began + ROUND)))
-        .collect();
+    let clients: Vec<_> =
+        (0..CONNECTIONS).map(|_| tokio::spawn(client(address, path, of, began + ROUND))).collect();
     let mut times = Vec::new();
     for client in clients {
         times.extend(client.await.unwrap());
@@ -117,10 +109,7 @@ async fn load(address: SocketAddr, path: &'static str, of: usize) -> Load {
     let took = began.elapsed().as_secs_f64();
     times.sort_unstable();
     let p99 = times[times.len() * 99 / 100];
-    Load {
-        rate: (times.len() * of) as f64 / took,
-        p99_ms: p99.as_secs_f64() * 1_000.0,
-    }
+    Load { rate: (times.len() * of) as f64 / took, p99_ms: p99.as_secs_f64() * 1_000.0 }
 }
 
 /// The least client that there can be: it must not take from the servers what is measured of them.
@@ -164,26 +153,14 @@ fn body(of: usize) -> String {
         return message();
     }
     let messages: Vec<String> = (0..of).map(|_| message()).collect();
-    format!(
-        r#"{{"batch":[{}],"sentAt":"2026-11-23T12:00:00.100Z"}}"#,
-        messages.join(",")
-    )
+    format!(r#"{{"batch":[{}],"sentAt":"2026-11-23T12:00:00.100Z"}}"#, messages.join(","))
 }
 
 async fn serve_bare(app: Router) -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
-    let limits = ServerLimits {
-        header_timeout: Duration::from_secs(30),
-        connections_max: 1_000,
-    };
-    tokio::spawn(serve(
-        listener,
-        app,
-        limits,
-        CancellationToken::new(),
-        Duration::ZERO,
-    ));
+    let limits = ServerLimits { header_timeout: Duration::from_secs(30), connections_max: 1_000 };
+    tokio::spawn(serve(listener, app, limits, CancellationToken::new(), Duration::ZERO));
     address
 }
 
@@ -220,18 +197,12 @@ async fn inserter(folder: &std::path::Path) -> Inserter {
             {
                 group.push(next);
             }
-            sqlx::query("BEGIN IMMEDIATE")
-                .execute(&mut connection)
-                .await
-                .unwrap();
+            sqlx::query("BEGIN IMMEDIATE").execute(&mut connection).await.unwrap();
             for body in group.iter().flat_map(|(bodies, _)| bodies) {
                 let insert = sqlx::query("INSERT INTO bare (body) VALUES (?)").bind(body.as_str());
                 insert.execute(&mut connection).await.unwrap();
             }
-            sqlx::query("COMMIT")
-                .execute(&mut connection)
-                .await
-                .unwrap();
+            sqlx::query("COMMIT").execute(&mut connection).await.unwrap();
             for (_, reply) in group {
                 let _ = reply.send(());
             }
@@ -259,10 +230,8 @@ async fn serve_ours(folder: &std::path::Path) -> SocketAddr {
         ("LOOPS_BASE_URL", "http://127.0.0.1:9/api/v1"),
         ("SEGMENT_WRITE_KEY", "bench"),
     ];
-    let environment = environment
-        .into_iter()
-        .map(|(name, value)| (name.to_owned(), value.to_owned()))
-        .collect();
+    let environment =
+        environment.into_iter().map(|(name, value)| (name.to_owned(), value.to_owned())).collect();
     let flags = Flags {
         listen: Some(SocketAddr::from(([127, 0, 0, 1], 0))),
         data: Some(folder.join("ours")),
@@ -272,12 +241,8 @@ async fn serve_ours(folder: &std::path::Path) -> SocketAddr {
     // Log lines are made as in production, and thrown away.
     let lines = tracing_subscriber::fmt().json().with_writer(std::io::sink);
     lines.init();
-    let metrics = metrics_exporter_prometheus::PrometheusBuilder::new()
-        .install_recorder()
-        .unwrap();
-    let app = App::start(config, Arc::new(SystemClock), metrics)
-        .await
-        .unwrap();
+    let metrics = metrics_exporter_prometheus::PrometheusBuilder::new().install_recorder().unwrap();
+    let app = App::start(config, Arc::new(SystemClock), metrics).await.unwrap();
     let address = app.address();
     tokio::spawn(app.run(CancellationToken::new()));
     address

@@ -119,17 +119,7 @@ impl App {
         let address = listener.local_addr().map_err(listen_error)?;
         let router = router(&config, &planner, &store, &clock, &metrics);
         let limits = server_limits(&config.server);
-        Ok(Self {
-            listener,
-            address,
-            router,
-            limits,
-            grace,
-            store,
-            engines,
-            clock,
-            metrics,
-        })
+        Ok(Self { listener, address, router, limits, grace, store, engines, clock, metrics })
     }
 
     /// Where it listens.
@@ -157,11 +147,7 @@ impl App {
         chores.shutdown().await;
         let mut pending = 0;
         for name in &names {
-            pending += self
-                .store
-                .depth(name)
-                .await
-                .map_or(0, |depth: Depth| depth.messages);
+            pending += self.store.depth(name).await.map_or(0, |depth: Depth| depth.messages);
         }
         self.store.close().await;
         info!(pending, "stopped");
@@ -182,10 +168,8 @@ fn subscription_line(error: &SubscriptionError) -> String {
 
 async fn open_store(config: &Config) -> Result<SqliteStore, AppError> {
     let folder = &config.store.data;
-    std::fs::create_dir_all(folder).map_err(|source| AppError::Folder {
-        folder: folder.display().to_string(),
-        source,
-    })?;
+    std::fs::create_dir_all(folder)
+        .map_err(|source| AppError::Folder { folder: folder.display().to_string(), source })?;
     SqliteStore::open(SqliteOptions {
         path: folder.join(DATABASE),
         duplicate_window: hours(config.store.duplicate_window_h),
@@ -212,10 +196,8 @@ fn client(
         connect_timeout: Duration::from_millis(config.delivery.connect_timeout_ms),
         timeout: Duration::from_millis(config.delivery.timeout_ms),
     };
-    Client::new(&options, Arc::clone(clock)).map_err(|source| AppError::Destination {
-        name: name.to_owned(),
-        source,
-    })
+    Client::new(&options, Arc::clone(clock))
+        .map_err(|source| AppError::Destination { name: name.to_owned(), source })
 }
 
 fn engine_options(config: &Config, holder: &str, grace: Duration) -> EngineOptions {
@@ -226,7 +208,7 @@ fn engine_options(config: &Config, holder: &str, grace: Duration) -> EngineOptio
         retry: RetryOptions {
             min: Duration::from_millis(config.delivery.retry_min_ms),
             max: Duration::from_millis(config.delivery.retry_max_ms),
-            window: hours(config.delivery.retry_window_h),
+            window: Duration::from_millis(config.delivery.retry_window_ms),
         },
         grace,
     }
@@ -249,18 +231,13 @@ fn router(
         http_limits(&config.server),
         Arc::new(move || metrics.render()),
     ));
-    let admin = api::router(AdminState {
-        log,
-        token: config.server.admin_token.clone(),
-    });
+    let admin = api::router(AdminState { log, token: config.server.admin_token.clone() });
     ingest.merge(admin)
 }
 
 fn sources(config: &Config, planner: &Destination) -> Sources {
-    let usable: HashSet<MessageType> = MessageType::ALL
-        .into_iter()
-        .filter(|kind| planner.takes(*kind))
-        .collect();
+    let usable: HashSet<MessageType> =
+        MessageType::ALL.into_iter().filter(|kind| planner.takes(*kind)).collect();
     let sources = config.sources.iter().map(|(name, source)| Source {
         name: name.clone(),
         destination: source.destination.clone(),

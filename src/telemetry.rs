@@ -38,16 +38,10 @@ pub fn start(level: &str, as_json: bool) -> PrometheusHandle {
         Ok(filter) => (filter, None),
         Err(problem) => (EnvFilter::new("info"), Some(problem)),
     };
-    let lines = tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(std::io::stderr);
+    let lines = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
     // A second start in one process (tests) keeps the first subscriber.
     let _ = if as_json {
-        lines
-            .json()
-            .flatten_event(true)
-            .with_current_span(false)
-            .try_init()
+        lines.json().flatten_event(true).with_current_span(false).try_init()
     } else {
         lines.try_init()
     };
@@ -60,10 +54,9 @@ pub fn start(level: &str, as_json: bool) -> PrometheusHandle {
 /// Describes the metrics and gives the handle that renders them.
 fn metrics_recorder() -> PrometheusHandle {
     let builder = PrometheusBuilder::new();
-    let recorder = match builder.set_buckets_for_metric(
-        Matcher::Full(LOOPS_REQUEST_SECONDS.to_owned()),
-        &LOOPS_SECONDS,
-    ) {
+    let recorder = match builder
+        .set_buckets_for_metric(Matcher::Full(LOOPS_REQUEST_SECONDS.to_owned()), &LOOPS_SECONDS)
+    {
         Ok(builder) => builder.build_recorder(),
         // Only an empty list of bounds is refused, and ours is not.
         Err(_) => PrometheusBuilder::new().build_recorder(),
@@ -82,20 +75,11 @@ fn describe() {
     describe_counter!(MESSAGES_DUPLICATE, "Messages that had been accepted before");
     describe_counter!(MESSAGES_REFUSED, "Messages refused");
     describe_counter!(DELIVERIES, "Deliveries that ended");
-    describe_counter!(
-        LOOPS_REQUESTS,
-        "Requests made to Loops; status 0: no answer"
-    );
+    describe_counter!(LOOPS_REQUESTS, "Requests made to Loops; status 0: no answer");
     describe_histogram!(LOOPS_REQUEST_SECONDS, "Duration of requests to Loops");
     describe_gauge!(QUEUE_DEPTH, "Messages that are pending");
     describe_gauge!(QUEUE_OLDEST_SECONDS, "Age of the oldest pending message");
     describe_gauge!(RATE_LIMIT, "Requests a second in force");
-    describe_gauge!(
-        DESTINATION_PAUSED,
-        "1 while Loops refuses the key of the destination"
-    );
-    describe_gauge!(
-        LEASE_HELD,
-        "1 while this process delivers for the destination"
-    );
+    describe_gauge!(DESTINATION_PAUSED, "1 while Loops refuses the key of the destination");
+    describe_gauge!(LEASE_HELD, "1 while this process delivers for the destination");
 }

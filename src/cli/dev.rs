@@ -67,12 +67,7 @@ pub(super) fn run(args: DevArgs) -> Result<(), CliError> {
             tokio::spawn(async move { serve(&sandbox, sandbox_listener, stop).await })
         };
         let app = App::start(config, Arc::new(SystemClock), metrics).await?;
-        say(&what_next(
-            app.address(),
-            sandbox_address,
-            &data,
-            throw_away.is_some(),
-        ));
+        say(&what_next(app.address(), sandbox_address, &data, throw_away.is_some()));
         let pending = app.run(stop).await?;
         sandbox_stop.cancel();
         // A sandbox that panicked has said so already.
@@ -98,11 +93,7 @@ fn settings(sandbox: SocketAddr) -> HashMap<String, String> {
 }
 
 fn what_next(service: SocketAddr, sandbox: SocketAddr, data: &Path, is_throw_away: bool) -> String {
-    let kept = if is_throw_away {
-        "thrown away at the end"
-    } else {
-        "kept"
-    };
+    let kept = if is_throw_away { "thrown away at the end" } else { "kept" };
     format!(
         r#"
 segment-loops listens at http://{service}, with a simulated Loops at http://{sandbox}.

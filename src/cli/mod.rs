@@ -74,10 +74,7 @@ pub fn run() -> ExitCode {
 }
 
 /// Prints an error and what caused it.
-#[allow(
-    clippy::print_stderr,
-    reason = "the one place where the command line speaks of failure"
-)]
+#[allow(clippy::print_stderr, reason = "the one place where the command line speaks of failure")]
 fn report(error: &CliError) {
     eprintln!("error: {error}");
     let mut cause = std::error::Error::source(error);
@@ -88,10 +85,7 @@ fn report(error: &CliError) {
 }
 
 /// Prints a line for people on standard output.
-#[allow(
-    clippy::print_stdout,
-    reason = "the one place where the command line speaks"
-)]
+#[allow(clippy::print_stdout, reason = "the one place where the command line speaks")]
 fn say(text: &str) {
     // A closed pipe (`segment-loops dev | head`) must not end the service.
     use std::io::Write as _;
@@ -103,10 +97,7 @@ fn runtime() -> Result<tokio::runtime::Runtime, CliError> {
     tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()
-        .map_err(|source| CliError::Io {
-            what: "the runtime did not start".to_owned(),
-            source,
-        })
+        .map_err(|source| CliError::Io { what: "the runtime did not start".to_owned(), source })
 }
 
 /// Cancelled at Ctrl-C or SIGTERM; a second one ends the process at once.

@@ -84,20 +84,13 @@ impl FaultArgs {
 
 /// Makes a sandbox for the team that the documentation speaks of.
 pub(super) fn new_sandbox(api_key: Option<Secret>, faults: Faults) -> Sandbox {
-    let options = SandboxOptions {
-        api_key,
-        team_name: "Sandbox".to_owned(),
-        faults,
-    };
+    let options = SandboxOptions { api_key, team_name: "Sandbox".to_owned(), faults };
     Sandbox::new(options, Arc::new(SystemClock))
 }
 
 /// Listens, and tells where (for port 0).
 pub(super) async fn listen(address: SocketAddr) -> Result<(TcpListener, SocketAddr), CliError> {
-    let error = |source| CliError::Io {
-        what: format!("cannot listen on {address}"),
-        source,
-    };
+    let error = |source| CliError::Io { what: format!("cannot listen on {address}"), source };
     let listener = TcpListener::bind(address).await.map_err(error)?;
     let address = listener.local_addr().map_err(error)?;
     Ok((listener, address))
@@ -109,10 +102,8 @@ pub(super) async fn serve(
     listener: TcpListener,
     stop: tokio_util::sync::CancellationToken,
 ) {
-    let limits = ServerLimits {
-        header_timeout: std::time::Duration::from_secs(10),
-        connections_max: 1_024,
-    };
+    let limits =
+        ServerLimits { header_timeout: std::time::Duration::from_secs(10), connections_max: 1_024 };
     let grace = std::time::Duration::from_secs(1);
     server::serve(listener, sandbox.router(), limits, stop, grace).await;
 }

@@ -58,18 +58,8 @@ pub struct DestinationConfig {
 
 /// Checks the tree; `place` names the file, or the environment where there is none.
 pub(super) fn check(tree: Tree, place: &str) -> Result<Config, ConfigError> {
-    let mut check = Check {
-        place,
-        mistakes: Vec::new(),
-    };
-    let Tree {
-        mut server,
-        store,
-        delivery,
-        log,
-        sources,
-        destinations,
-    } = tree;
+    let mut check = Check { place, mistakes: Vec::new() };
+    let Tree { mut server, store, delivery, log, sources, destinations } = tree;
     server.admin_token = check.secret(
         "server.admin_token",
         server.admin_token.take(),
@@ -83,22 +73,13 @@ pub(super) fn check(tree: Tree, place: &str) -> Result<Config, ConfigError> {
         check.mistake("sources", "there is none: set SEGMENT_WRITE_KEY to a key of your own choice that your senders will use, or add [sources.NAME] with write_keys to a file given with --config");
     }
     let known: Vec<String> = destinations.keys().cloned().collect();
-    let destinations = check.each(destinations, "destinations", |check, key, tree| {
-        check.destination(key, tree)
-    });
-    let sources = check.each(sources, "sources", |check, key, tree| {
-        check.source(key, tree, &known)
-    });
+    let destinations =
+        check.each(destinations, "destinations", |check, key, tree| check.destination(key, tree));
+    let sources =
+        check.each(sources, "sources", |check, key, tree| check.source(key, tree, &known));
     check.write_keys_once(&sources);
     if check.mistakes.is_empty() {
-        return Ok(Config {
-            server,
-            store,
-            delivery,
-            log,
-            sources,
-            destinations,
-        });
+        return Ok(Config { server, store, delivery, log, sources, destinations });
     }
     Err(ConfigError(check.mistakes))
 }
@@ -140,11 +121,8 @@ impl Check<'_> {
     }
 
     fn destination(&mut self, key: &str, tree: DestinationTree) -> Option<DestinationConfig> {
-        let api_key = self.secret(
-            &format!("{key}.api_key"),
-            tree.api_key,
-            tree.api_key_file.as_deref(),
-        );
+        let api_key =
+            self.secret(&format!("{key}.api_key"), tree.api_key, tree.api_key_file.as_deref());
         let base_url = tree.base_url.unwrap_or_else(|| BASE_URL_DEFAULT.to_owned());
         if !base_url.starts_with("https://") && !base_url.starts_with("http://") {
             self.mistake(
@@ -159,17 +137,10 @@ impl Check<'_> {
             );
         }
         match api_key {
-            Some(api_key) => Some(DestinationConfig {
-                api_key,
-                base_url,
-                rate: tree.rate,
-            }),
+            Some(api_key) => Some(DestinationConfig { api_key, base_url, rate: tree.rate }),
             None => {
-                let hint = if key == "destinations.default" {
-                    "set LOOPS_API_KEY, or "
-                } else {
-                    ""
-                };
+                let hint =
+                    if key == "destinations.default" { "set LOOPS_API_KEY, or " } else { "" };
                 self.mistake(
                     &format!("{key}.api_key"),
                     format!("there is no API key: {hint}give api_key or api_key_file (from Loops: Settings, API); to try the program without an account: segment-loops dev"),
@@ -183,29 +154,16 @@ impl Check<'_> {
         let write_keys = tree.write_keys.into_list();
         let keys_key = format!("{key}.write_keys");
         if write_keys.is_empty() {
-            let hint = if key == "sources.default" {
-                "set SEGMENT_WRITE_KEY, or "
-            } else {
-                ""
-            };
-            self.mistake(
-                &keys_key,
-                format!("there is no write key: {hint}give at least one"),
-            );
+            let hint = if key == "sources.default" { "set SEGMENT_WRITE_KEY, or " } else { "" };
+            self.mistake(&keys_key, format!("there is no write key: {hint}give at least one"));
         }
-        if write_keys
-            .iter()
-            .any(|write_key| write_key.expose().trim().is_empty())
-        {
+        if write_keys.iter().any(|write_key| write_key.expose().trim().is_empty()) {
             self.mistake(
                 &keys_key,
                 "a write key is empty: give a text that only your senders know",
             );
         }
-        if write_keys
-            .iter()
-            .any(|write_key| write_key.expose().contains(':'))
-        {
+        if write_keys.iter().any(|write_key| write_key.expose().contains(':')) {
             self.mistake(
                 &keys_key,
                 "a write key holds a colon, which HTTP Basic authentication cannot carry",
@@ -226,10 +184,7 @@ impl Check<'_> {
             (Some(name), _) => {
                 self.mistake(
                     &format!("{key}.destination"),
-                    format!(
-                        "there is no destination `{name}`; there is: {}",
-                        known.join(", ")
-                    ),
+                    format!("there is no destination `{name}`; there is: {}", known.join(", ")),
                 );
                 return None;
             }
@@ -243,22 +198,14 @@ impl Check<'_> {
                 return None;
             }
         };
-        Some(SourceConfig {
-            write_keys,
-            webhook_secret,
-            webhook_token,
-            destination,
-        })
+        Some(SourceConfig { write_keys, webhook_secret, webhook_token, destination })
     }
 
     /// A secret given as such or in a file; an empty one counts as a mistake, not as none.
     fn secret(&mut self, key: &str, given: Option<Secret>, file: Option<&Path>) -> Option<Secret> {
         let secret = match (given, file) {
             (Some(_), Some(_)) => {
-                self.mistake(
-                    key,
-                    format!("give it either here or in {key}_file, not both"),
-                );
+                self.mistake(key, format!("give it either here or in {key}_file, not both"));
                 return None;
             }
             (Some(secret), None) => secret,
@@ -293,9 +240,7 @@ impl Check<'_> {
                 }
             }
         }
-        problems
-            .into_iter()
-            .for_each(|(key, problem)| self.mistake(&key, problem));
+        problems.into_iter().for_each(|(key, problem)| self.mistake(&key, problem));
     }
 
     fn limits(&mut self, server: &ServerConfig, store: &StoreConfig, delivery: &DeliveryConfig) {
@@ -305,20 +250,14 @@ impl Check<'_> {
             ("server.ack_timeout_ms", server.ack_timeout_ms),
             ("server.body_bytes_max", server.body_bytes_max as u64),
             ("server.message_bytes_max", server.message_bytes_max as u64),
-            (
-                "server.batch_messages_max",
-                server.batch_messages_max as u64,
-            ),
+            ("server.batch_messages_max", server.batch_messages_max as u64),
             ("server.connections_max", server.connections_max as u64),
-            (
-                "store.waiting_messages_max",
-                store.waiting_messages_max as u64,
-            ),
+            ("store.waiting_messages_max", store.waiting_messages_max as u64),
             ("store.waiting_bytes_max", store.waiting_bytes_max as u64),
             ("store.duplicate_window_h", store.duplicate_window_h),
             ("store.records_retention_h", store.records_retention_h),
             ("delivery.retry_min_ms", delivery.retry_min_ms),
-            ("delivery.retry_window_h", delivery.retry_window_h),
+            ("delivery.retry_window_ms", delivery.retry_window_ms),
             ("delivery.requests_max", delivery.requests_max as u64),
             ("delivery.connect_timeout_ms", delivery.connect_timeout_ms),
             ("delivery.timeout_ms", delivery.timeout_ms),
@@ -329,39 +268,40 @@ impl Check<'_> {
                 self.mistake(key, "must be 1 or more");
             }
         }
-        let ordered: [(&str, u64, &str, u64); 4] = [
+        let ordered = [
             (
                 "server.message_bytes_max",
-                server.message_bytes_max as u64,
+                server.message_bytes_max,
                 "server.body_bytes_max",
-                server.body_bytes_max as u64,
+                server.body_bytes_max,
             ),
             (
                 "server.body_bytes_max",
-                server.body_bytes_max as u64,
+                server.body_bytes_max,
                 "server.body_budget_bytes",
-                server.body_budget_bytes as u64,
+                server.body_budget_bytes,
             ),
+            // A batch that can never be stored would be sent again for ever.
             (
-                "server.body_bytes_max",
-                server.body_bytes_max as u64,
+                "four times server.body_bytes_max",
+                server.body_bytes_max.saturating_mul(4),
                 "store.waiting_bytes_max",
-                store.waiting_bytes_max as u64,
+                store.waiting_bytes_max,
             ),
             (
-                "delivery.retry_min_ms",
-                delivery.retry_min_ms,
-                "delivery.retry_max_ms",
-                delivery.retry_max_ms,
+                "server.batch_messages_max",
+                server.batch_messages_max,
+                "store.waiting_messages_max",
+                store.waiting_messages_max,
             ),
         ];
         for (low_key, low, high_key, high) in ordered {
             if low > high {
-                self.mistake(
-                    low_key,
-                    format!("is {low}, more than {high_key}, which is {high}"),
-                );
+                self.mistake(low_key, format!("is {low}, more than {high_key}, which is {high}"));
             }
+        }
+        if delivery.retry_min_ms > delivery.retry_max_ms {
+            self.mistake("delivery.retry_min_ms", "is more than delivery.retry_max_ms");
         }
         // Hours become milliseconds since 1970 in the store: a thousand years is far enough.
         const HOURS_MAX: u64 = 24 * 366 * 1_000;
@@ -370,7 +310,6 @@ impl Check<'_> {
             ("store.delivered_retention_h", store.delivered_retention_h),
             ("store.failed_retention_h", store.failed_retention_h),
             ("store.records_retention_h", store.records_retention_h),
-            ("delivery.retry_window_h", delivery.retry_window_h),
         ];
         for (key, value) in hours {
             if value > HOURS_MAX {

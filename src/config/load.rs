@@ -54,8 +54,12 @@ pub fn load(flags: &Flags, environment: HashMap<String, String>) -> Result<Confi
     }
     if environment.keys().any(|name| is_ours(name)) {
         builder = add_environment(builder, environment)?;
-        place = "environment".to_owned();
-        tree = build(&builder, &place)?;
+        tree = build(&builder, "environment")?;
+        // From here on a mistake may be in either.
+        place = flags.file.as_ref().map_or_else(
+            || "environment".to_owned(),
+            |file| format!("{} or environment", file.display()),
+        );
     }
     if let Some(listen) = flags.listen {
         tree.server.listen = listen;
@@ -66,13 +70,7 @@ pub fn load(flags: &Flags, environment: HashMap<String, String>) -> Result<Confi
     if let Some(format) = flags.log_format {
         tree.log.format = format;
     }
-    check(
-        tree,
-        &flags
-            .file
-            .as_ref()
-            .map_or(place, |file| file.display().to_string()),
-    )
+    check(tree, &place)
 }
 
 /// The environment of the process. A variable that is no Unicode text cannot be one of ours.
@@ -85,10 +83,7 @@ pub fn environment() -> HashMap<String, String> {
 fn is_ours(name: &str) -> bool {
     name.starts_with(&format!("{PREFIX}__"))
         || SHORT_NAMES.iter().any(|(short, _)| {
-            name == *short
-                || name
-                    .strip_suffix("_FILE")
-                    .is_some_and(|stem| stem == *short)
+            name == *short || name.strip_suffix("_FILE").is_some_and(|stem| stem == *short)
         })
 }
 
@@ -96,11 +91,7 @@ type Builder = ConfigBuilder<DefaultState>;
 
 fn add_file(builder: Builder, file: &Path, place: &str) -> Result<Builder, ConfigError> {
     let text = std::fs::read_to_string(file).map_err(|error| {
-        mistake(
-            place,
-            "--config",
-            &format!("the file cannot be read: {error}"),
-        )
+        mistake(place, "--config", &format!("the file cannot be read: {error}"))
     })?;
     Ok(builder.add_source(File::from_str(&text, FileFormat::Toml)))
 }
@@ -135,16 +126,11 @@ fn add_environment(
 /// Reads the tree of the layers so far. As every layer is tried in turn, a mistake is in `place`,
 /// the last one.
 fn build(builder: &Builder, place: &str) -> Result<Tree, ConfigError> {
-    let layers = builder
-        .build_cloned()
-        .map_err(|error| mistake(place, "syntax", &error.to_string()))?;
+    let layers =
+        builder.build_cloned().map_err(|error| mistake(place, "syntax", &plain(&error)))?;
     serde_path_to_error::deserialize(layers).map_err(|error| {
         let path = error.path().to_string();
-        let key = if path == "." {
-            "top level".to_owned()
-        } else {
-            path
-        };
+        let key = if path == "." { "top level".to_owned() } else { path };
         mistake(place, &key, &plain(error.inner()))
     })
 }
@@ -153,14 +139,14 @@ fn build(builder: &Builder, place: &str) -> Result<Tree, ConfigError> {
 fn plain(error: &config::ConfigError) -> String {
     match error {
         config::ConfigError::At { error, .. } => plain(error),
-        config::ConfigError::Type {
-            unexpected,
-            expected,
-            ..
-        } => {
+        config::ConfigError::Type { unexpected, expected, .. } => {
             format!("found {unexpected}, expected {expected}")
         }
-        other => other.to_string(),
+        // The library shows the line of a syntax error, which may hold a secret.
+        other => {
+            let text = other.to_string();
+            text.lines().filter(|line| !line.contains('|')).collect::<Vec<_>>().join(": ")
+        }
     }
 }
 

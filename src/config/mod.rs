@@ -36,9 +36,5 @@ fn count(mistakes: &[Mistake]) -> String {
 }
 
 fn lines(mistakes: &[Mistake]) -> String {
-    mistakes
-        .iter()
-        .map(|mistake| format!("  {mistake}"))
-        .collect::<Vec<_>>()
-        .join("\n")
+    mistakes.iter().map(|mistake| format!("  {mistake}")).collect::<Vec<_>>().join("\n")
 }

@@ -62,7 +62,7 @@ pub struct StoreConfig {
 pub struct DeliveryConfig {
     pub retry_min_ms: u64,
     pub retry_max_ms: u64,
-    pub retry_window_h: u64,
+    pub retry_window_ms: u64,
     pub requests_max: usize,
     pub connect_timeout_ms: u64,
     pub timeout_ms: u64,
@@ -129,11 +129,9 @@ impl OneOrMany {
     pub(super) fn into_list(self) -> Vec<Secret> {
         match self {
             OneOrMany::Many(secrets) => secrets,
-            OneOrMany::One(secret) => secret
-                .expose()
-                .split(',')
-                .map(|part| Secret::new(part.trim()))
-                .collect(),
+            OneOrMany::One(secret) => {
+                secret.expose().split(',').map(|part| Secret::new(part.trim())).collect()
+            }
         }
     }
 }

@@ -47,11 +47,8 @@ async fn of_id(
 ) -> Result<Response, ApiError> {
     state.admit(&headers)?;
     let hash = MessageHash::of(&message_id);
-    let found = state
-        .log
-        .by_message_id(hash, &message_id)
-        .await
-        .map_err(|fault| fault_of(&fault))?;
+    let found =
+        state.log.by_message_id(hash, &message_id).await.map_err(|fault| fault_of(&fault))?;
     if found.is_empty() {
         return Err(ApiError::new(
             StatusCode::NOT_FOUND,
@@ -83,9 +80,8 @@ async fn of_person(
         return Err(ApiError::bad_request("bad_query", usage));
     };
     let limit = query.limit.unwrap_or(LIMIT_DEFAULT);
-    let Some(user_id) = query
-        .user_id
-        .filter(|id| !id.is_empty() && (1..=LIMIT_MAX).contains(&limit))
+    let Some(user_id) =
+        query.user_id.filter(|id| !id.is_empty() && (1..=LIMIT_MAX).contains(&limit))
     else {
         return Err(ApiError::bad_request("bad_query", usage));
     };
@@ -122,10 +118,7 @@ impl AdminState {
 }
 
 fn fault_of(fault: &QueueError) -> ApiError {
-    tracing::error!(
-        error = fault as &dyn std::error::Error,
-        "the log cannot be read"
-    );
+    tracing::error!(error = fault as &dyn std::error::Error, "the log cannot be read");
     ApiError::new(
         StatusCode::SERVICE_UNAVAILABLE,
         "store_fault",

@@ -19,9 +19,7 @@ impl RetryOptions {
     /// The wait after the attempt with this number (1 for the first), somewhere between `min` and
     /// the doubled wait, so that requests that failed together do not come back together.
     pub fn delay(&self, attempt: u32) -> Duration {
-        let doubled = self
-            .min
-            .saturating_mul(2u32.saturating_pow(attempt.clamp(1, 31)));
+        let doubled = self.min.saturating_mul(2u32.saturating_pow(attempt.clamp(1, 31)));
         let longest = doubled.min(self.max).max(self.min);
         let spread = longest - self.min;
         self.min + spread.mul_f64(fastrand::f64())
@@ -45,15 +43,9 @@ mod tests {
 
     #[test]
     fn waits_grow_and_are_bounded() {
-        for (attempt, longest) in [
-            (0, 2),
-            (1, 2),
-            (2, 4),
-            (5, 32),
-            (9, 512),
-            (10, 600),
-            (4_000_000, 600),
-        ] {
+        for (attempt, longest) in
+            [(0, 2), (1, 2), (2, 4), (5, 32), (9, 512), (10, 600), (4_000_000, 600)]
+        {
             for _ in 0..200 {
                 let delay = OPTIONS.delay(attempt);
                 assert!(

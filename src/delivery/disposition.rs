@@ -85,13 +85,7 @@ mod tests {
             message: Some("why".to_owned()),
             excerpt: String::new(),
         };
-        Disposition::of(
-            Some(endpoint),
-            &Reply {
-                result: Ok(answer),
-                duration: Duration::ZERO,
-            },
-        )
+        Disposition::of(Some(endpoint), &Reply { result: Ok(answer), duration: Duration::ZERO })
     }
 
     #[test]
@@ -104,17 +98,9 @@ mod tests {
             (Endpoint::SendEvent, &[404], "refused"),
             (Endpoint::UpdateContact, &[429], "limited"),
             (Endpoint::UpdateContact, &[401, 403], "unauthorized"),
-            (
-                Endpoint::UpdateContact,
-                &[408, 500, 501, 502, 503, 504, 599],
-                "retry",
-            ),
+            (Endpoint::UpdateContact, &[408, 500, 501, 502, 503, 504, 599], "retry"),
             (Endpoint::UpdateContact, &[100, 301, 304], "retry"),
-            (
-                Endpoint::UpdateContact,
-                &[400, 402, 404, 405, 413, 422, 499],
-                "refused",
-            ),
+            (Endpoint::UpdateContact, &[400, 402, 404, 405, 413, 422, 499], "refused"),
             (Endpoint::DeleteContact, &[400], "refused"),
         ];
         for (endpoint, statuses, word) in cases {
@@ -131,14 +117,8 @@ mod tests {
             CallError::Connect(String::new()),
             CallError::Broken(String::new()),
         ] {
-            let reply = Reply {
-                result: Err(error),
-                duration: Duration::ZERO,
-            };
-            assert_eq!(
-                Disposition::of(Some(Endpoint::SendEvent), &reply),
-                Disposition::Retry
-            );
+            let reply = Reply { result: Err(error), duration: Duration::ZERO };
+            assert_eq!(Disposition::of(Some(Endpoint::SendEvent), &reply), Disposition::Retry);
         }
     }
 
@@ -146,9 +126,7 @@ mod tests {
     fn a_refusal_says_what_loops_said() {
         assert_eq!(
             of(Endpoint::SendEvent, 400),
-            Disposition::Refused {
-                detail: "Loops answered 400: why".to_owned()
-            }
+            Disposition::Refused { detail: "Loops answered 400: why".to_owned() }
         );
     }
 }

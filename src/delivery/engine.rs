@@ -72,14 +72,7 @@ impl Engine {
         options: EngineOptions,
     ) -> Self {
         let retry = options.retry;
-        let stepper = Arc::new(Stepper {
-            name,
-            destination,
-            client,
-            queue,
-            clock,
-            retry,
-        });
+        let stepper = Arc::new(Stepper { name, destination, client, queue, clock, retry });
         Self { stepper, options }
     }
 
@@ -106,10 +99,7 @@ impl Engine {
                 }
                 Ok(None) if !told => {
                     told = true;
-                    info!(
-                        destination = name,
-                        "another process holds the lease; waiting for it"
-                    );
+                    info!(destination = name, "another process holds the lease; waiting for it");
                 }
                 Ok(None) => {}
                 Err(fault) => error!(
@@ -233,11 +223,7 @@ impl<'a> Session<'a> {
             return;
         }
         let stepper = &self.engine.stepper;
-        match stepper
-            .queue
-            .pending(&stepper.name, self.cursor, PAGE)
-            .await
-        {
+        match stepper.queue.pending(&stepper.name, self.cursor, PAGE).await {
             Ok(heads) => {
                 self.may_have_more = heads.len() == PAGE as usize;
                 self.cursor = heads.last().map_or(self.cursor, |head| head.seq);
@@ -288,9 +274,7 @@ impl<'a> Session<'a> {
         if self.wants_more() {
             return now;
         }
-        self.lanes
-            .next_wake()
-            .map_or(horizon, |at| self.instant_of(at).min(horizon))
+        self.lanes.next_wake().map_or(horizon, |at| self.instant_of(at).min(horizon))
     }
 
     fn instant_of(&self, at: Timestamp) -> Instant {
@@ -314,8 +298,7 @@ impl<'a> Session<'a> {
     fn probe(&mut self, slot: Slot) {
         self.is_probing = true;
         let stepper = Arc::clone(&self.engine.stepper);
-        self.tasks
-            .spawn(async move { Done::Probe(stepper.client.probe(&slot).await) });
+        self.tasks.spawn(async move { Done::Probe(stepper.client.probe(&slot).await) });
     }
 
     /// Takes in what a task came to; false when the lease was lost.
@@ -448,14 +431,9 @@ impl<'a> Session<'a> {
         let Ok(depth) = stepper.queue.depth(&name).await else {
             return;
         };
-        let age = depth.oldest_received_at.map_or(0.0, |at| {
-            stepper
-                .clock
-                .now()
-                .duration_since(at)
-                .as_secs_f64()
-                .max(0.0)
-        });
+        let age = depth
+            .oldest_received_at
+            .map_or(0.0, |at| stepper.clock.now().duration_since(at).as_secs_f64().max(0.0));
         gauge!(telemetry::QUEUE_DEPTH, "destination" => name.clone()).set(depth.messages as f64);
         gauge!(telemetry::QUEUE_OLDEST_SECONDS, "destination" => name).set(age);
     }

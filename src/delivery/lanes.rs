@@ -53,13 +53,7 @@ impl Lanes {
                 LaneState::Ready
             }
         };
-        self.lanes.insert(
-            head.lane,
-            Lane {
-                heads: VecDeque::from([head]),
-                state,
-            },
-        );
+        self.lanes.insert(head.lane, Lane { heads: VecDeque::from([head]), state });
     }
 
     /// How many messages are held.
@@ -128,11 +122,7 @@ impl Lanes {
                 break;
             }
             self.waiting.pop_first();
-            if self
-                .lanes
-                .get(&key)
-                .is_some_and(|lane| lane.state == LaneState::Waiting(until))
-            {
+            if self.lanes.get(&key).is_some_and(|lane| lane.state == LaneState::Waiting(until)) {
                 self.again(key);
             }
         }
@@ -206,10 +196,7 @@ mod tests {
     #[test]
     fn a_head_that_waits_from_the_start_waits() {
         let mut lanes = Lanes::default();
-        lanes.push(Head {
-            next_attempt_at: Some(at(5)),
-            ..head(1, 7)
-        });
+        lanes.push(Head { next_attempt_at: Some(at(5)), ..head(1, 7) });
         lanes.push(head(2, 7));
         assert_eq!(next(&mut lanes), None);
         lanes.wake(at(5));

@@ -94,15 +94,13 @@ impl Stepper {
             return Ok(StepOutcome::Wait(at));
         }
         let is_last = requests.len() == 1;
-        self.attempt(lease, &job.message_id, request, is_last, slot)
-            .await
+        self.attempt(lease, &job.message_id, request, is_last, slot).await
     }
 
     fn plan(&self, job: &Job) -> NewPlan {
         let now = self.clock.now();
-        let message = decode::decode(&job.payload)
-            .ok()
-            .and_then(|value| Message::from_stored(value).ok());
+        let message =
+            decode::decode(&job.payload).ok().and_then(|value| Message::from_stored(value).ok());
         let Some(message) = message else {
             error!(
                 destination = self.name,
@@ -112,11 +110,7 @@ impl Stepper {
             return unreadable(now);
         };
         let plan = self.destination.borrow().plan(&message);
-        for delivery in plan
-            .deliveries
-            .iter()
-            .filter(|delivery| delivery.outcome.is_err())
-        {
+        for delivery in plan.deliveries.iter().filter(|delivery| delivery.outcome.is_err()) {
             self.count(delivery.action, "invalid");
         }
         debug!(
@@ -161,11 +155,7 @@ impl Stepper {
             Consequence::Delivered | Consequence::Failed(_) => StepOutcome::Again,
         };
         let attempt = record(number, started_at, &reply, &disposition);
-        let settlement = Settlement {
-            request: request.id,
-            attempt,
-            consequence,
-        };
+        let settlement = Settlement { request: request.id, attempt, consequence };
         let ended = match &settlement.consequence {
             Consequence::Delivered => Some("delivered".to_owned()),
             Consequence::Failed(failure) => Some(failure.reason.clone()),
@@ -199,10 +189,7 @@ impl Stepper {
             | Disposition::DeliveredBefore
             | Disposition::NothingToDelete => return Consequence::Delivered,
             Disposition::Refused { detail } => {
-                let failure = Failure {
-                    reason: "refused".to_owned(),
-                    detail: detail.clone(),
-                };
+                let failure = Failure { reason: "refused".to_owned(), detail: detail.clone() };
                 return Consequence::Failed(failure);
             }
             Disposition::Unauthorized => return Consequence::Hold,
@@ -211,10 +198,7 @@ impl Stepper {
         };
         let now = self.clock.now();
         let at = now.checked_add(wait).unwrap_or(now);
-        if self
-            .retry
-            .is_open(request.first_attempt_at.unwrap_or(started_at), at)
-        {
+        if self.retry.is_open(request.first_attempt_at.unwrap_or(started_at), at) {
             return Consequence::Retry(at);
         }
         Consequence::Failed(Failure {
@@ -286,11 +270,7 @@ fn unreadable(now: Timestamp) -> NewPlan {
         warnings: Vec::new(),
         outcome: Err(failure),
     };
-    NewPlan {
-        now,
-        deliveries: vec![delivery],
-        unmatched: None,
-    }
+    NewPlan { now, deliveries: vec![delivery], unmatched: None }
 }
 
 fn new_delivery(delivery: PlannedDelivery, source: &str, message_id: &str) -> NewDelivery {
@@ -304,10 +284,7 @@ fn new_delivery(delivery: PlannedDelivery, source: &str, message_id: &str) -> Ne
                 .then(|| idempotency_key(source, message_id, &delivery.subscription)),
             body: request.body,
         }),
-        Err(failure) => Err(Failure {
-            reason: "invalid".to_owned(),
-            detail: failure.detail,
-        }),
+        Err(failure) => Err(Failure { reason: "invalid".to_owned(), detail: failure.detail }),
     };
     NewDelivery {
         subscription: delivery.subscription,
@@ -325,12 +302,7 @@ fn idempotency_key(source: &str, message_id: &str, subscription: &str) -> String
         hasher.update((part.len() as u64).to_be_bytes());
         hasher.update(part.as_bytes());
     }
-    hasher
-        .finalize()
-        .iter()
-        .take(20)
-        .map(|byte| format!("{byte:02x}"))
-        .collect()
+    hasher.finalize().iter().take(20).map(|byte| format!("{byte:02x}")).collect()
 }
 
 fn record(number: u32, started_at: Timestamp, reply: &Reply, disposition: &Disposition) -> Attempt {
@@ -339,14 +311,7 @@ fn record(number: u32, started_at: Timestamp, reply: &Reply, disposition: &Dispo
         Err(error) => (None, error.to_string()),
     };
     let outcome = disposition.word().to_owned();
-    Attempt {
-        number,
-        started_at,
-        duration: reply.duration,
-        status,
-        outcome,
-        excerpt,
-    }
+    Attempt { number, started_at, duration: reply.duration, status, outcome, excerpt }
 }
 
 #[cfg(test)]

@@ -20,11 +20,7 @@ pub enum ActionKind {
 // In the order in which Segment's validation tells mistakes.
 const CONTACT_FIELDS: [Field; 10] = [
     Field::new("createdAt", "Contact Created Date", FieldKind::Date),
-    Field::new(
-        "customAttributes",
-        "Custom Contact Attributes",
-        FieldKind::Object,
-    ),
+    Field::new("customAttributes", "Custom Contact Attributes", FieldKind::Object),
     Field::new("email", "Contact Email", FieldKind::Email),
     Field::new("firstName", "First Name", FieldKind::Text),
     Field::new("lastName", "Last Name", FieldKind::Text),
@@ -47,11 +43,8 @@ const DELETE_FIELDS: [Field; 1] = [Field::new("userId", "User ID", FieldKind::Te
 
 impl ActionKind {
     /// All of them.
-    pub const ALL: [ActionKind; 3] = [
-        ActionKind::CreateOrUpdateContact,
-        ActionKind::SendEvent,
-        ActionKind::DeleteContact,
-    ];
+    pub const ALL: [ActionKind; 3] =
+        [ActionKind::CreateOrUpdateContact, ActionKind::SendEvent, ActionKind::DeleteContact];
 
     /// As Segment's configuration names it.
     pub fn as_str(self) -> &'static str {
@@ -98,17 +91,11 @@ impl ActionKind {
                 ("firstName", path("$.traits.firstName")),
                 ("lastName", path("$.traits.lastName")),
                 ("userGroup", path("$.traits.userGroup")),
-                (
-                    "source",
-                    first_of("$.traits.source", Value::from("Segment")),
-                ),
+                ("source", first_of("$.traits.source", Value::from("Segment"))),
                 ("customAttributes", path("$.traits")),
             ]),
             ActionKind::SendEvent => object([
-                (
-                    "email",
-                    first_of("$.properties.email", path("$.context.traits.email")),
-                ),
+                ("email", first_of("$.properties.email", path("$.context.traits.email"))),
                 ("userId", path("$.userId")),
                 ("eventName", path("$.event")),
                 ("eventProperties", path("$.properties")),
@@ -129,10 +116,7 @@ impl ActionKind {
 
 fn object<const N: usize>(fields: [(&str, Value); N]) -> Value {
     Value::Object(
-        fields
-            .into_iter()
-            .map(|(key, value)| (key.to_owned(), value))
-            .collect::<Object>(),
+        fields.into_iter().map(|(key, value)| (key.to_owned(), value)).collect::<Object>(),
     )
 }
 
@@ -142,12 +126,5 @@ fn path(text: &str) -> Value {
 
 /// What is at a path if something is there, else another value.
 fn first_of(text: &str, otherwise: Value) -> Value {
-    object([(
-        "@if",
-        object([
-            ("exists", path(text)),
-            ("then", path(text)),
-            ("else", otherwise),
-        ]),
-    )])
+    object([("@if", object([("exists", path(text)), ("then", path(text)), ("else", otherwise)]))])
 }

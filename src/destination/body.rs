@@ -9,13 +9,7 @@ use crate::segment::Value;
 use crate::segment::value::Object;
 
 /// The fields of an event's body that are not properties of the contact.
-const EVENT_OWN: [&str; 5] = [
-    "email",
-    "eventName",
-    "userId",
-    "eventProperties",
-    "mailingLists",
-];
+const EVENT_OWN: [&str; 5] = ["email", "eventName", "userId", "eventProperties", "mailingLists"];
 
 /// Makes the request of an action's validated fields.
 pub(super) fn request(
@@ -25,18 +19,14 @@ pub(super) fn request(
     warnings: &mut Vec<String>,
 ) -> Request {
     let (endpoint, body) = match action {
-        ActionKind::CreateOrUpdateContact => (
-            Endpoint::UpdateContact,
-            contact(fields, unsupported, warnings),
-        ),
+        ActionKind::CreateOrUpdateContact => {
+            (Endpoint::UpdateContact, contact(fields, unsupported, warnings))
+        }
         ActionKind::SendEvent => (Endpoint::SendEvent, event(fields, unsupported, warnings)),
         // Segment sends the id in a list, which Loops' contract refuses.
         ActionKind::DeleteContact => (Endpoint::DeleteContact, fields),
     };
-    Request {
-        endpoint,
-        body: Bytes::from(Value::Object(body).to_json()),
-    }
+    Request { endpoint, body: Bytes::from(Value::Object(body).to_json()) }
 }
 
 /// The custom attributes, under the fields that are there, then the mailing lists, always.
@@ -59,11 +49,9 @@ fn contact(mut fields: Object, unsupported: Unsupported, warnings: &mut Vec<Stri
 fn mailing_lists(given: Option<Value>) -> Object {
     let entries = match given {
         Some(Value::Object(lists)) => lists.into_entries(),
-        Some(Value::Array(items)) => items
-            .into_iter()
-            .enumerate()
-            .map(|(place, item)| (place.to_string(), item))
-            .collect(),
+        Some(Value::Array(items)) => {
+            items.into_iter().enumerate().map(|(place, item)| (place.to_string(), item)).collect()
+        }
         _ => Vec::new(),
     };
     let flag = |value: &Value| match value {
@@ -72,10 +60,7 @@ fn mailing_lists(given: Option<Value>) -> Object {
         Value::String(text) if text == "false" => Some(false),
         _ => None,
     };
-    entries
-        .into_iter()
-        .filter_map(|(id, value)| Some((id, Value::Bool(flag(&value)?))))
-        .collect()
+    entries.into_iter().filter_map(|(id, value)| Some((id, Value::Bool(flag(&value)?)))).collect()
 }
 
 /// The event's own fields, then the contact properties over them, whatever their names.
@@ -97,11 +82,8 @@ fn event(mut fields: Object, unsupported: Unsupported, warnings: &mut Vec<String
         .into_entries()
         .into_iter()
         .partition(|(key, _)| EVENT_OWN.contains(&key.as_str()));
-    let properties = unsupported.fit(
-        properties.into_iter().collect(),
-        "contact properties",
-        warnings,
-    );
+    let properties =
+        unsupported.fit(properties.into_iter().collect(), "contact properties", warnings);
     for (key, value) in properties.into_entries().into_iter().chain(own) {
         body.insert(key, value);
     }

@@ -32,19 +32,11 @@ pub(super) enum FieldKind {
 
 impl Field {
     pub(super) const fn new(name: &'static str, title: &'static str, kind: FieldKind) -> Self {
-        Self {
-            name,
-            title,
-            kind,
-            is_required: false,
-        }
+        Self { name, title, kind, is_required: false }
     }
 
     pub(super) const fn required(self) -> Self {
-        Self {
-            is_required: true,
-            ..self
-        }
+        Self { is_required: true, ..self }
     }
 }
 
@@ -55,10 +47,7 @@ impl Field {
 pub(super) fn validate(action: ActionKind, found: Value) -> Result<Object, PlanFailure> {
     let Value::Object(mut found) = found else {
         return Err(PlanFailure {
-            detail: format!(
-                "The root value must be an object but it was {}.",
-                kind_of(&found)
-            ),
+            detail: format!("The root value must be an object but it was {}.", kind_of(&found)),
         });
     };
     found.retain(|_, value| !value.is_null() && value.as_str() != Some(""));
@@ -66,10 +55,7 @@ pub(super) fn validate(action: ActionKind, found: Value) -> Result<Object, PlanF
     let mut missing = Vec::new();
     let mut wrong = Vec::new();
     for field in action.fields() {
-        match found
-            .remove(field.name)
-            .map(|value| field.kind.coerce(value))
-        {
+        match found.remove(field.name).map(|value| field.kind.coerce(value)) {
             Some(Ok(value)) => fields.insert(field.name, value),
             Some(Err(problem)) => wrong.push(format!("{} {problem}.", field.title)),
             None if field.is_required => {
@@ -82,13 +68,7 @@ pub(super) fn validate(action: ActionKind, found: Value) -> Result<Object, PlanF
         }
     }
     missing.append(&mut wrong);
-    if missing.is_empty() {
-        Ok(fields)
-    } else {
-        Err(PlanFailure {
-            detail: missing.join(" "),
-        })
-    }
+    if missing.is_empty() { Ok(fields) } else { Err(PlanFailure { detail: missing.join(" ") }) }
 }
 
 impl FieldKind {
@@ -170,18 +150,14 @@ fn is_email(text: &str) -> bool {
         |byte: u8| byte.is_ascii_alphanumeric() || b"!#$%&'*+/=?^_`{|}~-".contains(&byte);
     let is_label = |label: &str| {
         !label.is_empty()
-            && label
-                .bytes()
-                .all(|byte| byte.is_ascii_alphanumeric() || byte == b'-')
+            && label.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-')
             && !label.starts_with('-')
             && !label.ends_with('-')
     };
     let Some((local, domain)) = text.split_once('@') else {
         return false;
     };
-    local
-        .split('.')
-        .all(|part| !part.is_empty() && part.bytes().all(is_local))
+    local.split('.').all(|part| !part.is_empty() && part.bytes().all(is_local))
         && domain.contains('.')
         && domain.split('.').all(is_label)
 }

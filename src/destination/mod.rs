@@ -121,18 +121,12 @@ impl Destination {
                 Ok(one) if subscription.enabled => compiled.push(one),
                 Ok(_) => {}
                 Err(mistake) => {
-                    errors.push(SubscriptionError {
-                        name: subscription.name.clone(),
-                        mistake,
-                    });
+                    errors.push(SubscriptionError { name: subscription.name.clone(), mistake });
                 }
             }
         }
         if errors.is_empty() {
-            Ok(Self {
-                subscriptions: compiled,
-                unsupported,
-            })
+            Ok(Self { subscriptions: compiled, unsupported })
         } else {
             Err(errors)
         }
@@ -141,10 +135,7 @@ impl Destination {
     /// What shall be done with a message.
     pub fn plan(&self, message: &Message) -> Plan {
         if let Some(reason) = turned_off(message.value()) {
-            return Plan {
-                deliveries: Vec::new(),
-                unmatched: Some(reason),
-            };
+            return Plan { deliveries: Vec::new(), unmatched: Some(reason) };
         }
         let deliveries: Vec<PlannedDelivery> = self
             .subscriptions
@@ -155,17 +146,12 @@ impl Destination {
         let unmatched = deliveries
             .is_empty()
             .then(|| format!("no subscription takes this {} message", message.kind()));
-        Plan {
-            deliveries,
-            unmatched,
-        }
+        Plan { deliveries, unmatched }
     }
 
     /// Whether some subscription may take messages of this type.
     pub fn takes(&self, kind: MessageType) -> bool {
-        self.subscriptions
-            .iter()
-            .any(|subscription| subscription.trigger.may_match(kind))
+        self.subscriptions.iter().any(|subscription| subscription.trigger.may_match(kind))
     }
 }
 
@@ -180,19 +166,11 @@ impl Compiled {
     }
 
     fn plan(&self, message: &Value, unsupported: Unsupported) -> PlannedDelivery {
-        let fields = self
-            .mapping
-            .resolve(message)
-            .map(std::borrow::Cow::into_owned);
+        let fields = self.mapping.resolve(message).map(std::borrow::Cow::into_owned);
         let mut warnings = Vec::new();
         let outcome = field::validate(self.action, fields.unwrap_or_default())
             .map(|fields| body::request(self.action, fields, unsupported, &mut warnings));
-        PlannedDelivery {
-            subscription: self.name.clone(),
-            action: self.action,
-            warnings,
-            outcome,
-        }
+        PlannedDelivery { subscription: self.name.clone(), action: self.action, warnings, outcome }
     }
 }
 
@@ -202,9 +180,7 @@ const INTEGRATION_NAMES: [&str; 3] = ["Loops", "Loops (Actions)", "Actions Loops
 /// Why `integrations` turns this destination off, if it does.
 fn turned_off(message: &Value) -> Option<String> {
     let integrations = message.get("integrations")?;
-    let own = INTEGRATION_NAMES
-        .iter()
-        .find_map(|name| Some((*name, integrations.get(name)?)));
+    let own = INTEGRATION_NAMES.iter().find_map(|name| Some((*name, integrations.get(name)?)));
     match own {
         Some((name, Value::Bool(false))) => {
             Some(format!("integrations turns it off: \"{name}\" is false"))

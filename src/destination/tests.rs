@@ -8,9 +8,7 @@ fn message(text: &str) -> Message {
 }
 
 fn plan(text: &str) -> Plan {
-    Destination::segment_defaults()
-        .unwrap()
-        .plan(&message(text))
+    Destination::segment_defaults().unwrap().plan(&message(text))
 }
 
 /// The one request's path and body, or why there is none; then the warnings.
@@ -19,11 +17,9 @@ fn planned(text: &str) -> (String, Vec<String>) {
     assert_eq!(plan.deliveries.len(), 1, "{text}");
     let delivery = plan.deliveries.remove(0);
     let told = match delivery.outcome {
-        Ok(request) => format!(
-            "{} {}",
-            request.endpoint.path(),
-            String::from_utf8_lossy(&request.body)
-        ),
+        Ok(request) => {
+            format!("{} {}", request.endpoint.path(), String::from_utf8_lossy(&request.body))
+        }
         Err(failure) => failure.detail,
     };
     (told, delivery.warnings)
@@ -44,10 +40,7 @@ fn the_defaults_make_the_requests_that_segment_makes() {
             r#"{"type":"track","userId":"u","event":"Signed Up","properties":{"plan":"pro"},"context":{"traits":{"email":"a@b.co"}}}"#,
             r#"/events/send {"email":"a@b.co","eventName":"Signed Up","userId":"u","eventProperties":{"plan":"pro"}}"#,
         ),
-        (
-            r#"{"type":"delete","userId":"u"}"#,
-            r#"/contacts/delete {"userId":"u"}"#,
-        ),
+        (r#"{"type":"delete","userId":"u"}"#, r#"/contacts/delete {"userId":"u"}"#),
         (
             r#"{"type":"track","userId":"u"}"#,
             "The root value is missing the required field 'eventName'.",
@@ -73,11 +66,7 @@ fn the_defaults_make_the_requests_that_segment_makes() {
                 let value = |body: &str| -> serde_json::Value {
                     serde_json::from_str(&format!("{{{body}")).unwrap()
                 };
-                assert_eq!(
-                    (path, value(body)),
-                    (expected_path, value(expected_body)),
-                    "{text}"
-                );
+                assert_eq!((path, value(body)), (expected_path, value(expected_body)), "{text}");
             }
             _ => assert_eq!(told, expected, "{text}"),
         }
@@ -95,11 +84,7 @@ fn what_loops_cannot_hold_is_left_out_and_told_without_its_value() {
         r#"/contacts/update {"d":1,"source":"Segment","userId":"u","mailingLists":{}}"#
     );
     assert_eq!(warnings.len(), 3);
-    assert!(
-        warnings
-            .iter()
-            .all(|warning| !warning.contains("Paris") && !warning.contains("xxx"))
-    );
+    assert!(warnings.iter().all(|warning| !warning.contains("Paris") && !warning.contains("xxx")));
 }
 
 #[test]
@@ -116,12 +101,7 @@ fn flatten_and_pass() {
             mapping: ActionKind::CreateOrUpdateContact.default_mapping(),
         };
         let destination = Destination::compile(&[subscription], unsupported).unwrap();
-        let request = destination
-            .plan(&identify)
-            .deliveries
-            .remove(0)
-            .outcome
-            .unwrap();
+        let request = destination.plan(&identify).deliveries.remove(0).outcome.unwrap();
         String::from_utf8(request.body.to_vec()).unwrap()
     };
     assert_eq!(
@@ -145,9 +125,8 @@ fn integrations_can_turn_it_off() {
         ("null", false),
     ];
     for (integrations, is_off) in cases {
-        let plan = plan(&format!(
-            r#"{{"type":"delete","userId":"u","integrations":{integrations}}}"#
-        ));
+        let plan =
+            plan(&format!(r#"{{"type":"delete","userId":"u","integrations":{integrations}}}"#));
         assert_eq!(plan.deliveries.is_empty(), is_off, "{integrations}");
         assert_eq!(plan.unmatched.is_some(), is_off, "{integrations}");
     }
@@ -156,10 +135,7 @@ fn integrations_can_turn_it_off() {
 #[test]
 fn other_types_are_unmatched_with_a_reason() {
     let plan = plan(r#"{"type":"page","userId":"u"}"#);
-    assert_eq!(
-        plan.unmatched.as_deref(),
-        Some("no subscription takes this page message")
-    );
+    assert_eq!(plan.unmatched.as_deref(), Some("no subscription takes this page message"));
     let defaults = Destination::segment_defaults().unwrap();
     assert!(defaults.takes(MessageType::Delete) && !defaults.takes(MessageType::Page));
 }

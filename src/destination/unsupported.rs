@@ -60,9 +60,7 @@ fn add(fitting: &mut Object, key: String, value: Value, place: &str, warnings: &
     match problem {
         None => fitting.insert(key, value),
         Some(problem) => {
-            warnings.push(format!(
-                "{place}: `{key}` was left out: Loops cannot hold {problem}"
-            ));
+            warnings.push(format!("{place}: `{key}` was left out: Loops cannot hold {problem}"));
         }
     }
 }
@@ -70,11 +68,7 @@ fn add(fitting: &mut Object, key: String, value: Value, place: &str, warnings: &
 fn flatten(prefix: &str, object: Object, depth: usize, flattened: &mut Vec<(String, Value)>) {
     for (key, value) in object.into_entries() {
         let mut letters = key.chars();
-        let capital: String = letters
-            .next()
-            .into_iter()
-            .flat_map(char::to_uppercase)
-            .collect();
+        let capital: String = letters.next().into_iter().flat_map(char::to_uppercase).collect();
         let name = format!("{prefix}{capital}{}", letters.as_str());
         match value {
             Value::Object(inner) if depth < FLATTEN_DEPTH_MAX => {

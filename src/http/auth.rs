@@ -9,9 +9,7 @@ use base64::engine::general_purpose::STANDARD;
 pub(super) fn basic_user(headers: &HeaderMap) -> Option<String> {
     let credentials = STANDARD.decode(scheme(headers, "basic")?).ok()?;
     let credentials = String::from_utf8(credentials).ok()?;
-    let user = credentials
-        .split_once(':')
-        .map_or(credentials.as_str(), |(user, _)| user);
+    let user = credentials.split_once(':').map_or(credentials.as_str(), |(user, _)| user);
     (!user.is_empty()).then(|| user.to_owned())
 }
 

@@ -44,11 +44,7 @@ pub(super) async fn read(
             "Content-Encoding must be gzip, or left out",
         ));
     }
-    match timeout(
-        limits.body_timeout,
-        collect(body, limits.body_bytes_max, budget, contract),
-    )
-    .await
+    match timeout(limits.body_timeout, collect(body, limits.body_bytes_max, budget, contract)).await
     {
         Ok(read) => read,
         Err(_) => Err(contract.not_now("the body did not come in time: send the request again")),
@@ -91,10 +87,7 @@ async fn collect(
             paid = due;
         }
     }
-    Ok(ReadBody {
-        bytes: bytes.freeze(),
-        _permits: permits,
-    })
+    Ok(ReadBody { bytes: bytes.freeze(), _permits: permits })
 }
 
 /// Reads on for a while without keeping anything: a client that is still writing when the connection

@@ -24,6 +24,10 @@ use crate::telemetry;
 /// The longest message id. SDKs' are below 100 characters; ids are kept for as long as records are.
 const MESSAGE_ID_BYTES_MAX: usize = 1_024;
 
+/// How many times the largest body the messages of a batch may come to when the envelope's `context`
+/// has been merged into each: without a bound ten thousand messages would multiply it.
+const STORED_BODIES_MAX: usize = 4;
+
 /// Raw messages of one request.
 pub(super) struct Intake<'a> {
     /// For the log: the path by its pattern.
@@ -52,17 +56,7 @@ pub(super) async fn take_one(state: &HttpState, intake: Intake<'_>, raw: &[u8]) 
     let started = Instant::now();
     let made = new_message(state, &intake, raw, state.0.clock.now());
     match made {
-        Ok(message) => {
-            store(
-                state,
-                &intake,
-                vec![message],
-                Vec::new(),
-                raw.len(),
-                started,
-            )
-            .await
-        }
+        Ok(message) => store(state, &intake, vec![message], Vec::new(), raw.len(), started).await,
         Err(refusal) => {
             count_refused(intake.source, &refusal);
             warn!(
@@ -87,8 +81,10 @@ pub(super) async fn take_batch(
     let now = state.0.clock.now();
     let mut messages = Vec::with_capacity(raw.len());
     let mut refused = Vec::new();
+    let mut room = STORED_BODIES_MAX.saturating_mul(state.0.limits.body_bytes_max);
     for (index, raw) in raw.iter().enumerate() {
-        match new_message(state, &intake, raw, now) {
+        let made = new_message(state, &intake, raw, now);
+        match made.and_then(|message| within(&mut room, message)) {
             Ok(message) => messages.push(message),
             Err(refusal) => {
                 count_refused(intake.source, &refusal);
@@ -100,15 +96,27 @@ pub(super) async fn take_batch(
                     code,
                     "refused"
                 );
-                refused.push(Refused {
-                    index,
-                    code,
-                    message,
-                });
+                refused.push(Refused { index, code, message });
             }
         }
     }
     store(state, &intake, messages, refused, body_bytes, started).await
+}
+
+/// Takes a message's length from the room that is left in its batch.
+fn within(room: &mut usize, message: NewMessage) -> Result<NewMessage, Refusal> {
+    match room.checked_sub(message.payload.len()) {
+        Some(left) => {
+            *room = left;
+            Ok(message)
+        }
+        None => Err(Refusal {
+            error: ApiError::too_large(
+                "with the batch's `context` merged into each message the batch is too large: send smaller batches, or a smaller `context`",
+            ),
+            kind: Some(message.kind),
+        }),
+    }
 }
 
 /// A refused message: why, and what type it said it was.
@@ -124,10 +132,7 @@ fn new_message(
     now: Timestamp,
 ) -> Result<NewMessage, Refusal> {
     let limit = state.0.limits.message_bytes_max;
-    let refuse = |error| Refusal {
-        error,
-        kind: intake.kind,
-    };
+    let refuse = |error| Refusal { error, kind: intake.kind };
     if raw.len() > limit {
         return Err(refuse(ApiError::too_large(format!(
             "the message has more than {limit} bytes: send less, or raise server.message_bytes_max"
@@ -140,10 +145,7 @@ fn new_message(
         return Err(refuse(ApiError::invalid(&invalid)));
     };
     merge_envelope(&mut object, intake.envelope);
-    let given = object
-        .get("type")
-        .and_then(Value::as_str)
-        .and_then(MessageType::parse);
+    let given = object.get("type").and_then(Value::as_str).and_then(MessageType::parse);
     let stamp_input = Stamp {
         received_at: now,
         kind: intake.kind,
@@ -196,11 +198,7 @@ async fn store(
 ) -> Response {
     let kinds: Vec<MessageType> = messages.iter().map(|message| message.kind).collect();
     for message in &messages {
-        debug!(
-            source = intake.source.name,
-            message_id = message.message_id,
-            "taken"
-        );
+        debug!(source = intake.source.name, message_id = message.message_id, "taken");
     }
     let stored = if messages.is_empty() {
         Ok(Ok(Vec::new()))
@@ -279,9 +277,5 @@ fn success(refused: &[Refused]) -> Response {
         #[serde(skip_serializing_if = "<[Refused]>::is_empty")]
         refused: &'a [Refused],
     }
-    Json(Success {
-        success: true,
-        refused,
-    })
-    .into_response()
+    Json(Success { success: true, refused }).into_response()
 }

@@ -82,17 +82,10 @@ impl HttpState {
         limits: HttpLimits,
         metrics: MetricsText,
     ) -> Self {
-        let units = (limits.body_budget_bytes / body::BUDGET_UNIT).min(Semaphore::MAX_PERMITS);
+        let units =
+            limits.body_budget_bytes.div_ceil(body::BUDGET_UNIT).min(Semaphore::MAX_PERMITS);
         let budget = Arc::new(Semaphore::new(units));
-        Self(Arc::new(Shared {
-            inbox,
-            log,
-            clock,
-            sources,
-            limits,
-            budget,
-            metrics,
-        }))
+        Self(Arc::new(Shared { inbox, log, clock, sources, limits, budget, metrics }))
     }
 
     fn sources(&self) -> Arc<Sources> {
@@ -105,10 +98,7 @@ pub fn router(state: HttpState) -> Router {
     // Content-Encoding is looked at again behind the layer: what it did not inflate is refused there.
     let inflate = RequestDecompressionLayer::new().pass_through_unaccepted(true);
     let ingest = Router::new()
-        .route(
-            "/webhook/{source}",
-            post(webhook::take).put(webhook::take).patch(webhook::take),
-        )
+        .route("/webhook/{source}", post(webhook::take).put(webhook::take).patch(webhook::take))
         .route("/destination", post(subscription::take))
         .method_not_allowed_fallback(error::wrong_method);
     // CORS goes around the errors too: an answer that a page may not see is a network error to

@@ -4,12 +4,10 @@
 //! its SDKs and reverse proxies speak it to their upstreams.
 
 use std::convert::Infallible;
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
-use axum::extract::ConnectInfo;
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::{Request, Response};
@@ -64,12 +62,12 @@ pub async fn serve(
             Some(_) = connections.join_next(), if !connections.is_empty() => continue,
             () = stop.cancelled() => break,
         };
-        let Some((stream, peer, place)) = accepted else {
+        let Some((stream, place)) = accepted else {
             continue;
         };
         let service = {
             let app = app.clone();
-            hyper::service::service_fn(move |request| answer(app.clone(), request, peer))
+            hyper::service::service_fn(move |request| answer(app.clone(), request))
         };
         let connection = http1::Builder::new()
             .timer(TokioTimer::new())
@@ -85,14 +83,8 @@ pub async fn serve(
         });
     }
     drop(listener);
-    if tokio::time::timeout(grace, graceful.shutdown())
-        .await
-        .is_err()
-    {
-        warn!(
-            connections = connections.len(),
-            "connections were cut at the end of the grace time"
-        );
+    if tokio::time::timeout(grace, graceful.shutdown()).await.is_err() {
+        warn!(connections = connections.len(), "connections were cut at the end of the grace time");
     }
     connections.shutdown().await;
 }
@@ -101,14 +93,14 @@ pub async fn serve(
 async fn accept(
     listener: &TcpListener,
     places: &Arc<Semaphore>,
-) -> Option<(TcpStream, SocketAddr, OwnedSemaphorePermit)> {
+) -> Option<(TcpStream, OwnedSemaphorePermit)> {
     // The semaphore is never closed.
     let place = Arc::clone(places).acquire_owned().await.ok()?;
     match listener.accept().await {
-        Ok((stream, peer)) => {
+        Ok((stream, _)) => {
             // A small answer must not wait for the client's next packet.
             let _ = stream.set_nodelay(true);
-            Some((stream, peer, place))
+            Some((stream, place))
         }
         Err(error) => {
             warn!(%error, "a connection cannot be accepted");
@@ -121,10 +113,8 @@ async fn accept(
 async fn answer(
     app: Router,
     request: Request<Incoming>,
-    peer: SocketAddr,
 ) -> Result<Response<axum::body::Body>, Dropped> {
-    let mut request = request.map(axum::body::Body::new);
-    request.extensions_mut().insert(ConnectInfo(peer));
+    let request = request.map(axum::body::Body::new);
     let response: Result<_, Infallible> = app.oneshot(request).await;
     let response = response.unwrap_or_else(|never| match never {});
     if response.extensions().get::<ResetConnection>().is_some() {

@@ -40,9 +40,7 @@ impl Sources {
     /// The source that knows this write key. All keys are compared, each in constant time.
     pub fn by_write_key(&self, write_key: &str) -> Option<&Source> {
         let knowing = |source: &&Source| source.knows(write_key);
-        self.0
-            .iter()
-            .fold(None, |found, source| found.or(Some(source).filter(knowing)))
+        self.0.iter().fold(None, |found, source| found.or(Some(source).filter(knowing)))
     }
 }
 
@@ -50,8 +48,6 @@ impl Source {
     /// Whether `write_key` is one of its keys.
     pub fn knows(&self, write_key: &str) -> bool {
         let given = write_key.as_bytes();
-        self.write_keys
-            .iter()
-            .fold(false, |known, secret| known | secret.matches(given))
+        self.write_keys.iter().fold(false, |known, secret| known | secret.matches(given))
     }
 }

@@ -61,8 +61,5 @@ pub(super) async fn take(
 
 fn kind_of(body: &[u8]) -> Option<MessageType> {
     let value = decode(body).ok()?;
-    value
-        .get("type")
-        .and_then(Value::as_str)
-        .and_then(MessageType::parse)
+    value.get("type").and_then(Value::as_str).and_then(MessageType::parse)
 }

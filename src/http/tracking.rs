@@ -40,11 +40,7 @@ pub(super) fn routes() -> Router<HttpState> {
         router = both(router, long, post(handler));
         router = both(router, short, post(handler));
     }
-    let batches = [
-        ("/v1/batch", Class::Live),
-        ("/v1/b", Class::Live),
-        ("/v1/import", Class::Bulk),
-    ];
+    let batches = [("/v1/batch", Class::Live), ("/v1/b", Class::Live), ("/v1/import", Class::Bulk)];
     for (path, class) in batches {
         let handler = move |State(state): State<HttpState>, headers: HeaderMap, body: Body| async move {
             batch(state, path, class, headers, body).await
@@ -52,11 +48,7 @@ pub(super) fn routes() -> Router<HttpState> {
         router = both(router, path, post(handler));
     }
     router = both(router, "/v1/m", post(metrics));
-    both(
-        router,
-        "/v1/projects/{write_key}/settings",
-        get(settings::give),
-    )
+    both(router, "/v1/projects/{write_key}/settings", get(settings::give))
 }
 
 fn both(
@@ -64,9 +56,7 @@ fn both(
     path: &str,
     handler: MethodRouter<HttpState>,
 ) -> Router<HttpState> {
-    router
-        .route(path, handler.clone())
-        .route(&format!("{path}/"), handler)
+    router.route(path, handler.clone()).route(&format!("{path}/"), handler)
 }
 
 async fn single(
@@ -87,9 +77,7 @@ async fn single(
         // The message is decoded again when it is taken; only senders without Basic pay for that.
         let message = decode(&body.bytes);
         is_readable = message.is_ok();
-        message
-            .ok()
-            .and_then(|message| key_in(message.as_object()?))
+        message.ok().and_then(|message| key_in(message.as_object()?))
     });
     let sources = state.sources();
     let Some(source) = write_key.and_then(|key| sources.by_write_key(&key)) else {
@@ -172,10 +160,7 @@ fn batch_key(envelope: &Envelope<'_>) -> Option<String> {
 }
 
 fn key_in(object: &Object) -> Option<String> {
-    object
-        .get("writeKey")
-        .and_then(Value::as_str)
-        .map(str::to_owned)
+    object.get("writeKey").and_then(Value::as_str).map(str::to_owned)
 }
 
 /// The answer to a request with no known key. Where none was found since the body cannot be read,

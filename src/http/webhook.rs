@@ -38,16 +38,9 @@ pub(super) async fn take(
     };
     // A list that cannot be taken apart has no first element, and so no signature of one.
     let list = is_list(&body.bytes).then(|| split_list(&body.bytes));
-    let first = list
-        .as_ref()
-        .and_then(|list| list.as_ref().ok()?.first().copied());
+    let first = list.as_ref().and_then(|list| list.as_ref().ok()?.first().copied());
     if let Err(error) = authenticate(source, &headers, &body.bytes, first) {
-        tracing::warn!(
-            source = source.name,
-            endpoint = ENDPOINT,
-            code = error.code,
-            "refused"
-        );
+        tracing::warn!(source = source.name, endpoint = ENDPOINT, code = error.code, "refused");
         return CONTRACT.answer(error);
     }
     let envelope = Object::new();
@@ -82,9 +75,7 @@ fn authenticate(
     first: Option<&[u8]>,
 ) -> Result<(), ApiError> {
     if let Some(secret) = &source.webhook_secret {
-        let given = headers
-            .get("x-signature")
-            .and_then(|value| value.to_str().ok());
+        let given = headers.get("x-signature").and_then(|value| value.to_str().ok());
         let Some(given) = given else {
             return Err(ApiError::unauthorized(
                 "X-Signature is missing: set the shared secret in Segment's webhook destination to the one that is set here",
@@ -97,11 +88,8 @@ fn authenticate(
         }
     }
     if let Some(token) = &source.webhook_token {
-        let given = auth::bearer(headers).or_else(|| {
-            headers
-                .get("x-webhook-token")
-                .and_then(|value| value.to_str().ok())
-        });
+        let given = auth::bearer(headers)
+            .or_else(|| headers.get("x-webhook-token").and_then(|value| value.to_str().ok()));
         if !given.is_some_and(|given| token.matches(given.as_bytes())) {
             return Err(ApiError::unauthorized(
                 "the webhook token is missing or wrong: set the header Authorization: Bearer TOKEN in Segment's webhook destination",

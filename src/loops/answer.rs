@@ -85,10 +85,7 @@ fn retry_after(text: &str, now: Timestamp) -> Option<Duration> {
 
 fn message_of(body: &[u8]) -> Option<String> {
     let body: serde_json::Value = serde_json::from_slice(body).ok()?;
-    let text = body
-        .get("message")
-        .or_else(|| body.get("error"))?
-        .as_str()?;
+    let text = body.get("message").or_else(|| body.get("error"))?.as_str()?;
     Some(text.chars().take(EXCERPT_CHARS_MAX).collect())
 }
 
@@ -101,10 +98,7 @@ mod tests {
         let headers = headers
             .iter()
             .map(|(name, value)| {
-                (
-                    reqwest::header::HeaderName::from_static(name),
-                    HeaderValue::from_static(value),
-                )
+                (reqwest::header::HeaderName::from_static(name), HeaderValue::from_static(value))
             })
             .collect();
         let now = "2026-11-23T12:00:00Z".parse().unwrap();
@@ -116,51 +110,29 @@ mod tests {
         let cases = [
             ("7", Some(Duration::from_secs(7))),
             (" 7 ", Some(Duration::from_secs(7))),
-            (
-                "Mon, 23 Nov 2026 12:00:30 GMT",
-                Some(Duration::from_secs(30)),
-            ),
+            ("Mon, 23 Nov 2026 12:00:30 GMT", Some(Duration::from_secs(30))),
             ("Mon, 23 Nov 2026 11:00:00 GMT", Some(Duration::ZERO)),
             ("soon", None),
             ("-1", None),
             ("99999999999999999999", None),
         ];
         for (text, expected) in cases {
-            assert_eq!(
-                answer(&[("retry-after", text)], "").retry_after,
-                expected,
-                "{text}"
-            );
+            assert_eq!(answer(&[("retry-after", text)], "").retry_after, expected, "{text}");
         }
     }
 
     #[test]
     fn absurd_rate_headers_are_no_numbers() {
-        let given = answer(
-            &[
-                ("x-ratelimit-limit", "-5"),
-                ("x-ratelimit-remaining", "many"),
-            ],
-            "",
-        );
+        let given = answer(&[("x-ratelimit-limit", "-5"), ("x-ratelimit-remaining", "many")], "");
         assert_eq!(given.rate, RateHeaders::default());
     }
 
     #[test]
     fn the_message_is_found_and_bounded() {
-        assert_eq!(
-            answer(&[], r#"{"message":"no"}"#).message.as_deref(),
-            Some("no")
-        );
-        assert_eq!(
-            answer(&[], r#"{"error":"no"}"#).message.as_deref(),
-            Some("no")
-        );
+        assert_eq!(answer(&[], r#"{"message":"no"}"#).message.as_deref(), Some("no"));
+        assert_eq!(answer(&[], r#"{"error":"no"}"#).message.as_deref(), Some("no"));
         assert_eq!(answer(&[], "<html>").message, None);
         let long = format!(r#"{{"message":"{}"}}"#, "ü".repeat(1000));
-        assert_eq!(
-            answer(&[], &long).message.map(|text| text.chars().count()),
-            Some(500)
-        );
+        assert_eq!(answer(&[], &long).message.map(|text| text.chars().count()), Some(500));
     }
 }

@@ -104,12 +104,7 @@ impl Client {
             .tcp_nodelay(true)
             .build()
             .map_err(ClientError::Start)?;
-        Ok(Self {
-            http,
-            base_url,
-            pacer: Pacer::new(options.rate),
-            clock,
-        })
+        Ok(Self { http, base_url, pacer: Pacer::new(options.rate), clock })
     }
 
     /// The limiter whose slots every call needs.
@@ -140,21 +135,14 @@ impl Client {
 
     /// Asks Loops whether the key is right: `GET /api-key`.
     pub async fn probe(&self, slot: &Slot) -> Reply {
-        let call = Call {
-            method: "GET",
-            path: "/api-key",
-            body: None,
-            idempotency_key: None,
-        };
+        let call = Call { method: "GET", path: "/api-key", body: None, idempotency_key: None };
         self.send(slot, call).await
     }
 
     fn build(&self, call: Call<'_>) -> Result<RequestBuilder, CallError> {
         let broken = |error: &dyn std::fmt::Display| CallError::Broken(error.to_string());
         let method = Method::from_bytes(call.method.as_bytes()).map_err(|error| broken(&error))?;
-        let mut request = self
-            .http
-            .request(method, format!("{}{}", self.base_url, call.path));
+        let mut request = self.http.request(method, format!("{}{}", self.base_url, call.path));
         if let Some(body) = call.body {
             request = request.body(body.clone());
         }
@@ -175,12 +163,7 @@ impl Client {
                 break;
             }
         }
-        Ok(Answer::new(
-            response.status().as_u16(),
-            response.headers(),
-            &body,
-            self.clock.now(),
-        ))
+        Ok(Answer::new(response.status().as_u16(), response.headers(), &body, self.clock.now()))
     }
 }
 

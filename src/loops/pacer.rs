@@ -89,10 +89,7 @@ impl Pacer {
     pub fn try_slot(self: &Arc<Self>) -> Result<Slot, Instant> {
         let now = Instant::now();
         let mut state = self.lock();
-        state.take(now).map(|number| Slot {
-            pacer: Arc::clone(self),
-            number,
-        })
+        state.take(now).map(|number| Slot { pacer: Arc::clone(self), number })
     }
 
     /// Waits for a slot.
@@ -136,8 +133,7 @@ impl State {
     }
 
     fn take(&mut self, now: Instant) -> Result<u64, Instant> {
-        self.slots
-            .retain(|_, free_at| free_at.is_none_or(|free_at| free_at > now));
+        self.slots.retain(|_, free_at| free_at.is_none_or(|free_at| free_at > now));
         self.recover(now);
         if let Some(until) = self.blocked_until.filter(|until| *until > now) {
             return Err(until);
@@ -153,11 +149,7 @@ impl State {
         let surplus = self.slots.len() - self.rate() as usize;
         let mut known: Vec<Instant> = self.slots.values().copied().flatten().collect();
         known.sort_unstable();
-        Err(known
-            .get(surplus)
-            .or(known.last())
-            .copied()
-            .unwrap_or(now + TRANSIT_MAX))
+        Err(known.get(surplus).or(known.last()).copied().unwrap_or(now + TRANSIT_MAX))
     }
 
     fn recover(&mut self, now: Instant) {
@@ -178,10 +170,7 @@ impl State {
 
     /// Reckons with what others have used of the same team's rate.
     fn learn(&mut self, now: Instant, headers: RateHeaders) {
-        if let Some(limit) = headers
-            .limit
-            .filter(|limit| (1..=RATE_CREDIBLE_MAX).contains(limit))
-        {
+        if let Some(limit) = headers.limit.filter(|limit| (1..=RATE_CREDIBLE_MAX).contains(limit)) {
             self.learnt = Some(limit);
         }
         let (Some(limit), Some(remaining)) = (self.learnt, headers.remaining) else {
@@ -253,10 +242,7 @@ mod tests {
     fn most_in_a_second(moments: &[Instant]) -> usize {
         (0..moments.len())
             .map(|first| {
-                moments[first..]
-                    .iter()
-                    .take_while(|at| **at < moments[first] + WINDOW)
-                    .count()
+                moments[first..].iter().take_while(|at| **at < moments[first] + WINDOW).count()
             })
             .max()
             .unwrap_or(0)
@@ -268,11 +254,7 @@ mod tests {
         let began = Instant::now();
         let arrivals = drain(&pacer, 100, Duration::from_millis(3)).await;
         assert_eq!(most_in_a_second(&arrivals), 10);
-        assert!(
-            began.elapsed() < Duration::from_millis(9_500),
-            "{:?}",
-            began.elapsed()
-        );
+        assert!(began.elapsed() < Duration::from_millis(9_500), "{:?}", began.elapsed());
     }
 
     #[tokio::test(start_paused = true)]
@@ -308,13 +290,7 @@ mod tests {
             let pacer = Pacer::new(configured);
             let slot = pacer.slot().await;
             slot.sent();
-            slot.answered(
-                RateHeaders {
-                    limit: Some(limit),
-                    remaining: None,
-                },
-                None,
-            );
+            slot.answered(RateHeaders { limit: Some(limit), remaining: None }, None);
             assert_eq!(pacer.rate(), expected, "{configured:?} {limit}");
         }
     }
@@ -324,13 +300,7 @@ mod tests {
         let pacer = Pacer::new(None);
         let slot = pacer.slot().await;
         slot.sent();
-        slot.answered(
-            RateHeaders {
-                limit: Some(10),
-                remaining: Some(2),
-            },
-            None,
-        );
+        slot.answered(RateHeaders { limit: Some(10), remaining: Some(2) }, None);
         let more: Vec<_> = std::iter::from_fn(|| pacer.try_slot().ok()).collect();
         assert_eq!(more.len(), 2);
     }

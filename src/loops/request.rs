@@ -15,11 +15,8 @@ pub enum Endpoint {
 
 impl Endpoint {
     /// All of them.
-    pub const ALL: [Endpoint; 3] = [
-        Endpoint::UpdateContact,
-        Endpoint::SendEvent,
-        Endpoint::DeleteContact,
-    ];
+    pub const ALL: [Endpoint; 3] =
+        [Endpoint::UpdateContact, Endpoint::SendEvent, Endpoint::DeleteContact];
 
     /// The HTTP method.
     pub fn method(self) -> &'static str {
@@ -40,9 +37,7 @@ impl Endpoint {
 
     /// Reads [`Endpoint::path`] back.
     pub fn from_path(path: &str) -> Option<Self> {
-        Self::ALL
-            .into_iter()
-            .find(|endpoint| endpoint.path() == path)
+        Self::ALL.into_iter().find(|endpoint| endpoint.path() == path)
     }
 
     /// Whether Loops takes an `Idempotency-Key` here: only for events, by its contract.

@@ -20,10 +20,7 @@ struct Compiler {
 impl Compiler {
     fn error(&self, problem: impl Into<String>) -> MappingError {
         let escape = |part: &String| format!("/{}", part.replace('~', "~0").replace('/', "~1"));
-        MappingError {
-            pointer: self.place.iter().map(escape).collect(),
-            problem: problem.into(),
-        }
+        MappingError { pointer: self.place.iter().map(escape).collect(), problem: problem.into() }
     }
 
     fn within<T>(
@@ -92,23 +89,15 @@ impl Compiler {
         } else {
             (Test::NotBlank, "blank")
         };
-        let subject = self.within(key, |compiler| {
-            compiler.node(options.get(key).unwrap_or(&Value::Null))
-        })?;
+        let subject =
+            self.within(key, |compiler| compiler.node(options.get(key).unwrap_or(&Value::Null)))?;
         let mut branch = |key: &str, counts: fn(&Value) -> bool| {
             let written = options.get(key).filter(|value| counts(value));
-            written
-                .map(|value| self.within(key, |compiler| compiler.node(value)))
-                .transpose()
+            written.map(|value| self.within(key, |compiler| compiler.node(value))).transpose()
         };
         let then = branch("then", |_| true)?;
         let otherwise = branch("else", Value::is_truthy)?;
-        Ok(Node::If(Box::new(If {
-            test,
-            subject,
-            then,
-            otherwise,
-        })))
+        Ok(Node::If(Box::new(If { test, subject, then, otherwise })))
     }
 }
 

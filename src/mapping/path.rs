@@ -104,17 +104,11 @@ mod tests {
             ("nothing", None),
         ];
         for (path, expected) in cases {
-            let found = Path::parse(path)
-                .find(&message)
-                .map(|value| value.to_json());
+            let found = Path::parse(path).find(&message).map(|value| value.to_json());
             assert_eq!(found.as_deref(), expected, "{path}");
         }
         for whole in ["", ".", "$."] {
-            assert_eq!(
-                Path::parse(whole).find(&message).as_deref(),
-                Some(&message),
-                "{whole}"
-            );
+            assert_eq!(Path::parse(whole).find(&message).as_deref(), Some(&message), "{whole}");
         }
     }
 }

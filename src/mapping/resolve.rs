@@ -26,9 +26,8 @@ fn resolve<'a>(node: &'a Node, message: &'a Value) -> Option<Cow<'a, Value>> {
             Some(Cow::Owned(Value::Object(found.collect::<Object>())))
         }
         Node::Array(nodes) => {
-            let found = nodes
-                .iter()
-                .map(|node| resolve(node, message).unwrap_or_default().into_owned());
+            let found =
+                nodes.iter().map(|node| resolve(node, message).unwrap_or_default().into_owned());
             Some(Cow::Owned(Value::Array(found.collect())))
         }
     }
@@ -40,11 +39,7 @@ fn resolve_if<'a>(condition: &'a If, message: &'a Value) -> Option<Cow<'a, Value
         Test::Exists => subject.is_some_and(|value| !value.is_null()),
         Test::NotBlank => subject.is_some_and(|value| !is_blank(&value)),
     };
-    let branch = if holds {
-        &condition.then
-    } else {
-        &condition.otherwise
-    };
+    let branch = if holds { &condition.then } else { &condition.otherwise };
     resolve(branch.as_ref()?, message)
 }
 
@@ -85,46 +80,21 @@ mod tests {
                 r#"{"o":{"i":{"@path":"$.missing"}},"l":[{"@path":"$.missing"},{"@path":"$.t.x"}]}"#,
                 r#"{"o":{},"l":[null,[1,2]]}"#,
             ),
-            (
-                r#"{"k":{"@if":{"exists":{"@path":"$.empty"},"then":1,"else":2}}}"#,
-                r#"{"k":1}"#,
-            ),
-            (
-                r#"{"k":{"@if":{"exists":{"@path":"$.no"},"then":1,"else":2}}}"#,
-                r#"{"k":2}"#,
-            ),
-            (
-                r#"{"k":{"@if":{"exists":{"@path":"$.no"},"then":1,"else":0}}}"#,
-                "{}",
-            ),
+            (r#"{"k":{"@if":{"exists":{"@path":"$.empty"},"then":1,"else":2}}}"#, r#"{"k":1}"#),
+            (r#"{"k":{"@if":{"exists":{"@path":"$.no"},"then":1,"else":2}}}"#, r#"{"k":2}"#),
+            (r#"{"k":{"@if":{"exists":{"@path":"$.no"},"then":1,"else":0}}}"#, "{}"),
             (
                 r#"{"k":{"@if":{"exists":{"@path":"$.no"},"then":1,"else":{"@literal":0}}}}"#,
                 r#"{"k":0}"#,
             ),
-            (
-                r#"{"k":{"@if":{"exists":{"@path":"$.a"},"then":null}}}"#,
-                r#"{"k":null}"#,
-            ),
-            (
-                r#"{"k":{"@if":{"blank":{"@path":"$.zero"},"then":1,"else":2}}}"#,
-                r#"{"k":2}"#,
-            ),
-            (
-                r#"{"k":{"@if":{"blank":{"@path":"$.a"},"then":1,"else":2}}}"#,
-                r#"{"k":1}"#,
-            ),
-            (
-                r#"{"k":{"@literal":{"@path":"$.a"},"_metadata":{}}}"#,
-                r#"{"k":{"@path":"$.a"}}"#,
-            ),
+            (r#"{"k":{"@if":{"exists":{"@path":"$.a"},"then":null}}}"#, r#"{"k":null}"#),
+            (r#"{"k":{"@if":{"blank":{"@path":"$.zero"},"then":1,"else":2}}}"#, r#"{"k":2}"#),
+            (r#"{"k":{"@if":{"blank":{"@path":"$.a"},"then":1,"else":2}}}"#, r#"{"k":1}"#),
+            (r#"{"k":{"@literal":{"@path":"$.a"},"_metadata":{}}}"#, r#"{"k":{"@path":"$.a"}}"#),
         ];
         for (mapping, expected) in cases {
             let compiled = Mapping::compile(&value(mapping)).unwrap();
-            assert_eq!(
-                compiled.resolve(&message).unwrap().to_json(),
-                expected,
-                "{mapping}"
-            );
+            assert_eq!(compiled.resolve(&message).unwrap().to_json(), expected, "{mapping}");
         }
     }
 

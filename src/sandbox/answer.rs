@@ -19,10 +19,7 @@ pub(super) struct Refusal {
 
 impl Refusal {
     pub(super) fn new(status: StatusCode, message: impl Into<String>) -> Self {
-        Self {
-            status,
-            message: message.into(),
-        }
+        Self { status, message: message.into() }
     }
 
     pub(super) fn bad_request(message: impl Into<String>) -> Self {
@@ -60,24 +57,17 @@ pub(super) async fn no_such_path() -> Refusal {
 
 /// The answer to a path that is there but not with this method.
 pub(super) async fn wrong_method() -> Refusal {
-    Refusal::new(
-        StatusCode::METHOD_NOT_ALLOWED,
-        "This path does not take this HTTP method.",
-    )
+    Refusal::new(StatusCode::METHOD_NOT_ALLOWED, "This path does not take this HTTP method.")
 }
 
 /// Reads a body as a JSON object.
 pub(super) fn parse_object(body: &[u8]) -> Result<Map<String, Value>, Refusal> {
     if body.is_empty() {
-        return Err(Refusal::bad_request(
-            "The body is empty: send a JSON object.",
-        ));
+        return Err(Refusal::bad_request("The body is empty: send a JSON object."));
     }
     match serde_json::from_slice(body) {
         Ok(Value::Object(object)) => Ok(object),
         Ok(_) => Err(Refusal::bad_request("The body must be a JSON object.")),
-        Err(error) => Err(Refusal::bad_request(format!(
-            "The body is not valid JSON: {error}."
-        ))),
+        Err(error) => Err(Refusal::bad_request(format!("The body is not valid JSON: {error}."))),
     }
 }

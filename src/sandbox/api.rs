@@ -28,14 +28,8 @@ pub(super) fn router(sandbox: &Sandbox) -> Router {
         .route("/contacts/update", put(update_contact))
         .route("/contacts/find", get(find_contact))
         .route("/contacts/delete", post(delete_contact))
-        .route(
-            "/contacts/suppression",
-            get(show_suppression).delete(remove_suppression),
-        )
-        .route(
-            "/contacts/properties",
-            get(list_properties).post(create_property),
-        )
+        .route("/contacts/suppression", get(show_suppression).delete(remove_suppression))
+        .route("/contacts/properties", get(list_properties).post(create_property))
         .route("/lists", get(list_mailing_lists))
         .route("/events/send", post(send_event))
         .route("/event-patterns", get(list_event_patterns))
@@ -46,9 +40,7 @@ pub(super) fn router(sandbox: &Sandbox) -> Router {
 }
 
 async fn test_key(State(sandbox): State<Sandbox>) -> Answer {
-    Ok(Json(
-        json!({"success": true, "teamName": sandbox.0.options.team_name}),
-    ))
+    Ok(Json(json!({"success": true, "teamName": sandbox.0.options.team_name})))
 }
 
 async fn create_contact(State(sandbox): State<Sandbox>, body: Bytes) -> Answer {
@@ -65,31 +57,21 @@ async fn update_contact(State(sandbox): State<Sandbox>, body: Bytes) -> Answer {
 
 async fn find_contact(State(sandbox): State<Sandbox>, uri: Uri) -> Answer {
     let key = contact_key(query(&uri))?;
-    let found: Vec<_> = sandbox
-        .state()
-        .audience
-        .find(&key)
-        .map(|c| c.to_json())
-        .into_iter()
-        .collect();
+    let found: Vec<_> =
+        sandbox.state().audience.find(&key).map(|c| c.to_json()).into_iter().collect();
     Ok(Json(Value::Array(found)))
 }
 
 async fn delete_contact(State(sandbox): State<Sandbox>, body: Bytes) -> Answer {
     let key = contact_key(parse_object(&body)?)?;
     sandbox.state().audience.delete(&key)?;
-    Ok(Json(
-        json!({"success": true, "message": "Contact deleted."}),
-    ))
+    Ok(Json(json!({"success": true, "message": "Contact deleted."})))
 }
 
 async fn show_suppression(State(sandbox): State<Sandbox>, uri: Uri) -> Answer {
     let key = contact_key(query(&uri))?;
     let state = sandbox.state();
-    let contact = state
-        .audience
-        .find(&key)
-        .ok_or_else(Refusal::contact_not_found)?;
+    let contact = state.audience.find(&key).ok_or_else(Refusal::contact_not_found)?;
     Ok(Json(json!({
         "contact": contact.to_short_json(),
         "isSuppressed": false,
@@ -100,11 +82,7 @@ async fn show_suppression(State(sandbox): State<Sandbox>, uri: Uri) -> Answer {
 /// Nothing here bounces or complains, so nobody is ever suppressed.
 async fn remove_suppression(State(sandbox): State<Sandbox>, uri: Uri) -> Answer {
     let key = contact_key(query(&uri))?;
-    sandbox
-        .state()
-        .audience
-        .find(&key)
-        .ok_or_else(Refusal::contact_not_found)?;
+    sandbox.state().audience.find(&key).ok_or_else(Refusal::contact_not_found)?;
     Err(Refusal::bad_request("Contact is not suppressed."))
 }
 
@@ -134,12 +112,7 @@ async fn create_property(State(sandbox): State<Sandbox>, body: Bytes) -> Answer 
 async fn list_mailing_lists() -> Answer {
     let list = |id, name, description: Option<&str>, is_public| json!({"id": id, "name": name, "description": description, "isPublic": is_public});
     Ok(Json(json!([
-        list(
-            "sandboxnewsletter0000000",
-            "Newsletter",
-            Some("News, once a month"),
-            true
-        ),
+        list("sandboxnewsletter0000000", "Newsletter", Some("News, once a month"), true),
         list("sandboxbeta0000000000000", "Beta testers", None, false),
     ])))
 }
@@ -149,10 +122,7 @@ async fn send_event(State(sandbox): State<Sandbox>, headers: HeaderMap, body: By
     let idempotency_key = idempotency_key(&headers)?;
     // One step: of two requests with one key, the second must see the first.
     let mut state = sandbox.state();
-    if idempotency_key
-        .as_ref()
-        .is_some_and(|key| state.used_keys.is_used(key, now))
-    {
+    if idempotency_key.as_ref().is_some_and(|key| state.used_keys.is_used(key, now)) {
         return Err(Refusal::conflict("Idempotency key has been used."));
     }
     let mut object = parse_object(&body)?;
@@ -176,9 +146,7 @@ async fn send_event(State(sandbox): State<Sandbox>, headers: HeaderMap, body: By
         event_name,
         event_properties,
         contact_properties,
-        mailing_lists: lists
-            .map(|(id, wanted)| (id.clone(), Value::Bool(*wanted)))
-            .collect(),
+        mailing_lists: lists.map(|(id, wanted)| (id.clone(), Value::Bool(*wanted))).collect(),
         idempotency_key: idempotency_key.clone(),
     };
     state.audience.upsert(fields)?;
@@ -241,9 +209,7 @@ fn idempotency_key(headers: &HeaderMap) -> Result<Option<String>, Refusal> {
     let key = std::str::from_utf8(key.as_bytes())
         .map_err(|_| Refusal::bad_request("`Idempotency-Key` must be text."))?;
     if key.chars().count() > IDEMPOTENCY_KEY_CHARS_MAX {
-        return Err(Refusal::bad_request(
-            "`Idempotency-Key` must be at most 100 characters.",
-        ));
+        return Err(Refusal::bad_request("`Idempotency-Key` must be at most 100 characters."));
     }
     Ok(Some(key.to_owned()).filter(|key| !key.is_empty()))
 }
@@ -256,20 +222,16 @@ fn contact_key(mut given: Map<String, Value>) -> Result<ContactKey, Refusal> {
         (Some(email), None) => Ok(ContactKey::Email(email)),
         (None, Some(user_id)) => Ok(ContactKey::UserId(user_id)),
         (None, None) => Err(Refusal::bad_request("`email` or `userId` is required.")),
-        (Some(_), Some(_)) => Err(Refusal::bad_request(
-            "Only one of `email` and `userId` is allowed.",
-        )),
+        (Some(_), Some(_)) => {
+            Err(Refusal::bad_request("Only one of `email` and `userId` is allowed."))
+        }
     }
 }
 
 /// The query as an object of strings; the last of several values of one key wins.
 pub(super) fn query(uri: &Uri) -> Map<String, Value> {
     let pairs = Query::<Vec<(String, String)>>::try_from_uri(uri).map(|Query(pairs)| pairs);
-    pairs
-        .unwrap_or_default()
-        .into_iter()
-        .map(|(key, value)| (key, value.into()))
-        .collect()
+    pairs.unwrap_or_default().into_iter().map(|(key, value)| (key, value.into())).collect()
 }
 
 fn take(object: &mut Map<String, Value>, key: &str) -> Value {

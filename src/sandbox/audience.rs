@@ -45,12 +45,8 @@ impl Audience {
             return Err(Refusal::bad_request("`email` is required."));
         }
         match self.numbers(&fields) {
-            (Some(_), _) => Err(Refusal::conflict(
-                "A contact with this email already exists.",
-            )),
-            (_, Some(_)) => Err(Refusal::conflict(
-                "A contact with this userId already exists.",
-            )),
+            (Some(_), _) => Err(Refusal::conflict("A contact with this email already exists.")),
+            (_, Some(_)) => Err(Refusal::conflict("A contact with this userId already exists.")),
             (None, None) => self.add(fields),
         }
     }
@@ -61,9 +57,9 @@ impl Audience {
             return Err(Refusal::bad_request("`email` or `userId` is required."));
         }
         match self.numbers(&fields) {
-            (Some(one), Some(other)) if one != other => Err(Refusal::bad_request(
-                "`email` and `userId` belong to two different contacts.",
-            )),
+            (Some(one), Some(other)) if one != other => {
+                Err(Refusal::bad_request("`email` and `userId` belong to two different contacts."))
+            }
             (Some(number), _) | (None, Some(number)) => {
                 let found = self.contacts.remove(&number);
                 let contact = found.ok_or_else(Refusal::contact_not_found)?;
@@ -77,10 +73,7 @@ impl Audience {
     /// Removes a contact.
     pub(super) fn delete(&mut self, key: &ContactKey) -> Result<(), Refusal> {
         let number = self.number(key).ok_or_else(Refusal::contact_not_found)?;
-        let gone = self
-            .contacts
-            .remove(&number)
-            .ok_or_else(Refusal::contact_not_found)?;
+        let gone = self.contacts.remove(&number).ok_or_else(Refusal::contact_not_found)?;
         self.unindex(&gone);
         Ok(())
     }
@@ -132,9 +125,6 @@ impl Audience {
     fn numbers(&self, fields: &ContactFields) -> (Option<u64>, Option<u64>) {
         let email = fields.email.clone().map(ContactKey::Email);
         let user_id = fields.user_id.clone().map(ContactKey::UserId);
-        (
-            email.and_then(|key| self.number(&key)),
-            user_id.and_then(|key| self.number(&key)),
-        )
+        (email.and_then(|key| self.number(&key)), user_id.and_then(|key| self.number(&key)))
     }
 }

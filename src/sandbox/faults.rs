@@ -76,10 +76,8 @@ impl Faults {
     /// Checks that every value is within what is allowed.
     pub fn check(&self) -> Result<(), FaultsError> {
         let out_of_range = |key, allowed| Err(FaultsError::OutOfRange { key, allowed });
-        let latencies = [
-            ("latency_ms", self.latency_ms),
-            ("latency_jitter_ms", self.latency_jitter_ms),
-        ];
+        let latencies =
+            [("latency_ms", self.latency_ms), ("latency_jitter_ms", self.latency_jitter_ms)];
         if let Some((key, _)) = latencies.into_iter().find(|(_, ms)| *ms > LATENCY_MS_MAX) {
             return out_of_range(key, "at most 600000 (ten minutes)");
         }
@@ -88,10 +86,7 @@ impl Faults {
             ("reset_before_rate", self.reset_before_rate),
             ("reset_after_rate", self.reset_after_rate),
         ];
-        if let Some((key, _)) = rates
-            .into_iter()
-            .find(|(_, rate)| !(0.0..=1.0).contains(rate))
-        {
+        if let Some((key, _)) = rates.into_iter().find(|(_, rate)| !(0.0..=1.0).contains(rate)) {
             return out_of_range(key, "between 0 and 1");
         }
         // The margin is for sums such as 0.7 + 0.2 + 0.1, which doubles do not hit exactly.
@@ -193,10 +188,7 @@ mod tests {
             ..Faults::default()
         };
         let run = |seed| -> Vec<_> {
-            let mut injector = FaultInjector::new(Faults {
-                seed,
-                ..settings.clone()
-            });
+            let mut injector = FaultInjector::new(Faults { seed, ..settings.clone() });
             (0..10_000).map(|_| injector.next()).collect()
         };
         let chosen = run(7);
@@ -213,19 +205,12 @@ mod tests {
             assert!(count.abs_diff(about) < 200, "{trouble:?}: {count}");
         }
         let (low, high) = (Duration::from_millis(10), Duration::from_millis(15));
-        assert!(
-            chosen
-                .iter()
-                .all(|(latency, _)| (low..=high).contains(latency))
-        );
+        assert!(chosen.iter().all(|(latency, _)| (low..=high).contains(latency)));
     }
 
     #[test]
     fn a_whole_share_means_always() {
-        let settings = Faults {
-            reset_after_rate: 1.0,
-            ..Faults::default()
-        };
+        let settings = Faults { reset_after_rate: 1.0, ..Faults::default() };
         let mut injector = FaultInjector::new(settings);
         assert!((0..1000).all(|_| injector.next().1 == Trouble::ResetAfter));
     }
@@ -233,32 +218,17 @@ mod tests {
     #[test]
     fn patches_name_what_is_wrong() {
         let cases = [
-            (
-                r#"{"error_rate": 1.5}"#,
-                "`error_rate` must be between 0 and 1",
-            ),
-            (
-                r#"{"reset_before_rate": -0.1}"#,
-                "`reset_before_rate` must be between 0 and 1",
-            ),
-            (
-                r#"{"error_rate": 0.6, "reset_after_rate": 0.6}"#,
-                "together",
-            ),
-            (
-                r#"{"error_status": 200}"#,
-                "`error_status` must be between 400 and 599",
-            ),
+            (r#"{"error_rate": 1.5}"#, "`error_rate` must be between 0 and 1"),
+            (r#"{"reset_before_rate": -0.1}"#, "`reset_before_rate` must be between 0 and 1"),
+            (r#"{"error_rate": 0.6, "reset_after_rate": 0.6}"#, "together"),
+            (r#"{"error_status": 200}"#, "`error_status` must be between 400 and 599"),
             (r#"{"latency_ms": 600001}"#, "`latency_ms` must be at most"),
             (r#"{"rate_limit": "10"}"#, "rate_limit"),
             (r#"{"latency": 5}"#, "unknown field `latency`"),
         ];
         for (patch, expected) in cases {
             let patch = serde_json::from_str(patch).expect("a JSON object");
-            let error = Faults::default()
-                .patched(patch)
-                .expect_err("refused")
-                .to_string();
+            let error = Faults::default().patched(patch).expect_err("refused").to_string();
             assert!(error.contains(expected), "{error}");
         }
     }

@@ -44,9 +44,9 @@ impl ContactFields {
 pub(super) fn parse_id(key: &str, value: Value) -> Result<Option<String>, Refusal> {
     match value {
         Value::Null => Ok(None),
-        Value::String(id) if id.chars().count() > PROPERTY_CHARS_MAX => Err(Refusal::bad_request(
-            format!("`{key}` must be at most 500 characters."),
-        )),
+        Value::String(id) if id.chars().count() > PROPERTY_CHARS_MAX => {
+            Err(Refusal::bad_request(format!("`{key}` must be at most 500 characters.")))
+        }
         Value::String(id) => Ok(Some(id).filter(|id| !id.is_empty())),
         other => Err(wrong_type(key, "a string", &other)),
     }
@@ -69,11 +69,7 @@ pub(super) fn parse_event_properties(value: Value) -> Result<Map<String, Value>,
     for (key, value) in &properties {
         if value.is_object() || value.is_array() {
             let key = format!("eventProperties.{key}");
-            return Err(wrong_type(
-                &key,
-                "a string, number, boolean, date or null",
-                value,
-            ));
+            return Err(wrong_type(&key, "a string, number, boolean, date or null", value));
         }
     }
     Ok(properties)
@@ -106,11 +102,7 @@ fn parse_mailing_lists(value: Value) -> Result<Vec<(String, bool)>, Refusal> {
     };
     let parse = |(id, value): (String, Value)| match value {
         Value::Bool(wanted) => Ok((id, wanted)),
-        other => Err(wrong_type(
-            &format!("mailingLists.{id}"),
-            "a boolean",
-            &other,
-        )),
+        other => Err(wrong_type(&format!("mailingLists.{id}"), "a boolean", &other)),
     };
     lists.into_iter().map(parse).collect()
 }
@@ -119,17 +111,15 @@ fn check_property(key: &str, value: &Value) -> Result<(), Refusal> {
     let must_be_string = matches!(key, "firstName" | "lastName" | "source" | "userGroup");
     match value {
         Value::Null => Ok(()),
-        Value::String(text) if text.chars().count() > PROPERTY_CHARS_MAX => Err(
-            Refusal::bad_request(format!("`{key}` must be at most 500 characters.")),
-        ),
+        Value::String(text) if text.chars().count() > PROPERTY_CHARS_MAX => {
+            Err(Refusal::bad_request(format!("`{key}` must be at most 500 characters.")))
+        }
         Value::String(_) => Ok(()),
         other if must_be_string => Err(wrong_type(key, "a string", other)),
         Value::Bool(_) | Value::Number(_) => Ok(()),
-        Value::Array(_) | Value::Object(_) => Err(wrong_type(
-            key,
-            "a string, number, boolean, date or null",
-            value,
-        )),
+        Value::Array(_) | Value::Object(_) => {
+            Err(wrong_type(key, "a string, number, boolean, date or null", value))
+        }
     }
 }
 

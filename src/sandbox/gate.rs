@@ -32,11 +32,7 @@ struct Arrival {
 enum Verdict {
     WrongKey,
     TooFast,
-    Admitted {
-        remaining: u32,
-        latency: Duration,
-        trouble: Trouble,
-    },
+    Admitted { remaining: u32, latency: Duration, trouble: Trouble },
 }
 
 /// Lets a request through to its handler, or not.
@@ -47,11 +43,7 @@ pub(super) async fn gate(State(sandbox): State<Sandbox>, request: Request, next:
     let (mut response, fault, remaining) = match arrival.verdict {
         Verdict::WrongKey => (Refusal::invalid_key().into_response(), None, None),
         Verdict::TooFast => (too_fast(arrival.rate_limit).into_response(), None, Some(0)),
-        Verdict::Admitted {
-            remaining,
-            latency,
-            trouble,
-        } => {
+        Verdict::Admitted { remaining, latency, trouble } => {
             tokio::time::sleep(latency / 2).await;
             let (response, fault) = carry_out(trouble, parts, body, next).await;
             tokio::time::sleep(latency / 2).await;
@@ -63,17 +55,10 @@ pub(super) async fn gate(State(sandbox): State<Sandbox>, request: Request, next:
         headers.insert(RATE_LIMIT, HeaderValue::from(arrival.rate_limit));
         headers.insert(RATE_REMAINING, HeaderValue::from(remaining));
     }
-    let is_reset = matches!(
-        fault,
-        Some(InjectedFault::ResetBefore | InjectedFault::ResetAfter)
-    );
+    let is_reset = matches!(fault, Some(InjectedFault::ResetBefore | InjectedFault::ResetAfter));
     let status = (!is_reset).then(|| response.status().as_u16());
     sandbox.state().note_end(arrival.number, status, fault);
-    if is_reset {
-        drop_connection()
-    } else {
-        response
-    }
+    if is_reset { drop_connection() } else { response }
 }
 
 impl Sandbox {
@@ -91,9 +76,7 @@ impl Sandbox {
             fault: None,
             idempotency_key: header_text(&parts.headers, IDEMPOTENCY_KEY),
             // A copy, because a slice would keep the whole buffer it was read into.
-            body: body
-                .map(|body| Bytes::copy_from_slice(body))
-                .unwrap_or_default(),
+            body: body.map(|body| Bytes::copy_from_slice(body)).unwrap_or_default(),
         };
         let mut state = self.state();
         let number = state.note_arrival(now, seen);
@@ -102,26 +85,16 @@ impl Sandbox {
             Verdict::WrongKey
         } else if let Some(remaining) = state.admitted.admit(now, rate_limit) {
             let (latency, trouble) = state.faults.next();
-            Verdict::Admitted {
-                remaining,
-                latency,
-                trouble,
-            }
+            Verdict::Admitted { remaining, latency, trouble }
         } else {
             state.note_rate_limited();
             Verdict::TooFast
         };
-        Arrival {
-            number,
-            rate_limit,
-            verdict,
-        }
+        Arrival { number, rate_limit, verdict }
     }
 
     fn is_key_right(&self, headers: &HeaderMap) -> bool {
-        let given = headers
-            .get(header::AUTHORIZATION)
-            .map(HeaderValue::as_bytes);
+        let given = headers.get(header::AUTHORIZATION).map(HeaderValue::as_bytes);
         let Some((scheme, key)) = given.and_then(|given| given.split_at_checked(7)) else {
             return false;
         };
@@ -183,7 +156,5 @@ async fn read_body(body: Body) -> Result<Bytes, Refusal> {
 }
 
 fn header_text(headers: &HeaderMap, name: &str) -> Option<String> {
-    headers
-        .get(name)
-        .map(|value| String::from_utf8_lossy(value.as_bytes()).into_owned())
+    headers.get(name).map(|value| String::from_utf8_lossy(value.as_bytes()).into_owned())
 }

@@ -20,9 +20,7 @@ pub(super) struct UsedKeys {
 impl UsedKeys {
     /// Whether a key was used less than 24 hours before `now`.
     pub(super) fn is_used(&self, key: &str, now: Timestamp) -> bool {
-        self.used
-            .get(key)
-            .is_some_and(|at| now.duration_since(*at) < REMEMBERED)
+        self.used.get(key).is_some_and(|at| now.duration_since(*at) < REMEMBERED)
     }
 
     /// Remembers the use of a key at `now`.

@@ -68,11 +68,7 @@ pub struct SandboxOptions {
 
 impl Default for SandboxOptions {
     fn default() -> Self {
-        Self {
-            api_key: None,
-            team_name: "Sandbox".to_owned(),
-            faults: Faults::default(),
-        }
+        Self { api_key: None, team_name: "Sandbox".to_owned(), faults: Faults::default() }
     }
 }
 
@@ -93,12 +89,7 @@ impl Sandbox {
     /// the rate is measured with tokio's own clock, as durations are.
     pub fn new(options: SandboxOptions, clock: SharedClock) -> Self {
         let state = Mutex::new(State::new(options.faults.clone()));
-        Self(Arc::new(Shared {
-            options,
-            clock,
-            started: Instant::now(),
-            state,
-        }))
+        Self(Arc::new(Shared { options, clock, started: Instant::now(), state }))
     }
 
     /// The simulated API under [`API_BASE`] and the control API under `/sandbox`.
@@ -121,11 +112,7 @@ impl Sandbox {
 
     /// All contacts as Loops shows them, oldest first.
     pub fn contacts(&self) -> Vec<Value> {
-        self.state()
-            .audience
-            .contacts()
-            .map(contact::Contact::to_json)
-            .collect()
+        self.state().audience.contacts().map(contact::Contact::to_json).collect()
     }
 
     /// What was counted since the start or the last reset.

@@ -15,11 +15,7 @@ pub(super) struct SlidingSecond(VecDeque<Instant>);
 impl SlidingSecond {
     /// How many were noted less than a second before `now`.
     pub(super) fn count(&mut self, now: Instant) -> usize {
-        while self
-            .0
-            .front()
-            .is_some_and(|at| now.saturating_duration_since(*at) >= WINDOW)
-        {
+        while self.0.front().is_some_and(|at| now.saturating_duration_since(*at) >= WINDOW) {
             self.0.pop_front();
         }
         self.0.len()

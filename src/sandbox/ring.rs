@@ -16,10 +16,7 @@ pub(super) struct Ring<T> {
 
 impl<T> Ring<T> {
     pub(super) fn new() -> Self {
-        Self {
-            items: VecDeque::new(),
-            bytes: 0,
-        }
+        Self { items: VecDeque::new(), bytes: 0 }
     }
 
     /// Adds an item that takes about `bytes`, and lets the oldest go where there are too many.
@@ -36,11 +33,7 @@ impl<T> Ring<T> {
 
     /// The latest item that `is_it`; looked for from the newest on.
     pub(super) fn find_mut(&mut self, is_it: impl Fn(&T) -> bool) -> Option<&mut T> {
-        self.items
-            .iter_mut()
-            .rev()
-            .map(|(_, item)| item)
-            .find(|item| is_it(item))
+        self.items.iter_mut().rev().map(|(_, item)| item).find(|item| is_it(item))
     }
 
     /// The items that are kept, oldest first.

@@ -141,17 +141,11 @@ impl State {
     }
 
     pub(super) fn reset(&mut self, faults: Faults) {
-        *self = Self {
-            request_number: self.request_number,
-            ..Self::new(faults)
-        };
+        *self = Self { request_number: self.request_number, ..Self::new(faults) };
     }
 
     pub(super) fn counts(&self) -> Counts {
-        Counts {
-            contacts: self.audience.contacts().len(),
-            ..self.counts
-        }
+        Counts { contacts: self.audience.contacts().len(), ..self.counts }
     }
 
     /// Notes the arrival of a request, and answers its number.
@@ -190,13 +184,7 @@ impl State {
         if self.event_names.len() < EVENT_NAMES_MAX {
             self.event_names.insert(event.event_name.clone());
         }
-        self.events.push(
-            SeenEvent {
-                number: self.counts.events,
-                ..event
-            },
-            bytes,
-        );
+        self.events.push(SeenEvent { number: self.counts.events, ..event }, bytes);
     }
 }
 

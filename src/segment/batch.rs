@@ -19,10 +19,7 @@ pub struct Envelope<'a> {
 /// Takes a batch apart: `{"batch": [...], "context": {...}, ...}`. A value beside `batch` that
 /// cannot be read is left out.
 pub fn split_envelope(body: &[u8]) -> Result<Envelope<'_>, DecodeError> {
-    let mut scan = Scan {
-        bytes: body,
-        at: skip_bom(body),
-    };
+    let mut scan = Scan { bytes: body, at: skip_bom(body) };
     let mut envelope = Envelope::default();
     let mut has_batch = false;
     scan.expect(b'{', "a batch must be an object")?;
@@ -47,18 +44,12 @@ pub fn split_envelope(body: &[u8]) -> Result<Envelope<'_>, DecodeError> {
     if has_batch {
         return Ok(envelope);
     }
-    Err(DecodeError {
-        at: 0,
-        problem: "there is no list called `batch`",
-    })
+    Err(DecodeError { at: 0, problem: "there is no list called `batch`" })
 }
 
 /// Takes a bare list apart, as Segment's webhook sends it.
 pub fn split_list(body: &[u8]) -> Result<Vec<&[u8]>, DecodeError> {
-    let mut scan = Scan {
-        bytes: body,
-        at: skip_bom(body),
-    };
+    let mut scan = Scan { bytes: body, at: skip_bom(body) };
     scan.skip_space();
     let items = scan.list()?;
     scan.end()?;
@@ -98,10 +89,7 @@ struct Scan<'a> {
 
 impl<'a> Scan<'a> {
     fn error(&self, problem: &'static str) -> DecodeError {
-        DecodeError {
-            at: self.at,
-            problem,
-        }
+        DecodeError { at: self.at, problem }
     }
 
     fn peek(&self) -> Option<u8> {
@@ -125,11 +113,7 @@ impl<'a> Scan<'a> {
 
     fn end(&mut self) -> Result<(), DecodeError> {
         self.skip_space();
-        if self.peek().is_some() {
-            Err(self.error("something follows the value"))
-        } else {
-            Ok(())
-        }
+        if self.peek().is_some() { Err(self.error("something follows the value")) } else { Ok(()) }
     }
 
     /// The slices of a list; the scan stands at its bracket.
@@ -222,10 +206,7 @@ mod tests {
     use proptest::prelude::*;
 
     fn texts(slices: &[&[u8]]) -> Vec<String> {
-        slices
-            .iter()
-            .map(|slice| String::from_utf8_lossy(slice).into_owned())
-            .collect()
+        slices.iter().map(|slice| String::from_utf8_lossy(slice).into_owned()).collect()
     }
 
     #[test]
@@ -234,18 +215,9 @@ mod tests {
         let envelope = split_envelope(body.as_bytes()).unwrap();
         assert_eq!(
             texts(&envelope.messages),
-            [
-                r#"{"a":"]}\"{"}"#,
-                "NaN",
-                r#"{"b":[1,{,}]}"#,
-                "17",
-                r#""t""#
-            ]
+            [r#"{"a":"]}\"{"}"#, "NaN", r#"{"b":[1,{,}]}"#, "17", r#""t""#]
         );
-        assert_eq!(
-            Value::Object(envelope.rest).to_json(),
-            r#"{"sentAt":"x","context":{"k":1}}"#
-        );
+        assert_eq!(Value::Object(envelope.rest).to_json(), r#"{"sentAt":"x","context":{"k":1}}"#);
     }
 
     #[test]
@@ -266,12 +238,7 @@ mod tests {
         ] {
             assert!(split_envelope(body.as_bytes()).is_err(), "{body}");
         }
-        assert!(
-            split_envelope(b"{\"batch\":[]}")
-                .unwrap()
-                .messages
-                .is_empty()
-        );
+        assert!(split_envelope(b"{\"batch\":[]}").unwrap().messages.is_empty());
     }
 
     #[test]

@@ -24,10 +24,7 @@ pub struct DecodeError {
 
 /// Reads a whole JSON text.
 pub fn decode(bytes: &[u8]) -> Result<Value, DecodeError> {
-    let mut reader = Reader {
-        bytes,
-        at: skip_bom(bytes),
-    };
+    let mut reader = Reader { bytes, at: skip_bom(bytes) };
     let value = reader.value(0)?;
     reader.skip_space();
     match reader.peek() {
@@ -38,11 +35,7 @@ pub fn decode(bytes: &[u8]) -> Result<Value, DecodeError> {
 
 /// Where the text begins behind a byte order mark, which some senders put first.
 pub(super) fn skip_bom(bytes: &[u8]) -> usize {
-    if bytes.starts_with(b"\xef\xbb\xbf") {
-        3
-    } else {
-        0
-    }
+    if bytes.starts_with(b"\xef\xbb\xbf") { 3 } else { 0 }
 }
 
 /// White space of JSON.
@@ -57,10 +50,7 @@ struct Reader<'a> {
 
 impl Reader<'_> {
     fn error(&self, problem: &'static str) -> DecodeError {
-        DecodeError {
-            at: self.at,
-            problem,
-        }
+        DecodeError { at: self.at, problem }
     }
 
     fn peek(&self) -> Option<u8> {
@@ -171,13 +161,9 @@ impl Reader<'_> {
             self.at += 1;
         }
         let text = &self.bytes[start..self.at];
-        let number = is_number(text)
-            .then(|| std::str::from_utf8(text).ok()?.parse::<f64>().ok())
-            .flatten();
-        number.map(Value::Number).ok_or(DecodeError {
-            at: start,
-            problem: "a number is malformed",
-        })
+        let number =
+            is_number(text).then(|| std::str::from_utf8(text).ok()?.parse::<f64>().ok()).flatten();
+        number.map(Value::Number).ok_or(DecodeError { at: start, problem: "a number is malformed" })
     }
 
     /// Reads a text; the reader stands at its opening quote.
@@ -186,10 +172,7 @@ impl Reader<'_> {
         let mut text = String::new();
         loop {
             let run_start = self.at;
-            while self
-                .peek()
-                .is_some_and(|byte| byte != b'"' && byte != b'\\' && byte >= 0x20)
-            {
+            while self.peek().is_some_and(|byte| byte != b'"' && byte != b'\\' && byte >= 0x20) {
                 self.at += 1;
             }
             text.push_str(&String::from_utf8_lossy(&self.bytes[run_start..self.at]));
@@ -244,16 +227,11 @@ impl Reader<'_> {
         let digits = self.bytes.get(at + 2..at + 6).unwrap_or_default();
         let mut unit = 0;
         for digit in digits {
-            let value = char::from(*digit)
-                .to_digit(16)
-                .ok_or_else(|| self.error("an unknown escape"))?;
+            let value =
+                char::from(*digit).to_digit(16).ok_or_else(|| self.error("an unknown escape"))?;
             unit = unit * 16 + value;
         }
-        if digits.len() == 4 {
-            Ok(unit)
-        } else {
-            Err(self.error("an escape does not end"))
-        }
+        if digits.len() == 4 { Ok(unit) } else { Err(self.error("an escape does not end")) }
     }
 }
 
@@ -274,10 +252,8 @@ fn is_number(text: &[u8]) -> bool {
         rest = &fraction[length..];
     }
     if let Some(exponent) = rest.strip_prefix(b"e").or_else(|| rest.strip_prefix(b"E")) {
-        let exponent = exponent
-            .strip_prefix(b"+")
-            .or_else(|| exponent.strip_prefix(b"-"))
-            .unwrap_or(exponent);
+        let exponent =
+            exponent.strip_prefix(b"+").or_else(|| exponent.strip_prefix(b"-")).unwrap_or(exponent);
         let length = digits(exponent);
         return length > 0 && length == exponent.len();
     }
@@ -302,10 +278,7 @@ mod tests {
                 r#""\ud83d\ude00 \ud83d \ude00 \ud83dx \ud83d\u0041""#,
                 "\"😀 \u{fffd} \u{fffd} \u{fffd}x \u{fffd}A\"",
             ),
-            (
-                r#""\"\\\/\b\f\n\r\t\u00e9\u0000""#,
-                "\"\\\"\\\\/\\b\\f\\n\\r\\té\\u0000\"",
-            ),
+            (r#""\"\\\/\b\f\n\r\t\u00e9\u0000""#, "\"\\\"\\\\/\\b\\f\\n\\r\\té\\u0000\""),
             ("[NaN, Infinity, -Infinity, 1e400]", "[null,null,null,null]"),
             ("12345678901234567890", "12345678901234567000"),
             ("1180591620717411303424", "1.1805916207174113e+21"),
@@ -373,12 +346,7 @@ mod tests {
                 }
             }
         };
-        std::thread::Builder::new()
-            .stack_size(2 << 20)
-            .spawn(check)
-            .unwrap()
-            .join()
-            .unwrap();
+        std::thread::Builder::new().stack_size(2 << 20).spawn(check).unwrap().join().unwrap();
     }
 
     proptest! {

@@ -99,11 +99,7 @@ impl Message {
             Some(_) => return Err(InvalidMessage::UnknownType),
         };
         object.insert("messageId", Value::String(message_id.clone()));
-        let message = Self {
-            kind,
-            message_id,
-            value: Value::Object(object),
-        };
+        let message = Self { kind, message_id, value: Value::Object(object) };
         match message.order_key() {
             Some(_) => Ok(message),
             None => Err(InvalidMessage::Nobody),
@@ -115,9 +111,7 @@ impl Message {
         let Value::Object(object) = value else {
             return Err(InvalidMessage::NotAnObject);
         };
-        let message_id = id_text(object.get("messageId"))
-            .unwrap_or_default()
-            .into_owned();
+        let message_id = id_text(object.get("messageId")).unwrap_or_default().into_owned();
         Self::new(object, message_id)
     }
 
@@ -147,14 +141,12 @@ impl Message {
 
     /// The lane of the message.
     pub fn lane(&self) -> LaneKey {
-        self.order_key()
-            .map_or(LaneKey(0), |(kind, key)| LaneKey::of(kind, &key))
+        self.order_key().map_or(LaneKey(0), |(kind, key)| LaneKey::of(kind, &key))
     }
 
     /// The person to find the message by: the user id, else the anonymous id, else the e-mail address.
     pub fn person(&self) -> PersonHash {
-        self.order_key()
-            .map_or(PersonHash(0), |(_, key)| PersonHash::of(&key))
+        self.order_key().map_or(PersonHash(0), |(_, key)| PersonHash::of(&key))
     }
 
     fn email(&self) -> Option<Cow<'_, str>> {
@@ -165,9 +157,7 @@ impl Message {
             &["email"],
         ];
         paths.into_iter().find_map(|path| {
-            let found = path
-                .iter()
-                .try_fold(&self.value, |value, key| value.get(key))?;
+            let found = path.iter().try_fold(&self.value, |value, key| value.get(key))?;
             id_text(Some(found))
         })
     }

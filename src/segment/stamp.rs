@@ -50,17 +50,14 @@ fn stamp_times(object: &mut Object, stamp: Stamp<'_>) {
     let original_at = original.as_ref().and_then(read_time);
     let sent_at = sent.as_ref().and_then(read_time);
     let corrected = match (original_at, sent_at) {
-        (Some(original_at), Some(sent_at)) => received_at
-            .checked_sub(sent_at.duration_since(original_at))
-            .unwrap_or(received_at),
+        (Some(original_at), Some(sent_at)) => {
+            received_at.checked_sub(sent_at.duration_since(original_at)).unwrap_or(received_at)
+        }
         (Some(original_at), None) => original_at,
         (None, _) => received_at,
     };
     let received = Value::String(iso(received_at));
-    object.insert(
-        "originalTimestamp",
-        original.unwrap_or_else(|| received.clone()),
-    );
+    object.insert("originalTimestamp", original.unwrap_or_else(|| received.clone()));
     if let Some(sent) = sent {
         object.insert("sentAt", sent);
     }
@@ -92,9 +89,7 @@ mod tests {
         sent_at: Option<&str>,
         is_from_segment: bool,
     ) -> Result<Value, InvalidMessage> {
-        let Ok(Value::Object(object)) = decode(text.as_bytes()) else {
-            panic!("{text}")
-        };
+        let Ok(Value::Object(object)) = decode(text.as_bytes()) else { panic!("{text}") };
         let sent_at = sent_at.map(Value::from);
         let input = Stamp {
             received_at: "2026-11-23T12:00:10.123456Z".parse().unwrap(),
@@ -106,11 +101,7 @@ mod tests {
     }
 
     fn field(value: &Value, key: &str) -> String {
-        value
-            .get(key)
-            .and_then(Value::as_str)
-            .unwrap_or("none")
-            .to_owned()
+        value.get(key).and_then(Value::as_str).unwrap_or("none").to_owned()
     }
 
     #[test]
@@ -142,12 +133,7 @@ mod tests {
                 "2020-01-01T00:00:00",
                 "2020-01-01T00:00:00.000Z",
             ),
-            (
-                r#""timestamp":"soon""#,
-                Some(minutes_late),
-                "soon",
-                "2026-11-23T12:00:10.123Z",
-            ),
+            (r#""timestamp":"soon""#, Some(minutes_late), "soon", "2026-11-23T12:00:10.123Z"),
             (
                 r#""timestamp":null"#,
                 Some(minutes_late),
@@ -174,34 +160,17 @@ mod tests {
     fn what_segment_stamped_stays() {
         let text = r#"{"userId":"u","receivedAt":"r","timestamp":"t","originalTimestamp":"o"}"#;
         let value = stamped(text, None, true).unwrap();
-        assert_eq!(
-            [field(&value, "receivedAt"), field(&value, "timestamp")],
-            ["r", "t"]
-        );
-        assert_ne!(
-            field(&stamped(text, None, false).unwrap(), "receivedAt"),
-            "r"
-        );
+        assert_eq!([field(&value, "receivedAt"), field(&value, "timestamp")], ["r", "t"]);
+        assert_ne!(field(&stamped(text, None, false).unwrap(), "receivedAt"), "r");
     }
 
     #[test]
     fn type_and_message_id_are_given_to_those_that_lack_them() {
         let value = stamped(r#"{"userId":"u","writeKey":"k"}"#, None, false).unwrap();
-        assert_eq!(
-            [field(&value, "type"), field(&value, "messageId")],
-            ["track", "made"]
-        );
+        assert_eq!([field(&value, "type"), field(&value, "messageId")], ["track", "made"]);
         assert_eq!(value.get("writeKey"), None);
-        let value = stamped(
-            r#"{"userId":"u","type":"page","messageId":17}"#,
-            None,
-            false,
-        )
-        .unwrap();
-        assert_eq!(
-            [field(&value, "type"), field(&value, "messageId")],
-            ["page", "17"]
-        );
+        let value = stamped(r#"{"userId":"u","type":"page","messageId":17}"#, None, false).unwrap();
+        assert_eq!([field(&value, "type"), field(&value, "messageId")], ["page", "17"]);
     }
 
     #[test]
@@ -215,17 +184,9 @@ mod tests {
             r#""email":"e""#,
         ];
         for fields in good {
-            assert!(
-                stamped(&format!("{{{fields}}}"), None, false).is_ok(),
-                "{fields}"
-            );
+            assert!(stamped(&format!("{{{fields}}}"), None, false).is_ok(), "{fields}");
         }
-        for fields in [
-            r#""userId":"""#,
-            r#""userId":null"#,
-            r#""userId":{}"#,
-            r#""userId":NaN"#,
-        ] {
+        for fields in [r#""userId":"""#, r#""userId":null"#, r#""userId":{}"#, r#""userId":NaN"#] {
             assert_eq!(
                 stamped(&format!("{{{fields}}}"), None, false),
                 Err(InvalidMessage::Nobody),

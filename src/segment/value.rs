@@ -212,11 +212,7 @@ fn write_value(out: &mut String, value: &Value, infinity: &str, minus_infinity: 
         Value::Bool(false) => out.push_str("false"),
         Value::Number(number) if number.is_nan() => out.push_str("null"),
         Value::Number(number) if number.is_infinite() => {
-            out.push_str(if *number > 0.0 {
-                infinity
-            } else {
-                minus_infinity
-            });
+            out.push_str(if *number > 0.0 { infinity } else { minus_infinity });
         }
         Value::Number(number) => out.push_str(ryu_js::Buffer::new().format_finite(*number)),
         Value::String(text) => write_text(out, text),
@@ -287,10 +283,7 @@ impl From<&serde_json::Value> for Value {
                 Value::Array(items.iter().map(Value::from).collect())
             }
             serde_json::Value::Object(object) => Value::Object(
-                object
-                    .iter()
-                    .map(|(key, item)| (key.clone(), Value::from(item)))
-                    .collect(),
+                object.iter().map(|(key, item)| (key.clone(), Value::from(item))).collect(),
             ),
         }
     }
@@ -349,9 +342,6 @@ mod tests {
     #[test]
     fn texts_are_escaped_as_javascript_escapes_them() {
         let value = Value::from("\"\\\u{8}\u{c}\n\r\t\u{0}\u{1f}\u{7f}é😀");
-        assert_eq!(
-            value.to_json(),
-            r#""\"\\\b\f\n\r\t\u0000\u001f"#.to_owned() + "\u{7f}é😀\""
-        );
+        assert_eq!(value.to_json(), r#""\"\\\b\f\n\r\t\u0000\u001f"#.to_owned() + "\u{7f}é😀\"");
     }
 }

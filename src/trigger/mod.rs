@@ -27,10 +27,7 @@ impl Trigger {
     pub fn compile(text: &str) -> Result<Self, TriggerError> {
         let error = || TriggerError(text.chars().take(100).collect());
         let (name, value) = text.split_once('=').ok_or_else(error)?;
-        let value = value
-            .trim()
-            .strip_prefix('"')
-            .and_then(|value| value.strip_suffix('"'));
+        let value = value.trim().strip_prefix('"').and_then(|value| value.strip_suffix('"'));
         match (name.trim(), value.and_then(MessageType::parse)) {
             ("type", Some(kind)) => Ok(Self(Test::TypeIs(kind))),
             _ => Err(error()),
@@ -62,11 +59,7 @@ mod tests {
     fn takes_the_type_it_names() {
         let trigger = Trigger::compile(" type = \"track\" ").unwrap();
         let message = |kind: &str| {
-            Value::Object(
-                [("type".to_owned(), Value::from(kind))]
-                    .into_iter()
-                    .collect(),
-            )
+            Value::Object([("type".to_owned(), Value::from(kind))].into_iter().collect())
         };
         assert!(trigger.matches(&message("track")));
         assert!(!trigger.matches(&message("identify")));

@@ -10,21 +10,12 @@ use crate::support::{Answer, ScriptedLoops, Service, Setup, WEBHOOK_SECRET, WRIT
 fn signature(secret: &str, text: &str) -> String {
     let mut mac = Hmac::<Sha1>::new_from_slice(secret.as_bytes()).unwrap();
     mac.update(text.as_bytes());
-    mac.finalize()
-        .into_bytes()
-        .iter()
-        .map(|byte| format!("{byte:02x}"))
-        .collect()
+    mac.finalize().into_bytes().iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 fn assert_refused(answer: &Answer, status: u16) {
     assert_eq!(answer.status, status, "{answer:?}");
-    assert!(
-        answer.body["message"]
-            .as_str()
-            .is_some_and(|text| text.len() > 10),
-        "{answer:?}"
-    );
+    assert!(answer.body["message"].as_str().is_some_and(|text| text.len() > 10), "{answer:?}");
     assert!(answer.body["code"].is_string(), "{answer:?}");
 }
 
@@ -39,34 +30,21 @@ async fn the_write_key_is_taken_from_either_place_and_a_wrong_one_is_refused() {
         message.to_string()
     };
     let good: [RequestBuilder; 4] = [
-        post()
-            .basic_auth(WRITE_KEY, Some(""))
-            .body(track("u1", "m1").to_string()),
+        post().basic_auth(WRITE_KEY, Some("")).body(track("u1", "m1").to_string()),
         post().body(in_body("m2", WRITE_KEY)),
-        post()
-            .bearer_auth("an OAuth token")
-            .body(in_body("m3", WRITE_KEY)),
-        post()
-            .basic_auth(WRITE_KEY, Some(""))
-            .body(in_body("m4", WRITE_KEY)),
+        post().bearer_auth("an OAuth token").body(in_body("m3", WRITE_KEY)),
+        post().basic_auth(WRITE_KEY, Some("")).body(in_body("m4", WRITE_KEY)),
     ];
     for request in good {
         let answer = Service::answer(request).await;
-        assert_eq!(
-            (answer.status, &answer.body),
-            (200, &json!({"success": true}))
-        );
+        assert_eq!((answer.status, &answer.body), (200, &json!({"success": true})));
     }
     let bad: [RequestBuilder; 5] = [
         post().body(track("u1", "x").to_string()),
-        post()
-            .basic_auth("wrong", Some(""))
-            .body(track("u1", "x").to_string()),
+        post().basic_auth("wrong", Some("")).body(track("u1", "x").to_string()),
         post().body(in_body("x", "wrong")),
         post().body(in_body("x", "")),
-        post()
-            .header("authorization", "Basic !!!")
-            .body(track("u1", "x").to_string()),
+        post().header("authorization", "Basic !!!").body(track("u1", "x").to_string()),
     ];
     for request in bad {
         let answer = Service::answer(request).await;
@@ -101,10 +79,7 @@ async fn a_webhook_signature_must_fit_the_raw_bytes() {
         (first.clone(), Some(signature(WEBHOOK_SECRET, &second))),
         (first.clone(), Some(signature("another", &first))),
         (array.clone(), Some(signature(WEBHOOK_SECRET, &second))),
-        (
-            format!("{first} "),
-            Some(signature(WEBHOOK_SECRET, &first).replace('a', "b")),
-        ),
+        (format!("{first} "), Some(signature(WEBHOOK_SECRET, &first).replace('a', "b"))),
         ("[]".to_owned(), Some(signature(WEBHOOK_SECRET, &first))),
     ];
     for (body, signature) in bad {
@@ -122,9 +97,7 @@ async fn a_webhook_signature_must_fit_the_raw_bytes() {
         assert_eq!(answer.status, 200, "{answer:?}");
     }
     assert_eq!(loops.notes(5).await, ["m1", "m2", "m3", "m4", "m5"]);
-    let nowhere = service
-        .request(Method::POST, "/webhook/nowhere")
-        .body(first);
+    let nowhere = service.request(Method::POST, "/webhook/nowhere").body(first);
     assert_refused(&Service::answer(nowhere).await, 404);
 }
 
@@ -133,23 +106,12 @@ async fn a_webhook_token_is_demanded_where_one_is_set() {
     let mut loops = ScriptedLoops::willing().await;
     let config = "[sources.shop]\nwrite_keys = ['shop-key']\nwebhook_token = 'shop-token'\n";
     let service = Setup::with_loops(&loops.base_url).config(config).start();
-    let post = || {
-        service
-            .request(Method::POST, "/webhook/shop")
-            .body(track("u1", "m1").to_string())
-    };
+    let post =
+        || service.request(Method::POST, "/webhook/shop").body(track("u1", "m1").to_string());
     assert_refused(&Service::answer(post()).await, 401);
     assert_refused(&Service::answer(post().bearer_auth("wrong")).await, 401);
-    assert_refused(
-        &Service::answer(post().basic_auth("shop-key", Some(""))).await,
-        401,
-    );
-    assert_eq!(
-        Service::answer(post().bearer_auth("shop-token"))
-            .await
-            .status,
-        200
-    );
+    assert_refused(&Service::answer(post().basic_auth("shop-key", Some(""))).await, 401);
+    assert_eq!(Service::answer(post().bearer_auth("shop-token")).await.status, 200);
     assert_eq!(loops.next().await.note(), "m1");
 }
 
@@ -158,23 +120,12 @@ async fn a_webhook_with_no_secret_demands_the_write_key() {
     let mut loops = ScriptedLoops::willing().await;
     let config = "[sources.shop]\nwrite_keys = ['shop-key']\n";
     let service = Setup::with_loops(&loops.base_url).config(config).start();
-    let post = || {
-        service
-            .request(Method::POST, "/webhook/shop")
-            .body(track("u1", "m1").to_string())
-    };
+    let post =
+        || service.request(Method::POST, "/webhook/shop").body(track("u1", "m1").to_string());
     assert_refused(&Service::answer(post()).await, 401);
     // The key of another source opens nothing here.
-    assert_refused(
-        &Service::answer(post().basic_auth(WRITE_KEY, Some(""))).await,
-        401,
-    );
-    assert_eq!(
-        Service::answer(post().basic_auth("shop-key", Some("")))
-            .await
-            .status,
-        200
-    );
+    assert_refused(&Service::answer(post().basic_auth(WRITE_KEY, Some(""))).await, 401);
+    assert_eq!(Service::answer(post().basic_auth("shop-key", Some(""))).await.status, 200);
     assert_eq!(loops.next().await.note(), "m1");
 }
 
@@ -183,24 +134,13 @@ async fn the_subscription_contract_takes_the_key_as_user_name_and_says_501_where
     let mut loops = ScriptedLoops::willing().await;
     let service = Setup::with_loops(&loops.base_url).start();
     let post = || service.request(Method::POST, "/destination");
-    assert_refused(
-        &Service::answer(post().body(track("u1", "m1").to_string())).await,
-        401,
-    );
+    assert_refused(&Service::answer(post().body(track("u1", "m1").to_string())).await, 401);
     let keyed = || post().basic_auth(WRITE_KEY, Some(""));
-    assert_eq!(
-        Service::answer(keyed().body(track("u1", "m1").to_string()))
-            .await
-            .status,
-        200
-    );
+    assert_eq!(Service::answer(keyed().body(track("u1", "m1").to_string())).await.status, 200);
     assert_eq!(loops.next().await.note(), "m1");
     for kind in ["page", "screen", "group", "alias"] {
         let message = json!({"type": kind, "userId": "u1", "messageId": kind});
-        assert_refused(
-            &Service::answer(keyed().body(message.to_string())).await,
-            501,
-        );
+        assert_refused(&Service::answer(keyed().body(message.to_string())).await, 501);
     }
     assert_refused(&Service::answer(keyed().body("{")).await, 400);
 }
@@ -218,11 +158,5 @@ async fn the_admin_api_wants_its_token() {
     let tokenless = service.start_without_admin_token();
     let answer = tokenless.admin("/api/messages/m1").await;
     assert_refused(&answer, 403);
-    assert!(
-        answer.body["message"]
-            .as_str()
-            .unwrap()
-            .contains("ADMIN_TOKEN"),
-        "{answer:?}"
-    );
+    assert!(answer.body["message"].as_str().unwrap().contains("ADMIN_TOKEN"), "{answer:?}");
 }

@@ -5,7 +5,7 @@ use std::process::{Child, Command, Stdio};
 
 use serde_json::{Value, json};
 
-use crate::support::{PATIENCE, ScriptedLoops, Setup};
+use crate::support::{PATIENCE, ScriptedLoops, Setup, signal};
 
 fn program() -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_segment-loops"));
@@ -22,22 +22,14 @@ struct Running {
 
 impl Running {
     fn start(arguments: &[&str], until: &str) -> Self {
-        let mut process = program()
-            .args(arguments)
-            .stdout(Stdio::piped())
-            .stderr(Stdio::null())
-            .spawn()
-            .unwrap();
+        let mut process =
+            program().args(arguments).stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
         let mut stdout = BufReader::new(process.stdout.take().unwrap());
         let mut text = String::new();
         while !text.contains(until) {
             assert_ne!(stdout.read_line(&mut text).unwrap(), 0, "it ended: {text}");
         }
-        Self {
-            process,
-            text,
-            stdout,
-        }
+        Self { process, text, stdout }
     }
 
     /// The first address behind `before`.
@@ -49,14 +41,7 @@ impl Running {
     }
 
     fn interrupt(mut self) -> (Option<i32>, String) {
-        let id = self.process.id().to_string();
-        assert!(
-            Command::new("kill")
-                .args(["-INT", &id])
-                .status()
-                .unwrap()
-                .success()
-        );
+        signal(self.process.id(), "INT");
         let mut rest = String::new();
         self.stdout.read_to_string(&mut rest).unwrap();
         (self.process.wait().unwrap().code(), rest)
@@ -90,15 +75,11 @@ async fn dev_shows_the_contact_and_the_event_and_says_what_it_did() {
     let track = json!({"userId": "user_1", "messageId": "hello-2", "event": "Signed Up",
         "properties": {"plan": "pro"}});
     for (path, body) in [("identify", identify), ("track", track)] {
-        let request = client
-            .post(format!("http://{service}/v1/{path}"))
-            .basic_auth("dev", Some(""));
+        let request =
+            client.post(format!("http://{service}/v1/{path}")).basic_auth("dev", Some(""));
         let answer = request.body(body.to_string()).send().await.unwrap();
         assert_eq!(answer.status(), 200);
-        assert_eq!(
-            answer.json::<Value>().await.unwrap(),
-            json!({"success": true})
-        );
+        assert_eq!(answer.json::<Value>().await.unwrap(), json!({"success": true}));
     }
     let began = std::time::Instant::now();
     loop {
@@ -108,59 +89,31 @@ async fn dev_shows_the_contact_and_the_event_and_says_what_it_did() {
         }
         assert!(began.elapsed() < PATIENCE, "{message}");
     }
-    let contacts = get(&format!(
-        "http://{sandbox}/api/v1/contacts/find?userId=user_1"
-    ))
-    .await;
+    let contacts = get(&format!("http://{sandbox}/api/v1/contacts/find?userId=user_1")).await;
     assert_eq!(contacts[0]["firstName"], "Ada");
     assert_eq!(contacts[0]["plan"], "pro");
     let events = get(&format!("http://{sandbox}/sandbox/events")).await;
     assert!(events.to_string().contains("Signed Up"), "{events}");
     let (code, rest) = running.interrupt();
     assert_eq!(code, Some(0));
-    assert!(
-        rest.contains("contacts: 1, events: 1; nothing is left undone"),
-        "{rest}"
-    );
+    assert!(rest.contains("contacts: 1, events: 1; nothing is left undone"), "{rest}");
 }
 
 #[tokio::test]
 async fn the_sandbox_runs_alone_with_faults() {
     let running = Running::start(
-        &[
-            "sandbox",
-            "--listen",
-            "127.0.0.1:0",
-            "--error-rate",
-            "1",
-            "--error-status",
-            "503",
-        ],
+        &["sandbox", "--listen", "127.0.0.1:0", "--error-rate", "1", "--error-status", "503"],
         "Point the service at it",
     );
     let address = running.address("listens at http://");
     let client = reqwest::Client::builder().no_proxy().build().unwrap();
     let url = format!("http://{address}/api/v1/api-key");
-    assert_eq!(
-        client
-            .get(&url)
-            .bearer_auth("k")
-            .send()
-            .await
-            .unwrap()
-            .status(),
-        503
-    );
+    assert_eq!(client.get(&url).bearer_auth("k").send().await.unwrap().status(), 503);
     let faults = client
         .put(format!("http://{address}/sandbox/faults"))
         .body(r#"{"error_rate": 0, "reset_before_rate": 1}"#);
     assert_eq!(
-        faults
-            .header("content-type", "application/json")
-            .send()
-            .await
-            .unwrap()
-            .status(),
+        faults.header("content-type", "application/json").send().await.unwrap().status(),
         200
     );
     assert!(
@@ -169,10 +122,7 @@ async fn the_sandbox_runs_alone_with_faults() {
     );
     let (code, _) = running.interrupt();
     assert_eq!(code, Some(0));
-    let output = program()
-        .args(["sandbox", "--error-rate", "7"])
-        .output()
-        .unwrap();
+    let output = program().args(["sandbox", "--error-rate", "7"]).output().unwrap();
     assert_eq!(output.status.code(), Some(1));
 }
 
@@ -181,12 +131,7 @@ async fn healthcheck_tells_a_living_service_from_a_dead_one() {
     let loops = ScriptedLoops::willing().await;
     let mut service = Setup::with_loops(&loops.base_url).start();
     let address = service.base_url.trim_start_matches("http://").to_owned();
-    let check = || {
-        program()
-            .args(["healthcheck", "--listen", &address])
-            .output()
-            .unwrap()
-    };
+    let check = || program().args(["healthcheck", "--listen", &address]).output().unwrap();
     assert_eq!(check().status.code(), Some(0));
     service.stop();
     let output = check();

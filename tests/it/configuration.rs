@@ -21,11 +21,7 @@ fn without_an_api_key_it_says_what_to_set() {
     for word in ["LOOPS_API_KEY", "SEGMENT_WRITE_KEY"] {
         assert!(text.contains(word), "{text}");
     }
-    let text = refusal(
-        &Setup::with_loops(NOWHERE)
-            .without_env()
-            .env("SEGMENT_WRITE_KEY", "k"),
-    );
+    let text = refusal(&Setup::with_loops(NOWHERE).without_env().env("SEGMENT_WRITE_KEY", "k"));
     assert!(text.contains("LOOPS_API_KEY"), "{text}");
     let text = refusal(&Setup::with_loops(NOWHERE).env("LOOPS_API_KEY", " "));
     assert!(text.contains("destinations.default.api_key"), "{text}");
@@ -34,36 +30,19 @@ fn without_an_api_key_it_says_what_to_set() {
 #[test]
 fn each_mistake_is_named() {
     // The file, and what the refusal must name.
-    let cases: [(&str, &[&str]); 13] = [
-        (
-            "[servr]\nlisten = '1.2.3.4:5'",
-            &["segment-loops.toml", "servr"],
-        ),
-        (
-            "[server]\nlissten = '1.2.3.4:5'",
-            &["segment-loops.toml", "server", "lissten"],
-        ),
-        (
-            "[server]\nlisten = 'everywhere'",
-            &["segment-loops.toml", "server.listen"],
-        ),
+    let cases: [(&str, &[&str]); 14] = [
+        ("[servr]\nlisten = '1.2.3.4:5'", &["segment-loops.toml", "servr"]),
+        ("[destinations.b]\napi_key = \"api-canary-91bc\n", &["segment-loops.toml", "line 2"]),
+        ("[server]\nlissten = '1.2.3.4:5'", &["segment-loops.toml", "server", "lissten"]),
+        ("[server]\nlisten = 'everywhere'", &["segment-loops.toml", "server.listen"]),
         (
             "[server]\nbody_bytes_max = 'big'",
             &["segment-loops.toml", "server.body_bytes_max", "big"],
         ),
-        (
-            "[server]\nbody_bytes_max = 10",
-            &["server.message_bytes_max", "server.body_bytes_max"],
-        ),
+        ("[server]\nbody_bytes_max = 10", &["server.message_bytes_max", "server.body_bytes_max"]),
         ("[delivery]\nrequests_max = 0", &["delivery.requests_max"]),
-        (
-            "[sources.web]\nwrite_keys = ['']",
-            &["sources.web.write_keys", "empty"],
-        ),
-        (
-            "[sources.web]\nwrite_keys = []",
-            &["sources.web.write_keys"],
-        ),
+        ("[sources.web]\nwrite_keys = ['']", &["sources.web.write_keys", "empty"]),
+        ("[sources.web]\nwrite_keys = []", &["sources.web.write_keys"]),
         (
             "[sources.web]\nwrite_keys = ['a', 'b']\ndestination = 'other'",
             &["sources.web.destination", "`other`", "default"],
@@ -72,14 +51,8 @@ fn each_mistake_is_named() {
             "[sources.a]\nwrite_keys = ['same']\n[sources.b]\nwrite_keys = ['same']",
             &["sources.b.write_keys", "`a`"],
         ),
-        (
-            "[sources.'A b']\nwrite_keys = ['k']",
-            &["sources.", "small letters"],
-        ),
-        (
-            "[destinations.more]\napi_key = ''",
-            &["destinations.more.api_key"],
-        ),
+        ("[sources.'A b']\nwrite_keys = ['k']", &["sources.", "small letters"]),
+        ("[destinations.more]\napi_key = ''", &["destinations.more.api_key"]),
         (
             "[destinations.more]\napi_key_file = '/no/such/file'",
             &["destinations.more.api_key_file", "/no/such/file"],
@@ -96,10 +69,7 @@ fn each_mistake_is_named() {
 #[test]
 fn mistakes_in_the_environment_are_named() {
     let text = refusal(&Setup::with_loops(NOWHERE).env("SEGMENT_LOOPS__SERVER__LISTN", "x"));
-    assert!(
-        text.contains("environment") && text.contains("listn"),
-        "{text}"
-    );
+    assert!(text.contains("environment") && text.contains("listn"), "{text}");
     let text = refusal(&Setup::with_loops(NOWHERE).env("LOOPS_RATE_LIMIT", "fast"));
     assert!(text.contains("destinations.default.rate"), "{text}");
     let text = refusal(&Setup::with_loops(NOWHERE).env("LOOPS_BASE_URL", "loops.so"));
@@ -110,11 +80,7 @@ fn mistakes_in_the_environment_are_named() {
 fn several_mistakes_are_told_at_once() {
     let file = "[sources.a]\nwrite_keys = ['']\n[destinations.b]\nrate = 0\napi_key = 'k'\n[delivery]\nrequests_max = 0";
     let text = refusal(&Setup::with_loops(NOWHERE).config(file));
-    for word in [
-        "sources.a.write_keys",
-        "destinations.b.rate",
-        "delivery.requests_max",
-    ] {
+    for word in ["sources.a.write_keys", "destinations.b.rate", "delivery.requests_max"] {
         assert!(text.contains(word), "`{word}` is not in: {text}");
     }
 }
@@ -156,15 +122,10 @@ async fn secrets_are_read_from_files_and_several_sources_have_their_own_destinat
         key_file.display(),
         second.base_url
     );
-    let service = Setup::with_loops(NOWHERE)
-        .without_env()
-        .config(&config)
-        .start();
+    let service = Setup::with_loops(NOWHERE).without_env().config(&config).start();
     for (key, id) in [("web-1", "m1"), ("web-2", "m2"), ("shop", "m3")] {
         let request = service.request(reqwest::Method::POST, "/v1/track");
-        let request = request
-            .basic_auth(key, Some(""))
-            .body(track("u1", id).to_string());
+        let request = request.basic_auth(key, Some("")).body(track("u1", id).to_string());
         assert_eq!(crate::support::Service::answer(request).await.status, 200);
     }
     assert_eq!(first.notes(2).await, ["m1", "m2"]);

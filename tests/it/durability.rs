@@ -9,9 +9,7 @@ async fn killed_between_the_answer_and_the_delivery_it_delivers_once_after_the_r
     // Nothing listens there: whatever is accepted waits.
     let nowhere = Setup::with_loops("http://127.0.0.1:9/api/v1");
     let service = nowhere.start();
-    let batch: Vec<_> = (0..50)
-        .map(|n| track(&format!("u{n}"), &format!("m{n}")))
-        .collect();
+    let batch: Vec<_> = (0..50).map(|n| track(&format!("u{n}"), &format!("m{n}"))).collect();
     service.accept("/v1/batch", json!({"batch": batch})).await;
 
     let mut loops = ScriptedLoops::willing().await;
@@ -21,9 +19,7 @@ async fn killed_between_the_answer_and_the_delivery_it_delivers_once_after_the_r
     notes.dedup();
     assert_eq!(notes.len(), 50);
     for n in 0..50 {
-        service
-            .message(&format!("m{n}"), |found| found["state"] == "delivered")
-            .await;
+        service.message(&format!("m{n}"), |found| found["state"] == "delivered").await;
     }
     assert!(loops.rest().is_empty());
 }
@@ -32,13 +28,7 @@ async fn killed_between_the_answer_and_the_delivery_it_delivers_once_after_the_r
 async fn killed_while_loops_has_the_request_it_sends_exactly_the_same_again() {
     let mut loops = ScriptedLoops::start(|_| Reply::Silence).await;
     let setup = Setup::with_loops(&loops.base_url);
-    loops.now(|seen| {
-        if seen.path == "/api-key" {
-            Reply::ok()
-        } else {
-            Reply::Silence
-        }
-    });
+    loops.now(|seen| if seen.path == "/api-key" { Reply::ok() } else { Reply::Silence });
     let service = setup.start();
     service.accept("/v1/track", track("u1", "m1")).await;
     let first = loops.next().await;
@@ -49,9 +39,7 @@ async fn killed_while_loops_has_the_request_it_sends_exactly_the_same_again() {
     assert_eq!(first.raw_body, second.raw_body);
     assert!(first.idempotency_key().is_some());
     assert_eq!(first.idempotency_key(), second.idempotency_key());
-    service
-        .message("m1", |found| found["state"] == "delivered")
-        .await;
+    service.message("m1", |found| found["state"] == "delivered").await;
 }
 
 #[tokio::test]
@@ -71,9 +59,7 @@ async fn a_retry_keeps_its_place_and_its_key_over_a_restart() {
         last = loops.next().await;
     }
     assert_eq!(last.note(), "m2");
-    service
-        .message("m2", |found| found["state"] == "delivered")
-        .await;
+    service.message("m2", |found| found["state"] == "delivered").await;
 }
 
 #[tokio::test]
@@ -101,9 +87,7 @@ async fn the_same_message_id_is_known_after_a_restart() {
     let service = setup.start();
     service.accept("/v1/track", track("u1", "m1")).await;
     assert_eq!(loops.next().await.note(), "m1");
-    service
-        .message("m1", |found| found["state"] == "delivered")
-        .await;
+    service.message("m1", |found| found["state"] == "delivered").await;
     let service = service.crash_and_restart(&setup);
     service.accept("/v1/track", track("u1", "m1")).await;
     service.accept("/v1/track", track("u1", "m2")).await;
@@ -121,17 +105,11 @@ async fn two_sources_may_use_one_message_id() {
     service.accept("/v1/track", track("u1", "m1")).await;
     let mut other = track("u2", "m1");
     other["writeKey"] = json!("other-key");
-    let request = service
-        .request(reqwest::Method::POST, "/v1/track")
-        .body(other.to_string());
+    let request = service.request(reqwest::Method::POST, "/v1/track").body(other.to_string());
     assert_eq!(crate::support::Service::answer(request).await.status, 200);
     assert_eq!(loops.notes(2).await, ["m1", "m1"]);
     let both = service.admin("/api/messages/m1").await;
-    assert_eq!(
-        both.body["messages"].as_array().unwrap().len(),
-        2,
-        "{both:?}"
-    );
+    assert_eq!(both.body["messages"].as_array().unwrap().len(), 2, "{both:?}");
 }
 
 #[tokio::test]
@@ -140,14 +118,10 @@ async fn a_second_process_on_the_same_database_waits_for_the_lease_and_takes_ove
     let setup = Setup::with_loops(&loops.base_url);
     let mut first = setup.start();
     first.logged(|line| line["message"] == "lease taken").await;
-    let second = Setup::with_loops(&loops.base_url)
-        .data(first.data())
-        .start();
+    let second = Setup::with_loops(&loops.base_url).data(first.data()).start();
     second
         .logged(|line| {
-            line["message"]
-                .as_str()
-                .is_some_and(|text| text.contains("holds the lease"))
+            line["message"].as_str().is_some_and(|text| text.contains("holds the lease"))
         })
         .await;
     // Both take messages in; the first delivers them all.

@@ -34,16 +34,10 @@ fn bodies() -> Vec<Vec<u8>> {
         "{\"batch\":[1,{},[],null,\"x\"]}".to_owned(),
         "{\"batch\":[{]}".to_owned(),
         deep(100_000),
-        format!(
-            "{{\"type\":\"track\",\"userId\":\"u\",\"properties\":{}}}",
-            deep(100_000)
-        ),
+        format!("{{\"type\":\"track\",\"userId\":\"u\",\"properties\":{}}}", deep(100_000)),
         format!("{{\"batch\":[{}]}}", deep(100_000)),
         "{\"userId\":1e999999999,\"type\":\"track\"}".to_owned(),
-        format!(
-            "{{\"userId\":{},\"type\":\"track\",\"event\":\"x\"}}",
-            "9".repeat(100_000)
-        ),
+        format!("{{\"userId\":{},\"type\":\"track\",\"event\":\"x\"}}", "9".repeat(100_000)),
         "{\"userId\":NaN,\"type\":\"track\"}".to_owned(),
         "{\"userId\":\"\\ud83d\",\"type\":\"track\",\"event\":\"\\udc00\"}".to_owned(),
         "{\"type\":\"track\",\"type\":\"nope\",\"userId\":\"u\"}".to_owned(),
@@ -69,26 +63,16 @@ async fn odd_bodies_are_answered_with_a_message() {
     let service = Setup::with_loops(&loops.base_url).start();
     for path in PATHS {
         for body in bodies() {
-            let request = service
-                .request(Method::POST, path)
-                .basic_auth(WRITE_KEY, Some(""));
+            let request = service.request(Method::POST, path).basic_auth(WRITE_KEY, Some(""));
             let answer = Service::answer(request.body(body.clone())).await;
             let shown = String::from_utf8_lossy(&body[..body.len().min(60)]).into_owned();
-            assert!(
-                answer.status < 500 || answer.status == 501,
-                "{path} {shown}: {answer:?}"
-            );
+            assert!(answer.status < 500 || answer.status == 501, "{path} {shown}: {answer:?}");
             let has_message = answer.body["message"].is_string() && answer.body["code"].is_string();
-            assert!(
-                answer.status == 200 || has_message,
-                "{path} {shown}: {answer:?}"
-            );
+            assert!(answer.status == 200 || has_message, "{path} {shown}: {answer:?}");
         }
     }
     // It still works.
-    service
-        .accept("/v1/track", track("sentinel", "sentinel"))
-        .await;
+    service.accept("/v1/track", track("sentinel", "sentinel")).await;
     while loops.next().await.note() != "sentinel" {}
 }
 
@@ -112,10 +96,7 @@ async fn unknown_paths_and_wrong_methods_are_answered_with_a_message() {
     for (method, path, status) in cases {
         let answer = Service::answer(service.request(method.clone(), path)).await;
         assert_eq!(answer.status, status, "{method} {path}: {answer:?}");
-        assert!(
-            answer.body["message"].is_string(),
-            "{method} {path}: {answer:?}"
-        );
+        assert!(answer.body["message"].is_string(), "{method} {path}: {answer:?}");
     }
 }
 
@@ -155,18 +136,13 @@ async fn slow_and_broken_requests_are_ended() {
     // A body that never ends: told to come again, so that no SDK drops it.
     let head =
         "POST /v1/track HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Length: 1000\r\n";
-    let answer = raw(
-        &service,
-        format!("{head}Authorization: Basic {}\r\n\r\n{{", basic()).as_bytes(),
-    );
+    let answer =
+        raw(&service, format!("{head}Authorization: Basic {}\r\n\r\n{{", basic()).as_bytes());
     assert!(answer.starts_with("HTTP/1.1 429"), "{answer}");
     assert!(answer.to_lowercase().contains("retry-after: "), "{answer}");
     assert!(answer.contains("\"message\""), "{answer}");
     // No HTTP at all.
-    raw(
-        &service,
-        b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03\r\n\r\n",
-    );
+    raw(&service, b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03\r\n\r\n");
     raw(&service, &[0xff; 100_000]);
     service.accept("/v1/track", track("u1", "m1")).await;
 }
@@ -191,16 +167,9 @@ async fn in_a_batch_a_bad_message_never_costs_a_good_one() {
     let answer = service.post("/v1/batch", batch).await;
     assert_eq!(answer.status, 200, "{answer:?}");
     let refused = answer.body["refused"].as_array().unwrap();
-    let indices: Vec<_> = refused
-        .iter()
-        .map(|one| one["index"].as_u64().unwrap())
-        .collect();
+    let indices: Vec<_> = refused.iter().map(|one| one["index"].as_u64().unwrap()).collect();
     assert_eq!(indices, [1, 3, 4, 5, 7]);
-    assert!(
-        refused
-            .iter()
-            .all(|one| one["message"].is_string() && one["code"].is_string())
-    );
+    assert!(refused.iter().all(|one| one["message"].is_string() && one["code"].is_string()));
     assert_eq!(loops.notes(4).await, ["m1", "m2", "m3", "m4"]);
 }
 
@@ -218,9 +187,7 @@ async fn requests_that_come_bytewise_within_the_time_are_served() {
     let answer = tokio::task::spawn_blocking(move || {
         let mut stream = TcpStream::connect(address).unwrap();
         stream.set_nodelay(true).unwrap();
-        stream
-            .set_read_timeout(Some(Duration::from_secs(30)))
-            .unwrap();
+        stream.set_read_timeout(Some(Duration::from_secs(30))).unwrap();
         for byte in format!("{head}{body}").bytes() {
             stream.write_all(&[byte]).unwrap();
         }

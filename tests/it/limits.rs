@@ -14,18 +14,9 @@ const BATCH_MAX: usize = 5;
 async fn service() -> (ScriptedLoops, Service) {
     let loops = ScriptedLoops::willing().await;
     let service = Setup::with_loops(&loops.base_url)
-        .env(
-            "SEGMENT_LOOPS__SERVER__BODY_BYTES_MAX",
-            &BODY_MAX.to_string(),
-        )
-        .env(
-            "SEGMENT_LOOPS__SERVER__MESSAGE_BYTES_MAX",
-            &MESSAGE_MAX.to_string(),
-        )
-        .env(
-            "SEGMENT_LOOPS__SERVER__BATCH_MESSAGES_MAX",
-            &BATCH_MAX.to_string(),
-        )
+        .env("SEGMENT_LOOPS__SERVER__BODY_BYTES_MAX", &BODY_MAX.to_string())
+        .env("SEGMENT_LOOPS__SERVER__MESSAGE_BYTES_MAX", &MESSAGE_MAX.to_string())
+        .env("SEGMENT_LOOPS__SERVER__BATCH_MESSAGES_MAX", &BATCH_MAX.to_string())
         .start();
     (loops, service)
 }
@@ -33,10 +24,7 @@ async fn service() -> (ScriptedLoops, Service) {
 /// A track whose JSON text has exactly this length.
 fn track_of(length: usize, id: &str) -> String {
     let empty = track("u1", id).to_string();
-    let message = empty.replace(
-        "Tested",
-        &format!("Tested{}", "x".repeat(length - empty.len())),
-    );
+    let message = empty.replace("Tested", &format!("Tested{}", "x".repeat(length - empty.len())));
     assert_eq!(message.len(), length);
     message
 }
@@ -44,10 +32,7 @@ fn track_of(length: usize, id: &str) -> String {
 fn assert_too_large(answer: &Answer) {
     assert_eq!(answer.status, 413, "{answer:?}");
     assert_eq!(answer.body["success"], false);
-    assert!(
-        answer.body["message"].is_string() && answer.body["code"].is_string(),
-        "{answer:?}"
-    );
+    assert!(answer.body["message"].is_string() && answer.body["code"].is_string(), "{answer:?}");
 }
 
 fn gzip(text: &str) -> Vec<u8> {
@@ -72,11 +57,7 @@ async fn the_size_of_a_message() {
     for (id, length) in [("below", MESSAGE_MAX - 1), ("at", MESSAGE_MAX)] {
         service.accept("/v1/track", track_of(length, id)).await;
     }
-    assert_too_large(
-        &service
-            .post("/v1/track", track_of(MESSAGE_MAX + 1, "above"))
-            .await,
-    );
+    assert_too_large(&service.post("/v1/track", track_of(MESSAGE_MAX + 1, "above")).await);
     // In a batch it costs itself alone.
     let batch = format!(
         r#"{{"batch":[{},{},{}]}}"#,
@@ -89,13 +70,7 @@ async fn the_size_of_a_message() {
     assert_eq!(answer.body["success"], true);
     assert_eq!(answer.body["refused"].as_array().unwrap().len(), 1);
     assert_eq!(answer.body["refused"][0]["index"], 1);
-    assert!(
-        answer.body["refused"][0]["message"]
-            .as_str()
-            .unwrap()
-            .contains("1000"),
-        "{answer:?}"
-    );
+    assert!(answer.body["refused"][0]["message"].as_str().unwrap().contains("1000"), "{answer:?}");
     assert_eq!(loops.notes(4).await, ["below", "at", "first", "third"]);
 }
 
@@ -109,9 +84,7 @@ async fn the_size_of_a_body_plain_and_inflated() {
     };
     let post_gzip = |body: Vec<u8>| {
         let request = service.request(Method::POST, "/v1/batch");
-        let request = request
-            .basic_auth(WRITE_KEY, Some(""))
-            .header("content-encoding", "gzip");
+        let request = request.basic_auth(WRITE_KEY, Some("")).header("content-encoding", "gzip");
         Service::answer(request.body(body))
     };
     for (id, length) in [("m1", BODY_MAX - 1), ("m2", BODY_MAX)] {
@@ -136,12 +109,63 @@ async fn the_size_of_a_body_plain_and_inflated() {
 }
 
 #[tokio::test]
+async fn a_context_for_all_does_not_multiply_without_bound() {
+    let loops = ScriptedLoops::willing().await;
+    let service = Setup::with_loops(&loops.base_url)
+        .env("SEGMENT_LOOPS__SERVER__BODY_BYTES_MAX", "100000")
+        .env("SEGMENT_LOOPS__SERVER__MESSAGE_BYTES_MAX", "100000")
+        .start();
+    let messages: Vec<_> = (0..100).map(|n| track("u1", &format!("m{n}"))).collect();
+    let batch = json!({"batch": messages, "context": {"large": "x".repeat(50_000)}});
+    let answer = service.post("/v1/batch", batch).await;
+    assert_eq!(answer.status, 200, "{answer:?}");
+    let refused = answer.body["refused"].as_array().unwrap();
+    assert_eq!(refused.len(), 100 - 7, "seven times 50,000 fit into four times 100,000");
+    assert_eq!(refused[0]["code"], "too_large");
+}
+
+#[tokio::test]
+async fn what_cannot_be_stored_at_the_moment_is_asked_for_again() {
+    let loops = ScriptedLoops::willing().await;
+    let service = Setup::with_loops(&loops.base_url)
+        .env("SEGMENT_LOOPS__SERVER__BODY_BUDGET_BYTES", "20000")
+        .env("SEGMENT_LOOPS__SERVER__BODY_BYTES_MAX", "20000")
+        .env("SEGMENT_LOOPS__SERVER__MESSAGE_BYTES_MAX", "20000")
+        .start();
+    // The first body takes the whole budget and never ends.
+    let address = service.base_url.trim_start_matches("http://").to_owned();
+    let mut first = std::net::TcpStream::connect(address).unwrap();
+    let head = "POST /v1/track HTTP/1.1\r\nHost: x\r\nContent-Length: 20000\r\n\r\n";
+    first.write_all(format!("{head}{}", " ".repeat(19_900)).as_bytes()).unwrap();
+    first.flush().unwrap();
+    let began = std::time::Instant::now();
+    let answer = loop {
+        let answer = service.post("/v1/track", track_of(2_000, "m1")).await;
+        if answer.status != 200 {
+            break answer;
+        }
+        // The first body is still on its way.
+        assert!(began.elapsed() < crate::support::PATIENCE);
+    };
+    assert_eq!(answer.status, 429, "{answer:?}");
+    assert!(answer.headers["retry-after"].to_str().unwrap().parse::<u32>().unwrap() >= 1);
+    assert_eq!(answer.body["success"], false);
+    let request = service.request(Method::POST, "/destination").basic_auth(WRITE_KEY, Some(""));
+    let answer = Service::answer(request.body(track_of(2_000, "m2"))).await;
+    assert_eq!(answer.status, 503, "{answer:?}");
+    assert!(answer.headers.contains_key("retry-after"));
+    // Once it is gone there is room again.
+    drop(first);
+    while service.post("/v1/track", track_of(2_000, "m3")).await.status != 200 {
+        assert!(began.elapsed() < crate::support::PATIENCE);
+    }
+}
+
+#[tokio::test]
 async fn the_number_of_messages_in_a_batch() {
     let (mut loops, service) = service().await;
     let batch = |count: usize, prefix: &str| {
-        let messages: Vec<_> = (0..count)
-            .map(|n| track("u1", &format!("{prefix}{n}")))
-            .collect();
+        let messages: Vec<_> = (0..count).map(|n| track("u1", &format!("{prefix}{n}"))).collect();
         json!({"batch": messages})
     };
     service.accept("/v1/batch", batch(BATCH_MAX - 1, "a")).await;

@@ -14,9 +14,7 @@ async fn outcome(message: Value, first: Reply, settings: &[(&str, &str)]) -> (Va
     }
     let service = setup.start();
     let id = message["messageId"].as_str().unwrap().to_owned();
-    service
-        .accept("/v1/batch", json!({"batch": [message]}))
-        .await;
+    service.accept("/v1/batch", json!({"batch": [message]})).await;
     let is_over = |found: &Value| found["state"] == "delivered" || found["state"] == "failed";
     let found = service.message(&id, is_over).await;
     (found, loops.rest())
@@ -34,14 +32,9 @@ fn after_first(first: Reply) -> impl FnMut(&Seen) -> Reply + Send + 'static {
 }
 
 fn attempts(message: &Value) -> Vec<(u64, String)> {
-    let attempts = message["deliveries"][0]["request"]["attempts"]
-        .as_array()
-        .unwrap();
+    let attempts = message["deliveries"][0]["request"]["attempts"].as_array().unwrap();
     let one = |attempt: &Value| {
-        (
-            attempt["status"].as_u64().unwrap_or(0),
-            attempt["outcome"].as_str().unwrap().to_owned(),
-        )
+        (attempt["status"].as_u64().unwrap_or(0), attempt["outcome"].as_str().unwrap().to_owned())
     };
     attempts.iter().map(one).collect()
 }
@@ -51,10 +44,7 @@ async fn a_2xx_is_delivered() {
     for status in [200, 201, 204] {
         let (message, seen) = outcome(track("u1", "m1"), Reply::status(status), &[]).await;
         assert_eq!(message["state"], "delivered");
-        assert_eq!(
-            attempts(&message),
-            [(u64::from(status), "delivered".to_owned())]
-        );
+        assert_eq!(attempts(&message), [(u64::from(status), "delivered".to_owned())]);
         assert_eq!(seen.len(), 1);
     }
 }
@@ -82,10 +72,7 @@ async fn a_429_waits_as_long_as_it_asks_and_is_tried_again() {
     let settings = [("SEGMENT_LOOPS__DELIVERY__RETRY_MAX_MS", "2000")];
     let (message, seen) = outcome(track("u1", "m1"), reply, &settings).await;
     assert_eq!(message["state"], "delivered");
-    assert_eq!(
-        attempts(&message),
-        [(429, "limited".to_owned()), (200, "delivered".to_owned())]
-    );
+    assert_eq!(attempts(&message), [(429, "limited".to_owned()), (200, "delivered".to_owned())]);
     assert_eq!(seen[0].raw_body, seen[1].raw_body);
     let times: Vec<jiff::Timestamp> = message["deliveries"][0]["request"]["attempts"]
         .as_array()
@@ -93,10 +80,7 @@ async fn a_429_waits_as_long_as_it_asks_and_is_tried_again() {
         .iter()
         .map(|attempt| attempt["startedAt"].as_str().unwrap().parse().unwrap())
         .collect();
-    assert!(
-        times[1].duration_since(times[0]).as_secs_f64() >= 1.0,
-        "{times:?}"
-    );
+    assert!(times[1].duration_since(times[0]).as_secs_f64() >= 1.0, "{times:?}");
 }
 
 #[tokio::test]
@@ -106,10 +90,7 @@ async fn server_errors_are_tried_again_with_the_same_body_and_key() {
         assert_eq!(message["state"], "delivered");
         assert_eq!(
             attempts(&message),
-            [
-                (u64::from(status), "retry".to_owned()),
-                (200, "delivered".to_owned())
-            ]
+            [(u64::from(status), "retry".to_owned()), (200, "delivered".to_owned())]
         );
         assert_eq!(seen[0].raw_body, seen[1].raw_body);
         assert_eq!(seen[0].idempotency_key(), seen[1].idempotency_key());
@@ -132,10 +113,7 @@ async fn any_other_4xx_fails_with_the_words_of_loops() {
         assert_eq!(message["state"], "failed");
         let delivery = &message["deliveries"][0];
         assert_eq!(delivery["reason"], "refused");
-        assert_eq!(
-            delivery["detail"],
-            format!("Loops answered {status}: scripted {status}")
-        );
+        assert_eq!(delivery["detail"], format!("Loops answered {status}: scripted {status}"));
         assert_eq!(seen.len(), 1);
     }
 }
@@ -144,19 +122,10 @@ async fn any_other_4xx_fails_with_the_words_of_loops() {
 async fn a_failure_does_not_hold_back_what_comes_after_it() {
     let mut loops = ScriptedLoops::start(after_first(Reply::status(400))).await;
     let service = Setup::with_loops(&loops.base_url).start();
-    service
-        .accept(
-            "/v1/batch",
-            json!({"batch": [track("u1", "m1"), track("u1", "m2")]}),
-        )
-        .await;
+    service.accept("/v1/batch", json!({"batch": [track("u1", "m1"), track("u1", "m2")]})).await;
     assert_eq!(loops.notes(2).await, ["m1", "m2"]);
-    service
-        .message("m1", |found| found["state"] == "failed")
-        .await;
-    service
-        .message("m2", |found| found["state"] == "delivered")
-        .await;
+    service.message("m1", |found| found["state"] == "failed").await;
+    service.message("m2", |found| found["state"] == "delivered").await;
 }
 
 #[tokio::test]
@@ -166,15 +135,10 @@ async fn a_message_that_cannot_be_mapped_fails_without_a_request() {
     // An event must have a name.
     let nameless = json!({"userId": "u1", "messageId": "m1", "properties": {}});
     service.accept("/v1/track", nameless).await;
-    let message = service
-        .message("m1", |found| found["state"] == "failed")
-        .await;
+    let message = service.message("m1", |found| found["state"] == "failed").await;
     assert_eq!(message["deliveries"][0]["reason"], "invalid");
     assert!(
-        message["deliveries"][0]["detail"]
-            .as_str()
-            .unwrap()
-            .contains("eventName"),
+        message["deliveries"][0]["detail"].as_str().unwrap().contains("eventName"),
         "{message}"
     );
     assert!(loops.rest().is_empty());
@@ -184,12 +148,8 @@ async fn a_message_that_cannot_be_mapped_fails_without_a_request() {
 async fn a_message_that_no_subscription_takes_is_unmatched() {
     let mut loops = ScriptedLoops::willing().await;
     let service = Setup::with_loops(&loops.base_url).start();
-    service
-        .accept("/v1/page", json!({"userId": "u1", "messageId": "m1"}))
-        .await;
-    let message = service
-        .message("m1", |found| found["state"] == "unmatched")
-        .await;
+    service.accept("/v1/page", json!({"userId": "u1", "messageId": "m1"})).await;
+    let message = service.message("m1", |found| found["state"] == "unmatched").await;
     assert!(!message["reason"].as_str().unwrap().is_empty());
     assert!(loops.rest().is_empty());
 }
@@ -217,12 +177,8 @@ async fn a_wrong_key_pauses_the_destination_loses_nothing_and_delivers_once_it_i
                 .contains("segment_loops_destination_paused{destination=\"default\"} 1")
         );
         loops.now(|_| Reply::ok());
-        service
-            .message("m1", |found| found["state"] == "delivered")
-            .await;
-        service
-            .message("m2", |found| found["state"] == "delivered")
-            .await;
+        service.message("m1", |found| found["state"] == "delivered").await;
+        service.message("m2", |found| found["state"] == "delivered").await;
         assert_eq!(loops.rest().last().map(Seen::note).as_deref(), Some("m2"));
     }
 }
@@ -236,16 +192,27 @@ async fn a_key_that_is_refused_later_pauses_and_the_refused_request_goes_out_aga
     let second = loops.next().await;
     assert_eq!(first.raw_body, second.raw_body);
     assert_eq!(first.idempotency_key(), second.idempotency_key());
-    let message = service
-        .message("m1", |found| found["state"] == "delivered")
-        .await;
+    let message = service.message("m1", |found| found["state"] == "delivered").await;
     assert_eq!(
         attempts(&message),
-        [
-            (401, "unauthorized".to_owned()),
-            (200, "delivered".to_owned())
-        ]
+        [(401, "unauthorized".to_owned()), (200, "delivered".to_owned())]
     );
+}
+
+#[tokio::test]
+async fn what_fails_for_longer_than_the_window_is_given_up_as_expired() {
+    let mut loops = ScriptedLoops::start(|_| Reply::status(500)).await;
+    loops.now(|seen| if seen.note() == "m1" { Reply::status(500) } else { Reply::ok() });
+    let service = Setup::with_loops(&loops.base_url)
+        .env("SEGMENT_LOOPS__DELIVERY__RETRY_WINDOW_MS", "300")
+        .start();
+    service.accept("/v1/batch", json!({"batch": [track("u1", "m1"), track("u1", "m2")]})).await;
+    let message = service.message("m1", |found| found["state"] == "failed").await;
+    assert_eq!(message["deliveries"][0]["reason"], "expired");
+    assert!(attempts(&message).len() >= 2, "{message}");
+    assert!(loops.notes(attempts(&message).len()).await.iter().all(|note| note == "m1"));
+    // What waited behind it goes on.
+    assert_eq!(loops.next().await.note(), "m2");
 }
 
 #[tokio::test]
@@ -267,9 +234,7 @@ async fn odd_answers_are_taken_for_what_their_status_says() {
         .with_header("x-ratelimit-remaining", "99999999999999999999");
     for reply in [broken, absurd] {
         let (message, seen) =
-            tokio::time::timeout(PATIENCE, outcome(track("u1", "m1"), reply, &[]))
-                .await
-                .unwrap();
+            tokio::time::timeout(PATIENCE, outcome(track("u1", "m1"), reply, &[])).await.unwrap();
         assert_eq!(message["state"], "delivered");
         assert_eq!(seen.len(), 1);
     }

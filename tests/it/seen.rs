@@ -21,9 +21,7 @@ async fn a_message_can_be_looked_up_by_its_id_and_by_its_person() {
     service.accept("/v1/track", track("u1", "m2")).await;
     service.accept("/v1/track", track("u2", "m3")).await;
     loops.notes(3).await;
-    let message = service
-        .message("m2", |found| found["state"] == "delivered")
-        .await;
+    let message = service.message("m2", |found| found["state"] == "delivered").await;
     assert_eq!(message["source"], "default");
     assert_eq!(message["destination"], "default");
     assert_eq!(message["type"], "track");
@@ -39,10 +37,7 @@ async fn a_message_can_be_looked_up_by_its_id_and_by_its_person() {
         .map(|one| one["messageId"].as_str().unwrap())
         .collect();
     assert_eq!(ids, ["m2", "m1"], "{found:?}");
-    assert_eq!(
-        service.admin("/api/messages?userId=nobody").await.body["messages"],
-        json!([])
-    );
+    assert_eq!(service.admin("/api/messages?userId=nobody").await.body["messages"], json!([]));
     assert_eq!(service.admin("/api/messages").await.status, 400);
 }
 
@@ -51,17 +46,10 @@ async fn metrics_count_what_came_and_what_went() {
     let mut loops = ScriptedLoops::willing().await;
     let service = Setup::with_loops(&loops.base_url).start();
     service.accept("/v1/track", track("u1", "m1")).await;
-    service
-        .accept(
-            "/v1/batch",
-            json!({"batch": [track("u1", "m1"), {"type": "track"}]}),
-        )
-        .await;
+    service.accept("/v1/batch", json!({"batch": [track("u1", "m1"), {"type": "track"}]})).await;
     service.post("/v1/track", "{").await;
     loops.notes(1).await;
-    service
-        .message("m1", |found| found["state"] == "delivered")
-        .await;
+    service.message("m1", |found| found["state"] == "delivered").await;
     let began = std::time::Instant::now();
     let expected = [
         r#"segment_loops_messages_accepted_total{source="default",type="track"} 1"#,
@@ -78,18 +66,12 @@ async fn metrics_count_what_came_and_what_went() {
     loop {
         let answer = service.admin("/metrics").await;
         let text = answer.body.as_str().unwrap();
-        let missing: Vec<_> = expected
-            .iter()
-            .filter(|line| !text.contains(**line))
-            .collect();
+        let missing: Vec<_> = expected.iter().filter(|line| !text.contains(**line)).collect();
         if missing.is_empty() {
             break;
         }
         // Depth and rate are measured every few seconds.
-        assert!(
-            began.elapsed() < crate::support::PATIENCE,
-            "{missing:#?} not in {text}"
-        );
+        assert!(began.elapsed() < crate::support::PATIENCE, "{missing:#?} not in {text}");
         tokio::time::sleep(std::time::Duration::from_millis(50)).await;
     }
 }
@@ -98,12 +80,7 @@ async fn metrics_count_what_came_and_what_went() {
 async fn there_is_a_wide_line_for_each_accepted_request_and_each_attempt() {
     let mut loops = ScriptedLoops::start(|_| Reply::ok()).await;
     let service = Setup::with_loops(&loops.base_url).start();
-    service
-        .accept(
-            "/v1/batch",
-            json!({"batch": [track("u1", "m1"), identify("u1", "m2")]}),
-        )
-        .await;
+    service.accept("/v1/batch", json!({"batch": [track("u1", "m1"), identify("u1", "m2")]})).await;
     loops.notes(2).await;
     let accepted = service.logged(|line| line["message"] == "accepted").await;
     assert_eq!(accepted["source"], "default");

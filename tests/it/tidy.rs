@@ -16,16 +16,10 @@ fn rules() -> BTreeMap<&'static str, &'static [&'static str]> {
         ("destination", &["segment", "trigger", "mapping", "loops"]),
         ("queue", &["segment", "clock"]),
         ("store", &["queue", "segment", "clock", "secret"]),
-        (
-            "delivery",
-            &["queue", "destination", "loops", "segment", "clock"],
-        ),
+        ("delivery", &["queue", "destination", "loops", "segment", "clock"]),
         ("http", &["queue", "segment", "clock", "secret"]),
         // Its API speaks with the error type of `http`.
-        (
-            "console",
-            &["queue", "destination", "segment", "clock", "secret", "http"],
-        ),
+        ("console", &["queue", "destination", "segment", "clock", "secret", "http"]),
         ("config", &["segment", "destination", "secret"]),
         // Only the marker that makes the server drop a connection.
         ("sandbox", &["clock", "secret", "http"]),
@@ -38,12 +32,7 @@ const CRATES: [(&str, &[&str]); 6] = [
     ("reqwest", &["loops"]),
     ("axum", &["http", "console", "sandbox", "app"]),
     ("hyper", &["http"]),
-    (
-        "tokio",
-        &[
-            "http", "console", "sandbox", "app", "cli", "delivery", "loops", "queue", "store",
-        ],
-    ),
+    ("tokio", &["http", "console", "sandbox", "app", "cli", "delivery", "loops", "queue", "store"]),
     ("clap", &["cli", "config"]),
 ];
 
@@ -61,12 +50,7 @@ fn sources(folder: &Path, found: &mut Vec<PathBuf>) {
 /// The module of a file below `src`.
 fn module_of(file: &Path, src: &Path) -> String {
     let first = file.strip_prefix(src).unwrap().components().next().unwrap();
-    first
-        .as_os_str()
-        .to_str()
-        .unwrap()
-        .trim_end_matches(".rs")
-        .to_owned()
+    first.as_os_str().to_str().unwrap().trim_end_matches(".rs").to_owned()
 }
 
 /// The code of a file, without comments and without its unit tests.
@@ -74,25 +58,15 @@ fn code(file: &Path) -> String {
     let text = std::fs::read_to_string(file).unwrap();
     let tested = text.split("#[cfg(test)]\nmod tests").next().unwrap();
     let is_code = |line: &&str| !line.trim_start().starts_with("//");
-    tested
-        .lines()
-        .filter(is_code)
-        .collect::<Vec<_>>()
-        .join("\n")
+    tested.lines().filter(is_code).collect::<Vec<_>>().join("\n")
 }
 
 /// The modules of ours that a text names as `crate::NAME`.
 fn imports(code: &str) -> Vec<String> {
     let names = |rest: &str| -> String {
-        rest.chars()
-            .take_while(|c| c.is_ascii_lowercase() || *c == '_')
-            .collect()
+        rest.chars().take_while(|c| c.is_ascii_lowercase() || *c == '_').collect()
     };
-    code.split("crate::")
-        .skip(1)
-        .map(names)
-        .filter(|name| !name.is_empty())
-        .collect()
+    code.split("crate::").skip(1).map(names).filter(|name| !name.is_empty()).collect()
 }
 
 #[test]
@@ -122,10 +96,7 @@ fn modules_import_only_what_they_may() {
         for (name, owners) in CRATES {
             let used = code.contains(&format!("{name}::"));
             if used && !owners.contains(&module.as_str()) {
-                wrong.push(format!(
-                    "{}: {module} uses the crate {name}",
-                    file.display()
-                ));
+                wrong.push(format!("{}: {module} uses the crate {name}", file.display()));
             }
         }
     }
@@ -140,16 +111,10 @@ fn the_time_and_the_environment_have_one_reader_each() {
     for file in files {
         let module = module_of(&file, &src);
         let code = code(&file);
-        for (text, owner) in [
-            ("Timestamp::now(", "clock"),
-            ("SystemTime::now(", "clock"),
-            ("env::var", "config"),
-        ] {
-            assert!(
-                !code.contains(text) || module == owner,
-                "{}: {text}",
-                file.display()
-            );
+        for (text, owner) in
+            [("Timestamp::now(", "clock"), ("SystemTime::now(", "clock"), ("env::var", "config")]
+        {
+            assert!(!code.contains(text) || module == owner, "{}: {text}", file.display());
         }
     }
 }

@@ -8,39 +8,15 @@ use serde_json::Value;
 use crate::support::{Answer, Service, Setup};
 
 const FIXTURES: [(&str, &str); 9] = [
-    (
-        "analytics-next",
-        include_str!("../wire/analytics-next-1.84.3.json"),
-    ),
-    (
-        "analytics-node",
-        include_str!("../wire/analytics-node-3.1.0.json"),
-    ),
-    (
-        "analytics-node-legacy",
-        include_str!("../wire/analytics-node-legacy-6.2.0.json"),
-    ),
-    (
-        "analytics-python",
-        include_str!("../wire/analytics-python-1.4.post1.json"),
-    ),
+    ("analytics-next", include_str!("../wire/analytics-next-1.84.3.json")),
+    ("analytics-node", include_str!("../wire/analytics-node-3.1.0.json")),
+    ("analytics-node-legacy", include_str!("../wire/analytics-node-legacy-6.2.0.json")),
+    ("analytics-python", include_str!("../wire/analytics-python-1.4.post1.json")),
     ("odd-contents", include_str!("../wire/odd-contents.json")),
-    (
-        "older-versions",
-        include_str!("../wire/older-versions.json"),
-    ),
-    (
-        "rudder-node",
-        include_str!("../wire/rudder-sdk-node-3.0.13.json"),
-    ),
-    (
-        "rudder-python",
-        include_str!("../wire/rudder-sdk-python-2.1.9.json"),
-    ),
-    (
-        "segment-python",
-        include_str!("../wire/segment-analytics-python-2.4.0.json"),
-    ),
+    ("older-versions", include_str!("../wire/older-versions.json")),
+    ("rudder-node", include_str!("../wire/rudder-sdk-node-3.0.13.json")),
+    ("rudder-python", include_str!("../wire/rudder-sdk-python-2.1.9.json")),
+    ("segment-python", include_str!("../wire/segment-analytics-python-2.4.0.json")),
 ];
 
 const WEBHOOKS: &str = include_str!("../wire/webhook.json");
@@ -53,9 +29,7 @@ fn service() -> Service {
         webhook_secret = "wire-fixture-secret"
     "#;
     // Nothing listens there: what was taken stays pending, and nothing is lost of it.
-    Setup::with_loops("http://127.0.0.1:9/api/v1")
-        .config(config)
-        .start()
+    Setup::with_loops("http://127.0.0.1:9/api/v1").config(config).start()
 }
 
 fn requests(fixture: &str) -> Vec<Value> {
@@ -93,21 +67,14 @@ async fn every_message_of_every_sdk_is_taken_once() {
             }
             assert_eq!(answer.status, 200, "{what}: {answer:?}");
             assert!(answer.body.get("refused").is_none(), "{what}: {answer:?}");
-            let of_request = recorded["messageIds"]
-                .as_array()
-                .cloned()
-                .unwrap_or_default();
+            let of_request = recorded["messageIds"].as_array().cloned().unwrap_or_default();
             ids.extend(of_request.iter().map(|id| id.as_str().unwrap().to_owned()));
         }
     }
     assert!(ids.len() > 80, "{}", ids.len());
     for id in &ids {
         let found = service.admin(&format!("/api/messages/{id}")).await;
-        assert_eq!(
-            found.body["messages"].as_array().map(Vec::len),
-            Some(1),
-            "{id}: {found:?}"
-        );
+        assert_eq!(found.body["messages"].as_array().map(Vec::len), Some(1), "{id}: {found:?}");
     }
 }
 
@@ -115,15 +82,10 @@ async fn every_message_of_every_sdk_is_taken_once() {
 async fn a_browser_is_given_what_it_needs_to_start_and_to_send() {
     let service = service();
     let settings = "/v1/projects/wk_0123456789abcdef/settings";
-    let request = service
-        .request(Method::GET, settings)
-        .header("origin", "https://shop.example");
+    let request = service.request(Method::GET, settings).header("origin", "https://shop.example");
     let answer = Service::answer(request).await;
     assert_eq!(answer.status, 200);
-    assert_eq!(
-        answer.headers["access-control-allow-origin"],
-        "https://shop.example"
-    );
+    assert_eq!(answer.headers["access-control-allow-origin"], "https://shop.example");
     let segment_io = &answer.body["integrations"]["Segment.io"];
     assert_eq!(segment_io["apiKey"], "wk_0123456789abcdef");
     assert_eq!(
@@ -137,39 +99,23 @@ async fn a_browser_is_given_what_it_needs_to_start_and_to_send() {
         .request(Method::OPTIONS, "/v1/t")
         .header("origin", "https://shop.example")
         .header("access-control-request-method", "POST")
-        .header(
-            "access-control-request-headers",
-            "authorization,x-retry-count",
-        );
+        .header("access-control-request-headers", "authorization,x-retry-count");
     let answer = Service::answer(preflight).await;
     assert_eq!(answer.status, 200);
-    let allowed = answer.headers["access-control-allow-headers"]
-        .to_str()
-        .unwrap()
-        .to_lowercase();
+    let allowed = answer.headers["access-control-allow-headers"].to_str().unwrap().to_lowercase();
     for header in ["authorization", "content-type", "x-retry-count"] {
         assert!(allowed.contains(header), "{allowed}");
     }
     assert!(answer.headers.contains_key("access-control-max-age"));
 
     // An answer that the page may not see is a network error to it, and sent again.
-    for (path, body) in [
-        ("/v1/t", "{"),
-        ("/v1/nope", "{}"),
-        ("/v1/t", "{\"writeKey\":\"wrong\"}"),
-    ] {
-        let request = service
-            .request(Method::POST, path)
-            .header("origin", "https://shop.example");
+    for (path, body) in [("/v1/t", "{"), ("/v1/nope", "{}"), ("/v1/t", "{\"writeKey\":\"wrong\"}")]
+    {
+        let request = service.request(Method::POST, path).header("origin", "https://shop.example");
         let answer = Service::answer(request.body(body)).await;
         assert!(answer.status >= 400);
-        assert_eq!(
-            answer.headers["access-control-allow-origin"], "https://shop.example",
-            "{path}"
-        );
-        let exposed = answer.headers["access-control-expose-headers"]
-            .to_str()
-            .unwrap();
+        assert_eq!(answer.headers["access-control-allow-origin"], "https://shop.example", "{path}");
+        let exposed = answer.headers["access-control-expose-headers"].to_str().unwrap();
         assert!(exposed.contains("retry-after"), "{exposed}");
     }
 }

@@ -8,35 +8,17 @@ use super::*;
 async fn refuses_what_the_contract_does_not_take() {
     let cases = [
         (json!({"userId": "u"}), "`eventName` is required"),
-        (
-            json!({"userId": "u", "eventName": ""}),
-            "`eventName` is required",
-        ),
-        (
-            json!({"userId": "u", "eventName": 5}),
-            "`eventName` must be a string",
-        ),
+        (json!({"userId": "u", "eventName": ""}), "`eventName` is required"),
+        (json!({"userId": "u", "eventName": 5}), "`eventName` must be a string"),
         (json!({"eventName": "e"}), "`email` or `userId` is required"),
-        (
-            json!({"eventName": "e", "email": "nobody"}),
-            "Invalid email address.",
-        ),
-        (
-            json!({"eventName": "e", "userId": "u", "eventProperties": []}),
-            "`eventProperties` must",
-        ),
+        (json!({"eventName": "e", "email": "nobody"}), "Invalid email address."),
+        (json!({"eventName": "e", "userId": "u", "eventProperties": []}), "`eventProperties` must"),
         (
             json!({"eventName": "e", "userId": "u", "eventProperties": {"cart": {"n": 1}}}),
             "`eventProperties.cart` must be",
         ),
-        (
-            json!({"eventName": "e", "userId": "u", "address": {"city": "x"}}),
-            "`address` must be",
-        ),
-        (
-            json!({"eventName": "e", "userId": "u", "mailingLists": {"l": "y"}}),
-            "`mailingLists.l`",
-        ),
+        (json!({"eventName": "e", "userId": "u", "address": {"city": "x"}}), "`address` must be"),
+        (json!({"eventName": "e", "userId": "u", "mailingLists": {"l": "y"}}), "`mailingLists.l`"),
     ];
     let fixture = Fixture::new();
     for (body, message) in cases {
@@ -45,14 +27,8 @@ async fn refuses_what_the_contract_does_not_take() {
         assert!(reply.message().contains(message), "{body}: {}", reply.body);
     }
     assert_eq!(fixture.sandbox.events(), []);
-    assert_eq!(
-        fixture.sandbox.counts().contacts,
-        0,
-        "a refused event has no effect"
-    );
-    let reply = fixture
-        .event("key", json!({"eventName": "e", "userId": "u"}))
-        .await;
+    assert_eq!(fixture.sandbox.counts().contacts, 0, "a refused event has no effect");
+    let reply = fixture.event("key", json!({"eventName": "e", "userId": "u"})).await;
     assert_eq!(reply.status, 200, "a refused event does not use up its key");
 }
 
@@ -64,25 +40,15 @@ async fn an_event_is_kept_and_updates_its_contact() {
         "subscribed": false, "mailingLists": {"l1": true},
         "eventProperties": {"amount": 9.5, "note": null, "text": "x".repeat(600)},
     });
-    assert_eq!(
-        fixture.event("k1", body).await.body,
-        json!({"success": true})
-    );
+    assert_eq!(fixture.event("k1", body).await.body, json!({"success": true}));
     let second = json!({"eventName": "login", "userId": "u"});
-    assert_eq!(
-        fixture.call("POST", "/events/send", second).await.status,
-        200
-    );
+    assert_eq!(fixture.call("POST", "/events/send", second).await.status, 200);
 
     let contact = &fixture.find("userId=u").await[0];
     let found = (&contact["email"], &contact["plan"], &contact["subscribed"]);
     assert_eq!(found, (&json!("a@b.co"), &json!("pro"), &json!(false)));
     assert_eq!(contact["mailingLists"], json!({"l1": true}));
-    assert_eq!(
-        contact.get("eventName"),
-        None,
-        "the name of an event is no contact property"
-    );
+    assert_eq!(contact.get("eventName"), None, "the name of an event is no contact property");
 
     let events = serde_json::to_value(fixture.sandbox.events()).expect("JSON");
     let first = json!({
@@ -93,10 +59,7 @@ async fn an_event_is_kept_and_updates_its_contact() {
         "mailingLists": {"l1": true}, "idempotencyKey": "k1",
     });
     assert_eq!(events[0], first);
-    assert_eq!(
-        (&events[1]["eventName"], &events[1]["number"]),
-        (&json!("login"), &json!(2))
-    );
+    assert_eq!((&events[1]["eventName"], &events[1]["number"]), (&json!("login"), &json!(2)));
     assert_eq!(events[1]["idempotencyKey"], Value::Null);
 }
 
@@ -114,9 +77,7 @@ async fn a_key_counts_once_in_24_hours() {
         (1, 200),
     ];
     for (n, (seconds_later, status)) in cases.into_iter().enumerate() {
-        fixture
-            .clock
-            .advance(SignedDuration::from_secs(seconds_later));
+        fixture.clock.advance(SignedDuration::from_secs(seconds_later));
         let reply = fixture.event("key", event(n as u32)).await;
         assert_eq!(reply.status, status, "try {n}");
         if status == 409 {
@@ -128,11 +89,7 @@ async fn a_key_counts_once_in_24_hours() {
     assert_eq!(fixture.event("another", event(9)).await.status, 200);
     let broken = fixture.event("another", json!([])).await;
     assert_eq!(broken.status, 409, "whatever the body");
-    assert_eq!(
-        fixture.find("userId=u").await[0]["n"],
-        9,
-        "a 409 has no effect"
-    );
+    assert_eq!(fixture.find("userId=u").await[0]["n"], 9, "a 409 has no effect");
 }
 
 #[tokio::test]
@@ -140,11 +97,7 @@ async fn the_length_of_keys_is_bounded() {
     let fixture = Fixture::new();
     for (length, status) in [(99, 200), (100, 200), (101, 400)] {
         let event = json!({"eventName": "e", "userId": "u"});
-        assert_eq!(
-            fixture.event(&"k".repeat(length), event).await.status,
-            status,
-            "{length}"
-        );
+        assert_eq!(fixture.event(&"k".repeat(length), event).await.status, status, "{length}");
     }
 }
 
@@ -153,9 +106,7 @@ async fn event_patterns_come_in_pages() {
     let fixture = Fixture::new();
     for n in 0..25 {
         let name = format!("event{}", n % 23);
-        fixture
-            .event(&n.to_string(), json!({"eventName": name, "userId": "u"}))
-            .await;
+        fixture.event(&n.to_string(), json!({"eventName": name, "userId": "u"})).await;
     }
     let mut names = Vec::new();
     let mut cursor = "0".to_owned();
@@ -173,14 +124,9 @@ async fn event_patterns_come_in_pages() {
             None => break,
         }
     }
-    assert_eq!(
-        (pages, names.len(), names[22].as_str()),
-        (3, 23, "\"event22\"")
-    );
+    assert_eq!((pages, names.len(), names[22].as_str()), (3, 23, "\"event22\""));
     for query in ["perPage=9", "perPage=51", "perPage=x", "cursor=x"] {
-        let reply = fixture
-            .call("GET", &format!("/event-patterns?{query}"), ())
-            .await;
+        let reply = fixture.call("GET", &format!("/event-patterns?{query}"), ()).await;
         assert_eq!(reply.status, 400, "{query}");
     }
 }

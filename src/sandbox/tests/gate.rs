@@ -19,16 +19,10 @@ async fn every_endpoint_wants_the_key() {
         "GET /event-patterns",
         "GET /nowhere",
     ];
-    let right = SandboxOptions {
-        api_key: Some(Secret::new("right")),
-        ..Default::default()
-    };
+    let right = SandboxOptions { api_key: Some(Secret::new("right")), ..Default::default() };
     let one_key = Fixture::with_options(right);
     let any_key = Fixture::with_options(SandboxOptions::default());
-    let rejecting = Fixture::with(Faults {
-        reject_key: true,
-        ..Faults::default()
-    });
+    let rejecting = Fixture::with(Faults { reject_key: true, ..Faults::default() });
     let cases = [
         (&one_key, "Bearer wrong"),
         (&one_key, "Bearer "),
@@ -48,20 +42,14 @@ async fn every_endpoint_wants_the_key() {
             let header = authorization.parse().expect("a header");
             request.headers_mut().insert("authorization", header);
             let reply = fixture.send(request).await;
-            assert_eq!(
-                (reply.status, &reply.body),
-                (401, &expected),
-                "{endpoint} {authorization}"
-            );
+            assert_eq!((reply.status, &reply.body), (401, &expected), "{endpoint} {authorization}");
         }
         let mut request = request(method, &format!("{API_BASE}{path}"), ());
         request.headers_mut().remove("authorization");
         assert_eq!(any_key.send(request).await.status, 401, "{endpoint}");
     }
     let mut request = request("GET", &format!("{API_BASE}/api-key"), ());
-    request
-        .headers_mut()
-        .insert("authorization", "bearer right".parse().expect("a header"));
+    request.headers_mut().insert("authorization", "bearer right".parse().expect("a header"));
     let reply = one_key.send(request).await;
     assert_eq!(reply.body, json!({"success": true, "teamName": "Sandbox"}));
 }
@@ -84,11 +72,7 @@ async fn wrong_paths_and_methods_are_told_in_json() {
     for (method, path, status) in cases {
         let reply = fixture.send(request(method, path, ())).await;
         assert_eq!(reply.status, status, "{method} {path}");
-        assert!(
-            !reply.message().is_empty(),
-            "{method} {path}: {}",
-            reply.body
-        );
+        assert!(!reply.message().is_empty(), "{method} {path}: {}", reply.body);
     }
 }
 
@@ -103,9 +87,7 @@ async fn bodies_are_read_up_to_a_mebibyte() {
         assert_eq!(reply.message().is_empty(), status == 200);
     }
     let too_large = "x".repeat(BODY_BYTES_MAX + 1);
-    let reply = fixture
-        .send(request("PUT", "/sandbox/faults", too_large.as_str()))
-        .await;
+    let reply = fixture.send(request("PUT", "/sandbox/faults", too_large.as_str())).await;
     assert_eq!((reply.status, reply.message().is_empty()), (413, false));
 }
 
@@ -118,46 +100,27 @@ async fn the_rate_holds_in_any_second() {
         let reply = hit().await;
         assert_eq!(reply.status, 200);
         assert_eq!(reply.header("x-ratelimit-limit"), Some("10"));
-        assert_eq!(
-            reply.header("x-ratelimit-remaining"),
-            Some(remaining.to_string().as_str())
-        );
+        assert_eq!(reply.header("x-ratelimit-remaining"), Some(remaining.to_string().as_str()));
     }
     // Turned away, and not counted: otherwise one who keeps trying would never get through.
     for _ in 0..3 {
         tokio::time::advance(Duration::from_millis(333)).await;
         let reply = hit().await;
-        assert_eq!(
-            (reply.status, reply.body["success"].clone()),
-            (429, json!(false))
-        );
+        assert_eq!((reply.status, reply.body["success"].clone()), (429, json!(false)));
         assert!(!reply.message().is_empty());
         assert_eq!(reply.header("x-ratelimit-limit"), Some("10"));
         assert_eq!(reply.header("x-ratelimit-remaining"), Some("0"));
     }
     tokio::time::advance(Duration::from_millis(1)).await;
     let reply = hit().await;
-    assert_eq!(
-        (reply.status, reply.header("x-ratelimit-remaining")),
-        (200, Some("9"))
-    );
+    assert_eq!((reply.status, reply.header("x-ratelimit-remaining")), (200, Some("9")));
     let counts = fixture.sandbox.counts();
-    assert_eq!(
-        (
-            counts.requests,
-            counts.rate_limited,
-            counts.most_in_one_second
-        ),
-        (14, 3, 13)
-    );
+    assert_eq!((counts.requests, counts.rate_limited, counts.most_in_one_second), (14, 3, 13));
 }
 
 #[tokio::test(start_paused = true)]
 async fn wrong_keys_use_up_nothing_of_the_rate() {
-    let fixture = Fixture::with(Faults {
-        rate_limit: 1,
-        ..Faults::default()
-    });
+    let fixture = Fixture::with(Faults { rate_limit: 1, ..Faults::default() });
     for _ in 0..5 {
         let mut request = request("GET", &format!("{API_BASE}/api-key"), ());
         request.headers_mut().remove("authorization");
@@ -169,23 +132,10 @@ async fn wrong_keys_use_up_nothing_of_the_rate() {
 
 #[tokio::test]
 async fn faults_have_the_effect_they_say() {
-    let none = Faults {
-        rate_limit: 1000,
-        ..Faults::default()
-    };
-    let error = Faults {
-        error_rate: 1.0,
-        error_status: 503,
-        ..none.clone()
-    };
-    let before = Faults {
-        reset_before_rate: 1.0,
-        ..none.clone()
-    };
-    let after = Faults {
-        reset_after_rate: 1.0,
-        ..none.clone()
-    };
+    let none = Faults { rate_limit: 1000, ..Faults::default() };
+    let error = Faults { error_rate: 1.0, error_status: 503, ..none.clone() };
+    let before = Faults { reset_before_rate: 1.0, ..none.clone() };
+    let after = Faults { reset_after_rate: 1.0, ..none.clone() };
     // Settings, status answered (none: dropped), events afterwards, the retry with the same key.
     let cases = [
         (&none, Some(200), None, 1, 409),
@@ -206,21 +156,13 @@ async fn faults_have_the_effect_they_say() {
         assert_eq!((seen.status, seen.fault), (status, fault));
         fixture.sandbox.set_faults(none.clone());
         assert_eq!(fixture.event("k", event).await.status, retry, "{faults:?}");
-        assert_eq!(
-            fixture.sandbox.events().len(),
-            1,
-            "in the end it counts once"
-        );
+        assert_eq!(fixture.sandbox.events().len(), 1, "in the end it counts once");
     }
 }
 
 #[tokio::test(start_paused = true)]
 async fn latency_stands_half_before_and_half_after_the_effect() {
-    let faults = Faults {
-        latency_ms: 2000,
-        latency_jitter_ms: 500,
-        ..Faults::default()
-    };
+    let faults = Faults { latency_ms: 2000, latency_jitter_ms: 500, ..Faults::default() };
     let fixture = Fixture::with(faults);
     let began = tokio::time::Instant::now();
     let call = fixture.update(json!({"userId": "u"}));
@@ -229,11 +171,7 @@ async fn latency_stands_half_before_and_half_after_the_effect() {
     assert!(early.is_err() && fixture.sandbox.contacts().is_empty());
     let later = tokio::time::timeout(Duration::from_millis(400), &mut call).await;
     assert!(later.is_err() && fixture.sandbox.contacts().len() == 1);
-    assert_eq!(
-        fixture.sandbox.requests()[0].status,
-        None,
-        "not answered yet"
-    );
+    assert_eq!(fixture.sandbox.requests()[0].status, None, "not answered yet");
     assert_eq!(call.await.status, 200);
     let took = began.elapsed().as_millis();
     assert!((2000..=2502).contains(&took), "{took} ms");

@@ -48,62 +48,36 @@ struct Fixture {
 impl Fixture {
     /// No faults, and no rate that a test could meet by chance.
     fn new() -> Self {
-        Self::with(Faults {
-            rate_limit: 1_000_000,
-            ..Faults::default()
-        })
+        Self::with(Faults { rate_limit: 1_000_000, ..Faults::default() })
     }
 
     fn with(faults: Faults) -> Self {
-        Self::with_options(SandboxOptions {
-            faults,
-            ..SandboxOptions::default()
-        })
+        Self::with_options(SandboxOptions { faults, ..SandboxOptions::default() })
     }
 
     fn with_options(options: SandboxOptions) -> Self {
         let clock = Arc::new(ManualClock::new(Timestamp::UNIX_EPOCH));
         let sandbox = Sandbox::new(options, clock.clone());
         let router = sandbox.router();
-        Self {
-            sandbox,
-            clock,
-            router,
-        }
+        Self { sandbox, clock, router }
     }
 
     async fn send(&self, request: Request<Body>) -> Reply {
-        let response = self
-            .router
-            .clone()
-            .oneshot(request)
-            .await
-            .expect("never fails");
+        let response = self.router.clone().oneshot(request).await.expect("never fails");
         let status = response.status().as_u16();
         let headers = response.headers().clone();
         let is_reset = response.extensions().get::<ResetConnection>().is_some();
-        let bytes = response
-            .into_body()
-            .collect()
-            .await
-            .expect("a whole body")
-            .to_bytes();
+        let bytes = response.into_body().collect().await.expect("a whole body").to_bytes();
         let body = match bytes.is_empty() {
             true => Value::Null,
             false => serde_json::from_slice(&bytes).expect("every answer is JSON"),
         };
-        Reply {
-            status,
-            headers,
-            is_reset,
-            body,
-        }
+        Reply { status, headers, is_reset, body }
     }
 
     /// Calls the simulated API with a right key.
     async fn call(&self, method: &str, path: &str, body: impl Into<Payload>) -> Reply {
-        self.send(request(method, &format!("{API_BASE}{path}"), body))
-            .await
+        self.send(request(method, &format!("{API_BASE}{path}"), body)).await
     }
 
     async fn update(&self, body: Value) -> Reply {
@@ -112,16 +86,12 @@ impl Fixture {
 
     async fn event(&self, key: &str, body: Value) -> Reply {
         let mut request = request("POST", &format!("{API_BASE}/events/send"), body);
-        request
-            .headers_mut()
-            .insert("Idempotency-Key", key.parse().expect("a header"));
+        request.headers_mut().insert("Idempotency-Key", key.parse().expect("a header"));
         self.send(request).await
     }
 
     async fn find(&self, query: &str) -> Value {
-        let reply = self
-            .call("GET", &format!("/contacts/find?{query}"), ())
-            .await;
+        let reply = self.call("GET", &format!("/contacts/find?{query}"), ()).await;
         assert_eq!(reply.status, 200, "{query}");
         reply.body
     }

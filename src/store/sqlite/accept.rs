@@ -23,10 +23,9 @@ pub(super) async fn accept(
     for message in messages {
         let id = (message.source.as_str(), message.message_id.as_str());
         let earliest = to_ms(message.received_at).saturating_sub(window);
-        let came_before = known.get(&message.message_hash.0).is_some_and(|rows| {
-            rows.iter()
-                .any(|row| row.is(id) && row.received_at >= earliest)
-        });
+        let came_before = known
+            .get(&message.message_hash.0)
+            .is_some_and(|rows| rows.iter().any(|row| row.is(id) && row.received_at >= earliest));
         if came_before || !own.insert(id) {
             accepted.push(Accepted::Duplicate);
         } else {

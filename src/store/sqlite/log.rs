@@ -26,11 +26,7 @@ pub(super) async fn by_message_id(
     message_id: &str,
 ) -> Result<Vec<MessageRecord>, sqlx::Error> {
     let mut connection = pool.acquire().await?;
-    let rows = sqlx::query(BY_ID)
-        .bind(hash.0)
-        .bind(message_id)
-        .fetch_all(&mut *connection)
-        .await?;
+    let rows = sqlx::query(BY_ID).bind(hash.0).bind(message_id).fetch_all(&mut *connection).await?;
     records(&mut connection, &rows).await
 }
 
@@ -52,9 +48,7 @@ pub(super) async fn by_person(
 
 pub(super) async fn ready(pool: &SqlitePool) -> Result<(), sqlx::Error> {
     // Fails when the file is gone or unreadable, or lacks the table of this release.
-    sqlx::query("SELECT seq FROM messages LIMIT 1")
-        .fetch_optional(pool)
-        .await?;
+    sqlx::query("SELECT seq FROM messages LIMIT 1").fetch_optional(pool).await?;
     Ok(())
 }
 
@@ -104,10 +98,7 @@ async fn deliveries(
             subscription: row.try_get(0)?,
             action: row.try_get(1)?,
             state: delivery_state(row.try_get(2)?),
-            failure: reason.map(|reason| Failure {
-                reason,
-                detail: detail.unwrap_or_default(),
-            }),
+            failure: reason.map(|reason| Failure { reason, detail: detail.unwrap_or_default() }),
             warnings: warnings
                 .and_then(|text| serde_json::from_str(&text).ok())
                 .unwrap_or_default(),
@@ -150,9 +141,7 @@ fn attempt(row: &SqliteRow) -> Result<Attempt, sqlx::Error> {
         number: u32::try_from(row.try_get::<i64, _>(0)?).unwrap_or(u32::MAX),
         started_at: from_ms(row.try_get(1)?),
         duration: Duration::from_millis(u64::try_from(row.try_get::<i64, _>(2)?).unwrap_or(0)),
-        status: row
-            .try_get::<Option<i64>, _>(3)?
-            .and_then(|status| u16::try_from(status).ok()),
+        status: row.try_get::<Option<i64>, _>(3)?.and_then(|status| u16::try_from(status).ok()),
         outcome: row.try_get(4)?,
         excerpt: row.try_get(5)?,
     })

@@ -78,10 +78,7 @@ impl SqliteStore {
     /// Opens the file, brings its schema up to this release, starts the writer.
     pub async fn open(options: SqliteOptions) -> Result<Self, StoreError> {
         let path = options.path.display().to_string();
-        let open_error = |source| StoreError::Open {
-            path: path.clone(),
-            source,
-        };
+        let open_error = |source| StoreError::Open { path: path.clone(), source };
         let mut connection = connect_options(&options.path)
             .create_if_missing(true)
             // Group commit writes many pages at once; small checkpoints would write hot ones again and again.
@@ -104,9 +101,7 @@ impl SqliteStore {
             messages: Arc::new(Semaphore::new(
                 options.waiting_messages_max.min(Semaphore::MAX_PERMITS),
             )),
-            bytes: Arc::new(Semaphore::new(
-                (options.waiting_bytes_max / BYTES_UNIT).max(1),
-            )),
+            bytes: Arc::new(Semaphore::new((options.waiting_bytes_max / BYTES_UNIT).max(1))),
             options,
         })))
     }
@@ -142,13 +137,10 @@ fn protect(path: &Path) {
 
 async fn migrate(connection: &mut SqliteConnection, path: &str) -> Result<(), StoreError> {
     MIGRATOR.run(connection).await.map_err(|error| match error {
-        MigrateError::VersionMissing(_) | MigrateError::VersionTooNew(..) => StoreError::Newer {
-            path: path.to_owned(),
-        },
-        source => StoreError::Migrate {
-            path: path.to_owned(),
-            source,
-        },
+        MigrateError::VersionMissing(_) | MigrateError::VersionTooNew(..) => {
+            StoreError::Newer { path: path.to_owned() }
+        }
+        source => StoreError::Migrate { path: path.to_owned(), source },
     })
 }
 
@@ -169,14 +161,7 @@ impl Inbox for SqliteStore {
         let (Ok(count), Ok(bytes)) = (count, bytes) else {
             return Err(QueueError::Busy);
         };
-        self.0
-            .writer
-            .ask(|reply| Op::Accept {
-                messages,
-                reply,
-                _permits: (count, bytes),
-            })
-            .await?
+        self.0.writer.ask(|reply| Op::Accept { messages, reply, _permits: (count, bytes) }).await?
     }
 }
 
@@ -188,10 +173,7 @@ impl Work for SqliteStore {
 
     async fn release(&self, lease: &Lease) -> Result<(), QueueError> {
         let lease = lease.clone();
-        self.0
-            .writer
-            .ask(|reply| Op::Release { lease, reply })
-            .await?
+        self.0.writer.ask(|reply| Op::Release { lease, reply }).await?
     }
 
     async fn pending(
@@ -200,9 +182,7 @@ impl Work for SqliteStore {
         after: Seq,
         limit: u32,
     ) -> Result<Vec<Head>, QueueError> {
-        read::pending(&self.0.readers, destination, after, limit)
-            .await
-            .map_err(unavailable)
+        read::pending(&self.0.readers, destination, after, limit).await.map_err(unavailable)
     }
 
     async fn open(&self, seq: Seq) -> Result<Option<Job>, QueueError> {
@@ -216,33 +196,16 @@ impl Work for SqliteStore {
         plan: NewPlan,
     ) -> Result<Vec<FrozenRequest>, QueueError> {
         let lease = lease.clone();
-        self.0
-            .writer
-            .ask(|reply| Op::Freeze {
-                lease,
-                seq,
-                plan,
-                reply,
-            })
-            .await?
+        self.0.writer.ask(|reply| Op::Freeze { lease, seq, plan, reply }).await?
     }
 
     async fn settle(&self, lease: &Lease, settlement: Settlement) -> Result<(), QueueError> {
         let lease = lease.clone();
-        self.0
-            .writer
-            .ask(|reply| Op::Settle {
-                lease,
-                settlement,
-                reply,
-            })
-            .await?
+        self.0.writer.ask(|reply| Op::Settle { lease, settlement, reply }).await?
     }
 
     async fn depth(&self, destination: &str) -> Result<Depth, QueueError> {
-        read::depth(&self.0.readers, destination)
-            .await
-            .map_err(unavailable)
+        read::depth(&self.0.readers, destination).await.map_err(unavailable)
     }
 
     fn arrivals(&self) -> watch::Receiver<u64> {
@@ -257,9 +220,7 @@ impl Log for SqliteStore {
         hash: MessageHash,
         message_id: &str,
     ) -> Result<Vec<MessageRecord>, QueueError> {
-        log::by_message_id(&self.0.readers, hash, message_id)
-            .await
-            .map_err(unavailable)
+        log::by_message_id(&self.0.readers, hash, message_id).await.map_err(unavailable)
     }
 
     async fn by_person(
@@ -268,9 +229,7 @@ impl Log for SqliteStore {
         before: Option<Seq>,
         limit: u32,
     ) -> Result<Vec<MessageRecord>, QueueError> {
-        log::by_person(&self.0.readers, person, before, limit)
-            .await
-            .map_err(unavailable)
+        log::by_person(&self.0.readers, person, before, limit).await.map_err(unavailable)
     }
 
     async fn ready(&self) -> Result<(), QueueError> {
@@ -282,9 +241,6 @@ impl Log for SqliteStore {
 impl Housekeeping for SqliteStore {
     async fn purge(&self, now: Timestamp) -> Result<u64, QueueError> {
         let times = purge::Times::new(now, &self.0.options);
-        self.0
-            .writer
-            .ask(|reply| Op::Purge { times, reply })
-            .await?
+        self.0.writer.ask(|reply| Op::Purge { times, reply }).await?
     }
 }

@@ -65,11 +65,7 @@ pub(super) async fn open(pool: &SqlitePool, seq: Seq) -> Result<Option<Job>, sql
     .await?;
     let Some(row) = row else { return Ok(None) };
     let is_planned: bool = row.try_get(4)?;
-    let requests = if is_planned {
-        frozen(&mut connection, seq).await?
-    } else {
-        Vec::new()
-    };
+    let requests = if is_planned { frozen(&mut connection, seq).await? } else { Vec::new() };
     Ok(Some(Job {
         source: row.try_get(0)?,
         message_id: row.try_get(1)?,
@@ -85,10 +81,7 @@ pub(super) async fn frozen(
     connection: &mut SqliteConnection,
     seq: Seq,
 ) -> Result<Vec<FrozenRequest>, sqlx::Error> {
-    let rows = sqlx::query(FROZEN)
-        .bind(seq.0)
-        .fetch_all(connection)
-        .await?;
+    let rows = sqlx::query(FROZEN).bind(seq.0).fetch_all(connection).await?;
     rows.iter().map(frozen_request).collect()
 }
 

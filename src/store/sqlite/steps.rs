@@ -52,11 +52,7 @@ pub(super) async fn release(
     .bind(lease.token)
     .execute(connection)
     .await?;
-    Ok(if done.rows_affected() == 1 {
-        Ok(())
-    } else {
-        Err(QueueError::Fenced)
-    })
+    Ok(if done.rows_affected() == 1 { Ok(()) } else { Err(QueueError::Fenced) })
 }
 
 /// Whether the lease is still the one in force. Time plays no part: while nobody else has taken it,
@@ -102,10 +98,9 @@ pub(super) async fn freeze(
     for (position, delivery) in plan.deliveries.iter().enumerate() {
         let position = i64::try_from(position).unwrap_or(i64::MAX);
         let (request, failure) = match &delivery.outcome {
-            Ok(request) => (
-                Some(insert_request(connection, lease, lane, request, now).await?),
-                None,
-            ),
+            Ok(request) => {
+                (Some(insert_request(connection, lease, lane, request, now).await?), None)
+            }
             Err(failure) => (None, Some(failure)),
         };
         insert_delivery(connection, seq, position, delivery, request, failure, now).await?;
@@ -148,11 +143,7 @@ async fn insert_delivery(
 ) -> Result<(), sqlx::Error> {
     let warnings = (!delivery.warnings.is_empty())
         .then(|| serde_json::Value::from(delivery.warnings.clone()).to_string());
-    let state = if failure.is_some() {
-        DeliveryState::Failed
-    } else {
-        DeliveryState::Pending
-    };
+    let state = if failure.is_some() { DeliveryState::Failed } else { DeliveryState::Pending };
     sqlx::query(
         "INSERT INTO deliveries (seq, position, subscription, action, state, reason, detail, warnings, request_id, ended_at)
          VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",

@@ -85,18 +85,9 @@ impl Writer {
         // Not bounded here: messages are by permits, everything else by the engine's bounds.
         let (sender, receiver) = mpsc::unbounded_channel();
         let (arrived, arrivals) = watch::channel(0);
-        let task = Task {
-            connection,
-            receiver,
-            arrived,
-            window,
-        };
+        let task = Task { connection, receiver, arrived, window };
         let task = tokio::spawn(task.run());
-        Self {
-            ops: Mutex::new(Some(sender)),
-            task: Mutex::new(Some(task)),
-            arrivals,
-        }
+        Self { ops: Mutex::new(Some(sender)), task: Mutex::new(Some(task)), arrivals }
     }
 
     /// Hands an operation over and waits for its answer. A caller that stops waiting does not undo it.
@@ -105,11 +96,7 @@ impl Writer {
         op: impl FnOnce(Reply<T>) -> Op,
     ) -> Result<Result<T, QueueError>, QueueError> {
         let (reply, answer) = oneshot::channel();
-        let sender = self
-            .ops
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .clone();
+        let sender = self.ops.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let sender = sender.ok_or_else(|| unavailable(Closed))?;
         sender.send(op(reply)).map_err(|_| unavailable(Closed))?;
         drop(sender);
@@ -122,15 +109,8 @@ impl Writer {
 
     /// Writes what waits and closes the connection.
     pub(super) async fn close(&self) {
-        self.ops
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .take();
-        let task = self
-            .task
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .take();
+        self.ops.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let task = self.task.lock().unwrap_or_else(PoisonError::into_inner).take();
         if let Some(task) = task
             && let Err(fault) = task.await
         {
@@ -153,9 +133,8 @@ impl Task {
             self.write(group).await;
         }
         // Fold the log into the file, so that a copy of the file alone is whole.
-        if let Err(fault) = sqlx::query("PRAGMA wal_checkpoint(TRUNCATE)")
-            .execute(&mut self.connection)
-            .await
+        if let Err(fault) =
+            sqlx::query("PRAGMA wal_checkpoint(TRUNCATE)").execute(&mut self.connection).await
         {
             warn!(%fault, "the database's log could not be folded in");
         }
@@ -209,21 +188,20 @@ impl Task {
             op.answer(applied);
         }
         if has_messages {
-            self.arrived
-                .send_modify(|count| *count = count.wrapping_add(1));
+            self.arrived.send_modify(|count| *count = count.wrapping_add(1));
         }
     }
 
     async fn transaction(&mut self, group: &[Op]) -> Result<Vec<Applied>, sqlx::Error> {
-        sqlx::query("BEGIN IMMEDIATE")
-            .execute(&mut self.connection)
-            .await?;
-        let result = apply(&mut self.connection, group, self.window).await;
+        let begun = sqlx::query("BEGIN IMMEDIATE").execute(&mut self.connection).await;
+        let result = match begun {
+            Ok(_) => apply(&mut self.connection, group, self.window).await,
+            Err(fault) => Err(fault),
+        };
         let result = match result {
-            Ok(applied) => sqlx::query("COMMIT")
-                .execute(&mut self.connection)
-                .await
-                .map(|_| applied),
+            Ok(applied) => {
+                sqlx::query("COMMIT").execute(&mut self.connection).await.map(|_| applied)
+            }
             Err(fault) => Err(fault),
         };
         if result.is_err() {
@@ -248,9 +226,7 @@ async fn apply(
         })
         .flatten()
         .collect();
-    let mut accepted = accept::accept(connection, &messages, window)
-        .await?
-        .into_iter();
+    let mut accepted = accept::accept(connection, &messages, window).await?.into_iter();
     let mut applied = Vec::with_capacity(group.len());
     for op in group {
         applied.push(match op {
@@ -259,12 +235,12 @@ async fn apply(
             }
             Op::Lease { ask, .. } => Applied::Leased(steps::lease(connection, ask).await?),
             Op::Release { lease, .. } => Applied::Stepped(steps::release(connection, lease).await?),
-            Op::Freeze {
-                lease, seq, plan, ..
-            } => Applied::Frozen(steps::freeze(connection, lease, *seq, plan).await?),
-            Op::Settle {
-                lease, settlement, ..
-            } => Applied::Stepped(steps::settle(connection, lease, settlement).await?),
+            Op::Freeze { lease, seq, plan, .. } => {
+                Applied::Frozen(steps::freeze(connection, lease, *seq, plan).await?)
+            }
+            Op::Settle { lease, settlement, .. } => {
+                Applied::Stepped(steps::settle(connection, lease, settlement).await?)
+            }
             Op::Purge { times, .. } => Applied::Purged(purge::purge(connection, times).await?),
         });
     }

@@ -26,23 +26,12 @@ pub struct Seen {
 impl Seen {
     /// The `note` that [`super::identify`] and [`super::track`] put in: the message's id.
     pub fn note(&self) -> String {
-        let note = self
-            .body
-            .get("note")
-            .or_else(|| self.body.pointer("/eventProperties/note"));
-        note.and_then(|note| note.as_str())
-            .unwrap_or_default()
-            .to_owned()
+        let note = self.body.get("note").or_else(|| self.body.pointer("/eventProperties/note"));
+        note.and_then(|note| note.as_str()).unwrap_or_default().to_owned()
     }
 
     pub fn idempotency_key(&self) -> Option<String> {
-        Some(
-            self.headers
-                .get("idempotency-key")?
-                .to_str()
-                .unwrap()
-                .to_owned(),
-        )
+        Some(self.headers.get("idempotency-key")?.to_str().unwrap().to_owned())
     }
 }
 
@@ -61,10 +50,7 @@ impl Reply {
     }
 
     pub fn status(status: u16) -> Self {
-        let body = format!(
-            r#"{{"success":{},"message":"scripted {status}"}}"#,
-            status < 300
-        );
+        let body = format!(r#"{{"success":{},"message":"scripted {status}"}}"#, status < 300);
         Reply::Status(status, Vec::new(), body)
     }
 
@@ -100,19 +86,10 @@ impl ScriptedLoops {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let base_url = format!("http://{}/api/v1", listener.local_addr().unwrap());
         let (sender, seen) = mpsc::unbounded_channel();
-        let shared = Arc::new(Shared {
-            script: Mutex::new(Box::new(script)),
-            seen: sender,
-        });
-        let app = Router::new()
-            .fallback(answer)
-            .with_state(Arc::clone(&shared));
+        let shared = Arc::new(Shared { script: Mutex::new(Box::new(script)), seen: sender });
+        let app = Router::new().fallback(answer).with_state(Arc::clone(&shared));
         tokio::spawn(async move { axum_serve(listener, app).await });
-        Self {
-            base_url,
-            shared,
-            seen,
-        }
+        Self { base_url, shared, seen }
     }
 
     /// Starts one that takes everything.
@@ -127,10 +104,7 @@ impl ScriptedLoops {
 
     /// The next request that reached it.
     pub async fn next(&mut self) -> Seen {
-        timeout(PATIENCE, self.seen.recv())
-            .await
-            .expect("no request reached Loops")
-            .unwrap()
+        timeout(PATIENCE, self.seen.recv()).await.expect("no request reached Loops").unwrap()
     }
 
     /// The notes of the next requests.
@@ -150,18 +124,8 @@ impl ScriptedLoops {
 
 async fn axum_serve(listener: tokio::net::TcpListener, app: Router) {
     use segment_loops::http::server::{ServerLimits, serve};
-    let limits = ServerLimits {
-        header_timeout: PATIENCE,
-        connections_max: 1_000,
-    };
-    serve(
-        listener,
-        app,
-        limits,
-        tokio_util::sync::CancellationToken::new(),
-        Duration::ZERO,
-    )
-    .await;
+    let limits = ServerLimits { header_timeout: PATIENCE, connections_max: 1_000 };
+    serve(listener, app, limits, tokio_util::sync::CancellationToken::new(), Duration::ZERO).await;
 }
 
 async fn answer(

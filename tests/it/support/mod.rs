@@ -4,7 +4,7 @@ mod loops;
 mod service;
 
 pub use loops::{Reply, ScriptedLoops, Seen};
-pub use service::{Answer, Service, Setup};
+pub use service::{Answer, Service, Setup, signal};
 
 use std::time::Duration;
 

@@ -51,15 +51,9 @@ impl Setup {
             ("SEGMENT_LOOPS__DELIVERY__RETRY_MAX_MS", "200"),
             ("SEGMENT_LOOPS__DELIVERY__LEASE_TTL_MS", "600"),
         ];
-        let env = env
-            .into_iter()
-            .map(|(name, value)| (name.to_owned(), value.to_owned()))
-            .collect();
-        Self {
-            env,
-            config: None,
-            data: None,
-        }
+        let env =
+            env.into_iter().map(|(name, value)| (name.to_owned(), value.to_owned())).collect();
+        Self { env, config: None, data: None }
     }
 
     /// Sets a variable.
@@ -72,6 +66,12 @@ impl Setup {
     pub fn start_without_admin_token(mut self) -> Service {
         self.env.remove("ADMIN_TOKEN");
         self.start()
+    }
+
+    /// Leaves the rate to the program.
+    pub fn without_rate(mut self) -> Self {
+        self.env.remove("LOOPS_RATE_LIMIT");
+        self
     }
 
     /// Takes all variables away.
@@ -96,9 +96,7 @@ impl Setup {
         let data = self.data.clone().unwrap_or_else(|| folder.join("data"));
         let mut command = Command::new(env!("CARGO_BIN_EXE_segment-loops"));
         command.env_clear().envs(&self.env).current_dir(folder);
-        command
-            .args(["serve", "--listen", "127.0.0.1:0", "--data"])
-            .arg(&data);
+        command.args(["serve", "--listen", "127.0.0.1:0", "--data"]).arg(&data);
         if let Some(text) = &self.config {
             let file = folder.join("segment-loops.toml");
             std::fs::write(&file, text).unwrap();
@@ -112,10 +110,7 @@ impl Setup {
         let folder = tempfile::tempdir().unwrap();
         let (mut command, _) = self.command(folder.path());
         let output = command.output().unwrap();
-        (
-            output.status.code(),
-            String::from_utf8(output.stderr).unwrap(),
-        )
+        (output.status.code(), String::from_utf8(output.stderr).unwrap())
     }
 
     /// Starts the program and waits until it listens.
@@ -126,11 +121,7 @@ impl Setup {
 
     fn start_in(&self, folder: Arc<tempfile::TempDir>) -> Service {
         let (mut command, data) = self.command(folder.path());
-        let mut process = command
-            .stderr(Stdio::piped())
-            .stdout(Stdio::null())
-            .spawn()
-            .unwrap();
+        let mut process = command.stderr(Stdio::piped()).stdout(Stdio::null()).spawn().unwrap();
         let log = Arc::new(Mutex::new(Vec::new()));
         let (address_sender, address) = std::sync::mpsc::channel();
         let stderr = BufReader::new(process.stderr.take().unwrap());
@@ -164,19 +155,12 @@ impl Service {
     /// Sends `body` with the write key, as an SDK does.
     pub async fn post(&self, path: &str, body: impl ToString) -> Answer {
         let request = self.request(reqwest::Method::POST, path);
-        Self::answer(
-            request
-                .basic_auth(WRITE_KEY, Some(""))
-                .body(body.to_string()),
-        )
-        .await
+        Self::answer(request.basic_auth(WRITE_KEY, Some("")).body(body.to_string())).await
     }
 
     /// A request to be completed and given to [`Service::answer`].
     pub fn request(&self, method: reqwest::Method, path: &str) -> reqwest::RequestBuilder {
-        self.http
-            .request(method, format!("{}{path}", self.base_url))
-            .timeout(PATIENCE)
+        self.http.request(method, format!("{}{path}", self.base_url)).timeout(PATIENCE)
     }
 
     /// Sends a request.
@@ -186,11 +170,7 @@ impl Service {
         let headers = response.headers().clone();
         let text = response.text().await.unwrap();
         let body = serde_json::from_str(&text).unwrap_or(Value::String(text));
-        Answer {
-            status,
-            headers,
-            body,
-        }
+        Answer { status, headers, body }
     }
 
     /// Sends a message that must be accepted.
@@ -218,11 +198,7 @@ impl Service {
 
     /// GET with the admin token.
     pub async fn admin(&self, path: &str) -> Answer {
-        Self::answer(
-            self.request(reqwest::Method::GET, path)
-                .bearer_auth(ADMIN_TOKEN),
-        )
-        .await
+        Self::answer(self.request(reqwest::Method::GET, path).bearer_auth(ADMIN_TOKEN)).await
     }
 
     /// The folder of the database.
@@ -233,10 +209,7 @@ impl Service {
     /// The log so far, a JSON object a line.
     pub fn log(&self) -> Vec<Value> {
         let lines = self.log.lock().unwrap();
-        lines
-            .iter()
-            .map(|line| serde_json::from_str(line).unwrap_or_default())
-            .collect()
+        lines.iter().map(|line| serde_json::from_str(line).unwrap_or_default()).collect()
     }
 
     /// Waits for a log line that `is_it` knows.
@@ -275,12 +248,7 @@ impl Service {
 
     /// Sends a signal, such as `TERM`.
     pub fn signal(&self, name: &str) {
-        let status = Command::new("kill")
-            .arg(format!("-{name}"))
-            .arg(self.process.id().to_string())
-            .status()
-            .unwrap();
-        assert!(status.success());
+        signal(self.process.id(), name);
     }
 
     /// Stops the program with SIGTERM; gives its exit code.
@@ -303,23 +271,20 @@ impl Drop for Service {
             let _ = reader.join();
         }
         if std::thread::panicking() {
-            eprintln!(
-                "log of the program:\n{}",
-                self.log.lock().unwrap().join("\n")
-            );
+            eprintln!("log of the program:\n{}", self.log.lock().unwrap().join("\n"));
             return;
         }
         for line in self.log.lock().unwrap().iter() {
-            for secret in [
-                WRITE_KEY,
-                API_KEY,
-                WEBHOOK_SECRET,
-                ADMIN_TOKEN,
-                EMAIL_DOMAIN,
-            ] {
+            for secret in [WRITE_KEY, API_KEY, WEBHOOK_SECRET, ADMIN_TOKEN, EMAIL_DOMAIN] {
                 assert!(!line.contains(secret), "the log holds {secret}: {line}");
             }
             assert!(!line.contains("panicked"), "the program panicked: {line}");
         }
     }
+}
+
+/// Sends a signal with the shell's own `kill`: there may be no program of that name.
+pub fn signal(process: u32, name: &str) {
+    let command = format!("kill -{name} {process}");
+    assert!(Command::new("sh").args(["-c", &command]).status().unwrap().success());
 }

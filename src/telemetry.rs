@@ -38,7 +38,12 @@ pub fn start(level: &str, as_json: bool) -> PrometheusHandle {
         Ok(filter) => (filter, None),
         Err(problem) => (EnvFilter::new("info"), Some(problem)),
     };
-    let lines = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    // Colours are for terminals; in a file they are noise.
+    let is_terminal = std::io::IsTerminal::is_terminal(&std::io::stderr());
+    let lines = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_ansi(is_terminal)
+        .with_writer(std::io::stderr);
     // A second start in one process (tests) keeps the first subscriber.
     let _ = if as_json {
         lines.json().flatten_event(true).with_current_span(false).try_init()

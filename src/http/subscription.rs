@@ -25,6 +25,7 @@ pub(super) async fn take(
     let sources = state.sources();
     let source = auth::basic_user(&headers).and_then(|key| sources.by_write_key(&key));
     let Some(source) = source else {
+        tracing::warn!(endpoint = ENDPOINT, code = "unauthorized", "refused");
         return CONTRACT.answer(ApiError::unauthorized(
             "no source has this key: set the destination's API key in Segment to a write key of a source here (sources.NAME.write_keys or SEGMENT_WRITE_KEY)",
         ));

@@ -81,7 +81,7 @@ async fn single(
     });
     let sources = state.sources();
     let Some(source) = write_key.and_then(|key| sources.by_write_key(&key)) else {
-        return unauthorized(is_readable);
+        return unauthorized(endpoint, is_readable);
     };
     let intake = Intake {
         endpoint,
@@ -120,7 +120,7 @@ async fn batch(
         let is_readable = in_header.is_some() || envelope.is_ok();
         let write_key = in_header.or_else(|| envelope.as_ref().ok().and_then(batch_key));
         let Some(source) = write_key.and_then(|key| sources.by_write_key(&key)) else {
-            return unauthorized(is_readable);
+            return unauthorized(endpoint, is_readable);
         };
         let envelope = match envelope {
             Ok(envelope) => envelope,
@@ -165,7 +165,7 @@ fn key_in(object: &Object) -> Option<String> {
 
 /// The answer to a request with no known key. Where none was found since the body cannot be read,
 /// that is what must be mended.
-fn unauthorized(is_readable: bool) -> Response {
+fn unauthorized(endpoint: &'static str, is_readable: bool) -> Response {
     let error = if is_readable {
         ApiError::unauthorized(
             "no source has this write key: give one as the user name of Basic authentication (curl -u KEY:) or as `writeKey` in the body; keys are set in sources.NAME.write_keys or SEGMENT_WRITE_KEY",
@@ -176,6 +176,7 @@ fn unauthorized(is_readable: bool) -> Response {
             "no write key came with the request, and none can be found in the body, which is not JSON of the right form",
         )
     };
+    tracing::warn!(endpoint, code = error.code, "refused");
     Contract::Tracking.answer(error)
 }
 

@@ -2,7 +2,6 @@
 //! them. Its words are Segment's own, so that people find them where they know them from.
 
 use super::PlanFailure;
-use super::action::ActionKind;
 use crate::segment::Value;
 use crate::segment::value::{Object, number_text};
 
@@ -44,19 +43,19 @@ impl Field {
 ///
 /// Fields with null or an empty text are removed first; fields that the action does not have are
 /// dropped. All mistakes are told together, missing fields first.
-pub(super) fn validate(action: ActionKind, found: Value) -> Result<Object, PlanFailure> {
+pub(super) fn validate(fields: &[Field], found: Value) -> Result<Object, PlanFailure> {
     let Value::Object(mut found) = found else {
         return Err(PlanFailure {
             detail: format!("The root value must be an object but it was {}.", kind_of(&found)),
         });
     };
     found.retain(|_, value| !value.is_null() && value.as_str() != Some(""));
-    let mut fields = Object::new();
+    let mut valid = Object::new();
     let mut missing = Vec::new();
     let mut wrong = Vec::new();
-    for field in action.fields() {
+    for field in fields {
         match found.remove(field.name).map(|value| field.kind.coerce(value)) {
-            Some(Ok(value)) => fields.insert(field.name, value),
+            Some(Ok(value)) => valid.insert(field.name, value),
             Some(Err(problem)) => wrong.push(format!("{} {problem}.", field.title)),
             None if field.is_required => {
                 missing.push(format!(
@@ -68,7 +67,7 @@ pub(super) fn validate(action: ActionKind, found: Value) -> Result<Object, PlanF
         }
     }
     missing.append(&mut wrong);
-    if missing.is_empty() { Ok(fields) } else { Err(PlanFailure { detail: missing.join(" ") }) }
+    if missing.is_empty() { Ok(valid) } else { Err(PlanFailure { detail: missing.join(" ") }) }
 }
 
 impl FieldKind {

@@ -168,7 +168,7 @@ impl Compiled {
     fn plan(&self, message: &Value, unsupported: Unsupported) -> PlannedDelivery {
         let fields = self.mapping.resolve(message).map(std::borrow::Cow::into_owned);
         let mut warnings = Vec::new();
-        let outcome = field::validate(self.action, fields.unwrap_or_default())
+        let outcome = field::validate(self.action.fields(), fields.unwrap_or_default())
             .map(|fields| body::request(self.action, fields, unsupported, &mut warnings));
         PlannedDelivery { subscription: self.name.clone(), action: self.action, warnings, outcome }
     }

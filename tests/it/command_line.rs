@@ -133,7 +133,7 @@ async fn healthcheck_tells_a_living_service_from_a_dead_one() {
     let address = service.base_url.trim_start_matches("http://").to_owned();
     let check = || program().args(["healthcheck", "--listen", &address]).output().unwrap();
     assert_eq!(check().status.code(), Some(0));
-    service.stop();
+    service.stop().await;
     let output = check();
     assert_eq!(output.status.code(), Some(1));
     assert!(String::from_utf8(output.stderr).unwrap().contains(&address));

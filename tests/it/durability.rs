@@ -50,7 +50,7 @@ async fn a_retry_keeps_its_place_and_its_key_over_a_restart() {
     service.accept("/v1/track", track("u1", "m1")).await;
     service.accept("/v1/track", track("u1", "m2")).await;
     let first = loops.next().await;
-    let service = service.stop_and_restart(&setup);
+    let service = service.stop_and_restart(&setup).await;
     loops.now(|_| Reply::ok());
     let mut last = loops.next().await;
     while last.note() == "m1" {
@@ -127,7 +127,7 @@ async fn a_second_process_on_the_same_database_waits_for_the_lease_and_takes_ove
     // Both take messages in; the first delivers them all.
     second.accept("/v1/identify", identify("u1", "m1")).await;
     assert_eq!(loops.next().await.note(), "m1");
-    assert_eq!(first.stop(), Some(0));
+    assert_eq!(first.stop().await, Some(0));
     second.accept("/v1/identify", identify("u1", "m2")).await;
     assert_eq!(loops.next().await.note(), "m2");
 }

@@ -8,7 +8,7 @@ use axum::body::Bytes;
 use axum::extract::State;
 use axum::http::{HeaderMap, Method, StatusCode, Uri};
 use axum::response::{IntoResponse, Response};
-use tokio::sync::mpsc;
+use tokio::sync::{Notify, mpsc};
 use tokio::time::timeout;
 
 use super::PATIENCE;
@@ -42,6 +42,8 @@ pub enum Reply {
     Status(u16, Vec<(&'static str, String)>, String),
     /// Nothing, for ever.
     Silence,
+    /// Success, once the test says so.
+    OkAfter(Arc<Notify>),
 }
 
 impl Reply {
@@ -60,7 +62,7 @@ impl Reply {
                 headers.push((name, value.into()));
                 Reply::Status(status, headers, body)
             }
-            Reply::Silence => self,
+            Reply::Silence | Reply::OkAfter(_) => self,
         }
     }
 }
@@ -155,5 +157,9 @@ async fn answer(
             response
         }
         Reply::Silence => std::future::pending().await,
+        Reply::OkAfter(said) => {
+            said.notified().await;
+            StatusCode::OK.into_response()
+        }
     }
 }

@@ -236,8 +236,8 @@ impl Service {
     }
 
     /// Stops the program as a container platform does and starts it again on the same database.
-    pub fn stop_and_restart(mut self, setup: &Setup) -> Service {
-        assert_eq!(self.stop(), Some(0));
+    pub async fn stop_and_restart(mut self, setup: &Setup) -> Service {
+        assert_eq!(self.stop().await, Some(0));
         self.restart(setup)
     }
 
@@ -252,14 +252,21 @@ impl Service {
     }
 
     /// Stops the program with SIGTERM; gives its exit code.
-    pub fn stop(&mut self) -> Option<i32> {
+    pub async fn stop(&mut self) -> Option<i32> {
         self.signal("TERM");
-        self.wait()
+        self.wait().await
     }
 
-    /// Waits for the program's end.
-    pub fn wait(&mut self) -> Option<i32> {
-        self.process.wait().unwrap().code()
+    /// Waits for the program's end; the scripted Loops goes on meanwhile, on the same thread.
+    pub async fn wait(&mut self) -> Option<i32> {
+        let began = Instant::now();
+        loop {
+            if let Some(status) = self.process.try_wait().unwrap() {
+                return status.code();
+            }
+            assert!(began.elapsed() < PATIENCE, "it does not end");
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
     }
 }
 

@@ -89,8 +89,8 @@ impl Engine {
                     told = false;
                     info!(destination = name, token = lease.token, "lease taken");
                     gauge!(telemetry::LEASE_HELD, "destination" => name.clone()).set(1.0);
-                    let session = Session::new(&self, lease.clone(), asked_at);
-                    let ended = session.run(&stop).await;
+                    let tenure = Tenure::new(&self, lease.clone(), asked_at);
+                    let ended = tenure.run(&stop).await;
                     gauge!(telemetry::LEASE_HELD, "destination" => name.clone()).set(0.0);
                     match ended {
                         Ended::Stopped => return self.give_back(&lease).await,
@@ -145,7 +145,7 @@ enum Done {
 }
 
 /// The time during which an engine holds its lease.
-struct Session<'a> {
+struct Tenure<'a> {
     engine: &'a Engine,
     lease: Lease,
     /// Until when the lease certainly holds, by our own clock.
@@ -162,7 +162,7 @@ struct Session<'a> {
     is_probing: bool,
 }
 
-impl<'a> Session<'a> {
+impl<'a> Tenure<'a> {
     fn new(engine: &'a Engine, lease: Lease, asked_at: Instant) -> Self {
         Self {
             engine,

@@ -10,7 +10,7 @@ use super::value::{Object, Value};
 
 /// How deep lists and objects may be nested. SDKs let 500 levels through; the reader and the drop of
 /// a value use the stack, and a thread of the runtime has 2 MiB of it.
-pub const DEPTH_MAX: usize = 1_000;
+pub const DEPTH_MAX: usize = 600;
 
 /// Why a text is not JSON, and where.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]

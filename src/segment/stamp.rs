@@ -46,7 +46,8 @@ fn stamp_times(object: &mut Object, stamp: Stamp<'_>) {
     let received_at = stamp.received_at;
     let text = |key: &str| object.get(key).filter(|value| value.is_truthy()).cloned();
     let original = text("timestamp").or_else(|| text("originalTimestamp"));
-    let sent = text("sentAt").or_else(|| stamp.sent_at.filter(|value| value.is_truthy()).cloned());
+    // The envelope's belongs to this try of the batch; a message's own may be of an earlier one.
+    let sent = stamp.sent_at.filter(|value| value.is_truthy()).cloned().or_else(|| text("sentAt"));
     let original_at = original.as_ref().and_then(read_time);
     let sent_at = sent.as_ref().and_then(read_time);
     let corrected = match (original_at, sent_at) {

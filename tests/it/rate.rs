@@ -1,11 +1,14 @@
 //! Loops' rate is never passed, in any second, and a 429 is not a loss.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
+use segment_loops::clock::SystemClock;
+use segment_loops::sandbox::{Sandbox, SandboxOptions};
 use serde_json::{Value, json};
 
-use crate::support::{Reply, ScriptedLoops, Service, Setup, track};
+use crate::support::{Reply, ScriptedLoops, Service, Setup, serve_on_loopback, track};
 
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -58,6 +61,24 @@ async fn ten_a_second_with_no_configuration() {
     let service = Setup::with_loops(&loops.base_url).without_rate().start();
     let moments = moments(&service, 30).await;
     assert!(most_in_a_second(&moments) <= 10, "{moments:?}");
+}
+
+#[tokio::test]
+async fn the_sandbox_sees_the_rate_kept() {
+    let sandbox = Sandbox::new(SandboxOptions::default(), Arc::new(SystemClock));
+    let address = serve_on_loopback(sandbox.router()).await;
+    let base_url = format!("http://{address}/api/v1");
+    let service = Setup::with_loops(&base_url).without_rate().start();
+    moments(&service, 30).await;
+    let mut arrivals: Vec<u64> = sandbox.requests().iter().map(|one| one.at_ms).collect();
+    arrivals.sort_unstable();
+    assert_eq!(sandbox.counts().events, 30);
+    // The check of the key counts as well. A tenth of the second is left to a machine that holds
+    // single requests up.
+    let within =
+        |first: &u64| arrivals.iter().filter(|at| (*first..first + 900).contains(at)).count();
+    let most = arrivals.iter().map(within).max();
+    assert!(most <= Some(10), "{arrivals:?}");
 }
 
 #[tokio::test]

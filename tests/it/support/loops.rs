@@ -85,12 +85,10 @@ pub struct ScriptedLoops {
 impl ScriptedLoops {
     /// Starts one that answers as `script` says for each request.
     pub async fn start(script: impl FnMut(&Seen) -> Reply + Send + 'static) -> Self {
-        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let base_url = format!("http://{}/api/v1", listener.local_addr().unwrap());
         let (sender, seen) = mpsc::unbounded_channel();
         let shared = Arc::new(Shared { script: Mutex::new(Box::new(script)), seen: sender });
         let app = Router::new().fallback(answer).with_state(Arc::clone(&shared));
-        tokio::spawn(async move { axum_serve(listener, app).await });
+        let base_url = format!("http://{}/api/v1", serve_on_loopback(app).await);
         Self { base_url, shared, seen }
     }
 
@@ -124,10 +122,15 @@ impl ScriptedLoops {
     }
 }
 
-async fn axum_serve(listener: tokio::net::TcpListener, app: Router) {
+/// Serves a router on a free port of loopback for as long as the test runs.
+pub async fn serve_on_loopback(app: Router) -> std::net::SocketAddr {
     use segment_loops::http::server::{ServerLimits, serve};
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
     let limits = ServerLimits { header_timeout: PATIENCE, connections_max: 1_000 };
-    serve(listener, app, limits, tokio_util::sync::CancellationToken::new(), Duration::ZERO).await;
+    let never = tokio_util::sync::CancellationToken::new();
+    tokio::spawn(serve(listener, app, limits, never, Duration::ZERO));
+    address
 }
 
 async fn answer(

@@ -3,7 +3,7 @@
 mod loops;
 mod service;
 
-pub use loops::{Reply, ScriptedLoops, Seen};
+pub use loops::{Reply, ScriptedLoops, Seen, serve_on_loopback};
 pub use service::{Answer, Service, Setup, signal};
 
 use std::time::Duration;

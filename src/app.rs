@@ -28,6 +28,9 @@ use crate::store::sqlite::{SqliteOptions, SqliteStore};
 /// Name of the database in the data folder.
 const DATABASE: &str = "segment-loops.db";
 
+/// How long a write waits for another process on the same database.
+const STORE_BUSY_TIMEOUT: Duration = Duration::from_secs(5);
+
 /// How often retention is looked after.
 const PURGE_EVERY: Duration = Duration::from_secs(60);
 
@@ -178,6 +181,7 @@ async fn open_store(config: &Config) -> Result<SqliteStore, AppError> {
         delivered_retention: hours(config.store.delivered_retention_h),
         failed_retention: hours(config.store.failed_retention_h),
         records_retention: hours(config.store.records_retention_h),
+        busy_timeout: STORE_BUSY_TIMEOUT,
     })
     .await
     .map_err(AppError::Store)

@@ -1,51 +1,108 @@
-//! Implements the contract of [`crate::queue`] over SQL databases. The only module that knows SQL.
+//! Keeps the queue: the only module that knows SQL. Implements the traits of [`crate::queue`].
 //!
-//! [`sqlite`] is the default: one file, no set-up. The contract says what a store guarantees; what is
-//! here says how.
+//! One engine so far, [`sqlite`]. What does not depend on the engine stands beside it: the SQL
+//! that all of them run (`sql`), and the conversion of rows to records (`rows`). The promises are
+//! tested by one suite, written against the traits alone (`suite`), that each engine runs.
 
+mod rows;
+mod sql;
 pub mod sqlite;
+#[cfg(test)]
+mod suite;
 
-use jiff::Timestamp;
+use std::path::PathBuf;
+use std::time::Duration;
 
-/// Why a store cannot be opened.
+use crate::queue::QueueError;
+
+/// Why a store could not be opened. The texts are for the person who starts the program.
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
-    /// The file cannot be opened or made.
+    /// The folder of the database file does not exist.
     #[error(
-        "{path} cannot be opened or made: check that the folder exists and may be written to, and that the file is a database of segment-loops"
+        "the folder {folder:?} for the database {path:?} does not exist: create it, or set another path"
     )]
+    NoFolder {
+        /// The database file.
+        path: PathBuf,
+        /// The folder that is not there.
+        folder: PathBuf,
+    },
+    /// The file or its folder cannot be written to.
+    #[error(
+        "the database {path:?} cannot be written: give the user that runs this program write access to the file and its folder, or set another path"
+    )]
+    NotWritable {
+        /// The database file.
+        path: PathBuf,
+        /// What the system said.
+        #[source]
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+    /// The file holds something else, or is damaged.
+    #[error(
+        "{path:?} is not a database, or is damaged: restore it from a backup, or move it away to start with an empty one"
+    )]
+    NotADatabase {
+        /// The database file.
+        path: PathBuf,
+    },
+    /// The file is a database of another program.
+    #[error("{path:?} is a database of another program: set a path of its own for this one")]
+    Foreign {
+        /// The database file.
+        path: PathBuf,
+    },
+    /// The file was written by a release that this one does not know.
+    #[error(
+        "{path:?} was written by another version of this program (schema {version}): run that version or a newer one"
+    )]
+    OtherVersion {
+        /// The database file.
+        path: PathBuf,
+        /// The number of the migration that is unknown here.
+        version: i64,
+    },
+    /// Another process kept the file locked.
+    #[error("the database {path:?} is locked by another process: stop that process, or try again")]
+    Locked {
+        /// The database file.
+        path: PathBuf,
+    },
+    /// Anything else.
+    #[error("the database {path:?} cannot be opened")]
     Open {
-        /// The file.
-        path: String,
-        /// Why not.
+        /// The database file.
+        path: PathBuf,
+        /// What the engine said.
         #[source]
-        source: sqlx::Error,
-    },
-    /// The database was made by a newer release.
-    #[error(
-        "{path} was made by a newer release of segment-loops: use that release, or another data folder"
-    )]
-    Newer {
-        /// The file.
-        path: String,
-    },
-    /// The schema cannot be brought up to this release's.
-    #[error("{path} cannot be brought up to this release")]
-    Migrate {
-        /// The file.
-        path: String,
-        /// Why not.
-        #[source]
-        source: sqlx::migrate::MigrateError,
+        source: Box<dyn std::error::Error + Send + Sync>,
     },
 }
 
-/// A moment as it is stored.
-fn to_ms(at: Timestamp) -> i64 {
-    at.as_millisecond()
+/// How long what has ended is kept.
+#[derive(Debug, Clone, Copy)]
+struct Retention {
+    delivered: Duration,
+    failed: Duration,
+    records: Duration,
 }
 
-/// A stored moment. One out of range comes from outside: it counts as the beginning.
-fn from_ms(ms: i64) -> Timestamp {
-    Timestamp::from_millisecond(ms).unwrap_or(Timestamp::UNIX_EPOCH)
+/// What went wrong while the store was in use.
+#[derive(Debug, thiserror::Error)]
+enum Fault {
+    #[error("the database failed")]
+    Database(#[from] sqlx::Error),
+    #[error("a row of `{table}` holds a `{column}` that this version does not know")]
+    Unreadable { table: &'static str, column: &'static str },
+    #[error("the database has schema {found:?}, this version needs {needed}")]
+    Schema { found: Option<i64>, needed: i64 },
+    #[error("the store was closed")]
+    Closed,
+}
+
+impl From<Fault> for QueueError {
+    fn from(fault: Fault) -> Self {
+        QueueError::Unavailable(Box::new(fault))
+    }
 }

@@ -1,119 +1,139 @@
-//! Takes messages in: the hot path. Statements of a few fixed sizes, so that each is prepared once.
+//! Accepts all the messages of a group: finds the duplicates, inserts the rest. The hot path:
+//! rows go in by fixed chunks, so that a handful of prepared statements serves every group.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
+use std::sync::LazyLock;
+use std::time::Duration;
 
-use sqlx::{AssertSqlSafe, Row as _, SqliteConnection};
+use sqlx::sqlite::{Sqlite, SqliteArguments, SqliteConnection};
 
 use crate::queue::{Accepted, NewMessage};
-use crate::store::to_ms;
+use crate::store::rows::{duration_ms, to_ms};
 
-/// How many messages one statement takes, the largest first.
-const CHUNKS: [usize; 4] = [64, 16, 4, 1];
+/// Message ids that are looked up at once; a shorter list is filled up with its last one.
+const LOOKUP_CHUNK: usize = 64;
+/// Rows that are inserted at once, largest first. 64 rows of 10 values stay far below the 32,766
+/// parameters that SQLite allows.
+static INSERTS: LazyLock<[(usize, String); 3]> =
+    LazyLock::new(|| [64, 8, 1].map(|rows| (rows, insert_sql(rows))));
+static LOOKUP: LazyLock<String> = LazyLock::new(|| lookup_sql(LOOKUP_CHUNK));
 
-/// Stores those of `messages` that are no duplicates; `window` in milliseconds.
+type Query = sqlx::query::Query<'static, Sqlite, SqliteArguments>;
+
+/// An accepted message, as far as it matters to those that may be its duplicates.
+struct Seen {
+    received_ms: i64,
+    /// In which call of this group it came; `None` when it was there before.
+    call: Option<usize>,
+}
+
+/// Answers for each message of each call.
 pub(super) async fn accept(
     connection: &mut SqliteConnection,
-    messages: &[&NewMessage],
-    window: i64,
-) -> Result<Vec<Accepted>, sqlx::Error> {
-    let known = known(connection, messages).await?;
-    let mut own: HashSet<(&str, &str)> = HashSet::new();
-    let mut new: Vec<&NewMessage> = Vec::with_capacity(messages.len());
-    let mut accepted = Vec::with_capacity(messages.len());
-    for message in messages {
-        let id = (message.source.as_str(), message.message_id.as_str());
-        let earliest = to_ms(message.received_at).saturating_sub(window);
-        let came_before = known
-            .get(&message.message_hash.0)
-            .is_some_and(|rows| rows.iter().any(|row| row.is(id) && row.received_at >= earliest));
-        if came_before || !own.insert(id) {
-            accepted.push(Accepted::Duplicate);
-        } else {
-            accepted.push(Accepted::New);
-            new.push(message);
-        }
+    calls: &[&[NewMessage]],
+    duplicate_window: Duration,
+) -> Result<Vec<Vec<Accepted>>, sqlx::Error> {
+    let stored = lookup(connection, calls).await?;
+    let mut seen: HashMap<(&str, &str), Seen> = HashMap::with_capacity(stored.len());
+    for (source, message_id, received_ms) in &stored {
+        let entry = seen
+            .entry((source, message_id))
+            .or_insert(Seen { received_ms: *received_ms, call: None });
+        entry.received_ms = entry.received_ms.max(*received_ms);
     }
-    for chunk in chunks(&new) {
-        insert(connection, chunk).await?;
-    }
-    Ok(accepted)
-}
-
-/// A stored message whose id has the digest that was looked for.
-struct Known {
-    source: String,
-    message_id: String,
-    received_at: i64,
-}
-
-impl Known {
-    fn is(&self, (source, message_id): (&str, &str)) -> bool {
-        self.source == source && self.message_id == message_id
-    }
-}
-
-async fn known(
-    connection: &mut SqliteConnection,
-    messages: &[&NewMessage],
-) -> Result<HashMap<i64, Vec<Known>>, sqlx::Error> {
-    let mut known: HashMap<i64, Vec<Known>> = HashMap::new();
-    for chunk in chunks(messages) {
-        let sql = format!(
-            "SELECT message_hash, source, message_id, received_at FROM messages WHERE message_hash IN ({})",
-            vec!["?"; chunk.len()].join(",")
-        );
-        // The text is made of constants alone.
-        let mut query = sqlx::query(AssertSqlSafe(sql));
-        for message in chunk {
-            query = query.bind(message.message_hash.0);
-        }
-        for row in query.fetch_all(&mut *connection).await? {
-            known.entry(row.try_get(0)?).or_default().push(Known {
-                source: row.try_get(1)?,
-                message_id: row.try_get(2)?,
-                received_at: row.try_get(3)?,
+    let window_ms = duration_ms(duplicate_window);
+    let mut fresh = Vec::new();
+    let mut answers = Vec::with_capacity(calls.len());
+    for (call, messages) in calls.iter().enumerate() {
+        let mut accepted = Vec::with_capacity(messages.len());
+        for message in *messages {
+            let key = (message.source.as_str(), message.message_id.as_str());
+            let received_ms = to_ms(message.received_at);
+            let is_duplicate = seen.get(&key).is_some_and(|before| {
+                before.call == Some(call)
+                    || before.received_ms >= received_ms.saturating_sub(window_ms)
             });
+            if is_duplicate {
+                accepted.push(Accepted::Duplicate);
+            } else {
+                seen.insert(key, Seen { received_ms, call: Some(call) });
+                fresh.push(message);
+                accepted.push(Accepted::New);
+            }
         }
+        answers.push(accepted);
     }
-    Ok(known)
+    insert(connection, &fresh).await?;
+    Ok(answers)
 }
 
+/// What is stored under the digests of the given message ids: source, message id, received at.
+async fn lookup(
+    connection: &mut SqliteConnection,
+    calls: &[&[NewMessage]],
+) -> Result<Vec<(String, String, i64)>, sqlx::Error> {
+    let hashes: Vec<i64> = calls
+        .iter()
+        .flat_map(|messages| messages.iter())
+        .map(|message| message.message_hash.0)
+        .collect();
+    let mut stored = Vec::new();
+    for chunk in hashes.chunks(LOOKUP_CHUNK) {
+        let mut query = sqlx::query_as(LOOKUP.as_str());
+        let last = chunk.last().into_iter().cycle();
+        for hash in chunk.iter().chain(last).take(LOOKUP_CHUNK) {
+            query = query.bind(*hash);
+        }
+        stored.extend(query.fetch_all(&mut *connection).await?);
+    }
+    Ok(stored)
+}
+
+/// Inserts in order: the order of the rows is the order of acceptance.
 async fn insert(
     connection: &mut SqliteConnection,
-    chunk: &[&NewMessage],
+    messages: &[&NewMessage],
 ) -> Result<(), sqlx::Error> {
-    let sql = format!(
-        "INSERT INTO messages (source, destination, message_id, message_hash, kind, class, lane, person, received_at, payload) VALUES {}",
-        vec!["(?,?,?,?,?,?,?,?,?,?)"; chunk.len()].join(",")
-    );
-    // The text is made of constants alone.
-    let mut query = sqlx::query(AssertSqlSafe(sql));
-    for message in chunk {
-        query = query
-            .bind(message.source.as_str())
-            .bind(message.destination.as_str())
-            .bind(message.message_id.as_str())
-            .bind(message.message_hash.0)
-            .bind(message.kind.as_str())
-            .bind(message.class.code())
-            .bind(message.lane.0)
-            .bind(message.person.0)
-            .bind(to_ms(message.received_at))
-            .bind(message.payload.as_ref());
+    let mut rest = messages;
+    for (rows, text) in INSERTS.iter() {
+        while rest.len() >= *rows {
+            let (chunk, after) = rest.split_at(*rows);
+            rest = after;
+            let query = chunk
+                .iter()
+                .fold(sqlx::query(text.as_str()), |query, message| bind(query, message));
+            let inserted = query.execute(&mut *connection).await?.rows_affected();
+            if inserted != chunk.len() as u64 {
+                return Err(sqlx::Error::RowNotFound);
+            }
+        }
     }
-    query.execute(connection).await?;
     Ok(())
 }
 
-/// Cuts a list into chunks of the fixed sizes.
-fn chunks<'a, 'b>(mut rest: &'a [&'b NewMessage]) -> Vec<&'a [&'b NewMessage]> {
-    let mut chunks = Vec::new();
-    for size in CHUNKS {
-        while rest.len() >= size {
-            let (chunk, behind) = rest.split_at(size);
-            chunks.push(chunk);
-            rest = behind;
-        }
-    }
-    chunks
+fn bind(query: Query, message: &NewMessage) -> Query {
+    query
+        .bind(message.class.code())
+        .bind(message.lane.0)
+        .bind(message.person.0)
+        .bind(message.message_hash.0)
+        .bind(to_ms(message.received_at))
+        .bind(message.kind.as_str())
+        .bind(message.source.clone())
+        .bind(message.destination.clone())
+        .bind(message.message_id.clone())
+        .bind(message.payload.to_vec())
+}
+
+fn insert_sql(rows: usize) -> String {
+    let values = vec!["(?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"; rows].join(", ");
+    format!(
+        "INSERT INTO messages (class, lane, person, message_hash, received_at, kind, source, \
+         destination, message_id, payload) VALUES {values}"
+    )
+}
+
+pub(super) fn lookup_sql(hashes: usize) -> String {
+    let places = vec!["?"; hashes].join(", ");
+    format!("SELECT source, message_id, received_at FROM messages WHERE message_hash IN ({places})")
 }

@@ -1,179 +1,205 @@
-//! The store in one SQLite file: WAL, `synchronous=FULL`, one writer with group commit, a few readers.
+//! The queue in one SQLite file: WAL, `synchronous=FULL`, group commit, no set-up.
+//!
+//! One task owns the one connection that writes (`writer`). Whatever waits for it is written in one
+//! transaction, so that one sync to the disk serves many senders. Readers have connections of their
+//! own and never wait for the writer. Several processes may use one file: SQLite's lock makes their
+//! transactions follow each other, which keeps the order.
 
 mod accept;
 mod log;
+mod open;
 mod purge;
-mod read;
 mod steps;
 #[cfg(test)]
 mod tests;
 mod writer;
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
 use jiff::Timestamp;
-use sqlx::migrate::{MigrateError, Migrator};
-use sqlx::sqlite::{
-    SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteSynchronous,
-};
-use sqlx::{ConnectOptions as _, SqliteConnection};
-use tokio::sync::{Semaphore, watch};
+use sqlx::SqlitePool;
+use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 
-use self::writer::{Op, Writer};
-use super::StoreError;
 use crate::queue::{
     Accepted, Depth, FrozenRequest, Head, Housekeeping, Inbox, Job, Lease, LeaseRequest, Log,
     MessageRecord, NewMessage, NewPlan, QueueError, Seq, Settlement, Work,
 };
 use crate::segment::{MessageHash, PersonHash};
 
-static MIGRATOR: Migrator = sqlx::migrate!("src/store/migrations/sqlite");
+use super::{Fault, Retention, StoreError};
+use steps::{Freeze, Release, Settle, Step};
+use writer::{AcceptOrder, Order, Task};
 
-/// Connections for reading. Reads are short; the writer has a connection of its own.
-const READERS: u32 = 3;
+/// Orders of the delivery engine that may wait for the writer. More wait at their sender.
+const ORDERS_WAITING_MAX: usize = 1024;
 
-/// How long a statement waits for another process on the same file.
-const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
-
-/// What a store needs to know.
+/// Where the file is and how much of what it keeps.
 #[derive(Debug, Clone)]
 pub struct SqliteOptions {
-    /// The file; made if it is not there. Its folder must be.
+    /// The database file; made if there is none. Its folder must exist.
     pub path: PathBuf,
-    /// A message id that comes again within this time is a duplicate.
+    /// How long a message id is remembered to tell duplicates.
     pub duplicate_window: Duration,
-    /// The most messages that may wait to be written.
+    /// Messages that may wait to be written before more are refused. At least 1.
     pub waiting_messages_max: usize,
-    /// The most bytes of messages that may wait to be written.
+    /// Payload bytes that may wait to be written before more are refused. At least 1.
     pub waiting_bytes_max: usize,
-    /// How long payloads of delivered and unmatched messages are kept.
+    /// How long the payload of a message without a failure is kept after it is done.
     pub delivered_retention: Duration,
-    /// How long payloads of failed messages are kept.
+    /// How long the payload of a message with a failed delivery is kept after it is done.
     pub failed_retention: Duration,
-    /// How long records without payload are kept.
+    /// How long the record of a message is kept after it is done; never shorter than the others.
     pub records_retention: Duration,
+    /// How long to wait for a lock that another process holds on the file.
+    pub busy_timeout: Duration,
 }
 
-/// The store. Cheap to clone; all clones share one writer.
+impl SqliteOptions {
+    /// The defaults for a file: duplicates 7 days, payloads 7 and 30 days, records 90 days.
+    pub fn new(path: impl Into<PathBuf>) -> Self {
+        const DAY: Duration = Duration::from_secs(24 * 60 * 60);
+        Self {
+            path: path.into(),
+            duplicate_window: DAY * 7,
+            waiting_messages_max: 20_000,
+            waiting_bytes_max: 128 * 1024 * 1024,
+            delivered_retention: DAY * 7,
+            failed_retention: DAY * 30,
+            records_retention: DAY * 90,
+            busy_timeout: Duration::from_secs(5),
+        }
+    }
+
+    /// A record must outlive its payload, and the window in which it tells duplicates.
+    fn retention(&self) -> Retention {
+        let delivered = self.delivered_retention;
+        let failed = self.failed_retention;
+        let records = self.records_retention.max(delivered).max(failed).max(self.duplicate_window);
+        Retention { delivered, failed, records }
+    }
+}
+
+/// The queue in one SQLite file. Cheap to clone: all clones share one writer.
+///
+/// Dropped without [`SqliteStore::close`], it loses nothing that was acknowledged.
 #[derive(Debug, Clone)]
-pub struct SqliteStore(Arc<Shared>);
-
-#[derive(Debug)]
-struct Shared {
+pub struct SqliteStore {
     readers: SqlitePool,
-    writer: Writer,
-    options: SqliteOptions,
-    /// What may still wait to be written: messages, and bytes in units of [`BYTES_UNIT`].
-    messages: Arc<Semaphore>,
-    bytes: Arc<Semaphore>,
+    accepts: mpsc::Sender<AcceptOrder>,
+    orders: mpsc::Sender<Order>,
+    waiting: Waiting,
+    arrivals: watch::Receiver<u64>,
+    retention: Retention,
 }
 
-/// Waiting bytes are counted in units of this size, so that a semaphore's counter can hold them.
-const BYTES_UNIT: usize = 1_024;
+/// What may still wait for the writer. Each order owns its permits until it is answered, so that
+/// nothing that happens to its sender can leak them.
+#[derive(Debug, Clone)]
+struct Waiting {
+    messages: Arc<Semaphore>,
+    messages_max: u32,
+    bytes: Arc<Semaphore>,
+    bytes_max: u32,
+}
 
 impl SqliteStore {
-    /// Opens the file, brings its schema up to this release, starts the writer.
+    /// Opens the file, brings its schema up to date and starts the writer.
+    ///
+    /// Must be called inside a Tokio runtime. Fails with what a person can do about it.
     pub async fn open(options: SqliteOptions) -> Result<Self, StoreError> {
-        let path = options.path.display().to_string();
-        let open_error = |source| StoreError::Open { path: path.clone(), source };
-        let mut connection = connect_options(&options.path)
-            .create_if_missing(true)
-            // Group commit writes many pages at once; small checkpoints would write hot ones again and again.
-            .pragma("wal_autocheckpoint", "4000")
-            .pragma("cache_size", "-65536")
-            .connect()
-            .await
-            .map_err(open_error)?;
-        protect(&options.path);
-        migrate(&mut connection, &path).await?;
-        let readers = SqlitePoolOptions::new()
-            .max_connections(READERS)
-            .connect_with(connect_options(&options.path).read_only(true))
-            .await
-            .map_err(open_error)?;
-        let window = i64::try_from(options.duplicate_window.as_millis()).unwrap_or(i64::MAX);
-        Ok(Self(Arc::new(Shared {
-            readers,
-            writer: Writer::start(connection, window),
-            messages: Arc::new(Semaphore::new(
-                options.waiting_messages_max.min(Semaphore::MAX_PERMITS),
-            )),
-            bytes: Arc::new(Semaphore::new((options.waiting_bytes_max / BYTES_UNIT).max(1))),
-            options,
-        })))
+        let opened = open::open(&options).await?;
+        let waiting = Waiting::new(&options);
+        // Every accept waiting holds at least one message permit, so this cannot be full before.
+        let (accepts, accepts_taken) = mpsc::channel(waiting.messages_max as usize);
+        let (orders, orders_taken) = mpsc::channel(ORDERS_WAITING_MAX);
+        let (arrived, arrivals) = watch::channel(0);
+        let writer = writer::Writer {
+            connection: Some(opened.writer),
+            connect: opened.writer_options,
+            readers: opened.readers.clone(),
+            accepts: accepts_taken,
+            orders: orders_taken,
+            arrived,
+            duplicate_window: options.duplicate_window,
+            is_failing: false,
+        };
+        tokio::spawn(writer.run());
+        let retention = options.retention();
+        Ok(Self { readers: opened.readers, accepts, orders, waiting, arrivals, retention })
     }
 
-    /// Writes what waits, and closes the file. Whoever uses the store afterwards is told that it does
-    /// not work.
+    /// Writes what waits, moves the write-ahead log into the file and closes it.
+    ///
+    /// Whatever is asked of the store afterwards is answered [`QueueError::Unavailable`].
     pub async fn close(&self) {
-        self.0.readers.close().await;
-        self.0.writer.close().await;
+        let (reply, closed) = oneshot::channel();
+        if self.orders.send(Order::Close(reply)).await.is_ok() {
+            // The writer also drops the reply when it has ended already: closed either way.
+            let _ = closed.await;
+        }
+    }
+
+    async fn order<S: Step>(&self, step: S) -> Result<S::Output, QueueError> {
+        let (task, answer) = Task::new(step);
+        self.orders.send(Order::Task(Box::new(task))).await.map_err(|_| Fault::Closed)?;
+        answer.await.map_err(|_| Fault::Closed)?
     }
 }
 
-fn connect_options(path: &Path) -> SqliteConnectOptions {
-    SqliteConnectOptions::new()
-        .filename(path)
-        .journal_mode(SqliteJournalMode::Wal)
-        .synchronous(SqliteSynchronous::Full)
-        .busy_timeout(BUSY_TIMEOUT)
-        .disable_statement_logging()
-}
-
-/// The file holds personal data: only its owner may read it.
-fn protect(path: &Path) {
-    #[cfg(unix)]
-    {
-        use std::os::unix::fs::PermissionsExt as _;
-        let for_owner = std::fs::Permissions::from_mode(0o600);
-        if let Err(error) = std::fs::set_permissions(path, for_owner) {
-            tracing::warn!(%error, "the database's permissions cannot be set");
+impl Waiting {
+    fn new(options: &SqliteOptions) -> Self {
+        let bounded = |max: usize| u32::try_from(max.max(1)).unwrap_or(u32::MAX);
+        let messages_max = bounded(options.waiting_messages_max);
+        let bytes_max = bounded(options.waiting_bytes_max);
+        Self {
+            messages: Arc::new(Semaphore::new(messages_max as usize)),
+            messages_max,
+            bytes: Arc::new(Semaphore::new(bytes_max as usize)),
+            bytes_max,
         }
     }
-}
 
-async fn migrate(connection: &mut SqliteConnection, path: &str) -> Result<(), StoreError> {
-    MIGRATOR.run(connection).await.map_err(|error| match error {
-        MigrateError::VersionMissing(_) | MigrateError::VersionTooNew(..) => {
-            StoreError::Newer { path: path.to_owned() }
-        }
-        source => StoreError::Migrate { path: path.to_owned(), source },
-    })
-}
-
-/// The error of a store that did not do what it was asked.
-fn unavailable(error: impl std::error::Error + Send + Sync + 'static) -> QueueError {
-    QueueError::Unavailable(Box::new(error))
+    /// Takes room for messages, at once or not at all. What is larger than all the room there is
+    /// takes all of it: it can be written, but only alone.
+    fn admit(&self, messages: &[NewMessage]) -> Result<writer::Permits, QueueError> {
+        let count = u32::try_from(messages.len()).unwrap_or(u32::MAX).min(self.messages_max);
+        let bytes: usize = messages.iter().map(|message| message.payload.len()).sum();
+        let bytes = u32::try_from(bytes).unwrap_or(u32::MAX).min(self.bytes_max);
+        let take = |from: &Arc<Semaphore>, permits| {
+            Arc::clone(from).try_acquire_many_owned(permits).map_err(|_| QueueError::Busy)
+        };
+        Ok(writer::Permits::new(take(&self.messages, count)?, take(&self.bytes, bytes)?))
+    }
 }
 
 #[async_trait]
 impl Inbox for SqliteStore {
     async fn accept(&self, messages: Vec<NewMessage>) -> Result<Vec<Accepted>, QueueError> {
-        let count = u32::try_from(messages.len()).unwrap_or(u32::MAX);
-        let bytes: usize = messages.iter().map(|message| message.payload.len()).sum();
-        let units = u32::try_from(bytes.div_ceil(BYTES_UNIT)).unwrap_or(u32::MAX);
-        // The permits are the operation's own: given back when it is answered or dropped.
-        let count = Arc::clone(&self.0.messages).try_acquire_many_owned(count);
-        let bytes = Arc::clone(&self.0.bytes).try_acquire_many_owned(units);
-        let (Ok(count), Ok(bytes)) = (count, bytes) else {
-            return Err(QueueError::Busy);
-        };
-        self.0.writer.ask(|reply| Op::Accept { messages, reply, _permits: (count, bytes) }).await?
+        if messages.is_empty() {
+            return Ok(Vec::new());
+        }
+        let permits = self.waiting.admit(&messages)?;
+        let (reply, answer) = oneshot::channel();
+        let order = AcceptOrder { messages, reply, permits };
+        self.accepts.try_send(order).map_err(|refused| match refused {
+            mpsc::error::TrySendError::Full(_) => QueueError::Busy,
+            mpsc::error::TrySendError::Closed(_) => Fault::Closed.into(),
+        })?;
+        answer.await.map_err(|_| Fault::Closed)?
     }
 }
 
 #[async_trait]
 impl Work for SqliteStore {
     async fn lease(&self, ask: LeaseRequest) -> Result<Option<Lease>, QueueError> {
-        self.0.writer.ask(|reply| Op::Lease { ask, reply }).await?
+        self.order(ask).await
     }
 
     async fn release(&self, lease: &Lease) -> Result<(), QueueError> {
-        let lease = lease.clone();
-        self.0.writer.ask(|reply| Op::Release { lease, reply }).await?
+        self.order(Release(lease.clone())).await
     }
 
     async fn pending(
@@ -182,11 +208,11 @@ impl Work for SqliteStore {
         after: Seq,
         limit: u32,
     ) -> Result<Vec<Head>, QueueError> {
-        read::pending(&self.0.readers, destination, after, limit).await.map_err(unavailable)
+        Ok(log::pending(&self.readers, destination, after, limit).await?)
     }
 
     async fn open(&self, seq: Seq) -> Result<Option<Job>, QueueError> {
-        read::open(&self.0.readers, seq).await.map_err(unavailable)
+        Ok(log::open(&self.readers, seq).await?)
     }
 
     async fn freeze(
@@ -195,21 +221,19 @@ impl Work for SqliteStore {
         seq: Seq,
         plan: NewPlan,
     ) -> Result<Vec<FrozenRequest>, QueueError> {
-        let lease = lease.clone();
-        self.0.writer.ask(|reply| Op::Freeze { lease, seq, plan, reply }).await?
+        self.order(Freeze { lease: lease.clone(), seq, plan }).await
     }
 
     async fn settle(&self, lease: &Lease, settlement: Settlement) -> Result<(), QueueError> {
-        let lease = lease.clone();
-        self.0.writer.ask(|reply| Op::Settle { lease, settlement, reply }).await?
+        self.order(Settle { lease: lease.clone(), settlement }).await
     }
 
     async fn depth(&self, destination: &str) -> Result<Depth, QueueError> {
-        read::depth(&self.0.readers, destination).await.map_err(unavailable)
+        Ok(log::depth(&self.readers, destination).await?)
     }
 
     fn arrivals(&self) -> watch::Receiver<u64> {
-        self.0.writer.arrivals()
+        self.arrivals.clone()
     }
 }
 
@@ -220,7 +244,7 @@ impl Log for SqliteStore {
         hash: MessageHash,
         message_id: &str,
     ) -> Result<Vec<MessageRecord>, QueueError> {
-        log::by_message_id(&self.0.readers, hash, message_id).await.map_err(unavailable)
+        Ok(log::by_message_id(&self.readers, hash, message_id).await?)
     }
 
     async fn by_person(
@@ -229,18 +253,17 @@ impl Log for SqliteStore {
         before: Option<Seq>,
         limit: u32,
     ) -> Result<Vec<MessageRecord>, QueueError> {
-        log::by_person(&self.0.readers, person, before, limit).await.map_err(unavailable)
+        Ok(log::by_person(&self.readers, person, before, limit).await?)
     }
 
     async fn ready(&self) -> Result<(), QueueError> {
-        log::ready(&self.0.readers).await.map_err(unavailable)
+        Ok(open::check_schema(&self.readers).await?)
     }
 }
 
 #[async_trait]
 impl Housekeeping for SqliteStore {
     async fn purge(&self, now: Timestamp) -> Result<u64, QueueError> {
-        let times = purge::Times::new(now, &self.0.options);
-        self.0.writer.ask(|reply| Op::Purge { times, reply }).await?
+        self.order(purge::Purge { now, retention: self.retention }).await
     }
 }

@@ -1,101 +1,81 @@
-//! Removes what was kept long enough: first the contents, later the records.
+//! Removes what was kept long enough: first the contents (payloads, bodies, excerpts), later the
+//! records.
 
+use std::time::Duration;
+
+use async_trait::async_trait;
 use jiff::Timestamp;
-use sqlx::SqliteConnection;
+use sqlx::sqlite::SqliteConnection;
 
-use super::SqliteOptions;
-use crate::store::to_ms;
+use super::steps::{Step, Verdict};
+use crate::store::rows::{duration_ms, to_ms};
+use crate::store::{Retention, sql};
 
-/// The most messages that one transaction touches, so that others need not wait long.
-const ROWS_MAX: i64 = 500;
+/// Messages of each kind that one call works on. Small, since it shares the writer with the senders.
+const MESSAGES_MAX: i64 = 200;
 
-/// What is older than these moments goes; in milliseconds.
-#[derive(Debug)]
-pub(super) struct Times {
-    delivered: i64,
-    failed: i64,
-    records: i64,
+/// What holds anything that was sent; the payload last, since it tells that there is more to do.
+const CONTENTS: [&str; 4] =
+    [sql::DROP_EXCERPTS, sql::DROP_DETAILS, sql::DROP_BODIES, sql::DROP_PAYLOAD];
+
+pub(super) struct Purge {
+    pub(super) now: Timestamp,
+    pub(super) retention: Retention,
 }
 
-impl Times {
-    pub(super) fn new(now: Timestamp, options: &SqliteOptions) -> Self {
-        let before = |age: std::time::Duration| {
-            to_ms(now).saturating_sub(i64::try_from(age.as_millis()).unwrap_or(i64::MAX))
-        };
-        Self {
-            delivered: before(options.delivered_retention),
-            failed: before(options.failed_retention),
-            records: before(options.records_retention),
+#[async_trait]
+impl Step for Purge {
+    type Output = u64;
+
+    async fn run(&self, connection: &mut SqliteConnection) -> Result<Verdict<u64>, sqlx::Error> {
+        let mut rows = 0;
+        for (is_failed, kept) in [(0_i64, self.retention.delivered), (1, self.retention.failed)] {
+            let past: Vec<i64> = sqlx::query_scalar(sql::PAST_PAYLOADS)
+                .bind(is_failed)
+                .bind(self.before(kept))
+                .bind(MESSAGES_MAX)
+                .fetch_all(&mut *connection)
+                .await?;
+            for seq in past {
+                for text in CONTENTS {
+                    rows += execute(connection, text, seq).await?;
+                }
+            }
         }
-    }
-}
-
-/// Removes a bounded number; answers how many messages it touched.
-pub(super) async fn purge(
-    connection: &mut SqliteConnection,
-    times: &Times,
-) -> Result<u64, sqlx::Error> {
-    let mut touched = 0;
-    for (has_failed, before) in [(0, times.delivered), (1, times.failed)] {
-        touched += drop_contents(connection, has_failed, before).await?;
-    }
-    touched += drop_records(connection, times.records).await?;
-    Ok(touched)
-}
-
-async fn drop_contents(
-    connection: &mut SqliteConnection,
-    has_failed: i64,
-    before: i64,
-) -> Result<u64, sqlx::Error> {
-    // Answers of Loops may hold what the request held.
-    for sql in [
-        "UPDATE attempts SET excerpt = '' WHERE request_id IN (SELECT d.request_id FROM deliveries d WHERE d.seq IN
-            (SELECT seq FROM messages WHERE state = 1 AND payload IS NOT NULL AND has_failed = ?1 AND done_at < ?2 ORDER BY done_at LIMIT ?3))",
-        "UPDATE requests SET body = NULL WHERE id IN (SELECT d.request_id FROM deliveries d WHERE d.seq IN
-            (SELECT seq FROM messages WHERE state = 1 AND payload IS NOT NULL AND has_failed = ?1 AND done_at < ?2 ORDER BY done_at LIMIT ?3))",
-        "UPDATE deliveries SET detail = NULL WHERE seq IN
-            (SELECT seq FROM messages WHERE state = 1 AND payload IS NOT NULL AND has_failed = ?1 AND done_at < ?2 ORDER BY done_at LIMIT ?3)",
-    ] {
-        sqlx::query(sql)
-            .bind(has_failed)
-            .bind(before)
-            .bind(ROWS_MAX)
-            .execute(&mut *connection)
+        let past: Vec<i64> = sqlx::query_scalar(sql::PAST_RECORDS)
+            .bind(self.before(self.retention.records))
+            .bind(MESSAGES_MAX)
+            .fetch_all(&mut *connection)
             .await?;
+        for seq in past {
+            rows += delete(connection, seq).await?;
+        }
+        Ok(Verdict::Done(rows))
     }
-    let done = sqlx::query(
-        "UPDATE messages SET payload = NULL WHERE seq IN
-            (SELECT seq FROM messages WHERE state = 1 AND payload IS NOT NULL AND has_failed = ?1 AND done_at < ?2 ORDER BY done_at LIMIT ?3)",
-    )
-    .bind(has_failed)
-    .bind(before)
-    .bind(ROWS_MAX)
-    .execute(connection)
-    .await?;
-    Ok(done.rows_affected())
 }
 
-async fn drop_records(connection: &mut SqliteConnection, before: i64) -> Result<u64, sqlx::Error> {
-    // The oldest come first in the table; one that is still pending stays, and so do all behind it
-    // until the next call, which keeps this a walk over the first rows alone.
-    for sql in [
-        "DELETE FROM attempts WHERE request_id IN (SELECT d.request_id FROM deliveries d WHERE d.seq IN
-            (SELECT seq FROM (SELECT seq, state, received_at FROM messages ORDER BY seq LIMIT ?2) WHERE state = 1 AND received_at < ?1))",
-        "DELETE FROM requests WHERE id IN (SELECT d.request_id FROM deliveries d WHERE d.seq IN
-            (SELECT seq FROM (SELECT seq, state, received_at FROM messages ORDER BY seq LIMIT ?2) WHERE state = 1 AND received_at < ?1))",
-        "DELETE FROM deliveries WHERE seq IN
-            (SELECT seq FROM (SELECT seq, state, received_at FROM messages ORDER BY seq LIMIT ?2) WHERE state = 1 AND received_at < ?1)",
-    ] {
-        sqlx::query(sql).bind(before).bind(ROWS_MAX).execute(&mut *connection).await?;
+impl Purge {
+    fn before(&self, kept: Duration) -> i64 {
+        to_ms(self.now).saturating_sub(duration_ms(kept))
     }
-    let done = sqlx::query(
-        "DELETE FROM messages WHERE seq IN
-            (SELECT seq FROM (SELECT seq, state, received_at FROM messages ORDER BY seq LIMIT ?2) WHERE state = 1 AND received_at < ?1)",
-    )
-    .bind(before)
-    .bind(ROWS_MAX)
-    .execute(connection)
-    .await?;
-    Ok(done.rows_affected())
+}
+
+/// Deletes a message with all that belongs to it; a request stays while another message needs it.
+async fn delete(connection: &mut SqliteConnection, seq: i64) -> Result<u64, sqlx::Error> {
+    let requests: Vec<Option<i64>> =
+        sqlx::query_scalar(sql::DELETE_DELIVERIES).bind(seq).fetch_all(&mut *connection).await?;
+    let mut rows = requests.len() as u64;
+    for id in requests.into_iter().flatten() {
+        rows += execute(connection, sql::DELETE_ATTEMPTS, id).await?;
+        rows += execute(connection, sql::DELETE_REQUEST, id).await?;
+    }
+    Ok(rows + execute(connection, sql::DELETE_MESSAGE, seq).await?)
+}
+
+async fn execute(
+    connection: &mut SqliteConnection,
+    text: &'static str,
+    id: i64,
+) -> Result<u64, sqlx::Error> {
+    Ok(sqlx::query(text).bind(id).execute(connection).await?.rows_affected())
 }

@@ -1,265 +1,304 @@
-//! The steps of delivery, each guarded by the lease's fencing token and by the state it starts from.
+//! The steps of the delivery engine: lease, release, freeze, settle. Each runs inside the
+//! transaction of its group, and one that is fenced has written nothing.
 
-use sqlx::{Row as _, SqliteConnection};
+use async_trait::async_trait;
+use sqlx::sqlite::SqliteConnection;
 
-use super::read;
 use crate::queue::{
-    Consequence, DeliveryState, Failure, FrozenRequest, Lease, LeaseRequest, NewDelivery, NewPlan,
-    NewRequest, QueueError, RequestId, Seq, Settlement,
+    Attempt, Consequence, DeliveryState, FrozenRequest, Lease, LeaseRequest, NewPlan, NewRequest,
+    RequestId, Seq, Settlement,
 };
-use crate::store::to_ms;
+use crate::store::rows::{RequestRow, duration_ms, ended_ms, to_json, to_ms};
+use crate::store::sql;
 
-/// Takes or renews a lease. The token stays the same only for its holder and only in time.
-pub(super) async fn lease(
-    connection: &mut SqliteConnection,
-    ask: &LeaseRequest,
-) -> Result<Option<Lease>, sqlx::Error> {
-    let now = to_ms(ask.now);
-    let ttl = i64::try_from(ask.ttl.as_millis()).unwrap_or(i64::MAX);
-    let row = sqlx::query(
-        "INSERT INTO leases (destination, holder, token, expires_at) VALUES (?1, ?2, 1, ?4)
-         ON CONFLICT (destination) DO UPDATE SET
-            token = CASE WHEN holder = ?2 AND expires_at > ?3 THEN token ELSE token + 1 END,
-            holder = ?2,
-            expires_at = ?4
-         WHERE holder = ?2 OR expires_at <= ?3
-         RETURNING token",
-    )
-    .bind(&ask.destination)
-    .bind(&ask.holder)
-    .bind(now)
-    .bind(now.saturating_add(ttl))
-    .fetch_optional(connection)
-    .await?;
-    let Some(row) = row else { return Ok(None) };
-    Ok(Some(Lease {
-        destination: ask.destination.clone(),
-        holder: ask.holder.clone(),
-        token: row.try_get(0)?,
-    }))
+/// What a step came to.
+pub(super) enum Verdict<T> {
+    Done(T),
+    /// The lease is not (or no longer) in force, or does not cover what was asked.
+    Fenced,
 }
 
-/// Gives a lease back: it is expired at once, and the token lives on.
-pub(super) async fn release(
-    connection: &mut SqliteConnection,
-    lease: &Lease,
-) -> Result<Result<(), QueueError>, sqlx::Error> {
-    let done = sqlx::query(
-        "UPDATE leases SET expires_at = 0 WHERE destination = ? AND holder = ? AND token = ?",
-    )
-    .bind(&lease.destination)
-    .bind(&lease.holder)
-    .bind(lease.token)
-    .execute(connection)
-    .await?;
-    Ok(if done.rows_affected() == 1 { Ok(()) } else { Err(QueueError::Fenced) })
+/// Something to be written, in a transaction with others.
+#[async_trait]
+pub(super) trait Step: Send + Sync + 'static {
+    type Output: Send + 'static;
+    async fn run(
+        &self,
+        connection: &mut SqliteConnection,
+    ) -> Result<Verdict<Self::Output>, sqlx::Error>;
 }
 
-/// Whether the lease is still the one in force. Time plays no part: while nobody else has taken it,
-/// nobody else delivers.
+pub(super) struct Release(pub(super) Lease);
+
+pub(super) struct Freeze {
+    pub(super) lease: Lease,
+    pub(super) seq: Seq,
+    pub(super) plan: NewPlan,
+}
+
+pub(super) struct Settle {
+    pub(super) lease: Lease,
+    pub(super) settlement: Settlement,
+}
+
+#[async_trait]
+impl Step for LeaseRequest {
+    type Output = Option<Lease>;
+
+    async fn run(
+        &self,
+        connection: &mut SqliteConnection,
+    ) -> Result<Verdict<Self::Output>, sqlx::Error> {
+        let now = to_ms(self.now);
+        let token: Option<i64> = sqlx::query_scalar(sql::LEASE)
+            .bind(&self.destination)
+            .bind(&self.holder)
+            .bind(now)
+            .bind(now.saturating_add(duration_ms(self.ttl)))
+            .fetch_optional(connection)
+            .await?;
+        Ok(Verdict::Done(token.map(|token| Lease {
+            destination: self.destination.clone(),
+            holder: self.holder.clone(),
+            token,
+        })))
+    }
+}
+
+#[async_trait]
+impl Step for Release {
+    type Output = ();
+
+    async fn run(&self, connection: &mut SqliteConnection) -> Result<Verdict<()>, sqlx::Error> {
+        let Release(lease) = self;
+        let released = sqlx::query(sql::RELEASE)
+            .bind(&lease.destination)
+            .bind(&lease.holder)
+            .bind(lease.token)
+            .execute(connection)
+            .await?
+            .rows_affected();
+        Ok(if released == 1 { Verdict::Done(()) } else { Verdict::Fenced })
+    }
+}
+
+#[async_trait]
+impl Step for Freeze {
+    type Output = Vec<FrozenRequest>;
+
+    async fn run(
+        &self,
+        connection: &mut SqliteConnection,
+    ) -> Result<Verdict<Self::Output>, sqlx::Error> {
+        if !is_in_force(connection, &self.lease).await? {
+            return Ok(Verdict::Fenced);
+        }
+        let found: Option<(i64, i64, i64)> = sqlx::query_as(sql::PLAN_STATE)
+            .bind(self.seq.0)
+            .bind(&self.lease.destination)
+            .fetch_optional(&mut *connection)
+            .await?;
+        let Some((state, is_planned, lane)) = found else { return Ok(Verdict::Fenced) };
+        if state == 0 && is_planned == 0 {
+            self.write(connection, lane).await?;
+        }
+        Ok(Verdict::Done(frozen(connection, self.seq).await?))
+    }
+}
+
+impl Freeze {
+    async fn write(&self, connection: &mut SqliteConnection, lane: i64) -> Result<(), sqlx::Error> {
+        let now = to_ms(self.plan.now);
+        let mut is_pending = false;
+        let mut is_failed = false;
+        for (position, delivery) in (0_i64..).zip(&self.plan.deliveries) {
+            let (request, state, failure) = match &delivery.outcome {
+                Ok(request) => (
+                    Some(self.write_request(connection, lane, request).await?),
+                    DeliveryState::Pending,
+                    None,
+                ),
+                Err(failure) => (None, DeliveryState::Failed, Some(failure)),
+            };
+            is_pending |= failure.is_none();
+            is_failed |= failure.is_some();
+            sqlx::query(sql::INSERT_DELIVERY)
+                .bind(self.seq.0)
+                .bind(position)
+                .bind(request.map(|id| id.0))
+                .bind(state.as_str())
+                .bind(failure.map(|_| now))
+                .bind(&delivery.subscription)
+                .bind(&delivery.action)
+                .bind(failure.map(|failure| failure.reason.as_str()))
+                .bind(failure.map(|failure| failure.detail.as_str()))
+                .bind(to_json(&delivery.warnings))
+                .execute(&mut *connection)
+                .await?;
+        }
+        let is_done = !is_pending;
+        let planned = sqlx::query(sql::PLANNED)
+            .bind(self.seq.0)
+            .bind(self.unmatched())
+            .bind(i64::from(is_done))
+            .bind(is_done.then_some(now))
+            .bind(i64::from(is_done && is_failed))
+            .execute(connection)
+            .await?
+            .rows_affected();
+        touched(planned, 1)
+    }
+
+    async fn write_request(
+        &self,
+        connection: &mut SqliteConnection,
+        lane: i64,
+        request: &NewRequest,
+    ) -> Result<RequestId, sqlx::Error> {
+        let id = sqlx::query_scalar(sql::INSERT_REQUEST)
+            .bind(&self.lease.destination)
+            .bind(lane)
+            .bind(&request.method)
+            .bind(&request.path)
+            .bind(request.body.as_ref())
+            .bind(request.idempotency_key.as_deref())
+            .bind(to_ms(self.plan.now))
+            .fetch_one(connection)
+            .await?;
+        Ok(RequestId(id))
+    }
+
+    /// A message without deliveries must never look delivered, so it always has a reason.
+    fn unmatched(&self) -> Option<&str> {
+        self.plan
+            .deliveries
+            .is_empty()
+            .then(|| self.plan.unmatched.as_deref().unwrap_or("no subscription took it"))
+    }
+}
+
+#[async_trait]
+impl Step for Settle {
+    type Output = ();
+
+    async fn run(&self, connection: &mut SqliteConnection) -> Result<Verdict<()>, sqlx::Error> {
+        if !is_in_force(connection, &self.lease).await? {
+            return Ok(Verdict::Fenced);
+        }
+        let request = self.settlement.request.0;
+        let state: Option<String> = sqlx::query_scalar(sql::REQUEST_STATE)
+            .bind(request)
+            .bind(&self.lease.destination)
+            .fetch_optional(&mut *connection)
+            .await?;
+        let known: Option<i64> = sqlx::query_scalar(sql::ATTEMPT_KNOWN)
+            .bind(request)
+            .bind(i64::from(self.settlement.attempt.number))
+            .fetch_optional(&mut *connection)
+            .await?;
+        match (state.as_deref(), known) {
+            (Some(state), _) if state == DeliveryState::Pending.as_str() => {
+                self.write(connection).await?;
+                Ok(Verdict::Done(()))
+            }
+            // Said twice, because the first answer was lost: it is settled.
+            (Some(_), Some(_)) => Ok(Verdict::Done(())),
+            // It ended some other way, or is none of this destination: the caller must look again.
+            (Some(_) | None, _) => Ok(Verdict::Fenced),
+        }
+    }
+}
+
+impl Settle {
+    async fn write(&self, connection: &mut SqliteConnection) -> Result<(), sqlx::Error> {
+        let Settlement { request, attempt, consequence } = &self.settlement;
+        let (state, failure, next_attempt_at) = match consequence {
+            Consequence::Delivered => (DeliveryState::Delivered, None, None),
+            Consequence::Failed(failure) => (DeliveryState::Failed, Some(failure), None),
+            Consequence::Retry(at) => (DeliveryState::Pending, None, Some(to_ms(*at))),
+            Consequence::Hold => (DeliveryState::Pending, None, None),
+        };
+        // While the destination is paused, the time within which a request is tried does not begin.
+        let starts_window = !matches!(consequence, Consequence::Hold);
+        let recorded = record(connection, *request, attempt).await?;
+        let settled = sqlx::query(sql::SETTLE_REQUEST)
+            .bind(request.0)
+            .bind(state.as_str())
+            .bind(recorded)
+            .bind(starts_window.then(|| to_ms(attempt.started_at)))
+            .bind(next_attempt_at)
+            .execute(&mut *connection)
+            .await?
+            .rows_affected();
+        touched(settled, 1)?;
+        if state == DeliveryState::Pending {
+            return Ok(());
+        }
+        let ended_at = ended_ms(attempt);
+        let deliveries = sqlx::query(sql::SETTLE_DELIVERIES)
+            .bind(request.0)
+            .bind(state.as_str())
+            .bind(ended_at)
+            .bind(failure.map(|failure| failure.reason.as_str()))
+            .bind(failure.map(|failure| failure.detail.as_str()))
+            .execute(&mut *connection)
+            .await?
+            .rows_affected();
+        touched(deliveries.min(1), 1)?;
+        // None, while other deliveries of the message are pending.
+        sqlx::query(sql::SETTLE_MESSAGES)
+            .bind(request.0)
+            .bind(ended_at)
+            .execute(connection)
+            .await?;
+        Ok(())
+    }
+}
+
+/// Writes an attempt; answers 0 when it was written before, else 1.
+async fn record(
+    connection: &mut SqliteConnection,
+    request: RequestId,
+    attempt: &Attempt,
+) -> Result<i64, sqlx::Error> {
+    let inserted = sqlx::query(sql::INSERT_ATTEMPT)
+        .bind(request.0)
+        .bind(i64::from(attempt.number))
+        .bind(to_ms(attempt.started_at))
+        .bind(duration_ms(attempt.duration))
+        .bind(attempt.status.map(i64::from))
+        .bind(&attempt.outcome)
+        .bind(&attempt.excerpt)
+        .execute(connection)
+        .await?
+        .rows_affected();
+    Ok(i64::from(inserted > 0))
+}
+
 async fn is_in_force(
     connection: &mut SqliteConnection,
     lease: &Lease,
 ) -> Result<bool, sqlx::Error> {
-    let row =
-        sqlx::query("SELECT 1 FROM leases WHERE destination = ? AND holder = ? AND token = ?")
-            .bind(&lease.destination)
-            .bind(&lease.holder)
-            .bind(lease.token)
-            .fetch_optional(connection)
-            .await?;
-    Ok(row.is_some())
-}
-
-/// Records a plan and freezes its requests. A message that was planned before keeps its plan.
-pub(super) async fn freeze(
-    connection: &mut SqliteConnection,
-    lease: &Lease,
-    seq: Seq,
-    plan: &NewPlan,
-) -> Result<Result<Vec<FrozenRequest>, QueueError>, sqlx::Error> {
-    if !is_in_force(connection, lease).await? {
-        return Ok(Err(QueueError::Fenced));
-    }
-    let planned = sqlx::query(
-        "UPDATE messages SET is_planned = 1, unmatched = ?
-         WHERE seq = ? AND destination = ? AND state = 0 AND is_planned = 0 RETURNING lane",
-    )
-    .bind(plan.unmatched.as_deref())
-    .bind(seq.0)
-    .bind(&lease.destination)
-    .fetch_optional(&mut *connection)
-    .await?;
-    let Some(planned) = planned else {
-        return Ok(Ok(read::frozen(connection, seq).await?));
-    };
-    let lane: i64 = planned.try_get(0)?;
-    let now = to_ms(plan.now);
-    for (position, delivery) in plan.deliveries.iter().enumerate() {
-        let position = i64::try_from(position).unwrap_or(i64::MAX);
-        let (request, failure) = match &delivery.outcome {
-            Ok(request) => {
-                (Some(insert_request(connection, lease, lane, request, now).await?), None)
-            }
-            Err(failure) => (None, Some(failure)),
-        };
-        insert_delivery(connection, seq, position, delivery, request, failure, now).await?;
-    }
-    finish_messages(connection, Ended::Planned(seq), now).await?;
-    Ok(Ok(read::frozen(connection, seq).await?))
-}
-
-async fn insert_request(
-    connection: &mut SqliteConnection,
-    lease: &Lease,
-    lane: i64,
-    request: &NewRequest,
-    now: i64,
-) -> Result<RequestId, sqlx::Error> {
-    let row = sqlx::query(
-        "INSERT INTO requests (destination, lane, method, path, body, idempotency_key, created_at)
-         VALUES (?, ?, ?, ?, ?, ?, ?) RETURNING id",
-    )
-    .bind(&lease.destination)
-    .bind(lane)
-    .bind(&request.method)
-    .bind(&request.path)
-    .bind(request.body.as_ref())
-    .bind(request.idempotency_key.as_deref())
-    .bind(now)
-    .fetch_one(connection)
-    .await?;
-    Ok(RequestId(row.try_get(0)?))
-}
-
-async fn insert_delivery(
-    connection: &mut SqliteConnection,
-    seq: Seq,
-    position: i64,
-    delivery: &NewDelivery,
-    request: Option<RequestId>,
-    failure: Option<&Failure>,
-    now: i64,
-) -> Result<(), sqlx::Error> {
-    let warnings = (!delivery.warnings.is_empty())
-        .then(|| serde_json::Value::from(delivery.warnings.clone()).to_string());
-    let state = if failure.is_some() { DeliveryState::Failed } else { DeliveryState::Pending };
-    sqlx::query(
-        "INSERT INTO deliveries (seq, position, subscription, action, state, reason, detail, warnings, request_id, ended_at)
-         VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
-    )
-    .bind(seq.0)
-    .bind(position)
-    .bind(&delivery.subscription)
-    .bind(&delivery.action)
-    .bind(read::delivery_code(state))
-    .bind(failure.map(|failure| failure.reason.as_str()))
-    .bind(failure.map(|failure| failure.detail.as_str()))
-    .bind(warnings)
-    .bind(request.map(|id| id.0))
-    .bind(failure.map(|_| now))
-    .execute(connection)
-    .await?;
-    Ok(())
-}
-
-/// Records an attempt and what follows from it.
-pub(super) async fn settle(
-    connection: &mut SqliteConnection,
-    lease: &Lease,
-    settlement: &Settlement,
-) -> Result<Result<(), QueueError>, sqlx::Error> {
-    if !is_in_force(connection, lease).await? {
-        return Ok(Err(QueueError::Fenced));
-    }
-    let attempt = &settlement.attempt;
-    let duration = i64::try_from(attempt.duration.as_millis()).unwrap_or(i64::MAX);
-    let ended = to_ms(attempt.started_at).saturating_add(duration);
-    let (state, next, starts_window) = match &settlement.consequence {
-        Consequence::Delivered => (DeliveryState::Delivered, None, true),
-        Consequence::Failed(_) => (DeliveryState::Failed, None, true),
-        Consequence::Retry(at) => (DeliveryState::Pending, Some(to_ms(*at)), true),
-        Consequence::Hold => (DeliveryState::Pending, None, false),
-    };
-    let first = starts_window.then(|| to_ms(attempt.started_at));
-    let changed = sqlx::query(
-        "UPDATE requests SET state = ?, attempts = attempts + 1, next_attempt_at = ?,
-            first_attempt_at = COALESCE(first_attempt_at, ?)
-         WHERE id = ? AND destination = ? AND state = 0",
-    )
-    .bind(read::delivery_code(state))
-    .bind(next)
-    .bind(first)
-    .bind(settlement.request.0)
-    .bind(&lease.destination)
-    .execute(&mut *connection)
-    .await?;
-    if changed.rows_affected() == 0 {
-        // It was settled before: an attempt too many changes nothing.
-        return Ok(Ok(()));
-    }
-    sqlx::query(
-        "INSERT INTO attempts (request_id, number, started_at, duration_ms, status, outcome, excerpt)
-         VALUES (?, ?, ?, ?, ?, ?, ?)",
-    )
-    .bind(settlement.request.0)
-    .bind(i64::from(attempt.number))
-    .bind(to_ms(attempt.started_at))
-    .bind(duration)
-    .bind(attempt.status.map(i64::from))
-    .bind(&attempt.outcome)
-    .bind(&attempt.excerpt)
-    .execute(&mut *connection)
-    .await?;
-    let failure = match &settlement.consequence {
-        Consequence::Failed(failure) => Some(failure),
-        Consequence::Delivered => None,
-        Consequence::Retry(_) | Consequence::Hold => return Ok(Ok(())),
-    };
-    sqlx::query("UPDATE deliveries SET state = ?, reason = ?, detail = ?, ended_at = ? WHERE request_id = ? AND state = 0")
-        .bind(read::delivery_code(state))
-        .bind(failure.map(|failure| failure.reason.as_str()))
-        .bind(failure.map(|failure| failure.detail.as_str()))
-        .bind(ended)
-        .bind(settlement.request.0)
-        .execute(&mut *connection)
+    let token: Option<i64> = sqlx::query_scalar(sql::LEASE_IN_FORCE)
+        .bind(&lease.destination)
+        .bind(&lease.holder)
+        .bind(lease.token)
+        .fetch_optional(connection)
         .await?;
-    finish_messages(connection, Ended::Settled(settlement.request), ended).await?;
-    Ok(Ok(()))
+    Ok(token.is_some())
 }
 
-/// What may have ended the last delivery of a message.
-enum Ended {
-    Planned(Seq),
-    Settled(RequestId),
-}
-
-/// Makes messages done whose deliveries have all ended.
-async fn finish_messages(
+/// The pending requests of a message, in order.
+pub(super) async fn frozen(
     connection: &mut SqliteConnection,
-    ended: Ended,
-    now: i64,
-) -> Result<(), sqlx::Error> {
-    let (query, number) = match ended {
-        Ended::Planned(seq) => (
-            sqlx::query(
-                "UPDATE messages SET state = 1, done_at = ?1,
-                    has_failed = EXISTS (SELECT 1 FROM deliveries d WHERE d.seq = messages.seq AND d.state = 2)
-                 WHERE seq = ?2 AND state = 0
-                   AND NOT EXISTS (SELECT 1 FROM deliveries d WHERE d.seq = messages.seq AND d.state = 0)",
-            ),
-            seq.0,
-        ),
-        Ended::Settled(request) => (
-            sqlx::query(
-                "UPDATE messages SET state = 1, done_at = ?1,
-                    has_failed = EXISTS (SELECT 1 FROM deliveries d WHERE d.seq = messages.seq AND d.state = 2)
-                 WHERE seq IN (SELECT c.seq FROM deliveries c WHERE c.request_id = ?2) AND state = 0
-                   AND NOT EXISTS (SELECT 1 FROM deliveries d WHERE d.seq = messages.seq AND d.state = 0)",
-            ),
-            request.0,
-        ),
-    };
-    query.bind(now).bind(number).execute(connection).await?;
-    Ok(())
+    seq: Seq,
+) -> Result<Vec<FrozenRequest>, sqlx::Error> {
+    let rows: Vec<RequestRow> =
+        sqlx::query_as(sql::OPEN_REQUESTS).bind(seq.0).fetch_all(connection).await?;
+    Ok(rows.into_iter().map(RequestRow::into_record).collect())
+}
+
+/// A guarded write that did not find what was read a moment before, in the same transaction.
+fn touched(rows: u64, expected: u64) -> Result<(), sqlx::Error> {
+    if rows == expected { Ok(()) } else { Err(sqlx::Error::RowNotFound) }
 }

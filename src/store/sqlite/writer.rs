@@ -1,290 +1,285 @@
-//! The one writer: everything that waits to be written becomes one transaction.
+//! The task that owns the one writing connection, and its group commit.
 //!
-//! A commit costs a flush to the disk, however much is in it. While one runs, further operations
-//! gather, and go together into the next. Nothing is answered before its commit.
+//! While one group is being written the next one gathers. An order is answered only after the
+//! commit of its group. A group that fails is rolled back as a whole; when one order alone may be
+//! to blame, each is then written by itself, so that it cannot harm the others.
 
-use std::sync::Mutex;
-use std::sync::PoisonError;
+use std::sync::Arc;
+use std::time::Duration;
 
-use sqlx::{Connection as _, SqliteConnection};
+use async_trait::async_trait;
+use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection};
+use sqlx::{ConnectOptions, Connection, SqlitePool};
 use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot, watch};
-use tokio::task::JoinHandle;
-use tracing::{error, warn};
 
-use super::{accept, purge, steps, unavailable};
-use crate::queue::{
-    Accepted, FrozenRequest, Lease, LeaseRequest, NewMessage, NewPlan, QueueError, Seq, Settlement,
-};
+use super::accept;
+use super::open::{discard, is_environmental};
+use super::steps::{Step, Verdict};
+use crate::queue::{Accepted, NewMessage, QueueError};
 
-/// The most operations in one transaction: bounds how long the first of them waits.
-const GROUP_MAX: usize = 512;
+/// Bounds of one group: they bound how long a transaction holds the lock and how long its first
+/// order waits for its last.
+const GROUP_MESSAGES_MAX: usize = 2_000;
+const GROUP_BYTES_MAX: usize = 16 * 1024 * 1024;
+const GROUP_TASKS_MAX: usize = 256;
 
-/// The most messages in one transaction.
-const GROUP_MESSAGES_MAX: usize = 4_000;
+/// Why a group was not written, told to each of its orders.
+type GroupError = Arc<sqlx::Error>;
 
-type Reply<T> = oneshot::Sender<Result<T, QueueError>>;
-
-/// Something to be written, and where its answer goes.
+/// Messages to be accepted.
 #[derive(Debug)]
-pub(super) enum Op {
-    Accept {
-        messages: Vec<NewMessage>,
-        reply: Reply<Vec<Accepted>>,
-        _permits: (OwnedSemaphorePermit, OwnedSemaphorePermit),
-    },
-    Lease {
-        ask: LeaseRequest,
-        reply: Reply<Option<Lease>>,
-    },
-    Release {
-        lease: Lease,
-        reply: Reply<()>,
-    },
-    Freeze {
-        lease: Lease,
-        seq: Seq,
-        plan: NewPlan,
-        reply: Reply<Vec<FrozenRequest>>,
-    },
-    Settle {
-        lease: Lease,
-        settlement: Settlement,
-        reply: Reply<()>,
-    },
-    Purge {
-        times: purge::Times,
-        reply: Reply<u64>,
-    },
+pub(super) struct AcceptOrder {
+    pub(super) messages: Vec<NewMessage>,
+    pub(super) reply: oneshot::Sender<Result<Vec<Accepted>, QueueError>>,
+    pub(super) permits: Permits,
 }
 
-/// What an operation came to, to be told after the commit.
-enum Applied {
-    Accepted(Vec<Accepted>),
-    Leased(Option<Lease>),
-    Stepped(Result<(), QueueError>),
-    Frozen(Result<Vec<FrozenRequest>, QueueError>),
-    Purged(u64),
+/// Room in the waiting line, given back when the order is dropped.
+#[derive(Debug)]
+pub(super) struct Permits {
+    _messages: OwnedSemaphorePermit,
+    _bytes: OwnedSemaphorePermit,
 }
 
-/// The writer's handle.
-#[derive(Debug)]
+impl Permits {
+    pub(super) fn new(messages: OwnedSemaphorePermit, bytes: OwnedSemaphorePermit) -> Self {
+        Self { _messages: messages, _bytes: bytes }
+    }
+}
+
+/// Anything else to be written.
+pub(super) enum Order {
+    Task(Box<dyn AnyTask>),
+    Close(oneshot::Sender<()>),
+}
+
+/// A step on its way through a group, whatever it answers.
+#[async_trait]
+pub(super) trait AnyTask: Send {
+    async fn run(&mut self, connection: &mut SqliteConnection) -> Result<(), sqlx::Error>;
+    fn answer(self: Box<Self>, committed: Result<(), GroupError>);
+}
+
+pub(super) struct Task<S: Step> {
+    step: S,
+    verdict: Option<Verdict<S::Output>>,
+    reply: oneshot::Sender<Result<S::Output, QueueError>>,
+}
+
+impl<S: Step> Task<S> {
+    pub(super) fn new(step: S) -> (Self, oneshot::Receiver<Result<S::Output, QueueError>>) {
+        let (reply, answer) = oneshot::channel();
+        (Self { step, verdict: None, reply }, answer)
+    }
+}
+
+#[async_trait]
+impl<S: Step> AnyTask for Task<S> {
+    async fn run(&mut self, connection: &mut SqliteConnection) -> Result<(), sqlx::Error> {
+        self.verdict = Some(self.step.run(connection).await?);
+        Ok(())
+    }
+
+    fn answer(self: Box<Self>, committed: Result<(), GroupError>) {
+        let answer = match (committed, self.verdict) {
+            (Ok(()), Some(Verdict::Done(output))) => Ok(output),
+            (Ok(()), Some(Verdict::Fenced)) => Err(QueueError::Fenced),
+            (Ok(()), None) => Err(unavailable(&Arc::new(sqlx::Error::WorkerCrashed))),
+            (Err(error), _) => Err(unavailable(&error)),
+        };
+        // Whoever asked may have gone away; what was written stays.
+        let _ = self.reply.send(answer);
+    }
+}
+
+#[derive(Default)]
+struct Group {
+    tasks: Vec<Box<dyn AnyTask>>,
+    accepts: Vec<AcceptOrder>,
+    messages: usize,
+    bytes: usize,
+}
+
+impl Group {
+    fn len(&self) -> usize {
+        self.tasks.len() + self.accepts.len()
+    }
+
+    fn add(&mut self, order: AcceptOrder) {
+        self.messages += order.messages.len();
+        self.bytes += order.messages.iter().map(|message| message.payload.len()).sum::<usize>();
+        self.accepts.push(order);
+    }
+
+    /// One group for each order, in the same sequence.
+    fn apart(self) -> impl Iterator<Item = Group> {
+        let tasks =
+            self.tasks.into_iter().map(|task| Group { tasks: vec![task], ..Group::default() });
+        let accepts = self.accepts.into_iter().map(|order| {
+            let mut group = Group::default();
+            group.add(order);
+            group
+        });
+        tasks.chain(accepts)
+    }
+
+    fn answer(self, committed: Result<Vec<Vec<Accepted>>, GroupError>) {
+        let told = committed.as_ref().map(|_| ()).map_err(Arc::clone);
+        for task in self.tasks {
+            task.answer(told.clone());
+        }
+        match committed {
+            Ok(answers) => {
+                for (order, accepted) in self.accepts.into_iter().zip(answers) {
+                    drop(order.permits);
+                    let _ = order.reply.send(Ok(accepted));
+                }
+            }
+            Err(error) => {
+                for order in self.accepts {
+                    drop(order.permits);
+                    let _ = order.reply.send(Err(unavailable(&error)));
+                }
+            }
+        }
+    }
+}
+
 pub(super) struct Writer {
-    ops: Mutex<Option<mpsc::UnboundedSender<Op>>>,
-    task: Mutex<Option<JoinHandle<()>>>,
-    arrivals: watch::Receiver<u64>,
+    /// `None` after a failure: the next group opens another.
+    pub(super) connection: Option<SqliteConnection>,
+    pub(super) connect: SqliteConnectOptions,
+    pub(super) readers: SqlitePool,
+    pub(super) accepts: mpsc::Receiver<AcceptOrder>,
+    pub(super) orders: mpsc::Receiver<Order>,
+    pub(super) arrived: watch::Sender<u64>,
+    pub(super) duplicate_window: Duration,
+    /// Whether the last group failed, so that a broken disk is logged once and not each time.
+    pub(super) is_failing: bool,
 }
-
-/// The writer went away.
-#[derive(Debug, thiserror::Error)]
-#[error("the store is closed")]
-struct Closed;
 
 impl Writer {
-    /// Starts the writer on its connection; `window` is the duplicate window in milliseconds.
-    pub(super) fn start(connection: SqliteConnection, window: i64) -> Self {
-        // Not bounded here: messages are by permits, everything else by the engine's bounds.
-        let (sender, receiver) = mpsc::unbounded_channel();
-        let (arrived, arrivals) = watch::channel(0);
-        let task = Task { connection, receiver, arrived, window };
-        let task = tokio::spawn(task.run());
-        Self { ops: Mutex::new(Some(sender)), task: Mutex::new(Some(task)), arrivals }
+    /// Writes group after group until the store is closed or dropped, then closes the file.
+    pub(super) async fn run(mut self) {
+        let mut closing = Vec::new();
+        while let Some(group) = self.next_group(&mut closing).await {
+            self.commit(group).await;
+        }
+        self.readers.close().await;
+        if let Some(mut connection) = self.connection.take() {
+            let moved =
+                sqlx::query("PRAGMA wal_checkpoint(TRUNCATE)").execute(&mut connection).await;
+            if let Err(error) = moved {
+                // Nothing is lost: the next one to open the file does it.
+                tracing::debug!(error = %error, "could not check-point the database");
+            }
+            discard(connection).await;
+        }
+        for reply in closing {
+            let _ = reply.send(());
+        }
     }
 
-    /// Hands an operation over and waits for its answer. A caller that stops waiting does not undo it.
-    pub(super) async fn ask<T>(
-        &self,
-        op: impl FnOnce(Reply<T>) -> Op,
-    ) -> Result<Result<T, QueueError>, QueueError> {
-        let (reply, answer) = oneshot::channel();
-        let sender = self.ops.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        let sender = sender.ok_or_else(|| unavailable(Closed))?;
-        sender.send(op(reply)).map_err(|_| unavailable(Closed))?;
-        drop(sender);
-        answer.await.map_err(|_| unavailable(Closed))
-    }
-
-    pub(super) fn arrivals(&self) -> watch::Receiver<u64> {
-        self.arrivals.clone()
-    }
-
-    /// Writes what waits and closes the connection.
-    pub(super) async fn close(&self) {
-        self.ops.lock().unwrap_or_else(PoisonError::into_inner).take();
-        let task = self.task.lock().unwrap_or_else(PoisonError::into_inner).take();
-        if let Some(task) = task
-            && let Err(fault) = task.await
+    /// Waits for an order and takes all that wait with it. `None`: there will be no more.
+    async fn next_group(&mut self, closing: &mut Vec<oneshot::Sender<()>>) -> Option<Group> {
+        let mut group = Group::default();
+        while group.len() == 0 {
+            tokio::select! {
+                biased;
+                Some(order) = self.orders.recv() => self.take(order, &mut group, closing),
+                Some(order) = self.accepts.recv() => group.add(order),
+                else => return None,
+            }
+        }
+        while group.tasks.len() < GROUP_TASKS_MAX
+            && let Ok(order) = self.orders.try_recv()
         {
-            error!(%fault, "the writer broke off");
+            self.take(order, &mut group, closing);
         }
-    }
-}
-
-struct Task {
-    connection: SqliteConnection,
-    receiver: mpsc::UnboundedReceiver<Op>,
-    arrived: watch::Sender<u64>,
-    window: i64,
-}
-
-impl Task {
-    async fn run(mut self) {
-        while let Some(first) = self.receiver.recv().await {
-            let group = self.gather(first);
-            self.write(group).await;
-        }
-        // Fold the log into the file, so that a copy of the file alone is whole.
-        if let Err(fault) =
-            sqlx::query("PRAGMA wal_checkpoint(TRUNCATE)").execute(&mut self.connection).await
+        while group.messages < GROUP_MESSAGES_MAX
+            && group.bytes < GROUP_BYTES_MAX
+            && let Ok(order) = self.accepts.try_recv()
         {
-            warn!(%fault, "the database's log could not be folded in");
+            group.add(order);
         }
-        if let Err(fault) = self.connection.close().await {
-            warn!(%fault, "the database was not closed cleanly");
+        Some(group)
+    }
+
+    fn take(&mut self, order: Order, group: &mut Group, closing: &mut Vec<oneshot::Sender<()>>) {
+        match order {
+            Order::Task(task) => group.tasks.push(task),
+            Order::Close(reply) => {
+                self.orders.close();
+                self.accepts.close();
+                closing.push(reply);
+            }
         }
     }
 
-    fn gather(&mut self, first: Op) -> Vec<Op> {
-        let mut messages = first.messages();
-        let mut group = vec![first];
-        while group.len() < GROUP_MAX && messages < GROUP_MESSAGES_MAX {
-            let Ok(op) = self.receiver.try_recv() else {
-                break;
-            };
-            messages += op.messages();
-            group.push(op);
-        }
-        group
-    }
-
-    async fn write(&mut self, group: Vec<Op>) {
-        match self.transaction(&group).await {
-            Ok(applied) => self.answer(group, applied),
-            Err(fault) if group.len() > 1 => {
-                warn!(%fault, operations = group.len(), "a transaction failed; trying its parts one by one");
-                for op in group {
-                    self.write_alone(op).await;
+    async fn commit(&mut self, mut group: Group) {
+        match self.write(&mut group).await {
+            Err(error) if group.len() > 1 && !is_environmental(&error) => {
+                tracing::warn!(error = %error, "could not write a group: writing its parts one by one");
+                for mut part in group.apart() {
+                    let written = self.write(&mut part).await;
+                    self.finish(part, written);
                 }
             }
-            Err(fault) => {
-                for op in group {
-                    op.refuse(&fault);
+            written => self.finish(group, written),
+        }
+    }
+
+    fn finish(&mut self, group: Group, written: Result<Vec<Vec<Accepted>>, sqlx::Error>) {
+        match &written {
+            Ok(answers) => {
+                if std::mem::take(&mut self.is_failing) {
+                    tracing::info!("the database can be written again");
+                }
+                if answers.iter().flatten().any(|accepted| *accepted == Accepted::New) {
+                    self.arrived.send_modify(|count| *count = count.wrapping_add(1));
+                }
+            }
+            Err(error) => {
+                if !std::mem::replace(&mut self.is_failing, true) {
+                    tracing::error!(error = %error, "could not write to the database");
                 }
             }
         }
+        group.answer(written.map_err(Arc::new));
     }
 
-    async fn write_alone(&mut self, op: Op) {
-        let group = vec![op];
-        match self.transaction(&group).await {
-            Ok(applied) => self.answer(group, applied),
-            Err(fault) => group.into_iter().for_each(|op| op.refuse(&fault)),
-        }
-    }
-
-    fn answer(&self, group: Vec<Op>, applied: Vec<Applied>) {
-        let mut has_messages = false;
-        for (op, applied) in group.into_iter().zip(applied) {
-            has_messages |= op.messages() > 0;
-            op.answer(applied);
-        }
-        if has_messages {
-            self.arrived.send_modify(|count| *count = count.wrapping_add(1));
-        }
-    }
-
-    async fn transaction(&mut self, group: &[Op]) -> Result<Vec<Applied>, sqlx::Error> {
-        let begun = sqlx::query("BEGIN IMMEDIATE").execute(&mut self.connection).await;
-        let result = match begun {
-            Ok(_) => apply(&mut self.connection, group, self.window).await,
-            Err(fault) => Err(fault),
+    /// Writes a group in one transaction. After a failure the state of the connection is not known
+    /// (a full disk may have ended the transaction already), so it is given up.
+    async fn write(&mut self, group: &mut Group) -> Result<Vec<Vec<Accepted>>, sqlx::Error> {
+        let mut connection = match self.connection.take() {
+            Some(connection) => connection,
+            None => self.connect.connect().await?,
         };
-        let result = match result {
-            Ok(applied) => {
-                sqlx::query("COMMIT").execute(&mut self.connection).await.map(|_| applied)
-            }
-            Err(fault) => Err(fault),
-        };
-        if result.is_err() {
-            // SQLite may have rolled back by itself, as it does on a full disk: then this says that
-            // there is no transaction, which is what is wanted.
-            let _ = sqlx::query("ROLLBACK").execute(&mut self.connection).await;
+        let written = transact(&mut connection, group, self.duplicate_window).await;
+        match &written {
+            Ok(_) => self.connection = Some(connection),
+            Err(_) => discard(connection).await,
         }
-        result
+        written
     }
 }
 
-async fn apply(
+async fn transact(
     connection: &mut SqliteConnection,
-    group: &[Op],
-    window: i64,
-) -> Result<Vec<Applied>, sqlx::Error> {
-    let messages: Vec<&NewMessage> = group
-        .iter()
-        .filter_map(|op| match op {
-            Op::Accept { messages, .. } => Some(messages),
-            _ => None,
-        })
-        .flatten()
-        .collect();
-    let mut accepted = accept::accept(connection, &messages, window).await?.into_iter();
-    let mut applied = Vec::with_capacity(group.len());
-    for op in group {
-        applied.push(match op {
-            Op::Accept { messages, .. } => {
-                Applied::Accepted(accepted.by_ref().take(messages.len()).collect())
-            }
-            Op::Lease { ask, .. } => Applied::Leased(steps::lease(connection, ask).await?),
-            Op::Release { lease, .. } => Applied::Stepped(steps::release(connection, lease).await?),
-            Op::Freeze { lease, seq, plan, .. } => {
-                Applied::Frozen(steps::freeze(connection, lease, *seq, plan).await?)
-            }
-            Op::Settle { lease, settlement, .. } => {
-                Applied::Stepped(steps::settle(connection, lease, settlement).await?)
-            }
-            Op::Purge { times, .. } => Applied::Purged(purge::purge(connection, times).await?),
-        });
+    group: &mut Group,
+    duplicate_window: Duration,
+) -> Result<Vec<Vec<Accepted>>, sqlx::Error> {
+    let mut transaction = connection.begin_with("BEGIN IMMEDIATE").await?;
+    for task in &mut group.tasks {
+        task.run(&mut transaction).await?;
     }
-    Ok(applied)
+    let calls: Vec<&[NewMessage]> =
+        group.accepts.iter().map(|order| order.messages.as_slice()).collect();
+    let accepted = accept::accept(&mut transaction, &calls, duplicate_window).await?;
+    transaction.commit().await?;
+    Ok(accepted)
 }
 
-impl Op {
-    fn messages(&self) -> usize {
-        match self {
-            Op::Accept { messages, .. } => messages.len(),
-            _ => 0,
-        }
-    }
-
-    /// Tells what it came to. Whoever asked may have gone away: that is no fault.
-    fn answer(self, applied: Applied) {
-        match (self, applied) {
-            (Op::Accept { reply, .. }, Applied::Accepted(accepted)) => {
-                drop(reply.send(Ok(accepted)))
-            }
-            (Op::Lease { reply, .. }, Applied::Leased(lease)) => drop(reply.send(Ok(lease))),
-            (Op::Release { reply, .. } | Op::Settle { reply, .. }, Applied::Stepped(result)) => {
-                drop(reply.send(result));
-            }
-            (Op::Freeze { reply, .. }, Applied::Frozen(result)) => drop(reply.send(result)),
-            (Op::Purge { reply, .. }, Applied::Purged(rows)) => drop(reply.send(Ok(rows))),
-            // Dropping the reply tells the caller that the store does not work.
-            (op, _) => error!(?op, "an operation got the answer of another"),
-        }
-    }
-
-    fn refuse(self, fault: &sqlx::Error) {
-        let fault = || unavailable(Fault(fault.to_string()));
-        match self {
-            Op::Accept { reply, .. } => drop(reply.send(Err(fault()))),
-            Op::Lease { reply, .. } => drop(reply.send(Err(fault()))),
-            Op::Release { reply, .. } | Op::Settle { reply, .. } => drop(reply.send(Err(fault()))),
-            Op::Freeze { reply, .. } => drop(reply.send(Err(fault()))),
-            Op::Purge { reply, .. } => drop(reply.send(Err(fault()))),
-        }
-    }
+fn unavailable(error: &GroupError) -> QueueError {
+    QueueError::Unavailable(Box::new(Arc::clone(error)))
 }
-
-/// A fault of the database, told to everyone whom it struck.
-#[derive(Debug, thiserror::Error)]
-#[error("{0}")]
-struct Fault(String);

@@ -1,0 +1,214 @@
+//! Rows as every engine reads them, and the records they stand for. Times are Unix milliseconds.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use jiff::{SignedDuration, Timestamp};
+use sqlx::FromRow;
+
+use crate::queue::{
+    Attempt, Class, DeliveryRecord, DeliveryState, Failure, FrozenRequest, Head, Job,
+    MessageRecord, RequestId, RequestRecord, Seq,
+};
+use crate::segment::{LaneKey, MessageType};
+
+use super::Fault;
+
+/// A time as it is stored.
+pub(super) fn to_ms(at: Timestamp) -> i64 {
+    at.as_millisecond()
+}
+
+/// A stored time. One that no calendar has, which nobody stored, counts as the epoch.
+pub(super) fn from_ms(ms: i64) -> Timestamp {
+    Timestamp::from_millisecond(ms).unwrap_or(Timestamp::UNIX_EPOCH)
+}
+
+/// A duration as it is stored.
+pub(super) fn duration_ms(duration: Duration) -> i64 {
+    i64::try_from(duration.as_millis()).unwrap_or(i64::MAX)
+}
+
+/// When an attempt ended.
+pub(super) fn ended_ms(attempt: &Attempt) -> i64 {
+    let took = SignedDuration::try_from(attempt.duration).unwrap_or(SignedDuration::ZERO);
+    to_ms(attempt.started_at.saturating_add(took).unwrap_or(attempt.started_at))
+}
+
+/// Warnings as they are stored.
+pub(super) fn to_json(warnings: &[String]) -> Option<String> {
+    (!warnings.is_empty()).then(|| serde_json::Value::from(warnings).to_string())
+}
+
+#[derive(FromRow)]
+pub(super) struct HeadRow {
+    seq: i64,
+    lane: i64,
+    kind: String,
+    class: i64,
+    next_attempt_at: Option<i64>,
+}
+
+impl HeadRow {
+    pub(super) fn into_record(self) -> Result<Head, Fault> {
+        Ok(Head {
+            seq: Seq(self.seq),
+            lane: LaneKey(self.lane),
+            kind: kind(&self.kind)?,
+            class: Class::from_code(self.class),
+            next_attempt_at: self.next_attempt_at.map(from_ms),
+        })
+    }
+}
+
+#[derive(FromRow)]
+pub(super) struct JobRow {
+    source: String,
+    message_id: String,
+    received_at: i64,
+    payload: Option<Vec<u8>>,
+    is_planned: i64,
+}
+
+impl JobRow {
+    pub(super) fn into_record(self, requests: Vec<RequestRow>) -> Job {
+        Job {
+            source: self.source,
+            message_id: self.message_id,
+            received_at: from_ms(self.received_at),
+            payload: self.payload.map(Bytes::from).unwrap_or_default(),
+            is_planned: self.is_planned != 0,
+            requests: requests.into_iter().map(RequestRow::into_record).collect(),
+        }
+    }
+}
+
+#[derive(FromRow)]
+pub(super) struct RequestRow {
+    id: i64,
+    method: String,
+    path: String,
+    body: Option<Vec<u8>>,
+    idempotency_key: Option<String>,
+    attempts: i64,
+    first_attempt_at: Option<i64>,
+    next_attempt_at: Option<i64>,
+}
+
+impl RequestRow {
+    pub(super) fn into_record(self) -> FrozenRequest {
+        FrozenRequest {
+            id: RequestId(self.id),
+            method: self.method,
+            path: self.path,
+            body: self.body.map(Bytes::from).unwrap_or_default(),
+            idempotency_key: self.idempotency_key,
+            attempts: u32::try_from(self.attempts).unwrap_or(u32::MAX),
+            first_attempt_at: self.first_attempt_at.map(from_ms),
+            next_attempt_at: self.next_attempt_at.map(from_ms),
+        }
+    }
+}
+
+#[derive(FromRow)]
+pub(super) struct MessageRow {
+    pub(super) seq: i64,
+    source: String,
+    destination: String,
+    message_id: String,
+    kind: String,
+    received_at: i64,
+    state: i64,
+    unmatched: Option<String>,
+}
+
+impl MessageRow {
+    pub(super) fn into_record(
+        self,
+        deliveries: Vec<DeliveryRecord>,
+    ) -> Result<MessageRecord, Fault> {
+        Ok(MessageRecord {
+            seq: Seq(self.seq),
+            source: self.source,
+            destination: self.destination,
+            message_id: self.message_id,
+            kind: kind(&self.kind)?,
+            received_at: from_ms(self.received_at),
+            is_done: self.state != 0,
+            unmatched: self.unmatched,
+            deliveries,
+        })
+    }
+}
+
+/// A delivery joined with its request.
+#[derive(FromRow)]
+pub(super) struct DeliveryRow {
+    subscription: String,
+    action: String,
+    state: String,
+    reason: Option<String>,
+    detail: Option<String>,
+    warnings: Option<String>,
+    pub(super) request_id: Option<i64>,
+    method: Option<String>,
+    path: Option<String>,
+    idempotency_key: Option<String>,
+    next_attempt_at: Option<i64>,
+}
+
+impl DeliveryRow {
+    pub(super) fn into_record(self, attempts: Vec<AttemptRow>) -> Result<DeliveryRecord, Fault> {
+        let unreadable = |column| Fault::Unreadable { table: "deliveries", column };
+        let state = DeliveryState::parse(&self.state).ok_or_else(|| unreadable("state"))?;
+        let warnings = match self.warnings {
+            Some(json) => serde_json::from_str(&json).map_err(|_| unreadable("warnings"))?,
+            None => Vec::new(),
+        };
+        let request = self.request_id.map(|id| RequestRecord {
+            id: RequestId(id),
+            method: self.method.unwrap_or_default(),
+            path: self.path.unwrap_or_default(),
+            idempotency_key: self.idempotency_key,
+            next_attempt_at: self.next_attempt_at.map(from_ms),
+            attempts: attempts.into_iter().map(AttemptRow::into_record).collect(),
+        });
+        Ok(DeliveryRecord {
+            subscription: self.subscription,
+            action: self.action,
+            state,
+            failure: self
+                .reason
+                .map(|reason| Failure { reason, detail: self.detail.unwrap_or_default() }),
+            warnings,
+            request,
+        })
+    }
+}
+
+#[derive(FromRow)]
+pub(super) struct AttemptRow {
+    number: i64,
+    started_at: i64,
+    duration_ms: i64,
+    status: Option<i64>,
+    outcome: String,
+    excerpt: String,
+}
+
+impl AttemptRow {
+    fn into_record(self) -> Attempt {
+        Attempt {
+            number: u32::try_from(self.number).unwrap_or(u32::MAX),
+            started_at: from_ms(self.started_at),
+            duration: Duration::from_millis(u64::try_from(self.duration_ms).unwrap_or(0)),
+            status: self.status.and_then(|status| u16::try_from(status).ok()),
+            outcome: self.outcome,
+            excerpt: self.excerpt,
+        }
+    }
+}
+
+fn kind(text: &str) -> Result<MessageType, Fault> {
+    MessageType::parse(text).ok_or(Fault::Unreadable { table: "messages", column: "kind" })
+}

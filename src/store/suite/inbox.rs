@@ -1,0 +1,108 @@
+//! Accepting: what is new, what is a duplicate, in which order it stands.
+
+use super::*;
+use crate::queue::Accepted::{self, Duplicate, New};
+use crate::queue::Depth;
+
+pub(in crate::store) async fn tells_new_from_duplicate(store: &impl Store) {
+    let other_source = NewMessage { source: "app".into(), ..message("a") };
+    // Another id with the same digest is another message.
+    let same_hash = NewMessage { message_hash: MessageHash::of("a"), ..message("b") };
+    let cases: Vec<(Vec<NewMessage>, Vec<Accepted>)> = vec![
+        (vec![], vec![]),
+        (vec![message("a"), message("a"), message("c")], vec![New, Duplicate, New]),
+        (vec![message("c"), message("a")], vec![Duplicate, Duplicate]),
+        (vec![other_source.clone()], vec![New]),
+        (vec![other_source], vec![Duplicate]),
+        (vec![same_hash.clone()], vec![New]),
+        (vec![same_hash], vec![Duplicate]),
+    ];
+    for (n, (messages, expected)) in cases.into_iter().enumerate() {
+        assert_eq!(store.accept(messages).await.unwrap(), expected, "case {n}");
+    }
+    assert_eq!(heads(store).await.len(), 4);
+}
+
+pub(in crate::store) async fn keeps_the_edge_of_the_duplicate_window(store: &impl Store) {
+    let window = i64::try_from(LIMITS.duplicate_window.as_millis()).unwrap();
+    for (ms, expected) in [(window - 1, Duplicate), (window, Duplicate), (window + 1, New)] {
+        let id = format!("edge {ms}");
+        let first = message(&id);
+        let second = NewMessage { received_at: at(ms), ..first.clone() };
+        assert_eq!(store.accept(vec![first]).await.unwrap(), [New]);
+        assert_eq!(store.accept(vec![second]).await.unwrap(), [expected], "{ms} ms later");
+    }
+    // The window counts from the latest that was kept, not from the first.
+    let third =
+        NewMessage { received_at: at(2 * window + 1), ..message(&format!("edge {}", window + 1)) };
+    assert_eq!(store.accept(vec![third]).await.unwrap(), [Duplicate]);
+    // Within one call, a message that stands earlier is enough.
+    let far = NewMessage { received_at: at(10 * window), ..message("far") };
+    assert_eq!(store.accept(vec![message("far"), far]).await.unwrap(), [New, Duplicate]);
+}
+
+pub(in crate::store) async fn accepts_a_large_batch_in_order(store: &impl Store) {
+    // Not a multiple of any chunk, with a duplicate now and then.
+    let ids: Vec<String> = (0..333).map(|n| format!("m{}", n - n % 7 / 6)).collect();
+    let batch: Vec<NewMessage> = ids
+        .iter()
+        .enumerate()
+        .map(|(n, id)| NewMessage { lane: LaneKey(n as i64), ..message(id) })
+        .collect();
+    let answers = store.accept(batch).await.unwrap();
+    let expected: Vec<i64> = (0..333).filter(|n| n % 7 != 6).map(i64::from).collect();
+    assert_eq!(answers.iter().filter(|answer| **answer == New).count(), expected.len());
+    let found = heads(store).await;
+    assert_eq!(found.iter().map(|head| head.lane.0).collect::<Vec<_>>(), expected);
+    assert!(found.is_sorted_by(|a, b| a.seq < b.seq));
+}
+
+pub(in crate::store) async fn reads_pending_in_pages_by_destination(store: &impl Store) {
+    let bulk = NewMessage {
+        class: crate::queue::Class::Bulk,
+        kind: MessageType::Identify,
+        lane: LaneKey(-5),
+        ..message("b")
+    };
+    let elsewhere = NewMessage { destination: "other".into(), ..message("x") };
+    store.accept(vec![message("a"), elsewhere, bulk.clone(), message("c")]).await.unwrap();
+
+    let all = heads(store).await;
+    assert_eq!(all.len(), 3);
+    let second = all[1];
+    assert_eq!(
+        (second.kind, second.class, second.lane, second.next_attempt_at),
+        (bulk.kind, bulk.class, bulk.lane, None)
+    );
+    assert_eq!(store.pending(DESTINATION, Seq(0), 2).await.unwrap(), all[..2]);
+    assert_eq!(store.pending(DESTINATION, all[0].seq, 2).await.unwrap(), all[1..]);
+    assert_eq!(store.pending(DESTINATION, all[2].seq, 2).await.unwrap(), []);
+    assert_eq!(store.pending("other", Seq(0), 9).await.unwrap().len(), 1);
+    assert_eq!(store.pending("nowhere", Seq(0), 9).await.unwrap(), []);
+}
+
+pub(in crate::store) async fn tells_the_depth(store: &impl Store) {
+    assert_eq!(store.depth(DESTINATION).await.unwrap(), Depth::default());
+    let first = put(store, NewMessage { received_at: at(3), ..message("a") }).await;
+    put(store, NewMessage { received_at: at(4), ..message("b") }).await;
+    put(store, NewMessage { destination: "other".into(), ..message("c") }).await;
+    let depth = |messages, ms| Depth { messages, oldest_received_at: Some(at(ms)) };
+    assert_eq!(store.depth(DESTINATION).await.unwrap(), depth(2, 3));
+    let lease = lease(store).await;
+    store.freeze(&lease, first, plan(vec![])).await.unwrap();
+    assert_eq!(store.depth(DESTINATION).await.unwrap(), depth(1, 4));
+}
+
+pub(in crate::store) async fn hints_at_arrivals(store: &impl Store) {
+    let mut arrivals = store.arrivals();
+    arrivals.mark_unchanged();
+    store.accept(vec![message("a")]).await.unwrap();
+    assert!(arrivals.has_changed().unwrap());
+    arrivals.mark_unchanged();
+    store.accept(vec![message("a")]).await.unwrap();
+    assert!(!arrivals.has_changed().unwrap(), "a duplicate is no arrival");
+}
+
+pub(in crate::store) async fn is_ready(store: &impl Store) {
+    store.ready().await.unwrap();
+}

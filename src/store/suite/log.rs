@@ -1,0 +1,155 @@
+//! Looking up what became of a message, and forgetting it in time.
+
+use super::*;
+
+pub(in crate::store) async fn shows_everything_about_a_message(store: &impl Store) {
+    assert!(store.by_message_id(MessageHash::of("a"), "a").await.unwrap().is_empty());
+    let lease = lease(store).await;
+    let seq = put(store, NewMessage { kind: MessageType::Identify, ..message("a") }).await;
+    let frozen =
+        store.freeze(&lease, seq, plan(vec![delivery("one", Ok(request(1)))])).await.unwrap();
+    let unanswered = Attempt { status: None, excerpt: "timed out".into(), ..attempt(1, "retry") };
+    let retry = Consequence::Retry(at(500));
+    store
+        .settle(
+            &lease,
+            Settlement { request: frozen[0].id, attempt: unanswered.clone(), consequence: retry },
+        )
+        .await
+        .unwrap();
+
+    let shown = record(store, "a").await;
+    assert_eq!((shown.seq, shown.kind, shown.received_at), (seq, MessageType::Identify, at(0)));
+    assert_eq!((shown.source.as_str(), shown.destination.as_str()), ("web", DESTINATION));
+    assert_eq!((shown.message_id.as_str(), shown.is_done, shown.unmatched), ("a", false, None));
+    assert_eq!(shown.deliveries[0].action, "sendEvent");
+    let sent = shown.deliveries[0].request.clone().unwrap();
+    assert_eq!((sent.id, sent.next_attempt_at), (frozen[0].id, Some(at(500))));
+    assert_eq!((sent.method.as_str(), sent.path.as_str()), ("POST", "/events/send"));
+    assert_eq!(sent.idempotency_key, request(1).idempotency_key);
+    assert_eq!(sent.attempts, std::slice::from_ref(&unanswered));
+
+    store.settle(&lease, settlement(&frozen[0], 2, Consequence::Delivered)).await.unwrap();
+    let sent = record(store, "a").await.deliveries.remove(0).request.unwrap();
+    assert_eq!(sent.next_attempt_at, None);
+    assert_eq!(sent.attempts, [unanswered, attempt(2, "delivered")]);
+}
+
+pub(in crate::store) async fn finds_one_id_of_several_sources(store: &impl Store) {
+    let from = |source: &str| NewMessage { source: source.into(), ..message("a") };
+    let impostor = NewMessage { message_hash: MessageHash::of("a"), ..message("b") };
+    store.accept(vec![from("web"), from("app"), impostor]).await.unwrap();
+    let found = store.by_message_id(MessageHash::of("a"), "a").await.unwrap();
+    assert_eq!(found.iter().map(|m| m.source.as_str()).collect::<Vec<_>>(), ["app", "web"]);
+}
+
+pub(in crate::store) async fn finds_a_person_in_pages(store: &impl Store) {
+    let of = |id: &str, person: &str| NewMessage { person: PersonHash::of(person), ..message(id) };
+    store.accept(vec![of("a", "u1"), of("b", "u2"), of("c", "u1"), of("d", "u1")]).await.unwrap();
+    let person = PersonHash::of("u1");
+    let ids =
+        |found: &[MessageRecord]| found.iter().map(|m| m.message_id.clone()).collect::<Vec<_>>();
+    let first = store.by_person(person, None, 2).await.unwrap();
+    assert_eq!(ids(&first), ["d", "c"]);
+    let second = store.by_person(person, Some(first[1].seq), 2).await.unwrap();
+    assert_eq!(ids(&second), ["a"]);
+    assert!(store.by_person(person, Some(second[0].seq), 2).await.unwrap().is_empty());
+    assert!(store.by_person(PersonHash::of("u3"), None, 2).await.unwrap().is_empty());
+}
+
+pub(in crate::store) async fn purges_in_time(store: &impl Store) {
+    let lease = lease(store).await;
+    // Ended at 15 ms: an attempt starts at 10 and takes 5.
+    for (id, consequence) in
+        [("good", Consequence::Delivered), ("bad", Consequence::Failed(failure()))]
+    {
+        let seq = put(store, message(id)).await;
+        let frozen =
+            store.freeze(&lease, seq, plan(vec![delivery("one", Ok(request(1)))])).await.unwrap();
+        store.settle(&lease, settlement(&frozen[0], 1, consequence)).await.unwrap();
+    }
+    let pending = put(store, message("pending")).await;
+    let waiting = put(store, message("waiting")).await;
+    store.freeze(&lease, waiting, plan(vec![delivery("one", Ok(request(1)))])).await.unwrap();
+
+    let after = |kept: Duration| 15 + i64::try_from(kept.as_millis()).unwrap();
+    let edges = [
+        (after(LIMITS.delivered_retention), "contents"),
+        (after(LIMITS.failed_retention), "contents of the failed"),
+        (after(LIMITS.records_retention), "records"),
+    ];
+    for (ms, what) in edges {
+        assert_eq!(store.purge(at(ms - 1)).await.unwrap(), 0, "before: {what}");
+        assert_eq!(is_kept(store).await, [true, true], "before: {what}");
+        assert!(store.purge(at(ms)).await.unwrap() > 0, "{what}");
+        assert_eq!(store.purge(at(ms)).await.unwrap(), 0, "after: {what}");
+        let left = shown(store).await;
+        let expected = match what {
+            "contents" => vec!["", "{}", "`userId` is missing"],
+            "contents of the failed" => vec!["", "", ""],
+            _ => vec![],
+        };
+        assert_eq!(left, expected, "after: {what}");
+    }
+    assert_eq!(is_kept(store).await, [false, false]);
+    // What is pending is never purged.
+    assert_eq!(store.purge(Timestamp::MAX).await.unwrap(), 0);
+    assert_eq!(store.open(pending).await.unwrap().unwrap().payload, message("pending").payload);
+    assert_eq!(store.open(waiting).await.unwrap().unwrap().requests[0].body, request(1).body);
+    // A number is never given twice.
+    store.freeze(&lease, waiting, plan(vec![])).await.unwrap();
+    assert!(put(store, message("next")).await > waiting);
+}
+
+pub(in crate::store) async fn keeps_a_record_from_when_it_ended(store: &impl Store) {
+    let lease = lease(store).await;
+    let seq = put(store, message("late")).await;
+    // It was tried for longer than records are kept: its failure must be seen all the same.
+    let now = at(0) + LIMITS.records_retention * 2;
+    let failed = NewPlan { now, ..plan(vec![delivery("one", Err(failure()))]) };
+    store.freeze(&lease, seq, failed).await.unwrap();
+    assert_eq!(store.purge(now).await.unwrap(), 0);
+    assert!(record(store, "late").await.is_done);
+}
+
+/// Whether there is still a record of the good one and of the bad one.
+async fn is_kept(store: &impl Store) -> [bool; 2] {
+    let mut kept = [false; 2];
+    for (kept, id) in kept.iter_mut().zip(["good", "bad"]) {
+        *kept = !store.by_message_id(MessageHash::of(id), id).await.unwrap().is_empty();
+    }
+    kept
+}
+
+/// What the log still shows of the contents: the excerpts of both, and why the bad one failed.
+async fn shown(store: &impl Store) -> Vec<String> {
+    let mut shown = Vec::new();
+    for id in ["good", "bad"] {
+        for message in store.by_message_id(MessageHash::of(id), id).await.unwrap() {
+            for delivery in message.deliveries {
+                let attempts = delivery.request.map(|request| request.attempts).unwrap_or_default();
+                shown.extend(attempts.into_iter().map(|attempt| attempt.excerpt));
+                shown.extend(delivery.failure.map(|failure| failure.detail));
+            }
+        }
+    }
+    shown
+}
+
+pub(in crate::store) async fn purges_a_bounded_number_at_once(store: &impl Store) {
+    let lease = lease(store).await;
+    let batch: Vec<NewMessage> = (0..450).map(|n| message(&format!("m{n}"))).collect();
+    store.accept(batch).await.unwrap();
+    for head in heads(store).await {
+        store.freeze(&lease, head.seq, plan(vec![])).await.unwrap();
+    }
+    let mut calls = Vec::new();
+    loop {
+        match store.purge(at(100) + LIMITS.delivered_retention).await.unwrap() {
+            0 => break,
+            rows => calls.push(rows),
+        }
+    }
+    assert_eq!(calls.iter().sum::<u64>(), 450);
+    assert!(calls.len() > 1, "all at once");
+}

@@ -1,0 +1,67 @@
+//! Two processes on the same data.
+
+use super::*;
+use crate::queue::{Accepted, QueueError};
+
+pub(in crate::store) async fn two_share_one_order_and_one_memory(a: &impl Store, b: &impl Store) {
+    for n in 0..20 {
+        let (first, second) = if n % 2 == 0 {
+            (message("even"), message("odd"))
+        } else {
+            (message("odd"), message("even"))
+        };
+        let id = |message: NewMessage| {
+            let id = format!("{} {n}", message.message_id);
+            NewMessage {
+                message_hash: MessageHash::of(&id),
+                message_id: id,
+                lane: LaneKey(n),
+                ..message
+            }
+        };
+        let (first, second) = (id(first), id(second));
+        let both = tokio::join!(a.accept(vec![first.clone()]), b.accept(vec![second.clone()]));
+        assert_eq!((both.0.unwrap(), both.1.unwrap()), (vec![Accepted::New], vec![Accepted::New]));
+        assert_eq!(b.accept(vec![first]).await.unwrap(), [Accepted::Duplicate]);
+        assert_eq!(a.accept(vec![second]).await.unwrap(), [Accepted::Duplicate]);
+    }
+    let found = heads(a).await;
+    assert_eq!(found, heads(b).await);
+    assert_eq!(found.len(), 40);
+    assert!(found.is_sorted_by(|a, b| a.seq < b.seq && a.lane.0 <= b.lane.0));
+}
+
+pub(in crate::store) async fn one_message_sent_to_two_is_kept_once(a: &impl Store, b: &impl Store) {
+    for n in 0..20 {
+        let same = message(&format!("m{n}"));
+        let (one, two) = tokio::join!(a.accept(vec![same.clone()]), b.accept(vec![same]));
+        let mut answers = [one.unwrap(), two.unwrap()].concat();
+        answers.sort_by_key(|answer| *answer == Accepted::Duplicate);
+        assert_eq!(answers, [Accepted::New, Accepted::Duplicate]);
+    }
+    assert_eq!(heads(a).await.len(), 20);
+}
+
+pub(in crate::store) async fn a_lease_passes_from_one_to_the_other(a: &impl Store, b: &impl Store) {
+    let seq = put(a, message("a")).await;
+    let first = a.lease(ask("a", at(0))).await.unwrap().unwrap();
+    assert_eq!(b.lease(ask("b", at(99))).await.unwrap(), None);
+    let frozen = a.freeze(&first, seq, plan(vec![delivery("one", Ok(request(1)))])).await.unwrap();
+
+    let second = b.lease(ask("b", at(100))).await.unwrap().unwrap();
+    assert!(second.token > first.token);
+    let delivered = settlement(&frozen[0], 1, Consequence::Delivered);
+    assert!(matches!(a.settle(&first, delivered.clone()).await, Err(QueueError::Fenced)));
+    // The other goes on with what was frozen, to the byte.
+    assert_eq!(b.open(seq).await.unwrap().unwrap().requests, frozen);
+    b.settle(&second, delivered).await.unwrap();
+    assert!(a.open(seq).await.unwrap().is_none());
+
+    b.release(&second).await.unwrap();
+    assert!(a.lease(ask("a", at(101))).await.unwrap().is_some());
+}
+
+pub(in crate::store) async fn only_one_of_two_gets_a_free_lease(a: &impl Store, b: &impl Store) {
+    let (one, two) = tokio::join!(a.lease(ask("a", at(0))), b.lease(ask("b", at(0))));
+    assert_eq!([one.unwrap(), two.unwrap()].iter().flatten().count(), 1);
+}

@@ -1,0 +1,250 @@
+//! The delivery engine's side: lease, open, freeze, settle; every change of state, every fence.
+
+use super::*;
+use crate::queue::{DeliveryState, QueueError, RequestId};
+
+fn assert_fenced<T: std::fmt::Debug>(answer: Result<T, QueueError>, what: &str) {
+    assert!(matches!(answer, Err(QueueError::Fenced)), "{what}: {answer:?}");
+}
+
+/// A message with one request.
+async fn planned(store: &impl Store, lease: &Lease, id: &str) -> (Seq, FrozenRequest) {
+    let seq = put(store, message(id)).await;
+    let mut requests =
+        store.freeze(lease, seq, plan(vec![delivery("one", Ok(request(1)))])).await.unwrap();
+    assert_eq!(requests.len(), 1);
+    (seq, requests.remove(0))
+}
+
+pub(in crate::store) async fn leases_to_one_holder_at_a_time(store: &impl Store) {
+    // Each lasts 100 ms: who asks when, and the token of the answer.
+    let cases = [
+        ("a", 0, Some(1), "first"),
+        ("b", 50, None, "held by another"),
+        ("a", 50, Some(1), "renewed: runs to 150"),
+        ("b", 149, None, "not run out yet"),
+        ("b", 150, Some(2), "run out"),
+        ("a", 200, None, "changed hands"),
+        ("b", 250, Some(3), "its own, run out"),
+        ("b", 260, Some(3), "renewed"),
+    ];
+    for (holder, ms, token, why) in cases {
+        let lease = store.lease(ask(holder, at(ms))).await.unwrap();
+        assert_eq!(lease.as_ref().map(|lease| lease.token), token, "{why}");
+        if let Some(lease) = lease {
+            assert_eq!((lease.holder.as_str(), lease.destination.as_str()), (holder, DESTINATION));
+        }
+    }
+    let other = LeaseRequest { destination: "other".into(), ..ask("a", at(260)) };
+    assert_eq!(store.lease(other).await.unwrap().map(|lease| lease.token), Some(1));
+}
+
+pub(in crate::store) async fn releases_a_lease_once(store: &impl Store) {
+    let first = lease(store).await;
+    store.release(&first).await.unwrap();
+    assert_fenced(store.release(&first).await, "released before");
+    let seq = put(store, message("a")).await;
+    assert_fenced(store.freeze(&first, seq, plan(vec![])).await, "released before");
+    let second = store.lease(ask("b", at(1))).await.unwrap().unwrap();
+    assert!(second.token > first.token);
+    assert_fenced(store.release(&first).await, "another holds it");
+    assert!(store.lease(ask("a", at(2))).await.unwrap().is_none(), "the other still holds it");
+}
+
+pub(in crate::store) async fn opens_what_is_pending(store: &impl Store) {
+    assert!(store.open(Seq(1)).await.unwrap().is_none());
+    let new = message("a");
+    let seq = put(store, new.clone()).await;
+    let job = store.open(seq).await.unwrap().unwrap();
+    assert_eq!((job.source, job.message_id), (new.source, new.message_id));
+    assert_eq!((job.received_at, job.payload), (new.received_at, new.payload));
+    assert!(!job.is_planned && job.requests.is_empty());
+}
+
+pub(in crate::store) async fn freezes_requests_in_order(store: &impl Store) {
+    let lease = lease(store).await;
+    let seq = put(store, message("a")).await;
+    let deliveries = vec![
+        delivery("first", Ok(request(0))),
+        delivery("second", Err(failure())),
+        NewDelivery {
+            warnings: vec!["left out".into(), "\"x\"".into()],
+            ..delivery("third", Ok(request(3)))
+        },
+    ];
+    let frozen = store.freeze(&lease, seq, plan(deliveries)).await.unwrap();
+    let written = |n: usize, from: NewRequest| {
+        let found = &frozen[n];
+        assert_eq!((&found.method, &found.path), (&from.method, &from.path));
+        assert_eq!((&found.body, &found.idempotency_key), (&from.body, &from.idempotency_key));
+        assert_eq!(
+            (found.attempts, found.first_attempt_at, found.next_attempt_at),
+            (0, None, None)
+        );
+    };
+    assert_eq!(frozen.len(), 2);
+    written(0, request(0));
+    written(1, request(3));
+
+    let job = store.open(seq).await.unwrap().unwrap();
+    assert!(job.is_planned);
+    assert_eq!(job.requests, frozen);
+    let record = record(store, "a").await;
+    let shown: Vec<_> = record
+        .deliveries
+        .iter()
+        .map(|d| (d.subscription.as_str(), d.state, d.failure.clone()))
+        .collect();
+    let expected = [
+        ("first", DeliveryState::Pending, None),
+        ("second", DeliveryState::Failed, Some(failure())),
+        ("third", DeliveryState::Pending, None),
+    ];
+    assert_eq!(shown, expected);
+    assert_eq!(record.deliveries[2].warnings, ["left out", "\"x\""]);
+
+    // Planned once: another plan changes nothing and shows what there is.
+    let again = store.freeze(&lease, seq, plan(vec![])).await.unwrap();
+    assert_eq!(again, frozen);
+    assert_eq!(super::record(store, "a").await.deliveries.len(), 3);
+}
+
+pub(in crate::store) async fn ends_a_message_that_needs_no_request(store: &impl Store) {
+    let lease = lease(store).await;
+    for (id, deliveries, unmatched) in [
+        ("unmatched", vec![], Some("no trigger matched")),
+        ("failed", vec![delivery("one", Err(failure()))], None),
+    ] {
+        let seq = put(store, message(id)).await;
+        assert_eq!(store.freeze(&lease, seq, plan(deliveries)).await.unwrap(), []);
+        assert!(store.open(seq).await.unwrap().is_none(), "{id}");
+        let record = record(store, id).await;
+        assert!(record.is_done, "{id}");
+        assert_eq!(record.unmatched.as_deref(), unmatched, "{id}");
+        // Ended: freezing it again shows nothing to do.
+        assert_eq!(store.freeze(&lease, seq, plan(vec![])).await.unwrap(), []);
+    }
+    assert_eq!(heads(store).await, []);
+}
+
+pub(in crate::store) async fn keeps_a_retry_for_later(store: &impl Store) {
+    let lease = lease(store).await;
+    let (seq, frozen) = planned(store, &lease, "a").await;
+    for number in [1, 2] {
+        let due = at(1_000 * i64::from(number));
+        let settlement = settlement(&frozen, number, Consequence::Retry(due));
+        // Said twice, it counts once.
+        store.settle(&lease, settlement.clone()).await.unwrap();
+        store.settle(&lease, settlement).await.unwrap();
+        assert_eq!(heads(store).await[0].next_attempt_at, Some(due));
+        let expected = FrozenRequest {
+            attempts: number,
+            first_attempt_at: Some(at(10)),
+            next_attempt_at: Some(due),
+            ..frozen.clone()
+        };
+        assert_eq!(store.open(seq).await.unwrap().unwrap().requests, [expected]);
+    }
+}
+
+pub(in crate::store) async fn does_not_start_the_window_of_what_it_holds(store: &impl Store) {
+    let lease = lease(store).await;
+    let (seq, frozen) = planned(store, &lease, "a").await;
+    store.settle(&lease, settlement(&frozen, 1, Consequence::Hold)).await.unwrap();
+    let held = FrozenRequest { attempts: 1, ..frozen.clone() };
+    assert_eq!(held.first_attempt_at, None);
+    assert_eq!(store.open(seq).await.unwrap().unwrap().requests, [held]);
+    store.settle(&lease, settlement(&frozen, 2, Consequence::Retry(at(900)))).await.unwrap();
+    let retried = store.open(seq).await.unwrap().unwrap().requests.remove(0);
+    assert_eq!((retried.attempts, retried.first_attempt_at), (2, Some(at(20))));
+}
+
+pub(in crate::store) async fn shows_the_earliest_next_attempt(store: &impl Store) {
+    let lease = lease(store).await;
+    let seq = put(store, message("a")).await;
+    let deliveries = (1..=3).map(|n| delivery(&n.to_string(), Ok(request(n)))).collect();
+    let frozen = store.freeze(&lease, seq, plan(deliveries)).await.unwrap();
+    assert_eq!(heads(store).await[0].next_attempt_at, None, "none was tried");
+    store.settle(&lease, settlement(&frozen[0], 1, Consequence::Retry(at(900)))).await.unwrap();
+    assert_eq!(heads(store).await[0].next_attempt_at, Some(at(900)), "the others wait behind it");
+    store.settle(&lease, settlement(&frozen[1], 1, Consequence::Retry(at(800)))).await.unwrap();
+    assert_eq!(heads(store).await[0].next_attempt_at, Some(at(800)));
+    for request in &frozen[..2] {
+        store.settle(&lease, settlement(request, 2, Consequence::Delivered)).await.unwrap();
+    }
+    assert_eq!(heads(store).await[0].next_attempt_at, None, "the last one may go at once");
+    assert_eq!(store.open(seq).await.unwrap().unwrap().requests, frozen[2..]);
+}
+
+pub(in crate::store) async fn ends_a_message_with_its_last_delivery(store: &impl Store) {
+    let lease = lease(store).await;
+    let refused = Failure { reason: "refused".into(), detail: "no such event".into() };
+    let seq = put(store, message("a")).await;
+    let deliveries = vec![delivery("one", Ok(request(1))), delivery("two", Ok(request(2)))];
+    let frozen = store.freeze(&lease, seq, plan(deliveries)).await.unwrap();
+
+    let delivered = settlement(&frozen[0], 1, Consequence::Delivered);
+    store.settle(&lease, delivered.clone()).await.unwrap();
+    assert!(!record(store, "a").await.is_done);
+    assert_eq!(store.open(seq).await.unwrap().unwrap().requests, frozen[1..]);
+
+    store
+        .settle(&lease, settlement(&frozen[1], 1, Consequence::Failed(refused.clone())))
+        .await
+        .unwrap();
+    assert!(store.open(seq).await.unwrap().is_none());
+    let ended = record(store, "a").await;
+    assert!(ended.is_done);
+    assert_eq!(heads(store).await, []);
+    let [one, two] = ended.deliveries.as_slice() else { panic!("{ended:?}") };
+    assert_eq!((one.state, &one.failure), (DeliveryState::Delivered, &None));
+    assert_eq!((two.state, &two.failure), (DeliveryState::Failed, &Some(refused)));
+
+    // The same said again is known; another attempt at what has ended is not.
+    store.settle(&lease, delivered).await.unwrap();
+    let late = settlement(&frozen[0], 2, Consequence::Retry(at(9)));
+    assert_fenced(store.settle(&lease, late).await, "ended");
+    assert_eq!(record(store, "a").await.deliveries[0].request.as_ref().unwrap().attempts.len(), 1);
+}
+
+pub(in crate::store) async fn fences_whoever_lost_the_lease(store: &impl Store) {
+    let old = lease(store).await;
+    let (_, frozen) = planned(store, &old, "a").await;
+    let fresh = put(store, message("b")).await;
+    let new = store.lease(ask("b", at(100))).await.unwrap().unwrap();
+    let other = store
+        .lease(LeaseRequest { destination: "other".into(), ..ask("b", at(0)) })
+        .await
+        .unwrap()
+        .unwrap();
+    let wrong = [
+        ("lost", old.clone()),
+        ("old token", Lease { token: new.token - 1, ..new.clone() }),
+        ("token to come", Lease { token: new.token + 1, ..new.clone() }),
+        ("other holder", Lease { holder: "a".into(), ..new.clone() }),
+        ("other destination", other),
+        ("never leased", Lease { destination: "nowhere".into(), ..new.clone() }),
+    ];
+    for (what, lease) in &wrong {
+        let deliveries = plan(vec![delivery("one", Ok(request(9)))]);
+        assert_fenced(store.freeze(lease, fresh, deliveries).await, what);
+        assert_fenced(
+            store.settle(lease, settlement(&frozen, 1, Consequence::Delivered)).await,
+            what,
+        );
+    }
+    assert!(!store.open(fresh).await.unwrap().unwrap().is_planned);
+    let untouched = record(store, "a").await;
+    assert!(
+        !untouched.is_done && untouched.deliveries[0].request.as_ref().unwrap().attempts.is_empty()
+    );
+
+    let unknown = FrozenRequest { id: RequestId(999), ..frozen.clone() };
+    assert_fenced(
+        store.settle(&new, settlement(&unknown, 1, Consequence::Delivered)).await,
+        "no such request",
+    );
+    assert_fenced(store.freeze(&new, Seq(999), plan(vec![])).await, "no such message");
+    store.settle(&new, settlement(&frozen, 1, Consequence::Delivered)).await.unwrap();
+    assert!(record(store, "a").await.is_done);
+}

@@ -183,8 +183,8 @@ impl<'a> Tenure<'a> {
         let mut renewal = ticks(self.engine.options.lease_ttl / 3);
         let mut look = ticks(LOOK_EVERY);
         let mut measure = ticks(MEASURE_EVERY);
-        let first_slot = self.engine.stepper.client.pacer().slot().await;
-        self.probe(first_slot);
+        self.engine.stepper.client.pacer().begin_after_another();
+        self.probe_in_turn();
         loop {
             self.read().await;
             let wake_at = self.hand_out();
@@ -293,6 +293,16 @@ impl<'a> Tenure<'a> {
         let task = async move { Done::Step(lane, stepper.step(&lease, head, slot).await) };
         let handle = self.tasks.spawn(task);
         self.busy.insert(handle.id(), lane);
+    }
+
+    /// Checks the key as soon as the rate allows; nothing is handed out before.
+    fn probe_in_turn(&mut self) {
+        self.is_probing = true;
+        let stepper = Arc::clone(&self.engine.stepper);
+        self.tasks.spawn(async move {
+            let slot = stepper.client.pacer().slot().await;
+            Done::Probe(stepper.client.probe(&slot).await)
+        });
     }
 
     fn probe(&mut self, slot: Slot) {

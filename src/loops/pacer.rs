@@ -108,6 +108,12 @@ impl Pacer {
         }
     }
 
+    /// Takes the second that has just passed for used up: by another process, or by this one's
+    /// predecessor before it crashed.
+    pub fn begin_after_another(&self) {
+        self.lock().blocked_until = Some(Instant::now() + TRANSIT_MAX + WINDOW);
+    }
+
     /// Requests a second in force.
     pub fn rate(&self) -> u32 {
         self.lock().rate()
@@ -255,6 +261,15 @@ mod tests {
         let arrivals = drain(&pacer, 100, Duration::from_millis(3)).await;
         assert_eq!(most_in_a_second(&arrivals), 10);
         assert!(began.elapsed() < Duration::from_millis(9_500), "{:?}", began.elapsed());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_second_is_left_to_what_another_process_sent() {
+        let pacer = Pacer::new(Some(10));
+        let began = Instant::now();
+        pacer.begin_after_another();
+        drop(pacer.slot().await);
+        assert!(began.elapsed() >= WINDOW, "{:?}", began.elapsed());
     }
 
     #[tokio::test(start_paused = true)]

@@ -16,7 +16,7 @@ use crate::clock::SharedClock;
 use crate::config::{Config, DestinationConfig, ServerConfig};
 use crate::console::api::{self, AdminState};
 use crate::delivery::{Engine, EngineOptions, RetryOptions};
-use crate::destination::{Destination, SubscriptionError};
+use crate::destination::{Destination, SubscriptionMistake, Unsupported};
 use crate::http::server::{self, ServerLimits};
 use crate::http::{self, HttpLimits, HttpState, Source, Sources};
 use crate::loops::{Client, ClientError, ClientOptions};
@@ -55,8 +55,8 @@ pub enum AppError {
     #[error("the database cannot be opened")]
     Store(#[source] StoreError),
     /// Subscriptions have mistakes.
-    #[error("{}", .0.iter().map(subscription_line).collect::<Vec<_>>().join("\n"))]
-    Subscriptions(Vec<SubscriptionError>),
+    #[error("{}", .0.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n"))]
+    Subscriptions(Vec<SubscriptionMistake>),
     /// A destination cannot be used.
     #[error("destination `{name}` cannot be used")]
     Destination {
@@ -102,7 +102,10 @@ impl App {
         let queue = Arc::new(store.clone());
         let holder = uuid::Uuid::now_v7().to_string();
         let mut engines = Vec::new();
-        let planner = Arc::new(Destination::segment_defaults().map_err(AppError::Subscriptions)?);
+        let planner = Arc::new(
+            Destination::compile(&Destination::default_subscriptions(), Unsupported::default())
+                .map_err(AppError::Subscriptions)?,
+        );
         for (name, destination) in &config.destinations {
             let client = client(name, destination, &config, &clock)?;
             let options = engine_options(&config, &holder, grace);
@@ -156,17 +159,6 @@ impl App {
         info!(pending, "stopped");
         Ok(pending)
     }
-}
-
-/// A mistake with its cause, in a line.
-fn subscription_line(error: &SubscriptionError) -> String {
-    let mut line = error.to_string();
-    let mut cause = std::error::Error::source(error);
-    while let Some(source) = cause {
-        line = format!("{line}: {source}");
-        cause = source.source();
-    }
-    line
 }
 
 async fn open_store(config: &Config) -> Result<SqliteStore, AppError> {

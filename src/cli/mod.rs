@@ -1,6 +1,7 @@
 //! The command line: one file for each command. Parses, calls [`crate::app`], prints for people.
 
 mod dev;
+mod eval;
 mod healthcheck;
 mod sandbox;
 mod serve;
@@ -25,6 +26,8 @@ enum Command {
     Dev(dev::DevArgs),
     /// Simulate the Loops API, with faults on request.
     Sandbox(sandbox::SandboxArgs),
+    /// Evaluate triggers, mappings and subscriptions in bulk: JSON Lines in, JSON Lines out.
+    Eval(eval::EvalArgs),
     /// Ask a running service whether it is alive; exit code 0 if so.
     Healthcheck(healthcheck::HealthcheckArgs),
 }
@@ -62,6 +65,7 @@ pub fn run() -> ExitCode {
         Command::Serve(args) => serve::run(args),
         Command::Dev(args) => dev::run(args),
         Command::Sandbox(args) => sandbox::run(args),
+        Command::Eval(args) => eval::run(args),
         Command::Healthcheck(args) => healthcheck::run(&args),
     };
     match result {

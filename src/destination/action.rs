@@ -55,6 +55,11 @@ impl ActionKind {
         }
     }
 
+    /// Reads its name.
+    pub fn parse(text: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|action| action.as_str() == text)
+    }
+
     /// The action whose requests go there.
     pub fn at(endpoint: Endpoint) -> Self {
         match endpoint {

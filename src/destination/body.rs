@@ -1,12 +1,18 @@
 //! The bodies of the requests, as Segment's Loops destination makes them.
 
+use std::borrow::Cow;
+
 use bytes::Bytes;
+use indexmap::IndexMap;
 
 use super::action::ActionKind;
 use super::unsupported::Unsupported;
 use crate::loops::{Endpoint, Request};
 use crate::segment::Value;
-use crate::segment::value::Object;
+use crate::segment::value::{Object, object_json};
+
+/// The entries of an object; values that the message has are borrowed.
+pub(super) type Entries<'a> = IndexMap<Cow<'a, str>, Cow<'a, Value>>;
 
 /// The fields of an event's body that are not properties of the contact.
 const EVENT_OWN: [&str; 5] = ["email", "eventName", "userId", "eventProperties", "mailingLists"];
@@ -14,7 +20,7 @@ const EVENT_OWN: [&str; 5] = ["email", "eventName", "userId", "eventProperties",
 /// Makes the request of an action's validated fields.
 pub(super) fn request(
     action: ActionKind,
-    fields: Object,
+    fields: Entries<'_>,
     unsupported: Unsupported,
     warnings: &mut Vec<String>,
 ) -> Request {
@@ -26,73 +32,87 @@ pub(super) fn request(
         // Segment sends the id in a list, which Loops' contract refuses.
         ActionKind::DeleteContact => (Endpoint::DeleteContact, fields),
     };
-    Request { endpoint, body: Bytes::from(Value::Object(body).to_json()) }
+    let body = object_json(body.iter().map(|(key, value)| (key.as_ref(), value.as_ref())));
+    Request { endpoint, body: Bytes::from(body) }
 }
 
 /// The custom attributes, under the fields that are there, then the mailing lists, always.
-fn contact(mut fields: Object, unsupported: Unsupported, warnings: &mut Vec<String>) -> Object {
-    let mut body = take_object(&mut fields, "customAttributes");
-    let in_attributes = body.remove("mailingLists");
-    let lists = match fields.remove("mailingLists") {
-        Some(Value::Object(lists)) if !lists.is_empty() => Some(Value::Object(lists)),
-        _ => in_attributes,
-    };
-    for (key, value) in fields.into_entries() {
-        body.insert(key, value);
-    }
+fn contact<'a>(
+    mut fields: Entries<'a>,
+    unsupported: Unsupported,
+    warnings: &mut Vec<String>,
+) -> Entries<'a> {
+    let mut body = entries(fields.shift_remove("customAttributes"));
+    let in_attributes = body.shift_remove("mailingLists");
+    let in_field = fields.shift_remove("mailingLists");
+    let has_keys =
+        in_field.as_deref().and_then(Value::as_object).is_some_and(|lists| !lists.is_empty());
+    let lists = if has_keys { in_field } else { in_attributes };
+    body.extend(fields);
     let mut body = unsupported.fit(body, "contact properties", warnings);
-    body.insert("mailingLists", Value::Object(mailing_lists(lists)));
+    let lists = Value::Object(mailing_lists(lists.as_deref()));
+    body.insert(Cow::Borrowed("mailingLists"), Cow::Owned(lists));
     body
 }
 
 /// Only true, false, "true" and "false" survive; the places of a list count as ids.
-fn mailing_lists(given: Option<Value>) -> Object {
-    let entries = match given {
-        Some(Value::Object(lists)) => lists.into_entries(),
-        Some(Value::Array(items)) => {
-            items.into_iter().enumerate().map(|(place, item)| (place.to_string(), item)).collect()
-        }
-        _ => Vec::new(),
-    };
+fn mailing_lists(given: Option<&Value>) -> Object {
     let flag = |value: &Value| match value {
-        Value::Bool(flag) => Some(*flag),
-        Value::String(text) if text == "true" => Some(true),
-        Value::String(text) if text == "false" => Some(false),
+        Value::Bool(flag) => Some(Value::Bool(*flag)),
+        Value::String(text) if text == "true" => Some(Value::Bool(true)),
+        Value::String(text) if text == "false" => Some(Value::Bool(false)),
         _ => None,
     };
-    entries.into_iter().filter_map(|(id, value)| Some((id, Value::Bool(flag(&value)?)))).collect()
+    match given {
+        Some(Value::Object(lists)) => {
+            lists.iter().filter_map(|(id, value)| Some((id.to_owned(), flag(value)?))).collect()
+        }
+        Some(Value::Array(items)) => {
+            let places = items.iter().enumerate();
+            places.filter_map(|(place, value)| Some((place.to_string(), flag(value)?))).collect()
+        }
+        _ => Object::new(),
+    }
 }
 
 /// The event's own fields, then the contact properties over them, whatever their names.
-fn event(mut fields: Object, unsupported: Unsupported, warnings: &mut Vec<String>) -> Object {
-    let contact_properties = take_object(&mut fields, "contactProperties");
-    let mut body = Object::new();
-    for key in EVENT_OWN {
-        match fields.remove(key) {
-            Some(Value::Object(properties)) => {
-                let properties = unsupported.fit(properties, "event properties", warnings);
-                body.insert(key, Value::Object(properties));
-            }
-            Some(value) => body.insert(key, value),
-            None => {}
-        }
+fn event<'a>(
+    mut fields: Entries<'a>,
+    unsupported: Unsupported,
+    warnings: &mut Vec<String>,
+) -> Entries<'a> {
+    let contact_properties = entries(fields.shift_remove("contactProperties"));
+    if unsupported != Unsupported::Pass
+        && let Some(properties) = fields.get_mut("eventProperties")
+    {
+        let fitting = unsupported.fit(
+            entries(Some(std::mem::take(properties))),
+            "event properties",
+            warnings,
+        );
+        let fitting =
+            fitting.into_iter().map(|(key, value)| (key.into_owned(), value.into_owned()));
+        *properties = Cow::Owned(Value::Object(fitting.collect()));
     }
     // What replaces a field of the event is not a contact property to Loops.
-    let (own, properties): (Vec<_>, Vec<_>) = contact_properties
-        .into_entries()
-        .into_iter()
-        .partition(|(key, _)| EVENT_OWN.contains(&key.as_str()));
-    let properties =
-        unsupported.fit(properties.into_iter().collect(), "contact properties", warnings);
-    for (key, value) in properties.into_entries().into_iter().chain(own) {
-        body.insert(key, value);
-    }
+    let (own, properties): (Entries<'_>, Entries<'_>) =
+        contact_properties.into_iter().partition(|(key, _)| EVENT_OWN.contains(&key.as_ref()));
+    let mut body = fields;
+    body.extend(unsupported.fit(properties, "contact properties", warnings));
+    body.extend(own);
     body
 }
 
-fn take_object(fields: &mut Object, key: &str) -> Object {
-    match fields.remove(key) {
-        Some(Value::Object(object)) => object,
-        _ => Object::new(),
+/// The entries of an object; of anything else none.
+fn entries(value: Option<Cow<'_, Value>>) -> Entries<'_> {
+    match value {
+        Some(Cow::Borrowed(Value::Object(object))) => {
+            object.iter().map(|(key, value)| (Cow::Borrowed(key), Cow::Borrowed(value))).collect()
+        }
+        Some(Cow::Owned(Value::Object(object))) => {
+            let entries = object.into_entries().into_iter();
+            entries.map(|(key, value)| (Cow::Owned(key), Cow::Owned(value))).collect()
+        }
+        _ => Entries::new(),
     }
 }

@@ -1,9 +1,13 @@
 //! The fields of an action: their types, and how Segment's validation turns what a mapping found into
 //! them. Its words are Segment's own, so that people find them where they know them from.
 
+use std::borrow::Cow;
+
 use super::PlanFailure;
+use super::body::Entries;
+use crate::mapping::Fields;
 use crate::segment::Value;
-use crate::segment::value::{Object, number_text};
+use crate::segment::value::number_text;
 
 /// A field of an action.
 #[derive(Debug, Clone, Copy)]
@@ -30,6 +34,14 @@ pub(super) enum FieldKind {
 }
 
 impl Field {
+    pub(super) fn name(&self) -> &'static str {
+        self.name
+    }
+
+    pub(super) fn is_required(&self) -> bool {
+        self.is_required
+    }
+
     pub(super) const fn new(name: &'static str, title: &'static str, kind: FieldKind) -> Self {
         Self { name, title, kind, is_required: false }
     }
@@ -43,19 +55,28 @@ impl Field {
 ///
 /// Fields with null or an empty text are removed first; fields that the action does not have are
 /// dropped. All mistakes are told together, missing fields first.
-pub(super) fn validate(fields: &[Field], found: Value) -> Result<Object, PlanFailure> {
-    let Value::Object(mut found) = found else {
-        return Err(PlanFailure {
-            detail: format!("The root value must be an object but it was {}.", kind_of(&found)),
-        });
+pub(super) fn validate<'a>(
+    fields: &[Field],
+    found: Fields<'a>,
+) -> Result<Entries<'a>, PlanFailure> {
+    let mut found = match found {
+        Fields::Object(found) => found,
+        Fields::Other(value) => {
+            let kind = value.as_deref().map_or("undefined", kind_of);
+            let detail = format!("The root value must be an object but it was {kind}.");
+            return Err(PlanFailure { detail });
+        }
     };
-    found.retain(|_, value| !value.is_null() && value.as_str() != Some(""));
-    let mut valid = Object::new();
+    found.retain(|(_, value)| !value.is_null() && value.as_str() != Some(""));
+    let mut valid = Entries::with_capacity(fields.len());
     let mut missing = Vec::new();
     let mut wrong = Vec::new();
     for field in fields {
-        match found.remove(field.name).map(|value| field.kind.coerce(value)) {
-            Some(Ok(value)) => valid.insert(field.name, value),
+        let place = found.iter().position(|(key, _)| key == field.name);
+        match place.map(|place| field.kind.coerce(found.swap_remove(place).1)) {
+            Some(Ok(value)) => {
+                valid.insert(Cow::Borrowed(field.name), value);
+            }
             Some(Err(problem)) => wrong.push(format!("{} {problem}.", field.title)),
             None if field.is_required => {
                 missing.push(format!(
@@ -71,56 +92,60 @@ pub(super) fn validate(fields: &[Field], found: Value) -> Result<Object, PlanFai
 }
 
 impl FieldKind {
-    fn coerce(self, value: Value) -> Result<Value, String> {
-        let wrong = |expected: &str, value: &Value| {
-            Err(format!("must be {expected} but it was {}", kind_of(value)))
-        };
+    fn coerce(self, value: Cow<'_, Value>) -> Result<Cow<'_, Value>, String> {
+        let wrong = |expected: &str| format!("must be {expected} but it was {}", kind_of(&value));
         match self {
-            FieldKind::Text => match text(value) {
-                Ok(text) => Ok(Value::String(text)),
-                Err(value) => wrong("a string", &value),
-            },
-            FieldKind::Email => match text(value) {
-                Ok(text) if is_email(&text) => Ok(Value::String(text)),
-                Ok(_) => Err("must be a valid email address string but it was not".to_owned()),
-                Err(value) => wrong("a string", &value),
-            },
+            FieldKind::Text => as_text(value),
+            FieldKind::Email => {
+                let value = as_text(value)?;
+                if value.as_str().is_some_and(is_email) {
+                    return Ok(value);
+                }
+                Err("must be a valid email address string but it was not".to_owned())
+            }
             FieldKind::Boolean => match boolean(&value) {
-                Some(flag) => Ok(Value::Bool(flag)),
-                None => wrong("a boolean", &value),
+                Some(flag) => Ok(Cow::Owned(Value::Bool(flag))),
+                None => Err(wrong("a boolean")),
             },
-            FieldKind::Date => match value {
+            FieldKind::Date => match value.as_ref() {
                 Value::String(_) | Value::Number(_) => Ok(value),
-                other => wrong("a string or number", &other),
+                _ => Err(wrong("a string or number")),
             },
-            FieldKind::Object => match value {
+            FieldKind::Object => match value.as_ref() {
                 Value::Object(_) => Ok(value),
-                other => wrong("an object", &other),
+                _ => Err(wrong("an object")),
             },
         }
     }
 }
 
-/// A value as text: a list of one is taken as its item, one level deep, and a null in it as "".
-fn text(value: Value) -> Result<String, Value> {
-    match scalar_text(&value) {
-        Some(text) => Ok(text),
-        None => match &value {
-            Value::Array(items) => match items.as_slice() {
-                [Value::Null] => Ok(String::new()),
-                [item] => scalar_text(item).ok_or(value),
-                _ => Err(value),
-            },
-            _ => Err(value),
-        },
+fn as_text(value: Cow<'_, Value>) -> Result<Cow<'_, Value>, String> {
+    if value.as_str().is_some() {
+        return Ok(value);
+    }
+    match text(&value) {
+        Some(text) => Ok(Cow::Owned(Value::String(text.into_owned()))),
+        None => Err(format!("must be a string but it was {}", kind_of(&value))),
     }
 }
 
-fn scalar_text(value: &Value) -> Option<String> {
+/// A value as text: a list of one is taken as its item, one level deep, and a null in it as "".
+fn text(value: &Value) -> Option<Cow<'_, str>> {
     match value {
-        Value::String(text) => Some(text.clone()),
-        Value::Number(number) => Some(number_text(*number)),
-        Value::Bool(flag) => Some(flag.to_string()),
+        Value::Array(items) => match items.as_slice() {
+            [Value::Null] => Some(Cow::Borrowed("")),
+            [item] => scalar_text(item),
+            _ => None,
+        },
+        value => scalar_text(value),
+    }
+}
+
+fn scalar_text(value: &Value) -> Option<Cow<'_, str>> {
+    match value {
+        Value::String(text) => Some(Cow::Borrowed(text)),
+        Value::Number(number) => Some(Cow::Owned(number_text(*number))),
+        Value::Bool(flag) => Some(Cow::Borrowed(if *flag { "true" } else { "false" })),
         Value::Null | Value::Array(_) | Value::Object(_) => None,
     }
 }
@@ -163,8 +188,7 @@ fn is_email(text: &str) -> bool {
 
 fn kind_of(value: &Value) -> &'static str {
     match value {
-        // Only a mapping that finds nothing at all ends as null here.
-        Value::Null => "undefined",
+        Value::Null => "null",
         Value::Bool(_) => "a boolean",
         Value::Number(_) => "a number",
         Value::String(_) => "a string",

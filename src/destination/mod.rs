@@ -3,67 +3,31 @@
 
 mod action;
 mod body;
+mod compiled;
+mod explain;
 mod field;
+pub mod subscription;
 mod unsupported;
 
 pub use action::ActionKind;
+pub use compiled::CompiledSubscription;
+pub use explain::{Explained, ExplainedField, Explanation};
+pub use subscription::{Subscription, SubscriptionMistake, TriggerText};
 pub use unsupported::Unsupported;
 
+use std::collections::HashSet;
+
 use crate::loops::Request;
-use crate::mapping::{Mapping, MappingError};
 use crate::segment::{Message, MessageType, Value};
-use crate::trigger::{Trigger, TriggerError};
 
-/// A subscription as it is written.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Subscription {
-    /// Its name, for people.
-    pub name: String,
-    /// Whether it takes anything.
-    pub enabled: bool,
-    /// What it does.
-    pub action: ActionKind,
-    /// An FQL text: which messages it takes.
-    pub trigger: String,
-    /// What each field of the action is filled with.
-    pub mapping: Value,
-}
-
-/// Why a subscription cannot be compiled.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("subscription `{name}`")]
-pub struct SubscriptionError {
-    /// Its name.
-    pub name: String,
-    /// What is wrong with it.
-    #[source]
-    pub mistake: SubscriptionMistake,
-}
-
-/// What can be wrong with a subscription.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum SubscriptionMistake {
-    /// Its trigger.
-    #[error("its trigger cannot be read")]
-    Trigger(#[from] TriggerError),
-    /// Its mapping.
-    #[error("its mapping cannot be read")]
-    Mapping(#[from] MappingError),
-}
+/// The most subscriptions that a destination may have.
+pub const SUBSCRIPTIONS_MAX: usize = 1000;
 
 /// Compiled subscriptions.
 #[derive(Debug, Clone)]
 pub struct Destination {
-    subscriptions: Vec<Compiled>,
+    subscriptions: Vec<CompiledSubscription>,
     unsupported: Unsupported,
-}
-
-#[derive(Debug, Clone)]
-struct Compiled {
-    name: String,
-    action: ActionKind,
-    trigger: Trigger,
-    mapping: Mapping,
 }
 
 /// What shall be done with a message.
@@ -92,56 +56,74 @@ pub struct PlannedDelivery {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{detail}")]
 pub struct PlanFailure {
-    /// What a person needs to mend it, worded as Segment's validation words it.
+    /// What a person needs to mend it, in the words of Segment's runtime; never holds a value.
     pub detail: String,
 }
 
 impl Destination {
     /// The subscriptions that Segment's destination starts with, and one for deletions.
-    pub fn segment_defaults() -> Result<Self, Vec<SubscriptionError>> {
-        let subscriptions = ActionKind::ALL.map(|action| Subscription {
-            name: action.title().to_owned(),
-            enabled: true,
-            action,
-            trigger: action.default_trigger().to_owned(),
-            mapping: action.default_mapping(),
-        });
-        Self::compile(&subscriptions, Unsupported::default())
+    pub fn default_subscriptions() -> Vec<Subscription> {
+        ActionKind::ALL
+            .map(|action| Subscription {
+                name: action.title().to_owned(),
+                enabled: true,
+                action,
+                trigger: TriggerText::Fql(action.default_trigger().to_owned()),
+                mapping: action.default_mapping(),
+            })
+            .into()
     }
 
-    /// Compiles subscriptions; finds all mistakes at once.
+    /// Compiles subscriptions; finds all mistakes at once, also those that Segment finds only when a
+    /// message comes upon them.
     pub fn compile(
         subscriptions: &[Subscription],
         unsupported: Unsupported,
-    ) -> Result<Self, Vec<SubscriptionError>> {
+    ) -> Result<Self, Vec<SubscriptionMistake>> {
         let mut compiled = Vec::new();
-        let mut errors = Vec::new();
+        let mut mistakes = Vec::new();
+        let mut names = HashSet::new();
+        let mistake = |name: &str, field: &str, problem: String| SubscriptionMistake {
+            subscription: name.to_owned(),
+            field: field.to_owned(),
+            problem,
+        };
+        if subscriptions.len() > SUBSCRIPTIONS_MAX {
+            let problem =
+                format!("there are {}; allowed are {SUBSCRIPTIONS_MAX}", subscriptions.len());
+            return Err(vec![mistake("(all)", "subscriptions", problem)]);
+        }
         for subscription in subscriptions {
-            match Compiled::new(subscription) {
-                Ok(one) if subscription.enabled => compiled.push(one),
-                Ok(_) => {}
-                Err(mistake) => {
-                    errors.push(SubscriptionError { name: subscription.name.clone(), mistake });
+            if !names.insert(&subscription.name) {
+                let problem = "another subscription of the destination has this name: names tell them apart, also towards Loops";
+                mistakes.push(mistake(&subscription.name, "name", problem.to_owned()));
+            }
+            match CompiledSubscription::compile(subscription) {
+                Ok(one) => {
+                    mistakes.extend(one.latent_mistakes());
+                    compiled.push(one);
                 }
+                Err(mut found) => mistakes.append(&mut found),
             }
         }
-        if errors.is_empty() {
+        if mistakes.is_empty() {
             Ok(Self { subscriptions: compiled, unsupported })
         } else {
-            Err(errors)
+            Err(mistakes)
         }
     }
 
     /// What shall be done with a message.
     pub fn plan(&self, message: &Message) -> Plan {
-        if let Some(reason) = turned_off(message.value()) {
+        let value = message.value();
+        if let Some(reason) = turned_off(value) {
             return Plan { deliveries: Vec::new(), unmatched: Some(reason) };
         }
         let deliveries: Vec<PlannedDelivery> = self
             .subscriptions
             .iter()
-            .filter(|subscription| subscription.trigger.matches(message.value()))
-            .map(|subscription| subscription.plan(message.value(), self.unsupported))
+            .filter(|subscription| subscription.is_enabled())
+            .filter_map(|subscription| subscription.plan(value, self.unsupported))
             .collect();
         let unmatched = deliveries
             .is_empty()
@@ -151,26 +133,9 @@ impl Destination {
 
     /// Whether some subscription may take messages of this type.
     pub fn takes(&self, kind: MessageType) -> bool {
-        self.subscriptions.iter().any(|subscription| subscription.trigger.may_match(kind))
-    }
-}
-
-impl Compiled {
-    fn new(subscription: &Subscription) -> Result<Self, SubscriptionMistake> {
-        Ok(Self {
-            name: subscription.name.clone(),
-            action: subscription.action,
-            trigger: Trigger::compile(&subscription.trigger)?,
-            mapping: Mapping::compile(&subscription.mapping)?,
-        })
-    }
-
-    fn plan(&self, message: &Value, unsupported: Unsupported) -> PlannedDelivery {
-        let fields = self.mapping.resolve(message).map(std::borrow::Cow::into_owned);
-        let mut warnings = Vec::new();
-        let outcome = field::validate(self.action.fields(), fields.unwrap_or_default())
-            .map(|fields| body::request(self.action, fields, unsupported, &mut warnings));
-        PlannedDelivery { subscription: self.name.clone(), action: self.action, warnings, outcome }
+        let mut enabled =
+            self.subscriptions.iter().filter(|subscription| subscription.is_enabled());
+        enabled.any(|subscription| subscription.may_match(kind))
     }
 }
 

@@ -7,8 +7,12 @@ fn message(text: &str) -> Message {
     Message::from_stored(decode(text.as_bytes()).unwrap()).unwrap()
 }
 
+fn defaults() -> Destination {
+    Destination::compile(&Destination::default_subscriptions(), Unsupported::default()).unwrap()
+}
+
 fn plan(text: &str) -> Plan {
-    Destination::segment_defaults().unwrap().plan(&message(text))
+    defaults().plan(&message(text))
 }
 
 /// The one request's path and body, or why there is none; then the warnings.
@@ -93,14 +97,8 @@ fn flatten_and_pass() {
         r#"{"type":"identify","userId":"u","traits":{"address":{"city":"Paris","geo":{"lat":1}},"addressCity":"own"}}"#,
     );
     let of = |unsupported| {
-        let subscription = Subscription {
-            name: "s".to_owned(),
-            enabled: true,
-            action: ActionKind::CreateOrUpdateContact,
-            trigger: "type = \"identify\"".to_owned(),
-            mapping: ActionKind::CreateOrUpdateContact.default_mapping(),
-        };
-        let destination = Destination::compile(&[subscription], unsupported).unwrap();
+        let destination =
+            Destination::compile(&Destination::default_subscriptions(), unsupported).unwrap();
         let request = destination.plan(&identify).deliveries.remove(0).outcome.unwrap();
         String::from_utf8(request.body.to_vec()).unwrap()
     };
@@ -136,28 +134,125 @@ fn integrations_can_turn_it_off() {
 fn other_types_are_unmatched_with_a_reason() {
     let plan = plan(r#"{"type":"page","userId":"u"}"#);
     assert_eq!(plan.unmatched.as_deref(), Some("no subscription takes this page message"));
-    let defaults = Destination::segment_defaults().unwrap();
-    assert!(defaults.takes(MessageType::Delete) && !defaults.takes(MessageType::Page));
+    assert!(defaults().takes(MessageType::Delete) && !defaults().takes(MessageType::Page));
+}
+
+fn subscription(written: &str) -> Result<Subscription, Vec<SubscriptionMistake>> {
+    subscription::read(&decode(written.as_bytes()).unwrap(), 0)
 }
 
 #[test]
 fn all_mistakes_are_found_and_name_their_subscription() {
-    let subscription = |name: &str, trigger: &str, mapping: &str| Subscription {
-        name: name.to_owned(),
-        enabled: true,
-        action: ActionKind::SendEvent,
-        trigger: trigger.to_owned(),
-        mapping: decode(mapping.as_bytes()).unwrap(),
-    };
-    let errors = Destination::compile(
-        &[
-            subscription("a", "nonsense", "{}"),
-            subscription("b", "type = \"track\"", "{}"),
-            subscription("c", "type = \"track\"", r#"{"email":{"@nope":1}}"#),
-        ],
-        Unsupported::Omit,
+    let written = [
+        r#"{"name":"a","actionSlug":"sendEvent","trigger":"nonsense","settings":{}}"#,
+        r#"{"name":"b","actionSlug":"sendEvent","trigger":"type = \"track\"","settings":{}}"#,
+        r#"{"name":"c","action":"sendEvent","events":["x"],"mapping":{"email":{"@nope":1},"userId":{"@path":1}}}"#,
+        r#"{"name":"d","action":"sendEvent","events":["*a*"],"mapping":{"userId":[{"@nope":1}]}}"#,
+        r#"{"name":"e","action":"sendEvent","events":["a"],"mapping":{"userId":[{"@nope":1}]}}"#,
+        r#"{"name":"b","action":"sendEvent","trigger":"type = \"track\" and ()"}"#,
+    ];
+    let subscriptions: Vec<_> = written.iter().map(|text| subscription(text).unwrap()).collect();
+    let mistakes = Destination::compile(&subscriptions, Unsupported::Omit).unwrap_err();
+    let told: Vec<(&str, &str)> = mistakes
+        .iter()
+        .map(|mistake| (mistake.subscription.as_str(), mistake.field.as_str()))
+        .collect();
+    let expected = [
+        ("a", "trigger"),
+        ("c", "mapping"),
+        ("c", "mapping"),
+        ("d", "events"),
+        ("e", "mapping"),
+        ("b", "name"),
+        ("b", "trigger"),
+    ];
+    assert_eq!(told, expected);
+}
+
+#[test]
+fn all_shapes_say_the_same() {
+    let short =
+        subscription(r#"{"name":"s","action":"deleteContact","trigger":"type = \"delete\""}"#);
+    let others = [
+        r#"{"name":"s","partnerAction":"deleteContact","subscribe":"type = \"delete\"","mapping":{"userId":{"@path":"$.userId"}}}"#,
+        r#"{"id":"x","actionId":"y","name":"s","enabled":true,"actionSlug":"deleteContact","trigger":"type = \"delete\"","settings":{"userId":{"@path":"$.userId"}}}"#,
+        r#"{"name":"s","actionSlug":"deleteContact","trigger":"type = \"delete\"","settings":"{\"userId\":{\"@path\":\"$.userId\"}}"}"#,
+    ];
+    for other in others {
+        assert_eq!(subscription(other), short, "{other}");
+    }
+}
+
+#[test]
+fn the_short_form_goes_over_the_defaults() {
+    let short = subscription(
+        r#"{"name":"s","action":"sendEvent","events":["User Registered"],"without":["email"],"mapping":{"eventName":"userRegistered"}}"#,
     )
-    .unwrap_err();
-    let names: Vec<&str> = errors.iter().map(|error| error.name.as_str()).collect();
-    assert_eq!(names, ["a", "c"]);
+    .unwrap();
+    assert_eq!(
+        short.mapping.to_json(),
+        r#"{"userId":{"@path":"$.userId"},"eventName":"userRegistered","eventProperties":{"@path":"$.properties"}}"#
+    );
+}
+
+#[test]
+fn shapes_with_mistakes_are_refused_with_what_is_allowed() {
+    let cases = [
+        ("7", vec!["(all)"]),
+        ("{}", vec!["name", "action"]),
+        (r#"{"name":"s","action":"sendMail","trigger":"type = \"track\""}"#, vec!["action"]),
+        (r#"{"name":"s","action":"sendEvent"}"#, vec!["trigger"]),
+        (r#"{"name":"s","action":"sendEvent","events":"x"}"#, vec!["events"]),
+        (r#"{"name":"s","action":"sendEvent","events":["x"],"trigger":"y"}"#, vec!["events"]),
+        (r#"{"name":"s","partnerAction":"sendEvent","subscribe":"x"}"#, vec!["mapping"]),
+        (
+            r#"{"name":"s","partnerAction":"sendEvent","subscribe":"x","mapping":{},"without":["email"]}"#,
+            vec!["without"],
+        ),
+        (r#"{"name":"s","action":"sendEvent","events":["x"],"without":["plan"]}"#, vec!["without"]),
+        (
+            r#"{"name":"s","action":"sendEvent","events":["x"],"enabled":"yes","maping":{}}"#,
+            vec!["maping", "enabled"],
+        ),
+        (r#"{"name":"","action":"sendEvent","events":["x"],"mapping":5}"#, vec!["name", "mapping"]),
+    ];
+    for (written, fields) in cases {
+        let mistakes = subscription(written).unwrap_err();
+        let told: Vec<&str> = mistakes.iter().map(|mistake| mistake.field.as_str()).collect();
+        assert_eq!(told, fields, "{written}");
+    }
+}
+
+#[test]
+fn a_disabled_subscription_takes_nothing_and_is_told() {
+    let off = subscription(
+        r#"{"name":"s","action":"deleteContact","trigger":"type = \"delete\"","enabled":false}"#,
+    );
+    let destination = Destination::compile(&[off.unwrap()], Unsupported::Omit).unwrap();
+    let delete = message(r#"{"type":"delete","userId":"u"}"#);
+    assert!(destination.plan(&delete).deliveries.is_empty());
+    assert!(!destination.takes(MessageType::Delete));
+    let explained = destination.explain(&delete).subscriptions.remove(0);
+    assert_eq!(explained.why_not.as_deref(), Some("it is disabled"));
+}
+
+#[test]
+fn tells_where_each_value_comes_from_and_why_others_do_not_match() {
+    let identify = message(r#"{"type":"identify","userId":"u","traits":{"email":"a@b.co"}}"#);
+    let explanation = defaults().explain(&identify);
+    let fields: Vec<(&str, &str, bool)> = explanation.subscriptions[0]
+        .fields
+        .iter()
+        .map(|field| (field.name.as_str(), field.from.as_str(), field.value.is_some()))
+        .collect();
+    assert_eq!(fields[0], ("email", "$.traits.email ($.traits.email exists)", true));
+    assert_eq!(fields[2], ("firstName", "$.traits.firstName", false));
+    assert_eq!(
+        fields[5],
+        ("source", "the literal \"Segment\" ($.traits.source does not exist)", true)
+    );
+    assert_eq!(
+        explanation.subscriptions[1].why_not.as_deref(),
+        Some("type is \"identify\", which is not the text \"track\"")
+    );
 }

@@ -1,8 +1,10 @@
 //! What Loops cannot hold: its contract takes texts of up to 500 characters, numbers, booleans, dates
 //! and null as properties. One nested value makes it refuse the whole contact.
 
-use crate::segment::Value;
-use crate::segment::value::Object;
+use std::borrow::Cow;
+
+use super::body::Entries;
+use crate::segment::{Object, Value};
 
 /// The longest text of a contact property, in characters, by Loops' contract.
 const TEXT_CHARS_MAX: usize = 500;
@@ -23,50 +25,80 @@ pub enum Unsupported {
 }
 
 impl Unsupported {
+    /// As configuration names it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Unsupported::Omit => "omit",
+            Unsupported::Flatten => "flatten",
+            Unsupported::Pass => "pass",
+        }
+    }
+
+    /// Reads its name.
+    pub fn parse(text: &str) -> Option<Self> {
+        [Self::Omit, Self::Flatten, Self::Pass].into_iter().find(|one| one.as_str() == text)
+    }
+
     /// Makes properties fit. `place` names them in warnings, which never hold a value.
-    pub(super) fn fit(self, properties: Object, place: &str, warnings: &mut Vec<String>) -> Object {
+    pub(super) fn fit<'a>(
+        self,
+        properties: Entries<'a>,
+        place: &str,
+        warnings: &mut Vec<String>,
+    ) -> Entries<'a> {
         if self == Unsupported::Pass {
             return properties;
         }
-        let mut fitting = Object::new();
+        let mut fitting = Entries::with_capacity(properties.len());
         let mut flattened = Vec::new();
-        for (key, value) in properties.into_entries() {
-            match value {
+        for (key, value) in properties {
+            match value.as_ref() {
                 Value::Object(inner) if self == Unsupported::Flatten => {
                     flatten(&key, inner, 1, &mut flattened);
                 }
-                value => add(&mut fitting, key, value, place, warnings),
+                _ => add(&mut fitting, key, value, place, warnings),
             }
         }
         for (key, value) in flattened {
             // A property that the sender named so itself wins.
-            if !fitting.contains_key(&key) {
-                add(&mut fitting, key, value, place, warnings);
+            if !fitting.contains_key(key.as_str()) {
+                add(&mut fitting, Cow::Owned(key), Cow::Owned(value), place, warnings);
             }
         }
         fitting
     }
 }
 
-fn add(fitting: &mut Object, key: String, value: Value, place: &str, warnings: &mut Vec<String>) {
-    let problem = match &value {
+fn add<'a>(
+    fitting: &mut Entries<'a>,
+    key: Cow<'a, str>,
+    value: Cow<'a, Value>,
+    place: &str,
+    warnings: &mut Vec<String>,
+) {
+    let problem = match value.as_ref() {
         Value::Object(_) => Some("a nested object"),
         Value::Array(_) => Some("a list"),
-        Value::String(text) if text.chars().count() > TEXT_CHARS_MAX => {
+        // Bytes are never fewer than characters, and quick to count.
+        Value::String(text)
+            if text.len() > TEXT_CHARS_MAX && text.chars().count() > TEXT_CHARS_MAX =>
+        {
             Some("a text of more than 500 characters")
         }
         _ => None,
     };
     match problem {
-        None => fitting.insert(key, value),
+        None => {
+            fitting.insert(key, value);
+        }
         Some(problem) => {
             warnings.push(format!("{place}: `{key}` was left out: Loops cannot hold {problem}"));
         }
     }
 }
 
-fn flatten(prefix: &str, object: Object, depth: usize, flattened: &mut Vec<(String, Value)>) {
-    for (key, value) in object.into_entries() {
+fn flatten(prefix: &str, object: &Object, depth: usize, flattened: &mut Vec<(String, Value)>) {
+    for (key, value) in object.iter() {
         let mut letters = key.chars();
         let capital: String = letters.next().into_iter().flat_map(char::to_uppercase).collect();
         let name = format!("{prefix}{capital}{}", letters.as_str());
@@ -74,7 +106,7 @@ fn flatten(prefix: &str, object: Object, depth: usize, flattened: &mut Vec<(Stri
             Value::Object(inner) if depth < FLATTEN_DEPTH_MAX => {
                 flatten(&name, inner, depth + 1, flattened);
             }
-            value => flattened.push((name, value)),
+            value => flattened.push((name, value.clone())),
         }
     }
 }

@@ -1,36 +1,90 @@
 //! Segment's mapping kit: what each field of an action is filled with. Pure: no I/O, no clock; ends
 //! with an untyped value and knows nothing of Loops.
 //!
-//! A mapping is compiled once, when it is loaded, and resolved for each message. This release reads
-//! `@path`, `@if`, `@literal` and plain literals; other directives are refused when it is compiled.
+//! A mapping is checked and compiled once, when it is loaded, and resolved for each message. It gives
+//! what Segment's runtime gives, which checks first ([`check`](mod@check)) and resolves afterwards.
+//! Some mistakes that runtime finds only when it comes upon them, for it does not look into lists:
+//! those are kept beside the mapping as [`Mapping::latent_mistakes`], so that loading can refuse them.
 
+mod check;
 mod compile;
+mod explain;
+mod made;
 mod path;
+mod replace;
 mod resolve;
+mod template;
+
+pub use resolve::{Fields, MappingFailure};
 
 use crate::segment::Value;
 use path::Path;
+use template::Template;
 
 /// How deep a mapping may be nested.
-const DEPTH_MAX: usize = 64;
+pub const DEPTH_MAX: usize = 100;
+
+/// The most values, nested ones included, that a mapping may hold.
+pub const VALUES_MAX: usize = 100_000;
+
+/// The longest path or template, in bytes.
+pub const TEXT_BYTES_MAX: usize = 64 * 1024;
+
+/// The most parts that a path may have.
+pub const PATH_PARTS_MAX: usize = 1000;
+
+/// The names of all directives.
+pub const DIRECTIVES: [&str; 13] = [
+    "@path",
+    "@template",
+    "@literal",
+    "@if",
+    "@case",
+    "@replace",
+    "@arrayPath",
+    "@merge",
+    "@transform",
+    "@flatten",
+    "@json",
+    "@excludeWhenNull",
+    "@liquid",
+];
 
 /// A compiled mapping.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Mapping(Node);
+pub struct Mapping {
+    root: Node,
+    latent: Vec<Mistake>,
+}
 
 /// A place in a mapping. A closed enum, so that every directive is handled wherever nodes are.
 #[derive(Debug, Clone, PartialEq)]
 enum Node {
     /// A value as it is written.
     Literal(Value),
-    /// An object whose values are nodes.
+    /// An object whose values are nodes, in JavaScript's order of keys.
     Object(Vec<(String, Node)>),
     /// A list of nodes.
     Array(Vec<Node>),
-    /// `@path`
+    /// `@path` with a text.
     Path(Path),
-    /// `@if`
+    /// `@path` with a directive that finds the path.
+    PathOf(Box<Node>),
+    /// `@template` with a text.
+    Template(Template),
+    /// `@template` with a directive that finds the template.
+    TemplateOf(Box<Node>),
     If(Box<If>),
+    Case(Box<Case>),
+    Replace(Box<Replace>),
+    ArrayPath(Box<ArrayPath>),
+    Merge(Box<Merge>),
+    Transform(Box<Transform>),
+    Flatten(Box<Flatten>),
+    Json(Box<Json>),
+    ExcludeWhenNull(Box<Node>),
+    /// A mistake that Segment's runtime finds only when it comes upon it.
+    Fails(String),
 }
 
 #[derive(Debug, Clone, PartialEq)]
@@ -50,12 +104,114 @@ enum Test {
     NotBlank,
 }
 
-/// Why a mapping cannot be compiled.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("at `{pointer}`: {problem}")]
-pub struct MappingError {
-    /// JSON pointer to the place.
-    pub pointer: String,
-    /// What is wrong and what is allowed.
-    pub problem: String,
+#[derive(Debug, Clone, PartialEq)]
+struct Case {
+    /// `None` for an operator that fails as soon as it meets a text.
+    operator: Option<Letters>,
+    /// `None` for a value that is falsy as written: it gives nothing.
+    value: Option<Node>,
 }
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Letters {
+    Lower,
+    Upper,
+}
+
+#[derive(Debug, Clone, PartialEq)]
+struct Replace {
+    /// `None` for a value that is falsy as written: it gives nothing.
+    value: Option<Node>,
+    /// `None` if some option is of a wrong kind: the result is then an empty text.
+    how: Option<replace::How>,
+}
+
+#[derive(Debug, Clone, PartialEq)]
+struct ArrayPath {
+    root: Node,
+    /// Only a shape that is an object with keys counts.
+    shape: Option<Node>,
+}
+
+#[derive(Debug, Clone, PartialEq)]
+struct Merge {
+    direction: Node,
+    objects: Vec<Node>,
+}
+
+#[derive(Debug, Clone, PartialEq)]
+struct Transform {
+    apply: Node,
+    mapping: Node,
+}
+
+#[derive(Debug, Clone, PartialEq)]
+struct Flatten {
+    separator: Node,
+    value: Node,
+    omits_lists: bool,
+}
+
+#[derive(Debug, Clone, PartialEq)]
+struct Json {
+    mode: Option<JsonMode>,
+    value: Node,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum JsonMode {
+    Encode,
+    Decode,
+}
+
+/// A mistake in a mapping.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Mistake {
+    /// Where it is: `/` and the keys from the outside in, as Segment writes it.
+    pub pointer: String,
+    /// What is wrong, in Segment's words.
+    pub problem: String,
+    /// What is allowed, where Segment's words do not say it; else empty.
+    pub allowed: String,
+    /// Whether Segment's text for it names the place.
+    names_place: bool,
+}
+
+impl Mistake {
+    /// The text that Segment's runtime has for it.
+    pub fn segment_text(&self) -> String {
+        if self.names_place {
+            format!("{} {}.", self.pointer, self.problem)
+        } else {
+            self.problem.clone()
+        }
+    }
+}
+
+impl std::fmt::Display for Mistake {
+    fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(out, "at `{}`: {}", self.pointer, self.problem)?;
+        if !self.allowed.is_empty() {
+            write!(out, "; {}", self.allowed)?;
+        }
+        Ok(())
+    }
+}
+
+/// Why a mapping cannot be compiled: all its mistakes, in Segment's order.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{}", mistakes.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "))]
+pub struct MappingErrors {
+    /// At least one.
+    pub mistakes: Vec<Mistake>,
+}
+
+impl MappingErrors {
+    /// The text that Segment's runtime has for them.
+    pub fn segment_text(&self) -> String {
+        self.mistakes.iter().map(Mistake::segment_text).collect::<Vec<_>>().join("\n")
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,80 +1,38 @@
 //! Paths into a message, read as Segment's runtime reads them.
 
-use std::borrow::Cow;
-
-use crate::segment::Value;
-
 /// A compiled path: keys from the outside in. Empty: the whole message.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Path(Vec<String>);
+pub(super) struct Path(pub(super) Vec<String>);
 
 impl Path {
-    /// Takes the first `$.` out, wherever it stands; cuts at dots and at brackets that hold a number
-    /// or a quoted key; drops empty parts and all quotes.
+    /// The path of `@path` and `@arrayPath`: takes the first `$.` out, wherever it stands.
     pub(super) fn parse(text: &str) -> Self {
-        let text = text.replacen("$.", "", 1);
+        Self::parse_plain(&text.replacen("$.", "", 1))
+    }
+
+    /// The path of a template. Cuts at dots and at brackets that hold a number or a quoted key; drops
+    /// empty parts and all quotes.
+    pub(super) fn parse_plain(text: &str) -> Self {
         let mut parts = Vec::new();
         let mut part = String::new();
-        let chars: Vec<char> = text.chars().collect();
+        let mut before = None;
+        let mut chars = text.chars().peekable();
         let is_inner =
-            |c: Option<&char>| c.is_some_and(|c| c.is_ascii_digit() || matches!(c, '"' | '\''));
-        for (place, c) in chars.iter().enumerate() {
-            let before = place.checked_sub(1).and_then(|before| chars.get(before));
-            let closes =
-                *c == ']' && (is_inner(before) || (before == Some(&']') && part.is_empty()));
-            if *c == '.' || (*c == '[' && is_inner(chars.get(place + 1))) || closes {
+            |c: Option<char>| c.is_some_and(|c| c.is_ascii_digit() || matches!(c, '"' | '\''));
+        while let Some(c) = chars.next() {
+            let closes = c == ']' && (is_inner(before) || (before == Some(']') && part.is_empty()));
+            if c == '.' || (c == '[' && is_inner(chars.peek().copied())) || closes {
                 parts.push(std::mem::take(&mut part));
             } else {
-                part.push(*c);
+                part.push(c);
             }
+            before = Some(c);
         }
         parts.push(part);
         parts.retain(|part| !part.is_empty());
         let unquoted = parts.into_iter().map(|part| part.replace(['"', '\''], ""));
         Self(unquoted.collect())
     }
-
-    /// What is at the path. Looking into a falsy value gives that value back.
-    pub(super) fn find<'a>(&self, root: &'a Value) -> Option<Cow<'a, Value>> {
-        let mut found = Cow::Borrowed(root);
-        for key in &self.0 {
-            if !found.is_truthy() {
-                return Some(found);
-            }
-            found = match found {
-                Cow::Borrowed(value) => member(value, key)?,
-                Cow::Owned(value) => Cow::Owned(member(&value, key)?.into_owned()),
-            };
-        }
-        Some(found)
-    }
-}
-
-fn member<'a>(value: &'a Value, key: &str) -> Option<Cow<'a, Value>> {
-    match value {
-        Value::Object(object) => object.get(key).map(Cow::Borrowed),
-        Value::Array(items) if key == "length" => Some(Cow::Owned(length(items.len()))),
-        Value::Array(items) => items.get(index(key)?).map(Cow::Borrowed),
-        Value::String(text) if key == "length" => {
-            Some(Cow::Owned(length(text.encode_utf16().count())))
-        }
-        Value::String(text) => {
-            let unit = text.encode_utf16().nth(index(key)?)?;
-            Some(Cow::Owned(Value::String(String::from_utf16_lossy(&[unit]))))
-        }
-        Value::Null | Value::Bool(_) | Value::Number(_) => None,
-    }
-}
-
-#[allow(clippy::cast_precision_loss, reason = "no list has 2^53 items")]
-fn length(count: usize) -> Value {
-    Value::Number(count as f64)
-}
-
-/// A place in a list, in its shortest form: `1`, not `01`.
-fn index(key: &str) -> Option<usize> {
-    let index: usize = key.parse().ok()?;
-    (index.to_string() == key).then_some(index)
 }
 
 #[cfg(test)]
@@ -101,14 +59,15 @@ mod tests {
             ("n.x", None),
             ("[odd] k", Some("4")),
             ("a.$", Some("2")),
+            ("a['']", Some("3")),
             ("nothing", None),
         ];
         for (path, expected) in cases {
-            let found = Path::parse(path).find(&message).map(|value| value.to_json());
+            let found = message.at(&Path::parse(path).0).map(|value| value.to_json());
             assert_eq!(found.as_deref(), expected, "{path}");
         }
         for whole in ["", ".", "$."] {
-            assert_eq!(Path::parse(whole).find(&message).as_deref(), Some(&message), "{whole}");
+            assert_eq!(message.at(&Path::parse(whole).0).as_deref(), Some(&message), "{whole}");
         }
     }
 }

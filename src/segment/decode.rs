@@ -24,13 +24,12 @@ pub struct DecodeError {
 
 /// Reads a whole JSON text.
 pub fn decode(bytes: &[u8]) -> Result<Value, DecodeError> {
-    let mut reader = Reader { bytes, at: skip_bom(bytes) };
-    let value = reader.value(0)?;
-    reader.skip_space();
-    match reader.peek() {
-        None => Ok(value),
-        Some(_) => Err(reader.error("something follows the value")),
-    }
+    Reader { bytes, at: skip_bom(bytes), is_strict: false }.whole()
+}
+
+/// Reads a whole JSON text as `JSON.parse` does: no byte order mark, no bare `NaN` or `Infinity`.
+pub fn decode_strict(text: &str) -> Result<Value, DecodeError> {
+    Reader { bytes: text.as_bytes(), at: 0, is_strict: true }.whole()
 }
 
 /// Where the text begins behind a byte order mark, which some senders put first.
@@ -46,9 +45,19 @@ pub(super) fn is_space(byte: u8) -> bool {
 struct Reader<'a> {
     bytes: &'a [u8],
     at: usize,
+    is_strict: bool,
 }
 
 impl Reader<'_> {
+    fn whole(mut self) -> Result<Value, DecodeError> {
+        let value = self.value(0)?;
+        self.skip_space();
+        match self.peek() {
+            None => Ok(value),
+            Some(_) => Err(self.error("something follows the value")),
+        }
+    }
+
     fn error(&self, problem: &'static str) -> DecodeError {
         DecodeError { at: self.at, problem }
     }
@@ -77,8 +86,8 @@ impl Reader<'_> {
             Some(b't') => self.word(b"true", Value::Bool(true)),
             Some(b'f') => self.word(b"false", Value::Bool(false)),
             Some(b'n') => self.word(b"null", Value::Null),
-            Some(b'N') => self.word(b"NaN", Value::Number(f64::NAN)),
-            Some(b'I') => self.word(b"Infinity", Value::Number(f64::INFINITY)),
+            Some(b'N') if !self.is_strict => self.word(b"NaN", Value::Number(f64::NAN)),
+            Some(b'I') if !self.is_strict => self.word(b"Infinity", Value::Number(f64::INFINITY)),
             Some(_) => Err(self.error("a value should be here")),
         }
     }
@@ -150,7 +159,7 @@ impl Reader<'_> {
 
     fn number(&mut self) -> Result<Value, DecodeError> {
         let start = self.at;
-        if self.bytes[start..].starts_with(b"-Infinity") {
+        if !self.is_strict && self.bytes[start..].starts_with(b"-Infinity") {
             self.at += b"-Infinity".len();
             return Ok(Value::Number(f64::NEG_INFINITY));
         }

@@ -4,6 +4,7 @@
 //! order of their keys, and texts are written as `JSON.stringify` writes them. `serde_json::Value`
 //! has 64-bit integers, no infinity and Rust's way to write numbers, so it is not used for messages.
 
+use std::borrow::Cow;
 use std::fmt::Write as _;
 
 use indexmap::IndexMap;
@@ -84,18 +85,19 @@ impl Object {
             return Box::new(pairs);
         }
         let mut sorted: Vec<(&str, &Value)> = pairs.collect();
-        // Stable, and `None` must come last: hence the pair of "has no index" and the index.
-        sorted.sort_by_key(|(key, _)| array_index(key).map_or((true, 0), |index| (false, index)));
+        sort_entries(&mut sorted);
         Box::new(sorted.into_iter())
+    }
+
+    /// The keys in the order in which they came.
+    pub fn keys(&self) -> impl Iterator<Item = &str> {
+        self.0.keys().map(String::as_str)
     }
 
     /// The entries, by value, in JavaScript's order.
     pub fn into_entries(self) -> Vec<(String, Value)> {
         let mut entries: Vec<(String, Value)> = self.0.into_iter().collect();
-        if entries.iter().any(|(key, _)| array_index(key).is_some()) {
-            entries
-                .sort_by_key(|(key, _)| array_index(key).map_or((true, 0), |index| (false, index)));
-        }
+        sort_entries(&mut entries);
         entries
     }
 }
@@ -103,6 +105,16 @@ impl Object {
 impl FromIterator<(String, Value)> for Object {
     fn from_iter<I: IntoIterator<Item = (String, Value)>>(entries: I) -> Self {
         Self(entries.into_iter().collect())
+    }
+}
+
+/// Brings entries into JavaScript's order: whole-number keys first, by number, all others as they came.
+pub fn sort_entries<K: AsRef<str>, V>(entries: &mut [(K, V)]) {
+    if entries.iter().any(|(key, _)| array_index(key.as_ref()).is_some()) {
+        // Stable, and `None` must come last: hence the pair of "has no index" and the index.
+        entries.sort_by_key(|(key, _)| {
+            array_index(key.as_ref()).map_or((true, 0), |index| (false, index))
+        });
     }
 }
 
@@ -182,6 +194,40 @@ impl Value {
         self.as_object()?.get(key)
     }
 
+    /// The member `key` as JavaScript finds it: of an object, or the length and the places of a list
+    /// or a text (in UTF-16 units).
+    pub fn member(&self, key: &str) -> Option<Cow<'_, Value>> {
+        match self {
+            Value::Object(object) => object.get(key).map(Cow::Borrowed),
+            Value::Array(items) if key == "length" => Some(Cow::Owned(length(items.len()))),
+            Value::Array(items) => items.get(place(key)?).map(Cow::Borrowed),
+            Value::String(text) if key == "length" => {
+                Some(Cow::Owned(length(text.encode_utf16().count())))
+            }
+            Value::String(text) => {
+                let unit = text.encode_utf16().nth(place(key)?)?;
+                Some(Cow::Owned(Value::String(String::from_utf16_lossy(&[unit]))))
+            }
+            Value::Null | Value::Bool(_) | Value::Number(_) => None,
+        }
+    }
+
+    /// What is at a path of keys, from the outside in. Looking into a falsy value gives that value
+    /// back, as `value && value[key]` does.
+    pub fn at<K: AsRef<str>>(&self, keys: &[K]) -> Option<Cow<'_, Value>> {
+        let mut found = Cow::Borrowed(self);
+        for key in keys {
+            if !found.is_truthy() {
+                return Some(found);
+            }
+            found = match found {
+                Cow::Borrowed(value) => value.member(key.as_ref())?,
+                Cow::Owned(value) => Cow::Owned(value.member(key.as_ref())?.into_owned()),
+            };
+        }
+        Some(found)
+    }
+
     /// The JSON text as `JSON.stringify` writes it: no spaces, infinities as `null`.
     pub fn to_json(&self) -> String {
         let mut out = String::new();
@@ -198,6 +244,49 @@ impl Value {
         write_value(&mut out, self, "1e999", "-1e999");
         out
     }
+}
+
+/// The `length` of a list or a text.
+#[allow(clippy::cast_precision_loss, reason = "no list has 2^53 items")]
+pub fn length(count: usize) -> Value {
+    Value::Number(count as f64)
+}
+
+/// A place in a list, in its shortest form: `1`, not `01`.
+pub fn place(key: &str) -> Option<usize> {
+    array_index(key).and_then(|index| usize::try_from(index).ok())
+}
+
+/// Whether JavaScript's `trim` takes a character for white space.
+pub fn is_js_space(c: char) -> bool {
+    c == '\u{feff}' || (c != '\u{85}' && c.is_whitespace())
+}
+
+/// The number that a text is to JavaScript's `Number`: empty is 0, what is no number is NaN.
+pub fn number_of_text(text: &str) -> f64 {
+    let text = text.trim_matches(is_js_space);
+    let (sign, digits) = match text.as_bytes() {
+        [] => return 0.0,
+        [b'-', ..] => (-1.0, &text[1..]),
+        [b'+', ..] => (1.0, &text[1..]),
+        [b'0', b'x' | b'X', ..] => return whole_number(&text[2..], 16),
+        [b'0', b'o' | b'O', ..] => return whole_number(&text[2..], 8),
+        [b'0', b'b' | b'B', ..] => return whole_number(&text[2..], 2),
+        _ => (1.0, text),
+    };
+    if digits == "Infinity" {
+        return sign * f64::INFINITY;
+    }
+    // Rust also reads `inf`, `nan` and `infinity`, which JavaScript does not, and nothing else more.
+    let is_decimal = digits.starts_with(|c: char| c.is_ascii_digit() || c == '.');
+    let number = is_decimal.then(|| digits.parse::<f64>().ok()).flatten();
+    number.map_or(f64::NAN, |number| sign * number)
+}
+
+fn whole_number(digits: &str, radix: u32) -> f64 {
+    let value = |c: char| c.to_digit(radix).map(f64::from);
+    let add = |sum: f64, c| Some(sum * f64::from(radix) + value(c)?);
+    if digits.is_empty() { f64::NAN } else { digits.chars().try_fold(0.0, add).unwrap_or(f64::NAN) }
 }
 
 /// A number as JavaScript writes it as text: `100`, `1e+21`, `1.5e-7`, `0` for `-0`, `Infinity`.
@@ -226,19 +315,33 @@ fn write_value(out: &mut String, value: &Value, infinity: &str, minus_infinity: 
             }
             out.push(']');
         }
-        Value::Object(object) => {
-            out.push('{');
-            for (place, (key, item)) in object.iter().enumerate() {
-                if place > 0 {
-                    out.push(',');
-                }
-                write_text(out, key);
-                out.push(':');
-                write_value(out, item, infinity, minus_infinity);
-            }
-            out.push('}');
-        }
+        Value::Object(object) => write_entries(out, object.iter(), infinity, minus_infinity),
     }
+}
+
+/// The JSON text of an object of these entries, in this order, as `JSON.stringify` writes it.
+pub fn object_json<'v>(entries: impl Iterator<Item = (&'v str, &'v Value)>) -> String {
+    let mut out = String::new();
+    write_entries(&mut out, entries, "null", "null");
+    out
+}
+
+fn write_entries<'v>(
+    out: &mut String,
+    entries: impl Iterator<Item = (&'v str, &'v Value)>,
+    infinity: &str,
+    minus_infinity: &str,
+) {
+    out.push('{');
+    for (place, (key, item)) in entries.enumerate() {
+        if place > 0 {
+            out.push(',');
+        }
+        write_text(out, key);
+        out.push(':');
+        write_value(out, item, infinity, minus_infinity);
+    }
+    out.push('}');
 }
 
 /// Writes a text in quotes, escaping what `JSON.stringify` escapes and nothing else.

@@ -1,0 +1,168 @@
+//! A subscription that is ready to use.
+
+use super::body;
+use super::field::validate;
+use super::*;
+use crate::mapping::{Fields, Mapping};
+use crate::trigger::Trigger;
+
+/// A compiled subscription.
+#[derive(Debug, Clone)]
+pub struct CompiledSubscription {
+    pub(super) written: Subscription,
+    pub(super) trigger: Trigger,
+    pub(super) mapping: Mapping,
+}
+
+impl CompiledSubscription {
+    /// Compiles a subscription as Segment's runtime takes it; what that runtime finds only when a
+    /// message comes upon it is told by [`CompiledSubscription::latent_mistakes`].
+    pub fn compile(subscription: &Subscription) -> Result<Self, Vec<SubscriptionMistake>> {
+        let mistake = |field: &str, problem: String| SubscriptionMistake {
+            subscription: subscription.name.clone(),
+            field: field.to_owned(),
+            problem,
+        };
+        let mut mistakes = Vec::new();
+        let trigger = match &subscription.trigger {
+            TriggerText::Fql(text) => Trigger::compile(text).map_err(|error| ("trigger", error)),
+            TriggerText::Events(names) => {
+                Trigger::events(names.iter().map(String::as_str)).map_err(|error| ("events", error))
+            }
+        };
+        let trigger =
+            trigger.map_err(|(field, error)| mistakes.push(mistake(field, error.to_string())));
+        let mapping = Mapping::compile(&subscription.mapping).map_err(|errors| {
+            let all = errors.mistakes.iter().map(|error| mistake("mapping", error.to_string()));
+            mistakes.extend(all);
+        });
+        match (trigger, mapping) {
+            (Ok(trigger), Ok(mapping)) => {
+                Ok(Self { written: subscription.clone(), trigger, mapping })
+            }
+            _ => Err(mistakes),
+        }
+    }
+
+    /// Mistakes that fail only for the messages that come upon them.
+    pub fn latent_mistakes(&self) -> Vec<SubscriptionMistake> {
+        let mistake = |field: &str, problem: String| SubscriptionMistake {
+            subscription: self.written.name.clone(),
+            field: field.to_owned(),
+            problem,
+        };
+        let trigger =
+            self.trigger.latent_mistake().map(|failure| mistake("trigger", failure.to_string()));
+        let mapping = self
+            .mapping
+            .latent_mistakes()
+            .iter()
+            .map(|error| mistake("mapping", error.to_string()));
+        trigger.into_iter().chain(mapping).collect()
+    }
+
+    /// What looks like a mistake and is none to Segment: fields that the action does not have, and
+    /// required ones that the mapping does not fill.
+    pub fn warnings(&self) -> Vec<SubscriptionMistake> {
+        let mut warnings = Vec::new();
+        let mut warn = |problem: String| {
+            warnings.push(SubscriptionMistake {
+                subscription: self.written.name.clone(),
+                field: "mapping".to_owned(),
+                problem,
+            });
+        };
+        let fields = self.written.action.fields();
+        let names: Vec<&str> = fields.iter().map(field::Field::name).collect();
+        let Some(given) = self.written.mapping.as_object() else {
+            return warnings;
+        };
+        // A mapping that is one directive as a whole does not show its fields.
+        if given.keys().any(|key| key.starts_with('@') || key.starts_with("__segment")) {
+            return warnings;
+        }
+        for key in given.keys().filter(|key| !names.contains(key)) {
+            warn(format!(
+                "`{key}` is no field of {} and is dropped; its fields are {}",
+                self.written.action.as_str(),
+                names.join(", ")
+            ));
+        }
+        for field in fields.iter().filter(|field| field.is_required()) {
+            if !given.contains_key(field.name()) {
+                warn(format!(
+                    "the required field `{}` is not filled: every message will fail",
+                    field.name()
+                ));
+            }
+        }
+        warnings
+    }
+
+    /// Its name.
+    pub fn name(&self) -> &str {
+        &self.written.name
+    }
+
+    /// Whether it takes anything.
+    pub fn is_enabled(&self) -> bool {
+        self.written.enabled
+    }
+
+    /// Whether it may take some message of this type.
+    pub fn may_match(&self, kind: MessageType) -> bool {
+        self.trigger.may_match(kind)
+    }
+
+    /// What shall be done with a message; `None` if the trigger does not take it.
+    pub fn plan(&self, message: &Value, unsupported: Unsupported) -> Option<PlannedDelivery> {
+        let mut warnings = Vec::new();
+        let outcome = match self.trigger.matches(message) {
+            Ok(false) => return None,
+            Ok(true) => self
+                .fields(message)
+                .and_then(|fields| self.request(message, fields, unsupported, &mut warnings)),
+            Err(failure) => Err(PlanFailure { detail: failure.to_string() }),
+        };
+        Some(PlannedDelivery {
+            subscription: self.written.name.clone(),
+            action: self.written.action,
+            warnings,
+            outcome,
+        })
+    }
+
+    pub(super) fn fields<'a>(&'a self, message: &'a Value) -> Result<Fields<'a>, PlanFailure> {
+        let resolved = self.mapping.resolve_fields(message);
+        resolved.map_err(|failure| PlanFailure { detail: failure.to_string() })
+    }
+
+    pub(super) fn request(
+        &self,
+        message: &Value,
+        fields: Fields<'_>,
+        unsupported: Unsupported,
+        warnings: &mut Vec<String>,
+    ) -> Result<Request, PlanFailure> {
+        let action = self.written.action;
+        let fields = validate(action.fields(), fields)?;
+        if unsupported == Unsupported::Pass {
+            null_context(message)?;
+        }
+        Ok(body::request(action, fields, unsupported, warnings))
+    }
+}
+
+/// Segment's runtime stumbles over a context of null once the fields are checked. With "pass", which
+/// is exactly Segment, so do we; otherwise such a message is as good as any.
+fn null_context(message: &Value) -> Result<(), PlanFailure> {
+    let place = match message.get("context") {
+        Some(Value::Null) => "context",
+        Some(context) if context.get("personas") == Some(&Value::Null) => "context.personas",
+        _ => return Ok(()),
+    };
+    let detail = format!(
+        "{place} is null, over which Segment's destination stumbles: leave it out, or set unsupported = \"omit\""
+    );
+    Err(PlanFailure { detail })
+}

@@ -1,0 +1,117 @@
+//! What would become of a message, told step by step for people.
+
+use super::*;
+use crate::mapping::Fields;
+
+/// What would become of a message under each subscription.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Explanation {
+    /// Why no subscription is asked at all, if `integrations` turns the destination off.
+    pub turned_off: Option<String>,
+    /// All subscriptions, also disabled ones, in their order.
+    pub subscriptions: Vec<Explained>,
+}
+
+/// What would become of a message under one subscription.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Explained {
+    /// Name of the subscription.
+    pub subscription: String,
+    /// Its action.
+    pub action: ActionKind,
+    /// Its trigger as it is written.
+    pub trigger: String,
+    /// Why it does not take the message; `None` if it does.
+    pub why_not: Option<String>,
+    /// What the mapping finds for each field, in the mapping's order.
+    pub fields: Vec<ExplainedField>,
+    /// What is left out or changed on the way.
+    pub warnings: Vec<String>,
+    /// The request, or why there is none; `None` if it does not take the message.
+    pub outcome: Option<Result<Request, PlanFailure>>,
+}
+
+/// Where a field's value comes from.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ExplainedField {
+    /// Name of the field.
+    pub name: String,
+    /// The part of the mapping that decides it, such as `$.traits.email`.
+    pub from: String,
+    /// What is found; `None`: nothing.
+    pub value: Option<Value>,
+}
+
+impl Destination {
+    /// Tells what [`Destination::plan`] does with a message, and why.
+    pub fn explain(&self, message: &Message) -> Explanation {
+        let subscriptions = self.subscriptions.iter();
+        Explanation {
+            turned_off: turned_off(message.value()),
+            subscriptions: subscriptions
+                .map(|subscription| subscription.explain(message.value(), self.unsupported))
+                .collect(),
+        }
+    }
+}
+
+impl CompiledSubscription {
+    fn explain(&self, message: &Value, unsupported: Unsupported) -> Explained {
+        let mut explained = Explained {
+            subscription: self.written.name.clone(),
+            action: self.written.action,
+            trigger: self.written.trigger.to_string(),
+            why_not: None,
+            fields: Vec::new(),
+            warnings: Vec::new(),
+            outcome: None,
+        };
+        if !self.written.enabled {
+            explained.why_not = Some("it is disabled".to_owned());
+            return explained;
+        }
+        match self.trigger.matches(message) {
+            Ok(true) => {}
+            Ok(false) => {
+                explained.why_not = Some(self.trigger.why_not(message));
+                return explained;
+            }
+            Err(failure) => {
+                explained.outcome = Some(Err(PlanFailure { detail: failure.to_string() }));
+                return explained;
+            }
+        }
+        explained.outcome = Some(self.fields(message).and_then(|fields| {
+            explained.fields = self.explain_fields(message, &fields);
+            self.request(message, fields, unsupported, &mut explained.warnings)
+        }));
+        explained
+    }
+
+    fn explain_fields(&self, message: &Value, found: &Fields<'_>) -> Vec<ExplainedField> {
+        let origins = self.mapping.origins(message);
+        let value_of = |name: &str| match found {
+            Fields::Object(fields) => {
+                let found = fields.iter().find(|(key, _)| key == name);
+                found.map(|(_, value)| value.as_ref().clone())
+            }
+            Fields::Other(_) => None,
+        };
+        if !origins.is_empty() {
+            let explained = origins.into_iter();
+            return explained
+                .map(|(name, from)| ExplainedField { value: value_of(&name), name, from })
+                .collect();
+        }
+        // A mapping that is one directive as a whole.
+        let Fields::Object(fields) = found else {
+            return Vec::new();
+        };
+        let explained = fields.iter().map(|(name, value)| ExplainedField {
+            name: name.clone().into_owned(),
+            from: "the mapping as a whole".to_owned(),
+            value: Some(value.as_ref().clone()),
+        });
+        explained.collect()
+    }
+}

@@ -1,0 +1,303 @@
+//! Subscriptions as people write them, in Segment's own shape or in the short one.
+//!
+//! Segment's shape (`partnerAction` or `actionSlug`, `subscribe` or `trigger`, `mapping` or `settings`)
+//! is taken as it is. The short one (`action`, with `trigger` or `events`) only says what differs: its
+//! mapping goes over the action's default mapping, and `without` takes defaults away.
+
+use super::action::ActionKind;
+use crate::segment::decode::decode_strict;
+use crate::segment::{Object, Value};
+
+/// A subscription as it is written.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Subscription {
+    /// Its name, for people.
+    pub name: String,
+    /// Whether it takes anything.
+    pub enabled: bool,
+    /// What it does.
+    pub action: ActionKind,
+    /// Which messages it takes.
+    pub trigger: TriggerText,
+    /// What each field of the action is filled with.
+    pub mapping: Value,
+}
+
+/// How a trigger is written.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum TriggerText {
+    /// In FQL.
+    Fql(String),
+    /// As names of events, one star at the beginning or the end of each.
+    Events(Vec<String>),
+}
+
+impl std::fmt::Display for TriggerText {
+    fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            TriggerText::Fql(text) => out.write_str(text),
+            TriggerText::Events(names) => write!(out, "events = {names:?}"),
+        }
+    }
+}
+
+/// A mistake in a subscription.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("subscription `{subscription}`, {field}: {problem}")]
+pub struct SubscriptionMistake {
+    /// Name of the subscription, or its place in the list (`#2`) if it has none.
+    pub subscription: String,
+    /// The key that is wrong.
+    pub field: String,
+    /// What is wrong and what is allowed.
+    pub problem: String,
+}
+
+/// What Segment keeps beside a subscription; it has no meaning here.
+const PASSED_OVER: [&str; 12] = [
+    "id",
+    "actionId",
+    "action_id",
+    "actionName",
+    "destinationId",
+    "destination_id",
+    "modelId",
+    "model_id",
+    "reverseETLSchedule",
+    "reverse_etl_schedule",
+    "reverseETLModel",
+    "eventType",
+];
+
+const KEYS: [&str; 11] = [
+    "name",
+    "enabled",
+    "action",
+    "partnerAction",
+    "actionSlug",
+    "trigger",
+    "subscribe",
+    "events",
+    "mapping",
+    "settings",
+    "without",
+];
+
+/// The list of subscriptions in what a file or an API answer holds: a list, one subscription, or an
+/// object with `subscriptions` (also below `data`, as Segment's public API answers).
+pub fn list_in(written: &Value) -> Option<Vec<&Value>> {
+    match written {
+        Value::Array(items) => Some(items.iter().collect()),
+        Value::Object(object) => match object.get("subscriptions").or_else(|| object.get("data")) {
+            Some(inner) => list_in(inner),
+            None if KEYS.iter().any(|key| object.contains_key(key)) => Some(vec![written]),
+            None => None,
+        },
+        _ => None,
+    }
+}
+
+/// Reads one subscription; `place` is its place in the list, from 0.
+pub fn read(written: &Value, place: usize) -> Result<Subscription, Vec<SubscriptionMistake>> {
+    let name = written.get("name").and_then(Value::as_str).filter(|name| !name.is_empty());
+    let shown = name.map_or_else(|| format!("#{}", place + 1), str::to_owned);
+    let mut reader =
+        Reader { object: written.as_object(), subscription: shown, mistakes: Vec::new() };
+    match reader.read() {
+        Some(subscription) if reader.mistakes.is_empty() => Ok(subscription),
+        _ => Err(reader.mistakes),
+    }
+}
+
+struct Reader<'a> {
+    object: Option<&'a Object>,
+    subscription: String,
+    mistakes: Vec<SubscriptionMistake>,
+}
+
+impl<'a> Reader<'a> {
+    fn read(&mut self) -> Option<Subscription> {
+        let Some(object) = self.object else {
+            self.mistake("(all)", "a subscription is an object, such as {\"name\": \"…\", \"action\": \"sendEvent\", \"events\": [\"…\"]}");
+            return None;
+        };
+        for key in object.keys().filter(|key| !KEYS.contains(key) && !PASSED_OVER.contains(key)) {
+            self.mistake(key, format!("unknown; allowed are {}", KEYS.join(", ")));
+        }
+        let name = self.name();
+        let enabled = self.enabled();
+        let (action, is_short) = self.action()?;
+        let trigger = self.trigger();
+        let mapping = self.mapping(action, is_short);
+        Some(Subscription {
+            name: name?,
+            enabled: enabled?,
+            action,
+            trigger: trigger?,
+            mapping: mapping?,
+        })
+    }
+
+    fn mistake(&mut self, field: &str, problem: impl Into<String>) {
+        self.mistakes.push(SubscriptionMistake {
+            subscription: self.subscription.clone(),
+            field: field.to_owned(),
+            problem: problem.into(),
+        });
+    }
+
+    /// The value of the one key that is given among several names for the same thing.
+    fn one_of(&mut self, keys: &[&'static str]) -> Option<(&'static str, &'a Value)> {
+        let given: Vec<_> =
+            keys.iter().filter_map(|key| Some((*key, self.object?.get(key)?))).collect();
+        if let [(first, _), (second, _), ..] = given.as_slice() {
+            self.mistake(second, format!("is the same as {first}: give one of them"));
+        }
+        given.first().copied()
+    }
+
+    fn name(&mut self) -> Option<String> {
+        match self.one_of(&["name"]) {
+            Some((_, Value::String(name))) if !name.trim().is_empty() => Some(name.clone()),
+            Some(_) => {
+                self.mistake("name", "must be a text that is not empty");
+                None
+            }
+            None => {
+                self.mistake("name", "is missing: every subscription has a name, by which logs and the log of deliveries speak of it");
+                None
+            }
+        }
+    }
+
+    fn enabled(&mut self) -> Option<bool> {
+        match self.one_of(&["enabled"]) {
+            None => Some(true),
+            Some((_, Value::Bool(flag))) => Some(*flag),
+            Some(_) => {
+                self.mistake("enabled", "must be true or false");
+                None
+            }
+        }
+    }
+
+    /// The action, and whether it is written in the short form.
+    fn action(&mut self) -> Option<(ActionKind, bool)> {
+        let allowed = ActionKind::ALL.map(ActionKind::as_str).join(", ");
+        let Some((key, value)) = self.one_of(&["action", "partnerAction", "actionSlug"]) else {
+            self.mistake("action", format!("is missing; allowed are {allowed}"));
+            return None;
+        };
+        let found = value.as_str().and_then(ActionKind::parse);
+        if found.is_none() {
+            self.mistake(key, format!("is no action; allowed are {allowed}"));
+        }
+        Some((found?, key == "action"))
+    }
+
+    fn trigger(&mut self) -> Option<TriggerText> {
+        match self.one_of(&["trigger", "subscribe", "events"]) {
+            None => {
+                self.mistake("trigger", "is missing: give trigger = 'type = \"track\" and event = \"…\"', or events = [\"…\"]");
+                None
+            }
+            Some(("events", Value::Array(items))) => {
+                let names: Option<Vec<String>> =
+                    items.iter().map(|name| name.as_str().map(str::to_owned)).collect();
+                if names.is_none() {
+                    self.mistake(
+                        "events",
+                        "must be a list of texts, such as [\"User Registered\", \"Order *\"]",
+                    );
+                }
+                names.map(TriggerText::Events)
+            }
+            Some((key, Value::String(text))) if key != "events" => {
+                Some(TriggerText::Fql(text.clone()))
+            }
+            Some(("events", _)) => {
+                self.mistake(
+                    "events",
+                    "must be a list of texts, such as [\"User Registered\", \"Order *\"]",
+                );
+                None
+            }
+            Some((key, _)) => {
+                self.mistake(key, "must be a text in FQL, such as 'type = \"track\"'");
+                None
+            }
+        }
+    }
+
+    fn mapping(&mut self, action: ActionKind, is_short: bool) -> Option<Value> {
+        let without = self.without(action, is_short);
+        let written = match self.one_of(&["mapping", "settings"]) {
+            Some((key, value)) => match given_object(value) {
+                Some(object) => object,
+                None => {
+                    self.mistake(
+                        key,
+                        "must be an object of the action's fields (or the text of one)",
+                    );
+                    return None;
+                }
+            },
+            None if is_short => Object::new(),
+            None => {
+                self.mistake("mapping", "is missing: with partnerAction or actionSlug every field is given here, as in Segment; with `action` the defaults fill it");
+                return None;
+            }
+        };
+        if !is_short {
+            return Some(Value::Object(written));
+        }
+        let Value::Object(mut mapping) = action.default_mapping() else {
+            return Some(Value::Object(written));
+        };
+        without?.iter().for_each(|field| {
+            mapping.remove(field);
+        });
+        for (field, value) in written.into_entries() {
+            mapping.insert(field, value);
+        }
+        Some(Value::Object(mapping))
+    }
+
+    /// The fields whose defaults are taken away.
+    fn without(&mut self, action: ActionKind, is_short: bool) -> Option<Vec<String>> {
+        let Some((_, value)) = self.one_of(&["without"]) else {
+            return Some(Vec::new());
+        };
+        if !is_short {
+            self.mistake("without", "needs `action`: with partnerAction or actionSlug there are no defaults to take away");
+            return None;
+        }
+        let defaults = action.default_mapping();
+        let defaults: Vec<&str> =
+            defaults.as_object().map(|object| object.keys().collect()).unwrap_or_default();
+        let names: Vec<Option<&str>> =
+            value.as_array().unwrap_or_default().iter().map(Value::as_str).collect();
+        let known = |name: &Option<&str>| name.is_some_and(|name| defaults.contains(&name));
+        if names.is_empty() || !names.iter().all(known) {
+            let allowed = defaults.join(", ");
+            self.mistake(
+                "without",
+                format!("must be a list of fields that have a default: {allowed}"),
+            );
+            return None;
+        }
+        Some(names.into_iter().flatten().map(str::to_owned).collect())
+    }
+}
+
+/// An object, or the text of one: Terraform's provider keeps settings as text.
+fn given_object(value: &Value) -> Option<Object> {
+    match value {
+        Value::Object(object) => Some(object.clone()),
+        Value::String(text) => match decode_strict(text) {
+            Ok(Value::Object(object)) => Some(object),
+            _ => None,
+        },
+        _ => None,
+    }
+}

@@ -1,0 +1,108 @@
+//! Tells where the value of each field comes from, for people who ask why.
+
+use super::made::View;
+use super::resolve::Budget;
+use super::*;
+
+/// How long the text of a literal may be.
+const LITERAL_CHARS_MAX: usize = 60;
+
+impl Mapping {
+    /// For each field, in the mapping's order, the part of the mapping that decides its value for this
+    /// message. Empty for a mapping that is one directive as a whole.
+    pub fn origins(&self, message: &Value) -> Vec<(String, String)> {
+        let fields = match &self.root {
+            Node::Object(fields) => {
+                fields.iter().map(|(key, node)| (key, origin(node, message))).collect()
+            }
+            Node::Literal(Value::Object(object)) => {
+                let fields = object.iter();
+                return fields.map(|(key, value)| (key.to_owned(), literal(value))).collect();
+            }
+            _ => Vec::new(),
+        };
+        fields.into_iter().map(|(key, from)| (key.clone(), from)).collect()
+    }
+}
+
+fn origin(node: &Node, message: &Value) -> String {
+    match node {
+        Node::Literal(value) => literal(value),
+        Node::Path(path) => shown(path),
+        Node::If(condition) => condition_origin(condition, message),
+        Node::Case(case) => case.value.as_ref().map_or_else(
+            || "@case of nothing".to_owned(),
+            |value| format!("@case of {}", origin(value, message)),
+        ),
+        Node::Replace(replace) => replace.value.as_ref().map_or_else(
+            || "@replace of nothing".to_owned(),
+            |value| format!("@replace in {}", origin(value, message)),
+        ),
+        Node::ArrayPath(array) => format!("@arrayPath of {}", origin(&array.root, message)),
+        Node::Flatten(flatten) => format!("@flatten of {}", origin(&flatten.value, message)),
+        Node::Json(json) => format!("@json of {}", origin(&json.value, message)),
+        Node::ExcludeWhenNull(node) => format!("@excludeWhenNull of {}", origin(node, message)),
+        Node::Merge(merge) => {
+            let parts: Vec<String> =
+                merge.objects.iter().map(|node| origin(node, message)).collect();
+            format!("@merge of {}", parts.join(", "))
+        }
+        Node::Transform(_) => "@transform".to_owned(),
+        Node::PathOf(node) => format!("@path that {} names", origin(node, message)),
+        Node::Template(template) => {
+            let paths: Vec<String> = template.paths().map(shown).collect();
+            if paths.is_empty() {
+                "@template".to_owned()
+            } else {
+                format!("@template of {}", paths.join(", "))
+            }
+        }
+        Node::TemplateOf(node) => format!("@template that {} names", origin(node, message)),
+        Node::Object(fields) => {
+            let parts: Vec<String> = fields
+                .iter()
+                .map(|(key, node)| format!("{key}: {}", origin(node, message)))
+                .collect();
+            format!("{{{}}}", parts.join(", "))
+        }
+        Node::Array(nodes) => {
+            let parts: Vec<String> = nodes.iter().map(|node| origin(node, message)).collect();
+            format!("[{}]", parts.join(", "))
+        }
+        Node::Fails(problem) => format!("a mistake: {problem}"),
+    }
+}
+
+/// The branch that is taken.
+fn condition_origin(condition: &If, message: &Value) -> String {
+    let budget = Budget::default();
+    let Ok(holds) = condition.holds(View::Value(message), &budget) else {
+        return "@if, which fails".to_owned();
+    };
+    let subject = origin(&condition.subject, message);
+    let test = match (condition.test, holds) {
+        (Test::Exists, true) => "exists",
+        (Test::Exists, false) => "does not exist",
+        (Test::NotBlank, true) => "is not blank",
+        (Test::NotBlank, false) => "is blank",
+    };
+    let branch = if holds { &condition.then } else { &condition.otherwise };
+    let branch = branch.as_ref().map_or("nothing".to_owned(), |node| origin(node, message));
+    format!("{branch} ({subject} {test})")
+}
+
+fn literal(value: &Value) -> String {
+    let text = value.to_json();
+    if text.chars().count() <= LITERAL_CHARS_MAX {
+        return format!("the literal {text}");
+    }
+    format!("the literal {}…", text.chars().take(LITERAL_CHARS_MAX).collect::<String>())
+}
+
+fn shown(path: &Path) -> String {
+    if path.0.is_empty() {
+        "$ (the whole message)".to_owned()
+    } else {
+        format!("$.{}", path.0.join("."))
+    }
+}

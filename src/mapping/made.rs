@@ -1,0 +1,332 @@
+//! What a mapping makes on the way to its result: values that may be missing, which JSON has not, and
+//! that borrow from the message and the mapping.
+
+use std::borrow::Cow;
+
+use indexmap::IndexMap;
+
+use super::path::Path;
+use super::resolve::{Budget, MappingFailure};
+use crate::segment::value::{Object, Value, length, number_text, place, sort_entries};
+
+/// A value in the making.
+#[derive(Debug, Clone)]
+pub(super) enum Made<'a> {
+    /// JavaScript's `undefined`: removes its key in the end, and is null in a list.
+    Missing,
+    Borrowed(&'a Value),
+    Owned(Value),
+    Object(IndexMap<Cow<'a, str>, Made<'a>>),
+    Array(Vec<Made<'a>>),
+}
+
+/// What paths look into: the message, an item of a list, or what `@transform` applied.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum View<'a> {
+    Value(&'a Value),
+    Made(&'a Made<'a>),
+}
+
+impl<'a> View<'a> {
+    /// What is at a path. Looking into a falsy value gives that value back.
+    pub(super) fn find(self, path: &Path) -> Made<'a> {
+        let mut keys = path.0.as_slice();
+        let mut view = self;
+        loop {
+            match view {
+                View::Value(value) => return value.at(keys).into(),
+                View::Made(Made::Borrowed(value)) => return value.at(keys).into(),
+                View::Made(Made::Owned(value)) => return value.at(keys).into(),
+                View::Made(made) => {
+                    let Some((key, rest)) = keys.split_first() else {
+                        return made.clone();
+                    };
+                    let member = match made {
+                        Made::Object(object) => object.get(key.as_str()),
+                        Made::Array(items) if key == "length" => {
+                            let length = length(items.len());
+                            return length
+                                .at(rest)
+                                .map(|found| Cow::Owned(found.into_owned()))
+                                .into();
+                        }
+                        Made::Array(items) => place(key).and_then(|place| items.get(place)),
+                        Made::Missing | Made::Borrowed(_) | Made::Owned(_) => None,
+                    };
+                    let Some(member) = member else {
+                        return Made::Missing;
+                    };
+                    view = View::Made(member);
+                    keys = rest;
+                }
+            }
+        }
+    }
+
+    /// The whole as a value, for what cannot look into values in the making.
+    pub(super) fn to_value(self, budget: &Budget) -> Result<Cow<'a, Value>, MappingFailure> {
+        match self {
+            View::Value(value) => Ok(Cow::Borrowed(value)),
+            View::Made(made) => {
+                Ok(Cow::Owned(made.clone().into_value(budget)?.unwrap_or_default()))
+            }
+        }
+    }
+
+    /// What JavaScript's runtime calls its type.
+    pub(super) fn type_name(self) -> &'static str {
+        match self {
+            View::Value(value) => type_name(value),
+            View::Made(made) => made.type_name(),
+        }
+    }
+}
+
+impl<'a> From<Option<Cow<'a, Value>>> for Made<'a> {
+    fn from(found: Option<Cow<'a, Value>>) -> Self {
+        match found {
+            None => Made::Missing,
+            Some(Cow::Borrowed(value)) => Made::Borrowed(value),
+            Some(Cow::Owned(value)) => Made::Owned(value),
+        }
+    }
+}
+
+impl<'a> Made<'a> {
+    pub(super) fn text(text: String) -> Self {
+        Made::Owned(Value::String(text))
+    }
+
+    /// The value, if it is not in the making.
+    pub(super) fn as_value(&self) -> Option<&Value> {
+        match self {
+            Made::Borrowed(value) => Some(value),
+            Made::Owned(value) => Some(value),
+            Made::Missing | Made::Object(_) | Made::Array(_) => None,
+        }
+    }
+
+    pub(super) fn as_text(&self) -> Option<&str> {
+        self.as_value().and_then(Value::as_str)
+    }
+
+    pub(super) fn is_null_or_missing(&self) -> bool {
+        matches!(self, Made::Missing) || self.is_null()
+    }
+
+    pub(super) fn is_null(&self) -> bool {
+        self.as_value().is_some_and(Value::is_null)
+    }
+
+    /// Whether JavaScript's `value == ''` holds: lists of nothing count as nothing.
+    pub(super) fn equals_empty_text(&self) -> bool {
+        match self {
+            Made::Missing | Made::Object(_) => false,
+            Made::Array(items) => match items.as_slice() {
+                [] => true,
+                [item] => joins_to_nothing(item),
+                _ => false,
+            },
+            Made::Borrowed(value) => equals_empty_text(value),
+            Made::Owned(value) => equals_empty_text(value),
+        }
+    }
+
+    pub(super) fn type_name(&self) -> &'static str {
+        match self {
+            Made::Missing => "undefined",
+            Made::Object(_) => "object",
+            Made::Array(_) => "array",
+            Made::Borrowed(value) => type_name(value),
+            Made::Owned(value) => type_name(value),
+        }
+    }
+
+    /// Writes it as a template does: null and missing as nothing, objects as `[object Object]`.
+    pub(super) fn write_text(&self, out: &mut String) {
+        match self {
+            Made::Missing => {}
+            Made::Object(_) => out.push_str("[object Object]"),
+            Made::Array(items) => {
+                for (place, item) in items.iter().enumerate() {
+                    if place > 0 {
+                        out.push(',');
+                    }
+                    item.write_text(out);
+                }
+            }
+            Made::Borrowed(value) => write_text(value, out),
+            Made::Owned(value) => write_text(value, out),
+        }
+    }
+
+    /// Its own entries as JavaScript lists them: keys of objects, places of lists, characters of texts.
+    pub(super) fn into_entries(self) -> Vec<(Cow<'a, str>, Made<'a>)> {
+        fn placed<'a>(items: impl Iterator<Item = Made<'a>>) -> Vec<(Cow<'a, str>, Made<'a>)> {
+            items.enumerate().map(|(place, item)| (Cow::Owned(place.to_string()), item)).collect()
+        }
+        match self {
+            Made::Object(object) => {
+                let mut entries: Vec<_> = object.into_iter().collect();
+                sort_entries(&mut entries);
+                entries
+            }
+            Made::Array(items) => placed(items.into_iter()),
+            Made::Borrowed(Value::Object(object)) => object
+                .iter()
+                .map(|(key, value)| (Cow::Borrowed(key), Made::Borrowed(value)))
+                .collect(),
+            Made::Borrowed(Value::Array(items)) => placed(items.iter().map(Made::Borrowed)),
+            Made::Owned(Value::Object(object)) => {
+                let entries = object.into_entries().into_iter();
+                entries.map(|(key, value)| (Cow::Owned(key), Made::Owned(value))).collect()
+            }
+            Made::Owned(Value::Array(items)) => placed(items.into_iter().map(Made::Owned)),
+            text => match text.as_text() {
+                Some(text) => placed(
+                    text.encode_utf16().map(|unit| Made::text(String::from_utf16_lossy(&[unit]))),
+                ),
+                None => Vec::new(),
+            },
+        }
+    }
+
+    /// Without missing values in objects, as the runtime removes them; in lists they stay.
+    pub(super) fn without_missing(self, budget: &Budget) -> Result<Self, MappingFailure> {
+        budget.spend_node()?;
+        Ok(match self {
+            Made::Object(object) => {
+                let there = object.into_iter().filter(|(_, value)| !matches!(value, Made::Missing));
+                let there = there.map(|(key, value)| Ok((key, value.without_missing(budget)?)));
+                Made::Object(there.collect::<Result<_, MappingFailure>>()?)
+            }
+            Made::Array(items) => {
+                let items = items.into_iter().map(|item| item.without_missing(budget));
+                Made::Array(items.collect::<Result<_, _>>()?)
+            }
+            value => value,
+        })
+    }
+
+    /// The result: missing values lose their keys, and are null in lists.
+    pub(super) fn into_cow(
+        self,
+        budget: &Budget,
+    ) -> Result<Option<Cow<'a, Value>>, MappingFailure> {
+        match self {
+            Made::Missing => Ok(None),
+            Made::Borrowed(value) => Ok(Some(Cow::Borrowed(value))),
+            Made::Owned(value) => Ok(Some(Cow::Owned(value))),
+            Made::Object(object) => {
+                let mut made = Object::new();
+                for (key, value) in object {
+                    if let Some(value) = value.into_value(budget)? {
+                        made.insert(key.into_owned(), value);
+                    }
+                }
+                Ok(Some(Cow::Owned(Value::Object(made))))
+            }
+            Made::Array(items) => {
+                let values =
+                    items.into_iter().map(|item| Ok(item.into_value(budget)?.unwrap_or_default()));
+                Ok(Some(Cow::Owned(Value::Array(values.collect::<Result<_, _>>()?))))
+            }
+        }
+    }
+
+    pub(super) fn into_value(self, budget: &Budget) -> Result<Option<Value>, MappingFailure> {
+        let cow = self.into_cow(budget)?;
+        if let Some(Cow::Borrowed(value)) = cow {
+            budget.spend_value(value)?;
+        }
+        Ok(cow.map(Cow::into_owned))
+    }
+
+    /// The same without borrowing.
+    pub(super) fn into_owned(self, budget: &Budget) -> Result<Made<'static>, MappingFailure> {
+        budget.spend_node()?;
+        Ok(match self {
+            Made::Missing => Made::Missing,
+            Made::Owned(value) => Made::Owned(value),
+            Made::Borrowed(value) => {
+                budget.spend_value(value)?;
+                Made::Owned(value.clone())
+            }
+            Made::Array(items) => {
+                let items = items.into_iter().map(|item| item.into_owned(budget));
+                Made::Array(items.collect::<Result<_, _>>()?)
+            }
+            Made::Object(object) => {
+                let entries = object.into_iter();
+                let entries = entries.map(|(key, value)| {
+                    Ok((Cow::Owned(key.into_owned()), value.into_owned(budget)?))
+                });
+                Made::Object(entries.collect::<Result<_, MappingFailure>>()?)
+            }
+        })
+    }
+}
+
+/// What JavaScript's runtime calls the type of a value.
+pub(super) fn type_name(value: &Value) -> &'static str {
+    match value {
+        Value::Null => "null",
+        Value::Bool(_) => "boolean",
+        Value::Number(_) => "number",
+        Value::String(_) => "string",
+        Value::Array(_) => "array",
+        Value::Object(_) => "object",
+    }
+}
+
+fn equals_empty_text(value: &Value) -> bool {
+    match value {
+        Value::Null | Value::Bool(true) | Value::Object(_) => false,
+        Value::Bool(false) => true,
+        Value::Number(number) => *number == 0.0,
+        Value::String(text) => text.is_empty(),
+        Value::Array(items) => match items.as_slice() {
+            [] => true,
+            [item] => item_joins_to_nothing(item),
+            _ => false,
+        },
+    }
+}
+
+/// Whether a list of this one item joins to an empty text.
+fn joins_to_nothing(item: &Made<'_>) -> bool {
+    match item {
+        Made::Missing => true,
+        Made::Object(_) => false,
+        Made::Array(_) => item.equals_empty_text(),
+        Made::Borrowed(value) => item_joins_to_nothing(value),
+        Made::Owned(value) => item_joins_to_nothing(value),
+    }
+}
+
+fn item_joins_to_nothing(item: &Value) -> bool {
+    match item {
+        Value::Null => true,
+        Value::String(text) => text.is_empty(),
+        Value::Array(_) => equals_empty_text(item),
+        Value::Bool(_) | Value::Number(_) | Value::Object(_) => false,
+    }
+}
+
+fn write_text(value: &Value, out: &mut String) {
+    match value {
+        Value::Null => {}
+        Value::Bool(flag) => out.push_str(if *flag { "true" } else { "false" }),
+        Value::Number(number) => out.push_str(&number_text(*number)),
+        Value::String(text) => out.push_str(text),
+        Value::Object(_) => out.push_str("[object Object]"),
+        Value::Array(items) => {
+            for (place, item) in items.iter().enumerate() {
+                if place > 0 {
+                    out.push(',');
+                }
+                write_text(item, out);
+            }
+        }
+    }
+}

@@ -1,0 +1,238 @@
+//! Whether a trigger takes a message.
+
+use std::borrow::Cow;
+
+use super::{
+    Condition, Expected, Group, Join, Operator, Path, Subject, Test, Trigger, TriggerFailure,
+};
+use crate::segment::{MessageType, Value};
+
+impl Trigger {
+    /// Whether it takes a message. Fails where Segment's runtime fails: at an empty group.
+    pub fn matches(&self, message: &Value) -> Result<bool, TriggerFailure> {
+        self.0.holds(message)
+    }
+
+    /// What makes it fail if a message comes upon it.
+    pub fn latent_mistake(&self) -> Option<TriggerFailure> {
+        self.0.latent_mistake()
+    }
+
+    /// Why it does not take a message: the tests that did not hold, and what they met.
+    pub fn why_not(&self, message: &Value) -> String {
+        let mut failed = Vec::new();
+        self.0.tell_failed(message, &mut failed);
+        failed.truncate(FAILED_TOLD_MAX);
+        failed.join("; ")
+    }
+
+    /// Whether it may take some message of this type: false only if no message of it can match.
+    pub fn may_match(&self, kind: MessageType) -> bool {
+        self.0.may_hold(kind)
+    }
+}
+
+/// How many tests that did not hold are told.
+const FAILED_TOLD_MAX: usize = 5;
+
+/// How much of a value is told.
+const VALUE_CHARS_MAX: usize = 60;
+
+const EMPTY_GROUP: TriggerFailure = TriggerFailure("a group `()` is empty");
+const EMPTY_PATH: TriggerFailure = TriggerFailure("a path has no names");
+
+impl Group {
+    fn latent_mistake(&self) -> Option<TriggerFailure> {
+        self.conditions.iter().find_map(|condition| match condition {
+            Condition::Group(group) => group.latent_mistake(),
+            Condition::Nothing => Some(EMPTY_GROUP),
+            Condition::Test(Test { subject, .. }) => match subject {
+                Subject::Properties(path) | Subject::Traits(path) | Subject::Context(path) => {
+                    path.0.is_none().then_some(EMPTY_PATH)
+                }
+                Subject::Type | Subject::Event | Subject::Name | Subject::UserId => None,
+            },
+        })
+    }
+
+    /// With `and` the first one that did not hold decides, with `or` all of them do.
+    fn tell_failed(&self, message: &Value, failed: &mut Vec<String>) {
+        for condition in &self.conditions {
+            let holds = match condition {
+                Condition::Test(test) => test.holds(message).unwrap_or(false),
+                Condition::Group(group) => group.holds(message).unwrap_or(false),
+                Condition::Nothing => false,
+            };
+            if holds {
+                continue;
+            }
+            match condition {
+                Condition::Test(test) => failed.push(test.told(message)),
+                Condition::Group(group) => group.tell_failed(message, failed),
+                Condition::Nothing => failed.push(EMPTY_GROUP.to_string()),
+            }
+            if self.join == Join::And {
+                return;
+            }
+        }
+    }
+
+    fn holds(&self, message: &Value) -> Result<bool, TriggerFailure> {
+        let decided_by = self.join == Join::Or;
+        for condition in &self.conditions {
+            let holds = match condition {
+                Condition::Test(test) => test.holds(message)?,
+                Condition::Group(group) => group.holds(message)?,
+                Condition::Nothing => return Err(EMPTY_GROUP),
+            };
+            if holds == decided_by {
+                return Ok(decided_by);
+            }
+        }
+        Ok(!decided_by)
+    }
+
+    fn may_hold(&self, kind: MessageType) -> bool {
+        let may = |condition: &Condition| match condition {
+            Condition::Test(test) => test.may_hold(kind),
+            Condition::Group(group) => group.may_hold(kind),
+            Condition::Nothing => false,
+        };
+        match self.join {
+            Join::And => self.conditions.iter().all(may),
+            Join::Or => self.conditions.iter().any(may),
+        }
+    }
+}
+
+impl Test {
+    fn holds(&self, message: &Value) -> Result<bool, TriggerFailure> {
+        Ok(self.operator.holds(self.subject.find(message)?.as_deref(), &self.expected))
+    }
+
+    /// The test and what it met, for people.
+    fn told(&self, message: &Value) -> String {
+        let met = match self.subject.find(message) {
+            Ok(Some(value)) => {
+                let text = value.to_json();
+                let cut: String = text.chars().take(VALUE_CHARS_MAX).collect();
+                if cut.len() < text.len() { format!("{cut}…") } else { cut }
+            }
+            Ok(None) => "not there".to_owned(),
+            Err(failure) => failure.to_string(),
+        };
+        format!("{} is {met}, which is not {}", self.subject, self.operator.told(&self.expected))
+    }
+
+    fn may_hold(&self, kind: MessageType) -> bool {
+        let value = Value::from(kind.as_str());
+        self.subject != Subject::Type || self.operator.holds(Some(&value), &self.expected)
+    }
+}
+
+impl Subject {
+    fn find<'a>(&self, message: &'a Value) -> Result<Option<Cow<'a, Value>>, TriggerFailure> {
+        match self {
+            Subject::Type => Ok(message.get("type").map(Cow::Borrowed)),
+            Subject::Event => Ok(message.get("event").map(Cow::Borrowed)),
+            Subject::Name => Ok(message.get("name").map(Cow::Borrowed)),
+            Subject::UserId => Ok(message.get("userId").map(Cow::Borrowed)),
+            Subject::Properties(path) => path.find(message.get("properties")),
+            Subject::Traits(path) => path.find(message.get("traits")),
+            Subject::Context(path) => path.find(message.get("context")),
+        }
+    }
+}
+
+impl std::fmt::Display for Subject {
+    fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let (first, path) = match self {
+            Subject::Type => return out.write_str("type"),
+            Subject::Event => return out.write_str("event"),
+            Subject::Name => return out.write_str("name"),
+            Subject::UserId => return out.write_str("userId"),
+            Subject::Properties(path) => ("properties", path),
+            Subject::Traits(path) => ("traits", path),
+            Subject::Context(path) => ("context", path),
+        };
+        write!(out, "{first}.{}", path.0.as_deref().unwrap_or_default().join("."))
+    }
+}
+
+impl Path {
+    /// What is at the path. Looking into a falsy value gives that value back.
+    fn find<'a>(&self, root: Option<&'a Value>) -> Result<Option<Cow<'a, Value>>, TriggerFailure> {
+        let keys = self.0.as_ref().ok_or(EMPTY_PATH)?;
+        Ok(root.and_then(|root| root.at(keys)))
+    }
+}
+
+impl Operator {
+    fn holds(self, actual: Option<&Value>, expected: &Expected) -> bool {
+        let text = actual.and_then(Value::as_str);
+        let number = actual.and_then(Value::as_f64);
+        let flag = actual.and_then(Value::as_bool);
+        match self {
+            Operator::Equals => text == Some(&expected.text),
+            Operator::NotEquals => text != Some(&expected.text),
+            Operator::NumberEquals => number.is_some_and(|number| number == expected.number),
+            Operator::NumberNotEquals => number.is_some_and(|number| number != expected.number),
+            Operator::Less => number.is_some_and(|number| number < expected.number),
+            Operator::LessOrEqual => number.is_some_and(|number| number <= expected.number),
+            Operator::Greater => number.is_some_and(|number| number > expected.number),
+            Operator::GreaterOrEqual => number.is_some_and(|number| number >= expected.number),
+            Operator::Contains => text.is_some_and(|text| text.contains(&expected.text)),
+            Operator::NotContains => text.is_some_and(|text| !text.contains(&expected.text)),
+            Operator::StartsWith => text.is_some_and(|text| text.starts_with(&expected.text)),
+            Operator::NotStartsWith => text.is_some_and(|text| !text.starts_with(&expected.text)),
+            Operator::EndsWith => text.is_some_and(|text| expected.ends(text)),
+            Operator::NotEndsWith => text.is_some_and(|text| !expected.ends(text)),
+            Operator::Exists => actual.is_some_and(|actual| !actual.is_null()),
+            Operator::NotExists => actual.is_none_or(Value::is_null),
+            Operator::IsTrue => flag == Some(true),
+            Operator::IsFalse => flag == Some(false),
+            Operator::Unknown => false,
+        }
+    }
+}
+
+impl Operator {
+    /// What it wants, for people.
+    fn told(self, expected: &Expected) -> String {
+        let text = &expected.text;
+        match self {
+            Operator::Equals => format!("the text \"{text}\""),
+            Operator::NotEquals => format!("anything but the text \"{text}\""),
+            Operator::NumberEquals => format!("the number {text}"),
+            Operator::NumberNotEquals => format!("a number other than {text}"),
+            Operator::Less => format!("a number below {text}"),
+            Operator::LessOrEqual => format!("a number up to {text}"),
+            Operator::Greater => format!("a number above {text}"),
+            Operator::GreaterOrEqual => format!("a number from {text}"),
+            Operator::Contains => format!("a text with \"{text}\" in it"),
+            Operator::NotContains => format!("a text without \"{text}\" in it"),
+            Operator::StartsWith => format!("a text that begins with \"{text}\""),
+            Operator::NotStartsWith => format!("a text that does not begin with \"{text}\""),
+            Operator::EndsWith => format!("a text that ends with \"{text}\""),
+            Operator::NotEndsWith => format!("a text that does not end with \"{text}\""),
+            Operator::Exists => "there with a value".to_owned(),
+            Operator::NotExists => "missing or null".to_owned(),
+            Operator::IsTrue => "the boolean true".to_owned(),
+            Operator::IsFalse => "the boolean false".to_owned(),
+            Operator::Unknown => "compared by an operator that FQL has".to_owned(),
+        }
+    }
+}
+
+impl Expected {
+    /// Whether a text ends so, in UTF-16 units.
+    fn ends(&self, text: &str) -> bool {
+        match (text.strip_suffix(&self.text), self.lost_half) {
+            (None, _) => false,
+            (Some(_), None) => true,
+            (Some(before), Some(low)) => before.chars().next_back().is_some_and(
+                |last| matches!(last.encode_utf16(&mut [0; 2]), [_, own] if *own == low),
+            ),
+        }
+    }
+}

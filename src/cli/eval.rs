@@ -107,13 +107,10 @@ fn eval_mapping(mapping: &Value, event: &Value) -> String {
 }
 
 fn eval_subscription(written: &Value, event: &Value, unsupported: Unsupported) -> String {
-    let compiled = match compiled(written) {
+    let compiled = match compiled(written, event) {
         Ok(compiled) => compiled,
         Err(answer) => return answer,
     };
-    if !compiled.is_enabled() {
-        return skipped("disabled");
-    }
     let Some(delivery) = compiled.plan(event, unsupported) else {
         return skipped("not subscribed");
     };
@@ -124,17 +121,24 @@ fn eval_subscription(written: &Value, event: &Value, unsupported: Unsupported) -
 }
 
 /// A subscription as Segment's runtime takes it, or the answer that says why there is none. What it
-/// refuses for its shape or its trigger is no error there: it is just not subscribed.
-fn compiled(written: &Value) -> Result<CompiledSubscription, String> {
+/// refuses for its shape or its trigger is no error there: it is just not subscribed. A mapping is
+/// not looked at before the trigger takes the message.
+fn compiled(written: &Value, event: &Value) -> Result<CompiledSubscription, String> {
     let is_short = written.get("action").is_some() || written.get("events").is_some();
     let subscription = if is_short {
         read(&with_name(written), 0).map_err(|mistakes| error(&lines(&mistakes)))?
     } else {
         segment_shape(written)?
     };
+    if !subscription.enabled {
+        return Err(skipped("disabled"));
+    }
     if let TriggerText::Fql(text) = &subscription.trigger {
-        Trigger::compile(text)
+        let trigger = Trigger::compile(text)
             .map_err(|mistake| skipped(&format!("Invalid subscription : {mistake}")))?;
+        if trigger.matches(event) == Ok(false) {
+            return Err(skipped("not subscribed"));
+        }
     }
     Mapping::compile(&subscription.mapping).map_err(|mistakes| error(&mistakes.segment_text()))?;
     CompiledSubscription::compile(&subscription).map_err(|mistakes| error(&lines(&mistakes)))

@@ -32,11 +32,11 @@ const CONTACT_FIELDS: [Field; 10] = [
 ];
 
 const EVENT_FIELDS: [Field; 5] = [
-    Field::new("contactProperties", "Contact Properties", FieldKind::Object),
     Field::new("email", "Contact Email", FieldKind::Email),
     Field::new("eventName", "Event Name", FieldKind::Text).required(),
-    Field::new("eventProperties", "Event Properties", FieldKind::Object),
     Field::new("userId", "User ID", FieldKind::Text).required(),
+    Field::new("contactProperties", "Contact Properties", FieldKind::Object),
+    Field::new("eventProperties", "Event Properties", FieldKind::Object),
 ];
 
 const DELETE_FIELDS: [Field; 1] = [Field::new("userId", "User ID", FieldKind::Text).required()];

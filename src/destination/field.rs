@@ -93,7 +93,10 @@ pub(super) fn validate<'a>(
 
 impl FieldKind {
     fn coerce(self, value: Cow<'_, Value>) -> Result<Cow<'_, Value>, String> {
-        let wrong = |expected: &str| format!("must be {expected} but it was {}", kind_of(&value));
+        let wrong = |expected: &str| {
+            let told = if self == FieldKind::Object { &value } else { unwrapped(&value) };
+            format!("must be {expected} but it was {}", kind_of(told))
+        };
         match self {
             FieldKind::Text => as_text(value),
             FieldKind::Email => {
@@ -125,7 +128,15 @@ fn as_text(value: Cow<'_, Value>) -> Result<Cow<'_, Value>, String> {
     }
     match text(&value) {
         Some(text) => Ok(Cow::Owned(Value::String(text.into_owned()))),
-        None => Err(format!("must be a string but it was {}", kind_of(&value))),
+        None => Err(format!("must be a string but it was {}", kind_of(unwrapped(&value)))),
+    }
+}
+
+/// The item of a list of one, which is what Segment's validation judges.
+fn unwrapped(value: &Value) -> &Value {
+    match value.as_array() {
+        Some([item]) => item,
+        _ => value,
     }
 }
 

@@ -250,6 +250,10 @@ impl Kind {
                 wrong_kind("a string", value, place)
             }
             (Kind::Flag, _) => wrong_kind("a boolean", value, place),
+            // Here Segment does not tell directives from other objects.
+            (Kind::Array, Value::Object(_)) => {
+                refuse(place, "should be an array but it is an object")
+            }
             (Kind::Array, _) => wrong_kind("an array", value, place),
             (Kind::DirectiveOrText, _) => {
                 wrong_kind("a string or a mapping directive", value, place)

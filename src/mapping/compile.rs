@@ -131,7 +131,7 @@ impl Compiler {
     /// What must give a text: a literal that is none can only fail.
     fn text_node(&mut self, value: &Value, name: &str) -> Node {
         match self.node(value) {
-            Node::Literal(literal) => {
+            Node::Literal(literal) if literal.as_str().is_none() => {
                 self.fails(format!("{name}: expected string, got {}", made::type_name(&literal)))
             }
             node => node,

@@ -6,6 +6,7 @@ use std::path::Path;
 use super::tree::{
     DeliveryConfig, DestinationTree, LogConfig, ServerConfig, SourceTree, StoreConfig, Tree,
 };
+use super::subscriptions::{Planner, Written};
 use super::{ConfigError, Mistake};
 use crate::secret::Secret;
 
@@ -54,12 +55,15 @@ pub struct DestinationConfig {
     pub base_url: String,
     /// Requests a second; `None`: what Loops says, 10 until it says something.
     pub rate: Option<u32>,
+    /// Its subscriptions.
+    pub planner: Planner,
 }
 
 /// Checks the tree; `place` names the file, or the environment where there is none.
 pub(super) fn check(tree: Tree, place: &str) -> Result<Config, ConfigError> {
     let mut check = Check { place, mistakes: Vec::new() };
-    let Tree { mut server, store, delivery, log, sources, destinations } = tree;
+    let Tree { mut server, store, delivery, log, sources, mut destinations, subscriptions } = tree;
+    check.shared_subscriptions(subscriptions, &mut destinations);
     server.admin_token = check.secret(
         "server.admin_token",
         server.admin_token.take(),
@@ -82,6 +86,26 @@ pub(super) fn check(tree: Tree, place: &str) -> Result<Config, ConfigError> {
         return Ok(Config { server, store, delivery, log, sources, destinations });
     }
     Err(ConfigError(check.mistakes))
+}
+
+/// Checks the subscriptions of the tree and nothing else.
+pub(super) fn check_planners(
+    tree: Tree,
+    place: &str,
+) -> Result<BTreeMap<String, Planner>, ConfigError> {
+    let mut check = Check { place, mistakes: Vec::new() };
+    let Tree { mut destinations, subscriptions, .. } = tree;
+    if destinations.is_empty() {
+        destinations.insert("default".to_owned(), DestinationTree::default());
+    }
+    check.shared_subscriptions(subscriptions, &mut destinations);
+    let mut planners = BTreeMap::new();
+    for (name, tree) in destinations {
+        if let Some(planner) = check.planner(&format!("destinations.{name}"), tree) {
+            planners.insert(name, planner);
+        }
+    }
+    if check.mistakes.is_empty() { Ok(planners) } else { Err(ConfigError(check.mistakes)) }
 }
 
 struct Check<'a> {
@@ -120,10 +144,27 @@ impl Check<'_> {
         checked
     }
 
-    fn destination(&mut self, key: &str, tree: DestinationTree) -> Option<DestinationConfig> {
+    /// Subscriptions at the top level are those of the only destination.
+    fn shared_subscriptions(
+        &mut self,
+        subscriptions: Vec<serde_json::Value>,
+        destinations: &mut BTreeMap<String, DestinationTree>,
+    ) {
+        if subscriptions.is_empty() {
+            return;
+        }
+        let mut own: Vec<&mut DestinationTree> = destinations.values_mut().collect();
+        match own.as_mut_slice() {
+            [only] => only.subscriptions.splice(0..0, subscriptions).for_each(drop),
+            [] => {}
+            _ => self.mistake("subscriptions", "there are several destinations: write [[destinations.NAME.subscriptions]]"),
+        }
+    }
+
+    fn destination(&mut self, key: &str, mut tree: DestinationTree) -> Option<DestinationConfig> {
         let api_key =
-            self.secret(&format!("{key}.api_key"), tree.api_key, tree.api_key_file.as_deref());
-        let base_url = tree.base_url.unwrap_or_else(|| BASE_URL_DEFAULT.to_owned());
+            self.secret(&format!("{key}.api_key"), tree.api_key.take(), tree.api_key_file.as_deref());
+        let base_url = tree.base_url.take().unwrap_or_else(|| BASE_URL_DEFAULT.to_owned());
         if !base_url.starts_with("https://") && !base_url.starts_with("http://") {
             self.mistake(
                 &format!("{key}.base_url"),
@@ -136,8 +177,10 @@ impl Check<'_> {
                 format!("must be 1 to {RATE_MAX} requests a second"),
             );
         }
+        let rate = tree.rate;
+        let planner = self.planner(key, tree);
         match api_key {
-            Some(api_key) => Some(DestinationConfig { api_key, base_url, rate: tree.rate }),
+            Some(api_key) => Some(DestinationConfig { api_key, base_url, rate, planner: planner? }),
             None => {
                 let hint =
                     if key == "destinations.default" { "set LOOPS_API_KEY, or " } else { "" };
@@ -148,6 +191,17 @@ impl Check<'_> {
                 None
             }
         }
+    }
+
+    fn planner(&mut self, key: &str, tree: DestinationTree) -> Option<Planner> {
+        let written = Written {
+            place: self.place,
+            key,
+            inline: tree.subscriptions,
+            files: tree.subscriptions_files.into_list(),
+            unsupported: tree.unsupported,
+        };
+        Planner::load(written).map_err(|mut mistakes| self.mistakes.append(&mut mistakes)).ok()
     }
 
     fn source(&mut self, key: &str, tree: SourceTree, known: &[String]) -> Option<SourceConfig> {

@@ -1,14 +1,15 @@
 //! Puts the layers together, and tells which layer a mistake is in.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use config::builder::DefaultState;
 use config::{ConfigBuilder, Environment, File, FileFormat};
 
-use super::check::{Config, check};
-use super::tree::{LogFormat, Tree};
+use super::check::{Config, check, check_planners};
+use super::subscriptions::Planner;
+use super::tree::{DestinationTree, LogFormat, Paths, Tree};
 use super::{ConfigError, Mistake};
 
 /// The compiled-in layer.
@@ -18,10 +19,11 @@ const DEFAULTS: &str = include_str!("../../config/default.toml");
 const PREFIX: &str = "SEGMENT_LOOPS";
 
 /// Variables with a name of their own, for the one-team case that needs no file.
-const SHORT_NAMES: [(&str, &str); 7] = [
+const SHORT_NAMES: [(&str, &str); 8] = [
     ("LOOPS_API_KEY", "destinations.default.api_key"),
     ("LOOPS_BASE_URL", "destinations.default.base_url"),
     ("LOOPS_RATE_LIMIT", "destinations.default.rate"),
+    ("LOOPS_SUBSCRIPTIONS", "destinations.default.subscriptions_files"),
     ("SEGMENT_WRITE_KEY", "sources.default.write_keys"),
     ("SEGMENT_WEBHOOK_SECRET", "sources.default.webhook_secret"),
     ("SEGMENT_WEBHOOK_TOKEN", "sources.default.webhook_token"),
@@ -37,12 +39,32 @@ pub struct Flags {
     pub listen: Option<SocketAddr>,
     /// `--data`.
     pub data: Option<PathBuf>,
+    /// `--subscriptions`, for the only destination.
+    pub subscriptions: Vec<PathBuf>,
     /// `--log-format`.
     pub log_format: Option<LogFormat>,
 }
 
 /// Loads and checks the configuration. `environment` is what [`environment`] gives, or a test's own.
 pub fn load(flags: &Flags, environment: HashMap<String, String>) -> Result<Config, ConfigError> {
+    let (tree, place) = load_tree(flags, environment)?;
+    check(tree, &place)
+}
+
+/// Loads the subscriptions of each destination and nothing else, so that mappings can be tried where
+/// the keys are not. Without a configured destination: those of `default`.
+pub fn load_planners(
+    flags: &Flags,
+    environment: HashMap<String, String>,
+) -> Result<BTreeMap<String, Planner>, ConfigError> {
+    let (tree, place) = load_tree(flags, environment)?;
+    check_planners(tree, &place)
+}
+
+fn load_tree(
+    flags: &Flags,
+    environment: HashMap<String, String>,
+) -> Result<(Tree, String), ConfigError> {
     let mut place = "config/default.toml (compiled in)".to_owned();
     let mut builder =
         config::Config::builder().add_source(File::from_str(DEFAULTS, FileFormat::Toml));
@@ -70,7 +92,26 @@ pub fn load(flags: &Flags, environment: HashMap<String, String>) -> Result<Confi
     if let Some(format) = flags.log_format {
         tree.log.format = format;
     }
-    check(tree, &place)
+    if !flags.subscriptions.is_empty() {
+        add_subscriptions(&mut tree, &flags.subscriptions)?;
+    }
+    Ok((tree, place))
+}
+
+/// The files of `--subscriptions` take the place of what is configured.
+fn add_subscriptions(tree: &mut Tree, files: &[PathBuf]) -> Result<(), ConfigError> {
+    if tree.destinations.is_empty() {
+        tree.destinations.insert("default".to_owned(), DestinationTree::default());
+    }
+    let mut destinations: Vec<&mut DestinationTree> = tree.destinations.values_mut().collect();
+    let [only] = destinations.as_mut_slice() else {
+        let problem = "there are several destinations: set subscriptions_files of each in the configuration";
+        return Err(mistake("command line", "--subscriptions", problem));
+    };
+    tree.subscriptions.clear();
+    only.subscriptions.clear();
+    only.subscriptions_files = Paths::Many(files.to_vec());
+    Ok(())
 }
 
 /// The environment of the process. A variable that is no Unicode text cannot be one of ours.
@@ -136,7 +177,7 @@ fn build(builder: &Builder, place: &str) -> Result<Tree, ConfigError> {
 }
 
 /// The words of the library's error, without the key and origin that we name ourselves.
-fn plain(error: &config::ConfigError) -> String {
+pub(super) fn plain(error: &config::ConfigError) -> String {
     match error {
         config::ConfigError::At { error, .. } => plain(error),
         config::ConfigError::Type { unexpected, expected, .. } => {

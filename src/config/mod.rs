@@ -5,10 +5,12 @@
 
 mod check;
 mod load;
+mod subscriptions;
 mod tree;
 
 pub use check::{Config, DestinationConfig, SourceConfig};
-pub use load::{Flags, environment, listen_address, load};
+pub use load::{Flags, environment, listen_address, load, load_planners};
+pub use subscriptions::Planner;
 pub use tree::{DeliveryConfig, LogConfig, LogFormat, ServerConfig, StoreConfig};
 
 /// Mistakes in the configuration: all that were found, each a line for people.

@@ -20,10 +20,13 @@ pub(super) struct Tree {
     pub(super) sources: BTreeMap<String, SourceTree>,
     #[serde(default)]
     pub(super) destinations: BTreeMap<String, DestinationTree>,
+    /// Of the only destination there is.
+    #[serde(default)]
+    pub(super) subscriptions: Vec<serde_json::Value>,
 }
 
 /// `[server]`. Times in milliseconds, sizes in bytes.
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
 #[allow(missing_docs, reason = "config/default.toml is the reference")]
 pub struct ServerConfig {
@@ -42,7 +45,7 @@ pub struct ServerConfig {
 }
 
 /// `[store]`. Times in hours, sizes in bytes.
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
 #[allow(missing_docs, reason = "config/default.toml is the reference")]
 pub struct StoreConfig {
@@ -56,7 +59,7 @@ pub struct StoreConfig {
 }
 
 /// `[delivery]`.
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
 #[allow(missing_docs, reason = "config/default.toml is the reference")]
 pub struct DeliveryConfig {
@@ -70,7 +73,7 @@ pub struct DeliveryConfig {
 }
 
 /// `[log]`.
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
 #[allow(missing_docs, reason = "config/default.toml is the reference")]
 pub struct LogConfig {
@@ -102,13 +105,44 @@ pub(super) struct SourceTree {
 }
 
 /// `[destinations.NAME]`.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct DestinationTree {
     pub(super) api_key: Option<Secret>,
     pub(super) api_key_file: Option<PathBuf>,
     pub(super) base_url: Option<String>,
     pub(super) rate: Option<u32>,
+    pub(super) unsupported: Option<String>,
+    #[serde(default)]
+    pub(super) subscriptions: Vec<serde_json::Value>,
+    #[serde(default)]
+    pub(super) subscriptions_files: Paths,
+}
+
+/// A list of paths, or one text with commas, as an environment variable has it.
+#[derive(Debug, Deserialize)]
+#[serde(untagged)]
+pub(super) enum Paths {
+    Many(Vec<PathBuf>),
+    One(String),
+}
+
+impl Default for Paths {
+    fn default() -> Self {
+        Paths::Many(Vec::new())
+    }
+}
+
+impl Paths {
+    pub(super) fn into_list(self) -> Vec<PathBuf> {
+        match self {
+            Paths::Many(paths) => paths,
+            Paths::One(text) => {
+                let parts = text.split(',').map(str::trim).filter(|part| !part.is_empty());
+                parts.map(PathBuf::from).collect()
+            }
+        }
+    }
 }
 
 /// A list, or one text with commas, as an environment variable has it.

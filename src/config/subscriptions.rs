@@ -1,0 +1,173 @@
+//! The subscriptions of a destination: in the configuration itself, or in files of their own (TOML,
+//! YAML or JSON, also as Segment's public API and its Terraform provider write them).
+
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use config::{File, FileFormat};
+
+use super::Mistake;
+use crate::destination::subscription::{self, Subscription};
+use crate::destination::{Destination, SubscriptionMistake, Unsupported};
+use crate::segment::Value;
+use crate::segment::decode::decode_strict;
+
+/// The largest file of subscriptions, in bytes.
+const FILE_BYTES_MAX: u64 = 16 * 1024 * 1024;
+
+/// What the configuration says about the subscriptions of a destination.
+#[derive(Debug, Default)]
+pub(super) struct Written<'a> {
+    /// Where the configuration itself is: the file, or the environment.
+    pub(super) place: &'a str,
+    /// Key of the destination, such as `destinations.default`.
+    pub(super) key: &'a str,
+    pub(super) inline: Vec<serde_json::Value>,
+    pub(super) files: Vec<PathBuf>,
+    pub(super) unsupported: Option<String>,
+}
+
+/// The compiled subscriptions of a destination, and how they were written.
+#[derive(Debug, Clone)]
+pub struct Planner {
+    /// What plans messages.
+    pub destination: Arc<Destination>,
+    /// As written, in their order; the defaults if none are configured.
+    pub subscriptions: Vec<Subscription>,
+    /// Whether none are configured, so that the defaults apply.
+    pub is_default: bool,
+    /// The files that they were read from.
+    pub files: Vec<PathBuf>,
+}
+
+impl Planner {
+    /// The subscriptions that apply where none are configured.
+    pub fn defaults() -> Result<Self, Vec<SubscriptionMistake>> {
+        Self::compile(Destination::default_subscriptions(), Unsupported::default(), Vec::new())
+            .map(|planner| Self { is_default: true, ..planner })
+    }
+
+    fn compile(
+        subscriptions: Vec<Subscription>,
+        unsupported: Unsupported,
+        files: Vec<PathBuf>,
+    ) -> Result<Self, Vec<SubscriptionMistake>> {
+        let destination = Arc::new(Destination::compile(&subscriptions, unsupported)?);
+        Ok(Self { destination, subscriptions, is_default: false, files })
+    }
+
+    /// Reads and compiles what is written; finds all mistakes at once.
+    pub(super) fn load(written: Written<'_>) -> Result<Self, Vec<Mistake>> {
+        let mut loader = Loader { key: written.key, mistakes: Vec::new(), places: HashMap::new() };
+        let unsupported = loader.unsupported(written.place, written.unsupported.as_deref());
+        let is_default = written.inline.is_empty() && written.files.is_empty();
+        let mut subscriptions =
+            if is_default { Destination::default_subscriptions() } else { Vec::new() };
+        let inline: Vec<Value> = written.inline.iter().map(Value::from).collect();
+        subscriptions.extend(loader.read(written.place, &inline.iter().collect::<Vec<_>>()));
+        for file in &written.files {
+            subscriptions.extend(loader.read_file(file));
+        }
+        let compiled = Self::compile(subscriptions, unsupported, written.files)
+            .map_err(|mistakes| loader.tell(written.place, mistakes));
+        match compiled {
+            Ok(planner) if loader.mistakes.is_empty() => Ok(Self { is_default, ..planner }),
+            _ => Err(loader.mistakes),
+        }
+    }
+}
+
+struct Loader<'a> {
+    key: &'a str,
+    mistakes: Vec<Mistake>,
+    /// Where each subscription was read, by its name.
+    places: HashMap<String, String>,
+}
+
+impl Loader<'_> {
+    fn mistake(&mut self, place: &str, key: &str, problem: String) {
+        let key = format!("{}.{key}", self.key);
+        self.mistakes.push(Mistake { place: place.to_owned(), key, problem });
+    }
+
+    fn unsupported(&mut self, place: &str, written: Option<&str>) -> Unsupported {
+        let Some(text) = written else {
+            return Unsupported::default();
+        };
+        Unsupported::parse(text).unwrap_or_else(|| {
+            let allowed = "allowed are \"omit\" (leave it out), \"flatten\" and \"pass\" (send it as Segment does)";
+            self.mistake(place, "unsupported", format!("`{text}` is unknown; {allowed}"));
+            Unsupported::default()
+        })
+    }
+
+    fn read(&mut self, place: &str, written: &[&Value]) -> Vec<Subscription> {
+        let mut subscriptions = Vec::new();
+        for (number, written) in written.iter().enumerate() {
+            match subscription::read(written, number) {
+                Ok(subscription) => {
+                    self.places.insert(subscription.name.clone(), place.to_owned());
+                    subscriptions.push(subscription);
+                }
+                Err(mistakes) => self.tell(place, mistakes),
+            }
+        }
+        subscriptions
+    }
+
+    /// Mistakes of subscriptions, each with the place of its subscription.
+    fn tell(&mut self, place: &str, mistakes: Vec<SubscriptionMistake>) {
+        for mistake in mistakes {
+            let place = self.places.get(&mistake.subscription).cloned().unwrap_or(place.to_owned());
+            let key = format!("subscription `{}`: {}", mistake.subscription, mistake.field);
+            self.mistakes.push(Mistake { place, key, problem: mistake.problem });
+        }
+    }
+
+    fn read_file(&mut self, file: &Path) -> Vec<Subscription> {
+        let place = file.display().to_string();
+        let value = match read_value(file) {
+            Ok(value) => value,
+            Err(problem) => {
+                self.mistake(&place, "subscriptions_files", problem);
+                return Vec::new();
+            }
+        };
+        let Some(list) = subscription::list_in(&value) else {
+            let problem = "holds no subscriptions: allowed is a list of them, one of them, or an object with `subscriptions`";
+            self.mistake(&place, "subscriptions_files", problem.to_owned());
+            return Vec::new();
+        };
+        if list.is_empty() {
+            self.mistake(&place, "subscriptions_files", "holds an empty list of subscriptions".to_owned());
+        }
+        self.read(&place, &list)
+    }
+}
+
+/// Reads a file by what its name ends in.
+pub(super) fn read_value(file: &Path) -> Result<Value, String> {
+    let size = std::fs::metadata(file).map_err(|error| format!("the file cannot be read: {error}"))?;
+    if size.len() > FILE_BYTES_MAX {
+        return Err(format!("the file has {} bytes; at most {FILE_BYTES_MAX} are read", size.len()));
+    }
+    let text = std::fs::read_to_string(file)
+        .map_err(|error| format!("the file cannot be read: {error}"))?;
+    match file.extension().and_then(|extension| extension.to_str()) {
+        Some("json") => decode_strict(&text).map_err(|error| {
+            let line = text.as_bytes()[..error.at.min(text.len())].iter().filter(|byte| **byte == b'\n').count();
+            format!("{error} (line {})", line + 1)
+        }),
+        Some("yaml" | "yml") => serde_yaml_ng::from_str::<serde_json::Value>(&text)
+            .map(|value| Value::from(&value))
+            .map_err(|error| format!("not YAML: {error}")),
+        Some("toml") => config::Config::builder()
+            .add_source(File::from_str(&text, FileFormat::Toml))
+            .build()
+            .and_then(config::Config::try_deserialize::<serde_json::Value>)
+            .map(|value| Value::from(&value))
+            .map_err(|error| format!("not TOML: {}", super::load::plain(&error))),
+        _ => Err("the name must end in .toml, .yaml, .yml or .json".to_owned()),
+    }
+}

@@ -5,6 +5,8 @@
 //! `@path`, `@if`, `@literal` and plain literals; other directives are refused when it is compiled.
 
 mod compile;
+#[allow(dead_code, reason = "the compiler of mappings does not read it yet")]
+mod liquid;
 mod path;
 mod resolve;
 

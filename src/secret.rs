@@ -8,6 +8,12 @@ use subtle::ConstantTimeEq;
 #[serde(transparent)]
 pub struct Secret(SecretString);
 
+impl PartialEq for Secret {
+    fn eq(&self, other: &Self) -> bool {
+        self.matches(other.expose().as_bytes())
+    }
+}
+
 impl Secret {
     /// Wraps a secret.
     pub fn new(text: impl Into<String>) -> Self {

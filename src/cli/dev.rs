@@ -31,6 +31,9 @@ pub struct DevArgs {
     /// Folder of the database; without one, a throw-away folder.
     #[arg(long, value_name = "DIR")]
     data: Option<PathBuf>,
+    /// Files of subscriptions (TOML, YAML or JSON), in place of those that are configured.
+    #[arg(long, value_name = "FILE")]
+    subscriptions: Vec<PathBuf>,
     /// How log lines look.
     #[arg(long, value_enum, default_value = "pretty")]
     log_format: LogFormat,
@@ -56,17 +59,19 @@ pub(super) fn run(args: DevArgs) -> Result<(), CliError> {
         let flags = Flags {
             listen: Some(args.listen),
             data: Some(data.clone()),
+            subscriptions: args.subscriptions,
             log_format: Some(args.log_format),
             file: None,
         };
         let config = config::load(&flags, settings(sandbox_address))?;
+        let load = Box::new(move || config::load(&flags, settings(sandbox_address)));
         let sandbox = new_sandbox(None, Faults::default());
         let sandbox_stop = CancellationToken::new();
         let sandbox_task = {
             let (sandbox, stop) = (sandbox.clone(), sandbox_stop.clone());
             tokio::spawn(async move { serve(&sandbox, sandbox_listener, stop).await })
         };
-        let app = App::start(config, Arc::new(SystemClock), metrics).await?;
+        let app = App::start(config, load, Arc::new(SystemClock), metrics).await?;
         say(&what_next(app.address(), sandbox_address, &data, throw_away.is_some()));
         let pending = app.run(stop).await?;
         sandbox_stop.cancel();

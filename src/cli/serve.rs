@@ -23,6 +23,9 @@ pub struct ServeArgs {
     /// Folder of the database.
     #[arg(long, value_name = "DIR")]
     data: Option<PathBuf>,
+    /// Files of subscriptions (TOML, YAML or JSON), in place of those that are configured.
+    #[arg(long, value_name = "FILE")]
+    subscriptions: Vec<PathBuf>,
     /// How log lines look.
     #[arg(long, value_enum)]
     log_format: Option<LogFormat>,
@@ -33,13 +36,15 @@ pub(super) fn run(args: ServeArgs) -> Result<(), CliError> {
         file: args.config,
         listen: args.listen,
         data: args.data,
+        subscriptions: args.subscriptions,
         log_format: args.log_format,
     };
     let config = config::load(&flags, config::environment())?;
+    let load = Box::new(move || config::load(&flags, config::environment()));
     let metrics = telemetry::start(&config.log.level, config.log.format == LogFormat::Json);
     runtime()?.block_on(async {
         let stop = stop_signal();
-        let app = App::start(config, std::sync::Arc::new(SystemClock), metrics).await?;
+        let app = App::start(config, load, std::sync::Arc::new(SystemClock), metrics).await?;
         app.run(stop).await?;
         Ok(())
     })

@@ -3,10 +3,10 @@
 use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
 
+use super::subscriptions::{Planner, Written};
 use super::tree::{
     DeliveryConfig, DestinationTree, LogConfig, ServerConfig, SourceTree, StoreConfig, Tree,
 };
-use super::subscriptions::{Planner, Written};
 use super::{ConfigError, Mistake};
 use crate::secret::Secret;
 
@@ -157,13 +157,19 @@ impl Check<'_> {
         match own.as_mut_slice() {
             [only] => only.subscriptions.splice(0..0, subscriptions).for_each(drop),
             [] => {}
-            _ => self.mistake("subscriptions", "there are several destinations: write [[destinations.NAME.subscriptions]]"),
+            _ => self.mistake(
+                "subscriptions",
+                "there are several destinations: write [[destinations.NAME.subscriptions]]",
+            ),
         }
     }
 
     fn destination(&mut self, key: &str, mut tree: DestinationTree) -> Option<DestinationConfig> {
-        let api_key =
-            self.secret(&format!("{key}.api_key"), tree.api_key.take(), tree.api_key_file.as_deref());
+        let api_key = self.secret(
+            &format!("{key}.api_key"),
+            tree.api_key.take(),
+            tree.api_key_file.as_deref(),
+        );
         let base_url = tree.base_url.take().unwrap_or_else(|| BASE_URL_DEFAULT.to_owned());
         if !base_url.starts_with("https://") && !base_url.starts_with("http://") {
             self.mistake(

@@ -105,7 +105,8 @@ fn add_subscriptions(tree: &mut Tree, files: &[PathBuf]) -> Result<(), ConfigErr
     }
     let mut destinations: Vec<&mut DestinationTree> = tree.destinations.values_mut().collect();
     let [only] = destinations.as_mut_slice() else {
-        let problem = "there are several destinations: set subscriptions_files of each in the configuration";
+        let problem =
+            "there are several destinations: set subscriptions_files of each in the configuration";
         return Err(mistake("command line", "--subscriptions", problem));
     };
     tree.subscriptions.clear();

@@ -140,7 +140,11 @@ impl Loader<'_> {
             return Vec::new();
         };
         if list.is_empty() {
-            self.mistake(&place, "subscriptions_files", "holds an empty list of subscriptions".to_owned());
+            self.mistake(
+                &place,
+                "subscriptions_files",
+                "holds an empty list of subscriptions".to_owned(),
+            );
         }
         self.read(&place, &list)
     }
@@ -148,15 +152,22 @@ impl Loader<'_> {
 
 /// Reads a file by what its name ends in.
 pub(super) fn read_value(file: &Path) -> Result<Value, String> {
-    let size = std::fs::metadata(file).map_err(|error| format!("the file cannot be read: {error}"))?;
+    let size =
+        std::fs::metadata(file).map_err(|error| format!("the file cannot be read: {error}"))?;
     if size.len() > FILE_BYTES_MAX {
-        return Err(format!("the file has {} bytes; at most {FILE_BYTES_MAX} are read", size.len()));
+        return Err(format!(
+            "the file has {} bytes; at most {FILE_BYTES_MAX} are read",
+            size.len()
+        ));
     }
     let text = std::fs::read_to_string(file)
         .map_err(|error| format!("the file cannot be read: {error}"))?;
     match file.extension().and_then(|extension| extension.to_str()) {
         Some("json") => decode_strict(&text).map_err(|error| {
-            let line = text.as_bytes()[..error.at.min(text.len())].iter().filter(|byte| **byte == b'\n').count();
+            let line = text.as_bytes()[..error.at.min(text.len())]
+                .iter()
+                .filter(|byte| **byte == b'\n')
+                .count();
             format!("{error} (line {})", line + 1)
         }),
         Some("yaml" | "yml") => serde_yaml_ng::from_str::<serde_json::Value>(&text)

@@ -1,25 +1,34 @@
 //! The admin API: what became of a message.
 
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
-use axum::extract::{Path, Query, State};
+use axum::body::Bytes;
+use axum::extract::{DefaultBodyLimit, Path, Query, State};
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse as _, Response};
-use axum::routing::get;
+use axum::routing::{get, post};
 use axum::{Json, Router};
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
+use tokio::sync::watch;
 
+use super::preview;
+use crate::destination::Destination;
 use crate::http::error::ApiError;
 use crate::queue::{
     Attempt, DeliveryRecord, DeliveryState, Log, MessageRecord, QueueError, RequestRecord, Seq,
 };
 use crate::secret::Secret;
+use crate::segment::decode::decode;
 use crate::segment::{MessageHash, PersonHash};
 
 /// How many messages an answer holds unless asked otherwise, and at the most.
 const LIMIT_DEFAULT: u32 = 50;
 const LIMIT_MAX: u32 = 500;
+
+/// The largest message that can be previewed, in bytes.
+const PREVIEW_BYTES_MAX: usize = 1024 * 1024;
 
 /// What the admin API works with.
 #[derive(Clone)]
@@ -28,6 +37,37 @@ pub struct AdminState {
     pub log: Arc<dyn Log>,
     /// Who may ask; without one, nobody.
     pub token: Option<Secret>,
+    /// What plans the messages of each destination.
+    pub planners: Planners,
+    /// Takes a changed configuration up; reads files, so it blocks.
+    pub reload: Arc<dyn Fn() -> Reload + Send + Sync>,
+}
+
+/// The subscriptions in force, by the name of their destination.
+pub type Planners = HashMap<String, watch::Receiver<Arc<Destination>>>;
+
+/// What a reload came to.
+pub type Reload = Result<Reloaded, Vec<ReloadMistake>>;
+
+/// What is in force after a reload.
+#[derive(Debug, Clone, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Reloaded {
+    /// How many subscriptions each destination has.
+    pub subscriptions: BTreeMap<String, usize>,
+    /// Keys that changed and keep their old values until a restart.
+    pub needs_restart: Vec<String>,
+}
+
+/// Why nothing was changed.
+#[derive(Debug, Clone, Serialize)]
+pub struct ReloadMistake {
+    /// The file, or `environment`.
+    pub place: String,
+    /// The key.
+    pub key: String,
+    /// What is wrong and what is allowed.
+    pub problem: String,
 }
 
 /// The routes below `/api`.
@@ -35,6 +75,9 @@ pub fn router(state: AdminState) -> Router {
     Router::new()
         .route("/api/messages", get(of_person))
         .route("/api/messages/{message_id}", get(of_id))
+        .route("/api/preview", post(preview_message))
+        .route("/api/reload", post(reload))
+        .layer(DefaultBodyLimit::max(PREVIEW_BYTES_MAX))
         .method_not_allowed_fallback(crate::http::error::wrong_method)
         .with_state(state)
 }
@@ -94,7 +137,73 @@ async fn of_person(
     Ok(Json(json!({"messages": found.iter().map(message).collect::<Vec<_>>()})).into_response())
 }
 
+/// What `POST /api/preview` can be asked with.
+#[derive(Debug, Deserialize)]
+struct PreviewQuery {
+    destination: Option<String>,
+}
+
+/// `POST /api/preview?destination=…`: what would become of the message in the body.
+async fn preview_message(
+    State(state): State<AdminState>,
+    headers: HeaderMap,
+    query: Result<Query<PreviewQuery>, axum::extract::rejection::QueryRejection>,
+    body: Result<Bytes, axum::extract::rejection::BytesRejection>,
+) -> Result<Response, ApiError> {
+    state.admit(&headers)?;
+    let asked = query.ok().and_then(|query| query.0.destination);
+    let planner = state.planner(asked.as_deref())?;
+    let body = body.map_err(|_| {
+        let problem =
+            format!("the body could not be read, or has more than {PREVIEW_BYTES_MAX} bytes");
+        ApiError::new(StatusCode::PAYLOAD_TOO_LARGE, "too_large", problem)
+    })?;
+    let value =
+        decode(&body).map_err(|error| ApiError::bad_request("bad_json", error.to_string()))?;
+    let message = preview::message_of(value)
+        .map_err(|problem| ApiError::bad_request("bad_message", problem.to_string()))?;
+    Ok(Json(preview::as_json(&planner, &message)).into_response())
+}
+
+/// `POST /api/reload`: as SIGHUP does.
+async fn reload(State(state): State<AdminState>, headers: HeaderMap) -> Result<Response, ApiError> {
+    state.admit(&headers)?;
+    let reload = Arc::clone(&state.reload);
+    let reloaded = tokio::task::spawn_blocking(move || reload()).await.map_err(|_| {
+        ApiError::new(
+            StatusCode::INTERNAL_SERVER_ERROR,
+            "reload_broke_off",
+            "the reload broke off: see the log",
+        )
+    })?;
+    Ok(match reloaded {
+        Ok(reloaded) => Json(reloaded).into_response(),
+        Err(mistakes) => {
+            let message = "the configuration has mistakes; the old one stays in force";
+            let answer =
+                json!({"code": "bad_configuration", "message": message, "mistakes": mistakes});
+            (StatusCode::UNPROCESSABLE_ENTITY, Json(answer)).into_response()
+        }
+    })
+}
+
 impl AdminState {
+    fn planner(&self, asked: Option<&str>) -> Result<Arc<Destination>, ApiError> {
+        let found = match asked {
+            Some(name) => self.planners.get(name),
+            None if self.planners.len() == 1 => self.planners.values().next(),
+            None => None,
+        };
+        let found = found.map(|planner| Arc::clone(&planner.borrow()));
+        found.ok_or_else(|| {
+            let mut names: Vec<&str> = self.planners.keys().map(String::as_str).collect();
+            names.sort_unstable();
+            let problem =
+                format!("say which destination: ?destination= one of {}", names.join(", "));
+            ApiError::bad_request("which_destination", problem)
+        })
+    }
+
     fn admit(&self, headers: &HeaderMap) -> Result<(), ApiError> {
         let Some(token) = &self.token else {
             return Err(ApiError::new(

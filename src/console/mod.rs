@@ -1,3 +1,4 @@
 //! The pages and the API for operators, behind the admin token.
 
 pub mod api;
+pub mod preview;

@@ -109,6 +109,7 @@ impl Compiler {
             "@literal" => this.node(value),
             "@excludeWhenNull" => Node::ExcludeWhenNull(Box::new(this.node(value))),
             "@arrayPath" => this.array_path(value),
+            "@liquid" => this.liquid(value),
             "@if" => this.with_options(value, "@if", "an \"exists\" key", Self::condition),
             "@case" => this.with_options(value, "@case", "a \"operator\" key", Self::case),
             "@replace" => this.with_options(value, "@replace", "a \"pattern\" key", Self::replace),
@@ -300,6 +301,16 @@ impl Compiler {
         });
         let mapping = self.option(options, "mapping");
         Node::Transform(Box::new(Transform { apply, mapping }))
+    }
+
+    fn liquid(&mut self, value: &Value) -> Node {
+        let Some(text) = value.as_str() else {
+            return self.fails("liquid template value must be a string".to_owned());
+        };
+        match Liquid::compile(text) {
+            Ok(liquid) => Node::Liquid(Box::new(liquid)),
+            Err(problem) => self.fails(problem),
+        }
     }
 
     fn option(&mut self, options: &Object, key: &str) -> Node {

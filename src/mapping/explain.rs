@@ -47,6 +47,7 @@ fn origin(node: &Node, message: &Value) -> String {
                 merge.objects.iter().map(|node| origin(node, message)).collect();
             format!("@merge of {}", parts.join(", "))
         }
+        Node::Liquid(_) => "@liquid".to_owned(),
         Node::Transform(_) => "@transform".to_owned(),
         Node::PathOf(node) => format!("@path that {} names", origin(node, message)),
         Node::Template(template) => {

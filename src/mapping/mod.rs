@@ -9,6 +9,7 @@
 mod check;
 mod compile;
 mod explain;
+mod liquid;
 mod made;
 mod path;
 mod replace;
@@ -18,6 +19,7 @@ mod template;
 pub use resolve::{Fields, MappingFailure};
 
 use crate::segment::Value;
+use liquid::Liquid;
 use path::Path;
 use template::Template;
 
@@ -83,6 +85,7 @@ enum Node {
     Flatten(Box<Flatten>),
     Json(Box<Json>),
     ExcludeWhenNull(Box<Node>),
+    Liquid(Box<Liquid>),
     /// A mistake that Segment's runtime finds only when it comes upon it.
     Fails(String),
 }

@@ -150,6 +150,12 @@ impl Node {
                 let value = node.resolve(payload, budget)?;
                 if value.is_null() { Ok(Made::Missing) } else { without_nulls(value, budget) }
             }
+            Node::Liquid(liquid) => {
+                let message = payload.to_value(budget)?;
+                let text = liquid.render(&message).map_err(MappingFailure)?;
+                budget.spend_text(text.len())?;
+                Ok(Made::text(text))
+            }
             Node::Fails(problem) => Err(MappingFailure(problem.clone())),
         }
     }

@@ -1,6 +1,8 @@
 //! The composition root: the only place that picks implementations and joins the parts.
 
-use std::collections::HashSet;
+mod reload;
+
+use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,17 +15,16 @@ use tokio_util::sync::CancellationToken;
 use tracing::{error, info};
 
 use crate::clock::SharedClock;
-use crate::config::{Config, DestinationConfig, ServerConfig};
+use crate::config::{Config, ConfigError, DestinationConfig, ServerConfig};
 use crate::console::api::{self, AdminState};
 use crate::delivery::{Engine, EngineOptions, RetryOptions};
-use crate::destination::{Destination, SubscriptionMistake, Unsupported};
 use crate::http::server::{self, ServerLimits};
-use crate::http::{self, HttpLimits, HttpState, Source, Sources};
+use crate::http::{self, HttpLimits, HttpState};
 use crate::loops::{Client, ClientError, ClientOptions};
 use crate::queue::{Depth, Housekeeping, QueueError, Work as _};
-use crate::segment::MessageType;
 use crate::store::StoreError;
 use crate::store::sqlite::{SqliteOptions, SqliteStore};
+use reload::Reloader;
 
 /// Name of the database in the data folder.
 const DATABASE: &str = "segment-loops.db";
@@ -54,9 +55,6 @@ pub enum AppError {
     /// The database cannot be used.
     #[error("the database cannot be opened")]
     Store(#[source] StoreError),
-    /// Subscriptions have mistakes.
-    #[error("{}", .0.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n"))]
-    Subscriptions(Vec<SubscriptionMistake>),
     /// A destination cannot be used.
     #[error("destination `{name}` cannot be used")]
     Destination {
@@ -88,12 +86,18 @@ pub struct App {
     engines: Vec<(String, Engine)>,
     clock: SharedClock,
     metrics: PrometheusHandle,
+    reloader: Arc<Reloader>,
 }
+
+/// Loads the configuration anew; called at a reload.
+pub type LoadConfig = Box<dyn Fn() -> Result<Config, ConfigError> + Send + Sync>;
 
 impl App {
     /// Opens the store, makes the clients, listens. Nothing is delivered until [`App::run`].
+    /// `load` is asked for the configuration when it is to be reloaded.
     pub async fn start(
         config: Config,
+        load: LoadConfig,
         clock: SharedClock,
         metrics: PrometheusHandle,
     ) -> Result<Self, AppError> {
@@ -102,16 +106,15 @@ impl App {
         let queue = Arc::new(store.clone());
         let holder = uuid::Uuid::now_v7().to_string();
         let mut engines = Vec::new();
-        let planner = Arc::new(
-            Destination::compile(&Destination::default_subscriptions(), Unsupported::default())
-                .map_err(AppError::Subscriptions)?,
-        );
+        let mut planners = HashMap::new();
         for (name, destination) in &config.destinations {
             let client = client(name, destination, &config, &clock)?;
             let options = engine_options(&config, &holder, grace);
+            let (sender, planner) = watch::channel(Arc::clone(&destination.planner.destination));
+            planners.insert(name.clone(), sender);
             let engine = Engine::new(
                 name.clone(),
-                watch::channel(Arc::clone(&planner)).1,
+                planner,
                 client,
                 queue.clone(),
                 Arc::clone(&clock),
@@ -123,9 +126,21 @@ impl App {
         let listen_error = |source| AppError::Listen { address, source };
         let listener = TcpListener::bind(address).await.map_err(listen_error)?;
         let address = listener.local_addr().map_err(listen_error)?;
-        let router = router(&config, &planner, &store, &clock, &metrics);
         let limits = server_limits(&config.server);
-        Ok(Self { listener, address, router, limits, grace, store, engines, clock, metrics })
+        let reloader = Arc::new(Reloader::new(config, load, planners));
+        let router = router(&reloader, &store, &clock, &metrics);
+        Ok(Self {
+            listener,
+            address,
+            router,
+            limits,
+            grace,
+            store,
+            engines,
+            clock,
+            metrics,
+            reloader,
+        })
     }
 
     /// Where it listens.
@@ -146,6 +161,7 @@ impl App {
         let mut chores = JoinSet::new();
         chores.spawn(purge(self.store.clone(), Arc::clone(&self.clock)));
         chores.spawn(keep_up(self.metrics));
+        chores.spawn(reload_when_told(self.reloader));
         server::serve(self.listener, self.router, self.limits, stop, self.grace).await;
         // Only now: what was accepted while the server closed may still go out.
         deliver.cancel();
@@ -211,38 +227,30 @@ fn engine_options(config: &Config, holder: &str, grace: Duration) -> EngineOptio
 }
 
 fn router(
-    config: &Config,
-    planner: &Destination,
+    reloader: &Arc<Reloader>,
     store: &SqliteStore,
     clock: &SharedClock,
     metrics: &PrometheusHandle,
 ) -> axum::Router {
     let metrics = metrics.clone();
     let log: Arc<dyn crate::queue::Log> = Arc::new(store.clone());
+    let server = reloader.server();
     let ingest = http::router(HttpState::new(
         Arc::new(store.clone()),
         Arc::clone(&log),
         Arc::clone(clock),
-        watch::channel(Arc::new(sources(config, planner))).1,
-        http_limits(&config.server),
+        reloader.sources(),
+        http_limits(&server),
         Arc::new(move || metrics.render()),
     ));
-    let admin = api::router(AdminState { log, token: config.server.admin_token.clone() });
-    ingest.merge(admin)
-}
-
-fn sources(config: &Config, planner: &Destination) -> Sources {
-    let usable: HashSet<MessageType> =
-        MessageType::ALL.into_iter().filter(|kind| planner.takes(*kind)).collect();
-    let sources = config.sources.iter().map(|(name, source)| Source {
-        name: name.clone(),
-        destination: source.destination.clone(),
-        write_keys: source.write_keys.clone(),
-        webhook_secret: source.webhook_secret.clone(),
-        webhook_token: source.webhook_token.clone(),
-        usable: usable.clone(),
+    let reload = Arc::clone(reloader);
+    let admin = api::router(AdminState {
+        log,
+        token: server.admin_token.clone(),
+        planners: reloader.planners(),
+        reload: Arc::new(move || reload.reload()),
     });
-    Sources::new(sources.collect())
+    ingest.merge(admin)
 }
 
 fn http_limits(server: &ServerConfig) -> HttpLimits {
@@ -260,6 +268,22 @@ fn server_limits(server: &ServerConfig) -> ServerLimits {
     ServerLimits {
         header_timeout: Duration::from_millis(server.header_timeout_ms),
         connections_max: server.connections_max,
+    }
+}
+
+/// Reloads the configuration at each SIGHUP.
+async fn reload_when_told(reloader: Arc<Reloader>) {
+    #[cfg(unix)]
+    {
+        use tokio::signal::unix::{SignalKind, signal};
+        let Ok(mut hangup) = signal(SignalKind::hangup()) else {
+            return;
+        };
+        while hangup.recv().await.is_some() {
+            let reloader = Arc::clone(&reloader);
+            // Reading files blocks. What it found is in the log.
+            let _ = tokio::task::spawn_blocking(move || reloader.reload()).await;
+        }
     }
 }
 

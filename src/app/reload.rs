@@ -1,0 +1,157 @@
+//! Takes a changed configuration up without a restart: subscriptions and sources change between two
+//! messages, and nothing that was accepted is touched. A configuration with mistakes changes nothing.
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use tokio::sync::watch;
+use tracing::{error, info, warn};
+
+use super::LoadConfig;
+use crate::config::{Config, ServerConfig};
+use crate::console::api::{Planners, Reload, ReloadMistake, Reloaded};
+use crate::destination::Destination;
+use crate::http::{Source, Sources};
+use crate::segment::MessageType;
+
+/// Holds what can change while the program runs.
+pub(super) struct Reloader {
+    load: LoadConfig,
+    current: Mutex<Config>,
+    planners: HashMap<String, watch::Sender<Arc<Destination>>>,
+    sources: watch::Sender<Arc<Sources>>,
+}
+
+impl Reloader {
+    pub(super) fn new(
+        config: Config,
+        load: LoadConfig,
+        planners: HashMap<String, watch::Sender<Arc<Destination>>>,
+    ) -> Self {
+        let sources = watch::Sender::new(Arc::new(sources(&config)));
+        Self { load, current: Mutex::new(config), planners, sources }
+    }
+
+    pub(super) fn sources(&self) -> watch::Receiver<Arc<Sources>> {
+        self.sources.subscribe()
+    }
+
+    pub(super) fn planners(&self) -> Planners {
+        let planners = self.planners.iter();
+        planners.map(|(name, sender)| (name.clone(), sender.subscribe())).collect()
+    }
+
+    pub(super) fn server(&self) -> ServerConfig {
+        self.lock().server.clone()
+    }
+
+    /// Loads the configuration again and puts what can change into force.
+    pub(super) fn reload(&self) -> Reload {
+        // One after the other: the later one's files are the newer ones.
+        let mut current = self.lock();
+        let mut loaded = match (self.load)() {
+            Ok(loaded) => loaded,
+            Err(mistakes) => {
+                error!(error = %mistakes, "configuration not reloaded; the old one stays in force");
+                let mistakes = mistakes.0.into_iter();
+                return Err(mistakes
+                    .map(|one| ReloadMistake {
+                        place: one.place,
+                        key: one.key,
+                        problem: one.problem,
+                    })
+                    .collect());
+            }
+        };
+        let needs_restart = keep_the_rest(&mut loaded, &current);
+        let mut subscriptions = BTreeMap::new();
+        for (name, sender) in &self.planners {
+            if let Some(destination) = loaded.destinations.get(name) {
+                sender.send_replace(Arc::clone(&destination.planner.destination));
+                subscriptions.insert(name.clone(), destination.planner.subscriptions.len());
+            }
+        }
+        self.sources.send_replace(Arc::new(sources(&loaded)));
+        *current = loaded;
+        info!(?subscriptions, "configuration reloaded");
+        if !needs_restart.is_empty() {
+            warn!(keys = ?needs_restart, "changed keys that need a restart keep their old values");
+        }
+        Ok(Reloaded { subscriptions, needs_restart })
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, Config> {
+        // A panic while it was held left a whole configuration: it is replaced in one step.
+        self.current.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Puts back what only a restart can change, and names it.
+fn keep_the_rest(loaded: &mut Config, current: &Config) -> Vec<String> {
+    let mut changed = Vec::new();
+    let mut keep = |is_changed: bool, key: &str| {
+        if is_changed {
+            changed.push(key.to_owned());
+        }
+    };
+    keep(loaded.server != current.server, "server");
+    keep(loaded.store != current.store, "store");
+    keep(loaded.delivery != current.delivery, "delivery");
+    keep(loaded.log != current.log, "log");
+    for (name, old) in &current.destinations {
+        let key = format!("destinations.{name}");
+        match loaded.destinations.get(name) {
+            None => keep(true, &key),
+            Some(new) => {
+                keep(new.api_key != old.api_key, &format!("{key}.api_key"));
+                keep(new.base_url != old.base_url, &format!("{key}.base_url"));
+                keep(new.rate != old.rate, &format!("{key}.rate"));
+            }
+        }
+    }
+    for name in loaded.destinations.keys().filter(|name| !current.destinations.contains_key(*name))
+    {
+        keep(true, &format!("destinations.{name}"));
+    }
+    loaded.server = current.server.clone();
+    loaded.store = current.store.clone();
+    loaded.delivery = current.delivery.clone();
+    loaded.log = current.log.clone();
+    let mut destinations = current.destinations.clone();
+    for (name, destination) in &mut destinations {
+        if let Some(new) = loaded.destinations.get(name) {
+            destination.planner = new.planner.clone();
+        }
+    }
+    loaded.destinations = destinations;
+    // A source of a destination that is not running yet would take what nobody delivers.
+    let running = &loaded.destinations;
+    let waiting =
+        loaded.sources.iter().filter(|(_, source)| !running.contains_key(&source.destination));
+    let waiting: Vec<String> = waiting.map(|(name, _)| name.clone()).collect();
+    for name in waiting {
+        changed.push(format!("sources.{name}"));
+        match current.sources.get(&name) {
+            Some(old) => drop(loaded.sources.insert(name, old.clone())),
+            None => drop(loaded.sources.remove(&name)),
+        }
+    }
+    changed
+}
+
+fn sources(config: &Config) -> Sources {
+    let usable = |destination: &str| -> HashSet<MessageType> {
+        let planner = config.destinations.get(destination).map(|one| &one.planner.destination);
+        let takes = |kind: &MessageType| planner.is_some_and(|planner| planner.takes(*kind));
+        MessageType::ALL.into_iter().filter(takes).collect()
+    };
+    let sources = config.sources.iter().map(|(name, source)| Source {
+        name: name.clone(),
+        destination: source.destination.clone(),
+        write_keys: source.write_keys.clone(),
+        webhook_secret: source.webhook_secret.clone(),
+        webhook_token: source.webhook_token.clone(),
+        usable: usable(&source.destination),
+    });
+    Sources::new(sources.collect())
+}

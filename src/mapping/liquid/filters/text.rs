@@ -1,0 +1,175 @@
+//! Filters of texts.
+
+use std::collections::HashSet;
+
+use super::super::js::{Val, bound, from_units, is_space, length};
+use super::super::{Budget, Fault};
+use super::{Named, arg, text_or};
+use crate::segment::Value;
+
+pub(super) const ALL: &[Named] = &[
+    ("append", |value, args, _| match args {
+        [tail] => Ok(Val::from(value.text() + &tail.text())),
+        _ => Err(Fault::new("append expect 2 arguments")),
+    }),
+    ("capitalize", |value, _, _| Ok(Val::from(capitalize(&value.text())))),
+    ("downcase", |value, _, _| Ok(Val::from(value.text().to_lowercase()))),
+    ("lstrip", |value, args, _| Ok(Val::from(strip(&value.text(), args, true, false)))),
+    ("normalize_whitespace", |value, _, _| Ok(Val::from(spaces(&value.text())))),
+    ("number_of_words", number_of_words),
+    ("prepend", |value, args, _| match args {
+        [head] => Ok(Val::from(head.text() + &value.text())),
+        _ => Err(Fault::new("prepend expect 2 arguments")),
+    }),
+    ("remove", |value, args, _| {
+        let (text, pattern) = (value.text(), arg(args, 0).text());
+        Ok(Val::from(if pattern.is_empty() { text } else { text.replace(&pattern, "") }))
+    }),
+    ("remove_first", |value, args, _| {
+        Ok(Val::from(value.text().replacen(&arg(args, 0).text(), "", 1)))
+    }),
+    ("remove_last", |value, args, _| {
+        Ok(Val::from(replace_last(value.text(), &arg(args, 0).text(), "")))
+    }),
+    ("replace", replace),
+    ("replace_first", |value, args, _| {
+        let (pattern, new) = (arg(args, 0).text(), arg(args, 1).text());
+        Ok(Val::from(value.text().replacen(&pattern, &new, 1)))
+    }),
+    ("replace_last", |value, args, _| {
+        let (pattern, new) = (arg(args, 0).text(), arg(args, 1).text());
+        Ok(Val::from(replace_last(value.text(), &pattern, &new)))
+    }),
+    ("rstrip", |value, args, _| Ok(Val::from(strip(&value.text(), args, false, true)))),
+    ("split", split),
+    ("strip", |value, args, _| Ok(Val::from(strip(&value.text(), args, true, true)))),
+    ("strip_newlines", |value, _, _| {
+        Ok(Val::from(value.text().replace("\r\n", "").replace('\n', "")))
+    }),
+    ("truncate", truncate),
+    ("truncatewords", truncate_words),
+    ("upcase", |value, _, _| Ok(Val::from(value.text().to_uppercase()))),
+];
+
+fn capitalize(text: &str) -> String {
+    let mut chars = text.chars();
+    match chars.next() {
+        // JavaScript takes halves of these characters, which have no case.
+        Some(first) if first.len_utf16() > 1 => format!("{first}{}", chars.as_str().to_lowercase()),
+        Some(first) => first.to_uppercase().collect::<String>() + &chars.as_str().to_lowercase(),
+        None => String::new(),
+    }
+}
+
+/// Takes white space, or the characters given, from the ends.
+fn strip(text: &str, args: &[Val], left: bool, right: bool) -> String {
+    let chars = arg(args, 0);
+    // A literal such as `nil` is an object in JavaScript, and so one to strip the characters of: none.
+    let is_given = matches!(chars, Val::Nil | Val::Empty | Val::Blank) || chars.plain().is_truthy();
+    let given: HashSet<char> = chars.text().chars().collect();
+    let goes = |c: char| match is_given {
+        // Characters of two units are never found, since JavaScript looks at single units.
+        true => c.len_utf16() == 1 && given.contains(&c),
+        false => is_space(c),
+    };
+    let text = if left { text.trim_start_matches(goes) } else { text };
+    if right { text.trim_end_matches(goes).to_owned() } else { text.to_owned() }
+}
+
+/// White space made single spaces.
+fn spaces(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    let mut was_space = false;
+    for c in text.chars() {
+        if !is_space(c) {
+            out.push(c);
+        } else if !was_space {
+            out.push(' ');
+        }
+        was_space = is_space(c);
+    }
+    out
+}
+
+fn words(text: &str) -> usize {
+    text.split(is_space).filter(|word| !word.is_empty()).count()
+}
+
+fn is_cjk(c: char) -> bool {
+    matches!(c, '\u{4e00}'..='\u{9fff}' | '\u{f900}'..='\u{faff}' | '\u{3400}'..='\u{4dbf}'
+        | '\u{3040}'..='\u{30ff}' | '\u{ac00}'..='\u{d7af}')
+}
+
+/// Words between white space; by `cjk`, and by `auto` if there is one, each such character counts too.
+fn number_of_words(value: Val, args: &[Val], _: &mut Budget) -> Result<Val, Fault> {
+    let text = value.text();
+    let has_cjk = text.contains(is_cjk);
+    let mode = arg(args, 0);
+    let by_character = *mode == Val::from("cjk") || (*mode == Val::from("auto") && has_cjk);
+    let count = match by_character {
+        true => {
+            text.split(is_cjk).map(words).sum::<usize>()
+                + text.chars().filter(|c| is_cjk(*c)).count()
+        }
+        false => words(&text),
+    };
+    Ok(Val::Is(super::super::js::count(count)))
+}
+
+/// The text cut at each `separator`, or into characters by the empty one: JavaScript also cuts between
+/// the halves of a character beyond U+FFFF, which no text of ours can hold alone.
+fn pieces(text: &str, separator: &str, budget: &mut Budget) -> Result<Vec<String>, Fault> {
+    if separator.is_empty() {
+        budget.spend_items(text.len())?;
+        return Ok(text.chars().map(String::from).collect());
+    }
+    budget.spend_items(text.matches(separator).count())?;
+    Ok(text.split(separator).map(str::to_owned).collect())
+}
+
+fn replace(value: Val, args: &[Val], budget: &mut Budget) -> Result<Val, Fault> {
+    let (text, pattern, new) = (value.text(), arg(args, 0).text(), arg(args, 1).text());
+    let places = if pattern.is_empty() { text.len() } else { text.matches(&pattern).count() };
+    budget.spend(places.saturating_mul(new.len()))?;
+    if !pattern.is_empty() {
+        return Ok(Val::from(text.replace(&pattern, &new)));
+    }
+    // Between characters, but not at the ends: so JavaScript's split and join.
+    let chars: Vec<String> = text.chars().map(String::from).collect();
+    Ok(Val::from(chars.join(&new)))
+}
+
+fn replace_last(text: String, pattern: &str, new: &str) -> String {
+    match text.rfind(pattern) {
+        Some(place) => [&text[..place], new, &text[place + pattern.len()..]].concat(),
+        None => text,
+    }
+}
+
+fn split(value: Val, args: &[Val], budget: &mut Budget) -> Result<Val, Fault> {
+    let mut pieces = pieces(&value.text(), &arg(args, 0).text(), budget)?;
+    let kept = pieces.iter().rposition(|piece| !piece.is_empty()).map_or(0, |last| last + 1);
+    pieces.truncate(kept);
+    Ok(Val::list(pieces.into_iter().map(Value::String).collect()))
+}
+
+fn truncate(value: Val, args: &[Val], _: &mut Budget) -> Result<Val, Fault> {
+    let (text, tail) = (value.text(), text_or(args, 1, "..."));
+    let most = if arg(args, 0).is_undefined() { 50.0 } else { arg(args, 0).to_number() };
+    if length(&text) <= most {
+        return Ok(value);
+    }
+    let units: Vec<u16> = text.encode_utf16().collect();
+    let kept = bound(most - length(&tail), units.len());
+    Ok(Val::from(from_units(&units[..kept]) + &tail))
+}
+
+#[allow(clippy::cast_precision_loss, reason = "no text has 2^53 words")]
+fn truncate_words(value: Val, args: &[Val], budget: &mut Budget) -> Result<Val, Fault> {
+    let (text, tail) = (spaces(&value.text()), text_or(args, 1, "..."));
+    let most = if arg(args, 0).is_undefined() { 15.0 } else { arg(args, 0).to_number() };
+    let most = if most <= 0.0 { 1.0 } else { most };
+    let words = pieces(&text, " ", budget)?;
+    let kept = words[..bound(most, words.len())].join(" ");
+    Ok(Val::from(if words.len() as f64 >= most { kept + &tail } else { kept }))
+}

@@ -1,0 +1,243 @@
+//! Values as JavaScript treats them: the conversions, comparisons and look-ups on which LiquidJS rests.
+
+use std::borrow::Cow;
+use std::cmp::Ordering;
+
+use crate::segment::value::{Value, number_text};
+
+/// What an expression gives.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub(super) enum Val {
+    /// Nothing there; JavaScript tells it from null, and a filter's default stands in for it.
+    #[default]
+    Undefined,
+    /// `nil` or `null` as written in a template.
+    Nil,
+    /// `empty` as written.
+    Empty,
+    /// `blank` as written.
+    Blank,
+    /// A value of the message or of a filter.
+    Is(Value),
+}
+
+impl Val {
+    pub(super) fn number(number: f64) -> Self {
+        Val::Is(Value::Number(number))
+    }
+
+    pub(super) fn bool(flag: bool) -> Self {
+        Val::Is(Value::Bool(flag))
+    }
+
+    pub(super) fn list(items: Vec<Value>) -> Self {
+        Val::Is(Value::Array(items))
+    }
+
+    pub(super) fn is_undefined(&self) -> bool {
+        *self == Val::Undefined
+    }
+
+    /// Whether it is undefined or null.
+    pub(super) fn is_nil(&self) -> bool {
+        matches!(self, Val::Undefined | Val::Nil | Val::Is(Value::Null))
+    }
+
+    /// Liquid's truth: all but nil and false.
+    pub(super) fn is_truthy(&self) -> bool {
+        !self.is_nil() && *self != Val::Is(Value::Bool(false))
+    }
+
+    /// As a plain value: `empty` and `blank` stand for the empty text, nothing for null.
+    pub(super) fn plain(&self) -> Cow<'_, Value> {
+        match self {
+            Val::Is(value) => Cow::Borrowed(value),
+            Val::Undefined | Val::Nil => Cow::Owned(Value::Null),
+            Val::Empty | Val::Blank => Cow::Owned(Value::String(String::new())),
+        }
+    }
+
+    /// As it is printed.
+    pub(super) fn text(&self) -> String {
+        let mut out = String::new();
+        if let Val::Is(value) = self {
+            print(&mut out, value);
+        }
+        out
+    }
+
+    /// As JavaScript's `Number(…)`.
+    pub(super) fn to_number(&self) -> f64 {
+        match self {
+            Val::Undefined => f64::NAN,
+            other => to_number(&other.plain()),
+        }
+    }
+
+    /// As LiquidJS takes a number: 0 for what is none.
+    pub(super) fn number_or_zero(&self) -> f64 {
+        let number = self.to_number();
+        if number.is_nan() { 0.0 } else { number }
+    }
+
+    /// As JavaScript's `String(…)`.
+    pub(super) fn js_text(&self) -> String {
+        match self {
+            Val::Undefined => "undefined".to_owned(),
+            other => js_text(&other.plain()),
+        }
+    }
+}
+
+impl<T: Into<String>> From<T> for Val {
+    fn from(text: T) -> Self {
+        Val::Is(Value::String(text.into()))
+    }
+}
+
+fn print(out: &mut String, value: &Value) {
+    match value {
+        Value::Null => {}
+        Value::String(text) => out.push_str(text),
+        Value::Array(items) => items.iter().for_each(|item| print(out, item)),
+        other => out.push_str(&js_text(other)),
+    }
+}
+
+/// As JavaScript's `String(…)`: lists are joined by commas, objects say no more than that they are.
+pub(super) fn js_text(value: &Value) -> String {
+    match value {
+        Value::Null => "null".to_owned(),
+        Value::Bool(flag) => flag.to_string(),
+        Value::Number(number) => number_text(*number),
+        Value::String(text) => text.clone(),
+        Value::Array(items) => items.iter().map(joined_text).collect::<Vec<_>>().join(","),
+        Value::Object(_) => "[object Object]".to_owned(),
+    }
+}
+
+/// An item as `Array.join` writes it: nothing for null.
+pub(super) fn joined_text(item: &Value) -> String {
+    if item.is_null() { String::new() } else { js_text(item) }
+}
+
+/// As JavaScript's `Number(…)`.
+pub(super) fn to_number(value: &Value) -> f64 {
+    match value {
+        Value::Null => 0.0,
+        Value::Bool(flag) => f64::from(u8::from(*flag)),
+        Value::Number(number) => *number,
+        Value::String(text) => text_number(text),
+        list_or_object => text_number(&js_text(list_or_object)),
+    }
+}
+
+fn text_number(text: &str) -> f64 {
+    let text = text.trim_matches(is_space);
+    let in_base = |digits: &str, base: u32| {
+        let digit =
+            |sum: Option<f64>, c: char| Some(sum? * f64::from(base) + f64::from(c.to_digit(base)?));
+        if digits.is_empty() { None } else { digits.chars().fold(Some(0.0), digit) }
+    };
+    if text.is_empty() {
+        return 0.0;
+    }
+    let prefixed = |small: &str, large: &str| text.strip_prefix(small).or(text.strip_prefix(large));
+    for (small, large, base) in [("0x", "0X", 16), ("0o", "0O", 8), ("0b", "0B", 2)] {
+        if let Some(digits) = prefixed(small, large) {
+            return in_base(digits, base).unwrap_or(f64::NAN);
+        }
+    }
+    match text {
+        "Infinity" | "+Infinity" => f64::INFINITY,
+        "-Infinity" => f64::NEG_INFINITY,
+        // Rust also reads `inf` and `nan`.
+        _ if text.bytes().all(|b| matches!(b, b'0'..=b'9' | b'+' | b'-' | b'.' | b'e' | b'E')) => {
+            text.parse().unwrap_or(f64::NAN)
+        }
+        _ => f64::NAN,
+    }
+}
+
+/// What JavaScript's `\s` and `trim` take for white space: not U+0085, but U+FEFF.
+pub(super) fn is_space(c: char) -> bool {
+    c == '\u{feff}' || (c.is_whitespace() && c != '\u{85}')
+}
+
+/// The text's length in UTF-16 code units, as JavaScript counts it.
+#[allow(clippy::cast_precision_loss, reason = "no text has 2^53 units")]
+pub(super) fn length(text: &str) -> f64 {
+    text.encode_utf16().count() as f64
+}
+
+#[allow(clippy::cast_precision_loss, reason = "no list has 2^53 items")]
+pub(super) fn count(items: usize) -> Value {
+    Value::Number(items as f64)
+}
+
+/// The text of UTF-16 code units; a half of a pair becomes U+FFFD.
+pub(super) fn from_units(units: &[u16]) -> String {
+    String::from_utf16_lossy(units)
+}
+
+/// JavaScript's `slice` or `substring` bound: a whole number from 0 to `len`.
+#[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "cut to 0..=len first")]
+pub(super) fn bound(at: f64, len: usize) -> usize {
+    if at.is_nan() || at <= 0.0 { 0 } else { (at.min(f64::from(u32::MAX)) as usize).min(len) }
+}
+
+/// LiquidJS' `==`. Objects are compared by what they hold (JavaScript: by identity).
+pub(super) fn equals(left: &Val, right: &Val) -> bool {
+    match (left, right) {
+        (Val::Nil, other) | (other, Val::Nil) => other.is_nil(),
+        (Val::Empty, Val::Empty | Val::Blank) | (Val::Blank, Val::Empty | Val::Blank) => false,
+        (Val::Empty, other) | (other, Val::Empty) => is_empty(other),
+        (Val::Blank, other) | (other, Val::Blank) => is_blank(other),
+        (Val::Undefined, other) | (other, Val::Undefined) => other.is_undefined(),
+        (Val::Is(left), Val::Is(right)) => left == right,
+    }
+}
+
+fn is_empty(val: &Val) -> bool {
+    match val {
+        Val::Is(Value::String(text)) => text.is_empty(),
+        Val::Is(Value::Array(items)) => items.is_empty(),
+        Val::Is(Value::Object(object)) => object.is_empty(),
+        _ => false,
+    }
+}
+
+fn is_blank(val: &Val) -> bool {
+    match val {
+        Val::Is(Value::Bool(flag)) => !flag,
+        Val::Is(Value::String(text)) => text.chars().all(is_space),
+        other => other.is_nil() || is_empty(other),
+    }
+}
+
+/// JavaScript's `<` and its kin; `None` where all of them are false.
+pub(super) fn compare(left: &Val, right: &Val) -> Option<Ordering> {
+    let is_drop = |val: &Val| matches!(val, Val::Nil | Val::Empty | Val::Blank);
+    if is_drop(left) || is_drop(right) {
+        return None;
+    }
+    let is_number = |val: &Val| {
+        matches!(val, Val::Undefined | Val::Is(Value::Null | Value::Bool(_) | Value::Number(_)))
+    };
+    if is_number(left) || is_number(right) {
+        return left.to_number().partial_cmp(&right.to_number());
+    }
+    Some(left.js_text().encode_utf16().cmp(right.js_text().encode_utf16()))
+}
+
+/// LiquidJS' `contains`.
+pub(super) fn contains(left: &Val, right: &Val) -> bool {
+    match left {
+        Val::Is(Value::Array(items)) => {
+            items.iter().any(|item| equals(&Val::Is(item.clone()), right))
+        }
+        Val::Is(Value::String(text)) => text.contains(&right.js_text()),
+        Val::Empty | Val::Blank => right.js_text().is_empty(),
+        _ => false,
+    }
+}

@@ -23,7 +23,8 @@ pub struct Stamp<'a> {
 /// Stamps a message and checks it. `new_id` is asked for an id when the message has none.
 ///
 /// `timestamp` becomes the client's time corrected by the error of its clock: `receivedAt − (sentAt
-/// − originalTimestamp)`, as Segment documents it. The write key is taken out.
+/// − originalTimestamp)`, as Segment documents it. The write key is taken out. An identify whose
+/// traits stand in its context alone gets them as its own.
 pub fn stamp(
     mut object: Object,
     stamp: Stamp<'_>,
@@ -38,6 +39,9 @@ pub fn stamp(
         stamp.is_from_segment && object.get("receivedAt").is_some_and(Value::is_truthy);
     if !is_stamped {
         stamp_times(&mut object, stamp);
+    }
+    if !stamp.is_from_segment {
+        lift_traits(&mut object);
     }
     Message::new(object, message_id)
 }
@@ -64,6 +68,23 @@ fn stamp_times(object: &mut Object, stamp: Stamp<'_>) {
     }
     object.insert("receivedAt", received);
     object.insert("timestamp", Value::String(iso(corrected)));
+}
+
+/// Gives an identify that has no `traits` those of its context.
+///
+/// RudderStack's Python SDK puts the traits of an identify there and nowhere else, and RudderStack's
+/// own service reads them there. Segment does not, so what comes from Segment is left as it is; in
+/// other calls `context.traits` tells of the person beside the call, and stays where it is.
+fn lift_traits(object: &mut Object) {
+    let is_identify =
+        object.get("type").and_then(Value::as_str) == Some(MessageType::Identify.as_str());
+    if !is_identify || !matches!(object.get("traits"), None | Some(Value::Null)) {
+        return;
+    }
+    let in_context = object.get("context").and_then(|context| context.get("traits"));
+    if let Some(traits @ Value::Object(_)) = in_context.cloned() {
+        object.insert("traits", traits);
+    }
 }
 
 /// Reads a time as SDKs write it: with an offset or `Z`; without either it is UTC.
@@ -172,6 +193,37 @@ mod tests {
         assert_eq!(value.get("writeKey"), None);
         let value = stamped(r#"{"userId":"u","type":"page","messageId":17}"#, None, false).unwrap();
         assert_eq!([field(&value, "type"), field(&value, "messageId")], ["page", "17"]);
+    }
+
+    #[test]
+    fn an_identify_without_traits_has_those_of_its_context() {
+        let context = r#""context":{"traits":{"email":"c"}}"#;
+        // (fields, whether it is from Segment) → traits
+        let cases = [
+            (format!(r#""type":"identify",{context}"#), false, Some(r#"{"email":"c"}"#)),
+            (
+                format!(r#""type":"identify","traits":null,{context}"#),
+                false,
+                Some(r#"{"email":"c"}"#),
+            ),
+            (format!(r#""type":"identify","traits":{{}},{context}"#), false, Some("{}")),
+            (
+                format!(r#""type":"identify","traits":{{"a":1}},{context}"#),
+                false,
+                Some(r#"{"a":1}"#),
+            ),
+            (format!(r#""type":"identify",{context}"#), true, None),
+            (format!(r#""type":"track",{context}"#), false, None),
+            (format!(r#""type":"group",{context}"#), false, None),
+            (r#""type":"identify","context":{"traits":"t"}"#.to_owned(), false, None),
+            (r#""type":"identify""#.to_owned(), false, None),
+        ];
+        for (fields, is_from_segment, expected) in cases {
+            let text = format!(r#"{{"userId":"u",{fields}}}"#);
+            let value = stamped(&text, None, is_from_segment).unwrap();
+            let traits = value.get("traits").map(Value::to_json);
+            assert_eq!(traits.as_deref(), expected, "{text}");
+        }
     }
 
     #[test]

@@ -1,0 +1,119 @@
+//! The SDKs for servers: Segment's and RudderStack's, for Node and Python.
+
+use std::io::Write as _;
+use std::time::{Duration, Instant};
+
+use reqwest::Method;
+use serde_json::{Value, json};
+
+use crate::calls::{assert_arrived_once, round};
+use crate::front::Front;
+use crate::script::Script;
+use crate::support::{PATIENCE, ScriptedLoops, Service, Setup, WRITE_KEY};
+
+/// Has a script with this SDK send a round of calls, until the SDK says that all were delivered.
+async fn send(script: &mut Script, front: &Front, calls: &[Value]) {
+    script.tell(&json!({"host": front.base_url, "writeKey": WRITE_KEY, "calls": calls}));
+    assert_eq!(script.line().await, "sent");
+}
+
+async fn every_call_arrives_once(mut script: Script) {
+    let mut loops = ScriptedLoops::willing().await;
+    let service = Setup::with_loops(&loops.base_url).start();
+    let front = Front::before(&service.base_url).await;
+    let calls = round("u");
+    send(&mut script, &front, &calls).await;
+    script.end().await;
+    assert_arrived_once(&calls, &service, &mut loops).await;
+}
+
+/// The program is killed between two rounds; on the second the SDK first finds nobody, and then does
+/// not get the answer to what was taken.
+async fn a_restart_loses_and_doubles_nothing(mut script: Script) {
+    let mut loops = ScriptedLoops::willing().await;
+    let setup = Setup::with_loops(&loops.base_url);
+    let service = setup.start();
+    let front = Front::before(&service.base_url).await;
+    let mut calls = round("first");
+    send(&mut script, &front, &calls).await;
+    let service = service.crash_and_restart(&setup);
+    front.lead_to(&service.base_url);
+    front.refuse(1);
+    front.lose(1);
+    let more = round("second");
+    send(&mut script, &front, &more).await;
+    script.end().await;
+    assert_eq!(front.faults_left(), (0, 0), "the SDK has met no fault");
+    calls.extend(more);
+    assert_arrived_once(&calls, &service, &mut loops).await;
+}
+
+async fn not_now_loses_nothing(mut script: Script) {
+    const BUDGET: usize = 200_000;
+    let mut loops = ScriptedLoops::willing().await;
+    let mut setup = Setup::with_loops(&loops.base_url);
+    for name in ["BODY_BUDGET_BYTES", "BODY_BYTES_MAX", "MESSAGE_BYTES_MAX"] {
+        setup = setup.env(&format!("SEGMENT_LOOPS__SERVER__{name}"), &BUDGET.to_string());
+    }
+    let service = setup.start();
+    let front = Front::before(&service.base_url).await;
+    front.hold_until_busy(fill(&service, BUDGET).await);
+    let calls = round("u");
+    send(&mut script, &front, &calls).await;
+    script.end().await;
+    assert!(front.busy() > 0, "the SDK was never told to come again");
+    assert_arrived_once(&calls, &service, &mut loops).await;
+}
+
+/// Takes the whole room for bodies, with a body that does not end.
+async fn fill(service: &Service, budget: usize) -> std::net::TcpStream {
+    let address = service.base_url.trim_start_matches("http://");
+    let mut held = std::net::TcpStream::connect(address).unwrap();
+    let head = format!("POST /v1/track HTTP/1.1\r\nHost: x\r\nContent-Length: {budget}\r\n\r\n");
+    held.write_all(format!("{head}{}", " ".repeat(budget - 1)).as_bytes()).unwrap();
+    let began = Instant::now();
+    // analytics.js' metrics: taken like messages, but not kept.
+    let is_full = async || {
+        let request = service.request(Method::POST, "/v1/m").body("{}");
+        Service::answer(request).await.status == 429
+    };
+    while !is_full().await {
+        assert!(began.elapsed() < PATIENCE);
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    held
+}
+
+/// The promises, each with an SDK.
+macro_rules! promises {
+    ($name:ident, $script:expr) => {
+        mod $name {
+            use crate::script::Script;
+
+            #[tokio::test]
+            async fn every_call_arrives_once() {
+                super::every_call_arrives_once($script).await;
+            }
+
+            #[tokio::test]
+            async fn a_restart_loses_and_doubles_nothing() {
+                super::a_restart_loses_and_doubles_nothing($script).await;
+            }
+
+            #[tokio::test]
+            async fn not_now_loses_nothing() {
+                super::not_now_loses_nothing($script).await;
+            }
+        }
+    };
+}
+
+promises!(segment_node, Script::node("server_sdk.js", &["@segment/analytics-node"]));
+promises!(segment_node_legacy, Script::node("server_sdk.js", &["analytics-node"]));
+promises!(rudder_node, Script::node("server_sdk.js", &["@rudderstack/rudder-sdk-node"]));
+promises!(segment_python, Script::python("server_sdk.py", &["segment-analytics-python"]));
+promises!(
+    segment_python_gzip,
+    Script::python("server_sdk.py", &["segment-analytics-python", "gzip"])
+);
+promises!(rudder_python, Script::python("server_sdk.py", &["rudder-sdk-python"]));

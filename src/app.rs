@@ -13,12 +13,12 @@ use tokio_util::sync::CancellationToken;
 use tracing::{error, info};
 
 use crate::clock::SharedClock;
-use crate::config::{Config, DestinationConfig, ServerConfig};
+use crate::config::{BrowserConfig, Config, DestinationConfig, ServerConfig};
 use crate::console::api::{self, AdminState};
 use crate::delivery::{Engine, EngineOptions, RetryOptions};
 use crate::destination::{Destination, SubscriptionError};
 use crate::http::server::{self, ServerLimits};
-use crate::http::{self, HttpLimits, HttpState, Source, Sources};
+use crate::http::{self, AddressLimit, HttpLimits, HttpState, Network, Public, Source, Sources};
 use crate::loops::{Client, ClientError, ClientOptions};
 use crate::queue::{Depth, Housekeeping, QueueError, Work as _};
 use crate::segment::MessageType;
@@ -233,6 +233,7 @@ fn router(
         Arc::clone(clock),
         watch::channel(Arc::new(sources(config, planner))).1,
         http_limits(&config.server),
+        trusted_proxies(config),
         Arc::new(move || metrics.render()),
     ));
     let admin = api::router(AdminState { log, token: config.server.admin_token.clone() });
@@ -249,8 +250,23 @@ fn sources(config: &Config, planner: &Destination) -> Sources {
         webhook_secret: source.webhook_secret.clone(),
         webhook_token: source.webhook_token.clone(),
         usable: usable.clone(),
+        public: source.browser.as_ref().map(public),
+        origins: source.origins.clone(),
+        stamps_ip: source.stamp_ip,
     });
     Sources::new(sources.collect())
+}
+
+fn public(browser: &BrowserConfig) -> Public {
+    Public {
+        limit: Arc::new(AddressLimit::new(browser.address_requests_max)),
+        allows_delete: browser.allow_delete,
+    }
+}
+
+fn trusted_proxies(config: &Config) -> Vec<Network> {
+    let proxies = config.trusted_proxies.iter();
+    proxies.map(|proxy| Network { address: proxy.address, prefix: proxy.prefix }).collect()
 }
 
 fn http_limits(server: &ServerConfig) -> HttpLimits {

@@ -7,9 +7,9 @@ mod check;
 mod load;
 mod tree;
 
-pub use check::{Config, DestinationConfig, SourceConfig};
+pub use check::{BrowserConfig, Config, DestinationConfig, Network, SourceConfig};
 pub use load::{Flags, environment, listen_address, load};
-pub use tree::{DeliveryConfig, LogConfig, LogFormat, ServerConfig, StoreConfig};
+pub use tree::{DeliveryConfig, LogConfig, LogFormat, ServerConfig, StoreConfig, Texts};
 
 /// Mistakes in the configuration: all that were found, each a line for people.
 #[derive(Debug, thiserror::Error)]

@@ -39,6 +39,8 @@ pub struct ServerConfig {
     pub batch_messages_max: usize,
     pub connections_max: usize,
     pub body_budget_bytes: usize,
+    #[serde(default)]
+    pub trusted_proxies: Texts,
 }
 
 /// `[store]`. Times in hours, sizes in bytes.
@@ -99,6 +101,14 @@ pub(super) struct SourceTree {
     pub(super) webhook_token: Option<Secret>,
     pub(super) webhook_token_file: Option<PathBuf>,
     pub(super) destination: Option<String>,
+    #[serde(default)]
+    pub(super) browser: bool,
+    pub(super) origins: Option<Texts>,
+    pub(super) address_requests_max: Option<u32>,
+    #[serde(default)]
+    pub(super) allow_delete: bool,
+    #[serde(default)]
+    pub(super) stamp_ip: bool,
 }
 
 /// `[destinations.NAME]`.
@@ -111,7 +121,31 @@ pub(super) struct DestinationTree {
     pub(super) rate: Option<u32>,
 }
 
-/// A list, or one text with commas, as an environment variable has it.
+/// A list of texts, or one text with commas, as an environment variable has it.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(from = "WrittenTexts")]
+pub struct Texts(pub Vec<String>);
+
+#[derive(Debug, Deserialize)]
+#[serde(untagged)]
+enum WrittenTexts {
+    Many(Vec<String>),
+    One(String),
+}
+
+impl From<WrittenTexts> for Texts {
+    fn from(written: WrittenTexts) -> Self {
+        match written {
+            WrittenTexts::Many(texts) => Texts(texts),
+            WrittenTexts::One(text) => {
+                let parts = text.split(',').map(str::trim).filter(|part| !part.is_empty());
+                Texts(parts.map(str::to_owned).collect())
+            }
+        }
+    }
+}
+
+/// The same for secrets.
 #[derive(Debug, Deserialize)]
 #[serde(untagged)]
 pub(super) enum OneOrMany {

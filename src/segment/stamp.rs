@@ -1,5 +1,7 @@
 //! Stamps a message as Segment does when it takes one in: type, message id, times.
 
+use std::net::IpAddr;
+
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
 
@@ -18,6 +20,8 @@ pub struct Stamp<'a> {
     /// Whether Segment stamped the message already (webhooks, subscription destination): times that
     /// are there stay.
     pub is_from_segment: bool,
+    /// The sender's address, where it is to be kept as `context.ip`.
+    pub ip: Option<IpAddr>,
 }
 
 /// Stamps a message and checks it. `new_id` is asked for an id when the message has none.
@@ -42,6 +46,9 @@ pub fn stamp(
     }
     if !stamp.is_from_segment {
         lift_traits(&mut object);
+    }
+    if let Some(ip) = stamp.ip {
+        stamp_ip(&mut object, ip);
     }
     Message::new(object, message_id)
 }
@@ -87,6 +94,19 @@ fn lift_traits(object: &mut Object) {
     }
 }
 
+/// Puts the address into `context.ip`. One that is there stays, as at Segment, where `0.0.0.0` given
+/// by the sender is the way to keep none.
+fn stamp_ip(object: &mut Object, ip: IpAddr) {
+    if matches!(object.get("context"), None | Some(Value::Null)) {
+        object.insert("context", Value::Object(Object::new()));
+    }
+    if let Some(Value::Object(context)) = object.get_mut("context")
+        && matches!(context.get("ip"), None | Some(Value::Null))
+    {
+        context.insert("ip", Value::String(ip.to_string()));
+    }
+}
+
 /// Reads a time as SDKs write it: with an offset or `Z`; without either it is UTC.
 fn read_time(value: &Value) -> Option<Timestamp> {
     let text = value.as_str()?.trim();
@@ -118,6 +138,7 @@ mod tests {
             kind: Some(MessageType::Track),
             sent_at: sent_at.as_ref(),
             is_from_segment,
+            ip: None,
         };
         stamp(object, input, || "made".to_owned()).map(|message| message.value().clone())
     }
@@ -223,6 +244,22 @@ mod tests {
             let value = stamped(&text, None, is_from_segment).unwrap();
             let traits = value.get("traits").map(Value::to_json);
             assert_eq!(traits.as_deref(), expected, "{text}");
+        }
+    }
+
+    #[test]
+    fn an_address_is_put_where_there_is_none() {
+        let cases = [
+            ("{}", r#"{"ip":"192.0.2.7"}"#),
+            (r#"{"context":null}"#, r#"{"ip":"192.0.2.7"}"#),
+            (r#"{"context":{"ip":null,"a":1}}"#, r#"{"ip":"192.0.2.7","a":1}"#),
+            (r#"{"context":{"ip":"0.0.0.0"}}"#, r#"{"ip":"0.0.0.0"}"#),
+            (r#"{"context":"odd"}"#, r#""odd""#),
+        ];
+        for (text, expected) in cases {
+            let Ok(Value::Object(mut object)) = decode(text.as_bytes()) else { panic!("{text}") };
+            stamp_ip(&mut object, "192.0.2.7".parse().unwrap());
+            assert_eq!(object.get("context").map(Value::to_json).as_deref(), Some(expected));
         }
     }
 

@@ -1,11 +1,8 @@
 //! The calls that every SDK makes, and what must have become of each.
 
 use std::collections::HashMap;
-use std::path::Path;
 
 use serde_json::{Value, json};
-use sqlx::Row as _;
-use sqlx::sqlite::{SqliteConnectOptions, SqlitePool};
 
 use crate::support::{EMAIL_DOMAIN, PATIENCE, ScriptedLoops, Service};
 
@@ -50,7 +47,7 @@ fn call(kind: &str, user: &str, id: &str, more: Value) -> Value {
 
 /// Asserts that each call was taken once, as it was made, and that Loops had it once.
 pub async fn assert_arrived_once(calls: &[Value], service: &Service, loops: &mut ScriptedLoops) {
-    let stored = stored(service.data()).await;
+    let stored = service.stored().await;
     for call in calls {
         let id = call["messageId"].as_str().unwrap();
         let message = service.message(id, |found| found["state"] != "pending").await;
@@ -65,20 +62,6 @@ pub async fn assert_arrived_once(calls: &[Value], service: &Service, loops: &mut
     }
     assert_eq!(stored.len(), calls.len(), "something was taken that was not sent");
     assert_loops_had_them_once(calls, loops);
-}
-
-/// All that is in the store, by message id.
-async fn stored(data: &Path) -> HashMap<String, Vec<Value>> {
-    let options = SqliteConnectOptions::new().filename(data.join("segment-loops.db"));
-    let pool = SqlitePool::connect_with(options.read_only(true)).await.unwrap();
-    let rows = sqlx::query("SELECT message_id, payload FROM messages").fetch_all(&pool).await;
-    let mut stored: HashMap<String, Vec<Value>> = HashMap::new();
-    for row in rows.unwrap() {
-        let payload: Vec<u8> = row.get(1);
-        stored.entry(row.get(0)).or_default().push(serde_json::from_slice(&payload).unwrap());
-    }
-    pool.close().await;
-    stored
 }
 
 fn assert_same(call: &Value, taken: &Value) {

@@ -5,10 +5,14 @@ use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::net::{TcpListener, TcpStream};
 
 /// How an answer of "not now" begins.
 const BUSY: &[u8] = b"HTTP/1.1 429";
+
+/// How a request begins.
+const METHODS: [&[u8]; 3] = [b"GET /", b"POST /", b"OPTIONS /"];
 
 /// What the front does, and what it has seen.
 #[derive(Default)]
@@ -18,6 +22,7 @@ struct State {
     lose: usize,
     busy: usize,
     held: Option<std::net::TcpStream>,
+    requests: Vec<String>,
 }
 
 /// The front; it goes on for as long as the test runs.
@@ -53,9 +58,9 @@ impl Front {
         self.state.lock().unwrap().behind = Some(address);
     }
 
-    /// Closes the next connections without an answer.
-    pub fn refuse(&self, connections: usize) {
-        self.state.lock().unwrap().refuse = connections;
+    /// Closes the connections of the next requests without an answer.
+    pub fn refuse(&self, requests: usize) {
+        self.state.lock().unwrap().refuse = requests;
     }
 
     /// Keeps the next answers to itself, and closes their connections.
@@ -68,7 +73,12 @@ impl Front {
         self.state.lock().unwrap().held = Some(held);
     }
 
-    /// How many connections it has still to refuse, and answers to lose.
+    /// Method and path of each request that came, the refused ones too.
+    pub fn requests(&self) -> Vec<String> {
+        self.state.lock().unwrap().requests.clone()
+    }
+
+    /// How many requests it has still to refuse, and answers to lose.
     pub fn faults_left(&self) -> (usize, usize) {
         let state = self.state.lock().unwrap();
         (state.refuse, state.lose)
@@ -81,36 +91,48 @@ impl Front {
 }
 
 async fn forward(client: TcpStream, state: Arc<Mutex<State>>) {
-    let behind = {
-        let mut state = state.lock().unwrap();
-        if state.refuse > 0 {
-            state.refuse -= 1;
-            return;
-        }
-        state.behind.unwrap()
-    };
+    let behind = state.lock().unwrap().behind.unwrap();
     let Ok(server) = TcpStream::connect(behind).await else {
         return;
     };
     let (mut from_client, mut to_client) = client.into_split();
     let (mut from_server, mut to_server) = server.into_split();
-    let up = async { tokio::io::copy(&mut from_client, &mut to_server).await };
-    let down = async {
-        let mut buffer = vec![0; 64 * 1024];
-        loop {
-            let length = from_server.read(&mut buffer).await.unwrap_or(0);
-            if length == 0 || is_lost(&buffer[..length], &state) {
-                return;
-            }
-            if to_client.write_all(&buffer[..length]).await.is_err() {
-                return;
-            }
-        }
-    };
     tokio::select! {
-        _ = up => {}
-        () = down => {}
+        () = pass(&mut from_client, &mut to_server, |piece| is_refused(piece, &state)) => {}
+        () = pass(&mut from_server, &mut to_client, |piece| is_lost(piece, &state)) => {}
     }
+}
+
+/// Passes pieces on until one side ends, or a piece is to be the last of this connection.
+async fn pass(
+    from: &mut OwnedReadHalf,
+    to: &mut OwnedWriteHalf,
+    mut is_last: impl FnMut(&[u8]) -> bool,
+) {
+    let mut buffer = vec![0; 64 * 1024];
+    loop {
+        let length = from.read(&mut buffer).await.unwrap_or(0);
+        if length == 0 || is_last(&buffer[..length]) {
+            return;
+        }
+        if to.write_all(&buffer[..length]).await.is_err() {
+            return;
+        }
+    }
+}
+
+/// Looks at a piece of a request on its way to the program.
+fn is_refused(piece: &[u8], state: &Mutex<State>) -> bool {
+    if !METHODS.iter().any(|method| piece.starts_with(method)) {
+        return false;
+    }
+    let head = String::from_utf8_lossy(piece);
+    let line = head.split(" HTTP/").next().unwrap_or_default().to_owned();
+    let mut state = state.lock().unwrap();
+    state.requests.push(line);
+    let is_refused = state.refuse > 0;
+    state.refuse -= usize::from(is_refused);
+    is_refused
 }
 
 /// Looks at a piece of an answer on its way to the client.

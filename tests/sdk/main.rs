@@ -8,8 +8,10 @@
     reason = "a test that cannot go on shall say so and fail"
 )]
 
+mod browser;
 mod calls;
 mod front;
+mod room;
 mod script;
 mod server_sdks;
 #[allow(

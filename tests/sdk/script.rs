@@ -33,6 +33,15 @@ impl Script {
         Self::start(&python, script, arguments)
     }
 
+    /// Starts a script of this folder with Node and a browser, whose profile is in `profile`.
+    pub fn browser(script: &str, profile: &Path) -> Self {
+        let path = std::env::var_os("PATH").unwrap_or_default();
+        let program = std::env::split_paths(&path).map(|folder| folder.join("chromium"));
+        let program = program.into_iter().find(|program| program.exists());
+        let program = program.expect("Chromium is missing: tests/run installs it");
+        Self::node(script, &[program.to_str().unwrap(), profile.to_str().unwrap()])
+    }
+
     fn start(program: &Path, script: &str, arguments: &[&str]) -> Self {
         let mut command = Command::new(program);
         command.arg(folder().join(script)).args(arguments);

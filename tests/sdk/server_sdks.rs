@@ -1,15 +1,12 @@
 //! The SDKs for servers: Segment's and RudderStack's, for Node and Python.
 
-use std::io::Write as _;
-use std::time::{Duration, Instant};
-
-use reqwest::Method;
 use serde_json::{Value, json};
 
 use crate::calls::{assert_arrived_once, round};
 use crate::front::Front;
+use crate::room::{fill, with_little_room};
 use crate::script::Script;
-use crate::support::{PATIENCE, ScriptedLoops, Service, Setup, WRITE_KEY};
+use crate::support::{ScriptedLoops, Setup, WRITE_KEY};
 
 /// Has a script with this SDK send a round of calls, until the SDK says that all were delivered.
 async fn send(script: &mut Script, front: &Front, calls: &[Value]) {
@@ -49,39 +46,15 @@ async fn a_restart_loses_and_doubles_nothing(mut script: Script) {
 }
 
 async fn not_now_loses_nothing(mut script: Script) {
-    const BUDGET: usize = 200_000;
     let mut loops = ScriptedLoops::willing().await;
-    let mut setup = Setup::with_loops(&loops.base_url);
-    for name in ["BODY_BUDGET_BYTES", "BODY_BYTES_MAX", "MESSAGE_BYTES_MAX"] {
-        setup = setup.env(&format!("SEGMENT_LOOPS__SERVER__{name}"), &BUDGET.to_string());
-    }
-    let service = setup.start();
+    let service = with_little_room(Setup::with_loops(&loops.base_url)).start();
     let front = Front::before(&service.base_url).await;
-    front.hold_until_busy(fill(&service, BUDGET).await);
+    front.hold_until_busy(fill(&service).await);
     let calls = round("u");
     send(&mut script, &front, &calls).await;
     script.end().await;
     assert!(front.busy() > 0, "the SDK was never told to come again");
     assert_arrived_once(&calls, &service, &mut loops).await;
-}
-
-/// Takes the whole room for bodies, with a body that does not end.
-async fn fill(service: &Service, budget: usize) -> std::net::TcpStream {
-    let address = service.base_url.trim_start_matches("http://");
-    let mut held = std::net::TcpStream::connect(address).unwrap();
-    let head = format!("POST /v1/track HTTP/1.1\r\nHost: x\r\nContent-Length: {budget}\r\n\r\n");
-    held.write_all(format!("{head}{}", " ".repeat(budget - 1)).as_bytes()).unwrap();
-    let began = Instant::now();
-    // analytics.js' metrics: taken like messages, but not kept.
-    let is_full = async || {
-        let request = service.request(Method::POST, "/v1/m").body("{}");
-        Service::answer(request).await.status == 429
-    };
-    while !is_full().await {
-        assert!(began.elapsed() < PATIENCE);
-        tokio::time::sleep(Duration::from_millis(5)).await;
-    }
-    held
 }
 
 /// The promises, each with an SDK.

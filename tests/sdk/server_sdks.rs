@@ -90,3 +90,20 @@ promises!(
     Script::python("server_sdk.py", &["segment-analytics-python", "gzip"])
 );
 promises!(rudder_python, Script::python("server_sdk.py", &["rudder-sdk-python"]));
+
+#[test]
+fn the_documented_versions_are_the_tested_ones() {
+    let documented = include_str!("../../docs/sources.md");
+    let packages: Value = serde_json::from_str(include_str!("package.json")).unwrap();
+    let of_node = packages["dependencies"].as_object().unwrap().iter();
+    let of_node = of_node.map(|(name, version)| (name.as_str(), version.as_str().unwrap()));
+    let of_python =
+        include_str!("requirements.txt").lines().filter_map(|line| line.split_once("=="));
+    let is_sdk =
+        |name: &str| ["segment", "analytics", "rudder"].iter().any(|word| name.contains(word));
+    let sdks: Vec<_> = of_node.chain(of_python).filter(|(name, _)| is_sdk(name)).collect();
+    assert_eq!(sdks.len(), 6);
+    for (name, version) in sdks {
+        assert!(documented.contains(&format!("| `{name}` {version} ")), "{name} {version}");
+    }
+}

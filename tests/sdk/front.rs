@@ -1,5 +1,5 @@
 //! What stands between an SDK and the program, as a proxy does: one address over a restart, and
-//! answers that are lost or refused where a test asks for it.
+//! requests refused and answers kept where a test asks for it.
 
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
@@ -7,6 +7,10 @@ use std::sync::{Arc, Mutex};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::watch;
+use tokio::time::timeout;
+
+use crate::support::PATIENCE;
 
 /// How an answer of "not now" begins.
 const BUSY: &[u8] = b"HTTP/1.1 429";
@@ -17,9 +21,8 @@ const METHODS: [&[u8]; 3] = [b"GET /", b"POST /", b"OPTIONS /"];
 /// What the front does, and what it has seen.
 #[derive(Default)]
 struct State {
-    behind: Option<SocketAddr>,
     refuse: usize,
-    lose: usize,
+    halts: bool,
     busy: usize,
     held: Option<std::net::TcpStream>,
     requests: Vec<String>,
@@ -31,6 +34,8 @@ pub struct Front {
     /// Where SDKs are pointed to.
     pub base_url: String,
     state: Arc<Mutex<State>>,
+    /// The program behind it; while there is none, requests wait.
+    behind: watch::Sender<Option<SocketAddr>>,
 }
 
 impl Front {
@@ -40,13 +45,14 @@ impl Front {
         let front = Self {
             base_url: format!("http://{}", listener.local_addr().unwrap()),
             state: Arc::default(),
+            behind: watch::Sender::new(None),
         };
         front.lead_to(base_url);
-        let state = Arc::clone(&front.state);
+        let (state, behind) = (Arc::clone(&front.state), front.behind.clone());
         tokio::spawn(async move {
             loop {
                 let (client, _) = listener.accept().await.unwrap();
-                tokio::spawn(forward(client, Arc::clone(&state)));
+                tokio::spawn(forward(client, Arc::clone(&state), behind.clone()));
             }
         });
         front
@@ -55,7 +61,7 @@ impl Front {
     /// From now on this program is behind it.
     pub fn lead_to(&self, base_url: &str) {
         let address = base_url.trim_start_matches("http://").parse().unwrap();
-        self.state.lock().unwrap().behind = Some(address);
+        self.behind.send_replace(Some(address));
     }
 
     /// Closes the connections of the next requests without an answer.
@@ -63,9 +69,16 @@ impl Front {
         self.state.lock().unwrap().refuse = requests;
     }
 
-    /// Keeps the next answers to itself, and closes their connections.
-    pub fn lose(&self, answers: usize) {
-        self.state.lock().unwrap().lose = answers;
+    /// Keeps the next answer to itself and closes its connection: what it was about is stored, and
+    /// the sender does not know. From then on nobody is let through until [`Front::lead_to`].
+    pub fn halt_at_next_answer(&self) {
+        self.state.lock().unwrap().halts = true;
+    }
+
+    /// Waits until it has kept an answer to itself.
+    pub async fn halted(&self) {
+        let mut behind = self.behind.subscribe();
+        timeout(PATIENCE, behind.wait_for(Option::is_none)).await.expect("no answer came").unwrap();
     }
 
     /// Holds a connection open until the first answer of "not now".
@@ -78,10 +91,9 @@ impl Front {
         self.state.lock().unwrap().requests.clone()
     }
 
-    /// How many requests it has still to refuse, and answers to lose.
-    pub fn faults_left(&self) -> (usize, usize) {
-        let state = self.state.lock().unwrap();
-        (state.refuse, state.lose)
+    /// How many requests it has still to refuse.
+    pub fn to_refuse(&self) -> usize {
+        self.state.lock().unwrap().refuse
     }
 
     /// How many answers of "not now" went through.
@@ -90,16 +102,24 @@ impl Front {
     }
 }
 
-async fn forward(client: TcpStream, state: Arc<Mutex<State>>) {
-    let behind = state.lock().unwrap().behind.unwrap();
-    let Ok(server) = TcpStream::connect(behind).await else {
+async fn forward(
+    client: TcpStream,
+    state: Arc<Mutex<State>>,
+    behind: watch::Sender<Option<SocketAddr>>,
+) {
+    let mut there = behind.subscribe();
+    let there = there.wait_for(Option::is_some).await.map(|address| *address);
+    let Ok(Some(address)) = there else {
+        return;
+    };
+    let Ok(server) = TcpStream::connect(address).await else {
         return;
     };
     let (mut from_client, mut to_client) = client.into_split();
     let (mut from_server, mut to_server) = server.into_split();
     tokio::select! {
         () = pass(&mut from_client, &mut to_server, |piece| is_refused(piece, &state)) => {}
-        () = pass(&mut from_server, &mut to_client, |piece| is_lost(piece, &state)) => {}
+        () = pass(&mut from_server, &mut to_client, |piece| is_kept(piece, &state, &behind)) => {}
     }
 }
 
@@ -136,14 +156,16 @@ fn is_refused(piece: &[u8], state: &Mutex<State>) -> bool {
 }
 
 /// Looks at a piece of an answer on its way to the client.
-fn is_lost(piece: &[u8], state: &Mutex<State>) -> bool {
+fn is_kept(piece: &[u8], state: &Mutex<State>, behind: &watch::Sender<Option<SocketAddr>>) -> bool {
     let mut state = state.lock().unwrap();
     if piece.starts_with(BUSY) {
         state.busy += 1;
         // Let go before the SDK hears of it: its next try succeeds, however long it waits.
         state.held = None;
     }
-    let is_lost = state.lose > 0;
-    state.lose -= usize::from(is_lost);
-    is_lost
+    let is_kept = std::mem::take(&mut state.halts);
+    if is_kept {
+        behind.send_replace(None);
+    }
+    is_kept
 }

@@ -14,6 +14,7 @@
     reason = "a benchmark that cannot go on shall say so and end"
 )]
 
+use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -230,19 +231,20 @@ async fn serve_ours(folder: &std::path::Path) -> SocketAddr {
         ("LOOPS_BASE_URL", "http://127.0.0.1:9/api/v1"),
         ("SEGMENT_WRITE_KEY", "bench"),
     ];
-    let environment =
+    let environment: HashMap<String, String> =
         environment.into_iter().map(|(name, value)| (name.to_owned(), value.to_owned())).collect();
     let flags = Flags {
         listen: Some(SocketAddr::from(([127, 0, 0, 1], 0))),
         data: Some(folder.join("ours")),
         ..Flags::default()
     };
-    let config = config::load(&flags, environment).unwrap();
+    let load = Box::new(move || config::load(&flags, environment.clone()));
+    let config = load().unwrap();
     // Log lines are made as in production, and thrown away.
     let lines = tracing_subscriber::fmt().json().with_writer(std::io::sink);
     lines.init();
     let metrics = metrics_exporter_prometheus::PrometheusBuilder::new().install_recorder().unwrap();
-    let app = App::start(config, Arc::new(SystemClock), metrics).await.unwrap();
+    let app = App::start(config, load, Arc::new(SystemClock), metrics).await.unwrap();
     let address = app.address();
     tokio::spawn(app.run(CancellationToken::new()));
     address

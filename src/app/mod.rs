@@ -19,7 +19,7 @@ use crate::config::{Config, ConfigError, DestinationConfig, ServerConfig};
 use crate::console::api::{self, AdminState};
 use crate::delivery::{Engine, EngineOptions, RetryOptions};
 use crate::http::server::{self, ServerLimits};
-use crate::http::{self, HttpLimits, HttpState};
+use crate::http::{self, HttpLimits, HttpState, Network};
 use crate::loops::{Client, ClientError, ClientOptions};
 use crate::queue::{Depth, Housekeeping, QueueError, Work as _};
 use crate::store::StoreError;
@@ -234,23 +234,29 @@ fn router(
 ) -> axum::Router {
     let metrics = metrics.clone();
     let log: Arc<dyn crate::queue::Log> = Arc::new(store.clone());
-    let server = reloader.server();
+    let config = reloader.config();
     let ingest = http::router(HttpState::new(
         Arc::new(store.clone()),
         Arc::clone(&log),
         Arc::clone(clock),
         reloader.sources(),
-        http_limits(&server),
+        http_limits(&config.server),
+        trusted_proxies(&config),
         Arc::new(move || metrics.render()),
     ));
     let reload = Arc::clone(reloader);
     let admin = api::router(AdminState {
         log,
-        token: server.admin_token.clone(),
+        token: config.server.admin_token.clone(),
         planners: reloader.planners(),
         reload: Arc::new(move || reload.reload()),
     });
     ingest.merge(admin)
+}
+
+fn trusted_proxies(config: &Config) -> Vec<Network> {
+    let proxies = config.trusted_proxies.iter();
+    proxies.map(|proxy| Network { address: proxy.address, prefix: proxy.prefix }).collect()
 }
 
 fn http_limits(server: &ServerConfig) -> HttpLimits {

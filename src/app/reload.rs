@@ -8,10 +8,10 @@ use tokio::sync::watch;
 use tracing::{error, info, warn};
 
 use super::LoadConfig;
-use crate::config::{Config, ServerConfig};
+use crate::config::{BrowserConfig, Config};
 use crate::console::api::{Planners, Reload, ReloadMistake, Reloaded};
 use crate::destination::Destination;
-use crate::http::{Source, Sources};
+use crate::http::{AddressLimit, Public, Source, Sources};
 use crate::segment::MessageType;
 
 /// Holds what can change while the program runs.
@@ -41,8 +41,8 @@ impl Reloader {
         planners.map(|(name, sender)| (name.clone(), sender.subscribe())).collect()
     }
 
-    pub(super) fn server(&self) -> ServerConfig {
-        self.lock().server.clone()
+    pub(super) fn config(&self) -> Config {
+        self.lock().clone()
     }
 
     /// Loads the configuration again and puts what can change into force.
@@ -152,6 +152,16 @@ fn sources(config: &Config) -> Sources {
         webhook_secret: source.webhook_secret.clone(),
         webhook_token: source.webhook_token.clone(),
         usable: usable(&source.destination),
+        public: source.browser.as_ref().map(public),
+        origins: source.origins.clone(),
+        stamps_ip: source.stamp_ip,
     });
     Sources::new(sources.collect())
+}
+
+fn public(browser: &BrowserConfig) -> Public {
+    Public {
+        limit: Arc::new(AddressLimit::new(browser.address_requests_max)),
+        allows_delete: browser.allow_delete,
+    }
 }

@@ -1,7 +1,8 @@
 //! Checks the tree and turns it into what the program works with.
 
 use std::collections::{BTreeMap, HashMap};
-use std::path::Path;
+use std::net::IpAddr;
+use std::path::{Path, PathBuf};
 
 use super::subscriptions::{Planner, Written};
 use super::tree::{
@@ -16,11 +17,17 @@ const BASE_URL_DEFAULT: &str = "https://app.loops.so/api/v1";
 /// The highest rate that can be configured, in requests a second.
 const RATE_MAX: u32 = 10_000;
 
+/// How many requests of an address a browser source takes in a minute, unless told otherwise.
+/// analytics.js sends a request for each event, and whole offices share an address.
+const ADDRESS_REQUESTS_DEFAULT: u32 = 600;
+
 /// A configuration without mistakes.
 #[derive(Debug, Clone)]
 pub struct Config {
     /// `[server]`; secrets are read from their files.
     pub server: ServerConfig,
+    /// The proxies of `server.trusted_proxies`.
+    pub trusted_proxies: Vec<Network>,
     /// `[store]`.
     pub store: StoreConfig,
     /// `[delivery]`.
@@ -44,6 +51,30 @@ pub struct SourceConfig {
     pub webhook_token: Option<Secret>,
     /// Name of a destination that exists.
     pub destination: String,
+    /// What holds where its write keys are public; `None` where they are secret.
+    pub browser: Option<BrowserConfig>,
+    /// The origins of the pages that may send, as browsers write them; `None`: all.
+    pub origins: Option<Vec<String>>,
+    /// Whether the sender's address is put into messages as `context.ip`.
+    pub stamp_ip: bool,
+}
+
+/// What holds for a source whose write keys are public.
+#[derive(Debug, Clone, Copy)]
+pub struct BrowserConfig {
+    /// Requests of an address in a minute; not zero.
+    pub address_requests_max: u32,
+    /// Whether messages of type `delete` are taken.
+    pub allow_delete: bool,
+}
+
+/// A network: an address and how many of its leading bits count.
+#[derive(Debug, Clone, Copy)]
+pub struct Network {
+    /// An address in it.
+    pub address: IpAddr,
+    /// Leading bits that its addresses share.
+    pub prefix: u8,
 }
 
 /// A destination.
@@ -70,6 +101,7 @@ pub(super) fn check(tree: Tree, place: &str) -> Result<Config, ConfigError> {
         server.admin_token_file.as_deref(),
     );
     check.limits(&server, &store, &delivery);
+    let trusted_proxies = check.networks("server.trusted_proxies", &server.trusted_proxies.0);
     if destinations.is_empty() {
         check.mistake("destinations", "there is none: set LOOPS_API_KEY (from Loops: Settings, API), or add [destinations.NAME] with api_key to a file given with --config");
     }
@@ -83,7 +115,7 @@ pub(super) fn check(tree: Tree, place: &str) -> Result<Config, ConfigError> {
         check.each(sources, "sources", |check, key, tree| check.source(key, tree, &known));
     check.write_keys_once(&sources);
     if check.mistakes.is_empty() {
-        return Ok(Config { server, store, delivery, log, sources, destinations });
+        return Ok(Config { server, trusted_proxies, store, delivery, log, sources, destinations });
     }
     Err(ConfigError(check.mistakes))
 }
@@ -204,13 +236,15 @@ impl Check<'_> {
             place: self.place,
             key,
             inline: tree.subscriptions,
-            files: tree.subscriptions_files.into_list(),
+            files: tree.subscriptions_files.0.into_iter().map(PathBuf::from).collect(),
             unsupported: tree.unsupported,
         };
         Planner::load(written).map_err(|mut mistakes| self.mistakes.append(&mut mistakes)).ok()
     }
 
     fn source(&mut self, key: &str, tree: SourceTree, known: &[String]) -> Option<SourceConfig> {
+        let browser = self.browser(key, &tree);
+        let origins = tree.origins.map(|origins| self.origins(key, origins.0));
         let write_keys = tree.write_keys.into_list();
         let keys_key = format!("{key}.write_keys");
         if write_keys.is_empty() {
@@ -258,7 +292,70 @@ impl Check<'_> {
                 return None;
             }
         };
-        Some(SourceConfig { write_keys, webhook_secret, webhook_token, destination })
+        Some(SourceConfig {
+            write_keys,
+            webhook_secret,
+            webhook_token,
+            destination,
+            browser,
+            origins,
+            stamp_ip: tree.stamp_ip,
+        })
+    }
+
+    fn browser(&mut self, key: &str, tree: &SourceTree) -> Option<BrowserConfig> {
+        if !tree.browser {
+            let of_browsers = [
+                ("address_requests_max", tree.address_requests_max.is_some()),
+                ("allow_delete", tree.allow_delete),
+            ];
+            for (name, _) in of_browsers.iter().filter(|(_, is_given)| *is_given) {
+                self.mistake(&format!("{key}.{name}"), "is for a source with browser = true only");
+            }
+            return None;
+        }
+        let address_requests_max = tree.address_requests_max.unwrap_or(ADDRESS_REQUESTS_DEFAULT);
+        if address_requests_max == 0 {
+            self.mistake(&format!("{key}.address_requests_max"), "must be 1 or more");
+        }
+        Some(BrowserConfig { address_requests_max, allow_delete: tree.allow_delete })
+    }
+
+    /// Origins as browsers write them: small letters, and nothing behind the port.
+    fn origins(&mut self, key: &str, origins: Vec<String>) -> Vec<String> {
+        let key = format!("{key}.origins");
+        if origins.is_empty() {
+            self.mistake(&key, "is empty: name the origins of your pages, or leave it out for all");
+        }
+        for origin in &origins {
+            let host = origin.strip_prefix("https://").or_else(|| origin.strip_prefix("http://"));
+            let is_plain = |host: &str| {
+                !host.is_empty()
+                    && !host.contains(['/', '?', '#', '@', '*'])
+                    && !host.chars().any(|c| c.is_ascii_uppercase() || c.is_whitespace())
+            };
+            if !host.is_some_and(is_plain) {
+                self.mistake(
+                    &key,
+                    format!("`{origin}` is no origin: write it as browsers do, such as https://shop.example or http://localhost:3000, in small letters and with no path"),
+                );
+            }
+        }
+        origins
+    }
+
+    fn networks(&mut self, key: &str, texts: &[String]) -> Vec<Network> {
+        let mut networks = Vec::new();
+        for text in texts {
+            match network(text) {
+                Some(network) => networks.push(network),
+                None => self.mistake(
+                    key,
+                    format!("`{text}` is neither an address nor a network such as 10.0.0.0/8"),
+                ),
+            }
+        }
+        networks
     }
 
     /// A secret given as such or in a file; an empty one counts as a mistake, not as none.
@@ -383,4 +480,16 @@ impl Check<'_> {
             );
         }
     }
+}
+
+/// Reads an address (a network of one) or a network.
+fn network(text: &str) -> Option<Network> {
+    let (address, prefix) = match text.split_once('/') {
+        Some((address, prefix)) => (address, Some(prefix)),
+        None => (text, None),
+    };
+    let address: IpAddr = address.parse().ok()?;
+    let most = if address.is_ipv4() { 32 } else { 128 };
+    let prefix = prefix.map_or(Some(most), |prefix| prefix.parse().ok())?;
+    (prefix <= most).then_some(Network { address, prefix })
 }

@@ -9,7 +9,7 @@ use config::{ConfigBuilder, Environment, File, FileFormat};
 
 use super::check::{Config, check, check_planners};
 use super::subscriptions::Planner;
-use super::tree::{DestinationTree, LogFormat, Paths, Tree};
+use super::tree::{DestinationTree, LogFormat, Texts, Tree};
 use super::{ConfigError, Mistake};
 
 /// The compiled-in layer.
@@ -111,7 +111,8 @@ fn add_subscriptions(tree: &mut Tree, files: &[PathBuf]) -> Result<(), ConfigErr
     };
     tree.subscriptions.clear();
     only.subscriptions.clear();
-    only.subscriptions_files = Paths::Many(files.to_vec());
+    let files = files.iter().map(|file| file.to_string_lossy().into_owned());
+    only.subscriptions_files = Texts(files.collect());
     Ok(())
 }
 

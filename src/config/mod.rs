@@ -8,10 +8,10 @@ mod load;
 mod subscriptions;
 mod tree;
 
-pub use check::{Config, DestinationConfig, SourceConfig};
+pub use check::{BrowserConfig, Config, DestinationConfig, Network, SourceConfig};
 pub use load::{Flags, environment, listen_address, load, load_planners};
 pub use subscriptions::Planner;
-pub use tree::{DeliveryConfig, LogConfig, LogFormat, ServerConfig, StoreConfig};
+pub use tree::{DeliveryConfig, LogConfig, LogFormat, ServerConfig, StoreConfig, Texts};
 
 /// Mistakes in the configuration: all that were found, each a line for people.
 #[derive(Debug, thiserror::Error)]

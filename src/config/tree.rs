@@ -42,6 +42,8 @@ pub struct ServerConfig {
     pub batch_messages_max: usize,
     pub connections_max: usize,
     pub body_budget_bytes: usize,
+    #[serde(default)]
+    pub trusted_proxies: Texts,
 }
 
 /// `[store]`. Times in hours, sizes in bytes.
@@ -102,6 +104,14 @@ pub(super) struct SourceTree {
     pub(super) webhook_token: Option<Secret>,
     pub(super) webhook_token_file: Option<PathBuf>,
     pub(super) destination: Option<String>,
+    #[serde(default)]
+    pub(super) browser: bool,
+    pub(super) origins: Option<Texts>,
+    pub(super) address_requests_max: Option<u32>,
+    #[serde(default)]
+    pub(super) allow_delete: bool,
+    #[serde(default)]
+    pub(super) stamp_ip: bool,
 }
 
 /// `[destinations.NAME]`.
@@ -116,36 +126,34 @@ pub(super) struct DestinationTree {
     #[serde(default)]
     pub(super) subscriptions: Vec<serde_json::Value>,
     #[serde(default)]
-    pub(super) subscriptions_files: Paths,
+    pub(super) subscriptions_files: Texts,
 }
 
-/// A list of paths, or one text with commas, as an environment variable has it.
+/// A list of texts, or one text with commas, as an environment variable has it.
+#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
+#[serde(from = "WrittenTexts")]
+pub struct Texts(pub Vec<String>);
+
 #[derive(Debug, Deserialize)]
 #[serde(untagged)]
-pub(super) enum Paths {
-    Many(Vec<PathBuf>),
+enum WrittenTexts {
+    Many(Vec<String>),
     One(String),
 }
 
-impl Default for Paths {
-    fn default() -> Self {
-        Paths::Many(Vec::new())
-    }
-}
-
-impl Paths {
-    pub(super) fn into_list(self) -> Vec<PathBuf> {
-        match self {
-            Paths::Many(paths) => paths,
-            Paths::One(text) => {
+impl From<WrittenTexts> for Texts {
+    fn from(written: WrittenTexts) -> Self {
+        match written {
+            WrittenTexts::Many(texts) => Texts(texts),
+            WrittenTexts::One(text) => {
                 let parts = text.split(',').map(str::trim).filter(|part| !part.is_empty());
-                parts.map(PathBuf::from).collect()
+                Texts(parts.map(str::to_owned).collect())
             }
         }
     }
 }
 
-/// A list, or one text with commas, as an environment variable has it.
+/// The same for secrets.
 #[derive(Debug, Deserialize)]
 #[serde(untagged)]
 pub(super) enum OneOrMany {

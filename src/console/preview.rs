@@ -5,8 +5,7 @@ use std::fmt::Write as _;
 
 use serde_json::{Value as Json, json};
 
-use crate::destination::{Destination, Explained, Explanation, PlanFailure};
-use crate::loops::Request;
+use crate::destination::{Destination, Explained, Explanation, PlanFailure, Request};
 use crate::segment::{Message, Value};
 
 /// Why there is nothing to preview.

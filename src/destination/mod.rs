@@ -15,9 +15,10 @@ pub use explain::{Explained, ExplainedField, Explanation};
 pub use subscription::{Subscription, SubscriptionMistake, TriggerText};
 pub use unsupported::Unsupported;
 
+pub use crate::loops::Request;
+
 use std::collections::HashSet;
 
-use crate::loops::Request;
 use crate::segment::{Message, MessageType, Value};
 
 /// The most subscriptions that a destination may have.

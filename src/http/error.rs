@@ -23,6 +23,8 @@ pub struct ApiError {
     pub code: &'static str,
     /// What was wrong, what is allowed, what to do.
     pub message: String,
+    /// When the sender shall come again, in seconds; `None`: as is usual for the status.
+    pub retry_after_s: Option<u32>,
 }
 
 /// Which contract an answer keeps.
@@ -63,7 +65,7 @@ impl Contract {
 impl ApiError {
     /// Makes one.
     pub fn new(status: StatusCode, code: &'static str, message: impl Into<String>) -> Self {
-        Self { status, code, message: message.into() }
+        Self { status, code, message: message.into(), retry_after_s: None }
     }
 
     /// 400.
@@ -79,6 +81,13 @@ impl ApiError {
     /// 413.
     pub fn too_large(message: impl Into<String>) -> Self {
         Self::new(StatusCode::PAYLOAD_TOO_LARGE, "too_large", message)
+    }
+
+    /// 429 for an address that sends too much.
+    pub fn too_many(retry_after_s: u32) -> Self {
+        let text = "too many requests come from this address: send the request again after Retry-After; the limit is sources.NAME.address_requests_max";
+        let error = Self::new(StatusCode::TOO_MANY_REQUESTS, "too_many_requests", text);
+        Self { retry_after_s: Some(retry_after_s), ..error }
     }
 
     /// 400 for a message that cannot be accepted.
@@ -101,7 +110,8 @@ impl ApiError {
         let mut response = (self.status, Json(body)).into_response();
         let headers = response.headers_mut();
         if matches!(self.status, StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE) {
-            headers.insert(header::RETRY_AFTER, HeaderValue::from(RETRY_AFTER_SECONDS));
+            let seconds = self.retry_after_s.unwrap_or(RETRY_AFTER_SECONDS);
+            headers.insert(header::RETRY_AFTER, HeaderValue::from(seconds));
         }
         if self.status == StatusCode::UNAUTHORIZED {
             headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Basic, Bearer"));

@@ -1,7 +1,10 @@
 //! What the three contracts share: raw messages become stamped ones, go into the inbox together, and
 //! are reported one by one.
 
+use std::net::IpAddr;
+
 use axum::Json;
+use axum::http::StatusCode;
 use axum::response::{IntoResponse as _, Response};
 use bytes::Bytes;
 use jiff::Timestamp;
@@ -39,6 +42,10 @@ pub(super) struct Intake<'a> {
     pub(super) kind: Option<MessageType>,
     /// Whether Segment stamped the messages already.
     pub(super) is_from_segment: bool,
+    /// Whether a write key is all that came with the request.
+    pub(super) is_by_key: bool,
+    /// The address of the sender, where it is that of the person the messages are about.
+    pub(super) sender: Option<IpAddr>,
     /// What stands beside the batch.
     pub(super) envelope: &'a Object,
 }
@@ -151,6 +158,7 @@ fn new_message(
         kind: intake.kind,
         sent_at: intake.envelope.get("sentAt"),
         is_from_segment: intake.is_from_segment,
+        ip: intake.sender.filter(|_| intake.source.stamps_ip),
     };
     let new_id = || format!("segment-loops-{}", uuid::Uuid::now_v7());
     let message = stamp(object, stamp_input, new_id).map_err(|invalid| Refusal {
@@ -164,7 +172,24 @@ fn new_message(
             kind: Some(message.kind()),
         });
     }
+    if message.kind() == MessageType::Delete && !takes_delete(intake) {
+        return Err(Refusal { error: delete_not_allowed(), kind: Some(MessageType::Delete) });
+    }
     Ok(record(intake, &message, now))
+}
+
+/// With a public write key alone, anyone could delete anybody's contact.
+fn takes_delete(intake: &Intake<'_>) -> bool {
+    let public = intake.source.public.as_ref().filter(|_| intake.is_by_key);
+    public.is_none_or(|public| public.allows_delete)
+}
+
+fn delete_not_allowed() -> ApiError {
+    ApiError::new(
+        StatusCode::FORBIDDEN,
+        "delete_not_allowed",
+        "the write key of this source is public, so that it takes no messages of type delete: send them with the key of another source, or set sources.NAME.allow_delete",
+    )
 }
 
 fn record(intake: &Intake<'_>, message: &Message, now: Timestamp) -> NewMessage {

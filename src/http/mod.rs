@@ -7,11 +7,13 @@
 //! All end in `ingest`: decode, stamp, store, answer. An answer of success means that every message
 //! it does not name as refused is on stable storage. Knows nothing of Loops.
 
+mod address;
 mod auth;
 mod body;
 pub mod error;
 mod health;
 mod ingest;
+mod limit;
 pub mod server;
 mod settings;
 mod sources;
@@ -29,7 +31,9 @@ use tokio::sync::{Semaphore, watch};
 use tower_http::cors::{AllowOrigin, CorsLayer};
 use tower_http::decompression::RequestDecompressionLayer;
 
-pub use sources::{Source, Sources};
+pub use address::{Network, Peer};
+pub use limit::AddressLimit;
+pub use sources::{Public, Source, Sources};
 
 use crate::clock::SharedClock;
 use crate::queue::{Inbox, Log};
@@ -64,6 +68,7 @@ struct Shared {
     clock: SharedClock,
     sources: watch::Receiver<Arc<Sources>>,
     limits: HttpLimits,
+    trusted_proxies: Vec<Network>,
     /// Bytes of bodies that may still be taken into memory, in units of [`body::BUDGET_UNIT`].
     budget: Arc<Semaphore>,
     metrics: MetricsText,
@@ -80,12 +85,22 @@ impl HttpState {
         clock: SharedClock,
         sources: watch::Receiver<Arc<Sources>>,
         limits: HttpLimits,
+        trusted_proxies: Vec<Network>,
         metrics: MetricsText,
     ) -> Self {
         let units =
             limits.body_budget_bytes.div_ceil(body::BUDGET_UNIT).min(Semaphore::MAX_PERMITS);
         let budget = Arc::new(Semaphore::new(units));
-        Self(Arc::new(Shared { inbox, log, clock, sources, limits, budget, metrics }))
+        Self(Arc::new(Shared {
+            inbox,
+            log,
+            clock,
+            sources,
+            limits,
+            trusted_proxies,
+            budget,
+            metrics,
+        }))
     }
 
     fn sources(&self) -> Arc<Sources> {
@@ -120,8 +135,10 @@ pub fn router(state: HttpState) -> Router {
         .with_state(state)
 }
 
-/// Pages on any origin may send: the write key in them is public anyway. Headers are named since
-/// `*` does not stand for `Authorization`, the origin is echoed since `*` fails with credentials.
+/// Pages on any origin may read the answer; whether their messages are taken is their source's
+/// matter, which is known once the key is: a page that is refused then hears why, and analytics.js
+/// drops what it would repeat without an answer. Headers are named since `*` does not stand for
+/// `Authorization`, the origin is echoed since `*` fails with credentials.
 fn cors() -> CorsLayer {
     let allowed = [
         header::AUTHORIZATION,

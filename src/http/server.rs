@@ -20,6 +20,8 @@ use tokio_util::sync::CancellationToken;
 use tower::ServiceExt as _;
 use tracing::{debug, warn};
 
+use super::address::Peer;
+
 /// How long accepting rests after it failed, such as for want of file descriptors.
 const ACCEPT_FAULT_WAIT: Duration = Duration::from_millis(100);
 
@@ -62,12 +64,12 @@ pub async fn serve(
             Some(_) = connections.join_next(), if !connections.is_empty() => continue,
             () = stop.cancelled() => break,
         };
-        let Some((stream, place)) = accepted else {
+        let Some((stream, peer, place)) = accepted else {
             continue;
         };
         let service = {
             let app = app.clone();
-            hyper::service::service_fn(move |request| answer(app.clone(), request))
+            hyper::service::service_fn(move |request| answer(app.clone(), peer, request))
         };
         let connection = http1::Builder::new()
             .timer(TokioTimer::new())
@@ -93,14 +95,14 @@ pub async fn serve(
 async fn accept(
     listener: &TcpListener,
     places: &Arc<Semaphore>,
-) -> Option<(TcpStream, OwnedSemaphorePermit)> {
+) -> Option<(TcpStream, Peer, OwnedSemaphorePermit)> {
     // The semaphore is never closed.
     let place = Arc::clone(places).acquire_owned().await.ok()?;
     match listener.accept().await {
-        Ok((stream, _)) => {
+        Ok((stream, peer)) => {
             // A small answer must not wait for the client's next packet.
             let _ = stream.set_nodelay(true);
-            Some((stream, place))
+            Some((stream, Peer(peer), place))
         }
         Err(error) => {
             warn!(%error, "a connection cannot be accepted");
@@ -112,9 +114,11 @@ async fn accept(
 
 async fn answer(
     app: Router,
+    peer: Peer,
     request: Request<Incoming>,
 ) -> Result<Response<axum::body::Body>, Dropped> {
-    let request = request.map(axum::body::Body::new);
+    let mut request = request.map(axum::body::Body::new);
+    request.extensions_mut().insert(peer);
     let response: Result<_, Infallible> = app.oneshot(request).await;
     let response = response.unwrap_or_else(|never| match never {});
     if response.extensions().get::<ResetConnection>().is_some() {

@@ -17,13 +17,17 @@ pub(super) async fn give(
     Path(write_key): Path<String>,
     headers: HeaderMap,
 ) -> Response {
-    if state.sources().by_write_key(&write_key).is_none() {
+    let sources = state.sources();
+    let Some(source) = sources.by_write_key(&write_key) else {
         let text = "no source has this write key: keys are set in sources.NAME.write_keys or SEGMENT_WRITE_KEY";
         return Contract::Tracking.answer(ApiError::new(
             StatusCode::NOT_FOUND,
             "unknown_key",
             text,
         ));
+    };
+    if let Err(error) = source.admit_origin(&headers) {
+        return Contract::Tracking.answer(error);
     }
     let header = |name: &str| headers.get(name).and_then(|value| value.to_str().ok());
     let mut segment_io = json!({"apiKey": write_key, "unbundledIntegrations": []});

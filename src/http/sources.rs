@@ -1,7 +1,14 @@
 //! The sources that may send, and how one is found by what a request brings.
 
 use std::collections::HashSet;
+use std::net::IpAddr;
+use std::sync::Arc;
 
+use axum::http::{HeaderMap, StatusCode, header};
+use tokio::time::Instant;
+
+use super::error::ApiError;
+use super::limit::AddressLimit;
 use crate::secret::Secret;
 use crate::segment::MessageType;
 
@@ -20,7 +27,25 @@ pub struct Source {
     pub webhook_token: Option<Secret>,
     /// The types of message that some subscription of its destination can use.
     pub usable: HashSet<MessageType>,
+    /// What holds where its write keys are public; `None` where they are secret.
+    pub public: Option<Public>,
+    /// The origins of the pages that may send; `None`: all.
+    pub origins: Option<Vec<String>>,
+    /// Whether the sender's address is put into messages as `context.ip`.
+    pub stamps_ip: bool,
 }
+
+/// What holds for a source whose write keys are public.
+#[derive(Debug, Clone)]
+pub struct Public {
+    /// How much one address may send.
+    pub limit: Arc<AddressLimit>,
+    /// Whether messages of type `delete` are taken.
+    pub allows_delete: bool,
+}
+
+/// How many messages of a batch count as one request: SDKs for browsers and apps send 10 or 20 at once.
+const MESSAGES_PER_REQUEST: usize = 20;
 
 /// All sources.
 #[derive(Debug, Default)]
@@ -45,6 +70,35 @@ impl Sources {
 }
 
 impl Source {
+    /// Whether a page on this request's origin may send. What is no page has no origin; a program
+    /// that makes one up is not kept out, which takes a secret.
+    pub(super) fn admit_origin(&self, headers: &HeaderMap) -> Result<(), ApiError> {
+        let (Some(origins), Some(origin)) = (&self.origins, headers.get(header::ORIGIN)) else {
+            return Ok(());
+        };
+        if origins.iter().any(|allowed| allowed.as_bytes() == origin.as_bytes()) {
+            return Ok(());
+        }
+        Err(ApiError::new(
+            StatusCode::FORBIDDEN,
+            "origin_not_allowed",
+            "pages on this origin may not send to this source: add it to sources.NAME.origins",
+        ))
+    }
+
+    /// Whether a request with its write key, and so many messages, is within the limit of its address.
+    pub(super) fn admit_address(
+        &self,
+        sender: Option<IpAddr>,
+        messages: usize,
+    ) -> Result<(), ApiError> {
+        let Some(public) = &self.public else {
+            return Ok(());
+        };
+        let requests = u32::try_from(messages.div_ceil(MESSAGES_PER_REQUEST)).unwrap_or(u32::MAX);
+        public.limit.take(sender, requests, Instant::now()).map_err(ApiError::too_many)
+    }
+
     /// Whether `write_key` is one of its keys.
     pub fn knows(&self, write_key: &str) -> bool {
         let given = write_key.as_bytes();

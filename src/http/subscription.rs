@@ -6,6 +6,7 @@ use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::Response;
 
+use super::address::Sender;
 use super::error::{ApiError, Contract};
 use super::ingest::{Intake, take_one};
 use super::{HttpState, auth, body};
@@ -19,6 +20,7 @@ const ENDPOINT: &str = "/destination";
 
 pub(super) async fn take(
     State(state): State<HttpState>,
+    sender: Sender,
     headers: HeaderMap,
     body: Body,
 ) -> Response {
@@ -35,6 +37,10 @@ pub(super) async fn take(
         Ok(body) => body,
         Err(error) => return CONTRACT.answer(error),
     };
+    if let Err(error) = source.admit_address(sender.0, 1) {
+        tracing::warn!(source = source.name, endpoint = ENDPOINT, code = error.code, "refused");
+        return CONTRACT.answer(error);
+    }
     if let Some(kind) = kind_of(&body.bytes)
         && !source.usable.contains(&kind)
     {
@@ -55,6 +61,8 @@ pub(super) async fn take(
         class: Class::Live,
         kind: None,
         is_from_segment: true,
+        is_by_key: true,
+        sender: None,
         envelope: &envelope,
     };
     take_one(&state, intake, &body.bytes).await

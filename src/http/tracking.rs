@@ -9,9 +9,10 @@ use axum::http::HeaderMap;
 use axum::response::{IntoResponse as _, Response};
 use axum::routing::{MethodRouter, get, post};
 
+use super::address::Sender;
 use super::error::{ApiError, Contract};
 use super::ingest::{Intake, take_batch, take_one};
-use super::{HttpState, auth, body, settings};
+use super::{HttpState, Source, auth, body, settings};
 use crate::queue::Class;
 use crate::segment::batch::{Envelope, split_envelope};
 use crate::segment::decode::decode;
@@ -34,16 +35,24 @@ const SINGLE: [(MessageType, &str, &str); 6] = [
 pub(super) fn routes() -> Router<HttpState> {
     let mut router = Router::new();
     for (kind, long, short) in SINGLE {
-        let handler = move |State(state): State<HttpState>, headers: HeaderMap, body: Body| async move {
-            single(state, long, kind, headers, body).await
+        let handler = move |State(state): State<HttpState>,
+                            sender: Sender,
+                            headers: HeaderMap,
+                            body: Body| async move {
+            let route = Route { endpoint: long, kind: Some(kind), class: Class::Live };
+            single(state, route, sender, headers, body).await
         };
         router = both(router, long, post(handler));
         router = both(router, short, post(handler));
     }
     let batches = [("/v1/batch", Class::Live), ("/v1/b", Class::Live), ("/v1/import", Class::Bulk)];
     for (path, class) in batches {
-        let handler = move |State(state): State<HttpState>, headers: HeaderMap, body: Body| async move {
-            batch(state, path, class, headers, body).await
+        let handler = move |State(state): State<HttpState>,
+                            sender: Sender,
+                            headers: HeaderMap,
+                            body: Body| async move {
+            let route = Route { endpoint: path, kind: None, class };
+            batch(state, route, sender, headers, body).await
         };
         router = both(router, path, post(handler));
     }
@@ -59,10 +68,18 @@ fn both(
     router.route(path, handler.clone()).route(&format!("{path}/"), handler)
 }
 
+/// What is known of a request by its path.
+#[derive(Clone, Copy)]
+struct Route {
+    endpoint: &'static str,
+    kind: Option<MessageType>,
+    class: Class,
+}
+
 async fn single(
     state: HttpState,
-    endpoint: &'static str,
-    kind: MessageType,
+    route: Route,
+    sender: Sender,
     headers: HeaderMap,
     body: Body,
 ) -> Response {
@@ -81,15 +98,20 @@ async fn single(
     });
     let sources = state.sources();
     let Some(source) = write_key.and_then(|key| sources.by_write_key(&key)) else {
-        return unauthorized(endpoint, is_readable);
+        return unauthorized(route.endpoint, is_readable);
     };
+    if let Err(error) = admit(source, sender, &headers, 1) {
+        return refused(source, route, error);
+    }
     let intake = Intake {
-        endpoint,
+        endpoint: route.endpoint,
         contract,
         source,
-        class: Class::Live,
-        kind: Some(kind),
+        class: route.class,
+        kind: route.kind,
         is_from_segment: false,
+        is_by_key: true,
+        sender: sender.0,
         envelope: &Object::new(),
     };
     take_one(&state, intake, &body.bytes).await
@@ -97,8 +119,8 @@ async fn single(
 
 async fn batch(
     state: HttpState,
-    endpoint: &'static str,
-    class: Class,
+    route: Route,
+    sender: Sender,
     headers: HeaderMap,
     body: Body,
 ) -> Response {
@@ -120,7 +142,7 @@ async fn batch(
         let is_readable = in_header.is_some() || envelope.is_ok();
         let write_key = in_header.or_else(|| envelope.as_ref().ok().and_then(batch_key));
         let Some(source) = write_key.and_then(|key| sources.by_write_key(&key)) else {
-            return unauthorized(endpoint, is_readable);
+            return unauthorized(route.endpoint, is_readable);
         };
         let envelope = match envelope {
             Ok(envelope) => envelope,
@@ -132,13 +154,18 @@ async fn batch(
                 "the batch has more than {most} messages: send smaller ones, or raise server.batch_messages_max"
             )));
         }
+        if let Err(error) = admit(source, sender, &headers, envelope.messages.len()) {
+            return refused(source, route, error);
+        }
         let intake = Intake {
-            endpoint,
+            endpoint: route.endpoint,
             contract,
             source,
-            class,
-            kind: None,
+            class: route.class,
+            kind: route.kind,
             is_from_segment: false,
+            is_by_key: true,
+            sender: sender.0,
             envelope: &envelope.rest,
         };
         take_batch(&state, intake, &envelope.messages, body.bytes.len()).await
@@ -149,6 +176,22 @@ async fn batch(
         return tokio::task::block_in_place(|| runtime.block_on(work));
     }
     work.await
+}
+
+/// Whether this source takes so many messages from this sender now.
+fn admit(
+    source: &Source,
+    sender: Sender,
+    headers: &HeaderMap,
+    messages: usize,
+) -> Result<(), ApiError> {
+    source.admit_origin(headers)?;
+    source.admit_address(sender.0, messages)
+}
+
+fn refused(source: &Source, route: Route, error: ApiError) -> Response {
+    tracing::warn!(source = source.name, endpoint = route.endpoint, code = error.code, "refused");
+    Contract::Tracking.answer(error)
 }
 
 /// The key in an envelope, else that of its first message.

@@ -9,6 +9,7 @@ use axum::extract::{Path, State};
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::Response;
 
+use super::address::Sender;
 use super::error::{ApiError, Contract};
 use super::ingest::{Intake, take_batch, take_one};
 use super::{HttpState, Source, auth, body};
@@ -23,6 +24,7 @@ const ENDPOINT: &str = "/webhook/{source}";
 pub(super) async fn take(
     State(state): State<HttpState>,
     Path(name): Path<String>,
+    sender: Sender,
     headers: HeaderMap,
     body: Body,
 ) -> Response {
@@ -43,6 +45,14 @@ pub(super) async fn take(
         tracing::warn!(source = source.name, endpoint = ENDPOINT, code = error.code, "refused");
         return CONTRACT.answer(error);
     }
+    let is_by_key = is_by_key(source);
+    if is_by_key {
+        let messages = list.as_ref().map_or(1, |list| list.as_ref().map_or(1, Vec::len));
+        if let Err(error) = source.admit_address(sender.0, messages) {
+            tracing::warn!(source = source.name, endpoint = ENDPOINT, code = error.code, "refused");
+            return CONTRACT.answer(error);
+        }
+    }
     let envelope = Object::new();
     let intake = Intake {
         endpoint: ENDPOINT,
@@ -51,6 +61,8 @@ pub(super) async fn take(
         class: Class::Live,
         kind: None,
         is_from_segment: true,
+        is_by_key,
+        sender: None,
         envelope: &envelope,
     };
     match list {
@@ -66,6 +78,11 @@ pub(super) async fn take(
             take_batch(&state, intake, &messages, body.bytes.len()).await
         }
     }
+}
+
+/// Whether a write key is all that a source demands here.
+fn is_by_key(source: &Source) -> bool {
+    source.webhook_secret.is_none() && source.webhook_token.is_none()
 }
 
 fn authenticate(
@@ -96,8 +113,7 @@ fn authenticate(
             ));
         }
     }
-    let is_open = source.webhook_secret.is_none() && source.webhook_token.is_none();
-    if is_open && !auth::basic_user(headers).is_some_and(|key| source.knows(&key)) {
+    if is_by_key(source) && !auth::basic_user(headers).is_some_and(|key| source.knows(&key)) {
         return Err(ApiError::unauthorized(
             "this source has neither a webhook secret nor a webhook token, so its write key must come as the user name of Basic authentication; better set webhook_secret (SEGMENT_WEBHOOK_SECRET) to the shared secret of Segment's webhook destination",
         ));

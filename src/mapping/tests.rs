@@ -1,3 +1,5 @@
+//! What mappings give, and what they refuse.
+
 use super::*;
 use crate::segment::decode::decode;
 use proptest::prelude::*;

@@ -1,5 +1,7 @@
 //! Stamps a message as Segment does when it takes one in: type, message id, times.
 
+use std::net::IpAddr;
+
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
 
@@ -18,12 +20,15 @@ pub struct Stamp<'a> {
     /// Whether Segment stamped the message already (webhooks, subscription destination): times that
     /// are there stay.
     pub is_from_segment: bool,
+    /// The sender's address, where it is to be kept as `context.ip`.
+    pub ip: Option<IpAddr>,
 }
 
 /// Stamps a message and checks it. `new_id` is asked for an id when the message has none.
 ///
 /// `timestamp` becomes the client's time corrected by the error of its clock: `receivedAt − (sentAt
-/// − originalTimestamp)`, as Segment documents it. The write key is taken out.
+/// − originalTimestamp)`, as Segment documents it. The write key is taken out. An identify whose
+/// traits stand in its context alone gets them as its own.
 pub fn stamp(
     mut object: Object,
     stamp: Stamp<'_>,
@@ -38,6 +43,12 @@ pub fn stamp(
         stamp.is_from_segment && object.get("receivedAt").is_some_and(Value::is_truthy);
     if !is_stamped {
         stamp_times(&mut object, stamp);
+    }
+    if !stamp.is_from_segment {
+        lift_traits(&mut object);
+    }
+    if let Some(ip) = stamp.ip {
+        stamp_ip(&mut object, ip);
     }
     Message::new(object, message_id)
 }
@@ -64,6 +75,36 @@ fn stamp_times(object: &mut Object, stamp: Stamp<'_>) {
     }
     object.insert("receivedAt", received);
     object.insert("timestamp", Value::String(iso(corrected)));
+}
+
+/// Gives an identify that has no `traits` those of its context.
+///
+/// RudderStack's Python SDK puts the traits of an identify there and nowhere else, and RudderStack's
+/// own service reads them there. Segment does not, so what comes from Segment is left as it is; in
+/// other calls `context.traits` tells of the person beside the call, and stays where it is.
+fn lift_traits(object: &mut Object) {
+    let is_identify =
+        object.get("type").and_then(Value::as_str) == Some(MessageType::Identify.as_str());
+    if !is_identify || !matches!(object.get("traits"), None | Some(Value::Null)) {
+        return;
+    }
+    let in_context = object.get("context").and_then(|context| context.get("traits"));
+    if let Some(traits @ Value::Object(_)) = in_context.cloned() {
+        object.insert("traits", traits);
+    }
+}
+
+/// Puts the address into `context.ip`. One that is there stays, as at Segment, where `0.0.0.0` given
+/// by the sender is the way to keep none.
+fn stamp_ip(object: &mut Object, ip: IpAddr) {
+    if matches!(object.get("context"), None | Some(Value::Null)) {
+        object.insert("context", Value::Object(Object::new()));
+    }
+    if let Some(Value::Object(context)) = object.get_mut("context")
+        && matches!(context.get("ip"), None | Some(Value::Null))
+    {
+        context.insert("ip", Value::String(ip.to_string()));
+    }
 }
 
 /// Reads a time as SDKs write it: with an offset or `Z`; without either it is UTC.
@@ -97,6 +138,7 @@ mod tests {
             kind: Some(MessageType::Track),
             sent_at: sent_at.as_ref(),
             is_from_segment,
+            ip: None,
         };
         stamp(object, input, || "made".to_owned()).map(|message| message.value().clone())
     }
@@ -172,6 +214,53 @@ mod tests {
         assert_eq!(value.get("writeKey"), None);
         let value = stamped(r#"{"userId":"u","type":"page","messageId":17}"#, None, false).unwrap();
         assert_eq!([field(&value, "type"), field(&value, "messageId")], ["page", "17"]);
+    }
+
+    #[test]
+    fn an_identify_without_traits_has_those_of_its_context() {
+        let context = r#""context":{"traits":{"email":"c"}}"#;
+        // (fields, whether it is from Segment) → traits
+        let cases = [
+            (format!(r#""type":"identify",{context}"#), false, Some(r#"{"email":"c"}"#)),
+            (
+                format!(r#""type":"identify","traits":null,{context}"#),
+                false,
+                Some(r#"{"email":"c"}"#),
+            ),
+            (format!(r#""type":"identify","traits":{{}},{context}"#), false, Some("{}")),
+            (
+                format!(r#""type":"identify","traits":{{"a":1}},{context}"#),
+                false,
+                Some(r#"{"a":1}"#),
+            ),
+            (format!(r#""type":"identify",{context}"#), true, None),
+            (format!(r#""type":"track",{context}"#), false, None),
+            (format!(r#""type":"group",{context}"#), false, None),
+            (r#""type":"identify","context":{"traits":"t"}"#.to_owned(), false, None),
+            (r#""type":"identify""#.to_owned(), false, None),
+        ];
+        for (fields, is_from_segment, expected) in cases {
+            let text = format!(r#"{{"userId":"u",{fields}}}"#);
+            let value = stamped(&text, None, is_from_segment).unwrap();
+            let traits = value.get("traits").map(Value::to_json);
+            assert_eq!(traits.as_deref(), expected, "{text}");
+        }
+    }
+
+    #[test]
+    fn an_address_is_put_where_there_is_none() {
+        let cases = [
+            ("{}", r#"{"ip":"192.0.2.7"}"#),
+            (r#"{"context":null}"#, r#"{"ip":"192.0.2.7"}"#),
+            (r#"{"context":{"ip":null,"a":1}}"#, r#"{"ip":"192.0.2.7","a":1}"#),
+            (r#"{"context":{"ip":"0.0.0.0"}}"#, r#"{"ip":"0.0.0.0"}"#),
+            (r#"{"context":"odd"}"#, r#""odd""#),
+        ];
+        for (text, expected) in cases {
+            let Ok(Value::Object(mut object)) = decode(text.as_bytes()) else { panic!("{text}") };
+            stamp_ip(&mut object, "192.0.2.7".parse().unwrap());
+            assert_eq!(object.get("context").map(Value::to_json).as_deref(), Some(expected));
+        }
     }
 
     #[test]

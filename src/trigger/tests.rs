@@ -1,3 +1,5 @@
+//! What triggers take, refuse and tell.
+
 use super::*;
 use crate::segment::MessageType;
 use crate::segment::decode::decode;

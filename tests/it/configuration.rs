@@ -30,7 +30,7 @@ fn without_an_api_key_it_says_what_to_set() {
 #[test]
 fn each_mistake_is_named() {
     // The file, and what the refusal must name.
-    let cases: [(&str, &[&str]); 14] = [
+    let cases: [(&str, &[&str]); 21] = [
         ("[servr]\nlisten = '1.2.3.4:5'", &["segment-loops.toml", "servr"]),
         ("[destinations.b]\napi_key = \"api-canary-91bc\n", &["segment-loops.toml", "line 2"]),
         ("[server]\nlissten = '1.2.3.4:5'", &["segment-loops.toml", "server", "lissten"]),
@@ -52,6 +52,25 @@ fn each_mistake_is_named() {
             &["sources.b.write_keys", "`a`"],
         ),
         ("[sources.'A b']\nwrite_keys = ['k']", &["sources.", "small letters"]),
+        ("[sources.a]\nwrite_keys = ['k']\norigins = []", &["sources.a.origins", "empty"]),
+        (
+            "[sources.a]\nwrite_keys = ['k']\norigins = 'https://a.example, https://b.example/'",
+            &["sources.a.origins", "`https://b.example/`"],
+        ),
+        ("[sources.a]\nwrite_keys = ['k']\norigins = ['*']", &["sources.a.origins", "`*`"]),
+        (
+            "[sources.a]\nwrite_keys = ['k']\naddress_requests_max = 9",
+            &["sources.a.address_requests_max", "browser = true"],
+        ),
+        (
+            "[sources.a]\nwrite_keys = ['k']\nbrowser = true\naddress_requests_max = 0",
+            &["sources.a.address_requests_max", "1 or more"],
+        ),
+        ("[sources.a]\nwrite_keys = ['k']\nallow_delete = true", &["sources.a.allow_delete"]),
+        (
+            "[server]\ntrusted_proxies = ['10.0.0.0/8', '10.0.0.0/33', 'proxy']",
+            &["server.trusted_proxies", "`10.0.0.0/33`", "`proxy`"],
+        ),
         ("[destinations.more]\napi_key = ''", &["destinations.more.api_key"]),
         (
             "[destinations.more]\napi_key_file = '/no/such/file'",

@@ -10,6 +10,7 @@
 mod support;
 
 mod authentication;
+mod browser_sources;
 mod command_line;
 mod configuration;
 mod delivery_order;

@@ -8,6 +8,8 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
+use sqlx::Row as _;
+use sqlx::sqlite::{SqliteConnectOptions, SqlitePool};
 
 use super::{ADMIN_TOKEN, API_KEY, EMAIL_DOMAIN, PATIENCE, WEBHOOK_SECRET, WRITE_KEY};
 
@@ -199,6 +201,20 @@ impl Service {
     /// GET with the admin token.
     pub async fn admin(&self, path: &str) -> Answer {
         Self::answer(self.request(reqwest::Method::GET, path).bearer_auth(ADMIN_TOKEN)).await
+    }
+
+    /// The messages as they are stored, by message id. The admin API does not show contents.
+    pub async fn stored(&self) -> HashMap<String, Vec<Value>> {
+        let file = SqliteConnectOptions::new().filename(self.data.join("segment-loops.db"));
+        let pool = SqlitePool::connect_with(file.read_only(true)).await.unwrap();
+        let rows = sqlx::query("SELECT message_id, payload FROM messages").fetch_all(&pool).await;
+        let mut stored: HashMap<String, Vec<Value>> = HashMap::new();
+        for row in rows.unwrap() {
+            let payload: Vec<u8> = row.get(1);
+            stored.entry(row.get(0)).or_default().push(serde_json::from_slice(&payload).unwrap());
+        }
+        pool.close().await;
+        stored
     }
 
     /// The folder of the database.

@@ -1,0 +1,141 @@
+//! Where a request comes from: the peer, or what a trusted proxy says of it.
+
+use std::convert::Infallible;
+use std::net::{IpAddr, SocketAddr};
+
+use axum::extract::FromRequestParts;
+use axum::http::HeaderMap;
+use axum::http::request::Parts;
+
+use super::HttpState;
+
+/// Put into a request's extensions by the server: the other end of the connection.
+#[derive(Debug, Clone, Copy)]
+pub struct Peer(pub SocketAddr);
+
+/// A network: an address and how many of its leading bits count.
+#[derive(Debug, Clone, Copy)]
+pub struct Network {
+    /// An address in it.
+    pub address: IpAddr,
+    /// Leading bits that its addresses share; all of them where it is larger than an address.
+    pub prefix: u8,
+}
+
+impl Network {
+    fn holds(&self, address: IpAddr) -> bool {
+        let (ours, theirs, width) = match (self.address.to_canonical(), address) {
+            (IpAddr::V4(ours), IpAddr::V4(theirs)) => {
+                (u128::from(ours.to_bits()), u128::from(theirs.to_bits()), 32)
+            }
+            (IpAddr::V6(ours), IpAddr::V6(theirs)) => (ours.to_bits(), theirs.to_bits(), 128),
+            _ => return false,
+        };
+        let beyond = width - u32::from(self.prefix).min(width);
+        // A shift by the whole width is one too far for the operator.
+        (ours ^ theirs).checked_shr(beyond).unwrap_or(0) == 0
+    }
+}
+
+/// The address of a request's sender; `None` where the server did not tell its peer.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Sender(pub(super) Option<IpAddr>);
+
+impl FromRequestParts<HttpState> for Sender {
+    type Rejection = Infallible;
+
+    async fn from_request_parts(
+        parts: &mut Parts,
+        state: &HttpState,
+    ) -> Result<Self, Self::Rejection> {
+        let peer = parts.extensions.get::<Peer>().map(|peer| peer.0.ip());
+        Ok(Self(peer.map(|peer| sender(peer, &parts.headers, &state.0.trusted_proxies))))
+    }
+}
+
+/// Walks back from the peer for as long as a trusted proxy speaks. Each proxy adds whom it got the
+/// request from at the end of `X-Forwarded-For`; what stands before that is the sender's own word.
+fn sender(peer: IpAddr, headers: &HeaderMap, trusted: &[Network]) -> IpAddr {
+    let said = headers.get_all("x-forwarded-for");
+    let said: Vec<&str> = said.iter().filter_map(|value| value.to_str().ok()).collect();
+    let mut said = said.iter().rev().flat_map(|value| value.rsplit(',')).map(read_address);
+    let mut sender = peer.to_canonical();
+    while trusted.iter().any(|network| network.holds(sender)) {
+        match said.next() {
+            Some(Some(before)) => sender = before,
+            Some(None) | None => break,
+        }
+    }
+    sender
+}
+
+/// An address as proxies write it: some add the port.
+fn read_address(text: &str) -> Option<IpAddr> {
+    let text = text.trim();
+    let address = text.parse().ok().or_else(|| Some(text.parse::<SocketAddr>().ok()?.ip()));
+    address.map(|address: IpAddr| address.to_canonical())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use axum::http::HeaderValue;
+
+    fn network(address: &str, prefix: u8) -> Network {
+        Network { address: address.parse().unwrap(), prefix }
+    }
+
+    #[test]
+    fn a_network_holds_its_addresses() {
+        let cases = [
+            ("10.0.0.0", 8, "10.255.0.1", true),
+            ("10.0.0.0", 8, "11.0.0.0", false),
+            ("10.1.2.3", 32, "10.1.2.3", true),
+            ("10.1.2.3", 32, "10.1.2.2", false),
+            ("10.1.2.2", 31, "10.1.2.3", true),
+            ("0.0.0.0", 0, "203.0.113.9", true),
+            ("0.0.0.0", 0, "2001:db8::1", false),
+            ("::", 0, "2001:db8::1", true),
+            ("2001:db8::", 32, "2001:db8:1::1", true),
+            ("2001:db8::", 32, "2001:db9::1", false),
+            ("::1", 128, "::1", true),
+            ("::1", 128, "::2", false),
+        ];
+        for (ours, prefix, theirs, expected) in cases {
+            let holds = network(ours, prefix).holds(theirs.parse().unwrap());
+            assert_eq!(holds, expected, "{theirs} in {ours}/{prefix}");
+        }
+    }
+
+    #[test]
+    fn only_trusted_proxies_tell_whom_a_request_is_from() {
+        let trusted = [network("10.0.0.0", 8), network("::1", 128)];
+        // (peer, X-Forwarded-For…) → sender
+        let cases: [(&str, &[&str], &str); 12] = [
+            ("198.51.100.1", &["203.0.113.9"], "198.51.100.1"),
+            ("10.0.0.1", &[], "10.0.0.1"),
+            ("10.0.0.1", &["203.0.113.9"], "203.0.113.9"),
+            ("::ffff:10.0.0.1", &["203.0.113.9"], "203.0.113.9"),
+            ("::1", &["2001:db8::1"], "2001:db8::1"),
+            ("10.0.0.1", &["1.1.1.1, 203.0.113.9"], "203.0.113.9"),
+            ("10.0.0.1", &["1.1.1.1, 203.0.113.9, 10.2.2.2"], "203.0.113.9"),
+            ("10.0.0.1", &["1.1.1.1", "203.0.113.9", "10.2.2.2"], "203.0.113.9"),
+            ("10.0.0.1", &["10.3.3.3, 10.2.2.2"], "10.3.3.3"),
+            ("10.0.0.1", &["203.0.113.9:4711"], "203.0.113.9"),
+            ("10.0.0.1", &["[2001:db8::1]:4711"], "2001:db8::1"),
+            ("10.0.0.1", &["203.0.113.9, unknown"], "10.0.0.1"),
+        ];
+        for (peer, said, expected) in cases {
+            let mut headers = HeaderMap::new();
+            for value in said {
+                headers.append("x-forwarded-for", HeaderValue::from_str(value).unwrap());
+            }
+            let found = sender(peer.parse().unwrap(), &headers, &trusted);
+            assert_eq!(found, expected.parse::<IpAddr>().unwrap(), "{peer} {said:?}");
+            assert_eq!(
+                sender(peer.parse().unwrap(), &headers, &[]),
+                peer.parse::<IpAddr>().unwrap().to_canonical()
+            );
+        }
+    }
+}

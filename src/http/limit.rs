@@ -1,0 +1,173 @@
+//! How much one address may send to a source whose write key is public.
+//!
+//! A bucket of tokens for each address: full at first, filled up again within a minute. What is kept
+//! is bounded: a bucket that was not used for a minute is full, and so need not be kept, and where
+//! there are more addresses than places, the others share one bucket.
+
+use std::collections::HashMap;
+use std::net::{IpAddr, Ipv6Addr};
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+/// How long an empty bucket takes to be full.
+const PERIOD: Duration = Duration::from_secs(60);
+
+/// The most addresses of one minute that have a bucket of their own.
+const ADDRESSES_MAX: usize = 50_000;
+
+/// Whoever has an IPv6 address has at least all that share this many leading bits with it.
+const IPV6_PREFIX: u32 = 64;
+
+/// The limit of a source.
+#[derive(Debug)]
+pub struct AddressLimit {
+    requests_max: u32,
+    buckets: Mutex<Buckets>,
+}
+
+#[derive(Debug)]
+struct Buckets {
+    /// Those used since `began`, and those used in the period before. The key `None` is the bucket
+    /// of all that found no place, and of senders without an address.
+    current: HashMap<Option<IpAddr>, Bucket>,
+    before: HashMap<Option<IpAddr>, Bucket>,
+    began: Option<Instant>,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Bucket {
+    tokens: f64,
+    at: Instant,
+}
+
+impl AddressLimit {
+    /// A limit of this many requests a minute.
+    pub fn new(requests_max: u32) -> Self {
+        let buckets = Buckets { current: HashMap::new(), before: HashMap::new(), began: None };
+        Self { requests_max: requests_max.max(1), buckets: Mutex::new(buckets) }
+    }
+
+    /// Takes `requests` (no more than a full bucket) from the bucket of an address; where they are
+    /// not in it, tells in how many seconds they will be.
+    pub(super) fn take(
+        &self,
+        address: Option<IpAddr>,
+        requests: u32,
+        now: Instant,
+    ) -> Result<(), u32> {
+        // A panic between two plain assignments cannot leave them half done.
+        let mut buckets = self.buckets.lock().unwrap_or_else(PoisonError::into_inner);
+        let full = f64::from(self.requests_max);
+        let per_second = full / PERIOD.as_secs_f64();
+        let cost = f64::from(requests.clamp(1, self.requests_max));
+        let bucket = buckets.of(address.map(shared), full, now);
+        let rest = now.saturating_duration_since(bucket.at).as_secs_f64() * per_second;
+        bucket.tokens = (bucket.tokens + rest).min(full);
+        bucket.at = now;
+        if bucket.tokens >= cost {
+            bucket.tokens -= cost;
+            return Ok(());
+        }
+        let seconds = ((cost - bucket.tokens) / per_second).ceil();
+        // Between 1 and a minute: no cast can be cut off.
+        Err((seconds as u32).max(1))
+    }
+}
+
+impl Buckets {
+    fn of(&mut self, key: Option<IpAddr>, full: f64, now: Instant) -> &mut Bucket {
+        let began = *self.began.get_or_insert(now);
+        let age = now.saturating_duration_since(began);
+        if age >= PERIOD {
+            self.before = std::mem::take(&mut self.current);
+            if age >= PERIOD * 2 {
+                self.before.clear();
+            }
+            self.began = Some(now);
+        }
+        let is_known = self.current.contains_key(&key) || self.before.contains_key(&key);
+        let is_full = self.current.len() + self.before.len() >= ADDRESSES_MAX;
+        let key = if is_full && !is_known { None } else { key };
+        let before = self.before.remove(&key);
+        let new = before.unwrap_or(Bucket { tokens: full, at: now });
+        self.current.entry(key).or_insert(new)
+    }
+}
+
+/// The address under which a sender is counted.
+fn shared(address: IpAddr) -> IpAddr {
+    match address {
+        IpAddr::V4(_) => address,
+        IpAddr::V6(address) => {
+            let kept = u128::MAX << (u128::BITS - IPV6_PREFIX);
+            IpAddr::V6(Ipv6Addr::from_bits(address.to_bits() & kept))
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn ip(text: &str) -> Option<IpAddr> {
+        Some(text.parse().unwrap())
+    }
+
+    #[test]
+    fn an_address_has_its_requests_and_gets_them_back_within_a_minute() {
+        let limit = AddressLimit::new(6);
+        let start = Instant::now();
+        let at = |seconds: f64| start + Duration::from_secs_f64(seconds);
+        // (seconds, address, requests) → what comes of it
+        let cases = [
+            (0.0, "192.0.2.1", 5, Ok(())),
+            (0.0, "192.0.2.1", 1, Ok(())),
+            (0.0, "192.0.2.1", 1, Err(10)),
+            (0.0, "192.0.2.2", 6, Ok(())),
+            (9.0, "192.0.2.1", 1, Err(1)),
+            (10.5, "192.0.2.1", 1, Ok(())),
+            (10.5, "192.0.2.1", 1, Err(10)),
+            // More than a full bucket is a full bucket.
+            (75.0, "192.0.2.1", 100, Ok(())),
+            (75.0, "192.0.2.1", 1, Err(10)),
+            // The bucket is remembered over the end of a period.
+            (121.0, "192.0.2.1", 5, Err(4)),
+            (121.0, "192.0.2.1", 4, Ok(())),
+            (1_000.0, "192.0.2.1", 6, Ok(())),
+            (1_000.0, "2001:db8::1", 6, Ok(())),
+            (1_000.0, "2001:db8::2:1", 1, Err(10)),
+            (1_000.0, "2001:db8:0:1::1", 1, Ok(())),
+        ];
+        for (seconds, address, requests, expected) in cases {
+            let taken = limit.take(ip(address), requests, at(seconds));
+            assert_eq!(taken, expected, "{address} at {seconds}");
+        }
+    }
+
+    #[test]
+    fn what_is_kept_is_bounded() {
+        let limit = AddressLimit::new(2);
+        let start = Instant::now();
+        let address = |n: usize| Some(IpAddr::from(u32::try_from(n).unwrap().to_be_bytes()));
+        for n in 0..ADDRESSES_MAX {
+            limit.take(address(n), 1, start).unwrap();
+        }
+        let kept = || {
+            let buckets = limit.buckets.lock().unwrap();
+            buckets.current.len() + buckets.before.len()
+        };
+        // Those that find no place share a bucket; those that have one keep it.
+        assert_eq!(limit.take(address(ADDRESSES_MAX), 1, start), Ok(()));
+        assert_eq!(limit.take(address(ADDRESSES_MAX + 1), 1, start), Ok(()));
+        assert_eq!(limit.take(address(ADDRESSES_MAX + 2), 1, start), Err(30));
+        assert_eq!(limit.take(address(0), 1, start), Ok(()));
+        assert_eq!(limit.take(address(0), 1, start), Err(30));
+        assert_eq!(kept(), ADDRESSES_MAX + 1);
+        // After two minutes there is room again.
+        limit.take(address(0), 1, start + PERIOD).unwrap();
+        limit.take(address(0), 1, start + PERIOD * 2).unwrap();
+        assert_eq!(kept(), 1);
+    }
+}

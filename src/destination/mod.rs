@@ -6,12 +6,14 @@ mod body;
 mod compiled;
 mod explain;
 mod field;
+mod literals;
 pub mod subscription;
 mod unsupported;
 
 pub use action::ActionKind;
 pub use compiled::CompiledSubscription;
 pub use explain::{Explained, ExplainedField, Explanation};
+pub use literals::LiteralNames;
 pub use subscription::{Subscription, SubscriptionMistake, TriggerText};
 pub use unsupported::Unsupported;
 

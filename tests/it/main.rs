@@ -11,10 +11,12 @@ mod support;
 
 mod authentication;
 mod browser_sources;
+mod checking;
 mod command_line;
 mod configuration;
 mod delivery_order;
 mod durability;
+mod golden;
 mod hostile_input;
 mod limits;
 mod outcomes;

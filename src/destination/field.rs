@@ -5,9 +5,10 @@ use std::borrow::Cow;
 
 use super::PlanFailure;
 use super::body::Entries;
+use super::date::is_date;
 use crate::mapping::Fields;
 use crate::segment::Value;
-use crate::segment::value::number_text;
+use crate::segment::value::{number_of_text, number_text};
 
 /// A field of an action.
 #[derive(Debug, Clone, Copy)]
@@ -93,10 +94,8 @@ pub(super) fn validate<'a>(
 
 impl FieldKind {
     fn coerce(self, value: Cow<'_, Value>) -> Result<Cow<'_, Value>, String> {
-        let wrong = |expected: &str| {
-            let told = if self == FieldKind::Object { &value } else { unwrapped(&value) };
-            format!("must be {expected} but it was {}", kind_of(told))
-        };
+        let kind = kind_of(if self == FieldKind::Object { &value } else { unwrapped(&value) });
+        let wrong = |expected: &str| format!("must be {expected} but it was {kind}");
         match self {
             FieldKind::Text => as_text(value),
             FieldKind::Email => {
@@ -110,10 +109,7 @@ impl FieldKind {
                 Some(flag) => Ok(Cow::Owned(Value::Bool(flag))),
                 None => Err(wrong("a boolean")),
             },
-            FieldKind::Date => match value.as_ref() {
-                Value::String(_) | Value::Number(_) => Ok(value),
-                _ => Err(wrong("a string or number")),
-            },
+            FieldKind::Date => as_date(value).unwrap_or_else(|| Err(wrong("a string or number"))),
             FieldKind::Object => match value.as_ref() {
                 Value::Object(_) => Ok(value),
                 _ => Err(wrong("an object")),
@@ -130,6 +126,28 @@ fn as_text(value: Cow<'_, Value>) -> Result<Cow<'_, Value>, String> {
         Some(text) => Ok(Cow::Owned(Value::String(text.into_owned()))),
         None => Err(format!("must be a string but it was {}", kind_of(unwrapped(&value)))),
     }
+}
+
+/// A text that is a date, or any number; `None` for what can be neither.
+fn as_date(value: Cow<'_, Value>) -> Option<Result<Cow<'_, Value>, String>> {
+    let text = match (value.as_ref(), value.as_array()) {
+        (Value::Number(_), _) => return Some(Ok(value)),
+        (Value::String(text), _) => {
+            return Some(if is_date(text) { Ok(value) } else { Err(not_a_date()) });
+        }
+        // A text in a list becomes a number, if it reads as one.
+        (_, Some([Value::String(text)])) => {
+            let number = number_of_text(text);
+            let is_number = !text.is_empty() && !number.is_nan();
+            return is_number.then(|| Ok(Cow::Owned(Value::Number(number))));
+        }
+        _ => text(&value)?.into_owned(),
+    };
+    Some(if is_date(&text) { Ok(Cow::Owned(Value::String(text))) } else { Err(not_a_date()) })
+}
+
+fn not_a_date() -> String {
+    "must be a valid date-like string but it was not".to_owned()
 }
 
 /// The item of a list of one, which is what Segment's validation judges.

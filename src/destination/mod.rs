@@ -4,6 +4,7 @@
 mod action;
 mod body;
 mod compiled;
+mod date;
 mod explain;
 mod field;
 mod literals;

@@ -196,7 +196,7 @@ fn what_depends_on_settings_is_known_by_name() {
         let name = case["name"].as_str().unwrap();
         if bodies.contains(&name) {
             let requests = requests_of(&case["expect"]["requests"]);
-            let answer = eval(&[line.clone()]).remove(0);
+            let answer = eval(std::slice::from_ref(line)).remove(0);
             assert_eq!(doubles(&answer["requests"]), doubles(&requests), "{name}");
         } else {
             assert!(elsewhere.contains(&name), "{name}");

@@ -15,6 +15,7 @@ mod checking;
 mod command_line;
 mod configuration;
 mod delivery_order;
+mod documents;
 mod durability;
 mod golden;
 mod hostile_input;

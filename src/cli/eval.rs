@@ -161,6 +161,8 @@ fn segment_shape(written: &Value) -> Result<Subscription, String> {
         action,
         trigger: TriggerText::Fql(trigger.to_owned()),
         mapping: given(["mapping", "settings"]).cloned().unwrap_or_default(),
+        merge: true,
+        max_age_s: None,
     })
 }
 

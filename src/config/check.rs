@@ -248,6 +248,7 @@ impl Check<'_> {
             inline: tree.subscriptions,
             files: tree.subscriptions_files.0.into_iter().map(PathBuf::from).collect(),
             unsupported: tree.unsupported,
+            merge: tree.merge.unwrap_or(true),
         };
         Planner::load(written).map_err(|mut mistakes| self.mistakes.append(&mut mistakes)).ok()
     }

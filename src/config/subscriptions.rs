@@ -26,6 +26,8 @@ pub(super) struct Written<'a> {
     pub(super) inline: Vec<serde_json::Value>,
     pub(super) files: Vec<PathBuf>,
     pub(super) unsupported: Option<String>,
+    /// False keeps all requests apart, whatever the subscriptions say.
+    pub(super) merge: bool,
 }
 
 /// The compiled subscriptions of a destination, and how they were written.
@@ -69,6 +71,7 @@ impl Planner {
         for file in &written.files {
             subscriptions.extend(loader.read_file(file));
         }
+        subscriptions.iter_mut().for_each(|one| one.merge &= written.merge);
         let compiled = Self::compile(subscriptions, unsupported, written.files)
             .map_err(|mistakes| loader.tell(written.place, mistakes));
         match compiled {

@@ -134,6 +134,9 @@ impl CompiledSubscription {
         Some(PlannedDelivery {
             subscription: self.written.name.clone(),
             action: self.written.action,
+            // One that is late is dropped alone.
+            may_merge: self.written.merge && self.written.max_age_s.is_none(),
+            max_age_s: self.written.max_age_s,
             warnings,
             outcome,
         })

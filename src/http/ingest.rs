@@ -37,7 +37,7 @@ pub(super) struct Intake<'a> {
     pub(super) endpoint: &'static str,
     pub(super) contract: Contract,
     pub(super) source: &'a Source,
-    pub(super) class: Class,
+    pub(super) is_bulk: bool,
     /// The type by the path.
     pub(super) kind: Option<MessageType>,
     /// Whether Segment stamped the messages already.
@@ -199,7 +199,7 @@ fn record(intake: &Intake<'_>, message: &Message, now: Timestamp) -> NewMessage 
         message_id: message.message_id().to_owned(),
         message_hash: MessageHash::of(message.message_id()),
         kind: message.kind(),
-        class: intake.class,
+        class: if intake.is_bulk { Class::Bulk } else { Class::of_live(message.kind()) },
         lane: message.lane(),
         person: message.person(),
         received_at: now,

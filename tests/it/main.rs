@@ -20,6 +20,7 @@ mod durability;
 mod golden;
 mod hostile_input;
 mod limits;
+mod merging;
 mod outcomes;
 mod rate;
 mod seen;

@@ -192,7 +192,7 @@ async fn what_is_too_old_is_not_sent() {
     let mut loops = ScriptedLoops::start(|_| Reply::status(503)).await;
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("s.toml");
-    let text = "[[subscriptions]]\nname = 'Welcome'\naction = 'sendEvent'\nevents = ['*']\nmax_age_s = 1\n";
+    let text = "[[subscriptions]]\nname = 'Welcome'\naction = 'sendEvent'\nevents = ['*']\nmax_age_s = 4\n";
     std::fs::write(&file, text).unwrap();
     let setup =
         Setup::with_loops(&loops.base_url).env("LOOPS_SUBSCRIPTIONS", file.to_str().unwrap());

@@ -57,6 +57,7 @@ impl Rest<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
 
     #[test]
     fn takes_what_segment_takes() {
@@ -77,6 +78,24 @@ mod tests {
             "May 5, 2024",
             "week 3",
             " 2024-01-15",
+            "2024-02-30",
+            "2024-12-3",
+            "2024/1/5T9:5",
+            "2024-01-15TtT 09",
+            "2024-01-15\u{2028}09:30",
+            "2024-99-99 99:99:99.999",
+            "2024:::5",
+            "2024-01-15T09:30+05:30",
+            "2024-01-15t09:30",
+            "8640000000000.0001",
+            "1e-7",
+            "-0",
+            "January 2024",
+            "2.30.2024",
+            "01/15/2024",
+            "Mon, 15 Jan 2024 09:30:00 GMT",
+            "Jan 15 2024 (a (nested) note)",
+            "+275760-09-13",
         ];
         for text in dates {
             assert!(is_date(text), "{text}");
@@ -94,9 +113,35 @@ mod tests {
             "NaN",
             "Infinity",
             "15/1/2024",
+            "15.01.2024",
+            "January",
+            "09:30",
+            "yesterday",
+            "-8640000000001",
+            "-Infinity",
+            "1e+21",
+            "2024-01-15T24:01:00Z",
+            "2024-01-15T09:30:60Z",
+            "2024-01-15T09Z",
+            "2024-13-45Z",
+            "2024-01-15T09:30+24:00",
+            "2024-01-15T09:30:00,5Z",
+            "+275760-09-14",
+            "3 weeks",
+            "week3",
+            "Jan 15 2024)",
+            "71\u{2028}",
         ];
         for text in others {
             assert!(!is_date(text), "{text}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn no_text_makes_it_panic(like in "[0-9]{4}[0-9/TtZé: .-]{0,20}", wild in ".{0,40}") {
+            is_date(&like);
+            is_date(&wild);
         }
     }
 }

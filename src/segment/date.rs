@@ -15,7 +15,8 @@ pub fn parse_date(text: &str) -> Option<f64> {
         Iso::Whole => {}
         Iso::GoOnWith(token) => draft.read_lenient(token, &mut scanner)?,
     }
-    let moment = draft.day()? * 86_400_000.0 + draft.time_of_day()? - draft.offset_milliseconds();
+    let moment =
+        draft.day()? * 86_400_000.0 + draft.time_of_day()? - draft.offset_milliseconds()?;
     (moment.abs() <= MILLISECONDS_MAX).then_some(moment)
 }
 
@@ -91,6 +92,8 @@ struct Scanner<'t> {
 
 impl<'t> Scanner<'t> {
     fn new(text: &'t str) -> Self {
+        // V8 takes the character NUL for the end of the text.
+        let text = text.split('\0').next().unwrap_or_default();
         let mut scanner = Self { rest: text.chars(), next: Token::End };
         scanner.next = scanner.scan();
         scanner
@@ -140,8 +143,8 @@ impl<'t> Scanner<'t> {
                 Token::Number(value, digits.len())
             }
             // A word is made of letters and of all that comes behind `A` in Unicode.
-            'A'.. if !is_js_space(first) => {
-                let word = self.take_while(|c| c >= 'A' && !is_js_space(c));
+            'A'.. if !is_space(first) => {
+                let word = self.take_while(|c| c >= 'A' && !is_space(c));
                 Token::Word(known_word(word), word.encode_utf16().count())
             }
             '(' => {
@@ -152,7 +155,7 @@ impl<'t> Scanner<'t> {
                 self.rest.next();
                 match first {
                     ':' | '-' | '+' | '.' | ')' => Token::Symbol(first),
-                    space if is_js_space(space) => Token::Space,
+                    space if is_space(space) => Token::Space,
                     _ => Token::Unknown,
                 }
             }
@@ -172,6 +175,12 @@ impl<'t> Scanner<'t> {
             }
         }
     }
+}
+
+/// White space between tokens. Unicode's separators of lines and paragraphs are no space here,
+/// though `trim` takes them for it: V8 reads them as letters.
+fn is_space(c: char) -> bool {
+    is_js_space(c) && !matches!(c, '\u{2028}' | '\u{2029}')
 }
 
 /// Months by their first three letters, other words whole; case is the bit that ASCII has for it.
@@ -436,9 +445,11 @@ impl Draft {
         Some(exact((hour * 3600 + minute * 60 + second) * 1000 + millisecond))
     }
 
-    fn offset_milliseconds(&self) -> f64 {
+    /// V8 counts the seconds in 32 bits, of which it takes the upper half for no date.
+    fn offset_milliseconds(&self) -> Option<f64> {
         let seconds = self.zone_hour.unwrap_or(0) * 3600 + self.zone_minute.unwrap_or(0) * 60;
-        exact(self.sign.unwrap_or(1) * seconds * 1000)
+        let seconds = seconds % (1 << 32);
+        (seconds < 1 << 31).then(|| exact(self.sign.unwrap_or(1) * seconds * 1000))
     }
 }
 
@@ -518,6 +529,26 @@ mod tests {
             ("", None),
             ("3 weeks", None),
             ("((((", None),
+            // NUL ends the text.
+            ("5\0nonsense", Some(988_675_200_000.0)),
+            ("2024-01-15T10:00\0nonsense", Some(1_705_312_800_000.0)),
+            ("5 (a\0) nonsense", Some(988_675_200_000.0)),
+            ("(a\0) 5", None),
+            ("\u{0}5", None),
+            // Spaces are what V8 takes for them.
+            ("71\n", Some(31_536_000_000.0)),
+            ("71\u{a0}", Some(31_536_000_000.0)),
+            ("71\u{feff}", Some(31_536_000_000.0)),
+            ("71\u{85}", None),
+            ("71\u{2028}", None),
+            ("71\u{2029}", None),
+            ("Jan\u{2028}20 2024", Some(1_705_708_800_000.0)),
+            // Offsets from Greenwich are counted in 32 bits.
+            ("2000 10:00 +596523:14", Some(-1_200_762_840_000.0)),
+            ("2000 10:00 +596523:15", None),
+            ("2000 10:00 +1193046:0", None),
+            ("2000 10:00 +1193046:30", Some(946_720_696_000.0)),
+            ("2000 10:00 -1193047:0", Some(946_722_704_000.0)),
         ];
         for (text, expected) in cases {
             assert_eq!(parse_date(text), expected, "{text}");

@@ -177,7 +177,8 @@ impl App {
     }
 }
 
-async fn open_store(config: &Config) -> Result<SqliteStore, AppError> {
+/// Opens the database in the data folder of a configuration; makes both where they are missing.
+pub async fn open_store(config: &Config) -> Result<SqliteStore, AppError> {
     let folder = &config.store.data;
     std::fs::create_dir_all(folder)
         .map_err(|source| AppError::Folder { folder: folder.display().to_string(), source })?;

@@ -3,6 +3,7 @@
 mod dev;
 mod eval;
 mod healthcheck;
+mod import;
 mod sandbox;
 mod serve;
 
@@ -28,6 +29,8 @@ enum Command {
     Sandbox(sandbox::SandboxArgs),
     /// Evaluate triggers, mappings and subscriptions in bulk: JSON Lines in, JSON Lines out.
     Eval(eval::EvalArgs),
+    /// Take messages out of files: JSON Lines of Segment messages, plain or gzip.
+    Import(import::ImportArgs),
     /// Ask a running service whether it is alive; exit code 0 if so.
     Healthcheck(healthcheck::HealthcheckArgs),
 }
@@ -47,6 +50,17 @@ pub enum CliError {
     /// The faults asked of the sandbox make no sense.
     #[error(transparent)]
     Faults(crate::sandbox::FaultsError),
+    /// The command line asks for something that cannot be done.
+    #[error("{0}")]
+    Usage(String),
+    /// The store did not do what it was asked.
+    #[error(
+        "the messages cannot be stored; what was stored before stays: run the same command again"
+    )]
+    Store(#[source] crate::queue::QueueError),
+    /// Something was left undone, as the text says.
+    #[error("{0}")]
+    Incomplete(String),
     /// The machine refused something.
     #[error("{what}")]
     Io {
@@ -66,6 +80,7 @@ pub fn run() -> ExitCode {
         Command::Dev(args) => dev::run(args),
         Command::Sandbox(args) => sandbox::run(args),
         Command::Eval(args) => eval::run(args),
+        Command::Import(args) => import::run(args),
         Command::Healthcheck(args) => healthcheck::run(&args),
     };
     match result {
@@ -94,6 +109,13 @@ fn say(text: &str) {
     // A closed pipe (`segment-loops dev | head`) must not end the service.
     use std::io::Write as _;
     let _ = writeln!(std::io::stdout(), "{text}");
+}
+
+/// The database of a configuration, beside a running service or without one.
+async fn open_store(
+    config: &crate::config::Config,
+) -> Result<crate::store::sqlite::SqliteStore, CliError> {
+    Ok(crate::app::open_store(config).await?)
 }
 
 /// A runtime for a command.

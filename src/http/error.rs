@@ -9,7 +9,7 @@ use axum::response::{IntoResponse, Response};
 use serde_json::json;
 
 use crate::queue::QueueError;
-use crate::segment::message::InvalidMessage;
+use crate::queue::intake::RefusalReason;
 
 /// How long a sender is told to wait, in seconds.
 const RETRY_AFTER_SECONDS: u32 = 2;
@@ -90,15 +90,16 @@ impl ApiError {
         Self { retry_after_s: Some(retry_after_s), ..error }
     }
 
-    /// 400 for a message that cannot be accepted.
-    pub fn invalid(invalid: &InvalidMessage) -> Self {
-        let code = match invalid {
-            InvalidMessage::NotAnObject => "not_an_object",
-            InvalidMessage::NoType => "no_type",
-            InvalidMessage::UnknownType => "unknown_type",
-            InvalidMessage::Nobody => "nobody",
+    /// For a message that cannot be accepted.
+    pub fn refusal(reason: &RefusalReason) -> Self {
+        let status = match reason {
+            RefusalReason::TooLarge { .. } => StatusCode::PAYLOAD_TOO_LARGE,
+            RefusalReason::DeleteNotAllowed => StatusCode::FORBIDDEN,
+            RefusalReason::NotJson(_) | RefusalReason::Invalid(_) | RefusalReason::LongId => {
+                StatusCode::BAD_REQUEST
+            }
         };
-        Self::bad_request(code, invalid.to_string())
+        Self::new(status, reason.code(), reason.to_string())
     }
 
     /// The answer, with `success: false` where the tracking API has it.

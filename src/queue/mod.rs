@@ -24,6 +24,7 @@
 //! * **Frozen requests.** [`Work::freeze`] writes body and key before it returns; nothing changes
 //!   them afterwards.
 
+pub mod intake;
 mod records;
 
 pub use records::*;

@@ -16,6 +16,7 @@ mod configuration;
 mod delivery_order;
 mod durability;
 mod hostile_input;
+mod import;
 mod limits;
 mod outcomes;
 mod rate;

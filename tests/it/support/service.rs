@@ -1,7 +1,7 @@
 //! The program under test, as a process of its own.
 
 use std::collections::HashMap;
-use std::io::{BufRead as _, BufReader};
+use std::io::{BufRead as _, BufReader, Write as _};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex};
@@ -29,6 +29,14 @@ pub struct Service {
     data: PathBuf,
     _folder: Arc<tempfile::TempDir>,
     http: reqwest::Client,
+}
+
+/// What a command of the program came to.
+#[derive(Debug)]
+pub struct Ran {
+    pub code: Option<i32>,
+    pub stdout: String,
+    pub stderr: String,
 }
 
 /// An answer of the program.
@@ -105,6 +113,46 @@ impl Setup {
             command.arg("--config").arg(file);
         }
         (command, data)
+    }
+
+    /// Runs another command with the same settings on a folder of data. What it prints must not hold
+    /// what no log may hold.
+    pub async fn command_on(&self, data: &Path, arguments: &[&str], input: &[u8]) -> Ran {
+        let folder = tempfile::tempdir().unwrap();
+        let mut command = Command::new(env!("CARGO_BIN_EXE_segment-loops"));
+        command.env_clear().envs(&self.env).current_dir(folder.path());
+        command.args(arguments).arg("--data").arg(data);
+        if let Some(text) = &self.config {
+            let file = folder.path().join("segment-loops.toml");
+            std::fs::write(&file, text).unwrap();
+            command.arg("--config").arg(file);
+        }
+        let input = input.to_owned();
+        // Elsewhere, since the scripted Loops runs on this thread.
+        let ended = tokio::task::spawn_blocking(move || {
+            command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+            let mut process = command.spawn().unwrap();
+            let mut stdin = process.stdin.take().unwrap();
+            let writer = std::thread::spawn(move || {
+                // A command that ends early does not read all of it.
+                let _ = stdin.write_all(&input);
+            });
+            let output = process.wait_with_output().unwrap();
+            writer.join().unwrap();
+            output
+        });
+        let output = ended.await.unwrap();
+        drop(folder);
+        let ran = Ran {
+            code: output.status.code(),
+            stdout: String::from_utf8(output.stdout).unwrap(),
+            stderr: String::from_utf8(output.stderr).unwrap(),
+        };
+        for secret in [WRITE_KEY, API_KEY, WEBHOOK_SECRET, ADMIN_TOKEN, EMAIL_DOMAIN] {
+            assert!(!ran.stdout.contains(secret) && !ran.stderr.contains(secret), "{ran:?}");
+        }
+        assert!(!ran.stderr.contains("panicked"), "{ran:?}");
+        ran
     }
 
     /// Runs the program to its end, which must come by itself; gives exit code and standard error.

@@ -177,6 +177,11 @@ impl App {
     }
 }
 
+/// Whether there is a database in the data folder of a configuration.
+pub fn has_store(config: &Config) -> bool {
+    config.store.data.join(DATABASE).exists()
+}
+
 /// Opens the database in the data folder of a configuration; makes both where they are missing.
 pub async fn open_store(config: &Config) -> Result<SqliteStore, AppError> {
     let folder = &config.store.data;
@@ -248,6 +253,7 @@ fn router(
     let reload = Arc::clone(reloader);
     let admin = api::router(AdminState {
         log,
+        replays: Arc::new(store.clone()),
         token: config.server.admin_token.clone(),
         planners: reloader.planners(),
         reload: Arc::new(move || reload.reload()),

@@ -4,6 +4,7 @@ mod dev;
 mod eval;
 mod healthcheck;
 mod import;
+mod replay;
 mod sandbox;
 mod serve;
 
@@ -31,6 +32,8 @@ enum Command {
     Eval(eval::EvalArgs),
     /// Take messages out of files: JSON Lines of Segment messages, plain or gzip.
     Import(import::ImportArgs),
+    /// Put messages that failed (or others that are done) back to work, with today's subscriptions.
+    Replay(replay::ReplayArgs),
     /// Ask a running service whether it is alive; exit code 0 if so.
     Healthcheck(healthcheck::HealthcheckArgs),
 }
@@ -54,9 +57,7 @@ pub enum CliError {
     #[error("{0}")]
     Usage(String),
     /// The store did not do what it was asked.
-    #[error(
-        "the messages cannot be stored; what was stored before stays: run the same command again"
-    )]
+    #[error("the database did not do it; what was done before stays: run the same command again")]
     Store(#[source] crate::queue::QueueError),
     /// Something was left undone, as the text says.
     #[error("{0}")]
@@ -81,6 +82,7 @@ pub fn run() -> ExitCode {
         Command::Sandbox(args) => sandbox::run(args),
         Command::Eval(args) => eval::run(args),
         Command::Import(args) => import::run(args),
+        Command::Replay(args) => replay::run(args),
         Command::Healthcheck(args) => healthcheck::run(&args),
     };
     match result {

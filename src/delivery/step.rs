@@ -109,7 +109,14 @@ impl Stepper {
             );
             return unreadable(now);
         };
-        let plan = self.destination.borrow().plan(&message);
+        let mut plan = self.destination.borrow().plan(&message);
+        if job.replay.number > 0 {
+            plan.deliveries.retain(|delivery| job.replay.wants(&delivery.subscription));
+            if plan.deliveries.is_empty() && plan.unmatched.is_none() {
+                let reason = "no subscription that it was replayed for takes it now";
+                plan.unmatched = Some(reason.to_owned());
+            }
+        }
         for delivery in plan.deliveries.iter().filter(|delivery| delivery.outcome.is_err()) {
             self.count(delivery.action, "invalid");
         }
@@ -120,7 +127,7 @@ impl Stepper {
             unmatched = plan.unmatched,
             "planned"
         );
-        let freeze = |delivery| new_delivery(delivery, &job.source, &job.message_id);
+        let freeze = |delivery| new_delivery(delivery, job);
         NewPlan {
             now,
             deliveries: plan.deliveries.into_iter().map(freeze).collect(),
@@ -273,15 +280,15 @@ fn unreadable(now: Timestamp) -> NewPlan {
     NewPlan { now, deliveries: vec![delivery], unmatched: None }
 }
 
-fn new_delivery(delivery: PlannedDelivery, source: &str, message_id: &str) -> NewDelivery {
+fn new_delivery(delivery: PlannedDelivery, job: &Job) -> NewDelivery {
     let outcome = match delivery.outcome {
         Ok(request) => Ok(NewRequest {
             method: request.endpoint.method().to_owned(),
             path: request.endpoint.path().to_owned(),
-            idempotency_key: request
-                .endpoint
-                .takes_idempotency_key()
-                .then(|| idempotency_key(source, message_id, &delivery.subscription)),
+            idempotency_key: request.endpoint.takes_idempotency_key().then(|| {
+                let (source, message_id) = (&job.source, &job.message_id);
+                idempotency_key(source, message_id, &delivery.subscription, job.replay.number)
+            }),
             body: request.body,
         }),
         Err(failure) => Err(Failure { reason: "invalid".to_owned(), detail: failure.detail }),
@@ -295,12 +302,16 @@ fn new_delivery(delivery: PlannedDelivery, source: &str, message_id: &str) -> Ne
 }
 
 /// The key of an event: the same for the same message under the same subscription, so that Loops
-/// knows it again even when our database was lost and Segment sent the message a second time.
-fn idempotency_key(source: &str, message_id: &str, subscription: &str) -> String {
+/// knows it again even when our database was lost and Segment sent the message a second time. Each
+/// replay has another: Loops may have used the former up on a request that it refused.
+fn idempotency_key(source: &str, message_id: &str, subscription: &str, replay: u32) -> String {
     let mut hasher = Sha256::new();
     for part in [source, message_id, subscription] {
         hasher.update((part.len() as u64).to_be_bytes());
         hasher.update(part.as_bytes());
+    }
+    if replay > 0 {
+        hasher.update(replay.to_be_bytes());
     }
     hasher.finalize().iter().take(20).map(|byte| format!("{byte:02x}")).collect()
 }
@@ -320,16 +331,19 @@ mod tests {
 
     #[test]
     fn the_key_tells_messages_sources_and_subscriptions_apart_and_fits() {
-        let key = idempotency_key("web", "m1", "Sign-up");
-        assert_eq!(key, idempotency_key("web", "m1", "Sign-up"));
+        let key = idempotency_key("web", "m1", "Sign-up", 0);
+        assert_eq!(key, idempotency_key("web", "m1", "Sign-up", 0));
         assert!(key.len() <= 100);
-        for (source, id, subscription) in [
-            ("web", "m2", "Sign-up"),
-            ("app", "m1", "Sign-up"),
-            ("web", "m1", "Other"),
-            ("webm", "1", "Sign-up"),
+        for (source, id, subscription, replay) in [
+            ("web", "m2", "Sign-up", 0),
+            ("app", "m1", "Sign-up", 0),
+            ("web", "m1", "Other", 0),
+            ("webm", "1", "Sign-up", 0),
+            ("web", "m1", "Sign-up", 1),
         ] {
-            assert_ne!(key, idempotency_key(source, id, subscription));
+            assert_ne!(key, idempotency_key(source, id, subscription, replay));
         }
+        let replayed = |number| idempotency_key("web", "m1", "Sign-up", number);
+        assert_ne!(replayed(1), replayed(2));
     }
 }

@@ -12,6 +12,9 @@
 //! request:   pending ──► delivered | failed
 //! ```
 //!
+//! [`Replays::replay`] takes a message that is done back to `pending`, at the end of the order. Its
+//! deliveries stay; those that are to be made again are superseded and no longer tell its state.
+//!
 //! # What every store guarantees
 //!
 //! * **Durable accept.** When [`Inbox::accept`] returns, every message it calls new is on stable
@@ -26,8 +29,10 @@
 
 pub mod intake;
 mod records;
+mod replay;
 
 pub use records::*;
+pub use replay::*;
 
 use async_trait::async_trait;
 use jiff::Timestamp;

@@ -20,6 +20,7 @@ mod import;
 mod limits;
 mod outcomes;
 mod rate;
+mod replay;
 mod seen;
 mod stop;
 mod tidy;

@@ -96,7 +96,8 @@ mod tests {
 
     #[test]
     fn lines_are_found_in_text_and_in_gzip() {
-        let cases: [(&[u8], &[(u64, &str)]); 9] = [
+        type Case = (&'static [u8], &'static [(u64, &'static str)]);
+        let cases: [Case; 9] = [
             (b"", &[]),
             (b"\n \r\n", &[]),
             (b"a", &[(1, "a")]),

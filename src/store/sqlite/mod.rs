@@ -9,6 +9,7 @@ mod accept;
 mod log;
 mod open;
 mod purge;
+mod replay;
 mod steps;
 #[cfg(test)]
 mod tests;
@@ -25,7 +26,8 @@ use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 
 use crate::queue::{
     Accepted, Depth, FrozenRequest, Head, Housekeeping, Inbox, Job, Lease, LeaseRequest, Log,
-    MessageRecord, NewMessage, NewPlan, QueueError, Seq, Settlement, Work,
+    MessageRecord, NewMessage, NewPlan, QueueError, ReplayAsk, ReplayChunk, ReplayState, Replays,
+    Seq, Settlement, Work,
 };
 use crate::segment::{MessageHash, PersonHash};
 
@@ -258,6 +260,28 @@ impl Log for SqliteStore {
 
     async fn ready(&self) -> Result<(), QueueError> {
         Ok(open::check_schema(&self.readers).await?)
+    }
+}
+
+#[async_trait]
+impl Replays for SqliteStore {
+    async fn replay(&self, ask: &ReplayAsk) -> Result<ReplayChunk, QueueError> {
+        let found = replay::find(&self.readers, ask).await?;
+        let replay::Found { with_contents, without_contents, next } = found;
+        let mut chunk = ReplayChunk { replayed: 0, without_contents, next };
+        if ask.is_dry_run {
+            chunk.replayed = with_contents.len() as u64;
+            return Ok(chunk);
+        }
+        for seqs in with_contents.chunks(replay::MESSAGES_MAX) {
+            let requeue = replay::Requeue {
+                seqs: seqs.to_vec(),
+                failed_only: ask.selection.state == ReplayState::Failed,
+                subscription: ask.selection.subscription.clone(),
+            };
+            chunk.replayed += self.order(requeue).await?;
+        }
+        Ok(chunk)
     }
 }
 

@@ -69,6 +69,7 @@ async fn delete(connection: &mut SqliteConnection, seq: i64) -> Result<u64, sqlx
         rows += execute(connection, sql::DELETE_ATTEMPTS, id).await?;
         rows += execute(connection, sql::DELETE_REQUEST, id).await?;
     }
+    rows += execute(connection, sql::DELETE_REPLAY, seq).await?;
     Ok(rows + execute(connection, sql::DELETE_MESSAGE, seq).await?)
 }
 

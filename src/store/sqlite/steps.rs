@@ -22,6 +22,8 @@ pub(super) enum Verdict<T> {
 #[async_trait]
 pub(super) trait Step: Send + Sync + 'static {
     type Output: Send + 'static;
+    /// Whether it may bring messages for the engines to see.
+    const ARRIVES: bool = false;
     async fn run(
         &self,
         connection: &mut SqliteConnection,

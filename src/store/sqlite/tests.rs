@@ -36,6 +36,14 @@ store_suite! {
         shows_everything_about_a_message,
         finds_one_id_of_several_sources,
         finds_a_person_in_pages,
+        replays_behind_what_waits,
+        keeps_the_order_of_acceptance_over_replays,
+        keeps_what_was_delivered_before_a_replay,
+        replays_for_one_subscription_alone,
+        a_failure_that_stands_keeps_a_message_failed,
+        chooses_what_to_replay,
+        replays_each_once_in_bounded_parts,
+        counts_what_has_no_contents_left,
         purges_in_time,
         keeps_a_record_from_when_it_ended,
         purges_a_bounded_number_at_once,
@@ -268,7 +276,34 @@ async fn every_read_uses_its_index() {
         (sql::PAST_PAYLOADS, &["messages_payload_kept (is_failed=? AND done_at<?)"]),
         (sql::PAST_RECORDS, &["messages_done (done_at<?)"]),
     ];
-    let cases = cases.iter().map(|(text, uses)| (*text, *uses));
+    let selection = |person| crate::queue::Selection {
+        state: ReplayState::Failed,
+        message_ids: Vec::new(),
+        person,
+        reason: Some("refused".into()),
+        destination: None,
+        subscription: None,
+        from: None,
+        to: None,
+    };
+    let replay = |person| {
+        let statement = replay::statement(&selection(person), 0, 100);
+        statement.sql().as_str().to_owned()
+    };
+    let everyone = replay(None);
+    let of_person = replay(Some(PersonHash::of("u1")));
+    let of_replay: [(&str, &[&str]); 2] = [
+        (
+            everyone.as_str(),
+            &[
+                "m USING INTEGER PRIMARY KEY (rowid>? AND rowid<?)",
+                "replays_first_seq (first_seq>? AND first_seq<?)",
+                "deliveries_seq (seq=?)",
+            ],
+        ),
+        (of_person.as_str(), &["messages_person (person=? AND seq>? AND seq<?)"]),
+    ];
+    let cases = cases.iter().chain(&of_replay).map(|(text, uses)| (*text, *uses));
     for (text, uses) in
         cases.chain([(lookup.as_str(), ["messages_message_hash (message_hash=?)"].as_slice())])
     {

@@ -58,6 +58,8 @@ pub(super) enum Order {
 pub(super) trait AnyTask: Send {
     async fn run(&mut self, connection: &mut SqliteConnection) -> Result<(), sqlx::Error>;
     fn answer(self: Box<Self>, committed: Result<(), GroupError>);
+    /// Whether it may have brought messages for the engines to see.
+    fn arrives(&self) -> bool;
 }
 
 pub(super) struct Task<S: Step> {
@@ -78,6 +80,10 @@ impl<S: Step> AnyTask for Task<S> {
     async fn run(&mut self, connection: &mut SqliteConnection) -> Result<(), sqlx::Error> {
         self.verdict = Some(self.step.run(connection).await?);
         Ok(())
+    }
+
+    fn arrives(&self) -> bool {
+        S::ARRIVES
     }
 
     fn answer(self: Box<Self>, committed: Result<(), GroupError>) {
@@ -235,7 +241,9 @@ impl Writer {
                 if std::mem::take(&mut self.is_failing) {
                     tracing::info!("the database can be written again");
                 }
-                if answers.iter().flatten().any(|accepted| *accepted == Accepted::New) {
+                if answers.iter().flatten().any(|accepted| *accepted == Accepted::New)
+                    || group.tasks.iter().any(|task| task.arrives())
+                {
                     self.arrived.send_modify(|count| *count = count.wrapping_add(1));
                 }
             }

@@ -4,11 +4,13 @@
 
 mod inbox;
 mod log;
+mod replay;
 mod shared;
 mod work;
 
 pub(super) use inbox::*;
 pub(super) use log::*;
+pub(super) use replay::*;
 pub(super) use shared::*;
 pub(super) use work::*;
 
@@ -19,14 +21,18 @@ use jiff::{SignedDuration, Timestamp};
 
 use crate::queue::{
     Attempt, Consequence, Failure, FrozenRequest, Head, Housekeeping, Inbox, Lease, LeaseRequest,
-    Log, MessageRecord, NewDelivery, NewMessage, NewPlan, NewRequest, Seq, Settlement, Work,
+    Log, MessageRecord, NewDelivery, NewMessage, NewPlan, NewRequest, Replays, Seq, Settlement,
+    Work,
 };
 use crate::segment::ids::OrderKeyKind;
 use crate::segment::{LaneKey, MessageHash, MessageType, PersonHash};
 
 /// All that a store can do.
-pub(in crate::store) trait Store: Inbox + Work + Log + Housekeeping {}
-impl<T: Inbox + Work + Log + Housekeeping> Store for T {}
+pub(in crate::store) trait Store:
+    Inbox + Work + Log + Replays + Housekeeping
+{
+}
+impl<T: Inbox + Work + Log + Replays + Housekeeping> Store for T {}
 
 /// How the stores under test keep things.
 pub(in crate::store) struct Limits {

@@ -265,6 +265,14 @@ impl Service {
         stored
     }
 
+    /// Changes the database from outside, as only time does otherwise.
+    pub async fn alter(&self, statement: &'static str) {
+        let file = SqliteConnectOptions::new().filename(self.data.join("segment-loops.db"));
+        let pool = SqlitePool::connect_with(file.busy_timeout(PATIENCE)).await.unwrap();
+        sqlx::query(statement).execute(&pool).await.unwrap();
+        pool.close().await;
+    }
+
     /// The folder of the database.
     pub fn data(&self) -> &Path {
         &self.data

@@ -55,7 +55,7 @@ impl Stepper {
         match self.try_step(lease, head, slot).await {
             Ok(outcome) => outcome,
             Err(QueueError::Fenced) => StepOutcome::Fenced,
-            Err(fault @ (QueueError::Busy | QueueError::Unavailable(_))) => {
+            Err(fault @ (QueueError::Busy | QueueError::Full | QueueError::Unavailable(_))) => {
                 error!(
                     destination = self.name,
                     seq = head.seq.0,
@@ -328,6 +328,11 @@ fn record(number: u32, started_at: Timestamp, reply: &Reply, disposition: &Dispo
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_queue_knows_the_action_that_deletes() {
+        assert_eq!(ActionKind::DeleteContact.as_str(), crate::queue::DELETING_ACTION);
+    }
 
     #[test]
     fn the_key_tells_messages_sources_and_subscriptions_apart_and_fits() {

@@ -14,6 +14,9 @@ use crate::queue::intake::RefusalReason;
 /// How long a sender is told to wait, in seconds.
 const RETRY_AFTER_SECONDS: u32 = 2;
 
+/// The same where the backlog is full, which passes slowly.
+const BACKLOG_RETRY_AFTER_SECONDS: u32 = 30;
+
 /// An error answer.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ApiError {
@@ -50,6 +53,10 @@ impl Contract {
     pub fn queue_fault(self, fault: &QueueError) -> ApiError {
         match fault {
             QueueError::Busy => self.not_now("more messages come in than can be stored at the moment: send the request again after Retry-After"),
+            QueueError::Full => {
+                let error = self.not_now("as many messages wait to be delivered as may wait: send the request again after Retry-After");
+                ApiError { retry_after_s: Some(BACKLOG_RETRY_AFTER_SECONDS), ..error }
+            }
             QueueError::Unavailable(_) | QueueError::Fenced => {
                 self.not_now("messages cannot be stored at the moment: send the request again after Retry-After")
             }

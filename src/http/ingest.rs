@@ -212,7 +212,7 @@ fn not_stored(intake: &Intake<'_>, fault: &QueueError) -> Response {
                 "the queue is busy; the sender was told to come again"
             );
         }
-        QueueError::Unavailable(_) | QueueError::Fenced => error!(
+        QueueError::Full | QueueError::Unavailable(_) | QueueError::Fenced => error!(
             source = intake.source.name,
             endpoint = intake.endpoint,
             error = fault as &dyn std::error::Error,

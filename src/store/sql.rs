@@ -253,3 +253,32 @@ pub(super) const SUPERSEDE: &str = "
 
 /// $1 old place, $2 new place.
 pub(super) const MOVE_DELIVERIES: &str = "UPDATE deliveries SET seq = $2 WHERE seq = $1";
+
+/// $1 request id, $2 the deleting action. Deletions of this request that are over and were delivered.
+pub(super) const SETTLE_ERASURES: &str = "
+    INSERT INTO erasures (seq)
+    SELECT DISTINCT d.seq FROM deliveries d JOIN messages m ON m.seq = d.seq
+    WHERE d.request_id = $1 AND m.kind = 'delete' AND m.state = 1 AND EXISTS (
+        SELECT 1 FROM deliveries e WHERE e.seq = m.seq AND e.action = $2 AND e.state = 'delivered')
+    ON CONFLICT (seq) DO NOTHING";
+
+/// The first deletion whose person's contents are to be erased.
+pub(super) const NEXT_ERASURE: &str = "SELECT MIN(seq) FROM erasures";
+
+/// $1 seq of the deletion, $2 limit. Messages of its person, up to itself, that have contents.
+pub(super) const ERASABLE: &str = "
+    SELECT m.seq FROM messages e JOIN messages m ON m.person = e.person AND m.seq <= e.seq
+    WHERE e.seq = $1 AND m.destination = e.destination AND m.state = 1 AND m.payload IS NOT NULL
+    ORDER BY m.seq LIMIT $2";
+
+/// $1 seq of the deletion. Warnings name fields, and names of fields are the sender's.
+pub(super) const ERASE_WARNINGS: &str = "
+    UPDATE deliveries SET warnings = NULL WHERE warnings IS NOT NULL AND seq IN (
+        SELECT m.seq FROM messages e JOIN messages m ON m.person = e.person AND m.seq <= e.seq
+        WHERE e.seq = $1 AND m.destination = e.destination AND m.state = 1)";
+
+/// $1 seq.
+pub(super) const DELETE_ERASURE: &str = "DELETE FROM erasures WHERE seq = $1";
+
+/// How many messages are pending, of all destinations.
+pub(super) const BACKLOG: &str = "SELECT COUNT(*) FROM messages WHERE state = 0";

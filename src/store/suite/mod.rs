@@ -2,12 +2,14 @@
 //! traits alone: an engine gives an empty store, opened with [`LIMITS`], and lists the cases with
 //! [`store_suite`].
 
+mod erasure;
 mod inbox;
 mod log;
 mod replay;
 mod shared;
 mod work;
 
+pub(super) use erasure::*;
 pub(super) use inbox::*;
 pub(super) use log::*;
 pub(super) use replay::*;

@@ -3,7 +3,7 @@
 use super::*;
 use crate::queue::{DeliveryState, ReplayAsk, ReplayPosition, ReplayState, Selection};
 
-fn all(state: ReplayState) -> Selection {
+pub(super) fn all(state: ReplayState) -> Selection {
     Selection {
         state,
         message_ids: Vec::new(),
@@ -17,7 +17,11 @@ fn all(state: ReplayState) -> Selection {
 }
 
 /// Replays to the end; answers how many, and how many had no contents.
-async fn replay(store: &impl Store, selection: Selection, is_dry_run: bool) -> (u64, u64) {
+pub(super) async fn replay(
+    store: &impl Store,
+    selection: Selection,
+    is_dry_run: bool,
+) -> (u64, u64) {
     let mut ask = ReplayAsk { selection, position: None, is_dry_run };
     let (mut replayed, mut without_contents) = (0, 0);
     loop {
@@ -31,7 +35,7 @@ async fn replay(store: &impl Store, selection: Selection, is_dry_run: bool) -> (
     }
 }
 
-async fn replay_all(store: &impl Store) -> (u64, u64) {
+pub(super) async fn replay_all(store: &impl Store) -> (u64, u64) {
     replay(store, all(ReplayState::Failed), false).await
 }
 

@@ -18,6 +18,7 @@ pub struct Setup {
     env: HashMap<String, String>,
     config: Option<String>,
     data: Option<PathBuf>,
+    ignores_file_limits: bool,
 }
 
 /// The running program. Dropping it kills it, and fails the test if its log holds what it must not.
@@ -63,7 +64,7 @@ impl Setup {
         ];
         let env =
             env.into_iter().map(|(name, value)| (name.to_owned(), value.to_owned())).collect();
-        Self { env, config: None, data: None }
+        Self { env, config: None, data: None, ignores_file_limits: false }
     }
 
     /// Sets a variable.
@@ -96,6 +97,12 @@ impl Setup {
         self
     }
 
+    /// Lets a write beyond the limit of a file's size fail, which otherwise ends the process.
+    pub fn ignoring_file_limits(mut self) -> Self {
+        self.ignores_file_limits = true;
+        self
+    }
+
     /// Uses this folder for the database.
     pub fn data(mut self, data: &Path) -> Self {
         self.data = Some(data.to_owned());
@@ -104,7 +111,14 @@ impl Setup {
 
     fn command(&self, folder: &Path) -> (Command, PathBuf) {
         let data = self.data.clone().unwrap_or_else(|| folder.join("data"));
-        let mut command = Command::new(env!("CARGO_BIN_EXE_segment-loops"));
+        let program = env!("CARGO_BIN_EXE_segment-loops");
+        let mut command = if self.ignores_file_limits {
+            let mut shell = Command::new("sh");
+            shell.args(["-c", "trap '' XFSZ; exec \"$@\"", "sh", program]);
+            shell
+        } else {
+            Command::new(program)
+        };
         command.env_clear().envs(&self.env).current_dir(folder);
         command.args(["serve", "--listen", "127.0.0.1:0", "--data"]).arg(&data);
         if let Some(text) = &self.config {
@@ -271,6 +285,11 @@ impl Service {
         let pool = SqlitePool::connect_with(file.busy_timeout(PATIENCE)).await.unwrap();
         sqlx::query(statement).execute(&pool).await.unwrap();
         pool.close().await;
+    }
+
+    /// The number of the process.
+    pub fn id(&self) -> u32 {
+        self.process.id()
     }
 
     /// The folder of the database.

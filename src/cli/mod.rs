@@ -5,7 +5,9 @@ mod check;
 mod dev;
 mod eval;
 mod healthcheck;
+mod import;
 mod preview;
+mod replay;
 mod sandbox;
 mod serve;
 
@@ -35,6 +37,10 @@ enum Command {
     Preview(preview::PreviewArgs),
     /// Evaluate triggers, mappings and subscriptions in bulk: JSON Lines in, JSON Lines out.
     Eval(eval::EvalArgs),
+    /// Take messages out of files: JSON Lines of Segment messages, plain or gzip.
+    Import(import::ImportArgs),
+    /// Put messages that failed (or others that are done) back to work, with today's subscriptions.
+    Replay(replay::ReplayArgs),
     /// Ask a running service whether it is alive; exit code 0 if so.
     Healthcheck(healthcheck::HealthcheckArgs),
 }
@@ -60,6 +66,12 @@ pub enum CliError {
     /// What was given cannot be used.
     #[error("{0}")]
     Usage(String),
+    /// The store did not do what it was asked.
+    #[error("the database did not do it; what was done before stays: run the same command again")]
+    Store(#[source] crate::queue::QueueError),
+    /// Something was left undone, as the text says.
+    #[error("{0}")]
+    Incomplete(String),
     /// The machine refused something.
     #[error("{what}")]
     Io {
@@ -81,6 +93,8 @@ pub fn run() -> ExitCode {
         Command::Check(args) => check::run(args),
         Command::Preview(args) => preview::run(args),
         Command::Eval(args) => eval::run(args),
+        Command::Import(args) => import::run(args),
+        Command::Replay(args) => replay::run(args),
         Command::Healthcheck(args) => healthcheck::run(&args),
     };
     match result {
@@ -109,6 +123,13 @@ fn say(text: &str) {
     // A closed pipe (`segment-loops dev | head`) must not end the service.
     use std::io::Write as _;
     let _ = writeln!(std::io::stdout(), "{text}");
+}
+
+/// The database of a configuration, beside a running service or without one.
+async fn open_store(
+    config: &crate::config::Config,
+) -> Result<crate::store::sqlite::SqliteStore, CliError> {
+    Ok(crate::app::open_store(config).await?)
 }
 
 /// A runtime for a command.

@@ -412,7 +412,7 @@ impl Check<'_> {
     }
 
     fn limits(&mut self, server: &ServerConfig, store: &StoreConfig, delivery: &DeliveryConfig) {
-        let at_least_one: [(&str, u64); 17] = [
+        let at_least_one: [(&str, u64); 18] = [
             ("server.header_timeout_ms", server.header_timeout_ms),
             ("server.body_timeout_ms", server.body_timeout_ms),
             ("server.ack_timeout_ms", server.ack_timeout_ms),
@@ -422,6 +422,7 @@ impl Check<'_> {
             ("server.connections_max", server.connections_max as u64),
             ("store.waiting_messages_max", store.waiting_messages_max as u64),
             ("store.waiting_bytes_max", store.waiting_bytes_max as u64),
+            ("store.backlog_messages_max", store.backlog_messages_max),
             ("store.duplicate_window_h", store.duplicate_window_h),
             ("store.records_retention_h", store.records_retention_h),
             ("delivery.retry_min_ms", delivery.retry_min_ms),

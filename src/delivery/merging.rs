@@ -23,9 +23,16 @@ pub(super) struct Merging {
 struct Planned {
     seq: Seq,
     plan: Result<Plan, NewPlan>,
+    origin: Origin,
+    received_at: Timestamp,
+}
+
+/// What tells a message from all others, for Loops.
+struct Origin {
     source: String,
     message_id: String,
-    received_at: Timestamp,
+    /// How often it was replayed.
+    replay: u32,
 }
 
 /// Deliveries that go as one request.
@@ -80,8 +87,11 @@ impl Merging {
         self.plans.push(Planned {
             seq,
             plan,
-            source: job.source.clone(),
-            message_id: job.message_id.clone(),
+            origin: Origin {
+                source: job.source.clone(),
+                message_id: job.message_id.clone(),
+                replay: job.replay.number,
+            },
             received_at: job.received_at,
         });
     }
@@ -142,25 +152,26 @@ enum Purpose {
 impl Planned {
     fn key_of(&self, position: usize, purpose: Purpose) -> Option<String> {
         let delivery = self.plan.as_ref().ok()?.deliveries.get(position)?;
-        Some(idempotency_key(&self.source, &self.message_id, &delivery.subscription, purpose))
+        Some(self.origin.key(&delivery.subscription, purpose))
     }
 
     fn into_plan(self, now: Timestamp, is_merged: impl Fn(usize) -> bool) -> NewPlan {
-        let Self { plan, source, message_id, received_at, .. } = self;
+        let Self { plan, origin, received_at, .. } = self;
+        // Whoever replays a message wants it sent now.
+        let counted_from = if origin.replay > 0 { now } else { received_at };
         let plan = match plan {
             Ok(plan) => plan,
             Err(unreadable) => return unreadable,
         };
         let deliveries = plan.deliveries.into_iter().enumerate().map(|(position, delivery)| {
             let purpose = if is_merged(position) { Purpose::Part } else { Purpose::First };
-            let expires_at = expires_at(received_at, delivery.max_age_s);
+            let expires_at = expires_at(counted_from, delivery.max_age_s);
             let outcome = match delivery.outcome {
                 Ok(_) if expires_at.is_some_and(|expires_at| now > expires_at) => {
                     Err(too_late(&delivery.max_age_s))
                 }
                 Ok(request) => {
-                    let key =
-                        idempotency_key(&source, &message_id, &delivery.subscription, purpose);
+                    let key = origin.key(&delivery.subscription, purpose);
                     Ok(new_request(request, Some(key), expires_at))
                 }
                 Err(failure) => {
@@ -178,9 +189,9 @@ impl Planned {
     }
 }
 
-fn expires_at(received_at: Timestamp, max_age_s: Option<u64>) -> Option<Timestamp> {
+fn expires_at(counted_from: Timestamp, max_age_s: Option<u64>) -> Option<Timestamp> {
     let max_age = SignedDuration::from_secs(i64::try_from(max_age_s?).unwrap_or(i64::MAX));
-    received_at.checked_add(max_age).ok()
+    counted_from.checked_add(max_age).ok()
 }
 
 fn too_late(max_age_s: &Option<u64>) -> Failure {
@@ -203,18 +214,25 @@ fn new_request(request: Request, key: Option<String>, expires_at: Option<Timesta
     }
 }
 
-/// The key of an event: the same for the same message under the same subscription, so that Loops
-/// knows it again even when our database was lost and Segment sent the message a second time.
-fn idempotency_key(source: &str, message_id: &str, subscription: &str, purpose: Purpose) -> String {
-    let mut hasher = Sha256::new();
-    for part in [source, message_id, subscription] {
-        hasher.update((part.len() as u64).to_be_bytes());
-        hasher.update(part.as_bytes());
+impl Origin {
+    /// The key of an event: the same for the same message under the same subscription, so that Loops
+    /// knows it again even when our database was lost and Segment sent the message a second time. Each
+    /// replay has another, and so has a part: Loops may have used the former up on a request that it
+    /// refused.
+    fn key(&self, subscription: &str, purpose: Purpose) -> String {
+        let mut hasher = Sha256::new();
+        for part in [&self.source, &self.message_id, subscription] {
+            hasher.update((part.len() as u64).to_be_bytes());
+            hasher.update(part.as_bytes());
+        }
+        if self.replay > 0 {
+            hasher.update(self.replay.to_be_bytes());
+        }
+        if purpose == Purpose::Part {
+            hasher.update(b"part");
+        }
+        hasher.finalize().iter().take(20).map(|byte| format!("{byte:02x}")).collect()
     }
-    if purpose == Purpose::Part {
-        hasher.update(b"part");
-    }
-    hasher.finalize().iter().take(20).map(|byte| format!("{byte:02x}")).collect()
 }
 
 #[cfg(test)]
@@ -223,17 +241,24 @@ mod tests {
 
     #[test]
     fn the_key_tells_messages_sources_and_subscriptions_apart_and_fits() {
-        let key = idempotency_key("web", "m1", "Sign-up", Purpose::First);
-        assert_eq!(key, idempotency_key("web", "m1", "Sign-up", Purpose::First));
-        assert!(key.len() <= 100);
-        assert_ne!(key, idempotency_key("web", "m1", "Sign-up", Purpose::Part));
-        for (source, id, subscription) in [
-            ("web", "m2", "Sign-up"),
-            ("app", "m1", "Sign-up"),
-            ("web", "m1", "Other"),
-            ("webm", "1", "Sign-up"),
-        ] {
-            assert_ne!(key, idempotency_key(source, id, subscription, Purpose::First));
-        }
+        let key = |source: &str, id: &str, subscription: &str, replay, purpose| {
+            let origin = Origin { source: source.to_owned(), message_id: id.to_owned(), replay };
+            origin.key(subscription, purpose)
+        };
+        let first = key("web", "m1", "Sign-up", 0, Purpose::First);
+        assert_eq!(first, key("web", "m1", "Sign-up", 0, Purpose::First));
+        assert!(first.len() <= 100);
+        let others = [
+            key("web", "m2", "Sign-up", 0, Purpose::First),
+            key("app", "m1", "Sign-up", 0, Purpose::First),
+            key("web", "m1", "Other", 0, Purpose::First),
+            key("webm", "1", "Sign-up", 0, Purpose::First),
+            key("web", "m1", "Sign-up", 1, Purpose::First),
+            key("web", "m1", "Sign-up", 2, Purpose::First),
+            key("web", "m1", "Sign-up", 0, Purpose::Part),
+            key("web", "m1", "Sign-up", 1, Purpose::Part),
+        ];
+        let all: std::collections::HashSet<&String> = others.iter().chain([&first]).collect();
+        assert_eq!(all.len(), 9);
     }
 }

@@ -56,7 +56,7 @@ impl Stepper {
         match self.try_step(lease, turn, slot).await {
             Ok(outcome) => outcome,
             Err(QueueError::Fenced) => StepOutcome::Fenced,
-            Err(fault @ (QueueError::Busy | QueueError::Unavailable(_))) => {
+            Err(fault @ (QueueError::Busy | QueueError::Full | QueueError::Unavailable(_))) => {
                 error!(
                     destination = self.name,
                     seq = turn.head.seq.0,
@@ -147,7 +147,14 @@ impl Stepper {
             );
             return Err(unreadable(self.clock.now()));
         };
-        let plan = self.destination.borrow().plan(&message);
+        let mut plan = self.destination.borrow().plan(&message);
+        if job.replay.number > 0 {
+            plan.deliveries.retain(|delivery| job.replay.wants(&delivery.subscription));
+            if plan.deliveries.is_empty() && plan.unmatched.is_none() {
+                let reason = "no subscription that it was replayed for takes it now";
+                plan.unmatched = Some(reason.to_owned());
+            }
+        }
         debug!(
             destination = self.name,
             message_id = job.message_id,
@@ -331,4 +338,14 @@ fn record(number: u32, started_at: Timestamp, reply: &Reply, disposition: &Dispo
     };
     let outcome = disposition.word().to_owned();
     Attempt { number, started_at, duration: reply.duration, status, outcome, excerpt }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_queue_knows_the_action_that_deletes() {
+        assert_eq!(ActionKind::DeleteContact.as_str(), crate::queue::DELETING_ACTION);
+    }
 }

@@ -5,6 +5,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use jiff::Timestamp;
 
+use super::Replay;
 use crate::segment::{LaneKey, MessageHash, MessageType, PersonHash};
 
 /// The place of a message in the order of acceptance. Starts at 1; 0 is before all.
@@ -119,8 +120,10 @@ pub struct Job {
     pub received_at: Timestamp,
     /// The stamped message.
     pub payload: Bytes,
-    /// Whether it was planned. A planned message is never planned again.
+    /// Whether it was planned. A planned message is not planned again, unless it is replayed.
     pub is_planned: bool,
+    /// What it is worked on for, where it was replayed.
+    pub replay: Replay,
     /// Its pending requests, in order; empty until it is planned.
     pub requests: Vec<FrozenRequest>,
 }
@@ -288,7 +291,9 @@ pub struct MessageRecord {
     pub is_done: bool,
     /// Why no subscription took it.
     pub unmatched: Option<String>,
-    /// Its deliveries, in the order of the subscriptions; empty until it is planned.
+    /// How many times it was replayed.
+    pub replay: u32,
+    /// Its deliveries, by replay and then in the order of the subscriptions; empty until it is planned.
     pub deliveries: Vec<DeliveryRecord>,
 }
 
@@ -299,6 +304,10 @@ pub struct DeliveryRecord {
     pub subscription: String,
     /// Name of the action.
     pub action: String,
+    /// The replay that made it; 0: none did.
+    pub replay: u32,
+    /// Whether a later replay took its place, so that it no longer tells the state of its message.
+    pub is_superseded: bool,
     /// Its state.
     pub state: DeliveryState,
     /// Why it failed.

@@ -62,8 +62,13 @@ pub(super) async fn open(readers: &SqlitePool, seq: Seq) -> Result<Option<Job>, 
     let Some(message) = found else { return Ok(None) };
     let requests: Vec<RequestRow> =
         sqlx::query_as(sql::OPEN_REQUESTS).bind(seq.0).fetch_all(&mut *snapshot).await?;
+    let settled = if message.replay > 0 && message.is_planned == 0 {
+        sqlx::query_scalar(sql::OPEN_SETTLED).bind(seq.0).fetch_all(&mut *snapshot).await?
+    } else {
+        Vec::new()
+    };
     end(snapshot).await?;
-    Ok(Some(message.into_record(requests)))
+    Ok(Some(message.into_record(requests, settled)))
 }
 
 pub(super) async fn depth(readers: &SqlitePool, destination: &str) -> Result<Depth, Fault> {

@@ -7,8 +7,8 @@ use async_trait::async_trait;
 use sqlx::sqlite::SqliteConnection;
 
 use crate::queue::{
-    Attempt, Consequence, DeliveryState, Failure, FrozenRequest, Lease, LeaseRequest, NewMerge,
-    NewPlan, NewRequest, RequestId, Seq, Settlement,
+    Attempt, Consequence, DELETING_ACTION, DeliveryState, Failure, FrozenRequest, Lease,
+    LeaseRequest, NewMerge, NewPlan, NewRequest, RequestId, Seq, Settlement,
 };
 use crate::store::rows::{RequestRow, duration_ms, ended_ms, to_json, to_ms};
 use crate::store::sql;
@@ -24,6 +24,14 @@ pub(super) enum Verdict<T> {
 #[async_trait]
 pub(super) trait Step: Send + Sync + 'static {
     type Output: Send + 'static;
+    /// Whether it may bring messages for the engines to see.
+    const ARRIVES: bool = false;
+    /// Whether it erases: what it deletes must go from the write-ahead log too.
+    const ERASES: bool = false;
+    /// Whether it deleted anything.
+    fn has_erased(_: &Self::Output) -> bool {
+        false
+    }
     async fn run(
         &self,
         connection: &mut SqliteConnection,
@@ -330,6 +338,11 @@ impl Settle {
         sqlx::query(sql::SETTLE_MESSAGES)
             .bind(request.0)
             .bind(ended_at)
+            .execute(&mut *connection)
+            .await?;
+        sqlx::query(sql::SETTLE_ERASURES)
+            .bind(request.0)
+            .bind(DELETING_ACTION)
             .execute(connection)
             .await?;
         Ok(())

@@ -2,15 +2,19 @@
 //! traits alone: an engine gives an empty store, opened with [`LIMITS`], and lists the cases with
 //! [`store_suite`].
 
+mod erasure;
 mod inbox;
 mod log;
 mod merge;
+mod replay;
 mod shared;
 mod work;
 
+pub(super) use erasure::*;
 pub(super) use inbox::*;
 pub(super) use log::*;
 pub(super) use merge::*;
+pub(super) use replay::*;
 pub(super) use shared::*;
 pub(super) use work::*;
 
@@ -21,15 +25,18 @@ use jiff::{SignedDuration, Timestamp};
 
 use crate::queue::{
     Attempt, Consequence, Failure, FrozenRequest, Head, Housekeeping, Inbox, Lease, LeaseRequest,
-    Log, MessageRecord, NewDelivery, NewMessage, NewPlan, NewRequest, PendingAsk, Seq, Settlement,
-    Work,
+    Log, MessageRecord, NewDelivery, NewMessage, NewPlan, NewRequest, PendingAsk, Replays, Seq,
+    Settlement, Work,
 };
 use crate::segment::ids::OrderKeyKind;
 use crate::segment::{LaneKey, MessageHash, MessageType, PersonHash};
 
 /// All that a store can do.
-pub(in crate::store) trait Store: Inbox + Work + Log + Housekeeping {}
-impl<T: Inbox + Work + Log + Housekeeping> Store for T {}
+pub(in crate::store) trait Store:
+    Inbox + Work + Log + Replays + Housekeeping
+{
+}
+impl<T: Inbox + Work + Log + Replays + Housekeeping> Store for T {}
 
 /// How the stores under test keep things.
 pub(in crate::store) struct Limits {

@@ -1,7 +1,7 @@
 //! The program under test, as a process of its own.
 
 use std::collections::HashMap;
-use std::io::{BufRead as _, BufReader};
+use std::io::{BufRead as _, BufReader, Write as _};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex};
@@ -18,6 +18,7 @@ pub struct Setup {
     env: HashMap<String, String>,
     config: Option<String>,
     data: Option<PathBuf>,
+    ignores_file_limits: bool,
 }
 
 /// The running program. Dropping it kills it, and fails the test if its log holds what it must not.
@@ -29,6 +30,14 @@ pub struct Service {
     data: PathBuf,
     _folder: Arc<tempfile::TempDir>,
     http: reqwest::Client,
+}
+
+/// What a command of the program came to.
+#[derive(Debug)]
+pub struct Ran {
+    pub code: Option<i32>,
+    pub stdout: String,
+    pub stderr: String,
 }
 
 /// An answer of the program.
@@ -55,7 +64,7 @@ impl Setup {
         ];
         let env =
             env.into_iter().map(|(name, value)| (name.to_owned(), value.to_owned())).collect();
-        Self { env, config: None, data: None }
+        Self { env, config: None, data: None, ignores_file_limits: false }
     }
 
     /// Sets a variable.
@@ -88,6 +97,12 @@ impl Setup {
         self
     }
 
+    /// Lets a write beyond the limit of a file's size fail, which otherwise ends the process.
+    pub fn ignoring_file_limits(mut self) -> Self {
+        self.ignores_file_limits = true;
+        self
+    }
+
     /// Uses this folder for the database.
     pub fn data(mut self, data: &Path) -> Self {
         self.data = Some(data.to_owned());
@@ -96,7 +111,14 @@ impl Setup {
 
     fn command(&self, folder: &Path) -> (Command, PathBuf) {
         let data = self.data.clone().unwrap_or_else(|| folder.join("data"));
-        let mut command = Command::new(env!("CARGO_BIN_EXE_segment-loops"));
+        let program = env!("CARGO_BIN_EXE_segment-loops");
+        let mut command = if self.ignores_file_limits {
+            let mut shell = Command::new("sh");
+            shell.args(["-c", "trap '' XFSZ; exec \"$@\"", "sh", program]);
+            shell
+        } else {
+            Command::new(program)
+        };
         command.env_clear().envs(&self.env).current_dir(folder);
         command.args(["serve", "--listen", "127.0.0.1:0", "--data"]).arg(&data);
         if let Some(text) = &self.config {
@@ -105,6 +127,46 @@ impl Setup {
             command.arg("--config").arg(file);
         }
         (command, data)
+    }
+
+    /// Runs another command with the same settings on a folder of data. What it prints must not hold
+    /// what no log may hold.
+    pub async fn command_on(&self, data: &Path, arguments: &[&str], input: &[u8]) -> Ran {
+        let folder = tempfile::tempdir().unwrap();
+        let mut command = Command::new(env!("CARGO_BIN_EXE_segment-loops"));
+        command.env_clear().envs(&self.env).current_dir(folder.path());
+        command.args(arguments).arg("--data").arg(data);
+        if let Some(text) = &self.config {
+            let file = folder.path().join("segment-loops.toml");
+            std::fs::write(&file, text).unwrap();
+            command.arg("--config").arg(file);
+        }
+        let input = input.to_owned();
+        // Elsewhere, since the scripted Loops runs on this thread.
+        let ended = tokio::task::spawn_blocking(move || {
+            command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+            let mut process = command.spawn().unwrap();
+            let mut stdin = process.stdin.take().unwrap();
+            let writer = std::thread::spawn(move || {
+                // A command that ends early does not read all of it.
+                let _ = stdin.write_all(&input);
+            });
+            let output = process.wait_with_output().unwrap();
+            writer.join().unwrap();
+            output
+        });
+        let output = ended.await.unwrap();
+        drop(folder);
+        let ran = Ran {
+            code: output.status.code(),
+            stdout: String::from_utf8(output.stdout).unwrap(),
+            stderr: String::from_utf8(output.stderr).unwrap(),
+        };
+        for secret in [WRITE_KEY, API_KEY, WEBHOOK_SECRET, ADMIN_TOKEN, EMAIL_DOMAIN] {
+            assert!(!ran.stdout.contains(secret) && !ran.stderr.contains(secret), "{ran:?}");
+        }
+        assert!(!ran.stderr.contains("panicked"), "{ran:?}");
+        ran
     }
 
     /// Runs the program to its end, which must come by itself; gives exit code and standard error.
@@ -215,6 +277,19 @@ impl Service {
         }
         pool.close().await;
         stored
+    }
+
+    /// Changes the database from outside, as only time does otherwise.
+    pub async fn alter(&self, statement: &'static str) {
+        let file = SqliteConnectOptions::new().filename(self.data.join("segment-loops.db"));
+        let pool = SqlitePool::connect_with(file.busy_timeout(PATIENCE)).await.unwrap();
+        sqlx::query(statement).execute(&pool).await.unwrap();
+        pool.close().await;
+    }
+
+    /// The number of the process.
+    pub fn id(&self) -> u32 {
+        self.process.id()
     }
 
     /// The folder of the database.

@@ -202,6 +202,11 @@ fn mistake(place: &str, key: &str, problem: &str) -> ConfigError {
     }])
 }
 
+/// Where the process shall end, for tests of crashes; only debug builds do so.
+pub fn crash_at() -> Option<String> {
+    environment().remove("SEGMENT_LOOPS_CRASH_AT")
+}
+
 /// Where `serve` would listen by the environment alone; `None` when that cannot be told.
 pub fn listen_address() -> Option<SocketAddr> {
     let environment = environment();

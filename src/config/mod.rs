@@ -9,7 +9,7 @@ mod subscriptions;
 mod tree;
 
 pub use check::{BrowserConfig, Config, DestinationConfig, Network, SourceConfig};
-pub use load::{Flags, environment, listen_address, load, load_planners};
+pub use load::{Flags, crash_at, environment, listen_address, load, load_planners};
 pub use subscriptions::{Planner, read_value};
 pub use tree::{DeliveryConfig, LogConfig, LogFormat, ServerConfig, StoreConfig, Texts};
 

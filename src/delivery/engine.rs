@@ -91,6 +91,7 @@ impl Engine {
                 Ok(Some(lease)) => {
                     told = false;
                     info!(destination = name, token = lease.token, "lease taken");
+                    crate::crash::point("lease.after");
                     gauge!(telemetry::LEASE_HELD, "destination" => name.clone()).set(1.0);
                     let tenure = Tenure::new(&self, lease.clone(), asked_at);
                     let ended = tenure.run(&stop).await;

@@ -13,6 +13,7 @@ use super::disposition::Disposition;
 use super::lanes::Turn;
 use super::merging::Merging;
 use crate::clock::SharedClock;
+use crate::crash;
 use crate::destination::{ActionKind, Destination, Plan};
 use crate::loops::{Call, Client, Endpoint, Reply, Slot};
 use crate::queue::{
@@ -92,7 +93,10 @@ impl Stepper {
             job.requests
         } else {
             let planned = self.plan_turn(&job, turn).await?;
-            self.queue.freeze_merge(lease, planned).await?
+            crash::point("freeze.before");
+            let frozen = self.queue.freeze_merge(lease, planned).await?;
+            crash::point("freeze.after");
+            frozen
         };
         let Some(request) = requests.first() else {
             return Ok(StepOutcome::Finished);
@@ -191,6 +195,7 @@ impl Stepper {
             idempotency_key: request.idempotency_key.as_deref(),
         };
         let reply = self.client.send(&slot, call).await;
+        crash::point("send.after");
         let disposition = Disposition::of(Endpoint::from_path(&request.path), &reply);
         let number = request.attempts + 1;
         let consequence = self.consequence(request, number, started_at, &disposition);
@@ -209,7 +214,9 @@ impl Stepper {
             Consequence::Failed(failure) => Some(failure.reason.clone()),
             Consequence::Retry(_) | Consequence::Hold | Consequence::TakenApart => None,
         };
+        crash::point("settle.before");
         self.queue.settle(lease, settlement).await?;
+        crash::point("settle.after");
         if let (Some(ended), Some(endpoint)) = (ended, Endpoint::from_path(&request.path)) {
             self.count(ActionKind::at(endpoint), &ended);
         }

@@ -172,7 +172,7 @@ async fn store(
     let stored = if messages.is_empty() {
         Ok(Ok(Vec::new()))
     } else {
-        timeout(state.0.limits.ack_timeout, state.0.inbox.accept(messages)).await
+        timeout(state.0.limits.ack_timeout, accept(state, messages)).await
     };
     let accepted = match stored {
         Ok(Ok(accepted)) => accepted,
@@ -201,6 +201,13 @@ async fn store(
         "accepted"
     );
     success(&refused)
+}
+
+async fn accept(state: &HttpState, messages: Vec<NewMessage>) -> Result<Vec<Accepted>, QueueError> {
+    crate::crash::point("accept.before");
+    let accepted = state.0.inbox.accept(messages).await;
+    crate::crash::point("accept.after");
+    accepted
 }
 
 fn not_stored(intake: &Intake<'_>, fault: &QueueError) -> Response {

@@ -14,6 +14,7 @@ mod browser_sources;
 mod checking;
 mod command_line;
 mod configuration;
+mod crashing;
 mod delivery_order;
 mod disk;
 mod documents;

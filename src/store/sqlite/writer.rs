@@ -319,7 +319,9 @@ async fn transact(
     let calls: Vec<&[NewMessage]> =
         group.accepts.iter().map(|order| order.messages.as_slice()).collect();
     let accepted = accept::accept(&mut transaction, &calls, duplicate_window).await?;
+    crate::crash::point("commit.before");
     transaction.commit().await?;
+    crate::crash::point("commit.after");
     Ok(accepted)
 }
 

@@ -14,6 +14,7 @@ use sqlx::sqlite::{SqliteConnectOptions, SqlitePool};
 use super::{ADMIN_TOKEN, API_KEY, EMAIL_DOMAIN, PATIENCE, WEBHOOK_SECRET, WRITE_KEY};
 
 /// How the program is started.
+#[derive(Clone)]
 pub struct Setup {
     env: HashMap<String, String>,
     config: Option<String>,
@@ -346,6 +347,11 @@ impl Service {
     pub async fn stop(&mut self) -> Option<i32> {
         self.signal("TERM");
         self.wait().await
+    }
+
+    /// Whether the program has ended.
+    pub fn has_ended(&mut self) -> bool {
+        self.process.try_wait().unwrap().is_some()
     }
 
     /// Waits for the program's end; the scripted Loops goes on meanwhile, on the same thread.

@@ -1,9 +1,12 @@
 //! The command line: one file for each command. Parses, calls [`crate::app`], prints for people.
 
+mod cases;
+mod check;
 mod dev;
 mod eval;
 mod healthcheck;
 mod import;
+mod preview;
 mod replay;
 mod sandbox;
 mod serve;
@@ -28,6 +31,10 @@ enum Command {
     Dev(dev::DevArgs),
     /// Simulate the Loops API, with faults on request.
     Sandbox(sandbox::SandboxArgs),
+    /// Check the configuration and its mappings, and what they need at Loops.
+    Check(check::CheckArgs),
+    /// Show what would become of a message: which subscriptions, which fields, which requests.
+    Preview(preview::PreviewArgs),
     /// Evaluate triggers, mappings and subscriptions in bulk: JSON Lines in, JSON Lines out.
     Eval(eval::EvalArgs),
     /// Take messages out of files: JSON Lines of Segment messages, plain or gzip.
@@ -53,7 +60,10 @@ pub enum CliError {
     /// The faults asked of the sandbox make no sense.
     #[error(transparent)]
     Faults(crate::sandbox::FaultsError),
-    /// The command line asks for something that cannot be done.
+    /// The check found mistakes, all of which it has told.
+    #[error("the check found {0}")]
+    Check(String),
+    /// What was given cannot be used.
     #[error("{0}")]
     Usage(String),
     /// The store did not do what it was asked.
@@ -80,6 +90,8 @@ pub fn run() -> ExitCode {
         Command::Serve(args) => serve::run(args),
         Command::Dev(args) => dev::run(args),
         Command::Sandbox(args) => sandbox::run(args),
+        Command::Check(args) => check::run(args),
+        Command::Preview(args) => preview::run(args),
         Command::Eval(args) => eval::run(args),
         Command::Import(args) => import::run(args),
         Command::Replay(args) => replay::run(args),

@@ -10,7 +10,7 @@ use config::{ConfigBuilder, Environment, File, FileFormat};
 use super::check::{Config, check, check_planners};
 use super::subscriptions::Planner;
 use super::tree::{DestinationTree, LogFormat, Texts, Tree};
-use super::{ConfigError, Mistake};
+use super::{ConfigError, Mistake, Stage};
 
 /// The compiled-in layer.
 const DEFAULTS: &str = include_str!("../../config/default.toml");
@@ -198,6 +198,7 @@ fn mistake(place: &str, key: &str, problem: &str) -> ConfigError {
         place: place.to_owned(),
         key: key.to_owned(),
         problem: problem.to_owned(),
+        stage: Stage::Parse,
     }])
 }
 

@@ -124,6 +124,7 @@ pub(super) struct DestinationTree {
     pub(super) base_url: Option<String>,
     pub(super) rate: Option<u32>,
     pub(super) unsupported: Option<String>,
+    pub(super) merge: Option<bool>,
     #[serde(default)]
     pub(super) subscriptions: Vec<serde_json::Value>,
     #[serde(default)]

@@ -14,7 +14,7 @@ use tracing::{debug, error, info, warn};
 use super::error::{ApiError, Contract};
 use super::{HttpState, Source};
 use crate::queue::intake;
-use crate::queue::{Accepted, Class, NewMessage, QueueError};
+use crate::queue::{Accepted, NewMessage, QueueError};
 use crate::segment::message::MessageType;
 use crate::segment::value::Object;
 use crate::telemetry;
@@ -29,7 +29,7 @@ pub(super) struct Intake<'a> {
     pub(super) endpoint: &'static str,
     pub(super) contract: Contract,
     pub(super) source: &'a Source,
-    pub(super) class: Class,
+    pub(super) is_bulk: bool,
     /// The type by the path.
     pub(super) kind: Option<MessageType>,
     /// Whether Segment stamped the messages already.
@@ -135,7 +135,7 @@ fn new_message(
     let read = intake::Intake {
         source: &source.name,
         destination: &source.destination,
-        class: intake.class,
+        is_bulk: intake.is_bulk,
         kind: intake.kind,
         is_from_segment: intake.is_from_segment,
         is_sent_now: true,

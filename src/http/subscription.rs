@@ -10,7 +10,6 @@ use super::address::Sender;
 use super::error::{ApiError, Contract};
 use super::ingest::{Intake, take_one};
 use super::{HttpState, auth, body};
-use crate::queue::Class;
 use crate::segment::decode::decode;
 use crate::segment::value::Object;
 use crate::segment::{MessageType, Value};
@@ -58,7 +57,7 @@ pub(super) async fn take(
         endpoint: ENDPOINT,
         contract: CONTRACT,
         source,
-        class: Class::Live,
+        is_bulk: false,
         kind: None,
         is_from_segment: true,
         is_by_key: true,

@@ -13,7 +13,6 @@ use super::address::Sender;
 use super::error::{ApiError, Contract};
 use super::ingest::{Intake, take_batch, take_one};
 use super::{HttpState, Source, auth, body, settings};
-use crate::queue::Class;
 use crate::segment::batch::{Envelope, split_envelope};
 use crate::segment::decode::decode;
 use crate::segment::value::Object;
@@ -39,19 +38,19 @@ pub(super) fn routes() -> Router<HttpState> {
                             sender: Sender,
                             headers: HeaderMap,
                             body: Body| async move {
-            let route = Route { endpoint: long, kind: Some(kind), class: Class::Live };
+            let route = Route { endpoint: long, kind: Some(kind), is_bulk: false };
             single(state, route, sender, headers, body).await
         };
         router = both(router, long, post(handler));
         router = both(router, short, post(handler));
     }
-    let batches = [("/v1/batch", Class::Live), ("/v1/b", Class::Live), ("/v1/import", Class::Bulk)];
-    for (path, class) in batches {
+    let batches = [("/v1/batch", false), ("/v1/b", false), ("/v1/import", true)];
+    for (path, is_bulk) in batches {
         let handler = move |State(state): State<HttpState>,
                             sender: Sender,
                             headers: HeaderMap,
                             body: Body| async move {
-            let route = Route { endpoint: path, kind: None, class };
+            let route = Route { endpoint: path, kind: None, is_bulk };
             batch(state, route, sender, headers, body).await
         };
         router = both(router, path, post(handler));
@@ -73,7 +72,7 @@ fn both(
 struct Route {
     endpoint: &'static str,
     kind: Option<MessageType>,
-    class: Class,
+    is_bulk: bool,
 }
 
 async fn single(
@@ -107,7 +106,7 @@ async fn single(
         endpoint: route.endpoint,
         contract,
         source,
-        class: route.class,
+        is_bulk: route.is_bulk,
         kind: route.kind,
         is_from_segment: false,
         is_by_key: true,
@@ -161,7 +160,7 @@ async fn batch(
             endpoint: route.endpoint,
             contract,
             source,
-            class: route.class,
+            is_bulk: route.is_bulk,
             kind: route.kind,
             is_from_segment: false,
             is_by_key: true,

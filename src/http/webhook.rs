@@ -13,7 +13,6 @@ use super::address::Sender;
 use super::error::{ApiError, Contract};
 use super::ingest::{Intake, take_batch, take_one};
 use super::{HttpState, Source, auth, body};
-use crate::queue::Class;
 use crate::segment::batch::{is_list, split_list};
 use crate::segment::signature;
 use crate::segment::value::Object;
@@ -58,7 +57,7 @@ pub(super) async fn take(
         endpoint: ENDPOINT,
         contract: CONTRACT,
         source,
-        class: Class::Live,
+        is_bulk: false,
         kind: None,
         is_from_segment: true,
         is_by_key,

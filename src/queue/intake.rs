@@ -24,8 +24,8 @@ pub struct Intake<'a> {
     pub source: &'a str,
     /// Name of the destination its source delivers to.
     pub destination: &'a str,
-    /// Urgency.
-    pub class: Class,
+    /// Whether it is loaded in bulk.
+    pub is_bulk: bool,
     /// The type by the path, for messages that have none.
     pub kind: Option<MessageType>,
     /// Whether Segment stamped the messages already.
@@ -143,7 +143,7 @@ impl Intake<'_> {
             message_id: message.message_id().to_owned(),
             message_hash: MessageHash::of(message.message_id()),
             kind: message.kind(),
-            class: self.class,
+            class: if self.is_bulk { Class::Bulk } else { Class::of_live(message.kind()) },
             lane: message.lane(),
             person: message.person(),
             received_at,

@@ -87,14 +87,17 @@ pub trait Work: Send + Sync {
     /// Gives the lease back, so that another process need not wait for it to run out.
     async fn release(&self, lease: &Lease) -> Result<(), QueueError>;
 
-    /// Heads of pending messages of a destination with a sequence number above `after`, lowest
-    /// first, at most `limit`.
+    /// Heads of pending messages of a destination, for each class in the order of [`Class::ALL`], lowest
+    /// sequence number first. All of one moment: what is not among them although it was asked for and
+    /// there was room does not stand before any of them.
     async fn pending(
         &self,
         destination: &str,
-        after: Seq,
-        limit: u32,
-    ) -> Result<Vec<Head>, QueueError>;
+        ask: [PendingAsk; Class::COUNT],
+    ) -> Result<[Vec<Head>; Class::COUNT], QueueError>;
+
+    /// Heads of the pending messages that stand before `head` in its lane, lowest first.
+    async fn before(&self, destination: &str, head: &Head) -> Result<Vec<Head>, QueueError>;
 
     /// Everything needed to work on one message: its payload, and the requests already made of it.
     /// `None` when it is not pending (any more).
@@ -107,6 +110,15 @@ pub trait Work: Send + Sync {
         lease: &Lease,
         seq: Seq,
         plan: NewPlan,
+    ) -> Result<Vec<FrozenRequest>, QueueError>;
+
+    /// Records how neighbours of a lane were planned, some of their deliveries carried by merged
+    /// requests; answers the requests of the first message. If that one was planned before, nothing
+    /// is written.
+    async fn freeze_merge(
+        &self,
+        lease: &Lease,
+        merge: NewMerge,
     ) -> Result<Vec<FrozenRequest>, QueueError>;
 
     /// Records an attempt and its consequence, for the request, its deliveries and its messages.

@@ -10,7 +10,7 @@ use crate::queue::{
     Attempt, Class, DeliveryRecord, DeliveryState, Failure, FrozenRequest, Head, Job,
     MessageRecord, Replay, RequestId, RequestRecord, Seq,
 };
-use crate::segment::{LaneKey, MessageType};
+use crate::segment::{LaneKey, MessageType, PersonHash};
 
 use super::Fault;
 
@@ -44,20 +44,20 @@ pub(super) fn to_json(warnings: &[String]) -> Option<String> {
 pub(super) struct HeadRow {
     seq: i64,
     lane: i64,
-    kind: String,
+    person: i64,
     class: i64,
     next_attempt_at: Option<i64>,
 }
 
 impl HeadRow {
-    pub(super) fn into_record(self) -> Result<Head, Fault> {
-        Ok(Head {
+    pub(super) fn into_record(self) -> Head {
+        Head {
             seq: Seq(self.seq),
             lane: LaneKey(self.lane),
-            kind: kind(&self.kind)?,
+            person: PersonHash(self.person),
             class: Class::from_code(self.class),
             next_attempt_at: self.next_attempt_at.map(from_ms),
-        })
+        }
     }
 }
 
@@ -96,6 +96,8 @@ pub(super) struct RequestRow {
     attempts: i64,
     first_attempt_at: Option<i64>,
     next_attempt_at: Option<i64>,
+    is_merged: i64,
+    expires_at: Option<i64>,
 }
 
 impl RequestRow {
@@ -109,6 +111,8 @@ impl RequestRow {
             attempts: u32::try_from(self.attempts).unwrap_or(u32::MAX),
             first_attempt_at: self.first_attempt_at.map(from_ms),
             next_attempt_at: self.next_attempt_at.map(from_ms),
+            is_merged: self.is_merged != 0,
+            expires_at: self.expires_at.map(from_ms),
         }
     }
 }

@@ -3,27 +3,40 @@
 //! `state = 0` and `state = 1` stand in the text, never as parameters: only then does a planner
 //! see that a partial index fits.
 
-/// $1 destination, $2 after, $3 limit.
+/// $1 destination, $2 class, $3 after, $4 limit.
 ///
 /// A message's next attempt is the earliest of its requests that were tried: requests of one
 /// message share a lane, so that one holds back those behind it.
 pub(super) const PENDING: &str = "
-    SELECT m.seq, m.lane, m.kind, m.class,
+    SELECT m.seq, m.lane, m.person, m.class,
            CASE WHEN m.is_planned = 1 THEN (
                SELECT MIN(r.next_attempt_at) FROM deliveries d JOIN requests r ON r.id = d.request_id
                WHERE d.seq = m.seq AND r.state = 'pending'
            ) END AS next_attempt_at
     FROM messages m
-    WHERE m.destination = $1 AND m.state = 0 AND m.seq > $2
-    ORDER BY m.seq LIMIT $3";
+    WHERE m.destination = $1 AND m.state = 0 AND m.class = $2 AND m.seq > $3
+    ORDER BY m.seq LIMIT $4";
+
+/// $1 destination, $2 person, $3 lane, $4 before. By the index of persons: a lane's messages are all of
+/// one.
+pub(super) const BEFORE: &str = "
+    SELECT m.seq, m.lane, m.person, m.class,
+           CASE WHEN m.is_planned = 1 THEN (
+               SELECT MIN(r.next_attempt_at) FROM deliveries d JOIN requests r ON r.id = d.request_id
+               WHERE d.seq = m.seq AND r.state = 'pending'
+           ) END AS next_attempt_at
+    FROM messages m
+    WHERE m.person = $2 AND m.seq < $4 AND m.lane = $3 AND m.destination = $1 AND m.state = 0
+    ORDER BY m.seq";
 
 /// $1 destination.
 pub(super) const DEPTH_COUNT: &str =
     "SELECT COUNT(*) FROM messages WHERE destination = $1 AND state = 0";
 
-/// $1 destination. The oldest is the first in order.
+/// $1 destination, $2 class. The oldest of a class is the first in order.
 pub(super) const DEPTH_OLDEST: &str = "
-    SELECT received_at FROM messages WHERE destination = $1 AND state = 0 ORDER BY seq LIMIT 1";
+    SELECT received_at FROM messages WHERE destination = $1 AND state = 0 AND class = $2
+    ORDER BY seq LIMIT 1";
 
 /// $1 seq.
 pub(super) const OPEN_MESSAGE: &str = "
@@ -39,7 +52,7 @@ pub(super) const OPEN_SETTLED: &str =
 /// $1 seq. Its pending requests in the order of the deliveries, each once.
 pub(super) const OPEN_REQUESTS: &str = "
     SELECT r.id, r.method, r.path, r.body, r.idempotency_key, r.attempts, r.first_attempt_at,
-           r.next_attempt_at
+           r.next_attempt_at, r.is_merged, r.expires_at
     FROM deliveries d JOIN requests r ON r.id = d.request_id
     WHERE d.seq = $1 AND r.state = 'pending'
     GROUP BY r.id ORDER BY MIN(d.replay), MIN(d.position)";
@@ -97,18 +110,43 @@ pub(super) const LEASE_IN_FORCE: &str =
 pub(super) const PLAN_STATE: &str =
     "SELECT state, is_planned, lane FROM messages WHERE seq = $1 AND destination = $2";
 
-/// $1 destination, $2 lane, $3 method, $4 path, $5 body, $6 idempotency key, $7 now.
+/// $1 destination, $2 lane, $3 method, $4 path, $5 body, $6 idempotency key, $7 now, $8 state,
+/// $9 is merged, $10 merged into, $11 expires at.
+///
+/// The state `part` is that of a request which waits in case the merged one is refused.
 pub(super) const INSERT_REQUEST: &str = "
-    INSERT INTO requests (state, destination, lane, method, path, body, idempotency_key, created_at)
-    VALUES ('pending', $1, $2, $3, $4, $5, $6, $7) RETURNING id";
+    INSERT INTO requests (state, destination, lane, method, path, body, idempotency_key, created_at,
+                          is_merged, merged_into, expires_at)
+    VALUES ($8, $1, $2, $3, $4, $5, $6, $7, $9, $10, $11) RETURNING id";
 
 /// $1 seq, $2 position, $3 request id, $4 state, $5 ended at, $6 subscription, $7 action,
-/// $8 reason, $9 detail, $10 warnings. It is of the latest replay of its message.
+/// $8 reason, $9 detail, $10 warnings, $11 its part of a merged request. It is of the latest replay of
+/// its message.
 pub(super) const INSERT_DELIVERY: &str = "
     INSERT INTO deliveries (seq, position, request_id, state, ended_at, subscription, action,
-                            reason, detail, warnings, replay)
-    VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10,
+                            reason, detail, warnings, part_id, replay)
+    VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11,
             COALESCE((SELECT number FROM replays WHERE seq = $1), 0))";
+
+/// $1 merged request. Each of its deliveries goes by its own request.
+pub(super) const TAKE_APART_DELIVERIES: &str = "
+    UPDATE deliveries SET request_id = part_id, part_id = NULL
+    WHERE request_id = $1 AND state = 'pending' AND part_id IS NOT NULL";
+
+/// $1 merged request.
+pub(super) const TAKE_APART_REQUESTS: &str =
+    "UPDATE requests SET state = 'pending' WHERE merged_into = $1 AND state = 'part'";
+
+/// $1 merged request: what it held is in its parts now.
+pub(super) const DROP_MERGED_BODY: &str = "UPDATE requests SET body = NULL WHERE id = $1";
+
+/// $1 merged request, which has ended as one.
+pub(super) const FORGET_PARTS: &str = "
+    UPDATE deliveries SET part_id = NULL WHERE request_id = $1 AND part_id IS NOT NULL";
+
+/// $1 merged request, which has ended as one.
+pub(super) const DELETE_PARTS: &str =
+    "DELETE FROM requests WHERE merged_into = $1 AND state = 'part'";
 
 /// $1 seq, $2 unmatched, $3 state, $4 done at, $5 is failed. A delivery of an earlier replay that
 /// failed and still stands counts too.
@@ -197,6 +235,11 @@ pub(super) const DELETE_ATTEMPTS: &str = "
 pub(super) const DELETE_REQUEST: &str = "
     DELETE FROM requests WHERE id = $1
     AND NOT EXISTS (SELECT 1 FROM deliveries d WHERE d.request_id = $1)";
+
+/// Requests that were taken apart and whose parts are all gone; they carry nothing.
+pub(super) const PAST_MERGED: &str = "
+    SELECT id FROM requests r WHERE r.state = 'taken_apart' AND r.id > 0
+    AND NOT EXISTS (SELECT 1 FROM requests p WHERE p.merged_into = r.id) LIMIT $1";
 
 /// $1 seq.
 pub(super) const DELETE_MESSAGE: &str = "DELETE FROM messages WHERE seq = $1 AND state = 1";

@@ -24,7 +24,7 @@ use super::{CliError, open_store, runtime, say, stop_signal};
 use crate::clock::{Clock, SystemClock};
 use crate::config::{self, Config, Flags, LogFormat};
 use crate::queue::intake::Intake;
-use crate::queue::{Accepted, Class, Inbox, NewMessage, QueueError};
+use crate::queue::{Accepted, Inbox, NewMessage, QueueError};
 use crate::segment::value::Object;
 use crate::store::sqlite::SqliteStore;
 use crate::telemetry;
@@ -204,7 +204,7 @@ impl Import<'_> {
         let intake = Intake {
             source: self.source,
             destination,
-            class: Class::Bulk,
+            is_bulk: true,
             kind: None,
             // A file may be an export of Segment's: the times in it were corrected then.
             is_from_segment: true,

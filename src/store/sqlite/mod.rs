@@ -26,9 +26,9 @@ use sqlx::SqlitePool;
 use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 
 use crate::queue::{
-    Accepted, Depth, FrozenRequest, Head, Housekeeping, Inbox, Job, Lease, LeaseRequest, Log,
-    MessageRecord, NewMessage, NewPlan, QueueError, ReplayAsk, ReplayChunk, ReplayState, Replays,
-    Seq, Settlement, Work,
+    Accepted, Class, Depth, FrozenRequest, Head, Housekeeping, Inbox, Job, Lease, LeaseRequest,
+    Log, MessageRecord, NewMerge, NewMessage, NewPlan, PendingAsk, QueueError, ReplayAsk,
+    ReplayChunk, ReplayState, Replays, Seq, Settlement, Work,
 };
 use crate::segment::{MessageHash, PersonHash};
 
@@ -226,10 +226,13 @@ impl Work for SqliteStore {
     async fn pending(
         &self,
         destination: &str,
-        after: Seq,
-        limit: u32,
-    ) -> Result<Vec<Head>, QueueError> {
-        Ok(log::pending(&self.readers, destination, after, limit).await?)
+        ask: [PendingAsk; Class::COUNT],
+    ) -> Result<[Vec<Head>; Class::COUNT], QueueError> {
+        Ok(log::pending(&self.readers, destination, ask).await?)
+    }
+
+    async fn before(&self, destination: &str, head: &Head) -> Result<Vec<Head>, QueueError> {
+        Ok(log::before(&self.readers, destination, head).await?)
     }
 
     async fn open(&self, seq: Seq) -> Result<Option<Job>, QueueError> {
@@ -242,7 +245,16 @@ impl Work for SqliteStore {
         seq: Seq,
         plan: NewPlan,
     ) -> Result<Vec<FrozenRequest>, QueueError> {
-        self.order(Freeze { lease: lease.clone(), seq, plan }).await
+        let merge = NewMerge { plans: vec![(seq, plan)], merged: Vec::new() };
+        self.order(Freeze { lease: lease.clone(), merge }).await
+    }
+
+    async fn freeze_merge(
+        &self,
+        lease: &Lease,
+        merge: NewMerge,
+    ) -> Result<Vec<FrozenRequest>, QueueError> {
+        self.order(Freeze { lease: lease.clone(), merge }).await
     }
 
     async fn settle(&self, lease: &Lease, settlement: Settlement) -> Result<(), QueueError> {

@@ -50,6 +50,14 @@ impl Step for Purge {
         for seq in past {
             rows += delete(connection, seq).await?;
         }
+        let merged: Vec<i64> = sqlx::query_scalar(sql::PAST_MERGED)
+            .bind(MESSAGES_MAX)
+            .fetch_all(&mut *connection)
+            .await?;
+        for id in merged {
+            rows += execute(connection, sql::DELETE_ATTEMPTS, id).await?;
+            rows += execute(connection, sql::DELETE_REQUEST, id).await?;
+        }
         Ok(Verdict::Done(rows))
     }
 }

@@ -5,6 +5,7 @@
 mod erasure;
 mod inbox;
 mod log;
+mod merge;
 mod replay;
 mod shared;
 mod work;
@@ -12,6 +13,7 @@ mod work;
 pub(super) use erasure::*;
 pub(super) use inbox::*;
 pub(super) use log::*;
+pub(super) use merge::*;
 pub(super) use replay::*;
 pub(super) use shared::*;
 pub(super) use work::*;
@@ -23,8 +25,8 @@ use jiff::{SignedDuration, Timestamp};
 
 use crate::queue::{
     Attempt, Consequence, Failure, FrozenRequest, Head, Housekeeping, Inbox, Lease, LeaseRequest,
-    Log, MessageRecord, NewDelivery, NewMessage, NewPlan, NewRequest, Replays, Seq, Settlement,
-    Work,
+    Log, MessageRecord, NewDelivery, NewMessage, NewPlan, NewRequest, PendingAsk, Replays, Seq,
+    Settlement, Work,
 };
 use crate::segment::ids::OrderKeyKind;
 use crate::segment::{LaneKey, MessageHash, MessageType, PersonHash};
@@ -87,7 +89,7 @@ pub(in crate::store) fn message(id: &str) -> NewMessage {
         message_id: id.into(),
         message_hash: MessageHash::of(id),
         kind: MessageType::Track,
-        class: crate::queue::Class::Live,
+        class: crate::queue::Class::Event,
         lane: LaneKey::of(OrderKeyKind::User, "u1"),
         person: PersonHash::of("u1"),
         received_at: at(0),
@@ -114,6 +116,7 @@ pub(in crate::store) fn request(n: u32) -> NewRequest {
         path: "/events/send".into(),
         body: Bytes::from(format!(r#"{{"n":{n}}}"#)),
         idempotency_key: (n != 0).then(|| format!("key-{n}")),
+        expires_at: (n == 3).then(|| at(99)),
     }
 }
 
@@ -154,7 +157,7 @@ pub(in crate::store) fn settlement(
 ) -> Settlement {
     let outcome = match consequence {
         Consequence::Delivered => "delivered",
-        Consequence::Failed(_) => "refused",
+        Consequence::Failed(_) | Consequence::TakenApart => "refused",
         Consequence::Hold => "unauthorized",
         Consequence::Retry(_) => "retry",
     };
@@ -175,5 +178,8 @@ pub(in crate::store) async fn record(store: &impl Store, id: &str) -> MessageRec
 }
 
 pub(in crate::store) async fn heads(store: &impl Store) -> Vec<Head> {
-    store.pending(DESTINATION, Seq(0), 1_000).await.unwrap()
+    let ask = [PendingAsk { after: Seq(0), limit: 1_000 }; 3];
+    let mut heads = store.pending(DESTINATION, ask).await.unwrap().concat();
+    heads.sort_by_key(|head| head.seq);
+    heads
 }

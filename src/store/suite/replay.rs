@@ -83,7 +83,7 @@ pub(in crate::store) async fn replays_behind_what_waits(store: &impl Store) {
 
     let shown = heads(store).await[1];
     let new = message("a");
-    assert_eq!((shown.lane, shown.kind, shown.next_attempt_at), (new.lane, new.kind, None));
+    assert_eq!((shown.lane, shown.person, shown.next_attempt_at), (new.lane, new.person, None));
     let job = store.open(shown.seq).await.unwrap().unwrap();
     assert_eq!((job.payload, job.source, job.received_at), (new.payload, new.source, at(0)));
     assert!(!job.is_planned && job.requests.is_empty());

@@ -81,6 +81,29 @@ async fn a_second_run_of_the_same_file_stores_nothing_also_without_message_ids()
 }
 
 #[tokio::test]
+async fn killed_half_way_it_is_run_again_and_nothing_is_there_twice() {
+    let setup = nowhere();
+    let service = setup.start();
+    let messages =
+        |last: usize| lines((0..last).map(|n| track(&format!("u{n}"), &format!("m{n}"))));
+    let folder = tempfile::tempdir().unwrap();
+    let mut command = setup.other_command(folder.path(), service.data(), &["import", "-"]);
+    command.stdin(std::process::Stdio::piped());
+    let mut process = command.stdout(std::process::Stdio::null()).spawn().unwrap();
+    let mut stdin = process.stdin.take().unwrap();
+    // The first thousand are stored while it waits for more.
+    stdin.write_all(messages(1_500).as_bytes()).unwrap();
+    service.message("m999", |found| found["state"] == "pending").await;
+    process.kill().unwrap();
+    process.wait().unwrap();
+    assert_eq!(service.admin("/api/messages/m1000").await.status, 404);
+    let ran = import(&setup, service.data(), messages(2_000).as_bytes()).await;
+    assert_eq!((ran.code, counts(&ran)), (Some(0), [1_000, 1_000, 0]), "{ran:?}");
+    let stored = service.stored().await;
+    assert!(stored.len() == 2_000 && stored.values().all(|copies| copies.len() == 1));
+}
+
+#[tokio::test]
 async fn gzip_is_told_by_its_content_and_several_files_are_taken_in_turn() {
     let setup = nowhere();
     let folder = tempfile::tempdir().unwrap();

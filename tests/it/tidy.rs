@@ -32,13 +32,15 @@ fn rules() -> BTreeMap<&'static str, &'static [&'static str]> {
 }
 
 /// Crates that belong to some modules alone.
-const CRATES: [(&str, &[&str]); 6] = [
+const CRATES: [(&str, &[&str]); 8] = [
     ("sqlx", &["store"]),
     ("reqwest", &["loops"]),
     ("axum", &["http", "console", "sandbox", "app"]),
     ("hyper", &["http"]),
     ("tokio", &["http", "console", "sandbox", "app", "cli", "delivery", "loops", "queue", "store"]),
     ("clap", &["cli", "config"]),
+    ("indicatif", &["cli"]),
+    ("flate2", &["cli"]),
 ];
 
 fn sources(folder: &Path, found: &mut Vec<PathBuf>) {

@@ -256,7 +256,7 @@ pub(in crate::store) async fn replays_each_once_in_bounded_parts(store: &impl St
     store.accept(batch).await.unwrap();
     let failed = || plan(vec![delivery("one", Err(failure()))]);
     for n in 1..=4_500 {
-        if n % 5 == 0 {
+        if n % 2 == 0 {
             store.freeze(&lease, Seq(n), failed()).await.unwrap();
         }
     }
@@ -268,7 +268,7 @@ pub(in crate::store) async fn replays_each_once_in_bounded_parts(store: &impl St
         calls += 1;
         replayed += chunk.replayed;
         // Meanwhile what was replayed fails again, and so does a new one: neither is replayed.
-        for head in heads(store).await.into_iter().filter(|head| head.seq.0 > 4_500) {
+        for head in store.pending(DESTINATION, Seq(4_500), 5_000).await.unwrap() {
             store.freeze(&lease, head.seq, failed()).await.unwrap();
         }
         let new = put(store, message(&format!("new {calls}"))).await;
@@ -277,8 +277,11 @@ pub(in crate::store) async fn replays_each_once_in_bounded_parts(store: &impl St
         assert!(ask.position.is_none_or(|before: ReplayPosition| before.after < next.after));
         ask.position = Some(next);
     }
-    assert_eq!(replayed, 900);
+    assert_eq!(replayed, 2_250);
     assert!(calls > 1, "all at once");
+    // All are of one person: found by another way, and no less bounded.
+    let of_person = Selection { person: Some(PersonHash::of("u1")), ..all(ReplayState::Failed) };
+    assert_eq!(replay(store, of_person, true).await, (2_250 + calls, 0));
 }
 
 pub(in crate::store) async fn counts_what_has_no_contents_left(store: &impl Store) {

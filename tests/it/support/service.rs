@@ -130,18 +130,24 @@ impl Setup {
         (command, data)
     }
 
+    /// Another command, with the same settings, on a folder of data.
+    pub fn other_command(&self, folder: &Path, data: &Path, arguments: &[&str]) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_segment-loops"));
+        command.env_clear().envs(&self.env).current_dir(folder);
+        command.args(arguments).arg("--data").arg(data);
+        if let Some(text) = &self.config {
+            let file = folder.join("segment-loops.toml");
+            std::fs::write(&file, text).unwrap();
+            command.arg("--config").arg(file);
+        }
+        command
+    }
+
     /// Runs another command with the same settings on a folder of data. What it prints must not hold
     /// what no log may hold.
     pub async fn command_on(&self, data: &Path, arguments: &[&str], input: &[u8]) -> Ran {
         let folder = tempfile::tempdir().unwrap();
-        let mut command = Command::new(env!("CARGO_BIN_EXE_segment-loops"));
-        command.env_clear().envs(&self.env).current_dir(folder.path());
-        command.args(arguments).arg("--data").arg(data);
-        if let Some(text) = &self.config {
-            let file = folder.path().join("segment-loops.toml");
-            std::fs::write(&file, text).unwrap();
-            command.arg("--config").arg(file);
-        }
+        let mut command = self.other_command(folder.path(), data, arguments);
         let input = input.to_owned();
         // Elsewhere, since the scripted Loops runs on this thread.
         let ended = tokio::task::spawn_blocking(move || {

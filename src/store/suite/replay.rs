@@ -268,7 +268,8 @@ pub(in crate::store) async fn replays_each_once_in_bounded_parts(store: &impl St
         calls += 1;
         replayed += chunk.replayed;
         // Meanwhile what was replayed fails again, and so does a new one: neither is replayed.
-        for head in store.pending(DESTINATION, Seq(4_500), 5_000).await.unwrap() {
+        let pages = [PendingAsk { after: Seq(4_500), limit: 5_000 }; 3];
+        for head in store.pending(DESTINATION, pages).await.unwrap().concat() {
             store.freeze(&lease, head.seq, failed()).await.unwrap();
         }
         let new = put(store, message(&format!("new {calls}"))).await;

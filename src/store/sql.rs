@@ -203,12 +203,16 @@ pub(super) const DROP_BODIES: &str = "
     UPDATE requests SET body = NULL
     WHERE id IN (SELECT request_id FROM deliveries WHERE seq = $1) AND state <> 'pending' AND body IS NOT NULL";
 
-/// $1 seq. An answer of Loops may repeat what the request held, and so may the detail made of it.
+/// $1 seq. An answer of Loops may repeat what the request held, and so may the detail made of it. The
+/// answer to a merged request that was taken apart belongs to each of its parts.
 pub(super) const DROP_EXCERPTS: &str = "
     UPDATE attempts SET excerpt = ''
     WHERE request_id IN (
         SELECT r.id FROM deliveries d JOIN requests r ON r.id = d.request_id
-        WHERE d.seq = $1 AND r.state <> 'pending')";
+        WHERE d.seq = $1 AND r.state <> 'pending'
+        UNION
+        SELECT r.merged_into FROM deliveries d JOIN requests r ON r.id = d.request_id
+        WHERE d.seq = $1 AND r.merged_into IS NOT NULL)";
 
 /// $1 seq.
 pub(super) const DROP_DETAILS: &str =

@@ -90,6 +90,34 @@ async fn after_the_deletion_at_loops_nothing_of_the_person_is_on_disk() {
 }
 
 #[tokio::test]
+async fn the_answer_to_a_merged_request_that_was_taken_apart_goes_too() {
+    let mut loops = ScriptedLoops::willing().await;
+    // One request a second, which has just gone: what comes now waits, and is merged.
+    let service = Setup::with_loops(&loops.base_url).env("LOOPS_RATE_LIMIT", "1").start();
+    service.accept("/v1/track", track("nobody", "first")).await;
+    loops.next().await;
+    let mut merged = 0;
+    loops.now(move |seen| {
+        merged += usize::from(seen.path == "/events/send");
+        if merged == 1 { refuse_events(seen) } else { Reply::ok() }
+    });
+    let both = [identify(GONE, "a1"), track(GONE, "a2"), deletion(GONE, "d1")];
+    service.accept("/v1/batch", json!({"batch": both})).await;
+    let paths = [loops.next().await, loops.next().await, loops.next().await, loops.next().await]
+        .map(|seen| seen.path);
+    let expected = ["/events/send", "/contacts/update", "/events/send", "/contacts/delete"];
+    assert_eq!(paths, expected, "merged, refused, taken apart");
+    for id in ["a1", "a2", "d1"] {
+        service.message(id, is_erased).await;
+    }
+    let began = std::time::Instant::now();
+    while is_on_disk(&service, GONE) {
+        assert!(began.elapsed() < crate::support::PATIENCE, "it is still there");
+        tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+    }
+}
+
+#[tokio::test]
 async fn a_person_who_comes_back_is_not_erased_again() {
     let mut loops = ScriptedLoops::willing().await;
     let service = Setup::with_loops(&loops.base_url).start();

@@ -1,7 +1,7 @@
 //! Replaying: which messages, in which order, and what stays of what was.
 
 use super::*;
-use crate::queue::{DeliveryState, ReplayAsk, ReplayPosition, ReplayState, Selection};
+use crate::queue::{DeliveryState, PendingAsk, ReplayAsk, ReplayPosition, ReplayState, Selection};
 
 pub(super) fn all(state: ReplayState) -> Selection {
     Selection {
@@ -268,8 +268,8 @@ pub(in crate::store) async fn replays_each_once_in_bounded_parts(store: &impl St
         calls += 1;
         replayed += chunk.replayed;
         // Meanwhile what was replayed fails again, and so does a new one: neither is replayed.
-        let pages = [PendingAsk { after: Seq(4_500), limit: 5_000 }; 3];
-        for head in store.pending(DESTINATION, pages).await.unwrap().concat() {
+        let ask_behind = [PendingAsk { after: Seq(4_500), limit: 5_000 }; 3];
+        for head in store.pending(DESTINATION, ask_behind).await.unwrap().concat() {
             store.freeze(&lease, head.seq, failed()).await.unwrap();
         }
         let new = put(store, message(&format!("new {calls}"))).await;

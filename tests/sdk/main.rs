@@ -21,3 +21,4 @@ mod server_sdks;
 )]
 #[path = "../it/support/mod.rs"]
 mod support;
+mod webhook_destination;

@@ -1,5 +1,7 @@
 //! The real SDKs, unchanged but for their host, against the running program: every call arrives once.
 //!
+//! And what stands at the other end: Loops' published contract, and Loops' own SDK.
+//!
 //! They are installed by `tests/run`: without them these tests fail, and say so.
 #![allow(
     clippy::unwrap_used,
@@ -11,6 +13,7 @@
 mod browser;
 mod calls;
 mod front;
+mod loops_contract;
 mod room;
 mod script;
 mod server_sdks;

@@ -15,8 +15,8 @@ pub enum Disposition {
     NothingToDelete,
     /// Too many requests: wait, and slow down.
     Limited(Option<Duration>),
-    /// It may work later.
-    Retry,
+    /// It may work later; how long Loops asks to wait, if it does.
+    Retry(Option<Duration>),
     /// The key is wrong: nothing can be delivered until it is right.
     Unauthorized,
     /// Loops will never take it.
@@ -34,7 +34,7 @@ impl Disposition {
             // Loops may or may not have the request. Sending the same again is safe: contact
             // updates are idempotent, and events carry a key.
             Err(CallError::Timeout | CallError::Connect(_) | CallError::Broken(_)) => {
-                return Disposition::Retry;
+                return Disposition::Retry(None);
             }
         };
         let takes_key = endpoint.is_some_and(Endpoint::takes_idempotency_key);
@@ -44,7 +44,7 @@ impl Disposition {
             404 if endpoint == Some(Endpoint::DeleteContact) => Disposition::NothingToDelete,
             429 => Disposition::Limited(answer.retry_after),
             401 | 403 => Disposition::Unauthorized,
-            408 => Disposition::Retry,
+            408 => Disposition::Retry(answer.retry_after),
             400..=499 => Disposition::Refused {
                 detail: format!(
                     "Loops answered {}: {}",
@@ -54,7 +54,7 @@ impl Disposition {
             },
             // 5xx; and what Loops' contract does not have (1xx, 3xx) comes from something between,
             // so that giving up would lose the request.
-            _ => Disposition::Retry,
+            _ => Disposition::Retry(answer.retry_after),
         }
     }
 
@@ -65,7 +65,7 @@ impl Disposition {
             Disposition::DeliveredBefore => "delivered_before",
             Disposition::NothingToDelete => "nothing_to_delete",
             Disposition::Limited(_) => "limited",
-            Disposition::Retry => "retry",
+            Disposition::Retry(_) => "retry",
             Disposition::Unauthorized => "unauthorized",
             Disposition::Refused { .. } => "refused",
         }
@@ -118,7 +118,7 @@ mod tests {
             CallError::Broken(String::new()),
         ] {
             let reply = Reply { result: Err(error), duration: Duration::ZERO };
-            assert_eq!(Disposition::of(Some(Endpoint::SendEvent), &reply), Disposition::Retry);
+            assert_eq!(Disposition::of(Some(Endpoint::SendEvent), &reply), Disposition::Retry(None));
         }
     }
 

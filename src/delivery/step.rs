@@ -251,7 +251,10 @@ impl Stepper {
             }
             Disposition::Unauthorized => return Consequence::Hold,
             Disposition::Limited(after) => after.unwrap_or(self.retry.min).min(self.retry.max),
-            Disposition::Retry => self.retry.delay(number),
+            Disposition::Retry(after) => {
+                let asked = after.unwrap_or_default().min(self.retry.max);
+                self.retry.delay(number).max(asked)
+            }
         };
         let now = self.clock.now();
         let at = now.checked_add(wait).unwrap_or(now);
@@ -309,7 +312,7 @@ impl Stepper {
             | Disposition::DeliveredBefore
             | Disposition::NothingToDelete => line!(info),
             Disposition::Limited(_)
-            | Disposition::Retry
+            | Disposition::Retry(_)
             | Disposition::Unauthorized
             | Disposition::Refused { .. } => line!(warn),
         }

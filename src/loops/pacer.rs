@@ -36,8 +36,11 @@ const PAUSE_DEFAULT: Duration = Duration::from_secs(1);
 /// The longest `Retry-After` that is obeyed.
 const PAUSE_MAX: Duration = Duration::from_secs(600);
 
-/// After a 429 the rate grows back by one request a second each time this passes.
+/// After a 429 the rate grows back by a tenth of the whole each time this passes.
 const RECOVERY_STEP: Duration = Duration::from_secs(2);
+
+/// In how many steps the rate grows back from nothing.
+const RECOVERY_STEPS: u32 = 10;
 
 /// The limiter of one destination.
 #[derive(Debug)]
@@ -55,6 +58,9 @@ struct State {
     /// How many requests a second are withheld after 429s.
     withheld: u32,
     withheld_changed_at: Instant,
+    /// Slots below this number were taken before the rate was last halved: a 429 for one of them tells
+    /// nothing new, or the answers to one burst would bring the rate down to nothing.
+    halved_through: u64,
     /// Taken slots, with the moment each is free again; `None` while that is not known.
     slots: BTreeMap<u64, Option<Instant>>,
     next_slot: u64,
@@ -77,6 +83,7 @@ impl Pacer {
                 learnt: None,
                 withheld: 0,
                 withheld_changed_at: Instant::now(),
+                halved_through: 0,
                 slots: BTreeMap::new(),
                 next_slot: 0,
                 blocked_until: None,
@@ -159,19 +166,23 @@ impl State {
     }
 
     fn recover(&mut self, now: Instant) {
+        let step = self.ceiling().div_ceil(RECOVERY_STEPS);
         while self.withheld > 0 && now >= self.withheld_changed_at + RECOVERY_STEP {
-            self.withheld -= 1;
+            self.withheld = self.withheld.saturating_sub(step);
             self.withheld_changed_at += RECOVERY_STEP;
         }
     }
 
-    fn slow_down(&mut self, now: Instant, retry_after: Option<Duration>) {
+    fn slow_down(&mut self, now: Instant, slot: u64, retry_after: Option<Duration>) {
         let pause = retry_after.unwrap_or(PAUSE_DEFAULT).min(PAUSE_MAX);
         let until = now + pause;
         self.blocked_until = Some(self.blocked_until.map_or(until, |known| known.max(until)));
-        let halved = self.rate() / 2;
-        self.withheld = self.ceiling().saturating_sub(halved.max(1));
-        self.withheld_changed_at = until;
+        self.withheld_changed_at = self.withheld_changed_at.max(until);
+        if slot >= self.halved_through {
+            let halved = self.rate() / 2;
+            self.withheld = self.ceiling().saturating_sub(halved.max(1));
+            self.halved_through = self.next_slot;
+        }
     }
 
     /// Reckons with what others have used of the same team's rate.
@@ -179,9 +190,10 @@ impl State {
         if let Some(limit) = headers.limit.filter(|limit| (1..=RATE_CREDIBLE_MAX).contains(limit)) {
             self.learnt = Some(limit);
         }
-        let (Some(limit), Some(remaining)) = (self.learnt, headers.remaining) else {
+        let Some(remaining) = headers.remaining else {
             return;
         };
+        let limit = self.learnt.unwrap_or_else(|| self.ceiling());
         let used = limit.saturating_sub(remaining) as usize;
         for _ in self.slots.len()..used {
             self.slots.insert(self.next_slot, Some(now + WINDOW));
@@ -210,7 +222,7 @@ impl Slot {
             }
             state.learn(now, headers);
             if let Some(retry_after) = limited {
-                state.slow_down(now, retry_after);
+                state.slow_down(now, self.number, retry_after);
             }
         }
         self.pacer.changed.notify_waiters();
@@ -291,6 +303,43 @@ mod tests {
         tokio::time::sleep(Duration::from_secs(3 + 10)).await;
         assert!(pacer.try_slot().is_ok());
         assert_eq!(pacer.rate(), 10);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_burst_of_429s_halves_the_rate_once_and_the_next_burst_again() {
+        let pacer = Pacer::new(Some(500));
+        for expected in [250, 125] {
+            let slots: Vec<_> = std::iter::from_fn(|| pacer.try_slot().ok()).collect();
+            for slot in &slots {
+                slot.sent();
+            }
+            for slot in &slots {
+                slot.answered(RateHeaders::default(), Some(None));
+            }
+            assert_eq!(pacer.rate(), expected);
+            tokio::time::sleep(PAUSE_DEFAULT + TRANSIT_MAX).await;
+        }
+        tokio::time::sleep(RECOVERY_STEP * RECOVERY_STEPS).await;
+        assert!(pacer.try_slot().is_ok());
+        assert_eq!(pacer.rate(), 500);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_absurd_wait_is_bounded() {
+        let pacer = Pacer::new(Some(10));
+        let slot = pacer.slot().await;
+        slot.sent();
+        slot.answered(RateHeaders::default(), Some(Some(Duration::from_secs(99_999_999))));
+        assert_eq!(pacer.try_slot().err(), Some(Instant::now() + PAUSE_MAX));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn nothing_remaining_counts_also_where_no_limit_is_told() {
+        let pacer = Pacer::new(None);
+        let slot = pacer.slot().await;
+        slot.sent();
+        slot.answered(RateHeaders { limit: None, remaining: Some(0) }, None);
+        assert_eq!(pacer.try_slot().err(), Some(Instant::now() + WINDOW));
     }
 
     #[tokio::test(start_paused = true)]

@@ -118,7 +118,10 @@ mod tests {
             CallError::Broken(String::new()),
         ] {
             let reply = Reply { result: Err(error), duration: Duration::ZERO };
-            assert_eq!(Disposition::of(Some(Endpoint::SendEvent), &reply), Disposition::Retry(None));
+            assert_eq!(
+                Disposition::of(Some(Endpoint::SendEvent), &reply),
+                Disposition::Retry(None)
+            );
         }
     }
 

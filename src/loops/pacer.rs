@@ -123,7 +123,9 @@ impl Pacer {
 
     /// Requests a second in force.
     pub fn rate(&self) -> u32 {
-        self.lock().rate()
+        let mut state = self.lock();
+        state.recover(Instant::now());
+        state.rate()
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {

@@ -9,6 +9,7 @@
 
 mod support;
 
+mod ambiguous;
 mod authentication;
 mod browser_sources;
 mod checking;

@@ -8,7 +8,9 @@ use segment_loops::clock::SystemClock;
 use segment_loops::sandbox::{Sandbox, SandboxOptions};
 use serde_json::{Value, json};
 
-use crate::support::{Reply, ScriptedLoops, Service, Setup, serve_on_loopback, track};
+use crate::support::{
+    PATIENCE, Reply, ScriptedLoops, Seen, Service, Setup, serve_on_loopback, track,
+};
 
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -30,10 +32,15 @@ fn most_in_a_second(moments: &[Timestamp]) -> usize {
 async fn moments(service: &Service, count: usize) -> Vec<Timestamp> {
     let batch: Vec<_> = (0..count).map(|n| track(&format!("u{n}"), &format!("m{n}"))).collect();
     service.accept("/v1/batch", json!({"batch": batch})).await;
+    attempts_at(service, "m", count).await
+}
+
+/// The moments at which the attempts at delivered messages began.
+async fn attempts_at(service: &Service, prefix: &str, count: usize) -> Vec<Timestamp> {
     let mut moments = Vec::new();
     for n in 0..count {
-        let message =
-            service.message(&format!("m{n}"), |found| found["state"] == "delivered").await;
+        let id = format!("{prefix}{n}");
+        let message = service.message(&id, |found| found["state"] == "delivered").await;
         let attempts = message["deliveries"][0]["request"]["attempts"].as_array().unwrap().clone();
         let began = |attempt: &Value| -> Timestamp {
             attempt["startedAt"].as_str().unwrap().parse().unwrap()
@@ -88,6 +95,95 @@ async fn a_lower_limit_that_loops_tells_is_obeyed() {
     let service = Setup::with_loops(&loops.base_url).start();
     let moments = moments(&service, 14).await;
     assert!(most_in_a_second(&moments) <= 4, "{moments:?}");
+}
+
+/// The most attempts in a second with a Loops that tells this limit; with or without a configured rate.
+async fn most_with_limit(limit: &'static str, rate: Option<&str>, count: usize) -> usize {
+    let told = move |_: &Seen| Reply::ok().with_header("x-ratelimit-limit", limit);
+    let loops = ScriptedLoops::start(told).await;
+    let setup = Setup::with_loops(&loops.base_url);
+    let setup = match rate {
+        Some(rate) => setup.env("LOOPS_RATE_LIMIT", rate),
+        None => setup.without_rate(),
+    };
+    most_in_a_second(&moments(&setup.start(), count).await)
+}
+
+#[tokio::test]
+async fn a_limit_that_makes_no_sense_changes_nothing() {
+    let nonsense = ["0", "-1", "abc", "1e99", "", " ", "4294967295", "99999999999999999999"];
+    for limits in nonsense.chunks(4) {
+        let most = |limit: &&'static str| most_with_limit(limit, None, 15);
+        let (a, b, c, d) =
+            tokio::join!(most(&limits[0]), most(&limits[1]), most(&limits[2]), most(&limits[3]));
+        for (limit, most) in limits.iter().zip([a, b, c, d]) {
+            // Ten a second, where the machine keeps up.
+            assert!((4..=10).contains(&most), "{limit:?}: {most}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_limit_is_learnt_up_and_down_but_never_beyond_the_configured_rate() {
+    let (down, up, bounded) = tokio::join!(
+        most_with_limit("2", None, 6),
+        most_with_limit("100", None, 60),
+        most_with_limit("100", Some("5"), 12),
+    );
+    assert!(down <= 2, "{down}");
+    assert!((11..=100).contains(&up), "{up}");
+    assert!(bounded <= 5, "{bounded}");
+}
+
+#[tokio::test]
+async fn nothing_is_sent_for_a_second_after_loops_says_that_nothing_remains() {
+    let mut seen = 0;
+    let loops = ScriptedLoops::start(move |request| {
+        seen += usize::from(request.path != "/api-key");
+        let remaining = if seen == 1 { "0" } else { "50" };
+        Reply::ok().with_header("x-ratelimit-remaining", remaining)
+    })
+    .await;
+    let service = Setup::with_loops(&loops.base_url).env("LOOPS_RATE_LIMIT", "50").start();
+    // The second one is accepted after the answer to the first one is known.
+    let first = moments(&service, 1).await;
+    service.accept("/v1/track", track("u9", "later")).await;
+    let later = service.message("later", |found| found["state"] == "delivered").await;
+    let attempt = &later["deliveries"][0]["request"]["attempts"][0];
+    let at: Timestamp = attempt["startedAt"].as_str().unwrap().parse().unwrap();
+    assert!(at.duration_since(first[0]).as_secs_f64() >= 0.999, "{at} {first:?}");
+}
+
+#[tokio::test]
+async fn after_429s_the_rate_falls_at_once_and_comes_back_to_the_whole() {
+    // One answer of 429 among the first ones; then Loops takes everything.
+    let mut seen = 0;
+    let loops = ScriptedLoops::start(move |request| {
+        seen += usize::from(request.path != "/api-key");
+        if seen == 10 { Reply::status(429) } else { Reply::ok() }
+    })
+    .await;
+    let service = Setup::with_loops(&loops.base_url).env("LOOPS_RATE_LIMIT", "40").start();
+    let slow = moments(&service, 120).await;
+    assert_eq!(slow.len(), 121);
+    // Whatever was under way when the 429 came went out before the pause that follows from it.
+    let paused = slow
+        .windows(2)
+        .position(|pair| pair[1].duration_since(pair[0]).as_secs_f64() > 0.8)
+        .expect("a pause");
+    // It grows in steps of a tenth each two seconds.
+    let most = most_in_a_second(&slow[paused + 1..]);
+    assert!(most <= 20 + 3 * 4, "{most}");
+    let began = Instant::now();
+    let line = "segment_loops_rate_limit_requests_per_second{destination=\"default\"} 40\n";
+    while !service.admin("/metrics").await.body.as_str().unwrap().contains(line) {
+        assert!(began.elapsed() < PATIENCE);
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    let batch: Vec<_> = (0..80).map(|n| track(&format!("v{n}"), &format!("n{n}"))).collect();
+    service.accept("/v1/batch", json!({"batch": batch})).await;
+    let fast = attempts_at(&service, "n", 80).await;
+    assert!(most_in_a_second(&fast) > most, "{fast:?}");
 }
 
 #[tokio::test]

@@ -1,9 +1,11 @@
 //! What the tests are made of: the running program, a scripted Loops, requests.
 
 mod loops;
+mod raw;
 mod service;
 
 pub use loops::{Reply, ScriptedLoops, Seen, serve_on_loopback};
+pub use raw::{End, RawLoops, RawReply};
 pub use service::{Answer, Ran, Service, Setup, signal};
 
 use std::time::Duration;

@@ -15,12 +15,21 @@ use crate::segment::LaneKey;
 /// Each so many turns, the lane that was accepted first goes, however urgent others are.
 const AGEING_TURNS: u32 = 8;
 
+/// How many messages of a lane go in the order of acceptance among all lanes, and behind how many places
+/// of that order each further one stands: ten thousand messages of one person must not make all others
+/// wait until they are through.
+const LANE_TURNS_FREE: u32 = 16;
+const LANE_TURN_PLACES: i64 = 64;
+
+/// A place among the ready lanes: that of acceptance, further back for a lane that had many turns.
+type Rank = i64;
+
 /// All lanes that have something pending.
 #[derive(Debug, Default)]
 pub struct Lanes {
     lanes: HashMap<LaneKey, Lane>,
     /// Lanes whose first message may be worked on, by their class, the longest accepted first.
-    ready: [BTreeSet<(Seq, LaneKey)>; Class::COUNT],
+    ready: [BTreeSet<(Rank, LaneKey)>; Class::COUNT],
     /// Lanes that wait, the first to wake first.
     waiting: BTreeSet<(Timestamp, LaneKey)>,
     /// How many heads of each class are held.
@@ -36,6 +45,10 @@ struct Lane {
     /// How many of them are of each class: the most urgent one is the lane's.
     classes: [u32; Class::COUNT],
     state: LaneState,
+    /// How many of its messages were done since it was last empty.
+    done: u32,
+    /// Its place among the ready lanes, while it is one.
+    rank: Rank,
     /// The shortages there had been when it became ready.
     ready_at_shortage: u64,
     /// The last head before which messages may stand that were not read yet.
@@ -65,6 +78,11 @@ impl Lane {
     fn class(&self) -> usize {
         self.classes.iter().position(|count| *count > 0).unwrap_or(Class::COUNT - 1)
     }
+
+    fn rank_of(&self, head: Seq) -> Rank {
+        let turns = self.done.saturating_sub(LANE_TURNS_FREE);
+        head.0.saturating_add(LANE_TURN_PLACES * i64::from(turns))
+    }
 }
 
 impl Lanes {
@@ -76,6 +94,8 @@ impl Lanes {
             heads: VecDeque::new(),
             classes: [0; Class::COUNT],
             state: LaneState::Busy,
+            done: 0,
+            rank: 0,
             ready_at_shortage: shortages,
             unknown_before: None,
         });
@@ -85,7 +105,7 @@ impl Lanes {
         if !is_known && lane.unknown_before.is_none_or(|last| last.seq < head.seq) {
             lane.unknown_before = Some(head);
         }
-        let (is_new, class) = (lane.heads.is_empty(), lane.class());
+        let (is_new, class, rank) = (lane.heads.is_empty(), lane.class(), lane.rank);
         lane.heads.insert(place, head);
         lane.classes[head.class.index()] += 1;
         self.heads[head.class.index()] += 1;
@@ -96,8 +116,7 @@ impl Lanes {
             };
         }
         if lane.state == LaneState::Ready && (place == 0 || lane.class() != class) {
-            let second = if place == 0 { lane.heads[1].seq } else { lane.heads[0].seq };
-            self.ready[class].remove(&(second, head.lane));
+            self.ready[class].remove(&(rank, head.lane));
             self.put_ready(head.lane);
         }
     }
@@ -121,7 +140,7 @@ impl Lanes {
     /// [`Lanes::wait`]. At most `neighbours_max` messages behind its first are told.
     pub fn next(&mut self, neighbours_max: usize) -> Option<Turn> {
         self.turns = (self.turns + 1) % AGEING_TURNS;
-        let first = |ready: &BTreeSet<(Seq, LaneKey)>| ready.first().copied();
+        let first = |ready: &BTreeSet<(Rank, LaneKey)>| ready.first().copied();
         let oldest = || {
             let firsts = self.ready.iter().enumerate();
             firsts.filter_map(|(class, ready)| Some((first(ready)?, class))).min()
@@ -160,6 +179,7 @@ impl Lanes {
         let Some(lane) = self.lanes.get_mut(&key) else {
             return;
         };
+        lane.done = lane.done.saturating_add(1);
         if let Some(head) = lane.heads.pop_front() {
             lane.classes[head.class.index()] -= 1;
             self.heads[head.class.index()] -= 1;
@@ -186,10 +206,11 @@ impl Lanes {
     }
 
     fn put_ready(&mut self, key: LaneKey) {
-        if let Some(lane) = self.lanes.get(&key)
+        if let Some(lane) = self.lanes.get_mut(&key)
             && let Some(head) = lane.heads.front()
         {
-            self.ready[lane.class()].insert((head.seq, key));
+            lane.rank = lane.rank_of(head.seq);
+            self.ready[lane.class()].insert((lane.rank, key));
         }
     }
 
@@ -267,6 +288,24 @@ mod tests {
         lanes.finish(LaneKey(7));
         lanes.finish(LaneKey(8));
         assert!(is_empty(&lanes));
+    }
+
+    #[test]
+    fn a_long_lane_lets_others_through_that_came_later() {
+        let mut lanes = Lanes::default();
+        let (long, count) = (7, 2_000);
+        for seq in 1..=count {
+            lanes.push(head(seq, long), true);
+        }
+        lanes.push(head(count + 1, 8), true);
+        let mut turns = 0;
+        while next(&mut lanes) != Some(count + 1) {
+            lanes.finish(LaneKey(long));
+            turns += 1;
+        }
+        assert_eq!(turns, i64::from(LANE_TURNS_FREE) + count / LANE_TURN_PLACES);
+        // By itself it goes on, in order.
+        assert_eq!(next(&mut lanes), Some(turns + 1));
     }
 
     #[test]

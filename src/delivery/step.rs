@@ -2,10 +2,12 @@
 //! its first pending request, record it.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use jiff::Timestamp;
 use metrics::{counter, histogram};
 use tokio::sync::watch;
+use tokio::time::sleep;
 use tracing::{debug, error, info, warn};
 
 use super::backoff::RetryOptions;
@@ -25,6 +27,10 @@ use crate::telemetry;
 
 /// How long a lane rests after the store failed it.
 const STORE_FAULT_WAIT: jiff::SignedDuration = jiff::SignedDuration::from_secs(1);
+
+/// The shortest and the longest wait before an outcome that could not be recorded is written again.
+const RECORD_WAIT_MIN: Duration = Duration::from_millis(200);
+const RECORD_WAIT_MAX: Duration = Duration::from_secs(10);
 
 /// What steps are made with.
 pub(super) struct Stepper {
@@ -215,12 +221,35 @@ impl Stepper {
             Consequence::Retry(_) | Consequence::Hold | Consequence::TakenApart => None,
         };
         crash::point("settle.before");
-        self.queue.settle(lease, settlement).await?;
+        self.settle(lease, settlement).await?;
         crash::point("settle.after");
         if let (Some(ended), Some(endpoint)) = (ended, Endpoint::from_path(&request.path)) {
             self.count(ActionKind::at(endpoint), &ended);
         }
         Ok(outcome)
+    }
+
+    /// Records an outcome, however long the store fails: without it the request would go out again,
+    /// although what became of it is known. Nothing else of the lane goes out meanwhile.
+    async fn settle(&self, lease: &Lease, settlement: Settlement) -> Result<(), QueueError> {
+        let mut wait = RECORD_WAIT_MIN;
+        loop {
+            let fault = match self.queue.settle(lease, settlement.clone()).await {
+                Ok(()) => return Ok(()),
+                Err(QueueError::Fenced) => return Err(QueueError::Fenced),
+                Err(fault @ (QueueError::Busy | QueueError::Full | QueueError::Unavailable(_))) => {
+                    fault
+                }
+            };
+            error!(
+                destination = self.name,
+                request = settlement.request.0,
+                error = &fault as &dyn std::error::Error,
+                "an outcome cannot be recorded; trying again"
+            );
+            sleep(wait).await;
+            wait = (wait * 2).min(RECORD_WAIT_MAX);
+        }
     }
 
     fn count(&self, action: ActionKind, outcome: &str) {

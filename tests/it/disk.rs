@@ -3,12 +3,14 @@
 
 use std::path::Path;
 use std::process::Command;
+use std::sync::Arc;
 
 use reqwest::Method;
-use serde_json::json;
+use serde_json::{Value, json};
+use tokio::sync::Notify;
 
 use crate::support::{
-    Answer, PATIENCE, Reply, ScriptedLoops, Service, Setup, WRITE_KEY, identify, track,
+    Answer, PATIENCE, Reply, ScriptedLoops, Seen, Service, Setup, WRITE_KEY, identify, track,
 };
 
 const DATABASE: &str = "segment-loops.db";
@@ -116,6 +118,51 @@ async fn a_disk_without_room_is_got_over_without_a_restart_and_loses_nothing() {
     // What was refused left nothing behind.
     assert_eq!(service.admin("/api/messages/other").await.status, 404);
     drop(loops.rest());
+}
+
+/// Sends messages of 20,000 bytes until one is refused; gives how many were accepted.
+#[cfg(target_os = "linux")]
+async fn fill(service: &Service) -> usize {
+    for n in 0..1_000 {
+        let mut message = track(&format!("u{n}"), &format!("m{n}"));
+        message["context"] = json!({"x": "x".repeat(20_000)});
+        if service.post("/v1/track", message).await.status != 200 {
+            return n;
+        }
+    }
+    panic!("the disk does not get full");
+}
+
+#[cfg(target_os = "linux")]
+#[tokio::test]
+async fn an_outcome_that_cannot_be_recorded_is_kept_until_it_can_and_nothing_is_sent_twice() {
+    let answer = Arc::new(Notify::new());
+    let said = Arc::clone(&answer);
+    let script = move |seen: &Seen| match seen.note().as_str() {
+        "first" => Reply::OkAfter(Arc::clone(&said)),
+        _ => Reply::status(503),
+    };
+    let mut loops = ScriptedLoops::start(script).await;
+    let setup = Setup::with_loops(&loops.base_url).ignoring_file_limits();
+    // Without it, the lease would run out on the full disk.
+    let service = setup.env("SEGMENT_LOOPS__DELIVERY__LEASE_TTL_MS", "60000").start();
+    service.accept("/v1/track", track("first", "first")).await;
+    assert_eq!(loops.next().await.note(), "first");
+    limit_files(&service, "1");
+    assert_eq!(fill(&service).await, 0);
+    // Loops has taken it, and there is no room to write that down.
+    answer.notify_one();
+    let failed = |line: &Value| line["message"] == "an outcome cannot be recorded; trying again";
+    let began = std::time::Instant::now();
+    while service.log().iter().filter(|line| failed(line)).count() < 4 {
+        assert!(began.elapsed() < PATIENCE);
+        tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+    }
+    limit_files(&service, "unlimited");
+    let message = service.message("first", |found| found["state"] == "delivered").await;
+    let attempts = &message["deliveries"][0]["request"]["attempts"];
+    assert_eq!(attempts.as_array().unwrap().len(), 1, "{message}");
+    assert!(loops.rest().iter().all(|seen| seen.note() != "first"));
 }
 
 #[tokio::test]

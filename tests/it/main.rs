@@ -26,6 +26,7 @@ mod hostile_input;
 mod import;
 mod limits;
 mod merging;
+mod neighbours;
 mod outcomes;
 mod rate;
 mod replay;

@@ -28,6 +28,8 @@ pub const QUEUE_OLDEST_SECONDS: &str = "segment_loops_queue_oldest_age_seconds";
 pub const RATE_LIMIT: &str = "segment_loops_rate_limit_requests_per_second";
 /// 1 while a destination is paused because Loops refuses its key, else 0, by `destination`.
 pub const DESTINATION_PAUSED: &str = "segment_loops_destination_paused";
+/// 1 while what comes in can be stored, else 0.
+pub const STORE_READY: &str = "segment_loops_store_ready";
 /// 1 while this process holds the lease of a destination, else 0, by `destination`.
 pub const LEASE_HELD: &str = "segment_loops_lease_held";
 
@@ -86,5 +88,6 @@ fn describe() {
     describe_gauge!(QUEUE_OLDEST_SECONDS, "Age of the oldest pending message");
     describe_gauge!(RATE_LIMIT, "Requests a second in force");
     describe_gauge!(DESTINATION_PAUSED, "1 while Loops refuses the key of the destination");
+    describe_gauge!(STORE_READY, "1 while what comes in can be stored");
     describe_gauge!(LEASE_HELD, "1 while this process delivers for the destination");
 }

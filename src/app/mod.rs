@@ -7,6 +7,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use metrics::gauge;
 use metrics_exporter_prometheus::PrometheusHandle;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
@@ -21,9 +22,10 @@ use crate::delivery::{Engine, EngineOptions, RetryOptions};
 use crate::http::server::{self, ServerLimits};
 use crate::http::{self, HttpLimits, HttpState, Network};
 use crate::loops::{Client, ClientError, ClientOptions};
-use crate::queue::{Depth, Housekeeping, QueueError, Work as _};
+use crate::queue::{Depth, Housekeeping, Log as _, QueueError, Work as _};
 use crate::store::StoreError;
 use crate::store::sqlite::{SqliteOptions, SqliteStore};
+use crate::telemetry;
 use reload::Reloader;
 
 /// Name of the database in the data folder.
@@ -37,6 +39,9 @@ const PURGE_EVERY: Duration = Duration::from_secs(60);
 
 /// How often deletions that were delivered are looked for, to erase what is kept of those people.
 const ERASE_EVERY: Duration = Duration::from_secs(2);
+
+/// How often it is looked whether the store works, so that people hear of it while nothing comes in.
+const STORE_LOOK_EVERY: Duration = Duration::from_secs(5);
 
 /// How often the metrics recorder tidies up.
 const METRICS_UPKEEP_EVERY: Duration = Duration::from_secs(5);
@@ -164,6 +169,7 @@ impl App {
         let mut chores = JoinSet::new();
         chores.spawn(purge(self.store.clone(), Arc::clone(&self.clock)));
         chores.spawn(erase(self.store.clone()));
+        chores.spawn(look_after(self.store.clone()));
         chores.spawn(keep_up(self.metrics));
         chores.spawn(reload_when_told(self.reloader));
         server::serve(self.listener, self.router, self.limits, stop, self.grace).await;
@@ -322,6 +328,26 @@ async fn purge(store: SqliteStore, clock: SharedClock) {
                 }
             }
         }
+    }
+}
+
+/// Says when the store stops working and when it works again. Senders are told each time anyway.
+async fn look_after(store: SqliteStore) {
+    let ready = gauge!(telemetry::STORE_READY);
+    let mut works = true;
+    loop {
+        let looked = store.ready().await;
+        match &looked {
+            Ok(()) if !works => info!("the store works again"),
+            Err(fault) if works => error!(
+                error = fault as &dyn std::error::Error,
+                "the store does not work: senders are told to come again"
+            ),
+            Ok(()) | Err(_) => {}
+        }
+        works = looked.is_ok();
+        ready.set(if works { 1.0 } else { 0.0 });
+        tokio::time::sleep(STORE_LOOK_EVERY).await;
     }
 }
 

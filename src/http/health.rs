@@ -1,5 +1,7 @@
 //! What container platforms and Prometheus ask.
 
+use std::error::Error as _;
+
 use axum::Json;
 use axum::extract::State;
 use axum::http::{StatusCode, header};
@@ -14,19 +16,19 @@ pub(super) async fn alive() -> Response {
     Json(json!({"status": "ok"})).into_response()
 }
 
-/// The store answers and has this release's schema. Whether Loops is up does not matter: a durable
+/// The store answers, has this release's schema and can be written. Whether Loops is up does not matter: a durable
 /// queue is there for that.
 pub(super) async fn ready(State(state): State<HttpState>) -> Response {
     match state.0.log.ready().await {
         Ok(()) => Json(json!({"status": "ready"})).into_response(),
         Err(fault) => {
             tracing::warn!(error = &fault as &dyn std::error::Error, "not ready");
-            ApiError::new(
-                StatusCode::SERVICE_UNAVAILABLE,
-                "not_ready",
-                "the store does not answer: see the log for the cause",
-            )
-            .into_response()
+            // Its source says what is wrong and what to do, in words of ours.
+            let message = match fault.source() {
+                Some(cause) => format!("{fault}: {cause}"),
+                None => fault.to_string(),
+            };
+            ApiError::new(StatusCode::SERVICE_UNAVAILABLE, "not_ready", message).into_response()
         }
     }
 }

@@ -105,6 +105,10 @@ enum Fault {
         #[source]
         source: Arc<sqlx::Error>,
     },
+    #[error(
+        "the database file was deleted, moved or replaced while the program runs: put it back as it was (it goes on by itself then), or restart the program to go on with what is there now"
+    )]
+    Gone,
     #[error("a row of `{table}` holds a `{column}` that this version does not know")]
     Unreadable { table: &'static str, column: &'static str },
     #[error("the database has schema {found:?}, this version needs {needed}")]

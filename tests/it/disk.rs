@@ -133,6 +133,88 @@ async fn fill(service: &Service) -> usize {
     panic!("the disk does not get full");
 }
 
+/// What `/readyz` says, once it says that the service is not ready.
+async fn not_ready(service: &Service) -> String {
+    let answer = ready_once(service, 503).await;
+    assert_eq!(answer.body["code"], "not_ready", "{answer:?}");
+    assert!(answer.headers.contains_key("retry-after"), "{answer:?}");
+    answer.body["message"].as_str().unwrap().to_owned()
+}
+
+async fn ready_once(service: &Service, status: u16) -> Answer {
+    let began = std::time::Instant::now();
+    loop {
+        let answer = service.admin("/readyz").await;
+        if answer.status == status {
+            return answer;
+        }
+        assert!(began.elapsed() < PATIENCE, "{answer:?}");
+        tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+    }
+}
+
+#[cfg(target_os = "linux")]
+#[tokio::test]
+async fn a_service_that_cannot_write_is_not_ready_and_says_why_until_it_can() {
+    let service = nowhere().ignoring_file_limits().start();
+    service.accept("/v1/track", track("u0", "before")).await;
+    assert_eq!(service.admin("/readyz").await.status, 200);
+    limit_files(&service, "1");
+    assert_eq!(fill(&service).await, 0);
+    let message = not_ready(&service).await;
+    assert!(message.contains("full") && message.contains("by itself"), "{message}");
+    service.logged(|line| line["level"] == "ERROR" && is_told(line)).await;
+    // It is the disk that is asked, not what was remembered: nothing comes in meanwhile.
+    limit_files(&service, "unlimited");
+    ready_once(&service, 200).await;
+    service.accept("/v1/track", track("u0", "after")).await;
+}
+
+fn is_told(line: &Value) -> bool {
+    line["message"] == "the store does not work: senders are told to come again"
+}
+
+#[tokio::test]
+async fn a_database_that_is_deleted_is_told_and_nothing_is_acknowledged_until_it_is_back() {
+    let loops = ScriptedLoops::start(|_| Reply::status(503)).await;
+    let service = Setup::with_loops(&loops.base_url).start();
+    service.accept("/v1/track", track("u1", "before")).await;
+    let (file, elsewhere) = (service.data().join(DATABASE), service.data().join("elsewhere"));
+    std::fs::rename(&file, &elsewhere).unwrap();
+    let message = not_ready(&service).await;
+    assert!(message.contains("deleted") && message.contains("restart"), "{message}");
+    service.logged(|line| line["level"] == "ERROR" && is_told(line)).await;
+    assert_not_now(&service.post("/v1/track", track("u1", "gone")).await, 429);
+    assert_not_now(&to_destination(&service, "gone").await, 503);
+    // Another file in its place is not the one that is written to.
+    std::fs::copy(&elsewhere, &file).unwrap();
+    assert!(not_ready(&service).await.contains("replaced"));
+    assert_not_now(&service.post("/v1/track", track("u1", "gone")).await, 429);
+    std::fs::rename(&elsewhere, &file).unwrap();
+    ready_once(&service, 200).await;
+    service.accept("/v1/track", track("u1", "after")).await;
+    // What was accepted before and after is there, and was not sent amiss.
+    loops.now(|_| Reply::ok());
+    service.message("before", |found| found["state"] == "delivered").await;
+    service.message("after", |found| found["state"] == "delivered").await;
+    assert_eq!(service.admin("/api/messages/gone").await.status, 404);
+}
+
+#[tokio::test]
+async fn what_was_accepted_before_the_database_was_deleted_still_goes_out() {
+    let mut loops = ScriptedLoops::start(|_| Reply::status(503)).await;
+    let service = Setup::with_loops(&loops.base_url).start();
+    let batch: Vec<_> = (0..20).map(|n| track("u1", &format!("m{n}"))).collect();
+    service.accept("/v1/batch", json!({"batch": batch})).await;
+    for name in ["", "-wal", "-shm"] {
+        std::fs::remove_file(service.data().join(format!("{DATABASE}{name}"))).unwrap();
+    }
+    not_ready(&service).await;
+    loops.rest();
+    loops.now(|_| Reply::ok());
+    while loops.next().await.note() != "m19" {}
+}
+
 #[cfg(target_os = "linux")]
 #[tokio::test]
 async fn an_outcome_that_cannot_be_recorded_is_kept_until_it_can_and_nothing_is_sent_twice() {

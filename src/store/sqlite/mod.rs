@@ -7,6 +7,7 @@
 
 mod accept;
 mod backlog;
+mod health;
 mod log;
 mod open;
 mod purge;
@@ -34,12 +35,16 @@ use crate::segment::{MessageHash, PersonHash};
 
 use super::{Fault, Retention, StoreError};
 use backlog::Backlog;
+use health::{Health, TryToWrite};
 pub(super) use open::advice;
 use steps::{Freeze, Release, Settle, Step};
 use writer::{AcceptOrder, Order, Task};
 
 /// Orders of the delivery engine that may wait for the writer. More wait at their sender.
 const ORDERS_WAITING_MAX: usize = 1024;
+
+/// How long a try to write may take, when asked whether the store works.
+const TRY_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// Where the file is and how much of what it keeps.
 #[derive(Debug, Clone)]
@@ -104,6 +109,7 @@ pub struct SqliteStore {
     orders: mpsc::Sender<Order>,
     waiting: Waiting,
     backlog: Arc<Backlog>,
+    health: Arc<Health>,
     arrivals: watch::Receiver<u64>,
     retention: Retention,
 }
@@ -126,6 +132,7 @@ impl SqliteStore {
         let opened = open::open(&options).await?;
         let backlog = Backlog::open(options.backlog_messages_max, &opened.readers).await;
         let backlog = Arc::new(backlog.map_err(|error| open::explain(&options.path, error))?);
+        let health = Arc::new(Health::open(options.path.clone()).await);
         let waiting = Waiting::new(&options);
         // Every accept waiting holds at least one message permit, so this cannot be full before.
         let (accepts, accepts_taken) = mpsc::channel(waiting.messages_max as usize);
@@ -142,11 +149,12 @@ impl SqliteStore {
             busy_timeout: options.busy_timeout,
             // What another process erased before it was killed may still be there.
             log_holds_erased: true,
-            is_failing: false,
+            health: Arc::clone(&health),
         };
         tokio::spawn(writer.run());
         let retention = options.retention();
-        Ok(Self { readers: opened.readers, accepts, orders, waiting, backlog, arrivals, retention })
+        let readers = opened.readers;
+        Ok(Self { readers, accepts, orders, waiting, backlog, health, arrivals, retention })
     }
 
     /// Writes what waits, moves the write-ahead log into the file and closes it.
@@ -199,6 +207,8 @@ impl Inbox for SqliteStore {
         if messages.is_empty() {
             return Ok(Vec::new());
         }
+        // What goes into a file that was deleted would be gone with this process.
+        self.health.admit().await?;
         self.backlog.admit(&self.readers).await?;
         let permits = self.waiting.admit(&messages)?;
         let (reply, answer) = oneshot::channel();
@@ -290,7 +300,14 @@ impl Log for SqliteStore {
     }
 
     async fn ready(&self) -> Result<(), QueueError> {
-        Ok(open::check_schema(&self.readers).await?)
+        self.health.look().await?;
+        open::check_schema(&self.readers).await?;
+        // Only then: while all is well, nothing is written to find that out.
+        let Some(failure) = self.health.failure() else { return Ok(()) };
+        match tokio::time::timeout(TRY_TIMEOUT, self.order(TryToWrite)).await {
+            Ok(tried) => tried,
+            Err(_) => Err(failure),
+        }
     }
 }
 

@@ -24,6 +24,8 @@ pub(super) enum Verdict<T> {
 #[async_trait]
 pub(super) trait Step: Send + Sync + 'static {
     type Output: Send + 'static;
+    /// Whether it has written something in any case.
+    const PROVES_WRITING: bool = false;
     /// Whether it may bring messages for the engines to see.
     const ARRIVES: bool = false;
     /// Whether it erases: what it deletes must go from the write-ahead log too.
@@ -241,6 +243,7 @@ fn unmatched(plan: &NewPlan) -> Option<&str> {
 
 #[async_trait]
 impl Step for Settle {
+    const PROVES_WRITING: bool = true;
     type Output = ();
 
     async fn run(&self, connection: &mut SqliteConnection) -> Result<Verdict<()>, sqlx::Error> {

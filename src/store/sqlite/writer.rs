@@ -13,6 +13,7 @@ use sqlx::{ConnectOptions, Connection, SqlitePool};
 use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot, watch};
 
 use super::accept;
+use super::health::Health;
 use super::open::{advice, discard, is_environmental};
 use super::steps::{Step, Verdict};
 use crate::queue::{Accepted, NewMessage, QueueError};
@@ -59,6 +60,8 @@ pub(super) enum Order {
 pub(super) trait AnyTask: Send {
     async fn run(&mut self, connection: &mut SqliteConnection) -> Result<(), sqlx::Error>;
     fn answer(self: Box<Self>, committed: Result<(), GroupError>);
+    /// Whether, once it was run, the store is known to take what is written.
+    fn proves_writing(&self) -> bool;
     /// Whether it may have brought messages for the engines to see.
     fn arrives(&self) -> bool;
     /// Whether it is one that erases.
@@ -85,6 +88,10 @@ impl<S: Step> AnyTask for Task<S> {
     async fn run(&mut self, connection: &mut SqliteConnection) -> Result<(), sqlx::Error> {
         self.verdict = Some(self.step.run(connection).await?);
         Ok(())
+    }
+
+    fn proves_writing(&self) -> bool {
+        S::PROVES_WRITING && matches!(self.verdict, Some(Verdict::Done(_)))
     }
 
     fn arrives(&self) -> bool {
@@ -177,8 +184,8 @@ pub(super) struct Writer {
     pub(super) busy_timeout: Duration,
     /// Whether the write-ahead log may hold contents that were erased.
     pub(super) log_holds_erased: bool,
-    /// Whether the last group failed, so that a broken disk is logged once and not each time.
-    pub(super) is_failing: bool,
+    /// Whether the last group failed: a broken disk is logged once and not each time.
+    pub(super) health: Arc<Health>,
 }
 
 impl Writer {
@@ -270,25 +277,26 @@ impl Writer {
     }
 
     fn finish(&mut self, group: Group, written: Result<Vec<Vec<Accepted>>, sqlx::Error>) {
+        let written = written.map_err(Arc::new);
         match &written {
             Ok(answers) => {
                 self.log_holds_erased |= group.tasks.iter().any(|task| task.has_erased());
-                if std::mem::take(&mut self.is_failing) {
+                let has_new = answers.iter().flatten().any(|accepted| *accepted == Accepted::New);
+                let proves = has_new || group.tasks.iter().any(|task| task.proves_writing());
+                if self.health.written(proves) {
                     tracing::info!("the database can be written again");
                 }
-                if answers.iter().flatten().any(|accepted| *accepted == Accepted::New)
-                    || group.tasks.iter().any(|task| task.arrives())
-                {
+                if has_new || group.tasks.iter().any(|task| task.arrives()) {
                     self.arrived.send_modify(|count| *count = count.wrapping_add(1));
                 }
             }
             Err(error) => {
-                if !std::mem::replace(&mut self.is_failing, true) {
+                if self.health.failed(error) {
                     tracing::error!(error = %error, advice = advice(error), "could not write to the database");
                 }
             }
         }
-        group.answer(written.map_err(Arc::new));
+        group.answer(written);
     }
 
     /// Writes a group in one transaction. After a failure the state of the connection is not known

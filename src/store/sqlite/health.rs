@@ -1,0 +1,121 @@
+//! Whether what is acknowledged is safe: the file is where it was opened, and the last group that had
+//! something to write was written. Costs nothing while all is well but a look at the file each second.
+
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use sqlx::sqlite::SqliteConnection;
+use tokio::time::Instant;
+
+use super::open::advice;
+use super::steps::{Step, Verdict};
+use crate::queue::QueueError;
+use crate::store::Fault;
+
+/// How often the file is looked at, at most, for messages that come in.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
+
+#[derive(Debug)]
+pub(super) struct Health {
+    path: PathBuf,
+    /// What the file was when it was opened; `None` where the system tells no such thing.
+    identity: Option<Identity>,
+    state: Mutex<State>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    looked_at: Option<Instant>,
+    is_gone: bool,
+    /// Why the last group was not written.
+    failure: Option<Arc<sqlx::Error>>,
+}
+
+/// Device and number of a file. The number is not given to another one while the file is open.
+type Identity = (u64, u64);
+
+impl Health {
+    pub(super) async fn open(path: PathBuf) -> Self {
+        let identity = tokio::fs::metadata(&path).await.ok().and_then(|found| identity(&found));
+        Self { path, identity, state: Mutex::default() }
+    }
+
+    /// Fails while the file is not where it was, as known a second ago.
+    pub(super) async fn admit(&self) -> Result<(), Fault> {
+        let is_due = {
+            let mut state = self.lock();
+            let is_due = state.looked_at.is_none_or(|at| at.elapsed() >= LOOK_EVERY);
+            if is_due {
+                state.looked_at = Some(Instant::now());
+            }
+            is_due
+        };
+        if is_due {
+            return self.look().await;
+        }
+        if self.lock().is_gone { Err(Fault::Gone) } else { Ok(()) }
+    }
+
+    /// Fails unless the file is where it was.
+    pub(super) async fn look(&self) -> Result<(), Fault> {
+        let is_here = match tokio::fs::metadata(&self.path).await {
+            Ok(found) => self.identity.is_none() || identity(&found) == self.identity,
+            Err(_) => false,
+        };
+        self.lock().is_gone = !is_here;
+        if is_here { Ok(()) } else { Err(Fault::Gone) }
+    }
+
+    /// Takes note of a group that was written; answers whether the one before was not. One that may have
+    /// written nothing proves nothing.
+    pub(super) fn written(&self, proves: bool) -> bool {
+        proves && self.lock().failure.take().is_some()
+    }
+
+    /// Takes note of a group that was not written; answers whether the one before was.
+    pub(super) fn failed(&self, error: &Arc<sqlx::Error>) -> bool {
+        self.lock().failure.replace(Arc::clone(error)).is_none()
+    }
+
+    /// Why the last group was not written, if it was not.
+    pub(super) fn failure(&self) -> Option<QueueError> {
+        let failure = self.lock().failure.clone()?;
+        Some(Fault::Database { advice: advice(&failure), source: failure }.into())
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        // Each change is a single assignment.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(unix)]
+fn identity(found: &std::fs::Metadata) -> Option<Identity> {
+    use std::os::unix::fs::MetadataExt as _;
+    Some((found.dev(), found.ino()))
+}
+
+#[cfg(not(unix))]
+fn identity(_found: &std::fs::Metadata) -> Option<Identity> {
+    None
+}
+
+/// Writes a page that says the same as before, to see whether one can be written.
+pub(super) struct TryToWrite;
+
+#[async_trait]
+impl Step for TryToWrite {
+    type Output = ();
+    const PROVES_WRITING: bool = true;
+
+    async fn run(&self, connection: &mut SqliteConnection) -> Result<Verdict<()>, sqlx::Error> {
+        let version: i64 =
+            sqlx::query_scalar("PRAGMA user_version").fetch_one(&mut *connection).await?;
+        // A pragma takes no parameters; this is a number.
+        let same = format!("PRAGMA user_version = {version}");
+        sqlx::query(sqlx::AssertSqlSafe(same)).execute(connection).await?;
+        Ok(Verdict::Done(()))
+    }
+}

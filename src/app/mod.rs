@@ -31,6 +31,9 @@ use reload::Reloader;
 /// Name of the database in the data folder.
 const DATABASE: &str = "segment-loops.db";
 
+/// Where Linux tells the machine's name, which is that of the container.
+const MACHINE_NAME_FILE: &str = "/proc/sys/kernel/hostname";
+
 /// How long a write waits for another process on the same database.
 const STORE_BUSY_TIMEOUT: Duration = Duration::from_secs(5);
 
@@ -85,6 +88,7 @@ pub enum AppError {
 
 /// A program that is ready to run.
 pub struct App {
+    process: String,
     listener: TcpListener,
     address: SocketAddr,
     router: axum::Router,
@@ -112,12 +116,12 @@ impl App {
         let grace = Duration::from_millis(config.server.shutdown_grace_ms);
         let store = open_store(&config).await?;
         let queue = Arc::new(store.clone());
-        let holder = uuid::Uuid::now_v7().to_string();
+        let process = process_name();
         let mut engines = Vec::new();
         let mut planners = HashMap::new();
         for (name, destination) in &config.destinations {
             let client = client(name, destination, &config, &clock)?;
-            let options = engine_options(&config, &holder, grace);
+            let options = engine_options(&config, &process, grace);
             let (sender, planner) = watch::channel(Arc::clone(&destination.planner.destination));
             planners.insert(name.clone(), sender);
             let engine = Engine::new(
@@ -138,6 +142,7 @@ impl App {
         let reloader = Arc::new(Reloader::new(config, load, planners));
         let router = router(&reloader, &store, &clock, &metrics);
         Ok(Self {
+            process,
             listener,
             address,
             router,
@@ -159,7 +164,7 @@ impl App {
     /// Runs until `stop` is cancelled: then takes nothing more in, finishes what is under way,
     /// gives the leases back and closes the database. Answers what is still pending.
     pub async fn run(self, stop: CancellationToken) -> Result<u64, AppError> {
-        info!(address = %self.address, "listening");
+        info!(address = %self.address, process = self.process, "listening");
         let deliver = CancellationToken::new();
         let names: Vec<String> = self.engines.iter().map(|(name, _)| name.clone()).collect();
         let mut engines = JoinSet::new();
@@ -228,6 +233,15 @@ fn client(
     };
     Client::new(&options, Arc::clone(clock))
         .map_err(|source| AppError::Destination { name: name.to_owned(), source })
+}
+
+/// Names this process in leases and in the log: by machine and number, so that people find it, and by
+/// something random, since containers share both.
+fn process_name() -> String {
+    let machine = std::fs::read_to_string(MACHINE_NAME_FILE).unwrap_or_default();
+    let machine = machine.trim();
+    let machine = if machine.is_empty() { "process" } else { machine };
+    format!("{machine}-{}-{}", std::process::id(), uuid::Uuid::now_v7().simple())
 }
 
 fn engine_options(config: &Config, holder: &str, grace: Duration) -> EngineOptions {

@@ -34,6 +34,10 @@ const NEIGHBOURS_MAX: usize = 50;
 /// How often the store is looked at without a hint: another process may have taken messages in.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 
+/// How often a lease that another process holds is asked for, at most: one that is given back when a
+/// process stops shall not lie idle.
+const ASK_EVERY: Duration = Duration::from_secs(1);
+
 /// How often depth and rate are measured for `/metrics`.
 const MEASURE_EVERY: Duration = Duration::from_secs(5);
 
@@ -87,6 +91,7 @@ impl Engine {
         let mut told = false;
         while !stop.is_cancelled() {
             let asked_at = Instant::now();
+            let mut wait = self.options.lease_ttl / 3;
             match self.ask_for_lease().await {
                 Ok(Some(lease)) => {
                     told = false;
@@ -101,18 +106,19 @@ impl Engine {
                         Ended::LeaseLost => warn!(destination = name, "lease lost"),
                     }
                 }
-                Ok(None) if !told => {
-                    told = true;
-                    info!(destination = name, "another process holds the lease; waiting for it");
+                Ok(None) => {
+                    wait = wait.min(ASK_EVERY);
+                    if !std::mem::replace(&mut told, true) {
+                        self.tell_holder().await;
+                    }
                 }
-                Ok(None) => {}
                 Err(fault) => error!(
                     destination = name,
                     error = &fault as &dyn std::error::Error,
                     "the lease cannot be asked for; trying again"
                 ),
             }
-            let again_at = asked_at + self.options.lease_ttl / 3;
+            let again_at = asked_at + wait;
             tokio::select! {
                 () = sleep_until(again_at) => {}
                 () = stop.cancelled() => {}
@@ -128,6 +134,24 @@ impl Engine {
             ttl: self.options.lease_ttl,
         };
         self.stepper.queue.lease(ask).await
+    }
+
+    /// Says who delivers instead of this process.
+    async fn tell_holder(&self) {
+        let name = &self.stepper.name;
+        match self.stepper.queue.lease_holder(name).await {
+            Ok(other) => info!(
+                destination = name,
+                holder = other.as_ref().map(|other| other.holder.as_str()),
+                until = other.as_ref().map(|other| tracing::field::display(other.until)),
+                "another process holds the lease; waiting for it"
+            ),
+            Err(fault) => warn!(
+                destination = name,
+                error = &fault as &dyn std::error::Error,
+                "another process holds the lease; it cannot be read which"
+            ),
+        }
     }
 
     async fn give_back(&self, lease: &Lease) {

@@ -84,6 +84,9 @@ pub trait Work: Send + Sync {
     /// after it ran out.
     async fn lease(&self, ask: LeaseRequest) -> Result<Option<Lease>, QueueError>;
 
+    /// Who has the lease of a destination, or had it last; `None` when it was given back, or never taken.
+    async fn lease_holder(&self, destination: &str) -> Result<Option<LeaseHolder>, QueueError>;
+
     /// Gives the lease back, so that another process need not wait for it to run out.
     async fn release(&self, lease: &Lease) -> Result<(), QueueError>;
 

@@ -85,6 +85,15 @@ pub struct Lease {
     pub token: i64,
 }
 
+/// Who holds a lease, for people.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LeaseHolder {
+    /// The process.
+    pub holder: String,
+    /// Until when, unless it renews it.
+    pub until: Timestamp,
+}
+
 /// The little that the engine keeps in memory of every pending message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Head {

@@ -102,6 +102,10 @@ pub(super) const RELEASE: &str = "
     UPDATE leases SET holder = '', expires_at = 0
     WHERE destination = $1 AND holder = $2 AND token = $3";
 
+/// $1 destination.
+pub(super) const LEASE_HOLDER: &str =
+    "SELECT holder, expires_at FROM leases WHERE destination = $1 AND holder <> ''";
+
 /// $1 destination, $2 holder, $3 token.
 pub(super) const LEASE_IN_FORCE: &str =
     "SELECT token FROM leases WHERE destination = $1 AND holder = $2 AND token = $3";

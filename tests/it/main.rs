@@ -33,4 +33,5 @@ mod replay;
 mod seen;
 mod stop;
 mod tidy;
+mod two_processes;
 mod wire;

@@ -3,7 +3,7 @@
 use sqlx::sqlite::SqliteConnection;
 use sqlx::{SqlitePool, Transaction};
 
-use crate::queue::{Class, Depth, Head, Job, MessageRecord, PendingAsk, Seq};
+use crate::queue::{Class, Depth, Head, Job, LeaseHolder, MessageRecord, PendingAsk, Seq};
 use crate::segment::{MessageHash, PersonHash};
 use crate::store::rows::{
     AttemptRow, DeliveryRow, HeadRow, JobRow, MessageRow, RequestRow, from_ms,
@@ -37,6 +37,15 @@ pub(super) async fn pending(
     }
     end(snapshot).await?;
     Ok(found)
+}
+
+pub(super) async fn lease_holder(
+    readers: &SqlitePool,
+    destination: &str,
+) -> Result<Option<LeaseHolder>, Fault> {
+    let found: Option<(String, i64)> =
+        sqlx::query_as(sql::LEASE_HOLDER).bind(destination).fetch_optional(readers).await?;
+    Ok(found.map(|(holder, until)| LeaseHolder { holder, until: from_ms(until) }))
 }
 
 pub(super) async fn before(

@@ -27,9 +27,9 @@ use sqlx::SqlitePool;
 use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 
 use crate::queue::{
-    Accepted, Class, Depth, FrozenRequest, Head, Housekeeping, Inbox, Job, Lease, LeaseRequest,
-    Log, MessageRecord, NewMerge, NewMessage, NewPlan, PendingAsk, QueueError, ReplayAsk,
-    ReplayChunk, ReplayState, Replays, Seq, Settlement, Work,
+    Accepted, Class, Depth, FrozenRequest, Head, Housekeeping, Inbox, Job, Lease, LeaseHolder,
+    LeaseRequest, Log, MessageRecord, NewMerge, NewMessage, NewPlan, PendingAsk, QueueError,
+    ReplayAsk, ReplayChunk, ReplayState, Replays, Seq, Settlement, Work,
 };
 use crate::segment::{MessageHash, PersonHash};
 
@@ -227,6 +227,10 @@ impl Inbox for SqliteStore {
 impl Work for SqliteStore {
     async fn lease(&self, ask: LeaseRequest) -> Result<Option<Lease>, QueueError> {
         self.order(ask).await
+    }
+
+    async fn lease_holder(&self, destination: &str) -> Result<Option<LeaseHolder>, QueueError> {
+        Ok(log::lease_holder(&self.readers, destination).await?)
     }
 
     async fn release(&self, lease: &Lease) -> Result<(), QueueError> {

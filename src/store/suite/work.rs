@@ -40,8 +40,12 @@ pub(in crate::store) async fn leases_to_one_holder_at_a_time(store: &impl Store)
 }
 
 pub(in crate::store) async fn releases_a_lease_once(store: &impl Store) {
+    assert_eq!(store.lease_holder(DESTINATION).await.unwrap(), None);
     let first = lease(store).await;
+    let holder = store.lease_holder(DESTINATION).await.unwrap().map(|found| found.holder);
+    assert_eq!(holder.as_ref(), Some(&first.holder));
     store.release(&first).await.unwrap();
+    assert_eq!(store.lease_holder(DESTINATION).await.unwrap(), None);
     assert_fenced(store.release(&first).await, "released before");
     let seq = put(store, message("a")).await;
     assert_fenced(store.freeze(&first, seq, plan(vec![])).await, "released before");

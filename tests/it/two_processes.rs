@@ -1,0 +1,156 @@
+//! Two processes on one database: one delivers, both take messages in, and when the one ends the other goes
+//! on, with nothing lost, nothing out of order and no event under a second key.
+
+use std::collections::HashMap;
+
+use serde_json::Value;
+
+use crate::support::{Reply, ScriptedLoops, Seen, Service, Setup, WRITE_KEY, track};
+
+const LEASE_TTL: &str = "SEGMENT_LOOPS__DELIVERY__LEASE_TTL_MS";
+
+/// A process that delivers, and one that stands by on the same database.
+async fn two(setup: &Setup) -> (Service, Service, tempfile::TempDir) {
+    let data = tempfile::tempdir().unwrap();
+    let setup = setup.clone().data(data.path());
+    let first = setup.start();
+    first.logged(|line| line["message"] == "lease taken").await;
+    let second = setup.start();
+    second.logged(is_standing_by).await;
+    (first, second, data)
+}
+
+fn is_standing_by(line: &Value) -> bool {
+    line["message"] == "another process holds the lease; waiting for it"
+}
+
+fn is_taken(line: &Value) -> bool {
+    line["message"] == "lease taken"
+}
+
+fn is_delivered(message: &Value) -> bool {
+    message["state"] == "delivered"
+}
+
+#[tokio::test]
+async fn the_one_that_stands_by_says_for_whom_until_when_and_takes_messages_in() {
+    let mut loops = ScriptedLoops::willing().await;
+    let (first, second, _data) =
+        two(&Setup::with_loops(&loops.base_url).env(LEASE_TTL, "20000")).await;
+    let name = first.logged(|line| line["message"] == "listening").await["process"].clone();
+    assert!(name.as_str().unwrap().contains(&first.id().to_string()), "{name}");
+    let told = second.logged(is_standing_by).await;
+    assert_eq!((&told["holder"], &told["destination"]), (&name, &Value::from("default")));
+    let moment = |value: &Value| value.as_str().unwrap().parse::<jiff::Timestamp>().unwrap();
+    assert!(moment(&told["until"]) > moment(&told["timestamp"]), "{told}");
+    let metrics = second.admin("/metrics").await.body;
+    assert!(metrics.as_str().unwrap().contains("lease_held{destination=\"default\"} 0"));
+
+    // What it takes in, the other one delivers.
+    assert_eq!(second.admin("/readyz").await.status, 200);
+    second.accept("/v1/track", track("u1", "m1")).await;
+    assert_eq!(loops.next().await.note(), "m1");
+    second.message("m1", is_delivered).await;
+    assert!(!second.log().iter().any(|line| line["message"] == "attempt"));
+}
+
+#[tokio::test]
+async fn when_the_one_stops_the_other_goes_on_without_waiting_for_the_lease_to_run_out() {
+    let mut loops = ScriptedLoops::willing().await;
+    // It would take an hour to run out.
+    let setup = Setup::with_loops(&loops.base_url).env(LEASE_TTL, "3600000");
+    let (mut first, second, _data) = two(&setup).await;
+    assert_eq!(first.stop().await, Some(0));
+    second.logged(is_taken).await;
+    second.accept("/v1/track", track("u1", "m1")).await;
+    assert_eq!(loops.next().await.note(), "m1");
+}
+
+#[tokio::test]
+async fn when_the_one_is_killed_the_other_goes_on_once_the_lease_has_run_out() {
+    let script = |seen: &Seen| if seen.path == "/api-key" { Reply::ok() } else { Reply::Silence };
+    let mut loops = ScriptedLoops::start(script).await;
+    let (mut first, second, _data) =
+        two(&Setup::with_loops(&loops.base_url).env(LEASE_TTL, "3000")).await;
+    first.accept("/v1/track", track("u1", "m1")).await;
+    let unanswered = loops.next().await;
+    first.signal("KILL");
+    first.wait().await;
+    loops.now(|_| Reply::ok());
+    second.logged(is_taken).await;
+    let again = loops.next().await;
+    assert_eq!(again.raw_body, unanswered.raw_body);
+    assert_eq!(again.idempotency_key(), unanswered.idempotency_key());
+    second.message("m1", is_delivered).await;
+}
+
+/// Sends a message to one of the processes, to the other if that fails, until one has it.
+async fn send(services: [&Service; 2], message: &Value) {
+    for service in services.into_iter().cycle().take(50) {
+        let request = service.request(reqwest::Method::POST, "/v1/track");
+        let sent = request.basic_auth(WRITE_KEY, Some("")).body(message.to_string()).send().await;
+        if sent.is_ok_and(|answer| answer.status() == 200) {
+            return;
+        }
+    }
+    panic!("nobody takes {message}");
+}
+
+/// Under load from both sides, ends the first process in the middle with a signal.
+async fn end_under_load(signal: &str) {
+    // Every seventh request gets no answer, so that some are under way whenever the process ends.
+    let mut count = 0;
+    let mut loops = ScriptedLoops::start(move |seen| {
+        count += usize::from(seen.path != "/api-key");
+        if count % 7 == 6 { Reply::status(503) } else { Reply::ok() }
+    })
+    .await;
+    let setup = Setup::with_loops(&loops.base_url).env(LEASE_TTL, "1500");
+    let (mut first, second, _data) = two(&setup).await;
+    const ROUNDS: usize = 30;
+    const PEOPLE: usize = 8;
+    for round in 0..ROUNDS {
+        if round == ROUNDS / 2 {
+            first.signal(signal);
+        }
+        for n in 0..PEOPLE {
+            let message = track(&format!("u{n}"), &format!("u{n}-{round}"));
+            let services = if round % 2 == 0 { [&first, &second] } else { [&second, &first] };
+            send(services, &message).await;
+        }
+    }
+    first.wait().await;
+    second.logged(is_taken).await;
+    for n in 0..PEOPLE {
+        for round in 0..ROUNDS {
+            second.message(&format!("u{n}-{round}"), is_delivered).await;
+        }
+    }
+    let seen = loops.rest();
+    let mut keys: HashMap<String, Option<String>> = HashMap::new();
+    let mut order: HashMap<String, Vec<String>> = HashMap::new();
+    for one in &seen {
+        let key = keys.entry(one.note()).or_insert_with(|| one.idempotency_key());
+        assert_eq!(*key, one.idempotency_key(), "{}", one.note());
+        assert!(key.is_some());
+        let person = one.body["userId"].as_str().unwrap().to_owned();
+        order.entry(person).or_default().push(one.note());
+    }
+    for n in 0..PEOPLE {
+        let mut notes = order.remove(&format!("u{n}")).unwrap_or_default();
+        // One that is sent again comes before the next one of its person.
+        notes.dedup();
+        let expected: Vec<String> = (0..ROUNDS).map(|round| format!("u{n}-{round}")).collect();
+        assert_eq!(notes, expected);
+    }
+}
+
+#[tokio::test]
+async fn a_kill_under_load_loses_nothing_and_keeps_order_and_keys() {
+    end_under_load("KILL").await;
+}
+
+#[tokio::test]
+async fn a_stop_under_load_loses_nothing_and_keeps_order_and_keys() {
+    end_under_load("TERM").await;
+}

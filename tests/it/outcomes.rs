@@ -83,6 +83,68 @@ async fn a_429_waits_as_long_as_it_asks_and_is_tried_again() {
     assert!(times[1].duration_since(times[0]).as_secs_f64() >= 1.0, "{times:?}");
 }
 
+/// How long the program waits after the first attempt at a message, by its own records, with a Loops that
+/// asks it to wait for so long; in seconds. Without being asked it is at most 0.2.
+async fn waited(status: u16, retry_after: &str, longest: &str) -> f64 {
+    let reply = Reply::status(status).with_header("retry-after", retry_after);
+    let settings = [("SEGMENT_LOOPS__DELIVERY__RETRY_MAX_MS", longest)];
+    let (message, seen) = outcome(track("u1", "m1"), reply, &settings).await;
+    assert_eq!((&message["state"], seen.len()), (&json!("delivered"), 2), "{retry_after}");
+    let attempts = &message["deliveries"][0]["request"]["attempts"];
+    let at = |n: usize| -> jiff::Timestamp {
+        attempts[n]["startedAt"].as_str().unwrap().parse().unwrap()
+    };
+    at(1).duration_since(at(0)).as_secs_f64()
+}
+
+/// An HTTP date some seconds from now.
+fn date_in(seconds: i64) -> String {
+    let at = jiff::Timestamp::now().as_second() + seconds;
+    let at = std::time::UNIX_EPOCH + std::time::Duration::from_secs(at.unsigned_abs());
+    httpdate::fmt_http_date(at)
+}
+
+#[tokio::test]
+async fn a_wait_that_loops_asks_for_in_seconds_or_by_date_is_kept() {
+    for status in [429, 503] {
+        assert!(waited(status, "2", "60000").await >= 2.0, "{status}");
+        // The program starts for a second or two before it sends anything.
+        assert!(waited(status, &date_in(8), "60000").await >= 2.0, "{status}");
+    }
+}
+
+#[tokio::test]
+async fn a_wait_that_makes_no_sense_is_as_good_as_none() {
+    // What goes on within the patience of a test was not held up by any of these.
+    let past = date_in(-3_600);
+    tokio::join!(
+        waited(503, "-5", "200"),
+        waited(503, "soon", "200"),
+        waited(503, "99999999999999999999999", "200"),
+        waited(503, &past, "200"),
+        waited(429, "-5", "200"),
+        waited(429, "soon", "200"),
+        waited(429, "Mon, 31 Feb 2026", "200"),
+        waited(429, &past, "200"),
+    );
+}
+
+#[tokio::test]
+async fn an_absurd_wait_is_no_longer_than_the_longest_between_two_attempts() {
+    for retry_after in ["99999999".to_owned(), date_in(99_999_999)] {
+        waited(503, &retry_after, "300").await;
+    }
+    // A 429 holds everything back, ten minutes at most; the message says when it is tried again.
+    let reply = Reply::status(429).with_header("retry-after", "99999999");
+    let loops = ScriptedLoops::start(after_first(reply)).await;
+    let service = Setup::with_loops(&loops.base_url).start();
+    service.accept("/v1/track", track("u1", "m1")).await;
+    let next = |found: &Value| found["deliveries"][0]["request"]["nextAttemptAt"].clone();
+    let message = service.message("m1", |found| next(found).is_string()).await;
+    let next: jiff::Timestamp = next(&message).as_str().unwrap().parse().unwrap();
+    assert!(next.duration_since(jiff::Timestamp::now()).as_secs_f64() < 600.0);
+}
+
 #[tokio::test]
 async fn server_errors_are_tried_again_with_the_same_body_and_key() {
     for status in [408, 500, 502, 503, 504] {
@@ -197,6 +259,34 @@ async fn a_key_that_is_refused_later_pauses_and_the_refused_request_goes_out_aga
         attempts(&message),
         [(401, "unauthorized".to_owned()), (200, "delivered".to_owned())]
     );
+}
+
+#[tokio::test]
+async fn a_key_that_is_refused_once_so_and_once_so_costs_nothing_once_it_is_mended() {
+    // The key is refused, taken by the check, refused for the delivery again and by the check, and mended.
+    let (mut checks, mut deliveries) = (0, 0);
+    let script = move |seen: &Seen| {
+        let (count, statuses) = match seen.path == "/api-key" {
+            true => (&mut checks, [200, 200, 403, 200, 200]),
+            false => (&mut deliveries, [401, 403, 200, 200, 200]),
+        };
+        *count += 1;
+        Reply::status(statuses.get(*count - 1).copied().unwrap_or(200))
+    };
+    let mut loops = ScriptedLoops::start(script).await;
+    let service = Setup::with_loops(&loops.base_url).start();
+    service.accept("/v1/batch", json!({"batch": [track("u1", "m1"), track("u1", "m2")]})).await;
+    let message = service.message("m1", |found| found["state"] == "delivered").await;
+    let unauthorized = |status| (status, "unauthorized".to_owned());
+    let expected = [unauthorized(401), unauthorized(403), (200, "delivered".to_owned())];
+    assert_eq!(attempts(&message), expected);
+    service.message("m2", |found| found["state"] == "delivered").await;
+    let seen = loops.rest();
+    assert_eq!(seen.iter().map(Seen::note).collect::<Vec<_>>(), ["m1", "m1", "m1", "m2"]);
+    assert!(seen[..3].iter().all(|one| one.idempotency_key() == seen[0].idempotency_key()));
+    let metrics = service.admin("/metrics").await.body;
+    let paused = "segment_loops_destination_paused{destination=\"default\"} 0";
+    assert!(metrics.as_str().unwrap().contains(paused));
 }
 
 #[tokio::test]

@@ -1,5 +1,6 @@
 //! What each answer of Loops leads to.
 
+use segment_loops::clock::{Clock as _, SystemClock};
 use serde_json::{Value, json};
 
 use crate::support::{PATIENCE, Reply, ScriptedLoops, Seen, Setup, identify, track};
@@ -99,7 +100,7 @@ async fn waited(status: u16, retry_after: &str, longest: &str) -> f64 {
 
 /// An HTTP date some seconds from now.
 fn date_in(seconds: i64) -> String {
-    let at = jiff::Timestamp::now().as_second() + seconds;
+    let at = SystemClock.now().as_second() + seconds;
     let at = std::time::UNIX_EPOCH + std::time::Duration::from_secs(at.unsigned_abs());
     httpdate::fmt_http_date(at)
 }
@@ -147,7 +148,7 @@ async fn an_absurd_wait_is_no_longer_than_the_longest_between_two_attempts() {
     let next = |found: &Value| found["deliveries"][0]["request"]["nextAttemptAt"].clone();
     let message = service.message("m1", |found| next(found).is_string()).await;
     let next: jiff::Timestamp = next(&message).as_str().unwrap().parse().unwrap();
-    assert!(next.duration_since(jiff::Timestamp::now()).as_secs_f64() < 600.0);
+    assert!(next.duration_since(SystemClock.now()).as_secs_f64() < 600.0);
 }
 
 #[tokio::test]

@@ -132,7 +132,7 @@ impl SqliteStore {
         let opened = open::open(&options).await?;
         let backlog = Backlog::open(options.backlog_messages_max, &opened.readers).await;
         let backlog = Arc::new(backlog.map_err(|error| open::explain(&options.path, error))?);
-        let health = Arc::new(Health::open(options.path.clone()).await);
+        let health = Arc::new(Health::open(options.path.clone()));
         let waiting = Waiting::new(&options);
         // Every accept waiting holds at least one message permit, so this cannot be full before.
         let (accepts, accepts_taken) = mpsc::channel(waiting.messages_max as usize);
@@ -208,7 +208,7 @@ impl Inbox for SqliteStore {
             return Ok(Vec::new());
         }
         // What goes into a file that was deleted would be gone with this process.
-        self.health.admit().await?;
+        self.health.admit()?;
         self.backlog.admit(&self.readers).await?;
         let permits = self.waiting.admit(&messages)?;
         let (reply, answer) = oneshot::channel();
@@ -304,7 +304,7 @@ impl Log for SqliteStore {
     }
 
     async fn ready(&self) -> Result<(), QueueError> {
-        self.health.look().await?;
+        self.health.look()?;
         open::check_schema(&self.readers).await?;
         // Only then: while all is well, nothing is written to find that out.
         let Some(failure) = self.health.failure() else { return Ok(()) };

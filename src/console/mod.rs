@@ -1,4 +1,5 @@
 //! The pages and the API for operators, behind the admin token.
 
 pub mod api;
+pub mod openapi;
 pub mod preview;

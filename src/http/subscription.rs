@@ -7,8 +7,9 @@ use axum::http::{HeaderMap, StatusCode};
 use axum::response::Response;
 
 use super::address::Sender;
-use super::error::{ApiError, Contract};
-use super::ingest::{Intake, take_one};
+use super::error::{ApiError, Contract, ErrorBody};
+use super::ingest::{Intake, Success, take_one};
+use super::openapi::{Message, WebhookErrors};
 use super::{HttpState, auth, body};
 use crate::queue::Class;
 use crate::segment::decode::decode;
@@ -18,6 +19,20 @@ use crate::segment::{MessageType, Value};
 const CONTRACT: Contract = Contract::Webhook;
 const ENDPOINT: &str = "/destination";
 
+/// Takes what Segment's subscription destination (Developer Center) sends: one message.
+#[utoipa::path(
+    post,
+    path = "/destination",
+    tag = "Subscription destination",
+    operation_id = "destination",
+    request_body(content = Message, content_type = "application/json"),
+    responses(
+        (status = 200, description = "Stored.", body = Success),
+        (status = 501, description = "No subscription here takes this type of message.", body = ErrorBody),
+        WebhookErrors
+    ),
+    security(("writeKey" = []))
+)]
 pub(super) async fn take(
     State(state): State<HttpState>,
     sender: Sender,

@@ -14,6 +14,7 @@ mod browser_sources;
 mod command_line;
 mod configuration;
 mod delivery_order;
+mod described;
 mod durability;
 mod hostile_input;
 mod limits;

@@ -9,6 +9,7 @@
 
 mod support;
 
+mod as_sdks_send;
 mod authentication;
 mod browser_sources;
 mod command_line;
@@ -22,5 +23,6 @@ mod outcomes;
 mod rate;
 mod seen;
 mod stop;
+mod subscription_destination;
 mod tidy;
 mod wire;

@@ -15,6 +15,7 @@ pub mod cli;
 pub mod clock;
 pub mod config;
 pub mod console;
+pub mod crash;
 pub mod delivery;
 pub mod destination;
 pub mod http;

@@ -36,6 +36,9 @@ const STORE_BUSY_TIMEOUT: Duration = Duration::from_secs(5);
 /// How often retention is looked after.
 const PURGE_EVERY: Duration = Duration::from_secs(60);
 
+/// How often deletions that were delivered are looked for, to erase what is kept of those people.
+const ERASE_EVERY: Duration = Duration::from_secs(2);
+
 /// How often the metrics recorder tidies up.
 const METRICS_UPKEEP_EVERY: Duration = Duration::from_secs(5);
 
@@ -161,6 +164,7 @@ impl App {
         }
         let mut chores = JoinSet::new();
         chores.spawn(purge(self.store.clone(), Arc::clone(&self.clock)));
+        chores.spawn(erase(self.store.clone()));
         chores.spawn(keep_up(self.metrics));
         chores.spawn(reload_when_told(self.reloader));
         server::serve(self.listener, self.router, self.limits, stop, self.grace).await;
@@ -178,7 +182,13 @@ impl App {
     }
 }
 
-async fn open_store(config: &Config) -> Result<SqliteStore, AppError> {
+/// Whether there is a database in the data folder of a configuration.
+pub fn has_store(config: &Config) -> bool {
+    config.store.data.join(DATABASE).exists()
+}
+
+/// Opens the database in the data folder of a configuration; makes both where they are missing.
+pub async fn open_store(config: &Config) -> Result<SqliteStore, AppError> {
     let folder = &config.store.data;
     std::fs::create_dir_all(folder)
         .map_err(|source| AppError::Folder { folder: folder.display().to_string(), source })?;
@@ -187,6 +197,8 @@ async fn open_store(config: &Config) -> Result<SqliteStore, AppError> {
         duplicate_window: hours(config.store.duplicate_window_h),
         waiting_messages_max: config.store.waiting_messages_max,
         waiting_bytes_max: config.store.waiting_bytes_max,
+        backlog_messages_max: config.store.backlog_messages_max,
+        pages_max: None,
         delivered_retention: hours(config.store.delivered_retention_h),
         failed_retention: hours(config.store.failed_retention_h),
         records_retention: hours(config.store.records_retention_h),
@@ -248,6 +260,7 @@ fn router(
     let reload = Arc::clone(reloader);
     let admin = api::router(AdminState {
         log,
+        replays: Arc::new(store.clone()),
         token: config.server.admin_token.clone(),
         planners: reloader.planners(),
         reload: Arc::new(move || reload.reload()),
@@ -305,6 +318,25 @@ async fn purge(store: SqliteStore, clock: SharedClock) {
                     error!(
                         error = &fault as &dyn std::error::Error,
                         "old records cannot be removed"
+                    );
+                    break;
+                }
+            }
+        }
+    }
+}
+
+async fn erase(store: SqliteStore) {
+    loop {
+        tokio::time::sleep(ERASE_EVERY).await;
+        loop {
+            match store.erase().await {
+                Ok(0) => break,
+                Ok(_) => tokio::task::yield_now().await,
+                Err(fault) => {
+                    error!(
+                        error = &fault as &dyn std::error::Error,
+                        "contents of deleted people cannot be erased; trying again"
                     );
                     break;
                 }

@@ -133,15 +133,14 @@ fn compiled(written: &Value, event: &Value) -> Result<CompiledSubscription, Stri
     if !subscription.enabled {
         return Err(skipped("disabled"));
     }
-    if let TriggerText::Fql(text) = &subscription.trigger {
-        let trigger = Trigger::compile(text)
-            .map_err(|mistake| skipped(&format!("Invalid subscription : {mistake}")))?;
-        if trigger.matches(event) == Ok(false) {
-            return Err(skipped("not subscribed"));
-        }
+    let trigger = CompiledSubscription::compile_trigger(&subscription.trigger)
+        .map_err(|(_, mistake)| skipped(&format!("Invalid subscription : {mistake}")))?;
+    if trigger.matches(event) == Ok(false) {
+        return Err(skipped("not subscribed"));
     }
-    Mapping::compile(&subscription.mapping).map_err(|mistakes| error(&mistakes.segment_text()))?;
-    CompiledSubscription::compile(&subscription).map_err(|mistakes| error(&lines(&mistakes)))
+    let mapping = Mapping::compile(&subscription.mapping)
+        .map_err(|mistakes| error(&mistakes.segment_text()))?;
+    Ok(CompiledSubscription::new(subscription, trigger, mapping))
 }
 
 fn segment_shape(written: &Value) -> Result<Subscription, String> {
@@ -162,6 +161,8 @@ fn segment_shape(written: &Value) -> Result<Subscription, String> {
         action,
         trigger: TriggerText::Fql(trigger.to_owned()),
         mapping: given(["mapping", "settings"]).cloned().unwrap_or_default(),
+        merge: true,
+        max_age_s: None,
     })
 }
 

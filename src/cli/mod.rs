@@ -1,8 +1,13 @@
 //! The command line: one file for each command. Parses, calls [`crate::app`], prints for people.
 
+mod cases;
+mod check;
 mod dev;
 mod eval;
 mod healthcheck;
+mod import;
+mod preview;
+mod replay;
 mod sandbox;
 mod serve;
 
@@ -26,8 +31,16 @@ enum Command {
     Dev(dev::DevArgs),
     /// Simulate the Loops API, with faults on request.
     Sandbox(sandbox::SandboxArgs),
+    /// Check the configuration and its mappings, and what they need at Loops.
+    Check(check::CheckArgs),
+    /// Show what would become of a message: which subscriptions, which fields, which requests.
+    Preview(preview::PreviewArgs),
     /// Evaluate triggers, mappings and subscriptions in bulk: JSON Lines in, JSON Lines out.
     Eval(eval::EvalArgs),
+    /// Take messages out of files: JSON Lines of Segment messages, plain or gzip.
+    Import(import::ImportArgs),
+    /// Put messages that failed (or others that are done) back to work, with today's subscriptions.
+    Replay(replay::ReplayArgs),
     /// Ask a running service whether it is alive; exit code 0 if so.
     Healthcheck(healthcheck::HealthcheckArgs),
 }
@@ -47,6 +60,18 @@ pub enum CliError {
     /// The faults asked of the sandbox make no sense.
     #[error(transparent)]
     Faults(crate::sandbox::FaultsError),
+    /// The check found mistakes, all of which it has told.
+    #[error("the check found {0}")]
+    Check(String),
+    /// What was given cannot be used.
+    #[error("{0}")]
+    Usage(String),
+    /// The store did not do what it was asked.
+    #[error("the database did not do it; what was done before stays: run the same command again")]
+    Store(#[source] crate::queue::QueueError),
+    /// Something was left undone, as the text says.
+    #[error("{0}")]
+    Incomplete(String),
     /// The machine refused something.
     #[error("{what}")]
     Io {
@@ -65,7 +90,11 @@ pub fn run() -> ExitCode {
         Command::Serve(args) => serve::run(args),
         Command::Dev(args) => dev::run(args),
         Command::Sandbox(args) => sandbox::run(args),
+        Command::Check(args) => check::run(args),
+        Command::Preview(args) => preview::run(args),
         Command::Eval(args) => eval::run(args),
+        Command::Import(args) => import::run(args),
+        Command::Replay(args) => replay::run(args),
         Command::Healthcheck(args) => healthcheck::run(&args),
     };
     match result {
@@ -94,6 +123,13 @@ fn say(text: &str) {
     // A closed pipe (`segment-loops dev | head`) must not end the service.
     use std::io::Write as _;
     let _ = writeln!(std::io::stdout(), "{text}");
+}
+
+/// The database of a configuration, beside a running service or without one.
+async fn open_store(
+    config: &crate::config::Config,
+) -> Result<crate::store::sqlite::SqliteStore, CliError> {
+    Ok(crate::app::open_store(config).await?)
 }
 
 /// A runtime for a command.

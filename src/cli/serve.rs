@@ -9,6 +9,7 @@ use super::{CliError, runtime, stop_signal};
 use crate::app::App;
 use crate::clock::SystemClock;
 use crate::config::{self, Flags, LogFormat};
+use crate::crash;
 use crate::telemetry;
 
 /// Options of `serve`.
@@ -41,6 +42,9 @@ pub(super) fn run(args: ServeArgs) -> Result<(), CliError> {
     };
     let config = config::load(&flags, config::environment())?;
     let load = Box::new(move || config::load(&flags, config::environment()));
+    if let Some(at) = config::crash_at() {
+        crash::arm(&at);
+    }
     let metrics = telemetry::start(&config.log.level, config.log.format == LogFormat::Json);
     runtime()?.block_on(async {
         let stop = stop_signal();

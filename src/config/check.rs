@@ -8,7 +8,7 @@ use super::subscriptions::{Planner, Written};
 use super::tree::{
     DeliveryConfig, DestinationTree, LogConfig, ServerConfig, SourceTree, StoreConfig, Tree,
 };
-use super::{ConfigError, Mistake};
+use super::{ConfigError, Mistake, Stage};
 use crate::secret::Secret;
 
 /// Where Loops' API is, by its published contract.
@@ -103,10 +103,10 @@ pub(super) fn check(tree: Tree, place: &str) -> Result<Config, ConfigError> {
     check.limits(&server, &store, &delivery);
     let trusted_proxies = check.networks("server.trusted_proxies", &server.trusted_proxies.0);
     if destinations.is_empty() {
-        check.mistake("destinations", "there is none: set LOOPS_API_KEY (from Loops: Settings, API), or add [destinations.NAME] with api_key to a file given with --config");
+        check.missing("destinations", "there is none: set LOOPS_API_KEY (from Loops: Settings, API), or add [destinations.NAME] with api_key to a file given with --config");
     }
     if sources.is_empty() {
-        check.mistake("sources", "there is none: set SEGMENT_WRITE_KEY to a key of your own choice that your senders will use, or add [sources.NAME] with write_keys to a file given with --config");
+        check.missing("sources", "there is none: set SEGMENT_WRITE_KEY to a key of your own choice that your senders will use, or add [sources.NAME] with write_keys to a file given with --config");
     }
     let known: Vec<String> = destinations.keys().cloned().collect();
     let destinations =
@@ -147,7 +147,17 @@ struct Check<'a> {
 
 impl Check<'_> {
     fn mistake(&mut self, key: &str, problem: impl Into<String>) {
+        self.mistake_of(Stage::Compile, key, problem);
+    }
+
+    /// Something that is not there: a key, a secret's file.
+    fn missing(&mut self, key: &str, problem: impl Into<String>) {
+        self.mistake_of(Stage::Environment, key, problem);
+    }
+
+    fn mistake_of(&mut self, stage: Stage, key: &str, problem: impl Into<String>) {
         self.mistakes.push(Mistake {
+            stage,
             place: self.place.to_owned(),
             key: key.to_owned(),
             problem: problem.into(),
@@ -222,7 +232,7 @@ impl Check<'_> {
             None => {
                 let hint =
                     if key == "destinations.default" { "set LOOPS_API_KEY, or " } else { "" };
-                self.mistake(
+                self.missing(
                     &format!("{key}.api_key"),
                     format!("there is no API key: {hint}give api_key or api_key_file (from Loops: Settings, API); to try the program without an account: segment-loops dev"),
                 );
@@ -238,6 +248,7 @@ impl Check<'_> {
             inline: tree.subscriptions,
             files: tree.subscriptions_files.0.into_iter().map(PathBuf::from).collect(),
             unsupported: tree.unsupported,
+            merge: tree.merge.unwrap_or(true),
         };
         Planner::load(written).map_err(|mut mistakes| self.mistakes.append(&mut mistakes)).ok()
     }
@@ -249,7 +260,7 @@ impl Check<'_> {
         let keys_key = format!("{key}.write_keys");
         if write_keys.is_empty() {
             let hint = if key == "sources.default" { "set SEGMENT_WRITE_KEY, or " } else { "" };
-            self.mistake(&keys_key, format!("there is no write key: {hint}give at least one"));
+            self.missing(&keys_key, format!("there is no write key: {hint}give at least one"));
         }
         if write_keys.iter().any(|write_key| write_key.expose().trim().is_empty()) {
             self.mistake(
@@ -369,7 +380,7 @@ impl Check<'_> {
             (None, Some(file)) => match std::fs::read_to_string(file) {
                 Ok(text) => Secret::new(text.trim_end_matches(['\r', '\n'])),
                 Err(error) => {
-                    self.mistake(
+                    self.missing(
                         &format!("{key}_file"),
                         format!("{} cannot be read: {error}", file.display()),
                     );
@@ -401,7 +412,7 @@ impl Check<'_> {
     }
 
     fn limits(&mut self, server: &ServerConfig, store: &StoreConfig, delivery: &DeliveryConfig) {
-        let at_least_one: [(&str, u64); 17] = [
+        let at_least_one: [(&str, u64); 18] = [
             ("server.header_timeout_ms", server.header_timeout_ms),
             ("server.body_timeout_ms", server.body_timeout_ms),
             ("server.ack_timeout_ms", server.ack_timeout_ms),
@@ -411,6 +422,7 @@ impl Check<'_> {
             ("server.connections_max", server.connections_max as u64),
             ("store.waiting_messages_max", store.waiting_messages_max as u64),
             ("store.waiting_bytes_max", store.waiting_bytes_max as u64),
+            ("store.backlog_messages_max", store.backlog_messages_max),
             ("store.duplicate_window_h", store.duplicate_window_h),
             ("store.records_retention_h", store.records_retention_h),
             ("delivery.retry_min_ms", delivery.retry_min_ms),

@@ -10,7 +10,7 @@ use config::{ConfigBuilder, Environment, File, FileFormat};
 use super::check::{Config, check, check_planners};
 use super::subscriptions::Planner;
 use super::tree::{DestinationTree, LogFormat, Texts, Tree};
-use super::{ConfigError, Mistake};
+use super::{ConfigError, Mistake, Stage};
 
 /// The compiled-in layer.
 const DEFAULTS: &str = include_str!("../../config/default.toml");
@@ -198,7 +198,13 @@ fn mistake(place: &str, key: &str, problem: &str) -> ConfigError {
         place: place.to_owned(),
         key: key.to_owned(),
         problem: problem.to_owned(),
+        stage: Stage::Parse,
     }])
+}
+
+/// Where the process shall end, for tests of crashes; only debug builds do so.
+pub fn crash_at() -> Option<String> {
+    environment().remove("SEGMENT_LOOPS_CRASH_AT")
 }
 
 /// Where `serve` would listen by the environment alone; `None` when that cannot be told.

@@ -9,8 +9,8 @@ mod subscriptions;
 mod tree;
 
 pub use check::{BrowserConfig, Config, DestinationConfig, Network, SourceConfig};
-pub use load::{Flags, environment, listen_address, load, load_planners};
-pub use subscriptions::Planner;
+pub use load::{Flags, crash_at, environment, listen_address, load, load_planners};
+pub use subscriptions::{Planner, read_value};
 pub use tree::{DeliveryConfig, LogConfig, LogFormat, ServerConfig, StoreConfig, Texts};
 
 /// Mistakes in the configuration: all that were found, each a line for people.
@@ -28,6 +28,19 @@ pub struct Mistake {
     pub key: String,
     /// What is wrong and what is allowed.
     pub problem: String,
+    /// At which stage it is found.
+    pub stage: Stage,
+}
+
+/// The stages in which a configuration is looked at.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Stage {
+    /// Reading: the files are there and say what they mean.
+    Parse,
+    /// What they say makes sense.
+    Compile,
+    /// What is around them is there: keys and secrets.
+    Environment,
 }
 
 fn count(mistakes: &[Mistake]) -> String {

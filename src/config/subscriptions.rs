@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use config::{File, FileFormat};
 
-use super::Mistake;
+use super::{Mistake, Stage};
 use crate::destination::subscription::{self, Subscription};
 use crate::destination::{Destination, SubscriptionMistake, Unsupported};
 use crate::segment::Value;
@@ -26,6 +26,8 @@ pub(super) struct Written<'a> {
     pub(super) inline: Vec<serde_json::Value>,
     pub(super) files: Vec<PathBuf>,
     pub(super) unsupported: Option<String>,
+    /// False keeps all requests apart, whatever the subscriptions say.
+    pub(super) merge: bool,
 }
 
 /// The compiled subscriptions of a destination, and how they were written.
@@ -69,6 +71,7 @@ impl Planner {
         for file in &written.files {
             subscriptions.extend(loader.read_file(file));
         }
+        subscriptions.iter_mut().for_each(|one| one.merge &= written.merge);
         let compiled = Self::compile(subscriptions, unsupported, written.files)
             .map_err(|mistakes| loader.tell(written.place, mistakes));
         match compiled {
@@ -86,9 +89,9 @@ struct Loader<'a> {
 }
 
 impl Loader<'_> {
-    fn mistake(&mut self, place: &str, key: &str, problem: String) {
+    fn mistake(&mut self, place: &str, key: &str, problem: String, stage: Stage) {
         let key = format!("{}.{key}", self.key);
-        self.mistakes.push(Mistake { place: place.to_owned(), key, problem });
+        self.mistakes.push(Mistake { place: place.to_owned(), key, problem, stage });
     }
 
     fn unsupported(&mut self, place: &str, written: Option<&str>) -> Unsupported {
@@ -97,7 +100,7 @@ impl Loader<'_> {
         };
         Unsupported::parse(text).unwrap_or_else(|| {
             let allowed = "allowed are \"omit\" (leave it out), \"flatten\" and \"pass\" (send it as Segment does)";
-            self.mistake(place, "unsupported", format!("`{text}` is unknown; {allowed}"));
+            self.mistake(place, "unsupported", format!("`{text}` is unknown; {allowed}"), Stage::Compile);
             Unsupported::default()
         })
     }
@@ -121,7 +124,12 @@ impl Loader<'_> {
         for mistake in mistakes {
             let place = self.places.get(&mistake.subscription).cloned().unwrap_or(place.to_owned());
             let key = format!("subscription `{}`: {}", mistake.subscription, mistake.field);
-            self.mistakes.push(Mistake { place, key, problem: mistake.problem });
+            self.mistakes.push(Mistake {
+                place,
+                key,
+                problem: mistake.problem,
+                stage: Stage::Compile,
+            });
         }
     }
 
@@ -130,13 +138,13 @@ impl Loader<'_> {
         let value = match read_value(file) {
             Ok(value) => value,
             Err(problem) => {
-                self.mistake(&place, "subscriptions_files", problem);
+                self.mistake(&place, "subscriptions_files", problem, Stage::Parse);
                 return Vec::new();
             }
         };
         let Some(list) = subscription::list_in(&value) else {
             let problem = "holds no subscriptions: allowed is a list of them, one of them, or an object with `subscriptions`";
-            self.mistake(&place, "subscriptions_files", problem.to_owned());
+            self.mistake(&place, "subscriptions_files", problem.to_owned(), Stage::Parse);
             return Vec::new();
         };
         if list.is_empty() {
@@ -144,14 +152,15 @@ impl Loader<'_> {
                 &place,
                 "subscriptions_files",
                 "holds an empty list of subscriptions".to_owned(),
+                Stage::Compile,
             );
         }
         self.read(&place, &list)
     }
 }
 
-/// Reads a file by what its name ends in.
-pub(super) fn read_value(file: &Path) -> Result<Value, String> {
+/// Reads a file by what its name ends in: TOML, YAML or JSON. The error is a line for people.
+pub fn read_value(file: &Path) -> Result<Value, String> {
     let size =
         std::fs::metadata(file).map_err(|error| format!("the file cannot be read: {error}"))?;
     if size.len() > FILE_BYTES_MAX {

@@ -55,6 +55,7 @@ pub struct StoreConfig {
     pub duplicate_window_h: u64,
     pub waiting_messages_max: usize,
     pub waiting_bytes_max: usize,
+    pub backlog_messages_max: u64,
     pub delivered_retention_h: u64,
     pub failed_retention_h: u64,
     pub records_retention_h: u64,
@@ -123,6 +124,7 @@ pub(super) struct DestinationTree {
     pub(super) base_url: Option<String>,
     pub(super) rate: Option<u32>,
     pub(super) unsupported: Option<String>,
+    pub(super) merge: Option<bool>,
     #[serde(default)]
     pub(super) subscriptions: Vec<serde_json::Value>,
     #[serde(default)]

@@ -1,4 +1,4 @@
-//! The admin API: what became of a message.
+//! The admin API: what became of a message, and what people can do about it.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
@@ -16,12 +16,13 @@ use tokio::sync::watch;
 use utoipa::{IntoParams, ToSchema};
 
 use super::openapi::{AdminErrors, BadConfiguration, Messages, Preview};
-use super::preview;
+use super::{preview, replay};
 use crate::destination::Destination;
 use crate::http::error::{ApiError, ErrorBody};
 use crate::http::openapi::Message;
 use crate::queue::{
-    Attempt, DeliveryRecord, DeliveryState, Log, MessageRecord, QueueError, RequestRecord, Seq,
+    Attempt, DeliveryRecord, DeliveryState, Log, MessageRecord, QueueError, Replays, RequestRecord,
+    Seq,
 };
 use crate::secret::Secret;
 use crate::segment::decode::decode;
@@ -39,6 +40,8 @@ const PREVIEW_BYTES_MAX: usize = 1024 * 1024;
 pub struct AdminState {
     /// Where it looks.
     pub log: Arc<dyn Log>,
+    /// What puts messages back to work.
+    pub replays: Arc<dyn Replays>,
     /// Who may ask; without one, nobody.
     pub token: Option<Secret>,
     /// What plans the messages of each destination.
@@ -81,6 +84,7 @@ pub fn router(state: AdminState) -> Router {
         .route("/api/messages/{message_id}", get(of_id))
         .route("/api/preview", post(preview_message))
         .route("/api/reload", post(reload))
+        .route("/api/replay", post(replay::replay))
         .layer(DefaultBodyLimit::max(PREVIEW_BYTES_MAX))
         .method_not_allowed_fallback(crate::http::error::wrong_method)
         .with_state(state)
@@ -280,7 +284,7 @@ impl AdminState {
         })
     }
 
-    fn admit(&self, headers: &HeaderMap) -> Result<(), ApiError> {
+    pub(super) fn admit(&self, headers: &HeaderMap) -> Result<(), ApiError> {
         let Some(token) = &self.token else {
             return Err(ApiError::new(
                 StatusCode::FORBIDDEN,
@@ -302,8 +306,8 @@ impl AdminState {
     }
 }
 
-fn fault_of(fault: &QueueError) -> ApiError {
-    tracing::error!(error = fault as &dyn std::error::Error, "the log cannot be read");
+pub(super) fn fault_of(fault: &QueueError) -> ApiError {
+    tracing::error!(error = fault as &dyn std::error::Error, "the store failed");
     ApiError::new(
         StatusCode::SERVICE_UNAVAILABLE,
         "store_fault",
@@ -312,10 +316,12 @@ fn fault_of(fault: &QueueError) -> ApiError {
 }
 
 fn message(record: &MessageRecord) -> Value {
-    let states = || record.deliveries.iter().map(|delivery| delivery.state);
+    // What a replay superseded is history.
+    let standing = || record.deliveries.iter().filter(|delivery| !delivery.is_superseded);
+    let states = || standing().map(|delivery| delivery.state);
     let state = if !record.is_done {
         "pending"
-    } else if record.deliveries.is_empty() {
+    } else if standing().next().is_none() {
         "unmatched"
     } else if states().any(|state| state == DeliveryState::Failed) {
         "failed"
@@ -331,6 +337,7 @@ fn message(record: &MessageRecord) -> Value {
         "receivedAt": record.received_at.to_string(),
         "state": state,
         "reason": record.unmatched,
+        "replay": record.replay,
         "deliveries": record.deliveries.iter().map(delivery).collect::<Vec<_>>(),
     })
 }
@@ -339,6 +346,8 @@ fn delivery(record: &DeliveryRecord) -> Value {
     json!({
         "subscription": record.subscription,
         "action": record.action,
+        "replay": record.replay,
+        "superseded": record.is_superseded,
         "state": record.state.as_str(),
         "reason": record.failure.as_ref().map(|failure| &failure.reason),
         "detail": record.failure.as_ref().map(|failure| &failure.detail),

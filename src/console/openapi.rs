@@ -8,10 +8,11 @@ use utoipa::openapi::{RefOr, Response};
 use utoipa::{IntoResponses, OpenApi, ToSchema};
 
 use super::api::{self, ReloadMistake};
+use super::replay;
 use crate::http::openapi::errors;
 
 #[derive(OpenApi)]
-#[openapi(paths(api::of_id, api::of_person, api::preview_message, api::reload))]
+#[openapi(paths(api::of_id, api::of_person, api::preview_message, api::reload, replay::replay))]
 struct Described;
 
 /// What [`api::router`] serves.
@@ -60,7 +61,9 @@ pub struct MessageFate {
     /// Why no subscription took it.
     #[schema(required)]
     pub reason: Option<String>,
-    /// One for each subscription that took it.
+    /// How many times it was replayed.
+    pub replay: u32,
+    /// One for each subscription that took it, and again after each replay.
     pub deliveries: Vec<Delivery>,
 }
 
@@ -71,6 +74,10 @@ pub struct Delivery {
     pub subscription: String,
     /// Its action.
     pub action: String,
+    /// The replay that made it; 0: none did.
+    pub replay: u32,
+    /// Whether a later replay took its place, so that it is history.
+    pub superseded: bool,
     /// `pending`, `delivered` or `failed`.
     pub state: String,
     /// Why it failed: one of a few fixed words.
@@ -134,11 +141,74 @@ pub struct Preview {
     #[schema(required)]
     pub unmatched: Option<String>,
     /// What each subscription would do.
-    #[schema(value_type = Vec<Object>)]
-    pub subscriptions: Vec<Value>,
+    pub subscriptions: Vec<PreviewedSubscription>,
     /// The requests to Loops.
-    #[schema(value_type = Vec<Object>)]
-    pub requests: Vec<Value>,
+    pub requests: Vec<PreviewedRequest>,
+}
+
+/// What a subscription would do.
+#[derive(Debug, Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct PreviewedSubscription {
+    /// Its name.
+    pub subscription: String,
+    /// Its action.
+    pub action: String,
+    /// Its trigger.
+    pub trigger: String,
+    /// Whether it takes the message.
+    pub matched: bool,
+    /// Why it does not.
+    #[schema(required)]
+    pub why_not: Option<String>,
+    /// What the mapping finds for each field.
+    pub fields: Vec<PreviewedField>,
+    /// What is left out, and so on.
+    pub warnings: Vec<String>,
+    /// The request to Loops.
+    #[schema(required)]
+    pub request: Option<PreviewedRequest>,
+    /// Why there is none.
+    #[schema(required)]
+    pub error: Option<String>,
+}
+
+/// What the mapping finds for a field.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct PreviewedField {
+    /// Its name.
+    pub name: String,
+    /// The part of the mapping that decides it.
+    pub from: String,
+    /// Any JSON; null, too, where nothing is found.
+    pub value: Value,
+}
+
+/// A request as Loops would have it.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct PreviewedRequest {
+    /// `POST` or `PUT`.
+    pub method: String,
+    /// Its path below the base URL.
+    pub path: String,
+    /// Its body.
+    #[schema(value_type = Object)]
+    pub body: Value,
+}
+
+/// What a replay did.
+#[derive(Debug, Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Replayed {
+    /// Whether it only counted.
+    pub dry_run: bool,
+    /// How many messages are worked on again, or would be.
+    pub replayed: u64,
+    /// How many fit and are not, since their contents are past their time.
+    pub without_contents: u64,
+    /// Where to go on, in another request beside the same criteria; null where all is done.
+    #[schema(required)]
+    pub r#continue: Option<replay::Position>,
 }
 
 /// Why a configuration was not taken up.

@@ -18,15 +18,18 @@ use super::step::{StepOutcome, Stepper};
 use crate::clock::SharedClock;
 use crate::destination::Destination;
 use crate::loops::{Client, Reply, Slot};
-use crate::queue::{Lease, LeaseRequest, QueueError, Seq, Work};
+use crate::queue::{Class, Head, Lease, LeaseRequest, PendingAsk, QueueError, Seq, Work};
 use crate::segment::LaneKey;
 use crate::telemetry;
 
 /// How many heads are read from the store at once.
 const PAGE: u32 = 5_000;
 
-/// How many heads are held in memory; the rest stays in the store until there is room.
-const HEADS_MAX: usize = 200_000;
+/// How many heads of each class are held in memory; the rest stays in the store until there is room.
+const HEADS_MAX: usize = 100_000;
+
+/// How many messages behind one are looked at to be merged with it.
+const NEIGHBOURS_MAX: usize = 50;
 
 /// How often the store is looked at without a hint: another process may have taken messages in.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
@@ -88,6 +91,7 @@ impl Engine {
                 Ok(Some(lease)) => {
                     told = false;
                     info!(destination = name, token = lease.token, "lease taken");
+                    crate::crash::point("lease.after");
                     gauge!(telemetry::LEASE_HELD, "destination" => name.clone()).set(1.0);
                     let tenure = Tenure::new(&self, lease.clone(), asked_at);
                     let ended = tenure.run(&stop).await;
@@ -141,6 +145,7 @@ impl Engine {
 /// What a task that was handed out came to.
 enum Done {
     Step(LaneKey, StepOutcome),
+    Completed(Head, Result<Vec<Head>, QueueError>),
     Probe(Reply),
 }
 
@@ -151,10 +156,10 @@ struct Tenure<'a> {
     /// Until when the lease certainly holds, by our own clock.
     lease_until: Instant,
     lanes: Lanes,
-    /// The last sequence number read.
-    cursor: Seq,
-    /// Whether the store may hold more than was read.
-    may_have_more: bool,
+    /// The last sequence number read of each class.
+    cursors: [Seq; Class::COUNT],
+    /// Whether the store may hold more of each class than was read.
+    may_have_more: [bool; Class::COUNT],
     tasks: JoinSet<Done>,
     /// The lanes of tasks under way, to find the lane of one that panicked.
     busy: std::collections::HashMap<Id, LaneKey>,
@@ -169,8 +174,8 @@ impl<'a> Tenure<'a> {
             lease,
             lease_until: asked_at + engine.options.lease_ttl,
             lanes: Lanes::default(),
-            cursor: Seq::default(),
-            may_have_more: true,
+            cursors: [Seq::default(); Class::COUNT],
+            may_have_more: [true; Class::COUNT],
             tasks: JoinSet::new(),
             busy: std::collections::HashMap::new(),
             pause: Pause::default(),
@@ -200,11 +205,11 @@ impl<'a> Tenure<'a> {
                     return Ended::LeaseLost;
                 },
                 changed = arrivals.changed() => {
-                    self.may_have_more = true;
+                    self.may_have_more = [true; Class::COUNT];
                     if changed.is_err() { break }
                 }
                 _ = measure.tick() => self.measure().await,
-                _ = look.tick() => self.may_have_more = true,
+                _ = look.tick() => self.may_have_more = [true; Class::COUNT],
                 () = sleep_until(wake_at) => {}
             }
         }
@@ -212,9 +217,13 @@ impl<'a> Tenure<'a> {
         Ended::Stopped
     }
 
-    /// Whether there may be something to read, and room for it.
+    /// Whether there may be something of a class to read, and room for it.
+    fn wants(&self, class: Class) -> bool {
+        self.may_have_more[class.index()] && self.lanes.len(class) + PAGE as usize <= HEADS_MAX
+    }
+
     fn wants_more(&self) -> bool {
-        self.may_have_more && self.lanes.len() + PAGE as usize <= HEADS_MAX
+        Class::ALL.into_iter().any(|class| self.wants(class))
     }
 
     /// Reads heads while there is room and the store may have more.
@@ -222,21 +231,37 @@ impl<'a> Tenure<'a> {
         if !self.wants_more() {
             return;
         }
+        // Of one moment, and with a look at all classes: else a message could overtake an earlier one
+        // of its lane that is of another class.
+        let ask = Class::ALL.map(|class| PendingAsk {
+            after: self.cursors[class.index()],
+            limit: if self.lanes.len(class) + PAGE as usize <= HEADS_MAX { PAGE } else { 0 },
+        });
         let stepper = &self.engine.stepper;
-        match stepper.queue.pending(&stepper.name, self.cursor, PAGE).await {
-            Ok(heads) => {
-                self.may_have_more = heads.len() == PAGE as usize;
-                self.cursor = heads.last().map_or(self.cursor, |head| head.seq);
-                heads.into_iter().for_each(|head| self.lanes.push(head));
-            }
+        match stepper.queue.pending(&stepper.name, ask).await {
+            Ok(found) => self.take_heads(ask, found),
             Err(fault) => {
-                self.may_have_more = false;
+                self.may_have_more = [false; Class::COUNT];
                 error!(
                     destination = stepper.name,
                     error = &fault as &dyn std::error::Error,
                     "pending messages cannot be read; trying again"
                 );
             }
+        }
+    }
+
+    fn take_heads(&mut self, ask: [PendingAsk; Class::COUNT], found: [Vec<Head>; Class::COUNT]) {
+        for (class, heads) in found.iter().enumerate() {
+            self.may_have_more[class] = heads.len() as u32 == ask[class].limit;
+            self.cursors[class] = heads.last().map_or(self.cursors[class], |head| head.seq);
+        }
+        // Behind the cursor of a class of which there is more, its messages are not known.
+        let known = Class::ALL.into_iter().filter(|class| self.may_have_more[class.index()]);
+        let known_through = known.map(|class| self.cursors[class.index()]).min();
+        for head in found.into_iter().flatten() {
+            let is_known = known_through.is_none_or(|seq| head.seq <= seq);
+            self.lanes.push(head, is_known);
         }
     }
 
@@ -268,7 +293,10 @@ impl<'a> Tenure<'a> {
         while self.lanes.has_ready() && self.tasks.len() < self.engine.options.requests_max {
             match stepper.client.pacer().try_slot() {
                 Ok(slot) => self.step(slot),
-                Err(again_at) => return again_at.min(horizon),
+                Err(again_at) => {
+                    self.lanes.fall_short();
+                    return again_at.min(horizon);
+                }
             }
         }
         if self.wants_more() {
@@ -284,14 +312,19 @@ impl<'a> Tenure<'a> {
     }
 
     fn step(&mut self, slot: Slot) {
-        let Some(head) = self.lanes.next() else {
+        let Some(turn) = self.lanes.next(NEIGHBOURS_MAX) else {
             return;
         };
-        let lane = head.lane;
+        let lane = turn.head.lane;
         let stepper = Arc::clone(&self.engine.stepper);
         let lease = self.lease.clone();
-        let task = async move { Done::Step(lane, stepper.step(&lease, head, slot).await) };
-        let handle = self.tasks.spawn(task);
+        let handle = if let Some(last) = turn.unknown_before {
+            // The slot goes back unused.
+            self.tasks.spawn(async move { Done::Completed(last, stepper.before(&last).await) })
+        } else {
+            self.tasks
+                .spawn(async move { Done::Step(lane, stepper.step(&lease, &turn, slot).await) })
+        };
         self.busy.insert(handle.id(), lane);
     }
 
@@ -318,6 +351,10 @@ impl<'a> Tenure<'a> {
                 self.busy.remove(&id);
                 return self.advance(lane, outcome);
             }
+            Ok((id, Done::Completed(through, found))) => {
+                self.busy.remove(&id);
+                self.complete(&through, found);
+            }
             Ok((_, Done::Probe(reply))) => {
                 self.is_probing = false;
                 self.judge_key(&reply);
@@ -335,6 +372,22 @@ impl<'a> Tenure<'a> {
             }
         }
         true
+    }
+
+    /// Takes in what stands in a lane before messages that were read out of turn.
+    fn complete(&mut self, through: &Head, found: Result<Vec<Head>, QueueError>) {
+        match found {
+            Ok(heads) => self.lanes.complete(through, heads),
+            Err(fault) => {
+                error!(
+                    destination = self.lease.destination,
+                    error = &fault as &dyn std::error::Error,
+                    "pending messages cannot be read; trying again"
+                );
+                let now = self.engine.stepper.clock.now();
+                self.lanes.wait(through.lane, now.checked_add(LOOK_EVERY).unwrap_or(now));
+            }
+        }
     }
 
     fn advance(&mut self, lane: LaneKey, outcome: StepOutcome) -> bool {

@@ -2,30 +2,44 @@
 //!
 //! Pure bookkeeping, no I/O. A lane holds the heads of one order key's pending messages, in order.
 //! At most its first message is worked on at any time; while that waits for its retry, the whole
-//! lane waits, and no other does.
+//! lane waits, and no other does. Lanes with something urgent go first; every eighth turn belongs to
+//! whoever has waited longest, so that nothing starves.
 
 use std::collections::{BTreeSet, HashMap, VecDeque};
 
 use jiff::Timestamp;
 
-use crate::queue::{Head, Seq};
+use crate::queue::{Class, Head, Seq};
 use crate::segment::LaneKey;
+
+/// Each so many turns, the lane that was accepted first goes, however urgent others are.
+const AGEING_TURNS: u32 = 8;
 
 /// All lanes that have something pending.
 #[derive(Debug, Default)]
 pub struct Lanes {
     lanes: HashMap<LaneKey, Lane>,
-    /// Lanes whose first message may be worked on, the longest accepted first.
-    ready: BTreeSet<(Seq, LaneKey)>,
+    /// Lanes whose first message may be worked on, by their class, the longest accepted first.
+    ready: [BTreeSet<(Seq, LaneKey)>; Class::COUNT],
     /// Lanes that wait, the first to wake first.
     waiting: BTreeSet<(Timestamp, LaneKey)>,
-    heads: usize,
+    /// How many heads of each class are held.
+    heads: [usize; Class::COUNT],
+    turns: u32,
+    /// Grows each time that ready lanes had to wait for the rate.
+    shortages: u64,
 }
 
 #[derive(Debug)]
 struct Lane {
     heads: VecDeque<Head>,
+    /// How many of them are of each class: the most urgent one is the lane's.
+    classes: [u32; Class::COUNT],
     state: LaneState,
+    /// The shortages there had been when it became ready.
+    ready_at_shortage: u64,
+    /// The last head before which messages may stand that were not read yet.
+    unknown_before: Option<Head>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -35,44 +49,110 @@ enum LaneState {
     Waiting(Timestamp),
 }
 
+/// A turn: the first message of a lane, and those behind it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Turn {
+    /// The message to work on.
+    pub head: Head,
+    /// What follows it in its lane, in order, if the lane has waited for the rate: only then may
+    /// neighbours be merged.
+    pub neighbours: Vec<Seq>,
+    /// If set, nothing may be worked on before what stands before this head is known.
+    pub unknown_before: Option<Head>,
+}
+
+impl Lane {
+    fn class(&self) -> usize {
+        self.classes.iter().position(|count| *count > 0).unwrap_or(Class::COUNT - 1)
+    }
+}
+
 impl Lanes {
-    /// Adds a head behind all others of its lane. Heads come in the order of acceptance.
-    pub fn push(&mut self, head: Head) {
-        self.heads += 1;
-        if let Some(lane) = self.lanes.get_mut(&head.lane) {
-            lane.heads.push_back(head);
+    /// Adds a head to its lane. One that is there already changes nothing. Unless all that stands before
+    /// it in its lane `is_known`, the lane's next turn is to find that out.
+    pub fn push(&mut self, head: Head, is_known: bool) {
+        let shortages = self.shortages;
+        let lane = self.lanes.entry(head.lane).or_insert_with(|| Lane {
+            heads: VecDeque::new(),
+            classes: [0; Class::COUNT],
+            state: LaneState::Busy,
+            ready_at_shortage: shortages,
+            unknown_before: None,
+        });
+        let Err(place) = lane.heads.binary_search_by_key(&head.seq, |head| head.seq) else {
             return;
-        }
-        let state = match head.next_attempt_at {
-            Some(at) => {
-                self.waiting.insert((at, head.lane));
-                LaneState::Waiting(at)
-            }
-            None => {
-                self.ready.insert((head.seq, head.lane));
-                LaneState::Ready
-            }
         };
-        self.lanes.insert(head.lane, Lane { heads: VecDeque::from([head]), state });
+        if !is_known && lane.unknown_before.is_none_or(|last| last.seq < head.seq) {
+            lane.unknown_before = Some(head);
+        }
+        let (is_new, class) = (lane.heads.is_empty(), lane.class());
+        lane.heads.insert(place, head);
+        lane.classes[head.class.index()] += 1;
+        self.heads[head.class.index()] += 1;
+        if is_new {
+            return match head.next_attempt_at {
+                Some(at) => self.wait(head.lane, at),
+                None => self.again(head.lane),
+            };
+        }
+        if lane.state == LaneState::Ready && (place == 0 || lane.class() != class) {
+            let second = if place == 0 { lane.heads[1].seq } else { lane.heads[0].seq };
+            self.ready[class].remove(&(second, head.lane));
+            self.put_ready(head.lane);
+        }
     }
 
-    /// How many messages are held.
-    pub fn len(&self) -> usize {
-        self.heads
+    /// How many messages of a class are held.
+    pub fn len(&self, class: Class) -> usize {
+        self.heads[class.index()]
     }
 
     /// Whether some lane may be worked on now.
     pub fn has_ready(&self) -> bool {
-        !self.ready.is_empty()
+        self.ready.iter().any(|ready| !ready.is_empty())
     }
 
-    /// Takes the lane whose first message was accepted before those of all other ready lanes, and
-    /// marks it busy until [`Lanes::finish`], [`Lanes::again`] or [`Lanes::wait`].
-    pub fn next(&mut self) -> Option<Head> {
-        let (_, key) = self.ready.pop_first()?;
-        let lane = self.lanes.get_mut(&key)?;
+    /// Notes that the rate does not allow what is ready now.
+    pub fn fall_short(&mut self) {
+        self.shortages += 1;
+    }
+
+    /// Takes the lane whose turn it is, and marks it busy until [`Lanes::finish`], [`Lanes::again`] or
+    /// [`Lanes::wait`]. At most `neighbours_max` messages behind its first are told.
+    pub fn next(&mut self, neighbours_max: usize) -> Option<Turn> {
+        self.turns = (self.turns + 1) % AGEING_TURNS;
+        let first = |ready: &BTreeSet<(Seq, LaneKey)>| ready.first().copied();
+        let oldest = || {
+            let firsts = self.ready.iter().enumerate();
+            firsts.filter_map(|(class, ready)| Some((first(ready)?, class))).min()
+        };
+        let urgent = || {
+            let mut firsts = self.ready.iter().enumerate();
+            firsts.find_map(|(class, ready)| Some((first(ready)?, class)))
+        };
+        let (entry, class) = if self.turns == 0 { oldest()? } else { urgent()? };
+        self.ready[class].remove(&entry);
+        let lane = self.lanes.get_mut(&entry.1)?;
         lane.state = LaneState::Busy;
-        lane.heads.front().copied()
+        let head = *lane.heads.front()?;
+        let has_waited = self.shortages > lane.ready_at_shortage;
+        let neighbours_max = if has_waited { neighbours_max } else { 0 };
+        let neighbours =
+            lane.heads.iter().skip(1).take(neighbours_max).map(|head| head.seq).collect();
+        Some(Turn { head, neighbours, unknown_before: lane.unknown_before })
+    }
+
+    /// Takes in all that stands in a busy lane before `through`, which was its
+    /// [`Turn::unknown_before`]; its turn comes again.
+    pub fn complete(&mut self, through: &Head, heads: Vec<Head>) {
+        for head in heads {
+            self.push(head, true);
+        }
+        if let Some(lane) = self.lanes.get_mut(&through.lane) {
+            // What was pushed meanwhile may be further behind.
+            lane.unknown_before = lane.unknown_before.filter(|last| last.seq > through.seq);
+        }
+        self.again(through.lane);
     }
 
     /// The first message of a busy lane is done: the next one may be worked on.
@@ -80,8 +160,9 @@ impl Lanes {
         let Some(lane) = self.lanes.get_mut(&key) else {
             return;
         };
-        if lane.heads.pop_front().is_some() {
-            self.heads -= 1;
+        if let Some(head) = lane.heads.pop_front() {
+            lane.classes[head.class.index()] -= 1;
+            self.heads[head.class.index()] -= 1;
         }
         match lane.heads.front() {
             None => {
@@ -96,14 +177,20 @@ impl Lanes {
 
     /// The first message of a busy lane needs another step, at once.
     pub fn again(&mut self, key: LaneKey) {
-        let Some(lane) = self.lanes.get_mut(&key) else {
-            return;
-        };
-        let Some(head) = lane.heads.front() else {
-            return;
-        };
-        lane.state = LaneState::Ready;
-        self.ready.insert((head.seq, key));
+        let shortages = self.shortages;
+        if let Some(lane) = self.lanes.get_mut(&key) {
+            lane.state = LaneState::Ready;
+            lane.ready_at_shortage = shortages;
+            self.put_ready(key);
+        }
+    }
+
+    fn put_ready(&mut self, key: LaneKey) {
+        if let Some(lane) = self.lanes.get(&key)
+            && let Some(head) = lane.heads.front()
+        {
+            self.ready[lane.class()].insert((head.seq, key));
+        }
     }
 
     /// The first message of a busy lane needs another step, not before `until`.
@@ -137,18 +224,21 @@ impl Lanes {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::queue::Class;
-    use crate::segment::MessageType;
+    use crate::segment::PersonHash;
     use proptest::prelude::*;
 
     fn head(seq: i64, lane: i64) -> Head {
         Head {
             seq: Seq(seq),
             lane: LaneKey(lane),
-            kind: MessageType::Track,
-            class: Class::Live,
+            person: PersonHash(0),
+            class: Class::Event,
             next_attempt_at: None,
         }
+    }
+
+    fn of_class(seq: i64, lane: i64, class: Class) -> Head {
+        Head { class, ..head(seq, lane) }
     }
 
     fn at(second: i64) -> Timestamp {
@@ -156,14 +246,18 @@ mod tests {
     }
 
     fn next(lanes: &mut Lanes) -> Option<i64> {
-        lanes.next().map(|head| head.seq.0)
+        lanes.next(0).map(|turn| turn.head.seq.0)
+    }
+
+    fn is_empty(lanes: &Lanes) -> bool {
+        lanes.heads == [0; Class::COUNT] && lanes.lanes.is_empty() && !lanes.has_ready()
     }
 
     #[test]
     fn one_message_of_a_lane_at_a_time_and_lanes_side_by_side() {
         let mut lanes = Lanes::default();
         for (seq, lane) in [(1, 7), (2, 7), (3, 8)] {
-            lanes.push(head(seq, lane));
+            lanes.push(head(seq, lane), true);
         }
         assert_eq!(next(&mut lanes), Some(1));
         assert_eq!(next(&mut lanes), Some(3));
@@ -172,15 +266,14 @@ mod tests {
         assert_eq!(next(&mut lanes), Some(2));
         lanes.finish(LaneKey(7));
         lanes.finish(LaneKey(8));
-        assert_eq!(lanes.len(), 0);
-        assert!(lanes.lanes.is_empty());
+        assert!(is_empty(&lanes));
     }
 
     #[test]
     fn a_waiting_lane_holds_back_itself_alone() {
         let mut lanes = Lanes::default();
         for (seq, lane) in [(1, 7), (2, 7), (3, 8)] {
-            lanes.push(head(seq, lane));
+            lanes.push(head(seq, lane), true);
         }
         assert_eq!(next(&mut lanes), Some(1));
         lanes.wait(LaneKey(7), at(10));
@@ -196,22 +289,101 @@ mod tests {
     #[test]
     fn a_head_that_waits_from_the_start_waits() {
         let mut lanes = Lanes::default();
-        lanes.push(Head { next_attempt_at: Some(at(5)), ..head(1, 7) });
-        lanes.push(head(2, 7));
+        lanes.push(Head { next_attempt_at: Some(at(5)), ..head(1, 7) }, true);
+        lanes.push(head(2, 7), true);
         assert_eq!(next(&mut lanes), None);
         lanes.wake(at(5));
         assert_eq!(next(&mut lanes), Some(1));
     }
 
+    #[test]
+    fn heads_come_in_any_order_and_twice_and_keep_theirs() {
+        let mut lanes = Lanes::default();
+        lanes.push(head(5, 7), true);
+        lanes.push(head(3, 7), true);
+        lanes.push(head(5, 7), true);
+        lanes.push(head(4, 7), true);
+        for expected in [3, 4, 5] {
+            assert_eq!(next(&mut lanes), Some(expected));
+            lanes.finish(LaneKey(7));
+        }
+        assert!(is_empty(&lanes));
+    }
+
+    #[test]
+    fn the_urgent_go_first_with_what_is_before_them_in_their_lane() {
+        let mut lanes = Lanes::default();
+        lanes.push(of_class(1, 1, Class::Bulk), true);
+        lanes.push(of_class(2, 2, Class::Live), true);
+        lanes.push(of_class(3, 3, Class::Live), true);
+        // Its identify goes before its track, and both before the others.
+        lanes.push(of_class(4, 3, Class::Event), true);
+        for (seq, lane) in [(3, 3), (4, 3), (2, 2), (1, 1)] {
+            assert_eq!(next(&mut lanes), Some(seq));
+            lanes.finish(LaneKey(lane));
+        }
+        assert!(is_empty(&lanes));
+    }
+
+    #[test]
+    fn what_was_read_out_of_turn_waits_for_what_stands_before_it() {
+        let mut lanes = Lanes::default();
+        lanes.push(head(9, 7), false);
+        let turn = lanes.next(5).unwrap();
+        assert_eq!(turn.unknown_before.map(|head| head.seq), Some(Seq(9)));
+        lanes.push(head(11, 7), false);
+        lanes.complete(&head(9, 7), vec![head(3, 7)]);
+        // The eleventh came meanwhile: what is between is unknown.
+        let turn = lanes.next(5).unwrap();
+        assert_eq!(
+            (turn.head.seq, turn.unknown_before.map(|head| head.seq)),
+            (Seq(3), Some(Seq(11)))
+        );
+        lanes.complete(&head(11, 7), vec![head(3, 7), head(9, 7), head(10, 7)]);
+        for expected in [3, 9, 10, 11] {
+            let turn = lanes.next(0).unwrap();
+            assert_eq!((turn.head.seq, turn.unknown_before), (Seq(expected), None));
+            lanes.finish(LaneKey(7));
+        }
+        assert!(is_empty(&lanes));
+    }
+
+    #[test]
+    fn nothing_starves() {
+        let mut lanes = Lanes::default();
+        lanes.push(of_class(1, 1, Class::Bulk), true);
+        for seq in 2..100 {
+            lanes.push(of_class(seq, seq, Class::Event), true);
+        }
+        let turns: Vec<i64> = (0..AGEING_TURNS).filter_map(|_| next(&mut lanes)).collect();
+        assert!(turns.contains(&1), "{turns:?}");
+    }
+
+    #[test]
+    fn neighbours_are_told_only_to_a_lane_that_waited_for_the_rate() {
+        let mut lanes = Lanes::default();
+        for seq in 1..=4 {
+            lanes.push(head(seq, 7), true);
+        }
+        let turn = lanes.next(2).unwrap();
+        assert_eq!((turn.head.seq, turn.neighbours.len()), (Seq(1), 0));
+        lanes.finish(LaneKey(7));
+        lanes.fall_short();
+        assert_eq!(lanes.next(2).unwrap().neighbours, [Seq(3), Seq(4)]);
+        lanes.finish(LaneKey(7));
+        assert!(lanes.next(2).unwrap().neighbours.is_empty());
+    }
+
     proptest! {
         #[test]
         fn order_within_a_lane_always_holds(
-            pushes in prop::collection::vec(0i64..5, 1..60),
+            pushes in prop::collection::vec((0i64..5, 0usize..3), 1..60),
             choices in prop::collection::vec(0u8..4, 0..400),
         ) {
+            let classes = [Class::Event, Class::Live, Class::Bulk];
             let mut lanes = Lanes::default();
-            for (place, lane) in pushes.iter().enumerate() {
-                lanes.push(head(i64::try_from(place).unwrap() + 1, *lane));
+            for (place, (lane, class)) in pushes.iter().enumerate() {
+                lanes.push(of_class(i64::try_from(place).unwrap() + 1, *lane, classes[*class]), true);
             }
             let mut busy: Vec<Head> = Vec::new();
             let mut done: HashMap<LaneKey, Seq> = HashMap::new();
@@ -219,7 +391,7 @@ mod tests {
             let mut choices = choices.into_iter();
             loop {
                 let choice = choices.next().unwrap_or(0);
-                while let Some(head) = lanes.next() {
+                while let Some(Turn { head, .. }) = lanes.next(3) {
                     prop_assert!(busy.iter().all(|other| other.lane != head.lane));
                     prop_assert!(done.get(&head.lane).is_none_or(|last| *last < head.seq));
                     busy.push(head);
@@ -237,7 +409,7 @@ mod tests {
                     _ => { done.insert(head.lane, head.seq); lanes.finish(head.lane); }
                 }
             }
-            prop_assert_eq!(lanes.len(), 0);
+            prop_assert!(is_empty(&lanes));
         }
     }
 }

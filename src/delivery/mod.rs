@@ -12,6 +12,8 @@ mod backoff;
 mod disposition;
 mod engine;
 mod lanes;
+mod merge;
+mod merging;
 mod pause;
 mod step;
 

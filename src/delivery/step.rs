@@ -5,18 +5,20 @@ use std::sync::Arc;
 
 use jiff::Timestamp;
 use metrics::{counter, histogram};
-use sha2::{Digest, Sha256};
 use tokio::sync::watch;
 use tracing::{debug, error, info, warn};
 
 use super::backoff::RetryOptions;
 use super::disposition::Disposition;
+use super::lanes::Turn;
+use super::merging::Merging;
 use crate::clock::SharedClock;
-use crate::destination::{ActionKind, Destination, PlannedDelivery};
+use crate::crash;
+use crate::destination::{ActionKind, Destination, Plan};
 use crate::loops::{Call, Client, Endpoint, Reply, Slot};
 use crate::queue::{
-    Attempt, Consequence, Failure, FrozenRequest, Head, Job, Lease, NewDelivery, NewPlan,
-    NewRequest, QueueError, Settlement, Work,
+    Attempt, Consequence, Failure, FrozenRequest, Head, Job, Lease, NewDelivery, NewMerge, NewPlan,
+    QueueError, Settlement, Work,
 };
 use crate::segment::{Message, decode};
 use crate::telemetry;
@@ -51,20 +53,25 @@ pub(super) enum StepOutcome {
 
 impl Stepper {
     /// Makes one step. The slot is given back unused when there is nothing to send.
-    pub(super) async fn step(&self, lease: &Lease, head: Head, slot: Slot) -> StepOutcome {
-        match self.try_step(lease, head, slot).await {
+    pub(super) async fn step(&self, lease: &Lease, turn: &Turn, slot: Slot) -> StepOutcome {
+        match self.try_step(lease, turn, slot).await {
             Ok(outcome) => outcome,
             Err(QueueError::Fenced) => StepOutcome::Fenced,
-            Err(fault @ (QueueError::Busy | QueueError::Unavailable(_))) => {
+            Err(fault @ (QueueError::Busy | QueueError::Full | QueueError::Unavailable(_))) => {
                 error!(
                     destination = self.name,
-                    seq = head.seq.0,
+                    seq = turn.head.seq.0,
                     error = &fault as &dyn std::error::Error,
                     "the store failed; trying again"
                 );
                 StepOutcome::Wait(self.later())
             }
         }
+    }
+
+    /// What stands before a message in its lane.
+    pub(super) async fn before(&self, head: &Head) -> Result<Vec<Head>, QueueError> {
+        self.queue.before(&self.name, head).await
     }
 
     fn later(&self) -> Timestamp {
@@ -75,17 +82,21 @@ impl Stepper {
     async fn try_step(
         &self,
         lease: &Lease,
-        head: Head,
+        turn: &Turn,
         slot: Slot,
     ) -> Result<StepOutcome, QueueError> {
-        let Some(job) = self.queue.open(head.seq).await? else {
+        let seq = turn.head.seq;
+        let Some(job) = self.queue.open(seq).await? else {
             return Ok(StepOutcome::Finished);
         };
         let requests = if job.is_planned {
             job.requests
         } else {
-            let plan = self.plan(&job);
-            self.queue.freeze(lease, head.seq, plan).await?
+            let planned = self.plan_turn(&job, turn).await?;
+            crash::point("freeze.before");
+            let frozen = self.queue.freeze_merge(lease, planned).await?;
+            crash::point("freeze.after");
+            frozen
         };
         let Some(request) = requests.first() else {
             return Ok(StepOutcome::Finished);
@@ -97,8 +108,39 @@ impl Stepper {
         self.attempt(lease, &job.message_id, request, is_last, slot).await
     }
 
-    fn plan(&self, job: &Job) -> NewPlan {
-        let now = self.clock.now();
+    /// Plans a message, and with it the neighbours behind it that can be merged without loss.
+    async fn plan_turn(&self, job: &Job, turn: &Turn) -> Result<NewMerge, QueueError> {
+        let first = self.plan(job);
+        let mut merging = Merging::new(turn.head.seq, first, job);
+        for seq in &turn.neighbours {
+            if !merging.is_open() {
+                break;
+            }
+            // One that was planned before is frozen: nothing may be put before it or into it.
+            let Some(job) = self.queue.open(*seq).await?.filter(|job| !job.is_planned) else {
+                break;
+            };
+            let plan = self.plan(&job);
+            if !merging.take(*seq, plan, &job) {
+                break;
+            }
+        }
+        let merge = merging.into_merge(self.clock.now());
+        for (_, plan) in &merge.plans {
+            self.count_failures(plan);
+        }
+        if merge.plans.len() > 1 {
+            debug!(
+                destination = self.name,
+                message_id = job.message_id,
+                messages = merge.plans.len(),
+                "merged with its neighbours"
+            );
+        }
+        Ok(merge)
+    }
+
+    fn plan(&self, job: &Job) -> Result<Plan, NewPlan> {
         let message =
             decode::decode(&job.payload).ok().and_then(|value| Message::from_stored(value).ok());
         let Some(message) = message else {
@@ -107,11 +149,15 @@ impl Stepper {
                 message_id = job.message_id,
                 "a stored message cannot be read"
             );
-            return unreadable(now);
+            return Err(unreadable(self.clock.now()));
         };
-        let plan = self.destination.borrow().plan(&message);
-        for delivery in plan.deliveries.iter().filter(|delivery| delivery.outcome.is_err()) {
-            self.count(delivery.action, "invalid");
+        let mut plan = self.destination.borrow().plan(&message);
+        if job.replay.number > 0 {
+            plan.deliveries.retain(|delivery| job.replay.wants(&delivery.subscription));
+            if plan.deliveries.is_empty() && plan.unmatched.is_none() {
+                let reason = "no subscription that it was replayed for takes it now";
+                plan.unmatched = Some(reason.to_owned());
+            }
         }
         debug!(
             destination = self.name,
@@ -120,11 +166,16 @@ impl Stepper {
             unmatched = plan.unmatched,
             "planned"
         );
-        let freeze = |delivery| new_delivery(delivery, &job.source, &job.message_id);
-        NewPlan {
-            now,
-            deliveries: plan.deliveries.into_iter().map(freeze).collect(),
-            unmatched: plan.unmatched,
+        Ok(plan)
+    }
+
+    fn count_failures(&self, plan: &NewPlan) {
+        for delivery in &plan.deliveries {
+            if let (Err(failure), Some(action)) =
+                (&delivery.outcome, ActionKind::parse(&delivery.action))
+            {
+                self.count(action, &failure.reason);
+            }
         }
     }
 
@@ -144,6 +195,7 @@ impl Stepper {
             idempotency_key: request.idempotency_key.as_deref(),
         };
         let reply = self.client.send(&slot, call).await;
+        crash::point("send.after");
         let disposition = Disposition::of(Endpoint::from_path(&request.path), &reply);
         let number = request.attempts + 1;
         let consequence = self.consequence(request, number, started_at, &disposition);
@@ -151,6 +203,7 @@ impl Stepper {
         let outcome = match &consequence {
             Consequence::Hold => StepOutcome::Unauthorized,
             Consequence::Retry(at) => StepOutcome::Wait(*at),
+            Consequence::TakenApart => StepOutcome::Again,
             Consequence::Delivered | Consequence::Failed(_) if is_last => StepOutcome::Finished,
             Consequence::Delivered | Consequence::Failed(_) => StepOutcome::Again,
         };
@@ -159,9 +212,11 @@ impl Stepper {
         let ended = match &settlement.consequence {
             Consequence::Delivered => Some("delivered".to_owned()),
             Consequence::Failed(failure) => Some(failure.reason.clone()),
-            Consequence::Retry(_) | Consequence::Hold => None,
+            Consequence::Retry(_) | Consequence::Hold | Consequence::TakenApart => None,
         };
+        crash::point("settle.before");
         self.queue.settle(lease, settlement).await?;
+        crash::point("settle.after");
         if let (Some(ended), Some(endpoint)) = (ended, Endpoint::from_path(&request.path)) {
             self.count(ActionKind::at(endpoint), &ended);
         }
@@ -188,6 +243,8 @@ impl Stepper {
             Disposition::Delivered
             | Disposition::DeliveredBefore
             | Disposition::NothingToDelete => return Consequence::Delivered,
+            // Only the guilty message shall fail: each goes alone.
+            Disposition::Refused { .. } if request.is_merged => return Consequence::TakenApart,
             Disposition::Refused { detail } => {
                 let failure = Failure { reason: "refused".to_owned(), detail: detail.clone() };
                 return Consequence::Failed(failure);
@@ -198,8 +255,16 @@ impl Stepper {
         };
         let now = self.clock.now();
         let at = now.checked_add(wait).unwrap_or(now);
-        if self.retry.is_open(request.first_attempt_at.unwrap_or(started_at), at) {
+        let is_late = request.expires_at.is_some_and(|expires_at| at > expires_at);
+        if !is_late && self.retry.is_open(request.first_attempt_at.unwrap_or(started_at), at) {
             return Consequence::Retry(at);
+        }
+        if is_late {
+            let detail = format!(
+                "gave up after {number} attempts: it would be older than max_age_s of its subscription; the last one: {}",
+                disposition.word()
+            );
+            return Consequence::Failed(Failure { reason: "expired".to_owned(), detail });
         }
         Consequence::Failed(Failure {
             reason: "expired".to_owned(),
@@ -273,38 +338,6 @@ fn unreadable(now: Timestamp) -> NewPlan {
     NewPlan { now, deliveries: vec![delivery], unmatched: None }
 }
 
-fn new_delivery(delivery: PlannedDelivery, source: &str, message_id: &str) -> NewDelivery {
-    let outcome = match delivery.outcome {
-        Ok(request) => Ok(NewRequest {
-            method: request.endpoint.method().to_owned(),
-            path: request.endpoint.path().to_owned(),
-            idempotency_key: request
-                .endpoint
-                .takes_idempotency_key()
-                .then(|| idempotency_key(source, message_id, &delivery.subscription)),
-            body: request.body,
-        }),
-        Err(failure) => Err(Failure { reason: "invalid".to_owned(), detail: failure.detail }),
-    };
-    NewDelivery {
-        subscription: delivery.subscription,
-        action: delivery.action.as_str().to_owned(),
-        warnings: delivery.warnings,
-        outcome,
-    }
-}
-
-/// The key of an event: the same for the same message under the same subscription, so that Loops
-/// knows it again even when our database was lost and Segment sent the message a second time.
-fn idempotency_key(source: &str, message_id: &str, subscription: &str) -> String {
-    let mut hasher = Sha256::new();
-    for part in [source, message_id, subscription] {
-        hasher.update((part.len() as u64).to_be_bytes());
-        hasher.update(part.as_bytes());
-    }
-    hasher.finalize().iter().take(20).map(|byte| format!("{byte:02x}")).collect()
-}
-
 fn record(number: u32, started_at: Timestamp, reply: &Reply, disposition: &Disposition) -> Attempt {
     let (status, excerpt) = match &reply.result {
         Ok(answer) => (Some(answer.status), answer.excerpt.clone()),
@@ -319,17 +352,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_key_tells_messages_sources_and_subscriptions_apart_and_fits() {
-        let key = idempotency_key("web", "m1", "Sign-up");
-        assert_eq!(key, idempotency_key("web", "m1", "Sign-up"));
-        assert!(key.len() <= 100);
-        for (source, id, subscription) in [
-            ("web", "m2", "Sign-up"),
-            ("app", "m1", "Sign-up"),
-            ("web", "m1", "Other"),
-            ("webm", "1", "Sign-up"),
-        ] {
-            assert_ne!(key, idempotency_key(source, id, subscription));
-        }
+    fn the_queue_knows_the_action_that_deletes() {
+        assert_eq!(ActionKind::DeleteContact.as_str(), crate::queue::DELETING_ACTION);
     }
 }

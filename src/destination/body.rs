@@ -6,7 +6,7 @@ use bytes::Bytes;
 use indexmap::IndexMap;
 
 use super::action::ActionKind;
-use super::unsupported::Unsupported;
+use super::unsupported::{CONTACT_PROPERTIES, Unsupported};
 use crate::loops::{Endpoint, Request};
 use crate::segment::Value;
 use crate::segment::value::{Object, object_json};
@@ -49,7 +49,7 @@ fn contact<'a>(
         in_field.as_deref().and_then(Value::as_object).is_some_and(|lists| !lists.is_empty());
     let lists = if has_keys { in_field } else { in_attributes };
     body.extend(fields);
-    let mut body = unsupported.fit(body, "contact properties", warnings);
+    let mut body = unsupported.fit(body, CONTACT_PROPERTIES, warnings);
     let lists = Value::Object(mailing_lists(lists.as_deref()));
     body.insert(Cow::Borrowed("mailingLists"), Cow::Owned(lists));
     body
@@ -98,7 +98,7 @@ fn event<'a>(
     let (own, properties): (Entries<'_>, Entries<'_>) =
         contact_properties.into_iter().partition(|(key, _)| EVENT_OWN.contains(&key.as_ref()));
     let mut body = fields;
-    body.extend(unsupported.fit(properties, "contact properties", warnings));
+    body.extend(unsupported.fit(properties, CONTACT_PROPERTIES, warnings));
     body.extend(own);
     body
 }

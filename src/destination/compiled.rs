@@ -4,7 +4,7 @@ use super::body;
 use super::field::validate;
 use super::*;
 use crate::mapping::{Fields, Mapping};
-use crate::trigger::Trigger;
+use crate::trigger::{Trigger, TriggerError};
 
 /// A compiled subscription.
 #[derive(Debug, Clone)]
@@ -24,23 +24,30 @@ impl CompiledSubscription {
             problem,
         };
         let mut mistakes = Vec::new();
-        let trigger = match &subscription.trigger {
-            TriggerText::Fql(text) => Trigger::compile(text).map_err(|error| ("trigger", error)),
-            TriggerText::Events(names) => {
-                Trigger::events(names.iter().map(String::as_str)).map_err(|error| ("events", error))
-            }
-        };
-        let trigger =
-            trigger.map_err(|(field, error)| mistakes.push(mistake(field, error.to_string())));
+        let trigger = Self::compile_trigger(&subscription.trigger)
+            .map_err(|(field, error)| mistakes.push(mistake(field, error.to_string())));
         let mapping = Mapping::compile(&subscription.mapping).map_err(|errors| {
             let all = errors.mistakes.iter().map(|error| mistake("mapping", error.to_string()));
             mistakes.extend(all);
         });
         match (trigger, mapping) {
-            (Ok(trigger), Ok(mapping)) => {
-                Ok(Self { written: subscription.clone(), trigger, mapping })
-            }
+            (Ok(trigger), Ok(mapping)) => Ok(Self::new(subscription.clone(), trigger, mapping)),
             _ => Err(mistakes),
+        }
+    }
+
+    /// Takes a subscription whose parts are compiled already.
+    pub fn new(written: Subscription, trigger: Trigger, mapping: Mapping) -> Self {
+        Self { written, trigger, mapping }
+    }
+
+    /// Compiles a trigger; an error comes with the key that it is about.
+    pub fn compile_trigger(written: &TriggerText) -> Result<Trigger, (&'static str, TriggerError)> {
+        match written {
+            TriggerText::Fql(text) => Trigger::compile(text).map_err(|error| ("trigger", error)),
+            TriggerText::Events(names) => {
+                Trigger::events(names.iter().map(String::as_str)).map_err(|error| ("events", error))
+            }
         }
     }
 
@@ -127,6 +134,9 @@ impl CompiledSubscription {
         Some(PlannedDelivery {
             subscription: self.written.name.clone(),
             action: self.written.action,
+            // One that is late is dropped alone.
+            may_merge: self.written.merge && self.written.max_age_s.is_none(),
+            max_age_s: self.written.max_age_s,
             warnings,
             outcome,
         })

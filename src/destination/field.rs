@@ -5,9 +5,10 @@ use std::borrow::Cow;
 
 use super::PlanFailure;
 use super::body::Entries;
+use super::date::is_date;
 use crate::mapping::Fields;
 use crate::segment::Value;
-use crate::segment::value::number_text;
+use crate::segment::value::{number_of_text, number_text};
 
 /// A field of an action.
 #[derive(Debug, Clone, Copy)]
@@ -77,7 +78,9 @@ pub(super) fn validate<'a>(
             Some(Ok(value)) => {
                 valid.insert(Cow::Borrowed(field.name), value);
             }
-            Some(Err(problem)) => wrong.push(format!("{} {problem}.", field.title)),
+            Some(Err(problems)) => {
+                wrong.extend(problems.iter().map(|problem| format!("{} {problem}.", field.title)));
+            }
             None if field.is_required => {
                 missing.push(format!(
                     "The root value is missing the required field '{}'.",
@@ -92,11 +95,10 @@ pub(super) fn validate<'a>(
 }
 
 impl FieldKind {
-    fn coerce(self, value: Cow<'_, Value>) -> Result<Cow<'_, Value>, String> {
-        let wrong = |expected: &str| {
-            let told = if self == FieldKind::Object { &value } else { unwrapped(&value) };
-            format!("must be {expected} but it was {}", kind_of(told))
-        };
+    /// The value in this type, or all that is wrong with it.
+    fn coerce(self, value: Cow<'_, Value>) -> Result<Cow<'_, Value>, Vec<String>> {
+        let kind = kind_of(if self == FieldKind::Object { &value } else { unwrapped(&value) });
+        let wrong = |expected: &str| vec![format!("must be {expected} but it was {kind}")];
         match self {
             FieldKind::Text => as_text(value),
             FieldKind::Email => {
@@ -104,16 +106,13 @@ impl FieldKind {
                 if value.as_str().is_some_and(is_email) {
                     return Ok(value);
                 }
-                Err("must be a valid email address string but it was not".to_owned())
+                Err(vec!["must be a valid email address string but it was not".to_owned()])
             }
             FieldKind::Boolean => match boolean(&value) {
                 Some(flag) => Ok(Cow::Owned(Value::Bool(flag))),
                 None => Err(wrong("a boolean")),
             },
-            FieldKind::Date => match value.as_ref() {
-                Value::String(_) | Value::Number(_) => Ok(value),
-                _ => Err(wrong("a string or number")),
-            },
+            FieldKind::Date => as_date(value),
             FieldKind::Object => match value.as_ref() {
                 Value::Object(_) => Ok(value),
                 _ => Err(wrong("an object")),
@@ -122,14 +121,53 @@ impl FieldKind {
     }
 }
 
-fn as_text(value: Cow<'_, Value>) -> Result<Cow<'_, Value>, String> {
+fn as_text(value: Cow<'_, Value>) -> Result<Cow<'_, Value>, Vec<String>> {
     if value.as_str().is_some() {
         return Ok(value);
     }
     match text(&value) {
         Some(text) => Ok(Cow::Owned(Value::String(text.into_owned()))),
-        None => Err(format!("must be a string but it was {}", kind_of(unwrapped(&value)))),
+        None => Err(vec![format!("must be a string but it was {}", kind_of(unwrapped(&value)))]),
     }
+}
+
+/// A text that is a date, or any finite number. Others become a text, and are judged as one.
+fn as_date(value: Cow<'_, Value>) -> Result<Cow<'_, Value>, Vec<String>> {
+    match (value.as_ref(), value.as_array()) {
+        (Value::Number(number), _) if number.is_finite() => return Ok(value),
+        (Value::String(text), _) if is_date(text) => return Ok(value),
+        (_, Some([Value::String(text)])) => {
+            return listed_number(text).map(|number| Cow::Owned(Value::Number(number)));
+        }
+        _ => {}
+    }
+    match text(&value) {
+        Some(text) if is_date(&text) => Ok(Cow::Owned(Value::String(text.into_owned()))),
+        Some(_) => Err(vec![not_a_date()]),
+        None => Err(vec![neither_text_nor_number(unwrapped(&value))]),
+    }
+}
+
+/// A text in a list can only become a number, and be it infinite. One that does not has the wrong
+/// type to Segment; whether it is a date is told beside that.
+fn listed_number(text: &str) -> Result<f64, Vec<String>> {
+    let number = number_of_text(text);
+    if !text.is_empty() && !number.is_nan() {
+        return Ok(number);
+    }
+    let mut problems = vec![neither_text_nor_number(&Value::from(text))];
+    if !is_date(text) {
+        problems.push(not_a_date());
+    }
+    Err(problems)
+}
+
+fn neither_text_nor_number(value: &Value) -> String {
+    format!("must be a string or number but it was {}", kind_of(value))
+}
+
+fn not_a_date() -> String {
+    "must be a valid date-like string but it was not".to_owned()
 }
 
 /// The item of a list of one, which is what Segment's validation judges.
@@ -205,5 +243,52 @@ fn kind_of(value: &Value) -> &'static str {
         Value::String(_) => "a string",
         Value::Array(_) => "an array",
         Value::Object(_) => "an object",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::segment::value::Object;
+
+    const TYPE: &str = "must be a string or number but it was";
+    const DATE: &str = "must be a valid date-like string but it was not";
+
+    #[test]
+    fn dates_are_taken_as_segment_takes_them() {
+        let list = |item: Value| Value::Array(vec![item]);
+        let number = Value::Number;
+        let cases = [
+            (Value::from("2024-01-15"), Ok(Value::from("2024-01-15"))),
+            (Value::from("5"), Ok(Value::from("5"))),
+            (number(5.0), Ok(number(5.0))),
+            (number(9_999_999_999_999.0), Ok(number(9_999_999_999_999.0))),
+            (list(number(5.0)), Ok(Value::from("5"))),
+            (list(number(0.0)), Ok(Value::from("0"))),
+            (list(Value::from("5")), Ok(number(5.0))),
+            (list(Value::from("0x10")), Ok(number(16.0))),
+            (list(Value::from(" ")), Ok(number(0.0))),
+            (list(Value::from("9999999999999")), Ok(number(9_999_999_999_999.0))),
+            (list(Value::from("Infinity")), Ok(number(f64::INFINITY))),
+            (Value::from("abc"), Err(vec![DATE.to_owned()])),
+            (Value::Bool(true), Err(vec![DATE.to_owned()])),
+            (number(f64::INFINITY), Err(vec![DATE.to_owned()])),
+            (list(number(9_999_999_999_999.0)), Err(vec![DATE.to_owned()])),
+            (list(number(f64::INFINITY)), Err(vec![DATE.to_owned()])),
+            (list(Value::Bool(true)), Err(vec![DATE.to_owned()])),
+            (list(Value::Null), Err(vec![DATE.to_owned()])),
+            (list(Value::from("2024-01-15")), Err(vec![format!("{TYPE} a string")])),
+            (list(Value::from("abc")), Err(vec![format!("{TYPE} a string"), DATE.to_owned()])),
+            (list(Value::from("")), Err(vec![format!("{TYPE} a string"), DATE.to_owned()])),
+            (list(list(number(5.0))), Err(vec![format!("{TYPE} an array")])),
+            (Value::Array(Vec::new()), Err(vec![format!("{TYPE} an array")])),
+            (Value::Array(vec![number(1.0), number(2.0)]), Err(vec![format!("{TYPE} an array")])),
+            (Value::Object(Object::new()), Err(vec![format!("{TYPE} an object")])),
+            (list(Value::Object(Object::new())), Err(vec![format!("{TYPE} an object")])),
+        ];
+        for (value, expected) in cases {
+            let told = FieldKind::Date.coerce(Cow::Borrowed(&value)).map(Cow::into_owned);
+            assert_eq!(told, expected, "{value:?}");
+        }
     }
 }

@@ -4,14 +4,17 @@
 mod action;
 mod body;
 mod compiled;
+mod date;
 mod explain;
 mod field;
+mod literals;
 pub mod subscription;
 mod unsupported;
 
 pub use action::ActionKind;
 pub use compiled::CompiledSubscription;
 pub use explain::{Explained, ExplainedField, Explanation};
+pub use literals::LiteralNames;
 pub use subscription::{Subscription, SubscriptionMistake, TriggerText};
 pub use unsupported::Unsupported;
 
@@ -47,6 +50,10 @@ pub struct PlannedDelivery {
     pub subscription: String,
     /// Its action.
     pub action: ActionKind,
+    /// Whether its request may be merged with its neighbours.
+    pub may_merge: bool,
+    /// How long after the message was taken in its request is worth sending, in seconds.
+    pub max_age_s: Option<u64>,
     /// What was left out or changed on the way; never holds a value.
     pub warnings: Vec<String>,
     /// The request, or why there is none.
@@ -71,6 +78,8 @@ impl Destination {
                 action,
                 trigger: TriggerText::Fql(action.default_trigger().to_owned()),
                 mapping: action.default_mapping(),
+                merge: true,
+                max_age_s: None,
             })
             .into()
     }

@@ -21,6 +21,10 @@ pub struct Subscription {
     pub trigger: TriggerText,
     /// What each field of the action is filled with.
     pub mapping: Value,
+    /// Whether its requests may be merged with their neighbours.
+    pub merge: bool,
+    /// How long after a message was taken in its request is worth sending, in seconds; `None`: always.
+    pub max_age_s: Option<u64>,
 }
 
 /// How a trigger is written.
@@ -53,6 +57,9 @@ pub struct SubscriptionMistake {
     pub problem: String,
 }
 
+/// The longest `max_age_s`: a year.
+const MAX_AGE_S: f64 = 31_536_000.0;
+
 /// What Segment keeps beside a subscription; it has no meaning here.
 const PASSED_OVER: [&str; 12] = [
     "id",
@@ -69,7 +76,7 @@ const PASSED_OVER: [&str; 12] = [
     "eventType",
 ];
 
-const KEYS: [&str; 11] = [
+const KEYS: [&str; 13] = [
     "name",
     "enabled",
     "action",
@@ -81,6 +88,8 @@ const KEYS: [&str; 11] = [
     "mapping",
     "settings",
     "without",
+    "merge",
+    "max_age_s",
 ];
 
 /// The list of subscriptions in what a file or an API answer holds: a list, one subscription, or an
@@ -125,7 +134,9 @@ impl<'a> Reader<'a> {
             self.mistake(key, format!("unknown; allowed are {}", KEYS.join(", ")));
         }
         let name = self.name();
-        let enabled = self.enabled();
+        let enabled = self.flag("enabled");
+        let merge = self.flag("merge");
+        let max_age_s = self.max_age();
         let (action, is_short) = self.action()?;
         let trigger = self.trigger();
         let mapping = self.mapping(action, is_short);
@@ -135,6 +146,8 @@ impl<'a> Reader<'a> {
             action,
             trigger: trigger?,
             mapping: mapping?,
+            merge: merge?,
+            max_age_s: max_age_s?,
         })
     }
 
@@ -170,12 +183,32 @@ impl<'a> Reader<'a> {
         }
     }
 
-    fn enabled(&mut self) -> Option<bool> {
-        match self.one_of(&["enabled"]) {
+    /// A boolean that is true unless given.
+    fn flag(&mut self, key: &'static str) -> Option<bool> {
+        match self.one_of(&[key]) {
             None => Some(true),
             Some((_, Value::Bool(flag))) => Some(*flag),
             Some(_) => {
-                self.mistake("enabled", "must be true or false");
+                self.mistake(key, "must be true or false");
+                None
+            }
+        }
+    }
+
+    #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "checked before")]
+    fn max_age(&mut self) -> Option<Option<u64>> {
+        match self.one_of(&["max_age_s"]) {
+            None => Some(None),
+            Some((_, Value::Number(seconds)))
+                if *seconds >= 1.0 && *seconds <= MAX_AGE_S && seconds.fract() == 0.0 =>
+            {
+                Some(Some(*seconds as u64))
+            }
+            Some(_) => {
+                self.mistake(
+                    "max_age_s",
+                    "must be a whole number of seconds, from 1 to 31536000 (a year)",
+                );
                 None
             }
         }

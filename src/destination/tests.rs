@@ -92,6 +92,19 @@ fn what_loops_cannot_hold_is_left_out_and_told_without_its_value() {
 }
 
 #[test]
+fn of_subscribed_loops_takes_only_booleans() {
+    for value in ["\"true\"", "\"\"", "0", "null"] {
+        let (told, warnings) = planned(&format!(
+            r#"{{"type":"identify","userId":"u","traits":{{"subscribed":{value},"d":1}}}}"#
+        ));
+        assert_eq!((told.contains("subscribed"), warnings.len()), (false, 1), "{told}");
+    }
+    let (told, warnings) =
+        planned(r#"{"type":"identify","userId":"u","traits":{"subscribed":false}}"#);
+    assert!(told.contains(r#""subscribed":false"#) && warnings.is_empty(), "{told}");
+}
+
+#[test]
 fn flatten_and_pass() {
     let identify = message(
         r#"{"type":"identify","userId":"u","traits":{"address":{"city":"Paris","geo":{"lat":1}},"addressCity":"own"}}"#,

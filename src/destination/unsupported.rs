@@ -9,6 +9,9 @@ use crate::segment::{Object, Value};
 /// The longest text of a contact property, in characters, by Loops' contract.
 const TEXT_CHARS_MAX: usize = 500;
 
+/// What warnings call the properties of the contact.
+pub(super) const CONTACT_PROPERTIES: &str = "contact properties";
+
 /// How deep nested values are flattened; what is deeper is left out.
 const FLATTEN_DEPTH_MAX: usize = 16;
 
@@ -85,6 +88,11 @@ fn add<'a>(
         {
             Some("a text of more than 500 characters")
         }
+        Value::Bool(_) => None,
+        // The field of that name reads texts, 1 and 0; an attribute is sent as it is.
+        _ if key == "subscribed" && place == CONTACT_PROPERTIES => Some(
+            "anything but true and false there (the field `subscribed` of the action reads more)",
+        ),
         _ => None,
     };
     match problem {

@@ -10,10 +10,13 @@ use serde::Serialize;
 use utoipa::ToSchema;
 
 use crate::queue::QueueError;
-use crate::segment::message::InvalidMessage;
+use crate::queue::intake::RefusalReason;
 
 /// How long a sender is told to wait, in seconds.
 const RETRY_AFTER_SECONDS: u32 = 2;
+
+/// The same where the backlog is full, which passes slowly.
+const BACKLOG_RETRY_AFTER_SECONDS: u32 = 30;
 
 /// An error answer.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -51,6 +54,10 @@ impl Contract {
     pub fn queue_fault(self, fault: &QueueError) -> ApiError {
         match fault {
             QueueError::Busy => self.not_now("more messages come in than can be stored at the moment: send the request again after Retry-After"),
+            QueueError::Full => {
+                let error = self.not_now("as many messages wait to be delivered as may wait: send the request again after Retry-After");
+                ApiError { retry_after_s: Some(BACKLOG_RETRY_AFTER_SECONDS), ..error }
+            }
             QueueError::Unavailable(_) | QueueError::Fenced => {
                 self.not_now("messages cannot be stored at the moment: send the request again after Retry-After")
             }
@@ -91,15 +98,16 @@ impl ApiError {
         Self { retry_after_s: Some(retry_after_s), ..error }
     }
 
-    /// 400 for a message that cannot be accepted.
-    pub fn invalid(invalid: &InvalidMessage) -> Self {
-        let code = match invalid {
-            InvalidMessage::NotAnObject => "not_an_object",
-            InvalidMessage::NoType => "no_type",
-            InvalidMessage::UnknownType => "unknown_type",
-            InvalidMessage::Nobody => "nobody",
+    /// For a message that cannot be accepted.
+    pub fn refusal(reason: &RefusalReason) -> Self {
+        let status = match reason {
+            RefusalReason::TooLarge { .. } => StatusCode::PAYLOAD_TOO_LARGE,
+            RefusalReason::DeleteNotAllowed => StatusCode::FORBIDDEN,
+            RefusalReason::NotJson(_) | RefusalReason::Invalid(_) | RefusalReason::LongId => {
+                StatusCode::BAD_REQUEST
+            }
         };
-        Self::bad_request(code, invalid.to_string())
+        Self::new(status, reason.code(), reason.to_string())
     }
 
     /// The answer, with `success: false` where the tracking API has it.

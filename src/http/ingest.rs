@@ -4,9 +4,7 @@
 use std::net::IpAddr;
 
 use axum::Json;
-use axum::http::StatusCode;
 use axum::response::{IntoResponse as _, Response};
-use bytes::Bytes;
 use jiff::Timestamp;
 use metrics::counter;
 use serde::Serialize;
@@ -16,17 +14,11 @@ use utoipa::ToSchema;
 
 use super::error::{ApiError, Contract};
 use super::{HttpState, Source};
-use crate::queue::{Accepted, Class, NewMessage, QueueError};
-use crate::segment::batch::merge_envelope;
-use crate::segment::decode::decode;
-use crate::segment::message::{Message, MessageType};
-use crate::segment::stamp::{Stamp, stamp};
+use crate::queue::intake;
+use crate::queue::{Accepted, NewMessage, QueueError};
+use crate::segment::message::MessageType;
 use crate::segment::value::Object;
-use crate::segment::{MessageHash, Value};
 use crate::telemetry;
-
-/// The longest message id. SDKs' are below 100 characters; ids are kept for as long as records are.
-const MESSAGE_ID_BYTES_MAX: usize = 1_024;
 
 /// How many times the largest body the messages of a batch may come to when the envelope's `context`
 /// has been merged into each: without a bound ten thousand messages would multiply it.
@@ -38,7 +30,7 @@ pub(super) struct Intake<'a> {
     pub(super) endpoint: &'static str,
     pub(super) contract: Contract,
     pub(super) source: &'a Source,
-    pub(super) class: Class,
+    pub(super) is_bulk: bool,
     /// The type by the path.
     pub(super) kind: Option<MessageType>,
     /// Whether Segment stamped the messages already.
@@ -142,73 +134,25 @@ fn new_message(
     raw: &[u8],
     now: Timestamp,
 ) -> Result<NewMessage, Refusal> {
-    let limit = state.0.limits.message_bytes_max;
-    let refuse = |error| Refusal { error, kind: intake.kind };
-    if raw.len() > limit {
-        return Err(refuse(ApiError::too_large(format!(
-            "the message has more than {limit} bytes: send less, or raise server.message_bytes_max"
-        ))));
-    }
-    let value = decode(raw)
-        .map_err(|error| refuse(ApiError::bad_request("bad_json", error.to_string())))?;
-    let Value::Object(mut object) = value else {
-        let invalid = crate::segment::message::InvalidMessage::NotAnObject;
-        return Err(refuse(ApiError::invalid(&invalid)));
-    };
-    merge_envelope(&mut object, intake.envelope);
-    let given = object.get("type").and_then(Value::as_str).and_then(MessageType::parse);
-    let stamp_input = Stamp {
-        received_at: now,
+    let source = intake.source;
+    let public = source.public.as_ref().filter(|_| intake.is_by_key);
+    let read = intake::Intake {
+        source: &source.name,
+        destination: &source.destination,
+        is_bulk: intake.is_bulk,
         kind: intake.kind,
-        sent_at: intake.envelope.get("sentAt"),
         is_from_segment: intake.is_from_segment,
-        ip: intake.sender.filter(|_| intake.source.stamps_ip),
+        is_sent_now: true,
+        ip: intake.sender.filter(|_| source.stamps_ip),
+        envelope: intake.envelope,
+        message_bytes_max: state.0.limits.message_bytes_max,
+        takes_delete: public.is_none_or(|public| public.allows_delete),
     };
     let new_id = || format!("segment-loops-{}", uuid::Uuid::now_v7());
-    let message = stamp(object, stamp_input, new_id).map_err(|invalid| Refusal {
-        error: ApiError::invalid(&invalid),
-        kind: given.or(intake.kind),
-    })?;
-    if message.message_id().len() > MESSAGE_ID_BYTES_MAX {
-        let text = format!("`messageId` has more than {MESSAGE_ID_BYTES_MAX} bytes");
-        return Err(Refusal {
-            error: ApiError::bad_request("long_id", text),
-            kind: Some(message.kind()),
-        });
-    }
-    if message.kind() == MessageType::Delete && !takes_delete(intake) {
-        return Err(Refusal { error: delete_not_allowed(), kind: Some(MessageType::Delete) });
-    }
-    Ok(record(intake, &message, now))
-}
-
-/// With a public write key alone, anyone could delete anybody's contact.
-fn takes_delete(intake: &Intake<'_>) -> bool {
-    let public = intake.source.public.as_ref().filter(|_| intake.is_by_key);
-    public.is_none_or(|public| public.allows_delete)
-}
-
-fn delete_not_allowed() -> ApiError {
-    ApiError::new(
-        StatusCode::FORBIDDEN,
-        "delete_not_allowed",
-        "the write key of this source is public, so that it takes no messages of type delete: send them with the key of another source, or set sources.NAME.allow_delete",
-    )
-}
-
-fn record(intake: &Intake<'_>, message: &Message, now: Timestamp) -> NewMessage {
-    NewMessage {
-        source: intake.source.name.clone(),
-        destination: intake.source.destination.clone(),
-        message_id: message.message_id().to_owned(),
-        message_hash: MessageHash::of(message.message_id()),
-        kind: message.kind(),
-        class: intake.class,
-        lane: message.lane(),
-        person: message.person(),
-        received_at: now,
-        payload: Bytes::from(message.value().to_stored_json()),
-    }
+    read.read(raw, now, new_id).map_err(|refusal| Refusal {
+        error: ApiError::refusal(&refusal.reason),
+        kind: refusal.kind,
+    })
 }
 
 fn count_refused(source: &Source, refusal: &Refusal) {
@@ -232,7 +176,7 @@ async fn store(
     let stored = if messages.is_empty() {
         Ok(Ok(Vec::new()))
     } else {
-        timeout(state.0.limits.ack_timeout, state.0.inbox.accept(messages)).await
+        timeout(state.0.limits.ack_timeout, accept(state, messages)).await
     };
     let accepted = match stored {
         Ok(Ok(accepted)) => accepted,
@@ -263,6 +207,13 @@ async fn store(
     success(&refused)
 }
 
+async fn accept(state: &HttpState, messages: Vec<NewMessage>) -> Result<Vec<Accepted>, QueueError> {
+    crate::crash::point("accept.before");
+    let accepted = state.0.inbox.accept(messages).await;
+    crate::crash::point("accept.after");
+    accepted
+}
+
 fn not_stored(intake: &Intake<'_>, fault: &QueueError) -> Response {
     match fault {
         QueueError::Busy => {
@@ -272,7 +223,7 @@ fn not_stored(intake: &Intake<'_>, fault: &QueueError) -> Response {
                 "the queue is busy; the sender was told to come again"
             );
         }
-        QueueError::Unavailable(_) | QueueError::Fenced => error!(
+        QueueError::Full | QueueError::Unavailable(_) | QueueError::Fenced => error!(
             source = intake.source.name,
             endpoint = intake.endpoint,
             error = fault as &dyn std::error::Error,

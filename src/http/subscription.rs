@@ -13,7 +13,6 @@ use super::error::{ApiError, Contract, ErrorBody};
 use super::ingest::{Intake, Success, take_one};
 use super::openapi::{Message, WebhookErrors};
 use super::{HttpState, auth, body};
-use crate::queue::Class;
 use crate::segment::decode::decode;
 use crate::segment::value::Object;
 use crate::segment::{MessageType, Value, casing};
@@ -76,7 +75,7 @@ pub(super) async fn take(
         endpoint: ENDPOINT,
         contract: CONTRACT,
         source,
-        class: Class::Live,
+        is_bulk: false,
         kind: None,
         is_from_segment: true,
         is_by_key: true,

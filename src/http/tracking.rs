@@ -16,7 +16,6 @@ use super::error::{ApiError, Contract};
 use super::ingest::{Intake, Success, take_batch, take_one};
 use super::openapi::{Batch, Message, MetricsErrors, TrackingErrors};
 use super::{HttpState, Source, auth, body, settings};
-use crate::queue::Class;
 use crate::segment::batch::{Envelope, split_envelope};
 use crate::segment::decode::decode;
 use crate::segment::value::Object;
@@ -34,8 +33,8 @@ const SINGLE: [(MessageType, &str, &str); 6] = [
     (MessageType::Alias, "/v1/alias", "/v1/a"),
 ];
 
-const BATCHES: [(&str, Class); 3] =
-    [("/v1/batch", Class::Live), ("/v1/b", Class::Live), ("/v1/import", Class::Bulk)];
+/// The paths of batches, and which are bulk loads.
+const BATCHES: [(&str, bool); 3] = [("/v1/batch", false), ("/v1/b", false), ("/v1/import", true)];
 
 /// The routes, each with and without a slash at its end.
 pub(super) fn routes() -> Router<HttpState> {
@@ -45,18 +44,18 @@ pub(super) fn routes() -> Router<HttpState> {
                             sender: Sender,
                             headers: HeaderMap,
                             body: Body| async move {
-            let route = Route { endpoint: long, kind: Some(kind), class: Class::Live };
+            let route = Route { endpoint: long, kind: Some(kind), is_bulk: false };
             single(state, route, sender, headers, body).await
         };
         router = both(router, long, post(handler));
         router = both(router, short, post(handler));
     }
-    for (path, class) in BATCHES {
+    for (path, is_bulk) in BATCHES {
         let handler = move |State(state): State<HttpState>,
                             sender: Sender,
                             headers: HeaderMap,
                             body: Body| async move {
-            let route = Route { endpoint: path, kind: None, class };
+            let route = Route { endpoint: path, kind: None, is_bulk };
             batch(state, route, sender, headers, body).await
         };
         router = both(router, path, post(handler));
@@ -78,7 +77,7 @@ fn both(
 struct Route {
     endpoint: &'static str,
     kind: Option<MessageType>,
-    class: Class,
+    is_bulk: bool,
 }
 
 /// Describes the routes, each once: without the slash at its end.
@@ -95,10 +94,10 @@ pub(super) fn describe(paths: &mut Paths) {
             describe(path, summary, __path_single::operation());
         }
     }
-    for (path, class) in BATCHES {
-        let summary = match class {
-            Class::Live => "Takes several messages.",
-            Class::Bulk => "Takes several messages of a bulk load, which wait for all others.",
+    for (path, is_bulk) in BATCHES {
+        let summary = match is_bulk {
+            false => "Takes several messages.",
+            true => "Takes several messages of a bulk load, which wait for all others.",
         };
         describe(path, summary.to_owned(), __path_batch::operation());
     }
@@ -142,7 +141,7 @@ async fn single(
         endpoint: route.endpoint,
         contract,
         source,
-        class: route.class,
+        is_bulk: route.is_bulk,
         kind: route.kind,
         is_from_segment: false,
         is_by_key: true,
@@ -206,7 +205,7 @@ async fn batch(
             endpoint: route.endpoint,
             contract,
             source,
-            class: route.class,
+            is_bulk: route.is_bulk,
             kind: route.kind,
             is_from_segment: false,
             is_by_key: true,

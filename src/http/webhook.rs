@@ -15,7 +15,6 @@ use super::error::{ApiError, Contract, ErrorBody};
 use super::ingest::{Intake, Success, take_batch, take_one};
 use super::openapi::{OneOrMany, WebhookErrors};
 use super::{HttpState, Source, auth, body};
-use crate::queue::Class;
 use crate::segment::batch::{is_list, split_list};
 use crate::segment::signature;
 use crate::segment::value::Object;
@@ -85,7 +84,7 @@ pub(super) async fn take(
         endpoint: ENDPOINT,
         contract: CONTRACT,
         source,
-        class: Class::Live,
+        is_bulk: false,
         kind: None,
         is_from_segment: true,
         is_by_key,

@@ -17,6 +17,9 @@ use crate::secret::Secret;
 /// How we present ourselves.
 const USER_AGENT: &str = concat!("segment-loops/", env!("CARGO_PKG_VERSION"));
 
+/// The longest list that is read, in bytes.
+const LIST_BYTES_MAX: usize = 4 * 1024 * 1024;
+
 /// What a client needs to know.
 #[derive(Debug, Clone)]
 pub struct ClientOptions {
@@ -137,6 +140,26 @@ impl Client {
     pub async fn probe(&self, slot: &Slot) -> Reply {
         let call = Call { method: "GET", path: "/api-key", body: None, idempotency_key: None };
         self.send(slot, call).await
+    }
+
+    /// Reads a list that Loops has, such as `/lists`, whole: the status and the body, at most
+    /// 4 MiB of it.
+    pub async fn read(&self, slot: &Slot, path: &str) -> Result<(u16, Vec<u8>), CallError> {
+        slot.sent();
+        let call = Call { method: "GET", path, body: None, idempotency_key: None };
+        let response = self.build(call)?.send().await.map_err(call_error);
+        slot.answered(Default::default(), None);
+        let mut response = response?;
+        let mut body = Vec::new();
+        while let Some(chunk) = response.chunk().await.map_err(call_error)? {
+            body.extend_from_slice(&chunk);
+            if body.len() > LIST_BYTES_MAX {
+                return Err(CallError::Broken(format!(
+                    "the answer has more than {LIST_BYTES_MAX} bytes"
+                )));
+            }
+        }
+        Ok((response.status().as_u16(), body))
     }
 
     fn build(&self, call: Call<'_>) -> Result<RequestBuilder, CallError> {

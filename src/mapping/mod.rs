@@ -2,7 +2,7 @@
 //! with an untyped value and knows nothing of Loops.
 //!
 //! A mapping is checked and compiled once, when it is loaded, and resolved for each message. It gives
-//! what Segment's runtime gives, which checks first ([`check`](mod@check)) and resolves afterwards.
+//! what Segment's runtime gives, which checks first and resolves afterwards.
 //! Some mistakes that runtime finds only when it comes upon them, for it does not look into lists:
 //! those are kept beside the mapping as [`Mapping::latent_mistakes`], so that loading can refuse them.
 

@@ -12,6 +12,9 @@
 //! request:   pending ──► delivered | failed
 //! ```
 //!
+//! [`Replays::replay`] takes a message that is done back to `pending`, at the end of the order. Its
+//! deliveries stay; those that are to be made again are superseded and no longer tell its state.
+//!
 //! # What every store guarantees
 //!
 //! * **Durable accept.** When [`Inbox::accept`] returns, every message it calls new is on stable
@@ -24,9 +27,12 @@
 //! * **Frozen requests.** [`Work::freeze`] writes body and key before it returns; nothing changes
 //!   them afterwards.
 
+pub mod intake;
 mod records;
+mod replay;
 
 pub use records::*;
+pub use replay::*;
 
 use async_trait::async_trait;
 use jiff::Timestamp;
@@ -34,12 +40,20 @@ use tokio::sync::watch;
 
 use crate::segment::{MessageHash, PersonHash};
 
+/// The action whose delivery ends a person's data, see [`Housekeeping::erase`].
+pub const DELETING_ACTION: &str = "deleteContact";
+
 /// Why the queue did not do what it was asked, by what the caller can do about it.
 #[derive(Debug, thiserror::Error)]
 pub enum QueueError {
     /// More waits to be written than may wait: the sender must come again later.
     #[error("the queue takes no more messages at the moment")]
     Busy,
+    /// As many messages wait to be delivered as may wait: the sender must come again much later.
+    #[error(
+        "as many messages wait to be delivered as may wait: see what holds them up, or raise store.backlog_messages_max"
+    )]
+    Full,
     /// The store cannot be written or read (full disk, lost database): try again later.
     #[error("the store does not work")]
     Unavailable(#[source] Box<dyn std::error::Error + Send + Sync>),
@@ -55,6 +69,9 @@ pub trait Inbox: Send + Sync {
     ///
     /// A message is a duplicate when one of the same source and message id was accepted within the
     /// duplicate window before its `received_at`, or stands earlier in `messages`.
+    ///
+    /// While as many messages are pending as may be, it says [`QueueError::Full`], duplicate or not.
+    /// The bound may be passed by the messages of a call, and by those of other processes.
     async fn accept(&self, messages: Vec<NewMessage>) -> Result<Vec<Accepted>, QueueError>;
 }
 
@@ -70,14 +87,17 @@ pub trait Work: Send + Sync {
     /// Gives the lease back, so that another process need not wait for it to run out.
     async fn release(&self, lease: &Lease) -> Result<(), QueueError>;
 
-    /// Heads of pending messages of a destination with a sequence number above `after`, lowest
-    /// first, at most `limit`.
+    /// Heads of pending messages of a destination, for each class in the order of [`Class::ALL`], lowest
+    /// sequence number first. All of one moment: what is not among them although it was asked for and
+    /// there was room does not stand before any of them.
     async fn pending(
         &self,
         destination: &str,
-        after: Seq,
-        limit: u32,
-    ) -> Result<Vec<Head>, QueueError>;
+        ask: [PendingAsk; Class::COUNT],
+    ) -> Result<[Vec<Head>; Class::COUNT], QueueError>;
+
+    /// Heads of the pending messages that stand before `head` in its lane, lowest first.
+    async fn before(&self, destination: &str, head: &Head) -> Result<Vec<Head>, QueueError>;
 
     /// Everything needed to work on one message: its payload, and the requests already made of it.
     /// `None` when it is not pending (any more).
@@ -90,6 +110,15 @@ pub trait Work: Send + Sync {
         lease: &Lease,
         seq: Seq,
         plan: NewPlan,
+    ) -> Result<Vec<FrozenRequest>, QueueError>;
+
+    /// Records how neighbours of a lane were planned, some of their deliveries carried by merged
+    /// requests; answers the requests of the first message. If that one was planned before, nothing
+    /// is written.
+    async fn freeze_merge(
+        &self,
+        lease: &Lease,
+        merge: NewMerge,
     ) -> Result<Vec<FrozenRequest>, QueueError>;
 
     /// Records an attempt and its consequence, for the request, its deliveries and its messages.
@@ -130,4 +159,15 @@ pub trait Housekeeping: Send + Sync {
     /// Deletes payloads and records that are past their time, a bounded number in one transaction.
     /// Answers how many rows it touched: zero means that nothing is left to do for now.
     async fn purge(&self, now: Timestamp) -> Result<u64, QueueError>;
+
+    /// Deletes the contents of people whose deletion was delivered, a bounded number in one
+    /// transaction: those of the `delete` message, and of all messages of the same person and
+    /// destination before it that are done. Answers how many rows it touched: zero means that
+    /// nothing is left to do for now.
+    ///
+    /// A deletion was delivered when a message of type `delete` is done, and a delivery of it whose
+    /// action is [`DELETING_ACTION`] was delivered. What remains are ids of messages, digests, names
+    /// of subscriptions, states and times. Once zero was answered and the store was closed, or some
+    /// time has passed, the file holds nothing else of the person.
+    async fn erase(&self) -> Result<u64, QueueError>;
 }

@@ -5,6 +5,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use jiff::Timestamp;
 
+use super::Replay;
 use crate::segment::{LaneKey, MessageHash, MessageType, PersonHash};
 
 /// The place of a message in the order of acceptance. Starts at 1; 0 is before all.
@@ -18,7 +19,9 @@ pub struct RequestId(pub i64);
 /// How urgent a message is: what a person waits for goes before what a program loads in bulk.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Class {
-    /// Live traffic.
+    /// What may trigger a mail: tracks, pages, screens and the like.
+    Event,
+    /// Live traffic that only changes a contact.
     Live,
     /// `/v1/import` and the `import` command.
     Bulk,
@@ -89,12 +92,21 @@ pub struct Head {
     pub seq: Seq,
     /// Its lane.
     pub lane: LaneKey,
-    /// Kind of call.
-    pub kind: MessageType,
+    /// Whom it is about.
+    pub person: PersonHash,
     /// Urgency.
     pub class: Class,
     /// When its next attempt is due, if it was tried before.
     pub next_attempt_at: Option<Timestamp>,
+}
+
+/// From where on the heads of a class are to be read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct PendingAsk {
+    /// Only those behind this one.
+    pub after: Seq,
+    /// At most so many; zero reads none.
+    pub limit: u32,
 }
 
 /// A pending message, opened to be worked on.
@@ -108,8 +120,10 @@ pub struct Job {
     pub received_at: Timestamp,
     /// The stamped message.
     pub payload: Bytes,
-    /// Whether it was planned. A planned message is never planned again.
+    /// Whether it was planned. A planned message is not planned again, unless it is replayed.
     pub is_planned: bool,
+    /// What it is worked on for, where it was replayed.
+    pub replay: Replay,
     /// Its pending requests, in order; empty until it is planned.
     pub requests: Vec<FrozenRequest>,
 }
@@ -133,6 +147,10 @@ pub struct FrozenRequest {
     pub first_attempt_at: Option<Timestamp>,
     /// When the next attempt is due; `None`: at once.
     pub next_attempt_at: Option<Timestamp>,
+    /// Whether it carries several deliveries.
+    pub is_merged: bool,
+    /// When it is no longer worth sending: `max_age` of its subscription.
+    pub expires_at: Option<Timestamp>,
 }
 
 /// How a message was planned.
@@ -170,6 +188,26 @@ pub struct NewRequest {
     pub body: Bytes,
     /// `Idempotency-Key`, on events.
     pub idempotency_key: Option<String>,
+    /// When it is no longer worth sending.
+    pub expires_at: Option<Timestamp>,
+}
+
+/// Neighbours of a lane that were planned together.
+#[derive(Debug, Clone)]
+pub struct NewMerge {
+    /// The messages, in order; each delivery with the request that would carry it alone.
+    pub plans: Vec<(Seq, NewPlan)>,
+    /// Requests that carry several of these deliveries.
+    pub merged: Vec<NewMergedRequest>,
+}
+
+/// A request that carries several deliveries.
+#[derive(Debug, Clone)]
+pub struct NewMergedRequest {
+    /// What is sent.
+    pub request: NewRequest,
+    /// The deliveries: place of the plan, place of the delivery in it.
+    pub carries: Vec<(usize, usize)>,
 }
 
 /// Why a delivery failed.
@@ -216,6 +254,8 @@ pub enum Consequence {
     Delivered,
     /// It will not be tried again.
     Failed(Failure),
+    /// A merged request was refused: each of its deliveries goes alone, by a request of its own.
+    TakenApart,
     /// It is tried again, not before this moment. Starts the time within which it may be tried.
     Retry(Timestamp),
     /// The destination is paused: it is tried again when that ends, and the attempt does not start
@@ -251,7 +291,9 @@ pub struct MessageRecord {
     pub is_done: bool,
     /// Why no subscription took it.
     pub unmatched: Option<String>,
-    /// Its deliveries, in the order of the subscriptions; empty until it is planned.
+    /// How many times it was replayed.
+    pub replay: u32,
+    /// Its deliveries, by replay and then in the order of the subscriptions; empty until it is planned.
     pub deliveries: Vec<DeliveryRecord>,
 }
 
@@ -262,6 +304,10 @@ pub struct DeliveryRecord {
     pub subscription: String,
     /// Name of the action.
     pub action: String,
+    /// The replay that made it; 0: none did.
+    pub replay: u32,
+    /// Whether a later replay took its place, so that it no longer tells the state of its message.
+    pub is_superseded: bool,
     /// Its state.
     pub state: DeliveryState,
     /// Why it failed.
@@ -299,17 +345,49 @@ pub struct RequestRecord {
 }
 
 impl Class {
+    /// How many there are.
+    pub const COUNT: usize = 3;
+
+    /// All of them, the most urgent first.
+    pub const ALL: [Class; Self::COUNT] = [Class::Event, Class::Live, Class::Bulk];
+
+    /// The class of a live message of this kind.
+    pub fn of_live(kind: MessageType) -> Self {
+        match kind {
+            MessageType::Identify | MessageType::Delete => Class::Live,
+            MessageType::Track
+            | MessageType::Page
+            | MessageType::Screen
+            | MessageType::Group
+            | MessageType::Alias => Class::Event,
+        }
+    }
+
+    /// Its place in [`Class::ALL`].
+    pub fn index(self) -> usize {
+        match self {
+            Class::Event => 0,
+            Class::Live => 1,
+            Class::Bulk => 2,
+        }
+    }
+
     /// As it is stored.
     pub fn code(self) -> i64 {
         match self {
-            Class::Live => 0,
-            Class::Bulk => 1,
+            Class::Event => 0,
+            Class::Live => 1,
+            Class::Bulk => 2,
         }
     }
 
     /// Reads [`Class::code`]; unknown codes of later releases count as bulk.
     pub fn from_code(code: i64) -> Self {
-        if code == 0 { Class::Live } else { Class::Bulk }
+        match code {
+            0 => Class::Event,
+            1 => Class::Live,
+            _ => Class::Bulk,
+        }
     }
 }
 

@@ -3,6 +3,7 @@
 
 pub mod batch;
 pub mod casing;
+pub mod date;
 pub mod decode;
 pub mod ids;
 pub mod message;

@@ -20,6 +20,9 @@ pub struct Stamp<'a> {
     /// Whether Segment stamped the message already (webhooks, subscription destination): times that
     /// are there stay.
     pub is_from_segment: bool,
+    /// Whether `sentAt` tells when the message was sent to us: not so in a file, where it tells of
+    /// some earlier sending, and corrects nothing.
+    pub is_sent_now: bool,
     /// The sender's address, where it is to be kept as `context.ip`.
     pub ip: Option<IpAddr>,
 }
@@ -60,7 +63,7 @@ fn stamp_times(object: &mut Object, stamp: Stamp<'_>) {
     // The envelope's belongs to this try of the batch; a message's own may be of an earlier one.
     let sent = stamp.sent_at.filter(|value| value.is_truthy()).cloned().or_else(|| text("sentAt"));
     let original_at = original.as_ref().and_then(read_time);
-    let sent_at = sent.as_ref().and_then(read_time);
+    let sent_at = sent.as_ref().filter(|_| stamp.is_sent_now).and_then(read_time);
     let corrected = match (original_at, sent_at) {
         (Some(original_at), Some(sent_at)) => {
             received_at.checked_sub(sent_at.duration_since(original_at)).unwrap_or(received_at)
@@ -134,6 +137,7 @@ mod tests {
         let Ok(Value::Object(object)) = decode(text.as_bytes()) else { panic!("{text}") };
         let sent_at = sent_at.map(Value::from);
         let input = Stamp {
+            is_sent_now: true,
             received_at: "2026-11-23T12:00:10.123456Z".parse().unwrap(),
             kind: Some(MessageType::Track),
             sent_at: sent_at.as_ref(),

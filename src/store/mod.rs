@@ -11,6 +11,7 @@ pub mod sqlite;
 mod suite;
 
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::queue::QueueError;
@@ -63,6 +64,12 @@ pub enum StoreError {
         /// The number of the migration that is unknown here.
         version: i64,
     },
+    /// There is no room for it.
+    #[error("there is no room for the database {path:?}: make room on its disk")]
+    NoRoom {
+        /// The database file.
+        path: PathBuf,
+    },
     /// Another process kept the file locked.
     #[error("the database {path:?} is locked by another process: stop that process, or try again")]
     Locked {
@@ -91,14 +98,31 @@ struct Retention {
 /// What went wrong while the store was in use.
 #[derive(Debug, thiserror::Error)]
 enum Fault {
-    #[error("the database failed")]
-    Database(#[from] sqlx::Error),
+    #[error("{advice}")]
+    Database {
+        /// What happened, and what a person can do.
+        advice: &'static str,
+        #[source]
+        source: Arc<sqlx::Error>,
+    },
     #[error("a row of `{table}` holds a `{column}` that this version does not know")]
     Unreadable { table: &'static str, column: &'static str },
     #[error("the database has schema {found:?}, this version needs {needed}")]
     Schema { found: Option<i64>, needed: i64 },
     #[error("the store was closed")]
     Closed,
+}
+
+impl From<Arc<sqlx::Error>> for Fault {
+    fn from(source: Arc<sqlx::Error>) -> Self {
+        Fault::Database { advice: sqlite::advice(&source), source }
+    }
+}
+
+impl From<sqlx::Error> for Fault {
+    fn from(source: sqlx::Error) -> Self {
+        Arc::new(source).into()
+    }
 }
 
 impl From<Fault> for QueueError {

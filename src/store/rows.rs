@@ -8,9 +8,9 @@ use sqlx::FromRow;
 
 use crate::queue::{
     Attempt, Class, DeliveryRecord, DeliveryState, Failure, FrozenRequest, Head, Job,
-    MessageRecord, RequestId, RequestRecord, Seq,
+    MessageRecord, Replay, RequestId, RequestRecord, Seq,
 };
-use crate::segment::{LaneKey, MessageType};
+use crate::segment::{LaneKey, MessageType, PersonHash};
 
 use super::Fault;
 
@@ -44,20 +44,20 @@ pub(super) fn to_json(warnings: &[String]) -> Option<String> {
 pub(super) struct HeadRow {
     seq: i64,
     lane: i64,
-    kind: String,
+    person: i64,
     class: i64,
     next_attempt_at: Option<i64>,
 }
 
 impl HeadRow {
-    pub(super) fn into_record(self) -> Result<Head, Fault> {
-        Ok(Head {
+    pub(super) fn into_record(self) -> Head {
+        Head {
             seq: Seq(self.seq),
             lane: LaneKey(self.lane),
-            kind: kind(&self.kind)?,
+            person: PersonHash(self.person),
             class: Class::from_code(self.class),
             next_attempt_at: self.next_attempt_at.map(from_ms),
-        })
+        }
     }
 }
 
@@ -67,17 +67,20 @@ pub(super) struct JobRow {
     message_id: String,
     received_at: i64,
     payload: Option<Vec<u8>>,
-    is_planned: i64,
+    pub(super) is_planned: i64,
+    pub(super) replay: i64,
+    only_subscription: Option<String>,
 }
 
 impl JobRow {
-    pub(super) fn into_record(self, requests: Vec<RequestRow>) -> Job {
+    pub(super) fn into_record(self, requests: Vec<RequestRow>, settled: Vec<String>) -> Job {
         Job {
             source: self.source,
             message_id: self.message_id,
             received_at: from_ms(self.received_at),
             payload: self.payload.map(Bytes::from).unwrap_or_default(),
             is_planned: self.is_planned != 0,
+            replay: Replay { number: count(self.replay), only: self.only_subscription, settled },
             requests: requests.into_iter().map(RequestRow::into_record).collect(),
         }
     }
@@ -93,6 +96,8 @@ pub(super) struct RequestRow {
     attempts: i64,
     first_attempt_at: Option<i64>,
     next_attempt_at: Option<i64>,
+    is_merged: i64,
+    expires_at: Option<i64>,
 }
 
 impl RequestRow {
@@ -106,6 +111,8 @@ impl RequestRow {
             attempts: u32::try_from(self.attempts).unwrap_or(u32::MAX),
             first_attempt_at: self.first_attempt_at.map(from_ms),
             next_attempt_at: self.next_attempt_at.map(from_ms),
+            is_merged: self.is_merged != 0,
+            expires_at: self.expires_at.map(from_ms),
         }
     }
 }
@@ -120,6 +127,7 @@ pub(super) struct MessageRow {
     received_at: i64,
     state: i64,
     unmatched: Option<String>,
+    replay: i64,
 }
 
 impl MessageRow {
@@ -136,6 +144,7 @@ impl MessageRow {
             received_at: from_ms(self.received_at),
             is_done: self.state != 0,
             unmatched: self.unmatched,
+            replay: count(self.replay),
             deliveries,
         })
     }
@@ -146,6 +155,8 @@ impl MessageRow {
 pub(super) struct DeliveryRow {
     subscription: String,
     action: String,
+    replay: i64,
+    is_superseded: bool,
     state: String,
     reason: Option<String>,
     detail: Option<String>,
@@ -176,6 +187,8 @@ impl DeliveryRow {
         Ok(DeliveryRecord {
             subscription: self.subscription,
             action: self.action,
+            replay: count(self.replay),
+            is_superseded: self.is_superseded,
             state,
             failure: self
                 .reason
@@ -207,6 +220,11 @@ impl AttemptRow {
             excerpt: self.excerpt,
         }
     }
+}
+
+/// A stored number of replays.
+fn count(number: i64) -> u32 {
+    u32::try_from(number).unwrap_or(u32::MAX)
 }
 
 fn kind(text: &str) -> Result<MessageType, Fault> {

@@ -3,57 +3,80 @@
 //! `state = 0` and `state = 1` stand in the text, never as parameters: only then does a planner
 //! see that a partial index fits.
 
-/// $1 destination, $2 after, $3 limit.
+/// $1 destination, $2 class, $3 after, $4 limit.
 ///
 /// A message's next attempt is the earliest of its requests that were tried: requests of one
 /// message share a lane, so that one holds back those behind it.
 pub(super) const PENDING: &str = "
-    SELECT m.seq, m.lane, m.kind, m.class,
+    SELECT m.seq, m.lane, m.person, m.class,
            CASE WHEN m.is_planned = 1 THEN (
                SELECT MIN(r.next_attempt_at) FROM deliveries d JOIN requests r ON r.id = d.request_id
                WHERE d.seq = m.seq AND r.state = 'pending'
            ) END AS next_attempt_at
     FROM messages m
-    WHERE m.destination = $1 AND m.state = 0 AND m.seq > $2
-    ORDER BY m.seq LIMIT $3";
+    WHERE m.destination = $1 AND m.state = 0 AND m.class = $2 AND m.seq > $3
+    ORDER BY m.seq LIMIT $4";
+
+/// $1 destination, $2 person, $3 lane, $4 before. By the index of persons: a lane's messages are all of
+/// one.
+pub(super) const BEFORE: &str = "
+    SELECT m.seq, m.lane, m.person, m.class,
+           CASE WHEN m.is_planned = 1 THEN (
+               SELECT MIN(r.next_attempt_at) FROM deliveries d JOIN requests r ON r.id = d.request_id
+               WHERE d.seq = m.seq AND r.state = 'pending'
+           ) END AS next_attempt_at
+    FROM messages m
+    WHERE m.person = $2 AND m.seq < $4 AND m.lane = $3 AND m.destination = $1 AND m.state = 0
+    ORDER BY m.seq";
 
 /// $1 destination.
 pub(super) const DEPTH_COUNT: &str =
     "SELECT COUNT(*) FROM messages WHERE destination = $1 AND state = 0";
 
-/// $1 destination. The oldest is the first in order.
+/// $1 destination, $2 class. The oldest of a class is the first in order.
 pub(super) const DEPTH_OLDEST: &str = "
-    SELECT received_at FROM messages WHERE destination = $1 AND state = 0 ORDER BY seq LIMIT 1";
+    SELECT received_at FROM messages WHERE destination = $1 AND state = 0 AND class = $2
+    ORDER BY seq LIMIT 1";
 
 /// $1 seq.
 pub(super) const OPEN_MESSAGE: &str = "
-    SELECT source, message_id, received_at, payload, is_planned FROM messages
-    WHERE seq = $1 AND state = 0";
+    SELECT m.source, m.message_id, m.received_at, m.payload, m.is_planned,
+           COALESCE(p.number, 0) AS replay, p.only_subscription
+    FROM messages m LEFT JOIN replays p ON p.seq = m.seq
+    WHERE m.seq = $1 AND m.state = 0";
+
+/// $1 seq. The subscriptions under which a replayed message has a delivery that stands.
+pub(super) const OPEN_SETTLED: &str =
+    "SELECT DISTINCT subscription FROM deliveries WHERE seq = $1 AND is_superseded = 0";
 
 /// $1 seq. Its pending requests in the order of the deliveries, each once.
 pub(super) const OPEN_REQUESTS: &str = "
     SELECT r.id, r.method, r.path, r.body, r.idempotency_key, r.attempts, r.first_attempt_at,
-           r.next_attempt_at
+           r.next_attempt_at, r.is_merged, r.expires_at
     FROM deliveries d JOIN requests r ON r.id = d.request_id
     WHERE d.seq = $1 AND r.state = 'pending'
-    GROUP BY r.id ORDER BY MIN(d.position)";
+    GROUP BY r.id ORDER BY MIN(d.replay), MIN(d.position)";
 
 /// $1 message_hash, $2 message_id, $3 limit.
 pub(super) const BY_MESSAGE_ID: &str = "
-    SELECT seq, source, destination, message_id, kind, received_at, state, unmatched
-    FROM messages WHERE message_hash = $1 AND message_id = $2 ORDER BY seq DESC LIMIT $3";
+    SELECT m.seq, m.source, m.destination, m.message_id, m.kind, m.received_at, m.state, m.unmatched,
+           COALESCE(p.number, 0) AS replay
+    FROM messages m LEFT JOIN replays p ON p.seq = m.seq
+    WHERE m.message_hash = $1 AND m.message_id = $2 ORDER BY m.seq DESC LIMIT $3";
 
 /// $1 person, $2 before, $3 limit.
 pub(super) const BY_PERSON: &str = "
-    SELECT seq, source, destination, message_id, kind, received_at, state, unmatched
-    FROM messages WHERE person = $1 AND seq < $2 ORDER BY seq DESC LIMIT $3";
+    SELECT m.seq, m.source, m.destination, m.message_id, m.kind, m.received_at, m.state, m.unmatched,
+           COALESCE(p.number, 0) AS replay
+    FROM messages m LEFT JOIN replays p ON p.seq = m.seq
+    WHERE m.person = $1 AND m.seq < $2 ORDER BY m.seq DESC LIMIT $3";
 
 /// $1 seq.
 pub(super) const LOG_DELIVERIES: &str = "
-    SELECT d.subscription, d.action, d.state, d.reason, d.detail, d.warnings, d.request_id,
+    SELECT d.subscription, d.action, d.replay, d.is_superseded <> 0 AS is_superseded, d.state, d.reason, d.detail, d.warnings, d.request_id,
            r.method, r.path, r.idempotency_key, r.next_attempt_at
     FROM deliveries d LEFT JOIN requests r ON r.id = d.request_id
-    WHERE d.seq = $1 ORDER BY d.position";
+    WHERE d.seq = $1 ORDER BY d.replay, d.position";
 
 /// $1 request id.
 pub(super) const LOG_ATTEMPTS: &str = "
@@ -87,21 +110,52 @@ pub(super) const LEASE_IN_FORCE: &str =
 pub(super) const PLAN_STATE: &str =
     "SELECT state, is_planned, lane FROM messages WHERE seq = $1 AND destination = $2";
 
-/// $1 destination, $2 lane, $3 method, $4 path, $5 body, $6 idempotency key, $7 now.
+/// $1 destination, $2 lane, $3 method, $4 path, $5 body, $6 idempotency key, $7 now, $8 state,
+/// $9 is merged, $10 merged into, $11 expires at.
+///
+/// The state `part` is that of a request which waits in case the merged one is refused.
 pub(super) const INSERT_REQUEST: &str = "
-    INSERT INTO requests (state, destination, lane, method, path, body, idempotency_key, created_at)
-    VALUES ('pending', $1, $2, $3, $4, $5, $6, $7) RETURNING id";
+    INSERT INTO requests (state, destination, lane, method, path, body, idempotency_key, created_at,
+                          is_merged, merged_into, expires_at)
+    VALUES ($8, $1, $2, $3, $4, $5, $6, $7, $9, $10, $11) RETURNING id";
 
 /// $1 seq, $2 position, $3 request id, $4 state, $5 ended at, $6 subscription, $7 action,
-/// $8 reason, $9 detail, $10 warnings.
+/// $8 reason, $9 detail, $10 warnings, $11 its part of a merged request. It is of the latest replay of
+/// its message.
 pub(super) const INSERT_DELIVERY: &str = "
     INSERT INTO deliveries (seq, position, request_id, state, ended_at, subscription, action,
-                            reason, detail, warnings)
-    VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)";
+                            reason, detail, warnings, part_id, replay)
+    VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11,
+            COALESCE((SELECT number FROM replays WHERE seq = $1), 0))";
 
-/// $1 seq, $2 unmatched, $3 state, $4 done at, $5 is failed.
+/// $1 merged request. Each of its deliveries goes by its own request.
+pub(super) const TAKE_APART_DELIVERIES: &str = "
+    UPDATE deliveries SET request_id = part_id, part_id = NULL
+    WHERE request_id = $1 AND state = 'pending' AND part_id IS NOT NULL";
+
+/// $1 merged request.
+pub(super) const TAKE_APART_REQUESTS: &str =
+    "UPDATE requests SET state = 'pending' WHERE merged_into = $1 AND state = 'part'";
+
+/// $1 merged request: what it held is in its parts now.
+pub(super) const DROP_MERGED_BODY: &str = "UPDATE requests SET body = NULL WHERE id = $1";
+
+/// $1 merged request, which has ended as one.
+pub(super) const FORGET_PARTS: &str = "
+    UPDATE deliveries SET part_id = NULL WHERE request_id = $1 AND part_id IS NOT NULL";
+
+/// $1 merged request, which has ended as one.
+pub(super) const DELETE_PARTS: &str =
+    "DELETE FROM requests WHERE merged_into = $1 AND state = 'part'";
+
+/// $1 seq, $2 unmatched, $3 state, $4 done at, $5 is failed. A delivery of an earlier replay that
+/// failed and still stands counts too.
 pub(super) const PLANNED: &str = "
-    UPDATE messages SET is_planned = 1, unmatched = $2, state = $3, done_at = $4, is_failed = $5
+    UPDATE messages SET is_planned = 1, unmatched = $2, state = $3, done_at = $4,
+        is_failed = CASE WHEN $3 = 1 AND EXISTS (
+            SELECT 1 FROM deliveries d
+            WHERE d.seq = messages.seq AND d.state = 'failed' AND d.is_superseded = 0
+        ) THEN 1 ELSE $5 END
     WHERE seq = $1 AND state = 0 AND is_planned = 0";
 
 /// $1 request id, $2 destination.
@@ -131,7 +185,8 @@ pub(super) const SETTLE_DELIVERIES: &str = "
 /// $1 request id, $2 done at. Every message of the request that has no pending delivery left.
 pub(super) const SETTLE_MESSAGES: &str = "
     UPDATE messages SET state = 1, done_at = $2, is_failed = CASE WHEN EXISTS (
-        SELECT 1 FROM deliveries d WHERE d.seq = messages.seq AND d.state = 'failed'
+        SELECT 1 FROM deliveries d
+        WHERE d.seq = messages.seq AND d.state = 'failed' AND d.is_superseded = 0
     ) THEN 1 ELSE 0 END
     WHERE seq IN (SELECT seq FROM deliveries WHERE request_id = $1) AND state = 0 AND is_planned = 1
       AND NOT EXISTS (
@@ -148,12 +203,16 @@ pub(super) const DROP_BODIES: &str = "
     UPDATE requests SET body = NULL
     WHERE id IN (SELECT request_id FROM deliveries WHERE seq = $1) AND state <> 'pending' AND body IS NOT NULL";
 
-/// $1 seq. An answer of Loops may repeat what the request held, and so may the detail made of it.
+/// $1 seq. An answer of Loops may repeat what the request held, and so may the detail made of it. The
+/// answer to a merged request that was taken apart belongs to each of its parts.
 pub(super) const DROP_EXCERPTS: &str = "
     UPDATE attempts SET excerpt = ''
     WHERE request_id IN (
         SELECT r.id FROM deliveries d JOIN requests r ON r.id = d.request_id
-        WHERE d.seq = $1 AND r.state <> 'pending')";
+        WHERE d.seq = $1 AND r.state <> 'pending'
+        UNION
+        SELECT r.merged_into FROM deliveries d JOIN requests r ON r.id = d.request_id
+        WHERE d.seq = $1 AND r.merged_into IS NOT NULL)";
 
 /// $1 seq.
 pub(super) const DROP_DETAILS: &str =
@@ -181,5 +240,92 @@ pub(super) const DELETE_REQUEST: &str = "
     DELETE FROM requests WHERE id = $1
     AND NOT EXISTS (SELECT 1 FROM deliveries d WHERE d.request_id = $1)";
 
+/// Requests that were taken apart and whose parts are all gone; they carry nothing.
+pub(super) const PAST_MERGED: &str = "
+    SELECT id FROM requests r WHERE r.state = 'taken_apart' AND r.id > 0
+    AND NOT EXISTS (SELECT 1 FROM requests p WHERE p.merged_into = r.id) LIMIT $1";
+
 /// $1 seq.
 pub(super) const DELETE_MESSAGE: &str = "DELETE FROM messages WHERE seq = $1 AND state = 1";
+
+/// $1 seq.
+pub(super) const DELETE_REPLAY: &str = "DELETE FROM replays WHERE seq = $1";
+
+/// The last place that was given.
+pub(super) const LAST_SEQ: &str = "SELECT MAX(seq) FROM messages";
+
+/// Messages that are done, by their place in the order of acceptance: those that were never replayed
+/// stand in it, those that were have kept it. Conditions on `m` are added to both,
+/// and to each those on its place.
+pub(super) const REPLAY_BRANCHES: [(&str, &str); 2] = [
+    (
+        "SELECT m.seq, m.seq AS accepted, m.payload IS NOT NULL AS has_contents FROM messages m
+     WHERE m.state = 1 AND NOT EXISTS (SELECT 1 FROM replays p WHERE p.seq = m.seq)",
+        "m.seq",
+    ),
+    (
+        " UNION ALL
+     SELECT m.seq, p.first_seq AS accepted, m.payload IS NOT NULL AS has_contents
+     FROM replays p JOIN messages m ON m.seq = p.seq WHERE m.state = 1",
+        "p.first_seq",
+    ),
+];
+
+pub(super) const REPLAY_UNMATCHED: &str = " AND m.is_failed = 0 AND NOT EXISTS (
+    SELECT 1 FROM deliveries d WHERE d.seq = m.seq AND d.is_superseded = 0)";
+
+pub(super) const REPLAY_DELIVERED: &str = " AND m.is_failed = 0 AND EXISTS (
+    SELECT 1 FROM deliveries d WHERE d.seq = m.seq AND d.is_superseded = 0)";
+
+/// $1 seq, $2 class. The message once more at the end of the order, pending; answers its new place.
+pub(super) const REPLAY_MESSAGE: &str = "
+    INSERT INTO messages (class, lane, person, message_hash, received_at, kind, source, destination,
+                          message_id, payload)
+    SELECT $2, lane, person, message_hash, received_at, kind, source, destination, message_id, payload
+    FROM messages WHERE seq = $1 AND state = 1 AND payload IS NOT NULL
+      AND NOT EXISTS (SELECT 1 FROM erasures e WHERE e.seq = messages.seq)
+    RETURNING seq";
+
+/// $1 old place, $2 new place, $3 the only subscription.
+pub(super) const REPLAY_NUMBER: &str = "
+    INSERT INTO replays (seq, number, first_seq, only_subscription) VALUES ($2,
+        COALESCE((SELECT number FROM replays WHERE seq = $1), 0) + 1,
+        COALESCE((SELECT first_seq FROM replays WHERE seq = $1), $1), $3)";
+
+/// $1 seq, $2 whether only what failed, $3 the only subscription.
+pub(super) const SUPERSEDE: &str = "
+    UPDATE deliveries SET is_superseded = 1
+    WHERE seq = $1 AND is_superseded = 0 AND ($2 = 0 OR state = 'failed')
+      AND ($3 IS NULL OR subscription = $3)";
+
+/// $1 old place, $2 new place.
+pub(super) const MOVE_DELIVERIES: &str = "UPDATE deliveries SET seq = $2 WHERE seq = $1";
+
+/// $1 request id, $2 the deleting action. Deletions of this request that are over and were delivered.
+pub(super) const SETTLE_ERASURES: &str = "
+    INSERT INTO erasures (seq)
+    SELECT DISTINCT d.seq FROM deliveries d JOIN messages m ON m.seq = d.seq
+    WHERE d.request_id = $1 AND m.kind = 'delete' AND m.state = 1 AND EXISTS (
+        SELECT 1 FROM deliveries e WHERE e.seq = m.seq AND e.action = $2 AND e.state = 'delivered')
+    ON CONFLICT (seq) DO NOTHING";
+
+/// The first deletion whose person's contents are to be erased.
+pub(super) const NEXT_ERASURE: &str = "SELECT MIN(seq) FROM erasures";
+
+/// $1 seq of the deletion, $2 limit. Messages of its person, up to itself, that have contents.
+pub(super) const ERASABLE: &str = "
+    SELECT m.seq FROM messages e JOIN messages m ON m.person = e.person AND m.seq <= e.seq
+    WHERE e.seq = $1 AND m.destination = e.destination AND m.state = 1 AND m.payload IS NOT NULL
+    ORDER BY m.seq LIMIT $2";
+
+/// $1 seq of the deletion. Warnings name fields, and names of fields are the sender's.
+pub(super) const ERASE_WARNINGS: &str = "
+    UPDATE deliveries SET warnings = NULL WHERE warnings IS NOT NULL AND seq IN (
+        SELECT m.seq FROM messages e JOIN messages m ON m.person = e.person AND m.seq <= e.seq
+        WHERE e.seq = $1 AND m.destination = e.destination AND m.state = 1)";
+
+/// $1 seq.
+pub(super) const DELETE_ERASURE: &str = "DELETE FROM erasures WHERE seq = $1";
+
+/// How many messages are pending, of all destinations.
+pub(super) const BACKLOG: &str = "SELECT COUNT(*) FROM messages WHERE state = 0";

@@ -3,7 +3,7 @@
 use sqlx::sqlite::SqliteConnection;
 use sqlx::{SqlitePool, Transaction};
 
-use crate::queue::{Depth, Head, Job, MessageRecord, Seq};
+use crate::queue::{Class, Depth, Head, Job, MessageRecord, PendingAsk, Seq};
 use crate::segment::{MessageHash, PersonHash};
 use crate::store::rows::{
     AttemptRow, DeliveryRow, HeadRow, JobRow, MessageRow, RequestRow, from_ms,
@@ -17,16 +17,41 @@ const SAME_ID_MAX: i64 = 100;
 pub(super) async fn pending(
     readers: &SqlitePool,
     destination: &str,
-    after: Seq,
-    limit: u32,
+    ask: [PendingAsk; Class::COUNT],
+) -> Result<[Vec<Head>; Class::COUNT], Fault> {
+    // One transaction, so that all classes are of the same moment.
+    let mut snapshot = readers.begin().await?;
+    let mut found: [Vec<Head>; Class::COUNT] = Default::default();
+    for (class, PendingAsk { after, limit }) in Class::ALL.into_iter().zip(ask) {
+        if limit == 0 {
+            continue;
+        }
+        let rows: Vec<HeadRow> = sqlx::query_as(sql::PENDING)
+            .bind(destination)
+            .bind(class.code())
+            .bind(after.0)
+            .bind(i64::from(limit))
+            .fetch_all(&mut *snapshot)
+            .await?;
+        found[class.index()] = rows.into_iter().map(HeadRow::into_record).collect();
+    }
+    end(snapshot).await?;
+    Ok(found)
+}
+
+pub(super) async fn before(
+    readers: &SqlitePool,
+    destination: &str,
+    head: &Head,
 ) -> Result<Vec<Head>, Fault> {
-    let rows: Vec<HeadRow> = sqlx::query_as(sql::PENDING)
+    let rows: Vec<HeadRow> = sqlx::query_as(sql::BEFORE)
         .bind(destination)
-        .bind(after.0)
-        .bind(i64::from(limit))
+        .bind(head.person.0)
+        .bind(head.lane.0)
+        .bind(head.seq.0)
         .fetch_all(readers)
         .await?;
-    rows.into_iter().map(HeadRow::into_record).collect()
+    Ok(rows.into_iter().map(HeadRow::into_record).collect())
 }
 
 pub(super) async fn open(readers: &SqlitePool, seq: Seq) -> Result<Option<Job>, Fault> {
@@ -37,18 +62,28 @@ pub(super) async fn open(readers: &SqlitePool, seq: Seq) -> Result<Option<Job>, 
     let Some(message) = found else { return Ok(None) };
     let requests: Vec<RequestRow> =
         sqlx::query_as(sql::OPEN_REQUESTS).bind(seq.0).fetch_all(&mut *snapshot).await?;
+    let settled = if message.replay > 0 && message.is_planned == 0 {
+        sqlx::query_scalar(sql::OPEN_SETTLED).bind(seq.0).fetch_all(&mut *snapshot).await?
+    } else {
+        Vec::new()
+    };
     end(snapshot).await?;
-    Ok(Some(message.into_record(requests)))
+    Ok(Some(message.into_record(requests, settled)))
 }
 
 pub(super) async fn depth(readers: &SqlitePool, destination: &str) -> Result<Depth, Fault> {
     let mut snapshot = readers.begin().await?;
     let messages: i64 =
         sqlx::query_scalar(sql::DEPTH_COUNT).bind(destination).fetch_one(&mut *snapshot).await?;
-    let oldest: Option<i64> = sqlx::query_scalar(sql::DEPTH_OLDEST)
-        .bind(destination)
-        .fetch_optional(&mut *snapshot)
-        .await?;
+    let mut oldest: Option<i64> = None;
+    for class in Class::ALL {
+        let of_class: Option<i64> = sqlx::query_scalar(sql::DEPTH_OLDEST)
+            .bind(destination)
+            .bind(class.code())
+            .fetch_optional(&mut *snapshot)
+            .await?;
+        oldest = [oldest, of_class].into_iter().flatten().min();
+    }
     end(snapshot).await?;
     Ok(Depth {
         messages: u64::try_from(messages).unwrap_or(0),

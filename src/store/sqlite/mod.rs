@@ -6,9 +6,11 @@
 //! transactions follow each other, which keeps the order.
 
 mod accept;
+mod backlog;
 mod log;
 mod open;
 mod purge;
+mod replay;
 mod steps;
 #[cfg(test)]
 mod tests;
@@ -24,12 +26,15 @@ use sqlx::SqlitePool;
 use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 
 use crate::queue::{
-    Accepted, Depth, FrozenRequest, Head, Housekeeping, Inbox, Job, Lease, LeaseRequest, Log,
-    MessageRecord, NewMessage, NewPlan, QueueError, Seq, Settlement, Work,
+    Accepted, Class, Depth, FrozenRequest, Head, Housekeeping, Inbox, Job, Lease, LeaseRequest,
+    Log, MessageRecord, NewMerge, NewMessage, NewPlan, PendingAsk, QueueError, ReplayAsk,
+    ReplayChunk, ReplayState, Replays, Seq, Settlement, Work,
 };
 use crate::segment::{MessageHash, PersonHash};
 
 use super::{Fault, Retention, StoreError};
+use backlog::Backlog;
+pub(super) use open::advice;
 use steps::{Freeze, Release, Settle, Step};
 use writer::{AcceptOrder, Order, Task};
 
@@ -47,6 +52,11 @@ pub struct SqliteOptions {
     pub waiting_messages_max: usize,
     /// Payload bytes that may wait to be written before more are refused. At least 1.
     pub waiting_bytes_max: usize,
+    /// Messages that may be pending before more are refused. At least 1.
+    pub backlog_messages_max: u64,
+    /// Pages of 4 KiB that the file may have, for tests of a full disk; `None`: as many as there is
+    /// room for.
+    pub pages_max: Option<u32>,
     /// How long the payload of a message without a failure is kept after it is done.
     pub delivered_retention: Duration,
     /// How long the payload of a message with a failed delivery is kept after it is done.
@@ -66,6 +76,8 @@ impl SqliteOptions {
             duplicate_window: DAY * 7,
             waiting_messages_max: 20_000,
             waiting_bytes_max: 128 * 1024 * 1024,
+            backlog_messages_max: 10_000_000,
+            pages_max: None,
             delivered_retention: DAY * 7,
             failed_retention: DAY * 30,
             records_retention: DAY * 90,
@@ -91,6 +103,7 @@ pub struct SqliteStore {
     accepts: mpsc::Sender<AcceptOrder>,
     orders: mpsc::Sender<Order>,
     waiting: Waiting,
+    backlog: Arc<Backlog>,
     arrivals: watch::Receiver<u64>,
     retention: Retention,
 }
@@ -111,6 +124,8 @@ impl SqliteStore {
     /// Must be called inside a Tokio runtime. Fails with what a person can do about it.
     pub async fn open(options: SqliteOptions) -> Result<Self, StoreError> {
         let opened = open::open(&options).await?;
+        let backlog = Backlog::open(options.backlog_messages_max, &opened.readers).await;
+        let backlog = Arc::new(backlog.map_err(|error| open::explain(&options.path, error))?);
         let waiting = Waiting::new(&options);
         // Every accept waiting holds at least one message permit, so this cannot be full before.
         let (accepts, accepts_taken) = mpsc::channel(waiting.messages_max as usize);
@@ -124,11 +139,14 @@ impl SqliteStore {
             orders: orders_taken,
             arrived,
             duplicate_window: options.duplicate_window,
+            busy_timeout: options.busy_timeout,
+            // What another process erased before it was killed may still be there.
+            log_holds_erased: true,
             is_failing: false,
         };
         tokio::spawn(writer.run());
         let retention = options.retention();
-        Ok(Self { readers: opened.readers, accepts, orders, waiting, arrivals, retention })
+        Ok(Self { readers: opened.readers, accepts, orders, waiting, backlog, arrivals, retention })
     }
 
     /// Writes what waits, moves the write-ahead log into the file and closes it.
@@ -181,6 +199,7 @@ impl Inbox for SqliteStore {
         if messages.is_empty() {
             return Ok(Vec::new());
         }
+        self.backlog.admit(&self.readers).await?;
         let permits = self.waiting.admit(&messages)?;
         let (reply, answer) = oneshot::channel();
         let order = AcceptOrder { messages, reply, permits };
@@ -188,7 +207,9 @@ impl Inbox for SqliteStore {
             mpsc::error::TrySendError::Full(_) => QueueError::Busy,
             mpsc::error::TrySendError::Closed(_) => Fault::Closed.into(),
         })?;
-        answer.await.map_err(|_| Fault::Closed)?
+        let accepted = answer.await.map_err(|_| Fault::Closed)??;
+        self.backlog.add(accepted.iter().filter(|one| **one == Accepted::New).count());
+        Ok(accepted)
     }
 }
 
@@ -205,10 +226,13 @@ impl Work for SqliteStore {
     async fn pending(
         &self,
         destination: &str,
-        after: Seq,
-        limit: u32,
-    ) -> Result<Vec<Head>, QueueError> {
-        Ok(log::pending(&self.readers, destination, after, limit).await?)
+        ask: [PendingAsk; Class::COUNT],
+    ) -> Result<[Vec<Head>; Class::COUNT], QueueError> {
+        Ok(log::pending(&self.readers, destination, ask).await?)
+    }
+
+    async fn before(&self, destination: &str, head: &Head) -> Result<Vec<Head>, QueueError> {
+        Ok(log::before(&self.readers, destination, head).await?)
     }
 
     async fn open(&self, seq: Seq) -> Result<Option<Job>, QueueError> {
@@ -221,7 +245,16 @@ impl Work for SqliteStore {
         seq: Seq,
         plan: NewPlan,
     ) -> Result<Vec<FrozenRequest>, QueueError> {
-        self.order(Freeze { lease: lease.clone(), seq, plan }).await
+        let merge = NewMerge { plans: vec![(seq, plan)], merged: Vec::new() };
+        self.order(Freeze { lease: lease.clone(), merge }).await
+    }
+
+    async fn freeze_merge(
+        &self,
+        lease: &Lease,
+        merge: NewMerge,
+    ) -> Result<Vec<FrozenRequest>, QueueError> {
+        self.order(Freeze { lease: lease.clone(), merge }).await
     }
 
     async fn settle(&self, lease: &Lease, settlement: Settlement) -> Result<(), QueueError> {
@@ -262,8 +295,34 @@ impl Log for SqliteStore {
 }
 
 #[async_trait]
+impl Replays for SqliteStore {
+    async fn replay(&self, ask: &ReplayAsk) -> Result<ReplayChunk, QueueError> {
+        let found = replay::find(&self.readers, ask).await?;
+        let replay::Found { with_contents, without_contents, next } = found;
+        let mut chunk = ReplayChunk { replayed: 0, without_contents, next };
+        if ask.is_dry_run {
+            chunk.replayed = with_contents.len() as u64;
+            return Ok(chunk);
+        }
+        for seqs in with_contents.chunks(replay::MESSAGES_MAX) {
+            let requeue = replay::Requeue {
+                seqs: seqs.to_vec(),
+                failed_only: ask.selection.state == ReplayState::Failed,
+                subscription: ask.selection.subscription.clone(),
+            };
+            chunk.replayed += self.order(requeue).await?;
+        }
+        Ok(chunk)
+    }
+}
+
+#[async_trait]
 impl Housekeeping for SqliteStore {
     async fn purge(&self, now: Timestamp) -> Result<u64, QueueError> {
         self.order(purge::Purge { now, retention: self.retention }).await
+    }
+
+    async fn erase(&self) -> Result<u64, QueueError> {
+        self.order(purge::Erase).await
     }
 }

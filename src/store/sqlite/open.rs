@@ -124,12 +124,17 @@ fn base_options(options: &SqliteOptions, cache_kib: u32) -> SqliteConnectOptions
         .foreign_keys(true)
         .pragma("cache_size", format!("-{cache_kib}"))
         .pragma("temp_store", "memory")
+        // What is deleted is overwritten: a person's data must not stay in free pages.
+        .pragma("secure_delete", "on")
         .disable_statement_logging()
 }
 
 fn writer_options(options: &SqliteOptions) -> SqliteConnectOptions {
-    base_options(options, WRITER_CACHE_KIB)
-        .journal_mode(SqliteJournalMode::Wal)
+    let mut base = base_options(options, WRITER_CACHE_KIB);
+    if let Some(pages) = options.pages_max {
+        base = base.pragma("max_page_count", pages.to_string());
+    }
+    base.journal_mode(SqliteJournalMode::Wal)
         .synchronous(SqliteSynchronous::Full)
         .pragma("wal_autocheckpoint", CHECKPOINT_PAGES.to_string())
         .pragma("journal_size_limit", WAL_BYTES_KEPT.to_string())
@@ -174,7 +179,7 @@ async fn migrate(path: &Path, connection: &mut SqliteConnection) -> Result<(), S
     }
 }
 
-fn explain(path: &Path, error: sqlx::Error) -> StoreError {
+pub(super) fn explain(path: &Path, error: sqlx::Error) -> StoreError {
     let path = path.to_owned();
     match primary_code(&error) {
         Some(code::CORRUPT | code::NOTADB) => StoreError::NotADatabase { path },
@@ -182,7 +187,31 @@ fn explain(path: &Path, error: sqlx::Error) -> StoreError {
         Some(code::PERM | code::READONLY | code::CANTOPEN) => {
             StoreError::NotWritable { path, source: error.into() }
         }
+        Some(code::FULL) => StoreError::NoRoom { path },
         _ => StoreError::Open { path, source: error.into() },
+    }
+}
+
+/// What a failure in use means, and what a person can do.
+pub(in crate::store) fn advice(error: &sqlx::Error) -> &'static str {
+    match primary_code(error) {
+        Some(code::FULL) => {
+            "the disk of the database is full: make room, it goes on by itself then"
+        }
+        Some(code::PERM | code::READONLY) => {
+            "the database cannot be written: give the user that runs this program write access to the file and its folder, on a disk that is mounted writable; it goes on by itself then"
+        }
+        Some(code::CORRUPT | code::NOTADB) => {
+            "the database is damaged: stop the program, and restore the file from a backup, or save what can be saved with `sqlite3 FILE .recover`"
+        }
+        Some(code::IOERR) => {
+            "the disk of the database fails: see whether it is full, and what the system's log says; it goes on by itself once the disk works"
+        }
+        Some(code::CANTOPEN) => "the database file is gone: put it back, it goes on by itself then",
+        Some(code::BUSY | code::LOCKED) => {
+            "another process keeps the database locked: see which one, it goes on by itself then"
+        }
+        _ => "the database failed",
     }
 }
 

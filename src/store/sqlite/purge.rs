@@ -1,5 +1,5 @@
 //! Removes what was kept long enough: first the contents (payloads, bodies, excerpts), later the
-//! records.
+//! records. And erases the contents of people whose deletion was delivered.
 
 use std::time::Duration;
 
@@ -50,6 +50,50 @@ impl Step for Purge {
         for seq in past {
             rows += delete(connection, seq).await?;
         }
+        let merged: Vec<i64> = sqlx::query_scalar(sql::PAST_MERGED)
+            .bind(MESSAGES_MAX)
+            .fetch_all(&mut *connection)
+            .await?;
+        for id in merged {
+            rows += execute(connection, sql::DELETE_ATTEMPTS, id).await?;
+            rows += execute(connection, sql::DELETE_REQUEST, id).await?;
+        }
+        Ok(Verdict::Done(rows))
+    }
+}
+
+/// Erases for the first deletion there is.
+pub(super) struct Erase;
+
+#[async_trait]
+impl Step for Erase {
+    type Output = u64;
+    const ERASES: bool = true;
+
+    fn has_erased(rows: &u64) -> bool {
+        *rows > 0
+    }
+
+    async fn run(&self, connection: &mut SqliteConnection) -> Result<Verdict<u64>, sqlx::Error> {
+        let deletion: Option<i64> =
+            sqlx::query_scalar(sql::NEXT_ERASURE).fetch_one(&mut *connection).await?;
+        let Some(deletion) = deletion else { return Ok(Verdict::Done(0)) };
+        let seqs: Vec<i64> = sqlx::query_scalar(sql::ERASABLE)
+            .bind(deletion)
+            .bind(MESSAGES_MAX)
+            .fetch_all(&mut *connection)
+            .await?;
+        let mut rows = 0;
+        for seq in &seqs {
+            for text in CONTENTS {
+                rows += execute(connection, text, *seq).await?;
+            }
+        }
+        if seqs.is_empty() {
+            for text in [sql::ERASE_WARNINGS, sql::DELETE_ERASURE] {
+                rows += execute(connection, text, deletion).await?;
+            }
+        }
         Ok(Verdict::Done(rows))
     }
 }
@@ -68,6 +112,9 @@ async fn delete(connection: &mut SqliteConnection, seq: i64) -> Result<u64, sqlx
     for id in requests.into_iter().flatten() {
         rows += execute(connection, sql::DELETE_ATTEMPTS, id).await?;
         rows += execute(connection, sql::DELETE_REQUEST, id).await?;
+    }
+    for text in [sql::DELETE_REPLAY, sql::DELETE_ERASURE] {
+        rows += execute(connection, text, seq).await?;
     }
     Ok(rows + execute(connection, sql::DELETE_MESSAGE, seq).await?)
 }

@@ -1,12 +1,14 @@
 //! The steps of the delivery engine: lease, release, freeze, settle. Each runs inside the
 //! transaction of its group, and one that is fenced has written nothing.
 
+use std::collections::HashMap;
+
 use async_trait::async_trait;
 use sqlx::sqlite::SqliteConnection;
 
 use crate::queue::{
-    Attempt, Consequence, DeliveryState, FrozenRequest, Lease, LeaseRequest, NewPlan, NewRequest,
-    RequestId, Seq, Settlement,
+    Attempt, Consequence, DELETING_ACTION, DeliveryState, Failure, FrozenRequest, Lease,
+    LeaseRequest, NewMerge, NewPlan, NewRequest, RequestId, Seq, Settlement,
 };
 use crate::store::rows::{RequestRow, duration_ms, ended_ms, to_json, to_ms};
 use crate::store::sql;
@@ -22,6 +24,14 @@ pub(super) enum Verdict<T> {
 #[async_trait]
 pub(super) trait Step: Send + Sync + 'static {
     type Output: Send + 'static;
+    /// Whether it may bring messages for the engines to see.
+    const ARRIVES: bool = false;
+    /// Whether it erases: what it deletes must go from the write-ahead log too.
+    const ERASES: bool = false;
+    /// Whether it deleted anything.
+    fn has_erased(_: &Self::Output) -> bool {
+        false
+    }
     async fn run(
         &self,
         connection: &mut SqliteConnection,
@@ -32,8 +42,7 @@ pub(super) struct Release(pub(super) Lease);
 
 pub(super) struct Freeze {
     pub(super) lease: Lease,
-    pub(super) seq: Seq,
-    pub(super) plan: NewPlan,
+    pub(super) merge: NewMerge,
 }
 
 pub(super) struct Settle {
@@ -93,39 +102,80 @@ impl Step for Freeze {
         if !is_in_force(connection, &self.lease).await? {
             return Ok(Verdict::Fenced);
         }
-        let found: Option<(i64, i64, i64)> = sqlx::query_as(sql::PLAN_STATE)
-            .bind(self.seq.0)
-            .bind(&self.lease.destination)
-            .fetch_optional(&mut *connection)
-            .await?;
-        let Some((state, is_planned, lane)) = found else { return Ok(Verdict::Fenced) };
-        if state == 0 && is_planned == 0 {
-            self.write(connection, lane).await?;
+        let mut lanes = Vec::new();
+        for (place, (seq, _)) in self.merge.plans.iter().enumerate() {
+            let found: Option<(i64, i64, i64)> = sqlx::query_as(sql::PLAN_STATE)
+                .bind(seq.0)
+                .bind(&self.lease.destination)
+                .fetch_optional(&mut *connection)
+                .await?;
+            match found {
+                Some((0, 0, lane)) => lanes.push(lane),
+                // Planned before: what there is counts.
+                Some(_) if place == 0 => return Ok(Verdict::Done(frozen(connection, *seq).await?)),
+                Some(_) | None => return Ok(Verdict::Fenced),
+            }
         }
-        Ok(Verdict::Done(frozen(connection, self.seq).await?))
+        let merged = self.write_merged(connection, &lanes).await?;
+        for (place, (seq, plan)) in self.merge.plans.iter().enumerate() {
+            self.write(connection, place, *seq, plan, &merged, lanes[place]).await?;
+        }
+        let first = self.merge.plans.first().map(|(seq, _)| *seq).unwrap_or_default();
+        Ok(Verdict::Done(frozen(connection, first).await?))
     }
 }
 
+/// The merged request of a delivery, by the places of its plan and of itself.
+type MergedIds = HashMap<(usize, usize), RequestId>;
+
 impl Freeze {
-    async fn write(&self, connection: &mut SqliteConnection, lane: i64) -> Result<(), sqlx::Error> {
-        let now = to_ms(self.plan.now);
+    async fn write_merged(
+        &self,
+        connection: &mut SqliteConnection,
+        lanes: &[i64],
+    ) -> Result<MergedIds, sqlx::Error> {
+        let mut ids = MergedIds::new();
+        let now = self.merge.plans.first().map_or(0, |(_, plan)| to_ms(plan.now));
+        for merged in &self.merge.merged {
+            let lane = merged.carries.first().map_or(0, |(plan, _)| lanes[*plan]);
+            let row = RequestKind { state: "pending", is_merged: true, merged_into: None };
+            let id = self.write_request(connection, lane, &merged.request, now, row).await?;
+            ids.extend(merged.carries.iter().map(|place| (*place, id)));
+        }
+        Ok(ids)
+    }
+
+    async fn write(
+        &self,
+        connection: &mut SqliteConnection,
+        place: usize,
+        seq: Seq,
+        plan: &NewPlan,
+        merged: &MergedIds,
+        lane: i64,
+    ) -> Result<(), sqlx::Error> {
+        let now = to_ms(plan.now);
         let mut is_pending = false;
         let mut is_failed = false;
-        for (position, delivery) in (0_i64..).zip(&self.plan.deliveries) {
-            let (request, state, failure) = match &delivery.outcome {
-                Ok(request) => (
-                    Some(self.write_request(connection, lane, request).await?),
-                    DeliveryState::Pending,
-                    None,
-                ),
-                Err(failure) => (None, DeliveryState::Failed, Some(failure)),
+        for (position, delivery) in plan.deliveries.iter().enumerate() {
+            let into = merged.get(&(place, position)).copied();
+            let state = if into.is_some() { "part" } else { "pending" };
+            let own = match &delivery.outcome {
+                Ok(request) => {
+                    let row = RequestKind { state, is_merged: false, merged_into: into };
+                    Some(self.write_request(connection, lane, request, now, row).await?)
+                }
+                Err(_) => None,
             };
+            let failure = delivery.outcome.as_ref().err();
+            let state =
+                if failure.is_some() { DeliveryState::Failed } else { DeliveryState::Pending };
             is_pending |= failure.is_none();
             is_failed |= failure.is_some();
             sqlx::query(sql::INSERT_DELIVERY)
-                .bind(self.seq.0)
-                .bind(position)
-                .bind(request.map(|id| id.0))
+                .bind(seq.0)
+                .bind(i64::try_from(position).unwrap_or(i64::MAX))
+                .bind(into.or(own).map(|id| id.0))
                 .bind(state.as_str())
                 .bind(failure.map(|_| now))
                 .bind(&delivery.subscription)
@@ -133,13 +183,14 @@ impl Freeze {
                 .bind(failure.map(|failure| failure.reason.as_str()))
                 .bind(failure.map(|failure| failure.detail.as_str()))
                 .bind(to_json(&delivery.warnings))
+                .bind(into.and(own).map(|id| id.0))
                 .execute(&mut *connection)
                 .await?;
         }
         let is_done = !is_pending;
         let planned = sqlx::query(sql::PLANNED)
-            .bind(self.seq.0)
-            .bind(self.unmatched())
+            .bind(seq.0)
+            .bind(unmatched(plan))
             .bind(i64::from(is_done))
             .bind(is_done.then_some(now))
             .bind(i64::from(is_done && is_failed))
@@ -154,6 +205,8 @@ impl Freeze {
         connection: &mut SqliteConnection,
         lane: i64,
         request: &NewRequest,
+        now: i64,
+        kind: RequestKind,
     ) -> Result<RequestId, sqlx::Error> {
         let id = sqlx::query_scalar(sql::INSERT_REQUEST)
             .bind(&self.lease.destination)
@@ -162,19 +215,28 @@ impl Freeze {
             .bind(&request.path)
             .bind(request.body.as_ref())
             .bind(request.idempotency_key.as_deref())
-            .bind(to_ms(self.plan.now))
+            .bind(now)
+            .bind(kind.state)
+            .bind(i64::from(kind.is_merged))
+            .bind(kind.merged_into.map(|id| id.0))
+            .bind(request.expires_at.map(to_ms))
             .fetch_one(connection)
             .await?;
         Ok(RequestId(id))
     }
+}
 
-    /// A message without deliveries must never look delivered, so it always has a reason.
-    fn unmatched(&self) -> Option<&str> {
-        self.plan
-            .deliveries
-            .is_empty()
-            .then(|| self.plan.unmatched.as_deref().unwrap_or("no subscription took it"))
-    }
+/// What a request is among others.
+struct RequestKind {
+    state: &'static str,
+    is_merged: bool,
+    merged_into: Option<RequestId>,
+}
+
+/// A message without deliveries must never look delivered, so it always has a reason.
+fn unmatched(plan: &NewPlan) -> Option<&str> {
+    let is_unmatched = plan.deliveries.is_empty();
+    is_unmatched.then(|| plan.unmatched.as_deref().unwrap_or("no subscription took it"))
 }
 
 #[async_trait]
@@ -213,17 +275,18 @@ impl Settle {
     async fn write(&self, connection: &mut SqliteConnection) -> Result<(), sqlx::Error> {
         let Settlement { request, attempt, consequence } = &self.settlement;
         let (state, failure, next_attempt_at) = match consequence {
-            Consequence::Delivered => (DeliveryState::Delivered, None, None),
-            Consequence::Failed(failure) => (DeliveryState::Failed, Some(failure), None),
-            Consequence::Retry(at) => (DeliveryState::Pending, None, Some(to_ms(*at))),
-            Consequence::Hold => (DeliveryState::Pending, None, None),
+            Consequence::Delivered => (DeliveryState::Delivered.as_str(), None, None),
+            Consequence::Failed(failure) => (DeliveryState::Failed.as_str(), Some(failure), None),
+            Consequence::TakenApart => ("taken_apart", None, None),
+            Consequence::Retry(at) => (DeliveryState::Pending.as_str(), None, Some(to_ms(*at))),
+            Consequence::Hold => (DeliveryState::Pending.as_str(), None, None),
         };
         // While the destination is paused, the time within which a request is tried does not begin.
         let starts_window = !matches!(consequence, Consequence::Hold);
         let recorded = record(connection, *request, attempt).await?;
         let settled = sqlx::query(sql::SETTLE_REQUEST)
             .bind(request.0)
-            .bind(state.as_str())
+            .bind(state)
             .bind(recorded)
             .bind(starts_window.then(|| to_ms(attempt.started_at)))
             .bind(next_attempt_at)
@@ -231,13 +294,36 @@ impl Settle {
             .await?
             .rows_affected();
         touched(settled, 1)?;
-        if state == DeliveryState::Pending {
-            return Ok(());
+        match consequence {
+            Consequence::Retry(_) | Consequence::Hold => Ok(()),
+            Consequence::TakenApart => {
+                for text in
+                    [sql::TAKE_APART_DELIVERIES, sql::TAKE_APART_REQUESTS, sql::DROP_MERGED_BODY]
+                {
+                    let rows = sqlx::query(text).bind(request.0).execute(&mut *connection).await?;
+                    // A request that carries nothing apart must never end so: nothing would be left.
+                    touched(rows.rows_affected().min(1), 1)?;
+                }
+                Ok(())
+            }
+            Consequence::Delivered | Consequence::Failed(_) => {
+                self.end(connection, state, failure).await
+            }
         }
+    }
+
+    /// Ends the deliveries of a request, and the messages that have no other.
+    async fn end(
+        &self,
+        connection: &mut SqliteConnection,
+        state: &str,
+        failure: Option<&Failure>,
+    ) -> Result<(), sqlx::Error> {
+        let Settlement { request, attempt, .. } = &self.settlement;
         let ended_at = ended_ms(attempt);
         let deliveries = sqlx::query(sql::SETTLE_DELIVERIES)
             .bind(request.0)
-            .bind(state.as_str())
+            .bind(state)
             .bind(ended_at)
             .bind(failure.map(|failure| failure.reason.as_str()))
             .bind(failure.map(|failure| failure.detail.as_str()))
@@ -245,10 +331,18 @@ impl Settle {
             .await?
             .rows_affected();
         touched(deliveries.min(1), 1)?;
+        for text in [sql::FORGET_PARTS, sql::DELETE_PARTS] {
+            sqlx::query(text).bind(request.0).execute(&mut *connection).await?;
+        }
         // None, while other deliveries of the message are pending.
         sqlx::query(sql::SETTLE_MESSAGES)
             .bind(request.0)
             .bind(ended_at)
+            .execute(&mut *connection)
+            .await?;
+        sqlx::query(sql::SETTLE_ERASURES)
+            .bind(request.0)
+            .bind(DELETING_ACTION)
             .execute(connection)
             .await?;
         Ok(())

@@ -25,6 +25,11 @@ store_suite! {
         is_ready,
         leases_to_one_holder_at_a_time,
         releases_a_lease_once,
+        a_merged_request_carries_its_deliveries,
+        a_refused_merged_request_is_taken_apart,
+        merged_requests_go_with_their_records,
+        merging_writes_all_or_nothing,
+        tells_what_stands_before_a_message_in_its_lane,
         opens_what_is_pending,
         freezes_requests_in_order,
         ends_a_message_that_needs_no_request,
@@ -36,6 +41,18 @@ store_suite! {
         shows_everything_about_a_message,
         finds_one_id_of_several_sources,
         finds_a_person_in_pages,
+        replays_behind_what_waits,
+        keeps_the_order_of_acceptance_over_replays,
+        keeps_what_was_delivered_before_a_replay,
+        replays_for_one_subscription_alone,
+        a_failure_that_stands_keeps_a_message_failed,
+        chooses_what_to_replay,
+        replays_each_once_in_bounded_parts,
+        counts_what_has_no_contents_left,
+        erases_whose_deletion_was_delivered,
+        erases_only_for_a_deletion_that_was_delivered,
+        erases_when_the_deletion_is_over_though_another_delivery_of_it_failed,
+        erases_a_bounded_number_at_once,
         purges_in_time,
         keeps_a_record_from_when_it_ended,
         purges_a_bounded_number_at_once,
@@ -251,10 +268,16 @@ async fn every_read_uses_its_index() {
     let (_store, folder) = fresh().await;
     let mut connection = raw(&folder).await;
     let lookup = accept::lookup_sql(64);
-    let cases: [(&str, &[&str]); 12] = [
-        (sql::PENDING, &["messages_pending (destination=? AND seq>?)", "deliveries_seq (seq=?)"]),
+    let cases: [(&str, &[&str]); 18] = [
+        (
+            sql::PENDING,
+            &["messages_pending (destination=? AND class=? AND seq>?)", "deliveries_seq (seq=?)"],
+        ),
         (sql::DEPTH_COUNT, &["COVERING INDEX messages_pending (destination=?)"]),
-        (sql::DEPTH_OLDEST, &["messages_pending (destination=?)"]),
+        (sql::DEPTH_OLDEST, &["messages_pending (destination=? AND class=?)"]),
+        (sql::BEFORE, &["messages_person (person=? AND seq<?)", "deliveries_seq (seq=?)"]),
+        (sql::TAKE_APART_REQUESTS, &["requests_merged_into (merged_into=?)"]),
+        (sql::DELETE_PARTS, &["requests_merged_into (merged_into=?)"]),
         (sql::OPEN_MESSAGE, &["INTEGER PRIMARY KEY (rowid=?)"]),
         (sql::OPEN_REQUESTS, &["deliveries_seq (seq=?)", "INTEGER PRIMARY KEY (rowid=?)"]),
         (sql::BY_PERSON, &["messages_person (person=? AND seq<?)"]),
@@ -266,9 +289,42 @@ async fn every_read_uses_its_index() {
             &["messages USING INTEGER PRIMARY KEY (rowid=?)", "deliveries_request (request_id=?)"],
         ),
         (sql::PAST_PAYLOADS, &["messages_payload_kept (is_failed=? AND done_at<?)"]),
+        (sql::PAST_MERGED, &["requests_merged_into (merged_into=?)"]),
+        (
+            sql::ERASABLE,
+            &["e USING INTEGER PRIMARY KEY (rowid=?)", "messages_person (person=? AND seq<?)"],
+        ),
+        (sql::SETTLE_ERASURES, &["deliveries_request (request_id=?)", "deliveries_seq (seq=?)"]),
         (sql::PAST_RECORDS, &["messages_done (done_at<?)"]),
     ];
-    let cases = cases.iter().map(|(text, uses)| (*text, *uses));
+    let selection = |person| crate::queue::Selection {
+        state: ReplayState::Failed,
+        message_ids: Vec::new(),
+        person,
+        reason: Some("refused".into()),
+        destination: None,
+        subscription: None,
+        from: None,
+        to: None,
+    };
+    let replay = |person| {
+        let statement = replay::statement(&selection(person), 0, 100);
+        statement.sql().as_str().to_owned()
+    };
+    let everyone = replay(None);
+    let of_person = replay(Some(PersonHash::of("u1")));
+    let of_replay: [(&str, &[&str]); 2] = [
+        (
+            everyone.as_str(),
+            &[
+                "m USING INTEGER PRIMARY KEY (rowid>? AND rowid<?)",
+                "replays_first_seq (first_seq>? AND first_seq<?)",
+                "deliveries_seq (seq=?)",
+            ],
+        ),
+        (of_person.as_str(), &["messages_person (person=? AND seq>? AND seq<?)"]),
+    ];
+    let cases = cases.iter().chain(&of_replay).map(|(text, uses)| (*text, *uses));
     for (text, uses) in
         cases.chain([(lookup.as_str(), ["messages_message_hash (message_hash=?)"].as_slice())])
     {
@@ -280,6 +336,206 @@ async fn every_read_uses_its_index() {
         }
         assert!(!plan.iter().any(|step| step.starts_with("SCAN")), "{text}\n{plan:#?}");
     }
+}
+
+/// Accepts messages with 4 KB of contents each and ends them.
+async fn fill(store: &SqliteStore, prefix: &str, messages: usize) {
+    let lease = store.lease(ask("a", at(0))).await.unwrap().unwrap();
+    for n in 0..messages {
+        let payload = format!(r#"{{"x":"{}"}}"#, prefix.repeat(4_000 / prefix.len())).into();
+        let message = NewMessage { payload, ..message(&format!("{prefix}{n}")) };
+        let seq = put(store, message).await;
+        let planned = plan(vec![delivery("one", Ok(request(1)))]);
+        let frozen = store.freeze(&lease, seq, planned).await.unwrap();
+        store.settle(&lease, settlement(&frozen[0], 1, Consequence::Delivered)).await.unwrap();
+    }
+}
+
+fn size(folder: &TempDir) -> u64 {
+    let of = |name: &str| std::fs::metadata(folder.path().join(name)).map_or(0, |file| file.len());
+    of("queue.db") + of("queue.db-wal")
+}
+
+#[tokio::test]
+async fn the_file_does_not_grow_when_as_much_comes_as_goes() {
+    // What may stay of a message: its record, or nothing.
+    for (retention, bytes_kept) in
+        [(LIMITS.delivered_retention, 1_000), (LIMITS.records_retention, 0)]
+    {
+        let folder = TempDir::new().unwrap();
+        let mut sizes = Vec::new();
+        for round in 0..4 {
+            let store = SqliteStore::open(options(&folder)).await.unwrap();
+            fill(&store, &format!("r{round}-"), 100).await;
+            store.close().await;
+            sizes.push(size(&folder));
+            let store = SqliteStore::open(options(&folder)).await.unwrap();
+            while store.purge(at(100) + retention).await.unwrap() > 0 {}
+            store.close().await;
+        }
+        assert!(sizes[0] > 400_000, "{sizes:?}");
+        // A page more or less is the shape of the trees, not growth.
+        assert!(sizes[3] <= sizes[0] + 3 * 100 * bytes_kept + 4 * 4_096, "{sizes:?}");
+    }
+}
+
+#[tokio::test]
+async fn refuses_more_than_may_be_pending_until_there_are_fewer() {
+    let folder = TempDir::new().unwrap();
+    let few = SqliteOptions { backlog_messages_max: 3, ..options(&folder) };
+    let store = SqliteStore::open(few.clone()).await.unwrap();
+    let is_full =
+        |answer: Result<Vec<Accepted>, QueueError>| matches!(answer, Err(QueueError::Full));
+    let first = put(&store, message("1")).await;
+    // A call that begins below the bound is taken as a whole.
+    store.accept(vec![message("2"), message("3"), message("4")]).await.unwrap();
+    assert!(is_full(store.accept(vec![message("5")]).await));
+    assert!(is_full(store.accept(vec![message("4")]).await), "a duplicate too");
+    // What is pending is counted when the file is opened.
+    store.close().await;
+    let store = SqliteStore::open(few).await.unwrap();
+    assert!(is_full(store.accept(vec![message("5")]).await));
+    let lease = store.lease(ask("a", at(0))).await.unwrap().unwrap();
+    store.freeze(&lease, first, plan(vec![])).await.unwrap();
+    assert!(is_full(store.accept(vec![message("5")]).await), "three are still pending");
+    store.freeze(&lease, Seq(first.0 + 1), plan(vec![])).await.unwrap();
+    let began = std::time::Instant::now();
+    while is_full(store.accept(vec![message("5")]).await) {
+        assert!(began.elapsed() < Duration::from_secs(30));
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    assert_eq!(store.depth(DESTINATION).await.unwrap().messages, 3);
+}
+
+#[tokio::test]
+async fn a_full_disk_loses_nothing_and_is_got_over_without_a_restart() {
+    let folder = TempDir::new().unwrap();
+    let small = SqliteOptions { pages_max: Some(200), ..options(&folder) };
+    let store = SqliteStore::open(small).await.unwrap();
+    fill(&store, "old", 20).await;
+    let large = |id: &str| NewMessage { payload: vec![b' '; 50_000].into(), ..message(id) };
+    let mut accepted = 0;
+    let fault = loop {
+        match store
+            .accept(vec![large(&format!("l{accepted}")), message(&accepted.to_string())])
+            .await
+        {
+            Ok(_) => accepted += 1,
+            Err(fault) => break fault,
+        }
+        assert!(accepted < 100);
+    };
+    let mut texts = fault.to_string();
+    let mut cause: Option<&dyn std::error::Error> = std::error::Error::source(&fault);
+    while let Some(error) = cause {
+        texts.push_str(&error.to_string());
+        cause = error.source();
+    }
+    assert!(texts.contains("make room"), "{texts}");
+    // All of a call or nothing, and what was accepted can be read.
+    assert_eq!(store.depth(DESTINATION).await.unwrap().messages, 2 * accepted);
+    store.ready().await.unwrap();
+    // Contents past their time make room.
+    while store.purge(at(100) + LIMITS.delivered_retention).await.unwrap() > 0 {}
+    assert_eq!(store.accept(vec![large("later")]).await.unwrap(), [Accepted::New]);
+}
+
+#[tokio::test]
+async fn what_was_erased_is_nowhere_in_the_file() {
+    let (store, folder) = fresh().await;
+    let has = |what: &str| {
+        ["queue.db", "queue.db-wal"].iter().any(|name| {
+            let bytes = std::fs::read(folder.path().join(name)).unwrap_or_default();
+            bytes.windows(what.len()).any(|window| window == what.as_bytes())
+        })
+    };
+    fill(&store, "canary-u1", 60).await;
+    let lease = store.lease(ask("a", at(0))).await.unwrap().unwrap();
+    let another = NewMessage {
+        person: PersonHash::of("u2"),
+        payload: "canary-u2".into(),
+        ..message("another")
+    };
+    put(&store, another).await;
+    let deletion = NewMessage {
+        kind: crate::segment::MessageType::Delete,
+        payload: "canary-u1".into(),
+        ..message("deletion")
+    };
+    let seq = put(&store, deletion).await;
+    let deleting = crate::queue::NewDelivery {
+        action: crate::queue::DELETING_ACTION.into(),
+        ..delivery("deletion", Ok(request(0)))
+    };
+    let frozen = store.freeze(&lease, seq, plan(vec![deleting])).await.unwrap();
+    assert!(has("canary-u1x") || has("canary-u1c"), "the contents are there");
+    store.settle(&lease, settlement(&frozen[0], 1, Consequence::Delivered)).await.unwrap();
+    while store.erase().await.unwrap() > 0 {}
+    // The ids of messages stay: their senders choose them, and these hold a digit behind the name.
+    assert!(!has("canary-u1canary-u1") && !has("canary-u1\""), "without a restart");
+    assert!(has("canary-u2"));
+    store.close().await;
+    assert!(!has("canary-u1canary-u1"));
+}
+
+#[tokio::test]
+async fn opens_the_file_of_the_first_release_and_goes_on_with_it() {
+    let (_new, new_folder) = fresh().await;
+    let folder = TempDir::new().unwrap();
+    let path = folder.path().join("queue.db");
+    let file = SqliteConnectOptions::new().filename(&path).create_if_missing(true);
+    let mut old = file.connect().await.unwrap();
+    let new_path = new_folder.path().join("queue.db");
+    sqlx::query("ATTACH $1 AS new")
+        .bind(new_path.to_str().unwrap())
+        .execute(&mut old)
+        .await
+        .unwrap();
+    execute(
+        &mut old,
+        "CREATE TABLE _sqlx_migrations AS SELECT * FROM new._sqlx_migrations WHERE version = 1",
+    )
+    .await;
+    execute(&mut old, "DETACH new").await;
+    sqlx::raw_sql(include_str!("../migrations/sqlite/0001_queue.sql"))
+        .execute(&mut old)
+        .await
+        .unwrap();
+    sqlx::raw_sql(
+        "INSERT INTO messages (seq, state, is_planned, is_failed, class, lane, person, message_hash,
+            received_at, done_at, kind, source, destination, message_id, payload)
+         VALUES (7, 1, 1, 1, 0, 5, 5, 5, 0, 1, 'track', 'web', 'main', 'failed', x'7b7d'),
+                (8, 0, 1, 0, 0, 5, 5, 5, 0, NULL, 'track', 'web', 'main', 'pending', x'7b7d');
+         INSERT INTO requests (id, state, destination, lane, created_at, method, path, body)
+         VALUES (3, 'pending', 'main', 5, 0, 'POST', '/events/send', x'7b7d');
+         INSERT INTO deliveries (seq, position, request_id, state, subscription, action, reason)
+         VALUES (7, 0, NULL, 'failed', 'one', 'sendEvent', 'invalid'),
+                (8, 0, 3, 'pending', 'one', 'sendEvent', NULL);",
+    )
+    .execute(&mut old)
+    .await
+    .unwrap();
+    old.close().await.unwrap();
+
+    let store = SqliteStore::open(options(&folder)).await.unwrap();
+    store.ready().await.unwrap();
+    let job = store.open(Seq(8)).await.unwrap().unwrap();
+    assert_eq!((job.requests.len(), job.replay.number), (1, 0));
+    let lease = store.lease(ask("a", at(0))).await.unwrap().unwrap();
+    store.settle(&lease, settlement(&job.requests[0], 1, Consequence::Delivered)).await.unwrap();
+    let selection = crate::queue::Selection {
+        state: ReplayState::Failed,
+        message_ids: Vec::new(),
+        person: None,
+        reason: None,
+        destination: None,
+        subscription: None,
+        from: None,
+        to: None,
+    };
+    let ask = ReplayAsk { selection, position: None, is_dry_run: false };
+    assert_eq!(store.replay(&ask).await.unwrap().replayed, 1);
+    assert!(heads(&store).await[0].seq > Seq(8));
 }
 
 async fn refused(path: &Path) -> (StoreError, String) {

@@ -13,9 +13,10 @@ use sqlx::{ConnectOptions, Connection, SqlitePool};
 use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot, watch};
 
 use super::accept;
-use super::open::{discard, is_environmental};
+use super::open::{advice, discard, is_environmental};
 use super::steps::{Step, Verdict};
 use crate::queue::{Accepted, NewMessage, QueueError};
+use crate::store::Fault;
 
 /// Bounds of one group: they bound how long a transaction holds the lock and how long its first
 /// order waits for its last.
@@ -58,6 +59,12 @@ pub(super) enum Order {
 pub(super) trait AnyTask: Send {
     async fn run(&mut self, connection: &mut SqliteConnection) -> Result<(), sqlx::Error>;
     fn answer(self: Box<Self>, committed: Result<(), GroupError>);
+    /// Whether it may have brought messages for the engines to see.
+    fn arrives(&self) -> bool;
+    /// Whether it is one that erases.
+    fn erases(&self) -> bool;
+    /// Whether it erased anything, once it was run.
+    fn has_erased(&self) -> bool;
 }
 
 pub(super) struct Task<S: Step> {
@@ -78,6 +85,18 @@ impl<S: Step> AnyTask for Task<S> {
     async fn run(&mut self, connection: &mut SqliteConnection) -> Result<(), sqlx::Error> {
         self.verdict = Some(self.step.run(connection).await?);
         Ok(())
+    }
+
+    fn arrives(&self) -> bool {
+        S::ARRIVES
+    }
+
+    fn erases(&self) -> bool {
+        S::ERASES
+    }
+
+    fn has_erased(&self) -> bool {
+        matches!(&self.verdict, Some(Verdict::Done(output)) if S::has_erased(output))
     }
 
     fn answer(self: Box<Self>, committed: Result<(), GroupError>) {
@@ -154,6 +173,10 @@ pub(super) struct Writer {
     pub(super) orders: mpsc::Receiver<Order>,
     pub(super) arrived: watch::Sender<u64>,
     pub(super) duplicate_window: Duration,
+    /// How long a lock of another process is waited for.
+    pub(super) busy_timeout: Duration,
+    /// Whether the write-ahead log may hold contents that were erased.
+    pub(super) log_holds_erased: bool,
     /// Whether the last group failed, so that a broken disk is logged once and not each time.
     pub(super) is_failing: bool,
 }
@@ -217,6 +240,7 @@ impl Writer {
     }
 
     async fn commit(&mut self, mut group: Group) {
+        let erases = group.tasks.iter().any(|task| task.erases());
         match self.write(&mut group).await {
             Err(error) if group.len() > 1 && !is_environmental(&error) => {
                 tracing::warn!(error = %error, "could not write a group: writing its parts one by one");
@@ -227,21 +251,40 @@ impl Writer {
             }
             written => self.finish(group, written),
         }
+        // Also when an earlier one erased, and readers were at work then.
+        if erases && self.log_holds_erased {
+            self.empty_log().await;
+        }
+    }
+
+    /// Moves the write-ahead log into the file and empties it: it still holds what was deleted. Readers
+    /// that are at work are not waited for, since nothing is written meanwhile: the next one does it.
+    async fn empty_log(&mut self) {
+        let Some(connection) = &mut self.connection else { return };
+        match empty_log(connection, self.busy_timeout).await {
+            Ok(is_emptied) => self.log_holds_erased = !is_emptied,
+            Err(error) => {
+                tracing::debug!(error = %error, "could not empty the write-ahead log; trying again");
+            }
+        }
     }
 
     fn finish(&mut self, group: Group, written: Result<Vec<Vec<Accepted>>, sqlx::Error>) {
         match &written {
             Ok(answers) => {
+                self.log_holds_erased |= group.tasks.iter().any(|task| task.has_erased());
                 if std::mem::take(&mut self.is_failing) {
                     tracing::info!("the database can be written again");
                 }
-                if answers.iter().flatten().any(|accepted| *accepted == Accepted::New) {
+                if answers.iter().flatten().any(|accepted| *accepted == Accepted::New)
+                    || group.tasks.iter().any(|task| task.arrives())
+                {
                     self.arrived.send_modify(|count| *count = count.wrapping_add(1));
                 }
             }
             Err(error) => {
                 if !std::mem::replace(&mut self.is_failing, true) {
-                    tracing::error!(error = %error, "could not write to the database");
+                    tracing::error!(error = %error, advice = advice(error), "could not write to the database");
                 }
             }
         }
@@ -276,10 +319,27 @@ async fn transact(
     let calls: Vec<&[NewMessage]> =
         group.accepts.iter().map(|order| order.messages.as_slice()).collect();
     let accepted = accept::accept(&mut transaction, &calls, duplicate_window).await?;
+    crate::crash::point("commit.before");
     transaction.commit().await?;
+    crate::crash::point("commit.after");
     Ok(accepted)
 }
 
+/// Empties the write-ahead log if no reader needs it; answers whether it is empty.
+async fn empty_log(
+    connection: &mut SqliteConnection,
+    busy_timeout: Duration,
+) -> Result<bool, sqlx::Error> {
+    sqlx::query("PRAGMA busy_timeout = 0").execute(&mut *connection).await?;
+    let emptied = sqlx::query_scalar::<_, i64>("PRAGMA wal_checkpoint(TRUNCATE)")
+        .fetch_one(&mut *connection)
+        .await;
+    let patience = format!("PRAGMA busy_timeout = {}", busy_timeout.as_millis());
+    sqlx::query(sqlx::AssertSqlSafe(patience)).execute(connection).await?;
+    // The first column tells whether it was held up.
+    Ok(emptied? == 0)
+}
+
 fn unavailable(error: &GroupError) -> QueueError {
-    QueueError::Unavailable(Box::new(Arc::clone(error)))
+    Fault::from(Arc::clone(error)).into()
 }

@@ -71,14 +71,36 @@ pub(in crate::store) async fn reads_pending_in_pages_by_destination(store: &impl
     assert_eq!(all.len(), 3);
     let second = all[1];
     assert_eq!(
-        (second.kind, second.class, second.lane, second.next_attempt_at),
-        (bulk.kind, bulk.class, bulk.lane, None)
+        (second.person, second.class, second.lane, second.next_attempt_at),
+        (bulk.person, bulk.class, bulk.lane, None)
     );
-    assert_eq!(store.pending(DESTINATION, Seq(0), 2).await.unwrap(), all[..2]);
-    assert_eq!(store.pending(DESTINATION, all[0].seq, 2).await.unwrap(), all[1..]);
-    assert_eq!(store.pending(DESTINATION, all[2].seq, 2).await.unwrap(), []);
-    assert_eq!(store.pending("other", Seq(0), 9).await.unwrap().len(), 1);
-    assert_eq!(store.pending("nowhere", Seq(0), 9).await.unwrap(), []);
+    // Of each class in pages of its own.
+    let ask = |after, limit| PendingAsk { after, limit };
+    let none = ask(Seq(0), 0);
+    let pending = async |destination, of| store.pending(destination, of).await.unwrap();
+    let [events, live, bulk] = pending(DESTINATION, [ask(Seq(0), 1), ask(Seq(0), 9), none]).await;
+    assert_eq!((events, live, bulk), (vec![all[0]], vec![], vec![]));
+    let [events, _, bulk] = pending(DESTINATION, [ask(all[0].seq, 9), none, ask(Seq(0), 9)]).await;
+    assert_eq!((events, bulk), (vec![all[2]], vec![second]));
+    let [events, ..] = pending(DESTINATION, [ask(all[2].seq, 9), none, none]).await;
+    assert_eq!(events, []);
+    assert_eq!(pending("other", [ask(Seq(0), 9); 3]).await[0].len(), 1);
+    assert_eq!(pending("nowhere", [ask(Seq(0), 9); 3]).await, [vec![], vec![], vec![]]);
+}
+
+pub(in crate::store) async fn tells_what_stands_before_a_message_in_its_lane(store: &impl Store) {
+    let bulk = NewMessage { class: crate::queue::Class::Bulk, ..message("b") };
+    let other = NewMessage { lane: LaneKey(-5), ..message("x") };
+    store.accept(vec![message("a"), other, bulk, message("c")]).await.unwrap();
+    let all = heads(store).await;
+    let before = store.before(DESTINATION, &all[3]).await.unwrap();
+    assert_eq!(before, [all[0], all[2]]);
+    assert_eq!(store.before(DESTINATION, &all[0]).await.unwrap(), []);
+    assert_eq!(store.before("other", &all[3]).await.unwrap(), []);
+    // What is done stands before nothing.
+    let lease = lease(store).await;
+    store.freeze(&lease, all[0].seq, plan(vec![])).await.unwrap();
+    assert_eq!(store.before(DESTINATION, &all[3]).await.unwrap(), [all[2]]);
 }
 
 pub(in crate::store) async fn tells_the_depth(store: &impl Store) {

@@ -2,13 +2,19 @@
 //! traits alone: an engine gives an empty store, opened with [`LIMITS`], and lists the cases with
 //! [`store_suite`].
 
+mod erasure;
 mod inbox;
 mod log;
+mod merge;
+mod replay;
 mod shared;
 mod work;
 
+pub(super) use erasure::*;
 pub(super) use inbox::*;
 pub(super) use log::*;
+pub(super) use merge::*;
+pub(super) use replay::*;
 pub(super) use shared::*;
 pub(super) use work::*;
 
@@ -19,14 +25,18 @@ use jiff::{SignedDuration, Timestamp};
 
 use crate::queue::{
     Attempt, Consequence, Failure, FrozenRequest, Head, Housekeeping, Inbox, Lease, LeaseRequest,
-    Log, MessageRecord, NewDelivery, NewMessage, NewPlan, NewRequest, Seq, Settlement, Work,
+    Log, MessageRecord, NewDelivery, NewMessage, NewPlan, NewRequest, PendingAsk, Replays, Seq,
+    Settlement, Work,
 };
 use crate::segment::ids::OrderKeyKind;
 use crate::segment::{LaneKey, MessageHash, MessageType, PersonHash};
 
 /// All that a store can do.
-pub(in crate::store) trait Store: Inbox + Work + Log + Housekeeping {}
-impl<T: Inbox + Work + Log + Housekeeping> Store for T {}
+pub(in crate::store) trait Store:
+    Inbox + Work + Log + Replays + Housekeeping
+{
+}
+impl<T: Inbox + Work + Log + Replays + Housekeeping> Store for T {}
 
 /// How the stores under test keep things.
 pub(in crate::store) struct Limits {
@@ -79,7 +89,7 @@ pub(in crate::store) fn message(id: &str) -> NewMessage {
         message_id: id.into(),
         message_hash: MessageHash::of(id),
         kind: MessageType::Track,
-        class: crate::queue::Class::Live,
+        class: crate::queue::Class::Event,
         lane: LaneKey::of(OrderKeyKind::User, "u1"),
         person: PersonHash::of("u1"),
         received_at: at(0),
@@ -106,6 +116,7 @@ pub(in crate::store) fn request(n: u32) -> NewRequest {
         path: "/events/send".into(),
         body: Bytes::from(format!(r#"{{"n":{n}}}"#)),
         idempotency_key: (n != 0).then(|| format!("key-{n}")),
+        expires_at: (n == 3).then(|| at(99)),
     }
 }
 
@@ -146,7 +157,7 @@ pub(in crate::store) fn settlement(
 ) -> Settlement {
     let outcome = match consequence {
         Consequence::Delivered => "delivered",
-        Consequence::Failed(_) => "refused",
+        Consequence::Failed(_) | Consequence::TakenApart => "refused",
         Consequence::Hold => "unauthorized",
         Consequence::Retry(_) => "retry",
     };
@@ -167,5 +178,8 @@ pub(in crate::store) async fn record(store: &impl Store, id: &str) -> MessageRec
 }
 
 pub(in crate::store) async fn heads(store: &impl Store) -> Vec<Head> {
-    store.pending(DESTINATION, Seq(0), 1_000).await.unwrap()
+    let ask = [PendingAsk { after: Seq(0), limit: 1_000 }; 3];
+    let mut heads = store.pending(DESTINATION, ask).await.unwrap().concat();
+    heads.sort_by_key(|head| head.seq);
+    heads
 }

@@ -56,6 +56,13 @@ impl Reply {
         Reply::Status(status, Vec::new(), body)
     }
 
+    pub fn with_body(self, body: &str) -> Self {
+        match self {
+            Reply::Status(status, headers, _) => Reply::Status(status, headers, body.to_owned()),
+            Reply::Silence | Reply::OkAfter(_) => self,
+        }
+    }
+
     pub fn with_header(self, name: &'static str, value: impl Into<String>) -> Self {
         match self {
             Reply::Status(status, mut headers, body) => {

@@ -4,7 +4,7 @@ mod loops;
 mod service;
 
 pub use loops::{Reply, ScriptedLoops, Seen, serve_on_loopback};
-pub use service::{Answer, Service, Setup, signal};
+pub use service::{Answer, Ran, Service, Setup, signal};
 
 use std::time::Duration;
 

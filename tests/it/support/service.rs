@@ -1,7 +1,7 @@
 //! The program under test, as a process of its own.
 
 use std::collections::HashMap;
-use std::io::{BufRead as _, BufReader};
+use std::io::{BufRead as _, BufReader, Write as _};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex};
@@ -14,10 +14,12 @@ use sqlx::sqlite::{SqliteConnectOptions, SqlitePool};
 use super::{ADMIN_TOKEN, API_KEY, EMAIL_DOMAIN, PATIENCE, WEBHOOK_SECRET, WRITE_KEY};
 
 /// How the program is started.
+#[derive(Clone)]
 pub struct Setup {
     env: HashMap<String, String>,
     config: Option<String>,
     data: Option<PathBuf>,
+    ignores_file_limits: bool,
 }
 
 /// The running program. Dropping it kills it, and fails the test if its log holds what it must not.
@@ -29,6 +31,14 @@ pub struct Service {
     data: PathBuf,
     _folder: Arc<tempfile::TempDir>,
     http: reqwest::Client,
+}
+
+/// What a command of the program came to.
+#[derive(Debug)]
+pub struct Ran {
+    pub code: Option<i32>,
+    pub stdout: String,
+    pub stderr: String,
 }
 
 /// An answer of the program.
@@ -55,7 +65,7 @@ impl Setup {
         ];
         let env =
             env.into_iter().map(|(name, value)| (name.to_owned(), value.to_owned())).collect();
-        Self { env, config: None, data: None }
+        Self { env, config: None, data: None, ignores_file_limits: false }
     }
 
     /// Sets a variable.
@@ -88,6 +98,12 @@ impl Setup {
         self
     }
 
+    /// Lets a write beyond the limit of a file's size fail, which otherwise ends the process.
+    pub fn ignoring_file_limits(mut self) -> Self {
+        self.ignores_file_limits = true;
+        self
+    }
+
     /// Uses this folder for the database.
     pub fn data(mut self, data: &Path) -> Self {
         self.data = Some(data.to_owned());
@@ -96,7 +112,14 @@ impl Setup {
 
     fn command(&self, folder: &Path) -> (Command, PathBuf) {
         let data = self.data.clone().unwrap_or_else(|| folder.join("data"));
-        let mut command = Command::new(env!("CARGO_BIN_EXE_segment-loops"));
+        let program = env!("CARGO_BIN_EXE_segment-loops");
+        let mut command = if self.ignores_file_limits {
+            let mut shell = Command::new("sh");
+            shell.args(["-c", "trap '' XFSZ; exec \"$@\"", "sh", program]);
+            shell
+        } else {
+            Command::new(program)
+        };
         command.env_clear().envs(&self.env).current_dir(folder);
         command.args(["serve", "--listen", "127.0.0.1:0", "--data"]).arg(&data);
         if let Some(text) = &self.config {
@@ -105,6 +128,52 @@ impl Setup {
             command.arg("--config").arg(file);
         }
         (command, data)
+    }
+
+    /// Another command, with the same settings, on a folder of data.
+    pub fn other_command(&self, folder: &Path, data: &Path, arguments: &[&str]) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_segment-loops"));
+        command.env_clear().envs(&self.env).current_dir(folder);
+        command.args(arguments).arg("--data").arg(data);
+        if let Some(text) = &self.config {
+            let file = folder.join("segment-loops.toml");
+            std::fs::write(&file, text).unwrap();
+            command.arg("--config").arg(file);
+        }
+        command
+    }
+
+    /// Runs another command with the same settings on a folder of data. What it prints must not hold
+    /// what no log may hold.
+    pub async fn command_on(&self, data: &Path, arguments: &[&str], input: &[u8]) -> Ran {
+        let folder = tempfile::tempdir().unwrap();
+        let mut command = self.other_command(folder.path(), data, arguments);
+        let input = input.to_owned();
+        // Elsewhere, since the scripted Loops runs on this thread.
+        let ended = tokio::task::spawn_blocking(move || {
+            command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+            let mut process = command.spawn().unwrap();
+            let mut stdin = process.stdin.take().unwrap();
+            let writer = std::thread::spawn(move || {
+                // A command that ends early does not read all of it.
+                let _ = stdin.write_all(&input);
+            });
+            let output = process.wait_with_output().unwrap();
+            writer.join().unwrap();
+            output
+        });
+        let output = ended.await.unwrap();
+        drop(folder);
+        let ran = Ran {
+            code: output.status.code(),
+            stdout: String::from_utf8(output.stdout).unwrap(),
+            stderr: String::from_utf8(output.stderr).unwrap(),
+        };
+        for secret in [WRITE_KEY, API_KEY, WEBHOOK_SECRET, ADMIN_TOKEN, EMAIL_DOMAIN] {
+            assert!(!ran.stdout.contains(secret) && !ran.stderr.contains(secret), "{ran:?}");
+        }
+        assert!(!ran.stderr.contains("panicked"), "{ran:?}");
+        ran
     }
 
     /// Runs the program to its end, which must come by itself; gives exit code and standard error.
@@ -217,6 +286,19 @@ impl Service {
         stored
     }
 
+    /// Changes the database from outside, as only time does otherwise.
+    pub async fn alter(&self, statement: &'static str) {
+        let file = SqliteConnectOptions::new().filename(self.data.join("segment-loops.db"));
+        let pool = SqlitePool::connect_with(file.busy_timeout(PATIENCE)).await.unwrap();
+        sqlx::query(statement).execute(&pool).await.unwrap();
+        pool.close().await;
+    }
+
+    /// The number of the process.
+    pub fn id(&self) -> u32 {
+        self.process.id()
+    }
+
     /// The folder of the database.
     pub fn data(&self) -> &Path {
         &self.data
@@ -271,6 +353,11 @@ impl Service {
     pub async fn stop(&mut self) -> Option<i32> {
         self.signal("TERM");
         self.wait().await
+    }
+
+    /// Whether the program has ended.
+    pub fn has_ended(&mut self) -> bool {
+        self.process.try_wait().unwrap().is_some()
     }
 
     /// Waits for the program's end; the scripted Loops goes on meanwhile, on the same thread.

@@ -8,7 +8,6 @@ use jiff::tz::{Offset, TimeZone};
 
 use super::super::js::{Val, to_number};
 use super::super::{Budget, Fault};
-use super::parse_date;
 use super::strftime::{Moment, ordinal, strftime};
 use super::{Named, arg};
 use crate::segment::Value;
@@ -69,7 +68,7 @@ fn moment(value: &Val, offset: &Val) -> Result<Option<Moment>, Fault> {
             Some(to_number(&Value::from(text.as_str())) * 1000.0)
         }
         Value::Bool(flag) => Some(f64::from(u8::from(*flag))),
-        other => parse_date::milliseconds(&super::super::js::js_text(other)),
+        other => crate::segment::date::parse_date(&super::super::js::js_text(other)),
     };
     let Some(timestamp) = milliseconds.and_then(timestamp) else {
         return Ok(None);

@@ -3,7 +3,6 @@
 mod date;
 mod list;
 mod math;
-mod parse_date;
 mod strftime;
 mod text;
 mod web;

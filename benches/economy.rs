@@ -1,0 +1,157 @@
+//! What merging saves: a realistic stream under a low rate, delivered once with merging and once
+//! without, and both compared: requests for each message, time until the last is delivered, and what
+//! Loops has in the end, which must be the same.
+//!
+//! `cargo bench --bench economy`. The stream, from a seed: 60 people make visits of a few page loads;
+//! each load repeats the person's identify (a trait changes with one visit in four) and is followed by up
+//! to three tracks. Visits are sent as they come, faster than the rate allows.
+#![allow(missing_docs, clippy::print_stdout, clippy::unwrap_used, reason = "a benchmark")]
+
+use std::collections::{BTreeMap, HashMap};
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use metrics_exporter_prometheus::PrometheusHandle;
+use segment_loops::app::App;
+use segment_loops::clock::SystemClock;
+use segment_loops::config::{self, Flags};
+use segment_loops::http::server::{ServerLimits, serve};
+use segment_loops::sandbox::{Faults, Sandbox, SandboxOptions};
+use serde_json::{Value, json};
+use tokio_util::sync::CancellationToken;
+
+const RATE: u32 = 40;
+const PEOPLE: usize = 60;
+const VISITS: usize = 120;
+const SEED: u64 = 7;
+
+#[tokio::main]
+async fn main() {
+    let metrics = metrics_exporter_prometheus::PrometheusBuilder::new().install_recorder().unwrap();
+    let visits = visits();
+    let messages: usize = visits.iter().map(Vec::len).sum();
+    println!("{messages} messages in {VISITS} visits of {PEOPLE} people, {RATE} requests a second");
+    let merged = deliver(&visits, true, metrics.clone()).await;
+    let alone = deliver(&visits, false, metrics).await;
+    for (name, run) in [("merged", &merged), ("alone", &alone)] {
+        println!(
+            "{name:<7} requests {:>5}, for each message {:.2}, delivered after {:.1} s",
+            run.requests,
+            run.requests as f64 / messages as f64,
+            run.took.as_secs_f64()
+        );
+    }
+    println!(
+        "ratio   requests {:.2}, time {:.2}",
+        merged.requests as f64 / alone.requests as f64,
+        merged.took.as_secs_f64() / alone.took.as_secs_f64()
+    );
+    assert_eq!(merged.contacts, alone.contacts, "the contacts end the same");
+    assert_eq!(merged.events, alone.events, "each person's events are the same, in the same order");
+    println!("contacts ({}) and events are the same", merged.contacts.len());
+}
+
+struct Run {
+    requests: u64,
+    took: Duration,
+    contacts: BTreeMap<String, Value>,
+    events: BTreeMap<String, Vec<Value>>,
+}
+
+fn visits() -> Vec<Vec<Value>> {
+    let mut random = fastrand::Rng::with_seed(SEED);
+    let mut plans: HashMap<usize, u32> = HashMap::new();
+    let mut number = 0;
+    let mut message = |kind: &str, person: usize, fields: Value| {
+        number += 1;
+        json!({"type": kind, "userId": format!("p{person}"), "messageId": format!("m{number}"),
+            "event": "Clicked", "traits": fields, "properties": fields})
+    };
+    let mut visit = |_| {
+        let person = random.usize(0..PEOPLE);
+        if random.u8(0..4) == 0 {
+            *plans.entry(person).or_default() += 1;
+        }
+        let traits = json!({"email": format!("p{person}@example.com"), "firstName": "Ada",
+            "visits": plans.get(&person).copied().unwrap_or_default()});
+        let mut messages = Vec::new();
+        for load in 0..random.usize(1..5) {
+            messages.push(message("identify", person, traits.clone()));
+            for click in 0..random.usize(0..4) {
+                messages.push(message("track", person, json!({"load": load, "click": click})));
+            }
+        }
+        messages
+    };
+    (0..VISITS).map(&mut visit).collect()
+}
+
+async fn deliver(visits: &[Vec<Value>], merge: bool, metrics: PrometheusHandle) -> Run {
+    let faults = Faults { rate_limit: RATE, ..Faults::default() };
+    let options = SandboxOptions { api_key: None, team_name: "Economy".to_owned(), faults };
+    let sandbox = Sandbox::new(options, Arc::new(SystemClock));
+    let loops = start_sandbox(&sandbox).await;
+    let folder = tempfile::tempdir().unwrap();
+    let environment: HashMap<String, String> = [
+        ("LOOPS_API_KEY", "bench"),
+        ("LOOPS_BASE_URL", &*format!("http://{loops}/api/v1")),
+        ("LOOPS_RATE_LIMIT", &*RATE.to_string()),
+        ("SEGMENT_WRITE_KEY", "bench"),
+        ("SEGMENT_LOOPS__DESTINATIONS__DEFAULT__MERGE", if merge { "true" } else { "false" }),
+    ]
+    .map(|(name, value)| (name.to_owned(), value.to_owned()))
+    .into();
+    let flags = Flags {
+        listen: Some(SocketAddr::from(([127, 0, 0, 1], 0))),
+        data: Some(folder.path().to_owned()),
+        ..Flags::default()
+    };
+    let load = Box::new(move || config::load(&flags, environment.clone()));
+    let app = App::start(load().unwrap(), load, Arc::new(SystemClock), metrics).await.unwrap();
+    let url = format!("http://{}/v1/batch", app.address());
+    let stop = CancellationToken::new();
+    let running = tokio::spawn(app.run(stop.clone()));
+    let client = reqwest::Client::builder().no_proxy().build().unwrap();
+    let began = Instant::now();
+    for visit in visits {
+        let body = json!({"batch": visit}).to_string();
+        let sent = client.post(&url).basic_auth("bench", Some("")).body(body).send().await.unwrap();
+        assert_eq!(sent.status(), 200);
+    }
+    let expected = visits.iter().flatten().filter(|message| message["type"] == "track").count();
+    // All events, then nothing more for a second: the last may be identifies.
+    let (mut requests, mut last_change) = (0, Instant::now());
+    while sandbox.events().len() < expected || last_change.elapsed() < Duration::from_secs(1) {
+        tokio::time::sleep(Duration::from_millis(20)).await;
+        let now = sandbox.counts().requests;
+        if now != requests {
+            (requests, last_change) = (now, Instant::now());
+        }
+    }
+    let took = last_change - began;
+    stop.cancel();
+    running.await.unwrap().unwrap();
+    let mut events: BTreeMap<String, Vec<Value>> = BTreeMap::new();
+    for event in sandbox.events() {
+        let properties = Value::Object(event.event_properties);
+        events.entry(event.user_id.unwrap()).or_default().push(properties);
+    }
+    let contacts = sandbox.contacts().into_iter().map(|mut contact| {
+        let fields = contact.as_object_mut().unwrap();
+        fields.remove("id");
+        (fields["userId"].as_str().unwrap().to_owned(), contact)
+    });
+    Run { requests, took, contacts: contacts.collect(), events }
+}
+
+async fn start_sandbox(sandbox: &Sandbox) -> SocketAddr {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let limits = ServerLimits { header_timeout: Duration::from_secs(60), connections_max: 1_000 };
+    let router = sandbox.router();
+    tokio::spawn(async move {
+        serve(listener, router, limits, CancellationToken::new(), Duration::ZERO).await;
+    });
+    address
+}

@@ -1,0 +1,204 @@
+//! `check`: is the configuration right? In stages: parse, compile, environment; all findings at once.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use clap::Args;
+
+use super::{CliError, cases, runtime, say};
+use crate::clock::SystemClock;
+use crate::config::{self, Config, DestinationConfig, Flags, Planner, Stage};
+use crate::destination::{CompiledSubscription, LiteralNames};
+use crate::loops::{Client, ClientOptions};
+
+/// How long Loops may take to answer.
+const LOOPS_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Options of `check`.
+#[derive(Debug, Args)]
+pub struct CheckArgs {
+    /// Configuration file (TOML).
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// Files of subscriptions (TOML, YAML or JSON), in place of those that are configured.
+    #[arg(long, value_name = "FILE")]
+    subscriptions: Vec<PathBuf>,
+    /// Files of cases: messages and the requests that they must make.
+    #[arg(long, value_name = "FILE")]
+    cases: Vec<PathBuf>,
+    /// Leave the environment out: no keys are needed and Loops is not asked.
+    #[arg(long)]
+    offline: bool,
+}
+
+pub(super) fn run(args: CheckArgs) -> Result<(), CliError> {
+    let flags = Flags { file: args.config, subscriptions: args.subscriptions, ..Flags::default() };
+    let mut report = Report::default();
+    let loaded = config::load(&flags, config::environment());
+    let mistakes = loaded.as_ref().err().map(|error| error.0.clone()).unwrap_or_default();
+    let of_stage = |stage: Stage| {
+        let of_stage = mistakes.iter().filter(move |mistake| mistake.stage == stage);
+        of_stage.map(ToString::to_string).collect::<Vec<_>>()
+    };
+    report.stage("parse", of_stage(Stage::Parse));
+    // What cannot be read is not looked at any further.
+    if report.mistakes == 0 {
+        let planners = config::load_planners(&flags, config::environment());
+        report.stage("compile", of_stage(Stage::Compile));
+        if let Ok(planners) = &planners {
+            report.subscriptions(planners);
+            for file in &args.cases {
+                report.cases(file, planners);
+            }
+        }
+        if args.offline {
+            say("environment  left out (--offline)");
+        } else {
+            report.stage("environment", of_stage(Stage::Environment));
+            if let Ok(config) = &loaded {
+                report.ask_loops(config)?;
+            }
+        }
+    }
+    report.end()
+}
+
+#[derive(Default)]
+struct Report {
+    mistakes: usize,
+    warnings: usize,
+}
+
+impl Report {
+    fn stage(&mut self, stage: &str, mistakes: Vec<String>) {
+        let word = if mistakes.is_empty() { "ok" } else { "mistakes" };
+        say(&format!("{stage:<12} {word}"));
+        mistakes.iter().for_each(|mistake| self.mistake(mistake));
+    }
+
+    fn mistake(&mut self, problem: &str) {
+        self.mistakes += 1;
+        say(&format!("  mistake: {problem}"));
+    }
+
+    fn warn(&mut self, problem: &str) {
+        self.warnings += 1;
+        say(&format!("  warning: {problem}"));
+    }
+
+    fn end(self) -> Result<(), CliError> {
+        let count = |count: usize, what: &str| match count {
+            1 => format!("1 {what}"),
+            more => format!("{more} {what}s"),
+        };
+        let told =
+            format!("{}, {}", count(self.mistakes, "mistake"), count(self.warnings, "warning"));
+        if self.mistakes > 0 {
+            return Err(CliError::Check(told));
+        }
+        say(&told);
+        Ok(())
+    }
+
+    fn subscriptions(&mut self, planners: &BTreeMap<String, Planner>) {
+        for (name, planner) in planners {
+            let kind =
+                if planner.is_default { " (Segment's defaults: none are configured)" } else { "" };
+            let enabled = planner.subscriptions.iter().filter(|one| one.enabled).count();
+            say(&format!(
+                "  destination `{name}`: {enabled} of {} subscriptions enabled{kind}",
+                planner.subscriptions.len()
+            ));
+            for subscription in &planner.subscriptions {
+                // It compiled before, or there were no planner.
+                if let Ok(compiled) = CompiledSubscription::compile(subscription) {
+                    compiled.warnings().iter().for_each(|warning| self.warn(&warning.to_string()));
+                }
+            }
+        }
+    }
+
+    fn cases(&mut self, file: &std::path::Path, planners: &BTreeMap<String, Planner>) {
+        match cases::run(file, planners) {
+            Err(problem) => self.mistake(&format!("{}: {problem}", file.display())),
+            Ok(outcome) => {
+                let total = outcome.passed + outcome.failures.len();
+                say(&format!(
+                    "cases        {} of {total} as expected: {}",
+                    outcome.passed,
+                    file.display()
+                ));
+                outcome.failures.iter().for_each(|failure| self.mistake(failure));
+            }
+        }
+    }
+
+    /// Tests each key, and compares the names that mappings spell out with what the team has.
+    fn ask_loops(&mut self, config: &Config) -> Result<(), CliError> {
+        runtime()?.block_on(async {
+            for (name, destination) in &config.destinations {
+                match ask(destination).await {
+                    Ok(warnings) => {
+                        say(&format!("  destination `{name}`: Loops takes the API key"));
+                        warnings.iter().for_each(|warning| self.warn(warning));
+                    }
+                    Err(problem) => self.mistake(&format!("destination `{name}`: {problem}")),
+                }
+            }
+        });
+        Ok(())
+    }
+}
+
+/// What Loops does not know of the names in the mappings; the error says why it could not be asked.
+async fn ask(destination: &DestinationConfig) -> Result<Vec<String>, String> {
+    let options = ClientOptions {
+        base_url: destination.base_url.clone(),
+        api_key: destination.api_key.clone(),
+        rate: destination.rate,
+        connect_timeout: LOOPS_TIMEOUT,
+        timeout: LOOPS_TIMEOUT,
+    };
+    let client = Client::new(&options, Arc::new(SystemClock)).map_err(|error| error.to_string())?;
+    read(&client, "/api-key").await?;
+    let properties = names(&read(&client, "/contacts/properties").await?, "key");
+    let lists = names(&read(&client, "/lists").await?, "id");
+    let mut warnings = Vec::new();
+    for subscription in destination.planner.subscriptions.iter().filter(|one| one.enabled) {
+        let literal = LiteralNames::of(subscription);
+        for property in literal.properties.difference(&properties) {
+            warnings.push(format!(
+                "subscription `{}`: Loops has no contact property `{property}` (make it in Loops first, or mend the name)",
+                subscription.name
+            ));
+        }
+        for list in literal.mailing_lists.difference(&lists) {
+            warnings.push(format!(
+                "subscription `{}`: Loops has no mailing list `{list}` (the ids are in Loops: Settings, Lists)",
+                subscription.name
+            ));
+        }
+    }
+    Ok(warnings)
+}
+
+async fn read(client: &Client, path: &str) -> Result<serde_json::Value, String> {
+    let slot = client.pacer().slot().await;
+    match client.read(&slot, path).await {
+        Ok((200, body)) => serde_json::from_slice(&body)
+            .map_err(|error| format!("GET {path}: the answer is no JSON ({error})")),
+        Ok((401 | 403, _)) => {
+            Err("Loops refuses the API key: copy it again from Loops: Settings, API".to_owned())
+        }
+        Ok((status, _)) => Err(format!("GET {path}: Loops answered {status}")),
+        Err(error) => Err(format!("GET {path}: {error}")),
+    }
+}
+
+/// The names under `key` in a list of objects.
+fn names(list: &serde_json::Value, key: &str) -> BTreeSet<String> {
+    let items = list.as_array().into_iter().flatten();
+    items.filter_map(|item| Some(item.get(key)?.as_str()?.to_owned())).collect()
+}

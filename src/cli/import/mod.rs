@@ -1,0 +1,287 @@
+//! `import`: files of Segment messages, a JSON object a line, go into the database as if they had come
+//! to `/v1/import`. Works beside a running service and without one.
+//!
+//! A second run of the same files stores nothing twice, so an import that broke off is simply run
+//! again. Memory is bounded: a batch of messages, a line, and the first few refusals.
+
+mod lines;
+mod report;
+
+use std::fs::File;
+use std::io::{self, IsTerminal as _, Read};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use clap::Args;
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use sha2::{Digest, Sha256};
+use tokio::time::{Instant, sleep};
+use tokio_util::sync::CancellationToken;
+
+use self::lines::Lines;
+use self::report::Report;
+use super::{CliError, open_store, runtime, say, stop_signal};
+use crate::clock::{Clock, SystemClock};
+use crate::config::{self, Config, Flags, LogFormat};
+use crate::queue::intake::Intake;
+use crate::queue::{Accepted, Inbox, NewMessage, QueueError};
+use crate::segment::value::Object;
+use crate::store::sqlite::SqliteStore;
+use crate::telemetry;
+
+/// Messages, and bytes of them, that are written at once.
+const BATCH_MESSAGES_MAX: usize = 1_000;
+const BATCH_BYTES_MAX: usize = 4 * 1024 * 1024;
+
+/// The longest rest between two batches, see [`Import::flush`].
+const REST_MAX: Duration = Duration::from_millis(100);
+
+/// How long a store that does not take messages is asked again, and how often.
+const STORE_PATIENCE: Duration = Duration::from_secs(60);
+const STORE_PAUSE: Duration = Duration::from_millis(500);
+
+/// Options of `import`.
+#[derive(Debug, Args)]
+#[command(after_long_help = "\
+Each line is a Segment message, such as
+  {\"type\": \"identify\", \"userId\": \"user_1\", \"traits\": {\"email\": \"ada@example.com\"}}
+Files may be gzip. Messages are delivered by `serve`, behind live ones.
+
+A message without messageId gets one that is made of the source, the number of its line and the line
+itself. So an import that was interrupted is run again as it was, and lines that were refused are
+mended in their place: what was stored before counts as duplicate (store.duplicate_window_h).")]
+pub struct ImportArgs {
+    /// Files of messages; `-` is standard input.
+    #[arg(value_name = "FILE", required = true)]
+    files: Vec<PathBuf>,
+    /// Name of the source that the messages count as; may be left out when there is only one.
+    #[arg(long, value_name = "NAME")]
+    source: Option<String>,
+    /// Configuration file (TOML); without one, the environment says all.
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// Folder of the database.
+    #[arg(long, value_name = "DIR")]
+    data: Option<PathBuf>,
+    /// Where to write all refused lines, a JSON object a line.
+    #[arg(long, value_name = "FILE")]
+    report: Option<PathBuf>,
+}
+
+pub(super) fn run(args: ImportArgs) -> Result<(), CliError> {
+    let flags = Flags { file: args.config, data: args.data, ..Flags::default() };
+    let config = config::load(&flags, config::environment())?;
+    let source = choose_source(&config, args.source.as_deref())?;
+    for file in args.files.iter().filter(|file| !is_stdin(file)) {
+        open(file)?;
+    }
+    let report = Report::open(args.report.as_deref())?;
+    telemetry::start("warn", config.log.format == LogFormat::Json);
+    runtime()?.block_on(async {
+        let stop = stop_signal();
+        let store = open_store(&config).await?;
+        let mut import = Import {
+            config: &config,
+            source,
+            store: &store,
+            stop,
+            report,
+            bar: bar(&args.files),
+            batch: Vec::new(),
+            batch_bytes: 0,
+        };
+        let ended = import.all(&args.files).await;
+        store.close().await;
+        let Import { report, bar, stop, .. } = import;
+        bar.finish_and_clear();
+        say(&report.summary(bar.elapsed()));
+        let refused = report.close()?;
+        ended?;
+        if stop.is_cancelled() {
+            return Err(CliError::Incomplete(
+                "interrupted: run the same command again to go on".to_owned(),
+            ));
+        }
+        if refused > 0 {
+            return Err(CliError::Incomplete(
+                "not all lines were accepted: mend them in their place and run the same command again; the others count as duplicates then".to_owned(),
+            ));
+        }
+        Ok(())
+    })
+}
+
+fn choose_source<'a>(config: &'a Config, asked: Option<&str>) -> Result<&'a str, CliError> {
+    let names = || config.sources.keys().map(String::as_str).collect::<Vec<_>>().join(", ");
+    let mut all = config.sources.keys();
+    match (asked, all.next(), all.next()) {
+        (Some(asked), ..) => {
+            config.sources.get_key_value(asked).map(|(name, _)| name.as_str()).ok_or_else(|| {
+                CliError::Usage(format!(
+                    "there is no source `{asked}`: --source is one of {}",
+                    names()
+                ))
+            })
+        }
+        (None, Some(only), None) => Ok(only),
+        (None, ..) => Err(CliError::Usage(format!(
+            "there are several sources: say which one with --source, one of {}",
+            names()
+        ))),
+    }
+}
+
+fn is_stdin(file: &Path) -> bool {
+    file.as_os_str() == "-"
+}
+
+fn open(file: &Path) -> Result<File, CliError> {
+    File::open(file).map_err(|source| CliError::Io {
+        what: format!("{} cannot be read", file.display()),
+        source,
+    })
+}
+
+/// A bar over the bytes of all files; hidden where nobody watches.
+fn bar(files: &[PathBuf]) -> ProgressBar {
+    if !io::stderr().is_terminal() {
+        return ProgressBar::hidden();
+    }
+    let sizes = files.iter().map(|file| std::fs::metadata(file).ok().map(|file| file.len()));
+    let total: Option<u64> = sizes.sum();
+    let template = match total {
+        Some(_) => "{bar:30} {bytes}/{total_bytes}  {msg}  {eta} left",
+        None => "{spinner} {bytes}  {msg}  {elapsed}",
+    };
+    let bar = ProgressBar::with_draw_target(total, ProgressDrawTarget::stderr());
+    // The template is one of the two above.
+    bar.set_style(
+        ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar()),
+    );
+    bar
+}
+
+struct Import<'a> {
+    config: &'a Config,
+    source: &'a str,
+    store: &'a SqliteStore,
+    stop: CancellationToken,
+    report: Report,
+    bar: ProgressBar,
+    batch: Vec<NewMessage>,
+    batch_bytes: usize,
+}
+
+impl Import<'_> {
+    async fn all(&mut self, files: &[PathBuf]) -> Result<(), CliError> {
+        for path in files {
+            let name = path.display().to_string();
+            let input: Box<dyn Read> =
+                if is_stdin(path) { Box::new(io::stdin().lock()) } else { Box::new(open(path)?) };
+            let input = self.bar.wrap_read(input);
+            let read = self.file(&name, input).await;
+            // What came before a mistake is stored all the same.
+            self.flush().await?;
+            read?;
+            if self.stop.is_cancelled() {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    async fn file(&mut self, name: &str, input: impl Read) -> Result<(), CliError> {
+        let broken = |number: u64, source| CliError::Io {
+            what: format!("{name} cannot be read behind line {number}; what came before is stored"),
+            source,
+        };
+        let message_bytes_max = self.config.server.message_bytes_max;
+        let destination = match self.config.sources.get(self.source) {
+            Some(source) => source.destination.as_str(),
+            None => return Err(CliError::Usage(format!("there is no source `{}`", self.source))),
+        };
+        let envelope = Object::new();
+        let intake = Intake {
+            source: self.source,
+            destination,
+            is_bulk: true,
+            kind: None,
+            // A file may be an export of Segment's: the times in it were corrected then.
+            is_from_segment: true,
+            is_sent_now: false,
+            ip: None,
+            envelope: &envelope,
+            message_bytes_max,
+            takes_delete: true,
+        };
+        let mut lines =
+            Lines::open(input, message_bytes_max).map_err(|source| broken(0, source))?;
+        loop {
+            let before = lines.number();
+            let Some(line) = lines.next().map_err(|source| broken(before, source))? else {
+                return Ok(());
+            };
+            let new_id = || derived_id(self.source, line.number, line.bytes);
+            match intake.read(line.bytes, SystemClock.now(), new_id) {
+                Ok(message) => {
+                    self.batch_bytes += message.payload.len();
+                    self.batch.push(message);
+                }
+                Err(refusal) => self.report.refuse(name, line.number, &refusal.reason)?,
+            }
+            if self.batch.len() >= BATCH_MESSAGES_MAX || self.batch_bytes >= BATCH_BYTES_MAX {
+                self.flush().await?;
+                if self.stop.is_cancelled() {
+                    return Ok(());
+                }
+            }
+        }
+    }
+
+    /// Writes the batch, and rests for as long as that took: a service on the same database must get
+    /// at it too, and SQLite's lock is not fair.
+    async fn flush(&mut self) -> Result<(), CliError> {
+        self.batch_bytes = 0;
+        let batch = std::mem::take(&mut self.batch);
+        if batch.is_empty() {
+            return Ok(());
+        }
+        let began = Instant::now();
+        let accepted = loop {
+            match self.store.accept(batch.clone()).await {
+                Ok(accepted) => break accepted,
+                Err(fault @ (QueueError::Busy | QueueError::Unavailable(_)))
+                    if began.elapsed() < STORE_PATIENCE && !self.stop.is_cancelled() =>
+                {
+                    self.bar.set_message(format!("waiting: {fault}"));
+                    sleep(STORE_PAUSE).await;
+                }
+                Err(fault) => return Err(CliError::Store(fault)),
+            }
+        };
+        for accepted in accepted {
+            match accepted {
+                Accepted::New => self.report.accepted += 1,
+                Accepted::Duplicate => self.report.duplicates += 1,
+            }
+        }
+        let done = self.report.accepted + self.report.duplicates;
+        let rate = done as f64 / self.bar.elapsed().as_secs_f64().max(0.001);
+        self.bar.set_message(format!("{done} messages, {rate:.0}/s"));
+        sleep(began.elapsed().min(REST_MAX)).await;
+        Ok(())
+    }
+}
+
+/// The id of a message that has none: the same whenever the same line stands at the same place.
+/// The number is in it since two equal lines may well be two messages.
+fn derived_id(source: &str, number: u64, line: &[u8]) -> String {
+    let mut hasher = Sha256::new();
+    hasher.update((source.len() as u64).to_be_bytes());
+    hasher.update(source.as_bytes());
+    hasher.update(number.to_be_bytes());
+    hasher.update(line);
+    let digest = hasher.finalize();
+    let hex: String = digest.iter().take(16).map(|byte| format!("{byte:02x}")).collect();
+    format!("import-{hex}")
+}

@@ -1,0 +1,88 @@
+//! What an import came to, for people and for programs. Never holds a part of a message.
+
+use std::fs::File;
+use std::io::{BufWriter, Write as _};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use serde_json::json;
+
+use crate::cli::CliError;
+use crate::queue::intake::RefusalReason;
+
+/// Refused lines that are shown; all of them go into the file.
+const SHOWN_MAX: usize = 20;
+
+/// Counts, and the refusals.
+pub(super) struct Report {
+    pub(super) accepted: u64,
+    pub(super) duplicates: u64,
+    refused: u64,
+    shown: Vec<String>,
+    file: Option<(PathBuf, BufWriter<File>)>,
+}
+
+impl Report {
+    pub(super) fn open(file: Option<&Path>) -> Result<Self, CliError> {
+        let file = match file {
+            None => None,
+            Some(path) => {
+                let opened = File::create(path).map_err(|source| broken(path, source))?;
+                Some((path.to_owned(), BufWriter::new(opened)))
+            }
+        };
+        Ok(Self { accepted: 0, duplicates: 0, refused: 0, shown: Vec::new(), file })
+    }
+
+    pub(super) fn refuse(
+        &mut self,
+        name: &str,
+        number: u64,
+        reason: &RefusalReason,
+    ) -> Result<(), CliError> {
+        self.refused += 1;
+        if self.shown.len() < SHOWN_MAX {
+            self.shown.push(format!("  {name}:{number}: {}: {reason}", reason.code()));
+        }
+        if let Some((path, file)) = &mut self.file {
+            let line = json!({
+                "file": name,
+                "line": number,
+                "code": reason.code(),
+                "message": reason.to_string(),
+            });
+            writeln!(file, "{line}").map_err(|source| broken(path, source))?;
+        }
+        Ok(())
+    }
+
+    pub(super) fn summary(&self, took: Duration) -> String {
+        let mut text = format!(
+            "accepted: {}\nduplicates: {}\nrefused: {}",
+            self.accepted, self.duplicates, self.refused
+        );
+        for line in &self.shown {
+            text.push('\n');
+            text.push_str(line);
+        }
+        let more = self.refused - self.shown.len() as u64;
+        if more > 0 {
+            let hint = if self.file.is_some() { "in the report" } else { "see --report FILE" };
+            text.push_str(&format!("\n  and {more} more: {hint}"));
+        }
+        text.push_str(&format!("\ntook: {:.1} s", took.as_secs_f64()));
+        text
+    }
+
+    /// Writes the file to its end; answers how many lines were refused.
+    pub(super) fn close(self) -> Result<u64, CliError> {
+        if let Some((path, mut file)) = self.file {
+            file.flush().map_err(|source| broken(&path, source))?;
+        }
+        Ok(self.refused)
+    }
+}
+
+fn broken(path: &Path, source: std::io::Error) -> CliError {
+    CliError::Io { what: format!("the report {} cannot be written", path.display()), source }
+}

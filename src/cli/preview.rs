@@ -1,0 +1,75 @@
+//! `preview`: what would become of a message. Needs no network, no keys and no running service.
+
+use std::io::Read as _;
+use std::path::PathBuf;
+
+use clap::Args;
+
+use super::{CliError, say};
+use crate::config::{self, Flags};
+use crate::console::preview;
+use crate::segment::decode::decode;
+
+/// The longest message that is read, in bytes.
+const MESSAGE_BYTES_MAX: u64 = 16 * 1024 * 1024;
+
+/// Options of `preview`.
+#[derive(Debug, Args)]
+pub struct PreviewArgs {
+    /// File with the message, as JSON; without one, or with -, standard input.
+    #[arg(value_name = "FILE")]
+    message: Option<PathBuf>,
+    /// Configuration file (TOML).
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// Files of subscriptions (TOML, YAML or JSON), in place of those that are configured.
+    #[arg(long, value_name = "FILE")]
+    subscriptions: Vec<PathBuf>,
+    /// Whose subscriptions, when several destinations are configured.
+    #[arg(long, value_name = "NAME")]
+    destination: Option<String>,
+    /// Answer as JSON, for programs.
+    #[arg(long)]
+    json: bool,
+}
+
+pub(super) fn run(args: PreviewArgs) -> Result<(), CliError> {
+    let flags = Flags { file: args.config, subscriptions: args.subscriptions, ..Flags::default() };
+    let planners = config::load_planners(&flags, config::environment())?;
+    let found = match &args.destination {
+        Some(name) => planners.get(name),
+        None if planners.len() == 1 => planners.values().next(),
+        None => None,
+    };
+    let planner = found.ok_or_else(|| {
+        let names: Vec<&str> = planners.keys().map(String::as_str).collect();
+        CliError::Usage(format!("say which destination with --destination: {}", names.join(", ")))
+    })?;
+    let bytes = read_message(args.message)?;
+    let value =
+        decode(&bytes).map_err(|error| CliError::Usage(format!("the message is {error}")))?;
+    let message = preview::message_of(value).map_err(|error| CliError::Usage(error.to_string()))?;
+    if args.json {
+        say(&preview::as_json(&planner.destination, &message).to_string());
+    } else {
+        say(preview::as_text(&planner.destination, &message).trim_end());
+    }
+    Ok(())
+}
+
+fn read_message(file: Option<PathBuf>) -> Result<Vec<u8>, CliError> {
+    let mut bytes = Vec::new();
+    let read = match file.filter(|file| file.as_os_str() != "-") {
+        Some(file) => {
+            let what = format!("{} cannot be read", file.display());
+            let opened = std::fs::File::open(file);
+            opened
+                .and_then(|opened| opened.take(MESSAGE_BYTES_MAX).read_to_end(&mut bytes))
+                .map_err(|source| CliError::Io { what, source })
+        }
+        None => std::io::stdin().lock().take(MESSAGE_BYTES_MAX).read_to_end(&mut bytes).map_err(
+            |source| CliError::Io { what: "standard input cannot be read".to_owned(), source },
+        ),
+    };
+    read.map(|_| bytes)
+}

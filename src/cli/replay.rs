@@ -1,0 +1,142 @@
+//! `replay`: puts messages that are done back to work, with today's subscriptions. Works beside a
+//! running service, which takes them up within a second, and without one.
+
+use std::io::{self, IsTerminal as _};
+use std::path::PathBuf;
+
+use clap::Args;
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+
+use super::{CliError, open_store, runtime, say, stop_signal};
+use crate::config::{self, Config, Flags, LogFormat};
+use crate::queue::{Criteria, ReplayAsk, Replays, Selection};
+use crate::telemetry;
+
+/// Options of `replay`.
+#[derive(Debug, Args)]
+#[command(after_long_help = "\
+Messages fit when they fit all that is given. They are mapped anew with today's subscriptions, sent
+with a new idempotency key, in the order in which they were accepted, behind what is waiting. Of a
+failed message, only the deliveries that failed are made again. What became of messages before stays
+in the record. Messages whose contents are past their time cannot be replayed.")]
+pub struct ReplayArgs {
+    /// Id of a message; may be given several times.
+    #[arg(long = "message-id", value_name = "ID")]
+    message_ids: Vec<String>,
+    /// User id; or anonymous id or e-mail address, for messages with no user id.
+    #[arg(long, value_name = "ID")]
+    user: Option<String>,
+    /// failed (the default), unmatched, delivered or all.
+    #[arg(long, value_name = "STATE")]
+    state: Option<String>,
+    /// Why a delivery failed: refused, expired, invalid or unreadable.
+    #[arg(long, value_name = "REASON")]
+    reason: Option<String>,
+    /// Name of a destination.
+    #[arg(long, value_name = "NAME")]
+    destination: Option<String>,
+    /// Name of a subscription: messages are replayed for it alone.
+    #[arg(long, value_name = "NAME")]
+    subscription: Option<String>,
+    /// Received then or later: a time, or a day (UTC).
+    #[arg(long, value_name = "TIME")]
+    from: Option<String>,
+    /// Received before then.
+    #[arg(long, value_name = "TIME")]
+    to: Option<String>,
+    /// All messages that failed.
+    #[arg(long)]
+    all_failed: bool,
+    /// Count, and change nothing.
+    #[arg(long)]
+    dry_run: bool,
+    /// Configuration file (TOML); without one, the environment says all.
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// Folder of the database.
+    #[arg(long, value_name = "DIR")]
+    data: Option<PathBuf>,
+}
+
+pub(super) fn run(args: ReplayArgs) -> Result<(), CliError> {
+    let flags = Flags { file: args.config.clone(), data: args.data.clone(), ..Flags::default() };
+    let config = config::load(&flags, config::environment())?;
+    let is_dry_run = args.dry_run;
+    let selection = selection(args, &config)?;
+    telemetry::start("warn", config.log.format == LogFormat::Json);
+    runtime()?.block_on(async {
+        let stop = stop_signal();
+        if !crate::app::has_store(&config) {
+            return Err(CliError::Usage(format!(
+                "there is no database in {}: give the folder of the service with --data",
+                config.store.data.display()
+            )));
+        }
+        let store = open_store(&config).await?;
+        let bar = bar();
+        let mut ask = ReplayAsk { selection, position: None, is_dry_run };
+        let (mut replayed, mut without_contents) = (0, 0);
+        let ended = loop {
+            let chunk = match store.replay(&ask).await {
+                Ok(chunk) => chunk,
+                Err(fault) => break Err(CliError::Store(fault)),
+            };
+            replayed += chunk.replayed;
+            without_contents += chunk.without_contents;
+            let Some(next) = chunk.next else { break Ok(()) };
+            bar.set_length(next.until.0.unsigned_abs());
+            bar.set_position(next.after.0.unsigned_abs());
+            bar.set_message(format!("{replayed} replayed"));
+            ask.position = Some(next);
+            if stop.is_cancelled() {
+                let text = "interrupted: what was replayed is pending; run the same command again for the others (with --state delivered or all, these would be replayed twice once they are done)";
+                break Err(CliError::Incomplete(text.to_owned()));
+            }
+        };
+        store.close().await;
+        bar.finish_and_clear();
+        let verb = if is_dry_run { "would be replayed" } else { "replayed" };
+        say(&format!("{verb}: {replayed}\ncontents past their time, not replayed: {without_contents}"));
+        ended
+    })
+}
+
+fn selection(args: ReplayArgs, config: &Config) -> Result<Selection, CliError> {
+    let criteria = Criteria {
+        message_ids: args.message_ids,
+        user: args.user,
+        state: args.state,
+        reason: args.reason,
+        destination: args.destination,
+        subscription: args.subscription,
+        from: args.from,
+        to: args.to,
+        all_failed: args.all_failed,
+    };
+    let selection = criteria.selection().map_err(|mistake| {
+        CliError::Usage(format!("{mistake} (segment-loops replay --help tells the options)"))
+    })?;
+    if let Some(name) = &selection.destination
+        && !config.destinations.contains_key(name)
+    {
+        let names: Vec<&str> = config.destinations.keys().map(String::as_str).collect();
+        return Err(CliError::Usage(format!(
+            "there is no destination `{name}`: --destination is one of {}",
+            names.join(", ")
+        )));
+    }
+    Ok(selection)
+}
+
+/// A bar over the order of acceptance; hidden where nobody watches.
+fn bar() -> ProgressBar {
+    if !io::stderr().is_terminal() {
+        return ProgressBar::hidden();
+    }
+    let bar = ProgressBar::with_draw_target(None, ProgressDrawTarget::stderr());
+    bar.set_style(
+        ProgressStyle::with_template("{bar:30} {percent}%  {msg}  {eta} left")
+            .unwrap_or_else(|_| ProgressStyle::default_bar()),
+    );
+    bar
+}

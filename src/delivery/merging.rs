@@ -1,0 +1,264 @@
+//! From the plans of neighbours to what is frozen of them: which deliveries one request carries, the
+//! idempotency keys, and what is too late to be sent.
+
+use jiff::{SignedDuration, Timestamp};
+use sha2::{Digest, Sha256};
+
+use super::merge::Group;
+use crate::destination::{Plan, PlannedDelivery, Request};
+use crate::loops::Endpoint;
+use crate::queue::{
+    Failure, Job, NewDelivery, NewMerge, NewMergedRequest, NewPlan, NewRequest, Seq,
+};
+
+/// Neighbours on their way to be frozen together.
+pub(super) struct Merging {
+    plans: Vec<Planned>,
+    groups: Vec<Gathered>,
+    /// The group that the next delivery may join, with its place in `groups`.
+    open: Option<usize>,
+}
+
+/// The plan of a message with what its deliveries need of it.
+struct Planned {
+    seq: Seq,
+    plan: Result<Plan, NewPlan>,
+    origin: Origin,
+    received_at: Timestamp,
+}
+
+/// What tells a message from all others, for Loops.
+struct Origin {
+    source: String,
+    message_id: String,
+    /// How often it was replayed.
+    replay: u32,
+}
+
+/// Deliveries that go as one request.
+struct Gathered {
+    group: Group,
+    /// Place of the plan, place of the delivery in it.
+    carries: Vec<(usize, usize)>,
+}
+
+impl Merging {
+    /// Begins with the message whose turn it is.
+    pub(super) fn new(seq: Seq, plan: Result<Plan, NewPlan>, job: &Job) -> Self {
+        let mut merging = Self { plans: Vec::new(), groups: Vec::new(), open: None };
+        merging.add(seq, plan, job);
+        merging
+    }
+
+    /// Whether a neighbour could join.
+    pub(super) fn is_open(&self) -> bool {
+        self.open.is_some()
+    }
+
+    /// Takes a neighbour if its first request joins; otherwise it waits for its own turn.
+    pub(super) fn take(&mut self, seq: Seq, plan: Result<Plan, NewPlan>, job: &Job) -> bool {
+        let Some(open) = self.open else {
+            return false;
+        };
+        let first = plan.as_ref().ok().and_then(|plan| {
+            plan.deliveries
+                .iter()
+                .find_map(|delivery| Some((delivery, delivery.outcome.as_ref().ok()?)))
+        });
+        // What makes no request waits too: it costs no slot of the rate when its turn comes.
+        let joins = first.is_some_and(|(delivery, request)| {
+            delivery.may_merge && self.groups[open].group.would_join(request)
+        });
+        if joins {
+            self.add(seq, plan, job);
+        }
+        joins
+    }
+
+    fn add(&mut self, seq: Seq, plan: Result<Plan, NewPlan>, job: &Job) {
+        let place = self.plans.len();
+        if let Ok(plan) = &plan {
+            for (position, delivery) in plan.deliveries.iter().enumerate() {
+                if let Ok(request) = &delivery.outcome {
+                    self.gather((place, position), delivery, request);
+                }
+            }
+        }
+        self.plans.push(Planned {
+            seq,
+            plan,
+            origin: Origin {
+                source: job.source.clone(),
+                message_id: job.message_id.clone(),
+                replay: job.replay.number,
+            },
+            received_at: job.received_at,
+        });
+    }
+
+    fn gather(&mut self, place: (usize, usize), delivery: &PlannedDelivery, request: &Request) {
+        if !delivery.may_merge {
+            self.open = None;
+            return;
+        }
+        if let Some(open) = self.open
+            && self.groups[open].group.join(request)
+        {
+            self.groups[open].carries.push(place);
+            if !self.groups[open].group.is_open() {
+                self.open = None;
+            }
+            return;
+        }
+        self.open = Group::begin(request).map(|group| {
+            self.groups.push(Gathered { group, carries: vec![place] });
+            self.groups.len() - 1
+        });
+    }
+
+    /// What is to be frozen.
+    pub(super) fn into_merge(self, now: Timestamp) -> NewMerge {
+        let Self { plans, groups, .. } = self;
+        let merged = groups.into_iter().filter(|gathered| gathered.group.members() > 1);
+        let merged: Vec<NewMergedRequest> = merged
+            .map(|Gathered { group, carries }| {
+                let request = group.into_request();
+                // The last one is the event, if there is one.
+                let key =
+                    carries.last().and_then(|place| plans[place.0].key_of(place.1, Purpose::First));
+                NewMergedRequest { request: new_request(request, key, None), carries }
+            })
+            .collect();
+        let is_merged = |place| merged.iter().any(|one| one.carries.contains(&place));
+        let plans = plans.into_iter().enumerate();
+        let plans = plans
+            .map(|(place, planned)| {
+                let seq = planned.seq;
+                (seq, planned.into_plan(now, |position| is_merged((place, position))))
+            })
+            .collect();
+        NewMerge { plans, merged }
+    }
+}
+
+/// Which of its requests a key is for: Loops must not take the part of a refused merged request for
+/// that request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Purpose {
+    First,
+    Part,
+}
+
+impl Planned {
+    fn key_of(&self, position: usize, purpose: Purpose) -> Option<String> {
+        let delivery = self.plan.as_ref().ok()?.deliveries.get(position)?;
+        Some(self.origin.key(&delivery.subscription, purpose))
+    }
+
+    fn into_plan(self, now: Timestamp, is_merged: impl Fn(usize) -> bool) -> NewPlan {
+        let Self { plan, origin, received_at, .. } = self;
+        // Whoever replays a message wants it sent now.
+        let counted_from = if origin.replay > 0 { now } else { received_at };
+        let plan = match plan {
+            Ok(plan) => plan,
+            Err(unreadable) => return unreadable,
+        };
+        let deliveries = plan.deliveries.into_iter().enumerate().map(|(position, delivery)| {
+            let purpose = if is_merged(position) { Purpose::Part } else { Purpose::First };
+            let expires_at = expires_at(counted_from, delivery.max_age_s);
+            let outcome = match delivery.outcome {
+                Ok(_) if expires_at.is_some_and(|expires_at| now > expires_at) => {
+                    Err(too_late(&delivery.max_age_s))
+                }
+                Ok(request) => {
+                    let key = origin.key(&delivery.subscription, purpose);
+                    Ok(new_request(request, Some(key), expires_at))
+                }
+                Err(failure) => {
+                    Err(Failure { reason: "invalid".to_owned(), detail: failure.detail })
+                }
+            };
+            NewDelivery {
+                subscription: delivery.subscription,
+                action: delivery.action.as_str().to_owned(),
+                warnings: delivery.warnings,
+                outcome,
+            }
+        });
+        NewPlan { now, deliveries: deliveries.collect(), unmatched: plan.unmatched }
+    }
+}
+
+fn expires_at(counted_from: Timestamp, max_age_s: Option<u64>) -> Option<Timestamp> {
+    let max_age = SignedDuration::from_secs(i64::try_from(max_age_s?).unwrap_or(i64::MAX));
+    counted_from.checked_add(max_age).ok()
+}
+
+fn too_late(max_age_s: &Option<u64>) -> Failure {
+    let max_age_s = max_age_s.unwrap_or_default();
+    Failure {
+        reason: "expired".to_owned(),
+        detail: format!(
+            "not sent: the message is older than the {max_age_s} s that its subscription allows (max_age_s)"
+        ),
+    }
+}
+
+fn new_request(request: Request, key: Option<String>, expires_at: Option<Timestamp>) -> NewRequest {
+    NewRequest {
+        method: request.endpoint.method().to_owned(),
+        path: request.endpoint.path().to_owned(),
+        idempotency_key: key.filter(|_| Endpoint::takes_idempotency_key(request.endpoint)),
+        body: request.body,
+        expires_at,
+    }
+}
+
+impl Origin {
+    /// The key of an event: the same for the same message under the same subscription, so that Loops
+    /// knows it again even when our database was lost and Segment sent the message a second time. Each
+    /// replay has another, and so has a part: Loops may have used the former up on a request that it
+    /// refused.
+    fn key(&self, subscription: &str, purpose: Purpose) -> String {
+        let mut hasher = Sha256::new();
+        for part in [&self.source, &self.message_id, subscription] {
+            hasher.update((part.len() as u64).to_be_bytes());
+            hasher.update(part.as_bytes());
+        }
+        if self.replay > 0 {
+            hasher.update(self.replay.to_be_bytes());
+        }
+        if purpose == Purpose::Part {
+            hasher.update(b"part");
+        }
+        hasher.finalize().iter().take(20).map(|byte| format!("{byte:02x}")).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_key_tells_messages_sources_and_subscriptions_apart_and_fits() {
+        let key = |source: &str, id: &str, subscription: &str, replay, purpose| {
+            let origin = Origin { source: source.to_owned(), message_id: id.to_owned(), replay };
+            origin.key(subscription, purpose)
+        };
+        let first = key("web", "m1", "Sign-up", 0, Purpose::First);
+        assert_eq!(first, key("web", "m1", "Sign-up", 0, Purpose::First));
+        assert!(first.len() <= 100);
+        let others = [
+            key("web", "m2", "Sign-up", 0, Purpose::First),
+            key("app", "m1", "Sign-up", 0, Purpose::First),
+            key("web", "m1", "Other", 0, Purpose::First),
+            key("webm", "1", "Sign-up", 0, Purpose::First),
+            key("web", "m1", "Sign-up", 1, Purpose::First),
+            key("web", "m1", "Sign-up", 2, Purpose::First),
+            key("web", "m1", "Sign-up", 0, Purpose::Part),
+            key("web", "m1", "Sign-up", 1, Purpose::Part),
+        ];
+        let all: std::collections::HashSet<&String> = others.iter().chain([&first]).collect();
+        assert_eq!(all.len(), 9);
+    }
+}

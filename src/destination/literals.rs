@@ -1,0 +1,57 @@
+//! The names that mappings spell out, to be compared with what a Loops team has.
+
+use std::collections::BTreeSet;
+
+use super::Subscription;
+use crate::segment::Value;
+
+/// Names that stand literally in a subscription.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct LiteralNames {
+    /// Contact properties.
+    pub properties: BTreeSet<String>,
+    /// Ids of mailing lists.
+    pub mailing_lists: BTreeSet<String>,
+}
+
+/// What is no property of a contact although it may stand among them.
+const NO_PROPERTIES: [&str; 4] = ["mailingLists", "eventName", "eventProperties", "_metadata"];
+
+impl LiteralNames {
+    /// The names in a subscription's mapping; what it takes from messages is not known beforehand.
+    pub fn of(subscription: &Subscription) -> Self {
+        let mut names = Self::default();
+        let fields = &subscription.mapping;
+        for key in ["customAttributes", "contactProperties"] {
+            if let Some(value) = fields.get(key) {
+                names.add_properties(value);
+            }
+        }
+        if let Some(lists) = fields.get("mailingLists") {
+            add_keys(lists, &mut names.mailing_lists, &[]);
+        }
+        names
+    }
+
+    fn add_properties(&mut self, value: &Value) {
+        add_keys(value, &mut self.properties, &NO_PROPERTIES);
+        if let Some(lists) = value.get("mailingLists") {
+            add_keys(lists, &mut self.mailing_lists, &[]);
+        }
+        let merged = value.get("@merge").and_then(|options| options.get("objects"));
+        for object in merged.and_then(Value::as_array).unwrap_or_default() {
+            self.add_properties(object);
+        }
+    }
+}
+
+/// The keys of an object that is no directive.
+fn add_keys(value: &Value, names: &mut BTreeSet<String>, but: &[&str]) {
+    let Some(object) = value.as_object() else {
+        return;
+    };
+    if object.keys().any(|key| key.starts_with('@')) {
+        return;
+    }
+    names.extend(object.keys().filter(|key| !but.contains(key)).map(str::to_owned));
+}

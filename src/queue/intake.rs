@@ -1,0 +1,153 @@
+//! The one way in for every message: raw bytes become a stamped record for the inbox, or a reason to
+//! refuse them. What comes over HTTP and what comes out of a file is judged here alike.
+
+use std::net::IpAddr;
+
+use bytes::Bytes;
+use jiff::Timestamp;
+
+use super::{Class, NewMessage};
+use crate::segment::batch::merge_envelope;
+use crate::segment::decode::{DecodeError, decode};
+use crate::segment::message::{InvalidMessage, Message, MessageType};
+use crate::segment::stamp::{Stamp, stamp};
+use crate::segment::value::Object;
+use crate::segment::{MessageHash, Value};
+
+/// The longest message id. SDKs' are below 100 characters; ids are kept for as long as records are.
+pub const MESSAGE_ID_BYTES_MAX: usize = 1_024;
+
+/// What is known of messages before they are read.
+#[derive(Debug, Clone, Copy)]
+pub struct Intake<'a> {
+    /// Name of the source.
+    pub source: &'a str,
+    /// Name of the destination its source delivers to.
+    pub destination: &'a str,
+    /// Whether it is loaded in bulk.
+    pub is_bulk: bool,
+    /// The type by the path, for messages that have none.
+    pub kind: Option<MessageType>,
+    /// Whether Segment stamped the messages already.
+    pub is_from_segment: bool,
+    /// Whether `sentAt` tells when the message was sent to us, so that the sender's clock can be
+    /// corrected by it.
+    pub is_sent_now: bool,
+    /// The sender's address, where it is to be kept.
+    pub ip: Option<IpAddr>,
+    /// What stands beside the batch.
+    pub envelope: &'a Object,
+    /// The most bytes of a message as it comes.
+    pub message_bytes_max: usize,
+    /// Whether messages of type `delete` are taken.
+    pub takes_delete: bool,
+}
+
+/// Why a message is not taken. The texts are shown to senders and never hold a part of the message.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum RefusalReason {
+    /// It is too long.
+    #[error(
+        "the message has more than {bytes_max} bytes: send less, or raise server.message_bytes_max"
+    )]
+    TooLarge {
+        /// The most bytes allowed.
+        bytes_max: usize,
+    },
+    /// It is no JSON.
+    #[error(transparent)]
+    NotJson(DecodeError),
+    /// It is no message.
+    #[error(transparent)]
+    Invalid(InvalidMessage),
+    /// Its id is too long.
+    #[error("`messageId` has more than {MESSAGE_ID_BYTES_MAX} bytes")]
+    LongId,
+    /// With a public write key alone, anyone could delete anybody's contact.
+    #[error(
+        "the write key of this source is public, so that it takes no messages of type delete: send them with the key of another source, or set sources.NAME.allow_delete"
+    )]
+    DeleteNotAllowed,
+}
+
+/// A refused message.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Refusal {
+    /// Why.
+    pub reason: RefusalReason,
+    /// The type that it says it has, or has by its path.
+    pub kind: Option<MessageType>,
+}
+
+impl RefusalReason {
+    /// One of a few fixed words, for programs.
+    pub fn code(&self) -> &'static str {
+        match self {
+            RefusalReason::TooLarge { .. } => "too_large",
+            RefusalReason::NotJson(_) => "bad_json",
+            RefusalReason::Invalid(InvalidMessage::NotAnObject) => "not_an_object",
+            RefusalReason::Invalid(InvalidMessage::NoType) => "no_type",
+            RefusalReason::Invalid(InvalidMessage::UnknownType) => "unknown_type",
+            RefusalReason::Invalid(InvalidMessage::Nobody) => "nobody",
+            RefusalReason::LongId => "long_id",
+            RefusalReason::DeleteNotAllowed => "delete_not_allowed",
+        }
+    }
+}
+
+impl Intake<'_> {
+    /// Makes a record of a message as it came. `new_id` is asked for an id when it has none.
+    pub fn read(
+        &self,
+        raw: &[u8],
+        received_at: Timestamp,
+        new_id: impl FnOnce() -> String,
+    ) -> Result<NewMessage, Refusal> {
+        let refuse = |reason| Refusal { reason, kind: self.kind };
+        let bytes_max = self.message_bytes_max;
+        if raw.len() > bytes_max {
+            return Err(refuse(RefusalReason::TooLarge { bytes_max }));
+        }
+        let value = decode(raw).map_err(|error| refuse(RefusalReason::NotJson(error)))?;
+        let Value::Object(mut object) = value else {
+            return Err(refuse(RefusalReason::Invalid(InvalidMessage::NotAnObject)));
+        };
+        merge_envelope(&mut object, self.envelope);
+        let given = object.get("type").and_then(Value::as_str).and_then(MessageType::parse);
+        let stamp_input = Stamp {
+            received_at,
+            kind: self.kind,
+            sent_at: self.envelope.get("sentAt"),
+            is_from_segment: self.is_from_segment,
+            is_sent_now: self.is_sent_now,
+            ip: self.ip,
+        };
+        let message = stamp(object, stamp_input, new_id).map_err(|invalid| Refusal {
+            reason: RefusalReason::Invalid(invalid),
+            kind: given.or(self.kind),
+        })?;
+        let refuse = |reason| Refusal { reason, kind: Some(message.kind()) };
+        if message.message_id().len() > MESSAGE_ID_BYTES_MAX {
+            return Err(refuse(RefusalReason::LongId));
+        }
+        if message.kind() == MessageType::Delete && !self.takes_delete {
+            return Err(refuse(RefusalReason::DeleteNotAllowed));
+        }
+        Ok(self.record(&message, received_at))
+    }
+
+    fn record(&self, message: &Message, received_at: Timestamp) -> NewMessage {
+        NewMessage {
+            source: self.source.to_owned(),
+            destination: self.destination.to_owned(),
+            message_id: message.message_id().to_owned(),
+            message_hash: MessageHash::of(message.message_id()),
+            kind: message.kind(),
+            class: if self.is_bulk { Class::Bulk } else { Class::of_live(message.kind()) },
+            lane: message.lane(),
+            person: message.person(),
+            received_at,
+            payload: Bytes::from(message.value().to_stored_json()),
+        }
+    }
+}

@@ -1,0 +1,154 @@
+//! Erasing: whose contents go, when, and what stays.
+
+use super::replay::{all, replay, replay_all};
+use super::*;
+use crate::queue::{DELETING_ACTION, ReplayState, Selection};
+
+fn deletion(id: &str) -> NewMessage {
+    NewMessage { kind: MessageType::Delete, ..message(id) }
+}
+
+fn deleting(outcome: Result<NewRequest, Failure>) -> NewDelivery {
+    NewDelivery { action: DELETING_ACTION.into(), ..delivery("deletion", outcome) }
+}
+
+/// Ends a message with one delivery.
+async fn end(store: &impl Store, lease: &Lease, seq: Seq, planned: NewDelivery, with: Consequence) {
+    let frozen = store.freeze(lease, seq, plan(vec![planned])).await.unwrap();
+    store.settle(lease, settlement(&frozen[0], 1, with)).await.unwrap();
+}
+
+async fn put_delivered(store: &impl Store, lease: &Lease, message: NewMessage) {
+    let seq = put(store, message).await;
+    end(store, lease, seq, delivery("one", Ok(request(1))), Consequence::Delivered).await;
+}
+
+async fn erase_all(store: &impl Store) -> u64 {
+    let mut rows = 0;
+    loop {
+        match store.erase().await.unwrap() {
+            0 => return rows,
+            more => rows += more,
+        }
+    }
+}
+
+/// Whether the log still shows an answer of Loops, which is erased with all other contents.
+async fn has_contents(store: &impl Store, id: &str) -> bool {
+    let shown = record(store, id).await;
+    let requests = shown.deliveries.iter().filter_map(|delivery| delivery.request.as_ref());
+    requests.flat_map(|request| &request.attempts).any(|attempt| !attempt.excerpt.is_empty())
+}
+
+pub(in crate::store) async fn erases_whose_deletion_was_delivered(store: &impl Store) {
+    let lease = lease(store).await;
+    let elsewhere = LeaseRequest { destination: "other".into(), ..ask("a", at(0)) };
+    let elsewhere = store.lease(elsewhere).await.unwrap().unwrap();
+    let of = |id: &str, person: &str| NewMessage { person: PersonHash::of(person), ..message(id) };
+    put_delivered(store, &lease, of("before", "u1")).await;
+    let failed = put(store, of("failed", "u1")).await;
+    let warned =
+        NewDelivery { warnings: vec!["a field".into()], ..delivery("one", Ok(request(1))) };
+    end(store, &lease, failed, warned, Consequence::Failed(failure())).await;
+    put_delivered(store, &lease, of("another", "u2")).await;
+    let other = NewMessage { destination: "other".into(), ..of("elsewhere", "u1") };
+    put_delivered(store, &elsewhere, other).await;
+    let seq = put(store, deletion("deletion")).await;
+    let after = put(store, of("after", "u1")).await;
+    assert_eq!(erase_all(store).await, 0, "it was not delivered yet");
+    end(store, &lease, seq, deleting(Ok(request(0))), Consequence::Delivered).await;
+    end(store, &lease, after, delivery("one", Ok(request(1))), Consequence::Delivered).await;
+
+    assert!(erase_all(store).await > 0);
+    assert_eq!(erase_all(store).await, 0);
+    let expected = [
+        ("before", false),
+        ("failed", false),
+        ("deletion", false),
+        ("another", true),
+        ("elsewhere", true),
+        ("after", true),
+    ];
+    for (id, expected) in expected {
+        assert_eq!(has_contents(store, id).await, expected, "{id}");
+    }
+    // The record stays, with what became of it, and is no longer replayed.
+    let shown = record(store, "failed").await;
+    let failure = shown.deliveries[0].failure.clone().unwrap();
+    assert_eq!((failure.reason.as_str(), failure.detail.as_str()), ("invalid", ""));
+    assert!(shown.deliveries[0].warnings.is_empty());
+    assert_eq!(replay_all(store).await, (0, 1));
+    // And goes in its time.
+    while store.purge(at(100) + LIMITS.records_retention).await.unwrap() > 0 {}
+    assert!(store.by_person(PersonHash::of("u1"), None, 10).await.unwrap().is_empty());
+}
+
+pub(in crate::store) async fn erases_only_for_a_deletion_that_was_delivered(store: &impl Store) {
+    let lease = lease(store).await;
+    put_delivered(store, &lease, message("before")).await;
+    let cases = [
+        (
+            "retried",
+            deletion("retried"),
+            deleting(Ok(request(0))),
+            Consequence::Retry(at(9)),
+            false,
+        ),
+        ("held", deletion("held"), deleting(Ok(request(0))), Consequence::Hold, false),
+        (
+            "refused",
+            deletion("refused"),
+            deleting(Ok(request(0))),
+            Consequence::Failed(failure()),
+            false,
+        ),
+        (
+            "another action",
+            deletion("event"),
+            delivery("one", Ok(request(1))),
+            Consequence::Delivered,
+            false,
+        ),
+        ("another type", message("track"), deleting(Ok(request(0))), Consequence::Delivered, false),
+        ("delivered", deletion("deletion"), deleting(Ok(request(0))), Consequence::Delivered, true),
+    ];
+    for (what, message, planned, consequence, is_erased) in cases {
+        let seq = put(store, message).await;
+        end(store, &lease, seq, planned, consequence).await;
+        erase_all(store).await;
+        assert_eq!(has_contents(store, "before").await, !is_erased, "{what}");
+    }
+}
+
+pub(in crate::store) async fn erases_when_the_deletion_is_over_though_another_delivery_of_it_failed(
+    store: &impl Store,
+) {
+    let lease = lease(store).await;
+    put_delivered(store, &lease, message("before")).await;
+    let seq = put(store, deletion("deletion")).await;
+    let planned = vec![deleting(Ok(request(0))), delivery("event", Ok(request(1)))];
+    let frozen = store.freeze(&lease, seq, plan(planned)).await.unwrap();
+    store.settle(&lease, settlement(&frozen[0], 1, Consequence::Delivered)).await.unwrap();
+    assert_eq!(erase_all(store).await, 0, "its second request needs what it holds");
+    let failed = Consequence::Failed(failure());
+    store.settle(&lease, settlement(&frozen[1], 1, failed)).await.unwrap();
+    assert!(erase_all(store).await > 0);
+    assert!(!has_contents(store, "before").await);
+}
+
+pub(in crate::store) async fn erases_a_bounded_number_at_once(store: &impl Store) {
+    let lease = lease(store).await;
+    store.accept((0..450).map(|n| message(&format!("m{n}"))).collect()).await.unwrap();
+    for head in heads(store).await {
+        store.freeze(&lease, head.seq, plan(vec![])).await.unwrap();
+    }
+    let seq = put(store, deletion("deletion")).await;
+    end(store, &lease, seq, deleting(Ok(request(0))), Consequence::Delivered).await;
+    let mut calls = 0;
+    while store.erase().await.unwrap() > 0 {
+        calls += 1;
+    }
+    assert!(calls > 2, "all at once");
+    let none_left = Selection { person: Some(PersonHash::of("u1")), ..all(ReplayState::All) };
+    assert_eq!(replay(store, none_left, true).await, (0, 451));
+}

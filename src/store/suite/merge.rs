@@ -1,0 +1,130 @@
+//! Merged requests: frozen together, ended together, taken apart.
+
+use super::*;
+use crate::queue::{DeliveryState, NewMerge, NewMergedRequest, QueueError};
+
+/// Two messages: an upsert, then an upsert and an event; the first three deliveries but one are carried
+/// by one request.
+async fn merged(store: &impl Store, lease: &Lease) -> (Seq, Seq, Vec<FrozenRequest>) {
+    let first = put(store, message("a")).await;
+    let second = put(store, message("b")).await;
+    let merge = NewMerge {
+        plans: vec![
+            (first, plan(vec![delivery("one", Ok(request(0))), delivery("bad", Err(failure()))])),
+            (second, plan(vec![delivery("one", Ok(request(1))), delivery("two", Ok(request(2)))])),
+        ],
+        merged: vec![NewMergedRequest { request: request(9), carries: vec![(0, 0), (1, 0)] }],
+    };
+    let frozen = store.freeze_merge(lease, merge).await.unwrap();
+    (first, second, frozen)
+}
+
+fn states(record: &MessageRecord) -> Vec<DeliveryState> {
+    record.deliveries.iter().map(|delivery| delivery.state).collect()
+}
+
+pub(in crate::store) async fn a_merged_request_carries_its_deliveries(store: &impl Store) {
+    let lease = lease(store).await;
+    let (_, second, frozen) = merged(store, &lease).await;
+    assert_eq!(frozen.len(), 1);
+    assert!(frozen[0].is_merged);
+    assert_eq!(
+        (&frozen[0].body, &frozen[0].idempotency_key),
+        (&request(9).body, &request(9).idempotency_key)
+    );
+    // The second message has it too, and then its own.
+    let of_second = store.open(second).await.unwrap().unwrap().requests;
+    assert_eq!(
+        (of_second.len(), of_second[0].id, of_second[1].is_merged),
+        (2, frozen[0].id, false)
+    );
+    assert_eq!(of_second[1].body, request(2).body);
+    let ids = |record: &MessageRecord| {
+        record.deliveries.iter().map(|d| d.request.as_ref().map(|r| r.id)).collect::<Vec<_>>()
+    };
+    assert_eq!(ids(&record(store, "a").await), [Some(frozen[0].id), None]);
+    assert_eq!(ids(&record(store, "b").await)[0], Some(frozen[0].id));
+
+    store.settle(&lease, settlement(&frozen[0], 1, Consequence::Delivered)).await.unwrap();
+    use DeliveryState::{Delivered, Failed, Pending};
+    assert_eq!(states(&record(store, "a").await), [Delivered, Failed]);
+    assert!(record(store, "a").await.is_done);
+    assert_eq!(states(&record(store, "b").await), [Delivered, Pending]);
+    let rest = store.open(second).await.unwrap().unwrap().requests;
+    assert_eq!(
+        rest.iter().map(|request| request.body.clone()).collect::<Vec<_>>(),
+        [request(2).body]
+    );
+    store.settle(&lease, settlement(&rest[0], 1, Consequence::Delivered)).await.unwrap();
+    assert!(record(store, "b").await.is_done);
+}
+
+pub(in crate::store) async fn a_refused_merged_request_is_taken_apart(store: &impl Store) {
+    let lease = lease(store).await;
+    let (first, second, frozen) = merged(store, &lease).await;
+    store.settle(&lease, settlement(&frozen[0], 1, Consequence::TakenApart)).await.unwrap();
+    let open = async |seq| store.open(seq).await.unwrap().unwrap().requests;
+    let parts = open(first).await;
+    assert_eq!((parts.len(), &parts[0].body, parts[0].attempts), (1, &request(0).body, 0));
+    assert!(!parts[0].is_merged);
+    let others = open(second).await;
+    let bodies: Vec<_> = others.iter().map(|request| request.body.clone()).collect();
+    assert_eq!(bodies, [request(1).body, request(2).body]);
+    assert_eq!(others[0].idempotency_key, request(1).idempotency_key);
+
+    // Only the guilty one fails.
+    store.settle(&lease, settlement(&parts[0], 1, Consequence::Failed(failure()))).await.unwrap();
+    for request in &others {
+        store.settle(&lease, settlement(request, 1, Consequence::Delivered)).await.unwrap();
+    }
+    use DeliveryState::{Delivered, Failed};
+    assert_eq!(states(&record(store, "a").await), [Failed, Failed]);
+    assert_eq!(states(&record(store, "b").await), [Delivered, Delivered]);
+    // Said twice, it changes nothing.
+    store.settle(&lease, settlement(&frozen[0], 1, Consequence::TakenApart)).await.unwrap();
+    assert_eq!(states(&record(store, "a").await), [Failed, Failed]);
+}
+
+pub(in crate::store) async fn merged_requests_go_with_their_records(store: &impl Store) {
+    let lease = lease(store).await;
+    let (_, second, frozen) = merged(store, &lease).await;
+    store.settle(&lease, settlement(&frozen[0], 1, Consequence::TakenApart)).await.unwrap();
+    for id in ["a", "b"] {
+        let seq = record(store, id).await.seq;
+        while let Some(job) = store.open(seq).await.unwrap() {
+            let settlement = settlement(&job.requests[0], 1, Consequence::Delivered);
+            store.settle(&lease, settlement).await.unwrap();
+        }
+    }
+    let late = at(10_000_000);
+    while store.purge(late).await.unwrap() > 0 {}
+    assert!(store.by_message_id(MessageHash::of("a"), "a").await.unwrap().is_empty());
+    assert!(store.open(second).await.unwrap().is_none());
+    // A second round finds nothing left of them.
+    assert_eq!(store.purge(late).await.unwrap(), 0);
+}
+
+pub(in crate::store) async fn merging_writes_all_or_nothing(store: &impl Store) {
+    let lease = lease(store).await;
+    let first = put(store, message("a")).await;
+    let second = put(store, message("b")).await;
+    store.freeze(&lease, second, plan(vec![delivery("one", Ok(request(1)))])).await.unwrap();
+    let merge = |plans: Vec<Seq>| NewMerge {
+        plans: plans
+            .into_iter()
+            .map(|seq| (seq, plan(vec![delivery("one", Ok(request(4)))])))
+            .collect(),
+        merged: vec![NewMergedRequest { request: request(9), carries: vec![(0, 0), (1, 0)] }],
+    };
+    // A neighbour that is frozen already cannot be carried.
+    let refused = store.freeze_merge(&lease, merge(vec![first, second])).await;
+    assert!(matches!(refused, Err(QueueError::Fenced)), "{refused:?}");
+    assert!(!store.open(first).await.unwrap().unwrap().is_planned);
+    // Of one that was planned before, what there is counts.
+    let there = store.freeze_merge(&lease, merge(vec![second, first])).await.unwrap();
+    assert_eq!((there.len(), &there[0].body), (1, &request(1).body));
+    assert!(!store.open(first).await.unwrap().unwrap().is_planned);
+    let stale = Lease { token: lease.token + 1, ..lease.clone() };
+    let refused = store.freeze_merge(&stale, merge(vec![first])).await;
+    assert!(matches!(refused, Err(QueueError::Fenced)), "{refused:?}");
+}

@@ -1,0 +1,299 @@
+//! Replaying: which messages, in which order, and what stays of what was.
+
+use super::*;
+use crate::queue::{DeliveryState, PendingAsk, ReplayAsk, ReplayPosition, ReplayState, Selection};
+
+pub(super) fn all(state: ReplayState) -> Selection {
+    Selection {
+        state,
+        message_ids: Vec::new(),
+        person: None,
+        reason: None,
+        destination: None,
+        subscription: None,
+        from: None,
+        to: None,
+    }
+}
+
+/// Replays to the end; answers how many, and how many had no contents.
+pub(super) async fn replay(
+    store: &impl Store,
+    selection: Selection,
+    is_dry_run: bool,
+) -> (u64, u64) {
+    let mut ask = ReplayAsk { selection, position: None, is_dry_run };
+    let (mut replayed, mut without_contents) = (0, 0);
+    loop {
+        let chunk = store.replay(&ask).await.unwrap();
+        replayed += chunk.replayed;
+        without_contents += chunk.without_contents;
+        match chunk.next {
+            None => return (replayed, without_contents),
+            next => ask.position = next,
+        }
+    }
+}
+
+pub(super) async fn replay_all(store: &impl Store) -> (u64, u64) {
+    replay(store, all(ReplayState::Failed), false).await
+}
+
+/// Ends each delivery of a message: the name of its subscription, and why it failed if it did.
+async fn end(store: &impl Store, lease: &Lease, seq: Seq, deliveries: &[(&str, Option<&str>)]) {
+    let planned =
+        deliveries.iter().map(|(name, _)| delivery(name, Ok(request(1)))).collect::<Vec<_>>();
+    let frozen = store.freeze(lease, seq, plan(planned)).await.unwrap();
+    for (request, (_, reason)) in frozen.iter().zip(deliveries) {
+        let consequence = match reason {
+            None => Consequence::Delivered,
+            Some(reason) => {
+                Consequence::Failed(Failure { reason: (*reason).into(), detail: "no".into() })
+            }
+        };
+        store.settle(lease, settlement(request, 1, consequence)).await.unwrap();
+    }
+}
+
+async fn put_failed(store: &impl Store, lease: &Lease, id: &str) -> Seq {
+    let seq = put(store, message(id)).await;
+    end(store, lease, seq, &[("one", Some("refused"))]).await;
+    seq
+}
+
+/// The ids of what is pending, in order.
+async fn pending_ids(store: &impl Store) -> Vec<String> {
+    let mut ids = Vec::new();
+    for head in heads(store).await {
+        ids.push(store.open(head.seq).await.unwrap().unwrap().message_id);
+    }
+    ids
+}
+
+pub(in crate::store) async fn replays_behind_what_waits(store: &impl Store) {
+    let lease = lease(store).await;
+    put_failed(store, &lease, "a").await;
+    put_failed(store, &lease, "b").await;
+    put(store, message("waiting")).await;
+    let mut arrivals = store.arrivals();
+    arrivals.mark_unchanged();
+    assert_eq!(replay_all(store).await, (2, 0));
+    assert!(arrivals.has_changed().unwrap(), "the engines must look");
+    assert_eq!(pending_ids(store).await, ["waiting", "a", "b"]);
+
+    let shown = heads(store).await[1];
+    let new = message("a");
+    assert_eq!((shown.lane, shown.person, shown.next_attempt_at), (new.lane, new.person, None));
+    let job = store.open(shown.seq).await.unwrap().unwrap();
+    assert_eq!((job.payload, job.source, job.received_at), (new.payload, new.source, at(0)));
+    assert!(!job.is_planned && job.requests.is_empty());
+    assert_eq!((job.replay.number, job.replay.only, job.replay.settled), (1, None, vec![]));
+    // What is pending is not replayed, and is known as a duplicate all the same.
+    assert_eq!(replay_all(store).await, (0, 0));
+    let again = store.accept(vec![message("a")]).await.unwrap();
+    assert_eq!(again, [crate::queue::Accepted::Duplicate]);
+    assert!(put(store, message("next")).await > heads(store).await[2].seq, "numbers go on");
+}
+
+pub(in crate::store) async fn keeps_the_order_of_acceptance_over_replays(store: &impl Store) {
+    let lease = lease(store).await;
+    for id in ["a", "b", "c"] {
+        put_failed(store, &lease, id).await;
+    }
+    let only = |id: &str| Selection { message_ids: vec![id.into()], ..all(ReplayState::Failed) };
+    for id in ["b", "a"] {
+        assert_eq!(replay(store, only(id), false).await, (1, 0));
+        let seq = heads(store).await[0].seq;
+        end(store, &lease, seq, &[("one", Some("refused"))]).await;
+    }
+    assert_eq!(replay_all(store).await, (3, 0));
+    assert_eq!(pending_ids(store).await, ["a", "b", "c"]);
+    let numbers: Vec<u32> = {
+        let mut numbers = Vec::new();
+        for head in heads(store).await {
+            numbers.push(store.open(head.seq).await.unwrap().unwrap().replay.number);
+        }
+        numbers
+    };
+    assert_eq!(numbers, [2, 2, 1]);
+}
+
+pub(in crate::store) async fn keeps_what_was_delivered_before_a_replay(store: &impl Store) {
+    let lease = lease(store).await;
+    let seq = put(store, message("a")).await;
+    end(store, &lease, seq, &[("good", None), ("bad", Some("refused"))]).await;
+    assert_eq!(replay_all(store).await, (1, 0));
+    let seq = heads(store).await[0].seq;
+    let job = store.open(seq).await.unwrap().unwrap();
+    assert_eq!(job.replay.settled, ["good"]);
+    assert!(job.replay.wants("bad") && job.replay.wants("new") && !job.replay.wants("good"));
+    end(store, &lease, seq, &[("bad", None)]).await;
+
+    let shown = record(store, "a").await;
+    assert_eq!((shown.replay, shown.is_done), (1, true));
+    let history: Vec<_> = shown
+        .deliveries
+        .iter()
+        .map(|d| (d.subscription.as_str(), d.replay, d.is_superseded, d.state))
+        .collect();
+    use DeliveryState::{Delivered, Failed};
+    let expected =
+        [("good", 0, false, Delivered), ("bad", 0, true, Failed), ("bad", 1, false, Delivered)];
+    assert_eq!(history, expected);
+    assert_eq!(shown.deliveries[1].request.as_ref().unwrap().attempts.len(), 1);
+    // It is no longer failed.
+    assert_eq!(replay_all(store).await, (0, 0));
+    assert_eq!(replay(store, all(ReplayState::Delivered), false).await, (1, 0));
+    let job = store.open(heads(store).await[0].seq).await.unwrap().unwrap();
+    assert_eq!((job.replay.number, job.replay.settled), (2, vec![]));
+    // Its records go with it.
+    store.freeze(&lease, heads(store).await[0].seq, plan(vec![])).await.unwrap();
+    while store.purge(at(100) + LIMITS.records_retention).await.unwrap() > 0 {}
+    assert!(store.by_message_id(MessageHash::of("a"), "a").await.unwrap().is_empty());
+}
+
+pub(in crate::store) async fn replays_for_one_subscription_alone(store: &impl Store) {
+    let lease = lease(store).await;
+    let seq = put(store, message("a")).await;
+    end(store, &lease, seq, &[("one", Some("refused")), ("two", Some("expired"))]).await;
+    let two = Selection { subscription: Some("two".into()), ..all(ReplayState::Failed) };
+    assert_eq!(replay(store, two, false).await, (1, 0));
+    let seq = heads(store).await[0].seq;
+    let job = store.open(seq).await.unwrap().unwrap();
+    assert!(job.replay.wants("two") && !job.replay.wants("one") && !job.replay.wants("three"));
+    end(store, &lease, seq, &[("two", None)]).await;
+    // The other failure stands: the message is still among the failed, however it ended.
+    assert_eq!(replay_all(store).await, (1, 0));
+    let seq = heads(store).await[0].seq;
+    assert_eq!(store.open(seq).await.unwrap().unwrap().replay.settled, ["two"]);
+    end(store, &lease, seq, &[("one", Some("refused"))]).await;
+    let one = Selection { subscription: Some("one".into()), ..all(ReplayState::Failed) };
+    assert_eq!(replay(store, one, false).await, (1, 0));
+    // It is planned, and nothing takes it now.
+    store.freeze(&lease, heads(store).await[0].seq, plan(vec![])).await.unwrap();
+    assert_eq!(replay(store, all(ReplayState::Delivered), true).await, (1, 0));
+}
+
+pub(in crate::store) async fn a_failure_that_stands_keeps_a_message_failed(store: &impl Store) {
+    let lease = lease(store).await;
+    let seq = put(store, message("a")).await;
+    end(store, &lease, seq, &[("one", Some("refused")), ("two", Some("refused"))]).await;
+    let two = Selection { subscription: Some("two".into()), ..all(ReplayState::Failed) };
+    assert_eq!(replay(store, two, false).await, (1, 0));
+    store.freeze(&lease, heads(store).await[0].seq, plan(vec![])).await.unwrap();
+    assert_eq!(replay(store, all(ReplayState::Failed), true).await, (1, 0));
+    assert_eq!(replay(store, all(ReplayState::Unmatched), true).await, (0, 0));
+}
+
+pub(in crate::store) async fn chooses_what_to_replay(store: &impl Store) {
+    use ReplayState::{All, Delivered, Failed, Unmatched};
+    let lease = lease(store).await;
+    let other_lease = store
+        .lease(LeaseRequest { destination: "other".into(), ..ask("a", at(0)) })
+        .await
+        .unwrap()
+        .unwrap();
+    let of = |id: &str, ms: i64, person: &str| NewMessage {
+        received_at: at(ms),
+        person: PersonHash::of(person),
+        ..message(id)
+    };
+    let refused = put(store, of("refused", 10, "u1")).await;
+    end(store, &lease, refused, &[("one", Some("refused")), ("two", None)]).await;
+    let expired = put(store, of("expired", 20, "u2")).await;
+    end(store, &lease, expired, &[("two", Some("expired"))]).await;
+    let delivered = put(store, of("delivered", 30, "u1")).await;
+    end(store, &lease, delivered, &[("one", None)]).await;
+    let unmatched = put(store, of("unmatched", 40, "u2")).await;
+    store.freeze(&lease, unmatched, plan(vec![])).await.unwrap();
+    let elsewhere = NewMessage { destination: "other".into(), ..of("elsewhere", 50, "u1") };
+    let elsewhere = put(store, elsewhere).await;
+    end(store, &other_lease, elsewhere, &[("one", Some("refused"))]).await;
+    put(store, of("pending", 60, "u1")).await;
+
+    let text = |text: &str| Some(text.to_owned());
+    let ids = |ids: &[&str]| ids.iter().map(|id| (*id).to_owned()).collect::<Vec<_>>();
+    let person = |id: &str| Some(PersonHash::of(id));
+    let cases: Vec<(Selection, u64)> = vec![
+        (all(Failed), 3),
+        (all(Unmatched), 1),
+        (all(Delivered), 1),
+        (all(All), 5),
+        (Selection { message_ids: ids(&["refused", "delivered", "nothing"]), ..all(Failed) }, 1),
+        (Selection { message_ids: ids(&["refused", "delivered", "pending"]), ..all(All) }, 2),
+        (Selection { person: person("u1"), ..all(Failed) }, 2),
+        (Selection { person: person("u1"), ..all(All) }, 3),
+        (Selection { person: person("u3"), ..all(All) }, 0),
+        (Selection { reason: text("refused"), ..all(Failed) }, 2),
+        (Selection { reason: text("invalid"), ..all(Failed) }, 0),
+        (Selection { destination: text("other"), ..all(Failed) }, 1),
+        (Selection { destination: text(DESTINATION), ..all(All) }, 4),
+        (Selection { subscription: text("two"), ..all(Failed) }, 1),
+        (Selection { subscription: text("two"), ..all(All) }, 2),
+        (Selection { subscription: text("one"), reason: text("expired"), ..all(Failed) }, 0),
+        (Selection { from: Some(at(20)), ..all(All) }, 4),
+        (Selection { from: Some(at(20)), to: Some(at(40)), ..all(All) }, 2),
+        (Selection { to: Some(at(10)), ..all(All) }, 0),
+        (
+            Selection {
+                person: person("u1"),
+                reason: text("refused"),
+                to: Some(at(50)),
+                ..all(Failed)
+            },
+            1,
+        ),
+    ];
+    for (n, (selection, expected)) in cases.into_iter().enumerate() {
+        assert_eq!(replay(store, selection, true).await, (expected, 0), "case {n}");
+    }
+    assert_eq!(heads(store).await.len(), 1, "counting changes nothing");
+}
+
+pub(in crate::store) async fn replays_each_once_in_bounded_parts(store: &impl Store) {
+    let lease = lease(store).await;
+    let batch: Vec<NewMessage> = (0..4_500).map(|n| message(&format!("m{n}"))).collect();
+    store.accept(batch).await.unwrap();
+    let failed = || plan(vec![delivery("one", Err(failure()))]);
+    for n in 1..=4_500 {
+        if n % 2 == 0 {
+            store.freeze(&lease, Seq(n), failed()).await.unwrap();
+        }
+    }
+    let mut ask =
+        ReplayAsk { selection: all(ReplayState::Failed), position: None, is_dry_run: false };
+    let (mut calls, mut replayed) = (0, 0);
+    loop {
+        let chunk = store.replay(&ask).await.unwrap();
+        calls += 1;
+        replayed += chunk.replayed;
+        // Meanwhile what was replayed fails again, and so does a new one: neither is replayed.
+        let ask_behind = [PendingAsk { after: Seq(4_500), limit: 5_000 }; 3];
+        for head in store.pending(DESTINATION, ask_behind).await.unwrap().concat() {
+            store.freeze(&lease, head.seq, failed()).await.unwrap();
+        }
+        let new = put(store, message(&format!("new {calls}"))).await;
+        store.freeze(&lease, new, failed()).await.unwrap();
+        let Some(next) = chunk.next else { break };
+        assert!(ask.position.is_none_or(|before: ReplayPosition| before.after < next.after));
+        ask.position = Some(next);
+    }
+    assert_eq!(replayed, 2_250);
+    assert!(calls > 1, "all at once");
+    // All are of one person: found by another way, and no less bounded.
+    let of_person = Selection { person: Some(PersonHash::of("u1")), ..all(ReplayState::Failed) };
+    assert_eq!(replay(store, of_person, true).await, (2_250 + calls, 0));
+}
+
+pub(in crate::store) async fn counts_what_has_no_contents_left(store: &impl Store) {
+    let lease = lease(store).await;
+    put_failed(store, &lease, "a").await;
+    while store.purge(at(15) + LIMITS.failed_retention).await.unwrap() > 0 {}
+    let late = put(store, NewMessage { received_at: at(10_000), ..message("b") }).await;
+    end(store, &lease, late, &[("one", Some("refused"))]).await;
+    assert_eq!(replay(store, all(ReplayState::Failed), true).await, (1, 1));
+    assert_eq!(replay_all(store).await, (1, 1));
+    assert_eq!(pending_ids(store).await, ["b"]);
+    let shown = record(store, "a").await;
+    assert!(shown.is_done && shown.deliveries[0].state == DeliveryState::Failed);
+}

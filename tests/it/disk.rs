@@ -1,0 +1,179 @@
+//! What happens when the disk or the database is not as it should be: senders are told to come again,
+//! people are told what to do, and nothing that was acknowledged is lost.
+
+use std::path::Path;
+use std::process::Command;
+
+use reqwest::Method;
+use serde_json::json;
+
+use crate::support::{
+    Answer, PATIENCE, Reply, ScriptedLoops, Service, Setup, WRITE_KEY, identify, track,
+};
+
+const DATABASE: &str = "segment-loops.db";
+
+/// A setup whose messages go nowhere: whatever is accepted waits.
+fn nowhere() -> Setup {
+    Setup::with_loops("http://127.0.0.1:9/api/v1")
+}
+
+async fn to_destination(service: &Service, id: &str) -> Answer {
+    let request = service.request(Method::POST, "/destination").basic_auth(WRITE_KEY, Some(""));
+    Service::answer(request.body(track("u1", id).to_string())).await
+}
+
+fn assert_not_now(answer: &Answer, status: u16) -> u32 {
+    assert_eq!(answer.status, status, "{answer:?}");
+    assert_eq!(answer.body["code"], "not_now", "{answer:?}");
+    answer.headers["retry-after"].to_str().unwrap().parse().unwrap()
+}
+
+/// Writes over the pages of a file from a page on.
+fn garble(path: &Path, from_page: usize) {
+    let mut bytes = std::fs::read(path).unwrap();
+    assert!(bytes.len() > from_page * 4_096, "{} pages", bytes.len() / 4_096);
+    bytes[from_page * 4_096..].fill(0xa5);
+    std::fs::write(path, bytes).unwrap();
+}
+
+#[tokio::test]
+async fn beyond_the_bound_of_the_backlog_senders_are_told_to_come_again() {
+    let bounded = |setup: Setup| setup.env("SEGMENT_LOOPS__STORE__BACKLOG_MESSAGES_MAX", "3");
+    let service = bounded(nowhere()).start();
+    for id in ["m1", "m2", "m3"] {
+        service.accept("/v1/track", track("u1", id)).await;
+    }
+    let answer = service.post("/v1/track", track("u1", "m4")).await;
+    assert!(assert_not_now(&answer, 429) > 2);
+    assert_eq!(answer.body["success"], false);
+    assert_not_now(&to_destination(&service, "m4").await, 503);
+    let line = format!("{}\n", track("u1", "m4"));
+    let ran =
+        bounded(nowhere()).command_on(service.data(), &["import", "-"], line.as_bytes()).await;
+    assert_eq!(ran.code, Some(1), "{ran:?}");
+    assert!(ran.stderr.contains("raise store.backlog_messages_max"), "{ran:?}");
+    // Once there is room again, they are taken.
+    let mut loops = ScriptedLoops::willing().await;
+    let service = service.stop_and_restart(&bounded(Setup::with_loops(&loops.base_url))).await;
+    assert_eq!(loops.notes(3).await, ["m1", "m2", "m3"]);
+    let began = std::time::Instant::now();
+    while service.post("/v1/track", track("u1", "m4")).await.status != 200 {
+        assert!(began.elapsed() < PATIENCE);
+        tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+    }
+    assert_eq!(loops.next().await.note(), "m4");
+}
+
+/// Bounds the files that a process may write; as with a full disk, what goes beyond fails.
+#[cfg(target_os = "linux")]
+fn limit_files(service: &Service, bytes: &str) {
+    let mut command = Command::new("prlimit");
+    let process = service.id().to_string();
+    command.args(["--pid", &process, &format!("--fsize={bytes}:")]);
+    assert!(command.status().unwrap().success());
+}
+
+#[cfg(target_os = "linux")]
+#[tokio::test]
+async fn a_disk_without_room_is_got_over_without_a_restart_and_loses_nothing() {
+    let mut loops = ScriptedLoops::start(|_| Reply::status(503)).await;
+    let setup = Setup::with_loops(&loops.base_url).ignoring_file_limits();
+    let service = setup.start();
+    service.accept("/v1/identify", identify("u1", "first")).await;
+    limit_files(&service, "400000");
+    let large = |n: usize| {
+        let mut message = track(&format!("u{n}"), &format!("m{n}"));
+        message["context"] = json!({"x": "x".repeat(20_000)});
+        message
+    };
+    let mut accepted = 0;
+    let answer = loop {
+        let answer = service.post("/v1/track", large(accepted)).await;
+        if answer.status != 200 {
+            break answer;
+        }
+        accepted += 1;
+        assert!(accepted < 1_000);
+    };
+    assert_not_now(&answer, 429);
+    assert_not_now(&to_destination(&service, "other").await, 503);
+    let told = service.logged(|line| line["message"] == "could not write to the database").await;
+    assert!(told["advice"].as_str().unwrap().contains("full"), "{told}");
+    // The disk has room again.
+    limit_files(&service, "unlimited");
+    loops.now(|_| Reply::ok());
+    let began = std::time::Instant::now();
+    while service.post("/v1/track", large(accepted)).await.status != 200 {
+        assert!(began.elapsed() < PATIENCE);
+        tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+    }
+    service.logged(|line| line["message"] == "the database can be written again").await;
+    for n in 0..=accepted {
+        service.message(&format!("m{n}"), |found| found["state"] == "delivered").await;
+    }
+    service.message("first", |found| found["state"] == "delivered").await;
+    // What was refused left nothing behind.
+    assert_eq!(service.admin("/api/messages/other").await.status, 404);
+    drop(loops.rest());
+}
+
+#[tokio::test]
+async fn a_damaged_database_is_told_at_the_start() {
+    let mut service = nowhere().start();
+    for n in 0..50 {
+        service.accept("/v1/track", track("u1", &format!("m{n}"))).await;
+    }
+    assert_eq!(service.stop().await, Some(0));
+    garble(&service.data().join(DATABASE), 1);
+    let (code, text) = nowhere().data(service.data()).run_to_end();
+    assert_eq!(code, Some(1), "{text}");
+    for part in [DATABASE, "is damaged", "restore it from a backup"] {
+        assert!(text.contains(part), "{part}: {text}");
+    }
+}
+
+#[tokio::test]
+async fn damage_that_is_found_later_keeps_senders_waiting_and_is_told() {
+    let mut service = nowhere().start();
+    let batch: Vec<_> = (0..200).map(|n| track("u1", &format!("m{n}"))).collect();
+    service.accept("/v1/batch", json!({"batch": batch})).await;
+    assert_eq!(service.stop().await, Some(0));
+    // The first pages are the roots; what was written last stands behind them.
+    garble(&service.data().join(DATABASE), 30);
+    let service = nowhere().data(service.data()).start();
+    assert_not_now(&service.post("/v1/track", track("u1", "more")).await, 429);
+    assert_not_now(&to_destination(&service, "more").await, 503);
+    let told = service.logged(|line| line["message"] == "could not write to the database").await;
+    assert!(told["advice"].as_str().unwrap().contains("restore the file from a backup"), "{told}");
+}
+
+#[tokio::test]
+async fn a_database_of_a_newer_version_is_left_alone() {
+    let mut service = nowhere().start();
+    service.accept("/v1/track", track("u1", "m1")).await;
+    service
+        .alter(
+            "INSERT INTO _sqlx_migrations (version, description, success, checksum, execution_time)
+             VALUES (9999, 'later', TRUE, x'00', 0)",
+        )
+        .await;
+    assert_eq!(service.stop().await, Some(0));
+    let before = std::fs::read(service.data().join(DATABASE)).unwrap();
+    let (code, text) = nowhere().data(service.data()).run_to_end();
+    assert_eq!(code, Some(1), "{text}");
+    assert!(text.contains("another version of this program") && text.contains("newer"), "{text}");
+    let ran = nowhere().command_on(service.data(), &["replay", "--all-failed"], b"").await;
+    assert!(ran.code == Some(1) && ran.stderr.contains("newer"), "{ran:?}");
+    assert_eq!(std::fs::read(service.data().join(DATABASE)).unwrap(), before);
+}
+
+#[tokio::test]
+async fn a_data_folder_that_cannot_be_made_is_told() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("file");
+    std::fs::write(&file, "").unwrap();
+    let (code, text) = nowhere().data(&file.join("data")).run_to_end();
+    assert_eq!(code, Some(1), "{text}");
+    assert!(text.contains("--data") && text.contains("cannot be made"), "{text}");
+}

@@ -1,0 +1,275 @@
+//! What ended can be put back to work: mapped anew, with a new key, in order, and on the record.
+
+use serde_json::{Value, json};
+
+use crate::support::{
+    ADMIN_TOKEN, Answer, EMAIL_DOMAIN, Ran, Reply, ScriptedLoops, Seen, Service, Setup, identify,
+    track,
+};
+
+async fn ask(service: &Service, body: Value) -> Answer {
+    let request = service.request(reqwest::Method::POST, "/api/replay").bearer_auth(ADMIN_TOKEN);
+    Service::answer(request.body(body.to_string())).await
+}
+
+async fn replay(setup: &Setup, service: &Service, arguments: &[&str]) -> Ran {
+    let arguments = [&["replay"], arguments].concat();
+    setup.command_on(service.data(), &arguments, b"").await
+}
+
+fn is_failed(found: &Value) -> bool {
+    found["state"] == "failed"
+}
+
+fn is_delivered(found: &Value) -> bool {
+    found["state"] == "delivered"
+}
+
+/// A script that refuses all.
+fn refuse(seen: &Seen) -> Reply {
+    if seen.path == "/api-key" { Reply::ok() } else { Reply::status(400) }
+}
+
+/// A service in which messages of these ids have failed, and a Loops that takes everything now.
+async fn failed(ids: &[&str]) -> (ScriptedLoops, Setup, Service, Vec<Seen>) {
+    let mut loops = ScriptedLoops::start(refuse).await;
+    let setup = Setup::with_loops(&loops.base_url);
+    let service = setup.start();
+    let mut seen = Vec::new();
+    for id in ids {
+        service.accept("/v1/track", track("u1", id)).await;
+        seen.push(loops.next().await);
+    }
+    for id in ids {
+        service.message(id, is_failed).await;
+    }
+    loops.now(|_| Reply::ok());
+    (loops, setup, service, seen)
+}
+
+#[tokio::test]
+async fn a_failed_event_is_sent_again_with_a_new_key_and_both_stay_on_the_record() {
+    let (mut loops, _, service, seen) = failed(&["m1"]).await;
+    let answer = ask(&service, json!({"messageIds": ["m1"]})).await;
+    assert_eq!(answer.status, 200, "{answer:?}");
+    let expected = json!({"dryRun": false, "replayed": 1, "withoutContents": 0, "continue": null});
+    assert_eq!(answer.body, expected);
+    let again = loops.next().await;
+    assert_eq!(again.raw_body, seen[0].raw_body);
+    assert!(again.idempotency_key().is_some());
+    assert_ne!(again.idempotency_key(), seen[0].idempotency_key());
+    let message = service.message("m1", is_delivered).await;
+    assert_eq!(message["replay"], 1);
+    let deliveries = message["deliveries"].as_array().unwrap();
+    let history: Vec<_> = deliveries
+        .iter()
+        .map(|d| {
+            (
+                d["replay"].as_u64().unwrap(),
+                d["superseded"].as_bool().unwrap(),
+                d["state"].as_str().unwrap(),
+            )
+        })
+        .collect();
+    assert_eq!(history, [(0, true, "failed"), (1, false, "delivered")]);
+    assert_eq!(deliveries[0]["detail"], "Loops answered 400: scripted 400");
+    // Once delivered it is not among the failed any more.
+    let answer = ask(&service, json!({"allFailed": true})).await;
+    assert_eq!(answer.body["replayed"], 0);
+    // A replay of what was delivered has yet another key.
+    let answer = ask(&service, json!({"state": "delivered", "userId": "u1"})).await;
+    assert_eq!(answer.body["replayed"], 1);
+    let third = loops.next().await;
+    assert!(![&again, &seen[0]].iter().any(|one| one.idempotency_key() == third.idempotency_key()));
+}
+
+#[tokio::test]
+async fn replayed_messages_of_a_person_go_in_the_order_of_acceptance_behind_what_waits() {
+    let (mut loops, setup, service, _) = failed(&["m1", "m2", "m3"]).await;
+    // One waits for its retry, and all that comes after it in its lane.
+    loops.now(|seen| match seen.note().as_str() {
+        "waits" => Reply::status(503),
+        _ => Reply::ok(),
+    });
+    service.accept("/v1/track", track("u1", "waits")).await;
+    assert_eq!(loops.next().await.note(), "waits");
+    for id in ["m3", "m1", "m2"] {
+        let ran = replay(&setup, &service, &["--message-id", id]).await;
+        assert_eq!(
+            (ran.code, ran.stdout.lines().next()),
+            (Some(0), Some("replayed: 1")),
+            "{ran:?}"
+        );
+    }
+    service.accept("/v1/track", track("u1", "after")).await;
+    loops.now(|_| Reply::ok());
+    let mut notes = Vec::new();
+    while notes.len() < 4 {
+        let note = loops.next().await.note();
+        if note != "waits" {
+            notes.push(note);
+        }
+    }
+    // One by one they came in this order; each stands behind what was there.
+    assert_eq!(notes, ["m3", "m1", "m2", "after"]);
+    for id in ["m1", "m2", "m3"] {
+        service.message(id, is_delivered).await;
+    }
+    // Together they go in the order of acceptance, though they were replayed in another.
+    let ran = replay(&setup, &service, &["--state", "delivered", "--to", "2100-01-01"]).await;
+    assert_eq!(ran.stdout.lines().next(), Some("replayed: 5"), "{ran:?}");
+    assert_eq!(loops.notes(5).await, ["m1", "m2", "m3", "waits", "after"]);
+}
+
+#[tokio::test]
+async fn a_message_is_mapped_anew_with_the_subscriptions_of_today() {
+    let mut loops = ScriptedLoops::willing().await;
+    let setup = Setup::with_loops(&loops.base_url).config(
+        r#"
+        [[subscriptions]]
+        name = "Broken"
+        action = "sendEvent"
+        events = ["Tested"]
+        [subscriptions.mapping]
+        userId = { "@path" = "$.properties.nothing" }
+        "#,
+    );
+    let service = setup.start();
+    service.accept("/v1/track", track("u1", "m1")).await;
+    service.accept("/v1/identify", identify("u1", "unmatched")).await;
+    service.message("m1", is_failed).await;
+    service.message("unmatched", |found| found["state"] == "unmatched").await;
+    let mended = Setup::with_loops(&loops.base_url).config(
+        r#"
+        [[subscriptions]]
+        name = "Mended"
+        action = "sendEvent"
+        events = ["Tested"]
+        [[subscriptions]]
+        name = "Contacts"
+        action = "createOrUpdateContact"
+        trigger = 'type = "identify"'
+        "#,
+    );
+    let service = service.stop_and_restart(&mended).await;
+    let answer = ask(&service, json!({"reason": "invalid"})).await;
+    assert_eq!(answer.body["replayed"], 1, "{answer:?}");
+    assert_eq!(loops.next().await.note(), "m1");
+    let message = service.message("m1", is_delivered).await;
+    assert_eq!(message["deliveries"][1]["subscription"], "Mended");
+    let answer = ask(&service, json!({"state": "unmatched", "userId": "u1"})).await;
+    assert_eq!(answer.body["replayed"], 1, "{answer:?}");
+    assert_eq!(loops.next().await.note(), "unmatched");
+    service.message("unmatched", is_delivered).await;
+}
+
+#[tokio::test]
+async fn what_was_delivered_under_one_subscription_is_not_sent_again_when_another_failed() {
+    let mut loops = ScriptedLoops::start(|seen| match seen.path.as_str() {
+        "/contacts/update" => Reply::status(400),
+        _ => Reply::ok(),
+    })
+    .await;
+    let setup = Setup::with_loops(&loops.base_url).config(
+        r#"
+        [[subscriptions]]
+        name = "Event"
+        action = "sendEvent"
+        events = ["Tested"]
+        [[subscriptions]]
+        name = "Contact"
+        action = "createOrUpdateContact"
+        trigger = 'type = "track"'
+        "#,
+    );
+    let service = setup.start();
+    service.accept("/v1/track", track("u1", "m1")).await;
+    service.message("m1", is_failed).await;
+    assert_eq!(
+        (loops.next().await.path, loops.next().await.path),
+        ("/events/send".into(), "/contacts/update".into())
+    );
+    loops.now(|_| Reply::ok());
+    let ran = replay(&setup, &service, &["--all-failed"]).await;
+    assert_eq!(ran.code, Some(0), "{ran:?}");
+    service.message("m1", is_delivered).await;
+    let paths: Vec<String> = loops.rest().into_iter().map(|seen| seen.path).collect();
+    assert_eq!(paths, ["/contacts/update"]);
+    // Asked for by its name, a subscription is replayed alone, whatever became of it.
+    let ran = replay(&setup, &service, &["--state", "delivered", "--subscription", "Event"]).await;
+    assert_eq!(ran.stdout.lines().next(), Some("replayed: 1"), "{ran:?}");
+    assert_eq!(loops.next().await.path, "/events/send");
+    service.message("m1", |found| found["replay"] == 2 && is_delivered(found)).await;
+    assert!(loops.rest().is_empty());
+}
+
+#[tokio::test]
+async fn a_dry_run_counts_and_changes_nothing() {
+    let (mut loops, setup, service, _) = failed(&["m1", "m2"]).await;
+    let ran = replay(&setup, &service, &["--user", "u1", "--dry-run"]).await;
+    assert_eq!(
+        (ran.code, ran.stdout.lines().next()),
+        (Some(0), Some("would be replayed: 2")),
+        "{ran:?}"
+    );
+    let answer = ask(&service, json!({"allFailed": true, "dryRun": true})).await;
+    assert_eq!((answer.status, &answer.body["replayed"]), (200, &json!(2)), "{answer:?}");
+    service.accept("/v1/track", track("u1", "last")).await;
+    assert_eq!(loops.next().await.note(), "last");
+    assert!(is_failed(&service.message("m1", |_| true).await));
+}
+
+#[tokio::test]
+async fn a_message_whose_contents_are_past_their_time_is_counted_and_told() {
+    let (_loops, setup, service, _) = failed(&["m1", "m2"]).await;
+    service.alter("UPDATE messages SET payload = NULL WHERE message_id = 'm1'").await;
+    let ran = replay(&setup, &service, &["--all-failed"]).await;
+    assert_eq!(ran.stdout, "replayed: 1\ncontents past their time, not replayed: 1\n");
+    service.message("m2", is_delivered).await;
+    assert!(is_failed(&service.message("m1", |_| true).await));
+}
+
+#[tokio::test]
+async fn without_a_service_it_waits_for_the_next_one() {
+    let (mut loops, setup, mut service, _) = failed(&["m1"]).await;
+    assert_eq!(service.stop().await, Some(0));
+    let ran = replay(&setup, &service, &["--all-failed"]).await;
+    assert_eq!(ran.stdout.lines().next(), Some("replayed: 1"), "{ran:?}");
+    let service = service.crash_and_restart(&setup);
+    assert_eq!(loops.next().await.note(), "m1");
+    service.message("m1", is_delivered).await;
+}
+
+#[tokio::test]
+async fn it_must_be_told_which_messages_and_by_whom() {
+    let (mut loops, setup, service, _) = failed(&["m1"]).await;
+    let cases: [(&[&str], &str); 5] = [
+        (&[], "say which messages"),
+        (&["--state", "all"], "say which messages"),
+        (&["--reason", "luck"], "must be one of refused, expired, invalid, unreadable"),
+        (&["--destination", "nowhere"], "--destination is one of default"),
+        (&["--from", "yesterday"], "from must be a time such as"),
+    ];
+    for (arguments, text) in cases {
+        let ran = replay(&setup, &service, arguments).await;
+        assert_eq!((ran.code, ran.stdout.as_str()), (Some(1), ""), "{ran:?}");
+        assert!(ran.stderr.contains(text), "{ran:?}");
+    }
+    let empty = tempfile::tempdir().unwrap();
+    let ran = setup.command_on(empty.path(), &["replay", "--all-failed"], b"").await;
+    assert!(ran.code == Some(1) && ran.stderr.contains("there is no database in"), "{ran:?}");
+    for body in [
+        json!({}),
+        json!({"state": "pending", "allFailed": true}),
+        json!({"user": "u1"}),
+        json!([]),
+        json!({"destination": format!("who@{EMAIL_DOMAIN}")}),
+    ] {
+        let answer = ask(&service, body.clone()).await;
+        assert_eq!((answer.status, &answer.body["code"]), (400, &json!("bad_replay")), "{body}");
+    }
+    let request = service.request(reqwest::Method::POST, "/api/replay").body("{}");
+    assert_eq!(Service::answer(request).await.status, 401);
+    service.accept("/v1/track", track("u1", "last")).await;
+    assert_eq!(loops.next().await.note(), "last");
+}

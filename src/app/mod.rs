@@ -1,5 +1,6 @@
 //! The composition root: the only place that picks implementations and joins the parts.
 
+mod openapi;
 mod reload;
 
 use std::collections::HashMap;
@@ -284,7 +285,7 @@ fn router(
         planners: reloader.planners(),
         reload: Arc::new(move || reload.reload()),
     });
-    ingest.merge(admin)
+    ingest.merge(admin).merge(openapi::router())
 }
 
 fn trusted_proxies(config: &Config) -> Vec<Network> {

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use axum::body::Bytes;
+use axum::extract::rejection::PathRejection;
 use axum::extract::{DefaultBodyLimit, Path, Query, State};
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse as _, Response};
@@ -12,10 +13,13 @@ use axum::{Json, Router};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use tokio::sync::watch;
+use utoipa::{IntoParams, ToSchema};
 
+use super::openapi::{AdminErrors, BadConfiguration, Messages, Preview};
 use super::{preview, replay};
 use crate::destination::Destination;
-use crate::http::error::ApiError;
+use crate::http::error::{ApiError, ErrorBody};
+use crate::http::openapi::Message;
 use crate::queue::{
     Attempt, DeliveryRecord, DeliveryState, Log, MessageRecord, QueueError, Replays, RequestRecord,
     Seq,
@@ -53,7 +57,7 @@ pub type Planners = HashMap<String, watch::Receiver<Arc<Destination>>>;
 pub type Reload = Result<Reloaded, Vec<ReloadMistake>>;
 
 /// What is in force after a reload.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Reloaded {
     /// How many subscriptions each destination has.
@@ -63,7 +67,7 @@ pub struct Reloaded {
 }
 
 /// Why nothing was changed.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, ToSchema)]
 pub struct ReloadMistake {
     /// The file, or `environment`.
     pub place: String,
@@ -87,12 +91,28 @@ pub fn router(state: AdminState) -> Router {
 }
 
 /// `GET /api/messages/{messageId}`
-async fn of_id(
+#[utoipa::path(
+    get,
+    path = "/api/messages/{message_id}",
+    tag = "Administration",
+    operation_id = "message",
+    summary = "Tells what became of a message.",
+    params(("message_id" = String, Path, description = "Its message id.", example = "hello-1")),
+    responses(
+        (status = 200, description = "What became of it, once for each source.", body = Messages),
+        (status = 404, description = "No such message was accepted, or its record is past its time.", body = ErrorBody),
+        AdminErrors
+    ),
+    security(("adminToken" = []))
+)]
+pub(super) async fn of_id(
     State(state): State<AdminState>,
     headers: HeaderMap,
-    Path(message_id): Path<String>,
+    message_id: Result<Path<String>, PathRejection>,
 ) -> Result<Response, ApiError> {
     state.admit(&headers)?;
+    // An id that is no text is that of no message.
+    let message_id = message_id.map(|Path(message_id)| message_id).unwrap_or_default();
     let hash = MessageHash::of(&message_id);
     let found =
         state.log.by_message_id(hash, &message_id).await.map_err(|fault| fault_of(&fault))?;
@@ -107,16 +127,36 @@ async fn of_id(
 }
 
 /// What `GET /api/messages` can be asked with.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, IntoParams)]
 #[serde(rename_all = "camelCase")]
-struct PersonQuery {
+#[into_params(parameter_in = Query)]
+pub(super) struct PersonQuery {
+    /// A user id; or an anonymous id, or an e-mail address, for messages that have no user id.
+    #[param(required, example = "user_1", min_length = 1)]
     user_id: Option<String>,
+    /// How many messages the answer holds at the most; 50 unless told otherwise.
+    #[param(minimum = 1, maximum = 500)]
     limit: Option<u32>,
+    /// The last `seq` of the page before.
     before: Option<i64>,
 }
 
 /// `GET /api/messages?userId=…`: latest first; `before` continues behind the last `seq` of an answer.
-async fn of_person(
+#[utoipa::path(
+    get,
+    path = "/api/messages",
+    tag = "Administration",
+    operation_id = "messages",
+    summary = "Tells the messages of a person, latest first.",
+    params(PersonQuery),
+    responses(
+        (status = 200, description = "The messages.", body = Messages),
+        (status = 400, description = "The query is not what it should be.", body = ErrorBody),
+        AdminErrors
+    ),
+    security(("adminToken" = []))
+)]
+pub(super) async fn of_person(
     State(state): State<AdminState>,
     headers: HeaderMap,
     query: Result<Query<PersonQuery>, axum::extract::rejection::QueryRejection>,
@@ -142,13 +182,32 @@ async fn of_person(
 }
 
 /// What `POST /api/preview` can be asked with.
-#[derive(Debug, Deserialize)]
-struct PreviewQuery {
+#[derive(Debug, Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
+pub(super) struct PreviewQuery {
+    /// Which destination; needed where there are several.
+    #[param(example = "default")]
     destination: Option<String>,
 }
 
 /// `POST /api/preview?destination=…`: what would become of the message in the body.
-async fn preview_message(
+#[utoipa::path(
+    post,
+    path = "/api/preview",
+    tag = "Administration",
+    operation_id = "preview",
+    summary = "Tells what would become of a message. Nothing is stored or sent.",
+    params(PreviewQuery),
+    request_body(content = Message, content_type = "application/json"),
+    responses(
+        (status = 200, description = "What would become of it.", body = Preview),
+        (status = 400, description = "The body is no message, or the destination is unclear.", body = ErrorBody),
+        (status = 413, description = "The body is too large.", body = ErrorBody),
+        AdminErrors
+    ),
+    security(("adminToken" = []))
+)]
+pub(super) async fn preview_message(
     State(state): State<AdminState>,
     headers: HeaderMap,
     query: Result<Query<PreviewQuery>, axum::extract::rejection::QueryRejection>,
@@ -170,7 +229,24 @@ async fn preview_message(
 }
 
 /// `POST /api/reload`: as SIGHUP does.
-async fn reload(State(state): State<AdminState>, headers: HeaderMap) -> Result<Response, ApiError> {
+#[utoipa::path(
+    post,
+    path = "/api/reload",
+    tag = "Administration",
+    operation_id = "reload",
+    summary = "Takes a changed configuration up.",
+    responses(
+        (status = 200, description = "It is in force.", body = Reloaded),
+        (status = 422, description = "It has mistakes; the old one stays in force.", body = BadConfiguration),
+        (status = 500, description = "The reload broke off.", body = ErrorBody),
+        AdminErrors
+    ),
+    security(("adminToken" = []))
+)]
+pub(super) async fn reload(
+    State(state): State<AdminState>,
+    headers: HeaderMap,
+) -> Result<Response, ApiError> {
     state.admit(&headers)?;
     let reload = Arc::clone(&state.reload);
     let reloaded = tokio::task::spawn_blocking(move || reload()).await.map_err(|_| {

@@ -7,45 +7,85 @@ use axum::body::Bytes;
 use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse as _, Response};
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use serde_json::json;
 use tokio::time::Instant;
+use utoipa::ToSchema;
 
 use super::api::{AdminState, fault_of};
-use crate::http::error::ApiError;
+use super::openapi::{AdminErrors, Replayed};
+use crate::http::error::{ApiError, ErrorBody};
 use crate::queue::{Criteria, ReplayAsk, ReplayPosition, Selection, Seq};
 
 /// How long one request goes on; what is left then is asked for with `continue`.
 const BUSY_MAX: Duration = Duration::from_secs(10);
 
-/// What can be asked.
-#[derive(Debug, Deserialize)]
+/// What messages must fit. Something must be asked for, or `allFailed`.
+#[derive(Debug, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
-struct Asked {
+#[schema(as = Replay, example = json!({"reason": "refused", "dryRun": true}))]
+pub(super) struct Asked {
+    /// Their message ids.
     #[serde(default)]
     message_ids: Vec<String>,
+    /// Whom they are about: a user id, an anonymous id or an e-mail address.
+    #[schema(example = "user_1")]
     user_id: Option<String>,
+    /// `failed` (unless told otherwise), `unmatched`, `delivered` or `all`.
+    #[schema(example = "failed")]
     state: Option<String>,
+    /// Why they failed, or were not matched.
+    #[schema(example = "refused")]
     reason: Option<String>,
+    /// The destination that they went to.
+    #[schema(example = "default")]
     destination: Option<String>,
+    /// A subscription that took them.
     subscription: Option<String>,
+    /// Accepted then or later.
+    #[schema(example = "2026-01-02T03:04:05Z")]
     from: Option<String>,
+    /// Accepted before then.
+    #[schema(example = "2026-01-03")]
     to: Option<String>,
+    /// All that failed.
     #[serde(default)]
     all_failed: bool,
+    /// Only counts them.
     #[serde(default)]
     dry_run: bool,
+    /// What the answer before told.
     #[serde(rename = "continue")]
     position: Option<Position>,
 }
 
-#[derive(Debug, Deserialize)]
+/// Where a replay goes on.
+#[derive(Debug, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
-struct Position {
+#[schema(as = ReplayPosition)]
+pub struct Position {
+    /// Behind this `seq`.
     after: i64,
+    /// Up to this one.
     until: i64,
 }
 
+/// `POST /api/replay`: goes on for ten seconds at the most.
+#[utoipa::path(
+    post,
+    path = "/api/replay",
+    tag = "Administration",
+    operation_id = "replay",
+    summary = "Puts messages that are done back to work.",
+    request_body(content = Asked, content_type = "application/json"),
+    responses(
+        (status = 200, description = "What was done.", body = Replayed),
+        (status = 400, description = "The body is not what it should be.", body = ErrorBody),
+        (status = 413, description = "The body is too large.", body = ErrorBody),
+        AdminErrors
+    ),
+    security(("adminToken" = []))
+)]
 pub(super) async fn replay(
     State(state): State<AdminState>,
     headers: HeaderMap,

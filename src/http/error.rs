@@ -6,7 +6,8 @@
 use axum::Json;
 use axum::http::{HeaderValue, Method, StatusCode, Uri, header};
 use axum::response::{IntoResponse, Response};
-use serde_json::json;
+use serde::Serialize;
+use utoipa::ToSchema;
 
 use crate::queue::QueueError;
 use crate::queue::intake::RefusalReason;
@@ -111,10 +112,8 @@ impl ApiError {
 
     /// The answer, with `success: false` where the tracking API has it.
     pub fn answer(self, with_success: bool) -> Response {
-        let mut body = json!({"code": self.code, "message": self.message});
-        if with_success {
-            body["success"] = json!(false);
-        }
+        let success = with_success.then_some(false);
+        let body = ErrorBody { code: self.code, message: &self.message, success };
         let mut response = (self.status, Json(body)).into_response();
         let headers = response.headers_mut();
         if matches!(self.status, StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE) {
@@ -126,6 +125,19 @@ impl ApiError {
         }
         response
     }
+}
+
+/// The body of an error.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct ErrorBody<'a> {
+    /// For programs: one of a few fixed words.
+    #[schema(example = "bad_json")]
+    code: &'static str,
+    /// For people: what was wrong, what is allowed, what to do.
+    message: &'a str,
+    /// `false`; below `/v1` alone.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    success: Option<bool>,
 }
 
 impl IntoResponse for ApiError {

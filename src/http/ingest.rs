@@ -10,6 +10,7 @@ use metrics::counter;
 use serde::Serialize;
 use tokio::time::{Instant, timeout};
 use tracing::{debug, error, info, warn};
+use utoipa::ToSchema;
 
 use super::error::{ApiError, Contract};
 use super::{HttpState, Source};
@@ -43,10 +44,13 @@ pub(super) struct Intake<'a> {
 }
 
 /// A message that was not taken, as the answer to a batch tells it.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
 pub(super) struct Refused {
+    /// Its place in the batch, from 0.
     index: usize,
+    /// For programs: one of a few fixed words.
     code: &'static str,
+    /// For people: what was wrong, what is allowed, what to do.
     message: String,
 }
 
@@ -245,13 +249,18 @@ fn count_accepted(source: &Source, kinds: &[MessageType], accepted: &[Accepted])
     new
 }
 
+/// All messages are on stable storage, but for those that are named as refused.
+#[derive(Debug, Serialize, ToSchema)]
+pub(super) struct Success<'a> {
+    /// `true`.
+    success: bool,
+    /// The messages of a batch that were not taken; left out where there are none.
+    #[serde(skip_serializing_if = "<[Refused]>::is_empty")]
+    #[schema(required = false)]
+    refused: &'a [Refused],
+}
+
 /// `200 {"success": true}`: the one answer that every SDK takes for success.
 fn success(refused: &[Refused]) -> Response {
-    #[derive(Serialize)]
-    struct Success<'a> {
-        success: bool,
-        #[serde(skip_serializing_if = "<[Refused]>::is_empty")]
-        refused: &'a [Refused],
-    }
     Json(Success { success: true, refused }).into_response()
 }

@@ -14,6 +14,7 @@ pub mod error;
 mod health;
 mod ingest;
 mod limit;
+pub mod openapi;
 pub mod server;
 mod settings;
 mod sources;

@@ -1,22 +1,39 @@
 //! Segment's subscription destination (Developer Center): one message a request, the write key as the
 //! user name of Basic authentication.
 
+use std::borrow::Cow;
+
 use axum::body::Body;
 use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::Response;
 
 use super::address::Sender;
-use super::error::{ApiError, Contract};
-use super::ingest::{Intake, take_one};
+use super::error::{ApiError, Contract, ErrorBody};
+use super::ingest::{Intake, Success, take_one};
+use super::openapi::{Message, WebhookErrors};
 use super::{HttpState, auth, body};
 use crate::segment::decode::decode;
 use crate::segment::value::Object;
-use crate::segment::{MessageType, Value};
+use crate::segment::{MessageType, Value, casing};
 
 const CONTRACT: Contract = Contract::Webhook;
 const ENDPOINT: &str = "/destination";
 
+/// Takes what Segment's subscription destination (Developer Center) sends: one message.
+#[utoipa::path(
+    post,
+    path = "/destination",
+    tag = "Subscription destination",
+    operation_id = "destination",
+    request_body(content = Message, content_type = "application/json"),
+    responses(
+        (status = 200, description = "Stored.", body = Success),
+        (status = 501, description = "No subscription here takes this type of message.", body = ErrorBody),
+        WebhookErrors
+    ),
+    security(("writeKey" = []))
+)]
 pub(super) async fn take(
     State(state): State<HttpState>,
     sender: Sender,
@@ -40,7 +57,8 @@ pub(super) async fn take(
         tracing::warn!(source = source.name, endpoint = ENDPOINT, code = error.code, "refused");
         return CONTRACT.answer(error);
     }
-    if let Some(kind) = kind_of(&body.bytes)
+    let (kind, text) = read_message(&body.bytes);
+    if let Some(kind) = kind
         && !source.usable.contains(&kind)
     {
         let text = format!(
@@ -64,10 +82,21 @@ pub(super) async fn take(
         sender: None,
         envelope: &envelope,
     };
-    take_one(&state, intake, &body.bytes).await
+    take_one(&state, intake, &text).await
 }
 
-fn kind_of(body: &[u8]) -> Option<MessageType> {
-    let value = decode(body).ok()?;
-    value.get("type").and_then(Value::as_str).and_then(MessageType::parse)
+/// The type of a message, where it has one, and its text with the fields in Segment's spelling. What
+/// is no message stays as it is, and is refused when it is taken.
+fn read_message(body: &[u8]) -> (Option<MessageType>, Cow<'_, [u8]>) {
+    let Ok(Value::Object(mut object)) = decode(body) else {
+        return (None, Cow::Borrowed(body));
+    };
+    let is_changed = casing::settle(&mut object);
+    let message = Value::Object(object);
+    let kind = message.get("type").and_then(Value::as_str).and_then(MessageType::parse);
+    let text = match is_changed {
+        true => Cow::Owned(message.to_stored_json().into_bytes()),
+        false => Cow::Borrowed(body),
+    };
+    (kind, text)
 }

@@ -8,10 +8,13 @@ use axum::extract::State;
 use axum::http::HeaderMap;
 use axum::response::{IntoResponse as _, Response};
 use axum::routing::{MethodRouter, get, post};
+use utoipa::Path as _;
+use utoipa::openapi::path::{HttpMethod, Operation, Paths};
 
 use super::address::Sender;
 use super::error::{ApiError, Contract};
-use super::ingest::{Intake, take_batch, take_one};
+use super::ingest::{Intake, Success, take_batch, take_one};
+use super::openapi::{Batch, Message, MetricsErrors, TrackingErrors};
 use super::{HttpState, Source, auth, body, settings};
 use crate::segment::batch::{Envelope, split_envelope};
 use crate::segment::decode::decode;
@@ -30,6 +33,9 @@ const SINGLE: [(MessageType, &str, &str); 6] = [
     (MessageType::Alias, "/v1/alias", "/v1/a"),
 ];
 
+/// The paths of batches, and which are bulk loads.
+const BATCHES: [(&str, bool); 3] = [("/v1/batch", false), ("/v1/b", false), ("/v1/import", true)];
+
 /// The routes, each with and without a slash at its end.
 pub(super) fn routes() -> Router<HttpState> {
     let mut router = Router::new();
@@ -44,8 +50,7 @@ pub(super) fn routes() -> Router<HttpState> {
         router = both(router, long, post(handler));
         router = both(router, short, post(handler));
     }
-    let batches = [("/v1/batch", false), ("/v1/b", false), ("/v1/import", true)];
-    for (path, is_bulk) in batches {
+    for (path, is_bulk) in BATCHES {
         let handler = move |State(state): State<HttpState>,
                             sender: Sender,
                             headers: HeaderMap,
@@ -75,6 +80,36 @@ struct Route {
     is_bulk: bool,
 }
 
+/// Describes the routes, each once: without the slash at its end.
+pub(super) fn describe(paths: &mut Paths) {
+    let mut describe = |path: &str, summary: String, mut operation: Operation| {
+        operation.operation_id = Some(path.trim_start_matches("/v1/").to_owned());
+        operation.summary = Some(summary);
+        operation.tags = Some(vec!["Tracking".to_owned()]);
+        paths.add_path_operation(path, vec![HttpMethod::Post], operation);
+    };
+    for (kind, long, short) in SINGLE {
+        for path in [long, short] {
+            let summary = format!("Takes a message, of type {kind} unless it has another.");
+            describe(path, summary, __path_single::operation());
+        }
+    }
+    for (path, is_bulk) in BATCHES {
+        let summary = match is_bulk {
+            false => "Takes several messages.",
+            true => "Takes several messages of a bulk load, which wait for all others.",
+        };
+        describe(path, summary.to_owned(), __path_batch::operation());
+    }
+}
+
+#[utoipa::path(
+    post,
+    path = "/v1/track",
+    request_body(content = Message, content_type = "application/json"),
+    responses((status = 200, description = "Stored.", body = Success), TrackingErrors),
+    security((), ("writeKey" = []))
+)]
 async fn single(
     state: HttpState,
     route: Route,
@@ -116,6 +151,16 @@ async fn single(
     take_one(&state, intake, &body.bytes).await
 }
 
+#[utoipa::path(
+    post,
+    path = "/v1/batch",
+    request_body(content = Batch, content_type = "application/json"),
+    responses(
+        (status = 200, description = "Stored, but for the messages that are named.", body = Success),
+        TrackingErrors
+    ),
+    security((), ("writeKey" = []))
+)]
 async fn batch(
     state: HttpState,
     route: Route,
@@ -223,7 +268,20 @@ fn unauthorized(endpoint: &'static str, is_readable: bool) -> Response {
 }
 
 /// analytics.js' own metrics: taken, so that it is content, and not kept.
-async fn metrics(State(state): State<HttpState>, headers: HeaderMap, body: Body) -> Response {
+#[utoipa::path(
+    post,
+    path = "/v1/m",
+    tag = "Tracking",
+    operation_id = "m",
+    request_body(content = Object, content_type = "application/json"),
+    responses((status = 200, description = "Taken.", body = Success), MetricsErrors),
+    security(())
+)]
+pub(super) async fn metrics(
+    State(state): State<HttpState>,
+    headers: HeaderMap,
+    body: Body,
+) -> Response {
     let contract = Contract::Tracking;
     match body::read(body, &headers, &state.0.limits, &state.0.budget, contract).await {
         Ok(_) => axum::Json(serde_json::json!({"success": true})).into_response(),

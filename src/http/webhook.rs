@@ -5,13 +5,15 @@
 //! list covers its first message alone: only a token vouches for the others.
 
 use axum::body::Body;
+use axum::extract::rejection::PathRejection;
 use axum::extract::{Path, State};
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::Response;
 
 use super::address::Sender;
-use super::error::{ApiError, Contract};
-use super::ingest::{Intake, take_batch, take_one};
+use super::error::{ApiError, Contract, ErrorBody};
+use super::ingest::{Intake, Success, take_batch, take_one};
+use super::openapi::{OneOrMany, WebhookErrors};
 use super::{HttpState, Source, auth, body};
 use crate::segment::batch::{is_list, split_list};
 use crate::segment::signature;
@@ -20,14 +22,39 @@ use crate::segment::value::Object;
 const CONTRACT: Contract = Contract::Webhook;
 const ENDPOINT: &str = "/webhook/{source}";
 
+/// Takes what Segment's Webhook destinations send: one message or a list.
+///
+/// What must come with a request is set by its source: a signature, a token, both, or a write key
+/// where neither is set.
+#[utoipa::path(
+    method(post, put, patch),
+    path = "/webhook/{source}",
+    tag = "Webhooks",
+    operation_id = "webhook",
+    params(("source" = String, Path, description = "The name of the source.", example = "default")),
+    request_body(content = OneOrMany, content_type = "application/json"),
+    responses(
+        (status = 200, description = "Stored.", body = Success),
+        (status = 404, description = "There is no source of this name.", body = ErrorBody),
+        WebhookErrors
+    ),
+    security(
+        ("webhookSignature" = []),
+        ("webhookToken" = []),
+        ("webhookSignature" = [], "webhookToken" = []),
+        ("writeKey" = [])
+    )
+)]
 pub(super) async fn take(
     State(state): State<HttpState>,
-    Path(name): Path<String>,
+    name: Result<Path<String>, PathRejection>,
     sender: Sender,
     headers: HeaderMap,
     body: Body,
 ) -> Response {
     let sources = state.sources();
+    // A name that is no text is that of no source.
+    let name = name.map(|Path(name)| name).unwrap_or_default();
     let Some(source) = sources.by_name(&name) else {
         let text = "there is no source of this name: the path is /webhook/{source}, with a source of the configuration (`default` where the environment sets it)";
         return CONTRACT.answer(ApiError::new(StatusCode::NOT_FOUND, "unknown_source", text));

@@ -2,6 +2,7 @@
 //! webhook signature. No I/O, no clock, no configuration; knows nothing of Loops.
 
 pub mod batch;
+pub mod casing;
 pub mod date;
 pub mod decode;
 pub mod ids;

@@ -92,6 +92,10 @@ async fn unknown_paths_and_wrong_methods_are_answered_with_a_message() {
         (Method::POST, "/metrics", 405),
         (Method::GET, "/api/nope", 404),
         (Method::GET, "/%00%ff%2e%2e/", 404),
+        (Method::POST, "/webhook/%ff", 404),
+        (Method::GET, "/v1/projects/%ff/settings", 404),
+        (Method::GET, "/api/messages/%ff", 401),
+        (Method::POST, "/openapi.json", 405),
     ];
     for (method, path, status) in cases {
         let answer = Service::answer(service.request(method.clone(), path)).await;

@@ -35,7 +35,7 @@ fn assert_too_large(answer: &Answer) {
     assert!(answer.body["message"].is_string() && answer.body["code"].is_string(), "{answer:?}");
 }
 
-fn gzip(text: &str) -> Vec<u8> {
+pub fn gzip(text: &str) -> Vec<u8> {
     // A stored (uncompressed) block would not test inflating: let the system's gzip do it.
     let mut process = std::process::Command::new("gzip")
         .arg("-c")

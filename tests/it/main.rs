@@ -10,6 +10,7 @@
 mod support;
 
 mod ambiguous;
+mod as_sdks_send;
 mod authentication;
 mod browser_sources;
 mod checking;
@@ -17,6 +18,7 @@ mod command_line;
 mod configuration;
 mod crashing;
 mod delivery_order;
+mod described;
 mod disk;
 mod documents;
 mod durability;
@@ -32,6 +34,7 @@ mod rate;
 mod replay;
 mod seen;
 mod stop;
+mod subscription_destination;
 mod tidy;
 mod two_processes;
 mod wire;

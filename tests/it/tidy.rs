@@ -32,11 +32,12 @@ fn rules() -> BTreeMap<&'static str, &'static [&'static str]> {
 }
 
 /// Crates that belong to some modules alone.
-const CRATES: [(&str, &[&str]); 8] = [
+const CRATES: [(&str, &[&str]); 9] = [
     ("sqlx", &["store"]),
     ("reqwest", &["loops"]),
     ("axum", &["http", "console", "sandbox", "app"]),
     ("hyper", &["http"]),
+    ("utoipa", &["http", "console", "app"]),
     ("tokio", &["http", "console", "sandbox", "app", "cli", "delivery", "loops", "queue", "store"]),
     ("clap", &["cli", "config"]),
     ("indicatif", &["cli"]),

@@ -1,0 +1,119 @@
+//! The sizes, clocks and ways of real senders, with no setting changed.
+
+use jiff::Timestamp;
+use reqwest::Method;
+use serde_json::{Value, json};
+use sqlx::Row as _;
+use sqlx::sqlite::{SqliteConnectOptions, SqlitePool};
+
+use crate::limits::gzip;
+use crate::support::{Service, Setup, WRITE_KEY, identify, track};
+
+/// Nothing listens at this Loops: what was taken stays pending.
+fn service() -> Service {
+    Setup::with_loops("http://127.0.0.1:9/api/v1").start()
+}
+
+/// A batch of this many tracks, each padded to about so many bytes.
+fn batch(messages: usize, bytes: usize, name: &str) -> Value {
+    let message = |number| {
+        let mut message = track("u1", &format!("{name}-{number}"));
+        message["properties"]["padding"] = json!("x".repeat(bytes - 100));
+        message
+    };
+    json!({"batch": (0..messages).map(message).collect::<Vec<_>>()})
+}
+
+#[tokio::test]
+async fn bodies_as_large_as_sdks_send_them_are_taken() {
+    let service = service();
+    // Measured at the SDKs: a batch of 1.5 MB and an event of 1 MB from Segment's for Node, an event of
+    // 615 KB from a browser, 6.1 MB after inflating from RudderStack's for Python, which may be 8 MB.
+    let plain = [batch(1_500, 1_000, "many"), batch(15, 100_000, "large")];
+    for batch in plain {
+        let text = batch.to_string();
+        assert!(text.len() > 1_450_000, "{}", text.len());
+        service.accept("/v1/batch", text).await;
+    }
+    for (path, bytes) in [("/v1/track", 1_000_000), ("/v1/t", 615_000)] {
+        service.accept(path, &batch(1, bytes, path)["batch"][0]).await;
+    }
+    for (messages, bytes, name) in [(6_100, 1_000, "inflated"), (250, 32_000, "most")] {
+        let text = batch(messages, bytes, name).to_string();
+        assert!(text.len() > 6_000_000, "{}", text.len());
+        let request = service.request(Method::POST, "/v1/batch").basic_auth(WRITE_KEY, Some(""));
+        let request = request.header("content-encoding", "gzip").body(gzip(&text));
+        let answer = Service::answer(request).await;
+        assert_eq!((answer.status, &answer.body), (200, &json!({"success": true})), "{name}");
+    }
+    let stored = service.stored().await;
+    assert_eq!(stored.len(), 1_500 + 15 + 2 + 6_100 + 250);
+    assert!(stored.values().all(|taken| taken.len() == 1));
+    assert_eq!(stored["inflated-6099"][0]["properties"]["note"], "inflated-6099");
+    let padding = stored["/v1/track-0"][0]["properties"]["padding"].as_str().unwrap();
+    assert_eq!(padding.len(), 999_900);
+}
+
+/// A time of a stored message.
+fn time(message: &Value, key: &str) -> Timestamp {
+    message[key].as_str().unwrap().parse().unwrap()
+}
+
+#[tokio::test]
+async fn wrong_clocks_are_corrected() {
+    let service = service();
+    // What the sender's clock said when it happened, and 1.5 s later when it was sent: far behind ours,
+    // far ahead, on the other side of a leap day, in another zone.
+    let clocks = [
+        ("behind", "2001-09-09T01:46:40.000Z", "2001-09-09T01:46:41.500Z"),
+        ("ahead", "2099-12-31T23:59:59.000Z", "2100-01-01T00:00:00.500Z"),
+        ("leap", "2024-02-29T23:59:59.500Z", "2024-03-01T00:00:01.000Z"),
+        ("zone", "2020-06-01T12:00:00+02:00", "2020-06-01T10:00:01.500Z"),
+    ];
+    for (id, happened, sent) in clocks {
+        let mut message = track("u1", id);
+        message["timestamp"] = json!(happened);
+        service.accept("/v1/batch", json!({"batch": [message], "sentAt": sent})).await;
+        message["messageId"] = json!(format!("{id}-alone"));
+        message["sentAt"] = json!(sent);
+        service.accept("/v1/track", message).await;
+    }
+    let stored = service.stored().await;
+    for (id, happened, sent) in clocks {
+        for id in [id.to_owned(), format!("{id}-alone")] {
+            let message = &stored[&id][0];
+            assert_eq!(message["originalTimestamp"], happened, "{id}");
+            assert_eq!(message["sentAt"], sent, "{id}");
+            let age = time(message, "receivedAt").duration_since(time(message, "timestamp"));
+            assert_eq!(age.as_millis(), 1_500, "{id}");
+        }
+    }
+    // No clock at all, and one that is none.
+    for (id, timestamp) in [("none", Value::Null), ("odd", json!("yesterday"))] {
+        let mut message = track("u1", id);
+        message["timestamp"] = timestamp;
+        service.accept("/v1/track", message).await;
+        let message = service.stored().await[id][0].clone();
+        assert_eq!(message["timestamp"], message["receivedAt"], "{id}");
+    }
+}
+
+#[tokio::test]
+async fn imports_are_bulk_and_all_else_is_live() {
+    let service = service();
+    let of = |id: &str| json!({"batch": [identify("u1", id)]});
+    service.accept("/v1/import", of("import")).await;
+    service.accept("/v1/import/", of("import-slash")).await;
+    service.accept("/v1/batch", of("batch")).await;
+    service.accept("/v1/b", of("b")).await;
+    service.accept("/v1/identify", identify("u1", "identify")).await;
+    service.accept("/destination", identify("u1", "destination")).await;
+    let file = SqliteConnectOptions::new().filename(service.data().join("segment-loops.db"));
+    let pool = SqlitePool::connect_with(file.read_only(true)).await.unwrap();
+    let rows = sqlx::query("SELECT message_id FROM messages WHERE class = 1 ORDER BY seq");
+    let rows = rows.fetch_all(&pool).await.unwrap();
+    let bulk: Vec<String> = rows.iter().map(|row| row.get(0)).collect();
+    pool.close().await;
+    assert_eq!(bulk, ["import", "import-slash"]);
+    assert_eq!(service.stored().await.len(), 6);
+}

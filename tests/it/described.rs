@@ -1,0 +1,157 @@
+//! The description of the HTTP API is the one that is checked in, and names all that is served.
+
+use std::path::Path;
+
+use reqwest::{Method, RequestBuilder};
+use serde_json::{Value, json};
+
+use crate::support::{ADMIN_TOKEN, Reply, ScriptedLoops, Service, Setup, track};
+
+const CHECKED_IN: &str = include_str!("../../docs/openapi.json");
+
+fn service() -> Service {
+    Setup::with_loops("http://127.0.0.1:9/api/v1").start()
+}
+
+#[tokio::test]
+async fn the_served_description_is_the_one_that_is_checked_in() {
+    let service = service();
+    let request = reqwest::get(format!("{}/openapi.json", service.base_url)).await.unwrap();
+    assert_eq!(request.headers()["content-type"], "application/json");
+    let served = request.text().await.unwrap();
+    if served != CHECKED_IN {
+        let file = Path::new(env!("CARGO_TARGET_TMPDIR")).join("openapi.json");
+        std::fs::write(&file, &served).unwrap();
+        panic!("docs/openapi.json is not what is served: look at {} and copy it", file.display());
+    }
+}
+
+#[tokio::test]
+async fn every_described_operation_is_served_and_no_other_on_its_path() {
+    let service = service();
+    let document: Value = serde_json::from_str(CHECKED_IN).unwrap();
+    let mut operations = 0;
+    for (path, methods) in document["paths"].as_object().unwrap() {
+        for method in [Method::GET, Method::POST, Method::PUT, Method::PATCH, Method::DELETE] {
+            let is_described = methods.get(method.as_str().to_lowercase()).is_some();
+            operations += usize::from(is_described);
+            let path = path.replace("{source}", "default");
+            let request = service.request(method.clone(), &path).bearer_auth(ADMIN_TOKEN);
+            let answer = Service::answer(request).await;
+            assert_eq!(answer.status != 405, is_described, "{method} {path}");
+            assert_ne!(answer.body["code"], "not_found", "{method} {path}");
+        }
+    }
+    assert!(operations > 25, "{operations}");
+}
+
+/// The paths in the code that registers them.
+fn routes(folder: &Path, found: &mut Vec<String>) {
+    for entry in std::fs::read_dir(folder).unwrap() {
+        let file = entry.unwrap().path();
+        if file.is_dir() {
+            routes(&file, found);
+            continue;
+        }
+        let text = std::fs::read_to_string(&file).unwrap();
+        for before in [".route(\"", "both(router, \""] {
+            let paths = text.split(before).skip(1).map(|rest| rest.split('"').next().unwrap());
+            found.extend(paths.map(str::to_owned));
+        }
+    }
+}
+
+#[test]
+fn every_route_is_described() {
+    let document: Value = serde_json::from_str(CHECKED_IN).unwrap();
+    let mut found = Vec::new();
+    for module in ["http", "console", "app"] {
+        routes(&Path::new(env!("CARGO_MANIFEST_DIR")).join("src").join(module), &mut found);
+    }
+    // The answer to what is not there.
+    found.retain(|path| path != "/v1/{*path}");
+    assert!(found.len() > 10, "{found:?}");
+    for path in found {
+        assert!(document["paths"].get(&path).is_some(), "{path} is not described");
+    }
+}
+
+/// Holds that a value has all the keys that its schema demands, and none that it does not name.
+fn assert_described(document: &Value, schema: &Value, value: &Value, place: &str) {
+    if let Some(name) = schema["$ref"].as_str() {
+        let schema = document.pointer(&name[1..]).unwrap();
+        return assert_described(document, schema, value, place);
+    }
+    if let Some(schemas) = schema["oneOf"].as_array() {
+        let schema = schemas.iter().find(|schema| (schema["type"] == "null") == value.is_null());
+        return assert_described(document, schema.unwrap(), value, place);
+    }
+    if let Some(values) = value.as_array() {
+        for value in values {
+            assert_described(document, &schema["items"], value, place);
+        }
+    }
+    let Some(properties) = schema["properties"].as_object() else { return };
+    let value = value.as_object().unwrap_or_else(|| panic!("{place} is no object: {value}"));
+    for key in schema["required"].as_array().into_iter().flatten() {
+        assert!(value.contains_key(key.as_str().unwrap()), "{place} has no {key}");
+    }
+    for (key, value) in value {
+        let place = format!("{place}.{key}");
+        let schema = properties.get(key).unwrap_or_else(|| panic!("{place} is not described"));
+        assert_described(document, schema, value, &place);
+    }
+}
+
+#[tokio::test]
+async fn no_answer_tells_more_or_less_than_is_described() {
+    let loops = ScriptedLoops::start(|seen| match seen.body["eventName"].as_str() {
+        Some("Refused") => Reply::status(400),
+        _ => Reply::ok(),
+    })
+    .await;
+    let service = Setup::with_loops(&loops.base_url).start();
+    for (id, event) in [("good", "Tested"), ("bad", "Refused")] {
+        let mut message = track("u1", id);
+        message["event"] = json!(event);
+        service.accept("/v1/track", message).await;
+        service.message(id, |found| !found.is_null() && found["state"] != "pending").await;
+    }
+    let nobody = json!({"type": "page", "userId": "u1", "messageId": "nobody"});
+    service.accept("/v1/page", nobody).await;
+    service.message("nobody", |found| !found.is_null() && found["state"] == "unmatched").await;
+
+    let document: Value = serde_json::from_str(CHECKED_IN).unwrap();
+    let get = |path: &str| service.request(Method::GET, path);
+    let post = |path: &str, body: Value| service.request(Method::POST, path).body(body.to_string());
+    let preview =
+        json!({"type": "track", "event": "Tested", "userId": "u1", "properties": {"a": {}}});
+    let replay = json!({"reason": "refused"});
+    let batch = json!({"batch": [track("u1", "b"), {"type": "unheard"}]});
+    let asked: [(&str, &str, u16, RequestBuilder); 11] = [
+        ("/api/messages/{message_id}", "get", 200, get("/api/messages/good")),
+        ("/api/messages/{message_id}", "get", 200, get("/api/messages/bad")),
+        ("/api/messages/{message_id}", "get", 404, get("/api/messages/none")),
+        ("/api/messages", "get", 200, get("/api/messages?userId=u1")),
+        ("/api/messages", "get", 400, get("/api/messages")),
+        ("/api/preview", "post", 200, post("/api/preview", preview)),
+        ("/api/replay", "post", 200, post("/api/replay", replay)),
+        ("/api/reload", "post", 200, post("/api/reload", json!({}))),
+        ("/v1/batch", "post", 200, post("/v1/batch", batch)),
+        ("/v1/batch", "post", 401, post("/v1/batch", json!({"batch": []}))),
+        ("/readyz", "get", 200, get("/readyz")),
+    ];
+    for (path, method, status, request) in asked {
+        let request = match (path, status) {
+            ("/v1/batch", 200) => request.basic_auth(crate::support::WRITE_KEY, Some("")),
+            ("/v1/batch", _) => request,
+            _ => request.bearer_auth(ADMIN_TOKEN),
+        };
+        let answer = Service::answer(request).await;
+        assert_eq!(answer.status, status, "{path}: {answer:?}");
+        let response = &document["paths"][path][method]["responses"][status.to_string()];
+        let schema = &response["content"]["application/json"]["schema"];
+        assert!(schema.is_object(), "{method} {path} {status} has no schema");
+        assert_described(&document, schema, &answer.body, path);
+    }
+}

@@ -44,8 +44,8 @@ pub(super) async fn alive() -> Response {
     Json(Status { status: "ok" }).into_response()
 }
 
-/// The store answers, has this release's schema and can be written. Whether Loops is up does not matter: a durable
-/// queue is there for that.
+/// The store answers, has this release's schema and can be written. Whether Loops is up does not
+/// matter: a durable queue is there for that.
 #[utoipa::path(
     get,
     path = "/readyz",

@@ -110,7 +110,7 @@ async fn imports_are_bulk_and_all_else_is_live() {
     service.accept("/destination", identify("u1", "destination")).await;
     let file = SqliteConnectOptions::new().filename(service.data().join("segment-loops.db"));
     let pool = SqlitePool::connect_with(file.read_only(true)).await.unwrap();
-    let rows = sqlx::query("SELECT message_id FROM messages WHERE class = 1 ORDER BY seq");
+    let rows = sqlx::query("SELECT message_id FROM messages WHERE class = 2 ORDER BY seq");
     let rows = rows.fetch_all(&pool).await.unwrap();
     let bulk: Vec<String> = rows.iter().map(|row| row.get(0)).collect();
     pool.close().await;

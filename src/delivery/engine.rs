@@ -34,6 +34,10 @@ const NEIGHBOURS_MAX: usize = 50;
 /// How often the store is looked at without a hint: another process may have taken messages in.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 
+/// How often a hint is followed while messages wait anyway: each costs a read, and under load there is
+/// one for each group that is written. Less than the time between two requests.
+const HINT_EVERY: Duration = Duration::from_millis(20);
+
 /// How often a lease that another process holds is asked for, at most: one that is given back when a
 /// process stops shall not lie idle.
 const ASK_EVERY: Duration = Duration::from_secs(1);
@@ -189,6 +193,7 @@ struct Tenure<'a> {
     busy: std::collections::HashMap<Id, LaneKey>,
     pause: Pause,
     is_probing: bool,
+    hinted_at: Instant,
 }
 
 impl<'a> Tenure<'a> {
@@ -200,6 +205,7 @@ impl<'a> Tenure<'a> {
             lanes: Lanes::default(),
             cursors: [Seq::default(); Class::COUNT],
             may_have_more: [true; Class::COUNT],
+            hinted_at: asked_at,
             tasks: JoinSet::new(),
             busy: std::collections::HashMap::new(),
             pause: Pause::default(),
@@ -217,6 +223,7 @@ impl<'a> Tenure<'a> {
         loop {
             self.read().await;
             let wake_at = self.hand_out();
+            let listen_at = self.listen_at();
             tokio::select! {
                 biased;
                 () = stop.cancelled() => break,
@@ -228,9 +235,10 @@ impl<'a> Tenure<'a> {
                     self.finish_tasks().await;
                     return Ended::LeaseLost;
                 },
-                changed = arrivals.changed() => {
+                is_open = hint(&mut arrivals, listen_at) => {
                     self.may_have_more = [true; Class::COUNT];
-                    if changed.is_err() { break }
+                    self.hinted_at = Instant::now();
+                    if !is_open { break }
                 }
                 _ = measure.tick() => self.measure().await,
                 _ = look.tick() => self.may_have_more = [true; Class::COUNT],
@@ -239,6 +247,12 @@ impl<'a> Tenure<'a> {
         }
         self.finish_tasks().await;
         Ended::Stopped
+    }
+
+    /// From when on a hint is heard: at once where nothing waits, else so that few reads serve many.
+    fn listen_at(&self) -> Instant {
+        let is_idle = Class::ALL.into_iter().all(|class| self.lanes.len(class) == 0);
+        if is_idle { self.hinted_at } else { self.hinted_at + HINT_EVERY }
     }
 
     /// Whether there may be something of a class to read, and room for it.
@@ -544,6 +558,13 @@ impl<'a> Tenure<'a> {
             "requests under way ended"
         );
     }
+}
+
+/// Waits for a hint that messages arrived; none is lost before `listen_at`. Tells whether there may be
+/// another.
+async fn hint(arrivals: &mut watch::Receiver<u64>, listen_at: Instant) -> bool {
+    sleep_until(listen_at).await;
+    arrivals.changed().await.is_ok()
 }
 
 fn ticks(period: Duration) -> tokio::time::Interval {

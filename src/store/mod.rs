@@ -76,6 +76,15 @@ pub enum StoreError {
         /// The database file.
         path: PathBuf,
     },
+    /// The thread that writes could not be started.
+    #[error(
+        "the thread that writes the database cannot be started: raise this process's limits of threads and open files"
+    )]
+    NoWriter {
+        /// What the system said.
+        #[source]
+        source: std::io::Error,
+    },
     /// Anything else.
     #[error("the database {path:?} cannot be opened")]
     Open {

@@ -17,18 +17,6 @@ pub(super) const PENDING: &str = "
     WHERE m.destination = $1 AND m.state = 0 AND m.class = $2 AND m.seq > $3
     ORDER BY m.seq LIMIT $4";
 
-/// $1 destination, $2 person, $3 lane, $4 before. By the index of persons: a lane's messages are all of
-/// one.
-pub(super) const BEFORE: &str = "
-    SELECT m.seq, m.lane, m.person, m.class,
-           CASE WHEN m.is_planned = 1 THEN (
-               SELECT MIN(r.next_attempt_at) FROM deliveries d JOIN requests r ON r.id = d.request_id
-               WHERE d.seq = m.seq AND r.state = 'pending'
-           ) END AS next_attempt_at
-    FROM messages m
-    WHERE m.person = $2 AND m.seq < $4 AND m.lane = $3 AND m.destination = $1 AND m.state = 0
-    ORDER BY m.seq";
-
 /// $1 destination.
 pub(super) const DEPTH_COUNT: &str =
     "SELECT COUNT(*) FROM messages WHERE destination = $1 AND state = 0";
@@ -56,20 +44,6 @@ pub(super) const OPEN_REQUESTS: &str = "
     FROM deliveries d JOIN requests r ON r.id = d.request_id
     WHERE d.seq = $1 AND r.state = 'pending'
     GROUP BY r.id ORDER BY MIN(d.replay), MIN(d.position)";
-
-/// $1 message_hash, $2 message_id, $3 limit.
-pub(super) const BY_MESSAGE_ID: &str = "
-    SELECT m.seq, m.source, m.destination, m.message_id, m.kind, m.received_at, m.state, m.unmatched,
-           COALESCE(p.number, 0) AS replay
-    FROM messages m LEFT JOIN replays p ON p.seq = m.seq
-    WHERE m.message_hash = $1 AND m.message_id = $2 ORDER BY m.seq DESC LIMIT $3";
-
-/// $1 person, $2 before, $3 limit.
-pub(super) const BY_PERSON: &str = "
-    SELECT m.seq, m.source, m.destination, m.message_id, m.kind, m.received_at, m.state, m.unmatched,
-           COALESCE(p.number, 0) AS replay
-    FROM messages m LEFT JOIN replays p ON p.seq = m.seq
-    WHERE m.person = $1 AND m.seq < $2 ORDER BY m.seq DESC LIMIT $3";
 
 /// $1 seq.
 pub(super) const LOG_DELIVERIES: &str = "
@@ -315,18 +289,6 @@ pub(super) const SETTLE_ERASURES: &str = "
 
 /// The first deletion whose person's contents are to be erased.
 pub(super) const NEXT_ERASURE: &str = "SELECT MIN(seq) FROM erasures";
-
-/// $1 seq of the deletion, $2 limit. Messages of its person, up to itself, that have contents.
-pub(super) const ERASABLE: &str = "
-    SELECT m.seq FROM messages e JOIN messages m ON m.person = e.person AND m.seq <= e.seq
-    WHERE e.seq = $1 AND m.destination = e.destination AND m.state = 1 AND m.payload IS NOT NULL
-    ORDER BY m.seq LIMIT $2";
-
-/// $1 seq of the deletion. Warnings name fields, and names of fields are the sender's.
-pub(super) const ERASE_WARNINGS: &str = "
-    UPDATE deliveries SET warnings = NULL WHERE warnings IS NOT NULL AND seq IN (
-        SELECT m.seq FROM messages e JOIN messages m ON m.person = e.person AND m.seq <= e.seq
-        WHERE e.seq = $1 AND m.destination = e.destination AND m.state = 1)";
 
 /// $1 seq.
 pub(super) const DELETE_ERASURE: &str = "DELETE FROM erasures WHERE seq = $1";

@@ -20,9 +20,17 @@ fn nowhere() -> Setup {
     Setup::with_loops("http://127.0.0.1:9/api/v1")
 }
 
-async fn to_destination(service: &Service, id: &str) -> Answer {
+async fn to_destination(service: &Service, message: Value) -> Answer {
     let request = service.request(Method::POST, "/destination").basic_auth(WRITE_KEY, Some(""));
-    Service::answer(request.body(track("u1", id).to_string())).await
+    Service::answer(request.body(message.to_string())).await
+}
+
+/// A message that needs new pages: a small one may still fit where a large one does not.
+#[cfg(target_os = "linux")]
+fn large(n: usize) -> Value {
+    let mut message = track(&format!("u{n}"), &format!("m{n}"));
+    message["context"] = json!({"x": "x".repeat(20_000)});
+    message
 }
 
 fn assert_not_now(answer: &Answer, status: u16) -> u32 {
@@ -49,7 +57,7 @@ async fn beyond_the_bound_of_the_backlog_senders_are_told_to_come_again() {
     let answer = service.post("/v1/track", track("u1", "m4")).await;
     assert!(assert_not_now(&answer, 429) > 2);
     assert_eq!(answer.body["success"], false);
-    assert_not_now(&to_destination(&service, "m4").await, 503);
+    assert_not_now(&to_destination(&service, track("u1", "m4")).await, 503);
     let line = format!("{}\n", track("u1", "m4"));
     let ran =
         bounded(nowhere()).command_on(service.data(), &["import", "-"], line.as_bytes()).await;
@@ -84,11 +92,6 @@ async fn a_disk_without_room_is_got_over_without_a_restart_and_loses_nothing() {
     let service = setup.start();
     service.accept("/v1/identify", identify("u1", "first")).await;
     limit_files(&service, "400000");
-    let large = |n: usize| {
-        let mut message = track(&format!("u{n}"), &format!("m{n}"));
-        message["context"] = json!({"x": "x".repeat(20_000)});
-        message
-    };
     let mut accepted = 0;
     let answer = loop {
         let answer = service.post("/v1/track", large(accepted)).await;
@@ -99,7 +102,7 @@ async fn a_disk_without_room_is_got_over_without_a_restart_and_loses_nothing() {
         assert!(accepted < 1_000);
     };
     assert_not_now(&answer, 429);
-    assert_not_now(&to_destination(&service, "other").await, 503);
+    assert_not_now(&to_destination(&service, large(accepted + 1)).await, 503);
     let told = service.logged(|line| line["message"] == "could not write to the database").await;
     assert!(told["advice"].as_str().unwrap().contains("full"), "{told}");
     // The disk has room again.
@@ -116,7 +119,8 @@ async fn a_disk_without_room_is_got_over_without_a_restart_and_loses_nothing() {
     }
     service.message("first", |found| found["state"] == "delivered").await;
     // What was refused left nothing behind.
-    assert_eq!(service.admin("/api/messages/other").await.status, 404);
+    let refused = format!("/api/messages/m{}", accepted + 1);
+    assert_eq!(service.admin(&refused).await.status, 404);
     drop(loops.rest());
 }
 
@@ -124,9 +128,7 @@ async fn a_disk_without_room_is_got_over_without_a_restart_and_loses_nothing() {
 #[cfg(target_os = "linux")]
 async fn fill(service: &Service) -> usize {
     for n in 0..1_000 {
-        let mut message = track(&format!("u{n}"), &format!("m{n}"));
-        message["context"] = json!({"x": "x".repeat(20_000)});
-        if service.post("/v1/track", message).await.status != 200 {
+        if service.post("/v1/track", large(n)).await.status != 200 {
             return n;
         }
     }
@@ -185,7 +187,7 @@ async fn a_database_that_is_deleted_is_told_and_nothing_is_acknowledged_until_it
     assert!(message.contains("deleted") && message.contains("restart"), "{message}");
     service.logged(|line| line["level"] == "ERROR" && is_told(line)).await;
     assert_not_now(&service.post("/v1/track", track("u1", "gone")).await, 429);
-    assert_not_now(&to_destination(&service, "gone").await, 503);
+    assert_not_now(&to_destination(&service, track("u1", "gone")).await, 503);
     // Another file in its place is not the one that is written to.
     std::fs::copy(&elsewhere, &file).unwrap();
     assert!(not_ready(&service).await.contains("replaced"));
@@ -272,7 +274,7 @@ async fn damage_that_is_found_later_keeps_senders_waiting_and_is_told() {
     garble(&service.data().join(DATABASE), 30);
     let service = nowhere().data(service.data()).start();
     assert_not_now(&service.post("/v1/track", track("u1", "more")).await, 429);
-    assert_not_now(&to_destination(&service, "more").await, 503);
+    assert_not_now(&to_destination(&service, track("u1", "more")).await, 503);
     let told = service.logged(|line| line["message"] == "could not write to the database").await;
     assert!(told["advice"].as_str().unwrap().contains("restore the file from a backup"), "{told}");
 }

@@ -7,16 +7,22 @@ use std::time::Duration;
 
 use sqlx::sqlite::{Sqlite, SqliteArguments, SqliteConnection};
 
+use super::recent::{Recent, json_list};
 use crate::queue::{Accepted, NewMessage};
 use crate::store::rows::{duration_ms, to_ms};
 
-/// Message ids that are looked up at once; a shorter list is filled up with its last one.
-const LOOKUP_CHUNK: usize = 64;
-/// Rows that are inserted at once, largest first. 64 rows of 10 values stay far below the 32,766
+/// Rows that are inserted at once, largest first. 256 rows of 10 values stay far below the 32,766
 /// parameters that SQLite allows.
-static INSERTS: LazyLock<[(usize, String); 3]> =
-    LazyLock::new(|| [64, 8, 1].map(|rows| (rows, insert_sql(rows))));
-static LOOKUP: LazyLock<String> = LazyLock::new(|| lookup_sql(LOOKUP_CHUNK));
+static INSERTS: LazyLock<[(usize, String); 9]> =
+    LazyLock::new(|| [256, 128, 64, 32, 16, 8, 4, 2, 1].map(|rows| (rows, insert_sql(rows))));
+/// $1 digests of message ids, $2 places: what is stored under either.
+pub(super) const LOOKUP: &str = "
+    SELECT m.source, m.message_id, m.received_at
+    FROM json_each($1) h CROSS JOIN message_ids i ON i.message_hash = h.value
+    CROSS JOIN messages m ON m.seq = i.seq
+    UNION ALL
+    SELECT source, message_id, received_at FROM messages NOT INDEXED
+    WHERE seq IN (SELECT value FROM json_each($2))";
 
 type Query = sqlx::query::Query<'static, Sqlite, SqliteArguments>;
 
@@ -30,10 +36,14 @@ struct Seen {
 /// Answers for each message of each call.
 pub(super) async fn accept(
     connection: &mut SqliteConnection,
+    recent: &Recent,
     calls: &[&[NewMessage]],
     duplicate_window: Duration,
 ) -> Result<Vec<Vec<Accepted>>, sqlx::Error> {
-    let stored = lookup(connection, calls).await?;
+    if calls.is_empty() {
+        return Ok(Vec::new());
+    }
+    let stored = lookup(connection, recent, calls).await?;
     let mut seen: HashMap<(&str, &str), Seen> = HashMap::with_capacity(stored.len());
     for (source, message_id, received_ms) in &stored {
         let entry = seen
@@ -70,6 +80,7 @@ pub(super) async fn accept(
 /// What is stored under the digests of the given message ids: source, message id, received at.
 async fn lookup(
     connection: &mut SqliteConnection,
+    recent: &Recent,
     calls: &[&[NewMessage]],
 ) -> Result<Vec<(String, String, i64)>, sqlx::Error> {
     let hashes: Vec<i64> = calls
@@ -77,16 +88,9 @@ async fn lookup(
         .flat_map(|messages| messages.iter())
         .map(|message| message.message_hash.0)
         .collect();
-    let mut stored = Vec::new();
-    for chunk in hashes.chunks(LOOKUP_CHUNK) {
-        let mut query = sqlx::query_as(LOOKUP.as_str());
-        let last = chunk.last().into_iter().cycle();
-        for hash in chunk.iter().chain(last).take(LOOKUP_CHUNK) {
-            query = query.bind(*hash);
-        }
-        stored.extend(query.fetch_all(&mut *connection).await?);
-    }
-    Ok(stored)
+    recent.refresh(connection).await?;
+    let newest = json_list(recent.of_ids(&hashes));
+    sqlx::query_as(LOOKUP).bind(json_list(hashes)).bind(newest).fetch_all(connection).await
 }
 
 /// Inserts in order: the order of the rows is the order of acceptance.
@@ -128,12 +132,7 @@ fn bind(query: Query, message: &NewMessage) -> Query {
 fn insert_sql(rows: usize) -> String {
     let values = vec!["(?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"; rows].join(", ");
     format!(
-        "INSERT INTO messages (class, lane, person, message_hash, received_at, kind, source, \
+        "INSERT OR ROLLBACK INTO messages (class, lane, person, message_hash, received_at, kind, source, \
          destination, message_id, payload) VALUES {values}"
     )
-}
-
-pub(super) fn lookup_sql(hashes: usize) -> String {
-    let places = vec!["?"; hashes].join(", ");
-    format!("SELECT source, message_id, received_at FROM messages WHERE message_hash IN ({places})")
 }

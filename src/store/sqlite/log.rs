@@ -3,12 +3,41 @@
 use sqlx::sqlite::SqliteConnection;
 use sqlx::{SqlitePool, Transaction};
 
+use super::recent::Recent;
 use crate::queue::{Class, Depth, Head, Job, LeaseHolder, MessageRecord, PendingAsk, Seq};
 use crate::segment::{MessageHash, PersonHash};
 use crate::store::rows::{
     AttemptRow, DeliveryRow, HeadRow, JobRow, MessageRow, RequestRow, from_ms,
 };
 use crate::store::{Fault, sql};
+
+/// $1 destination, $2 places, $3 lane. A lane's messages are all of one person, whose places are given:
+/// no index of ours is better than those.
+pub(super) const BEFORE: &str = "
+    SELECT m.seq, m.lane, m.person, m.class,
+           CASE WHEN m.is_planned = 1 THEN (
+               SELECT MIN(r.next_attempt_at) FROM deliveries d JOIN requests r ON r.id = d.request_id
+               WHERE d.seq = m.seq AND r.state = 'pending'
+           ) END AS next_attempt_at
+    FROM messages m NOT INDEXED
+    WHERE m.seq IN (SELECT value FROM json_each($2)) AND m.lane = $3 AND m.destination = $1
+      AND m.state = 0
+    ORDER BY m.seq";
+
+/// $1 places, $2 message_id, $3 limit.
+pub(super) const BY_MESSAGE_ID: &str = "
+    SELECT m.seq, m.source, m.destination, m.message_id, m.kind, m.received_at, m.state, m.unmatched,
+           COALESCE(p.number, 0) AS replay
+    FROM messages m LEFT JOIN replays p ON p.seq = m.seq
+    WHERE m.seq IN (SELECT value FROM json_each($1)) AND m.message_id = $2
+    ORDER BY m.seq DESC LIMIT $3";
+
+/// $1 places.
+pub(super) const BY_PLACE: &str = "
+    SELECT m.seq, m.source, m.destination, m.message_id, m.kind, m.received_at, m.state, m.unmatched,
+           COALESCE(p.number, 0) AS replay
+    FROM messages m LEFT JOIN replays p ON p.seq = m.seq
+    WHERE m.seq IN (SELECT value FROM json_each($1)) ORDER BY m.seq DESC";
 
 /// Messages of one id that are shown: one for each source that sent it, more only when an id came
 /// back after the duplicate window.
@@ -50,15 +79,18 @@ pub(super) async fn lease_holder(
 
 pub(super) async fn before(
     readers: &SqlitePool,
+    recent: &Recent,
     destination: &str,
     head: &Head,
 ) -> Result<Vec<Head>, Fault> {
-    let rows: Vec<HeadRow> = sqlx::query_as(sql::BEFORE)
+    let mut connection = readers.acquire().await?;
+    let before = 0..=head.seq.0.saturating_sub(1);
+    let places = recent.find_person(&mut connection, head.person, before, i64::MAX).await?;
+    let rows: Vec<HeadRow> = sqlx::query_as(BEFORE)
         .bind(destination)
-        .bind(head.person.0)
+        .bind(places)
         .bind(head.lane.0)
-        .bind(head.seq.0)
-        .fetch_all(readers)
+        .fetch_all(&mut *connection)
         .await?;
     Ok(rows.into_iter().map(HeadRow::into_record).collect())
 }
@@ -102,12 +134,14 @@ pub(super) async fn depth(readers: &SqlitePool, destination: &str) -> Result<Dep
 
 pub(super) async fn by_message_id(
     readers: &SqlitePool,
+    recent: &Recent,
     hash: MessageHash,
     message_id: &str,
 ) -> Result<Vec<MessageRecord>, Fault> {
+    let places = recent.find_ids(readers, &[hash]).await?;
     let mut snapshot = readers.begin().await?;
-    let messages: Vec<MessageRow> = sqlx::query_as(sql::BY_MESSAGE_ID)
-        .bind(hash.0)
+    let messages: Vec<MessageRow> = sqlx::query_as(BY_MESSAGE_ID)
+        .bind(places)
         .bind(message_id)
         .bind(SAME_ID_MAX)
         .fetch_all(&mut *snapshot)
@@ -119,17 +153,19 @@ pub(super) async fn by_message_id(
 
 pub(super) async fn by_person(
     readers: &SqlitePool,
+    recent: &Recent,
     person: PersonHash,
     before: Option<Seq>,
     limit: u32,
 ) -> Result<Vec<MessageRecord>, Fault> {
+    let range = 0..=before.map_or(i64::MAX, |seq| seq.0.saturating_sub(1));
+    let places = {
+        let mut connection = readers.acquire().await?;
+        recent.find_person(&mut connection, person, range, i64::from(limit)).await?
+    };
     let mut snapshot = readers.begin().await?;
-    let messages: Vec<MessageRow> = sqlx::query_as(sql::BY_PERSON)
-        .bind(person.0)
-        .bind(before.map_or(i64::MAX, |seq| seq.0))
-        .bind(i64::from(limit))
-        .fetch_all(&mut *snapshot)
-        .await?;
+    let messages: Vec<MessageRow> =
+        sqlx::query_as(BY_PLACE).bind(places).fetch_all(&mut *snapshot).await?;
     let records = records(&mut snapshot, messages).await?;
     end(snapshot).await?;
     Ok(records)

@@ -1,6 +1,6 @@
 //! The queue in one SQLite file: WAL, `synchronous=FULL`, group commit, no set-up.
 //!
-//! One task owns the one connection that writes (`writer`). Whatever waits for it is written in one
+//! One thread owns the one connection that writes (`writer`). Whatever waits for it is written in one
 //! transaction, so that one sync to the disk serves many senders. Readers have connections of their
 //! own and never wait for the writer. Several processes may use one file: SQLite's lock makes their
 //! transactions follow each other, which keeps the order.
@@ -11,6 +11,7 @@ mod health;
 mod log;
 mod open;
 mod purge;
+mod recent;
 mod replay;
 mod steps;
 #[cfg(test)]
@@ -37,6 +38,7 @@ use super::{Fault, Retention, StoreError};
 use backlog::Backlog;
 use health::{Health, TryToWrite};
 pub(super) use open::advice;
+use recent::Recent;
 use steps::{Freeze, Release, Settle, Step};
 use writer::{AcceptOrder, Order, Task};
 
@@ -109,6 +111,7 @@ pub struct SqliteStore {
     orders: mpsc::Sender<Order>,
     waiting: Waiting,
     backlog: Arc<Backlog>,
+    recent: Arc<Recent>,
     health: Arc<Health>,
     arrivals: watch::Receiver<u64>,
     retention: Retention,
@@ -138,7 +141,9 @@ impl SqliteStore {
         let (accepts, accepts_taken) = mpsc::channel(waiting.messages_max as usize);
         let (orders, orders_taken) = mpsc::channel(ORDERS_WAITING_MAX);
         let (arrived, arrivals) = watch::channel(0);
+        let recent = Arc::new(Recent::new());
         let writer = writer::Writer {
+            recent: Arc::clone(&recent),
             connection: Some(opened.writer),
             connect: opened.writer_options,
             readers: opened.readers.clone(),
@@ -151,10 +156,19 @@ impl SqliteStore {
             log_holds_erased: true,
             health: Arc::clone(&health),
         };
-        tokio::spawn(writer.run());
+        writer.start().map_err(|source| StoreError::NoWriter { source })?;
         let retention = options.retention();
-        let readers = opened.readers;
-        Ok(Self { readers, accepts, orders, waiting, backlog, health, arrivals, retention })
+        Ok(Self {
+            readers: opened.readers,
+            accepts,
+            orders,
+            waiting,
+            backlog,
+            recent,
+            health,
+            arrivals,
+            retention,
+        })
     }
 
     /// Writes what waits, moves the write-ahead log into the file and closes it.
@@ -246,7 +260,7 @@ impl Work for SqliteStore {
     }
 
     async fn before(&self, destination: &str, head: &Head) -> Result<Vec<Head>, QueueError> {
-        Ok(log::before(&self.readers, destination, head).await?)
+        Ok(log::before(&self.readers, &self.recent, destination, head).await?)
     }
 
     async fn open(&self, seq: Seq) -> Result<Option<Job>, QueueError> {
@@ -291,7 +305,7 @@ impl Log for SqliteStore {
         hash: MessageHash,
         message_id: &str,
     ) -> Result<Vec<MessageRecord>, QueueError> {
-        Ok(log::by_message_id(&self.readers, hash, message_id).await?)
+        Ok(log::by_message_id(&self.readers, &self.recent, hash, message_id).await?)
     }
 
     async fn by_person(
@@ -300,7 +314,7 @@ impl Log for SqliteStore {
         before: Option<Seq>,
         limit: u32,
     ) -> Result<Vec<MessageRecord>, QueueError> {
-        Ok(log::by_person(&self.readers, person, before, limit).await?)
+        Ok(log::by_person(&self.readers, &self.recent, person, before, limit).await?)
     }
 
     async fn ready(&self) -> Result<(), QueueError> {
@@ -318,7 +332,7 @@ impl Log for SqliteStore {
 #[async_trait]
 impl Replays for SqliteStore {
     async fn replay(&self, ask: &ReplayAsk) -> Result<ReplayChunk, QueueError> {
-        let found = replay::find(&self.readers, ask).await?;
+        let found = replay::find(&self.readers, &self.recent, ask).await?;
         let replay::Found { with_contents, without_contents, next } = found;
         let mut chunk = ReplayChunk { replayed: 0, without_contents, next };
         if ask.is_dry_run {
@@ -344,6 +358,6 @@ impl Housekeeping for SqliteStore {
     }
 
     async fn erase(&self) -> Result<u64, QueueError> {
-        self.order(purge::Erase).await
+        self.order(purge::Erase { recent: Arc::clone(&self.recent) }).await
     }
 }

@@ -1,13 +1,16 @@
 //! Removes what was kept long enough: first the contents (payloads, bodies, excerpts), later the
 //! records. And erases the contents of people whose deletion was delivered.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
 use jiff::Timestamp;
 use sqlx::sqlite::SqliteConnection;
 
+use super::recent::Recent;
 use super::steps::{Step, Verdict};
+use crate::segment::PersonHash;
 use crate::store::rows::{duration_ms, to_ms};
 use crate::store::{Retention, sql};
 
@@ -62,8 +65,25 @@ impl Step for Purge {
     }
 }
 
+/// $1 seq of the deletion, $2 limit, $3 places. Messages of its person, up to itself, that have contents.
+pub(super) const ERASABLE: &str = "
+    SELECT m.seq FROM messages e JOIN messages m ON m.seq IN (SELECT value FROM json_each($3))
+    WHERE e.seq = $1 AND m.destination = e.destination AND m.state = 1 AND m.payload IS NOT NULL
+    ORDER BY m.seq LIMIT $2";
+
+/// $1 seq of the deletion, $2 places. Warnings name fields, and names of fields are the sender's.
+pub(super) const ERASE_WARNINGS: &str = "
+    UPDATE deliveries SET warnings = NULL WHERE warnings IS NOT NULL AND seq IN (
+        SELECT m.seq FROM messages e JOIN messages m ON m.seq IN (SELECT value FROM json_each($2))
+        WHERE e.seq = $1 AND m.destination = e.destination AND m.state = 1)";
+
+/// $1 seq.
+pub(super) const PERSON: &str = "SELECT person FROM messages WHERE seq = $1";
+
 /// Erases for the first deletion there is.
-pub(super) struct Erase;
+pub(super) struct Erase {
+    pub(super) recent: Arc<Recent>,
+}
 
 #[async_trait]
 impl Step for Erase {
@@ -78,9 +98,19 @@ impl Step for Erase {
         let deletion: Option<i64> =
             sqlx::query_scalar(sql::NEXT_ERASURE).fetch_one(&mut *connection).await?;
         let Some(deletion) = deletion else { return Ok(Verdict::Done(0)) };
-        let seqs: Vec<i64> = sqlx::query_scalar(sql::ERASABLE)
+        let person: Option<i64> =
+            sqlx::query_scalar(PERSON).bind(deletion).fetch_optional(&mut *connection).await?;
+        let places = match person {
+            Some(person) => {
+                let person = PersonHash(person);
+                self.recent.find_person(connection, person, 0..=deletion, i64::MAX).await?
+            }
+            None => "[]".to_owned(),
+        };
+        let seqs: Vec<i64> = sqlx::query_scalar(ERASABLE)
             .bind(deletion)
             .bind(MESSAGES_MAX)
+            .bind(&places)
             .fetch_all(&mut *connection)
             .await?;
         let mut rows = 0;
@@ -90,9 +120,9 @@ impl Step for Erase {
             }
         }
         if seqs.is_empty() {
-            for text in [sql::ERASE_WARNINGS, sql::DELETE_ERASURE] {
-                rows += execute(connection, text, deletion).await?;
-            }
+            let warnings = sqlx::query(ERASE_WARNINGS).bind(deletion).bind(&places);
+            rows += warnings.execute(&mut *connection).await?.rows_affected();
+            rows += execute(connection, sql::DELETE_ERASURE, deletion).await?;
         }
         Ok(Verdict::Done(rows))
     }

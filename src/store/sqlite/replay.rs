@@ -5,6 +5,7 @@ use async_trait::async_trait;
 use sqlx::sqlite::{Sqlite, SqliteConnection};
 use sqlx::{QueryBuilder, SqlitePool};
 
+use super::recent::{Places, Recent};
 use super::steps::{Step, Verdict};
 use crate::queue::{Class, ReplayAsk, ReplayPosition, ReplayState, Selection, Seq};
 use crate::segment::MessageHash;
@@ -26,7 +27,11 @@ pub(super) struct Found {
     pub(super) next: Option<ReplayPosition>,
 }
 
-pub(super) async fn find(readers: &SqlitePool, ask: &ReplayAsk) -> Result<Found, Fault> {
+pub(super) async fn find(
+    readers: &SqlitePool,
+    recent: &Recent,
+    ask: &ReplayAsk,
+) -> Result<Found, Fault> {
     let position = match ask.position {
         Some(position) => position,
         None => {
@@ -38,7 +43,18 @@ pub(super) async fn find(readers: &SqlitePool, ask: &ReplayAsk) -> Result<Found,
     // Messages of one person, or of given ids, are few, and found by an index.
     let is_indexed = ask.selection.person.is_some() || !ask.selection.message_ids.is_empty();
     let last = if is_indexed { until } else { until.min(after.saturating_add(STRETCH)) };
-    let mut query = statement(&ask.selection, after, last);
+    let mut of_one = Vec::new();
+    if let Some(person) = ask.selection.person {
+        let mut connection = readers.acquire().await?;
+        // A replayed message has a place behind the one that counts here.
+        of_one.push(recent.find_person(&mut connection, person, 0..=i64::MAX, i64::MAX).await?);
+    }
+    if !ask.selection.message_ids.is_empty() {
+        let ids = &ask.selection.message_ids;
+        let hashes: Vec<MessageHash> = ids.iter().map(|id| MessageHash::of(id)).collect();
+        of_one.push(recent.find_ids(readers, &hashes).await?);
+    }
+    let mut query = statement(&ask.selection, &of_one, after, last);
     let rows: Vec<(i64, i64, bool)> = query.build_query_as().fetch_all(readers).await?;
     let is_cut = rows.len() as i64 == STRETCH;
     let seen = match rows.last() {
@@ -53,11 +69,21 @@ pub(super) async fn find(readers: &SqlitePool, ask: &ReplayAsk) -> Result<Found,
     })
 }
 
-/// The messages that fit between two places in the order of acceptance.
-pub(super) fn statement(selection: &Selection, after: i64, last: i64) -> QueryBuilder<Sqlite> {
+/// The messages that fit between two places in the order of acceptance. `of_one`: the places of the
+/// person and of the ids that are selected.
+pub(super) fn statement(
+    selection: &Selection,
+    of_one: &[Places],
+    after: i64,
+    last: i64,
+) -> QueryBuilder<Sqlite> {
     let mut query = QueryBuilder::new("");
     for (branch, place) in sql::REPLAY_BRANCHES {
         query.push(branch);
+        for places in of_one {
+            query.push(" AND m.seq IN (SELECT value FROM json_each(");
+            query.push_bind(places.clone()).push("))");
+        }
         select(&mut query, selection);
         // In each branch, where the planner sees the index that it is for.
         query.push(format_args!(" AND {place} > ")).push_bind(after);
@@ -76,20 +102,12 @@ fn select(query: &mut QueryBuilder<Sqlite>, selection: &Selection) {
         ReplayState::All => "",
     });
     if !selection.message_ids.is_empty() {
-        query.push(" AND m.message_hash IN (");
-        let mut hashes = query.separated(", ");
-        for id in &selection.message_ids {
-            hashes.push_bind(MessageHash::of(id).0);
-        }
-        query.push(") AND m.message_id IN (");
+        query.push(" AND m.message_id IN (");
         let mut ids = query.separated(", ");
         for id in &selection.message_ids {
             ids.push_bind(id.clone());
         }
         query.push(")");
-    }
-    if let Some(person) = selection.person {
-        query.push(" AND m.person = ").push_bind(person.0);
     }
     if let Some(destination) = &selection.destination {
         query.push(" AND m.destination = ").push_bind(destination.clone());

@@ -1,4 +1,4 @@
-//! The task that owns the one writing connection, and its group commit.
+//! The thread that owns the one writing connection, and its group commit.
 //!
 //! While one group is being written the next one gathers. An order is answered only after the
 //! commit of its group. A group that fails is rolled back as a whole; when one order alone may be
@@ -15,6 +15,7 @@ use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot, watch};
 use super::accept;
 use super::health::Health;
 use super::open::{advice, discard, is_environmental};
+use super::recent::{Moving, Recent};
 use super::steps::{Step, Verdict};
 use crate::queue::{Accepted, NewMessage, QueueError};
 use crate::store::Fault;
@@ -176,6 +177,7 @@ pub(super) struct Writer {
     pub(super) connection: Option<SqliteConnection>,
     pub(super) connect: SqliteConnectOptions,
     pub(super) readers: SqlitePool,
+    pub(super) recent: Arc<Recent>,
     pub(super) accepts: mpsc::Receiver<AcceptOrder>,
     pub(super) orders: mpsc::Receiver<Order>,
     pub(super) arrived: watch::Sender<u64>,
@@ -189,8 +191,18 @@ pub(super) struct Writer {
 }
 
 impl Writer {
+    /// Runs on a thread of its own: a group passes some twenty times between here and SQLite's thread,
+    /// and beside the tasks of the server each of those would wait its turn.
+    pub(super) fn start(self) -> std::io::Result<()> {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        std::thread::Builder::new()
+            .name("store-writer".to_owned())
+            .spawn(move || runtime.block_on(self.run()))?;
+        Ok(())
+    }
+
     /// Writes group after group until the store is closed or dropped, then closes the file.
-    pub(super) async fn run(mut self) {
+    async fn run(mut self) {
         let mut closing = Vec::new();
         while let Some(group) = self.next_group(&mut closing).await {
             self.commit(group).await;
@@ -306,31 +318,42 @@ impl Writer {
             Some(connection) => connection,
             None => self.connect.connect().await?,
         };
-        let written = transact(&mut connection, group, self.duplicate_window).await;
-        match &written {
-            Ok(_) => self.connection = Some(connection),
-            Err(_) => discard(connection).await,
+        let written = transact(&mut connection, group, &self.recent, self.duplicate_window).await;
+        match written {
+            Ok((accepted, moving)) => {
+                self.connection = Some(connection);
+                if let Some(moving) = moving {
+                    self.recent.moved(moving);
+                }
+                Ok(accepted)
+            }
+            Err(error) => {
+                self.recent.forget();
+                discard(connection).await;
+                Err(error)
+            }
         }
-        written
     }
 }
 
 async fn transact(
     connection: &mut SqliteConnection,
     group: &mut Group,
+    recent: &Recent,
     duplicate_window: Duration,
-) -> Result<Vec<Vec<Accepted>>, sqlx::Error> {
+) -> Result<(Vec<Vec<Accepted>>, Option<Moving>), sqlx::Error> {
     let mut transaction = connection.begin_with("BEGIN IMMEDIATE").await?;
     for task in &mut group.tasks {
         task.run(&mut transaction).await?;
     }
     let calls: Vec<&[NewMessage]> =
         group.accepts.iter().map(|order| order.messages.as_slice()).collect();
-    let accepted = accept::accept(&mut transaction, &calls, duplicate_window).await?;
+    let accepted = accept::accept(&mut transaction, recent, &calls, duplicate_window).await?;
+    let moving = recent.move_slice(&mut transaction, group.messages).await?;
     crate::crash::point("commit.before");
     transaction.commit().await?;
     crate::crash::point("commit.after");
-    Ok(accepted)
+    Ok((accepted, moving))
 }
 
 /// Empties the write-ahead log if no reader needs it; answers whether it is empty.

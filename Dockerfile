@@ -7,7 +7,7 @@ RUN apt-get update \
 COPY Cargo.toml Cargo.lock ./
 RUN mkdir -p src benches \
  && echo 'fn main() {}' > src/main.rs && touch src/lib.rs \
- && echo 'fn main() {}' | tee benches/economy.rs benches/ingest.rs benches/planning.rs > benches/torture.rs \
+ && echo 'fn main() {}' | tee benches/backlog.rs benches/economy.rs benches/ingest.rs benches/planning.rs > benches/torture.rs \
  && cargo build --release --locked --bin segment-loops \
  && rm -rf src benches
 COPY config config

@@ -1,16 +1,18 @@
 //! Acknowledged messages a second, as ratios in one run. One command: `cargo bench --bench ingest`.
 //!
-//! Three servers in this process, each loaded by 64 connections in turn, round after round, so that a
+//! Four servers in this process, each loaded by 64 connections in turn, round after round, so that a
 //! machine whose speed drifts does not favour one of them:
 //!
 //! * `parse`: a bare axum server that parses the same JSON and answers;
 //! * `insert`: the same, with a bare SQLite insert in group commit before the answer;
-//! * `ours`: the service, from the socket to the durable inbox.
+//! * `ours`: the service, from the socket to the durable inbox, with an empty database in each round;
+//! * `backlog`: the service with `INGEST_WAITING` messages (1,000,000) that wait to be delivered.
 //!
 //! The load shares the machine's cores with the servers: only the ratios mean something.
 #![allow(
     clippy::unwrap_used,
     clippy::print_stdout,
+    clippy::disallowed_methods,
     reason = "a benchmark that cannot go on shall say so and end"
 )]
 
@@ -25,6 +27,7 @@ use axum::body::Bytes;
 use axum::extract::State;
 use axum::routing::post;
 use base64::Engine as _;
+use metrics_exporter_prometheus::PrometheusHandle;
 use segment_loops::app::App;
 use segment_loops::clock::SystemClock;
 use segment_loops::config::{self, Flags};
@@ -41,6 +44,10 @@ const ROUNDS: usize = 5;
 const ROUND: Duration = Duration::from_secs(2);
 const BATCH: usize = 100;
 
+/// As the service has it: the other servers get it too.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 static NEXT_ID: AtomicU64 = AtomicU64::new(0);
 
 fn main() {
@@ -51,31 +58,46 @@ fn main() {
 }
 
 async fn run() {
+    let waiting: usize =
+        std::env::var("INGEST_WAITING").map_or(1_000_000, |text| text.parse().unwrap());
+    let metrics = metrics_exporter_prometheus::PrometheusBuilder::new().install_recorder().unwrap();
+    // Log lines are made as in production, and thrown away.
+    tracing_subscriber::fmt().json().with_writer(std::io::sink).init();
     let folder = tempfile::tempdir().unwrap();
     let parse = serve_bare(Router::new().fallback(post(parse))).await;
     let inserter = inserter(folder.path()).await;
     let insert = serve_bare(Router::new().fallback(post(insert)).with_state(inserter)).await;
-    let ours = serve_ours(folder.path()).await;
+    let backlog = Ours::start(folder.path(), metrics.clone()).await;
+    let began = Instant::now();
+    fill(backlog.address, waiting).await;
+    println!("{waiting} messages taken in after {:.0} s", began.elapsed().as_secs_f64());
     for (what, path, of) in
         [("single calls", "/v1/track", 1), ("batches of 100", "/v1/batch", BATCH)]
     {
         println!("{what}, {CONNECTIONS} connections, {ROUNDS} rounds of {ROUND:?} each:");
-        let mut rounds: [Vec<Load>; 3] = Default::default();
+        let mut rounds: [Vec<Load>; 4] = Default::default();
         for _ in 0..ROUNDS {
-            for (rounds, address) in rounds.iter_mut().zip([parse, insert, ours]) {
+            let folder = tempfile::tempdir().unwrap();
+            let ours = Ours::start(folder.path(), metrics.clone()).await;
+            let servers = [parse, insert, ours.address, backlog.address];
+            for (rounds, address) in rounds.iter_mut().zip(servers) {
                 rounds.push(load(address, path, of).await);
             }
+            ours.stop().await;
         }
-        let [parse, insert, ours] = rounds.map(Figures::of);
-        for (name, figures) in [("parse", &parse), ("insert", &insert), ("ours", &ours)] {
+        let [parse, insert, ours, backlog] = rounds.map(Figures::of);
+        let all = [("parse", &parse), ("insert", &insert), ("ours", &ours), ("backlog", &backlog)];
+        for (name, figures) in all {
             println!(
                 "  {name:7} {:>8.0} messages/s (median of rounds), p99 {:.1} ms",
                 figures.rate, figures.p99_ms
             );
         }
-        println!("  ours / parse  = {:.2}", ours.rate / parse.rate);
-        println!("  ours / insert = {:.2}", ours.rate / insert.rate);
+        println!("  ours / parse   = {:.2}", ours.rate / parse.rate);
+        println!("  ours / insert  = {:.2}", ours.rate / insert.rate);
+        println!("  backlog / ours = {:.2}", backlog.rate / ours.rate);
     }
+    backlog.stop().await;
 }
 
 struct Load {
@@ -224,28 +246,59 @@ async fn insert(State(inserter): State<Inserter>, body: Bytes) -> &'static str {
     r#"{"success":true}"#
 }
 
+/// Has the service take in so many messages, of 10,000 people.
+async fn fill(address: SocketAddr, waiting: usize) {
+    let until = NEXT_ID.load(Ordering::Relaxed) + waiting as u64;
+    let clients: Vec<_> = (0..CONNECTIONS)
+        .map(|_| {
+            tokio::spawn(async move {
+                while NEXT_ID.load(Ordering::Relaxed) < until {
+                    client(address, "/v1/batch", BATCH, Instant::now() + ROUND / 100).await;
+                }
+            })
+        })
+        .collect();
+    for client in clients {
+        client.await.unwrap();
+    }
+}
+
 /// The service, with a Loops that is not there: everything accepted stays pending.
-async fn serve_ours(folder: &std::path::Path) -> SocketAddr {
-    let environment = [
-        ("LOOPS_API_KEY", "bench"),
-        ("LOOPS_BASE_URL", "http://127.0.0.1:9/api/v1"),
-        ("SEGMENT_WRITE_KEY", "bench"),
-    ];
-    let environment: HashMap<String, String> =
-        environment.into_iter().map(|(name, value)| (name.to_owned(), value.to_owned())).collect();
-    let flags = Flags {
-        listen: Some(SocketAddr::from(([127, 0, 0, 1], 0))),
-        data: Some(folder.join("ours")),
-        ..Flags::default()
-    };
-    let load = Box::new(move || config::load(&flags, environment.clone()));
-    let config = load().unwrap();
-    // Log lines are made as in production, and thrown away.
-    let lines = tracing_subscriber::fmt().json().with_writer(std::io::sink);
-    lines.init();
-    let metrics = metrics_exporter_prometheus::PrometheusBuilder::new().install_recorder().unwrap();
-    let app = App::start(config, load, Arc::new(SystemClock), metrics).await.unwrap();
-    let address = app.address();
-    tokio::spawn(app.run(CancellationToken::new()));
-    address
+struct Ours {
+    address: SocketAddr,
+    stop: CancellationToken,
+    running: tokio::task::JoinHandle<()>,
+}
+
+impl Ours {
+    async fn start(folder: &std::path::Path, metrics: PrometheusHandle) -> Self {
+        let environment = [
+            ("LOOPS_API_KEY", "bench"),
+            ("LOOPS_BASE_URL", "http://127.0.0.1:9/api/v1"),
+            ("SEGMENT_WRITE_KEY", "bench"),
+        ];
+        let environment: HashMap<String, String> = environment
+            .into_iter()
+            .map(|(name, value)| (name.to_owned(), value.to_owned()))
+            .collect();
+        let flags = Flags {
+            listen: Some(SocketAddr::from(([127, 0, 0, 1], 0))),
+            data: Some(folder.join("ours")),
+            ..Flags::default()
+        };
+        let load = Box::new(move || config::load(&flags, environment.clone()));
+        let config = load().unwrap();
+        let app = App::start(config, load, Arc::new(SystemClock), metrics).await.unwrap();
+        let (address, stop) = (app.address(), CancellationToken::new());
+        let stopped = stop.clone();
+        let running = tokio::spawn(async move {
+            app.run(stopped).await.unwrap();
+        });
+        Self { address, stop, running }
+    }
+
+    async fn stop(self) {
+        self.stop.cancel();
+        self.running.await.unwrap();
+    }
 }

@@ -151,7 +151,8 @@ async fn nothing_is_sent_for_a_second_after_loops_says_that_nothing_remains() {
     let later = service.message("later", |found| found["state"] == "delivered").await;
     let attempt = &later["deliveries"][0]["request"]["attempts"][0];
     let at: Timestamp = attempt["startedAt"].as_str().unwrap().parse().unwrap();
-    assert!(at.duration_since(first[0]).as_secs_f64() >= 0.999, "{at} {first:?}");
+    // A clock on the wall may be set a little meanwhile.
+    assert!(at.duration_since(first[0]).as_secs_f64() >= 0.9, "{at} {first:?}");
 }
 
 #[tokio::test]

@@ -34,9 +34,9 @@ const NEIGHBOURS_MAX: usize = 50;
 /// How often the store is looked at without a hint: another process may have taken messages in.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 
-/// How often a hint is followed while messages wait anyway: each costs a read, and under load there is
-/// one for each group that is written. Less than the time between two requests.
-const HINT_EVERY: Duration = Duration::from_millis(20);
+/// How often hints are followed, at most: each costs a read, and under load there is one for each group
+/// that is written, whatever destination it is for. The first one after a while is followed at once.
+const HINT_EVERY: Duration = Duration::from_millis(10);
 
 /// How often a lease that another process holds is asked for, at most: one that is given back when a
 /// process stops shall not lie idle.
@@ -223,7 +223,7 @@ impl<'a> Tenure<'a> {
         loop {
             self.read().await;
             let wake_at = self.hand_out();
-            let listen_at = self.listen_at();
+            let listen_at = self.hinted_at + HINT_EVERY;
             tokio::select! {
                 biased;
                 () = stop.cancelled() => break,
@@ -247,12 +247,6 @@ impl<'a> Tenure<'a> {
         }
         self.finish_tasks().await;
         Ended::Stopped
-    }
-
-    /// From when on a hint is heard: at once where nothing waits, else so that few reads serve many.
-    fn listen_at(&self) -> Instant {
-        let is_idle = Class::ALL.into_iter().all(|class| self.lanes.len(class) == 0);
-        if is_idle { self.hinted_at } else { self.hinted_at + HINT_EVERY }
     }
 
     /// Whether there may be something of a class to read, and room for it.
@@ -328,7 +322,13 @@ impl<'a> Tenure<'a> {
             };
         }
         self.lanes.wake(stepper.clock.now());
-        while self.lanes.has_ready() && self.tasks.len() < self.engine.options.requests_max {
+        let requests_max = self.engine.options.requests_max;
+        while self.lanes.has_ready() && self.tasks.len() < requests_max {
+            // Ahead of the rate: once there are slots, it would be too late for this one.
+            if let Some(last) = self.lanes.next_unknown(requests_max) {
+                self.look_before(last);
+                continue;
+            }
             match stepper.client.pacer().try_slot() {
                 Ok(slot) => self.step(slot),
                 Err(again_at) => {
@@ -356,14 +356,18 @@ impl<'a> Tenure<'a> {
         let lane = turn.head.lane;
         let stepper = Arc::clone(&self.engine.stepper);
         let lease = self.lease.clone();
-        let handle = if let Some(last) = turn.unknown_before {
-            // The slot goes back unused.
-            self.tasks.spawn(async move { Done::Completed(last, stepper.before(&last).await) })
-        } else {
-            self.tasks
-                .spawn(async move { Done::Step(lane, stepper.step(&lease, &turn, slot).await) })
-        };
+        let handle = self
+            .tasks
+            .spawn(async move { Done::Step(lane, stepper.step(&lease, &turn, slot).await) });
         self.busy.insert(handle.id(), lane);
+    }
+
+    /// Finds out what stands in a lane before a head that was read out of turn.
+    fn look_before(&mut self, last: Head) {
+        let stepper = Arc::clone(&self.engine.stepper);
+        let handle =
+            self.tasks.spawn(async move { Done::Completed(last, stepper.before(&last).await) });
+        self.busy.insert(handle.id(), last.lane);
     }
 
     /// Checks the key as soon as the rate allows; nothing is handed out before.

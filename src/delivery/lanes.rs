@@ -70,8 +70,6 @@ pub struct Turn {
     /// What follows it in its lane, in order, if the lane has waited for the rate: only then may
     /// neighbours be merged.
     pub neighbours: Vec<Seq>,
-    /// If set, nothing may be worked on before what stands before this head is known.
-    pub unknown_before: Option<Head>,
 }
 
 impl Lane {
@@ -136,20 +134,29 @@ impl Lanes {
         self.shortages += 1;
     }
 
+    /// Takes a lane of which nothing may be worked on before it is known what stands before the head that
+    /// is told, and marks it busy until [`Lanes::complete`]. One of the first `ahead`, or the longest
+    /// accepted: as long as there is such a lane, it is nobody's turn.
+    pub fn next_unknown(&mut self, ahead: usize) -> Option<Head> {
+        let ready = self.ready.iter().enumerate();
+        let urgent =
+            ready.flat_map(|(class, ready)| ready.iter().map(move |entry| (*entry, class)));
+        let mut first = urgent.take(ahead).chain(self.oldest());
+        let (entry, class, head) = first.find_map(|(entry, class)| {
+            Some((entry, class, self.lanes.get(&entry.1)?.unknown_before?))
+        })?;
+        self.ready[class].remove(&entry);
+        self.lanes.get_mut(&entry.1)?.state = LaneState::Busy;
+        Some(head)
+    }
+
     /// Takes the lane whose turn it is, and marks it busy until [`Lanes::finish`], [`Lanes::again`] or
     /// [`Lanes::wait`]. At most `neighbours_max` messages behind its first are told.
     pub fn next(&mut self, neighbours_max: usize) -> Option<Turn> {
         self.turns = (self.turns + 1) % AGEING_TURNS;
-        let first = |ready: &BTreeSet<(Rank, LaneKey)>| ready.first().copied();
-        let oldest = || {
-            let firsts = self.ready.iter().enumerate();
-            firsts.filter_map(|(class, ready)| Some((first(ready)?, class))).min()
-        };
-        let urgent = || {
-            let mut firsts = self.ready.iter().enumerate();
-            firsts.find_map(|(class, ready)| Some((first(ready)?, class)))
-        };
-        let (entry, class) = if self.turns == 0 { oldest()? } else { urgent()? };
+        let is_of_the_oldest = self.turns == 0;
+        let (entry, class) =
+            if is_of_the_oldest { self.oldest()? } else { self.firsts().next()? };
         self.ready[class].remove(&entry);
         let lane = self.lanes.get_mut(&entry.1)?;
         lane.state = LaneState::Busy;
@@ -158,11 +165,21 @@ impl Lanes {
         let neighbours_max = if has_waited { neighbours_max } else { 0 };
         let neighbours =
             lane.heads.iter().skip(1).take(neighbours_max).map(|head| head.seq).collect();
-        Some(Turn { head, neighbours, unknown_before: lane.unknown_before })
+        Some(Turn { head, neighbours })
     }
 
-    /// Takes in all that stands in a busy lane before `through`, which was its
-    /// [`Turn::unknown_before`]; its turn comes again.
+    /// The first ready lane of each class, the most urgent class first.
+    fn firsts(&self) -> impl Iterator<Item = ((Rank, LaneKey), usize)> {
+        let ready = self.ready.iter().enumerate();
+        ready.filter_map(|(class, ready)| Some((*ready.first()?, class)))
+    }
+
+    /// The lane that was accepted first.
+    fn oldest(&self) -> Option<((Rank, LaneKey), usize)> {
+        self.firsts().min()
+    }
+
+    /// Takes in all that stands in a busy lane before `through`, which [`Lanes::next_unknown`] told.
     pub fn complete(&mut self, through: &Head, heads: Vec<Head>) {
         for head in heads {
             self.push(head, true);
@@ -368,23 +385,34 @@ mod tests {
     fn what_was_read_out_of_turn_waits_for_what_stands_before_it() {
         let mut lanes = Lanes::default();
         lanes.push(head(9, 7), false);
-        let turn = lanes.next(5).unwrap();
-        assert_eq!(turn.unknown_before.map(|head| head.seq), Some(Seq(9)));
+        assert_eq!(lanes.next_unknown(5), Some(head(9, 7)));
+        assert_eq!(next(&mut lanes), None);
         lanes.push(head(11, 7), false);
         lanes.complete(&head(9, 7), vec![head(3, 7)]);
         // The eleventh came meanwhile: what is between is unknown.
-        let turn = lanes.next(5).unwrap();
-        assert_eq!(
-            (turn.head.seq, turn.unknown_before.map(|head| head.seq)),
-            (Seq(3), Some(Seq(11)))
-        );
+        assert_eq!(lanes.next_unknown(5), Some(head(11, 7)));
         lanes.complete(&head(11, 7), vec![head(3, 7), head(9, 7), head(10, 7)]);
         for expected in [3, 9, 10, 11] {
-            let turn = lanes.next(0).unwrap();
-            assert_eq!((turn.head.seq, turn.unknown_before), (Seq(expected), None));
+            assert_eq!(lanes.next_unknown(5), None);
+            assert_eq!(next(&mut lanes), Some(expected));
             lanes.finish(LaneKey(7));
         }
         assert!(is_empty(&lanes));
+    }
+
+    #[test]
+    fn what_is_unknown_is_found_out_ahead_of_its_turn_and_that_of_the_oldest() {
+        let mut lanes = Lanes::default();
+        lanes.push(of_class(1, 1, Class::Bulk), false);
+        lanes.push(of_class(2, 2, Class::Bulk), true);
+        for seq in 3..6 {
+            lanes.push(of_class(seq, seq, Class::Event), seq == 3);
+        }
+        let mut unknown = |ahead| -> Vec<i64> {
+            std::iter::from_fn(|| lanes.next_unknown(ahead)).map(|head| head.seq.0).collect()
+        };
+        assert_eq!(unknown(1), [1]);
+        assert_eq!(unknown(2), [4, 5]);
     }
 
     #[test]

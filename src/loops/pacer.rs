@@ -4,7 +4,9 @@
 //! tells it in `x-ratelimit-limit`. A limiter that lets N through per window of its own lets 2N
 //! through around the edge of a window, and one that spaces requests evenly delays the second of
 //! two that could go at once. So this one keeps the log itself: at most N slots are taken, and a
-//! slot is free again one second after its request can have reached Loops at the latest.
+//! slot is free again one second after its request can have reached Loops at the latest. Where requests
+//! wait for slots, these are handed out in parts over the second, or all of a second would go at its
+//! beginning, and whatever is urgent would have to wait for the next one.
 //!
 //! When that was: after the request was sent and before its answer came. An answer that takes long
 //! says nothing about the way there, so no more than [`TRANSIT_MAX`] is reckoned for it.
@@ -26,6 +28,11 @@ const WINDOW: Duration = Duration::from_secs(1);
 
 /// The longest way to Loops that is reckoned with.
 const TRANSIT_MAX: Duration = Duration::from_millis(50);
+
+/// Into how many parts a second is divided while requests wait, and how long one is. Somewhat less than
+/// an even share: the rate is used up, though timers are late.
+const PARTS_MAX: u32 = 10;
+const PARTS_TIME: Duration = Duration::from_millis(900);
 
 /// A limit beyond this in a header is taken for nonsense.
 const RATE_CREDIBLE_MAX: u32 = 1_000;
@@ -65,6 +72,10 @@ struct State {
     slots: BTreeMap<u64, Option<Instant>>,
     next_slot: u64,
     blocked_until: Option<Instant>,
+    /// Until when slots are handed out in parts, since one was wanted and not to be had.
+    in_parts_until: Option<Instant>,
+    part_began_at: Instant,
+    part_taken: u32,
 }
 
 /// The right to make one request. Dropped unused, it is free again at once.
@@ -77,16 +88,20 @@ pub struct Slot {
 impl Pacer {
     /// Makes a limiter; without a configured rate, Loops' own (10 a second until it says otherwise).
     pub fn new(configured: Option<u32>) -> Arc<Self> {
+        let now = Instant::now();
         Arc::new(Self {
             state: Mutex::new(State {
                 configured,
                 learnt: None,
                 withheld: 0,
-                withheld_changed_at: Instant::now(),
+                withheld_changed_at: now,
                 halved_through: 0,
                 slots: BTreeMap::new(),
                 next_slot: 0,
                 blocked_until: None,
+                in_parts_until: None,
+                part_began_at: now,
+                part_taken: 0,
             }),
             changed: Notify::new(),
         })
@@ -154,17 +169,43 @@ impl State {
             return Err(until);
         }
         self.blocked_until = None;
+        let free = self.free(now);
+        if let Err(again_at) = free {
+            self.in_parts_until = Some(again_at + WINDOW);
+        }
+        free?;
+        self.part_taken += 1;
+        let number = self.next_slot;
+        self.next_slot += 1;
+        self.slots.insert(number, None);
+        Ok(number)
+    }
+
+    /// Whether a slot is free; else when to ask again.
+    fn free(&mut self, now: Instant) -> Result<(), Instant> {
         if self.slots.len() < self.rate() as usize {
-            let number = self.next_slot;
-            self.next_slot += 1;
-            self.slots.insert(number, None);
-            return Ok(number);
+            return self.part(now);
         }
         // With more slots taken than the rate allows now, several must come free first.
         let surplus = self.slots.len() - self.rate() as usize;
         let mut known: Vec<Instant> = self.slots.values().copied().flatten().collect();
         known.sort_unstable();
         Err(known.get(surplus).or(known.last()).copied().unwrap_or(now + TRANSIT_MAX))
+    }
+
+    /// Whether a slot may be taken in this part of the second; else when the next part begins.
+    fn part(&mut self, now: Instant) -> Result<(), Instant> {
+        let rate = self.rate();
+        let parts = rate.min(PARTS_MAX);
+        let ends_at = self.part_began_at + PARTS_TIME / parts;
+        if now >= ends_at {
+            (self.part_began_at, self.part_taken) = (now, 0);
+        } else if self.in_parts_until.is_some_and(|until| until > now)
+            && self.part_taken >= rate.div_ceil(parts)
+        {
+            return Err(ends_at);
+        }
+        Ok(())
     }
 
     fn recover(&mut self, now: Instant) {
@@ -236,6 +277,7 @@ impl Drop for Slot {
         let mut state = self.pacer.lock();
         if matches!(state.slots.get(&self.number), Some(None)) {
             state.slots.remove(&self.number);
+            state.part_taken = state.part_taken.saturating_sub(1);
             drop(state);
             self.pacer.changed.notify_waiters();
         }
@@ -274,7 +316,37 @@ mod tests {
         let began = Instant::now();
         let arrivals = drain(&pacer, 100, Duration::from_millis(3)).await;
         assert_eq!(most_in_a_second(&arrivals), 10);
-        assert!(began.elapsed() < Duration::from_millis(9_500), "{:?}", began.elapsed());
+        assert!(began.elapsed() < Duration::from_millis(10_000), "{:?}", began.elapsed());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_waits_gets_its_slots_all_over_the_second() {
+        for (rate, most) in [(1, 1), (4, 1), (10, 1), (25, 3), (200, 20)] {
+            let pacer = Pacer::new(Some(rate));
+            let arrivals = drain(&pacer, rate as usize * 4, Duration::ZERO).await;
+            let (burst, spread) = arrivals.split_at(rate as usize);
+            assert_eq!(burst.first(), burst.last(), "{rate}: what need not wait goes at once");
+            for at in spread {
+                let together = spread.iter().filter(|other| *other == at).count();
+                assert!(together <= most, "{rate}: {together} at once");
+            }
+            // Once nothing has waited for a second, all may go at once again.
+            tokio::time::sleep(WINDOW * 3).await;
+            let again = drain(&pacer, rate as usize, Duration::ZERO).await;
+            assert_eq!(again.first(), again.last(), "{rate}");
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_unused_slot_of_a_part_is_free_again() {
+        let pacer = Pacer::new(Some(10));
+        drain(&pacer, 11, Duration::ZERO).await;
+        tokio::time::sleep(PARTS_TIME / 10).await;
+        for _ in 0..100 {
+            assert!(pacer.try_slot().is_ok());
+        }
+        pacer.slot().await.sent();
+        assert!(pacer.try_slot().is_err());
     }
 
     #[tokio::test(start_paused = true)]

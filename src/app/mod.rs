@@ -35,9 +35,6 @@ const DATABASE: &str = "segment-loops.db";
 /// Where Linux tells the machine's name, which is that of the container.
 const MACHINE_NAME_FILE: &str = "/proc/sys/kernel/hostname";
 
-/// How long a write waits for another process on the same database.
-const STORE_BUSY_TIMEOUT: Duration = Duration::from_secs(5);
-
 /// How often retention is looked after.
 const PURGE_EVERY: Duration = Duration::from_secs(60);
 
@@ -204,16 +201,14 @@ pub async fn open_store(config: &Config) -> Result<SqliteStore, AppError> {
     std::fs::create_dir_all(folder)
         .map_err(|source| AppError::Folder { folder: folder.display().to_string(), source })?;
     SqliteStore::open(SqliteOptions {
-        path: folder.join(DATABASE),
         duplicate_window: hours(config.store.duplicate_window_h),
         waiting_messages_max: config.store.waiting_messages_max,
         waiting_bytes_max: config.store.waiting_bytes_max,
         backlog_messages_max: config.store.backlog_messages_max,
-        pages_max: None,
         delivered_retention: hours(config.store.delivered_retention_h),
         failed_retention: hours(config.store.failed_retention_h),
         records_retention: hours(config.store.records_retention_h),
-        busy_timeout: STORE_BUSY_TIMEOUT,
+        ..SqliteOptions::new(folder.join(DATABASE))
     })
     .await
     .map_err(AppError::Store)

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use sqlx::sqlite::{Sqlite, SqliteArguments, SqliteConnection};
 
-use super::recent::{Recent, json_list};
+use super::recent::{Recent, Row, json_list};
 use crate::queue::{Accepted, NewMessage};
 use crate::store::rows::{duration_ms, to_ms};
 
@@ -15,14 +15,19 @@ use crate::store::rows::{duration_ms, to_ms};
 /// parameters that SQLite allows.
 static INSERTS: LazyLock<[(usize, String); 9]> =
     LazyLock::new(|| [256, 128, 64, 32, 16, 8, 4, 2, 1].map(|rows| (rows, insert_sql(rows))));
-/// $1 digests of message ids, $2 places: what is stored under either.
+/// $1 digests of message ids, $2 places of some, $3 the place behind which `recent` is to be looked at:
+/// what is stored under them.
 pub(super) const LOOKUP: &str = "
     SELECT m.source, m.message_id, m.received_at
     FROM json_each($1) h CROSS JOIN message_ids i ON i.message_hash = h.value
     CROSS JOIN messages m ON m.seq = i.seq
     UNION ALL
     SELECT source, message_id, received_at FROM messages NOT INDEXED
-    WHERE seq IN (SELECT value FROM json_each($2))";
+    WHERE seq IN (SELECT value FROM json_each($2))
+    UNION ALL
+    SELECT m.source, m.message_id, m.received_at
+    FROM recent r CROSS JOIN messages m ON m.seq = r.seq
+    WHERE r.seq > $3 AND r.message_hash IN (SELECT value FROM json_each($1))";
 
 type Query = sqlx::query::Query<'static, Sqlite, SqliteArguments>;
 
@@ -33,15 +38,15 @@ struct Seen {
     call: Option<usize>,
 }
 
-/// Answers for each message of each call.
+/// Answers for each message of each call, and tells what was added to `recent`.
 pub(super) async fn accept(
     connection: &mut SqliteConnection,
     recent: &Recent,
     calls: &[&[NewMessage]],
     duplicate_window: Duration,
-) -> Result<Vec<Vec<Accepted>>, sqlx::Error> {
+) -> Result<(Vec<Vec<Accepted>>, Vec<Row>), sqlx::Error> {
     if calls.is_empty() {
-        return Ok(Vec::new());
+        return Ok(Default::default());
     }
     let stored = lookup(connection, recent, calls).await?;
     let mut seen: HashMap<(&str, &str), Seen> = HashMap::with_capacity(stored.len());
@@ -73,8 +78,7 @@ pub(super) async fn accept(
         }
         answers.push(accepted);
     }
-    insert(connection, &fresh).await?;
-    Ok(answers)
+    Ok((answers, insert(connection, &fresh).await?))
 }
 
 /// What is stored under the digests of the given message ids: source, message id, received at.
@@ -88,16 +92,17 @@ async fn lookup(
         .flat_map(|messages| messages.iter())
         .map(|message| message.message_hash.0)
         .collect();
-    recent.refresh(connection).await?;
-    let newest = json_list(recent.of_ids(&hashes));
-    sqlx::query_as(LOOKUP).bind(json_list(hashes)).bind(newest).fetch_all(connection).await
+    let (places, read) = recent.of_ids(connection, &hashes).await?;
+    let lookup = sqlx::query_as(LOOKUP).bind(json_list(hashes)).bind(places).bind(read);
+    lookup.fetch_all(connection).await
 }
 
 /// Inserts in order: the order of the rows is the order of acceptance.
 async fn insert(
     connection: &mut SqliteConnection,
     messages: &[&NewMessage],
-) -> Result<(), sqlx::Error> {
+) -> Result<Vec<Row>, sqlx::Error> {
+    let mut added = Vec::with_capacity(messages.len());
     let mut rest = messages;
     for (rows, text) in INSERTS.iter() {
         while rest.len() >= *rows {
@@ -106,13 +111,20 @@ async fn insert(
             let query = chunk
                 .iter()
                 .fold(sqlx::query(text.as_str()), |query, message| bind(query, message));
-            let inserted = query.execute(&mut *connection).await?.rows_affected();
-            if inserted != chunk.len() as u64 {
+            let inserted = query.execute(&mut *connection).await?;
+            if inserted.rows_affected() != chunk.len() as u64 {
                 return Err(sqlx::Error::RowNotFound);
             }
+            // No other connection can write meanwhile, so the rows of one statement follow each other.
+            let places = inserted.last_insert_rowid() - chunk.len() as i64 + 1..;
+            added.extend(places.zip(chunk).map(|(seq, message)| Row {
+                seq,
+                message_hash: message.message_hash.0,
+                person: message.person.0,
+            }));
         }
     }
-    Ok(())
+    Ok(added)
 }
 
 fn bind(query: Query, message: &NewMessage) -> Query {

@@ -11,8 +11,8 @@ use crate::store::rows::{
 };
 use crate::store::{Fault, sql};
 
-/// $1 destination, $2 places, $3 lane. A lane's messages are all of one person, whose places are given:
-/// no index of ours is better than those.
+/// $1 destination, $2 places, $3 lane, $4 person, $5 before. A lane's messages are all of one person, and
+/// no index of ours is better than their places.
 pub(super) const BEFORE: &str = "
     SELECT m.seq, m.lane, m.person, m.class,
            CASE WHEN m.is_planned = 1 THEN (
@@ -20,24 +20,33 @@ pub(super) const BEFORE: &str = "
                WHERE d.seq = m.seq AND r.state = 'pending'
            ) END AS next_attempt_at
     FROM messages m NOT INDEXED
-    WHERE m.seq IN (SELECT value FROM json_each($2)) AND m.lane = $3 AND m.destination = $1
-      AND m.state = 0
+    WHERE m.seq IN (
+            SELECT seq FROM persons WHERE person = $4 AND seq < $5
+            UNION ALL SELECT value FROM json_each($2))
+      AND m.lane = $3 AND m.destination = $1 AND m.state = 0
     ORDER BY m.seq";
 
-/// $1 places, $2 message_id, $3 limit.
+/// $1 places, $2 message_hash, $3 message_id, $4 limit.
 pub(super) const BY_MESSAGE_ID: &str = "
     SELECT m.seq, m.source, m.destination, m.message_id, m.kind, m.received_at, m.state, m.unmatched,
            COALESCE(p.number, 0) AS replay
     FROM messages m LEFT JOIN replays p ON p.seq = m.seq
-    WHERE m.seq IN (SELECT value FROM json_each($1)) AND m.message_id = $2
-    ORDER BY m.seq DESC LIMIT $3";
+    WHERE m.seq IN (
+            SELECT seq FROM message_ids WHERE message_hash = $2
+            UNION ALL SELECT value FROM json_each($1))
+      AND m.message_id = $3
+    ORDER BY m.seq DESC LIMIT $4";
 
-/// $1 places.
-pub(super) const BY_PLACE: &str = "
+/// $1 places, $2 person, $3 before, $4 limit.
+pub(super) const BY_PERSON: &str = "
     SELECT m.seq, m.source, m.destination, m.message_id, m.kind, m.received_at, m.state, m.unmatched,
            COALESCE(p.number, 0) AS replay
     FROM messages m LEFT JOIN replays p ON p.seq = m.seq
-    WHERE m.seq IN (SELECT value FROM json_each($1)) ORDER BY m.seq DESC";
+    WHERE m.seq IN (
+            SELECT * FROM (
+                SELECT seq FROM persons WHERE person = $2 AND seq < $3 ORDER BY seq DESC LIMIT $4)
+            UNION ALL SELECT value FROM json_each($1))
+    ORDER BY m.seq DESC LIMIT $4";
 
 /// Messages of one id that are shown: one for each source that sent it, more only when an id came
 /// back after the duplicate window.
@@ -85,11 +94,13 @@ pub(super) async fn before(
 ) -> Result<Vec<Head>, Fault> {
     let mut connection = readers.acquire().await?;
     let before = 0..=head.seq.0.saturating_sub(1);
-    let places = recent.find_person(&mut connection, head.person, before, i64::MAX).await?;
+    let places = recent.newest_of_person(&mut connection, head.person, before).await?;
     let rows: Vec<HeadRow> = sqlx::query_as(BEFORE)
         .bind(destination)
         .bind(places)
         .bind(head.lane.0)
+        .bind(head.person.0)
+        .bind(head.seq.0)
         .fetch_all(&mut *connection)
         .await?;
     Ok(rows.into_iter().map(HeadRow::into_record).collect())
@@ -138,10 +149,11 @@ pub(super) async fn by_message_id(
     hash: MessageHash,
     message_id: &str,
 ) -> Result<Vec<MessageRecord>, Fault> {
-    let places = recent.find_ids(readers, &[hash]).await?;
+    let places = recent.newest_of_ids(readers, &[hash]).await?;
     let mut snapshot = readers.begin().await?;
     let messages: Vec<MessageRow> = sqlx::query_as(BY_MESSAGE_ID)
         .bind(places)
+        .bind(hash.0)
         .bind(message_id)
         .bind(SAME_ID_MAX)
         .fetch_all(&mut *snapshot)
@@ -158,14 +170,19 @@ pub(super) async fn by_person(
     before: Option<Seq>,
     limit: u32,
 ) -> Result<Vec<MessageRecord>, Fault> {
-    let range = 0..=before.map_or(i64::MAX, |seq| seq.0.saturating_sub(1));
+    let before = before.map_or(i64::MAX, |seq| seq.0);
     let places = {
         let mut connection = readers.acquire().await?;
-        recent.find_person(&mut connection, person, range, i64::from(limit)).await?
+        recent.newest_of_person(&mut connection, person, 0..=before.saturating_sub(1)).await?
     };
     let mut snapshot = readers.begin().await?;
-    let messages: Vec<MessageRow> =
-        sqlx::query_as(BY_PLACE).bind(places).fetch_all(&mut *snapshot).await?;
+    let messages: Vec<MessageRow> = sqlx::query_as(BY_PERSON)
+        .bind(places)
+        .bind(person.0)
+        .bind(before)
+        .bind(i64::from(limit))
+        .fetch_all(&mut *snapshot)
+        .await?;
     let records = records(&mut snapshot, messages).await?;
     end(snapshot).await?;
     Ok(records)

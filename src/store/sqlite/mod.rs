@@ -61,6 +61,8 @@ pub struct SqliteOptions {
     pub waiting_bytes_max: usize,
     /// Messages that may be pending before more are refused. At least 1.
     pub backlog_messages_max: u64,
+    /// Newest messages whose ids and persons are looked up in memory, some 60 bytes each. At least 1.
+    pub recent_max: usize,
     /// Pages of 4 KiB that the file may have, for tests of a full disk; `None`: as many as there is
     /// room for.
     pub pages_max: Option<u32>,
@@ -84,6 +86,7 @@ impl SqliteOptions {
             waiting_messages_max: 20_000,
             waiting_bytes_max: 128 * 1024 * 1024,
             backlog_messages_max: 10_000_000,
+            recent_max: 256 * 1024,
             pages_max: None,
             delivered_retention: DAY * 7,
             failed_retention: DAY * 30,
@@ -141,7 +144,7 @@ impl SqliteStore {
         let (accepts, accepts_taken) = mpsc::channel(waiting.messages_max as usize);
         let (orders, orders_taken) = mpsc::channel(ORDERS_WAITING_MAX);
         let (arrived, arrivals) = watch::channel(0);
-        let recent = Arc::new(Recent::new());
+        let recent = Arc::new(Recent::new(options.recent_max.max(1)));
         let writer = writer::Writer {
             recent: Arc::clone(&recent),
             connection: Some(opened.writer),
@@ -156,7 +159,7 @@ impl SqliteStore {
             log_holds_erased: true,
             health: Arc::clone(&health),
         };
-        writer.start().map_err(|source| StoreError::NoWriter { source })?;
+        writer.start().await.map_err(|source| StoreError::NoWriter { source })?;
         let retention = options.retention();
         Ok(Self {
             readers: opened.readers,

@@ -65,16 +65,22 @@ impl Step for Purge {
     }
 }
 
-/// $1 seq of the deletion, $2 limit, $3 places. Messages of its person, up to itself, that have contents.
+/// $1 seq of the deletion, $2 person, $3 places, $4 limit. Messages of its person, up to itself, that have
+/// contents.
 pub(super) const ERASABLE: &str = "
-    SELECT m.seq FROM messages e JOIN messages m ON m.seq IN (SELECT value FROM json_each($3))
+    SELECT m.seq FROM messages e JOIN messages m ON m.seq IN (
+            SELECT seq FROM persons WHERE person = $2 AND seq <= $1
+            UNION ALL SELECT value FROM json_each($3))
     WHERE e.seq = $1 AND m.destination = e.destination AND m.state = 1 AND m.payload IS NOT NULL
-    ORDER BY m.seq LIMIT $2";
+    ORDER BY m.seq LIMIT $4";
 
-/// $1 seq of the deletion, $2 places. Warnings name fields, and names of fields are the sender's.
+/// $1 seq of the deletion, $2 person, $3 places. Warnings name fields, and names of fields are the
+/// sender's.
 pub(super) const ERASE_WARNINGS: &str = "
     UPDATE deliveries SET warnings = NULL WHERE warnings IS NOT NULL AND seq IN (
-        SELECT m.seq FROM messages e JOIN messages m ON m.seq IN (SELECT value FROM json_each($2))
+        SELECT m.seq FROM messages e JOIN messages m ON m.seq IN (
+                SELECT seq FROM persons WHERE person = $2 AND seq <= $1
+                UNION ALL SELECT value FROM json_each($3))
         WHERE e.seq = $1 AND m.destination = e.destination AND m.state = 1)";
 
 /// $1 seq.
@@ -100,17 +106,14 @@ impl Step for Erase {
         let Some(deletion) = deletion else { return Ok(Verdict::Done(0)) };
         let person: Option<i64> =
             sqlx::query_scalar(PERSON).bind(deletion).fetch_optional(&mut *connection).await?;
-        let places = match person {
-            Some(person) => {
-                let person = PersonHash(person);
-                self.recent.find_person(connection, person, 0..=deletion, i64::MAX).await?
-            }
-            None => "[]".to_owned(),
-        };
+        // One that is no more has nothing left to erase for.
+        let person = PersonHash(person.unwrap_or_default());
+        let places = self.recent.newest_of_person(connection, person, 0..=deletion).await?;
         let seqs: Vec<i64> = sqlx::query_scalar(ERASABLE)
             .bind(deletion)
-            .bind(MESSAGES_MAX)
+            .bind(person.0)
             .bind(&places)
+            .bind(MESSAGES_MAX)
             .fetch_all(&mut *connection)
             .await?;
         let mut rows = 0;
@@ -120,7 +123,7 @@ impl Step for Erase {
             }
         }
         if seqs.is_empty() {
-            let warnings = sqlx::query(ERASE_WARNINGS).bind(deletion).bind(&places);
+            let warnings = sqlx::query(ERASE_WARNINGS).bind(deletion).bind(person.0).bind(&places);
             rows += warnings.execute(&mut *connection).await?.rows_affected();
             rows += execute(connection, sql::DELETE_ERASURE, deletion).await?;
         }

@@ -6,7 +6,8 @@
 //! `message_ids` and `persons`, in sorted order, a slice with each group of the writer: then one page is
 //! written for many rows.
 //!
-//! What is here is read from `recent` before each look-up, so it also knows what other processes wrote.
+//! A look-up takes the places that memory knows and has SQL add those that were moved. Memory first: what
+//! is moved between the two is found by both, not by none. It may name places that are no more.
 
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
@@ -18,20 +19,15 @@ use sqlx::sqlite::SqliteConnection;
 
 use crate::segment::{MessageHash, PersonHash};
 
-/// Messages that stand in `recent` before they are moved. Each takes some 50 bytes of memory here, and up
-/// to twice as many may be here while they are moved.
-const RECENT_MAX: usize = 64 * 1024;
-/// The least rows that are moved with a group.
-const SLICE_MIN: usize = 512;
+/// The rows that are moved with a group: at least so many, and as many again as came, so that moving
+/// keeps pace with what comes; at most so many, so that no commit is long.
+const SLICE_MIN: usize = 128;
+const SLICE_MAX: usize = 4_096;
 
 /// $1 the last place that was read.
 pub(super) const NEW: &str =
     "SELECT seq, message_hash, person FROM recent WHERE seq > $1 ORDER BY seq";
-/// $1 message_hash.
-pub(super) const OF_ID: &str = "SELECT seq FROM message_ids WHERE message_hash = $1";
-/// $1 person, $2 from, $3 to, $4 limit.
-pub(super) const OF_PERSON: &str = "
-    SELECT seq FROM persons WHERE person = $1 AND seq BETWEEN $2 AND $3 ORDER BY seq DESC LIMIT $4";
+pub(super) const OLDEST: &str = "SELECT MIN(seq) FROM recent";
 /// $1 places.
 pub(super) const MOVE_IDS: &str = "
     INSERT OR IGNORE INTO message_ids (message_hash, seq)
@@ -44,22 +40,39 @@ pub(super) const MOVE_PERSONS: &str = "
 /// $1 the last place that was moved.
 pub(super) const MOVED: &str = "DELETE FROM recent WHERE seq <= $1";
 
-/// Places in the order of acceptance; see [`json_list`].
+/// Places in the order of acceptance, as one parameter of a statement; see [`json_list`].
 pub(super) type Places = String;
 
 /// Shared by the writer and the readers.
 #[derive(Debug)]
 pub(super) struct Recent {
     state: Mutex<State>,
+    /// So many stand in `recent` before they are moved; twice as many may be here meanwhile.
     recent_max: usize,
+}
+
+/// A row of `recent`.
+#[derive(Debug, Clone, Copy, sqlx::FromRow)]
+pub(super) struct Row {
+    pub(super) seq: i64,
+    pub(super) message_hash: i64,
+    pub(super) person: i64,
 }
 
 #[derive(Debug, Default)]
 struct State {
-    /// Grows when everything is forgotten, so that what was read before is not taken for complete.
+    /// Changes when something was forgotten, so that what was read before is not taken for complete.
     generation: u64,
     /// Everything in `recent` up to this place is here.
     read: i64,
+    /// What `read` was when the writer's transaction began.
+    read_before: i64,
+    /// Whether others may have added to `recent` behind `read`.
+    is_stale: bool,
+    /// What was added since the last slice was moved.
+    added: usize,
+    /// Nothing before this place is here.
+    oldest: i64,
     by_id: BTreeSet<(i64, i64)>,
     by_person: BTreeSet<(i64, i64)>,
     moving: Option<Moving>,
@@ -72,16 +85,34 @@ pub(super) struct Moving {
     until: i64,
     last_id: Option<(i64, i64)>,
     last_person: Option<(i64, i64)>,
-    is_complete: bool,
+}
+
+/// What a transaction of the writer has done, to be noted once it is committed.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Moved {
+    Slice(Moving),
+    /// Nothing before this place is in `recent` any more.
+    All(i64),
+}
+
+impl State {
+    fn add(&mut self, row: Row) {
+        self.by_id.insert((row.message_hash, row.seq));
+        self.by_person.insert((row.person, row.seq));
+        self.read = self.read.max(row.seq);
+        self.added += 1;
+    }
+
+    fn retain(&mut self, keep: impl Fn(i64) -> bool) {
+        self.by_id.retain(|(_, seq)| keep(*seq));
+        self.by_person.retain(|(_, seq)| keep(*seq));
+    }
 }
 
 impl Recent {
-    pub(super) fn new() -> Self {
-        Self::holding(RECENT_MAX)
-    }
-
-    fn holding(recent_max: usize) -> Self {
-        Self { state: Mutex::default(), recent_max }
+    pub(super) fn new(recent_max: usize) -> Self {
+        let state = State { is_stale: true, ..State::default() };
+        Self { state: Mutex::new(state), recent_max }
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -99,140 +130,147 @@ impl Recent {
                 let state = self.state();
                 (state.generation, state.read)
             };
-            let new: Vec<(i64, i64, i64)> =
-                sqlx::query_as(NEW).bind(read).fetch_all(&mut *connection).await?;
+            let new: Vec<Row> = sqlx::query_as(NEW).bind(read).fetch_all(&mut *connection).await?;
             let mut state = self.state();
-            if state.generation != generation {
-                continue;
+            if state.generation == generation {
+                new.into_iter().for_each(|row| state.add(row));
+                return Ok(());
             }
-            for (seq, hash, person) in new {
-                state.by_id.insert((hash, seq));
-                state.by_person.insert((person, seq));
-                state.read = state.read.max(seq);
-            }
-            return Ok(());
         }
     }
 
-    /// Forgets everything, since some of it may have been rolled back; the next look reads it anew.
-    pub(super) fn forget(&self) {
+    /// The writer's transaction has begun.
+    pub(super) fn begin(&self) {
         let mut state = self.state();
-        let generation = state.generation.wrapping_add(1);
-        *state = State { generation, ..State::default() };
+        state.read_before = state.read;
     }
 
-    /// Where messages stand whose ids have these digests, among those that were read.
-    pub(super) fn of_ids(&self, hashes: &[i64]) -> Vec<i64> {
+    /// The places of messages whose ids have these digests, among those up to a place that is told too.
+    /// What stands behind it is to be looked at in `recent`: few, if anything.
+    pub(super) async fn of_ids(
+        &self,
+        writer: &mut SqliteConnection,
+        hashes: &[i64],
+    ) -> Result<(Places, i64), sqlx::Error> {
+        if self.state().is_stale {
+            self.refresh(writer).await?;
+            self.state().is_stale = false;
+        }
         let state = self.state();
-        hashes.iter().flat_map(|hash| within(&state.by_id, *hash, 0..=i64::MAX)).collect()
+        Ok((places_of_ids(&state, hashes), state.read))
     }
 
-    /// Moves a slice along with a group, once there is enough to move; see [`Recent::moved`].
+    /// Moves a slice along with a group, once there is enough to move.
     pub(super) async fn move_slice(
         &self,
-        connection: &mut SqliteConnection,
-        group_messages: usize,
-    ) -> Result<Option<Moving>, sqlx::Error> {
-        self.move_rows(connection, SLICE_MIN.max(group_messages.saturating_mul(2))).await
-    }
-
-    async fn move_rows(
-        &self,
-        connection: &mut SqliteConnection,
-        rows: usize,
-    ) -> Result<Option<Moving>, sqlx::Error> {
-        let (mut moving, ids, persons) = {
+        writer: &mut SqliteConnection,
+    ) -> Result<Option<Moved>, sqlx::Error> {
+        {
             let state = self.state();
-            let moving = match state.moving {
-                Some(moving) => moving,
-                None if state.by_id.len() < self.recent_max => return Ok(None),
-                None => Moving {
-                    until: state.read,
-                    last_id: None,
-                    last_person: None,
-                    is_complete: false,
-                },
-            };
+            if state.moving.is_none() && state.by_id.len() < self.recent_max {
+                return Ok(None);
+            }
+        }
+        let oldest: Option<i64> = sqlx::query_scalar(OLDEST).fetch_one(&mut *writer).await?;
+        let (mut moving, rows, ids, persons) = {
+            let mut state = self.state();
+            let oldest = oldest.unwrap_or(state.read.saturating_add(1));
+            let moving = state.moving.unwrap_or(Moving {
+                until: state.read,
+                last_id: None,
+                last_person: None,
+            });
+            // Another process has moved it all, or what is here was deleted.
+            if oldest > moving.until || (state.moving.is_none() && oldest > state.oldest) {
+                return Ok(Some(Moved::All(oldest)));
+            }
+            let rows = (state.added * 2).clamp(SLICE_MIN.min(self.recent_max), SLICE_MAX);
+            state.added = 0;
             let ids = slice(&state.by_id, moving.last_id, moving.until, rows);
             let persons = slice(&state.by_person, moving.last_person, moving.until, rows);
-            (moving, ids, persons)
+            (moving, rows, ids, persons)
         };
-        moving.is_complete = ids.len() < rows && persons.len() < rows;
         for (text, slice) in [(MOVE_IDS, &ids), (MOVE_PERSONS, &persons)] {
             if !slice.is_empty() {
                 let places = json_list(slice.iter().map(|(_, seq)| *seq));
-                sqlx::query(text).bind(places).execute(&mut *connection).await?;
+                sqlx::query(text).bind(places).execute(&mut *writer).await?;
             }
+        }
+        if ids.len() < rows && persons.len() < rows {
+            sqlx::query(MOVED).bind(moving.until).execute(&mut *writer).await?;
+            return Ok(Some(Moved::All(moving.until.saturating_add(1))));
         }
         moving.last_id = ids.last().copied().or(moving.last_id);
         moving.last_person = persons.last().copied().or(moving.last_person);
-        if moving.is_complete {
-            sqlx::query(MOVED).bind(moving.until).execute(&mut *connection).await?;
-        }
-        Ok(Some(moving))
+        Ok(Some(Moved::Slice(moving)))
     }
 
-    /// Takes note of a slice whose transaction was committed.
-    pub(super) fn moved(&self, moving: Moving) {
+    /// Takes note of a transaction that was committed: of the rows that it added, in order and with none
+    /// between them, and of what it moved.
+    pub(super) fn committed(&self, added: &[Row], moved: Option<Moved>) {
         let mut state = self.state();
-        if moving.is_complete {
-            state.by_id.retain(|(_, seq)| *seq > moving.until);
-            state.by_person.retain(|(_, seq)| *seq > moving.until);
+        if let Some(first) = added.first() {
+            if first.seq <= state.read.saturating_add(1) {
+                added.iter().for_each(|row| state.add(*row));
+            } else {
+                state.is_stale = true;
+            }
         }
-        state.moving = (!moving.is_complete).then_some(moving);
+        match moved {
+            None => {}
+            Some(Moved::Slice(moving)) => state.moving = Some(moving),
+            Some(Moved::All(oldest)) => {
+                state.retain(|seq| seq >= oldest);
+                state.oldest = oldest;
+                state.moving = None;
+            }
+        }
     }
 
-    /// Where the messages stand whose ids have one of these digests.
-    pub(super) async fn find_ids(
+    /// Forgets what was read in a transaction that was rolled back: other messages may get these places.
+    pub(super) fn rolled_back(&self) {
+        let mut state = self.state();
+        let read_before = state.read_before;
+        if state.read > read_before {
+            state.generation = state.generation.wrapping_add(1);
+            state.retain(|seq| seq <= read_before);
+            state.read = read_before;
+        }
+        state.is_stale = true;
+    }
+
+    /// The places of messages whose ids have these digests, of those that may not have been moved.
+    pub(super) async fn newest_of_ids(
         &self,
         readers: &SqlitePool,
         hashes: &[MessageHash],
     ) -> Result<Places, sqlx::Error> {
-        let mut connection = readers.acquire().await?;
-        self.refresh(&mut connection).await?;
-        // Memory first: what is moved between the two looks is found by both, not by none.
+        self.refresh(&mut *readers.acquire().await?).await?;
         let hashes: Vec<i64> = hashes.iter().map(|hash| hash.0).collect();
-        let mut found = BTreeSet::from_iter(self.of_ids(&hashes));
-        for hash in hashes {
-            let moved: Vec<i64> =
-                sqlx::query_scalar(OF_ID).bind(hash).fetch_all(&mut *connection).await?;
-            found.extend(moved);
-        }
-        Ok(json_list(found))
+        Ok(places_of_ids(&self.state(), &hashes))
     }
 
-    /// Where the messages of a person stand: the newest `limit` of those in `range`, newest first.
-    pub(super) async fn find_person(
+    /// The places of a person's messages in a range, of those that may not have been moved.
+    pub(super) async fn newest_of_person(
         &self,
         connection: &mut SqliteConnection,
         person: PersonHash,
         range: RangeInclusive<i64>,
-        limit: i64,
     ) -> Result<Places, sqlx::Error> {
         self.refresh(connection).await?;
-        let mut found: BTreeSet<i64> = {
-            let state = self.state();
-            let newest = within(&state.by_person, person.0, range.clone()).rev();
-            newest.take(usize::try_from(limit).unwrap_or(usize::MAX)).collect()
-        };
-        let moved: Vec<i64> = sqlx::query_scalar(OF_PERSON)
-            .bind(person.0)
-            .bind(*range.start())
-            .bind(*range.end())
-            .bind(limit)
-            .fetch_all(connection)
-            .await?;
-        found.extend(moved);
-        let limit = usize::try_from(limit).unwrap_or(usize::MAX);
-        Ok(json_list(found.into_iter().rev().take(limit)))
+        Ok(json_list(within(&self.state().by_person, person.0, range)))
     }
+}
+
+fn places_of_ids(state: &State, hashes: &[i64]) -> Places {
+    json_list(hashes.iter().flat_map(|hash| within(&state.by_id, *hash, 0..=i64::MAX)))
 }
 
 fn within(
     set: &BTreeSet<(i64, i64)>,
     value: i64,
     range: RangeInclusive<i64>,
-) -> impl DoubleEndedIterator<Item = i64> {
+) -> impl Iterator<Item = i64> {
     let (from, to) = range.into_inner();
     // An empty range of a tree that is asked for backwards would be a panic.
     set.range((value, from)..=(value, to.max(from)))
@@ -267,22 +305,29 @@ pub(super) fn json_list(numbers: impl IntoIterator<Item = i64>) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
+    use sqlx::ConnectOptions as _;
     use tempfile::TempDir;
 
-    use super::super::{SqliteOptions, SqliteStore};
+    use super::super::{SqliteOptions, SqliteStore, accept};
     use super::*;
-    use crate::queue::{Inbox as _, Log as _, NewMessage};
+    use crate::queue::{Accepted, Inbox as _, Log as _, NewMessage, Work as _};
     use crate::segment::LaneKey;
     use crate::segment::ids::OrderKeyKind;
-    use crate::store::suite::{at, message};
+    use crate::store::suite::{ask, at, end_failed, message, put_failed, replay_all};
 
     /// So few that tests see them moved.
     const FEW: usize = 8;
 
-    async fn store() -> (SqliteStore, TempDir) {
-        let folder = TempDir::new().unwrap();
-        let options = SqliteOptions::new(folder.path().join("queue.db"));
-        (SqliteStore::open(options).await.unwrap(), folder)
+    async fn open(folder: &TempDir, recent_max: usize) -> SqliteStore {
+        let path = folder.path().join("queue.db");
+        SqliteStore::open(SqliteOptions { recent_max, ..SqliteOptions::new(path) }).await.unwrap()
+    }
+
+    async fn raw(folder: &TempDir) -> SqliteConnection {
+        let options = sqlx::sqlite::SqliteConnectOptions::new();
+        options.filename(folder.path().join("queue.db")).connect().await.unwrap()
     }
 
     fn of(person: &str, id: &str) -> NewMessage {
@@ -294,152 +339,237 @@ mod tests {
         }
     }
 
-    /// The places that a text of JSON names.
-    fn named(places: &str) -> Vec<i64> {
-        serde_json::from_str(places).unwrap()
+    /// The n-th message, of one of two people.
+    fn nth(n: i64) -> NewMessage {
+        of(if n % 2 == 0 { "even" } else { "odd" }, &format!("m{n}"))
     }
 
-    async fn rows(store: &SqliteStore, table: &'static str) -> i64 {
-        let count = sqlx::AssertSqlSafe(format!("SELECT COUNT(*) FROM {table}"));
-        sqlx::query_scalar(count).fetch_one(&store.readers).await.unwrap()
+    async fn accept(store: &SqliteStore, n: i64) {
+        assert_eq!(store.accept(vec![nth(n)]).await.unwrap(), [Accepted::New], "{n}");
     }
 
-    /// Looks for each of these messages and of their persons.
-    async fn assert_found(recent: &Recent, store: &SqliteStore, messages: i64) {
-        for seq in 1..=messages {
-            let id = MessageHash::of(&format!("m{seq}"));
-            let places = recent.find_ids(&store.readers, &[id]).await.unwrap();
-            assert_eq!(named(&places), [seq], "m{seq}");
+    /// All ways to find messages: by their ids, as duplicates, by their person.
+    async fn assert_found(store: &SqliteStore, messages: i64) {
+        for n in 1..=messages {
+            let NewMessage { message_hash, message_id, .. } = nth(n);
+            let found = store.by_message_id(message_hash, &message_id).await.unwrap();
+            assert_eq!(found.len(), 1, "{message_id}");
         }
-        let mut connection = store.readers.acquire().await.unwrap();
+        let again: Vec<NewMessage> = (1..=messages).map(nth).collect();
+        let told = store.accept(again).await.unwrap();
+        assert!(told.iter().all(|one| *one == Accepted::Duplicate), "{told:?}");
         for (person, own) in [("even", 0), ("odd", 1)] {
-            let own = |seq: &i64| seq % 2 == own;
-            let mut expected: Vec<i64> = (1..=messages).rev().filter(own).collect();
-            let person = PersonHash::of(person);
-            let all = recent.find_person(&mut connection, person, 0..=i64::MAX, i64::MAX).await;
-            assert_eq!(named(&all.unwrap()), expected);
-            expected.retain(|seq| (3..=12).contains(seq));
-            let some = recent.find_person(&mut connection, person, 3..=12, 2).await.unwrap();
-            expected.truncate(2);
-            assert_eq!(named(&some), expected);
-            let none = recent
-                .find_person(&mut connection, person, RangeInclusive::new(5, 0), 10)
-                .await
-                .unwrap();
-            assert_eq!(none, "[]");
+            let all = (1..=messages).rev().filter(|n| n % 2 == own).map(|n| format!("m{n}"));
+            assert_eq!(pages(store, person).await, all.collect::<Vec<_>>());
         }
     }
 
-    async fn accept(store: &SqliteStore, seqs: RangeInclusive<i64>) {
-        let person = |seq| if seq % 2 == 0 { "even" } else { "odd" };
-        let messages = seqs.map(|seq| of(person(seq), &format!("m{seq}"))).collect();
-        store.accept(messages).await.unwrap();
+    /// The ids of a person's messages, read in pages.
+    async fn pages(store: &SqliteStore, person: &str) -> Vec<String> {
+        let (mut ids, mut before) = (Vec::new(), None);
+        loop {
+            let page = store.by_person(PersonHash::of(person), before, 3).await.unwrap();
+            let Some(last) = page.last() else { return ids };
+            before = Some(last.seq);
+            ids.extend(page.iter().map(|found| found.message_id.clone()));
+        }
     }
 
-    /// Moves one slice as the writer does.
-    async fn step(recent: &Recent, writer: &mut SqliteConnection, rows: usize) -> Option<Moving> {
-        recent.refresh(writer).await.unwrap();
-        let moving = recent.move_rows(writer, rows).await.unwrap();
-        if let Some(moving) = moving {
-            recent.moved(moving);
-        }
-        moving
+    async fn rows(store: &SqliteStore, table: &'static str) -> usize {
+        let count = sqlx::AssertSqlSafe(format!("SELECT COUNT(*) FROM {table}"));
+        let rows: i64 = sqlx::query_scalar(count).fetch_one(&store.readers).await.unwrap();
+        usize::try_from(rows).unwrap()
+    }
+
+    /// Neither the table nor memory holds more than what is new and what is being moved.
+    async fn assert_bounded(store: &SqliteStore) {
+        let held = store.recent.state().by_id.len();
+        assert!(held <= FEW * 3, "{held} in memory");
+        let held = store.recent.state().by_person.len();
+        assert!(held <= FEW * 3, "{held} in memory");
+        let held = rows(store, "recent").await;
+        assert!(held <= FEW * 3, "{held} in the table");
     }
 
     #[tokio::test]
-    async fn a_message_is_found_before_during_and_after_it_is_moved() {
-        let (store, folder) = store().await;
-        let mut writer = raw(&folder).await;
-        let recent = Recent::holding(FEW);
-        accept(&store, 1..=7).await;
-        assert_found(&recent, &store, 7).await;
-        assert!(step(&recent, &mut writer, 3).await.is_none());
-        accept(&store, 8..=8).await;
-        // What comes meanwhile is left for the next time.
-        let moving = step(&recent, &mut writer, 3).await.unwrap();
-        assert!(!moving.is_complete);
-        accept(&store, 9..=20).await;
-        assert_found(&recent, &store, 20).await;
-        assert_eq!(rows(&store, "message_ids").await, 3);
-        let moving = step(&recent, &mut writer, 3).await.unwrap();
-        assert!(!moving.is_complete);
-        assert_found(&recent, &store, 20).await;
-        let moving = step(&recent, &mut writer, 3).await.unwrap();
-        assert!(moving.is_complete);
-        for (table, expected) in [("message_ids", 8), ("persons", 8), ("recent", 12)] {
-            assert_eq!(rows(&store, table).await, expected, "{table}");
+    async fn a_message_is_found_before_while_and_after_it_is_moved() {
+        let folder = TempDir::new().unwrap();
+        let store = open(&folder, FEW).await;
+        for n in 1..=50 {
+            accept(&store, n).await;
+            assert_found(&store, n).await;
+            assert_bounded(&store).await;
         }
-        assert_found(&recent, &store, 20).await;
-        while step(&recent, &mut writer, 5).await.is_some() {}
-        assert_eq!(rows(&store, "recent").await, 0);
-        assert_eq!(recent.state().by_id.len(), 0);
-        assert_found(&recent, &store, 20).await;
+        for table in ["message_ids", "persons"] {
+            assert!(rows(&store, table).await >= 50 - FEW * 3, "{table}");
+        }
+        // Another process finds the same.
+        assert_found(&open(&folder, FEW).await, 50).await;
+    }
+
+    #[tokio::test]
+    async fn large_groups_are_moved_as_fast_as_they_come() {
+        let folder = TempDir::new().unwrap();
+        let store = open(&folder, SLICE_MIN).await;
+        for group in 0..20 {
+            let messages = (1..=500).map(|n| nth(group * 500 + n)).collect();
+            store.accept(messages).await.unwrap();
+        }
+        assert!(rows(&store, "recent").await < 5_000);
+        assert_found(&store, 10_000).await;
+    }
+
+    #[tokio::test]
+    async fn two_processes_find_what_either_accepts_and_moves() {
+        let folder = TempDir::new().unwrap();
+        let (one, other) = (open(&folder, FEW).await, open(&folder, FEW).await);
+        for n in 1..=60 {
+            accept(if n % 3 == 0 { &one } else { &other }, n).await;
+            if n % 7 == 0 {
+                assert_found(&one, n).await;
+                assert_found(&other, n).await;
+            }
+        }
+        assert_bounded(&one).await;
+        assert_bounded(&other).await;
+        // What the other added is not left to be gone through again and again.
+        for n in 61..=62 {
+            accept(&one, n).await;
+        }
+        assert_eq!(one.recent.state().read, 62);
+    }
+
+    #[tokio::test]
+    async fn who_accepts_nothing_does_not_keep_what_another_moved() {
+        let folder = TempDir::new().unwrap();
+        let (busy, idle) = (open(&folder, FEW).await, open(&folder, FEW).await);
+        for n in 1..=100 {
+            accept(&busy, n).await;
+            let NewMessage { message_hash, message_id, .. } = nth(n);
+            let found = idle.by_message_id(message_hash, &message_id).await.unwrap();
+            assert_eq!(found.len(), 1, "{message_id}");
+            // It asks for the lease all the time.
+            idle.lease(ask("idle", at(n))).await.unwrap();
+        }
+        assert_bounded(&idle).await;
+    }
+
+    #[tokio::test]
+    async fn what_was_replayed_is_found_at_its_new_place_and_moved() {
+        for recent_max in [FEW, 1_000] {
+            let folder = TempDir::new().unwrap();
+            let store = open(&folder, recent_max).await;
+            let lease = store.lease(ask("a", at(0))).await.unwrap().unwrap();
+            for n in 1..=40 {
+                if n <= 10 {
+                    accept(&store, n).await;
+                } else {
+                    put_failed(&store, &lease, nth(n)).await;
+                }
+            }
+            assert_found(&store, 40).await;
+            for _ in 0..3 {
+                assert_eq!(replay_all(&store).await.0, 30);
+                assert_found(&store, 40).await;
+                for n in 11..=40 {
+                    let found = store.by_message_id(nth(n).message_hash, &nth(n).message_id).await;
+                    end_failed(&store, &lease, found.unwrap()[0].seq).await;
+                }
+            }
+            if recent_max == FEW {
+                assert_bounded(&store).await;
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn a_replay_by_itself_is_moved_too() {
+        let folder = TempDir::new().unwrap();
+        let store = open(&folder, FEW).await;
+        let lease = store.lease(ask("a", at(0))).await.unwrap().unwrap();
+        for n in 1..=40 {
+            put_failed(&store, &lease, nth(n)).await;
+        }
+        store.close().await;
+        let command = open(&folder, FEW).await;
+        assert_eq!(replay_all(&command).await.0, 40);
+        for n in 0..10 {
+            command.lease(ask("other", at(n))).await.unwrap();
+        }
+        assert_bounded(&command).await;
+    }
+
+    #[tokio::test]
+    async fn what_another_has_moved_is_not_moved_again() {
+        let folder = TempDir::new().unwrap();
+        let store = open(&folder, 1_000).await;
+        for n in 1..=20 {
+            accept(&store, n).await;
+        }
+        let (quick, late) = (Recent::new(FEW), Recent::new(FEW));
+        let mut writer = raw(&folder).await;
+        late.refresh(&mut writer).await.unwrap();
+        quick.refresh(&mut writer).await.unwrap();
+        while let Some(moved) = quick.move_slice(&mut writer).await.unwrap() {
+            quick.committed(&[], Some(moved));
+        }
+        // A slice is less than all of it.
+        late.state().added = 0;
+        let moved = late.move_slice(&mut writer).await.unwrap().unwrap();
+        assert!(matches!(moved, Moved::All(21)), "{moved:?}");
+        late.committed(&[], Some(moved));
+        assert!(late.state().by_id.is_empty());
     }
 
     #[tokio::test]
     async fn what_was_rolled_back_is_forgotten() {
-        let (store, folder) = store().await;
-        let mut writer = raw(&folder).await;
-        let recent = Recent::holding(FEW);
-        accept(&store, 1..=10).await;
-        for text in ["BEGIN IMMEDIATE", "DELETE FROM messages WHERE seq = 10"] {
-            sqlx::query(text).execute(&mut writer).await.unwrap();
+        let folder = TempDir::new().unwrap();
+        let store = open(&folder, FEW).await;
+        for n in 1..=FEW as i64 - 1 {
+            accept(&store, n).await;
         }
-        recent.refresh(&mut writer).await.unwrap();
-        recent.move_rows(&mut writer, 100).await.unwrap().unwrap();
-        sqlx::query("ROLLBACK").execute(&mut writer).await.unwrap();
-        recent.forget();
+        // As the writer does it, but for the end.
+        let recent = Recent::new(FEW);
+        let mut writer = raw(&folder).await;
+        for _ in 0..2 {
+            sqlx::query("BEGIN IMMEDIATE").execute(&mut writer).await.unwrap();
+            recent.begin();
+            let lost = [of("nobody", "lost")];
+            accept::accept(&mut writer, &recent, &[&lost], Duration::ZERO).await.unwrap();
+            recent.refresh(&mut writer).await.unwrap();
+            assert!(recent.move_slice(&mut writer).await.unwrap().is_some());
+            sqlx::query("ROLLBACK").execute(&mut writer).await.unwrap();
+            recent.rolled_back();
+        }
         assert_eq!(rows(&store, "message_ids").await, 0);
-        assert_found(&recent, &store, 10).await;
-        // A transaction that fails half-way through the moving loses nothing either.
-        step(&recent, &mut writer, 4).await.unwrap();
-        recent.forget();
-        assert_found(&recent, &store, 10).await;
-        while step(&recent, &mut writer, 4).await.is_some() {}
-        assert_eq!(rows(&store, "persons").await, 10);
-    }
-
-    #[tokio::test]
-    async fn two_processes_may_move_at_the_same_time() {
-        let (store, folder) = store().await;
-        let mut writer = raw(&folder).await;
-        let (one, other) = (Recent::holding(FEW), Recent::holding(FEW));
-        accept(&store, 1..=10).await;
-        step(&one, &mut writer, 4).await.unwrap();
-        while step(&other, &mut writer, 3).await.is_some() {}
-        accept(&store, 11..=12).await;
-        for recent in [&one, &other] {
-            assert_found(recent, &store, 12).await;
-        }
-        while step(&one, &mut writer, 4).await.is_some() {}
-        for recent in [&one, &other] {
-            assert_found(recent, &store, 12).await;
-        }
-        assert_eq!(rows(&store, "message_ids").await, 10);
-        assert_eq!(rows(&store, "recent").await, 2);
+        // Another message gets the place.
+        accept(&store, FEW as i64).await;
+        let places = |found: Places| serde_json::from_str::<Vec<i64>>(&found).unwrap();
+        let hashes = |id: &str| [MessageHash::of(id)];
+        let found = recent.newest_of_ids(&store.readers, &hashes("lost")).await.unwrap();
+        assert!(places(found).is_empty());
+        let found = recent.newest_of_ids(&store.readers, &hashes(&format!("m{FEW}"))).await;
+        assert_eq!(places(found.unwrap()), [FEW as i64]);
     }
 
     #[tokio::test]
     async fn what_is_deleted_leaves_nothing_behind() {
-        let (store, folder) = store().await;
-        let mut writer = raw(&folder).await;
-        let recent = Recent::holding(FEW);
-        accept(&store, 1..=9).await;
-        step(&recent, &mut writer, 4).await.unwrap();
-        sqlx::query("DELETE FROM messages").execute(&mut writer).await.unwrap();
+        let folder = TempDir::new().unwrap();
+        let store = open(&folder, FEW).await;
+        for n in 1..=20 {
+            accept(&store, n).await;
+        }
+        sqlx::query("DELETE FROM messages").execute(&mut raw(&folder).await).await.unwrap();
         for table in ["recent", "message_ids", "persons"] {
             assert_eq!(rows(&store, table).await, 0, "{table}");
         }
-        // What memory still names is not there any more.
-        while step(&recent, &mut writer, 4).await.is_some() {}
-        assert_eq!(rows(&store, "persons").await, 0);
-        let id = "m1";
-        assert!(store.by_message_id(MessageHash::of(id), id).await.unwrap().is_empty());
-    }
-
-    async fn raw(folder: &TempDir) -> SqliteConnection {
-        use sqlx::ConnectOptions as _;
-        let options = sqlx::sqlite::SqliteConnectOptions::new();
-        options.filename(folder.path().join("queue.db")).connect().await.unwrap()
+        // What memory still names is not there any more, and comes as new.
+        let NewMessage { message_hash, message_id, .. } = nth(20);
+        assert!(store.by_message_id(message_hash, &message_id).await.unwrap().is_empty());
+        for n in 1..=20 {
+            accept(&store, n).await;
+        }
+        assert_found(&store, 20).await;
+        assert_bounded(&store).await;
     }
 }

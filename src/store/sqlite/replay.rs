@@ -5,7 +5,7 @@ use async_trait::async_trait;
 use sqlx::sqlite::{Sqlite, SqliteConnection};
 use sqlx::{QueryBuilder, SqlitePool};
 
-use super::recent::{Places, Recent};
+use super::recent::{Places, Recent, json_list};
 use super::steps::{Step, Verdict};
 use crate::queue::{Class, ReplayAsk, ReplayPosition, ReplayState, Selection, Seq};
 use crate::segment::MessageHash;
@@ -43,18 +43,18 @@ pub(super) async fn find(
     // Messages of one person, or of given ids, are few, and found by an index.
     let is_indexed = ask.selection.person.is_some() || !ask.selection.message_ids.is_empty();
     let last = if is_indexed { until } else { until.min(after.saturating_add(STRETCH)) };
-    let mut of_one = Vec::new();
+    let mut newest = Newest::default();
     if let Some(person) = ask.selection.person {
-        let mut connection = readers.acquire().await?;
         // A replayed message has a place behind the one that counts here.
-        of_one.push(recent.find_person(&mut connection, person, 0..=i64::MAX, i64::MAX).await?);
+        let behind = after.saturating_add(1)..=i64::MAX;
+        let mut connection = readers.acquire().await?;
+        newest.of_person = recent.newest_of_person(&mut connection, person, behind).await?;
     }
     if !ask.selection.message_ids.is_empty() {
-        let ids = &ask.selection.message_ids;
-        let hashes: Vec<MessageHash> = ids.iter().map(|id| MessageHash::of(id)).collect();
-        of_one.push(recent.find_ids(readers, &hashes).await?);
+        let hashes = hashes(&ask.selection);
+        newest.of_ids = recent.newest_of_ids(readers, &hashes).await?;
     }
-    let mut query = statement(&ask.selection, &of_one, after, last);
+    let mut query = statement(&ask.selection, &newest, after, last);
     let rows: Vec<(i64, i64, bool)> = query.build_query_as().fetch_all(readers).await?;
     let is_cut = rows.len() as i64 == STRETCH;
     let seen = match rows.last() {
@@ -69,20 +69,39 @@ pub(super) async fn find(
     })
 }
 
-/// The messages that fit between two places in the order of acceptance. `of_one`: the places of the
-/// person and of the ids that are selected.
+/// What is selected and may not have been moved.
+#[derive(Debug, Default)]
+pub(super) struct Newest {
+    pub(super) of_person: Places,
+    pub(super) of_ids: Places,
+}
+
+fn hashes(selection: &Selection) -> Vec<MessageHash> {
+    selection.message_ids.iter().map(|id| MessageHash::of(id)).collect()
+}
+
+/// The messages that fit between two places in the order of acceptance.
 pub(super) fn statement(
     selection: &Selection,
-    of_one: &[Places],
+    newest: &Newest,
     after: i64,
     last: i64,
 ) -> QueryBuilder<Sqlite> {
     let mut query = QueryBuilder::new("");
     for (branch, place) in sql::REPLAY_BRANCHES {
         query.push(branch);
-        for places in of_one {
-            query.push(" AND m.seq IN (SELECT value FROM json_each(");
-            query.push_bind(places.clone()).push("))");
+        if let Some(person) = selection.person {
+            query.push(" AND m.seq IN (SELECT seq FROM persons WHERE person = ");
+            query.push_bind(person.0).push(" AND seq > ").push_bind(after);
+            query.push(" UNION ALL SELECT value FROM json_each(");
+            query.push_bind(newest.of_person.clone()).push("))");
+        }
+        if !selection.message_ids.is_empty() {
+            let hashes = json_list(hashes(selection).into_iter().map(|hash| hash.0));
+            query.push(" AND m.seq IN (SELECT seq FROM message_ids WHERE message_hash IN (");
+            query.push("SELECT value FROM json_each(").push_bind(hashes);
+            query.push(")) UNION ALL SELECT value FROM json_each(");
+            query.push_bind(newest.of_ids.clone()).push("))");
         }
         select(&mut query, selection);
         // In each branch, where the planner sees the index that it is for.

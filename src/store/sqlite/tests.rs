@@ -71,6 +71,8 @@ fn options(folder: &TempDir) -> SqliteOptions {
         delivered_retention: LIMITS.delivered_retention,
         failed_retention: LIMITS.failed_retention,
         records_retention: LIMITS.records_retention,
+        // So few that all tests see them moved.
+        recent_max: 3,
         ..SqliteOptions::new(folder.path().join("queue.db"))
     }
 }
@@ -267,31 +269,50 @@ async fn a_merged_request_settles_all_its_messages() {
 async fn every_read_uses_its_index() {
     let (_store, folder) = fresh().await;
     let mut connection = raw(&folder).await;
-    let cases: [(&str, &[&str]); 27] = [
+    let cases: [(&str, &[&str]); 26] = [
         (
             sql::PENDING,
             &["messages_pending (destination=? AND class=? AND seq>?)", "deliveries_seq (seq=?)"],
         ),
         (sql::DEPTH_COUNT, &["COVERING INDEX messages_pending (destination=?)"]),
         (sql::DEPTH_OLDEST, &["messages_pending (destination=? AND class=?)"]),
-        (log::BEFORE, &["m USING INTEGER PRIMARY KEY (rowid=?)", "deliveries_seq (seq=?)"]),
+        (
+            log::BEFORE,
+            &[
+                "m USING INTEGER PRIMARY KEY (rowid=?)",
+                "persons USING PRIMARY KEY (person=? AND seq<?)",
+                "deliveries_seq (seq=?)",
+            ],
+        ),
         (sql::TAKE_APART_REQUESTS, &["requests_merged_into (merged_into=?)"]),
         (sql::DELETE_PARTS, &["requests_merged_into (merged_into=?)"]),
         (sql::OPEN_MESSAGE, &["INTEGER PRIMARY KEY (rowid=?)"]),
         (sql::OPEN_REQUESTS, &["deliveries_seq (seq=?)", "INTEGER PRIMARY KEY (rowid=?)"]),
-        (log::BY_PLACE, &["m USING INTEGER PRIMARY KEY (rowid=?)"]),
-        (log::BY_MESSAGE_ID, &["m USING INTEGER PRIMARY KEY (rowid=?)"]),
+        (
+            log::BY_PERSON,
+            &[
+                "m USING INTEGER PRIMARY KEY (rowid=?)",
+                "persons USING PRIMARY KEY (person=? AND seq<?)",
+            ],
+        ),
+        (
+            log::BY_MESSAGE_ID,
+            &[
+                "m USING INTEGER PRIMARY KEY (rowid=?)",
+                "message_ids USING PRIMARY KEY (message_hash=?)",
+            ],
+        ),
         (
             accept::LOOKUP,
             &[
                 "i USING PRIMARY KEY (message_hash=?)",
                 "m USING INTEGER PRIMARY KEY (rowid=?)",
                 "messages USING INTEGER PRIMARY KEY (rowid=?)",
+                "r USING INTEGER PRIMARY KEY (rowid>?)",
             ],
         ),
         (recent::NEW, &["recent USING INTEGER PRIMARY KEY (rowid>?)"]),
-        (recent::OF_ID, &["message_ids USING PRIMARY KEY (message_hash=?)"]),
-        (recent::OF_PERSON, &["persons USING PRIMARY KEY (person=? AND seq>? AND seq<?)"]),
+        (recent::OLDEST, &["SEARCH recent"]),
         (recent::MOVE_IDS, &["recent USING INTEGER PRIMARY KEY (rowid=?)"]),
         (recent::MOVE_PERSONS, &["recent USING INTEGER PRIMARY KEY (rowid=?)"]),
         (recent::MOVED, &["recent USING INTEGER PRIMARY KEY (rowid<?)"]),
@@ -305,11 +326,19 @@ async fn every_read_uses_its_index() {
         (sql::PAST_MERGED, &["requests_merged_into (merged_into=?)"]),
         (
             purge::ERASABLE,
-            &["e USING INTEGER PRIMARY KEY (rowid=?)", "m USING INTEGER PRIMARY KEY (rowid=?)"],
+            &[
+                "e USING INTEGER PRIMARY KEY (rowid=?)",
+                "m USING INTEGER PRIMARY KEY (rowid=?)",
+                "persons USING PRIMARY KEY (person=? AND seq<?)",
+            ],
         ),
         (
             purge::ERASE_WARNINGS,
-            &["deliveries_seq (seq=?)", "m USING INTEGER PRIMARY KEY (rowid=?)"],
+            &[
+                "deliveries_seq (seq=?)",
+                "m USING INTEGER PRIMARY KEY (rowid=?)",
+                "persons USING PRIMARY KEY (person=? AND seq<?)",
+            ],
         ),
         (purge::PERSON, &["messages USING INTEGER PRIMARY KEY (rowid=?)"]),
         (sql::SETTLE_ERASURES, &["deliveries_request (request_id=?)", "deliveries_seq (seq=?)"]),
@@ -326,8 +355,8 @@ async fn every_read_uses_its_index() {
         to: None,
     };
     let replay = |person: Option<PersonHash>| {
-        let of_one: Vec<String> = person.iter().map(|_| recent::json_list([1, 2])).collect();
-        let statement = replay::statement(&selection(person), &of_one, 0, 100);
+        let newest = replay::Newest::default();
+        let statement = replay::statement(&selection(person), &newest, 0, 100);
         statement.sql().as_str().to_owned()
     };
     let everyone = replay(None);
@@ -341,7 +370,13 @@ async fn every_read_uses_its_index() {
                 "deliveries_seq (seq=?)",
             ],
         ),
-        (of_person.as_str(), &["m USING INTEGER PRIMARY KEY (rowid=?)"]),
+        (
+            of_person.as_str(),
+            &[
+                "m USING INTEGER PRIMARY KEY (rowid=?)",
+                "persons USING PRIMARY KEY (person=? AND seq>?)",
+            ],
+        ),
     ];
     let cases = cases.iter().chain(&of_replay).map(|(text, uses)| (*text, *uses));
     for (text, uses) in cases {
@@ -351,7 +386,9 @@ async fn every_read_uses_its_index() {
         for index in uses {
             assert!(plan.iter().any(|step| step.contains(index)), "{text}\n{index}\n{plan:#?}");
         }
-        let scans = |step: &&String| step.starts_with("SCAN") && !step.contains("VIRTUAL TABLE");
+        // What was found already, and what was given as a parameter, may be gone through.
+        let few = |step: &str| step.contains("VIRTUAL TABLE") || step.contains("SCAN (subquery");
+        let scans = |step: &&String| step.starts_with("SCAN") && !few(step);
         assert_eq!(plan.iter().find(scans), None, "{text}\n{plan:#?}");
     }
 }

@@ -15,7 +15,7 @@ use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot, watch};
 use super::accept;
 use super::health::Health;
 use super::open::{advice, discard, is_environmental};
-use super::recent::{Moving, Recent};
+use super::recent::{Moved, Recent, Row};
 use super::steps::{Step, Verdict};
 use crate::queue::{Accepted, NewMessage, QueueError};
 use crate::store::Fault;
@@ -193,12 +193,20 @@ pub(super) struct Writer {
 impl Writer {
     /// Runs on a thread of its own: a group passes some twenty times between here and SQLite's thread,
     /// and beside the tasks of the server each of those would wait its turn.
-    pub(super) fn start(self) -> std::io::Result<()> {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-        std::thread::Builder::new()
-            .name("store-writer".to_owned())
-            .spawn(move || runtime.block_on(self.run()))?;
-        Ok(())
+    pub(super) async fn start(self) -> std::io::Result<()> {
+        let (tell, told) = oneshot::channel();
+        std::thread::Builder::new().name("store-writer".to_owned()).spawn(move || {
+            match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+                Ok(runtime) => {
+                    let _ = tell.send(Ok(()));
+                    runtime.block_on(self.run());
+                }
+                Err(error) => {
+                    let _ = tell.send(Err(error));
+                }
+            }
+        })?;
+        told.await.map_err(std::io::Error::other)?
     }
 
     /// Writes group after group until the store is closed or dropped, then closes the file.
@@ -320,15 +328,13 @@ impl Writer {
         };
         let written = transact(&mut connection, group, &self.recent, self.duplicate_window).await;
         match written {
-            Ok((accepted, moving)) => {
+            Ok(Written { accepted, added, moved }) => {
                 self.connection = Some(connection);
-                if let Some(moving) = moving {
-                    self.recent.moved(moving);
-                }
+                self.recent.committed(&added, moved);
                 Ok(accepted)
             }
             Err(error) => {
-                self.recent.forget();
+                self.recent.rolled_back();
                 discard(connection).await;
                 Err(error)
             }
@@ -336,24 +342,36 @@ impl Writer {
     }
 }
 
+/// What a transaction wrote.
+struct Written {
+    accepted: Vec<Vec<Accepted>>,
+    added: Vec<Row>,
+    moved: Option<Moved>,
+}
+
 async fn transact(
     connection: &mut SqliteConnection,
     group: &mut Group,
     recent: &Recent,
     duplicate_window: Duration,
-) -> Result<(Vec<Vec<Accepted>>, Option<Moving>), sqlx::Error> {
+) -> Result<Written, sqlx::Error> {
     let mut transaction = connection.begin_with("BEGIN IMMEDIATE").await?;
+    recent.begin();
     for task in &mut group.tasks {
         task.run(&mut transaction).await?;
     }
     let calls: Vec<&[NewMessage]> =
         group.accepts.iter().map(|order| order.messages.as_slice()).collect();
-    let accepted = accept::accept(&mut transaction, recent, &calls, duplicate_window).await?;
-    let moving = recent.move_slice(&mut transaction, group.messages).await?;
+    let (accepted, added) =
+        accept::accept(&mut transaction, recent, &calls, duplicate_window).await?;
+    if group.tasks.iter().any(|task| task.arrives()) {
+        recent.refresh(&mut transaction).await?;
+    }
+    let moved = recent.move_slice(&mut transaction).await?;
     crate::crash::point("commit.before");
     transaction.commit().await?;
     crate::crash::point("commit.after");
-    Ok((accepted, moving))
+    Ok(Written { accepted, added, moved })
 }
 
 /// Empties the write-ahead log if no reader needs it; answers whether it is empty.

@@ -35,7 +35,7 @@ pub(super) async fn replay(
     }
 }
 
-pub(super) async fn replay_all(store: &impl Store) -> (u64, u64) {
+pub(in crate::store) async fn replay_all(store: &impl Store) -> (u64, u64) {
     replay(store, all(ReplayState::Failed), false).await
 }
 
@@ -55,9 +55,17 @@ async fn end(store: &impl Store, lease: &Lease, seq: Seq, deliveries: &[(&str, O
     }
 }
 
-async fn put_failed(store: &impl Store, lease: &Lease, id: &str) -> Seq {
-    let seq = put(store, message(id)).await;
+pub(in crate::store) async fn end_failed(store: &impl Store, lease: &Lease, seq: Seq) {
     end(store, lease, seq, &[("one", Some("refused"))]).await;
+}
+
+pub(in crate::store) async fn put_failed(
+    store: &impl Store,
+    lease: &Lease,
+    message: NewMessage,
+) -> Seq {
+    let seq = put(store, message).await;
+    end_failed(store, lease, seq).await;
     seq
 }
 
@@ -72,8 +80,8 @@ async fn pending_ids(store: &impl Store) -> Vec<String> {
 
 pub(in crate::store) async fn replays_behind_what_waits(store: &impl Store) {
     let lease = lease(store).await;
-    put_failed(store, &lease, "a").await;
-    put_failed(store, &lease, "b").await;
+    put_failed(store, &lease, message("a")).await;
+    put_failed(store, &lease, message("b")).await;
     put(store, message("waiting")).await;
     let mut arrivals = store.arrivals();
     arrivals.mark_unchanged();
@@ -98,13 +106,13 @@ pub(in crate::store) async fn replays_behind_what_waits(store: &impl Store) {
 pub(in crate::store) async fn keeps_the_order_of_acceptance_over_replays(store: &impl Store) {
     let lease = lease(store).await;
     for id in ["a", "b", "c"] {
-        put_failed(store, &lease, id).await;
+        put_failed(store, &lease, message(id)).await;
     }
     let only = |id: &str| Selection { message_ids: vec![id.into()], ..all(ReplayState::Failed) };
     for id in ["b", "a"] {
         assert_eq!(replay(store, only(id), false).await, (1, 0));
         let seq = heads(store).await[0].seq;
-        end(store, &lease, seq, &[("one", Some("refused"))]).await;
+        end_failed(store, &lease, seq).await;
     }
     assert_eq!(replay_all(store).await, (3, 0));
     assert_eq!(pending_ids(store).await, ["a", "b", "c"]);
@@ -287,7 +295,7 @@ pub(in crate::store) async fn replays_each_once_in_bounded_parts(store: &impl St
 
 pub(in crate::store) async fn counts_what_has_no_contents_left(store: &impl Store) {
     let lease = lease(store).await;
-    put_failed(store, &lease, "a").await;
+    put_failed(store, &lease, message("a")).await;
     while store.purge(at(15) + LIMITS.failed_retention).await.unwrap() > 0 {}
     let late = put(store, NewMessage { received_at: at(10_000), ..message("b") }).await;
     end(store, &lease, late, &[("one", Some("refused"))]).await;

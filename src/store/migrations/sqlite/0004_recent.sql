@@ -19,9 +19,10 @@ CREATE TABLE persons (
     PRIMARY KEY (person, seq)
 ) WITHOUT ROWID;
 
+-- One after the other: the second table takes the room of the first index.
 INSERT INTO message_ids (message_hash, seq) SELECT message_hash, seq FROM messages ORDER BY message_hash, seq;
-INSERT INTO persons (person, seq) SELECT person, seq FROM messages ORDER BY person, seq;
 DROP INDEX messages_message_hash;
+INSERT INTO persons (person, seq) SELECT person, seq FROM messages ORDER BY person, seq;
 DROP INDEX messages_person;
 
 CREATE TRIGGER messages_added AFTER INSERT ON messages BEGIN

@@ -107,11 +107,68 @@ impl Stepper {
         let Some(request) = requests.first() else {
             return Ok(StepOutcome::Finished);
         };
-        if let Some(at) = request.next_attempt_at.filter(|at| *at > self.clock.now()) {
+        let now = self.clock.now();
+        if let Some(at) = request.next_attempt_at.filter(|at| *at > now) {
             return Ok(StepOutcome::Wait(at));
         }
         let is_last = requests.len() == 1;
+        if let Some(failure) = self.lateness(request, now) {
+            return self.give_up(lease, &job.message_id, request, is_last, failure).await;
+        }
         self.attempt(lease, &job.message_id, request, is_last, slot).await
+    }
+
+    /// Why a request is not sent any more when its turn comes: the destination was paused, or the
+    /// program was off, for so long.
+    fn lateness(&self, request: &FrozenRequest, now: Timestamp) -> Option<Failure> {
+        let expired = |detail| Some(Failure { reason: "expired".to_owned(), detail });
+        if request.expires_at.is_some_and(|expires_at| now > expires_at) {
+            let detail = "not sent: when its turn came, it was older than max_age_s of its subscription allows";
+            return expired(detail.to_owned());
+        }
+        // Loops has forgotten the key: if it took the event, it would take it once more. An upsert may
+        // be repeated as often as one likes.
+        let first_attempt_at =
+            request.first_attempt_at.filter(|_| request.idempotency_key.is_some());
+        if first_attempt_at.is_some_and(|first| !self.retry.is_open(first, now)) {
+            return expired(format!(
+                "not sent again: the first attempt was more than {} s ago, and Loops, which may have taken the event then, would not know it again; a replay sends it as a new one",
+                self.retry.window.as_secs()
+            ));
+        }
+        None
+    }
+
+    async fn give_up(
+        &self,
+        lease: &Lease,
+        message_id: &str,
+        request: &FrozenRequest,
+        is_last: bool,
+        failure: Failure,
+    ) -> Result<StepOutcome, QueueError> {
+        let reason = failure.reason.clone();
+        warn!(
+            destination = self.name,
+            request = request.id.0,
+            message_id,
+            path = request.path,
+            attempts = request.attempts,
+            outcome = reason,
+            "given up without another attempt"
+        );
+        let consequence = Consequence::Failed(failure);
+        let now = self.clock.now();
+        let settlement = Settlement { request: request.id, now, attempt: None, consequence };
+        self.settle(lease, settlement).await?;
+        self.count_ended(request, &reason);
+        Ok(if is_last { StepOutcome::Finished } else { StepOutcome::Again })
+    }
+
+    fn count_ended(&self, request: &FrozenRequest, outcome: &str) {
+        if let Some(endpoint) = Endpoint::from_path(&request.path) {
+            self.count(ActionKind::at(endpoint), outcome);
+        }
     }
 
     /// Plans a message, and with it the neighbours behind it that can be merged without loss.
@@ -213,8 +270,9 @@ impl Stepper {
             Consequence::Delivered | Consequence::Failed(_) if is_last => StepOutcome::Finished,
             Consequence::Delivered | Consequence::Failed(_) => StepOutcome::Again,
         };
-        let attempt = record(number, started_at, &reply, &disposition);
-        let settlement = Settlement { request: request.id, attempt, consequence };
+        let attempt = Some(record(number, started_at, &reply, &disposition));
+        let now = self.clock.now();
+        let settlement = Settlement { request: request.id, now, attempt, consequence };
         let ended = match &settlement.consequence {
             Consequence::Delivered => Some("delivered".to_owned()),
             Consequence::Failed(failure) => Some(failure.reason.clone()),
@@ -223,8 +281,8 @@ impl Stepper {
         crash::point("settle.before");
         self.settle(lease, settlement).await?;
         crash::point("settle.after");
-        if let (Some(ended), Some(endpoint)) = (ended, Endpoint::from_path(&request.path)) {
-            self.count(ActionKind::at(endpoint), &ended);
+        if let Some(ended) = ended {
+            self.count_ended(request, &ended);
         }
         Ok(outcome)
     }

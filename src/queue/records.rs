@@ -233,8 +233,10 @@ pub struct Failure {
 pub struct Settlement {
     /// Which request.
     pub request: RequestId,
-    /// The attempt.
-    pub attempt: Attempt,
+    /// The present moment.
+    pub now: Timestamp,
+    /// The attempt; `None` for a request that is given up without another one.
+    pub attempt: Option<Attempt>,
     /// What follows.
     pub consequence: Consequence,
 }

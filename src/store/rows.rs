@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use jiff::{SignedDuration, Timestamp};
+use jiff::Timestamp;
 use sqlx::FromRow;
 
 use crate::queue::{
@@ -27,12 +27,6 @@ pub(super) fn from_ms(ms: i64) -> Timestamp {
 /// A duration as it is stored.
 pub(super) fn duration_ms(duration: Duration) -> i64 {
     i64::try_from(duration.as_millis()).unwrap_or(i64::MAX)
-}
-
-/// When an attempt ended.
-pub(super) fn ended_ms(attempt: &Attempt) -> i64 {
-    let took = SignedDuration::try_from(attempt.duration).unwrap_or(SignedDuration::ZERO);
-    to_ms(attempt.started_at.saturating_add(took).unwrap_or(attempt.started_at))
 }
 
 /// Warnings as they are stored.

@@ -40,6 +40,10 @@ fn attempts(message: &Value) -> Vec<(u64, String)> {
     attempts.iter().map(one).collect()
 }
 
+fn is_tried(message: &Value) -> bool {
+    message["deliveries"][0]["request"]["attempts"][0].is_object()
+}
+
 #[tokio::test]
 async fn a_2xx_is_delivered() {
     for status in [200, 201, 204] {
@@ -309,6 +313,62 @@ async fn what_fails_for_longer_than_the_window_is_given_up_as_expired() {
     assert!(loops.notes(attempts(&message).len()).await.iter().all(|note| note == "m1"));
     // What waited behind it goes on.
     assert_eq!(loops.next().await.note(), "m2");
+}
+
+#[tokio::test]
+async fn what_is_too_old_when_its_turn_comes_is_not_sent() {
+    // The key is taken by the check at the start, and refused from then on.
+    let mut checks = 0;
+    let script = move |seen: &Seen| {
+        checks += u32::from(seen.path == "/api-key");
+        Reply::status(if seen.path == "/api-key" && checks == 1 { 200 } else { 401 })
+    };
+    let mut loops = ScriptedLoops::start(script).await;
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("s.toml");
+    let text = "[[subscriptions]]\nname = 'Welcome'\naction = 'sendEvent'\nevents = ['*']\nmax_age_s = 3600\n";
+    std::fs::write(&file, text).unwrap();
+    let service = Setup::with_loops(&loops.base_url)
+        .env("LOOPS_SUBSCRIPTIONS", file.to_str().unwrap())
+        .start();
+    service.accept("/v1/track", track("u1", "m1")).await;
+    service.message("m1", is_tried).await;
+    // As if an hour had passed until the key was mended.
+    service.alter("UPDATE requests SET expires_at = 1").await;
+    service.accept("/v1/track", track("u2", "m2")).await;
+    loops.rest();
+    loops.now(|_| Reply::ok());
+    let message = service.message("m1", |found| found["state"] == "failed").await;
+    assert_eq!(message["deliveries"][0]["reason"], "expired");
+    assert!(message["deliveries"][0]["detail"].as_str().unwrap().contains("max_age_s"));
+    service.message("m2", |found| found["state"] == "delivered").await;
+    assert_eq!(loops.rest().iter().map(Seen::note).collect::<Vec<_>>(), ["m2"]);
+}
+
+#[tokio::test]
+async fn an_event_that_loops_would_not_know_again_is_not_repeated() {
+    let mut loops = ScriptedLoops::start(|_| Reply::status(503)).await;
+    let setup = Setup::with_loops(&loops.base_url)
+        .env("SEGMENT_LOOPS__DELIVERY__RETRY_MIN_MS", "60000")
+        .env("SEGMENT_LOOPS__DELIVERY__RETRY_MAX_MS", "60000");
+    let service = setup.start();
+    service.accept("/v1/track", track("u1", "event")).await;
+    service.accept("/v1/identify", identify("u2", "upsert")).await;
+    service.message("event", is_tried).await;
+    service.message("upsert", is_tried).await;
+    loops.rest();
+    loops.now(|_| Reply::ok());
+    // As if the program had been off for longer than Loops keeps keys.
+    let past =
+        "UPDATE requests SET first_attempt_at = first_attempt_at - 90000000, next_attempt_at = 1";
+    service.alter(past).await;
+    let service = service.crash_and_restart(&setup);
+    let message = service.message("event", |found| found["state"] == "failed").await;
+    assert_eq!(message["deliveries"][0]["reason"], "expired");
+    assert_eq!(attempts(&message).len(), 1);
+    // Repeating an upsert changes nothing, so it has another try.
+    service.message("upsert", |found| found["state"] == "delivered").await;
+    assert_eq!(loops.rest().iter().map(Seen::note).collect::<Vec<_>>(), ["upsert"]);
 }
 
 #[tokio::test]

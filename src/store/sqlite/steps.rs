@@ -10,7 +10,7 @@ use crate::queue::{
     Attempt, Consequence, DELETING_ACTION, DeliveryState, Failure, FrozenRequest, Lease,
     LeaseRequest, NewMerge, NewPlan, NewRequest, RequestId, Seq, Settlement,
 };
-use crate::store::rows::{RequestRow, duration_ms, ended_ms, to_json, to_ms};
+use crate::store::rows::{RequestRow, duration_ms, to_json, to_ms};
 use crate::store::sql;
 
 /// What a step came to.
@@ -256,27 +256,39 @@ impl Step for Settle {
             .bind(&self.lease.destination)
             .fetch_optional(&mut *connection)
             .await?;
-        let known: Option<i64> = sqlx::query_scalar(sql::ATTEMPT_KNOWN)
-            .bind(request)
-            .bind(i64::from(self.settlement.attempt.number))
-            .fetch_optional(&mut *connection)
-            .await?;
-        match (state.as_deref(), known) {
-            (Some(state), _) if state == DeliveryState::Pending.as_str() => {
+        match state.as_deref() {
+            Some(state) if state == DeliveryState::Pending.as_str() => {
                 self.write(connection).await?;
                 Ok(Verdict::Done(()))
             }
             // Said twice, because the first answer was lost: it is settled.
-            (Some(_), Some(_)) => Ok(Verdict::Done(())),
+            Some(state) if self.is_known(connection, state).await? => Ok(Verdict::Done(())),
             // It ended some other way, or is none of this destination: the caller must look again.
-            (Some(_) | None, _) => Ok(Verdict::Fenced),
+            Some(_) | None => Ok(Verdict::Fenced),
         }
     }
 }
 
 impl Settle {
+    /// Whether it was written before, which left the request in this state.
+    async fn is_known(
+        &self,
+        connection: &mut SqliteConnection,
+        state: &str,
+    ) -> Result<bool, sqlx::Error> {
+        let Some(attempt) = &self.settlement.attempt else {
+            return Ok(state == DeliveryState::Failed.as_str());
+        };
+        let known: Option<i64> = sqlx::query_scalar(sql::ATTEMPT_KNOWN)
+            .bind(self.settlement.request.0)
+            .bind(i64::from(attempt.number))
+            .fetch_optional(connection)
+            .await?;
+        Ok(known.is_some())
+    }
+
     async fn write(&self, connection: &mut SqliteConnection) -> Result<(), sqlx::Error> {
-        let Settlement { request, attempt, consequence } = &self.settlement;
+        let Settlement { request, attempt, consequence, .. } = &self.settlement;
         let (state, failure, next_attempt_at) = match consequence {
             Consequence::Delivered => (DeliveryState::Delivered.as_str(), None, None),
             Consequence::Failed(failure) => (DeliveryState::Failed.as_str(), Some(failure), None),
@@ -286,12 +298,16 @@ impl Settle {
         };
         // While the destination is paused, the time within which a request is tried does not begin.
         let starts_window = !matches!(consequence, Consequence::Hold);
-        let recorded = record(connection, *request, attempt).await?;
+        let started_at = attempt.as_ref().map(|attempt| to_ms(attempt.started_at));
+        let recorded = match attempt {
+            Some(attempt) => record(connection, *request, attempt).await?,
+            None => 0,
+        };
         let settled = sqlx::query(sql::SETTLE_REQUEST)
             .bind(request.0)
             .bind(state)
             .bind(recorded)
-            .bind(starts_window.then(|| to_ms(attempt.started_at)))
+            .bind(started_at.filter(|_| starts_window))
             .bind(next_attempt_at)
             .execute(&mut *connection)
             .await?
@@ -322,8 +338,8 @@ impl Settle {
         state: &str,
         failure: Option<&Failure>,
     ) -> Result<(), sqlx::Error> {
-        let Settlement { request, attempt, .. } = &self.settlement;
-        let ended_at = ended_ms(attempt);
+        let Settlement { request, now, .. } = &self.settlement;
+        let ended_at = to_ms(*now);
         let deliveries = sqlx::query(sql::SETTLE_DELIVERIES)
             .bind(request.0)
             .bind(state)

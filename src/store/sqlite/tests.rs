@@ -37,6 +37,7 @@ store_suite! {
         does_not_start_the_window_of_what_it_holds,
         shows_the_earliest_next_attempt,
         ends_a_message_with_its_last_delivery,
+        gives_a_request_up_without_an_attempt,
         fences_whoever_lost_the_lease,
         shows_everything_about_a_message,
         finds_one_id_of_several_sources,

@@ -9,14 +9,11 @@ pub(in crate::store) async fn shows_everything_about_a_message(store: &impl Stor
     let frozen =
         store.freeze(&lease, seq, plan(vec![delivery("one", Ok(request(1)))])).await.unwrap();
     let unanswered = Attempt { status: None, excerpt: "timed out".into(), ..attempt(1, "retry") };
-    let retry = Consequence::Retry(at(500));
-    store
-        .settle(
-            &lease,
-            Settlement { request: frozen[0].id, attempt: unanswered.clone(), consequence: retry },
-        )
-        .await
-        .unwrap();
+    let retried = Settlement {
+        attempt: Some(unanswered.clone()),
+        ..settlement(&frozen[0], 1, Consequence::Retry(at(500)))
+    };
+    store.settle(&lease, retried).await.unwrap();
 
     let shown = record(store, "a").await;
     assert_eq!((shown.seq, shown.kind, shown.received_at), (seq, MessageType::Identify, at(0)));

@@ -161,7 +161,9 @@ pub(in crate::store) fn settlement(
         Consequence::Hold => "unauthorized",
         Consequence::Retry(_) => "retry",
     };
-    Settlement { request: request.id, attempt: attempt(number, outcome), consequence }
+    let attempt = attempt(number, outcome);
+    let now = attempt.started_at + attempt.duration;
+    Settlement { request: request.id, now, attempt: Some(attempt), consequence }
 }
 
 /// Accepts one message and answers its place.

@@ -211,6 +211,28 @@ pub(in crate::store) async fn ends_a_message_with_its_last_delivery(store: &impl
     assert_eq!(record(store, "a").await.deliveries[0].request.as_ref().unwrap().attempts.len(), 1);
 }
 
+pub(in crate::store) async fn gives_a_request_up_without_an_attempt(store: &impl Store) {
+    let lease = lease(store).await;
+    let (seq, frozen) = planned(store, &lease, "a").await;
+    let expired = Failure { reason: "expired".into(), detail: "too late".into() };
+    let given_up = Settlement {
+        attempt: None,
+        ..settlement(&frozen, 1, Consequence::Failed(expired.clone()))
+    };
+    store.settle(&lease, given_up.clone()).await.unwrap();
+    // Said twice, because the first answer was lost.
+    store.settle(&lease, given_up.clone()).await.unwrap();
+    assert!(store.open(seq).await.unwrap().is_none());
+    let delivery = record(store, "a").await.deliveries.remove(0);
+    assert_eq!((delivery.state, delivery.failure), (DeliveryState::Failed, Some(expired)));
+    assert_eq!(delivery.request.unwrap().attempts, []);
+
+    let (_, frozen) = planned(store, &lease, "b").await;
+    store.settle(&lease, settlement(&frozen, 1, Consequence::Delivered)).await.unwrap();
+    let late = Settlement { request: frozen.id, ..given_up };
+    assert_fenced(store.settle(&lease, late).await, "delivered");
+}
+
 pub(in crate::store) async fn fences_whoever_lost_the_lease(store: &impl Store) {
     let old = lease(store).await;
     let (_, frozen) = planned(store, &old, "a").await;

@@ -133,7 +133,7 @@ impl Pacer {
     /// Takes the second that has just passed for used up: by another process, or by this one's
     /// predecessor before it crashed.
     pub fn begin_after_another(&self) {
-        self.lock().blocked_until = Some(Instant::now() + TRANSIT_MAX + WINDOW);
+        self.lock().block(Instant::now() + TRANSIT_MAX + WINDOW);
     }
 
     /// Requests a second in force.
@@ -216,10 +216,14 @@ impl State {
         }
     }
 
+    fn block(&mut self, until: Instant) {
+        self.blocked_until = Some(self.blocked_until.map_or(until, |known| known.max(until)));
+    }
+
     fn slow_down(&mut self, now: Instant, slot: u64, retry_after: Option<Duration>) {
         let pause = retry_after.unwrap_or(PAUSE_DEFAULT).min(PAUSE_MAX);
         let until = now + pause;
-        self.blocked_until = Some(self.blocked_until.map_or(until, |known| known.max(until)));
+        self.block(until);
         self.withheld_changed_at = self.withheld_changed_at.max(until);
         if slot >= self.halved_through {
             let halved = self.rate() / 2;
@@ -236,9 +240,10 @@ impl State {
         let Some(remaining) = headers.remaining else {
             return;
         };
-        let limit = self.learnt.unwrap_or_else(|| self.ceiling());
-        let used = limit.saturating_sub(remaining) as usize;
-        for _ in self.slots.len()..used {
+        // What is left of Loops' limit may be more than we would use of it: a rate that was set lower
+        // than the limit leaves the rest to others, who are no reason to send less than that.
+        let taken = self.rate().saturating_sub(remaining) as usize;
+        for _ in self.slots.len()..taken {
             self.slots.insert(self.next_slot, Some(now + WINDOW));
             self.next_slot += 1;
         }
@@ -435,11 +440,26 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn what_others_used_of_the_rate_is_not_used_again() {
+        // The configured rate, what Loops says that remains of 10, and how many more may go.
+        for (configured, remaining, expected) in
+            [(None, 2, 2), (None, 9, 9), (Some(5), 9, 4), (Some(5), 4, 4), (Some(5), 2, 2)]
+        {
+            let pacer = Pacer::new(configured);
+            let slot = pacer.slot().await;
+            slot.sent();
+            slot.answered(RateHeaders { limit: Some(10), remaining: Some(remaining) }, None);
+            let more: Vec<_> = std::iter::from_fn(|| pacer.try_slot().ok()).collect();
+            assert_eq!(more.len(), expected, "{configured:?} {remaining}");
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_new_tenure_does_not_end_a_wait_that_loops_asked_for() {
         let pacer = Pacer::new(None);
         let slot = pacer.slot().await;
         slot.sent();
-        slot.answered(RateHeaders { limit: Some(10), remaining: Some(2) }, None);
-        let more: Vec<_> = std::iter::from_fn(|| pacer.try_slot().ok()).collect();
-        assert_eq!(more.len(), 2);
+        slot.answered(RateHeaders::default(), Some(Some(Duration::from_secs(30))));
+        pacer.begin_after_another();
+        assert_eq!(pacer.try_slot().err(), Some(Instant::now() + Duration::from_secs(30)));
     }
 }

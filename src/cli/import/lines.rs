@@ -16,7 +16,7 @@ pub(super) struct Lines<'a> {
 }
 
 /// A line that is not blank.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Line<'a> {
     /// 1 for the first of the file; blank lines count.
     pub(super) number: u64,

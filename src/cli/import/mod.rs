@@ -18,7 +18,7 @@ use sha2::{Digest, Sha256};
 use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 
-use self::lines::Lines;
+use self::lines::{Line, Lines};
 use self::report::Report;
 use super::{CliError, open_store, runtime, say, stop_signal};
 use crate::clock::{Clock, SystemClock};
@@ -47,8 +47,8 @@ Each line is a Segment message, such as
   {\"type\": \"identify\", \"userId\": \"user_1\", \"traits\": {\"email\": \"ada@example.com\"}}
 Files may be gzip. Messages are delivered by `serve`, behind live ones.
 
-A message without messageId gets one that is made of the source, the number of its line and the line
-itself. So an import that was interrupted is run again as it was, and lines that were refused are
+A message without messageId gets one that is made of the source, the name of the file, the number of
+its line and the line itself. So an import that was interrupted is run again as it was, and lines that were refused are
 mended in their place: what was stored before counts as duplicate (store.duplicate_window_h).")]
 pub struct ImportArgs {
     /// Files of messages; `-` is standard input.
@@ -221,7 +221,7 @@ impl Import<'_> {
             let Some(line) = lines.next().map_err(|source| broken(before, source))? else {
                 return Ok(());
             };
-            let new_id = || derived_id(self.source, line.number, line.bytes);
+            let new_id = || derived_id(self.source, name, line);
             match intake.read(line.bytes, SystemClock.now(), new_id) {
                 Ok(message) => {
                     self.batch_bytes += message.payload.len();
@@ -273,14 +273,16 @@ impl Import<'_> {
     }
 }
 
-/// The id of a message that has none: the same whenever the same line stands at the same place.
-/// The number is in it since two equal lines may well be two messages.
-fn derived_id(source: &str, number: u64, line: &[u8]) -> String {
+/// The id of a message that has none: the same whenever the same line stands at the same place of a
+/// file of the same name. Place and name are in it since equal lines may well be several messages.
+fn derived_id(source: &str, file: &str, line: Line<'_>) -> String {
+    let file = Path::new(file).file_name().unwrap_or_default().as_encoded_bytes();
     let mut hasher = Sha256::new();
-    hasher.update((source.len() as u64).to_be_bytes());
-    hasher.update(source.as_bytes());
-    hasher.update(number.to_be_bytes());
-    hasher.update(line);
+    for part in [source.as_bytes(), file, line.bytes] {
+        hasher.update((part.len() as u64).to_be_bytes());
+        hasher.update(part);
+    }
+    hasher.update(line.number.to_be_bytes());
     let digest = hasher.finalize();
     let hex: String = digest.iter().take(16).map(|byte| format!("{byte:02x}")).collect();
     format!("import-{hex}")

@@ -96,7 +96,7 @@ pub(super) fn run(args: ReplayArgs) -> Result<(), CliError> {
         store.close().await;
         bar.finish_and_clear();
         let verb = if is_dry_run { "would be replayed" } else { "replayed" };
-        say(&format!("{verb}: {replayed}\ncontents past their time, not replayed: {without_contents}"));
+        say(&format!("{verb}: {replayed}\nwithout contents (past their time, or of deleted people), not replayed: {without_contents}"));
         ended
     })
 }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::loops::{CallError, Endpoint, Reply};
+use crate::loops::{Answer, CallError, Endpoint, Reply};
 
 /// What to do after an attempt.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -18,7 +18,10 @@ pub enum Disposition {
     /// It may work later; how long Loops asks to wait, if it does.
     Retry(Option<Duration>),
     /// The key is wrong: nothing can be delivered until it is right.
-    Unauthorized,
+    Unauthorized {
+        /// What Loops said.
+        detail: String,
+    },
     /// Loops will never take it.
     Refused {
         /// What Loops said.
@@ -43,18 +46,25 @@ impl Disposition {
             409 if takes_key => Disposition::DeliveredBefore,
             404 if endpoint == Some(Endpoint::DeleteContact) => Disposition::NothingToDelete,
             429 => Disposition::Limited(answer.retry_after),
-            401 | 403 => Disposition::Unauthorized,
+            401 | 403 => Disposition::Unauthorized { detail: words(answer) },
             408 => Disposition::Retry(answer.retry_after),
-            400..=499 => Disposition::Refused {
-                detail: format!(
-                    "Loops answered {}: {}",
-                    answer.status,
-                    answer.message.as_deref().unwrap_or("no message")
-                ),
-            },
+            400..=499 => Disposition::Refused { detail: words(answer) },
             // 5xx; and what Loops' contract does not have (1xx, 3xx) comes from something between,
             // so that giving up would lose the request.
             _ => Disposition::Retry(answer.retry_after),
+        }
+    }
+
+    /// Whether it shows that Loops takes the key.
+    pub fn proves_key(&self) -> bool {
+        match self {
+            Disposition::Delivered
+            | Disposition::DeliveredBefore
+            | Disposition::NothingToDelete
+            | Disposition::Refused { .. } => true,
+            Disposition::Limited(_) | Disposition::Retry(_) | Disposition::Unauthorized { .. } => {
+                false
+            }
         }
     }
 
@@ -66,16 +76,24 @@ impl Disposition {
             Disposition::NothingToDelete => "nothing_to_delete",
             Disposition::Limited(_) => "limited",
             Disposition::Retry(_) => "retry",
-            Disposition::Unauthorized => "unauthorized",
+            Disposition::Unauthorized { .. } => "unauthorized",
             Disposition::Refused { .. } => "refused",
         }
     }
 }
 
+fn words(answer: &Answer) -> String {
+    format!(
+        "Loops answered {}: {}",
+        answer.status,
+        answer.message.as_deref().unwrap_or("no message")
+    )
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::loops::{Answer, RateHeaders};
+    use crate::loops::RateHeaders;
 
     fn of(endpoint: Endpoint, status: u16) -> Disposition {
         let answer = Answer {

@@ -12,13 +12,13 @@ use tokio_util::sync::CancellationToken;
 use tracing::{debug, error, info, warn};
 
 use super::backoff::RetryOptions;
-use super::lanes::Lanes;
-use super::pause::Pause;
-use super::step::{StepOutcome, Stepper};
+use super::lanes::{Lanes, Reading};
+use super::pause::{KeyRefusals, Pause};
+use super::step::{StepEnd, StepOutcome, Stepper};
 use crate::clock::SharedClock;
 use crate::destination::Destination;
 use crate::loops::{Client, Reply, Slot};
-use crate::queue::{Class, Head, Lease, LeaseRequest, PendingAsk, QueueError, Seq, Work};
+use crate::queue::{Class, Head, LanePart, Lease, LeaseRequest, PendingAsk, QueueError, Seq, Work};
 use crate::segment::LaneKey;
 use crate::telemetry;
 
@@ -172,8 +172,8 @@ impl Engine {
 
 /// What a task that was handed out came to.
 enum Done {
-    Step(LaneKey, StepOutcome),
-    Completed(Head, Result<Vec<Head>, QueueError>),
+    Step(LaneKey, StepEnd),
+    Read(Reading, Result<LanePart, QueueError>),
     Probe(Reply),
 }
 
@@ -192,6 +192,7 @@ struct Tenure<'a> {
     /// The lanes of tasks under way, to find the lane of one that panicked.
     busy: std::collections::HashMap<Id, LaneKey>,
     pause: Pause,
+    refusals: KeyRefusals,
     is_probing: bool,
     hinted_at: Instant,
 }
@@ -209,6 +210,7 @@ impl<'a> Tenure<'a> {
             tasks: JoinSet::new(),
             busy: std::collections::HashMap::new(),
             pause: Pause::default(),
+            refusals: KeyRefusals::default(),
             is_probing: false,
         }
     }
@@ -228,11 +230,11 @@ impl<'a> Tenure<'a> {
                 biased;
                 () = stop.cancelled() => break,
                 _ = renewal.tick() => if !self.renew().await {
-                    self.finish_tasks().await;
+                    finish_tasks(&mut self.tasks, self.engine, &self.lease).await;
                     return Ended::LeaseLost;
                 },
                 Some(done) = self.tasks.join_next_with_id() => if !self.take_in(done) {
-                    self.finish_tasks().await;
+                    finish_tasks(&mut self.tasks, self.engine, &self.lease).await;
                     return Ended::LeaseLost;
                 },
                 is_open = hint(&mut arrivals, listen_at) => {
@@ -245,7 +247,17 @@ impl<'a> Tenure<'a> {
                 () = sleep_until(wake_at) => {}
             }
         }
-        self.finish_tasks().await;
+        // Requests under way may take longer than the lease holds: nobody shall take it over meanwhile.
+        let keep = async {
+            loop {
+                renewal.tick().await;
+                let _ = self.engine.ask_for_lease().await;
+            }
+        };
+        tokio::select! {
+            () = finish_tasks(&mut self.tasks, self.engine, &self.lease) => {}
+            () = keep => {}
+        }
         Ended::Stopped
     }
 
@@ -292,8 +304,7 @@ impl<'a> Tenure<'a> {
         let known = Class::ALL.into_iter().filter(|class| self.may_have_more[class.index()]);
         let known_through = known.map(|class| self.cursors[class.index()]).min();
         for head in found.into_iter().flatten() {
-            let is_known = known_through.is_none_or(|seq| head.seq <= seq);
-            self.lanes.push(head, is_known);
+            self.lanes.push(head, known_through);
         }
     }
 
@@ -325,8 +336,8 @@ impl<'a> Tenure<'a> {
         let requests_max = self.engine.options.requests_max;
         while self.lanes.has_ready() && self.tasks.len() < requests_max {
             // Ahead of the rate: once there are slots, it would be too late for this one.
-            if let Some(last) = self.lanes.next_unknown(requests_max) {
-                self.look_before(last);
+            if let Some(reading) = self.lanes.next_to_read(requests_max) {
+                self.read_lane(reading);
                 continue;
             }
             match stepper.client.pacer().try_slot() {
@@ -350,10 +361,11 @@ impl<'a> Tenure<'a> {
     }
 
     fn step(&mut self, slot: Slot) {
-        let Some(turn) = self.lanes.next(NEIGHBOURS_MAX) else {
+        let Some(mut turn) = self.lanes.next(NEIGHBOURS_MAX) else {
             return;
         };
         let lane = turn.head.lane;
+        turn.is_singled_out = self.refusals.is_singled_out(lane);
         let stepper = Arc::clone(&self.engine.stepper);
         let lease = self.lease.clone();
         let handle = self
@@ -362,12 +374,15 @@ impl<'a> Tenure<'a> {
         self.busy.insert(handle.id(), lane);
     }
 
-    /// Finds out what stands in a lane before a head that was read out of turn.
-    fn look_before(&mut self, last: Head) {
+    /// Reads a lane on, of which not all is held.
+    fn read_lane(&mut self, reading: Reading) {
         let stepper = Arc::clone(&self.engine.stepper);
-        let handle =
-            self.tasks.spawn(async move { Done::Completed(last, stepper.before(&last).await) });
-        self.busy.insert(handle.id(), last.lane);
+        let lane = reading.ask.lane;
+        let handle = self.tasks.spawn(async move {
+            let part = stepper.of_lane(&reading.ask).await;
+            Done::Read(reading, part)
+        });
+        self.busy.insert(handle.id(), lane);
     }
 
     /// Checks the key as soon as the rate allows; nothing is handed out before.
@@ -389,13 +404,17 @@ impl<'a> Tenure<'a> {
     /// Takes in what a task came to; false when the lease was lost.
     fn take_in(&mut self, done: Result<(Id, Done), JoinError>) -> bool {
         match done {
-            Ok((id, Done::Step(lane, outcome))) => {
+            Ok((id, Done::Step(lane, end))) => {
                 self.busy.remove(&id);
-                return self.advance(lane, outcome);
+                if end.proves_key {
+                    self.pause.delivered();
+                    self.refusals.proved();
+                }
+                return self.advance(lane, end.outcome);
             }
-            Ok((id, Done::Completed(through, found))) => {
+            Ok((id, Done::Read(reading, part))) => {
                 self.busy.remove(&id);
-                self.complete(&through, found);
+                self.complete(&reading, part);
             }
             Ok((_, Done::Probe(reply))) => {
                 self.is_probing = false;
@@ -416,10 +435,10 @@ impl<'a> Tenure<'a> {
         true
     }
 
-    /// Takes in what stands in a lane before messages that were read out of turn.
-    fn complete(&mut self, through: &Head, found: Result<Vec<Head>, QueueError>) {
-        match found {
-            Ok(heads) => self.lanes.complete(through, heads),
+    /// Takes in what was read of a lane.
+    fn complete(&mut self, reading: &Reading, part: Result<LanePart, QueueError>) {
+        match part {
+            Ok(part) => self.lanes.complete(reading, part),
             Err(fault) => {
                 error!(
                     destination = self.lease.destination,
@@ -427,7 +446,7 @@ impl<'a> Tenure<'a> {
                     "pending messages cannot be read; trying again"
                 );
                 let now = self.engine.stepper.clock.now();
-                self.lanes.wait(through.lane, now.checked_add(LOOK_EVERY).unwrap_or(now));
+                self.lanes.wait(reading.ask.lane, now.checked_add(LOOK_EVERY).unwrap_or(now));
             }
         }
     }
@@ -435,15 +454,16 @@ impl<'a> Tenure<'a> {
     fn advance(&mut self, lane: LaneKey, outcome: StepOutcome) -> bool {
         match outcome {
             StepOutcome::Finished => {
-                self.pause.delivered();
+                self.refusals.forget(lane);
                 self.lanes.finish(lane);
             }
             StepOutcome::Again => {
-                self.pause.delivered();
+                self.refusals.forget(lane);
                 self.lanes.again(lane);
             }
             StepOutcome::Wait(until) => self.lanes.wait(lane, until),
             StepOutcome::Unauthorized => {
+                self.refusals.refused(lane);
                 self.lanes.again(lane);
                 self.stop_for_key();
             }
@@ -542,26 +562,22 @@ impl<'a> Tenure<'a> {
         gauge!(telemetry::QUEUE_DEPTH, "destination" => name.clone()).set(depth.messages as f64);
         gauge!(telemetry::QUEUE_OLDEST_SECONDS, "destination" => name).set(age);
     }
+}
 
-    /// Waits for what is under way, within the grace. What does not end in time is dropped: its
-    /// requests are on disk and will be sent again.
-    async fn finish_tasks(&mut self) {
-        let under_way = self.tasks.len();
-        let all = async { while self.tasks.join_next().await.is_some() {} };
-        if timeout(self.engine.options.grace, all).await.is_err() {
-            warn!(
-                destination = self.lease.destination,
-                requests = self.tasks.len(),
-                "requests under way were dropped; they will be sent again"
-            );
-            self.tasks.shutdown().await;
-        }
-        debug!(
-            destination = self.lease.destination,
-            requests = under_way,
-            "requests under way ended"
+/// Waits for what is under way, within the grace. What does not end in time is dropped: its
+/// requests are on disk and will be sent again.
+async fn finish_tasks(tasks: &mut JoinSet<Done>, engine: &Engine, lease: &Lease) {
+    let under_way = tasks.len();
+    let all = async { while tasks.join_next().await.is_some() {} };
+    if timeout(engine.options.grace, all).await.is_err() {
+        warn!(
+            destination = lease.destination,
+            requests = tasks.len(),
+            "requests under way were dropped; they will be sent again"
         );
+        tasks.shutdown().await;
     }
+    debug!(destination = lease.destination, requests = under_way, "requests under way ended");
 }
 
 /// Waits for a hint that messages arrived; none is lost before `listen_at`. Tells whether there may be

@@ -9,8 +9,8 @@ use std::collections::{BTreeSet, HashMap, VecDeque};
 
 use jiff::Timestamp;
 
-use crate::queue::{Class, Head, Seq};
-use crate::segment::LaneKey;
+use crate::queue::{Class, Head, LaneAsk, LanePart, Seq};
+use crate::segment::{LaneKey, PersonHash};
 
 /// Each so many turns, the lane that was accepted first goes, however urgent others are.
 const AGEING_TURNS: u32 = 8;
@@ -21,11 +21,16 @@ const AGEING_TURNS: u32 = 8;
 const LANE_TURNS_FREE: u32 = 16;
 const LANE_TURN_PLACES: i64 = 64;
 
+/// How many heads of a class are held of one lane, and how many are read when these have run out: a hundred
+/// thousand messages of one person must not take the room of all others.
+const LANE_HEADS_MAX: u32 = 1_000;
+const LANE_PART: u32 = 500;
+
 /// A place among the ready lanes: that of acceptance, further back for a lane that had many turns.
 type Rank = i64;
 
 /// All lanes that have something pending.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Lanes {
     lanes: HashMap<LaneKey, Lane>,
     /// Lanes whose first message may be worked on, by their class, the longest accepted first.
@@ -37,22 +42,34 @@ pub struct Lanes {
     turns: u32,
     /// Grows each time that ready lanes had to wait for the rate.
     shortages: u64,
+    /// How many heads of a class are held of one lane.
+    lane_heads_max: u32,
 }
 
 #[derive(Debug)]
 struct Lane {
+    person: PersonHash,
     heads: VecDeque<Head>,
     /// How many of them are of each class: the most urgent one is the lane's.
     classes: [u32; Class::COUNT],
     state: LaneState,
     /// How many of its messages were done since it was last empty.
     done: u32,
-    /// Its place among the ready lanes, while it is one.
-    rank: Rank,
+    /// Its class and its place among the ready lanes, while it is one.
+    place: (usize, Rank),
     /// The shortages there had been when it became ready.
     ready_at_shortage: u64,
-    /// The last head before which messages may stand that were not read yet.
-    unknown_before: Option<Head>,
+    /// `None`: of what was read, all that is pending is held.
+    gap: Option<Gap>,
+}
+
+/// Where in a lane messages may be pending that are not held: since they were not read yet, or since
+/// there was no room for them. Behind `after`, and no further than `through`. What stands behind `after`
+/// is not worked on before the gap is closed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Gap {
+    after: Seq,
+    through: Seq,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -70,51 +87,127 @@ pub struct Turn {
     /// What follows it in its lane, in order, if the lane has waited for the rate: only then may
     /// neighbours be merged.
     pub neighbours: Vec<Seq>,
+    /// Whether it is not the key that is wrong, should Loops say so of its request.
+    pub is_singled_out: bool,
+}
+
+/// A lane that is to be read on.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Reading {
+    /// What is to be read.
+    pub ask: LaneAsk,
+    /// Where the gap ended when it was asked for.
+    through: Seq,
 }
 
 impl Lane {
-    fn class(&self) -> usize {
-        self.classes.iter().position(|count| *count > 0).unwrap_or(Class::COUNT - 1)
-    }
-
-    fn rank_of(&self, head: Seq) -> Rank {
-        let turns = self.done.saturating_sub(LANE_TURNS_FREE);
-        head.0.saturating_add(LANE_TURN_PLACES * i64::from(turns))
-    }
-}
-
-impl Lanes {
-    /// Adds a head to its lane. One that is there already changes nothing. Unless all that stands before
-    /// it in its lane `is_known`, the lane's next turn is to find that out.
-    pub fn push(&mut self, head: Head, is_known: bool) {
-        let shortages = self.shortages;
-        let lane = self.lanes.entry(head.lane).or_insert_with(|| Lane {
+    fn new(person: PersonHash, ready_at_shortage: u64) -> Self {
+        Self {
+            person,
             heads: VecDeque::new(),
             classes: [0; Class::COUNT],
             state: LaneState::Busy,
             done: 0,
-            rank: 0,
-            ready_at_shortage: shortages,
-            unknown_before: None,
-        });
+            place: (Class::COUNT - 1, 0),
+            ready_at_shortage,
+            gap: None,
+        }
+    }
+
+    /// Its class: that of its most urgent message. While none is held, what it was.
+    fn class(&self) -> usize {
+        self.classes.iter().position(|count| *count > 0).unwrap_or(self.place.0)
+    }
+
+    fn rank(&self) -> Rank {
+        let first = self.heads.front().map(|head| head.seq).or(self.gap.map(|gap| gap.after));
+        let turns = self.done.saturating_sub(LANE_TURNS_FREE);
+        let behind = LANE_TURN_PLACES * i64::from(turns);
+        first.unwrap_or_default().0.saturating_add(behind)
+    }
+
+    fn hold(&mut self, place: usize, head: Head) {
+        self.heads.insert(place, head);
+        self.classes[head.class.index()] += 1;
+    }
+
+    /// Whether all that stands before a message is held.
+    fn is_known(&self, seq: Seq) -> bool {
+        self.gap.is_none_or(|gap| seq <= gap.after)
+    }
+
+    /// Whether its first message may be worked on.
+    fn is_open(&self) -> bool {
+        self.heads.front().is_some_and(|head| self.is_known(head.seq))
+    }
+
+    /// Notes that messages between `known` and `seq` may be pending that are not held.
+    fn miss_before(&mut self, seq: Seq, known: Seq) {
+        // With no gap, what is held is all there is up to its last.
+        let held = self.heads.back().map_or(known, |last| last.seq.max(known));
+        self.widen(Gap { after: held, through: Seq(seq.0 - 1) });
+    }
+
+    /// Notes that this message is pending and not held.
+    fn miss(&mut self, seq: Seq) {
+        let before = Seq(seq.0 - 1);
+        self.widen(Gap { after: before, through: seq });
+        if let Some(gap) = &mut self.gap {
+            gap.after = gap.after.min(before);
+        }
+    }
+
+    fn widen(&mut self, by: Gap) {
+        let gap = self.gap.unwrap_or(by);
+        let gap = Gap { through: gap.through.max(by.through), ..gap };
+        self.gap = (gap.after < gap.through).then_some(gap);
+    }
+}
+
+impl Default for Lanes {
+    fn default() -> Self {
+        Self::new(LANE_HEADS_MAX)
+    }
+}
+
+impl Lanes {
+    fn new(lane_heads_max: u32) -> Self {
+        Self {
+            lanes: HashMap::new(),
+            ready: Default::default(),
+            waiting: BTreeSet::new(),
+            heads: [0; Class::COUNT],
+            turns: 0,
+            shortages: 0,
+            lane_heads_max,
+        }
+    }
+
+    /// Adds a head to its lane. One that is there already changes nothing. `known_through` is the place up
+    /// to which all messages of all lanes were read; `None`: all that there is before this one.
+    pub fn push(&mut self, head: Head, known_through: Option<Seq>) {
+        let shortages = self.shortages;
+        let lane_heads_max = self.lane_heads_max;
+        let lane = self.lanes.entry(head.lane).or_insert_with(|| Lane::new(head.person, shortages));
         let Err(place) = lane.heads.binary_search_by_key(&head.seq, |head| head.seq) else {
             return;
         };
-        if !is_known && lane.unknown_before.is_none_or(|last| last.seq < head.seq) {
-            lane.unknown_before = Some(head);
+        let is_new = lane.heads.is_empty() && lane.gap.is_none();
+        let is_held = lane.classes[head.class.index()] < lane_heads_max;
+        if let Some(known) = known_through.filter(|known| *known < head.seq) {
+            lane.miss_before(head.seq, known);
         }
-        let (is_new, class, rank) = (lane.heads.is_empty(), lane.class(), lane.rank);
-        lane.heads.insert(place, head);
-        lane.classes[head.class.index()] += 1;
+        if !is_held {
+            return lane.miss(head.seq);
+        }
+        lane.hold(place, head);
         self.heads[head.class.index()] += 1;
         if is_new {
-            return match head.next_attempt_at {
-                Some(at) => self.wait(head.lane, at),
-                None => self.again(head.lane),
-            };
+            return self.start(head.lane);
         }
-        if lane.state == LaneState::Ready && (place == 0 || lane.class() != class) {
-            self.ready[class].remove(&(rank, head.lane));
+        let was = lane.place;
+        if lane.state == LaneState::Ready && was != (lane.class(), lane.rank()) {
+            self.ready[was.0].remove(&(was.1, head.lane));
             self.put_ready(head.lane);
         }
     }
@@ -134,20 +227,24 @@ impl Lanes {
         self.shortages += 1;
     }
 
-    /// Takes a lane of which nothing may be worked on before it is known what stands before the head that
-    /// is told, and marks it busy until [`Lanes::complete`]. One of the first `ahead`, or the longest
-    /// accepted: as long as there is such a lane, it is nobody's turn.
-    pub fn next_unknown(&mut self, ahead: usize) -> Option<Head> {
+    /// Takes a lane of which nothing may be worked on before it was read on, and marks it busy until
+    /// [`Lanes::complete`]. One of the first `ahead`, or the longest accepted: as long as there is such
+    /// a lane, it is nobody's turn.
+    pub fn next_to_read(&mut self, ahead: usize) -> Option<Reading> {
         let ready = self.ready.iter().enumerate();
         let urgent =
             ready.flat_map(|(class, ready)| ready.iter().map(move |entry| (*entry, class)));
         let mut first = urgent.take(ahead).chain(self.oldest());
-        let (entry, class, head) = first.find_map(|(entry, class)| {
-            Some((entry, class, self.lanes.get(&entry.1)?.unknown_before?))
+        let (entry, class, gap) = first.find_map(|(entry, class)| {
+            let lane = self.lanes.get(&entry.1)?;
+            Some((entry, class, lane.gap.filter(|_| !lane.is_open())?))
         })?;
         self.ready[class].remove(&entry);
-        self.lanes.get_mut(&entry.1)?.state = LaneState::Busy;
-        Some(head)
+        let lane = self.lanes.get_mut(&entry.1)?;
+        lane.state = LaneState::Busy;
+        let ask =
+            LaneAsk { lane: entry.1, person: lane.person, after: gap.after, limit: LANE_PART };
+        Some(Reading { ask, through: gap.through })
     }
 
     /// Takes the lane whose turn it is, and marks it busy until [`Lanes::finish`], [`Lanes::again`] or
@@ -157,15 +254,18 @@ impl Lanes {
         let is_of_the_oldest = self.turns == 0;
         let (entry, class) =
             if is_of_the_oldest { self.oldest()? } else { self.firsts().next()? };
-        self.ready[class].remove(&entry);
         let lane = self.lanes.get_mut(&entry.1)?;
+        if !lane.is_open() {
+            return None;
+        }
+        self.ready[class].remove(&entry);
         lane.state = LaneState::Busy;
         let head = *lane.heads.front()?;
         let has_waited = self.shortages > lane.ready_at_shortage;
         let neighbours_max = if has_waited { neighbours_max } else { 0 };
-        let neighbours =
-            lane.heads.iter().skip(1).take(neighbours_max).map(|head| head.seq).collect();
-        Some(Turn { head, neighbours })
+        let behind = lane.heads.iter().skip(1).take_while(|head| lane.is_known(head.seq));
+        let neighbours = behind.take(neighbours_max).map(|head| head.seq).collect();
+        Some(Turn { head, neighbours, is_singled_out: false })
     }
 
     /// The first ready lane of each class, the most urgent class first.
@@ -179,16 +279,23 @@ impl Lanes {
         self.firsts().min()
     }
 
-    /// Takes in all that stands in a busy lane before `through`, which [`Lanes::next_unknown`] told.
-    pub fn complete(&mut self, through: &Head, heads: Vec<Head>) {
-        for head in heads {
-            self.push(head, true);
+    /// Takes in what was read of a busy lane, which [`Lanes::next_to_read`] told.
+    pub fn complete(&mut self, reading: &Reading, part: LanePart) {
+        let key = reading.ask.lane;
+        let Some(lane) = self.lanes.get_mut(&key) else {
+            return;
+        };
+        for head in part.heads {
+            if let Err(place) = lane.heads.binary_search_by_key(&head.seq, |head| head.seq) {
+                lane.hold(place, head);
+                self.heads[head.class.index()] += 1;
+            }
         }
-        if let Some(lane) = self.lanes.get_mut(&through.lane) {
-            // What was pushed meanwhile may be further behind.
-            lane.unknown_before = lane.unknown_before.filter(|last| last.seq > through.seq);
-        }
-        self.again(through.lane);
+        let known = part.through.unwrap_or(reading.through);
+        // What was pushed meanwhile may be further behind.
+        let rest = lane.gap.filter(|gap| gap.through > known);
+        lane.gap = rest.map(|gap| Gap { after: gap.after.max(known), ..gap });
+        self.start(key);
     }
 
     /// The first message of a busy lane is done: the next one may be worked on.
@@ -198,17 +305,24 @@ impl Lanes {
         };
         lane.done = lane.done.saturating_add(1);
         if let Some(head) = lane.heads.pop_front() {
+            lane.place.0 = lane.class();
             lane.classes[head.class.index()] -= 1;
             self.heads[head.class.index()] -= 1;
         }
+        self.start(key);
+    }
+
+    /// Has a busy lane go on with what is its first message now.
+    fn start(&mut self, key: LaneKey) {
+        let Some(lane) = self.lanes.get(&key) else {
+            return;
+        };
         match lane.heads.front() {
-            None => {
+            None if lane.gap.is_none() => {
                 self.lanes.remove(&key);
             }
-            Some(head) => match head.next_attempt_at {
-                Some(at) => self.wait(key, at),
-                None => self.again(key),
-            },
+            Some(Head { next_attempt_at: Some(at), .. }) if lane.is_open() => self.wait(key, *at),
+            Some(_) | None => self.again(key),
         }
     }
 
@@ -223,11 +337,9 @@ impl Lanes {
     }
 
     fn put_ready(&mut self, key: LaneKey) {
-        if let Some(lane) = self.lanes.get_mut(&key)
-            && let Some(head) = lane.heads.front()
-        {
-            lane.rank = lane.rank_of(head.seq);
-            self.ready[lane.class()].insert((lane.rank, key));
+        if let Some(lane) = self.lanes.get_mut(&key) {
+            lane.place = (lane.class(), lane.rank());
+            self.ready[lane.place.0].insert((lane.place.1, key));
         }
     }
 
@@ -262,8 +374,8 @@ impl Lanes {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::segment::PersonHash;
     use proptest::prelude::*;
+    use std::collections::BTreeMap;
 
     fn head(seq: i64, lane: i64) -> Head {
         Head {
@@ -295,7 +407,7 @@ mod tests {
     fn one_message_of_a_lane_at_a_time_and_lanes_side_by_side() {
         let mut lanes = Lanes::default();
         for (seq, lane) in [(1, 7), (2, 7), (3, 8)] {
-            lanes.push(head(seq, lane), true);
+            lanes.push(head(seq, lane), None);
         }
         assert_eq!(next(&mut lanes), Some(1));
         assert_eq!(next(&mut lanes), Some(3));
@@ -312,9 +424,9 @@ mod tests {
         let mut lanes = Lanes::default();
         let (long, count) = (7, 2_000);
         for seq in 1..=count {
-            lanes.push(head(seq, long), true);
+            lanes.push(head(seq, long), None);
         }
-        lanes.push(head(count + 1, 8), true);
+        lanes.push(head(count + 1, 8), None);
         let mut turns = 0;
         while next(&mut lanes) != Some(count + 1) {
             lanes.finish(LaneKey(long));
@@ -329,7 +441,7 @@ mod tests {
     fn a_waiting_lane_holds_back_itself_alone() {
         let mut lanes = Lanes::default();
         for (seq, lane) in [(1, 7), (2, 7), (3, 8)] {
-            lanes.push(head(seq, lane), true);
+            lanes.push(head(seq, lane), None);
         }
         assert_eq!(next(&mut lanes), Some(1));
         lanes.wait(LaneKey(7), at(10));
@@ -345,8 +457,8 @@ mod tests {
     #[test]
     fn a_head_that_waits_from_the_start_waits() {
         let mut lanes = Lanes::default();
-        lanes.push(Head { next_attempt_at: Some(at(5)), ..head(1, 7) }, true);
-        lanes.push(head(2, 7), true);
+        lanes.push(Head { next_attempt_at: Some(at(5)), ..head(1, 7) }, None);
+        lanes.push(head(2, 7), None);
         assert_eq!(next(&mut lanes), None);
         lanes.wake(at(5));
         assert_eq!(next(&mut lanes), Some(1));
@@ -355,10 +467,10 @@ mod tests {
     #[test]
     fn heads_come_in_any_order_and_twice_and_keep_theirs() {
         let mut lanes = Lanes::default();
-        lanes.push(head(5, 7), true);
-        lanes.push(head(3, 7), true);
-        lanes.push(head(5, 7), true);
-        lanes.push(head(4, 7), true);
+        lanes.push(head(5, 7), None);
+        lanes.push(head(3, 7), None);
+        lanes.push(head(5, 7), None);
+        lanes.push(head(4, 7), None);
         for expected in [3, 4, 5] {
             assert_eq!(next(&mut lanes), Some(expected));
             lanes.finish(LaneKey(7));
@@ -369,11 +481,11 @@ mod tests {
     #[test]
     fn the_urgent_go_first_with_what_is_before_them_in_their_lane() {
         let mut lanes = Lanes::default();
-        lanes.push(of_class(1, 1, Class::Bulk), true);
-        lanes.push(of_class(2, 2, Class::Live), true);
-        lanes.push(of_class(3, 3, Class::Live), true);
+        lanes.push(of_class(1, 1, Class::Bulk), None);
+        lanes.push(of_class(2, 2, Class::Live), None);
+        lanes.push(of_class(3, 3, Class::Live), None);
         // Its identify goes before its track, and both before the others.
-        lanes.push(of_class(4, 3, Class::Event), true);
+        lanes.push(of_class(4, 3, Class::Event), None);
         for (seq, lane) in [(3, 3), (4, 3), (2, 2), (1, 1)] {
             assert_eq!(next(&mut lanes), Some(seq));
             lanes.finish(LaneKey(lane));
@@ -381,19 +493,46 @@ mod tests {
         assert!(is_empty(&lanes));
     }
 
+    fn reading(lanes: &mut Lanes, ahead: usize) -> Option<(i64, i64, i64)> {
+        let Reading { ask, through } = lanes.next_to_read(ahead)?;
+        Some((ask.lane.0, ask.after.0, through.0))
+    }
+
+    fn asked(lane: i64, after: i64, through: i64) -> Reading {
+        let ask = LaneAsk {
+            lane: LaneKey(lane),
+            person: PersonHash(0),
+            after: Seq(after),
+            limit: LANE_PART,
+        };
+        Reading { ask, through: Seq(through) }
+    }
+
+    fn part(seqs: &[i64], lane: i64, through: Option<i64>) -> LanePart {
+        let heads = seqs.iter().map(|seq| head(*seq, lane)).collect();
+        LanePart { heads, through: through.map(Seq) }
+    }
+
     #[test]
     fn what_was_read_out_of_turn_waits_for_what_stands_before_it() {
         let mut lanes = Lanes::default();
-        lanes.push(head(9, 7), false);
-        assert_eq!(lanes.next_unknown(5), Some(head(9, 7)));
+        lanes.push(head(9, 7), Some(Seq(2)));
+        assert_eq!(reading(&mut lanes, 5), Some((7, 2, 8)));
         assert_eq!(next(&mut lanes), None);
-        lanes.push(head(11, 7), false);
-        lanes.complete(&head(9, 7), vec![head(3, 7)]);
-        // The eleventh came meanwhile: what is between is unknown.
-        assert_eq!(lanes.next_unknown(5), Some(head(11, 7)));
-        lanes.complete(&head(11, 7), vec![head(3, 7), head(9, 7), head(10, 7)]);
-        for expected in [3, 9, 10, 11] {
-            assert_eq!(lanes.next_unknown(5), None);
+        lanes.push(head(11, 7), Some(Seq(2)));
+        lanes.complete(&asked(7, 2, 8), part(&[3, 9], 7, None));
+        // What stands before the ninth is worked on; the eleventh came meanwhile.
+        for expected in [3, 9] {
+            assert_eq!(reading(&mut lanes, 5), None);
+            assert_eq!(next(&mut lanes), Some(expected));
+            lanes.finish(LaneKey(7));
+            if expected == 3 {
+                // The ninth is behind what was asked for, so it is looked at anew.
+                assert_eq!(reading(&mut lanes, 5), Some((7, 8, 10)));
+                lanes.complete(&asked(7, 8, 10), part(&[9, 10, 11], 7, None));
+            }
+        }
+        for expected in [10, 11] {
             assert_eq!(next(&mut lanes), Some(expected));
             lanes.finish(LaneKey(7));
         }
@@ -401,26 +540,59 @@ mod tests {
     }
 
     #[test]
+    fn a_long_lane_is_read_part_by_part() {
+        let mut lanes = Lanes::new(3);
+        for seq in 1..=8 {
+            lanes.push(head(seq, 7), None);
+        }
+        lanes.push(of_class(9, 7, Class::Bulk), None);
+        assert_eq!((lanes.len(Class::Event), lanes.len(Class::Bulk)), (3, 1));
+        lanes.fall_short();
+        // Neighbours are those behind which nothing is missing.
+        let turn = lanes.next(50).unwrap();
+        assert_eq!((turn.head.seq, turn.neighbours), (Seq(1), vec![Seq(2), Seq(3)]));
+        for expected in [1, 2, 3] {
+            if expected > 1 {
+                assert_eq!(next(&mut lanes), Some(expected));
+            }
+            lanes.finish(LaneKey(7));
+        }
+        assert_eq!(next(&mut lanes), None);
+        assert_eq!(reading(&mut lanes, 1), Some((7, 3, 8)));
+        lanes.complete(&asked(7, 3, 8), part(&[4, 5, 6], 7, Some(6)));
+        for expected in [4, 5, 6] {
+            assert_eq!(next(&mut lanes), Some(expected));
+            lanes.finish(LaneKey(7));
+        }
+        assert_eq!(reading(&mut lanes, 1), Some((7, 6, 8)));
+        // Nothing is left of what had no room: it was delivered in the meantime, or merged.
+        lanes.complete(&asked(7, 6, 8), part(&[], 7, None));
+        assert_eq!(next(&mut lanes), Some(9));
+        lanes.finish(LaneKey(7));
+        assert!(is_empty(&lanes));
+    }
+
+    #[test]
     fn what_is_unknown_is_found_out_ahead_of_its_turn_and_that_of_the_oldest() {
         let mut lanes = Lanes::default();
-        lanes.push(of_class(1, 1, Class::Bulk), false);
-        lanes.push(of_class(2, 2, Class::Bulk), true);
-        for seq in 3..6 {
-            lanes.push(of_class(seq, seq, Class::Event), seq == 3);
+        lanes.push(of_class(2, 1, Class::Bulk), Some(Seq(0)));
+        lanes.push(of_class(3, 2, Class::Bulk), None);
+        for seq in 4..7 {
+            lanes.push(of_class(seq, seq, Class::Event), (seq > 4).then_some(Seq(3)));
         }
-        let mut unknown = |ahead| -> Vec<i64> {
-            std::iter::from_fn(|| lanes.next_unknown(ahead)).map(|head| head.seq.0).collect()
-        };
-        assert_eq!(unknown(1), [1]);
-        assert_eq!(unknown(2), [4, 5]);
+        // Just behind what is known there is nothing to find out.
+        let mut unknown =
+            |ahead| std::iter::from_fn(|| reading(&mut lanes, ahead)).collect::<Vec<_>>();
+        assert_eq!(unknown(1), [(1, 0, 1)]);
+        assert_eq!(unknown(2), [(5, 3, 4), (6, 3, 5)]);
     }
 
     #[test]
     fn nothing_starves() {
         let mut lanes = Lanes::default();
-        lanes.push(of_class(1, 1, Class::Bulk), true);
+        lanes.push(of_class(1, 1, Class::Bulk), None);
         for seq in 2..100 {
-            lanes.push(of_class(seq, seq, Class::Event), true);
+            lanes.push(of_class(seq, seq, Class::Event), None);
         }
         let turns: Vec<i64> = (0..AGEING_TURNS).filter_map(|_| next(&mut lanes)).collect();
         assert!(turns.contains(&1), "{turns:?}");
@@ -430,7 +602,7 @@ mod tests {
     fn neighbours_are_told_only_to_a_lane_that_waited_for_the_rate() {
         let mut lanes = Lanes::default();
         for seq in 1..=4 {
-            lanes.push(head(seq, 7), true);
+            lanes.push(head(seq, 7), None);
         }
         let turn = lanes.next(2).unwrap();
         assert_eq!((turn.head.seq, turn.neighbours.len()), (Seq(1), 0));
@@ -441,42 +613,116 @@ mod tests {
         assert!(lanes.next(2).unwrap().neighbours.is_empty());
     }
 
+    /// What is pending, as a store has it, and an engine that reads and works on it.
+    struct Model {
+        lanes: Lanes,
+        pending: BTreeMap<i64, Head>,
+        cursors: [i64; Class::COUNT],
+        done: Vec<Head>,
+    }
+
+    impl Model {
+        /// Reads a page of each class, as the engine does.
+        fn read(&mut self, page: usize) {
+            let mut has_more = [false; Class::COUNT];
+            let mut found = Vec::new();
+            for class in Class::ALL {
+                let place = class.index();
+                let behind = self.pending.range(self.cursors[place] + 1..);
+                let own = behind.map(|(_, head)| *head).filter(|head| head.class == class);
+                let heads: Vec<Head> = own.take(page).collect();
+                has_more[place] = heads.len() == page;
+                self.cursors[place] = heads.last().map_or(self.cursors[place], |head| head.seq.0);
+                found.extend(heads);
+            }
+            let cursors = self.cursors.into_iter().zip(has_more);
+            let known = cursors.filter(|(_, has_more)| *has_more).map(|(cursor, _)| cursor).min();
+            for head in found {
+                self.lanes.push(head, known.map(Seq));
+            }
+        }
+
+        fn read_lanes(&mut self, limit: usize) {
+            while let Some(reading) = self.lanes.next_to_read(2) {
+                let behind = self.pending.range(reading.ask.after.0 + 1..);
+                let own = behind.map(|(_, head)| *head);
+                let heads: Vec<Head> =
+                    own.filter(|head| head.lane == reading.ask.lane).take(limit).collect();
+                let through = heads.last().filter(|_| heads.len() == limit).map(|head| head.seq);
+                self.lanes.complete(&reading, LanePart { heads, through });
+            }
+        }
+
+        fn finish(&mut self, head: Head) {
+            self.pending.remove(&head.seq.0);
+            self.done.push(head);
+            self.lanes.finish(head.lane);
+        }
+    }
+
     proptest! {
         #[test]
-        fn order_within_a_lane_always_holds(
-            pushes in prop::collection::vec((0i64..5, 0usize..3), 1..60),
-            choices in prop::collection::vec(0u8..4, 0..400),
+        fn order_within_a_lane_always_holds_and_nothing_is_left(
+            messages in prop::collection::vec((0i64..4, 0usize..3), 1..120),
+            choices in prop::collection::vec((0u8..8, 1usize..6), 0..400),
+            lane_heads_max in 1u32..6,
         ) {
-            let classes = [Class::Event, Class::Live, Class::Bulk];
-            let mut lanes = Lanes::default();
-            for (place, (lane, class)) in pushes.iter().enumerate() {
-                lanes.push(of_class(i64::try_from(place).unwrap() + 1, *lane, classes[*class]), true);
-            }
+            let mut model = Model {
+                lanes: Lanes::new(lane_heads_max),
+                pending: BTreeMap::new(),
+                cursors: [0; Class::COUNT],
+                done: Vec::new(),
+            };
+            let mut coming = messages.iter().zip(1..).map(|((lane, class), seq)| {
+                of_class(seq, *lane, Class::ALL[*class])
+            });
             let mut busy: Vec<Head> = Vec::new();
-            let mut done: HashMap<LaneKey, Seq> = HashMap::new();
             let mut now = 0;
             let mut choices = choices.into_iter();
-            loop {
-                let choice = choices.next().unwrap_or(0);
-                while let Some(Turn { head, .. }) = lanes.next(3) {
-                    prop_assert!(busy.iter().all(|other| other.lane != head.lane));
-                    prop_assert!(done.get(&head.lane).is_none_or(|last| *last < head.seq));
-                    busy.push(head);
-                }
-                let Some(head) = busy.pop() else {
-                    match lanes.next_wake() {
-                        Some(until) => { lanes.wake(until); continue; }
-                        None => break,
-                    }
-                };
-                now += 1;
+            let mut idle = 0_usize;
+            while model.done.len() < messages.len() {
+                // Once the choices are used up, all goes on to its end, with nothing that waits.
+                let (choice, count) = choices.next().unwrap_or_else(|| {
+                    idle += 1;
+                    ([0, 2, 4, 7][idle % 4], 3)
+                });
+                prop_assert!(idle < 10_000, "{} of {}", model.done.len(), messages.len());
                 match choice {
-                    1 => lanes.wait(head.lane, at(now + 3)),
-                    2 => lanes.again(head.lane),
-                    _ => { done.insert(head.lane, head.seq); lanes.finish(head.lane); }
+                    0 | 1 => {
+                        for head in coming.by_ref().take(count) {
+                            model.pending.insert(head.seq.0, head);
+                        }
+                    }
+                    2 | 3 => model.read(count),
+                    4 | 5 => {
+                        model.read_lanes(count);
+                        if let Some(Turn { head, .. }) = model.lanes.next(3) {
+                            prop_assert!(busy.iter().all(|other| other.lane != head.lane));
+                            let own = model.pending.values().find(|other| other.lane == head.lane);
+                            prop_assert_eq!(own.map(|first| first.seq), Some(head.seq));
+                            busy.push(head);
+                        }
+                    }
+                    6 => {
+                        if let Some(head) = busy.pop() {
+                            now += 1;
+                            model.lanes.wait(head.lane, at(now + 3));
+                        }
+                    }
+                    _ => {
+                        if let Some(head) = busy.pop() {
+                            model.finish(head);
+                        }
+                    }
+                }
+                if let Some(until) = model.lanes.next_wake() {
+                    model.lanes.wake(until);
+                }
+                for class in Class::ALL {
+                    prop_assert!(model.lanes.len(class) <= 4 * (lane_heads_max as usize + 6));
                 }
             }
-            prop_assert!(is_empty(&lanes));
+            prop_assert!(is_empty(&model.lanes));
         }
     }
 }

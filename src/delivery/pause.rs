@@ -1,6 +1,10 @@
-//! The pause of a destination whose key Loops refuses: when to ask again.
+//! The pause of a destination whose key Loops refuses: when to ask again, and how to tell a wrong key
+//! from a request that is refused with the same answer.
 
+use std::collections::HashMap;
 use std::time::Duration;
+
+use crate::segment::LaneKey;
 
 use tokio::time::Instant;
 
@@ -57,5 +61,78 @@ impl Pause {
     fn schedule(&mut self) {
         self.wait = (self.wait * 2).clamp(PROBE_WAIT_MIN, PROBE_WAIT_MAX);
         self.probe_at = Some(Instant::now() + self.wait);
+    }
+}
+
+/// How often a request is refused with 401 or 403, each time after another was taken with the same key,
+/// before it is not the key that is to blame.
+const REFUSALS_MAX: u32 = 3;
+
+/// The requests that Loops, or something before it, refuses as if the key were wrong, while it takes
+/// others with the same key: else one of them would pause the destination for ever, again and again.
+#[derive(Debug, Default)]
+pub struct KeyRefusals {
+    /// How many times the key was seen to be right by what became of a request.
+    proofs: u64,
+    lanes: HashMap<LaneKey, Refusals>,
+}
+
+#[derive(Debug, Default)]
+struct Refusals {
+    count: u32,
+    /// The proofs there had been at the last of them.
+    proofs: u64,
+}
+
+impl KeyRefusals {
+    /// A request was taken, or refused for what is in it: the key is right.
+    pub fn proved(&mut self) {
+        self.proofs += 1;
+    }
+
+    /// The first request of a lane was refused as if the key were wrong.
+    pub fn refused(&mut self, lane: LaneKey) {
+        let proofs = self.proofs;
+        let refusals = self.lanes.entry(lane).or_default();
+        if refusals.count == 0 || proofs > refusals.proofs {
+            refusals.count += 1;
+        }
+        refusals.proofs = proofs;
+    }
+
+    /// Whether it is not the key, should the first request of a lane be refused once more.
+    pub fn is_singled_out(&self, lane: LaneKey) -> bool {
+        let refusals = self.lanes.get(&lane);
+        refusals.is_some_and(|one| one.count >= REFUSALS_MAX && self.proofs > one.proofs)
+    }
+
+    /// The lane has another first request, or none.
+    pub fn forget(&mut self, lane: LaneKey) {
+        self.lanes.remove(&lane);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_request_is_singled_out_only_by_others_that_pass() {
+        let (mut refusals, lane) = (KeyRefusals::default(), LaneKey(7));
+        // A key that is wrong singles nobody out, however often it is tried.
+        for _ in 0..10 {
+            refusals.refused(lane);
+        }
+        assert!(!refusals.is_singled_out(lane));
+        for _ in 1..REFUSALS_MAX {
+            refusals.proved();
+            assert!(!refusals.is_singled_out(lane));
+            refusals.refused(lane);
+        }
+        assert!(!refusals.is_singled_out(lane), "nobody has passed since");
+        refusals.proved();
+        assert!(refusals.is_singled_out(lane) && !refusals.is_singled_out(LaneKey(8)));
+        refusals.forget(lane);
+        assert!(!refusals.is_singled_out(lane));
     }
 }

@@ -19,8 +19,8 @@ use crate::crash;
 use crate::destination::{ActionKind, Destination, Plan};
 use crate::loops::{Call, Client, Endpoint, Reply, Slot};
 use crate::queue::{
-    Attempt, Consequence, Failure, FrozenRequest, Head, Job, Lease, NewDelivery, NewMerge, NewPlan,
-    QueueError, Settlement, Work,
+    Attempt, Consequence, Failure, FrozenRequest, Job, LaneAsk, LanePart, Lease, NewDelivery,
+    NewMerge, NewPlan, QueueError, Settlement, Work,
 };
 use crate::segment::{Message, decode};
 use crate::telemetry;
@@ -42,6 +42,15 @@ pub(super) struct Stepper {
     pub(super) retry: RetryOptions,
 }
 
+/// What a step came to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct StepEnd {
+    /// What the lane may do.
+    pub(super) outcome: StepOutcome,
+    /// Whether it showed that Loops takes the key.
+    pub(super) proves_key: bool,
+}
+
 /// What a lane may do after a step.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum StepOutcome {
@@ -57,12 +66,18 @@ pub(super) enum StepOutcome {
     Fenced,
 }
 
+impl From<StepOutcome> for StepEnd {
+    fn from(outcome: StepOutcome) -> Self {
+        Self { outcome, proves_key: false }
+    }
+}
+
 impl Stepper {
     /// Makes one step. The slot is given back unused when there is nothing to send.
-    pub(super) async fn step(&self, lease: &Lease, turn: &Turn, slot: Slot) -> StepOutcome {
+    pub(super) async fn step(&self, lease: &Lease, turn: &Turn, slot: Slot) -> StepEnd {
         match self.try_step(lease, turn, slot).await {
-            Ok(outcome) => outcome,
-            Err(QueueError::Fenced) => StepOutcome::Fenced,
+            Ok(end) => end,
+            Err(QueueError::Fenced) => StepOutcome::Fenced.into(),
             Err(fault @ (QueueError::Busy | QueueError::Full | QueueError::Unavailable(_))) => {
                 error!(
                     destination = self.name,
@@ -70,14 +85,14 @@ impl Stepper {
                     error = &fault as &dyn std::error::Error,
                     "the store failed; trying again"
                 );
-                StepOutcome::Wait(self.later())
+                StepOutcome::Wait(self.later()).into()
             }
         }
     }
 
-    /// What stands before a message in its lane.
-    pub(super) async fn before(&self, head: &Head) -> Result<Vec<Head>, QueueError> {
-        self.queue.before(&self.name, head).await
+    /// What is pending in a part of a lane.
+    pub(super) async fn of_lane(&self, ask: &LaneAsk) -> Result<LanePart, QueueError> {
+        self.queue.of_lane(&self.name, ask).await
     }
 
     fn later(&self) -> Timestamp {
@@ -90,79 +105,92 @@ impl Stepper {
         lease: &Lease,
         turn: &Turn,
         slot: Slot,
-    ) -> Result<StepOutcome, QueueError> {
+    ) -> Result<StepEnd, QueueError> {
         let seq = turn.head.seq;
         let Some(job) = self.queue.open(seq).await? else {
-            return Ok(StepOutcome::Finished);
+            return Ok(StepOutcome::Finished.into());
         };
         let requests = if job.is_planned {
             job.requests
         } else {
             let planned = self.plan_turn(&job, turn).await?;
             crash::point("freeze.before");
-            let frozen = self.queue.freeze_merge(lease, planned).await?;
+            let failures = failures(&planned);
+            let frozen = self.queue.freeze(lease, planned).await?;
             crash::point("freeze.after");
+            for (action, reason) in failures {
+                self.count(action, &reason);
+            }
             frozen
         };
         let Some(request) = requests.first() else {
-            return Ok(StepOutcome::Finished);
+            return Ok(StepOutcome::Finished.into());
         };
         let now = self.clock.now();
         if let Some(at) = request.next_attempt_at.filter(|at| *at > now) {
-            return Ok(StepOutcome::Wait(at));
+            return Ok(StepOutcome::Wait(at).into());
         }
-        let is_last = requests.len() == 1;
-        if let Some(failure) = self.lateness(request, now) {
-            return self.give_up(lease, &job.message_id, request, is_last, failure).await;
+        let due = Due {
+            request,
+            message_id: &job.message_id,
+            is_last: requests.len() == 1,
+            is_singled_out: turn.is_singled_out,
+        };
+        match self.lateness(request, now) {
+            Some(consequence) => self.give_up(lease, due, consequence).await,
+            None => self.attempt(lease, due, slot).await,
         }
-        self.attempt(lease, &job.message_id, request, is_last, slot).await
     }
 
-    /// Why a request is not sent any more when its turn comes: the destination was paused, or the
-    /// program was off, for so long.
-    fn lateness(&self, request: &FrozenRequest, now: Timestamp) -> Option<Failure> {
-        let expired = |detail| Some(Failure { reason: "expired".to_owned(), detail });
+    /// What follows for a request that is not worth sending any more when its turn comes: the destination
+    /// was paused, or the program was off, for so long.
+    fn lateness(&self, request: &FrozenRequest, now: Timestamp) -> Option<Consequence> {
+        let expired =
+            |detail| Some(Consequence::Failed(Failure { reason: "expired".to_owned(), detail }));
         if request.expires_at.is_some_and(|expires_at| now > expires_at) {
             let detail = "not sent: when its turn came, it was older than max_age_s of its subscription allows";
             return expired(detail.to_owned());
         }
         // Loops has forgotten the key: if it took the event, it would take it once more. An upsert may
         // be repeated as often as one likes.
-        let first_attempt_at =
-            request.first_attempt_at.filter(|_| request.idempotency_key.is_some());
-        if first_attempt_at.is_some_and(|first| !self.retry.is_open(first, now)) {
-            return expired(format!(
-                "not sent again: the first attempt was more than {} s ago, and Loops, which may have taken the event then, would not know it again; a replay sends it as a new one",
-                self.retry.window.as_secs()
-            ));
+        let first = request.first_attempt_at.filter(|_| request.idempotency_key.is_some())?;
+        if self.retry.is_open(first, now) {
+            return None;
         }
-        None
+        if request.is_merged {
+            return Some(Consequence::TakenApart);
+        }
+        expired(format!(
+            "not sent again: the first attempt was more than {} s ago, and Loops, which may have taken the event then, would not know it again; a replay sends it as a new one",
+            self.retry.window.as_secs()
+        ))
     }
 
     async fn give_up(
         &self,
         lease: &Lease,
-        message_id: &str,
-        request: &FrozenRequest,
-        is_last: bool,
-        failure: Failure,
-    ) -> Result<StepOutcome, QueueError> {
-        let reason = failure.reason.clone();
+        due: Due<'_>,
+        consequence: Consequence,
+    ) -> Result<StepEnd, QueueError> {
+        let request = due.request;
+        let outcome = due.outcome(&consequence);
+        let ended = ended(&consequence);
         warn!(
             destination = self.name,
             request = request.id.0,
-            message_id,
+            message_id = due.message_id,
             path = request.path,
             attempts = request.attempts,
-            outcome = reason,
-            "given up without another attempt"
+            outcome = ended.as_deref().unwrap_or("taken_apart"),
+            "not sent any more"
         );
-        let consequence = Consequence::Failed(failure);
         let now = self.clock.now();
         let settlement = Settlement { request: request.id, now, attempt: None, consequence };
         self.settle(lease, settlement).await?;
-        self.count_ended(request, &reason);
-        Ok(if is_last { StepOutcome::Finished } else { StepOutcome::Again })
+        if let Some(ended) = ended {
+            self.count_ended(request, &ended);
+        }
+        Ok(outcome.into())
     }
 
     fn count_ended(&self, request: &FrozenRequest, outcome: &str) {
@@ -189,9 +217,6 @@ impl Stepper {
             }
         }
         let merge = merging.into_merge(self.clock.now());
-        for (_, plan) in &merge.plans {
-            self.count_failures(plan);
-        }
         if merge.plans.len() > 1 {
             debug!(
                 destination = self.name,
@@ -232,24 +257,13 @@ impl Stepper {
         Ok(plan)
     }
 
-    fn count_failures(&self, plan: &NewPlan) {
-        for delivery in &plan.deliveries {
-            if let (Err(failure), Some(action)) =
-                (&delivery.outcome, ActionKind::parse(&delivery.action))
-            {
-                self.count(action, &failure.reason);
-            }
-        }
-    }
-
     async fn attempt(
         &self,
         lease: &Lease,
-        message_id: &str,
-        request: &FrozenRequest,
-        is_last: bool,
+        due: Due<'_>,
         slot: Slot,
-    ) -> Result<StepOutcome, QueueError> {
+    ) -> Result<StepEnd, QueueError> {
+        let request = due.request;
         let started_at = self.clock.now();
         let call = Call {
             method: &request.method,
@@ -261,30 +275,20 @@ impl Stepper {
         crash::point("send.after");
         let disposition = Disposition::of(Endpoint::from_path(&request.path), &reply);
         let number = request.attempts + 1;
-        let consequence = self.consequence(request, number, started_at, &disposition);
-        self.report(message_id, request, number, &reply, &disposition);
-        let outcome = match &consequence {
-            Consequence::Hold => StepOutcome::Unauthorized,
-            Consequence::Retry(at) => StepOutcome::Wait(*at),
-            Consequence::TakenApart => StepOutcome::Again,
-            Consequence::Delivered | Consequence::Failed(_) if is_last => StepOutcome::Finished,
-            Consequence::Delivered | Consequence::Failed(_) => StepOutcome::Again,
-        };
+        let consequence = self.consequence(due, number, started_at, &disposition);
+        self.report(due.message_id, request, number, &reply, &disposition);
+        let outcome = due.outcome(&consequence);
+        let ended = ended(&consequence);
         let attempt = Some(record(number, started_at, &reply, &disposition));
         let now = self.clock.now();
         let settlement = Settlement { request: request.id, now, attempt, consequence };
-        let ended = match &settlement.consequence {
-            Consequence::Delivered => Some("delivered".to_owned()),
-            Consequence::Failed(failure) => Some(failure.reason.clone()),
-            Consequence::Retry(_) | Consequence::Hold | Consequence::TakenApart => None,
-        };
         crash::point("settle.before");
         self.settle(lease, settlement).await?;
         crash::point("settle.after");
         if let Some(ended) = ended {
             self.count_ended(request, &ended);
         }
-        Ok(outcome)
+        Ok(StepEnd { outcome, proves_key: disposition.proves_key() })
     }
 
     /// Records an outcome, however long the store fails: without it the request would go out again,
@@ -321,23 +325,30 @@ impl Stepper {
 
     fn consequence(
         &self,
-        request: &FrozenRequest,
+        due: Due<'_>,
         number: u32,
         started_at: Timestamp,
         disposition: &Disposition,
     ) -> Consequence {
+        let request = due.request;
+        let refused = |detail: String| match request.is_merged {
+            // Only the guilty message shall fail: each goes alone.
+            true => Consequence::TakenApart,
+            false => Consequence::Failed(Failure { reason: "refused".to_owned(), detail }),
+        };
         let wait = match disposition {
             Disposition::Delivered
             | Disposition::DeliveredBefore
             | Disposition::NothingToDelete => return Consequence::Delivered,
-            // Only the guilty message shall fail: each goes alone.
-            Disposition::Refused { .. } if request.is_merged => return Consequence::TakenApart,
-            Disposition::Refused { detail } => {
-                let failure = Failure { reason: "refused".to_owned(), detail: detail.clone() };
-                return Consequence::Failed(failure);
+            Disposition::Refused { detail } => return refused(detail.clone()),
+            Disposition::Unauthorized { detail } if due.is_singled_out => {
+                return refused(format!(
+                    "{detail}; again and again, while others were taken with the same key"
+                ));
             }
-            Disposition::Unauthorized => return Consequence::Hold,
-            Disposition::Limited(after) => after.unwrap_or(self.retry.min).min(self.retry.max),
+            Disposition::Unauthorized { .. } => return Consequence::Hold,
+            Disposition::Limited(Some(after)) => (*after).min(self.retry.max),
+            Disposition::Limited(None) => self.retry.delay(number),
             Disposition::Retry(after) => {
                 let asked = after.unwrap_or_default().min(self.retry.max);
                 self.retry.delay(number).max(asked)
@@ -400,7 +411,7 @@ impl Stepper {
             | Disposition::NothingToDelete => line!(info),
             Disposition::Limited(_)
             | Disposition::Retry(_)
-            | Disposition::Unauthorized
+            | Disposition::Unauthorized { .. }
             | Disposition::Refused { .. } => line!(warn),
         }
         let labels = [
@@ -411,6 +422,51 @@ impl Stepper {
         counter!(telemetry::LOOPS_REQUESTS, &labels).increment(1);
         histogram!(telemetry::LOOPS_REQUEST_SECONDS, &labels).record(reply.duration);
     }
+}
+
+/// A request whose turn it is.
+#[derive(Clone, Copy)]
+struct Due<'a> {
+    request: &'a FrozenRequest,
+    /// One of the messages that it carries.
+    message_id: &'a str,
+    /// Whether the message has no other.
+    is_last: bool,
+    /// As in [`Turn`].
+    is_singled_out: bool,
+}
+
+impl Due<'_> {
+    fn outcome(&self, consequence: &Consequence) -> StepOutcome {
+        match consequence {
+            Consequence::Hold => StepOutcome::Unauthorized,
+            Consequence::Retry(at) => StepOutcome::Wait(*at),
+            Consequence::TakenApart => StepOutcome::Again,
+            Consequence::Delivered | Consequence::Failed(_) if self.is_last => {
+                StepOutcome::Finished
+            }
+            Consequence::Delivered | Consequence::Failed(_) => StepOutcome::Again,
+        }
+    }
+}
+
+/// How the deliveries of a request ended, in a word, if they did.
+fn ended(consequence: &Consequence) -> Option<String> {
+    match consequence {
+        Consequence::Delivered => Some("delivered".to_owned()),
+        Consequence::Failed(failure) => Some(failure.reason.clone()),
+        Consequence::Retry(_) | Consequence::Hold | Consequence::TakenApart => None,
+    }
+}
+
+/// The deliveries of plans that make no request, and why.
+fn failures(merge: &NewMerge) -> Vec<(ActionKind, String)> {
+    let deliveries = merge.plans.iter().flat_map(|(_, plan)| &plan.deliveries);
+    let failed = deliveries.filter_map(|delivery| {
+        let failure = delivery.outcome.as_ref().err()?;
+        Some((ActionKind::parse(&delivery.action)?, failure.reason.clone()))
+    });
+    failed.collect()
 }
 
 fn unreadable(now: Timestamp) -> NewPlan {

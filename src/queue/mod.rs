@@ -80,8 +80,9 @@ pub trait Inbox: Send + Sync {
 pub trait Work: Send + Sync {
     /// Takes the lease of a destination, or renews it; `None` while another process holds it.
     ///
-    /// The token grows each time the lease changes hands, also when one process takes it again
-    /// after it ran out.
+    /// The token grows each time the lease changes hands. A process that takes it again after it ran
+    /// out has the same one, if nobody else had it meanwhile: what it did before still counts. A lease
+    /// that runs out much later than any could by this clock is nobody's: the clock was set back.
     async fn lease(&self, ask: LeaseRequest) -> Result<Option<Lease>, QueueError>;
 
     /// Who has the lease of a destination, or had it last; `None` when it was given back, or never taken.
@@ -99,26 +100,18 @@ pub trait Work: Send + Sync {
         ask: [PendingAsk; Class::COUNT],
     ) -> Result<[Vec<Head>; Class::COUNT], QueueError>;
 
-    /// Heads of the pending messages that stand before `head` in its lane, lowest first.
-    async fn before(&self, destination: &str, head: &Head) -> Result<Vec<Head>, QueueError>;
+    /// Heads of the pending messages of one lane, of a bounded part of it.
+    async fn of_lane(&self, destination: &str, ask: &LaneAsk) -> Result<LanePart, QueueError>;
 
     /// Everything needed to work on one message: its payload, and the requests already made of it.
     /// `None` when it is not pending (any more).
     async fn open(&self, seq: Seq) -> Result<Option<Job>, QueueError>;
 
-    /// Records how a message was planned. Requests it returns are on disk, in the order of
-    /// `plan.deliveries`; the message is done at once when none of its deliveries is pending.
+    /// Records how a message was planned, and with it neighbours of its lane, some of whose deliveries may
+    /// be carried by merged requests. Answers the requests of the first message, which are on disk then,
+    /// in the order of its deliveries. A message is done at once when none of its deliveries is pending.
+    /// If the first message was planned before, nothing is written.
     async fn freeze(
-        &self,
-        lease: &Lease,
-        seq: Seq,
-        plan: NewPlan,
-    ) -> Result<Vec<FrozenRequest>, QueueError>;
-
-    /// Records how neighbours of a lane were planned, some of their deliveries carried by merged
-    /// requests; answers the requests of the first message. If that one was planned before, nothing
-    /// is written.
-    async fn freeze_merge(
         &self,
         lease: &Lease,
         merge: NewMerge,
@@ -126,6 +119,9 @@ pub trait Work: Send + Sync {
 
     /// Records an attempt and its consequence, for the request, its deliveries and its messages.
     async fn settle(&self, lease: &Lease, settlement: Settlement) -> Result<(), QueueError>;
+
+    /// The names of all destinations for which something is pending, configured or not.
+    async fn destinations(&self) -> Result<Vec<String>, QueueError>;
 
     /// How much is pending for a destination.
     async fn depth(&self, destination: &str) -> Result<Depth, QueueError>;

@@ -118,6 +118,28 @@ pub struct PendingAsk {
     pub limit: u32,
 }
 
+/// From where on a lane is to be read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct LaneAsk {
+    /// Which lane.
+    pub lane: LaneKey,
+    /// Whom its messages are about.
+    pub person: PersonHash,
+    /// Only messages behind this one.
+    pub after: Seq,
+    /// How many messages are looked at; at least 1.
+    pub limit: u32,
+}
+
+/// A part of a lane.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LanePart {
+    /// Its pending messages, lowest sequence number first.
+    pub heads: Vec<Head>,
+    /// The last place that was looked at; `None`: there is nothing behind.
+    pub through: Option<Seq>,
+}
+
 /// A pending message, opened to be worked on.
 #[derive(Debug, Clone)]
 pub struct Job {
@@ -376,20 +398,12 @@ impl Class {
 
     /// Its place in [`Class::ALL`].
     pub fn index(self) -> usize {
-        match self {
-            Class::Event => 0,
-            Class::Live => 1,
-            Class::Bulk => 2,
-        }
+        self as usize
     }
 
     /// As it is stored.
     pub fn code(self) -> i64 {
-        match self {
-            Class::Event => 0,
-            Class::Live => 1,
-            Class::Bulk => 2,
-        }
+        self as i64
     }
 
     /// Reads [`Class::code`]; unknown codes of later releases count as bulk.

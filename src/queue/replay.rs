@@ -86,7 +86,8 @@ pub struct ReplayPosition {
 pub struct ReplayChunk {
     /// Messages that are pending again; in a dry run, that would be.
     pub replayed: u64,
-    /// Messages that fit, whose contents are past their time or erased.
+    /// Messages that fit, whose contents are past their time, or erased, or about to be: a deletion of
+    /// their person stands behind them.
     pub without_contents: u64,
     /// Where to go on; `None` at the end.
     pub next: Option<ReplayPosition>,

@@ -26,6 +26,15 @@ pub(super) const DEPTH_OLDEST: &str = "
     SELECT received_at FROM messages WHERE destination = $1 AND state = 0 AND class = $2
     ORDER BY seq LIMIT 1";
 
+/// From one name in the index to the next, not through all that is pending.
+pub(super) const PENDING_DESTINATIONS: &str = "
+    WITH RECURSIVE found (destination) AS (
+        SELECT MIN(destination) FROM messages WHERE state = 0
+        UNION ALL
+        SELECT (SELECT MIN(destination) FROM messages WHERE state = 0 AND destination > found.destination)
+        FROM found WHERE found.destination IS NOT NULL)
+    SELECT destination FROM found WHERE destination IS NOT NULL";
+
 /// $1 seq.
 pub(super) const OPEN_MESSAGE: &str = "
     SELECT m.source, m.message_id, m.received_at, m.payload, m.is_planned,
@@ -60,15 +69,15 @@ pub(super) const LOG_ATTEMPTS: &str = "
 /// The newest migration that was applied.
 pub(super) const SCHEMA_VERSION: &str = "SELECT MAX(version) FROM _sqlx_migrations WHERE success";
 
-/// $1 destination, $2 holder, $3 now, $4 expiry. No row while another holds it.
+/// $1 destination, $2 holder, $3 now, $4 expiry, $5 an expiry that nobody can have asked for by this
+/// clock: it was set back since. No row while another holds it.
 pub(super) const LEASE: &str = "
     INSERT INTO leases (destination, holder, token, expires_at) VALUES ($1, $2, 1, $4)
     ON CONFLICT (destination) DO UPDATE SET
-        token = CASE WHEN leases.holder = excluded.holder AND leases.expires_at > $3
-                     THEN leases.token ELSE leases.token + 1 END,
+        token = CASE WHEN leases.holder = excluded.holder THEN leases.token ELSE leases.token + 1 END,
         holder = excluded.holder,
         expires_at = excluded.expires_at
-    WHERE leases.holder = excluded.holder OR leases.expires_at <= $3
+    WHERE leases.holder = excluded.holder OR leases.expires_at <= $3 OR leases.expires_at >= $5
     RETURNING token";
 
 /// $1 destination, $2 holder, $3 token. Nobody is called the empty name.
@@ -111,9 +120,11 @@ pub(super) const TAKE_APART_DELIVERIES: &str = "
     UPDATE deliveries SET request_id = part_id, part_id = NULL
     WHERE request_id = $1 AND state = 'pending' AND part_id IS NOT NULL";
 
-/// $1 merged request.
-pub(super) const TAKE_APART_REQUESTS: &str =
-    "UPDATE requests SET state = 'pending' WHERE merged_into = $1 AND state = 'part'";
+/// $1 merged request. What was sent with it counts as tried since then.
+pub(super) const TAKE_APART_REQUESTS: &str = "
+    UPDATE requests SET state = 'pending',
+        first_attempt_at = (SELECT m.first_attempt_at FROM requests m WHERE m.id = $1)
+    WHERE merged_into = $1 AND state = 'part'";
 
 /// $1 merged request: what it held is in its parts now.
 pub(super) const DROP_MERGED_BODY: &str = "UPDATE requests SET body = NULL WHERE id = $1";
@@ -196,6 +207,10 @@ pub(super) const DROP_EXCERPTS: &str = "
 pub(super) const DROP_DETAILS: &str =
     "UPDATE deliveries SET detail = NULL WHERE seq = $1 AND detail IS NOT NULL";
 
+/// $1 seq. Warnings name fields, and names of fields are the sender's.
+pub(super) const DROP_WARNINGS: &str =
+    "UPDATE deliveries SET warnings = NULL WHERE seq = $1 AND warnings IS NOT NULL";
+
 /// $1 seq.
 pub(super) const DROP_PAYLOAD: &str =
     "UPDATE messages SET payload = NULL WHERE seq = $1 AND state = 1";
@@ -232,19 +247,39 @@ pub(super) const DELETE_REPLAY: &str = "DELETE FROM replays WHERE seq = $1";
 /// The last place that was given.
 pub(super) const LAST_SEQ: &str = "SELECT MAX(seq) FROM messages";
 
+/// Whether the message `m` has contents to put back to work: not where a deletion of its person stands
+/// behind it that is pending, or whose erasure is: Loops would get to know that person anew.
+macro_rules! has_contents {
+    () => {
+        "(m.payload IS NOT NULL AND NOT EXISTS (
+            SELECT 1 FROM messages e
+            WHERE e.kind = 'delete' AND e.person = m.person AND e.destination = m.destination
+              AND e.seq >= m.seq
+              AND (e.seq > m.seq AND e.state = 0 OR EXISTS (SELECT 1 FROM erasures x WHERE x.seq = e.seq))))"
+    };
+}
+
 /// Messages that are done, by their place in the order of acceptance: those that were never replayed
 /// stand in it, those that were have kept it. Conditions on `m` are added to both,
 /// and to each those on its place.
 pub(super) const REPLAY_BRANCHES: [(&str, &str); 2] = [
     (
-        "SELECT m.seq, m.seq AS accepted, m.payload IS NOT NULL AS has_contents FROM messages m
-     WHERE m.state = 1 AND NOT EXISTS (SELECT 1 FROM replays p WHERE p.seq = m.seq)",
+        concat!(
+            "SELECT m.seq, m.seq AS accepted, ",
+            has_contents!(),
+            " AS has_contents FROM messages m
+     WHERE m.state = 1 AND NOT EXISTS (SELECT 1 FROM replays p WHERE p.seq = m.seq)"
+        ),
         "m.seq",
     ),
     (
-        " UNION ALL
-     SELECT m.seq, p.first_seq AS accepted, m.payload IS NOT NULL AS has_contents
-     FROM replays p JOIN messages m ON m.seq = p.seq WHERE m.state = 1",
+        concat!(
+            " UNION ALL
+     SELECT m.seq, p.first_seq AS accepted, ",
+            has_contents!(),
+            " AS has_contents
+     FROM replays p JOIN messages m ON m.seq = p.seq WHERE m.state = 1"
+        ),
         "p.first_seq",
     ),
 ];
@@ -256,13 +291,15 @@ pub(super) const REPLAY_DELIVERED: &str = " AND m.is_failed = 0 AND EXISTS (
     SELECT 1 FROM deliveries d WHERE d.seq = m.seq AND d.is_superseded = 0)";
 
 /// $1 seq, $2 class. The message once more at the end of the order, pending; answers its new place.
-pub(super) const REPLAY_MESSAGE: &str = "
-    INSERT INTO messages (class, lane, person, message_hash, received_at, kind, source, destination,
+pub(super) const REPLAY_MESSAGE: &str = concat!(
+    "INSERT INTO messages (class, lane, person, message_hash, received_at, kind, source, destination,
                           message_id, payload)
-    SELECT $2, lane, person, message_hash, received_at, kind, source, destination, message_id, payload
-    FROM messages WHERE seq = $1 AND state = 1 AND payload IS NOT NULL
-      AND NOT EXISTS (SELECT 1 FROM erasures e WHERE e.seq = messages.seq)
-    RETURNING seq";
+    SELECT $2, m.lane, m.person, m.message_hash, m.received_at, m.kind, m.source, m.destination,
+           m.message_id, m.payload
+    FROM messages m WHERE m.seq = $1 AND m.state = 1 AND ",
+    has_contents!(),
+    " RETURNING seq"
+);
 
 /// $1 old place, $2 new place, $3 the only subscription.
 pub(super) const REPLAY_NUMBER: &str = "
@@ -287,8 +324,8 @@ pub(super) const SETTLE_ERASURES: &str = "
         SELECT 1 FROM deliveries e WHERE e.seq = m.seq AND e.action = $2 AND e.state = 'delivered')
     ON CONFLICT (seq) DO NOTHING";
 
-/// The first deletion whose person's contents are to be erased.
-pub(super) const NEXT_ERASURE: &str = "SELECT MIN(seq) FROM erasures";
+/// $1 seq of the deletion, $2 the last place that was gone through.
+pub(super) const ERASED_THROUGH: &str = "UPDATE erasures SET erased_through = $2 WHERE seq = $1";
 
 /// $1 seq.
 pub(super) const DELETE_ERASURE: &str = "DELETE FROM erasures WHERE seq = $1";

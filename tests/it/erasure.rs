@@ -84,7 +84,10 @@ async fn after_the_deletion_at_loops_nothing_of_the_person_is_on_disk() {
     assert_eq!(states, ["delivered", "failed", "delivered"]);
     assert!(!found.body.to_string().contains(EMAIL_DOMAIN), "{found:?}");
     let ran = setup.command_on(service.data(), &["replay", "--all-failed"], b"").await;
-    assert_eq!(ran.stdout, "replayed: 1\ncontents past their time, not replayed: 1\n");
+    assert_eq!(
+        ran.stdout,
+        "replayed: 1\nwithout contents (past their time, or of deleted people), not replayed: 1\n"
+    );
     assert_eq!(service.stop().await, Some(0));
     assert!(!is_on_disk(&service, GONE) && is_on_disk(&service, KEPT));
 }
@@ -152,4 +155,31 @@ async fn a_deletion_that_loops_did_not_take_erases_nothing() {
     assert!(!is_erased(&service.message("before", |_| true).await));
     assert!(is_on_disk(&service, GONE));
     drop(loops.rest());
+}
+
+#[tokio::test]
+async fn a_replay_does_not_bring_back_who_is_being_deleted() {
+    let script = |seen: &Seen| {
+        Reply::status(match seen.path.as_str() {
+            "/api-key" => 200,
+            "/contacts/delete" => 503,
+            _ => 400,
+        })
+    };
+    let mut loops = ScriptedLoops::start(script).await;
+    let setup = Setup::with_loops(&loops.base_url);
+    let service = setup.start();
+    service.accept("/v1/identify", identify(GONE, "a1")).await;
+    service.message("a1", |found| found["state"] == "failed").await;
+    service.accept("/v1/batch", json!({"batch": [deletion(GONE, "a2")]})).await;
+    while loops.next().await.path != "/contacts/delete" {}
+    let ran = setup.command_on(service.data(), &["replay", "--all-failed"], b"").await;
+    let expected =
+        "replayed: 0\nwithout contents (past their time, or of deleted people), not replayed: 1\n";
+    assert_eq!(ran.stdout, expected);
+    loops.rest();
+    loops.now(|_| Reply::ok());
+    service.message("a2", is_erased).await;
+    assert!(loops.rest().iter().all(|seen| seen.path == "/contacts/delete"));
+    assert!(!is_on_disk(&service, &format!("{GONE}@")));
 }

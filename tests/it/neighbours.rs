@@ -152,6 +152,76 @@ async fn ten_thousand_messages_of_one_person_let_others_through() {
     }
 }
 
+/// More than all that is held in memory of one class.
+const THRONG: usize = 104_000;
+
+#[tokio::test]
+async fn a_hundred_thousand_messages_of_one_person_that_wait_let_others_through() {
+    let script = |seen: &Seen| match seen.note().starts_with("crowd") {
+        true => Reply::status(503),
+        false => Reply::ok(),
+    };
+    let mut loops = ScriptedLoops::start(script).await;
+    let service = Setup::with_loops(&loops.base_url)
+        .env("SEGMENT_LOOPS__DELIVERY__RETRY_MIN_MS", "3600000")
+        .env("SEGMENT_LOOPS__DELIVERY__RETRY_MAX_MS", "3600000")
+        .start();
+    for first in (0..THRONG).step_by(8_000) {
+        let batch: Vec<_> =
+            (first..first + 8_000).map(|n| track("crowd", &format!("crowd-{n}"))).collect();
+        service.accept("/v1/batch", json!({"batch": batch})).await;
+    }
+    assert_eq!(loops.next().await.note(), "crowd-0");
+    let others: Vec<_> = (0..40).map(|n| track(&format!("u{n}"), &format!("other-{n}"))).collect();
+    service.accept("/v1/batch", json!({"batch": others})).await;
+    let notes = loops.notes(40).await;
+    assert!(notes.iter().all(|note| note.starts_with("other")), "{notes:?}");
+}
+
+#[tokio::test]
+async fn two_destinations_do_not_disturb_each_other() {
+    let mut silent = ScriptedLoops::start(|seen| match seen.path.as_str() {
+        "/api-key" => Reply::status(401),
+        _ => Reply::Silence,
+    })
+    .await;
+    let mut willing = ScriptedLoops::willing().await;
+    let config = format!(
+        r#"
+        [sources.one]
+        write_keys = ["one"]
+        destination = "silent"
+        [sources.two]
+        write_keys = ["two"]
+        destination = "willing"
+        [destinations.silent]
+        api_key = "k1"
+        base_url = "{}"
+        [destinations.willing]
+        api_key = "k2"
+        base_url = "{}"
+        rate = 1000
+        "#,
+        silent.base_url, willing.base_url
+    );
+    let service = Setup::with_loops("http://127.0.0.1:9").without_env().config(&config).start();
+    let send = async |key: &str, n: usize| {
+        let batch: Vec<_> =
+            (0..100).map(|m| track(&format!("u{m}"), &format!("{key}-{n}-{m}"))).collect();
+        let request = service.request(reqwest::Method::POST, "/v1/batch");
+        let body = json!({"batch": batch}).to_string();
+        let answer = Service::answer(request.basic_auth(key, Some("")).body(body)).await;
+        assert_eq!(answer.status, 200, "{answer:?}");
+    };
+    for n in 0..3 {
+        send("one", n).await;
+        send("two", n).await;
+    }
+    let notes = willing.notes(300).await;
+    assert!(notes.iter().all(|note| note.starts_with("two")), "{notes:?}");
+    assert!(silent.rest().is_empty());
+}
+
 #[tokio::test]
 async fn contact_updates_that_agree_are_few_requests_however_many_they_are() {
     let mut loops = ScriptedLoops::willing().await;

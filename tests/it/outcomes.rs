@@ -300,6 +300,34 @@ async fn a_key_that_is_refused_once_so_and_once_so_costs_nothing_once_it_is_mend
 }
 
 #[tokio::test]
+async fn a_request_that_alone_is_refused_as_if_the_key_were_wrong_fails_at_last() {
+    // As a firewall before Loops that does not like what is in it.
+    let script = |seen: &Seen| Reply::status(if seen.note() == "odd" { 403 } else { 200 });
+    let loops = ScriptedLoops::start(script).await;
+    let service = Setup::with_loops(&loops.base_url).start();
+    service.accept("/v1/track", track("odd", "odd")).await;
+    // While there is nothing else to tell, it may be the key.
+    for n in 1..=4 {
+        let tries = |found: &Value| {
+            let attempts = &found["deliveries"][0]["request"]["attempts"];
+            attempts.as_array().map_or(0, Vec::len) >= n
+        };
+        let message = service.message("odd", tries).await;
+        if message["state"] == "failed" {
+            break;
+        }
+        let id = format!("good-{n}");
+        service.accept("/v1/track", track(&id, &id)).await;
+        service.message(&id, |found| found["state"] == "delivered").await;
+    }
+    let message = service.message("odd", |found| found["state"] == "failed").await;
+    assert_eq!(message["deliveries"][0]["reason"], "refused");
+    let detail = message["deliveries"][0]["detail"].as_str().unwrap();
+    assert!(detail.contains("403") && detail.contains("same key"), "{detail}");
+    assert!(attempts(&message).len() >= 4, "{message}");
+}
+
+#[tokio::test]
 async fn what_fails_for_longer_than_the_window_is_given_up_as_expired() {
     let mut loops = ScriptedLoops::start(|_| Reply::status(500)).await;
     loops.now(|seen| if seen.note() == "m1" { Reply::status(500) } else { Reply::ok() });

@@ -3,26 +3,25 @@
 use sqlx::sqlite::SqliteConnection;
 use sqlx::{SqlitePool, Transaction};
 
-use super::recent::Recent;
-use crate::queue::{Class, Depth, Head, Job, LeaseHolder, MessageRecord, PendingAsk, Seq};
+use super::recent::{Recent, json_list};
+use crate::queue::{
+    Class, Depth, Head, Job, LaneAsk, LanePart, LeaseHolder, MessageRecord, PendingAsk, Seq,
+};
 use crate::segment::{MessageHash, PersonHash};
 use crate::store::rows::{
     AttemptRow, DeliveryRow, HeadRow, JobRow, MessageRow, RequestRow, from_ms,
 };
 use crate::store::{Fault, sql};
 
-/// $1 destination, $2 places, $3 lane, $4 person, $5 before. A lane's messages are all of one person, and
-/// no index of ours is better than their places.
-pub(super) const BEFORE: &str = "
+/// $1 destination, $2 places, $3 lane.
+pub(super) const OF_LANE: &str = "
     SELECT m.seq, m.lane, m.person, m.class,
            CASE WHEN m.is_planned = 1 THEN (
                SELECT MIN(r.next_attempt_at) FROM deliveries d JOIN requests r ON r.id = d.request_id
                WHERE d.seq = m.seq AND r.state = 'pending'
            ) END AS next_attempt_at
     FROM messages m NOT INDEXED
-    WHERE m.seq IN (
-            SELECT seq FROM persons WHERE person = $4 AND seq < $5
-            UNION ALL SELECT value FROM json_each($2))
+    WHERE m.seq IN (SELECT value FROM json_each($2))
       AND m.lane = $3 AND m.destination = $1 AND m.state = 0
     ORDER BY m.seq";
 
@@ -46,6 +45,7 @@ pub(super) const BY_PERSON: &str = "
             SELECT * FROM (
                 SELECT seq FROM persons WHERE person = $2 AND seq < $3 ORDER BY seq DESC LIMIT $4)
             UNION ALL SELECT value FROM json_each($1))
+      AND m.person = $2
     ORDER BY m.seq DESC LIMIT $4";
 
 /// Messages of one id that are shown: one for each source that sent it, more only when an id came
@@ -86,24 +86,27 @@ pub(super) async fn lease_holder(
     Ok(found.map(|(holder, until)| LeaseHolder { holder, until: from_ms(until) }))
 }
 
-pub(super) async fn before(
+pub(super) async fn of_lane(
     readers: &SqlitePool,
     recent: &Recent,
     destination: &str,
-    head: &Head,
-) -> Result<Vec<Head>, Fault> {
+    ask: &LaneAsk,
+) -> Result<LanePart, Fault> {
+    let LaneAsk { lane, person, after, limit } = *ask;
     let mut connection = readers.acquire().await?;
-    let before = 0..=head.seq.0.saturating_sub(1);
-    let places = recent.newest_of_person(&mut connection, head.person, before).await?;
-    let rows: Vec<HeadRow> = sqlx::query_as(BEFORE)
+    // A lane's messages are all of one person, and no index of ours is better than their places.
+    let behind = after.0.saturating_add(1)..=i64::MAX;
+    let limit = limit as usize;
+    let places = recent.first_of_person(&mut connection, person, behind, limit).await?;
+    let is_cut = places.len() >= limit;
+    let through = places.last().filter(|_| is_cut).map(|last| Seq(*last));
+    let rows: Vec<HeadRow> = sqlx::query_as(OF_LANE)
         .bind(destination)
-        .bind(places)
-        .bind(head.lane.0)
-        .bind(head.person.0)
-        .bind(head.seq.0)
+        .bind(json_list(places))
+        .bind(lane.0)
         .fetch_all(&mut *connection)
         .await?;
-    Ok(rows.into_iter().map(HeadRow::into_record).collect())
+    Ok(LanePart { heads: rows.into_iter().map(HeadRow::into_record).collect(), through })
 }
 
 pub(super) async fn open(readers: &SqlitePool, seq: Seq) -> Result<Option<Job>, Fault> {
@@ -121,6 +124,10 @@ pub(super) async fn open(readers: &SqlitePool, seq: Seq) -> Result<Option<Job>, 
     };
     end(snapshot).await?;
     Ok(Some(message.into_record(requests, settled)))
+}
+
+pub(super) async fn destinations(readers: &SqlitePool) -> Result<Vec<String>, Fault> {
+    Ok(sqlx::query_scalar(sql::PENDING_DESTINATIONS).fetch_all(readers).await?)
 }
 
 pub(super) async fn depth(readers: &SqlitePool, destination: &str) -> Result<Depth, Fault> {

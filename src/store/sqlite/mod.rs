@@ -28,9 +28,9 @@ use sqlx::SqlitePool;
 use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 
 use crate::queue::{
-    Accepted, Class, Depth, FrozenRequest, Head, Housekeeping, Inbox, Job, Lease, LeaseHolder,
-    LeaseRequest, Log, MessageRecord, NewMerge, NewMessage, NewPlan, PendingAsk, QueueError,
-    ReplayAsk, ReplayChunk, ReplayState, Replays, Seq, Settlement, Work,
+    Accepted, Class, Depth, FrozenRequest, Head, Housekeeping, Inbox, Job, LaneAsk, LanePart,
+    Lease, LeaseHolder, LeaseRequest, Log, MessageRecord, NewMerge, NewMessage, PendingAsk,
+    QueueError, ReplayAsk, ReplayChunk, ReplayState, Replays, Seq, Settlement, Work,
 };
 use crate::segment::{MessageHash, PersonHash};
 
@@ -131,6 +131,11 @@ struct Waiting {
 }
 
 impl SqliteStore {
+    /// Waits for the end of the writer, which comes with [`SqliteStore::close`], or by a mistake of ours.
+    pub async fn ended(&self) {
+        self.orders.closed().await;
+    }
+
     /// Opens the file, brings its schema up to date and starts the writer.
     ///
     /// Must be called inside a Tokio runtime. Fails with what a person can do about it.
@@ -228,15 +233,16 @@ impl Inbox for SqliteStore {
         self.health.admit()?;
         self.backlog.admit(&self.readers).await?;
         let permits = self.waiting.admit(&messages)?;
+        // What turns out to be a duplicate counts too, and what its sender does not wait for: the count
+        // must not be too low.
+        self.backlog.add(messages.len());
         let (reply, answer) = oneshot::channel();
         let order = AcceptOrder { messages, reply, permits };
         self.accepts.try_send(order).map_err(|refused| match refused {
             mpsc::error::TrySendError::Full(_) => QueueError::Busy,
             mpsc::error::TrySendError::Closed(_) => Fault::Closed.into(),
         })?;
-        let accepted = answer.await.map_err(|_| Fault::Closed)??;
-        self.backlog.add(accepted.iter().filter(|one| **one == Accepted::New).count());
-        Ok(accepted)
+        answer.await.map_err(|_| Fault::Closed)?
     }
 }
 
@@ -262,8 +268,8 @@ impl Work for SqliteStore {
         Ok(log::pending(&self.readers, destination, ask).await?)
     }
 
-    async fn before(&self, destination: &str, head: &Head) -> Result<Vec<Head>, QueueError> {
-        Ok(log::before(&self.readers, &self.recent, destination, head).await?)
+    async fn of_lane(&self, destination: &str, ask: &LaneAsk) -> Result<LanePart, QueueError> {
+        Ok(log::of_lane(&self.readers, &self.recent, destination, ask).await?)
     }
 
     async fn open(&self, seq: Seq) -> Result<Option<Job>, QueueError> {
@@ -273,16 +279,6 @@ impl Work for SqliteStore {
     async fn freeze(
         &self,
         lease: &Lease,
-        seq: Seq,
-        plan: NewPlan,
-    ) -> Result<Vec<FrozenRequest>, QueueError> {
-        let merge = NewMerge { plans: vec![(seq, plan)], merged: Vec::new() };
-        self.order(Freeze { lease: lease.clone(), merge }).await
-    }
-
-    async fn freeze_merge(
-        &self,
-        lease: &Lease,
         merge: NewMerge,
     ) -> Result<Vec<FrozenRequest>, QueueError> {
         self.order(Freeze { lease: lease.clone(), merge }).await
@@ -290,6 +286,10 @@ impl Work for SqliteStore {
 
     async fn settle(&self, lease: &Lease, settlement: Settlement) -> Result<(), QueueError> {
         self.order(Settle { lease: lease.clone(), settlement }).await
+    }
+
+    async fn destinations(&self) -> Result<Vec<String>, QueueError> {
+        Ok(log::destinations(&self.readers).await?)
     }
 
     async fn depth(&self, destination: &str) -> Result<Depth, QueueError> {

@@ -8,14 +8,14 @@ use async_trait::async_trait;
 use jiff::Timestamp;
 use sqlx::sqlite::SqliteConnection;
 
-use super::recent::Recent;
+use super::recent::{Recent, json_list};
 use super::steps::{Step, Verdict};
 use crate::segment::PersonHash;
 use crate::store::rows::{duration_ms, to_ms};
 use crate::store::{Retention, sql};
 
 /// Messages of each kind that one call works on. Small, since it shares the writer with the senders.
-const MESSAGES_MAX: i64 = 200;
+const MESSAGES_MAX: usize = 200;
 
 /// What holds anything that was sent; the payload last, since it tells that there is more to do.
 const CONTENTS: [&str; 4] =
@@ -36,7 +36,7 @@ impl Step for Purge {
             let past: Vec<i64> = sqlx::query_scalar(sql::PAST_PAYLOADS)
                 .bind(is_failed)
                 .bind(self.before(kept))
-                .bind(MESSAGES_MAX)
+                .bind(MESSAGES_MAX as i64)
                 .fetch_all(&mut *connection)
                 .await?;
             for seq in past {
@@ -47,14 +47,14 @@ impl Step for Purge {
         }
         let past: Vec<i64> = sqlx::query_scalar(sql::PAST_RECORDS)
             .bind(self.before(self.retention.records))
-            .bind(MESSAGES_MAX)
+            .bind(MESSAGES_MAX as i64)
             .fetch_all(&mut *connection)
             .await?;
         for seq in past {
             rows += delete(connection, seq).await?;
         }
         let merged: Vec<i64> = sqlx::query_scalar(sql::PAST_MERGED)
-            .bind(MESSAGES_MAX)
+            .bind(MESSAGES_MAX as i64)
             .fetch_all(&mut *connection)
             .await?;
         for id in merged {
@@ -65,26 +65,15 @@ impl Step for Purge {
     }
 }
 
-/// $1 seq of the deletion, $2 person, $3 places, $4 limit. Messages of its person, up to itself, that have
-/// contents.
+/// The first deletion whose person's contents are to be erased, and how far that has come.
+pub(super) const NEXT_ERASURE: &str = "
+    SELECT e.seq, e.erased_through, m.person, m.destination
+    FROM erasures e JOIN messages m ON m.seq = e.seq ORDER BY e.seq LIMIT 1";
+
+/// $1 places, $2 person, $3 destination.
 pub(super) const ERASABLE: &str = "
-    SELECT m.seq FROM messages e JOIN messages m ON m.seq IN (
-            SELECT seq FROM persons WHERE person = $2 AND seq <= $1
-            UNION ALL SELECT value FROM json_each($3))
-    WHERE e.seq = $1 AND m.destination = e.destination AND m.state = 1 AND m.payload IS NOT NULL
-    ORDER BY m.seq LIMIT $4";
-
-/// $1 seq of the deletion, $2 person, $3 places. Warnings name fields, and names of fields are the
-/// sender's.
-pub(super) const ERASE_WARNINGS: &str = "
-    UPDATE deliveries SET warnings = NULL WHERE warnings IS NOT NULL AND seq IN (
-        SELECT m.seq FROM messages e JOIN messages m ON m.seq IN (
-                SELECT seq FROM persons WHERE person = $2 AND seq <= $1
-                UNION ALL SELECT value FROM json_each($3))
-        WHERE e.seq = $1 AND m.destination = e.destination AND m.state = 1)";
-
-/// $1 seq.
-pub(super) const PERSON: &str = "SELECT person FROM messages WHERE seq = $1";
+    SELECT seq FROM messages NOT INDEXED
+    WHERE seq IN (SELECT value FROM json_each($1)) AND person = $2 AND destination = $3 AND state = 1";
 
 /// Erases for the first deletion there is.
 pub(super) struct Erase {
@@ -101,32 +90,34 @@ impl Step for Erase {
     }
 
     async fn run(&self, connection: &mut SqliteConnection) -> Result<Verdict<u64>, sqlx::Error> {
-        let deletion: Option<i64> =
-            sqlx::query_scalar(sql::NEXT_ERASURE).fetch_one(&mut *connection).await?;
-        let Some(deletion) = deletion else { return Ok(Verdict::Done(0)) };
-        let person: Option<i64> =
-            sqlx::query_scalar(PERSON).bind(deletion).fetch_optional(&mut *connection).await?;
-        // One that is no more has nothing left to erase for.
-        let person = PersonHash(person.unwrap_or_default());
-        let places = self.recent.newest_of_person(connection, person, 0..=deletion).await?;
+        let next: Option<(i64, i64, i64, String)> =
+            sqlx::query_as(NEXT_ERASURE).fetch_optional(&mut *connection).await?;
+        let Some((deletion, through, person, destination)) = next else {
+            return Ok(Verdict::Done(0));
+        };
+        let range = through.saturating_add(1)..=deletion;
+        let person = PersonHash(person);
+        let places = self.recent.first_of_person(connection, person, range, MESSAGES_MAX).await?;
+        let last = places.last().copied().filter(|_| places.len() == MESSAGES_MAX);
         let seqs: Vec<i64> = sqlx::query_scalar(ERASABLE)
-            .bind(deletion)
+            .bind(json_list(places))
             .bind(person.0)
-            .bind(&places)
-            .bind(MESSAGES_MAX)
+            .bind(destination)
             .fetch_all(&mut *connection)
             .await?;
         let mut rows = 0;
-        for seq in &seqs {
-            for text in CONTENTS {
-                rows += execute(connection, text, *seq).await?;
+        for seq in seqs {
+            for text in CONTENTS.into_iter().chain([sql::DROP_WARNINGS]) {
+                rows += execute(connection, text, seq).await?;
             }
         }
-        if seqs.is_empty() {
-            let warnings = sqlx::query(ERASE_WARNINGS).bind(deletion).bind(person.0).bind(&places);
-            rows += warnings.execute(&mut *connection).await?.rows_affected();
-            rows += execute(connection, sql::DELETE_ERASURE, deletion).await?;
-        }
+        rows += match last {
+            Some(last) => {
+                let moved_on = sqlx::query(sql::ERASED_THROUGH).bind(deletion).bind(last);
+                moved_on.execute(connection).await?.rows_affected()
+            }
+            None => execute(connection, sql::DELETE_ERASURE, deletion).await?,
+        };
         Ok(Verdict::Done(rows))
     }
 }

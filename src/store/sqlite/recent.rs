@@ -40,6 +40,10 @@ pub(super) const MOVE_PERSONS: &str = "
 /// $1 the last place that was moved.
 pub(super) const MOVED: &str = "DELETE FROM recent WHERE seq <= $1";
 
+/// $1 person, $2 first, $3 last, $4 limit.
+pub(super) const MOVED_OF_PERSON: &str =
+    "SELECT seq FROM persons WHERE person = $1 AND seq >= $2 AND seq <= $3 ORDER BY seq LIMIT $4";
+
 /// Places in the order of acceptance, as one parameter of a statement; see [`json_list`].
 pub(super) type Places = String;
 
@@ -139,7 +143,7 @@ impl Recent {
         }
     }
 
-    /// The writer's transaction has begun.
+    /// The writer's transaction begins.
     pub(super) fn begin(&self) {
         let mut state = self.state();
         state.read_before = state.read;
@@ -259,6 +263,31 @@ impl Recent {
     ) -> Result<Places, sqlx::Error> {
         self.refresh(connection).await?;
         Ok(json_list(within(&self.state().by_person, person.0, range)))
+    }
+
+    /// The first places of a person's messages in a range, moved or not, lowest first.
+    pub(super) async fn first_of_person(
+        &self,
+        connection: &mut SqliteConnection,
+        person: PersonHash,
+        range: RangeInclusive<i64>,
+        limit: usize,
+    ) -> Result<Vec<i64>, sqlx::Error> {
+        self.refresh(connection).await?;
+        let mut places: Vec<i64> =
+            within(&self.state().by_person, person.0, range.clone()).take(limit).collect();
+        let moved: Vec<i64> = sqlx::query_scalar(MOVED_OF_PERSON)
+            .bind(person.0)
+            .bind(range.start())
+            .bind(range.end())
+            .bind(i64::try_from(limit).unwrap_or(i64::MAX))
+            .fetch_all(connection)
+            .await?;
+        places.extend(moved);
+        places.sort_unstable();
+        places.dedup();
+        places.truncate(limit);
+        Ok(places)
     }
 }
 

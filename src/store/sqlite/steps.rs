@@ -13,6 +13,10 @@ use crate::queue::{
 use crate::store::rows::{RequestRow, duration_ms, to_json, to_ms};
 use crate::store::sql;
 
+/// A lease that runs for so many times longer than one that is asked for now was written before the clock
+/// was set back. Ample, since processes may be configured differently.
+const LEASE_TTLS_MAX: u32 = 10;
+
 /// What a step came to.
 pub(super) enum Verdict<T> {
     Done(T),
@@ -66,6 +70,7 @@ impl Step for LeaseRequest {
             .bind(&self.holder)
             .bind(now)
             .bind(now.saturating_add(duration_ms(self.ttl)))
+            .bind(now.saturating_add(duration_ms(self.ttl * LEASE_TTLS_MAX)))
             .fetch_optional(connection)
             .await?;
         Ok(Verdict::Done(token.map(|token| Lease {
@@ -277,7 +282,7 @@ impl Settle {
         state: &str,
     ) -> Result<bool, sqlx::Error> {
         let Some(attempt) = &self.settlement.attempt else {
-            return Ok(state == DeliveryState::Failed.as_str());
+            return Ok(state == self.state());
         };
         let known: Option<i64> = sqlx::query_scalar(sql::ATTEMPT_KNOWN)
             .bind(self.settlement.request.0)
@@ -289,12 +294,10 @@ impl Settle {
 
     async fn write(&self, connection: &mut SqliteConnection) -> Result<(), sqlx::Error> {
         let Settlement { request, attempt, consequence, .. } = &self.settlement;
-        let (state, failure, next_attempt_at) = match consequence {
-            Consequence::Delivered => (DeliveryState::Delivered.as_str(), None, None),
-            Consequence::Failed(failure) => (DeliveryState::Failed.as_str(), Some(failure), None),
-            Consequence::TakenApart => ("taken_apart", None, None),
-            Consequence::Retry(at) => (DeliveryState::Pending.as_str(), None, Some(to_ms(*at))),
-            Consequence::Hold => (DeliveryState::Pending.as_str(), None, None),
+        let state = self.state();
+        let next_attempt_at = match consequence {
+            Consequence::Retry(at) => Some(to_ms(*at)),
+            _ => None,
         };
         // While the destination is paused, the time within which a request is tried does not begin.
         let starts_window = !matches!(consequence, Consequence::Hold);
@@ -325,9 +328,18 @@ impl Settle {
                 }
                 Ok(())
             }
-            Consequence::Delivered | Consequence::Failed(_) => {
-                self.end(connection, state, failure).await
-            }
+            Consequence::Delivered => self.end(connection, state, None).await,
+            Consequence::Failed(failure) => self.end(connection, state, Some(failure)).await,
+        }
+    }
+
+    /// The state that it leaves the request in.
+    fn state(&self) -> &'static str {
+        match self.settlement.consequence {
+            Consequence::Delivered => DeliveryState::Delivered.as_str(),
+            Consequence::Failed(_) => DeliveryState::Failed.as_str(),
+            Consequence::TakenApart => "taken_apart",
+            Consequence::Retry(_) | Consequence::Hold => DeliveryState::Pending.as_str(),
         }
     }
 

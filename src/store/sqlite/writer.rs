@@ -186,7 +186,6 @@ pub(super) struct Writer {
     pub(super) busy_timeout: Duration,
     /// Whether the write-ahead log may hold contents that were erased.
     pub(super) log_holds_erased: bool,
-    /// Whether the last group failed: a broken disk is logged once and not each time.
     pub(super) health: Arc<Health>,
 }
 
@@ -355,8 +354,9 @@ async fn transact(
     recent: &Recent,
     duplicate_window: Duration,
 ) -> Result<Written, sqlx::Error> {
-    let mut transaction = connection.begin_with("BEGIN IMMEDIATE").await?;
+    // Before it begins: where that fails, it is rolled back all the same, to what was known before.
     recent.begin();
+    let mut transaction = connection.begin_with("BEGIN IMMEDIATE").await?;
     for task in &mut group.tasks {
         task.run(&mut transaction).await?;
     }

@@ -3,6 +3,7 @@
 use super::*;
 use crate::queue::Accepted::{self, Duplicate, New};
 use crate::queue::Depth;
+use crate::queue::{LaneAsk, LanePart};
 
 pub(in crate::store) async fn tells_new_from_duplicate(store: &impl Store) {
     let other_source = NewMessage { source: "app".into(), ..message("a") };
@@ -88,19 +89,41 @@ pub(in crate::store) async fn reads_pending_in_pages_by_destination(store: &impl
     assert_eq!(pending("nowhere", [ask(Seq(0), 9); 3]).await, [vec![], vec![], vec![]]);
 }
 
-pub(in crate::store) async fn tells_what_stands_before_a_message_in_its_lane(store: &impl Store) {
+pub(in crate::store) async fn reads_a_lane_in_parts(store: &impl Store) {
     let bulk = NewMessage { class: crate::queue::Class::Bulk, ..message("b") };
     let other = NewMessage { lane: LaneKey(-5), ..message("x") };
-    store.accept(vec![message("a"), other, bulk, message("c")]).await.unwrap();
+    let new = ["c", "d", "e"].map(message);
+    store.accept([vec![message("a"), other, bulk], new.into()].concat()).await.unwrap();
     let all = heads(store).await;
-    let before = store.before(DESTINATION, &all[3]).await.unwrap();
-    assert_eq!(before, [all[0], all[2]]);
-    assert_eq!(store.before(DESTINATION, &all[0]).await.unwrap(), []);
-    assert_eq!(store.before("other", &all[3]).await.unwrap(), []);
-    // What is done stands before nothing.
+    let of_lane = async |destination: &str, after: Seq, limit: u32| {
+        let Head { lane, person, .. } = all[0];
+        let ask = LaneAsk { lane, person, after, limit };
+        let LanePart { heads, through } = store.of_lane(destination, &ask).await.unwrap();
+        (heads.iter().map(|head| head.seq.0).collect::<Vec<_>>(), through.map(|seq| seq.0))
+    };
+    let at = |place: usize| all[place].seq.0;
+    // What is of another lane is looked at too.
+    assert_eq!(of_lane(DESTINATION, Seq(0), 2).await, (vec![at(0)], Some(at(1))));
+    assert_eq!(of_lane(DESTINATION, all[1].seq, 2).await, (vec![at(2), at(3)], Some(at(3))));
+    assert_eq!(of_lane(DESTINATION, all[3].seq, 3).await, (vec![at(4), at(5)], None));
+    assert_eq!(of_lane(DESTINATION, all[5].seq, 3).await, (vec![], None));
+    assert_eq!(of_lane("other", Seq(0), 9).await, (vec![], None));
     let lease = lease(store).await;
-    store.freeze(&lease, all[0].seq, plan(vec![])).await.unwrap();
-    assert_eq!(store.before(DESTINATION, &all[3]).await.unwrap(), [all[2]]);
+    store.freeze_one(&lease, all[2].seq, plan(vec![])).await.unwrap();
+    let rest = vec![at(0), at(3), at(4), at(5)];
+    assert_eq!(of_lane(DESTINATION, Seq(0), 9).await, (rest, None));
+}
+
+pub(in crate::store) async fn names_all_destinations_that_are_waited_for(store: &impl Store) {
+    assert_eq!(store.destinations().await.unwrap(), [""; 0]);
+    for (id, destination) in [("a", "z"), ("b", DESTINATION), ("c", "z"), ("d", "an old one")] {
+        put(store, NewMessage { destination: destination.into(), ..message(id) }).await;
+    }
+    assert_eq!(store.destinations().await.unwrap(), ["an old one", DESTINATION, "z"]);
+    let lease = lease(store).await;
+    let seq = record(store, "b").await.seq;
+    store.freeze_one(&lease, seq, plan(vec![])).await.unwrap();
+    assert_eq!(store.destinations().await.unwrap(), ["an old one", "z"]);
 }
 
 pub(in crate::store) async fn tells_the_depth(store: &impl Store) {
@@ -111,7 +134,7 @@ pub(in crate::store) async fn tells_the_depth(store: &impl Store) {
     let depth = |messages, ms| Depth { messages, oldest_received_at: Some(at(ms)) };
     assert_eq!(store.depth(DESTINATION).await.unwrap(), depth(2, 3));
     let lease = lease(store).await;
-    store.freeze(&lease, first, plan(vec![])).await.unwrap();
+    store.freeze_one(&lease, first, plan(vec![])).await.unwrap();
     assert_eq!(store.depth(DESTINATION).await.unwrap(), depth(1, 4));
 }
 

@@ -7,7 +7,7 @@ pub(in crate::store) async fn shows_everything_about_a_message(store: &impl Stor
     let lease = lease(store).await;
     let seq = put(store, NewMessage { kind: MessageType::Identify, ..message("a") }).await;
     let frozen =
-        store.freeze(&lease, seq, plan(vec![delivery("one", Ok(request(1)))])).await.unwrap();
+        store.freeze_one(&lease, seq, plan(vec![delivery("one", Ok(request(1)))])).await.unwrap();
     let unanswered = Attempt { status: None, excerpt: "timed out".into(), ..attempt(1, "retry") };
     let retried = Settlement {
         attempt: Some(unanswered.clone()),
@@ -61,13 +61,15 @@ pub(in crate::store) async fn purges_in_time(store: &impl Store) {
         [("good", Consequence::Delivered), ("bad", Consequence::Failed(failure()))]
     {
         let seq = put(store, message(id)).await;
-        let frozen =
-            store.freeze(&lease, seq, plan(vec![delivery("one", Ok(request(1)))])).await.unwrap();
+        let frozen = store
+            .freeze_one(&lease, seq, plan(vec![delivery("one", Ok(request(1)))]))
+            .await
+            .unwrap();
         store.settle(&lease, settlement(&frozen[0], 1, consequence)).await.unwrap();
     }
     let pending = put(store, message("pending")).await;
     let waiting = put(store, message("waiting")).await;
-    store.freeze(&lease, waiting, plan(vec![delivery("one", Ok(request(1)))])).await.unwrap();
+    store.freeze_one(&lease, waiting, plan(vec![delivery("one", Ok(request(1)))])).await.unwrap();
 
     let after = |kept: Duration| 15 + i64::try_from(kept.as_millis()).unwrap();
     let edges = [
@@ -94,7 +96,7 @@ pub(in crate::store) async fn purges_in_time(store: &impl Store) {
     assert_eq!(store.open(pending).await.unwrap().unwrap().payload, message("pending").payload);
     assert_eq!(store.open(waiting).await.unwrap().unwrap().requests[0].body, request(1).body);
     // A number is never given twice.
-    store.freeze(&lease, waiting, plan(vec![])).await.unwrap();
+    store.freeze_one(&lease, waiting, plan(vec![])).await.unwrap();
     assert!(put(store, message("next")).await > waiting);
 }
 
@@ -104,7 +106,7 @@ pub(in crate::store) async fn keeps_a_record_from_when_it_ended(store: &impl Sto
     // It was tried for longer than records are kept: its failure must be seen all the same.
     let now = at(0) + LIMITS.records_retention * 2;
     let failed = NewPlan { now, ..plan(vec![delivery("one", Err(failure()))]) };
-    store.freeze(&lease, seq, failed).await.unwrap();
+    store.freeze_one(&lease, seq, failed).await.unwrap();
     assert_eq!(store.purge(now).await.unwrap(), 0);
     assert!(record(store, "late").await.is_done);
 }
@@ -138,7 +140,7 @@ pub(in crate::store) async fn purges_a_bounded_number_at_once(store: &impl Store
     let batch: Vec<NewMessage> = (0..450).map(|n| message(&format!("m{n}"))).collect();
     store.accept(batch).await.unwrap();
     for head in heads(store).await {
-        store.freeze(&lease, head.seq, plan(vec![])).await.unwrap();
+        store.freeze_one(&lease, head.seq, plan(vec![])).await.unwrap();
     }
     let mut calls = Vec::new();
     loop {

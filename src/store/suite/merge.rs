@@ -15,7 +15,7 @@ async fn merged(store: &impl Store, lease: &Lease) -> (Seq, Seq, Vec<FrozenReque
         ],
         merged: vec![NewMergedRequest { request: request(9), carries: vec![(0, 0), (1, 0)] }],
     };
-    let frozen = store.freeze_merge(lease, merge).await.unwrap();
+    let frozen = store.freeze(lease, merge).await.unwrap();
     (first, second, frozen)
 }
 
@@ -108,7 +108,7 @@ pub(in crate::store) async fn merging_writes_all_or_nothing(store: &impl Store) 
     let lease = lease(store).await;
     let first = put(store, message("a")).await;
     let second = put(store, message("b")).await;
-    store.freeze(&lease, second, plan(vec![delivery("one", Ok(request(1)))])).await.unwrap();
+    store.freeze_one(&lease, second, plan(vec![delivery("one", Ok(request(1)))])).await.unwrap();
     let merge = |plans: Vec<Seq>| NewMerge {
         plans: plans
             .into_iter()
@@ -117,14 +117,14 @@ pub(in crate::store) async fn merging_writes_all_or_nothing(store: &impl Store) 
         merged: vec![NewMergedRequest { request: request(9), carries: vec![(0, 0), (1, 0)] }],
     };
     // A neighbour that is frozen already cannot be carried.
-    let refused = store.freeze_merge(&lease, merge(vec![first, second])).await;
+    let refused = store.freeze(&lease, merge(vec![first, second])).await;
     assert!(matches!(refused, Err(QueueError::Fenced)), "{refused:?}");
     assert!(!store.open(first).await.unwrap().unwrap().is_planned);
     // Of one that was planned before, what there is counts.
-    let there = store.freeze_merge(&lease, merge(vec![second, first])).await.unwrap();
+    let there = store.freeze(&lease, merge(vec![second, first])).await.unwrap();
     assert_eq!((there.len(), &there[0].body), (1, &request(1).body));
     assert!(!store.open(first).await.unwrap().unwrap().is_planned);
     let stale = Lease { token: lease.token + 1, ..lease.clone() };
-    let refused = store.freeze_merge(&stale, merge(vec![first])).await;
+    let refused = store.freeze(&stale, merge(vec![first])).await;
     assert!(matches!(refused, Err(QueueError::Fenced)), "{refused:?}");
 }

@@ -25,16 +25,26 @@ use jiff::{SignedDuration, Timestamp};
 
 use crate::queue::{
     Attempt, Consequence, Failure, FrozenRequest, Head, Housekeeping, Inbox, Lease, LeaseRequest,
-    Log, MessageRecord, NewDelivery, NewMessage, NewPlan, NewRequest, PendingAsk, Replays, Seq,
-    Settlement, Work,
+    Log, MessageRecord, NewDelivery, NewMerge, NewMessage, NewPlan, NewRequest, PendingAsk,
+    QueueError, Replays, Seq, Settlement, Work,
 };
 use crate::segment::ids::OrderKeyKind;
 use crate::segment::{LaneKey, MessageHash, MessageType, PersonHash};
 
 /// All that a store can do.
+#[async_trait::async_trait]
 pub(in crate::store) trait Store:
     Inbox + Work + Log + Replays + Housekeeping
 {
+    /// Freezes one message, merged with none.
+    async fn freeze_one(
+        &self,
+        lease: &Lease,
+        seq: Seq,
+        plan: NewPlan,
+    ) -> Result<Vec<FrozenRequest>, QueueError> {
+        self.freeze(lease, NewMerge { plans: vec![(seq, plan)], merged: Vec::new() }).await
+    }
 }
 impl<T: Inbox + Work + Log + Replays + Housekeeping> Store for T {}
 

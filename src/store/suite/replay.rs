@@ -43,7 +43,7 @@ pub(in crate::store) async fn replay_all(store: &impl Store) -> (u64, u64) {
 async fn end(store: &impl Store, lease: &Lease, seq: Seq, deliveries: &[(&str, Option<&str>)]) {
     let planned =
         deliveries.iter().map(|(name, _)| delivery(name, Ok(request(1)))).collect::<Vec<_>>();
-    let frozen = store.freeze(lease, seq, plan(planned)).await.unwrap();
+    let frozen = store.freeze_one(lease, seq, plan(planned)).await.unwrap();
     for (request, (_, reason)) in frozen.iter().zip(deliveries) {
         let consequence = match reason {
             None => Consequence::Delivered,
@@ -155,7 +155,7 @@ pub(in crate::store) async fn keeps_what_was_delivered_before_a_replay(store: &i
     let job = store.open(heads(store).await[0].seq).await.unwrap().unwrap();
     assert_eq!((job.replay.number, job.replay.settled), (2, vec![]));
     // Its records go with it.
-    store.freeze(&lease, heads(store).await[0].seq, plan(vec![])).await.unwrap();
+    store.freeze_one(&lease, heads(store).await[0].seq, plan(vec![])).await.unwrap();
     while store.purge(at(100) + LIMITS.records_retention).await.unwrap() > 0 {}
     assert!(store.by_message_id(MessageHash::of("a"), "a").await.unwrap().is_empty());
 }
@@ -178,7 +178,7 @@ pub(in crate::store) async fn replays_for_one_subscription_alone(store: &impl St
     let one = Selection { subscription: Some("one".into()), ..all(ReplayState::Failed) };
     assert_eq!(replay(store, one, false).await, (1, 0));
     // It is planned, and nothing takes it now.
-    store.freeze(&lease, heads(store).await[0].seq, plan(vec![])).await.unwrap();
+    store.freeze_one(&lease, heads(store).await[0].seq, plan(vec![])).await.unwrap();
     assert_eq!(replay(store, all(ReplayState::Delivered), true).await, (1, 0));
 }
 
@@ -188,7 +188,7 @@ pub(in crate::store) async fn a_failure_that_stands_keeps_a_message_failed(store
     end(store, &lease, seq, &[("one", Some("refused")), ("two", Some("refused"))]).await;
     let two = Selection { subscription: Some("two".into()), ..all(ReplayState::Failed) };
     assert_eq!(replay(store, two, false).await, (1, 0));
-    store.freeze(&lease, heads(store).await[0].seq, plan(vec![])).await.unwrap();
+    store.freeze_one(&lease, heads(store).await[0].seq, plan(vec![])).await.unwrap();
     assert_eq!(replay(store, all(ReplayState::Failed), true).await, (1, 0));
     assert_eq!(replay(store, all(ReplayState::Unmatched), true).await, (0, 0));
 }
@@ -213,7 +213,7 @@ pub(in crate::store) async fn chooses_what_to_replay(store: &impl Store) {
     let delivered = put(store, of("delivered", 30, "u1")).await;
     end(store, &lease, delivered, &[("one", None)]).await;
     let unmatched = put(store, of("unmatched", 40, "u2")).await;
-    store.freeze(&lease, unmatched, plan(vec![])).await.unwrap();
+    store.freeze_one(&lease, unmatched, plan(vec![])).await.unwrap();
     let elsewhere = NewMessage { destination: "other".into(), ..of("elsewhere", 50, "u1") };
     let elsewhere = put(store, elsewhere).await;
     end(store, &other_lease, elsewhere, &[("one", Some("refused"))]).await;
@@ -265,7 +265,7 @@ pub(in crate::store) async fn replays_each_once_in_bounded_parts(store: &impl St
     let failed = || plan(vec![delivery("one", Err(failure()))]);
     for n in 1..=4_500 {
         if n % 2 == 0 {
-            store.freeze(&lease, Seq(n), failed()).await.unwrap();
+            store.freeze_one(&lease, Seq(n), failed()).await.unwrap();
         }
     }
     let mut ask =
@@ -278,10 +278,10 @@ pub(in crate::store) async fn replays_each_once_in_bounded_parts(store: &impl St
         // Meanwhile what was replayed fails again, and so does a new one: neither is replayed.
         let ask_behind = [PendingAsk { after: Seq(4_500), limit: 5_000 }; 3];
         for head in store.pending(DESTINATION, ask_behind).await.unwrap().concat() {
-            store.freeze(&lease, head.seq, failed()).await.unwrap();
+            store.freeze_one(&lease, head.seq, failed()).await.unwrap();
         }
         let new = put(store, message(&format!("new {calls}"))).await;
-        store.freeze(&lease, new, failed()).await.unwrap();
+        store.freeze_one(&lease, new, failed()).await.unwrap();
         let Some(next) = chunk.next else { break };
         assert!(ask.position.is_none_or(|before: ReplayPosition| before.after < next.after));
         ask.position = Some(next);

@@ -46,7 +46,8 @@ pub(in crate::store) async fn a_lease_passes_from_one_to_the_other(a: &impl Stor
     let seq = put(a, message("a")).await;
     let first = a.lease(ask("a", at(0))).await.unwrap().unwrap();
     assert_eq!(b.lease(ask("b", at(99))).await.unwrap(), None);
-    let frozen = a.freeze(&first, seq, plan(vec![delivery("one", Ok(request(1)))])).await.unwrap();
+    let frozen =
+        a.freeze_one(&first, seq, plan(vec![delivery("one", Ok(request(1)))])).await.unwrap();
 
     let second = b.lease(ask("b", at(100))).await.unwrap().unwrap();
     assert!(second.token > first.token);

@@ -11,7 +11,7 @@ fn assert_fenced<T: std::fmt::Debug>(answer: Result<T, QueueError>, what: &str) 
 async fn planned(store: &impl Store, lease: &Lease, id: &str) -> (Seq, FrozenRequest) {
     let seq = put(store, message(id)).await;
     let mut requests =
-        store.freeze(lease, seq, plan(vec![delivery("one", Ok(request(1)))])).await.unwrap();
+        store.freeze_one(lease, seq, plan(vec![delivery("one", Ok(request(1)))])).await.unwrap();
     assert_eq!(requests.len(), 1);
     (seq, requests.remove(0))
 }
@@ -25,8 +25,11 @@ pub(in crate::store) async fn leases_to_one_holder_at_a_time(store: &impl Store)
         ("b", 149, None, "not run out yet"),
         ("b", 150, Some(2), "run out"),
         ("a", 200, None, "changed hands"),
-        ("b", 250, Some(3), "its own, run out"),
-        ("b", 260, Some(3), "renewed"),
+        ("b", 250, Some(2), "its own, run out: nobody had it since"),
+        ("b", 260, Some(2), "renewed: runs to 360"),
+        ("a", -639, None, "as long as can be"),
+        ("a", -640, Some(3), "longer than can be: the clock was set back"),
+        ("b", -600, None, "changed hands, by the clock that counts now"),
     ];
     for (holder, ms, token, why) in cases {
         let lease = store.lease(ask(holder, at(ms))).await.unwrap();
@@ -35,7 +38,7 @@ pub(in crate::store) async fn leases_to_one_holder_at_a_time(store: &impl Store)
             assert_eq!((lease.holder.as_str(), lease.destination.as_str()), (holder, DESTINATION));
         }
     }
-    let other = LeaseRequest { destination: "other".into(), ..ask("a", at(260)) };
+    let other = LeaseRequest { destination: "other".into(), ..ask("a", at(0)) };
     assert_eq!(store.lease(other).await.unwrap().map(|lease| lease.token), Some(1));
 }
 
@@ -48,7 +51,7 @@ pub(in crate::store) async fn releases_a_lease_once(store: &impl Store) {
     assert_eq!(store.lease_holder(DESTINATION).await.unwrap(), None);
     assert_fenced(store.release(&first).await, "released before");
     let seq = put(store, message("a")).await;
-    assert_fenced(store.freeze(&first, seq, plan(vec![])).await, "released before");
+    assert_fenced(store.freeze_one(&first, seq, plan(vec![])).await, "released before");
     let second = store.lease(ask("b", at(1))).await.unwrap().unwrap();
     assert!(second.token > first.token);
     assert_fenced(store.release(&first).await, "another holds it");
@@ -76,7 +79,7 @@ pub(in crate::store) async fn freezes_requests_in_order(store: &impl Store) {
             ..delivery("third", Ok(request(3)))
         },
     ];
-    let frozen = store.freeze(&lease, seq, plan(deliveries)).await.unwrap();
+    let frozen = store.freeze_one(&lease, seq, plan(deliveries)).await.unwrap();
     let written = |n: usize, from: NewRequest| {
         let found = &frozen[n];
         assert_eq!((&found.method, &found.path), (&from.method, &from.path));
@@ -108,7 +111,7 @@ pub(in crate::store) async fn freezes_requests_in_order(store: &impl Store) {
     assert_eq!(record.deliveries[2].warnings, ["left out", "\"x\""]);
 
     // Planned once: another plan changes nothing and shows what there is.
-    let again = store.freeze(&lease, seq, plan(vec![])).await.unwrap();
+    let again = store.freeze_one(&lease, seq, plan(vec![])).await.unwrap();
     assert_eq!(again, frozen);
     assert_eq!(super::record(store, "a").await.deliveries.len(), 3);
 }
@@ -120,13 +123,13 @@ pub(in crate::store) async fn ends_a_message_that_needs_no_request(store: &impl 
         ("failed", vec![delivery("one", Err(failure()))], None),
     ] {
         let seq = put(store, message(id)).await;
-        assert_eq!(store.freeze(&lease, seq, plan(deliveries)).await.unwrap(), []);
+        assert_eq!(store.freeze_one(&lease, seq, plan(deliveries)).await.unwrap(), []);
         assert!(store.open(seq).await.unwrap().is_none(), "{id}");
         let record = record(store, id).await;
         assert!(record.is_done, "{id}");
         assert_eq!(record.unmatched.as_deref(), unmatched, "{id}");
         // Ended: freezing it again shows nothing to do.
-        assert_eq!(store.freeze(&lease, seq, plan(vec![])).await.unwrap(), []);
+        assert_eq!(store.freeze_one(&lease, seq, plan(vec![])).await.unwrap(), []);
     }
     assert_eq!(heads(store).await, []);
 }
@@ -167,7 +170,7 @@ pub(in crate::store) async fn shows_the_earliest_next_attempt(store: &impl Store
     let lease = lease(store).await;
     let seq = put(store, message("a")).await;
     let deliveries = (1..=3).map(|n| delivery(&n.to_string(), Ok(request(n)))).collect();
-    let frozen = store.freeze(&lease, seq, plan(deliveries)).await.unwrap();
+    let frozen = store.freeze_one(&lease, seq, plan(deliveries)).await.unwrap();
     assert_eq!(heads(store).await[0].next_attempt_at, None, "none was tried");
     store.settle(&lease, settlement(&frozen[0], 1, Consequence::Retry(at(900)))).await.unwrap();
     assert_eq!(heads(store).await[0].next_attempt_at, Some(at(900)), "the others wait behind it");
@@ -185,7 +188,7 @@ pub(in crate::store) async fn ends_a_message_with_its_last_delivery(store: &impl
     let refused = Failure { reason: "refused".into(), detail: "no such event".into() };
     let seq = put(store, message("a")).await;
     let deliveries = vec![delivery("one", Ok(request(1))), delivery("two", Ok(request(2)))];
-    let frozen = store.freeze(&lease, seq, plan(deliveries)).await.unwrap();
+    let frozen = store.freeze_one(&lease, seq, plan(deliveries)).await.unwrap();
 
     let delivered = settlement(&frozen[0], 1, Consequence::Delivered);
     store.settle(&lease, delivered.clone()).await.unwrap();
@@ -253,7 +256,7 @@ pub(in crate::store) async fn fences_whoever_lost_the_lease(store: &impl Store) 
     ];
     for (what, lease) in &wrong {
         let deliveries = plan(vec![delivery("one", Ok(request(9)))]);
-        assert_fenced(store.freeze(lease, fresh, deliveries).await, what);
+        assert_fenced(store.freeze_one(lease, fresh, deliveries).await, what);
         assert_fenced(
             store.settle(lease, settlement(&frozen, 1, Consequence::Delivered)).await,
             what,
@@ -270,7 +273,7 @@ pub(in crate::store) async fn fences_whoever_lost_the_lease(store: &impl Store) 
         store.settle(&new, settlement(&unknown, 1, Consequence::Delivered)).await,
         "no such request",
     );
-    assert_fenced(store.freeze(&new, Seq(999), plan(vec![])).await, "no such message");
+    assert_fenced(store.freeze_one(&new, Seq(999), plan(vec![])).await, "no such message");
     store.settle(&new, settlement(&frozen, 1, Consequence::Delivered)).await.unwrap();
     assert!(record(store, "a").await.is_done);
 }

@@ -45,6 +45,9 @@ pub fn start(level: &str, as_json: bool) -> PrometheusHandle {
     let lines = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_ansi(is_terminal)
+        // A line that cannot be written is lost. To tell it, on standard error again, would be a panic of
+        // whoever logs: a full disk with the log on it must not stop delivery.
+        .log_internal_errors(false)
         .with_writer(std::io::stderr);
     // A second start in one process (tests) keeps the first subscriber.
     let _ = if as_json {

@@ -14,7 +14,7 @@ use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
-use tracing::{error, info};
+use tracing::{error, info, warn};
 
 use crate::clock::SharedClock;
 use crate::config::{Config, ConfigError, DestinationConfig, ServerConfig};
@@ -72,6 +72,14 @@ pub enum AppError {
         /// Why not.
         #[source]
         source: ClientError,
+    },
+    /// Something that must run as long as the program does has ended, by a mistake of ours.
+    #[error(
+        "a part of the program broke off ({part}): start it again, nothing that was acknowledged is lost; please report what the log says before"
+    )]
+    BrokenOff {
+        /// Which part.
+        part: &'static str,
     },
     /// The address cannot be listened on.
     #[error("cannot listen on {address}: choose another with --listen")]
@@ -161,10 +169,14 @@ impl App {
 
     /// Runs until `stop` is cancelled: then takes nothing more in, finishes what is under way,
     /// gives the leases back and closes the database. Answers what is still pending.
+    ///
+    /// Stops by itself, and fails, when a part of it has ended that must not: whoever looks after the
+    /// process starts it anew, which is better than to live on as a half.
     pub async fn run(self, stop: CancellationToken) -> Result<u64, AppError> {
         info!(address = %self.address, process = self.process, "listening");
         let deliver = CancellationToken::new();
         let names: Vec<String> = self.engines.iter().map(|(name, _)| name.clone()).collect();
+        tell_strangers(&self.store, &names).await;
         let mut engines = JoinSet::new();
         for (_, engine) in self.engines {
             engines.spawn(engine.run(deliver.clone()));
@@ -175,7 +187,20 @@ impl App {
         chores.spawn(look_after(self.store.clone()));
         chores.spawn(keep_up(self.metrics));
         chores.spawn(reload_when_told(self.reloader));
-        server::serve(self.listener, self.router, self.limits, stop, self.grace).await;
+        let server =
+            server::serve(self.listener, self.router, self.limits, stop.clone(), self.grace);
+        let mut server = std::pin::pin!(server);
+        let broken_off = tokio::select! {
+            () = &mut server => None,
+            Some(_) = engines.join_next() => Some("delivery"),
+            Some(_) = chores.join_next() => Some("a chore"),
+            () = self.store.ended() => Some("the writer of the database"),
+        };
+        if let Some(part) = broken_off {
+            error!(part, "a part of the program broke off: stopping");
+            stop.cancel();
+            server.await;
+        }
         // Only now: what was accepted while the server closed may still go out.
         deliver.cancel();
         while engines.join_next().await.is_some() {}
@@ -186,7 +211,10 @@ impl App {
         }
         self.store.close().await;
         info!(pending, "stopped");
-        Ok(pending)
+        match broken_off {
+            Some(part) => Err(AppError::BrokenOff { part }),
+            None => Ok(pending),
+        }
     }
 }
 
@@ -306,20 +334,38 @@ fn server_limits(server: &ServerConfig) -> ServerLimits {
     }
 }
 
+/// Says for which destinations messages wait that nobody delivers for: renamed, or taken away.
+async fn tell_strangers(store: &SqliteStore, configured: &[String]) {
+    // A store that does not work is told by others.
+    for name in store.destinations().await.unwrap_or_default() {
+        if configured.contains(&name) {
+            continue;
+        }
+        let messages = store.depth(&name).await.map_or(0, |depth: Depth| depth.messages);
+        warn!(
+            destination = name,
+            messages,
+            "messages wait for a destination that is not configured: they are delivered once there is one of this name"
+        );
+        gauge!(telemetry::QUEUE_DEPTH, "destination" => name).set(messages as f64);
+    }
+}
+
 /// Reloads the configuration at each SIGHUP.
 async fn reload_when_told(reloader: Arc<Reloader>) {
     #[cfg(unix)]
     {
         use tokio::signal::unix::{SignalKind, signal};
-        let Ok(mut hangup) = signal(SignalKind::hangup()) else {
-            return;
-        };
-        while hangup.recv().await.is_some() {
-            let reloader = Arc::clone(&reloader);
-            // Reading files blocks. What it found is in the log.
-            let _ = tokio::task::spawn_blocking(move || reloader.reload()).await;
+        if let Ok(mut hangup) = signal(SignalKind::hangup()) {
+            while hangup.recv().await.is_some() {
+                let reloader = Arc::clone(&reloader);
+                // Reading files blocks. What it found is in the log.
+                let _ = tokio::task::spawn_blocking(move || reloader.reload()).await;
+            }
         }
     }
+    // There is no such signal here; `POST /api/reload` does the same.
+    std::future::pending().await
 }
 
 async fn purge(store: SqliteStore, clock: SharedClock) {
@@ -389,4 +435,36 @@ async fn keep_up(metrics: PrometheusHandle) {
 
 fn hours(hours: u64) -> Duration {
     Duration::from_secs(hours.saturating_mul(3_600))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::clock::SystemClock;
+    use crate::config::{self, Flags};
+
+    #[tokio::test]
+    async fn it_does_not_live_on_as_a_half() {
+        let folder = tempfile::tempdir().unwrap();
+        let environment: HashMap<String, String> = [
+            ("LOOPS_API_KEY", "k"),
+            ("LOOPS_BASE_URL", "http://127.0.0.1:9/api/v1"),
+            ("SEGMENT_WRITE_KEY", "k"),
+        ]
+        .map(|(name, value)| (name.to_owned(), value.to_owned()))
+        .into();
+        let flags = Flags {
+            listen: Some(SocketAddr::from(([127, 0, 0, 1], 0))),
+            data: Some(folder.path().to_owned()),
+            ..Flags::default()
+        };
+        let load = Box::new(move || config::load(&flags, environment.clone()));
+        let recorder = metrics_exporter_prometheus::PrometheusBuilder::new().build_recorder();
+        let clock = Arc::new(SystemClock);
+        let app = App::start(load().unwrap(), load, clock, recorder.handle()).await.unwrap();
+        // As a panic would end the writer.
+        app.store.close().await;
+        let ended = app.run(CancellationToken::new()).await;
+        assert!(matches!(ended, Err(AppError::BrokenOff { .. })), "{ended:?}");
+    }
 }

@@ -11,6 +11,7 @@ mod replay;
 mod sandbox;
 mod serve;
 
+use std::io::Write as _;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
@@ -107,21 +108,20 @@ pub fn run() -> ExitCode {
 }
 
 /// Prints an error and what caused it.
-#[allow(clippy::print_stderr, reason = "the one place where the command line speaks of failure")]
 fn report(error: &CliError) {
-    eprintln!("error: {error}");
+    let mut text = format!("error: {error}\n");
     let mut cause = std::error::Error::source(error);
     while let Some(source) = cause {
-        eprintln!("  because: {source}");
+        text.push_str(&format!("  because: {source}\n"));
         cause = source.source();
     }
+    // Where nobody reads it, the exit code still tells.
+    let _ = std::io::stderr().write_all(text.as_bytes());
 }
 
 /// Prints a line for people on standard output.
-#[allow(clippy::print_stdout, reason = "the one place where the command line speaks")]
 fn say(text: &str) {
     // A closed pipe (`segment-loops dev | head`) must not end the service.
-    use std::io::Write as _;
     let _ = writeln!(std::io::stdout(), "{text}");
 }
 

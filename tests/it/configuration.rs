@@ -1,6 +1,6 @@
 //! Mistakes in the configuration are found at start and named with their place and key.
 
-use crate::support::{API_KEY, ScriptedLoops, Setup, WRITE_KEY, track};
+use crate::support::{API_KEY, Reply, ScriptedLoops, Setup, WRITE_KEY, track};
 
 const NOWHERE: &str = "http://127.0.0.1:9/api/v1";
 
@@ -151,4 +151,30 @@ async fn secrets_are_read_from_files_and_several_sources_have_their_own_destinat
     let seen = second.next().await;
     assert_eq!(seen.note(), "m3");
     assert_eq!(seen.headers["authorization"], "Bearer key-of-the-second");
+}
+
+#[tokio::test]
+async fn messages_of_a_destination_that_was_renamed_are_told_and_wait_for_its_name() {
+    let mut loops = ScriptedLoops::start(|_| Reply::status(503)).await;
+    let config = |name: &str| {
+        format!(
+            "[sources.web]\nwrite_keys = [\"web\"]\ndestination = \"{name}\"\n\
+             [destinations.{name}]\napi_key = \"k\"\nbase_url = \"{}\"\n",
+            loops.base_url
+        )
+    };
+    let setup = |name: &str| Setup::with_loops(NOWHERE).without_env().config(&config(name));
+    let [old, new] = ["before", "after"].map(setup);
+    let service = old.start();
+    let request = service.request(reqwest::Method::POST, "/v1/track");
+    let request = request.basic_auth("web", Some("")).body(track("u1", "m1").to_string());
+    assert_eq!(crate::support::Service::answer(request).await.status, 200);
+    let service = service.crash_and_restart(&new);
+    let told =
+        service.logged(|line| line["destination"] == "before" && line["level"] == "WARN").await;
+    assert_eq!(told["messages"], 1, "{told}");
+    loops.now(|_| Reply::ok());
+    let service = service.crash_and_restart(&old);
+    while loops.next().await.note() != "m1" {}
+    drop(service);
 }

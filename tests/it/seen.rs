@@ -2,7 +2,9 @@
 
 use serde_json::json;
 
-use crate::support::{Reply, ScriptedLoops, Setup, identify, track};
+use crate::support::{
+    PATIENCE, Reply, ScriptedLoops, Seen, Setup, WRITE_KEY, identify, signal, track,
+};
 
 #[tokio::test]
 async fn health_and_readiness_do_not_depend_on_loops() {
@@ -90,4 +92,43 @@ async fn there_is_a_wide_line_for_each_accepted_request_and_each_attempt() {
     assert_eq!(attempt["status"], 200);
     assert_eq!(attempt["outcome"], "delivered");
     assert_eq!(attempt["message_id"], "m1");
+}
+
+#[tokio::test]
+async fn a_log_that_cannot_be_written_stops_nothing() {
+    let mut loops = ScriptedLoops::start(after_a_503()).await;
+    let folder = tempfile::tempdir().unwrap();
+    let address = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    // A device on which nothing has room, as a disk that is full with the log on it.
+    let full = std::fs::OpenOptions::new().write(true).open("/dev/full").unwrap();
+    let arguments = ["serve", "--listen", &address.to_string()];
+    let mut command =
+        Setup::with_loops(&loops.base_url).other_command(folder.path(), folder.path(), &arguments);
+    let mut process = command.stderr(full).stdout(std::process::Stdio::null()).spawn().unwrap();
+    let client = reqwest::Client::builder().no_proxy().build().unwrap();
+    let began = std::time::Instant::now();
+    let health = format!("http://{address}/healthz");
+    while !client.get(&health).send().await.is_ok_and(|answer| answer.status() == 200) {
+        assert_eq!(process.try_wait().unwrap(), None);
+        assert!(began.elapsed() < PATIENCE);
+        tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+    }
+    for id in ["m1", "m2"] {
+        let request = client.post(format!("http://{address}/v1/track"));
+        let request = request.basic_auth(WRITE_KEY, Some("")).body(track("u", id).to_string());
+        assert_eq!(request.send().await.unwrap().status(), 200);
+    }
+    assert_eq!(loops.notes(3).await, ["m1", "m1", "m2"]);
+    signal(process.id(), "TERM");
+    while process.try_wait().unwrap().is_none() {
+        assert!(began.elapsed() < PATIENCE);
+        tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+    }
+    assert_eq!(process.wait().unwrap().code(), Some(0));
+}
+
+/// A Loops that is down for one request, which is worth a line of its own.
+fn after_a_503() -> impl FnMut(&Seen) -> Reply + Send + 'static {
+    let mut statuses = [200, 503].into_iter();
+    move |_| Reply::status(statuses.next().unwrap_or(200))
 }

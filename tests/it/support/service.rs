@@ -317,11 +317,7 @@ impl Service {
             if let Some(line) = self.log().into_iter().find(|line| is_it(line)) {
                 return line;
             }
-            assert!(
-                began.elapsed() < PATIENCE,
-                "not logged; the log: {:?}",
-                self.log.lock().unwrap()
-            );
+            assert!(began.elapsed() < PATIENCE, "not logged");
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
     }

@@ -582,6 +582,39 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn a_transaction_that_cannot_begin_makes_nothing_vanish() {
+        let folder = TempDir::new().unwrap();
+        let other = open(&folder, 100_000).await;
+        let hasty = SqliteOptions {
+            recent_max: FEW,
+            busy_timeout: Duration::ZERO,
+            ..SqliteOptions::new(folder.path().join("queue.db"))
+        };
+        let store = SqliteStore::open(hasty).await.unwrap();
+        for n in 1..=20 {
+            accept(&store, n).await;
+        }
+        // More than are moved at once.
+        let count = 20 + i64::try_from(SLICE_MAX).unwrap() + 500;
+        other.accept((21..=count).map(nth).collect()).await.unwrap();
+        // It comes upon what the other added, reads it, and begins to move it.
+        for n in [count + 1, count + 2] {
+            accept(&store, n).await;
+        }
+        assert!(store.recent.state().moving.is_some());
+        let mut lock = raw(&folder).await;
+        sqlx::query("BEGIN IMMEDIATE").execute(&mut lock).await.unwrap();
+        assert!(store.lease(ask("a", at(0))).await.is_err());
+        sqlx::query("ROLLBACK").execute(&mut lock).await.unwrap();
+        // What is written goes on with moving.
+        for n in 0..200 {
+            store.lease(ask("a", at(n))).await.unwrap();
+        }
+        assert!(rows(&store, "recent").await <= FEW);
+        assert_found(&store, count + 2).await;
+    }
+
+    #[tokio::test]
     async fn what_is_deleted_leaves_nothing_behind() {
         let folder = TempDir::new().unwrap();
         let store = open(&folder, FEW).await;

@@ -1,6 +1,7 @@
 //! What the three contracts share: raw messages become stamped ones, go into the inbox together, and
 //! are reported one by one.
 
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use axum::Json;
@@ -14,9 +15,9 @@ use utoipa::ToSchema;
 
 use super::error::{ApiError, Contract};
 use super::{HttpState, Source};
-use crate::queue::intake;
+use crate::queue::intake::{self, RefusalReason};
 use crate::queue::{Accepted, NewMessage, QueueError};
-use crate::segment::message::MessageType;
+use crate::segment::message::{InvalidMessage, MessageType};
 use crate::segment::value::Object;
 use crate::telemetry;
 
@@ -24,7 +25,7 @@ use crate::telemetry;
 /// has been merged into each: without a bound ten thousand messages would multiply it.
 const STORED_BODIES_MAX: usize = 4;
 
-/// Raw messages of one request.
+/// What is known of the messages of a request.
 pub(super) struct Intake<'a> {
     /// For the log: the path by its pattern.
     pub(super) endpoint: &'static str,
@@ -39,8 +40,14 @@ pub(super) struct Intake<'a> {
     pub(super) is_by_key: bool,
     /// The address of the sender, where it is that of the person the messages are about.
     pub(super) sender: Option<IpAddr>,
-    /// What stands beside the batch.
-    pub(super) envelope: &'a Object,
+}
+
+/// The messages of a request, each judged.
+pub(super) struct Judged {
+    messages: Vec<NewMessage>,
+    refused: Vec<Refused>,
+    body_bytes: usize,
+    started: Instant,
 }
 
 /// A message that was not taken, as the answer to a batch tells it.
@@ -54,71 +61,115 @@ pub(super) struct Refused {
     message: String,
 }
 
-/// Takes one message: its refusal is the answer.
-pub(super) async fn take_one(state: &HttpState, intake: Intake<'_>, raw: &[u8]) -> Response {
+/// Judges one message: its refusal is the answer.
+pub(super) fn judge_one(
+    state: &HttpState,
+    intake: &Intake<'_>,
+    raw: &[u8],
+) -> Result<Judged, ApiError> {
     let started = Instant::now();
-    let made = new_message(state, &intake, raw, state.0.clock.now());
-    match made {
-        Ok(message) => store(state, &intake, vec![message], Vec::new(), raw.len(), started).await,
-        Err(refusal) => {
-            count_refused(intake.source, &refusal);
-            warn!(
-                source = intake.source.name,
-                endpoint = intake.endpoint,
-                code = refusal.error.code,
-                "refused"
-            );
-            intake.contract.answer(refusal.error)
-        }
-    }
+    let read = new_message(state, intake, &Object::new(), raw, state.0.clock.now());
+    let message = read.map_err(|refusal| {
+        let refusal = Refusal::from(refusal);
+        count_refused(intake.source, &refusal);
+        warn!(
+            source = intake.source.name,
+            endpoint = intake.endpoint,
+            code = refusal.error.code,
+            "refused"
+        );
+        refusal.error
+    })?;
+    Ok(Judged { messages: vec![message], refused: Vec::new(), body_bytes: raw.len(), started })
 }
 
-/// Takes a batch: the good messages are kept, the bad ones are named in the answer.
-pub(super) async fn take_batch(
+/// Judges a batch: the good messages are kept, the bad ones are named in the answer. `shared` is what
+/// counts for each of them.
+pub(super) fn judge_batch(
     state: &HttpState,
-    intake: Intake<'_>,
+    intake: &Intake<'_>,
     raw: &[&[u8]],
+    shared: &Object,
     body_bytes: usize,
-) -> Response {
+) -> Judged {
     let started = Instant::now();
     let now = state.0.clock.now();
+    let mut room = Room {
+        left: STORED_BODIES_MAX.saturating_mul(state.0.limits.body_bytes_max),
+        shared_bytes: shared.iter().map(|(_, value)| value.to_stored_json().len()).sum(),
+    };
     let mut messages = Vec::with_capacity(raw.len());
     let mut refused = Vec::new();
-    let mut room = STORED_BODIES_MAX.saturating_mul(state.0.limits.body_bytes_max);
+    let mut codes: BTreeMap<&str, usize> = BTreeMap::new();
     for (index, raw) in raw.iter().enumerate() {
-        let made = new_message(state, &intake, raw, now);
-        match made.and_then(|message| within(&mut room, message)) {
+        match room.take(raw, |raw| new_message(state, intake, shared, raw, now)) {
             Ok(message) => messages.push(message),
             Err(refusal) => {
                 count_refused(intake.source, &refusal);
                 let ApiError { code, message, .. } = refusal.error;
-                warn!(
-                    source = intake.source.name,
-                    endpoint = intake.endpoint,
-                    index,
-                    code,
-                    "refused"
-                );
+                *codes.entry(code).or_default() += 1;
                 refused.push(Refused { index, code, message });
             }
         }
     }
-    store(state, &intake, messages, refused, body_bytes, started).await
+    if !refused.is_empty() {
+        warn!(
+            source = intake.source.name,
+            endpoint = intake.endpoint,
+            messages = refused.len(),
+            ?codes,
+            "refused"
+        );
+    }
+    Judged { messages, refused, body_bytes, started }
 }
 
-/// Takes a message's length from the room that is left in its batch.
-fn within(room: &mut usize, message: NewMessage) -> Result<NewMessage, Refusal> {
-    match room.checked_sub(message.payload.len()) {
-        Some(left) => {
-            *room = left;
-            Ok(message)
-        }
-        None => Err(Refusal {
+/// What the messages of a batch may still come to, once the envelope has been merged into each.
+struct Room {
+    left: usize,
+    /// What the envelope adds to each.
+    shared_bytes: usize,
+}
+
+impl Room {
+    /// Reads a message if it has room. Merging is what costs memory and time, so it is paid for
+    /// before it is done, also for a message that is refused after it.
+    fn take(
+        &mut self,
+        raw: &[u8],
+        read: impl FnOnce(&[u8]) -> Result<NewMessage, intake::Refusal>,
+    ) -> Result<NewMessage, Refusal> {
+        let due = raw.len().saturating_add(self.shared_bytes);
+        self.pay(due)?;
+        let message = read(raw).map_err(|refusal| {
+            if !is_merged(&refusal.reason) {
+                self.left += due;
+            }
+            Refusal::from(refusal)
+        })?;
+        // Times are added, and what is no UTF-8 grows.
+        self.pay(message.payload.len().saturating_sub(due))?;
+        Ok(message)
+    }
+
+    fn pay(&mut self, bytes: usize) -> Result<(), Refusal> {
+        self.left = self.left.checked_sub(bytes).ok_or_else(|| Refusal {
             error: ApiError::too_large(
                 "with the batch's `context` merged into each message the batch is too large: send smaller batches, or a smaller `context`",
             ),
-            kind: Some(message.kind),
-        }),
+            kind: None,
+        })?;
+        Ok(())
+    }
+}
+
+/// Whether the envelope was merged into a message before it was refused.
+fn is_merged(reason: &RefusalReason) -> bool {
+    match reason {
+        RefusalReason::TooLarge { .. }
+        | RefusalReason::NotJson(_)
+        | RefusalReason::Invalid(InvalidMessage::NotAnObject) => false,
+        RefusalReason::Invalid(_) | RefusalReason::LongId | RefusalReason::DeleteNotAllowed => true,
     }
 }
 
@@ -128,12 +179,19 @@ struct Refusal {
     kind: Option<MessageType>,
 }
 
+impl From<intake::Refusal> for Refusal {
+    fn from(refusal: intake::Refusal) -> Self {
+        Self { error: ApiError::refusal(&refusal.reason), kind: refusal.kind }
+    }
+}
+
 fn new_message(
     state: &HttpState,
     intake: &Intake<'_>,
+    shared: &Object,
     raw: &[u8],
     now: Timestamp,
-) -> Result<NewMessage, Refusal> {
+) -> Result<NewMessage, intake::Refusal> {
     let source = intake.source;
     let public = source.public.as_ref().filter(|_| intake.is_by_key);
     let read = intake::Intake {
@@ -144,15 +202,12 @@ fn new_message(
         is_from_segment: intake.is_from_segment,
         is_sent_now: true,
         ip: intake.sender.filter(|_| source.stamps_ip),
-        envelope: intake.envelope,
+        envelope: shared,
         message_bytes_max: state.0.limits.message_bytes_max,
         takes_delete: public.is_none_or(|public| public.allows_delete),
     };
     let new_id = || format!("segment-loops-{}", uuid::Uuid::now_v7());
-    read.read(raw, now, new_id).map_err(|refusal| Refusal {
-        error: ApiError::refusal(&refusal.reason),
-        kind: refusal.kind,
-    })
+    read.read(raw, now, new_id)
 }
 
 fn count_refused(source: &Source, refusal: &Refusal) {
@@ -161,14 +216,9 @@ fn count_refused(source: &Source, refusal: &Refusal) {
         .increment(1);
 }
 
-async fn store(
-    state: &HttpState,
-    intake: &Intake<'_>,
-    messages: Vec<NewMessage>,
-    refused: Vec<Refused>,
-    bytes: usize,
-    started: Instant,
-) -> Response {
+/// Stores what was judged good, and answers.
+pub(super) async fn store(state: &HttpState, intake: &Intake<'_>, judged: Judged) -> Response {
+    let Judged { messages, refused, body_bytes: bytes, started } = judged;
     let kinds: Vec<MessageType> = messages.iter().map(|message| message.kind).collect();
     for message in &messages {
         debug!(source = intake.source.name, message_id = message.message_id, "taken");
@@ -263,4 +313,62 @@ pub(super) struct Success<'a> {
 /// `200 {"success": true}`: the one answer that every SDK takes for success.
 fn success(refused: &[Refused]) -> Response {
     Json(Success { success: true, refused }).into_response()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::queue::Class;
+    use crate::segment::decode::DecodeError;
+    use crate::segment::{LaneKey, MessageHash, PersonHash};
+
+    fn message(payload_bytes: usize) -> NewMessage {
+        NewMessage {
+            source: "s".to_owned(),
+            destination: "d".to_owned(),
+            message_id: "m".to_owned(),
+            message_hash: MessageHash::of("m"),
+            kind: MessageType::Track,
+            class: Class::Bulk,
+            lane: LaneKey(0),
+            person: PersonHash(0),
+            received_at: Timestamp::UNIX_EPOCH,
+            payload: vec![0; payload_bytes].into(),
+        }
+    }
+
+    fn refusal(reason: RefusalReason) -> intake::Refusal {
+        intake::Refusal { reason, kind: None }
+    }
+
+    /// How many of a hundred messages of 10 bytes are read, and how many are taken, where there is
+    /// room for ten of them with what they share.
+    fn read_and_taken(
+        mut read: impl FnMut() -> Result<NewMessage, intake::Refusal>,
+    ) -> (usize, usize) {
+        let mut room = Room { left: 1_000, shared_bytes: 90 };
+        let mut reads = 0;
+        let mut once = |_: &[u8]| {
+            reads += 1;
+            read()
+        };
+        let taken = (0..100).filter(|_| room.take(&[b' '; 10], &mut once).is_ok()).count();
+        (reads, taken)
+    }
+
+    #[test]
+    fn no_more_is_merged_than_there_is_room_for() {
+        // As long as was to be expected, shorter since its own keys win, and longer.
+        assert_eq!(read_and_taken(|| Ok(message(100))), (10, 10));
+        assert_eq!(read_and_taken(|| Ok(message(1))), (10, 10));
+        assert_eq!(read_and_taken(|| Ok(message(200))), (5, 5));
+        // What is refused after it was merged has cost as much; what is refused before costs nothing.
+        let nobody = || Err(refusal(RefusalReason::Invalid(InvalidMessage::Nobody)));
+        assert_eq!(read_and_taken(nobody), (10, 0));
+        let not_json = || {
+            let problem = "a value should be here";
+            Err(refusal(RefusalReason::NotJson(DecodeError { at: 0, problem })))
+        };
+        assert_eq!(read_and_taken(not_json), (100, 0));
+    }
 }

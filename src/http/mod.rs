@@ -21,6 +21,7 @@ mod sources;
 mod subscription;
 mod tracking;
 mod webhook;
+mod work;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -72,6 +73,7 @@ struct Shared {
     trusted_proxies: Vec<Network>,
     /// Bytes of bodies that may still be taken into memory, in units of [`body::BUDGET_UNIT`].
     budget: Arc<Semaphore>,
+    large_bodies: Arc<Semaphore>,
     metrics: MetricsText,
 }
 
@@ -100,6 +102,7 @@ impl HttpState {
             limits,
             trusted_proxies,
             budget,
+            large_bodies: work::places(),
             metrics,
         }))
     }

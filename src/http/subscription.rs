@@ -10,11 +10,10 @@ use axum::response::Response;
 
 use super::address::Sender;
 use super::error::{ApiError, Contract, ErrorBody};
-use super::ingest::{Intake, Success, take_one};
+use super::ingest::{Intake, Success, judge_one, store};
 use super::openapi::{Message, WebhookErrors};
-use super::{HttpState, auth, body};
+use super::{HttpState, auth, body, work};
 use crate::segment::decode::decode;
-use crate::segment::value::Object;
 use crate::segment::{MessageType, Value, casing};
 
 const CONTRACT: Contract = Contract::Webhook;
@@ -53,41 +52,44 @@ pub(super) async fn take(
         Ok(body) => body,
         Err(error) => return CONTRACT.answer(error),
     };
-    if let Err(error) = source.admit_address(sender.0, 1) {
-        tracing::warn!(source = source.name, endpoint = ENDPOINT, code = error.code, "refused");
-        return CONTRACT.answer(error);
+    let judged = work::on(&state, body.bytes.len(), || {
+        source.admit_address(sender.0, 1).inspect_err(|error| {
+            tracing::warn!(source = source.name, endpoint = ENDPOINT, code = error.code, "refused");
+        })?;
+        let (kind, text) = read_message(&body.bytes, state.0.limits.message_bytes_max);
+        if let Some(kind) = kind
+            && !source.usable.contains(&kind)
+        {
+            let text = format!(
+                "no subscription here takes {kind} messages: turn them off in Segment, or add a subscription"
+            );
+            return Err(ApiError::new(StatusCode::NOT_IMPLEMENTED, "unsupported_type", text));
+        }
+        let intake = Intake {
+            endpoint: ENDPOINT,
+            contract: CONTRACT,
+            source,
+            is_bulk: false,
+            kind: None,
+            is_from_segment: true,
+            is_by_key: true,
+            sender: None,
+        };
+        let judged = judge_one(&state, &intake, &text)?;
+        Ok((intake, judged))
+    });
+    match judged.await {
+        Ok((intake, judged)) => store(&state, &intake, judged).await,
+        Err(error) => CONTRACT.answer(error),
     }
-    let (kind, text) = read_message(&body.bytes);
-    if let Some(kind) = kind
-        && !source.usable.contains(&kind)
-    {
-        let text = format!(
-            "no subscription here takes {kind} messages: turn them off in Segment, or add a subscription"
-        );
-        return CONTRACT.answer(ApiError::new(
-            StatusCode::NOT_IMPLEMENTED,
-            "unsupported_type",
-            text,
-        ));
-    }
-    let envelope = Object::new();
-    let intake = Intake {
-        endpoint: ENDPOINT,
-        contract: CONTRACT,
-        source,
-        is_bulk: false,
-        kind: None,
-        is_from_segment: true,
-        is_by_key: true,
-        sender: None,
-        envelope: &envelope,
-    };
-    take_one(&state, intake, &text).await
 }
 
 /// The type of a message, where it has one, and its text with the fields in Segment's spelling. What
-/// is no message stays as it is, and is refused when it is taken.
-fn read_message(body: &[u8]) -> (Option<MessageType>, Cow<'_, [u8]>) {
+/// is no message, or longer than one may be, stays as it is, and is refused when it is judged.
+fn read_message(body: &[u8], bytes_max: usize) -> (Option<MessageType>, Cow<'_, [u8]>) {
+    if body.len() > bytes_max {
+        return (None, Cow::Borrowed(body));
+    }
     let Ok(Value::Object(mut object)) = decode(body) else {
         return (None, Cow::Borrowed(body));
     };

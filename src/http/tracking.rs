@@ -13,16 +13,11 @@ use utoipa::openapi::path::{HttpMethod, Operation, Paths};
 
 use super::address::Sender;
 use super::error::{ApiError, Contract};
-use super::ingest::{Intake, Success, take_batch, take_one};
+use super::ingest::{Intake, Success, judge_batch, judge_one, store};
 use super::openapi::{Batch, Message, MetricsErrors, TrackingErrors};
-use super::{HttpState, Source, auth, body, settings};
-use crate::segment::batch::{Envelope, split_envelope};
-use crate::segment::decode::decode;
-use crate::segment::value::Object;
-use crate::segment::{MessageType, Value};
-
-/// Bodies above this many bytes are worked on outside the threads that serve connections.
-const LARGE_BODY_BYTES: usize = 256 * 1024;
+use super::{HttpLimits, HttpState, Source, auth, body, settings, work};
+use crate::segment::MessageType;
+use crate::segment::batch::{Envelope, split_envelope, write_key};
 
 const SINGLE: [(MessageType, &str, &str); 6] = [
     (MessageType::Identify, "/v1/identify", "/v1/i"),
@@ -80,6 +75,21 @@ struct Route {
     is_bulk: bool,
 }
 
+impl Route {
+    fn intake(self, source: &Source, sender: Sender) -> Intake<'_> {
+        Intake {
+            endpoint: self.endpoint,
+            contract: Contract::Tracking,
+            source,
+            is_bulk: self.is_bulk,
+            kind: self.kind,
+            is_from_segment: false,
+            is_by_key: true,
+            sender: sender.0,
+        }
+    }
+}
+
 /// Describes the routes, each once: without the slash at its end.
 pub(super) fn describe(paths: &mut Paths) {
     let mut describe = |path: &str, summary: String, mut operation: Operation| {
@@ -123,32 +133,28 @@ async fn single(
         Ok(body) => body,
         Err(error) => return contract.answer(error),
     };
-    let mut is_readable = true;
-    let write_key = auth::basic_user(&headers).or_else(|| {
-        // The message is decoded again when it is taken; only senders without Basic pay for that.
-        let message = decode(&body.bytes);
-        is_readable = message.is_ok();
-        message.ok().and_then(|message| key_in(message.as_object()?))
-    });
     let sources = state.sources();
-    let Some(source) = write_key.and_then(|key| sources.by_write_key(&key)) else {
-        return unauthorized(route.endpoint, is_readable);
-    };
-    if let Err(error) = admit(source, sender, &headers, 1) {
-        return refused(source, route, error);
+    let judged = work::on(&state, body.bytes.len(), || {
+        let (write_key, is_readable) = match auth::basic_user(&headers) {
+            Some(key) => (Some(key), true),
+            None => {
+                let found = write_key(&body.bytes);
+                let is_readable = found.is_ok();
+                (found.ok().flatten(), is_readable)
+            }
+        };
+        let Some(source) = write_key.and_then(|key| sources.by_write_key(&key)) else {
+            return Err(unauthorized(route.endpoint, is_readable));
+        };
+        admit(source, sender, &headers, 1).inspect_err(|error| refused(source, route, error))?;
+        let intake = route.intake(source, sender);
+        let judged = judge_one(&state, &intake, &body.bytes)?;
+        Ok((intake, judged))
+    });
+    match judged.await {
+        Ok((intake, judged)) => store(&state, &intake, judged).await,
+        Err(error) => contract.answer(error),
     }
-    let intake = Intake {
-        endpoint: route.endpoint,
-        contract,
-        source,
-        is_bulk: route.is_bulk,
-        kind: route.kind,
-        is_from_segment: false,
-        is_by_key: true,
-        sender: sender.0,
-        envelope: &Object::new(),
-    };
-    take_one(&state, intake, &body.bytes).await
 }
 
 #[utoipa::path(
@@ -174,52 +180,51 @@ async fn batch(
         Ok(body) => body,
         Err(error) => return contract.answer(error),
     };
-    let work = async {
-        let envelope = split_envelope(&body.bytes).map_err(|error| {
+    let sources = state.sources();
+    let limits = &state.0.limits;
+    let judged = work::on(&state, body.bytes.len(), || {
+        let envelope = split_envelope(&body.bytes, limits.batch_messages_max).map_err(|error| {
             ApiError::bad_request(
                 "bad_json",
                 format!("{error}; a batch is {{\"batch\": [message, …]}}"),
             )
         });
-        let sources = state.sources();
         let in_header = auth::basic_user(&headers);
         let is_readable = in_header.is_some() || envelope.is_ok();
         let write_key = in_header.or_else(|| envelope.as_ref().ok().and_then(batch_key));
         let Some(source) = write_key.and_then(|key| sources.by_write_key(&key)) else {
-            return unauthorized(route.endpoint, is_readable);
+            return Err(unauthorized(route.endpoint, is_readable));
         };
-        let envelope = match envelope {
-            Ok(envelope) => envelope,
-            Err(error) => return contract.answer(error),
-        };
-        let most = state.0.limits.batch_messages_max;
-        if envelope.messages.len() > most {
-            return contract.answer(ApiError::too_large(format!(
-                "the batch has more than {most} messages: send smaller ones, or raise server.batch_messages_max"
-            )));
-        }
-        if let Err(error) = admit(source, sender, &headers, envelope.messages.len()) {
-            return refused(source, route, error);
-        }
-        let intake = Intake {
-            endpoint: route.endpoint,
-            contract,
-            source,
-            is_bulk: route.is_bulk,
-            kind: route.kind,
-            is_from_segment: false,
-            is_by_key: true,
-            sender: sender.0,
-            envelope: &envelope.rest,
-        };
-        take_batch(&state, intake, &envelope.messages, body.bytes.len()).await
-    };
-    if body.bytes.len() > LARGE_BODY_BYTES {
-        // Decoding takes milliseconds: others on this thread must not wait for it.
-        let runtime = tokio::runtime::Handle::current();
-        return tokio::task::block_in_place(|| runtime.block_on(work));
+        let envelope = envelope?;
+        check_sizes(&envelope, limits)?;
+        admit(source, sender, &headers, envelope.list.count)
+            .inspect_err(|error| refused(source, route, error))?;
+        let intake = route.intake(source, sender);
+        let (messages, shared) = (&envelope.list.messages, envelope.shared());
+        let judged = judge_batch(&state, &intake, messages, &shared, body.bytes.len());
+        Ok((intake, judged))
+    });
+    match judged.await {
+        Ok((intake, judged)) => store(&state, &intake, judged).await,
+        Err(error) => contract.answer(error),
     }
-    work.await
+}
+
+/// Refuses a batch of too many messages, and one whose envelope alone is more than a message may be.
+fn check_sizes(envelope: &Envelope<'_>, limits: &HttpLimits) -> Result<(), ApiError> {
+    let most = limits.batch_messages_max;
+    if envelope.list.count > most {
+        return Err(ApiError::too_large(format!(
+            "the batch has more than {most} messages: send smaller ones, or raise server.batch_messages_max"
+        )));
+    }
+    let most = limits.message_bytes_max;
+    if envelope.shared_bytes() > most {
+        return Err(ApiError::too_large(format!(
+            "`context` and `integrations` beside the batch have more than {most} bytes, the most of a message: send less, or raise server.message_bytes_max"
+        )));
+    }
+    Ok(())
 }
 
 /// Whether this source takes so many messages from this sender now.
@@ -233,26 +238,21 @@ fn admit(
     source.admit_address(sender.0, messages)
 }
 
-fn refused(source: &Source, route: Route, error: ApiError) -> Response {
+fn refused(source: &Source, route: Route, error: &ApiError) {
     tracing::warn!(source = source.name, endpoint = route.endpoint, code = error.code, "refused");
-    Contract::Tracking.answer(error)
 }
 
-/// The key in an envelope, else that of its first message.
+/// The key in an envelope, else that of the first message that has one: a broken message before it
+/// must not cost the others.
 fn batch_key(envelope: &Envelope<'_>) -> Option<String> {
-    key_in(&envelope.rest).or_else(|| {
-        let first = decode(envelope.messages.first()?).ok()?;
-        key_in(first.as_object()?)
-    })
+    let in_messages =
+        || envelope.list.messages.iter().find_map(|message| write_key(message).ok().flatten());
+    envelope.write_key.clone().or_else(in_messages)
 }
 
-fn key_in(object: &Object) -> Option<String> {
-    object.get("writeKey").and_then(Value::as_str).map(str::to_owned)
-}
-
-/// The answer to a request with no known key. Where none was found since the body cannot be read,
+/// The error of a request with no known key. Where none was found since the body cannot be read,
 /// that is what must be mended.
-fn unauthorized(endpoint: &'static str, is_readable: bool) -> Response {
+fn unauthorized(endpoint: &'static str, is_readable: bool) -> ApiError {
     let error = if is_readable {
         ApiError::unauthorized(
             "no source has this write key: give one as the user name of Basic authentication (curl -u KEY:) or as `writeKey` in the body; keys are set in sources.NAME.write_keys or SEGMENT_WRITE_KEY",
@@ -264,7 +264,7 @@ fn unauthorized(endpoint: &'static str, is_readable: bool) -> Response {
         )
     };
     tracing::warn!(endpoint, code = error.code, "refused");
-    Contract::Tracking.answer(error)
+    error
 }
 
 /// analytics.js' own metrics: taken, so that it is content, and not kept.

@@ -12,9 +12,9 @@ use axum::response::Response;
 
 use super::address::Sender;
 use super::error::{ApiError, Contract, ErrorBody};
-use super::ingest::{Intake, Success, take_batch, take_one};
+use super::ingest::{Intake, Judged, Success, judge_batch, judge_one, store};
 use super::openapi::{OneOrMany, WebhookErrors};
-use super::{HttpState, Source, auth, body};
+use super::{HttpState, Source, auth, body, work};
 use crate::segment::batch::{is_list, split_list};
 use crate::segment::signature;
 use crate::segment::value::Object;
@@ -64,22 +64,34 @@ pub(super) async fn take(
         Ok(body) => body,
         Err(error) => return CONTRACT.answer(error),
     };
-    // A list that cannot be taken apart has no first element, and so no signature of one.
-    let list = is_list(&body.bytes).then(|| split_list(&body.bytes));
-    let first = list.as_ref().and_then(|list| list.as_ref().ok()?.first().copied());
-    if let Err(error) = authenticate(source, &headers, &body.bytes, first) {
-        tracing::warn!(source = source.name, endpoint = ENDPOINT, code = error.code, "refused");
-        return CONTRACT.answer(error);
+    let judged =
+        work::on(&state, body.bytes.len(), || judge(&state, source, sender, &headers, &body.bytes));
+    match judged.await {
+        Ok((intake, judged)) => store(&state, &intake, judged).await,
+        Err(error) => CONTRACT.answer(error),
     }
+}
+
+fn judge<'a>(
+    state: &HttpState,
+    source: &'a Source,
+    sender: Sender,
+    headers: &HeaderMap,
+    body: &[u8],
+) -> Result<(Intake<'a>, Judged), ApiError> {
+    let refused = |error: &ApiError| {
+        tracing::warn!(source = source.name, endpoint = ENDPOINT, code = error.code, "refused");
+    };
+    // A list that cannot be taken apart has no first element, and so no signature of one.
+    let most = state.0.limits.batch_messages_max;
+    let list = is_list(body).then(|| split_list(body, most));
+    let first = list.as_ref().and_then(|list| list.as_ref().ok()?.messages.first().copied());
+    authenticate(source, headers, body, first).inspect_err(refused)?;
     let is_by_key = is_by_key(source);
     if is_by_key {
-        let messages = list.as_ref().map_or(1, |list| list.as_ref().map_or(1, Vec::len));
-        if let Err(error) = source.admit_address(sender.0, messages) {
-            tracing::warn!(source = source.name, endpoint = ENDPOINT, code = error.code, "refused");
-            return CONTRACT.answer(error);
-        }
+        let messages = list.as_ref().map_or(1, |list| list.as_ref().map_or(1, |list| list.count));
+        source.admit_address(sender.0, messages).inspect_err(refused)?;
     }
-    let envelope = Object::new();
     let intake = Intake {
         endpoint: ENDPOINT,
         contract: CONTRACT,
@@ -89,21 +101,19 @@ pub(super) async fn take(
         is_from_segment: true,
         is_by_key,
         sender: None,
-        envelope: &envelope,
     };
-    match list {
-        None => take_one(&state, intake, &body.bytes).await,
-        Some(Err(error)) => CONTRACT.answer(ApiError::bad_request("bad_json", error.to_string())),
-        Some(Ok(messages)) => {
-            let most = state.0.limits.batch_messages_max;
-            if messages.len() > most {
-                return CONTRACT.answer(ApiError::too_large(format!(
-                    "the list has more than {most} messages: lower the batch size in Segment, or raise server.batch_messages_max"
-                )));
-            }
-            take_batch(&state, intake, &messages, body.bytes.len()).await
-        }
+    let Some(list) = list else {
+        let judged = judge_one(state, &intake, body)?;
+        return Ok((intake, judged));
+    };
+    let list = list.map_err(|error| ApiError::bad_request("bad_json", error.to_string()))?;
+    if list.count > most {
+        return Err(ApiError::too_large(format!(
+            "the list has more than {most} messages: lower the batch size in Segment, or raise server.batch_messages_max"
+        )));
     }
+    let judged = judge_batch(state, &intake, &list.messages, &Object::new(), body.len());
+    Ok((intake, judged))
 }
 
 /// Whether a write key is all that a source demands here.

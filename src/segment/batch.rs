@@ -7,36 +7,70 @@
 use super::decode::{DecodeError, decode, is_space, skip_bom};
 use super::value::{Object, Value};
 
-/// The envelope of a batch.
+/// The longest key or name that is looked at: the keys of sources are shorter.
+const TEXT_BYTES_MAX: usize = 8_192;
+
+/// The envelope of a batch, as slices: nothing of it is decoded before it is known who sends.
 #[derive(Debug, Default)]
 pub struct Envelope<'a> {
-    /// The messages, as the bytes that came.
-    pub messages: Vec<&'a [u8]>,
-    /// What stands beside `batch`: `context`, `integrations`, `sentAt`, `writeKey` and so on.
-    pub rest: Object,
+    /// Its messages.
+    pub list: List<'a>,
+    /// Its `writeKey`.
+    pub write_key: Option<String>,
+    context: Option<&'a [u8]>,
+    integrations: Option<&'a [u8]>,
+    sent_at: Option<&'a [u8]>,
 }
 
-/// Takes a batch apart: `{"batch": [...], "context": {...}, ...}`. A value beside `batch` that
-/// cannot be read is left out.
-pub fn split_envelope(body: &[u8]) -> Result<Envelope<'_>, DecodeError> {
-    let mut scan = Scan { bytes: body, at: skip_bom(body) };
+/// Messages that came together.
+#[derive(Debug, Default)]
+pub struct List<'a> {
+    /// The first of them, no more than were asked for, as the bytes that came.
+    pub messages: Vec<&'a [u8]>,
+    /// How many there are in all.
+    pub count: usize,
+}
+
+impl Envelope<'_> {
+    /// The bytes of what counts for each message.
+    pub fn shared_bytes(&self) -> usize {
+        let parts = [self.context, self.integrations, self.sent_at];
+        parts.iter().flatten().map(|part| part.len()).sum()
+    }
+
+    /// What counts for each message: `context`, `integrations` and `sentAt`. One that cannot be read
+    /// is left out.
+    pub fn shared(&self) -> Object {
+        let parts = [
+            ("context", self.context),
+            ("integrations", self.integrations),
+            ("sentAt", self.sent_at),
+        ];
+        let read = |(key, part): (&str, Option<&[u8]>)| Some((key.to_owned(), decode(part?).ok()?));
+        parts.into_iter().filter_map(read).collect()
+    }
+}
+
+/// Takes a batch apart: `{"batch": [...], "context": {...}, ...}`. Of its messages it gives the
+/// first `messages_max`, and counts the others.
+pub fn split_envelope(body: &[u8], messages_max: usize) -> Result<Envelope<'_>, DecodeError> {
+    let mut scan = Scan::new(body);
     let mut envelope = Envelope::default();
     let mut has_batch = false;
-    scan.expect(b'{', "a batch must be an object")?;
-    scan.items(b'}', |scan| {
-        let key = scan.slice()?;
-        scan.expect(b':', "a colon should be here")?;
-        let key = decode(key).ok();
-        let key = key.as_ref().and_then(Value::as_str);
+    scan.members(|scan, name| {
         scan.skip_space();
-        if key == Some("batch") && scan.peek() == Some(b'[') {
+        if name == Some("batch") && scan.peek() == Some(b'[') {
             has_batch = true;
-            envelope.messages = scan.list()?;
+            envelope.list = scan.list(messages_max)?;
             return Ok(());
         }
         let value = scan.slice()?;
-        if let (Some(key), Ok(value)) = (key, decode(value)) {
-            envelope.rest.insert(key, value);
+        match name {
+            Some("writeKey") => envelope.write_key = short_text(value),
+            Some("context") => envelope.context = Some(value),
+            Some("integrations") => envelope.integrations = Some(value),
+            Some("sentAt") => envelope.sent_at = Some(value),
+            _ => {}
         }
         Ok(())
     })?;
@@ -47,13 +81,41 @@ pub fn split_envelope(body: &[u8]) -> Result<Envelope<'_>, DecodeError> {
     Err(DecodeError { at: 0, problem: "there is no list called `batch`" })
 }
 
-/// Takes a bare list apart, as Segment's webhook sends it.
-pub fn split_list(body: &[u8]) -> Result<Vec<&[u8]>, DecodeError> {
-    let mut scan = Scan { bytes: body, at: skip_bom(body) };
-    scan.skip_space();
-    let items = scan.list()?;
+/// The `writeKey` of a message, found without decoding anything else of it. An error tells that it is
+/// no object.
+pub fn write_key(message: &[u8]) -> Result<Option<String>, DecodeError> {
+    let mut scan = Scan::new(message);
+    let mut write_key = None;
+    scan.members(|scan, name| {
+        let value = scan.slice()?;
+        if name == Some("writeKey") {
+            write_key = short_text(value);
+        }
+        Ok(())
+    })?;
     scan.end()?;
-    Ok(items)
+    Ok(write_key)
+}
+
+/// A text that is no longer than what can be a key.
+fn short_text(slice: &[u8]) -> Option<String> {
+    if slice.len() > TEXT_BYTES_MAX || slice.first() != Some(&b'"') {
+        return None;
+    }
+    match decode(slice) {
+        Ok(Value::String(text)) => Some(text),
+        _ => None,
+    }
+}
+
+/// Takes a bare list apart, as Segment's webhook sends it. Of its messages it gives the first
+/// `messages_max`, and counts the others.
+pub fn split_list(body: &[u8], messages_max: usize) -> Result<List<'_>, DecodeError> {
+    let mut scan = Scan::new(body);
+    scan.skip_space();
+    let list = scan.list(messages_max)?;
+    scan.end()?;
+    Ok(list)
 }
 
 /// Whether a body is a list rather than a single value.
@@ -88,6 +150,10 @@ struct Scan<'a> {
 }
 
 impl<'a> Scan<'a> {
+    fn new(bytes: &'a [u8]) -> Self {
+        Self { bytes, at: skip_bom(bytes) }
+    }
+
     fn error(&self, problem: &'static str) -> DecodeError {
         DecodeError { at: self.at, problem }
     }
@@ -117,14 +183,31 @@ impl<'a> Scan<'a> {
     }
 
     /// The slices of a list; the scan stands at its bracket.
-    fn list(&mut self) -> Result<Vec<&'a [u8]>, DecodeError> {
-        let mut items = Vec::new();
+    fn list(&mut self, messages_max: usize) -> Result<List<'a>, DecodeError> {
+        let mut list = List::default();
         self.expect(b'[', "a list should be here")?;
         self.items(b']', |scan| {
-            items.push(scan.slice()?);
+            let message = scan.slice()?;
+            if list.count < messages_max {
+                list.messages.push(message);
+            }
+            list.count += 1;
             Ok(())
         })?;
-        Ok(items)
+        Ok(list)
+    }
+
+    /// Calls `one` for each member of an object, with its name; the scan then stands at its value.
+    fn members(
+        &mut self,
+        mut one: impl FnMut(&mut Self, Option<&str>) -> Result<(), DecodeError>,
+    ) -> Result<(), DecodeError> {
+        self.expect(b'{', "an object should be here")?;
+        self.items(b'}', |scan| {
+            let name = short_text(scan.slice()?);
+            scan.expect(b':', "a colon should be here")?;
+            one(scan, name.as_deref())
+        })
     }
 
     /// Calls `one` for each item up to `close`, behind its opening bracket.
@@ -212,12 +295,53 @@ mod tests {
     #[test]
     fn a_batch_is_taken_apart_whatever_is_in_its_messages() {
         let body = r#" { "sentAt" : "x", "batch" : [ {"a":"]}\"{"} , NaN ,{"b":[1,{,}]}, 17 , "t" ] ,"context":{"k":1}, "odd":nope } "#;
-        let envelope = split_envelope(body.as_bytes()).unwrap();
+        let envelope = split_envelope(body.as_bytes(), 9).unwrap();
         assert_eq!(
-            texts(&envelope.messages),
+            texts(&envelope.list.messages),
             [r#"{"a":"]}\"{"}"#, "NaN", r#"{"b":[1,{,}]}"#, "17", r#""t""#]
         );
-        assert_eq!(Value::Object(envelope.rest).to_json(), r#"{"sentAt":"x","context":{"k":1}}"#);
+        let shared = Value::Object(envelope.shared()).to_json();
+        assert_eq!(shared, r#"{"context":{"k":1},"sentAt":"x"}"#);
+        assert_eq!(envelope.shared_bytes(), r#"{"k":1}"x""#.len());
+        assert_eq!(envelope.write_key, None);
+    }
+
+    #[test]
+    fn no_more_messages_are_kept_than_were_asked_for() {
+        for (most, kept) in [(0, 0), (2, 2), (3, 3), (4, 3)] {
+            let envelope = split_envelope(b"{\"batch\":[1,2,3]}", most).unwrap();
+            assert_eq!((envelope.list.messages.len(), envelope.list.count), (kept, 3));
+            let list = split_list(b"[1,2,3]", most).unwrap();
+            assert_eq!((list.messages.len(), list.count), (kept, 3));
+        }
+    }
+
+    #[test]
+    fn a_key_is_found_whatever_stands_beside_it() {
+        let long = format!(r#"{{"writeKey":"{}"}}"#, "k".repeat(TEXT_BYTES_MAX));
+        let cases = [
+            (r#"{"writeKey":"k"}"#, Some("k")),
+            (
+                r#" { "a" : [{}, nope, "\"writeKey\":\"x\""] , "write\u004bey" : "\u006b" } "#,
+                Some("k"),
+            ),
+            (r#"{"writeKey":"a","writeKey":"b"}"#, Some("b")),
+            (r#"{"writeKey":"a","writeKey":null}"#, None),
+            (r#"{"a":{"writeKey":"k"}}"#, None),
+            (r#"{"writeKey":["k"]}"#, None),
+            (r#"{"writeKey":"\x"}"#, None),
+            (long.as_str(), None),
+            ("{}", None),
+        ];
+        for (message, expected) in cases {
+            assert_eq!(write_key(message.as_bytes()).unwrap().as_deref(), expected, "{message}");
+            let batch = message.replacen('{', r#"{"batch":[1],"#, 1).replace(",}", "}");
+            let envelope = split_envelope(batch.as_bytes(), 9).unwrap();
+            assert_eq!(envelope.write_key.as_deref(), expected, "{batch}");
+        }
+        for message in ["", "[]", "17", r#"{"writeKey":"k""#, r#"{"writeKey":"k",}"#, "{} x"] {
+            assert!(write_key(message.as_bytes()).is_err(), "{message}");
+        }
     }
 
     #[test]
@@ -236,25 +360,25 @@ mod tests {
             "{\"batch\"",
             "{\"batch\":[\"\\",
         ] {
-            assert!(split_envelope(body.as_bytes()).is_err(), "{body}");
+            assert!(split_envelope(body.as_bytes(), 9).is_err(), "{body}");
         }
-        assert!(split_envelope(b"{\"batch\":[]}").unwrap().messages.is_empty());
+        assert_eq!(split_envelope(b"{\"batch\":[]}", 9).unwrap().list.count, 0);
     }
 
     #[test]
     fn a_list_is_taken_apart_into_the_bytes_that_came() {
         assert_eq!(
-            texts(&split_list(b" [ {\"a\" : 1} ,null ] ").unwrap()),
+            texts(&split_list(b" [ {\"a\" : 1} ,null ] ", 9).unwrap().messages),
             ["{\"a\" : 1}", "null"]
         );
-        assert!(split_list(b"[]").unwrap().is_empty());
+        assert_eq!(split_list(b"[]", 9).unwrap().count, 0);
         assert!(is_list(b"\xef\xbb\xbf [") && !is_list(b"{}") && !is_list(b""));
     }
 
     #[test]
     fn depth_costs_no_stack() {
         let deep = format!("[{}]", "[".repeat(1_000_000) + &"]".repeat(1_000_000));
-        assert_eq!(split_list(deep.as_bytes()).unwrap().len(), 1);
+        assert_eq!(split_list(deep.as_bytes(), 9).unwrap().count, 1);
     }
 
     #[test]
@@ -276,8 +400,9 @@ mod tests {
     proptest! {
         #[test]
         fn no_bytes_make_it_panic(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
-            let _ = split_envelope(&bytes);
-            let _ = split_list(&bytes);
+            let _ = split_envelope(&bytes, 9);
+            let _ = split_list(&bytes, 9);
+            let _ = write_key(&bytes);
         }
     }
 }

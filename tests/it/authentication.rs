@@ -55,6 +55,31 @@ async fn the_write_key_is_taken_from_either_place_and_a_wrong_one_is_refused() {
 }
 
 #[tokio::test]
+async fn a_batch_has_the_key_of_the_first_message_that_has_one() {
+    let mut loops = ScriptedLoops::willing().await;
+    let service = Setup::with_loops(&loops.base_url).start();
+    let keyed = |id: &str, key: &str| {
+        let mut message = track("u1", id);
+        message["writeKey"] = json!(key);
+        message.to_string()
+    };
+    let post = |messages: &[String]| {
+        let body = format!("{{\"batch\":[{}]}}", messages.join(","));
+        Service::answer(service.request(Method::POST, "/v1/batch").body(body))
+    };
+    // Broken, of another kind, and without a key: none of them costs the others.
+    let before = ["{\"writeKey\":\"x\",}", "17", "{\"writeKey\":7}"].map(str::to_owned);
+    let [broken, number, odd] = before;
+    let good = [broken.clone(), number, odd, track("u1", "m1").to_string()];
+    let answer = post(&[&good[..], &[keyed("m2", WRITE_KEY), keyed("m3", "x")]].concat()).await;
+    assert_eq!(answer.status, 200, "{answer:?}");
+    assert_eq!(answer.body["refused"].as_array().map(Vec::len), Some(3), "{answer:?}");
+    assert_eq!(loops.notes(3).await, ["m1", "m2", "m3"]);
+    assert_refused(&post(&[broken, keyed("x", "wrong"), keyed("x", WRITE_KEY)]).await, 401);
+    assert_refused(&post(&[]).await, 401);
+}
+
+#[tokio::test]
 async fn a_webhook_signature_must_fit_the_raw_bytes() {
     let mut loops = ScriptedLoops::willing().await;
     let service = Setup::with_loops(&loops.base_url).start();

@@ -125,6 +125,74 @@ async fn a_context_for_all_does_not_multiply_without_bound() {
 }
 
 #[tokio::test]
+async fn a_large_context_for_many_messages_does_not_keep_the_program_busy() {
+    let loops = ScriptedLoops::willing().await;
+    let service = Setup::with_loops(&loops.base_url)
+        .env("SEGMENT_LOOPS__SERVER__BODY_BYTES_MAX", "1000000")
+        .env("SEGMENT_LOOPS__SERVER__MESSAGE_BYTES_MAX", "1000000")
+        .start();
+    let context: serde_json::Map<_, _> = (0..60_000).map(|n| (format!("k{n}"), json!(1))).collect();
+    // Nobody it is for: refused, but only once it has its context, which may tell.
+    let mut messages = vec![json!({"type": "track"}); 9_999];
+    messages[0] = track("u1", "m1");
+    let batch = json!({"batch": messages, "context": context});
+    // Merged into each it would be six gigabytes, and minutes of work.
+    let answer = service.post("/v1/batch", batch).await;
+    assert_eq!(answer.status, 200, "{}", answer.status);
+    let refused = answer.body["refused"].as_array().unwrap();
+    assert_eq!(refused.len(), 9_998);
+    let with_code = |code: &str| refused.iter().filter(|one| one["code"] == code).count();
+    assert!((1..8).contains(&with_code("nobody")), "{}", with_code("nobody"));
+    assert_eq!(with_code("nobody") + with_code("too_large"), 9_998);
+    // One line tells of them all.
+    let told = service.logged(|line| line["message"] == "refused").await;
+    assert_eq!(told["messages"], 9_998, "{told}");
+    assert!(told["codes"].as_str().unwrap().contains("too_large"), "{told}");
+    assert_eq!(service.log().iter().filter(|line| line["message"] == "refused").count(), 1);
+}
+
+/// The most memory that the program ever had, in KiB.
+#[cfg(target_os = "linux")]
+fn peak_memory(service: &Service) -> usize {
+    let status = std::fs::read_to_string(format!("/proc/{}/status", service.id())).unwrap();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
+    line.trim().trim_end_matches(" kB").parse().unwrap()
+}
+
+#[cfg(target_os = "linux")]
+#[tokio::test]
+async fn a_body_costs_no_more_memory_than_its_length_before_it_is_taken() {
+    let service = Setup::with_loops("http://127.0.0.1:9/api/v1").start();
+    let values = vec!["{}"; 3_400_000].join(",");
+    let body = gzip(&format!(r#"{{"context":[{values}],"batch":[],"type":"track","userId":"u"}}"#));
+    assert!(body.len() < 20_000, "{}", body.len());
+    // Without a key, and with one: what is larger than a message may be is refused undecoded.
+    let cases = [
+        ("/v1/batch", None, 401),
+        ("/v1/track", None, 401),
+        ("/v1/batch", Some(WRITE_KEY), 413),
+        ("/v1/track", Some(WRITE_KEY), 413),
+        ("/destination", Some(WRITE_KEY), 413),
+    ];
+    for (path, key, status) in cases {
+        let send = || {
+            let request = service.request(Method::POST, path).header("content-encoding", "gzip");
+            let request = match key {
+                Some(key) => request.basic_auth(key, Some("")),
+                None => request,
+            };
+            Service::answer(request.body(body.clone()))
+        };
+        let (first, second, third) = tokio::join!(send(), send(), send());
+        for answer in [first, second, third] {
+            assert_eq!(answer.status, status, "{path} {key:?}: {answer:?}");
+        }
+        // Each of the bodies is 10 MB, and would be 250 once decoded.
+        assert!(peak_memory(&service) < 300_000, "{path} {key:?}: {}", peak_memory(&service));
+    }
+}
+
+#[tokio::test]
 async fn what_cannot_be_stored_at_the_moment_is_asked_for_again() {
     let loops = ScriptedLoops::willing().await;
     let service = Setup::with_loops(&loops.base_url)

@@ -12,11 +12,12 @@ use utoipa::ToSchema;
 use crate::queue::QueueError;
 use crate::queue::intake::RefusalReason;
 
-/// How long a sender is told to wait, in seconds.
+/// How long a sender is told to wait, in seconds, for what passes within moments.
 const RETRY_AFTER_SECONDS: u32 = 2;
 
-/// The same where the backlog is full, which passes slowly.
-const BACKLOG_RETRY_AFTER_SECONDS: u32 = 30;
+/// The same for what passes slowly: a store that does not work, a full backlog. SDKs count their tries,
+/// analytics.js ten and Segment's for Node 31, so that a short wait makes them give up sooner.
+const OUTAGE_RETRY_AFTER_SECONDS: u32 = 30;
 
 /// An error answer.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -50,16 +51,18 @@ impl Contract {
         ApiError::new(status, "not_now", message)
     }
 
+    /// "Not now", and not soon.
+    pub fn not_soon(self, message: &str) -> ApiError {
+        ApiError { retry_after_s: Some(OUTAGE_RETRY_AFTER_SECONDS), ..self.not_now(message) }
+    }
+
     /// The answer to a queue that did not take messages.
     pub fn queue_fault(self, fault: &QueueError) -> ApiError {
         match fault {
             QueueError::Busy => self.not_now("more messages come in than can be stored at the moment: send the request again after Retry-After"),
-            QueueError::Full => {
-                let error = self.not_now("as many messages wait to be delivered as may wait: send the request again after Retry-After");
-                ApiError { retry_after_s: Some(BACKLOG_RETRY_AFTER_SECONDS), ..error }
-            }
+            QueueError::Full => self.not_soon("as many messages wait to be delivered as may wait: send the request again after Retry-After"),
             QueueError::Unavailable(_) | QueueError::Fenced => {
-                self.not_now("messages cannot be stored at the moment: send the request again after Retry-After")
+                self.not_soon("messages cannot be stored at the moment: send the request again after Retry-After")
             }
         }
     }

@@ -237,7 +237,7 @@ pub(super) async fn store(state: &HttpState, intake: &Intake<'_>, judged: Judged
                 endpoint = intake.endpoint,
                 "storing takes too long; the sender was told to come again"
             );
-            return intake.contract.answer(intake.contract.not_now(
+            return intake.contract.answer(intake.contract.not_soon(
                 "storing takes too long at the moment: send the request again after Retry-After",
             ));
         }

@@ -33,10 +33,11 @@ fn large(n: usize) -> Value {
     message
 }
 
-fn assert_not_now(answer: &Answer, status: u16) -> u32 {
+/// It does not pass within moments: SDKs count their tries, and shall not use them up at once.
+fn assert_not_now(answer: &Answer, status: u16) {
     assert_eq!(answer.status, status, "{answer:?}");
     assert_eq!(answer.body["code"], "not_now", "{answer:?}");
-    answer.headers["retry-after"].to_str().unwrap().parse().unwrap()
+    assert_eq!(answer.headers["retry-after"], "30", "{answer:?}");
 }
 
 /// Writes over the pages of a file from a page on.
@@ -55,7 +56,7 @@ async fn beyond_the_bound_of_the_backlog_senders_are_told_to_come_again() {
         service.accept("/v1/track", track("u1", id)).await;
     }
     let answer = service.post("/v1/track", track("u1", "m4")).await;
-    assert!(assert_not_now(&answer, 429) > 2);
+    assert_not_now(&answer, 429);
     assert_eq!(answer.body["success"], false);
     assert_not_now(&to_destination(&service, track("u1", "m4")).await, 503);
     let line = format!("{}\n", track("u1", "m4"));

@@ -33,6 +33,7 @@ mod outcomes;
 mod rate;
 mod replay;
 mod seen;
+mod slow_store;
 mod stop;
 mod subscription_destination;
 mod tidy;

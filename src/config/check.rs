@@ -6,7 +6,8 @@ use std::path::{Path, PathBuf};
 
 use super::subscriptions::{Planner, Written};
 use super::tree::{
-    DeliveryConfig, DestinationTree, LogConfig, ServerConfig, SourceTree, StoreConfig, Tree,
+    DeliveryConfig, DestinationTree, LogConfig, OneOrMany, ServerConfig, SourceTree, StoreConfig,
+    Tree,
 };
 use super::{ConfigError, Mistake, Stage};
 use crate::secret::Secret;
@@ -256,24 +257,7 @@ impl Check<'_> {
     fn source(&mut self, key: &str, tree: SourceTree, known: &[String]) -> Option<SourceConfig> {
         let browser = self.browser(key, &tree);
         let origins = tree.origins.map(|origins| self.origins(key, origins.0));
-        let write_keys = tree.write_keys.into_list();
-        let keys_key = format!("{key}.write_keys");
-        if write_keys.is_empty() {
-            let hint = if key == "sources.default" { "set SEGMENT_WRITE_KEY, or " } else { "" };
-            self.missing(&keys_key, format!("there is no write key: {hint}give at least one"));
-        }
-        if write_keys.iter().any(|write_key| write_key.expose().trim().is_empty()) {
-            self.mistake(
-                &keys_key,
-                "a write key is empty: give a text that only your senders know",
-            );
-        }
-        if write_keys.iter().any(|write_key| write_key.expose().contains(':')) {
-            self.mistake(
-                &keys_key,
-                "a write key holds a colon, which HTTP Basic authentication cannot carry",
-            );
-        }
+        let write_keys = self.write_keys(key, tree.write_keys, tree.write_keys_file.as_deref());
         let webhook_secret = self.secret(
             &format!("{key}.webhook_secret"),
             tree.webhook_secret,
@@ -312,6 +296,35 @@ impl Check<'_> {
             origins,
             stamp_ip: tree.stamp_ip,
         })
+    }
+
+    fn write_keys(&mut self, key: &str, given: OneOrMany, file: Option<&Path>) -> Vec<Secret> {
+        let keys_key = format!("{key}.write_keys");
+        let mut write_keys = given.into_list();
+        if let Some(file) = file {
+            let given = write_keys.pop();
+            let Some(read) = self.secret(&keys_key, given, Some(file)) else {
+                return Vec::new();
+            };
+            write_keys = OneOrMany::One(read).into_list();
+        }
+        if write_keys.is_empty() {
+            let hint = if key == "sources.default" { "set SEGMENT_WRITE_KEY, or " } else { "" };
+            self.missing(&keys_key, format!("there is no write key: {hint}give at least one"));
+        }
+        if write_keys.iter().any(|write_key| write_key.expose().trim().is_empty()) {
+            self.mistake(
+                &keys_key,
+                "a write key is empty: give a text that only your senders know",
+            );
+        }
+        if write_keys.iter().any(|write_key| write_key.expose().contains(':')) {
+            self.mistake(
+                &keys_key,
+                "a write key holds a colon, which HTTP Basic authentication cannot carry",
+            );
+        }
+        write_keys
     }
 
     fn browser(&mut self, key: &str, tree: &SourceTree) -> Option<BrowserConfig> {

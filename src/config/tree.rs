@@ -100,6 +100,7 @@ pub enum LogFormat {
 pub(super) struct SourceTree {
     #[serde(default)]
     pub(super) write_keys: OneOrMany,
+    pub(super) write_keys_file: Option<PathBuf>,
     pub(super) webhook_secret: Option<Secret>,
     pub(super) webhook_secret_file: Option<PathBuf>,
     pub(super) webhook_token: Option<Secret>,
@@ -155,7 +156,7 @@ impl From<WrittenTexts> for Texts {
     }
 }
 
-/// The same for secrets.
+/// The same for secrets; in a file each may have a line of its own.
 #[derive(Debug, Deserialize)]
 #[serde(untagged)]
 pub(super) enum OneOrMany {
@@ -174,7 +175,7 @@ impl OneOrMany {
         match self {
             OneOrMany::Many(secrets) => secrets,
             OneOrMany::One(secret) => {
-                secret.expose().split(',').map(|part| Secret::new(part.trim())).collect()
+                secret.expose().split([',', '\n']).map(|part| Secret::new(part.trim())).collect()
             }
         }
     }

@@ -7,7 +7,7 @@ use sha1::Sha1;
 
 use crate::support::{Answer, ScriptedLoops, Service, Setup, WEBHOOK_SECRET, WRITE_KEY, track};
 
-fn signature(secret: &str, text: &str) -> String {
+pub fn signature(secret: &str, text: &str) -> String {
     let mut mac = Hmac::<Sha1>::new_from_slice(secret.as_bytes()).unwrap();
     mac.update(text.as_bytes());
     mac.finalize().into_bytes().iter().map(|byte| format!("{byte:02x}")).collect()

@@ -1,6 +1,11 @@
 //! Mistakes in the configuration are found at start and named with their place and key.
 
-use crate::support::{API_KEY, Reply, ScriptedLoops, Setup, WRITE_KEY, track};
+use reqwest::Method;
+
+use crate::authentication::signature;
+use crate::support::{
+    ADMIN_TOKEN, API_KEY, Reply, ScriptedLoops, Service, Setup, WRITE_KEY, track,
+};
 
 const NOWHERE: &str = "http://127.0.0.1:9/api/v1";
 
@@ -143,9 +148,9 @@ async fn secrets_are_read_from_files_and_several_sources_have_their_own_destinat
     );
     let service = Setup::with_loops(NOWHERE).without_env().config(&config).start();
     for (key, id) in [("web-1", "m1"), ("web-2", "m2"), ("shop", "m3")] {
-        let request = service.request(reqwest::Method::POST, "/v1/track");
+        let request = service.request(Method::POST, "/v1/track");
         let request = request.basic_auth(key, Some("")).body(track("u1", id).to_string());
-        assert_eq!(crate::support::Service::answer(request).await.status, 200);
+        assert_eq!(Service::answer(request).await.status, 200);
     }
     assert_eq!(first.notes(2).await, ["m1", "m2"]);
     let seen = second.next().await;
@@ -166,9 +171,9 @@ async fn messages_of_a_destination_that_was_renamed_are_told_and_wait_for_its_na
     let setup = |name: &str| Setup::with_loops(NOWHERE).without_env().config(&config(name));
     let [old, new] = ["before", "after"].map(setup);
     let service = old.start();
-    let request = service.request(reqwest::Method::POST, "/v1/track");
+    let request = service.request(Method::POST, "/v1/track");
     let request = request.basic_auth("web", Some("")).body(track("u1", "m1").to_string());
-    assert_eq!(crate::support::Service::answer(request).await.status, 200);
+    assert_eq!(Service::answer(request).await.status, 200);
     let service = service.crash_and_restart(&new);
     let told =
         service.logged(|line| line["destination"] == "before" && line["level"] == "WARN").await;
@@ -177,4 +182,49 @@ async fn messages_of_a_destination_that_was_renamed_are_told_and_wait_for_its_na
     let service = service.crash_and_restart(&old);
     while loops.next().await.note() != "m1" {}
     drop(service);
+}
+
+#[tokio::test]
+async fn each_secret_of_the_environment_is_read_from_a_file_where_one_is_named() {
+    let mut loops = ScriptedLoops::willing().await;
+    let folder = tempfile::tempdir().unwrap();
+    let mut setup = Setup::with_loops(NOWHERE).without_env().env("LOOPS_BASE_URL", &loops.base_url);
+    for (name, content) in [
+        ("LOOPS_API_KEY", "api-key\n"),
+        ("SEGMENT_WRITE_KEY", "first\r\nsecond, third\n"),
+        ("SEGMENT_WEBHOOK_SECRET", "secret"),
+        ("SEGMENT_WEBHOOK_TOKEN", "token\n"),
+        ("ADMIN_TOKEN", ADMIN_TOKEN),
+    ] {
+        let file = folder.path().join(name);
+        std::fs::write(&file, content).unwrap();
+        setup = setup.env(&format!("{name}_FILE"), file.to_str().unwrap());
+    }
+    let service = setup.start();
+    for (key, id) in [("first", "m1"), ("second", "m2"), ("third", "m3")] {
+        let request = service.request(Method::POST, "/v1/track").basic_auth(key, Some(""));
+        let answer = Service::answer(request.body(track("u1", id).to_string())).await;
+        assert_eq!(answer.status, 200, "{key}: {answer:?}");
+    }
+    let seen = loops.next().await;
+    assert_eq!(
+        (seen.note().as_str(), &seen.headers["authorization"]),
+        ("m1", &"Bearer api-key".parse().unwrap())
+    );
+    let message = track("u1", "m4").to_string();
+    let signature = signature("secret", &message);
+    let webhook = |token: &str, signature: &str| {
+        let request = service.request(Method::POST, "/webhook/default").bearer_auth(token);
+        Service::answer(request.header("x-signature", signature).body(message.clone()))
+    };
+    assert_eq!(webhook("token", &signature).await.status, 200);
+    assert_eq!(webhook("other", &signature).await.status, 401);
+    assert_eq!(webhook("token", "00").await.status, 401);
+    service.message("m4", |found| !found.is_null()).await;
+
+    let text = refusal(&setup.clone().env("SEGMENT_WRITE_KEY", "k"));
+    assert!(text.contains("sources.default.write_keys") && text.contains("not both"), "{text}");
+    let text = refusal(&setup.env("SEGMENT_WRITE_KEY_FILE", "/no/such/file"));
+    assert!(text.contains("sources.default.write_keys_file"), "{text}");
+    assert!(!text.contains("there is no write key"), "{text}");
 }

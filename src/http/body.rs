@@ -3,7 +3,9 @@
 use std::sync::Arc;
 
 use axum::body::Body;
-use axum::http::{HeaderMap, StatusCode, header};
+use axum::extract::Request;
+use axum::http::header::Entry;
+use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use bytes::{Bytes, BytesMut};
 use http_body_util::BodyExt as _;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
@@ -14,9 +16,6 @@ use super::error::{ApiError, Contract};
 
 /// The budget is counted in units of this many bytes, so that a semaphore's counter can hold it.
 pub(super) const BUDGET_UNIT: usize = 1_024;
-
-/// How much of a body that is too large is read on, after inflating.
-const DRAIN_BYTES_MAX: usize = 64 * 1024 * 1024;
 
 /// A body in memory; its part of the budget is given back when it is dropped.
 #[derive(Debug)]
@@ -33,11 +32,8 @@ pub(super) async fn read(
     budget: &Arc<Semaphore>,
     contract: Contract,
 ) -> Result<ReadBody, ApiError> {
-    let is_encoded = headers
-        .get(header::CONTENT_ENCODING)
-        .is_some_and(|encoding| !encoding.as_bytes().eq_ignore_ascii_case(b"identity"));
-    if is_encoded {
-        // The layer in front takes the header away from what it inflates.
+    if headers.contains_key(header::CONTENT_ENCODING) {
+        // The layers in front take the header away from what they inflate, and where it says nothing.
         return Err(ApiError::new(
             StatusCode::UNSUPPORTED_MEDIA_TYPE,
             "unknown_encoding",
@@ -71,7 +67,6 @@ async fn collect(
             continue;
         };
         if bytes.len() + chunk.len() > bytes_max {
-            drain(body).await;
             return Err(ApiError::too_large(format!(
                 "the body has more than {bytes_max} bytes (after inflating): send smaller batches, or raise server.body_bytes_max"
             )));
@@ -90,14 +85,16 @@ async fn collect(
     Ok(ReadBody { bytes: bytes.freeze(), _permits: permits })
 }
 
-/// Reads on for a while without keeping anything: a client that is still writing when the connection
-/// is closed would see a broken connection instead of the answer, and send it all again.
-async fn drain(mut body: Body) {
-    let mut drained = 0;
-    while drained < DRAIN_BYTES_MAX {
-        match body.frame().await {
-            Some(Ok(frame)) => drained += frame.data_ref().map_or(0, Bytes::len),
-            Some(Err(_)) | None => return,
+/// Writes `Content-Encoding` as the layer that inflates knows it: in small letters, `gzip` for its old
+/// name `x-gzip`, and not at all for what means no encoding.
+pub(super) async fn name_encoding(mut request: Request) -> Request {
+    let headers = request.headers_mut();
+    if let Entry::Occupied(mut entry) = headers.entry(header::CONTENT_ENCODING) {
+        match entry.get().as_bytes().trim_ascii().to_ascii_lowercase().as_slice() {
+            b"gzip" | b"x-gzip" => drop(entry.insert(HeaderValue::from_static("gzip"))),
+            b"identity" | b"" => drop(entry.remove()),
+            _ => {}
         }
     }
+    request
 }

@@ -69,7 +69,21 @@ impl Contract {
 
     /// The answer that carries an error.
     pub fn answer(self, error: ApiError) -> Response {
-        error.answer(self == Contract::Tracking)
+        error.answer(Some(self))
+    }
+
+    /// How to authenticate. RFC 9110 demands a challenge with each 401, and a browser asks for a
+    /// password where it knows one: pages are given one that no browser knows.
+    fn challenge(self) -> &'static str {
+        match self {
+            Contract::Tracking => r#"WriteKey realm="segment-loops""#,
+            Contract::Webhook => r#"Basic realm="segment-loops", Bearer realm="segment-loops""#,
+        }
+    }
+
+    /// The contract of a path that nothing is at; `None` where it is that of none.
+    fn of_path(path: &str) -> Option<Self> {
+        (path == "/v1" || path.starts_with("/v1/")).then_some(Contract::Tracking)
     }
 }
 
@@ -113,9 +127,9 @@ impl ApiError {
         Self::new(status, reason.code(), reason.to_string())
     }
 
-    /// The answer, with `success: false` where the tracking API has it.
-    pub fn answer(self, with_success: bool) -> Response {
-        let success = with_success.then_some(false);
+    /// The answer by a contract of Segment's; `None`: by that of the admin API.
+    fn answer(self, contract: Option<Contract>) -> Response {
+        let success = (contract == Some(Contract::Tracking)).then_some(false);
         let body = ErrorBody { code: self.code, message: &self.message, success };
         let mut response = (self.status, Json(body)).into_response();
         let headers = response.headers_mut();
@@ -124,7 +138,8 @@ impl ApiError {
             headers.insert(header::RETRY_AFTER, HeaderValue::from(seconds));
         }
         if self.status == StatusCode::UNAUTHORIZED {
-            headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Basic, Bearer"));
+            let challenge = contract.map_or(r#"Bearer realm="segment-loops""#, Contract::challenge);
+            headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static(challenge));
         }
         response
     }
@@ -145,22 +160,21 @@ pub struct ErrorBody<'a> {
 
 impl IntoResponse for ApiError {
     fn into_response(self) -> Response {
-        self.answer(false)
+        self.answer(None)
     }
 }
 
 /// The answer for paths that nothing is at.
 pub(super) async fn no_such_path(uri: Uri) -> Response {
-    let is_tracking = uri.path().starts_with("/v1/");
     let hint = "there is nothing at this path; messages go to /v1/identify, /v1/track, /v1/batch and so on, to /webhook/{source} or to /destination";
-    ApiError::new(StatusCode::NOT_FOUND, "not_found", hint).answer(is_tracking)
+    ApiError::new(StatusCode::NOT_FOUND, "not_found", hint).answer(Contract::of_path(uri.path()))
 }
 
 /// The answer for a method that a path does not have; axum adds `Allow`.
 pub async fn wrong_method(method: Method, uri: Uri) -> Response {
-    let is_tracking = uri.path().starts_with("/v1/");
     let message = format!(
         "{method} is not for this path: messages are sent with POST, the rest is asked with GET"
     );
-    ApiError::new(StatusCode::METHOD_NOT_ALLOWED, "wrong_method", message).answer(is_tracking)
+    ApiError::new(StatusCode::METHOD_NOT_ALLOWED, "wrong_method", message)
+        .answer(Contract::of_path(uri.path()))
 }

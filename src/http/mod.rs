@@ -10,6 +10,7 @@
 mod address;
 mod auth;
 mod body;
+mod drain;
 pub mod error;
 mod health;
 mod ingest;
@@ -28,6 +29,7 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::http::{HeaderName, Method, header};
+use axum::middleware::{from_fn_with_state, map_request};
 use axum::routing::{any, get, post};
 use tokio::sync::{Semaphore, watch};
 use tower_http::cors::{AllowOrigin, CorsLayer};
@@ -124,6 +126,8 @@ pub fn router(state: HttpState) -> Router {
     // analytics.js, which then repeats what it should have dropped.
     let tracking = tracking::routes()
         .method_not_allowed_fallback(error::wrong_method)
+        .route("/v1", any(error::no_such_path))
+        .route("/v1/", any(error::no_such_path))
         .route("/v1/{*path}", any(error::no_such_path))
         .layer(cors());
     let asked = Router::new()
@@ -134,8 +138,10 @@ pub fn router(state: HttpState) -> Router {
     tracking
         .merge(ingest)
         .layer(inflate)
+        .layer(map_request(body::name_encoding))
         .merge(asked)
         .fallback(error::no_such_path)
+        .layer(from_fn_with_state(state.clone(), drain::unread))
         .with_state(state)
 }
 

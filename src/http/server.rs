@@ -28,6 +28,10 @@ const ACCEPT_FAULT_WAIT: Duration = Duration::from_millis(100);
 /// The most bytes of a request's headers.
 const HEADER_BYTES_MAX: usize = 64 * 1024;
 
+/// The most headers of a request. Browsers and a chain of proxies may send more than hyper's hundred,
+/// beyond which its answer is a bare 431, on which SDKs drop what they sent.
+const HEADERS_MAX: usize = 256;
+
 /// Put into a response's extensions, makes the server drop the connection without an answer.
 #[derive(Debug, Clone, Copy)]
 pub struct ResetConnection;
@@ -75,6 +79,7 @@ pub async fn serve(
             .timer(TokioTimer::new())
             .header_read_timeout(limits.header_timeout)
             .max_buf_size(HEADER_BYTES_MAX)
+            .max_headers(HEADERS_MAX)
             .serve_connection(TokioIo::new(stream), service);
         let connection = graceful.watch(connection);
         connections.spawn(async move {

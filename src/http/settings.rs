@@ -49,10 +49,12 @@ pub(super) async fn give(
     let header = |name: &str| headers.get(name).and_then(|value| value.to_str().ok());
     let mut segment_io = json!({"apiKey": write_key, "unbundledIntegrations": []});
     if let Some(host) = header(header::HOST.as_str()) {
-        // A proxy that ends TLS says so; without one the page reached us over plain HTTP.
-        let protocol = header("x-forwarded-proto").unwrap_or("http");
+        // A proxy that ends TLS says so; without one the page reached us over plain HTTP. Of several
+        // proxies, each adds its own word behind those before it: the first is the page's.
+        let said = header("x-forwarded-proto").and_then(|said| said.split(',').next());
+        let is_tls = said.is_some_and(|said| said.trim().eq_ignore_ascii_case("https"));
         segment_io["apiHost"] = json!(format!("{host}/v1"));
-        segment_io["protocol"] = json!(if protocol == "https" { "https" } else { "http" });
+        segment_io["protocol"] = json!(if is_tls { "https" } else { "http" });
     }
     Json(json!({
         "integrations": {"Segment.io": segment_io},

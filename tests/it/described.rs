@@ -69,7 +69,7 @@ fn every_route_is_described() {
         routes(&Path::new(env!("CARGO_MANIFEST_DIR")).join("src").join(module), &mut found);
     }
     // The answer to what is not there.
-    found.retain(|path| path != "/v1/{*path}");
+    found.retain(|path| !["/v1", "/v1/", "/v1/{*path}"].contains(&path.as_str()));
     assert!(found.len() > 10, "{found:?}");
     for path in found {
         assert!(document["paths"].get(&path).is_some(), "{path} is not described");

@@ -26,6 +26,7 @@ mod erasure;
 mod golden;
 mod hostile_input;
 mod import;
+mod lenient_http;
 mod limits;
 mod merging;
 mod neighbours;

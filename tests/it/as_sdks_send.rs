@@ -99,6 +99,45 @@ async fn wrong_clocks_are_corrected() {
 }
 
 #[tokio::test]
+async fn what_stands_beside_a_batch_counts_for_each_message_that_says_nothing_else() {
+    let service = service();
+    let library = json!({"name": "analytics-go", "version": "3.3.0"});
+    let mut own = track("u1", "own");
+    own["context"] = json!({"ip": "192.0.2.1", "library": {"name": "own"}, "traits": {"a": 1}});
+    own["integrations"] = json!({"All": true, "Loops": true});
+    own["sentAt"] = json!("2001-09-09T01:46:00.000Z");
+    own["timestamp"] = json!("2026-01-02T03:04:05.000Z");
+    let mut empty = track("u1", "empty");
+    empty["context"] = Value::Null;
+    let batch = json!({
+        "batch": [track("u1", "none"), own, empty],
+        "context": {"library": library, "app": {"name": "Shop"}},
+        "integrations": {"Loops": false, "Other": false},
+        "sentAt": "2026-01-02T03:04:08.250Z",
+    });
+    service.accept("/v1/batch", batch).await;
+    let stored = service.stored().await;
+    let shared = json!({"library": library, "app": {"name": "Shop"}});
+    assert_eq!(stored["none"][0]["context"], shared);
+    assert_eq!(stored["empty"][0]["context"], shared);
+    assert_eq!(stored["none"][0]["integrations"], json!({"Loops": false, "Other": false}));
+    let own = &stored["own"][0];
+    let merged = json!({
+        "ip": "192.0.2.1", "library": {"name": "own"}, "traits": {"a": 1}, "app": {"name": "Shop"}
+    });
+    assert_eq!(own["context"], merged);
+    assert_eq!(own["integrations"], json!({"All": true, "Loops": true, "Other": false}));
+    // Of two times of sending that of the batch is the one of this request.
+    assert_eq!(own["sentAt"], "2026-01-02T03:04:08.250Z");
+    assert_eq!(own["originalTimestamp"], "2026-01-02T03:04:05.000Z");
+    let age = time(own, "receivedAt").duration_since(time(own, "timestamp"));
+    assert_eq!(age.as_millis(), 3_250);
+    // Whom it turns Loops off for, nothing is sent.
+    service.message("none", |found| found["state"] == "unmatched").await;
+    assert_eq!(service.message("own", |found| !found.is_null()).await["state"], "pending");
+}
+
+#[tokio::test]
 async fn imports_are_bulk_and_all_else_is_live() {
     let service = service();
     let of = |id: &str| json!({"batch": [identify("u1", id)]});

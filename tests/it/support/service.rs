@@ -274,13 +274,19 @@ impl Service {
 
     /// The messages as they are stored, by message id. The admin API does not show contents.
     pub async fn stored(&self) -> HashMap<String, Vec<Value>> {
+        let read = |payload: Vec<u8>| serde_json::from_slice(&payload).unwrap();
+        let each = self.stored_bytes().await.into_iter();
+        each.map(|(id, payloads)| (id, payloads.into_iter().map(read).collect())).collect()
+    }
+
+    /// The same, as bytes: what is nested deeply, or beyond a double's range, is no JSON to others.
+    pub async fn stored_bytes(&self) -> HashMap<String, Vec<Vec<u8>>> {
         let file = SqliteConnectOptions::new().filename(self.data.join("segment-loops.db"));
         let pool = SqlitePool::connect_with(file.read_only(true)).await.unwrap();
         let rows = sqlx::query("SELECT message_id, payload FROM messages").fetch_all(&pool).await;
-        let mut stored: HashMap<String, Vec<Value>> = HashMap::new();
+        let mut stored: HashMap<String, Vec<Vec<u8>>> = HashMap::new();
         for row in rows.unwrap() {
-            let payload: Vec<u8> = row.get(1);
-            stored.entry(row.get(0)).or_default().push(serde_json::from_slice(&payload).unwrap());
+            stored.entry(row.get(0)).or_default().push(row.get(1));
         }
         pool.close().await;
         stored

@@ -240,7 +240,7 @@ async fn what_could_not_be_sent_is_sent_by_the_next_page() {
 async fn not_now_is_heard_and_the_call_arrives_once() {
     let mut site = Site::open_with(with_little_room).await;
     site.load("{}").await;
-    site.front.hold_until_busy(fill(&site.service).await);
+    site.front.hold_until_busy(fill(&site.service).await, 1);
     let id = site.call("track('Tested', {note: 'later'})").await;
     assert_eq!(site.stored(&id).await["properties"], json!({"note": "later"}));
     assert_eq!(site.front.busy(), 1, "it came again too early, or was not told to come again");
@@ -290,8 +290,9 @@ async fn a_page_can_read_every_answer() {
         ),
     ];
     for (path, method, body, headers, status, code) in cases {
+        // With the page's cookies, as analytics.js can be told to send: no `*` would do then.
         let text = format!(
-            "fetch('{}{path}', {{method: '{method}', body: {body}, headers: {{{headers}}}}}).then(async (answer) => [answer.status, (await answer.json()).code, answer.headers.get('Retry-After')])",
+            "fetch('{}{path}', {{method: '{method}', body: {body}, headers: {{{headers}}}, credentials: 'include'}}).then(async (answer) => [answer.status, (await answer.json()).code, answer.headers.get('Retry-After')])",
             site.front.base_url
         );
         let answer = site.evaluate(&text).await;

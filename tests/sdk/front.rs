@@ -1,6 +1,7 @@
 //! What stands between an SDK and the program, as a proxy does: one address over a restart, and
-//! requests refused and answers kept where a test asks for it.
+//! requests refused, led astray and answers kept where a test asks for it.
 
+use std::any::Any;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 
@@ -12,8 +13,15 @@ use tokio::time::timeout;
 
 use crate::support::PATIENCE;
 
-/// How an answer of "not now" begins.
-const BUSY: &[u8] = b"HTTP/1.1 429";
+/// How an answer begins, before its status.
+const ANSWER: &[u8] = b"HTTP/1.1 ";
+
+/// What is before the seconds of an answer of "not now".
+const RETRY_AFTER: &[u8] = b"\r\nretry-after: ";
+
+/// How a batch is sent, and how a message is: as long.
+const BATCH: &[u8] = b"POST /v1/batch";
+const TRACK: &[u8] = b"POST /v1/track";
 
 /// How a request begins.
 const METHODS: [&[u8]; 3] = [b"GET /", b"POST /", b"OPTIONS /"];
@@ -23,9 +31,12 @@ const METHODS: [&[u8]; 3] = [b"GET /", b"POST /", b"OPTIONS /"];
 struct State {
     refuse: usize,
     halts: bool,
-    busy: usize,
-    held: Option<std::net::TcpStream>,
+    astray: bool,
+    hurries: bool,
+    held: Option<Box<dyn Any + Send>>,
+    held_for: usize,
     requests: Vec<String>,
+    answers: Vec<u16>,
 }
 
 /// The front; it goes on for as long as the test runs.
@@ -81,9 +92,26 @@ impl Front {
         timeout(PATIENCE, behind.wait_for(Option::is_none)).await.expect("no answer came").unwrap();
     }
 
-    /// Holds a connection open until the first answer of "not now".
-    pub fn hold_until_busy(&self, held: std::net::TcpStream) {
-        self.state.lock().unwrap().held = Some(held);
+    /// Holds what keeps the program from taking anything until so many answers of "not now".
+    pub fn hold_until_busy(&self, held: impl Any + Send, answers: usize) {
+        let mut state = self.state.lock().unwrap();
+        state.held = Some(Box::new(held));
+        state.held_for = answers;
+    }
+
+    /// From now on batches go to the path of a single message, which refuses them.
+    pub fn lead_astray(&self) {
+        self.state.lock().unwrap().astray = true;
+    }
+
+    /// From now on each Retry-After becomes one second: a test has no time for more.
+    pub fn hurry(&self) {
+        self.state.lock().unwrap().hurries = true;
+    }
+
+    /// The status of each answer that went through.
+    pub fn answers(&self) -> Vec<u16> {
+        self.state.lock().unwrap().answers.clone()
     }
 
     /// Method and path of each request that came, the refused ones too.
@@ -98,7 +126,7 @@ impl Front {
 
     /// How many answers of "not now" went through.
     pub fn busy(&self) -> usize {
-        self.state.lock().unwrap().busy
+        self.answers().into_iter().filter(|status| *status == 429).count()
     }
 }
 
@@ -127,12 +155,12 @@ async fn forward(
 async fn pass(
     from: &mut OwnedReadHalf,
     to: &mut OwnedWriteHalf,
-    mut is_last: impl FnMut(&[u8]) -> bool,
+    mut is_last: impl FnMut(&mut [u8]) -> bool,
 ) {
     let mut buffer = vec![0; 64 * 1024];
     loop {
         let length = from.read(&mut buffer).await.unwrap_or(0);
-        if length == 0 || is_last(&buffer[..length]) {
+        if length == 0 || is_last(&mut buffer[..length]) {
             return;
         }
         if to.write_all(&buffer[..length]).await.is_err() {
@@ -142,7 +170,7 @@ async fn pass(
 }
 
 /// Looks at a piece of a request on its way to the program.
-fn is_refused(piece: &[u8], state: &Mutex<State>) -> bool {
+fn is_refused(piece: &mut [u8], state: &Mutex<State>) -> bool {
     if !METHODS.iter().any(|method| piece.starts_with(method)) {
         return false;
     }
@@ -150,22 +178,48 @@ fn is_refused(piece: &[u8], state: &Mutex<State>) -> bool {
     let line = head.split(" HTTP/").next().unwrap_or_default().to_owned();
     let mut state = state.lock().unwrap();
     state.requests.push(line);
+    if state.astray && piece.starts_with(BATCH) {
+        piece[..TRACK.len()].copy_from_slice(TRACK);
+    }
     let is_refused = state.refuse > 0;
     state.refuse -= usize::from(is_refused);
     is_refused
 }
 
 /// Looks at a piece of an answer on its way to the client.
-fn is_kept(piece: &[u8], state: &Mutex<State>, behind: &watch::Sender<Option<SocketAddr>>) -> bool {
+fn is_kept(
+    piece: &mut [u8],
+    state: &Mutex<State>,
+    behind: &watch::Sender<Option<SocketAddr>>,
+) -> bool {
     let mut state = state.lock().unwrap();
-    if piece.starts_with(BUSY) {
-        state.busy += 1;
-        // Let go before the SDK hears of it: its next try succeeds, however long it waits.
-        state.held = None;
+    let digits = piece.strip_prefix(ANSWER).and_then(|rest| rest.get(..3));
+    if let Some(digits) = digits {
+        let status = std::str::from_utf8(digits).unwrap().parse().unwrap();
+        state.answers.push(status);
+        if status == 429 {
+            if state.hurries {
+                hurry(piece);
+            }
+            state.held_for = state.held_for.saturating_sub(1);
+            if state.held_for == 0 {
+                // Let go before the SDK hears of it: its next try succeeds, however long it waits.
+                state.held = None;
+            }
+        }
     }
     let is_kept = std::mem::take(&mut state.halts);
     if is_kept {
         behind.send_replace(None);
     }
     is_kept
+}
+
+/// Writes `1`, and spaces before it, over the seconds.
+fn hurry(answer: &mut [u8]) {
+    let found = answer.windows(RETRY_AFTER.len()).position(|window| window == RETRY_AFTER);
+    let seconds = &mut answer[found.unwrap() + RETRY_AFTER.len()..];
+    let length = seconds.iter().take_while(|byte| byte.is_ascii_digit()).count();
+    seconds[..length].fill(b' ');
+    seconds[length - 1] = b'1';
 }

@@ -81,6 +81,13 @@ impl Script {
         assert_eq!(rest, None);
         assert!(self.process.wait().unwrap().success());
     }
+
+    /// Waits until the script ends by itself, since its SDK has given up.
+    pub async fn give_up(mut self) {
+        let rest = timeout(PATIENCE, self.lines.recv()).await.expect("the SDK does not give up");
+        assert_eq!(rest, None);
+        assert!(!self.process.wait().unwrap().success());
+    }
 }
 
 impl Drop for Script {

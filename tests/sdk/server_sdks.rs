@@ -1,21 +1,23 @@
 //! The SDKs for servers: Segment's and RudderStack's, for Node and Python.
 
 use serde_json::{Value, json};
+use sqlx::ConnectOptions as _;
+use sqlx::sqlite::SqliteConnectOptions;
 
 use crate::calls::{assert_arrived_once, round};
 use crate::front::Front;
 use crate::room::{fill, with_little_room};
 use crate::script::Script;
-use crate::support::{ScriptedLoops, Setup, WRITE_KEY};
+use crate::support::{PATIENCE, ScriptedLoops, Setup, WRITE_KEY};
 
 /// Has a script with this SDK send a round of calls, until the SDK says that all were delivered.
 async fn send(script: &mut Script, front: &Front, calls: &[Value]) {
-    begin(script, front, calls);
+    begin(script, front, WRITE_KEY, calls);
     assert_eq!(script.line().await, "sent");
 }
 
-fn begin(script: &mut Script, front: &Front, calls: &[Value]) {
-    script.tell(&json!({"host": front.base_url, "writeKey": WRITE_KEY, "calls": calls}));
+fn begin(script: &mut Script, front: &Front, write_key: &str, calls: &[Value]) {
+    script.tell(&json!({"host": front.base_url, "writeKey": write_key, "calls": calls}));
 }
 
 async fn every_call_arrives_once(mut script: Script) {
@@ -40,7 +42,7 @@ async fn a_restart_loses_and_doubles_nothing(mut script: Script) {
     let more = round("second");
     front.refuse(1);
     front.halt_at_next_answer();
-    begin(&mut script, &front, &more);
+    begin(&mut script, &front, WRITE_KEY, &more);
     front.halted().await;
     let service = service.crash_and_restart(&setup);
     front.lead_to(&service.base_url);
@@ -55,11 +57,55 @@ async fn not_now_loses_nothing(mut script: Script) {
     let mut loops = ScriptedLoops::willing().await;
     let service = with_little_room(Setup::with_loops(&loops.base_url)).start();
     let front = Front::before(&service.base_url).await;
-    front.hold_until_busy(fill(&service).await);
+    front.hold_until_busy(fill(&service).await, 1);
     let calls = round("u");
     send(&mut script, &front, &calls).await;
     script.end().await;
     assert!(front.busy() > 0, "the SDK was never told to come again");
+    assert_arrived_once(&calls, &service, &mut loops).await;
+}
+
+/// An unknown key, a batch that is too large, one that is none: told once, and not tried again.
+async fn what_is_refused_is_not_repeated(script: impl Fn() -> Script) {
+    let setup = Setup::with_loops("http://127.0.0.1:9/api/v1");
+    let narrow = setup
+        .clone()
+        .env("SEGMENT_LOOPS__SERVER__BODY_BYTES_MAX", "100")
+        .env("SEGMENT_LOOPS__SERVER__MESSAGE_BYTES_MAX", "100");
+    let cases = [(&setup, "unknown", 401), (&narrow, WRITE_KEY, 413), (&setup, WRITE_KEY, 400)];
+    for (setup, write_key, status) in cases {
+        let service = setup.start();
+        let front = Front::before(&service.base_url).await;
+        if status == 400 {
+            front.lead_astray();
+        }
+        let mut script = script();
+        begin(&mut script, &front, write_key, &round("u")[..1]);
+        script.give_up().await;
+        assert_eq!(front.answers(), [status]);
+        assert_eq!(front.requests(), ["POST /v1/batch"]);
+    }
+}
+
+/// Another process keeps the database locked. What the SDK is told to send again is stored all the
+/// same once it is unlocked, so that the last try is a repetition.
+#[tokio::test]
+async fn an_outage_of_several_tries_loses_and_doubles_nothing() {
+    let mut loops = ScriptedLoops::willing().await;
+    let service = Setup::with_loops(&loops.base_url)
+        .env("SEGMENT_LOOPS__SERVER__ACK_TIMEOUT_MS", "300")
+        .start();
+    let front = Front::before(&service.base_url).await;
+    front.hurry();
+    let database = SqliteConnectOptions::new().filename(service.data().join("segment-loops.db"));
+    let mut other = database.busy_timeout(PATIENCE).connect().await.unwrap();
+    sqlx::query("BEGIN IMMEDIATE").execute(&mut other).await.unwrap();
+    front.hold_until_busy(other, 6);
+    let mut script = Script::node("server_sdk.js", &["@segment/analytics-node"]);
+    let calls = round("u");
+    send(&mut script, &front, &calls).await;
+    script.end().await;
+    assert!(front.busy() >= 6, "{:?}", front.answers());
     assert_arrived_once(&calls, &service, &mut loops).await;
 }
 
@@ -82,6 +128,11 @@ macro_rules! promises {
             #[tokio::test]
             async fn not_now_loses_nothing() {
                 super::not_now_loses_nothing($script).await;
+            }
+
+            #[tokio::test]
+            async fn what_is_refused_is_not_repeated() {
+                super::what_is_refused_is_not_repeated(|| $script).await;
             }
         }
     };

@@ -155,6 +155,7 @@ fn sources(config: &Config) -> Sources {
         public: source.browser.as_ref().map(public),
         origins: source.origins.clone(),
         stamps_ip: source.stamp_ip,
+        import_is_bulk: source.import_is_bulk,
     });
     Sources::new(sources.collect())
 }

@@ -58,6 +58,8 @@ pub struct SourceConfig {
     pub origins: Option<Vec<String>>,
     /// Whether the sender's address is put into messages as `context.ip`.
     pub stamp_ip: bool,
+    /// Whether what comes to `/v1/import` is a bulk load.
+    pub import_is_bulk: bool,
 }
 
 /// What holds for a source whose write keys are public.
@@ -295,6 +297,7 @@ impl Check<'_> {
             browser,
             origins,
             stamp_ip: tree.stamp_ip,
+            import_is_bulk: tree.import_is_bulk.unwrap_or(true),
         })
     }
 

@@ -114,6 +114,7 @@ pub(super) struct SourceTree {
     pub(super) allow_delete: bool,
     #[serde(default)]
     pub(super) stamp_ip: bool,
+    pub(super) import_is_bulk: Option<bool>,
 }
 
 /// `[destinations.NAME]`.

@@ -33,6 +33,8 @@ pub struct Source {
     pub origins: Option<Vec<String>>,
     /// Whether the sender's address is put into messages as `context.ip`.
     pub stamps_ip: bool,
+    /// Whether what comes to `/v1/import` is a bulk load: some SDKs send all they have there.
+    pub import_is_bulk: bool,
 }
 
 /// What holds for a source whose write keys are public.

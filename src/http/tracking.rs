@@ -28,7 +28,7 @@ const SINGLE: [(MessageType, &str, &str); 6] = [
     (MessageType::Alias, "/v1/alias", "/v1/a"),
 ];
 
-/// The paths of batches, and which are bulk loads.
+/// The paths of batches, and which are for bulk loads.
 const BATCHES: [(&str, bool); 3] = [("/v1/batch", false), ("/v1/b", false), ("/v1/import", true)];
 
 /// The routes, each with and without a slash at its end.
@@ -39,18 +39,18 @@ pub(super) fn routes() -> Router<HttpState> {
                             sender: Sender,
                             headers: HeaderMap,
                             body: Body| async move {
-            let route = Route { endpoint: long, kind: Some(kind), is_bulk: false };
+            let route = Route { endpoint: long, kind: Some(kind), is_import: false };
             single(state, route, sender, headers, body).await
         };
         router = both(router, long, post(handler));
         router = both(router, short, post(handler));
     }
-    for (path, is_bulk) in BATCHES {
+    for (path, is_import) in BATCHES {
         let handler = move |State(state): State<HttpState>,
                             sender: Sender,
                             headers: HeaderMap,
                             body: Body| async move {
-            let route = Route { endpoint: path, kind: None, is_bulk };
+            let route = Route { endpoint: path, kind: None, is_import };
             batch(state, route, sender, headers, body).await
         };
         router = both(router, path, post(handler));
@@ -72,7 +72,7 @@ fn both(
 struct Route {
     endpoint: &'static str,
     kind: Option<MessageType>,
-    is_bulk: bool,
+    is_import: bool,
 }
 
 impl Route {
@@ -81,7 +81,7 @@ impl Route {
             endpoint: self.endpoint,
             contract: Contract::Tracking,
             source,
-            is_bulk: self.is_bulk,
+            is_bulk: self.is_import && source.import_is_bulk,
             kind: self.kind,
             is_from_segment: false,
             is_by_key: true,
@@ -104,10 +104,12 @@ pub(super) fn describe(paths: &mut Paths) {
             describe(path, summary, __path_single::operation());
         }
     }
-    for (path, is_bulk) in BATCHES {
-        let summary = match is_bulk {
+    for (path, is_import) in BATCHES {
+        let summary = match is_import {
             false => "Takes several messages.",
-            true => "Takes several messages of a bulk load, which wait for all others.",
+            true => {
+                "Takes several messages of a bulk load, which wait for all others unless their source says otherwise."
+            }
         };
         describe(path, summary.to_owned(), __path_batch::operation());
     }

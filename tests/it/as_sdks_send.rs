@@ -138,8 +138,12 @@ async fn what_stands_beside_a_batch_counts_for_each_message_that_says_nothing_el
 }
 
 #[tokio::test]
-async fn imports_are_bulk_and_all_else_is_live() {
-    let service = service();
+async fn imports_are_bulk_unless_their_source_says_otherwise_and_all_else_is_live() {
+    let config = "[sources.ruby]\nwrite_keys = ['ruby']\nimport_is_bulk = false\n";
+    let service = Setup::with_loops("http://127.0.0.1:9/api/v1").config(config).start();
+    let live = service.request(Method::POST, "/v1/import").basic_auth("ruby", Some(""));
+    let live = live.body(json!({"batch": [identify("u1", "live")]}).to_string());
+    assert_eq!(Service::answer(live).await.status, 200);
     let of = |id: &str| json!({"batch": [identify("u1", id)]});
     service.accept("/v1/import", of("import")).await;
     service.accept("/v1/import/", of("import-slash")).await;
@@ -154,5 +158,5 @@ async fn imports_are_bulk_and_all_else_is_live() {
     let bulk: Vec<String> = rows.iter().map(|row| row.get(0)).collect();
     pool.close().await;
     assert_eq!(bulk, ["import", "import-slash"]);
-    assert_eq!(service.stored().await.len(), 6);
+    assert_eq!(service.stored().await.len(), 7);
 }

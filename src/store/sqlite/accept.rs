@@ -1,5 +1,4 @@
-//! Accepts all the messages of a group: finds the duplicates, inserts the rest. The hot path:
-//! rows go in by fixed chunks, so that a handful of prepared statements serves every group.
+//! Accepts all the messages of a group: finds the duplicates, inserts the rest. The hot path.
 
 use std::collections::HashMap;
 use std::sync::LazyLock;
@@ -11,10 +10,19 @@ use super::recent::{Recent, Row, json_list};
 use crate::queue::{Accepted, NewMessage};
 use crate::store::rows::{duration_ms, to_ms};
 
-/// Rows that are inserted at once, largest first. 256 rows of 10 values stay far below the 32,766
-/// parameters that SQLite allows.
-static INSERTS: LazyLock<[(usize, String); 9]> =
-    LazyLock::new(|| [256, 128, 64, 32, 16, 8, 4, 2, 1].map(|rows| (rows, insert_sql(rows))));
+/// Up to so many rows are inserted by one statement whatever their number: each statement is a passage
+/// between two threads, in which all senders of the group wait. Larger groups go by a few larger chunks.
+pub(super) const ROWS_EXACT_MAX: usize = 64;
+
+/// The chunks of larger groups, largest first. 256 rows of 10 values stay far below the 32,766 parameters
+/// that SQLite allows.
+const CHUNKS: [usize; 2] = [256, 128];
+
+/// The statements for 1 to [`ROWS_EXACT_MAX`] rows, and for each chunk.
+static EXACT: LazyLock<Vec<String>> =
+    LazyLock::new(|| (1..=ROWS_EXACT_MAX).map(insert_sql).collect());
+static CHUNKED: LazyLock<[String; 2]> = LazyLock::new(|| CHUNKS.map(insert_sql));
+
 /// $1 digests of message ids, $2 places of some, $3 the place behind which `recent` is to be looked at:
 /// what is stored under them.
 pub(super) const LOOKUP: &str = "
@@ -104,27 +112,34 @@ async fn insert(
 ) -> Result<Vec<Row>, sqlx::Error> {
     let mut added = Vec::with_capacity(messages.len());
     let mut rest = messages;
-    for (rows, text) in INSERTS.iter() {
-        while rest.len() >= *rows {
-            let (chunk, after) = rest.split_at(*rows);
-            rest = after;
-            let query = chunk
-                .iter()
-                .fold(sqlx::query(text.as_str()), |query, message| bind(query, message));
-            let inserted = query.execute(&mut *connection).await?;
-            if inserted.rows_affected() != chunk.len() as u64 {
-                return Err(sqlx::Error::RowNotFound);
-            }
-            // No other connection can write meanwhile, so the rows of one statement follow each other.
-            let places = inserted.last_insert_rowid() - chunk.len() as i64 + 1..;
-            added.extend(places.zip(chunk).map(|(seq, message)| Row {
-                seq,
-                message_hash: message.message_hash.0,
-                person: message.person.0,
-            }));
+    while !rest.is_empty() {
+        let (text, rows) = statement(rest.len());
+        let (chunk, after) = rest.split_at(rows);
+        rest = after;
+        let query = chunk.iter().fold(sqlx::query(text), |query, message| bind(query, message));
+        let inserted = query.execute(&mut *connection).await?;
+        if inserted.rows_affected() != chunk.len() as u64 {
+            return Err(sqlx::Error::RowNotFound);
         }
+        // No other connection can write meanwhile, so the rows of one statement follow each other.
+        let places = inserted.last_insert_rowid() - chunk.len() as i64 + 1..;
+        added.extend(places.zip(chunk).map(|(seq, message)| Row {
+            seq,
+            message_hash: message.message_hash.0,
+            person: message.person.0,
+        }));
     }
     Ok(added)
+}
+
+/// The statement for the next of so many rows, at least one, and how many it takes.
+fn statement(rows: usize) -> (&'static str, usize) {
+    let chunk = CHUNKS.iter().zip(CHUNKED.iter()).find(|(chunk, _)| **chunk <= rows);
+    if let Some((chunk, text)) = chunk {
+        return (text, *chunk);
+    }
+    let rows = rows.min(ROWS_EXACT_MAX);
+    (&EXACT[rows - 1], rows)
 }
 
 fn bind(query: Query, message: &NewMessage) -> Query {

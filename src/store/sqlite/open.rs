@@ -13,7 +13,7 @@ use sqlx::sqlite::{
 use sqlx::{ConnectOptions, Connection, SqlitePool};
 use tokio::time::Instant;
 
-use super::{Fault, SqliteOptions, StoreError};
+use super::{Fault, SqliteOptions, StoreError, accept};
 use crate::store::sql;
 
 static MIGRATIONS: Migrator = sqlx::migrate!("src/store/migrations/sqlite");
@@ -28,6 +28,8 @@ const READERS_MAX: u32 = 4;
 /// Page caches in KiB. The writer's holds the upper levels of the indices, which are hit at random.
 const WRITER_CACHE_KIB: u32 = 64 * 1024;
 const READER_CACHE_KIB: u32 = 8 * 1024;
+/// Prepared statements that the writer keeps beside those that insert.
+const OTHER_STATEMENTS: usize = 100;
 /// Pages of 4 KiB in the write-ahead log before they are moved into the file: more than SQLite's
 /// 1,000, so that a page which is written often is moved seldom.
 const CHECKPOINT_PAGES: u32 = 4_000;
@@ -134,7 +136,8 @@ fn writer_options(options: &SqliteOptions) -> SqliteConnectOptions {
     if let Some(pages) = options.pages_max {
         base = base.pragma("max_page_count", pages.to_string());
     }
-    base.journal_mode(SqliteJournalMode::Wal)
+    base.statement_cache_capacity(accept::ROWS_EXACT_MAX + OTHER_STATEMENTS)
+        .journal_mode(SqliteJournalMode::Wal)
         .synchronous(SqliteSynchronous::Full)
         .pragma("wal_autocheckpoint", CHECKPOINT_PAGES.to_string())
         .pragma("journal_size_limit", WAL_BYTES_KEPT.to_string())

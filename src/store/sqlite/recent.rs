@@ -19,10 +19,11 @@ use sqlx::sqlite::SqliteConnection;
 
 use crate::segment::{MessageHash, PersonHash};
 
-/// The rows that are moved with a group: at least so many, and as many again as came, so that moving
-/// keeps pace with what comes; at most so many, so that no commit is long.
-const SLICE_MIN: usize = 128;
-const SLICE_MAX: usize = 4_096;
+/// The rows that are moved with a group: somewhat more than came, so that moving keeps pace with what
+/// comes and is spread all over it; at least so many, since each time costs a few statements; and at
+/// most so many, so that no commit is long. While nothing comes, the least each time.
+const SLICE_MIN: usize = 512;
+const SLICE_MAX: usize = 16_384;
 
 /// $1 the last place that was read.
 pub(super) const NEW: &str =
@@ -164,31 +165,39 @@ impl Recent {
         Ok((places_of_ids(&state, hashes), state.read))
     }
 
-    /// Moves a slice along with a group, once there is enough to move.
+    /// Moves a slice along with a group, once there is enough to move. One that `is_adding` messages
+    /// leaves it to another until enough came.
     pub(super) async fn move_slice(
         &self,
         writer: &mut SqliteConnection,
+        is_adding: bool,
     ) -> Result<Option<Moved>, sqlx::Error> {
-        {
+        let slice_min = SLICE_MIN.min(self.recent_max);
+        let moving = {
             let state = self.state();
-            if state.moving.is_none() && state.by_id.len() < self.recent_max {
-                return Ok(None);
+            match state.moving {
+                Some(_) if is_adding && state.added < slice_min => return Ok(None),
+                None if state.by_id.len() < self.recent_max => return Ok(None),
+                moving => moving,
             }
-        }
-        let oldest: Option<i64> = sqlx::query_scalar(OLDEST).fetch_one(&mut *writer).await?;
+        };
+        let moving = match moving {
+            Some(moving) => moving,
+            None => {
+                let oldest: Option<i64> =
+                    sqlx::query_scalar(OLDEST).fetch_one(&mut *writer).await?;
+                let state = self.state();
+                let oldest = oldest.unwrap_or(state.read.saturating_add(1));
+                // Another process has moved it all, or what is here was deleted.
+                if oldest > state.oldest {
+                    return Ok(Some(Moved::All(oldest)));
+                }
+                Moving { until: state.read, last_id: None, last_person: None }
+            }
+        };
         let (mut moving, rows, ids, persons) = {
             let mut state = self.state();
-            let oldest = oldest.unwrap_or(state.read.saturating_add(1));
-            let moving = state.moving.unwrap_or(Moving {
-                until: state.read,
-                last_id: None,
-                last_person: None,
-            });
-            // Another process has moved it all, or what is here was deleted.
-            if oldest > moving.until || (state.moving.is_none() && oldest > state.oldest) {
-                return Ok(Some(Moved::All(oldest)));
-            }
-            let rows = (state.added * 2).clamp(SLICE_MIN.min(self.recent_max), SLICE_MAX);
+            let rows = (state.added + state.added / 4).clamp(slice_min, SLICE_MAX);
             state.added = 0;
             let ids = slice(&state.by_id, moving.last_id, moving.until, rows);
             let persons = slice(&state.by_person, moving.last_person, moving.until, rows);
@@ -539,12 +548,12 @@ mod tests {
         let mut writer = raw(&folder).await;
         late.refresh(&mut writer).await.unwrap();
         quick.refresh(&mut writer).await.unwrap();
-        while let Some(moved) = quick.move_slice(&mut writer).await.unwrap() {
+        while let Some(moved) = quick.move_slice(&mut writer, false).await.unwrap() {
             quick.committed(&[], Some(moved));
         }
         // A slice is less than all of it.
         late.state().added = 0;
-        let moved = late.move_slice(&mut writer).await.unwrap().unwrap();
+        let moved = late.move_slice(&mut writer, false).await.unwrap().unwrap();
         assert!(matches!(moved, Moved::All(21)), "{moved:?}");
         late.committed(&[], Some(moved));
         assert!(late.state().by_id.is_empty());
@@ -566,7 +575,7 @@ mod tests {
             let lost = [of("nobody", "lost")];
             accept::accept(&mut writer, &recent, &[&lost], Duration::ZERO).await.unwrap();
             recent.refresh(&mut writer).await.unwrap();
-            assert!(recent.move_slice(&mut writer).await.unwrap().is_some());
+            assert!(recent.move_slice(&mut writer, false).await.unwrap().is_some());
             sqlx::query("ROLLBACK").execute(&mut writer).await.unwrap();
             recent.rolled_back();
         }
@@ -611,7 +620,10 @@ mod tests {
             store.lease(ask("a", at(n))).await.unwrap();
         }
         assert!(rows(&store, "recent").await <= FEW);
-        assert_found(&store, count + 2).await;
+        let lost = "SELECT COUNT(*) FROM messages m WHERE seq NOT IN (SELECT seq FROM message_ids)
+                    AND seq NOT IN (SELECT seq FROM recent)";
+        let lost: i64 = sqlx::query_scalar(lost).fetch_one(&store.readers).await.unwrap();
+        assert_eq!(lost, 0);
     }
 
     #[tokio::test]

@@ -367,7 +367,7 @@ async fn transact(
     if group.tasks.iter().any(|task| task.arrives()) {
         recent.refresh(&mut transaction).await?;
     }
-    let moved = recent.move_slice(&mut transaction).await?;
+    let moved = recent.move_slice(&mut transaction, !added.is_empty()).await?;
     crate::crash::point("commit.before");
     transaction.commit().await?;
     crate::crash::point("commit.after");

@@ -98,10 +98,13 @@ async fn there_is_a_wide_line_for_each_accepted_request_and_each_attempt() {
 async fn a_log_that_cannot_be_written_stops_nothing() {
     let mut loops = ScriptedLoops::start(after_a_503()).await;
     let folder = tempfile::tempdir().unwrap();
-    let address = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    // It cannot tell its address, so that it is given one: of those that the system gives to nobody.
+    let address = std::iter::repeat_with(|| format!("127.0.0.1:{}", fastrand::u16(20_000..30_000)))
+        .find(|address| std::net::TcpListener::bind(address).is_ok())
+        .unwrap();
     // A device on which nothing has room, as a disk that is full with the log on it.
     let full = std::fs::OpenOptions::new().write(true).open("/dev/full").unwrap();
-    let arguments = ["serve", "--listen", &address.to_string()];
+    let arguments = ["serve", "--listen", &address];
     let mut command =
         Setup::with_loops(&loops.base_url).other_command(folder.path(), folder.path(), &arguments);
     let mut process = command.stderr(full).stdout(std::process::Stdio::null()).spawn().unwrap();

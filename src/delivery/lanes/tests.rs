@@ -1,0 +1,349 @@
+//! The lanes, step by step, and against a model of the store.
+
+use super::*;
+use proptest::prelude::*;
+use std::collections::BTreeMap;
+
+fn head(seq: i64, lane: i64) -> Head {
+    Head {
+        seq: Seq(seq),
+        lane: LaneKey(lane),
+        person: PersonHash(0),
+        class: Class::Event,
+        next_attempt_at: None,
+    }
+}
+
+fn of_class(seq: i64, lane: i64, class: Class) -> Head {
+    Head { class, ..head(seq, lane) }
+}
+
+fn at(second: i64) -> Timestamp {
+    Timestamp::new(second, 0).unwrap()
+}
+
+fn next(lanes: &mut Lanes) -> Option<i64> {
+    lanes.next(0).map(|turn| turn.head.seq.0)
+}
+
+fn is_empty(lanes: &Lanes) -> bool {
+    lanes.heads == [0; Class::COUNT] && lanes.lanes.is_empty() && !lanes.has_ready()
+}
+
+#[test]
+fn one_message_of_a_lane_at_a_time_and_lanes_side_by_side() {
+    let mut lanes = Lanes::default();
+    for (seq, lane) in [(1, 7), (2, 7), (3, 8)] {
+        lanes.push(head(seq, lane), None);
+    }
+    assert_eq!(next(&mut lanes), Some(1));
+    assert_eq!(next(&mut lanes), Some(3));
+    assert_eq!(next(&mut lanes), None);
+    lanes.finish(LaneKey(7));
+    assert_eq!(next(&mut lanes), Some(2));
+    lanes.finish(LaneKey(7));
+    lanes.finish(LaneKey(8));
+    assert!(is_empty(&lanes));
+}
+
+#[test]
+fn a_long_lane_lets_others_through_that_came_later() {
+    let mut lanes = Lanes::default();
+    let (long, count) = (7, 2_000);
+    for seq in 1..=count {
+        lanes.push(head(seq, long), None);
+    }
+    lanes.push(head(count + 1, 8), None);
+    let mut turns = 0;
+    while next(&mut lanes) != Some(count + 1) {
+        lanes.finish(LaneKey(long));
+        turns += 1;
+    }
+    assert_eq!(turns, i64::from(LANE_TURNS_FREE) + count / LANE_TURN_PLACES);
+    // By itself it goes on, in order.
+    assert_eq!(next(&mut lanes), Some(turns + 1));
+}
+
+#[test]
+fn a_waiting_lane_holds_back_itself_alone() {
+    let mut lanes = Lanes::default();
+    for (seq, lane) in [(1, 7), (2, 7), (3, 8)] {
+        lanes.push(head(seq, lane), None);
+    }
+    assert_eq!(next(&mut lanes), Some(1));
+    lanes.wait(LaneKey(7), at(10));
+    assert_eq!(next(&mut lanes), Some(3));
+    lanes.finish(LaneKey(8));
+    lanes.wake(at(9));
+    assert_eq!(next(&mut lanes), None);
+    assert_eq!(lanes.next_wake(), Some(at(10)));
+    lanes.wake(at(10));
+    assert_eq!(next(&mut lanes), Some(1));
+}
+
+#[test]
+fn a_head_that_waits_from_the_start_waits() {
+    let mut lanes = Lanes::default();
+    lanes.push(Head { next_attempt_at: Some(at(5)), ..head(1, 7) }, None);
+    lanes.push(head(2, 7), None);
+    assert_eq!(next(&mut lanes), None);
+    lanes.wake(at(5));
+    assert_eq!(next(&mut lanes), Some(1));
+}
+
+#[test]
+fn heads_come_in_any_order_and_twice_and_keep_theirs() {
+    let mut lanes = Lanes::default();
+    lanes.push(head(5, 7), None);
+    lanes.push(head(3, 7), None);
+    lanes.push(head(5, 7), None);
+    lanes.push(head(4, 7), None);
+    for expected in [3, 4, 5] {
+        assert_eq!(next(&mut lanes), Some(expected));
+        lanes.finish(LaneKey(7));
+    }
+    assert!(is_empty(&lanes));
+}
+
+#[test]
+fn the_urgent_go_first_with_what_is_before_them_in_their_lane() {
+    let mut lanes = Lanes::default();
+    lanes.push(of_class(1, 1, Class::Bulk), None);
+    lanes.push(of_class(2, 2, Class::Live), None);
+    lanes.push(of_class(3, 3, Class::Live), None);
+    // Its identify goes before its track, and both before the others.
+    lanes.push(of_class(4, 3, Class::Event), None);
+    for (seq, lane) in [(3, 3), (4, 3), (2, 2), (1, 1)] {
+        assert_eq!(next(&mut lanes), Some(seq));
+        lanes.finish(LaneKey(lane));
+    }
+    assert!(is_empty(&lanes));
+}
+
+fn reading(lanes: &mut Lanes, ahead: usize) -> Option<(i64, i64, i64)> {
+    let Reading { ask, through } = lanes.next_to_read(ahead)?;
+    Some((ask.lane.0, ask.after.0, through.0))
+}
+
+fn asked(lane: i64, after: i64, through: i64) -> Reading {
+    let ask =
+        LaneAsk { lane: LaneKey(lane), person: PersonHash(0), after: Seq(after), limit: LANE_PART };
+    Reading { ask, through: Seq(through) }
+}
+
+fn part(seqs: &[i64], lane: i64, through: Option<i64>) -> LanePart {
+    let heads = seqs.iter().map(|seq| head(*seq, lane)).collect();
+    LanePart { heads, through: through.map(Seq) }
+}
+
+#[test]
+fn what_was_read_out_of_turn_waits_for_what_stands_before_it() {
+    let mut lanes = Lanes::default();
+    lanes.push(head(9, 7), Some(Seq(2)));
+    assert_eq!(reading(&mut lanes, 5), Some((7, 2, 8)));
+    assert_eq!(next(&mut lanes), None);
+    lanes.push(head(11, 7), Some(Seq(2)));
+    lanes.complete(&asked(7, 2, 8), part(&[3, 9], 7, None));
+    // What stands before the ninth is worked on; the eleventh came meanwhile.
+    for expected in [3, 9] {
+        assert_eq!(reading(&mut lanes, 5), None);
+        assert_eq!(next(&mut lanes), Some(expected));
+        lanes.finish(LaneKey(7));
+        if expected == 3 {
+            // The ninth is behind what was asked for, so it is looked at anew.
+            assert_eq!(reading(&mut lanes, 5), Some((7, 8, 10)));
+            lanes.complete(&asked(7, 8, 10), part(&[9, 10, 11], 7, None));
+        }
+    }
+    for expected in [10, 11] {
+        assert_eq!(next(&mut lanes), Some(expected));
+        lanes.finish(LaneKey(7));
+    }
+    assert!(is_empty(&lanes));
+}
+
+#[test]
+fn a_long_lane_is_read_part_by_part() {
+    let mut lanes = Lanes::new(3);
+    for seq in 1..=8 {
+        lanes.push(head(seq, 7), None);
+    }
+    lanes.push(of_class(9, 7, Class::Bulk), None);
+    assert_eq!((lanes.len(Class::Event), lanes.len(Class::Bulk)), (3, 1));
+    lanes.fall_short();
+    // Neighbours are those behind which nothing is missing.
+    let turn = lanes.next(50).unwrap();
+    assert_eq!((turn.head.seq, turn.neighbours), (Seq(1), vec![Seq(2), Seq(3)]));
+    for expected in [1, 2, 3] {
+        if expected > 1 {
+            assert_eq!(next(&mut lanes), Some(expected));
+        }
+        lanes.finish(LaneKey(7));
+    }
+    assert_eq!(next(&mut lanes), None);
+    assert_eq!(reading(&mut lanes, 1), Some((7, 3, 8)));
+    lanes.complete(&asked(7, 3, 8), part(&[4, 5, 6], 7, Some(6)));
+    for expected in [4, 5, 6] {
+        assert_eq!(next(&mut lanes), Some(expected));
+        lanes.finish(LaneKey(7));
+    }
+    assert_eq!(reading(&mut lanes, 1), Some((7, 6, 8)));
+    // Nothing is left of what had no room: it was delivered in the meantime, or merged.
+    lanes.complete(&asked(7, 6, 8), part(&[], 7, None));
+    assert_eq!(next(&mut lanes), Some(9));
+    lanes.finish(LaneKey(7));
+    assert!(is_empty(&lanes));
+}
+
+#[test]
+fn what_is_unknown_is_found_out_ahead_of_its_turn_and_that_of_the_oldest() {
+    let mut lanes = Lanes::default();
+    lanes.push(of_class(2, 1, Class::Bulk), Some(Seq(0)));
+    lanes.push(of_class(3, 2, Class::Bulk), None);
+    for seq in 4..7 {
+        lanes.push(of_class(seq, seq, Class::Event), (seq > 4).then_some(Seq(3)));
+    }
+    // Just behind what is known there is nothing to find out.
+    let mut unknown = |ahead| std::iter::from_fn(|| reading(&mut lanes, ahead)).collect::<Vec<_>>();
+    assert_eq!(unknown(1), [(1, 0, 1)]);
+    assert_eq!(unknown(2), [(5, 3, 4), (6, 3, 5)]);
+}
+
+#[test]
+fn nothing_starves() {
+    let mut lanes = Lanes::default();
+    lanes.push(of_class(1, 1, Class::Bulk), None);
+    for seq in 2..100 {
+        lanes.push(of_class(seq, seq, Class::Event), None);
+    }
+    let turns: Vec<i64> = (0..AGEING_TURNS).filter_map(|_| next(&mut lanes)).collect();
+    assert!(turns.contains(&1), "{turns:?}");
+}
+
+#[test]
+fn neighbours_are_told_only_to_a_lane_that_waited_for_the_rate() {
+    let mut lanes = Lanes::default();
+    for seq in 1..=4 {
+        lanes.push(head(seq, 7), None);
+    }
+    let turn = lanes.next(2).unwrap();
+    assert_eq!((turn.head.seq, turn.neighbours.len()), (Seq(1), 0));
+    lanes.finish(LaneKey(7));
+    lanes.fall_short();
+    assert_eq!(lanes.next(2).unwrap().neighbours, [Seq(3), Seq(4)]);
+    lanes.finish(LaneKey(7));
+    assert!(lanes.next(2).unwrap().neighbours.is_empty());
+}
+
+/// What is pending, as a store has it, and an engine that reads and works on it.
+struct Model {
+    lanes: Lanes,
+    pending: BTreeMap<i64, Head>,
+    cursors: [i64; Class::COUNT],
+    done: Vec<Head>,
+}
+
+impl Model {
+    /// Reads a page of each class, as the engine does.
+    fn read(&mut self, page: usize) {
+        let mut has_more = [false; Class::COUNT];
+        let mut found = Vec::new();
+        for class in Class::ALL {
+            let place = class.index();
+            let behind = self.pending.range(self.cursors[place] + 1..);
+            let own = behind.map(|(_, head)| *head).filter(|head| head.class == class);
+            let heads: Vec<Head> = own.take(page).collect();
+            has_more[place] = heads.len() == page;
+            self.cursors[place] = heads.last().map_or(self.cursors[place], |head| head.seq.0);
+            found.extend(heads);
+        }
+        let cursors = self.cursors.into_iter().zip(has_more);
+        let known = cursors.filter(|(_, has_more)| *has_more).map(|(cursor, _)| cursor).min();
+        for head in found {
+            self.lanes.push(head, known.map(Seq));
+        }
+    }
+
+    fn read_lanes(&mut self, limit: usize) {
+        while let Some(reading) = self.lanes.next_to_read(2) {
+            let behind = self.pending.range(reading.ask.after.0 + 1..);
+            let own = behind.map(|(_, head)| *head);
+            let heads: Vec<Head> =
+                own.filter(|head| head.lane == reading.ask.lane).take(limit).collect();
+            let through = heads.last().filter(|_| heads.len() == limit).map(|head| head.seq);
+            self.lanes.complete(&reading, LanePart { heads, through });
+        }
+    }
+
+    fn finish(&mut self, head: Head) {
+        self.pending.remove(&head.seq.0);
+        self.done.push(head);
+        self.lanes.finish(head.lane);
+    }
+}
+
+proptest! {
+    #[test]
+    fn order_within_a_lane_always_holds_and_nothing_is_left(
+        messages in prop::collection::vec((0i64..4, 0usize..3), 1..120),
+        choices in prop::collection::vec((0u8..8, 1usize..6), 0..400),
+        lane_heads_max in 1u32..6,
+    ) {
+        let mut model = Model {
+            lanes: Lanes::new(lane_heads_max),
+            pending: BTreeMap::new(),
+            cursors: [0; Class::COUNT],
+            done: Vec::new(),
+        };
+        let mut coming = messages.iter().zip(1..).map(|((lane, class), seq)| {
+            of_class(seq, *lane, Class::ALL[*class])
+        });
+        let mut busy: Vec<Head> = Vec::new();
+        let mut now = 0;
+        let mut choices = choices.into_iter();
+        let mut idle = 0_usize;
+        while model.done.len() < messages.len() {
+            // Once the choices are used up, all goes on to its end, with nothing that waits.
+            let (choice, count) = choices.next().unwrap_or_else(|| {
+                idle += 1;
+                ([0, 2, 4, 7][idle % 4], 3)
+            });
+            prop_assert!(idle < 10_000, "{} of {}", model.done.len(), messages.len());
+            match choice {
+                0 | 1 => {
+                    for head in coming.by_ref().take(count) {
+                        model.pending.insert(head.seq.0, head);
+                    }
+                }
+                2 | 3 => model.read(count),
+                4 | 5 => {
+                    model.read_lanes(count);
+                    if let Some(Turn { head, .. }) = model.lanes.next(3) {
+                        prop_assert!(busy.iter().all(|other| other.lane != head.lane));
+                        let own = model.pending.values().find(|other| other.lane == head.lane);
+                        prop_assert_eq!(own.map(|first| first.seq), Some(head.seq));
+                        busy.push(head);
+                    }
+                }
+                6 => {
+                    if let Some(head) = busy.pop() {
+                        now += 1;
+                        model.lanes.wait(head.lane, at(now + 3));
+                    }
+                }
+                _ => {
+                    if let Some(head) = busy.pop() {
+                        model.finish(head);
+                    }
+                }
+            }
+            if let Some(until) = model.lanes.next_wake() {
+                model.lanes.wake(until);
+            }
+            for class in Class::ALL {
+                prop_assert!(model.lanes.len(class) <= 4 * (lane_heads_max as usize + 6));
+            }
+        }
+        prop_assert!(is_empty(&model.lanes));
+    }
+}

@@ -130,6 +130,9 @@ async fn gzip_is_told_by_its_content_and_several_files_are_taken_in_turn() {
     let days = ["monday.json", "tuesday.json"].map(|day| file(day, lines([daily.clone()]).into()));
     let ran = setup.command_on(&data, &["import", &days[0], &days[1]], b"").await;
     assert_eq!((ran.code, counts(&ran)), (Some(0), [2, 0, 0]), "{ran:?}");
+    let packed = file("monday.json.gz", gzip(&lines([daily])));
+    let ran = setup.command_on(&data, &["import", &packed], b"").await;
+    assert_eq!(counts(&ran), [0, 1, 0], "{ran:?}");
     // What came before the break is stored, and the break is told.
     let ran = setup.command_on(&data, &["import", &broken], b"").await;
     assert_eq!((ran.code, counts(&ran)), (Some(1), [100, 0, 0]), "{ran:?}");

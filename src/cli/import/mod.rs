@@ -277,6 +277,8 @@ impl Import<'_> {
 /// file of the same name. Place and name are in it since equal lines may well be several messages.
 fn derived_id(source: &str, file: &str, line: Line<'_>) -> String {
     let file = Path::new(file).file_name().unwrap_or_default().as_encoded_bytes();
+    // Packed or not, it is the same file.
+    let file = file.strip_suffix(b".gz").unwrap_or(file);
     let mut hasher = Sha256::new();
     for part in [source.as_bytes(), file, line.bytes] {
         hasher.update((part.len() as u64).to_be_bytes());

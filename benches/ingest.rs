@@ -43,6 +43,8 @@ const CONNECTIONS: usize = 64;
 const ROUNDS: usize = 5;
 const ROUND: Duration = Duration::from_secs(2);
 const BATCH: usize = 100;
+/// Between two loads: what a store puts in order when nothing comes shall not fall into another's.
+const REST: Duration = Duration::from_secs(3);
 
 /// As the service has it: the other servers get it too.
 #[global_allocator]
@@ -70,7 +72,12 @@ async fn run() {
     let backlog = Ours::start(folder.path(), metrics.clone()).await;
     let began = Instant::now();
     fill(backlog.address, waiting).await;
-    println!("{waiting} messages taken in after {:.0} s", began.elapsed().as_secs_f64());
+    let took = began.elapsed().as_secs_f64();
+    println!(
+        "{waiting} messages taken in after {took:.0} s, {:.0} messages/s",
+        waiting as f64 / took
+    );
+    tokio::time::sleep(REST).await;
     for (what, path, of) in
         [("single calls", "/v1/track", 1), ("batches of 100", "/v1/batch", BATCH)]
     {
@@ -82,6 +89,7 @@ async fn run() {
             let servers = [parse, insert, ours.address, backlog.address];
             for (rounds, address) in rounds.iter_mut().zip(servers) {
                 rounds.push(load(address, path, of).await);
+                tokio::time::sleep(REST).await;
             }
             ours.stop().await;
         }

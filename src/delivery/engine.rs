@@ -1,5 +1,6 @@
 //! The engine of one destination: holds the lease, reads what is pending, hands out steps.
 
+use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -42,8 +43,11 @@ const HINT_EVERY: Duration = Duration::from_millis(10);
 /// process stops shall not lie idle.
 const ASK_EVERY: Duration = Duration::from_secs(1);
 
-/// How often depth and rate are measured for `/metrics`.
+/// How often depth and rate are measured for `/metrics`, at most.
 const MEASURE_EVERY: Duration = Duration::from_secs(5);
+
+/// Counting the depth takes longer the more there is: it rests for so many times as long.
+const COUNT_RESTS: u32 = 200;
 
 /// How an engine works.
 #[derive(Debug, Clone)]
@@ -103,7 +107,11 @@ impl Engine {
                     crate::crash::point("lease.after");
                     gauge!(telemetry::LEASE_HELD, "destination" => name.clone()).set(1.0);
                     let tenure = Tenure::new(&self, lease.clone(), asked_at);
-                    let ended = tenure.run(&stop).await;
+                    // Beside the delivery: it shall not wait for the count.
+                    let ended = tokio::select! {
+                        ended = tenure.run(&stop) => ended,
+                        never = self.measure() => match never {},
+                    };
                     gauge!(telemetry::LEASE_HELD, "destination" => name.clone()).set(0.0);
                     match ended {
                         Ended::Stopped => return self.give_back(&lease).await,
@@ -138,6 +146,30 @@ impl Engine {
             ttl: self.options.lease_ttl,
         };
         self.stepper.queue.lease(ask).await
+    }
+
+    /// Tells rate and depth to `/metrics`, again and again.
+    async fn measure(&self) -> Infallible {
+        let (name, clock) = (&self.stepper.name, &self.stepper.clock);
+        let mut tick = ticks(MEASURE_EVERY);
+        let mut count_at = Instant::now();
+        loop {
+            let now = tick.tick().await;
+            gauge!(telemetry::RATE_LIMIT, "destination" => name.clone())
+                .set(self.stepper.client.pacer().rate());
+            if now < count_at {
+                continue;
+            }
+            if let Ok(depth) = self.stepper.queue.depth(name).await {
+                let age = depth
+                    .oldest_received_at
+                    .map_or(0.0, |at| clock.now().duration_since(at).as_secs_f64().max(0.0));
+                gauge!(telemetry::QUEUE_DEPTH, "destination" => name.clone())
+                    .set(depth.messages as f64);
+                gauge!(telemetry::QUEUE_OLDEST_SECONDS, "destination" => name.clone()).set(age);
+            }
+            count_at = now + now.elapsed() * COUNT_RESTS;
+        }
     }
 
     /// Says who delivers instead of this process.
@@ -219,7 +251,6 @@ impl<'a> Tenure<'a> {
         let mut arrivals = self.engine.stepper.queue.arrivals();
         let mut renewal = ticks(self.engine.options.lease_ttl / 3);
         let mut look = ticks(LOOK_EVERY);
-        let mut measure = ticks(MEASURE_EVERY);
         self.engine.stepper.client.pacer().begin_after_another();
         self.probe_in_turn();
         loop {
@@ -242,7 +273,6 @@ impl<'a> Tenure<'a> {
                     self.hinted_at = Instant::now();
                     if !is_open { break }
                 }
-                _ = measure.tick() => self.measure().await,
                 _ = look.tick() => self.may_have_more = [true; Class::COUNT],
                 () = sleep_until(wake_at) => {}
             }
@@ -546,21 +576,6 @@ impl<'a> Tenure<'a> {
                 true
             }
         }
-    }
-
-    async fn measure(&self) {
-        let stepper = &self.engine.stepper;
-        let name = stepper.name.clone();
-        gauge!(telemetry::RATE_LIMIT, "destination" => name.clone())
-            .set(stepper.client.pacer().rate());
-        let Ok(depth) = stepper.queue.depth(&name).await else {
-            return;
-        };
-        let age = depth
-            .oldest_received_at
-            .map_or(0.0, |at| stepper.clock.now().duration_since(at).as_secs_f64().max(0.0));
-        gauge!(telemetry::QUEUE_DEPTH, "destination" => name.clone()).set(depth.messages as f64);
-        gauge!(telemetry::QUEUE_OLDEST_SECONDS, "destination" => name).set(age);
     }
 }
 

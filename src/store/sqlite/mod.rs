@@ -63,6 +63,8 @@ pub struct SqliteOptions {
     pub backlog_messages_max: u64,
     /// Newest messages whose ids and persons are looked up in memory, some 60 bytes each. At least 1.
     pub recent_max: usize,
+    /// How long nothing must have come before those are moved to where all others are, if there are enough.
+    pub quiet: Duration,
     /// Pages of 4 KiB that the file may have, for tests of a full disk; `None`: as many as there is
     /// room for.
     pub pages_max: Option<u32>,
@@ -87,6 +89,7 @@ impl SqliteOptions {
             waiting_bytes_max: 128 * 1024 * 1024,
             backlog_messages_max: 10_000_000,
             recent_max: 256 * 1024,
+            quiet: Duration::from_millis(10),
             pages_max: None,
             delivered_retention: DAY * 7,
             failed_retention: DAY * 30,
@@ -160,6 +163,7 @@ impl SqliteStore {
             arrived,
             duplicate_window: options.duplicate_window,
             busy_timeout: options.busy_timeout,
+            quiet: options.quiet,
             // What another process erased before it was killed may still be there.
             log_holds_erased: true,
             health: Arc::clone(&health),

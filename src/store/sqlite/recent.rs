@@ -3,8 +3,9 @@
 //! An index over random values costs a page of the write-ahead log for each row that is inserted, which
 //! is most of what a message costs. So the newest messages stand in the table `recent`, in the order of
 //! acceptance, and here in memory, sorted. When there are enough of them they are moved into the tables
-//! `message_ids` and `persons`, in sorted order, a slice with each group of the writer: then one page is
-//! written for many rows.
+//! `message_ids` and `persons`, in sorted order: then one page is written for many rows. They are moved
+//! in slices: while nothing comes, so that a burst does not pay for it, or else with the groups of the
+//! writer, once there are so many that it cannot wait.
 //!
 //! A look-up takes the places that memory knows and has SQL add those that were moved. Memory first: what
 //! is moved between the two is found by both, not by none. It may name places that are no more.
@@ -21,9 +22,12 @@ use crate::segment::{MessageHash, PersonHash};
 
 /// The rows that are moved with a group: somewhat more than came, so that moving keeps pace with what
 /// comes and is spread all over it; at least so many, since each time costs a few statements; and at
-/// most so many, so that no commit is long. While nothing comes, the least each time.
+/// most so many, so that no commit is long. While nothing comes, and at first, the least.
 const SLICE_MIN: usize = 512;
 const SLICE_MAX: usize = 16_384;
+
+/// While nothing comes they are moved from this part of the most on. Less would cost a page for few rows.
+const QUIET_PART: usize = 4;
 
 /// $1 the last place that was read.
 pub(super) const NEW: &str =
@@ -52,7 +56,7 @@ pub(super) type Places = String;
 #[derive(Debug)]
 pub(super) struct Recent {
     state: Mutex<State>,
-    /// So many stand in `recent` before they are moved; twice as many may be here meanwhile.
+    /// From so many on they are moved with the groups; twice as many may be here meanwhile.
     recent_max: usize,
 }
 
@@ -165,23 +169,31 @@ impl Recent {
         Ok((places_of_ids(&state, hashes), state.read))
     }
 
-    /// Moves a slice along with a group, once there is enough to move. One that `is_adding` messages
-    /// leaves it to another until enough came.
+    /// Whether there is enough to be moved while nothing comes.
+    pub(super) fn has_enough(&self) -> bool {
+        let state = self.state();
+        state.moving.is_some() || state.by_id.len() >= (self.recent_max / QUIET_PART).max(1)
+    }
+
+    /// Moves a slice: with a group of the writer if it must be, or while it `is_quiet`.
     pub(super) async fn move_slice(
         &self,
         writer: &mut SqliteConnection,
-        is_adding: bool,
+        is_quiet: bool,
     ) -> Result<Option<Moved>, sqlx::Error> {
         let slice_min = SLICE_MIN.min(self.recent_max);
-        let moving = {
+        let (moving, rows) = {
             let state = self.state();
-            match state.moving {
-                Some(_) if is_adding && state.added < slice_min => return Ok(None),
-                None if state.by_id.len() < self.recent_max => return Ok(None),
-                moving => moving,
+            if !is_quiet && (state.by_id.len() < self.recent_max || state.added < slice_min) {
+                return Ok(None);
             }
+            let rows = match state.moving {
+                Some(_) if !is_quiet => state.added + state.added / 4,
+                _ => slice_min,
+            };
+            (state.moving, rows.clamp(slice_min, SLICE_MAX))
         };
-        let moving = match moving {
+        let mut moving = match moving {
             Some(moving) => moving,
             None => {
                 let oldest: Option<i64> =
@@ -195,13 +207,12 @@ impl Recent {
                 Moving { until: state.read, last_id: None, last_person: None }
             }
         };
-        let (mut moving, rows, ids, persons) = {
+        let (ids, persons) = {
             let mut state = self.state();
-            let rows = (state.added + state.added / 4).clamp(slice_min, SLICE_MAX);
             state.added = 0;
             let ids = slice(&state.by_id, moving.last_id, moving.until, rows);
             let persons = slice(&state.by_person, moving.last_person, moving.until, rows);
-            (moving, rows, ids, persons)
+            (ids, persons)
         };
         for (text, slice) in [(MOVE_IDS, &ids), (MOVE_PERSONS, &persons)] {
             if !slice.is_empty() {
@@ -360,7 +371,24 @@ mod tests {
 
     async fn open(folder: &TempDir, recent_max: usize) -> SqliteStore {
         let path = folder.path().join("queue.db");
+        SqliteStore::open(SqliteOptions { recent_max, ..never_quiet(path) }).await.unwrap()
+    }
+
+    /// What is moved is moved with the groups.
+    fn never_quiet(path: std::path::PathBuf) -> SqliteOptions {
+        SqliteOptions { quiet: Duration::from_secs(3_600), ..SqliteOptions::new(path) }
+    }
+
+    /// What is moved is moved while nothing comes.
+    async fn open_quiet(folder: &TempDir, recent_max: usize) -> SqliteStore {
+        let path = folder.path().join("queue.db");
         SqliteStore::open(SqliteOptions { recent_max, ..SqliteOptions::new(path) }).await.unwrap()
+    }
+
+    async fn until_moved(store: &SqliteStore) {
+        while rows(store, "recent").await > 0 || store.recent.has_enough() {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
     }
 
     async fn raw(folder: &TempDir) -> SqliteConnection {
@@ -458,6 +486,45 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn while_nothing_comes_they_are_moved_before_they_must_be() {
+        let folder = TempDir::new().unwrap();
+        let store = open_quiet(&folder, 4_000).await;
+        // More slices than one.
+        store.accept((1..=1_999).map(nth).collect()).await.unwrap();
+        until_moved(&store).await;
+        for table in ["message_ids", "persons"] {
+            assert_eq!(rows(&store, table).await, 1_999, "{table}");
+        }
+        // Few are left where they are.
+        store.accept((2_000..=2_500).map(nth).collect()).await.unwrap();
+        assert!(!store.recent.has_enough());
+        assert_found(&store, 2_500).await;
+    }
+
+    #[tokio::test]
+    async fn a_store_that_cannot_be_written_is_not_tried_again_and_again() {
+        let folder = TempDir::new().unwrap();
+        let other = open(&folder, 100_000).await;
+        other.accept((1..=100).map(nth).collect()).await.unwrap();
+        let path = folder.path().join("queue.db");
+        let options = SqliteOptions {
+            recent_max: FEW,
+            busy_timeout: Duration::ZERO,
+            ..SqliteOptions::new(path)
+        };
+        let mut lock = raw(&folder).await;
+        let store = SqliteStore::open(options).await.unwrap();
+        sqlx::query("BEGIN IMMEDIATE").execute(&mut lock).await.unwrap();
+        // A look-up reads what the other has added: enough to be moved.
+        assert_eq!(pages(&store, "even").await.len(), 50);
+        store.lease(ask("a", at(0))).await.unwrap_err();
+        sqlx::query("ROLLBACK").execute(&mut lock).await.unwrap();
+        assert_eq!(rows(&store, "message_ids").await, 0);
+        store.lease(ask("a", at(0))).await.unwrap().unwrap();
+        until_moved(&store).await;
+    }
+
+    #[tokio::test]
     async fn two_processes_find_what_either_accepts_and_moves() {
         let folder = TempDir::new().unwrap();
         let (one, other) = (open(&folder, FEW).await, open(&folder, FEW).await);
@@ -496,7 +563,7 @@ mod tests {
     async fn what_was_replayed_is_found_at_its_new_place_and_moved() {
         for recent_max in [FEW, 1_000] {
             let folder = TempDir::new().unwrap();
-            let store = open(&folder, recent_max).await;
+            let store = open_quiet(&folder, recent_max).await;
             let lease = store.lease(ask("a", at(0))).await.unwrap().unwrap();
             for n in 1..=40 {
                 if n <= 10 {
@@ -515,7 +582,7 @@ mod tests {
                 }
             }
             if recent_max == FEW {
-                assert_bounded(&store).await;
+                until_moved(&store).await;
             }
         }
     }
@@ -529,12 +596,9 @@ mod tests {
             put_failed(&store, &lease, nth(n)).await;
         }
         store.close().await;
-        let command = open(&folder, FEW).await;
+        let command = open_quiet(&folder, FEW).await;
         assert_eq!(replay_all(&command).await.0, 40);
-        for n in 0..10 {
-            command.lease(ask("other", at(n))).await.unwrap();
-        }
-        assert_bounded(&command).await;
+        until_moved(&command).await;
     }
 
     #[tokio::test]
@@ -548,12 +612,11 @@ mod tests {
         let mut writer = raw(&folder).await;
         late.refresh(&mut writer).await.unwrap();
         quick.refresh(&mut writer).await.unwrap();
-        while let Some(moved) = quick.move_slice(&mut writer, false).await.unwrap() {
-            quick.committed(&[], Some(moved));
+        while quick.has_enough() {
+            let moved = quick.move_slice(&mut writer, true).await.unwrap();
+            quick.committed(&[], moved);
         }
-        // A slice is less than all of it.
-        late.state().added = 0;
-        let moved = late.move_slice(&mut writer, false).await.unwrap().unwrap();
+        let moved = late.move_slice(&mut writer, true).await.unwrap().unwrap();
         assert!(matches!(moved, Moved::All(21)), "{moved:?}");
         late.committed(&[], Some(moved));
         assert!(late.state().by_id.is_empty());
@@ -575,7 +638,7 @@ mod tests {
             let lost = [of("nobody", "lost")];
             accept::accept(&mut writer, &recent, &[&lost], Duration::ZERO).await.unwrap();
             recent.refresh(&mut writer).await.unwrap();
-            assert!(recent.move_slice(&mut writer, false).await.unwrap().is_some());
+            assert!(recent.move_slice(&mut writer, true).await.unwrap().is_some());
             sqlx::query("ROLLBACK").execute(&mut writer).await.unwrap();
             recent.rolled_back();
         }
@@ -597,17 +660,15 @@ mod tests {
         let hasty = SqliteOptions {
             recent_max: FEW,
             busy_timeout: Duration::ZERO,
-            ..SqliteOptions::new(folder.path().join("queue.db"))
+            ..never_quiet(folder.path().join("queue.db"))
         };
         let store = SqliteStore::open(hasty).await.unwrap();
-        for n in 1..=20 {
+        for n in 1..=FEW as i64 {
             accept(&store, n).await;
         }
-        // More than are moved at once.
-        let count = 20 + i64::try_from(SLICE_MAX).unwrap() + 500;
-        other.accept((21..=count).map(nth).collect()).await.unwrap();
+        other.accept((21..=60).map(nth).collect()).await.unwrap();
         // It comes upon what the other added, reads it, and begins to move it.
-        for n in [count + 1, count + 2] {
+        for n in 61..=62 {
             accept(&store, n).await;
         }
         assert!(store.recent.state().moving.is_some());
@@ -615,11 +676,11 @@ mod tests {
         sqlx::query("BEGIN IMMEDIATE").execute(&mut lock).await.unwrap();
         assert!(store.lease(ask("a", at(0))).await.is_err());
         sqlx::query("ROLLBACK").execute(&mut lock).await.unwrap();
-        // What is written goes on with moving.
-        for n in 0..200 {
-            store.lease(ask("a", at(n))).await.unwrap();
+        // What comes goes on with moving.
+        for n in 63..=200 {
+            accept(&store, n).await;
         }
-        assert!(rows(&store, "recent").await <= FEW);
+        assert!(rows(&store, "message_ids").await > 62);
         let lost = "SELECT COUNT(*) FROM messages m WHERE seq NOT IN (SELECT seq FROM message_ids)
                     AND seq NOT IN (SELECT seq FROM recent)";
         let lost: i64 = sqlx::query_scalar(lost).fetch_one(&store.readers).await.unwrap();

@@ -184,6 +184,8 @@ pub(super) struct Writer {
     pub(super) duplicate_window: Duration,
     /// How long a lock of another process is waited for.
     pub(super) busy_timeout: Duration,
+    /// How long nothing must have come before the newest messages are moved.
+    pub(super) quiet: Duration,
     /// Whether the write-ahead log may hold contents that were erased.
     pub(super) log_holds_erased: bool,
     pub(super) health: Arc<Health>,
@@ -229,7 +231,8 @@ impl Writer {
         }
     }
 
-    /// Waits for an order and takes all that wait with it. `None`: there will be no more.
+    /// Waits for an order and takes all that wait with it. An empty group: none came for a while, and
+    /// there is something to be moved. `None`: there will be no more.
     async fn next_group(&mut self, closing: &mut Vec<oneshot::Sender<()>>) -> Option<Group> {
         let mut group = Group::default();
         while group.len() == 0 {
@@ -237,6 +240,7 @@ impl Writer {
                 biased;
                 Some(order) = self.orders.recv() => self.take(order, &mut group, closing),
                 Some(order) = self.accepts.recv() => group.add(order),
+                () = tokio::time::sleep(self.quiet), if self.may_move() => return Some(group),
                 else => return None,
             }
         }
@@ -252,6 +256,12 @@ impl Writer {
             group.add(order);
         }
         Some(group)
+    }
+
+    /// Whether there is something to be moved, and nothing that speaks against it: after a failure it is
+    /// left to what comes to find out whether writing works.
+    fn may_move(&self) -> bool {
+        self.connection.is_some() && !self.orders.is_closed() && self.recent.has_enough()
     }
 
     fn take(&mut self, order: Order, group: &mut Group, closing: &mut Vec<oneshot::Sender<()>>) {
@@ -367,7 +377,7 @@ async fn transact(
     if group.tasks.iter().any(|task| task.arrives()) {
         recent.refresh(&mut transaction).await?;
     }
-    let moved = recent.move_slice(&mut transaction, !added.is_empty()).await?;
+    let moved = recent.move_slice(&mut transaction, group.len() == 0).await?;
     crate::crash::point("commit.before");
     transaction.commit().await?;
     crate::crash::point("commit.after");

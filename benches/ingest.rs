@@ -1,7 +1,8 @@
 //! Acknowledged messages a second, as ratios in one run. One command: `cargo bench --bench ingest`.
 //!
-//! Four servers in this process, each loaded by 64 connections in turn, round after round, so that a
-//! machine whose speed drifts does not favour one of them:
+//! Four servers in this process, each loaded by 64 connections in turn, round after round. A ratio is the
+//! median of those of the rounds: the speed of a machine that others share drifts by more than what is
+//! looked for.
 //!
 //! * `parse`: a bare axum server that parses the same JSON and answers;
 //! * `insert`: the same, with a bare SQLite insert in group commit before the answer;
@@ -40,10 +41,10 @@ use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
 const CONNECTIONS: usize = 64;
-const ROUNDS: usize = 5;
-const ROUND: Duration = Duration::from_secs(2);
+const ROUNDS: usize = 9;
+const ROUND: Duration = Duration::from_secs(1);
 const BATCH: usize = 100;
-/// Between two loads: what a store puts in order when nothing comes shall not fall into another's.
+/// After a round: what a store puts in order when nothing comes shall not fall into the next one.
 const REST: Duration = Duration::from_secs(3);
 
 /// As the service has it: the other servers get it too.
@@ -82,28 +83,32 @@ async fn run() {
         [("single calls", "/v1/track", 1), ("batches of 100", "/v1/batch", BATCH)]
     {
         println!("{what}, {CONNECTIONS} connections, {ROUNDS} rounds of {ROUND:?} each:");
-        let mut rounds: [Vec<Load>; 4] = Default::default();
+        let mut rounds: Vec<[Load; 4]> = Vec::new();
         for _ in 0..ROUNDS {
             let folder = tempfile::tempdir().unwrap();
             let ours = Ours::start(folder.path(), metrics.clone()).await;
-            let servers = [parse, insert, ours.address, backlog.address];
-            for (rounds, address) in rounds.iter_mut().zip(servers) {
-                rounds.push(load(address, path, of).await);
-                tokio::time::sleep(REST).await;
-            }
+            rounds.push([
+                load(parse, path, of).await,
+                load(insert, path, of).await,
+                load(ours.address, path, of).await,
+                load(backlog.address, path, of).await,
+            ]);
+            tokio::time::sleep(REST).await;
             ours.stop().await;
         }
-        let [parse, insert, ours, backlog] = rounds.map(Figures::of);
-        let all = [("parse", &parse), ("insert", &insert), ("ours", &ours), ("backlog", &backlog)];
-        for (name, figures) in all {
+        for (server, name) in ["parse", "insert", "ours", "backlog"].into_iter().enumerate() {
             println!(
-                "  {name:7} {:>8.0} messages/s (median of rounds), p99 {:.1} ms",
-                figures.rate, figures.p99_ms
+                "  {name:7} {:>8.0} messages/s, p99 {:.1} ms",
+                median(rounds.iter().map(|round| round[server].rate)),
+                median(rounds.iter().map(|round| round[server].p99_ms)),
             );
         }
-        println!("  ours / parse   = {:.2}", ours.rate / parse.rate);
-        println!("  ours / insert  = {:.2}", ours.rate / insert.rate);
-        println!("  backlog / ours = {:.2}", backlog.rate / ours.rate);
+        for (name, one, other) in
+            [("ours / parse  ", 2, 0), ("ours / insert ", 2, 1), ("backlog / ours", 3, 2)]
+        {
+            let ratio = median(rounds.iter().map(|round| round[one].rate / round[other].rate));
+            println!("  {name} = {ratio:.2}");
+        }
     }
     backlog.stop().await;
 }
@@ -113,19 +118,10 @@ struct Load {
     p99_ms: f64,
 }
 
-struct Figures {
-    rate: f64,
-    p99_ms: f64,
-}
-
-impl Figures {
-    fn of(mut rounds: Vec<Load>) -> Self {
-        let middle = rounds.len() / 2;
-        rounds.sort_by(|one, other| one.rate.total_cmp(&other.rate));
-        let rate = rounds[middle].rate;
-        rounds.sort_by(|one, other| one.p99_ms.total_cmp(&other.p99_ms));
-        Self { rate, p99_ms: rounds[middle].p99_ms }
-    }
+fn median(figures: impl Iterator<Item = f64>) -> f64 {
+    let mut figures: Vec<f64> = figures.collect();
+    figures.sort_by(f64::total_cmp);
+    figures[figures.len() / 2]
 }
 
 /// A round of load; fails unless every answer is 200.

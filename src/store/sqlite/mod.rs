@@ -169,6 +169,13 @@ impl SqliteStore {
             health: Arc::clone(&health),
         };
         writer.start().await.map_err(|source| StoreError::NoWriter { source })?;
+        let (beside, readers) = (Arc::clone(&recent), opened.readers.clone());
+        tokio::spawn(async move {
+            if let Err(error) = beside.refresh_beside(&readers).await {
+                // Whoever needs it tries again.
+                tracing::debug!(error = %error, "could not read the newest messages");
+            }
+        });
         let retention = options.retention();
         Ok(Self {
             readers: opened.readers,

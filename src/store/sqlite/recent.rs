@@ -29,9 +29,12 @@ const SLICE_MAX: usize = 16_384;
 /// While nothing comes they are moved from this part of the most on. Less would cost a page for few rows.
 const QUIET_PART: usize = 4;
 
-/// $1 the last place that was read.
+/// Rows that are read at once: after a start there are many, and a group cannot wait for all of them.
+const PAGE: usize = 4_096;
+
+/// $1 the last place that was read, $2 limit.
 pub(super) const NEW: &str =
-    "SELECT seq, message_hash, person FROM recent WHERE seq > $1 ORDER BY seq";
+    "SELECT seq, message_hash, person FROM recent WHERE seq > $1 ORDER BY seq LIMIT $2";
 pub(super) const OLDEST: &str = "SELECT MIN(seq) FROM recent";
 /// $1 places.
 pub(super) const MOVE_IDS: &str = "
@@ -129,23 +132,39 @@ impl Recent {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Reads what came since the last time.
+    /// Reads all that came since the last time.
     pub(super) async fn refresh(
         &self,
         connection: &mut SqliteConnection,
     ) -> Result<(), sqlx::Error> {
-        loop {
-            let (generation, read) = {
-                let state = self.state();
-                (state.generation, state.read)
-            };
-            let new: Vec<Row> = sqlx::query_as(NEW).bind(read).fetch_all(&mut *connection).await?;
-            let mut state = self.state();
-            if state.generation == generation {
-                new.into_iter().for_each(|row| state.add(row));
-                return Ok(());
-            }
+        while self.read_page(connection).await? {}
+        Ok(())
+    }
+
+    /// The same, beside whatever else is done, after a start.
+    pub(super) async fn refresh_beside(&self, readers: &SqlitePool) -> Result<(), sqlx::Error> {
+        while self.read_page(&mut *readers.acquire().await?).await? {}
+        Ok(())
+    }
+
+    /// Reads a part of what came since the last time; tells whether there may be more.
+    pub(super) async fn read_page(
+        &self,
+        connection: &mut SqliteConnection,
+    ) -> Result<bool, sqlx::Error> {
+        let (generation, read) = {
+            let state = self.state();
+            (state.generation, state.read)
+        };
+        let page = sqlx::query_as(NEW).bind(read).bind(PAGE as i64);
+        let new: Vec<Row> = page.fetch_all(connection).await?;
+        let mut state = self.state();
+        if state.generation != generation {
+            return Ok(true);
         }
+        let may_be_more = new.len() == PAGE;
+        new.into_iter().for_each(|row| state.add(row));
+        Ok(may_be_more)
     }
 
     /// The writer's transaction begins.
@@ -155,14 +174,14 @@ impl Recent {
     }
 
     /// The places of messages whose ids have these digests, among those up to a place that is told too.
-    /// What stands behind it is to be looked at in `recent`: few, if anything.
+    /// What stands behind it is to be looked at in `recent`: little, if anything, but for a while after a
+    /// start.
     pub(super) async fn of_ids(
         &self,
         writer: &mut SqliteConnection,
         hashes: &[i64],
     ) -> Result<(Places, i64), sqlx::Error> {
-        if self.state().is_stale {
-            self.refresh(writer).await?;
+        if self.state().is_stale && !self.read_page(writer).await? {
             self.state().is_stale = false;
         }
         let state = self.state();
@@ -483,6 +502,24 @@ mod tests {
         }
         assert!(rows(&store, "recent").await < 5_000);
         assert_found(&store, 10_000).await;
+    }
+
+    #[tokio::test]
+    async fn after_a_start_a_group_reads_a_part_and_finds_all() {
+        let folder = TempDir::new().unwrap();
+        let store = open(&folder, 100_000).await;
+        let count = 2 * i64::try_from(PAGE).unwrap() + 100;
+        store.accept((1..=count).map(nth).collect()).await.unwrap();
+        let recent = Recent::new(100_000);
+        let mut writer = raw(&folder).await;
+        for read in [PAGE, 2 * PAGE, usize::try_from(count).unwrap()] {
+            let again = [nth(1), nth(count)];
+            let accepted =
+                accept::accept(&mut writer, &recent, &[&again], Duration::MAX).await.unwrap();
+            assert_eq!(accepted.0, [[Accepted::Duplicate; 2]]);
+            assert_eq!(recent.state().by_id.len(), read);
+        }
+        assert!(!recent.state().is_stale);
     }
 
     #[tokio::test]

@@ -375,7 +375,7 @@ async fn transact(
     let (accepted, added) =
         accept::accept(&mut transaction, recent, &calls, duplicate_window).await?;
     if group.tasks.iter().any(|task| task.arrives()) {
-        recent.refresh(&mut transaction).await?;
+        recent.read_page(&mut transaction).await?;
     }
     let moved = recent.move_slice(&mut transaction, group.len() == 0).await?;
     crate::crash::point("commit.before");

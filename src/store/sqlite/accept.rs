@@ -95,11 +95,13 @@ async fn lookup(
     recent: &Recent,
     calls: &[&[NewMessage]],
 ) -> Result<Vec<(String, String, i64)>, sqlx::Error> {
-    let hashes: Vec<i64> = calls
+    let mut hashes: Vec<i64> = calls
         .iter()
         .flat_map(|messages| messages.iter())
         .map(|message| message.message_hash.0)
         .collect();
+    // In the order of the index: each look-up is near the one before.
+    hashes.sort_unstable();
     let (places, read) = recent.of_ids(connection, &hashes).await?;
     let lookup = sqlx::query_as(LOOKUP).bind(json_list(hashes)).bind(places).bind(read);
     lookup.fetch_all(connection).await

@@ -89,7 +89,7 @@ impl SqliteOptions {
             waiting_bytes_max: 128 * 1024 * 1024,
             backlog_messages_max: 10_000_000,
             recent_max: 256 * 1024,
-            quiet: Duration::from_millis(5),
+            quiet: Duration::from_millis(20),
             pages_max: None,
             delivered_retention: DAY * 7,
             failed_retention: DAY * 30,

@@ -22,9 +22,12 @@ use crate::segment::{MessageHash, PersonHash};
 
 /// The rows that are moved with a group: somewhat more than came, so that moving keeps pace with what
 /// comes and is spread all over it; at least so many, since each time costs a few statements; and at
-/// most so many, so that no commit is long. While nothing comes, and at first, the least.
+/// most so many, so that no commit is long.
 const SLICE_MIN: usize = 512;
 const SLICE_MAX: usize = 16_384;
+
+/// The rows that are moved at once while nothing comes: what comes meanwhile waits for them.
+const SLICE_QUIET: usize = 1_024;
 
 /// While nothing comes they are moved from this part of the most on. Less would cost a page for few rows.
 const QUIET_PART: usize = 4;
@@ -207,10 +210,12 @@ impl Recent {
                 return Ok(None);
             }
             let rows = match state.moving {
-                Some(_) if !is_quiet => state.added + state.added / 4,
-                _ => slice_min,
+                _ if is_quiet => SLICE_QUIET.min(self.recent_max),
+                Some(_) => (state.added + state.added / 4).clamp(slice_min, SLICE_MAX),
+                // What was added before it began is no measure.
+                None => slice_min,
             };
-            (state.moving, rows.clamp(slice_min, SLICE_MAX))
+            (state.moving, rows)
         };
         let mut moving = match moving {
             Some(moving) => moving,

@@ -44,7 +44,7 @@ const CONNECTIONS: usize = 64;
 const ROUNDS: usize = 9;
 const ROUND: Duration = Duration::from_secs(1);
 /// Before it is measured, what was just started compiles its statements.
-const WARM_UP: Duration = Duration::from_millis(300);
+const WARM_UP: Duration = Duration::from_secs(2);
 const BATCH: usize = 100;
 /// After a round: what a store puts in order when nothing comes shall not fall into the next one.
 const REST: Duration = Duration::from_secs(3);

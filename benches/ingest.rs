@@ -1,13 +1,14 @@
 //! Acknowledged messages a second, as ratios in one run. One command: `cargo bench --bench ingest`.
 //!
-//! Four servers in this process, each loaded by 64 connections in turn, round after round. A ratio is the
+//! Five servers in this process, each loaded by 64 connections in turn, round after round. A ratio is the
 //! median of those of the rounds: the speed of a machine that others share drifts by more than what is
 //! looked for.
 //!
 //! * `parse`: a bare axum server that parses the same JSON and answers;
 //! * `insert`: the same, with a bare SQLite insert in group commit before the answer;
 //! * `ours`: the service, from the socket to the durable inbox, with an empty database in each round;
-//! * `backlog`: the service with `INGEST_WAITING` messages (1,000,000) that wait to be delivered.
+//! * `history`: the service with `INGEST_WAITING` messages (1,000,000) that are done: an empty queue;
+//! * `backlog`: the service with as many that wait to be delivered.
 //!
 //! The load shares the machine's cores with the servers: only the ratios mean something.
 #![allow(
@@ -33,8 +34,8 @@ use segment_loops::app::App;
 use segment_loops::clock::SystemClock;
 use segment_loops::config::{self, Flags};
 use segment_loops::http::server::{ServerLimits, serve};
-use sqlx::ConnectOptions as _;
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqliteSynchronous};
+use sqlx::{ConnectOptions as _, Connection as _};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{mpsc, oneshot};
@@ -46,7 +47,7 @@ const ROUND: Duration = Duration::from_secs(1);
 /// Before it is measured, what was just started compiles its statements.
 const WARM_UP: Duration = Duration::from_secs(2);
 const BATCH: usize = 100;
-/// After a round: what a store puts in order when nothing comes shall not fall into the next one.
+/// What a store puts in order when nothing comes shall not fall into another's time.
 const REST: Duration = Duration::from_secs(3);
 
 /// As the service has it: the other servers get it too.
@@ -72,47 +73,47 @@ async fn run() {
     let parse = serve_bare(Router::new().fallback(post(parse))).await;
     let inserter = inserter(folder.path()).await;
     let insert = serve_bare(Router::new().fallback(post(insert)).with_state(inserter)).await;
-    let backlog = Ours::start(folder.path(), metrics.clone()).await;
-    let began = Instant::now();
-    fill(backlog.address, waiting).await;
-    let took = began.elapsed().as_secs_f64();
-    println!(
-        "{waiting} messages taken in after {took:.0} s, {:.0} messages/s",
-        waiting as f64 / took
-    );
+    let history = folder.path().join("history");
+    std::fs::create_dir(&history).unwrap();
+    let filled = Ours::filled(&history, metrics.clone(), waiting).await;
+    filled.stop().await;
+    all_done(&history).await;
+    let history = Ours::start(&history, metrics.clone()).await;
+    let backlog = Ours::filled(folder.path(), metrics.clone(), waiting).await;
     tokio::time::sleep(REST).await;
     for (what, path, of) in
         [("single calls", "/v1/track", 1), ("batches of 100", "/v1/batch", BATCH)]
     {
         println!("{what}, {CONNECTIONS} connections, {ROUNDS} rounds of {ROUND:?} each:");
-        let mut rounds: Vec<[Load; 4]> = Vec::new();
+        let mut rounds: Vec<[Load; 5]> = Vec::new();
         for _ in 0..ROUNDS {
+            let parsed = load(parse, path, of, ROUND).await;
+            let inserted = load(insert, path, of, ROUND).await;
             let folder = tempfile::tempdir().unwrap();
             let ours = Ours::start(folder.path(), metrics.clone()).await;
             load(ours.address, path, of, WARM_UP).await;
-            rounds.push([
-                load(parse, path, of, ROUND).await,
-                load(insert, path, of, ROUND).await,
-                load(ours.address, path, of, ROUND).await,
-                load(backlog.address, path, of, ROUND).await,
-            ]);
-            tokio::time::sleep(REST).await;
+            let empty = load(ours.address, path, of, ROUND).await;
             ours.stop().await;
+            let done = load(history.address, path, of, ROUND).await;
+            tokio::time::sleep(REST).await;
+            let waiting = load(backlog.address, path, of, ROUND).await;
+            tokio::time::sleep(REST).await;
+            rounds.push([parsed, inserted, empty, done, waiting]);
         }
-        for (server, name) in ["parse", "insert", "ours", "backlog"].into_iter().enumerate() {
+        let names = ["parse", "insert", "ours", "history", "backlog"];
+        for (server, name) in names.into_iter().enumerate() {
             println!(
                 "  {name:7} {:>8.0} messages/s, p99 {:.1} ms",
                 median(rounds.iter().map(|round| round[server].rate)),
                 median(rounds.iter().map(|round| round[server].p99_ms)),
             );
         }
-        for (name, one, other) in
-            [("ours / parse  ", 2, 0), ("ours / insert ", 2, 1), ("backlog / ours", 3, 2)]
-        {
+        for (one, other) in [(2, 0), (2, 1), (4, 2), (4, 3)] {
             let ratio = median(rounds.iter().map(|round| round[one].rate / round[other].rate));
-            println!("  {name} = {ratio:.2}");
+            println!("  {} / {} = {ratio:.2}", names[one], names[other]);
         }
     }
+    history.stop().await;
     backlog.stop().await;
 }
 
@@ -270,6 +271,20 @@ async fn fill(address: SocketAddr, waiting: usize) {
     }
 }
 
+/// Makes all messages done, as if each had been delivered.
+async fn all_done(folder: &std::path::Path) {
+    let database = std::fs::read_dir(folder.join("ours")).unwrap().map(|file| file.unwrap().path());
+    let database =
+        database.into_iter().find(|path| path.extension().is_some_and(|end| end == "db"));
+    let mut connection =
+        SqliteConnectOptions::new().filename(database.unwrap()).connect().await.unwrap();
+    sqlx::query("UPDATE messages SET state = 1, is_planned = 1, done_at = received_at")
+        .execute(&mut connection)
+        .await
+        .unwrap();
+    connection.close().await.unwrap();
+}
+
 /// The service, with a Loops that is not there: everything accepted stays pending.
 struct Ours {
     address: SocketAddr,
@@ -302,6 +317,16 @@ impl Ours {
             app.run(stopped).await.unwrap();
         });
         Self { address, stop, running }
+    }
+
+    /// With so many messages taken in.
+    async fn filled(folder: &std::path::Path, metrics: PrometheusHandle, messages: usize) -> Self {
+        let ours = Self::start(folder, metrics).await;
+        let began = Instant::now();
+        fill(ours.address, messages).await;
+        let took = began.elapsed().as_secs_f64();
+        println!("{messages} messages taken in, {:.0} messages/s", messages as f64 / took);
+        ours
     }
 
     async fn stop(self) {

@@ -46,8 +46,10 @@ const ASK_EVERY: Duration = Duration::from_secs(1);
 /// How often depth and rate are measured for `/metrics`, at most.
 const MEASURE_EVERY: Duration = Duration::from_secs(5);
 
-/// Counting the depth takes longer the more there is: it rests for so many times as long.
+/// Counting the depth takes longer the more there is: it rests for so many times as long, but not longer
+/// than somebody who looks at it would take it for true.
 const COUNT_RESTS: u32 = 200;
+const COUNT_REST_MAX: Duration = Duration::from_secs(60);
 
 /// How an engine works.
 #[derive(Debug, Clone)]
@@ -154,7 +156,8 @@ impl Engine {
         let mut tick = ticks(MEASURE_EVERY);
         let mut count_at = Instant::now();
         loop {
-            let now = tick.tick().await;
+            tick.tick().await;
+            let now = Instant::now();
             gauge!(telemetry::RATE_LIMIT, "destination" => name.clone())
                 .set(self.stepper.client.pacer().rate());
             if now < count_at {
@@ -168,7 +171,7 @@ impl Engine {
                     .set(depth.messages as f64);
                 gauge!(telemetry::QUEUE_OLDEST_SECONDS, "destination" => name.clone()).set(age);
             }
-            count_at = now + now.elapsed() * COUNT_RESTS;
+            count_at = now + (now.elapsed() * COUNT_RESTS).min(COUNT_REST_MAX);
         }
     }
 

@@ -273,10 +273,8 @@ async fn fill(address: SocketAddr, waiting: usize) {
 
 /// Makes all messages done, as if each had been delivered.
 async fn all_done(folder: &std::path::Path) {
-    let mut files =
-        std::fs::read_dir(folder.join("ours")).unwrap().map(|file| file.unwrap().path());
-    let database = files.find(|path| path.extension().is_some_and(|end| end == "db")).unwrap();
-    let mut connection = SqliteConnectOptions::new().filename(database).connect().await.unwrap();
+    let database = SqliteConnectOptions::new().filename(folder.join("ours/segment-loops.db"));
+    let mut connection = database.connect().await.unwrap();
     sqlx::query("UPDATE messages SET state = 1, is_planned = 1, done_at = received_at")
         .execute(&mut connection)
         .await

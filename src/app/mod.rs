@@ -82,8 +82,10 @@ pub enum AppError {
         part: &'static str,
     },
     /// The address cannot be listened on.
-    #[error("cannot listen on {address}: choose another with --listen")]
+    #[error("cannot listen on {address}: choose another with {key}")]
     Listen {
+        /// The setting it comes from.
+        key: &'static str,
         /// The address.
         address: SocketAddr,
         /// Why not.
@@ -95,9 +97,9 @@ pub enum AppError {
 /// A program that is ready to run.
 pub struct App {
     process: String,
-    listener: TcpListener,
-    address: SocketAddr,
-    router: axum::Router,
+    public: Served,
+    /// For operators; `None`: they use the public one.
+    admin: Option<Served>,
     limits: ServerLimits,
     grace: Duration,
     store: SqliteStore,
@@ -105,6 +107,13 @@ pub struct App {
     clock: SharedClock,
     metrics: PrometheusHandle,
     reloader: Arc<Reloader>,
+}
+
+/// An address and what is served there.
+struct Served {
+    listener: TcpListener,
+    address: SocketAddr,
+    router: axum::Router,
 }
 
 /// Loads the configuration anew; called at a reload.
@@ -140,18 +149,23 @@ impl App {
             );
             engines.push((name.clone(), engine));
         }
-        let address = config.server.listen;
-        let listen_error = |source| AppError::Listen { address, source };
-        let listener = TcpListener::bind(address).await.map_err(listen_error)?;
-        let address = listener.local_addr().map_err(listen_error)?;
+        let (listener, address) = listen("--listen or server.listen", config.server.listen).await?;
+        let admin = match config.server.admin_listen {
+            Some(address) => Some(listen("server.admin_listen", address).await?),
+            None => None,
+        };
         let limits = server_limits(&config.server);
         let reloader = Arc::new(Reloader::new(config, load, planners));
-        let router = router(&reloader, &store, &clock, &metrics);
-        Ok(Self {
-            process,
+        let (router, admin_router) = routers(&reloader, &store, &clock, &metrics, admin.is_some());
+        let admin = admin.zip(admin_router).map(|((listener, address), router)| Served {
             listener,
             address,
             router,
+        });
+        Ok(Self {
+            process,
+            public: Served { listener, address, router },
+            admin,
             limits,
             grace,
             store,
@@ -164,7 +178,7 @@ impl App {
 
     /// Where it listens.
     pub fn address(&self) -> SocketAddr {
-        self.address
+        self.public.address
     }
 
     /// Runs until `stop` is cancelled: then takes nothing more in, finishes what is under way,
@@ -173,7 +187,8 @@ impl App {
     /// Stops by itself, and fails, when a part of it has ended that must not: whoever looks after the
     /// process starts it anew, which is better than to live on as a half.
     pub async fn run(self, stop: CancellationToken) -> Result<u64, AppError> {
-        info!(address = %self.address, process = self.process, "listening");
+        let admin_address = self.admin.as_ref().map(|admin| tracing::field::display(admin.address));
+        info!(address = %self.public.address, admin_address, process = self.process, "listening");
         let deliver = CancellationToken::new();
         let names: Vec<String> = self.engines.iter().map(|(name, _)| name.clone()).collect();
         tell_strangers(&self.store, &names).await;
@@ -187,9 +202,18 @@ impl App {
         chores.spawn(look_after(self.store.clone()));
         chores.spawn(keep_up(self.metrics));
         chores.spawn(reload_when_told(self.reloader));
-        let server =
-            server::serve(self.listener, self.router, self.limits, stop.clone(), self.grace);
-        let mut server = std::pin::pin!(server);
+        let serve = |served: Served| {
+            server::serve(served.listener, served.router, self.limits, stop.clone(), self.grace)
+        };
+        let public = serve(self.public);
+        let admin = self.admin.map(serve);
+        let mut server = std::pin::pin!(async {
+            tokio::join!(public, async {
+                if let Some(admin) = admin {
+                    admin.await;
+                }
+            });
+        });
         let broken_off = tokio::select! {
             () = &mut server => None,
             Some(_) = engines.join_next() => Some("delivery"),
@@ -216,6 +240,17 @@ impl App {
             None => Ok(pending),
         }
     }
+}
+
+/// Listens on the address of a setting; also gives the address itself, for port 0.
+async fn listen(
+    key: &'static str,
+    address: SocketAddr,
+) -> Result<(TcpListener, SocketAddr), AppError> {
+    let error = |source| AppError::Listen { key, address, source };
+    let listener = TcpListener::bind(address).await.map_err(error)?;
+    let address = listener.local_addr().map_err(error)?;
+    Ok((listener, address))
 }
 
 /// Whether there is a database in the data folder of a configuration.
@@ -282,16 +317,18 @@ fn engine_options(config: &Config, holder: &str, grace: Duration) -> EngineOptio
     }
 }
 
-fn router(
+/// What is served at the public address, and at that for operators where there is one.
+fn routers(
     reloader: &Arc<Reloader>,
     store: &SqliteStore,
     clock: &SharedClock,
     metrics: &PrometheusHandle,
-) -> axum::Router {
+    has_admin_address: bool,
+) -> (axum::Router, Option<axum::Router>) {
     let metrics = metrics.clone();
     let log: Arc<dyn crate::queue::Log> = Arc::new(store.clone());
     let config = reloader.config();
-    let ingest = http::router(HttpState::new(
+    let state = HttpState::new(
         Arc::new(store.clone()),
         Arc::clone(&log),
         Arc::clone(clock),
@@ -299,16 +336,22 @@ fn router(
         http_limits(&config.server),
         trusted_proxies(&config),
         Arc::new(move || metrics.render()),
-    ));
+    );
     let reload = Arc::clone(reloader);
-    let admin = api::router(AdminState {
+    let api = api::router(AdminState {
         log,
         replays: Arc::new(store.clone()),
         token: config.server.admin_token.clone(),
         planners: reloader.planners(),
         reload: Arc::new(move || reload.reload()),
     });
-    ingest.merge(admin).merge(openapi::router())
+    let public = http::router(state.clone());
+    let operators = http::metrics_router(state.clone()).merge(api).merge(openapi::router());
+    if has_admin_address {
+        (public, Some(http::admin_router(state).merge(operators)))
+    } else {
+        (public.merge(operators), None)
+    }
 }
 
 fn trusted_proxies(config: &Config) -> Vec<Network> {

@@ -485,6 +485,13 @@ impl Check<'_> {
                 self.mistake(low_key, format!("is {low}, more than {high_key}, which is {high}"));
             }
         }
+        // Port 0 is a different port each time.
+        if server.admin_listen == Some(server.listen) && server.listen.port() != 0 {
+            self.mistake(
+                "server.admin_listen",
+                "is the same address as server.listen: give another port, or leave it out to have both on one",
+            );
+        }
         if delivery.retry_min_ms > delivery.retry_max_ms {
             self.mistake("delivery.retry_min_ms", "is more than delivery.retry_max_ms");
         }

@@ -31,6 +31,7 @@ pub(super) struct Tree {
 #[allow(missing_docs, reason = "config/default.toml is the reference")]
 pub struct ServerConfig {
     pub listen: SocketAddr,
+    pub admin_listen: Option<SocketAddr>,
     pub admin_token: Option<Secret>,
     pub admin_token_file: Option<PathBuf>,
     pub shutdown_grace_ms: u64,

@@ -170,6 +170,12 @@ pub(super) async fn no_such_path(uri: Uri) -> Response {
     ApiError::new(StatusCode::NOT_FOUND, "not_found", hint).answer(Contract::of_path(uri.path()))
 }
 
+/// The answer of the admin address for paths that nothing is at.
+pub(super) async fn not_on_admin_address(uri: Uri) -> Response {
+    let hint = "there is nothing at this path: this is the address of server.admin_listen, and messages go to that of server.listen";
+    ApiError::new(StatusCode::NOT_FOUND, "not_found", hint).answer(Contract::of_path(uri.path()))
+}
+
 /// The answer for a method that a path does not have; axum adds `Allow`.
 pub async fn wrong_method(method: Method, uri: Uri) -> Response {
     let message = format!(

@@ -114,7 +114,7 @@ impl HttpState {
     }
 }
 
-/// All routes of the service but those of the console.
+/// The routes that senders use, `/healthz` and `/readyz`.
 pub fn router(state: HttpState) -> Router {
     // Content-Encoding is looked at again behind the layer: what it did not inflate is refused there.
     let inflate = RequestDecompressionLayer::new().pass_through_unaccepted(true);
@@ -130,19 +130,38 @@ pub fn router(state: HttpState) -> Router {
         .route("/v1/", any(error::no_such_path))
         .route("/v1/{*path}", any(error::no_such_path))
         .layer(cors());
-    let asked = Router::new()
-        .route("/healthz", get(health::alive))
-        .route("/readyz", get(health::ready))
-        .route("/metrics", get(health::metrics))
-        .method_not_allowed_fallback(error::wrong_method);
     tracking
         .merge(ingest)
         .layer(inflate)
         .layer(map_request(body::name_encoding))
-        .merge(asked)
+        .merge(health_routes())
         .fallback(error::no_such_path)
         .layer(from_fn_with_state(state.clone(), drain::unread))
         .with_state(state)
+}
+
+/// `/metrics`, which is for operators.
+pub fn metrics_router(state: HttpState) -> Router {
+    Router::new()
+        .route("/metrics", get(health::metrics))
+        .method_not_allowed_fallback(error::wrong_method)
+        .with_state(state)
+}
+
+/// What an address for operators alone starts from: `/healthz`, `/readyz`, and an answer that says
+/// where messages go.
+pub fn admin_router(state: HttpState) -> Router {
+    health_routes()
+        .fallback(error::not_on_admin_address)
+        .layer(from_fn_with_state(state.clone(), drain::unread))
+        .with_state(state)
+}
+
+fn health_routes() -> Router<HttpState> {
+    Router::new()
+        .route("/healthz", get(health::alive))
+        .route("/readyz", get(health::ready))
+        .method_not_allowed_fallback(error::wrong_method)
 }
 
 /// Pages on any origin may read the answer; whether their messages are taken is their source's

@@ -9,6 +9,7 @@
 
 mod support;
 
+mod admin_address;
 mod ambiguous;
 mod as_sdks_send;
 mod authentication;

@@ -23,7 +23,7 @@ use crate::delivery::{Engine, EngineOptions, RetryOptions};
 use crate::http::server::{self, ServerLimits};
 use crate::http::{self, HttpLimits, HttpState, Network};
 use crate::loops::{Client, ClientError, ClientOptions};
-use crate::queue::{Depth, Housekeeping, Log as _, QueueError, Work as _};
+use crate::queue::{Depth, Housekeeping, Log as _, Work as _};
 use crate::store::StoreError;
 use crate::store::sqlite::{SqliteOptions, SqliteStore};
 use crate::telemetry;
@@ -416,7 +416,7 @@ async fn purge(store: SqliteStore, clock: SharedClock) {
         tokio::time::sleep(PURGE_EVERY).await;
         loop {
             match store.purge(clock.now()).await {
-                Ok(0) | Err(QueueError::Busy) => break,
+                Ok(0) => break,
                 Ok(_) => tokio::task::yield_now().await,
                 Err(fault) => {
                     error!(

@@ -69,7 +69,7 @@ pub enum CliError {
     Usage(String),
     /// The store did not do what it was asked.
     #[error("the database did not do it; what was done before stays: run the same command again")]
-    Store(#[source] crate::queue::QueueError),
+    Store(#[source] Box<dyn std::error::Error + Send + Sync>),
     /// Something was left undone, as the text says.
     #[error("{0}")]
     Incomplete(String),

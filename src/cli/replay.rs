@@ -79,7 +79,7 @@ pub(super) fn run(args: ReplayArgs) -> Result<(), CliError> {
         let ended = loop {
             let chunk = match store.replay(&ask).await {
                 Ok(chunk) => chunk,
-                Err(fault) => break Err(CliError::Store(fault)),
+                Err(fault) => break Err(CliError::Store(fault.into())),
             };
             replayed += chunk.replayed;
             without_contents += chunk.without_contents;

@@ -21,8 +21,7 @@ use crate::destination::Destination;
 use crate::http::error::{ApiError, ErrorBody};
 use crate::http::openapi::Message;
 use crate::queue::{
-    Attempt, DeliveryRecord, DeliveryState, Log, MessageRecord, QueueError, Replays, RequestRecord,
-    Seq,
+    Attempt, DeliveryRecord, DeliveryState, Log, MessageRecord, Replays, RequestRecord, Seq,
 };
 use crate::secret::Secret;
 use crate::segment::decode::decode;
@@ -306,7 +305,7 @@ impl AdminState {
     }
 }
 
-pub(super) fn fault_of(fault: &QueueError) -> ApiError {
+pub(super) fn fault_of(fault: &crate::queue::Unavailable) -> ApiError {
     tracing::error!(error = fault as &dyn std::error::Error, "the store failed");
     ApiError::new(
         StatusCode::SERVICE_UNAVAILABLE,

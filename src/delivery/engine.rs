@@ -19,7 +19,9 @@ use super::step::{StepEnd, StepOutcome, Stepper};
 use crate::clock::SharedClock;
 use crate::destination::Destination;
 use crate::loops::{Client, Reply, Slot};
-use crate::queue::{Class, Head, LanePart, Lease, LeaseRequest, PendingAsk, QueueError, Seq, Work};
+use crate::queue::{
+    Class, Head, LanePart, Lease, LeaseRequest, PendingAsk, Seq, Unavailable, Work,
+};
 use crate::segment::LaneKey;
 use crate::telemetry;
 
@@ -140,7 +142,7 @@ impl Engine {
         }
     }
 
-    async fn ask_for_lease(&self) -> Result<Option<Lease>, QueueError> {
+    async fn ask_for_lease(&self) -> Result<Option<Lease>, Unavailable> {
         let ask = LeaseRequest {
             destination: self.stepper.name.clone(),
             holder: self.options.holder.clone(),
@@ -208,7 +210,7 @@ impl Engine {
 /// What a task that was handed out came to.
 enum Done {
     Step(LaneKey, StepEnd),
-    Read(Reading, Result<LanePart, QueueError>),
+    Read(Reading, Result<LanePart, Unavailable>),
     Probe(Reply),
 }
 
@@ -469,7 +471,7 @@ impl<'a> Tenure<'a> {
     }
 
     /// Takes in what was read of a lane.
-    fn complete(&mut self, reading: &Reading, part: Result<LanePart, QueueError>) {
+    fn complete(&mut self, reading: &Reading, part: Result<LanePart, Unavailable>) {
         match part {
             Ok(part) => self.lanes.complete(reading, part),
             Err(fault) => {

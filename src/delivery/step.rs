@@ -20,7 +20,7 @@ use crate::destination::{ActionKind, Destination, Plan};
 use crate::loops::{Call, Client, Endpoint, Reply, Slot};
 use crate::queue::{
     Attempt, Consequence, Failure, FrozenRequest, Job, LaneAsk, LanePart, Lease, NewDelivery,
-    NewMerge, NewPlan, QueueError, Settlement, Work,
+    NewMerge, NewPlan, Settlement, Unavailable, Work, WorkError,
 };
 use crate::segment::{Message, decode};
 use crate::telemetry;
@@ -77,8 +77,8 @@ impl Stepper {
     pub(super) async fn step(&self, lease: &Lease, turn: &Turn, slot: Slot) -> StepEnd {
         match self.try_step(lease, turn, slot).await {
             Ok(end) => end,
-            Err(QueueError::Fenced) => StepOutcome::Fenced.into(),
-            Err(fault @ (QueueError::Busy | QueueError::Full | QueueError::Unavailable(_))) => {
+            Err(WorkError::Fenced) => StepOutcome::Fenced.into(),
+            Err(fault @ (WorkError::Unavailable(_) | WorkError::Broken(_))) => {
                 error!(
                     destination = self.name,
                     seq = turn.head.seq.0,
@@ -91,7 +91,7 @@ impl Stepper {
     }
 
     /// What is pending in a part of a lane.
-    pub(super) async fn of_lane(&self, ask: &LaneAsk) -> Result<LanePart, QueueError> {
+    pub(super) async fn of_lane(&self, ask: &LaneAsk) -> Result<LanePart, Unavailable> {
         self.queue.of_lane(&self.name, ask).await
     }
 
@@ -100,12 +100,7 @@ impl Stepper {
         now.checked_add(STORE_FAULT_WAIT).unwrap_or(now)
     }
 
-    async fn try_step(
-        &self,
-        lease: &Lease,
-        turn: &Turn,
-        slot: Slot,
-    ) -> Result<StepEnd, QueueError> {
+    async fn try_step(&self, lease: &Lease, turn: &Turn, slot: Slot) -> Result<StepEnd, WorkError> {
         let seq = turn.head.seq;
         let Some(job) = self.queue.open(seq).await? else {
             return Ok(StepOutcome::Finished.into());
@@ -171,7 +166,7 @@ impl Stepper {
         lease: &Lease,
         due: Due<'_>,
         consequence: Consequence,
-    ) -> Result<StepEnd, QueueError> {
+    ) -> Result<StepEnd, WorkError> {
         let request = due.request;
         let outcome = due.outcome(&consequence);
         let ended = ended(&consequence);
@@ -200,7 +195,7 @@ impl Stepper {
     }
 
     /// Plans a message, and with it the neighbours behind it that can be merged without loss.
-    async fn plan_turn(&self, job: &Job, turn: &Turn) -> Result<NewMerge, QueueError> {
+    async fn plan_turn(&self, job: &Job, turn: &Turn) -> Result<NewMerge, WorkError> {
         let first = self.plan(job);
         let mut merging = Merging::new(turn.head.seq, first, job);
         for seq in &turn.neighbours {
@@ -257,12 +252,7 @@ impl Stepper {
         Ok(plan)
     }
 
-    async fn attempt(
-        &self,
-        lease: &Lease,
-        due: Due<'_>,
-        slot: Slot,
-    ) -> Result<StepEnd, QueueError> {
+    async fn attempt(&self, lease: &Lease, due: Due<'_>, slot: Slot) -> Result<StepEnd, WorkError> {
         let request = due.request;
         let started_at = self.clock.now();
         let call = Call {
@@ -293,15 +283,13 @@ impl Stepper {
 
     /// Records an outcome, however long the store fails: without it the request would go out again,
     /// although what became of it is known. Nothing else of the lane goes out meanwhile.
-    async fn settle(&self, lease: &Lease, settlement: Settlement) -> Result<(), QueueError> {
+    async fn settle(&self, lease: &Lease, settlement: Settlement) -> Result<(), WorkError> {
         let mut wait = RECORD_WAIT_MIN;
         loop {
             let fault = match self.queue.settle(lease, settlement.clone()).await {
                 Ok(()) => return Ok(()),
-                Err(QueueError::Fenced) => return Err(QueueError::Fenced),
-                Err(fault @ (QueueError::Busy | QueueError::Full | QueueError::Unavailable(_))) => {
-                    fault
-                }
+                Err(WorkError::Unavailable(fault)) => fault,
+                Err(fault @ (WorkError::Fenced | WorkError::Broken(_))) => return Err(fault),
             };
             error!(
                 destination = self.name,

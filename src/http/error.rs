@@ -9,7 +9,7 @@ use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use crate::queue::QueueError;
+use crate::queue::AcceptError;
 use crate::queue::intake::RefusalReason;
 
 /// How long a sender is told to wait, in seconds, for what passes within moments.
@@ -57,11 +57,11 @@ impl Contract {
     }
 
     /// The answer to a queue that did not take messages.
-    pub fn queue_fault(self, fault: &QueueError) -> ApiError {
+    pub fn queue_fault(self, fault: &AcceptError) -> ApiError {
         match fault {
-            QueueError::Busy => self.not_now("more messages come in than can be stored at the moment: send the request again after Retry-After"),
-            QueueError::Full => self.not_soon("as many messages wait to be delivered as may wait: send the request again after Retry-After"),
-            QueueError::Unavailable(_) | QueueError::Fenced => {
+            AcceptError::Busy => self.not_now("more messages come in than can be stored at the moment: send the request again after Retry-After"),
+            AcceptError::Full => self.not_soon("as many messages wait to be delivered as may wait: send the request again after Retry-After"),
+            AcceptError::Unavailable(_) => {
                 self.not_soon("messages cannot be stored at the moment: send the request again after Retry-After")
             }
         }

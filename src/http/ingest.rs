@@ -16,7 +16,7 @@ use utoipa::ToSchema;
 use super::error::{ApiError, Contract};
 use super::{HttpState, Source};
 use crate::queue::intake::{self, RefusalReason};
-use crate::queue::{Accepted, NewMessage, QueueError};
+use crate::queue::{AcceptError, Accepted, NewMessage};
 use crate::segment::message::{InvalidMessage, MessageType};
 use crate::segment::value::Object;
 use crate::telemetry;
@@ -257,23 +257,26 @@ pub(super) async fn store(state: &HttpState, intake: &Intake<'_>, judged: Judged
     success(&refused)
 }
 
-async fn accept(state: &HttpState, messages: Vec<NewMessage>) -> Result<Vec<Accepted>, QueueError> {
+async fn accept(
+    state: &HttpState,
+    messages: Vec<NewMessage>,
+) -> Result<Vec<Accepted>, AcceptError> {
     crate::crash::point("accept.before");
     let accepted = state.0.inbox.accept(messages).await;
     crate::crash::point("accept.after");
     accepted
 }
 
-fn not_stored(intake: &Intake<'_>, fault: &QueueError) -> Response {
+fn not_stored(intake: &Intake<'_>, fault: &AcceptError) -> Response {
     match fault {
-        QueueError::Busy => {
+        AcceptError::Busy => {
             warn!(
                 source = intake.source.name,
                 endpoint = intake.endpoint,
                 "the queue is busy; the sender was told to come again"
             );
         }
-        QueueError::Full | QueueError::Unavailable(_) | QueueError::Fenced => error!(
+        AcceptError::Full | AcceptError::Unavailable(_) => error!(
             source = intake.source.name,
             endpoint = intake.endpoint,
             error = fault as &dyn std::error::Error,

@@ -4,7 +4,7 @@ use async_trait::async_trait;
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
 
-use super::{QueueError, Seq};
+use super::{Seq, Unavailable};
 use crate::segment::PersonHash;
 
 /// The most message ids that one replay may name.
@@ -23,7 +23,7 @@ pub trait Replays: Send + Sync {
     /// A replayed message is pending again, behind all that was accepted before, with the next
     /// replay number. Its deliveries stay in the record; those that are made anew supersede their
     /// predecessors. One without contents is counted and stays as it is.
-    async fn replay(&self, ask: &ReplayAsk) -> Result<ReplayChunk, QueueError>;
+    async fn replay(&self, ask: &ReplayAsk) -> Result<ReplayChunk, Unavailable>;
 }
 
 /// Which of the messages that are done, by what became of them.

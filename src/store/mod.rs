@@ -14,7 +14,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::queue::QueueError;
+use crate::queue::{AcceptError, Unavailable, WorkError};
 
 /// Why a store could not be opened. The texts are for the person who starts the program.
 #[derive(Debug, thiserror::Error)]
@@ -104,8 +104,8 @@ struct Retention {
     records: Duration,
 }
 
-/// What went wrong while the store was in use.
-#[derive(Debug, thiserror::Error)]
+/// What went wrong while the store was in use. Cheap to clone: all that were written together hear of it.
+#[derive(Debug, Clone, thiserror::Error)]
 enum Fault {
     #[error("{advice}")]
     Database {
@@ -118,6 +118,8 @@ enum Fault {
         "the database file was deleted, moved or replaced while the program runs: put it back as it was (it goes on by itself then), or restart the program to go on with what is there now"
     )]
     Gone,
+    #[error("{0}: the database was changed from outside, or is damaged")]
+    Broken(&'static str),
     #[error("a row of `{table}` holds a `{column}` that this version does not know")]
     Unreadable { table: &'static str, column: &'static str },
     #[error("the database has schema {found:?}, this version needs {needed}")]
@@ -126,20 +128,41 @@ enum Fault {
     Closed,
 }
 
-impl From<Arc<sqlx::Error>> for Fault {
-    fn from(source: Arc<sqlx::Error>) -> Self {
-        Fault::Database { advice: sqlite::advice(&source), source }
+impl Fault {
+    /// Whether the stored rows are to blame, so that it will be the same whenever it is tried again.
+    fn is_broken(&self) -> bool {
+        match self {
+            Fault::Broken(_) | Fault::Unreadable { .. } => true,
+            Fault::Database { source, .. } => sqlite::blames_rows(source),
+            Fault::Gone | Fault::Schema { .. } | Fault::Closed => false,
+        }
     }
 }
 
 impl From<sqlx::Error> for Fault {
     fn from(source: sqlx::Error) -> Self {
-        Arc::new(source).into()
+        Fault::Database { advice: sqlite::advice(&source), source: Arc::new(source) }
     }
 }
 
-impl From<Fault> for QueueError {
+impl From<Fault> for Unavailable {
     fn from(fault: Fault) -> Self {
-        QueueError::Unavailable(Box::new(fault))
+        Unavailable(Box::new(fault))
+    }
+}
+
+impl From<Fault> for AcceptError {
+    fn from(fault: Fault) -> Self {
+        Unavailable::from(fault).into()
+    }
+}
+
+impl From<Fault> for WorkError {
+    fn from(fault: Fault) -> Self {
+        if fault.is_broken() {
+            WorkError::Broken(Box::new(fault))
+        } else {
+            Unavailable::from(fault).into()
+        }
     }
 }

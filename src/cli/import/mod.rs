@@ -24,7 +24,7 @@ use super::{CliError, open_store, runtime, say, stop_signal};
 use crate::clock::{Clock, SystemClock};
 use crate::config::{self, Config, Flags, LogFormat};
 use crate::queue::intake::Intake;
-use crate::queue::{Accepted, Inbox, NewMessage, QueueError};
+use crate::queue::{AcceptError, Accepted, Inbox, NewMessage};
 use crate::segment::value::Object;
 use crate::store::sqlite::SqliteStore;
 use crate::telemetry;
@@ -250,13 +250,13 @@ impl Import<'_> {
         let accepted = loop {
             match self.store.accept(batch.clone()).await {
                 Ok(accepted) => break accepted,
-                Err(fault @ (QueueError::Busy | QueueError::Unavailable(_)))
+                Err(fault @ (AcceptError::Busy | AcceptError::Unavailable(_)))
                     if began.elapsed() < STORE_PATIENCE && !self.stop.is_cancelled() =>
                 {
                     self.bar.set_message(format!("waiting: {fault}"));
                     sleep(STORE_PAUSE).await;
                 }
-                Err(fault) => return Err(CliError::Store(fault)),
+                Err(fault) => return Err(CliError::Store(fault.into())),
             }
         };
         for accepted in accepted {

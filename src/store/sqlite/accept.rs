@@ -8,6 +8,7 @@ use sqlx::sqlite::{Sqlite, SqliteArguments, SqliteConnection};
 
 use super::recent::{Recent, Row, json_list};
 use crate::queue::{Accepted, NewMessage};
+use crate::store::Fault;
 use crate::store::rows::{duration_ms, to_ms};
 
 /// Up to so many rows are inserted by one statement whatever their number: each statement is a passage
@@ -52,7 +53,7 @@ pub(super) async fn accept(
     recent: &Recent,
     calls: &[&[NewMessage]],
     duplicate_window: Duration,
-) -> Result<(Vec<Vec<Accepted>>, Vec<Row>), sqlx::Error> {
+) -> Result<(Vec<Vec<Accepted>>, Vec<Row>), Fault> {
     if calls.is_empty() {
         return Ok(Default::default());
     }
@@ -111,7 +112,7 @@ async fn lookup(
 async fn insert(
     connection: &mut SqliteConnection,
     messages: &[&NewMessage],
-) -> Result<Vec<Row>, sqlx::Error> {
+) -> Result<Vec<Row>, Fault> {
     let mut added = Vec::with_capacity(messages.len());
     let mut rest = messages;
     while !rest.is_empty() {
@@ -121,7 +122,7 @@ async fn insert(
         let query = chunk.iter().fold(sqlx::query(text), |query, message| bind(query, message));
         let inserted = query.execute(&mut *connection).await?;
         if inserted.rows_affected() != chunk.len() as u64 {
-            return Err(sqlx::Error::RowNotFound);
+            return Err(Fault::Broken("not every message was inserted"));
         }
         // No other connection can write meanwhile, so the rows of one statement follow each other.
         let places = inserted.last_insert_rowid() - chunk.len() as i64 + 1..;

@@ -9,7 +9,7 @@ use std::time::Duration;
 use sqlx::SqlitePool;
 use tokio::time::Instant;
 
-use crate::queue::QueueError;
+use crate::queue::AcceptError;
 use crate::store::{Fault, sql};
 
 /// How often the messages are counted at most, while there are too many of them.
@@ -31,12 +31,12 @@ impl Backlog {
     }
 
     /// Fails while there are as many as may be.
-    pub(super) async fn admit(&self, readers: &SqlitePool) -> Result<(), QueueError> {
+    pub(super) async fn admit(&self, readers: &SqlitePool) -> Result<(), AcceptError> {
         if self.is_full() && self.may_count() {
             let pending = count(readers).await.map_err(Fault::from)?;
             self.estimate.store(pending, Ordering::Relaxed);
         }
-        if self.is_full() { Err(QueueError::Full) } else { Ok(()) }
+        if self.is_full() { Err(AcceptError::Full) } else { Ok(()) }
     }
 
     /// Takes note of messages that were accepted.

@@ -2,16 +2,14 @@
 //! something to write was written. Costs nothing while all is well but a look at the file each second.
 
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
 use sqlx::sqlite::SqliteConnection;
 use tokio::time::Instant;
 
-use super::open::advice;
-use super::steps::{Step, Verdict};
-use crate::queue::QueueError;
+use super::steps::Step;
 use crate::store::Fault;
 
 /// How often the file is looked at, at most, for messages that come in.
@@ -30,7 +28,7 @@ struct State {
     looked_at: Option<Instant>,
     is_gone: bool,
     /// Why the last group was not written.
-    failure: Option<Arc<sqlx::Error>>,
+    failure: Option<Fault>,
 }
 
 /// Device and number of a file. The number is not given to another one while the file is open.
@@ -76,14 +74,13 @@ impl Health {
     }
 
     /// Takes note of a group that was not written; answers whether the one before was.
-    pub(super) fn failed(&self, error: &Arc<sqlx::Error>) -> bool {
-        self.lock().failure.replace(Arc::clone(error)).is_none()
+    pub(super) fn failed(&self, fault: &Fault) -> bool {
+        self.lock().failure.replace(fault.clone()).is_none()
     }
 
     /// Why the last group was not written, if it was not.
-    pub(super) fn failure(&self) -> Option<QueueError> {
-        let failure = self.lock().failure.clone()?;
-        Some(Fault::Database { advice: advice(&failure), source: failure }.into())
+    pub(super) fn failure(&self) -> Option<Fault> {
+        self.lock().failure.clone()
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -109,14 +106,17 @@ pub(super) struct TryToWrite;
 #[async_trait]
 impl Step for TryToWrite {
     type Output = ();
-    const PROVES_WRITING: bool = true;
 
-    async fn run(&self, connection: &mut SqliteConnection) -> Result<Verdict<()>, sqlx::Error> {
+    fn proves_writing(_: &()) -> bool {
+        true
+    }
+
+    async fn run(&self, connection: &mut SqliteConnection) -> Result<(), Fault> {
         let version: i64 =
             sqlx::query_scalar("PRAGMA user_version").fetch_one(&mut *connection).await?;
         // A pragma takes no parameters; this is a number.
         let same = format!("PRAGMA user_version = {version}");
         sqlx::query(sqlx::AssertSqlSafe(same)).execute(connection).await?;
-        Ok(Verdict::Done(()))
+        Ok(())
     }
 }

@@ -28,16 +28,17 @@ use sqlx::SqlitePool;
 use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 
 use crate::queue::{
-    Accepted, Class, Depth, FrozenRequest, Head, Housekeeping, Inbox, Job, LaneAsk, LanePart,
-    Lease, LeaseHolder, LeaseRequest, Log, MessageRecord, NewMerge, NewMessage, PendingAsk,
-    QueueError, ReplayAsk, ReplayChunk, ReplayState, Replays, Seq, Settlement, Work,
+    AcceptError, Accepted, Class, Depth, FrozenRequest, Head, Housekeeping, Inbox, Job, LaneAsk,
+    LanePart, Lease, LeaseHolder, LeaseRequest, Log, MessageRecord, NewMerge, NewMessage,
+    PendingAsk, ReplayAsk, ReplayChunk, ReplayState, Replays, Seq, Settlement, Unavailable, Work,
+    WorkError,
 };
 use crate::segment::{MessageHash, PersonHash};
 
 use super::{Fault, Retention, StoreError};
 use backlog::Backlog;
 use health::{Health, TryToWrite};
-pub(super) use open::advice;
+pub(super) use open::{advice, blames_rows};
 use recent::Recent;
 use steps::{Freeze, Release, Settle, Step};
 use writer::{AcceptOrder, Order, Task};
@@ -192,7 +193,7 @@ impl SqliteStore {
 
     /// Writes what waits, moves the write-ahead log into the file and closes it.
     ///
-    /// Whatever is asked of the store afterwards is answered [`QueueError::Unavailable`].
+    /// Whatever is asked of the store afterwards is answered [`Unavailable`].
     pub async fn close(&self) {
         let (reply, closed) = oneshot::channel();
         if self.orders.send(Order::Close(reply)).await.is_ok() {
@@ -201,7 +202,7 @@ impl SqliteStore {
         }
     }
 
-    async fn order<S: Step>(&self, step: S) -> Result<S::Output, QueueError> {
+    async fn order<S: Step>(&self, step: S) -> Result<S::Output, Fault> {
         let (task, answer) = Task::new(step);
         self.orders.send(Order::Task(Box::new(task))).await.map_err(|_| Fault::Closed)?;
         answer.await.map_err(|_| Fault::Closed)?
@@ -223,12 +224,12 @@ impl Waiting {
 
     /// Takes room for messages, at once or not at all. What is larger than all the room there is
     /// takes all of it: it can be written, but only alone.
-    fn admit(&self, messages: &[NewMessage]) -> Result<writer::Permits, QueueError> {
+    fn admit(&self, messages: &[NewMessage]) -> Result<writer::Permits, AcceptError> {
         let count = u32::try_from(messages.len()).unwrap_or(u32::MAX).min(self.messages_max);
         let bytes: usize = messages.iter().map(|message| message.payload.len()).sum();
         let bytes = u32::try_from(bytes).unwrap_or(u32::MAX).min(self.bytes_max);
         let take = |from: &Arc<Semaphore>, permits| {
-            Arc::clone(from).try_acquire_many_owned(permits).map_err(|_| QueueError::Busy)
+            Arc::clone(from).try_acquire_many_owned(permits).map_err(|_| AcceptError::Busy)
         };
         Ok(writer::Permits::new(take(&self.messages, count)?, take(&self.bytes, bytes)?))
     }
@@ -236,7 +237,7 @@ impl Waiting {
 
 #[async_trait]
 impl Inbox for SqliteStore {
-    async fn accept(&self, messages: Vec<NewMessage>) -> Result<Vec<Accepted>, QueueError> {
+    async fn accept(&self, messages: Vec<NewMessage>) -> Result<Vec<Accepted>, AcceptError> {
         if messages.is_empty() {
             return Ok(Vec::new());
         }
@@ -250,40 +251,40 @@ impl Inbox for SqliteStore {
         let (reply, answer) = oneshot::channel();
         let order = AcceptOrder { messages, reply, permits };
         self.accepts.try_send(order).map_err(|refused| match refused {
-            mpsc::error::TrySendError::Full(_) => QueueError::Busy,
+            mpsc::error::TrySendError::Full(_) => AcceptError::Busy,
             mpsc::error::TrySendError::Closed(_) => Fault::Closed.into(),
         })?;
-        answer.await.map_err(|_| Fault::Closed)?
+        Ok(answer.await.map_err(|_| Fault::Closed)??)
     }
 }
 
 #[async_trait]
 impl Work for SqliteStore {
-    async fn lease(&self, ask: LeaseRequest) -> Result<Option<Lease>, QueueError> {
-        self.order(ask).await
+    async fn lease(&self, ask: LeaseRequest) -> Result<Option<Lease>, Unavailable> {
+        Ok(self.order(ask).await?)
     }
 
-    async fn lease_holder(&self, destination: &str) -> Result<Option<LeaseHolder>, QueueError> {
+    async fn lease_holder(&self, destination: &str) -> Result<Option<LeaseHolder>, Unavailable> {
         Ok(log::lease_holder(&self.readers, destination).await?)
     }
 
-    async fn release(&self, lease: &Lease) -> Result<(), QueueError> {
-        self.order(Release(lease.clone())).await
+    async fn release(&self, lease: &Lease) -> Result<(), WorkError> {
+        Ok(self.order(Release(lease.clone())).await??)
     }
 
     async fn pending(
         &self,
         destination: &str,
         ask: [PendingAsk; Class::COUNT],
-    ) -> Result<[Vec<Head>; Class::COUNT], QueueError> {
+    ) -> Result<[Vec<Head>; Class::COUNT], Unavailable> {
         Ok(log::pending(&self.readers, destination, ask).await?)
     }
 
-    async fn of_lane(&self, destination: &str, ask: &LaneAsk) -> Result<LanePart, QueueError> {
+    async fn of_lane(&self, destination: &str, ask: &LaneAsk) -> Result<LanePart, Unavailable> {
         Ok(log::of_lane(&self.readers, &self.recent, destination, ask).await?)
     }
 
-    async fn open(&self, seq: Seq) -> Result<Option<Job>, QueueError> {
+    async fn open(&self, seq: Seq) -> Result<Option<Job>, WorkError> {
         Ok(log::open(&self.readers, seq).await?)
     }
 
@@ -291,19 +292,19 @@ impl Work for SqliteStore {
         &self,
         lease: &Lease,
         merge: NewMerge,
-    ) -> Result<Vec<FrozenRequest>, QueueError> {
-        self.order(Freeze { lease: lease.clone(), merge }).await
+    ) -> Result<Vec<FrozenRequest>, WorkError> {
+        Ok(self.order(Freeze { lease: lease.clone(), merge }).await??)
     }
 
-    async fn settle(&self, lease: &Lease, settlement: Settlement) -> Result<(), QueueError> {
-        self.order(Settle { lease: lease.clone(), settlement }).await
+    async fn settle(&self, lease: &Lease, settlement: Settlement) -> Result<(), WorkError> {
+        Ok(self.order(Settle { lease: lease.clone(), settlement }).await??)
     }
 
-    async fn destinations(&self) -> Result<Vec<String>, QueueError> {
+    async fn destinations(&self) -> Result<Vec<String>, Unavailable> {
         Ok(log::destinations(&self.readers).await?)
     }
 
-    async fn depth(&self, destination: &str) -> Result<Depth, QueueError> {
+    async fn depth(&self, destination: &str) -> Result<Depth, Unavailable> {
         Ok(log::depth(&self.readers, destination).await?)
     }
 
@@ -318,7 +319,7 @@ impl Log for SqliteStore {
         &self,
         hash: MessageHash,
         message_id: &str,
-    ) -> Result<Vec<MessageRecord>, QueueError> {
+    ) -> Result<Vec<MessageRecord>, Unavailable> {
         Ok(log::by_message_id(&self.readers, &self.recent, hash, message_id).await?)
     }
 
@@ -327,25 +328,25 @@ impl Log for SqliteStore {
         person: PersonHash,
         before: Option<Seq>,
         limit: u32,
-    ) -> Result<Vec<MessageRecord>, QueueError> {
+    ) -> Result<Vec<MessageRecord>, Unavailable> {
         Ok(log::by_person(&self.readers, &self.recent, person, before, limit).await?)
     }
 
-    async fn ready(&self) -> Result<(), QueueError> {
+    async fn ready(&self) -> Result<(), Unavailable> {
         self.health.look()?;
         open::check_schema(&self.readers).await?;
         // Only then: while all is well, nothing is written to find that out.
         let Some(failure) = self.health.failure() else { return Ok(()) };
         match tokio::time::timeout(TRY_TIMEOUT, self.order(TryToWrite)).await {
-            Ok(tried) => tried,
-            Err(_) => Err(failure),
+            Ok(tried) => Ok(tried?),
+            Err(_) => Err(failure.into()),
         }
     }
 }
 
 #[async_trait]
 impl Replays for SqliteStore {
-    async fn replay(&self, ask: &ReplayAsk) -> Result<ReplayChunk, QueueError> {
+    async fn replay(&self, ask: &ReplayAsk) -> Result<ReplayChunk, Unavailable> {
         let found = replay::find(&self.readers, &self.recent, ask).await?;
         let replay::Found { with_contents, without_contents, next } = found;
         let mut chunk = ReplayChunk { replayed: 0, without_contents, next };
@@ -367,11 +368,11 @@ impl Replays for SqliteStore {
 
 #[async_trait]
 impl Housekeeping for SqliteStore {
-    async fn purge(&self, now: Timestamp) -> Result<u64, QueueError> {
-        self.order(purge::Purge { now, retention: self.retention }).await
+    async fn purge(&self, now: Timestamp) -> Result<u64, Unavailable> {
+        Ok(self.order(purge::Purge { now, retention: self.retention }).await?)
     }
 
-    async fn erase(&self) -> Result<u64, QueueError> {
-        self.order(purge::Erase { recent: Arc::clone(&self.recent) }).await
+    async fn erase(&self) -> Result<u64, Unavailable> {
+        Ok(self.order(purge::Erase { recent: Arc::clone(&self.recent) }).await?)
     }
 }

@@ -239,7 +239,8 @@ pub(super) fn primary_code(error: &sqlx::Error) -> Option<i64> {
 }
 
 /// Whether the state of the machine is to blame, so that no other transaction would have fared better.
-pub(super) fn is_environmental(error: &sqlx::Error) -> bool {
+pub(super) fn is_environmental(fault: &Fault) -> bool {
+    let Fault::Database { source: error, .. } = fault else { return !fault.is_broken() };
     match primary_code(error) {
         Some(code) => matches!(
             code,
@@ -254,8 +255,22 @@ pub(super) fn is_environmental(error: &sqlx::Error) -> bool {
                 | code::CANTOPEN
                 | code::NOTADB
         ),
-        None => !matches!(error, sqlx::Error::RowNotFound | sqlx::Error::Encode(_)),
+        None => !matches!(**error, sqlx::Error::Encode(_)) && !fault.is_broken(),
     }
+}
+
+/// Whether what is stored is to blame: a row that is not there, a value that cannot be read, or a
+/// constraint that what is there already breaks.
+pub(in crate::store) fn blames_rows(error: &sqlx::Error) -> bool {
+    if let sqlx::Error::Database(error) = error {
+        return error.is_unique_violation()
+            || error.is_foreign_key_violation()
+            || matches!(
+                error.kind(),
+                sqlx::error::ErrorKind::NotNullViolation | sqlx::error::ErrorKind::CheckViolation
+            );
+    }
+    matches!(error, sqlx::Error::RowNotFound | sqlx::Error::ColumnDecode { .. })
 }
 
 /// Closes a connection whose state is not known; what it had begun is rolled back.

@@ -9,10 +9,10 @@ use jiff::Timestamp;
 use sqlx::sqlite::SqliteConnection;
 
 use super::recent::{Recent, json_list};
-use super::steps::{Step, Verdict};
+use super::steps::Step;
 use crate::segment::PersonHash;
 use crate::store::rows::{duration_ms, to_ms};
-use crate::store::{Retention, sql};
+use crate::store::{Fault, Retention, sql};
 
 /// Messages of each kind that one call works on. Small, since it shares the writer with the senders.
 const MESSAGES_MAX: usize = 200;
@@ -30,7 +30,7 @@ pub(super) struct Purge {
 impl Step for Purge {
     type Output = u64;
 
-    async fn run(&self, connection: &mut SqliteConnection) -> Result<Verdict<u64>, sqlx::Error> {
+    async fn run(&self, connection: &mut SqliteConnection) -> Result<u64, Fault> {
         let mut rows = 0;
         for (is_failed, kept) in [(0_i64, self.retention.delivered), (1, self.retention.failed)] {
             let past: Vec<i64> = sqlx::query_scalar(sql::PAST_PAYLOADS)
@@ -61,7 +61,7 @@ impl Step for Purge {
             rows += execute(connection, sql::DELETE_ATTEMPTS, id).await?;
             rows += execute(connection, sql::DELETE_REQUEST, id).await?;
         }
-        Ok(Verdict::Done(rows))
+        Ok(rows)
     }
 }
 
@@ -89,11 +89,11 @@ impl Step for Erase {
         *rows > 0
     }
 
-    async fn run(&self, connection: &mut SqliteConnection) -> Result<Verdict<u64>, sqlx::Error> {
+    async fn run(&self, connection: &mut SqliteConnection) -> Result<u64, Fault> {
         let next: Option<(i64, i64, i64, String)> =
             sqlx::query_as(NEXT_ERASURE).fetch_optional(&mut *connection).await?;
         let Some((deletion, through, person, destination)) = next else {
-            return Ok(Verdict::Done(0));
+            return Ok(0);
         };
         let range = through.saturating_add(1)..=deletion;
         let person = PersonHash(person);
@@ -118,7 +118,7 @@ impl Step for Erase {
             }
             None => execute(connection, sql::DELETE_ERASURE, deletion).await?,
         };
-        Ok(Verdict::Done(rows))
+        Ok(rows)
     }
 }
 

@@ -6,7 +6,7 @@ use sqlx::sqlite::{Sqlite, SqliteConnection};
 use sqlx::{QueryBuilder, SqlitePool};
 
 use super::recent::{Places, Recent, json_list};
-use super::steps::{Step, Verdict};
+use super::steps::Step;
 use crate::queue::{Class, ReplayAsk, ReplayPosition, ReplayState, Selection, Seq};
 use crate::segment::MessageHash;
 use crate::store::rows::to_ms;
@@ -168,7 +168,7 @@ impl Step for Requeue {
     type Output = u64;
     const ARRIVES: bool = true;
 
-    async fn run(&self, connection: &mut SqliteConnection) -> Result<Verdict<u64>, sqlx::Error> {
+    async fn run(&self, connection: &mut SqliteConnection) -> Result<u64, Fault> {
         let mut replayed = 0;
         for Seq(old) in &self.seqs {
             // What is put back to work is work in bulk: it must not delay what a person waits for.
@@ -196,6 +196,6 @@ impl Step for Requeue {
             }
             replayed += 1;
         }
-        Ok(Verdict::Done(replayed))
+        Ok(replayed)
     }
 }

@@ -8,40 +8,42 @@ use sqlx::sqlite::SqliteConnection;
 
 use crate::queue::{
     Attempt, Consequence, DELETING_ACTION, DeliveryState, Failure, FrozenRequest, Lease,
-    LeaseRequest, NewMerge, NewPlan, NewRequest, RequestId, Seq, Settlement,
+    LeaseRequest, NewMerge, NewPlan, NewRequest, RequestId, Seq, Settlement, WorkError,
 };
 use crate::store::rows::{RequestRow, duration_ms, to_json, to_ms};
-use crate::store::sql;
+use crate::store::{Fault, sql};
 
 /// A lease that runs for so many times longer than one that is asked for now was written before the clock
 /// was set back. Ample, since processes may be configured differently.
 const LEASE_TTLS_MAX: u32 = 10;
 
-/// What a step came to.
-pub(super) enum Verdict<T> {
-    Done(T),
-    /// The lease is not (or no longer) in force, or does not cover what was asked.
-    Fenced,
+/// The lease is not (or no longer) in force.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Fenced;
+
+impl From<Fenced> for WorkError {
+    fn from(_: Fenced) -> Self {
+        WorkError::Fenced
+    }
 }
 
 /// Something to be written, in a transaction with others.
 #[async_trait]
 pub(super) trait Step: Send + Sync + 'static {
     type Output: Send + 'static;
-    /// Whether it has written something in any case.
-    const PROVES_WRITING: bool = false;
     /// Whether it may bring messages for the engines to see.
     const ARRIVES: bool = false;
     /// Whether it erases: what it deletes must go from the write-ahead log too.
     const ERASES: bool = false;
+    /// Whether it has certainly written something.
+    fn proves_writing(_: &Self::Output) -> bool {
+        false
+    }
     /// Whether it deleted anything.
     fn has_erased(_: &Self::Output) -> bool {
         false
     }
-    async fn run(
-        &self,
-        connection: &mut SqliteConnection,
-    ) -> Result<Verdict<Self::Output>, sqlx::Error>;
+    async fn run(&self, connection: &mut SqliteConnection) -> Result<Self::Output, Fault>;
 }
 
 pub(super) struct Release(pub(super) Lease);
@@ -60,10 +62,7 @@ pub(super) struct Settle {
 impl Step for LeaseRequest {
     type Output = Option<Lease>;
 
-    async fn run(
-        &self,
-        connection: &mut SqliteConnection,
-    ) -> Result<Verdict<Self::Output>, sqlx::Error> {
+    async fn run(&self, connection: &mut SqliteConnection) -> Result<Self::Output, Fault> {
         let now = to_ms(self.now);
         let token: Option<i64> = sqlx::query_scalar(sql::LEASE)
             .bind(&self.destination)
@@ -73,19 +72,19 @@ impl Step for LeaseRequest {
             .bind(now.saturating_add(duration_ms(self.ttl * LEASE_TTLS_MAX)))
             .fetch_optional(connection)
             .await?;
-        Ok(Verdict::Done(token.map(|token| Lease {
+        Ok(token.map(|token| Lease {
             destination: self.destination.clone(),
             holder: self.holder.clone(),
             token,
-        })))
+        }))
     }
 }
 
 #[async_trait]
 impl Step for Release {
-    type Output = ();
+    type Output = Result<(), Fenced>;
 
-    async fn run(&self, connection: &mut SqliteConnection) -> Result<Verdict<()>, sqlx::Error> {
+    async fn run(&self, connection: &mut SqliteConnection) -> Result<Self::Output, Fault> {
         let Release(lease) = self;
         let released = sqlx::query(sql::RELEASE)
             .bind(&lease.destination)
@@ -94,20 +93,17 @@ impl Step for Release {
             .execute(connection)
             .await?
             .rows_affected();
-        Ok(if released == 1 { Verdict::Done(()) } else { Verdict::Fenced })
+        Ok(if released == 1 { Ok(()) } else { Err(Fenced) })
     }
 }
 
 #[async_trait]
 impl Step for Freeze {
-    type Output = Vec<FrozenRequest>;
+    type Output = Result<Vec<FrozenRequest>, Fenced>;
 
-    async fn run(
-        &self,
-        connection: &mut SqliteConnection,
-    ) -> Result<Verdict<Self::Output>, sqlx::Error> {
+    async fn run(&self, connection: &mut SqliteConnection) -> Result<Self::Output, Fault> {
         if !is_in_force(connection, &self.lease).await? {
-            return Ok(Verdict::Fenced);
+            return Ok(Err(Fenced));
         }
         let mut lanes = Vec::new();
         for (place, (seq, _)) in self.merge.plans.iter().enumerate() {
@@ -119,8 +115,12 @@ impl Step for Freeze {
             match found {
                 Some((0, 0, lane)) => lanes.push(lane),
                 // Planned before: what there is counts.
-                Some(_) if place == 0 => return Ok(Verdict::Done(frozen(connection, *seq).await?)),
-                Some(_) | None => return Ok(Verdict::Fenced),
+                Some(_) if place == 0 => return Ok(Ok(frozen(connection, *seq).await?)),
+                Some(_) => {
+                    return Err(Fault::Broken("a neighbour of the message was planned before"));
+                }
+                None if place == 0 => return Err(Fault::Broken("the message is gone")),
+                None => return Err(Fault::Broken("a neighbour of the message is gone")),
             }
         }
         let merged = self.write_merged(connection, &lanes).await?;
@@ -128,7 +128,7 @@ impl Step for Freeze {
             self.write(connection, place, *seq, plan, &merged, lanes[place]).await?;
         }
         let first = self.merge.plans.first().map(|(seq, _)| *seq).unwrap_or_default();
-        Ok(Verdict::Done(frozen(connection, first).await?))
+        Ok(Ok(frozen(connection, first).await?))
     }
 }
 
@@ -140,7 +140,7 @@ impl Freeze {
         &self,
         connection: &mut SqliteConnection,
         lanes: &[i64],
-    ) -> Result<MergedIds, sqlx::Error> {
+    ) -> Result<MergedIds, Fault> {
         let mut ids = MergedIds::new();
         let now = self.merge.plans.first().map_or(0, |(_, plan)| to_ms(plan.now));
         for merged in &self.merge.merged {
@@ -160,7 +160,7 @@ impl Freeze {
         plan: &NewPlan,
         merged: &MergedIds,
         lane: i64,
-    ) -> Result<(), sqlx::Error> {
+    ) -> Result<(), Fault> {
         let now = to_ms(plan.now);
         let mut is_pending = false;
         let mut is_failed = false;
@@ -214,7 +214,7 @@ impl Freeze {
         request: &NewRequest,
         now: i64,
         kind: RequestKind,
-    ) -> Result<RequestId, sqlx::Error> {
+    ) -> Result<RequestId, Fault> {
         let id = sqlx::query_scalar(sql::INSERT_REQUEST)
             .bind(&self.lease.destination)
             .bind(lane)
@@ -248,12 +248,15 @@ fn unmatched(plan: &NewPlan) -> Option<&str> {
 
 #[async_trait]
 impl Step for Settle {
-    const PROVES_WRITING: bool = true;
-    type Output = ();
+    type Output = Result<(), Fenced>;
 
-    async fn run(&self, connection: &mut SqliteConnection) -> Result<Verdict<()>, sqlx::Error> {
+    fn proves_writing(settled: &Self::Output) -> bool {
+        settled.is_ok()
+    }
+
+    async fn run(&self, connection: &mut SqliteConnection) -> Result<Self::Output, Fault> {
         if !is_in_force(connection, &self.lease).await? {
-            return Ok(Verdict::Fenced);
+            return Ok(Err(Fenced));
         }
         let request = self.settlement.request.0;
         let state: Option<String> = sqlx::query_scalar(sql::REQUEST_STATE)
@@ -264,12 +267,12 @@ impl Step for Settle {
         match state.as_deref() {
             Some(state) if state == DeliveryState::Pending.as_str() => {
                 self.write(connection).await?;
-                Ok(Verdict::Done(()))
+                Ok(Ok(()))
             }
             // Said twice, because the first answer was lost: it is settled.
-            Some(state) if self.is_known(connection, state).await? => Ok(Verdict::Done(())),
-            // It ended some other way, or is none of this destination: the caller must look again.
-            Some(_) | None => Ok(Verdict::Fenced),
+            Some(state) if self.is_known(connection, state).await? => Ok(Ok(())),
+            Some(_) => Err(Fault::Broken("the request ended some other way")),
+            None => Err(Fault::Broken("the request is gone")),
         }
     }
 }
@@ -280,7 +283,7 @@ impl Settle {
         &self,
         connection: &mut SqliteConnection,
         state: &str,
-    ) -> Result<bool, sqlx::Error> {
+    ) -> Result<bool, Fault> {
         let Some(attempt) = &self.settlement.attempt else {
             return Ok(state == self.state());
         };
@@ -292,7 +295,7 @@ impl Settle {
         Ok(known.is_some())
     }
 
-    async fn write(&self, connection: &mut SqliteConnection) -> Result<(), sqlx::Error> {
+    async fn write(&self, connection: &mut SqliteConnection) -> Result<(), Fault> {
         let Settlement { request, attempt, consequence, .. } = &self.settlement;
         let state = self.state();
         let next_attempt_at = match consequence {
@@ -349,7 +352,7 @@ impl Settle {
         connection: &mut SqliteConnection,
         state: &str,
         failure: Option<&Failure>,
-    ) -> Result<(), sqlx::Error> {
+    ) -> Result<(), Fault> {
         let Settlement { request, now, .. } = &self.settlement;
         let ended_at = to_ms(*now);
         let deliveries = sqlx::query(sql::SETTLE_DELIVERIES)
@@ -385,7 +388,7 @@ async fn record(
     connection: &mut SqliteConnection,
     request: RequestId,
     attempt: &Attempt,
-) -> Result<i64, sqlx::Error> {
+) -> Result<i64, Fault> {
     let inserted = sqlx::query(sql::INSERT_ATTEMPT)
         .bind(request.0)
         .bind(i64::from(attempt.number))
@@ -400,10 +403,7 @@ async fn record(
     Ok(i64::from(inserted > 0))
 }
 
-async fn is_in_force(
-    connection: &mut SqliteConnection,
-    lease: &Lease,
-) -> Result<bool, sqlx::Error> {
+async fn is_in_force(connection: &mut SqliteConnection, lease: &Lease) -> Result<bool, Fault> {
     let token: Option<i64> = sqlx::query_scalar(sql::LEASE_IN_FORCE)
         .bind(&lease.destination)
         .bind(&lease.holder)
@@ -417,13 +417,17 @@ async fn is_in_force(
 pub(super) async fn frozen(
     connection: &mut SqliteConnection,
     seq: Seq,
-) -> Result<Vec<FrozenRequest>, sqlx::Error> {
+) -> Result<Vec<FrozenRequest>, Fault> {
     let rows: Vec<RequestRow> =
         sqlx::query_as(sql::OPEN_REQUESTS).bind(seq.0).fetch_all(connection).await?;
     Ok(rows.into_iter().map(RequestRow::into_record).collect())
 }
 
 /// A guarded write that did not find what was read a moment before, in the same transaction.
-fn touched(rows: u64, expected: u64) -> Result<(), sqlx::Error> {
-    if rows == expected { Ok(()) } else { Err(sqlx::Error::RowNotFound) }
+fn touched(rows: u64, expected: u64) -> Result<(), Fault> {
+    if rows == expected {
+        Ok(())
+    } else {
+        Err(Fault::Broken("what was there a moment ago is gone"))
+    }
 }

@@ -107,8 +107,25 @@ async fn poll_once<T>(mut call: Pin<&mut (dyn Future<Output = T> + Send)>) -> Po
     std::future::poll_fn(|context| Poll::Ready(call.as_mut().poll(context))).await
 }
 
-fn assert_unavailable<T: std::fmt::Debug>(answer: Result<T, QueueError>) {
-    assert!(matches!(answer, Err(QueueError::Unavailable(_))), "{answer:?}");
+/// Whether an answer says that the store does not work.
+trait SaysUnavailable: std::fmt::Debug {
+    fn says_unavailable(&self) -> bool;
+}
+
+impl SaysUnavailable for Unavailable {
+    fn says_unavailable(&self) -> bool {
+        true
+    }
+}
+
+impl SaysUnavailable for AcceptError {
+    fn says_unavailable(&self) -> bool {
+        matches!(self, AcceptError::Unavailable(_))
+    }
+}
+
+fn assert_unavailable<T: std::fmt::Debug>(answer: Result<T, impl SaysUnavailable>) {
+    assert!(answer.as_ref().is_err_and(SaysUnavailable::says_unavailable), "{answer:?}");
 }
 
 #[tokio::test]
@@ -178,7 +195,7 @@ async fn refuses_more_than_may_wait() {
         let mut second = store.accept(next);
         match poll_once(second.as_mut()).await {
             Poll::Ready(answer) => {
-                assert_eq!(matches!(answer, Err(QueueError::Busy)), is_busy, "{what}");
+                assert_eq!(matches!(answer, Err(AcceptError::Busy)), is_busy, "{what}");
                 drop(second);
             }
             Poll::Pending => {
@@ -428,7 +445,7 @@ async fn refuses_more_than_may_be_pending_until_there_are_fewer() {
     let few = SqliteOptions { backlog_messages_max: 3, ..options(&folder) };
     let store = SqliteStore::open(few.clone()).await.unwrap();
     let is_full =
-        |answer: Result<Vec<Accepted>, QueueError>| matches!(answer, Err(QueueError::Full));
+        |answer: Result<Vec<Accepted>, AcceptError>| matches!(answer, Err(AcceptError::Full));
     let first = put(&store, message("1")).await;
     // A call that begins below the bound is taken as a whole.
     store.accept(vec![message("2"), message("3"), message("4")]).await.unwrap();

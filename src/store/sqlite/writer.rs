@@ -14,10 +14,10 @@ use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot, watch};
 
 use super::accept;
 use super::health::Health;
-use super::open::{advice, discard, is_environmental};
+use super::open::{discard, is_environmental};
 use super::recent::{Moved, Recent, Row};
-use super::steps::{Step, Verdict};
-use crate::queue::{Accepted, NewMessage, QueueError};
+use super::steps::Step;
+use crate::queue::{Accepted, NewMessage};
 use crate::store::Fault;
 
 /// Bounds of one group: they bound how long a transaction holds the lock and how long its first
@@ -26,14 +26,11 @@ const GROUP_MESSAGES_MAX: usize = 2_000;
 const GROUP_BYTES_MAX: usize = 16 * 1024 * 1024;
 const GROUP_TASKS_MAX: usize = 256;
 
-/// Why a group was not written, told to each of its orders.
-type GroupError = Arc<sqlx::Error>;
-
 /// Messages to be accepted.
 #[derive(Debug)]
 pub(super) struct AcceptOrder {
     pub(super) messages: Vec<NewMessage>,
-    pub(super) reply: oneshot::Sender<Result<Vec<Accepted>, QueueError>>,
+    pub(super) reply: oneshot::Sender<Result<Vec<Accepted>, Fault>>,
     pub(super) permits: Permits,
 }
 
@@ -59,8 +56,8 @@ pub(super) enum Order {
 /// A step on its way through a group, whatever it answers.
 #[async_trait]
 pub(super) trait AnyTask: Send {
-    async fn run(&mut self, connection: &mut SqliteConnection) -> Result<(), sqlx::Error>;
-    fn answer(self: Box<Self>, committed: Result<(), GroupError>);
+    async fn run(&mut self, connection: &mut SqliteConnection) -> Result<(), Fault>;
+    fn answer(self: Box<Self>, committed: Result<(), Fault>);
     /// Whether, once it was run, the store is known to take what is written.
     fn proves_writing(&self) -> bool;
     /// Whether it may have brought messages for the engines to see.
@@ -73,26 +70,26 @@ pub(super) trait AnyTask: Send {
 
 pub(super) struct Task<S: Step> {
     step: S,
-    verdict: Option<Verdict<S::Output>>,
-    reply: oneshot::Sender<Result<S::Output, QueueError>>,
+    output: Option<S::Output>,
+    reply: oneshot::Sender<Result<S::Output, Fault>>,
 }
 
 impl<S: Step> Task<S> {
-    pub(super) fn new(step: S) -> (Self, oneshot::Receiver<Result<S::Output, QueueError>>) {
+    pub(super) fn new(step: S) -> (Self, oneshot::Receiver<Result<S::Output, Fault>>) {
         let (reply, answer) = oneshot::channel();
-        (Self { step, verdict: None, reply }, answer)
+        (Self { step, output: None, reply }, answer)
     }
 }
 
 #[async_trait]
 impl<S: Step> AnyTask for Task<S> {
-    async fn run(&mut self, connection: &mut SqliteConnection) -> Result<(), sqlx::Error> {
-        self.verdict = Some(self.step.run(connection).await?);
+    async fn run(&mut self, connection: &mut SqliteConnection) -> Result<(), Fault> {
+        self.output = Some(self.step.run(connection).await?);
         Ok(())
     }
 
     fn proves_writing(&self) -> bool {
-        S::PROVES_WRITING && matches!(self.verdict, Some(Verdict::Done(_)))
+        self.output.as_ref().is_some_and(S::proves_writing)
     }
 
     fn arrives(&self) -> bool {
@@ -104,18 +101,15 @@ impl<S: Step> AnyTask for Task<S> {
     }
 
     fn has_erased(&self) -> bool {
-        matches!(&self.verdict, Some(Verdict::Done(output)) if S::has_erased(output))
+        self.output.as_ref().is_some_and(S::has_erased)
     }
 
-    fn answer(self: Box<Self>, committed: Result<(), GroupError>) {
-        let answer = match (committed, self.verdict) {
-            (Ok(()), Some(Verdict::Done(output))) => Ok(output),
-            (Ok(()), Some(Verdict::Fenced)) => Err(QueueError::Fenced),
-            (Ok(()), None) => Err(unavailable(&Arc::new(sqlx::Error::WorkerCrashed))),
-            (Err(error), _) => Err(unavailable(&error)),
-        };
-        // Whoever asked may have gone away; what was written stays.
-        let _ = self.reply.send(answer);
+    fn answer(self: Box<Self>, committed: Result<(), Fault>) {
+        let Self { output, reply, .. } = *self;
+        // A step of a group that was committed has run.
+        let answer = committed.and_then(|()| output.ok_or(Fault::Closed));
+        // The caller may have gone away; what was written stays.
+        let _ = reply.send(answer);
     }
 }
 
@@ -150,8 +144,8 @@ impl Group {
         tasks.chain(accepts)
     }
 
-    fn answer(self, committed: Result<Vec<Vec<Accepted>>, GroupError>) {
-        let told = committed.as_ref().map(|_| ()).map_err(Arc::clone);
+    fn answer(self, committed: Result<Vec<Vec<Accepted>>, Fault>) {
+        let told = committed.as_ref().map(|_| ()).map_err(Fault::clone);
         for task in self.tasks {
             task.answer(told.clone());
         }
@@ -162,10 +156,10 @@ impl Group {
                     let _ = order.reply.send(Ok(accepted));
                 }
             }
-            Err(error) => {
+            Err(fault) => {
                 for order in self.accepts {
                     drop(order.permits);
-                    let _ = order.reply.send(Err(unavailable(&error)));
+                    let _ = order.reply.send(Err(fault.clone()));
                 }
             }
         }
@@ -278,8 +272,11 @@ impl Writer {
     async fn commit(&mut self, mut group: Group) {
         let erases = group.tasks.iter().any(|task| task.erases());
         match self.write(&mut group).await {
-            Err(error) if group.len() > 1 && !is_environmental(&error) => {
-                tracing::warn!(error = %error, "could not write a group: writing its parts one by one");
+            Err(fault) if group.len() > 1 && !is_environmental(&fault) => {
+                tracing::warn!(
+                    error = &fault as &dyn std::error::Error,
+                    "could not write a group: writing its parts one by one"
+                );
                 for mut part in group.apart() {
                     let written = self.write(&mut part).await;
                     self.finish(part, written);
@@ -305,8 +302,7 @@ impl Writer {
         }
     }
 
-    fn finish(&mut self, group: Group, written: Result<Vec<Vec<Accepted>>, sqlx::Error>) {
-        let written = written.map_err(Arc::new);
+    fn finish(&mut self, group: Group, written: Result<Vec<Vec<Accepted>>, Fault>) {
         match &written {
             Ok(answers) => {
                 self.log_holds_erased |= group.tasks.iter().any(|task| task.has_erased());
@@ -319,9 +315,14 @@ impl Writer {
                     self.arrived.send_modify(|count| *count = count.wrapping_add(1));
                 }
             }
-            Err(error) => {
-                if self.health.failed(error) {
-                    tracing::error!(error = %error, advice = advice(error), "could not write to the database");
+            // It says nothing of what can be written. The caller names the message.
+            Err(fault) if fault.is_broken() => {}
+            Err(fault) => {
+                if self.health.failed(fault) {
+                    tracing::error!(
+                        error = fault as &dyn std::error::Error,
+                        "could not write to the database"
+                    );
                 }
             }
         }
@@ -330,7 +331,7 @@ impl Writer {
 
     /// Writes a group in one transaction. After a failure the state of the connection is not known
     /// (a full disk may have ended the transaction already), so it is given up.
-    async fn write(&mut self, group: &mut Group) -> Result<Vec<Vec<Accepted>>, sqlx::Error> {
+    async fn write(&mut self, group: &mut Group) -> Result<Vec<Vec<Accepted>>, Fault> {
         let mut connection = match self.connection.take() {
             Some(connection) => connection,
             None => self.connect.connect().await?,
@@ -363,7 +364,7 @@ async fn transact(
     group: &mut Group,
     recent: &Recent,
     duplicate_window: Duration,
-) -> Result<Written, sqlx::Error> {
+) -> Result<Written, Fault> {
     // Before it begins: where that fails, it is rolled back all the same, to what was known before.
     recent.begin();
     let mut transaction = connection.begin_with("BEGIN IMMEDIATE").await?;
@@ -397,8 +398,4 @@ async fn empty_log(
     sqlx::query(sqlx::AssertSqlSafe(patience)).execute(connection).await?;
     // The first column tells whether it was held up.
     Ok(emptied? == 0)
-}
-
-fn unavailable(error: &GroupError) -> QueueError {
-    Fault::from(Arc::clone(error)).into()
 }

@@ -1,7 +1,7 @@
 //! Merged requests: frozen together, ended together, taken apart.
 
 use super::*;
-use crate::queue::{DeliveryState, NewMerge, NewMergedRequest, QueueError};
+use crate::queue::{DeliveryState, NewMerge, NewMergedRequest};
 
 /// Two messages: an upsert, then an upsert and an event; the first three deliveries but one are carried
 /// by one request.
@@ -118,7 +118,7 @@ pub(in crate::store) async fn merging_writes_all_or_nothing(store: &impl Store) 
     };
     // A neighbour that is frozen already cannot be carried.
     let refused = store.freeze(&lease, merge(vec![first, second])).await;
-    assert!(matches!(refused, Err(QueueError::Fenced)), "{refused:?}");
+    assert!(matches!(refused, Err(WorkError::Broken(_))), "{refused:?}");
     assert!(!store.open(first).await.unwrap().unwrap().is_planned);
     // Of one that was planned before, what there is counts.
     let there = store.freeze(&lease, merge(vec![second, first])).await.unwrap();
@@ -126,5 +126,5 @@ pub(in crate::store) async fn merging_writes_all_or_nothing(store: &impl Store) 
     assert!(!store.open(first).await.unwrap().unwrap().is_planned);
     let stale = Lease { token: lease.token + 1, ..lease.clone() };
     let refused = store.freeze(&stale, merge(vec![first])).await;
-    assert!(matches!(refused, Err(QueueError::Fenced)), "{refused:?}");
+    assert!(matches!(refused, Err(WorkError::Fenced)), "{refused:?}");
 }

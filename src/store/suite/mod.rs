@@ -26,7 +26,7 @@ use jiff::{SignedDuration, Timestamp};
 use crate::queue::{
     Attempt, Consequence, Failure, FrozenRequest, Head, Housekeeping, Inbox, Lease, LeaseRequest,
     Log, MessageRecord, NewDelivery, NewMerge, NewMessage, NewPlan, NewRequest, PendingAsk,
-    QueueError, Replays, Seq, Settlement, Work,
+    Replays, Seq, Settlement, Work, WorkError,
 };
 use crate::segment::ids::OrderKeyKind;
 use crate::segment::{LaneKey, MessageHash, MessageType, PersonHash};
@@ -42,7 +42,7 @@ pub(in crate::store) trait Store:
         lease: &Lease,
         seq: Seq,
         plan: NewPlan,
-    ) -> Result<Vec<FrozenRequest>, QueueError> {
+    ) -> Result<Vec<FrozenRequest>, WorkError> {
         self.freeze(lease, NewMerge { plans: vec![(seq, plan)], merged: Vec::new() }).await
     }
 }

@@ -1,7 +1,7 @@
 //! Two processes on the same data.
 
 use super::*;
-use crate::queue::{Accepted, QueueError};
+use crate::queue::{Accepted, WorkError};
 
 pub(in crate::store) async fn two_share_one_order_and_one_memory(a: &impl Store, b: &impl Store) {
     for n in 0..20 {
@@ -52,7 +52,7 @@ pub(in crate::store) async fn a_lease_passes_from_one_to_the_other(a: &impl Stor
     let second = b.lease(ask("b", at(100))).await.unwrap().unwrap();
     assert!(second.token > first.token);
     let delivered = settlement(&frozen[0], 1, Consequence::Delivered);
-    assert!(matches!(a.settle(&first, delivered.clone()).await, Err(QueueError::Fenced)));
+    assert!(matches!(a.settle(&first, delivered.clone()).await, Err(WorkError::Fenced)));
     // The other goes on with what was frozen, to the byte.
     assert_eq!(b.open(seq).await.unwrap().unwrap().requests, frozen);
     b.settle(&second, delivered).await.unwrap();

@@ -1,10 +1,14 @@
 //! The delivery engine's side: lease, open, freeze, settle; every change of state, every fence.
 
 use super::*;
-use crate::queue::{DeliveryState, QueueError, RequestId};
+use crate::queue::{DeliveryState, RequestId};
 
-fn assert_fenced<T: std::fmt::Debug>(answer: Result<T, QueueError>, what: &str) {
-    assert!(matches!(answer, Err(QueueError::Fenced)), "{what}: {answer:?}");
+fn assert_fenced<T: std::fmt::Debug>(answer: Result<T, WorkError>, what: &str) {
+    assert!(matches!(answer, Err(WorkError::Fenced)), "{what}: {answer:?}");
+}
+
+fn assert_broken<T: std::fmt::Debug>(answer: Result<T, WorkError>, what: &str) {
+    assert!(matches!(answer, Err(WorkError::Broken(_))), "{what}: {answer:?}");
 }
 
 /// A message with one request.
@@ -210,7 +214,7 @@ pub(in crate::store) async fn ends_a_message_with_its_last_delivery(store: &impl
     // The same said again is known; another attempt at what has ended is not.
     store.settle(&lease, delivered).await.unwrap();
     let late = settlement(&frozen[0], 2, Consequence::Retry(at(9)));
-    assert_fenced(store.settle(&lease, late).await, "ended");
+    assert_broken(store.settle(&lease, late).await, "ended");
     assert_eq!(record(store, "a").await.deliveries[0].request.as_ref().unwrap().attempts.len(), 1);
 }
 
@@ -233,7 +237,7 @@ pub(in crate::store) async fn gives_a_request_up_without_an_attempt(store: &impl
     let (_, frozen) = planned(store, &lease, "b").await;
     store.settle(&lease, settlement(&frozen, 1, Consequence::Delivered)).await.unwrap();
     let late = Settlement { request: frozen.id, ..given_up };
-    assert_fenced(store.settle(&lease, late).await, "delivered");
+    assert_broken(store.settle(&lease, late).await, "delivered");
 }
 
 pub(in crate::store) async fn fences_whoever_lost_the_lease(store: &impl Store) {
@@ -251,7 +255,6 @@ pub(in crate::store) async fn fences_whoever_lost_the_lease(store: &impl Store) 
         ("old token", Lease { token: new.token - 1, ..new.clone() }),
         ("token to come", Lease { token: new.token + 1, ..new.clone() }),
         ("other holder", Lease { holder: "a".into(), ..new.clone() }),
-        ("other destination", other),
         ("never leased", Lease { destination: "nowhere".into(), ..new.clone() }),
     ];
     for (what, lease) in &wrong {
@@ -268,12 +271,19 @@ pub(in crate::store) async fn fences_whoever_lost_the_lease(store: &impl Store) 
         !untouched.is_done && untouched.deliveries[0].request.as_ref().unwrap().attempts.is_empty()
     );
 
+    // A lease that is in force, and of another destination, covers neither.
+    let deliveries = plan(vec![delivery("one", Ok(request(9)))]);
+    assert_broken(store.freeze_one(&other, fresh, deliveries).await, "other destination");
+    let delivered = settlement(&frozen, 1, Consequence::Delivered);
+    assert_broken(store.settle(&other, delivered).await, "other destination");
+    assert!(!store.open(fresh).await.unwrap().unwrap().is_planned);
+
     let unknown = FrozenRequest { id: RequestId(999), ..frozen.clone() };
-    assert_fenced(
+    assert_broken(
         store.settle(&new, settlement(&unknown, 1, Consequence::Delivered)).await,
         "no such request",
     );
-    assert_fenced(store.freeze_one(&new, Seq(999), plan(vec![])).await, "no such message");
+    assert_broken(store.freeze_one(&new, Seq(999), plan(vec![])).await, "no such message");
     store.settle(&new, settlement(&frozen, 1, Consequence::Delivered)).await.unwrap();
     assert!(record(store, "a").await.is_done);
 }

@@ -18,7 +18,7 @@ use tracing::{error, info, warn};
 
 use crate::clock::SharedClock;
 use crate::config::{Config, ConfigError, DestinationConfig, ServerConfig};
-use crate::console::api::{self, AdminState};
+use crate::console::{self, AdminState};
 use crate::delivery::{Engine, EngineOptions, RetryOptions};
 use crate::http::server::{self, ServerLimits};
 use crate::http::{self, HttpLimits, HttpState, Network};
@@ -338,15 +338,18 @@ fn routers(
         Arc::new(move || metrics.render()),
     );
     let reload = Arc::clone(reloader);
-    let api = api::router(AdminState {
+    let (api, api_description) = console::router(AdminState {
         log,
         replays: Arc::new(store.clone()),
-        token: config.server.admin_token.clone(),
+        tokens: config.server.admin_token.iter().cloned().collect(),
         planners: reloader.planners(),
         reload: Arc::new(move || reload.reload()),
     });
+    let mut description = http::openapi::document();
+    description.merge(api_description);
+    let description = openapi::router(description);
     let public = http::router(state.clone());
-    let operators = http::metrics_router(state.clone()).merge(api).merge(openapi::router());
+    let operators = http::metrics_router(state.clone()).merge(api).merge(description);
     if has_admin_address {
         (public, Some(http::admin_router(state).merge(operators)))
     } else {

@@ -1,41 +1,34 @@
 //! `GET /openapi.json`: the description of all that is served.
 
+use std::sync::Arc;
+
 use axum::Router;
+use axum::extract::State;
 use axum::http::header;
-use axum::routing::get;
-use utoipa::OpenApi;
+use utoipa::openapi::OpenApi;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
 
-use crate::{console, http};
+use crate::http;
 
-#[derive(OpenApi)]
-#[openapi(paths(give))]
-struct Described;
-
-/// The route.
-pub(super) fn router() -> Router {
-    Router::new()
-        .route("/openapi.json", get(give))
-        .method_not_allowed_fallback(http::error::wrong_method)
+/// The route that serves a description, to which it adds itself.
+pub(super) fn router(mut description: OpenApi) -> Router {
+    let (router, own) = OpenApiRouter::default().routes(routes!(give)).split_for_parts();
+    description.merge(own);
+    // It consists of strings and maps alone, which can always be written; a test reads it.
+    let text = description.to_pretty_json().map(|text| text + "\n").unwrap_or_default();
+    router.method_not_allowed_fallback(http::error::wrong_method).with_state(text.into())
 }
 
-/// This description.
+/// This description, as OpenAPI.
 #[utoipa::path(
     get,
     path = "/openapi.json",
     tag = "Operations",
     operation_id = "openapi",
-    responses((status = 200, description = "It.", body = Object)),
+    responses((status = 200, description = "The OpenAPI document.", body = Object)),
     security(())
 )]
-async fn give() -> ([(header::HeaderName, &'static str); 1], String) {
-    ([(header::CONTENT_TYPE, "application/json")], text())
-}
-
-/// The document, as text that people can compare.
-fn text() -> String {
-    let mut document = http::openapi::document();
-    document.merge(console::openapi::document());
-    document.merge(Described::openapi());
-    // It is made of texts and maps alone, which can always be written; a test reads it.
-    document.to_pretty_json().map(|text| text + "\n").unwrap_or_default()
+async fn give(State(text): State<Arc<str>>) -> ([(header::HeaderName, &'static str); 1], String) {
+    ([(header::CONTENT_TYPE, "application/json")], text.to_string())
 }

@@ -9,7 +9,8 @@ use tracing::{error, info, warn};
 
 use super::LoadConfig;
 use crate::config::{BrowserConfig, Config};
-use crate::console::api::{Planners, Reload, ReloadMistake, Reloaded};
+use crate::console::view::{ReloadMistake, Reloaded};
+use crate::console::{Planners, Reload};
 use crate::destination::Destination;
 use crate::http::{AddressLimit, Public, Source, Sources};
 use crate::segment::MessageType;

@@ -7,7 +7,7 @@ use clap::Args;
 
 use super::{CliError, say};
 use crate::config::{self, Flags};
-use crate::console::preview;
+use crate::console::preview::{Preview, message_of};
 use crate::segment::decode::decode;
 
 /// The longest message that is read, in bytes.
@@ -48,11 +48,15 @@ pub(super) fn run(args: PreviewArgs) -> Result<(), CliError> {
     let bytes = read_message(args.message)?;
     let value =
         decode(&bytes).map_err(|error| CliError::Usage(format!("the message is {error}")))?;
-    let message = preview::message_of(value).map_err(|error| CliError::Usage(error.to_string()))?;
+    let message = message_of(value).map_err(|error| CliError::Usage(error.to_string()))?;
+    let preview = Preview::of(&planner.destination, &message);
     if args.json {
-        say(&preview::as_json(&planner.destination, &message).to_string());
+        // It holds strings and JSON alone, which can always be written.
+        say(&serde_json::to_string(&preview).unwrap_or_default());
     } else {
-        say(preview::as_text(&planner.destination, &message).trim_end());
+        let person = message.order_key().map(|(_, key)| key).unwrap_or_default();
+        let text = format!("{} message of {person}\n{preview}", message.kind());
+        say(text.trim_end());
     }
     Ok(())
 }

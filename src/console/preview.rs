@@ -1,11 +1,13 @@
-//! What would become of a message: as JSON for programs and as text for people. Needs no network and
+//! What would become of a message, for programs (JSON) and for people (text). Needs no network and
 //! changes nothing.
 
-use std::fmt::Write as _;
+use std::fmt;
 
-use serde_json::{Value as Json, json};
+use serde::Serialize;
+use serde_json::Value as Json;
+use utoipa::ToSchema;
 
-use crate::destination::{Destination, Explained, Explanation, PlanFailure, Request};
+use crate::destination::{ActionKind, Destination, Explained, ExplainedField, Request};
 use crate::segment::{Message, Value};
 
 /// Why there is nothing to preview.
@@ -13,10 +15,10 @@ use crate::segment::{Message, Value};
 #[error("{0}")]
 pub struct NoMessage(String);
 
-/// The message id of one that has none yet: the service would give it one.
+/// The message id of a message that has none yet: the service would give it one.
 const NO_ID: &str = "(given when it is accepted)";
 
-/// Takes a message as a sender writes it.
+/// Checks a message as a sender writes it.
 pub fn message_of(value: Value) -> Result<Message, NoMessage> {
     let Value::Object(object) = value else {
         let problem = "a message must be a JSON object, such as {\"type\": \"track\", \"userId\": \"…\", \"event\": \"…\"}";
@@ -24,116 +26,183 @@ pub fn message_of(value: Value) -> Result<Message, NoMessage> {
     };
     let id = crate::segment::message::id_text(object.get("messageId"));
     let id = id.map_or_else(|| NO_ID.to_owned(), std::borrow::Cow::into_owned);
-    Message::new(object, id).map_err(|problem| NoMessage(format!("it would be refused: {problem}")))
+    Message::new(object, id)
+        .map_err(|problem| NoMessage(format!("it would be rejected: {problem}")))
 }
 
-/// The preview as JSON.
-pub fn as_json(destination: &Destination, message: &Message) -> Json {
-    let explanation = destination.explain(message);
-    let plan = destination.plan(message);
-    let requests = plan.deliveries.iter().filter_map(|delivery| delivery.outcome.as_ref().ok());
-    json!({
-        "unmatched": plan.unmatched,
-        "subscriptions": explanation.subscriptions.iter().map(subscription_json).collect::<Vec<_>>(),
-        "requests": requests.map(request_json).collect::<Vec<_>>(),
-    })
+/// What would become of a message.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct Preview {
+    /// Why no subscription would take the message; null if one would.
+    #[schema(required)]
+    pub unmatched: Option<String>,
+    /// What each subscription would do, including disabled ones.
+    pub subscriptions: Vec<PreviewedSubscription>,
+    /// The requests that would be sent to Loops.
+    pub requests: Vec<PreviewedRequest>,
 }
 
-fn subscription_json(explained: &Explained) -> Json {
-    let fields = explained.fields.iter().map(|field| {
-        json!({"name": field.name, "from": field.from, "value": field.value.as_ref().map(json_of)})
-    });
-    let (request, error) = match &explained.outcome {
-        Some(Ok(request)) => (Some(request_json(request)), None),
-        Some(Err(failure)) => (None, Some(failure.detail.clone())),
-        None => (None, None),
-    };
-    json!({
-        "subscription": explained.subscription,
-        "action": explained.action.as_str(),
-        "trigger": explained.trigger,
-        "matched": explained.why_not.is_none(),
-        "whyNot": explained.why_not,
-        "fields": fields.collect::<Vec<_>>(),
-        "warnings": explained.warnings,
-        "request": request,
-        "error": error,
-    })
+/// What a subscription would do.
+#[derive(Debug, Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct PreviewedSubscription {
+    /// Name of the subscription.
+    pub subscription: String,
+    /// The action of the subscription.
+    pub action: ActionKind,
+    /// The trigger as it is written.
+    pub trigger: String,
+    /// Whether the trigger matches the message.
+    pub matched: bool,
+    /// Why the trigger does not match; null if it does.
+    #[schema(required)]
+    pub why_not: Option<String>,
+    /// What the mapping finds for each field of the action.
+    pub fields: Vec<PreviewedField>,
+    /// What would be left out of the request or changed in it.
+    pub warnings: Vec<String>,
+    /// The request to Loops; null if there would be none.
+    #[schema(required)]
+    pub request: Option<PreviewedRequest>,
+    /// Why the delivery would fail; null if it would not.
+    #[schema(required)]
+    pub error: Option<String>,
 }
 
-/// A request as it would be sent.
-pub fn request_json(request: &Request) -> Json {
-    let body: Json = serde_json::from_slice(&request.body).unwrap_or(Json::Null);
-    json!({"method": request.endpoint.method(), "path": request.endpoint.path(), "body": body})
+/// What the mapping finds for a field.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct PreviewedField {
+    /// Name of the field.
+    pub name: String,
+    /// The part of the mapping that decides the value, such as `$.traits.email`.
+    pub from: String,
+    /// The value, of any JSON type; null if nothing is found.
+    #[schema(required, value_type = serde_json::Value)]
+    pub value: Option<Json>,
 }
 
-fn json_of(value: &Value) -> Json {
-    serde_json::from_str(&value.to_json()).unwrap_or(Json::Null)
+/// A request as it would be sent to Loops.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct PreviewedRequest {
+    /// HTTP method.
+    #[schema(example = "POST")]
+    pub method: &'static str,
+    /// Path below the base URL of Loops.
+    #[schema(example = "/events/send")]
+    pub path: &'static str,
+    /// The JSON body.
+    #[schema(value_type = Object)]
+    pub body: Json,
+}
+
+impl Preview {
+    /// Previews a message under the subscriptions of a destination.
+    pub fn of(destination: &Destination, message: &Message) -> Self {
+        let plan = destination.plan(message);
+        let planned = plan.deliveries.iter().filter_map(|delivery| delivery.outcome.as_ref().ok());
+        Self {
+            requests: planned.map(PreviewedRequest::from).collect(),
+            subscriptions: destination
+                .explain(message)
+                .subscriptions
+                .into_iter()
+                .map(PreviewedSubscription::from)
+                .collect(),
+            unmatched: plan.unmatched,
+        }
+    }
+}
+
+impl From<Explained> for PreviewedSubscription {
+    fn from(explained: Explained) -> Self {
+        let (request, error) = match &explained.outcome {
+            Some(Ok(request)) => (Some(PreviewedRequest::from(request)), None),
+            Some(Err(failure)) => (None, Some(failure.detail.clone())),
+            None => (None, None),
+        };
+        Self {
+            subscription: explained.subscription,
+            action: explained.action,
+            trigger: explained.trigger,
+            matched: explained.why_not.is_none(),
+            why_not: explained.why_not,
+            fields: explained.fields.into_iter().map(PreviewedField::from).collect(),
+            warnings: explained.warnings,
+            request,
+            error,
+        }
+    }
+}
+
+impl From<ExplainedField> for PreviewedField {
+    fn from(field: ExplainedField) -> Self {
+        let value = field.value.map(|value| {
+            // `Value` writes JSON alone.
+            serde_json::from_str(&value.to_json()).unwrap_or(Json::Null)
+        });
+        Self { name: field.name, from: field.from, value }
+    }
+}
+
+impl From<&Request> for PreviewedRequest {
+    fn from(request: &Request) -> Self {
+        Self {
+            method: request.endpoint.method(),
+            path: request.endpoint.path(),
+            body: serde_json::from_slice(&request.body).unwrap_or(Json::Null),
+        }
+    }
 }
 
 /// The preview as text for a terminal.
-pub fn as_text(destination: &Destination, message: &Message) -> String {
-    let Explanation { turned_off, subscriptions } = destination.explain(message);
-    let mut text = String::new();
-    // Writing to a String cannot fail.
-    let _ = writeln!(text, "{} message of {}", message.kind(), person(message));
-    if let Some(reason) = turned_off {
-        let _ = writeln!(text, "\nNothing would be sent: {reason}.");
-        return text;
-    }
-    let mut requests = 0;
-    for explained in &subscriptions {
-        let _ = writeln!(text, "\n{} ({})", explained.subscription, explained.action.as_str());
-        let _ = writeln!(text, "  trigger   {}", explained.trigger);
-        match &explained.why_not {
-            Some(reason) => {
-                let _ = writeln!(text, "  skipped   {reason}");
-                continue;
-            }
-            None => {
-                let _ = writeln!(text, "  matched");
-            }
+impl fmt::Display for Preview {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let is_turned_off =
+            self.unmatched.is_some() && self.subscriptions.iter().any(|one| one.matched);
+        if let Some(reason) = self.unmatched.as_ref().filter(|_| is_turned_off) {
+            return writeln!(out, "\nNothing would be sent: {reason}.");
         }
-        write_fields(&mut text, explained);
-        for warning in &explained.warnings {
-            let _ = writeln!(text, "  warning   {warning}");
+        for subscription in &self.subscriptions {
+            write!(out, "\n{subscription}")?;
         }
-        match &explained.outcome {
-            Some(Ok(request)) => {
-                requests += 1;
-                write_request(&mut text, request);
-            }
-            Some(Err(PlanFailure { detail })) => {
-                let _ = writeln!(text, "  fails     {detail}");
-            }
-            None => {}
+        match self.requests.len() {
+            0 => writeln!(out, "\nNo request would be sent."),
+            1 => writeln!(out, "\n1 request would be sent."),
+            more => writeln!(out, "\n{more} requests would be sent."),
         }
-    }
-    let told = match requests {
-        0 => "No request would be sent.".to_owned(),
-        1 => "1 request would be sent.".to_owned(),
-        more => format!("{more} requests would be sent."),
-    };
-    let _ = writeln!(text, "\n{told}");
-    text
-}
-
-fn person(message: &Message) -> String {
-    message.order_key().map_or_else(String::new, |(_, key)| key.into_owned())
-}
-
-fn write_fields(text: &mut String, explained: &Explained) {
-    let width = explained.fields.iter().map(|field| field.name.len()).max().unwrap_or(0);
-    for field in &explained.fields {
-        let value = field.value.as_ref().map_or("(nothing)".to_owned(), Value::to_json);
-        let _ = writeln!(text, "  {:width$}  {value}  <- {}", field.name, field.from);
     }
 }
 
-fn write_request(text: &mut String, request: &Request) {
-    let _ = writeln!(text, "  request   {} {}", request.endpoint.method(), request.endpoint.path());
-    let body = serde_json::from_slice::<Json>(&request.body).unwrap_or(Json::Null);
-    for line in serde_json::to_string_pretty(&body).unwrap_or_default().lines() {
-        let _ = writeln!(text, "    {line}");
+impl fmt::Display for PreviewedSubscription {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(out, "{} ({})", self.subscription, self.action.as_str())?;
+        writeln!(out, "  trigger   {}", self.trigger)?;
+        match &self.why_not {
+            Some(reason) => return writeln!(out, "  skipped   {reason}"),
+            None => writeln!(out, "  matched")?,
+        }
+        let width = self.fields.iter().map(|field| field.name.len()).max().unwrap_or(0);
+        for PreviewedField { name, from, value } in &self.fields {
+            let value = value.as_ref().map_or("(nothing)".to_owned(), Json::to_string);
+            writeln!(out, "  {name:width$}  {value}  <- {from}")?;
+        }
+        for warning in &self.warnings {
+            writeln!(out, "  warning   {warning}")?;
+        }
+        if let Some(error) = &self.error {
+            writeln!(out, "  fails     {error}")?;
+        }
+        match &self.request {
+            Some(request) => write!(out, "{request}"),
+            None => Ok(()),
+        }
+    }
+}
+
+impl fmt::Display for PreviewedRequest {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(out, "  request   {} {}", self.method, self.path)?;
+        // The alternate form of a JSON value is the indented one.
+        format!("{:#}", self.body).lines().try_for_each(|line| writeln!(out, "    {line}"))
     }
 }

@@ -1,4 +1,4 @@
-//! What container platforms and Prometheus ask.
+//! What container platforms and Prometheus ask for.
 
 use std::collections::BTreeMap;
 use std::error::Error as _;
@@ -6,7 +6,7 @@ use std::error::Error as _;
 use axum::Json;
 use axum::extract::State;
 use axum::http::{StatusCode, header};
-use axum::response::{IntoResponse as _, Response};
+use axum::response::IntoResponse;
 use serde::Serialize;
 use utoipa::openapi::{RefOr, Response as Described};
 use utoipa::{IntoResponses, ToSchema};
@@ -15,61 +15,62 @@ use super::HttpState;
 use super::error::ApiError;
 use super::openapi::errors;
 
-/// One word.
+/// The state of the service.
 #[derive(Debug, Serialize, ToSchema)]
 pub(super) struct Status {
     /// `ok` or `ready`.
+    #[schema(example = "ready")]
     status: &'static str,
 }
 
-/// The one error of `/readyz`.
+/// The error of `/readyz`.
 struct NotReady;
 
 impl IntoResponses for NotReady {
     fn responses() -> BTreeMap<String, RefOr<Described>> {
-        errors(&[(503, "It does not.")])
+        errors(&[(503, "The store does not work; the message says why.")])
     }
 }
 
-/// The process answers.
+/// Whether the process is up.
 #[utoipa::path(
     get,
     path = "/healthz",
     tag = "Operations",
     operation_id = "health",
-    responses((status = 200, description = "It does.", body = Status)),
+    responses((status = 200, description = "The process is up.", body = Status)),
     security(())
 )]
-pub(super) async fn alive() -> Response {
-    Json(Status { status: "ok" }).into_response()
+pub(super) async fn alive() -> Json<Status> {
+    Json(Status { status: "ok" })
 }
 
-/// The store answers, has this release's schema and can be written. Whether Loops is up does not
-/// matter: a durable queue is there for that.
+/// Whether messages can be accepted.
+///
+/// They can if the store works, has the schema of this release and can be written. Loops may be down:
+/// messages then wait in the queue.
 #[utoipa::path(
     get,
     path = "/readyz",
     tag = "Operations",
     operation_id = "readiness",
-    responses((status = 200, description = "It does.", body = Status), NotReady),
+    responses((status = 200, description = "Messages can be accepted.", body = Status), NotReady),
     security(())
 )]
-pub(super) async fn ready(State(state): State<HttpState>) -> Response {
-    match state.0.log.ready().await {
-        Ok(()) => Json(Status { status: "ready" }).into_response(),
-        Err(fault) => {
-            tracing::warn!(error = &fault as &dyn std::error::Error, "not ready");
-            // Its source says what is wrong and what to do, in words of ours.
-            let message = match fault.source() {
-                Some(cause) => format!("{fault}: {cause}"),
-                None => fault.to_string(),
-            };
-            ApiError::new(StatusCode::SERVICE_UNAVAILABLE, "not_ready", message).into_response()
-        }
-    }
+pub(super) async fn ready(State(state): State<HttpState>) -> Result<Json<Status>, ApiError> {
+    state.0.log.ready().await.map_err(|fault| {
+        tracing::warn!(error = &fault as &dyn std::error::Error, "not ready");
+        // The source says what is wrong and what to do, in words of ours.
+        let message = match fault.source() {
+            Some(cause) => format!("{fault}: {cause}"),
+            None => fault.to_string(),
+        };
+        ApiError::new(StatusCode::SERVICE_UNAVAILABLE, "not_ready", message)
+    })?;
+    Ok(Json(Status { status: "ready" }))
 }
 
-/// All metrics, as Prometheus reads them.
+/// All metrics, in the text format of Prometheus.
 #[utoipa::path(
     get,
     path = "/metrics",
@@ -78,7 +79,7 @@ pub(super) async fn ready(State(state): State<HttpState>) -> Response {
     responses((status = 200, description = "The metrics.", body = String, content_type = "text/plain")),
     security(())
 )]
-pub(super) async fn metrics(State(state): State<HttpState>) -> Response {
+pub(super) async fn metrics(State(state): State<HttpState>) -> impl IntoResponse {
     let kind = "text/plain; version=0.0.4; charset=utf-8";
-    ([(header::CONTENT_TYPE, kind)], (state.0.metrics)()).into_response()
+    ([(header::CONTENT_TYPE, kind)], (state.0.metrics)())
 }

@@ -417,6 +417,9 @@ impl Class {
 }
 
 impl DeliveryState {
+    /// All of them.
+    pub const ALL: [DeliveryState; 3] = [Self::Pending, Self::Delivered, Self::Failed];
+
     /// As it is stored and shown.
     pub fn as_str(self) -> &'static str {
         match self {
@@ -428,8 +431,6 @@ impl DeliveryState {
 
     /// Reads [`DeliveryState::as_str`].
     pub fn parse(text: &str) -> Option<Self> {
-        [Self::Pending, Self::Delivered, Self::Failed]
-            .into_iter()
-            .find(|state| state.as_str() == text)
+        Self::ALL.into_iter().find(|state| state.as_str() == text)
     }
 }

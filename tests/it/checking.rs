@@ -281,7 +281,7 @@ fn preview_shows_each_subscription_each_field_and_the_request() {
     for (input, told) in [
         ("{", "not JSON"),
         ("[]", "must be a JSON object"),
-        (r#"{"type":"nope"}"#, "would be refused"),
+        (r#"{"type":"nope"}"#, "would be rejected"),
     ] {
         let (ok, text) = desk.run(&["preview"], input);
         assert!(!ok && text.contains(told), "{text}");
@@ -344,7 +344,7 @@ async fn preview_and_reload_are_for_those_with_the_admin_token() {
         assert_eq!(answer.status, 401, "{answer:?}");
         assert!(answer.body["message"].is_string());
     }
-    for (body, told) in [("{", "not JSON"), ("[]", "JSON object"), ("{\"type\":\"x\"}", "refused")]
+    for (body, told) in [("{", "not JSON"), ("[]", "JSON object"), ("{\"type\":\"x\"}", "rejected")]
     {
         let answer = post(&service, "/api/preview", body).await;
         assert_eq!(answer.status, 400);

@@ -45,6 +45,40 @@ async fn every_described_operation_is_served_and_no_other_on_its_path() {
     assert!(operations > 25, "{operations}");
 }
 
+#[tokio::test]
+async fn nothing_below_api_answers_without_the_admin_token() {
+    let service = service();
+    let tokenless = Setup::with_loops("http://127.0.0.1:9/api/v1").start_without_admin_token();
+    let document: Value = serde_json::from_str(CHECKED_IN).unwrap();
+    let mut operations = 0;
+    for (path, methods) in document["paths"].as_object().unwrap() {
+        if !path.starts_with("/api/") {
+            continue;
+        }
+        for (method, operation) in methods.as_object().unwrap() {
+            operations += 1;
+            assert_eq!(operation["security"], json!([{"adminToken": []}]), "{method} {path}");
+            for status in ["401", "403"] {
+                assert!(operation["responses"][status].is_object(), "{method} {path} {status}");
+            }
+        }
+        // Methods that the path does not have are no way in either.
+        for method in [Method::GET, Method::HEAD, Method::POST, Method::PUT, Method::DELETE] {
+            for (token, status) in [(None, 401), (Some("wrong"), 401), (Some(ADMIN_TOKEN), 0)] {
+                let request = service.request(method.clone(), path);
+                let request =
+                    token.iter().fold(request, |request, token| request.bearer_auth(token));
+                let answer = Service::answer(request).await;
+                let is_let_in = ![401, 403].contains(&answer.status);
+                assert!(answer.status == status || (is_let_in && status == 0), "{method} {path}");
+            }
+            let request = tokenless.request(method.clone(), path).bearer_auth(ADMIN_TOKEN);
+            assert_eq!(Service::answer(request).await.status, 403, "{method} {path}");
+        }
+    }
+    assert!(operations >= 5, "{operations}");
+}
+
 /// The paths in the code that registers them.
 fn routes(folder: &Path, found: &mut Vec<String>) {
     for entry in std::fs::read_dir(folder).unwrap() {
@@ -65,12 +99,11 @@ fn routes(folder: &Path, found: &mut Vec<String>) {
 fn every_route_is_described() {
     let document: Value = serde_json::from_str(CHECKED_IN).unwrap();
     let mut found = Vec::new();
-    for module in ["http", "console", "app"] {
-        routes(&Path::new(env!("CARGO_MANIFEST_DIR")).join("src").join(module), &mut found);
-    }
+    // The routes of `console` and `app` register and describe themselves in one expression.
+    routes(&Path::new(env!("CARGO_MANIFEST_DIR")).join("src/http"), &mut found);
     // The answer to what is not there.
     found.retain(|path| !["/v1", "/v1/", "/v1/{*path}"].contains(&path.as_str()));
-    assert!(found.len() > 10, "{found:?}");
+    assert!(found.len() > 5, "{found:?}");
     for path in found {
         assert!(document["paths"].get(&path).is_some(), "{path} is not described");
     }

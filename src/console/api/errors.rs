@@ -1,0 +1,42 @@
+//! The errors that handlers have in common, and their descriptions.
+
+use std::collections::BTreeMap;
+
+use axum::http::StatusCode;
+use utoipa::IntoResponses;
+use utoipa::openapi::{RefOr, Response};
+
+use crate::http::error::ApiError;
+use crate::http::openapi::errors;
+use crate::queue::Unavailable;
+
+/// The errors of every operation: those of the layer that asks for the token.
+pub(super) struct AdminErrors;
+
+impl IntoResponses for AdminErrors {
+    fn responses() -> BTreeMap<String, RefOr<Response>> {
+        errors(&[
+            (401, "The admin token is missing or wrong."),
+            (403, "The admin API is off, because no admin token is configured."),
+        ])
+    }
+}
+
+/// The error of operations that need the store.
+pub(super) struct StoreErrors;
+
+impl IntoResponses for StoreErrors {
+    fn responses() -> BTreeMap<String, RefOr<Response>> {
+        errors(&[(503, "The store does not work at the moment; the log says why.")])
+    }
+}
+
+/// The answer when the store failed, which is logged here.
+pub(super) fn store_fault(fault: Unavailable) -> ApiError {
+    tracing::error!(error = &fault as &dyn std::error::Error, "the store failed");
+    ApiError::new(
+        StatusCode::SERVICE_UNAVAILABLE,
+        "store_fault",
+        "the store does not work at the moment: see the log for the cause",
+    )
+}

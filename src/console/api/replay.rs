@@ -1,0 +1,136 @@
+//! `POST /api/replay`: puts messages that are done back to work.
+
+use std::time::Duration;
+
+use axum::Json;
+use axum::extract::State;
+use serde::Deserialize;
+use tokio::time::Instant;
+use utoipa::ToSchema;
+
+use super::body::{self, Body};
+use super::errors::{AdminErrors, StoreErrors, store_fault};
+use crate::console::state::AdminState;
+use crate::console::view::{ReplayPosition, Replayed};
+use crate::http::error::{ApiError, ErrorBody};
+use crate::queue::{Criteria, ReplayAsk, Selection};
+
+/// How long one request works; the rest is asked for with `continue`.
+const BUSY_MAX: Duration = Duration::from_secs(10);
+
+/// Which messages to replay: those that fit all criteria. Give at least one, or `allFailed`.
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[schema(as = Replay, example = json!({"reason": "refused", "dryRun": true}))]
+struct Asked {
+    /// Message ids, at most 500.
+    #[serde(default)]
+    #[schema(max_items = 500)]
+    message_ids: Vec<String>,
+    /// The person that the messages are about: a user id or, for messages without one, an anonymous id
+    /// or an e-mail address.
+    #[schema(example = "user_1")]
+    user_id: Option<String>,
+    /// What became of the messages: `failed` (the default), `unmatched`, `delivered` or `all`.
+    #[schema(example = "failed")]
+    state: Option<String>,
+    /// Why a delivery failed.
+    #[schema(example = "refused")]
+    reason: Option<String>,
+    /// Name of the destination.
+    #[schema(example = "default")]
+    destination: Option<String>,
+    /// Name of a subscription that took the messages. They are replayed for this subscription alone.
+    subscription: Option<String>,
+    /// Accepted at this time or later: a time, or a day in UTC.
+    #[schema(example = "2026-01-02T03:04:05Z")]
+    from: Option<String>,
+    /// Accepted before this time: a time, or a day in UTC.
+    #[schema(example = "2026-01-03")]
+    to: Option<String>,
+    /// Replays all messages that failed.
+    #[serde(default)]
+    all_failed: bool,
+    /// Counts the messages without replaying them.
+    #[serde(default)]
+    dry_run: bool,
+    /// `continue` of the previous answer.
+    #[serde(rename = "continue")]
+    position: Option<ReplayPosition>,
+}
+
+/// Puts messages that are done back to work.
+///
+/// One request works for ten seconds at most. If something is left then, the answer says with `continue`
+/// where the next request goes on.
+#[utoipa::path(
+    post,
+    path = "/api/replay",
+    tag = "Administration",
+    operation_id = "replay",
+    request_body(content = Asked, content_type = "application/json"),
+    responses(
+        (status = 200, description = "The messages are pending again, or were counted.", body = Replayed),
+        (status = 400, description = "The body is not JSON, or a criterion is unknown or wrong.", body = ErrorBody),
+        (status = 413, description = "The body is too large.", body = ErrorBody),
+        AdminErrors,
+        StoreErrors
+    ),
+    security(("adminToken" = []))
+)]
+pub(super) async fn replay(
+    State(state): State<AdminState>,
+    body: Body,
+) -> Result<Json<Replayed>, ApiError> {
+    let asked: Asked = serde_json::from_slice(&body::bytes(body)?).map_err(|error| {
+        bad_replay(format!("{error}; send a JSON object such as {{\"reason\": \"expired\"}}"))
+    })?;
+    let is_dry_run = asked.dry_run;
+    let position = asked.position.map(Into::into);
+    let mut ask = ReplayAsk { selection: selection(asked, &state)?, position, is_dry_run };
+    let began = Instant::now();
+    let (mut replayed, mut without_contents) = (0, 0);
+    loop {
+        let chunk = state.replays.replay(&ask).await.map_err(store_fault)?;
+        replayed += chunk.replayed;
+        without_contents += chunk.without_contents;
+        ask.position = chunk.next;
+        if chunk.next.is_none() || began.elapsed() >= BUSY_MAX {
+            break;
+        }
+    }
+    let is_whole = ask.position.is_none();
+    tracing::info!(replayed, without_contents, is_dry_run, is_whole, "replayed");
+    Ok(Json(Replayed {
+        dry_run: is_dry_run,
+        replayed,
+        without_contents,
+        r#continue: ask.position.map(Into::into),
+    }))
+}
+
+fn selection(asked: Asked, state: &AdminState) -> Result<Selection, ApiError> {
+    let criteria = Criteria {
+        message_ids: asked.message_ids,
+        user: asked.user_id,
+        state: asked.state,
+        reason: asked.reason,
+        destination: asked.destination,
+        subscription: asked.subscription,
+        from: asked.from,
+        to: asked.to,
+        all_failed: asked.all_failed,
+    };
+    let selection = criteria.selection().map_err(|mistake| bad_replay(mistake.to_string()))?;
+    if let Some(name) = &selection.destination
+        && !state.planners.contains_key(name)
+    {
+        let names = state.destination_names();
+        return Err(bad_replay(format!("`destination` is unknown: it must be one of {names}")));
+    }
+    Ok(selection)
+}
+
+fn bad_replay(message: impl Into<String>) -> ApiError {
+    ApiError::bad_request("bad_replay", message)
+}

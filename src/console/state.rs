@@ -1,0 +1,51 @@
+//! What the handlers work with.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use tokio::sync::watch;
+
+use super::view::{ReloadMistake, Reloaded};
+use crate::destination::Destination;
+use crate::queue::{Log, Replays};
+use crate::secret::Secret;
+
+/// What the handlers work with.
+#[derive(Clone)]
+pub struct AdminState {
+    /// Reads what became of messages.
+    pub log: Arc<dyn Log>,
+    /// Puts messages back to work.
+    pub replays: Arc<dyn Replays>,
+    /// Each of these opens `/api`; with none, it is closed.
+    pub tokens: Vec<Secret>,
+    /// The subscriptions in force.
+    pub planners: Planners,
+    /// Loads the configuration again and puts it into force. Reads files, so it blocks.
+    pub reload: Arc<dyn Fn() -> Reload + Send + Sync>,
+}
+
+/// The subscriptions in force, by the name of their destination.
+pub type Planners = HashMap<String, watch::Receiver<Arc<Destination>>>;
+
+/// The result of a reload. With mistakes in it, the configuration was not taken.
+pub type Reload = Result<Reloaded, Vec<ReloadMistake>>;
+
+impl AdminState {
+    /// The subscriptions of a destination. Without a name, those of the only destination.
+    pub(super) fn planner(&self, name: Option<&str>) -> Option<Arc<Destination>> {
+        let found = match name {
+            Some(name) => self.planners.get(name),
+            None if self.planners.len() == 1 => self.planners.values().next(),
+            None => None,
+        };
+        found.map(|planner| Arc::clone(&planner.borrow()))
+    }
+
+    /// The names of all destinations, for error messages.
+    pub(super) fn destination_names(&self) -> String {
+        let mut names: Vec<&str> = self.planners.keys().map(String::as_str).collect();
+        names.sort_unstable();
+        names.join(", ")
+    }
+}

@@ -1,0 +1,284 @@
+//! What the answers hold: each struct is the JSON of an answer and its schema, and what a page shows.
+//! Contents of messages are never among it.
+
+use std::collections::BTreeMap;
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+
+use crate::queue::{self, Attempt, DeliveryRecord, DeliveryState, MessageRecord, RequestRecord};
+use crate::segment::MessageType;
+
+/// Messages and what became of them.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct Messages {
+    /// The messages, newest first.
+    pub messages: Vec<MessageFate>,
+}
+
+/// What became of a message, without its contents.
+#[derive(Debug, Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct MessageFate {
+    /// Segment's `messageId`.
+    pub message_id: String,
+    /// Position in the order of acceptance.
+    pub seq: i64,
+    /// The kind of Segment call.
+    pub r#type: MessageType,
+    /// Name of the source that sent the message.
+    pub source: String,
+    /// Name of the destination that the message is delivered to.
+    pub destination: String,
+    /// When the message was accepted.
+    #[schema(value_type = String, format = DateTime)]
+    pub received_at: Timestamp,
+    /// The state that follows from the deliveries which are not superseded.
+    pub state: MessageState,
+    /// Why no subscription took the message; null unless it is unmatched.
+    #[schema(required)]
+    pub reason: Option<String>,
+    /// How many times the message was replayed.
+    pub replay: u32,
+    /// One delivery for each subscription that took the message, and again after each replay.
+    pub deliveries: Vec<Delivery>,
+}
+
+/// The state of a message.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, ToSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum MessageState {
+    /// Something is still to be done.
+    Pending,
+    /// Loops has taken all deliveries.
+    Delivered,
+    /// At least one delivery failed.
+    Failed,
+    /// No subscription took the message.
+    Unmatched,
+}
+
+/// The fate of a message under one subscription.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct Delivery {
+    /// Name of the subscription.
+    pub subscription: String,
+    /// The action of the subscription, such as `sendEvent`.
+    pub action: String,
+    /// Number of the replay that made this delivery; 0 if it was made by no replay.
+    pub replay: u32,
+    /// Whether a later replay made this delivery anew. It then no longer counts for the state of the
+    /// message.
+    pub superseded: bool,
+    /// The state of the delivery.
+    pub state: DeliveryState,
+    /// Why the delivery failed, for programs; null unless it failed.
+    #[schema(required)]
+    pub reason: Option<String>,
+    /// Why the delivery failed, for people; null unless it failed.
+    #[schema(required)]
+    pub detail: Option<String>,
+    /// What was left out of the request or changed in it, for people.
+    pub warnings: Vec<String>,
+    /// The request to Loops; null if there is none (yet).
+    #[schema(required)]
+    pub request: Option<RequestFate>,
+}
+
+/// A request to Loops, without its body.
+#[derive(Debug, Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct RequestFate {
+    /// Number of the request. Deliveries that were merged have the same one.
+    pub id: i64,
+    /// HTTP method.
+    #[schema(example = "POST")]
+    pub method: String,
+    /// Path below the base URL of Loops.
+    #[schema(example = "/events/send")]
+    pub path: String,
+    /// The `Idempotency-Key` header, by which Loops takes an event only once; null for contacts.
+    #[schema(required)]
+    pub idempotency_key: Option<String>,
+    /// When the next attempt is due; null unless the request waits for one.
+    #[schema(required, value_type = Option<String>, format = DateTime)]
+    pub next_attempt_at: Option<Timestamp>,
+    /// All attempts, first to last.
+    pub attempts: Vec<AttemptFate>,
+}
+
+/// One HTTP call to Loops.
+#[derive(Debug, Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct AttemptFate {
+    /// Number of the attempt, from 1.
+    pub number: u32,
+    /// When the attempt began.
+    #[schema(value_type = String, format = DateTime)]
+    pub started_at: Timestamp,
+    /// How long the attempt took, in milliseconds.
+    pub duration_ms: u64,
+    /// HTTP status of the answer; null if there was no answer.
+    #[schema(required)]
+    pub status: Option<u16>,
+    /// What the attempt came to, such as `delivered` or `retry`.
+    pub outcome: String,
+    /// The beginning of the answer's body, or the network error.
+    pub answer: String,
+}
+
+/// What a replay did.
+#[derive(Debug, Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Replayed {
+    /// Whether messages were only counted.
+    pub dry_run: bool,
+    /// How many messages are pending again; in a dry run, how many would be.
+    pub replayed: u64,
+    /// How many messages fit but cannot be replayed, because their contents were deleted.
+    pub without_contents: u64,
+    /// Where to continue: send it in another request, with the same criteria. Null when all is done.
+    #[schema(required)]
+    pub r#continue: Option<ReplayPosition>,
+}
+
+/// Where a replay continues.
+#[derive(Debug, Clone, Copy, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ReplayPosition {
+    /// Continues behind this `seq`.
+    pub after: i64,
+    /// Ends with this `seq`.
+    pub until: i64,
+}
+
+/// What is in force after a reload.
+#[derive(Debug, Clone, Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Reloaded {
+    /// Number of subscriptions by destination.
+    pub subscriptions: BTreeMap<String, usize>,
+    /// Keys that were changed but keep their old values until a restart.
+    pub needs_restart: Vec<String>,
+}
+
+/// Why a configuration was not taken up.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct BadConfiguration {
+    /// Always `bad_configuration`.
+    #[schema(example = "bad_configuration")]
+    pub code: &'static str,
+    /// A summary for people.
+    pub message: &'static str,
+    /// All that is wrong.
+    pub mistakes: Vec<ReloadMistake>,
+}
+
+/// One error in a configuration.
+#[derive(Debug, Clone, Serialize, ToSchema)]
+pub struct ReloadMistake {
+    /// The file, or `environment`.
+    pub place: String,
+    /// The key.
+    pub key: String,
+    /// What is wrong and what is allowed.
+    pub problem: String,
+}
+
+impl From<Vec<MessageRecord>> for Messages {
+    fn from(records: Vec<MessageRecord>) -> Self {
+        Self { messages: records.iter().map(MessageFate::from).collect() }
+    }
+}
+
+impl From<&MessageRecord> for MessageFate {
+    fn from(record: &MessageRecord) -> Self {
+        Self {
+            message_id: record.message_id.clone(),
+            seq: record.seq.0,
+            r#type: record.kind,
+            source: record.source.clone(),
+            destination: record.destination.clone(),
+            received_at: record.received_at,
+            state: MessageState::from(record),
+            reason: record.unmatched.clone(),
+            replay: record.replay,
+            deliveries: record.deliveries.iter().map(Delivery::from).collect(),
+        }
+    }
+}
+
+impl From<&MessageRecord> for MessageState {
+    fn from(record: &MessageRecord) -> Self {
+        let mut states = record
+            .deliveries
+            .iter()
+            .filter(|delivery| !delivery.is_superseded)
+            .map(|delivery| delivery.state)
+            .peekable();
+        if !record.is_done {
+            Self::Pending
+        } else if states.peek().is_none() {
+            Self::Unmatched
+        } else if states.any(|state| state == DeliveryState::Failed) {
+            Self::Failed
+        } else {
+            Self::Delivered
+        }
+    }
+}
+
+impl From<&DeliveryRecord> for Delivery {
+    fn from(record: &DeliveryRecord) -> Self {
+        Self {
+            subscription: record.subscription.clone(),
+            action: record.action.clone(),
+            replay: record.replay,
+            superseded: record.is_superseded,
+            state: record.state,
+            reason: record.failure.as_ref().map(|failure| failure.reason.clone()),
+            detail: record.failure.as_ref().map(|failure| failure.detail.clone()),
+            warnings: record.warnings.clone(),
+            request: record.request.as_ref().map(RequestFate::from),
+        }
+    }
+}
+
+impl From<&RequestRecord> for RequestFate {
+    fn from(record: &RequestRecord) -> Self {
+        Self {
+            id: record.id.0,
+            method: record.method.clone(),
+            path: record.path.clone(),
+            idempotency_key: record.idempotency_key.clone(),
+            next_attempt_at: record.next_attempt_at,
+            attempts: record.attempts.iter().map(AttemptFate::from).collect(),
+        }
+    }
+}
+
+impl From<&Attempt> for AttemptFate {
+    fn from(attempt: &Attempt) -> Self {
+        Self {
+            number: attempt.number,
+            started_at: attempt.started_at,
+            duration_ms: u64::try_from(attempt.duration.as_millis()).unwrap_or(u64::MAX),
+            status: attempt.status,
+            outcome: attempt.outcome.clone(),
+            answer: attempt.excerpt.clone(),
+        }
+    }
+}
+
+impl From<queue::ReplayPosition> for ReplayPosition {
+    fn from(position: queue::ReplayPosition) -> Self {
+        Self { after: position.after.0, until: position.until.0 }
+    }
+}
+
+impl From<ReplayPosition> for queue::ReplayPosition {
+    fn from(position: ReplayPosition) -> Self {
+        Self { after: queue::Seq(position.after), until: queue::Seq(position.until) }
+    }
+}

@@ -1,0 +1,45 @@
+//! The closed sets of other modules as JSON and its schema write them: strings, with all values listed.
+//! Implemented here because those modules know of no schema.
+
+use std::borrow::Cow;
+
+use serde::{Serialize, Serializer};
+use utoipa::openapi::RefOr;
+use utoipa::openapi::schema::{ObjectBuilder, Schema, Type};
+use utoipa::{PartialSchema, ToSchema};
+
+use crate::destination::ActionKind;
+use crate::queue::DeliveryState;
+use crate::segment::MessageType;
+
+macro_rules! words {
+    ($($set:ident: $description:literal),+ $(,)?) => {$(
+        impl Serialize for $set {
+            fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+                serializer.serialize_str(self.as_str())
+            }
+        }
+
+        impl PartialSchema for $set {
+            fn schema() -> RefOr<Schema> {
+                ObjectBuilder::new()
+                    .schema_type(Type::String)
+                    .description(Some($description))
+                    .enum_values(Some($set::ALL.map($set::as_str)))
+                    .into()
+            }
+        }
+
+        impl ToSchema for $set {
+            fn name() -> Cow<'static, str> {
+                Cow::Borrowed(stringify!($set))
+            }
+        }
+    )+};
+}
+
+words! {
+    MessageType: "The kind of Segment call.",
+    DeliveryState: "The fate of a message under one subscription.",
+    ActionKind: "The action of a subscription.",
+}

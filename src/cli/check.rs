@@ -10,7 +10,7 @@ use clap::Args;
 use super::{CliError, cases, runtime, say};
 use crate::clock::SystemClock;
 use crate::config::{self, Config, DestinationConfig, Flags, Planner, Stage};
-use crate::destination::{CompiledSubscription, LiteralNames};
+use crate::destination::LiteralNames;
 use crate::loops::{Client, ClientOptions};
 
 /// How long Loops may take to answer.
@@ -111,11 +111,8 @@ impl Report {
                 "  destination `{name}`: {enabled} of {} subscriptions enabled{kind}",
                 planner.subscriptions.len()
             ));
-            for subscription in &planner.subscriptions {
-                // It compiled before, or there were no planner.
-                if let Ok(compiled) = CompiledSubscription::compile(subscription) {
-                    compiled.warnings().iter().for_each(|warning| self.warn(&warning.to_string()));
-                }
+            for warning in planner.destination.warnings() {
+                self.warn(&warning.to_string());
             }
         }
     }

@@ -24,7 +24,7 @@ const CONTACT_FIELDS: [Field; 10] = [
     Field::new("email", "Contact Email", FieldKind::Email),
     Field::new("firstName", "First Name", FieldKind::Text),
     Field::new("lastName", "Last Name", FieldKind::Text),
-    Field::new("mailingLists", "Mailing Lists", FieldKind::Object),
+    Field::new("mailingLists", "Mailing Lists", FieldKind::MailingLists),
     Field::new("source", "Source", FieldKind::Text),
     Field::new("subscribed", "Subscribed", FieldKind::Boolean),
     Field::new("userGroup", "User Group", FieldKind::Text),
@@ -39,7 +39,11 @@ const EVENT_FIELDS: [Field; 5] = [
     Field::new("eventProperties", "Event Properties", FieldKind::Object),
 ];
 
-const DELETE_FIELDS: [Field; 1] = [Field::new("userId", "User ID", FieldKind::Text).required()];
+/// Segment's destination has a handler of its own for deletions, which knows the user id only.
+const DELETE_FIELDS: [Field; 2] = [
+    Field::new("email", "Contact Email", FieldKind::Email),
+    Field::new("userId", "User ID", FieldKind::Text).required_or("email"),
+];
 
 impl ActionKind {
     /// All of them.
@@ -105,7 +109,14 @@ impl ActionKind {
                 ("eventName", path("$.event")),
                 ("eventProperties", path("$.properties")),
             ]),
-            ActionKind::DeleteContact => object([("userId", path("$.userId"))]),
+            ActionKind::DeleteContact => {
+                // The paths by which a message that has no id is accepted, in the same order.
+                let paths = ["$.traits.email", "$.properties.email", "$.context.traits.email"];
+                let email = paths
+                    .iter()
+                    .rfold(path("$.email"), |otherwise, text| filled_of(text, otherwise));
+                object([("userId", path("$.userId")), ("email", email)])
+            }
         }
     }
 
@@ -131,5 +142,14 @@ fn path(text: &str) -> Value {
 
 /// What is at a path if something is there, else another value.
 fn first_of(text: &str, otherwise: Value) -> Value {
-    object([("@if", object([("exists", path(text)), ("then", path(text)), ("else", otherwise)]))])
+    either("exists", text, otherwise)
+}
+
+/// The same, where an empty text counts as nothing.
+fn filled_of(text: &str, otherwise: Value) -> Value {
+    either("blank", text, otherwise)
+}
+
+fn either(test: &str, text: &str, otherwise: Value) -> Value {
+    object([("@if", object([(test, path(text)), ("then", path(text)), ("else", otherwise)]))])
 }

@@ -6,7 +6,8 @@ use bytes::Bytes;
 use indexmap::IndexMap;
 
 use super::action::ActionKind;
-use super::unsupported::{CONTACT_PROPERTIES, Unsupported};
+use super::tidy;
+use super::unsupported::{CONTACT_PROPERTIES, EVENT_PROPERTIES, Unsupported};
 use crate::loops::{Endpoint, Request};
 use crate::segment::Value;
 use crate::segment::value::{Object, object_json};
@@ -47,60 +48,146 @@ fn contact<'a>(
     let in_field = fields.shift_remove("mailingLists");
     let has_keys =
         in_field.as_deref().and_then(Value::as_object).is_some_and(|lists| !lists.is_empty());
-    let lists = if has_keys { in_field } else { in_attributes };
+    let (lists, unused) = if has_keys { (in_field, in_attributes) } else { (in_attributes, None) };
+    if unsupported != Unsupported::Pass {
+        if unused.is_some_and(|lists| lists.is_truthy()) {
+            warnings.push(
+                "mailing lists: those of `customAttributes` were left out, since the field `mailingLists` is filled"
+                    .to_owned(),
+            );
+        }
+        if !fields.contains_key("email")
+            && let Some(email) = tidy::address_among(&mut body, CONTACT_PROPERTIES, warnings)
+        {
+            body.insert(Cow::Borrowed("email"), email);
+        }
+    }
     body.extend(fields);
+    if unsupported != Unsupported::Pass {
+        tidy::warn_of_seconds(&body, warnings);
+    }
     let mut body = unsupported.fit(body, CONTACT_PROPERTIES, warnings);
-    let lists = Value::Object(mailing_lists(lists.as_deref()));
+    let lists = Value::Object(mailing_lists(lists.as_deref(), unsupported, warnings));
     body.insert(Cow::Borrowed("mailingLists"), Cow::Owned(lists));
     body
 }
 
-/// Only true, false, "true" and "false" survive; the places of a list count as ids.
-fn mailing_lists(given: Option<&Value>) -> Object {
+/// Only true, false, "true" and "false" survive. To Segment the indices of a list are ids.
+fn mailing_lists(
+    given: Option<&Value>,
+    unsupported: Unsupported,
+    warnings: &mut Vec<String>,
+) -> Object {
     let flag = |value: &Value| match value {
         Value::Bool(flag) => Some(Value::Bool(*flag)),
         Value::String(text) if text == "true" => Some(Value::Bool(true)),
         Value::String(text) if text == "false" => Some(Value::Bool(false)),
         _ => None,
     };
-    match given {
-        Some(Value::Object(lists)) => {
-            lists.iter().filter_map(|(id, value)| Some((id.to_owned(), flag(value)?))).collect()
-        }
-        Some(Value::Array(items)) => {
-            let places = items.iter().enumerate();
-            places.filter_map(|(place, value)| Some((place.to_string(), flag(value)?))).collect()
-        }
-        _ => Object::new(),
+    let Some(given) = given else {
+        return Object::new();
+    };
+    if unsupported == Unsupported::Pass {
+        let entries: Vec<(String, &Value)> = match given {
+            Value::Object(lists) => {
+                lists.iter().map(|(id, value)| (id.to_owned(), value)).collect()
+            }
+            Value::Array(items) => {
+                let items = items.iter().enumerate();
+                items.map(|(index, value)| (index.to_string(), value)).collect()
+            }
+            _ => Vec::new(),
+        };
+        return entries.into_iter().filter_map(|(id, value)| Some((id, flag(value)?))).collect();
     }
+    let listed = tidy::listed(given, warnings);
+    let Some(lists) = listed.as_ref().or(given.as_object()) else {
+        if given.is_truthy() {
+            warnings.push(
+                "mailing lists: they were left out: write {\"the list's id\": true}".to_owned(),
+            );
+        }
+        return Object::new();
+    };
+    let mut flags = Object::new();
+    for (id, value) in lists.iter() {
+        match flag(value) {
+            Some(flag) => flags.insert(id, flag),
+            None => warnings.push(format!(
+                "mailing lists: `{id}` was left out: Loops takes true and false there, and nothing else"
+            )),
+        }
+    }
+    flags
 }
 
-/// The event's own fields, then the contact properties over them, whatever their names.
+/// The event's own fields and the properties of the contact beside them. Of a name that both have the
+/// event's own counts; to Segment, the contact property.
 fn event<'a>(
     mut fields: Entries<'a>,
     unsupported: Unsupported,
     warnings: &mut Vec<String>,
 ) -> Entries<'a> {
-    let contact_properties = entries(fields.shift_remove("contactProperties"));
-    if unsupported != Unsupported::Pass
-        && let Some(properties) = fields.get_mut("eventProperties")
-    {
-        let fitting = unsupported.fit(
-            entries(Some(std::mem::take(properties))),
-            "event properties",
-            warnings,
-        );
+    tidy::warn_of_colon(&fields, warnings);
+    let mut properties = entries(fields.shift_remove("contactProperties"));
+    if unsupported == Unsupported::Pass {
+        fields.extend(properties);
+        return fields;
+    }
+    let from_properties = own_of(&fields, &mut properties, unsupported, warnings);
+    let mut body = fields;
+    body.extend(from_properties);
+    if let Some(properties) = body.get_mut("eventProperties") {
+        let fitting =
+            unsupported.fit(entries(Some(std::mem::take(properties))), EVENT_PROPERTIES, warnings);
         let fitting =
             fitting.into_iter().map(|(key, value)| (key.into_owned(), value.into_owned()));
         *properties = Cow::Owned(Value::Object(fitting.collect()));
     }
-    // What replaces a field of the event is not a contact property to Loops.
-    let (own, properties): (Entries<'_>, Entries<'_>) =
-        contact_properties.into_iter().partition(|(key, _)| EVENT_OWN.contains(&key.as_ref()));
-    let mut body = fields;
     body.extend(unsupported.fit(properties, CONTACT_PROPERTIES, warnings));
-    body.extend(own);
+    tidy::warn_of_seconds(&body, warnings);
     body
+}
+
+/// Takes what is no property of a contact to Loops out of the contact properties, and returns what of it
+/// the event does not have itself.
+fn own_of<'a>(
+    event: &Entries<'a>,
+    properties: &mut Entries<'a>,
+    unsupported: Unsupported,
+    warnings: &mut Vec<String>,
+) -> Entries<'a> {
+    let mut found = Entries::new();
+    for name in EVENT_OWN {
+        if let Some(own) = event.get(name) {
+            if properties.shift_remove(name).is_some_and(|other| other != *own) {
+                warnings.push(format!(
+                    "{CONTACT_PROPERTIES}: `{name}` was left out: the event has its own"
+                ));
+            }
+            continue;
+        }
+        let value = match name {
+            "email" => tidy::address_among(properties, CONTACT_PROPERTIES, warnings),
+            "mailingLists" => properties.shift_remove(name).and_then(|lists| {
+                let lists = mailing_lists(Some(&lists), unsupported, warnings);
+                (!lists.is_empty()).then_some(Cow::Owned(Value::Object(lists)))
+            }),
+            _ => properties.shift_remove(name).filter(|value| {
+                let is_object = value.as_object().is_some();
+                if !is_object {
+                    warnings.push(format!(
+                        "{CONTACT_PROPERTIES}: `{name}` was left out: it is not an object"
+                    ));
+                }
+                is_object
+            }),
+        };
+        if let Some(value) = value {
+            found.insert(Cow::Borrowed(name), value);
+        }
+    }
+    found
 }
 
 /// The entries of an object; of anything else none.

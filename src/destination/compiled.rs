@@ -53,32 +53,33 @@ impl CompiledSubscription {
 
     /// Mistakes that fail only for the messages that come upon them.
     pub fn latent_mistakes(&self) -> Vec<SubscriptionMistake> {
-        let mistake = |field: &str, problem: String| SubscriptionMistake {
-            subscription: self.written.name.clone(),
-            field: field.to_owned(),
-            problem,
-        };
-        let trigger =
-            self.trigger.latent_mistake().map(|failure| mistake("trigger", failure.to_string()));
-        let mapping = self
-            .mapping
-            .latent_mistakes()
-            .iter()
-            .map(|error| mistake("mapping", error.to_string()));
+        let trigger = self
+            .trigger
+            .latent_mistake()
+            .map(|failure| self.mistake("trigger", failure.to_string()));
+        let mapping = self.mapping.latent_mistakes().iter();
+        let mapping = mapping.map(|error| self.mistake("mapping", error.to_string()));
         trigger.into_iter().chain(mapping).collect()
     }
 
-    /// What looks like a mistake and is none to Segment: fields that the action does not have, and
-    /// required ones that the mapping does not fill.
-    pub fn warnings(&self) -> Vec<SubscriptionMistake> {
+    /// What looks like an error and is none to Segment: fields that the action does not have, required
+    /// ones that the mapping does not fill, tests that are always true, event names that Loops refuses.
+    pub(super) fn warnings(&self) -> Vec<SubscriptionMistake> {
+        let trigger = self.trigger.warnings().into_iter().map(|problem| ("trigger", problem));
+        let all = self.mapping_warnings().into_iter().map(|problem| ("mapping", problem));
+        all.chain(trigger)
+            .chain(self.colon_warning())
+            .map(|(field, problem)| self.mistake(field, problem))
+            .collect()
+    }
+
+    pub(super) fn mistake(&self, field: &str, problem: String) -> SubscriptionMistake {
+        let subscription = self.written.name.clone();
+        SubscriptionMistake { subscription, field: field.to_owned(), problem }
+    }
+
+    fn mapping_warnings(&self) -> Vec<String> {
         let mut warnings = Vec::new();
-        let mut warn = |problem: String| {
-            warnings.push(SubscriptionMistake {
-                subscription: self.written.name.clone(),
-                field: "mapping".to_owned(),
-                problem,
-            });
-        };
         let fields = self.written.action.fields();
         let names: Vec<&str> = fields.iter().map(field::Field::name).collect();
         let Some(given) = self.written.mapping.as_object() else {
@@ -89,21 +90,51 @@ impl CompiledSubscription {
             return warnings;
         }
         for key in given.keys().filter(|key| !names.contains(key)) {
-            warn(format!(
+            warnings.push(format!(
                 "`{key}` is no field of {} and is dropped; its fields are {}",
                 self.written.action.as_str(),
                 names.join(", ")
             ));
         }
-        for field in fields.iter().filter(|field| field.is_required()) {
-            if !given.contains_key(field.name()) {
-                warn(format!(
+        for field in fields {
+            let mut names = field.required_names().peekable();
+            if names.peek().is_some() && !names.any(|name| given.contains_key(name)) {
+                warnings.push(format!(
                     "the required field `{}` is not filled: every message will fail",
                     field.name()
                 ));
             }
         }
         warnings
+    }
+
+    /// Warns where events would be sent under a name with a colon, as far as the names are spelt out.
+    fn colon_warning(&self) -> Option<(&'static str, String)> {
+        const WHY: &str = "Loops refuses event names with a colon (:)";
+        if self.written.action != ActionKind::SendEvent {
+            return None;
+        }
+        let has_colon = |text: &str| text.contains(':');
+        let name = self.written.mapping.get("eventName")?;
+        let literal = name.as_str().or_else(|| name.get("@literal").and_then(Value::as_str));
+        if literal.is_some_and(has_colon) {
+            return Some(("mapping", format!("{WHY}: give `eventName` another one")));
+        }
+        let is_as_it_came = name
+            .get("@path")
+            .and_then(Value::as_str)
+            .is_some_and(|path| matches!(path, "$.event" | "event"));
+        let named = self.trigger.event_names().into_iter().find(|name| has_colon(name))?;
+        let field = match &self.written.trigger {
+            TriggerText::Events(_) => "events",
+            TriggerText::Fql(_) => "trigger",
+        };
+        is_as_it_came.then(|| {
+            let problem = format!(
+                "{WHY}, and `{named}` is sent as it is: fill `eventName` with a name without one"
+            );
+            (field, problem)
+        })
     }
 
     /// Its name.
@@ -114,6 +145,11 @@ impl CompiledSubscription {
     /// Whether it takes anything.
     pub fn is_enabled(&self) -> bool {
         self.written.enabled
+    }
+
+    /// Whether it deletes contacts.
+    pub(super) fn deletes(&self) -> bool {
+        self.written.action == ActionKind::DeleteContact
     }
 
     /// Whether it may take some message of this type.
@@ -155,7 +191,7 @@ impl CompiledSubscription {
         warnings: &mut Vec<String>,
     ) -> Result<Request, PlanFailure> {
         let action = self.written.action;
-        let fields = validate(action.fields(), fields)?;
+        let fields = validate(action.fields(), fields, unsupported, warnings)?;
         if unsupported == Unsupported::Pass {
             null_context(message)?;
         }

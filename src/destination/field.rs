@@ -6,6 +6,8 @@ use std::borrow::Cow;
 use super::PlanFailure;
 use super::body::Entries;
 use super::date::is_date;
+use super::tidy;
+use super::unsupported::Unsupported;
 use crate::mapping::Fields;
 use crate::segment::Value;
 use crate::segment::value::{number_of_text, number_text};
@@ -17,6 +19,8 @@ pub(super) struct Field {
     title: &'static str,
     kind: FieldKind,
     is_required: bool,
+    /// The field that does as well where this one is not filled, and is not looked at where it is.
+    substitute: Option<&'static str>,
 }
 
 /// What a field holds.
@@ -32,6 +36,8 @@ pub(super) enum FieldKind {
     Date,
     /// An object; what is in it is not touched.
     Object,
+    /// An object of booleans by the id of a mailing list.
+    MailingLists,
 }
 
 impl Field {
@@ -39,26 +45,35 @@ impl Field {
         self.name
     }
 
-    pub(super) fn is_required(&self) -> bool {
-        self.is_required
-    }
-
     pub(super) const fn new(name: &'static str, title: &'static str, kind: FieldKind) -> Self {
-        Self { name, title, kind, is_required: false }
+        Self { name, title, kind, is_required: false, substitute: None }
     }
 
     pub(super) const fn required(self) -> Self {
         Self { is_required: true, ..self }
+    }
+
+    /// Required, unless the field `substitute` is filled.
+    pub(super) const fn required_or(self, substitute: &'static str) -> Self {
+        Self { is_required: true, substitute: Some(substitute), ..self }
+    }
+
+    /// The fields of which one must be filled, if this one is required.
+    pub(super) fn required_names(&self) -> impl Iterator<Item = &'static str> {
+        self.is_required.then_some(self.name).into_iter().chain(self.substitute)
     }
 }
 
 /// Checks what a mapping found, and brings it into the fields' types.
 ///
 /// Fields with null or an empty text are removed first; fields that the action does not have are
-/// dropped. All mistakes are told together, missing fields first.
+/// dropped. All mistakes are told together, missing fields first. Unless Segment is followed to the letter
+/// ([`Unsupported::Pass`]), what only its form spoils is put right beforehand.
 pub(super) fn validate<'a>(
     fields: &[Field],
     found: Fields<'a>,
+    unsupported: Unsupported,
+    warnings: &mut Vec<String>,
 ) -> Result<Entries<'a>, PlanFailure> {
     let mut found = match found {
         Fields::Object(found) => found,
@@ -68,7 +83,18 @@ pub(super) fn validate<'a>(
             return Err(PlanFailure { detail });
         }
     };
+    if unsupported != Unsupported::Pass {
+        put_right(fields, &mut found, warnings);
+    }
     found.retain(|(_, value)| !value.is_null() && value.as_str() != Some(""));
+    let is_filled = |name: &str, found: &[(Cow<'a, str>, Cow<'a, Value>)]| {
+        found.iter().any(|(key, _)| key == name)
+    };
+    for field in fields {
+        if let Some(substitute) = field.substitute.filter(|_| is_filled(field.name, &found)) {
+            found.retain(|(key, _)| key != substitute);
+        }
+    }
     let mut valid = Entries::with_capacity(fields.len());
     let mut missing = Vec::new();
     let mut wrong = Vec::new();
@@ -81,6 +107,7 @@ pub(super) fn validate<'a>(
             Some(Err(problems)) => {
                 wrong.extend(problems.iter().map(|problem| format!("{} {problem}.", field.title)));
             }
+            None if field.substitute.is_some_and(|name| valid.contains_key(name)) => {}
             None if field.is_required => {
                 missing.push(format!(
                     "The root value is missing the required field '{}'.",
@@ -94,10 +121,36 @@ pub(super) fn validate<'a>(
     if missing.is_empty() { Ok(valid) } else { Err(PlanFailure { detail: missing.join(" ") }) }
 }
 
+/// Mends values whose form alone is wrong, each with a warning.
+fn put_right(
+    fields: &[Field],
+    found: &mut [(Cow<'_, str>, Cow<'_, Value>)],
+    warnings: &mut Vec<String>,
+) {
+    for (key, value) in found {
+        let Some(field) = fields.iter().find(|field| key == field.name) else {
+            continue;
+        };
+        let mended = match field.kind {
+            FieldKind::Email => tidy::address(value, key, warnings),
+            FieldKind::MailingLists => tidy::listed(value, warnings).map(Value::Object),
+            FieldKind::Text | FieldKind::Boolean | FieldKind::Date | FieldKind::Object => None,
+        };
+        if let Some(mended) = mended {
+            *value = Cow::Owned(mended);
+        }
+    }
+}
+
 impl FieldKind {
     /// The value in this type, or all that is wrong with it.
     fn coerce(self, value: Cow<'_, Value>) -> Result<Cow<'_, Value>, Vec<String>> {
-        let kind = kind_of(if self == FieldKind::Object { &value } else { unwrapped(&value) });
+        let kind = kind_of(match self {
+            FieldKind::Object | FieldKind::MailingLists => &value,
+            FieldKind::Text | FieldKind::Email | FieldKind::Boolean | FieldKind::Date => {
+                unwrapped(&value)
+            }
+        });
         let wrong = |expected: &str| vec![format!("must be {expected} but it was {kind}")];
         match self {
             FieldKind::Text => as_text(value),
@@ -113,7 +166,7 @@ impl FieldKind {
                 None => Err(wrong("a boolean")),
             },
             FieldKind::Date => as_date(value),
-            FieldKind::Object => match value.as_ref() {
+            FieldKind::Object | FieldKind::MailingLists => match value.as_ref() {
                 Value::Object(_) => Ok(value),
                 _ => Err(wrong("an object")),
             },
@@ -218,7 +271,7 @@ fn boolean(value: &Value) -> Option<bool> {
 
 /// What Segment's validation takes for an address: ASCII; before the `@` parts with single dots
 /// between them, after it at least two labels that neither begin nor end with a hyphen.
-fn is_email(text: &str) -> bool {
+pub(super) fn is_email(text: &str) -> bool {
     let is_local =
         |byte: u8| byte.is_ascii_alphanumeric() || b"!#$%&'*+/=?^_`{|}~-".contains(&byte);
     let is_label = |label: &str| {

@@ -9,6 +9,7 @@ mod explain;
 mod field;
 mod literals;
 pub mod subscription;
+mod tidy;
 mod unsupported;
 
 pub use action::ActionKind;
@@ -37,7 +38,7 @@ pub struct Destination {
 /// What shall be done with a message.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Plan {
-    /// One for each subscription that takes it, in their order.
+    /// One for each subscription that takes it, in their order, but with deletions at the end.
     pub deliveries: Vec<PlannedDelivery>,
     /// Why there are none.
     pub unmatched: Option<String>,
@@ -123,18 +124,43 @@ impl Destination {
         }
     }
 
+    /// What looks like an error in its subscriptions and need not be one.
+    pub fn warnings(&self) -> Vec<SubscriptionMistake> {
+        let mut warnings: Vec<SubscriptionMistake> =
+            self.subscriptions.iter().flat_map(CompiledSubscription::warnings).collect();
+        let enabled = || self.subscriptions.iter().filter(|one| one.is_enabled());
+        for deleting in enabled().filter(|one| one.deletes()) {
+            for other in enabled().filter(|one| !one.deletes()) {
+                let takes_both =
+                    |kind: &MessageType| deleting.may_match(*kind) && other.may_match(*kind);
+                if let Some(kind) = MessageType::ALL.into_iter().find(takes_both) {
+                    warnings.push(deleting.mistake(
+                        "trigger",
+                        format!(
+                            "it deletes the contact, and `{}` may take the same {kind} message: the deletion is then done last, and the contact that the other needs is gone; give the two triggers that exclude each other",
+                            other.name()
+                        ),
+                    ));
+                }
+            }
+        }
+        warnings
+    }
+
     /// What shall be done with a message.
     pub fn plan(&self, message: &Message) -> Plan {
         let value = message.value();
         if let Some(reason) = turned_off(value) {
             return Plan { deliveries: Vec::new(), unmatched: Some(reason) };
         }
-        let deliveries: Vec<PlannedDelivery> = self
+        let mut deliveries: Vec<PlannedDelivery> = self
             .subscriptions
             .iter()
             .filter(|subscription| subscription.is_enabled())
             .filter_map(|subscription| subscription.plan(value, self.unsupported))
             .collect();
+        // Anything sent behind a deletion would make the contact again.
+        deliveries.sort_by_key(|delivery| delivery.action == ActionKind::DeleteContact);
         let unmatched = deliveries
             .is_empty()
             .then(|| format!("no subscription takes this {} message", message.kind()));
@@ -149,13 +175,15 @@ impl Destination {
     }
 }
 
-/// The names by which `integrations` speaks of this destination.
-const INTEGRATION_NAMES: [&str; 3] = ["Loops", "Loops (Actions)", "Actions Loops"];
+/// The names by which `integrations` speaks of this destination. The first one that is given counts:
+/// before all others the exact name of Segment's destination.
+const INTEGRATION_NAMES: [&str; 3] = ["Loops (Actions)", "Actions Loops", "Loops"];
 
 /// Why `integrations` turns this destination off, if it does.
 fn turned_off(message: &Value) -> Option<String> {
     let integrations = message.get("integrations")?;
-    let own = INTEGRATION_NAMES.iter().find_map(|name| Some((*name, integrations.get(name)?)));
+    let given = |name| integrations.get(name).filter(|value| !value.is_null());
+    let own = INTEGRATION_NAMES.iter().find_map(|name| Some((*name, given(name)?)));
     match own {
         Some((name, Value::Bool(false))) => {
             Some(format!("integrations turns it off: \"{name}\" is false"))

@@ -104,6 +104,293 @@ fn of_subscribed_loops_takes_only_booleans() {
     assert!(told.contains(r#""subscribed":false"#) && warnings.is_empty(), "{told}");
 }
 
+/// The body that a subscription makes of a message, and the warnings; or why there is none.
+fn body(written: &str, unsupported: Unsupported, text: &str) -> (serde_json::Value, Vec<String>) {
+    let one = subscription(written).unwrap();
+    let destination = Destination::compile(&[one], unsupported).unwrap();
+    let delivery = destination.plan(&message(text)).deliveries.remove(0);
+    let told = match delivery.outcome {
+        Ok(request) => serde_json::from_slice(&request.body).unwrap(),
+        Err(failure) => failure.detail.into(),
+    };
+    (told, delivery.warnings)
+}
+
+const CONTACT: &str =
+    r#"{"name":"s","action":"createOrUpdateContact","trigger":"type = \"identify\""}"#;
+const DELETE: &str = r#"{"name":"s","action":"deleteContact","trigger":"type = \"delete\""}"#;
+
+/// A subscription that sends every event with these contact properties.
+fn sending(contact_properties: &str) -> String {
+    format!(
+        r#"{{"name":"s","action":"sendEvent","events":["*"],"mapping":{{"contactProperties":{contact_properties}}}}}"#
+    )
+}
+
+#[test]
+fn who_has_no_id_is_deleted_by_address() {
+    let cases = [
+        (r#""userId":"u","traits":{"email":"a@b.co"}"#, r#"{"userId":"u"}"#),
+        // What is wrong with an address that is not needed does not matter.
+        (r#""userId":"u","traits":{"email":"nobody"}"#, r#"{"userId":"u"}"#),
+        (r#""traits":{"email":"a@b.co"}"#, r#"{"email":"a@b.co"}"#),
+        (
+            r#""userId":"","anonymousId":"x","properties":{"email":" a@b.co"}"#,
+            r#"{"email":"a@b.co"}"#,
+        ),
+        (r#""userId":null,"context":{"traits":{"email":"a@b.co"}}"#, r#"{"email":"a@b.co"}"#),
+        (r#""traits":{"email":""},"email":"a@b.co""#, r#"{"email":"a@b.co"}"#),
+        (r#""anonymousId":"x""#, r#""The root value is missing the required field 'userId'.""#),
+        (
+            r#""traits":{"email":"nobody"}"#,
+            r#""The root value is missing the required field 'userId'. Contact Email must be a valid email address string but it was not.""#,
+        ),
+    ];
+    for (fields, expected) in cases {
+        let text = format!(r#"{{"type":"delete",{fields}}}"#);
+        let expected: serde_json::Value = serde_json::from_str(expected).unwrap();
+        assert_eq!(body(DELETE, Unsupported::Omit, &text).0, expected, "{text}");
+    }
+}
+
+#[test]
+fn a_deletion_comes_last_whatever_the_order_of_subscriptions() {
+    let written = [
+        r#"{"name":"gone","action":"deleteContact","trigger":"event = \"Gone\""}"#,
+        r#"{"name":"bye","action":"sendEvent","events":["Gone"]}"#,
+        r#"{"name":"upsert","action":"createOrUpdateContact","trigger":"type = \"track\""}"#,
+    ];
+    let subscriptions: Vec<_> = written.iter().map(|text| subscription(text).unwrap()).collect();
+    let destination = Destination::compile(&subscriptions, Unsupported::Omit).unwrap();
+    let plan = destination.plan(&message(r#"{"type":"track","userId":"u","event":"Gone"}"#));
+    let names: Vec<&str> = plan.deliveries.iter().map(|one| one.subscription.as_str()).collect();
+    assert_eq!(names, ["bye", "upsert", "gone"]);
+    let warnings = destination.warnings();
+    assert_eq!(warnings.len(), 2, "{warnings:?}");
+    assert!(
+        warnings[0]
+            .to_string()
+            .contains("subscription `gone`, trigger: it deletes the contact, and `bye`")
+    );
+    assert!(defaults().warnings().is_empty());
+}
+
+#[test]
+fn mailing_lists_are_read_however_they_are_written() {
+    let cases = [
+        (
+            r#"[{"listId":"a","subscribed":true},{"id":"b","subscribed":"false"}]"#,
+            r#"{"a":true,"b":false}"#,
+            0,
+        ),
+        (r#"{"listId":"a","subscribed":false}"#, r#"{"a":false}"#, 0),
+        (r#"{"a":true,"b":1,"c":null}"#, r#"{"a":true}"#, 2),
+        (r#"["a",{"listId":"b"},{"listId":"c","subscribed":"yes"},true]"#, "{}", 4),
+        (r#""a""#, "{}", 1),
+        ("[]", "{}", 0),
+        ("null", "{}", 0),
+    ];
+    let in_field =
+        CONTACT.replace('}', r#","mapping":{"mailingLists":{"@path":"$.context.lists"}}}"#);
+    for (lists, expected, warned) in cases {
+        let expected: serde_json::Value = serde_json::from_str(expected).unwrap();
+        let in_traits =
+            format!(r#"{{"type":"identify","userId":"u","traits":{{"mailingLists":{lists}}}}}"#);
+        let in_context =
+            format!(r#"{{"type":"identify","userId":"u","context":{{"lists":{lists}}}}}"#);
+        let event =
+            format!(r#"{{"type":"track","userId":"u","event":"e","context":{{"lists":{lists}}}}}"#);
+        let with_event = sending(r#"{"mailingLists":{"@path":"$.context.lists"}}"#);
+        for (written, text) in
+            [(CONTACT, &in_traits), (&in_field, &in_context), (&with_event, &event)]
+        {
+            let (body, warnings) = body(written, Unsupported::Omit, text);
+            if lists == r#""a""# && written == in_field {
+                assert_eq!(body, "Mailing Lists must be an object but it was a string.");
+                continue;
+            }
+            let found = body.get("mailingLists").cloned().unwrap_or(serde_json::json!({}));
+            assert_eq!((&found, warnings.len()), (&expected, warned), "{text} {warnings:?}");
+        }
+    }
+    let pass = |lists: &str| {
+        let text =
+            format!(r#"{{"type":"identify","userId":"u","traits":{{"mailingLists":{lists}}}}}"#);
+        body(CONTACT, Unsupported::Pass, &text).0["mailingLists"].to_string()
+    };
+    assert_eq!(pass(r#"[{"listId":"a","subscribed":true}]"#), "{}");
+    assert_eq!(pass("[true]"), r#"{"0":true}"#, "as Segment has it");
+}
+
+#[test]
+fn lists_of_the_message_give_way_to_those_of_the_subscription_and_that_is_told() {
+    let written = CONTACT.replace('}', r#","mapping":{"mailingLists":{"a":true}}}"#);
+    let text = r#"{"type":"identify","userId":"u","traits":{"mailingLists":{"b":true}}}"#;
+    let (body, warnings) = body(&written, Unsupported::Omit, text);
+    assert_eq!((body["mailingLists"].to_string().as_str(), warnings.len()), (r#"{"a":true}"#, 1));
+}
+
+#[test]
+fn an_event_has_no_nulls_among_its_properties_unless_they_are_passed() {
+    let text = r#"{"type":"track","userId":"u","event":"e","properties":{"coupon":null,"n":NaN,"a":{"b":null,"c":1}}}"#;
+    for (unsupported, expected, warned) in [
+        (Unsupported::Omit, "{}", 3),
+        (Unsupported::Flatten, r#"{"aC":1}"#, 3),
+        (Unsupported::Pass, r#"{"coupon":null,"n":null,"a":{"b":null,"c":1}}"#, 0),
+    ] {
+        let (body, warnings) = body(&sending(r#"{"plan":null}"#), unsupported, text);
+        let expected: serde_json::Value = serde_json::from_str(expected).unwrap();
+        assert_eq!((&body["eventProperties"], warnings.len()), (&expected, warned), "{warnings:?}");
+        // There it clears a property of the contact.
+        assert!(body["plan"].is_null() && body.get("plan").is_some());
+    }
+}
+
+#[test]
+fn a_colon_in_the_name_of_an_event_is_warned_of() {
+    let text = r#"{"type":"track","userId":"u","event":"Order: Paid"}"#;
+    for unsupported in [Unsupported::Omit, Unsupported::Pass] {
+        let (body, warnings) = body(&sending("{}"), unsupported, text);
+        assert_eq!(body["eventName"], "Order: Paid");
+        assert!(warnings.len() == 1 && warnings[0].contains("colon"), "{warnings:?}");
+    }
+}
+
+#[test]
+fn dates_in_seconds_are_warned_of_and_sent_as_they_are() {
+    let date_field = CONTACT.replace('}', r#","mapping":{"createdAt":{"@path":"$.context.at"}}}"#);
+    let with_event = sending(r#"{"createdAt":{"@path":"$.context.at"}}"#);
+    for (at, is_seconds) in [
+        ("1705310000", true),
+        ("1705310000.5", true),
+        (r#""1705310000""#, true),
+        ("10000000", true),
+        ("20240115", true),
+        ("9999999999", true),
+        ("9999999", false),
+        ("10000000000", false),
+        ("1705310000123", false),
+        (r#""2024-01-15""#, false),
+        ("0", false),
+    ] {
+        let messages = [
+            (
+                CONTACT,
+                format!(r#"{{"type":"identify","userId":"u","traits":{{"createdAt":{at}}}}}"#),
+            ),
+            (&date_field, format!(r#"{{"type":"identify","userId":"u","context":{{"at":{at}}}}}"#)),
+            (
+                &with_event,
+                format!(r#"{{"type":"track","userId":"u","event":"e","context":{{"at":{at}}}}}"#),
+            ),
+        ];
+        for (written, text) in messages {
+            let (sent, warnings) = body(written, Unsupported::Omit, &text);
+            let given: serde_json::Value = serde_json::from_str(at).unwrap();
+            assert_eq!(
+                (&sent["createdAt"], warnings.len()),
+                (&given, usize::from(is_seconds)),
+                "{text}"
+            );
+            assert!(body(written, Unsupported::Pass, &text).1.is_empty());
+        }
+    }
+}
+
+#[test]
+fn white_space_around_an_address_is_no_part_of_it() {
+    let without = CONTACT.replace('}', r#","without":["email"]}"#);
+    let among = sending(r#"{"email":{"@path":"$.traits.email"}}"#);
+    for spaces in [" ", "\t", "\n", "\r\n", "\u{a0}", "\u{feff}", "\u{2003}", "\u{200b}", "\u{85}"]
+    {
+        let email = serde_json::json!(format!("{spaces}a@b.co{spaces}"));
+        for written in [CONTACT, &without, &among] {
+            let kind = if written == among { r#""track","event":"e""# } else { r#""identify""# };
+            let text = format!(r#"{{"type":{kind},"userId":" u ","traits":{{"email":{email}}}}}"#);
+            let (sent, warnings) = body(written, Unsupported::Omit, &text);
+            assert_eq!((&sent["email"], warnings.len()), (&"a@b.co".into(), 1), "{text} {sent}");
+            assert_eq!(sent["userId"], " u ", "an id is what the sender says it is");
+            assert!(!warnings[0].contains("a@b.co"));
+            let (passed, warnings) = body(written, Unsupported::Pass, &text);
+            assert!(warnings.is_empty() && passed["email"] != "a@b.co", "{passed}");
+        }
+    }
+    let (sent, warnings) = body(
+        CONTACT,
+        Unsupported::Omit,
+        r#"{"type":"identify","userId":"u","traits":{"email":" \n"}}"#,
+    );
+    assert_eq!((sent.get("email"), warnings.len()), (None, 2), "{warnings:?}");
+    let (sent, _) = body(
+        CONTACT,
+        Unsupported::Omit,
+        r#"{"type":"identify","userId":"u","traits":{"email":"a @b.co"}}"#,
+    );
+    assert!(sent.as_str().unwrap().contains("valid email"), "{sent}");
+}
+
+#[test]
+fn what_an_event_has_itself_is_not_overwritten_by_contact_properties() {
+    let all = r#"{"email":"other@b.co","eventName":"Other","userId":"other","eventProperties":{"x":1},"plan":"pro"}"#;
+    let text = r#"{"type":"track","userId":"u","event":"e","properties":{"email":"a@b.co"}}"#;
+    let (sent, warnings) = body(&sending(all), Unsupported::Omit, text);
+    let own = r#"{"email":"a@b.co","eventName":"e","userId":"u","eventProperties":{"email":"a@b.co"},"plan":"pro"}"#;
+    assert_eq!(sent, serde_json::from_str::<serde_json::Value>(own).unwrap());
+    assert_eq!(warnings.len(), 4, "{warnings:?}");
+    assert!(warnings.iter().all(|warning| !warning.contains("ther")), "{warnings:?}");
+    // As Segment has it.
+    let (sent, warnings) = body(&sending(all), Unsupported::Pass, text);
+    assert_eq!(
+        (sent["email"].as_str(), sent["eventName"].as_str()),
+        (Some("other@b.co"), Some("Other"))
+    );
+    assert!(warnings.is_empty());
+    // What the event does not have is taken, if it is one.
+    for (email, expected, warned) in [("a@b.co", Some("a@b.co"), 0), ("nobody", None, 1)] {
+        let text = r#"{"type":"track","userId":"u","event":"e"}"#;
+        let written = sending(&format!(r#"{{"email":"{email}","eventName":"e"}}"#));
+        let (sent, warnings) = body(&written, Unsupported::Omit, text);
+        assert_eq!((sent["email"].as_str(), warnings.len()), (expected, warned));
+    }
+}
+
+#[test]
+fn what_a_subscription_does_unseen_is_warned_of() {
+    let cases = [
+        (
+            r#""trigger":"type = \"track\" and properties.test != false""#,
+            "{}",
+            "true for every message",
+        ),
+        (
+            r#""trigger":"type = \"track\" and (traits.a != true or context.b = true)""#,
+            "{}",
+            "true for every message",
+        ),
+        (
+            r#""trigger":"type = \"track\" and properties.test != \"false\" and properties.n != 0""#,
+            "{}",
+            "",
+        ),
+        (r#""events":["Order: Paid"]"#, "{}", "`Order: Paid` is sent as it is"),
+        (r#""events":["Order: *"]"#, "{}", "colon"),
+        (r#""trigger":"event = \"Order: Paid\"""#, "{}", "colon"),
+        (r#""events":["Order: Paid"]"#, r#"{"eventName":"orderPaid"}"#, ""),
+        (r#""events":["Order"]"#, r#"{"eventName":"order:paid"}"#, "colon"),
+        (r#""events":["Order"]"#, r#"{"eventName":{"@literal":"order:paid"}}"#, "colon"),
+        (r#""events":["Order Paid"]"#, "{}", ""),
+    ];
+    for (trigger, mapping, told) in cases {
+        let one = subscription(&format!(
+            r#"{{"name":"s","action":"sendEvent",{trigger},"mapping":{mapping}}}"#
+        ));
+        let destination = Destination::compile(&[one.unwrap()], Unsupported::Omit).unwrap();
+        let warnings = destination.warnings();
+        assert_eq!(warnings.len(), usize::from(!told.is_empty()), "{trigger} {warnings:?}");
+        assert!(warnings.iter().all(|warning| warning.problem.contains(told)), "{warnings:?}");
+    }
+}
+
 #[test]
 fn flatten_and_pass() {
     let identify = message(
@@ -131,6 +418,10 @@ fn integrations_can_turn_it_off() {
         (r#"{"All":false,"Other":true}"#, true),
         (r#"{"Loops (Actions)":false}"#, true),
         (r#"{"All":true,"Actions Loops":false}"#, true),
+        (r#"{"All":false,"Loops":false,"Loops (Actions)":true}"#, false),
+        (r#"{"Loops":true,"Actions Loops":true,"Loops (Actions)":false}"#, true),
+        (r#"{"Loops":false,"Actions Loops":true}"#, false),
+        (r#"{"Loops":false,"Loops (Actions)":null}"#, true),
         (r#"{"All":true}"#, false),
         ("{}", false),
         ("null", false),
@@ -184,8 +475,9 @@ fn all_mistakes_are_found_and_name_their_subscription() {
 
 #[test]
 fn all_shapes_say_the_same() {
-    let short =
-        subscription(r#"{"name":"s","action":"deleteContact","trigger":"type = \"delete\""}"#);
+    let short = subscription(
+        r#"{"name":"s","action":"deleteContact","trigger":"type = \"delete\"","without":["email"]}"#,
+    );
     let others = [
         r#"{"name":"s","partnerAction":"deleteContact","subscribe":"type = \"delete\"","mapping":{"userId":{"@path":"$.userId"}}}"#,
         r#"{"id":"x","actionId":"y","name":"s","enabled":true,"actionSlug":"deleteContact","trigger":"type = \"delete\"","settings":{"userId":{"@path":"$.userId"}}}"#,

@@ -12,6 +12,9 @@ const TEXT_CHARS_MAX: usize = 500;
 /// What warnings call the properties of the contact.
 pub(super) const CONTACT_PROPERTIES: &str = "contact properties";
 
+/// What warnings call the properties of the event.
+pub(super) const EVENT_PROPERTIES: &str = "event properties";
+
 /// How deep nested values are flattened; what is deeper is left out.
 const FLATTEN_DEPTH_MAX: usize = 16;
 
@@ -87,6 +90,12 @@ fn add<'a>(
             if text.len() > TEXT_CHARS_MAX && text.chars().count() > TEXT_CHARS_MAX =>
         {
             Some("a text of more than 500 characters")
+        }
+        // For a property of a contact null means something to Loops: it clears the value.
+        Value::Null if place == EVENT_PROPERTIES => Some("null there"),
+        // JSON has no word for it but null.
+        Value::Number(number) if place == EVENT_PROPERTIES && !number.is_finite() => {
+            Some("what is not a number")
         }
         Value::Bool(_) => None,
         // The field of that name reads texts, 1 and 0; an attribute is sent as it is.

@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 
 use super::ids::{LaneKey, OrderKeyKind, PersonHash};
-use super::value::{Object, Value, number_text};
+use super::value::{Object, Value, is_js_space, number_text};
 
 /// The kind of call that a message records.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -156,10 +156,15 @@ impl Message {
             &["context", "traits", "email"],
             &["email"],
         ];
-        paths.into_iter().find_map(|path| {
+        let found = paths.into_iter().find_map(|path| {
             let found = path.iter().try_fold(&self.value, |value, key| value.get(key))?;
             id_text(Some(found))
-        })
+        })?;
+        // The white space around an address is no part of it: with it, one person would be two.
+        match found.trim_matches(is_js_space) {
+            "" => Some(found),
+            trimmed => Some(Cow::Owned(trimmed.to_owned())),
+        }
     }
 }
 

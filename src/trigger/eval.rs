@@ -26,6 +26,39 @@ impl Trigger {
         failed.join("; ")
     }
 
+    /// What it tests in a way that does not do what it looks like, each a sentence for people.
+    pub fn warnings(&self) -> Vec<String> {
+        let mut warnings = Vec::new();
+        self.0.each_test(&mut |test| {
+            if test.operator == Operator::NotEquals && test.expected.is_flag {
+                let (subject, flag) = (&test.subject, &test.expected.text);
+                let other = if flag == "true" { "false" } else { "true" };
+                warnings.push(format!(
+                    "`{subject} != {flag}` is true for every message, also where {subject} is {flag}: FQL compares texts there; write `{subject} = {other}`, or leave the test out"
+                ));
+            }
+        });
+        warnings
+    }
+
+    /// The names of events, and the parts of names, that its tests spell out.
+    pub fn event_names(&self) -> Vec<&str> {
+        let mut names = Vec::new();
+        self.0.each_test(&mut |test| {
+            if test.subject != Subject::Event {
+                return;
+            }
+            match test.operator {
+                Operator::Equals
+                | Operator::StartsWith
+                | Operator::EndsWith
+                | Operator::Contains => names.push(test.expected.text.as_str()),
+                _ => {}
+            }
+        });
+        names
+    }
+
     /// Whether it may take some message of this type: false only if no message of it can match.
     pub fn may_match(&self, kind: MessageType) -> bool {
         self.0.may_hold(kind)
@@ -53,6 +86,16 @@ impl Group {
                 Subject::Type | Subject::Event | Subject::Name | Subject::UserId => None,
             },
         })
+    }
+
+    fn each_test<'t>(&'t self, visit: &mut impl FnMut(&'t Test)) {
+        for condition in &self.conditions {
+            match condition {
+                Condition::Test(test) => visit(test),
+                Condition::Group(group) => group.each_test(visit),
+                Condition::Nothing => {}
+            }
+        }
     }
 
     /// With `and` the first one that did not hold decides, with `or` all of them do.

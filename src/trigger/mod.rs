@@ -110,7 +110,7 @@ struct Test {
 
 impl Test {
     fn new(subject: Subject, operator: Operator, text: &str) -> Self {
-        let expected = Expected { text: text.to_owned(), number: f64::NAN, lost_half: None };
+        let expected = Expected::of(text.to_owned(), f64::NAN);
         Self { subject, operator, expected }
     }
 }
@@ -196,6 +196,14 @@ struct Expected {
     number: f64,
     /// Second half of a character beyond U+FFFF whose first half `match` dropped.
     lost_half: Option<u16>,
+    /// Whether it is `true` or `false` without quotes.
+    is_flag: bool,
+}
+
+impl Expected {
+    fn of(text: String, number: f64) -> Self {
+        Self { text, number, lost_half: None, is_flag: false }
+    }
 }
 
 #[cfg(test)]

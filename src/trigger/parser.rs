@@ -178,7 +178,8 @@ fn test(subject: Subject, operator: &str, value: &Token) -> Test {
 fn expected(value: &Token) -> Expected {
     let text = plain_text(value);
     let number = number_of_text(&text);
-    Expected { text, number, lost_half: None }
+    let is_flag = value.kind == TokenKind::Name && matches!(text.as_str(), "true" | "false");
+    Expected { is_flag, ..Expected::of(text, number) }
 }
 
 /// A text loses a double quote at its ends, a single one stays.

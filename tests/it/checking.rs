@@ -145,6 +145,60 @@ fn hostile_mappings_and_triggers_are_refused_with_a_clear_error() {
 }
 
 #[test]
+fn what_a_subscription_does_unseen_is_warned_of() {
+    let desk = Desk::new();
+    desk.file(
+        "s.toml",
+        r#"
+[[subscriptions]]
+name = "Gone"
+action = "deleteContact"
+trigger = 'type = "track" and event = "Account Deleted"'
+[[subscriptions]]
+name = "Farewell"
+action = "sendEvent"
+trigger = 'type = "track" and properties.test != true'
+[[subscriptions]]
+name = "Paid"
+action = "sendEvent"
+events = ["Order: Paid"]
+"#,
+    );
+    let (ok, text) = desk.run(&["check", "--offline", "--subscriptions", "s.toml"], "");
+    assert!(ok, "warnings are no errors: {text}");
+    for told in [
+        "warning: subscription `Gone`, trigger: it deletes the contact, and `Farewell` may take the same track message",
+        "warning: subscription `Farewell`, trigger: `properties.test != true` is true for every message",
+        "warning: subscription `Paid`, events: Loops refuses event names with a colon (:), and `Order: Paid` is sent as it is",
+    ] {
+        assert!(text.contains(told), "{told}\n---\n{text}");
+    }
+}
+
+#[test]
+fn preview_warns_of_what_is_changed_and_of_what_loops_will_not_like() {
+    let desk = Desk::new();
+    let track = json!({
+        "type": "track", "userId": "u", "event": "Order: Paid", "properties": {"coupon": null}
+    });
+    let identify = json!({"type": "identify", "userId": "u", "traits": {
+        "email": " ada@example.com ", "createdAt": 1_705_310_000,
+        "mailingLists": [{"listId": "a", "subscribed": true}, "b"]
+    }});
+    let cases = [
+        (track, vec!["holds a colon (:)", "`coupon` was left out"]),
+        (
+            identify,
+            vec!["white space around the address", "seconds since 1970", "number 2 was left out"],
+        ),
+    ];
+    for (message, expected) in cases {
+        let (ok, text) = desk.run(&["preview"], &message.to_string());
+        assert!(ok && expected.iter().all(|told| text.contains(told)), "{text}");
+    }
+}
+
+#[test]
 fn a_field_that_the_action_does_not_have_is_warned_of() {
     let desk = Desk::new();
     desk.file(

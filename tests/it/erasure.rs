@@ -93,6 +93,33 @@ async fn after_the_deletion_at_loops_nothing_of_the_person_is_on_disk() {
 }
 
 #[tokio::test]
+async fn a_person_without_an_id_is_deleted_by_address_and_erased() {
+    let mut loops = ScriptedLoops::willing().await;
+    let service = Setup::with_loops(&loops.base_url).start();
+    let address = format!("{GONE}@{EMAIL_DOMAIN}");
+    let other = format!("{KEPT}@{EMAIL_DOMAIN}");
+    for (address, id) in [(&address, "a1"), (&other, "b1")] {
+        // By the default mapping it fails: an event needs a user id.
+        let event = json!({"type": "track", "event": "E", "messageId": id, "properties": {"email": address}});
+        service.accept("/v1/track", event).await;
+        service.message(id, |found| found["state"] == "failed").await;
+    }
+    assert!(is_on_disk(&service, GONE), "else nothing is tested");
+    let padded = format!(" {address}\u{a0}\n");
+    let deletion = json!({"type": "delete", "messageId": "d1", "traits": {"email": padded}});
+    service.accept("/v1/batch", json!({"batch": [deletion]})).await;
+    let seen = loops.next().await;
+    assert_eq!((seen.path.as_str(), &seen.body), ("/contacts/delete", &json!({"email": address})));
+    service.message("d1", is_erased).await;
+    let began = std::time::Instant::now();
+    while is_on_disk(&service, GONE) {
+        assert!(began.elapsed() < crate::support::PATIENCE, "it is still there");
+        tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+    }
+    assert!(is_on_disk(&service, KEPT));
+}
+
+#[tokio::test]
 async fn the_answer_to_a_merged_request_that_was_taken_apart_goes_too() {
     let mut loops = ScriptedLoops::willing().await;
     // One request a second, which has just gone: what comes now waits, and is merged.

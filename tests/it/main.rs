@@ -25,6 +25,7 @@ mod documents;
 mod durability;
 mod erasure;
 mod golden;
+mod harmless;
 mod hostile_input;
 mod import;
 mod lenient_http;

@@ -1,0 +1,114 @@
+//! Values that are right but for their form, as senders write them: addresses with blanks around them,
+//! mailing lists as a list. And values that Loops takes for something else than what is meant.
+//!
+//! Segment sends them as they are. None of this happens under [`super::Unsupported::Pass`], but for the
+//! warning about a colon, which changes nothing.
+
+use std::borrow::Cow;
+
+use super::body::Entries;
+use super::field::is_email;
+use crate::segment::Value;
+use crate::segment::message::id_text;
+use crate::segment::value::{Object, is_js_space, number_of_text};
+
+/// The names of a mailing list's id in a list: Loops' own guide for Segment has the first one.
+const LIST_ID_KEYS: [&str; 2] = ["listId", "id"];
+
+/// The numbers that are seconds rather than milliseconds since 1970: those of 8 to 10 digits. As seconds
+/// they are dates from April 1970 to 2286, as milliseconds all of them are in the first four months of 1970.
+const SECONDS: std::ops::Range<f64> = 1e7..1e10;
+
+/// An address without the white space around it, if there is some. Characters of no width count: they
+/// come along when an address is copied from a page.
+pub(super) fn address(value: &Value, field: &str, warnings: &mut Vec<String>) -> Option<Value> {
+    let is_space = |c: char| {
+        is_js_space(c) || c.is_whitespace() || matches!(c, '\u{200b}'..='\u{200d}' | '\u{2060}')
+    };
+    let text = match value {
+        Value::Array(items) => match items.as_slice() {
+            [Value::String(text)] => text,
+            _ => return None,
+        },
+        value => value.as_str()?,
+    };
+    let trimmed = text.trim_matches(is_space);
+    if trimmed.len() == text.len() {
+        return None;
+    }
+    warnings.push(match trimmed.is_empty() {
+        true => format!("`{field}` was left out: there is nothing in it but white space"),
+        false => format!("`{field}`: the white space around the address was removed"),
+    });
+    Some(Value::from(trimmed))
+}
+
+/// An address that stands among other properties, where no field looked at it: trimmed, and left out if
+/// it is none, since Loops would refuse the request as a whole.
+pub(super) fn address_among<'a>(
+    properties: &mut Entries<'a>,
+    place: &str,
+    warnings: &mut Vec<String>,
+) -> Option<Cow<'a, Value>> {
+    let value = properties.shift_remove("email")?;
+    let value = address(&value, "email", warnings).map_or(value, Cow::Owned);
+    match value.as_str() {
+        Some("") => None,
+        Some(text) if is_email(text) => Some(value),
+        _ => {
+            warnings.push(format!("{place}: `email` was left out: it is not an e-mail address"));
+            None
+        }
+    }
+}
+
+/// Mailing lists that are written as a list of `{"listId": …, "subscribed": …}` (or as a single one of
+/// those), as an object of their flags; `None` for what is written otherwise.
+pub(super) fn listed(value: &Value, warnings: &mut Vec<String>) -> Option<Object> {
+    let entry = |value: &Value| -> Option<(String, Value)> {
+        let id = LIST_ID_KEYS.iter().find_map(|key| id_text(value.get(key)))?;
+        Some((id.into_owned(), value.get("subscribed")?.clone()))
+    };
+    match value {
+        Value::Array(items) => {
+            let mut lists = Object::new();
+            for (index, item) in items.iter().enumerate() {
+                match entry(item) {
+                    Some((id, flag)) => lists.insert(id, flag),
+                    None => warnings.push(format!(
+                        "mailing lists: number {} was left out: write {{\"listId\": \"…\", \"subscribed\": true}}",
+                        index + 1
+                    )),
+                }
+            }
+            Some(lists)
+        }
+        value => entry(value).map(|entry| Object::from_iter([entry])),
+    }
+}
+
+/// Warns of a date that Loops reads as one of 1970.
+pub(super) fn warn_of_seconds(body: &Entries<'_>, warnings: &mut Vec<String>) {
+    let number = match body.get("createdAt").map(AsRef::as_ref) {
+        Some(Value::Number(number)) => *number,
+        Some(Value::String(text)) => number_of_text(text),
+        _ => return,
+    };
+    if SECONDS.contains(&number) {
+        warnings.push(
+            "`createdAt` looks like seconds since 1970, which Loops reads as milliseconds: the contact's date will be one of 1970; send milliseconds, or a text such as 2024-01-15T09:30:00Z"
+                .to_owned(),
+        );
+    }
+}
+
+/// Warns of an event name that Loops refuses.
+pub(super) fn warn_of_colon(body: &Entries<'_>, warnings: &mut Vec<String>) {
+    let name = body.get("eventName").and_then(|name| name.as_str());
+    if name.is_some_and(|name| name.contains(':')) {
+        warnings.push(
+            "the event's name holds a colon (:), which Loops refuses: fill `eventName` with a name without one"
+                .to_owned(),
+        );
+    }
+}

@@ -1,4 +1,4 @@
-//! The composition root: the only place that picks implementations and joins the parts.
+//! The composition root: the only place that picks implementations and wires the parts together.
 
 mod openapi;
 mod reload;
@@ -32,27 +32,27 @@ use reload::Reloader;
 /// Name of the database in the data folder.
 const DATABASE: &str = "segment-loops.db";
 
-/// Where Linux tells the machine's name, which is that of the container.
+/// Where Linux has the machine's host name; in a container, the container's.
 const MACHINE_NAME_FILE: &str = "/proc/sys/kernel/hostname";
 
-/// How often retention is looked after.
+/// How often records past their retention are removed.
 const PURGE_EVERY: Duration = Duration::from_secs(60);
 
-/// How often deletions that were delivered are looked for, to erase what is kept of those people.
+/// How often delivered deletions are looked for, to erase the contents of the people they were about.
 const ERASE_EVERY: Duration = Duration::from_secs(2);
 
-/// How often it is looked whether the store works, so that people hear of it while nothing comes in.
-const STORE_LOOK_EVERY: Duration = Duration::from_secs(5);
+/// How often the store is checked, so that a failure is reported even while no messages come in.
+const STORE_CHECK_EVERY: Duration = Duration::from_secs(5);
 
-/// How often the metrics recorder tidies up.
+/// How often the metrics recorder aggregates its samples.
 const METRICS_UPKEEP_EVERY: Duration = Duration::from_secs(5);
 
-/// Why the program did not start, or ended badly.
+/// Why the program did not start, or stopped by itself.
 #[derive(Debug, thiserror::Error)]
 pub enum AppError {
     /// The data folder cannot be used.
     #[error(
-        "the data folder {folder} cannot be made: give another with --data, or allow writing there"
+        "the data folder {folder} cannot be created: give another with --data, or allow writing there"
     )]
     Folder {
         /// The folder.
@@ -73,12 +73,12 @@ pub enum AppError {
         #[source]
         source: ClientError,
     },
-    /// Something that must run as long as the program does has ended, by a mistake of ours.
+    /// A task that must run as long as the program does has ended, by a bug of ours.
     #[error(
         "a part of the program broke off ({part}): start it again, nothing that was acknowledged is lost; please report what the log says before"
     )]
     BrokenOff {
-        /// Which part.
+        /// The part that ended.
         part: &'static str,
     },
     /// The address cannot be listened on.
@@ -116,12 +116,12 @@ struct Served {
     router: axum::Router,
 }
 
-/// Loads the configuration anew; called at a reload.
+/// Loads the configuration; called again at each reload.
 pub type LoadConfig = Box<dyn Fn() -> Result<Config, ConfigError> + Send + Sync>;
 
 impl App {
-    /// Opens the store, makes the clients, listens. Nothing is delivered until [`App::run`].
-    /// `load` is asked for the configuration when it is to be reloaded.
+    /// Opens the store, makes the clients and listens. Nothing is delivered before [`App::run`].
+    /// A reload calls `load` to get the configuration again.
     pub async fn start(
         config: Config,
         load: LoadConfig,
@@ -181,17 +181,17 @@ impl App {
         self.public.address
     }
 
-    /// Runs until `stop` is cancelled: then takes nothing more in, finishes what is under way,
-    /// gives the leases back and closes the database. Answers what is still pending.
+    /// Runs until `stop` is cancelled. Then it accepts no more messages, finishes the requests under
+    /// way, gives the leases back and closes the database. Returns the number of pending messages.
     ///
-    /// Stops by itself, and fails, when a part of it has ended that must not: whoever looks after the
-    /// process starts it anew, which is better than to live on as a half.
+    /// Stops by itself, with an error, when a part that must keep running has ended. A supervisor then
+    /// restarts the process, which is better than to go on with a part missing.
     pub async fn run(self, stop: CancellationToken) -> Result<u64, AppError> {
         let admin_address = self.admin.as_ref().map(|admin| tracing::field::display(admin.address));
         info!(address = %self.public.address, admin_address, process = self.process, "listening");
         let deliver = CancellationToken::new();
         let names: Vec<String> = self.engines.iter().map(|(name, _)| name.clone()).collect();
-        tell_strangers(&self.store, &names).await;
+        warn_of_orphans(&self.store, &names).await;
         let mut engines = JoinSet::new();
         for (_, engine) in self.engines {
             engines.spawn(engine.run(deliver.clone()));
@@ -199,9 +199,9 @@ impl App {
         let mut chores = JoinSet::new();
         chores.spawn(purge(self.store.clone(), Arc::clone(&self.clock)));
         chores.spawn(erase(self.store.clone()));
-        chores.spawn(look_after(self.store.clone()));
-        chores.spawn(keep_up(self.metrics));
-        chores.spawn(reload_when_told(self.reloader));
+        chores.spawn(watch_store(self.store.clone()));
+        chores.spawn(upkeep(self.metrics));
+        chores.spawn(reload_on_hangup(self.reloader));
         let serve = |served: Served| {
             server::serve(served.listener, served.router, self.limits, stop.clone(), self.grace)
         };
@@ -253,12 +253,12 @@ async fn listen(
     Ok((listener, address))
 }
 
-/// Whether there is a database in the data folder of a configuration.
+/// Whether the data folder of a configuration has a database.
 pub fn has_store(config: &Config) -> bool {
     config.store.data.join(DATABASE).exists()
 }
 
-/// Opens the database in the data folder of a configuration; makes both where they are missing.
+/// Opens the database in the data folder of a configuration, and creates both if they are missing.
 pub async fn open_store(config: &Config) -> Result<SqliteStore, AppError> {
     let folder = &config.store.data;
     std::fs::create_dir_all(folder)
@@ -294,8 +294,8 @@ fn client(
         .map_err(|source| AppError::Destination { name: name.to_owned(), source })
 }
 
-/// Names this process in leases and in the log: by machine and number, so that people find it, and by
-/// something random, since containers share both.
+/// The name of this process in leases and in the log: host name and process id, so that people find
+/// it, and a random part, because containers may share both.
 fn process_name() -> String {
     let machine = std::fs::read_to_string(MACHINE_NAME_FILE).unwrap_or_default();
     let machine = machine.trim();
@@ -380,9 +380,9 @@ fn server_limits(server: &ServerConfig) -> ServerLimits {
     }
 }
 
-/// Says for which destinations messages wait that nobody delivers for: renamed, or taken away.
-async fn tell_strangers(store: &SqliteStore, configured: &[String]) {
-    // A store that does not work is told by others.
+/// Warns of messages that wait for a destination which is no longer configured: it was renamed or removed.
+async fn warn_of_orphans(store: &SqliteStore, configured: &[String]) {
+    // A store that does not work is reported by `watch_store`.
     for name in store.destinations().await.unwrap_or_default() {
         if configured.contains(&name) {
             continue;
@@ -398,19 +398,19 @@ async fn tell_strangers(store: &SqliteStore, configured: &[String]) {
 }
 
 /// Reloads the configuration at each SIGHUP.
-async fn reload_when_told(reloader: Arc<Reloader>) {
+async fn reload_on_hangup(reloader: Arc<Reloader>) {
     #[cfg(unix)]
     {
         use tokio::signal::unix::{SignalKind, signal};
         if let Ok(mut hangup) = signal(SignalKind::hangup()) {
             while hangup.recv().await.is_some() {
                 let reloader = Arc::clone(&reloader);
-                // Reading files blocks. What it found is in the log.
+                // Reading files blocks. The result is in the log.
                 let _ = tokio::task::spawn_blocking(move || reloader.reload()).await;
             }
         }
     }
-    // There is no such signal here; `POST /api/reload` does the same.
+    // Where there is no such signal, `POST /api/reload` does the same.
     std::future::pending().await
 }
 
@@ -433,13 +433,13 @@ async fn purge(store: SqliteStore, clock: SharedClock) {
     }
 }
 
-/// Says when the store stops working and when it works again. Senders are told each time anyway.
-async fn look_after(store: SqliteStore) {
+/// Logs when the store stops working and when it works again: once each, not once a request.
+async fn watch_store(store: SqliteStore) {
     let ready = gauge!(telemetry::STORE_READY);
     let mut works = true;
     loop {
-        let looked = store.ready().await;
-        match &looked {
+        let checked = store.ready().await;
+        match &checked {
             Ok(()) if !works => info!("the store works again"),
             Err(fault) if works => error!(
                 error = fault as &dyn std::error::Error,
@@ -447,9 +447,9 @@ async fn look_after(store: SqliteStore) {
             ),
             Ok(()) | Err(_) => {}
         }
-        works = looked.is_ok();
+        works = checked.is_ok();
         ready.set(if works { 1.0 } else { 0.0 });
-        tokio::time::sleep(STORE_LOOK_EVERY).await;
+        tokio::time::sleep(STORE_CHECK_EVERY).await;
     }
 }
 
@@ -472,7 +472,7 @@ async fn erase(store: SqliteStore) {
     }
 }
 
-async fn keep_up(metrics: PrometheusHandle) {
+async fn upkeep(metrics: PrometheusHandle) {
     loop {
         tokio::time::sleep(METRICS_UPKEEP_EVERY).await;
         metrics.run_upkeep();
@@ -490,7 +490,7 @@ mod tests {
     use crate::config::{self, Flags};
 
     #[tokio::test]
-    async fn it_does_not_live_on_as_a_half() {
+    async fn it_stops_when_a_part_has_ended() {
         let folder = tempfile::tempdir().unwrap();
         let environment: HashMap<String, String> = [
             ("LOOPS_API_KEY", "k"),
@@ -508,7 +508,7 @@ mod tests {
         let recorder = metrics_exporter_prometheus::PrometheusBuilder::new().build_recorder();
         let clock = Arc::new(SystemClock);
         let app = App::start(load().unwrap(), load, clock, recorder.handle()).await.unwrap();
-        // As a panic would end the writer.
+        // A panic of the writer would have the same effect.
         app.store.close().await;
         let ended = app.run(CancellationToken::new()).await;
         assert!(matches!(ended, Err(AppError::BrokenOff { .. })), "{ended:?}");

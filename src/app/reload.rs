@@ -1,5 +1,5 @@
-//! Takes a changed configuration up without a restart: subscriptions and sources change between two
-//! messages, and nothing that was accepted is touched. A configuration with mistakes changes nothing.
+//! Puts a changed configuration into force without a restart. Subscriptions and sources change between
+//! two messages, and accepted messages are not touched. A configuration with errors changes nothing.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -15,7 +15,7 @@ use crate::destination::Destination;
 use crate::http::{AddressLimit, Public, Source, Sources};
 use crate::segment::MessageType;
 
-/// Holds what can change while the program runs.
+/// Holds the parts of the configuration that can change while the program runs.
 pub(super) struct Reloader {
     load: LoadConfig,
     current: Mutex<Config>,
@@ -48,7 +48,7 @@ impl Reloader {
 
     /// Loads the configuration again and puts what can change into force.
     pub(super) fn reload(&self) -> Reload {
-        // One after the other: the later one's files are the newer ones.
+        // One reload at a time, so that the last one to read the files is the one in force.
         let mut current = self.lock();
         let mut loaded = match (self.load)() {
             Ok(loaded) => loaded,
@@ -82,12 +82,12 @@ impl Reloader {
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, Config> {
-        // A panic while it was held left a whole configuration: it is replaced in one step.
+        // A panic while the lock was held cannot have left half a configuration: it is replaced as a whole.
         self.current.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// Puts back what only a restart can change, and names it.
+/// Restores the keys that only a restart can change, and returns the names of those that differ.
 fn keep_the_rest(loaded: &mut Config, current: &Config) -> Vec<String> {
     let mut changed = Vec::new();
     let mut keep = |is_changed: bool, key: &str| {
@@ -125,7 +125,7 @@ fn keep_the_rest(loaded: &mut Config, current: &Config) -> Vec<String> {
         }
     }
     loaded.destinations = destinations;
-    // A source of a destination that is not running yet would take what nobody delivers.
+    // A source whose destination is not running yet would accept messages that are not delivered.
     let running = &loaded.destinations;
     let waiting =
         loaded.sources.iter().filter(|(_, source)| !running.contains_key(&source.destination));

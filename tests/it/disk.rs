@@ -306,5 +306,5 @@ async fn a_data_folder_that_cannot_be_made_is_told() {
     std::fs::write(&file, "").unwrap();
     let (code, text) = nowhere().data(&file.join("data")).run_to_end();
     assert_eq!(code, Some(1), "{text}");
-    assert!(text.contains("--data") && text.contains("cannot be made"), "{text}");
+    assert!(text.contains("--data") && text.contains("cannot be created"), "{text}");
 }

@@ -30,6 +30,11 @@ impl Secret {
         self.expose().as_bytes().ct_eq(given).into()
     }
 
+    /// Whether `given` is one of `secrets`, in time that does not depend on which.
+    pub fn is_any_of(secrets: &[Secret], given: &[u8]) -> bool {
+        secrets.iter().fold(false, |found, secret| found | secret.matches(given))
+    }
+
     /// Whether there is nothing in it.
     pub fn is_empty(&self) -> bool {
         self.expose().is_empty()

@@ -341,7 +341,7 @@ fn routers(
     let (api, api_description) = console::router(AdminState {
         log,
         replays: Arc::new(store.clone()),
-        tokens: config.server.admin_token.iter().cloned().collect(),
+        tokens: config.admin_tokens.clone(),
         planners: reloader.planners(),
         reload: Arc::new(move || reload.reload()),
     });

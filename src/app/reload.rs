@@ -95,7 +95,9 @@ fn keep_the_rest(loaded: &mut Config, current: &Config) -> Vec<String> {
             changed.push(key.to_owned());
         }
     };
-    keep(loaded.server != current.server, "server");
+    let is_same_server =
+        loaded.server == current.server && loaded.admin_tokens == current.admin_tokens;
+    keep(!is_same_server, "server");
     keep(loaded.store != current.store, "store");
     keep(loaded.delivery != current.delivery, "delivery");
     keep(loaded.log != current.log, "log");
@@ -115,6 +117,7 @@ fn keep_the_rest(loaded: &mut Config, current: &Config) -> Vec<String> {
         keep(true, &format!("destinations.{name}"));
     }
     loaded.server = current.server.clone();
+    loaded.admin_tokens = current.admin_tokens.clone();
     loaded.store = current.store.clone();
     loaded.delivery = current.delivery.clone();
     loaded.log = current.log.clone();
@@ -150,8 +153,8 @@ fn sources(config: &Config) -> Sources {
         name: name.clone(),
         destination: source.destination.clone(),
         write_keys: source.write_keys.clone(),
-        webhook_secret: source.webhook_secret.clone(),
-        webhook_token: source.webhook_token.clone(),
+        webhook_secrets: source.webhook_secrets.clone(),
+        webhook_tokens: source.webhook_tokens.clone(),
         usable: usable(&source.destination),
         public: source.browser.as_ref().map(public),
         origins: source.origins.clone(),

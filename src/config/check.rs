@@ -2,12 +2,12 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::net::IpAddr;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
+use super::secrets::Written as WrittenSecrets;
 use super::subscriptions::{Planner, Written};
 use super::tree::{
-    DeliveryConfig, DestinationTree, LogConfig, OneOrMany, ServerConfig, SourceTree, StoreConfig,
-    Tree,
+    DeliveryConfig, DestinationTree, LogConfig, ServerConfig, SourceTree, StoreConfig, Tree,
 };
 use super::{ConfigError, Mistake, Stage};
 use crate::secret::Secret;
@@ -25,8 +25,10 @@ const ADDRESS_REQUESTS_DEFAULT: u32 = 600;
 /// A configuration without mistakes.
 #[derive(Debug, Clone)]
 pub struct Config {
-    /// `[server]`; secrets are read from their files.
+    /// `[server]`.
     pub server: ServerConfig,
+    /// The tokens of `server.admin_tokens` and its short forms; none: the admin API is off.
+    pub admin_tokens: Vec<Secret>,
     /// The proxies of `server.trusted_proxies`.
     pub trusted_proxies: Vec<Network>,
     /// `[store]`.
@@ -46,10 +48,10 @@ pub struct Config {
 pub struct SourceConfig {
     /// At least one, none empty, none known to another source.
     pub write_keys: Vec<Secret>,
-    /// Shared secret of Segment's webhook.
-    pub webhook_secret: Option<Secret>,
-    /// Token that the webhook must send.
-    pub webhook_token: Option<Secret>,
+    /// Shared secrets of Segment's webhook, each of which counts; none: no signature is demanded.
+    pub webhook_secrets: Vec<Secret>,
+    /// Tokens that the webhook may send; none: no token is demanded.
+    pub webhook_tokens: Vec<Secret>,
     /// Name of a destination that exists.
     pub destination: String,
     /// What holds where its write keys are public; `None` where they are secret.
@@ -98,11 +100,13 @@ pub(super) fn check(tree: Tree, place: &str) -> Result<Config, ConfigError> {
     let mut check = Check { place, mistakes: Vec::new() };
     let Tree { mut server, store, delivery, log, sources, mut destinations, subscriptions } = tree;
     check.shared_subscriptions(subscriptions, &mut destinations);
-    server.admin_token = check.secret(
-        "server.admin_token",
-        server.admin_token.take(),
-        server.admin_token_file.as_deref(),
-    );
+    let admin_tokens = check.secrets(WrittenSecrets {
+        table: "server",
+        name: "admin_token",
+        single: server.admin_token.take(),
+        list: server.admin_tokens.take(),
+        file: server.admin_token_file.as_deref(),
+    });
     check.limits(&server, &store, &delivery);
     let trusted_proxies = check.networks("server.trusted_proxies", &server.trusted_proxies.0);
     if destinations.is_empty() {
@@ -118,7 +122,16 @@ pub(super) fn check(tree: Tree, place: &str) -> Result<Config, ConfigError> {
         check.each(sources, "sources", |check, key, tree| check.source(key, tree, &known));
     check.write_keys_once(&sources);
     if check.mistakes.is_empty() {
-        return Ok(Config { server, trusted_proxies, store, delivery, log, sources, destinations });
+        return Ok(Config {
+            server,
+            admin_tokens,
+            trusted_proxies,
+            store,
+            delivery,
+            log,
+            sources,
+            destinations,
+        });
     }
     Err(ConfigError(check.mistakes))
 }
@@ -143,18 +156,18 @@ pub(super) fn check_planners(
     if check.mistakes.is_empty() { Ok(planners) } else { Err(ConfigError(check.mistakes)) }
 }
 
-struct Check<'a> {
-    place: &'a str,
+pub(super) struct Check<'a> {
+    pub(super) place: &'a str,
     mistakes: Vec<Mistake>,
 }
 
 impl Check<'_> {
-    fn mistake(&mut self, key: &str, problem: impl Into<String>) {
+    pub(super) fn mistake(&mut self, key: &str, problem: impl Into<String>) {
         self.mistake_of(Stage::Compile, key, problem);
     }
 
     /// Something that is not there: a key, a secret's file.
-    fn missing(&mut self, key: &str, problem: impl Into<String>) {
+    pub(super) fn missing(&mut self, key: &str, problem: impl Into<String>) {
         self.mistake_of(Stage::Environment, key, problem);
     }
 
@@ -231,8 +244,11 @@ impl Check<'_> {
         let rate = tree.rate;
         let planner = self.planner(key, tree);
         match api_key {
-            Some(api_key) => Some(DestinationConfig { api_key, base_url, rate, planner: planner? }),
-            None => {
+            Some(Some(api_key)) => {
+                Some(DestinationConfig { api_key, base_url, rate, planner: planner? })
+            }
+            None => None,
+            Some(None) => {
                 let hint =
                     if key == "destinations.default" { "set LOOPS_API_KEY, or " } else { "" };
                 self.missing(
@@ -259,17 +275,26 @@ impl Check<'_> {
     fn source(&mut self, key: &str, tree: SourceTree, known: &[String]) -> Option<SourceConfig> {
         let browser = self.browser(key, &tree);
         let origins = tree.origins.map(|origins| self.origins(key, origins.0));
-        let write_keys = self.write_keys(key, tree.write_keys, tree.write_keys_file.as_deref());
-        let webhook_secret = self.secret(
-            &format!("{key}.webhook_secret"),
-            tree.webhook_secret,
-            tree.webhook_secret_file.as_deref(),
-        );
-        let webhook_token = self.secret(
-            &format!("{key}.webhook_token"),
-            tree.webhook_token,
-            tree.webhook_token_file.as_deref(),
-        );
+        let keys_key = format!("{key}.write_keys");
+        let write_keys =
+            self.write_keys(&keys_key, tree.write_keys, tree.write_keys_file.as_deref());
+        if let Some(write_keys) = &write_keys {
+            self.usable_write_keys(key, &keys_key, write_keys);
+        }
+        let webhook_secrets = self.secrets(WrittenSecrets {
+            table: key,
+            name: "webhook_secret",
+            single: tree.webhook_secret,
+            list: tree.webhook_secrets,
+            file: tree.webhook_secret_file.as_deref(),
+        });
+        let webhook_tokens = self.secrets(WrittenSecrets {
+            table: key,
+            name: "webhook_token",
+            single: tree.webhook_token,
+            list: tree.webhook_tokens,
+            file: tree.webhook_token_file.as_deref(),
+        });
         let destination = match (tree.destination, known) {
             (Some(name), _) if known.contains(&name) => name,
             (Some(name), _) => {
@@ -290,9 +315,9 @@ impl Check<'_> {
             }
         };
         Some(SourceConfig {
-            write_keys,
-            webhook_secret,
-            webhook_token,
+            write_keys: write_keys.unwrap_or_default(),
+            webhook_secrets,
+            webhook_tokens,
             destination,
             browser,
             origins,
@@ -301,33 +326,17 @@ impl Check<'_> {
         })
     }
 
-    fn write_keys(&mut self, key: &str, given: OneOrMany, file: Option<&Path>) -> Vec<Secret> {
-        let keys_key = format!("{key}.write_keys");
-        let mut write_keys = given.into_list();
-        if let Some(file) = file {
-            let given = write_keys.pop();
-            let Some(read) = self.secret(&keys_key, given, Some(file)) else {
-                return Vec::new();
-            };
-            write_keys = OneOrMany::One(read).into_list();
-        }
+    fn usable_write_keys(&mut self, key: &str, keys_key: &str, write_keys: &[Secret]) {
         if write_keys.is_empty() {
             let hint = if key == "sources.default" { "set SEGMENT_WRITE_KEY, or " } else { "" };
-            self.missing(&keys_key, format!("there is no write key: {hint}give at least one"));
-        }
-        if write_keys.iter().any(|write_key| write_key.expose().trim().is_empty()) {
-            self.mistake(
-                &keys_key,
-                "a write key is empty: give a text that only your senders know",
-            );
+            self.missing(keys_key, format!("there is no write key: {hint}give at least one"));
         }
         if write_keys.iter().any(|write_key| write_key.expose().contains(':')) {
             self.mistake(
-                &keys_key,
+                keys_key,
                 "a write key holds a colon, which HTTP Basic authentication cannot carry",
             );
         }
-        write_keys
     }
 
     fn browser(&mut self, key: &str, tree: &SourceTree) -> Option<BrowserConfig> {
@@ -383,33 +392,6 @@ impl Check<'_> {
             }
         }
         networks
-    }
-
-    /// A secret given as such or in a file; an empty one counts as a mistake, not as none.
-    fn secret(&mut self, key: &str, given: Option<Secret>, file: Option<&Path>) -> Option<Secret> {
-        let secret = match (given, file) {
-            (Some(_), Some(_)) => {
-                self.mistake(key, format!("give it either here or in {key}_file, not both"));
-                return None;
-            }
-            (Some(secret), None) => secret,
-            (None, Some(file)) => match std::fs::read_to_string(file) {
-                Ok(text) => Secret::new(text.trim_end_matches(['\r', '\n'])),
-                Err(error) => {
-                    self.missing(
-                        &format!("{key}_file"),
-                        format!("{} cannot be read: {error}", file.display()),
-                    );
-                    return None;
-                }
-            },
-            (None, None) => return None,
-        };
-        if secret.expose().trim().is_empty() {
-            self.mistake(key, "it is empty");
-            return None;
-        }
-        Some(secret)
     }
 
     fn write_keys_once(&mut self, sources: &BTreeMap<String, SourceConfig>) {

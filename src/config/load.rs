@@ -8,6 +8,7 @@ use config::builder::DefaultState;
 use config::{ConfigBuilder, Environment, File, FileFormat};
 
 use super::check::{Config, check, check_planners};
+use super::secrets::trim;
 use super::subscriptions::Planner;
 use super::tree::{DestinationTree, LogFormat, Texts, Tree};
 use super::{ConfigError, Mistake, Stage};
@@ -29,6 +30,11 @@ const SHORT_NAMES: [(&str, &str); 8] = [
     ("SEGMENT_WEBHOOK_TOKEN", "sources.default.webhook_token"),
     ("ADMIN_TOKEN", "server.admin_token"),
 ];
+
+/// The variable with a name of its own that sets `key`.
+pub(super) fn short_name(key: &str) -> Option<&'static str> {
+    SHORT_NAMES.iter().find(|(_, of)| *of == key).map(|(name, _)| *name)
+}
 
 /// What the command line sets.
 #[derive(Debug, Default, Clone)]
@@ -116,10 +122,14 @@ fn add_subscriptions(tree: &mut Tree, files: &[PathBuf]) -> Result<(), ConfigErr
     Ok(())
 }
 
-/// The environment of the process. A variable that is no Unicode text cannot be one of ours.
+/// The environment of the process. Blanks and line breaks around a value are taken off: Kubernetes'
+/// secrets often end in one. A value that is not Unicode keeps what can be read of it, so that the
+/// check of its key refuses it by name.
 pub fn environment() -> HashMap<String, String> {
     std::env::vars_os()
-        .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
+        .filter_map(|(name, value)| {
+            Some((name.into_string().ok()?, trim(&value.to_string_lossy()).to_owned()))
+        })
         .collect()
 }
 

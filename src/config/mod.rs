@@ -5,6 +5,7 @@
 
 mod check;
 mod load;
+mod secrets;
 mod subscriptions;
 mod tree;
 

@@ -32,8 +32,10 @@ pub(super) struct Tree {
 pub struct ServerConfig {
     pub listen: SocketAddr,
     pub admin_listen: Option<SocketAddr>,
-    pub admin_token: Option<Secret>,
-    pub admin_token_file: Option<PathBuf>,
+    pub(super) admin_token: Option<Secret>,
+    pub(super) admin_tokens: Option<Secrets>,
+    #[serde(alias = "admin_tokens_file")]
+    pub(super) admin_token_file: Option<PathBuf>,
     pub shutdown_grace_ms: u64,
     pub header_timeout_ms: u64,
     pub body_timeout_ms: u64,
@@ -100,11 +102,15 @@ pub enum LogFormat {
 #[serde(deny_unknown_fields)]
 pub(super) struct SourceTree {
     #[serde(default)]
-    pub(super) write_keys: OneOrMany,
+    pub(super) write_keys: Secrets,
     pub(super) write_keys_file: Option<PathBuf>,
     pub(super) webhook_secret: Option<Secret>,
+    pub(super) webhook_secrets: Option<Secrets>,
+    #[serde(alias = "webhook_secrets_file")]
     pub(super) webhook_secret_file: Option<PathBuf>,
     pub(super) webhook_token: Option<Secret>,
+    pub(super) webhook_tokens: Option<Secrets>,
+    #[serde(alias = "webhook_tokens_file")]
     pub(super) webhook_token_file: Option<PathBuf>,
     pub(super) destination: Option<String>,
     #[serde(default)]
@@ -158,27 +164,18 @@ impl From<WrittenTexts> for Texts {
     }
 }
 
-/// The same for secrets; in a file each may have a line of its own.
-#[derive(Debug, Deserialize)]
+/// The same for secrets; `secrets` takes the text apart.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(untagged)]
-pub(super) enum OneOrMany {
+pub enum Secrets {
+    /// A list.
     Many(Vec<Secret>),
+    /// One text.
     One(Secret),
 }
 
-impl Default for OneOrMany {
+impl Default for Secrets {
     fn default() -> Self {
-        OneOrMany::Many(Vec::new())
-    }
-}
-
-impl OneOrMany {
-    pub(super) fn into_list(self) -> Vec<Secret> {
-        match self {
-            OneOrMany::Many(secrets) => secrets,
-            OneOrMany::One(secret) => {
-                secret.expose().split([',', '\n']).map(|part| Secret::new(part.trim())).collect()
-            }
-        }
+        Secrets::Many(Vec::new())
     }
 }

@@ -25,7 +25,7 @@ fn check(tokens: &[Secret], headers: &HeaderMap) -> Result<(), ApiError> {
         return Err(ApiError::new(
             StatusCode::FORBIDDEN,
             "no_admin_token",
-            "the admin API is off: set ADMIN_TOKEN (server.admin_token) and restart",
+            "the admin API is off: set ADMIN_TOKEN (server.admin_tokens) and restart",
         ));
     }
     let given = headers
@@ -35,7 +35,7 @@ fn check(tokens: &[Secret], headers: &HeaderMap) -> Result<(), ApiError> {
         .filter(|(scheme, _)| scheme.eq_ignore_ascii_case("bearer"))
         .map(|(_, token)| token.trim().as_bytes());
     match given {
-        Some(given) if tokens.iter().any(|token| token.matches(given)) => Ok(()),
+        Some(given) if Secret::is_any_of(tokens, given) => Ok(()),
         _ => Err(ApiError::unauthorized(
             "the admin token is missing or wrong: send Authorization: Bearer ADMIN_TOKEN",
         )),

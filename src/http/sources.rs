@@ -21,10 +21,10 @@ pub struct Source {
     pub destination: String,
     /// The keys that its senders know.
     pub write_keys: Vec<Secret>,
-    /// Shared secret of its webhook.
-    pub webhook_secret: Option<Secret>,
-    /// Token that its webhook must send.
-    pub webhook_token: Option<Secret>,
+    /// Shared secrets of its webhook: a signature with any of them counts; none: none is demanded.
+    pub webhook_secrets: Vec<Secret>,
+    /// Tokens that its webhook may send; none: none is demanded.
+    pub webhook_tokens: Vec<Secret>,
     /// The types of message that some subscription of its destination can use.
     pub usable: HashSet<MessageType>,
     /// What holds where its write keys are public; `None` where they are secret.
@@ -103,7 +103,6 @@ impl Source {
 
     /// Whether `write_key` is one of its keys.
     pub fn knows(&self, write_key: &str) -> bool {
-        let given = write_key.as_bytes();
-        self.write_keys.iter().fold(false, |known, secret| known | secret.matches(given))
+        Secret::is_any_of(&self.write_keys, write_key.as_bytes())
     }
 }

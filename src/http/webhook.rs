@@ -15,6 +15,7 @@ use super::error::{ApiError, Contract, ErrorBody};
 use super::ingest::{Intake, Judged, Success, judge_batch, judge_one, store};
 use super::openapi::{OneOrMany, WebhookErrors};
 use super::{HttpState, Source, auth, body, work};
+use crate::secret::Secret;
 use crate::segment::batch::{is_list, split_list};
 use crate::segment::signature;
 use crate::segment::value::Object;
@@ -118,7 +119,7 @@ fn judge<'a>(
 
 /// Whether a write key is all that a source demands here.
 fn is_by_key(source: &Source) -> bool {
-    source.webhook_secret.is_none() && source.webhook_token.is_none()
+    source.webhook_secrets.is_empty() && source.webhook_tokens.is_empty()
 }
 
 fn authenticate(
@@ -127,23 +128,25 @@ fn authenticate(
     body: &[u8],
     first: Option<&[u8]>,
 ) -> Result<(), ApiError> {
-    if let Some(secret) = &source.webhook_secret {
+    if !source.webhook_secrets.is_empty() {
         let given = headers.get("x-signature").and_then(|value| value.to_str().ok());
         let Some(given) = given else {
             return Err(ApiError::unauthorized(
                 "X-Signature is missing: set the shared secret in Segment's webhook destination to the one that is set here",
             ));
         };
-        if !signature::is_valid(secret.expose(), given, body, first) {
+        let is_valid = |secret: &Secret| signature::is_valid(secret.expose(), given, body, first);
+        if !source.webhook_secrets.iter().fold(false, |valid, secret| valid | is_valid(secret)) {
             return Err(ApiError::unauthorized(
                 "X-Signature does not fit the body: the shared secret in Segment's webhook destination differs from the one that is set here, or the body was changed on the way",
             ));
         }
     }
-    if let Some(token) = &source.webhook_token {
+    if !source.webhook_tokens.is_empty() {
         let given = auth::bearer(headers)
             .or_else(|| headers.get("x-webhook-token").and_then(|value| value.to_str().ok()));
-        if !given.is_some_and(|given| token.matches(given.as_bytes())) {
+        let is_known = |given: &str| Secret::is_any_of(&source.webhook_tokens, given.as_bytes());
+        if !given.is_some_and(is_known) {
             return Err(ApiError::unauthorized(
                 "the webhook token is missing or wrong: set the header Authorization: Bearer TOKEN in Segment's webhook destination",
             ));

@@ -35,6 +35,7 @@ mod neighbours;
 mod outcomes;
 mod rate;
 mod replay;
+mod secrets;
 mod seen;
 mod slow_store;
 mod stop;

@@ -3,13 +3,15 @@
 //! A message goes one way, and so do the modules:
 //! [`http`] takes it in, [`segment`] decodes and stamps it, [`queue`] says what must be kept
 //! ([`store`] keeps it), [`delivery`] takes it up again, [`destination`] (with [`trigger`] and
-//! [`mapping`]) plans its requests and [`loops`] sends them. Around them stand [`config`],
+//! [`mapping`]) plans its requests and [`loops`] sends them; [`action`] has the words that these share.
+//! Around them stand [`config`],
 //! [`console`], [`sandbox`], [`telemetry`] and the composition root [`app`], called by [`cli`].
 //!
 //! What holds at every point: an acknowledged message is on stable storage; requests of one order
 //! key reach Loops in the order of acceptance; a request that was tried is never changed; only
 //! [`clock`] reads the time, only [`config`] the environment.
 
+pub mod action;
 pub mod app;
 pub mod cli;
 pub mod clock;

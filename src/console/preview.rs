@@ -108,7 +108,7 @@ impl Preview {
                 .into_iter()
                 .map(PreviewedSubscription::from)
                 .collect(),
-            unmatched: plan.unmatched,
+            unmatched: plan.unmatched.map(|unmatched| unmatched.detail),
         }
     }
 }

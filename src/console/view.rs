@@ -7,7 +7,11 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use crate::queue::{self, Attempt, DeliveryRecord, DeliveryState, MessageRecord, RequestRecord};
+use crate::action::{ActionKind, Endpoint, UnmatchedReason};
+use crate::queue::{
+    self, Attempt, AttemptOutcome, DeliveryRecord, DeliveryState, FailureReason, MessageRecord,
+    RequestRecord,
+};
 use crate::segment::MessageType;
 
 /// Messages and what became of them.
@@ -36,9 +40,14 @@ pub struct MessageFate {
     pub received_at: Timestamp,
     /// The state that follows from the deliveries which are not superseded.
     pub state: MessageState,
-    /// Why no subscription took the message; null unless it is unmatched.
+    /// Why no subscription took the message, for programs; null unless it is unmatched.
     #[schema(required)]
-    pub reason: Option<String>,
+    pub reason: Option<UnmatchedReason>,
+    /// Why no subscription took the message, for people; null unless it is unmatched.
+    #[schema(required)]
+    pub detail: Option<String>,
+    /// What was noticed about the message when it was accepted, for people.
+    pub warnings: Vec<String>,
     /// How many times the message was replayed.
     pub replay: u32,
     /// One delivery for each subscription that took the message, and again after each replay.
@@ -62,10 +71,12 @@ pub enum MessageState {
 /// The fate of a message under one subscription.
 #[derive(Debug, Serialize, ToSchema)]
 pub struct Delivery {
-    /// Name of the subscription.
-    pub subscription: String,
-    /// The action of the subscription, such as `sendEvent`.
-    pub action: String,
+    /// Name of the subscription; null if the message failed before any was asked.
+    #[schema(required)]
+    pub subscription: Option<String>,
+    /// The action of the subscription; null if there is none, or if it is one of another release.
+    #[schema(required)]
+    pub action: Option<ActionKind>,
     /// Number of the replay that made this delivery; 0 if it was made by no replay.
     pub replay: u32,
     /// Whether a later replay made this delivery anew. It then no longer counts for the state of the
@@ -75,7 +86,7 @@ pub struct Delivery {
     pub state: DeliveryState,
     /// Why the delivery failed, for programs; null unless it failed.
     #[schema(required)]
-    pub reason: Option<String>,
+    pub reason: Option<FailureReason>,
     /// Why the delivery failed, for people; null unless it failed.
     #[schema(required)]
     pub detail: Option<String>,
@@ -92,12 +103,12 @@ pub struct Delivery {
 pub struct RequestFate {
     /// Number of the request. Deliveries that were merged have the same one.
     pub id: i64,
-    /// HTTP method.
-    #[schema(example = "POST")]
-    pub method: String,
-    /// Path below the base URL of Loops.
-    #[schema(example = "/events/send")]
-    pub path: String,
+    /// HTTP method; null if the request is one of another release.
+    #[schema(required, example = "POST")]
+    pub method: Option<&'static str>,
+    /// Path below the base URL of Loops; null if the request is one of another release.
+    #[schema(required, example = "/events/send")]
+    pub path: Option<&'static str>,
     /// The `Idempotency-Key` header, by which Loops takes an event only once; null for contacts.
     #[schema(required)]
     pub idempotency_key: Option<String>,
@@ -122,8 +133,8 @@ pub struct AttemptFate {
     /// HTTP status of the answer; null if there was no answer.
     #[schema(required)]
     pub status: Option<u16>,
-    /// What the attempt came to, such as `delivered` or `retry`.
-    pub outcome: String,
+    /// What the attempt came to.
+    pub outcome: AttemptOutcome,
     /// The beginning of the answer's body, or the network error.
     pub answer: String,
 }
@@ -202,7 +213,9 @@ impl From<&MessageRecord> for MessageFate {
             destination: record.destination.clone(),
             received_at: record.received_at,
             state: MessageState::from(record),
-            reason: record.unmatched.clone(),
+            reason: record.unmatched.as_ref().map(|unmatched| unmatched.reason),
+            detail: record.unmatched.as_ref().map(|unmatched| unmatched.detail.clone()),
+            warnings: record.warnings.clone(),
             replay: record.replay,
             deliveries: record.deliveries.iter().map(Delivery::from).collect(),
         }
@@ -233,11 +246,11 @@ impl From<&DeliveryRecord> for Delivery {
     fn from(record: &DeliveryRecord) -> Self {
         Self {
             subscription: record.subscription.clone(),
-            action: record.action.clone(),
+            action: record.action,
             replay: record.replay,
             superseded: record.is_superseded,
             state: record.state,
-            reason: record.failure.as_ref().map(|failure| failure.reason.clone()),
+            reason: record.failure.as_ref().map(|failure| failure.reason),
             detail: record.failure.as_ref().map(|failure| failure.detail.clone()),
             warnings: record.warnings.clone(),
             request: record.request.as_ref().map(RequestFate::from),
@@ -249,8 +262,8 @@ impl From<&RequestRecord> for RequestFate {
     fn from(record: &RequestRecord) -> Self {
         Self {
             id: record.id.0,
-            method: record.method.clone(),
-            path: record.path.clone(),
+            method: record.endpoint.map(Endpoint::method),
+            path: record.endpoint.map(Endpoint::path),
             idempotency_key: record.idempotency_key.clone(),
             next_attempt_at: record.next_attempt_at,
             attempts: record.attempts.iter().map(AttemptFate::from).collect(),
@@ -265,7 +278,7 @@ impl From<&Attempt> for AttemptFate {
             started_at: attempt.started_at,
             duration_ms: u64::try_from(attempt.duration.as_millis()).unwrap_or(u64::MAX),
             status: attempt.status,
-            outcome: attempt.outcome.clone(),
+            outcome: attempt.outcome,
             answer: attempt.excerpt.clone(),
         }
     }

@@ -8,12 +8,12 @@ use utoipa::openapi::RefOr;
 use utoipa::openapi::schema::{ObjectBuilder, Schema, Type};
 use utoipa::{PartialSchema, ToSchema};
 
-use crate::destination::ActionKind;
-use crate::queue::DeliveryState;
+use crate::action::{ActionKind, UnmatchedReason};
+use crate::queue::{AttemptOutcome, DeliveryState, FailureReason};
 use crate::segment::MessageType;
 
 macro_rules! words {
-    ($($set:ident: $description:literal),+ $(,)?) => {$(
+    ($($set:ident $(or $other:ident)?: $description:literal),+ $(,)?) => {$(
         impl Serialize for $set {
             fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
                 serializer.serialize_str(self.as_str())
@@ -25,7 +25,9 @@ macro_rules! words {
                 ObjectBuilder::new()
                     .schema_type(Type::String)
                     .description(Some($description))
-                    .enum_values(Some($set::ALL.map($set::as_str)))
+                    .enum_values(Some(
+                        $set::ALL.into_iter().chain([$($set::$other)?]).map($set::as_str),
+                    ))
                     .into()
             }
         }
@@ -42,4 +44,7 @@ words! {
     MessageType: "The kind of Segment call.",
     DeliveryState: "The fate of a message under one subscription.",
     ActionKind: "The action of a subscription.",
+    UnmatchedReason or Unknown: "Why no subscription took a message.",
+    FailureReason or Unknown: "Why a delivery failed.",
+    AttemptOutcome or Unknown: "What an attempt came to.",
 }

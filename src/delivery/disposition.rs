@@ -2,7 +2,9 @@
 
 use std::time::Duration;
 
-use crate::loops::{Answer, CallError, Endpoint, Reply};
+use crate::action::Endpoint;
+use crate::loops::{Answer, CallError, Reply};
+use crate::queue::AttemptOutcome;
 
 /// What to do after an attempt.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -30,8 +32,8 @@ pub enum Disposition {
 }
 
 impl Disposition {
-    /// Reads a reply to a request at `endpoint` (`None`: one that this release does not know).
-    pub fn of(endpoint: Option<Endpoint>, reply: &Reply) -> Self {
+    /// Reads a reply to a request at `endpoint`.
+    pub fn of(endpoint: Endpoint, reply: &Reply) -> Self {
         let answer = match &reply.result {
             Ok(answer) => answer,
             // Loops may or may not have the request. Sending the same again is safe: contact
@@ -40,11 +42,10 @@ impl Disposition {
                 return Disposition::Retry(None);
             }
         };
-        let takes_key = endpoint.is_some_and(Endpoint::takes_idempotency_key);
         match answer.status {
             200..=299 => Disposition::Delivered,
-            409 if takes_key => Disposition::DeliveredBefore,
-            404 if endpoint == Some(Endpoint::DeleteContact) => Disposition::NothingToDelete,
+            409 if endpoint.takes_idempotency_key() => Disposition::DeliveredBefore,
+            404 if endpoint == Endpoint::DeleteContact => Disposition::NothingToDelete,
             429 => Disposition::Limited(answer.retry_after),
             401 | 403 => Disposition::Unauthorized { detail: words(answer) },
             408 => Disposition::Retry(answer.retry_after),
@@ -68,16 +69,16 @@ impl Disposition {
         }
     }
 
-    /// The word for it in logs, records and metrics.
-    pub fn word(&self) -> &'static str {
+    /// What the attempt came to, for logs and records.
+    pub fn outcome(&self) -> AttemptOutcome {
         match self {
-            Disposition::Delivered => "delivered",
-            Disposition::DeliveredBefore => "delivered_before",
-            Disposition::NothingToDelete => "nothing_to_delete",
-            Disposition::Limited(_) => "limited",
-            Disposition::Retry(_) => "retry",
-            Disposition::Unauthorized { .. } => "unauthorized",
-            Disposition::Refused { .. } => "refused",
+            Disposition::Delivered => AttemptOutcome::Delivered,
+            Disposition::DeliveredBefore => AttemptOutcome::DeliveredBefore,
+            Disposition::NothingToDelete => AttemptOutcome::NothingToDelete,
+            Disposition::Limited(_) => AttemptOutcome::Limited,
+            Disposition::Retry(_) => AttemptOutcome::Retry,
+            Disposition::Unauthorized { .. } => AttemptOutcome::Unauthorized,
+            Disposition::Refused { .. } => AttemptOutcome::Refused,
         }
     }
 }
@@ -103,7 +104,7 @@ mod tests {
             message: Some("why".to_owned()),
             excerpt: String::new(),
         };
-        Disposition::of(Some(endpoint), &Reply { result: Ok(answer), duration: Duration::ZERO })
+        Disposition::of(endpoint, &Reply { result: Ok(answer), duration: Duration::ZERO })
     }
 
     #[test]
@@ -123,7 +124,7 @@ mod tests {
         ];
         for (endpoint, statuses, word) in cases {
             for status in statuses {
-                assert_eq!(of(endpoint, *status).word(), word, "{endpoint:?} {status}");
+                assert_eq!(of(endpoint, *status).outcome().as_str(), word, "{endpoint:?} {status}");
             }
         }
     }
@@ -136,10 +137,7 @@ mod tests {
             CallError::Broken(String::new()),
         ] {
             let reply = Reply { result: Err(error), duration: Duration::ZERO };
-            assert_eq!(
-                Disposition::of(Some(Endpoint::SendEvent), &reply),
-                Disposition::Retry(None)
-            );
+            assert_eq!(Disposition::of(Endpoint::SendEvent, &reply), Disposition::Retry(None));
         }
     }
 

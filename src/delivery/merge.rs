@@ -6,8 +6,8 @@
 
 use bytes::Bytes;
 
+use crate::action::Endpoint;
 use crate::destination::Request;
-use crate::loops::Endpoint;
 use crate::segment::Value;
 use crate::segment::decode::decode;
 use crate::segment::value::Object;

@@ -6,9 +6,8 @@ use sha2::{Digest, Sha256};
 
 use super::merge::Group;
 use crate::destination::{Plan, PlannedDelivery, Request};
-use crate::loops::Endpoint;
 use crate::queue::{
-    Failure, Job, NewDelivery, NewMerge, NewMergedRequest, NewPlan, NewRequest, Seq,
+    Failure, FailureReason, Job, NewDelivery, NewMerge, NewMergedRequest, NewPlan, NewRequest, Seq,
 };
 
 /// Neighbours on their way to be frozen together.
@@ -175,12 +174,12 @@ impl Planned {
                     Ok(new_request(request, Some(key), expires_at))
                 }
                 Err(failure) => {
-                    Err(Failure { reason: "invalid".to_owned(), detail: failure.detail })
+                    Err(Failure { reason: FailureReason::Invalid, detail: failure.detail })
                 }
             };
             NewDelivery {
-                subscription: delivery.subscription,
-                action: delivery.action.as_str().to_owned(),
+                subscription: Some(delivery.subscription),
+                action: Some(delivery.action),
                 warnings: delivery.warnings,
                 outcome,
             }
@@ -197,7 +196,7 @@ fn expires_at(counted_from: Timestamp, max_age_s: Option<u64>) -> Option<Timesta
 fn too_late(max_age_s: &Option<u64>) -> Failure {
     let max_age_s = max_age_s.unwrap_or_default();
     Failure {
-        reason: "expired".to_owned(),
+        reason: FailureReason::Expired,
         detail: format!(
             "not sent: the message is older than the {max_age_s} s that its subscription allows (max_age_s)"
         ),
@@ -206,9 +205,8 @@ fn too_late(max_age_s: &Option<u64>) -> Failure {
 
 fn new_request(request: Request, key: Option<String>, expires_at: Option<Timestamp>) -> NewRequest {
     NewRequest {
-        method: request.endpoint.method().to_owned(),
-        path: request.endpoint.path().to_owned(),
-        idempotency_key: key.filter(|_| Endpoint::takes_idempotency_key(request.endpoint)),
+        endpoint: request.endpoint,
+        idempotency_key: key.filter(|_| request.endpoint.takes_idempotency_key()),
         body: request.body,
         expires_at,
     }

@@ -14,13 +14,14 @@ use super::backoff::RetryOptions;
 use super::disposition::Disposition;
 use super::lanes::Turn;
 use super::merging::Merging;
+use crate::action::{ActionKind, Unmatched, UnmatchedReason};
 use crate::clock::SharedClock;
 use crate::crash;
-use crate::destination::{ActionKind, Destination, Plan};
-use crate::loops::{Call, Client, Endpoint, Reply, Slot};
+use crate::destination::{Destination, Plan};
+use crate::loops::{Call, Client, Reply, Slot};
 use crate::queue::{
-    Attempt, Consequence, Failure, FrozenRequest, Job, LaneAsk, LanePart, Lease, NewDelivery,
-    NewMerge, NewPlan, Settlement, Unavailable, Work, WorkError,
+    Attempt, Consequence, DeliveryState, Failure, FailureReason, FrozenRequest, Job, LaneAsk,
+    LanePart, Lease, NewDelivery, NewMerge, NewPlan, Settlement, Unavailable, Work, WorkError,
 };
 use crate::segment::{Message, decode};
 use crate::telemetry;
@@ -114,7 +115,7 @@ impl Stepper {
             let frozen = self.queue.freeze(lease, planned).await?;
             crash::point("freeze.after");
             for (action, reason) in failures {
-                self.count(action, &reason);
+                self.count(action, reason.as_str());
             }
             frozen
         };
@@ -141,7 +142,7 @@ impl Stepper {
     /// was paused, or the program was off, for so long.
     fn lateness(&self, request: &FrozenRequest, now: Timestamp) -> Option<Consequence> {
         let expired =
-            |detail| Some(Consequence::Failed(Failure { reason: "expired".to_owned(), detail }));
+            |detail| Some(Consequence::Failed(Failure { reason: FailureReason::Expired, detail }));
         if request.expires_at.is_some_and(|expires_at| now > expires_at) {
             let detail = "not sent: when its turn came, it was older than max_age_s of its subscription allows";
             return expired(detail.to_owned());
@@ -174,24 +175,18 @@ impl Stepper {
             destination = self.name,
             request = request.id.0,
             message_id = due.message_id,
-            path = request.path,
+            path = request.endpoint.path(),
             attempts = request.attempts,
-            outcome = ended.as_deref().unwrap_or("taken_apart"),
+            outcome = ended.unwrap_or("taken_apart"),
             "not sent any more"
         );
         let now = self.clock.now();
         let settlement = Settlement { request: request.id, now, attempt: None, consequence };
         self.settle(lease, settlement).await?;
         if let Some(ended) = ended {
-            self.count_ended(request, &ended);
+            self.count(ActionKind::at(request.endpoint), ended);
         }
         Ok(outcome.into())
-    }
-
-    fn count_ended(&self, request: &FrozenRequest, outcome: &str) {
-        if let Some(endpoint) = Endpoint::from_path(&request.path) {
-            self.count(ActionKind::at(endpoint), outcome);
-        }
     }
 
     /// Plans a message, and with it the neighbours behind it that can be merged without loss.
@@ -238,15 +233,15 @@ impl Stepper {
         if job.replay.number > 0 {
             plan.deliveries.retain(|delivery| job.replay.wants(&delivery.subscription));
             if plan.deliveries.is_empty() && plan.unmatched.is_none() {
-                let reason = "no subscription that it was replayed for takes it now";
-                plan.unmatched = Some(reason.to_owned());
+                let detail = "no subscription that it was replayed for takes it now".to_owned();
+                plan.unmatched = Some(Unmatched { reason: UnmatchedReason::Replay, detail });
             }
         }
         debug!(
             destination = self.name,
             message_id = job.message_id,
             deliveries = plan.deliveries.len(),
-            unmatched = plan.unmatched,
+            unmatched = plan.unmatched.as_ref().map(|unmatched| unmatched.reason.as_str()),
             "planned"
         );
         Ok(plan)
@@ -256,14 +251,14 @@ impl Stepper {
         let request = due.request;
         let started_at = self.clock.now();
         let call = Call {
-            method: &request.method,
-            path: &request.path,
+            method: request.endpoint.method(),
+            path: request.endpoint.path(),
             body: Some(&request.body),
             idempotency_key: request.idempotency_key.as_deref(),
         };
         let reply = self.client.send(&slot, call).await;
         crash::point("send.after");
-        let disposition = Disposition::of(Endpoint::from_path(&request.path), &reply);
+        let disposition = Disposition::of(request.endpoint, &reply);
         let number = request.attempts + 1;
         let consequence = self.consequence(due, number, started_at, &disposition);
         self.report(due.message_id, request, number, &reply, &disposition);
@@ -276,7 +271,7 @@ impl Stepper {
         self.settle(lease, settlement).await?;
         crash::point("settle.after");
         if let Some(ended) = ended {
-            self.count_ended(request, &ended);
+            self.count(ActionKind::at(request.endpoint), ended);
         }
         Ok(StepEnd { outcome, proves_key: disposition.proves_key() })
     }
@@ -322,7 +317,7 @@ impl Stepper {
         let refused = |detail: String| match request.is_merged {
             // Only the guilty message shall fail: each goes alone.
             true => Consequence::TakenApart,
-            false => Consequence::Failed(Failure { reason: "refused".to_owned(), detail }),
+            false => Consequence::Failed(Failure { reason: FailureReason::Refused, detail }),
         };
         let wait = match disposition {
             Disposition::Delivered
@@ -351,16 +346,16 @@ impl Stepper {
         if is_late {
             let detail = format!(
                 "gave up after {number} attempts: it would be older than max_age_s of its subscription; the last one: {}",
-                disposition.word()
+                disposition.outcome().as_str()
             );
-            return Consequence::Failed(Failure { reason: "expired".to_owned(), detail });
+            return Consequence::Failed(Failure { reason: FailureReason::Expired, detail });
         }
         Consequence::Failed(Failure {
-            reason: "expired".to_owned(),
+            reason: FailureReason::Expired,
             detail: format!(
                 "gave up after {number} attempts within {} s; the last one: {}",
                 self.retry.window.as_secs(),
-                disposition.word()
+                disposition.outcome().as_str()
             ),
         })
     }
@@ -376,14 +371,14 @@ impl Stepper {
         let status = reply.result.as_ref().map_or(0, |answer| answer.status);
         let error = reply.result.as_ref().err().map(tracing::field::display);
         let duration_ms = reply.duration.as_millis() as u64;
-        let outcome = disposition.word();
+        let outcome = disposition.outcome().as_str();
         macro_rules! line {
             ($level:ident) => {
                 $level!(
                     destination = self.name,
                     request = request.id.0,
                     message_id,
-                    path = request.path,
+                    path = request.endpoint.path(),
                     attempt = number,
                     status,
                     duration_ms,
@@ -404,7 +399,7 @@ impl Stepper {
         }
         let labels = [
             ("destination", self.name.clone()),
-            ("endpoint", request.path.clone()),
+            ("endpoint", request.endpoint.path().to_owned()),
             ("status", status.to_string()),
         ];
         counter!(telemetry::LOOPS_REQUESTS, &labels).increment(1);
@@ -438,34 +433,34 @@ impl Due<'_> {
     }
 }
 
-/// How the deliveries of a request ended, in a word, if they did.
-fn ended(consequence: &Consequence) -> Option<String> {
+/// How the deliveries of a request ended, for logs and metrics, if they did.
+fn ended(consequence: &Consequence) -> Option<&'static str> {
     match consequence {
-        Consequence::Delivered => Some("delivered".to_owned()),
-        Consequence::Failed(failure) => Some(failure.reason.clone()),
+        Consequence::Delivered => Some(DeliveryState::Delivered.as_str()),
+        Consequence::Failed(failure) => Some(failure.reason.as_str()),
         Consequence::Retry(_) | Consequence::Hold | Consequence::TakenApart => None,
     }
 }
 
 /// The deliveries of plans that make no request, and why.
-fn failures(merge: &NewMerge) -> Vec<(ActionKind, String)> {
+fn failures(merge: &NewMerge) -> Vec<(ActionKind, FailureReason)> {
     let deliveries = merge.plans.iter().flat_map(|(_, plan)| &plan.deliveries);
     let failed = deliveries.filter_map(|delivery| {
         let failure = delivery.outcome.as_ref().err()?;
-        Some((ActionKind::parse(&delivery.action)?, failure.reason.clone()))
+        Some((delivery.action?, failure.reason))
     });
     failed.collect()
 }
 
 fn unreadable(now: Timestamp) -> NewPlan {
     let failure = Failure {
-        reason: "unreadable".to_owned(),
+        reason: FailureReason::Unreadable,
         detail: "the stored message cannot be read: the database was changed from outside"
             .to_owned(),
     };
     let delivery = NewDelivery {
-        subscription: "-".to_owned(),
-        action: "-".to_owned(),
+        subscription: None,
+        action: None,
         warnings: Vec::new(),
         outcome: Err(failure),
     };
@@ -477,16 +472,6 @@ fn record(number: u32, started_at: Timestamp, reply: &Reply, disposition: &Dispo
         Ok(answer) => (Some(answer.status), answer.excerpt.clone()),
         Err(error) => (None, error.to_string()),
     };
-    let outcome = disposition.word().to_owned();
+    let outcome = disposition.outcome();
     Attempt { number, started_at, duration: reply.duration, status, outcome, excerpt }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_queue_knows_the_action_that_deletes() {
-        assert_eq!(ActionKind::DeleteContact.as_str(), crate::queue::DELETING_ACTION);
-    }
 }

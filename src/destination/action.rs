@@ -2,20 +2,9 @@
 //! definition has them.
 
 use super::field::{Field, FieldKind};
-use crate::loops::Endpoint;
+use crate::action::ActionKind;
 use crate::segment::Value;
 use crate::segment::value::Object;
-
-/// What a subscription does.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum ActionKind {
-    /// Creates a contact or updates it.
-    CreateOrUpdateContact,
-    /// Sends an event.
-    SendEvent,
-    /// Deletes a contact.
-    DeleteContact,
-}
 
 // In the order in which Segment's validation tells mistakes.
 const CONTACT_FIELDS: [Field; 10] = [
@@ -46,33 +35,6 @@ const DELETE_FIELDS: [Field; 2] = [
 ];
 
 impl ActionKind {
-    /// All of them.
-    pub const ALL: [ActionKind; 3] =
-        [ActionKind::CreateOrUpdateContact, ActionKind::SendEvent, ActionKind::DeleteContact];
-
-    /// As Segment's configuration names it.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            ActionKind::CreateOrUpdateContact => "createOrUpdateContact",
-            ActionKind::SendEvent => "sendEvent",
-            ActionKind::DeleteContact => "deleteContact",
-        }
-    }
-
-    /// Reads its name.
-    pub fn parse(text: &str) -> Option<Self> {
-        Self::ALL.into_iter().find(|action| action.as_str() == text)
-    }
-
-    /// The action whose requests go there.
-    pub fn at(endpoint: Endpoint) -> Self {
-        match endpoint {
-            Endpoint::UpdateContact => ActionKind::CreateOrUpdateContact,
-            Endpoint::SendEvent => ActionKind::SendEvent,
-            Endpoint::DeleteContact => ActionKind::DeleteContact,
-        }
-    }
-
     /// The name of its default subscription.
     pub fn title(self) -> &'static str {
         match self {

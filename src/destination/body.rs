@@ -5,10 +5,10 @@ use std::borrow::Cow;
 use bytes::Bytes;
 use indexmap::IndexMap;
 
-use super::action::ActionKind;
 use super::tidy;
 use super::unsupported::{CONTACT_PROPERTIES, EVENT_PROPERTIES, Unsupported};
-use crate::loops::{Endpoint, Request};
+use crate::action::{ActionKind, Endpoint};
+use crate::loops::Request;
 use crate::segment::Value;
 use crate::segment::value::{Object, object_json};
 

@@ -12,13 +12,13 @@ pub mod subscription;
 mod tidy;
 mod unsupported;
 
-pub use action::ActionKind;
 pub use compiled::CompiledSubscription;
 pub use explain::{Explained, ExplainedField, Explanation};
 pub use literals::LiteralNames;
 pub use subscription::{Subscription, SubscriptionMistake, TriggerText};
 pub use unsupported::Unsupported;
 
+pub use crate::action::{ActionKind, Unmatched, UnmatchedReason};
 pub use crate::loops::Request;
 
 use std::collections::HashSet;
@@ -41,7 +41,7 @@ pub struct Plan {
     /// One for each subscription that takes it, in their order, but with deletions at the end.
     pub deliveries: Vec<PlannedDelivery>,
     /// Why there are none.
-    pub unmatched: Option<String>,
+    pub unmatched: Option<Unmatched>,
 }
 
 /// What shall be done with a message under one subscription.
@@ -150,8 +150,9 @@ impl Destination {
     /// What shall be done with a message.
     pub fn plan(&self, message: &Message) -> Plan {
         let value = message.value();
-        if let Some(reason) = turned_off(value) {
-            return Plan { deliveries: Vec::new(), unmatched: Some(reason) };
+        if let Some(detail) = turned_off(value) {
+            let unmatched = Unmatched { reason: UnmatchedReason::Integrations, detail };
+            return Plan { deliveries: Vec::new(), unmatched: Some(unmatched) };
         }
         let mut deliveries: Vec<PlannedDelivery> = self
             .subscriptions
@@ -161,9 +162,10 @@ impl Destination {
             .collect();
         // Anything sent behind a deletion would make the contact again.
         deliveries.sort_by_key(|delivery| delivery.action == ActionKind::DeleteContact);
-        let unmatched = deliveries
-            .is_empty()
-            .then(|| format!("no subscription takes this {} message", message.kind()));
+        let unmatched = deliveries.is_empty().then(|| Unmatched {
+            reason: UnmatchedReason::NoSubscription,
+            detail: format!("no subscription takes this {} message", message.kind()),
+        });
         Plan { deliveries, unmatched }
     }
 

@@ -4,7 +4,7 @@
 //! is taken as it is. The short one (`action`, with `trigger` or `events`) only says what differs: its
 //! mapping goes over the action's default mapping, and `without` takes defaults away.
 
-use super::action::ActionKind;
+use crate::action::ActionKind;
 use crate::segment::decode::decode_strict;
 use crate::segment::{Object, Value};
 

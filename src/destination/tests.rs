@@ -437,7 +437,9 @@ fn integrations_can_turn_it_off() {
 #[test]
 fn other_types_are_unmatched_with_a_reason() {
     let plan = plan(r#"{"type":"page","userId":"u"}"#);
-    assert_eq!(plan.unmatched.as_deref(), Some("no subscription takes this page message"));
+    let unmatched = plan.unmatched.unwrap();
+    assert_eq!(unmatched.reason, UnmatchedReason::NoSubscription);
+    assert_eq!(unmatched.detail, "no subscription takes this page message");
     assert!(defaults().takes(MessageType::Delete) && !defaults().takes(MessageType::Page));
 }
 

@@ -337,6 +337,7 @@ mod tests {
             person: PersonHash(0),
             received_at: Timestamp::UNIX_EPOCH,
             payload: vec![0; payload_bytes].into(),
+            warnings: Vec::new(),
         }
     }
 

@@ -12,4 +12,4 @@ mod request;
 pub use answer::{Answer, CallError, RateHeaders};
 pub use client::{Call, Client, ClientError, ClientOptions, Reply};
 pub use pacer::{Pacer, Slot};
-pub use request::{Endpoint, Request};
+pub use request::Request;

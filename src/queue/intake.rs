@@ -148,6 +148,7 @@ impl Intake<'_> {
             person: message.person(),
             received_at,
             payload: Bytes::from(message.value().to_stored_json()),
+            warnings: Vec::new(),
         }
     }
 }

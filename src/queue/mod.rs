@@ -40,9 +40,6 @@ use tokio::sync::watch;
 
 use crate::segment::{MessageHash, PersonHash};
 
-/// The action whose delivery ends a person's data, see [`Housekeeping::erase`].
-pub const DELETING_ACTION: &str = "deleteContact";
-
 /// The store cannot be read or written (full disk, lost database): try again later.
 #[derive(Debug, thiserror::Error)]
 #[error("the store does not work")]
@@ -179,7 +176,7 @@ pub trait Housekeeping: Send + Sync {
     /// nothing is left to do for now.
     ///
     /// A deletion was delivered when a message of type `delete` is done, and a delivery of it whose
-    /// action is [`DELETING_ACTION`] was delivered. What remains are ids of messages, digests, names
+    /// action is [`ActionKind::DeleteContact`](crate::action::ActionKind) was delivered. What remains are ids of messages, digests, names
     /// of subscriptions, states and times. Once zero was answered and the store was closed, or some
     /// time has passed, the file holds nothing else of the person.
     async fn erase(&self) -> Result<u64, Unavailable>;

@@ -6,6 +6,7 @@ use bytes::Bytes;
 use jiff::Timestamp;
 
 use super::Replay;
+use crate::action::{ActionKind, Endpoint, Unmatched};
 use crate::segment::{LaneKey, MessageHash, MessageType, PersonHash};
 
 /// The place of a message in the order of acceptance. Starts at 1; 0 is before all.
@@ -50,6 +51,8 @@ pub struct NewMessage {
     pub received_at: Timestamp,
     /// The stamped message, as [`crate::segment::Value::to_stored_json`] writes it.
     pub payload: Bytes,
+    /// What was noticed about it when it was taken in, for people; never holds a value.
+    pub warnings: Vec<String>,
 }
 
 /// What became of a message at the door.
@@ -164,10 +167,8 @@ pub struct Job {
 pub struct FrozenRequest {
     /// Its number.
     pub id: RequestId,
-    /// HTTP method.
-    pub method: String,
-    /// Path below the base URL of Loops, such as `/events/send`.
-    pub path: String,
+    /// Where it goes.
+    pub endpoint: Endpoint,
     /// JSON body.
     pub body: Bytes,
     /// `Idempotency-Key`, on events.
@@ -192,16 +193,16 @@ pub struct NewPlan {
     /// One for each subscription that took the message.
     pub deliveries: Vec<NewDelivery>,
     /// Why no subscription took it; only when there are no deliveries.
-    pub unmatched: Option<String>,
+    pub unmatched: Option<Unmatched>,
 }
 
 /// One delivery of a plan.
 #[derive(Debug, Clone)]
 pub struct NewDelivery {
-    /// Name of the subscription.
-    pub subscription: String,
-    /// Name of the action.
-    pub action: String,
+    /// Name of the subscription; `None`: the message failed before any was asked.
+    pub subscription: Option<String>,
+    /// The action of the subscription.
+    pub action: Option<ActionKind>,
     /// What was left out or changed on the way, for people.
     pub warnings: Vec<String>,
     /// The request that carries it, or why there is none.
@@ -211,10 +212,8 @@ pub struct NewDelivery {
 /// A request to be frozen.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NewRequest {
-    /// HTTP method.
-    pub method: String,
-    /// Path below the base URL of Loops.
-    pub path: String,
+    /// Where it goes.
+    pub endpoint: Endpoint,
     /// JSON body.
     pub body: Bytes,
     /// `Idempotency-Key`, on events.
@@ -244,10 +243,25 @@ pub struct NewMergedRequest {
 /// Why a delivery failed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Failure {
-    /// One of a few fixed words: `invalid`, `refused`, `expired`, `unreadable`.
-    pub reason: String,
+    /// The reason.
+    pub reason: FailureReason,
     /// What a person needs to mend it.
     pub detail: String,
+}
+
+/// Why a delivery failed, in a word.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum FailureReason {
+    /// Loops refused its request.
+    Refused,
+    /// It was too late to send it, or to send it again.
+    Expired,
+    /// The mapping makes no request of the message that Segment's destination would send.
+    Invalid,
+    /// What is stored of the message cannot be read, or contradicts itself.
+    Unreadable,
+    /// A reason of another release, in a record.
+    Unknown,
 }
 
 /// An attempt at a request, and what follows from it.
@@ -274,10 +288,31 @@ pub struct Attempt {
     pub duration: Duration,
     /// The status of the answer; `None` when there was none.
     pub status: Option<u16>,
-    /// What happened, in a word, such as `delivered`, `retry`, `refused`.
-    pub outcome: String,
+    /// What happened.
+    pub outcome: AttemptOutcome,
     /// The beginning of the answer, or the network error.
     pub excerpt: String,
+}
+
+/// What an attempt came to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum AttemptOutcome {
+    /// Loops has it.
+    Delivered,
+    /// Loops had it before.
+    DeliveredBefore,
+    /// The contact to delete is not there.
+    NothingToDelete,
+    /// There were too many requests.
+    Limited,
+    /// It may work later.
+    Retry,
+    /// Loops does not take the API key.
+    Unauthorized,
+    /// Loops will never take it.
+    Refused,
+    /// An outcome of another release, in a record.
+    Unknown,
 }
 
 /// What follows from an attempt.
@@ -323,9 +358,11 @@ pub struct MessageRecord {
     /// Whether all has been done that will be done.
     pub is_done: bool,
     /// Why no subscription took it.
-    pub unmatched: Option<String>,
+    pub unmatched: Option<Unmatched>,
     /// How many times it was replayed.
     pub replay: u32,
+    /// What was noticed about it when it was taken in.
+    pub warnings: Vec<String>,
     /// Its deliveries, by replay and then in the order of the subscriptions; empty until it is planned.
     pub deliveries: Vec<DeliveryRecord>,
 }
@@ -333,10 +370,10 @@ pub struct MessageRecord {
 /// What became of a message under one subscription.
 #[derive(Debug, Clone)]
 pub struct DeliveryRecord {
-    /// Name of the subscription.
-    pub subscription: String,
-    /// Name of the action.
-    pub action: String,
+    /// Name of the subscription; `None`: the message failed before any was asked.
+    pub subscription: Option<String>,
+    /// The action of the subscription; `None` also where this release does not know it.
+    pub action: Option<ActionKind>,
     /// The replay that made it; 0: none did.
     pub replay: u32,
     /// Whether a later replay took its place, so that it no longer tells the state of its message.
@@ -365,10 +402,8 @@ pub enum DeliveryState {
 pub struct RequestRecord {
     /// Its number.
     pub id: RequestId,
-    /// HTTP method.
-    pub method: String,
-    /// Path below the base URL of Loops.
-    pub path: String,
+    /// Where it goes; `None` where this release does not know it.
+    pub endpoint: Option<Endpoint>,
     /// `Idempotency-Key`, on events.
     pub idempotency_key: Option<String>,
     /// When the next attempt is due, while it waits for one.
@@ -413,6 +448,64 @@ impl Class {
             1 => Class::Live,
             _ => Class::Bulk,
         }
+    }
+}
+
+impl FailureReason {
+    /// Those that this release gives.
+    pub const ALL: [FailureReason; 4] = [
+        FailureReason::Refused,
+        FailureReason::Expired,
+        FailureReason::Invalid,
+        FailureReason::Unreadable,
+    ];
+
+    /// As it is stored and shown.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            FailureReason::Refused => "refused",
+            FailureReason::Expired => "expired",
+            FailureReason::Invalid => "invalid",
+            FailureReason::Unreadable => "unreadable",
+            FailureReason::Unknown => "unknown",
+        }
+    }
+
+    /// Reads [`FailureReason::as_str`].
+    pub fn parse(text: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|reason| reason.as_str() == text)
+    }
+}
+
+impl AttemptOutcome {
+    /// Those that this release gives.
+    pub const ALL: [AttemptOutcome; 7] = [
+        AttemptOutcome::Delivered,
+        AttemptOutcome::DeliveredBefore,
+        AttemptOutcome::NothingToDelete,
+        AttemptOutcome::Limited,
+        AttemptOutcome::Retry,
+        AttemptOutcome::Unauthorized,
+        AttemptOutcome::Refused,
+    ];
+
+    /// As it is stored and shown.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            AttemptOutcome::Delivered => "delivered",
+            AttemptOutcome::DeliveredBefore => "delivered_before",
+            AttemptOutcome::NothingToDelete => "nothing_to_delete",
+            AttemptOutcome::Limited => "limited",
+            AttemptOutcome::Retry => "retry",
+            AttemptOutcome::Unauthorized => "unauthorized",
+            AttemptOutcome::Refused => "refused",
+            AttemptOutcome::Unknown => "unknown",
+        }
+    }
+
+    /// Reads [`AttemptOutcome::as_str`].
+    pub fn parse(text: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|outcome| outcome.as_str() == text)
     }
 }
 

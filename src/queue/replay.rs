@@ -4,14 +4,11 @@ use async_trait::async_trait;
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
 
-use super::{Seq, Unavailable};
+use super::{FailureReason, Seq, Unavailable};
 use crate::segment::PersonHash;
 
 /// The most message ids that one replay may name.
 pub const REPLAY_IDS_MAX: usize = 500;
-
-/// The reasons that a failed delivery may have, see [`super::Failure`].
-pub const FAILURE_REASONS: [&str; 4] = ["refused", "expired", "invalid", "unreadable"];
 
 /// Puts messages that are done back to work.
 #[async_trait]
@@ -49,7 +46,7 @@ pub struct Selection {
     /// Whom they are about.
     pub person: Option<PersonHash>,
     /// Why a delivery of them failed.
-    pub reason: Option<String>,
+    pub reason: Option<FailureReason>,
     /// Name of their destination.
     pub destination: Option<String>,
     /// Name of a subscription under which they have a delivery (of that state). They are replayed for
@@ -121,7 +118,7 @@ pub struct Criteria {
     pub user: Option<String>,
     /// `failed` (the default), `unmatched`, `delivered` or `all`.
     pub state: Option<String>,
-    /// One of [`FAILURE_REASONS`].
+    /// One of [`FailureReason::ALL`].
     pub reason: Option<String>,
     /// Name of a destination.
     pub destination: Option<String>,
@@ -150,7 +147,7 @@ pub enum CriteriaMistake {
     #[error("the state must be failed, unmatched, delivered or all")]
     State,
     /// No such reason.
-    #[error("the reason must be one of {}", FAILURE_REASONS.join(", "))]
+    #[error("the reason must be one of {}", FailureReason::ALL.map(FailureReason::as_str).join(", "))]
     Reason,
     /// What did not fail has no reason.
     #[error("a reason is for failed messages: leave the state out")]
@@ -183,7 +180,9 @@ impl Criteria {
             state,
             message_ids: self.message_ids,
             person: filled(self.user).map(|user| PersonHash::of(&user)),
-            reason: filled(self.reason),
+            reason: filled(self.reason)
+                .map(|text| FailureReason::parse(&text).ok_or(CriteriaMistake::Reason))
+                .transpose()?,
             destination: filled(self.destination),
             subscription: filled(self.subscription),
             from: filled(self.from).map(|text| time("from", &text)).transpose()?,
@@ -192,13 +191,8 @@ impl Criteria {
         if selection.message_ids.len() > REPLAY_IDS_MAX {
             return Err(CriteriaMistake::ManyIds);
         }
-        if let Some(reason) = &selection.reason {
-            if !FAILURE_REASONS.contains(&reason.as_str()) {
-                return Err(CriteriaMistake::Reason);
-            }
-            if state != ReplayState::Failed {
-                return Err(CriteriaMistake::ReasonOfOthers);
-            }
+        if selection.reason.is_some() && state != ReplayState::Failed {
+            return Err(CriteriaMistake::ReasonOfOthers);
         }
         if selection.subscription.is_some() && state == ReplayState::Unmatched {
             return Err(CriteriaMistake::SubscriptionOfUnmatched);

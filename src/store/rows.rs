@@ -1,4 +1,7 @@
 //! Rows as every engine reads them, and the records they stand for. Times are Unix milliseconds.
+//!
+//! Words that this release does not know, which another one wrote, are shown as unknown; only what has
+//! to be acted on is an error.
 
 use std::time::Duration;
 
@@ -6,9 +9,10 @@ use bytes::Bytes;
 use jiff::Timestamp;
 use sqlx::FromRow;
 
+use crate::action::{ActionKind, Endpoint, Unmatched, UnmatchedReason};
 use crate::queue::{
-    Attempt, Class, DeliveryRecord, DeliveryState, Failure, FrozenRequest, Head, Job,
-    MessageRecord, Replay, RequestId, RequestRecord, Seq,
+    Attempt, AttemptOutcome, Class, DeliveryRecord, DeliveryState, Failure, FailureReason,
+    FrozenRequest, Head, Job, MessageRecord, Replay, RequestId, RequestRecord, Seq,
 };
 use crate::segment::{LaneKey, MessageType, PersonHash};
 
@@ -32,6 +36,11 @@ pub(super) fn duration_ms(duration: Duration) -> i64 {
 /// Warnings as they are stored.
 pub(super) fn to_json(warnings: &[String]) -> Option<String> {
     (!warnings.is_empty()).then(|| serde_json::Value::from(warnings).to_string())
+}
+
+fn from_json(warnings: Option<String>, table: &'static str) -> Result<Vec<String>, Fault> {
+    let Some(json) = warnings else { return Ok(Vec::new()) };
+    serde_json::from_str(&json).map_err(|_| Fault::Unreadable { table, column: "warnings" })
 }
 
 #[derive(FromRow)]
@@ -67,23 +76,29 @@ pub(super) struct JobRow {
 }
 
 impl JobRow {
-    pub(super) fn into_record(self, requests: Vec<RequestRow>, settled: Vec<String>) -> Job {
-        Job {
+    pub(super) fn into_record(
+        self,
+        requests: Vec<RequestRow>,
+        settled: Vec<String>,
+    ) -> Result<Job, Fault> {
+        Ok(Job {
             source: self.source,
             message_id: self.message_id,
             received_at: from_ms(self.received_at),
             payload: self.payload.map(Bytes::from).unwrap_or_default(),
             is_planned: self.is_planned != 0,
             replay: Replay { number: count(self.replay), only: self.only_subscription, settled },
-            requests: requests.into_iter().map(RequestRow::into_record).collect(),
-        }
+            requests: requests
+                .into_iter()
+                .map(RequestRow::into_record)
+                .collect::<Result<_, _>>()?,
+        })
     }
 }
 
 #[derive(FromRow)]
 pub(super) struct RequestRow {
     id: i64,
-    method: String,
     path: String,
     body: Option<Vec<u8>>,
     idempotency_key: Option<String>,
@@ -95,11 +110,12 @@ pub(super) struct RequestRow {
 }
 
 impl RequestRow {
-    pub(super) fn into_record(self) -> FrozenRequest {
-        FrozenRequest {
+    /// A request that this release does not know is not sent: nobody here knows what it would do.
+    pub(super) fn into_record(self) -> Result<FrozenRequest, Fault> {
+        let unreadable = Fault::Unreadable { table: "requests", column: "path" };
+        Ok(FrozenRequest {
             id: RequestId(self.id),
-            method: self.method,
-            path: self.path,
+            endpoint: Endpoint::from_path(&self.path).ok_or(unreadable)?,
             body: self.body.map(Bytes::from).unwrap_or_default(),
             idempotency_key: self.idempotency_key,
             attempts: u32::try_from(self.attempts).unwrap_or(u32::MAX),
@@ -107,7 +123,7 @@ impl RequestRow {
             next_attempt_at: self.next_attempt_at.map(from_ms),
             is_merged: self.is_merged != 0,
             expires_at: self.expires_at.map(from_ms),
-        }
+        })
     }
 }
 
@@ -121,6 +137,8 @@ pub(super) struct MessageRow {
     received_at: i64,
     state: i64,
     unmatched: Option<String>,
+    unmatched_detail: Option<String>,
+    warnings: Option<String>,
     replay: i64,
 }
 
@@ -137,8 +155,12 @@ impl MessageRow {
             kind: kind(&self.kind)?,
             received_at: from_ms(self.received_at),
             is_done: self.state != 0,
-            unmatched: self.unmatched,
+            unmatched: self.unmatched.map(|reason| Unmatched {
+                reason: UnmatchedReason::parse(&reason).unwrap_or(UnmatchedReason::Unknown),
+                detail: self.unmatched_detail.unwrap_or_default(),
+            }),
             replay: count(self.replay),
+            warnings: from_json(self.warnings, "messages")?,
             deliveries,
         })
     }
@@ -156,7 +178,6 @@ pub(super) struct DeliveryRow {
     detail: Option<String>,
     warnings: Option<String>,
     pub(super) request_id: Option<i64>,
-    method: Option<String>,
     path: Option<String>,
     idempotency_key: Option<String>,
     next_attempt_at: Option<i64>,
@@ -166,28 +187,24 @@ impl DeliveryRow {
     pub(super) fn into_record(self, attempts: Vec<AttemptRow>) -> Result<DeliveryRecord, Fault> {
         let unreadable = |column| Fault::Unreadable { table: "deliveries", column };
         let state = DeliveryState::parse(&self.state).ok_or_else(|| unreadable("state"))?;
-        let warnings = match self.warnings {
-            Some(json) => serde_json::from_str(&json).map_err(|_| unreadable("warnings"))?,
-            None => Vec::new(),
-        };
         let request = self.request_id.map(|id| RequestRecord {
             id: RequestId(id),
-            method: self.method.unwrap_or_default(),
-            path: self.path.unwrap_or_default(),
+            endpoint: self.path.as_deref().and_then(Endpoint::from_path),
             idempotency_key: self.idempotency_key,
             next_attempt_at: self.next_attempt_at.map(from_ms),
             attempts: attempts.into_iter().map(AttemptRow::into_record).collect(),
         });
         Ok(DeliveryRecord {
-            subscription: self.subscription,
-            action: self.action,
+            subscription: Some(self.subscription).filter(|name| !name.is_empty()),
+            action: ActionKind::parse(&self.action),
             replay: count(self.replay),
             is_superseded: self.is_superseded,
             state,
-            failure: self
-                .reason
-                .map(|reason| Failure { reason, detail: self.detail.unwrap_or_default() }),
-            warnings,
+            failure: self.reason.map(|reason| Failure {
+                reason: FailureReason::parse(&reason).unwrap_or(FailureReason::Unknown),
+                detail: self.detail.unwrap_or_default(),
+            }),
+            warnings: from_json(self.warnings, "deliveries")?,
             request,
         })
     }
@@ -210,7 +227,7 @@ impl AttemptRow {
             started_at: from_ms(self.started_at),
             duration: Duration::from_millis(u64::try_from(self.duration_ms).unwrap_or(0)),
             status: self.status.and_then(|status| u16::try_from(status).ok()),
-            outcome: self.outcome,
+            outcome: AttemptOutcome::parse(&self.outcome).unwrap_or(AttemptOutcome::Unknown),
             excerpt: self.excerpt,
         }
     }

@@ -48,7 +48,7 @@ pub(super) const OPEN_SETTLED: &str =
 
 /// $1 seq. Its pending requests in the order of the deliveries, each once.
 pub(super) const OPEN_REQUESTS: &str = "
-    SELECT r.id, r.method, r.path, r.body, r.idempotency_key, r.attempts, r.first_attempt_at,
+    SELECT r.id, r.path, r.body, r.idempotency_key, r.attempts, r.first_attempt_at,
            r.next_attempt_at, r.is_merged, r.expires_at
     FROM deliveries d JOIN requests r ON r.id = d.request_id
     WHERE d.seq = $1 AND r.state = 'pending'
@@ -57,7 +57,7 @@ pub(super) const OPEN_REQUESTS: &str = "
 /// $1 seq.
 pub(super) const LOG_DELIVERIES: &str = "
     SELECT d.subscription, d.action, d.replay, d.is_superseded <> 0 AS is_superseded, d.state, d.reason, d.detail, d.warnings, d.request_id,
-           r.method, r.path, r.idempotency_key, r.next_attempt_at
+           r.path, r.idempotency_key, r.next_attempt_at
     FROM deliveries d LEFT JOIN requests r ON r.id = d.request_id
     WHERE d.seq = $1 ORDER BY d.replay, d.position";
 
@@ -137,10 +137,10 @@ pub(super) const FORGET_PARTS: &str = "
 pub(super) const DELETE_PARTS: &str =
     "DELETE FROM requests WHERE merged_into = $1 AND state = 'part'";
 
-/// $1 seq, $2 unmatched, $3 state, $4 done at, $5 is failed. A delivery of an earlier replay that
+/// $1 seq, $2 unmatched, $3 state, $4 done at, $5 is failed, $6 detail of unmatched. A delivery of an earlier replay that
 /// failed and still stands counts too.
 pub(super) const PLANNED: &str = "
-    UPDATE messages SET is_planned = 1, unmatched = $2, state = $3, done_at = $4,
+    UPDATE messages SET is_planned = 1, unmatched = $2, unmatched_detail = $6, state = $3, done_at = $4,
         is_failed = CASE WHEN $3 = 1 AND EXISTS (
             SELECT 1 FROM deliveries d
             WHERE d.seq = messages.seq AND d.state = 'failed' AND d.is_superseded = 0
@@ -210,6 +210,10 @@ pub(super) const DROP_DETAILS: &str =
 /// $1 seq. Warnings name fields, and names of fields are the sender's.
 pub(super) const DROP_WARNINGS: &str =
     "UPDATE deliveries SET warnings = NULL WHERE seq = $1 AND warnings IS NOT NULL";
+
+/// $1 seq. As above.
+pub(super) const DROP_MESSAGE_WARNINGS: &str =
+    "UPDATE messages SET warnings = NULL WHERE seq = $1 AND warnings IS NOT NULL";
 
 /// $1 seq.
 pub(super) const DROP_PAYLOAD: &str =
@@ -293,9 +297,9 @@ pub(super) const REPLAY_DELIVERED: &str = " AND m.is_failed = 0 AND EXISTS (
 /// $1 seq, $2 class. The message once more at the end of the order, pending; answers its new place.
 pub(super) const REPLAY_MESSAGE: &str = concat!(
     "INSERT INTO messages (class, lane, person, message_hash, received_at, kind, source, destination,
-                          message_id, payload)
+                          message_id, payload, warnings)
     SELECT $2, m.lane, m.person, m.message_hash, m.received_at, m.kind, m.source, m.destination,
-           m.message_id, m.payload
+           m.message_id, m.payload, m.warnings
     FROM messages m WHERE m.seq = $1 AND m.state = 1 AND ",
     has_contents!(),
     " RETURNING seq"

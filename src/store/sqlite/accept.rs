@@ -9,13 +9,13 @@ use sqlx::sqlite::{Sqlite, SqliteArguments, SqliteConnection};
 use super::recent::{Recent, Row, json_list};
 use crate::queue::{Accepted, NewMessage};
 use crate::store::Fault;
-use crate::store::rows::{duration_ms, to_ms};
+use crate::store::rows::{duration_ms, to_json, to_ms};
 
 /// Up to so many rows are inserted by one statement whatever their number: each statement is a passage
 /// between two threads, in which all senders of the group wait. Larger groups go by a few larger chunks.
 pub(super) const ROWS_EXACT_MAX: usize = 64;
 
-/// The chunks of larger groups, largest first. 256 rows of 10 values stay far below the 32,766 parameters
+/// The chunks of larger groups, largest first. 256 rows of 11 values stay far below the 32,766 parameters
 /// that SQLite allows.
 const CHUNKS: [usize; 2] = [256, 128];
 
@@ -157,12 +157,13 @@ fn bind(query: Query, message: &NewMessage) -> Query {
         .bind(message.destination.clone())
         .bind(message.message_id.clone())
         .bind(message.payload.to_vec())
+        .bind(to_json(&message.warnings))
 }
 
 fn insert_sql(rows: usize) -> String {
-    let values = vec!["(?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"; rows].join(", ");
+    let values = vec!["(?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"; rows].join(", ");
     format!(
         "INSERT OR ROLLBACK INTO messages (class, lane, person, message_hash, received_at, kind, source, \
-         destination, message_id, payload) VALUES {values}"
+         destination, message_id, payload, warnings) VALUES {values}"
     )
 }

@@ -28,7 +28,7 @@ pub(super) const OF_LANE: &str = "
 /// $1 places, $2 message_hash, $3 message_id, $4 limit.
 pub(super) const BY_MESSAGE_ID: &str = "
     SELECT m.seq, m.source, m.destination, m.message_id, m.kind, m.received_at, m.state, m.unmatched,
-           COALESCE(p.number, 0) AS replay
+           m.unmatched_detail, m.warnings, COALESCE(p.number, 0) AS replay
     FROM messages m LEFT JOIN replays p ON p.seq = m.seq
     WHERE m.seq IN (
             SELECT seq FROM message_ids WHERE message_hash = $2
@@ -39,7 +39,7 @@ pub(super) const BY_MESSAGE_ID: &str = "
 /// $1 places, $2 person, $3 before, $4 limit.
 pub(super) const BY_PERSON: &str = "
     SELECT m.seq, m.source, m.destination, m.message_id, m.kind, m.received_at, m.state, m.unmatched,
-           COALESCE(p.number, 0) AS replay
+           m.unmatched_detail, m.warnings, COALESCE(p.number, 0) AS replay
     FROM messages m LEFT JOIN replays p ON p.seq = m.seq
     WHERE m.seq IN (
             SELECT * FROM (
@@ -123,7 +123,7 @@ pub(super) async fn open(readers: &SqlitePool, seq: Seq) -> Result<Option<Job>, 
         Vec::new()
     };
     end(snapshot).await?;
-    Ok(Some(message.into_record(requests, settled)))
+    Ok(Some(message.into_record(requests, settled)?))
 }
 
 pub(super) async fn destinations(readers: &SqlitePool) -> Result<Vec<String>, Fault> {

@@ -21,6 +21,9 @@ const MESSAGES_MAX: usize = 200;
 const CONTENTS: [&str; 4] =
     [sql::DROP_EXCERPTS, sql::DROP_DETAILS, sql::DROP_BODIES, sql::DROP_PAYLOAD];
 
+/// Nor do these stay of whom was deleted: they name fields, and names of fields are the sender's.
+const WARNINGS: [&str; 2] = [sql::DROP_WARNINGS, sql::DROP_MESSAGE_WARNINGS];
+
 pub(super) struct Purge {
     pub(super) now: Timestamp,
     pub(super) retention: Retention,
@@ -107,7 +110,7 @@ impl Step for Erase {
             .await?;
         let mut rows = 0;
         for seq in seqs {
-            for text in CONTENTS.into_iter().chain([sql::DROP_WARNINGS]) {
+            for text in CONTENTS.into_iter().chain(WARNINGS) {
                 rows += execute(connection, text, seq).await?;
             }
         }

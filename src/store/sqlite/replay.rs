@@ -144,8 +144,8 @@ fn select(query: &mut QueryBuilder<Sqlite>, selection: &Selection) {
         if selection.state == ReplayState::Failed {
             query.push(" AND d.state = 'failed'");
         }
-        if let Some(reason) = &selection.reason {
-            query.push(" AND d.reason = ").push_bind(reason.clone());
+        if let Some(reason) = selection.reason {
+            query.push(" AND d.reason = ").push_bind(reason.as_str());
         }
         if let Some(subscription) = &selection.subscription {
             query.push(" AND d.subscription = ").push_bind(subscription.clone());

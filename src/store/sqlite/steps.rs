@@ -6,9 +6,10 @@ use std::collections::HashMap;
 use async_trait::async_trait;
 use sqlx::sqlite::SqliteConnection;
 
+use crate::action::{ActionKind, Unmatched, UnmatchedReason};
 use crate::queue::{
-    Attempt, Consequence, DELETING_ACTION, DeliveryState, Failure, FrozenRequest, Lease,
-    LeaseRequest, NewMerge, NewPlan, NewRequest, RequestId, Seq, Settlement, WorkError,
+    Attempt, Consequence, DeliveryState, Failure, FrozenRequest, Lease, LeaseRequest, NewMerge,
+    NewPlan, NewRequest, RequestId, Seq, Settlement, WorkError,
 };
 use crate::store::rows::{RequestRow, duration_ms, to_json, to_ms};
 use crate::store::{Fault, sql};
@@ -185,8 +186,8 @@ impl Freeze {
                 .bind(into.or(own).map(|id| id.0))
                 .bind(state.as_str())
                 .bind(failure.map(|_| now))
-                .bind(&delivery.subscription)
-                .bind(&delivery.action)
+                .bind(delivery.subscription.as_deref().unwrap_or_default())
+                .bind(delivery.action.map_or("", ActionKind::as_str))
                 .bind(failure.map(|failure| failure.reason.as_str()))
                 .bind(failure.map(|failure| failure.detail.as_str()))
                 .bind(to_json(&delivery.warnings))
@@ -195,12 +196,14 @@ impl Freeze {
                 .await?;
         }
         let is_done = !is_pending;
+        let unmatched = unmatched(plan);
         let planned = sqlx::query(sql::PLANNED)
             .bind(seq.0)
-            .bind(unmatched(plan))
+            .bind(unmatched.as_ref().map(|unmatched| unmatched.reason.as_str()))
             .bind(i64::from(is_done))
             .bind(is_done.then_some(now))
             .bind(i64::from(is_done && is_failed))
+            .bind(unmatched.as_ref().map(|unmatched| unmatched.detail.as_str()))
             .execute(connection)
             .await?
             .rows_affected();
@@ -218,8 +221,8 @@ impl Freeze {
         let id = sqlx::query_scalar(sql::INSERT_REQUEST)
             .bind(&self.lease.destination)
             .bind(lane)
-            .bind(&request.method)
-            .bind(&request.path)
+            .bind(request.endpoint.method())
+            .bind(request.endpoint.path())
             .bind(request.body.as_ref())
             .bind(request.idempotency_key.as_deref())
             .bind(now)
@@ -241,9 +244,13 @@ struct RequestKind {
 }
 
 /// A message without deliveries must never look delivered, so it always has a reason.
-fn unmatched(plan: &NewPlan) -> Option<&str> {
-    let is_unmatched = plan.deliveries.is_empty();
-    is_unmatched.then(|| plan.unmatched.as_deref().unwrap_or("no subscription took it"))
+fn unmatched(plan: &NewPlan) -> Option<Unmatched> {
+    plan.deliveries.is_empty().then(|| {
+        plan.unmatched.clone().unwrap_or_else(|| Unmatched {
+            reason: UnmatchedReason::NoSubscription,
+            detail: "no subscription took it".to_owned(),
+        })
+    })
 }
 
 #[async_trait]
@@ -376,7 +383,7 @@ impl Settle {
             .await?;
         sqlx::query(sql::SETTLE_ERASURES)
             .bind(request.0)
-            .bind(DELETING_ACTION)
+            .bind(ActionKind::DeleteContact.as_str())
             .execute(connection)
             .await?;
         Ok(())
@@ -395,7 +402,7 @@ async fn record(
         .bind(to_ms(attempt.started_at))
         .bind(duration_ms(attempt.duration))
         .bind(attempt.status.map(i64::from))
-        .bind(&attempt.outcome)
+        .bind(attempt.outcome.as_str())
         .bind(&attempt.excerpt)
         .execute(connection)
         .await?
@@ -420,7 +427,7 @@ pub(super) async fn frozen(
 ) -> Result<Vec<FrozenRequest>, Fault> {
     let rows: Vec<RequestRow> =
         sqlx::query_as(sql::OPEN_REQUESTS).bind(seq.0).fetch_all(connection).await?;
-    Ok(rows.into_iter().map(RequestRow::into_record).collect())
+    rows.into_iter().map(RequestRow::into_record).collect()
 }
 
 /// A guarded write that did not find what was read a moment before, in the same transaction.

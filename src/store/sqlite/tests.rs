@@ -41,6 +41,8 @@ store_suite! {
         gives_a_request_up_without_an_attempt,
         fences_whoever_lost_the_lease,
         shows_everything_about_a_message,
+        shows_what_was_noticed_when_a_message_came,
+        shows_a_message_that_failed_before_any_subscription_was_asked,
         finds_one_id_of_several_sources,
         finds_a_person_in_pages,
         replays_behind_what_waits,
@@ -289,6 +291,49 @@ async fn a_merged_request_settles_all_its_messages() {
 }
 
 #[tokio::test]
+async fn words_of_another_release_are_shown_as_unknown_and_not_acted_on() {
+    use crate::action::UnmatchedReason;
+    use crate::queue::{AttemptOutcome, FailureReason};
+    let (store, folder) = fresh().await;
+    let lease = store.lease(ask("a", at(0))).await.unwrap().unwrap();
+    let mut seqs = Vec::new();
+    for id in ["failed", "waits"] {
+        let seq = put(&store, message(id)).await;
+        let planned = plan(vec![delivery("one", Ok(request(1)))]);
+        let frozen = store.freeze_one(&lease, seq, planned).await.unwrap();
+        let consequence = match id {
+            "failed" => Consequence::Failed(failure()),
+            _ => Consequence::Retry(at(100)),
+        };
+        store.settle(&lease, settlement(&frozen[0], 1, consequence)).await.unwrap();
+        seqs.push(seq);
+    }
+    let seq = put(&store, message("unmatched")).await;
+    store.freeze_one(&lease, seq, plan(vec![])).await.unwrap();
+    let mut other = raw(&folder).await;
+    for text in [
+        "UPDATE deliveries SET action = 'later', reason = iif(reason IS NULL, NULL, 'later')",
+        "UPDATE attempts SET outcome = 'later'",
+        "UPDATE requests SET method = 'PATCH', path = '/later'",
+        "UPDATE messages SET unmatched = 'later' WHERE unmatched IS NOT NULL",
+    ] {
+        execute(&mut other, text).await;
+    }
+    let shown = record(&store, "failed").await.deliveries.remove(0);
+    assert_eq!((shown.action, shown.failure.unwrap().reason), (None, FailureReason::Unknown));
+    let request = shown.request.unwrap();
+    assert_eq!((request.endpoint, request.attempts[0].outcome), (None, AttemptOutcome::Unknown));
+    let unmatched = record(&store, "unmatched").await.unmatched.unwrap();
+    assert_eq!(
+        (unmatched.reason, unmatched.detail.as_str()),
+        (UnmatchedReason::Unknown, "turned off")
+    );
+    // Nobody here knows what such a request would do.
+    let opened = store.open(seqs[1]).await;
+    assert!(matches!(opened, Err(WorkError::Broken(_))), "{opened:?}");
+}
+
+#[tokio::test]
 async fn every_read_uses_its_index() {
     let (_store, folder) = fresh().await;
     let mut connection = raw(&folder).await;
@@ -351,7 +396,7 @@ async fn every_read_uses_its_index() {
         state: ReplayState::Failed,
         message_ids: Vec::new(),
         person,
-        reason: Some("refused".into()),
+        reason: Some(crate::queue::FailureReason::Refused),
         destination: None,
         subscription: None,
         from: None,
@@ -524,7 +569,7 @@ async fn what_was_erased_is_nowhere_in_the_file() {
     };
     let seq = put(&store, deletion).await;
     let deleting = crate::queue::NewDelivery {
-        action: crate::queue::DELETING_ACTION.into(),
+        action: Some(crate::action::ActionKind::DeleteContact),
         ..delivery("deletion", Ok(request(0)))
     };
     let frozen = store.freeze_one(&lease, seq, plan(vec![deleting])).await.unwrap();

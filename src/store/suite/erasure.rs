@@ -2,14 +2,14 @@
 
 use super::replay::{all, replay, replay_all};
 use super::*;
-use crate::queue::{DELETING_ACTION, ReplayState, Selection};
+use crate::queue::{ReplayState, Selection};
 
 fn deletion(id: &str) -> NewMessage {
     NewMessage { kind: MessageType::Delete, ..message(id) }
 }
 
 fn deleting(outcome: Result<NewRequest, Failure>) -> NewDelivery {
-    NewDelivery { action: DELETING_ACTION.into(), ..delivery("deletion", outcome) }
+    NewDelivery { action: Some(ActionKind::DeleteContact), ..delivery("deletion", outcome) }
 }
 
 /// Ends a message with one delivery.
@@ -33,9 +33,12 @@ async fn erase_all(store: &impl Store) -> u64 {
     }
 }
 
-/// Whether the log still shows an answer of Loops, which is erased with all other contents.
+/// Whether the log still shows a warning or an answer of Loops, which are erased with all other contents.
 async fn has_contents(store: &impl Store, id: &str) -> bool {
     let shown = record(store, id).await;
+    if !shown.warnings.is_empty() {
+        return true;
+    }
     let requests = shown.deliveries.iter().filter_map(|delivery| delivery.request.as_ref());
     requests.flat_map(|request| &request.attempts).any(|attempt| !attempt.excerpt.is_empty())
 }
@@ -44,7 +47,11 @@ pub(in crate::store) async fn erases_whose_deletion_was_delivered(store: &impl S
     let lease = lease(store).await;
     let elsewhere = LeaseRequest { destination: "other".into(), ..ask("a", at(0)) };
     let elsewhere = store.lease(elsewhere).await.unwrap().unwrap();
-    let of = |id: &str, person: &str| NewMessage { person: PersonHash::of(person), ..message(id) };
+    let of = |id: &str, person: &str| NewMessage {
+        person: PersonHash::of(person),
+        warnings: vec!["a field".into()],
+        ..message(id)
+    };
     put_delivered(store, &lease, of("before", "u1")).await;
     let failed = put(store, of("failed", "u1")).await;
     let warned =

@@ -1,5 +1,6 @@
 //! Looking up what became of a message, and forgetting it in time.
 
+use super::replay::{end_failed, replay_all};
 use super::*;
 
 pub(in crate::store) async fn shows_everything_about_a_message(store: &impl Store) {
@@ -8,7 +9,8 @@ pub(in crate::store) async fn shows_everything_about_a_message(store: &impl Stor
     let seq = put(store, NewMessage { kind: MessageType::Identify, ..message("a") }).await;
     let frozen =
         store.freeze_one(&lease, seq, plan(vec![delivery("one", Ok(request(1)))])).await.unwrap();
-    let unanswered = Attempt { status: None, excerpt: "timed out".into(), ..attempt(1, "retry") };
+    let unanswered =
+        Attempt { status: None, excerpt: "timed out".into(), ..attempt(1, AttemptOutcome::Retry) };
     let retried = Settlement {
         attempt: Some(unanswered.clone()),
         ..settlement(&frozen[0], 1, Consequence::Retry(at(500)))
@@ -19,17 +21,52 @@ pub(in crate::store) async fn shows_everything_about_a_message(store: &impl Stor
     assert_eq!((shown.seq, shown.kind, shown.received_at), (seq, MessageType::Identify, at(0)));
     assert_eq!((shown.source.as_str(), shown.destination.as_str()), ("web", DESTINATION));
     assert_eq!((shown.message_id.as_str(), shown.is_done, shown.unmatched), ("a", false, None));
-    assert_eq!(shown.deliveries[0].action, "sendEvent");
+    assert_eq!(shown.warnings, [] as [&str; 0]);
+    assert_eq!(shown.deliveries[0].action, Some(ActionKind::SendEvent));
     let sent = shown.deliveries[0].request.clone().unwrap();
     assert_eq!((sent.id, sent.next_attempt_at), (frozen[0].id, Some(at(500))));
-    assert_eq!((sent.method.as_str(), sent.path.as_str()), ("POST", "/events/send"));
+    assert_eq!(sent.endpoint, Some(Endpoint::SendEvent));
     assert_eq!(sent.idempotency_key, request(1).idempotency_key);
     assert_eq!(sent.attempts, std::slice::from_ref(&unanswered));
 
     store.settle(&lease, settlement(&frozen[0], 2, Consequence::Delivered)).await.unwrap();
     let sent = record(store, "a").await.deliveries.remove(0).request.unwrap();
     assert_eq!(sent.next_attempt_at, None);
-    assert_eq!(sent.attempts, [unanswered, attempt(2, "delivered")]);
+    assert_eq!(sent.attempts, [unanswered, attempt(2, AttemptOutcome::Delivered)]);
+}
+
+pub(in crate::store) async fn shows_what_was_noticed_when_a_message_came(store: &impl Store) {
+    let warnings = vec!["`timestamp` cannot be read".to_owned(), "\"x\"".to_owned()];
+    let noticed = NewMessage { warnings: warnings.clone(), ..message("noticed") };
+    store.accept(vec![message("plain"), noticed, message("plain too")]).await.unwrap();
+    assert_eq!(record(store, "plain").await.warnings, [] as [&str; 0]);
+    assert_eq!(record(store, "noticed").await.warnings, warnings);
+    assert_eq!(record(store, "plain too").await.warnings, [] as [&str; 0]);
+    // A replay keeps them.
+    let lease = lease(store).await;
+    put_back(store, &lease, "noticed").await;
+    assert_eq!(record(store, "noticed").await.warnings, warnings);
+}
+
+/// Fails a message and replays it.
+async fn put_back(store: &impl Store, lease: &Lease, id: &str) {
+    let seq = record(store, id).await.seq;
+    end_failed(store, lease, seq).await;
+    assert_eq!(replay_all(store).await, (1, 0));
+}
+
+pub(in crate::store) async fn shows_a_message_that_failed_before_any_subscription_was_asked(
+    store: &impl Store,
+) {
+    let lease = lease(store).await;
+    let seq = put(store, message("a")).await;
+    let failed = NewDelivery { subscription: None, action: None, ..delivery("", Err(failure())) };
+    store.freeze_one(&lease, seq, plan(vec![failed])).await.unwrap();
+    let shown = record(store, "a").await;
+    assert!(shown.is_done);
+    let [delivery] = shown.deliveries.as_slice() else { panic!("{shown:?}") };
+    assert_eq!((&delivery.subscription, delivery.action), (&None, None));
+    assert_eq!(delivery.failure, Some(failure()));
 }
 
 pub(in crate::store) async fn finds_one_id_of_several_sources(store: &impl Store) {

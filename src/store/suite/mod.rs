@@ -23,10 +23,11 @@ use std::time::Duration;
 use bytes::Bytes;
 use jiff::{SignedDuration, Timestamp};
 
+use crate::action::{ActionKind, Endpoint, Unmatched, UnmatchedReason};
 use crate::queue::{
-    Attempt, Consequence, Failure, FrozenRequest, Head, Housekeeping, Inbox, Lease, LeaseRequest,
-    Log, MessageRecord, NewDelivery, NewMerge, NewMessage, NewPlan, NewRequest, PendingAsk,
-    Replays, Seq, Settlement, Work, WorkError,
+    Attempt, AttemptOutcome, Consequence, Failure, FailureReason, FrozenRequest, Head,
+    Housekeeping, Inbox, Lease, LeaseRequest, Log, MessageRecord, NewDelivery, NewMerge,
+    NewMessage, NewPlan, NewRequest, PendingAsk, Replays, Seq, Settlement, Work, WorkError,
 };
 use crate::segment::ids::OrderKeyKind;
 use crate::segment::{LaneKey, MessageHash, MessageType, PersonHash};
@@ -104,6 +105,7 @@ pub(in crate::store) fn message(id: &str) -> NewMessage {
         person: PersonHash::of("u1"),
         received_at: at(0),
         payload: Bytes::from(format!(r#"{{"messageId":"{id}"}}"#)),
+        warnings: Vec::new(),
     }
 }
 
@@ -122,8 +124,7 @@ pub(in crate::store) async fn lease(store: &impl Store) -> Lease {
 
 pub(in crate::store) fn request(n: u32) -> NewRequest {
     NewRequest {
-        method: "POST".into(),
-        path: "/events/send".into(),
+        endpoint: Endpoint::SendEvent,
         body: Bytes::from(format!(r#"{{"n":{n}}}"#)),
         idempotency_key: (n != 0).then(|| format!("key-{n}")),
         expires_at: (n == 3).then(|| at(99)),
@@ -131,31 +132,33 @@ pub(in crate::store) fn request(n: u32) -> NewRequest {
 }
 
 pub(in crate::store) fn failure() -> Failure {
-    Failure { reason: "invalid".into(), detail: "`userId` is missing".into() }
+    Failure { reason: FailureReason::Invalid, detail: "`userId` is missing".into() }
 }
 
 pub(in crate::store) fn delivery(name: &str, outcome: Result<NewRequest, Failure>) -> NewDelivery {
     NewDelivery {
-        subscription: name.into(),
-        action: "sendEvent".into(),
+        subscription: Some(name.into()),
+        action: Some(ActionKind::SendEvent),
         warnings: Vec::new(),
         outcome,
     }
 }
 
 pub(in crate::store) fn plan(deliveries: Vec<NewDelivery>) -> NewPlan {
-    let unmatched = deliveries.is_empty().then(|| "no trigger matched".into());
+    let unmatched = deliveries
+        .is_empty()
+        .then(|| Unmatched { reason: UnmatchedReason::Integrations, detail: "turned off".into() });
     NewPlan { now: at(1), deliveries, unmatched }
 }
 
 /// The attempt with this number, at `at(10 × number)`, that took 5 ms.
-pub(in crate::store) fn attempt(number: u32, outcome: &str) -> Attempt {
+pub(in crate::store) fn attempt(number: u32, outcome: AttemptOutcome) -> Attempt {
     Attempt {
         number,
         started_at: at(10 * i64::from(number)),
         duration: Duration::from_millis(5),
         status: Some(200),
-        outcome: outcome.into(),
+        outcome,
         excerpt: "{}".into(),
     }
 }
@@ -166,10 +169,10 @@ pub(in crate::store) fn settlement(
     consequence: Consequence,
 ) -> Settlement {
     let outcome = match consequence {
-        Consequence::Delivered => "delivered",
-        Consequence::Failed(_) | Consequence::TakenApart => "refused",
-        Consequence::Hold => "unauthorized",
-        Consequence::Retry(_) => "retry",
+        Consequence::Delivered => AttemptOutcome::Delivered,
+        Consequence::Failed(_) | Consequence::TakenApart => AttemptOutcome::Refused,
+        Consequence::Hold => AttemptOutcome::Unauthorized,
+        Consequence::Retry(_) => AttemptOutcome::Retry,
     };
     let attempt = attempt(number, outcome);
     let now = attempt.started_at + attempt.duration;

@@ -1,5 +1,7 @@
 //! Replaying: which messages, in which order, and what stays of what was.
 
+use FailureReason::{Expired, Refused};
+
 use super::*;
 use crate::queue::{DeliveryState, PendingAsk, ReplayAsk, ReplayPosition, ReplayState, Selection};
 
@@ -40,23 +42,26 @@ pub(in crate::store) async fn replay_all(store: &impl Store) -> (u64, u64) {
 }
 
 /// Ends each delivery of a message: the name of its subscription, and why it failed if it did.
-async fn end(store: &impl Store, lease: &Lease, seq: Seq, deliveries: &[(&str, Option<&str>)]) {
+async fn end(
+    store: &impl Store,
+    lease: &Lease,
+    seq: Seq,
+    deliveries: &[(&str, Option<FailureReason>)],
+) {
     let planned =
         deliveries.iter().map(|(name, _)| delivery(name, Ok(request(1)))).collect::<Vec<_>>();
     let frozen = store.freeze_one(lease, seq, plan(planned)).await.unwrap();
     for (request, (_, reason)) in frozen.iter().zip(deliveries) {
         let consequence = match reason {
             None => Consequence::Delivered,
-            Some(reason) => {
-                Consequence::Failed(Failure { reason: (*reason).into(), detail: "no".into() })
-            }
+            Some(reason) => Consequence::Failed(Failure { reason: *reason, detail: "no".into() }),
         };
         store.settle(lease, settlement(request, 1, consequence)).await.unwrap();
     }
 }
 
 pub(in crate::store) async fn end_failed(store: &impl Store, lease: &Lease, seq: Seq) {
-    end(store, lease, seq, &[("one", Some("refused"))]).await;
+    end(store, lease, seq, &[("one", Some(Refused))]).await;
 }
 
 pub(in crate::store) async fn put_failed(
@@ -129,7 +134,7 @@ pub(in crate::store) async fn keeps_the_order_of_acceptance_over_replays(store: 
 pub(in crate::store) async fn keeps_what_was_delivered_before_a_replay(store: &impl Store) {
     let lease = lease(store).await;
     let seq = put(store, message("a")).await;
-    end(store, &lease, seq, &[("good", None), ("bad", Some("refused"))]).await;
+    end(store, &lease, seq, &[("good", None), ("bad", Some(Refused))]).await;
     assert_eq!(replay_all(store).await, (1, 0));
     let seq = heads(store).await[0].seq;
     let job = store.open(seq).await.unwrap().unwrap();
@@ -142,7 +147,9 @@ pub(in crate::store) async fn keeps_what_was_delivered_before_a_replay(store: &i
     let history: Vec<_> = shown
         .deliveries
         .iter()
-        .map(|d| (d.subscription.as_str(), d.replay, d.is_superseded, d.state))
+        .map(|d| {
+            (d.subscription.as_deref().unwrap_or_default(), d.replay, d.is_superseded, d.state)
+        })
         .collect();
     use DeliveryState::{Delivered, Failed};
     let expected =
@@ -163,7 +170,7 @@ pub(in crate::store) async fn keeps_what_was_delivered_before_a_replay(store: &i
 pub(in crate::store) async fn replays_for_one_subscription_alone(store: &impl Store) {
     let lease = lease(store).await;
     let seq = put(store, message("a")).await;
-    end(store, &lease, seq, &[("one", Some("refused")), ("two", Some("expired"))]).await;
+    end(store, &lease, seq, &[("one", Some(Refused)), ("two", Some(Expired))]).await;
     let two = Selection { subscription: Some("two".into()), ..all(ReplayState::Failed) };
     assert_eq!(replay(store, two, false).await, (1, 0));
     let seq = heads(store).await[0].seq;
@@ -174,7 +181,7 @@ pub(in crate::store) async fn replays_for_one_subscription_alone(store: &impl St
     assert_eq!(replay_all(store).await, (1, 0));
     let seq = heads(store).await[0].seq;
     assert_eq!(store.open(seq).await.unwrap().unwrap().replay.settled, ["two"]);
-    end(store, &lease, seq, &[("one", Some("refused"))]).await;
+    end(store, &lease, seq, &[("one", Some(Refused))]).await;
     let one = Selection { subscription: Some("one".into()), ..all(ReplayState::Failed) };
     assert_eq!(replay(store, one, false).await, (1, 0));
     // It is planned, and nothing takes it now.
@@ -185,7 +192,7 @@ pub(in crate::store) async fn replays_for_one_subscription_alone(store: &impl St
 pub(in crate::store) async fn a_failure_that_stands_keeps_a_message_failed(store: &impl Store) {
     let lease = lease(store).await;
     let seq = put(store, message("a")).await;
-    end(store, &lease, seq, &[("one", Some("refused")), ("two", Some("refused"))]).await;
+    end(store, &lease, seq, &[("one", Some(Refused)), ("two", Some(Refused))]).await;
     let two = Selection { subscription: Some("two".into()), ..all(ReplayState::Failed) };
     assert_eq!(replay(store, two, false).await, (1, 0));
     store.freeze_one(&lease, heads(store).await[0].seq, plan(vec![])).await.unwrap();
@@ -207,16 +214,16 @@ pub(in crate::store) async fn chooses_what_to_replay(store: &impl Store) {
         ..message(id)
     };
     let refused = put(store, of("refused", 10, "u1")).await;
-    end(store, &lease, refused, &[("one", Some("refused")), ("two", None)]).await;
+    end(store, &lease, refused, &[("one", Some(Refused)), ("two", None)]).await;
     let expired = put(store, of("expired", 20, "u2")).await;
-    end(store, &lease, expired, &[("two", Some("expired"))]).await;
+    end(store, &lease, expired, &[("two", Some(Expired))]).await;
     let delivered = put(store, of("delivered", 30, "u1")).await;
     end(store, &lease, delivered, &[("one", None)]).await;
     let unmatched = put(store, of("unmatched", 40, "u2")).await;
     store.freeze_one(&lease, unmatched, plan(vec![])).await.unwrap();
     let elsewhere = NewMessage { destination: "other".into(), ..of("elsewhere", 50, "u1") };
     let elsewhere = put(store, elsewhere).await;
-    end(store, &other_lease, elsewhere, &[("one", Some("refused"))]).await;
+    end(store, &other_lease, elsewhere, &[("one", Some(Refused))]).await;
     put(store, of("pending", 60, "u1")).await;
 
     let text = |text: &str| Some(text.to_owned());
@@ -232,20 +239,20 @@ pub(in crate::store) async fn chooses_what_to_replay(store: &impl Store) {
         (Selection { person: person("u1"), ..all(Failed) }, 2),
         (Selection { person: person("u1"), ..all(All) }, 3),
         (Selection { person: person("u3"), ..all(All) }, 0),
-        (Selection { reason: text("refused"), ..all(Failed) }, 2),
-        (Selection { reason: text("invalid"), ..all(Failed) }, 0),
+        (Selection { reason: Some(Refused), ..all(Failed) }, 2),
+        (Selection { reason: Some(FailureReason::Invalid), ..all(Failed) }, 0),
         (Selection { destination: text("other"), ..all(Failed) }, 1),
         (Selection { destination: text(DESTINATION), ..all(All) }, 4),
         (Selection { subscription: text("two"), ..all(Failed) }, 1),
         (Selection { subscription: text("two"), ..all(All) }, 2),
-        (Selection { subscription: text("one"), reason: text("expired"), ..all(Failed) }, 0),
+        (Selection { subscription: text("one"), reason: Some(Expired), ..all(Failed) }, 0),
         (Selection { from: Some(at(20)), ..all(All) }, 4),
         (Selection { from: Some(at(20)), to: Some(at(40)), ..all(All) }, 2),
         (Selection { to: Some(at(10)), ..all(All) }, 0),
         (
             Selection {
                 person: person("u1"),
-                reason: text("refused"),
+                reason: Some(Refused),
                 to: Some(at(50)),
                 ..all(Failed)
             },
@@ -298,7 +305,7 @@ pub(in crate::store) async fn counts_what_has_no_contents_left(store: &impl Stor
     put_failed(store, &lease, message("a")).await;
     while store.purge(at(15) + LIMITS.failed_retention).await.unwrap() > 0 {}
     let late = put(store, NewMessage { received_at: at(10_000), ..message("b") }).await;
-    end(store, &lease, late, &[("one", Some("refused"))]).await;
+    end(store, &lease, late, &[("one", Some(Refused))]).await;
     assert_eq!(replay(store, all(ReplayState::Failed), true).await, (1, 1));
     assert_eq!(replay_all(store).await, (1, 1));
     assert_eq!(pending_ids(store).await, ["b"]);

@@ -86,7 +86,7 @@ pub(in crate::store) async fn freezes_requests_in_order(store: &impl Store) {
     let frozen = store.freeze_one(&lease, seq, plan(deliveries)).await.unwrap();
     let written = |n: usize, from: NewRequest| {
         let found = &frozen[n];
-        assert_eq!((&found.method, &found.path), (&from.method, &from.path));
+        assert_eq!(found.endpoint, from.endpoint);
         assert_eq!((&found.body, &found.idempotency_key), (&from.body, &from.idempotency_key));
         assert_eq!(
             (found.attempts, found.first_attempt_at, found.next_attempt_at),
@@ -104,7 +104,7 @@ pub(in crate::store) async fn freezes_requests_in_order(store: &impl Store) {
     let shown: Vec<_> = record
         .deliveries
         .iter()
-        .map(|d| (d.subscription.as_str(), d.state, d.failure.clone()))
+        .map(|d| (d.subscription.as_deref().unwrap_or_default(), d.state, d.failure.clone()))
         .collect();
     let expected = [
         ("first", DeliveryState::Pending, None),
@@ -123,7 +123,7 @@ pub(in crate::store) async fn freezes_requests_in_order(store: &impl Store) {
 pub(in crate::store) async fn ends_a_message_that_needs_no_request(store: &impl Store) {
     let lease = lease(store).await;
     for (id, deliveries, unmatched) in [
-        ("unmatched", vec![], Some("no trigger matched")),
+        ("unmatched", vec![], Some((UnmatchedReason::Integrations, "turned off"))),
         ("failed", vec![delivery("one", Err(failure()))], None),
     ] {
         let seq = put(store, message(id)).await;
@@ -131,7 +131,8 @@ pub(in crate::store) async fn ends_a_message_that_needs_no_request(store: &impl 
         assert!(store.open(seq).await.unwrap().is_none(), "{id}");
         let record = record(store, id).await;
         assert!(record.is_done, "{id}");
-        assert_eq!(record.unmatched.as_deref(), unmatched, "{id}");
+        let shown = record.unmatched.as_ref().map(|it| (it.reason, it.detail.as_str()));
+        assert_eq!(shown, unmatched, "{id}");
         // Ended: freezing it again shows nothing to do.
         assert_eq!(store.freeze_one(&lease, seq, plan(vec![])).await.unwrap(), []);
     }
@@ -189,7 +190,7 @@ pub(in crate::store) async fn shows_the_earliest_next_attempt(store: &impl Store
 
 pub(in crate::store) async fn ends_a_message_with_its_last_delivery(store: &impl Store) {
     let lease = lease(store).await;
-    let refused = Failure { reason: "refused".into(), detail: "no such event".into() };
+    let refused = Failure { reason: FailureReason::Refused, detail: "no such event".into() };
     let seq = put(store, message("a")).await;
     let deliveries = vec![delivery("one", Ok(request(1))), delivery("two", Ok(request(2)))];
     let frozen = store.freeze_one(&lease, seq, plan(deliveries)).await.unwrap();
@@ -221,7 +222,7 @@ pub(in crate::store) async fn ends_a_message_with_its_last_delivery(store: &impl
 pub(in crate::store) async fn gives_a_request_up_without_an_attempt(store: &impl Store) {
     let lease = lease(store).await;
     let (seq, frozen) = planned(store, &lease, "a").await;
-    let expired = Failure { reason: "expired".into(), detail: "too late".into() };
+    let expired = Failure { reason: FailureReason::Expired, detail: "too late".into() };
     let given_up = Settlement {
         attempt: None,
         ..settlement(&frozen, 1, Consequence::Failed(expired.clone()))

@@ -264,6 +264,7 @@ pub async fn open_store(config: &Config) -> Result<SqliteStore, AppError> {
     std::fs::create_dir_all(folder)
         .map_err(|source| AppError::Folder { folder: folder.display().to_string(), source })?;
     SqliteStore::open(SqliteOptions {
+        allow_network_disk: config.store.allow_network_disk,
         duplicate_window: hours(config.store.duplicate_window_h),
         waiting_messages_max: config.store.waiting_messages_max,
         waiting_bytes_max: config.store.waiting_bytes_max,

@@ -55,6 +55,7 @@ pub struct ServerConfig {
 #[allow(missing_docs, reason = "config/default.toml is the reference")]
 pub struct StoreConfig {
     pub data: PathBuf,
+    pub allow_network_disk: bool,
     pub duplicate_window_h: u64,
     pub waiting_messages_max: usize,
     pub waiting_bytes_max: usize,

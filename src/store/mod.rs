@@ -29,6 +29,16 @@ pub enum StoreError {
         /// The folder that is not there.
         folder: PathBuf,
     },
+    /// The folder is on a disk that other machines share.
+    #[error(
+        "store.data: the folder {folder:?} is on a network disk ({file_system}), where SQLite's locks and shared memory cannot be relied on: messages could be lost and the database damaged. Set store.data (--data) to a folder on a local disk, or accept the risk with store.allow_network_disk = true"
+    )]
+    NetworkDisk {
+        /// The folder of the database file.
+        folder: PathBuf,
+        /// The type of its file system, such as `nfs4`.
+        file_system: String,
+    },
     /// The file or its folder cannot be written to.
     #[error(
         "the database {path:?} cannot be written: give the user that runs this program write access to the file and its folder, or set another path"

@@ -32,6 +32,7 @@ mod lenient_http;
 mod limits;
 mod merging;
 mod neighbours;
+mod network_disk;
 mod outcomes;
 mod rate;
 mod replay;

@@ -9,6 +9,7 @@ mod accept;
 mod backlog;
 mod health;
 mod log;
+mod network;
 mod open;
 mod purge;
 mod recent;
@@ -54,6 +55,8 @@ const TRY_TIMEOUT: Duration = Duration::from_secs(1);
 pub struct SqliteOptions {
     /// The database file; made if there is none. Its folder must exist.
     pub path: PathBuf,
+    /// Whether the folder may be on a network disk, where SQLite's locks cannot be relied on.
+    pub allow_network_disk: bool,
     /// How long a message id is remembered to tell duplicates.
     pub duplicate_window: Duration,
     /// Messages that may wait to be written before more are refused. At least 1.
@@ -85,6 +88,7 @@ impl SqliteOptions {
         const DAY: Duration = Duration::from_secs(24 * 60 * 60);
         Self {
             path: path.into(),
+            allow_network_disk: false,
             duplicate_window: DAY * 7,
             waiting_messages_max: 20_000,
             waiting_bytes_max: 128 * 1024 * 1024,

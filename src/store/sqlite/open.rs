@@ -12,7 +12,9 @@ use sqlx::sqlite::{
 };
 use sqlx::{ConnectOptions, Connection, SqlitePool};
 use tokio::time::Instant;
+use tracing::warn;
 
+use super::network::network_disk;
 use super::{Fault, SqliteOptions, StoreError, accept};
 use crate::store::sql;
 
@@ -44,7 +46,7 @@ pub(super) struct Opened {
 
 pub(super) async fn open(options: &SqliteOptions) -> Result<Opened, StoreError> {
     let path = options.path.as_path();
-    make_file(path)?;
+    make_file(path, options.allow_network_disk)?;
     let writer_options = writer_options(options);
     let started = Instant::now();
     let writer = loop {
@@ -87,16 +89,22 @@ pub(super) async fn check_schema(readers: &SqlitePool) -> Result<(), Fault> {
 ///
 /// One that exists is left to SQLite: to open and close it here would drop the locks that another
 /// connection of this process holds on it (POSIX locks belong to the process, not the descriptor).
-fn make_file(path: &Path) -> Result<(), StoreError> {
-    let folder = match path.parent() {
-        Some(folder) if !folder.as_os_str().is_empty() => folder,
-        _ => Path::new("."),
-    };
+fn make_file(path: &Path, allow_network_disk: bool) -> Result<(), StoreError> {
+    let folder = folder_of(path);
     if !folder.is_dir() {
         return Err(StoreError::NoFolder { path: path.to_owned(), folder: folder.to_owned() });
     }
     if path.is_dir() {
         return Err(StoreError::NotADatabase { path: path.to_owned() });
+    }
+    if let Some(file_system) = network_disk(path) {
+        if !allow_network_disk {
+            return Err(StoreError::NetworkDisk { folder: folder.to_owned(), file_system });
+        }
+        warn!(
+            file_system,
+            "the data folder is on a network disk, as store.allow_network_disk permits: keep copies of the database elsewhere"
+        );
     }
     let mut file = OpenOptions::new();
     file.write(true).create_new(true);
@@ -114,6 +122,14 @@ fn make_file(path: &Path) -> Result<(), StoreError> {
             Err(StoreError::NotWritable { path: path.to_owned(), source: error.into() })
         }
         Err(error) => Err(StoreError::Open { path: path.to_owned(), source: error.into() }),
+    }
+}
+
+/// The folder of a file.
+pub(super) fn folder_of(path: &Path) -> &Path {
+    match path.parent() {
+        Some(folder) if !folder.as_os_str().is_empty() => folder,
+        _ => Path::new("."),
     }
 }
 

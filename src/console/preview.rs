@@ -157,18 +157,20 @@ impl From<&Request> for PreviewedRequest {
 /// The preview as text for a terminal.
 impl fmt::Display for Preview {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let is_turned_off =
-            self.unmatched.is_some() && self.subscriptions.iter().any(|one| one.matched);
-        if let Some(reason) = self.unmatched.as_ref().filter(|_| is_turned_off) {
+        // Where `integrations` turns the destination off, what subscriptions would do does not matter.
+        if let Some(reason) = &self.unmatched
+            && self.subscriptions.iter().any(|subscription| subscription.matched)
+        {
             return writeln!(out, "\nNothing would be sent: {reason}.");
         }
         for subscription in &self.subscriptions {
             write!(out, "\n{subscription}")?;
         }
-        match self.requests.len() {
-            0 => writeln!(out, "\nNo request would be sent."),
-            1 => writeln!(out, "\n1 request would be sent."),
-            more => writeln!(out, "\n{more} requests would be sent."),
+        match (self.requests.len(), &self.unmatched) {
+            (0, Some(reason)) => writeln!(out, "\nNo request would be sent: {reason}."),
+            (0, None) => writeln!(out, "\nNo request would be sent."),
+            (1, _) => writeln!(out, "\n1 request would be sent."),
+            (more, _) => writeln!(out, "\n{more} requests would be sent."),
         }
     }
 }

@@ -71,10 +71,11 @@ pub enum MessageState {
 /// The fate of a message under one subscription.
 #[derive(Debug, Serialize, ToSchema)]
 pub struct Delivery {
-    /// Name of the subscription; null if the message failed before any was asked.
+    /// Name of the subscription; null if the message failed before it was matched.
     #[schema(required)]
     pub subscription: Option<String>,
-    /// The action of the subscription; null if there is none, or if it is one of another release.
+    /// The action of the subscription; null without a subscription, or if this release
+    /// does not know the action.
     #[schema(required)]
     pub action: Option<ActionKind>,
     /// Number of the replay that made this delivery; 0 if it was made by no replay.
@@ -103,10 +104,10 @@ pub struct Delivery {
 pub struct RequestFate {
     /// Number of the request. Deliveries that were merged have the same one.
     pub id: i64,
-    /// HTTP method; null if the request is one of another release.
+    /// HTTP method; null if this release does not know the path.
     #[schema(required, example = "POST")]
     pub method: Option<&'static str>,
-    /// Path below the base URL of Loops; null if the request is one of another release.
+    /// Path below the base URL of Loops; null if this release does not know it.
     #[schema(required, example = "/events/send")]
     pub path: Option<&'static str>,
     /// The `Idempotency-Key` header, by which Loops takes an event only once; null for contacts.

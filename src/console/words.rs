@@ -9,7 +9,7 @@ use utoipa::openapi::schema::{ObjectBuilder, Schema, Type};
 use utoipa::{PartialSchema, ToSchema};
 
 use crate::action::{ActionKind, UnmatchedReason};
-use crate::queue::{AttemptOutcome, DeliveryState, FailureReason};
+use crate::queue::{AttemptOutcome, DeliveryState, FailureReason, ReplayState};
 use crate::segment::MessageType;
 
 macro_rules! words {
@@ -43,6 +43,7 @@ macro_rules! words {
 words! {
     MessageType: "The kind of Segment call.",
     DeliveryState: "The fate of a message under one subscription.",
+    ReplayState: "What became of the messages that are to be replayed.",
     ActionKind: "The action of a subscription.",
     UnmatchedReason or Unknown: "Why no subscription took a message.",
     FailureReason or Unknown: "Why a delivery failed.",

@@ -36,6 +36,27 @@ pub enum ReplayState {
     All,
 }
 
+impl ReplayState {
+    /// All of them.
+    pub const ALL: [ReplayState; 4] =
+        [ReplayState::Failed, ReplayState::Unmatched, ReplayState::Delivered, ReplayState::All];
+
+    /// As people write it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            ReplayState::Failed => "failed",
+            ReplayState::Unmatched => "unmatched",
+            ReplayState::Delivered => "delivered",
+            ReplayState::All => "all",
+        }
+    }
+
+    /// Reads [`ReplayState::as_str`].
+    pub fn parse(text: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|state| state.as_str() == text)
+    }
+}
+
 /// Which messages are replayed: those that fit all that is given.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Selection {
@@ -168,12 +189,9 @@ pub enum CriteriaMistake {
 impl Criteria {
     /// Checks them. Whether the destination exists is for the caller to know.
     pub fn selection(self) -> Result<Selection, CriteriaMistake> {
-        let state = match self.state.as_deref() {
-            None | Some("failed") => ReplayState::Failed,
-            Some("unmatched") => ReplayState::Unmatched,
-            Some("delivered") => ReplayState::Delivered,
-            Some("all") => ReplayState::All,
-            Some(_) => return Err(CriteriaMistake::State),
+        let state = match self.state {
+            None => ReplayState::Failed,
+            Some(text) => ReplayState::parse(&text).ok_or(CriteriaMistake::State)?,
         };
         let filled = |text: Option<String>| text.filter(|text| !text.is_empty());
         let selection = Selection {

@@ -342,6 +342,24 @@ fn preview_shows_each_subscription_each_field_and_the_request() {
     }
 }
 
+#[test]
+fn preview_says_why_nothing_would_be_sent() {
+    let desk = Desk::new();
+    let reason = "no subscription takes this page message";
+    let (ok, text) = desk.run(&["preview"], r#"{"type":"page","userId":"u1"}"#);
+    assert!(ok && text.ends_with(&format!("No request would be sent: {reason}.\n")), "{text}");
+    assert!(text.contains("skipped"), "{text}");
+
+    let turned_off = r#"{"type":"track","userId":"u1","event":"E","integrations":{"All":false}}"#;
+    let (ok, text) = desk.run(&["preview"], turned_off);
+    assert!(ok && text.contains("Nothing would be sent: integrations turns it off"), "{text}");
+    assert!(!text.contains("/events/send"), "{text}");
+    let (_, text) = desk.run(&["preview", "--json"], turned_off);
+    let preview: Value = serde_json::from_str(&text).unwrap();
+    assert!(preview["unmatched"].as_str().unwrap().contains("integrations"), "{preview}");
+    assert_eq!(preview["requests"], json!([]), "{preview}");
+}
+
 #[tokio::test]
 async fn the_api_previews_with_what_is_in_force_and_reloads_it() {
     let mut loops = ScriptedLoops::willing().await;

@@ -13,7 +13,7 @@ use super::errors::{AdminErrors, StoreErrors, store_fault};
 use crate::console::state::AdminState;
 use crate::console::view::{ReplayPosition, Replayed};
 use crate::http::error::{ApiError, ErrorBody};
-use crate::queue::{Criteria, ReplayAsk, Selection};
+use crate::queue::{Criteria, ReplayAsk, ReplayState, Selection};
 
 /// How long one request works; the rest is asked for with `continue`.
 const BUSY_MAX: Duration = Duration::from_secs(10);
@@ -31,10 +31,10 @@ struct Asked {
     /// or an e-mail address.
     #[schema(example = "user_1")]
     user_id: Option<String>,
-    /// What became of the messages: `failed` (the default), `unmatched`, `delivered` or `all`.
-    #[schema(example = "failed")]
+    /// What became of the messages; by default `failed`.
+    #[schema(value_type = Option<ReplayState>)]
     state: Option<String>,
-    /// Why a delivery failed.
+    /// Why a delivery failed: `refused`, `expired`, `invalid` or `unreadable`.
     #[schema(example = "refused")]
     reason: Option<String>,
     /// Name of the destination.

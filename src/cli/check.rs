@@ -159,7 +159,10 @@ async fn ask(destination: &DestinationConfig) -> Result<Vec<String>, String> {
         timeout: LOOPS_TIMEOUT,
     };
     let client = Client::new(&options, Arc::new(SystemClock)).map_err(|error| error.to_string())?;
-    read(&client, "/api-key").await?;
+    let key = read(&client, "/api-key").await?;
+    if key.get("success").and_then(serde_json::Value::as_bool) != Some(true) {
+        return Err("GET /api-key: the answer is not one of Loops: is base_url right?".to_owned());
+    }
     let properties = names(&read(&client, "/contacts/properties").await?, "key");
     let lists = names(&read(&client, "/lists").await?, "id");
     let mut warnings = Vec::new();
@@ -189,6 +192,9 @@ async fn read(client: &Client, path: &str) -> Result<serde_json::Value, String> 
         Ok((401 | 403, _)) => {
             Err("Loops refuses the API key: copy it again from Loops: Settings, API".to_owned())
         }
+        Ok((404, _)) => Err(format!(
+            "GET {path}: there is nothing there (404): is base_url right? That of Loops is https://app.loops.so/api/v1"
+        )),
         Ok((status, _)) => Err(format!("GET {path}: Loops answered {status}")),
         Err(error) => Err(format!("GET {path}: {error}")),
     }

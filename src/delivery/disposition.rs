@@ -15,6 +15,8 @@ pub enum Disposition {
     DeliveredBefore,
     /// The contact to delete is not there.
     NothingToDelete,
+    /// There is nothing at any path: the base URL is wrong.
+    Misdirected,
     /// Too many requests: wait, and slow down.
     Limited(Option<Duration>),
     /// It may work later; how long Loops asks to wait, if it does.
@@ -32,8 +34,14 @@ pub enum Disposition {
 }
 
 impl Disposition {
-    /// Reads a reply to a request at `endpoint`.
-    pub fn of(endpoint: Endpoint, reply: &Reply) -> Self {
+    /// Whether what a reply means depends on a check of the key that is made after it. With a wrong base
+    /// URL every call is answered with 404, which must not be taken for Loops' word about the request.
+    pub fn needs_check(reply: &Reply) -> bool {
+        reply.result.as_ref().is_ok_and(|answer| answer.status == 404)
+    }
+
+    /// Reads a reply to a request at `endpoint`, and the check that it needed.
+    pub fn of(endpoint: Endpoint, reply: &Reply, check: Option<KeyCheck>) -> Self {
         let answer = match &reply.result {
             Ok(answer) => answer,
             // Loops may or may not have the request. Sending the same again is safe: contact
@@ -43,9 +51,22 @@ impl Disposition {
             }
         };
         match answer.status {
-            200..=299 => Disposition::Delivered,
+            200..=299 => match answer.success {
+                Some(true) => Disposition::Delivered,
+                Some(false) => Disposition::Refused { detail: words(answer) },
+                // Not Loops, but something between: a captive portal, a gateway, the page of an app.
+                None => Disposition::Retry(answer.retry_after),
+            },
             409 if endpoint.takes_idempotency_key() => Disposition::DeliveredBefore,
-            404 if endpoint == Endpoint::DeleteContact => Disposition::NothingToDelete,
+            404 => match check {
+                Some(KeyCheck::Right) if endpoint == Endpoint::DeleteContact => {
+                    Disposition::NothingToDelete
+                }
+                Some(KeyCheck::Right) => Disposition::Refused { detail: words(answer) },
+                Some(KeyCheck::Wrong) => Disposition::Unauthorized { detail: words(answer) },
+                Some(KeyCheck::NotFound) => Disposition::Misdirected,
+                Some(KeyCheck::Unknown) | None => Disposition::Retry(answer.retry_after),
+            },
             429 => Disposition::Limited(answer.retry_after),
             401 | 403 => Disposition::Unauthorized { detail: words(answer) },
             408 => Disposition::Retry(answer.retry_after),
@@ -63,9 +84,10 @@ impl Disposition {
             | Disposition::DeliveredBefore
             | Disposition::NothingToDelete
             | Disposition::Refused { .. } => true,
-            Disposition::Limited(_) | Disposition::Retry(_) | Disposition::Unauthorized { .. } => {
-                false
-            }
+            Disposition::Limited(_)
+            | Disposition::Retry(_)
+            | Disposition::Misdirected
+            | Disposition::Unauthorized { .. } => false,
         }
     }
 
@@ -75,10 +97,41 @@ impl Disposition {
             Disposition::Delivered => AttemptOutcome::Delivered,
             Disposition::DeliveredBefore => AttemptOutcome::DeliveredBefore,
             Disposition::NothingToDelete => AttemptOutcome::NothingToDelete,
+            Disposition::Misdirected => AttemptOutcome::NotFound,
             Disposition::Limited(_) => AttemptOutcome::Limited,
             Disposition::Retry(_) => AttemptOutcome::Retry,
             Disposition::Unauthorized { .. } => AttemptOutcome::Unauthorized,
             Disposition::Refused { .. } => AttemptOutcome::Refused,
+        }
+    }
+}
+
+/// What a check of the key (`GET /api-key`) shows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum KeyCheck {
+    /// Loops takes the key.
+    Right,
+    /// Loops refuses the key.
+    Wrong,
+    /// There is nothing at that path: the base URL is wrong.
+    NotFound,
+    /// Loops cannot be reached, or what answered is not Loops.
+    Unknown,
+}
+
+impl KeyCheck {
+    /// Reads a reply to a check of the key.
+    pub fn of(reply: &Reply) -> Self {
+        match &reply.result {
+            Ok(answer) => match (answer.status, answer.success) {
+                (200..=299, Some(true)) => KeyCheck::Right,
+                (200..=299, Some(false)) | (401 | 403, _) => KeyCheck::Wrong,
+                (404, _) => KeyCheck::NotFound,
+                _ => KeyCheck::Unknown,
+            },
+            Err(CallError::Timeout | CallError::Connect(_) | CallError::Broken(_)) => {
+                KeyCheck::Unknown
+            }
         }
     }
 }
@@ -96,36 +149,81 @@ mod tests {
     use super::*;
     use crate::loops::RateHeaders;
 
-    fn of(endpoint: Endpoint, status: u16) -> Disposition {
+    fn reply(status: u16, success: Option<bool>) -> Reply {
         let answer = Answer {
             status,
             retry_after: Some(Duration::from_secs(9)),
             rate: RateHeaders::default(),
+            success,
             message: Some("why".to_owned()),
             excerpt: String::new(),
         };
-        Disposition::of(endpoint, &Reply { result: Ok(answer), duration: Duration::ZERO })
+        Reply { result: Ok(answer), duration: Duration::ZERO }
+    }
+
+    fn of(endpoint: Endpoint, status: u16, success: Option<bool>) -> Disposition {
+        let reply = reply(status, success);
+        assert_eq!(Disposition::needs_check(&reply), status == 404);
+        Disposition::of(endpoint, &reply, Some(KeyCheck::Right))
     }
 
     #[test]
     fn every_status_has_its_meaning() {
         let cases: [(Endpoint, &[u16], &str); 11] = [
-            (Endpoint::SendEvent, &[200, 201, 204, 299], "delivered"),
             (Endpoint::SendEvent, &[409], "delivered_before"),
             (Endpoint::UpdateContact, &[409], "refused"),
             (Endpoint::DeleteContact, &[404], "nothing_to_delete"),
             (Endpoint::SendEvent, &[404], "refused"),
+            (Endpoint::UpdateContact, &[404], "refused"),
             (Endpoint::UpdateContact, &[429], "limited"),
             (Endpoint::UpdateContact, &[401, 403], "unauthorized"),
             (Endpoint::UpdateContact, &[408, 500, 501, 502, 503, 504, 599], "retry"),
             (Endpoint::UpdateContact, &[100, 301, 304], "retry"),
-            (Endpoint::UpdateContact, &[400, 402, 404, 405, 413, 422, 499], "refused"),
+            (Endpoint::UpdateContact, &[400, 402, 405, 413, 422, 499], "refused"),
             (Endpoint::DeleteContact, &[400], "refused"),
         ];
         for (endpoint, statuses, word) in cases {
             for status in statuses {
-                assert_eq!(of(endpoint, *status).outcome().as_str(), word, "{endpoint:?} {status}");
+                for success in [None, Some(false), Some(true)] {
+                    let told = of(endpoint, *status, success).outcome().as_str();
+                    assert_eq!(told, word, "{endpoint:?} {status}");
+                }
             }
+        }
+    }
+
+    #[test]
+    fn a_2xx_means_what_its_body_says() {
+        for endpoint in Endpoint::ALL {
+            for status in [200, 201, 204, 299] {
+                assert_eq!(of(endpoint, status, Some(true)), Disposition::Delivered);
+                assert_eq!(of(endpoint, status, Some(false)).outcome().as_str(), "refused");
+                let again = Disposition::Retry(Some(Duration::from_secs(9)));
+                assert_eq!(of(endpoint, status, None), again);
+            }
+        }
+    }
+
+    #[test]
+    fn a_404_means_what_the_check_of_the_key_shows() {
+        let no_answer = Reply { result: Err(CallError::Timeout), duration: Duration::ZERO };
+        let cases = [
+            (reply(200, Some(true)), "refused", "nothing_to_delete"),
+            (reply(200, Some(false)), "unauthorized", "unauthorized"),
+            (reply(401, None), "unauthorized", "unauthorized"),
+            (reply(404, None), "not_found", "not_found"),
+            (reply(200, None), "retry", "retry"),
+            (reply(500, Some(false)), "retry", "retry"),
+            (no_answer, "retry", "retry"),
+        ];
+        for (check, for_others, for_deletions) in cases {
+            let told = |endpoint| {
+                let check = KeyCheck::of(&check);
+                Disposition::of(endpoint, &reply(404, None), Some(check)).outcome().as_str()
+            };
+            assert_eq!(told(Endpoint::SendEvent), for_others);
+            assert_eq!(told(Endpoint::UpdateContact), for_others);
+            assert_eq!(told(Endpoint::DeleteContact), for_deletions);
         }
     }
 
@@ -137,15 +235,22 @@ mod tests {
             CallError::Broken(String::new()),
         ] {
             let reply = Reply { result: Err(error), duration: Duration::ZERO };
-            assert_eq!(Disposition::of(Endpoint::SendEvent, &reply), Disposition::Retry(None));
+            assert_eq!(
+                Disposition::of(Endpoint::SendEvent, &reply, None),
+                Disposition::Retry(None)
+            );
         }
     }
 
     #[test]
     fn a_refusal_says_what_loops_said() {
         assert_eq!(
-            of(Endpoint::SendEvent, 400),
+            of(Endpoint::SendEvent, 400, Some(false)),
             Disposition::Refused { detail: "Loops answered 400: why".to_owned() }
+        );
+        assert_eq!(
+            of(Endpoint::SendEvent, 200, Some(false)),
+            Disposition::Refused { detail: "Loops answered 200: why".to_owned() }
         );
     }
 }

@@ -13,6 +13,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{debug, error, info, warn};
 
 use super::backoff::RetryOptions;
+use super::disposition::KeyCheck;
 use super::lanes::{Lanes, Reading};
 use super::pause::{KeyRefusals, Pause};
 use super::step::{StepEnd, StepOutcome, Stepper};
@@ -203,6 +204,26 @@ impl Engine {
                 error = &fault as &dyn std::error::Error,
                 "the lease was not given back; it runs out by itself"
             ),
+        }
+    }
+}
+
+/// What keeps everything of a destination from being delivered until a person removes it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Obstacle {
+    Key,
+    BaseUrl,
+}
+
+impl Obstacle {
+    fn told(self) -> &'static str {
+        match self {
+            Obstacle::Key => {
+                "Loops refuses the API key: delivery is paused, nothing is lost; set the right key (api_key of this destination) and restart, or enable the key in Loops"
+            }
+            Obstacle::BaseUrl => {
+                "there is no Loops at base_url, which answers every call with 404: delivery is paused, nothing is lost; set base_url of this destination (LOOPS_BASE_URL) to one that ends in /v1, such as https://app.loops.so/api/v1, and restart"
+            }
         }
     }
 }
@@ -500,33 +521,28 @@ impl<'a> Tenure<'a> {
             StepOutcome::Unauthorized => {
                 self.refusals.refused(lane);
                 self.lanes.again(lane);
-                self.stop_for_key();
+                self.stop_for(Obstacle::Key);
+            }
+            StepOutcome::Misdirected => {
+                self.lanes.again(lane);
+                self.stop_for(Obstacle::BaseUrl);
             }
             StepOutcome::Fenced => return false,
         }
         true
     }
 
-    fn stop_for_key(&mut self) {
+    /// Pauses the destination, and says why if it was not paused before.
+    fn stop_for(&mut self, obstacle: Obstacle) {
         if self.pause.start() {
-            error!(
-                destination = self.lease.destination,
-                "Loops refuses the API key: delivery is paused, nothing is lost; set the right key (api_key of this destination) and restart, or enable the key in Loops"
-            );
+            error!(destination = self.lease.destination, "{}", obstacle.told());
         }
         self.show_pause();
     }
 
     fn judge_key(&mut self, reply: &Reply) {
-        match &reply.result {
-            Ok(answer) if matches!(answer.status, 401 | 403) => {
-                if self.pause.is_on() {
-                    self.pause.go_on();
-                } else {
-                    self.stop_for_key();
-                }
-            }
-            Ok(answer) if (200..300).contains(&answer.status) => {
+        match KeyCheck::of(reply) {
+            KeyCheck::Right => {
                 if self.pause.is_on() {
                     info!(
                         destination = self.lease.destination,
@@ -535,20 +551,24 @@ impl<'a> Tenure<'a> {
                 }
                 self.pause.end();
             }
+            KeyCheck::Wrong if !self.pause.is_on() => self.stop_for(Obstacle::Key),
+            KeyCheck::NotFound if !self.pause.is_on() => self.stop_for(Obstacle::BaseUrl),
+            KeyCheck::Wrong | KeyCheck::NotFound => self.pause.go_on(),
             // Nobody can say whether the key is right: a pause goes on, and without one deliveries
             // find out for themselves.
-            Ok(answer) => {
-                warn!(
-                    destination = self.lease.destination,
-                    status = answer.status,
-                    "the API key could not be checked: is base_url right?"
-                );
-                if self.pause.is_on() {
-                    self.pause.go_on();
+            KeyCheck::Unknown => {
+                match &reply.result {
+                    Ok(answer) => warn!(
+                        destination = self.lease.destination,
+                        status = answer.status,
+                        "the API key could not be checked, for the answer is not one of Loops: is base_url right?"
+                    ),
+                    Err(fault) => warn!(
+                        destination = self.lease.destination,
+                        error = %fault,
+                        "Loops cannot be reached"
+                    ),
                 }
-            }
-            Err(fault) => {
-                warn!(destination = self.lease.destination, error = %fault, "Loops cannot be reached");
                 if self.pause.is_on() {
                     self.pause.go_on();
                 }

@@ -11,7 +11,7 @@ use tokio::time::sleep;
 use tracing::{debug, error, info, warn};
 
 use super::backoff::RetryOptions;
-use super::disposition::Disposition;
+use super::disposition::{Disposition, KeyCheck};
 use super::lanes::Turn;
 use super::merging::Merging;
 use crate::action::{ActionKind, Unmatched, UnmatchedReason};
@@ -63,6 +63,8 @@ pub(super) enum StepOutcome {
     Wait(Timestamp),
     /// Loops refuses the key.
     Unauthorized,
+    /// There is nothing at the base URL.
+    Misdirected,
     /// Another process has the lease.
     Fenced,
 }
@@ -258,11 +260,21 @@ impl Stepper {
         };
         let reply = self.client.send(&slot, call).await;
         crash::point("send.after");
-        let disposition = Disposition::of(request.endpoint, &reply);
+        let check = match Disposition::needs_check(&reply) {
+            true => {
+                let slot = self.client.pacer().slot().await;
+                Some(KeyCheck::of(&self.client.probe(&slot).await))
+            }
+            false => None,
+        };
+        let disposition = Disposition::of(request.endpoint, &reply, check);
         let number = request.attempts + 1;
         let consequence = self.consequence(due, number, started_at, &disposition);
         self.report(due.message_id, request, number, &reply, &disposition);
-        let outcome = due.outcome(&consequence);
+        let outcome = match disposition {
+            Disposition::Misdirected => StepOutcome::Misdirected,
+            _ => due.outcome(&consequence),
+        };
         let ended = ended(&consequence);
         let attempt = Some(record(number, started_at, &reply, &disposition));
         let now = self.clock.now();
@@ -329,7 +341,9 @@ impl Stepper {
                     "{detail}; again and again, while others were taken with the same key"
                 ));
             }
-            Disposition::Unauthorized { .. } => return Consequence::Hold,
+            Disposition::Unauthorized { .. } | Disposition::Misdirected => {
+                return Consequence::Hold;
+            }
             Disposition::Limited(Some(after)) => (*after).min(self.retry.max),
             Disposition::Limited(None) => self.retry.delay(number),
             Disposition::Retry(after) => {
@@ -394,6 +408,7 @@ impl Stepper {
             | Disposition::NothingToDelete => line!(info),
             Disposition::Limited(_)
             | Disposition::Retry(_)
+            | Disposition::Misdirected
             | Disposition::Unauthorized { .. }
             | Disposition::Refused { .. } => line!(warn),
         }

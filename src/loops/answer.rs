@@ -20,6 +20,9 @@ pub struct Answer {
     pub retry_after: Option<Duration>,
     /// What it says about the rate.
     pub rate: RateHeaders,
+    /// `success` of its JSON body; `None` where the body is no JSON object with a boolean `success`, which
+    /// every answer of Loops to a contact or an event is.
+    pub success: Option<bool>,
     /// The `message` (or `error`) of its JSON body.
     pub message: Option<String>,
     /// The beginning of its body. May hold personal data: for the store, not for logs.
@@ -53,6 +56,7 @@ impl Answer {
     /// Makes an answer of its parts; `now` is needed for a `Retry-After` that is a date.
     pub(super) fn new(status: u16, headers: &HeaderMap, body: &[u8], now: Timestamp) -> Self {
         let text = String::from_utf8_lossy(body);
+        let json: serde_json::Value = serde_json::from_slice(body).unwrap_or_default();
         Self {
             status,
             retry_after: headers
@@ -63,7 +67,8 @@ impl Answer {
                 limit: number(headers, "x-ratelimit-limit"),
                 remaining: number(headers, "x-ratelimit-remaining"),
             },
-            message: message_of(body),
+            success: json.get("success").and_then(serde_json::Value::as_bool),
+            message: message_of(&json),
             excerpt: text.chars().take(EXCERPT_CHARS_MAX).collect(),
         }
     }
@@ -83,8 +88,7 @@ fn retry_after(text: &str, now: Timestamp) -> Option<Duration> {
     Some(Duration::try_from(date.duration_since(now)).unwrap_or(Duration::ZERO))
 }
 
-fn message_of(body: &[u8]) -> Option<String> {
-    let body: serde_json::Value = serde_json::from_slice(body).ok()?;
+fn message_of(body: &serde_json::Value) -> Option<String> {
     let text = body.get("message").or_else(|| body.get("error"))?.as_str()?;
     Some(text.chars().take(EXCERPT_CHARS_MAX).collect())
 }
@@ -125,6 +129,26 @@ mod tests {
     fn absurd_rate_headers_are_no_numbers() {
         let given = answer(&[("x-ratelimit-limit", "-5"), ("x-ratelimit-remaining", "many")], "");
         assert_eq!(given.rate, RateHeaders::default());
+    }
+
+    #[test]
+    fn success_is_what_a_json_object_says_it_is() {
+        let cases = [
+            (r#"{"success":true,"id":"x"}"#, Some(true)),
+            (r#" {"success": false} "#, Some(false)),
+            (r#"{"success":"true"}"#, None),
+            (r#"{"success":1}"#, None),
+            (r#"{"data":{"success":true}}"#, None),
+            (r#"[{"success":true}]"#, None),
+            (r#"{"success":true"#, None),
+            ("{}", None),
+            ("true", None),
+            ("", None),
+            ("<html>", None),
+        ];
+        for (body, expected) in cases {
+            assert_eq!(answer(&[], body).success, expected, "{body}");
+        }
     }
 
     #[test]

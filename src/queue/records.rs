@@ -311,6 +311,8 @@ pub enum AttemptOutcome {
     Unauthorized,
     /// Loops will never take it.
     Refused,
+    /// There was nothing at the path, as at any other: the base URL is wrong.
+    NotFound,
     /// An outcome of another release, in a record.
     Unknown,
 }
@@ -479,7 +481,7 @@ impl FailureReason {
 
 impl AttemptOutcome {
     /// Those that this release gives.
-    pub const ALL: [AttemptOutcome; 7] = [
+    pub const ALL: [AttemptOutcome; 8] = [
         AttemptOutcome::Delivered,
         AttemptOutcome::DeliveredBefore,
         AttemptOutcome::NothingToDelete,
@@ -487,6 +489,7 @@ impl AttemptOutcome {
         AttemptOutcome::Retry,
         AttemptOutcome::Unauthorized,
         AttemptOutcome::Refused,
+        AttemptOutcome::NotFound,
     ];
 
     /// As it is stored and shown.
@@ -499,6 +502,7 @@ impl AttemptOutcome {
             AttemptOutcome::Retry => "retry",
             AttemptOutcome::Unauthorized => "unauthorized",
             AttemptOutcome::Refused => "refused",
+            AttemptOutcome::NotFound => "not_found",
             AttemptOutcome::Unknown => "unknown",
         }
     }

@@ -107,7 +107,7 @@ async fn what_is_no_http_is_no_answer() {
 }
 
 #[tokio::test]
-async fn a_success_is_a_success_whatever_its_body_is() {
+async fn a_success_whose_body_cannot_be_read_is_repeated_with_the_same_key() {
     let bodies = [
         // Of ten bytes come four.
         ("content-length: 10\r\n\r\n{\"su", End::Reset),
@@ -124,19 +124,23 @@ async fn a_success_is_a_success_whatever_its_body_is() {
         ("content-length: 99999999999\r\n\r\n{", End::Close),
     ];
     let reply = |(body, end): &(&str, End)| RawReply::new(format!("{OK_HEAD}{body}"), end.clone());
-    let cases = bodies.iter().map(|body| vec![reply(body)]).collect();
+    let cases = bodies.iter().map(|body| vec![reply(body), conflict()]).collect();
     for (body, (message, seen)) in bodies.iter().zip(outcomes(cases).await) {
         assert_eq!(message["state"], "delivered", "{body:?}");
-        assert_eq!(attempts(&message), [(200, "delivered")], "{body:?}");
-        assert_eq!(seen.len(), 1, "{body:?}");
+        let expected = [(200, "retry"), (409, "delivered_before")];
+        assert_eq!(attempts(&message), expected, "{body:?}");
+        assert_same(&seen);
     }
 }
 
 #[tokio::test]
 async fn an_answer_without_an_end_takes_neither_memory_nor_time() {
     let endless = vec![b' '; 1 << 20];
+    let mut tries = 0;
     let mut loops = RawLoops::start(move |seen| match seen.note().as_str() {
-        "m1" => RawReply::new(format!("{OK_HEAD}\r\n"), End::Repeat(endless.clone())),
+        "m1" if std::mem::replace(&mut tries, 1) == 0 => {
+            RawReply::new(format!("{OK_HEAD}\r\n"), End::Repeat(endless.clone()))
+        }
         _ => RawReply::ok(),
     })
     .await;
@@ -145,9 +149,9 @@ async fn an_answer_without_an_end_takes_neither_memory_nor_time() {
     let service = Setup::with_loops(&loops.base_url).env(timeout, "600000").start();
     service.accept("/v1/batch", json!({"batch": [track("u1", "m1"), track("u1", "m2")]})).await;
     let message = service.message("m1", |found| found["state"] == "delivered").await;
-    assert_eq!(attempts(&message), [(200, "delivered")]);
+    assert_eq!(attempts(&message), [(200, "retry"), (200, "delivered")]);
     service.message("m2", |found| found["state"] == "delivered").await;
-    assert_eq!(loops.rest().len(), 2);
+    assert_eq!(loops.rest().len(), 3);
     // More than the program reads, since the sockets hold some.
     assert!(loops.repeated_bytes() <= 64 << 20);
     let excerpt = &message["deliveries"][0]["request"]["attempts"][0]["excerpt"];

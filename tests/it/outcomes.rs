@@ -3,7 +3,7 @@
 use segment_loops::clock::{Clock as _, SystemClock};
 use serde_json::{Value, json};
 
-use crate::support::{PATIENCE, Reply, ScriptedLoops, Seen, Setup, identify, track};
+use crate::support::{PATIENCE, Reply, ScriptedLoops, Seen, Service, Setup, identify, track};
 
 /// Sends one message to a Loops that answers with `first` and then takes everything; gives what the
 /// program says of the message in the end, and the requests that Loops saw.
@@ -45,13 +45,174 @@ fn is_tried(message: &Value) -> bool {
 }
 
 #[tokio::test]
-async fn a_2xx_is_delivered() {
-    for status in [200, 201, 204] {
+async fn a_2xx_that_says_success_is_delivered() {
+    for status in [200, 201] {
         let (message, seen) = outcome(track("u1", "m1"), Reply::status(status), &[]).await;
         assert_eq!(message["state"], "delivered");
         assert_eq!(attempts(&message), [(u64::from(status), "delivered".to_owned())]);
         assert_eq!(seen.len(), 1);
     }
+}
+
+#[tokio::test]
+async fn a_2xx_that_does_not_say_success_is_tried_again_with_the_same_body_and_key() {
+    let bodies = [
+        "",
+        "<!doctype html><title>Welcome</title>",
+        "{}",
+        "null",
+        r#"{"success":"true"}"#,
+        r#"{"message":"ok"}"#,
+        r#"[{"success":true}]"#,
+        r#"{"success":true"#,
+    ];
+    // The note of each message is the index of the body that it is answered with first.
+    let mut answered = std::collections::HashSet::new();
+    let script = move |seen: &Seen| match seen.note().split_once('-') {
+        Some((_, index)) if answered.insert(seen.note()) => {
+            let body = bodies[index.parse::<usize>().unwrap()];
+            Reply::Status(200, Vec::new(), body.to_owned())
+        }
+        _ => Reply::ok(),
+    };
+    let mut loops = ScriptedLoops::start(script).await;
+    let service = Setup::with_loops(&loops.base_url).start();
+    let ids = (0..bodies.len()).flat_map(|index| [format!("t-{index}"), format!("i-{index}")]);
+    let ids: Vec<String> = ids.collect();
+    let messages = ids.iter().map(|id| match id.starts_with('t') {
+        true => track(id, id),
+        false => identify(id, id),
+    });
+    service.accept("/v1/batch", json!({"batch": messages.collect::<Vec<_>>()})).await;
+    let mut found = Vec::new();
+    for id in &ids {
+        found.push(service.message(id, |found| found["state"] == "delivered").await);
+    }
+    let all = loops.rest();
+    for (n, (id, message)) in ids.iter().zip(found).enumerate() {
+        let body = bodies[n / 2];
+        let expected = [(200, "retry".to_owned()), (200, "delivered".to_owned())];
+        assert_eq!(attempts(&message), expected, "{body}");
+        assert_eq!(message["deliveries"][0]["request"]["attempts"][0]["answer"], body);
+        let seen: Vec<&Seen> = all.iter().filter(|seen| seen.note() == *id).collect();
+        assert_eq!(seen.len(), 2, "{body}");
+        assert_eq!(seen[0].raw_body, seen[1].raw_body);
+        assert_eq!(seen[0].idempotency_key(), seen[1].idempotency_key());
+    }
+    let (message, seen) = outcome(track("u1", "m1"), Reply::status(204), &[]).await;
+    assert_eq!((attempts(&message)[0].1.as_str(), seen.len()), ("retry", 2));
+}
+
+#[tokio::test]
+async fn a_2xx_that_says_no_success_fails_with_the_words_of_loops() {
+    let body = r#"{"success":false,"message":"The contact is suppressed."}"#;
+    let reply = Reply::Status(200, Vec::new(), body.to_owned());
+    let (message, seen) = outcome(track("u1", "m1"), reply, &[]).await;
+    let delivery = &message["deliveries"][0];
+    assert_eq!((&message["state"], &delivery["reason"]), (&json!("failed"), &json!("refused")));
+    assert_eq!(delivery["detail"], "Loops answered 200: The contact is suppressed.");
+    assert_eq!(delivery["request"]["attempts"][0]["answer"], body);
+    assert_eq!(seen.len(), 1);
+}
+
+#[tokio::test]
+async fn a_key_is_right_only_if_loops_says_so() {
+    let script = |seen: &Seen| match seen.path.as_str() {
+        "/api-key" => Reply::ok(),
+        _ => Reply::status(401),
+    };
+    let mut loops = ScriptedLoops::start(script).await;
+    let service = Setup::with_loops(&loops.base_url).start();
+    // What answers the checks from now on is not Loops: the pause goes on.
+    let (mut checks, mut tries) = (0, 0);
+    loops.now(move |seen| {
+        checks += u32::from(seen.path == "/api-key");
+        tries += u32::from(seen.path != "/api-key");
+        match (seen.path.as_str(), checks) {
+            ("/api-key", 1) => Reply::Status(200, Vec::new(), "<html>".to_owned()),
+            ("/api-key", 2) => Reply::Status(200, Vec::new(), r#"{"success":false}"#.to_owned()),
+            ("/api-key", _) => Reply::ok(),
+            _ if tries == 1 => Reply::status(401),
+            _ => Reply::ok(),
+        }
+    });
+    service.accept("/v1/track", track("u1", "m1")).await;
+    let message = service.message("m1", |found| found["state"] == "delivered").await;
+    assert_eq!(
+        attempts(&message),
+        [(401, "unauthorized".to_owned()), (200, "delivered".to_owned())]
+    );
+    assert_eq!(loops.rest().len(), 2);
+    service
+        .logged(|line| {
+            line["message"].as_str().is_some_and(|text| text.contains("could not be checked"))
+        })
+        .await;
+}
+
+/// Whether delivery is paused, by the metrics.
+async fn is_paused(service: &Service) -> bool {
+    let metrics = service.admin("/metrics").await.body;
+    let paused = "segment_loops_destination_paused{destination=\"default\"} 1";
+    metrics.as_str().unwrap().contains(paused)
+}
+
+#[tokio::test]
+async fn a_wrong_base_url_pauses_the_destination_and_loses_nothing() {
+    let mut loops =
+        ScriptedLoops::start(|_| Reply::Status(404, Vec::new(), "<html>".to_owned())).await;
+    let service = Setup::with_loops(&loops.base_url).start();
+    let messages = [
+        track("u1", "m1"),
+        identify("u2", "m2"),
+        json!({"type": "delete", "userId": "u3", "messageId": "m3"}),
+    ];
+    service.accept("/v1/batch", json!({"batch": messages})).await;
+    let told = |line: &Value| {
+        line["level"] == "ERROR"
+            && line["message"].as_str().is_some_and(|text| text.contains("base_url"))
+    };
+    service.logged(told).await;
+    assert!(is_paused(&service).await);
+    for id in ["m1", "m2", "m3"] {
+        assert_eq!(service.message(id, |_| true).await["state"], "pending");
+    }
+    assert!(loops.rest().is_empty(), "nothing is tried in vain");
+    loops.now(|_| Reply::ok());
+    for id in ["m1", "m2", "m3"] {
+        service.message(id, |found| found["state"] == "delivered").await;
+    }
+    assert_eq!(loops.rest().len(), 3);
+    assert!(!is_paused(&service).await);
+}
+
+#[tokio::test]
+async fn a_base_url_that_goes_wrong_later_pauses_with_the_first_404() {
+    let mut loops = ScriptedLoops::willing().await;
+    let service = Setup::with_loops(&loops.base_url).start();
+    service.accept("/v1/track", track("u0", "m0")).await;
+    service.message("m0", |found| found["state"] == "delivered").await;
+    loops.rest();
+    loops.now(|_| Reply::status(404));
+    // The answer to a deletion would otherwise mean that there is nothing to delete.
+    for (id, message) in [
+        ("m1", json!({"type": "delete", "userId": "u1", "messageId": "m1"})),
+        ("m2", track("u2", "m2")),
+    ] {
+        service.accept("/v1/batch", json!({"batch": [message]})).await;
+        if id == "m1" {
+            service.message("m1", is_tried).await;
+        }
+    }
+    service
+        .logged(|line| line["message"].as_str().is_some_and(|text| text.contains("base_url")))
+        .await;
+    assert!(is_paused(&service).await);
+    loops.now(|_| Reply::ok());
+    let message = service.message("m1", |found| found["state"] == "delivered").await;
+    assert_eq!(attempts(&message), [(404, "not_found".to_owned()), (200, "delivered".to_owned())]);
+    let message = service.message("m2", |found| found["state"] == "delivered").await;
+    assert_eq!(attempts(&message).last().unwrap(), &(200, "delivered".to_owned()));
 }
 
 #[tokio::test]
@@ -414,11 +575,11 @@ async fn redirects_are_not_followed_with_the_key() {
 
 #[tokio::test]
 async fn odd_answers_are_taken_for_what_their_status_says() {
-    let broken = Reply::Status(200, Vec::new(), "<html>not json".to_owned());
+    let long = Reply::ok().with_body(&format!(r#"{{"success":true,"x":"{}"}}"#, "x".repeat(9_000)));
     let absurd = Reply::ok()
         .with_header("x-ratelimit-limit", "-7")
         .with_header("x-ratelimit-remaining", "99999999999999999999");
-    for reply in [broken, absurd] {
+    for reply in [long, absurd] {
         let (message, seen) =
             tokio::time::timeout(PATIENCE, outcome(track("u1", "m1"), reply, &[])).await.unwrap();
         assert_eq!(message["state"], "delivered");

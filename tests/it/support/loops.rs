@@ -169,7 +169,7 @@ async fn answer(
         Reply::Silence => std::future::pending().await,
         Reply::OkAfter(said) => {
             said.notified().await;
-            StatusCode::OK.into_response()
+            (StatusCode::OK, r#"{"success":true}"#).into_response()
         }
     }
 }

@@ -36,7 +36,8 @@ impl RawReply {
     }
 
     pub fn ok() -> Self {
-        Self::new("HTTP/1.1 200 OK\r\nconnection: close\r\ncontent-length: 2\r\n\r\n{}", End::Close)
+        let head = "HTTP/1.1 200 OK\r\nconnection: close\r\ncontent-length: 16\r\n\r\n";
+        Self::new(format!("{head}{{\"success\":true}}"), End::Close)
     }
 }
 

@@ -123,7 +123,13 @@ async fn send(sender: usize, address: SocketAddr, acked: Acked, stop: Arc<Atomic
         let kind = if is_event { "track" } else { "identify" };
         // Every other identify says nothing new: it can be merged.
         let is_new = is_event || n % 2 == 0;
-        let fields = if is_new { json!({"n": n}) } else { json!({"plan": "pro"}) };
+        // With an address, since Loops makes no contact of a user id alone.
+        let email = format!("{user}@example.com");
+        let fields = if is_new {
+            json!({"email": email, "n": n})
+        } else {
+            json!({"email": email, "plan": "pro"})
+        };
         let message = json!({"type": kind, "userId": user, "messageId": format!("{sender}-{n}"),
             "event": "E", "properties": fields, "traits": fields});
         loop {

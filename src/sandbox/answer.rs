@@ -8,12 +8,16 @@ use serde_json::{Map, Value, json};
 /// What a handler answers: JSON, or a refusal.
 pub(super) type Answer = Result<Json<Value>, Refusal>;
 
+/// The rule that a request broke, in the extensions of its answer: for the log.
+#[derive(Debug, Clone)]
+pub(super) struct BrokenRule(pub(super) String);
+
 /// A request that is not carried out, and why.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Refusal {
     /// The status answered.
     pub(super) status: StatusCode,
-    /// Says what is wrong and, where it helps, what is right.
+    /// Says what is wrong and, where it helps, what is right. Never holds a value of the request.
     pub(super) message: String,
 }
 
@@ -44,9 +48,11 @@ impl IntoResponse for Refusal {
         let mut body = json!({"success": false, "message": self.message});
         // Loops' contract has a second, deprecated copy of the message in this one answer.
         if self.status == StatusCode::UNAUTHORIZED {
-            body["error"] = Value::String(self.message);
+            body["error"] = Value::from(self.message.as_str());
         }
-        (self.status, Json(body)).into_response()
+        let mut response = (self.status, Json(body)).into_response();
+        response.extensions_mut().insert(BrokenRule(self.message));
+        response
     }
 }
 

@@ -128,8 +128,11 @@ async fn send_event(State(sandbox): State<Sandbox>, headers: HeaderMap, body: By
     let mut object = parse_object(&body)?;
     let event_name = parse_id("eventName", take(&mut object, "eventName"))?
         .ok_or_else(|| Refusal::bad_request("`eventName` is required."))?;
+    if event_name.contains(':') {
+        return Err(Refusal::bad_request("`eventName` must not contain a colon."));
+    }
     let event_properties = match object.shift_remove("eventProperties") {
-        None | Some(Value::Null) => Map::new(),
+        None => Map::new(),
         Some(properties) => parse_event_properties(properties)?,
     };
     let fields = ContactFields::parse(object)?;

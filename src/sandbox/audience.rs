@@ -51,7 +51,8 @@ impl Audience {
         }
     }
 
-    /// Changes the contact that the fields name, or adds one. Answers its id.
+    /// Changes the contact that the fields name, or adds one, which takes an e-mail address. Returns
+    /// its id.
     pub(super) fn upsert(&mut self, fields: ContactFields) -> Result<String, Refusal> {
         if fields.email.is_none() && fields.user_id.is_none() {
             return Err(Refusal::bad_request("`email` or `userId` is required."));
@@ -66,6 +67,9 @@ impl Audience {
                 self.unindex(&contact);
                 Ok(self.put(number, contact, fields))
             }
+            (None, None) if fields.email.is_none() => Err(Refusal::bad_request(
+                "No contact has this `userId`, and there is no `email` to create one with.",
+            )),
             (None, None) => self.add(fields),
         }
     }

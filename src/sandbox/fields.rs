@@ -4,7 +4,7 @@ use serde_json::{Map, Value};
 
 use super::answer::Refusal;
 
-/// Longest string that a contact property can hold, in characters, by Loops' documentation.
+/// Longest string that a property can hold, in characters, by Loops' documentation.
 const PROPERTY_CHARS_MAX: usize = 500;
 /// Longest e-mail address that mail servers take (RFC 5321's path without its brackets).
 const EMAIL_CHARS_MAX: usize = 254;
@@ -44,10 +44,10 @@ impl ContactFields {
 pub(super) fn parse_id(key: &str, value: Value) -> Result<Option<String>, Refusal> {
     match value {
         Value::Null => Ok(None),
-        Value::String(id) if id.chars().count() > PROPERTY_CHARS_MAX => {
-            Err(Refusal::bad_request(format!("`{key}` must be at most 500 characters.")))
+        Value::String(id) => {
+            check_length(&|| key.to_owned(), &id)?;
+            Ok(Some(id).filter(|id| !id.is_empty()))
         }
-        Value::String(id) => Ok(Some(id).filter(|id| !id.is_empty())),
         other => Err(wrong_type(key, "a string", &other)),
     }
 }
@@ -61,15 +61,20 @@ pub(super) fn parse_email(value: Value) -> Result<Option<String>, Refusal> {
     }
 }
 
-/// Reads `eventProperties`: an object without nested values.
+/// Reads `eventProperties`: an object of what Loops' documentation names for them, which is less than
+/// contact properties can hold: null means something to a contact only.
 pub(super) fn parse_event_properties(value: Value) -> Result<Map<String, Value>, Refusal> {
     let Value::Object(properties) = value else {
         return Err(wrong_type("eventProperties", "an object", &value));
     };
     for (key, value) in &properties {
-        if value.is_object() || value.is_array() {
-            let key = format!("eventProperties.{key}");
-            return Err(wrong_type(&key, "a string, number, boolean, date or null", value));
+        let key = || format!("eventProperties.{key}");
+        match value {
+            Value::String(text) => check_length(&key, text)?,
+            Value::Bool(_) | Value::Number(_) => {}
+            Value::Null | Value::Array(_) | Value::Object(_) => {
+                return Err(wrong_type(&key(), "a string, number, boolean or date", value));
+            }
         }
     }
     Ok(properties)
@@ -107,14 +112,19 @@ fn parse_mailing_lists(value: Value) -> Result<Vec<(String, bool)>, Refusal> {
     lists.into_iter().map(parse).collect()
 }
 
+fn check_length(key: &dyn Fn() -> String, text: &str) -> Result<(), Refusal> {
+    if text.chars().count() > PROPERTY_CHARS_MAX {
+        let message = format!("`{}` must be at most {PROPERTY_CHARS_MAX} characters.", key());
+        return Err(Refusal::bad_request(message));
+    }
+    Ok(())
+}
+
 fn check_property(key: &str, value: &Value) -> Result<(), Refusal> {
     let must_be_string = matches!(key, "firstName" | "lastName" | "source" | "userGroup");
     match value {
         Value::Null => Ok(()),
-        Value::String(text) if text.chars().count() > PROPERTY_CHARS_MAX => {
-            Err(Refusal::bad_request(format!("`{key}` must be at most 500 characters.")))
-        }
-        Value::String(_) => Ok(()),
+        Value::String(text) => check_length(&|| key.to_owned(), text),
         other if must_be_string => Err(wrong_type(key, "a string", other)),
         Value::Bool(_) | Value::Number(_) => Ok(()),
         Value::Array(_) | Value::Object(_) => {

@@ -10,8 +10,9 @@ use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 use tokio::time::Instant;
+use tracing::warn;
 
-use super::answer::Refusal;
+use super::answer::{BrokenRule, Refusal};
 use super::faults::Trouble;
 use super::state::{InjectedFault, SeenRequest};
 use super::{API_BASE, BODY_BYTES_MAX, Sandbox};
@@ -40,6 +41,8 @@ pub(super) async fn gate(State(sandbox): State<Sandbox>, request: Request, next:
     let (parts, body) = request.into_parts();
     let body = read_body(body).await;
     let arrival = sandbox.arrive(&parts, body.as_ref().ok());
+    // Without the query, in which addresses and ids stand.
+    let (method, path) = (parts.method.clone(), parts.uri.path().to_owned());
     let (mut response, fault, remaining) = match arrival.verdict {
         Verdict::WrongKey => (Refusal::invalid_key().into_response(), None, None),
         Verdict::TooFast => (too_fast(arrival.rate_limit).into_response(), None, Some(0)),
@@ -56,6 +59,13 @@ pub(super) async fn gate(State(sandbox): State<Sandbox>, request: Request, next:
         headers.insert(RATE_REMAINING, HeaderValue::from(remaining));
     }
     let is_reset = matches!(fault, Some(InjectedFault::ResetBefore | InjectedFault::ResetAfter));
+    // An error on purpose is no rule of Loops'.
+    if let Some(BrokenRule(rule)) = response.extensions().get()
+        && fault != Some(InjectedFault::Error)
+    {
+        let status = response.status().as_u16();
+        warn!(%method, path, status, rule, "the simulated Loops refused a request");
+    }
     let status = (!is_reset).then(|| response.status().as_u16());
     sandbox.state().note_end(arrival.number, status, fault);
     if is_reset { drop_connection() } else { response }

@@ -10,13 +10,17 @@
 //!
 //! * One sandbox is one team: all keys share its contacts and its rate.
 //! * `email` and `userId` that are `null` or empty count as missing. E-mail addresses are compared
-//!   without regard to case. A contact may have no e-mail address; it then shows `null`.
+//!   without regard to case.
 //! * `email` and `userId` of two different contacts: 400 from update and from events (their
 //!   contract has no 409 for that), 409 from create.
 //! * Mailing lists that the team does not have are accepted and kept with the contact.
 //! * A property seen for the first time becomes known with the type of its value; a later value of
 //!   another type is accepted. A `null` clears a property and makes none known.
-//! * Events take `null` and strings of any length as event properties, but no nested values.
+//! * Where Loops' documentation says more than its OpenAPI document, the documentation holds: a
+//!   `userId` that no contact has needs an `email` beside it, names of events hold no colon, event
+//!   properties are strings, numbers and booleans (no `null`, nothing nested), and strings have at
+//!   most 500 characters.
+//! * Each refusal has a line in the log that says which rule was broken, with no value of the request.
 //! * A used idempotency key is answered with 409 before the body is looked at.
 //! * Requests with a wrong key are answered with 401 and use up nothing of the rate.
 

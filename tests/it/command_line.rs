@@ -22,8 +22,12 @@ struct Running {
 
 impl Running {
     fn start(arguments: &[&str], until: &str) -> Self {
+        Self::start_logging(arguments, until, Stdio::null())
+    }
+
+    fn start_logging(arguments: &[&str], until: &str, log: Stdio) -> Self {
         let mut process =
-            program().args(arguments).stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
+            program().args(arguments).stdout(Stdio::piped()).stderr(log).spawn().unwrap();
         let mut stdout = BufReader::new(process.stdout.take().unwrap());
         let mut text = String::new();
         while !text.contains(until) {
@@ -124,6 +128,55 @@ async fn the_sandbox_runs_alone_with_faults() {
     assert_eq!(code, Some(0));
     let output = program().args(["sandbox", "--error-rate", "7"]).output().unwrap();
     assert_eq!(output.status.code(), Some(1));
+}
+
+#[tokio::test]
+async fn the_sandbox_says_which_rule_a_request_broke_and_no_value_of_it() {
+    let log = tempfile::NamedTempFile::new().unwrap();
+    let running = Running::start_logging(
+        &["sandbox", "--listen", "127.0.0.1:0", "--rate-limit", "1000"],
+        "Point the service at it",
+        log.reopen().unwrap().into(),
+    );
+    let address = running.address("listens at http://");
+    let client = reqwest::Client::builder().no_proxy().build().unwrap();
+    let canary = "canary-31d7";
+    let email = format!("{canary}@example.com");
+    // Method, path, body, and what the log must say of it.
+    let cases = [
+        ("POST", "events/send", json!({"eventName": "E", "userId": canary}), "No contact has this"),
+        ("PUT", "contacts/update", json!({"userId": canary}), "No contact has this"),
+        (
+            "POST",
+            "events/send",
+            json!({"eventName": format!("{canary}: a"), "email": email}),
+            "must not contain a colon",
+        ),
+        (
+            "POST",
+            "events/send",
+            json!({"eventName": "E", "email": email, "eventProperties": {"cart": [canary]}}),
+            "`eventProperties.cart` must be",
+        ),
+        (
+            "POST",
+            "events/send",
+            json!({"eventName": "E", "email": email, "note": canary.repeat(100)}),
+            "`note` must be at most 500 characters",
+        ),
+        ("GET", &format!("contacts/find?email={email}&userId=u"), json!(null), "Only one of"),
+    ];
+    for (method, path, body, rule) in cases {
+        let url = format!("http://{address}/api/v1/{path}");
+        let request = client.request(method.parse().unwrap(), url).bearer_auth("k");
+        let answer = request.body(body.to_string()).send().await.unwrap();
+        assert_eq!(answer.status(), 400, "{method} {path} {body}");
+        let text = std::fs::read_to_string(log.path()).unwrap();
+        let line = text.lines().last().unwrap();
+        assert!(line.contains("refused") && line.contains(rule), "`{rule}` is not in: {line}");
+    }
+    let text = std::fs::read_to_string(log.path()).unwrap();
+    assert!(!text.contains(canary), "{text}");
 }
 
 #[tokio::test]

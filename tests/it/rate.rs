@@ -9,7 +9,7 @@ use segment_loops::sandbox::{Sandbox, SandboxOptions};
 use serde_json::{Value, json};
 
 use crate::support::{
-    PATIENCE, Reply, ScriptedLoops, Seen, Service, Setup, serve_on_loopback, track,
+    EMAIL_DOMAIN, PATIENCE, Reply, ScriptedLoops, Seen, Service, Setup, serve_on_loopback, track,
 };
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -76,7 +76,14 @@ async fn the_sandbox_sees_the_rate_kept() {
     let address = serve_on_loopback(sandbox.router()).await;
     let base_url = format!("http://{address}/api/v1");
     let service = Setup::with_loops(&base_url).without_rate().start();
-    moments(&service, 30).await;
+    // With an address: Loops knows nobody by a user id yet.
+    let person = |n: usize| {
+        let mut message = track(&format!("u{n}"), &format!("m{n}"));
+        message["properties"]["email"] = json!(format!("u{n}@{EMAIL_DOMAIN}"));
+        message
+    };
+    service.accept("/v1/batch", json!({"batch": (0..30).map(person).collect::<Vec<_>>()})).await;
+    attempts_at(&service, "m", 30).await;
     let mut arrivals: Vec<u64> = sandbox.requests().iter().map(|one| one.at_ms).collect();
     arrivals.sort_unstable();
     assert_eq!(sandbox.counts().events, 30);

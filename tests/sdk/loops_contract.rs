@@ -295,7 +295,10 @@ async fn loops_own_sdk_finds_contacts_at_the_sandbox_as_at_loops() {
     assert_eq!(found[0]["subscribed"], false);
     assert_eq!(found[0]["plan"], Value::Null);
     assert_eq!(found[0]["mailingLists"], json!({"sandboxnewsletter0000000": true}));
-    let new = loops.call("updateContact", json!([{"userId": "u2", "properties": {}}])).await;
+    let nobody = json!([{"userId": "u2", "properties": {}}]);
+    assert_eq!(loops.fail("updateContact", nobody).await, api_error(400));
+    let new = json!([{"email": format!("bob@{EMAIL_DOMAIN}"), "userId": "u2", "properties": {}}]);
+    let new = loops.call("updateContact", new).await;
     assert_ne!(new["id"], created["id"]);
     let status = loops.call("checkContactSuppression", json!([{"email": email}])).await;
     assert_eq!(

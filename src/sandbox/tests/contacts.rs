@@ -11,6 +11,8 @@ async fn refuses_what_the_contract_does_not_take() {
         (update, json!({"email": "a@b.co", "note": long}), 400, "`note` must be at most 500"),
         (update, json!({"userId": "u", "address": {"city": "x"}}), 400, "`address` must be"),
         (update, json!({"userId": "u", "tags": ["x"]}), 400, "`tags` must be"),
+        (update, json!({"userId": "u", "n": 1}), 400, "No contact has this `userId`"),
+        (update, json!({"email": "u@b.co", "userId": "u", "n": 1}), 200, ""),
         (update, json!({"userId": "u", "n": 1.5, "b": false, "z": null}), 200, ""),
         (update, json!({"userId": "u", "firstName": 5}), 400, "`firstName` must be a string"),
         (update, json!({"userId": "u", "subscribed": "no"}), 400, "`subscribed` must be a bool"),
@@ -109,7 +111,8 @@ async fn either_key_finds_and_the_other_is_updated() {
     assert_eq!(fixture.find("email=old@example.com").await, json!([]), "the address has changed");
     assert_eq!(fixture.find("userId=u1").await, json!([]), "the user id has changed");
 
-    let second = fixture.update(json!({"userId": "u1"})).await.body["id"].clone();
+    let second = json!({"email": "second@example.com", "userId": "u1"});
+    let second = fixture.update(second).await.body["id"].clone();
     assert_ne!(second, first);
     let both = fixture.update(json!({"email": "new@example.com", "userId": "u1"})).await;
     assert_eq!((both.status, both.message().contains("two different")), (400, true));
@@ -135,7 +138,8 @@ async fn a_deleted_contact_is_gone_under_both_keys() {
 #[tokio::test]
 async fn lists_properties_lists_and_suppression() {
     let fixture = Fixture::new();
-    fixture.update(json!({"userId": "u", "firstName": "A", "favoriteColor": "blue"})).await;
+    let body = json!({"email": "a@b.co", "userId": "u", "firstName": "A", "favoriteColor": "blue"});
+    fixture.update(body).await;
     let custom = fixture.call("GET", "/contacts/properties?list=custom", ()).await;
     let expected = json!([{"key": "favoriteColor", "label": "Favorite color", "type": "string"}]);
     assert_eq!(custom.body, expected);

@@ -5,9 +5,9 @@ use super::*;
 #[tokio::test(start_paused = true)]
 async fn shows_what_arrived() {
     let fixture = Fixture::new();
-    fixture.event("k", json!({"eventName": "signup", "userId": "u1"})).await;
-    fixture.event("k", json!({"eventName": "signup", "userId": "u2"})).await;
-    fixture.event("l", json!({"eventName": "login", "userId": "u2"})).await;
+    fixture.event("k", json!({"eventName": "signup", "email": "u1@b.co", "userId": "u1"})).await;
+    fixture.event("k", json!({"eventName": "signup", "email": "u2@b.co", "userId": "u2"})).await;
+    fixture.event("l", json!({"eventName": "login", "email": "u2@b.co", "userId": "u2"})).await;
     fixture.call("PUT", "/contacts/update", "{broken").await;
     fixture.find("userId=u1").await;
 
@@ -35,7 +35,7 @@ async fn shows_what_arrived() {
     let expected = json!({
         "number": 2, "atMs": requests[1]["atMs"], "method": "POST", "path": "/api/v1/events/send",
         "status": 409, "fault": null, "idempotencyKey": "k",
-        "body": {"eventName": "signup", "userId": "u2"},
+        "body": {"eventName": "signup", "email": "u2@b.co", "userId": "u2"},
     });
     assert_eq!(requests[1], expected);
     assert_eq!((&requests[3]["status"], &requests[3]["body"]), (&json!(400), &json!("{broken")));
@@ -80,7 +80,7 @@ async fn naming_the_seed_repeats_the_choices() {
 #[tokio::test]
 async fn reset_forgets_everything() {
     let fixture = Fixture::with(Faults { rate_limit: 2, ..Faults::default() });
-    fixture.event("k", json!({"eventName": "e", "userId": "u", "plan": "pro"})).await;
+    fixture.event("k", json!({"eventName": "e", "email": "u@b.co", "plan": "pro"})).await;
     fixture.send(request("PUT", "/sandbox/faults", json!({"reject_key": true}))).await;
     fixture.event("k", json!({})).await;
     let reply = fixture.send(request("POST", "/sandbox/reset", ())).await;
@@ -92,7 +92,7 @@ async fn reset_forgets_everything() {
     assert!(!fixture.sandbox.faults().reject_key, "back to the faults of the start");
     let custom = fixture.call("GET", "/contacts/properties?list=custom", ()).await;
     assert_eq!(custom.body, json!([]));
-    let again = fixture.event("k", json!({"eventName": "e", "userId": "u"})).await;
+    let again = fixture.event("k", json!({"eventName": "e", "email": "u@b.co"})).await;
     assert_eq!(again.status, 200, "keys and rate are forgotten as well");
     assert_eq!(fixture.sandbox.requests()[0].number, 3, "numbers go on");
 }

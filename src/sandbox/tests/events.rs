@@ -4,6 +4,10 @@ use jiff::SignedDuration;
 
 use super::*;
 
+fn with_properties(properties: Value) -> Value {
+    json!({"eventName": "e", "email": "a@b.co", "eventProperties": properties})
+}
+
 #[tokio::test]
 async fn refuses_what_the_contract_does_not_take() {
     let cases = [
@@ -13,9 +17,24 @@ async fn refuses_what_the_contract_does_not_take() {
         (json!({"eventName": "e"}), "`email` or `userId` is required"),
         (json!({"eventName": "e", "email": "nobody"}), "Invalid email address."),
         (json!({"eventName": "e", "userId": "u", "eventProperties": []}), "`eventProperties` must"),
+        (json!({"eventName": "e", "userId": "u"}), "No contact has this `userId`"),
+        (json!({"eventName": "Order: Paid", "email": "a@b.co"}), "must not contain a colon"),
+        (json!({"eventName": ":", "email": "a@b.co"}), "must not contain a colon"),
         (
-            json!({"eventName": "e", "userId": "u", "eventProperties": {"cart": {"n": 1}}}),
-            "`eventProperties.cart` must be",
+            json!({"eventName": "e".repeat(501), "email": "a@b.co"}),
+            "`eventName` must be at most 500",
+        ),
+        (with_properties(json!(null)), "`eventProperties` must be an object, not null"),
+        (with_properties(json!({"coupon": null})), "`eventProperties.coupon` must be"),
+        (with_properties(json!({"cart": {"n": 1}})), "`eventProperties.cart` must be"),
+        (with_properties(json!({"tags": []})), "`eventProperties.tags` must be"),
+        (
+            with_properties(json!({"note": "é".repeat(501)})),
+            "`eventProperties.note` must be at most",
+        ),
+        (
+            json!({"eventName": "e", "email": "a@b.co", "note": "x".repeat(501)}),
+            "`note` must be at most",
         ),
         (json!({"eventName": "e", "userId": "u", "address": {"city": "x"}}), "`address` must be"),
         (json!({"eventName": "e", "userId": "u", "mailingLists": {"l": "y"}}), "`mailingLists.l`"),
@@ -28,7 +47,8 @@ async fn refuses_what_the_contract_does_not_take() {
     }
     assert_eq!(fixture.sandbox.events(), []);
     assert_eq!(fixture.sandbox.counts().contacts, 0, "a refused event has no effect");
-    let reply = fixture.event("key", json!({"eventName": "e", "userId": "u"})).await;
+    let right = json!({"eventName": "e", "email": "a@b.co", "userId": "u"});
+    let reply = fixture.event("key", right).await;
     assert_eq!(reply.status, 200, "a refused event does not use up its key");
 }
 
@@ -38,7 +58,7 @@ async fn an_event_is_kept_and_updates_its_contact() {
     let body = json!({
         "eventName": "signup", "email": "a@b.co", "userId": "u", "plan": "pro",
         "subscribed": false, "mailingLists": {"l1": true},
-        "eventProperties": {"amount": 9.5, "note": null, "text": "x".repeat(600)},
+        "eventProperties": {"amount": 9.5, "first": false, "text": "é".repeat(500)},
     });
     assert_eq!(fixture.event("k1", body).await.body, json!({"success": true}));
     let second = json!({"eventName": "login", "userId": "u"});
@@ -54,7 +74,7 @@ async fn an_event_is_kept_and_updates_its_contact() {
     let first = json!({
         "number": 1, "receivedAt": "1970-01-01T00:00:00Z", "email": "a@b.co", "userId": "u",
         "eventName": "signup",
-        "eventProperties": {"amount": 9.5, "note": null, "text": "x".repeat(600)},
+        "eventProperties": {"amount": 9.5, "first": false, "text": "é".repeat(500)},
         "contactProperties": {"plan": "pro", "subscribed": false},
         "mailingLists": {"l1": true}, "idempotencyKey": "k1",
     });
@@ -66,7 +86,7 @@ async fn an_event_is_kept_and_updates_its_contact() {
 #[tokio::test]
 async fn a_key_counts_once_in_24_hours() {
     let fixture = Fixture::new();
-    let event = |n: u32| json!({"eventName": "e", "userId": "u", "n": n});
+    let event = |n: u32| json!({"eventName": "e", "email": "u@b.co", "userId": "u", "n": n});
     let cases = [
         (0, 200),
         (1, 409),
@@ -96,7 +116,7 @@ async fn a_key_counts_once_in_24_hours() {
 async fn the_length_of_keys_is_bounded() {
     let fixture = Fixture::new();
     for (length, status) in [(99, 200), (100, 200), (101, 400)] {
-        let event = json!({"eventName": "e", "userId": "u"});
+        let event = json!({"eventName": "e", "email": "u@b.co"});
         assert_eq!(fixture.event(&"k".repeat(length), event).await.status, status, "{length}");
     }
 }
@@ -106,7 +126,7 @@ async fn event_patterns_come_in_pages() {
     let fixture = Fixture::new();
     for n in 0..25 {
         let name = format!("event{}", n % 23);
-        fixture.event(&n.to_string(), json!({"eventName": name, "userId": "u"})).await;
+        fixture.event(&n.to_string(), json!({"eventName": name, "email": "u@b.co"})).await;
     }
     let mut names = Vec::new();
     let mut cursor = "0".to_owned();
@@ -129,4 +149,24 @@ async fn event_patterns_come_in_pages() {
         let reply = fixture.call("GET", &format!("/event-patterns?{query}"), ()).await;
         assert_eq!(reply.status, 400, "{query}");
     }
+}
+
+#[tokio::test]
+async fn an_event_finds_its_contact_by_either_key_and_overwrites_the_other() {
+    let fixture = Fixture::new();
+    fixture.update(json!({"email": "a@b.co", "userId": "a"})).await;
+    fixture.update(json!({"email": "c@b.co", "userId": "c"})).await;
+    let event =
+        |email: &str, user_id: &str| json!({"eventName": "e", "email": email, "userId": user_id});
+    let two = fixture.event("1", event("a@b.co", "c")).await;
+    assert_eq!((two.status, two.message().contains("two different contacts")), (400, true));
+    assert_eq!(fixture.sandbox.events(), [], "a refused event has no effect");
+    assert_eq!(fixture.event("2", event("a@b.co", "new")).await.status, 200);
+    assert_eq!(fixture.find("userId=new").await[0]["email"], "a@b.co");
+    assert_eq!(fixture.find("userId=a").await, json!([]), "the user id was overwritten");
+    assert_eq!(fixture.event("3", event("new@b.co", "c")).await.status, 200);
+    assert_eq!(fixture.find("userId=c").await[0]["email"], "new@b.co");
+    assert_eq!(fixture.find("email=c@b.co").await, json!([]), "the address was overwritten");
+    assert_eq!(fixture.event("4", json!({"eventName": "e", "userId": "c"})).await.status, 200);
+    assert_eq!(fixture.sandbox.counts().contacts, 2);
 }

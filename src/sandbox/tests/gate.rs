@@ -80,7 +80,7 @@ async fn wrong_paths_and_methods_are_told_in_json() {
 async fn bodies_are_read_up_to_a_mebibyte() {
     let fixture = Fixture::new();
     for (bytes, status) in [(BODY_BYTES_MAX, 200), (BODY_BYTES_MAX + 1, 413)] {
-        let mut body = r#"{"userId":"u"}"#.to_owned();
+        let mut body = r#"{"email":"u@b.co"}"#.to_owned();
         body.push_str(&" ".repeat(bytes - body.len()));
         let reply = fixture.call("PUT", "/contacts/update", body.as_str()).await;
         assert_eq!(reply.status, status, "{bytes}: {}", reply.body);
@@ -145,7 +145,7 @@ async fn faults_have_the_effect_they_say() {
     ];
     for (faults, status, fault, events, retry) in cases {
         let fixture = Fixture::with(faults.clone());
-        let event = json!({"eventName": "e", "userId": "u"});
+        let event = json!({"eventName": "e", "email": "u@b.co"});
         let reply = fixture.event("k", event.clone()).await;
         assert_eq!(reply.is_reset, status.is_none(), "{faults:?}");
         if let Some(status) = status {
@@ -165,7 +165,7 @@ async fn latency_stands_half_before_and_half_after_the_effect() {
     let faults = Faults { latency_ms: 2000, latency_jitter_ms: 500, ..Faults::default() };
     let fixture = Fixture::with(faults);
     let began = tokio::time::Instant::now();
-    let call = fixture.update(json!({"userId": "u"}));
+    let call = fixture.update(json!({"email": "u@b.co"}));
     tokio::pin!(call);
     let early = tokio::time::timeout(Duration::from_millis(999), &mut call).await;
     assert!(early.is_err() && fixture.sandbox.contacts().is_empty());

@@ -1,61 +1,121 @@
-//! A bound on how many messages may be pending. Counting them takes longer the more there are, so the
-//! count is an upper estimate, that grows with what is accepted here, and is made anew when it comes
-//! to the bound. What other processes accept is found then.
+//! A bound on how many messages may be pending. Counting them takes longer the more there are, so they
+//! are counted only when there could be too many by all that was admitted here since the last count.
+//! Messages are refused only because of a count, and while one is made all senders wait for it.
 
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use sqlx::SqlitePool;
+use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use crate::queue::AcceptError;
 use crate::store::{Fault, sql};
 
-/// How often the messages are counted at most, while there are too many of them.
-const COUNT_EVERY: Duration = Duration::from_secs(1);
+/// While there are too many messages, the next count begins after a rest of this many times what the last
+/// one took, but of a second at most: readers are never busy with counting alone.
+const COUNT_RESTS: u32 = 10;
+const COUNT_REST_MAX: Duration = Duration::from_secs(1);
 
 #[derive(Debug)]
 pub(super) struct Backlog {
     max: u64,
-    /// Not below what is pending, as far as this process knows.
-    estimate: AtomicU64,
-    counted_at: Mutex<Option<Instant>>,
+    room: Mutex<Room>,
+    /// Until when the last count stands, where it found too many. Held while counting.
+    full_until: tokio::sync::Mutex<Option<Instant>>,
+    /// Notified when something is no longer in flight.
+    landed: Notify,
+}
+
+#[derive(Debug)]
+struct Room {
+    /// How many messages may be admitted before the pending ones must be counted again. Duplicates, and
+    /// what could not be written, take room as well: that only brings the next count forward.
+    left: u64,
+    /// Messages that were admitted and may not be written yet, so that a count may miss them.
+    in_flight: u64,
+}
+
+/// Messages on their way into the database; dropped when they are there, or were given up.
+#[derive(Debug)]
+pub(super) struct Admitted {
+    backlog: Arc<Backlog>,
+    messages: u64,
+}
+
+impl Drop for Admitted {
+    fn drop(&mut self) {
+        self.backlog.room().in_flight -= self.messages;
+        self.backlog.landed.notify_waiters();
+    }
 }
 
 impl Backlog {
     /// Counts what is pending already.
     pub(super) async fn open(max: u64, readers: &SqlitePool) -> Result<Self, sqlx::Error> {
-        let estimate = AtomicU64::new(count(readers).await?);
-        Ok(Self { max: max.max(1), estimate, counted_at: Mutex::new(None) })
+        let max = max.max(1);
+        let left = max.saturating_sub(count(readers).await?);
+        Ok(Self {
+            max,
+            room: Mutex::new(Room { left, in_flight: 0 }),
+            full_until: tokio::sync::Mutex::new(None),
+            landed: Notify::new(),
+        })
     }
 
-    /// Fails while there are as many as may be.
-    pub(super) async fn admit(&self, readers: &SqlitePool) -> Result<(), AcceptError> {
-        if self.is_full() && self.may_count() {
+    /// Admits the messages of a call if there is room for one of them.
+    pub(super) async fn admit(
+        self: &Arc<Self>,
+        messages: usize,
+        readers: &SqlitePool,
+    ) -> Result<Admitted, AcceptError> {
+        if let Some(admitted) = self.try_admit(messages) {
+            return Ok(admitted);
+        }
+        let mut full_until = self.full_until.lock().await;
+        loop {
+            // Another sender may have counted meanwhile.
+            if let Some(admitted) = self.try_admit(messages) {
+                return Ok(admitted);
+            }
+            let began = Instant::now();
+            if full_until.is_some_and(|until| began < until) {
+                return Err(AcceptError::Full);
+            }
+            let landed = self.landed.notified();
+            // Nothing is admitted until there is room again, so this cannot grow during the count.
+            let in_flight = self.room().in_flight;
             let pending = count(readers).await.map_err(Fault::from)?;
-            self.estimate.store(pending, Ordering::Relaxed);
+            let room = self.max.saturating_sub(pending);
+            if room == 0 {
+                let now = Instant::now();
+                *full_until = Some(now + ((now - began) * COUNT_RESTS).min(COUNT_REST_MAX));
+                return Err(AcceptError::Full);
+            }
+            let left = room.saturating_sub(in_flight);
+            if left == 0 {
+                // What is in flight may or may not be among those that were counted.
+                landed.await;
+            } else {
+                self.room().left = left;
+            }
         }
-        if self.is_full() { Err(AcceptError::Full) } else { Ok(()) }
     }
 
-    /// Takes note of messages that were accepted.
-    pub(super) fn add(&self, messages: usize) {
-        self.estimate.fetch_add(messages as u64, Ordering::Relaxed);
-    }
-
-    fn is_full(&self) -> bool {
-        self.estimate.load(Ordering::Relaxed) >= self.max
-    }
-
-    fn may_count(&self) -> bool {
-        // A panic cannot leave a single assignment half done.
-        let mut counted_at = self.counted_at.lock().unwrap_or_else(PoisonError::into_inner);
-        let is_due = counted_at.is_none_or(|at| at.elapsed() >= COUNT_EVERY);
-        if is_due {
-            *counted_at = Some(Instant::now());
+    fn try_admit(self: &Arc<Self>, messages: usize) -> Option<Admitted> {
+        let messages = messages as u64;
+        let mut room = self.room();
+        if room.left == 0 {
+            return None;
         }
-        is_due
+        room.left = room.left.saturating_sub(messages);
+        room.in_flight += messages;
+        Some(Admitted { backlog: Arc::clone(self), messages })
+    }
+
+    fn room(&self) -> MutexGuard<'_, Room> {
+        // Each change is a few assignments that cannot panic.
+        self.room.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

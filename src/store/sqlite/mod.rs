@@ -247,13 +247,10 @@ impl Inbox for SqliteStore {
         }
         // What goes into a file that was deleted would be gone with this process.
         self.health.admit()?;
-        self.backlog.admit(&self.readers).await?;
         let permits = self.waiting.admit(&messages)?;
-        // What turns out to be a duplicate counts too, and what its sender does not wait for: the count
-        // must not be too low.
-        self.backlog.add(messages.len());
+        let admitted = self.backlog.admit(messages.len(), &self.readers).await?;
         let (reply, answer) = oneshot::channel();
-        let order = AcceptOrder { messages, reply, permits };
+        let order = AcceptOrder { messages, reply, permits, admitted };
         self.accepts.try_send(order).map_err(|refused| match refused {
             mpsc::error::TrySendError::Full(_) => AcceptError::Busy,
             mpsc::error::TrySendError::Closed(_) => Fault::Closed.into(),

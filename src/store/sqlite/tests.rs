@@ -513,6 +513,46 @@ async fn refuses_more_than_may_be_pending_until_there_are_fewer() {
 }
 
 #[tokio::test]
+async fn refuses_nothing_while_few_are_pending_however_many_came() {
+    let folder = TempDir::new().unwrap();
+    let few = SqliteOptions { backlog_messages_max: 8, ..options(&folder) };
+    let store = SqliteStore::open(few).await.unwrap();
+    let lease = store.lease(ask("a", at(0))).await.unwrap().unwrap();
+    // At most four are pending at a time; all together they pass the bound again and again.
+    let sender = async |sender: usize| {
+        for n in 0..25 {
+            let id = format!("{sender}-{n}");
+            let accepted = store.accept(vec![message(&id)]).await.unwrap();
+            assert_eq!(accepted, [Accepted::New], "{id}");
+            let seq = record(&store, &id).await.seq;
+            store.freeze_one(&lease, seq, plan(vec![])).await.unwrap();
+        }
+    };
+    tokio::join!(sender(1), sender(2), sender(3), sender(4));
+    // Duplicates are admitted too, and pend nowhere.
+    for _ in 0..20 {
+        assert_eq!(store.accept(vec![message("1-0")]).await.unwrap(), [Accepted::Duplicate]);
+    }
+}
+
+#[tokio::test]
+async fn admits_no_more_than_may_be_pending_however_many_come_at_once() {
+    let folder = TempDir::new().unwrap();
+    let few = SqliteOptions { backlog_messages_max: 20, ..options(&folder) };
+    let store = SqliteStore::open(few).await.unwrap();
+    let mut senders = tokio::task::JoinSet::new();
+    for n in 0..200 {
+        let store = store.clone();
+        senders.spawn(async move { store.accept(vec![message(&format!("m{n}"))]).await });
+    }
+    let answers = senders.join_all().await;
+    let accepted = answers.iter().filter(|answer| answer.is_ok()).count();
+    let full = answers.iter().filter(|answer| matches!(answer, Err(AcceptError::Full))).count();
+    assert_eq!((accepted, full), (20, 180));
+    assert_eq!(store.depth(DESTINATION).await.unwrap().messages, 20);
+}
+
+#[tokio::test]
 async fn a_full_disk_loses_nothing_and_is_got_over_without_a_restart() {
     let folder = TempDir::new().unwrap();
     let small = SqliteOptions { pages_max: Some(200), ..options(&folder) };

@@ -13,6 +13,7 @@ use sqlx::{ConnectOptions, Connection, SqlitePool};
 use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot, watch};
 
 use super::accept;
+use super::backlog::Admitted;
 use super::health::Health;
 use super::open::{discard, is_environmental};
 use super::recent::{Moved, Recent, Row};
@@ -32,6 +33,7 @@ pub(super) struct AcceptOrder {
     pub(super) messages: Vec<NewMessage>,
     pub(super) reply: oneshot::Sender<Result<Vec<Accepted>, Fault>>,
     pub(super) permits: Permits,
+    pub(super) admitted: Admitted,
 }
 
 /// Room in the waiting line, given back when the order is dropped.
@@ -152,13 +154,13 @@ impl Group {
         match committed {
             Ok(answers) => {
                 for (order, accepted) in self.accepts.into_iter().zip(answers) {
-                    drop(order.permits);
+                    drop((order.permits, order.admitted));
                     let _ = order.reply.send(Ok(accepted));
                 }
             }
             Err(fault) => {
                 for order in self.accepts {
-                    drop(order.permits);
+                    drop((order.permits, order.admitted));
                     let _ = order.reply.send(Err(fault.clone()));
                 }
             }

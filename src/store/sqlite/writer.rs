@@ -321,10 +321,11 @@ impl Writer {
             Err(fault) if fault.is_broken() => {}
             Err(fault) => {
                 if self.health.failed(fault) {
-                    tracing::error!(
-                        error = fault as &dyn std::error::Error,
-                        "could not write to the database"
-                    );
+                    let (advice, error) = match fault {
+                        Fault::Database { advice, source } => (Some(*advice), source.to_string()),
+                        other => (None, other.to_string()),
+                    };
+                    tracing::error!(error, advice, "could not write to the database");
                 }
             }
         }

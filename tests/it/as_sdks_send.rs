@@ -160,3 +160,89 @@ async fn imports_are_bulk_unless_their_source_says_otherwise_and_all_else_is_liv
     assert_eq!(bulk, ["import", "import-slash"]);
     assert_eq!(service.stored().await.len(), 7);
 }
+
+#[tokio::test]
+async fn batches_of_the_form_that_other_sdks_send_are_taken() {
+    let service = service();
+    let batch = |id: &str| json!([track("u1", id)]).to_string();
+    let after = format!(r#"],"sentAt":"2026-01-02T03:04:05.678Z","writeKey":"{WRITE_KEY}"}}"#);
+    // By the source code of the versions that docs/sources.md names: the path, whether the key comes by
+    // Basic authentication, the body, whether it is compressed.
+    let cases = [
+        (
+            "go",
+            "/v1/batch",
+            true,
+            format!(
+                r#"{{"messageId":"1","sentAt":"2026-01-02T03:04:05Z","batch":{},"context":{{"library":{{"name":"analytics-go"}}}}}}"#,
+                batch("go")
+            ),
+            false,
+        ),
+        (
+            "ruby",
+            "/v1/import",
+            true,
+            format!(r#"{{"sentAt":"2026-01-02T03:04:05.000Z","batch":{}}}"#, batch("ruby")),
+            false,
+        ),
+        (
+            "java",
+            "/v1/import/",
+            true,
+            format!(
+                r#"{{"batch":{},"sentAt":"2026-01-02T03:04:05.000Z","context":{{}},"sequence":1,"writeKey":"{WRITE_KEY}"}}"#,
+                batch("java")
+            ),
+            false,
+        ),
+        (
+            "php",
+            "/v1/batch",
+            true,
+            format!(r#"{{"batch":{},"sentAt":"2026-01-02T03:04:05+00:00"}}"#, batch("php")),
+            true,
+        ),
+        (
+            "net",
+            "/v1/import",
+            true,
+            format!(
+                r#"{{"messageId":"2","sentAt":"2026-01-02T03:04:05.0000000Z","batch":{}}}"#,
+                batch("net")
+            ),
+            true,
+        ),
+        (
+            "react-native",
+            "/v1/b",
+            false,
+            format!(r#"{{"batch":{}{after}"#, batch("react-native").trim_end_matches(']')),
+            false,
+        ),
+        (
+            "swift",
+            "/v1/b",
+            false,
+            format!("{{ \"batch\": [\n{}\n{after}", track("u1", "swift")),
+            false,
+        ),
+        ("kotlin", "/v1/b", false, format!(r#"{{"batch":[{}{after}"#, track("u1", "kotlin")), true),
+        ("csharp", "/v1/b", false, format!(r#"{{"batch":[{}{after}"#, track("u1", "csharp")), true),
+    ];
+    for (sdk, path, is_basic, body, is_compressed) in &cases {
+        let request = service.request(Method::POST, path).header("content-type", "text/plain");
+        let request = if *is_basic { request.basic_auth(WRITE_KEY, Some("")) } else { request };
+        let request = if *is_compressed {
+            request.header("content-encoding", "gzip").body(gzip(body))
+        } else {
+            request.body(body.clone())
+        };
+        let answer = Service::answer(request).await;
+        assert_eq!((answer.status, &answer.body), (200, &json!({"success": true})), "{sdk}");
+    }
+    let stored = service.stored().await;
+    for (sdk, ..) in cases {
+        assert_eq!(stored[sdk][0]["properties"]["note"], sdk);
+    }
+}

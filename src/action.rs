@@ -31,6 +31,8 @@ pub enum UnmatchedReason {
     NoSubscription,
     /// `integrations` of the message turns the destination off.
     Integrations,
+    /// The person did not consent to the categories that the destination is for.
+    Consent,
     /// It was replayed for some subscriptions, and none of those takes it now.
     Replay,
     /// A reason of another release, in a record.
@@ -110,14 +112,19 @@ impl Endpoint {
 
 impl UnmatchedReason {
     /// Those that this release gives.
-    pub const ALL: [UnmatchedReason; 3] =
-        [UnmatchedReason::NoSubscription, UnmatchedReason::Integrations, UnmatchedReason::Replay];
+    pub const ALL: [UnmatchedReason; 4] = [
+        UnmatchedReason::NoSubscription,
+        UnmatchedReason::Integrations,
+        UnmatchedReason::Consent,
+        UnmatchedReason::Replay,
+    ];
 
     /// As it is stored and shown.
     pub fn as_str(self) -> &'static str {
         match self {
             UnmatchedReason::NoSubscription => "no_subscription",
             UnmatchedReason::Integrations => "integrations",
+            UnmatchedReason::Consent => "consent",
             UnmatchedReason::Replay => "replay",
             UnmatchedReason::Unknown => "unknown",
         }

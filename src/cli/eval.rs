@@ -6,7 +6,7 @@ use clap::Args;
 
 use super::CliError;
 use crate::destination::subscription::{Subscription, TriggerText, read};
-use crate::destination::{ActionKind, CompiledSubscription, Unsupported};
+use crate::destination::{ActionKind, CompiledSubscription, DestinationOptions, Unsupported};
 use crate::loops::Request;
 use crate::mapping::Mapping;
 use crate::segment::Value;
@@ -111,7 +111,7 @@ fn eval_subscription(written: &Value, event: &Value, unsupported: Unsupported) -
         Ok(compiled) => compiled,
         Err(answer) => return answer,
     };
-    let Some(delivery) = compiled.plan(event, unsupported) else {
+    let Some(delivery) = compiled.plan(event, &DestinationOptions::unguarded(unsupported)) else {
         return skipped("not subscribed");
     };
     match delivery.outcome {

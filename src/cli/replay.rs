@@ -29,7 +29,7 @@ pub struct ReplayArgs {
     /// failed (the default), unmatched, delivered or all.
     #[arg(long, value_name = "STATE")]
     state: Option<String>,
-    /// Why a delivery failed: refused, expired, invalid or unreadable.
+    /// Why a delivery failed: refused, expired, invalid, placeholder_id or unreadable.
     #[arg(long, value_name = "REASON")]
     reason: Option<String>,
     /// Name of a destination.

@@ -267,6 +267,8 @@ impl Check<'_> {
             inline: tree.subscriptions,
             files: tree.subscriptions_files.0.into_iter().map(PathBuf::from).collect(),
             unsupported: tree.unsupported,
+            placeholder_ids: tree.placeholder_ids.map(|ids| ids.0),
+            consent_categories: tree.consent_categories.0,
             merge: tree.merge.unwrap_or(true),
         };
         Planner::load(written).map_err(|mut mistakes| self.mistakes.append(&mut mistakes)).ok()

@@ -9,7 +9,7 @@ use config::{File, FileFormat};
 
 use super::{Mistake, Stage};
 use crate::destination::subscription::{self, Subscription};
-use crate::destination::{Destination, SubscriptionMistake, Unsupported};
+use crate::destination::{Destination, DestinationOptions, SubscriptionMistake, Unsupported};
 use crate::segment::Value;
 use crate::segment::decode::decode_strict;
 
@@ -26,6 +26,9 @@ pub(super) struct Written<'a> {
     pub(super) inline: Vec<serde_json::Value>,
     pub(super) files: Vec<PathBuf>,
     pub(super) unsupported: Option<String>,
+    /// `None`: the default ones.
+    pub(super) placeholder_ids: Option<Vec<String>>,
+    pub(super) consent_categories: Vec<String>,
     /// False keeps all requests apart, whatever the subscriptions say.
     pub(super) merge: bool,
 }
@@ -46,16 +49,17 @@ pub struct Planner {
 impl Planner {
     /// The subscriptions that apply where none are configured.
     pub fn defaults() -> Result<Self, Vec<SubscriptionMistake>> {
-        Self::compile(Destination::default_subscriptions(), Unsupported::default(), Vec::new())
+        let options = DestinationOptions::default();
+        Self::compile(Destination::default_subscriptions(), options, Vec::new())
             .map(|planner| Self { is_default: true, ..planner })
     }
 
     fn compile(
         subscriptions: Vec<Subscription>,
-        unsupported: Unsupported,
+        options: DestinationOptions,
         files: Vec<PathBuf>,
     ) -> Result<Self, Vec<SubscriptionMistake>> {
-        let destination = Arc::new(Destination::compile(&subscriptions, unsupported)?);
+        let destination = Arc::new(Destination::compile(&subscriptions, options)?);
         Ok(Self { destination, subscriptions, is_default: false, files })
     }
 
@@ -63,6 +67,11 @@ impl Planner {
     pub(super) fn load(written: Written<'_>) -> Result<Self, Vec<Mistake>> {
         let mut loader = Loader { key: written.key, mistakes: Vec::new(), places: HashMap::new() };
         let unsupported = loader.unsupported(written.place, written.unsupported.as_deref());
+        let mut options = DestinationOptions::from(unsupported);
+        if let Some(placeholder_ids) = written.placeholder_ids {
+            options.placeholder_ids = placeholder_ids;
+        }
+        options.consent_categories = written.consent_categories;
         let is_default = written.inline.is_empty() && written.files.is_empty();
         let mut subscriptions =
             if is_default { Destination::default_subscriptions() } else { Vec::new() };
@@ -72,7 +81,7 @@ impl Planner {
             subscriptions.extend(loader.read_file(file));
         }
         subscriptions.iter_mut().for_each(|one| one.merge &= written.merge);
-        let compiled = Self::compile(subscriptions, unsupported, written.files)
+        let compiled = Self::compile(subscriptions, options, written.files)
             .map_err(|mistakes| loader.tell(written.place, mistakes));
         match compiled {
             Ok(planner) if loader.mistakes.is_empty() => Ok(Self { is_default, ..planner }),

@@ -134,6 +134,9 @@ pub(super) struct DestinationTree {
     pub(super) base_url: Option<String>,
     pub(super) rate: Option<u32>,
     pub(super) unsupported: Option<String>,
+    pub(super) placeholder_ids: Option<Texts>,
+    #[serde(default)]
+    pub(super) consent_categories: Texts,
     pub(super) merge: Option<bool>,
     #[serde(default)]
     pub(super) subscriptions: Vec<serde_json::Value>,

@@ -5,7 +5,7 @@ use jiff::{SignedDuration, Timestamp};
 use sha2::{Digest, Sha256};
 
 use super::merge::Group;
-use crate::destination::{Plan, PlannedDelivery, Request};
+use crate::destination::{Plan, PlanFailure, PlanFailureKind, PlannedDelivery, Request};
 use crate::queue::{
     Failure, FailureReason, Job, NewDelivery, NewMerge, NewMergedRequest, NewPlan, NewRequest, Seq,
 };
@@ -23,7 +23,8 @@ struct Planned {
     seq: Seq,
     plan: Result<Plan, NewPlan>,
     origin: Origin,
-    received_at: Timestamp,
+    /// When the message happened, which is no later than when it was received.
+    happened_at: Timestamp,
 }
 
 /// What tells a message from all others, for Loops.
@@ -83,6 +84,7 @@ impl Merging {
                 }
             }
         }
+        let happened_at = plan.as_ref().ok().and_then(|plan| plan.happened_at);
         self.plans.push(Planned {
             seq,
             plan,
@@ -91,7 +93,8 @@ impl Merging {
                 message_id: job.message_id.clone(),
                 replay: job.replay.number,
             },
-            received_at: job.received_at,
+            // The clock of a sender may be ahead.
+            happened_at: happened_at.map_or(job.received_at, |at| at.min(job.received_at)),
         });
     }
 
@@ -155,9 +158,9 @@ impl Planned {
     }
 
     fn into_plan(self, now: Timestamp, is_merged: impl Fn(usize) -> bool) -> NewPlan {
-        let Self { plan, origin, received_at, .. } = self;
-        // Whoever replays a message wants it sent now.
-        let counted_from = if origin.replay > 0 { now } else { received_at };
+        let Self { plan, origin, happened_at, .. } = self;
+        // A message is replayed to be sent now.
+        let counted_from = if origin.replay > 0 { now } else { happened_at };
         let plan = match plan {
             Ok(plan) => plan,
             Err(unreadable) => return unreadable,
@@ -173,8 +176,12 @@ impl Planned {
                     let key = origin.key(&delivery.subscription, purpose);
                     Ok(new_request(request, Some(key), expires_at))
                 }
-                Err(failure) => {
-                    Err(Failure { reason: FailureReason::Invalid, detail: failure.detail })
+                Err(PlanFailure { kind, detail }) => {
+                    let reason = match kind {
+                        PlanFailureKind::Invalid => FailureReason::Invalid,
+                        PlanFailureKind::PlaceholderId => FailureReason::PlaceholderId,
+                    };
+                    Err(Failure { reason, detail })
                 }
             };
             NewDelivery {
@@ -236,6 +243,48 @@ impl Origin {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::action::{ActionKind, Endpoint};
+    use crate::queue::Replay;
+
+    #[test]
+    fn max_age_counts_from_when_it_happened_and_no_later_than_when_it_was_received() {
+        let at = |text: &str| text.parse::<Timestamp>().unwrap();
+        let (received_at, now) = (at("2026-11-23T12:00:00Z"), at("2026-11-23T12:30:00Z"));
+        // Expired, or until when it is worth sending.
+        let outcome = |happened_at: Option<&str>, replay: u32| {
+            let request = Request { endpoint: Endpoint::SendEvent, body: "{}".into() };
+            let delivery = PlannedDelivery {
+                subscription: "s".to_owned(),
+                action: ActionKind::SendEvent,
+                may_merge: false,
+                max_age_s: Some(3_600),
+                warnings: Vec::new(),
+                outcome: Ok(request),
+            };
+            let happened_at = happened_at.map(at);
+            let plan = Plan { deliveries: vec![delivery], unmatched: None, happened_at };
+            let job = Job {
+                source: "web".to_owned(),
+                message_id: "m".to_owned(),
+                received_at,
+                payload: "{}".into(),
+                is_planned: false,
+                replay: Replay { number: replay, ..Replay::default() },
+                requests: Vec::new(),
+            };
+            let mut merge = Merging::new(Seq(1), Ok(plan), &job).into_merge(now);
+            let outcome = merge.plans.remove(0).1.deliveries.remove(0).outcome;
+            outcome.map(|request| request.expires_at).map_err(|failure| failure.reason)
+        };
+        assert_eq!(outcome(Some("2026-11-20T12:00:00Z"), 0), Err(FailureReason::Expired));
+        assert_eq!(outcome(Some("2026-11-23T11:29:59Z"), 0), Err(FailureReason::Expired));
+        assert_eq!(outcome(Some("2026-11-23T11:45:00Z"), 0), Ok(Some(at("2026-11-23T12:45:00Z"))));
+        for ahead in [Some("2030-01-01T00:00:00Z"), None] {
+            assert_eq!(outcome(ahead, 0), Ok(Some(at("2026-11-23T13:00:00Z"))));
+        }
+        // What is replayed is wanted now.
+        assert_eq!(outcome(Some("2026-11-20T12:00:00Z"), 1), Ok(Some(at("2026-11-23T13:30:00Z"))));
+    }
 
     #[test]
     fn the_key_tells_messages_sources_and_subscriptions_apart_and_fits() {

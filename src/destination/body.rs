@@ -2,15 +2,13 @@
 
 use std::borrow::Cow;
 
-use bytes::Bytes;
 use indexmap::IndexMap;
 
 use super::tidy;
 use super::unsupported::{CONTACT_PROPERTIES, EVENT_PROPERTIES, Unsupported};
 use crate::action::{ActionKind, Endpoint};
-use crate::loops::Request;
 use crate::segment::Value;
-use crate::segment::value::{Object, object_json};
+use crate::segment::value::Object;
 
 /// The entries of an object; values that the message has are borrowed.
 pub(super) type Entries<'a> = IndexMap<Cow<'a, str>, Cow<'a, Value>>;
@@ -18,23 +16,21 @@ pub(super) type Entries<'a> = IndexMap<Cow<'a, str>, Cow<'a, Value>>;
 /// The fields of an event's body that are not properties of the contact.
 const EVENT_OWN: [&str; 5] = ["email", "eventName", "userId", "eventProperties", "mailingLists"];
 
-/// Makes the request of an action's validated fields.
-pub(super) fn request(
+/// Makes the body of a request of an action's validated fields.
+pub(super) fn make<'a>(
     action: ActionKind,
-    fields: Entries<'_>,
+    fields: Entries<'a>,
     unsupported: Unsupported,
     warnings: &mut Vec<String>,
-) -> Request {
-    let (endpoint, body) = match action {
+) -> (Endpoint, Entries<'a>) {
+    match action {
         ActionKind::CreateOrUpdateContact => {
             (Endpoint::UpdateContact, contact(fields, unsupported, warnings))
         }
         ActionKind::SendEvent => (Endpoint::SendEvent, event(fields, unsupported, warnings)),
         // Segment sends the id in a list, which Loops' contract refuses.
         ActionKind::DeleteContact => (Endpoint::DeleteContact, fields),
-    };
-    let body = object_json(body.iter().map(|(key, value)| (key.as_ref(), value.as_ref())));
-    Request { endpoint, body: Bytes::from(body) }
+    }
 }
 
 /// The custom attributes, under the fields that are there, then the mailing lists, always.

@@ -1,9 +1,12 @@
 //! A subscription that is ready to use.
 
+use bytes::Bytes;
+
 use super::body;
 use super::field::validate;
 use super::*;
 use crate::mapping::{Fields, Mapping};
+use crate::segment::value::object_json;
 use crate::trigger::{Trigger, TriggerError};
 
 /// A compiled subscription.
@@ -158,14 +161,14 @@ impl CompiledSubscription {
     }
 
     /// What shall be done with a message; `None` if the trigger does not take it.
-    pub fn plan(&self, message: &Value, unsupported: Unsupported) -> Option<PlannedDelivery> {
+    pub fn plan(&self, message: &Value, options: &DestinationOptions) -> Option<PlannedDelivery> {
         let mut warnings = Vec::new();
         let outcome = match self.trigger.matches(message) {
             Ok(false) => return None,
             Ok(true) => self
                 .fields(message)
-                .and_then(|fields| self.request(message, fields, unsupported, &mut warnings)),
-            Err(failure) => Err(PlanFailure { detail: failure.to_string() }),
+                .and_then(|fields| self.request(message, fields, options, &mut warnings)),
+            Err(failure) => Err(PlanFailure::invalid(failure.to_string())),
         };
         Some(PlannedDelivery {
             subscription: self.written.name.clone(),
@@ -180,22 +183,33 @@ impl CompiledSubscription {
 
     pub(super) fn fields<'a>(&'a self, message: &'a Value) -> Result<Fields<'a>, PlanFailure> {
         let resolved = self.mapping.resolve_fields(message);
-        resolved.map_err(|failure| PlanFailure { detail: failure.to_string() })
+        resolved.map_err(|failure| PlanFailure::invalid(failure.to_string()))
     }
 
     pub(super) fn request(
         &self,
         message: &Value,
         fields: Fields<'_>,
-        unsupported: Unsupported,
+        options: &DestinationOptions,
         warnings: &mut Vec<String>,
     ) -> Result<Request, PlanFailure> {
         let action = self.written.action;
+        let unsupported = options.unsupported;
         let fields = validate(action.fields(), fields, unsupported, warnings)?;
         if unsupported == Unsupported::Pass {
             null_context(message)?;
         }
-        Ok(body::request(action, fields, unsupported, warnings))
+        let (endpoint, body) = body::make(action, fields, unsupported, warnings);
+        let user_id = body.get("userId").and_then(|id| id.as_str());
+        if user_id.is_some_and(|id| options.is_placeholder(id)) {
+            return Err(PlanFailure {
+                kind: PlanFailureKind::PlaceholderId,
+                detail: "not sent: the user id is a word that programs write where they have none, so that different people would become one contact; mend the sender, or take the word out of placeholder_ids of the destination if it is a real id, and replay the message"
+                    .to_owned(),
+            });
+        }
+        let body = object_json(body.iter().map(|(key, value)| (key.as_ref(), value.as_ref())));
+        Ok(Request { endpoint, body: Bytes::from(body) })
     }
 }
 
@@ -210,5 +224,5 @@ fn null_context(message: &Value) -> Result<(), PlanFailure> {
     let detail = format!(
         "{place} is null, over which Segment's destination stumbles: leave it out, or set unsupported = \"omit\""
     );
-    Err(PlanFailure { detail })
+    Err(PlanFailure::invalid(detail))
 }

@@ -6,7 +6,7 @@ use crate::mapping::Fields;
 /// What would become of a message under each subscription.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Explanation {
-    /// Why no subscription is asked at all, if `integrations` turns the destination off.
+    /// Why no subscription is asked at all, if `integrations` or a want of consent turns the destination off.
     pub turned_off: Option<String>,
     /// All subscriptions, also disabled ones, in their order.
     pub subscriptions: Vec<Explained>,
@@ -47,16 +47,16 @@ impl Destination {
     pub fn explain(&self, message: &Message) -> Explanation {
         let subscriptions = self.subscriptions.iter();
         Explanation {
-            turned_off: turned_off(message.value()),
+            turned_off: self.turned_off(message).map(|unmatched| unmatched.detail),
             subscriptions: subscriptions
-                .map(|subscription| subscription.explain(message.value(), self.unsupported))
+                .map(|subscription| subscription.explain(message.value(), &self.options))
                 .collect(),
         }
     }
 }
 
 impl CompiledSubscription {
-    fn explain(&self, message: &Value, unsupported: Unsupported) -> Explained {
+    fn explain(&self, message: &Value, options: &DestinationOptions) -> Explained {
         let mut explained = Explained {
             subscription: self.written.name.clone(),
             action: self.written.action,
@@ -77,13 +77,13 @@ impl CompiledSubscription {
                 return explained;
             }
             Err(failure) => {
-                explained.outcome = Some(Err(PlanFailure { detail: failure.to_string() }));
+                explained.outcome = Some(Err(PlanFailure::invalid(failure.to_string())));
                 return explained;
             }
         }
         explained.outcome = Some(self.fields(message).and_then(|fields| {
             explained.fields = self.explain_fields(message, &fields);
-            self.request(message, fields, unsupported, &mut explained.warnings)
+            self.request(message, fields, options, &mut explained.warnings)
         }));
         explained
     }

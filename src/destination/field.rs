@@ -80,7 +80,7 @@ pub(super) fn validate<'a>(
         Fields::Other(value) => {
             let kind = value.as_deref().map_or("undefined", kind_of);
             let detail = format!("The root value must be an object but it was {kind}.");
-            return Err(PlanFailure { detail });
+            return Err(PlanFailure::invalid(detail));
         }
     };
     if unsupported != Unsupported::Pass {
@@ -118,7 +118,7 @@ pub(super) fn validate<'a>(
         }
     }
     missing.append(&mut wrong);
-    if missing.is_empty() { Ok(valid) } else { Err(PlanFailure { detail: missing.join(" ") }) }
+    if missing.is_empty() { Ok(valid) } else { Err(PlanFailure::invalid(missing.join(" "))) }
 }
 
 /// Mends values whose form alone is wrong, each with a warning.

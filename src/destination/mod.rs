@@ -7,6 +7,7 @@ mod compiled;
 mod date;
 mod explain;
 mod field;
+mod guard;
 mod literals;
 pub mod subscription;
 mod tidy;
@@ -14,6 +15,7 @@ mod unsupported;
 
 pub use compiled::CompiledSubscription;
 pub use explain::{Explained, ExplainedField, Explanation};
+pub use guard::{DestinationOptions, PLACEHOLDER_IDS_DEFAULT};
 pub use literals::LiteralNames;
 pub use subscription::{Subscription, SubscriptionMistake, TriggerText};
 pub use unsupported::Unsupported;
@@ -22,6 +24,8 @@ pub use crate::action::{ActionKind, Unmatched, UnmatchedReason};
 pub use crate::loops::Request;
 
 use std::collections::HashSet;
+
+use jiff::Timestamp;
 
 use crate::segment::{Message, MessageType, Value};
 
@@ -32,7 +36,7 @@ pub const SUBSCRIPTIONS_MAX: usize = 1000;
 #[derive(Debug, Clone)]
 pub struct Destination {
     subscriptions: Vec<CompiledSubscription>,
-    unsupported: Unsupported,
+    options: DestinationOptions,
 }
 
 /// What shall be done with a message.
@@ -42,6 +46,8 @@ pub struct Plan {
     pub deliveries: Vec<PlannedDelivery>,
     /// Why there are none.
     pub unmatched: Option<Unmatched>,
+    /// When the message happened, by its `timestamp`.
+    pub happened_at: Option<Timestamp>,
 }
 
 /// What shall be done with a message under one subscription.
@@ -53,7 +59,7 @@ pub struct PlannedDelivery {
     pub action: ActionKind,
     /// Whether its request may be merged with its neighbours.
     pub may_merge: bool,
-    /// How long after the message was taken in its request is worth sending, in seconds.
+    /// How long after the message happened its request is worth sending, in seconds.
     pub max_age_s: Option<u64>,
     /// What was left out or changed on the way; never holds a value.
     pub warnings: Vec<String>,
@@ -65,8 +71,25 @@ pub struct PlannedDelivery {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{detail}")]
 pub struct PlanFailure {
+    /// What kind of failure it is.
+    pub kind: PlanFailureKind,
     /// What a person needs to mend it, in the words of Segment's runtime; never holds a value.
     pub detail: String,
+}
+
+/// Kinds of [`PlanFailure`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum PlanFailureKind {
+    /// Segment's destination would not send it either.
+    Invalid,
+    /// Its user id is a word that stands for none.
+    PlaceholderId,
+}
+
+impl PlanFailure {
+    fn invalid(detail: impl Into<String>) -> Self {
+        Self { kind: PlanFailureKind::Invalid, detail: detail.into() }
+    }
 }
 
 impl Destination {
@@ -89,7 +112,7 @@ impl Destination {
     /// message comes upon them.
     pub fn compile(
         subscriptions: &[Subscription],
-        unsupported: Unsupported,
+        options: impl Into<DestinationOptions>,
     ) -> Result<Self, Vec<SubscriptionMistake>> {
         let mut compiled = Vec::new();
         let mut mistakes = Vec::new();
@@ -118,7 +141,7 @@ impl Destination {
             }
         }
         if mistakes.is_empty() {
-            Ok(Self { subscriptions: compiled, unsupported })
+            Ok(Self { subscriptions: compiled, options: options.into() })
         } else {
             Err(mistakes)
         }
@@ -149,16 +172,15 @@ impl Destination {
 
     /// What shall be done with a message.
     pub fn plan(&self, message: &Message) -> Plan {
-        let value = message.value();
-        if let Some(detail) = turned_off(value) {
-            let unmatched = Unmatched { reason: UnmatchedReason::Integrations, detail };
-            return Plan { deliveries: Vec::new(), unmatched: Some(unmatched) };
+        let happened_at = message.timestamp();
+        if let Some(unmatched) = self.turned_off(message) {
+            return Plan { deliveries: Vec::new(), unmatched: Some(unmatched), happened_at };
         }
         let mut deliveries: Vec<PlannedDelivery> = self
             .subscriptions
             .iter()
             .filter(|subscription| subscription.is_enabled())
-            .filter_map(|subscription| subscription.plan(value, self.unsupported))
+            .filter_map(|subscription| subscription.plan(message.value(), &self.options))
             .collect();
         // Anything sent behind a deletion would make the contact again.
         deliveries.sort_by_key(|delivery| delivery.action == ActionKind::DeleteContact);
@@ -166,7 +188,16 @@ impl Destination {
             reason: UnmatchedReason::NoSubscription,
             detail: format!("no subscription takes this {} message", message.kind()),
         });
-        Plan { deliveries, unmatched }
+        Plan { deliveries, unmatched, happened_at }
+    }
+
+    /// Why no subscription is asked at all, if so: consent is looked at before `integrations`.
+    fn turned_off(&self, message: &Message) -> Option<Unmatched> {
+        if let Some(detail) = self.options.no_consent(message) {
+            return Some(Unmatched { reason: UnmatchedReason::Consent, detail });
+        }
+        let detail = turned_off(message.value())?;
+        Some(Unmatched { reason: UnmatchedReason::Integrations, detail })
     }
 
     /// Whether some subscription may take messages of this type.

@@ -23,7 +23,7 @@ pub struct Subscription {
     pub mapping: Value,
     /// Whether its requests may be merged with their neighbours.
     pub merge: bool,
-    /// How long after a message was taken in its request is worth sending, in seconds; `None`: always.
+    /// How long after a message happened its request is worth sending, in seconds; `None`: always.
     pub max_age_s: Option<u64>,
 }
 

@@ -563,3 +563,130 @@ fn tells_where_each_value_comes_from_and_why_others_do_not_match() {
         Some("type is \"identify\", which is not the text \"track\"")
     );
 }
+
+fn guarded(placeholder_ids: Option<&[&str]>, consent_categories: &[&str]) -> Destination {
+    let mut options = DestinationOptions::default();
+    if let Some(ids) = placeholder_ids {
+        options.placeholder_ids = ids.iter().map(|id| (*id).to_owned()).collect();
+    }
+    options.consent_categories = consent_categories.iter().map(|one| (*one).to_owned()).collect();
+    Destination::compile(&Destination::default_subscriptions(), options).unwrap()
+}
+
+#[test]
+fn ids_that_are_none_make_no_request() {
+    let kind = |destination: &Destination, text: &str| {
+        let outcome = destination.plan(&message(text)).deliveries.remove(0).outcome;
+        outcome.err().map(|failure| failure.kind)
+    };
+    let by_default = guarded(None, &[]);
+    let all_count = guarded(Some(&[]), &[]);
+    let own = guarded(Some(&["Nobody"]), &[]);
+    let placeholder = Some(PlanFailureKind::PlaceholderId);
+    for id in [
+        r#""undefined""#,
+        r#""null""#,
+        r#""NULL""#,
+        r#""None""#,
+        r#""NaN""#,
+        r#""[object Object]""#,
+        r#"" undefined\n""#,
+        r#""  ""#,
+        "0",
+        "true",
+        r#""00000000-0000-0000-0000-000000000000""#,
+    ] {
+        for text in [
+            format!(r#"{{"type":"track","userId":{id},"anonymousId":"a","event":"e"}}"#),
+            format!(r#"{{"type":"identify","userId":{id},"anonymousId":"a"}}"#),
+            format!(
+                r#"{{"type":"delete","userId":{id},"anonymousId":"a","traits":{{"email":"a@b.co"}}}}"#
+            ),
+        ] {
+            assert_eq!(kind(&by_default, &text), placeholder, "{text}");
+            assert_eq!(kind(&all_count, &text), None, "{text}");
+            assert_eq!(kind(&own, &text), placeholder.filter(|_| id.contains("  ")), "{text}");
+        }
+    }
+    for id in ["u1", "null-1", "undefined@example.com", "10", "Noneya", "a null"] {
+        let text = format!(r#"{{"type":"identify","userId":"{id}","anonymousId":"undefined"}}"#);
+        assert_eq!(kind(&by_default, &text), None, "{text}");
+    }
+    let text = r#"{"type":"identify","userId":"NOBODY"}"#;
+    assert_eq!((kind(&own, text), kind(&by_default, text)), (placeholder, None));
+    // Who is shown what would happen sees it as well, and without the id.
+    let explained = by_default.explain(&message(r#"{"type":"identify","userId":"undefined"}"#));
+    let failure = explained.subscriptions[0].outcome.clone().unwrap().unwrap_err();
+    assert!(failure.detail.contains("placeholder_ids") && !failure.detail.contains("undefined"));
+}
+
+#[test]
+fn what_counts_is_the_id_that_would_be_sent() {
+    let written = |mapping: &str, pass: bool| {
+        let one = subscription(&format!(
+            r#"{{"name":"s","action":"sendEvent","events":["*"],"mapping":{mapping}}}"#
+        ));
+        let options = DestinationOptions {
+            unsupported: if pass { Unsupported::Pass } else { Unsupported::Omit },
+            ..DestinationOptions::default()
+        };
+        let destination = Destination::compile(&[one.unwrap()], options).unwrap();
+        let text = r#"{"type":"track","userId":"u","event":"e","properties":{"id":"undefined"}}"#;
+        destination.plan(&message(text)).deliveries.remove(0).outcome.is_err()
+    };
+    assert!(written(r#"{"userId":{"@path":"$.properties.id"}}"#, false));
+    assert!(!written(r#"{"email":"a@b.co"}"#, false));
+    // As Segment has it, a contact property replaces the id of the event.
+    let beside = r#"{"contactProperties":{"userId":{"@path":"$.properties.id"}}}"#;
+    assert!(written(beside, true) && !written(beside, false));
+}
+
+#[test]
+fn consent_is_looked_at_as_segment_documents_it() {
+    let two = guarded(None, &["marketing", "mail"]);
+    let none = guarded(None, &[]);
+    let preferences =
+        |all: &str| format!(r#""context":{{"consent":{{"categoryPreferences":{all}}}}}"#);
+    let cases = [
+        (preferences(r#"{"marketing":true,"mail":true}"#), true),
+        (preferences(r#"{"marketing":true,"mail":true,"other":false}"#), true),
+        (preferences(r#"{"marketing":true,"mail":false}"#), false),
+        (preferences(r#"{"marketing":false,"mail":false}"#), false),
+        // What is not there, or not true itself, is not given.
+        (preferences(r#"{"marketing":true}"#), false),
+        (preferences(r#"{"Marketing":true,"mail":true}"#), false),
+        (preferences(r#"{"marketing":true,"mail":"true"}"#), false),
+        (preferences(r#"{"marketing":true,"mail":1}"#), false),
+        (preferences("{}"), false),
+        (preferences("null"), false),
+        (preferences(r#"["marketing","mail"]"#), false),
+        (r#""context":{"consent":"denied"}"#.to_owned(), false),
+        (r#""context":{"consent":{"other":1}}"#.to_owned(), false),
+        // No consent object, or an empty one.
+        (r#""context":{}"#.to_owned(), true),
+        (r#""context":null"#.to_owned(), true),
+        (r#""context":{"consent":null}"#.to_owned(), true),
+        (r#""context":{"consent":{}}"#.to_owned(), true),
+        (r#""context":{"consent":{}},"integrations":{}"#.to_owned(), true),
+        (r#""context":{"consent":{}},"integrations":{"Loops (Actions)":true}"#.to_owned(), false),
+        (r#""userId":"u""#.to_owned(), true),
+    ];
+    for (fields, goes_on) in cases {
+        let text = format!(r#"{{"type":"track","userId":"u","event":"e",{fields}}}"#);
+        let reason = two.plan(&message(&text)).unmatched.map(|unmatched| unmatched.reason);
+        assert_eq!(reason, (!goes_on).then_some(UnmatchedReason::Consent), "{text}");
+        assert!(none.plan(&message(&text)).unmatched.is_none(), "{text}");
+    }
+    // It is looked at before `integrations`, which can still turn off what it lets through.
+    for (all, reason) in
+        [("false", UnmatchedReason::Consent), ("true", UnmatchedReason::Integrations)]
+    {
+        let all = preferences(&format!(r#"{{"marketing":{all},"mail":true}}"#));
+        let text =
+            format!(r#"{{"type":"identify","userId":"u","integrations":{{"Loops":false}},{all}}}"#);
+        assert_eq!(two.plan(&message(&text)).unmatched.unwrap().reason, reason);
+        assert!(two.explain(&message(&text)).turned_off.is_some());
+    }
+    let deletion = format!(r#"{{"type":"delete","userId":"u",{}}}"#, preferences("{}"));
+    assert!(two.plan(&message(&deletion)).unmatched.is_none(), "a deletion takes data away");
+}

@@ -258,6 +258,8 @@ pub enum FailureReason {
     Expired,
     /// The mapping makes no request of the message that Segment's destination would send.
     Invalid,
+    /// Its user id is a word that stands for none.
+    PlaceholderId,
     /// What is stored of the message cannot be read, or contradicts itself.
     Unreadable,
     /// A reason of another release, in a record.
@@ -455,10 +457,11 @@ impl Class {
 
 impl FailureReason {
     /// Those that this release gives.
-    pub const ALL: [FailureReason; 4] = [
+    pub const ALL: [FailureReason; 5] = [
         FailureReason::Refused,
         FailureReason::Expired,
         FailureReason::Invalid,
+        FailureReason::PlaceholderId,
         FailureReason::Unreadable,
     ];
 
@@ -468,6 +471,7 @@ impl FailureReason {
             FailureReason::Refused => "refused",
             FailureReason::Expired => "expired",
             FailureReason::Invalid => "invalid",
+            FailureReason::PlaceholderId => "placeholder_id",
             FailureReason::Unreadable => "unreadable",
             FailureReason::Unknown => "unknown",
         }

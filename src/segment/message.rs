@@ -2,6 +2,9 @@
 
 use std::borrow::Cow;
 
+use jiff::Timestamp;
+
+use super::date::parse_date;
 use super::ids::{LaneKey, OrderKeyKind, PersonHash};
 use super::value::{Object, Value, is_js_space, number_text};
 
@@ -128,6 +131,14 @@ impl Message {
     /// The whole message, always an object.
     pub fn value(&self) -> &Value {
         &self.value
+    }
+
+    /// When it happened, by its `timestamp`: stamped when it was accepted, and corrected by the error of
+    /// the sender's clock. `None` where it is missing or no date.
+    pub fn timestamp(&self) -> Option<Timestamp> {
+        let milliseconds = parse_date(self.value.get("timestamp")?.as_str()?)?;
+        #[allow(clippy::cast_possible_truncation, reason = "it saturates, and is refused then")]
+        Timestamp::from_millisecond(milliseconds as i64).ok()
     }
 
     /// What must stay in order: `userId`, else `anonymousId`, else the e-mail address.

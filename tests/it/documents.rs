@@ -53,7 +53,7 @@ fn the_mapping_guide_shows_every_directive() {
 #[test]
 fn the_subscriptions_and_cases_of_the_mapping_guide_are_right() {
     let folder = tempfile::tempdir().unwrap();
-    let mut shown = 0;
+    let (mut shown, mut recipe) = (0, String::new());
     let check = |arguments: &[&Path]| {
         let mut command = Command::new(env!("CARGO_BIN_EXE_segment-loops"));
         command.env_clear().args(["check", "--offline"]);
@@ -64,18 +64,31 @@ fn the_subscriptions_and_cases_of_the_mapping_guide_are_right() {
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stdout));
     };
     for (language, text) in blocks(MAPPING) {
-        if ["toml", "yaml", "json"].contains(&language.as_str()) {
-            let file = folder.path().join(format!("{shown}.{language}"));
-            std::fs::write(&file, text).unwrap();
-            check(&[&file]);
-            shown += 1;
-        } else if language == "yaml cases" {
+        let (language, is_cases) = match language.strip_suffix(" cases") {
+            Some(language) => (language, true),
+            None => (language.as_str(), false),
+        };
+        let extension = language.trim_end_matches(" recipe");
+        if is_cases {
             let file = folder.path().join("cases.yaml");
             std::fs::write(&file, text).unwrap();
-            // They are of the subscription in YAML before them.
-            check(&[&folder.path().join("1.yaml"), &file]);
-            shown += 1;
+            // Of a recipe they are of the subscriptions before them, the first ones of those in YAML.
+            let of = if language == extension { "1.yaml".to_owned() } else { recipe.clone() };
+            check(&[&folder.path().join(of), &file]);
+        } else if ["toml", "yaml", "json"].contains(&extension)
+            && !text.starts_with("[destinations")
+        {
+            let name = format!("{shown}.{extension}");
+            let file = folder.path().join(&name);
+            std::fs::write(&file, text).unwrap();
+            check(&[&file]);
+            if language != extension {
+                recipe = name;
+            }
+        } else {
+            continue;
         }
+        shown += 1;
     }
-    assert_eq!(shown, 5);
+    assert_eq!(shown, 13);
 }

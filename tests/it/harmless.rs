@@ -1,8 +1,26 @@
 //! Nobody is harmed by what is sent: nobody who was deleted is made again, nobody gets another's address.
 
-use serde_json::json;
+use segment_loops::clock::{Clock as _, SystemClock};
+use serde_json::{Value, json};
 
-use crate::support::{ScriptedLoops, Setup};
+use crate::authentication::signature;
+use crate::support::{
+    EMAIL_DOMAIN, ScriptedLoops, Seen, Service, Setup, WEBHOOK_SECRET, WRITE_KEY,
+};
+
+/// Settings of one destination and one source, in a file.
+fn config(base_url: &str, destination: &str) -> Setup {
+    let text = format!(
+        "[destinations.default]\nbase_url = \"{base_url}\"\n{destination}\n[sources.default]\nwrite_keys = [\"{WRITE_KEY}\"]\n"
+    );
+    Setup::with_loops(base_url).config(&text)
+}
+
+/// A message of the admin API that failed, with its reason.
+async fn failed(service: &Service, id: &str) -> String {
+    let message = service.message(id, |found| found["state"] == "failed").await;
+    message["deliveries"][0]["reason"].as_str().unwrap().to_owned()
+}
 
 #[tokio::test]
 async fn a_deletion_is_the_last_request_of_its_message() {
@@ -35,4 +53,90 @@ trigger = 'type = "track"'
     assert_eq!(paths.last().map(String::as_str), Some("/contacts/delete"), "{paths:?}");
     assert_eq!(paths.iter().filter(|path| *path == "/contacts/delete").count(), 1);
     assert!(paths.iter().any(|path| path == "/events/send"), "{paths:?}");
+}
+
+#[tokio::test]
+async fn ids_that_are_none_are_kept_back_until_the_sender_or_the_list_is_mended() {
+    let mut loops = ScriptedLoops::willing().await;
+    let setup = Setup::with_loops(&loops.base_url);
+    let mut service = setup.start();
+    for (id, name) in [("m1", "ada"), ("m2", "eve")] {
+        let traits = json!({"email": format!("{name}@{EMAIL_DOMAIN}")});
+        let message = json!({"userId": "undefined", "messageId": id, "traits": traits});
+        service.accept("/v1/identify", message).await;
+        assert_eq!(failed(&service, id).await, "placeholder_id");
+    }
+    // An anonymous id is no user id: it is not sent, and nothing is wrong with it here.
+    let good = json!({"userId": "u1", "anonymousId": "undefined", "messageId": "m3"});
+    service.accept("/v1/identify", good).await;
+    service.message("m3", |found| found["state"] == "delivered").await;
+    assert_eq!(loops.rest().len(), 1);
+    assert_eq!(service.stop().await, Some(0));
+    // As at Segment, every id counts: what was kept back goes out when it is replayed.
+    let service = config(&loops.base_url, "placeholder_ids = []").data(service.data()).start();
+    let replay = service
+        .request(reqwest::Method::POST, "/api/replay")
+        .bearer_auth(crate::support::ADMIN_TOKEN)
+        .body(json!({"reason": "placeholder_id"}).to_string());
+    assert_eq!(Service::answer(replay).await.body["replayed"], 2);
+    for id in ["m1", "m2"] {
+        service.message(id, |found| found["state"] == "delivered").await;
+    }
+    assert!(loops.rest().iter().all(|seen: &Seen| seen.body["userId"] == "undefined"));
+}
+
+#[tokio::test]
+async fn nothing_is_sent_of_a_person_who_did_not_consent() {
+    let mut loops = ScriptedLoops::willing().await;
+    let service = config(&loops.base_url, "consent_categories = [\"Marketing\"]").start();
+    let message = |id: &str, consent: Value| {
+        json!({"userId": "u1", "event": "E", "messageId": id, "properties": {"note": id},
+            "context": {"consent": consent}})
+    };
+    let all = |flag: bool| json!({"categoryPreferences": {"Marketing": flag, "Other": true}});
+    service.accept("/v1/track", message("no", all(false))).await;
+    service.accept("/v1/track", message("yes", all(true))).await;
+    let found = service.message("no", |found| found["state"] == "unmatched").await;
+    assert_eq!(found["reason"], "consent");
+    assert!(found["detail"].as_str().unwrap().contains("Marketing"), "{found}");
+    service.message("yes", |found| found["state"] == "delivered").await;
+    assert_eq!(loops.rest().iter().map(Seen::note).collect::<Vec<_>>(), ["yes"]);
+}
+
+#[tokio::test]
+async fn what_happened_too_long_ago_is_not_sent_whatever_way_it_came() {
+    let mut loops = ScriptedLoops::willing().await;
+    let text = "[[destinations.default.subscriptions]]\nname = 'Welcome'\naction = 'sendEvent'\nevents = ['*']\nmax_age_s = 3600\n";
+    let setup = config(&loops.base_url, text);
+    let service = setup.start();
+    let ago = |hours: i64| {
+        let now = SystemClock.now();
+        now.checked_sub(jiff::SignedDuration::from_hours(hours)).unwrap().to_string()
+    };
+    let track = |id: &str, hours: i64| {
+        json!({"type": "track", "userId": id, "event": "E", "messageId": id,
+            "properties": {"note": id}, "timestamp": ago(hours)})
+    };
+    // A phone that was offline sends now what happened three days ago.
+    let offline = json!({"batch": [track("offline", 72)], "sentAt": ago(0)});
+    service.accept("/v1/batch", offline).await;
+    // The clock of the sender is three days late: it happened just now.
+    let late_clock = json!({"batch": [track("late-clock", 72)], "sentAt": ago(72)});
+    service.accept("/v1/batch", late_clock).await;
+    // Segment's webhook, after four hours of tries.
+    let mut retried = track("webhook", 4);
+    retried["receivedAt"] = ago(4).into();
+    let retried = retried.to_string();
+    let request = service.request(reqwest::Method::POST, "/webhook/default");
+    let request = request.header("x-signature", signature(WEBHOOK_SECRET, &retried)).body(retried);
+    assert_eq!(Service::answer(request).await.status, 200);
+    let line = format!("{}\n", track("import", 48));
+    let ran = setup.command_on(service.data(), &["import", "-"], line.as_bytes()).await;
+    assert_eq!(ran.code, Some(0), "{ran:?}");
+    service.accept("/v1/import", json!({"batch": [track("bulk", 48)]})).await;
+    for id in ["offline", "webhook", "import", "bulk"] {
+        assert_eq!(failed(&service, id).await, "expired", "{id}");
+    }
+    service.message("late-clock", |found| found["state"] == "delivered").await;
+    assert_eq!(loops.rest().iter().map(Seen::note).collect::<Vec<_>>(), ["late-clock"]);
 }

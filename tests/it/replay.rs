@@ -249,7 +249,10 @@ async fn it_must_be_told_which_messages_and_by_whom() {
     let cases: [(&[&str], &str); 5] = [
         (&[], "say which messages"),
         (&["--state", "all"], "say which messages"),
-        (&["--reason", "luck"], "must be one of refused, expired, invalid, unreadable"),
+        (
+            &["--reason", "luck"],
+            "must be one of refused, expired, invalid, placeholder_id, unreadable",
+        ),
         (&["--destination", "nowhere"], "--destination is one of default"),
         (&["--from", "yesterday"], "from must be a time such as"),
     ];

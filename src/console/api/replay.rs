@@ -34,7 +34,7 @@ struct Asked {
     /// What became of the messages; by default `failed`.
     #[schema(value_type = Option<ReplayState>)]
     state: Option<String>,
-    /// Why a delivery failed: `refused`, `expired`, `invalid` or `unreadable`.
+    /// Why a delivery failed: `refused`, `expired`, `invalid`, `placeholder_id` or `unreadable`.
     #[schema(example = "refused")]
     reason: Option<String>,
     /// Name of the destination.

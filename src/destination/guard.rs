@@ -1,0 +1,101 @@
+//! What keeps messages from a destination beside its triggers: a person who did not consent, and ids that
+//! are none.
+
+use super::Unsupported;
+use crate::segment::value::is_js_space;
+use crate::segment::{Message, MessageType, Value};
+
+/// Words that programs write where they have no user id, in lower case: of JavaScript (`undefined`,
+/// `NaN`, `[object Object]`), Python, Ruby, C and Objective-C, of SDKs and content systems for visitors who
+/// did not sign in (WordPress gives them the id 0), and the UUID of zeros. Two people with such an id would
+/// be one contact, and the second one's address would replace the first one's.
+pub const PLACEHOLDER_IDS_DEFAULT: [&str; 18] = [
+    "undefined",
+    "null",
+    "nil",
+    "none",
+    "nan",
+    "(null)",
+    "<null>",
+    "(nil)",
+    "[object object]",
+    "true",
+    "false",
+    "0",
+    "-1",
+    "anonymous",
+    "guest",
+    "unknown",
+    "not_authenticated",
+    "00000000-0000-0000-0000-000000000000",
+];
+
+/// How a destination treats messages, beside its subscriptions.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DestinationOptions {
+    /// What to do with a value that Loops cannot hold.
+    pub unsupported: Unsupported,
+    /// User ids that are none, in any casing; with an empty list every id counts, also a blank one.
+    pub placeholder_ids: Vec<String>,
+    /// The categories of consent that the destination is for; empty: consent is not looked at.
+    pub consent_categories: Vec<String>,
+}
+
+impl Default for DestinationOptions {
+    fn default() -> Self {
+        Self {
+            placeholder_ids: PLACEHOLDER_IDS_DEFAULT.map(str::to_owned).into(),
+            ..Self::unguarded(Unsupported::default())
+        }
+    }
+}
+
+impl From<Unsupported> for DestinationOptions {
+    fn from(unsupported: Unsupported) -> Self {
+        Self { unsupported, ..Self::default() }
+    }
+}
+
+impl DestinationOptions {
+    /// Those of Segment, but for `unsupported`: every id counts, consent is not looked at.
+    pub fn unguarded(unsupported: Unsupported) -> Self {
+        Self { unsupported, placeholder_ids: Vec::new(), consent_categories: Vec::new() }
+    }
+
+    /// Whether a user id is none.
+    pub(super) fn is_placeholder(&self, user_id: &str) -> bool {
+        let is_space = |c: char| is_js_space(c) || c.is_whitespace();
+        let user_id = user_id.trim_matches(is_space);
+        let mut placeholders = self.placeholder_ids.iter();
+        !self.placeholder_ids.is_empty()
+            && (user_id.is_empty()
+                || placeholders.any(|one| one.to_lowercase() == user_id.to_lowercase()))
+    }
+
+    /// Why a message must not be sent for want of consent, if so: all categories of the destination must be
+    /// `true` in the message's consent object, as Segment documents it (Consent in Segment Connections).
+    ///
+    /// A message without a consent object goes on; so does one with an empty one, unless it has
+    /// `integrations`. A deletion goes on in any case: it takes data away.
+    pub(super) fn no_consent(&self, message: &Message) -> Option<String> {
+        let value = message.value();
+        if self.consent_categories.is_empty() || message.kind() == MessageType::Delete {
+            return None;
+        }
+        let consent = value.get("context")?.get("consent").filter(|consent| !consent.is_null())?;
+        let is_empty = |value: &Value| value.as_object().is_some_and(|object| object.is_empty());
+        let has_integrations =
+            value.get("integrations").is_some_and(|given| !given.is_null() && !is_empty(given));
+        if is_empty(consent) && !has_integrations {
+            return None;
+        }
+        let preferences = consent.get("categoryPreferences");
+        let is_given = |category: &&String| {
+            preferences.and_then(|all| all.get(category)) == Some(&Value::Bool(true))
+        };
+        let missing = self.consent_categories.iter().find(|category| !is_given(category))?;
+        Some(format!(
+            "the person did not consent: \"{missing}\" is not true in context.consent.categoryPreferences"
+        ))
+    }
+}

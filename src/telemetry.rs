@@ -12,8 +12,9 @@ const LOOPS_SECONDS: [f64; 10] = [0.025, 0.05, 0.1, 0.2, 0.4, 0.8, 1.6, 5.0, 10.
 pub const MESSAGES_ACCEPTED: &str = "segment_loops_messages_accepted_total";
 /// Messages that had been accepted before, by `source` and `type`.
 pub const MESSAGES_DUPLICATE: &str = "segment_loops_messages_duplicate_total";
-/// Messages refused, by `source`, `type` and `code`.
-pub const MESSAGES_REFUSED: &str = "segment_loops_messages_refused_total";
+/// Requests, and messages of batches, that were turned away at the door, by `source` (empty where it
+/// is not known), `endpoint` (`unknown` for a path that nothing is at) and `code`.
+pub const REJECTED: &str = "segment_loops_rejected_total";
 /// Deliveries that ended, by `destination`, `action` and `outcome`.
 pub const DELIVERIES: &str = "segment_loops_deliveries_total";
 /// Requests to Loops, by `destination`, `endpoint` and `status`.
@@ -83,7 +84,7 @@ fn describe() {
     use metrics::{describe_counter, describe_gauge, describe_histogram};
     describe_counter!(MESSAGES_ACCEPTED, "Messages accepted as new");
     describe_counter!(MESSAGES_DUPLICATE, "Messages that had been accepted before");
-    describe_counter!(MESSAGES_REFUSED, "Messages refused");
+    describe_counter!(REJECTED, "Requests and messages of batches that were turned away");
     describe_counter!(DELIVERIES, "Deliveries that ended");
     describe_counter!(LOOPS_REQUESTS, "Requests made to Loops; status 0: no answer");
     describe_histogram!(LOOPS_REQUEST_SECONDS, "Duration of requests to Loops");

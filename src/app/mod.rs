@@ -21,7 +21,7 @@ use crate::config::{Config, ConfigError, DestinationConfig, ServerConfig};
 use crate::console::{self, AdminState};
 use crate::delivery::{Engine, EngineOptions, RetryOptions};
 use crate::http::server::{self, ServerLimits};
-use crate::http::{self, HttpLimits, HttpState, Network};
+use crate::http::{self, HttpLimits, HttpParts, HttpState, Network, PublicUrl};
 use crate::loops::{Client, ClientError, ClientOptions};
 use crate::queue::{Depth, Housekeeping, Log as _, Work as _};
 use crate::store::StoreError;
@@ -329,15 +329,16 @@ fn routers(
     let metrics = metrics.clone();
     let log: Arc<dyn crate::queue::Log> = Arc::new(store.clone());
     let config = reloader.config();
-    let state = HttpState::new(
-        Arc::new(store.clone()),
-        Arc::clone(&log),
-        Arc::clone(clock),
-        reloader.sources(),
-        http_limits(&config.server),
-        trusted_proxies(&config),
-        Arc::new(move || metrics.render()),
-    );
+    let state = HttpState::new(HttpParts {
+        inbox: Arc::new(store.clone()),
+        log: Arc::clone(&log),
+        clock: Arc::clone(clock),
+        sources: reloader.sources(),
+        limits: http_limits(&config.server),
+        trusted_proxies: trusted_proxies(&config),
+        public_url: config.server.public_url.as_deref().map(public_url),
+        metrics: Arc::new(move || metrics.render()),
+    });
     let reload = Arc::clone(reloader);
     let (api, api_description) = console::router(AdminState {
         log,
@@ -346,16 +347,23 @@ fn routers(
         planners: reloader.planners(),
         reload: Arc::new(move || reload.reload()),
     });
-    let mut description = http::openapi::document();
+    let (public, mut description) = http::router(state.clone());
+    let (metrics, metrics_description) = http::metrics_router(state.clone());
+    description.merge(metrics_description);
     description.merge(api_description);
-    let description = openapi::router(description);
-    let public = http::router(state.clone());
-    let operators = http::metrics_router(state.clone()).merge(api).merge(description);
-    if has_admin_address {
-        (public, Some(http::admin_router(state).merge(operators)))
-    } else {
-        (public.merge(operators), None)
-    }
+    let operators = metrics.merge(api).merge(openapi::router(description));
+    let (public, admin) = match has_admin_address {
+        true => (public, Some(http::admin_router(state).merge(operators))),
+        false => (public.merge(operators), None),
+    };
+    (http::with_plain_paths(public), admin.map(http::with_plain_paths))
+}
+
+/// Takes a URL apart that was checked by the configuration.
+fn public_url(url: &str) -> PublicUrl {
+    let (scheme, rest) = url.split_once("://").unwrap_or(("http", url));
+    let host_and_path = rest.trim_end_matches('/').to_owned();
+    PublicUrl { is_tls: scheme == "https", host_and_path }
 }
 
 fn trusted_proxies(config: &Config) -> Vec<Network> {

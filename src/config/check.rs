@@ -108,6 +108,7 @@ pub(super) fn check(tree: Tree, place: &str) -> Result<Config, ConfigError> {
         file: server.admin_token_file.as_deref(),
     });
     check.limits(&server, &store, &delivery);
+    check.public_url(server.public_url.as_deref());
     let trusted_proxies = check.networks("server.trusted_proxies", &server.trusted_proxies.0);
     if destinations.is_empty() {
         check.missing("destinations", "there is none: set LOOPS_API_KEY (from Loops: Settings, API), or add [destinations.NAME] with api_key to a file given with --config");
@@ -380,6 +381,22 @@ impl Check<'_> {
             }
         }
         origins
+    }
+
+    /// The URL of this service as senders see it: a scheme, a host, perhaps a path.
+    fn public_url(&mut self, url: Option<&str>) {
+        let Some(url) = url else { return };
+        let rest = url.strip_prefix("https://").or_else(|| url.strip_prefix("http://"));
+        let is_plain = |rest: &str| {
+            let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~:[]/".contains(&byte);
+            !rest.starts_with('/') && !rest.is_empty() && rest.bytes().all(is_plain)
+        };
+        if !rest.is_some_and(is_plain) {
+            self.mistake(
+                "server.public_url",
+                format!("`{url}` is not the URL of a service: write it such as https://events.example.com or https://example.com/segment, without a query"),
+            );
+        }
     }
 
     fn networks(&mut self, key: &str, texts: &[String]) -> Vec<Network> {

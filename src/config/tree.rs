@@ -36,6 +36,7 @@ pub struct ServerConfig {
     pub(super) admin_tokens: Option<Secrets>,
     #[serde(alias = "admin_tokens_file")]
     pub(super) admin_token_file: Option<PathBuf>,
+    pub public_url: Option<String>,
     pub shutdown_grace_ms: u64,
     pub header_timeout_ms: u64,
     pub body_timeout_ms: u64,

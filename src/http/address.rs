@@ -1,13 +1,8 @@
 //! Where a request comes from: the peer, or what a trusted proxy says of it.
 
-use std::convert::Infallible;
 use std::net::{IpAddr, SocketAddr};
 
-use axum::extract::FromRequestParts;
-use axum::http::HeaderMap;
-use axum::http::request::Parts;
-
-use super::HttpState;
+use axum::http::{HeaderMap, Request};
 
 /// Put into a request's extensions by the server: the other end of the connection.
 #[derive(Debug, Clone, Copy)]
@@ -37,20 +32,52 @@ impl Network {
     }
 }
 
-/// The address of a request's sender; `None` where the server did not tell its peer.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Sender(pub(super) Option<IpAddr>);
+/// The address of a request's sender; `None` where the server did not note its peer.
+pub(super) fn sender_of<B>(request: &Request<B>, trusted: &[Network]) -> Option<IpAddr> {
+    let peer = request.extensions().get::<Peer>()?.0.ip();
+    Some(sender(peer, request.headers(), trusted))
+}
 
-impl FromRequestParts<HttpState> for Sender {
-    type Rejection = Infallible;
+/// What a trusted proxy says of the URL that its client asked for. Each part is what the proxy that
+/// is nearest to the client said, where there are several.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(super) struct Forwarded {
+    /// `https` or `http`.
+    pub(super) protocol: Option<String>,
+    /// Host, with the port where it is not the usual one.
+    pub(super) host: Option<String>,
+    /// What the proxy took away from the beginning of the path.
+    pub(super) prefix: Option<String>,
+}
 
-    async fn from_request_parts(
-        parts: &mut Parts,
-        state: &HttpState,
-    ) -> Result<Self, Self::Rejection> {
-        let peer = parts.extensions.get::<Peer>().map(|peer| peer.0.ip());
-        Ok(Self(peer.map(|peer| sender(peer, &parts.headers, &state.0.trusted_proxies))))
+impl Forwarded {
+    /// Reads `X-Forwarded-Proto`, `-Host` and `-Prefix`, and where these are missing `Forwarded`
+    /// (RFC 7239).
+    pub(super) fn of(headers: &HeaderMap) -> Self {
+        let text = |name: &str| headers.get(name).and_then(|value| value.to_str().ok());
+        let first = |name: &str| {
+            let first = text(name)?.split(',').next()?.trim();
+            (!first.is_empty()).then(|| first.to_owned())
+        };
+        let standard = |name: &str| {
+            let pairs = text("forwarded")?.split(',').next()?.split(';');
+            let mut pairs = pairs.filter_map(|pair| pair.trim().split_once('='));
+            let (_, value) = pairs.find(|(key, _)| key.trim().eq_ignore_ascii_case(name))?;
+            let value = value.trim().trim_matches('"');
+            (!value.is_empty()).then(|| value.to_owned())
+        };
+        Self {
+            protocol: first("x-forwarded-proto").or_else(|| standard("proto")),
+            host: first("x-forwarded-host").or_else(|| standard("host")),
+            prefix: first("x-forwarded-prefix"),
+        }
     }
+}
+
+/// Whether the other end of a connection is a trusted proxy.
+pub(super) fn is_trusted(peer: Option<Peer>, trusted: &[Network]) -> bool {
+    let address = peer.map(|peer| peer.0.ip().to_canonical());
+    address.is_some_and(|address| trusted.iter().any(|network| network.holds(address)))
 }
 
 /// Walks back from the peer for as long as a trusted proxy speaks. Each proxy adds whom it got the

@@ -11,11 +11,42 @@ use http_body_util::BodyExt as _;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::timeout;
 
-use super::HttpLimits;
+use super::HttpState;
 use super::error::{ApiError, Contract};
 
 /// The budget is counted in units of this many bytes, so that a semaphore's counter can hold it.
-pub(super) const BUDGET_UNIT: usize = 1_024;
+const BUDGET_UNIT: usize = 1_024;
+
+/// The first bytes of each body are paid for from a part of the budget that nothing else may use.
+const SMALL_BODY_BYTES: usize = 32 * 1_024;
+
+/// Bytes of bodies that may still be taken into memory.
+///
+/// It has two parts, so that small bodies get in while large ones, or slow ones whose senders nobody
+/// knows yet, hold all the rest: a quarter pays for the first 32 KiB of bodies and nothing else.
+#[derive(Debug)]
+pub(super) struct Budget {
+    small: Arc<Semaphore>,
+    large: Arc<Semaphore>,
+}
+
+impl Budget {
+    /// A budget of this many bytes in all; one body of `body_bytes_max` always has room in it.
+    pub(super) fn new(bytes: usize, body_bytes_max: usize) -> Self {
+        let semaphore = |bytes: usize| {
+            Arc::new(Semaphore::new(bytes.div_ceil(BUDGET_UNIT).min(Semaphore::MAX_PERMITS)))
+        };
+        let small = bytes / 4;
+        Self { small: semaphore(small), large: semaphore((bytes - small).max(body_bytes_max)) }
+    }
+
+    fn take(&self, units: usize, is_small: bool) -> Option<OwnedSemaphorePermit> {
+        let units = u32::try_from(units).ok()?;
+        let from = |part: &Arc<Semaphore>| Arc::clone(part).try_acquire_many_owned(units).ok();
+        let small = if is_small { from(&self.small) } else { None };
+        small.or_else(|| from(&self.large))
+    }
+}
 
 /// A body in memory; its part of the budget is given back when it is dropped.
 #[derive(Debug)]
@@ -28,8 +59,7 @@ pub(super) struct ReadBody {
 pub(super) async fn read(
     body: Body,
     headers: &HeaderMap,
-    limits: &HttpLimits,
-    budget: &Arc<Semaphore>,
+    state: &HttpState,
     contract: Contract,
 ) -> Result<ReadBody, ApiError> {
     if headers.contains_key(header::CONTENT_ENCODING) {
@@ -40,8 +70,9 @@ pub(super) async fn read(
             "Content-Encoding must be gzip, or left out",
         ));
     }
-    match timeout(limits.body_timeout, collect(body, limits.body_bytes_max, budget, contract)).await
-    {
+    let limits = &state.0.limits;
+    let collecting = collect(body, limits.body_bytes_max, &state.0.budget, contract);
+    match timeout(limits.body_timeout, collecting).await {
         Ok(read) => read,
         Err(_) => Err(contract.not_now("the body did not come in time: send the request again")),
     }
@@ -50,12 +81,13 @@ pub(super) async fn read(
 async fn collect(
     mut body: Body,
     bytes_max: usize,
-    budget: &Arc<Semaphore>,
+    budget: &Budget,
     contract: Contract,
 ) -> Result<ReadBody, ApiError> {
     let mut bytes = BytesMut::new();
     let mut permits = Vec::new();
-    let mut paid = 0;
+    let mut paid_small = 0;
+    let mut paid_large = 0;
     while let Some(frame) = body.frame().await {
         let frame = frame.map_err(|_| {
             ApiError::bad_request(
@@ -72,14 +104,19 @@ async fn collect(
             )));
         }
         bytes.extend_from_slice(&chunk);
-        let due = bytes.len().div_ceil(BUDGET_UNIT);
-        if due > paid {
-            let units = u32::try_from(due - paid).unwrap_or(u32::MAX);
-            let permit = Arc::clone(budget).try_acquire_many_owned(units).map_err(|_| {
-                contract.not_now("too many large bodies come in at once: send the request again after Retry-After")
-            })?;
-            permits.push(permit);
-            paid = due;
+        let small = bytes.len().min(SMALL_BODY_BYTES);
+        for (is_small, bytes, paid) in
+            [(true, small, &mut paid_small), (false, bytes.len() - small, &mut paid_large)]
+        {
+            let due = bytes.div_ceil(BUDGET_UNIT);
+            if due > *paid {
+                permits.push(budget.take(due - *paid, is_small).ok_or_else(|| {
+                    contract.not_now(
+                        "too many bodies come in at once: send the request again after Retry-After",
+                    )
+                })?);
+                *paid = due;
+            }
         }
     }
     Ok(ReadBody { bytes: bytes.freeze(), _permits: permits })

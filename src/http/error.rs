@@ -10,9 +10,9 @@ use serde::Serialize;
 use utoipa::ToSchema;
 
 use crate::queue::AcceptError;
-use crate::queue::intake::RefusalReason;
+use crate::queue::intake::Rejection;
 
-/// How long a sender is told to wait, in seconds, for what passes within moments.
+/// `Retry-After`, in seconds, for what passes within moments.
 const RETRY_AFTER_SECONDS: u32 = 2;
 
 /// The same for what passes slowly: a store that does not work, a full backlog. SDKs count their tries,
@@ -28,7 +28,7 @@ pub struct ApiError {
     pub code: &'static str,
     /// What was wrong, what is allowed, what to do.
     pub message: String,
-    /// When the sender shall come again, in seconds; `None`: as is usual for the status.
+    /// `Retry-After` in seconds; `None`: the usual one of the status.
     pub retry_after_s: Option<u32>,
 }
 
@@ -39,14 +39,16 @@ pub enum Contract {
     Tracking,
     /// Webhooks and the subscription destination: 503 for "not now", which Segment repeats.
     Webhook,
+    /// The admin API, and paths that nothing is at.
+    Admin,
 }
 
 impl Contract {
-    /// "Not now": the sender shall come again.
+    /// "Not now": the sender must come again.
     pub fn not_now(self, message: &str) -> ApiError {
         let status = match self {
             Contract::Tracking => StatusCode::TOO_MANY_REQUESTS,
-            Contract::Webhook => StatusCode::SERVICE_UNAVAILABLE,
+            Contract::Webhook | Contract::Admin => StatusCode::SERVICE_UNAVAILABLE,
         };
         ApiError::new(status, "not_now", message)
     }
@@ -56,9 +58,9 @@ impl Contract {
         ApiError { retry_after_s: Some(OUTAGE_RETRY_AFTER_SECONDS), ..self.not_now(message) }
     }
 
-    /// The answer to a queue that did not take messages.
-    pub fn queue_fault(self, fault: &AcceptError) -> ApiError {
-        match fault {
+    /// The answer when the queue did not accept messages.
+    pub fn not_accepted(self, error: &AcceptError) -> ApiError {
+        match error {
             AcceptError::Busy => self.not_now("more messages come in than can be stored at the moment: send the request again after Retry-After"),
             AcceptError::Full => self.not_soon("as many messages wait to be delivered as may wait: send the request again after Retry-After"),
             AcceptError::Unavailable(_) => {
@@ -67,23 +69,22 @@ impl Contract {
         }
     }
 
-    /// The answer that carries an error.
-    pub fn answer(self, error: ApiError) -> Response {
-        error.answer(Some(self))
-    }
-
     /// How to authenticate. RFC 9110 demands a challenge with each 401, and a browser asks for a
-    /// password where it knows one: pages are given one that no browser knows.
+    /// password where it knows the scheme: pages get one that no browser knows.
     fn challenge(self) -> &'static str {
         match self {
             Contract::Tracking => r#"WriteKey realm="segment-loops""#,
             Contract::Webhook => r#"Basic realm="segment-loops", Bearer realm="segment-loops""#,
+            Contract::Admin => r#"Bearer realm="segment-loops""#,
         }
     }
 
-    /// The contract of a path that nothing is at; `None` where it is that of none.
-    fn of_path(path: &str) -> Option<Self> {
-        (path == "/v1" || path.starts_with("/v1/")).then_some(Contract::Tracking)
+    /// The contract of a path that nothing is at.
+    pub(super) fn of_path(path: &str) -> Self {
+        let is_below = |root| {
+            path.strip_prefix(root).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+        };
+        if is_below("/v1") || is_below("/beacon") { Contract::Tracking } else { Contract::Admin }
     }
 }
 
@@ -115,21 +116,17 @@ impl ApiError {
         Self { retry_after_s: Some(retry_after_s), ..error }
     }
 
-    /// For a message that cannot be accepted.
-    pub fn refusal(reason: &RefusalReason) -> Self {
-        let status = match reason {
-            RefusalReason::TooLarge { .. } => StatusCode::PAYLOAD_TOO_LARGE,
-            RefusalReason::DeleteNotAllowed => StatusCode::FORBIDDEN,
-            RefusalReason::NotJson(_) | RefusalReason::Invalid(_) | RefusalReason::LongId => {
-                StatusCode::BAD_REQUEST
-            }
-        };
-        Self::new(status, reason.code(), reason.to_string())
+    /// 405, for a method that a path does not have.
+    pub(super) fn wrong_method(method: &Method) -> Self {
+        let message = format!(
+            "{method} is not for this path: messages are sent with POST, everything else is asked for with GET"
+        );
+        Self::new(StatusCode::METHOD_NOT_ALLOWED, "wrong_method", message)
     }
 
-    /// The answer by a contract of Segment's; `None`: by that of the admin API.
-    fn answer(self, contract: Option<Contract>) -> Response {
-        let success = (contract == Some(Contract::Tracking)).then_some(false);
+    /// The answer that carries it, by a contract.
+    pub fn answer(self, contract: Contract) -> Response {
+        let success = (contract == Contract::Tracking).then_some(false);
         let body = ErrorBody { code: self.code, message: &self.message, success };
         let mut response = (self.status, Json(body)).into_response();
         let headers = response.headers_mut();
@@ -138,10 +135,23 @@ impl ApiError {
             headers.insert(header::RETRY_AFTER, HeaderValue::from(seconds));
         }
         if self.status == StatusCode::UNAUTHORIZED {
-            let challenge = contract.map_or(r#"Bearer realm="segment-loops""#, Contract::challenge);
-            headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static(challenge));
+            let challenge = HeaderValue::from_static(contract.challenge());
+            headers.insert(header::WWW_AUTHENTICATE, challenge);
         }
         response
+    }
+}
+
+impl From<Rejection> for ApiError {
+    fn from(rejection: Rejection) -> Self {
+        let status = match rejection {
+            Rejection::TooLarge { .. } => StatusCode::PAYLOAD_TOO_LARGE,
+            Rejection::DeleteNotAllowed => StatusCode::FORBIDDEN,
+            Rejection::NotJson(_) | Rejection::Invalid(_) | Rejection::LongId => {
+                StatusCode::BAD_REQUEST
+            }
+        };
+        Self::new(status, rejection.code(), rejection.to_string())
     }
 }
 
@@ -153,24 +163,18 @@ pub struct ErrorBody<'a> {
     code: &'static str,
     /// For people: what was wrong, what is allowed, what to do.
     message: &'a str,
-    /// `false`; below `/v1` alone.
+    /// Always `false`, and only below `/v1` and `/beacon`.
     #[serde(skip_serializing_if = "Option::is_none")]
     success: Option<bool>,
 }
 
 impl IntoResponse for ApiError {
     fn into_response(self) -> Response {
-        self.answer(None)
+        self.answer(Contract::Admin)
     }
 }
 
-/// The answer for paths that nothing is at.
-pub(super) async fn no_such_path(uri: Uri) -> Response {
-    let hint = "there is nothing at this path; messages go to /v1/identify, /v1/track, /v1/batch and so on, to /webhook/{source} or to /destination";
-    ApiError::new(StatusCode::NOT_FOUND, "not_found", hint).answer(Contract::of_path(uri.path()))
-}
-
-/// The answer of the admin address for paths that nothing is at.
+/// The answer for a path that nothing is at, where messages are not taken.
 pub(super) async fn not_on_admin_address(uri: Uri) -> Response {
     let hint = "there is nothing at this path: this is the address of server.admin_listen, and messages go to that of server.listen";
     ApiError::new(StatusCode::NOT_FOUND, "not_found", hint).answer(Contract::of_path(uri.path()))
@@ -178,9 +182,5 @@ pub(super) async fn not_on_admin_address(uri: Uri) -> Response {
 
 /// The answer for a method that a path does not have; axum adds `Allow`.
 pub async fn wrong_method(method: Method, uri: Uri) -> Response {
-    let message = format!(
-        "{method} is not for this path: messages are sent with POST, the rest is asked with GET"
-    );
-    ApiError::new(StatusCode::METHOD_NOT_ALLOWED, "wrong_method", message)
-        .answer(Contract::of_path(uri.path()))
+    ApiError::wrong_method(&method).answer(Contract::of_path(uri.path()))
 }

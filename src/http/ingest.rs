@@ -1,22 +1,31 @@
-//! What the three contracts share: raw messages become stamped ones, go into the inbox together, and
-//! are reported one by one.
+//! The one way from a request to the inbox, which all contracts share: the body is read, its messages
+//! are judged and stored together, and whatever is turned away is counted, logged and answered.
+//!
+//! A handler finds the source, authenticates, and splits the body; [`Visit::take`] does the rest, so
+//! that no handler can reject anything in silence.
 
 use std::collections::BTreeMap;
+use std::convert::Infallible;
 use std::net::IpAddr;
 
 use axum::Json;
+use axum::body::Body;
+use axum::extract::{FromRequest, Request};
+use axum::http::HeaderMap;
 use axum::response::{IntoResponse as _, Response};
-use jiff::Timestamp;
 use metrics::counter;
 use serde::Serialize;
 use tokio::time::{Instant, timeout};
 use tracing::{debug, error, info, warn};
 use utoipa::ToSchema;
 
-use super::error::{ApiError, Contract};
-use super::{HttpState, Source};
-use crate::queue::intake::{self, RefusalReason};
+use super::address;
+use super::endpoint::Endpoint;
+use super::error::ApiError;
+use super::{HttpState, Source, body, work};
+use crate::queue::intake::{Intake, Rejection};
 use crate::queue::{AcceptError, Accepted, NewMessage};
+use crate::segment::batch::{Batch, Piece};
 use crate::segment::message::{InvalidMessage, MessageType};
 use crate::segment::value::Object;
 use crate::telemetry;
@@ -25,35 +34,45 @@ use crate::telemetry;
 /// has been merged into each: without a bound ten thousand messages would multiply it.
 const STORED_BODIES_MAX: usize = 4;
 
-/// What is known of the messages of a request.
-pub(super) struct Intake<'a> {
-    /// For the log: the path by its pattern.
-    pub(super) endpoint: &'static str,
-    pub(super) contract: Contract,
-    pub(super) source: &'a Source,
-    pub(super) is_bulk: bool,
-    /// The type by the path.
-    pub(super) kind: Option<MessageType>,
-    /// Whether Segment stamped the messages already.
-    pub(super) is_from_segment: bool,
-    /// Whether a write key is all that came with the request.
-    pub(super) is_by_key: bool,
-    /// The address of the sender, where it is that of the person the messages are about.
+/// What a request brings beside its endpoint.
+pub(super) struct Arrival {
+    /// Address of the sender; `None` where the server does not know its peer.
     pub(super) sender: Option<IpAddr>,
+    pub(super) headers: HeaderMap,
+    body: Body,
+}
+
+impl FromRequest<HttpState> for Arrival {
+    type Rejection = Infallible;
+
+    async fn from_request(request: Request, state: &HttpState) -> Result<Self, Infallible> {
+        let sender = address::sender_of(&request, &state.0.trusted_proxies);
+        let (parts, body) = request.into_parts();
+        Ok(Self { sender, headers: parts.headers, body })
+    }
+}
+
+/// A request that is being worked on, without its body.
+pub(super) struct Visit<'s> {
+    pub(super) state: &'s HttpState,
+    pub(super) endpoint: Endpoint,
+    pub(super) sender: Option<IpAddr>,
+    pub(super) headers: HeaderMap,
+    /// Who sends; `None` until that is known.
+    pub(super) source: Option<&'s Source>,
 }
 
 /// The messages of a request, each judged.
+#[derive(Default)]
 pub(super) struct Judged {
     messages: Vec<NewMessage>,
-    refused: Vec<Refused>,
-    body_bytes: usize,
-    started: Instant,
+    rejected: Vec<RejectedMessage>,
 }
 
-/// A message that was not taken, as the answer to a batch tells it.
+/// A message of a batch that was not accepted.
 #[derive(Debug, Serialize, ToSchema)]
-pub(super) struct Refused {
-    /// Its place in the batch, from 0.
+pub(super) struct RejectedMessage {
+    /// Its index in the batch, from 0.
     index: usize,
     /// For programs: one of a few fixed words.
     code: &'static str,
@@ -61,232 +80,267 @@ pub(super) struct Refused {
     message: String,
 }
 
-/// Judges one message: its refusal is the answer.
-pub(super) fn judge_one(
-    state: &HttpState,
-    intake: &Intake<'_>,
-    raw: &[u8],
-) -> Result<Judged, ApiError> {
-    let started = Instant::now();
-    let read = new_message(state, intake, &Object::new(), raw, state.0.clock.now());
-    let message = read.map_err(|refusal| {
-        let refusal = Refusal::from(refusal);
-        count_refused(intake.source, &refusal);
-        warn!(
-            source = intake.source.name,
-            endpoint = intake.endpoint,
-            code = refusal.error.code,
-            "refused"
-        );
-        refusal.error
-    })?;
-    Ok(Judged { messages: vec![message], refused: Vec::new(), body_bytes: raw.len(), started })
+/// All messages are on stable storage, but for those that are listed as rejected.
+#[derive(Debug, Serialize, ToSchema)]
+pub(super) struct Success {
+    /// Always `true`.
+    success: bool,
+    /// The messages of a batch that were not accepted; left out where there are none.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[schema(required = false)]
+    rejected: Vec<RejectedMessage>,
 }
 
-/// Judges a batch: the good messages are kept, the bad ones are named in the answer. `shared` is what
-/// counts for each of them.
-pub(super) fn judge_batch(
-    state: &HttpState,
-    intake: &Intake<'_>,
-    raw: &[&[u8]],
-    shared: &Object,
-    body_bytes: usize,
-) -> Judged {
-    let started = Instant::now();
-    let now = state.0.clock.now();
-    let mut room = Room {
-        left: STORED_BODIES_MAX.saturating_mul(state.0.limits.body_bytes_max),
-        shared_bytes: shared.iter().map(|(_, value)| value.to_stored_json().len()).sum(),
-    };
-    let mut messages = Vec::with_capacity(raw.len());
-    let mut refused = Vec::new();
-    let mut codes: BTreeMap<&str, usize> = BTreeMap::new();
-    for (index, raw) in raw.iter().enumerate() {
-        match room.take(raw, |raw| new_message(state, intake, shared, raw, now)) {
-            Ok(message) => messages.push(message),
-            Err(refusal) => {
-                count_refused(intake.source, &refusal);
-                let ApiError { code, message, .. } = refusal.error;
-                *codes.entry(code).or_default() += 1;
-                refused.push(Refused { index, code, message });
-            }
+/// Why a request is turned away as a whole.
+enum TurnedAway {
+    /// By what it says.
+    Error(ApiError),
+    /// Since the queue did not accept its messages.
+    NotAccepted(AcceptError),
+    /// Since storing them took too long.
+    TooSlow,
+}
+
+impl From<ApiError> for TurnedAway {
+    fn from(error: ApiError) -> Self {
+        Self::Error(error)
+    }
+}
+
+impl<'s> Visit<'s> {
+    /// Takes a request in. `greet` judges its headers, before the body is read; `judge` judges the
+    /// body, with whatever `greet` returned. Either sets [`Visit::source`] as soon as it is known.
+    pub(super) async fn take<G>(
+        state: &'s HttpState,
+        endpoint: Endpoint,
+        arrival: Arrival,
+        greet: impl FnOnce(&mut Self) -> Result<G, ApiError>,
+        judge: impl FnOnce(&mut Self, G, &[u8]) -> Result<Judged, ApiError>,
+    ) -> Response {
+        let Arrival { sender, headers, body } = arrival;
+        let mut visit = Self { state, endpoint, sender, headers, source: None };
+        match visit.work(body, greet, judge).await {
+            Ok(success) => Json(success).into_response(),
+            Err(turned_away) => visit.turn_away(turned_away),
         }
     }
-    if !refused.is_empty() {
-        warn!(
-            source = intake.source.name,
-            endpoint = intake.endpoint,
-            messages = refused.len(),
-            ?codes,
-            "refused"
-        );
-    }
-    Judged { messages, refused, body_bytes, started }
-}
 
-/// What the messages of a batch may still come to, once the envelope has been merged into each.
-struct Room {
-    left: usize,
-    /// What the envelope adds to each.
-    shared_bytes: usize,
-}
-
-impl Room {
-    /// Reads a message if it has room. Merging is what costs memory and time, so it is paid for
-    /// before it is done, also for a message that is refused after it.
-    fn take(
+    async fn work<G>(
         &mut self,
-        raw: &[u8],
-        read: impl FnOnce(&[u8]) -> Result<NewMessage, intake::Refusal>,
-    ) -> Result<NewMessage, Refusal> {
-        let due = raw.len().saturating_add(self.shared_bytes);
-        self.pay(due)?;
-        let message = read(raw).map_err(|refusal| {
-            if !is_merged(&refusal.reason) {
-                self.left += due;
-            }
-            Refusal::from(refusal)
-        })?;
-        // Times are added, and what is no UTF-8 grows.
-        self.pay(message.payload.len().saturating_sub(due))?;
-        Ok(message)
+        body: Body,
+        greet: impl FnOnce(&mut Self) -> Result<G, ApiError>,
+        judge: impl FnOnce(&mut Self, G, &[u8]) -> Result<Judged, ApiError>,
+    ) -> Result<Success, TurnedAway> {
+        let greeted = greet(self)?;
+        let contract = self.endpoint.contract();
+        let body = body::read(body, &self.headers, self.state, contract).await?;
+        let started = Instant::now();
+        let state = self.state;
+        let judged =
+            work::on(state, body.bytes.len(), || judge(self, greeted, &body.bytes)).await?;
+        self.store(judged, body.bytes.len(), started).await
     }
 
-    fn pay(&mut self, bytes: usize) -> Result<(), Refusal> {
-        self.left = self.left.checked_sub(bytes).ok_or_else(|| Refusal {
-            error: ApiError::too_large(
-                "with the batch's `context` merged into each message the batch is too large: send smaller batches, or a smaller `context`",
-            ),
-            kind: None,
-        })?;
-        Ok(())
+    /// What is known of the messages of this request.
+    pub(super) fn intake(&self, source: &'s Source, kind: Option<MessageType>) -> Intake<'s> {
+        let is_by_key = self.endpoint != Endpoint::Webhook || source.is_webhook_by_key();
+        let public = source.public.as_ref().filter(|_| is_by_key);
+        Intake {
+            source: &source.name,
+            destination: &source.destination,
+            is_bulk: self.endpoint == Endpoint::Import && source.import_is_bulk,
+            kind,
+            is_from_segment: matches!(self.endpoint, Endpoint::Webhook | Endpoint::Destination),
+            is_sent_now: true,
+            // Of what comes from Segment the sender is Segment's server.
+            ip: match self.endpoint {
+                Endpoint::Webhook | Endpoint::Destination => None,
+                _ => self.sender.filter(|_| source.stamps_ip),
+            },
+            message_bytes_max: self.state.0.limits.message_bytes_max,
+            takes_delete: public.is_none_or(|public| public.allows_delete),
+        }
     }
-}
 
-/// Whether the envelope was merged into a message before it was refused.
-fn is_merged(reason: &RefusalReason) -> bool {
-    match reason {
-        RefusalReason::TooLarge { .. }
-        | RefusalReason::NotJson(_)
-        | RefusalReason::Invalid(InvalidMessage::NotAnObject) => false,
-        RefusalReason::Invalid(_) | RefusalReason::LongId | RefusalReason::DeleteNotAllowed => true,
+    /// Judges one message: its rejection is the answer.
+    pub(super) fn judge_one(&self, intake: &Intake<'_>, raw: &[u8]) -> Result<Judged, ApiError> {
+        let now = self.state.0.clock.now();
+        let message = intake.read(raw, &Object::new(), now, new_id)?;
+        Ok(Judged { messages: vec![message], rejected: Vec::new() })
     }
-}
 
-/// A refused message: why, and what type it said it was.
-struct Refusal {
-    error: ApiError,
-    kind: Option<MessageType>,
-}
-
-impl From<intake::Refusal> for Refusal {
-    fn from(refusal: intake::Refusal) -> Self {
-        Self { error: ApiError::refusal(&refusal.reason), kind: refusal.kind }
+    /// Judges a list of messages that share nothing.
+    pub(super) fn judge_list(&self, intake: &Intake<'_>, raw: &[&[u8]]) -> Judged {
+        let nothing = [Object::new()];
+        self.judge_items(
+            intake,
+            raw.iter().map(|bytes| Piece::Item { bytes, envelope: 0 }),
+            &nothing,
+        )
     }
-}
 
-fn new_message(
-    state: &HttpState,
-    intake: &Intake<'_>,
-    shared: &Object,
-    raw: &[u8],
-    now: Timestamp,
-) -> Result<NewMessage, intake::Refusal> {
-    let source = intake.source;
-    let public = source.public.as_ref().filter(|_| intake.is_by_key);
-    let read = intake::Intake {
-        source: &source.name,
-        destination: &source.destination,
-        is_bulk: intake.is_bulk,
-        kind: intake.kind,
-        is_from_segment: intake.is_from_segment,
-        is_sent_now: true,
-        ip: intake.sender.filter(|_| source.stamps_ip),
-        envelope: shared,
-        message_bytes_max: state.0.limits.message_bytes_max,
-        takes_delete: public.is_none_or(|public| public.allows_delete),
-    };
-    let new_id = || format!("segment-loops-{}", uuid::Uuid::now_v7());
-    read.read(raw, now, new_id)
-}
-
-fn count_refused(source: &Source, refusal: &Refusal) {
-    let kind = refusal.kind.map_or("unknown", MessageType::as_str);
-    counter!(telemetry::MESSAGES_REFUSED, "source" => source.name.clone(), "type" => kind, "code" => refusal.error.code)
-        .increment(1);
-}
-
-/// Stores what was judged good, and answers.
-pub(super) async fn store(state: &HttpState, intake: &Intake<'_>, judged: Judged) -> Response {
-    let Judged { messages, refused, body_bytes: bytes, started } = judged;
-    let kinds: Vec<MessageType> = messages.iter().map(|message| message.kind).collect();
-    for message in &messages {
-        debug!(source = intake.source.name, message_id = message.message_id, "taken");
-    }
-    let stored = if messages.is_empty() {
-        Ok(Ok(Vec::new()))
-    } else {
-        timeout(state.0.limits.ack_timeout, accept(state, messages)).await
-    };
-    let accepted = match stored {
-        Ok(Ok(accepted)) => accepted,
-        Ok(Err(fault)) => return not_stored(intake, &fault),
-        Err(_) => {
-            warn!(
-                source = intake.source.name,
-                endpoint = intake.endpoint,
-                "storing takes too long; the sender was told to come again"
-            );
-            return intake.contract.answer(intake.contract.not_soon(
-                "storing takes too long at the moment: send the request again after Retry-After",
+    /// Judges a batch. Where nothing of it can be kept since it is broken, it is rejected as a whole.
+    pub(super) fn judge_batch(
+        &self,
+        intake: &Intake<'_>,
+        batch: &Batch<'_>,
+    ) -> Result<Judged, ApiError> {
+        let judged = self.judge_items(intake, batch.pieces.iter().copied(), &batch.shared());
+        if judged.messages.is_empty() && !batch.is_sound {
+            let reason = judged.rejected.into_iter().next().map(|first| first.message);
+            let reason = reason.unwrap_or_else(|| "there is no message in it".to_owned());
+            return Err(ApiError::bad_request(
+                "bad_json",
+                format!(
+                    "nothing of the body can be accepted: {reason}; a batch is {{\"batch\": [message, …]}}"
+                ),
             ));
         }
-    };
-    let new = count_accepted(intake.source, &kinds, &accepted);
-    info!(
-        source = intake.source.name,
-        endpoint = intake.endpoint,
-        messages = kinds.len(),
-        new,
-        duplicate = kinds.len() - new,
-        refused = refused.len(),
-        bytes,
-        duration_ms = started.elapsed().as_millis() as u64,
-        "accepted"
-    );
-    success(&refused)
-}
+        Ok(judged)
+    }
 
-async fn accept(
-    state: &HttpState,
-    messages: Vec<NewMessage>,
-) -> Result<Vec<Accepted>, AcceptError> {
-    crate::crash::point("accept.before");
-    let accepted = state.0.inbox.accept(messages).await;
-    crate::crash::point("accept.after");
-    accepted
-}
+    /// Judges messages: the good ones are kept, the bad ones are listed in the answer.
+    fn judge_items<'p>(
+        &self,
+        intake: &Intake<'_>,
+        pieces: impl Iterator<Item = Piece<'p>>,
+        shared: &[Object],
+    ) -> Judged {
+        let now = self.state.0.clock.now();
+        let mut room = Room::new(self.state.0.limits.body_bytes_max, shared);
+        let mut judged = Judged::default();
+        for (index, piece) in pieces.enumerate() {
+            match room.take(piece, |raw, envelope| intake.read(raw, &shared[envelope], now, new_id))
+            {
+                Ok(message) => judged.messages.push(message),
+                Err(ApiError { code, message, .. }) => {
+                    judged.rejected.push(RejectedMessage { index, code, message });
+                }
+            }
+        }
+        judged
+    }
 
-fn not_stored(intake: &Intake<'_>, fault: &AcceptError) -> Response {
-    match fault {
-        AcceptError::Busy => {
-            warn!(
-                source = intake.source.name,
-                endpoint = intake.endpoint,
-                "the queue is busy; the sender was told to come again"
+    /// Stores the messages that were judged good.
+    async fn store(
+        &self,
+        judged: Judged,
+        bytes: usize,
+        started: Instant,
+    ) -> Result<Success, TurnedAway> {
+        let Judged { messages, rejected } = judged;
+        self.report_rejected(&rejected);
+        let kinds: Vec<MessageType> = messages.iter().map(|message| message.kind).collect();
+        for message in &messages {
+            debug!(source = message.source, message_id = message.message_id, "accepting");
+        }
+        let mut accepted = Vec::new();
+        if !messages.is_empty() {
+            let accepting = timeout(self.state.0.limits.ack_timeout, self.accept(messages)).await;
+            accepted =
+                accepting.map_err(|_| TurnedAway::TooSlow)?.map_err(TurnedAway::NotAccepted)?;
+        }
+        if let Some(source) = self.source {
+            let new = count_accepted(source, &kinds, &accepted);
+            info!(
+                source = source.name,
+                endpoint = self.endpoint.as_str(),
+                messages = kinds.len(),
+                new,
+                duplicate = kinds.len() - new,
+                rejected = rejected.len(),
+                bytes,
+                duration_ms = started.elapsed().as_millis() as u64,
+                "accepted"
             );
         }
-        AcceptError::Full | AcceptError::Unavailable(_) => error!(
-            source = intake.source.name,
-            endpoint = intake.endpoint,
-            error = fault as &dyn std::error::Error,
-            "messages cannot be stored; the sender was told to come again"
-        ),
+        Ok(Success { success: true, rejected })
     }
-    intake.contract.answer(intake.contract.queue_fault(fault))
+
+    async fn accept(&self, messages: Vec<NewMessage>) -> Result<Vec<Accepted>, AcceptError> {
+        crate::crash::point("accept.before");
+        let accepted = self.state.0.inbox.accept(messages).await;
+        crate::crash::point("accept.after");
+        accepted
+    }
+
+    fn source_name(&self) -> &'s str {
+        self.source.map_or("", |source| source.name.as_str())
+    }
+
+    fn report_rejected(&self, rejected: &[RejectedMessage]) {
+        if rejected.is_empty() {
+            return;
+        }
+        let mut codes: BTreeMap<&'static str, u64> = BTreeMap::new();
+        for message in rejected {
+            *codes.entry(message.code).or_default() += 1;
+        }
+        let (source, endpoint) = (self.source_name(), self.endpoint.as_str());
+        for (code, messages) in &codes {
+            count_rejected(source, endpoint, code, *messages);
+        }
+        warn!(source, endpoint, messages = rejected.len(), ?codes, "rejected");
+    }
+
+    /// Counts, logs and answers a request that is turned away as a whole.
+    fn turn_away(&self, turned_away: TurnedAway) -> Response {
+        let contract = self.endpoint.contract();
+        let (source, endpoint) = (self.source_name(), self.endpoint.as_str());
+        let error = match turned_away {
+            TurnedAway::Error(error) => return self.reject(error),
+            TurnedAway::TooSlow => {
+                warn!(source, endpoint, code = "not_now", "rejected: storing takes too long");
+                contract.not_soon(
+                    "storing takes too long at the moment: send the request again after Retry-After",
+                )
+            }
+            TurnedAway::NotAccepted(cause) => {
+                let error = contract.not_accepted(&cause);
+                let cause = &cause as &dyn std::error::Error;
+                match error.retry_after_s {
+                    None => warn!(source, endpoint, code = error.code, error = cause, "rejected"),
+                    Some(_) => {
+                        error!(source, endpoint, code = error.code, error = cause, "rejected")
+                    }
+                }
+                error
+            }
+        };
+        count_rejected(source, endpoint, error.code, 1);
+        error.answer(contract)
+    }
+
+    fn reject(&self, error: ApiError) -> Response {
+        reject(self.source_name(), self.endpoint, error)
+    }
 }
 
-/// Counts what was taken; answers how many were new.
+/// Counts, logs and answers a request that is rejected by what it says. `source` is empty where it is
+/// not known.
+pub(super) fn reject(source: &str, endpoint: Endpoint, error: ApiError) -> Response {
+    count_rejected(source, endpoint.as_str(), error.code, 1);
+    warn!(
+        source,
+        endpoint = endpoint.as_str(),
+        code = error.code,
+        status = error.status.as_u16(),
+        "rejected"
+    );
+    error.answer(endpoint.contract())
+}
+
+/// Counts requests or messages that were turned away.
+pub(super) fn count_rejected(source: &str, endpoint: &'static str, code: &'static str, count: u64) {
+    let labels = [
+        ("source", source.to_owned()),
+        ("endpoint", endpoint.to_owned()),
+        ("code", code.to_owned()),
+    ];
+    counter!(telemetry::REJECTED, &labels).increment(count);
+}
+
+/// Counts what was accepted; returns how many messages were new.
 fn count_accepted(source: &Source, kinds: &[MessageType], accepted: &[Accepted]) -> usize {
     let mut new = 0;
     for (kind, accepted) in kinds.iter().zip(accepted) {
@@ -302,25 +356,84 @@ fn count_accepted(source: &Source, kinds: &[MessageType], accepted: &[Accepted])
     new
 }
 
-/// All messages are on stable storage, but for those that are named as refused.
-#[derive(Debug, Serialize, ToSchema)]
-pub(super) struct Success<'a> {
-    /// `true`.
-    success: bool,
-    /// The messages of a batch that were not taken; left out where there are none.
-    #[serde(skip_serializing_if = "<[Refused]>::is_empty")]
-    #[schema(required = false)]
-    refused: &'a [Refused],
+/// An id for a message that has none.
+fn new_id() -> String {
+    format!("segment-loops-{}", uuid::Uuid::now_v7())
 }
 
-/// `200 {"success": true}`: the one answer that every SDK takes for success.
-fn success(refused: &[Refused]) -> Response {
-    Json(Success { success: true, refused }).into_response()
+/// How much the messages of a batch may still come to, once the envelope has been merged into each.
+struct Room {
+    left: usize,
+    /// How much each envelope adds to its messages.
+    shared_bytes: Vec<usize>,
+}
+
+impl Room {
+    fn new(body_bytes_max: usize, shared: &[Object]) -> Self {
+        let bytes = |envelope: &Object| {
+            envelope.iter().map(|(_, value)| value.to_stored_json().len()).sum()
+        };
+        Self {
+            left: STORED_BODIES_MAX.saturating_mul(body_bytes_max),
+            shared_bytes: shared.iter().map(bytes).collect(),
+        }
+    }
+
+    /// Reads a message if it has room. Merging is what costs memory and time, so it is paid for
+    /// before it is done, also for a message that is rejected after it.
+    fn take(
+        &mut self,
+        piece: Piece<'_>,
+        read: impl FnOnce(&[u8], usize) -> Result<NewMessage, Rejection>,
+    ) -> Result<NewMessage, ApiError> {
+        let (raw, envelope) = match piece {
+            Piece::Item { bytes, envelope } => (bytes, envelope),
+            Piece::Broken { at } => {
+                let text = format!(
+                    "no whole message stands at byte {at} of the body: it was cut off or damaged on the way"
+                );
+                return Err(ApiError::bad_request("bad_json", text));
+            }
+        };
+        let shared = self.shared_bytes.get(envelope).copied().unwrap_or(0);
+        let due = raw.len().saturating_add(shared);
+        self.pay(due)?;
+        let message = read(raw, envelope).map_err(|rejection| {
+            if !is_merged(&rejection) {
+                self.left += due;
+            }
+            ApiError::from(rejection)
+        })?;
+        // Times are added, and what is not UTF-8 grows.
+        self.pay(message.payload.len().saturating_sub(due))?;
+        Ok(message)
+    }
+
+    fn pay(&mut self, bytes: usize) -> Result<(), ApiError> {
+        self.left = self.left.checked_sub(bytes).ok_or_else(|| {
+            ApiError::too_large(
+                "with the batch's `context` merged into each message the batch is too large: send smaller batches, or a smaller `context`",
+            )
+        })?;
+        Ok(())
+    }
+}
+
+/// Whether the envelope was merged into a message before it was rejected.
+fn is_merged(rejection: &Rejection) -> bool {
+    match rejection {
+        Rejection::TooLarge { .. }
+        | Rejection::NotJson(_)
+        | Rejection::Invalid(InvalidMessage::NotAnObject) => false,
+        Rejection::Invalid(_) | Rejection::LongId | Rejection::DeleteNotAllowed => true,
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use jiff::Timestamp;
+
     use crate::queue::Class;
     use crate::segment::decode::DecodeError;
     use crate::segment::{LaneKey, MessageHash, PersonHash};
@@ -341,22 +454,17 @@ mod tests {
         }
     }
 
-    fn refusal(reason: RefusalReason) -> intake::Refusal {
-        intake::Refusal { reason, kind: None }
-    }
-
     /// How many of a hundred messages of 10 bytes are read, and how many are taken, where there is
     /// room for ten of them with what they share.
-    fn read_and_taken(
-        mut read: impl FnMut() -> Result<NewMessage, intake::Refusal>,
-    ) -> (usize, usize) {
-        let mut room = Room { left: 1_000, shared_bytes: 90 };
+    fn read_and_taken(mut read: impl FnMut() -> Result<NewMessage, Rejection>) -> (usize, usize) {
+        let mut room = Room { left: 1_000, shared_bytes: vec![90] };
         let mut reads = 0;
-        let mut once = |_: &[u8]| {
+        let mut once = |_: &[u8], _: usize| {
             reads += 1;
             read()
         };
-        let taken = (0..100).filter(|_| room.take(&[b' '; 10], &mut once).is_ok()).count();
+        let piece = Piece::Item { bytes: &[b' '; 10], envelope: 0 };
+        let taken = (0..100).filter(|_| room.take(piece, &mut once).is_ok()).count();
         (reads, taken)
     }
 
@@ -366,12 +474,12 @@ mod tests {
         assert_eq!(read_and_taken(|| Ok(message(100))), (10, 10));
         assert_eq!(read_and_taken(|| Ok(message(1))), (10, 10));
         assert_eq!(read_and_taken(|| Ok(message(200))), (5, 5));
-        // What is refused after it was merged has cost as much; what is refused before costs nothing.
-        let nobody = || Err(refusal(RefusalReason::Invalid(InvalidMessage::Nobody)));
+        // A message rejected after it was merged has cost as much; one rejected before costs nothing.
+        let nobody = || Err(Rejection::Invalid(InvalidMessage::Nobody));
         assert_eq!(read_and_taken(nobody), (10, 0));
         let not_json = || {
             let problem = "a value should be here";
-            Err(refusal(RefusalReason::NotJson(DecodeError { at: 0, problem })))
+            Err(Rejection::NotJson(DecodeError { at: 0, problem }))
         };
         assert_eq!(read_and_taken(not_json), (100, 0));
     }

@@ -5,17 +5,19 @@
 //! * `subscription`: Segment's subscription (Developer Center) destination.
 //!
 //! All end in `ingest`: decode, stamp, store, answer. An answer of success means that every message
-//! it does not name as refused is on stable storage. Knows nothing of Loops.
+//! it does not list as rejected is on stable storage. Knows nothing of Loops.
 
 mod address;
 mod auth;
 mod body;
 mod drain;
+mod endpoint;
 pub mod error;
 mod health;
 mod ingest;
 mod limit;
 pub mod openapi;
+mod paths;
 pub mod server;
 mod settings;
 mod sources;
@@ -28,15 +30,19 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
-use axum::http::{HeaderName, Method, header};
+use axum::http::{Method, header};
 use axum::middleware::{from_fn_with_state, map_request};
-use axum::routing::{any, get, post};
+use axum::routing::any;
 use tokio::sync::{Semaphore, watch};
-use tower_http::cors::{AllowOrigin, CorsLayer};
+use tower_http::cors::{AllowHeaders, AllowOrigin, CorsLayer};
 use tower_http::decompression::RequestDecompressionLayer;
+use utoipa::openapi::OpenApi;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
 
 pub use address::{Network, Peer};
 pub use limit::AddressLimit;
+pub use paths::with_plain_paths;
 pub use sources::{Public, Source, Sources};
 
 use crate::clock::SharedClock;
@@ -73,29 +79,50 @@ struct Shared {
     sources: watch::Receiver<Arc<Sources>>,
     limits: HttpLimits,
     trusted_proxies: Vec<Network>,
-    /// Bytes of bodies that may still be taken into memory, in units of [`body::BUDGET_UNIT`].
-    budget: Arc<Semaphore>,
+    public_url: Option<PublicUrl>,
+    budget: body::Budget,
     large_bodies: Arc<Semaphore>,
+    unknown_paths: paths::UnknownPaths,
     metrics: MetricsText,
+}
+
+/// Where senders reach this service, from their side of any proxy.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PublicUrl {
+    /// Whether it begins with `https`.
+    pub is_tls: bool,
+    /// What follows `https://`, without a slash at its end.
+    pub host_and_path: String,
 }
 
 /// Renders the metrics as Prometheus reads them.
 pub type MetricsText = Arc<dyn Fn() -> String + Send + Sync>;
 
+/// What [`HttpState`] is made of.
+pub struct HttpParts {
+    /// Where accepted messages go.
+    pub inbox: Arc<dyn Inbox>,
+    /// Who knows whether the store works.
+    pub log: Arc<dyn Log>,
+    /// The time.
+    pub clock: SharedClock,
+    /// Who may send.
+    pub sources: watch::Receiver<Arc<Sources>>,
+    /// The bounds.
+    pub limits: HttpLimits,
+    /// Proxies whose word about their clients counts.
+    pub trusted_proxies: Vec<Network>,
+    /// Where senders reach the service; `None`: where their requests say they do.
+    pub public_url: Option<PublicUrl>,
+    /// Renders the metrics.
+    pub metrics: MetricsText,
+}
+
 impl HttpState {
     /// Joins the parts.
-    pub fn new(
-        inbox: Arc<dyn Inbox>,
-        log: Arc<dyn Log>,
-        clock: SharedClock,
-        sources: watch::Receiver<Arc<Sources>>,
-        limits: HttpLimits,
-        trusted_proxies: Vec<Network>,
-        metrics: MetricsText,
-    ) -> Self {
-        let units =
-            limits.body_budget_bytes.div_ceil(body::BUDGET_UNIT).min(Semaphore::MAX_PERMITS);
-        let budget = Arc::new(Semaphore::new(units));
+    pub fn new(parts: HttpParts) -> Self {
+        let HttpParts { inbox, log, clock, sources, limits, trusted_proxies, public_url, metrics } =
+            parts;
         Self(Arc::new(Shared {
             inbox,
             log,
@@ -103,8 +130,10 @@ impl HttpState {
             sources,
             limits,
             trusted_proxies,
-            budget,
+            public_url,
+            budget: body::Budget::new(limits.body_budget_bytes, limits.body_bytes_max),
             large_bodies: work::places(),
+            unknown_paths: paths::UnknownPaths::default(),
             metrics,
         }))
     }
@@ -114,72 +143,69 @@ impl HttpState {
     }
 }
 
-/// The routes that senders use, `/healthz` and `/readyz`.
-pub fn router(state: HttpState) -> Router {
-    // Content-Encoding is looked at again behind the layer: what it did not inflate is refused there.
-    let inflate = RequestDecompressionLayer::new().pass_through_unaccepted(true);
-    let ingest = Router::new()
-        .route("/webhook/{source}", post(webhook::take).put(webhook::take).patch(webhook::take))
-        .route("/destination", post(subscription::take))
-        .method_not_allowed_fallback(error::wrong_method);
+/// The routes that senders use, `/healthz` and `/readyz`, and their description.
+pub fn router(state: HttpState) -> (Router, OpenApi) {
+    let (tracking, mut description) = tracking::routes().split_for_parts();
+    let (webhooks, of_webhooks) = OpenApiRouter::new()
+        .routes(routes!(webhook::take))
+        .routes(routes!(subscription::take))
+        .split_for_parts();
+    let (health, of_health) = health_routes().split_for_parts();
+    description.merge(of_webhooks);
+    description.merge(of_health);
+    openapi::complete(&mut description);
     // CORS goes around the errors too: an answer that a page may not see is a network error to
     // analytics.js, which then repeats what it should have dropped.
-    let tracking = tracking::routes()
-        .method_not_allowed_fallback(error::wrong_method)
-        .route("/v1", any(error::no_such_path))
-        .route("/v1/", any(error::no_such_path))
-        .route("/v1/{*path}", any(error::no_such_path))
+    let tracking = tracking
+        .route("/v1/{*path}", any(paths::no_such_path))
+        .route("/beacon/{*path}", any(paths::no_such_path))
+        .method_not_allowed_fallback(paths::wrong_method)
         .layer(cors());
-    tracking
-        .merge(ingest)
+    // Content-Encoding is looked at again behind the layer: what it did not inflate is rejected there.
+    let inflate = RequestDecompressionLayer::new().pass_through_unaccepted(true);
+    let router = tracking
+        .merge(webhooks.method_not_allowed_fallback(paths::wrong_method))
         .layer(inflate)
         .layer(map_request(body::name_encoding))
-        .merge(health_routes())
-        .fallback(error::no_such_path)
+        .merge(health.method_not_allowed_fallback(error::wrong_method))
+        .fallback(paths::no_such_path)
         .layer(from_fn_with_state(state.clone(), drain::unread))
-        .with_state(state)
+        .with_state(state);
+    (router, description)
 }
 
-/// `/metrics`, which is for operators.
-pub fn metrics_router(state: HttpState) -> Router {
-    Router::new()
-        .route("/metrics", get(health::metrics))
-        .method_not_allowed_fallback(error::wrong_method)
-        .with_state(state)
+/// `/metrics`, which is for operators, and its description.
+pub fn metrics_router(state: HttpState) -> (Router, OpenApi) {
+    let (router, description) =
+        OpenApiRouter::new().routes(routes!(health::metrics)).split_for_parts();
+    (router.method_not_allowed_fallback(error::wrong_method).with_state(state), description)
 }
 
 /// What an address for operators alone starts from: `/healthz`, `/readyz`, and an answer that says
 /// where messages go.
 pub fn admin_router(state: HttpState) -> Router {
-    health_routes()
+    let (health, _) = health_routes().split_for_parts();
+    health
+        .method_not_allowed_fallback(error::wrong_method)
         .fallback(error::not_on_admin_address)
         .layer(from_fn_with_state(state.clone(), drain::unread))
         .with_state(state)
 }
 
-fn health_routes() -> Router<HttpState> {
-    Router::new()
-        .route("/healthz", get(health::alive))
-        .route("/readyz", get(health::ready))
-        .method_not_allowed_fallback(error::wrong_method)
+fn health_routes() -> OpenApiRouter<HttpState> {
+    OpenApiRouter::new().routes(routes!(health::alive)).routes(routes!(health::ready))
 }
 
-/// Pages on any origin may read the answer; whether their messages are taken is their source's
-/// matter, which is known once the key is: a page that is refused then hears why, and analytics.js
-/// drops what it would repeat without an answer. Headers are named since `*` does not stand for
-/// `Authorization`, the origin is echoed since `*` fails with credentials.
+/// Pages on any origin may read the answer; whether their messages are accepted is decided by their
+/// source, which is known once the key is: a page that is rejected then learns why, and analytics.js
+/// drops what it would repeat without an answer. The origin is echoed because `*` fails with
+/// credentials, and so are the headers: tracing tools in a page add their own to each request.
 fn cors() -> CorsLayer {
-    let allowed = [
-        header::AUTHORIZATION,
-        header::CONTENT_TYPE,
-        header::CONTENT_ENCODING,
-        HeaderName::from_static("x-retry-count"),
-    ];
     CorsLayer::new()
         .allow_origin(AllowOrigin::mirror_request())
         .allow_credentials(true)
         .allow_methods([Method::GET, Method::POST])
-        .allow_headers(allowed)
+        .allow_headers(AllowHeaders::mirror_request())
         .expose_headers([header::RETRY_AFTER])
         .max_age(PREFLIGHT_MAX_AGE)
 }

@@ -10,34 +10,25 @@ use utoipa::openapi::security::{ApiKey, ApiKeyValue, HttpAuthScheme, HttpBuilder
 use utoipa::openapi::{ContentBuilder, Ref, RefOr, Response, ResponseBuilder};
 use utoipa::{IntoResponses, Modify, OpenApi, ToSchema};
 
-use super::{error, health, ingest, settings, subscription, tracking, webhook};
+use super::error::ErrorBody;
 
 #[derive(OpenApi)]
 #[openapi(
     info(
         title = "segment-loops",
-        description = "Takes Segment's messages for Loops, and tells what became of them. A success means that the messages are on stable storage."
+        description = "Accepts Segment's messages for Loops, and says what became of them. A success means that the messages are on stable storage."
     ),
-    paths(
-        webhook::take,
-        subscription::take,
-        settings::give,
-        tracking::metrics,
-        health::alive,
-        health::ready,
-        health::metrics
-    ),
-    components(schemas(Message, Batch, ingest::Success, error::ErrorBody)),
+    components(schemas(ErrorBody)),
     modifiers(&Keys)
 )]
 struct Described;
 
-/// What [`super::router`] serves.
-pub fn document() -> utoipa::openapi::OpenApi {
-    let mut document = Described::openapi();
-    tracking::describe(&mut document.paths);
+/// Adds what concerns the whole API to the description of its routes.
+pub(super) fn complete(description: &mut utoipa::openapi::OpenApi) {
+    let mut whole = Described::openapi();
+    whole.merge(std::mem::take(description));
     // One handler has three methods, and their names must differ.
-    if let Some(webhook) = document.paths.paths.get_mut("/webhook/{source}") {
+    if let Some(webhook) = whole.paths.paths.get_mut("/webhook/{source}") {
         for (name, operation) in [("Put", &mut webhook.put), ("Patch", &mut webhook.patch)] {
             if let Some(id) =
                 operation.as_mut().and_then(|operation| operation.operation_id.as_mut())
@@ -46,7 +37,7 @@ pub fn document() -> utoipa::openapi::OpenApi {
             }
         }
     }
-    document
+    *description = whole;
 }
 
 /// The keys that requests come with.

@@ -1,16 +1,29 @@
 //! What analytics.js asks for before it sends anything.
 
-use axum::Json;
 use axum::extract::rejection::PathRejection;
-use axum::extract::{Path, State};
-use axum::http::{HeaderMap, StatusCode, header};
+use axum::extract::{Extension, Path, State};
+use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse as _, Response};
+use axum::{Json, http::HeaderName};
 use serde_json::json;
 
-use super::HttpState;
-use super::error::{ApiError, Contract, ErrorBody};
+use super::address::{Forwarded, Peer, is_trusted};
+use super::endpoint::Endpoint;
+use super::error::{ApiError, ErrorBody};
+use super::ingest::reject;
+use super::{HttpState, PublicUrl};
 
-/// `GET /v1/projects/{writeKey}/settings`: the key that was asked for, and our own address.
+/// The headers that the answer depends on: a cache must not give one client's answer to another.
+const VARY: [HeaderName; 6] = [
+    header::HOST,
+    header::ORIGIN,
+    HeaderName::from_static("forwarded"),
+    HeaderName::from_static("x-forwarded-host"),
+    HeaderName::from_static("x-forwarded-proto"),
+    HeaderName::from_static("x-forwarded-prefix"),
+];
+
+/// Tell analytics.js where to send: the key that was asked for, and the address of this service.
 ///
 /// Without `integrations["Segment.io"].apiKey` analytics.js sends nothing at all, or sends to Segment.
 #[utoipa::path(
@@ -18,11 +31,10 @@ use super::error::{ApiError, Contract, ErrorBody};
     path = "/v1/projects/{write_key}/settings",
     tag = "Tracking",
     operation_id = "settings",
-    summary = "Tells analytics.js where to send.",
     params(("write_key" = String, Path, description = "A write key.", example = "wk_website")),
     responses(
-        (status = 200, description = "Its settings.", body = Object),
-        (status = 403, description = "The page may not send.", body = ErrorBody),
+        (status = 200, description = "The settings of analytics.js.", body = Object),
+        (status = 403, description = "Pages on this origin may not send.", body = ErrorBody),
         (status = 404, description = "No source has this write key.", body = ErrorBody)
     ),
     security(())
@@ -30,36 +42,112 @@ use super::error::{ApiError, Contract, ErrorBody};
 pub(super) async fn give(
     State(state): State<HttpState>,
     write_key: Result<Path<String>, PathRejection>,
+    peer: Option<Extension<Peer>>,
     headers: HeaderMap,
 ) -> Response {
     let sources = state.sources();
-    // A key that is no text is that of no source.
+    // A key that is not text is that of no source.
     let write_key = write_key.map(|Path(write_key)| write_key).unwrap_or_default();
     let Some(source) = sources.by_write_key(&write_key) else {
         let text = "no source has this write key: keys are set in sources.NAME.write_keys or SEGMENT_WRITE_KEY";
-        return Contract::Tracking.answer(ApiError::new(
-            StatusCode::NOT_FOUND,
-            "unknown_key",
-            text,
-        ));
+        let error = ApiError::new(StatusCode::NOT_FOUND, "unknown_key", text);
+        return reject("", Endpoint::Settings, error);
     };
     if let Err(error) = source.admit_origin(&headers) {
-        return Contract::Tracking.answer(error);
+        return reject(&source.name, Endpoint::Settings, error);
     }
-    let header = |name: &str| headers.get(name).and_then(|value| value.to_str().ok());
     let mut segment_io = json!({"apiKey": write_key, "unbundledIntegrations": []});
-    if let Some(host) = header(header::HOST.as_str()) {
-        // A proxy that ends TLS says so; without one the page reached us over plain HTTP. Of several
-        // proxies, each adds its own word behind those before it: the first is the page's.
-        let said = header("x-forwarded-proto").and_then(|said| said.split(',').next());
-        let is_tls = said.is_some_and(|said| said.trim().eq_ignore_ascii_case("https"));
-        segment_io["apiHost"] = json!(format!("{host}/v1"));
-        segment_io["protocol"] = json!(if is_tls { "https" } else { "http" });
+    let is_trusted = is_trusted(peer.map(|Extension(peer)| peer), &state.0.trusted_proxies);
+    let asked = || asked_url(&headers, is_trusted);
+    if let Some(url) = state.0.public_url.clone().or_else(asked) {
+        segment_io["apiHost"] = json!(format!("{}/v1", url.host_and_path));
+        segment_io["protocol"] = json!(if url.is_tls { "https" } else { "http" });
     }
-    Json(json!({
+    let settings = Json(json!({
         "integrations": {"Segment.io": segment_io},
         "plan": {},
         "metrics": {"sampleRate": 0},
-    }))
-    .into_response()
+    }));
+    let mut response = settings.into_response();
+    let answer = response.headers_mut();
+    answer.insert(header::CACHE_CONTROL, HeaderValue::from_static("private, no-cache"));
+    for name in VARY {
+        answer.append(header::VARY, name.into());
+    }
+    response
+}
+
+/// The URL that the page asked for, as far as the request shows it.
+fn asked_url(headers: &HeaderMap, is_trusted: bool) -> Option<PublicUrl> {
+    let said = Forwarded::of(headers);
+    // Anybody may say that they came over TLS: only their own answer depends on it.
+    let is_tls = said.protocol.is_some_and(|protocol| protocol.eq_ignore_ascii_case("https"));
+    let host = headers.get(header::HOST).and_then(|value| value.to_str().ok()).map(str::to_owned);
+    let (host, prefix) = match is_trusted {
+        true => (said.host.or(host), said.prefix),
+        false => (host, None),
+    };
+    let host = host.filter(|host| is_host(host))?;
+    let prefix = prefix.filter(|prefix| is_path(prefix)).unwrap_or_default();
+    Some(PublicUrl { is_tls, host_and_path: host + prefix.trim_end_matches('/') })
+}
+
+/// Whether a text is a host name or an address, perhaps with a port.
+fn is_host(text: &str) -> bool {
+    let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b".-_:[]".contains(&byte);
+    !text.is_empty() && text.bytes().all(is_plain)
+}
+
+fn is_path(text: &str) -> bool {
+    let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"/.-_~".contains(&byte);
+    text.starts_with('/') && !text.starts_with("//") && text.bytes().all(is_plain)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_page_sends_to_the_url_that_it_asked_for() {
+        // (headers, whether the peer is trusted) → protocol, host and path
+        let cases: [(&[(&str, &str)], bool, Option<(&str, &str)>); 13] = [
+            (&[("host", "a.example")], false, Some(("http", "a.example"))),
+            (&[("host", "a.example:8080")], true, Some(("http", "a.example:8080"))),
+            (&[("host", "[::1]:80")], true, Some(("http", "[::1]:80"))),
+            (&[("host", "a"), ("x-forwarded-proto", "https")], false, Some(("https", "a"))),
+            (&[("host", "a"), ("x-forwarded-host", "b")], false, Some(("http", "a"))),
+            (&[("host", "a"), ("x-forwarded-prefix", "/p")], false, Some(("http", "a"))),
+            (&[("host", "a"), ("forwarded", "host=b")], false, Some(("http", "a"))),
+            (
+                &[
+                    ("host", "a"),
+                    ("x-forwarded-host", "b.example, c"),
+                    ("x-forwarded-proto", "HTTPS,http"),
+                    ("x-forwarded-prefix", "/segment/"),
+                ],
+                true,
+                Some(("https", "b.example/segment")),
+            ),
+            (
+                &[("host", "a"), ("forwarded", "for=1.2.3.4; Host=\"b:81\";proto=https, host=c")],
+                true,
+                Some(("https", "b:81")),
+            ),
+            (&[("host", "a"), ("x-forwarded-prefix", "//evil")], true, Some(("http", "a"))),
+            (&[("host", "a"), ("x-forwarded-prefix", "/p?q")], true, Some(("http", "a"))),
+            (&[("host", "a/b")], true, None),
+            (&[], true, None),
+        ];
+        for (given, is_trusted, expected) in cases {
+            let mut headers = HeaderMap::new();
+            for (name, value) in given {
+                headers.append(*name, HeaderValue::from_str(value).unwrap());
+            }
+            let found = asked_url(&headers, is_trusted);
+            let found = found
+                .as_ref()
+                .map(|url| (if url.is_tls { "https" } else { "http" }, url.host_and_path.as_str()));
+            assert_eq!(found, expected, "{given:?}");
+        }
+    }
 }

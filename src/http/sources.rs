@@ -101,6 +101,11 @@ impl Source {
         public.limit.take(sender, requests, Instant::now()).map_err(ApiError::too_many)
     }
 
+    /// Whether its webhook demands a write key, since it demands nothing else.
+    pub(super) fn is_webhook_by_key(&self) -> bool {
+        self.webhook_secrets.is_empty() && self.webhook_tokens.is_empty()
+    }
+
     /// Whether `write_key` is one of its keys.
     pub fn knows(&self, write_key: &str) -> bool {
         Secret::is_any_of(&self.write_keys, write_key.as_bytes())

@@ -3,23 +3,19 @@
 
 use std::borrow::Cow;
 
-use axum::body::Body;
 use axum::extract::State;
-use axum::http::{HeaderMap, StatusCode};
+use axum::http::StatusCode;
 use axum::response::Response;
 
-use super::address::Sender;
-use super::error::{ApiError, Contract, ErrorBody};
-use super::ingest::{Intake, Success, judge_one, store};
+use super::endpoint::Endpoint;
+use super::error::{ApiError, ErrorBody};
+use super::ingest::{Arrival, Judged, Success, Visit};
 use super::openapi::{Message, WebhookErrors};
-use super::{HttpState, auth, body, work};
-use crate::segment::decode::decode;
+use super::{HttpState, Source, Sources, auth};
+use crate::segment::repair::read_message;
 use crate::segment::{MessageType, Value, casing};
 
-const CONTRACT: Contract = Contract::Webhook;
-const ENDPOINT: &str = "/destination";
-
-/// Takes what Segment's subscription destination (Developer Center) sends: one message.
+/// Accept a message from Segment's subscription destination (Developer Center).
 #[utoipa::path(
     post,
     path = "/destination",
@@ -27,70 +23,51 @@ const ENDPOINT: &str = "/destination";
     operation_id = "destination",
     request_body(content = Message, content_type = "application/json"),
     responses(
-        (status = 200, description = "Stored.", body = Success),
-        (status = 501, description = "No subscription here takes this type of message.", body = ErrorBody),
+        (status = 200, description = "The message is stored.", body = Success),
+        (status = 501, description = "No subscription here takes messages of this type.", body = ErrorBody),
         WebhookErrors
     ),
     security(("writeKey" = []))
 )]
-pub(super) async fn take(
-    State(state): State<HttpState>,
-    sender: Sender,
-    headers: HeaderMap,
-    body: Body,
-) -> Response {
+pub(super) async fn take(State(state): State<HttpState>, arrival: Arrival) -> Response {
     let sources = state.sources();
-    let source = auth::basic_user(&headers).and_then(|key| sources.by_write_key(&key));
-    let Some(source) = source else {
-        tracing::warn!(endpoint = ENDPOINT, code = "unauthorized", "refused");
-        return CONTRACT.answer(ApiError::unauthorized(
-            "no source has this key: set the destination's API key in Segment to a write key of a source here (sources.NAME.write_keys or SEGMENT_WRITE_KEY)",
-        ));
-    };
-    let read = body::read(body, &headers, &state.0.limits, &state.0.budget, CONTRACT).await;
-    let body = match read {
-        Ok(body) => body,
-        Err(error) => return CONTRACT.answer(error),
-    };
-    let judged = work::on(&state, body.bytes.len(), || {
-        source.admit_address(sender.0, 1).inspect_err(|error| {
-            tracing::warn!(source = source.name, endpoint = ENDPOINT, code = error.code, "refused");
-        })?;
-        let (kind, text) = read_message(&body.bytes, state.0.limits.message_bytes_max);
-        if let Some(kind) = kind
-            && !source.usable.contains(&kind)
-        {
-            let text = format!(
-                "no subscription here takes {kind} messages: turn them off in Segment, or add a subscription"
-            );
-            return Err(ApiError::new(StatusCode::NOT_IMPLEMENTED, "unsupported_type", text));
-        }
-        let intake = Intake {
-            endpoint: ENDPOINT,
-            contract: CONTRACT,
-            source,
-            is_bulk: false,
-            kind: None,
-            is_from_segment: true,
-            is_by_key: true,
-            sender: None,
-        };
-        let judged = judge_one(&state, &intake, &text)?;
-        Ok((intake, judged))
-    });
-    match judged.await {
-        Ok((intake, judged)) => store(&state, &intake, judged).await,
-        Err(error) => CONTRACT.answer(error),
-    }
+    Visit::take(&state, Endpoint::Destination, arrival, |visit| greet(visit, &sources), judge).await
 }
 
-/// The type of a message, where it has one, and its text with the fields in Segment's spelling. What
-/// is no message, or longer than one may be, stays as it is, and is refused when it is judged.
-fn read_message(body: &[u8], bytes_max: usize) -> (Option<MessageType>, Cow<'_, [u8]>) {
+/// Finds the source by its key.
+fn greet<'s>(visit: &mut Visit<'s>, sources: &'s Sources) -> Result<&'s Source, ApiError> {
+    let source = auth::basic_user(&visit.headers).and_then(|key| sources.by_write_key(&key));
+    let source = source.ok_or_else(|| {
+        ApiError::unauthorized(
+            "no source has this key: set the destination's API key in Segment to a write key of a source here (sources.NAME.write_keys or SEGMENT_WRITE_KEY)",
+        )
+    })?;
+    visit.source = Some(source);
+    Ok(source)
+}
+
+fn judge<'s>(visit: &mut Visit<'s>, source: &'s Source, body: &[u8]) -> Result<Judged, ApiError> {
+    source.admit_address(visit.sender, 1)?;
+    let (kind, text) = spell(body, visit.state.0.limits.message_bytes_max);
+    if let Some(kind) = kind
+        && !source.usable.contains(&kind)
+    {
+        let text = format!(
+            "no subscription here takes {kind} messages: turn them off in Segment, or add a subscription"
+        );
+        return Err(ApiError::new(StatusCode::NOT_IMPLEMENTED, "unsupported_type", text));
+    }
+    visit.judge_one(&visit.intake(source, None), &text)
+}
+
+/// Returns the type of a message, where it has one, and its text with the fields in Segment's spelling.
+/// A body that is not a message, or longer than one may be, stays as it is, and is rejected when it is
+/// judged.
+fn spell(body: &[u8], bytes_max: usize) -> (Option<MessageType>, Cow<'_, [u8]>) {
     if body.len() > bytes_max {
         return (None, Cow::Borrowed(body));
     }
-    let Ok(Value::Object(mut object)) = decode(body) else {
+    let Ok(Value::Object(mut object)) = read_message(body) else {
         return (None, Cow::Borrowed(body));
     };
     let is_changed = casing::settle(&mut object);

@@ -2,226 +2,260 @@
 //!
 //! Success is exactly 200, and nothing is ever redirected. The Content-Type is not looked at.
 
-use axum::Router;
-use axum::body::Body;
-use axum::extract::State;
-use axum::http::HeaderMap;
-use axum::response::{IntoResponse as _, Response};
-use axum::routing::{MethodRouter, get, post};
-use utoipa::Path as _;
-use utoipa::openapi::path::{HttpMethod, Operation, Paths};
+use axum::extract::rejection::QueryRejection;
+use axum::extract::{Query, State};
+use axum::response::Response;
+use serde::Deserialize;
+use utoipa::IntoParams;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
 
-use super::address::Sender;
-use super::error::{ApiError, Contract};
-use super::ingest::{Intake, Success, judge_batch, judge_one, store};
-use super::openapi::{Batch, Message, MetricsErrors, TrackingErrors};
-use super::{HttpLimits, HttpState, Source, auth, body, settings, work};
+use super::endpoint::Endpoint;
+use super::error::ApiError;
+use super::ingest::{Arrival, Judged, Success, Visit};
+use super::openapi::{Batch as BatchBody, Message, MetricsErrors, TrackingErrors};
+use super::{HttpLimits, HttpState, Source, Sources, auth, settings};
 use crate::segment::MessageType;
-use crate::segment::batch::{Envelope, split_envelope, write_key};
+use crate::segment::batch::Batch;
+use crate::segment::list::write_key;
 
-const SINGLE: [(MessageType, &str, &str); 6] = [
-    (MessageType::Identify, "/v1/identify", "/v1/i"),
-    (MessageType::Track, "/v1/track", "/v1/t"),
-    (MessageType::Page, "/v1/page", "/v1/p"),
-    (MessageType::Screen, "/v1/screen", "/v1/s"),
-    (MessageType::Group, "/v1/group", "/v1/g"),
-    (MessageType::Alias, "/v1/alias", "/v1/a"),
-];
-
-/// The paths of batches, and which are for bulk loads.
-const BATCHES: [(&str, bool); 3] = [("/v1/batch", false), ("/v1/b", false), ("/v1/import", true)];
-
-/// The routes, each with and without a slash at its end.
-pub(super) fn routes() -> Router<HttpState> {
-    let mut router = Router::new();
-    for (kind, long, short) in SINGLE {
-        let handler = move |State(state): State<HttpState>,
-                            sender: Sender,
-                            headers: HeaderMap,
-                            body: Body| async move {
-            let route = Route { endpoint: long, kind: Some(kind), is_import: false };
-            single(state, route, sender, headers, body).await
-        };
-        router = both(router, long, post(handler));
-        router = both(router, short, post(handler));
-    }
-    for (path, is_import) in BATCHES {
-        let handler = move |State(state): State<HttpState>,
-                            sender: Sender,
-                            headers: HeaderMap,
-                            body: Body| async move {
-            let route = Route { endpoint: path, kind: None, is_import };
-            batch(state, route, sender, headers, body).await
-        };
-        router = both(router, path, post(handler));
-    }
-    router = both(router, "/v1/m", post(metrics));
-    both(router, "/v1/projects/{write_key}/settings", get(settings::give))
+/// The routes. Slashes at their ends were taken away before.
+pub(super) fn routes() -> OpenApiRouter<HttpState> {
+    OpenApiRouter::new()
+        .routes(routes!(identify))
+        .routes(routes!(i))
+        .routes(routes!(track))
+        .routes(routes!(t))
+        .routes(routes!(page))
+        .routes(routes!(p))
+        .routes(routes!(screen))
+        .routes(routes!(s))
+        .routes(routes!(group))
+        .routes(routes!(g))
+        .routes(routes!(alias))
+        .routes(routes!(a))
+        .routes(routes!(batch))
+        .routes(routes!(b))
+        .routes(routes!(import))
+        .routes(routes!(root))
+        .routes(routes!(beacon))
+        .routes(routes!(metrics))
+        .routes(routes!(settings::give))
 }
 
-fn both(
-    router: Router<HttpState>,
-    path: &str,
-    handler: MethodRouter<HttpState>,
-) -> Router<HttpState> {
-    router.route(path, handler.clone()).route(&format!("{path}/"), handler)
-}
-
-/// What is known of a request by its path.
-#[derive(Clone, Copy)]
-struct Route {
-    endpoint: &'static str,
-    kind: Option<MessageType>,
-    is_import: bool,
-}
-
-impl Route {
-    fn intake(self, source: &Source, sender: Sender) -> Intake<'_> {
-        Intake {
-            endpoint: self.endpoint,
-            contract: Contract::Tracking,
-            source,
-            is_bulk: self.is_import && source.import_is_bulk,
-            kind: self.kind,
-            is_from_segment: false,
-            is_by_key: true,
-            sender: sender.0,
+/// A handler for messages of one type.
+macro_rules! single {
+    ($name:ident, $path:tt, $kind:ident, $summary:tt) => {
+        #[utoipa::path(
+                    post,
+                    path = $path,
+                    tag = "Tracking",
+                    summary = $summary,
+                    request_body(content = Message, content_type = "application/json"),
+                    responses(
+                        (status = 200, description = "The message is stored.", body = Success),
+                        TrackingErrors
+                    ),
+                    security((), ("writeKey" = []))
+                )]
+        async fn $name(State(state): State<HttpState>, arrival: Arrival) -> Response {
+            take_single(&state, MessageType::$kind, arrival).await
         }
-    }
-}
-
-/// Describes the routes, each once: without the slash at its end.
-pub(super) fn describe(paths: &mut Paths) {
-    let mut describe = |path: &str, summary: String, mut operation: Operation| {
-        operation.operation_id = Some(path.trim_start_matches("/v1/").to_owned());
-        operation.summary = Some(summary);
-        operation.tags = Some(vec!["Tracking".to_owned()]);
-        paths.add_path_operation(path, vec![HttpMethod::Post], operation);
     };
-    for (kind, long, short) in SINGLE {
-        for path in [long, short] {
-            let summary = format!("Takes a message, of type {kind} unless it has another.");
-            describe(path, summary, __path_single::operation());
-        }
-    }
-    for (path, is_import) in BATCHES {
-        let summary = match is_import {
-            false => "Takes several messages.",
-            true => {
-                "Takes several messages of a bulk load, which wait for all others unless their source says otherwise."
-            }
-        };
-        describe(path, summary.to_owned(), __path_batch::operation());
-    }
 }
 
+single!(
+    identify,
+    "/v1/identify",
+    Identify,
+    "Accept a message, an identify unless its type says otherwise."
+);
+single!(i, "/v1/i", Identify, "Short for /v1/identify.");
+single!(track, "/v1/track", Track, "Accept a message, a track unless its type says otherwise.");
+single!(t, "/v1/t", Track, "Short for /v1/track.");
+single!(page, "/v1/page", Page, "Accept a message, a page unless its type says otherwise.");
+single!(p, "/v1/p", Page, "Short for /v1/page.");
+single!(screen, "/v1/screen", Screen, "Accept a message, a screen unless its type says otherwise.");
+single!(s, "/v1/s", Screen, "Short for /v1/screen.");
+single!(group, "/v1/group", Group, "Accept a message, a group unless its type says otherwise.");
+single!(g, "/v1/g", Group, "Short for /v1/group.");
+single!(alias, "/v1/alias", Alias, "Accept a message, an alias unless its type says otherwise.");
+single!(a, "/v1/a", Alias, "Short for /v1/alias.");
+
+/// A handler for batches.
+macro_rules! batch {
+    ($name:ident, $path:tt, $endpoint:ident, $summary:tt) => {
+        #[utoipa::path(
+                    post,
+                    path = $path,
+                    tag = "Tracking",
+                    summary = $summary,
+                    request_body(content = BatchBody, content_type = "application/json"),
+                    responses(
+                        (
+                            status = 200,
+                            description = "All messages are stored but those listed as rejected.",
+                            body = Success
+                        ),
+                        TrackingErrors
+                    ),
+                    security((), ("writeKey" = []))
+                )]
+        async fn $name(State(state): State<HttpState>, arrival: Arrival) -> Response {
+            take_batch(&state, Endpoint::$endpoint, arrival, None).await
+        }
+    };
+}
+
+batch!(batch, "/v1/batch", Batch, "Accept a batch of messages.");
+batch!(b, "/v1/b", Batch, "Short for /v1/batch.");
+batch!(
+    import,
+    "/v1/import",
+    Import,
+    "Accept a batch of a bulk load, which is delivered behind everything else unless the source says otherwise."
+);
+batch!(root, "/v1", Root, "Accept a batch from an SDK that sends to its proxy setting as it is.");
+
+/// What a beacon brings in its query, since it cannot have headers.
+#[derive(Debug, Deserialize, IntoParams)]
+#[serde(rename_all = "camelCase")]
+#[into_params(parameter_in = Query)]
+struct BeaconQuery {
+    /// The write key.
+    #[param(example = "wk_website")]
+    write_key: Option<String>,
+}
+
+/// Accept a batch that a page sends while it is left.
 #[utoipa::path(
     post,
-    path = "/v1/track",
-    request_body(content = Message, content_type = "application/json"),
-    responses((status = 200, description = "Stored.", body = Success), TrackingErrors),
-    security((), ("writeKey" = []))
-)]
-async fn single(
-    state: HttpState,
-    route: Route,
-    sender: Sender,
-    headers: HeaderMap,
-    body: Body,
-) -> Response {
-    let contract = Contract::Tracking;
-    let read = body::read(body, &headers, &state.0.limits, &state.0.budget, contract).await;
-    let body = match read {
-        Ok(body) => body,
-        Err(error) => return contract.answer(error),
-    };
-    let sources = state.sources();
-    let judged = work::on(&state, body.bytes.len(), || {
-        let (write_key, is_readable) = match auth::basic_user(&headers) {
-            Some(key) => (Some(key), true),
-            None => {
-                let found = write_key(&body.bytes);
-                let is_readable = found.is_ok();
-                (found.ok().flatten(), is_readable)
-            }
-        };
-        let Some(source) = write_key.and_then(|key| sources.by_write_key(&key)) else {
-            return Err(unauthorized(route.endpoint, is_readable));
-        };
-        admit(source, sender, &headers, 1).inspect_err(|error| refused(source, route, error))?;
-        let intake = route.intake(source, sender);
-        let judged = judge_one(&state, &intake, &body.bytes)?;
-        Ok((intake, judged))
-    });
-    match judged.await {
-        Ok((intake, judged)) => store(&state, &intake, judged).await,
-        Err(error) => contract.answer(error),
-    }
-}
-
-#[utoipa::path(
-    post,
-    path = "/v1/batch",
-    request_body(content = Batch, content_type = "application/json"),
+    path = "/beacon/v1/batch",
+    tag = "Tracking",
+    params(BeaconQuery),
+    request_body(content = BatchBody, content_type = "application/json"),
     responses(
-        (status = 200, description = "Stored, but for the messages that are named.", body = Success),
+        (
+            status = 200,
+            description = "All messages are stored but those listed as rejected.",
+            body = Success
+        ),
         TrackingErrors
     ),
     security((), ("writeKey" = []))
 )]
-async fn batch(
-    state: HttpState,
-    route: Route,
-    sender: Sender,
-    headers: HeaderMap,
-    body: Body,
+async fn beacon(
+    State(state): State<HttpState>,
+    query: Result<Query<BeaconQuery>, QueryRejection>,
+    arrival: Arrival,
 ) -> Response {
-    let contract = Contract::Tracking;
-    let read = body::read(body, &headers, &state.0.limits, &state.0.budget, contract).await;
-    let body = match read {
-        Ok(body) => body,
-        Err(error) => return contract.answer(error),
-    };
+    let key = query.ok().and_then(|Query(query)| query.write_key).filter(|key| !key.is_empty());
+    take_batch(&state, Endpoint::Beacon, arrival, key).await
+}
+
+async fn take_single(state: &HttpState, kind: MessageType, arrival: Arrival) -> Response {
     let sources = state.sources();
-    let limits = &state.0.limits;
-    let judged = work::on(&state, body.bytes.len(), || {
-        let envelope = split_envelope(&body.bytes, limits.batch_messages_max).map_err(|error| {
-            ApiError::bad_request(
+    Visit::take(
+        state,
+        Endpoint::Single(kind),
+        arrival,
+        |visit| visit.identify_by_header(&sources, None),
+        |visit, source, body| {
+            let source = match source {
+                Some(source) => source,
+                None => {
+                    let found = write_key(body);
+                    visit.identify(
+                        &sources,
+                        found.as_ref().ok().cloned().flatten(),
+                        found.is_ok(),
+                    )?
+                }
+            };
+            source.admit_address(visit.sender, 1)?;
+            visit.judge_one(&visit.intake(source, Some(kind)), body)
+        },
+    )
+    .await
+}
+
+async fn take_batch(
+    state: &HttpState,
+    endpoint: Endpoint,
+    arrival: Arrival,
+    key: Option<String>,
+) -> Response {
+    let sources = state.sources();
+    Visit::take(
+        state,
+        endpoint,
+        arrival,
+        |visit| visit.identify_by_header(&sources, key),
+        |visit, source, body| {
+            let limits = &state.0.limits;
+            let batch = Batch::read(body, limits.batch_messages_max);
+            let source = match source {
+                Some(source) => source,
+                None => {
+                    let is_readable = batch.is_sound || batch.has_items();
+                    visit.identify(&sources, batch.write_key.clone(), is_readable)?
+                }
+            };
+            check_sizes(&batch, limits)?;
+            source.admit_address(visit.sender, batch.count)?;
+            visit.judge_batch(&visit.intake(source, None), &batch)
+        },
+    )
+    .await
+}
+
+impl<'s> Visit<'s> {
+    /// Finds the source by the key that came with the request, in its header or else as `key`. Without
+    /// one the body may have it.
+    fn identify_by_header(
+        &mut self,
+        sources: &'s Sources,
+        key: Option<String>,
+    ) -> Result<Option<&'s Source>, ApiError> {
+        match auth::basic_user(&self.headers).or(key) {
+            Some(key) => self.identify(sources, Some(key), true).map(Some),
+            None => Ok(None),
+        }
+    }
+
+    /// Finds the source by a key. Where there is none because the body cannot be read, that is what
+    /// must be mended.
+    fn identify(
+        &mut self,
+        sources: &'s Sources,
+        key: Option<String>,
+        is_readable: bool,
+    ) -> Result<&'s Source, ApiError> {
+        let source = key.and_then(|key| sources.by_write_key(&key)).ok_or_else(|| match is_readable {
+            true => ApiError::unauthorized(
+                "no source has this write key: give one as the user name of Basic authentication (curl -u KEY:) or as `writeKey` in the body; keys are set in sources.NAME.write_keys or SEGMENT_WRITE_KEY",
+            ),
+            false => ApiError::bad_request(
                 "bad_json",
-                format!("{error}; a batch is {{\"batch\": [message, …]}}"),
-            )
-        });
-        let in_header = auth::basic_user(&headers);
-        let is_readable = in_header.is_some() || envelope.is_ok();
-        let write_key = in_header.or_else(|| envelope.as_ref().ok().and_then(batch_key));
-        let Some(source) = write_key.and_then(|key| sources.by_write_key(&key)) else {
-            return Err(unauthorized(route.endpoint, is_readable));
-        };
-        let envelope = envelope?;
-        check_sizes(&envelope, limits)?;
-        admit(source, sender, &headers, envelope.list.count)
-            .inspect_err(|error| refused(source, route, error))?;
-        let intake = route.intake(source, sender);
-        let (messages, shared) = (&envelope.list.messages, envelope.shared());
-        let judged = judge_batch(&state, &intake, messages, &shared, body.bytes.len());
-        Ok((intake, judged))
-    });
-    match judged.await {
-        Ok((intake, judged)) => store(&state, &intake, judged).await,
-        Err(error) => contract.answer(error),
+                "no write key came with the request, and none can be found in the body, which is not JSON of the right form",
+            ),
+        })?;
+        self.source = Some(source);
+        source.admit_origin(&self.headers)?;
+        Ok(source)
     }
 }
 
-/// Refuses a batch of too many messages, and one whose envelope alone is more than a message may be.
-fn check_sizes(envelope: &Envelope<'_>, limits: &HttpLimits) -> Result<(), ApiError> {
+/// Rejects a batch of too many messages, and one whose envelope alone is longer than a message may be.
+fn check_sizes(batch: &Batch<'_>, limits: &HttpLimits) -> Result<(), ApiError> {
     let most = limits.batch_messages_max;
-    if envelope.list.count > most {
+    if batch.count > most {
         return Err(ApiError::too_large(format!(
             "the batch has more than {most} messages: send smaller ones, or raise server.batch_messages_max"
         )));
     }
     let most = limits.message_bytes_max;
-    if envelope.shared_bytes() > most {
+    if batch.shared_bytes_max() > most {
         return Err(ApiError::too_large(format!(
             "`context` and `integrations` beside the batch have more than {most} bytes, the most of a message: send less, or raise server.message_bytes_max"
         )));
@@ -229,64 +263,17 @@ fn check_sizes(envelope: &Envelope<'_>, limits: &HttpLimits) -> Result<(), ApiEr
     Ok(())
 }
 
-/// Whether this source takes so many messages from this sender now.
-fn admit(
-    source: &Source,
-    sender: Sender,
-    headers: &HeaderMap,
-    messages: usize,
-) -> Result<(), ApiError> {
-    source.admit_origin(headers)?;
-    source.admit_address(sender.0, messages)
-}
-
-fn refused(source: &Source, route: Route, error: &ApiError) {
-    tracing::warn!(source = source.name, endpoint = route.endpoint, code = error.code, "refused");
-}
-
-/// The key in an envelope, else that of the first message that has one: a broken message before it
-/// must not cost the others.
-fn batch_key(envelope: &Envelope<'_>) -> Option<String> {
-    let in_messages =
-        || envelope.list.messages.iter().find_map(|message| write_key(message).ok().flatten());
-    envelope.write_key.clone().or_else(in_messages)
-}
-
-/// The error of a request with no known key. Where none was found since the body cannot be read,
-/// that is what must be mended.
-fn unauthorized(endpoint: &'static str, is_readable: bool) -> ApiError {
-    let error = if is_readable {
-        ApiError::unauthorized(
-            "no source has this write key: give one as the user name of Basic authentication (curl -u KEY:) or as `writeKey` in the body; keys are set in sources.NAME.write_keys or SEGMENT_WRITE_KEY",
-        )
-    } else {
-        ApiError::bad_request(
-            "bad_json",
-            "no write key came with the request, and none can be found in the body, which is not JSON of the right form",
-        )
-    };
-    tracing::warn!(endpoint, code = error.code, "refused");
-    error
-}
-
-/// analytics.js' own metrics: taken, so that it is content, and not kept.
+/// Accept analytics.js' own metrics, which are not kept.
 #[utoipa::path(
     post,
     path = "/v1/m",
     tag = "Tracking",
     operation_id = "m",
     request_body(content = Object, content_type = "application/json"),
-    responses((status = 200, description = "Taken.", body = Success), MetricsErrors),
+    responses((status = 200, description = "Accepted.", body = Success), MetricsErrors),
     security(())
 )]
-pub(super) async fn metrics(
-    State(state): State<HttpState>,
-    headers: HeaderMap,
-    body: Body,
-) -> Response {
-    let contract = Contract::Tracking;
-    match body::read(body, &headers, &state.0.limits, &state.0.budget, contract).await {
-        Ok(_) => axum::Json(serde_json::json!({"success": true})).into_response(),
-        Err(error) => contract.answer(error),
-    }
+async fn metrics(State(state): State<HttpState>, arrival: Arrival) -> Response {
+    Visit::take(&state, Endpoint::Metrics, arrival, |_| Ok(()), |_, (), _| Ok(Judged::default()))
+        .await
 }

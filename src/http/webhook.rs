@@ -4,26 +4,21 @@
 //! where a token is set, both where both are, and a write key where neither is. The signature of a
 //! list covers its first message alone: only a token vouches for the others.
 
-use axum::body::Body;
 use axum::extract::rejection::PathRejection;
 use axum::extract::{Path, State};
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::Response;
 
-use super::address::Sender;
-use super::error::{ApiError, Contract, ErrorBody};
-use super::ingest::{Intake, Judged, Success, judge_batch, judge_one, store};
+use super::endpoint::Endpoint;
+use super::error::{ApiError, ErrorBody};
+use super::ingest::{Arrival, Judged, Success, Visit};
 use super::openapi::{OneOrMany, WebhookErrors};
-use super::{HttpState, Source, auth, body, work};
+use super::{HttpState, Source, Sources, auth};
 use crate::secret::Secret;
-use crate::segment::batch::{is_list, split_list};
+use crate::segment::list::{is_list, split_list};
 use crate::segment::signature;
-use crate::segment::value::Object;
 
-const CONTRACT: Contract = Contract::Webhook;
-const ENDPOINT: &str = "/webhook/{source}";
-
-/// Takes what Segment's Webhook destinations send: one message or a list.
+/// Accept a message or a list of messages from Segment's Webhook destinations.
 ///
 /// What must come with a request is set by its source: a signature, a token, both, or a write key
 /// where neither is set.
@@ -35,8 +30,12 @@ const ENDPOINT: &str = "/webhook/{source}";
     params(("source" = String, Path, description = "The name of the source.", example = "default")),
     request_body(content = OneOrMany, content_type = "application/json"),
     responses(
-        (status = 200, description = "Stored.", body = Success),
-        (status = 404, description = "There is no source of this name.", body = ErrorBody),
+        (
+            status = 200,
+            description = "All messages are stored but those listed as rejected.",
+            body = Success
+        ),
+        (status = 404, description = "No source has this name.", body = ErrorBody),
         WebhookErrors
     ),
     security(
@@ -49,63 +48,43 @@ const ENDPOINT: &str = "/webhook/{source}";
 pub(super) async fn take(
     State(state): State<HttpState>,
     name: Result<Path<String>, PathRejection>,
-    sender: Sender,
-    headers: HeaderMap,
-    body: Body,
+    arrival: Arrival,
 ) -> Response {
     let sources = state.sources();
-    // A name that is no text is that of no source.
+    // A name that is not text is that of no source.
     let name = name.map(|Path(name)| name).unwrap_or_default();
-    let Some(source) = sources.by_name(&name) else {
-        let text = "there is no source of this name: the path is /webhook/{source}, with a source of the configuration (`default` where the environment sets it)";
-        return CONTRACT.answer(ApiError::new(StatusCode::NOT_FOUND, "unknown_source", text));
-    };
-    let read = body::read(body, &headers, &state.0.limits, &state.0.budget, CONTRACT).await;
-    let body = match read {
-        Ok(body) => body,
-        Err(error) => return CONTRACT.answer(error),
-    };
-    let judged =
-        work::on(&state, body.bytes.len(), || judge(&state, source, sender, &headers, &body.bytes));
-    match judged.await {
-        Ok((intake, judged)) => store(&state, &intake, judged).await,
-        Err(error) => CONTRACT.answer(error),
-    }
+    Visit::take(&state, Endpoint::Webhook, arrival, |visit| greet(visit, &sources, &name), judge)
+        .await
 }
 
-fn judge<'a>(
-    state: &HttpState,
-    source: &'a Source,
-    sender: Sender,
-    headers: &HeaderMap,
-    body: &[u8],
-) -> Result<(Intake<'a>, Judged), ApiError> {
-    let refused = |error: &ApiError| {
-        tracing::warn!(source = source.name, endpoint = ENDPOINT, code = error.code, "refused");
-    };
+/// Finds the source by the path, and checks what the headers alone can show.
+fn greet<'s>(
+    visit: &mut Visit<'s>,
+    sources: &'s Sources,
+    name: &str,
+) -> Result<&'s Source, ApiError> {
+    let source = sources.by_name(name).ok_or_else(|| {
+        let text = "no source has this name: the path is /webhook/{source}, with a source of the configuration (`default` where the environment sets it)";
+        ApiError::new(StatusCode::NOT_FOUND, "unknown_source", text)
+    })?;
+    visit.source = Some(source);
+    check_headers(source, &visit.headers)?;
+    Ok(source)
+}
+
+fn judge<'s>(visit: &mut Visit<'s>, source: &'s Source, body: &[u8]) -> Result<Judged, ApiError> {
     // A list that cannot be taken apart has no first element, and so no signature of one.
-    let most = state.0.limits.batch_messages_max;
+    let most = visit.state.0.limits.batch_messages_max;
     let list = is_list(body).then(|| split_list(body, most));
     let first = list.as_ref().and_then(|list| list.as_ref().ok()?.messages.first().copied());
-    authenticate(source, headers, body, first).inspect_err(refused)?;
-    let is_by_key = is_by_key(source);
-    if is_by_key {
+    check_signature(source, &visit.headers, body, first)?;
+    if source.is_webhook_by_key() {
         let messages = list.as_ref().map_or(1, |list| list.as_ref().map_or(1, |list| list.count));
-        source.admit_address(sender.0, messages).inspect_err(refused)?;
+        source.admit_address(visit.sender, messages)?;
     }
-    let intake = Intake {
-        endpoint: ENDPOINT,
-        contract: CONTRACT,
-        source,
-        is_bulk: false,
-        kind: None,
-        is_from_segment: true,
-        is_by_key,
-        sender: None,
-    };
+    let intake = visit.intake(source, None);
     let Some(list) = list else {
-        let judged = judge_one(state, &intake, body)?;
-        return Ok((intake, judged));
+        return visit.judge_one(&intake, body);
     };
     let list = list.map_err(|error| ApiError::bad_request("bad_json", error.to_string()))?;
     if list.count > most {
@@ -113,34 +92,14 @@ fn judge<'a>(
             "the list has more than {most} messages: lower the batch size in Segment, or raise server.batch_messages_max"
         )));
     }
-    let judged = judge_batch(state, &intake, &list.messages, &Object::new(), body.len());
-    Ok((intake, judged))
+    Ok(visit.judge_list(&intake, &list.messages))
 }
 
-/// Whether a write key is all that a source demands here.
-fn is_by_key(source: &Source) -> bool {
-    source.webhook_secrets.is_empty() && source.webhook_tokens.is_empty()
-}
-
-fn authenticate(
-    source: &Source,
-    headers: &HeaderMap,
-    body: &[u8],
-    first: Option<&[u8]>,
-) -> Result<(), ApiError> {
-    if !source.webhook_secrets.is_empty() {
-        let given = headers.get("x-signature").and_then(|value| value.to_str().ok());
-        let Some(given) = given else {
-            return Err(ApiError::unauthorized(
-                "X-Signature is missing: set the shared secret in Segment's webhook destination to the one that is set here",
-            ));
-        };
-        let is_valid = |secret: &Secret| signature::is_valid(secret.expose(), given, body, first);
-        if !source.webhook_secrets.iter().fold(false, |valid, secret| valid | is_valid(secret)) {
-            return Err(ApiError::unauthorized(
-                "X-Signature does not fit the body: the shared secret in Segment's webhook destination differs from the one that is set here, or the body was changed on the way",
-            ));
-        }
+fn check_headers(source: &Source, headers: &HeaderMap) -> Result<(), ApiError> {
+    if !source.webhook_secrets.is_empty() && given_signature(headers).is_none() {
+        return Err(ApiError::unauthorized(
+            "X-Signature is missing: set the shared secret in Segment's webhook destination to the one that is set here",
+        ));
     }
     if !source.webhook_tokens.is_empty() {
         let given = auth::bearer(headers)
@@ -152,10 +111,37 @@ fn authenticate(
             ));
         }
     }
-    if is_by_key(source) && !auth::basic_user(headers).is_some_and(|key| source.knows(&key)) {
+    let has_key = || auth::basic_user(headers).is_some_and(|key| source.knows(&key));
+    if source.is_webhook_by_key() && !has_key() {
         return Err(ApiError::unauthorized(
             "this source has neither a webhook secret nor a webhook token, so its write key must come as the user name of Basic authentication; better set webhook_secret (SEGMENT_WEBHOOK_SECRET) to the shared secret of Segment's webhook destination",
         ));
     }
     Ok(())
+}
+
+/// Checks the signature, where the source has a secret.
+fn check_signature(
+    source: &Source,
+    headers: &HeaderMap,
+    body: &[u8],
+    first: Option<&[u8]>,
+) -> Result<(), ApiError> {
+    let Some(given) = given_signature(headers).filter(|_| !source.webhook_secrets.is_empty())
+    else {
+        // Where one is demanded, `check_headers` saw that it is there.
+        return Ok(());
+    };
+    let is_valid = |secret: &Secret| signature::is_valid(secret.expose(), given, body, first);
+    // All are compared, so that the time does not tell which one is right.
+    match source.webhook_secrets.iter().fold(false, |valid, secret| valid | is_valid(secret)) {
+        true => Ok(()),
+        false => Err(ApiError::unauthorized(
+            "X-Signature does not fit the body: the shared secret in Segment's webhook destination differs from the one that is set here, or the body was changed on the way",
+        )),
+    }
+}
+
+fn given_signature(headers: &HeaderMap) -> Option<&str> {
+    headers.get("x-signature").and_then(|value| value.to_str().ok())
 }

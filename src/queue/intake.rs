@@ -1,5 +1,5 @@
 //! The one way in for every message: raw bytes become a stamped record for the inbox, or a reason to
-//! refuse them. What comes over HTTP and what comes out of a file is judged here alike.
+//! reject them. Messages from HTTP and messages from files are judged alike.
 
 use std::net::IpAddr;
 
@@ -8,9 +8,10 @@ use jiff::Timestamp;
 
 use super::{Class, NewMessage};
 use crate::segment::batch::merge_envelope;
-use crate::segment::decode::{DecodeError, decode};
+use crate::segment::decode::DecodeError;
 use crate::segment::message::{InvalidMessage, Message, MessageType};
-use crate::segment::stamp::{Stamp, stamp};
+use crate::segment::repair::read_message;
+use crate::segment::stamp::{Stamp, Stamped, stamp};
 use crate::segment::value::Object;
 use crate::segment::{MessageHash, Value};
 
@@ -30,22 +31,20 @@ pub struct Intake<'a> {
     pub kind: Option<MessageType>,
     /// Whether Segment stamped the messages already.
     pub is_from_segment: bool,
-    /// Whether `sentAt` tells when the message was sent to us, so that the sender's clock can be
-    /// corrected by it.
+    /// Whether `sentAt` is the time at which the message was sent to us, so that the sender's clock
+    /// can be corrected by it.
     pub is_sent_now: bool,
     /// The sender's address, where it is to be kept.
     pub ip: Option<IpAddr>,
-    /// What stands beside the batch.
-    pub envelope: &'a Object,
     /// The most bytes of a message as it comes.
     pub message_bytes_max: usize,
     /// Whether messages of type `delete` are taken.
     pub takes_delete: bool,
 }
 
-/// Why a message is not taken. The texts are shown to senders and never hold a part of the message.
+/// Why a message is not accepted. The texts are shown to senders and never hold a part of the message.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum RefusalReason {
+pub enum Rejection {
     /// It is too long.
     #[error(
         "the message has more than {bytes_max} bytes: send less, or raise server.message_bytes_max"
@@ -54,10 +53,10 @@ pub enum RefusalReason {
         /// The most bytes allowed.
         bytes_max: usize,
     },
-    /// It is no JSON.
+    /// It is not JSON.
     #[error(transparent)]
     NotJson(DecodeError),
-    /// It is no message.
+    /// It is JSON, but not a message.
     #[error(transparent)]
     Invalid(InvalidMessage),
     /// Its id is too long.
@@ -70,73 +69,65 @@ pub enum RefusalReason {
     DeleteNotAllowed,
 }
 
-/// A refused message.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Refusal {
-    /// Why.
-    pub reason: RefusalReason,
-    /// The type that it says it has, or has by its path.
-    pub kind: Option<MessageType>,
-}
-
-impl RefusalReason {
+impl Rejection {
     /// One of a few fixed words, for programs.
     pub fn code(&self) -> &'static str {
         match self {
-            RefusalReason::TooLarge { .. } => "too_large",
-            RefusalReason::NotJson(_) => "bad_json",
-            RefusalReason::Invalid(InvalidMessage::NotAnObject) => "not_an_object",
-            RefusalReason::Invalid(InvalidMessage::NoType) => "no_type",
-            RefusalReason::Invalid(InvalidMessage::UnknownType) => "unknown_type",
-            RefusalReason::Invalid(InvalidMessage::Nobody) => "nobody",
-            RefusalReason::LongId => "long_id",
-            RefusalReason::DeleteNotAllowed => "delete_not_allowed",
+            Rejection::TooLarge { .. } => "too_large",
+            Rejection::NotJson(_) => "bad_json",
+            Rejection::Invalid(InvalidMessage::NotAnObject) => "not_an_object",
+            Rejection::Invalid(InvalidMessage::NoType) => "no_type",
+            Rejection::Invalid(InvalidMessage::UnknownType) => "unknown_type",
+            Rejection::Invalid(InvalidMessage::Nobody) => "nobody",
+            Rejection::LongId => "long_id",
+            Rejection::DeleteNotAllowed => "delete_not_allowed",
         }
     }
 }
 
 impl Intake<'_> {
-    /// Makes a record of a message as it came. `new_id` is asked for an id when it has none.
+    /// Makes a record of a message as it came; `envelope` stands beside its batch. `new_id` makes an
+    /// id for a message that has none.
     pub fn read(
         &self,
         raw: &[u8],
+        envelope: &Object,
         received_at: Timestamp,
         new_id: impl FnOnce() -> String,
-    ) -> Result<NewMessage, Refusal> {
-        let refuse = |reason| Refusal { reason, kind: self.kind };
+    ) -> Result<NewMessage, Rejection> {
         let bytes_max = self.message_bytes_max;
         if raw.len() > bytes_max {
-            return Err(refuse(RefusalReason::TooLarge { bytes_max }));
+            return Err(Rejection::TooLarge { bytes_max });
         }
-        let value = decode(raw).map_err(|error| refuse(RefusalReason::NotJson(error)))?;
-        let Value::Object(mut object) = value else {
-            return Err(refuse(RefusalReason::Invalid(InvalidMessage::NotAnObject)));
+        let Value::Object(mut object) = read_message(raw).map_err(Rejection::NotJson)? else {
+            return Err(Rejection::Invalid(InvalidMessage::NotAnObject));
         };
-        merge_envelope(&mut object, self.envelope);
-        let given = object.get("type").and_then(Value::as_str).and_then(MessageType::parse);
+        merge_envelope(&mut object, envelope);
         let stamp_input = Stamp {
             received_at,
             kind: self.kind,
-            sent_at: self.envelope.get("sentAt"),
+            sent_at: envelope.get("sentAt"),
             is_from_segment: self.is_from_segment,
             is_sent_now: self.is_sent_now,
             ip: self.ip,
         };
-        let message = stamp(object, stamp_input, new_id).map_err(|invalid| Refusal {
-            reason: RefusalReason::Invalid(invalid),
-            kind: given.or(self.kind),
-        })?;
-        let refuse = |reason| Refusal { reason, kind: Some(message.kind()) };
+        let Stamped { message, warnings } =
+            stamp(object, stamp_input, new_id).map_err(Rejection::Invalid)?;
         if message.message_id().len() > MESSAGE_ID_BYTES_MAX {
-            return Err(refuse(RefusalReason::LongId));
+            return Err(Rejection::LongId);
         }
         if message.kind() == MessageType::Delete && !self.takes_delete {
-            return Err(refuse(RefusalReason::DeleteNotAllowed));
+            return Err(Rejection::DeleteNotAllowed);
         }
-        Ok(self.record(&message, received_at))
+        Ok(self.record(&message, warnings, received_at))
     }
 
-    fn record(&self, message: &Message, received_at: Timestamp) -> NewMessage {
+    fn record(
+        &self,
+        message: &Message,
+        warnings: Vec<String>,
+        received_at: Timestamp,
+    ) -> NewMessage {
         NewMessage {
             source: self.source.to_owned(),
             destination: self.destination.to_owned(),
@@ -148,7 +139,7 @@ impl Intake<'_> {
             person: message.person(),
             received_at,
             payload: Bytes::from(message.value().to_stored_json()),
-            warnings: Vec::new(),
+            warnings,
         }
     }
 }

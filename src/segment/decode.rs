@@ -24,12 +24,19 @@ pub struct DecodeError {
 
 /// Reads a whole JSON text.
 pub fn decode(bytes: &[u8]) -> Result<Value, DecodeError> {
-    Reader { bytes, at: skip_bom(bytes), is_strict: false }.whole()
+    Reader { bytes, at: skip_bom(bytes), is_strict: false, keeps_ids: false }.whole()
+}
+
+/// Reads a whole JSON text like [`decode`], but makes a string of the digits of an id that a double
+/// cannot hold, at any depth: a whole number that is the value of `userId`, `anonymousId`, `groupId`,
+/// `previousId`, `messageId` or `id`, in any spelling (`user_id`, `UserID`).
+pub fn decode_keeping_ids(bytes: &[u8]) -> Result<Value, DecodeError> {
+    Reader { bytes, at: skip_bom(bytes), is_strict: false, keeps_ids: true }.whole()
 }
 
 /// Reads a whole JSON text as `JSON.parse` does: no byte order mark, no bare `NaN` or `Infinity`.
 pub fn decode_strict(text: &str) -> Result<Value, DecodeError> {
-    Reader { bytes: text.as_bytes(), at: 0, is_strict: true }.whole()
+    Reader { bytes: text.as_bytes(), at: 0, is_strict: true, keeps_ids: false }.whole()
 }
 
 /// Where the text begins behind a byte order mark, which some senders put first.
@@ -46,6 +53,7 @@ struct Reader<'a> {
     bytes: &'a [u8],
     at: usize,
     is_strict: bool,
+    keeps_ids: bool,
 }
 
 impl Reader<'_> {
@@ -119,7 +127,12 @@ impl Reader<'_> {
                 return Err(self.error("a colon should be here"));
             }
             self.at += 1;
-            let value = self.value(depth + 1)?;
+            self.skip_space();
+            let from = self.at;
+            let mut value = self.value(depth + 1)?;
+            if self.keeps_ids && matches!(value, Value::Number(_)) && is_id_name(&key) {
+                keep_digits(&mut value, &self.bytes[from..self.at]);
+            }
             if key != "__proto__" {
                 object.insert(key, value);
             }
@@ -244,6 +257,33 @@ impl Reader<'_> {
     }
 }
 
+/// Whether a member of this name holds an id.
+fn is_id_name(name: &str) -> bool {
+    const NAMES: [&str; 6] = ["userid", "anonymousid", "groupid", "previousid", "messageid", "id"];
+    let letters =
+        || name.bytes().filter(|byte| *byte != b'_').map(|byte| byte.to_ascii_lowercase());
+    NAMES.iter().any(|known| letters().eq(known.bytes()))
+}
+
+/// Makes a string of a whole number that its double does not hold exactly.
+fn keep_digits(value: &mut Value, written: &[u8]) {
+    let Ok(written) = std::str::from_utf8(written) else { return };
+    let digits = written.strip_prefix('-').unwrap_or(written);
+    if !digits.bytes().all(|byte| byte.is_ascii_digit()) {
+        return;
+    }
+    #[allow(
+        clippy::cast_possible_truncation,
+        reason = "a double beyond the range differs from every whole number in it"
+    )]
+    let is_held = |number: f64| written.parse::<i128>().is_ok_and(|exact| number as i128 == exact);
+    if let Value::Number(number) = *value
+        && !is_held(number)
+    {
+        *value = Value::String(written.to_owned());
+    }
+}
+
 /// Whether a text is a number by JSON's grammar; Rust's own parser takes more (`1.`, `+1`).
 fn is_number(text: &[u8]) -> bool {
     let rest = text.strip_prefix(b"-").unwrap_or(text);
@@ -301,6 +341,32 @@ mod tests {
         }
         assert_eq!(decode(b"\"a\xffb\""), Ok(Value::from("a\u{fffd}b")));
         assert_eq!(decode(b"-Infinity"), Ok(Value::Number(f64::NEG_INFINITY)));
+    }
+
+    #[test]
+    fn an_id_that_a_double_cannot_hold_keeps_its_digits() {
+        let cases = [
+            (r#"{"userId":175928847299117063}"#, r#"{"userId":"175928847299117063"}"#),
+            (r#"{"userId":9007199254740992}"#, r#"{"userId":9007199254740992}"#),
+            (r#"{"userId":9007199254740993}"#, r#"{"userId":"9007199254740993"}"#),
+            (r#"{"userId": -9007199254740993 }"#, r#"{"userId":"-9007199254740993"}"#),
+            (r#"{"userId":17,"anonymousId":0}"#, r#"{"userId":17,"anonymousId":0}"#),
+            (r#"{"userId":1e30,"id":1.5}"#, r#"{"userId":1e+30,"id":1.5}"#),
+            (
+                r#"{"USER_ID":12345678901234567890,"traits":{"id":12345678901234567890}}"#,
+                r#"{"USER_ID":"12345678901234567890","traits":{"id":"12345678901234567890"}}"#,
+            ),
+            (
+                r#"{"groupId":123456789012345678901234567890123456789012345678901234567890}"#,
+                r#"{"groupId":"123456789012345678901234567890123456789012345678901234567890"}"#,
+            ),
+            (r#"{"amount":9007199254740993}"#, r#"{"amount":9007199254740992}"#),
+        ];
+        for (text, expected) in cases {
+            assert_eq!(decode_keeping_ids(text.as_bytes()).unwrap().to_json(), expected);
+        }
+        let plain = decode(br#"{"userId":9007199254740993}"#).unwrap();
+        assert_eq!(plain.to_json(), r#"{"userId":9007199254740992}"#);
     }
 
     #[test]

@@ -6,9 +6,12 @@ pub mod casing;
 pub mod date;
 pub mod decode;
 pub mod ids;
+pub mod list;
 pub mod message;
+pub mod repair;
 pub mod signature;
 pub mod stamp;
+mod time;
 pub mod value;
 
 pub use ids::{LaneKey, MessageHash, PersonHash};

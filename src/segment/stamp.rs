@@ -3,9 +3,9 @@
 use std::net::IpAddr;
 
 use jiff::Timestamp;
-use jiff::tz::TimeZone;
 
 use super::message::{InvalidMessage, Message, MessageType, id_text};
+use super::time::read_time;
 use super::value::{Object, Value};
 
 /// What the stamp needs beside the message.
@@ -27,7 +27,16 @@ pub struct Stamp<'a> {
     pub ip: Option<IpAddr>,
 }
 
-/// Stamps a message and checks it. `new_id` is asked for an id when the message has none.
+/// A message that was stamped.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Stamped {
+    /// The message.
+    pub message: Message,
+    /// What could not be read of it, for people; never holds a value.
+    pub warnings: Vec<String>,
+}
+
+/// Stamps a message and checks it. `new_id` makes an id for a message that has none.
 ///
 /// `timestamp` becomes the client's time corrected by the error of its clock: `receivedAt − (sentAt
 /// − originalTimestamp)`, as Segment documents it. The write key is taken out. An identify whose
@@ -36,7 +45,7 @@ pub fn stamp(
     mut object: Object,
     stamp: Stamp<'_>,
     new_id: impl FnOnce() -> String,
-) -> Result<Message, InvalidMessage> {
+) -> Result<Stamped, InvalidMessage> {
     object.remove("writeKey");
     if let (Some(kind), None | Some(Value::Null)) = (stamp.kind, object.get("type")) {
         object.insert("type", Value::from(kind.as_str()));
@@ -44,8 +53,9 @@ pub fn stamp(
     let message_id = id_text(object.get("messageId")).map_or_else(new_id, |id| id.into_owned());
     let is_stamped =
         stamp.is_from_segment && object.get("receivedAt").is_some_and(Value::is_truthy);
+    let mut warnings = Vec::new();
     if !is_stamped {
-        stamp_times(&mut object, stamp);
+        stamp_times(&mut object, stamp, &mut warnings);
     }
     if !stamp.is_from_segment {
         lift_traits(&mut object);
@@ -53,17 +63,26 @@ pub fn stamp(
     if let Some(ip) = stamp.ip {
         stamp_ip(&mut object, ip);
     }
-    Message::new(object, message_id)
+    Ok(Stamped { message: Message::new(object, message_id)?, warnings })
 }
 
-fn stamp_times(object: &mut Object, stamp: Stamp<'_>) {
+fn stamp_times(object: &mut Object, stamp: Stamp<'_>, warnings: &mut Vec<String>) {
     let received_at = stamp.received_at;
-    let text = |key: &str| object.get(key).filter(|value| value.is_truthy()).cloned();
-    let original = text("timestamp").or_else(|| text("originalTimestamp"));
+    let given = |key: &str| object.get(key).filter(|value| value.is_truthy()).cloned();
+    let times = ["timestamp", "originalTimestamp"].map(given);
+    let original_at = times.iter().flatten().find_map(read_time);
+    let original = times.into_iter().flatten().next();
+    if original.is_some() && original_at.is_none() {
+        let text = "`timestamp` cannot be read as a time, so the time of receipt is used: send ISO 8601, such as 2026-01-02T03:04:05Z";
+        warnings.push(text.to_owned());
+    }
     // The envelope's belongs to this try of the batch; a message's own may be of an earlier one.
-    let sent = stamp.sent_at.filter(|value| value.is_truthy()).cloned().or_else(|| text("sentAt"));
-    let original_at = original.as_ref().and_then(read_time);
+    let sent = stamp.sent_at.filter(|value| value.is_truthy()).cloned().or_else(|| given("sentAt"));
     let sent_at = sent.as_ref().filter(|_| stamp.is_sent_now).and_then(read_time);
+    if stamp.is_sent_now && sent.is_some() && sent_at.is_none() {
+        let text = "`sentAt` cannot be read as a time, so `timestamp` is not corrected by the sender's clock";
+        warnings.push(text.to_owned());
+    }
     let corrected = match (original_at, sent_at) {
         (Some(original_at), Some(sent_at)) => {
             received_at.checked_sub(sent_at.duration_since(original_at)).unwrap_or(received_at)
@@ -110,15 +129,6 @@ fn stamp_ip(object: &mut Object, ip: IpAddr) {
     }
 }
 
-/// Reads a time as SDKs write it: with an offset or `Z`; without either it is UTC.
-fn read_time(value: &Value) -> Option<Timestamp> {
-    let text = value.as_str()?.trim();
-    text.parse().ok().or_else(|| {
-        let civil: jiff::civil::DateTime = text.parse().ok()?;
-        TimeZone::UTC.to_timestamp(civil).ok()
-    })
-}
-
 /// A time as JavaScript's `toISOString` writes it.
 fn iso(at: Timestamp) -> String {
     at.strftime("%Y-%m-%dT%H:%M:%S%.3fZ").to_string()
@@ -144,7 +154,8 @@ mod tests {
             is_from_segment,
             ip: None,
         };
-        stamp(object, input, || "made".to_owned()).map(|message| message.value().clone())
+        let stamped = stamp(object, input, || "made".to_owned())?;
+        Ok(stamped.message.value().clone())
     }
 
     fn field(value: &Value, key: &str) -> String {
@@ -200,6 +211,38 @@ mod tests {
             assert_eq!(field(&value, "originalTimestamp"), original, "{text}");
             assert_eq!(field(&value, "timestamp"), corrected, "{text}");
             assert_eq!(field(&value, "receivedAt"), "2026-11-23T12:00:10.123Z");
+        }
+    }
+
+    #[test]
+    fn a_time_that_cannot_be_read_leaves_a_warning() {
+        // (fields, whether it is sent now) → names of the fields that are warned about
+        let cases: [(&str, bool, &[&str]); 7] = [
+            (r#""timestamp":"2026-11-23T11:00:00Z","sentAt":"2026-11-23T11:00:05Z""#, true, &[]),
+            (r#""timestamp":1396594800,"sentAt":1396594800123"#, true, &[]),
+            ("", true, &[]),
+            (r#""timestamp":"soon""#, true, &["timestamp"]),
+            (r#""timestamp":"soon","originalTimestamp":"2026-11-23T11:00:00Z""#, true, &[]),
+            (r#""timestamp":{},"sentAt":"01/02/2026""#, true, &["timestamp", "sentAt"]),
+            (r#""sentAt":"soon""#, false, &[]),
+        ];
+        for (fields, is_sent_now, expected) in cases {
+            let text = format!("{{\"userId\":\"u\",\"type\":\"track\",\"x\":1,{fields}}}")
+                .replace(",}", "}");
+            let Ok(Value::Object(object)) = decode(text.as_bytes()) else { panic!("{text}") };
+            let input = Stamp {
+                is_sent_now,
+                received_at: Timestamp::UNIX_EPOCH,
+                kind: None,
+                sent_at: None,
+                is_from_segment: false,
+                ip: None,
+            };
+            let warnings = stamp(object, input, String::new).unwrap().warnings;
+            assert_eq!(warnings.len(), expected.len(), "{text}: {warnings:?}");
+            for (warning, field) in warnings.iter().zip(expected) {
+                assert!(warning.starts_with(&format!("`{field}`")), "{text}: {warning}");
+            }
         }
     }
 

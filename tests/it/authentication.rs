@@ -73,7 +73,7 @@ async fn a_batch_has_the_key_of_the_first_message_that_has_one() {
     let good = [broken.clone(), number, odd, track("u1", "m1").to_string()];
     let answer = post(&[&good[..], &[keyed("m2", WRITE_KEY), keyed("m3", "x")]].concat()).await;
     assert_eq!(answer.status, 200, "{answer:?}");
-    assert_eq!(answer.body["refused"].as_array().map(Vec::len), Some(3), "{answer:?}");
+    assert_eq!(answer.body["rejected"].as_array().map(Vec::len), Some(3), "{answer:?}");
     assert_eq!(loops.notes(3).await, ["m1", "m2", "m3"]);
     assert_refused(&post(&[broken, keyed("x", "wrong"), keyed("x", WRITE_KEY)]).await, 401);
     assert_refused(&post(&[]).await, 401);

@@ -123,9 +123,9 @@ async fn a_public_key_deletes_nobody() {
     let batch = json!({"batch": [track("u1", "m1"), delete("x"), track("u1", "m2")]});
     let answer = send(&service, "/v1/batch", "page", "192.0.2.1", batch).await;
     assert_eq!(answer.status, 200);
-    assert_eq!(answer.body["refused"].as_array().map(Vec::len), Some(1));
-    assert_eq!(answer.body["refused"][0]["index"], 1);
-    assert_eq!(answer.body["refused"][0]["code"], "delete_not_allowed");
+    assert_eq!(answer.body["rejected"].as_array().map(Vec::len), Some(1));
+    assert_eq!(answer.body["rejected"][0]["index"], 1);
+    assert_eq!(answer.body["rejected"][0]["code"], "delete_not_allowed");
     assert_eq!(loops.notes(2).await, ["m1", "m2"]);
     // Where it is allowed, and with a secret key.
     for (key, id) in [("app", "d1"), (WRITE_KEY, "d2")] {

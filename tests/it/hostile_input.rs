@@ -170,7 +170,7 @@ async fn in_a_batch_a_bad_message_never_costs_a_good_one() {
     );
     let answer = service.post("/v1/batch", batch).await;
     assert_eq!(answer.status, 200, "{answer:?}");
-    let refused = answer.body["refused"].as_array().unwrap();
+    let refused = answer.body["rejected"].as_array().unwrap();
     let indices: Vec<_> = refused.iter().map(|one| one["index"].as_u64().unwrap()).collect();
     assert_eq!(indices, [1, 3, 4, 5, 7]);
     assert!(refused.iter().all(|one| one["message"].is_string() && one["code"].is_string()));

@@ -68,9 +68,9 @@ async fn the_size_of_a_message() {
     let answer = service.post("/v1/batch", batch).await;
     assert_eq!(answer.status, 200);
     assert_eq!(answer.body["success"], true);
-    assert_eq!(answer.body["refused"].as_array().unwrap().len(), 1);
-    assert_eq!(answer.body["refused"][0]["index"], 1);
-    assert!(answer.body["refused"][0]["message"].as_str().unwrap().contains("1000"), "{answer:?}");
+    assert_eq!(answer.body["rejected"].as_array().unwrap().len(), 1);
+    assert_eq!(answer.body["rejected"][0]["index"], 1);
+    assert!(answer.body["rejected"][0]["message"].as_str().unwrap().contains("1000"), "{answer:?}");
     assert_eq!(loops.notes(4).await, ["below", "at", "first", "third"]);
 }
 
@@ -119,7 +119,7 @@ async fn a_context_for_all_does_not_multiply_without_bound() {
     let batch = json!({"batch": messages, "context": {"large": "x".repeat(50_000)}});
     let answer = service.post("/v1/batch", batch).await;
     assert_eq!(answer.status, 200, "{answer:?}");
-    let refused = answer.body["refused"].as_array().unwrap();
+    let refused = answer.body["rejected"].as_array().unwrap();
     assert_eq!(refused.len(), 100 - 7, "seven times 50,000 fit into four times 100,000");
     assert_eq!(refused[0]["code"], "too_large");
 }
@@ -139,16 +139,16 @@ async fn a_large_context_for_many_messages_does_not_keep_the_program_busy() {
     // Merged into each it would be six gigabytes, and minutes of work.
     let answer = service.post("/v1/batch", batch).await;
     assert_eq!(answer.status, 200, "{}", answer.status);
-    let refused = answer.body["refused"].as_array().unwrap();
+    let refused = answer.body["rejected"].as_array().unwrap();
     assert_eq!(refused.len(), 9_998);
     let with_code = |code: &str| refused.iter().filter(|one| one["code"] == code).count();
     assert!((1..8).contains(&with_code("nobody")), "{}", with_code("nobody"));
     assert_eq!(with_code("nobody") + with_code("too_large"), 9_998);
     // One line tells of them all.
-    let told = service.logged(|line| line["message"] == "refused").await;
+    let told = service.logged(|line| line["message"] == "rejected").await;
     assert_eq!(told["messages"], 9_998, "{told}");
     assert!(told["codes"].as_str().unwrap().contains("too_large"), "{told}");
-    assert_eq!(service.log().iter().filter(|line| line["message"] == "refused").count(), 1);
+    assert_eq!(service.log().iter().filter(|line| line["message"] == "rejected").count(), 1);
 }
 
 /// The most memory that the program ever had, in KiB.
@@ -212,7 +212,7 @@ async fn what_cannot_be_stored_at_the_moment_is_asked_for_again() {
     let mut first = endless();
     let began = std::time::Instant::now();
     let answer = loop {
-        let answer = service.post("/v1/track", track_of(2_000, "m1")).await;
+        let answer = service.post("/v1/track", track_of(6_000, "m1")).await;
         if answer.status != 200 {
             break answer;
         }
@@ -226,12 +226,12 @@ async fn what_cannot_be_stored_at_the_moment_is_asked_for_again() {
     assert_eq!(answer.headers["retry-after"], "2", "it passes within moments");
     assert_eq!(answer.body["success"], false);
     let request = service.request(Method::POST, "/destination").basic_auth(WRITE_KEY, Some(""));
-    let answer = Service::answer(request.body(track_of(2_000, "m2"))).await;
+    let answer = Service::answer(request.body(track_of(6_000, "m2"))).await;
     assert_eq!(answer.status, 503, "{answer:?}");
     assert!(answer.headers.contains_key("retry-after"));
     // Once it is gone there is room again.
     drop(first);
-    while service.post("/v1/track", track_of(2_000, "m3")).await.status != 200 {
+    while service.post("/v1/track", track_of(6_000, "m3")).await.status != 200 {
         assert!(began.elapsed() < crate::support::PATIENCE);
     }
 }

@@ -76,7 +76,7 @@ async fn metrics_count_what_came_and_what_went() {
     let expected = [
         r#"segment_loops_messages_accepted_total{source="default",type="track"} 1"#,
         r#"segment_loops_messages_duplicate_total{source="default",type="track"} 1"#,
-        r#"segment_loops_messages_refused_total{"#,
+        r#"segment_loops_rejected_total{"#,
         r#"segment_loops_deliveries_total{destination="default",action="sendEvent",outcome="delivered"} 1"#,
         r#"segment_loops_loops_requests_total{destination="default",endpoint="/events/send",status="200"} 1"#,
         r#"segment_loops_loops_request_duration_seconds_bucket{destination="default",endpoint="/events/send",status="200",le="30"} 1"#,

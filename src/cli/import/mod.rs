@@ -2,7 +2,7 @@
 //! to `/v1/import`. Works beside a running service and without one.
 //!
 //! A second run of the same files stores nothing twice, so an import that broke off is simply run
-//! again. Memory is bounded: a batch of messages, a line, and the first few refusals.
+//! again. Memory is bounded: a batch of messages, a line, and the first few rejections.
 
 mod lines;
 mod report;
@@ -48,7 +48,7 @@ Each line is a Segment message, such as
 Files may be gzip. Messages are delivered by `serve`, behind live ones.
 
 A message without messageId gets one that is made of the source, the name of the file, the number of
-its line and the line itself. So an import that was interrupted is run again as it was, and lines that were refused are
+its line and the line itself. So an import that was interrupted is run again as it was, and lines that were rejected are
 mended in their place: what was stored before counts as duplicate (store.duplicate_window_h).")]
 pub struct ImportArgs {
     /// Files of messages; `-` is standard input.
@@ -63,7 +63,7 @@ pub struct ImportArgs {
     /// Folder of the database.
     #[arg(long, value_name = "DIR")]
     data: Option<PathBuf>,
-    /// Where to write all refused lines, a JSON object a line.
+    /// Where to write all rejected lines, a JSON object a line.
     #[arg(long, value_name = "FILE")]
     report: Option<PathBuf>,
 }
@@ -95,14 +95,14 @@ pub(super) fn run(args: ImportArgs) -> Result<(), CliError> {
         let Import { report, bar, stop, .. } = import;
         bar.finish_and_clear();
         say(&report.summary(bar.elapsed()));
-        let refused = report.close()?;
+        let rejected = report.close()?;
         ended?;
         if stop.is_cancelled() {
             return Err(CliError::Incomplete(
                 "interrupted: run the same command again to go on".to_owned(),
             ));
         }
-        if refused > 0 {
+        if rejected > 0 {
             return Err(CliError::Incomplete(
                 "not all lines were accepted: mend them in their place and run the same command again; the others count as duplicates then".to_owned(),
             ));
@@ -210,7 +210,6 @@ impl Import<'_> {
             is_from_segment: true,
             is_sent_now: false,
             ip: None,
-            envelope: &envelope,
             message_bytes_max,
             takes_delete: true,
         };
@@ -222,12 +221,12 @@ impl Import<'_> {
                 return Ok(());
             };
             let new_id = || derived_id(self.source, name, line);
-            match intake.read(line.bytes, SystemClock.now(), new_id) {
+            match intake.read(line.bytes, &envelope, SystemClock.now(), new_id) {
                 Ok(message) => {
                     self.batch_bytes += message.payload.len();
                     self.batch.push(message);
                 }
-                Err(refusal) => self.report.refuse(name, line.number, &refusal.reason)?,
+                Err(rejection) => self.report.reject(name, line.number, &rejection)?,
             }
             if self.batch.len() >= BATCH_MESSAGES_MAX || self.batch_bytes >= BATCH_BYTES_MAX {
                 self.flush().await?;

@@ -8,16 +8,16 @@ use std::time::Duration;
 use serde_json::json;
 
 use crate::cli::CliError;
-use crate::queue::intake::RefusalReason;
+use crate::queue::intake::Rejection;
 
-/// Refused lines that are shown; all of them go into the file.
+/// Rejected lines that are shown; all of them go into the file.
 const SHOWN_MAX: usize = 20;
 
-/// Counts, and the refusals.
+/// Counts, and the rejections.
 pub(super) struct Report {
     pub(super) accepted: u64,
     pub(super) duplicates: u64,
-    refused: u64,
+    rejected: u64,
     shown: Vec<String>,
     file: Option<(PathBuf, BufWriter<File>)>,
 }
@@ -31,16 +31,16 @@ impl Report {
                 Some((path.to_owned(), BufWriter::new(opened)))
             }
         };
-        Ok(Self { accepted: 0, duplicates: 0, refused: 0, shown: Vec::new(), file })
+        Ok(Self { accepted: 0, duplicates: 0, rejected: 0, shown: Vec::new(), file })
     }
 
-    pub(super) fn refuse(
+    pub(super) fn reject(
         &mut self,
         name: &str,
         number: u64,
-        reason: &RefusalReason,
+        reason: &Rejection,
     ) -> Result<(), CliError> {
-        self.refused += 1;
+        self.rejected += 1;
         if self.shown.len() < SHOWN_MAX {
             self.shown.push(format!("  {name}:{number}: {}: {reason}", reason.code()));
         }
@@ -58,14 +58,14 @@ impl Report {
 
     pub(super) fn summary(&self, took: Duration) -> String {
         let mut text = format!(
-            "accepted: {}\nduplicates: {}\nrefused: {}",
-            self.accepted, self.duplicates, self.refused
+            "accepted: {}\nduplicates: {}\nrejected: {}",
+            self.accepted, self.duplicates, self.rejected
         );
         for line in &self.shown {
             text.push('\n');
             text.push_str(line);
         }
-        let more = self.refused - self.shown.len() as u64;
+        let more = self.rejected - self.shown.len() as u64;
         if more > 0 {
             let hint = if self.file.is_some() { "in the report" } else { "see --report FILE" };
             text.push_str(&format!("\n  and {more} more: {hint}"));
@@ -74,12 +74,12 @@ impl Report {
         text
     }
 
-    /// Writes the file to its end; answers how many lines were refused.
+    /// Writes the file to its end; returns how many lines were rejected.
     pub(super) fn close(self) -> Result<u64, CliError> {
         if let Some((path, mut file)) = self.file {
             file.flush().map_err(|source| broken(&path, source))?;
         }
-        Ok(self.refused)
+        Ok(self.rejected)
     }
 }
 

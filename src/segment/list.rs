@@ -1,26 +1,15 @@
-//! Takes bodies of several messages apart, so that one broken message costs itself alone.
+//! Takes a list of messages apart into the bytes that came, which is what signatures are computed
+//! over, and finds the write key of a message without decoding it.
 //!
-//! The messages are found by following texts and brackets only, without recursion and without
-//! reading what is between them: each is then decoded by itself. Slices are the bytes as they came,
-//! which is what signatures are computed over.
+//! The messages are found by following strings and brackets only, without recursion and without
+//! reading what is between them: each is then decoded by itself, so that a broken message costs no
+//! other. What is not a list is refused as a whole: nothing is guessed of what somebody signed.
 
 use super::decode::{DecodeError, decode, is_space, skip_bom};
-use super::value::{Object, Value};
+use super::value::Value;
 
 /// The longest key or name that is looked at: the keys of sources are shorter.
 const TEXT_BYTES_MAX: usize = 8_192;
-
-/// The envelope of a batch, as slices: nothing of it is decoded before it is known who sends.
-#[derive(Debug, Default)]
-pub struct Envelope<'a> {
-    /// Its messages.
-    pub list: List<'a>,
-    /// Its `writeKey`.
-    pub write_key: Option<String>,
-    context: Option<&'a [u8]>,
-    integrations: Option<&'a [u8]>,
-    sent_at: Option<&'a [u8]>,
-}
 
 /// Messages that came together.
 #[derive(Debug, Default)]
@@ -29,56 +18,6 @@ pub struct List<'a> {
     pub messages: Vec<&'a [u8]>,
     /// How many there are in all.
     pub count: usize,
-}
-
-impl Envelope<'_> {
-    /// The bytes of what counts for each message.
-    pub fn shared_bytes(&self) -> usize {
-        let parts = [self.context, self.integrations, self.sent_at];
-        parts.iter().flatten().map(|part| part.len()).sum()
-    }
-
-    /// What counts for each message: `context`, `integrations` and `sentAt`. One that cannot be read
-    /// is left out.
-    pub fn shared(&self) -> Object {
-        let parts = [
-            ("context", self.context),
-            ("integrations", self.integrations),
-            ("sentAt", self.sent_at),
-        ];
-        let read = |(key, part): (&str, Option<&[u8]>)| Some((key.to_owned(), decode(part?).ok()?));
-        parts.into_iter().filter_map(read).collect()
-    }
-}
-
-/// Takes a batch apart: `{"batch": [...], "context": {...}, ...}`. Of its messages it gives the
-/// first `messages_max`, and counts the others.
-pub fn split_envelope(body: &[u8], messages_max: usize) -> Result<Envelope<'_>, DecodeError> {
-    let mut scan = Scan::new(body);
-    let mut envelope = Envelope::default();
-    let mut has_batch = false;
-    scan.members(|scan, name| {
-        scan.skip_space();
-        if name == Some("batch") && scan.peek() == Some(b'[') {
-            has_batch = true;
-            envelope.list = scan.list(messages_max)?;
-            return Ok(());
-        }
-        let value = scan.slice()?;
-        match name {
-            Some("writeKey") => envelope.write_key = short_text(value),
-            Some("context") => envelope.context = Some(value),
-            Some("integrations") => envelope.integrations = Some(value),
-            Some("sentAt") => envelope.sent_at = Some(value),
-            _ => {}
-        }
-        Ok(())
-    })?;
-    scan.end()?;
-    if has_batch {
-        return Ok(envelope);
-    }
-    Err(DecodeError { at: 0, problem: "there is no list called `batch`" })
 }
 
 /// The `writeKey` of a message, found without decoding anything else of it. An error tells that it is
@@ -97,8 +36,8 @@ pub fn write_key(message: &[u8]) -> Result<Option<String>, DecodeError> {
     Ok(write_key)
 }
 
-/// A text that is no longer than what can be a key.
-fn short_text(slice: &[u8]) -> Option<String> {
+/// Reads a JSON string that is no longer than a key can be.
+pub(super) fn short_text(slice: &[u8]) -> Option<String> {
     if slice.len() > TEXT_BYTES_MAX || slice.first() != Some(&b'"') {
         return None;
     }
@@ -122,26 +61,6 @@ pub fn split_list(body: &[u8], messages_max: usize) -> Result<List<'_>, DecodeEr
 pub fn is_list(body: &[u8]) -> bool {
     let text = &body[skip_bom(body)..];
     text.iter().find(|byte| !is_space(**byte)) == Some(&b'[')
-}
-
-/// Puts the envelope's `context` and `integrations` under those of a message, whose own keys win.
-pub fn merge_envelope(message: &mut Object, envelope: &Object) {
-    for key in ["context", "integrations"] {
-        let Some(Value::Object(shared)) = envelope.get(key) else {
-            continue;
-        };
-        match message.get_mut(key) {
-            Some(Value::Object(own)) => {
-                for (name, value) in shared.iter() {
-                    if !own.contains_key(name) {
-                        own.insert(name, value.clone());
-                    }
-                }
-            }
-            None | Some(Value::Null) => message.insert(key, Value::Object(shared.clone())),
-            Some(_) => {}
-        }
-    }
 }
 
 struct Scan<'a> {
@@ -268,17 +187,21 @@ impl<'a> Scan<'a> {
     }
 
     fn pass_text(&mut self) -> Result<(), DecodeError> {
-        self.at += 1;
-        loop {
-            match self.peek() {
-                None => return Err(self.error("a text does not end")),
-                Some(b'"') => {
-                    self.at += 1;
-                    return Ok(());
-                }
-                Some(b'\\') => self.at += 2,
-                Some(_) => self.at += 1,
-            }
+        let end = text_end(self.bytes, self.at);
+        self.at = end.ok_or_else(|| self.error("a string does not end"))?;
+        Ok(())
+    }
+}
+
+/// The end of the JSON string whose opening quote is at `start`, behind its closing quote. `None`
+/// where there is none.
+pub(super) fn text_end(bytes: &[u8], start: usize) -> Option<usize> {
+    let mut at = start + 1;
+    loop {
+        match bytes.get(at)? {
+            b'"' => return Some(at + 1),
+            b'\\' => at += 2,
+            _ => at += 1,
         }
     }
 }
@@ -293,24 +216,8 @@ mod tests {
     }
 
     #[test]
-    fn a_batch_is_taken_apart_whatever_is_in_its_messages() {
-        let body = r#" { "sentAt" : "x", "batch" : [ {"a":"]}\"{"} , NaN ,{"b":[1,{,}]}, 17 , "t" ] ,"context":{"k":1}, "odd":nope } "#;
-        let envelope = split_envelope(body.as_bytes(), 9).unwrap();
-        assert_eq!(
-            texts(&envelope.list.messages),
-            [r#"{"a":"]}\"{"}"#, "NaN", r#"{"b":[1,{,}]}"#, "17", r#""t""#]
-        );
-        let shared = Value::Object(envelope.shared()).to_json();
-        assert_eq!(shared, r#"{"context":{"k":1},"sentAt":"x"}"#);
-        assert_eq!(envelope.shared_bytes(), r#"{"k":1}"x""#.len());
-        assert_eq!(envelope.write_key, None);
-    }
-
-    #[test]
     fn no_more_messages_are_kept_than_were_asked_for() {
         for (most, kept) in [(0, 0), (2, 2), (3, 3), (4, 3)] {
-            let envelope = split_envelope(b"{\"batch\":[1,2,3]}", most).unwrap();
-            assert_eq!((envelope.list.messages.len(), envelope.list.count), (kept, 3));
             let list = split_list(b"[1,2,3]", most).unwrap();
             assert_eq!((list.messages.len(), list.count), (kept, 3));
         }
@@ -335,9 +242,6 @@ mod tests {
         ];
         for (message, expected) in cases {
             assert_eq!(write_key(message.as_bytes()).unwrap().as_deref(), expected, "{message}");
-            let batch = message.replacen('{', r#"{"batch":[1],"#, 1).replace(",}", "}");
-            let envelope = split_envelope(batch.as_bytes(), 9).unwrap();
-            assert_eq!(envelope.write_key.as_deref(), expected, "{batch}");
         }
         for message in ["", "[]", "17", r#"{"writeKey":"k""#, r#"{"writeKey":"k",}"#, "{} x"] {
             assert!(write_key(message.as_bytes()).is_err(), "{message}");
@@ -345,34 +249,22 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_batch_is_refused() {
-        for body in [
-            "",
-            "[]",
-            "{}",
-            "{\"batch\":{}}",
-            "{\"batch\":[1}",
-            "{\"batch\":[1,]}",
-            "{\"batch\":[1]} x",
-            "{\"batch\":[\"]}",
-            "{\"batch\":[{]}",
-            "17",
-            "{\"batch\"",
-            "{\"batch\":[\"\\",
-        ] {
-            assert!(split_envelope(body.as_bytes(), 9).is_err(), "{body}");
-        }
-        assert_eq!(split_envelope(b"{\"batch\":[]}", 9).unwrap().list.count, 0);
-    }
-
-    #[test]
     fn a_list_is_taken_apart_into_the_bytes_that_came() {
         assert_eq!(
-            texts(&split_list(b" [ {\"a\" : 1} ,null ] ", 9).unwrap().messages),
-            ["{\"a\" : 1}", "null"]
+            texts(&split_list(b" [ {\"a\" : 1} ,null, {\"b\":[1,{,}]} ] ", 9).unwrap().messages),
+            ["{\"a\" : 1}", "null", "{\"b\":[1,{,}]}"]
         );
         assert_eq!(split_list(b"[]", 9).unwrap().count, 0);
         assert!(is_list(b"\xef\xbb\xbf [") && !is_list(b"{}") && !is_list(b""));
+    }
+
+    #[test]
+    fn nothing_is_guessed_of_a_list_that_is_none() {
+        for body in
+            ["", "{}", "17", "[1", "[1,]", "[,1]", "[1,,2]", "[1]x", "[\"]", "[{]", "[{} {}]\0"]
+        {
+            assert!(split_list(body.as_bytes(), 9).is_err(), "{body}");
+        }
     }
 
     #[test]
@@ -381,26 +273,9 @@ mod tests {
         assert_eq!(split_list(deep.as_bytes(), 9).unwrap().count, 1);
     }
 
-    #[test]
-    fn the_keys_of_a_message_win_over_those_of_its_envelope() {
-        let envelope =
-            decode(br#"{"context":{"a":1,"b":1},"integrations":{"All":false},"sentAt":"x"}"#)
-                .unwrap();
-        let message = decode(br#"{"context":{"b":2}}"#).unwrap();
-        let (Value::Object(envelope), Value::Object(mut message)) = (envelope, message) else {
-            panic!()
-        };
-        merge_envelope(&mut message, &envelope);
-        assert_eq!(
-            Value::Object(message).to_json(),
-            r#"{"context":{"b":2,"a":1},"integrations":{"All":false}}"#
-        );
-    }
-
     proptest! {
         #[test]
         fn no_bytes_make_it_panic(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
-            let _ = split_envelope(&bytes, 9);
             let _ = split_list(&bytes, 9);
             let _ = write_key(&bytes);
         }

@@ -1,0 +1,68 @@
+//! What senders ask for: one name for each way in, in logs, metrics and answers.
+
+use super::error::Contract;
+use crate::segment::MessageType;
+
+/// A way in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Endpoint {
+    /// A message of this type, as its path says; the short paths of analytics.js count as the long ones.
+    Single(MessageType),
+    /// A batch.
+    Batch,
+    /// A batch of a bulk load.
+    Import,
+    /// A batch at the root of the API, where SDKs for phones with a proxy setting send.
+    Root,
+    /// A batch that a page sends while it is left.
+    Beacon,
+    /// What analytics.js asks for before it sends.
+    Settings,
+    /// analytics.js' own metrics.
+    Metrics,
+    /// Segment's Webhook destinations.
+    Webhook,
+    /// Segment's subscription destination.
+    Destination,
+    /// A path that nothing is at, or a method that its path does not have; below `/v1` or elsewhere.
+    Unknown(Contract),
+}
+
+impl Endpoint {
+    /// Its path by its pattern; `unknown` where there is none.
+    pub(super) fn as_str(self) -> &'static str {
+        match self {
+            Endpoint::Single(MessageType::Identify) => "/v1/identify",
+            Endpoint::Single(MessageType::Track) => "/v1/track",
+            Endpoint::Single(MessageType::Page) => "/v1/page",
+            Endpoint::Single(MessageType::Screen) => "/v1/screen",
+            Endpoint::Single(MessageType::Group) => "/v1/group",
+            Endpoint::Single(MessageType::Alias) => "/v1/alias",
+            Endpoint::Single(MessageType::Delete) => "/v1/delete",
+            Endpoint::Batch => "/v1/batch",
+            Endpoint::Import => "/v1/import",
+            Endpoint::Root => "/v1",
+            Endpoint::Beacon => "/beacon/v1/batch",
+            Endpoint::Settings => "/v1/projects/{write_key}/settings",
+            Endpoint::Metrics => "/v1/m",
+            Endpoint::Webhook => "/webhook/{source}",
+            Endpoint::Destination => "/destination",
+            Endpoint::Unknown(_) => "unknown",
+        }
+    }
+
+    /// The contract that its answers keep.
+    pub(super) fn contract(self) -> Contract {
+        match self {
+            Endpoint::Single(_)
+            | Endpoint::Batch
+            | Endpoint::Import
+            | Endpoint::Root
+            | Endpoint::Beacon
+            | Endpoint::Settings
+            | Endpoint::Metrics => Contract::Tracking,
+            Endpoint::Webhook | Endpoint::Destination => Contract::Webhook,
+            Endpoint::Unknown(contract) => contract,
+        }
+    }
+}

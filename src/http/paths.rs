@@ -1,0 +1,274 @@
+//! Paths as senders write them, and paths that nothing is at.
+
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+use axum::Router;
+use axum::extract::{Request, State};
+use axum::http::uri::PathAndQuery;
+use axum::http::{Method, StatusCode, Uri};
+use axum::response::Response;
+use tokio::time::Instant;
+use tower::ServiceExt as _;
+use tracing::warn;
+
+use super::HttpState;
+use super::endpoint::Endpoint;
+use super::error::{ApiError, Contract};
+use super::ingest::count_rejected;
+
+/// How many log lines about unknown paths there are at the most in [`PERIOD`]: scanners ask for many.
+const LINES_MAX: u32 = 20;
+const PERIOD: Duration = Duration::from_secs(60);
+
+/// The most segments of a path that a log line shows.
+const SEGMENTS_MAX: usize = 8;
+
+/// The words that a log line shows of a path; anything else may be a key or an address.
+const WORDS: [&str; 35] = [
+    "a",
+    "alias",
+    "analytics",
+    "api",
+    "b",
+    "batch",
+    "beacon",
+    "console",
+    "delete",
+    "destination",
+    "events",
+    "g",
+    "group",
+    "healthz",
+    "i",
+    "identify",
+    "import",
+    "m",
+    "messages",
+    "metrics",
+    "openapi.json",
+    "p",
+    "page",
+    "projects",
+    "readyz",
+    "s",
+    "screen",
+    "segment",
+    "settings",
+    "t",
+    "track",
+    "v1",
+    "v2",
+    "webhook",
+    "webhooks",
+];
+
+/// Lets a router see each path as it is meant: several slashes are one, a slash at the end is none.
+/// Senders join their host setting and their paths without looking.
+pub fn with_plain_paths(router: Router) -> Router {
+    Router::new().fallback_service(router.map_request(plain_path))
+}
+
+fn plain_path(mut request: Request) -> Request {
+    let uri = request.uri();
+    let path = uri.path();
+    let is_plain = !path.contains("//") && (path.len() == 1 || !path.ends_with('/'));
+    if is_plain {
+        return request;
+    }
+    let segments = path.split('/').filter(|segment| !segment.is_empty());
+    let mut plain: String = segments.flat_map(|segment| ["/", segment]).collect();
+    if plain.is_empty() {
+        plain.push('/');
+    }
+    if let Some(query) = uri.query() {
+        plain.push('?');
+        plain.push_str(query);
+    }
+    let mut parts = uri.clone().into_parts();
+    // A path stays one when slashes are taken away from it.
+    if let Ok(plain) = plain.parse::<PathAndQuery>() {
+        parts.path_and_query = Some(plain);
+        if let Ok(uri) = Uri::from_parts(parts) {
+            *request.uri_mut() = uri;
+        }
+    }
+    request
+}
+
+/// Bounds the log lines about paths that nothing is at.
+#[derive(Debug, Default)]
+pub(super) struct UnknownPaths(Mutex<Lines>);
+
+#[derive(Debug, Default)]
+struct Lines {
+    began: Option<Instant>,
+    written: u32,
+    /// Requests since the last line that had none.
+    unlogged: u64,
+}
+
+impl UnknownPaths {
+    /// Whether a line may be written now: then how many requests had none since the last one.
+    fn line(&self, now: Instant) -> Option<u64> {
+        // A panic between plain assignments leaves nothing half done.
+        let mut lines = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let is_over =
+            lines.began.is_none_or(|began| now.saturating_duration_since(began) >= PERIOD);
+        if is_over {
+            lines.began = Some(now);
+            lines.written = 0;
+        }
+        if lines.written == LINES_MAX {
+            lines.unlogged += 1;
+            return None;
+        }
+        lines.written += 1;
+        Some(std::mem::take(&mut lines.unlogged))
+    }
+}
+
+/// The answer for a path that nothing is at.
+pub(super) async fn no_such_path(
+    State(state): State<HttpState>,
+    method: Method,
+    uri: Uri,
+) -> Response {
+    let error = ApiError::new(StatusCode::NOT_FOUND, "not_found", hint(uri.path()));
+    reject_unknown(&state, &method, uri.path(), error)
+}
+
+/// The answer for a method that a path does not have; axum adds `Allow`.
+pub(super) async fn wrong_method(
+    State(state): State<HttpState>,
+    method: Method,
+    uri: Uri,
+) -> Response {
+    reject_unknown(&state, &method, uri.path(), ApiError::wrong_method(&method))
+}
+
+fn reject_unknown(state: &HttpState, method: &Method, path: &str, error: ApiError) -> Response {
+    let contract = Contract::of_path(path);
+    let endpoint = Endpoint::Unknown(contract).as_str();
+    count_rejected("", endpoint, error.code, 1);
+    if let Some(unlogged) = state.0.unknown_paths.line(Instant::now()) {
+        let (path, method) = (shown(path), shown_method(method));
+        warn!(
+            source = "",
+            endpoint,
+            code = error.code,
+            status = error.status.as_u16(),
+            method,
+            path,
+            unlogged,
+            "rejected"
+        );
+    }
+    error.answer(contract)
+}
+
+/// What to do about a path that nothing is at.
+fn hint(path: &str) -> String {
+    let places = "messages go to /v1/identify, /v1/track, /v1/batch and so on, to /webhook/{source} or to /destination";
+    let lower = path.to_ascii_lowercase();
+    let inner = ["/v1/", "/webhook/", "/destination", "/beacon/"];
+    let begins = |root: &&str| lower.find(*root).is_some_and(|at| at > 0);
+    if let Some(root) = inner.iter().find(|root| begins(root)) {
+        return format!(
+            "there is nothing at this path, which must begin with {root}: take what stands before it out of the sender's host setting, or let the proxy in front strip it"
+        );
+    }
+    if lower != path {
+        return format!("there is nothing at this path, and paths are in small letters: {places}");
+    }
+    format!("there is nothing at this path: {places}")
+}
+
+/// A path as a log line may show it: its well-known words, and `*` for everything else.
+fn shown(path: &str) -> String {
+    let mut shown = String::new();
+    let mut segments = path.split('/').filter(|segment| !segment.is_empty());
+    for segment in segments.by_ref().take(SEGMENTS_MAX) {
+        let is_known = WORDS.binary_search(&segment).is_ok();
+        shown.push('/');
+        shown.push_str(if is_known { segment } else { "*" });
+    }
+    if segments.next().is_some() {
+        shown.push_str("/…");
+    }
+    if shown.is_empty() { "/".to_owned() } else { shown }
+}
+
+/// A method as a log line may show it: senders can make up others.
+fn shown_method(method: &Method) -> &'static str {
+    const METHODS: [&str; 9] =
+        ["CONNECT", "DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT", "TRACE"];
+    METHODS.into_iter().find(|known| *known == method.as_str()).unwrap_or("*")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use axum::body::Body;
+
+    #[test]
+    fn slashes_too_many_are_taken_away() {
+        let cases = [
+            ("/", "/"),
+            ("//", "/"),
+            ("/v1/batch", "/v1/batch"),
+            ("//v1//batch///", "/v1/batch"),
+            ("/v1/", "/v1"),
+            ("/v1/track/?a=//b/", "/v1/track?a=//b/"),
+            ("/a%2F%2Fb//c", "/a%2F%2Fb/c"),
+            ("//?x", "/?x"),
+        ];
+        for (path, expected) in cases {
+            let request = Request::builder().uri(path).body(Body::empty()).unwrap();
+            assert_eq!(plain_path(request).uri().to_string(), expected, "{path}");
+        }
+    }
+
+    #[test]
+    fn the_log_shows_no_key_and_no_address() {
+        assert!(WORDS.is_sorted());
+        let cases = [
+            ("/", "/"),
+            ("/v2/track", "/v2/track"),
+            ("/v1/projects/wk_secret/settings/x", "/v1/projects/*/settings/*"),
+            ("/api/messages/ada@example.com", "/api/messages/*"),
+            ("/a/a/a/a/a/a/a/a", "/a/a/a/a/a/a/a/a"),
+            ("/a/a/a/a/a/a/a/a/a", "/a/a/a/a/a/a/a/a/…"),
+        ];
+        for (path, expected) in cases {
+            assert_eq!(shown(path), expected);
+        }
+    }
+
+    #[test]
+    fn the_log_has_few_lines_of_many_unknown_paths() {
+        let paths = UnknownPaths::default();
+        let begin = Instant::now();
+        for _ in 0..LINES_MAX {
+            assert_eq!(paths.line(begin), Some(0));
+        }
+        for _ in 0..3 {
+            assert_eq!(paths.line(begin + PERIOD - Duration::from_millis(1)), None);
+        }
+        assert_eq!(paths.line(begin + PERIOD), Some(3));
+        assert_eq!(paths.line(begin + PERIOD), Some(0));
+    }
+
+    #[test]
+    fn a_hint_says_what_is_wrong_with_a_path() {
+        let cases = [
+            ("/segment/v1/batch", "begin with /v1/"),
+            ("/api/webhook/default", "begin with /webhook/"),
+            ("/V1/Track", "small letters"),
+            ("/v1/nothing", "messages go to"),
+        ];
+        for (path, expected) in cases {
+            assert!(hint(path).contains(expected), "{path}: {}", hint(path));
+        }
+    }
+}

@@ -109,8 +109,9 @@ mod tests {
 
     #[test]
     fn a_page_sends_to_the_url_that_it_asked_for() {
+        type Headers<'a> = &'a [(&'a str, &'a str)];
         // (headers, whether the peer is trusted) → protocol, host and path
-        let cases: [(&[(&str, &str)], bool, Option<(&str, &str)>); 13] = [
+        let cases: [(Headers<'_>, bool, Option<(&str, &str)>); 13] = [
             (&[("host", "a.example")], false, Some(("http", "a.example"))),
             (&[("host", "a.example:8080")], true, Some(("http", "a.example:8080"))),
             (&[("host", "[::1]:80")], true, Some(("http", "[::1]:80"))),

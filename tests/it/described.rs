@@ -79,36 +79,6 @@ async fn nothing_below_api_answers_without_the_admin_token() {
     assert!(operations >= 5, "{operations}");
 }
 
-/// The paths in the code that registers them.
-fn routes(folder: &Path, found: &mut Vec<String>) {
-    for entry in std::fs::read_dir(folder).unwrap() {
-        let file = entry.unwrap().path();
-        if file.is_dir() {
-            routes(&file, found);
-            continue;
-        }
-        let text = std::fs::read_to_string(&file).unwrap();
-        for before in [".route(\"", "both(router, \""] {
-            let paths = text.split(before).skip(1).map(|rest| rest.split('"').next().unwrap());
-            found.extend(paths.map(str::to_owned));
-        }
-    }
-}
-
-#[test]
-fn every_route_is_described() {
-    let document: Value = serde_json::from_str(CHECKED_IN).unwrap();
-    let mut found = Vec::new();
-    // The routes of `console` and `app` register and describe themselves in one expression.
-    routes(&Path::new(env!("CARGO_MANIFEST_DIR")).join("src/http"), &mut found);
-    // The answer to what is not there.
-    found.retain(|path| !["/v1", "/v1/", "/v1/{*path}"].contains(&path.as_str()));
-    assert!(found.len() > 5, "{found:?}");
-    for path in found {
-        assert!(document["paths"].get(&path).is_some(), "{path} is not described");
-    }
-}
-
 /// Holds that a value has all the keys that its schema demands, and none that it does not name.
 fn assert_described(document: &Value, schema: &Value, value: &Value, place: &str) {
     if let Some(name) = schema["$ref"].as_str() {

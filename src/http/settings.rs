@@ -109,9 +109,9 @@ mod tests {
 
     #[test]
     fn a_page_sends_to_the_url_that_it_asked_for() {
-        type Headers<'a> = &'a [(&'a str, &'a str)];
-        // (headers, whether the peer is trusted) → protocol, host and path
-        let cases: [(Headers<'_>, bool, Option<(&str, &str)>); 13] = [
+        /// Headers, whether the peer is trusted, and the protocol, host and path that follow.
+        type Case<'a> = (&'a [(&'a str, &'a str)], bool, Option<(&'a str, &'a str)>);
+        let cases: [Case<'_>; 13] = [
             (&[("host", "a.example")], false, Some(("http", "a.example"))),
             (&[("host", "a.example:8080")], true, Some(("http", "a.example:8080"))),
             (&[("host", "[::1]:80")], true, Some(("http", "[::1]:80"))),

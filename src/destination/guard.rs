@@ -35,7 +35,8 @@ pub const PLACEHOLDER_IDS_DEFAULT: [&str; 18] = [
 pub struct DestinationOptions {
     /// What to do with a value that Loops cannot hold.
     pub unsupported: Unsupported,
-    /// User ids that are none, in any casing; with an empty list every id counts, also a blank one.
+    /// User ids that are none, in any casing of ASCII letters; with an empty list every id counts, also
+    /// one of blanks.
     pub placeholder_ids: Vec<String>,
     /// The categories of consent that the destination is for; empty: consent is not looked at.
     pub consent_categories: Vec<String>,
@@ -68,8 +69,7 @@ impl DestinationOptions {
         let user_id = user_id.trim_matches(is_space);
         let mut placeholders = self.placeholder_ids.iter();
         !self.placeholder_ids.is_empty()
-            && (user_id.is_empty()
-                || placeholders.any(|one| one.to_lowercase() == user_id.to_lowercase()))
+            && (user_id.is_empty() || placeholders.any(|one| one.eq_ignore_ascii_case(user_id)))
     }
 
     /// Why a message must not be sent for want of consent, if so: all categories of the destination must be

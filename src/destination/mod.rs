@@ -160,7 +160,7 @@ impl Destination {
                     warnings.push(deleting.mistake(
                         "trigger",
                         format!(
-                            "it deletes the contact, and `{}` may take the same {kind} message: the deletion is then done last, and the contact that the other needs is gone; give the two triggers that exclude each other",
+                            "it deletes the contact, and `{0}` may take the same {kind} message: the deletion then goes last, and whatever `{0}` did to the contact is gone; write triggers that exclude each other",
                             other.name()
                         ),
                     ));

@@ -76,7 +76,7 @@ pub(super) fn listed(value: &Value, warnings: &mut Vec<String>) -> Option<Object
                 match entry(item) {
                     Some((id, flag)) => lists.insert(id, flag),
                     None => warnings.push(format!(
-                        "mailing lists: number {} was left out: write {{\"listId\": \"…\", \"subscribed\": true}}",
+                        "mailing lists: entry {} was left out: write {{\"listId\": \"…\", \"subscribed\": true}}",
                         index + 1
                     )),
                 }

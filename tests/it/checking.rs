@@ -189,7 +189,7 @@ fn preview_warns_of_what_is_changed_and_of_what_loops_will_not_like() {
         (track, vec!["holds a colon (:)", "`coupon` was left out"]),
         (
             identify,
-            vec!["white space around the address", "seconds since 1970", "number 2 was left out"],
+            vec!["white space around the address", "seconds since 1970", "entry 2 was left out"],
         ),
     ];
     for (message, expected) in cases {

@@ -59,10 +59,10 @@ fn contact<'a>(
         }
     }
     body.extend(fields);
+    let mut body = unsupported.fit(body, CONTACT_PROPERTIES, warnings);
     if unsupported != Unsupported::Pass {
         tidy::warn_of_seconds(&body, warnings);
     }
-    let mut body = unsupported.fit(body, CONTACT_PROPERTIES, warnings);
     let lists = Value::Object(mailing_lists(lists.as_deref(), unsupported, warnings));
     body.insert(Cow::Borrowed("mailingLists"), Cow::Owned(lists));
     body
@@ -140,7 +140,16 @@ fn event<'a>(
             fitting.into_iter().map(|(key, value)| (key.into_owned(), value.into_owned()));
         *properties = Cow::Owned(Value::Object(fitting.collect()));
     }
-    body.extend(unsupported.fit(properties, CONTACT_PROPERTIES, warnings));
+    let mut properties = unsupported.fit(properties, CONTACT_PROPERTIES, warnings);
+    // Flattened, `user.id` is `userId`.
+    for name in EVENT_OWN {
+        if properties.shift_remove(name).is_some() {
+            warnings.push(format!(
+                "{CONTACT_PROPERTIES}: a nested value was left out: flattened it would be `{name}`, which is the event's own"
+            ));
+        }
+    }
+    body.extend(properties);
     tidy::warn_of_seconds(&body, warnings);
     body
 }

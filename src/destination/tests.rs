@@ -355,6 +355,37 @@ fn what_an_event_has_itself_is_not_overwritten_by_contact_properties() {
 }
 
 #[test]
+fn nothing_that_is_flattened_takes_the_place_of_a_field_of_the_event() {
+    let text = r#"{"type":"track","userId":"u","event":"e","context":{"traits":{"user":{"id":"other","name":"A"},"event":{"name":"x"},"mailing":{"lists":true},"created":{"at":1705310000}}}}"#;
+    let written = sending(r#"{"@path":"$.context.traits"}"#);
+    let (sent, warnings) = body(&written, Unsupported::Flatten, text);
+    let expected = r#"{"userId":"u","eventName":"e","userName":"A","createdAt":1705310000}"#;
+    assert_eq!(sent, serde_json::from_str::<serde_json::Value>(expected).unwrap());
+    // Three that were left out, and the date in seconds.
+    assert_eq!(warnings.len(), 4, "{warnings:?}");
+}
+
+#[test]
+fn subscribing_people_at_every_identify_is_warned_of() {
+    let cases = [
+        (r#""type = \"identify\"""#, r#"{"subscribed":true}"#, true),
+        (r#""type = \"identify\"""#, r#"{"mailingLists":{"a":false,"b":true}}"#, true),
+        (r#""userId != null""#, r#"{"mailingLists":{"b":"true"}}"#, true),
+        (r#""type = \"track\" and event = \"Signed Up\"""#, r#"{"subscribed":true}"#, false),
+        (r#""type = \"identify\"""#, r#"{"subscribed":false,"mailingLists":{"a":false}}"#, false),
+        (r#""type = \"identify\"""#, r#"{"subscribed":{"@path":"$.traits.news"}}"#, false),
+    ];
+    for (trigger, mapping, is_warned) in cases {
+        let written = format!(
+            r#"{{"name":"s","action":"createOrUpdateContact","trigger":{trigger},"mapping":{mapping}}}"#
+        );
+        let one = subscription(&written).unwrap();
+        let warnings = Destination::compile(&[one], Unsupported::Omit).unwrap().warnings();
+        assert_eq!(warnings.len(), usize::from(is_warned), "{written} {warnings:?}");
+    }
+}
+
+#[test]
 fn what_a_subscription_does_unseen_is_warned_of() {
     let cases = [
         (

@@ -1,7 +1,7 @@
 //! The program under test, as a process of its own.
 
 use std::collections::HashMap;
-use std::io::{BufRead as _, BufReader, Write as _};
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex};
@@ -180,8 +180,28 @@ impl Setup {
     pub fn run_to_end(&self) -> (Option<i32>, String) {
         let folder = tempfile::tempdir().unwrap();
         let (mut command, _) = self.command(folder.path());
-        let output = command.output().unwrap();
-        (output.status.code(), String::from_utf8(output.stderr).unwrap())
+        let mut process = command.stderr(Stdio::piped()).stdout(Stdio::null()).spawn().unwrap();
+        let mut stderr = process.stderr.take().unwrap();
+        let reader = std::thread::spawn(move || {
+            let mut text = String::new();
+            stderr.read_to_string(&mut text).unwrap();
+            text
+        });
+        let began = Instant::now();
+        let ended = loop {
+            match process.try_wait().unwrap() {
+                Some(status) => break Some(status),
+                None if began.elapsed() > PATIENCE => break None,
+                None => std::thread::sleep(Duration::from_millis(5)),
+            }
+        };
+        if ended.is_none() {
+            process.kill().unwrap();
+            process.wait().unwrap();
+        }
+        let text = reader.join().unwrap();
+        let Some(status) = ended else { panic!("the program did not end: {text}") };
+        (status.code(), text)
     }
 
     /// Starts the program and waits until it listens.

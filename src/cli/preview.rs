@@ -8,7 +8,7 @@ use clap::Args;
 use super::{CliError, say};
 use crate::config::{self, Flags};
 use crate::console::preview::{Preview, message_of};
-use crate::segment::decode::decode;
+use crate::segment::repair::read_message;
 
 /// The longest message that is read, in bytes.
 const MESSAGE_BYTES_MAX: u64 = 16 * 1024 * 1024;
@@ -45,9 +45,9 @@ pub(super) fn run(args: PreviewArgs) -> Result<(), CliError> {
         let names: Vec<&str> = planners.keys().map(String::as_str).collect();
         CliError::Usage(format!("say which destination with --destination: {}", names.join(", ")))
     })?;
-    let bytes = read_message(args.message)?;
+    let bytes = read_input(args.message)?;
     let value =
-        decode(&bytes).map_err(|error| CliError::Usage(format!("the message is {error}")))?;
+        read_message(&bytes).map_err(|error| CliError::Usage(format!("the message is {error}")))?;
     let message = message_of(value).map_err(|error| CliError::Usage(error.to_string()))?;
     let preview = Preview::of(&planner.destination, &message);
     if args.json {
@@ -61,7 +61,7 @@ pub(super) fn run(args: PreviewArgs) -> Result<(), CliError> {
     Ok(())
 }
 
-fn read_message(file: Option<PathBuf>) -> Result<Vec<u8>, CliError> {
+fn read_input(file: Option<PathBuf>) -> Result<Vec<u8>, CliError> {
     let mut bytes = Vec::new();
     let read = match file.filter(|file| file.as_os_str() != "-") {
         Some(file) => {

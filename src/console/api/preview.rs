@@ -13,7 +13,7 @@ use crate::console::preview::{Preview, message_of};
 use crate::console::state::AdminState;
 use crate::http::error::{ApiError, ErrorBody};
 use crate::http::openapi::Message;
-use crate::segment::decode::decode;
+use crate::segment::repair::read_message;
 
 /// The query of `POST /api/preview`.
 #[derive(Debug, Deserialize, IntoParams)]
@@ -52,7 +52,7 @@ pub(super) async fn preview(
         let message = format!("say which destination: `destination` must be one of {names}");
         ApiError::bad_request("which_destination", message)
     })?;
-    let value = decode(&body::bytes(body)?)
+    let value = read_message(&body::bytes(body)?)
         .map_err(|error| ApiError::bad_request("bad_json", error.to_string()))?;
     let message = message_of(value)
         .map_err(|error| ApiError::bad_request("bad_message", error.to_string()))?;

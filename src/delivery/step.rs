@@ -20,8 +20,9 @@ use crate::crash;
 use crate::destination::{Destination, Plan};
 use crate::loops::{Call, Client, Reply, Slot};
 use crate::queue::{
-    Attempt, Consequence, DeliveryState, Failure, FailureReason, FrozenRequest, Job, LaneAsk,
-    LanePart, Lease, NewDelivery, NewMerge, NewPlan, Settlement, Unavailable, Work, WorkError,
+    Attempt, BrokenMessage, Consequence, DeliveryState, Failure, FailureReason, FrozenRequest, Job,
+    LaneAsk, LanePart, Lease, NewDelivery, NewMerge, NewPlan, Seq, Settlement, Unavailable, Work,
+    WorkError,
 };
 use crate::segment::{Message, decode};
 use crate::telemetry;
@@ -32,6 +33,9 @@ const STORE_FAULT_WAIT: jiff::SignedDuration = jiff::SignedDuration::from_secs(1
 /// The shortest and the longest wait before an outcome that could not be recorded is written again.
 const RECORD_WAIT_MIN: Duration = Duration::from_millis(200);
 const RECORD_WAIT_MAX: Duration = Duration::from_secs(10);
+
+/// What the store says of records that are broken.
+type BrokenRecords = dyn std::error::Error + Send + Sync;
 
 /// What steps are made with.
 pub(super) struct Stepper {
@@ -81,7 +85,8 @@ impl Stepper {
         match self.try_step(lease, turn, slot).await {
             Ok(end) => end,
             Err(WorkError::Fenced) => StepOutcome::Fenced.into(),
-            Err(fault @ (WorkError::Unavailable(_) | WorkError::Broken(_))) => {
+            Err(WorkError::Broken(fault)) => self.set_aside(lease, turn.head.seq, &*fault).await,
+            Err(WorkError::Unavailable(fault)) => {
                 error!(
                     destination = self.name,
                     seq = turn.head.seq.0,
@@ -98,6 +103,33 @@ impl Stepper {
         self.queue.of_lane(&self.name, ask).await
     }
 
+    /// Ends a message whose records are broken: it is not known what to send, nor what became of what was
+    /// sent, and to try again would hold up its lane for ever.
+    async fn set_aside(&self, lease: &Lease, seq: Seq, fault: &BrokenRecords) -> StepEnd {
+        let failure = Failure {
+            reason: FailureReason::Unreadable,
+            detail: format!(
+                "its records are broken ({fault}): what was sent of it may have reached Loops, and a replay makes all of it anew"
+            ),
+        };
+        let broken = BrokenMessage { seq, now: self.clock.now(), failure };
+        let set_aside = || self.queue.set_aside(lease, broken.clone());
+        let (message_id, cannot) = match self.record(seq, set_aside).await {
+            Ok(message_id) => (message_id, None),
+            Err(WorkError::Fenced) => return StepOutcome::Fenced.into(),
+            Err(cannot) => (None, Some(cannot)),
+        };
+        error!(
+            destination = self.name,
+            seq = seq.0,
+            message_id,
+            error = fault as &dyn std::error::Error,
+            not_ended = cannot.as_ref().map(|cannot| cannot as &dyn std::error::Error),
+            "the records of a message are broken: it is kept as failed if it is still there, and delivery goes on without it"
+        );
+        StepOutcome::Finished.into()
+    }
+
     fn later(&self) -> Timestamp {
         let now = self.clock.now();
         now.checked_add(STORE_FAULT_WAIT).unwrap_or(now)
@@ -108,18 +140,12 @@ impl Stepper {
         let Some(job) = self.queue.open(seq).await? else {
             return Ok(StepOutcome::Finished.into());
         };
-        let requests = if job.is_planned {
-            job.requests
-        } else {
-            let planned = self.plan_turn(&job, turn).await?;
-            crash::point("freeze.before");
-            let failures = failures(&planned);
-            let frozen = self.queue.freeze(lease, planned).await?;
-            crash::point("freeze.after");
-            for (action, reason) in failures {
-                self.count(action, reason.as_str());
+        let requests = match (job.is_planned, job.requests.is_empty()) {
+            (false, _) => self.freeze(lease, seq, &job, &turn.neighbours).await?,
+            (true, false) => job.requests,
+            (true, true) => {
+                return Err(WorkError::Broken("none of its requests is pending".into()));
             }
-            frozen
         };
         let Some(request) = requests.first() else {
             return Ok(StepOutcome::Finished.into());
@@ -130,6 +156,7 @@ impl Stepper {
         }
         let due = Due {
             request,
+            seq,
             message_id: &job.message_id,
             is_last: requests.len() == 1,
             is_singled_out: turn.is_singled_out,
@@ -138,6 +165,37 @@ impl Stepper {
             Some(consequence) => self.give_up(lease, due, consequence).await,
             None => self.attempt(lease, due, slot).await,
         }
+    }
+
+    /// Plans a message and writes its requests to disk, if it may be with its neighbours.
+    async fn freeze(
+        &self,
+        lease: &Lease,
+        seq: Seq,
+        job: &Job,
+        neighbours: &[Seq],
+    ) -> Result<Vec<FrozenRequest>, WorkError> {
+        let planned = self.plan_turn(seq, job, neighbours).await;
+        crash::point("freeze.before");
+        let is_alone = planned.plans.len() == 1;
+        let failures = failures(&planned);
+        let frozen = match self.queue.freeze(lease, planned).await {
+            Err(WorkError::Broken(fault)) if !is_alone => {
+                warn!(
+                    destination = self.name,
+                    message_id = job.message_id,
+                    error = &*fault as &dyn std::error::Error,
+                    "cannot be merged with its neighbours: it goes alone"
+                );
+                return Box::pin(self.freeze(lease, seq, job, &[])).await;
+            }
+            frozen => frozen?,
+        };
+        crash::point("freeze.after");
+        for (action, reason) in failures {
+            self.count(action, reason.as_str());
+        }
+        Ok(frozen)
     }
 
     /// What follows for a request that is not worth sending any more when its turn comes: the destination
@@ -184,7 +242,7 @@ impl Stepper {
         );
         let now = self.clock.now();
         let settlement = Settlement { request: request.id, now, attempt: None, consequence };
-        self.settle(lease, settlement).await?;
+        self.settle(lease, due.seq, settlement).await?;
         if let Some(ended) = ended {
             self.count(ActionKind::at(request.endpoint), ended);
         }
@@ -192,17 +250,17 @@ impl Stepper {
     }
 
     /// Plans a message, and with it the neighbours behind it that can be merged without loss.
-    async fn plan_turn(&self, job: &Job, turn: &Turn) -> Result<NewMerge, WorkError> {
+    async fn plan_turn(&self, seq: Seq, job: &Job, neighbours: &[Seq]) -> NewMerge {
         let first = self.plan(job);
-        let mut merging = Merging::new(turn.head.seq, first, job);
-        for seq in &turn.neighbours {
+        let mut merging = Merging::new(seq, first, job);
+        for seq in neighbours {
             if !merging.is_open() {
                 break;
             }
-            // One that was planned before is frozen: nothing may be put before it or into it.
-            let Some(job) = self.queue.open(*seq).await?.filter(|job| !job.is_planned) else {
-                break;
-            };
+            // One that was planned before is frozen: nothing may be put before it or into it. One that
+            // cannot be opened waits for its own turn.
+            let opened = self.queue.open(*seq).await.ok().flatten();
+            let Some(job) = opened.filter(|job| !job.is_planned) else { break };
             let plan = self.plan(&job);
             if !merging.take(*seq, plan, &job) {
                 break;
@@ -217,7 +275,7 @@ impl Stepper {
                 "merged with its neighbours"
             );
         }
-        Ok(merge)
+        merge
     }
 
     fn plan(&self, job: &Job) -> Result<Plan, NewPlan> {
@@ -231,7 +289,9 @@ impl Stepper {
             );
             return Err(unreadable(self.clock.now()));
         };
-        let mut plan = self.destination.borrow().plan(&message);
+        // Planning may take a while, and must not hold up a reload, nor those that wait behind it.
+        let destination = Arc::clone(&self.destination.borrow());
+        let mut plan = destination.plan(&message);
         if job.replay.number > 0 {
             plan.deliveries.retain(|delivery| job.replay.wants(&delivery.subscription));
             if plan.deliveries.is_empty() && plan.unmatched.is_none() {
@@ -280,7 +340,7 @@ impl Stepper {
         let now = self.clock.now();
         let settlement = Settlement { request: request.id, now, attempt, consequence };
         crash::point("settle.before");
-        self.settle(lease, settlement).await?;
+        self.settle(lease, due.seq, settlement).await?;
         crash::point("settle.after");
         if let Some(ended) = ended {
             self.count(ActionKind::at(request.endpoint), ended);
@@ -290,17 +350,30 @@ impl Stepper {
 
     /// Records an outcome, however long the store fails: without it the request would go out again,
     /// although what became of it is known. Nothing else of the lane goes out meanwhile.
-    async fn settle(&self, lease: &Lease, settlement: Settlement) -> Result<(), WorkError> {
+    async fn settle(
+        &self,
+        lease: &Lease,
+        seq: Seq,
+        settlement: Settlement,
+    ) -> Result<(), WorkError> {
+        self.record(seq, || self.queue.settle(lease, settlement.clone())).await
+    }
+
+    /// Writes something until the store works.
+    async fn record<T, F: Future<Output = Result<T, WorkError>> + Send>(
+        &self,
+        seq: Seq,
+        write: impl Fn() -> F + Send + Sync,
+    ) -> Result<T, WorkError> {
         let mut wait = RECORD_WAIT_MIN;
         loop {
-            let fault = match self.queue.settle(lease, settlement.clone()).await {
-                Ok(()) => return Ok(()),
+            let fault = match write().await {
                 Err(WorkError::Unavailable(fault)) => fault,
-                Err(fault @ (WorkError::Fenced | WorkError::Broken(_))) => return Err(fault),
+                written => return written,
             };
             error!(
                 destination = self.name,
-                request = settlement.request.0,
+                seq = seq.0,
                 error = &fault as &dyn std::error::Error,
                 "an outcome cannot be recorded; trying again"
             );
@@ -426,7 +499,8 @@ impl Stepper {
 #[derive(Clone, Copy)]
 struct Due<'a> {
     request: &'a FrozenRequest,
-    /// One of the messages that it carries.
+    /// The message whose turn it is, one of those that the request carries.
+    seq: Seq,
     message_id: &'a str,
     /// Whether the message has no other.
     is_last: bool,

@@ -22,7 +22,7 @@
 //! * **Order.** Sequence numbers of one destination become visible in increasing order: a reader
 //!   that has seen `n` never later finds a new one below `n`.
 //! * **Atomic steps.** Each method is one transaction. A crash leaves it done or not done.
-//! * **Fencing.** [`Work::freeze`], [`Work::settle`] and [`Work::release`] do nothing and say
+//! * **Fencing.** [`Work::freeze`], [`Work::settle`], [`Work::set_aside`] and [`Work::release`] do nothing and say
 //!   [`WorkError::Fenced`] unless the lease they are given is still the one in force.
 //! * **Frozen requests.** [`Work::freeze`] writes body and key before it returns; nothing changes
 //!   them afterwards.
@@ -130,6 +130,15 @@ pub trait Work: Send + Sync {
 
     /// Records an attempt and its consequence, for the request, its deliveries and its messages.
     async fn settle(&self, lease: &Lease, settlement: Settlement) -> Result<(), WorkError>;
+
+    /// Ends a message whose records are broken, so that others need not wait for it: what is pending of it
+    /// fails with the given reason, and where nothing is, it gets a failed delivery of its own. Returns
+    /// its message id; `None`, and nothing is written, when it is not pending (any more).
+    async fn set_aside(
+        &self,
+        lease: &Lease,
+        broken: BrokenMessage,
+    ) -> Result<Option<String>, WorkError>;
 
     /// The names of all destinations for which something is pending, configured or not.
     async fn destinations(&self) -> Result<Vec<String>, Unavailable>;

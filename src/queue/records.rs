@@ -279,6 +279,17 @@ pub struct Settlement {
     pub consequence: Consequence,
 }
 
+/// A message that is set aside.
+#[derive(Debug, Clone)]
+pub struct BrokenMessage {
+    /// Its place.
+    pub seq: Seq,
+    /// The present moment.
+    pub now: Timestamp,
+    /// What is wrong with it.
+    pub failure: Failure,
+}
+
 /// One HTTP call for a request.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Attempt {

@@ -181,6 +181,36 @@ pub(super) const SETTLE_MESSAGES: &str = "
       AND NOT EXISTS (
         SELECT 1 FROM deliveries d WHERE d.seq = messages.seq AND d.state = 'pending')";
 
+/// $1 seq, $2 destination.
+pub(super) const PENDING_ID: &str =
+    "SELECT message_id FROM messages WHERE seq = $1 AND destination = $2 AND state = 0";
+
+/// $1 seq. Its parts of merged requests, which go on with the others.
+pub(super) const SET_ASIDE_PARTS: &str = "
+    DELETE FROM requests
+    WHERE state = 'part' AND id IN (SELECT part_id FROM deliveries WHERE seq = $1)";
+
+/// $1 seq, $2 ended at, $3 reason, $4 detail.
+pub(super) const SET_ASIDE_DELIVERIES: &str = "
+    UPDATE deliveries SET state = 'failed', ended_at = $2, reason = $3, detail = $4, part_id = NULL
+    WHERE seq = $1 AND state = 'pending'";
+
+/// $1 seq. Its requests that carry nothing else.
+pub(super) const SET_ASIDE_REQUESTS: &str = "
+    UPDATE requests SET state = 'failed', next_attempt_at = NULL
+    WHERE id IN (SELECT request_id FROM deliveries WHERE seq = $1) AND state = 'pending'
+      AND NOT EXISTS (
+        SELECT 1 FROM deliveries d WHERE d.request_id = requests.id AND d.state = 'pending')";
+
+/// $1 seq. The first position that no delivery of the message has.
+pub(super) const FREE_POSITION: &str =
+    "SELECT COALESCE(MAX(position) + 1, 0) FROM deliveries WHERE seq = $1";
+
+/// $1 seq, $2 done at.
+pub(super) const SET_ASIDE_MESSAGE: &str = "
+    UPDATE messages SET state = 1, is_planned = 1, is_failed = 1, done_at = $2
+    WHERE seq = $1 AND state = 0";
+
 /// $1 is failed, $2 done before or at, $3 limit.
 pub(super) const PAST_PAYLOADS: &str = "
     SELECT seq FROM messages

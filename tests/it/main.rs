@@ -14,6 +14,7 @@ mod ambiguous;
 mod as_meant;
 mod as_sdks_send;
 mod authentication;
+mod broken_records;
 mod browser_sources;
 mod checking;
 mod command_line;

@@ -29,10 +29,10 @@ use sqlx::SqlitePool;
 use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 
 use crate::queue::{
-    AcceptError, Accepted, Class, Depth, FrozenRequest, Head, Housekeeping, Inbox, Job, LaneAsk,
-    LanePart, Lease, LeaseHolder, LeaseRequest, Log, MessageRecord, NewMerge, NewMessage,
-    PendingAsk, ReplayAsk, ReplayChunk, ReplayState, Replays, Seq, Settlement, Unavailable, Work,
-    WorkError,
+    AcceptError, Accepted, BrokenMessage, Class, Depth, FrozenRequest, Head, Housekeeping, Inbox,
+    Job, LaneAsk, LanePart, Lease, LeaseHolder, LeaseRequest, Log, MessageRecord, NewMerge,
+    NewMessage, PendingAsk, ReplayAsk, ReplayChunk, ReplayState, Replays, Seq, Settlement,
+    Unavailable, Work, WorkError,
 };
 use crate::segment::{MessageHash, PersonHash};
 
@@ -41,7 +41,7 @@ use backlog::Backlog;
 use health::{Health, TryToWrite};
 pub(super) use open::{advice, blames_rows};
 use recent::Recent;
-use steps::{Freeze, Release, Settle, Step};
+use steps::{Freeze, Release, SetAside, Settle, Step};
 use writer::{AcceptOrder, Order, Task};
 
 /// Orders of the delivery engine that may wait for the writer. More wait at their sender.
@@ -299,6 +299,14 @@ impl Work for SqliteStore {
 
     async fn settle(&self, lease: &Lease, settlement: Settlement) -> Result<(), WorkError> {
         Ok(self.order(Settle { lease: lease.clone(), settlement }).await??)
+    }
+
+    async fn set_aside(
+        &self,
+        lease: &Lease,
+        broken: BrokenMessage,
+    ) -> Result<Option<String>, WorkError> {
+        Ok(self.order(SetAside { lease: lease.clone(), broken }).await??)
     }
 
     async fn destinations(&self) -> Result<Vec<String>, Unavailable> {

@@ -1,4 +1,4 @@
-//! The steps of the delivery engine: lease, release, freeze, settle. Each runs inside the
+//! The steps of the delivery engine: lease, release, freeze, settle, set aside. Each runs inside the
 //! transaction of its group, and one that is fenced has written nothing.
 
 use std::collections::HashMap;
@@ -8,8 +8,9 @@ use sqlx::sqlite::SqliteConnection;
 
 use crate::action::{ActionKind, Unmatched, UnmatchedReason};
 use crate::queue::{
-    Attempt, Consequence, DeliveryState, Failure, FrozenRequest, Lease, LeaseRequest, NewMerge,
-    NewPlan, NewRequest, RequestId, Seq, Settlement, WorkError,
+    Attempt, BrokenMessage, Consequence, DeliveryState, Failure, FrozenRequest, Lease,
+    LeaseRequest, NewDelivery, NewMerge, NewPlan, NewRequest, RequestId, Seq, Settlement,
+    WorkError,
 };
 use crate::store::rows::{RequestRow, duration_ms, to_json, to_ms};
 use crate::store::{Fault, sql};
@@ -175,25 +176,11 @@ impl Freeze {
                 }
                 Err(_) => None,
             };
-            let failure = delivery.outcome.as_ref().err();
-            let state =
-                if failure.is_some() { DeliveryState::Failed } else { DeliveryState::Pending };
-            is_pending |= failure.is_none();
-            is_failed |= failure.is_some();
-            sqlx::query(sql::INSERT_DELIVERY)
-                .bind(seq.0)
-                .bind(i64::try_from(position).unwrap_or(i64::MAX))
-                .bind(into.or(own).map(|id| id.0))
-                .bind(state.as_str())
-                .bind(failure.map(|_| now))
-                .bind(delivery.subscription.as_deref().unwrap_or_default())
-                .bind(delivery.action.map_or("", ActionKind::as_str))
-                .bind(failure.map(|failure| failure.reason.as_str()))
-                .bind(failure.map(|failure| failure.detail.as_str()))
-                .bind(to_json(&delivery.warnings))
-                .bind(into.and(own).map(|id| id.0))
-                .execute(&mut *connection)
-                .await?;
+            is_pending |= delivery.outcome.is_ok();
+            is_failed |= delivery.outcome.is_err();
+            let position = i64::try_from(position).unwrap_or(i64::MAX);
+            let carried = CarriedBy { request: into.or(own), part: into.and(own) };
+            insert_delivery(connection, seq, position, delivery, now, carried).await?;
         }
         let is_done = !is_pending;
         let unmatched = unmatched(plan);
@@ -234,6 +221,41 @@ impl Freeze {
             .await?;
         Ok(RequestId(id))
     }
+}
+
+/// The requests of a delivery.
+#[derive(Default)]
+struct CarriedBy {
+    request: Option<RequestId>,
+    /// Its part of a merged request.
+    part: Option<RequestId>,
+}
+
+async fn insert_delivery(
+    connection: &mut SqliteConnection,
+    seq: Seq,
+    position: i64,
+    delivery: &NewDelivery,
+    now: i64,
+    by: CarriedBy,
+) -> Result<(), Fault> {
+    let failure = delivery.outcome.as_ref().err();
+    let state = if failure.is_some() { DeliveryState::Failed } else { DeliveryState::Pending };
+    sqlx::query(sql::INSERT_DELIVERY)
+        .bind(seq.0)
+        .bind(position)
+        .bind(by.request.map(|id| id.0))
+        .bind(state.as_str())
+        .bind(failure.map(|_| now))
+        .bind(delivery.subscription.as_deref().unwrap_or_default())
+        .bind(delivery.action.map_or("", ActionKind::as_str))
+        .bind(failure.map(|failure| failure.reason.as_str()))
+        .bind(failure.map(|failure| failure.detail.as_str()))
+        .bind(to_json(&delivery.warnings))
+        .bind(by.part.map(|id| id.0))
+        .execute(connection)
+        .await?;
+    Ok(())
 }
 
 /// What a request is among others.
@@ -387,6 +409,60 @@ impl Settle {
             .execute(connection)
             .await?;
         Ok(())
+    }
+}
+
+pub(super) struct SetAside {
+    pub(super) lease: Lease,
+    pub(super) broken: BrokenMessage,
+}
+
+/// Expects nothing of what there is: it must work on broken records.
+#[async_trait]
+impl Step for SetAside {
+    type Output = Result<Option<String>, Fenced>;
+
+    async fn run(&self, connection: &mut SqliteConnection) -> Result<Self::Output, Fault> {
+        if !is_in_force(connection, &self.lease).await? {
+            return Ok(Err(Fenced));
+        }
+        let BrokenMessage { seq, now, failure } = &self.broken;
+        let message_id: Option<String> = sqlx::query_scalar(sql::PENDING_ID)
+            .bind(seq.0)
+            .bind(&self.lease.destination)
+            .fetch_optional(&mut *connection)
+            .await?;
+        let Some(message_id) = message_id else { return Ok(Ok(None)) };
+        sqlx::query(sql::SET_ASIDE_PARTS).bind(seq.0).execute(&mut *connection).await?;
+        let failed = sqlx::query(sql::SET_ASIDE_DELIVERIES)
+            .bind(seq.0)
+            .bind(to_ms(*now))
+            .bind(failure.reason.as_str())
+            .bind(&failure.detail)
+            .execute(&mut *connection)
+            .await?
+            .rows_affected();
+        sqlx::query(sql::SET_ASIDE_REQUESTS).bind(seq.0).execute(&mut *connection).await?;
+        if failed == 0 {
+            let position: i64 = sqlx::query_scalar(sql::FREE_POSITION)
+                .bind(seq.0)
+                .fetch_one(&mut *connection)
+                .await?;
+            let delivery = NewDelivery {
+                subscription: None,
+                action: None,
+                warnings: Vec::new(),
+                outcome: Err(failure.clone()),
+            };
+            insert_delivery(connection, *seq, position, &delivery, to_ms(*now), Default::default())
+                .await?;
+        }
+        sqlx::query(sql::SET_ASIDE_MESSAGE)
+            .bind(seq.0)
+            .bind(to_ms(*now))
+            .execute(connection)
+            .await?;
+        Ok(Ok(Some(message_id)))
     }
 }
 

@@ -39,6 +39,8 @@ store_suite! {
         shows_the_earliest_next_attempt,
         ends_a_message_with_its_last_delivery,
         gives_a_request_up_without_an_attempt,
+        sets_a_broken_message_aside,
+        a_merged_request_goes_on_without_a_message_that_is_set_aside,
         fences_whoever_lost_the_lease,
         shows_everything_about_a_message,
         shows_what_was_noticed_when_a_message_came,
@@ -337,7 +339,7 @@ async fn words_of_another_release_are_shown_as_unknown_and_not_acted_on() {
 async fn every_read_uses_its_index() {
     let (_store, folder) = fresh().await;
     let mut connection = raw(&folder).await;
-    let cases: [(&str, &[&str]); 27] = [
+    let cases: [(&str, &[&str]); 31] = [
         (
             sql::PENDING,
             &["messages_pending (destination=? AND class=? AND seq>?)", "deliveries_seq (seq=?)"],
@@ -382,6 +384,10 @@ async fn every_read_uses_its_index() {
         (recent::MOVED, &["recent USING INTEGER PRIMARY KEY (rowid<?)"]),
         (sql::LOG_ATTEMPTS, &["attempts_request (request_id=?)"]),
         (sql::SETTLE_DELIVERIES, &["deliveries_request (request_id=?)"]),
+        (sql::SET_ASIDE_DELIVERIES, &["deliveries_seq (seq=?)"]),
+        (sql::SET_ASIDE_PARTS, &["deliveries_seq (seq=?)"]),
+        (sql::SET_ASIDE_REQUESTS, &["deliveries_request (request_id=?)"]),
+        (sql::FREE_POSITION, &["deliveries_seq (seq=?)"]),
         (
             sql::SETTLE_MESSAGES,
             &["messages USING INTEGER PRIMARY KEY (rowid=?)", "deliveries_request (request_id=?)"],

@@ -1,7 +1,7 @@
 //! Merged requests: frozen together, ended together, taken apart.
 
 use super::*;
-use crate::queue::{DeliveryState, NewMerge, NewMergedRequest};
+use crate::queue::{BrokenMessage, DeliveryState, NewMerge, NewMergedRequest};
 
 /// Two messages: an upsert, then an upsert and an event; the first three deliveries but one are carried
 /// by one request.
@@ -85,6 +85,30 @@ pub(in crate::store) async fn a_refused_merged_request_is_taken_apart(store: &im
     assert_eq!(states(&record(store, "a").await), [Failed, Failed]);
 }
 
+pub(in crate::store) async fn a_merged_request_goes_on_without_a_message_that_is_set_aside(
+    store: &impl Store,
+) {
+    let lease = lease(store).await;
+    let (first, second, frozen) = merged(store, &lease).await;
+    let failure = Failure { reason: FailureReason::Unreadable, detail: "broken".into() };
+    let broken = BrokenMessage { seq: first, now: at(5), failure };
+    assert_eq!(store.set_aside(&lease, broken).await.unwrap().as_deref(), Some("a"));
+    use DeliveryState::{Delivered, Failed, Pending};
+    assert_eq!(states(&record(store, "a").await), [Failed, Failed]);
+    assert_eq!(states(&record(store, "b").await), [Pending, Pending]);
+    // Taken apart, it leaves nothing of the message that is over.
+    store.settle(&lease, settlement(&frozen[0], 1, Consequence::TakenApart)).await.unwrap();
+    assert!(store.open(first).await.unwrap().is_none());
+    for request in store.open(second).await.unwrap().unwrap().requests {
+        store.settle(&lease, settlement(&request, 1, Consequence::Delivered)).await.unwrap();
+    }
+    assert_eq!(states(&record(store, "a").await), [Failed, Failed]);
+    assert_eq!(states(&record(store, "b").await), [Delivered, Delivered]);
+    let late = at(10_000_000);
+    while store.purge(late).await.unwrap() > 0 {}
+    assert_eq!(store.purge(late).await.unwrap(), 0);
+}
+
 pub(in crate::store) async fn merged_requests_go_with_their_records(store: &impl Store) {
     let lease = lease(store).await;
     let (_, second, frozen) = merged(store, &lease).await;
@@ -123,6 +147,10 @@ pub(in crate::store) async fn merging_writes_all_or_nothing(store: &impl Store) 
     // Of one that was planned before, what there is counts.
     let there = store.freeze(&lease, merge(vec![second, first])).await.unwrap();
     assert_eq!((there.len(), &there[0].body), (1, &request(1).body));
+    assert!(!store.open(first).await.unwrap().unwrap().is_planned);
+    // Nor one that is gone.
+    let refused = store.freeze(&lease, merge(vec![first, Seq(999)])).await;
+    assert!(matches!(refused, Err(WorkError::Broken(_))), "{refused:?}");
     assert!(!store.open(first).await.unwrap().unwrap().is_planned);
     let stale = Lease { token: lease.token + 1, ..lease.clone() };
     let refused = store.freeze(&stale, merge(vec![first])).await;

@@ -1,7 +1,7 @@
 //! The delivery engine's side: lease, open, freeze, settle; every change of state, every fence.
 
 use super::*;
-use crate::queue::{DeliveryState, RequestId};
+use crate::queue::{BrokenMessage, DeliveryState, RequestId};
 
 fn assert_fenced<T: std::fmt::Debug>(answer: Result<T, WorkError>, what: &str) {
     assert!(matches!(answer, Err(WorkError::Fenced)), "{what}: {answer:?}");
@@ -239,6 +239,44 @@ pub(in crate::store) async fn gives_a_request_up_without_an_attempt(store: &impl
     store.settle(&lease, settlement(&frozen, 1, Consequence::Delivered)).await.unwrap();
     let late = Settlement { request: frozen.id, ..given_up };
     assert_broken(store.settle(&lease, late).await, "delivered");
+}
+
+fn broken(seq: Seq) -> BrokenMessage {
+    let failure = Failure { reason: FailureReason::Unreadable, detail: "broken".into() };
+    BrokenMessage { seq, now: at(50), failure }
+}
+
+pub(in crate::store) async fn sets_a_broken_message_aside(store: &impl Store) {
+    let lease = lease(store).await;
+    let unplanned = put(store, message("unplanned")).await;
+    let half = put(store, message("half")).await;
+    let deliveries = vec![delivery("one", Ok(request(1))), delivery("two", Ok(request(2)))];
+    let frozen = store.freeze_one(&lease, half, plan(deliveries)).await.unwrap();
+    store.settle(&lease, settlement(&frozen[0], 1, Consequence::Delivered)).await.unwrap();
+    store.settle(&lease, settlement(&frozen[1], 1, Consequence::Retry(at(900)))).await.unwrap();
+    let old = Lease { token: lease.token + 1, ..lease.clone() };
+    assert_fenced(store.set_aside(&old, broken(half)).await, "not in force");
+    for (id, seq) in [("unplanned", unplanned), ("half", half)] {
+        let ended = store.set_aside(&lease, broken(seq)).await.unwrap();
+        assert_eq!(ended.as_deref(), Some(id));
+        assert!(store.open(seq).await.unwrap().is_none());
+        assert_eq!(store.set_aside(&lease, broken(seq)).await.unwrap(), None, "it is over");
+    }
+    assert_eq!(store.set_aside(&lease, broken(Seq(999))).await.unwrap(), None, "it is not there");
+    assert_eq!(heads(store).await, []);
+
+    use DeliveryState::{Delivered, Failed};
+    let shown = record(store, "unplanned").await;
+    let [own] = shown.deliveries.as_slice() else { panic!("{shown:?}") };
+    assert_eq!((shown.is_done, own.state, &own.subscription), (true, Failed, &None));
+    assert_eq!(own.failure, Some(broken(unplanned).failure));
+    let shown = record(store, "half").await;
+    let states: Vec<_> = shown.deliveries.iter().map(|delivery| delivery.state).collect();
+    assert_eq!((shown.is_done, states), (true, vec![Delivered, Failed]));
+    assert_eq!(shown.deliveries[1].failure, Some(broken(half).failure));
+    assert_eq!(shown.deliveries[1].request.as_ref().unwrap().next_attempt_at, None);
+    // They are failed messages like others: replayed, and purged in time.
+    assert_eq!(super::replay_all(store).await, (2, 0));
 }
 
 pub(in crate::store) async fn fences_whoever_lost_the_lease(store: &impl Store) {

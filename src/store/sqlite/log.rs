@@ -48,6 +48,11 @@ pub(super) const BY_PERSON: &str = "
       AND m.person = $2
     ORDER BY m.seq DESC LIMIT $4";
 
+/// $1 places, $2 person.
+pub(super) const STILL_OF_PERSON: &str = "
+    SELECT seq FROM messages NOT INDEXED
+    WHERE seq IN (SELECT value FROM json_each($1)) AND person = $2";
+
 /// Messages of one id that are shown: one for each source that sent it, more only when an id came
 /// back after the duplicate window.
 const SAME_ID_MAX: i64 = 100;
@@ -180,11 +185,11 @@ pub(super) async fn by_person(
     let before = before.map_or(i64::MAX, |seq| seq.0);
     let places = {
         let mut connection = readers.acquire().await?;
-        recent.newest_of_person(&mut connection, person, 0..=before.saturating_sub(1)).await?
+        newest_of_person(&mut connection, recent, person, before, limit).await?
     };
     let mut snapshot = readers.begin().await?;
     let messages: Vec<MessageRow> = sqlx::query_as(BY_PERSON)
-        .bind(places)
+        .bind(json_list(places))
         .bind(person.0)
         .bind(before)
         .bind(i64::from(limit))
@@ -193,6 +198,37 @@ pub(super) async fn by_person(
     let records = records(&mut snapshot, messages).await?;
     end(snapshot).await?;
     Ok(records)
+}
+
+/// The last `limit` messages of a person that memory knows, before a place. Those that were replayed have
+/// another place now, and memory may still name the old one: then it is asked for more, twice as many
+/// each time.
+async fn newest_of_person(
+    connection: &mut SqliteConnection,
+    recent: &Recent,
+    person: PersonHash,
+    mut before: i64,
+    limit: u32,
+) -> Result<Vec<i64>, Fault> {
+    let limit = limit as usize;
+    let mut found = Vec::new();
+    let mut asked = limit;
+    loop {
+        let range = 0..=before.saturating_sub(1);
+        let places = recent.last_of_person(connection, person, range, asked).await?;
+        let last = places.last().copied().filter(|_| places.len() == asked);
+        let there: Vec<i64> = sqlx::query_scalar(STILL_OF_PERSON)
+            .bind(json_list(places))
+            .bind(person.0)
+            .fetch_all(&mut *connection)
+            .await?;
+        found.extend(there);
+        match last {
+            Some(last) if found.len() < limit => before = last,
+            _ => return Ok(found),
+        }
+        asked = asked.saturating_mul(2);
+    }
 }
 
 async fn records(

@@ -310,6 +310,18 @@ impl Recent {
         Ok(json_list(within(&self.state().by_person, person.0, range)))
     }
 
+    /// The same, but no more than the last `limit` of them, the last one first.
+    pub(super) async fn last_of_person(
+        &self,
+        connection: &mut SqliteConnection,
+        person: PersonHash,
+        range: RangeInclusive<i64>,
+        limit: usize,
+    ) -> Result<Vec<i64>, sqlx::Error> {
+        self.refresh(connection).await?;
+        Ok(within(&self.state().by_person, person.0, range).rev().take(limit).collect())
+    }
+
     /// The first places of a person's messages in a range, moved or not, lowest first.
     pub(super) async fn first_of_person(
         &self,
@@ -344,7 +356,7 @@ fn within(
     set: &BTreeSet<(i64, i64)>,
     value: i64,
     range: RangeInclusive<i64>,
-) -> impl Iterator<Item = i64> {
+) -> impl DoubleEndedIterator<Item = i64> {
     let (from, to) = range.into_inner();
     // An empty range of a tree that is asked for backwards would be a panic.
     set.range((value, from)..=(value, to.max(from)))

@@ -97,6 +97,23 @@ async fn rows(store: &SqliteStore, table: &'static str) -> usize {
     usize::try_from(rows).unwrap()
 }
 
+#[tokio::test]
+async fn a_page_of_a_person_reads_no_more_places_than_it_shows() {
+    let folder = TempDir::new().unwrap();
+    let store = open(&folder, 1_000).await;
+    for n in 1..=20 {
+        accept(&store, n).await;
+    }
+    let mut reader = store.readers.acquire().await.unwrap();
+    let even = PersonHash::of("even");
+    let cases: [(_, &[i64]); 3] =
+        [(0..=i64::MAX, &[20, 18, 16]), (0..=17, &[16, 14, 12]), (0..=3, &[2])];
+    for (range, expected) in cases {
+        let places = store.recent.last_of_person(&mut reader, even, range, 3).await.unwrap();
+        assert_eq!(places, expected);
+    }
+}
+
 /// Neither the table nor memory holds more than what is new and what is being moved.
 async fn assert_bounded(store: &SqliteStore) {
     let held = store.recent.state().by_id.len();

@@ -13,13 +13,14 @@ use metrics_exporter_prometheus::PrometheusHandle;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
+use tokio::time::{Instant, timeout_at};
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
 use crate::clock::SharedClock;
 use crate::config::{Config, ConfigError, DestinationConfig, ServerConfig};
 use crate::console::{self, AdminState};
-use crate::delivery::{Engine, EngineOptions, RetryOptions};
+use crate::delivery::{Engine, EngineOptions, RetryOptions, Stop};
 use crate::http::server::{self, ServerLimits};
 use crate::http::{self, HttpLimits, HttpParts, HttpState, Network, PublicUrl};
 use crate::loops::{Client, ClientError, ClientOptions};
@@ -46,6 +47,12 @@ const STORE_CHECK_EVERY: Duration = Duration::from_secs(5);
 
 /// How often the metrics recorder aggregates its samples.
 const METRICS_UPKEEP_EVERY: Duration = Duration::from_secs(5);
+
+/// The part of the grace time that senders have at most, while requests to Loops go on.
+const SENDERS_PART: u32 = 2;
+
+/// The part of the grace time that is kept for giving the leases back and closing the database.
+const CLOSING_PART: u32 = 8;
 
 /// Why the program did not start, or stopped by itself.
 #[derive(Debug, thiserror::Error)]
@@ -182,14 +189,15 @@ impl App {
     }
 
     /// Runs until `stop` is cancelled. Then it accepts no more messages, finishes the requests under
-    /// way, gives the leases back and closes the database. Returns the number of pending messages.
+    /// way, gives the leases back and closes the database, all within the grace time. Returns the number
+    /// of pending messages, as far as it was counted.
     ///
     /// Stops by itself, with an error, when a part that must keep running has ended. A supervisor then
     /// restarts the process, which is better than to go on with a part missing.
     pub async fn run(self, stop: CancellationToken) -> Result<u64, AppError> {
         let admin_address = self.admin.as_ref().map(|admin| tracing::field::display(admin.address));
         info!(address = %self.public.address, admin_address, process = self.process, "listening");
-        let deliver = CancellationToken::new();
+        let deliver = Stop::default();
         let names: Vec<String> = self.engines.iter().map(|(name, _)| name.clone()).collect();
         warn_of_orphans(&self.store, &names).await;
         let mut engines = JoinSet::new();
@@ -203,37 +211,51 @@ impl App {
         chores.spawn(upkeep(self.metrics));
         chores.spawn(reload_on_hangup(self.reloader));
         let serve = |served: Served| {
-            server::serve(served.listener, served.router, self.limits, stop.clone(), self.grace)
+            let grace = self.grace / SENDERS_PART;
+            server::serve(served.listener, served.router, self.limits, stop.clone(), grace)
         };
         let public = serve(self.public);
         let admin = self.admin.map(serve);
         let mut server = std::pin::pin!(async {
-            tokio::join!(public, async {
+            let admin = async {
                 if let Some(admin) = admin {
                     admin.await;
                 }
-            });
+            };
+            let deadline = async {
+                stop.cancelled().await;
+                Instant::now() + self.grace
+            };
+            tokio::join!(public, admin, deadline).2
         });
-        let broken_off = tokio::select! {
-            () = &mut server => None,
-            Some(_) = engines.join_next() => Some("delivery"),
-            Some(_) = chores.join_next() => Some("a chore"),
-            () = self.store.ended() => Some("the writer of the database"),
+        let (deadline, broken_off) = tokio::select! {
+            deadline = &mut server => (Some(deadline), None),
+            Some(_) = engines.join_next() => (None, Some("delivery")),
+            Some(_) = chores.join_next() => (None, Some("a chore")),
+            () = self.store.ended() => (None, Some("the writer of the database")),
         };
-        if let Some(part) = broken_off {
-            error!(part, "a part of the program broke off: stopping");
-            stop.cancel();
-            server.await;
-        }
+        let deadline = match (deadline, broken_off) {
+            (Some(deadline), _) => deadline,
+            (None, part) => {
+                error!(part, "a part of the program broke off: stopping");
+                stop.cancel();
+                server.await
+            }
+        };
         // Only now: what was accepted while the server closed may still go out.
-        deliver.cancel();
-        while engines.join_next().await.is_some() {}
-        chores.shutdown().await;
+        deliver.by(deadline - self.grace / CLOSING_PART);
         let mut pending = 0;
-        for name in &names {
-            pending += self.store.depth(name).await.map_or(0, |depth: Depth| depth.messages);
+        let close = async {
+            while engines.join_next().await.is_some() {}
+            chores.shutdown().await;
+            for name in &names {
+                pending += self.store.depth(name).await.map_or(0, |depth: Depth| depth.messages);
+            }
+            self.store.close().await;
+        };
+        if timeout_at(deadline, close).await.is_err() {
+            warn!("the grace time ended before the database was closed; nothing is lost");
         }
-        self.store.close().await;
         info!(pending, "stopped");
         match broken_off {
             Some(part) => Err(AppError::BrokenOff { part }),

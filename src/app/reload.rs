@@ -29,7 +29,7 @@ impl Reloader {
         load: LoadConfig,
         planners: HashMap<String, watch::Sender<Arc<Destination>>>,
     ) -> Self {
-        let sources = watch::Sender::new(Arc::new(sources(&config)));
+        let sources = watch::Sender::new(Arc::new(sources(&config, &Sources::default())));
         Self { load, current: Mutex::new(config), planners, sources }
     }
 
@@ -72,7 +72,8 @@ impl Reloader {
                 subscriptions.insert(name.clone(), destination.planner.subscriptions.len());
             }
         }
-        self.sources.send_replace(Arc::new(sources(&loaded)));
+        let before = Arc::clone(&self.sources.borrow());
+        self.sources.send_replace(Arc::new(sources(&loaded, &before)));
         *current = loaded;
         info!(?subscriptions, "configuration reloaded");
         if !needs_restart.is_empty() {
@@ -143,7 +144,7 @@ fn keep_the_rest(loaded: &mut Config, current: &Config) -> Vec<String> {
     changed
 }
 
-fn sources(config: &Config) -> Sources {
+fn sources(config: &Config, before: &Sources) -> Sources {
     let usable = |destination: &str| -> HashSet<MessageType> {
         let planner = config.destinations.get(destination).map(|one| &one.planner.destination);
         let takes = |kind: &MessageType| planner.is_some_and(|planner| planner.takes(*kind));
@@ -156,7 +157,7 @@ fn sources(config: &Config) -> Sources {
         webhook_secrets: source.webhook_secrets.clone(),
         webhook_tokens: source.webhook_tokens.clone(),
         usable: usable(&source.destination),
-        public: source.browser.as_ref().map(public),
+        public: source.browser.as_ref().map(|browser| public(browser, before.by_name(name))),
         origins: source.origins.clone(),
         stamps_ip: source.stamp_ip,
         import_is_bulk: source.import_is_bulk,
@@ -164,9 +165,15 @@ fn sources(config: &Config) -> Sources {
     Sources::new(sources.collect())
 }
 
-fn public(browser: &BrowserConfig) -> Public {
+/// A limit that stays the same keeps what it knows of addresses: a reload must not forgive.
+fn public(browser: &BrowserConfig, before: Option<&Source>) -> Public {
+    let requests_max = browser.address_requests_max;
+    let limit = before
+        .and_then(|source| source.public.as_ref())
+        .map(|public| Arc::clone(&public.limit))
+        .filter(|limit| limit.requests_max() == requests_max);
     Public {
-        limit: Arc::new(AddressLimit::new(browser.address_requests_max)),
+        limit: limit.unwrap_or_else(|| Arc::new(AddressLimit::new(requests_max))),
         allows_delete: browser.allow_delete,
     }
 }

@@ -46,10 +46,14 @@ pub(super) fn run(args: ServeArgs) -> Result<(), CliError> {
         crash::arm(&at);
     }
     let metrics = telemetry::start(&config.log.level, config.log.format == LogFormat::Json);
-    runtime()?.block_on(async {
+    let runtime = runtime()?;
+    let ended = runtime.block_on(async {
         let stop = stop_signal();
         let app = App::start(config, load, std::sync::Arc::new(SystemClock), metrics).await?;
         app.run(stop).await?;
         Ok(())
-    })
+    });
+    // Nobody waits any more for what blocks a thread, such as a slow name server.
+    runtime.shutdown_background();
+    ended
 }

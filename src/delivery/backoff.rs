@@ -46,13 +46,16 @@ mod tests {
         for (attempt, longest) in
             [(0, 2), (1, 2), (2, 4), (5, 32), (9, 512), (10, 600), (4_000_000, 600)]
         {
-            for _ in 0..200 {
-                let delay = OPTIONS.delay(attempt);
-                assert!(
-                    delay >= OPTIONS.min && delay <= Duration::from_secs(longest),
-                    "{attempt}: {delay:?}"
-                );
+            let longest = Duration::from_secs(longest);
+            let delays = (0..200).map(|_| OPTIONS.delay(attempt)).collect::<Vec<_>>();
+            for delay in &delays {
+                assert!((OPTIONS.min..=longest).contains(delay), "{attempt}: {delay:?}");
             }
+            // They are spread over the whole range.
+            let (least, most) = (delays.iter().min().unwrap(), delays.iter().max().unwrap());
+            let spread = longest - OPTIONS.min;
+            assert!(*most > OPTIONS.min + spread / 2, "{attempt}: {most:?}");
+            assert!(*least < OPTIONS.min + spread / 2, "{attempt}: {least:?}");
         }
     }
 

@@ -8,8 +8,7 @@ use jiff::Timestamp;
 use metrics::gauge;
 use tokio::sync::watch;
 use tokio::task::{Id, JoinError, JoinSet};
-use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until, timeout};
-use tokio_util::sync::CancellationToken;
+use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
 use tracing::{debug, error, info, warn};
 
 use super::backoff::RetryOptions;
@@ -17,6 +16,7 @@ use super::disposition::KeyCheck;
 use super::lanes::{Lanes, Reading};
 use super::pause::{KeyRefusals, Pause};
 use super::step::{StepEnd, StepOutcome, Stepper};
+use super::stop::Stop;
 use crate::clock::SharedClock;
 use crate::destination::Destination;
 use crate::loops::{Client, Reply, Slot};
@@ -65,7 +65,7 @@ pub struct EngineOptions {
     pub requests_max: usize,
     /// How requests are tried again.
     pub retry: RetryOptions,
-    /// How long requests under way are waited for at the end.
+    /// How long requests under way may take to end after the lease was lost.
     pub grace: Duration,
 }
 
@@ -96,13 +96,13 @@ impl Engine {
         Self { stepper, options }
     }
 
-    /// Delivers, while it holds the lease, until `stop` is cancelled; then finishes what is under
-    /// way and gives the lease back.
-    pub async fn run(self, stop: CancellationToken) {
+    /// Delivers, while it holds the lease, until `stop` is ordered; then lets the requests under way end
+    /// until the deadline, and gives the lease back.
+    pub async fn run(self, stop: Stop) {
         let name = self.stepper.name.clone();
         gauge!(telemetry::LEASE_HELD, "destination" => name.clone()).set(0.0);
         let mut told = false;
-        while !stop.is_cancelled() {
+        while !stop.is_ordered() {
             let asked_at = Instant::now();
             let mut wait = self.options.lease_ttl / 3;
             match self.ask_for_lease().await {
@@ -138,7 +138,7 @@ impl Engine {
             let again_at = asked_at + wait;
             tokio::select! {
                 () = sleep_until(again_at) => {}
-                () = stop.cancelled() => {}
+                _ = stop.ordered() => {}
             }
         }
     }
@@ -273,7 +273,7 @@ impl<'a> Tenure<'a> {
         }
     }
 
-    async fn run(mut self, stop: &CancellationToken) -> Ended {
+    async fn run(mut self, stop: &Stop) -> Ended {
         let mut arrivals = self.engine.stepper.queue.arrivals();
         let mut renewal = ticks(self.engine.options.lease_ttl / 3);
         let mut look = ticks(LOOK_EVERY);
@@ -285,13 +285,13 @@ impl<'a> Tenure<'a> {
             let listen_at = self.hinted_at + HINT_EVERY;
             tokio::select! {
                 biased;
-                () = stop.cancelled() => break,
+                _ = stop.ordered() => break,
                 _ = renewal.tick() => if !self.renew().await {
-                    finish_tasks(&mut self.tasks, self.engine, &self.lease).await;
+                    finish_tasks(&mut self.tasks, self.engine, stop).await;
                     return Ended::LeaseLost;
                 },
                 Some(done) = self.tasks.join_next_with_id() => if !self.take_in(done) {
-                    finish_tasks(&mut self.tasks, self.engine, &self.lease).await;
+                    finish_tasks(&mut self.tasks, self.engine, stop).await;
                     return Ended::LeaseLost;
                 },
                 is_open = hint(&mut arrivals, listen_at) => {
@@ -311,7 +311,7 @@ impl<'a> Tenure<'a> {
             }
         };
         tokio::select! {
-            () = finish_tasks(&mut self.tasks, self.engine, &self.lease) => {}
+            () = finish_tasks(&mut self.tasks, self.engine, stop) => {}
             () = keep => {}
         }
         Ended::Stopped
@@ -604,20 +604,28 @@ impl<'a> Tenure<'a> {
     }
 }
 
-/// Waits for what is under way, within the grace. What does not end in time is dropped: its
-/// requests are on disk and will be sent again.
-async fn finish_tasks(tasks: &mut JoinSet<Done>, engine: &Engine, lease: &Lease) {
+/// Lets the requests under way end: until the deadline of a stop, or for the grace after the lease was
+/// lost. Those that take longer are dropped: they are on disk and will be sent again.
+async fn finish_tasks(tasks: &mut JoinSet<Done>, engine: &Engine, stop: &Stop) {
+    let destination = &engine.stepper.name;
     let under_way = tasks.len();
-    let all = async { while tasks.join_next().await.is_some() {} };
-    if timeout(engine.options.grace, all).await.is_err() {
-        warn!(
-            destination = lease.destination,
-            requests = tasks.len(),
-            "requests under way were dropped; they will be sent again"
-        );
-        tasks.shutdown().await;
+    let grace_ends = Instant::now() + engine.options.grace;
+    let too_late = async {
+        tokio::select! {
+            () = sleep_until(grace_ends) => {}
+            deadline = stop.ordered() => sleep_until(deadline).await,
+        }
+    };
+    tokio::select! {
+        biased;
+        () = async { while tasks.join_next().await.is_some() {} } => {}
+        () = too_late => {
+            let requests = tasks.len();
+            warn!(destination, requests, "requests under way were dropped; they will be sent again");
+            tasks.shutdown().await;
+        }
     }
-    debug!(destination = lease.destination, requests = under_way, "requests under way ended");
+    debug!(destination, requests = under_way, "requests under way ended");
 }
 
 /// Waits for a hint that messages arrived; none is lost before `listen_at`. Tells whether there may be

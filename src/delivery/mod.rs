@@ -16,6 +16,8 @@ mod merge;
 mod merging;
 mod pause;
 mod step;
+mod stop;
 
 pub use backoff::RetryOptions;
 pub use engine::{Engine, EngineOptions};
+pub use stop::Stop;

@@ -49,6 +49,11 @@ impl AddressLimit {
         Self { requests_max: requests_max.max(1), buckets: Mutex::new(buckets) }
     }
 
+    /// The requests a minute.
+    pub fn requests_max(&self) -> u32 {
+        self.requests_max
+    }
+
     /// Takes `requests` (no more than a full bucket) from the bucket of an address; where they are
     /// not in it, tells in how many seconds they will be.
     pub(super) fn take(

@@ -3,7 +3,9 @@
 use reqwest::Method;
 use serde_json::{Value, json};
 
-use crate::support::{Answer, EMAIL_DOMAIN, ScriptedLoops, Service, Setup, WRITE_KEY, track};
+use crate::support::{
+    ADMIN_TOKEN, Answer, EMAIL_DOMAIN, ScriptedLoops, Service, Setup, WRITE_KEY, track,
+};
 
 /// A public key, a public key with a wide limit, and in the environment a secret one.
 const SOURCES: &str = r#"
@@ -73,6 +75,25 @@ async fn an_address_that_sends_too_much_is_told_to_come_again_and_nobody_else_is
         assert_eq!(answer.status, 200, "{id}: {answer:?}");
     }
     assert_eq!(loops.notes(7).await, ["m1", "m2", "m3", "m4", "m5", "m6", "m7"]);
+}
+
+#[tokio::test]
+async fn a_reload_forgives_nobody() {
+    let (_loops, service) = service().await;
+    let sent =
+        async |id: &str| send(&service, "/v1/t", "page", "192.0.2.1", track("u1", id)).await.status;
+    let reload = async || {
+        let request = service.request(Method::POST, "/api/reload").bearer_auth(ADMIN_TOKEN);
+        assert_eq!(Service::answer(request).await.status, 200);
+    };
+    assert_eq!([sent("m1").await, sent("m2").await, sent("m3").await], [200, 200, 429]);
+    reload().await;
+    assert_eq!(sent("m4").await, 429);
+    // Another limit begins anew.
+    let other = SOURCES.replace("address_requests_max = 2", "address_requests_max = 3");
+    service.write_config(&other);
+    reload().await;
+    assert_eq!(sent("m5").await, 200);
 }
 
 #[tokio::test]

@@ -1,7 +1,10 @@
 //! A stop finishes what is under way, gives the lease back and leaves the rest on disk.
 
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
 use tokio::sync::Notify;
 
 use crate::support::{Reply, ScriptedLoops, Setup, track};
@@ -32,6 +35,35 @@ async fn a_request_under_way_is_finished_and_recorded() {
     let service = service.crash_and_restart(&setup);
     service.accept("/v1/track", track("u1", "m2")).await;
     assert_eq!(loops.next().await.note(), "m2");
+}
+
+#[tokio::test]
+async fn a_stop_takes_no_longer_than_the_grace_whoever_is_slow() {
+    let mut loops = ScriptedLoops::willing().await;
+    loops.now(|seen| if seen.path == "/api-key" { Reply::ok() } else { Reply::Silence });
+    let grace = Duration::from_secs(4);
+    let setup =
+        Setup::with_loops(&loops.base_url).env("SEGMENT_LOOPS__SERVER__SHUTDOWN_GRACE_MS", "4000");
+    let mut service = setup.start();
+    service.accept("/v1/track", track("u1", "m1")).await;
+    loops.next().await;
+    // A sender that has sent a part of its body, and will not send the rest.
+    let address = service.base_url.trim_start_matches("http://").to_owned();
+    let mut sender = TcpStream::connect(address).await.unwrap();
+    let head = "POST /v1/track HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\n";
+    sender.write_all(head.as_bytes()).await.unwrap();
+    // The program has read the head once it asks for the body.
+    sender.write_all(b"Expect: 100-continue\r\n\r\n").await.unwrap();
+    let mut asked = [0; 12];
+    sender.read_exact(&mut asked).await.unwrap();
+    assert_eq!(&asked, b"HTTP/1.1 100");
+    let began = Instant::now();
+    assert_eq!(service.stop().await, Some(0));
+    // One after the other they would have had the grace twice.
+    let took = began.elapsed();
+    assert!(took >= grace / 2 && took < grace * 3 / 2, "{took:?}");
+    service.logged(|line| line["message"] == "lease given back").await;
+    service.logged(|line| line["message"] == "stopped").await;
 }
 
 #[tokio::test]

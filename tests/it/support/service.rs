@@ -22,6 +22,9 @@ pub struct Setup {
     ignores_file_limits: bool,
 }
 
+/// Name of the configuration file.
+const CONFIG: &str = "segment-loops.toml";
+
 /// The running program. Dropping it kills it, and fails the test if its log holds what it must not.
 pub struct Service {
     pub base_url: String,
@@ -29,7 +32,7 @@ pub struct Service {
     log: Arc<Mutex<Vec<String>>>,
     reader: Option<std::thread::JoinHandle<()>>,
     data: PathBuf,
-    _folder: Arc<tempfile::TempDir>,
+    folder: Arc<tempfile::TempDir>,
     http: reqwest::Client,
 }
 
@@ -123,7 +126,7 @@ impl Setup {
         command.env_clear().envs(&self.env).current_dir(folder);
         command.args(["serve", "--listen", "127.0.0.1:0", "--data"]).arg(&data);
         if let Some(text) = &self.config {
-            let file = folder.join("segment-loops.toml");
+            let file = folder.join(CONFIG);
             std::fs::write(&file, text).unwrap();
             command.arg("--config").arg(file);
         }
@@ -136,7 +139,7 @@ impl Setup {
         command.env_clear().envs(&self.env).current_dir(folder);
         command.args(arguments).arg("--data").arg(data);
         if let Some(text) = &self.config {
-            let file = folder.join("segment-loops.toml");
+            let file = folder.join(CONFIG);
             std::fs::write(&file, text).unwrap();
             command.arg("--config").arg(file);
         }
@@ -236,7 +239,7 @@ impl Setup {
             log,
             reader: Some(reader),
             data,
-            _folder: folder,
+            folder,
             http: reqwest::Client::builder().no_proxy().build().unwrap(),
         }
     }
@@ -312,6 +315,11 @@ impl Service {
         stored
     }
 
+    /// Changes the configuration file.
+    pub fn write_config(&self, text: &str) {
+        std::fs::write(self.folder.path().join(CONFIG), text).unwrap();
+    }
+
     /// Changes the database from outside, as only time does otherwise.
     pub async fn alter(&self, statement: &'static str) {
         let file = SqliteConnectOptions::new().filename(self.data.join("segment-loops.db"));
@@ -362,7 +370,7 @@ impl Service {
     }
 
     fn restart(self, setup: &Setup) -> Service {
-        let folder = Arc::clone(&self._folder);
+        let folder = Arc::clone(&self.folder);
         setup.start_in(folder)
     }
 

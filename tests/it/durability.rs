@@ -59,6 +59,7 @@ async fn a_retry_keeps_its_place_and_its_key_over_a_restart() {
         last = loops.next().await;
     }
     assert_eq!(last.note(), "m2");
+    service.message("m1", |found| found["state"] == "delivered").await;
     service.message("m2", |found| found["state"] == "delivered").await;
 }
 

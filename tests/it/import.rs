@@ -22,9 +22,9 @@ async fn import(setup: &Setup, data: &Path, text: &[u8]) -> Ran {
     setup.command_on(data, &["import", "-"], text).await
 }
 
-/// The counts of a report: accepted, duplicates, refused.
+/// The counts of a report: accepted, duplicates, rejected.
 fn counts(ran: &Ran) -> [u64; 3] {
-    ["accepted: ", "duplicates: ", "refused: "].map(|name| {
+    ["accepted: ", "duplicates: ", "rejected: "].map(|name| {
         let line = ran.stdout.lines().find_map(|line| line.strip_prefix(name));
         line.unwrap_or_else(|| panic!("{ran:?}")).parse().unwrap()
     })
@@ -146,7 +146,7 @@ async fn gzip_is_told_by_its_content_and_several_files_are_taken_in_turn() {
 async fn a_bad_line_costs_itself_alone_and_is_named() {
     let setup = nowhere().env("SEGMENT_LOOPS__SERVER__MESSAGE_BYTES_MAX", "2000");
     let data = tempfile::tempdir().unwrap();
-    let report = data.path().join("refused.jsonl");
+    let report = data.path().join("rejected.jsonl");
     let long = |length: usize, id: &str| {
         let empty = track("u1", id).to_string();
         empty.replace("Tested", &format!("Tested{}", "x".repeat(length - empty.len())))

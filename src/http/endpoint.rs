@@ -1,9 +1,9 @@
-//! What senders ask for: one name for each way in, in logs, metrics and answers.
+//! The endpoints of senders: the label of each in logs and metrics, and the contract of its answers.
 
 use super::error::Contract;
 use crate::segment::MessageType;
 
-/// A way in.
+/// An endpoint.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Endpoint {
     /// A message of this type, as its path says; the short paths of analytics.js count as the long ones.
@@ -16,7 +16,7 @@ pub(super) enum Endpoint {
     Root,
     /// A batch that a page sends while it is left.
     Beacon,
-    /// What analytics.js asks for before it sends.
+    /// The settings that analytics.js fetches before it sends.
     Settings,
     /// analytics.js' own metrics.
     Metrics,
@@ -24,12 +24,12 @@ pub(super) enum Endpoint {
     Webhook,
     /// Segment's subscription destination.
     Destination,
-    /// A path that nothing is at, or a method that its path does not have; below `/v1` or elsewhere.
+    /// An unknown path, or a method that its path does not have.
     Unknown(Contract),
 }
 
 impl Endpoint {
-    /// Its path by its pattern; `unknown` where there is none.
+    /// The pattern of its path; `unknown` for an unknown path.
     pub(super) fn as_str(self) -> &'static str {
         match self {
             Endpoint::Single(MessageType::Identify) => "/v1/identify",

@@ -39,7 +39,7 @@ pub enum Contract {
     Tracking,
     /// Webhooks and the subscription destination: 503 for "not now", which Segment repeats.
     Webhook,
-    /// The admin API, and paths that nothing is at.
+    /// The admin API, and unknown paths elsewhere.
     Admin,
 }
 
@@ -69,8 +69,8 @@ impl Contract {
         }
     }
 
-    /// How to authenticate. RFC 9110 demands a challenge with each 401, and a browser asks for a
-    /// password where it knows the scheme: pages get one that no browser knows.
+    /// The challenge of a 401, which RFC 9110 demands. A browser asks for a password if it knows the
+    /// scheme, so pages get a scheme that no browser knows.
     fn challenge(self) -> &'static str {
         match self {
             Contract::Tracking => r#"WriteKey realm="segment-loops""#,
@@ -79,7 +79,7 @@ impl Contract {
         }
     }
 
-    /// The contract of a path that nothing is at.
+    /// The contract of an unknown path.
     pub(super) fn of_path(path: &str) -> Self {
         let is_below = |root| {
             path.strip_prefix(root).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
@@ -174,7 +174,7 @@ impl IntoResponse for ApiError {
     }
 }
 
-/// The answer for a path that nothing is at, where messages are not taken.
+/// The answer of the admin address for an unknown path.
 pub(super) async fn not_on_admin_address(uri: Uri) -> Response {
     let hint = "there is nothing at this path: this is the address of server.admin_listen, and messages go to that of server.listen";
     ApiError::new(StatusCode::NOT_FOUND, "not_found", hint).answer(Contract::of_path(uri.path()))

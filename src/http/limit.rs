@@ -55,7 +55,7 @@ impl AddressLimit {
     }
 
     /// Takes `requests` (no more than a full bucket) from the bucket of an address; where they are
-    /// not in it, tells in how many seconds they will be.
+    /// not in it, the error is the number of seconds until they are.
     pub(super) fn take(
         &self,
         address: Option<IpAddr>,

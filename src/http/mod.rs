@@ -51,7 +51,7 @@ use crate::queue::{Inbox, Log};
 /// How long a browser may remember what CORS allows. Chromium takes two hours at most.
 const PREFLIGHT_MAX_AGE: Duration = Duration::from_secs(7_200);
 
-/// The bounds of what is taken in.
+/// The bounds of requests.
 #[derive(Debug, Clone, Copy)]
 pub struct HttpLimits {
     /// Bytes of a body, after inflating.
@@ -102,7 +102,7 @@ pub type MetricsText = Arc<dyn Fn() -> String + Send + Sync>;
 pub struct HttpParts {
     /// Where accepted messages go.
     pub inbox: Arc<dyn Inbox>,
-    /// Who knows whether the store works.
+    /// Says whether the store works.
     pub log: Arc<dyn Log>,
     /// The time.
     pub clock: SharedClock,
@@ -110,7 +110,7 @@ pub struct HttpParts {
     pub sources: watch::Receiver<Arc<Sources>>,
     /// The bounds.
     pub limits: HttpLimits,
-    /// Proxies whose word about their clients counts.
+    /// Proxies whose forwarding headers count.
     pub trusted_proxies: Vec<Network>,
     /// Where senders reach the service; `None`: where their requests say they do.
     pub public_url: Option<PublicUrl>,
@@ -132,7 +132,7 @@ impl HttpState {
             trusted_proxies,
             public_url,
             budget: body::Budget::new(limits.body_budget_bytes, limits.body_bytes_max),
-            large_bodies: work::places(),
+            large_bodies: work::permits(),
             unknown_paths: paths::UnknownPaths::default(),
             metrics,
         }))

@@ -40,7 +40,7 @@ pub(super) fn complete(description: &mut utoipa::openapi::OpenApi) {
     *description = whole;
 }
 
-/// The keys that requests come with.
+/// The ways to authenticate.
 struct Keys;
 
 impl Modify for Keys {
@@ -48,25 +48,25 @@ impl Modify for Keys {
         let http = |scheme, text: &str| {
             SecurityScheme::Http(HttpBuilder::new().scheme(scheme).description(Some(text)).build())
         };
-        let signature = "Hex HMAC-SHA1 over the body, or over the first message of a list, with the source's webhook_secret.";
+        let signature = "Hex HMAC-SHA1 over the body, or over the first message of a list, with one of the source's webhook secrets.";
         let signature = ApiKeyValue::with_description("X-Signature", signature);
         let schemes = [
             (
                 "writeKey",
                 http(
                     HttpAuthScheme::Basic,
-                    "The user name is a write key; no password. Else `writeKey` in the body.",
+                    "A write key as the user name, without a password. Where this header is missing, `writeKey` in the body counts.",
                 ),
             ),
             (
                 "webhookToken",
                 http(
                     HttpAuthScheme::Bearer,
-                    "The source's webhook_token. Else in X-Webhook-Token.",
+                    "One of the source's webhook tokens. It may also be sent in X-Webhook-Token.",
                 ),
             ),
             ("webhookSignature", SecurityScheme::ApiKey(ApiKey::Header(signature))),
-            ("adminToken", http(HttpAuthScheme::Bearer, "ADMIN_TOKEN.")),
+            ("adminToken", http(HttpAuthScheme::Bearer, "One of the admin tokens (ADMIN_TOKEN).")),
         ];
         let components = document.components.get_or_insert_default();
         for (name, scheme) in schemes {
@@ -75,37 +75,38 @@ impl Modify for Keys {
     }
 }
 
-/// A message as Segment's SDKs write it. It must be about somebody: a user id, an anonymous id, or an
-/// e-mail address in `traits`, `properties`, `context.traits` or beside them.
+/// A message as Segment's SDKs write it. It must name a person: by a user id, an anonymous id, or an
+/// e-mail address in `traits`, `properties`, `context.traits` or at the top level.
 #[derive(Debug, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 #[schema(example = json!({"type": "track", "userId": "user_1", "messageId": "hello-2", "event": "Signed Up", "properties": {"plan": "pro"}}))]
 pub struct Message {
-    /// `identify`, `track`, `page`, `screen`, `group`, `alias` or `delete`. The path gives it where
-    /// it is missing.
+    /// `identify`, `track`, `page`, `screen`, `group`, `alias` or `delete`. Where it is missing, the
+    /// path decides.
     pub r#type: Option<String>,
-    /// Whom it is about.
+    /// The id of the person in your own system.
     #[schema(example = "user_1")]
     pub user_id: Option<String>,
-    /// Whom it is about, where nobody knows.
+    /// An id for a person who is not known yet.
     pub anonymous_id: Option<String>,
-    /// The same id from the same source counts once. Made up where it is missing.
+    /// A message with the same id from the same source is stored once. The service makes an id for a
+    /// message that has none.
     #[schema(max_length = 1024)]
     pub message_id: Option<String>,
-    /// When it happened.
+    /// When it happened, in ISO 8601.
     pub timestamp: Option<String>,
-    /// Of `track`: what happened.
+    /// The name of the event, of a `track`.
     pub event: Option<String>,
-    /// Of `identify`: what is known of the person.
+    /// What is known about the person, of an `identify`.
     #[schema(value_type = Option<Object>)]
     pub traits: Option<Value>,
-    /// Of `track`: what is known of the event.
+    /// What is known about the event, of a `track`.
     #[schema(value_type = Option<Object>)]
     pub properties: Option<Value>,
-    /// What is known of its surroundings.
+    /// Where the message comes from: the library, the page, the device.
     #[schema(value_type = Option<Object>)]
     pub context: Option<Value>,
-    /// `{"All": false}` or `{"Loops": false}` keeps it from Loops.
+    /// `{"All": false}` or `{"Loops (Actions)": false}` keeps the message from Loops.
     #[schema(value_type = Option<Object>)]
     pub integrations: Option<Value>,
 }
@@ -115,15 +116,15 @@ pub struct Message {
 #[serde(rename_all = "camelCase")]
 #[schema(example = json!({"batch": [{"type": "identify", "userId": "user_1", "traits": {"plan": "pro"}}], "sentAt": "2026-01-02T03:04:05.678Z"}))]
 pub struct Batch {
-    /// The messages. What is wrong with one is told in the answer, and costs no other.
+    /// The messages. A message that cannot be accepted is listed in the answer, and costs no other.
     pub batch: Vec<Message>,
-    /// Merged into the `context` of each.
+    /// Merged into the `context` of each message, whose own members win.
     #[schema(value_type = Option<Object>)]
     pub context: Option<Value>,
-    /// Merged into the `integrations` of each.
+    /// Merged into the `integrations` of each message, whose own members win.
     #[schema(value_type = Option<Object>)]
     pub integrations: Option<Value>,
-    /// When it was sent, by the sender's clock.
+    /// When the batch was sent, by the sender's clock, which is corrected by it.
     pub sent_at: Option<String>,
 }
 
@@ -131,9 +132,9 @@ pub struct Batch {
 #[derive(Debug, Serialize, ToSchema)]
 #[serde(untagged)]
 pub enum OneOrMany {
-    /// One.
+    /// One message.
     One(Box<Message>),
-    /// Several.
+    /// Several messages.
     Many(Vec<Message>),
 }
 
@@ -149,9 +150,13 @@ pub fn errors(statuses: &[(u16, &str)]) -> BTreeMap<String, RefOr<Response>> {
             HeaderBuilder::new().schema(Some(schema)).description(Some(text)).build()
         };
         let response = match status {
-            401 => response
-                .header("WWW-Authenticate", header(Type::String, "The ways to authenticate.")),
-            429 | 503 => response.header("Retry-After", header(Type::Integer, "Seconds to wait.")),
+            401 => {
+                response.header("WWW-Authenticate", header(Type::String, "How to authenticate."))
+            }
+            429 | 503 => response.header(
+                "Retry-After",
+                header(Type::Integer, "Seconds to wait before the request is sent again."),
+            ),
             _ => response,
         };
         (status.to_string(), RefOr::T(response.build()))
@@ -165,17 +170,23 @@ pub struct TrackingErrors;
 impl IntoResponses for TrackingErrors {
     fn responses() -> BTreeMap<String, RefOr<Response>> {
         errors(&[
-            (400, "The body is not what it should be, or a single message cannot be accepted."),
+            (
+                400,
+                "The body is not JSON of the right form, or its only message cannot be accepted.",
+            ),
             (401, "No source has this write key."),
-            (403, "The page may not send, or its key may not delete."),
+            (403, "Pages on this origin may not send, or this key may not delete."),
             (413, "The body, the message or the batch is too large."),
-            (415, "The Content-Encoding is unknown."),
-            (429, "Not now: send it again after Retry-After."),
+            (415, "The Content-Encoding is not gzip."),
+            (
+                429,
+                "The messages cannot be stored now, or the address sends too much: send the request again after Retry-After.",
+            ),
         ])
     }
 }
 
-/// The errors of analytics.js' own metrics, whose contents do not matter.
+/// The errors of analytics.js' own metrics, whose contents are not looked at.
 pub struct MetricsErrors;
 
 impl IntoResponses for MetricsErrors {
@@ -192,13 +203,16 @@ pub struct WebhookErrors;
 impl IntoResponses for WebhookErrors {
     fn responses() -> BTreeMap<String, RefOr<Response>> {
         errors(&[
-            (400, "The body is not what it should be, or a single message cannot be accepted."),
+            (
+                400,
+                "The body is not JSON of the right form, or its only message cannot be accepted.",
+            ),
             (401, "The key, the signature or the token is missing or wrong."),
-            (403, "The write key is public, and may not delete."),
+            (403, "This write key is public and may not delete."),
             (413, "The body, the message or the list is too large."),
-            (415, "The Content-Encoding is unknown."),
-            (429, "The address sends too much: send it again after Retry-After."),
-            (503, "Not now: send it again after Retry-After."),
+            (415, "The Content-Encoding is not gzip."),
+            (429, "The address sends too much: send the request again after Retry-After."),
+            (503, "The messages cannot be stored now: send the request again after Retry-After."),
         ])
     }
 }

@@ -1,4 +1,4 @@
-//! Paths as senders write them, and paths that nothing is at.
+//! Paths as senders write them, and unknown paths.
 
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
@@ -17,14 +17,14 @@ use super::endpoint::Endpoint;
 use super::error::{ApiError, Contract};
 use super::ingest::count_rejected;
 
-/// How many log lines about unknown paths there are at the most in [`PERIOD`]: scanners ask for many.
+/// The most log lines about unknown paths in a [`PERIOD`]: scanners request thousands.
 const LINES_MAX: u32 = 20;
 const PERIOD: Duration = Duration::from_secs(60);
 
 /// The most segments of a path that a log line shows.
 const SEGMENTS_MAX: usize = 8;
 
-/// The words that a log line shows of a path; anything else may be a key or an address.
+/// The segments of a path that a log line shows; any other may be a key or an address.
 const WORDS: [&str; 35] = [
     "a",
     "alias",
@@ -63,8 +63,8 @@ const WORDS: [&str; 35] = [
     "webhooks",
 ];
 
-/// Lets a router see each path as it is meant: several slashes are one, a slash at the end is none.
-/// Senders join their host setting and their paths without looking.
+/// Makes a router see each path as it is meant: several slashes count as one, and a slash at the end
+/// is dropped. Senders join their host setting and their path without looking.
 pub fn with_plain_paths(router: Router) -> Router {
     Router::new().fallback_service(router.map_request(plain_path))
 }
@@ -96,7 +96,7 @@ fn plain_path(mut request: Request) -> Request {
     request
 }
 
-/// Bounds the log lines about paths that nothing is at.
+/// Bounds the log lines about unknown paths.
 #[derive(Debug, Default)]
 pub(super) struct UnknownPaths(Mutex<Lines>);
 
@@ -109,7 +109,8 @@ struct Lines {
 }
 
 impl UnknownPaths {
-    /// Whether a line may be written now: then how many requests had none since the last one.
+    /// Returns the number of requests that were not logged since the last line; `None` if this one must
+    /// not be logged either.
     fn line(&self, now: Instant) -> Option<u64> {
         // A panic between plain assignments leaves nothing half done.
         let mut lines = self.0.lock().unwrap_or_else(PoisonError::into_inner);
@@ -128,7 +129,7 @@ impl UnknownPaths {
     }
 }
 
-/// The answer for a path that nothing is at.
+/// The answer for an unknown path.
 pub(super) async fn no_such_path(
     State(state): State<HttpState>,
     method: Method,
@@ -167,7 +168,7 @@ fn reject_unknown(state: &HttpState, method: &Method, path: &str, error: ApiErro
     error.answer(contract)
 }
 
-/// What to do about a path that nothing is at.
+/// What a sender can do about an unknown path.
 fn hint(path: &str) -> String {
     let places = "messages go to /v1/identify, /v1/track, /v1/batch and so on, to /webhook/{source} or to /destination";
     let lower = path.to_ascii_lowercase();
@@ -184,7 +185,7 @@ fn hint(path: &str) -> String {
     format!("there is nothing at this path: {places}")
 }
 
-/// A path as a log line may show it: its well-known words, and `*` for everything else.
+/// A path as a log line may show it: its well-known segments, and `*` for any other.
 fn shown(path: &str) -> String {
     let mut shown = String::new();
     let mut segments = path.split('/').filter(|segment| !segment.is_empty());
@@ -199,7 +200,7 @@ fn shown(path: &str) -> String {
     if shown.is_empty() { "/".to_owned() } else { shown }
 }
 
-/// A method as a log line may show it: senders can make up others.
+/// A method as a log line may show it: senders can invent methods.
 fn shown_method(method: &Method) -> &'static str {
     const METHODS: [&str; 9] =
         ["CONNECT", "DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT", "TRACE"];

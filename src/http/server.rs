@@ -22,7 +22,7 @@ use tracing::{debug, warn};
 
 use super::address::Peer;
 
-/// How long accepting rests after it failed, such as for want of file descriptors.
+/// How long to wait after a connection could not be accepted, such as for lack of file descriptors.
 const ACCEPT_FAULT_WAIT: Duration = Duration::from_millis(100);
 
 /// The most bytes of a request's headers.
@@ -45,12 +45,12 @@ pub struct ServerLimits {
     pub connections_max: usize,
 }
 
-/// What a connection ends with when the response asked for it.
+/// The end of a connection whose response asked for it.
 #[derive(Debug, thiserror::Error)]
 #[error("the connection is dropped on purpose")]
 struct Dropped;
 
-/// Serves until `stop` is cancelled; then takes no more connections and lets requests under way
+/// Serves until `stop` is cancelled; then accepts no more connections and lets requests under way
 /// finish within `grace`.
 pub async fn serve(
     listener: TcpListener,
@@ -59,16 +59,16 @@ pub async fn serve(
     stop: CancellationToken,
     grace: Duration,
 ) {
-    let places = Arc::new(Semaphore::new(limits.connections_max));
+    let permits = Arc::new(Semaphore::new(limits.connections_max));
     let graceful = GracefulShutdown::new();
     let mut connections = JoinSet::new();
     loop {
         let accepted = tokio::select! {
-            accepted = accept(&listener, &places) => accepted,
+            accepted = accept(&listener, &permits) => accepted,
             Some(_) = connections.join_next(), if !connections.is_empty() => continue,
             () = stop.cancelled() => break,
         };
-        let Some((stream, peer, place)) = accepted else {
+        let Some((stream, peer, permit)) = accepted else {
             continue;
         };
         let service = {
@@ -86,7 +86,7 @@ pub async fn serve(
             if let Err(error) = connection.await {
                 debug!(%error, "a connection ended early");
             }
-            drop(place);
+            drop(permit);
         });
     }
     drop(listener);
@@ -96,18 +96,18 @@ pub async fn serve(
     connections.shutdown().await;
 }
 
-/// Waits for a place and a connection; `None` when accepting failed, after a rest.
+/// Waits for a permit and a connection; `None` when accepting failed, after a rest.
 async fn accept(
     listener: &TcpListener,
-    places: &Arc<Semaphore>,
+    permits: &Arc<Semaphore>,
 ) -> Option<(TcpStream, Peer, OwnedSemaphorePermit)> {
     // The semaphore is never closed.
-    let place = Arc::clone(places).acquire_owned().await.ok()?;
+    let permit = Arc::clone(permits).acquire_owned().await.ok()?;
     match listener.accept().await {
         Ok((stream, peer)) => {
             // A small answer must not wait for the client's next packet.
             let _ = stream.set_nodelay(true);
-            Some((stream, Peer(peer), place))
+            Some((stream, Peer(peer), permit))
         }
         Err(error) => {
             warn!(%error, "a connection cannot be accepted");

@@ -1,4 +1,4 @@
-//! What analytics.js asks for before it sends anything.
+//! The settings that analytics.js fetches before it sends anything.
 
 use axum::extract::rejection::PathRejection;
 use axum::extract::{Extension, Path, State};
@@ -23,7 +23,7 @@ const VARY: [HeaderName; 6] = [
     HeaderName::from_static("x-forwarded-prefix"),
 ];
 
-/// Tell analytics.js where to send: the key that was asked for, and the address of this service.
+/// Tells analytics.js where to send: the key that was asked for, and the address of this service.
 ///
 /// Without `integrations["Segment.io"].apiKey` analytics.js sends nothing at all, or sends to Segment.
 #[utoipa::path(

@@ -88,7 +88,7 @@ impl Source {
         ))
     }
 
-    /// Whether a request with its write key, and so many messages, is within the limit of its address.
+    /// Whether a request with a write key of this source is within the limit of its address.
     pub(super) fn admit_address(
         &self,
         sender: Option<IpAddr>,

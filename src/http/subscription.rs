@@ -15,7 +15,7 @@ use super::{HttpState, Source, Sources, auth};
 use crate::segment::repair::read_message;
 use crate::segment::{MessageType, Value, casing};
 
-/// Accept a message from Segment's subscription destination (Developer Center).
+/// Accepts a message from Segment's subscription destination (Developer Center).
 #[utoipa::path(
     post,
     path = "/destination",

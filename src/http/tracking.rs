@@ -68,18 +68,23 @@ single!(
     identify,
     "/v1/identify",
     Identify,
-    "Accept a message, an identify unless its type says otherwise."
+    "Accepts a message, an identify unless its type says otherwise."
 );
 single!(i, "/v1/i", Identify, "Short for /v1/identify.");
-single!(track, "/v1/track", Track, "Accept a message, a track unless its type says otherwise.");
+single!(track, "/v1/track", Track, "Accepts a message, a track unless its type says otherwise.");
 single!(t, "/v1/t", Track, "Short for /v1/track.");
-single!(page, "/v1/page", Page, "Accept a message, a page unless its type says otherwise.");
+single!(page, "/v1/page", Page, "Accepts a message, a page unless its type says otherwise.");
 single!(p, "/v1/p", Page, "Short for /v1/page.");
-single!(screen, "/v1/screen", Screen, "Accept a message, a screen unless its type says otherwise.");
+single!(
+    screen,
+    "/v1/screen",
+    Screen,
+    "Accepts a message, a screen unless its type says otherwise."
+);
 single!(s, "/v1/s", Screen, "Short for /v1/screen.");
-single!(group, "/v1/group", Group, "Accept a message, a group unless its type says otherwise.");
+single!(group, "/v1/group", Group, "Accepts a message, a group unless its type says otherwise.");
 single!(g, "/v1/g", Group, "Short for /v1/group.");
-single!(alias, "/v1/alias", Alias, "Accept a message, an alias unless its type says otherwise.");
+single!(alias, "/v1/alias", Alias, "Accepts a message, an alias unless its type says otherwise.");
 single!(a, "/v1/a", Alias, "Short for /v1/alias.");
 
 /// A handler for batches.
@@ -107,15 +112,15 @@ macro_rules! batch {
     };
 }
 
-batch!(batch, "/v1/batch", Batch, "Accept a batch of messages.");
+batch!(batch, "/v1/batch", Batch, "Accepts a batch of messages.");
 batch!(b, "/v1/b", Batch, "Short for /v1/batch.");
 batch!(
     import,
     "/v1/import",
     Import,
-    "Accept a batch of a bulk load, which is delivered behind everything else unless the source says otherwise."
+    "Accepts a batch of a bulk load, which is delivered behind everything else unless the source says otherwise."
 );
-batch!(root, "/v1", Root, "Accept a batch from an SDK that sends to its proxy setting as it is.");
+batch!(root, "/v1", Root, "Accepts a batch from an SDK that sends to its proxy setting as it is.");
 
 /// What a beacon brings in its query, since it cannot have headers.
 #[derive(Debug, Deserialize, IntoParams)]
@@ -127,7 +132,7 @@ struct BeaconQuery {
     write_key: Option<String>,
 }
 
-/// Accept a batch that a page sends while it is left.
+/// Accepts a batch that a page sends while it is left.
 #[utoipa::path(
     post,
     path = "/beacon/v1/batch",
@@ -263,7 +268,7 @@ fn check_sizes(batch: &Batch<'_>, limits: &HttpLimits) -> Result<(), ApiError> {
     Ok(())
 }
 
-/// Accept analytics.js' own metrics, which are not kept.
+/// Accepts analytics.js' own metrics, which are not kept.
 #[utoipa::path(
     post,
     path = "/v1/m",

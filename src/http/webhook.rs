@@ -18,7 +18,7 @@ use crate::secret::Secret;
 use crate::segment::list::{is_list, split_list};
 use crate::segment::signature;
 
-/// Accept a message or a list of messages from Segment's Webhook destinations.
+/// Accepts a message or a list of messages from Segment's Webhook destinations.
 ///
 /// What must come with a request is set by its source: a signature, a token, both, or a write key
 /// where neither is set.

@@ -3,7 +3,7 @@
 //!
 //! The messages are found by following strings and brackets only, without recursion and without
 //! reading what is between them: each is then decoded by itself, so that a broken message costs no
-//! other. What is not a list is refused as a whole: nothing is guessed of what somebody signed.
+//! other. A body that is not a list is an error: nothing is guessed about what somebody signed.
 
 use super::decode::{DecodeError, decode, is_space, skip_bom};
 use super::value::Value;
@@ -20,8 +20,8 @@ pub struct List<'a> {
     pub count: usize,
 }
 
-/// The `writeKey` of a message, found without decoding anything else of it. An error tells that it is
-/// no object.
+/// The `writeKey` of a message, found without decoding anything else of it. Fails if the message is not
+/// an object.
 pub fn write_key(message: &[u8]) -> Result<Option<String>, DecodeError> {
     let mut scan = Scan::new(message);
     let mut write_key = None;

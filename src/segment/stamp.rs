@@ -11,7 +11,7 @@ use super::value::{Object, Value};
 /// What the stamp needs beside the message.
 #[derive(Debug, Clone, Copy)]
 pub struct Stamp<'a> {
-    /// When the message was taken in.
+    /// When the message was received.
     pub received_at: Timestamp,
     /// The type by the path, for a message that has none.
     pub kind: Option<MessageType>,
@@ -20,8 +20,8 @@ pub struct Stamp<'a> {
     /// Whether Segment stamped the message already (webhooks, subscription destination): times that
     /// are there stay.
     pub is_from_segment: bool,
-    /// Whether `sentAt` tells when the message was sent to us: not so in a file, where it tells of
-    /// some earlier sending, and corrects nothing.
+    /// Whether `sentAt` is the time at which the message was sent to us. In a file it is not, and
+    /// corrects nothing.
     pub is_sent_now: bool,
     /// The sender's address, where it is to be kept as `context.ip`.
     pub ip: Option<IpAddr>,

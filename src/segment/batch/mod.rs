@@ -1,5 +1,5 @@
-//! Reads a batch of messages, also one that arrives damaged: mobile SDKs keep batches in files, and
-//! those files are cut off, overwritten or joined before they are sent.
+//! Reads a batch of messages, even a damaged one: mobile SDKs keep batches in files, and those files
+//! may be cut off, overwritten or joined before they are sent.
 //!
 //! One rule decides what is a message:
 //!
@@ -85,7 +85,7 @@ impl<'a> Batch<'a> {
         self.pieces.iter().any(|piece| matches!(piece, Piece::Item { .. }))
     }
 
-    /// The length of what each envelope shares with its messages, the longest one's, in bytes.
+    /// The most bytes that an envelope shares with its messages.
     pub fn shared_bytes_max(&self) -> usize {
         let bytes = |envelope: &Envelope<'_>| {
             envelope.parts().iter().filter_map(|(_, part)| *part).map(<[u8]>::len).sum()
@@ -131,7 +131,7 @@ pub fn merge_envelope(message: &mut Object, envelope: &Object) {
     }
 }
 
-/// The names that mean something in an envelope or a message.
+/// The names of the members that the reader looks at.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Name {
     Batch,
@@ -165,11 +165,11 @@ impl Name {
 /// Where the reader stands in an envelope.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Place {
-    /// In none, or in one whose members cannot be trusted.
+    /// In no envelope, or in one whose members cannot be trusted.
     Outside,
-    /// In its array of messages, or in so many arrays in that one.
+    /// In its array of messages, at this depth of arrays within it.
     List(usize),
-    /// Behind its array.
+    /// Behind that array.
     Tail,
 }
 

@@ -179,6 +179,8 @@ async fn batches_of_the_form_that_other_sdks_send_are_taken() {
             ),
             false,
         ),
+        // With a slash at the end of its `Endpoint`.
+        ("go-slash", "//v1/batch", true, format!(r#"{{"batch":{}}}"#, batch("go-slash")), false),
         (
             "ruby",
             "/v1/import",
@@ -218,6 +220,21 @@ async fn batches_of_the_form_that_other_sdks_send_are_taken() {
             "/v1/b",
             false,
             format!(r#"{{"batch":{}{after}"#, batch("react-native").trim_end_matches(']')),
+            false,
+        ),
+        // Its `proxy` is taken as it stands where `useSegmentEndpoints` is not set; 2.20.4 adds a slash.
+        (
+            "react-native-proxy",
+            "/v1",
+            false,
+            format!(r#"{{"batch":{}{after}"#, batch("react-native-proxy").trim_end_matches(']')),
+            false,
+        ),
+        (
+            "react-native-2.20.4",
+            "/v1/",
+            false,
+            format!(r#"{{"batch":{}{after}"#, batch("react-native-2.20.4").trim_end_matches(']')),
             false,
         ),
         (

@@ -75,11 +75,8 @@ pub struct Engine {
     options: EngineOptions,
 }
 
-/// Why an engine gave up its lease.
-enum Ended {
-    Stopped,
-    LeaseLost,
-}
+/// Another process has the lease.
+struct LeaseLost;
 
 impl Engine {
     /// Makes an engine; it does nothing until it is run.
@@ -119,8 +116,8 @@ impl Engine {
                     };
                     gauge!(telemetry::LEASE_HELD, "destination" => name.clone()).set(0.0);
                     match ended {
-                        Ended::Stopped => return self.give_back(&lease).await,
-                        Ended::LeaseLost => warn!(destination = name, "lease lost"),
+                        Ok(()) => return self.give_back(&lease).await,
+                        Err(LeaseLost) => warn!(destination = name, "lease lost"),
                     }
                 }
                 Ok(None) => {
@@ -273,7 +270,8 @@ impl<'a> Tenure<'a> {
         }
     }
 
-    async fn run(mut self, stop: &Stop) -> Ended {
+    /// Delivers until a stop is ordered, or the lease is lost.
+    async fn run(mut self, stop: &Stop) -> Result<(), LeaseLost> {
         let mut arrivals = self.engine.stepper.queue.arrivals();
         let mut renewal = ticks(self.engine.options.lease_ttl / 3);
         let mut look = ticks(LOOK_EVERY);
@@ -283,24 +281,26 @@ impl<'a> Tenure<'a> {
             self.read().await;
             let wake_at = self.hand_out();
             let listen_at = self.hinted_at + HINT_EVERY;
-            tokio::select! {
+            let held = tokio::select! {
                 biased;
                 _ = stop.ordered() => break,
-                _ = renewal.tick() => if !self.renew().await {
-                    finish_tasks(&mut self.tasks, self.engine, stop).await;
-                    return Ended::LeaseLost;
-                },
-                Some(done) = self.tasks.join_next_with_id() => if !self.take_in(done) {
-                    finish_tasks(&mut self.tasks, self.engine, stop).await;
-                    return Ended::LeaseLost;
-                },
+                _ = renewal.tick() => self.renew().await,
+                Some(done) = self.tasks.join_next_with_id() => self.take_in(done),
                 is_open = hint(&mut arrivals, listen_at) => {
                     self.may_have_more = [true; Class::COUNT];
                     self.hinted_at = Instant::now();
                     if !is_open { break }
+                    Ok(())
                 }
-                _ = look.tick() => self.may_have_more = [true; Class::COUNT],
-                () = sleep_until(wake_at) => {}
+                _ = look.tick() => {
+                    self.may_have_more = [true; Class::COUNT];
+                    Ok(())
+                }
+                () = sleep_until(wake_at) => Ok(()),
+            };
+            if held.is_err() {
+                finish_tasks(&mut self.tasks, self.engine, stop).await;
+                return held;
             }
         }
         // Requests under way may take longer than the lease holds: nobody shall take it over meanwhile.
@@ -314,7 +314,7 @@ impl<'a> Tenure<'a> {
             () = finish_tasks(&mut self.tasks, self.engine, stop) => {}
             () = keep => {}
         }
-        Ended::Stopped
+        Ok(())
     }
 
     /// Whether there may be something of a class to read, and room for it.
@@ -457,8 +457,8 @@ impl<'a> Tenure<'a> {
         self.tasks.spawn(async move { Done::Probe(stepper.client.probe(&slot).await) });
     }
 
-    /// Takes in what a task came to; false when the lease was lost.
-    fn take_in(&mut self, done: Result<(Id, Done), JoinError>) -> bool {
+    /// Takes in what a task came to.
+    fn take_in(&mut self, done: Result<(Id, Done), JoinError>) -> Result<(), LeaseLost> {
         match done {
             Ok((id, Done::Step(lane, end))) => {
                 self.busy.remove(&id);
@@ -488,7 +488,7 @@ impl<'a> Tenure<'a> {
                 }
             }
         }
-        true
+        Ok(())
     }
 
     /// Takes in what was read of a lane.
@@ -507,7 +507,8 @@ impl<'a> Tenure<'a> {
         }
     }
 
-    fn advance(&mut self, lane: LaneKey, outcome: StepOutcome) -> bool {
+    /// Moves a lane on after a step.
+    fn advance(&mut self, lane: LaneKey, outcome: StepOutcome) -> Result<(), LeaseLost> {
         match outcome {
             StepOutcome::Finished => {
                 self.refusals.forget(lane);
@@ -527,9 +528,9 @@ impl<'a> Tenure<'a> {
                 self.lanes.again(lane);
                 self.stop_for(Obstacle::BaseUrl);
             }
-            StepOutcome::Fenced => return false,
+            StepOutcome::Fenced => return Err(LeaseLost),
         }
-        true
+        Ok(())
     }
 
     /// Pauses the destination, and says why if it was not paused before.
@@ -583,22 +584,22 @@ impl<'a> Tenure<'a> {
             .set(is_on);
     }
 
-    /// Renews the lease; false when another process has it.
-    async fn renew(&mut self) -> bool {
+    /// Renews the lease.
+    async fn renew(&mut self) -> Result<(), LeaseLost> {
         let asked_at = Instant::now();
         match self.engine.ask_for_lease().await {
             Ok(Some(lease)) if lease.token == self.lease.token => {
                 self.lease_until = asked_at + self.engine.options.lease_ttl;
-                true
+                Ok(())
             }
-            Ok(Some(_) | None) => false,
+            Ok(Some(_) | None) => Err(LeaseLost),
             Err(fault) => {
                 error!(
                     destination = self.lease.destination,
                     error = &fault as &dyn std::error::Error,
                     "the lease cannot be renewed; trying again"
                 );
-                true
+                Ok(())
             }
         }
     }

@@ -131,9 +131,9 @@ pub trait Work: Send + Sync {
     /// Records an attempt and its consequence, for the request, its deliveries and its messages.
     async fn settle(&self, lease: &Lease, settlement: Settlement) -> Result<(), WorkError>;
 
-    /// Ends a message whose records are broken, so that others need not wait for it: what is pending of it
-    /// fails with the given reason, and where nothing is, it gets a failed delivery of its own. Returns
-    /// its message id; `None`, and nothing is written, when it is not pending (any more).
+    /// Ends a message whose records are broken, so that others need not wait for it: its pending deliveries
+    /// fail with the given reason; a message without any gets a failed delivery of its own. Returns the
+    /// message id; `None`, and nothing is written, when the message is not pending (any more).
     async fn set_aside(
         &self,
         lease: &Lease,

@@ -38,7 +38,7 @@ async fn a_request_under_way_is_finished_and_recorded() {
 }
 
 #[tokio::test]
-async fn a_stop_takes_no_longer_than_the_grace_whoever_is_slow() {
+async fn a_stop_takes_no_longer_than_the_grace_when_a_sender_and_loops_are_slow() {
     let mut loops = ScriptedLoops::willing().await;
     loops.now(|seen| if seen.path == "/api-key" { Reply::ok() } else { Reply::Silence });
     let grace = Duration::from_secs(4);

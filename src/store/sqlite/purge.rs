@@ -21,7 +21,7 @@ const MESSAGES_MAX: usize = 200;
 const CONTENTS: [&str; 4] =
     [sql::DROP_EXCERPTS, sql::DROP_DETAILS, sql::DROP_BODIES, sql::DROP_PAYLOAD];
 
-/// Nor do these stay of whom was deleted: they name fields, and names of fields are the sender's.
+/// An erasure deletes these too: warnings name fields, and senders choose the names of fields.
 const WARNINGS: [&str; 2] = [sql::DROP_WARNINGS, sql::DROP_MESSAGE_WARNINGS];
 
 pub(super) struct Purge {

@@ -9,7 +9,8 @@
 //! * An object that ends, but is no JSON in between, is still one item: its decoder rejects it.
 //! * Anything else that stands there is broken. The reader looks for the next object that is whole
 //!   and has one of Segment's types, or that begins an envelope; everything before it is one broken
-//!   piece. An object behind a colon is the value of a member, so it is never taken for a message.
+//!   piece. An object behind a name and a colon is the value of a member, so it is never taken for a
+//!   message.
 //! * What an envelope shares (`context`, `integrations`, `sentAt`) counts for its messages as long
 //!   as nothing in it is broken. Behind a broken piece nothing is shared: it might belong to a
 //!   message, and would then put one person's data into the messages of another.
@@ -231,7 +232,7 @@ impl<'a> Members<'a> {
 enum Followed<'a> {
     /// It is whole, and ends before `end`.
     Whole { end: usize, members: Members<'a> },
-    /// It is an object with an array called `batch`, whose items begin at `items`.
+    /// It is an object with an array called `batch`, at `items`, or with an item in its place.
     Envelope { items: usize, members: Members<'a> },
     /// It is not whole.
     Broken,
@@ -346,7 +347,9 @@ impl<'a> Reader<'a> {
                 self.has_batch = true;
                 self.place = Place::List(0);
                 self.begin_envelope(members);
-                self.at = items;
+                let has_bracket = self.bytes.get(items) == Some(&b'[');
+                self.is_damaged |= !has_bracket;
+                self.at = items + usize::from(has_bracket);
             }
             Followed::Broken => self.broken(start),
         }
@@ -390,10 +393,11 @@ impl<'a> Reader<'a> {
             Name::Type | Name::Other => self.place == Place::Tail,
         };
         let from = self.skip_blank(from);
-        if name == Name::Batch && self.bytes.get(from) == Some(&b'[') {
+        if name == Name::Batch {
+            // The head of the envelope is missing; its messages follow.
             self.place = Place::Outside;
             self.is_damaged = true;
-            self.at = from + 1;
+            self.at = from;
             return;
         }
         let end = match self.bytes.get(from) {
@@ -546,13 +550,12 @@ impl<'a> Reader<'a> {
                 b'{' | b'[' if is_value => {
                     if let Some(frame) = self.stack.last()
                         && frame.name == Name::Batch
-                        && byte == b'['
                     {
                         if is_search && frame.is_item {
                             set(&mut self.search.found, frame.start);
                         }
                         if self.stack.len() == 1 {
-                            return Followed::Envelope { items: at + 1, members };
+                            return Followed::Envelope { items: at, members };
                         }
                     }
                     self.open(at, byte == b'{', is_search);
@@ -625,8 +628,8 @@ impl<'a> Reader<'a> {
 
     fn open(&mut self, start: usize, is_object: bool, is_search: bool) {
         let is_item = match self.stack.last() {
-            Some(frame) => !frame.is_object,
-            None => is_search && !self.is_behind_colon(start),
+            Some(frame) => !frame.is_object || frame.name == Name::Batch,
+            None => is_search && !self.is_value_of_member(start),
         };
         if is_search && is_object {
             set(&mut self.search.seen, start);
@@ -635,8 +638,11 @@ impl<'a> Reader<'a> {
         self.stack.push(frame);
     }
 
-    fn is_behind_colon(&self, at: usize) -> bool {
-        self.bytes[..at].iter().rev().find(|byte| !is_space(**byte)) == Some(&b':')
+    /// Whether a name and a colon stand before a byte. What is called `batch` holds messages.
+    fn is_value_of_member(&self, at: usize) -> bool {
+        let before = self.bytes[..at].trim_ascii_end();
+        let name = before.strip_suffix(b":").map(<[u8]>::trim_ascii_end);
+        name.is_some_and(|name| name.ends_with(b"\"") && !name.ends_with(b"\"batch\""))
     }
 
     /// The end of a run of bytes that are neither blank nor have a meaning in JSON: a number, `true`,

@@ -75,6 +75,11 @@ fn every_whole_message_is_found_wherever_a_batch_is_damaged() {
     whole(format!("{start}{{{a},{b}{end}"), &[A, B]);
     whole(format!(r#""batch":[{a},{b}{end}"#), &[A, B]);
     whole(format!(r#"{{"batch"{a},{b}{end}"#), &[A, B]);
+    whole(format!(r#"{{"batch":{a},{b}{end}"#), &[A, B]);
+    whole(format!(r#"{{"batch" : {a}}}"#), &[A]);
+    whole(format!(r#"{{"sentAt":"x","batch":{a} {b}"#), &[A, B]);
+    whole(format!(r#"{start}{a}:{b}{end}"#), &[A, B]);
+    whole(format!(r#"{start}{{"type":"track","url":"https:{b}{end}"#), &[B]);
     whole(format!(r#"{start}{a},{b},"sentAt":"x"}}"#), &[A, B]);
     // Joined, and overwritten by a shorter one.
     whole(format!("{start}{a}{end}{start}{b}{end}"), &[A, B]);
@@ -352,7 +357,10 @@ impl Damage {
                 if let Part::Between(text) = &mut parts[at] {
                     match text.len() {
                         0 | 1 => text.clear(),
-                        _ if text.starts_with('{') => *text = text.replacen('{', "", 1),
+                        n if text.starts_with('{') && n % 2 == 0 => {
+                            *text = text.replacen('{', "", 1)
+                        }
+                        _ if text.starts_with('{') => *text = text.replacen('[', "", 1),
                         _ => *text = text.replacen('}', "", 1),
                     }
                 }
@@ -418,8 +426,8 @@ proptest! {
         for part in &parts {
             match part {
                 Part::Message(text) => {
-                    // Behind the colon of an item that was cut, without a comma, it is a member's value.
-                    if !body.trim_end().ends_with(':') {
+                    // Behind the name of a member that was cut, without a comma, it is that member's value.
+                    if !body.trim_end().ends_with("\":") || body.trim_end().ends_with("\"batch\":") {
                         expected.push(text.clone());
                     }
                     body.push_str(text);

@@ -8,33 +8,14 @@ use config::builder::DefaultState;
 use config::{ConfigBuilder, Environment, File, FileFormat};
 
 use super::check::{Config, check, check_planners};
-use super::secrets::trim;
+use super::environment::{PREFIX, SHORT_NAMES, is_ours};
+use super::file::plain;
 use super::subscriptions::Planner;
 use super::tree::{DestinationTree, LogFormat, Texts, Tree};
 use super::{ConfigError, Mistake, Stage};
 
 /// The compiled-in layer.
 const DEFAULTS: &str = include_str!("../../config/default.toml");
-
-/// Prefix of the variables that address any key, such as `SEGMENT_LOOPS__SERVER__LISTEN`.
-const PREFIX: &str = "SEGMENT_LOOPS";
-
-/// Variables with a name of their own, for the one-team case that needs no file.
-const SHORT_NAMES: [(&str, &str); 8] = [
-    ("LOOPS_API_KEY", "destinations.default.api_key"),
-    ("LOOPS_BASE_URL", "destinations.default.base_url"),
-    ("LOOPS_RATE_LIMIT", "destinations.default.rate"),
-    ("LOOPS_SUBSCRIPTIONS", "destinations.default.subscriptions_files"),
-    ("SEGMENT_WRITE_KEY", "sources.default.write_keys"),
-    ("SEGMENT_WEBHOOK_SECRET", "sources.default.webhook_secret"),
-    ("SEGMENT_WEBHOOK_TOKEN", "sources.default.webhook_token"),
-    ("ADMIN_TOKEN", "server.admin_token"),
-];
-
-/// The variable with a name of its own that sets `key`.
-pub(super) fn short_name(key: &str) -> Option<&'static str> {
-    SHORT_NAMES.iter().find(|(_, of)| *of == key).map(|(name, _)| *name)
-}
 
 /// What the command line sets.
 #[derive(Debug, Default, Clone)]
@@ -51,7 +32,7 @@ pub struct Flags {
     pub log_format: Option<LogFormat>,
 }
 
-/// Loads and checks the configuration. `environment` is what [`environment`] gives, or a test's own.
+/// Loads and checks the configuration. `environment` is what [`super::environment`] gives, or a test's own.
 pub fn load(flags: &Flags, environment: HashMap<String, String>) -> Result<Config, ConfigError> {
     let (tree, place) = load_tree(flags, environment)?;
     check(tree, &place)
@@ -122,24 +103,6 @@ fn add_subscriptions(tree: &mut Tree, files: &[PathBuf]) -> Result<(), ConfigErr
     Ok(())
 }
 
-/// The environment of the process. Blanks and line breaks around a value are taken off: Kubernetes'
-/// secrets often end in one. A value that is not Unicode keeps what can be read of it, so that the
-/// check of its key refuses it by name.
-pub fn environment() -> HashMap<String, String> {
-    std::env::vars_os()
-        .filter_map(|(name, value)| {
-            Some((name.into_string().ok()?, trim(&value.to_string_lossy()).to_owned()))
-        })
-        .collect()
-}
-
-fn is_ours(name: &str) -> bool {
-    name.starts_with(&format!("{PREFIX}__"))
-        || SHORT_NAMES.iter().any(|(short, _)| {
-            name == *short || name.strip_suffix("_FILE").is_some_and(|stem| stem == *short)
-        })
-}
-
 type Builder = ConfigBuilder<DefaultState>;
 
 fn add_file(builder: Builder, file: &Path, place: &str) -> Result<Builder, ConfigError> {
@@ -188,21 +151,6 @@ fn build(builder: &Builder, place: &str) -> Result<Tree, ConfigError> {
     })
 }
 
-/// The words of the library's error, without the key and origin that we name ourselves.
-pub(super) fn plain(error: &config::ConfigError) -> String {
-    match error {
-        config::ConfigError::At { error, .. } => plain(error),
-        config::ConfigError::Type { unexpected, expected, .. } => {
-            format!("found {unexpected}, expected {expected}")
-        }
-        // The library shows the line of a syntax error, which may hold a secret.
-        other => {
-            let text = other.to_string();
-            text.lines().filter(|line| !line.contains('|')).collect::<Vec<_>>().join(": ")
-        }
-    }
-}
-
 fn mistake(place: &str, key: &str, problem: &str) -> ConfigError {
     ConfigError(vec![Mistake {
         place: place.to_owned(),
@@ -210,16 +158,4 @@ fn mistake(place: &str, key: &str, problem: &str) -> ConfigError {
         problem: problem.to_owned(),
         stage: Stage::Parse,
     }])
-}
-
-/// Where the process shall end, for tests of crashes; only debug builds do so.
-pub fn crash_at() -> Option<String> {
-    environment().remove("SEGMENT_LOOPS_CRASH_AT")
-}
-
-/// Where `serve` would listen by the environment alone; `None` when that cannot be told.
-pub fn listen_address() -> Option<SocketAddr> {
-    let environment = environment();
-    let given = environment.get(&format!("{PREFIX}__SERVER__LISTEN"))?;
-    given.parse().ok()
 }

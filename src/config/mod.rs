@@ -4,14 +4,17 @@
 //! start and named with its place, its key and what is allowed.
 
 mod check;
+mod environment;
+mod file;
 mod load;
-mod secrets;
 mod subscriptions;
 mod tree;
 
 pub use check::{BrowserConfig, Config, DestinationConfig, Network, SourceConfig};
-pub use load::{Flags, crash_at, environment, listen_address, load, load_planners};
-pub use subscriptions::{Planner, read_value};
+pub use environment::{crash_at, environment, listen_address};
+pub use file::read_value;
+pub use load::{Flags, load, load_planners};
+pub use subscriptions::Planner;
 pub use tree::{DeliveryConfig, LogConfig, LogFormat, ServerConfig, StoreConfig, Texts};
 
 /// Mistakes in the configuration: all that were found, each a line for people.

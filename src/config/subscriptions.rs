@@ -5,16 +5,11 @@ use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use config::{File, FileFormat};
-
+use super::file::read_value;
 use super::{Mistake, Stage};
 use crate::destination::subscription::{self, Subscription};
 use crate::destination::{Destination, DestinationOptions, SubscriptionMistake, Unsupported};
 use crate::segment::Value;
-use crate::segment::decode::decode_strict;
-
-/// The largest file of subscriptions, in bytes.
-const FILE_BYTES_MAX: u64 = 16 * 1024 * 1024;
 
 /// What the configuration says about the subscriptions of a destination.
 #[derive(Debug, Default)]
@@ -165,38 +160,5 @@ impl Loader<'_> {
             );
         }
         self.read(&place, &list)
-    }
-}
-
-/// Reads a file by what its name ends in: TOML, YAML or JSON. The error is a line for people.
-pub fn read_value(file: &Path) -> Result<Value, String> {
-    let size =
-        std::fs::metadata(file).map_err(|error| format!("the file cannot be read: {error}"))?;
-    if size.len() > FILE_BYTES_MAX {
-        return Err(format!(
-            "the file has {} bytes; at most {FILE_BYTES_MAX} are read",
-            size.len()
-        ));
-    }
-    let text = std::fs::read_to_string(file)
-        .map_err(|error| format!("the file cannot be read: {error}"))?;
-    match file.extension().and_then(|extension| extension.to_str()) {
-        Some("json") => decode_strict(&text).map_err(|error| {
-            let line = text.as_bytes()[..error.at.min(text.len())]
-                .iter()
-                .filter(|byte| **byte == b'\n')
-                .count();
-            format!("{error} (line {})", line + 1)
-        }),
-        Some("yaml" | "yml") => serde_yaml_ng::from_str::<serde_json::Value>(&text)
-            .map(|value| Value::from(&value))
-            .map_err(|error| format!("not YAML: {error}")),
-        Some("toml") => config::Config::builder()
-            .add_source(File::from_str(&text, FileFormat::Toml))
-            .build()
-            .and_then(config::Config::try_deserialize::<serde_json::Value>)
-            .map(|value| Value::from(&value))
-            .map_err(|error| format!("not TOML: {}", super::load::plain(&error))),
-        _ => Err("the name must end in .toml, .yaml, .yml or .json".to_owned()),
     }
 }

@@ -2,16 +2,13 @@
 
 use std::borrow::Cow;
 
-use indexmap::IndexMap;
-
+use super::entries::{Entries, entries};
+use super::field::is_email;
 use super::tidy;
 use super::unsupported::{CONTACT_PROPERTIES, EVENT_PROPERTIES, Unsupported};
 use crate::action::{ActionKind, Endpoint};
 use crate::segment::Value;
 use crate::segment::value::Object;
-
-/// The entries of an object; values that the message has are borrowed.
-pub(super) type Entries<'a> = IndexMap<Cow<'a, str>, Cow<'a, Value>>;
 
 /// The fields of an event's body that are not properties of the contact.
 const EVENT_OWN: [&str; 5] = ["email", "eventName", "userId", "eventProperties", "mailingLists"];
@@ -53,7 +50,7 @@ fn contact<'a>(
             );
         }
         if !fields.contains_key("email")
-            && let Some(email) = tidy::address_among(&mut body, CONTACT_PROPERTIES, warnings)
+            && let Some(email) = address_among(&mut body, CONTACT_PROPERTIES, warnings)
         {
             body.insert(Cow::Borrowed("email"), email);
         }
@@ -173,7 +170,7 @@ fn own_of<'a>(
             continue;
         }
         let value = match name {
-            "email" => tidy::address_among(properties, CONTACT_PROPERTIES, warnings),
+            "email" => address_among(properties, CONTACT_PROPERTIES, warnings),
             "mailingLists" => properties.shift_remove(name).and_then(|lists| {
                 let lists = mailing_lists(Some(&lists), unsupported, warnings);
                 (!lists.is_empty()).then_some(Cow::Owned(Value::Object(lists)))
@@ -195,16 +192,21 @@ fn own_of<'a>(
     found
 }
 
-/// The entries of an object; of anything else none.
-fn entries(value: Option<Cow<'_, Value>>) -> Entries<'_> {
-    match value {
-        Some(Cow::Borrowed(Value::Object(object))) => {
-            object.iter().map(|(key, value)| (Cow::Borrowed(key), Cow::Borrowed(value))).collect()
+/// An address that stands among other properties, where no field looked at it: trimmed, and left out if
+/// it is none, since Loops would refuse the request as a whole.
+fn address_among<'a>(
+    properties: &mut Entries<'a>,
+    place: &str,
+    warnings: &mut Vec<String>,
+) -> Option<Cow<'a, Value>> {
+    let value = properties.shift_remove("email")?;
+    let value = tidy::address(&value, "email", warnings).map_or(value, Cow::Owned);
+    match value.as_str() {
+        Some("") => None,
+        Some(text) if is_email(text) => Some(value),
+        _ => {
+            warnings.push(format!("{place}: `email` was left out: it is not an e-mail address"));
+            None
         }
-        Some(Cow::Owned(Value::Object(object))) => {
-            let entries = object.into_entries().into_iter();
-            entries.map(|(key, value)| (Cow::Owned(key), Cow::Owned(value))).collect()
-        }
-        _ => Entries::new(),
     }
 }

@@ -4,8 +4,8 @@
 use std::borrow::Cow;
 
 use super::PlanFailure;
-use super::body::Entries;
 use super::date::is_date;
+use super::entries::Entries;
 use super::tidy;
 use super::unsupported::Unsupported;
 use crate::mapping::Fields;

@@ -5,6 +5,7 @@ mod action;
 mod body;
 mod compiled;
 mod date;
+mod entries;
 mod explain;
 mod field;
 mod guard;

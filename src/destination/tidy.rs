@@ -4,10 +4,7 @@
 //! Segment sends them as they are. None of this happens under [`super::Unsupported::Pass`], but for the
 //! warning about a colon, which changes nothing.
 
-use std::borrow::Cow;
-
-use super::body::Entries;
-use super::field::is_email;
+use super::entries::Entries;
 use crate::segment::Value;
 use crate::segment::message::id_text;
 use crate::segment::value::{Object, is_js_space, number_of_text};
@@ -41,25 +38,6 @@ pub(super) fn address(value: &Value, field: &str, warnings: &mut Vec<String>) ->
         false => format!("`{field}`: the white space around the address was removed"),
     });
     Some(Value::from(trimmed))
-}
-
-/// An address that stands among other properties, where no field looked at it: trimmed, and left out if
-/// it is none, since Loops would refuse the request as a whole.
-pub(super) fn address_among<'a>(
-    properties: &mut Entries<'a>,
-    place: &str,
-    warnings: &mut Vec<String>,
-) -> Option<Cow<'a, Value>> {
-    let value = properties.shift_remove("email")?;
-    let value = address(&value, "email", warnings).map_or(value, Cow::Owned);
-    match value.as_str() {
-        Some("") => None,
-        Some(text) if is_email(text) => Some(value),
-        _ => {
-            warnings.push(format!("{place}: `email` was left out: it is not an e-mail address"));
-            None
-        }
-    }
 }
 
 /// Mailing lists that are written as a list of `{"listId": …, "subscribed": …}` (or as a single one of

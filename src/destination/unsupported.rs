@@ -3,7 +3,7 @@
 
 use std::borrow::Cow;
 
-use super::body::Entries;
+use super::entries::Entries;
 use crate::segment::{Object, Value};
 
 /// The longest text of a contact property, in characters, by Loops' contract.

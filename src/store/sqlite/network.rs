@@ -60,7 +60,7 @@ pub(super) fn network_disk(database: &Path) -> Option<String> {
 fn mount_id(database: &Path) -> Option<String> {
     use std::os::fd::AsRawFd as _;
     let target = std::fs::canonicalize(database);
-    let folder = super::open::folder_of(target.as_deref().unwrap_or(database));
+    let folder = folder_of(target.as_deref().unwrap_or(database));
     // Not the file: closing it would drop the locks that this process has on it.
     let folder = std::fs::File::open(folder).ok()?;
     let info = std::fs::read_to_string(format!("/proc/self/fdinfo/{}", folder.as_raw_fd())).ok()?;
@@ -87,6 +87,14 @@ fn is_network(file_system: &str) -> bool {
         Some(("fuse", of)) => of != "fuse-overlayfs",
         // A block device of this machine has the type `fuseblk`.
         _ => file_system == "fuse" || NETWORK.contains(&file_system),
+    }
+}
+
+/// The folder of a file.
+pub(super) fn folder_of(path: &Path) -> &Path {
+    match path.parent() {
+        Some(folder) if !folder.as_os_str().is_empty() => folder,
+        _ => Path::new("."),
     }
 }
 

@@ -14,7 +14,7 @@ use sqlx::{ConnectOptions, Connection, SqlitePool};
 use tokio::time::Instant;
 use tracing::warn;
 
-use super::network::network_disk;
+use super::network::{folder_of, network_disk};
 use super::{Fault, SqliteOptions, StoreError, accept};
 use crate::store::sql;
 
@@ -122,14 +122,6 @@ fn make_file(path: &Path, allow_network_disk: bool) -> Result<(), StoreError> {
             Err(StoreError::NotWritable { path: path.to_owned(), source: error.into() })
         }
         Err(error) => Err(StoreError::Open { path: path.to_owned(), source: error.into() }),
-    }
-}
-
-/// The folder of a file.
-pub(super) fn folder_of(path: &Path) -> &Path {
-    match path.parent() {
-        Some(folder) if !folder.as_os_str().is_empty() => folder,
-        _ => Path::new("."),
     }
 }
 

@@ -6,9 +6,9 @@
 
 use std::path::Path;
 
-use super::check::Check;
-use super::load::short_name;
-use super::tree::Secrets;
+use super::errors::Check;
+use crate::config::environment::{short_name, trim};
+use crate::config::tree::Secrets;
 use crate::secret::Secret;
 
 /// In a file of secrets of which several count, each has a line of its own.
@@ -18,7 +18,7 @@ const LINE_BREAKS: &[char] = &['\r', '\n'];
 const LIST: &[char] = &['\r', '\n', ','];
 
 /// A secret as it is written.
-pub(super) struct Written<'a> {
+pub(super) struct WrittenSecrets<'a> {
     /// The table, such as `sources.shop`.
     pub(super) table: &'a str,
     /// Its name there, such as `webhook_secret`. The list has the same name with an `s`, the file with
@@ -44,7 +44,7 @@ impl Check<'_> {
 
     /// All secrets of a single name, its file and its list: each of them counts. None where nothing is
     /// given, or an error was recorded.
-    pub(super) fn secrets(&mut self, written: Written<'_>) -> Vec<Secret> {
+    pub(super) fn secrets(&mut self, written: WrittenSecrets<'_>) -> Vec<Secret> {
         let key = format!("{}.{}", written.table, written.name);
         let single = written.single.into_iter().collect();
         let texts = self.given_or_read(&key, single, written.file).unwrap_or_default();
@@ -142,11 +142,6 @@ fn split(texts: &[Secret], separators: &[char]) -> Vec<Secret> {
     let parts = texts.iter().flat_map(|text| text.expose().split(separators));
     let parts: Vec<Secret> = parts.filter(|part| !trim(part).is_empty()).map(Secret::new).collect();
     if parts.is_empty() { texts.first().cloned().into_iter().collect() } else { parts }
-}
-
-/// Takes off blanks, line breaks and byte order marks at both ends.
-pub(super) fn trim(text: &str) -> &str {
-    text.trim_matches(|c: char| c.is_whitespace() || c == '\u{feff}')
 }
 
 /// The secret in a text, or what is wrong with it.

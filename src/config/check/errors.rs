@@ -1,0 +1,70 @@
+//! Collects the errors, so that one run of the check finds them all.
+
+use std::collections::BTreeMap;
+
+use crate::config::{ConfigError, Mistake, Stage};
+
+/// A check that goes through the whole tree and keeps each error.
+pub(super) struct Check<'a> {
+    /// The file, or the environment where there is none.
+    pub(super) place: &'a str,
+    mistakes: Vec<Mistake>,
+}
+
+impl<'a> Check<'a> {
+    pub(super) fn new(place: &'a str) -> Self {
+        Self { place, mistakes: Vec::new() }
+    }
+
+    /// Fails if an error was recorded.
+    pub(super) fn finish(self) -> Result<(), ConfigError> {
+        if self.mistakes.is_empty() { Ok(()) } else { Err(ConfigError(self.mistakes)) }
+    }
+
+    /// Records an error of a key.
+    pub(super) fn mistake(&mut self, key: &str, problem: impl Into<String>) {
+        self.mistake_of(Stage::Compile, key, problem);
+    }
+
+    /// Records errors that were found elsewhere.
+    pub(super) fn mistakes(&mut self, mut mistakes: Vec<Mistake>) {
+        self.mistakes.append(&mut mistakes);
+    }
+
+    /// Records that something is missing: a key, the file of a secret.
+    pub(super) fn missing(&mut self, key: &str, problem: impl Into<String>) {
+        self.mistake_of(Stage::Environment, key, problem);
+    }
+
+    fn mistake_of(&mut self, stage: Stage, key: &str, problem: impl Into<String>) {
+        self.mistakes.push(Mistake {
+            stage,
+            place: self.place.to_owned(),
+            key: key.to_owned(),
+            problem: problem.into(),
+        });
+    }
+
+    /// Checks the name of each entry of a table, and the entry with `one`; keeps those that `one` could use.
+    pub(super) fn each<T, U>(
+        &mut self,
+        trees: BTreeMap<String, T>,
+        table: &str,
+        mut one: impl FnMut(&mut Self, &str, T) -> Option<U>,
+    ) -> BTreeMap<String, U> {
+        let mut checked = BTreeMap::new();
+        for (name, tree) in trees {
+            let key = format!("{table}.{name}");
+            let is_plain = |byte: u8| {
+                byte.is_ascii_lowercase() || byte.is_ascii_digit() || b"-_".contains(&byte)
+            };
+            if name.is_empty() || name.len() > 64 || !name.bytes().all(is_plain) {
+                self.mistake(&key, "a name has 1 to 64 small letters, digits, - and _");
+            }
+            if let Some(value) = one(self, &key, tree) {
+                checked.insert(name, value);
+            }
+        }
+        checked
+    }
+}

@@ -1,0 +1,102 @@
+//! Checks the tree and turns it into what the program works with.
+
+mod destination;
+mod errors;
+mod secrets;
+mod server;
+mod source;
+
+use std::collections::BTreeMap;
+
+use self::errors::Check;
+use self::secrets::WrittenSecrets;
+use super::ConfigError;
+use super::subscriptions::Planner;
+use super::tree::{DeliveryConfig, DestinationTree, LogConfig, ServerConfig, StoreConfig, Tree};
+use crate::secret::Secret;
+
+pub use self::destination::DestinationConfig;
+pub use self::server::Network;
+pub use self::source::{BrowserConfig, SourceConfig};
+
+/// A configuration without mistakes.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// `[server]`.
+    pub server: ServerConfig,
+    /// The tokens of `server.admin_tokens` and its short forms; none: the admin API is off.
+    pub admin_tokens: Vec<Secret>,
+    /// The proxies of `server.trusted_proxies`.
+    pub trusted_proxies: Vec<Network>,
+    /// `[store]`.
+    pub store: StoreConfig,
+    /// `[delivery]`.
+    pub delivery: DeliveryConfig,
+    /// `[log]`.
+    pub log: LogConfig,
+    /// By name; at least one.
+    pub sources: BTreeMap<String, SourceConfig>,
+    /// By name; at least one.
+    pub destinations: BTreeMap<String, DestinationConfig>,
+}
+
+/// Checks the tree; `place` names the file, or the environment where there is none.
+pub(super) fn check(tree: Tree, place: &str) -> Result<Config, ConfigError> {
+    let mut check = Check::new(place);
+    let Tree { mut server, store, delivery, log, sources, mut destinations, subscriptions } = tree;
+    check.shared_subscriptions(subscriptions, &mut destinations);
+    let admin_tokens = check.secrets(WrittenSecrets {
+        table: "server",
+        name: "admin_token",
+        single: server.admin_token.take(),
+        list: server.admin_tokens.take(),
+        file: server.admin_token_file.as_deref(),
+    });
+    check.limits(&server, &store, &delivery);
+    check.public_url(server.public_url.as_deref());
+    let trusted_proxies = check.networks("server.trusted_proxies", &server.trusted_proxies.0);
+    if destinations.is_empty() {
+        check.missing("destinations", "there is none: set LOOPS_API_KEY (from Loops: Settings, API), or add [destinations.NAME] with api_key to a file given with --config");
+    }
+    if sources.is_empty() {
+        check.missing("sources", "there is none: set SEGMENT_WRITE_KEY to a key of your own choice that your senders will use, or add [sources.NAME] with write_keys to a file given with --config");
+    }
+    let known: Vec<String> = destinations.keys().cloned().collect();
+    let destinations =
+        check.each(destinations, "destinations", |check, key, tree| check.destination(key, tree));
+    let sources =
+        check.each(sources, "sources", |check, key, tree| check.source(key, tree, &known));
+    check.write_keys_once(&sources);
+    check.finish()?;
+    Ok(Config {
+        server,
+        admin_tokens,
+        trusted_proxies,
+        store,
+        delivery,
+        log,
+        sources,
+        destinations,
+    })
+}
+
+/// Checks the subscriptions of the tree and nothing else.
+pub(super) fn check_planners(
+    tree: Tree,
+    place: &str,
+) -> Result<BTreeMap<String, Planner>, ConfigError> {
+    let mut check = Check::new(place);
+    let Tree { mut destinations, subscriptions, .. } = tree;
+    if destinations.is_empty() {
+        destinations.insert("default".to_owned(), DestinationTree::default());
+    }
+    check.shared_subscriptions(subscriptions, &mut destinations);
+    let mut planners = BTreeMap::new();
+    for (name, tree) in destinations {
+        if let Some(planner) = check.planner(&format!("destinations.{name}"), tree) {
+            planners.insert(name, planner);
+        }
+    }
+    check.finish()?;
+    Ok(planners)
+}

@@ -1,0 +1,153 @@
+//! `[server]`, and the limits of `[store]` and `[delivery]`.
+
+use std::net::IpAddr;
+
+use super::errors::Check;
+use crate::config::tree::{DeliveryConfig, ServerConfig, StoreConfig};
+
+/// A network: an address and how many of its leading bits count.
+#[derive(Debug, Clone, Copy)]
+pub struct Network {
+    /// An address in it.
+    pub address: IpAddr,
+    /// Leading bits that its addresses share.
+    pub prefix: u8,
+}
+
+impl Check<'_> {
+    /// The URL of this service as senders see it: a scheme, a host, perhaps a path.
+    pub(super) fn public_url(&mut self, url: Option<&str>) {
+        let Some(url) = url else { return };
+        let rest = url.strip_prefix("https://").or_else(|| url.strip_prefix("http://"));
+        let is_plain = |rest: &str| {
+            let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~:[]/".contains(&byte);
+            !rest.starts_with('/') && !rest.is_empty() && rest.bytes().all(is_plain)
+        };
+        if !rest.is_some_and(is_plain) {
+            self.mistake(
+                "server.public_url",
+                format!("`{url}` is not the URL of a service: write it such as https://events.example.com or https://example.com/segment, without a query"),
+            );
+        }
+    }
+
+    pub(super) fn networks(&mut self, key: &str, texts: &[String]) -> Vec<Network> {
+        let mut networks = Vec::new();
+        for text in texts {
+            match network(text) {
+                Some(network) => networks.push(network),
+                None => self.mistake(
+                    key,
+                    format!("`{text}` is neither an address nor a network such as 10.0.0.0/8"),
+                ),
+            }
+        }
+        networks
+    }
+
+    pub(super) fn limits(
+        &mut self,
+        server: &ServerConfig,
+        store: &StoreConfig,
+        delivery: &DeliveryConfig,
+    ) {
+        let at_least_one: [(&str, u64); 18] = [
+            ("server.header_timeout_ms", server.header_timeout_ms),
+            ("server.body_timeout_ms", server.body_timeout_ms),
+            ("server.ack_timeout_ms", server.ack_timeout_ms),
+            ("server.body_bytes_max", server.body_bytes_max as u64),
+            ("server.message_bytes_max", server.message_bytes_max as u64),
+            ("server.batch_messages_max", server.batch_messages_max as u64),
+            ("server.connections_max", server.connections_max as u64),
+            ("store.waiting_messages_max", store.waiting_messages_max as u64),
+            ("store.waiting_bytes_max", store.waiting_bytes_max as u64),
+            ("store.backlog_messages_max", store.backlog_messages_max),
+            ("store.duplicate_window_h", store.duplicate_window_h),
+            ("store.records_retention_h", store.records_retention_h),
+            ("delivery.retry_min_ms", delivery.retry_min_ms),
+            ("delivery.retry_window_ms", delivery.retry_window_ms),
+            ("delivery.requests_max", delivery.requests_max as u64),
+            ("delivery.connect_timeout_ms", delivery.connect_timeout_ms),
+            ("delivery.timeout_ms", delivery.timeout_ms),
+            ("delivery.lease_ttl_ms", delivery.lease_ttl_ms),
+        ];
+        for (key, value) in at_least_one {
+            if value == 0 {
+                self.mistake(key, "must be 1 or more");
+            }
+        }
+        let ordered = [
+            (
+                "server.message_bytes_max",
+                server.message_bytes_max,
+                "server.body_bytes_max",
+                server.body_bytes_max,
+            ),
+            (
+                "server.body_bytes_max",
+                server.body_bytes_max,
+                "server.body_budget_bytes",
+                server.body_budget_bytes,
+            ),
+            // A batch that can never be stored would be sent again for ever.
+            (
+                "four times server.body_bytes_max",
+                server.body_bytes_max.saturating_mul(4),
+                "store.waiting_bytes_max",
+                store.waiting_bytes_max,
+            ),
+            (
+                "server.batch_messages_max",
+                server.batch_messages_max,
+                "store.waiting_messages_max",
+                store.waiting_messages_max,
+            ),
+        ];
+        for (low_key, low, high_key, high) in ordered {
+            if low > high {
+                self.mistake(low_key, format!("is {low}, more than {high_key}, which is {high}"));
+            }
+        }
+        // Port 0 is a different port each time.
+        if server.admin_listen == Some(server.listen) && server.listen.port() != 0 {
+            self.mistake(
+                "server.admin_listen",
+                "is the same address as server.listen: give another port, or leave it out to have both on one",
+            );
+        }
+        if delivery.retry_min_ms > delivery.retry_max_ms {
+            self.mistake("delivery.retry_min_ms", "is more than delivery.retry_max_ms");
+        }
+        // Hours become milliseconds since 1970 in the store: a thousand years is far enough.
+        const HOURS_MAX: u64 = 24 * 366 * 1_000;
+        let hours = [
+            ("store.duplicate_window_h", store.duplicate_window_h),
+            ("store.delivered_retention_h", store.delivered_retention_h),
+            ("store.failed_retention_h", store.failed_retention_h),
+            ("store.records_retention_h", store.records_retention_h),
+        ];
+        for (key, value) in hours {
+            if value > HOURS_MAX {
+                self.mistake(key, format!("must be {HOURS_MAX} or less"));
+            }
+        }
+        if delivery.lease_ttl_ms < 300 {
+            self.mistake(
+                "delivery.lease_ttl_ms",
+                "must be 300 or more: it is renewed three times within it",
+            );
+        }
+    }
+}
+
+/// Reads an address (a network of one) or a network.
+fn network(text: &str) -> Option<Network> {
+    let (address, prefix) = match text.split_once('/') {
+        Some((address, prefix)) => (address, Some(prefix)),
+        None => (text, None),
+    };
+    let address: IpAddr = address.parse().ok()?;
+    let most = if address.is_ipv4() { 32 } else { 128 };
+    let prefix = prefix.map_or(Some(most), |prefix| prefix.parse().ok())?;
+    (prefix <= most).then_some(Network { address, prefix })
+}

@@ -1,0 +1,172 @@
+//! `[sources.NAME]`.
+
+use std::collections::{BTreeMap, HashMap};
+
+use super::errors::Check;
+use super::secrets::WrittenSecrets;
+use crate::config::tree::SourceTree;
+use crate::secret::Secret;
+
+/// How many requests of an address a browser source takes in a minute, unless told otherwise.
+/// analytics.js sends a request for each event, and whole offices share an address.
+const ADDRESS_REQUESTS_DEFAULT: u32 = 600;
+
+/// A source.
+#[derive(Debug, Clone)]
+pub struct SourceConfig {
+    /// At least one, none empty, none known to another source.
+    pub write_keys: Vec<Secret>,
+    /// Shared secrets of Segment's webhook, each of which counts; none: no signature is demanded.
+    pub webhook_secrets: Vec<Secret>,
+    /// Tokens that the webhook may send; none: no token is demanded.
+    pub webhook_tokens: Vec<Secret>,
+    /// Name of a destination that exists.
+    pub destination: String,
+    /// What holds where its write keys are public; `None` where they are secret.
+    pub browser: Option<BrowserConfig>,
+    /// The origins of the pages that may send, as browsers write them; `None`: all.
+    pub origins: Option<Vec<String>>,
+    /// Whether the sender's address is put into messages as `context.ip`.
+    pub stamp_ip: bool,
+    /// Whether what comes to `/v1/import` is a bulk load.
+    pub import_is_bulk: bool,
+}
+
+/// What holds for a source whose write keys are public.
+#[derive(Debug, Clone, Copy)]
+pub struct BrowserConfig {
+    /// Requests of an address in a minute; not zero.
+    pub address_requests_max: u32,
+    /// Whether messages of type `delete` are taken.
+    pub allow_delete: bool,
+}
+
+impl Check<'_> {
+    pub(super) fn source(
+        &mut self,
+        key: &str,
+        tree: SourceTree,
+        known: &[String],
+    ) -> Option<SourceConfig> {
+        let browser = self.browser(key, &tree);
+        let origins = tree.origins.map(|origins| self.origins(key, origins.0));
+        let keys_key = format!("{key}.write_keys");
+        let write_keys =
+            self.write_keys(&keys_key, tree.write_keys, tree.write_keys_file.as_deref());
+        if let Some(write_keys) = &write_keys {
+            self.usable_write_keys(key, &keys_key, write_keys);
+        }
+        let webhook_secrets = self.secrets(WrittenSecrets {
+            table: key,
+            name: "webhook_secret",
+            single: tree.webhook_secret,
+            list: tree.webhook_secrets,
+            file: tree.webhook_secret_file.as_deref(),
+        });
+        let webhook_tokens = self.secrets(WrittenSecrets {
+            table: key,
+            name: "webhook_token",
+            single: tree.webhook_token,
+            list: tree.webhook_tokens,
+            file: tree.webhook_token_file.as_deref(),
+        });
+        let destination = match (tree.destination, known) {
+            (Some(name), _) if known.contains(&name) => name,
+            (Some(name), _) => {
+                self.mistake(
+                    &format!("{key}.destination"),
+                    format!("there is no destination `{name}`; there is: {}", known.join(", ")),
+                );
+                return None;
+            }
+            (None, [only]) => only.clone(),
+            (None, []) => return None,
+            (None, _) => {
+                self.mistake(
+                    &format!("{key}.destination"),
+                    format!("say which one: {}", known.join(", ")),
+                );
+                return None;
+            }
+        };
+        Some(SourceConfig {
+            write_keys: write_keys.unwrap_or_default(),
+            webhook_secrets,
+            webhook_tokens,
+            destination,
+            browser,
+            origins,
+            stamp_ip: tree.stamp_ip,
+            import_is_bulk: tree.import_is_bulk.unwrap_or(true),
+        })
+    }
+
+    fn usable_write_keys(&mut self, key: &str, keys_key: &str, write_keys: &[Secret]) {
+        if write_keys.is_empty() {
+            let hint = if key == "sources.default" { "set SEGMENT_WRITE_KEY, or " } else { "" };
+            self.missing(keys_key, format!("there is no write key: {hint}give at least one"));
+        }
+        if write_keys.iter().any(|write_key| write_key.expose().contains(':')) {
+            self.mistake(
+                keys_key,
+                "a write key holds a colon, which HTTP Basic authentication cannot carry",
+            );
+        }
+    }
+
+    fn browser(&mut self, key: &str, tree: &SourceTree) -> Option<BrowserConfig> {
+        if !tree.browser {
+            let of_browsers = [
+                ("address_requests_max", tree.address_requests_max.is_some()),
+                ("allow_delete", tree.allow_delete),
+            ];
+            for (name, _) in of_browsers.iter().filter(|(_, is_given)| *is_given) {
+                self.mistake(&format!("{key}.{name}"), "is for a source with browser = true only");
+            }
+            return None;
+        }
+        let address_requests_max = tree.address_requests_max.unwrap_or(ADDRESS_REQUESTS_DEFAULT);
+        if address_requests_max == 0 {
+            self.mistake(&format!("{key}.address_requests_max"), "must be 1 or more");
+        }
+        Some(BrowserConfig { address_requests_max, allow_delete: tree.allow_delete })
+    }
+
+    /// Origins as browsers write them: small letters, and nothing behind the port.
+    fn origins(&mut self, key: &str, origins: Vec<String>) -> Vec<String> {
+        let key = format!("{key}.origins");
+        if origins.is_empty() {
+            self.mistake(&key, "is empty: name the origins of your pages, or leave it out for all");
+        }
+        for origin in &origins {
+            let host = origin.strip_prefix("https://").or_else(|| origin.strip_prefix("http://"));
+            let is_plain = |host: &str| {
+                !host.is_empty()
+                    && !host.contains(['/', '?', '#', '@', '*'])
+                    && !host.chars().any(|c| c.is_ascii_uppercase() || c.is_whitespace())
+            };
+            if !host.is_some_and(is_plain) {
+                self.mistake(
+                    &key,
+                    format!("`{origin}` is no origin: write it as browsers do, such as https://shop.example or http://localhost:3000, in small letters and with no path"),
+                );
+            }
+        }
+        origins
+    }
+
+    pub(super) fn write_keys_once(&mut self, sources: &BTreeMap<String, SourceConfig>) {
+        let mut owners: HashMap<&str, &str> = HashMap::new();
+        let mut problems = Vec::new();
+        for (name, source) in sources {
+            for write_key in &source.write_keys {
+                if let Some(owner) = owners.insert(write_key.expose(), name)
+                    && owner != name
+                {
+                    problems.push((format!("sources.{name}.write_keys"), format!("a key of it is also a key of source `{owner}`: a message could not be told to be of one or the other")));
+                }
+            }
+        }
+        problems.into_iter().for_each(|(key, problem)| self.mistake(&key, problem));
+    }
+}

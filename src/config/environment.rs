@@ -1,0 +1,60 @@
+//! The environment of the process, and the names of its variables.
+
+use std::collections::HashMap;
+use std::net::SocketAddr;
+
+/// Prefix of the variables that address any key, such as `SEGMENT_LOOPS__SERVER__LISTEN`.
+pub(super) const PREFIX: &str = "SEGMENT_LOOPS";
+
+/// Variables with a name of their own, for the one-team case that needs no file.
+pub(super) const SHORT_NAMES: [(&str, &str); 8] = [
+    ("LOOPS_API_KEY", "destinations.default.api_key"),
+    ("LOOPS_BASE_URL", "destinations.default.base_url"),
+    ("LOOPS_RATE_LIMIT", "destinations.default.rate"),
+    ("LOOPS_SUBSCRIPTIONS", "destinations.default.subscriptions_files"),
+    ("SEGMENT_WRITE_KEY", "sources.default.write_keys"),
+    ("SEGMENT_WEBHOOK_SECRET", "sources.default.webhook_secret"),
+    ("SEGMENT_WEBHOOK_TOKEN", "sources.default.webhook_token"),
+    ("ADMIN_TOKEN", "server.admin_token"),
+];
+
+/// The variable with a name of its own that sets `key`.
+pub(super) fn short_name(key: &str) -> Option<&'static str> {
+    SHORT_NAMES.iter().find(|(_, of)| *of == key).map(|(name, _)| *name)
+}
+
+/// The environment of the process. Blanks and line breaks around a value are taken off: Kubernetes'
+/// secrets often end in one. A value that is not Unicode keeps what can be read of it, so that the
+/// check of its key refuses it by name.
+pub fn environment() -> HashMap<String, String> {
+    std::env::vars_os()
+        .filter_map(|(name, value)| {
+            Some((name.into_string().ok()?, trim(&value.to_string_lossy()).to_owned()))
+        })
+        .collect()
+}
+
+/// Whether a variable sets a key.
+pub(super) fn is_ours(name: &str) -> bool {
+    name.starts_with(&format!("{PREFIX}__"))
+        || SHORT_NAMES.iter().any(|(short, _)| {
+            name == *short || name.strip_suffix("_FILE").is_some_and(|stem| stem == *short)
+        })
+}
+
+/// Takes off blanks, line breaks and byte order marks at both ends.
+pub(super) fn trim(text: &str) -> &str {
+    text.trim_matches(|c: char| c.is_whitespace() || c == '\u{feff}')
+}
+
+/// Where the process shall end, for tests of crashes; only debug builds do so.
+pub fn crash_at() -> Option<String> {
+    environment().remove("SEGMENT_LOOPS_CRASH_AT")
+}
+
+/// Where `serve` would listen by the environment alone; `None` when that cannot be told.
+pub fn listen_address() -> Option<SocketAddr> {
+    let environment = environment();
+    let given = environment.get(&format!("{PREFIX}__SERVER__LISTEN"))?;
+    given.parse().ok()
+}

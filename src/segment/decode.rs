@@ -28,8 +28,7 @@ pub fn decode(bytes: &[u8]) -> Result<Value, DecodeError> {
 }
 
 /// Reads a whole JSON text like [`decode`], but makes a string of the digits of an id that a double
-/// cannot hold, at any depth: a whole number that is the value of `userId`, `anonymousId`, `groupId`,
-/// `previousId`, `messageId` or `id`, in any spelling (`user_id`, `UserID`).
+/// cannot hold: of a whole number that is called `id`, or `…Id`, `…ID` or `…_id`, at any depth.
 pub fn decode_keeping_ids(bytes: &[u8]) -> Result<Value, DecodeError> {
     Reader { bytes, at: skip_bom(bytes), is_strict: false, keeps_ids: true }.whole()
 }
@@ -257,12 +256,23 @@ impl Reader<'_> {
     }
 }
 
-/// Whether a member of this name holds an id.
+/// Whether a member of this name holds an id: `id`, `userId`, `UserID`, `order_id`, but not `paid`.
 fn is_id_name(name: &str) -> bool {
-    const NAMES: [&str; 6] = ["userid", "anonymousid", "groupid", "previousid", "messageid", "id"];
-    let letters =
-        || name.bytes().filter(|byte| *byte != b'_').map(|byte| byte.to_ascii_lowercase());
-    NAMES.iter().any(|known| letters().eq(known.bytes()))
+    // In one word only the fields that Segment itself has can be told from other words.
+    const WORDS: [&str; 6] = ["id", "userid", "anonymousid", "groupid", "previousid", "messageid"];
+    if WORDS.iter().any(|word| name.eq_ignore_ascii_case(word)) {
+        return true;
+    }
+    let Some((start, end)) = name.len().checked_sub(2).and_then(|at| name.split_at_checked(at))
+    else {
+        return false;
+    };
+    match end {
+        "Id" => true,
+        "ID" => !start.ends_with(|c: char| c.is_ascii_uppercase()),
+        "id" => start.ends_with(|c: char| !c.is_alphanumeric()),
+        _ => false,
+    }
 }
 
 /// Makes a string of a whole number that its double does not hold exactly.
@@ -361,6 +371,14 @@ mod tests {
                 r#"{"groupId":"123456789012345678901234567890123456789012345678901234567890"}"#,
             ),
             (r#"{"amount":9007199254740993}"#, r#"{"amount":9007199254740992}"#),
+            (
+                r#"{"a":[{"order_id":9007199254740993,"orderID":9007199254740993,"userid":9007199254740993}]}"#,
+                r#"{"a":[{"order_id":"9007199254740993","orderID":"9007199254740993","userid":"9007199254740993"}]}"#,
+            ),
+            (
+                r#"{"paid":9007199254740993,"PAID":9007199254740993,"é":9007199254740993,"":1}"#,
+                r#"{"paid":9007199254740992,"PAID":9007199254740992,"é":9007199254740992,"":1}"#,
+            ),
         ];
         for (text, expected) in cases {
             assert_eq!(decode_keeping_ids(text.as_bytes()).unwrap().to_json(), expected);

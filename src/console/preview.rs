@@ -7,7 +7,9 @@ use serde::Serialize;
 use serde_json::Value as Json;
 use utoipa::ToSchema;
 
-use crate::destination::{ActionKind, Destination, Explained, ExplainedField, Request};
+use crate::destination::{
+    ActionKind, Destination, Explained, ExplainedField, Request, UnmatchedReason,
+};
 use crate::segment::{Message, Value};
 
 /// Why there is nothing to preview.
@@ -33,9 +35,12 @@ pub fn message_of(value: Value) -> Result<Message, NoMessage> {
 /// What would become of a message.
 #[derive(Debug, Serialize, ToSchema)]
 pub struct Preview {
-    /// Why no subscription would take the message; null if one would.
+    /// Why no subscription would take the message, for programs; null if one would.
     #[schema(required)]
-    pub unmatched: Option<String>,
+    pub reason: Option<UnmatchedReason>,
+    /// Why no subscription would take the message, for people; null if one would.
+    #[schema(required)]
+    pub detail: Option<String>,
     /// What each subscription would do, including disabled ones.
     pub subscriptions: Vec<PreviewedSubscription>,
     /// The requests that would be sent to Loops.
@@ -108,7 +113,8 @@ impl Preview {
                 .into_iter()
                 .map(PreviewedSubscription::from)
                 .collect(),
-            unmatched: plan.unmatched.map(|unmatched| unmatched.detail),
+            reason: plan.unmatched.as_ref().map(|unmatched| unmatched.reason),
+            detail: plan.unmatched.map(|unmatched| unmatched.detail),
         }
     }
 }
@@ -157,17 +163,17 @@ impl From<&Request> for PreviewedRequest {
 /// The preview as text for a terminal.
 impl fmt::Display for Preview {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        // Where `integrations` turns the destination off, what subscriptions would do does not matter.
-        if let Some(reason) = &self.unmatched
+        // Where the destination is turned off, what the subscriptions would do does not matter.
+        if let Some(detail) = &self.detail
             && self.subscriptions.iter().any(|subscription| subscription.matched)
         {
-            return writeln!(out, "\nNothing would be sent: {reason}.");
+            return writeln!(out, "\nNothing would be sent: {detail}.");
         }
         for subscription in &self.subscriptions {
             write!(out, "\n{subscription}")?;
         }
-        match (self.requests.len(), &self.unmatched) {
-            (0, Some(reason)) => writeln!(out, "\nNo request would be sent: {reason}."),
+        match (self.requests.len(), &self.detail) {
+            (0, Some(detail)) => writeln!(out, "\nNo request would be sent: {detail}."),
             (0, None) => writeln!(out, "\nNo request would be sent."),
             (1, _) => writeln!(out, "\n1 request would be sent."),
             (more, _) => writeln!(out, "\n{more} requests would be sent."),

@@ -356,7 +356,8 @@ fn preview_says_why_nothing_would_be_sent() {
     assert!(!text.contains("/events/send"), "{text}");
     let (_, text) = desk.run(&["preview", "--json"], turned_off);
     let preview: Value = serde_json::from_str(&text).unwrap();
-    assert!(preview["unmatched"].as_str().unwrap().contains("integrations"), "{preview}");
+    assert_eq!(preview["reason"], "integrations", "{preview}");
+    assert!(preview["detail"].as_str().unwrap().contains("\"All\" is false"), "{preview}");
     assert_eq!(preview["requests"], json!([]), "{preview}");
 }
 

@@ -129,15 +129,17 @@ async fn no_answer_tells_more_or_less_than_is_described() {
     let post = |path: &str, body: Value| service.request(Method::POST, path).body(body.to_string());
     let preview =
         json!({"type": "track", "event": "Tested", "userId": "u1", "properties": {"a": {}}});
+    let untaken = json!({"type": "page", "userId": "u1"});
     let replay = json!({"reason": "refused"});
     let batch = json!({"batch": [track("u1", "b"), {"type": "unheard"}]});
-    let asked: [(&str, &str, u16, RequestBuilder); 11] = [
+    let asked: [(&str, &str, u16, RequestBuilder); 12] = [
         ("/api/messages/{message_id}", "get", 200, get("/api/messages/good")),
         ("/api/messages/{message_id}", "get", 200, get("/api/messages/bad")),
         ("/api/messages/{message_id}", "get", 404, get("/api/messages/none")),
         ("/api/messages", "get", 200, get("/api/messages?userId=u1")),
         ("/api/messages", "get", 400, get("/api/messages")),
         ("/api/preview", "post", 200, post("/api/preview", preview)),
+        ("/api/preview", "post", 200, post("/api/preview", untaken)),
         ("/api/replay", "post", 200, post("/api/replay", replay)),
         ("/api/reload", "post", 200, post("/api/reload", json!({}))),
         ("/v1/batch", "post", 200, post("/v1/batch", batch)),

@@ -22,13 +22,13 @@ pub struct CheckArgs {
     /// Configuration file (TOML).
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
-    /// Files of subscriptions (TOML, YAML or JSON), in place of those that are configured.
+    /// Subscription files (TOML, YAML or JSON), instead of the configured ones.
     #[arg(long, value_name = "FILE")]
     subscriptions: Vec<PathBuf>,
-    /// Files of cases: messages and the requests that they must make.
+    /// Test files: messages and the requests they must produce.
     #[arg(long, value_name = "FILE")]
     cases: Vec<PathBuf>,
-    /// Leave the environment out: no keys are needed and Loops is not asked.
+    /// Skip keys and Loops: for CI.
     #[arg(long)]
     offline: bool,
 }

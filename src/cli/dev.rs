@@ -1,4 +1,4 @@
-//! `dev`: the service and a sandbox in one process, to try everything with no account.
+//! `dev`: the service and a sandbox in one process, to try everything without an account.
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
@@ -28,13 +28,13 @@ pub struct DevArgs {
     /// Address and port of the sandbox.
     #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:8090")]
     sandbox: SocketAddr,
-    /// Folder of the database; without one, a throw-away folder.
+    /// Folder of the database [default: a temporary folder].
     #[arg(long, value_name = "DIR")]
     data: Option<PathBuf>,
-    /// Files of subscriptions (TOML, YAML or JSON), in place of those that are configured.
+    /// Subscription files (TOML, YAML or JSON), instead of the configured ones.
     #[arg(long, value_name = "FILE")]
     subscriptions: Vec<PathBuf>,
-    /// How log lines look.
+    /// Format of the log.
     #[arg(long, value_enum, default_value = "pretty")]
     log_format: LogFormat,
 }
@@ -43,7 +43,7 @@ pub(super) fn run(args: DevArgs) -> Result<(), CliError> {
     let throw_away = match args.data {
         Some(_) => None,
         None => Some(tempfile::tempdir().map_err(|source| CliError::Io {
-            what: "no throw-away folder could be made; give one with --data".to_owned(),
+            what: "cannot create a temporary folder; name one with --data".to_owned(),
             source,
         })?),
     };
@@ -55,7 +55,7 @@ pub(super) fn run(args: DevArgs) -> Result<(), CliError> {
     let metrics = telemetry::start("info", args.log_format == LogFormat::Json);
     runtime()?.block_on(async {
         let stop = stop_signal();
-        let (sandbox_listener, sandbox_address) = listen(args.sandbox).await?;
+        let (sandbox_listener, sandbox_address) = listen(args.sandbox, "--sandbox").await?;
         let flags = Flags {
             listen: Some(args.listen),
             data: Some(data.clone()),
@@ -98,24 +98,24 @@ fn settings(sandbox: SocketAddr) -> HashMap<String, String> {
 }
 
 fn what_next(service: SocketAddr, sandbox: SocketAddr, data: &Path, is_throw_away: bool) -> String {
-    let kept = if is_throw_away { "thrown away at the end" } else { "kept" };
+    let kept = if is_throw_away { "deleted at the end" } else { "kept" };
     format!(
         r#"
 segment-loops listens at http://{service}, with a simulated Loops at http://{sandbox}.
 Write key, webhook secret and admin token are all "{DEV_KEY}". The database is in {data} ({kept}).
 
-Tell it about a person:
+Send it a person:
 
   curl -u {DEV_KEY}: http://{service}/v1/identify -d '{{
     "userId": "user_1", "messageId": "hello-1",
     "traits": {{"email": "ada@example.com", "firstName": "Ada", "plan": "pro"}}}}'
 
-and what that person did:
+and an event:
 
   curl -u {DEV_KEY}: http://{service}/v1/track -d '{{
     "userId": "user_1", "event": "Signed Up", "properties": {{"plan": "pro"}}}}'
 
-See the contact and the event at the simulated Loops, and what became of the first message:
+Look at the contact and the event in the simulated Loops, and at what became of the first message:
 
   curl -H 'Authorization: Bearer {DEV_KEY}' 'http://{sandbox}/api/v1/contacts/find?userId=user_1'
   curl http://{sandbox}/sandbox/events

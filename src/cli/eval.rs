@@ -23,8 +23,8 @@ Each line is a JSON object with an `event` (a Segment message) and one of:
   {\"trigger\": \"type = \\\"track\\\"\", \"event\": {…}}      -> {\"match\": true}
   {\"mapping\": {…}, \"event\": {…}}                     -> {\"output\": …}
   {\"subscription\": {…}, \"event\": {…}}                -> {\"requests\": […], \"warnings\": […]} or {\"skipped\": \"…\"}
-A subscription's line may say \"unsupported\": \"pass\" (the default here), \"omit\" or \"flatten\".
-What fails gives {\"error\": \"…\"}. Other keys are passed over; blank lines too.")]
+A line with a subscription may have \"unsupported\": \"pass\" (the default here), \"omit\" or \"flatten\".
+Failures give {\"error\": \"…\"}. Other keys and blank lines are ignored.")]
 pub struct EvalArgs {}
 
 pub(super) fn run(_: EvalArgs) -> Result<(), CliError> {

@@ -1,5 +1,4 @@
-//! `healthcheck`: asks a running service for `/healthz`. For container platforms, whose images need
-//! no curl then.
+//! `healthcheck`: requests `/healthz` of a running service, so that container images need no curl.
 
 use std::io::{Read as _, Write as _};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream};
@@ -16,7 +15,7 @@ const PATIENCE: Duration = Duration::from_secs(3);
 /// Options of `healthcheck`.
 #[derive(Debug, Args)]
 pub struct HealthcheckArgs {
-    /// Address of the service; without it, the one that `serve` would listen on.
+    /// Address of the service [default: the one that `serve` would listen on].
     #[arg(long, value_name = "ADDR")]
     listen: Option<SocketAddr>,
 }

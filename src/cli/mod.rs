@@ -26,23 +26,23 @@ pub struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Take messages in and deliver them to Loops.
+    /// Accept messages and deliver them to Loops.
     Serve(serve::ServeArgs),
-    /// Try everything with no account: the service and a simulated Loops in one process.
+    /// Try everything without an account: the service and a simulated Loops in one process.
     Dev(dev::DevArgs),
     /// Simulate the Loops API, with faults on request.
     Sandbox(sandbox::SandboxArgs),
-    /// Check the configuration and its mappings, and what they need at Loops.
+    /// Check the configuration and its mappings, and that Loops knows the key and the names in them.
     Check(check::CheckArgs),
-    /// Show what would become of a message: which subscriptions, which fields, which requests.
+    /// Show what would become of a message: its subscriptions, fields and requests.
     Preview(preview::PreviewArgs),
     /// Evaluate triggers, mappings and subscriptions in bulk: JSON Lines in, JSON Lines out.
     Eval(eval::EvalArgs),
-    /// Take messages out of files: JSON Lines of Segment messages, plain or gzip.
+    /// Import Segment messages from files: JSON Lines, plain or gzip.
     Import(import::ImportArgs),
-    /// Put messages that failed (or others that are done) back to work, with today's subscriptions.
+    /// Requeue failed (or other finished) messages, with the current subscriptions.
     Replay(replay::ReplayArgs),
-    /// Ask a running service whether it is alive; exit code 0 if so.
+    /// Check that a running service is alive: exit code 0 if so.
     Healthcheck(healthcheck::HealthcheckArgs),
 }
 

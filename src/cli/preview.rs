@@ -1,4 +1,4 @@
-//! `preview`: what would become of a message. Needs no network, no keys and no running service.
+//! `preview`: shows what would become of a message. Needs no network, keys or running service.
 
 use std::io::Read as _;
 use std::path::PathBuf;
@@ -16,19 +16,19 @@ const MESSAGE_BYTES_MAX: u64 = 16 * 1024 * 1024;
 /// Options of `preview`.
 #[derive(Debug, Args)]
 pub struct PreviewArgs {
-    /// File with the message, as JSON; without one, or with -, standard input.
+    /// File with the message, as JSON [default: -, standard input].
     #[arg(value_name = "FILE")]
     message: Option<PathBuf>,
     /// Configuration file (TOML).
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
-    /// Files of subscriptions (TOML, YAML or JSON), in place of those that are configured.
+    /// Subscription files (TOML, YAML or JSON), instead of the configured ones.
     #[arg(long, value_name = "FILE")]
     subscriptions: Vec<PathBuf>,
-    /// Whose subscriptions, when several destinations are configured.
+    /// Name of the destination; optional if there is only one.
     #[arg(long, value_name = "NAME")]
     destination: Option<String>,
-    /// Answer as JSON, for programs.
+    /// Print JSON, for programs.
     #[arg(long)]
     json: bool,
 }

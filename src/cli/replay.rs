@@ -1,5 +1,5 @@
-//! `replay`: puts messages that are done back to work, with today's subscriptions. Works beside a
-//! running service, which takes them up within a second, and without one.
+//! `replay`: requeues finished messages, with the current subscriptions. Works beside a running
+//! service, which picks them up within a second, and without one.
 
 use std::io::{self, IsTerminal as _};
 use std::path::PathBuf;
@@ -15,18 +15,18 @@ use crate::telemetry;
 /// Options of `replay`.
 #[derive(Debug, Args)]
 #[command(after_long_help = "\
-Messages fit when they fit all that is given. They are mapped anew with today's subscriptions, sent
-with a new idempotency key, in the order in which they were accepted, behind what is waiting. Of a
-failed message, only the deliveries that failed are made again. What became of messages before stays
-in the record. Messages whose contents are past their time cannot be replayed.")]
+Replays the messages that match all options. They are mapped again with the current subscriptions and
+sent with a new idempotency key, in the order in which they were accepted, after what is waiting; their
+age (max_age_s) does not matter. For a failed message, only its failed deliveries are repeated. The
+earlier outcome stays on record. Messages whose contents have been deleted cannot be replayed.")]
 pub struct ReplayArgs {
-    /// Id of a message; may be given several times.
+    /// Message id; can be repeated.
     #[arg(long = "message-id", value_name = "ID")]
     message_ids: Vec<String>,
-    /// User id; or anonymous id or e-mail address, for messages with no user id.
+    /// User id; for messages without one, anonymous id or e-mail address.
     #[arg(long, value_name = "ID")]
     user: Option<String>,
-    /// failed (the default), unmatched, delivered or all.
+    /// failed, unmatched, delivered or all [default: failed].
     #[arg(long, value_name = "STATE")]
     state: Option<String>,
     /// Why a delivery failed: refused, expired, invalid, placeholder_id or unreadable.
@@ -35,22 +35,22 @@ pub struct ReplayArgs {
     /// Name of a destination.
     #[arg(long, value_name = "NAME")]
     destination: Option<String>,
-    /// Name of a subscription: messages are replayed for it alone.
+    /// Name of a subscription; only its deliveries are replayed.
     #[arg(long, value_name = "NAME")]
     subscription: Option<String>,
-    /// Received then or later: a time, or a day (UTC).
+    /// Received at or after this time, or day (UTC).
     #[arg(long, value_name = "TIME")]
     from: Option<String>,
-    /// Received before then.
+    /// Received before this time, or day (UTC).
     #[arg(long, value_name = "TIME")]
     to: Option<String>,
-    /// All messages that failed.
+    /// Replay every failed message.
     #[arg(long)]
     all_failed: bool,
-    /// Count, and change nothing.
+    /// Only count; change nothing.
     #[arg(long)]
     dry_run: bool,
-    /// Configuration file (TOML); without one, the environment says all.
+    /// Configuration file (TOML) [default: environment variables only].
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
     /// Folder of the database.

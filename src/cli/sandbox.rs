@@ -19,7 +19,7 @@ pub struct SandboxArgs {
     /// Address and port to listen on.
     #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:8090")]
     listen: SocketAddr,
-    /// The API key it takes; without one, any.
+    /// The API key it accepts [default: any].
     #[arg(long, value_name = "KEY")]
     api_key: Option<String>,
     #[command(flatten)]
@@ -29,16 +29,16 @@ pub struct SandboxArgs {
 /// Faults, as options of the command line. They can be changed later by PUT /sandbox/faults.
 #[derive(Debug, Args)]
 pub(super) struct FaultArgs {
-    /// How long each answer takes, in milliseconds.
+    /// Delay of each answer, in milliseconds.
     #[arg(long, value_name = "MS", default_value_t = 0)]
     latency_ms: u64,
-    /// Requests a second that it allows.
+    /// Requests allowed per second.
     #[arg(long, value_name = "N", default_value_t = 10)]
     rate_limit: u32,
     /// The share of requests that fail, 0 to 1.
     #[arg(long, value_name = "SHARE", default_value_t = 0.0)]
     error_rate: f64,
-    /// The status of those that fail.
+    /// The status of requests that fail.
     #[arg(long, value_name = "STATUS", default_value_t = 500)]
     error_status: u16,
     /// The share of requests whose connection is dropped before they take effect, 0 to 1.
@@ -53,7 +53,7 @@ pub(super) fn run(args: SandboxArgs) -> Result<(), CliError> {
     telemetry::start("info", false);
     runtime()?.block_on(async {
         let stop = stop_signal();
-        let (listener, address) = listen(args.listen).await?;
+        let (listener, address) = listen(args.listen, "--listen").await?;
         let faults = args.faults.faults()?;
         let sandbox = new_sandbox(args.api_key.map(Secret::new), faults);
         say(&format!(
@@ -82,15 +82,21 @@ impl FaultArgs {
     }
 }
 
-/// Makes a sandbox for the team that the documentation speaks of.
+/// Makes a sandbox for the team named in the documentation.
 pub(super) fn new_sandbox(api_key: Option<Secret>, faults: Faults) -> Sandbox {
     let options = SandboxOptions { api_key, team_name: "Sandbox".to_owned(), faults };
     Sandbox::new(options, Arc::new(SystemClock))
 }
 
-/// Listens, and tells where (for port 0).
-pub(super) async fn listen(address: SocketAddr) -> Result<(TcpListener, SocketAddr), CliError> {
-    let error = |source| CliError::Io { what: format!("cannot listen on {address}"), source };
+/// Listens, and returns the address (for port 0). `option` is the one that chooses another.
+pub(super) async fn listen(
+    address: SocketAddr,
+    option: &str,
+) -> Result<(TcpListener, SocketAddr), CliError> {
+    let error = |source| CliError::Io {
+        what: format!("cannot listen on {address}: choose another with {option}"),
+        source,
+    };
     let listener = TcpListener::bind(address).await.map_err(error)?;
     let address = listener.local_addr().map_err(error)?;
     Ok((listener, address))

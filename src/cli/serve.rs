@@ -15,7 +15,7 @@ use crate::telemetry;
 /// Options of `serve`.
 #[derive(Debug, Args)]
 pub struct ServeArgs {
-    /// Configuration file (TOML); without one, the environment says all.
+    /// Configuration file (TOML) [default: environment variables only].
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
     /// Address and port to listen on.
@@ -24,10 +24,10 @@ pub struct ServeArgs {
     /// Folder of the database.
     #[arg(long, value_name = "DIR")]
     data: Option<PathBuf>,
-    /// Files of subscriptions (TOML, YAML or JSON), in place of those that are configured.
+    /// Subscription files (TOML, YAML or JSON), instead of the configured ones.
     #[arg(long, value_name = "FILE")]
     subscriptions: Vec<PathBuf>,
-    /// How log lines look.
+    /// Format of the log.
     #[arg(long, value_enum)]
     log_format: Option<LogFormat>,
 }

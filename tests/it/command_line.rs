@@ -73,6 +73,16 @@ async fn dev_shows_the_contact_and_the_event_and_says_what_it_did() {
     );
     let service = running.address("listens at http://");
     let sandbox = running.address("simulated Loops at http://");
+    let words = |text: &str| text.split_whitespace().collect::<Vec<_>>().join(" ");
+    let (_, readme) = include_str!("../../README.md").split_once("## First run").unwrap();
+    let commands = readme.split("```").filter(|block| block.starts_with("sh\ncurl"));
+    let commands: Vec<&str> = commands.flat_map(|block| block.split("\ncurl").skip(1)).collect();
+    assert_eq!(commands.len(), 5);
+    for command in commands {
+        let command = words(command).replace("127.0.0.1:8080", &service);
+        let command = command.replace("127.0.0.1:8090", &sandbox);
+        assert!(words(&running.text).contains(&command), "not what README says: {command}");
+    }
     let client = reqwest::Client::builder().no_proxy().build().unwrap();
     let identify = json!({"userId": "user_1", "messageId": "hello-1",
         "traits": {"email": "ada@example.com", "firstName": "Ada", "plan": "pro"}});
@@ -101,6 +111,22 @@ async fn dev_shows_the_contact_and_the_event_and_says_what_it_did() {
     let (code, rest) = running.interrupt();
     assert_eq!(code, Some(0));
     assert!(rest.contains("contacts: 1, events: 1; nothing is left undone"), "{rest}");
+}
+
+#[test]
+fn an_address_that_is_in_use_is_named_with_the_option_that_changes_it() {
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let taken = taken.local_addr().unwrap().to_string();
+    for (arguments, option) in [
+        (["dev", "--sandbox", &taken, "--listen", "127.0.0.1:0"], "--sandbox"),
+        (["dev", "--listen", &taken, "--sandbox", "127.0.0.1:0"], "--listen"),
+        (["sandbox", "--listen", &taken, "--rate-limit", "10"], "--listen"),
+    ] {
+        let output = program().args(arguments).output().unwrap();
+        assert_eq!(output.status.code(), Some(1));
+        let text = String::from_utf8(output.stderr).unwrap();
+        assert!(text.contains(&taken) && text.contains(option), "{text}");
+    }
 }
 
 #[tokio::test]

@@ -92,3 +92,19 @@ fn the_subscriptions_and_cases_of_the_mapping_guide_are_right() {
     }
     assert_eq!(shown, 13);
 }
+
+#[test]
+fn the_subscriptions_of_the_readme_take_its_first_messages() {
+    let readme = blocks(include_str!("../../README.md"));
+    let (_, text) = readme.iter().find(|(language, _)| language == "toml").unwrap();
+    let file = tempfile::NamedTempFile::with_suffix(".toml").unwrap();
+    std::fs::write(file.path(), text).unwrap();
+    for (sample, request) in [("identify", "PUT /contacts/update"), ("track", "POST /events/send")]
+    {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_segment-loops"));
+        command.env_clear().args(["preview", &format!("samples/{sample}.json")]);
+        let output = command.arg("--subscriptions").arg(file.path()).output().unwrap();
+        let text = String::from_utf8(output.stdout).unwrap();
+        assert!(text.contains(request), "{text}");
+    }
+}

@@ -45,25 +45,25 @@ const STORE_PAUSE: Duration = Duration::from_millis(500);
 #[command(after_long_help = "\
 Each line is a Segment message, such as
   {\"type\": \"identify\", \"userId\": \"user_1\", \"traits\": {\"email\": \"ada@example.com\"}}
-Files may be gzip. Messages are delivered by `serve`, behind live ones.
+Files may be gzip. `serve` delivers the messages, after live ones.
 
-A message without messageId gets one that is made of the source, the name of the file, the number of
-its line and the line itself. So an import that was interrupted is run again as it was, and lines that were rejected are
-mended in their place: what was stored before counts as duplicate (store.duplicate_window_h).")]
+A message without a messageId gets one derived from the source, the file name, the line number and
+the line itself. So run an interrupted import again as it was, and fix rejected lines in place: what
+was stored before counts as duplicate (within store.duplicate_window_h).")]
 pub struct ImportArgs {
     /// Files of messages; `-` is standard input.
     #[arg(value_name = "FILE", required = true)]
     files: Vec<PathBuf>,
-    /// Name of the source that the messages count as; may be left out when there is only one.
+    /// Name of the source of the messages; optional if there is only one.
     #[arg(long, value_name = "NAME")]
     source: Option<String>,
-    /// Configuration file (TOML); without one, the environment says all.
+    /// Configuration file (TOML) [default: environment variables only].
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
     /// Folder of the database.
     #[arg(long, value_name = "DIR")]
     data: Option<PathBuf>,
-    /// Where to write all rejected lines, a JSON object a line.
+    /// File to write all rejected lines to, as JSON Lines.
     #[arg(long, value_name = "FILE")]
     report: Option<PathBuf>,
 }

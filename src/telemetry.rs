@@ -1,6 +1,10 @@
-//! What operators see: the log subscriber and the names of the metrics. Any module may use the names.
+//! What operators see: the log subscriber, how errors read in the log, and the names of the metrics. Open to
+//! every module.
 //!
 //! A log line never holds a key, an e-mail address, a name, a trait or a body.
+
+use std::error::Error;
+use std::fmt;
 
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
 use tracing_subscriber::EnvFilter;
@@ -15,6 +19,8 @@ pub const MESSAGES_DUPLICATE: &str = "segment_loops_messages_duplicate_total";
 /// Requests, and messages of batches, that were turned away at the door, by `source` (empty where it
 /// is not known), `endpoint` (`unknown` for a path that nothing is at) and `code`.
 pub const REJECTED: &str = "segment_loops_rejected_total";
+/// Messages that no subscription took, by `destination` and `reason`.
+pub const UNMATCHED: &str = "segment_loops_unmatched_total";
 /// Deliveries that ended, by `destination`, `action` and `outcome`.
 pub const DELIVERIES: &str = "segment_loops_deliveries_total";
 /// Requests to Loops, by `destination`, `endpoint` and `status`.
@@ -27,27 +33,43 @@ pub const QUEUE_DEPTH: &str = "segment_loops_queue_depth_messages";
 pub const QUEUE_OLDEST_SECONDS: &str = "segment_loops_queue_oldest_age_seconds";
 /// Requests per second in force, by `destination`.
 pub const RATE_LIMIT: &str = "segment_loops_rate_limit_requests_per_second";
-/// 1 while a destination is paused because Loops refuses its key, else 0, by `destination`.
+/// 1 while a destination is paused because Loops refuses its key or there is no Loops at its base URL,
+/// else 0, by `destination`.
 pub const DESTINATION_PAUSED: &str = "segment_loops_destination_paused";
 /// 1 while what comes in can be stored, else 0.
 pub const STORE_READY: &str = "segment_loops_store_ready";
 /// 1 while this process holds the lease of a destination, else 0, by `destination`.
 pub const LEASE_HELD: &str = "segment_loops_lease_held";
 
-/// Starts logging (to standard error) and metrics, once for the process. `level` is a level or
-/// directives; one that cannot be read counts as `info`, and is told.
-pub fn start(level: &str, as_json: bool) -> PrometheusHandle {
-    let (filter, problem) = match EnvFilter::try_new(level) {
-        Ok(filter) => (filter, None),
-        Err(problem) => (EnvFilter::new("info"), Some(problem)),
+/// What `log.level` may be, for people.
+const LEVELS: &str = "error, warn, info, debug, trace, off, or directives such as info,segment_loops::delivery=debug";
+
+/// Reads `log.level`; the error names what is allowed.
+///
+/// A word that is no level counts only where it says so with `=`: the filter would otherwise take a
+/// misspelt level for the name of a module, and log nothing at all.
+pub fn level(text: &str) -> Result<EnvFilter, String> {
+    let is_known = |part: &str| {
+        let part = part.trim();
+        part.contains('=') || part.parse::<tracing::level_filters::LevelFilter>().is_ok()
     };
+    match EnvFilter::try_new(text) {
+        Ok(filter) if text.split(',').all(is_known) => Ok(filter),
+        Ok(_) | Err(_) => Err(format!("`{text}` is not a level: allowed are {LEVELS}")),
+    }
+}
+
+/// Starts logging (to standard error) and metrics, once for the process. `filter` is what [`level`] reads;
+/// a configuration with another one is refused before.
+pub fn start(filter: &str, as_json: bool) -> PrometheusHandle {
+    let filter = level(filter).unwrap_or_else(|_| EnvFilter::new("info"));
     // Colours are for terminals; in a file they are noise.
     let is_terminal = std::io::IsTerminal::is_terminal(&std::io::stderr());
     let lines = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_ansi(is_terminal)
-        // A line that cannot be written is lost. To tell it, on standard error again, would be a panic of
-        // whoever logs: a full disk with the log on it must not stop delivery.
+        // A line that cannot be written is lost. Reporting it on standard error again would panic in the
+        // task that logs: a full disk with the log on it must not stop delivery.
         .log_internal_errors(false)
         .with_writer(std::io::stderr);
     // A second start in one process (tests) keeps the first subscriber.
@@ -56,9 +78,6 @@ pub fn start(level: &str, as_json: bool) -> PrometheusHandle {
     } else {
         lines.try_init()
     };
-    if let Some(problem) = problem {
-        tracing::warn!(%problem, "log.level cannot be read; info is used");
-    }
     metrics_recorder()
 }
 
@@ -85,13 +104,84 @@ fn describe() {
     describe_counter!(MESSAGES_ACCEPTED, "Messages accepted as new");
     describe_counter!(MESSAGES_DUPLICATE, "Messages that had been accepted before");
     describe_counter!(REJECTED, "Requests and messages of batches that were turned away");
+    describe_counter!(UNMATCHED, "Messages that no subscription took");
     describe_counter!(DELIVERIES, "Deliveries that ended");
     describe_counter!(LOOPS_REQUESTS, "Requests made to Loops; status 0: no answer");
     describe_histogram!(LOOPS_REQUEST_SECONDS, "Duration of requests to Loops");
     describe_gauge!(QUEUE_DEPTH, "Messages that are pending");
     describe_gauge!(QUEUE_OLDEST_SECONDS, "Age of the oldest pending message");
     describe_gauge!(RATE_LIMIT, "Requests a second in force");
-    describe_gauge!(DESTINATION_PAUSED, "1 while Loops refuses the key of the destination");
+    describe_gauge!(
+        DESTINATION_PAUSED,
+        "1 while the destination is paused: Loops refuses its key, or its base URL is wrong"
+    );
     describe_gauge!(STORE_READY, "1 while what comes in can be stored");
     describe_gauge!(LEASE_HELD, "1 while this process delivers for the destination");
+}
+
+/// An error and everything that caused it, as one string: the log's JSON format would otherwise show the
+/// outermost error alone, without the cause and the advice.
+pub fn chain<'a>(error: &'a (dyn Error + 'static)) -> impl fmt::Display + 'a {
+    Chain(error)
+}
+
+struct Chain<'a>(&'a (dyn Error + 'static));
+
+impl fmt::Display for Chain<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut text = self.0.to_string();
+        f.write_str(&text)?;
+        let mut cause = self.0.source();
+        while let Some(error) = cause {
+            let source = error.to_string();
+            // Some errors of other crates end in their source already.
+            if !text.ends_with(&source) {
+                write!(f, ": {source}")?;
+                text = source;
+            }
+            cause = error.source();
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[derive(Debug, thiserror::Error)]
+    #[error("{text}")]
+    struct Layer {
+        text: &'static str,
+        source: Option<Box<Layer>>,
+    }
+
+    #[test]
+    fn a_level_that_would_silence_the_log_is_an_error() {
+        for good in
+            ["error", "warn", "INFO", "off", "info,hyper=debug", "segment_loops::http=trace"]
+        {
+            assert!(level(good).is_ok(), "{good}");
+        }
+        for bad in
+            ["", "warning", "inof", "info,hyper", "info,hyper=loud", "segment_loops", "info;"]
+        {
+            assert!(level(bad).unwrap_err().contains("error, warn, info"), "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_chain_has_every_cause_once() {
+        let layers = |texts: &[&'static str]| {
+            let whole = texts
+                .iter()
+                .rev()
+                .fold(None, |source, text| Some(Box::new(Layer { text, source })));
+            chain(&*whole.unwrap()).to_string()
+        };
+        assert_eq!(layers(&["a"]), "a");
+        assert_eq!(layers(&["a", "b", "c"]), "a: b: c");
+        assert_eq!(layers(&["a: b: c", "b: c", "c"]), "a: b: c");
+        assert_eq!(layers(&["a: b", "b", "c"]), "a: b: c");
+    }
 }

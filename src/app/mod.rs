@@ -454,7 +454,7 @@ async fn purge(store: SqliteStore, clock: SharedClock) {
                 Ok(_) => tokio::task::yield_now().await,
                 Err(fault) => {
                     error!(
-                        error = &fault as &dyn std::error::Error,
+                        error = %telemetry::chain(&fault),
                         "old records cannot be removed"
                     );
                     break;
@@ -473,7 +473,7 @@ async fn watch_store(store: SqliteStore) {
         match &checked {
             Ok(()) if !works => info!("the store works again"),
             Err(fault) if works => error!(
-                error = fault as &dyn std::error::Error,
+                error = %telemetry::chain(fault),
                 "the store does not work: senders are told to come again"
             ),
             Ok(()) | Err(_) => {}
@@ -493,7 +493,7 @@ async fn erase(store: SqliteStore) {
                 Ok(_) => tokio::task::yield_now().await,
                 Err(fault) => {
                     error!(
-                        error = &fault as &dyn std::error::Error,
+                        error = %telemetry::chain(&fault),
                         "contents of deleted people cannot be erased; trying again"
                     );
                     break;

@@ -77,6 +77,14 @@ impl Disposition {
         }
     }
 
+    /// Whether it is retried because something other than Loops answered: Loops answers neither with a
+    /// success that does not say so in JSON nor with a redirect.
+    pub fn is_not_of_loops(&self, reply: &Reply) -> bool {
+        let is_foreign = |status| matches!(status, 100..=399);
+        matches!(self, Disposition::Retry(_))
+            && reply.result.as_ref().is_ok_and(|answer| is_foreign(answer.status))
+    }
+
     /// Whether it shows that Loops takes the key.
     pub fn proves_key(&self) -> bool {
         match self {
@@ -137,11 +145,12 @@ impl KeyCheck {
 }
 
 fn words(answer: &Answer) -> String {
-    format!(
-        "Loops answered {}: {}",
-        answer.status,
-        answer.message.as_deref().unwrap_or("no message")
-    )
+    format!("Loops answered {}", in_words(answer))
+}
+
+/// The status and the message of an answer, for people.
+pub(super) fn in_words(answer: &Answer) -> String {
+    format!("{}: {}", answer.status, answer.message.as_deref().unwrap_or("no message"))
 }
 
 #[cfg(test)]

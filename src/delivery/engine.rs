@@ -128,7 +128,7 @@ impl Engine {
                 }
                 Err(fault) => error!(
                     destination = name,
-                    error = &fault as &dyn std::error::Error,
+                    error = %telemetry::chain(&fault),
                     "the lease cannot be asked for; trying again"
                 ),
             }
@@ -187,7 +187,7 @@ impl Engine {
             ),
             Err(fault) => warn!(
                 destination = name,
-                error = &fault as &dyn std::error::Error,
+                error = %telemetry::chain(&fault),
                 "another process holds the lease; it cannot be read which"
             ),
         }
@@ -198,7 +198,7 @@ impl Engine {
             Ok(()) => info!(destination = lease.destination, "lease given back"),
             Err(fault) => warn!(
                 destination = lease.destination,
-                error = &fault as &dyn std::error::Error,
+                error = %telemetry::chain(&fault),
                 "the lease was not given back; it runs out by itself"
             ),
         }
@@ -344,7 +344,7 @@ impl<'a> Tenure<'a> {
                 self.may_have_more = [false; Class::COUNT];
                 error!(
                     destination = stepper.name,
-                    error = &fault as &dyn std::error::Error,
+                    error = %telemetry::chain(&fault),
                     "pending messages cannot be read; trying again"
                 );
             }
@@ -498,7 +498,7 @@ impl<'a> Tenure<'a> {
             Err(fault) => {
                 error!(
                     destination = self.lease.destination,
-                    error = &fault as &dyn std::error::Error,
+                    error = %telemetry::chain(&fault),
                     "pending messages cannot be read; trying again"
                 );
                 let now = self.engine.stepper.clock.now();
@@ -559,15 +559,22 @@ impl<'a> Tenure<'a> {
             // find out for themselves.
             KeyCheck::Unknown => {
                 match &reply.result {
+                    Ok(answer) if answer.status >= 400 => warn!(
+                        destination = self.lease.destination,
+                        status = answer.status,
+                        "the API key could not be checked: Loops does not answer as it should at the moment"
+                    ),
                     Ok(answer) => warn!(
                         destination = self.lease.destination,
                         status = answer.status,
-                        "the API key could not be checked, for the answer is not one of Loops: is base_url right?"
+                        base_url = self.engine.stepper.client.shown_url(),
+                        "the API key could not be checked: the answer is not one of Loops; check base_url (LOOPS_BASE_URL)"
                     ),
                     Err(fault) => warn!(
                         destination = self.lease.destination,
                         error = %fault,
-                        "Loops cannot be reached"
+                        base_url = self.engine.stepper.client.shown_url(),
+                        "Loops cannot be reached: check base_url (LOOPS_BASE_URL), DNS and the firewall"
                     ),
                 }
                 if self.pause.is_on() {
@@ -596,7 +603,7 @@ impl<'a> Tenure<'a> {
             Err(fault) => {
                 error!(
                     destination = self.lease.destination,
-                    error = &fault as &dyn std::error::Error,
+                    error = %telemetry::chain(&fault),
                     "the lease cannot be renewed; trying again"
                 );
                 Ok(())

@@ -11,7 +11,7 @@ use tokio::time::sleep;
 use tracing::{debug, error, info, warn};
 
 use super::backoff::RetryOptions;
-use super::disposition::{Disposition, KeyCheck};
+use super::disposition::{Disposition, KeyCheck, in_words};
 use super::lanes::Turn;
 use super::merging::Merging;
 use crate::action::{ActionKind, Unmatched, UnmatchedReason};
@@ -90,7 +90,7 @@ impl Stepper {
                 error!(
                     destination = self.name,
                     seq = turn.head.seq.0,
-                    error = &fault as &dyn std::error::Error,
+                    error = %telemetry::chain(&fault),
                     "the store failed; trying again"
                 );
                 StepOutcome::Wait(self.later()).into()
@@ -123,8 +123,8 @@ impl Stepper {
             destination = self.name,
             seq = seq.0,
             message_id,
-            error = fault as &dyn std::error::Error,
-            not_ended = cannot.as_ref().map(|cannot| cannot as &dyn std::error::Error),
+            error = %telemetry::chain(fault),
+            not_ended = cannot.as_ref().map(|cannot| tracing::field::display(telemetry::chain(cannot))),
             "the records of a message are broken: it is kept as failed if it is still there, and delivery goes on without it"
         );
         StepOutcome::Finished.into()
@@ -175,16 +175,16 @@ impl Stepper {
         job: &Job,
         neighbours: &[Seq],
     ) -> Result<Vec<FrozenRequest>, WorkError> {
-        let planned = self.plan_turn(seq, job, neighbours).await;
+        let (planned, message_ids) = self.plan_turn(seq, job, neighbours).await;
         crash::point("freeze.before");
         let is_alone = planned.plans.len() == 1;
-        let failures = failures(&planned);
+        let unsent = unsent(&planned, &message_ids);
         let frozen = match self.queue.freeze(lease, planned).await {
             Err(WorkError::Broken(fault)) if !is_alone => {
                 warn!(
                     destination = self.name,
                     message_id = job.message_id,
-                    error = &*fault as &dyn std::error::Error,
+                    error = %telemetry::chain(&*fault),
                     "cannot be merged with its neighbours: it goes alone"
                 );
                 return Box::pin(self.freeze(lease, seq, job, &[])).await;
@@ -192,10 +192,29 @@ impl Stepper {
             frozen => frozen?,
         };
         crash::point("freeze.after");
-        for (action, reason) in failures {
-            self.count(action, reason.as_str());
-        }
+        unsent.iter().for_each(|one| self.report_unsent(one));
         Ok(frozen)
+    }
+
+    /// Counts and logs what ends without a request.
+    fn report_unsent(&self, unsent: &Unsent) {
+        let Unsent { message_id, why } = unsent;
+        match why {
+            WhyUnsent::Unmatched(reason) => {
+                let reason = reason.as_str();
+                let labels = [("destination", self.name.clone()), ("reason", reason.to_owned())];
+                counter!(telemetry::UNMATCHED, &labels).increment(1);
+                info!(destination = self.name, message_id, reason, "unmatched");
+            }
+            WhyUnsent::Failed { subscription, action, reason } => {
+                let reason = reason.as_str();
+                warn!(
+                    destination = self.name,
+                    message_id, subscription, reason, "failed before it was sent"
+                );
+                self.count(*action, reason);
+            }
+        }
     }
 
     /// What follows for a request that is not worth sending any more when its turn comes: the destination
@@ -217,8 +236,8 @@ impl Stepper {
             return Some(Consequence::TakenApart);
         }
         expired(format!(
-            "not sent again: the first attempt was more than {} s ago, and Loops, which may have taken the event then, would not know it again; a replay sends it as a new one",
-            self.retry.window.as_secs()
+            "not sent again: the first attempt was more than {} ago, and Loops, which may have accepted the event then, no longer recognizes its key; a replay sends it as a new one",
+            duration_words(self.retry.window)
         ))
     }
 
@@ -249,8 +268,10 @@ impl Stepper {
         Ok(outcome.into())
     }
 
-    /// Plans a message, and with it the neighbours behind it that can be merged without loss.
-    async fn plan_turn(&self, seq: Seq, job: &Job, neighbours: &[Seq]) -> NewMerge {
+    /// Plans a message, and with it the neighbours behind it that can be merged without loss. Returns
+    /// the ids of these messages too, in the order of the plans.
+    async fn plan_turn(&self, seq: Seq, job: &Job, neighbours: &[Seq]) -> (NewMerge, Vec<String>) {
+        let mut message_ids = vec![job.message_id.clone()];
         let first = self.plan(job);
         let mut merging = Merging::new(seq, first, job);
         for seq in neighbours {
@@ -265,6 +286,7 @@ impl Stepper {
             if !merging.take(*seq, plan, &job) {
                 break;
             }
+            message_ids.push(job.message_id);
         }
         let merge = merging.into_merge(self.clock.now());
         if merge.plans.len() > 1 {
@@ -275,7 +297,7 @@ impl Stepper {
                 "merged with its neighbours"
             );
         }
-        merge
+        (merge, message_ids)
     }
 
     fn plan(&self, job: &Job) -> Result<Plan, NewPlan> {
@@ -329,7 +351,7 @@ impl Stepper {
         };
         let disposition = Disposition::of(request.endpoint, &reply, check);
         let number = request.attempts + 1;
-        let consequence = self.consequence(due, number, started_at, &disposition);
+        let consequence = self.consequence(due, number, started_at, &reply, &disposition);
         self.report(due.message_id, request, number, &reply, &disposition);
         let outcome = match disposition {
             Disposition::Misdirected => StepOutcome::Misdirected,
@@ -374,7 +396,7 @@ impl Stepper {
             error!(
                 destination = self.name,
                 seq = seq.0,
-                error = &fault as &dyn std::error::Error,
+                error = %telemetry::chain(&fault),
                 "an outcome cannot be recorded; trying again"
             );
             sleep(wait).await;
@@ -396,6 +418,7 @@ impl Stepper {
         due: Due<'_>,
         number: u32,
         started_at: Timestamp,
+        reply: &Reply,
         disposition: &Disposition,
     ) -> Consequence {
         let request = due.request;
@@ -430,21 +453,12 @@ impl Stepper {
         if !is_late && self.retry.is_open(request.first_attempt_at.unwrap_or(started_at), at) {
             return Consequence::Retry(at);
         }
-        if is_late {
-            let detail = format!(
-                "gave up after {number} attempts: it would be older than max_age_s of its subscription; the last one: {}",
-                disposition.outcome().as_str()
-            );
-            return Consequence::Failed(Failure { reason: FailureReason::Expired, detail });
-        }
-        Consequence::Failed(Failure {
-            reason: FailureReason::Expired,
-            detail: format!(
-                "gave up after {number} attempts within {} s; the last one: {}",
-                self.retry.window.as_secs(),
-                disposition.outcome().as_str()
-            ),
-        })
+        let within = match is_late {
+            true => "it would be older than max_age_s of its subscription allows".to_owned(),
+            false => format!("its time is up after {}", duration_words(self.retry.window)),
+        };
+        let detail = format!("gave up after {number} attempts: {within}; {}", last_words(reply));
+        Consequence::Failed(Failure { reason: FailureReason::Expired, detail })
     }
 
     fn report(
@@ -456,7 +470,14 @@ impl Stepper {
         disposition: &Disposition,
     ) {
         let status = reply.result.as_ref().map_or(0, |answer| answer.status);
-        let error = reply.result.as_ref().err().map(tracing::field::display);
+        let error = match &reply.result {
+            Ok(_) if disposition.is_not_of_loops(reply) => Some(format!(
+                "the answer is not one of Loops: check base_url (LOOPS_BASE_URL), {}",
+                self.client.shown_url()
+            )),
+            Ok(_) => None,
+            Err(error) => Some(error.to_string()),
+        };
         let duration_ms = reply.duration.as_millis() as u64;
         let outcome = disposition.outcome().as_str();
         macro_rules! line {
@@ -531,14 +552,53 @@ fn ended(consequence: &Consequence) -> Option<&'static str> {
     }
 }
 
-/// The deliveries of plans that make no request, and why.
-fn failures(merge: &NewMerge) -> Vec<(ActionKind, FailureReason)> {
-    let deliveries = merge.plans.iter().flat_map(|(_, plan)| &plan.deliveries);
-    let failed = deliveries.filter_map(|delivery| {
-        let failure = delivery.outcome.as_ref().err()?;
-        Some((delivery.action?, failure.reason))
-    });
-    failed.collect()
+/// A message, or one of its deliveries, that ends without a request.
+struct Unsent {
+    message_id: String,
+    why: WhyUnsent,
+}
+
+enum WhyUnsent {
+    Unmatched(UnmatchedReason),
+    Failed { subscription: Option<String>, action: ActionKind, reason: FailureReason },
+}
+
+/// What ends without a request, of messages that are planned together.
+fn unsent(merge: &NewMerge, message_ids: &[String]) -> Vec<Unsent> {
+    let mut unsent = Vec::new();
+    for ((_, plan), message_id) in merge.plans.iter().zip(message_ids) {
+        let unmatched = plan.unmatched.iter().map(|one| WhyUnsent::Unmatched(one.reason));
+        let failed = plan.deliveries.iter().filter_map(|delivery| {
+            Some(WhyUnsent::Failed {
+                reason: delivery.outcome.as_ref().err()?.reason,
+                // Without an action, the message could not be read, which is logged where it is found.
+                action: delivery.action?,
+                subscription: delivery.subscription.clone(),
+            })
+        });
+        let whys = unmatched.chain(failed);
+        unsent.extend(whys.map(|why| Unsent { message_id: message_id.clone(), why }));
+    }
+    unsent
+}
+
+/// How the last attempt went, for people.
+fn last_words(reply: &Reply) -> String {
+    match &reply.result {
+        Ok(answer) => format!("the last answer was {}", in_words(answer)),
+        Err(error) => format!("the last attempt had no answer: {error}"),
+    }
+}
+
+/// A duration in the largest unit that divides it.
+fn duration_words(duration: Duration) -> String {
+    let seconds = duration.as_secs();
+    match seconds {
+        0 => format!("{} ms", duration.as_millis()),
+        seconds if seconds % 3_600 == 0 => format!("{} h", seconds / 3_600),
+        seconds if seconds % 60 == 0 => format!("{} min", seconds / 60),
+        seconds => format!("{seconds} s"),
+    }
 }
 
 fn unreadable(now: Timestamp) -> NewPlan {

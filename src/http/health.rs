@@ -1,7 +1,6 @@
 //! What container platforms and Prometheus ask for.
 
 use std::collections::BTreeMap;
-use std::error::Error as _;
 
 use axum::Json;
 use axum::extract::State;
@@ -14,6 +13,7 @@ use utoipa::{IntoResponses, ToSchema};
 use super::HttpState;
 use super::error::ApiError;
 use super::openapi::errors;
+use crate::telemetry;
 
 /// The state of the service.
 #[derive(Debug, Serialize, ToSchema)]
@@ -59,12 +59,9 @@ pub(super) async fn alive() -> Json<Status> {
 )]
 pub(super) async fn ready(State(state): State<HttpState>) -> Result<Json<Status>, ApiError> {
     state.0.log.ready().await.map_err(|fault| {
-        tracing::warn!(error = &fault as &dyn std::error::Error, "not ready");
-        // The source says what is wrong and what to do, in words of ours.
-        let message = match fault.source() {
-            Some(cause) => format!("{fault}: {cause}"),
-            None => fault.to_string(),
-        };
+        // The source says what is wrong and what to do.
+        let message = telemetry::chain(&fault).to_string();
+        tracing::warn!(error = message, "not ready");
         ApiError::new(StatusCode::SERVICE_UNAVAILABLE, "not_ready", message)
     })?;
     Ok(Json(Status { status: "ready" }))

@@ -297,11 +297,11 @@ impl<'s> Visit<'s> {
             }
             TurnedAway::NotAccepted(cause) => {
                 let error = contract.not_accepted(&cause);
-                let cause = &cause as &dyn std::error::Error;
+                let cause = telemetry::chain(&cause);
                 match error.retry_after_s {
-                    None => warn!(source, endpoint, code = error.code, error = cause, "rejected"),
+                    None => warn!(source, endpoint, code = error.code, error = %cause, "rejected"),
                     Some(_) => {
-                        error!(source, endpoint, code = error.code, error = cause, "rejected")
+                        error!(source, endpoint, code = error.code, error = %cause, "rejected")
                     }
                 }
                 error

@@ -44,8 +44,8 @@ pub enum CallError {
     /// Nothing came in time.
     #[error("Loops did not answer in time")]
     Timeout,
-    /// There was no connection.
-    #[error("no connection to Loops: {0}")]
+    /// There was no connection: to where, and why not.
+    #[error("cannot connect to {0}")]
     Connect(String),
     /// The connection broke.
     #[error("the connection to Loops broke: {0}")]

@@ -78,6 +78,8 @@ pub struct Reply {
 pub struct Client {
     http: reqwest::Client,
     base_url: String,
+    /// The same without a user name and a password, for people.
+    shown_url: String,
     pacer: Arc<Pacer>,
     clock: SharedClock,
 }
@@ -88,10 +90,11 @@ impl Client {
     pub fn new(options: &ClientOptions, clock: SharedClock) -> Result<Self, ClientError> {
         let base_url = options.base_url.trim_end_matches('/').to_owned();
         let usable = reqwest::Url::parse(&base_url)
-            .is_ok_and(|url| matches!(url.scheme(), "http" | "https") && url.has_host());
-        if !usable {
+            .ok()
+            .filter(|url| matches!(url.scheme(), "http" | "https") && url.has_host());
+        let Some(url) = usable else {
             return Err(ClientError::BaseUrl(base_url));
-        }
+        };
         let mut bearer = HeaderValue::from_str(&format!("Bearer {}", options.api_key.expose()))
             .map_err(|_| ClientError::Key)?;
         bearer.set_sensitive(true);
@@ -107,7 +110,13 @@ impl Client {
             .tcp_nodelay(true)
             .build()
             .map_err(ClientError::Start)?;
-        Ok(Self { http, base_url, pacer: Pacer::new(options.rate), clock })
+        let shown_url = shown(url);
+        Ok(Self { http, base_url, shown_url, pacer: Pacer::new(options.rate), clock })
+    }
+
+    /// The base URL for people: without a user name, a password or a query, which may be secret.
+    pub fn shown_url(&self) -> &str {
+        &self.shown_url
     }
 
     /// The limiter whose slots every call needs.
@@ -147,11 +156,11 @@ impl Client {
     pub async fn read(&self, slot: &Slot, path: &str) -> Result<(u16, Vec<u8>), CallError> {
         slot.sent();
         let call = Call { method: "GET", path, body: None, idempotency_key: None };
-        let response = self.build(call)?.send().await.map_err(call_error);
+        let response = self.build(call)?.send().await.map_err(|error| self.call_error(&error));
         slot.answered(Default::default(), None);
         let mut response = response?;
         let mut body = Vec::new();
-        while let Some(chunk) = response.chunk().await.map_err(call_error)? {
+        while let Some(chunk) = response.chunk().await.map_err(|error| self.call_error(&error))? {
             body.extend_from_slice(&chunk);
             if body.len() > LIST_BYTES_MAX {
                 return Err(CallError::Broken(format!(
@@ -176,7 +185,7 @@ impl Client {
     }
 
     async fn exchange(&self, request: RequestBuilder) -> Result<Answer, CallError> {
-        let mut response = request.send().await.map_err(call_error)?;
+        let mut response = request.send().await.map_err(|error| self.call_error(&error))?;
         let mut body = Vec::new();
         // The status decides. A body that breaks off only loses what it would have told people.
         while let Ok(Some(chunk)) = response.chunk().await {
@@ -188,22 +197,30 @@ impl Client {
         }
         Ok(Answer::new(response.status().as_u16(), response.headers(), &body, self.clock.now()))
     }
+
+    /// What went wrong, by its innermost cause: the layers of the HTTP client around it tell people nothing.
+    fn call_error(&self, error: &reqwest::Error) -> CallError {
+        let mut cause: &dyn std::error::Error = error;
+        while let Some(source) = cause.source() {
+            cause = source;
+        }
+        if error.is_connect() {
+            CallError::Connect(format!("{}: {cause}", self.shown_url))
+        } else if error.is_timeout() {
+            CallError::Timeout
+        } else if error.source().is_none() {
+            // The text of the client itself would hold the URL.
+            CallError::Broken("the request failed".to_owned())
+        } else {
+            CallError::Broken(cause.to_string())
+        }
+    }
 }
 
-fn call_error(error: reqwest::Error) -> CallError {
-    // The URL is left out: it may come from a secret store, and the base URL is known anyway.
-    let error = error.without_url();
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        text = format!("{text}: {cause}");
-        source = cause.source();
-    }
-    if error.is_connect() {
-        CallError::Connect(text)
-    } else if error.is_timeout() {
-        CallError::Timeout
-    } else {
-        CallError::Broken(text)
-    }
+fn shown(mut url: reqwest::Url) -> String {
+    // Neither fails for a URL that has a host.
+    let _ = url.set_username("");
+    let _ = url.set_password(None);
+    url.set_query(None);
+    url.as_str().trim_end_matches('/').to_owned()
 }

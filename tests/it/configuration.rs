@@ -228,3 +228,13 @@ async fn each_secret_of_the_environment_is_read_from_a_file_where_one_is_named()
     assert!(text.contains("sources.default.write_keys_file"), "{text}");
     assert!(!text.contains("there is no write key"), "{text}");
 }
+
+#[test]
+fn a_log_level_that_is_none_is_refused_rather_than_silencing_the_log() {
+    let setup = Setup::with_loops("http://127.0.0.1:9/api/v1");
+    let (code, text) = setup.env("SEGMENT_LOOPS__LOG__LEVEL", "warning").run_to_end();
+    assert_eq!(code, Some(1), "{text}");
+    for part in ["log.level", "`warning` is not a level", "error, warn, info, debug, trace, off"] {
+        assert!(text.contains(part), "{part}: {text}");
+    }
+}

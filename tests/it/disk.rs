@@ -186,7 +186,12 @@ async fn a_database_that_is_deleted_is_told_and_nothing_is_acknowledged_until_it
     std::fs::rename(&file, &elsewhere).unwrap();
     let message = not_ready(&service).await;
     assert!(message.contains("deleted") && message.contains("restart"), "{message}");
-    service.logged(|line| line["level"] == "ERROR" && is_told(line)).await;
+    let line = service.logged(|line| line["level"] == "ERROR" && is_told(line)).await;
+    let error = line["error"].as_str().unwrap();
+    assert!(
+        error.contains("deleted") && error.contains("restart"),
+        "the cause and what to do: {line}"
+    );
     assert_not_now(&service.post("/v1/track", track("u1", "gone")).await, 429);
     assert_not_now(&to_destination(&service, track("u1", "gone")).await, 503);
     // Another file in its place is not the one that is written to.

@@ -16,6 +16,12 @@ fn config(base_url: &str, destination: &str) -> Setup {
     Setup::with_loops(base_url).config(&text)
 }
 
+/// Whether a line says that a message ended without a request.
+fn is_unsent(line: &Value, id: &str) -> bool {
+    line["message_id"] == id
+        && (line["message"] == "unmatched" || line["message"] == "failed before it was sent")
+}
+
 /// A message of the admin API that failed, with its reason.
 async fn failed(service: &Service, id: &str) -> String {
     let message = service.message(id, |found| found["state"] == "failed").await;
@@ -65,6 +71,12 @@ async fn ids_that_are_none_are_kept_back_until_the_sender_or_the_list_is_mended(
         let message = json!({"userId": "undefined", "messageId": id, "traits": traits});
         service.accept("/v1/identify", message).await;
         assert_eq!(failed(&service, id).await, "placeholder_id");
+        let line = service.logged(|line| is_unsent(line, id)).await;
+        assert_eq!(line["level"], "WARN", "{line}");
+        assert_eq!(line["reason"], "placeholder_id", "{line}");
+        assert_eq!(line["destination"], "default", "{line}");
+        assert!(line["subscription"].is_string(), "{line}");
+        assert!(!line.to_string().contains(EMAIL_DOMAIN), "{line}");
     }
     // An anonymous id is no user id: it is not sent, and nothing is wrong with it here.
     let good = json!({"userId": "u1", "anonymousId": "undefined", "messageId": "m3"});
@@ -99,6 +111,11 @@ async fn nothing_is_sent_of_a_person_who_did_not_consent() {
     let found = service.message("no", |found| found["state"] == "unmatched").await;
     assert_eq!(found["reason"], "consent");
     assert!(found["detail"].as_str().unwrap().contains("Marketing"), "{found}");
+    let line = service.logged(|line| is_unsent(line, "no")).await;
+    assert_eq!((&line["level"], &line["reason"]), (&json!("INFO"), &json!("consent")), "{line}");
+    let counted = r#"segment_loops_unmatched_total{destination="default",reason="consent"} 1"#;
+    let metrics = service.admin("/metrics").await.body;
+    assert!(metrics.as_str().unwrap().contains(counted), "{metrics}");
     service.message("yes", |found| found["state"] == "delivered").await;
     assert_eq!(loops.rest().iter().map(Seen::note).collect::<Vec<_>>(), ["yes"]);
 }
@@ -136,6 +153,7 @@ async fn what_happened_too_long_ago_is_not_sent_whatever_way_it_came() {
     service.accept("/v1/import", json!({"batch": [track("bulk", 48)]})).await;
     for id in ["offline", "webhook", "import", "bulk"] {
         assert_eq!(failed(&service, id).await, "expired", "{id}");
+        assert_eq!(service.logged(|line| is_unsent(line, id)).await["reason"], "expired");
     }
     service.message("late-clock", |found| found["state"] == "delivered").await;
     assert_eq!(loops.rest().iter().map(Seen::note).collect::<Vec<_>>(), ["late-clock"]);

@@ -143,11 +143,44 @@ async fn a_key_is_right_only_if_loops_says_so() {
         [(401, "unauthorized".to_owned()), (200, "delivered".to_owned())]
     );
     assert_eq!(loops.rest().len(), 2);
-    service
+    let line = service
         .logged(|line| {
             line["message"].as_str().is_some_and(|text| text.contains("could not be checked"))
         })
         .await;
+    assert_eq!(line["base_url"], loops.base_url.as_str(), "{line}");
+}
+
+#[tokio::test]
+async fn a_host_that_is_not_there_or_not_loops_is_named_in_the_log_with_what_to_check() {
+    let nobody = {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        format!("http://{}/v1", listener.local_addr().unwrap())
+    };
+    let with_password = nobody.replace("http://", "http://user:pass-word@");
+    let service = Setup::with_loops(&with_password).start();
+    service.accept("/v1/track", track("u1", "m1")).await;
+    let line = service
+        .logged(|line| {
+            line["message"].as_str().is_some_and(|text| text.starts_with("Loops cannot be reached"))
+        })
+        .await;
+    assert_eq!(line["base_url"], nobody.as_str(), "{line}");
+    assert!(line["message"].as_str().unwrap().contains("LOOPS_BASE_URL"), "{line}");
+    let line = service.logged(|line| line["message"] == "attempt").await;
+    let error = line["error"].as_str().unwrap();
+    assert!(error.starts_with(&format!("cannot connect to {nobody}: ")), "{line}");
+    assert!(error.contains("refused"), "{line}");
+    assert!(service.log().iter().all(|line| !line.to_string().contains("pass-word")));
+
+    let page = |_: &Seen| Reply::Status(200, Vec::new(), "<html>".to_owned());
+    let loops = ScriptedLoops::start(page).await;
+    let service = Setup::with_loops(&loops.base_url).start();
+    service.accept("/v1/track", track("u1", "m1")).await;
+    let line = service.logged(|line| line["message"] == "attempt").await;
+    assert_eq!((&line["status"], &line["outcome"]), (&json!(200), &json!("retry")));
+    let error = line["error"].as_str().unwrap();
+    assert!(error.contains("not one of Loops") && error.contains(&loops.base_url), "{line}");
 }
 
 /// Whether delivery is paused, by the metrics.

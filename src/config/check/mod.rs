@@ -14,6 +14,7 @@ use super::ConfigError;
 use super::subscriptions::Planner;
 use super::tree::{DeliveryConfig, DestinationTree, LogConfig, ServerConfig, StoreConfig, Tree};
 use crate::secret::Secret;
+use crate::telemetry;
 
 pub use self::destination::DestinationConfig;
 pub use self::server::Network;
@@ -53,6 +54,9 @@ pub(super) fn check(tree: Tree, place: &str) -> Result<Config, ConfigError> {
         file: server.admin_token_file.as_deref(),
     });
     check.limits(&server, &store, &delivery);
+    if let Err(problem) = telemetry::level(&log.level) {
+        check.mistake("log.level", problem);
+    }
     check.public_url(server.public_url.as_deref());
     let trusted_proxies = check.networks("server.trusted_proxies", &server.trusted_proxies.0);
     if destinations.is_empty() {

@@ -9,6 +9,7 @@ use utoipa::openapi::{RefOr, Response};
 use crate::http::error::ApiError;
 use crate::http::openapi::errors;
 use crate::queue::Unavailable;
+use crate::telemetry;
 
 /// The errors of every operation: those of the layer that asks for the token.
 pub(super) struct AdminErrors;
@@ -33,7 +34,7 @@ impl IntoResponses for StoreErrors {
 
 /// The answer when the store failed, which is logged here.
 pub(super) fn store_fault(fault: Unavailable) -> ApiError {
-    tracing::error!(error = &fault as &dyn std::error::Error, "the store failed");
+    tracing::error!(error = %telemetry::chain(&fault), "the store failed");
     ApiError::new(
         StatusCode::SERVICE_UNAVAILABLE,
         "store_fault",

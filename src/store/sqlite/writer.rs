@@ -20,6 +20,7 @@ use super::recent::{Moved, Recent, Row};
 use super::steps::Step;
 use crate::queue::{Accepted, NewMessage};
 use crate::store::Fault;
+use crate::telemetry;
 
 /// Bounds of one group: they bound how long a transaction holds the lock and how long its first
 /// order waits for its last.
@@ -276,7 +277,7 @@ impl Writer {
         match self.write(&mut group).await {
             Err(fault) if group.len() > 1 && !is_environmental(&fault) => {
                 tracing::warn!(
-                    error = &fault as &dyn std::error::Error,
+                    error = %telemetry::chain(&fault),
                     "could not write a group: writing its parts one by one"
                 );
                 for mut part in group.apart() {

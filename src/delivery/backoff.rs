@@ -1,23 +1,23 @@
-//! When a request is tried again: exponential backoff with full jitter.
+//! When a failed request is retried: exponential backoff with full jitter.
 
 use std::time::Duration;
 
 use jiff::Timestamp;
 
-/// How requests are tried again.
+/// When failed requests are retried.
 #[derive(Debug, Clone, Copy)]
 pub struct RetryOptions {
-    /// The shortest wait, and the base of its growth.
+    /// The shortest wait, which is also the base of the backoff.
     pub min: Duration,
     /// The longest wait.
     pub max: Duration,
-    /// How long after its first attempt a request is tried; Loops keeps idempotency keys for 24 h.
+    /// How long after its first attempt a request is retried; Loops keeps idempotency keys for 24 h.
     pub window: Duration,
 }
 
 impl RetryOptions {
-    /// The wait after the attempt with this number (1 for the first), somewhere between `min` and
-    /// the doubled wait, so that requests that failed together do not come back together.
+    /// The wait after attempt number `attempt` (1 for the first): random between `min` and the doubled
+    /// wait, so that requests which failed together are not retried together.
     pub fn delay(&self, attempt: u32) -> Duration {
         let doubled = self.min.saturating_mul(2u32.saturating_pow(attempt.clamp(1, 31)));
         let longest = doubled.min(self.max).max(self.min);
@@ -51,7 +51,7 @@ mod tests {
             for delay in &delays {
                 assert!((OPTIONS.min..=longest).contains(delay), "{attempt}: {delay:?}");
             }
-            // They are spread over the whole range.
+            // The waits are spread over the whole range.
             let (least, most) = (delays.iter().min().unwrap(), delays.iter().max().unwrap());
             let spread = longest - OPTIONS.min;
             assert!(*most > OPTIONS.min + spread / 2, "{attempt}: {most:?}");

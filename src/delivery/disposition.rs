@@ -1,4 +1,4 @@
-//! What follows from how a call went: the one place where Loops' answers get their meaning.
+//! What to do after a call: the one place where Loops' answers are interpreted.
 
 use std::time::Duration;
 
@@ -9,43 +9,43 @@ use crate::queue::AttemptOutcome;
 /// What to do after an attempt.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Disposition {
-    /// Loops has it.
+    /// Loops took the request.
     Delivered,
-    /// Loops had it before: its idempotency key was used up by an earlier attempt.
+    /// Loops took it before: an earlier attempt used its idempotency key.
     DeliveredBefore,
-    /// The contact to delete is not there.
+    /// The contact to delete does not exist.
     NothingToDelete,
-    /// There is nothing at any path: the base URL is wrong.
+    /// Every path is answered with 404: the base URL is wrong.
     Misdirected,
-    /// Too many requests: wait, and slow down.
+    /// Too many requests: slow down, and wait as long as Loops asks for.
     Limited(Option<Duration>),
-    /// It may work later; how long Loops asks to wait, if it does.
+    /// It may work later; wait at least as long as Loops asks for.
     Retry(Option<Duration>),
-    /// The key is wrong: nothing can be delivered until it is right.
+    /// The key is wrong: nothing can be delivered until it is corrected.
     Unauthorized {
-        /// What Loops said.
+        /// Loops' message.
         detail: String,
     },
-    /// Loops will never take it.
+    /// Loops will never take this request.
     Refused {
-        /// What Loops said.
+        /// Loops' message.
         detail: String,
     },
 }
 
 impl Disposition {
-    /// Whether what a reply means depends on a check of the key that is made after it. With a wrong base
-    /// URL every call is answered with 404, which must not be taken for Loops' word about the request.
+    /// Whether a reply can be interpreted only after a check of the key. With a wrong base URL every call
+    /// is answered with 404, which must not be read as Loops' answer to the request.
     pub fn needs_check(reply: &Reply) -> bool {
         reply.result.as_ref().is_ok_and(|answer| answer.status == 404)
     }
 
-    /// Reads a reply to a request at `endpoint`, and the check that it needed.
+    /// Interprets a reply to a request to `endpoint`, and the check if one was needed.
     pub fn of(endpoint: Endpoint, reply: &Reply, check: Option<KeyCheck>) -> Self {
         let answer = match &reply.result {
             Ok(answer) => answer,
-            // Loops may or may not have the request. Sending the same again is safe: contact
-            // updates are idempotent, and events carry a key.
+            // Loops may or may not have the request. Sending it again is safe: contact updates are
+            // idempotent, and events carry a key.
             Err(CallError::Timeout | CallError::Connect(_) | CallError::Broken(_)) => {
                 return Disposition::Retry(None);
             }
@@ -54,7 +54,7 @@ impl Disposition {
             200..=299 => match answer.success {
                 Some(true) => Disposition::Delivered,
                 Some(false) => Disposition::Refused { detail: words(answer) },
-                // Not Loops, but something between: a captive portal, a gateway, the page of an app.
+                // Not Loops, but something in between: a captive portal, a gateway, the page of an app.
                 None => Disposition::Retry(answer.retry_after),
             },
             409 if endpoint.takes_idempotency_key() => Disposition::DeliveredBefore,
@@ -71,21 +71,21 @@ impl Disposition {
             401 | 403 => Disposition::Unauthorized { detail: words(answer) },
             408 => Disposition::Retry(answer.retry_after),
             400..=499 => Disposition::Refused { detail: words(answer) },
-            // 5xx; and what Loops' contract does not have (1xx, 3xx) comes from something between,
-            // so that giving up would lose the request.
+            // 5xx. Statuses that Loops' contract does not have (1xx, 3xx) come from something in between,
+            // and giving up would lose the request.
             _ => Disposition::Retry(answer.retry_after),
         }
     }
 
-    /// Whether it is retried because something other than Loops answered: Loops answers neither with a
-    /// success that does not say so in JSON nor with a redirect.
+    /// Whether it is retried because something other than Loops answered: Loops sends neither a 2xx without
+    /// its JSON nor a redirect.
     pub fn is_not_of_loops(&self, reply: &Reply) -> bool {
         let is_foreign = |status| matches!(status, 100..=399);
         matches!(self, Disposition::Retry(_))
             && reply.result.as_ref().is_ok_and(|answer| is_foreign(answer.status))
     }
 
-    /// Whether it shows that Loops takes the key.
+    /// Whether it proves that Loops accepts the key.
     pub fn proves_key(&self) -> bool {
         match self {
             Disposition::Delivered
@@ -99,7 +99,7 @@ impl Disposition {
         }
     }
 
-    /// What the attempt came to, for logs and records.
+    /// The outcome of the attempt, for logs and records.
     pub fn outcome(&self) -> AttemptOutcome {
         match self {
             Disposition::Delivered => AttemptOutcome::Delivered,
@@ -114,21 +114,21 @@ impl Disposition {
     }
 }
 
-/// What a check of the key (`GET /api-key`) shows.
+/// The result of a check of the key (`GET /api-key`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum KeyCheck {
-    /// Loops takes the key.
+    /// Loops accepts the key.
     Right,
     /// Loops refuses the key.
     Wrong,
-    /// There is nothing at that path: the base URL is wrong.
+    /// That path is answered with 404: the base URL is wrong.
     NotFound,
-    /// Loops cannot be reached, or what answered is not Loops.
+    /// Loops cannot be reached, or the answer is not from Loops.
     Unknown,
 }
 
 impl KeyCheck {
-    /// Reads a reply to a check of the key.
+    /// Interprets a reply to a check of the key.
     pub fn of(reply: &Reply) -> Self {
         match &reply.result {
             Ok(answer) => match (answer.status, answer.success) {

@@ -1,4 +1,4 @@
-//! The engine of one destination: holds the lease, reads what is pending, hands out steps.
+//! The engine of one destination: holds the lease, reads pending messages, starts steps.
 
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -26,46 +26,46 @@ use crate::queue::{
 use crate::segment::LaneKey;
 use crate::telemetry;
 
-/// How many heads are read from the store at once.
+/// Heads read from the store at once.
 const PAGE: u32 = 5_000;
 
-/// How many heads of each class are held in memory; the rest stays in the store until there is room.
+/// Heads of each class held in memory; the rest stay in the store until there is room.
 const HEADS_MAX: usize = 100_000;
 
-/// How many messages behind one are looked at to be merged with it.
+/// How many of the messages behind one are considered for merging with it.
 const NEIGHBOURS_MAX: usize = 50;
 
-/// How often the store is looked at without a hint: another process may have taken messages in.
+/// How often the store is polled without a hint: another process may have accepted messages.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 
-/// How often hints are followed, at most: each costs a read, and under load there is one for each group
-/// that is written, whatever destination it is for. The first one after a while is followed at once.
+/// The shortest time between two hints that are followed: each costs a read, and under load there is
+/// one for every group that is written, for any destination. A hint after a quiet time is followed at once.
 const HINT_EVERY: Duration = Duration::from_millis(10);
 
-/// How often a lease that another process holds is asked for, at most: one that is given back when a
-/// process stops shall not lie idle.
+/// The longest wait before asking again for a lease that another process holds, so that a lease which a
+/// stopping process gives back is taken soon.
 const ASK_EVERY: Duration = Duration::from_secs(1);
 
-/// How often depth and rate are measured for `/metrics`, at most.
+/// The shortest time between two measurements of depth and rate for `/metrics`.
 const MEASURE_EVERY: Duration = Duration::from_secs(5);
 
-/// Counting the depth takes longer the more there is: it rests for so many times as long, but not longer
-/// than somebody who looks at it would take it for true.
+/// Counting the depth takes longer the more is pending. Sleep 200 times as long as the last count took, at
+/// most a minute, so that counting costs under 0.5 % and the gauge stays fresh.
 const COUNT_RESTS: u32 = 200;
 const COUNT_REST_MAX: Duration = Duration::from_secs(60);
 
 /// How an engine works.
 #[derive(Debug, Clone)]
 pub struct EngineOptions {
-    /// Names this process in leases.
+    /// The name of this process in leases.
     pub holder: String,
     /// How long a lease holds without renewal.
     pub lease_ttl: Duration,
-    /// How many requests may be under way at once.
+    /// The most requests in flight at once.
     pub requests_max: usize,
-    /// How requests are tried again.
+    /// When failed requests are retried.
     pub retry: RetryOptions,
-    /// How long requests under way may take to end after the lease was lost.
+    /// How long requests in flight may take to finish after the lease was lost.
     pub grace: Duration,
 }
 
@@ -79,7 +79,7 @@ pub struct Engine {
 struct LeaseLost;
 
 impl Engine {
-    /// Makes an engine; it does nothing until it is run.
+    /// Creates an engine; it does nothing until it is run.
     pub fn new(
         name: String,
         destination: watch::Receiver<Arc<Destination>>,
@@ -93,23 +93,23 @@ impl Engine {
         Self { stepper, options }
     }
 
-    /// Delivers, while it holds the lease, until `stop` is ordered; then lets the requests under way end
-    /// until the deadline, and gives the lease back.
+    /// Delivers whenever it holds the lease, until `stop` is ordered; then lets the requests in flight
+    /// finish by the deadline, and gives the lease back.
     pub async fn run(self, stop: Stop) {
         let name = self.stepper.name.clone();
         gauge!(telemetry::LEASE_HELD, "destination" => name.clone()).set(0.0);
-        let mut told = false;
+        let mut is_logged = false;
         while !stop.is_ordered() {
             let asked_at = Instant::now();
             let mut wait = self.options.lease_ttl / 3;
             match self.ask_for_lease().await {
                 Ok(Some(lease)) => {
-                    told = false;
+                    is_logged = false;
                     info!(destination = name, token = lease.token, "lease taken");
                     crate::crash::point("lease.after");
                     gauge!(telemetry::LEASE_HELD, "destination" => name.clone()).set(1.0);
                     let tenure = Tenure::new(&self, lease.clone(), asked_at);
-                    // Beside the delivery: it shall not wait for the count.
+                    // Concurrently, so that delivery never waits for a count.
                     let ended = tokio::select! {
                         ended = tenure.run(&stop) => ended,
                         never = self.measure() => match never {},
@@ -122,8 +122,8 @@ impl Engine {
                 }
                 Ok(None) => {
                     wait = wait.min(ASK_EVERY);
-                    if !std::mem::replace(&mut told, true) {
-                        self.tell_holder().await;
+                    if !std::mem::replace(&mut is_logged, true) {
+                        self.log_holder().await;
                     }
                 }
                 Err(fault) => error!(
@@ -150,7 +150,7 @@ impl Engine {
         self.stepper.queue.lease(ask).await
     }
 
-    /// Tells rate and depth to `/metrics`, again and again.
+    /// Keeps the gauges of rate and depth up to date.
     async fn measure(&self) -> Infallible {
         let (name, clock) = (&self.stepper.name, &self.stepper.clock);
         let mut tick = ticks(MEASURE_EVERY);
@@ -175,8 +175,8 @@ impl Engine {
         }
     }
 
-    /// Says who delivers instead of this process.
-    async fn tell_holder(&self) {
+    /// Logs which process delivers instead of this one.
+    async fn log_holder(&self) {
         let name = &self.stepper.name;
         match self.stepper.queue.lease_holder(name).await {
             Ok(other) => info!(
@@ -188,7 +188,7 @@ impl Engine {
             Err(fault) => warn!(
                 destination = name,
                 error = %telemetry::chain(&fault),
-                "another process holds the lease; it cannot be read which"
+                "another process holds the lease; its name cannot be read"
             ),
         }
     }
@@ -199,13 +199,13 @@ impl Engine {
             Err(fault) => warn!(
                 destination = lease.destination,
                 error = %telemetry::chain(&fault),
-                "the lease was not given back; it runs out by itself"
+                "the lease could not be given back; it will expire"
             ),
         }
     }
 }
 
-/// What keeps everything of a destination from being delivered until a person removes it.
+/// A fault that blocks a whole destination until a person mends it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Obstacle {
     Key,
@@ -213,19 +213,19 @@ enum Obstacle {
 }
 
 impl Obstacle {
-    fn told(self) -> &'static str {
+    fn advice(self) -> &'static str {
         match self {
             Obstacle::Key => {
-                "Loops refuses the API key: delivery is paused, nothing is lost; set the right key (api_key of this destination) and restart, or enable the key in Loops"
+                "Loops refuses the API key: delivery is paused, nothing is lost; set the correct key (api_key of this destination) and restart, or enable the key in Loops"
             }
             Obstacle::BaseUrl => {
-                "there is no Loops at base_url, which answers every call with 404: delivery is paused, nothing is lost; set base_url of this destination (LOOPS_BASE_URL) to one that ends in /v1, such as https://app.loops.so/api/v1, and restart"
+                "there is no Loops at base_url, which answers every call with 404: delivery is paused, nothing is lost; set base_url of this destination (LOOPS_BASE_URL) to a URL that ends in /v1, such as https://app.loops.so/api/v1, and restart"
             }
         }
     }
 }
 
-/// What a task that was handed out came to.
+/// The result of a task.
 enum Done {
     Step(LaneKey, StepEnd),
     Read(Reading, Result<LanePart, Unavailable>),
@@ -236,15 +236,15 @@ enum Done {
 struct Tenure<'a> {
     engine: &'a Engine,
     lease: Lease,
-    /// Until when the lease certainly holds, by our own clock.
+    /// Until when the lease certainly holds, by this process's clock.
     lease_until: Instant,
     lanes: Lanes,
-    /// The last sequence number read of each class.
+    /// The last sequence number that was read, for each class.
     cursors: [Seq; Class::COUNT],
-    /// Whether the store may hold more of each class than was read.
+    /// Whether the store may hold more than was read, for each class.
     may_have_more: [bool; Class::COUNT],
     tasks: JoinSet<Done>,
-    /// The lanes of tasks under way, to find the lane of one that panicked.
+    /// The lanes of running tasks, to find the lane of a task that panicked.
     busy: std::collections::HashMap<Id, LaneKey>,
     pause: Pause,
     refusals: KeyRefusals,
@@ -303,7 +303,7 @@ impl<'a> Tenure<'a> {
                 return held;
             }
         }
-        // Requests under way may take longer than the lease holds: nobody shall take it over meanwhile.
+        // Requests in flight may outlast the lease: keep renewing it, so that no other process takes over.
         let keep = async {
             loop {
                 renewal.tick().await;
@@ -317,7 +317,7 @@ impl<'a> Tenure<'a> {
         Ok(())
     }
 
-    /// Whether there may be something of a class to read, and room for it.
+    /// Whether the store may hold more messages of a class, and there is room for them.
     fn wants(&self, class: Class) -> bool {
         self.may_have_more[class.index()] && self.lanes.len(class) + PAGE as usize <= HEADS_MAX
     }
@@ -331,8 +331,8 @@ impl<'a> Tenure<'a> {
         if !self.wants_more() {
             return;
         }
-        // Of one moment, and with a look at all classes: else a message could overtake an earlier one
-        // of its lane that is of another class.
+        // Read all classes in one snapshot: otherwise a message could overtake an earlier one of its lane
+        // that belongs to another class.
         let ask = Class::ALL.map(|class| PendingAsk {
             after: self.cursors[class.index()],
             limit: if self.lanes.len(class) + PAGE as usize <= HEADS_MAX { PAGE } else { 0 },
@@ -353,10 +353,11 @@ impl<'a> Tenure<'a> {
 
     fn take_heads(&mut self, ask: [PendingAsk; Class::COUNT], found: [Vec<Head>; Class::COUNT]) {
         for (class, heads) in found.iter().enumerate() {
+            // A full page, or a class that was not read for want of room (limit 0).
             self.may_have_more[class] = heads.len() as u32 == ask[class].limit;
             self.cursors[class] = heads.last().map_or(self.cursors[class], |head| head.seq);
         }
-        // Behind the cursor of a class of which there is more, its messages are not known.
+        // Messages of a class that has more are known only up to its cursor.
         let known = Class::ALL.into_iter().filter(|class| self.may_have_more[class.index()]);
         let known_through = known.map(|class| self.cursors[class.index()]).min();
         for head in found.into_iter().flatten() {
@@ -364,7 +365,7 @@ impl<'a> Tenure<'a> {
         }
     }
 
-    /// Hands out steps while lanes are ready and the rate allows; tells when to look again.
+    /// Starts steps while lanes are ready and the rate allows; returns when to look again.
     fn hand_out(&mut self) -> Instant {
         let stepper = Arc::clone(&self.engine.stepper);
         let now = Instant::now();
@@ -391,7 +392,7 @@ impl<'a> Tenure<'a> {
         self.lanes.wake(stepper.clock.now());
         let requests_max = self.engine.options.requests_max;
         while self.lanes.has_ready() && self.tasks.len() < requests_max {
-            // Ahead of the rate: once there are slots, it would be too late for this one.
+            // Read before a slot is taken: a slot must not wait for the store.
             if let Some(reading) = self.lanes.next_to_read(requests_max) {
                 self.read_lane(reading);
                 continue;
@@ -430,7 +431,7 @@ impl<'a> Tenure<'a> {
         self.busy.insert(handle.id(), lane);
     }
 
-    /// Reads a lane on, of which not all is held.
+    /// Reads the next part of a lane that is not wholly in memory.
     fn read_lane(&mut self, reading: Reading) {
         let stepper = Arc::clone(&self.engine.stepper);
         let lane = reading.ask.lane;
@@ -441,7 +442,7 @@ impl<'a> Tenure<'a> {
         self.busy.insert(handle.id(), lane);
     }
 
-    /// Checks the key as soon as the rate allows; nothing is handed out before.
+    /// Checks the key as soon as the rate allows; no step starts before.
     fn probe_in_turn(&mut self) {
         self.is_probing = true;
         let stepper = Arc::clone(&self.engine.stepper);
@@ -457,7 +458,7 @@ impl<'a> Tenure<'a> {
         self.tasks.spawn(async move { Done::Probe(stepper.client.probe(&slot).await) });
     }
 
-    /// Takes in what a task came to.
+    /// Handles the result of a task.
     fn take_in(&mut self, done: Result<(Id, Done), JoinError>) -> Result<(), LeaseLost> {
         match done {
             Ok((id, Done::Step(lane, end))) => {
@@ -477,7 +478,7 @@ impl<'a> Tenure<'a> {
                 self.judge_key(&reply);
             }
             Err(panicked) => {
-                error!(destination = self.lease.destination, %panicked, "a step broke off; trying again");
+                error!(destination = self.lease.destination, %panicked, "a step panicked; trying again");
                 match self.busy.remove(&panicked.id()) {
                     Some(lane) => {
                         let now = self.engine.stepper.clock.now();
@@ -491,7 +492,7 @@ impl<'a> Tenure<'a> {
         Ok(())
     }
 
-    /// Takes in what was read of a lane.
+    /// Adds a part of a lane that was read.
     fn complete(&mut self, reading: &Reading, part: Result<LanePart, Unavailable>) {
         match part {
             Ok(part) => self.lanes.complete(reading, part),
@@ -507,7 +508,7 @@ impl<'a> Tenure<'a> {
         }
     }
 
-    /// Moves a lane on after a step.
+    /// Advances a lane after a step.
     fn advance(&mut self, lane: LaneKey, outcome: StepOutcome) -> Result<(), LeaseLost> {
         match outcome {
             StepOutcome::Finished => {
@@ -533,10 +534,10 @@ impl<'a> Tenure<'a> {
         Ok(())
     }
 
-    /// Pauses the destination, and says why if it was not paused before.
+    /// Pauses the destination, and logs why unless it was paused already.
     fn stop_for(&mut self, obstacle: Obstacle) {
         if self.pause.start() {
-            error!(destination = self.lease.destination, "{}", obstacle.told());
+            error!(destination = self.lease.destination, "{}", obstacle.advice());
         }
         self.show_pause();
     }
@@ -547,7 +548,7 @@ impl<'a> Tenure<'a> {
                 if self.pause.is_on() {
                     info!(
                         destination = self.lease.destination,
-                        "Loops takes the API key: delivery goes on"
+                        "Loops accepts the API key: delivery resumes"
                     );
                 }
                 self.pause.end();
@@ -555,8 +556,8 @@ impl<'a> Tenure<'a> {
             KeyCheck::Wrong if !self.pause.is_on() => self.stop_for(Obstacle::Key),
             KeyCheck::NotFound if !self.pause.is_on() => self.stop_for(Obstacle::BaseUrl),
             KeyCheck::Wrong | KeyCheck::NotFound => self.pause.go_on(),
-            // Nobody can say whether the key is right: a pause goes on, and without one deliveries
-            // find out for themselves.
+            // It is unknown whether the key is right: a pause continues, and without a pause the
+            // deliveries will show.
             KeyCheck::Unknown => {
                 match &reply.result {
                     Ok(answer) if answer.status >= 400 => warn!(
@@ -612,8 +613,8 @@ impl<'a> Tenure<'a> {
     }
 }
 
-/// Lets the requests under way end: until the deadline of a stop, or for the grace after the lease was
-/// lost. Those that take longer are dropped: they are on disk and will be sent again.
+/// Lets the requests in flight finish: until the deadline of a stop, or for the grace after the lease was
+/// lost. Requests that take longer are dropped: they are on disk and will be sent again.
 async fn finish_tasks(tasks: &mut JoinSet<Done>, engine: &Engine, stop: &Stop) {
     let destination = &engine.stepper.name;
     let under_way = tasks.len();
@@ -629,15 +630,15 @@ async fn finish_tasks(tasks: &mut JoinSet<Done>, engine: &Engine, stop: &Stop) {
         () = async { while tasks.join_next().await.is_some() {} } => {}
         () = too_late => {
             let requests = tasks.len();
-            warn!(destination, requests, "requests under way were dropped; they will be sent again");
+            warn!(destination, requests, "requests in flight were dropped; they will be sent again");
             tasks.shutdown().await;
         }
     }
-    debug!(destination, requests = under_way, "requests under way ended");
+    debug!(destination, requests = under_way, "requests in flight finished");
 }
 
-/// Waits for a hint that messages arrived; none is lost before `listen_at`. Tells whether there may be
-/// another.
+/// Waits for a hint that messages arrived, from `listen_at` on; earlier hints are kept, not lost. Returns
+/// whether more hints may follow.
 async fn hint(arrivals: &mut watch::Receiver<u64>, listen_at: Instant) -> bool {
     sleep_until(listen_at).await;
     arrivals.changed().await.is_ok()

@@ -1,8 +1,8 @@
-//! Merging without loss: which neighbours of a lane can be one request, and what that request is.
+//! Merging without loss: which neighbours of a lane can share one request, and how it looks.
 //!
 //! Upserts whose properties agree or do not overlap become one; an upsert before an event rides in the
-//! event's request as contact properties. Two different values of one property are never merged: each
-//! change is seen by Loops. Pure; knows requests, not where they come from.
+//! event's request as contact properties. Two different values of one property are never merged: Loops
+//! sees each change. Pure: it knows requests, not where they come from.
 
 use bytes::Bytes;
 
@@ -12,17 +12,17 @@ use crate::segment::Value;
 use crate::segment::decode::decode;
 use crate::segment::value::Object;
 
-/// Neighbours that go as one request.
+/// Neighbours that share one request.
 #[derive(Debug)]
 pub(super) struct Group {
     endpoint: Endpoint,
     body: Object,
-    /// How many requests are in it.
+    /// How many requests were merged.
     members: usize,
 }
 
 impl Group {
-    /// Begins a group; `None` for what nothing can be merged into: only an upsert can.
+    /// Begins a group; `None` unless the request is an upsert, the only kind that others can join.
     pub(super) fn begin(first: &Request) -> Option<Self> {
         if first.endpoint != Endpoint::UpdateContact {
             return None;
@@ -30,7 +30,7 @@ impl Group {
         Some(Self { endpoint: first.endpoint, body: object(&first.body)?, members: 1 })
     }
 
-    /// Whether the next request can be taken in without losing anything.
+    /// Whether the next request can join without loss.
     pub(super) fn would_join(&self, next: &Request) -> bool {
         self.merged(next).is_some()
     }
@@ -44,7 +44,7 @@ impl Group {
         }
     }
 
-    /// Takes the next request in, if that loses nothing.
+    /// Merges the next request if that loses nothing; returns whether it did.
     pub(super) fn join(&mut self, next: &Request) -> bool {
         let Some(merged) = self.merged(next) else {
             return false;
@@ -55,12 +55,12 @@ impl Group {
         true
     }
 
-    /// Whether something may still join: nothing comes behind an event.
+    /// Whether more requests may join: none may follow an event.
     pub(super) fn is_open(&self) -> bool {
         self.endpoint == Endpoint::UpdateContact
     }
 
-    /// How many requests are in it.
+    /// How many requests were merged.
     pub(super) fn members(&self) -> usize {
         self.members
     }
@@ -78,9 +78,9 @@ fn object(body: &Bytes) -> Option<Object> {
     }
 }
 
-/// Two upserts of one contact: every property that both have must be the same.
+/// Merges two upserts of one contact: every property that both have must be the same.
 fn union(first: &Object, second: &Object) -> Option<Object> {
-    // A request that does not name the contact by this id may be about another one.
+    // A request without this id may be about another contact.
     if first.get("userId") != second.get("userId") {
         return None;
     }
@@ -91,18 +91,18 @@ fn union(first: &Object, second: &Object) -> Option<Object> {
     Some(merged)
 }
 
-/// An upsert within the event behind it.
+/// Merges an upsert into the event that follows it.
 fn ride(upsert: &Object, mut event: Object) -> Option<Object> {
     if upsert.get("userId") != event.get("userId") {
         return None;
     }
     for (key, value) in upsert.iter() {
         match (key, value) {
-            // Names that an event has for itself.
+            // Names that belong to the event.
             ("eventName" | "eventProperties", _) => return None,
             ("mailingLists", Value::Object(lists)) if lists.is_empty() => {}
             ("mailingLists", Value::Object(_)) => add(&mut event, key, value)?,
-            // Loops' contract takes texts, numbers and booleans beside an event, and nothing else.
+            // Beside an event, Loops' contract takes strings, numbers and booleans, and nothing else.
             (_, Value::String(_) | Value::Number(_) | Value::Bool(_)) => {
                 add(&mut event, key, value)?
             }
@@ -112,7 +112,7 @@ fn ride(upsert: &Object, mut event: Object) -> Option<Object> {
     Some(event)
 }
 
-/// Sets a property, unless it has another value. Of mailing lists each counts for itself.
+/// Sets a property; `None` if it has another value already. Mailing lists are compared one by one.
 fn add(merged: &mut Object, key: &str, value: &Value) -> Option<()> {
     match (merged.get_mut(key), value) {
         (None, value) => merged.insert(key, value.clone()),

@@ -1,5 +1,5 @@
-//! From the plans of neighbours to what is frozen of them: which deliveries one request carries, the
-//! idempotency keys, and what is too late to be sent.
+//! Turns the plans of neighbours into the requests to freeze: which deliveries share a request, which
+//! idempotency keys they have, and which are too late to be sent.
 
 use jiff::{SignedDuration, Timestamp};
 use sha2::{Digest, Sha256};
@@ -10,15 +10,15 @@ use crate::queue::{
     Failure, FailureReason, Job, NewDelivery, NewMerge, NewMergedRequest, NewPlan, NewRequest, Seq,
 };
 
-/// Neighbours on their way to be frozen together.
+/// Neighbours that are being merged.
 pub(super) struct Merging {
     plans: Vec<Planned>,
     groups: Vec<Gathered>,
-    /// The group that the next delivery may join, with its place in `groups`.
+    /// The index in `groups` of the group that the next delivery may join.
     open: Option<usize>,
 }
 
-/// The plan of a message with what its deliveries need of it.
+/// The plan of a message, and the facts about the message that its deliveries need.
 struct Planned {
     seq: Seq,
     plan: Result<Plan, NewPlan>,
@@ -27,18 +27,18 @@ struct Planned {
     happened_at: Timestamp,
 }
 
-/// What tells a message from all others, for Loops.
+/// Identifies a message towards Loops.
 struct Origin {
     source: String,
     message_id: String,
-    /// How often it was replayed.
+    /// How many times it was replayed.
     replay: u32,
 }
 
-/// Deliveries that go as one request.
+/// Deliveries that share one request.
 struct Gathered {
     group: Group,
-    /// Place of the plan, place of the delivery in it.
+    /// Index of the plan, and index of the delivery in it.
     carries: Vec<(usize, usize)>,
 }
 
@@ -65,7 +65,7 @@ impl Merging {
                 .iter()
                 .find_map(|delivery| Some((delivery, delivery.outcome.as_ref().ok()?)))
         });
-        // What makes no request waits too: it costs no slot of the rate when its turn comes.
+        // A message without requests waits too: it costs no slot of the rate when its turn comes.
         let joins = first.is_some_and(|(delivery, request)| {
             delivery.may_merge && self.groups[open].group.would_join(request)
         });
@@ -93,7 +93,7 @@ impl Merging {
                 message_id: job.message_id.clone(),
                 replay: job.replay.number,
             },
-            // The clock of a sender may be ahead.
+            // The sender's clock may be ahead.
             happened_at: happened_at.map_or(job.received_at, |at| at.min(job.received_at)),
         });
     }
@@ -118,14 +118,14 @@ impl Merging {
         });
     }
 
-    /// What is to be frozen.
+    /// Returns the plans and requests to freeze.
     pub(super) fn into_merge(self, now: Timestamp) -> NewMerge {
         let Self { plans, groups, .. } = self;
         let merged = groups.into_iter().filter(|gathered| gathered.group.members() > 1);
         let merged: Vec<NewMergedRequest> = merged
             .map(|Gathered { group, carries }| {
                 let request = group.into_request();
-                // The last one is the event, if there is one.
+                // If there is an event, it is the last one.
                 let key =
                     carries.last().and_then(|place| plans[place.0].key_of(place.1, Purpose::First));
                 NewMergedRequest { request: new_request(request, key, None), carries }
@@ -143,8 +143,8 @@ impl Merging {
     }
 }
 
-/// Which of its requests a key is for: Loops must not take the part of a refused merged request for
-/// that request.
+/// Which request a key is for: when a merged request was refused, its parts need keys of their own, or
+/// Loops would take them for that request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Purpose {
     First,
@@ -159,7 +159,7 @@ impl Planned {
 
     fn into_plan(self, now: Timestamp, is_merged: impl Fn(usize) -> bool) -> NewPlan {
         let Self { plan, origin, happened_at, .. } = self;
-        // A message is replayed to be sent now.
+        // A replayed message is meant to be sent now.
         let counted_from = if origin.replay > 0 { now } else { happened_at };
         let plan = match plan {
             Ok(plan) => plan,
@@ -221,9 +221,8 @@ fn new_request(request: Request, key: Option<String>, expires_at: Option<Timesta
 
 impl Origin {
     /// The key of an event: the same for the same message under the same subscription, so that Loops
-    /// knows it again even when our database was lost and Segment sent the message a second time. Each
-    /// replay has another, and so has a part: Loops may have used the former up on a request that it
-    /// refused.
+    /// recognizes it even if our database was lost and Segment sent the message a second time. Each replay
+    /// has a different key, and so has a part: a refused request may have used up the earlier one.
     fn key(&self, subscription: &str, purpose: Purpose) -> String {
         let mut hasher = Sha256::new();
         for part in [&self.source, &self.message_id, subscription] {
@@ -250,7 +249,7 @@ mod tests {
     fn max_age_counts_from_when_it_happened_and_no_later_than_when_it_was_received() {
         let at = |text: &str| text.parse::<Timestamp>().unwrap();
         let (received_at, now) = (at("2026-11-23T12:00:00Z"), at("2026-11-23T12:30:00Z"));
-        // Expired, or until when it is worth sending.
+        // Either expired, or the time until which it is worth sending.
         let outcome = |happened_at: Option<&str>, replay: u32| {
             let request = Request { endpoint: Endpoint::SendEvent, body: "{}".into() };
             let delivery = PlannedDelivery {
@@ -282,7 +281,7 @@ mod tests {
         for ahead in [Some("2030-01-01T00:00:00Z"), None] {
             assert_eq!(outcome(ahead, 0), Ok(Some(at("2026-11-23T13:00:00Z"))));
         }
-        // What is replayed is wanted now.
+        // A replay counts from now.
         assert_eq!(outcome(Some("2026-11-20T12:00:00Z"), 1), Ok(Some(at("2026-11-23T13:30:00Z"))));
     }
 

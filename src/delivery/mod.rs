@@ -1,12 +1,13 @@
-//! The delivery engine: takes pending messages up in order and brings their requests to Loops.
+//! The delivery engine: reads pending messages in order and sends their requests to Loops.
 //!
-//! For each destination one [`Engine`] runs in every process; the one that holds the destination's
-//! lease delivers, the others wait for it. Within an engine each order key has its lane: one step at
-//! a time, in the order of acceptance, while other lanes go on. A step opens the lane's first
-//! message, plans it if that was not done, freezes its requests on disk, makes one attempt and
-//! records it. Nothing in memory matters: after a crash the same steps follow from the queue alone.
+//! Every process runs one [`Engine`] for each destination; the engine that holds the destination's
+//! lease delivers, the others wait for it. Within an engine each order key has a lane, which takes one
+//! step at a time in the order of acceptance, independently of other lanes. A step opens the lane's
+//! first message, plans it unless it is planned already, freezes its requests on disk, makes one
+//! attempt and records it. Nothing in memory matters: after a crash the queue alone determines the
+//! next steps.
 //!
-//! The engine decides nothing by text and knows no HTTP beyond [`crate::loops`], and no SQL.
+//! The engine never decides by matching text, and knows no SQL and no HTTP beyond [`crate::loops`].
 
 mod backoff;
 mod disposition;

@@ -1,5 +1,5 @@
-//! The pause of a destination whose key Loops refuses: when to ask again, and how to tell a wrong key
-//! from a request that is refused with the same answer.
+//! The pause of a destination whose key Loops refuses: when to check the key again, and how to tell a
+//! wrong key from a single request that gets the same answer.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -8,18 +8,18 @@ use crate::segment::LaneKey;
 
 use tokio::time::Instant;
 
-/// The first wait before the key is tried again.
+/// The first wait before the key is checked again.
 const PROBE_WAIT_MIN: Duration = Duration::from_secs(2);
 
-/// The longest wait before the key is tried again: a mended key is noticed within it.
+/// The longest wait before the key is checked again: a mended key is noticed within this time.
 const PROBE_WAIT_MAX: Duration = Duration::from_secs(60);
 
-/// Whether a destination delivers, and when its key is tried next if not.
+/// Whether a destination is paused, and when its key is checked next.
 #[derive(Debug, Default)]
 pub struct Pause {
     probe_at: Option<Instant>,
-    /// Kept over a short resumption, so that a key that is right for the probe and refused for
-    /// everything else does not make the two follow each other at full speed.
+    /// Kept when a pause ends, so that a key which passes the probe and is refused for everything else
+    /// does not alternate between the two at full speed.
     wait: Duration,
 }
 
@@ -29,7 +29,7 @@ impl Pause {
         self.probe_at.is_some()
     }
 
-    /// Starts the pause; answers whether it was not on before, which is worth telling people.
+    /// Starts the pause; returns whether it is new, which is worth a log line.
     pub fn start(&mut self) -> bool {
         let is_new = !self.is_on();
         if is_new {
@@ -38,7 +38,7 @@ impl Pause {
         is_new
     }
 
-    /// The key is still refused (or nobody answered): ask again later.
+    /// The key is still refused, or there was no answer: check again later.
     pub fn go_on(&mut self) {
         self.schedule();
     }
@@ -53,7 +53,7 @@ impl Pause {
         self.wait = Duration::ZERO;
     }
 
-    /// When to ask again.
+    /// When to check the key again.
     pub fn probe_at(&self) -> Option<Instant> {
         self.probe_at
     }
@@ -64,15 +64,15 @@ impl Pause {
     }
 }
 
-/// How often a request is refused with 401 or 403, each time after another was taken with the same key,
-/// before it is not the key that is to blame.
+/// After this many refusals of one request with 401 or 403, each after another request succeeded with the
+/// same key, the request is to blame and not the key.
 const REFUSALS_MAX: u32 = 3;
 
-/// The requests that Loops, or something before it, refuses as if the key were wrong, while it takes
-/// others with the same key: else one of them would pause the destination for ever, again and again.
+/// The requests that Loops, or a proxy in front of it, refuses as if the key were wrong, although it takes
+/// others with the same key. Without this record one such request would pause the destination for ever.
 #[derive(Debug, Default)]
 pub struct KeyRefusals {
-    /// How many times the key was seen to be right by what became of a request.
+    /// How many requests have shown that the key is right.
     proofs: u64,
     lanes: HashMap<LaneKey, Refusals>,
 }
@@ -80,12 +80,12 @@ pub struct KeyRefusals {
 #[derive(Debug, Default)]
 struct Refusals {
     count: u32,
-    /// The proofs there had been at the last of them.
+    /// The number of proofs at the last refusal.
     proofs: u64,
 }
 
 impl KeyRefusals {
-    /// A request was taken, or refused for what is in it: the key is right.
+    /// A request was taken, or refused for its contents: the key is right.
     pub fn proved(&mut self) {
         self.proofs += 1;
     }
@@ -100,7 +100,7 @@ impl KeyRefusals {
         refusals.proofs = proofs;
     }
 
-    /// Whether it is not the key, should the first request of a lane be refused once more.
+    /// Whether another 401 or 403 for the first request of a lane is to be blamed on the request.
     pub fn is_singled_out(&self, lane: LaneKey) -> bool {
         let refusals = self.lanes.get(&lane);
         refusals.is_some_and(|one| one.count >= REFUSALS_MAX && self.proofs > one.proofs)
@@ -119,7 +119,7 @@ mod tests {
     #[test]
     fn a_request_is_singled_out_only_by_others_that_pass() {
         let (mut refusals, lane) = (KeyRefusals::default(), LaneKey(7));
-        // A key that is wrong singles nobody out, however often it is tried.
+        // A wrong key singles out no request, however often it is tried.
         for _ in 0..10 {
             refusals.refused(lane);
         }
@@ -129,7 +129,7 @@ mod tests {
             assert!(!refusals.is_singled_out(lane));
             refusals.refused(lane);
         }
-        assert!(!refusals.is_singled_out(lane), "nobody has passed since");
+        assert!(!refusals.is_singled_out(lane), "no other request has passed since");
         refusals.proved();
         assert!(refusals.is_singled_out(lane) && !refusals.is_singled_out(LaneKey(8)));
         refusals.forget(lane);

@@ -1,5 +1,5 @@
-//! One step of a lane: open its first message, plan and freeze it if need be, make one attempt at
-//! its first pending request, record it.
+//! One step of a lane: open its first message, plan and freeze it unless that is done, make one attempt at
+//! its first pending request, and record the attempt.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -27,17 +27,17 @@ use crate::queue::{
 use crate::segment::{Message, decode};
 use crate::telemetry;
 
-/// How long a lane rests after the store failed it.
+/// How long a lane waits after the store failed.
 const STORE_FAULT_WAIT: jiff::SignedDuration = jiff::SignedDuration::from_secs(1);
 
 /// The shortest and the longest wait before an outcome that could not be recorded is written again.
 const RECORD_WAIT_MIN: Duration = Duration::from_millis(200);
 const RECORD_WAIT_MAX: Duration = Duration::from_secs(10);
 
-/// What the store says of records that are broken.
+/// The store's error about broken records.
 type BrokenRecords = dyn std::error::Error + Send + Sync;
 
-/// What steps are made with.
+/// Makes the steps of one destination.
 pub(super) struct Stepper {
     pub(super) name: String,
     pub(super) destination: watch::Receiver<Arc<Destination>>,
@@ -47,23 +47,23 @@ pub(super) struct Stepper {
     pub(super) retry: RetryOptions,
 }
 
-/// What a step came to.
+/// The result of a step.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct StepEnd {
-    /// What the lane may do.
+    /// What the lane does next.
     pub(super) outcome: StepOutcome,
-    /// Whether it showed that Loops takes the key.
+    /// Whether the step has shown that Loops accepts the key.
     pub(super) proves_key: bool,
 }
 
-/// What a lane may do after a step.
+/// What a lane does after a step.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum StepOutcome {
-    /// Its first message is done.
+    /// Its first message is done: go on to the next one.
     Finished,
     /// Its first message has another request to send.
     Again,
-    /// Its first message waits.
+    /// Its first message waits until then.
     Wait(Timestamp),
     /// Loops refuses the key.
     Unauthorized,
@@ -98,18 +98,18 @@ impl Stepper {
         }
     }
 
-    /// What is pending in a part of a lane.
+    /// Reads the pending messages in a part of a lane.
     pub(super) async fn of_lane(&self, ask: &LaneAsk) -> Result<LanePart, Unavailable> {
         self.queue.of_lane(&self.name, ask).await
     }
 
-    /// Ends a message whose records are broken: it is not known what to send, nor what became of what was
-    /// sent, and to try again would hold up its lane for ever.
+    /// Ends a message whose records are broken. It is unknown what to send and what became of the requests
+    /// that were sent, and retrying would block its lane for ever.
     async fn set_aside(&self, lease: &Lease, seq: Seq, fault: &BrokenRecords) -> StepEnd {
         let failure = Failure {
             reason: FailureReason::Unreadable,
             detail: format!(
-                "its records are broken ({fault}): what was sent of it may have reached Loops, and a replay makes all of it anew"
+                "its records are broken ({fault}): some of its requests may have reached Loops, and a replay makes all of them again"
             ),
         };
         let broken = BrokenMessage { seq, now: self.clock.now(), failure };
@@ -125,7 +125,7 @@ impl Stepper {
             message_id,
             error = %telemetry::chain(fault),
             not_ended = cannot.as_ref().map(|cannot| tracing::field::display(telemetry::chain(cannot))),
-            "the records of a message are broken: it is kept as failed if it is still there, and delivery goes on without it"
+            "the records of a message are broken: it is kept as failed if it still exists, and delivery continues without it"
         );
         StepOutcome::Finished.into()
     }
@@ -167,7 +167,7 @@ impl Stepper {
         }
     }
 
-    /// Plans a message and writes its requests to disk, if it may be with its neighbours.
+    /// Plans a message and writes its requests to disk, merged with its neighbours where possible.
     async fn freeze(
         &self,
         lease: &Lease,
@@ -185,7 +185,7 @@ impl Stepper {
                     destination = self.name,
                     message_id = job.message_id,
                     error = %telemetry::chain(&*fault),
-                    "cannot be merged with its neighbours: it goes alone"
+                    "cannot be merged with its neighbours: sending it alone"
                 );
                 return Box::pin(self.freeze(lease, seq, job, &[])).await;
             }
@@ -196,7 +196,7 @@ impl Stepper {
         Ok(frozen)
     }
 
-    /// Counts and logs what ends without a request.
+    /// Counts and logs a message or delivery that ends without a request.
     fn report_unsent(&self, unsent: &Unsent) {
         let Unsent { message_id, why } = unsent;
         match why {
@@ -217,17 +217,18 @@ impl Stepper {
         }
     }
 
-    /// What follows for a request that is not worth sending any more when its turn comes: the destination
-    /// was paused, or the program was off, for so long.
+    /// The consequence for a request that is no longer worth sending when its turn comes, because the
+    /// destination was paused or the program was stopped for too long; `None`: send it.
     fn lateness(&self, request: &FrozenRequest, now: Timestamp) -> Option<Consequence> {
         let expired =
             |detail| Some(Consequence::Failed(Failure { reason: FailureReason::Expired, detail }));
         if request.expires_at.is_some_and(|expires_at| now > expires_at) {
-            let detail = "not sent: when its turn came, it was older than max_age_s of its subscription allows";
+            let detail =
+                "not sent: when its turn came, it was older than max_age_s of its subscription";
             return expired(detail.to_owned());
         }
-        // Loops has forgotten the key: if it took the event, it would take it once more. An upsert may
-        // be repeated as often as one likes.
+        // Loops has forgotten the idempotency key: if it took the event before, it would take it a second
+        // time. An upsert has no key and may be repeated at any time.
         let first = request.first_attempt_at.filter(|_| request.idempotency_key.is_some())?;
         if self.retry.is_open(first, now) {
             return None;
@@ -236,7 +237,7 @@ impl Stepper {
             return Some(Consequence::TakenApart);
         }
         expired(format!(
-            "not sent again: the first attempt was more than {} ago, and Loops, which may have accepted the event then, no longer recognizes its key; a replay sends it as a new one",
+            "not sent again: the first attempt was more than {} ago, and Loops, which may have accepted the event then, no longer recognizes its key; a replay sends it as a new event",
             duration_words(self.retry.window)
         ))
     }
@@ -257,7 +258,7 @@ impl Stepper {
             path = request.endpoint.path(),
             attempts = request.attempts,
             outcome = ended.unwrap_or("taken_apart"),
-            "not sent any more"
+            "given up"
         );
         let now = self.clock.now();
         let settlement = Settlement { request: request.id, now, attempt: None, consequence };
@@ -268,7 +269,7 @@ impl Stepper {
         Ok(outcome.into())
     }
 
-    /// Plans a message, and with it the neighbours behind it that can be merged without loss. Returns
+    /// Plans a message, together with the neighbours behind it that can be merged without loss. Returns
     /// the ids of these messages too, in the order of the plans.
     async fn plan_turn(&self, seq: Seq, job: &Job, neighbours: &[Seq]) -> (NewMerge, Vec<String>) {
         let mut message_ids = vec![job.message_id.clone()];
@@ -278,8 +279,8 @@ impl Stepper {
             if !merging.is_open() {
                 break;
             }
-            // One that was planned before is frozen: nothing may be put before it or into it. One that
-            // cannot be opened waits for its own turn.
+            // A neighbour that was planned before is frozen: nothing may be merged into it or moved ahead
+            // of it. A neighbour that cannot be opened waits for its own turn.
             let opened = self.queue.open(*seq).await.ok().flatten();
             let Some(job) = opened.filter(|job| !job.is_planned) else { break };
             let plan = self.plan(&job);
@@ -311,7 +312,8 @@ impl Stepper {
             );
             return Err(unreadable(self.clock.now()));
         };
-        // Planning may take a while, and must not hold up a reload, nor those that wait behind it.
+        // Planning may take a while. Clone the Arc, so that the borrow does not block a reload and, behind
+        // it, other steps.
         let destination = Arc::clone(&self.destination.borrow());
         let mut plan = destination.plan(&message);
         if job.replay.number > 0 {
@@ -370,8 +372,8 @@ impl Stepper {
         Ok(StepEnd { outcome, proves_key: disposition.proves_key() })
     }
 
-    /// Records an outcome, however long the store fails: without it the request would go out again,
-    /// although what became of it is known. Nothing else of the lane goes out meanwhile.
+    /// Records an outcome, retrying for as long as the store fails: if the outcome were lost, the request
+    /// would be sent again. The lane sends nothing else in the meantime.
     async fn settle(
         &self,
         lease: &Lease,
@@ -381,7 +383,7 @@ impl Stepper {
         self.record(seq, || self.queue.settle(lease, settlement.clone())).await
     }
 
-    /// Writes something until the store works.
+    /// Repeats a write until the store works.
     async fn record<T, F: Future<Output = Result<T, WorkError>> + Send>(
         &self,
         seq: Seq,
@@ -423,7 +425,7 @@ impl Stepper {
     ) -> Consequence {
         let request = due.request;
         let refused = |detail: String| match request.is_merged {
-            // Only the guilty message shall fail: each goes alone.
+            // Each part is sent alone, so that only the message at fault fails.
             true => Consequence::TakenApart,
             false => Consequence::Failed(Failure { reason: FailureReason::Refused, detail }),
         };
@@ -434,7 +436,7 @@ impl Stepper {
             Disposition::Refused { detail } => return refused(detail.clone()),
             Disposition::Unauthorized { detail } if due.is_singled_out => {
                 return refused(format!(
-                    "{detail}; again and again, while others were taken with the same key"
+                    "{detail}; several times, while other requests succeeded with the same key"
                 ));
             }
             Disposition::Unauthorized { .. } | Disposition::Misdirected => {
@@ -520,10 +522,10 @@ impl Stepper {
 #[derive(Clone, Copy)]
 struct Due<'a> {
     request: &'a FrozenRequest,
-    /// The message whose turn it is, one of those that the request carries.
+    /// The message whose turn it is, one of those in the request.
     seq: Seq,
     message_id: &'a str,
-    /// Whether the message has no other.
+    /// Whether it is the last pending request of the message.
     is_last: bool,
     /// As in [`Turn`].
     is_singled_out: bool,
@@ -543,7 +545,7 @@ impl Due<'_> {
     }
 }
 
-/// How the deliveries of a request ended, for logs and metrics, if they did.
+/// How the deliveries of a request ended, for logs and metrics; `None` while they are pending.
 fn ended(consequence: &Consequence) -> Option<&'static str> {
     match consequence {
         Consequence::Delivered => Some(DeliveryState::Delivered.as_str()),
@@ -563,7 +565,7 @@ enum WhyUnsent {
     Failed { subscription: Option<String>, action: ActionKind, reason: FailureReason },
 }
 
-/// What ends without a request, of messages that are planned together.
+/// The messages and deliveries of a merge that end without a request.
 fn unsent(merge: &NewMerge, message_ids: &[String]) -> Vec<Unsent> {
     let mut unsent = Vec::new();
     for ((_, plan), message_id) in merge.plans.iter().zip(message_ids) {
@@ -604,7 +606,7 @@ fn duration_words(duration: Duration) -> String {
 fn unreadable(now: Timestamp) -> NewPlan {
     let failure = Failure {
         reason: FailureReason::Unreadable,
-        detail: "the stored message cannot be read: the database was changed from outside"
+        detail: "the stored message cannot be read: the database was changed by another program"
             .to_owned(),
     };
     let delivery = NewDelivery {

@@ -1,11 +1,11 @@
-//! The order to stop, and by when.
+//! The order to stop, with its deadline.
 
 use std::sync::{Arc, OnceLock};
 
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-/// Stops engines. All clones are one.
+/// Stops engines. All clones share one order.
 #[derive(Debug, Clone, Default)]
 pub struct Stop {
     token: CancellationToken,
@@ -13,7 +13,7 @@ pub struct Stop {
 }
 
 impl Stop {
-    /// Stops: what is under way may end until `deadline`. Only the first order counts.
+    /// Orders the stop: requests in flight may finish until `deadline`. Only the first order counts.
     pub fn by(&self, deadline: Instant) {
         self.deadline.get_or_init(|| deadline);
         self.token.cancel();
@@ -27,7 +27,7 @@ impl Stop {
     /// Waits for the order; returns the deadline.
     pub(super) async fn ordered(&self) -> Instant {
         self.token.cancelled().await;
-        // It is set before the token is cancelled.
+        // `by` sets the deadline before it cancels the token.
         self.deadline.get().copied().unwrap_or_else(Instant::now)
     }
 }

@@ -1,14 +1,14 @@
-//! What came back of a call: an answer, or the way in which there was none.
+//! The result of a call: an answer, or the error that stood in its way.
 
 use std::time::Duration;
 
 use jiff::Timestamp;
 use reqwest::header::{HeaderMap, RETRY_AFTER};
 
-/// How much of an answer is read at most, in bytes. Loops' answers are a line.
+/// The most bytes of an answer that are read. Loops' answers are one line.
 pub(super) const ANSWER_BYTES_MAX: usize = 16 * 1024;
 
-/// How much of an answer is kept for people, in characters.
+/// The most characters of an answer that are kept for people.
 const EXCERPT_CHARS_MAX: usize = 500;
 
 /// An HTTP answer of Loops.
@@ -16,12 +16,12 @@ const EXCERPT_CHARS_MAX: usize = 500;
 pub struct Answer {
     /// Its status.
     pub status: u16,
-    /// How long it asks to wait (`Retry-After`, in seconds or as a date).
+    /// How long Loops asks to wait (`Retry-After`, in seconds or as a date).
     pub retry_after: Option<Duration>,
-    /// What it says about the rate.
+    /// Its headers about the rate.
     pub rate: RateHeaders,
-    /// `success` of its JSON body; `None` where the body is no JSON object with a boolean `success`, which
-    /// every answer of Loops to a contact or an event is.
+    /// `success` of its JSON body; `None` unless the body is a JSON object with a boolean `success`, as every
+    /// answer of Loops about a contact or an event is.
     pub success: Option<bool>,
     /// The `message` (or `error`) of its JSON body.
     pub message: Option<String>,
@@ -29,7 +29,7 @@ pub struct Answer {
     pub excerpt: String,
 }
 
-/// `x-ratelimit-limit` and `x-ratelimit-remaining`, where they are there and numbers.
+/// `x-ratelimit-limit` and `x-ratelimit-remaining`, if present and numbers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct RateHeaders {
     /// Requests that Loops allows in a second.
@@ -38,10 +38,11 @@ pub struct RateHeaders {
     pub remaining: Option<u32>,
 }
 
-/// No answer came. Whether Loops got the request is known only for [`CallError::Connect`]: it did not.
+/// A call without an answer. Only after [`CallError::Connect`] is it certain that Loops did not get the
+/// request.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum CallError {
-    /// Nothing came in time.
+    /// There was no answer in time.
     #[error("Loops did not answer in time")]
     Timeout,
     /// There was no connection: to where, and why not.
@@ -53,7 +54,7 @@ pub enum CallError {
 }
 
 impl Answer {
-    /// Makes an answer of its parts; `now` is needed for a `Retry-After` that is a date.
+    /// Creates an answer from its parts; `now` is needed for a `Retry-After` that is a date.
     pub(super) fn new(status: u16, headers: &HeaderMap, body: &[u8], now: Timestamp) -> Self {
         let text = String::from_utf8_lossy(body);
         let json: serde_json::Value = serde_json::from_slice(body).unwrap_or_default();
@@ -78,7 +79,7 @@ fn number(headers: &HeaderMap, name: &str) -> Option<u32> {
     headers.get(name)?.to_str().ok()?.trim().parse().ok()
 }
 
-/// Reads `Retry-After`: seconds, or a date, which counts from `now`.
+/// Reads `Retry-After`: seconds, or a date, which becomes the time from `now`.
 fn retry_after(text: &str, now: Timestamp) -> Option<Duration> {
     if let Ok(seconds) = text.trim().parse::<u64>() {
         return Some(Duration::from_secs(seconds));

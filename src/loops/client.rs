@@ -14,20 +14,20 @@ use super::pacer::{Pacer, Slot};
 use crate::clock::SharedClock;
 use crate::secret::Secret;
 
-/// How we present ourselves.
+/// The `User-Agent` of every request.
 const USER_AGENT: &str = concat!("segment-loops/", env!("CARGO_PKG_VERSION"));
 
-/// The longest list that is read, in bytes.
+/// The most bytes of a list that are read.
 const LIST_BYTES_MAX: usize = 4 * 1024 * 1024;
 
-/// What a client needs to know.
+/// The options of a client.
 #[derive(Debug, Clone)]
 pub struct ClientOptions {
-    /// Where the API is, such as `https://app.loops.so/api/v1`; no slash at its end.
+    /// The base URL of the API, such as `https://app.loops.so/api/v1`.
     pub base_url: String,
     /// The team's API key.
     pub api_key: Secret,
-    /// Requests a second; `None`: what Loops says, 10 until it says something.
+    /// Requests a second; `None`: the rate in Loops' headers, 10 until there are some.
     pub rate: Option<u32>,
     /// How long connecting may take.
     pub connect_timeout: Duration,
@@ -35,7 +35,7 @@ pub struct ClientOptions {
     pub timeout: Duration,
 }
 
-/// Why there is no client.
+/// Why a client could not be created.
 #[derive(Debug, thiserror::Error)]
 pub enum ClientError {
     /// The key has characters that no HTTP header can hold.
@@ -44,14 +44,14 @@ pub enum ClientError {
     )]
     Key,
     /// The base URL cannot be used.
-    #[error("`{0}` is no base URL: give one such as https://app.loops.so/api/v1")]
+    #[error("`{0}` is not a base URL: use a URL such as https://app.loops.so/api/v1")]
     BaseUrl(String),
-    /// The TLS machinery did not start.
-    #[error("the HTTP client did not start")]
+    /// TLS could not be set up.
+    #[error("the HTTP client could not be started")]
     Start(#[source] reqwest::Error),
 }
 
-/// One call to be made: exactly what was frozen.
+/// A call, exactly as it was frozen.
 #[derive(Debug, Clone, Copy)]
 pub struct Call<'a> {
     /// HTTP method.
@@ -64,12 +64,12 @@ pub struct Call<'a> {
     pub idempotency_key: Option<&'a str>,
 }
 
-/// How a call went.
+/// The result of a call.
 #[derive(Debug, Clone)]
 pub struct Reply {
     /// The answer, or why there is none.
     pub result: Result<Answer, CallError>,
-    /// From the first byte out to the last byte in.
+    /// The time from the first byte sent to the last byte received.
     pub duration: Duration,
 }
 
@@ -85,8 +85,8 @@ pub struct Client {
 }
 
 impl Client {
-    /// Makes a client. Connections are kept; redirects are not followed, since they would carry the
-    /// key to wherever they point.
+    /// Creates a client. Connections are kept open; redirects are not followed, since they could send the
+    /// key to another host.
     pub fn new(options: &ClientOptions, clock: SharedClock) -> Result<Self, ClientError> {
         let base_url = options.base_url.trim_end_matches('/').to_owned();
         let usable = reqwest::Url::parse(&base_url)
@@ -119,12 +119,12 @@ impl Client {
         &self.shown_url
     }
 
-    /// The limiter whose slots every call needs.
+    /// The limiter from which every call needs a slot.
     pub fn pacer(&self) -> &Arc<Pacer> {
         &self.pacer
     }
 
-    /// Makes one call. Never fails as such: that there was no answer is a [`CallError`] in the reply.
+    /// Makes one call. Never fails: if there was no answer, the reply holds a [`CallError`].
     pub async fn send(&self, slot: &Slot, call: Call<'_>) -> Reply {
         let started = Instant::now();
         slot.sent();
@@ -145,14 +145,14 @@ impl Client {
         Reply { result, duration }
     }
 
-    /// Asks Loops whether the key is right: `GET /api-key`.
+    /// Checks the key: `GET /api-key`.
     pub async fn probe(&self, slot: &Slot) -> Reply {
         let call = Call { method: "GET", path: "/api-key", body: None, idempotency_key: None };
         self.send(slot, call).await
     }
 
-    /// Reads a list that Loops has, such as `/lists`, whole: the status and the body, at most
-    /// 4 MiB of it.
+    /// Reads a list from Loops, such as `/lists`; returns the status and the body, which may have at most
+    /// 4 MiB.
     pub async fn read(&self, slot: &Slot, path: &str) -> Result<(u16, Vec<u8>), CallError> {
         slot.sent();
         let call = Call { method: "GET", path, body: None, idempotency_key: None };
@@ -187,7 +187,7 @@ impl Client {
     async fn exchange(&self, request: RequestBuilder) -> Result<Answer, CallError> {
         let mut response = request.send().await.map_err(|error| self.call_error(&error))?;
         let mut body = Vec::new();
-        // The status decides. A body that breaks off only loses what it would have told people.
+        // The status decides. A truncated body only loses details for people.
         while let Ok(Some(chunk)) = response.chunk().await {
             body.extend_from_slice(&chunk);
             if body.len() >= ANSWER_BYTES_MAX {

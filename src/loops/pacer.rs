@@ -1,12 +1,12 @@
 //! Keeps a destination's requests within Loops' rate, and uses all of it.
 //!
-//! Loops allows a number of requests in a second for a team (10, by its API introduction) and
-//! tells it in `x-ratelimit-limit`. A limiter that lets N through per window of its own lets 2N
-//! through around the edge of a window, and one that spaces requests evenly delays the second of
-//! two that could go at once. So this one keeps the log itself: at most N slots are taken, and a
-//! slot is free again one second after its request can have reached Loops at the latest. Where requests
-//! wait for slots, these are handed out in parts over the second, or all of a second would go at its
-//! beginning, and whatever is urgent would have to wait for the next one.
+//! Loops allows each team a number of requests a second (10, by its API introduction) and sends it in
+//! `x-ratelimit-limit`. A limiter with fixed windows of N requests lets 2N through around the edge of a
+//! window, and a limiter that spaces requests evenly delays the second of two that could go at once. So
+//! this one records each request: at most N slots are taken, and a slot is free again one second after the
+//! latest time at which its request can have reached Loops. While requests wait for slots, the slots are
+//! handed out in parts over the second; otherwise all slots of a second would be used at its beginning,
+//! and an urgent request would have to wait for the next second.
 //!
 //! When that was: after the request was sent and before its answer came. An answer that takes long
 //! says nothing about the way there, so no more than [`TRANSIT_MAX`] is reckoned for it.
@@ -20,30 +20,30 @@ use tokio::time::Instant;
 
 use super::answer::RateHeaders;
 
-/// Loops' rate for a team that has no other: requests in a second, by its API introduction.
+/// Loops' default rate in requests a second, by its API introduction.
 const RATE_DEFAULT: u32 = 10;
 
 /// The window of the rate.
 const WINDOW: Duration = Duration::from_secs(1);
 
-/// The longest way to Loops that is reckoned with.
+/// The longest time that a request is assumed to take to Loops.
 const TRANSIT_MAX: Duration = Duration::from_millis(50);
 
-/// Into how many parts a second is divided while requests wait, and how long one is. Somewhat less than
-/// an even share: the rate is used up, though timers are late.
+/// How many parts a second has while requests wait, and how long all of them take together. Less than a
+/// second, so that the whole rate is used although timers fire late.
 const PARTS_MAX: u32 = 10;
 const PARTS_TIME: Duration = Duration::from_millis(900);
 
-/// A limit beyond this in a header is taken for nonsense.
+/// A higher limit in a header is ignored as nonsense.
 const RATE_CREDIBLE_MAX: u32 = 1_000;
 
 /// How long a 429 without `Retry-After` holds everything back.
 const PAUSE_DEFAULT: Duration = Duration::from_secs(1);
 
-/// The longest `Retry-After` that is obeyed.
+/// The longest `Retry-After` that is honoured.
 const PAUSE_MAX: Duration = Duration::from_secs(600);
 
-/// After a 429 the rate grows back by a tenth of the whole each time this passes.
+/// After a 429 the rate grows back by a tenth of the whole at this interval.
 const RECOVERY_STEP: Duration = Duration::from_secs(2);
 
 /// In how many steps the rate grows back from nothing.
@@ -58,21 +58,21 @@ pub struct Pacer {
 
 #[derive(Debug)]
 struct State {
-    /// What the configuration allows; `None`: whatever Loops does.
+    /// The configured rate; `None`: Loops' own.
     configured: Option<u32>,
-    /// What Loops said it allows.
+    /// The rate that Loops sent.
     learnt: Option<u32>,
     /// How many requests a second are withheld after 429s.
     withheld: u32,
     withheld_changed_at: Instant,
-    /// Slots below this number were taken before the rate was last halved: a 429 for one of them tells
-    /// nothing new, or the answers to one burst would bring the rate down to nothing.
+    /// Slots below this number were taken before the rate was last halved. A 429 for one of them does not
+    /// halve it again, or the answers to one burst would bring the rate down to nothing.
     halved_through: u64,
-    /// Taken slots, with the moment each is free again; `None` while that is not known.
+    /// Taken slots, with the time at which each is free again; `None` while its request is not yet sent.
     slots: BTreeMap<u64, Option<Instant>>,
     next_slot: u64,
     blocked_until: Option<Instant>,
-    /// Until when slots are handed out in parts, since one was wanted and not to be had.
+    /// Until when slots are handed out in parts, because none was free when one was wanted.
     in_parts_until: Option<Instant>,
     part_began_at: Instant,
     part_taken: u32,
@@ -86,7 +86,8 @@ pub struct Slot {
 }
 
 impl Pacer {
-    /// Makes a limiter; without a configured rate, Loops' own (10 a second until it says otherwise).
+    /// Creates a limiter; without a configured rate it follows Loops' own (10 a second until Loops sends
+    /// another).
     pub fn new(configured: Option<u32>) -> Arc<Self> {
         let now = Instant::now();
         Arc::new(Self {
@@ -107,7 +108,7 @@ impl Pacer {
         })
     }
 
-    /// Takes a slot if one is free now; else tells when to ask again.
+    /// Takes a slot if one is free; otherwise returns when to try again.
     pub fn try_slot(self: &Arc<Self>) -> Result<Slot, Instant> {
         let now = Instant::now();
         let mut state = self.lock();
@@ -130,13 +131,13 @@ impl Pacer {
         }
     }
 
-    /// Takes the second that has just passed for used up: by another process, or by this one's
-    /// predecessor before it crashed.
+    /// Treats the past second as used up: by another process, or by this one's predecessor before it
+    /// crashed.
     pub fn begin_after_another(&self) {
         self.lock().block(Instant::now() + TRANSIT_MAX + WINDOW);
     }
 
-    /// Requests a second in force.
+    /// The present rate, in requests a second.
     pub fn rate(&self) -> u32 {
         let mut state = self.lock();
         state.recover(Instant::now());
@@ -181,19 +182,19 @@ impl State {
         Ok(number)
     }
 
-    /// Whether a slot is free; else when to ask again.
+    /// Checks that a slot is free; the error says when to try again.
     fn free(&mut self, now: Instant) -> Result<(), Instant> {
         if self.slots.len() < self.rate() as usize {
             return self.part(now);
         }
-        // With more slots taken than the rate allows now, several must come free first.
+        // If more slots are taken than the rate allows now, several must become free first.
         let surplus = self.slots.len() - self.rate() as usize;
         let mut known: Vec<Instant> = self.slots.values().copied().flatten().collect();
         known.sort_unstable();
         Err(known.get(surplus).or(known.last()).copied().unwrap_or(now + TRANSIT_MAX))
     }
 
-    /// Whether a slot may be taken in this part of the second; else when the next part begins.
+    /// Checks that this part of the second has a slot left; the error says when the next part begins.
     fn part(&mut self, now: Instant) -> Result<(), Instant> {
         let rate = self.rate();
         let parts = rate.min(PARTS_MAX);
@@ -232,7 +233,7 @@ impl State {
         }
     }
 
-    /// Reckons with what others have used of the same team's rate.
+    /// Accounts for requests that others made of the same team's rate.
     fn learn(&mut self, now: Instant, headers: RateHeaders) {
         if let Some(limit) = headers.limit.filter(|limit| (1..=RATE_CREDIBLE_MAX).contains(limit)) {
             self.learnt = Some(limit);
@@ -240,8 +241,8 @@ impl State {
         let Some(remaining) = headers.remaining else {
             return;
         };
-        // What is left of Loops' limit may be more than we would use of it: a rate that was set lower
-        // than the limit leaves the rest to others, who are no reason to send less than that.
+        // A rate that is configured below Loops' limit leaves the rest to others: their requests count
+        // only once fewer requests remain than this limiter may still send.
         let taken = self.rate().saturating_sub(remaining) as usize;
         for _ in self.slots.len()..taken {
             self.slots.insert(self.next_slot, Some(now + WINDOW));
@@ -251,16 +252,16 @@ impl State {
 }
 
 impl Slot {
-    /// Says that the request goes out now.
+    /// Notes that the request is being sent.
     pub fn sent(&self) {
         let free_at = Instant::now() + TRANSIT_MAX + WINDOW;
         self.pacer.lock().slots.insert(self.number, Some(free_at));
         self.pacer.changed.notify_waiters();
     }
 
-    /// Says that an answer came (or that none will), and what it told about the rate.
+    /// Notes that the call has ended, and the headers about the rate if there was an answer.
     ///
-    /// `retry_after` is given for a 429 alone, with the wait it asked for, if any.
+    /// `limited` is set for a 429, and holds the wait that Loops asked for, if any.
     pub fn answered(&self, headers: RateHeaders, limited: Option<Option<Duration>>) {
         let now = Instant::now();
         {

@@ -1,5 +1,5 @@
-//! The one way in for every message: raw bytes become a stamped record for the inbox, or a reason to
-//! reject them. Messages from HTTP and messages from files are judged alike.
+//! The one way in for every message: turns raw bytes into a stamped record for the inbox, or rejects them
+//! with a reason. The same rules apply to messages from HTTP and from files.
 
 use std::net::IpAddr;
 
@@ -15,34 +15,34 @@ use crate::segment::stamp::{Stamp, Stamped, stamp};
 use crate::segment::value::Object;
 use crate::segment::{MessageHash, Value};
 
-/// The longest message id. SDKs' are below 100 characters; ids are kept for as long as records are.
+/// The longest message id. SDKs use fewer than 100 characters; ids are kept for as long as records are.
 pub const MESSAGE_ID_BYTES_MAX: usize = 1_024;
 
-/// What is known of messages before they are read.
+/// What is known about messages before they are read.
 #[derive(Debug, Clone, Copy)]
 pub struct Intake<'a> {
     /// Name of the source.
     pub source: &'a str,
     /// Name of the destination its source delivers to.
     pub destination: &'a str,
-    /// Whether it is loaded in bulk.
+    /// Whether the messages are a bulk load.
     pub is_bulk: bool,
-    /// The type by the path, for messages that have none.
+    /// The type that the path implies, for messages that have none.
     pub kind: Option<MessageType>,
     /// Whether Segment stamped the messages already.
     pub is_from_segment: bool,
-    /// Whether `sentAt` is the time at which the message was sent to us, so that the sender's clock
-    /// can be corrected by it.
+    /// Whether `sentAt` is the time at which the message was sent to us, so that it can correct for the
+    /// sender's clock.
     pub is_sent_now: bool,
-    /// The sender's address, where it is to be kept.
+    /// The sender's address, if it is to be kept.
     pub ip: Option<IpAddr>,
-    /// The most bytes of a message as it comes.
+    /// The most bytes of a raw message.
     pub message_bytes_max: usize,
-    /// Whether messages of type `delete` are taken.
+    /// Whether messages of type `delete` are accepted.
     pub takes_delete: bool,
 }
 
-/// Why a message is not accepted. The texts are shown to senders and never hold a part of the message.
+/// Why a message is rejected. Senders see these texts, which never contain a part of the message.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Rejection {
     /// It is too long.
@@ -70,7 +70,7 @@ pub enum Rejection {
 }
 
 impl Rejection {
-    /// One of a few fixed words, for programs.
+    /// The reason in a fixed word, for programs.
     pub fn code(&self) -> &'static str {
         match self {
             Rejection::TooLarge { .. } => "too_large",
@@ -86,8 +86,8 @@ impl Rejection {
 }
 
 impl Intake<'_> {
-    /// Makes a record of a message as it came; `envelope` stands beside its batch. `new_id` makes an
-    /// id for a message that has none.
+    /// Turns a raw message into a record. `envelope` holds the keys beside the batch; `new_id` makes an id
+    /// for a message that has none.
     pub fn read(
         &self,
         raw: &[u8],

@@ -1,29 +1,29 @@
-//! The contract of the durable queue: what is kept of a message on its way, and what every store
-//! must guarantee. No SQL here, no HTTP, no Loops.
+//! The contract of the durable queue: the states of a message, and what every store must guarantee.
+//! Knows no SQL, no HTTP and no Loops.
 //!
-//! # What is kept
+//! # States
 //!
 //! A *message* is `pending` until all its deliveries have ended, then `done`. Planning a message
-//! makes its *deliveries*, one for each subscription that took it; a delivery is carried by a
-//! *request*, or failed at once. A message that nothing took is `done` with a reason: unmatched.
+//! creates its *deliveries*, one for each subscription that took it; a delivery is carried by a
+//! *request*, or fails at once. A message that no subscription took is `done` with a reason: unmatched.
 //!
 //! ```text
 //! message:   pending ──► done            delivery:  pending ──► delivered | failed
 //! request:   pending ──► delivered | failed
 //! ```
 //!
-//! [`Replays::replay`] takes a message that is done back to `pending`, at the end of the order. Its
-//! deliveries stay; those that are to be made again are superseded and no longer tell its state.
+//! [`Replays::replay`] sets a message that is done back to `pending`, at the end of the order. Its
+//! deliveries stay; those that are made again are superseded and no longer count for its state.
 //!
 //! # What every store guarantees
 //!
-//! * **Durable accept.** When [`Inbox::accept`] returns, every message it calls new is on stable
-//!   storage, and every one it calls a duplicate has its original there.
+//! * **Durable accept.** When [`Inbox::accept`] returns, every message it reports as new is on stable
+//!   storage, and so is the original of every message it reports as a duplicate.
 //! * **Order.** Sequence numbers of one destination become visible in increasing order: a reader
 //!   that has seen `n` never later finds a new one below `n`.
 //! * **Atomic steps.** Each method is one transaction. A crash leaves it done or not done.
-//! * **Fencing.** [`Work::freeze`], [`Work::settle`], [`Work::set_aside`] and [`Work::release`] do nothing and say
-//!   [`WorkError::Fenced`] unless the lease they are given is still the one in force.
+//! * **Fencing.** [`Work::freeze`], [`Work::settle`], [`Work::set_aside`] and [`Work::release`] change nothing
+//!   and return [`WorkError::Fenced`] unless the given lease is still in force.
 //! * **Frozen requests.** [`Work::freeze`] writes body and key before it returns; nothing changes
 //!   them afterwards.
 
@@ -42,18 +42,18 @@ use crate::segment::{MessageHash, PersonHash};
 
 /// The store cannot be read or written (full disk, lost database): try again later.
 #[derive(Debug, thiserror::Error)]
-#[error("the store does not work")]
+#[error("the store is unavailable")]
 pub struct Unavailable(#[source] pub Box<dyn std::error::Error + Send + Sync>);
 
 /// Why messages were not accepted, by what the caller can do about it.
 #[derive(Debug, thiserror::Error)]
 pub enum AcceptError {
-    /// Too much is waiting to be written: the sender must come again later.
-    #[error("the queue takes no more messages at the moment")]
+    /// Too much is waiting to be written: the sender must retry later.
+    #[error("the queue cannot take more messages at the moment")]
     Busy,
-    /// Too many messages are waiting to be delivered: the sender must come again much later.
+    /// Too many messages are waiting to be delivered: the sender must retry much later.
     #[error(
-        "as many messages are waiting to be delivered as may wait: see what holds them up, or raise store.backlog_messages_max"
+        "the backlog of messages is full: find out what delays their delivery, or raise store.backlog_messages_max"
     )]
     Full,
     /// Nothing can be stored at the moment.
@@ -61,96 +61,96 @@ pub enum AcceptError {
     Unavailable(#[from] Unavailable),
 }
 
-/// Why a step of the delivery was not made, by what the caller can do about it.
+/// Why a step of the delivery failed, by what the caller can do about it.
 #[derive(Debug, thiserror::Error)]
 pub enum WorkError {
     /// Another process holds the lease: stop delivering for this destination.
     #[error("the lease was lost to another process")]
     Fenced,
-    /// The store does not work: try the same again later.
+    /// The store is unavailable: retry later.
     #[error(transparent)]
     Unavailable(#[from] Unavailable),
-    /// The records of this message contradict each other, or this release cannot read them: trying
-    /// again would end the same way, so the message must be set aside.
+    /// The records of this message contradict each other, or this release cannot read them: a retry would
+    /// fail in the same way, so the message must be set aside.
     #[error("the records of the message are broken")]
     Broken(#[source] Box<dyn std::error::Error + Send + Sync>),
 }
 
-/// Takes messages in.
+/// Accepts messages.
 #[async_trait]
 pub trait Inbox: Send + Sync {
-    /// Stores messages, all in one transaction; answers for each, in order, whether it was new.
+    /// Stores messages, all in one transaction; returns for each, in order, whether it was new.
     ///
-    /// A message is a duplicate when one of the same source and message id was accepted within the
-    /// duplicate window before its `received_at`, or stands earlier in `messages`.
+    /// A message is a duplicate if one with the same source and message id was accepted within the
+    /// duplicate window before its `received_at`, or precedes it in `messages`.
     ///
-    /// While as many messages are pending as may be, it says [`AcceptError::Full`], duplicate or not.
-    /// The bound may be passed by the messages of a call, and by those of other processes.
+    /// Returns [`AcceptError::Full`] while the backlog is full, for duplicates too. The messages of one
+    /// call, and those of other processes, may exceed the bound.
     async fn accept(&self, messages: Vec<NewMessage>) -> Result<Vec<Accepted>, AcceptError>;
 }
 
-/// Hands work to the delivery engine and records what became of it.
+/// Hands work to the delivery engine and records its outcome.
 #[async_trait]
 pub trait Work: Send + Sync {
     /// Takes the lease of a destination, or renews it; `None` while another process holds it.
     ///
-    /// The token grows each time the lease changes hands. A process that takes it again after it ran
-    /// out has the same one, if nobody else had it meanwhile: what it did before still counts. A lease
-    /// that runs out much later than any could by this clock is nobody's: the clock was set back.
+    /// The token grows each time the lease changes hands. A process that takes its own lease again after
+    /// expiry, with no other holder in between, keeps the token, so that its earlier steps stay valid. A
+    /// lease whose expiry lies impossibly far ahead is free: the clock was set back.
     async fn lease(&self, ask: LeaseRequest) -> Result<Option<Lease>, Unavailable>;
 
-    /// Who has the lease of a destination, or had it last; `None` when it was given back, or never taken.
+    /// The present or last holder of a destination's lease; `None` if it was given back, or never taken.
     async fn lease_holder(&self, destination: &str) -> Result<Option<LeaseHolder>, Unavailable>;
 
     /// Gives the lease back, so that another process need not wait for it to run out.
     async fn release(&self, lease: &Lease) -> Result<(), WorkError>;
 
     /// Heads of pending messages of a destination, for each class in the order of [`Class::ALL`], lowest
-    /// sequence number first. All of one moment: what is not among them although it was asked for and
-    /// there was room does not stand before any of them.
+    /// sequence number first. All classes are read in one snapshot: unless the limit of its class cut it
+    /// off, a message that is missing from the result cannot precede any message in it.
     async fn pending(
         &self,
         destination: &str,
         ask: [PendingAsk; Class::COUNT],
     ) -> Result<[Vec<Head>; Class::COUNT], Unavailable>;
 
-    /// Heads of the pending messages of one lane, of a bounded part of it.
+    /// Heads of the pending messages in a bounded part of one lane.
     async fn of_lane(&self, destination: &str, ask: &LaneAsk) -> Result<LanePart, Unavailable>;
 
-    /// Everything needed to work on one message: its payload, and the requests already made of it.
-    /// `None` when it is not pending (any more).
+    /// Everything needed to work on one message: its payload and its frozen requests. `None` if it is not
+    /// pending, or no longer.
     async fn open(&self, seq: Seq) -> Result<Option<Job>, WorkError>;
 
-    /// Records how a message was planned, and with it neighbours of its lane, some of whose deliveries may
-    /// be carried by merged requests. Answers the requests of the first message, which are on disk then,
-    /// in the order of its deliveries. A message is done at once when none of its deliveries is pending.
-    /// If the first message was planned before, nothing is written.
+    /// Records the plan of a message and of the neighbours that were planned with it; merged requests may
+    /// carry several of their deliveries. Returns the requests of the first message, which are then on
+    /// disk, in the order of its deliveries. A message without a pending delivery is done at once. If the
+    /// first message was planned before, nothing is written.
     async fn freeze(&self, lease: &Lease, merge: NewMerge)
     -> Result<Vec<FrozenRequest>, WorkError>;
 
-    /// Records an attempt and its consequence, for the request, its deliveries and its messages.
+    /// Records an attempt and its consequence for the request, its deliveries and its messages.
     async fn settle(&self, lease: &Lease, settlement: Settlement) -> Result<(), WorkError>;
 
-    /// Ends a message whose records are broken, so that others need not wait for it: its pending deliveries
-    /// fail with the given reason; a message without any gets a failed delivery of its own. Returns the
-    /// message id; `None`, and nothing is written, when the message is not pending (any more).
+    /// Ends a message whose records are broken, so that it does not block its lane: its pending deliveries
+    /// fail with the given reason; a message without deliveries gets a failed one. Returns the message id;
+    /// if the message is not pending, or no longer, writes nothing and returns `None`.
     async fn set_aside(
         &self,
         lease: &Lease,
         broken: BrokenMessage,
     ) -> Result<Option<String>, WorkError>;
 
-    /// The names of all destinations for which something is pending, configured or not.
+    /// The names of all destinations with pending messages, configured or not.
     async fn destinations(&self) -> Result<Vec<String>, Unavailable>;
 
-    /// How much is pending for a destination.
+    /// The number and age of a destination's pending messages.
     async fn depth(&self, destination: &str) -> Result<Depth, Unavailable>;
 
-    /// Changes whenever messages were accepted in this process: a hint to look, never a promise.
+    /// Changes whenever this process accepts messages: a hint to read again, never a guarantee.
     fn arrivals(&self) -> watch::Receiver<u64>;
 }
 
-/// Answers what became of messages. Reads only.
+/// Looks up messages and their deliveries. Reads only.
 #[async_trait]
 pub trait Log: Send + Sync {
     /// The messages with this id (one for each source that sent it), newest first.
@@ -168,25 +168,24 @@ pub trait Log: Send + Sync {
         limit: u32,
     ) -> Result<Vec<MessageRecord>, Unavailable>;
 
-    /// Fails unless the store answers and has the schema of this release.
+    /// Fails unless the store responds and has the schema of this release.
     async fn ready(&self) -> Result<(), Unavailable>;
 }
 
-/// Removes what was kept long enough.
+/// Removes data that is past its retention.
 #[async_trait]
 pub trait Housekeeping: Send + Sync {
-    /// Deletes payloads and records that are past their time, a bounded number in one transaction.
-    /// Answers how many rows it touched: zero means that nothing is left to do for now.
+    /// Deletes payloads and records that are past their retention, a bounded number in one transaction.
+    /// Returns how many rows it changed; zero means that nothing is left to do for now.
     async fn purge(&self, now: Timestamp) -> Result<u64, Unavailable>;
 
-    /// Deletes the contents of people whose deletion was delivered, a bounded number in one
-    /// transaction: those of the `delete` message, and of all messages of the same person and
-    /// destination before it that are done. Answers how many rows it touched: zero means that
-    /// nothing is left to do for now.
+    /// Deletes the contents of people whose deletion was delivered, a bounded number in one transaction:
+    /// those of the `delete` message, and of all earlier messages of the same person and destination that
+    /// are done. Returns how many rows it changed; zero means that nothing is left to do for now.
     ///
-    /// A deletion was delivered when a message of type `delete` is done, and a delivery of it whose
-    /// action is [`ActionKind::DeleteContact`](crate::action::ActionKind) was delivered. What remains are ids of messages, digests, names
-    /// of subscriptions, states and times. Once zero was answered and the store was closed, or some
-    /// time has passed, the file holds nothing else of the person.
+    /// A deletion was delivered if a message of type `delete` is done and one of its deliveries with the
+    /// action [`ActionKind::DeleteContact`](crate::action::ActionKind) was delivered. Message ids, digests,
+    /// names of subscriptions, states and times remain. After zero was returned and the store was closed,
+    /// or some time has passed, the file holds nothing else about the person.
     async fn erase(&self) -> Result<u64, Unavailable>;
 }

@@ -1,4 +1,4 @@
-//! The records of the queue: plain data, shared by every store.
+//! The records of the queue: plain data that every store shares.
 
 use std::time::Duration;
 
@@ -9,7 +9,7 @@ use super::Replay;
 use crate::action::{ActionKind, Endpoint, Unmatched};
 use crate::segment::{LaneKey, MessageHash, MessageType, PersonHash};
 
-/// The place of a message in the order of acceptance. Starts at 1; 0 is before all.
+/// The sequence number of a message, in the order of acceptance. Starts at 1; 0 is before all messages.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub struct Seq(pub i64);
 
@@ -17,10 +17,10 @@ pub struct Seq(pub i64);
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct RequestId(pub i64);
 
-/// How urgent a message is: what a person waits for goes before what a program loads in bulk.
+/// How urgent a message is: messages that a person waits for go before bulk loads.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Class {
-    /// What may trigger a mail: tracks, pages, screens and the like.
+    /// Messages that may trigger a mail: tracks, pages, screens and the like.
     Event,
     /// Live traffic that only changes a contact.
     Live,
@@ -28,10 +28,10 @@ pub enum Class {
     Bulk,
 }
 
-/// A stamped message on its way into the inbox.
+/// A stamped message to be accepted.
 #[derive(Debug, Clone)]
 pub struct NewMessage {
-    /// Name of the source it came from.
+    /// Name of the source that sent it.
     pub source: String,
     /// Name of the destination its source delivers to.
     pub destination: String,
@@ -43,37 +43,37 @@ pub struct NewMessage {
     pub kind: MessageType,
     /// Urgency.
     pub class: Class,
-    /// What it must stay in order with.
+    /// The lane in which it must stay in order.
     pub lane: LaneKey,
-    /// Whom it is about.
+    /// The person it is about.
     pub person: PersonHash,
-    /// When it was taken in.
+    /// When it was received.
     pub received_at: Timestamp,
     /// The stamped message, as [`crate::segment::Value::to_stored_json`] writes it.
     pub payload: Bytes,
-    /// What was noticed about it when it was taken in, for people; never holds a value.
+    /// What was noticed about it when it was received, for people; never holds a value.
     pub warnings: Vec<String>,
 }
 
-/// What became of a message at the door.
+/// Whether an accepted message was new.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Accepted {
-    /// It is stored now.
+    /// It was stored.
     New,
-    /// It was stored before.
+    /// It had been stored before.
     Duplicate,
 }
 
-/// A wish for the lease of a destination.
+/// A request for the lease of a destination.
 #[derive(Debug, Clone)]
 pub struct LeaseRequest {
     /// Name of the destination.
     pub destination: String,
-    /// Who asks: unique to the process.
+    /// Name of the process that asks; unique.
     pub holder: String,
-    /// The present moment.
+    /// The current time.
     pub now: Timestamp,
-    /// How long it shall hold.
+    /// How long the lease is to hold.
     pub ttl: Duration,
 }
 
@@ -82,29 +82,29 @@ pub struct LeaseRequest {
 pub struct Lease {
     /// Name of the destination.
     pub destination: String,
-    /// Who holds it.
+    /// Name of the process that holds it.
     pub holder: String,
-    /// Fencing token: grows with every change of hands.
+    /// Fencing token: grows each time the lease changes hands.
     pub token: i64,
 }
 
-/// Who holds a lease, for people.
+/// The holder of a lease, for people.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LeaseHolder {
-    /// The process.
+    /// Name of the process.
     pub holder: String,
-    /// Until when, unless it renews it.
+    /// When the lease expires unless it is renewed.
     pub until: Timestamp,
 }
 
-/// The little that the engine keeps in memory of every pending message.
+/// The few facts about each pending message that the engine keeps in memory.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Head {
-    /// Its place in the order.
+    /// Its sequence number.
     pub seq: Seq,
     /// Its lane.
     pub lane: LaneKey,
-    /// Whom it is about.
+    /// The person it is about.
     pub person: PersonHash,
     /// Urgency.
     pub class: Class,
@@ -112,25 +112,25 @@ pub struct Head {
     pub next_attempt_at: Option<Timestamp>,
 }
 
-/// From where on the heads of a class are to be read.
+/// Which heads of a class to read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct PendingAsk {
-    /// Only those behind this one.
+    /// Only messages behind this one.
     pub after: Seq,
-    /// At most so many; zero reads none.
+    /// The most heads to read; zero reads none.
     pub limit: u32,
 }
 
-/// From where on a lane is to be read.
+/// Which part of a lane to read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct LaneAsk {
-    /// Which lane.
+    /// The lane.
     pub lane: LaneKey,
-    /// Whom its messages are about.
+    /// The person its messages are about.
     pub person: PersonHash,
     /// Only messages behind this one.
     pub after: Seq,
-    /// How many messages are looked at; at least 1.
+    /// How many messages to examine; at least 1.
     pub limit: u32,
 }
 
@@ -139,30 +139,30 @@ pub struct LaneAsk {
 pub struct LanePart {
     /// Its pending messages, lowest sequence number first.
     pub heads: Vec<Head>,
-    /// The last place that was looked at; `None`: there is nothing behind.
+    /// The last sequence number that was examined; `None`: no message follows.
     pub through: Option<Seq>,
 }
 
-/// A pending message, opened to be worked on.
+/// A pending message with everything needed to deliver it.
 #[derive(Debug, Clone)]
 pub struct Job {
     /// Name of the source.
     pub source: String,
     /// Segment's `messageId`.
     pub message_id: String,
-    /// When it was taken in.
+    /// When it was received.
     pub received_at: Timestamp,
     /// The stamped message.
     pub payload: Bytes,
     /// Whether it was planned. A planned message is not planned again, unless it is replayed.
     pub is_planned: bool,
-    /// What it is worked on for, where it was replayed.
+    /// What it is to be delivered for, if it was replayed.
     pub replay: Replay,
     /// Its pending requests, in order; empty until it is planned.
     pub requests: Vec<FrozenRequest>,
 }
 
-/// A request as it must be sent, now and at every further attempt.
+/// A request exactly as every attempt must send it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct FrozenRequest {
     /// Its number.
@@ -173,7 +173,7 @@ pub struct FrozenRequest {
     pub body: Bytes,
     /// `Idempotency-Key`, on events.
     pub idempotency_key: Option<String>,
-    /// How many attempts were recorded.
+    /// How many attempts are recorded.
     pub attempts: u32,
     /// When the first attempt was recorded.
     pub first_attempt_at: Option<Timestamp>,
@@ -181,35 +181,35 @@ pub struct FrozenRequest {
     pub next_attempt_at: Option<Timestamp>,
     /// Whether it carries several deliveries.
     pub is_merged: bool,
-    /// When it is no longer worth sending: `max_age` of its subscription.
+    /// When it expires, by `max_age_s` of its subscription.
     pub expires_at: Option<Timestamp>,
 }
 
-/// How a message was planned.
+/// The plan of a message.
 #[derive(Debug, Clone)]
 pub struct NewPlan {
-    /// The present moment.
+    /// The current time.
     pub now: Timestamp,
     /// One for each subscription that took the message.
     pub deliveries: Vec<NewDelivery>,
-    /// Why no subscription took it; only when there are no deliveries.
+    /// Why no subscription took it; only if there are no deliveries.
     pub unmatched: Option<Unmatched>,
 }
 
 /// One delivery of a plan.
 #[derive(Debug, Clone)]
 pub struct NewDelivery {
-    /// Name of the subscription; `None`: the message failed before any was asked.
+    /// Name of the subscription; `None`: the message failed before any subscription was tried.
     pub subscription: Option<String>,
     /// The action of the subscription.
     pub action: Option<ActionKind>,
-    /// What was left out or changed on the way, for people.
+    /// What was left out of the request or changed in it, for people.
     pub warnings: Vec<String>,
     /// The request that carries it, or why there is none.
     pub outcome: Result<NewRequest, Failure>,
 }
 
-/// A request to be frozen.
+/// A request to freeze.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NewRequest {
     /// Where it goes.
@@ -218,14 +218,14 @@ pub struct NewRequest {
     pub body: Bytes,
     /// `Idempotency-Key`, on events.
     pub idempotency_key: Option<String>,
-    /// When it is no longer worth sending.
+    /// When it expires.
     pub expires_at: Option<Timestamp>,
 }
 
 /// Neighbours of a lane that were planned together.
 #[derive(Debug, Clone)]
 pub struct NewMerge {
-    /// The messages, in order; each delivery with the request that would carry it alone.
+    /// The messages, in order; each delivery has the request that would carry it alone.
     pub plans: Vec<(Seq, NewPlan)>,
     /// Requests that carry several of these deliveries.
     pub merged: Vec<NewMergedRequest>,
@@ -234,9 +234,9 @@ pub struct NewMerge {
 /// A request that carries several deliveries.
 #[derive(Debug, Clone)]
 pub struct NewMergedRequest {
-    /// What is sent.
+    /// The request.
     pub request: NewRequest,
-    /// The deliveries: place of the plan, place of the delivery in it.
+    /// The deliveries: index of the plan, and index of the delivery in it.
     pub carries: Vec<(usize, usize)>,
 }
 
@@ -245,7 +245,7 @@ pub struct NewMergedRequest {
 pub struct Failure {
     /// The reason.
     pub reason: FailureReason,
-    /// What a person needs to mend it.
+    /// What a person needs to know to mend it.
     pub detail: String,
 }
 
@@ -258,33 +258,33 @@ pub enum FailureReason {
     Expired,
     /// The mapping makes no request of the message that Segment's destination would send.
     Invalid,
-    /// Its user id is a word that stands for none.
+    /// Its user id is a word that means "no id".
     PlaceholderId,
-    /// What is stored of the message cannot be read, or contradicts itself.
+    /// The stored message or its records cannot be read, or contradict each other.
     Unreadable,
     /// A reason of another release, in a record.
     Unknown,
 }
 
-/// An attempt at a request, and what follows from it.
+/// An attempt at a request, and its consequence.
 #[derive(Debug, Clone)]
 pub struct Settlement {
-    /// Which request.
+    /// The request.
     pub request: RequestId,
-    /// The present moment.
+    /// The current time.
     pub now: Timestamp,
-    /// The attempt; `None` for a request that is given up without another one.
+    /// The attempt; `None` if the request is given up without another attempt.
     pub attempt: Option<Attempt>,
-    /// What follows.
+    /// The consequence.
     pub consequence: Consequence,
 }
 
-/// A message that is set aside.
+/// A message to set aside.
 #[derive(Debug, Clone)]
 pub struct BrokenMessage {
-    /// Its place.
+    /// Its sequence number.
     pub seq: Seq,
-    /// The present moment.
+    /// The current time.
     pub now: Timestamp,
     /// What is wrong with it.
     pub failure: Failure,
@@ -299,66 +299,67 @@ pub struct Attempt {
     pub started_at: Timestamp,
     /// How long it took.
     pub duration: Duration,
-    /// The status of the answer; `None` when there was none.
+    /// The status of the answer; `None` if there was none.
     pub status: Option<u16>,
-    /// What happened.
+    /// The outcome.
     pub outcome: AttemptOutcome,
     /// The beginning of the answer, or the network error.
     pub excerpt: String,
 }
 
-/// What an attempt came to.
+/// The outcome of an attempt.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum AttemptOutcome {
-    /// Loops has it.
+    /// Loops took the request.
     Delivered,
-    /// Loops had it before.
+    /// Loops had taken it before.
     DeliveredBefore,
-    /// The contact to delete is not there.
+    /// The contact to delete does not exist.
     NothingToDelete,
     /// There were too many requests.
     Limited,
     /// It may work later.
     Retry,
-    /// Loops does not take the API key.
+    /// Loops does not accept the API key.
     Unauthorized,
-    /// Loops will never take it.
+    /// Loops will never take the request.
     Refused,
-    /// There was nothing at the path, as at any other: the base URL is wrong.
+    /// Every path is answered with 404: the base URL is wrong.
     NotFound,
     /// An outcome of another release, in a record.
     Unknown,
 }
 
-/// What follows from an attempt.
+/// The consequence of an attempt.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Consequence {
-    /// Loops has it.
+    /// Loops took the request.
     Delivered,
-    /// It will not be tried again.
+    /// The request will not be retried.
     Failed(Failure),
-    /// A merged request was refused: each of its deliveries goes alone, by a request of its own.
+    /// A merged request was refused: each of its deliveries gets a request of its own.
     TakenApart,
-    /// It is tried again, not before this moment. Starts the time within which it may be tried.
+    /// The request is retried, not before this time. The retry window counts from the first attempt that
+    /// ends so.
     Retry(Timestamp),
-    /// The destination is paused: it is tried again when that ends, and the attempt does not start
-    /// the time within which it may be tried.
+    /// The destination is paused: the request is retried when the pause ends, and the attempt does not
+    /// start the retry window.
     Hold,
 }
 
-/// How much is pending for a destination.
+/// The backlog of a destination.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Depth {
     /// Number of pending messages.
     pub messages: u64,
-    /// When the oldest of them was taken in.
+    /// When the oldest of them was received.
     pub oldest_received_at: Option<Timestamp>,
 }
 
 /// Everything known about a message.
 #[derive(Debug, Clone)]
 pub struct MessageRecord {
-    /// Its place in the order.
+    /// Its sequence number.
     pub seq: Seq,
     /// Name of its source.
     pub source: String,
@@ -368,42 +369,42 @@ pub struct MessageRecord {
     pub message_id: String,
     /// Kind of call.
     pub kind: MessageType,
-    /// When it was taken in.
+    /// When it was received.
     pub received_at: Timestamp,
-    /// Whether all has been done that will be done.
+    /// Whether all its deliveries have ended.
     pub is_done: bool,
     /// Why no subscription took it.
     pub unmatched: Option<Unmatched>,
     /// How many times it was replayed.
     pub replay: u32,
-    /// What was noticed about it when it was taken in.
+    /// What was noticed about it when it was received.
     pub warnings: Vec<String>,
     /// Its deliveries, by replay and then in the order of the subscriptions; empty until it is planned.
     pub deliveries: Vec<DeliveryRecord>,
 }
 
-/// What became of a message under one subscription.
+/// The delivery of a message under one subscription.
 #[derive(Debug, Clone)]
 pub struct DeliveryRecord {
-    /// Name of the subscription; `None`: the message failed before any was asked.
+    /// Name of the subscription; `None`: the message failed before any subscription was tried.
     pub subscription: Option<String>,
-    /// The action of the subscription; `None` also where this release does not know it.
+    /// The action of the subscription; `None` also if this release does not know it.
     pub action: Option<ActionKind>,
-    /// The replay that made it; 0: none did.
+    /// The number of the replay that made it; 0: no replay did.
     pub replay: u32,
-    /// Whether a later replay took its place, so that it no longer tells the state of its message.
+    /// Whether a later replay superseded it, so that it no longer counts for the state of its message.
     pub is_superseded: bool,
     /// Its state.
     pub state: DeliveryState,
     /// Why it failed.
     pub failure: Option<Failure>,
-    /// What was left out or changed on the way.
+    /// What was left out of the request or changed in it.
     pub warnings: Vec<String>,
-    /// The request that carries it; `None` when it failed before there was one.
+    /// The request that carries it; `None` if it failed before there was one.
     pub request: Option<RequestRecord>,
 }
 
-/// The fate of a delivery.
+/// The state of a delivery.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[allow(missing_docs, reason = "the words of the README")]
 pub enum DeliveryState {
@@ -412,12 +413,12 @@ pub enum DeliveryState {
     Failed,
 }
 
-/// A request as the log shows it: without its body.
+/// A request without its body.
 #[derive(Debug, Clone)]
 pub struct RequestRecord {
     /// Its number.
     pub id: RequestId,
-    /// Where it goes; `None` where this release does not know it.
+    /// Where it goes; `None` if this release does not know it.
     pub endpoint: Option<Endpoint>,
     /// `Idempotency-Key`, on events.
     pub idempotency_key: Option<String>,
@@ -446,12 +447,12 @@ impl Class {
         }
     }
 
-    /// Its place in [`Class::ALL`].
+    /// Its index in [`Class::ALL`].
     pub fn index(self) -> usize {
         self as usize
     }
 
-    /// As it is stored.
+    /// The code that is stored.
     pub fn code(self) -> i64 {
         self as i64
     }

@@ -1,4 +1,4 @@
-//! Replaying: which messages, and how far a replay has come.
+//! Replaying: the choice of messages, and the progress of a replay.
 
 use async_trait::async_trait;
 use jiff::Timestamp;
@@ -10,23 +10,23 @@ use crate::segment::PersonHash;
 /// The most message ids that one replay may name.
 pub const REPLAY_IDS_MAX: usize = 500;
 
-/// Puts messages that are done back to work.
+/// Makes messages that are done pending again.
 #[async_trait]
 pub trait Replays: Send + Sync {
-    /// Replays a bounded number of the messages that are asked for, in the order of acceptance, all
-    /// in few transactions; answers how far it came. Asked again with [`ReplayChunk::next`] until
-    /// that is `None`, it has replayed each message once, and none that was accepted in between.
+    /// Replays a bounded number of the selected messages, in the order of acceptance, in a few
+    /// transactions; returns its progress. Calling it again with [`ReplayChunk::next`] until that is
+    /// `None` replays each message once, and none that was accepted in the meantime.
     ///
-    /// A replayed message is pending again, behind all that was accepted before, with the next
-    /// replay number. Its deliveries stay in the record; those that are made anew supersede their
-    /// predecessors. One without contents is counted and stays as it is.
+    /// A replayed message is pending again, behind all messages accepted before, with the next replay
+    /// number. Its deliveries stay in the record; the new ones supersede them. A message without contents
+    /// is counted and left unchanged.
     async fn replay(&self, ask: &ReplayAsk) -> Result<ReplayChunk, Unavailable>;
 }
 
-/// Which of the messages that are done, by what became of them.
+/// Selects messages that are done by their outcome.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ReplayState {
-    /// A delivery failed. Deliveries that did not fail are not made again.
+    /// A delivery failed. Only failed deliveries are made again.
     Failed,
     /// No subscription took it.
     Unmatched,
@@ -57,25 +57,25 @@ impl ReplayState {
     }
 }
 
-/// Which messages are replayed: those that fit all that is given.
+/// Selects the messages to replay: those that meet every given condition.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Selection {
-    /// What became of them.
+    /// Their outcome.
     pub state: ReplayState,
     /// Their ids; empty: any. At most [`REPLAY_IDS_MAX`].
     pub message_ids: Vec<String>,
-    /// Whom they are about.
+    /// The person they are about.
     pub person: Option<PersonHash>,
-    /// Why a delivery of them failed.
+    /// Why one of their deliveries failed.
     pub reason: Option<FailureReason>,
     /// Name of their destination.
     pub destination: Option<String>,
-    /// Name of a subscription under which they have a delivery (of that state). They are replayed for
+    /// Name of a subscription under which they have a delivery (in that state). They are replayed for
     /// this subscription alone.
     pub subscription: Option<String>,
-    /// Taken in then or later.
+    /// Received at this time or later.
     pub from: Option<Timestamp>,
-    /// Taken in before then.
+    /// Received before this time.
     pub to: Option<Timestamp>,
 }
 
@@ -84,41 +84,41 @@ pub struct Selection {
 pub struct ReplayAsk {
     /// Which messages.
     pub selection: Selection,
-    /// Where to go on; `None` at the beginning.
+    /// Where to continue; `None` at the beginning.
     pub position: Option<ReplayPosition>,
-    /// Whether to count only.
+    /// Whether to count the messages without replaying them.
     pub is_dry_run: bool,
 }
 
-/// How far a replay has come, in the order of acceptance.
+/// The progress of a replay, in the order of acceptance.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ReplayPosition {
-    /// The last place that was looked at.
+    /// The last sequence number that was examined.
     pub after: Seq,
-    /// The last place that will be looked at.
+    /// The last sequence number that will be examined.
     pub until: Seq,
 }
 
-/// What a part of a replay came to.
+/// The result of a part of a replay.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct ReplayChunk {
-    /// Messages that are pending again; in a dry run, that would be.
+    /// How many messages are pending again, or would be after a dry run.
     pub replayed: u64,
-    /// Messages that fit, whose contents are past their time, or erased, or about to be: a deletion of
-    /// their person stands behind them.
+    /// How many of the selected messages have no contents: past their retention, erased, or about to be
+    /// erased because a deletion of their person follows.
     pub without_contents: u64,
-    /// Where to go on; `None` at the end.
+    /// Where to continue; `None` at the end.
     pub next: Option<ReplayPosition>,
 }
 
-/// What a message that was replayed is worked on for.
+/// What a replayed message is to be delivered for.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Replay {
-    /// How many times it was replayed: 0 for a message that was not.
+    /// How many times it was replayed; 0: never.
     pub number: u32,
     /// The one subscription that it is replayed for.
     pub only: Option<String>,
-    /// Subscriptions under which it has a delivery that stands.
+    /// Subscriptions under which it has a delivery that is not made again.
     pub settled: Vec<String>,
 }
 
@@ -130,7 +130,7 @@ impl Replay {
     }
 }
 
-/// What people write to choose messages; [`Criteria::selection`] checks it.
+/// The conditions as people write them; [`Criteria::selection`] checks them.
 #[derive(Debug, Clone, Default)]
 pub struct Criteria {
     /// Ids of messages.
@@ -149,14 +149,14 @@ pub struct Criteria {
     pub from: Option<String>,
     /// A time, or a day in UTC.
     pub to: Option<String>,
-    /// Whether all that failed are meant.
+    /// Whether to replay every failed message.
     pub all_failed: bool,
 }
 
-/// Why criteria choose nothing. The texts are for people.
+/// Why criteria are not valid. The texts are for people.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum CriteriaMistake {
-    /// Nothing was said.
+    /// There is no condition.
     #[error(
         "say which messages: by message id, user, reason, destination, subscription, or time of receipt (from, to); or all that failed"
     )]
@@ -170,15 +170,15 @@ pub enum CriteriaMistake {
     /// No such reason.
     #[error("the reason must be one of {}", FailureReason::ALL.map(FailureReason::as_str).join(", "))]
     Reason,
-    /// What did not fail has no reason.
+    /// Only failed messages have a reason.
     #[error("a reason is for failed messages: leave the state out")]
     ReasonOfOthers,
-    /// What is unmatched has no subscription.
-    #[error("unmatched messages have no subscription: choose them by something else")]
+    /// Unmatched messages have no subscription.
+    #[error("unmatched messages have no subscription: choose them by another condition")]
     SubscriptionOfUnmatched,
-    /// Not only those that failed.
+    /// `all_failed` with another state.
     #[error(
-        "all that failed are not all of that state: leave the state out, or choose by something else"
+        "all failed messages and another state contradict each other: leave the state out, or choose by another condition"
     )]
     AllOfOthers,
     /// Not a time.
@@ -187,7 +187,7 @@ pub enum CriteriaMistake {
 }
 
 impl Criteria {
-    /// Checks them. Whether the destination exists is for the caller to know.
+    /// Checks the criteria. Whether the destination exists is left to the caller.
     pub fn selection(self) -> Result<Selection, CriteriaMistake> {
         let state = match self.state {
             None => ReplayState::Failed,
@@ -226,7 +226,7 @@ impl Criteria {
 }
 
 impl Selection {
-    /// Whether nothing but the state is said.
+    /// Whether the state is the only condition.
     fn is_everything(&self) -> bool {
         self.message_ids.is_empty()
             && self.person.is_none()

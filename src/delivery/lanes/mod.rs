@@ -1,9 +1,9 @@
 //! The lanes of one destination: which message may be worked on next.
 //!
 //! Pure bookkeeping, no I/O. A lane holds the heads of one order key's pending messages, in order.
-//! At most its first message is worked on at any time; while that waits for its retry, the whole
-//! lane waits, and no other does. Lanes with something urgent go first; every eighth turn belongs to
-//! whoever has waited longest, so that nothing starves.
+//! Only its first message is ever worked on; while that message waits for its retry, so does the rest
+//! of its lane, but no other lane. Lanes of an urgent class go first; every eighth turn goes to the
+//! oldest lane, so that nothing starves.
 
 use std::collections::{BTreeSet, HashMap, VecDeque};
 
@@ -12,37 +12,37 @@ use jiff::Timestamp;
 use crate::queue::{Class, Head, LaneAsk, LanePart, Seq};
 use crate::segment::{LaneKey, PersonHash};
 
-/// Each so many turns, the lane that was accepted first goes, however urgent others are.
+/// Every eighth turn goes to the oldest lane, whatever its class, so that bulk never starves.
 const AGEING_TURNS: u32 = 8;
 
-/// How many messages of a lane go in the order of acceptance among all lanes, and behind how many places
-/// of that order each further one stands: ten thousand messages of one person must not make all others
-/// wait until they are through.
+/// A lane's first messages (`LANE_TURNS_FREE`) keep their rank among all lanes; each further one sets the
+/// lane back by `LANE_TURN_PLACES` messages. Otherwise ten thousand messages of one person would hold up
+/// everybody else.
 const LANE_TURNS_FREE: u32 = 16;
 const LANE_TURN_PLACES: i64 = 64;
 
-/// How many heads of a class are held of one lane, and how many are read when these have run out: a hundred
-/// thousand messages of one person must not take the room of all others.
+/// The most heads of a class held for one lane, and how many are read when these run out: a hundred
+/// thousand messages of one person must not use up the room of all lanes.
 const LANE_HEADS_MAX: u32 = 1_000;
 const LANE_PART: u32 = 500;
 
-/// A place among the ready lanes: that of acceptance, further back for a lane that had many turns.
+/// The rank of a ready lane: the sequence number of its first message, further back after many turns.
 type Rank = i64;
 
 /// All lanes that have something pending.
 #[derive(Debug)]
 pub struct Lanes {
     lanes: HashMap<LaneKey, Lane>,
-    /// Lanes whose first message may be worked on, by their class, the longest accepted first.
+    /// Lanes whose first message may be worked on, by class, lowest rank first.
     ready: [BTreeSet<(Rank, LaneKey)>; Class::COUNT],
-    /// Lanes that wait, the first to wake first.
+    /// Waiting lanes, the next to wake first.
     waiting: BTreeSet<(Timestamp, LaneKey)>,
     /// How many heads of each class are held.
     heads: [usize; Class::COUNT],
     turns: u32,
-    /// Grows each time that ready lanes had to wait for the rate.
+    /// Counts how often ready lanes had to wait for the rate.
     shortages: u64,
-    /// How many heads of a class are held of one lane.
+    /// The most heads of a class held for one lane.
     lane_heads_max: u32,
 }
 
@@ -50,22 +50,22 @@ pub struct Lanes {
 struct Lane {
     person: PersonHash,
     heads: VecDeque<Head>,
-    /// How many of them are of each class: the most urgent one is the lane's.
+    /// How many heads of each class there are: the most urgent class is the lane's.
     classes: [u32; Class::COUNT],
     state: LaneState,
-    /// How many of its messages were done since it was last empty.
+    /// Messages finished since the lane was last empty.
     done: u32,
-    /// Its class and its place among the ready lanes, while it is one.
+    /// Its class and rank in `ready`, while it is there.
     place: (usize, Rank),
-    /// The shortages there had been when it became ready.
+    /// The value of `shortages` when it became ready.
     ready_at_shortage: u64,
-    /// `None`: of what was read, all that is pending is held.
+    /// `None`: every pending message that was read is held.
     gap: Option<Gap>,
 }
 
-/// Where in a lane messages may be pending that are not held: since they were not read yet, or since
-/// there was no room for them. Behind `after`, and no further than `through`. What stands behind `after`
-/// is not worked on before the gap is closed.
+/// The stretch of a lane (behind `after`, up to `through`) in which messages may be pending that are not
+/// held: they were not read yet, or there was no room for them. No message behind `after` is worked on
+/// before the gap is closed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Gap {
     after: Seq,
@@ -84,19 +84,19 @@ enum LaneState {
 pub struct Turn {
     /// The message to work on.
     pub head: Head,
-    /// What follows it in its lane, in order, if the lane has waited for the rate: only then may
-    /// neighbours be merged.
+    /// The messages behind it in its lane, in order, if the lane has waited for the rate: neighbours are
+    /// merged only then.
     pub neighbours: Vec<Seq>,
-    /// Whether it is not the key that is wrong, should Loops say so of its request.
+    /// If Loops answers 401 or 403 to this request, blame the request, not the key.
     pub is_singled_out: bool,
 }
 
-/// A lane that is to be read on.
+/// A lane whose next part is to be read.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Reading {
-    /// What is to be read.
+    /// The part to read.
     pub ask: LaneAsk,
-    /// Where the gap ended when it was asked for.
+    /// The end of the gap when the part was requested.
     through: Seq,
 }
 
@@ -114,7 +114,7 @@ impl Lane {
         }
     }
 
-    /// Its class: that of its most urgent message. While none is held, what it was.
+    /// The class of its most urgent message; while no message is held, its last class.
     fn class(&self) -> usize {
         self.classes.iter().position(|count| *count > 0).unwrap_or(self.place.0)
     }
@@ -131,7 +131,7 @@ impl Lane {
         self.classes[head.class.index()] += 1;
     }
 
-    /// Whether all that stands before a message is held.
+    /// Whether every pending message before this one is held.
     fn is_known(&self, seq: Seq) -> bool {
         self.gap.is_none_or(|gap| seq <= gap.after)
     }
@@ -141,14 +141,14 @@ impl Lane {
         self.heads.front().is_some_and(|head| self.is_known(head.seq))
     }
 
-    /// Notes that messages between `known` and `seq` may be pending that are not held.
+    /// Notes that unheld messages may be pending between `known` and `seq`.
     fn miss_before(&mut self, seq: Seq, known: Seq) {
-        // With no gap, what is held is all there is up to its last.
+        // Without a gap, every message up to the last held one is known.
         let held = self.heads.back().map_or(known, |last| last.seq.max(known));
         self.widen(Gap { after: held, through: Seq(seq.0 - 1) });
     }
 
-    /// Notes that this message is pending and not held.
+    /// Notes that this message is pending but not held.
     fn miss(&mut self, seq: Seq) {
         let before = Seq(seq.0 - 1);
         self.widen(Gap { after: before, through: seq });
@@ -183,8 +183,8 @@ impl Lanes {
         }
     }
 
-    /// Adds a head to its lane. One that is there already changes nothing. `known_through` is the place up
-    /// to which all messages of all lanes were read; `None`: all that there is before this one.
+    /// Adds a head to its lane, unless it is there already. `known_through` is the sequence number up to
+    /// which the messages of all lanes were read; `None`: every message before this one was.
     pub fn push(&mut self, head: Head, known_through: Option<Seq>) {
         let shortages = self.shortages;
         let lane_heads_max = self.lane_heads_max;
@@ -222,14 +222,14 @@ impl Lanes {
         self.ready.iter().any(|ready| !ready.is_empty())
     }
 
-    /// Notes that the rate does not allow what is ready now.
+    /// Notes that ready lanes have to wait for the rate.
     pub fn fall_short(&mut self) {
         self.shortages += 1;
     }
 
-    /// Takes a lane of which nothing may be worked on before it was read on, and marks it busy until
-    /// [`Lanes::complete`]. One of the first `ahead`, or the longest accepted: as long as there is such
-    /// a lane, it is nobody's turn.
+    /// Takes a lane that must be read further before it can be worked on, and marks it busy until
+    /// [`Lanes::complete`]. Looks at the first `ahead` lanes and at the oldest one; no lane may take its
+    /// turn while such a lane is found.
     pub fn next_to_read(&mut self, ahead: usize) -> Option<Reading> {
         let ready = self.ready.iter().enumerate();
         let urgent =
@@ -248,7 +248,7 @@ impl Lanes {
     }
 
     /// Takes the lane whose turn it is, and marks it busy until [`Lanes::finish`], [`Lanes::again`] or
-    /// [`Lanes::wait`]. At most `neighbours_max` messages behind its first are told.
+    /// [`Lanes::wait`]. The turn names at most `neighbours_max` messages behind the first.
     pub fn next(&mut self, neighbours_max: usize) -> Option<Turn> {
         self.turns = (self.turns + 1) % AGEING_TURNS;
         let is_of_the_oldest = self.turns == 0;
@@ -274,12 +274,12 @@ impl Lanes {
         ready.filter_map(|(class, ready)| Some((*ready.first()?, class)))
     }
 
-    /// The lane that was accepted first.
+    /// The ready lane with the lowest rank.
     fn oldest(&self) -> Option<((Rank, LaneKey), usize)> {
         self.firsts().min()
     }
 
-    /// Takes in what was read of a busy lane, which [`Lanes::next_to_read`] told.
+    /// Adds the part that was read of a lane taken with [`Lanes::next_to_read`].
     pub fn complete(&mut self, reading: &Reading, part: LanePart) {
         let key = reading.ask.lane;
         let Some(lane) = self.lanes.get_mut(&key) else {
@@ -292,7 +292,7 @@ impl Lanes {
             }
         }
         let known = part.through.unwrap_or(reading.through);
-        // What was pushed meanwhile may be further behind.
+        // Messages pushed meanwhile may lie further behind.
         let rest = lane.gap.filter(|gap| gap.through > known);
         lane.gap = rest.map(|gap| Gap { after: gap.after.max(known), ..gap });
         self.start(key);
@@ -312,7 +312,7 @@ impl Lanes {
         self.start(key);
     }
 
-    /// Has a busy lane go on with what is its first message now.
+    /// Continues a busy lane with its present first message.
     fn start(&mut self, key: LaneKey) {
         let Some(lane) = self.lanes.get(&key) else {
             return;
@@ -352,7 +352,7 @@ impl Lanes {
         self.waiting.insert((until, key));
     }
 
-    /// Makes ready what has waited long enough.
+    /// Makes the lanes ready that have waited long enough.
     pub fn wake(&mut self, now: Timestamp) {
         while let Some(&(until, key)) = self.waiting.first() {
             if until > now {

@@ -118,6 +118,10 @@ fn what_is_broken_is_one_piece_in_its_place() {
         (format!(r#"{{"batch":[{B},:,{C}]}}"#), vec![B, "!", C]),
         (format!("{B} and {C}"), vec![B, "!", C]),
         (format!(r#"{{"batch":[{{"userId":"u","l":[{B},{C}]}}]"#), vec!["!", B, C]),
+        (
+            format!(r#"{{"batch":[{{"type":"track","userId":"u","l":[1,{B},{C}],"sentAt":"x"}}"#),
+            vec!["!", B, C],
+        ),
         ("{\"batch\":".to_owned(), vec!["!"]),
         ("{{{{".to_owned(), vec![]),
         ("\"".to_owned(), vec!["!"]),

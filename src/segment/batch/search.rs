@@ -1,0 +1,261 @@
+//! Follows arrays and objects to their ends, and finds whole messages in what is broken.
+
+use super::super::decode::is_space;
+use super::super::list::text_end;
+use super::super::message::MessageType;
+use super::Envelope;
+use super::token::{Name, word_end};
+
+/// An array or object that is being followed.
+struct Frame {
+    start: usize,
+    is_object: bool,
+    /// Whether it stands where an item of an array can stand.
+    is_item: bool,
+    /// Whether it has one of Segment's types.
+    is_message: bool,
+    /// The name of the member at hand.
+    name: Name,
+}
+
+/// The members of an object that the reader looks at.
+#[derive(Debug, Default, Clone, Copy)]
+pub(super) struct Members<'a> {
+    pub(super) envelope: Envelope<'a>,
+    pub(super) write_key: Option<&'a [u8]>,
+    /// Whether its `type` is one of Segment's.
+    pub(super) is_message: bool,
+}
+
+impl<'a> Members<'a> {
+    pub(super) fn note(&mut self, name: Name, value: &'a [u8]) {
+        match name {
+            Name::Context => self.envelope.context = Some(value),
+            Name::Integrations => self.envelope.integrations = Some(value),
+            Name::SentAt => self.envelope.sent_at = Some(value),
+            Name::WriteKey => self.write_key = Some(value),
+            Name::Batch | Name::Type | Name::Other => {}
+        }
+    }
+}
+
+/// What following an array or object came to.
+pub(super) enum Followed<'a> {
+    /// It is whole, and ends before `end`.
+    Whole { end: usize, members: Members<'a> },
+    /// It is an object with an array called `batch`, at `items`, or with an item in its place.
+    Envelope { items: usize, members: Members<'a> },
+    /// It is not whole.
+    Broken,
+}
+
+/// Follows the arrays and objects of a body. What it learns of them while it searches is kept, a bit for
+/// each byte of the body, so that no search follows an object twice. Until something is broken, there
+/// are no bits.
+pub(super) struct Search<'a> {
+    bytes: &'a [u8],
+    stack: Vec<Frame>,
+    /// Objects that were followed.
+    seen: Vec<u64>,
+    /// Those of them that are whole messages, or begin an envelope.
+    found: Vec<u64>,
+    /// Those of them that are not whole.
+    broken: Vec<u64>,
+}
+
+fn is_set(bits: &[u64], at: usize) -> bool {
+    bits.get(at / 64).is_some_and(|word| word & (1 << (at % 64)) != 0)
+}
+
+fn set(bits: &mut [u64], at: usize) {
+    if let Some(word) = bits.get_mut(at / 64) {
+        *word |= 1 << (at % 64);
+    }
+}
+
+/// What may come next while an array or object is followed.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Next {
+    Value,
+    ValueOrEnd,
+    Name,
+    NameOrEnd,
+    Colon,
+    CommaOrEnd,
+}
+
+impl<'a> Search<'a> {
+    pub(super) fn new(bytes: &'a [u8]) -> Self {
+        Self { bytes, stack: Vec::new(), seen: Vec::new(), found: Vec::new(), broken: Vec::new() }
+    }
+
+    /// Whether an object is known not to be whole.
+    pub(super) fn is_broken(&self, at: usize) -> bool {
+        is_set(&self.broken, at)
+    }
+
+    /// Follows the array or object at `start` to its end.
+    pub(super) fn follow(&mut self, start: usize) -> Followed<'a> {
+        self.walk(start, false)
+    }
+
+    /// The next object before `end` that is a whole message or begins an envelope.
+    ///
+    /// What came before it is broken, so quotes cannot be trusted: a brace may stand in what looks
+    /// like a string. An object that was followed once needs no second look; another one is in what
+    /// was a string then, and so two passes over each byte are enough.
+    pub(super) fn next_message(&mut self, from: usize, end: usize) -> Option<usize> {
+        let words = self.bytes.len().div_ceil(64);
+        for bits in [&mut self.seen, &mut self.found, &mut self.broken] {
+            bits.resize(words, 0);
+        }
+        let mut from = from;
+        loop {
+            let at = from + self.bytes.get(from..end)?.iter().position(|byte| *byte == b'{')?;
+            if !is_set(&self.seen, at)
+                && let Followed::Broken = self.walk(at, true)
+            {
+                let Self { found, broken, stack, .. } = self;
+                // An envelope need not end: its messages are whole without it.
+                let is_broken = |frame: &&Frame| frame.is_object && !is_set(found, frame.start);
+                for frame in stack.iter().filter(is_broken) {
+                    set(broken, frame.start);
+                }
+            }
+            if is_set(&self.found, at) {
+                return Some(at);
+            }
+            from = at + 1;
+        }
+    }
+
+    /// Follows an array or object; a search also notes each object in it.
+    fn walk(&mut self, start: usize, is_search: bool) -> Followed<'a> {
+        let mut members = Members::default();
+        let mut value_from = start;
+        let mut at = start;
+        let mut next = Next::Value;
+        self.stack.clear();
+        loop {
+            while self.bytes.get(at).copied().is_some_and(is_space) {
+                at += 1;
+            }
+            let Some(byte) = self.bytes.get(at).copied() else {
+                return Followed::Broken;
+            };
+            let is_value = matches!(next, Next::Value | Next::ValueOrEnd);
+            if is_value && self.stack.len() == 1 {
+                value_from = at;
+            }
+            match byte {
+                b'{' | b'[' if is_value => {
+                    if let Some(frame) = self.stack.last()
+                        && frame.name == Name::Batch
+                    {
+                        if is_search && frame.is_item {
+                            set(&mut self.found, frame.start);
+                        }
+                        if self.stack.len() == 1 {
+                            return Followed::Envelope { items: at, members };
+                        }
+                    }
+                    self.open(at, byte == b'{', is_search);
+                    at += 1;
+                    next = if byte == b'{' { Next::NameOrEnd } else { Next::ValueOrEnd };
+                    continue;
+                }
+                b'"' if matches!(next, Next::Name | Next::NameOrEnd) => {
+                    let Some(end) = text_end(self.bytes, at) else {
+                        return Followed::Broken;
+                    };
+                    if let Some(frame) = self.stack.last_mut() {
+                        frame.name = Name::of(&self.bytes[at..end]);
+                    }
+                    at = end;
+                    next = Next::Colon;
+                    continue;
+                }
+                b':' if next == Next::Colon => {
+                    at += 1;
+                    next = Next::Value;
+                    continue;
+                }
+                b',' if next == Next::CommaOrEnd => {
+                    at += 1;
+                    let is_object = self.stack.last().is_some_and(|frame| frame.is_object);
+                    next = if is_object { Next::Name } else { Next::Value };
+                    continue;
+                }
+                b'}' | b']' if matches!(next, Next::CommaOrEnd) || is_empty_end(next, byte) => {
+                    let closes = |frame: &Frame| frame.is_object == (byte == b'}');
+                    let Some(frame) = self.stack.pop_if(|frame| closes(frame)) else {
+                        return Followed::Broken;
+                    };
+                    at += 1;
+                    if is_search && frame.is_item && frame.is_message {
+                        set(&mut self.found, frame.start);
+                    }
+                    if self.stack.is_empty() {
+                        return Followed::Whole { end: at, members };
+                    }
+                }
+                b'"' if is_value => {
+                    let Some(end) = text_end(self.bytes, at) else {
+                        return Followed::Broken;
+                    };
+                    if let Some(frame) = self.stack.last_mut()
+                        && frame.name == Name::Type
+                    {
+                        frame.is_message |= is_type(&self.bytes[at + 1..end - 1]);
+                        members.is_message |= frame.is_message && self.stack.len() == 1;
+                    }
+                    at = end;
+                }
+                _ if is_value => {
+                    let Some(end) = word_end(self.bytes, at) else {
+                        return Followed::Broken;
+                    };
+                    at = end;
+                }
+                _ => return Followed::Broken,
+            }
+            // Behind a value.
+            if let [frame] = self.stack.as_slice() {
+                members.note(frame.name, &self.bytes[value_from..at]);
+            }
+            next = Next::CommaOrEnd;
+        }
+    }
+
+    fn open(&mut self, start: usize, is_object: bool, is_search: bool) {
+        let is_item = match self.stack.last() {
+            Some(frame) => !frame.is_object || frame.name == Name::Batch,
+            None => is_search && !self.is_value_of_member(start),
+        };
+        if is_search && is_object {
+            set(&mut self.seen, start);
+        }
+        let frame = Frame { start, is_object, is_item, is_message: false, name: Name::Other };
+        self.stack.push(frame);
+    }
+
+    /// Whether a name and a colon stand before a byte. What is called `batch` holds messages.
+    fn is_value_of_member(&self, at: usize) -> bool {
+        let before = self.bytes[..at].trim_ascii_end();
+        let name = before.strip_suffix(b":").map(<[u8]>::trim_ascii_end);
+        name.is_some_and(|name| name.ends_with(b"\"") && !name.ends_with(b"\"batch\""))
+    }
+}
+
+/// Whether an array or object that has just begun may end with this byte.
+fn is_empty_end(next: Next, byte: u8) -> bool {
+    match next {
+        Next::NameOrEnd => byte == b'}',
+        Next::ValueOrEnd => byte == b']',
+        Next::Value | Next::Name | Next::Colon | Next::CommaOrEnd => false,
+    }
+}
+
+fn is_type(text: &[u8]) -> bool {
+    std::str::from_utf8(text).is_ok_and(|text| MessageType::parse(text).is_some())
+}

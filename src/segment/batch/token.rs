@@ -1,0 +1,49 @@
+//! The tokens of a batch that the reader looks at.
+
+use super::super::list::short_text;
+
+/// The names of the members that the reader looks at.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Name {
+    Batch,
+    Context,
+    Integrations,
+    SentAt,
+    WriteKey,
+    Type,
+    Other,
+}
+
+impl Name {
+    /// Reads the name of a member, with its quotes.
+    pub(super) fn of(quoted: &[u8]) -> Self {
+        let of = |name: &[u8]| match name {
+            b"batch" => Name::Batch,
+            b"context" => Name::Context,
+            b"integrations" => Name::Integrations,
+            b"sentAt" => Name::SentAt,
+            b"writeKey" => Name::WriteKey,
+            b"type" => Name::Type,
+            _ => Name::Other,
+        };
+        if !quoted.contains(&b'\\') {
+            return of(&quoted[1..quoted.len() - 1]);
+        }
+        short_text(quoted).map_or(Name::Other, |name| of(name.as_bytes()))
+    }
+}
+
+/// The end of a run of bytes that are neither blank nor have a meaning in JSON: a number, `true`,
+/// `NaN`, or something that is no JSON at all. `None` where there is no such byte.
+pub(super) fn word_end(bytes: &[u8], start: usize) -> Option<usize> {
+    let is_word =
+        |byte: &u8| !matches!(byte, 0..=b' ' | b'"' | b',' | b':' | b'[' | b']' | b'{' | b'}');
+    let length = bytes.get(start..)?.iter().take_while(|byte| is_word(byte)).count();
+    (length > 0).then_some(start + length)
+}
+
+/// The first byte from `from` on that is not blank.
+pub(super) fn skip_blank(bytes: &[u8], from: usize) -> usize {
+    let rest = bytes.get(from..).unwrap_or_default();
+    from + rest.iter().take_while(|byte| **byte <= b' ').count()
+}

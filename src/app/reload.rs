@@ -90,18 +90,20 @@ impl Reloader {
 
 /// Restores the keys that only a restart can change, and returns the names of those that differ.
 fn keep_the_rest(loaded: &mut Config, current: &Config) -> Vec<String> {
-    let mut changed = Vec::new();
+    let keys = [
+        loaded.server.changed_keys(&current.server),
+        loaded.store.changed_keys(&current.store),
+        loaded.delivery.changed_keys(&current.delivery),
+        loaded.log.changed_keys(&current.log),
+    ];
+    let mut changed: Vec<String> = keys.into_iter().flatten().map(str::to_owned).collect();
     let mut keep = |is_changed: bool, key: &str| {
         if is_changed {
             changed.push(key.to_owned());
         }
     };
-    let is_same_server =
-        loaded.server == current.server && loaded.admin_tokens == current.admin_tokens;
-    keep(!is_same_server, "server");
-    keep(loaded.store != current.store, "store");
-    keep(loaded.delivery != current.delivery, "delivery");
-    keep(loaded.log != current.log, "log");
+    // Whatever they are written as: the check has taken them out of the table.
+    keep(loaded.admin_tokens != current.admin_tokens, "server.admin_tokens");
     for (name, old) in &current.destinations {
         let key = format!("destinations.{name}");
         match loaded.destinations.get(name) {

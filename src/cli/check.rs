@@ -1,4 +1,4 @@
-//! `check`: is the configuration right? In stages: parse, compile, environment; all findings at once.
+//! `check`: is the configuration right? In stages: parse, compile, environment, Loops; all findings at once.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
@@ -134,17 +134,24 @@ impl Report {
 
     /// Tests each key, and compares the names that mappings spell out with what the team has.
     fn ask_loops(&mut self, config: &Config) -> Result<(), CliError> {
-        runtime()?.block_on(async {
+        let answers = runtime()?.block_on(async {
+            let mut answers = Vec::new();
             for (name, destination) in &config.destinations {
-                match ask(destination).await {
-                    Ok(warnings) => {
-                        say(&format!("  destination `{name}`: Loops takes the API key"));
-                        warnings.iter().for_each(|warning| self.warn(warning));
-                    }
-                    Err(problem) => self.mistake(&format!("destination `{name}`: {problem}")),
-                }
+                answers.push((name, ask(destination).await));
             }
+            answers
         });
+        let problems = answers.iter().filter_map(|(name, answer)| {
+            let problem = answer.as_ref().err()?;
+            Some(format!("destination `{name}`: {problem}"))
+        });
+        self.stage("loops", problems.collect());
+        for (name, answer) in &answers {
+            if let Ok(warnings) = answer {
+                say(&format!("  destination `{name}`: Loops accepts the API key"));
+                warnings.iter().for_each(|warning| self.warn(warning));
+            }
+        }
         Ok(())
     }
 }
@@ -170,7 +177,7 @@ async fn ask(destination: &DestinationConfig) -> Result<Vec<String>, String> {
         let literal = LiteralNames::of(subscription);
         for property in literal.properties.difference(&properties) {
             warnings.push(format!(
-                "subscription `{}`: Loops has no contact property `{property}` (make it in Loops first, or mend the name)",
+                "subscription `{}`: Loops has no contact property `{property}` (create it in Loops first, or fix the name)",
                 subscription.name
             ));
         }
@@ -187,13 +194,14 @@ async fn ask(destination: &DestinationConfig) -> Result<Vec<String>, String> {
 async fn read(client: &Client, path: &str) -> Result<serde_json::Value, String> {
     let slot = client.pacer().slot().await;
     match client.read(&slot, path).await {
-        Ok((200, body)) => serde_json::from_slice(&body)
-            .map_err(|error| format!("GET {path}: the answer is no JSON ({error})")),
+        Ok((200, body)) => serde_json::from_slice(&body).map_err(|error| {
+            format!("GET {path}: the answer is not JSON ({error}): is base_url right?")
+        }),
         Ok((401 | 403, _)) => {
             Err("Loops refuses the API key: copy it again from Loops: Settings, API".to_owned())
         }
         Ok((404, _)) => Err(format!(
-            "GET {path}: there is nothing there (404): is base_url right? That of Loops is https://app.loops.so/api/v1"
+            "GET {path}: not found (404): is base_url right? That of Loops is https://app.loops.so/api/v1"
         )),
         Ok((status, _)) => Err(format!("GET {path}: Loops answered {status}")),
         Err(error) => Err(format!("GET {path}: {error}")),

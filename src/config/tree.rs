@@ -89,6 +89,39 @@ pub struct LogConfig {
     pub level: String,
 }
 
+/// Gives a table a list of its keys that differ. A new key that is not named here does not compile.
+macro_rules! changed_keys {
+    ($($tree:ident, $table:literal: $($key:ident),+;)+) => {
+        $(
+            impl $tree {
+                /// The keys whose values differ from those of `other`.
+                pub fn changed_keys(&self, other: &Self) -> Vec<&'static str> {
+                    let Self { $($key),+ } = self;
+                    let mut keys = Vec::new();
+                    $(
+                        if *$key != other.$key {
+                            keys.push(concat!($table, ".", stringify!($key)));
+                        }
+                    )+
+                    keys
+                }
+            }
+        )+
+    };
+}
+
+changed_keys! {
+    ServerConfig, "server": listen, admin_listen, admin_token, admin_tokens, admin_token_file, public_url,
+        shutdown_grace_ms, header_timeout_ms, body_timeout_ms, ack_timeout_ms, body_bytes_max,
+        message_bytes_max, batch_messages_max, connections_max, body_budget_bytes, trusted_proxies;
+    StoreConfig, "store": data, allow_network_disk, duplicate_window_h, waiting_messages_max,
+        waiting_bytes_max, backlog_messages_max, delivered_retention_h, failed_retention_h,
+        records_retention_h;
+    DeliveryConfig, "delivery": retry_min_ms, retry_max_ms, retry_window_ms, requests_max,
+        connect_timeout_ms, timeout_ms, lease_ttl_ms;
+    LogConfig, "log": format, level;
+}
+
 /// How log lines look.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, clap::ValueEnum)]
 #[serde(rename_all = "lowercase")]

@@ -72,9 +72,13 @@ impl CompiledSubscription {
         let all = self.mapping_warnings().into_iter().map(|problem| ("mapping", problem));
         all.chain(trigger)
             .chain(self.colon_warning())
-            .chain(self.resubscribing().map(|problem| ("mapping", problem)))
+            .chain(self.resubscribing().into_iter().map(|problem| ("mapping", problem)))
             .map(|(field, problem)| self.mistake(field, problem))
             .collect()
+    }
+
+    pub(super) fn action(&self) -> ActionKind {
+        self.written.action
     }
 
     pub(super) fn mistake(&self, field: &str, problem: String) -> SubscriptionMistake {
@@ -112,26 +116,32 @@ impl CompiledSubscription {
         warnings
     }
 
-    /// Warns where people are put back on lists that they may have left: an identify is sent again and again.
-    fn resubscribing(&self) -> Option<String> {
+    /// Warns, for each field, where people are put back on lists that they may have left: an identify is
+    /// sent again and again.
+    fn resubscribing(&self) -> Vec<String> {
         if self.written.action != ActionKind::CreateOrUpdateContact
             || !self.trigger.may_match(MessageType::Identify)
         {
-            return None;
+            return Vec::new();
         }
         let is_true = |value: &Value| *value == Value::Bool(true) || value.as_str() == Some("true");
         let mapping = &self.written.mapping;
         let lists = mapping.get("mailingLists").and_then(Value::as_object);
-        let field = if mapping.get("subscribed").is_some_and(is_true) {
-            "subscribed"
-        } else if lists.is_some_and(|lists| lists.iter().any(|(_, flag)| is_true(flag))) {
-            "mailingLists"
-        } else {
-            return None;
-        };
-        Some(format!(
-            "`{field}` subscribes the person anew at every identify, also one who has unsubscribed since: fill it in a subscription for an event that happens once, such as a sign-up"
-        ))
+        let fields = [
+            ("subscribed", mapping.get("subscribed").is_some_and(is_true)),
+            (
+                "mailingLists",
+                lists.is_some_and(|lists| lists.iter().any(|(_, flag)| is_true(flag))),
+            ),
+        ];
+        let fields = fields.into_iter().filter(|(_, resubscribes)| *resubscribes);
+        fields
+            .map(|(field, _)| {
+                format!(
+                    "`{field}` subscribes the person again at every identify, even one who has unsubscribed since: fill it in a subscription for an event that happens once, such as a sign-up"
+                )
+            })
+            .collect()
     }
 
     /// Warns where events would be sent under a name with a colon, as far as the names are spelt out.

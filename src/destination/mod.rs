@@ -168,6 +168,15 @@ impl Destination {
                 }
             }
         }
+        let creates =
+            |one: &CompiledSubscription| one.action() == ActionKind::CreateOrUpdateContact;
+        let sending = enabled().find(|one| one.action() == ActionKind::SendEvent);
+        if let Some(sending) = sending.filter(|_| !enabled().any(creates)) {
+            warnings.push(sending.mistake(
+                "action",
+                "it sends events, and no enabled subscription creates contacts: Loops refuses an event of a userId that no contact has, unless it has an e-mail address. Add a subscription with action createOrUpdateContact for `type = \"identify\"`; the default one no longer applies once you write your own".to_owned(),
+            ));
+        }
         warnings
     }
 

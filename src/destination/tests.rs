@@ -366,22 +366,47 @@ fn nothing_that_is_flattened_takes_the_place_of_a_field_of_the_event() {
 }
 
 #[test]
-fn subscribing_people_at_every_identify_is_warned_of() {
+fn subscribing_people_at_every_identify_warned_of() {
     let cases = [
-        (r#""type = \"identify\"""#, r#"{"subscribed":true}"#, true),
-        (r#""type = \"identify\"""#, r#"{"mailingLists":{"a":false,"b":true}}"#, true),
-        (r#""userId != null""#, r#"{"mailingLists":{"b":"true"}}"#, true),
-        (r#""type = \"track\" and event = \"Signed Up\"""#, r#"{"subscribed":true}"#, false),
-        (r#""type = \"identify\"""#, r#"{"subscribed":false,"mailingLists":{"a":false}}"#, false),
-        (r#""type = \"identify\"""#, r#"{"subscribed":{"@path":"$.traits.news"}}"#, false),
+        (r#""type = \"identify\"""#, r#"{"subscribed":true}"#, 1),
+        (r#""type = \"identify\"""#, r#"{"mailingLists":{"a":false,"b":true}}"#, 1),
+        (r#""type = \"identify\"""#, r#"{"subscribed":true,"mailingLists":{"b":true}}"#, 2),
+        (r#""userId != null""#, r#"{"mailingLists":{"b":"true"}}"#, 1),
+        (r#""type = \"track\" and event = \"Signed Up\"""#, r#"{"subscribed":true}"#, 0),
+        (r#""type = \"identify\"""#, r#"{"subscribed":false,"mailingLists":{"a":false}}"#, 0),
+        (r#""type = \"identify\"""#, r#"{"subscribed":{"@path":"$.traits.news"}}"#, 0),
     ];
-    for (trigger, mapping, is_warned) in cases {
+    for (trigger, mapping, warned) in cases {
         let written = format!(
             r#"{{"name":"s","action":"createOrUpdateContact","trigger":{trigger},"mapping":{mapping}}}"#
         );
         let one = subscription(&written).unwrap();
         let warnings = Destination::compile(&[one], Unsupported::Omit).unwrap().warnings();
-        assert_eq!(warnings.len(), usize::from(is_warned), "{written} {warnings:?}");
+        assert_eq!(warnings.len(), warned, "{written} {warnings:?}");
+    }
+}
+
+#[test]
+fn events_of_people_who_never_become_contacts_are_warned_of() {
+    let event = r#"{"name":"e","action":"sendEvent","events":["*"]}"#;
+    let contact = r#"{"name":"c","action":"createOrUpdateContact","trigger":"type = \"identify\"""#;
+    let (off, on) = (format!(r#"{contact},"enabled":false}}"#), format!("{contact}}}"));
+    let gone = r#"{"name":"d","action":"deleteContact","trigger":"type = \"delete\""}"#;
+    let cases = [
+        (vec![event], true),
+        (vec![event, &off], true),
+        (vec![event, gone], true),
+        (vec![event, &on], false),
+        (vec![&on], false),
+        (vec![gone], false),
+    ];
+    for (written, is_warned) in cases {
+        let subscriptions: Vec<_> =
+            written.iter().map(|text| subscription(text).unwrap()).collect();
+        let destination = Destination::compile(&subscriptions, Unsupported::Omit).unwrap();
+        let warnings = destination.warnings();
+        assert_eq!(warnings.len(), usize::from(is_warned), "{written:?} {warnings:?}");
+        assert!(warnings.iter().all(|one| one.to_string().contains("creates contacts")));
     }
 }
 
@@ -410,12 +435,18 @@ fn what_a_subscription_does_unseen_is_warned_of() {
         (r#""events":["Order"]"#, r#"{"eventName":"order:paid"}"#, "colon"),
         (r#""events":["Order"]"#, r#"{"eventName":{"@literal":"order:paid"}}"#, "colon"),
         (r#""events":["Order Paid"]"#, "{}", ""),
+        (r#""trigger":"type = \"trakc\" or event = \"x\"""#, "{}", "`trakc` is never true"),
+        (r#""trigger":"type = \"Track\"""#, "{}", "the types are identify, track, page"),
+        (r#""trigger":"type != \"trakc\"""#, "{}", "`trakc` is true for every message"),
+        (r#""trigger":"type = \"group\" or type = \"alias\"""#, "{}", ""),
     ];
     for (trigger, mapping, told) in cases {
         let one = subscription(&format!(
             r#"{{"name":"s","action":"sendEvent",{trigger},"mapping":{mapping}}}"#
         ));
-        let destination = Destination::compile(&[one.unwrap()], Unsupported::Omit).unwrap();
+        let contacts = r#"{"name":"c","action":"createOrUpdateContact","events":["Signed Up"]}"#;
+        let both = [one.unwrap(), subscription(contacts).unwrap()];
+        let destination = Destination::compile(&both, Unsupported::Omit).unwrap();
         let warnings = destination.warnings();
         assert_eq!(warnings.len(), usize::from(!told.is_empty()), "{trigger} {warnings:?}");
         assert!(warnings.iter().all(|warning| warning.problem.contains(told)), "{warnings:?}");

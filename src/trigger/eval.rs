@@ -30,6 +30,21 @@ impl Trigger {
     pub fn warnings(&self) -> Vec<String> {
         let mut warnings = Vec::new();
         self.0.each_test(&mut |test| {
+            let outcome = match test.operator {
+                Operator::Equals => "never true",
+                Operator::NotEquals => "true for every message",
+                _ => "",
+            };
+            let text = &test.expected.text;
+            if test.subject == Subject::Type
+                && !outcome.is_empty()
+                && MessageType::parse(text).is_none()
+            {
+                let types = MessageType::ALL.map(MessageType::as_str).join(", ");
+                warnings.push(format!(
+                    "a test of `type` with `{text}` is {outcome}: the types are {types}"
+                ));
+            }
             if test.operator == Operator::NotEquals && test.expected.is_flag {
                 let (subject, flag) = (&test.subject, &test.expected.text);
                 let other = if flag == "true" { "false" } else { "true" };

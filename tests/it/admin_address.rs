@@ -1,7 +1,7 @@
 //! With `server.admin_listen`, what is for operators is there and nowhere else.
 
 use reqwest::Method;
-use serde_json::Value;
+use serde_json::json;
 
 use crate::support::{ADMIN_TOKEN, Answer, ScriptedLoops, Service, Setup, track};
 
@@ -83,12 +83,14 @@ fn an_address_that_cannot_be_had_is_refused_by_the_name_of_its_key() {
 }
 
 #[tokio::test]
-async fn a_reload_names_it_as_needing_a_restart() {
+async fn a_reload_names_each_key_that_needs_a_restart() {
     let loops = ScriptedLoops::willing().await;
     let service = Setup::with_loops(&loops.base_url).config("").start();
     let file = service.data().parent().unwrap().join("segment-loops.toml");
-    std::fs::write(&file, "[server]\nadmin_listen = '127.0.0.1:0'").unwrap();
+    let text = "[server]\nadmin_listen = '127.0.0.1:0'\nadmin_tokens = ['another']\n[store]\ndelivered_retention_h = 1";
+    std::fs::write(&file, text).unwrap();
     let request = service.request(Method::POST, "/api/reload").bearer_auth(ADMIN_TOKEN);
     let answer = Service::answer(request).await;
-    assert_eq!(answer.body["needsRestart"], Value::from(vec!["server"]), "{answer:?}");
+    let keys = ["server.admin_listen", "store.delivered_retention_h", "server.admin_tokens"];
+    assert_eq!(answer.body["needsRestart"], json!(keys), "{answer:?}");
 }

@@ -211,7 +211,7 @@ fn a_field_that_the_action_does_not_have_is_warned_of() {
             && text.contains("`eventName` is not filled"),
         "{text}"
     );
-    assert!(text.contains("0 mistakes, 2 warnings"), "{text}");
+    assert!(text.contains("0 mistakes, 3 warnings"), "{text}");
 }
 
 #[tokio::test]
@@ -245,7 +245,8 @@ async fn online_it_tests_the_key_and_compares_names_with_the_team() {
         tokio::task::spawn_blocking(run).await.unwrap()
     };
     let (desk, (ok, text)) = check(desk).await;
-    assert!(ok && text.contains("Loops takes the API key"), "{text}");
+    assert!(ok && text.contains("Loops accepts the API key"), "{text}");
+    assert!(text.contains("environment  ok\nloops        ok\n"), "{text}");
     for told in ["no contact property `paln`", "no mailing list `list_2`"] {
         assert!(text.contains(told), "{told}: {text}");
     }
@@ -253,6 +254,7 @@ async fn online_it_tests_the_key_and_compares_names_with_the_team() {
     loops.now(|_| Reply::status(401));
     let (_, (ok, text)) = check(desk).await;
     assert!(!ok && text.contains("Loops refuses the API key"), "{text}");
+    assert!(text.contains("environment  ok\nloops        mistakes\n"), "{text}");
 }
 
 #[test]

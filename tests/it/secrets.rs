@@ -135,6 +135,8 @@ fn what_cannot_be_meant_is_refused_with_its_reason() {
     let setup = Setup::with_loops(NOWHERE).without_env().env("SEGMENT_WRITE_KEY", "k");
     let (_, text) = setup.env("LOOPS_API_KEY_FILE", file.to_str().unwrap()).run_to_end();
     assert!(text.contains("destinations.default.api_key: it holds a line break"), "{text}");
+    assert!(text.contains(&format!("(in the file {})", file.display())), "{text}");
+    assert!(!text.contains("LOOPS_API_KEY sets"), "{text}");
 }
 
 #[cfg(unix)]

@@ -39,7 +39,7 @@ impl Check<'_> {
         file: Option<&Path>,
     ) -> Option<Option<Secret>> {
         let texts = self.given_or_read(key, given.into_iter().collect(), file)?;
-        Some(self.clean(key, &texts)?.pop())
+        Some(self.clean(key, &texts, file)?.pop())
     }
 
     /// All secrets of a single name, its file and its list: each of them counts. None where nothing is
@@ -48,13 +48,14 @@ impl Check<'_> {
         let key = format!("{}.{}", written.table, written.name);
         let single = written.single.into_iter().collect();
         let texts = self.given_or_read(&key, single, written.file).unwrap_or_default();
-        let mut secrets = self.clean(&key, &split(&texts, LINE_BREAKS)).unwrap_or_default();
+        let mut secrets =
+            self.clean(&key, &split(&texts, LINE_BREAKS), written.file).unwrap_or_default();
         if let Some(list) = written.list {
             let key = format!("{key}s");
             if list.is_empty() {
                 self.mistake(&key, "is empty: give at least one secret, or leave the key out");
             }
-            secrets.extend(self.clean(&key, &list.split(LIST)).unwrap_or_default());
+            secrets.extend(self.clean(&key, &list.split(LIST), None).unwrap_or_default());
         }
         secrets
     }
@@ -67,10 +68,9 @@ impl Check<'_> {
         file: Option<&Path>,
     ) -> Option<Vec<Secret>> {
         let given = given.split(LIST);
-        let is_file = file.is_some();
         let texts = self.given_or_read(key, given, file)?;
-        let texts = if is_file { split(&texts, LIST) } else { texts };
-        self.clean(key, &texts)
+        let texts = if file.is_some() { split(&texts, LIST) } else { texts };
+        self.clean(key, &texts, file)
     }
 
     fn given_or_read(
@@ -97,8 +97,9 @@ impl Check<'_> {
         }
     }
 
-    /// Takes off what is not part of the secrets; `None` where one cannot be used.
-    fn clean(&mut self, key: &str, texts: &[Secret]) -> Option<Vec<Secret>> {
+    /// Takes off what is not part of the secrets; `None` where one cannot be used. `file` is where they
+    /// were read from, if from a file.
+    fn clean(&mut self, key: &str, texts: &[Secret], file: Option<&Path>) -> Option<Vec<Secret>> {
         let mut secrets = Vec::new();
         for (index, text) in texts.iter().enumerate() {
             match clean(text.expose()) {
@@ -108,13 +109,14 @@ impl Check<'_> {
                         1 => String::new(),
                         _ => format!("number {}: ", index + 1),
                     };
-                    let variable = match short_name(key) {
-                        Some(name) if self.place.contains("environment") => {
+                    let origin = match (file, short_name(key)) {
+                        (Some(file), _) => format!(" (in the file {})", file.display()),
+                        (None, Some(name)) if self.place.contains("environment") => {
                             format!(" ({name} sets this key)")
                         }
-                        _ => String::new(),
+                        (None, _) => String::new(),
                     };
-                    self.mistake(key, format!("{number}{problem}{variable}"));
+                    self.mistake(key, format!("{number}{problem}{origin}"));
                 }
             }
         }
@@ -152,13 +154,13 @@ fn clean(text: &str) -> Result<&str, &'static str> {
         Err("it is empty")
     } else if !text.is_ascii() {
         Err(
-            "it holds a character that is not ASCII, such as a typographic quote or an invisible blank; a file must be plain text, not UTF-16",
+            "it holds a character that is not ASCII, such as a typographic quote or an invisible space; a file must be plain text, not UTF-16",
         )
     } else if text.bytes().any(|byte| byte.is_ascii_control()) {
         Err("it holds a line break, a tab or another control character")
     } else if is_quoted('"') || is_quoted('\'') {
         Err(
-            "it is still in quotes, which files and Docker's --env-file keep as part of the value: take them away",
+            "it is still in quotes, which files and Docker's --env-file keep as part of the value: remove them",
         )
     } else {
         Ok(text)

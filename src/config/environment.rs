@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 /// Prefix of the variables that address any key, such as `SEGMENT_LOOPS__SERVER__LISTEN`.
 pub(super) const PREFIX: &str = "SEGMENT_LOOPS";
 
-/// Variables with a name of their own, for the one-team case that needs no file.
+/// Variables with short names, so that a single team needs no file.
 pub(super) const SHORT_NAMES: [(&str, &str); 8] = [
     ("LOOPS_API_KEY", "destinations.default.api_key"),
     ("LOOPS_BASE_URL", "destinations.default.base_url"),
@@ -18,14 +18,14 @@ pub(super) const SHORT_NAMES: [(&str, &str); 8] = [
     ("ADMIN_TOKEN", "server.admin_token"),
 ];
 
-/// The variable with a name of its own that sets `key`.
+/// The variable with a short name that sets `key`.
 pub(super) fn short_name(key: &str) -> Option<&'static str> {
     SHORT_NAMES.iter().find(|(_, of)| *of == key).map(|(name, _)| *name)
 }
 
-/// The environment of the process. Blanks and line breaks around a value are taken off: Kubernetes'
-/// secrets often end in one. A value that is not Unicode keeps what can be read of it, so that the
-/// check of its key refuses it by name.
+/// The environment of the process. Blanks and line breaks around a value are removed, since secrets of
+/// Kubernetes often end in a line break. A value that is not Unicode is decoded lossily, so that the check
+/// of its key can report it.
 pub fn environment() -> HashMap<String, String> {
     std::env::vars_os()
         .filter_map(|(name, value)| {
@@ -42,17 +42,18 @@ pub(super) fn is_ours(name: &str) -> bool {
         })
 }
 
-/// Takes off blanks, line breaks and byte order marks at both ends.
+/// Removes blanks, line breaks and byte order marks at both ends.
 pub(super) fn trim(text: &str) -> &str {
     text.trim_matches(|c: char| c.is_whitespace() || c == '\u{feff}')
 }
 
-/// Where the process shall end, for tests of crashes; only debug builds do so.
+/// The point at which the process crashes itself, for tests; only debug builds do so.
 pub fn crash_at() -> Option<String> {
     environment().remove("SEGMENT_LOOPS_CRASH_AT")
 }
 
-/// Where `serve` would listen by the environment alone; `None` when that cannot be told.
+/// The address at which `serve` would listen by the environment alone; `None` if the environment does not
+/// set one.
 pub fn listen_address() -> Option<SocketAddr> {
     let environment = environment();
     let given = environment.get(&format!("{PREFIX}__SERVER__LISTEN"))?;

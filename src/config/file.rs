@@ -10,13 +10,13 @@ use crate::segment::decode::decode_strict;
 /// The largest file of subscriptions, in bytes.
 const FILE_BYTES_MAX: u64 = 16 * 1024 * 1024;
 
-/// Reads a file by what its name ends in: TOML, YAML or JSON. The error is a line for people.
+/// Reads a file as TOML, YAML or JSON, by the extension of its name. The error is a line for people.
 pub fn read_value(file: &Path) -> Result<Value, String> {
     let size =
         std::fs::metadata(file).map_err(|error| format!("the file cannot be read: {error}"))?;
     if size.len() > FILE_BYTES_MAX {
         return Err(format!(
-            "the file has {} bytes; at most {FILE_BYTES_MAX} are read",
+            "the file has {} bytes; at most {FILE_BYTES_MAX} are allowed",
             size.len()
         ));
     }
@@ -43,7 +43,7 @@ pub fn read_value(file: &Path) -> Result<Value, String> {
     }
 }
 
-/// The words of the library's error, without the key and origin that we name ourselves.
+/// The message of the library's error, without the key and origin, which our own errors name.
 pub(super) fn plain(error: &config::ConfigError) -> String {
     match error {
         config::ConfigError::At { error, .. } => plain(error),

@@ -1,4 +1,4 @@
-//! Puts the layers together, and tells which layer a mistake is in.
+//! Combines the layers, and finds out which layer an error is in.
 
 use std::collections::{BTreeMap, HashMap};
 use std::net::SocketAddr;
@@ -17,7 +17,7 @@ use super::{ConfigError, Mistake, Stage};
 /// The compiled-in layer.
 const DEFAULTS: &str = include_str!("../../config/default.toml");
 
-/// What the command line sets.
+/// The options of the command line.
 #[derive(Debug, Default, Clone)]
 pub struct Flags {
     /// `--config`.
@@ -32,14 +32,14 @@ pub struct Flags {
     pub log_format: Option<LogFormat>,
 }
 
-/// Loads and checks the configuration. `environment` is what [`super::environment`] gives, or a test's own.
+/// Loads and checks the configuration. `environment` comes from [`super::environment`], or from a test.
 pub fn load(flags: &Flags, environment: HashMap<String, String>) -> Result<Config, ConfigError> {
     let (tree, place) = load_tree(flags, environment)?;
     check(tree, &place)
 }
 
-/// Loads the subscriptions of each destination and nothing else, so that mappings can be tried where
-/// the keys are not. Without a configured destination: those of `default`.
+/// Loads the subscriptions of each destination and nothing else, so that mappings can be tried without
+/// the keys. If no destination is configured, loads those of `default`.
 pub fn load_planners(
     flags: &Flags,
     environment: HashMap<String, String>,
@@ -64,7 +64,7 @@ fn load_tree(
     if environment.keys().any(|name| is_ours(name)) {
         builder = add_environment(builder, environment)?;
         tree = build(&builder, "environment")?;
-        // From here on a mistake may be in either.
+        // From here on an error may be in either.
         place = flags.file.as_ref().map_or_else(
             || "environment".to_owned(),
             |file| format!("{} or environment", file.display()),
@@ -85,7 +85,7 @@ fn load_tree(
     Ok((tree, place))
 }
 
-/// The files of `--subscriptions` take the place of what is configured.
+/// The files of `--subscriptions` replace the configured subscriptions.
 fn add_subscriptions(tree: &mut Tree, files: &[PathBuf]) -> Result<(), ConfigError> {
     if tree.destinations.is_empty() {
         tree.destinations.insert("default".to_owned(), DestinationTree::default());
@@ -139,8 +139,8 @@ fn add_environment(
     Ok(builder)
 }
 
-/// Reads the tree of the layers so far. As every layer is tried in turn, a mistake is in `place`,
-/// the last one.
+/// Reads the tree from the layers so far. Since each layer is tried in turn, an error is in the last one,
+/// `place`.
 fn build(builder: &Builder, place: &str) -> Result<Tree, ConfigError> {
     let layers =
         builder.build_cloned().map_err(|error| mistake(place, "syntax", &plain(&error)))?;

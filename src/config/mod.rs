@@ -1,7 +1,7 @@
 //! Configuration: compiled-in defaults, then a file, then the environment, then the command line.
 //!
-//! The only reader of the environment. What leaves this module is checked: every mistake is found at
-//! start and named with its place, its key and what is allowed.
+//! The only reader of the environment. A loaded configuration is checked: every error is found at start
+//! and reported with its place, its key and what is allowed.
 
 mod check;
 mod environment;
@@ -17,12 +17,12 @@ pub use load::{Flags, load, load_planners};
 pub use subscriptions::Planner;
 pub use tree::{DeliveryConfig, LogConfig, LogFormat, ServerConfig, StoreConfig, Texts};
 
-/// Mistakes in the configuration: all that were found, each a line for people.
+/// All errors that were found in the configuration, one line for each.
 #[derive(Debug, thiserror::Error)]
 #[error("the configuration has {}:\n{}", count(.0), lines(.0))]
 pub struct ConfigError(pub Vec<Mistake>);
 
-/// One mistake.
+/// One error in the configuration.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{place}: {key}: {problem}")]
 pub struct Mistake {
@@ -32,25 +32,25 @@ pub struct Mistake {
     pub key: String,
     /// What is wrong and what is allowed.
     pub problem: String,
-    /// At which stage it is found.
+    /// The stage at which it is found.
     pub stage: Stage,
 }
 
-/// The stages in which a configuration is looked at.
+/// The stages in which a configuration is checked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Stage {
-    /// Reading: the files are there and say what they mean.
+    /// The files exist and can be read.
     Parse,
-    /// What they say makes sense.
+    /// Their values are valid.
     Compile,
-    /// What is around them is there: keys and secrets.
+    /// Keys and secrets from outside are present.
     Environment,
 }
 
 fn count(mistakes: &[Mistake]) -> String {
     match mistakes.len() {
-        1 => "a mistake".to_owned(),
-        more => format!("{more} mistakes"),
+        1 => "an error".to_owned(),
+        more => format!("{more} errors"),
     }
 }
 

@@ -1,5 +1,5 @@
-//! The subscriptions of a destination: in the configuration itself, or in files of their own (TOML,
-//! YAML or JSON, also as Segment's public API and its Terraform provider write them).
+//! The subscriptions of a destination: in the configuration itself, or in separate files (TOML, YAML or
+//! JSON, also in the shapes of Segment's public API and its Terraform provider).
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
@@ -11,10 +11,10 @@ use crate::destination::subscription::{self, Subscription};
 use crate::destination::{Destination, DestinationOptions, SubscriptionMistake, Unsupported};
 use crate::segment::Value;
 
-/// What the configuration says about the subscriptions of a destination.
+/// The subscriptions of a destination, and their options, as they are written.
 #[derive(Debug, Default)]
 pub(super) struct Written<'a> {
-    /// Where the configuration itself is: the file, or the environment.
+    /// The place of the configuration itself: the file, or the environment.
     pub(super) place: &'a str,
     /// Key of the destination, such as `destinations.default`.
     pub(super) key: &'a str,
@@ -24,16 +24,16 @@ pub(super) struct Written<'a> {
     /// `None`: the default ones.
     pub(super) placeholder_ids: Option<Vec<String>>,
     pub(super) consent_categories: Vec<String>,
-    /// False keeps all requests apart, whatever the subscriptions say.
+    /// False turns merging off for all subscriptions.
     pub(super) merge: bool,
 }
 
-/// The compiled subscriptions of a destination, and how they were written.
+/// The compiled subscriptions of a destination, and their sources.
 #[derive(Debug, Clone)]
 pub struct Planner {
-    /// What plans messages.
+    /// Plans the messages.
     pub destination: Arc<Destination>,
-    /// As written, in their order; the defaults if none are configured.
+    /// The subscriptions as written, in order; the defaults if none are configured.
     pub subscriptions: Vec<Subscription>,
     /// Whether none are configured, so that the defaults apply.
     pub is_default: bool,
@@ -58,7 +58,7 @@ impl Planner {
         Ok(Self { destination, subscriptions, is_default: false, files })
     }
 
-    /// Reads and compiles what is written; finds all mistakes at once.
+    /// Reads and compiles the subscriptions; reports all errors at once.
     pub(super) fn load(written: Written<'_>) -> Result<Self, Vec<Mistake>> {
         let mut loader = Loader { key: written.key, mistakes: Vec::new(), places: HashMap::new() };
         let unsupported = loader.unsupported(written.place, written.unsupported.as_deref());
@@ -77,7 +77,7 @@ impl Planner {
         }
         subscriptions.iter_mut().for_each(|one| one.merge &= written.merge);
         let compiled = Self::compile(subscriptions, options, written.files)
-            .map_err(|mistakes| loader.tell(written.place, mistakes));
+            .map_err(|mistakes| loader.add(written.place, mistakes));
         match compiled {
             Ok(planner) if loader.mistakes.is_empty() => Ok(Self { is_default, ..planner }),
             _ => Err(loader.mistakes),
@@ -88,7 +88,7 @@ impl Planner {
 struct Loader<'a> {
     key: &'a str,
     mistakes: Vec<Mistake>,
-    /// Where each subscription was read, by its name.
+    /// The place of each subscription, by its name.
     places: HashMap<String, String>,
 }
 
@@ -117,14 +117,14 @@ impl Loader<'_> {
                     self.places.insert(subscription.name.clone(), place.to_owned());
                     subscriptions.push(subscription);
                 }
-                Err(mistakes) => self.tell(place, mistakes),
+                Err(mistakes) => self.add(place, mistakes),
             }
         }
         subscriptions
     }
 
-    /// Mistakes of subscriptions, each with the place of its subscription.
-    fn tell(&mut self, place: &str, mistakes: Vec<SubscriptionMistake>) {
+    /// Adds the errors of subscriptions, each with the place of its subscription.
+    fn add(&mut self, place: &str, mistakes: Vec<SubscriptionMistake>) {
         for mistake in mistakes {
             let place = self.places.get(&mistake.subscription).cloned().unwrap_or(place.to_owned());
             let key = format!("subscription `{}`: {}", mistake.subscription, mistake.field);
@@ -147,7 +147,7 @@ impl Loader<'_> {
             }
         };
         let Some(list) = subscription::list_in(&value) else {
-            let problem = "holds no subscriptions: allowed is a list of them, one of them, or an object with `subscriptions`";
+            let problem = "holds no subscriptions: allowed are a list of subscriptions, a single one, or an object with `subscriptions`";
             self.mistake(&place, "subscriptions_files", problem.to_owned(), Stage::Parse);
             return Vec::new();
         };

@@ -20,7 +20,7 @@ pub(super) struct Tree {
     pub(super) sources: BTreeMap<String, SourceTree>,
     #[serde(default)]
     pub(super) destinations: BTreeMap<String, DestinationTree>,
-    /// Of the only destination there is.
+    /// Those of the only destination.
     #[serde(default)]
     pub(super) subscriptions: Vec<serde_json::Value>,
 }
@@ -178,7 +178,7 @@ pub(super) struct DestinationTree {
     pub(super) subscriptions_files: Texts,
 }
 
-/// A list of texts, or one text with commas, as an environment variable has it.
+/// A list of strings, or one string with commas, as in an environment variable.
 #[derive(Debug, Clone, Default, PartialEq, Deserialize)]
 #[serde(from = "WrittenTexts")]
 pub struct Texts(pub Vec<String>);
@@ -202,13 +202,13 @@ impl From<WrittenTexts> for Texts {
     }
 }
 
-/// The same for secrets; `secrets` takes the text apart.
+/// The same for secrets; `check::secrets` splits the string.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(untagged)]
 pub enum Secrets {
     /// A list.
     Many(Vec<Secret>),
-    /// One text.
+    /// One string, to be split.
     One(Secret),
 }
 

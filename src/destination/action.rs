@@ -6,7 +6,7 @@ use crate::action::ActionKind;
 use crate::segment::Value;
 use crate::segment::value::Object;
 
-// In the order in which Segment's validation tells mistakes.
+// In the order in which Segment's validation reports errors.
 const CONTACT_FIELDS: [Field; 10] = [
     Field::new("createdAt", "Contact Created Date", FieldKind::Date),
     Field::new("customAttributes", "Custom Contact Attributes", FieldKind::Object),
@@ -28,7 +28,7 @@ const EVENT_FIELDS: [Field; 5] = [
     Field::new("eventProperties", "Event Properties", FieldKind::Object),
 ];
 
-/// Segment's destination has a handler of its own for deletions, which knows the user id only.
+/// Segment's destination has a separate handler for deletions, which knows only the user id.
 const DELETE_FIELDS: [Field; 2] = [
     Field::new("email", "Contact Email", FieldKind::Email),
     Field::new("userId", "User ID", FieldKind::Text).required_or("email"),
@@ -72,7 +72,7 @@ impl ActionKind {
                 ("eventProperties", path("$.properties")),
             ]),
             ActionKind::DeleteContact => {
-                // The paths by which a message that has no id is accepted, in the same order.
+                // The paths by which a message without an id is accepted, in the same order.
                 let paths = ["$.traits.email", "$.properties.email", "$.context.traits.email"];
                 let email = paths
                     .iter()
@@ -82,7 +82,7 @@ impl ActionKind {
         }
     }
 
-    /// Its fields, in the order in which mistakes are told.
+    /// Its fields, in the order in which errors are reported.
     pub(super) fn fields(self) -> &'static [Field] {
         match self {
             ActionKind::CreateOrUpdateContact => &CONTACT_FIELDS,
@@ -102,12 +102,12 @@ fn path(text: &str) -> Value {
     object([("@path", Value::from(text))])
 }
 
-/// What is at a path if something is there, else another value.
+/// The value at a path if it exists, else another value.
 fn first_of(text: &str, otherwise: Value) -> Value {
     either("exists", text, otherwise)
 }
 
-/// The same, where an empty text counts as nothing.
+/// The same, with an empty string counting as missing.
 fn filled_of(text: &str, otherwise: Value) -> Value {
     either("blank", text, otherwise)
 }

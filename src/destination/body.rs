@@ -1,4 +1,4 @@
-//! The bodies of the requests, as Segment's Loops destination makes them.
+//! The bodies of requests, as Segment's Loops destination makes them.
 
 use std::borrow::Cow;
 
@@ -13,7 +13,7 @@ use crate::segment::value::Object;
 /// The fields of an event's body that are not properties of the contact.
 const EVENT_OWN: [&str; 5] = ["email", "eventName", "userId", "eventProperties", "mailingLists"];
 
-/// Makes the body of a request of an action's validated fields.
+/// Makes the body of a request from an action's validated fields.
 pub(super) fn make<'a>(
     action: ActionKind,
     fields: Entries<'a>,
@@ -25,12 +25,12 @@ pub(super) fn make<'a>(
             (Endpoint::UpdateContact, contact(fields, unsupported, warnings))
         }
         ActionKind::SendEvent => (Endpoint::SendEvent, event(fields, unsupported, warnings)),
-        // Segment sends the id in a list, which Loops' contract refuses.
+        // Segment sends the id in an array, which Loops' contract refuses.
         ActionKind::DeleteContact => (Endpoint::DeleteContact, fields),
     }
 }
 
-/// The custom attributes, under the fields that are there, then the mailing lists, always.
+/// The custom attributes, overridden by the filled fields, and always the mailing lists.
 fn contact<'a>(
     mut fields: Entries<'a>,
     unsupported: Unsupported,
@@ -65,7 +65,7 @@ fn contact<'a>(
     body
 }
 
-/// Only true, false, "true" and "false" survive. To Segment the indices of a list are ids.
+/// Keeps only true, false, "true" and "false". Segment takes the indices of an array for ids.
 fn mailing_lists(
     given: Option<&Value>,
     unsupported: Unsupported,
@@ -97,7 +97,7 @@ fn mailing_lists(
     let Some(lists) = listed.as_ref().or(given.as_object()) else {
         if given.is_truthy() {
             warnings.push(
-                "mailing lists: they were left out: write {\"the list's id\": true}".to_owned(),
+                "mailing lists: all were left out: write {\"the list's id\": true}".to_owned(),
             );
         }
         return Object::new();
@@ -107,15 +107,15 @@ fn mailing_lists(
         match flag(value) {
             Some(flag) => flags.insert(id, flag),
             None => warnings.push(format!(
-                "mailing lists: `{id}` was left out: Loops takes true and false there, and nothing else"
+                "mailing lists: `{id}` was left out: Loops takes only true and false there"
             )),
         }
     }
     flags
 }
 
-/// The event's own fields and the properties of the contact beside them. Of a name that both have the
-/// event's own counts; to Segment, the contact property.
+/// The event's own fields, and the contact properties beside them. If both have the same name, the event's
+/// own field wins; for Segment, the contact property does.
 fn event<'a>(
     mut fields: Entries<'a>,
     unsupported: Unsupported,
@@ -138,11 +138,11 @@ fn event<'a>(
         *properties = Cow::Owned(Value::Object(fitting.collect()));
     }
     let mut properties = unsupported.fit(properties, CONTACT_PROPERTIES, warnings);
-    // Flattened, `user.id` is `userId`.
+    // `user.id` is flattened to `userId`, for example.
     for name in EVENT_OWN {
         if properties.shift_remove(name).is_some() {
             warnings.push(format!(
-                "{CONTACT_PROPERTIES}: a nested value was left out: flattened it would be `{name}`, which is the event's own"
+                "{CONTACT_PROPERTIES}: a nested value was left out: flattened, it would be `{name}`, which the event has itself"
             ));
         }
     }
@@ -151,8 +151,8 @@ fn event<'a>(
     body
 }
 
-/// Takes what is no property of a contact to Loops out of the contact properties, and returns what of it
-/// the event does not have itself.
+/// Removes the names from the contact properties that Loops does not read as contact properties, and
+/// returns those that the event does not have itself.
 fn own_of<'a>(
     event: &Entries<'a>,
     properties: &mut Entries<'a>,
@@ -192,8 +192,8 @@ fn own_of<'a>(
     found
 }
 
-/// An address that stands among other properties, where no field looked at it: trimmed, and left out if
-/// it is none, since Loops would refuse the request as a whole.
+/// Removes an e-mail address from among other properties, where no field has validated it. Returns it
+/// trimmed; leaves out one that is not valid, since Loops would refuse the whole request.
 fn address_among<'a>(
     properties: &mut Entries<'a>,
     place: &str,

@@ -18,8 +18,8 @@ pub struct CompiledSubscription {
 }
 
 impl CompiledSubscription {
-    /// Compiles a subscription as Segment's runtime takes it; what that runtime finds only when a
-    /// message comes upon it is told by [`CompiledSubscription::latent_mistakes`].
+    /// Compiles a subscription as Segment's runtime does. [`CompiledSubscription::latent_mistakes`] returns
+    /// the errors that Segment's runtime would report only for a message that meets them.
     pub fn compile(subscription: &Subscription) -> Result<Self, Vec<SubscriptionMistake>> {
         let mistake = |field: &str, problem: String| SubscriptionMistake {
             subscription: subscription.name.clone(),
@@ -39,12 +39,12 @@ impl CompiledSubscription {
         }
     }
 
-    /// Takes a subscription whose parts are compiled already.
+    /// Creates a subscription from compiled parts.
     pub fn new(written: Subscription, trigger: Trigger, mapping: Mapping) -> Self {
         Self { written, trigger, mapping }
     }
 
-    /// Compiles a trigger; an error comes with the key that it is about.
+    /// Compiles a trigger; an error comes with the key in question.
     pub fn compile_trigger(written: &TriggerText) -> Result<Trigger, (&'static str, TriggerError)> {
         match written {
             TriggerText::Fql(text) => Trigger::compile(text).map_err(|error| ("trigger", error)),
@@ -54,7 +54,7 @@ impl CompiledSubscription {
         }
     }
 
-    /// Mistakes that fail only for the messages that come upon them.
+    /// Errors that affect only the messages that meet them.
     pub fn latent_mistakes(&self) -> Vec<SubscriptionMistake> {
         let trigger = self
             .trigger
@@ -65,8 +65,8 @@ impl CompiledSubscription {
         trigger.into_iter().chain(mapping).collect()
     }
 
-    /// What looks like an error and is none to Segment: fields that the action does not have, required
-    /// ones that the mapping does not fill, tests that are always true, event names that Loops refuses.
+    /// Likely errors that Segment accepts: fields that the action does not have, required fields that the
+    /// mapping does not fill, tests that are always true, event names that Loops refuses.
     pub(super) fn warnings(&self) -> Vec<SubscriptionMistake> {
         let trigger = self.trigger.warnings().into_iter().map(|problem| ("trigger", problem));
         let all = self.mapping_warnings().into_iter().map(|problem| ("mapping", problem));
@@ -93,7 +93,7 @@ impl CompiledSubscription {
         let Some(given) = self.written.mapping.as_object() else {
             return warnings;
         };
-        // A mapping that is one directive as a whole does not show its fields.
+        // The fields of a mapping that is a single directive are not known.
         if given.keys().any(|key| key.starts_with('@') || key.starts_with("__segment")) {
             return warnings;
         }
@@ -116,8 +116,8 @@ impl CompiledSubscription {
         warnings
     }
 
-    /// Warns, for each field, where people are put back on lists that they may have left: an identify is
-    /// sent again and again.
+    /// Warns, for each field, if an identify, which is sent again and again, puts people back on lists that
+    /// they may have left.
     fn resubscribing(&self) -> Vec<String> {
         if self.written.action != ActionKind::CreateOrUpdateContact
             || !self.trigger.may_match(MessageType::Identify)
@@ -144,7 +144,7 @@ impl CompiledSubscription {
             .collect()
     }
 
-    /// Warns where events would be sent under a name with a colon, as far as the names are spelt out.
+    /// Warns if events would be sent under a name with a colon, as far as the names are literal.
     fn colon_warning(&self) -> Option<(&'static str, String)> {
         const WHY: &str = "Loops refuses event names with a colon (:)";
         if self.written.action != ActionKind::SendEvent {
@@ -154,9 +154,9 @@ impl CompiledSubscription {
         let name = self.written.mapping.get("eventName")?;
         let literal = name.as_str().or_else(|| name.get("@literal").and_then(Value::as_str));
         if literal.is_some_and(has_colon) {
-            return Some(("mapping", format!("{WHY}: give `eventName` another one")));
+            return Some(("mapping", format!("{WHY}: give `eventName` another name")));
         }
-        let is_as_it_came = name
+        let is_unchanged = name
             .get("@path")
             .and_then(Value::as_str)
             .is_some_and(|path| matches!(path, "$.event" | "event"));
@@ -165,7 +165,7 @@ impl CompiledSubscription {
             TriggerText::Events(_) => "events",
             TriggerText::Fql(_) => "trigger",
         };
-        is_as_it_came.then(|| {
+        is_unchanged.then(|| {
             let problem = format!(
                 "{WHY}, and `{named}` is sent as it is: fill `eventName` with a name without one"
             );
@@ -193,7 +193,7 @@ impl CompiledSubscription {
         self.trigger.may_match(kind)
     }
 
-    /// What shall be done with a message; `None` if the trigger does not take it.
+    /// Plans a message; `None` if the trigger does not take it.
     pub fn plan(&self, message: &Value, options: &DestinationOptions) -> Option<PlannedDelivery> {
         let mut warnings = Vec::new();
         let outcome = match self.trigger.matches(message) {
@@ -206,7 +206,7 @@ impl CompiledSubscription {
         Some(PlannedDelivery {
             subscription: self.written.name.clone(),
             action: self.written.action,
-            // One that is late is dropped alone.
+            // A late delivery is dropped alone.
             may_merge: self.written.merge && self.written.max_age_s.is_none(),
             max_age_s: self.written.max_age_s,
             warnings,
@@ -237,7 +237,7 @@ impl CompiledSubscription {
         if user_id.is_some_and(|id| options.is_placeholder(id)) {
             return Err(PlanFailure {
                 kind: PlanFailureKind::PlaceholderId,
-                detail: "not sent: the user id is a word that programs write where they have none, so that different people would become one contact; mend the sender, or take the word out of placeholder_ids of the destination if it is a real id, and replay the message"
+                detail: "not sent: the user id is a word that programs write when they have no id, so that different people would become one contact; mend the sender, or remove the word from placeholder_ids of the destination if it is a real id, and replay the message"
                     .to_owned(),
             });
         }
@@ -246,8 +246,8 @@ impl CompiledSubscription {
     }
 }
 
-/// Segment's runtime stumbles over a context of null once the fields are checked. With "pass", which
-/// is exactly Segment, so do we; otherwise such a message is as good as any.
+/// Segment's runtime fails on a context of null after it has checked the fields. With "pass", which is
+/// exactly Segment, so do we; otherwise such a message is like any other.
 fn null_context(message: &Value) -> Result<(), PlanFailure> {
     let place = match message.get("context") {
         Some(Value::Null) => "context",

@@ -6,10 +6,10 @@ use indexmap::IndexMap;
 
 use crate::segment::Value;
 
-/// The entries of an object; values that the message has are borrowed.
+/// The entries of an object; values of the message are borrowed.
 pub(super) type Entries<'a> = IndexMap<Cow<'a, str>, Cow<'a, Value>>;
 
-/// The entries of an object; of anything else none.
+/// Returns the entries of an object; any other value has none.
 pub(super) fn entries(value: Option<Cow<'_, Value>>) -> Entries<'_> {
     match value {
         Some(Cow::Borrowed(Value::Object(object))) => {

@@ -1,18 +1,18 @@
-//! What would become of a message, told step by step for people.
+//! Explains the plan for a message step by step, for people.
 
 use super::*;
 use crate::mapping::Fields;
 
-/// What would become of a message under each subscription.
+/// What each subscription would do with a message, and why.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Explanation {
-    /// Why no subscription is asked at all, if `integrations` or a want of consent turns the destination off.
+    /// Why the destination is turned off for the message, by `integrations` or a lack of consent.
     pub turned_off: Option<String>,
-    /// All subscriptions, also disabled ones, in their order.
+    /// All subscriptions, including disabled ones, in their order.
     pub subscriptions: Vec<Explained>,
 }
 
-/// What would become of a message under one subscription.
+/// What one subscription would do with a message, and why.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Explained {
     /// Name of the subscription.
@@ -25,7 +25,7 @@ pub struct Explained {
     pub why_not: Option<String>,
     /// What the mapping finds for each field, in the mapping's order.
     pub fields: Vec<ExplainedField>,
-    /// What is left out or changed on the way.
+    /// What would be left out of the request or changed in it.
     pub warnings: Vec<String>,
     /// The request, or why there is none; `None` if it does not take the message.
     pub outcome: Option<Result<Request, PlanFailure>>,
@@ -36,14 +36,14 @@ pub struct Explained {
 pub struct ExplainedField {
     /// Name of the field.
     pub name: String,
-    /// The part of the mapping that decides it, such as `$.traits.email`.
+    /// The part of the mapping that decides the value, such as `$.traits.email`.
     pub from: String,
-    /// What is found; `None`: nothing.
+    /// The value; `None` if there is none.
     pub value: Option<Value>,
 }
 
 impl Destination {
-    /// Tells what [`Destination::plan`] does with a message, and why.
+    /// Explains what [`Destination::plan`] does with a message, and why.
     pub fn explain(&self, message: &Message) -> Explanation {
         let subscriptions = self.subscriptions.iter();
         Explanation {
@@ -103,7 +103,7 @@ impl CompiledSubscription {
                 .map(|(name, from)| ExplainedField { value: value_of(&name), name, from })
                 .collect();
         }
-        // A mapping that is one directive as a whole.
+        // The mapping is a single directive.
         let Fields::Object(fields) = found else {
             return Vec::new();
         };

@@ -1,5 +1,5 @@
-//! The fields of an action: their types, and how Segment's validation turns what a mapping found into
-//! them. Its words are Segment's own, so that people find them where they know them from.
+//! The fields of an action: their types, and how Segment's validation converts the mapping's values to
+//! them. The texts are Segment's own, so that people recognize them.
 
 use std::borrow::Cow;
 
@@ -19,24 +19,24 @@ pub(super) struct Field {
     title: &'static str,
     kind: FieldKind,
     is_required: bool,
-    /// The field that does as well where this one is not filled, and is not looked at where it is.
+    /// The field that may be filled instead; it is ignored if this one is filled.
     substitute: Option<&'static str>,
 }
 
 /// What a field holds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum FieldKind {
-    /// A text; numbers and booleans become one.
+    /// A string; numbers and booleans are converted.
     Text,
     /// An e-mail address.
     Email,
-    /// A boolean; the texts "true" and "false", 1 and 0 become one.
+    /// A boolean; the strings "true" and "false", 1 and 0 are converted.
     Boolean,
-    /// A text or a number.
+    /// A string or a number.
     Date,
-    /// An object; what is in it is not touched.
+    /// An object; its values are not changed.
     Object,
-    /// An object of booleans by the id of a mailing list.
+    /// An object with a boolean for each id of a mailing list.
     MailingLists,
 }
 
@@ -64,11 +64,11 @@ impl Field {
     }
 }
 
-/// Checks what a mapping found, and brings it into the fields' types.
+/// Checks the values that a mapping found, and converts them to the fields' types.
 ///
-/// Fields with null or an empty text are removed first; fields that the action does not have are
-/// dropped. All mistakes are told together, missing fields first. Unless Segment is followed to the letter
-/// ([`Unsupported::Pass`]), what only its form spoils is put right beforehand.
+/// Fields with null or an empty string are removed first; fields that the action does not have are
+/// dropped. All errors are reported together, missing fields first. Unless Segment is followed exactly
+/// ([`Unsupported::Pass`]), values with a wrong form alone are mended before.
 pub(super) fn validate<'a>(
     fields: &[Field],
     found: Fields<'a>,
@@ -121,7 +121,7 @@ pub(super) fn validate<'a>(
     if missing.is_empty() { Ok(valid) } else { Err(PlanFailure::invalid(missing.join(" "))) }
 }
 
-/// Mends values whose form alone is wrong, each with a warning.
+/// Mends values that are wrong in form alone, each with a warning.
 fn put_right(
     fields: &[Field],
     found: &mut [(Cow<'_, str>, Cow<'_, Value>)],
@@ -143,7 +143,7 @@ fn put_right(
 }
 
 impl FieldKind {
-    /// The value in this type, or all that is wrong with it.
+    /// Converts a value to this type, or returns everything that is wrong with it.
     fn coerce(self, value: Cow<'_, Value>) -> Result<Cow<'_, Value>, Vec<String>> {
         let kind = kind_of(match self {
             FieldKind::Object | FieldKind::MailingLists => &value,
@@ -184,7 +184,8 @@ fn as_text(value: Cow<'_, Value>) -> Result<Cow<'_, Value>, Vec<String>> {
     }
 }
 
-/// A text that is a date, or any finite number. Others become a text, and are judged as one.
+/// Accepts a string that is a date, or any finite number. Other values are converted to a string and judged
+/// as such.
 fn as_date(value: Cow<'_, Value>) -> Result<Cow<'_, Value>, Vec<String>> {
     match (value.as_ref(), value.as_array()) {
         (Value::Number(number), _) if number.is_finite() => return Ok(value),
@@ -201,8 +202,8 @@ fn as_date(value: Cow<'_, Value>) -> Result<Cow<'_, Value>, Vec<String>> {
     }
 }
 
-/// A text in a list can only become a number, and be it infinite. One that does not has the wrong
-/// type to Segment; whether it is a date is told beside that.
+/// A string in an array can only become a number, even an infinite one. Otherwise it has the wrong type to
+/// Segment, which also reports it if it is not a date.
 fn listed_number(text: &str) -> Result<f64, Vec<String>> {
     let number = number_of_text(text);
     if !text.is_empty() && !number.is_nan() {
@@ -223,7 +224,7 @@ fn not_a_date() -> String {
     "must be a valid date-like string but it was not".to_owned()
 }
 
-/// The item of a list of one, which is what Segment's validation judges.
+/// The item of an array of one, which Segment's validation judges in its place.
 fn unwrapped(value: &Value) -> &Value {
     match value.as_array() {
         Some([item]) => item,
@@ -231,7 +232,7 @@ fn unwrapped(value: &Value) -> &Value {
     }
 }
 
-/// A value as text: a list of one is taken as its item, one level deep, and a null in it as "".
+/// A value as a string: an array of one counts as its item, one level deep, and a null in it as "".
 fn text(value: &Value) -> Option<Cow<'_, str>> {
     match value {
         Value::Array(items) => match items.as_slice() {
@@ -269,8 +270,8 @@ fn boolean(value: &Value) -> Option<bool> {
     }
 }
 
-/// What Segment's validation takes for an address: ASCII; before the `@` parts with single dots
-/// between them, after it at least two labels that neither begin nor end with a hyphen.
+/// Whether Segment's validation accepts an address: ASCII, before the `@` parts separated by single dots,
+/// after it at least two labels that neither begin nor end with a hyphen.
 pub(super) fn is_email(text: &str) -> bool {
     let is_local =
         |byte: u8| byte.is_ascii_alphanumeric() || b"!#$%&'*+/=?^_`{|}~-".contains(&byte);

@@ -1,14 +1,14 @@
-//! What keeps messages from a destination beside its triggers: a person who did not consent, and ids that
-//! are none.
+//! Keeps messages from a destination, apart from its triggers: those of people who did not consent, and
+//! those with placeholder ids.
 
 use super::Unsupported;
 use crate::segment::value::is_js_space;
 use crate::segment::{Message, MessageType, Value};
 
-/// Words that programs write where they have no user id, in lower case: of JavaScript (`undefined`,
-/// `NaN`, `[object Object]`), Python, Ruby, C and Objective-C, of SDKs and content systems for visitors who
-/// did not sign in (WordPress gives them the id 0), and the UUID of zeros. Two people with such an id would
-/// be one contact, and the second one's address would replace the first one's.
+/// Words that programs write when they have no user id, in lower case: those of JavaScript (`undefined`,
+/// `NaN`, `[object Object]`), Python, Ruby, C and Objective-C, those of SDKs and content systems for
+/// anonymous visitors (WordPress gives them the id 0), and the UUID of zeros. Two people with such an id
+/// would become one contact, and the second one's address would replace the first one's.
 pub const PLACEHOLDER_IDS_DEFAULT: [&str; 18] = [
     "undefined",
     "null",
@@ -30,15 +30,15 @@ pub const PLACEHOLDER_IDS_DEFAULT: [&str; 18] = [
     "00000000-0000-0000-0000-000000000000",
 ];
 
-/// How a destination treats messages, beside its subscriptions.
+/// The options of a destination, apart from its subscriptions.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DestinationOptions {
     /// What to do with a value that Loops cannot hold.
     pub unsupported: Unsupported,
-    /// User ids that are none, in any casing of ASCII letters; with an empty list every id counts, also
-    /// one of blanks.
+    /// User ids that mean "no id", in any casing of ASCII letters; with an empty list every id counts, even
+    /// a blank one.
     pub placeholder_ids: Vec<String>,
-    /// The categories of consent that the destination is for; empty: consent is not looked at.
+    /// The categories of consent that the destination needs; empty: consent is ignored.
     pub consent_categories: Vec<String>,
 }
 
@@ -58,12 +58,12 @@ impl From<Unsupported> for DestinationOptions {
 }
 
 impl DestinationOptions {
-    /// Those of Segment, but for `unsupported`: every id counts, consent is not looked at.
+    /// Segment's behaviour, apart from `unsupported`: every id counts, and consent is ignored.
     pub fn unguarded(unsupported: Unsupported) -> Self {
         Self { unsupported, placeholder_ids: Vec::new(), consent_categories: Vec::new() }
     }
 
-    /// Whether a user id is none.
+    /// Whether a user id is a placeholder.
     pub(super) fn is_placeholder(&self, user_id: &str) -> bool {
         let is_space = |c: char| is_js_space(c) || c.is_whitespace();
         let user_id = user_id.trim_matches(is_space);
@@ -72,11 +72,11 @@ impl DestinationOptions {
             && (user_id.is_empty() || placeholders.any(|one| one.eq_ignore_ascii_case(user_id)))
     }
 
-    /// Why a message must not be sent for want of consent, if so: all categories of the destination must be
+    /// Why a message must not be sent for lack of consent, if so: all categories of the destination must be
     /// `true` in the message's consent object, as Segment documents it (Consent in Segment Connections).
     ///
-    /// A message without a consent object goes on; so does one with an empty one, unless it has
-    /// `integrations`. A deletion goes on in any case: it takes data away.
+    /// A message without a consent object is sent; so is a message with an empty one, unless it has
+    /// `integrations`. A deletion is always sent: it removes data.
     pub(super) fn no_consent(&self, message: &Message) -> Option<String> {
         let value = message.value();
         if self.consent_categories.is_empty() || message.kind() == MessageType::Delete {

@@ -1,11 +1,11 @@
-//! The names that mappings spell out, to be compared with what a Loops team has.
+//! The literal names in mappings, to be compared with those of a Loops team.
 
 use std::collections::BTreeSet;
 
 use super::Subscription;
 use crate::segment::Value;
 
-/// Names that stand literally in a subscription.
+/// The literal names in a subscription.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct LiteralNames {
     /// Contact properties.
@@ -14,11 +14,11 @@ pub struct LiteralNames {
     pub mailing_lists: BTreeSet<String>,
 }
 
-/// What is no property of a contact although it may stand among them.
+/// Keys that may appear among contact properties without being one.
 const NO_PROPERTIES: [&str; 4] = ["mailingLists", "eventName", "eventProperties", "_metadata"];
 
 impl LiteralNames {
-    /// The names in a subscription's mapping; what it takes from messages is not known beforehand.
+    /// The names in a subscription's mapping; names that come from messages cannot be known in advance.
     pub fn of(subscription: &Subscription) -> Self {
         let mut names = Self::default();
         let fields = &subscription.mapping;
@@ -45,7 +45,7 @@ impl LiteralNames {
     }
 }
 
-/// The keys of an object that is no directive.
+/// Adds the keys of an object that is not a directive.
 fn add_keys(value: &Value, names: &mut BTreeSet<String>, but: &[&str]) {
     let Some(object) = value.as_object() else {
         return;

@@ -1,5 +1,5 @@
-//! What Segment calls the destination: subscriptions, the fields of their actions, and the requests
-//! that they make of a message. [`Destination::plan`] is the one way in. Pure: no I/O, no clock.
+//! The destination, in Segment's sense: subscriptions, the fields of their actions, and the requests that
+//! they make of a message. [`Destination::plan`] is the only entry. Pure: no I/O, no clock.
 
 mod action;
 mod body;
@@ -40,18 +40,19 @@ pub struct Destination {
     options: DestinationOptions,
 }
 
-/// What shall be done with a message.
+/// The plan for a message.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Plan {
-    /// One for each subscription that takes it, in their order, but with deletions at the end.
+    /// One delivery for each subscription that takes the message, in their order, except that deletions go
+    /// last.
     pub deliveries: Vec<PlannedDelivery>,
-    /// Why there are none.
+    /// Why there are no deliveries.
     pub unmatched: Option<Unmatched>,
     /// When the message happened, by its `timestamp`.
     pub happened_at: Option<Timestamp>,
 }
 
-/// What shall be done with a message under one subscription.
+/// The plan for a message under one subscription.
 #[derive(Debug, Clone, PartialEq)]
 pub struct PlannedDelivery {
     /// Name of the subscription.
@@ -62,19 +63,19 @@ pub struct PlannedDelivery {
     pub may_merge: bool,
     /// How long after the message happened its request is worth sending, in seconds.
     pub max_age_s: Option<u64>,
-    /// What was left out or changed on the way; never holds a value.
+    /// What was left out of the request or changed in it; never holds a value.
     pub warnings: Vec<String>,
     /// The request, or why there is none.
     pub outcome: Result<Request, PlanFailure>,
 }
 
-/// Why a message makes no request under a subscription that takes it.
+/// Why a subscription that takes a message makes no request of it.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{detail}")]
 pub struct PlanFailure {
     /// What kind of failure it is.
     pub kind: PlanFailureKind,
-    /// What a person needs to mend it, in the words of Segment's runtime; never holds a value.
+    /// What a person needs to know to mend it, in the words of Segment's runtime; never holds a value.
     pub detail: String,
 }
 
@@ -83,7 +84,7 @@ pub struct PlanFailure {
 pub enum PlanFailureKind {
     /// Segment's destination would not send it either.
     Invalid,
-    /// Its user id is a word that stands for none.
+    /// Its user id is a word that means "no id".
     PlaceholderId,
 }
 
@@ -94,7 +95,7 @@ impl PlanFailure {
 }
 
 impl Destination {
-    /// The subscriptions that Segment's destination starts with, and one for deletions.
+    /// The initial subscriptions of Segment's destination, and one for deletions.
     pub fn default_subscriptions() -> Vec<Subscription> {
         ActionKind::ALL
             .map(|action| Subscription {
@@ -109,8 +110,8 @@ impl Destination {
             .into()
     }
 
-    /// Compiles subscriptions; finds all mistakes at once, also those that Segment finds only when a
-    /// message comes upon them.
+    /// Compiles subscriptions; reports all errors at once, including those that Segment would report only
+    /// for a message that meets them.
     pub fn compile(
         subscriptions: &[Subscription],
         options: impl Into<DestinationOptions>,
@@ -124,13 +125,15 @@ impl Destination {
             problem,
         };
         if subscriptions.len() > SUBSCRIPTIONS_MAX {
-            let problem =
-                format!("there are {}; allowed are {SUBSCRIPTIONS_MAX}", subscriptions.len());
+            let problem = format!(
+                "there are {}; at most {SUBSCRIPTIONS_MAX} are allowed",
+                subscriptions.len()
+            );
             return Err(vec![mistake("(all)", "subscriptions", problem)]);
         }
         for subscription in subscriptions {
             if !names.insert(&subscription.name) {
-                let problem = "another subscription of the destination has this name: names tell them apart, also towards Loops";
+                let problem = "another subscription of the destination has this name: names must be unique, since they are part of the idempotency keys";
                 mistakes.push(mistake(&subscription.name, "name", problem.to_owned()));
             }
             match CompiledSubscription::compile(subscription) {
@@ -148,7 +151,7 @@ impl Destination {
         }
     }
 
-    /// What looks like an error in its subscriptions and need not be one.
+    /// Likely errors in its subscriptions.
     pub fn warnings(&self) -> Vec<SubscriptionMistake> {
         let mut warnings: Vec<SubscriptionMistake> =
             self.subscriptions.iter().flat_map(CompiledSubscription::warnings).collect();
@@ -161,7 +164,7 @@ impl Destination {
                     warnings.push(deleting.mistake(
                         "trigger",
                         format!(
-                            "it deletes the contact, and `{0}` may take the same {kind} message: the deletion then goes last, and whatever `{0}` did to the contact is gone; write triggers that exclude each other",
+                            "it deletes the contact, and `{0}` may take the same {kind} message: the deletion then goes last, and undoes what `{0}` did to the contact; write triggers that exclude each other",
                             other.name()
                         ),
                     ));
@@ -180,7 +183,7 @@ impl Destination {
         warnings
     }
 
-    /// What shall be done with a message.
+    /// Plans a message.
     pub fn plan(&self, message: &Message) -> Plan {
         let happened_at = message.timestamp();
         if let Some(unmatched) = self.turned_off(message) {
@@ -192,7 +195,7 @@ impl Destination {
             .filter(|subscription| subscription.is_enabled())
             .filter_map(|subscription| subscription.plan(message.value(), &self.options))
             .collect();
-        // Anything sent behind a deletion would make the contact again.
+        // A request behind the deletion would create the contact again.
         deliveries.sort_by_key(|delivery| delivery.action == ActionKind::DeleteContact);
         let unmatched = deliveries.is_empty().then(|| Unmatched {
             reason: UnmatchedReason::NoSubscription,
@@ -201,7 +204,7 @@ impl Destination {
         Plan { deliveries, unmatched, happened_at }
     }
 
-    /// Why no subscription is asked at all, if so: consent is looked at before `integrations`.
+    /// Why the destination is turned off for a message, if it is. Consent is checked before `integrations`.
     fn turned_off(&self, message: &Message) -> Option<Unmatched> {
         if let Some(detail) = self.options.no_consent(message) {
             return Some(Unmatched { reason: UnmatchedReason::Consent, detail });
@@ -218,8 +221,8 @@ impl Destination {
     }
 }
 
-/// The names by which `integrations` speaks of this destination. The first one that is given counts:
-/// before all others the exact name of Segment's destination.
+/// The names of this destination in `integrations`, by precedence: the first one that is given decides.
+/// The exact name of Segment's destination comes first.
 const INTEGRATION_NAMES: [&str; 3] = ["Loops (Actions)", "Actions Loops", "Loops"];
 
 /// Why `integrations` turns this destination off, if it does.

@@ -1,8 +1,8 @@
 //! Subscriptions as people write them, in Segment's own shape or in the short one.
 //!
-//! Segment's shape (`partnerAction` or `actionSlug`, `subscribe` or `trigger`, `mapping` or `settings`)
-//! is taken as it is. The short one (`action`, with `trigger` or `events`) only says what differs: its
-//! mapping goes over the action's default mapping, and `without` takes defaults away.
+//! Segment's shape (`partnerAction` or `actionSlug`, `subscribe` or `trigger`, `mapping` or `settings`) is
+//! used as written. The short one (`action`, with `trigger` or `events`) states only the differences: its
+//! mapping overrides the action's default mapping, and `without` removes defaults.
 
 use crate::action::ActionKind;
 use crate::segment::decode::decode_strict;
@@ -15,7 +15,7 @@ pub struct Subscription {
     pub name: String,
     /// Whether it takes anything.
     pub enabled: bool,
-    /// What it does.
+    /// Its action.
     pub action: ActionKind,
     /// Which messages it takes.
     pub trigger: TriggerText,
@@ -32,7 +32,7 @@ pub struct Subscription {
 pub enum TriggerText {
     /// In FQL.
     Fql(String),
-    /// As names of events, one star at the beginning or the end of each.
+    /// As names of events, each with at most one star, at its beginning or end.
     Events(Vec<String>),
 }
 
@@ -45,11 +45,11 @@ impl std::fmt::Display for TriggerText {
     }
 }
 
-/// A mistake in a subscription.
+/// An error in a subscription.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("subscription `{subscription}`, {field}: {problem}")]
 pub struct SubscriptionMistake {
-    /// Name of the subscription, or its place in the list (`#2`) if it has none.
+    /// Name of the subscription, or its number in the list (`#2`) if it has none.
     pub subscription: String,
     /// The key that is wrong.
     pub field: String,
@@ -60,7 +60,7 @@ pub struct SubscriptionMistake {
 /// The longest `max_age_s`: a year.
 const MAX_AGE_S: f64 = 31_536_000.0;
 
-/// What Segment keeps beside a subscription; it has no meaning here.
+/// Other keys of Segment's subscriptions, which are ignored here.
 const PASSED_OVER: [&str; 12] = [
     "id",
     "actionId",
@@ -92,8 +92,8 @@ const KEYS: [&str; 13] = [
     "max_age_s",
 ];
 
-/// The list of subscriptions in what a file or an API answer holds: a list, one subscription, or an
-/// object with `subscriptions` (also below `data`, as Segment's public API answers).
+/// The subscriptions in a file or an API answer: a list, one subscription, or an object with
+/// `subscriptions` (also below `data`, as in answers of Segment's public API).
 pub fn list_in(written: &Value) -> Option<Vec<&Value>> {
     match written {
         Value::Array(items) => Some(items.iter().collect()),
@@ -106,10 +106,10 @@ pub fn list_in(written: &Value) -> Option<Vec<&Value>> {
     }
 }
 
-/// Reads one subscription; `place` is its place in the list, from 0.
-pub fn read(written: &Value, place: usize) -> Result<Subscription, Vec<SubscriptionMistake>> {
+/// Reads one subscription; `index` is its index in the list.
+pub fn read(written: &Value, index: usize) -> Result<Subscription, Vec<SubscriptionMistake>> {
     let name = written.get("name").and_then(Value::as_str).filter(|name| !name.is_empty());
-    let shown = name.map_or_else(|| format!("#{}", place + 1), str::to_owned);
+    let shown = name.map_or_else(|| format!("#{}", index + 1), str::to_owned);
     let mut reader =
         Reader { object: written.as_object(), subscription: shown, mistakes: Vec::new() };
     match reader.read() {
@@ -159,7 +159,7 @@ impl<'a> Reader<'a> {
         });
     }
 
-    /// The value of the one key that is given among several names for the same thing.
+    /// The value of whichever one of several synonymous keys is given.
     fn one_of(&mut self, keys: &[&'static str]) -> Option<(&'static str, &'a Value)> {
         let given: Vec<_> =
             keys.iter().filter_map(|key| Some((*key, self.object?.get(key)?))).collect();
@@ -173,11 +173,11 @@ impl<'a> Reader<'a> {
         match self.one_of(&["name"]) {
             Some((_, Value::String(name))) if !name.trim().is_empty() => Some(name.clone()),
             Some(_) => {
-                self.mistake("name", "must be a text that is not empty");
+                self.mistake("name", "must be a string that is not empty");
                 None
             }
             None => {
-                self.mistake("name", "is missing: every subscription has a name, by which logs and the log of deliveries speak of it");
+                self.mistake("name", "is missing: every subscription has a name, which logs and the records of deliveries show");
                 None
             }
         }
@@ -223,7 +223,7 @@ impl<'a> Reader<'a> {
         };
         let found = value.as_str().and_then(ActionKind::parse);
         if found.is_none() {
-            self.mistake(key, format!("is no action; allowed are {allowed}"));
+            self.mistake(key, format!("is not an action; allowed are {allowed}"));
         }
         Some((found?, key == "action"))
     }
@@ -240,7 +240,7 @@ impl<'a> Reader<'a> {
                 if names.is_none() {
                     self.mistake(
                         "events",
-                        "must be a list of texts, such as [\"User Registered\", \"Order *\"]",
+                        "must be a list of strings, such as [\"User Registered\", \"Order *\"]",
                     );
                 }
                 names.map(TriggerText::Events)
@@ -251,12 +251,12 @@ impl<'a> Reader<'a> {
             Some(("events", _)) => {
                 self.mistake(
                     "events",
-                    "must be a list of texts, such as [\"User Registered\", \"Order *\"]",
+                    "must be a list of strings, such as [\"User Registered\", \"Order *\"]",
                 );
                 None
             }
             Some((key, _)) => {
-                self.mistake(key, "must be a text in FQL, such as 'type = \"track\"'");
+                self.mistake(key, "must be a string in FQL, such as 'type = \"track\"'");
                 None
             }
         }
@@ -270,14 +270,14 @@ impl<'a> Reader<'a> {
                 None => {
                     self.mistake(
                         key,
-                        "must be an object of the action's fields (or the text of one)",
+                        "must be an object of the action's fields (or such an object as a JSON string)",
                     );
                     return None;
                 }
             },
             None if is_short => Object::new(),
             None => {
-                self.mistake("mapping", "is missing: with partnerAction or actionSlug every field is given here, as in Segment; with `action` the defaults fill it");
+                self.mistake("mapping", "is missing: with partnerAction or actionSlug it must hold every field, as in Segment; with `action` it may be left out");
                 return None;
             }
         };
@@ -296,13 +296,16 @@ impl<'a> Reader<'a> {
         Some(Value::Object(mapping))
     }
 
-    /// The fields whose defaults are taken away.
+    /// The fields whose defaults are removed.
     fn without(&mut self, action: ActionKind, is_short: bool) -> Option<Vec<String>> {
         let Some((_, value)) = self.one_of(&["without"]) else {
             return Some(Vec::new());
         };
         if !is_short {
-            self.mistake("without", "needs `action`: with partnerAction or actionSlug there are no defaults to take away");
+            self.mistake(
+                "without",
+                "needs `action`: with partnerAction or actionSlug there are no defaults to remove",
+            );
             return None;
         }
         let defaults = action.default_mapping();
@@ -323,7 +326,7 @@ impl<'a> Reader<'a> {
     }
 }
 
-/// An object, or the text of one: Terraform's provider keeps settings as text.
+/// An object, or a JSON string of one: Terraform's provider keeps settings as a string.
 fn given_object(value: &Value) -> Option<Object> {
     match value {
         Value::Object(object) => Some(object.clone()),

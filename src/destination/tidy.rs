@@ -1,23 +1,23 @@
-//! Values that are right but for their form, as senders write them: addresses with blanks around them,
-//! mailing lists as a list. And values that Loops takes for something else than what is meant.
+//! Mends values that are wrong in form alone, such as addresses with blanks around them or mailing lists
+//! as an array, and warns of values that Loops would misunderstand.
 //!
-//! Segment sends them as they are. None of this happens under [`super::Unsupported::Pass`], but for the
-//! warning about a colon, which changes nothing.
+//! Segment sends such values unchanged, and so does [`super::Unsupported::Pass`]; only the warning about a
+//! colon is given in any case.
 
 use super::entries::Entries;
 use crate::segment::Value;
 use crate::segment::message::id_text;
 use crate::segment::value::{Object, is_js_space, number_of_text};
 
-/// The names of a mailing list's id in a list: Loops' own guide for Segment has the first one.
+/// The keys of a mailing list's id in an array: Loops' own guide for Segment uses the first one.
 const LIST_ID_KEYS: [&str; 2] = ["listId", "id"];
 
 /// The numbers that are seconds rather than milliseconds since 1970: those of 8 to 10 digits. As seconds
 /// they are dates from April 1970 to 2286, as milliseconds all of them are in the first four months of 1970.
 const SECONDS: std::ops::Range<f64> = 1e7..1e10;
 
-/// An address without the white space around it, if there is some. Characters of no width count: they
-/// come along when an address is copied from a page.
+/// An address without the white space around it; `None` if there is none. Zero-width characters count too,
+/// since they are copied with an address from a page.
 pub(super) fn address(value: &Value, field: &str, warnings: &mut Vec<String>) -> Option<Value> {
     let is_space = |c: char| {
         is_js_space(c) || c.is_whitespace() || matches!(c, '\u{200b}'..='\u{200d}' | '\u{2060}')
@@ -34,14 +34,14 @@ pub(super) fn address(value: &Value, field: &str, warnings: &mut Vec<String>) ->
         return None;
     }
     warnings.push(match trimmed.is_empty() {
-        true => format!("`{field}` was left out: there is nothing in it but white space"),
+        true => format!("`{field}` was left out: it holds only white space"),
         false => format!("`{field}`: the white space around the address was removed"),
     });
     Some(Value::from(trimmed))
 }
 
-/// Mailing lists that are written as a list of `{"listId": …, "subscribed": …}` (or as a single one of
-/// those), as an object of their flags; `None` for what is written otherwise.
+/// Turns mailing lists in the form of an array of `{"listId": …, "subscribed": …}` (or a single one of
+/// those) into an object of flags; `None` for any other form.
 pub(super) fn listed(value: &Value, warnings: &mut Vec<String>) -> Option<Object> {
     let entry = |value: &Value| -> Option<(String, Value)> {
         let id = LIST_ID_KEYS.iter().find_map(|key| id_text(value.get(key)))?;
@@ -65,7 +65,7 @@ pub(super) fn listed(value: &Value, warnings: &mut Vec<String>) -> Option<Object
     }
 }
 
-/// Warns of a date that Loops reads as one of 1970.
+/// Warns of a date that Loops would read as one in 1970.
 pub(super) fn warn_of_seconds(body: &Entries<'_>, warnings: &mut Vec<String>) {
     let number = match body.get("createdAt").map(AsRef::as_ref) {
         Some(Value::Number(number)) => *number,
@@ -74,7 +74,7 @@ pub(super) fn warn_of_seconds(body: &Entries<'_>, warnings: &mut Vec<String>) {
     };
     if SECONDS.contains(&number) {
         warnings.push(
-            "`createdAt` looks like seconds since 1970, which Loops reads as milliseconds: the contact's date will be one of 1970; send milliseconds, or a text such as 2024-01-15T09:30:00Z"
+            "`createdAt` looks like seconds since 1970, which Loops reads as milliseconds: the contact's date will be in 1970; send milliseconds, or a string such as 2024-01-15T09:30:00Z"
                 .to_owned(),
         );
     }

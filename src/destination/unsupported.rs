@@ -1,21 +1,21 @@
-//! What Loops cannot hold: its contract takes texts of up to 500 characters, numbers, booleans, dates
-//! and null as properties. One nested value makes it refuse the whole contact.
+//! Values that Loops cannot hold: its contract takes strings of up to 500 characters, numbers, booleans,
+//! dates and null as properties. One nested value makes it refuse the whole contact.
 
 use std::borrow::Cow;
 
 use super::entries::Entries;
 use crate::segment::{Object, Value};
 
-/// The longest text of a contact property, in characters, by Loops' contract.
+/// The longest string of a contact property, in characters, by Loops' contract.
 const TEXT_CHARS_MAX: usize = 500;
 
-/// What warnings call the properties of the contact.
+/// The name of the contact properties in warnings.
 pub(super) const CONTACT_PROPERTIES: &str = "contact properties";
 
-/// What warnings call the properties of the event.
+/// The name of the event properties in warnings.
 pub(super) const EVENT_PROPERTIES: &str = "event properties";
 
-/// How deep nested values are flattened; what is deeper is left out.
+/// How deep nested values are flattened; deeper values are left out.
 const FLATTEN_DEPTH_MAX: usize = 16;
 
 /// What to do with a value that Loops cannot hold.
@@ -24,14 +24,14 @@ pub enum Unsupported {
     /// Leave it out, and keep the fact as a warning.
     #[default]
     Omit,
-    /// Turn `address.city` into `addressCity`; leave out what still does not fit.
+    /// Turn `address.city` into `addressCity`; leave out values that are still unsupported.
     Flatten,
     /// Send it as Segment does.
     Pass,
 }
 
 impl Unsupported {
-    /// As configuration names it.
+    /// Its name in the configuration.
     pub fn as_str(self) -> &'static str {
         match self {
             Unsupported::Omit => "omit",
@@ -45,7 +45,8 @@ impl Unsupported {
         [Self::Omit, Self::Flatten, Self::Pass].into_iter().find(|one| one.as_str() == text)
     }
 
-    /// Makes properties fit. `place` names them in warnings, which never hold a value.
+    /// Removes or flattens unsupported properties. `place` names the properties in warnings, which never
+    /// hold a value.
     pub(super) fn fit<'a>(
         self,
         properties: Entries<'a>,
@@ -66,7 +67,7 @@ impl Unsupported {
             }
         }
         for (key, value) in flattened {
-            // A property that the sender named so itself wins.
+            // A property to which the sender gave this name wins.
             if !fitting.contains_key(key.as_str()) {
                 add(&mut fitting, Cow::Owned(key), Cow::Owned(value), place, warnings);
             }
@@ -85,20 +86,20 @@ fn add<'a>(
     let problem = match value.as_ref() {
         Value::Object(_) => Some("a nested object"),
         Value::Array(_) => Some("a list"),
-        // Bytes are never fewer than characters, and quick to count.
+        // There are never fewer bytes than characters, and bytes need no counting.
         Value::String(text)
             if text.len() > TEXT_CHARS_MAX && text.chars().count() > TEXT_CHARS_MAX =>
         {
             Some("a text of more than 500 characters")
         }
-        // For a property of a contact null means something to Loops: it clears the value.
+        // For a contact property, null has a meaning to Loops: it clears the value.
         Value::Null if place == EVENT_PROPERTIES => Some("null there"),
-        // JSON has no word for it but null.
+        // JSON can write it only as null.
         Value::Number(number) if place == EVENT_PROPERTIES && !number.is_finite() => {
             Some("what is not a number")
         }
         Value::Bool(_) => None,
-        // The field of that name reads texts, 1 and 0; an attribute is sent as it is.
+        // The field of this name converts strings, 1 and 0; an attribute is sent unchanged.
         _ if key == "subscribed" && place == CONTACT_PROPERTIES => Some(
             "anything but true and false there (the field `subscribed` of the action reads more)",
         ),

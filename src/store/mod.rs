@@ -1,8 +1,8 @@
-//! Keeps the queue: the only module that knows SQL. Implements the traits of [`crate::queue`].
+//! Stores the queue: the only module that knows SQL. Implements the traits of [`crate::queue`].
 //!
-//! One engine so far, [`sqlite`]. What does not depend on the engine stands beside it: the SQL
-//! that all of them run (`sql`), and the conversion of rows to records (`rows`). The promises are
-//! tested by one suite, written against the traits alone (`suite`), that each engine runs.
+//! There is one engine, [`sqlite`]. The parts that do not depend on the engine are beside it: the SQL that
+//! every engine runs (`sql`), and the conversion of rows to records (`rows`). One suite, written against
+//! the traits alone (`suite`), tests the guarantees; each engine runs it.
 
 mod rows;
 mod sql;
@@ -106,7 +106,7 @@ pub enum StoreError {
     },
 }
 
-/// How long what has ended is kept.
+/// How long ended messages are kept.
 #[derive(Debug, Clone, Copy)]
 struct Retention {
     delivered: Duration,
@@ -114,7 +114,7 @@ struct Retention {
     records: Duration,
 }
 
-/// What went wrong while the store was in use. Cheap to clone: all that were written together hear of it.
+/// An error while the store was in use. Cheap to clone, since every order of a group gets it.
 #[derive(Debug, Clone, thiserror::Error)]
 enum Fault {
     #[error("{advice}")]
@@ -125,7 +125,7 @@ enum Fault {
         source: Arc<sqlx::Error>,
     },
     #[error(
-        "the database file was deleted, moved or replaced while the program runs: put it back as it was (it goes on by itself then), or restart the program to go on with what is there now"
+        "the database file was deleted, moved or replaced while the program runs: put it back as it was, and the program recovers by itself, or restart the program to continue with the present file"
     )]
     Gone,
     #[error("{0}: the database was changed from outside, or is damaged")]
@@ -139,7 +139,7 @@ enum Fault {
 }
 
 impl Fault {
-    /// Whether the stored rows are to blame, so that it will be the same whenever it is tried again.
+    /// Whether the stored rows are to blame, so that a retry would fail in the same way.
     fn is_broken(&self) -> bool {
         match self {
             Fault::Broken(_) | Fault::Unreadable { .. } => true,

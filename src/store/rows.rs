@@ -1,7 +1,7 @@
-//! Rows as every engine reads them, and the records they stand for. Times are Unix milliseconds.
+//! Rows as every engine reads them, and their conversion to records. Times are Unix milliseconds.
 //!
-//! Words that this release does not know, which another one wrote, are shown as unknown; only what has
-//! to be acted on is an error.
+//! Words that another release wrote and this one does not know are shown as unknown; they are an error only
+//! where the program would have to act on them.
 
 use std::time::Duration;
 
@@ -23,7 +23,7 @@ pub(super) fn to_ms(at: Timestamp) -> i64 {
     at.as_millisecond()
 }
 
-/// A stored time. One that no calendar has, which nobody stored, counts as the epoch.
+/// A stored time. A value out of range, which no release has stored, counts as the epoch.
 pub(super) fn from_ms(ms: i64) -> Timestamp {
     Timestamp::from_millisecond(ms).unwrap_or(Timestamp::UNIX_EPOCH)
 }
@@ -110,7 +110,7 @@ pub(super) struct RequestRow {
 }
 
 impl RequestRow {
-    /// A request that this release does not know is not sent: nobody here knows what it would do.
+    /// A request that this release does not know is not sent: its effect is unknown.
     pub(super) fn into_record(self) -> Result<FrozenRequest, Fault> {
         let unreadable = Fault::Unreadable { table: "requests", column: "path" };
         Ok(FrozenRequest {

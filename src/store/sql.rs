@@ -1,7 +1,7 @@
 //! The SQL that every engine runs. Parameters are `$1`, `$2`…, which SQLite takes as well.
 //!
-//! `state = 0` and `state = 1` stand in the text, never as parameters: only then does a planner
-//! see that a partial index fits.
+//! `state = 0` and `state = 1` are literals, never parameters: a planner uses a partial index only for
+//! literals.
 
 /// $1 destination, $2 class, $3 after, $4 limit.
 ///

@@ -75,7 +75,7 @@ fn several_mistakes_are_found_in_one_run_each_with_its_place() {
     );
     assert!(!ok, "{text}");
     for told in [
-        "bad.yaml: subscription `A`: action: is no action; allowed are createOrUpdateContact, sendEvent, deleteContact",
+        "bad.yaml: subscription `A`: action: is not an action; allowed are createOrUpdateContact, sendEvent, deleteContact",
         "bad.yaml: subscription `B`: trigger: at character 8",
         "bad.yaml: subscription `B`: mapping: at `/email`: has an invalid directive: @nope; allowed are @path",
         "bad.yaml: subscription `B`: mapping: at `/userId/@path`: should be a string",

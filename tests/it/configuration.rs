@@ -56,7 +56,7 @@ fn each_mistake_is_named() {
             "[sources.a]\nwrite_keys = ['same']\n[sources.b]\nwrite_keys = ['same']",
             &["sources.b.write_keys", "`a`"],
         ),
-        ("[sources.'A b']\nwrite_keys = ['k']", &["sources.", "small letters"]),
+        ("[sources.'A b']\nwrite_keys = ['k']", &["sources.", "lower-case letters"]),
         ("[sources.a]\nwrite_keys = ['k']\norigins = []", &["sources.a.origins", "empty"]),
         (
             "[sources.a]\nwrite_keys = ['k']\norigins = 'https://a.example, https://b.example/'",

@@ -8,7 +8,7 @@ use crate::config::subscriptions::{Planner, Written};
 use crate::config::tree::DestinationTree;
 use crate::secret::Secret;
 
-/// Where Loops' API is, by its published contract.
+/// The base URL of Loops' API, by its published contract.
 const BASE_URL_DEFAULT: &str = "https://app.loops.so/api/v1";
 
 /// The highest rate that can be configured, in requests a second.
@@ -19,16 +19,16 @@ const RATE_MAX: u32 = 10_000;
 pub struct DestinationConfig {
     /// Loops' API key, not empty.
     pub api_key: Secret,
-    /// Where Loops' API is.
+    /// The base URL of Loops' API.
     pub base_url: String,
-    /// Requests a second; `None`: what Loops says, 10 until it says something.
+    /// Requests a second; `None`: the rate in Loops' headers, 10 until there are some.
     pub rate: Option<u32>,
     /// Its subscriptions.
     pub planner: Planner,
 }
 
 impl Check<'_> {
-    /// Subscriptions at the top level are those of the only destination.
+    /// Gives the subscriptions at the top level to the only destination.
     pub(super) fn shared_subscriptions(
         &mut self,
         subscriptions: Vec<serde_json::Value>,

@@ -45,7 +45,7 @@ impl<'a> Check<'a> {
         });
     }
 
-    /// Checks the name of each entry of a table, and the entry with `one`; keeps those that `one` could use.
+    /// Checks the name of each entry of a table, and the entry itself with `one`; returns the usable entries.
     pub(super) fn each<T, U>(
         &mut self,
         trees: BTreeMap<String, T>,
@@ -59,7 +59,7 @@ impl<'a> Check<'a> {
                 byte.is_ascii_lowercase() || byte.is_ascii_digit() || b"-_".contains(&byte)
             };
             if name.is_empty() || name.len() > 64 || !name.bytes().all(is_plain) {
-                self.mistake(&key, "a name has 1 to 64 small letters, digits, - and _");
+                self.mistake(&key, "a name has 1 to 64 lower-case letters, digits, - and _");
             }
             if let Some(value) = one(self, &key, tree) {
                 checked.insert(name, value);

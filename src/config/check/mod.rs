@@ -1,4 +1,4 @@
-//! Checks the tree and turns it into what the program works with.
+//! Checks the tree and turns it into the configuration that the program uses.
 
 mod destination;
 mod errors;
@@ -20,12 +20,12 @@ pub use self::destination::DestinationConfig;
 pub use self::server::Network;
 pub use self::source::{BrowserConfig, SourceConfig};
 
-/// A configuration without mistakes.
+/// A configuration without errors.
 #[derive(Debug, Clone)]
 pub struct Config {
     /// `[server]`.
     pub server: ServerConfig,
-    /// The tokens of `server.admin_tokens` and its short forms; none: the admin API is off.
+    /// The tokens of `server.admin_tokens` and its short forms; without any, the admin API is off.
     pub admin_tokens: Vec<Secret>,
     /// The proxies of `server.trusted_proxies`.
     pub trusted_proxies: Vec<Network>,
@@ -60,10 +60,10 @@ pub(super) fn check(tree: Tree, place: &str) -> Result<Config, ConfigError> {
     check.public_url(server.public_url.as_deref());
     let trusted_proxies = check.networks("server.trusted_proxies", &server.trusted_proxies.0);
     if destinations.is_empty() {
-        check.missing("destinations", "there is none: set LOOPS_API_KEY (from Loops: Settings, API), or add [destinations.NAME] with api_key to a file given with --config");
+        check.missing("destinations", "no destination is configured: set LOOPS_API_KEY (from Loops: Settings, API), or add [destinations.NAME] with api_key to a file given with --config");
     }
     if sources.is_empty() {
-        check.missing("sources", "there is none: set SEGMENT_WRITE_KEY to a key of your own choice that your senders will use, or add [sources.NAME] with write_keys to a file given with --config");
+        check.missing("sources", "no source is configured: set SEGMENT_WRITE_KEY to a key of your own choice that your senders will use, or add [sources.NAME] with write_keys to a file given with --config");
     }
     let known: Vec<String> = destinations.keys().cloned().collect();
     let destinations =

@@ -1,8 +1,8 @@
-//! How secrets are read: from a key, the environment or a file, all by the same rules.
+//! Reads secrets from a key, the environment or a file, all by the same rules.
 //!
 //! Blanks, line breaks and a byte order mark around a secret are never part of it: editors, `echo` and
-//! Kubernetes add them, and the service would then answer 401 for ever. What else cannot be meant is
-//! refused at the start. No error holds a secret, nor a part of one.
+//! Kubernetes add them, and with them the service would answer 401 for ever. Other secrets that cannot be
+//! intended are errors at start. No error contains a secret or a part of one.
 
 use std::path::Path;
 
@@ -11,10 +11,10 @@ use crate::config::environment::{short_name, trim};
 use crate::config::tree::Secrets;
 use crate::secret::Secret;
 
-/// In a file of secrets of which several count, each has a line of its own.
+/// Separates the secrets in a file that may hold several.
 const LINE_BREAKS: &[char] = &['\r', '\n'];
 
-/// In a list that is written as one text, as an environment variable has it.
+/// Separates the secrets in a list that is written as one string, as in an environment variable.
 const LIST: &[char] = &['\r', '\n', ','];
 
 /// A secret as it is written.
@@ -30,7 +30,7 @@ pub(super) struct WrittenSecrets<'a> {
 }
 
 impl Check<'_> {
-    /// The one secret of a key or its file; `None` where neither is given. Outer `None`: an error was
+    /// The secret of a key or its file; inner `None` if neither is given, outer `None` if an error was
     /// recorded.
     pub(super) fn secret(
         &mut self,
@@ -42,8 +42,7 @@ impl Check<'_> {
         Some(self.clean(key, &texts, file)?.pop())
     }
 
-    /// All secrets of a single name, its file and its list: each of them counts. None where nothing is
-    /// given, or an error was recorded.
+    /// All secrets of a key, its file and its list. Empty if nothing is given, or an error was recorded.
     pub(super) fn secrets(&mut self, written: WrittenSecrets<'_>) -> Vec<Secret> {
         let key = format!("{}.{}", written.table, written.name);
         let single = written.single.into_iter().collect();
@@ -83,11 +82,11 @@ impl Check<'_> {
             return Some(given);
         };
         if !given.is_empty() {
-            self.mistake(key, format!("give it either here or in {key}_file, not both"));
+            self.mistake(key, format!("give the secret either here or in {key}_file, not both"));
             return None;
         }
         match std::fs::read(file) {
-            // What is no UTF-8 is not ASCII either, and is refused as such.
+            // A file that is not UTF-8 is not ASCII either, which `clean` reports.
             Ok(bytes) => Some(vec![Secret::new(String::from_utf8_lossy(&bytes))]),
             Err(error) => {
                 let problem = format!("{} cannot be read: {error}", file.display());
@@ -97,8 +96,8 @@ impl Check<'_> {
         }
     }
 
-    /// Takes off what is not part of the secrets; `None` where one cannot be used. `file` is where they
-    /// were read from, if from a file.
+    /// Removes what is not part of the secrets; `None` if one of them is not usable. `file` is the file that
+    /// they were read from, if any.
     fn clean(&mut self, key: &str, texts: &[Secret], file: Option<&Path>) -> Option<Vec<Secret>> {
         let mut secrets = Vec::new();
         for (index, text) in texts.iter().enumerate() {
@@ -129,7 +128,7 @@ impl Secrets {
         matches!(self, Secrets::Many(secrets) if secrets.is_empty())
     }
 
-    /// A list as it is; a text taken apart.
+    /// Returns a list unchanged, and splits a string.
     fn split(self, separators: &[char]) -> Vec<Secret> {
         match self {
             Secrets::Many(secrets) => secrets,
@@ -138,15 +137,14 @@ impl Secrets {
     }
 }
 
-/// The parts of texts that hold something. Of texts that hold nothing at all, one that is empty, so
-/// that the error says so.
+/// The parts that are not blank. If all are blank, one blank string, so that the error can say so.
 fn split(texts: &[Secret], separators: &[char]) -> Vec<Secret> {
     let parts = texts.iter().flat_map(|text| text.expose().split(separators));
     let parts: Vec<Secret> = parts.filter(|part| !trim(part).is_empty()).map(Secret::new).collect();
     if parts.is_empty() { texts.first().cloned().into_iter().collect() } else { parts }
 }
 
-/// The secret in a text, or what is wrong with it.
+/// The secret in a string, or what is wrong with it.
 fn clean(text: &str) -> Result<&str, &'static str> {
     let text = trim(text);
     let is_quoted = |quote| text.len() > 1 && text.starts_with(quote) && text.ends_with(quote);

@@ -5,12 +5,12 @@ use std::net::IpAddr;
 use super::errors::Check;
 use crate::config::tree::{DeliveryConfig, ServerConfig, StoreConfig};
 
-/// A network: an address and how many of its leading bits count.
+/// A network: an address and the length of its prefix.
 #[derive(Debug, Clone, Copy)]
 pub struct Network {
     /// An address in it.
     pub address: IpAddr,
-    /// Leading bits that its addresses share.
+    /// How many leading bits its addresses share.
     pub prefix: u8,
 }
 
@@ -26,7 +26,7 @@ impl Check<'_> {
         if !rest.is_some_and(is_plain) {
             self.mistake(
                 "server.public_url",
-                format!("`{url}` is not the URL of a service: write it such as https://events.example.com or https://example.com/segment, without a query"),
+                format!("`{url}` is not the URL of a service: use a URL such as https://events.example.com or https://example.com/segment, without a query"),
             );
         }
     }
@@ -89,7 +89,7 @@ impl Check<'_> {
                 "server.body_budget_bytes",
                 server.body_budget_bytes,
             ),
-            // A batch that can never be stored would be sent again for ever.
+            // Otherwise the sender of a batch that can never be stored would retry for ever.
             (
                 "four times server.body_bytes_max",
                 server.body_bytes_max.saturating_mul(4),
@@ -105,20 +105,20 @@ impl Check<'_> {
         ];
         for (low_key, low, high_key, high) in ordered {
             if low > high {
-                self.mistake(low_key, format!("is {low}, more than {high_key}, which is {high}"));
+                self.mistake(low_key, format!("is {low}, which is more than {high_key} ({high})"));
             }
         }
-        // Port 0 is a different port each time.
+        // Port 0 is another port each time.
         if server.admin_listen == Some(server.listen) && server.listen.port() != 0 {
             self.mistake(
                 "server.admin_listen",
-                "is the same address as server.listen: give another port, or leave it out to have both on one",
+                "is the same address as server.listen: give another port, or leave the key out to serve both there",
             );
         }
         if delivery.retry_min_ms > delivery.retry_max_ms {
             self.mistake("delivery.retry_min_ms", "is more than delivery.retry_max_ms");
         }
-        // Hours become milliseconds since 1970 in the store: a thousand years is far enough.
+        // The store turns hours into milliseconds since 1970: a thousand years is enough.
         const HOURS_MAX: u64 = 24 * 366 * 1_000;
         let hours = [
             ("store.duplicate_window_h", store.duplicate_window_h),
@@ -134,13 +134,13 @@ impl Check<'_> {
         if delivery.lease_ttl_ms < 300 {
             self.mistake(
                 "delivery.lease_ttl_ms",
-                "must be 300 or more: it is renewed three times within it",
+                "must be 300 or more: the lease is renewed three times within it",
             );
         }
     }
 }
 
-/// Reads an address (a network of one) or a network.
+/// Reads a network, or an address as a network of one.
 fn network(text: &str) -> Option<Network> {
     let (address, prefix) = match text.split_once('/') {
         Some((address, prefix)) => (address, Some(prefix)),

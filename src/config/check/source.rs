@@ -7,37 +7,37 @@ use super::secrets::WrittenSecrets;
 use crate::config::tree::SourceTree;
 use crate::secret::Secret;
 
-/// How many requests of an address a browser source takes in a minute, unless told otherwise.
-/// analytics.js sends a request for each event, and whole offices share an address.
+/// The requests a minute that a browser source takes from one address by default. analytics.js sends a
+/// request for each event, and whole offices share an address.
 const ADDRESS_REQUESTS_DEFAULT: u32 = 600;
 
 /// A source.
 #[derive(Debug, Clone)]
 pub struct SourceConfig {
-    /// At least one, none empty, none known to another source.
+    /// At least one; none is empty or belongs to another source.
     pub write_keys: Vec<Secret>,
-    /// Shared secrets of Segment's webhook, each of which counts; none: no signature is demanded.
+    /// Shared secrets of Segment's webhook, any of which may sign; without any, no signature is required.
     pub webhook_secrets: Vec<Secret>,
-    /// Tokens that the webhook may send; none: no token is demanded.
+    /// Tokens of the webhook, any of which may be sent; without any, no token is required.
     pub webhook_tokens: Vec<Secret>,
-    /// Name of a destination that exists.
+    /// Name of an existing destination.
     pub destination: String,
-    /// What holds where its write keys are public; `None` where they are secret.
+    /// The limits of a source whose write keys are public; `None` if they are secret.
     pub browser: Option<BrowserConfig>,
     /// The origins of the pages that may send, as browsers write them; `None`: all.
     pub origins: Option<Vec<String>>,
-    /// Whether the sender's address is put into messages as `context.ip`.
+    /// Whether the sender's address is stored in messages as `context.ip`.
     pub stamp_ip: bool,
-    /// Whether what comes to `/v1/import` is a bulk load.
+    /// Whether messages to `/v1/import` are a bulk load.
     pub import_is_bulk: bool,
 }
 
-/// What holds for a source whose write keys are public.
+/// The limits of a source whose write keys are public.
 #[derive(Debug, Clone, Copy)]
 pub struct BrowserConfig {
-    /// Requests of an address in a minute; not zero.
+    /// Requests a minute from one address; not zero.
     pub address_requests_max: u32,
-    /// Whether messages of type `delete` are taken.
+    /// Whether messages of type `delete` are accepted.
     pub allow_delete: bool,
 }
 
@@ -75,7 +75,7 @@ impl Check<'_> {
             (Some(name), _) => {
                 self.mistake(
                     &format!("{key}.destination"),
-                    format!("there is no destination `{name}`; there is: {}", known.join(", ")),
+                    format!("there is no destination `{name}`; allowed are {}", known.join(", ")),
                 );
                 return None;
             }
@@ -84,7 +84,10 @@ impl Check<'_> {
             (None, _) => {
                 self.mistake(
                     &format!("{key}.destination"),
-                    format!("say which one: {}", known.join(", ")),
+                    format!(
+                        "is missing: there are several destinations; allowed are {}",
+                        known.join(", ")
+                    ),
                 );
                 return None;
             }
@@ -121,7 +124,7 @@ impl Check<'_> {
                 ("allow_delete", tree.allow_delete),
             ];
             for (name, _) in of_browsers.iter().filter(|(_, is_given)| *is_given) {
-                self.mistake(&format!("{key}.{name}"), "is for a source with browser = true only");
+                self.mistake(&format!("{key}.{name}"), "needs browser = true");
             }
             return None;
         }
@@ -132,11 +135,14 @@ impl Check<'_> {
         Some(BrowserConfig { address_requests_max, allow_delete: tree.allow_delete })
     }
 
-    /// Origins as browsers write them: small letters, and nothing behind the port.
+    /// Origins as browsers write them: in lower case, with nothing behind the port.
     fn origins(&mut self, key: &str, origins: Vec<String>) -> Vec<String> {
         let key = format!("{key}.origins");
         if origins.is_empty() {
-            self.mistake(&key, "is empty: name the origins of your pages, or leave it out for all");
+            self.mistake(
+                &key,
+                "is empty: list the origins of your pages, or leave the key out to allow all",
+            );
         }
         for origin in &origins {
             let host = origin.strip_prefix("https://").or_else(|| origin.strip_prefix("http://"));
@@ -148,7 +154,7 @@ impl Check<'_> {
             if !host.is_some_and(is_plain) {
                 self.mistake(
                     &key,
-                    format!("`{origin}` is no origin: write it as browsers do, such as https://shop.example or http://localhost:3000, in small letters and with no path"),
+                    format!("`{origin}` is not an origin: write it as browsers do, such as https://shop.example or http://localhost:3000, in lower case and without a path"),
                 );
             }
         }
@@ -163,7 +169,7 @@ impl Check<'_> {
                 if let Some(owner) = owners.insert(write_key.expose(), name)
                     && owner != name
                 {
-                    problems.push((format!("sources.{name}.write_keys"), format!("a key of it is also a key of source `{owner}`: a message could not be told to be of one or the other")));
+                    problems.push((format!("sources.{name}.write_keys"), format!("one of its keys also belongs to source `{owner}`, so that the source of a message would be ambiguous")));
                 }
             }
         }

@@ -1,4 +1,4 @@
-//! Accepts all the messages of a group: finds the duplicates, inserts the rest. The hot path.
+//! Accepts the messages of a group: finds the duplicates and inserts the rest. This is the hot path.
 
 use std::collections::HashMap;
 use std::sync::LazyLock;
@@ -11,8 +11,8 @@ use crate::queue::{Accepted, NewMessage};
 use crate::store::Fault;
 use crate::store::rows::{duration_ms, to_json, to_ms};
 
-/// Up to so many rows are inserted by one statement whatever their number: each statement is a passage
-/// between two threads, in which all senders of the group wait. Larger groups go by a few larger chunks.
+/// Up to this many rows are inserted by one statement, whatever their number: each statement is a passage
+/// between two threads, during which all senders of the group wait. Larger groups take a few chunks.
 pub(super) const ROWS_EXACT_MAX: usize = 64;
 
 /// The chunks of larger groups, largest first. 256 rows of 11 values stay far below the 32,766 parameters
@@ -43,11 +43,11 @@ type Query = sqlx::query::Query<'static, Sqlite, SqliteArguments>;
 /// An accepted message, as far as it matters to those that may be its duplicates.
 struct Seen {
     received_ms: i64,
-    /// In which call of this group it came; `None` when it was there before.
+    /// The call of this group that brought it; `None` if it was stored before.
     call: Option<usize>,
 }
 
-/// Answers for each message of each call, and tells what was added to `recent`.
+/// Returns whether each message of each call is new, and the rows that were added to `recent`.
 pub(super) async fn accept(
     connection: &mut SqliteConnection,
     recent: &Recent,
@@ -90,7 +90,7 @@ pub(super) async fn accept(
     Ok((answers, insert(connection, &fresh).await?))
 }
 
-/// What is stored under the digests of the given message ids: source, message id, received at.
+/// The messages stored under the digests of the given message ids: source, message id, received at.
 async fn lookup(
     connection: &mut SqliteConnection,
     recent: &Recent,
@@ -135,7 +135,7 @@ async fn insert(
     Ok(added)
 }
 
-/// The statement for the next of so many rows, at least one, and how many it takes.
+/// The statement for the next rows of at least one that are left, and how many of them it inserts.
 fn statement(rows: usize) -> (&'static str, usize) {
     let chunk = CHUNKS.iter().zip(CHUNKED.iter()).find(|(chunk, _)| **chunk <= rows);
     if let Some((chunk, text)) = chunk {

@@ -1,6 +1,6 @@
-//! A bound on how many messages may be pending. Counting them takes longer the more there are, so they
-//! are counted only when there could be too many by all that was admitted here since the last count.
-//! Messages are refused only because of a count, and while one is made all senders wait for it.
+//! Bounds the number of pending messages. Counting them takes longer the more there are, so they are
+//! counted only if the messages admitted since the last count could have brought them to the bound.
+//! Messages are turned away only after a count, and all senders wait while one is made.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -12,8 +12,8 @@ use tokio::time::Instant;
 use crate::queue::AcceptError;
 use crate::store::{Fault, sql};
 
-/// While there are too many messages, the next count begins after a rest of this many times what the last
-/// one took, but of a second at most: readers are never busy with counting alone.
+/// While there are too many messages, sleep this many times as long as the last count took, at most a
+/// second, so that readers are not busy with counting alone.
 const COUNT_RESTS: u32 = 10;
 const COUNT_REST_MAX: Duration = Duration::from_secs(1);
 
@@ -21,7 +21,7 @@ const COUNT_REST_MAX: Duration = Duration::from_secs(1);
 pub(super) struct Backlog {
     max: u64,
     room: Mutex<Room>,
-    /// Until when the last count stands, where it found too many. Held while counting.
+    /// Until when the last count is valid, if it found too many. Locked while counting.
     full_until: tokio::sync::Mutex<Option<Instant>>,
     /// Notified when something is no longer in flight.
     landed: Notify,
@@ -30,13 +30,13 @@ pub(super) struct Backlog {
 #[derive(Debug)]
 struct Room {
     /// How many messages may be admitted before the pending ones must be counted again. Duplicates, and
-    /// what could not be written, take room as well: that only brings the next count forward.
+    /// messages that could not be written, take room as well, which only brings the next count forward.
     left: u64,
     /// Messages that were admitted and may not be written yet, so that a count may miss them.
     in_flight: u64,
 }
 
-/// Messages on their way into the database; dropped when they are there, or were given up.
+/// Messages on their way into the database; dropped once they are stored or have failed.
 #[derive(Debug)]
 pub(super) struct Admitted {
     backlog: Arc<Backlog>,

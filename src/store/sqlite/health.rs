@@ -1,5 +1,5 @@
-//! Whether what is acknowledged is safe: the file is where it was opened, and the last group that had
-//! something to write was written. Costs nothing while all is well but a look at the file each second.
+//! Checks that acknowledged messages are safe: the file is where it was opened, and the last group that had
+//! something to write was written. While all is well, this costs one look at the file a second.
 
 use std::path::PathBuf;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -12,13 +12,13 @@ use tokio::time::Instant;
 use super::steps::Step;
 use crate::store::Fault;
 
-/// How often the file is looked at, at most, for messages that come in.
+/// The shortest time between two checks of the file for incoming messages.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 
 #[derive(Debug)]
 pub(super) struct Health {
     path: PathBuf,
-    /// What the file was when it was opened; `None` where the system tells no such thing.
+    /// The identity of the file when it was opened; `None` if the system has none.
     identity: Option<Identity>,
     state: Mutex<State>,
 }
@@ -67,18 +67,18 @@ impl Health {
         if is_here { Ok(()) } else { Err(Fault::Gone) }
     }
 
-    /// Takes note of a group that was written; answers whether the one before was not. One that may have
+    /// Notes that a group was written; returns whether the one before was not. A group that may have
     /// written nothing proves nothing.
     pub(super) fn written(&self, proves: bool) -> bool {
         proves && self.lock().failure.take().is_some()
     }
 
-    /// Takes note of a group that was not written; answers whether the one before was.
+    /// Notes that a group was not written; returns whether the one before was.
     pub(super) fn failed(&self, fault: &Fault) -> bool {
         self.lock().failure.replace(fault.clone()).is_none()
     }
 
-    /// Why the last group was not written, if it was not.
+    /// Why the last group was not written; `None` if it was.
     pub(super) fn failure(&self) -> Option<Fault> {
         self.lock().failure.clone()
     }
@@ -100,7 +100,7 @@ fn identity(_found: &std::fs::Metadata) -> Option<Identity> {
     None
 }
 
-/// Writes a page that says the same as before, to see whether one can be written.
+/// Writes a page with unchanged contents, to see whether writing works.
 pub(super) struct TryToWrite;
 
 #[async_trait]

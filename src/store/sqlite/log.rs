@@ -1,4 +1,4 @@
-//! What is read: the pending messages, one of them opened, the depth, and the log.
+//! The reads: pending messages, the job of one message, the depth, and the records of messages.
 
 use sqlx::sqlite::SqliteConnection;
 use sqlx::{SqlitePool, Transaction};
@@ -62,7 +62,7 @@ pub(super) async fn pending(
     destination: &str,
     ask: [PendingAsk; Class::COUNT],
 ) -> Result<[Vec<Head>; Class::COUNT], Fault> {
-    // One transaction, so that all classes are of the same moment.
+    // One transaction, so that all classes are read in the same snapshot.
     let mut snapshot = readers.begin().await?;
     let mut found: [Vec<Head>; Class::COUNT] = Default::default();
     for (class, PendingAsk { after, limit }) in Class::ALL.into_iter().zip(ask) {
@@ -115,7 +115,7 @@ pub(super) async fn of_lane(
 }
 
 pub(super) async fn open(readers: &SqlitePool, seq: Seq) -> Result<Option<Job>, Fault> {
-    // One transaction, so that the message and its requests are of the same moment.
+    // One transaction, so that the message and its requests are read in the same snapshot.
     let mut snapshot = readers.begin().await?;
     let found: Option<JobRow> =
         sqlx::query_as(sql::OPEN_MESSAGE).bind(seq.0).fetch_optional(&mut *snapshot).await?;

@@ -1,9 +1,9 @@
 //! The queue in one SQLite file: WAL, `synchronous=FULL`, group commit, no set-up.
 //!
-//! One thread owns the one connection that writes (`writer`). Whatever waits for it is written in one
-//! transaction, so that one sync to the disk serves many senders. Readers have connections of their
-//! own and never wait for the writer. Several processes may use one file: SQLite's lock makes their
-//! transactions follow each other, which keeps the order.
+//! One thread owns the writing connection (`writer`). It writes all waiting orders in one transaction, so
+//! that one sync to the disk serves many senders. Readers have their own connections and never wait for
+//! the writer. Several processes may use one file: SQLite's lock serializes their transactions, which keeps
+//! the order.
 
 mod accept;
 mod backlog;
@@ -47,17 +47,17 @@ use writer::{AcceptOrder, Order, Task};
 /// Orders of the delivery engine that may wait for the writer. More wait at their sender.
 const ORDERS_WAITING_MAX: usize = 1024;
 
-/// How long a try to write may take, when asked whether the store works.
+/// How long a test write may take when the health of the store is checked.
 const TRY_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// Where the file is and how much of what it keeps.
+/// The path of the file, its limits and its retention.
 #[derive(Debug, Clone)]
 pub struct SqliteOptions {
-    /// The database file; made if there is none. Its folder must exist.
+    /// The database file, created if it does not exist. Its folder must exist.
     pub path: PathBuf,
     /// Whether the folder may be on a network disk, where SQLite's locks cannot be relied on.
     pub allow_network_disk: bool,
-    /// How long a message id is remembered to tell duplicates.
+    /// How long a message id is remembered, to recognize duplicates.
     pub duplicate_window: Duration,
     /// Messages that may wait to be written before more are refused. At least 1.
     pub waiting_messages_max: usize,
@@ -67,7 +67,7 @@ pub struct SqliteOptions {
     pub backlog_messages_max: u64,
     /// Newest messages whose ids and persons are looked up in memory, some 60 bytes each. At least 1.
     pub recent_max: usize,
-    /// How long nothing must have come before those are moved to where all others are, if there are enough.
+    /// Idle time after which recent rows are moved into the index tables, if there are enough of them.
     pub quiet: Duration,
     /// Pages of 4 KiB that the file may have, for tests of a full disk; `None`: as many as there is
     /// room for.
@@ -139,14 +139,14 @@ struct Waiting {
 }
 
 impl SqliteStore {
-    /// Waits for the end of the writer, which comes with [`SqliteStore::close`], or by a mistake of ours.
+    /// Waits for the end of the writer, which comes with [`SqliteStore::close`], or with an error of ours.
     pub async fn ended(&self) {
         self.orders.closed().await;
     }
 
     /// Opens the file, brings its schema up to date and starts the writer.
     ///
-    /// Must be called inside a Tokio runtime. Fails with what a person can do about it.
+    /// Must be called inside a Tokio runtime. The error says what a person can do about it.
     pub async fn open(options: SqliteOptions) -> Result<Self, StoreError> {
         let opened = open::open(&options).await?;
         let backlog = Backlog::open(options.backlog_messages_max, &opened.readers).await;
@@ -195,9 +195,9 @@ impl SqliteStore {
         })
     }
 
-    /// Writes what waits, moves the write-ahead log into the file and closes it.
+    /// Writes the waiting orders, moves the write-ahead log into the file and closes it.
     ///
-    /// Whatever is asked of the store afterwards is answered [`Unavailable`].
+    /// Every later call returns [`Unavailable`].
     pub async fn close(&self) {
         let (reply, closed) = oneshot::channel();
         if self.orders.send(Order::Close(reply)).await.is_ok() {
@@ -226,8 +226,8 @@ impl Waiting {
         }
     }
 
-    /// Takes room for messages, at once or not at all. What is larger than all the room there is
-    /// takes all of it: it can be written, but only alone.
+    /// Takes room for messages, at once or not at all. A call that is larger than the whole room takes all
+    /// of it: it can be written, but only alone.
     fn admit(&self, messages: &[NewMessage]) -> Result<writer::Permits, AcceptError> {
         let count = u32::try_from(messages.len()).unwrap_or(u32::MAX).min(self.messages_max);
         let bytes: usize = messages.iter().map(|message| message.payload.len()).sum();

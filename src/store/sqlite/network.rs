@@ -1,9 +1,9 @@
-//! Tells whether a folder is on a network disk, where SQLite cannot be relied on: its locks may not
-//! hold, and the shared memory of its write-ahead log is not shared between machines. What was
-//! acknowledged could be lost, and the database damaged.
+//! Detects a folder on a network disk, where SQLite is not reliable: its locks may not hold, and the shared
+//! memory of its write-ahead log is not shared between machines. Acknowledged messages could be lost, and
+//! the database damaged.
 //!
-//! Asks the kernel, which names the mount of each open file, so no path needs to be compared with
-//! mount points that hide each other. Elsewhere than on Linux nothing is known, and nothing refused.
+//! The kernel names the mount of each open file, so paths need not be compared with mount points that hide
+//! each other. On systems other than Linux nothing is detected, and every disk is allowed.
 
 use std::path::Path;
 
@@ -46,7 +46,7 @@ const NETWORK: [&str; 34] = [
     "wekafs",
 ];
 
-/// The file system of the folder that holds `database` (there or not yet), where it is a network disk.
+/// The file system of the folder of `database`, which need not exist yet, if it is a network disk.
 pub(super) fn network_disk(database: &Path) -> Option<String> {
     let mount_id = mount_id(database)?;
     let mounts = std::fs::read_to_string("/proc/self/mountinfo").ok()?;

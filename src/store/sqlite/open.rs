@@ -1,5 +1,5 @@
-//! Opens the file: makes it, checks that it is ours, brings its schema up to date. What can go
-//! wrong here is told to the person who starts the program.
+//! Opens the file: creates it, checks that it is ours, migrates its schema. The errors are for the person
+//! who starts the program.
 
 use std::fs::OpenOptions;
 use std::io::ErrorKind;
@@ -207,20 +207,22 @@ pub(super) fn explain(path: &Path, error: sqlx::Error) -> StoreError {
 pub(in crate::store) fn advice(error: &sqlx::Error) -> &'static str {
     match primary_code(error) {
         Some(code::FULL) => {
-            "the disk of the database is full: make room, it goes on by itself then"
+            "the disk of the database is full: make room, and the program recovers by itself"
         }
         Some(code::PERM | code::READONLY) => {
-            "the database cannot be written: give the user that runs this program write access to the file and its folder, on a disk that is mounted writable; it goes on by itself then"
+            "the database cannot be written: give the user that runs this program write access to the file and its folder, on a disk that is mounted writable; the program then recovers by itself"
         }
         Some(code::CORRUPT | code::NOTADB) => {
             "the database is damaged: stop the program, and restore the file from a backup, or save what can be saved with `sqlite3 FILE .recover`"
         }
         Some(code::IOERR) => {
-            "the disk of the database fails: see whether it is full, and what the system's log says; it goes on by itself once the disk works"
+            "the disk of the database fails: check whether it is full, and read the system's log; the program recovers by itself once the disk works"
         }
-        Some(code::CANTOPEN) => "the database file is gone: put it back, it goes on by itself then",
+        Some(code::CANTOPEN) => {
+            "the database file is gone: put it back, and the program recovers by itself"
+        }
         Some(code::BUSY | code::LOCKED) => {
-            "another process keeps the database locked: see which one, it goes on by itself then"
+            "another process keeps the database locked: stop it, and the program recovers by itself"
         }
         _ => "the database failed",
     }

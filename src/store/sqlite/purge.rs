@@ -1,5 +1,5 @@
-//! Removes what was kept long enough: first the contents (payloads, bodies, excerpts), later the
-//! records. And erases the contents of people whose deletion was delivered.
+//! Removes data that is past its retention: first the contents (payloads, bodies, excerpts), later the
+//! records. Also erases the contents of people whose deletion was delivered.
 
 use std::sync::Arc;
 use std::time::Duration;

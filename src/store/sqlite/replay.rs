@@ -1,5 +1,5 @@
-//! Replaying: messages that are done are found by readers, a stretch of the order at a time, and put
-//! back to work by the writer, a bounded number in one transaction.
+//! Replaying: readers find the messages that are done, one stretch of the order at a time, and the writer
+//! makes them pending again, a bounded number in one transaction.
 
 use async_trait::async_trait;
 use sqlx::sqlite::{Sqlite, SqliteConnection};

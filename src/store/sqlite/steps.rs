@@ -1,5 +1,5 @@
 //! The steps of the delivery engine: lease, release, freeze, settle, set aside. Each runs inside the
-//! transaction of its group, and one that is fenced has written nothing.
+//! transaction of its group, and a fenced step writes nothing.
 
 use std::collections::HashMap;
 
@@ -15,8 +15,8 @@ use crate::queue::{
 use crate::store::rows::{RequestRow, duration_ms, to_json, to_ms};
 use crate::store::{Fault, sql};
 
-/// A lease that runs for so many times longer than one that is asked for now was written before the clock
-/// was set back. Ample, since processes may be configured differently.
+/// A lease that runs this many times longer than a lease requested now was written before the clock was set
+/// back. The factor is large, since processes may be configured differently.
 const LEASE_TTLS_MAX: u32 = 10;
 
 /// The lease is not (or no longer) in force.

@@ -1,8 +1,8 @@
 //! The thread that owns the one writing connection, and its group commit.
 //!
-//! While one group is being written the next one gathers. An order is answered only after the
-//! commit of its group. A group that fails is rolled back as a whole; when one order alone may be
-//! to blame, each is then written by itself, so that it cannot harm the others.
+//! While one group is being written, the next one gathers. An order is answered only after the commit of
+//! its group. A group that fails is rolled back as a whole; if a single order may be to blame, each order
+//! is then written by itself, so that it cannot harm the others.
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -1,4 +1,4 @@
-//! Erasing: whose contents go, when, and what stays.
+//! Erasing: whose contents are deleted, when, and which records stay.
 
 use super::replay::{all, replay, replay_all};
 use super::*;

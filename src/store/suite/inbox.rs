@@ -1,4 +1,4 @@
-//! Accepting: what is new, what is a duplicate, in which order it stands.
+//! Accepting: which messages are new, which are duplicates, and their order.
 
 use super::*;
 use crate::queue::Accepted::{self, Duplicate, New};

@@ -1,4 +1,4 @@
-//! Looking up what became of a message, and forgetting it in time.
+//! Looking up the records of messages, and deleting them after their retention.
 
 use super::replay::{end_failed, replay_all};
 use super::*;

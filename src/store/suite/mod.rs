@@ -1,5 +1,5 @@
-//! The promises of [`crate::queue`], as cases that every store must pass. Written against the
-//! traits alone: an engine gives an empty store, opened with [`LIMITS`], and lists the cases with
+//! The guarantees of [`crate::queue`], as cases that every store must pass. Written against the traits
+//! alone: an engine provides an empty store, opened with [`LIMITS`], and lists the cases with
 //! [`store_suite`].
 
 mod erasure;

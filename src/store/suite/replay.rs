@@ -1,4 +1,4 @@
-//! Replaying: which messages, in which order, and what stays of what was.
+//! Replaying: which messages, in which order, and which earlier records stay.
 
 use FailureReason::{Expired, Refused};
 

@@ -1,14 +1,14 @@
-//! Where the messages of an id or of a person are.
+//! Finds the sequence numbers of the messages with an id or of a person.
 //!
-//! An index over random values costs a page of the write-ahead log for each row that is inserted, which
-//! is most of what a message costs. So the newest messages stand in the table `recent`, in the order of
-//! acceptance, and here in memory, sorted. When there are enough of them they are moved into the tables
-//! `message_ids` and `persons`, in sorted order: then one page is written for many rows. They are moved
-//! in slices: while nothing comes, so that a burst does not pay for it, or else with the groups of the
-//! writer, once there are so many that it cannot wait.
+//! An index over random values costs a page of the write-ahead log for each inserted row, which is most of
+//! the cost of a message. So the newest messages are in the table `recent`, in the order of acceptance, and
+//! sorted in memory here. Once there are enough of them, they are moved into the tables `message_ids` and
+//! `persons` in sorted order, so that one page holds many rows. They are moved in slices: while the store
+//! is idle, so that a burst does not pay for it, or with the groups of the writer, once there are too many
+//! to wait.
 //!
-//! A look-up takes the places that memory knows and has SQL add those that were moved. Memory first: what
-//! is moved between the two is found by both, not by none. It may name places that are no more.
+//! A look-up reads memory first, then adds the moved rows by SQL, so that a row which is moved in between
+//! is found by both and never by neither. Memory may name messages that no longer exist.
 
 use std::collections::BTreeSet;
 use std::fmt::Write as _;

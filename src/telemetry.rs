@@ -41,6 +41,9 @@ pub const STORE_READY: &str = "segment_loops_store_ready";
 /// 1 while this process holds the lease of a destination, else 0, by `destination`.
 pub const LEASE_HELD: &str = "segment_loops_lease_held";
 
+/// The levels by name, and none.
+const LEVEL_NAMES: [&str; 6] = ["error", "warn", "info", "debug", "trace", "off"];
+
 /// What `log.level` may be, for people.
 const LEVELS: &str = "error, warn, info, debug, trace, off, or directives such as info,segment_loops::delivery=debug";
 
@@ -51,7 +54,7 @@ const LEVELS: &str = "error, warn, info, debug, trace, off, or directives such a
 pub fn level(text: &str) -> Result<EnvFilter, String> {
     let is_known = |part: &str| {
         let part = part.trim();
-        part.contains('=') || part.parse::<tracing::level_filters::LevelFilter>().is_ok()
+        part.contains('=') || LEVEL_NAMES.iter().any(|name| name.eq_ignore_ascii_case(part))
     };
     match EnvFilter::try_new(text) {
         Ok(filter) if text.split(',').all(is_known) => Ok(filter),

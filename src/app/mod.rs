@@ -82,7 +82,7 @@ pub enum AppError {
     },
     /// A task that must run as long as the program does has ended, by a bug of ours.
     #[error(
-        "a part of the program broke off ({part}): start it again, nothing that was acknowledged is lost; please report what the log says before"
+        "a component stopped unexpectedly ({part}): this is a bug; start the program again, nothing that was acknowledged is lost, and please report the log lines before this one"
     )]
     BrokenOff {
         /// The part that ended.
@@ -231,13 +231,13 @@ impl App {
         let (deadline, broken_off) = tokio::select! {
             deadline = &mut server => (Some(deadline), None),
             Some(_) = engines.join_next() => (None, Some("delivery")),
-            Some(_) = chores.join_next() => (None, Some("a chore")),
+            Some(_) = chores.join_next() => (None, Some("a background task")),
             () = self.store.ended() => (None, Some("the writer of the database")),
         };
         let deadline = match (deadline, broken_off) {
             (Some(deadline), _) => deadline,
             (None, part) => {
-                error!(part, "a part of the program broke off: stopping");
+                error!(part, "a component stopped unexpectedly: stopping");
                 stop.cancel();
                 server.await
             }
@@ -474,7 +474,7 @@ async fn watch_store(store: SqliteStore) {
             Ok(()) if !works => info!("the store works again"),
             Err(fault) if works => error!(
                 error = %telemetry::chain(fault),
-                "the store does not work: senders are told to come again"
+                "the store does not work: senders are asked to retry"
             ),
             Ok(()) | Err(_) => {}
         }

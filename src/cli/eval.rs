@@ -33,7 +33,7 @@ pub(super) fn run(_: EvalArgs) -> Result<(), CliError> {
         // `segment-loops eval | head` has seen enough.
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
         result => result.map_err(|source| CliError::Io {
-            what: "standard input or output broke off".to_owned(),
+            what: "standard input or output ended early".to_owned(),
             source,
         }),
     }

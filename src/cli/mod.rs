@@ -52,7 +52,7 @@ pub enum CliError {
     /// The configuration has mistakes.
     #[error(transparent)]
     Config(#[from] crate::config::ConfigError),
-    /// The program did not start, or broke off.
+    /// The program did not start, or stopped by itself.
     #[error(transparent)]
     App(#[from] crate::app::AppError),
     /// The service is not healthy.

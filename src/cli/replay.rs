@@ -9,7 +9,7 @@ use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 use super::{CliError, open_store, runtime, say, stop_signal};
 use crate::config::{self, Config, Flags, LogFormat};
-use crate::queue::{Criteria, ReplayAsk, Replays, Selection};
+use crate::queue::{Criteria, CriteriaMistake, ReplayAsk, Replays, Selection};
 use crate::telemetry;
 
 /// Options of `replay`.
@@ -95,8 +95,11 @@ pub(super) fn run(args: ReplayArgs) -> Result<(), CliError> {
         };
         store.close().await;
         bar.finish_and_clear();
+        if ended.is_ok() && replayed + without_contents == 0 {
+            say("no message matches");
+        }
         let verb = if is_dry_run { "would be replayed" } else { "replayed" };
-        say(&format!("{verb}: {replayed}\nwithout contents (past their time, or of deleted people), not replayed: {without_contents}"));
+        say(&format!("{verb}: {replayed}\nwithout contents (expired, or of deleted people), not replayed: {without_contents}"));
         ended
     })
 }
@@ -114,7 +117,10 @@ fn selection(args: ReplayArgs, config: &Config) -> Result<Selection, CliError> {
         all_failed: args.all_failed,
     };
     let selection = criteria.selection().map_err(|mistake| {
-        CliError::Usage(format!("{mistake} (segment-loops replay --help tells the options)"))
+        CliError::Usage(match mistake {
+            CriteriaMistake::Nothing => "choose messages with --message-id, --user, --reason, --destination, --subscription, --from or --to, or all that failed with --all-failed; --state alone is not enough".to_owned(),
+            other => format!("{other} (see segment-loops replay --help)"),
+        })
     })?;
     if let Some(name) = &selection.destination
         && !config.destinations.contains_key(name)

@@ -26,6 +26,9 @@ pub fn message_of(value: Value) -> Result<Message, NoMessage> {
         let problem = "a message must be a JSON object, such as {\"type\": \"track\", \"userId\": \"…\", \"event\": \"…\"}";
         return Err(NoMessage(problem.to_owned()));
     };
+    if object.get("type").is_none() && object.get("batch").is_some() {
+        return Err(NoMessage("this is a batch: preview takes one message".to_owned()));
+    }
     let id = crate::segment::message::id_text(object.get("messageId"));
     let id = id.map_or_else(|| NO_ID.to_owned(), std::borrow::Cow::into_owned);
     Message::new(object, id)

@@ -134,7 +134,7 @@ pub struct AttemptFate {
     /// HTTP status of the answer; null if there was no answer.
     #[schema(required)]
     pub status: Option<u16>,
-    /// What the attempt came to.
+    /// The result of the attempt.
     pub outcome: AttemptOutcome,
     /// The beginning of the answer's body, or the network error.
     pub answer: String,

@@ -47,5 +47,5 @@ words! {
     ActionKind: "The action of a subscription.",
     UnmatchedReason or Unknown: "Why no subscription took a message.",
     FailureReason or Unknown: "Why a delivery failed.",
-    AttemptOutcome or Unknown: "What an attempt came to.",
+    AttemptOutcome or Unknown: "The result of an attempt.",
 }

@@ -99,7 +99,7 @@ impl CompiledSubscription {
         }
         for key in given.keys().filter(|key| !names.contains(key)) {
             warnings.push(format!(
-                "`{key}` is no field of {} and is dropped; its fields are {}",
+                "`{key}` is not a field of {} and is dropped; its fields are {}",
                 self.written.action.as_str(),
                 names.join(", ")
             ));
@@ -237,7 +237,7 @@ impl CompiledSubscription {
         if user_id.is_some_and(|id| options.is_placeholder(id)) {
             return Err(PlanFailure {
                 kind: PlanFailureKind::PlaceholderId,
-                detail: "not sent: the user id is a word that programs write when they have no id, so that different people would become one contact; mend the sender, or remove the word from placeholder_ids of the destination if it is a real id, and replay the message"
+                detail: "not sent: the user id is a word that programs write when they have no id, so that different people would become one contact; fix the sender, or remove the word from placeholder_ids of the destination if it is a real id, and replay the message"
                     .to_owned(),
             });
         }

@@ -75,7 +75,7 @@ pub struct PlannedDelivery {
 pub struct PlanFailure {
     /// What kind of failure it is.
     pub kind: PlanFailureKind,
-    /// What a person needs to know to mend it, in the words of Segment's runtime; never holds a value.
+    /// What a person needs to know to fix it, in the words of Segment's runtime; never holds a value.
     pub detail: String,
 }
 
@@ -199,7 +199,7 @@ impl Destination {
         deliveries.sort_by_key(|delivery| delivery.action == ActionKind::DeleteContact);
         let unmatched = deliveries.is_empty().then(|| Unmatched {
             reason: UnmatchedReason::NoSubscription,
-            detail: format!("no subscription takes this {} message", message.kind()),
+            detail: format!("no subscription's trigger matches this {} message", message.kind()),
         });
         Plan { deliveries, unmatched, happened_at }
     }
@@ -232,11 +232,11 @@ fn turned_off(message: &Value) -> Option<String> {
     let own = INTEGRATION_NAMES.iter().find_map(|name| Some((*name, given(name)?)));
     match own {
         Some((name, Value::Bool(false))) => {
-            Some(format!("integrations turns it off: \"{name}\" is false"))
+            Some(format!("the message's integrations object turns Loops off: \"{name}\" is false"))
         }
         Some((_, value)) if value.is_truthy() => None,
         _ if integrations.get("All") == Some(&Value::Bool(false)) => Some(
-            "integrations turns it off: \"All\" is false and \"Loops (Actions)\" is not named"
+            "the message's integrations object turns Loops off: \"All\" is false and \"Loops (Actions)\" is not named"
                 .to_owned(),
         ),
         _ => None,

@@ -501,7 +501,7 @@ fn other_types_are_unmatched_with_a_reason() {
     let plan = plan(r#"{"type":"page","userId":"u"}"#);
     let unmatched = plan.unmatched.unwrap();
     assert_eq!(unmatched.reason, UnmatchedReason::NoSubscription);
-    assert_eq!(unmatched.detail, "no subscription takes this page message");
+    assert_eq!(unmatched.detail, "no subscription's trigger matches this page message");
     assert!(defaults().takes(MessageType::Delete) && !defaults().takes(MessageType::Page));
 }
 

@@ -92,7 +92,7 @@ async fn collect(
         let frame = frame.map_err(|_| {
             ApiError::bad_request(
                 "broken_body",
-                "the body broke off, or is not the gzip that Content-Encoding says",
+                "the body ended early, or is not gzip although Content-Encoding says so",
             )
         })?;
         let Ok(chunk) = frame.into_data() else {
@@ -122,7 +122,7 @@ async fn collect(
     Ok(ReadBody { bytes: bytes.freeze(), _permits: permits })
 }
 
-/// Writes `Content-Encoding` as the layer that inflates knows it: in small letters, `gzip` for its old
+/// Writes `Content-Encoding` as the layer that inflates knows it: in lower case, `gzip` for its old
 /// name `x-gzip`, and not at all for what means no encoding.
 pub(super) async fn name_encoding(mut request: Request) -> Request {
     let headers = request.headers_mut();

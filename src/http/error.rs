@@ -62,7 +62,7 @@ impl Contract {
     pub fn not_accepted(self, error: &AcceptError) -> ApiError {
         match error {
             AcceptError::Busy => self.not_now("more messages come in than can be stored at the moment: send the request again after Retry-After"),
-            AcceptError::Full => self.not_soon("as many messages wait to be delivered as may wait: send the request again after Retry-After"),
+            AcceptError::Full => self.not_soon("the delivery backlog is full (store.backlog_messages_max): send the request again after Retry-After"),
             AcceptError::Unavailable(_) => {
                 self.not_soon("messages cannot be stored at the moment: send the request again after Retry-After")
             }

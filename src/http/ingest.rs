@@ -478,7 +478,7 @@ mod tests {
         let nobody = || Err(Rejection::Invalid(InvalidMessage::Nobody));
         assert_eq!(read_and_taken(nobody), (10, 0));
         let not_json = || {
-            let problem = "a value should be here";
+            let problem = "expected a value";
             Err(Rejection::NotJson(DecodeError { at: 0, problem }))
         };
         assert_eq!(read_and_taken(not_json), (100, 0));

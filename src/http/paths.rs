@@ -180,7 +180,7 @@ fn hint(path: &str) -> String {
         );
     }
     if lower != path {
-        return format!("there is nothing at this path, and paths are in small letters: {places}");
+        return format!("there is nothing at this path; paths are lower case: {places}");
     }
     format!("there is nothing at this path: {places}")
 }
@@ -265,7 +265,7 @@ mod tests {
         let cases = [
             ("/segment/v1/batch", "begin with /v1/"),
             ("/api/webhook/default", "begin with /webhook/"),
-            ("/V1/Track", "small letters"),
+            ("/V1/Track", "lower case"),
             ("/v1/nothing", "messages go to"),
         ];
         for (path, expected) in cases {

@@ -64,27 +64,17 @@ macro_rules! single {
     };
 }
 
-single!(
-    identify,
-    "/v1/identify",
-    Identify,
-    "Accepts a message, an identify unless its type says otherwise."
-);
+single!(identify, "/v1/identify", Identify, "Accepts one message; `type` defaults to `identify`.");
 single!(i, "/v1/i", Identify, "Short for /v1/identify.");
-single!(track, "/v1/track", Track, "Accepts a message, a track unless its type says otherwise.");
+single!(track, "/v1/track", Track, "Accepts one message; `type` defaults to `track`.");
 single!(t, "/v1/t", Track, "Short for /v1/track.");
-single!(page, "/v1/page", Page, "Accepts a message, a page unless its type says otherwise.");
+single!(page, "/v1/page", Page, "Accepts one message; `type` defaults to `page`.");
 single!(p, "/v1/p", Page, "Short for /v1/page.");
-single!(
-    screen,
-    "/v1/screen",
-    Screen,
-    "Accepts a message, a screen unless its type says otherwise."
-);
+single!(screen, "/v1/screen", Screen, "Accepts one message; `type` defaults to `screen`.");
 single!(s, "/v1/s", Screen, "Short for /v1/screen.");
-single!(group, "/v1/group", Group, "Accepts a message, a group unless its type says otherwise.");
+single!(group, "/v1/group", Group, "Accepts one message; `type` defaults to `group`.");
 single!(g, "/v1/g", Group, "Short for /v1/group.");
-single!(alias, "/v1/alias", Alias, "Accepts a message, an alias unless its type says otherwise.");
+single!(alias, "/v1/alias", Alias, "Accepts one message; `type` defaults to `alias`.");
 single!(a, "/v1/a", Alias, "Short for /v1/alias.");
 
 /// A handler for batches.

@@ -137,7 +137,7 @@ fn check_signature(
     match source.webhook_secrets.iter().fold(false, |valid, secret| valid | is_valid(secret)) {
         true => Ok(()),
         false => Err(ApiError::unauthorized(
-            "X-Signature does not fit the body: the shared secret in Segment's webhook destination differs from the one that is set here, or the body was changed on the way",
+            "X-Signature does not match the body: the shared secret in Segment's webhook destination differs from the one that is set here, or the body was changed on the way",
         )),
     }
 }

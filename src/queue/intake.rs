@@ -78,7 +78,7 @@ impl Rejection {
             Rejection::Invalid(InvalidMessage::NotAnObject) => "not_an_object",
             Rejection::Invalid(InvalidMessage::NoType) => "no_type",
             Rejection::Invalid(InvalidMessage::UnknownType) => "unknown_type",
-            Rejection::Invalid(InvalidMessage::Nobody) => "nobody",
+            Rejection::Invalid(InvalidMessage::Nobody | InvalidMessage::UserId) => "nobody",
             Rejection::LongId => "long_id",
             Rejection::DeleteNotAllowed => "delete_not_allowed",
         }

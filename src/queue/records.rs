@@ -245,7 +245,7 @@ pub struct NewMergedRequest {
 pub struct Failure {
     /// The reason.
     pub reason: FailureReason,
-    /// What a person needs to know to mend it.
+    /// What a person needs to know to fix it.
     pub detail: String,
 }
 

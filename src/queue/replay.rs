@@ -158,7 +158,7 @@ pub struct Criteria {
 pub enum CriteriaMistake {
     /// There is no condition.
     #[error(
-        "say which messages: by message id, user, reason, destination, subscription, or time of receipt (from, to); or all that failed"
+        "choose messages by message id, user, reason, destination, subscription or time of receipt, or all that failed; a state alone is not enough"
     )]
     Nothing,
     /// Too many ids.

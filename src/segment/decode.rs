@@ -61,7 +61,7 @@ impl Reader<'_> {
         self.skip_space();
         match self.peek() {
             None => Ok(value),
-            Some(_) => Err(self.error("something follows the value")),
+            Some(_) => Err(self.error("unexpected text after the value")),
         }
     }
 
@@ -85,7 +85,7 @@ impl Reader<'_> {
         }
         self.skip_space();
         match self.peek() {
-            None => Err(self.error("the text ends where a value should be")),
+            None => Err(self.error("unexpected end of input")),
             Some(b'{') => self.object(depth),
             Some(b'[') => self.array(depth),
             Some(b'"') => Ok(Value::String(self.text()?)),
@@ -95,7 +95,7 @@ impl Reader<'_> {
             Some(b'n') => self.word(b"null", Value::Null),
             Some(b'N') if !self.is_strict => self.word(b"NaN", Value::Number(f64::NAN)),
             Some(b'I') if !self.is_strict => self.word(b"Infinity", Value::Number(f64::INFINITY)),
-            Some(_) => Err(self.error("a value should be here")),
+            Some(_) => Err(self.error("expected a value")),
         }
     }
 
@@ -118,12 +118,12 @@ impl Reader<'_> {
         loop {
             self.skip_space();
             if self.peek() != Some(b'"') {
-                return Err(self.error("a key in quotes should be here"));
+                return Err(self.error("expected a quoted key"));
             }
             let key = self.text()?;
             self.skip_space();
             if self.peek() != Some(b':') {
-                return Err(self.error("a colon should be here"));
+                return Err(self.error("expected a colon"));
             }
             self.at += 1;
             self.skip_space();
@@ -142,7 +142,7 @@ impl Reader<'_> {
                     self.at += 1;
                     return Ok(Value::Object(object));
                 }
-                _ => return Err(self.error("a comma or a closing brace should be here")),
+                _ => return Err(self.error("expected a comma or a closing brace")),
             }
         }
     }
@@ -164,7 +164,7 @@ impl Reader<'_> {
                     self.at += 1;
                     return Ok(Value::Array(items));
                 }
-                _ => return Err(self.error("a comma or a closing bracket should be here")),
+                _ => return Err(self.error("expected a comma or a closing bracket")),
             }
         }
     }

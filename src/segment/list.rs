@@ -98,13 +98,17 @@ impl<'a> Scan<'a> {
 
     fn end(&mut self) -> Result<(), DecodeError> {
         self.skip_space();
-        if self.peek().is_some() { Err(self.error("something follows the value")) } else { Ok(()) }
+        if self.peek().is_some() {
+            Err(self.error("unexpected text after the value"))
+        } else {
+            Ok(())
+        }
     }
 
     /// The slices of a list; the scan stands at its bracket.
     fn list(&mut self, messages_max: usize) -> Result<List<'a>, DecodeError> {
         let mut list = List::default();
-        self.expect(b'[', "a list should be here")?;
+        self.expect(b'[', "expected a list")?;
         self.items(b']', |scan| {
             let message = scan.slice()?;
             if list.count < messages_max {
@@ -121,10 +125,10 @@ impl<'a> Scan<'a> {
         &mut self,
         mut one: impl FnMut(&mut Self, Option<&str>) -> Result<(), DecodeError>,
     ) -> Result<(), DecodeError> {
-        self.expect(b'{', "an object should be here")?;
+        self.expect(b'{', "expected an object")?;
         self.items(b'}', |scan| {
             let name = short_text(scan.slice()?);
-            scan.expect(b':', "a colon should be here")?;
+            scan.expect(b':', "expected a colon")?;
             one(scan, name.as_deref())
         })
     }
@@ -161,7 +165,7 @@ impl<'a> Scan<'a> {
         let mut depth = 0usize;
         loop {
             match self.peek() {
-                None => return Err(self.error("the text ends within a value")),
+                None => return Err(self.error("unexpected end of input")),
                 Some(b'"') => self.pass_text()?,
                 Some(b'{' | b'[') => {
                     depth += 1;
@@ -179,11 +183,7 @@ impl<'a> Scan<'a> {
         while end > start && is_space(self.bytes[end - 1]) {
             end -= 1;
         }
-        if end == start {
-            Err(self.error("a value should be here"))
-        } else {
-            Ok(&self.bytes[start..end])
-        }
+        if end == start { Err(self.error("expected a value")) } else { Ok(&self.bytes[start..end]) }
     }
 
     fn pass_text(&mut self) -> Result<(), DecodeError> {

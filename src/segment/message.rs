@@ -86,9 +86,12 @@ pub enum InvalidMessage {
     UnknownType,
     /// Nobody whom the message is about.
     #[error(
-        "nobody to send it for: give a non-empty `userId`, `anonymousId` or e-mail address (`traits.email`, `properties.email`, `context.traits.email` or `email`)"
+        "the message names no person: give a non-empty `userId`, `anonymousId` or e-mail address (`traits.email`, `properties.email`, `context.traits.email` or `email`)"
     )]
     Nobody,
+    /// The same, and `userId` is something that cannot be an id.
+    #[error("`userId` must be a string or a number")]
+    UserId,
 }
 
 impl Message {
@@ -105,7 +108,10 @@ impl Message {
         let message = Self { kind, message_id, value: Value::Object(object) };
         match message.order_key() {
             Some(_) => Ok(message),
-            None => Err(InvalidMessage::Nobody),
+            None => match message.value.get("userId") {
+                None | Some(Value::Null | Value::String(_)) => Err(InvalidMessage::Nobody),
+                Some(_) => Err(InvalidMessage::UserId),
+            },
         }
     }
 

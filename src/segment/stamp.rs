@@ -323,12 +323,15 @@ mod tests {
         for fields in good {
             assert!(stamped(&format!("{{{fields}}}"), None, false).is_ok(), "{fields}");
         }
-        for fields in [r#""userId":"""#, r#""userId":null"#, r#""userId":{}"#, r#""userId":NaN"#] {
-            assert_eq!(
-                stamped(&format!("{{{fields}}}"), None, false),
-                Err(InvalidMessage::Nobody),
-                "{fields}"
-            );
+        let bad = [
+            (r#""userId":"""#, InvalidMessage::Nobody),
+            (r#""userId":null"#, InvalidMessage::Nobody),
+            (r#""anonymousId":true"#, InvalidMessage::Nobody),
+            (r#""userId":{}"#, InvalidMessage::UserId),
+            (r#""userId":NaN"#, InvalidMessage::UserId),
+        ];
+        for (fields, problem) in bad {
+            assert_eq!(stamped(&format!("{{{fields}}}"), None, false), Err(problem), "{fields}");
         }
     }
 }

@@ -199,6 +199,13 @@ fn preview_warns_of_what_is_changed_and_of_what_loops_will_not_like() {
 }
 
 #[test]
+fn a_batch_given_to_preview_is_named_as_one() {
+    let batch = json!({"batch": [{"type": "track", "userId": "u", "event": "E"}]});
+    let (ok, text) = Desk::new().run(&["preview"], &batch.to_string());
+    assert!(!ok && text.contains("this is a batch: preview takes one message"), "{text}");
+}
+
+#[test]
 fn a_field_that_the_action_does_not_have_is_warned_of() {
     let desk = Desk::new();
     desk.file(
@@ -207,7 +214,7 @@ fn a_field_that_the_action_does_not_have_is_warned_of() {
     );
     let (ok, text) = desk.run(&["check", "--offline", "--subscriptions", "s.json"], "");
     assert!(
-        ok && text.contains("`emial` is no field of sendEvent")
+        ok && text.contains("`emial` is not a field of sendEvent")
             && text.contains("`eventName` is not filled"),
         "{text}"
     );
@@ -347,14 +354,18 @@ fn preview_shows_each_subscription_each_field_and_the_request() {
 #[test]
 fn preview_says_why_nothing_would_be_sent() {
     let desk = Desk::new();
-    let reason = "no subscription takes this page message";
+    let reason = "no subscription's trigger matches this page message";
     let (ok, text) = desk.run(&["preview"], r#"{"type":"page","userId":"u1"}"#);
     assert!(ok && text.ends_with(&format!("No request would be sent: {reason}.\n")), "{text}");
     assert!(text.contains("skipped"), "{text}");
 
     let turned_off = r#"{"type":"track","userId":"u1","event":"E","integrations":{"All":false}}"#;
     let (ok, text) = desk.run(&["preview"], turned_off);
-    assert!(ok && text.contains("Nothing would be sent: integrations turns it off"), "{text}");
+    assert!(
+        ok && text
+            .contains("Nothing would be sent: the message's integrations object turns Loops off"),
+        "{text}"
+    );
     assert!(!text.contains("/events/send"), "{text}");
     let (_, text) = desk.run(&["preview", "--json"], turned_off);
     let preview: Value = serde_json::from_str(&text).unwrap();

@@ -1,4 +1,4 @@
-//! What happens when the disk or the database is not as it should be: senders are told to come again,
+//! What happens when the disk or the database is not as it should be: senders are asked to retry,
 //! people are told what to do, and nothing that was acknowledged is lost.
 
 use std::path::Path;
@@ -174,7 +174,7 @@ async fn a_service_that_cannot_write_is_not_ready_and_says_why_until_it_can() {
 }
 
 fn is_told(line: &Value) -> bool {
-    line["message"] == "the store does not work: senders are told to come again"
+    line["message"] == "the store does not work: senders are asked to retry"
 }
 
 #[tokio::test]

@@ -86,7 +86,7 @@ async fn after_the_deletion_at_loops_nothing_of_the_person_is_on_disk() {
     let ran = setup.command_on(service.data(), &["replay", "--all-failed"], b"").await;
     assert_eq!(
         ran.stdout,
-        "replayed: 1\nwithout contents (past their time, or of deleted people), not replayed: 1\n"
+        "replayed: 1\nwithout contents (expired, or of deleted people), not replayed: 1\n"
     );
     assert_eq!(service.stop().await, Some(0));
     assert!(!is_on_disk(&service, GONE) && is_on_disk(&service, KEPT));
@@ -202,7 +202,7 @@ async fn a_replay_does_not_bring_back_who_is_being_deleted() {
     while loops.next().await.path != "/contacts/delete" {}
     let ran = setup.command_on(service.data(), &["replay", "--all-failed"], b"").await;
     let expected =
-        "replayed: 0\nwithout contents (past their time, or of deleted people), not replayed: 1\n";
+        "replayed: 0\nwithout contents (expired, or of deleted people), not replayed: 1\n";
     assert_eq!(ran.stdout, expected);
     loops.rest();
     loops.now(|_| Reply::ok());

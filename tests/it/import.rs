@@ -136,7 +136,7 @@ async fn gzip_is_told_by_its_content_and_several_files_are_taken_in_turn() {
     // What came before the break is stored, and the break is told.
     let ran = setup.command_on(&data, &["import", &broken], b"").await;
     assert_eq!((ran.code, counts(&ran)), (Some(1), [100, 0, 0]), "{ran:?}");
-    assert!(ran.stderr.contains("broken.gz cannot be read behind line 100"), "{ran:?}");
+    assert!(ran.stderr.contains("broken.gz cannot be read after line 100"), "{ran:?}");
     let ran = setup.command_on(&data, &["import", &first, "/nowhere/at-all"], b"").await;
     assert_eq!((ran.code, ran.stdout.as_str()), (Some(1), ""), "{ran:?}");
     assert!(ran.stderr.contains("/nowhere/at-all cannot be read"), "{ran:?}");
@@ -252,4 +252,17 @@ async fn the_times_of_an_export_stay_and_nothing_is_corrected_by_an_old_sending(
     for id in ["exported", "kept"] {
         assert_eq!(stored[id][0]["timestamp"], old, "{id}");
     }
+}
+
+#[tokio::test]
+async fn a_file_that_is_not_json_lines_is_told_how_to_become_one() {
+    let data = tempfile::tempdir().unwrap();
+    let pretty = serde_json::to_string_pretty(&json!([track("u1", "m1"), track("u2", "m2")]));
+    let ran = import(&nowhere(), data.path(), pretty.unwrap().as_bytes()).await;
+    assert_eq!(ran.code, Some(1), "{ran:?}");
+    assert!(ran.stderr.contains("not JSON Lines") && ran.stderr.contains("jq -c"), "{ran:?}");
+    // One bad line among good ones is another matter.
+    let mixed = format!("{}[\n", lines([track("u1", "m1")]));
+    let ran = import(&nowhere(), data.path(), mixed.as_bytes()).await;
+    assert!(ran.code == Some(1) && !ran.stderr.contains("not JSON Lines"), "{ran:?}");
 }

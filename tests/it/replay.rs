@@ -226,10 +226,19 @@ async fn a_message_whose_contents_are_past_their_time_is_counted_and_told() {
     let ran = replay(&setup, &service, &["--all-failed"]).await;
     assert_eq!(
         ran.stdout,
-        "replayed: 1\nwithout contents (past their time, or of deleted people), not replayed: 1\n"
+        "replayed: 1\nwithout contents (expired, or of deleted people), not replayed: 1\n"
     );
     service.message("m2", is_delivered).await;
     assert!(is_failed(&service.message("m1", |_| true).await));
+}
+
+#[tokio::test]
+async fn it_says_so_when_no_message_matches() {
+    let (_loops, setup, service, _) = failed(&["m1"]).await;
+    let ran = replay(&setup, &service, &["--message-id", "other"]).await;
+    assert!(ran.code == Some(0) && ran.stdout.starts_with("no message matches"), "{ran:?}");
+    let ran = replay(&setup, &service, &["--message-id", "m1"]).await;
+    assert!(ran.code == Some(0) && !ran.stdout.contains("no message"), "{ran:?}");
 }
 
 #[tokio::test]
@@ -247,8 +256,8 @@ async fn without_a_service_it_waits_for_the_next_one() {
 async fn it_must_be_told_which_messages_and_by_whom() {
     let (mut loops, setup, service, _) = failed(&["m1"]).await;
     let cases: [(&[&str], &str); 5] = [
-        (&[], "say which messages"),
-        (&["--state", "all"], "say which messages"),
+        (&[], "--message-id, --user"),
+        (&["--state", "all"], "--state alone is not enough"),
         (
             &["--reason", "luck"],
             "must be one of refused, expired, invalid, placeholder_id, unreadable",

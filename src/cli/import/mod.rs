@@ -1,7 +1,7 @@
 //! `import`: files of Segment messages, a JSON object a line, go into the database as if they had come
 //! to `/v1/import`. Works beside a running service and without one.
 //!
-//! A second run of the same files stores nothing twice, so an import that broke off is simply run
+//! A second run of the same files stores nothing twice, so an interrupted import is simply run
 //! again. Memory is bounded: a batch of messages, a line, and the first few rejections.
 
 mod lines;
@@ -95,16 +95,22 @@ pub(super) fn run(args: ImportArgs) -> Result<(), CliError> {
         let Import { report, bar, stop, .. } = import;
         bar.finish_and_clear();
         say(&report.summary(bar.elapsed()));
+        let is_not_lines = report.is_not_lines();
         let rejected = report.close()?;
         ended?;
         if stop.is_cancelled() {
             return Err(CliError::Incomplete(
-                "interrupted: run the same command again to go on".to_owned(),
+                "interrupted: run the same command again to continue".to_owned(),
+            ));
+        }
+        if is_not_lines {
+            return Err(CliError::Incomplete(
+                "no line is a message: this is not JSON Lines; put each message on one line (jq -c '.[]' FILE, or jq -c '.batch[]' FILE for a batch)".to_owned(),
             ));
         }
         if rejected > 0 {
             return Err(CliError::Incomplete(
-                "not all lines were accepted: mend them in their place and run the same command again; the others count as duplicates then".to_owned(),
+                "not all lines were accepted: fix them in place and run the same command again; the others then count as duplicates".to_owned(),
             ));
         }
         Ok(())
@@ -192,7 +198,9 @@ impl Import<'_> {
 
     async fn file(&mut self, name: &str, input: impl Read) -> Result<(), CliError> {
         let broken = |number: u64, source| CliError::Io {
-            what: format!("{name} cannot be read behind line {number}; what came before is stored"),
+            what: format!(
+                "{name} cannot be read after line {number}; the lines before it are stored"
+            ),
             source,
         };
         let message_bytes_max = self.config.server.message_bytes_max;

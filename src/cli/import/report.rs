@@ -1,4 +1,4 @@
-//! What an import came to, for people and for programs. Never holds a part of a message.
+//! The result of an import, for people and for programs. Never holds a part of a message.
 
 use std::fs::File;
 use std::io::{BufWriter, Write as _};
@@ -9,6 +9,7 @@ use serde_json::json;
 
 use crate::cli::CliError;
 use crate::queue::intake::Rejection;
+use crate::segment::message::InvalidMessage;
 
 /// Rejected lines that are shown; all of them go into the file.
 const SHOWN_MAX: usize = 20;
@@ -18,6 +19,8 @@ pub(super) struct Report {
     pub(super) accepted: u64,
     pub(super) duplicates: u64,
     rejected: u64,
+    /// Of these, the lines that are not JSON objects.
+    not_objects: u64,
     shown: Vec<String>,
     file: Option<(PathBuf, BufWriter<File>)>,
 }
@@ -31,7 +34,14 @@ impl Report {
                 Some((path.to_owned(), BufWriter::new(opened)))
             }
         };
-        Ok(Self { accepted: 0, duplicates: 0, rejected: 0, shown: Vec::new(), file })
+        Ok(Self {
+            accepted: 0,
+            duplicates: 0,
+            rejected: 0,
+            not_objects: 0,
+            shown: Vec::new(),
+            file,
+        })
     }
 
     pub(super) fn reject(
@@ -41,6 +51,11 @@ impl Report {
         reason: &Rejection,
     ) -> Result<(), CliError> {
         self.rejected += 1;
+        let is_object = !matches!(
+            reason,
+            Rejection::NotJson(_) | Rejection::Invalid(InvalidMessage::NotAnObject)
+        );
+        self.not_objects += u64::from(!is_object);
         if self.shown.len() < SHOWN_MAX {
             self.shown.push(format!("  {name}:{number}: {}: {reason}", reason.code()));
         }
@@ -54,6 +69,13 @@ impl Report {
             writeln!(file, "{line}").map_err(|source| broken(path, source))?;
         }
         Ok(())
+    }
+
+    /// Whether no line is a JSON object, as in a file whose messages go over several lines.
+    pub(super) fn is_not_lines(&self) -> bool {
+        self.accepted + self.duplicates == 0
+            && self.rejected > 0
+            && self.rejected == self.not_objects
     }
 
     pub(super) fn summary(&self, took: Duration) -> String {

@@ -18,7 +18,7 @@ pub(super) fn bytes(body: Body) -> Result<Bytes, ApiError> {
         if rejection.status() == StatusCode::PAYLOAD_TOO_LARGE {
             ApiError::too_large(format!("the body has more than {BYTES_MAX} bytes"))
         } else {
-            ApiError::bad_request("bad_body", "the body could not be read: it broke off")
+            ApiError::bad_request("bad_body", "the body could not be read: it ended early")
         }
     })
 }

@@ -24,7 +24,7 @@ use crate::http::error::{ApiError, ErrorBody};
     responses(
         (status = 200, description = "The configuration is in force.", body = Reloaded),
         (status = 422, description = "The configuration has errors; the old one stays in force.", body = BadConfiguration),
-        (status = 500, description = "The reload broke off; the log says why.", body = ErrorBody),
+        (status = 500, description = "The reload failed unexpectedly; the log says why.", body = ErrorBody),
         AdminErrors
     ),
     security(("adminToken" = []))
@@ -35,7 +35,7 @@ pub(super) async fn reload(State(state): State<AdminState>) -> Result<Response, 
         ApiError::new(
             StatusCode::INTERNAL_SERVER_ERROR,
             "reload_broke_off",
-            "the reload broke off: see the log",
+            "the reload failed unexpectedly: see the log",
         )
     })?;
     Ok(match reloaded {

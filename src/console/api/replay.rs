@@ -1,4 +1,4 @@
-//! `POST /api/replay`: puts messages that are done back to work.
+//! `POST /api/replay`: requeues finished messages.
 
 use std::time::Duration;
 
@@ -13,7 +13,7 @@ use super::errors::{AdminErrors, StoreErrors, store_fault};
 use crate::console::state::AdminState;
 use crate::console::view::{ReplayPosition, Replayed};
 use crate::http::error::{ApiError, ErrorBody};
-use crate::queue::{Criteria, ReplayAsk, ReplayState, Selection};
+use crate::queue::{Criteria, CriteriaMistake, ReplayAsk, ReplayState, Selection};
 
 /// How long one request works; the rest is asked for with `continue`.
 const BUSY_MAX: Duration = Duration::from_secs(10);
@@ -59,7 +59,7 @@ struct Asked {
     position: Option<ReplayPosition>,
 }
 
-/// Puts messages that are done back to work.
+/// Requeues finished messages.
 ///
 /// One request works for ten seconds at most. If something is left then, the answer says with `continue`
 /// where the next request goes on.
@@ -121,7 +121,12 @@ fn selection(asked: Asked, state: &AdminState) -> Result<Selection, ApiError> {
         to: asked.to,
         all_failed: asked.all_failed,
     };
-    let selection = criteria.selection().map_err(|mistake| bad_replay(mistake.to_string()))?;
+    let selection = criteria.selection().map_err(|mistake| match mistake {
+        CriteriaMistake::Nothing => bad_replay(
+            "choose messages by `messageIds`, `userId`, `reason`, `destination`, `subscription`, `from` or `to`, or send `\"allFailed\": true`; `state` alone is not enough",
+        ),
+        other => bad_replay(other.to_string()),
+    })?;
     if let Some(name) = &selection.destination
         && !state.planners.contains_key(name)
     {

@@ -16,8 +16,8 @@ const LOOPS_SECONDS: [f64; 10] = [0.025, 0.05, 0.1, 0.2, 0.4, 0.8, 1.6, 5.0, 10.
 pub const MESSAGES_ACCEPTED: &str = "segment_loops_messages_accepted_total";
 /// Messages that had been accepted before, by `source` and `type`.
 pub const MESSAGES_DUPLICATE: &str = "segment_loops_messages_duplicate_total";
-/// Requests, and messages of batches, that were turned away at the door, by `source` (empty where it
-/// is not known), `endpoint` (`unknown` for a path that nothing is at) and `code`.
+/// Requests, and messages of batches, that were rejected, by `source` (empty where it is not known),
+/// `endpoint` (`unknown` for a path that does not exist) and `code`.
 pub const REJECTED: &str = "segment_loops_rejected_total";
 /// Messages that no subscription took, by `destination` and `reason`.
 pub const UNMATCHED: &str = "segment_loops_unmatched_total";
@@ -36,7 +36,7 @@ pub const RATE_LIMIT: &str = "segment_loops_rate_limit_requests_per_second";
 /// 1 while a destination is paused because Loops refuses its key or there is no Loops at its base URL,
 /// else 0, by `destination`.
 pub const DESTINATION_PAUSED: &str = "segment_loops_destination_paused";
-/// 1 while what comes in can be stored, else 0.
+/// 1 while messages can be stored, else 0.
 pub const STORE_READY: &str = "segment_loops_store_ready";
 /// 1 while this process holds the lease of a destination, else 0, by `destination`.
 pub const LEASE_HELD: &str = "segment_loops_lease_held";
@@ -106,7 +106,7 @@ fn describe() {
     use metrics::{describe_counter, describe_gauge, describe_histogram};
     describe_counter!(MESSAGES_ACCEPTED, "Messages accepted as new");
     describe_counter!(MESSAGES_DUPLICATE, "Messages that had been accepted before");
-    describe_counter!(REJECTED, "Requests and messages of batches that were turned away");
+    describe_counter!(REJECTED, "Requests, and messages of batches, that were rejected");
     describe_counter!(UNMATCHED, "Messages that no subscription took");
     describe_counter!(DELIVERIES, "Deliveries that ended");
     describe_counter!(LOOPS_REQUESTS, "Requests made to Loops; status 0: no answer");
@@ -118,7 +118,7 @@ fn describe() {
         DESTINATION_PAUSED,
         "1 while the destination is paused: Loops refuses its key, or its base URL is wrong"
     );
-    describe_gauge!(STORE_READY, "1 while what comes in can be stored");
+    describe_gauge!(STORE_READY, "1 while messages can be stored");
     describe_gauge!(LEASE_HELD, "1 while this process delivers for the destination");
 }
 

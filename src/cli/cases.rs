@@ -51,7 +51,7 @@ fn run_case(case: &Value, planners: &BTreeMap<String, Planner>) -> Result<(), St
     let message = case.get("message").cloned().ok_or("`message` is missing")?;
     let message = message_of(message).map_err(|error| format!("message: {error}"))?;
     let plan = planner.destination.plan(&message);
-    // What is not told to be expected is expected not to be; but warnings may be left out.
+    // A case expects no request and no error that it does not list; warnings may be left out.
     compare("requests", expected.get("requests"), &requests(&plan))?;
     compare("errors", expected.get("errors"), &errors(&plan))?;
     match expected.get("warnings") {

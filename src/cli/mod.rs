@@ -49,7 +49,7 @@ enum Command {
 /// Why a command ended badly. Its text, and those of its sources, are printed for people.
 #[derive(Debug, thiserror::Error)]
 pub enum CliError {
-    /// The configuration has mistakes.
+    /// The configuration has errors.
     #[error(transparent)]
     Config(#[from] crate::config::ConfigError),
     /// The program did not start, or stopped by itself.
@@ -61,19 +61,19 @@ pub enum CliError {
     /// The faults asked of the sandbox make no sense.
     #[error(transparent)]
     Faults(crate::sandbox::FaultsError),
-    /// The check found mistakes, all of which it has told.
+    /// The check found errors, all of which it has printed.
     #[error("the check found {0}")]
     Check(String),
-    /// What was given cannot be used.
+    /// The arguments or the input cannot be used.
     #[error("{0}")]
     Usage(String),
-    /// The store did not do what it was asked.
-    #[error("the database did not do it; what was done before stays: run the same command again")]
+    /// The store failed.
+    #[error("the database failed; what was done before stays: run the same command again")]
     Store(#[source] Box<dyn std::error::Error + Send + Sync>),
     /// Something was left undone, as the text says.
     #[error("{0}")]
     Incomplete(String),
-    /// The machine refused something.
+    /// An operation of the system failed.
     #[error("{what}")]
     Io {
         /// What was tried.

@@ -15,7 +15,7 @@ use crate::secret::Secret;
 pub struct AdminState {
     /// Reads what became of messages.
     pub log: Arc<dyn Log>,
-    /// Puts messages back to work.
+    /// Requeues messages.
     pub replays: Arc<dyn Replays>,
     /// Each of these opens `/api`; with none, it is closed.
     pub tokens: Vec<Secret>,

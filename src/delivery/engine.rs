@@ -205,7 +205,7 @@ impl Engine {
     }
 }
 
-/// A fault that blocks a whole destination until a person mends it.
+/// A fault that blocks a whole destination until a person removes it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Obstacle {
     Key,

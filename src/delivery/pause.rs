@@ -11,7 +11,7 @@ use tokio::time::Instant;
 /// The first wait before the key is checked again.
 const PROBE_WAIT_MIN: Duration = Duration::from_secs(2);
 
-/// The longest wait before the key is checked again: a mended key is noticed within this time.
+/// The longest wait before the key is checked again: a corrected key is noticed within this time.
 const PROBE_WAIT_MAX: Duration = Duration::from_secs(60);
 
 /// Whether a destination is paused, and when its key is checked next.

@@ -68,7 +68,7 @@ impl Field {
 ///
 /// Fields with null or an empty string are removed first; fields that the action does not have are
 /// dropped. All errors are reported together, missing fields first. Unless Segment is followed exactly
-/// ([`Unsupported::Pass`]), values with a wrong form alone are mended before.
+/// ([`Unsupported::Pass`]), values whose form alone is wrong are corrected first.
 pub(super) fn validate<'a>(
     fields: &[Field],
     found: Fields<'a>,

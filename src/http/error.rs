@@ -1,7 +1,7 @@
 //! The error of every HTTP answer: a status, a code for programs, a message for people.
 //!
 //! Statuses are chosen by what they make a sender do. Any 4xx but 429 makes every Segment SDK drop its
-//! whole batch; 429 with `Retry-After` makes all of them come again. 408 is never used: some drop on it.
+//! whole batch; 429 with `Retry-After` makes all of them retry. 408 is never used: some SDKs drop the batch on it.
 
 use axum::Json;
 use axum::http::{HeaderValue, Method, StatusCode, Uri, header};
@@ -44,7 +44,7 @@ pub enum Contract {
 }
 
 impl Contract {
-    /// "Not now": the sender must come again.
+    /// "Not now": the sender must retry.
     pub fn not_now(self, message: &str) -> ApiError {
         let status = match self {
             Contract::Tracking => StatusCode::TOO_MANY_REQUESTS,
@@ -53,7 +53,7 @@ impl Contract {
         ApiError::new(status, "not_now", message)
     }
 
-    /// "Not now", and not soon.
+    /// "Not now", for a condition that lasts longer.
     pub fn not_soon(self, message: &str) -> ApiError {
         ApiError { retry_after_s: Some(OUTAGE_RETRY_AFTER_SECONDS), ..self.not_now(message) }
     }

@@ -218,8 +218,8 @@ impl<'s> Visit<'s> {
         }
     }
 
-    /// Finds the source by a key. Where there is none because the body cannot be read, that is what
-    /// must be mended.
+    /// Finds the source by a key. If there is none because the body cannot be read, the error is about the
+    /// body.
     fn identify(
         &mut self,
         sources: &'s Sources,

@@ -535,6 +535,9 @@ async fn what_fails_for_longer_than_the_window_is_given_up_as_expired() {
     service.accept("/v1/batch", json!({"batch": [track("u1", "m1"), track("u1", "m2")]})).await;
     let message = service.message("m1", |found| found["state"] == "failed").await;
     assert_eq!(message["deliveries"][0]["reason"], "expired");
+    let detail = message["deliveries"][0]["detail"].as_str().unwrap();
+    assert!(detail.starts_with("gave up after") && detail.contains("300 ms"), "{detail}");
+    assert!(detail.contains("the last answer was 500"), "{detail}");
     assert!(attempts(&message).len() >= 2, "{message}");
     assert!(loops.notes(attempts(&message).len()).await.iter().all(|note| note == "m1"));
     // What waited behind it goes on.

@@ -283,6 +283,10 @@ async fn it_must_be_told_which_messages_and_by_whom() {
         let answer = ask(&service, body.clone()).await;
         assert_eq!((answer.status, &answer.body["code"]), (400, &json!("bad_replay")), "{body}");
     }
+    let message = ask(&service, json!({"state": "failed"})).await.body["message"].clone();
+    for key in ["`messageIds`", "`userId`", "\"allFailed\": true", "`state` alone is not enough"] {
+        assert!(message.as_str().unwrap().contains(key), "{key}: {message}");
+    }
     let request = service.request(reqwest::Method::POST, "/api/replay").body("{}");
     assert_eq!(Service::answer(request).await.status, 401);
     service.accept("/v1/track", track("u1", "last")).await;

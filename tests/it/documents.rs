@@ -6,6 +6,7 @@ use std::process::Command;
 use serde_json::Value;
 
 use crate::golden::eval;
+use crate::tidy;
 
 /// The fenced blocks of a document with their language, without the indent that they stand in.
 fn blocks(text: &str) -> Vec<(String, String)> {
@@ -106,6 +107,26 @@ fn the_subscriptions_of_the_readme_take_its_first_messages() {
         let output = command.arg("--subscriptions").arg(file.path()).output().unwrap();
         let text = String::from_utf8(output.stdout).unwrap();
         assert!(text.contains(request), "{text}");
+    }
+}
+
+#[test]
+fn the_program_logs_the_lines_that_the_operations_guide_explains() {
+    let mut files = Vec::new();
+    tidy::sources(&Path::new(env!("CARGO_MANIFEST_DIR")).join("src"), &mut files);
+    let code: String = files.iter().map(|file| tidy::code(file)).collect();
+    let guide = include_str!("../../docs/operations.md");
+    let (_, table) = guide.split_once("## At 3 a.m.").unwrap();
+    let (table, _) = table.split_once("\n## ").unwrap();
+    let rows = table.lines().filter(|line| line.starts_with("| ") && !line.starts_with("| ---"));
+    let seen: Vec<&str> = rows.skip(1).map(|row| row.split(" | ").next().unwrap()).collect();
+    assert!(seen.len() > 20);
+    // Every second piece between backticks is quoted; values of fields are not messages.
+    let quoted = seen.iter().flat_map(|cell| cell.split('`').skip(1).step_by(2));
+    for line in quoted.filter(|line| !line.starts_with("outcome: ")) {
+        for part in line.split('…').map(str::trim).filter(|part| !part.is_empty()) {
+            assert!(code.contains(part), "nothing logs `{part}`");
+        }
     }
 }
 

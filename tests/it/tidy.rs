@@ -45,7 +45,7 @@ const CRATES: [(&str, &[&str]); 9] = [
     ("flate2", &["cli"]),
 ];
 
-fn sources(folder: &Path, found: &mut Vec<PathBuf>) {
+pub fn sources(folder: &Path, found: &mut Vec<PathBuf>) {
     for entry in std::fs::read_dir(folder).unwrap() {
         let path = entry.unwrap().path();
         if path.is_dir() {
@@ -69,7 +69,7 @@ fn depth(file: &Path, src: &Path) -> usize {
 }
 
 /// The code of a file, without comments and without its unit tests.
-fn code(file: &Path) -> String {
+pub fn code(file: &Path) -> String {
     let text = std::fs::read_to_string(file).unwrap();
     let tested = text.split("#[cfg(test)]\nmod tests").next().unwrap();
     let is_code = |line: &&str| !line.trim_start().starts_with("//");

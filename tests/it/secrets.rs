@@ -106,8 +106,15 @@ async fn what_surrounds_a_secret_is_not_part_of_it() {
 
 #[test]
 fn what_cannot_be_meant_is_refused_with_its_reason() {
-    let cases: [(Written, &str); 6] = [
+    let cases: [(Written, &str); 13] = [
         (|secret| format!("\"{secret}\""), "quotes"),
+        (|secret| format!("`{secret}`"), "in quotes"),
+        (|secret| format!("\"{secret}"), "begins or ends with a quote"),
+        (|secret| format!("{secret}'"), "begins or ends with a quote"),
+        (|secret| format!("[\"{secret}\"]"), "in brackets"),
+        (|secret| format!("<{secret}>"), "in brackets"),
+        (|secret| format!("[{secret}"), "begins with a bracket"),
+        (|secret| format!("{secret}\\n"), "a backslash and a letter"),
         (|secret| format!("'{secret}'\n"), "quotes"),
         (|secret| format!("{secret}\u{1}x"), "control character"),
         (|secret| format!("{secret}\tx"), "control character"),
@@ -216,15 +223,74 @@ fn lists_of_secrets_are_checked_like_single_ones() {
         (
             "webhook_secrets = ['a', '\"b\"']",
             "sources.default.webhook_secrets",
-            "number 2: it is still",
+            "number 2: it is still in quotes",
         ),
         ("webhook_tokens = ['a', '']", "sources.default.webhook_tokens", "number 2: it is empty"),
+        (
+            "webhook_tokens = ['a', '[b]']",
+            "sources.default.webhook_tokens",
+            "number 2: it is in brackets",
+        ),
     ];
     for (lines, key, reason) in cases {
         let setup = Setup::with_loops(NOWHERE).config(&format!("[sources.default]\n{lines}\n"));
         let (code, text) = setup.run_to_end();
         assert_eq!(code, Some(1), "{text}");
         assert!(text.contains(key) && text.contains(reason), "{text}");
+    }
+}
+
+#[test]
+fn a_list_in_quotes_or_brackets_is_refused_with_the_way_to_separate_its_secrets() {
+    const SOURCE: &str = "SEGMENT_LOOPS__SOURCES__DEFAULT";
+    let by_lines = "separated by line breaks";
+    let by_commas = "separated by commas or line breaks";
+    // The variables, the key they set, and how its secrets are separated.
+    let lists = [
+        ("SEGMENT_WRITE_KEY".to_owned(), "sources.default.write_keys", by_commas),
+        (format!("{SOURCE}__WEBHOOK_SECRETS"), "sources.default.webhook_secrets", by_commas),
+        (format!("{SOURCE}__WEBHOOK_TOKENS"), "sources.default.webhook_tokens", by_commas),
+        ("SEGMENT_LOOPS__SERVER__ADMIN_TOKENS".to_owned(), "server.admin_tokens", by_commas),
+        ("ADMIN_TOKEN".to_owned(), "server.admin_token", by_lines),
+        ("SEGMENT_WEBHOOK_TOKEN".to_owned(), "sources.default.webhook_token", by_lines),
+    ];
+    let texts = [
+        ("\"old-1,new-2\"", "in quotes"),
+        ("'old-1\nnew-2'", "in quotes"),
+        ("`old-1,new-2`", "in quotes"),
+        ("\"old-1\",\"new-2\"", "in quotes"),
+        ("[\"old-1\",\"new-2\"]", "in brackets"),
+        ("[old-1\nnew-2]", "in brackets"),
+        ("{\"old-1\", \"new-2\"}", "in brackets"),
+        ("\"old-1\nnew-2", "number 1: it begins or ends with a quote"),
+        ("old-1\nnew-2'", "number 2: it begins or ends with a quote"),
+        ("old-1\nnew-2\\n", "number 2: it holds a line break written as a backslash"),
+        ("old-1\\nnew-2", "a line break written as a backslash"),
+    ];
+    let folder = tempfile::tempdir().unwrap();
+    for (variable, key, separated) in lists {
+        for (text, reason) in texts {
+            let base = Setup::with_loops(NOWHERE).without_env();
+            let base = base.env("LOOPS_API_KEY", "k").env("LOOPS_BASE_URL", NOWHERE);
+            let base = match variable.as_str() {
+                "SEGMENT_WRITE_KEY" => base,
+                _ => base.env("SEGMENT_WRITE_KEY", "k"),
+            };
+            let mut setups = vec![base.clone().env(&variable, text)];
+            if !variable.starts_with("SEGMENT_LOOPS__") {
+                let file = folder.path().join(&variable);
+                std::fs::write(&file, format!("{text}\n")).unwrap();
+                setups.push(base.env(&format!("{variable}_FILE"), file.to_str().unwrap()));
+            }
+            for setup in setups {
+                let (code, said) = setup.run_to_end();
+                assert_eq!(code, Some(1), "{variable}, {text}: {said}");
+                for part in [&format!("{key}: "), reason, separated] {
+                    assert!(said.contains(part), "{variable}, {text}, {part}: {said}");
+                }
+                assert!(!said.contains("old-1") && !said.contains("new-2"), "{said}");
+            }
+        }
     }
 }
 

@@ -17,6 +17,9 @@ const LINE_BREAKS: &[char] = &['\r', '\n'];
 /// Separates the secrets in a list that is written as one string, as in an environment variable.
 const LIST: &[char] = &['\r', '\n', ','];
 
+/// Separates nothing: the key holds one secret, or the list is split already.
+const NONE: &[char] = &[];
+
 /// A secret as it is written.
 pub(super) struct WrittenSecrets<'a> {
     /// The table, such as `sources.shop`.
@@ -39,7 +42,7 @@ impl Check<'_> {
         file: Option<&Path>,
     ) -> Option<Option<Secret>> {
         let texts = self.given_or_read(key, given.into_iter().collect(), file)?;
-        Some(self.clean(key, &texts, file)?.pop())
+        Some(self.clean(key, &texts, NONE, file)?.pop())
     }
 
     /// All secrets of a key, its file and its list. Empty if nothing is given, or an error was recorded.
@@ -47,14 +50,14 @@ impl Check<'_> {
         let key = format!("{}.{}", written.table, written.name);
         let single = written.single.into_iter().collect();
         let texts = self.given_or_read(&key, single, written.file).unwrap_or_default();
-        let mut secrets =
-            self.clean(&key, &split(&texts, LINE_BREAKS), written.file).unwrap_or_default();
+        let mut secrets = self.clean(&key, &texts, LINE_BREAKS, written.file).unwrap_or_default();
         if let Some(list) = written.list {
             let key = format!("{key}s");
             if list.is_empty() {
                 self.mistake(&key, "is empty: give at least one secret, or leave the key out");
             }
-            secrets.extend(self.clean(&key, &list.split(LIST), None).unwrap_or_default());
+            let (texts, separators) = list.into_texts();
+            secrets.extend(self.clean(&key, &texts, separators, None).unwrap_or_default());
         }
         secrets
     }
@@ -66,10 +69,9 @@ impl Check<'_> {
         given: Secrets,
         file: Option<&Path>,
     ) -> Option<Vec<Secret>> {
-        let given = given.split(LIST);
+        let (given, separators) = given.into_texts();
         let texts = self.given_or_read(key, given, file)?;
-        let texts = if file.is_some() { split(&texts, LIST) } else { texts };
-        self.clean(key, &texts, file)
+        self.clean(key, &texts, if file.is_some() { LIST } else { separators }, file)
     }
 
     fn given_or_read(
@@ -96,17 +98,34 @@ impl Check<'_> {
         }
     }
 
-    /// Removes what is not part of the secrets; `None` if one of them is not usable. `file` is the file that
-    /// they were read from, if any.
-    fn clean(&mut self, key: &str, texts: &[Secret], file: Option<&Path>) -> Option<Vec<Secret>> {
+    /// The secrets in the texts, without what is not part of them; `None` if one of them is not usable. Each
+    /// text is judged as a whole before it is split: the parts of a list in quotes would look harmless.
+    /// `file` is the file that they were read from, if any.
+    fn clean(
+        &mut self,
+        key: &str,
+        texts: &[Secret],
+        separators: &[char],
+        file: Option<&Path>,
+    ) -> Option<Vec<Secret>> {
+        let is_enclosed = |text: &&Secret| enclosure(trim(text.expose())).is_some();
+        let parts = match texts.iter().find(is_enclosed) {
+            Some(whole) if !separators.is_empty() => vec![whole.clone()],
+            _ => split(texts, separators),
+        };
         let mut secrets = Vec::new();
-        for (index, text) in texts.iter().enumerate() {
-            match clean(text.expose()) {
+        for (index, part) in parts.iter().enumerate() {
+            match clean(part.expose()) {
                 Ok(secret) => secrets.push(Secret::new(secret)),
                 Err(problem) => {
-                    let number = match texts.len() {
+                    let number = match parts.len() {
                         1 => String::new(),
                         _ => format!("number {}: ", index + 1),
+                    };
+                    let several = match separators {
+                        [] => "",
+                        LINE_BREAKS => "; several secrets are separated by line breaks",
+                        _ => "; several secrets are separated by commas or line breaks",
                     };
                     let origin = match (file, short_name(key)) {
                         (Some(file), _) => format!(" (in the file {})", file.display()),
@@ -115,11 +134,11 @@ impl Check<'_> {
                         }
                         (None, _) => String::new(),
                     };
-                    self.mistake(key, format!("{number}{problem}{origin}"));
+                    self.mistake(key, format!("{number}{problem}{several}{origin}"));
                 }
             }
         }
-        (secrets.len() == texts.len()).then_some(secrets)
+        (secrets.len() == parts.len()).then_some(secrets)
     }
 }
 
@@ -128,37 +147,81 @@ impl Secrets {
         matches!(self, Secrets::Many(secrets) if secrets.is_empty())
     }
 
-    /// Returns a list unchanged, and splits a string.
-    fn split(self, separators: &[char]) -> Vec<Secret> {
+    /// The texts as written, and what separates the secrets in each.
+    fn into_texts(self) -> (Vec<Secret>, &'static [char]) {
         match self {
-            Secrets::Many(secrets) => secrets,
-            Secrets::One(text) => split(&[text], separators),
+            Secrets::Many(secrets) => (secrets, NONE),
+            Secrets::One(text) => (vec![text], LIST),
         }
     }
 }
 
-/// The parts that are not blank. If all are blank, one blank string, so that the error can say so.
+/// The parts that are not blank. If all are blank, one blank string, so that the error can say so. Without
+/// separators, the texts themselves.
 fn split(texts: &[Secret], separators: &[char]) -> Vec<Secret> {
+    if separators.is_empty() {
+        return texts.to_vec();
+    }
     let parts = texts.iter().flat_map(|text| text.expose().split(separators));
     let parts: Vec<Secret> = parts.filter(|part| !trim(part).is_empty()).map(Secret::new).collect();
     if parts.is_empty() { texts.first().cloned().into_iter().collect() } else { parts }
 }
 
+/// What a text is enclosed in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Enclosure {
+    Quotes,
+    Brackets,
+}
+
+/// What a text is enclosed in, from its first character to its last.
+fn enclosure(text: &str) -> Option<Enclosure> {
+    match (text.len() > 1, text.as_bytes().first()?, text.as_bytes().last()?) {
+        (true, b'"', b'"') | (true, b'\'', b'\'') | (true, b'`', b'`') => Some(Enclosure::Quotes),
+        (_, b'[', b']') | (_, b'{', b'}') | (_, b'(', b')') | (_, b'<', b'>') => {
+            Some(Enclosure::Brackets)
+        }
+        _ => None,
+    }
+}
+
 /// The secret in a string, or what is wrong with it.
 fn clean(text: &str) -> Result<&str, &'static str> {
+    const QUOTES: [char; 3] = ['"', '\'', '`'];
     let text = trim(text);
-    let is_quoted = |quote| text.len() > 1 && text.starts_with(quote) && text.ends_with(quote);
     if text.is_empty() {
-        Err("it is empty")
-    } else if !text.is_ascii() {
+        return Err("it is empty");
+    }
+    match enclosure(text) {
+        Some(Enclosure::Quotes) => {
+            return Err(
+                "it is still in quotes, which files and Docker's --env-file keep as part of the value: remove them",
+            );
+        }
+        Some(Enclosure::Brackets) => {
+            return Err(
+                "it is in brackets, which would be part of the secret: remove them, and any quotes",
+            );
+        }
+        None => {}
+    }
+    if !text.is_ascii() {
         Err(
             "it holds a character that is not ASCII, such as a typographic quote or an invisible space; a file must be plain text, not UTF-16",
         )
     } else if text.bytes().any(|byte| byte.is_ascii_control()) {
         Err("it holds a line break, a tab or another control character")
-    } else if is_quoted('"') || is_quoted('\'') {
+    } else if text.starts_with(['[', '{', '(', '<']) {
         Err(
-            "it is still in quotes, which files and Docker's --env-file keep as part of the value: remove them",
+            "it begins with a bracket, as a list or a placeholder does: remove brackets around it, or choose another secret",
+        )
+    } else if text.starts_with(QUOTES) || text.ends_with(QUOTES) {
+        Err(
+            "it begins or ends with a quote (\", ' or `), as if half of the quotes had been removed: remove quotes around it, or choose another secret",
+        )
+    } else if text.contains("\\n") || text.ends_with("\\r") {
+        Err(
+            "it holds a line break written as a backslash and a letter (\\n), which would be part of the secret: remove it, or write a real line break",
         )
     } else {
         Ok(text)
@@ -181,13 +244,29 @@ mod tests {
             ("\u{a0}abc\u{2028}", Ok("abc")),
             ("two words, typed by hand", Ok("two words, typed by hand")),
             ("it's", Ok("it's")),
-            ("'", Ok("'")),
-            ("\"half", Ok("\"half")),
+            ("a\"b'c`d", Ok("a\"b'c`d")),
+            ("ab(c)[d]", Ok("ab(c)[d]")),
+            ("C:\\keys", Ok("C:\\keys")),
             ("", Err("empty")),
             (" \u{feff}\r\n", Err("empty")),
             ("\"abc\"", Err("quotes")),
             (" 'abc'\n", Err("quotes")),
             ("''", Err("quotes")),
+            ("`abc`", Err("in quotes")),
+            ("'", Err("a quote")),
+            ("\"half", Err("a quote")),
+            ("half\"", Err("a quote")),
+            ("half`\n", Err("a quote")),
+            ("\"mixed'", Err("a quote")),
+            ("[\"abc\"]", Err("in brackets")),
+            ("{abc}", Err("in brackets")),
+            ("<your-key>", Err("in brackets")),
+            ("[\"abc\"", Err("a bracket")),
+            ("[abc", Err("a bracket")),
+            ("abc\\n", Err("a backslash")),
+            ("abc\\r\\n\n", Err("a backslash")),
+            ("abc\\r", Err("a backslash")),
+            ("old\\nnew", Err("a backslash")),
             ("ab\ncd", Err("control")),
             ("ab\tcd", Err("control")),
             ("ab\0", Err("control")),

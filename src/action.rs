@@ -33,7 +33,8 @@ pub enum UnmatchedReason {
     Integrations,
     /// The person did not consent to the categories that the destination is for.
     Consent,
-    /// It was replayed for some subscriptions, and none of those takes it now.
+    /// It was replayed, and none of the subscriptions that it was replayed for takes it now, or its person
+    /// was deleted meanwhile.
     Replay,
     /// A reason of another release, in a record.
     Unknown,

@@ -148,7 +148,8 @@ pub struct Replayed {
     pub dry_run: bool,
     /// How many messages are pending again; in a dry run, how many would be.
     pub replayed: u64,
-    /// How many messages fit but cannot be replayed, because their contents were deleted.
+    /// How many messages match but cannot be replayed, because their contents were deleted or a deletion of
+    /// their person followed.
     pub without_contents: u64,
     /// Where to continue: send it in another request, with the same criteria. Null when all is done.
     #[schema(required)]

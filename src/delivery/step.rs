@@ -319,8 +319,12 @@ impl Stepper {
         if job.replay.number > 0 {
             plan.deliveries.retain(|delivery| job.replay.wants(&delivery.subscription));
             if plan.deliveries.is_empty() && plan.unmatched.is_none() {
-                let detail = "no subscription that it was replayed for takes it now".to_owned();
-                plan.unmatched = Some(Unmatched { reason: UnmatchedReason::Replay, detail });
+                let detail = match job.replay.is_before_deletion {
+                    true => "its person was deleted at Loops after it was accepted",
+                    false => "no subscription that it was replayed for takes it now",
+                };
+                let reason = UnmatchedReason::Replay;
+                plan.unmatched = Some(Unmatched { reason, detail: detail.to_owned() });
             }
         }
         debug!(

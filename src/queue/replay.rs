@@ -18,8 +18,12 @@ pub trait Replays: Send + Sync {
     /// `None` replays each message once, and none that was accepted in the meantime.
     ///
     /// A replayed message is pending again, behind all messages accepted before, with the next replay
-    /// number. Its deliveries stay in the record; the new ones supersede them. A message without contents
-    /// is counted and left unchanged.
+    /// number. Its deliveries stay in the record; the new ones supersede them.
+    ///
+    /// A message without contents is counted and left unchanged. So is a message that a deletion of the same
+    /// person follows at the same destination: one whose delivery with the action
+    /// [`ActionKind::DeleteContact`](crate::action::ActionKind) was delivered and which was accepted later,
+    /// or is that message itself, whatever its type; or a `delete` message that is still pending.
     async fn replay(&self, ask: &ReplayAsk) -> Result<ReplayChunk, Unavailable>;
 }
 
@@ -104,8 +108,8 @@ pub struct ReplayPosition {
 pub struct ReplayChunk {
     /// How many messages are pending again, or would be after a dry run.
     pub replayed: u64,
-    /// How many of the selected messages have no contents: past their retention, erased, or about to be
-    /// erased because a deletion of their person follows.
+    /// How many of the selected messages cannot be replayed: their contents are past their retention or
+    /// erased, or a deletion of their person follows.
     pub without_contents: u64,
     /// Where to continue; `None` at the end.
     pub next: Option<ReplayPosition>,
@@ -120,12 +124,16 @@ pub struct Replay {
     pub only: Option<String>,
     /// Subscriptions under which it has a delivery that is not made again.
     pub settled: Vec<String>,
+    /// Whether a deletion of the same person, accepted later, was delivered since the replay was requested.
+    /// Then nothing is delivered.
+    pub is_before_deletion: bool,
 }
 
 impl Replay {
     /// Whether the message is to be delivered under this subscription.
     pub fn wants(&self, subscription: &str) -> bool {
-        self.only.as_deref().is_none_or(|only| only == subscription)
+        !self.is_before_deletion
+            && self.only.as_deref().is_none_or(|only| only == subscription)
             && !self.settled.iter().any(|settled| settled == subscription)
     }
 }

@@ -73,6 +73,7 @@ pub(super) struct JobRow {
     pub(super) is_planned: i64,
     pub(super) replay: i64,
     only_subscription: Option<String>,
+    is_before_deletion: bool,
 }
 
 impl JobRow {
@@ -87,7 +88,12 @@ impl JobRow {
             received_at: from_ms(self.received_at),
             payload: self.payload.map(Bytes::from).unwrap_or_default(),
             is_planned: self.is_planned != 0,
-            replay: Replay { number: count(self.replay), only: self.only_subscription, settled },
+            replay: Replay {
+                number: count(self.replay),
+                only: self.only_subscription,
+                settled,
+                is_before_deletion: self.is_before_deletion,
+            },
             requests: requests
                 .into_iter()
                 .map(RequestRow::into_record)

@@ -38,7 +38,10 @@ pub(super) const PENDING_DESTINATIONS: &str = "
 /// $1 seq.
 pub(super) const OPEN_MESSAGE: &str = "
     SELECT m.source, m.message_id, m.received_at, m.payload, m.is_planned,
-           COALESCE(p.number, 0) AS replay, p.only_subscription
+           COALESCE(p.number, 0) AS replay, p.only_subscription,
+           EXISTS (SELECT 1 FROM deletions e
+                   WHERE e.person = m.person AND e.destination = m.destination
+                     AND e.accepted >= p.first_seq) AS is_before_deletion
     FROM messages m LEFT JOIN replays p ON p.seq = m.seq
     WHERE m.seq = $1 AND m.state = 0";
 
@@ -281,11 +284,16 @@ pub(super) const DELETE_REPLAY: &str = "DELETE FROM replays WHERE seq = $1";
 /// The last place that was given.
 pub(super) const LAST_SEQ: &str = "SELECT MAX(seq) FROM messages";
 
-/// Whether the message `m` has contents to put back to work: not where a deletion of its person stands
-/// behind it that is pending, or whose erasure is: Loops would get to know that person anew.
-macro_rules! has_contents {
+/// Whether the message `m` may be replayed: it has contents, no deletion of its person that was accepted
+/// with it or after it was delivered, and none behind it is pending, or is yet to erase its contents.
+/// Loops would learn of that person again.
+macro_rules! is_replayable {
     () => {
         "(m.payload IS NOT NULL AND NOT EXISTS (
+            SELECT 1 FROM deletions e
+            WHERE e.person = m.person AND e.destination = m.destination
+              AND e.accepted >= COALESCE((SELECT first_seq FROM replays f WHERE f.seq = m.seq), m.seq)
+         ) AND NOT EXISTS (
             SELECT 1 FROM messages e
             WHERE e.kind = 'delete' AND e.person = m.person AND e.destination = m.destination
               AND e.seq >= m.seq
@@ -300,8 +308,8 @@ pub(super) const REPLAY_BRANCHES: [(&str, &str); 2] = [
     (
         concat!(
             "SELECT m.seq, m.seq AS accepted, ",
-            has_contents!(),
-            " AS has_contents FROM messages m
+            is_replayable!(),
+            " AS is_replayable FROM messages m
      WHERE m.state = 1 AND NOT EXISTS (SELECT 1 FROM replays p WHERE p.seq = m.seq)"
         ),
         "m.seq",
@@ -310,8 +318,8 @@ pub(super) const REPLAY_BRANCHES: [(&str, &str); 2] = [
         concat!(
             " UNION ALL
      SELECT m.seq, p.first_seq AS accepted, ",
-            has_contents!(),
-            " AS has_contents
+            is_replayable!(),
+            " AS is_replayable
      FROM replays p JOIN messages m ON m.seq = p.seq WHERE m.state = 1"
         ),
         "p.first_seq",
@@ -331,7 +339,7 @@ pub(super) const REPLAY_MESSAGE: &str = concat!(
     SELECT $2, m.lane, m.person, m.message_hash, m.received_at, m.kind, m.source, m.destination,
            m.message_id, m.payload, m.warnings
     FROM messages m WHERE m.seq = $1 AND m.state = 1 AND ",
-    has_contents!(),
+    is_replayable!(),
     " RETURNING seq"
 );
 
@@ -350,6 +358,14 @@ pub(super) const SUPERSEDE: &str = "
 /// $1 old place, $2 new place.
 pub(super) const MOVE_DELIVERIES: &str = "UPDATE deliveries SET seq = $2 WHERE seq = $1";
 
+/// $1 request id, $2 the deleting action. The deletions of this request, which was delivered.
+pub(super) const SETTLE_DELETIONS: &str = "
+    INSERT INTO deletions (seq, person, destination, accepted)
+    SELECT DISTINCT m.seq, m.person, m.destination, COALESCE(p.first_seq, m.seq)
+    FROM deliveries d JOIN messages m ON m.seq = d.seq LEFT JOIN replays p ON p.seq = m.seq
+    WHERE d.request_id = $1 AND d.action = $2 AND d.state = 'delivered'
+    ON CONFLICT (seq) DO NOTHING";
+
 /// $1 request id, $2 the deleting action. Deletions of this request that are over and were delivered.
 pub(super) const SETTLE_ERASURES: &str = "
     INSERT INTO erasures (seq)
@@ -363,6 +379,9 @@ pub(super) const ERASED_THROUGH: &str = "UPDATE erasures SET erased_through = $2
 
 /// $1 seq.
 pub(super) const DELETE_ERASURE: &str = "DELETE FROM erasures WHERE seq = $1";
+
+/// $1 seq.
+pub(super) const DELETE_DELETION: &str = "DELETE FROM deletions WHERE seq = $1";
 
 /// How many messages are pending, of all destinations.
 pub(super) const BACKLOG: &str = "SELECT COUNT(*) FROM messages WHERE state = 0";

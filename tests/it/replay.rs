@@ -203,6 +203,81 @@ async fn what_was_delivered_under_one_subscription_is_not_sent_again_when_anothe
     assert!(loops.rest().is_empty());
 }
 
+/// Subscriptions that delete a contact on an event, and send that event too.
+const DELETES_ON_AN_EVENT: &str = r#"
+[[subscriptions]]
+name = "Contact"
+action = "createOrUpdateContact"
+trigger = 'type = "identify"'
+[[subscriptions]]
+name = "Farewell"
+action = "sendEvent"
+events = ["Account Deleted"]
+[[subscriptions]]
+name = "Gone"
+action = "deleteContact"
+trigger = 'type = "track" and event = "Account Deleted"'
+"#;
+
+fn account_deleted(id: &str) -> Value {
+    json!({"userId": "u1", "event": "Account Deleted", "messageId": id})
+}
+
+#[tokio::test]
+async fn nothing_accepted_before_a_delivered_deletion_is_sent_again() {
+    let mut loops = ScriptedLoops::start(|seen| match seen.path.as_str() {
+        "/contacts/delete" => Reply::ok(),
+        _ => refuse(seen),
+    })
+    .await;
+    let setup = Setup::with_loops(&loops.base_url).config(DELETES_ON_AN_EVENT);
+    let service = setup.start();
+    service.accept("/v1/identify", identify("u1", "before")).await;
+    service.accept("/v1/track", account_deleted("deletion")).await;
+    service.accept("/v1/identify", identify("u1", "after")).await;
+    service.accept("/v1/identify", identify("u2", "another")).await;
+    for id in ["before", "deletion", "after", "another"] {
+        service.message(id, is_failed).await;
+    }
+    loops.rest();
+    loops.now(|_| Reply::ok());
+    let ran = replay(&setup, &service, &["--all-failed"]).await;
+    assert_eq!(
+        ran.stdout,
+        "replayed: 2\nwithout contents (expired, or of deleted people), not replayed: 2\n"
+    );
+    for id in ["after", "another"] {
+        service.message(id, is_delivered).await;
+    }
+    let ran = replay(&setup, &service, &["--state", "all", "--subscription", "Farewell"]).await;
+    assert_eq!(ran.stdout.lines().next(), Some("replayed: 0"), "{ran:?}");
+    let sent: Vec<String> = loops.rest().iter().map(|seen| seen.path.clone()).collect();
+    assert_eq!(sent, ["/contacts/update", "/contacts/update"]);
+    for id in ["before", "deletion"] {
+        assert!(is_failed(&service.message(id, |_| true).await), "{id}");
+    }
+}
+
+#[tokio::test]
+async fn a_deletion_overtakes_a_replay_that_was_requested_before_it_was_delivered() {
+    let mut loops = ScriptedLoops::start(refuse).await;
+    let setup = Setup::with_loops(&loops.base_url).config(DELETES_ON_AN_EVENT);
+    let service = setup.start();
+    service.accept("/v1/identify", identify("u1", "before")).await;
+    service.message("before", is_failed).await;
+    loops.now(|_| Reply::status(503));
+    service.accept("/v1/track", account_deleted("deletion")).await;
+    while loops.next().await.path == "/contacts/update" {}
+    let ran = replay(&setup, &service, &["--message-id", "before"]).await;
+    assert_eq!(ran.stdout.lines().next(), Some("replayed: 1"), "{ran:?}");
+    loops.now(|_| Reply::ok());
+    service.message("deletion", is_delivered).await;
+    let found = service.message("before", |found| found["state"] == "unmatched").await;
+    assert_eq!(found["reason"], "replay", "{found}");
+    assert_eq!(found["detail"], "its person was deleted at Loops after it was accepted");
+    assert!(loops.rest().iter().all(|seen| seen.path != "/contacts/update"));
+}
+
 #[tokio::test]
 async fn a_dry_run_counts_and_changes_nothing() {
     let (mut loops, setup, service, _) = failed(&["m1", "m2"]).await;

@@ -357,13 +357,13 @@ impl Log for SqliteStore {
 impl Replays for SqliteStore {
     async fn replay(&self, ask: &ReplayAsk) -> Result<ReplayChunk, Unavailable> {
         let found = replay::find(&self.readers, &self.recent, ask).await?;
-        let replay::Found { with_contents, without_contents, next } = found;
+        let replay::Found { replayable, without_contents, next } = found;
         let mut chunk = ReplayChunk { replayed: 0, without_contents, next };
         if ask.is_dry_run {
-            chunk.replayed = with_contents.len() as u64;
+            chunk.replayed = replayable.len() as u64;
             return Ok(chunk);
         }
-        for seqs in with_contents.chunks(replay::MESSAGES_MAX) {
+        for seqs in replayable.chunks(replay::MESSAGES_MAX) {
             let requeue = replay::Requeue {
                 seqs: seqs.to_vec(),
                 failed_only: ask.selection.state == ReplayState::Failed,

@@ -140,7 +140,7 @@ async fn delete(connection: &mut SqliteConnection, seq: i64) -> Result<u64, sqlx
         rows += execute(connection, sql::DELETE_ATTEMPTS, id).await?;
         rows += execute(connection, sql::DELETE_REQUEST, id).await?;
     }
-    for text in [sql::DELETE_REPLAY, sql::DELETE_ERASURE] {
+    for text in [sql::DELETE_REPLAY, sql::DELETE_ERASURE, sql::DELETE_DELETION] {
         rows += execute(connection, text, seq).await?;
     }
     Ok(rows + execute(connection, sql::DELETE_MESSAGE, seq).await?)

@@ -22,7 +22,7 @@ pub(super) const MESSAGES_MAX: usize = 200;
 /// Messages that fit, and where to go on.
 pub(super) struct Found {
     /// In the order of acceptance.
-    pub(super) with_contents: Vec<Seq>,
+    pub(super) replayable: Vec<Seq>,
     pub(super) without_contents: u64,
     pub(super) next: Option<ReplayPosition>,
 }
@@ -61,9 +61,9 @@ pub(super) async fn find(
         Some((_, accepted, _)) if is_cut => *accepted,
         _ => last,
     };
-    let without_contents = rows.iter().filter(|(.., has_contents)| !has_contents).count() as u64;
+    let without_contents = rows.iter().filter(|(.., is_replayable)| !is_replayable).count() as u64;
     Ok(Found {
-        with_contents: rows.iter().filter(|row| row.2).map(|row| Seq(row.0)).collect(),
+        replayable: rows.iter().filter(|row| row.2).map(|row| Seq(row.0)).collect(),
         without_contents,
         next: (seen < until).then_some(ReplayPosition { after: Seq(seen), until: Seq(until) }),
     })

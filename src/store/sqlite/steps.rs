@@ -403,11 +403,13 @@ impl Settle {
             .bind(ended_at)
             .execute(&mut *connection)
             .await?;
-        sqlx::query(sql::SETTLE_ERASURES)
-            .bind(request.0)
-            .bind(ActionKind::DeleteContact.as_str())
-            .execute(connection)
-            .await?;
+        for text in [sql::SETTLE_DELETIONS, sql::SETTLE_ERASURES] {
+            sqlx::query(text)
+                .bind(request.0)
+                .bind(ActionKind::DeleteContact.as_str())
+                .execute(&mut *connection)
+                .await?;
+        }
         Ok(())
     }
 }

@@ -49,6 +49,8 @@ store_suite! {
         finds_a_person_in_pages,
         replays_behind_what_waits,
         does_not_bring_back_who_is_being_deleted,
+        replays_nothing_from_before_a_deletion_whatever_its_type,
+        knows_a_deletion_that_overtook_a_replay,
         keeps_the_order_of_acceptance_over_replays,
         keeps_what_was_delivered_before_a_replay,
         replays_for_one_subscription_alone,
@@ -339,7 +341,7 @@ async fn words_of_another_release_are_shown_as_unknown_and_not_acted_on() {
 async fn every_read_uses_its_index() {
     let (_store, folder) = fresh().await;
     let mut connection = raw(&folder).await;
-    let cases: [(&str, &[&str]); 32] = [
+    let cases: [(&str, &[&str]); 33] = [
         (log::STILL_OF_PERSON, &["messages USING INTEGER PRIMARY KEY (rowid=?)"]),
         (
             sql::PENDING,
@@ -350,10 +352,23 @@ async fn every_read_uses_its_index() {
         (log::OF_LANE, &["m USING INTEGER PRIMARY KEY (rowid=?)", "deliveries_seq (seq=?)"]),
         (recent::MOVED_OF_PERSON, &["persons USING PRIMARY KEY (person=? AND seq>? AND seq<?)"]),
         (sql::PENDING_DESTINATIONS, &["messages_pending (destination>?)"]),
-        (sql::REPLAY_MESSAGE, &["messages_deletions (person=? AND destination=? AND seq>?)"]),
+        (
+            sql::REPLAY_MESSAGE,
+            &[
+                "messages_deletions (person=? AND destination=? AND seq>?)",
+                "deletions_person (person=? AND destination=? AND accepted>?)",
+            ],
+        ),
+        (sql::SETTLE_DELETIONS, &["deliveries_request (request_id=?)"]),
         (sql::TAKE_APART_REQUESTS, &["requests_merged_into (merged_into=?)"]),
         (sql::DELETE_PARTS, &["requests_merged_into (merged_into=?)"]),
-        (sql::OPEN_MESSAGE, &["INTEGER PRIMARY KEY (rowid=?)"]),
+        (
+            sql::OPEN_MESSAGE,
+            &[
+                "INTEGER PRIMARY KEY (rowid=?)",
+                "deletions_person (person=? AND destination=? AND accepted>?)",
+            ],
+        ),
         (sql::OPEN_REQUESTS, &["deliveries_seq (seq=?)", "INTEGER PRIMARY KEY (rowid=?)"]),
         (
             log::BY_PERSON,
@@ -656,12 +671,16 @@ async fn opens_the_file_of_the_first_release_and_goes_on_with_it() {
     sqlx::raw_sql(
         "INSERT INTO messages (seq, state, is_planned, is_failed, class, lane, person, message_hash,
             received_at, done_at, kind, source, destination, message_id, payload)
-         VALUES (7, 1, 1, 1, 0, 5, 5, 5, 0, 1, 'track', 'web', 'main', 'failed', x'7b7d'),
+         VALUES (5, 1, 1, 1, 0, 6, 6, 6, 0, 1, 'track', 'web', 'main', 'before', x'7b7d'),
+                (6, 1, 1, 0, 0, 6, 6, 7, 0, 1, 'track', 'web', 'main', 'deletion', x'7b7d'),
+                (7, 1, 1, 1, 0, 5, 5, 5, 0, 1, 'track', 'web', 'main', 'failed', x'7b7d'),
                 (8, 0, 1, 0, 0, 5, 5, 5, 0, NULL, 'track', 'web', 'main', 'pending', x'7b7d');
          INSERT INTO requests (id, state, destination, lane, created_at, method, path, body)
          VALUES (3, 'pending', 'main', 5, 0, 'POST', '/events/send', x'7b7d');
          INSERT INTO deliveries (seq, position, request_id, state, subscription, action, reason)
-         VALUES (7, 0, NULL, 'failed', 'one', 'sendEvent', 'invalid'),
+         VALUES (5, 0, NULL, 'failed', 'one', 'sendEvent', 'invalid'),
+                (6, 0, NULL, 'delivered', 'one', 'deleteContact', NULL),
+                (7, 0, NULL, 'failed', 'one', 'sendEvent', 'invalid'),
                 (8, 0, 3, 'pending', 'one', 'sendEvent', NULL);",
     )
     .execute(&mut old)
@@ -686,7 +705,8 @@ async fn opens_the_file_of_the_first_release_and_goes_on_with_it() {
         to: None,
     };
     let ask = ReplayAsk { selection, position: None, is_dry_run: false };
-    assert_eq!(store.replay(&ask).await.unwrap().replayed, 1);
+    let chunk = store.replay(&ask).await.unwrap();
+    assert_eq!((chunk.replayed, chunk.without_contents), (1, 1), "one is before a deletion");
     assert!(heads(&store).await[0].seq > Seq(8));
 }
 

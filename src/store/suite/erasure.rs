@@ -183,3 +183,56 @@ pub(in crate::store) async fn does_not_bring_back_who_is_being_deleted(store: &i
     end(store, &lease, refused, deleting(Ok(request(0))), failed).await;
     assert_eq!(replay(store, all(ReplayState::All), true).await, (2, 2));
 }
+
+pub(in crate::store) async fn replays_nothing_from_before_a_deletion_whatever_its_type(
+    store: &impl Store,
+) {
+    let lease = lease(store).await;
+    let of = |id: &str, person: &str| NewMessage { person: PersonHash::of(person), ..message(id) };
+    put_delivered(store, &lease, of("before", "u1")).await;
+    put_delivered(store, &lease, of("another", "u2")).await;
+    put_delivered(store, &lease, of("kept", "u3")).await;
+    let refused = put(store, of("refused", "u3")).await;
+    let failed = Consequence::Failed(failure());
+    end(store, &lease, refused, deleting(Ok(request(0))), failed.clone()).await;
+    let seq = put(store, of("deletion", "u1")).await;
+    put_delivered(store, &lease, of("after", "u1")).await;
+    let planned = vec![delivery("event", Ok(request(1))), deleting(Ok(request(0)))];
+    let frozen = store.freeze_one(&lease, seq, plan(planned)).await.unwrap();
+    let replayed = async |state| replay(store, all(state), true).await;
+    assert_eq!(replayed(ReplayState::All).await, (5, 0), "nobody was deleted yet");
+    store.settle(&lease, settlement(&frozen[1], 1, Consequence::Delivered)).await.unwrap();
+    assert_eq!(replayed(ReplayState::All).await, (4, 1), "though the message is not done");
+    store.settle(&lease, settlement(&frozen[0], 1, failed)).await.unwrap();
+
+    assert_eq!(replayed(ReplayState::All).await, (4, 2));
+    assert_eq!(replayed(ReplayState::Failed).await, (1, 1), "the event would follow the deletion");
+    assert_eq!(replay_all(store).await, (1, 1));
+    // No record of the deletion outlives its message.
+    let seq = heads(store).await[0].seq;
+    end(store, &lease, seq, deleting(Ok(request(0))), Consequence::Delivered).await;
+    while store.purge(at(100) + LIMITS.records_retention).await.unwrap() > 0 {}
+    assert!(store.by_person(PersonHash::of("u1"), None, 10).await.unwrap().is_empty());
+}
+
+pub(in crate::store) async fn knows_a_deletion_that_overtook_a_replay(store: &impl Store) {
+    let lease = lease(store).await;
+    let failed = || Consequence::Failed(failure());
+    let put_failed = async |id: &str, planned| {
+        let seq = put(store, message(id)).await;
+        end(store, &lease, seq, planned, failed()).await;
+    };
+    let is_before_deletion =
+        async |seq| store.open(seq).await.unwrap().unwrap().replay.is_before_deletion;
+    put_failed("before", delivery("one", Ok(request(1)))).await;
+    put_failed("deletion", deleting(Ok(request(0)))).await;
+    put_failed("after", delivery("one", Ok(request(1)))).await;
+    // A person who came back after the deletion, as it was meant.
+    assert_eq!(replay_all(store).await, (3, 0));
+    let [before, deletion, after] = heads(store).await.try_into().unwrap();
+    assert!(!is_before_deletion(before.seq).await);
+    end(store, &lease, deletion.seq, deleting(Ok(request(0))), Consequence::Delivered).await;
+    assert!(is_before_deletion(before.seq).await);
+    assert!(!is_before_deletion(after.seq).await);
+    assert!(!store.open(before.seq).await.unwrap().unwrap().replay.wants("one"));
+}

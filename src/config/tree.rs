@@ -6,6 +6,7 @@ use std::path::PathBuf;
 
 use serde::Deserialize;
 
+use super::environment::trim;
 use crate::secret::Secret;
 
 /// The whole tree.
@@ -178,9 +179,10 @@ pub(super) struct DestinationTree {
     pub(super) subscriptions_files: Texts,
 }
 
-/// A list of strings, or one string with commas, as in an environment variable.
+/// A list of strings; or, as in an environment variable, one string: with commas, or a JSON array. White
+/// space around an entry is removed, and none may be empty.
 #[derive(Debug, Clone, Default, PartialEq, Deserialize)]
-#[serde(from = "WrittenTexts")]
+#[serde(try_from = "WrittenTexts")]
 pub struct Texts(pub Vec<String>);
 
 #[derive(Debug, Deserialize)]
@@ -190,15 +192,41 @@ enum WrittenTexts {
     One(String),
 }
 
-impl From<WrittenTexts> for Texts {
-    fn from(written: WrittenTexts) -> Self {
-        match written {
-            WrittenTexts::Many(texts) => Texts(texts),
-            WrittenTexts::One(text) => {
-                let parts = text.split(',').map(str::trim).filter(|part| !part.is_empty());
-                Texts(parts.map(str::to_owned).collect())
+impl TryFrom<WrittenTexts> for Texts {
+    type Error = String;
+
+    fn try_from(written: WrittenTexts) -> Result<Self, String> {
+        let texts = match written {
+            WrittenTexts::Many(texts) => texts,
+            WrittenTexts::One(text) => split(trim(&text))?,
+        };
+        let texts: Vec<String> = texts.iter().map(|text| trim(text).to_owned()).collect();
+        match texts.iter().position(String::is_empty) {
+            Some(index) => {
+                Err(format!("entry {} is empty: give it a value, or remove it", index + 1))
             }
+            None => Ok(Texts(texts)),
         }
+    }
+}
+
+/// The entries of a list that is written as one string. Quotes around an entry would be part of it.
+fn split(text: &str) -> Result<Vec<String>, String> {
+    const ALLOWED: &str =
+        "write the entries with commas, as in a, b, or as a JSON array, as in [\"a\", \"b\"]";
+    if text.is_empty() {
+        return Ok(Vec::new());
+    }
+    if text.starts_with('[') {
+        return serde_json::from_str(text).map_err(|_| {
+            format!("begins with a bracket ([), but is not a JSON array of strings: {ALLOWED}")
+        });
+    }
+    let parts: Vec<String> = text.split(',').map(|part| trim(part).to_owned()).collect();
+    let quotes = ['"', '\'', '`'];
+    match parts.iter().position(|part| part.starts_with(quotes) || part.ends_with(quotes)) {
+        Some(index) => Err(format!("entry {} is in quotes: {ALLOWED}", index + 1)),
+        None => Ok(parts),
     }
 }
 
@@ -215,5 +243,50 @@ pub enum Secrets {
 impl Default for Secrets {
     fn default() -> Self {
         Secrets::Many(Vec::new())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn entries_are_trimmed_and_none_is_empty() {
+        let many = |texts: &[&str]| {
+            WrittenTexts::Many(texts.iter().map(|text| (*text).to_owned()).collect())
+        };
+        let one = |text: &str| WrittenTexts::One(text.to_owned());
+        let cases: [(WrittenTexts, Result<&[&str], &str>); 22] = [
+            (many(&[]), Ok(&[])),
+            (many(&[" me ", "\u{feff}you\n", "a b"]), Ok(&["me", "you", "a b"])),
+            (many(&["\"quoted\"", "[object Object]"]), Ok(&["\"quoted\"", "[object Object]"])),
+            (many(&[""]), Err("entry 1 is empty")),
+            (many(&["a", " \t"]), Err("entry 2 is empty")),
+            (one(""), Ok(&[])),
+            (one(" \n"), Ok(&[])),
+            (one("a"), Ok(&["a"])),
+            (one(" a , b c,d\n"), Ok(&["a", "b c", "d"])),
+            (one("a, [object Object]"), Ok(&["a", "[object Object]"])),
+            (one("it's, a"), Ok(&["it's", "a"])),
+            (one(","), Err("entry 1 is empty")),
+            (one("a,,b"), Err("entry 2 is empty")),
+            (one("a,b,"), Err("entry 3 is empty")),
+            (one("[]"), Ok(&[])),
+            (one(" [\"me, too\", \" you \"] "), Ok(&["me, too", "you"])),
+            (one("[\"me\", \"\"]"), Err("entry 2 is empty")),
+            (one("['me']"), Err("not a JSON array of strings")),
+            (one("[me, you]"), Err("begins with a bracket")),
+            (one("[1]"), Err("not a JSON array of strings")),
+            (one("a, \"b\""), Err("entry 2 is in quotes")),
+            (one("'a, b'"), Err("entry 1 is in quotes")),
+        ];
+        for (written, expected) in cases {
+            let shown = format!("{written:?}");
+            match (Texts::try_from(written), expected) {
+                (Ok(texts), Ok(expected)) => assert_eq!(texts.0, expected, "{shown}"),
+                (Err(problem), Err(part)) => assert!(problem.contains(part), "{shown}: {problem}"),
+                (found, expected) => panic!("{shown}: {found:?}, expected {expected:?}"),
+            }
+        }
     }
 }

@@ -101,6 +101,43 @@ fn mistakes_in_the_environment_are_named() {
 }
 
 #[test]
+fn entries_of_lists_that_could_never_match_are_refused() {
+    const DESTINATION: &str = "SEGMENT_LOOPS__DESTINATIONS__DEFAULT";
+    let lists = [
+        ("destinations.default", "placeholder_ids"),
+        ("destinations.default", "consent_categories"),
+        ("destinations.default", "subscriptions_files"),
+        ("sources.default", "origins"),
+        ("server", "trusted_proxies"),
+    ];
+    for (table, key) in lists {
+        let written = format!("{table}.{key}");
+        let file = format!("[{table}]\n{key} = ['a', ' ']\n");
+        let text = refusal(&Setup::with_loops(NOWHERE).config(&file));
+        for word in ["segment-loops.toml", &written, "entry 2 is empty"] {
+            assert!(text.contains(word), "`{word}` is not in: {text}");
+        }
+        let variable = format!("SEGMENT_LOOPS__{}", written.to_uppercase().replace('.', "__"));
+        for (value, word) in [
+            ("[a, b]", "begins with a bracket"),
+            ("['a', 'b']", "begins with a bracket"),
+            ("\"a\", \"b\"", "entry 1 is in quotes"),
+            ("a,,b", "entry 2 is empty"),
+        ] {
+            let text = refusal(&Setup::with_loops(NOWHERE).env(&variable, value));
+            for word in ["environment", &written, word] {
+                assert!(text.contains(word), "{variable}={value}: `{word}` is not in: {text}");
+            }
+        }
+    }
+    let text = refusal(&Setup::with_loops(NOWHERE).env("LOOPS_SUBSCRIPTIONS", "[a.toml]"));
+    assert!(text.contains("destinations.default.subscriptions_files"), "{text}");
+    let many = format!("{DESTINATION}__PLACEHOLDER_IDS");
+    let text = refusal(&Setup::with_loops(NOWHERE).env(&many, "[\"me\", \"\"]"));
+    assert!(text.contains("placeholder_ids") && text.contains("entry 2 is empty"), "{text}");
+}
+
+#[test]
 fn several_mistakes_are_told_at_once() {
     let file = "[sources.a]\nwrite_keys = ['']\n[destinations.b]\nrate = 0\napi_key = 'k'\n[delivery]\nrequests_max = 0";
     let text = refusal(&Setup::with_loops(NOWHERE).config(file));

@@ -98,6 +98,36 @@ async fn ids_that_are_none_are_kept_back_until_the_sender_or_the_list_is_mended(
 }
 
 #[tokio::test]
+async fn a_list_of_placeholders_holds_back_what_it_names_however_it_is_written() {
+    const VARIABLE: &str = "SEGMENT_LOOPS__DESTINATIONS__DEFAULT__PLACEHOLDER_IDS";
+    let mut loops = ScriptedLoops::willing().await;
+    let start = || Setup::with_loops(&loops.base_url);
+    let cases = [
+        (config(&loops.base_url, "placeholder_ids = [' me ', 'you']"), ["me", " you "], "null"),
+        (start().env(VARIABLE, "[\"me\", \" you \"]"), ["me", "you"], "null"),
+        (start().env(VARIABLE, " me , you"), ["Me", "you\n"], "undefined"),
+    ];
+    for (setup, held_back, sent) in cases {
+        let service = setup.start();
+        for (number, id) in held_back.iter().enumerate() {
+            let id_of_message = format!("held-{number}");
+            let message = json!({"userId": id, "messageId": id_of_message});
+            service.accept("/v1/identify", message).await;
+            assert_eq!(failed(&service, &id_of_message).await, "placeholder_id", "{id:?}");
+        }
+        service.accept("/v1/identify", json!({"userId": sent, "messageId": "sent"})).await;
+        service.message("sent", |found| found["state"] == "delivered").await;
+        let seen: Vec<Value> =
+            loops.rest().iter().map(|seen| seen.body["userId"].clone()).collect();
+        assert_eq!(seen, [sent]);
+    }
+    // An empty variable is an empty list: every id is accepted.
+    let service = Setup::with_loops(&loops.base_url).env(VARIABLE, "").start();
+    service.accept("/v1/identify", json!({"userId": "undefined", "messageId": "m1"})).await;
+    service.message("m1", |found| found["state"] == "delivered").await;
+}
+
+#[tokio::test]
 async fn nothing_is_sent_of_a_person_who_did_not_consent() {
     let mut loops = ScriptedLoops::willing().await;
     let service = config(&loops.base_url, "consent_categories = [\"Marketing\"]").start();

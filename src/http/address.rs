@@ -59,12 +59,18 @@ impl Forwarded {
             let first = text(name)?.split(',').next()?.trim();
             (!first.is_empty()).then(|| first.to_owned())
         };
+        // The first element that has the part, of all lines.
+        let elements = || {
+            let lines = headers.get_all("forwarded").iter().filter_map(|line| line.to_str().ok());
+            lines.flat_map(|line| line.split(','))
+        };
         let standard = |name: &str| {
-            let pairs = text("forwarded")?.split(',').next()?.split(';');
-            let mut pairs = pairs.filter_map(|pair| pair.trim().split_once('='));
-            let (_, value) = pairs.find(|(key, _)| key.trim().eq_ignore_ascii_case(name))?;
-            let value = value.trim().trim_matches('"');
-            (!value.is_empty()).then(|| value.to_owned())
+            elements().find_map(|element| {
+                let mut pairs = element.split(';').filter_map(|pair| pair.trim().split_once('='));
+                let (_, value) = pairs.find(|(key, _)| key.trim().eq_ignore_ascii_case(name))?;
+                let value = value.trim().trim_matches('"');
+                (!value.is_empty()).then(|| value.to_owned())
+            })
         };
         Self {
             protocol: first("x-forwarded-proto").or_else(|| standard("proto")),

@@ -84,7 +84,7 @@ fn asked_url(headers: &HeaderMap, is_trusted: bool) -> Option<PublicUrl> {
     let is_tls = said.protocol.is_some_and(|protocol| protocol.eq_ignore_ascii_case("https"));
     let host = headers.get(header::HOST).and_then(|value| value.to_str().ok()).map(str::to_owned);
     let (host, prefix) = match is_trusted {
-        true => (said.host.or(host), said.prefix),
+        true => (said.host.filter(|host| is_host(host)).or(host), said.prefix),
         false => (host, None),
     };
     let host = host.filter(|host| is_host(host))?;
@@ -111,7 +111,7 @@ mod tests {
     fn a_page_sends_to_the_url_that_it_asked_for() {
         /// Headers, whether the peer is trusted, and the protocol, host and path that follow.
         type Case<'a> = (&'a [(&'a str, &'a str)], bool, Option<(&'a str, &'a str)>);
-        let cases: [Case<'_>; 13] = [
+        let cases: [Case<'_>; 15] = [
             (&[("host", "a.example")], false, Some(("http", "a.example"))),
             (&[("host", "a.example:8080")], true, Some(("http", "a.example:8080"))),
             (&[("host", "[::1]:80")], true, Some(("http", "[::1]:80"))),
@@ -136,6 +136,12 @@ mod tests {
             ),
             (&[("host", "a"), ("x-forwarded-prefix", "//evil")], true, Some(("http", "a"))),
             (&[("host", "a"), ("x-forwarded-prefix", "/p?q")], true, Some(("http", "a"))),
+            (&[("host", "a"), ("x-forwarded-host", "b/c")], true, Some(("http", "a"))),
+            (
+                &[("host", "a"), ("forwarded", "for=1.1.1.1"), ("forwarded", "host=b;proto=https")],
+                true,
+                Some(("https", "b")),
+            ),
             (&[("host", "a/b")], true, None),
             (&[], true, None),
         ];

@@ -259,7 +259,8 @@ impl Reader<'_> {
 /// Whether a member of this name holds an id: `id`, `userId`, `UserID`, `order_id`, but not `paid`.
 fn is_id_name(name: &str) -> bool {
     // In one word only the fields that Segment itself has can be told from other words.
-    const WORDS: [&str; 6] = ["id", "userid", "anonymousid", "groupid", "previousid", "messageid"];
+    const WORDS: [&str; 7] =
+        ["id", "uid", "userid", "anonymousid", "groupid", "previousid", "messageid"];
     if WORDS.iter().any(|word| name.eq_ignore_ascii_case(word)) {
         return true;
     }
@@ -277,21 +278,37 @@ fn is_id_name(name: &str) -> bool {
 
 /// Makes a string of a whole number that its double does not hold exactly.
 fn keep_digits(value: &mut Value, written: &[u8]) {
-    let Ok(written) = std::str::from_utf8(written) else { return };
-    let digits = written.strip_prefix('-').unwrap_or(written);
-    if !digits.bytes().all(|byte| byte.is_ascii_digit()) {
-        return;
-    }
     #[allow(
         clippy::cast_possible_truncation,
         reason = "a double beyond the range differs from every whole number in it"
     )]
-    let is_held = |number: f64| written.parse::<i128>().is_ok_and(|exact| number as i128 == exact);
+    let is_held =
+        |number: f64, digits: &str| digits.parse().is_ok_and(|exact: i128| number as i128 == exact);
     if let Value::Number(number) = *value
-        && !is_held(number)
+        && let Some(digits) = whole_digits(written)
+        && !is_held(number, &digits)
     {
-        *value = Value::String(written.to_owned());
+        *value = Value::String(digits);
     }
+}
+
+/// The digits of a JSON number that is whole, however it is written: `175`, `175.0`, `1.75e2`.
+fn whole_digits(written: &[u8]) -> Option<String> {
+    /// A number with more digits is no id.
+    const EXPONENT_MAX: usize = 100;
+    let written = std::str::from_utf8(written).ok()?;
+    let (sign, number) = match written.strip_prefix('-') {
+        Some(number) => ("-", number),
+        None => ("", written),
+    };
+    let (mantissa, exponent) = number.split_once(['e', 'E']).unwrap_or((number, "0"));
+    let (whole, fraction) = mantissa.split_once('.').unwrap_or((mantissa, ""));
+    let exponent: usize = exponent.parse().ok().filter(|exponent| *exponent <= EXPONENT_MAX)?;
+    let fraction = fraction.trim_end_matches('0');
+    let zeros = exponent.checked_sub(fraction.len())?;
+    let digits = format!("{whole}{fraction}{}", "0".repeat(zeros));
+    let digits = digits.trim_start_matches('0');
+    Some(if digits.is_empty() { "0".to_owned() } else { format!("{sign}{digits}") })
 }
 
 /// Whether a text is a number by JSON's grammar; Rust's own parser takes more (`1.`, `+1`).
@@ -361,7 +378,12 @@ mod tests {
             (r#"{"userId":9007199254740993}"#, r#"{"userId":"9007199254740993"}"#),
             (r#"{"userId": -9007199254740993 }"#, r#"{"userId":"-9007199254740993"}"#),
             (r#"{"userId":17,"anonymousId":0}"#, r#"{"userId":17,"anonymousId":0}"#),
-            (r#"{"userId":1e30,"id":1.5}"#, r#"{"userId":1e+30,"id":1.5}"#),
+            (r#"{"userId":1e22,"id":1.5}"#, r#"{"userId":1e+22,"id":1.5}"#),
+            (r#"{"userId":1e400,"id":1e-3}"#, r#"{"userId":null,"id":0.001}"#),
+            (r#"{"userId":175928847299117063.0}"#, r#"{"userId":"175928847299117063"}"#),
+            (r#"{"userId":1.75928847299117063e17}"#, r#"{"userId":"175928847299117063"}"#),
+            (r#"{"userId":-0.0,"id":17.50e1}"#, r#"{"userId":0,"id":175}"#),
+            (r#"{"uid":9007199254740993}"#, r#"{"uid":"9007199254740993"}"#),
             (
                 r#"{"USER_ID":12345678901234567890,"traits":{"id":12345678901234567890}}"#,
                 r#"{"USER_ID":"12345678901234567890","traits":{"id":"12345678901234567890"}}"#,

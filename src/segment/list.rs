@@ -158,32 +158,48 @@ impl<'a> Scan<'a> {
         }
     }
 
-    /// Passes over one value, whatever is in it, up to the comma, colon or bracket that ends it.
+    /// Passes over one value, whatever is in it. An array, an object or a string ends with its bracket
+    /// or quote, anything else before the next comma, colon, bracket or white space.
     fn slice(&mut self) -> Result<&'a [u8], DecodeError> {
         self.skip_space();
         let start = self.at;
         let mut depth = 0usize;
         loop {
             match self.peek() {
+                None if depth == 0 => break,
                 None => return Err(self.error("unexpected end of input")),
-                Some(b'"') => self.pass_text()?,
+                Some(b'"') => {
+                    if depth == 0 && self.at > start {
+                        break;
+                    }
+                    self.pass_text()?;
+                    if depth == 0 {
+                        break;
+                    }
+                }
                 Some(b'{' | b'[') => {
+                    if depth == 0 && self.at > start {
+                        break;
+                    }
                     depth += 1;
                     self.at += 1;
                 }
-                Some(b'}' | b']' | b',' | b':') if depth == 0 => break,
-                Some(b'}' | b']') => {
+                Some(b'}' | b']') if depth > 0 => {
                     depth -= 1;
                     self.at += 1;
+                    if depth == 0 {
+                        break;
+                    }
                 }
+                Some(byte) if depth == 0 && (is_space(byte) || b"}],:".contains(&byte)) => break,
                 Some(_) => self.at += 1,
             }
         }
-        let mut end = self.at;
-        while end > start && is_space(self.bytes[end - 1]) {
-            end -= 1;
+        if self.at == start {
+            Err(self.error("expected a value"))
+        } else {
+            Ok(&self.bytes[start..self.at])
         }
-        if end == start { Err(self.error("expected a value")) } else { Ok(&self.bytes[start..end]) }
     }
 
     fn pass_text(&mut self) -> Result<(), DecodeError> {
@@ -260,9 +276,22 @@ mod tests {
 
     #[test]
     fn nothing_is_guessed_of_a_list_that_is_none() {
-        for body in
-            ["", "{}", "17", "[1", "[1,]", "[,1]", "[1,,2]", "[1]x", "[\"]", "[{]", "[{} {}]\0"]
-        {
+        for body in [
+            "",
+            "{}",
+            "17",
+            "[1",
+            "[1,]",
+            "[,1]",
+            "[1,,2]",
+            "[1]x",
+            "[\"]",
+            "[{]",
+            "[{} {}]",
+            "[1 2]",
+            "[{}\"a\"]",
+            "[{} {}]\0",
+        ] {
             assert!(split_list(body.as_bytes(), 9).is_err(), "{body}");
         }
     }

@@ -6,8 +6,20 @@ use jiff::tz::TimeZone;
 use super::date::parse_date;
 use super::value::Value;
 
-const MONTHS: [&str; 12] =
-    ["jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec"];
+const MONTHS: [&str; 12] = [
+    "january",
+    "february",
+    "march",
+    "april",
+    "may",
+    "june",
+    "july",
+    "august",
+    "september",
+    "october",
+    "november",
+    "december",
+];
 
 /// Reads a time as SDKs and people's own code write it; `None` where it may mean several.
 ///
@@ -19,7 +31,9 @@ pub(super) fn read_time(value: &Value) -> Option<Timestamp> {
         Value::Number(number) => since_1970(*number),
         Value::String(text) => {
             let text = text.trim();
-            let iso = text.parse().ok().or_else(|| civil(text));
+            // A time zone in brackets decides the offset where there is none.
+            let zoned = || Some(text.parse::<jiff::ZonedDateTime>().ok()?.timestamp());
+            let iso = text.parse().ok().or_else(zoned).or_else(|| civil(text));
             iso.or_else(|| since_1970(text.parse().ok()?)).or_else(|| spelled(text))
         }
         Value::Null | Value::Bool(_) | Value::Array(_) | Value::Object(_) => None,
@@ -28,36 +42,51 @@ pub(super) fn read_time(value: &Value) -> Option<Timestamp> {
 
 /// A time without an offset is in UTC.
 fn civil(text: &str) -> Option<Timestamp> {
-    // Digits alone are a count, not a date.
-    if text.bytes().all(|byte| byte.is_ascii_digit()) {
+    // Digits alone are a count, not a date; what is in brackets is not to be passed over.
+    if text.bytes().all(|byte| byte.is_ascii_digit()) || text.contains('[') {
         return None;
     }
     let civil: jiff::civil::DateTime = text.parse().ok()?;
     TimeZone::UTC.to_timestamp(civil).ok()
 }
 
-/// Seconds, milliseconds, microseconds or nanoseconds since 1970: whichever makes it a time between
-/// 1973 and 2286.
+/// Seconds, milliseconds, microseconds or nanoseconds since 1970: whichever makes it a time from 2001 to
+/// 2286, and seconds also from 1973 on. Twelve digits may also be a date without its separators.
 fn since_1970(number: f64) -> Option<Timestamp> {
-    const UNITS_PER_SECOND: [f64; 4] = [1.0, 1e3, 1e6, 1e9];
-    let seconds = UNITS_PER_SECOND.map(|units| number / units);
-    let seconds = seconds.into_iter().find(|seconds| (1e8..1e10).contains(seconds))?;
+    const UNITS_PER_SECOND: [f64; 3] = [1e3, 1e6, 1e9];
+    let from_units = || {
+        let seconds = UNITS_PER_SECOND.map(|units| number / units);
+        seconds.into_iter().find(|seconds| (1e9..1e10).contains(seconds))
+    };
+    let seconds = Some(number).filter(|number| (1e8..1e10).contains(number)).or_else(from_units)?;
     #[allow(clippy::cast_possible_truncation, reason = "at most thirteen digits")]
     Timestamp::from_millisecond((seconds * 1e3).round() as i64).ok()
 }
 
-/// A date that names its month, or begins with its year.
+/// A date that names its month and its year, or begins with its year.
 fn spelled(text: &str) -> Option<Timestamp> {
     let lower = text.to_ascii_lowercase();
-    let is_month = |word: &str| MONTHS.iter().any(|month| word.starts_with(month));
+    let is_month = |word: &str| {
+        MONTHS.iter().any(|month| word == *month || word == &month[..3]) || word == "sept"
+    };
     let has_month = lower.split(|c: char| !c.is_ascii_alphabetic()).any(is_month);
-    let year_digits = lower.bytes().take_while(u8::is_ascii_digit).count();
-    let has_year_first = year_digits == 4 && matches!(lower.as_bytes().get(4), Some(b'-' | b'/'));
-    if !has_month && !has_year_first {
+    let mut numbers =
+        lower.split(|c: char| !c.is_ascii_digit()).filter(|digits| !digits.is_empty());
+    let has_year = numbers.clone().any(|digits| digits.len() == 4 && !digits.starts_with('0'));
+    let has_year_first = lower.split(['-', '/']).next().is_some_and(|first| {
+        first.len() == 4 && first.len() < lower.len() && first.bytes().all(|b| b.is_ascii_digit())
+    });
+    if !(has_month && has_year) && !has_year_first {
         return None;
     }
     #[allow(clippy::cast_possible_truncation, reason = "bounded by JavaScript's range of dates")]
-    Timestamp::from_millisecond(parse_date(text)? as i64).ok()
+    let read = Timestamp::from_millisecond(parse_date(text)? as i64).ok()?;
+    // JavaScript takes February 30 for March 1. An offset may move a time to the next day, or back.
+    let written = if has_year_first { numbers.nth(2) } else { numbers.find(|n| n.len() <= 2) };
+    let written: i8 = written?.parse().ok()?;
+    let day = TimeZone::UTC.to_datetime(read).date();
+    let days = [day.yesterday().ok()?, day, day.tomorrow().ok()?];
+    days.iter().any(|day| day.day() == written).then_some(read)
 }
 
 #[cfg(test)]
@@ -94,6 +123,21 @@ mod tests {
             (r#""1714557600000""#, Some(first_of_may)),
             ("1714557600.123", Some("2024-05-01T10:00:00.123Z")),
             ("1396594800", Some("2014-04-04T07:00:00Z")),
+            (r#""1 September 2024""#, Some("2024-09-01T00:00:00Z")),
+            (r#""1 Sept 2024""#, Some("2024-09-01T00:00:00Z")),
+            (r#""2024-05-01T12:00:00[Europe/Paris]""#, Some(first_of_may)),
+            (r#""2024-05-01T12:00:00+02:00[Europe/Paris]""#, Some(first_of_may)),
+            (r#""Wed, 01 May 2024 00:30:00 +0200""#, Some("2024-04-30T22:30:00Z")),
+            (r#""Tue, 30 Apr 2024 23:30:00 -0200""#, Some("2024-05-01T01:30:00Z")),
+            (r#""1 May""#, None),
+            (r#""May 1 10:00""#, None),
+            (r#""market 5, 2024""#, None),
+            (r#""Decimal 2024""#, None),
+            (r#""maybe 5""#, None),
+            (r#""2024-02-30T00:00:00Z""#, None),
+            (r#""30 February 2024""#, None),
+            (r#""2024-05-01T12:00:00[Nowhere/Else]""#, None),
+            ("202405011000", None),
             (r#""01/02/2024""#, None),
             (r#""01.02.2024 10:00""#, None),
             (r#""01-02-2024""#, None),

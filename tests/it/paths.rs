@@ -128,9 +128,16 @@ async fn a_page_behind_a_proxy_is_told_the_address_that_it_can_reach() {
 
 #[test]
 fn a_public_url_is_checked() {
-    for url in
-        ["", "example.com", "ftp://x", "https://", "https://a b", "https://x?y", "https:///x"]
-    {
+    for url in [
+        "",
+        "example.com",
+        "ftp://x",
+        "https://",
+        "https://a b",
+        "https://x?y",
+        "https:///x",
+        "https://h.example/v1/",
+    ] {
         let setup = Setup::with_loops("http://127.0.0.1:9/api/v1");
         let (code, said) = setup.env("SEGMENT_LOOPS__SERVER__PUBLIC_URL", url).run_to_end();
         assert_ne!(code, Some(0), "{url}");

@@ -23,10 +23,12 @@ impl Check<'_> {
             let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~:[]/".contains(&byte);
             !rest.starts_with('/') && !rest.is_empty() && rest.bytes().all(is_plain)
         };
-        if !rest.is_some_and(is_plain) {
+        // Senders add `/v1` themselves.
+        let has_version = url.trim_end_matches('/').ends_with("/v1");
+        if has_version || !rest.is_some_and(is_plain) {
             self.mistake(
                 "server.public_url",
-                format!("`{url}` is not the URL of a service: use a URL such as https://events.example.com or https://example.com/segment, without a query"),
+                format!("`{url}` is not the URL of a service: use a URL such as https://events.example.com or https://example.com/segment, without /v1 and without a query"),
             );
         }
     }

@@ -10,7 +10,7 @@
 //! * Anything else that stands there is broken. The reader looks for the next object that is whole
 //!   and has one of Segment's types, or that begins an envelope; everything before it is one broken
 //!   piece. An object behind a name and a colon is the value of a member, so it is never taken for a
-//!   message.
+//!   message, and an item of an array within a broken object only if it has a message id.
 //! * What an envelope shares (`context`, `integrations`, `sentAt`) counts for its messages as long
 //!   as nothing in it is broken. Behind a broken piece nothing is shared: it might belong to a
 //!   message, and would then put one person's data into the messages of another.
@@ -36,7 +36,8 @@ pub struct Batch<'a> {
     pub count: usize,
     /// Whether the body is `{"batch": […], …}` and nothing of it is broken.
     pub is_sound: bool,
-    /// The `writeKey` of an envelope, else that of the first message that has one.
+    /// The `writeKey` of an envelope, else that of the first message that has one. In a damaged body
+    /// one that stands anywhere counts.
     pub write_key: Option<String>,
     envelopes: Vec<Envelope<'a>>,
 }

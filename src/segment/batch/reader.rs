@@ -2,7 +2,7 @@
 
 use super::super::list::{short_text, text_end};
 use super::search::{Followed, Members, Search};
-use super::token::{Name, skip_blank, word_end};
+use super::token::{Name, loose_write_key, skip_blank, word_end};
 use super::{Batch, Envelope, Piece};
 
 /// Where the reader stands in an envelope.
@@ -64,11 +64,12 @@ impl<'a> Reader<'a> {
         }
         // An envelope that does not end was cut off.
         self.is_damaged |= self.place != Place::Outside;
+        let loose_key = || self.is_damaged.then(|| loose_write_key(self.bytes)).flatten();
         Batch {
             is_sound: self.has_batch && !self.is_damaged,
             pieces: self.pieces,
             count: self.count,
-            write_key: self.envelope_key.or(self.message_key),
+            write_key: self.envelope_key.or(self.message_key).or_else(loose_key),
             envelopes: self.envelopes,
         }
     }
@@ -180,7 +181,14 @@ impl<'a> Reader<'a> {
                 return;
             }
             Name::Context | Name::Integrations | Name::SentAt | Name::WriteKey => true,
-            Name::Type | Name::Other => self.place == Place::Tail,
+            Name::Other => self.place == Place::Tail,
+            Name::Type | Name::MessageId | Name::OfMessage => {
+                // What looked like the members of an envelope is what is left of a message.
+                if let (Place::Tail, Some(envelope)) = (self.place, self.envelopes.last_mut()) {
+                    *envelope = Envelope::default();
+                }
+                false
+            }
         };
         let end = match self.bytes.get(from) {
             Some(b'{' | b'[') => match self.search.follow(from) {

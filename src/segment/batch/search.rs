@@ -12,10 +12,21 @@ struct Frame {
     is_object: bool,
     /// Whether it stands where an item of an array can stand.
     is_item: bool,
-    /// Whether it has one of Segment's types.
-    is_message: bool,
+    /// Its type, if it is one of Segment's.
+    kind: Option<MessageType>,
+    has_message_id: bool,
     /// The name of the member at hand.
     name: Name,
+}
+
+impl Frame {
+    /// Whether it can be taken for a message although what stands before it is broken. A message may list
+    /// objects that have a type, too, so within another object it must have a message id, as those of
+    /// SDKs have. A deletion must have one in any case.
+    fn is_message(&self, is_outermost: bool) -> bool {
+        let is_plain = is_outermost && self.kind != Some(MessageType::Delete);
+        self.kind.is_some() && (self.has_message_id || is_plain)
+    }
 }
 
 /// The members of an object that the reader looks at.
@@ -34,7 +45,7 @@ impl<'a> Members<'a> {
             Name::Integrations => self.envelope.integrations = Some(value),
             Name::SentAt => self.envelope.sent_at = Some(value),
             Name::WriteKey => self.write_key = Some(value),
-            Name::Batch | Name::Type | Name::Other => {}
+            Name::Batch | Name::Type | Name::MessageId | Name::OfMessage | Name::Other => {}
         }
     }
 }
@@ -170,6 +181,7 @@ impl<'a> Search<'a> {
                     };
                     if let Some(frame) = self.stack.last_mut() {
                         frame.name = Name::of(&self.bytes[at..end]);
+                        frame.has_message_id |= frame.name == Name::MessageId;
                     }
                     at = end;
                     next = Next::Colon;
@@ -192,7 +204,7 @@ impl<'a> Search<'a> {
                         return Followed::Broken;
                     };
                     at += 1;
-                    if is_search && frame.is_item && frame.is_message {
+                    if is_search && frame.is_item && frame.is_message(self.stack.is_empty()) {
                         set(&mut self.found, frame.start);
                     }
                     if self.stack.is_empty() {
@@ -206,8 +218,8 @@ impl<'a> Search<'a> {
                     if let Some(frame) = self.stack.last_mut()
                         && frame.name == Name::Type
                     {
-                        frame.is_message |= is_type(&self.bytes[at + 1..end - 1]);
-                        members.is_message |= frame.is_message && self.stack.len() == 1;
+                        frame.kind = frame.kind.or_else(|| kind_of(&self.bytes[at + 1..end - 1]));
+                        members.is_message |= frame.kind.is_some() && self.stack.len() == 1;
                     }
                     at = end;
                 }
@@ -235,7 +247,14 @@ impl<'a> Search<'a> {
         if is_search && is_object {
             set(&mut self.seen, start);
         }
-        let frame = Frame { start, is_object, is_item, is_message: false, name: Name::Other };
+        let frame = Frame {
+            start,
+            is_object,
+            is_item,
+            kind: None,
+            has_message_id: false,
+            name: Name::Other,
+        };
         self.stack.push(frame);
     }
 
@@ -256,6 +275,6 @@ fn is_empty_end(next: Next, byte: u8) -> bool {
     }
 }
 
-fn is_type(text: &[u8]) -> bool {
-    std::str::from_utf8(text).is_ok_and(|text| MessageType::parse(text).is_some())
+fn kind_of(text: &[u8]) -> Option<MessageType> {
+    MessageType::parse(std::str::from_utf8(text).ok()?)
 }

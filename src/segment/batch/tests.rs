@@ -143,6 +143,16 @@ fn the_value_of_a_member_is_no_message() {
 }
 
 #[test]
+fn what_a_broken_message_lists_is_no_message() {
+    let inner = r#"{"type":"delete","email":"b@example.com"}"#;
+    let body = format!(r#"{{"batch":[{{"type":"track","properties":{{"changes":[{inner}],"tit"#);
+    assert_eq!(pieces(&read(&body)), ["!"]);
+    let body = format!(r#"{{"batch":[{{"type":"track","x":],"y":[{inner}]}},{B}]}}"#);
+    assert!(!pieces(&read(&body)).contains(&inner));
+    assert!(pieces(&read(&body)).contains(&B));
+}
+
+#[test]
 fn nothing_is_shared_where_it_may_belong_to_a_message() {
     let shared = |body: &str| -> Vec<String> {
         let batch = read(body);
@@ -166,6 +176,8 @@ fn nothing_is_shared_where_it_may_belong_to_a_message() {
     assert_eq!(shared(&body), [one, "!", "{}"]);
     let body = format!(r#"{{"batch":["context":{{"n":1}},"type":"track"}},{B}]}}"#);
     assert_eq!(shared(&body), ["!", "{}"]);
+    let body = format!(r#"{{"batch":[{A}],"context":{{"n":1}},"userId":"other"}},{B}]}}"#);
+    assert_eq!(shared(&body), ["{}", "!", "{}"]);
     let body = format!(r#"{A},{B}],"context":{{"n":1}}}}"#);
     assert_eq!(shared(&body), ["{}", "{}"]);
 }
@@ -184,6 +196,17 @@ fn a_write_key_is_found_in_what_can_be_read() {
         (r#"{"writeKey":["k"],"batch":[1]}"#, None),
         (r#"{"batch":[{"properties":{"writeKey":"x"}}]}"#, None),
         (r#"{"batch":[1]}"#, None),
+        // Anywhere in a damaged body, but not in a sound one.
+        (
+            r#"{"batch":[{"type":"track"},{"type":"track","ev],"sentAt":"x","writeKey":"k"}"#,
+            Some("k"),
+        ),
+        (r#"{,"writeKey":"k","batch":[{"type":"track"}]}"#, Some("k")),
+        ("{\0\"writeKey\" : \"k\",\"batch\":[1]}", Some("k")),
+        (r#"writeKey":"k","batch":[1]}"#, Some("k")),
+        (r#"{"batch":[1],"writeKey":"k"#, Some("k")),
+        (r#"{"batch":[{"type":"track","writeKey":"k","ev"#, Some("k")),
+        (r#"{"batch":[{"a":"writeKey"},{"writeKey":7},{"b":[1}"#, None),
     ];
     for (body, expected) in cases {
         assert_eq!(read(body).write_key.as_deref(), expected, "{body}");

@@ -11,6 +11,9 @@ pub(super) enum Name {
     SentAt,
     WriteKey,
     Type,
+    MessageId,
+    /// Another member that messages have and envelopes do not.
+    OfMessage,
     Other,
 }
 
@@ -24,6 +27,8 @@ impl Name {
             b"sentAt" => Name::SentAt,
             b"writeKey" => Name::WriteKey,
             b"type" => Name::Type,
+            b"messageId" => Name::MessageId,
+            b"userId" | b"anonymousId" | b"event" | b"properties" | b"traits" => Name::OfMessage,
             _ => Name::Other,
         };
         if !quoted.contains(&b'\\') {
@@ -46,4 +51,21 @@ pub(super) fn word_end(bytes: &[u8], start: usize) -> Option<usize> {
 pub(super) fn skip_blank(bytes: &[u8], from: usize) -> usize {
     let rest = bytes.get(from..).unwrap_or_default();
     from + rest.iter().take_while(|byte| **byte <= b' ').count()
+}
+
+/// The first write key that stands anywhere in a damaged body, as far as it can be told.
+pub(super) fn loose_write_key(bytes: &[u8]) -> Option<String> {
+    const NAME: &[u8] = b"writeKey\"";
+    const KEY_BYTES_MAX: usize = 1_024;
+    let starts = bytes.windows(NAME.len()).enumerate().filter(|(_, window)| *window == NAME);
+    starts
+        .filter_map(|(at, _)| {
+            let from = skip_blank(bytes, at + NAME.len());
+            let rest = bytes.get(from..)?.strip_prefix(b":")?;
+            let rest = rest.get(skip_blank(rest, 0)..)?.strip_prefix(b"\"")?;
+            let length = rest.iter().take(KEY_BYTES_MAX).take_while(|byte| **byte != b'"').count();
+            let key = std::str::from_utf8(rest.get(..length)?).ok()?;
+            (!key.is_empty()).then(|| key.to_owned())
+        })
+        .next()
 }

@@ -31,11 +31,10 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::http::{Method, header};
-use axum::middleware::{from_fn_with_state, map_request};
+use axum::middleware::from_fn_with_state;
 use axum::routing::any;
 use tokio::sync::{Semaphore, watch};
 use tower_http::cors::{AllowHeaders, AllowOrigin, CorsLayer};
-use tower_http::decompression::RequestDecompressionLayer;
 use utoipa::openapi::OpenApi;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
@@ -161,12 +160,8 @@ pub fn router(state: HttpState) -> (Router, OpenApi) {
         .route("/beacon/{*path}", any(paths::no_such_path))
         .method_not_allowed_fallback(paths::wrong_method)
         .layer(cors());
-    // Content-Encoding is looked at again behind the layer: what it did not inflate is rejected there.
-    let inflate = RequestDecompressionLayer::new().pass_through_unaccepted(true);
     let router = tracking
         .merge(webhooks.method_not_allowed_fallback(paths::wrong_method))
-        .layer(inflate)
-        .layer(map_request(body::name_encoding))
         .merge(health.method_not_allowed_fallback(error::wrong_method))
         .fallback(paths::no_such_path)
         .layer(from_fn_with_state(state.clone(), drain::unread))

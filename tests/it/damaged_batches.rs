@@ -4,6 +4,7 @@
 use reqwest::Method;
 use serde_json::{Value, json};
 
+use crate::limits::gzip;
 use crate::support::{Answer, Service, Setup, WEBHOOK_SECRET, WRITE_KEY, track};
 
 /// Nothing listens at this Loops: accepted messages stay pending.
@@ -78,6 +79,31 @@ async fn every_whole_message_of_a_damaged_batch_is_kept_once_on_every_path() {
         assert_eq!(stored.get(id).map(Vec::len), Some(1), "{id}");
     }
     assert_eq!(stored.len(), expected.len());
+}
+
+#[tokio::test]
+async fn gzip_that_was_joined_or_cut_off_loses_no_whole_message() {
+    let service = service();
+    let batch = |ids: std::ops::Range<u32>| {
+        let messages: Vec<String> =
+            ids.map(|n| track("u1", &format!("z{n}")).to_string()).collect();
+        gzip(&format!(r#"{{"batch":[{}]}}"#, messages.join(",")))
+    };
+    let send = |body: Vec<u8>| {
+        let request = service.request(Method::POST, "/v1/batch").basic_auth(WRITE_KEY, Some(""));
+        Service::answer(request.header("content-encoding", "gzip").body(body))
+    };
+    let joined = [batch(0..1), batch(1..2)].concat();
+    assert_eq!(send(joined).await.status, 200);
+    let plain = format!(r#"{{"batch":[{}]}}"#, track("u1", "z2"));
+    assert_eq!(send([batch(3..4), plain.into_bytes()].concat()).await.status, 200);
+    let long = batch(10..1_000);
+    let answer = send(long[..long.len() / 2].to_vec()).await;
+    assert_eq!(answer.status, 200, "{answer:?}");
+    assert_eq!(rejected(&answer).len(), 1, "what was cut is rejected: {answer:?}");
+    let stored = service.stored().await;
+    assert!((0..4).all(|n| stored.contains_key(&format!("z{n}"))), "{:?}", stored.keys());
+    assert!(stored.contains_key("z10") && stored.len() > 50, "{}", stored.len());
 }
 
 #[tokio::test]

@@ -164,8 +164,9 @@ fn peak_memory(service: &Service) -> usize {
 async fn a_body_costs_no_more_memory_than_its_length_before_it_is_taken() {
     let service = Setup::with_loops("http://127.0.0.1:9/api/v1").start();
     let values = vec!["{}"; 3_400_000].join(",");
-    let body = gzip(&format!(r#"{{"context":[{values}],"batch":[],"type":"track","userId":"u"}}"#));
-    assert!(body.len() < 20_000, "{}", body.len());
+    let batch = gzip(&format!(r#"{{"context":[{values}],"batch":[]}}"#));
+    let message = gzip(&format!(r#"{{"context":[{values}],"type":"track","userId":"u"}}"#));
+    assert!(batch.len() < 20_000, "{}", batch.len());
     // Without a key, and with one: what is larger than a message may be is refused undecoded.
     let cases = [
         ("/v1/batch", None, 401),
@@ -181,6 +182,7 @@ async fn a_body_costs_no_more_memory_than_its_length_before_it_is_taken() {
                 Some(key) => request.basic_auth(key, Some("")),
                 None => request,
             };
+            let body = if path == "/v1/batch" { &batch } else { &message };
             Service::answer(request.body(body.clone()))
         };
         let (first, second, third) = tokio::join!(send(), send(), send());

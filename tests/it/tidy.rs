@@ -42,7 +42,7 @@ const CRATES: [(&str, &[&str]); 9] = [
     ("tokio", &["http", "console", "sandbox", "app", "cli", "delivery", "loops", "queue", "store"]),
     ("clap", &["cli", "config"]),
     ("indicatif", &["cli"]),
-    ("flate2", &["cli"]),
+    ("flate2", &["cli", "http"]),
 ];
 
 pub fn sources(folder: &Path, found: &mut Vec<PathBuf>) {

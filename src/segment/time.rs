@@ -76,7 +76,8 @@ fn spelled(text: &str) -> Option<Timestamp> {
     let has_year_first = lower.split(['-', '/']).next().is_some_and(|first| {
         first.len() == 4 && first.len() < lower.len() && first.bytes().all(|b| b.is_ascii_digit())
     });
-    if !(has_month && has_year) && !has_year_first {
+    let is_clear = has_year_first || (has_month && has_year);
+    if !is_clear {
         return None;
     }
     #[allow(clippy::cast_possible_truncation, reason = "bounded by JavaScript's range of dates")]

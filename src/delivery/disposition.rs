@@ -15,7 +15,7 @@ pub enum Disposition {
     DeliveredBefore,
     /// The contact to delete does not exist.
     NothingToDelete,
-    /// Every path is answered with 404: the base URL is wrong.
+    /// Something other than Loops answers every path: the base URL is wrong.
     Misdirected,
     /// Too many requests: slow down, and wait as long as Loops asks for.
     Limited(Option<Duration>),
@@ -35,9 +35,15 @@ pub enum Disposition {
 
 impl Disposition {
     /// Whether a reply can be interpreted only after a check of the key. With a wrong base URL every call
-    /// is answered with 404, which must not be read as Loops' answer to the request.
+    /// is answered with 404, or with the 4xx of another server, which must not be read as Loops' answer to
+    /// the request.
     pub fn needs_check(reply: &Reply) -> bool {
-        reply.result.as_ref().is_ok_and(|answer| answer.status == 404)
+        reply.result.as_ref().is_ok_and(|answer| match answer.status {
+            404 => true,
+            401 | 403 | 408 | 409 | 429 => false,
+            400..=499 => !answer.is_object,
+            _ => false,
+        })
     }
 
     /// Interprets a reply to a request to `endpoint`, and the check if one was needed.
@@ -58,13 +64,13 @@ impl Disposition {
                 None => Disposition::Retry(answer.retry_after),
             },
             409 if endpoint.takes_idempotency_key() => Disposition::DeliveredBefore,
-            404 => match check {
-                Some(KeyCheck::Right) if endpoint == Endpoint::DeleteContact => {
+            status if Self::needs_check(reply) => match check {
+                Some(KeyCheck::Right) if status == 404 && endpoint == Endpoint::DeleteContact => {
                     Disposition::NothingToDelete
                 }
                 Some(KeyCheck::Right) => Disposition::Refused { detail: words(answer) },
                 Some(KeyCheck::Wrong) => Disposition::Unauthorized { detail: words(answer) },
-                Some(KeyCheck::NotFound) => Disposition::Misdirected,
+                Some(KeyCheck::NotFound | KeyCheck::Foreign) => Disposition::Misdirected,
                 Some(KeyCheck::Unknown) | None => Disposition::Retry(answer.retry_after),
             },
             429 => Disposition::Limited(answer.retry_after),
@@ -121,9 +127,12 @@ pub enum KeyCheck {
     Right,
     /// Loops refuses the key.
     Wrong,
-    /// That path is answered with 404: the base URL is wrong.
+    /// There is no such path, or it has no such method: the base URL is wrong.
     NotFound,
-    /// Loops cannot be reached, or the answer is not from Loops.
+    /// The answer is not from Loops. Alone it may be a passing one, such as that of a captive portal; after a
+    /// request was refused the same way, the base URL is wrong.
+    Foreign,
+    /// Loops cannot be reached, or does not answer as it should.
     Unknown,
 }
 
@@ -134,7 +143,9 @@ impl KeyCheck {
             Ok(answer) => match (answer.status, answer.success) {
                 (200..=299, Some(true)) => KeyCheck::Right,
                 (200..=299, Some(false)) | (401 | 403, _) => KeyCheck::Wrong,
-                (404, _) => KeyCheck::NotFound,
+                (404 | 405 | 410, _) => KeyCheck::NotFound,
+                (408 | 429, _) => KeyCheck::Unknown,
+                (200..=499, _) if !answer.is_object => KeyCheck::Foreign,
                 _ => KeyCheck::Unknown,
             },
             Err(CallError::Timeout | CallError::Connect(_) | CallError::Broken(_)) => {
@@ -163,11 +174,19 @@ mod tests {
             status,
             retry_after: Some(Duration::from_secs(9)),
             rate: RateHeaders::default(),
+            is_object: true,
             success,
             message: Some("why".to_owned()),
             excerpt: String::new(),
         };
         Reply { result: Ok(answer), duration: Duration::ZERO }
+    }
+
+    /// A reply whose body is a page.
+    fn page(status: u16) -> Reply {
+        let mut page = reply(status, None);
+        page.result.as_mut().unwrap().is_object = false;
+        page
     }
 
     fn of(endpoint: Endpoint, status: u16, success: Option<bool>) -> Disposition {
@@ -221,18 +240,38 @@ mod tests {
             (reply(200, Some(false)), "unauthorized", "unauthorized"),
             (reply(401, None), "unauthorized", "unauthorized"),
             (reply(404, None), "not_found", "not_found"),
+            (reply(405, None), "not_found", "not_found"),
+            (page(410), "not_found", "not_found"),
+            (page(200), "not_found", "not_found"),
+            (page(302), "not_found", "not_found"),
+            (page(400), "not_found", "not_found"),
+            (page(403), "unauthorized", "unauthorized"),
+            (page(429), "retry", "retry"),
+            (page(502), "retry", "retry"),
             (reply(200, None), "retry", "retry"),
             (reply(500, Some(false)), "retry", "retry"),
             (no_answer, "retry", "retry"),
         ];
         for (check, for_others, for_deletions) in cases {
-            let told = |endpoint| {
-                let check = KeyCheck::of(&check);
-                Disposition::of(endpoint, &reply(404, None), Some(check)).outcome().as_str()
+            let check = KeyCheck::of(&check);
+            let outcome = |endpoint, reply: &Reply| {
+                Disposition::of(endpoint, reply, Some(check)).outcome().as_str()
             };
-            assert_eq!(told(Endpoint::SendEvent), for_others);
-            assert_eq!(told(Endpoint::UpdateContact), for_others);
-            assert_eq!(told(Endpoint::DeleteContact), for_deletions);
+            for reply in [reply(404, None), page(404)] {
+                assert_eq!(outcome(Endpoint::SendEvent, &reply), for_others);
+                assert_eq!(outcome(Endpoint::UpdateContact, &reply), for_others);
+                assert_eq!(outcome(Endpoint::DeleteContact, &reply), for_deletions);
+            }
+            // A refusal that is not in Loops' words is checked the same way.
+            for status in [400, 405, 410, 413, 422] {
+                assert!(Disposition::needs_check(&page(status)));
+                for endpoint in Endpoint::ALL {
+                    assert_eq!(outcome(endpoint, &page(status)), for_others, "{status}");
+                }
+            }
+        }
+        for status in [200, 302, 401, 403, 408, 409, 429, 500] {
+            assert!(!Disposition::needs_check(&page(status)), "{status}");
         }
     }
 

@@ -219,7 +219,7 @@ impl Obstacle {
                 "Loops refuses the API key: delivery is paused, nothing is lost; set the correct key (api_key of this destination) and restart, or enable the key in Loops"
             }
             Obstacle::BaseUrl => {
-                "there is no Loops at base_url, which answers every call with 404: delivery is paused, nothing is lost; set base_url of this destination (LOOPS_BASE_URL) to a URL that ends in /v1, such as https://app.loops.so/api/v1, and restart"
+                "there is no Loops at base_url, where every call is answered with 404 or by another server: delivery is paused, nothing is lost; set base_url of this destination (LOOPS_BASE_URL) to a URL that ends in /v1, such as https://app.loops.so/api/v1, and restart"
             }
         }
     }
@@ -558,7 +558,7 @@ impl<'a> Tenure<'a> {
             KeyCheck::Wrong | KeyCheck::NotFound => self.pause.go_on(),
             // It is unknown whether the key is right: a pause continues, and without a pause the
             // deliveries will show.
-            KeyCheck::Unknown => {
+            KeyCheck::Foreign | KeyCheck::Unknown => {
                 match &reply.result {
                     Ok(answer) if answer.status >= 400 => warn!(
                         destination = self.lease.destination,

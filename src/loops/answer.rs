@@ -20,6 +20,8 @@ pub struct Answer {
     pub retry_after: Option<Duration>,
     /// Its headers about the rate.
     pub rate: RateHeaders,
+    /// Whether its body is a JSON object, as that of every answer of Loops is.
+    pub is_object: bool,
     /// `success` of its JSON body; `None` unless the body is a JSON object with a boolean `success`, as every
     /// answer of Loops about a contact or an event is.
     pub success: Option<bool>,
@@ -68,6 +70,7 @@ impl Answer {
                 limit: number(headers, "x-ratelimit-limit"),
                 remaining: number(headers, "x-ratelimit-remaining"),
             },
+            is_object: json.is_object(),
             success: json.get("success").and_then(serde_json::Value::as_bool),
             message: message_of(&json),
             excerpt: text.chars().take(EXCERPT_CHARS_MAX).collect(),

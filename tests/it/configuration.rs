@@ -96,8 +96,10 @@ fn mistakes_in_the_environment_are_named() {
     assert!(text.contains("environment") && text.contains("listn"), "{text}");
     let text = refusal(&Setup::with_loops(NOWHERE).env("LOOPS_RATE_LIMIT", "fast"));
     assert!(text.contains("destinations.default.rate"), "{text}");
-    let text = refusal(&Setup::with_loops(NOWHERE).env("LOOPS_BASE_URL", "loops.so"));
-    assert!(text.contains("destinations.default.base_url"), "{text}");
+    for url in ["loops.so", "https://loops.invalid/v1?a=b", "https://loops.invalid/v1/#a"] {
+        let text = refusal(&Setup::with_loops(NOWHERE).env("LOOPS_BASE_URL", url));
+        assert!(text.contains("destinations.default.base_url"), "{text}");
+    }
 }
 
 #[test]

@@ -387,6 +387,35 @@ async fn any_other_4xx_fails_with_the_words_of_loops() {
 }
 
 #[tokio::test]
+async fn a_4xx_that_is_not_in_the_words_of_loops_is_a_refusal_only_if_the_key_is_right() {
+    let page = || Reply::Status(413, Vec::new(), "<html>".to_owned());
+    let (message, seen) = outcome(identify("u1", "m1"), page(), &[]).await;
+    assert_eq!(message["state"], "failed");
+    assert_eq!(message["deliveries"][0]["detail"], "Loops answered 413: no message");
+    assert_eq!(seen.len(), 1);
+
+    // A web app that shows its page at every path, and takes no forms.
+    for status in [405, 400] {
+        let loops = ScriptedLoops::start(move |seen| {
+            let status = if seen.path == "/api-key" { 200 } else { status };
+            Reply::Status(status, Vec::new(), "<html>".to_owned())
+        })
+        .await;
+        let service = Setup::with_loops(&loops.base_url).start();
+        service.accept("/v1/identify", identify("u1", "m1")).await;
+        service
+            .logged(|line| {
+                line["message"].as_str().is_some_and(|text| text.contains("there is no Loops"))
+            })
+            .await;
+        assert!(is_paused(&service).await);
+        assert_eq!(service.message("m1", is_tried).await["state"], "pending");
+        loops.now(|_| Reply::ok());
+        service.message("m1", |found| found["state"] == "delivered").await;
+    }
+}
+
+#[tokio::test]
 async fn a_failure_does_not_hold_back_what_comes_after_it() {
     let mut loops = ScriptedLoops::start(after_first(Reply::status(400))).await;
     let service = Setup::with_loops(&loops.base_url).start();

@@ -65,6 +65,13 @@ impl Check<'_> {
                 format!("`{base_url}` must begin with https:// (or http:// for a test)"),
             );
         }
+        // The path of each call is appended. Not shown: a query may hold a secret.
+        if base_url.contains(['?', '#']) {
+            self.mistake(
+                &format!("{key}.base_url"),
+                "must be without a query and a fragment (`?` and `#`)",
+            );
+        }
         if tree.rate.is_some_and(|rate| rate == 0 || rate > RATE_MAX) {
             self.mistake(
                 &format!("{key}.rate"),

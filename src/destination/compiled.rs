@@ -3,9 +3,9 @@
 use bytes::Bytes;
 
 use super::body;
-use super::field::validate;
+use super::field::{boolean, validate};
 use super::*;
-use crate::mapping::{Fields, Mapping};
+use crate::mapping::{Fields, Mapping, Possible};
 use crate::segment::value::object_json;
 use crate::trigger::{Trigger, TriggerError};
 
@@ -72,7 +72,7 @@ impl CompiledSubscription {
         let all = self.mapping_warnings().into_iter().map(|problem| ("mapping", problem));
         all.chain(trigger)
             .chain(self.colon_warning())
-            .chain(self.resubscribing().into_iter().map(|problem| ("mapping", problem)))
+            .chain(self.resubscribing())
             .map(|(field, problem)| self.mistake(field, problem))
             .collect()
     }
@@ -116,61 +116,70 @@ impl CompiledSubscription {
         warnings
     }
 
-    /// Warns, for each field, if an identify, which is sent again and again, puts people back on lists that
-    /// they may have left.
-    fn resubscribing(&self) -> Vec<String> {
-        if self.written.action != ActionKind::CreateOrUpdateContact
-            || !self.trigger.may_match(MessageType::Identify)
-        {
-            return Vec::new();
+    /// Warns if a literal subscribes people, or puts them on mailing lists, at messages that are sent again
+    /// and again: it would undo what they have chosen since. An event with a name counts as happening once.
+    fn resubscribing(&self) -> Option<(&'static str, String)> {
+        if self.trigger.needs_event_name() {
+            return None;
         }
-        let is_true = |value: &Value| *value == Value::Bool(true) || value.as_str() == Some("true");
-        let mapping = &self.written.mapping;
-        let lists = mapping.get("mailingLists").and_then(Value::as_object);
-        let fields = [
-            ("subscribed", mapping.get("subscribed").is_some_and(is_true)),
-            (
-                "mailingLists",
-                lists.is_some_and(|lists| lists.iter().any(|(_, flag)| is_true(flag))),
-            ),
-        ];
-        let fields = fields.into_iter().filter(|(_, resubscribes)| *resubscribes);
-        fields
-            .map(|(field, _)| {
-                format!(
-                    "`{field}` subscribes the person again at every identify, even one who has unsubscribed since: fill it in a subscription for an event that happens once, such as a sign-up"
-                )
-            })
-            .collect()
+        let roots = self.mapping.possible(&[]);
+        let places: &[&[&str]] = match self.written.action {
+            ActionKind::CreateOrUpdateContact => &[
+                &["subscribed"],
+                &["mailingLists"],
+                &["customAttributes", "subscribed"],
+                &["customAttributes", "mailingLists"],
+            ],
+            ActionKind::SendEvent => {
+                &[&["contactProperties", "subscribed"], &["contactProperties", "mailingLists"]]
+            }
+            ActionKind::DeleteContact => &[],
+        };
+        let subscribes = |path: &&&[&str]| {
+            let is_lists = path.last() == Some(&"mailingLists");
+            let test = if is_lists { subscribes_to_list } else { is_true };
+            Possible::find(&roots, path).into_iter().any(test)
+        };
+        let fields: Vec<String> =
+            places.iter().filter(subscribes).map(|path| format!("`{}`", path.join("."))).collect();
+        if fields.is_empty() {
+            return None;
+        }
+        let problem = format!(
+            "a literal in {} subscribes the person again at every message that the trigger takes, even one who has unsubscribed since: fill it in a subscription for an event that happens once, such as a sign-up",
+            fields.join(" and ")
+        );
+        Some(("mapping", problem))
     }
 
-    /// Warns if events would be sent under a name with a colon, as far as the names are literal.
+    /// Warns if events would be sent under a name with a colon, as far as the mapping or the trigger spells
+    /// the name out.
     fn colon_warning(&self) -> Option<(&'static str, String)> {
         const WHY: &str = "Loops refuses event names with a colon (:)";
         if self.written.action != ActionKind::SendEvent {
             return None;
         }
-        let has_colon = |text: &str| text.contains(':');
-        let name = self.written.mapping.get("eventName")?;
-        let literal = name.as_str().or_else(|| name.get("@literal").and_then(Value::as_str));
-        if literal.is_some_and(has_colon) {
-            return Some(("mapping", format!("{WHY}: give `eventName` another name")));
+        let with_colon = |event_names: &[&str]| {
+            let roots = self.mapping.possible(event_names);
+            let names = Possible::find(&roots, &["eventName"]).into_iter();
+            let mut texts = names.flat_map(Possible::texts);
+            texts.find(|text| text.contains(':')).map(str::to_owned)
+        };
+        if let Some(text) = with_colon(&[]) {
+            let problem = format!(
+                "{WHY}, and `{text}` can become the name, or a part of it: give `eventName` another name"
+            );
+            return Some(("mapping", problem));
         }
-        let is_unchanged = name
-            .get("@path")
-            .and_then(Value::as_str)
-            .is_some_and(|path| matches!(path, "$.event" | "event"));
-        let named = self.trigger.event_names().into_iter().find(|name| has_colon(name))?;
+        let named = with_colon(&self.trigger.event_names())?;
         let field = match &self.written.trigger {
             TriggerText::Events(_) => "events",
             TriggerText::Fql(_) => "trigger",
         };
-        is_unchanged.then(|| {
-            let problem = format!(
-                "{WHY}, and `{named}` is sent as it is: fill `eventName` with a name without one"
-            );
-            (field, problem)
-        })
+        let problem = format!(
+            "{WHY}, and `{named}` is sent as it is: fill `eventName` with a name without one"
+        );
+        Some((field, problem))
     }
 
     /// Its name.
@@ -243,6 +252,29 @@ impl CompiledSubscription {
         }
         let body = object_json(body.iter().map(|(key, value)| (key.as_ref(), value.as_ref())));
         Ok(Request { endpoint, body: Bytes::from(body) })
+    }
+}
+
+/// Whether the field `subscribed` takes it for true.
+fn is_true(value: &Possible) -> bool {
+    match value {
+        Possible::Value(value) => boolean(value) == Some(true),
+        Possible::Array(items) => matches!(items.as_slice(), [item] if is_true(item)),
+        Possible::Parts(_) | Possible::Object(_) => false,
+    }
+}
+
+/// Whether mailing lists hold a flag of true: as an object of flags, or as an array of
+/// `{"listId": …, "subscribed": …}`.
+fn subscribes_to_list(lists: &Possible) -> bool {
+    let is_flag = |value: &Possible| match value {
+        Possible::Value(value) => *value == Value::Bool(true) || value.as_str() == Some("true"),
+        _ => false,
+    };
+    match lists {
+        Possible::Object(entries) => entries.iter().any(|(_, value)| is_flag(value)),
+        Possible::Array(items) => Possible::find(items, &["subscribed"]).into_iter().any(is_flag),
+        Possible::Value(_) | Possible::Parts(_) => false,
     }
 }
 

@@ -253,7 +253,8 @@ fn scalar_text(value: &Value) -> Option<Cow<'_, str>> {
     }
 }
 
-fn boolean(value: &Value) -> Option<bool> {
+/// The boolean that a value is converted to.
+pub(super) fn boolean(value: &Value) -> Option<bool> {
     match value {
         Value::Bool(flag) => Some(*flag),
         Value::String(text) if text == "true" => Some(true),

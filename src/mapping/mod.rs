@@ -12,10 +12,12 @@ mod explain;
 mod liquid;
 mod made;
 mod path;
+mod possible;
 mod replace;
 mod resolve;
 mod template;
 
+pub use possible::Possible;
 pub use resolve::{Fields, MappingFailure};
 
 use crate::segment::Value;

@@ -42,6 +42,14 @@ impl How {
         }
     }
 
+    /// The texts that it may put into a text that is not known.
+    pub(super) fn replacements(&self) -> Vec<String> {
+        let first = self.first.replacement.clone();
+        let Some(second) = &self.second else { return vec![first] };
+        let first = self.replace_pair(&first, second, &Budget::default()).unwrap_or_default();
+        vec![first, second.replacement.clone()]
+    }
+
     fn replace_pair(
         &self,
         text: &str,

@@ -14,7 +14,7 @@ pub(super) struct Template {
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
-enum Part {
+pub(super) enum Part {
     Text(String),
     Path(Path),
 }
@@ -35,6 +35,15 @@ impl Template {
             Part::Path(path) => Some(path),
             Part::Text(_) => None,
         })
+    }
+
+    /// Its texts and paths, those of the second pass included.
+    pub(super) fn all_parts(&self) -> Vec<Part> {
+        let parts = self.parts.iter().flat_map(|part| match part {
+            Part::Text(text) if self.is_first_pass => cut(text, 2),
+            part => vec![part.clone()],
+        });
+        parts.collect()
     }
 
     pub(super) fn render(

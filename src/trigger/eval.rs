@@ -74,6 +74,11 @@ impl Trigger {
         names
     }
 
+    /// Whether it takes only messages whose event has a certain name, or a certain part of one.
+    pub fn needs_event_name(&self) -> bool {
+        self.0.needs_event_name()
+    }
+
     /// Whether it may take some message of this type: false only if no message of it can match.
     pub fn may_match(&self, kind: MessageType) -> bool {
         self.0.may_hold(kind)
@@ -150,6 +155,18 @@ impl Group {
         Ok(!decided_by)
     }
 
+    fn needs_event_name(&self) -> bool {
+        let needs = |condition: &Condition| match condition {
+            Condition::Test(test) => test.needs_event_name(),
+            Condition::Group(group) => group.needs_event_name(),
+            Condition::Nothing => false,
+        };
+        match self.join {
+            Join::And => self.conditions.iter().any(needs),
+            Join::Or => !self.conditions.is_empty() && self.conditions.iter().all(needs),
+        }
+    }
+
     fn may_hold(&self, kind: MessageType) -> bool {
         let may = |condition: &Condition| match condition {
             Condition::Test(test) => test.may_hold(kind),
@@ -180,6 +197,14 @@ impl Test {
             Err(failure) => failure.to_string(),
         };
         format!("{} is {met}, which is not {}", self.subject, self.operator.told(&self.expected))
+    }
+
+    fn needs_event_name(&self) -> bool {
+        let is_positive = matches!(
+            self.operator,
+            Operator::Equals | Operator::StartsWith | Operator::EndsWith | Operator::Contains
+        );
+        self.subject == Subject::Event && is_positive && !self.expected.text.is_empty()
     }
 
     fn may_hold(&self, kind: MessageType) -> bool {

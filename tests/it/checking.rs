@@ -162,6 +162,16 @@ trigger = 'type = "track" and properties.test != true'
 name = "Paid"
 action = "sendEvent"
 events = ["Order: Paid"]
+[[subscriptions]]
+name = "Seen"
+action = "createOrUpdateContact"
+trigger = 'type = "page"'
+mapping = { subscribed = { "@literal" = true }, mailingLists = [{ listId = "L1", subscribed = true }] }
+[[subscriptions]]
+name = "App"
+action = "sendEvent"
+events = ["Opened"]
+mapping = { eventName = { "@template" = "app: {{event}}" } }
 "#,
     );
     let (ok, text) = desk.run(&["check", "--offline", "--subscriptions", "s.toml"], "");
@@ -170,6 +180,8 @@ events = ["Order: Paid"]
         "warning: subscription `Gone`, trigger: it deletes the contact, and `Farewell` may take the same track message",
         "warning: subscription `Farewell`, trigger: `properties.test != true` is true for every message",
         "warning: subscription `Paid`, events: Loops refuses event names with a colon (:), and `Order: Paid` is sent as it is",
+        "warning: subscription `Seen`, mapping: a literal in `subscribed` and `mailingLists` subscribes the person again",
+        "warning: subscription `App`, mapping: Loops refuses event names with a colon (:), and `app: ` can become the name, or a part of it",
     ] {
         assert!(text.contains(told), "{told}\n---\n{text}");
     }

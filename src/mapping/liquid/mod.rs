@@ -38,6 +38,8 @@ use liquid_core::{Renderable as _, Template, runtime};
 use crate::segment::Value;
 use expression::{Inputs, Scope};
 use js::Val;
+use scan::Kind;
+use text::Text;
 
 /// Longest template, in UTF-16 code units: Segment's bound.
 const TEMPLATE_UNITS_MAX: usize = 1_000;
@@ -71,6 +73,35 @@ impl Liquid {
         }
         let (template, inputs) = compile::compile(text)?;
         Ok(Self { text: text.into(), template: Arc::new(template), inputs: Arc::new(inputs) })
+    }
+
+    /// What the template, and each text and output in it, gives for a message: also those in branches that
+    /// the message does not reach. Captured texts and comments are left out.
+    pub(super) fn texts(&self, message: &Value) -> Vec<String> {
+        let text = Text::new(&self.text);
+        let mut texts: Vec<String> = self.render(message).into_iter().collect();
+        let mut assigned = String::new();
+        let mut hidden = 0_usize;
+        let tokens = text.tokens().unwrap_or_default();
+        if tokens.len() == 1 {
+            return texts;
+        }
+        for token in &tokens {
+            let source = text.slice(token.begin, token.end);
+            match (&token.kind, token.name()) {
+                (_, "comment" | "capture") => hidden += 1,
+                (_, "endcomment" | "endcapture") => hidden = hidden.saturating_sub(1),
+                _ if hidden > 0 => {}
+                (Kind::Text(text), _) => texts.push(text.clone()),
+                (_, "assign") => assigned.push_str(&source),
+                (Kind::Output, _) | (_, "echo" | "cycle") => {
+                    let alone = Self::compile(&format!("{assigned}{source}"));
+                    texts.extend(alone.and_then(|alone| alone.render(message)));
+                }
+                _ => {}
+            }
+        }
+        texts
     }
 
     /// Renders the template; the variables are the message's members: none if it is no object.

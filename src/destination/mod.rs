@@ -13,6 +13,7 @@ mod literals;
 pub mod subscription;
 mod tidy;
 mod unsupported;
+mod warnings;
 
 pub use compiled::CompiledSubscription;
 pub use explain::{Explained, ExplainedField, Explanation};

@@ -219,6 +219,26 @@ mod tests {
     }
 
     #[test]
+    fn large_bodies_leave_room_for_small_ones() {
+        let budget = Budget::new(1_000_000, 500_000);
+        let held = |bytes: usize| {
+            let mut body = Growing::new(500_000, &budget, Contract::Tracking);
+            body.push(&vec![b' '; bytes]).map(|()| body.end())
+        };
+        let mut large = Vec::new();
+        for bytes in [500_000, 100_000] {
+            while let Ok(body) = held(bytes) {
+                large.push(body);
+            }
+        }
+        assert_eq!(held(100_000).map(|_| ()).unwrap_err().code, "not_now");
+        // More than what may be left of the part for large ones.
+        let small: Vec<_> = (0..3).map(|_| held(25 * BUDGET_UNIT).unwrap()).collect();
+        drop((large, small));
+        assert!(held(500_000).is_ok());
+    }
+
+    #[test]
     fn everything_that_can_be_inflated_is_read() {
         let budget = Budget::new(1_000_000, 100_000);
         let inflated = |compressed: &[u8]| {

@@ -154,28 +154,3 @@ async fn a_request_whose_key_is_wrong_is_answered_before_its_body_comes() {
     stream.read_exact(&mut answer).unwrap();
     assert_eq!(&answer, b"HTTP/1.1 401");
 }
-
-#[tokio::test]
-async fn slow_bodies_of_strangers_leave_room_for_small_ones() {
-    use std::io::Write as _;
-    let service = Setup::with_loops("http://127.0.0.1:9/api/v1")
-        .env("SEGMENT_LOOPS__SERVER__BODY_BUDGET_BYTES", "4000000")
-        .env("SEGMENT_LOOPS__SERVER__BODY_BYTES_MAX", "1000000")
-        .env("SEGMENT_LOOPS__SERVER__MESSAGE_BYTES_MAX", "1000000")
-        .start();
-    // More than all that large bodies may take, without any key.
-    let mut held = Vec::new();
-    for _ in 0..8 {
-        let mut stream =
-            std::net::TcpStream::connect(service.base_url.trim_start_matches("http://")).unwrap();
-        let head = "POST /v1/batch HTTP/1.1\r\nHost: x\r\nContent-Length: 1000000\r\n\r\n";
-        stream.write_all(head.as_bytes()).unwrap();
-        stream.write_all(&vec![b' '; 900_000]).unwrap();
-        held.push(stream);
-    }
-    // Wait until one of them is told that there is no room: then all of it is taken.
-    service.logged(|line| line["code"] == "not_now").await;
-    for number in 0..20 {
-        service.accept("/v1/track", track("u1", &format!("m{number}"))).await;
-    }
-}

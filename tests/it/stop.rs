@@ -59,9 +59,9 @@ async fn a_stop_takes_no_longer_than_the_grace_when_a_sender_and_loops_are_slow(
     assert_eq!(&asked, b"HTTP/1.1 100");
     let began = Instant::now();
     assert_eq!(service.stop().await, Some(0));
-    // One after the other they would have had the grace twice.
+    // One after the other they would have had the grace twice; the room is for a busy machine.
     let took = began.elapsed();
-    assert!(took >= grace / 2 && took < grace * 3 / 2, "{took:?}");
+    assert!(took >= grace / 2 && took < grace * 7 / 4, "{took:?}");
     service.logged(|line| line["message"] == "lease given back").await;
     service.logged(|line| line["message"] == "stopped").await;
 }

@@ -26,6 +26,7 @@ mod token;
 use super::decode::decode;
 use super::value::{Object, Value};
 use reader::Reader;
+use token::Name;
 
 /// A batch, taken apart into slices of the body.
 #[derive(Debug)]
@@ -94,6 +95,21 @@ impl<'a> Batch<'a> {
 }
 
 impl<'a> Envelope<'a> {
+    /// Notes a member, if it is one that is shared.
+    fn note(&mut self, name: Name, value: &'a [u8]) {
+        match name {
+            Name::Context => self.context = Some(value),
+            Name::Integrations => self.integrations = Some(value),
+            Name::SentAt => self.sent_at = Some(value),
+            Name::Batch
+            | Name::WriteKey
+            | Name::Type
+            | Name::MessageId
+            | Name::OfMessage
+            | Name::Other => {}
+        }
+    }
+
     fn parts(&self) -> [(&'static str, Option<&'a [u8]>); 3] {
         [("context", self.context), ("integrations", self.integrations), ("sentAt", self.sent_at)]
     }

@@ -216,9 +216,7 @@ impl<'a> Reader<'a> {
             }
         }
         if let (true, Some(envelope)) = (is_trusted, self.envelopes.last_mut()) {
-            let mut members = Members { envelope: *envelope, ..Members::default() };
-            members.note(name, value);
-            *envelope = members.envelope;
+            envelope.note(name, value);
         }
         self.at = end;
     }

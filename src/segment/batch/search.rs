@@ -39,13 +39,10 @@ pub(super) struct Members<'a> {
 }
 
 impl<'a> Members<'a> {
-    pub(super) fn note(&mut self, name: Name, value: &'a [u8]) {
+    fn note(&mut self, name: Name, value: &'a [u8]) {
         match name {
-            Name::Context => self.envelope.context = Some(value),
-            Name::Integrations => self.envelope.integrations = Some(value),
-            Name::SentAt => self.envelope.sent_at = Some(value),
             Name::WriteKey => self.write_key = Some(value),
-            Name::Batch | Name::Type | Name::MessageId | Name::OfMessage | Name::Other => {}
+            _ => self.envelope.note(name, value),
         }
     }
 }

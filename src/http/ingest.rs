@@ -229,7 +229,6 @@ impl<'s> Visit<'s> {
         started: Instant,
     ) -> Result<Success, TurnedAway> {
         let Judged { messages, rejected } = judged;
-        self.report_rejected(&rejected);
         let kinds: Vec<MessageType> = messages.iter().map(|message| message.kind).collect();
         for message in &messages {
             debug!(source = message.source, message_id = message.message_id, "accepting");
@@ -240,6 +239,8 @@ impl<'s> Visit<'s> {
             accepted =
                 accepting.map_err(|_| TurnedAway::TooSlow)?.map_err(TurnedAway::NotAccepted)?;
         }
+        // Only now: a batch that could not be stored is turned away as a whole, and comes again.
+        self.report_rejected(&rejected);
         if let Some(source) = self.source {
             let new = count_accepted(source, &kinds, &accepted);
             info!(

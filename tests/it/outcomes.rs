@@ -560,8 +560,11 @@ async fn what_fails_for_longer_than_the_window_is_given_up_as_expired() {
     loops.now(|seen| if seen.note() == "m1" { Reply::status(500) } else { Reply::ok() });
     let service = Setup::with_loops(&loops.base_url)
         .env("SEGMENT_LOOPS__DELIVERY__RETRY_WINDOW_MS", "300")
+        .env("SEGMENT_LOOPS__DESTINATIONS__DEFAULT__MERGE", "false")
         .start();
-    service.accept("/v1/batch", json!({"batch": [track("u1", "m1"), track("u1", "m2")]})).await;
+    // Upserts: an event whose retry is late is not sent, because Loops may have forgotten its key.
+    let messages = [identify("u1", "m1"), identify("u1", "m2")];
+    service.accept("/v1/batch", json!({"batch": messages})).await;
     let message = service.message("m1", |found| found["state"] == "failed").await;
     assert_eq!(message["deliveries"][0]["reason"], "expired");
     let detail = message["deliveries"][0]["detail"].as_str().unwrap();

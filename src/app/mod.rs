@@ -24,14 +24,10 @@ use crate::delivery::{Engine, EngineOptions, RetryOptions, Stop};
 use crate::http::server::{self, ServerLimits};
 use crate::http::{self, HttpLimits, HttpParts, HttpState, Network, PublicUrl};
 use crate::loops::{Client, ClientError, ClientOptions};
-use crate::queue::{Depth, Housekeeping, Log as _, Work as _};
-use crate::store::StoreError;
-use crate::store::sqlite::{SqliteOptions, SqliteStore};
+use crate::queue::{Depth, Housekeeping, Log, Store, Work};
+use crate::store::{self, StoreError};
 use crate::telemetry;
 use reload::Reloader;
-
-/// Name of the database in the data folder.
-const DATABASE: &str = "segment-loops.db";
 
 /// Where Linux has the machine's host name; in a container, the container's.
 const MACHINE_NAME_FILE: &str = "/proc/sys/kernel/hostname";
@@ -57,20 +53,9 @@ const CLOSING_PART: u32 = 8;
 /// Why the program did not start, or stopped by itself.
 #[derive(Debug, thiserror::Error)]
 pub enum AppError {
-    /// The data folder cannot be used.
-    #[error(
-        "the data folder {folder} cannot be created: give another with --data, or allow writing there"
-    )]
-    Folder {
-        /// The folder.
-        folder: String,
-        /// Why not.
-        #[source]
-        source: std::io::Error,
-    },
     /// The database cannot be used.
     #[error("the database cannot be opened")]
-    Store(#[source] StoreError),
+    Store(#[from] StoreError),
     /// A destination cannot be used.
     #[error("destination `{name}` cannot be used")]
     Destination {
@@ -109,7 +94,7 @@ pub struct App {
     admin: Option<Served>,
     limits: ServerLimits,
     grace: Duration,
-    store: SqliteStore,
+    store: Arc<dyn Store>,
     engines: Vec<(String, Engine)>,
     clock: SharedClock,
     metrics: PrometheusHandle,
@@ -136,8 +121,7 @@ impl App {
         metrics: PrometheusHandle,
     ) -> Result<Self, AppError> {
         let grace = Duration::from_millis(config.server.shutdown_grace_ms);
-        let store = open_store(&config).await?;
-        let queue = Arc::new(store.clone());
+        let store = store::open(&config.store).await?;
         let process = process_name();
         let mut engines = Vec::new();
         let mut planners = HashMap::new();
@@ -150,7 +134,7 @@ impl App {
                 name.clone(),
                 planner,
                 client,
-                queue.clone(),
+                store.clone(),
                 Arc::clone(&clock),
                 options,
             );
@@ -199,7 +183,7 @@ impl App {
         info!(address = %self.public.address, admin_address, process = self.process, "listening");
         let deliver = Stop::default();
         let names: Vec<String> = self.engines.iter().map(|(name, _)| name.clone()).collect();
-        warn_of_orphans(&self.store, &names).await;
+        warn_of_orphans(&*self.store, &names).await;
         let mut engines = JoinSet::new();
         for (_, engine) in self.engines {
             engines.spawn(engine.run(deliver.clone()));
@@ -275,31 +259,6 @@ async fn listen(
     Ok((listener, address))
 }
 
-/// Whether the data folder of a configuration has a database.
-pub fn has_store(config: &Config) -> bool {
-    config.store.data.join(DATABASE).exists()
-}
-
-/// Opens the database in the data folder of a configuration, and creates both if they are missing.
-pub async fn open_store(config: &Config) -> Result<SqliteStore, AppError> {
-    let folder = &config.store.data;
-    std::fs::create_dir_all(folder)
-        .map_err(|source| AppError::Folder { folder: folder.display().to_string(), source })?;
-    SqliteStore::open(SqliteOptions {
-        allow_network_disk: config.store.allow_network_disk,
-        duplicate_window: hours(config.store.duplicate_window_h),
-        waiting_messages_max: config.store.waiting_messages_max,
-        waiting_bytes_max: config.store.waiting_bytes_max,
-        backlog_messages_max: config.store.backlog_messages_max,
-        delivered_retention: hours(config.store.delivered_retention_h),
-        failed_retention: hours(config.store.failed_retention_h),
-        records_retention: hours(config.store.records_retention_h),
-        ..SqliteOptions::new(folder.join(DATABASE))
-    })
-    .await
-    .map_err(AppError::Store)
-}
-
 fn client(
     name: &str,
     destination: &DestinationConfig,
@@ -343,16 +302,16 @@ fn engine_options(config: &Config, holder: &str, grace: Duration) -> EngineOptio
 /// What is served at the public address, and at that for operators where there is one.
 fn routers(
     reloader: &Arc<Reloader>,
-    store: &SqliteStore,
+    store: &Arc<dyn Store>,
     clock: &SharedClock,
     metrics: &PrometheusHandle,
     has_admin_address: bool,
 ) -> (axum::Router, Option<axum::Router>) {
     let metrics = metrics.clone();
-    let log: Arc<dyn crate::queue::Log> = Arc::new(store.clone());
+    let log: Arc<dyn Log> = store.clone();
     let config = reloader.config();
     let state = HttpState::new(HttpParts {
-        inbox: Arc::new(store.clone()),
+        inbox: store.clone(),
         log: Arc::clone(&log),
         clock: Arc::clone(clock),
         sources: reloader.sources(),
@@ -364,7 +323,7 @@ fn routers(
     let reload = Arc::clone(reloader);
     let (api, api_description) = console::router(AdminState {
         log,
-        replays: Arc::new(store.clone()),
+        replays: store.clone(),
         tokens: config.admin_tokens.clone(),
         planners: reloader.planners(),
         reload: Arc::new(move || reload.reload()),
@@ -412,7 +371,7 @@ fn server_limits(server: &ServerConfig) -> ServerLimits {
 }
 
 /// Warns of messages that wait for a destination which is no longer configured: it was renamed or removed.
-async fn warn_of_orphans(store: &SqliteStore, configured: &[String]) {
+async fn warn_of_orphans(store: &dyn Work, configured: &[String]) {
     // A store that does not work is reported by `watch_store`.
     for name in store.destinations().await.unwrap_or_default() {
         if configured.contains(&name) {
@@ -445,7 +404,7 @@ async fn reload_on_hangup(reloader: Arc<Reloader>) {
     std::future::pending().await
 }
 
-async fn purge(store: SqliteStore, clock: SharedClock) {
+async fn purge(store: Arc<dyn Housekeeping>, clock: SharedClock) {
     loop {
         tokio::time::sleep(PURGE_EVERY).await;
         loop {
@@ -465,7 +424,7 @@ async fn purge(store: SqliteStore, clock: SharedClock) {
 }
 
 /// Logs when the store stops working and when it works again: once each, not once a request.
-async fn watch_store(store: SqliteStore) {
+async fn watch_store(store: Arc<dyn Log>) {
     let ready = gauge!(telemetry::STORE_READY);
     let mut works = true;
     loop {
@@ -484,7 +443,7 @@ async fn watch_store(store: SqliteStore) {
     }
 }
 
-async fn erase(store: SqliteStore) {
+async fn erase(store: Arc<dyn Housekeeping>) {
     loop {
         tokio::time::sleep(ERASE_EVERY).await;
         loop {
@@ -508,10 +467,6 @@ async fn upkeep(metrics: PrometheusHandle) {
         tokio::time::sleep(METRICS_UPKEEP_EVERY).await;
         metrics.run_upkeep();
     }
-}
-
-fn hours(hours: u64) -> Duration {
-    Duration::from_secs(hours.saturating_mul(3_600))
 }
 
 #[cfg(test)]

@@ -13,8 +13,14 @@ mod serve;
 
 use std::io::Write as _;
 use std::process::ExitCode;
+use std::sync::Arc;
 
 use clap::{Parser, Subcommand};
+
+use crate::app::AppError;
+use crate::config::StoreConfig;
+use crate::queue::Store;
+use crate::store;
 
 /// Self-hosted, Segment-compatible destination for Loops.
 #[derive(Debug, Parser)]
@@ -54,7 +60,7 @@ pub enum CliError {
     Config(#[from] crate::config::ConfigError),
     /// The program did not start, or stopped by itself.
     #[error(transparent)]
-    App(#[from] crate::app::AppError),
+    App(#[from] AppError),
     /// The service is not healthy.
     #[error("not healthy: {0}")]
     Unhealthy(String),
@@ -125,11 +131,9 @@ fn say(text: &str) {
     let _ = writeln!(std::io::stdout(), "{text}");
 }
 
-/// The database of a configuration, beside a running service or without one.
-async fn open_store(
-    config: &crate::config::Config,
-) -> Result<crate::store::sqlite::SqliteStore, CliError> {
-    Ok(crate::app::open_store(config).await?)
+/// The store of a configuration, beside a running service or without one.
+async fn open_store(config: &StoreConfig) -> Result<Arc<dyn Store>, CliError> {
+    Ok(store::open(config).await.map_err(AppError::Store)?)
 }
 
 /// A runtime for a command.

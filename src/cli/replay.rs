@@ -9,7 +9,8 @@ use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 use super::{CliError, open_store, runtime, say, stop_signal};
 use crate::config::{self, Config, Flags, LogFormat};
-use crate::queue::{Criteria, CriteriaMistake, ReplayAsk, Replays, Selection};
+use crate::queue::{Criteria, CriteriaMistake, ReplayAsk, Selection};
+use crate::store;
 use crate::telemetry;
 
 /// Options of `replay`.
@@ -66,13 +67,13 @@ pub(super) fn run(args: ReplayArgs) -> Result<(), CliError> {
     telemetry::start("warn", config.log.format == LogFormat::Json);
     runtime()?.block_on(async {
         let stop = stop_signal();
-        if !crate::app::has_store(&config) {
+        if !store::exists(&config.store) {
             return Err(CliError::Usage(format!(
                 "there is no database in {}: give the folder of the service with --data",
                 config.store.data.display()
             )));
         }
-        let store = open_store(&config).await?;
+        let store = open_store(&config.store).await?;
         let bar = bar();
         let mut ask = ReplayAsk { selection, position: None, is_dry_run };
         let (mut replayed, mut without_contents) = (0, 0);

@@ -30,6 +30,8 @@
 pub mod intake;
 mod records;
 mod replay;
+#[cfg(test)]
+pub(crate) mod suite;
 
 pub use records::*;
 pub use replay::*;
@@ -74,6 +76,28 @@ pub enum WorkError {
     /// fail in the same way, so the message must be set aside.
     #[error("the records of the message are broken")]
     Broken(#[source] Box<dyn std::error::Error + Send + Sync>),
+}
+
+/// Everything a store does: the one seam between the service and an engine that stores.
+///
+/// An implementation keeps the promises of this module and of each method, and passes the suite beside it.
+/// All handles may be used from any task at any time. In addition, it guarantees:
+///
+/// * **Abandoned calls.** A caller may drop the future of a call. The step is then done or not done, and no
+///   other call notices.
+/// * **Abandoned stores.** A store that is dropped without [`Store::close`], or whose process is killed, loses
+///   nothing that a call has reported as stored.
+/// * **Several processes.** Any number of stores may be open on the same data, in one process or in several.
+#[async_trait]
+pub trait Store: Inbox + Work + Log + Replays + Housekeeping {
+    /// Finishes the calls that are under way, then closes the store and leaves behind nothing but its data.
+    ///
+    /// Every later call returns [`Unavailable`]; closing again does nothing.
+    async fn close(&self);
+
+    /// Waits until the store has stopped writing: because it was closed, or because of a bug of ours. In the
+    /// second case, no write succeeds until the process is started again.
+    async fn ended(&self);
 }
 
 /// Accepts messages.

@@ -21,7 +21,8 @@ fn rules() -> BTreeMap<&'static str, &'static [&'static str]> {
         ("loops", &["action", "clock", "secret"]),
         ("destination", &["action", "segment", "trigger", "mapping", "loops"]),
         ("queue", &["action", "segment", "clock"]),
-        ("store", &["queue", "action", "segment", "clock", "secret"]),
+        // Of `config` only `StoreConfig`: the store alone knows which keys concern its engine.
+        ("store", &["queue", "action", "segment", "clock", "secret", "config"]),
         ("delivery", &["queue", "action", "destination", "loops", "segment", "clock"]),
         ("http", &["queue", "segment", "clock", "secret"]),
         // Its API speaks with the error type of `http`.

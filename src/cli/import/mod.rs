@@ -26,7 +26,6 @@ use crate::config::{self, Config, Flags, LogFormat};
 use crate::queue::intake::Intake;
 use crate::queue::{AcceptError, Accepted, Inbox, NewMessage};
 use crate::segment::value::Object;
-use crate::store::sqlite::SqliteStore;
 use crate::telemetry;
 
 /// Messages, and bytes of them, that are written at once.
@@ -79,11 +78,11 @@ pub(super) fn run(args: ImportArgs) -> Result<(), CliError> {
     telemetry::start("warn", config.log.format == LogFormat::Json);
     runtime()?.block_on(async {
         let stop = stop_signal();
-        let store = open_store(&config).await?;
+        let store = open_store(&config.store).await?;
         let mut import = Import {
             config: &config,
             source,
-            store: &store,
+            store: &*store,
             stop,
             report,
             bar: bar(&args.files),
@@ -170,7 +169,7 @@ fn bar(files: &[PathBuf]) -> ProgressBar {
 struct Import<'a> {
     config: &'a Config,
     source: &'a str,
-    store: &'a SqliteStore,
+    store: &'a dyn Inbox,
     stop: CancellationToken,
     report: Report,
     bar: ProgressBar,

@@ -7,6 +7,8 @@
 
 mod accept;
 mod backlog;
+mod error;
+pub(super) mod folder;
 mod health;
 mod log;
 mod network;
@@ -31,15 +33,16 @@ use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 use crate::queue::{
     AcceptError, Accepted, BrokenMessage, Class, Depth, FrozenRequest, Head, Housekeeping, Inbox,
     Job, LaneAsk, LanePart, Lease, LeaseHolder, LeaseRequest, Log, MessageRecord, NewMerge,
-    NewMessage, PendingAsk, ReplayAsk, ReplayChunk, ReplayState, Replays, Seq, Settlement,
+    NewMessage, PendingAsk, ReplayAsk, ReplayChunk, ReplayState, Replays, Seq, Settlement, Store,
     Unavailable, Work, WorkError,
 };
 use crate::segment::{MessageHash, PersonHash};
 
-use super::{Fault, Retention, StoreError};
+use super::Retention;
 use backlog::Backlog;
+pub(super) use error::Fault;
+use error::OpenError;
 use health::{Health, TryToWrite};
-pub(super) use open::{advice, blames_rows};
 use recent::Recent;
 use steps::{Freeze, Release, SetAside, Settle, Step};
 use writer::{AcceptOrder, Order, Task};
@@ -114,7 +117,7 @@ impl SqliteOptions {
 
 /// The queue in one SQLite file. Cheap to clone: all clones share one writer.
 ///
-/// Dropped without [`SqliteStore::close`], it loses nothing that was acknowledged.
+/// Dropped without [`Store::close`], it loses nothing that was acknowledged.
 #[derive(Debug, Clone)]
 pub struct SqliteStore {
     readers: SqlitePool,
@@ -139,15 +142,10 @@ struct Waiting {
 }
 
 impl SqliteStore {
-    /// Waits for the end of the writer, which comes with [`SqliteStore::close`], or with an error of ours.
-    pub async fn ended(&self) {
-        self.orders.closed().await;
-    }
-
     /// Opens the file, brings its schema up to date and starts the writer.
     ///
     /// Must be called inside a Tokio runtime. The error says what a person can do about it.
-    pub async fn open(options: SqliteOptions) -> Result<Self, StoreError> {
+    pub async fn open(options: SqliteOptions) -> Result<Self, OpenError> {
         let opened = open::open(&options).await?;
         let backlog = Backlog::open(options.backlog_messages_max, &opened.readers).await;
         let backlog = Arc::new(backlog.map_err(|error| open::explain(&options.path, error))?);
@@ -173,7 +171,7 @@ impl SqliteStore {
             log_holds_erased: true,
             health: Arc::clone(&health),
         };
-        writer.start().await.map_err(|source| StoreError::NoWriter { source })?;
+        writer.start().await.map_err(|source| OpenError::NoWriter { source })?;
         let (beside, readers) = (Arc::clone(&recent), opened.readers.clone());
         tokio::spawn(async move {
             if let Err(error) = beside.refresh_beside(&readers).await {
@@ -193,17 +191,6 @@ impl SqliteStore {
             arrivals,
             retention,
         })
-    }
-
-    /// Writes the waiting orders, moves the write-ahead log into the file and closes it.
-    ///
-    /// Every later call returns [`Unavailable`].
-    pub async fn close(&self) {
-        let (reply, closed) = oneshot::channel();
-        if self.orders.send(Order::Close(reply)).await.is_ok() {
-            // The writer also drops the reply when it has ended already: closed either way.
-            let _ = closed.await;
-        }
     }
 
     async fn order<S: Step>(&self, step: S) -> Result<S::Output, Fault> {
@@ -236,6 +223,22 @@ impl Waiting {
             Arc::clone(from).try_acquire_many_owned(permits).map_err(|_| AcceptError::Busy)
         };
         Ok(writer::Permits::new(take(&self.messages, count)?, take(&self.bytes, bytes)?))
+    }
+}
+
+#[async_trait]
+impl Store for SqliteStore {
+    /// Writes the waiting orders, moves the write-ahead log into the file and closes it.
+    async fn close(&self) {
+        let (reply, closed) = oneshot::channel();
+        if self.orders.send(Order::Close(reply)).await.is_ok() {
+            // The writer also drops the reply when it has ended already: closed either way.
+            let _ = closed.await;
+        }
+    }
+
+    async fn ended(&self) {
+        self.orders.closed().await;
     }
 }
 

@@ -15,7 +15,7 @@ use tokio::time::Instant;
 use tracing::warn;
 
 use super::network::{folder_of, network_disk};
-use super::{Fault, SqliteOptions, StoreError, accept};
+use super::{Fault, OpenError, SqliteOptions, accept};
 use crate::store::sql;
 
 static MIGRATIONS: Migrator = sqlx::migrate!("src/store/migrations/sqlite");
@@ -44,14 +44,14 @@ pub(super) struct Opened {
     pub(super) readers: SqlitePool,
 }
 
-pub(super) async fn open(options: &SqliteOptions) -> Result<Opened, StoreError> {
+pub(super) async fn open(options: &SqliteOptions) -> Result<Opened, OpenError> {
     let path = options.path.as_path();
     make_file(path, options.allow_network_disk)?;
     let writer_options = writer_options(options);
     let started = Instant::now();
     let writer = loop {
         match connect(path, &writer_options).await {
-            Err(StoreError::Locked { .. }) if started.elapsed() < options.busy_timeout => {}
+            Err(OpenError::Locked { .. }) if started.elapsed() < options.busy_timeout => {}
             connected => break connected?,
         }
         tokio::time::sleep(LOCKED_PAUSE).await;
@@ -69,10 +69,10 @@ pub(super) async fn open(options: &SqliteOptions) -> Result<Opened, StoreError> 
 async fn connect(
     path: &Path,
     options: &SqliteConnectOptions,
-) -> Result<SqliteConnection, StoreError> {
+) -> Result<SqliteConnection, OpenError> {
     let mut connection = options.connect().await.map_err(|error| explain(path, error))?;
     if !is_ours(&mut connection).await.map_err(|error| explain(path, error))? {
-        return Err(StoreError::Foreign { path: path.to_owned() });
+        return Err(OpenError::Foreign { path: path.to_owned() });
     }
     migrate(path, &mut connection).await?;
     Ok(connection)
@@ -89,17 +89,17 @@ pub(super) async fn check_schema(readers: &SqlitePool) -> Result<(), Fault> {
 ///
 /// One that exists is left to SQLite: to open and close it here would drop the locks that another
 /// connection of this process holds on it (POSIX locks belong to the process, not the descriptor).
-fn make_file(path: &Path, allow_network_disk: bool) -> Result<(), StoreError> {
+fn make_file(path: &Path, allow_network_disk: bool) -> Result<(), OpenError> {
     let folder = folder_of(path);
     if !folder.is_dir() {
-        return Err(StoreError::NoFolder { path: path.to_owned(), folder: folder.to_owned() });
+        return Err(OpenError::NoFolder { path: path.to_owned(), folder: folder.to_owned() });
     }
     if path.is_dir() {
-        return Err(StoreError::NotADatabase { path: path.to_owned() });
+        return Err(OpenError::NotADatabase { path: path.to_owned() });
     }
     if let Some(file_system) = network_disk(path) {
         if !allow_network_disk {
-            return Err(StoreError::NetworkDisk { folder: folder.to_owned(), file_system });
+            return Err(OpenError::NetworkDisk { folder: folder.to_owned(), file_system });
         }
         warn!(
             file_system,
@@ -119,9 +119,9 @@ fn make_file(path: &Path, allow_network_disk: bool) -> Result<(), StoreError> {
                 ErrorKind::PermissionDenied | ErrorKind::ReadOnlyFilesystem
             ) =>
         {
-            Err(StoreError::NotWritable { path: path.to_owned(), source: error.into() })
+            Err(OpenError::NotWritable { path: path.to_owned(), source: error.into() })
         }
-        Err(error) => Err(StoreError::Open { path: path.to_owned(), source: error.into() }),
+        Err(error) => Err(OpenError::Open { path: path.to_owned(), source: error.into() }),
     }
 }
 
@@ -165,7 +165,7 @@ async fn is_ours(connection: &mut SqliteConnection) -> Result<bool, sqlx::Error>
     Ok(tables == 0 || ours == 1)
 }
 
-async fn migrate(path: &Path, connection: &mut SqliteConnection) -> Result<(), StoreError> {
+async fn migrate(path: &Path, connection: &mut SqliteConnection) -> Result<(), OpenError> {
     let mut tries = 1;
     loop {
         let failed = match MIGRATIONS.run(&mut *connection).await {
@@ -174,7 +174,7 @@ async fn migrate(path: &Path, connection: &mut SqliteConnection) -> Result<(), S
         };
         match failed {
             MigrateError::VersionMissing(version) | MigrateError::VersionMismatch(version) => {
-                return Err(StoreError::OtherVersion { path: path.to_owned(), version });
+                return Err(OpenError::OtherVersion { path: path.to_owned(), version });
             }
             // Another process made the same step first: look again.
             MigrateError::Execute(_) | MigrateError::ExecuteMigration(..)
@@ -185,26 +185,26 @@ async fn migrate(path: &Path, connection: &mut SqliteConnection) -> Result<(), S
             MigrateError::Execute(error) | MigrateError::ExecuteMigration(error, _) => {
                 return Err(explain(path, error));
             }
-            error => return Err(StoreError::Open { path: path.to_owned(), source: error.into() }),
+            error => return Err(OpenError::Open { path: path.to_owned(), source: error.into() }),
         }
     }
 }
 
-pub(super) fn explain(path: &Path, error: sqlx::Error) -> StoreError {
+pub(super) fn explain(path: &Path, error: sqlx::Error) -> OpenError {
     let path = path.to_owned();
     match primary_code(&error) {
-        Some(code::CORRUPT | code::NOTADB) => StoreError::NotADatabase { path },
-        Some(code::BUSY | code::LOCKED) => StoreError::Locked { path },
+        Some(code::CORRUPT | code::NOTADB) => OpenError::NotADatabase { path },
+        Some(code::BUSY | code::LOCKED) => OpenError::Locked { path },
         Some(code::PERM | code::READONLY | code::CANTOPEN) => {
-            StoreError::NotWritable { path, source: error.into() }
+            OpenError::NotWritable { path, source: error.into() }
         }
-        Some(code::FULL) => StoreError::NoRoom { path },
-        _ => StoreError::Open { path, source: error.into() },
+        Some(code::FULL) => OpenError::NoRoom { path },
+        _ => OpenError::Open { path, source: error.into() },
     }
 }
 
 /// What a failure in use means, and what a person can do.
-pub(in crate::store) fn advice(error: &sqlx::Error) -> &'static str {
+pub(super) fn advice(error: &sqlx::Error) -> &'static str {
     match primary_code(error) {
         Some(code::FULL) => {
             "the disk of the database is full: make room, and the program recovers by itself"
@@ -271,7 +271,7 @@ pub(super) fn is_environmental(fault: &Fault) -> bool {
 
 /// Whether what is stored is to blame: a row that is not there, a value that cannot be read, or a
 /// constraint that what is there already breaks.
-pub(in crate::store) fn blames_rows(error: &sqlx::Error) -> bool {
+pub(super) fn blames_rows(error: &sqlx::Error) -> bool {
     if let sqlx::Error::Database(error) = error {
         return error.is_unique_violation()
             || error.is_foreign_key_violation()

@@ -11,66 +11,28 @@ use tempfile::TempDir;
 
 use super::*;
 use crate::queue::Consequence;
+use crate::queue::suite::*;
 use crate::store::sql;
-use crate::store::suite::*;
 
-store_suite! {
-    one: fresh {
-        tells_new_from_duplicate,
-        keeps_the_edge_of_the_duplicate_window,
-        accepts_a_large_batch_in_order,
-        reads_pending_in_pages_by_destination,
-        tells_the_depth,
-        hints_at_arrivals,
-        is_ready,
-        leases_to_one_holder_at_a_time,
-        releases_a_lease_once,
-        a_merged_request_carries_its_deliveries,
-        a_refused_merged_request_is_taken_apart,
-        merged_requests_go_with_their_records,
-        merging_writes_all_or_nothing,
-        reads_a_lane_in_parts,
-        names_all_destinations_that_are_waited_for,
-        opens_what_is_pending,
-        freezes_requests_in_order,
-        ends_a_message_that_needs_no_request,
-        keeps_a_retry_for_later,
-        does_not_start_the_window_of_what_it_holds,
-        shows_the_earliest_next_attempt,
-        ends_a_message_with_its_last_delivery,
-        gives_a_request_up_without_an_attempt,
-        sets_a_broken_message_aside,
-        a_merged_request_goes_on_without_a_message_that_is_set_aside,
-        fences_whoever_lost_the_lease,
-        shows_everything_about_a_message,
-        shows_what_was_noticed_when_a_message_came,
-        shows_a_message_that_failed_before_any_subscription_was_asked,
-        finds_one_id_of_several_sources,
-        finds_a_person_in_pages,
-        replays_behind_what_waits,
-        does_not_bring_back_who_is_being_deleted,
-        replays_nothing_from_before_a_deletion_whatever_its_type,
-        knows_a_deletion_that_overtook_a_replay,
-        keeps_the_order_of_acceptance_over_replays,
-        keeps_what_was_delivered_before_a_replay,
-        replays_for_one_subscription_alone,
-        a_failure_that_stands_keeps_a_message_failed,
-        chooses_what_to_replay,
-        replays_each_once_in_bounded_parts,
-        counts_what_has_no_contents_left,
-        erases_whose_deletion_was_delivered,
-        erases_only_for_a_deletion_that_was_delivered,
-        erases_when_the_deletion_is_over_though_another_delivery_of_it_failed,
-        erases_a_bounded_number_at_once,
-        purges_in_time,
-        keeps_a_record_from_when_it_ended,
-        purges_a_bounded_number_at_once,
+store_suite!(Folder);
+
+/// A folder for a database file.
+struct Folder(TempDir);
+
+impl Fixture for Folder {
+    async fn empty() -> Self {
+        Folder(TempDir::new().unwrap())
     }
-    two: fresh_pair {
-        two_share_one_order_and_one_memory,
-        one_message_sent_to_two_is_kept_once,
-        a_lease_passes_from_one_to_the_other,
-        only_one_of_two_gets_a_free_lease,
+
+    async fn open(&self) -> Arc<dyn Store> {
+        Arc::new(SqliteStore::open(options(&self.0)).await.unwrap())
+    }
+
+    /// A closed database is one file: its log was moved into it.
+    fn left_behind(&self) -> Vec<String> {
+        let files = std::fs::read_dir(self.0.path()).unwrap();
+        let names = files.map(|file| file.unwrap().file_name().into_string().unwrap());
+        names.filter(|name| name != "queue.db").collect()
     }
 }
 
@@ -89,14 +51,6 @@ fn options(folder: &TempDir) -> SqliteOptions {
 async fn fresh() -> (SqliteStore, TempDir) {
     let folder = TempDir::new().unwrap();
     (SqliteStore::open(options(&folder)).await.unwrap(), folder)
-}
-
-async fn fresh_pair() -> (SqliteStore, SqliteStore, TempDir) {
-    let folder = TempDir::new().unwrap();
-    // At the same time, so that both find no schema and make one.
-    let (a, b) =
-        tokio::join!(SqliteStore::open(options(&folder)), SqliteStore::open(options(&folder)));
-    (a.unwrap(), b.unwrap(), folder)
 }
 
 async fn raw(folder: &TempDir) -> SqliteConnection {
@@ -710,7 +664,7 @@ async fn opens_the_file_of_the_first_release_and_goes_on_with_it() {
     assert!(heads(&store).await[0].seq > Seq(8));
 }
 
-async fn refused(path: &Path) -> (StoreError, String) {
+async fn refused(path: &Path) -> (OpenError, String) {
     let error = SqliteStore::open(SqliteOptions::new(path)).await.unwrap_err();
     let text = error.to_string();
     assert!(text.contains(&path.display().to_string()), "names the path: {text}");
@@ -723,7 +677,7 @@ async fn says_what_is_wrong_with_the_file() {
     let path = |name: &str| folder.path().join(name);
 
     let (error, text) = refused(&path("missing/queue.db")).await;
-    assert!(matches!(error, StoreError::NoFolder { .. }) && text.contains("create it"), "{text}");
+    assert!(matches!(error, OpenError::NoFolder { .. }) && text.contains("create it"), "{text}");
 
     std::fs::write(
         path("text.db"),
@@ -731,16 +685,16 @@ async fn says_what_is_wrong_with_the_file() {
     )
     .unwrap();
     let (error, _) = refused(&path("text.db")).await;
-    assert!(matches!(error, StoreError::NotADatabase { .. }), "{error:?}");
+    assert!(matches!(error, OpenError::NotADatabase { .. }), "{error:?}");
     let (error, _) = refused(folder.path()).await;
-    assert!(matches!(error, StoreError::NotADatabase { .. }), "{error:?}");
+    assert!(matches!(error, OpenError::NotADatabase { .. }), "{error:?}");
 
     let foreign = SqliteConnectOptions::new().filename(path("foreign.db")).create_if_missing(true);
     let mut connection = foreign.connect().await.unwrap();
     execute(&mut connection, "CREATE TABLE invoices (id INTEGER)").await;
     connection.close().await.unwrap();
     let (error, _) = refused(&path("foreign.db")).await;
-    assert!(matches!(error, StoreError::Foreign { .. }), "{error:?}");
+    assert!(matches!(error, OpenError::Foreign { .. }), "{error:?}");
 }
 
 #[tokio::test]
@@ -755,7 +709,7 @@ async fn refuses_a_file_of_a_newer_version() {
     .await;
     assert_unavailable(store.ready().await);
     let (error, text) = refused(&folder.path().join("queue.db")).await;
-    assert!(matches!(error, StoreError::OtherVersion { version: 9999, .. }), "{error:?}");
+    assert!(matches!(error, OpenError::OtherVersion { version: 9999, .. }), "{error:?}");
     assert!(text.contains("newer"), "{text}");
 }
 
@@ -786,7 +740,7 @@ async fn says_that_a_folder_is_read_only() {
     }
     for folder in folders {
         let (error, text) = refused(&folder.join("queue.db")).await;
-        assert!(matches!(error, StoreError::NotWritable { .. }), "{error:?}");
+        assert!(matches!(error, OpenError::NotWritable { .. }), "{error:?}");
         assert!(text.contains("write access"), "{text}");
     }
 }

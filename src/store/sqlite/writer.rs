@@ -214,18 +214,25 @@ impl Writer {
             self.commit(group).await;
         }
         self.readers.close().await;
-        if let Some(mut connection) = self.connection.take() {
-            let moved =
-                sqlx::query("PRAGMA wal_checkpoint(TRUNCATE)").execute(&mut connection).await;
-            if let Err(error) = moved {
-                // Nothing is lost: the next one to open the file does it.
-                tracing::debug!(error = %error, "could not check-point the database");
-            }
-            discard(connection).await;
+        if let Err(error) = self.close().await {
+            // Nothing is lost: the next process that opens the file does it.
+            tracing::debug!(error = %error, "could not check-point the database");
         }
         for reply in closing {
             let _ = reply.send(());
         }
+    }
+
+    /// Moves the write-ahead log into the file, and closes it. If the last group failed, the connection was
+    /// given up and readers cannot do this, so another one is opened.
+    async fn close(&mut self) -> Result<(), sqlx::Error> {
+        let mut connection = match self.connection.take() {
+            Some(connection) => connection,
+            None => self.connect.connect().await?,
+        };
+        let moved = sqlx::query("PRAGMA wal_checkpoint(TRUNCATE)").execute(&mut connection).await;
+        discard(connection).await;
+        moved.map(drop)
     }
 
     /// Waits for an order and takes all that wait with it. An empty group: none came for a while, and

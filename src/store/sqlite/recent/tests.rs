@@ -7,10 +7,10 @@ use tempfile::TempDir;
 
 use super::super::{SqliteOptions, SqliteStore, accept};
 use super::*;
-use crate::queue::{Accepted, Inbox as _, Log as _, NewMessage, Work as _};
+use crate::queue::suite::{ask, at, end_failed, message, put_failed, replay_all};
+use crate::queue::{Accepted, Inbox as _, Log as _, NewMessage, Store as _, Work as _};
 use crate::segment::LaneKey;
 use crate::segment::ids::OrderKeyKind;
-use crate::store::suite::{ask, at, end_failed, message, put_failed, replay_all};
 
 /// So few that tests see them moved.
 const FEW: usize = 8;

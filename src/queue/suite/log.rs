@@ -3,7 +3,7 @@
 use super::replay::{end_failed, replay_all};
 use super::*;
 
-pub(in crate::store) async fn shows_everything_about_a_message(store: &impl Store) {
+pub(crate) async fn shows_everything_about_a_message(store: &dyn Store) {
     assert!(store.by_message_id(MessageHash::of("a"), "a").await.unwrap().is_empty());
     let lease = lease(store).await;
     let seq = put(store, NewMessage { kind: MessageType::Identify, ..message("a") }).await;
@@ -35,7 +35,7 @@ pub(in crate::store) async fn shows_everything_about_a_message(store: &impl Stor
     assert_eq!(sent.attempts, [unanswered, attempt(2, AttemptOutcome::Delivered)]);
 }
 
-pub(in crate::store) async fn shows_what_was_noticed_when_a_message_came(store: &impl Store) {
+pub(crate) async fn shows_what_was_noticed_when_a_message_came(store: &dyn Store) {
     let warnings = vec!["`timestamp` cannot be read".to_owned(), "\"x\"".to_owned()];
     let noticed = NewMessage { warnings: warnings.clone(), ..message("noticed") };
     store.accept(vec![message("plain"), noticed, message("plain too")]).await.unwrap();
@@ -49,14 +49,14 @@ pub(in crate::store) async fn shows_what_was_noticed_when_a_message_came(store: 
 }
 
 /// Fails a message and replays it.
-async fn put_back(store: &impl Store, lease: &Lease, id: &str) {
+async fn put_back(store: &dyn Store, lease: &Lease, id: &str) {
     let seq = record(store, id).await.seq;
     end_failed(store, lease, seq).await;
     assert_eq!(replay_all(store).await, (1, 0));
 }
 
-pub(in crate::store) async fn shows_a_message_that_failed_before_any_subscription_was_asked(
-    store: &impl Store,
+pub(crate) async fn shows_a_message_that_failed_before_any_subscription_was_asked(
+    store: &dyn Store,
 ) {
     let lease = lease(store).await;
     let seq = put(store, message("a")).await;
@@ -69,7 +69,7 @@ pub(in crate::store) async fn shows_a_message_that_failed_before_any_subscriptio
     assert_eq!(delivery.failure, Some(failure()));
 }
 
-pub(in crate::store) async fn finds_one_id_of_several_sources(store: &impl Store) {
+pub(crate) async fn finds_one_id_of_several_sources(store: &dyn Store) {
     let from = |source: &str| NewMessage { source: source.into(), ..message("a") };
     let impostor = NewMessage { message_hash: MessageHash::of("a"), ..message("b") };
     store.accept(vec![from("web"), from("app"), impostor]).await.unwrap();
@@ -77,7 +77,7 @@ pub(in crate::store) async fn finds_one_id_of_several_sources(store: &impl Store
     assert_eq!(found.iter().map(|m| m.source.as_str()).collect::<Vec<_>>(), ["app", "web"]);
 }
 
-pub(in crate::store) async fn finds_a_person_in_pages(store: &impl Store) {
+pub(crate) async fn finds_a_person_in_pages(store: &dyn Store) {
     let of = |id: &str, person: &str| NewMessage { person: PersonHash::of(person), ..message(id) };
     store.accept(vec![of("a", "u1"), of("b", "u2"), of("c", "u1"), of("d", "u1")]).await.unwrap();
     let person = PersonHash::of("u1");
@@ -91,7 +91,7 @@ pub(in crate::store) async fn finds_a_person_in_pages(store: &impl Store) {
     assert!(store.by_person(PersonHash::of("u3"), None, 2).await.unwrap().is_empty());
 }
 
-pub(in crate::store) async fn purges_in_time(store: &impl Store) {
+pub(crate) async fn purges_in_time(store: &dyn Store) {
     let lease = lease(store).await;
     // Ended at 15 ms: an attempt starts at 10 and takes 5.
     for (id, consequence) in
@@ -137,7 +137,7 @@ pub(in crate::store) async fn purges_in_time(store: &impl Store) {
     assert!(put(store, message("next")).await > waiting);
 }
 
-pub(in crate::store) async fn keeps_a_record_from_when_it_ended(store: &impl Store) {
+pub(crate) async fn keeps_a_record_from_when_it_ended(store: &dyn Store) {
     let lease = lease(store).await;
     let seq = put(store, message("late")).await;
     // It was tried for longer than records are kept: its failure must be seen all the same.
@@ -149,7 +149,7 @@ pub(in crate::store) async fn keeps_a_record_from_when_it_ended(store: &impl Sto
 }
 
 /// Whether there is still a record of the good one and of the bad one.
-async fn is_kept(store: &impl Store) -> [bool; 2] {
+async fn is_kept(store: &dyn Store) -> [bool; 2] {
     let mut kept = [false; 2];
     for (kept, id) in kept.iter_mut().zip(["good", "bad"]) {
         *kept = !store.by_message_id(MessageHash::of(id), id).await.unwrap().is_empty();
@@ -158,7 +158,7 @@ async fn is_kept(store: &impl Store) -> [bool; 2] {
 }
 
 /// What the log still shows of the contents: the excerpts of both, and why the bad one failed.
-async fn shown(store: &impl Store) -> Vec<String> {
+async fn shown(store: &dyn Store) -> Vec<String> {
     let mut shown = Vec::new();
     for id in ["good", "bad"] {
         for message in store.by_message_id(MessageHash::of(id), id).await.unwrap() {
@@ -172,7 +172,7 @@ async fn shown(store: &impl Store) -> Vec<String> {
     shown
 }
 
-pub(in crate::store) async fn purges_a_bounded_number_at_once(store: &impl Store) {
+pub(crate) async fn purges_a_bounded_number_at_once(store: &dyn Store) {
     let lease = lease(store).await;
     let batch: Vec<NewMessage> = (0..450).map(|n| message(&format!("m{n}"))).collect();
     store.accept(batch).await.unwrap();

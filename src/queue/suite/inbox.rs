@@ -5,7 +5,7 @@ use crate::queue::Accepted::{self, Duplicate, New};
 use crate::queue::Depth;
 use crate::queue::{LaneAsk, LanePart};
 
-pub(in crate::store) async fn tells_new_from_duplicate(store: &impl Store) {
+pub(crate) async fn tells_new_from_duplicate(store: &dyn Store) {
     let other_source = NewMessage { source: "app".into(), ..message("a") };
     // Another id with the same digest is another message.
     let same_hash = NewMessage { message_hash: MessageHash::of("a"), ..message("b") };
@@ -24,7 +24,7 @@ pub(in crate::store) async fn tells_new_from_duplicate(store: &impl Store) {
     assert_eq!(heads(store).await.len(), 4);
 }
 
-pub(in crate::store) async fn keeps_the_edge_of_the_duplicate_window(store: &impl Store) {
+pub(crate) async fn keeps_the_edge_of_the_duplicate_window(store: &dyn Store) {
     let window = i64::try_from(LIMITS.duplicate_window.as_millis()).unwrap();
     for (ms, expected) in [(window - 1, Duplicate), (window, Duplicate), (window + 1, New)] {
         let id = format!("edge {ms}");
@@ -42,7 +42,7 @@ pub(in crate::store) async fn keeps_the_edge_of_the_duplicate_window(store: &imp
     assert_eq!(store.accept(vec![message("far"), far]).await.unwrap(), [New, Duplicate]);
 }
 
-pub(in crate::store) async fn accepts_a_large_batch_in_order(store: &impl Store) {
+pub(crate) async fn accepts_a_large_batch_in_order(store: &dyn Store) {
     // Not a multiple of any chunk, with a duplicate now and then.
     let ids: Vec<String> = (0..333).map(|n| format!("m{}", n - n % 7 / 6)).collect();
     let batch: Vec<NewMessage> = ids
@@ -58,7 +58,7 @@ pub(in crate::store) async fn accepts_a_large_batch_in_order(store: &impl Store)
     assert!(found.is_sorted_by(|a, b| a.seq < b.seq));
 }
 
-pub(in crate::store) async fn reads_pending_in_pages_by_destination(store: &impl Store) {
+pub(crate) async fn reads_pending_in_pages_by_destination(store: &dyn Store) {
     let bulk = NewMessage {
         class: crate::queue::Class::Bulk,
         kind: MessageType::Identify,
@@ -89,7 +89,7 @@ pub(in crate::store) async fn reads_pending_in_pages_by_destination(store: &impl
     assert_eq!(pending("nowhere", [ask(Seq(0), 9); 3]).await, [vec![], vec![], vec![]]);
 }
 
-pub(in crate::store) async fn reads_a_lane_in_parts(store: &impl Store) {
+pub(crate) async fn reads_a_lane_in_parts(store: &dyn Store) {
     let bulk = NewMessage { class: crate::queue::Class::Bulk, ..message("b") };
     let other = NewMessage { lane: LaneKey(-5), ..message("x") };
     let new = ["c", "d", "e"].map(message);
@@ -114,7 +114,7 @@ pub(in crate::store) async fn reads_a_lane_in_parts(store: &impl Store) {
     assert_eq!(of_lane(DESTINATION, Seq(0), 9).await, (rest, None));
 }
 
-pub(in crate::store) async fn names_all_destinations_that_are_waited_for(store: &impl Store) {
+pub(crate) async fn names_all_destinations_that_are_waited_for(store: &dyn Store) {
     assert_eq!(store.destinations().await.unwrap(), [""; 0]);
     for (id, destination) in [("a", "z"), ("b", DESTINATION), ("c", "z"), ("d", "an old one")] {
         put(store, NewMessage { destination: destination.into(), ..message(id) }).await;
@@ -126,7 +126,7 @@ pub(in crate::store) async fn names_all_destinations_that_are_waited_for(store: 
     assert_eq!(store.destinations().await.unwrap(), ["an old one", "z"]);
 }
 
-pub(in crate::store) async fn tells_the_depth(store: &impl Store) {
+pub(crate) async fn tells_the_depth(store: &dyn Store) {
     assert_eq!(store.depth(DESTINATION).await.unwrap(), Depth::default());
     let first = put(store, NewMessage { received_at: at(3), ..message("a") }).await;
     put(store, NewMessage { received_at: at(4), ..message("b") }).await;
@@ -138,7 +138,7 @@ pub(in crate::store) async fn tells_the_depth(store: &impl Store) {
     assert_eq!(store.depth(DESTINATION).await.unwrap(), depth(1, 4));
 }
 
-pub(in crate::store) async fn hints_at_arrivals(store: &impl Store) {
+pub(crate) async fn hints_at_arrivals(store: &dyn Store) {
     let mut arrivals = store.arrivals();
     arrivals.mark_unchanged();
     store.accept(vec![message("a")]).await.unwrap();
@@ -148,6 +148,6 @@ pub(in crate::store) async fn hints_at_arrivals(store: &impl Store) {
     assert!(!arrivals.has_changed().unwrap(), "a duplicate is no arrival");
 }
 
-pub(in crate::store) async fn is_ready(store: &impl Store) {
+pub(crate) async fn is_ready(store: &dyn Store) {
     store.ready().await.unwrap();
 }

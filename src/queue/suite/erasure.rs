@@ -13,17 +13,17 @@ fn deleting(outcome: Result<NewRequest, Failure>) -> NewDelivery {
 }
 
 /// Ends a message with one delivery.
-async fn end(store: &impl Store, lease: &Lease, seq: Seq, planned: NewDelivery, with: Consequence) {
+async fn end(store: &dyn Store, lease: &Lease, seq: Seq, planned: NewDelivery, with: Consequence) {
     let frozen = store.freeze_one(lease, seq, plan(vec![planned])).await.unwrap();
     store.settle(lease, settlement(&frozen[0], 1, with)).await.unwrap();
 }
 
-async fn put_delivered(store: &impl Store, lease: &Lease, message: NewMessage) {
+async fn put_delivered(store: &dyn Store, lease: &Lease, message: NewMessage) {
     let seq = put(store, message).await;
     end(store, lease, seq, delivery("one", Ok(request(1))), Consequence::Delivered).await;
 }
 
-async fn erase_all(store: &impl Store) -> u64 {
+async fn erase_all(store: &dyn Store) -> u64 {
     let mut rows = 0;
     loop {
         match store.erase().await.unwrap() {
@@ -34,7 +34,7 @@ async fn erase_all(store: &impl Store) -> u64 {
 }
 
 /// Whether the log still shows a warning or an answer of Loops, which are erased with all other contents.
-async fn has_contents(store: &impl Store, id: &str) -> bool {
+async fn has_contents(store: &dyn Store, id: &str) -> bool {
     let shown = record(store, id).await;
     if !shown.warnings.is_empty() {
         return true;
@@ -43,7 +43,7 @@ async fn has_contents(store: &impl Store, id: &str) -> bool {
     requests.flat_map(|request| &request.attempts).any(|attempt| !attempt.excerpt.is_empty())
 }
 
-pub(in crate::store) async fn erases_whose_deletion_was_delivered(store: &impl Store) {
+pub(crate) async fn erases_whose_deletion_was_delivered(store: &dyn Store) {
     let lease = lease(store).await;
     let elsewhere = LeaseRequest { destination: "other".into(), ..ask("a", at(0)) };
     let elsewhere = store.lease(elsewhere).await.unwrap().unwrap();
@@ -90,7 +90,7 @@ pub(in crate::store) async fn erases_whose_deletion_was_delivered(store: &impl S
     assert!(store.by_person(PersonHash::of("u1"), None, 10).await.unwrap().is_empty());
 }
 
-pub(in crate::store) async fn erases_only_for_a_deletion_that_was_delivered(store: &impl Store) {
+pub(crate) async fn erases_only_for_a_deletion_that_was_delivered(store: &dyn Store) {
     let lease = lease(store).await;
     put_delivered(store, &lease, message("before")).await;
     let cases = [
@@ -127,8 +127,8 @@ pub(in crate::store) async fn erases_only_for_a_deletion_that_was_delivered(stor
     }
 }
 
-pub(in crate::store) async fn erases_when_the_deletion_is_over_though_another_delivery_of_it_failed(
-    store: &impl Store,
+pub(crate) async fn erases_when_the_deletion_is_over_though_another_delivery_of_it_failed(
+    store: &dyn Store,
 ) {
     let lease = lease(store).await;
     put_delivered(store, &lease, message("before")).await;
@@ -143,7 +143,7 @@ pub(in crate::store) async fn erases_when_the_deletion_is_over_though_another_de
     assert!(!has_contents(store, "before").await);
 }
 
-pub(in crate::store) async fn erases_a_bounded_number_at_once(store: &impl Store) {
+pub(crate) async fn erases_a_bounded_number_at_once(store: &dyn Store) {
     let lease = lease(store).await;
     store.accept((0..450).map(|n| message(&format!("m{n}"))).collect()).await.unwrap();
     for head in heads(store).await {
@@ -160,7 +160,7 @@ pub(in crate::store) async fn erases_a_bounded_number_at_once(store: &impl Store
     assert_eq!(replay(store, none_left, true).await, (0, 451));
 }
 
-pub(in crate::store) async fn does_not_bring_back_who_is_being_deleted(store: &impl Store) {
+pub(crate) async fn does_not_bring_back_who_is_being_deleted(store: &dyn Store) {
     let lease = lease(store).await;
     let replayed = async || replay(store, all(ReplayState::All), false).await;
     put_delivered(store, &lease, message("before")).await;
@@ -184,9 +184,7 @@ pub(in crate::store) async fn does_not_bring_back_who_is_being_deleted(store: &i
     assert_eq!(replay(store, all(ReplayState::All), true).await, (2, 2));
 }
 
-pub(in crate::store) async fn replays_nothing_from_before_a_deletion_whatever_its_type(
-    store: &impl Store,
-) {
+pub(crate) async fn replays_nothing_from_before_a_deletion_whatever_its_type(store: &dyn Store) {
     let lease = lease(store).await;
     let of = |id: &str, person: &str| NewMessage { person: PersonHash::of(person), ..message(id) };
     put_delivered(store, &lease, of("before", "u1")).await;
@@ -215,7 +213,7 @@ pub(in crate::store) async fn replays_nothing_from_before_a_deletion_whatever_it
     assert!(store.by_person(PersonHash::of("u1"), None, 10).await.unwrap().is_empty());
 }
 
-pub(in crate::store) async fn knows_a_deletion_that_overtook_a_replay(store: &impl Store) {
+pub(crate) async fn knows_a_deletion_that_overtook_a_replay(store: &dyn Store) {
     let lease = lease(store).await;
     let failed = || Consequence::Failed(failure());
     let put_failed = async |id: &str, planned| {

@@ -5,7 +5,7 @@ use crate::queue::{BrokenMessage, DeliveryState, NewMerge, NewMergedRequest};
 
 /// Two messages: an upsert, then an upsert and an event; the first three deliveries but one are carried
 /// by one request.
-async fn merged(store: &impl Store, lease: &Lease) -> (Seq, Seq, Vec<FrozenRequest>) {
+async fn merged(store: &dyn Store, lease: &Lease) -> (Seq, Seq, Vec<FrozenRequest>) {
     let first = put(store, message("a")).await;
     let second = put(store, message("b")).await;
     let merge = NewMerge {
@@ -23,7 +23,7 @@ fn states(record: &MessageRecord) -> Vec<DeliveryState> {
     record.deliveries.iter().map(|delivery| delivery.state).collect()
 }
 
-pub(in crate::store) async fn a_merged_request_carries_its_deliveries(store: &impl Store) {
+pub(crate) async fn a_merged_request_carries_its_deliveries(store: &dyn Store) {
     let lease = lease(store).await;
     let (_, second, frozen) = merged(store, &lease).await;
     assert_eq!(frozen.len(), 1);
@@ -59,7 +59,7 @@ pub(in crate::store) async fn a_merged_request_carries_its_deliveries(store: &im
     assert!(record(store, "b").await.is_done);
 }
 
-pub(in crate::store) async fn a_refused_merged_request_is_taken_apart(store: &impl Store) {
+pub(crate) async fn a_refused_merged_request_is_taken_apart(store: &dyn Store) {
     let lease = lease(store).await;
     let (first, second, frozen) = merged(store, &lease).await;
     store.settle(&lease, settlement(&frozen[0], 1, Consequence::TakenApart)).await.unwrap();
@@ -85,8 +85,8 @@ pub(in crate::store) async fn a_refused_merged_request_is_taken_apart(store: &im
     assert_eq!(states(&record(store, "a").await), [Failed, Failed]);
 }
 
-pub(in crate::store) async fn a_merged_request_goes_on_without_a_message_that_is_set_aside(
-    store: &impl Store,
+pub(crate) async fn a_merged_request_goes_on_without_a_message_that_is_set_aside(
+    store: &dyn Store,
 ) {
     let lease = lease(store).await;
     let (first, second, frozen) = merged(store, &lease).await;
@@ -109,7 +109,7 @@ pub(in crate::store) async fn a_merged_request_goes_on_without_a_message_that_is
     assert_eq!(store.purge(late).await.unwrap(), 0);
 }
 
-pub(in crate::store) async fn merged_requests_go_with_their_records(store: &impl Store) {
+pub(crate) async fn merged_requests_go_with_their_records(store: &dyn Store) {
     let lease = lease(store).await;
     let (_, second, frozen) = merged(store, &lease).await;
     store.settle(&lease, settlement(&frozen[0], 1, Consequence::TakenApart)).await.unwrap();
@@ -128,7 +128,7 @@ pub(in crate::store) async fn merged_requests_go_with_their_records(store: &impl
     assert_eq!(store.purge(late).await.unwrap(), 0);
 }
 
-pub(in crate::store) async fn merging_writes_all_or_nothing(store: &impl Store) {
+pub(crate) async fn merging_writes_all_or_nothing(store: &dyn Store) {
     let lease = lease(store).await;
     let first = put(store, message("a")).await;
     let second = put(store, message("b")).await;

@@ -12,7 +12,7 @@ fn assert_broken<T: std::fmt::Debug>(answer: Result<T, WorkError>, what: &str) {
 }
 
 /// A message with one request.
-async fn planned(store: &impl Store, lease: &Lease, id: &str) -> (Seq, FrozenRequest) {
+async fn planned(store: &dyn Store, lease: &Lease, id: &str) -> (Seq, FrozenRequest) {
     let seq = put(store, message(id)).await;
     let mut requests =
         store.freeze_one(lease, seq, plan(vec![delivery("one", Ok(request(1)))])).await.unwrap();
@@ -20,7 +20,7 @@ async fn planned(store: &impl Store, lease: &Lease, id: &str) -> (Seq, FrozenReq
     (seq, requests.remove(0))
 }
 
-pub(in crate::store) async fn leases_to_one_holder_at_a_time(store: &impl Store) {
+pub(crate) async fn leases_to_one_holder_at_a_time(store: &dyn Store) {
     // Each lasts 100 ms: who asks when, and the token of the answer.
     let cases = [
         ("a", 0, Some(1), "first"),
@@ -46,7 +46,7 @@ pub(in crate::store) async fn leases_to_one_holder_at_a_time(store: &impl Store)
     assert_eq!(store.lease(other).await.unwrap().map(|lease| lease.token), Some(1));
 }
 
-pub(in crate::store) async fn releases_a_lease_once(store: &impl Store) {
+pub(crate) async fn releases_a_lease_once(store: &dyn Store) {
     assert_eq!(store.lease_holder(DESTINATION).await.unwrap(), None);
     let first = lease(store).await;
     let holder = store.lease_holder(DESTINATION).await.unwrap().map(|found| found.holder);
@@ -62,7 +62,7 @@ pub(in crate::store) async fn releases_a_lease_once(store: &impl Store) {
     assert!(store.lease(ask("a", at(2))).await.unwrap().is_none(), "the other still holds it");
 }
 
-pub(in crate::store) async fn opens_what_is_pending(store: &impl Store) {
+pub(crate) async fn opens_what_is_pending(store: &dyn Store) {
     assert!(store.open(Seq(1)).await.unwrap().is_none());
     let new = message("a");
     let seq = put(store, new.clone()).await;
@@ -72,7 +72,7 @@ pub(in crate::store) async fn opens_what_is_pending(store: &impl Store) {
     assert!(!job.is_planned && job.requests.is_empty());
 }
 
-pub(in crate::store) async fn freezes_requests_in_order(store: &impl Store) {
+pub(crate) async fn freezes_requests_in_order(store: &dyn Store) {
     let lease = lease(store).await;
     let seq = put(store, message("a")).await;
     let deliveries = vec![
@@ -120,7 +120,7 @@ pub(in crate::store) async fn freezes_requests_in_order(store: &impl Store) {
     assert_eq!(super::record(store, "a").await.deliveries.len(), 3);
 }
 
-pub(in crate::store) async fn ends_a_message_that_needs_no_request(store: &impl Store) {
+pub(crate) async fn ends_a_message_that_needs_no_request(store: &dyn Store) {
     let lease = lease(store).await;
     for (id, deliveries, unmatched) in [
         ("unmatched", vec![], Some((UnmatchedReason::Integrations, "turned off"))),
@@ -139,7 +139,7 @@ pub(in crate::store) async fn ends_a_message_that_needs_no_request(store: &impl 
     assert_eq!(heads(store).await, []);
 }
 
-pub(in crate::store) async fn keeps_a_retry_for_later(store: &impl Store) {
+pub(crate) async fn keeps_a_retry_for_later(store: &dyn Store) {
     let lease = lease(store).await;
     let (seq, frozen) = planned(store, &lease, "a").await;
     for number in [1, 2] {
@@ -159,7 +159,7 @@ pub(in crate::store) async fn keeps_a_retry_for_later(store: &impl Store) {
     }
 }
 
-pub(in crate::store) async fn does_not_start_the_window_of_what_it_holds(store: &impl Store) {
+pub(crate) async fn does_not_start_the_window_of_what_it_holds(store: &dyn Store) {
     let lease = lease(store).await;
     let (seq, frozen) = planned(store, &lease, "a").await;
     store.settle(&lease, settlement(&frozen, 1, Consequence::Hold)).await.unwrap();
@@ -171,7 +171,7 @@ pub(in crate::store) async fn does_not_start_the_window_of_what_it_holds(store: 
     assert_eq!((retried.attempts, retried.first_attempt_at), (2, Some(at(20))));
 }
 
-pub(in crate::store) async fn shows_the_earliest_next_attempt(store: &impl Store) {
+pub(crate) async fn shows_the_earliest_next_attempt(store: &dyn Store) {
     let lease = lease(store).await;
     let seq = put(store, message("a")).await;
     let deliveries = (1..=3).map(|n| delivery(&n.to_string(), Ok(request(n)))).collect();
@@ -188,7 +188,7 @@ pub(in crate::store) async fn shows_the_earliest_next_attempt(store: &impl Store
     assert_eq!(store.open(seq).await.unwrap().unwrap().requests, frozen[2..]);
 }
 
-pub(in crate::store) async fn ends_a_message_with_its_last_delivery(store: &impl Store) {
+pub(crate) async fn ends_a_message_with_its_last_delivery(store: &dyn Store) {
     let lease = lease(store).await;
     let refused = Failure { reason: FailureReason::Refused, detail: "no such event".into() };
     let seq = put(store, message("a")).await;
@@ -219,7 +219,7 @@ pub(in crate::store) async fn ends_a_message_with_its_last_delivery(store: &impl
     assert_eq!(record(store, "a").await.deliveries[0].request.as_ref().unwrap().attempts.len(), 1);
 }
 
-pub(in crate::store) async fn gives_a_request_up_without_an_attempt(store: &impl Store) {
+pub(crate) async fn gives_a_request_up_without_an_attempt(store: &dyn Store) {
     let lease = lease(store).await;
     let (seq, frozen) = planned(store, &lease, "a").await;
     let expired = Failure { reason: FailureReason::Expired, detail: "too late".into() };
@@ -246,7 +246,7 @@ fn broken(seq: Seq) -> BrokenMessage {
     BrokenMessage { seq, now: at(50), failure }
 }
 
-pub(in crate::store) async fn sets_a_broken_message_aside(store: &impl Store) {
+pub(crate) async fn sets_a_broken_message_aside(store: &dyn Store) {
     let lease = lease(store).await;
     let unplanned = put(store, message("unplanned")).await;
     let half = put(store, message("half")).await;
@@ -279,7 +279,7 @@ pub(in crate::store) async fn sets_a_broken_message_aside(store: &impl Store) {
     assert_eq!(super::replay_all(store).await, (2, 0));
 }
 
-pub(in crate::store) async fn fences_whoever_lost_the_lease(store: &impl Store) {
+pub(crate) async fn fences_whoever_lost_the_lease(store: &dyn Store) {
     let old = lease(store).await;
     let (_, frozen) = planned(store, &old, "a").await;
     let fresh = put(store, message("b")).await;

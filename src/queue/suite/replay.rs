@@ -20,7 +20,7 @@ pub(super) fn all(state: ReplayState) -> Selection {
 
 /// Replays to the end; answers how many, and how many had no contents.
 pub(super) async fn replay(
-    store: &impl Store,
+    store: &dyn Store,
     selection: Selection,
     is_dry_run: bool,
 ) -> (u64, u64) {
@@ -37,13 +37,13 @@ pub(super) async fn replay(
     }
 }
 
-pub(in crate::store) async fn replay_all(store: &impl Store) -> (u64, u64) {
+pub(crate) async fn replay_all(store: &dyn Store) -> (u64, u64) {
     replay(store, all(ReplayState::Failed), false).await
 }
 
 /// Ends each delivery of a message: the name of its subscription, and why it failed if it did.
 async fn end(
-    store: &impl Store,
+    store: &dyn Store,
     lease: &Lease,
     seq: Seq,
     deliveries: &[(&str, Option<FailureReason>)],
@@ -60,22 +60,18 @@ async fn end(
     }
 }
 
-pub(in crate::store) async fn end_failed(store: &impl Store, lease: &Lease, seq: Seq) {
+pub(crate) async fn end_failed(store: &dyn Store, lease: &Lease, seq: Seq) {
     end(store, lease, seq, &[("one", Some(Refused))]).await;
 }
 
-pub(in crate::store) async fn put_failed(
-    store: &impl Store,
-    lease: &Lease,
-    message: NewMessage,
-) -> Seq {
+pub(crate) async fn put_failed(store: &dyn Store, lease: &Lease, message: NewMessage) -> Seq {
     let seq = put(store, message).await;
     end_failed(store, lease, seq).await;
     seq
 }
 
 /// The ids of what is pending, in order.
-async fn pending_ids(store: &impl Store) -> Vec<String> {
+async fn pending_ids(store: &dyn Store) -> Vec<String> {
     let mut ids = Vec::new();
     for head in heads(store).await {
         ids.push(store.open(head.seq).await.unwrap().unwrap().message_id);
@@ -83,7 +79,7 @@ async fn pending_ids(store: &impl Store) -> Vec<String> {
     ids
 }
 
-pub(in crate::store) async fn replays_behind_what_waits(store: &impl Store) {
+pub(crate) async fn replays_behind_what_waits(store: &dyn Store) {
     let lease = lease(store).await;
     put_failed(store, &lease, message("a")).await;
     put_failed(store, &lease, message("b")).await;
@@ -108,7 +104,7 @@ pub(in crate::store) async fn replays_behind_what_waits(store: &impl Store) {
     assert!(put(store, message("next")).await > heads(store).await[2].seq, "numbers go on");
 }
 
-pub(in crate::store) async fn keeps_the_order_of_acceptance_over_replays(store: &impl Store) {
+pub(crate) async fn keeps_the_order_of_acceptance_over_replays(store: &dyn Store) {
     let lease = lease(store).await;
     for id in ["a", "b", "c"] {
         put_failed(store, &lease, message(id)).await;
@@ -131,7 +127,7 @@ pub(in crate::store) async fn keeps_the_order_of_acceptance_over_replays(store: 
     assert_eq!(numbers, [2, 2, 1]);
 }
 
-pub(in crate::store) async fn keeps_what_was_delivered_before_a_replay(store: &impl Store) {
+pub(crate) async fn keeps_what_was_delivered_before_a_replay(store: &dyn Store) {
     let lease = lease(store).await;
     let seq = put(store, message("a")).await;
     end(store, &lease, seq, &[("good", None), ("bad", Some(Refused))]).await;
@@ -167,7 +163,7 @@ pub(in crate::store) async fn keeps_what_was_delivered_before_a_replay(store: &i
     assert!(store.by_message_id(MessageHash::of("a"), "a").await.unwrap().is_empty());
 }
 
-pub(in crate::store) async fn replays_for_one_subscription_alone(store: &impl Store) {
+pub(crate) async fn replays_for_one_subscription_alone(store: &dyn Store) {
     let lease = lease(store).await;
     let seq = put(store, message("a")).await;
     end(store, &lease, seq, &[("one", Some(Refused)), ("two", Some(Expired))]).await;
@@ -189,7 +185,7 @@ pub(in crate::store) async fn replays_for_one_subscription_alone(store: &impl St
     assert_eq!(replay(store, all(ReplayState::Delivered), true).await, (1, 0));
 }
 
-pub(in crate::store) async fn a_failure_that_stands_keeps_a_message_failed(store: &impl Store) {
+pub(crate) async fn a_failure_that_stands_keeps_a_message_failed(store: &dyn Store) {
     let lease = lease(store).await;
     let seq = put(store, message("a")).await;
     end(store, &lease, seq, &[("one", Some(Refused)), ("two", Some(Refused))]).await;
@@ -200,7 +196,7 @@ pub(in crate::store) async fn a_failure_that_stands_keeps_a_message_failed(store
     assert_eq!(replay(store, all(ReplayState::Unmatched), true).await, (0, 0));
 }
 
-pub(in crate::store) async fn chooses_what_to_replay(store: &impl Store) {
+pub(crate) async fn chooses_what_to_replay(store: &dyn Store) {
     use ReplayState::{All, Delivered, Failed, Unmatched};
     let lease = lease(store).await;
     let other_lease = store
@@ -265,7 +261,7 @@ pub(in crate::store) async fn chooses_what_to_replay(store: &impl Store) {
     assert_eq!(heads(store).await.len(), 1, "counting changes nothing");
 }
 
-pub(in crate::store) async fn replays_each_once_in_bounded_parts(store: &impl Store) {
+pub(crate) async fn replays_each_once_in_bounded_parts(store: &dyn Store) {
     let lease = lease(store).await;
     let batch: Vec<NewMessage> = (0..4_500).map(|n| message(&format!("m{n}"))).collect();
     store.accept(batch).await.unwrap();
@@ -300,7 +296,7 @@ pub(in crate::store) async fn replays_each_once_in_bounded_parts(store: &impl St
     assert_eq!(replay(store, of_person, true).await, (2_250 + calls, 0));
 }
 
-pub(in crate::store) async fn counts_what_has_no_contents_left(store: &impl Store) {
+pub(crate) async fn counts_what_has_no_contents_left(store: &dyn Store) {
     let lease = lease(store).await;
     put_failed(store, &lease, message("a")).await;
     while store.purge(at(15) + LIMITS.failed_retention).await.unwrap() > 0 {}

@@ -9,16 +9,35 @@
 //!
 //! The engine never decides by matching text, and knows no SQL and no HTTP beyond [`crate::loops`].
 
+mod assembly;
+mod attempt;
 mod backoff;
 mod disposition;
 mod engine;
+mod gauges;
+mod key_watch;
 mod lanes;
-mod merge;
-mod merging;
+mod lease;
 mod pause;
-mod step;
+mod planning;
+mod reader;
+mod stepper;
 mod stop;
+mod tenure;
+mod union;
+mod verdict;
 
 pub use backoff::RetryOptions;
 pub use engine::{Engine, EngineOptions};
 pub use stop::Stop;
+
+use std::time::Duration;
+
+use tokio::time::{Interval, MissedTickBehavior, interval};
+
+/// Ticks at once and then with this period, which also holds after a tick that was late.
+fn ticks(period: Duration) -> Interval {
+    let mut ticks = interval(period);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    ticks
+}

@@ -17,7 +17,7 @@ const PROBE_WAIT_MAX: Duration = Duration::from_secs(60);
 /// Whether a destination is paused, and when its key is checked next.
 #[derive(Debug, Default)]
 pub struct Pause {
-    probe_at: Option<Instant>,
+    check_at: Option<Instant>,
     /// Kept when a pause ends, so that a key which passes the probe and is refused for everything else
     /// does not alternate between the two at full speed.
     wait: Duration,
@@ -26,7 +26,7 @@ pub struct Pause {
 impl Pause {
     /// Whether the destination is paused.
     pub fn is_on(&self) -> bool {
-        self.probe_at.is_some()
+        self.check_at.is_some()
     }
 
     /// Starts the pause; returns whether it is new, which is worth a log line.
@@ -45,7 +45,7 @@ impl Pause {
 
     /// The key is right.
     pub fn end(&mut self) {
-        self.probe_at = None;
+        self.check_at = None;
     }
 
     /// A delivery went through: the next pause starts with a short wait.
@@ -54,13 +54,13 @@ impl Pause {
     }
 
     /// When to check the key again.
-    pub fn probe_at(&self) -> Option<Instant> {
-        self.probe_at
+    pub fn check_at(&self) -> Option<Instant> {
+        self.check_at
     }
 
     fn schedule(&mut self) {
         self.wait = (self.wait * 2).clamp(PROBE_WAIT_MIN, PROBE_WAIT_MAX);
-        self.probe_at = Some(Instant::now() + self.wait);
+        self.check_at = Some(Instant::now() + self.wait);
     }
 }
 

@@ -4,14 +4,14 @@
 use jiff::{SignedDuration, Timestamp};
 use sha2::{Digest, Sha256};
 
-use super::merge::Group;
+use super::union::Group;
 use crate::destination::{Plan, PlanFailure, PlanFailureKind, PlannedDelivery, Request};
 use crate::queue::{
     Failure, FailureReason, Job, NewDelivery, NewMerge, NewMergedRequest, NewPlan, NewRequest, Seq,
 };
 
 /// Neighbours that are being merged.
-pub(super) struct Merging {
+pub(super) struct Assembly {
     plans: Vec<Planned>,
     groups: Vec<Gathered>,
     /// The index in `groups` of the group that the next delivery may join.
@@ -42,12 +42,12 @@ struct Gathered {
     carries: Vec<(usize, usize)>,
 }
 
-impl Merging {
+impl Assembly {
     /// Begins with the message whose turn it is.
     pub(super) fn new(seq: Seq, plan: Result<Plan, NewPlan>, job: &Job) -> Self {
-        let mut merging = Self { plans: Vec::new(), groups: Vec::new(), open: None };
-        merging.add(seq, plan, job);
-        merging
+        let mut assembly = Self { plans: Vec::new(), groups: Vec::new(), open: None };
+        assembly.add(seq, plan, job);
+        assembly
     }
 
     /// Whether a neighbour could join.
@@ -271,7 +271,7 @@ mod tests {
                 replay: Replay { number: replay, ..Replay::default() },
                 requests: Vec::new(),
             };
-            let mut merge = Merging::new(Seq(1), Ok(plan), &job).into_merge(now);
+            let mut merge = Assembly::new(Seq(1), Ok(plan), &job).into_merge(now);
             let outcome = merge.plans.remove(0).1.deliveries.remove(0).outcome;
             outcome.map(|request| request.expires_at).map_err(|failure| failure.reason)
         };

@@ -1,0 +1,158 @@
+//! Making one attempt at a request, or giving the request up without one, and recording the outcome.
+
+use metrics::{counter, histogram};
+use tracing::{info, warn};
+
+use super::disposition::{Disposition, KeyCheck};
+use super::stepper::{StepEnd, Stepper};
+use super::verdict::{Due, Tried, Verdict};
+use crate::action::ActionKind;
+use crate::crash;
+use crate::loops::{Call, Slot};
+use crate::queue::{Attempt, Lease, Settlement, WorkError};
+use crate::telemetry;
+
+impl Stepper {
+    /// Sends a request once, and records the outcome.
+    pub(super) async fn attempt(
+        &self,
+        lease: &Lease,
+        due: Due<'_>,
+        slot: Slot,
+    ) -> Result<StepEnd, WorkError> {
+        let request = due.request;
+        let started_at = self.clock.now();
+        let call = Call {
+            method: request.endpoint.method(),
+            path: request.endpoint.path(),
+            body: Some(&request.body),
+            idempotency_key: request.idempotency_key.as_deref(),
+        };
+        let reply = self.client.send(&slot, call).await;
+        crash::point("send.after");
+        let check = match Disposition::needs_check(&reply) {
+            true => Some(self.check_key().await),
+            false => None,
+        };
+        let disposition = Disposition::of(request.endpoint, &reply, check);
+        let number = request.attempts + 1;
+        let tried = Tried { number, started_at, reply: &reply, disposition: &disposition };
+        let verdict = due.after_attempt(&tried, self.clock.now(), &self.retry);
+        self.report(due, &tried);
+        crash::point("settle.before");
+        let next = verdict.next;
+        self.conclude(lease, due, Some(record(&tried)), verdict).await?;
+        crash::point("settle.after");
+        Ok(StepEnd { next, proves_key: disposition.proves_key() })
+    }
+
+    async fn check_key(&self) -> KeyCheck {
+        let slot = self.client.pacer().slot().await;
+        KeyCheck::of(&self.client.probe(&slot).await)
+    }
+
+    /// Ends a request without another attempt.
+    pub(super) async fn give_up(
+        &self,
+        lease: &Lease,
+        due: Due<'_>,
+        verdict: Verdict,
+    ) -> Result<StepEnd, WorkError> {
+        let request = due.request;
+        warn!(
+            destination = self.name,
+            request = request.id.0,
+            message_id = due.message_id,
+            path = request.endpoint.path(),
+            attempts = request.attempts,
+            outcome = verdict.ended().unwrap_or("taken_apart"),
+            "given up"
+        );
+        let next = verdict.next;
+        self.conclude(lease, due, None, verdict).await?;
+        Ok(next.into())
+    }
+
+    /// Records the verdict on a request, and counts it. Retries for as long as the store fails: if the outcome
+    /// were lost, the request would be sent again. The lane sends nothing else in the meantime.
+    async fn conclude(
+        &self,
+        lease: &Lease,
+        due: Due<'_>,
+        attempt: Option<Attempt>,
+        verdict: Verdict,
+    ) -> Result<(), WorkError> {
+        let ended = verdict.ended();
+        let settlement = Settlement {
+            request: due.request.id,
+            now: self.clock.now(),
+            attempt,
+            consequence: verdict.consequence,
+        };
+        self.record(due.seq, || self.queue.settle(lease, settlement.clone())).await?;
+        if let Some(ended) = ended {
+            self.count(ActionKind::at(due.request.endpoint), ended);
+        }
+        Ok(())
+    }
+
+    /// Logs and counts an attempt.
+    fn report(&self, due: Due<'_>, tried: &Tried<'_>) {
+        let Tried { number, reply, disposition, .. } = *tried;
+        let Due { request, message_id, .. } = due;
+        let status = reply.result.as_ref().map_or(0, |answer| answer.status);
+        let error = match &reply.result {
+            Ok(_) if disposition.is_not_of_loops(reply) => Some(format!(
+                "the answer is not one of Loops: check base_url (LOOPS_BASE_URL), {}",
+                self.client.shown_url()
+            )),
+            Ok(_) => None,
+            Err(error) => Some(error.to_string()),
+        };
+        let duration_ms = reply.duration.as_millis() as u64;
+        let outcome = disposition.outcome().as_str();
+        macro_rules! line {
+            ($level:ident) => {
+                $level!(
+                    destination = self.name,
+                    request = request.id.0,
+                    message_id,
+                    path = request.endpoint.path(),
+                    attempt = number,
+                    status,
+                    duration_ms,
+                    outcome,
+                    error,
+                    "attempt"
+                )
+            };
+        }
+        match disposition {
+            Disposition::Delivered
+            | Disposition::DeliveredBefore
+            | Disposition::NothingToDelete => line!(info),
+            Disposition::Limited(_)
+            | Disposition::Retry(_)
+            | Disposition::Misdirected
+            | Disposition::Unauthorized { .. }
+            | Disposition::Refused { .. } => line!(warn),
+        }
+        let labels = [
+            ("destination", self.name.clone()),
+            ("endpoint", request.endpoint.path().to_owned()),
+            ("status", status.to_string()),
+        ];
+        counter!(telemetry::LOOPS_REQUESTS, &labels).increment(1);
+        histogram!(telemetry::LOOPS_REQUEST_SECONDS, &labels).record(reply.duration);
+    }
+}
+
+fn record(tried: &Tried<'_>) -> Attempt {
+    let Tried { number, started_at, reply, disposition } = *tried;
+    let (status, excerpt) = match &reply.result {
+        Ok(answer) => (Some(answer.status), answer.excerpt.clone()),
+        Err(error) => (None, error.to_string()),
+    };
+    let outcome = disposition.outcome();
+    Attempt { number, started_at, duration: reply.duration, status, outcome, excerpt }
+}

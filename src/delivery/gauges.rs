@@ -1,0 +1,48 @@
+//! Keeps the gauges of a destination's rate and backlog up to date while this process delivers.
+
+use std::convert::Infallible;
+use std::time::Duration;
+
+use metrics::gauge;
+use tokio::time::Instant;
+
+use super::stepper::Stepper;
+use super::ticks;
+use crate::telemetry;
+
+/// The shortest time between two measurements of depth and rate for `/metrics`.
+const MEASURE_EVERY: Duration = Duration::from_secs(5);
+
+/// Counting the depth takes longer the more is pending. Sleep 200 times as long as the last count took, at
+/// most a minute, so that counting costs under 0.5 % and the gauge stays fresh.
+const COUNT_RESTS: u32 = 200;
+const COUNT_REST_MAX: Duration = Duration::from_secs(60);
+
+/// Measures until it is dropped.
+pub(super) async fn measure(stepper: &Stepper) -> Infallible {
+    let mut tick = ticks(MEASURE_EVERY);
+    let mut count_at = Instant::now();
+    loop {
+        tick.tick().await;
+        let now = Instant::now();
+        gauge!(telemetry::RATE_LIMIT, "destination" => stepper.name.clone())
+            .set(stepper.client.pacer().rate());
+        if now >= count_at {
+            count(stepper).await;
+            count_at = now + (now.elapsed() * COUNT_RESTS).min(COUNT_REST_MAX);
+        }
+    }
+}
+
+async fn count(stepper: &Stepper) {
+    let name = &stepper.name;
+    // If the count fails, the gauges keep their values; the failure is logged where work is lost by it.
+    let Ok(depth) = stepper.queue.depth(name).await else {
+        return;
+    };
+    let now = stepper.clock.now();
+    let age =
+        depth.oldest_received_at.map_or(0.0, |at| now.duration_since(at).as_secs_f64().max(0.0));
+    gauge!(telemetry::QUEUE_DEPTH, "destination" => name.clone()).set(depth.messages as f64);
+    gauge!(telemetry::QUEUE_OLDEST_SECONDS, "destination" => name.clone()).set(age);
+}

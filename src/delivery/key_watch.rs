@@ -1,0 +1,184 @@
+//! Watches whether Loops accepts the key of a destination, and whether Loops is at its base URL.
+//!
+//! Nothing can be delivered while either is wrong. Instead of failing, requests then wait: the destination
+//! is paused, and the key is checked again and again until Loops accepts it.
+
+use metrics::gauge;
+use tokio::time::Instant;
+use tracing::{error, info, warn};
+
+use super::disposition::KeyCheck;
+use super::pause::{KeyRefusals, Pause};
+use crate::loops::{Client, Reply};
+use crate::segment::LaneKey;
+use crate::telemetry;
+
+/// A fault that blocks a whole destination until a person removes it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Obstacle {
+    /// Loops refuses the key.
+    Key,
+    /// There is no Loops at the base URL.
+    BaseUrl,
+}
+
+impl Obstacle {
+    fn advice(self) -> &'static str {
+        match self {
+            Obstacle::Key => {
+                "Loops refuses the API key: delivery is paused, nothing is lost; set the correct key (api_key of this destination) and restart, or enable the key in Loops"
+            }
+            Obstacle::BaseUrl => {
+                "there is no Loops at base_url, where every call is answered with 404 or by another server: delivery is paused, nothing is lost; set base_url of this destination (LOOPS_BASE_URL) to a URL that ends in /v1, such as https://app.loops.so/api/v1, and restart"
+            }
+        }
+    }
+}
+
+/// Whether requests may be sent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Gate {
+    /// They may.
+    Open,
+    /// Not until the running check of the key is done.
+    Checking,
+    /// Not until the key is checked, which is due then.
+    Paused {
+        /// When.
+        check_at: Instant,
+    },
+}
+
+/// Knows what the answers of Loops have shown about the key of one destination.
+pub(super) struct KeyWatch {
+    destination: String,
+    client: Client,
+    pause: Pause,
+    refusals: KeyRefusals,
+    is_checking: bool,
+}
+
+impl KeyWatch {
+    pub(super) fn new(destination: String, client: Client) -> Self {
+        Self {
+            destination,
+            client,
+            pause: Pause::default(),
+            refusals: KeyRefusals::default(),
+            is_checking: false,
+        }
+    }
+
+    pub(super) fn gate(&self) -> Gate {
+        match self.pause.check_at() {
+            _ if self.is_checking => Gate::Checking,
+            Some(check_at) => Gate::Paused { check_at },
+            None => Gate::Open,
+        }
+    }
+
+    /// Begins a check of the key, which runs as soon as the rate allows. The gate stays closed until the
+    /// reply is given to [`KeyWatch::judge`], or [`KeyWatch::check_failed`] is called.
+    pub(super) fn check(&mut self) -> impl Future<Output = Reply> + Send + use<> {
+        self.is_checking = true;
+        let client = self.client.clone();
+        async move {
+            let slot = client.pacer().slot().await;
+            client.probe(&slot).await
+        }
+    }
+
+    /// The check ended without a reply.
+    pub(super) fn check_failed(&mut self) {
+        self.is_checking = false;
+    }
+
+    /// If Loops answers 401 or 403 to the first request of this lane, whether to blame the request and not
+    /// the key.
+    pub(super) fn is_singled_out(&self, lane: LaneKey) -> bool {
+        self.refusals.is_singled_out(lane)
+    }
+
+    /// A request was taken, or refused for its contents: the key is right.
+    pub(super) fn proved(&mut self) {
+        self.pause.delivered();
+        self.refusals.proved();
+    }
+
+    /// The lane has another first request, or none.
+    pub(super) fn forget(&mut self, lane: LaneKey) {
+        self.refusals.forget(lane);
+    }
+
+    /// The first request of a lane met an obstacle.
+    pub(super) fn blocked(&mut self, lane: LaneKey, obstacle: Obstacle) {
+        if obstacle == Obstacle::Key {
+            self.refusals.refused(lane);
+        }
+        self.stop_for(obstacle);
+    }
+
+    /// Takes the reply to a check of the key.
+    pub(super) fn judge(&mut self, reply: &Reply) {
+        self.is_checking = false;
+        match KeyCheck::of(reply) {
+            KeyCheck::Right => {
+                if self.pause.is_on() {
+                    info!(
+                        destination = self.destination,
+                        "Loops accepts the API key: delivery resumes"
+                    );
+                }
+                self.pause.end();
+            }
+            KeyCheck::Wrong if !self.pause.is_on() => self.stop_for(Obstacle::Key),
+            KeyCheck::NotFound if !self.pause.is_on() => self.stop_for(Obstacle::BaseUrl),
+            KeyCheck::Wrong | KeyCheck::NotFound => self.pause.go_on(),
+            // It is unknown whether the key is right: a pause continues, and without a pause the
+            // deliveries will show.
+            KeyCheck::Foreign | KeyCheck::Unknown => {
+                self.warn_unchecked(reply);
+                if self.pause.is_on() {
+                    self.pause.go_on();
+                }
+            }
+        }
+        self.show_pause();
+    }
+
+    fn warn_unchecked(&self, reply: &Reply) {
+        let destination = &self.destination;
+        match &reply.result {
+            Ok(answer) if answer.status >= 400 => warn!(
+                destination,
+                status = answer.status,
+                "the API key could not be checked: Loops does not answer as it should at the moment"
+            ),
+            Ok(answer) => warn!(
+                destination,
+                status = answer.status,
+                base_url = self.client.shown_url(),
+                "the API key could not be checked: the answer is not one of Loops; check base_url (LOOPS_BASE_URL)"
+            ),
+            Err(fault) => warn!(
+                destination,
+                error = %fault,
+                base_url = self.client.shown_url(),
+                "Loops cannot be reached: check base_url (LOOPS_BASE_URL), DNS and the firewall"
+            ),
+        }
+    }
+
+    /// Pauses the destination, and logs why unless it was paused already.
+    fn stop_for(&mut self, obstacle: Obstacle) {
+        if self.pause.start() {
+            error!(destination = self.destination, "{}", obstacle.advice());
+        }
+        self.show_pause();
+    }
+
+    fn show_pause(&self) {
+        let is_on = if self.pause.is_on() { 1.0 } else { 0.0 };
+        gauge!(telemetry::DESTINATION_PAUSED, "destination" => self.destination.clone()).set(is_on);
+    }
+}

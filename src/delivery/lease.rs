@@ -1,0 +1,104 @@
+//! Takes, renews and gives back the lease of one destination.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::Instant;
+use tracing::{error, info, warn};
+
+use crate::clock::SharedClock;
+use crate::queue::{Lease, LeaseRequest, Unavailable, Work};
+use crate::telemetry;
+
+/// Another process holds the lease now: this one must not deliver any more.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct LeaseLost;
+
+/// A lease that this process took.
+pub(super) struct HeldLease {
+    pub(super) lease: Lease,
+    /// Until when it certainly holds, by this process's clock.
+    until: Instant,
+}
+
+impl HeldLease {
+    /// Whether it holds without doubt. If its renewal is late, another process may be delivering already.
+    pub(super) fn is_certain(&self, now: Instant) -> bool {
+        now < self.until
+    }
+}
+
+/// Asks for the lease of one destination in the name of this process.
+pub(super) struct LeaseKeeper {
+    pub(super) queue: Arc<dyn Work>,
+    pub(super) clock: SharedClock,
+    pub(super) destination: String,
+    /// The name of this process.
+    pub(super) holder: String,
+    /// How long the lease holds without renewal.
+    pub(super) ttl: Duration,
+}
+
+impl LeaseKeeper {
+    /// Takes the lease, or renews it; `None` while another process holds it.
+    pub(super) async fn take(&self) -> Result<Option<HeldLease>, Unavailable> {
+        let until = Instant::now() + self.ttl;
+        let ask = LeaseRequest {
+            destination: self.destination.clone(),
+            holder: self.holder.clone(),
+            now: self.clock.now(),
+            ttl: self.ttl,
+        };
+        let lease = self.queue.lease(ask).await?;
+        Ok(lease.map(|lease| HeldLease { lease, until }))
+    }
+
+    /// Renews a lease. If the store fails, the lease is not lost yet: the next renewal may succeed.
+    pub(super) async fn renew(&self, held: &mut HeldLease) -> Result<(), LeaseLost> {
+        match self.take().await {
+            Ok(Some(renewed)) if renewed.lease.token == held.lease.token => {
+                *held = renewed;
+                Ok(())
+            }
+            Ok(Some(_) | None) => Err(LeaseLost),
+            Err(fault) => {
+                error!(
+                    destination = self.destination,
+                    error = %telemetry::chain(&fault),
+                    "the lease cannot be renewed; trying again"
+                );
+                Ok(())
+            }
+        }
+    }
+
+    /// Gives the lease back, so that another process need not wait for its end.
+    pub(super) async fn give_back(&self, lease: &Lease) {
+        match self.queue.release(lease).await {
+            Ok(()) => info!(destination = self.destination, "lease given back"),
+            Err(fault) => warn!(
+                destination = self.destination,
+                error = %telemetry::chain(&fault),
+                "the lease could not be given back; it will expire"
+            ),
+        }
+    }
+
+    /// Logs which process delivers instead of this one.
+    pub(super) async fn log_holder(&self) {
+        let destination = &self.destination;
+        match self.queue.lease_holder(destination).await {
+            Ok(other) => info!(
+                destination,
+                holder = other.as_ref().map(|other| other.holder.as_str()),
+                until = other.as_ref().map(|other| tracing::field::display(other.until)),
+                "another process holds the lease; waiting for it"
+            ),
+            Err(fault) => warn!(
+                destination,
+                error = %telemetry::chain(&fault),
+                "another process holds the lease; its name cannot be read"
+            ),
+        }
+    }
+}

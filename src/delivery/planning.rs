@@ -1,0 +1,184 @@
+//! Planning of a turn: turns a message, and the neighbours behind it that can be merged without loss, into
+//! the requests that are frozen on disk.
+
+use std::sync::Arc;
+
+use jiff::Timestamp;
+use metrics::counter;
+use tracing::{debug, error, info, warn};
+
+use super::assembly::Assembly;
+use super::stepper::Stepper;
+use crate::action::{ActionKind, Unmatched, UnmatchedReason};
+use crate::crash;
+use crate::destination::{Destination, Plan};
+use crate::queue::{
+    Failure, FailureReason, FrozenRequest, Job, Lease, NewDelivery, NewMerge, NewPlan, Seq,
+    WorkError,
+};
+use crate::segment::{Message, decode};
+use crate::telemetry;
+
+impl Stepper {
+    /// Plans a message and writes its requests to disk, merged with its neighbours where possible.
+    pub(super) async fn freeze(
+        &self,
+        lease: &Lease,
+        seq: Seq,
+        job: &Job,
+        neighbours: &[Seq],
+    ) -> Result<Vec<FrozenRequest>, WorkError> {
+        let (planned, message_ids) = self.plan_turn(seq, job, neighbours).await;
+        crash::point("freeze.before");
+        let is_alone = planned.plans.len() == 1;
+        let unsent = unsent(&planned, &message_ids);
+        let frozen = match self.queue.freeze(lease, planned).await {
+            Err(WorkError::Broken(fault)) if !is_alone => {
+                warn!(
+                    destination = self.name,
+                    message_id = job.message_id,
+                    error = %telemetry::chain(&*fault),
+                    "cannot be merged with its neighbours: sending it alone"
+                );
+                return Box::pin(self.freeze(lease, seq, job, &[])).await;
+            }
+            frozen => frozen?,
+        };
+        crash::point("freeze.after");
+        unsent.iter().for_each(|one| self.report_unsent(one));
+        Ok(frozen)
+    }
+
+    /// Counts and logs a message or delivery that ends without a request.
+    fn report_unsent(&self, unsent: &Unsent) {
+        let Unsent { message_id, why } = unsent;
+        match why {
+            WhyUnsent::Unmatched(reason) => {
+                let reason = reason.as_str();
+                let labels = [("destination", self.name.clone()), ("reason", reason.to_owned())];
+                counter!(telemetry::UNMATCHED, &labels).increment(1);
+                info!(destination = self.name, message_id, reason, "unmatched");
+            }
+            WhyUnsent::Failed { subscription, action, reason } => {
+                let reason = reason.as_str();
+                warn!(
+                    destination = self.name,
+                    message_id, subscription, reason, "failed before it was sent"
+                );
+                self.count(*action, reason);
+            }
+        }
+    }
+
+    /// Plans a message, together with the neighbours behind it that can be merged without loss. Returns
+    /// the ids of these messages too, in the order of the plans.
+    async fn plan_turn(&self, seq: Seq, job: &Job, neighbours: &[Seq]) -> (NewMerge, Vec<String>) {
+        let mut message_ids = vec![job.message_id.clone()];
+        // A snapshot: a reload must not wait until the planning is done, and all messages of a turn are planned
+        // with the same subscriptions.
+        let destination = Arc::clone(&self.destination.borrow());
+        let mut assembly = Assembly::new(seq, self.plan(&destination, job), job);
+        for seq in neighbours {
+            if !assembly.is_open() {
+                break;
+            }
+            // A neighbour that was planned before is frozen: nothing may be merged into it or moved ahead
+            // of it. A neighbour that cannot be opened waits for its own turn.
+            let opened = self.queue.open(*seq).await.ok().flatten();
+            let Some(job) = opened.filter(|job| !job.is_planned) else { break };
+            let plan = self.plan(&destination, &job);
+            if !assembly.take(*seq, plan, &job) {
+                break;
+            }
+            message_ids.push(job.message_id);
+        }
+        let merge = assembly.into_merge(self.clock.now());
+        if merge.plans.len() > 1 {
+            debug!(
+                destination = self.name,
+                message_id = job.message_id,
+                messages = merge.plans.len(),
+                "merged with its neighbours"
+            );
+        }
+        (merge, message_ids)
+    }
+
+    fn plan(&self, destination: &Destination, job: &Job) -> Result<Plan, NewPlan> {
+        let message =
+            decode::decode(&job.payload).ok().and_then(|value| Message::from_stored(value).ok());
+        let Some(message) = message else {
+            error!(
+                destination = self.name,
+                message_id = job.message_id,
+                "a stored message cannot be read"
+            );
+            return Err(unreadable(self.clock.now()));
+        };
+        let mut plan = destination.plan(&message);
+        if job.replay.number > 0 {
+            plan.deliveries.retain(|delivery| job.replay.wants(&delivery.subscription));
+            if plan.deliveries.is_empty() && plan.unmatched.is_none() {
+                let detail = match job.replay.is_before_deletion {
+                    true => "its person was deleted at Loops after it was accepted",
+                    false => "no subscription that it was replayed for takes it now",
+                };
+                let reason = UnmatchedReason::Replay;
+                plan.unmatched = Some(Unmatched { reason, detail: detail.to_owned() });
+            }
+        }
+        debug!(
+            destination = self.name,
+            message_id = job.message_id,
+            deliveries = plan.deliveries.len(),
+            unmatched = plan.unmatched.as_ref().map(|unmatched| unmatched.reason.as_str()),
+            "planned"
+        );
+        Ok(plan)
+    }
+}
+
+/// A message, or one of its deliveries, that ends without a request.
+struct Unsent {
+    message_id: String,
+    why: WhyUnsent,
+}
+
+enum WhyUnsent {
+    Unmatched(UnmatchedReason),
+    Failed { subscription: Option<String>, action: ActionKind, reason: FailureReason },
+}
+
+/// The messages and deliveries of a merge that end without a request.
+fn unsent(merge: &NewMerge, message_ids: &[String]) -> Vec<Unsent> {
+    let mut unsent = Vec::new();
+    for ((_, plan), message_id) in merge.plans.iter().zip(message_ids) {
+        let unmatched = plan.unmatched.iter().map(|one| WhyUnsent::Unmatched(one.reason));
+        let failed = plan.deliveries.iter().filter_map(|delivery| {
+            Some(WhyUnsent::Failed {
+                reason: delivery.outcome.as_ref().err()?.reason,
+                // Without an action, the message could not be read, which is logged where it is found.
+                action: delivery.action?,
+                subscription: delivery.subscription.clone(),
+            })
+        });
+        let whys = unmatched.chain(failed);
+        unsent.extend(whys.map(|why| Unsent { message_id: message_id.clone(), why }));
+    }
+    unsent
+}
+
+fn unreadable(now: Timestamp) -> NewPlan {
+    let failure = Failure {
+        reason: FailureReason::Unreadable,
+        detail: "the stored message cannot be read: the database was changed by another program"
+            .to_owned(),
+    };
+    let delivery = NewDelivery {
+        subscription: None,
+        action: None,
+        warnings: Vec::new(),
+        outcome: Err(failure),
+    };
+    NewPlan { now, deliveries: vec![delivery], unmatched: None }
+}

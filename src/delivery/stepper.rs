@@ -1,0 +1,185 @@
+//! The steps of a lane. A step opens the lane's first message, plans and freezes it unless that is done, and
+//! makes one attempt at its first pending request.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use jiff::Timestamp;
+use metrics::counter;
+use tokio::sync::watch;
+use tokio::time::sleep;
+use tracing::error;
+
+use super::backoff::RetryOptions;
+use super::lanes::Turn;
+use super::lease::LeaseLost;
+use super::verdict::{Due, Next};
+use crate::action::ActionKind;
+use crate::clock::SharedClock;
+use crate::destination::Destination;
+use crate::loops::{Client, Slot};
+use crate::queue::{BrokenMessage, Failure, FailureReason, Lease, Seq, Work, WorkError};
+use crate::telemetry;
+
+/// How long a lane waits after the store failed.
+const STORE_FAULT_WAIT: Duration = Duration::from_secs(1);
+
+/// The shortest and the longest wait before an outcome that could not be recorded is written again.
+const RECORD_WAIT_MIN: Duration = Duration::from_millis(200);
+const RECORD_WAIT_MAX: Duration = Duration::from_secs(10);
+
+/// The store's error about broken records.
+type BrokenRecords = dyn std::error::Error + Send + Sync;
+
+/// Makes the steps of one destination.
+pub(super) struct Stepper {
+    pub(super) name: String,
+    pub(super) destination: watch::Receiver<Arc<Destination>>,
+    pub(super) client: Client,
+    pub(super) queue: Arc<dyn Work>,
+    pub(super) clock: SharedClock,
+    pub(super) retry: RetryOptions,
+}
+
+/// The result of a step.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct StepEnd {
+    /// What the lane does next.
+    pub(super) next: Next,
+    /// Whether the step has shown that Loops accepts the key.
+    pub(super) proves_key: bool,
+}
+
+impl From<Next> for StepEnd {
+    fn from(next: Next) -> Self {
+        Self { next, proves_key: false }
+    }
+}
+
+impl Stepper {
+    /// Makes one step. The slot is given back unused when there is nothing to send.
+    pub(super) async fn step(
+        &self,
+        lease: &Lease,
+        turn: &Turn,
+        slot: Slot,
+    ) -> Result<StepEnd, LeaseLost> {
+        match self.try_step(lease, turn, slot).await {
+            Ok(end) => Ok(end),
+            Err(WorkError::Fenced) => Err(LeaseLost),
+            Err(WorkError::Broken(fault)) => self.set_aside(lease, turn.head.seq, &*fault).await,
+            Err(WorkError::Unavailable(fault)) => {
+                error!(
+                    destination = self.name,
+                    seq = turn.head.seq.0,
+                    error = %telemetry::chain(&fault),
+                    "the store failed; trying again"
+                );
+                Ok(Next::Wait(self.after(STORE_FAULT_WAIT)).into())
+            }
+        }
+    }
+
+    /// The time of day after a wait from now.
+    pub(super) fn after(&self, wait: Duration) -> Timestamp {
+        let now = self.clock.now();
+        now.checked_add(wait).unwrap_or(now)
+    }
+
+    async fn try_step(&self, lease: &Lease, turn: &Turn, slot: Slot) -> Result<StepEnd, WorkError> {
+        let seq = turn.head.seq;
+        let Some(job) = self.queue.open(seq).await? else {
+            return Ok(Next::Finish.into());
+        };
+        let requests = match (job.is_planned, job.requests.is_empty()) {
+            (false, _) => self.freeze(lease, seq, &job, &turn.neighbours).await?,
+            (true, false) => job.requests,
+            (true, true) => {
+                return Err(WorkError::Broken("none of its requests is pending".into()));
+            }
+        };
+        let Some(request) = requests.first() else {
+            return Ok(Next::Finish.into());
+        };
+        let now = self.clock.now();
+        if let Some(at) = request.next_attempt_at.filter(|at| *at > now) {
+            return Ok(Next::Wait(at).into());
+        }
+        let due = Due {
+            request,
+            seq,
+            message_id: &job.message_id,
+            is_last: requests.len() == 1,
+            is_singled_out: turn.is_singled_out,
+        };
+        match due.before_attempt(now, &self.retry) {
+            Some(verdict) => self.give_up(lease, due, verdict).await,
+            None => self.attempt(lease, due, slot).await,
+        }
+    }
+
+    /// Ends a message whose records are broken. It is unknown what to send and what became of the requests
+    /// that were sent, and retrying would block its lane for ever.
+    async fn set_aside(
+        &self,
+        lease: &Lease,
+        seq: Seq,
+        fault: &BrokenRecords,
+    ) -> Result<StepEnd, LeaseLost> {
+        let failure = Failure {
+            reason: FailureReason::Unreadable,
+            detail: format!(
+                "its records are broken ({fault}): some of its requests may have reached Loops, and a replay makes all of them again"
+            ),
+        };
+        let broken = BrokenMessage { seq, now: self.clock.now(), failure };
+        let set_aside = || self.queue.set_aside(lease, broken.clone());
+        let (message_id, cannot) = match self.record(seq, set_aside).await {
+            Ok(message_id) => (message_id, None),
+            Err(WorkError::Fenced) => return Err(LeaseLost),
+            Err(cannot) => (None, Some(cannot)),
+        };
+        error!(
+            destination = self.name,
+            seq = seq.0,
+            message_id,
+            error = %telemetry::chain(fault),
+            not_ended = cannot.as_ref().map(|cannot| tracing::field::display(telemetry::chain(cannot))),
+            "the records of a message are broken: it is kept as failed if it still exists, and delivery continues without it"
+        );
+        Ok(Next::Finish.into())
+    }
+
+    /// Repeats a write until the store works.
+    pub(super) async fn record<T, F: Future<Output = Result<T, WorkError>> + Send>(
+        &self,
+        seq: Seq,
+        write: impl Fn() -> F + Send + Sync,
+    ) -> Result<T, WorkError> {
+        let mut wait = RECORD_WAIT_MIN;
+        loop {
+            let fault = match write().await {
+                Err(WorkError::Unavailable(fault)) => fault,
+                written => return written,
+            };
+            error!(
+                destination = self.name,
+                seq = seq.0,
+                error = %telemetry::chain(&fault),
+                "an outcome cannot be recorded; trying again"
+            );
+            sleep(wait).await;
+            wait = (wait * 2).min(RECORD_WAIT_MAX);
+        }
+    }
+
+    /// Counts a delivery that ended.
+    pub(super) fn count(&self, action: ActionKind, outcome: &str) {
+        let labels = [
+            ("destination", self.name.clone()),
+            ("action", action.as_str().to_owned()),
+            ("outcome", outcome.to_owned()),
+        ];
+        counter!(telemetry::DELIVERIES, &labels).increment(1);
+    }
+}

@@ -1,0 +1,294 @@
+//! The time during which this process holds the lease of a destination: reads its messages, and starts the
+//! steps of its lanes as fast as the rate allows.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use jiff::Timestamp;
+use tokio::sync::watch;
+use tokio::task::{Id, JoinError, JoinSet};
+use tokio::time::{Instant, Interval, sleep_until};
+use tracing::{debug, error, warn};
+
+use super::engine::EngineOptions;
+use super::key_watch::{Gate, KeyWatch};
+use super::lanes::{Lanes, Reading};
+use super::lease::{HeldLease, LeaseKeeper, LeaseLost};
+use super::reader::Reader;
+use super::stepper::{StepEnd, Stepper};
+use super::stop::Stop;
+use super::ticks;
+use super::verdict::Next;
+use crate::loops::{Reply, Slot};
+use crate::queue::{LanePart, Unavailable};
+use crate::segment::LaneKey;
+use crate::telemetry;
+
+/// How many of the messages behind one are considered for merging with it.
+const NEIGHBOURS_MAX: usize = 50;
+
+/// How often the store is polled without a hint: another process may have accepted messages.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
+
+/// The shortest time between two hints that are followed: each costs a read, and under load there is
+/// one for every group that is written, for any destination. A hint after a quiet time is followed at once.
+const HINT_EVERY: Duration = Duration::from_millis(10);
+
+/// The result of a task.
+enum Done {
+    Step(LaneKey, Result<StepEnd, LeaseLost>),
+    Read(Reading, Result<LanePart, Unavailable>),
+    Check(Reply),
+}
+
+/// A lease, and the work that is done while it holds.
+pub(super) struct Tenure<'a> {
+    stepper: &'a Arc<Stepper>,
+    keeper: &'a LeaseKeeper,
+    options: &'a EngineOptions,
+    held: HeldLease,
+    lanes: Lanes,
+    reader: Reader,
+    key: KeyWatch,
+    tasks: JoinSet<Done>,
+    /// The lanes of running tasks, to find the lane of a task that panicked.
+    busy: HashMap<Id, LaneKey>,
+    /// When the last hint was followed.
+    hinted_at: Instant,
+}
+
+impl<'a> Tenure<'a> {
+    pub(super) fn new(
+        stepper: &'a Arc<Stepper>,
+        keeper: &'a LeaseKeeper,
+        options: &'a EngineOptions,
+        held: HeldLease,
+    ) -> Self {
+        Self {
+            stepper,
+            keeper,
+            options,
+            held,
+            lanes: Lanes::default(),
+            reader: Reader::default(),
+            key: KeyWatch::new(stepper.name.clone(), stepper.client.clone()),
+            tasks: JoinSet::new(),
+            busy: HashMap::new(),
+            hinted_at: Instant::now(),
+        }
+    }
+
+    /// Delivers until a stop is ordered or the lease is lost; then lets the requests in flight finish.
+    pub(super) async fn run(mut self, stop: &Stop) -> Result<(), LeaseLost> {
+        let mut renewal = ticks(self.options.lease_ttl / 3);
+        self.stepper.client.pacer().begin_after_another();
+        self.check_key();
+        let ended = self.deliver(stop, &mut renewal).await;
+        // Requests in flight may outlast the lease: after a stop, keep renewing it, so that no other process
+        // takes over.
+        let keep = async {
+            while ended.is_ok() {
+                renewal.tick().await;
+                let _ = self.keeper.take().await;
+            }
+            std::future::pending().await
+        };
+        tokio::select! {
+            () = finish(&mut self.tasks, &self.stepper.name, self.options.grace, stop) => {}
+            () = keep => {}
+        }
+        ended
+    }
+
+    async fn deliver(&mut self, stop: &Stop, renewal: &mut Interval) -> Result<(), LeaseLost> {
+        // Subscribe before the first read, so that no arrival is missed between the two.
+        let mut arrivals = self.stepper.queue.arrivals();
+        let mut look = ticks(LOOK_EVERY);
+        loop {
+            self.reader.read(&*self.stepper.queue, &self.stepper.name, &mut self.lanes).await;
+            let wake_at = self.hand_out();
+            let listen_at = self.hinted_at + HINT_EVERY;
+            tokio::select! {
+                biased;
+                _ = stop.ordered() => return Ok(()),
+                _ = renewal.tick() => self.keeper.renew(&mut self.held).await?,
+                Some(done) = self.tasks.join_next_with_id() => self.take_in(done)?,
+                is_open = hint(&mut arrivals, listen_at) => {
+                    self.reader.look_again();
+                    self.hinted_at = Instant::now();
+                    if !is_open {
+                        return Ok(());
+                    }
+                }
+                _ = look.tick() => self.reader.look_again(),
+                () = sleep_until(wake_at) => {}
+            }
+        }
+    }
+
+    /// Starts steps while lanes are ready and the rate allows; returns when to try again.
+    fn hand_out(&mut self) -> Instant {
+        let now = Instant::now();
+        let horizon = now + LOOK_EVERY;
+        if !self.held.is_certain(now) {
+            return horizon;
+        }
+        match self.key.gate() {
+            Gate::Open => {}
+            Gate::Checking => return horizon,
+            Gate::Paused { check_at } if check_at > now => return check_at.min(horizon),
+            Gate::Paused { .. } => {
+                self.check_key();
+                return horizon;
+            }
+        }
+        self.lanes.wake(self.stepper.clock.now());
+        let requests_max = self.options.requests_max;
+        while self.lanes.has_ready() && self.tasks.len() < requests_max {
+            // Read before a slot is taken: a slot must not wait for the store.
+            if let Some(reading) = self.lanes.next_to_read(requests_max) {
+                self.read_lane(reading);
+                continue;
+            }
+            match self.stepper.client.pacer().try_slot() {
+                Ok(slot) => self.step(slot),
+                Err(again_at) => {
+                    self.lanes.fall_short();
+                    return again_at.min(horizon);
+                }
+            }
+        }
+        if self.reader.wants_more(&self.lanes) {
+            return now;
+        }
+        self.lanes.next_wake().map_or(horizon, |at| self.instant_of(at).min(horizon))
+    }
+
+    fn instant_of(&self, at: Timestamp) -> Instant {
+        let wait = at.duration_since(self.stepper.clock.now());
+        // Timers have a resolution of a millisecond; waking just before would only spin.
+        Instant::now() + Duration::try_from(wait).unwrap_or_default() + Duration::from_millis(1)
+    }
+
+    /// Starts the step of the lane whose turn it is.
+    fn step(&mut self, slot: Slot) {
+        let Some(mut turn) = self.lanes.next(NEIGHBOURS_MAX) else {
+            return;
+        };
+        let lane = turn.head.lane;
+        turn.is_singled_out = self.key.is_singled_out(lane);
+        let stepper = Arc::clone(self.stepper);
+        let lease = self.held.lease.clone();
+        let step = async move { Done::Step(lane, stepper.step(&lease, &turn, slot).await) };
+        let handle = self.tasks.spawn(step);
+        self.busy.insert(handle.id(), lane);
+    }
+
+    /// Reads the next part of a lane that is not wholly in memory.
+    fn read_lane(&mut self, reading: Reading) {
+        let stepper = Arc::clone(self.stepper);
+        let lane = reading.ask.lane;
+        let handle = self.tasks.spawn(async move {
+            let part = stepper.queue.of_lane(&stepper.name, &reading.ask).await;
+            Done::Read(reading, part)
+        });
+        self.busy.insert(handle.id(), lane);
+    }
+
+    /// Checks the key as soon as the rate allows; no step starts before.
+    fn check_key(&mut self) {
+        let check = self.key.check();
+        self.tasks.spawn(async move { Done::Check(check.await) });
+    }
+
+    /// Handles the result of a task.
+    fn take_in(&mut self, done: Result<(Id, Done), JoinError>) -> Result<(), LeaseLost> {
+        match done {
+            Ok((id, Done::Step(lane, end))) => {
+                self.busy.remove(&id);
+                self.advance(lane, end?);
+            }
+            Ok((id, Done::Read(reading, part))) => {
+                self.busy.remove(&id);
+                self.complete(&reading, part);
+            }
+            Ok((_, Done::Check(reply))) => self.key.judge(&reply),
+            Err(panicked) => {
+                error!(destination = self.stepper.name, %panicked, "a step panicked; trying again");
+                match self.busy.remove(&panicked.id()) {
+                    Some(lane) => self.lanes.wait(lane, self.stepper.after(LOOK_EVERY)),
+                    None => self.key.check_failed(),
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Advances a lane after a step.
+    fn advance(&mut self, lane: LaneKey, end: StepEnd) {
+        if end.proves_key {
+            self.key.proved();
+        }
+        match end.next {
+            Next::Finish => {
+                self.key.forget(lane);
+                self.lanes.finish(lane);
+            }
+            Next::Again => {
+                self.key.forget(lane);
+                self.lanes.again(lane);
+            }
+            Next::Wait(until) => self.lanes.wait(lane, until),
+            Next::Blocked(obstacle) => {
+                self.key.blocked(lane, obstacle);
+                self.lanes.again(lane);
+            }
+        }
+    }
+
+    /// Adds a part of a lane that was read.
+    fn complete(&mut self, reading: &Reading, part: Result<LanePart, Unavailable>) {
+        match part {
+            Ok(part) => self.lanes.complete(reading, part),
+            Err(fault) => {
+                error!(
+                    destination = self.stepper.name,
+                    error = %telemetry::chain(&fault),
+                    "pending messages cannot be read; trying again"
+                );
+                self.lanes.wait(reading.ask.lane, self.stepper.after(LOOK_EVERY));
+            }
+        }
+    }
+}
+
+/// Lets the requests in flight finish: until the deadline of a stop, or for the grace after the lease was
+/// lost. Requests that take longer are dropped: they are on disk and will be sent again.
+async fn finish(tasks: &mut JoinSet<Done>, destination: &str, grace: Duration, stop: &Stop) {
+    let under_way = tasks.len();
+    let grace_ends = Instant::now() + grace;
+    let too_late = async {
+        tokio::select! {
+            () = sleep_until(grace_ends) => {}
+            deadline = stop.ordered() => sleep_until(deadline).await,
+        }
+    };
+    tokio::select! {
+        biased;
+        () = async { while tasks.join_next().await.is_some() {} } => {}
+        () = too_late => {
+            let requests = tasks.len();
+            warn!(destination, requests, "requests in flight were dropped; they will be sent again");
+            tasks.shutdown().await;
+        }
+    }
+    debug!(destination, requests = under_way, "requests in flight finished");
+}
+
+/// Waits for a hint that messages arrived, from `listen_at` on; earlier hints are kept, not lost. Returns
+/// whether more hints may follow.
+async fn hint(arrivals: &mut watch::Receiver<u64>, listen_at: Instant) -> bool {
+    sleep_until(listen_at).await;
+    arrivals.changed().await.is_ok()
+}

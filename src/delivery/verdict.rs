@@ -1,0 +1,300 @@
+//! Decides what follows for a request whose turn it is: whether it is still worth sending, and after an
+//! attempt whether it is delivered, retried, taken apart or given up. Pure.
+
+use std::time::Duration;
+
+use jiff::Timestamp;
+
+use super::backoff::RetryOptions;
+use super::disposition::{Disposition, in_words};
+use super::key_watch::Obstacle;
+use crate::loops::Reply;
+use crate::queue::{Consequence, DeliveryState, Failure, FailureReason, FrozenRequest, Seq};
+
+/// A request whose turn it is.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Due<'a> {
+    pub(super) request: &'a FrozenRequest,
+    /// The message whose turn it is, one of those in the request.
+    pub(super) seq: Seq,
+    pub(super) message_id: &'a str,
+    /// Whether it is the last pending request of the message.
+    pub(super) is_last: bool,
+    /// As in [`Turn`](super::lanes::Turn).
+    pub(super) is_singled_out: bool,
+}
+
+/// An attempt that was just made.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Tried<'a> {
+    /// 1 for the first attempt.
+    pub(super) number: u32,
+    pub(super) started_at: Timestamp,
+    pub(super) reply: &'a Reply,
+    pub(super) disposition: &'a Disposition,
+}
+
+/// What follows for a request.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Verdict {
+    /// What is recorded about the request.
+    pub(super) consequence: Consequence,
+    /// What its lane does.
+    pub(super) next: Next,
+}
+
+/// What a lane does after a step.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Next {
+    /// Its first message is done: go on to the next one.
+    Finish,
+    /// Its first message needs another step at once.
+    Again,
+    /// Its first message waits until then.
+    Wait(Timestamp),
+    /// Its first message waits until the obstacle is removed.
+    Blocked(Obstacle),
+}
+
+impl Verdict {
+    /// How the deliveries of the request ended, for logs and metrics; `None` while they are pending.
+    pub(super) fn ended(&self) -> Option<&'static str> {
+        match &self.consequence {
+            Consequence::Delivered => Some(DeliveryState::Delivered.as_str()),
+            Consequence::Failed(failure) => Some(failure.reason.as_str()),
+            Consequence::Retry(_) | Consequence::Hold | Consequence::TakenApart => None,
+        }
+    }
+}
+
+impl Due<'_> {
+    /// The verdict on a request that is no longer worth sending when its turn comes, because the
+    /// destination was paused or the program was stopped for too long; `None`: send it.
+    pub(super) fn before_attempt(&self, now: Timestamp, retry: &RetryOptions) -> Option<Verdict> {
+        let request = self.request;
+        if request.expires_at.is_some_and(|expires_at| now > expires_at) {
+            let detail =
+                "not sent: when its turn came, it was older than max_age_s of its subscription";
+            return Some(self.failed(FailureReason::Expired, detail.to_owned()));
+        }
+        // Loops has forgotten the idempotency key: if it took the event before, it would take it a second
+        // time. An upsert has no key and may be repeated at any time.
+        let first = request.first_attempt_at.filter(|_| request.idempotency_key.is_some())?;
+        if retry.is_open(first, now) {
+            return None;
+        }
+        if request.is_merged {
+            return Some(taken_apart());
+        }
+        let detail = format!(
+            "not sent again: the first attempt was more than {} ago, and Loops, which may have accepted the event then, no longer recognizes its key; a replay sends it as a new event",
+            duration_words(retry.window)
+        );
+        Some(self.failed(FailureReason::Expired, detail))
+    }
+
+    /// The verdict on a request after an attempt.
+    pub(super) fn after_attempt(
+        &self,
+        tried: &Tried<'_>,
+        now: Timestamp,
+        retry: &RetryOptions,
+    ) -> Verdict {
+        let wait = match tried.disposition {
+            Disposition::Delivered
+            | Disposition::DeliveredBefore
+            | Disposition::NothingToDelete => return self.ended(Consequence::Delivered),
+            Disposition::Refused { detail } => return self.refused(detail.clone()),
+            Disposition::Unauthorized { detail } if self.is_singled_out => {
+                return self.refused(format!(
+                    "{detail}; several times, while other requests succeeded with the same key"
+                ));
+            }
+            Disposition::Unauthorized { .. } => return held_by(Obstacle::Key),
+            Disposition::Misdirected => return held_by(Obstacle::BaseUrl),
+            Disposition::Limited(Some(after)) => (*after).min(retry.max),
+            Disposition::Limited(None) => retry.delay(tried.number),
+            Disposition::Retry(after) => {
+                let asked = after.unwrap_or_default().min(retry.max);
+                retry.delay(tried.number).max(asked)
+            }
+        };
+        let at = now.checked_add(wait).unwrap_or(now);
+        self.retry_at(at, tried, retry)
+    }
+
+    /// Retries the request at this time, unless it is too late by then.
+    fn retry_at(&self, at: Timestamp, tried: &Tried<'_>, retry: &RetryOptions) -> Verdict {
+        let request = self.request;
+        let first = request.first_attempt_at.unwrap_or(tried.started_at);
+        let within = if request.expires_at.is_some_and(|expires_at| at > expires_at) {
+            "it would be older than max_age_s of its subscription allows".to_owned()
+        } else if !retry.is_open(first, at) {
+            format!("its time is up after {}", duration_words(retry.window))
+        } else {
+            return Verdict { consequence: Consequence::Retry(at), next: Next::Wait(at) };
+        };
+        let (number, last) = (tried.number, last_words(tried.reply));
+        let detail = format!("gave up after {number} attempts: {within}; {last}");
+        self.failed(FailureReason::Expired, detail)
+    }
+
+    /// Loops will never take the request. The parts of a merged one are then sent alone, so that only the
+    /// message at fault fails.
+    fn refused(&self, detail: String) -> Verdict {
+        match self.request.is_merged {
+            true => taken_apart(),
+            false => self.failed(FailureReason::Refused, detail),
+        }
+    }
+
+    fn failed(&self, reason: FailureReason, detail: String) -> Verdict {
+        self.ended(Consequence::Failed(Failure { reason, detail }))
+    }
+
+    fn ended(&self, consequence: Consequence) -> Verdict {
+        Verdict { consequence, next: if self.is_last { Next::Finish } else { Next::Again } }
+    }
+}
+
+fn taken_apart() -> Verdict {
+    Verdict { consequence: Consequence::TakenApart, next: Next::Again }
+}
+
+fn held_by(obstacle: Obstacle) -> Verdict {
+    Verdict { consequence: Consequence::Hold, next: Next::Blocked(obstacle) }
+}
+
+/// How the last attempt went, for people.
+fn last_words(reply: &Reply) -> String {
+    match &reply.result {
+        Ok(answer) => format!("the last answer was {}", in_words(answer)),
+        Err(error) => format!("the last attempt had no answer: {error}"),
+    }
+}
+
+/// A duration in the largest unit that divides it.
+fn duration_words(duration: Duration) -> String {
+    let seconds = duration.as_secs();
+    match seconds {
+        0 => format!("{} ms", duration.as_millis()),
+        seconds if seconds % 3_600 == 0 => format!("{} h", seconds / 3_600),
+        seconds if seconds % 60 == 0 => format!("{} min", seconds / 60),
+        seconds => format!("{seconds} s"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::action::Endpoint;
+    use crate::loops::CallError;
+    use crate::queue::RequestId;
+
+    const RETRY: RetryOptions = RetryOptions {
+        min: Duration::from_secs(1),
+        max: Duration::from_secs(600),
+        window: Duration::from_secs(3600),
+    };
+
+    fn at(second: i64) -> Timestamp {
+        Timestamp::new(second, 0).unwrap()
+    }
+
+    /// A request first tried at second 0.
+    fn request() -> FrozenRequest {
+        FrozenRequest {
+            id: RequestId(1),
+            endpoint: Endpoint::SendEvent,
+            body: "{}".into(),
+            idempotency_key: Some("key".to_owned()),
+            attempts: 1,
+            first_attempt_at: Some(at(0)),
+            next_attempt_at: None,
+            is_merged: false,
+            expires_at: None,
+        }
+    }
+
+    fn due(request: &FrozenRequest, is_last: bool) -> Due<'_> {
+        Due { request, seq: Seq(1), message_id: "m", is_last, is_singled_out: false }
+    }
+
+    /// How the request ends and what its lane does, after an attempt that was answered thus.
+    fn after(due: Due<'_>, disposition: &Disposition, now: i64) -> (Option<&'static str>, Next) {
+        let reply = Reply { result: Err(CallError::Timeout), duration: Duration::ZERO };
+        let tried = Tried { number: 2, started_at: at(now), reply: &reply, disposition };
+        let verdict = due.after_attempt(&tried, at(now), &RETRY);
+        (verdict.ended(), verdict.next)
+    }
+
+    #[test]
+    fn a_lane_goes_on_when_the_last_request_of_its_message_has_ended() {
+        let request = request();
+        let detail = String::new();
+        for (disposition, word) in [
+            (Disposition::Delivered, "delivered"),
+            (Disposition::DeliveredBefore, "delivered"),
+            (Disposition::NothingToDelete, "delivered"),
+            (Disposition::Refused { detail }, "refused"),
+        ] {
+            let last = after(due(&request, true), &disposition, 1);
+            assert_eq!(last, (Some(word), Next::Finish), "{disposition:?}");
+            let not_last = after(due(&request, false), &disposition, 1);
+            assert_eq!(not_last, (Some(word), Next::Again), "{disposition:?}");
+        }
+    }
+
+    #[test]
+    fn a_wrong_key_or_base_url_fails_nothing() {
+        let request = request();
+        let unauthorized = Disposition::Unauthorized { detail: String::new() };
+        let blocked = |obstacle| (None, Next::Blocked(obstacle));
+        assert_eq!(after(due(&request, true), &unauthorized, 1), blocked(Obstacle::Key));
+        let misdirected = after(due(&request, true), &Disposition::Misdirected, 1);
+        assert_eq!(misdirected, blocked(Obstacle::BaseUrl));
+        // Unless other requests have shown that the key is right.
+        let singled_out = Due { is_singled_out: true, ..due(&request, true) };
+        assert_eq!(after(singled_out, &unauthorized, 1), (Some("refused"), Next::Finish));
+    }
+
+    #[test]
+    fn a_merged_request_that_is_refused_or_forgotten_is_taken_apart() {
+        let request = FrozenRequest { is_merged: true, ..request() };
+        let due = due(&request, true);
+        let refused = Disposition::Refused { detail: String::new() };
+        assert_eq!(after(due, &refused, 1), (None, Next::Again));
+        assert_eq!(due.before_attempt(at(3601), &RETRY), Some(taken_apart()));
+    }
+
+    #[test]
+    fn a_request_is_retried_until_its_window_or_its_age_is_used_up() {
+        let wait = Disposition::Limited(Some(Duration::from_secs(100)));
+        let expired = (Some("expired"), Next::Finish);
+        let request = request();
+        let due_at = |request: &FrozenRequest, now| after(due(request, true), &wait, now);
+        assert_eq!(due_at(&request, 3500), (None, Next::Wait(at(3600))));
+        assert_eq!(due_at(&request, 3501), expired);
+        let aged = FrozenRequest { expires_at: Some(at(200)), ..request.clone() };
+        assert_eq!(due_at(&aged, 100), (None, Next::Wait(at(200))));
+        assert_eq!(due_at(&aged, 101), expired);
+    }
+
+    #[test]
+    fn a_request_that_is_too_late_is_not_sent() {
+        let before = |request: &FrozenRequest, now| {
+            let verdict = due(request, true).before_attempt(at(now), &RETRY);
+            verdict.map(|verdict| (verdict.ended(), verdict.next))
+        };
+        let expired = Some((Some("expired"), Next::Finish));
+        let event = request();
+        assert_eq!(before(&event, 3600), None);
+        assert_eq!(before(&event, 3601), expired);
+        // Without a key nothing is lost by sending it again, however late.
+        let upsert = FrozenRequest { idempotency_key: None, ..event.clone() };
+        assert_eq!(before(&upsert, 1_000_000), None);
+        let aged = FrozenRequest { expires_at: Some(at(200)), ..upsert };
+        assert_eq!(before(&aged, 200), None);
+        assert_eq!(before(&aged, 201), expired);
+    }
+}

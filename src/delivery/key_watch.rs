@@ -88,9 +88,12 @@ impl KeyWatch {
         }
     }
 
-    /// The check ended without a reply.
+    /// The check ended without a reply: a pause continues.
     pub(super) fn check_failed(&mut self) {
         self.is_checking = false;
+        if self.pause.is_on() {
+            self.pause.go_on();
+        }
     }
 
     /// If Loops answers 401 or 403 to the first request of this lane, whether to blame the request and not

@@ -18,6 +18,7 @@ mod gauges;
 mod key_watch;
 mod lanes;
 mod lease;
+mod panics;
 mod pause;
 mod planning;
 mod reader;

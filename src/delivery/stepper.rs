@@ -9,6 +9,7 @@ use metrics::counter;
 use tokio::sync::watch;
 use tokio::time::sleep;
 use tracing::error;
+use tracing::field::display;
 
 use super::backoff::RetryOptions;
 use super::lanes::Turn;
@@ -50,6 +51,31 @@ pub(super) struct StepEnd {
     pub(super) proves_key: bool,
 }
 
+/// Why no retry can deliver a message.
+#[derive(Clone, Copy)]
+pub(super) enum Hopeless<'a> {
+    /// Its records are broken: this is the store's error.
+    Broken(&'a BrokenRecords),
+    /// Its step panicked this many times in a row.
+    Panics(u32),
+}
+
+impl Hopeless<'_> {
+    fn detail(self) -> String {
+        let cause = match self {
+            Hopeless::Broken(fault) => format!("its records are broken ({fault})"),
+            Hopeless::Panics(count) => {
+                format!(
+                    "the program panicked {count} times in a row while delivering it, which is a bug"
+                )
+            }
+        };
+        format!(
+            "{cause}: some of its requests may have reached Loops, and a replay makes all of them again"
+        )
+    }
+}
+
 impl From<Next> for StepEnd {
     fn from(next: Next) -> Self {
         Self { next, proves_key: false }
@@ -67,7 +93,9 @@ impl Stepper {
         match self.try_step(lease, turn, slot).await {
             Ok(end) => Ok(end),
             Err(WorkError::Fenced) => Err(LeaseLost),
-            Err(WorkError::Broken(fault)) => self.set_aside(lease, turn.head.seq, &*fault).await,
+            Err(WorkError::Broken(fault)) => {
+                self.set_aside(lease, turn.head.seq, Hopeless::Broken(&*fault)).await
+            }
             Err(WorkError::Unavailable(fault)) => {
                 error!(
                     destination = self.name,
@@ -118,20 +146,15 @@ impl Stepper {
         }
     }
 
-    /// Ends a message whose records are broken. It is unknown what to send and what became of the requests
-    /// that were sent, and retrying would block its lane for ever.
-    async fn set_aside(
+    /// Ends a message that no retry can deliver, since it would block its lane for ever. It is unknown what
+    /// became of the requests that were sent.
+    pub(super) async fn set_aside(
         &self,
         lease: &Lease,
         seq: Seq,
-        fault: &BrokenRecords,
+        why: Hopeless<'_>,
     ) -> Result<StepEnd, LeaseLost> {
-        let failure = Failure {
-            reason: FailureReason::Unreadable,
-            detail: format!(
-                "its records are broken ({fault}): some of its requests may have reached Loops, and a replay makes all of them again"
-            ),
-        };
+        let failure = Failure { reason: FailureReason::Unreadable, detail: why.detail() };
         let broken = BrokenMessage { seq, now: self.clock.now(), failure };
         let set_aside = || self.queue.set_aside(lease, broken.clone());
         let (message_id, cannot) = match self.record(seq, set_aside).await {
@@ -139,14 +162,26 @@ impl Stepper {
             Err(WorkError::Fenced) => return Err(LeaseLost),
             Err(cannot) => (None, Some(cannot)),
         };
-        error!(
-            destination = self.name,
-            seq = seq.0,
-            message_id,
-            error = %telemetry::chain(fault),
-            not_ended = cannot.as_ref().map(|cannot| tracing::field::display(telemetry::chain(cannot))),
-            "the records of a message are broken: it is kept as failed if it still exists, and delivery continues without it"
-        );
+        let not_ended = cannot.as_ref().map(|cannot| display(telemetry::chain(cannot)));
+        let destination = &self.name;
+        match why {
+            Hopeless::Broken(fault) => error!(
+                destination,
+                seq = seq.0,
+                message_id,
+                error = %telemetry::chain(fault),
+                not_ended,
+                "the records of a message are broken: it is kept as failed if it still exists, and delivery continues without it"
+            ),
+            Hopeless::Panics(panics) => error!(
+                destination,
+                seq = seq.0,
+                message_id,
+                panics,
+                not_ended,
+                "a message makes delivery panic each time: it is kept as failed if it still exists, and delivery continues without it"
+            ),
+        }
         Ok(Next::Finish.into())
     }
 

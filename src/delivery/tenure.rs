@@ -15,8 +15,9 @@ use super::engine::EngineOptions;
 use super::key_watch::{Gate, KeyWatch};
 use super::lanes::{Lanes, Reading};
 use super::lease::{HeldLease, LeaseKeeper, LeaseLost};
+use super::panics::{Panics, Task};
 use super::reader::Reader;
-use super::stepper::{StepEnd, Stepper};
+use super::stepper::{Hopeless, StepEnd, Stepper};
 use super::stop::Stop;
 use super::ticks;
 use super::verdict::Next;
@@ -52,8 +53,9 @@ pub(super) struct Tenure<'a> {
     reader: Reader,
     key: KeyWatch,
     tasks: JoinSet<Done>,
-    /// The lanes of running tasks, to find the lane of a task that panicked.
-    busy: HashMap<Id, LaneKey>,
+    /// What the running tasks work on, to know it if one panics.
+    busy: HashMap<Id, Task>,
+    panics: Panics,
     /// When the last hint was followed.
     hinted_at: Instant,
 }
@@ -75,6 +77,7 @@ impl<'a> Tenure<'a> {
             key: KeyWatch::new(stepper.name.clone(), stepper.client.clone()),
             tasks: JoinSet::new(),
             busy: HashMap::new(),
+            panics: Panics::default(),
             hinted_at: Instant::now(),
         }
     }
@@ -178,11 +181,23 @@ impl<'a> Tenure<'a> {
         };
         let lane = turn.head.lane;
         turn.is_singled_out = self.key.is_singled_out(lane);
+        let task = (lane, Some(turn.head.seq));
+        if self.panics.count(task) > 0 {
+            turn.neighbours.clear();
+        }
+        let panics = self.panics.too_many(task);
         let stepper = Arc::clone(self.stepper);
         let lease = self.held.lease.clone();
-        let step = async move { Done::Step(lane, stepper.step(&lease, &turn, slot).await) };
-        let handle = self.tasks.spawn(step);
-        self.busy.insert(handle.id(), lane);
+        let handle = self.tasks.spawn(async move {
+            let end = match panics {
+                None => stepper.step(&lease, &turn, slot).await,
+                Some(panics) => {
+                    stepper.set_aside(&lease, turn.head.seq, Hopeless::Panics(panics)).await
+                }
+            };
+            Done::Step(lane, end)
+        });
+        self.busy.insert(handle.id(), task);
     }
 
     /// Reads the next part of a lane that is not wholly in memory.
@@ -193,7 +208,7 @@ impl<'a> Tenure<'a> {
             let part = stepper.queue.of_lane(&stepper.name, &reading.ask).await;
             Done::Read(reading, part)
         });
-        self.busy.insert(handle.id(), lane);
+        self.busy.insert(handle.id(), (lane, None));
     }
 
     /// Checks the key as soon as the rate allows; no step starts before.
@@ -206,23 +221,42 @@ impl<'a> Tenure<'a> {
     fn take_in(&mut self, done: Result<(Id, Done), JoinError>) -> Result<(), LeaseLost> {
         match done {
             Ok((id, Done::Step(lane, end))) => {
-                self.busy.remove(&id);
+                self.end_task(id);
                 self.advance(lane, end?);
             }
             Ok((id, Done::Read(reading, part))) => {
-                self.busy.remove(&id);
+                self.end_task(id);
                 self.complete(&reading, part);
             }
             Ok((_, Done::Check(reply))) => self.key.judge(&reply),
-            Err(panicked) => {
-                error!(destination = self.stepper.name, %panicked, "a step panicked; trying again");
-                match self.busy.remove(&panicked.id()) {
-                    Some(lane) => self.lanes.wait(lane, self.stepper.after(LOOK_EVERY)),
-                    None => self.key.check_failed(),
-                }
-            }
+            Err(panicked) => self.recover(&panicked),
         }
         Ok(())
+    }
+
+    fn end_task(&mut self, id: Id) {
+        if let Some(task) = self.busy.remove(&id) {
+            self.panics.forget(task);
+        }
+    }
+
+    /// Repeats a task that panicked, after a wait.
+    fn recover(&mut self, panicked: &JoinError) {
+        let task = self.busy.remove(&panicked.id());
+        let seq = task.and_then(|(_, seq)| seq).map(|seq| seq.0);
+        error!(
+            destination = self.stepper.name,
+            seq,
+            %panicked,
+            "a step panicked, which is a bug: trying again; please report it"
+        );
+        match task {
+            Some(task) => {
+                let wait = self.panics.note(task);
+                self.lanes.wait(task.0, self.stepper.after(wait));
+            }
+            None => self.key.check_failed(),
+        }
     }
 
     /// Advances a lane after a step.

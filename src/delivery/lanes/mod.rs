@@ -372,4 +372,4 @@ impl Lanes {
 }
 
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;

@@ -4,7 +4,7 @@ use super::*;
 use proptest::prelude::*;
 use std::collections::BTreeMap;
 
-fn head(seq: i64, lane: i64) -> Head {
+pub(in crate::delivery) fn head(seq: i64, lane: i64) -> Head {
     Head {
         seq: Seq(seq),
         lane: LaneKey(lane),

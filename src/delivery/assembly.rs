@@ -1,24 +1,24 @@
-//! Turns the plans of neighbours into the requests to freeze: which deliveries share a request, which
-//! idempotency keys they have, and which are too late to be sent.
+//! Assembles the requests to freeze from the plans of a message and its neighbours: which deliveries share a
+//! request, which idempotency key each has, and which are too late to be sent. Pure.
 
 use jiff::{SignedDuration, Timestamp};
-use sha2::{Digest, Sha256};
 
-use super::union::Group;
+use super::idempotency::{Origin, Purpose};
+use super::union::Union;
 use crate::destination::{Plan, PlanFailure, PlanFailureKind, PlannedDelivery, Request};
 use crate::queue::{
     Failure, FailureReason, Job, NewDelivery, NewMerge, NewMergedRequest, NewPlan, NewRequest, Seq,
 };
 
-/// Neighbours that are being merged.
+/// The plans of neighbours, and the requests that their deliveries share.
 pub(super) struct Assembly {
     plans: Vec<Planned>,
-    groups: Vec<Gathered>,
+    groups: Vec<Group>,
     /// The index in `groups` of the group that the next delivery may join.
     open: Option<usize>,
 }
 
-/// The plan of a message, and the facts about the message that its deliveries need.
+/// The plan of a message, with the facts about the message that its deliveries need.
 struct Planned {
     seq: Seq,
     plan: Result<Plan, NewPlan>,
@@ -27,20 +27,14 @@ struct Planned {
     happened_at: Timestamp,
 }
 
-/// Identifies a message towards Loops.
-struct Origin {
-    source: String,
-    message_id: String,
-    /// How many times it was replayed.
-    replay: u32,
+/// Deliveries that share one request.
+struct Group {
+    union: Union,
+    carries: Vec<DeliveryIndex>,
 }
 
-/// Deliveries that share one request.
-struct Gathered {
-    group: Group,
-    /// Index of the plan, and index of the delivery in it.
-    carries: Vec<(usize, usize)>,
-}
+/// The index of a plan, and the index of a delivery in it.
+type DeliveryIndex = (usize, usize);
 
 impl Assembly {
     /// Begins with the message whose turn it is.
@@ -67,7 +61,7 @@ impl Assembly {
         });
         // A message without requests waits too: it costs no slot of the rate when its turn comes.
         let joins = first.is_some_and(|(delivery, request)| {
-            delivery.may_merge && self.groups[open].group.would_join(request)
+            delivery.may_merge && self.groups[open].union.would_join(request)
         });
         if joins {
             self.add(seq, plan, job);
@@ -76,11 +70,11 @@ impl Assembly {
     }
 
     fn add(&mut self, seq: Seq, plan: Result<Plan, NewPlan>, job: &Job) {
-        let place = self.plans.len();
+        let index = self.plans.len();
         if let Ok(plan) = &plan {
-            for (position, delivery) in plan.deliveries.iter().enumerate() {
+            for (delivery_index, delivery) in plan.deliveries.iter().enumerate() {
                 if let Ok(request) = &delivery.outcome {
-                    self.gather((place, position), delivery, request);
+                    self.gather((index, delivery_index), delivery, request);
                 }
             }
         }
@@ -98,22 +92,23 @@ impl Assembly {
         });
     }
 
-    fn gather(&mut self, place: (usize, usize), delivery: &PlannedDelivery, request: &Request) {
+    /// Adds the request of a delivery to the open group, or opens another group with it.
+    fn gather(&mut self, index: DeliveryIndex, delivery: &PlannedDelivery, request: &Request) {
         if !delivery.may_merge {
             self.open = None;
             return;
         }
         if let Some(open) = self.open
-            && self.groups[open].group.join(request)
+            && self.groups[open].union.join(request)
         {
-            self.groups[open].carries.push(place);
-            if !self.groups[open].group.is_open() {
+            self.groups[open].carries.push(index);
+            if !self.groups[open].union.is_open() {
                 self.open = None;
             }
             return;
         }
-        self.open = Group::begin(request).map(|group| {
-            self.groups.push(Gathered { group, carries: vec![place] });
+        self.open = Union::begin(request).map(|union| {
+            self.groups.push(Group { union, carries: vec![index] });
             self.groups.len() - 1
         });
     }
@@ -121,40 +116,32 @@ impl Assembly {
     /// Returns the plans and requests to freeze.
     pub(super) fn into_merge(self, now: Timestamp) -> NewMerge {
         let Self { plans, groups, .. } = self;
-        let merged = groups.into_iter().filter(|gathered| gathered.group.members() > 1);
+        let merged = groups.into_iter().filter(|group| group.union.members() > 1);
         let merged: Vec<NewMergedRequest> = merged
-            .map(|Gathered { group, carries }| {
-                let request = group.into_request();
+            .map(|Group { union, carries }| {
                 // If there is an event, it is the last one.
-                let key =
-                    carries.last().and_then(|place| plans[place.0].key_of(place.1, Purpose::First));
-                NewMergedRequest { request: new_request(request, key, None), carries }
+                let key = carries.last().and_then(|last| plans[last.0].key_of(last.1));
+                NewMergedRequest { request: new_request(union.into_request(), key, None), carries }
             })
             .collect();
-        let is_merged = |place| merged.iter().any(|one| one.carries.contains(&place));
-        let plans = plans.into_iter().enumerate();
+        let is_merged = |index| merged.iter().any(|one| one.carries.contains(&index));
         let plans = plans
-            .map(|(place, planned)| {
+            .into_iter()
+            .enumerate()
+            .map(|(index, planned)| {
                 let seq = planned.seq;
-                (seq, planned.into_plan(now, |position| is_merged((place, position))))
+                (seq, planned.into_plan(now, |delivery| is_merged((index, delivery))))
             })
             .collect();
         NewMerge { plans, merged }
     }
 }
 
-/// Which request a key is for: when a merged request was refused, its parts need keys of their own, or
-/// Loops would take them for that request.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Purpose {
-    First,
-    Part,
-}
-
 impl Planned {
-    fn key_of(&self, position: usize, purpose: Purpose) -> Option<String> {
-        let delivery = self.plan.as_ref().ok()?.deliveries.get(position)?;
-        Some(self.origin.key(&delivery.subscription, purpose))
+    /// The key of the merged request whose last delivery this is.
+    fn key_of(&self, delivery: usize) -> Option<String> {
+        let delivery = self.plan.as_ref().ok()?.deliveries.get(delivery)?;
+        Some(self.origin.key(&delivery.subscription, Purpose::First))
     }
 
     fn into_plan(self, now: Timestamp, is_merged: impl Fn(usize) -> bool) -> NewPlan {
@@ -165,33 +152,40 @@ impl Planned {
             Ok(plan) => plan,
             Err(unreadable) => return unreadable,
         };
-        let deliveries = plan.deliveries.into_iter().enumerate().map(|(position, delivery)| {
-            let purpose = if is_merged(position) { Purpose::Part } else { Purpose::First };
-            let expires_at = expires_at(counted_from, delivery.max_age_s);
-            let outcome = match delivery.outcome {
-                Ok(_) if expires_at.is_some_and(|expires_at| now > expires_at) => {
-                    Err(too_late(&delivery.max_age_s))
-                }
-                Ok(request) => {
-                    let key = origin.key(&delivery.subscription, purpose);
-                    Ok(new_request(request, Some(key), expires_at))
-                }
-                Err(PlanFailure { kind, detail }) => {
-                    let reason = match kind {
-                        PlanFailureKind::Invalid => FailureReason::Invalid,
-                        PlanFailureKind::PlaceholderId => FailureReason::PlaceholderId,
-                    };
-                    Err(Failure { reason, detail })
-                }
-            };
-            NewDelivery {
-                subscription: Some(delivery.subscription),
-                action: Some(delivery.action),
-                warnings: delivery.warnings,
-                outcome,
-            }
+        let deliveries = plan.deliveries.into_iter().enumerate().map(|(index, delivery)| {
+            let purpose = if is_merged(index) { Purpose::Part } else { Purpose::First };
+            let key = origin.key(&delivery.subscription, purpose);
+            new_delivery(delivery, key, counted_from, now)
         });
         NewPlan { now, deliveries: deliveries.collect(), unmatched: plan.unmatched }
+    }
+}
+
+fn new_delivery(
+    delivery: PlannedDelivery,
+    key: String,
+    counted_from: Timestamp,
+    now: Timestamp,
+) -> NewDelivery {
+    let expires_at = expires_at(counted_from, delivery.max_age_s);
+    let outcome = match delivery.outcome {
+        Ok(_) if expires_at.is_some_and(|expires_at| now > expires_at) => {
+            Err(too_late(delivery.max_age_s))
+        }
+        Ok(request) => Ok(new_request(request, Some(key), expires_at)),
+        Err(PlanFailure { kind, detail }) => {
+            let reason = match kind {
+                PlanFailureKind::Invalid => FailureReason::Invalid,
+                PlanFailureKind::PlaceholderId => FailureReason::PlaceholderId,
+            };
+            Err(Failure { reason, detail })
+        }
+    };
+    NewDelivery {
+        subscription: Some(delivery.subscription),
+        action: Some(delivery.action),
+        warnings: delivery.warnings,
+        outcome,
     }
 }
 
@@ -200,7 +194,7 @@ fn expires_at(counted_from: Timestamp, max_age_s: Option<u64>) -> Option<Timesta
     counted_from.checked_add(max_age).ok()
 }
 
-fn too_late(max_age_s: &Option<u64>) -> Failure {
+fn too_late(max_age_s: Option<u64>) -> Failure {
     let max_age_s = max_age_s.unwrap_or_default();
     Failure {
         reason: FailureReason::Expired,
@@ -219,26 +213,6 @@ fn new_request(request: Request, key: Option<String>, expires_at: Option<Timesta
     }
 }
 
-impl Origin {
-    /// The key of an event: the same for the same message under the same subscription, so that Loops
-    /// recognizes it even if our database was lost and Segment sent the message a second time. Each replay
-    /// has a different key, and so has a part: a refused request may have used up the earlier one.
-    fn key(&self, subscription: &str, purpose: Purpose) -> String {
-        let mut hasher = Sha256::new();
-        for part in [&self.source, &self.message_id, subscription] {
-            hasher.update((part.len() as u64).to_be_bytes());
-            hasher.update(part.as_bytes());
-        }
-        if self.replay > 0 {
-            hasher.update(self.replay.to_be_bytes());
-        }
-        if purpose == Purpose::Part {
-            hasher.update(b"part");
-        }
-        hasher.finalize().iter().take(20).map(|byte| format!("{byte:02x}")).collect()
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -246,10 +220,10 @@ mod tests {
     use crate::queue::Replay;
 
     #[test]
-    fn max_age_counts_from_when_it_happened_and_no_later_than_when_it_was_received() {
+    fn max_age_counts_from_the_earlier_of_event_time_and_receipt() {
         let at = |text: &str| text.parse::<Timestamp>().unwrap();
         let (received_at, now) = (at("2026-11-23T12:00:00Z"), at("2026-11-23T12:30:00Z"));
-        // Either expired, or the time until which it is worth sending.
+        // Either the reason why it is not sent, or the time until which it is worth sending.
         let outcome = |happened_at: Option<&str>, replay: u32| {
             let request = Request { endpoint: Endpoint::SendEvent, body: "{}".into() };
             let delivery = PlannedDelivery {
@@ -283,28 +257,5 @@ mod tests {
         }
         // A replay counts from now.
         assert_eq!(outcome(Some("2026-11-20T12:00:00Z"), 1), Ok(Some(at("2026-11-23T13:30:00Z"))));
-    }
-
-    #[test]
-    fn the_key_tells_messages_sources_and_subscriptions_apart_and_fits() {
-        let key = |source: &str, id: &str, subscription: &str, replay, purpose| {
-            let origin = Origin { source: source.to_owned(), message_id: id.to_owned(), replay };
-            origin.key(subscription, purpose)
-        };
-        let first = key("web", "m1", "Sign-up", 0, Purpose::First);
-        assert_eq!(first, key("web", "m1", "Sign-up", 0, Purpose::First));
-        assert!(first.len() <= 100);
-        let others = [
-            key("web", "m2", "Sign-up", 0, Purpose::First),
-            key("app", "m1", "Sign-up", 0, Purpose::First),
-            key("web", "m1", "Other", 0, Purpose::First),
-            key("webm", "1", "Sign-up", 0, Purpose::First),
-            key("web", "m1", "Sign-up", 1, Purpose::First),
-            key("web", "m1", "Sign-up", 2, Purpose::First),
-            key("web", "m1", "Sign-up", 0, Purpose::Part),
-            key("web", "m1", "Sign-up", 1, Purpose::Part),
-        ];
-        let all: std::collections::HashSet<&String> = others.iter().chain([&first]).collect();
-        assert_eq!(all.len(), 9);
     }
 }

@@ -16,8 +16,8 @@ pub struct RetryOptions {
 }
 
 impl RetryOptions {
-    /// The wait after attempt number `attempt` (1 for the first): random between `min` and the doubled
-    /// wait, so that requests which failed together are not retried together.
+    /// The wait after attempt number `attempt` (1 for the first): a random one between `min` and a limit that
+    /// doubles with each attempt, so that requests which failed together are not retried together.
     pub fn delay(&self, attempt: u32) -> Duration {
         let doubled = self.min.saturating_mul(2u32.saturating_pow(attempt.clamp(1, 31)));
         let longest = doubled.min(self.max).max(self.min);
@@ -60,7 +60,7 @@ mod tests {
     }
 
     #[test]
-    fn the_window_ends_after_its_last_moment() {
+    fn the_window_includes_its_last_moment() {
         let first: Timestamp = "2026-11-23T00:00:00Z".parse().unwrap();
         for (at, open) in [
             ("2026-11-22T00:00:00Z", true),

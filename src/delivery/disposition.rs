@@ -1,4 +1,4 @@
-//! What to do after a call: the one place where Loops' answers are interpreted.
+//! The meaning of Loops' answers: the one place where they are interpreted.
 
 use std::time::Duration;
 
@@ -6,20 +6,20 @@ use crate::action::Endpoint;
 use crate::loops::{Answer, CallError, Reply};
 use crate::queue::AttemptOutcome;
 
-/// What to do after an attempt.
+/// What an attempt has shown.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Disposition {
     /// Loops took the request.
     Delivered,
-    /// Loops took it before: an earlier attempt used its idempotency key.
+    /// Loops took it earlier: an attempt before this one used its idempotency key.
     DeliveredBefore,
     /// The contact to delete does not exist.
     NothingToDelete,
     /// Something other than Loops answers every path: the base URL is wrong.
     Misdirected,
-    /// Too many requests: slow down, and wait as long as Loops asks for.
+    /// There were too many requests: slow down, and wait as long as Loops asks, if it does.
     Limited(Option<Duration>),
-    /// It may work later; wait at least as long as Loops asks for.
+    /// A retry may succeed: wait at least as long as Loops asks, if it does.
     Retry(Option<Duration>),
     /// The key is wrong: nothing can be delivered until it is corrected.
     Unauthorized {
@@ -34,9 +34,8 @@ pub enum Disposition {
 }
 
 impl Disposition {
-    /// Whether a reply can be interpreted only after a check of the key. With a wrong base URL every call
-    /// is answered with 404, or with the 4xx of another server, which must not be read as Loops' answer to
-    /// the request.
+    /// Whether the key must be checked before this reply can be interpreted. If the base URL is wrong, every
+    /// call gets a 404, or a 4xx of another server, which must not be taken for Loops' answer to the request.
     pub fn needs_check(reply: &Reply) -> bool {
         reply.result.as_ref().is_ok_and(|answer| match answer.status {
             404 => true,
@@ -46,7 +45,7 @@ impl Disposition {
         })
     }
 
-    /// Interprets a reply to a request to `endpoint`, and the check if one was needed.
+    /// Interprets the reply to a request to `endpoint`, with the result of the check if one was needed.
     pub fn of(endpoint: Endpoint, reply: &Reply, check: Option<KeyCheck>) -> Self {
         let answer = match &reply.result {
             Ok(answer) => answer,
@@ -60,7 +59,7 @@ impl Disposition {
             200..=299 => match answer.success {
                 Some(true) => Disposition::Delivered,
                 Some(false) => Disposition::Refused { detail: words(answer) },
-                // Not Loops, but something in between: a captive portal, a gateway, the page of an app.
+                // Something between us and Loops answered: a captive portal, a gateway, a web app.
                 None => Disposition::Retry(answer.retry_after),
             },
             409 if endpoint.takes_idempotency_key() => Disposition::DeliveredBefore,
@@ -77,21 +76,21 @@ impl Disposition {
             401 | 403 => Disposition::Unauthorized { detail: words(answer) },
             408 => Disposition::Retry(answer.retry_after),
             400..=499 => Disposition::Refused { detail: words(answer) },
-            // 5xx. Statuses that Loops' contract does not have (1xx, 3xx) come from something in between,
-            // and giving up would lose the request.
+            // 5xx; also 1xx and 3xx, which are not in Loops' contract: something between us and Loops sent
+            // them, and giving up would lose the request.
             _ => Disposition::Retry(answer.retry_after),
         }
     }
 
-    /// Whether it is retried because something other than Loops answered: Loops sends neither a 2xx without
-    /// its JSON nor a redirect.
+    /// Whether the request is retried because something other than Loops answered: Loops sends neither a 2xx
+    /// without its JSON nor a redirect.
     pub fn is_not_of_loops(&self, reply: &Reply) -> bool {
         let is_foreign = |status| matches!(status, 100..=399);
         matches!(self, Disposition::Retry(_))
             && reply.result.as_ref().is_ok_and(|answer| is_foreign(answer.status))
     }
 
-    /// Whether it proves that Loops accepts the key.
+    /// Whether the answer proves that Loops accepts the key.
     pub fn proves_key(&self) -> bool {
         match self {
             Disposition::Delivered
@@ -127,12 +126,12 @@ pub enum KeyCheck {
     Right,
     /// Loops refuses the key.
     Wrong,
-    /// There is no such path, or it has no such method: the base URL is wrong.
+    /// The path or its method does not exist: the base URL is wrong.
     NotFound,
-    /// The answer is not from Loops. Alone it may be a passing one, such as that of a captive portal; after a
-    /// request was refused the same way, the base URL is wrong.
+    /// The answer is not from Loops. Alone, this may be a passing condition, such as a captive portal; after a
+    /// request was refused in the same way, it means that the base URL is wrong.
     Foreign,
-    /// Loops cannot be reached, or does not answer as it should.
+    /// Loops cannot be reached, or its answer shows neither.
     Unknown,
 }
 
@@ -182,7 +181,7 @@ mod tests {
         Reply { result: Ok(answer), duration: Duration::ZERO }
     }
 
-    /// A reply whose body is a page.
+    /// A reply whose body is an HTML page.
     fn page(status: u16) -> Reply {
         let mut page = reply(status, None);
         page.result.as_mut().unwrap().is_object = false;
@@ -196,7 +195,7 @@ mod tests {
     }
 
     #[test]
-    fn every_status_has_its_meaning() {
+    fn each_status_has_one_meaning() {
         let cases: [(Endpoint, &[u16], &str); 11] = [
             (Endpoint::SendEvent, &[409], "delivered_before"),
             (Endpoint::UpdateContact, &[409], "refused"),
@@ -213,15 +212,15 @@ mod tests {
         for (endpoint, statuses, word) in cases {
             for status in statuses {
                 for success in [None, Some(false), Some(true)] {
-                    let told = of(endpoint, *status, success).outcome().as_str();
-                    assert_eq!(told, word, "{endpoint:?} {status}");
+                    let outcome = of(endpoint, *status, success).outcome().as_str();
+                    assert_eq!(outcome, word, "{endpoint:?} {status}");
                 }
             }
         }
     }
 
     #[test]
-    fn a_2xx_means_what_its_body_says() {
+    fn a_2xx_is_a_success_only_if_its_body_says_so() {
         for endpoint in Endpoint::ALL {
             for status in [200, 201, 204, 299] {
                 assert_eq!(of(endpoint, status, Some(true)), Disposition::Delivered);
@@ -233,7 +232,7 @@ mod tests {
     }
 
     #[test]
-    fn a_404_means_what_the_check_of_the_key_shows() {
+    fn a_404_is_interpreted_by_a_check_of_the_key() {
         let no_answer = Reply { result: Err(CallError::Timeout), duration: Duration::ZERO };
         let cases = [
             (reply(200, Some(true)), "refused", "nothing_to_delete"),
@@ -262,7 +261,7 @@ mod tests {
                 assert_eq!(outcome(Endpoint::UpdateContact, &reply), for_others);
                 assert_eq!(outcome(Endpoint::DeleteContact, &reply), for_deletions);
             }
-            // A refusal that is not in Loops' words is checked the same way.
+            // The same holds for a refusal that is not a JSON object.
             for status in [400, 405, 410, 413, 422] {
                 assert!(Disposition::needs_check(&page(status)));
                 for endpoint in Endpoint::ALL {
@@ -276,7 +275,7 @@ mod tests {
     }
 
     #[test]
-    fn a_call_without_an_answer_is_tried_again() {
+    fn a_call_without_an_answer_is_retried() {
         for error in [
             CallError::Timeout,
             CallError::Connect(String::new()),
@@ -291,7 +290,7 @@ mod tests {
     }
 
     #[test]
-    fn a_refusal_says_what_loops_said() {
+    fn a_refusal_has_the_message_of_loops() {
         assert_eq!(
             of(Endpoint::SendEvent, 400, Some(false)),
             Disposition::Refused { detail: "Loops answered 400: why".to_owned() }

@@ -36,7 +36,7 @@ pub(super) async fn measure(stepper: &Stepper) -> Infallible {
 
 async fn count(stepper: &Stepper) {
     let name = &stepper.name;
-    // If the count fails, the gauges keep their values; the failure is logged where work is lost by it.
+    // If the count fails, the gauges keep their values: the steps report that the store fails.
     let Ok(depth) = stepper.queue.depth(name).await else {
         return;
     };

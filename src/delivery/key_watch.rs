@@ -104,7 +104,7 @@ impl KeyWatch {
 
     /// A request was taken, or refused for its contents: the key is right.
     pub(super) fn proved(&mut self) {
-        self.pause.delivered();
+        self.pause.proved();
         self.refusals.proved();
     }
 

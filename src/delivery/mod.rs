@@ -1,13 +1,22 @@
 //! The delivery engine: reads pending messages in order and sends their requests to Loops.
 //!
-//! Every process runs one [`Engine`] for each destination; the engine that holds the destination's
-//! lease delivers, the others wait for it. Within an engine each order key has a lane, which takes one
-//! step at a time in the order of acceptance, independently of other lanes. A step opens the lane's
-//! first message, plans it unless it is planned already, freezes its requests on disk, makes one
-//! attempt and records it. Nothing in memory matters: after a crash the queue alone determines the
-//! next steps.
+//! Every process runs one [`Engine`] for each destination. The engine that holds the destination's lease
+//! delivers; the others wait for it. Each order key has a lane, which takes one step at a time in the order
+//! of acceptance, independently of other lanes. A step opens the lane's first message, plans it unless that
+//! is done, freezes its requests on disk, makes one attempt and records it. Nothing in memory matters: after
+//! a crash, the queue alone determines the next steps.
 //!
 //! The engine never decides by matching text, and knows no SQL and no HTTP beyond [`crate::loops`].
+//!
+//! | file | what it owns |
+//! | --- | --- |
+//! | `engine`, `lease`, `gauges` | taking the lease, and measuring while it is held |
+//! | `tenure` | one lease: its tasks, and the loop that starts them |
+//! | `reader`, `lanes` | which messages are known, and which one is next |
+//! | `key_watch`, `pause` | whether Loops accepts the key |
+//! | `stepper` | one step: `planning` (`assembly`, `union`, `idempotency`), then `attempt` |
+//! | `disposition`, `verdict`, `backoff` | what an answer means, and what follows from it |
+//! | `panics` | messages that trigger a bug |
 
 mod assembly;
 mod attempt;
@@ -15,6 +24,7 @@ mod backoff;
 mod disposition;
 mod engine;
 mod gauges;
+mod idempotency;
 mod key_watch;
 mod lanes;
 mod lease;

@@ -1,12 +1,12 @@
-//! The pause of a destination whose key Loops refuses: when to check the key again, and how to tell a
-//! wrong key from a single request that gets the same answer.
+//! The pause of a destination whose key Loops refuses: when to check the key again, and how to distinguish a
+//! wrong key from a single request that gets the same answer. Pure but for the time.
 
 use std::collections::HashMap;
 use std::time::Duration;
 
-use crate::segment::LaneKey;
-
 use tokio::time::Instant;
+
+use crate::segment::LaneKey;
 
 /// The first wait before the key is checked again.
 const PROBE_WAIT_MIN: Duration = Duration::from_secs(2);
@@ -18,8 +18,8 @@ const PROBE_WAIT_MAX: Duration = Duration::from_secs(60);
 #[derive(Debug, Default)]
 pub struct Pause {
     check_at: Option<Instant>,
-    /// Kept when a pause ends, so that a key which passes the probe and is refused for everything else
-    /// does not alternate between the two at full speed.
+    /// The last wait. It is kept when a pause ends: if Loops accepts the key in a check but refuses it for every
+    /// request, pauses still grow longer, instead of alternating with checks at full speed.
     wait: Duration,
 }
 
@@ -38,18 +38,18 @@ impl Pause {
         is_new
     }
 
-    /// The key is still refused, or there was no answer: check again later.
+    /// The key is still refused, or the check had no result: check again later.
     pub fn go_on(&mut self) {
         self.schedule();
     }
 
-    /// The key is right.
+    /// Ends the pause: the key is right.
     pub fn end(&mut self) {
         self.check_at = None;
     }
 
-    /// A delivery went through: the next pause starts with a short wait.
-    pub fn delivered(&mut self) {
+    /// A request has shown that the key is right: the next pause starts with the shortest wait.
+    pub fn proved(&mut self) {
         self.wait = Duration::ZERO;
     }
 
@@ -64,12 +64,12 @@ impl Pause {
     }
 }
 
-/// After this many refusals of one request with 401 or 403, each after another request succeeded with the
-/// same key, the request is to blame and not the key.
+/// A request, and not the key, is to blame after this many refusals with 401 or 403, each after another request
+/// succeeded with the same key.
 const REFUSALS_MAX: u32 = 3;
 
-/// The requests that Loops, or a proxy in front of it, refuses as if the key were wrong, although it takes
-/// others with the same key. Without this record one such request would pause the destination for ever.
+/// The requests that Loops, or a proxy in front of it, refuses as if the key were wrong although others succeed
+/// with the same key. Without this record, one such request would pause the destination for ever.
 #[derive(Debug, Default)]
 pub struct KeyRefusals {
     /// How many requests have shown that the key is right.
@@ -100,7 +100,7 @@ impl KeyRefusals {
         refusals.proofs = proofs;
     }
 
-    /// Whether another 401 or 403 for the first request of a lane is to be blamed on the request.
+    /// Whether to blame the first request of a lane, and not the key, if it is refused again.
     pub fn is_singled_out(&self, lane: LaneKey) -> bool {
         let refusals = self.lanes.get(&lane);
         refusals.is_some_and(|one| one.count >= REFUSALS_MAX && self.proofs > one.proofs)
@@ -117,9 +117,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_request_is_singled_out_only_by_others_that_pass() {
+    fn a_request_is_blamed_only_if_others_succeed_with_the_same_key() {
         let (mut refusals, lane) = (KeyRefusals::default(), LaneKey(7));
-        // A wrong key singles out no request, however often it is tried.
+        // While the key is wrong, no request is blamed, however often it is refused.
         for _ in 0..10 {
             refusals.refused(lane);
         }
@@ -129,7 +129,7 @@ mod tests {
             assert!(!refusals.is_singled_out(lane));
             refusals.refused(lane);
         }
-        assert!(!refusals.is_singled_out(lane), "no other request has passed since");
+        assert!(!refusals.is_singled_out(lane), "no other request has succeeded since");
         refusals.proved();
         assert!(refusals.is_singled_out(lane) && !refusals.is_singled_out(LaneKey(8)));
         refusals.forget(lane);

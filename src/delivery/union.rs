@@ -1,8 +1,8 @@
-//! Merging without loss: which neighbours of a lane can share one request, and how it looks.
+//! The union of two requests of one contact, if it loses nothing. Pure.
 //!
-//! Upserts whose properties agree or do not overlap become one; an upsert before an event rides in the
-//! event's request as contact properties. Two different values of one property are never merged: Loops
-//! sees each change. Pure: it knows requests, not where they come from.
+//! Upserts whose properties agree or do not overlap become one upsert. An upsert and the event behind it
+//! become one event, which carries the upsert's properties as contact properties. Two different values of
+//! one property are never merged: Loops sees each change.
 
 use bytes::Bytes;
 
@@ -12,17 +12,17 @@ use crate::segment::Value;
 use crate::segment::decode::decode;
 use crate::segment::value::Object;
 
-/// Neighbours that share one request.
+/// The union of one request or more.
 #[derive(Debug)]
-pub(super) struct Group {
+pub(super) struct Union {
     endpoint: Endpoint,
     body: Object,
     /// How many requests were merged.
     members: usize,
 }
 
-impl Group {
-    /// Begins a group; `None` unless the request is an upsert, the only kind that others can join.
+impl Union {
+    /// Begins with one request; `None` unless it is an upsert, the only kind that others can join.
     pub(super) fn begin(first: &Request) -> Option<Self> {
         if first.endpoint != Endpoint::UpdateContact {
             return None;
@@ -30,23 +30,23 @@ impl Group {
         Some(Self { endpoint: first.endpoint, body: object(&first.body)?, members: 1 })
     }
 
-    /// Whether the next request can join without loss.
+    /// Whether the next request could join without loss.
     pub(super) fn would_join(&self, next: &Request) -> bool {
-        self.merged(next).is_some()
+        self.merged_with(next).is_some()
     }
 
-    fn merged(&self, next: &Request) -> Option<Object> {
+    fn merged_with(&self, next: &Request) -> Option<Object> {
         let body = object(&next.body)?;
         match (self.endpoint, next.endpoint) {
-            (Endpoint::UpdateContact, Endpoint::UpdateContact) => union(&self.body, &body),
-            (Endpoint::UpdateContact, Endpoint::SendEvent) => ride(&self.body, body),
+            (Endpoint::UpdateContact, Endpoint::UpdateContact) => merge_upserts(&self.body, &body),
+            (Endpoint::UpdateContact, Endpoint::SendEvent) => merge_into_event(&self.body, body),
             _ => None,
         }
     }
 
-    /// Merges the next request if that loses nothing; returns whether it did.
+    /// Merges the next request, unless something would be lost; returns whether it did.
     pub(super) fn join(&mut self, next: &Request) -> bool {
-        let Some(merged) = self.merged(next) else {
+        let Some(merged) = self.merged_with(next) else {
             return false;
         };
         self.body = merged;
@@ -78,8 +78,8 @@ fn object(body: &Bytes) -> Option<Object> {
     }
 }
 
-/// Merges two upserts of one contact: every property that both have must be the same.
-fn union(first: &Object, second: &Object) -> Option<Object> {
+/// Merges two upserts of one contact. A property of both must have the same value in both.
+fn merge_upserts(first: &Object, second: &Object) -> Option<Object> {
     // A request without this id may be about another contact.
     if first.get("userId") != second.get("userId") {
         return None;
@@ -92,7 +92,7 @@ fn union(first: &Object, second: &Object) -> Option<Object> {
 }
 
 /// Merges an upsert into the event that follows it.
-fn ride(upsert: &Object, mut event: Object) -> Option<Object> {
+fn merge_into_event(upsert: &Object, mut event: Object) -> Option<Object> {
     if upsert.get("userId") != event.get("userId") {
         return None;
     }
@@ -102,7 +102,7 @@ fn ride(upsert: &Object, mut event: Object) -> Option<Object> {
             ("eventName" | "eventProperties", _) => return None,
             ("mailingLists", Value::Object(lists)) if lists.is_empty() => {}
             ("mailingLists", Value::Object(_)) => add(&mut event, key, value)?,
-            // Beside an event, Loops' contract takes strings, numbers and booleans, and nothing else.
+            // As contact properties of an event, Loops' contract takes only strings, numbers and booleans.
             (_, Value::String(_) | Value::Number(_) | Value::Bool(_)) => {
                 add(&mut event, key, value)?
             }
@@ -112,7 +112,7 @@ fn ride(upsert: &Object, mut event: Object) -> Option<Object> {
     Some(event)
 }
 
-/// Sets a property; `None` if it has another value already. Mailing lists are compared one by one.
+/// Sets a property; `None` if it already has another value. Mailing lists are compared one by one.
 fn add(merged: &mut Object, key: &str, value: &Value) -> Option<()> {
     match (merged.get_mut(key), value) {
         (None, value) => merged.insert(key, value.clone()),
@@ -139,19 +139,19 @@ mod tests {
     }
 
     fn merged(requests: &[Request]) -> Option<String> {
-        let mut group = Group::begin(&requests[0])?;
+        let mut union = Union::begin(&requests[0])?;
         for request in &requests[1..] {
-            if !group.is_open() || !group.join(request) {
+            if !union.is_open() || !union.join(request) {
                 return None;
             }
         }
-        assert_eq!(group.members(), requests.len());
-        let request = group.into_request();
+        assert_eq!(union.members(), requests.len());
+        let request = union.into_request();
         Some(format!("{} {}", request.endpoint.path(), String::from_utf8_lossy(&request.body)))
     }
 
     #[test]
-    fn upserts_that_agree_become_one() {
+    fn upserts_that_agree_become_one_upsert() {
         let one = r#"{"userId":"u","plan":"pro","mailingLists":{"a":true}}"#;
         let other = r#"{"userId":"u","plan":"pro","email":"a@b.co","mailingLists":{"b":false}}"#;
         assert_eq!(
@@ -163,7 +163,7 @@ mod tests {
     }
 
     #[test]
-    fn an_upsert_rides_in_the_event_behind_it() {
+    fn an_event_carries_the_upsert_before_it() {
         let requests = [
             upsert(r#"{"userId":"u","email":"a@b.co","plan":"pro","mailingLists":{}}"#),
             event(
@@ -179,7 +179,7 @@ mod tests {
     }
 
     #[test]
-    fn what_would_lose_something_is_not_merged() {
+    fn requests_are_not_merged_if_anything_would_be_lost() {
         let cases = [
             // Two values of one property, null included.
             [upsert(r#"{"userId":"u","plan":"free"}"#), upsert(r#"{"userId":"u","plan":"pro"}"#)],
@@ -195,14 +195,14 @@ mod tests {
                 upsert(r#"{"userId":"u","email":"a@b.co"}"#),
                 event(r#"{"userId":"u","email":"c@d.co","eventName":"e"}"#),
             ],
-            // What cannot stand beside an event.
+            // Values that an event cannot carry as contact properties.
             [upsert(r#"{"userId":"u","plan":null}"#), event(r#"{"userId":"u","eventName":"e"}"#)],
             [
                 upsert(r#"{"userId":"u","eventName":"x"}"#),
                 event(r#"{"userId":"u","eventName":"x"}"#),
             ],
             [upsert(r#"{"userId":"u","a":{"b":1}}"#), event(r#"{"userId":"u","eventName":"x"}"#)],
-            // Order: an event is not delayed into what comes behind it.
+            // An event is never delayed until a later request.
             [event(r#"{"userId":"u","eventName":"e"}"#), upsert(r#"{"userId":"u"}"#)],
             [
                 event(r#"{"userId":"u","eventName":"e"}"#),
@@ -215,15 +215,15 @@ mod tests {
     }
 
     #[test]
-    fn nothing_joins_behind_an_event_or_a_deletion() {
+    fn no_request_joins_an_event_or_a_deletion() {
         let delete = Request {
             endpoint: Endpoint::DeleteContact,
             body: Bytes::from_static(br#"{"userId":"u"}"#),
         };
-        assert!(Group::begin(&delete).is_none());
-        let mut group = Group::begin(&upsert(r#"{"userId":"u"}"#)).unwrap();
-        assert!(!group.join(&delete));
-        assert!(group.join(&event(r#"{"userId":"u","eventName":"e"}"#)));
-        assert!(!group.is_open());
+        assert!(Union::begin(&delete).is_none());
+        let mut union = Union::begin(&upsert(r#"{"userId":"u"}"#)).unwrap();
+        assert!(!union.join(&delete));
+        assert!(union.join(&event(r#"{"userId":"u","eventName":"e"}"#)));
+        assert!(!union.is_open());
     }
 }

@@ -26,16 +26,16 @@ const LANE_TURN_PLACES: i64 = 64;
 const LANE_HEADS_MAX: u32 = 1_000;
 const LANE_PART: u32 = 500;
 
-/// The rank of a ready lane: the sequence number of its first message, further back after many turns.
+/// The rank of a ready lane: the sequence number of its first message, plus a handicap after many turns.
 type Rank = i64;
 
-/// All lanes that have something pending.
+/// All lanes with pending messages.
 #[derive(Debug)]
 pub struct Lanes {
     lanes: HashMap<LaneKey, Lane>,
     /// Lanes whose first message may be worked on, by class, lowest rank first.
     ready: [BTreeSet<(Rank, LaneKey)>; Class::COUNT],
-    /// Waiting lanes, the next to wake first.
+    /// Waiting lanes, the first to wake first.
     waiting: BTreeSet<(Timestamp, LaneKey)>,
     /// How many heads of each class are held.
     heads: [usize; Class::COUNT],
@@ -227,9 +227,9 @@ impl Lanes {
         self.shortages += 1;
     }
 
-    /// Takes a lane that must be read further before it can be worked on, and marks it busy until
-    /// [`Lanes::complete`]. Looks at the first `ahead` lanes and at the oldest one; no lane may take its
-    /// turn while such a lane is found.
+    /// Takes a lane whose next part must be read before its first message may be worked on, and marks it busy
+    /// until [`Lanes::complete`]. Looks at the first `ahead` ready lanes and at the oldest one. While this
+    /// returns a lane, call it again before [`Lanes::next`].
     pub fn next_to_read(&mut self, ahead: usize) -> Option<Reading> {
         let ready = self.ready.iter().enumerate();
         let urgent =
@@ -292,7 +292,7 @@ impl Lanes {
             }
         }
         let known = part.through.unwrap_or(reading.through);
-        // Messages pushed meanwhile may lie further behind.
+        // Messages that were pushed during the reading may have widened the gap.
         let rest = lane.gap.filter(|gap| gap.through > known);
         lane.gap = rest.map(|gap| Gap { after: gap.after.max(known), ..gap });
         self.start(key);
@@ -312,7 +312,7 @@ impl Lanes {
         self.start(key);
     }
 
-    /// Continues a busy lane with its present first message.
+    /// Ends the busy state of a lane, according to its present first message.
     fn start(&mut self, key: LaneKey) {
         let Some(lane) = self.lanes.get(&key) else {
             return;

@@ -31,7 +31,7 @@ fn is_empty(lanes: &Lanes) -> bool {
 }
 
 #[test]
-fn one_message_of_a_lane_at_a_time_and_lanes_side_by_side() {
+fn a_lane_has_one_message_in_work_and_lanes_are_independent() {
     let mut lanes = Lanes::default();
     for (seq, lane) in [(1, 7), (2, 7), (3, 8)] {
         lanes.push(head(seq, lane), None);
@@ -47,7 +47,7 @@ fn one_message_of_a_lane_at_a_time_and_lanes_side_by_side() {
 }
 
 #[test]
-fn a_long_lane_lets_others_through_that_came_later() {
+fn a_long_lane_lets_later_messages_of_others_through() {
     let mut lanes = Lanes::default();
     let (long, count) = (7, 2_000);
     for seq in 1..=count {
@@ -60,12 +60,12 @@ fn a_long_lane_lets_others_through_that_came_later() {
         turns += 1;
     }
     assert_eq!(turns, i64::from(LANE_TURNS_FREE) + count / LANE_TURN_PLACES);
-    // By itself it goes on, in order.
+    // After that, the long lane continues in order.
     assert_eq!(next(&mut lanes), Some(turns + 1));
 }
 
 #[test]
-fn a_waiting_lane_holds_back_itself_alone() {
+fn a_waiting_lane_holds_back_no_other() {
     let mut lanes = Lanes::default();
     for (seq, lane) in [(1, 7), (2, 7), (3, 8)] {
         lanes.push(head(seq, lane), None);
@@ -82,7 +82,7 @@ fn a_waiting_lane_holds_back_itself_alone() {
 }
 
 #[test]
-fn a_head_that_waits_from_the_start_waits() {
+fn a_head_that_is_not_due_when_it_is_read_waits() {
     let mut lanes = Lanes::default();
     lanes.push(Head { next_attempt_at: Some(at(5)), ..head(1, 7) }, None);
     lanes.push(head(2, 7), None);
@@ -92,7 +92,7 @@ fn a_head_that_waits_from_the_start_waits() {
 }
 
 #[test]
-fn heads_come_in_any_order_and_twice_and_keep_theirs() {
+fn heads_pushed_in_any_order_or_twice_are_handed_out_once_and_in_order() {
     let mut lanes = Lanes::default();
     lanes.push(head(5, 7), None);
     lanes.push(head(3, 7), None);
@@ -106,7 +106,7 @@ fn heads_come_in_any_order_and_twice_and_keep_theirs() {
 }
 
 #[test]
-fn the_urgent_go_first_with_what_is_before_them_in_their_lane() {
+fn an_urgent_message_makes_its_whole_lane_urgent() {
     let mut lanes = Lanes::default();
     lanes.push(of_class(1, 1, Class::Bulk), None);
     lanes.push(of_class(2, 2, Class::Live), None);
@@ -137,20 +137,20 @@ fn part(seqs: &[i64], lane: i64, through: Option<i64>) -> LanePart {
 }
 
 #[test]
-fn what_was_read_out_of_turn_waits_for_what_stands_before_it() {
+fn a_message_read_early_waits_for_earlier_ones_of_its_lane() {
     let mut lanes = Lanes::default();
     lanes.push(head(9, 7), Some(Seq(2)));
     assert_eq!(reading(&mut lanes, 5), Some((7, 2, 8)));
     assert_eq!(next(&mut lanes), None);
     lanes.push(head(11, 7), Some(Seq(2)));
     lanes.complete(&asked(7, 2, 8), part(&[3, 9], 7, None));
-    // What stands before the ninth is worked on; the eleventh came meanwhile.
+    // The third goes before the ninth; the eleventh was pushed during the reading.
     for expected in [3, 9] {
         assert_eq!(reading(&mut lanes, 5), None);
         assert_eq!(next(&mut lanes), Some(expected));
         lanes.finish(LaneKey(7));
         if expected == 3 {
-            // The ninth is behind what was asked for, so it is looked at anew.
+            // The reading ended before the ninth, so the part around it is read again.
             assert_eq!(reading(&mut lanes, 5), Some((7, 8, 10)));
             lanes.complete(&asked(7, 8, 10), part(&[9, 10, 11], 7, None));
         }
@@ -171,7 +171,7 @@ fn a_long_lane_is_read_part_by_part() {
     lanes.push(of_class(9, 7, Class::Bulk), None);
     assert_eq!((lanes.len(Class::Event), lanes.len(Class::Bulk)), (3, 1));
     lanes.fall_short();
-    // Neighbours are those behind which nothing is missing.
+    // Only held messages before the gap are neighbours.
     let turn = lanes.next(50).unwrap();
     assert_eq!((turn.head.seq, turn.neighbours), (Seq(1), vec![Seq(2), Seq(3)]));
     for expected in [1, 2, 3] {
@@ -188,7 +188,7 @@ fn a_long_lane_is_read_part_by_part() {
         lanes.finish(LaneKey(7));
     }
     assert_eq!(reading(&mut lanes, 1), Some((7, 6, 8)));
-    // Nothing is left of what had no room: it was delivered in the meantime, or merged.
+    // The messages without room are gone: they were delivered in the meantime, or merged.
     lanes.complete(&asked(7, 6, 8), part(&[], 7, None));
     assert_eq!(next(&mut lanes), Some(9));
     lanes.finish(LaneKey(7));
@@ -196,21 +196,21 @@ fn a_long_lane_is_read_part_by_part() {
 }
 
 #[test]
-fn what_is_unknown_is_found_out_ahead_of_its_turn_and_that_of_the_oldest() {
+fn gaps_are_read_ahead_for_the_next_lanes_and_the_oldest() {
     let mut lanes = Lanes::default();
     lanes.push(of_class(2, 1, Class::Bulk), Some(Seq(0)));
     lanes.push(of_class(3, 2, Class::Bulk), None);
     for seq in 4..7 {
         lanes.push(of_class(seq, seq, Class::Event), (seq > 4).then_some(Seq(3)));
     }
-    // Just behind what is known there is nothing to find out.
+    // Every message before the fourth is known, so its lane has no gap.
     let mut unknown = |ahead| std::iter::from_fn(|| reading(&mut lanes, ahead)).collect::<Vec<_>>();
     assert_eq!(unknown(1), [(1, 0, 1)]);
     assert_eq!(unknown(2), [(5, 3, 4), (6, 3, 5)]);
 }
 
 #[test]
-fn nothing_starves() {
+fn bulk_does_not_starve() {
     let mut lanes = Lanes::default();
     lanes.push(of_class(1, 1, Class::Bulk), None);
     for seq in 2..100 {
@@ -221,7 +221,7 @@ fn nothing_starves() {
 }
 
 #[test]
-fn neighbours_are_told_only_to_a_lane_that_waited_for_the_rate() {
+fn only_a_lane_that_waited_for_the_rate_gets_neighbours() {
     let mut lanes = Lanes::default();
     for seq in 1..=4 {
         lanes.push(head(seq, 7), None);
@@ -235,7 +235,7 @@ fn neighbours_are_told_only_to_a_lane_that_waited_for_the_rate() {
     assert!(lanes.next(2).unwrap().neighbours.is_empty());
 }
 
-/// What is pending, as a store has it, and an engine that reads and works on it.
+/// A store's pending messages, and an engine that reads and delivers them.
 struct Model {
     lanes: Lanes,
     pending: BTreeMap<i64, Head>,
@@ -284,7 +284,7 @@ impl Model {
 
 proptest! {
     #[test]
-    fn order_within_a_lane_always_holds_and_nothing_is_left(
+    fn order_within_a_lane_always_holds_and_no_message_is_left(
         messages in prop::collection::vec((0i64..4, 0usize..3), 1..120),
         choices in prop::collection::vec((0u8..8, 1usize..6), 0..400),
         lane_heads_max in 1u32..6,
@@ -303,7 +303,7 @@ proptest! {
         let mut choices = choices.into_iter();
         let mut idle = 0_usize;
         while model.done.len() < messages.len() {
-            // Once the choices are used up, all goes on to its end, with nothing that waits.
+            // Once the choices are used up, deliver the rest without further waits.
             let (choice, count) = choices.next().unwrap_or_else(|| {
                 idle += 1;
                 ([0, 2, 4, 7][idle % 4], 3)

@@ -128,3 +128,235 @@ impl Engine {
         gauge!(telemetry::LEASE_HELD, "destination" => self.stepper.name.clone()).set(is_held);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::VecDeque;
+    use std::sync::Mutex;
+
+    use async_trait::async_trait;
+    use jiff::Timestamp;
+    use tokio::time::sleep;
+
+    use super::*;
+    use crate::clock::Clock;
+    use crate::delivery::lanes::tests::head;
+    use crate::destination::DestinationOptions;
+    use crate::loops::ClientOptions;
+    use crate::queue::*;
+    use crate::secret::Secret;
+
+    /// A clock that follows the paused time of the test.
+    #[derive(Debug)]
+    struct PausedClock(Instant);
+
+    impl Clock for PausedClock {
+        fn now(&self) -> Timestamp {
+            Timestamp::UNIX_EPOCH.checked_add(self.0.elapsed()).unwrap()
+        }
+    }
+
+    /// A queue in memory: messages 1 to 3 of one lane, and more urgent messages of other lanes than the
+    /// rate allows, none of which makes a request. Orders the stop when message 3 is planned.
+    struct Queue {
+        /// The tokens of the leases to come, `None` while another process holds it; the last one stays.
+        leases: Mutex<VecDeque<Option<i64>>>,
+        /// Leases below this token are fenced.
+        fenced_below: i64,
+        /// The message that makes each step panic in which it is opened.
+        panics: Option<Seq>,
+        /// What the engine did: the method, the message, the token of the lease.
+        log: Mutex<Vec<(&'static str, i64, i64)>>,
+        arrivals: watch::Sender<u64>,
+        stop: Stop,
+    }
+
+    impl Queue {
+        fn new(leases: impl Into<VecDeque<Option<i64>>>) -> Self {
+            Self {
+                leases: Mutex::new(leases.into()),
+                fenced_below: 0,
+                panics: None,
+                log: Mutex::default(),
+                arrivals: watch::channel(0).0,
+                stop: Stop::default(),
+            }
+        }
+
+        fn note(&self, method: &'static str, seq: Seq, token: i64) {
+            self.log.lock().unwrap().push((method, seq.0, token));
+        }
+
+        /// The messages with which a method was called, and the tokens.
+        fn noted(&self, method: &str) -> Vec<(i64, i64)> {
+            let log = self.log.lock().unwrap();
+            let of_method = log.iter().filter(|(noted, ..)| *noted == method);
+            of_method.map(|(_, seq, token)| (*seq, *token)).collect()
+        }
+
+        /// Runs an engine over the queue until it stops.
+        async fn run(self) -> Arc<Self> {
+            let clock = Arc::new(PausedClock(Instant::now()));
+            let subscriptions = Destination::default_subscriptions();
+            let destination = Destination::compile(&subscriptions, DestinationOptions::default());
+            let (_sender, destination) = watch::channel(Arc::new(destination.unwrap()));
+            let client = ClientOptions {
+                // Nobody listens there: the check of the key has no answer, which stops nothing.
+                base_url: "http://127.0.0.1:9".to_owned(),
+                api_key: Secret::new("key"),
+                rate: Some(1),
+                connect_timeout: Duration::from_secs(1),
+                timeout: Duration::from_secs(1),
+            };
+            let client = Client::new(&client, clock.clone()).unwrap();
+            let second = Duration::from_secs(1);
+            let options = EngineOptions {
+                holder: "test".to_owned(),
+                lease_ttl: Duration::from_secs(10),
+                requests_max: 100,
+                retry: RetryOptions { min: second, max: second, window: 60 * second },
+                grace: second,
+            };
+            let stop = self.stop.clone();
+            let queue = Arc::new(self);
+            let name = "default".to_owned();
+            let engine = Engine::new(name, destination, client, queue.clone(), clock, options);
+            engine.run(stop).await;
+            queue
+        }
+    }
+
+    #[async_trait]
+    impl Work for Queue {
+        async fn lease(&self, ask: LeaseRequest) -> Result<Option<Lease>, Unavailable> {
+            let mut leases = self.leases.lock().unwrap();
+            let token = match leases.len() {
+                1 => leases[0],
+                _ => leases.pop_front().unwrap(),
+            };
+            let LeaseRequest { destination, holder, .. } = ask;
+            Ok(token.map(|token| Lease { destination, holder, token }))
+        }
+
+        async fn lease_holder(&self, _: &str) -> Result<Option<LeaseHolder>, Unavailable> {
+            Ok(None)
+        }
+
+        async fn release(&self, lease: &Lease) -> Result<(), WorkError> {
+            self.note("release", Seq(0), lease.token);
+            Ok(())
+        }
+
+        async fn pending(
+            &self,
+            _: &str,
+            ask: [PendingAsk; Class::COUNT],
+        ) -> Result<[Vec<Head>; Class::COUNT], Unavailable> {
+            let after = |class: Class| ask[class.index()].after.0;
+            let bulk =
+                (after(Class::Bulk) + 1..=3).map(|seq| Head { class: Class::Bulk, ..head(seq, 0) });
+            let urgent = after(Class::Event).max(3) + 1;
+            let urgent = (urgent..urgent + 200).map(|seq| head(seq, seq));
+            Ok([urgent.collect(), vec![], bulk.collect()])
+        }
+
+        async fn of_lane(&self, _: &str, _: &LaneAsk) -> Result<LanePart, Unavailable> {
+            Ok(LanePart { heads: vec![], through: None })
+        }
+
+        async fn open(&self, seq: Seq) -> Result<Option<Job>, WorkError> {
+            self.note("open", seq, 0);
+            assert_ne!(Some(seq), self.panics, "a panic for the test");
+            if seq > Seq(3) {
+                sleep(Duration::from_millis(100)).await;
+                return Ok(None);
+            }
+            let payload = format!(
+                r#"{{"type":"identify","userId":"u","messageId":"m{}","traits":{{"n":1}}}}"#,
+                seq.0
+            );
+            Ok(Some(Job {
+                source: "web".to_owned(),
+                message_id: format!("m{}", seq.0),
+                received_at: Timestamp::UNIX_EPOCH,
+                payload: payload.into(),
+                is_planned: false,
+                replay: Replay::default(),
+                requests: vec![],
+            }))
+        }
+
+        async fn freeze(
+            &self,
+            lease: &Lease,
+            merge: NewMerge,
+        ) -> Result<Vec<FrozenRequest>, WorkError> {
+            if lease.token < self.fenced_below {
+                return Err(WorkError::Fenced);
+            }
+            for (seq, _) in merge.plans {
+                self.note("freeze", seq, lease.token);
+                if seq == Seq(3) {
+                    self.stop.by(Instant::now());
+                }
+            }
+            Ok(vec![])
+        }
+
+        async fn settle(&self, _: &Lease, _: Settlement) -> Result<(), WorkError> {
+            Err(WorkError::Fenced)
+        }
+
+        async fn set_aside(
+            &self,
+            lease: &Lease,
+            broken: BrokenMessage,
+        ) -> Result<Option<String>, WorkError> {
+            assert_eq!(broken.failure.reason, FailureReason::Unreadable);
+            assert!(broken.failure.detail.contains("5 times"), "{}", broken.failure.detail);
+            self.note("set_aside", broken.seq, lease.token);
+            Ok(Some("m".to_owned()))
+        }
+
+        async fn destinations(&self) -> Result<Vec<String>, Unavailable> {
+            Ok(vec![])
+        }
+
+        async fn depth(&self, _: &str) -> Result<Depth, Unavailable> {
+            Ok(Depth::default())
+        }
+
+        fn arrivals(&self) -> watch::Receiver<u64> {
+            self.arrivals.subscribe()
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_message_whose_steps_panic_is_set_aside_and_costs_no_other() {
+        let began = Instant::now();
+        let queue = Queue { panics: Some(Seq(2)), ..Queue::new([Some(1)]) }.run().await;
+        assert_eq!(queue.noted("set_aside"), [(2, 1)]);
+        assert_eq!(queue.noted("freeze"), [(1, 1), (3, 1)], "its neighbours go out");
+        let opened = queue.noted("open").into_iter().filter(|(seq, _)| *seq == 2).count();
+        // Once more as the neighbour of 1.
+        assert!((5..=6).contains(&opened), "{opened}");
+        assert!(began.elapsed() >= Duration::from_secs(1 + 2 + 4 + 8), "{:?}", began.elapsed());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn after_its_lease_was_lost_an_engine_delivers_only_under_the_next() {
+        // Another process has it when it is to be renewed, or took it and gave it back meanwhile.
+        for leases in [vec![Some(1), None, None, Some(2)], vec![Some(1), Some(2)]] {
+            let queue = Queue::new(leases).run().await;
+            assert_eq!(queue.noted("freeze"), [(1, 2), (2, 2), (3, 2)]);
+            assert_eq!(queue.noted("release"), [(0, 2)]);
+        }
+        // The loss shows at a step, before the renewal.
+        let leases = [Some(1), Some(1), Some(2)];
+        let queue = Queue { fenced_below: 2, ..Queue::new(leases) }.run().await;
+        assert_eq!(queue.noted("freeze"), [(1, 2), (2, 2), (3, 2)]);
+        assert_eq!((queue.noted("set_aside"), queue.noted("release")), (vec![], vec![(0, 2)]));
+        let opened = queue.noted("open").into_iter().filter(|(seq, _)| *seq == 1).count();
+        assert_eq!(opened, 2, "the first refusal ends the work");
+    }
+}

@@ -18,6 +18,9 @@ use crate::segment::{MessageHash, Value};
 /// The longest message id. SDKs use fewer than 100 characters; ids are kept for as long as records are.
 pub const MESSAGE_ID_BYTES_MAX: usize = 1_024;
 
+/// What a stamp usually adds to a message: two times, and the names of the members that hold them.
+const STAMP_BYTES: usize = 128;
+
 /// What is known about messages before they are read.
 #[derive(Debug, Clone, Copy)]
 pub struct Intake<'a> {
@@ -119,12 +122,15 @@ impl Intake<'_> {
         if message.kind() == MessageType::Delete && !self.takes_delete {
             return Err(Rejection::DeleteNotAllowed);
         }
-        Ok(self.record(&message, warnings, received_at))
+        let usual_bytes = raw.len() + STAMP_BYTES;
+        let payload = Bytes::from(message.value().to_stored_json_of(usual_bytes));
+        Ok(self.record(&message, payload, warnings, received_at))
     }
 
     fn record(
         &self,
         message: &Message,
+        payload: Bytes,
         warnings: Vec<String>,
         received_at: Timestamp,
     ) -> NewMessage {
@@ -138,7 +144,7 @@ impl Intake<'_> {
             lane: message.lane(),
             person: message.person(),
             received_at,
-            payload: Bytes::from(message.value().to_stored_json()),
+            payload,
             warnings,
         }
     }

@@ -6,6 +6,7 @@
 //! U+FFFD, a number out of range is infinite. A key called `__proto__` is lost, as it is on the way
 //! through Segment's runtime. Errors never hold a part of the input.
 
+use super::text::plain_length;
 use super::value::{Object, Value};
 
 /// How deep lists and objects may be nested. SDKs let 500 levels through; the reader and the drop of
@@ -24,18 +25,19 @@ pub struct DecodeError {
 
 /// Reads a whole JSON text.
 pub fn decode(bytes: &[u8]) -> Result<Value, DecodeError> {
-    Reader { bytes, at: skip_bom(bytes), is_strict: false, keeps_ids: false }.whole()
+    Reader::lenient(bytes).whole()
 }
 
 /// Reads a whole JSON text like [`decode`], but makes a string of the digits of an id that a double
 /// cannot hold: of a whole number that is called `id`, or `…Id`, `…ID` or `…_id`, at any depth.
 pub fn decode_keeping_ids(bytes: &[u8]) -> Result<Value, DecodeError> {
-    Reader { bytes, at: skip_bom(bytes), is_strict: false, keeps_ids: true }.whole()
+    Reader { keeps_ids: true, ..Reader::lenient(bytes) }.whole()
 }
 
 /// Reads a whole JSON text as `JSON.parse` does: no byte order mark, no bare `NaN` or `Infinity`.
 pub fn decode_strict(text: &str) -> Result<Value, DecodeError> {
-    Reader { bytes: text.as_bytes(), at: 0, is_strict: true, keeps_ids: false }.whole()
+    let bytes = text.as_bytes();
+    Reader { bytes, utf8: Some(text), at: 0, is_strict: true, keeps_ids: false }.whole()
 }
 
 /// Where the text begins behind a byte order mark, which some senders put first.
@@ -50,12 +52,19 @@ pub(super) fn is_space(byte: u8) -> bool {
 
 struct Reader<'a> {
     bytes: &'a [u8],
+    /// The same, if all of it is UTF-8: one check of the whole costs less than one of each string.
+    utf8: Option<&'a str>,
     at: usize,
     is_strict: bool,
     keeps_ids: bool,
 }
 
-impl Reader<'_> {
+impl<'a> Reader<'a> {
+    fn lenient(bytes: &'a [u8]) -> Self {
+        let utf8 = std::str::from_utf8(bytes).ok();
+        Self { bytes, utf8, at: skip_bom(bytes), is_strict: false, keeps_ids: false }
+    }
+
     fn whole(mut self) -> Result<Value, DecodeError> {
         let value = self.value(0)?;
         self.skip_space();
@@ -192,11 +201,12 @@ impl Reader<'_> {
         self.at += 1;
         let mut text = String::new();
         loop {
-            let run_start = self.at;
-            while self.peek().is_some_and(|byte| byte != b'"' && byte != b'\\' && byte >= 0x20) {
-                self.at += 1;
+            let start = self.at;
+            self.at += plain_length(&self.bytes[start..]);
+            match self.utf8 {
+                Some(whole) => text.push_str(&whole[start..self.at]),
+                None => text.push_str(&String::from_utf8_lossy(&self.bytes[start..self.at])),
             }
-            text.push_str(&String::from_utf8_lossy(&self.bytes[run_start..self.at]));
             match self.peek() {
                 Some(b'"') => {
                     self.at += 1;

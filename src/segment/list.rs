@@ -6,6 +6,7 @@
 //! other. A body that is not a list is an error: nothing is guessed about what somebody signed.
 
 use super::decode::{DecodeError, decode, is_space, skip_bom};
+use super::text::plain_length;
 use super::value::Value;
 
 /// The longest key or name that is looked at: the keys of sources are shorter.
@@ -214,6 +215,7 @@ impl<'a> Scan<'a> {
 pub(super) fn text_end(bytes: &[u8], start: usize) -> Option<usize> {
     let mut at = start + 1;
     loop {
+        at += plain_length(bytes.get(at..)?);
         match bytes.get(at)? {
             b'"' => return Some(at + 1),
             b'\\' => at += 2,

@@ -8,9 +8,11 @@ pub mod decode;
 pub mod ids;
 pub mod list;
 pub mod message;
+mod object;
 pub mod repair;
 pub mod signature;
 pub mod stamp;
+mod text;
 mod time;
 pub mod value;
 

@@ -7,7 +7,9 @@
 use std::borrow::Cow;
 use std::fmt::Write as _;
 
-use indexmap::IndexMap;
+use super::object::array_index;
+pub use super::object::{Object, sort_entries};
+use super::text::plain_length;
 
 /// A JSON value.
 #[derive(Debug, Clone, PartialEq, Default)]
@@ -25,111 +27,6 @@ pub enum Value {
     Array(Vec<Value>),
     /// An object.
     Object(Object),
-}
-
-/// A JSON object: keys in the order in which they first appeared, a key given twice has its last value.
-#[derive(Debug, Clone, PartialEq, Default)]
-pub struct Object(IndexMap<String, Value>);
-
-impl Object {
-    /// Makes an empty object.
-    pub fn new() -> Self {
-        Self::default()
-    }
-
-    /// The value of `key`.
-    pub fn get(&self, key: &str) -> Option<&Value> {
-        self.0.get(key)
-    }
-
-    /// The value of `key`, to change it.
-    pub fn get_mut(&mut self, key: &str) -> Option<&mut Value> {
-        self.0.get_mut(key)
-    }
-
-    /// Whether `key` is there, null included.
-    pub fn contains_key(&self, key: &str) -> bool {
-        self.0.contains_key(key)
-    }
-
-    /// Sets `key`; a new key goes to the end, a known one keeps its place.
-    pub fn insert(&mut self, key: impl Into<String>, value: Value) {
-        self.0.insert(key.into(), value);
-    }
-
-    /// Takes `key` out, keeping the order of the others.
-    pub fn remove(&mut self, key: &str) -> Option<Value> {
-        self.0.shift_remove(key)
-    }
-
-    /// Keeps the entries for which `keep` is true, in one pass.
-    pub fn retain(&mut self, mut keep: impl FnMut(&str, &mut Value) -> bool) {
-        self.0.retain(|key, value| keep(key, value));
-    }
-
-    /// How many keys there are.
-    pub fn len(&self) -> usize {
-        self.0.len()
-    }
-
-    /// Whether there is no key.
-    pub fn is_empty(&self) -> bool {
-        self.0.is_empty()
-    }
-
-    /// The entries in the order in which JavaScript lists them: whole-number keys first, by number,
-    /// then all others as they came.
-    pub fn iter(&self) -> Box<dyn Iterator<Item = (&str, &Value)> + '_> {
-        let pairs = self.0.iter().map(|(key, value)| (key.as_str(), value));
-        if !self.0.keys().any(|key| array_index(key).is_some()) {
-            return Box::new(pairs);
-        }
-        let mut sorted: Vec<(&str, &Value)> = pairs.collect();
-        sort_entries(&mut sorted);
-        Box::new(sorted.into_iter())
-    }
-
-    /// The keys in the order in which they came.
-    pub fn keys(&self) -> impl Iterator<Item = &str> {
-        self.0.keys().map(String::as_str)
-    }
-
-    /// The entries, by value, in JavaScript's order.
-    pub fn into_entries(self) -> Vec<(String, Value)> {
-        let mut entries: Vec<(String, Value)> = self.0.into_iter().collect();
-        sort_entries(&mut entries);
-        entries
-    }
-}
-
-impl FromIterator<(String, Value)> for Object {
-    fn from_iter<I: IntoIterator<Item = (String, Value)>>(entries: I) -> Self {
-        Self(entries.into_iter().collect())
-    }
-}
-
-/// Brings entries into JavaScript's order: whole-number keys first, by number, all others as they came.
-pub fn sort_entries<K: AsRef<str>, V>(entries: &mut [(K, V)]) {
-    if entries.iter().any(|(key, _)| array_index(key.as_ref()).is_some()) {
-        // Stable, and `None` must come last: hence the pair of "has no index" and the index.
-        entries.sort_by_key(|(key, _)| {
-            array_index(key.as_ref()).map_or((true, 0), |index| (false, index))
-        });
-    }
-}
-
-/// The number of a key that JavaScript lists first: 0 to 4294967294 in its shortest form.
-fn array_index(key: &str) -> Option<u32> {
-    let bytes = key.as_bytes();
-    let shortest = match bytes {
-        [b'0'] => true,
-        [b'1'..=b'9', rest @ ..] => bytes.len() <= 10 && rest.iter().all(u8::is_ascii_digit),
-        _ => false,
-    };
-    if !shortest {
-        return None;
-    }
-    key.parse::<u32>().ok().filter(|index| *index != u32::MAX)
 }
 
 impl Value {
@@ -240,7 +137,12 @@ impl Value {
     /// It is how messages are stored, so that a template over `1e400` still gives `Infinity`
     /// when the message is mapped.
     pub fn to_stored_json(&self) -> String {
-        let mut out = String::new();
+        self.to_stored_json_of(0)
+    }
+
+    /// The same, with room made at once for a text of this many bytes.
+    pub fn to_stored_json_of(&self, usual_bytes: usize) -> String {
+        let mut out = String::with_capacity(usual_bytes);
         write_value(&mut out, self, "1e999", "-1e999");
         out
     }
@@ -347,8 +249,11 @@ fn write_entries<'v>(
 /// Writes a text in quotes, escaping what `JSON.stringify` escapes and nothing else.
 fn write_text(out: &mut String, text: &str) {
     out.push('"');
-    let mut plain_from = 0;
-    for (place, byte) in text.bytes().enumerate() {
+    let mut rest = text;
+    loop {
+        let (plain, special) = rest.split_at(plain_length(rest.as_bytes()));
+        out.push_str(plain);
+        let Some(byte) = special.bytes().next() else { break };
         let escape = match byte {
             b'"' => "\\\"",
             b'\\' => "\\\\",
@@ -357,19 +262,16 @@ fn write_text(out: &mut String, text: &str) {
             b'\n' => "\\n",
             b'\r' => "\\r",
             b'\t' => "\\t",
-            0..=0x1f => "",
-            _ => continue,
+            _ => "",
         };
-        out.push_str(&text[plain_from..place]);
         if escape.is_empty() {
             // Writing to a String cannot fail.
             let _ = write!(out, "\\u{byte:04x}");
         } else {
             out.push_str(escape);
         }
-        plain_from = place + 1;
+        rest = &special[1..];
     }
-    out.push_str(&text[plain_from..]);
     out.push('"');
 }
 
@@ -423,16 +325,6 @@ mod tests {
         for (number, expected) in cases {
             assert_eq!(number_text(number), expected);
         }
-    }
-
-    #[test]
-    fn whole_number_keys_come_first() {
-        let object: Object = ["b", "10", "2", "01", "a", "4294967295"]
-            .into_iter()
-            .map(|key| (key.to_owned(), Value::Null))
-            .collect();
-        let keys: Vec<&str> = object.iter().map(|(key, _)| key).collect();
-        assert_eq!(keys, ["2", "10", "b", "01", "a", "4294967295"]);
     }
 
     #[test]

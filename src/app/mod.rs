@@ -322,6 +322,7 @@ fn routers(
     });
     let reload = Arc::clone(reloader);
     let (api, api_description) = console::router(AdminState {
+        clock: Arc::clone(clock),
         log,
         replays: store.clone(),
         tokens: config.admin_tokens.clone(),

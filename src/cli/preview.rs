@@ -54,7 +54,7 @@ pub(super) fn run(args: PreviewArgs) -> Result<(), CliError> {
         // It holds strings and JSON alone, which can always be written.
         say(&serde_json::to_string(&preview).unwrap_or_default());
     } else {
-        let person = message.order_key().map(|(_, key)| key).unwrap_or_default();
+        let person = message.person_ids().next().map(|(_, id)| id).unwrap_or_default();
         let text = format!("{} message of {person}\n{preview}", message.kind());
         say(text.trim_end());
     }

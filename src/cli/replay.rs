@@ -8,6 +8,7 @@ use clap::Args;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 use super::{CliError, open_store, runtime, say, stop_signal};
+use crate::clock::{Clock as _, SystemClock};
 use crate::config::{self, Config, Flags, LogFormat};
 use crate::queue::{Criteria, CriteriaMistake, ReplayAsk, Selection};
 use crate::store;
@@ -75,7 +76,7 @@ pub(super) fn run(args: ReplayArgs) -> Result<(), CliError> {
         }
         let store = open_store(&config.store).await?;
         let bar = bar();
-        let mut ask = ReplayAsk { selection, position: None, is_dry_run };
+        let mut ask = ReplayAsk { selection, position: None, is_dry_run, now: SystemClock.now() };
         let (mut replayed, mut without_contents) = (0, 0);
         let ended = loop {
             let chunk = match store.replay(&ask).await {

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use tokio::sync::watch;
 
 use super::view::{ReloadMistake, Reloaded};
+use crate::clock::SharedClock;
 use crate::destination::Destination;
 use crate::queue::{Log, Replays};
 use crate::secret::Secret;
@@ -17,6 +18,8 @@ pub struct AdminState {
     pub log: Arc<dyn Log>,
     /// Requeues messages.
     pub replays: Arc<dyn Replays>,
+    /// The time.
+    pub clock: SharedClock,
     /// Each of these opens `/api`; with none, it is closed.
     pub tokens: Vec<Secret>,
     /// The subscriptions in force.

@@ -42,7 +42,7 @@ macro_rules! words {
 
 words! {
     MessageType: "The kind of Segment call.",
-    DeliveryState: "The fate of a message under one subscription.",
+    DeliveryState or Unknown: "The fate of a message under one subscription.",
     ReplayState: "What became of the messages that are to be replayed.",
     ActionKind: "The action of a subscription.",
     UnmatchedReason or Unknown: "Why no subscription took a message.",

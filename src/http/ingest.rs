@@ -146,6 +146,7 @@ impl<'s> Visit<'s> {
         let is_by_key = self.endpoint != Endpoint::Webhook || source.is_webhook_by_key();
         let public = source.public.as_ref().filter(|_| is_by_key);
         Intake {
+            digests: &self.state.0.digests,
             source: &source.name,
             destination: &source.destination,
             is_bulk: self.endpoint == Endpoint::Import && source.import_is_bulk,
@@ -437,18 +438,20 @@ mod tests {
 
     use crate::queue::Class;
     use crate::segment::decode::DecodeError;
-    use crate::segment::{LaneKey, MessageHash, PersonHash};
+    use crate::segment::{LaneKey, MessageHash};
 
     fn message(payload_bytes: usize) -> NewMessage {
         NewMessage {
             source: "s".to_owned(),
             destination: "d".to_owned(),
             message_id: "m".to_owned(),
-            message_hash: MessageHash::of("m"),
+            message_hash: MessageHash(0),
             kind: MessageType::Track,
             class: Class::Bulk,
             lane: LaneKey(0),
-            person: PersonHash(0),
+            anonymous: None,
+            email: None,
+            event: None,
             received_at: Timestamp::UNIX_EPOCH,
             payload: vec![0; payload_bytes].into(),
             warnings: Vec::new(),

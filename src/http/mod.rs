@@ -46,6 +46,7 @@ pub use sources::{Public, Source, Sources};
 
 use crate::clock::SharedClock;
 use crate::queue::{Inbox, Log};
+use crate::segment::Digests;
 
 /// How long a browser may remember what CORS allows. Chromium takes two hours at most.
 const PREFLIGHT_MAX_AGE: Duration = Duration::from_secs(7_200);
@@ -72,6 +73,7 @@ pub struct HttpLimits {
 pub struct HttpState(Arc<Shared>);
 
 struct Shared {
+    digests: Digests,
     inbox: Arc<dyn Inbox>,
     log: Arc<dyn Log>,
     clock: SharedClock,
@@ -123,6 +125,7 @@ impl HttpState {
         let HttpParts { inbox, log, clock, sources, limits, trusted_proxies, public_url, metrics } =
             parts;
         Self(Arc::new(Shared {
+            digests: log.digests(),
             inbox,
             log,
             clock,

@@ -13,7 +13,7 @@ use crate::segment::message::{InvalidMessage, Message, MessageType};
 use crate::segment::repair::read_message;
 use crate::segment::stamp::{Stamp, Stamped, stamp};
 use crate::segment::value::Object;
-use crate::segment::{MessageHash, Value};
+use crate::segment::{Digests, LaneKey, PersonDigest, PersonIdKind, Value};
 
 /// The longest message id. SDKs use fewer than 100 characters; ids are kept for as long as records are.
 pub const MESSAGE_ID_BYTES_MAX: usize = 1_024;
@@ -24,6 +24,8 @@ const STAMP_BYTES: usize = 128;
 /// What is known about messages before they are read.
 #[derive(Debug, Clone, Copy)]
 pub struct Intake<'a> {
+    /// Makes the digests by which the store finds messages and persons.
+    pub digests: &'a Digests,
     /// Name of the source.
     pub source: &'a str,
     /// Name of the destination its source delivers to.
@@ -134,15 +136,29 @@ impl Intake<'_> {
         warnings: Vec<String>,
         received_at: Timestamp,
     ) -> NewMessage {
+        let digests = self.digests;
+        let mut persons = message.person_ids().map(|(kind, id)| (kind, digests.person(kind, &id)));
+        // A message without an id of a person is no message.
+        let lane = persons.next().map_or(LaneKey(0), |(_, order_key)| order_key.into());
+        let (mut anonymous, mut email): (Option<PersonDigest>, Option<PersonDigest>) = (None, None);
+        for (kind, digest) in persons {
+            match kind {
+                PersonIdKind::User => {}
+                PersonIdKind::Anonymous => anonymous = Some(digest),
+                PersonIdKind::Email => email = Some(digest),
+            }
+        }
         NewMessage {
             source: self.source.to_owned(),
             destination: self.destination.to_owned(),
             message_id: message.message_id().to_owned(),
-            message_hash: MessageHash::of(message.message_id()),
+            message_hash: digests.message_id(message.message_id()),
             kind: message.kind(),
             class: if self.is_bulk { Class::Bulk } else { Class::of_live(message.kind()) },
-            lane: message.lane(),
-            person: message.person(),
+            lane,
+            anonymous,
+            email,
+            event: message.event().map(str::to_owned),
             received_at,
             payload,
             warnings,

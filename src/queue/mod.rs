@@ -27,12 +27,14 @@
 //! * **Frozen requests.** [`Work::freeze`] writes body and key before it returns; nothing changes
 //!   them afterwards.
 
+mod ask;
 pub mod intake;
 mod records;
 mod replay;
 #[cfg(test)]
 pub(crate) mod suite;
 
+pub use ask::*;
 pub use records::*;
 pub use replay::*;
 
@@ -40,7 +42,7 @@ use async_trait::async_trait;
 use jiff::Timestamp;
 use tokio::sync::watch;
 
-use crate::segment::{MessageHash, PersonHash};
+use crate::segment::{Digests, MessageHash};
 
 /// The store cannot be read or written (full disk, lost database): try again later.
 #[derive(Debug, thiserror::Error)]
@@ -184,13 +186,36 @@ pub trait Log: Send + Sync {
         message_id: &str,
     ) -> Result<Vec<MessageRecord>, Unavailable>;
 
-    /// The latest messages of a person, newest first, at most `limit`, older than `before` if given.
-    async fn by_person(
+    /// The latest messages that meet a filter, newest first: at most `limit`, older than `before` if given.
+    ///
+    /// The messages are those that an index of the filter's conditions finds, checked against the others.
+    /// A bounded number is checked, so a page may be short, or empty, and still name where to continue.
+    async fn list(
         &self,
-        person: PersonHash,
+        filter: &Filter,
         before: Option<Seq>,
         limit: u32,
-    ) -> Result<Vec<MessageRecord>, Unavailable>;
+    ) -> Result<Page, Unavailable>;
+
+    /// The latest failed deliveries of the messages that meet a filter, grouped by cause, the largest group
+    /// first. A bounded number of deliveries is read.
+    async fn failures(&self, filter: &Filter) -> Result<FailureGroups, Unavailable>;
+
+    /// Counts by interval, in the order of time, for intervals that begin in `[from, to)`. Those by minute
+    /// are kept for 48 hours, those by hour as long as records.
+    async fn tallies(
+        &self,
+        step: TallyStep,
+        from: Timestamp,
+        to: Timestamp,
+    ) -> Result<Vec<Tally>, Unavailable>;
+
+    /// The names of events, of one source if given, the one seen last first: at most
+    /// [`EVENT_NAMES_MAX`] a source, whose further names are counted under [`OTHER_EVENTS`].
+    async fn event_names(&self, source: Option<&str>) -> Result<Vec<EventName>, Unavailable>;
+
+    /// Makes the digests by which messages and persons are stored and found.
+    fn digests(&self) -> Digests;
 
     /// Fails unless the store responds and has the schema of this release.
     async fn ready(&self) -> Result<(), Unavailable>;
@@ -208,8 +233,9 @@ pub trait Housekeeping: Send + Sync {
     /// are done. Returns how many rows it changed; zero means that nothing is left to do for now.
     ///
     /// A deletion was delivered if a message of type `delete` is done and one of its deliveries with the
-    /// action [`ActionKind::DeleteContact`](crate::action::ActionKind) was delivered. Message ids, digests,
-    /// names of subscriptions, states and times remain. After zero was returned and the store was closed,
+    /// action [`ActionKind::DeleteContact`](crate::action::ActionKind) was delivered. Message ids, names of
+    /// events and subscriptions, states and times remain; digests of the person do not, so that only the
+    /// message id still finds the record. After zero was returned and the store was closed,
     /// or some time has passed, the file holds nothing else about the person.
     async fn erase(&self) -> Result<u64, Unavailable>;
 }

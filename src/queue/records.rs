@@ -7,7 +7,7 @@ use jiff::Timestamp;
 
 use super::Replay;
 use crate::action::{ActionKind, Endpoint, Unmatched};
-use crate::segment::{LaneKey, MessageHash, MessageType, PersonHash};
+use crate::segment::{LaneKey, MessageHash, MessageType, PersonDigest};
 
 /// The sequence number of a message, in the order of acceptance. Starts at 1; 0 is before all messages.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
@@ -43,10 +43,14 @@ pub struct NewMessage {
     pub kind: MessageType,
     /// Urgency.
     pub class: Class,
-    /// The lane in which it must stay in order.
+    /// The lane in which it must stay in order: the digest of its order key.
     pub lane: LaneKey,
-    /// The person it is about.
-    pub person: PersonHash,
+    /// Digest of its `anonymousId`, if that is not the order key.
+    pub anonymous: Option<PersonDigest>,
+    /// Digest of its e-mail address, if that is not the order key.
+    pub email: Option<PersonDigest>,
+    /// The name of the event, of a track.
+    pub event: Option<String>,
     /// When it was received.
     pub received_at: Timestamp,
     /// The stamped message, as [`crate::segment::Value::to_stored_json`] writes it.
@@ -104,8 +108,6 @@ pub struct Head {
     pub seq: Seq,
     /// Its lane.
     pub lane: LaneKey,
-    /// The person it is about.
-    pub person: PersonHash,
     /// Urgency.
     pub class: Class,
     /// When its next attempt is due, if it was tried before.
@@ -126,8 +128,6 @@ pub struct PendingAsk {
 pub struct LaneAsk {
     /// The lane.
     pub lane: LaneKey,
-    /// The person its messages are about.
-    pub person: PersonHash,
     /// Only messages behind this one.
     pub after: Seq,
     /// How many messages to examine; at least 1.
@@ -369,6 +369,9 @@ pub struct MessageRecord {
     pub message_id: String,
     /// Kind of call.
     pub kind: MessageType,
+    /// The name of the event, of a track: cut where it is too long, and [`OTHER_EVENTS`](super::OTHER_EVENTS)
+    /// if its source sends too many.
+    pub event: Option<String>,
     /// When it was received.
     pub received_at: Timestamp,
     /// Whether all its deliveries have ended.
@@ -411,6 +414,8 @@ pub enum DeliveryState {
     Pending,
     Delivered,
     Failed,
+    /// A state of another release, in a record.
+    Unknown,
 }
 
 /// A request without its body.
@@ -530,7 +535,7 @@ impl AttemptOutcome {
 }
 
 impl DeliveryState {
-    /// All of them.
+    /// Those that this release gives.
     pub const ALL: [DeliveryState; 3] = [Self::Pending, Self::Delivered, Self::Failed];
 
     /// As it is stored and shown.
@@ -539,6 +544,7 @@ impl DeliveryState {
             DeliveryState::Pending => "pending",
             DeliveryState::Delivered => "delivered",
             DeliveryState::Failed => "failed",
+            DeliveryState::Unknown => "unknown",
         }
     }
 

@@ -5,7 +5,6 @@ use jiff::Timestamp;
 use jiff::tz::TimeZone;
 
 use super::{FailureReason, Seq, Unavailable};
-use crate::segment::PersonHash;
 
 /// The most message ids that one replay may name.
 pub const REPLAY_IDS_MAX: usize = 500;
@@ -68,8 +67,8 @@ pub struct Selection {
     pub state: ReplayState,
     /// Their ids; empty: any. At most [`REPLAY_IDS_MAX`].
     pub message_ids: Vec<String>,
-    /// The person they are about.
-    pub person: Option<PersonHash>,
+    /// The person they are about: a user id, an anonymous id or an e-mail address.
+    pub user: Option<String>,
     /// Why one of their deliveries failed.
     pub reason: Option<FailureReason>,
     /// Name of their destination.
@@ -92,6 +91,8 @@ pub struct ReplayAsk {
     pub position: Option<ReplayPosition>,
     /// Whether to count the messages without replaying them.
     pub is_dry_run: bool,
+    /// The current time.
+    pub now: Timestamp,
 }
 
 /// The progress of a replay, in the order of acceptance.
@@ -143,7 +144,7 @@ impl Replay {
 pub struct Criteria {
     /// Ids of messages.
     pub message_ids: Vec<String>,
-    /// A user id, or an anonymous id or an e-mail address for messages that have no user id.
+    /// A user id, an anonymous id or an e-mail address.
     pub user: Option<String>,
     /// `failed` (the default), `unmatched`, `delivered` or `all`.
     pub state: Option<String>,
@@ -205,7 +206,7 @@ impl Criteria {
         let selection = Selection {
             state,
             message_ids: self.message_ids,
-            person: filled(self.user).map(|user| PersonHash::of(&user)),
+            user: filled(self.user),
             reason: filled(self.reason)
                 .map(|text| FailureReason::parse(&text).ok_or(CriteriaMistake::Reason))
                 .transpose()?,
@@ -237,7 +238,7 @@ impl Selection {
     /// Whether the state is the only condition.
     fn is_everything(&self) -> bool {
         self.message_ids.is_empty()
-            && self.person.is_none()
+            && self.user.is_none()
             && self.reason.is_none()
             && self.destination.is_none()
             && self.subscription.is_none()

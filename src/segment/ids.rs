@@ -1,50 +1,39 @@
 //! Short, fixed-size forms of the ids that queues and indices are keyed by.
 //!
-//! All are the first eight bytes of a SHA-256. That keeps indices small and personal data out of
-//! them. Where two different texts must never be taken for one (duplicates), the text itself is
-//! compared as well.
+//! All are the first eight bytes of an HMAC-SHA256 with a key that each installation makes for itself: without
+//! the key, nobody can tell whether a digest belongs to an address, however many addresses they try. Where two
+//! different strings must never be taken for one (duplicates), the strings are compared as well.
 
-use sha2::{Digest, Sha256};
+use hmac::{Hmac, KeyInit as _, Mac as _};
+use sha2::Sha256;
 
-/// The order key of a message, digested: what must stay in order at one destination.
+use super::value::is_js_space;
+
+/// The digest of a message's order key: what must stay in order at one destination. It is one of the digests
+/// of its person.
 ///
-/// The order key is `userId`, else `anonymousId`, else e-mail (see [`crate::segment::message`]).
-/// Two people whose keys collide are merely kept in order with each other.
+/// The order key is `userId`, else `anonymousId`, else the e-mail address (see [`crate::segment::message`]).
+/// Two people whose digests collide are merely kept in order with each other.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct LaneKey(pub i64);
 
-/// A message id, digested, to find it by.
+/// The digest of a message id.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct MessageHash(pub i64);
 
-/// A user id (or anonymous id), digested, to find a person's messages by.
+/// The digest of a `userId`, an `anonymousId` or an e-mail address, by which a person's messages are found.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct PersonHash(pub i64);
+pub struct PersonDigest(pub i64);
 
-impl LaneKey {
-    /// Digests an order key; `kind` keeps a user id apart from an equal anonymous id.
-    pub fn of(kind: OrderKeyKind, key: &str) -> Self {
-        Self(digest(&[kind.tag(), key]))
+impl From<PersonDigest> for LaneKey {
+    fn from(PersonDigest(digest): PersonDigest) -> Self {
+        LaneKey(digest)
     }
 }
 
-impl MessageHash {
-    /// Digests a message id.
-    pub fn of(message_id: &str) -> Self {
-        Self(digest(&["message", message_id]))
-    }
-}
-
-impl PersonHash {
-    /// Digests the text of a user id, or of an anonymous id where there is no user id.
-    pub fn of(person_id: &str) -> Self {
-        Self(digest(&["person", person_id]))
-    }
-}
-
-/// Which field an order key was taken from.
+/// Which field an id was taken from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum OrderKeyKind {
+pub enum PersonIdKind {
     /// `userId`.
     User,
     /// `anonymousId`.
@@ -53,24 +42,98 @@ pub enum OrderKeyKind {
     Email,
 }
 
-impl OrderKeyKind {
+impl PersonIdKind {
+    /// All of them, in the order in which they are taken as order keys.
+    pub const ALL: [PersonIdKind; 3] =
+        [PersonIdKind::User, PersonIdKind::Anonymous, PersonIdKind::Email];
+
     fn tag(self) -> &'static str {
         match self {
-            OrderKeyKind::User => "user",
-            OrderKeyKind::Anonymous => "anonymous",
-            OrderKeyKind::Email => "email",
+            PersonIdKind::User => "user",
+            PersonIdKind::Anonymous => "anonymous",
+            PersonIdKind::Email => "email",
         }
     }
 }
 
-fn digest(parts: &[&str]) -> i64 {
-    let mut hasher = Sha256::new();
-    for part in parts {
-        hasher.update(part.as_bytes());
-        hasher.update([0]);
+/// Makes the digests of one installation. Cheap to clone.
+#[derive(Clone)]
+pub struct Digests {
+    keyed: Hmac<Sha256>,
+}
+
+impl std::fmt::Debug for Digests {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.write_str("Digests")
     }
-    let full = hasher.finalize();
-    let mut first = [0; 8];
-    first.copy_from_slice(&full[..8]);
-    i64::from_be_bytes(first)
+}
+
+impl Digests {
+    /// Takes the key of the installation.
+    pub fn new(key: &[u8; 32]) -> Self {
+        // HMAC fills a key up with zeros to the length of a block.
+        let mut block = [0; 64];
+        block[..key.len()].copy_from_slice(key);
+        Self { keyed: Hmac::new(&block.into()) }
+    }
+
+    /// Digests a message id.
+    pub fn message_id(&self, message_id: &str) -> MessageHash {
+        MessageHash(self.digest("message", message_id))
+    }
+
+    /// Digests an id of a person. A user id and an equal anonymous id have different digests. An e-mail
+    /// address is trimmed and lower-cased before.
+    pub fn person(&self, kind: PersonIdKind, id: &str) -> PersonDigest {
+        let digest = match kind {
+            PersonIdKind::User | PersonIdKind::Anonymous => self.digest(kind.tag(), id),
+            PersonIdKind::Email => {
+                self.digest(kind.tag(), &id.trim_matches(is_js_space).to_lowercase())
+            }
+        };
+        PersonDigest(digest)
+    }
+
+    /// The digests of a string that may be any kind of id.
+    pub fn any_person(&self, id: &str) -> Vec<PersonDigest> {
+        PersonIdKind::ALL.into_iter().map(|kind| self.person(kind, id)).collect()
+    }
+
+    fn digest(&self, tag: &str, id: &str) -> i64 {
+        let mut keyed = self.keyed.clone();
+        for part in [tag, id] {
+            keyed.update(part.as_bytes());
+            keyed.update(&[0]);
+        }
+        let full = keyed.finalize().into_bytes();
+        let mut first = [0; 8];
+        first.copy_from_slice(&full[..8]);
+        i64::from_be_bytes(first)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn digests_depend_on_the_key_the_kind_and_the_id() {
+        let digests = Digests::new(&[1; 32]);
+        let person = |kind, id: &str| digests.person(kind, id);
+        assert_eq!(person(PersonIdKind::User, "u1"), person(PersonIdKind::User, "u1"));
+        assert_ne!(person(PersonIdKind::User, "u1"), person(PersonIdKind::User, "U1"));
+        assert_ne!(person(PersonIdKind::User, "u1"), person(PersonIdKind::Anonymous, "u1"));
+        assert_ne!(digests.message_id("user\0u1").0, person(PersonIdKind::User, "u1").0);
+        let other = Digests::new(&[2; 32]);
+        assert_ne!(person(PersonIdKind::User, "u1"), other.person(PersonIdKind::User, "u1"));
+        assert_ne!(digests.message_id("m1"), other.message_id("m1"));
+    }
+
+    #[test]
+    fn an_address_has_one_digest_however_it_is_written() {
+        let digests = Digests::new(&[1; 32]);
+        let ada = digests.person(PersonIdKind::Email, "ada@example.com");
+        assert_eq!(digests.person(PersonIdKind::Email, " Ada@Example.COM\n"), ada);
+        assert!(digests.any_person("ADA@example.com").contains(&ada));
+    }
 }

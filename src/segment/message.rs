@@ -5,7 +5,7 @@ use std::borrow::Cow;
 use jiff::Timestamp;
 
 use super::date::parse_date;
-use super::ids::{LaneKey, OrderKeyKind, PersonHash};
+use super::ids::PersonIdKind;
 use super::value::{Object, Value, is_js_space, number_text};
 
 /// The kind of call that a message records.
@@ -106,9 +106,10 @@ impl Message {
         };
         object.insert("messageId", Value::String(message_id.clone()));
         let message = Self { kind, message_id, value: Value::Object(object) };
-        match message.order_key() {
-            Some(_) => Ok(message),
-            None => match message.value.get("userId") {
+        let is_about_somebody = message.person_ids().next().is_some();
+        match is_about_somebody {
+            true => Ok(message),
+            false => match message.value.get("userId") {
                 None | Some(Value::Null | Value::String(_)) => Err(InvalidMessage::Nobody),
                 Some(_) => Err(InvalidMessage::UserId),
             },
@@ -147,23 +148,25 @@ impl Message {
         Timestamp::from_millisecond(milliseconds as i64).ok()
     }
 
-    /// What must stay in order: `userId`, else `anonymousId`, else the e-mail address.
-    pub fn order_key(&self) -> Option<(OrderKeyKind, Cow<'_, str>)> {
-        let of = |key| id_text(self.value.get(key));
-        of("userId")
-            .map(|id| (OrderKeyKind::User, id))
-            .or_else(|| of("anonymousId").map(|id| (OrderKeyKind::Anonymous, id)))
-            .or_else(|| self.email().map(|email| (OrderKeyKind::Email, email)))
+    /// The ids of the person it is about: those that it has of `userId`, `anonymousId` and e-mail address, in
+    /// this order. There is at least one. The first is the order key: what must stay in order.
+    pub fn person_ids(&self) -> impl Iterator<Item = (PersonIdKind, Cow<'_, str>)> {
+        PersonIdKind::ALL.into_iter().filter_map(|kind| {
+            let id = match kind {
+                PersonIdKind::User => id_text(self.value.get("userId")),
+                PersonIdKind::Anonymous => id_text(self.value.get("anonymousId")),
+                PersonIdKind::Email => self.email(),
+            };
+            Some((kind, id?))
+        })
     }
 
-    /// The lane of the message.
-    pub fn lane(&self) -> LaneKey {
-        self.order_key().map_or(LaneKey(0), |(kind, key)| LaneKey::of(kind, &key))
-    }
-
-    /// The person to find the message by: the user id, else the anonymous id, else the e-mail address.
-    pub fn person(&self) -> PersonHash {
-        self.order_key().map_or(PersonHash(0), |(_, key)| PersonHash::of(&key))
+    /// The name of the event, of a track.
+    pub fn event(&self) -> Option<&str> {
+        match self.kind {
+            MessageType::Track => self.value.get("event")?.as_str(),
+            _ => None,
+        }
     }
 
     fn email(&self) -> Option<Cow<'_, str>> {

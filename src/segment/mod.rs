@@ -16,6 +16,6 @@ mod text;
 mod time;
 pub mod value;
 
-pub use ids::{LaneKey, MessageHash, PersonHash};
+pub use ids::{Digests, LaneKey, MessageHash, PersonDigest, PersonIdKind};
 pub use message::{Message, MessageType};
 pub use value::{Object, Value};

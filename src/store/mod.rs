@@ -1,19 +1,15 @@
 //! Stores the queue: the only module that knows SQL. [`open`] gives a [`Store`] and picks its engine; no other
 //! module names an engine, a file or an error of one.
 //!
-//! There is one engine, `sqlite`; `sql` and `rows` hold its statements and turn its rows into records. The
-//! guarantees, and the suite that each engine runs, are in [`crate::queue`].
+//! There is one engine, `sqlite`. The guarantees, and the suite that each engine runs, are in
+//! [`crate::queue`].
 
-mod rows;
-mod sql;
 mod sqlite;
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use crate::config::StoreConfig;
 use crate::queue::Store;
-use sqlite::Fault;
 
 /// Why a store could not be opened. The text is for the person who starts the program, and says what to do.
 #[derive(Debug, thiserror::Error)]
@@ -33,12 +29,4 @@ pub async fn open(config: &StoreConfig) -> Result<Arc<dyn Store>, StoreError> {
 /// Whether the store of a configuration was created before.
 pub fn exists(config: &StoreConfig) -> bool {
     sqlite::folder::exists(config)
-}
-
-/// How long ended messages are kept.
-#[derive(Debug, Clone, Copy)]
-struct Retention {
-    delivered: Duration,
-    failed: Duration,
-    records: Duration,
 }

@@ -3,8 +3,6 @@
 use jiff::Timestamp;
 use reqwest::Method;
 use serde_json::{Value, json};
-use sqlx::Row as _;
-use sqlx::sqlite::{SqliteConnectOptions, SqlitePool};
 
 use crate::limits::gzip;
 use crate::support::{Service, Setup, WRITE_KEY, identify, track};
@@ -151,12 +149,11 @@ async fn imports_are_bulk_unless_their_source_says_otherwise_and_all_else_is_liv
     service.accept("/v1/b", of("b")).await;
     service.accept("/v1/identify", identify("u1", "identify")).await;
     service.accept("/destination", identify("u1", "destination")).await;
-    let file = SqliteConnectOptions::new().filename(service.data().join("segment-loops.db"));
-    let pool = SqlitePool::connect_with(file.read_only(true)).await.unwrap();
-    let rows = sqlx::query("SELECT message_id FROM messages WHERE class = 2 ORDER BY seq");
-    let rows = rows.fetch_all(&pool).await.unwrap();
-    let bulk: Vec<String> = rows.iter().map(|row| row.get(0)).collect();
-    pool.close().await;
+    let database = service.database();
+    let mut bulk =
+        database.prepare("SELECT message_id FROM messages WHERE class = 2 ORDER BY seq").unwrap();
+    let bulk: Result<Vec<String>, _> = bulk.query_map([], |row| row.get(0)).unwrap().collect();
+    let bulk = bulk.unwrap();
     assert_eq!(bulk, ["import", "import-slash"]);
     assert_eq!(service.stored().await.len(), 7);
 }

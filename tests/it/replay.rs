@@ -297,7 +297,7 @@ async fn a_dry_run_counts_and_changes_nothing() {
 #[tokio::test]
 async fn a_message_whose_contents_are_past_their_time_is_counted_and_told() {
     let (_loops, setup, service, _) = failed(&["m1", "m2"]).await;
-    service.alter("UPDATE messages SET payload = NULL WHERE message_id = 'm1'").await;
+    service.alter("UPDATE messages SET has_contents = 0 WHERE message_id = 'm1'").await;
     let ran = replay(&setup, &service, &["--all-failed"]).await;
     assert_eq!(
         ran.stdout,

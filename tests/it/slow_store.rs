@@ -2,10 +2,8 @@
 //! counts once.
 
 use reqwest::Method;
-use sqlx::sqlite::SqliteConnectOptions;
-use sqlx::{ConnectOptions as _, Connection as _};
 
-use crate::support::{PATIENCE, Service, Setup, WRITE_KEY, track};
+use crate::support::{Service, Setup, WRITE_KEY, track};
 
 async fn to_destination(service: &Service, id: &str) -> crate::support::Answer {
     let request = service.request(Method::POST, "/destination").basic_auth(WRITE_KEY, Some(""));
@@ -18,17 +16,15 @@ async fn who_waits_too_long_is_told_to_come_again_and_what_was_stored_counts_onc
         .env("SEGMENT_LOOPS__SERVER__ACK_TIMEOUT_MS", "300")
         .start();
     // Another process writes, and does not end.
-    let database = SqliteConnectOptions::new().filename(service.data().join("segment-loops.db"));
-    let mut other = database.busy_timeout(PATIENCE).connect().await.unwrap();
-    sqlx::query("BEGIN IMMEDIATE").execute(&mut other).await.unwrap();
+    let other = service.database();
+    other.execute_batch("BEGIN IMMEDIATE").unwrap();
     let answer = service.post("/v1/track", track("u1", "m1")).await;
     assert_eq!((answer.status, &answer.headers["retry-after"]), (429, &"30".parse().unwrap()));
     assert_eq!(answer.body["code"], "not_now");
     let answer = to_destination(&service, "m2").await;
     assert_eq!((answer.status, &answer.headers["retry-after"]), (503, &"30".parse().unwrap()));
     assert_eq!(answer.body["code"], "not_now");
-    sqlx::query("ROLLBACK").execute(&mut other).await.unwrap();
-    other.close().await.unwrap();
+    other.execute_batch("ROLLBACK").unwrap();
 
     for id in ["m1", "m2"] {
         service.message(id, |found| !found.is_null()).await;

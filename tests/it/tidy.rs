@@ -35,7 +35,7 @@ fn rules() -> BTreeMap<&'static str, &'static [&'static str]> {
 
 /// Crates that belong to some modules alone.
 const CRATES: [(&str, &[&str]); 9] = [
-    ("sqlx", &["store"]),
+    ("rusqlite", &["store"]),
     ("reqwest", &["loops"]),
     ("axum", &["http", "console", "sandbox", "app"]),
     ("hyper", &["http"]),

@@ -1,14 +1,12 @@
 //! The SDKs for servers: Segment's and RudderStack's, for Node and Python.
 
 use serde_json::{Value, json};
-use sqlx::ConnectOptions as _;
-use sqlx::sqlite::SqliteConnectOptions;
 
 use crate::calls::{assert_arrived_once, round};
 use crate::front::Front;
 use crate::room::{fill, with_little_room};
 use crate::script::Script;
-use crate::support::{PATIENCE, ScriptedLoops, Setup, WRITE_KEY};
+use crate::support::{ScriptedLoops, Setup, WRITE_KEY};
 
 /// Has a script with this SDK send a round of calls, until the SDK says that all were delivered.
 async fn send(script: &mut Script, front: &Front, calls: &[Value]) {
@@ -97,9 +95,8 @@ async fn an_outage_of_several_tries_loses_and_doubles_nothing() {
         .start();
     let front = Front::before(&service.base_url).await;
     front.hurry();
-    let database = SqliteConnectOptions::new().filename(service.data().join("segment-loops.db"));
-    let mut other = database.busy_timeout(PATIENCE).connect().await.unwrap();
-    sqlx::query("BEGIN IMMEDIATE").execute(&mut other).await.unwrap();
+    let other = service.database();
+    other.execute_batch("BEGIN IMMEDIATE").unwrap();
     front.hold_until_busy(other, 6);
     let mut script = Script::node("server_sdk.js", &["@segment/analytics-node"]);
     let calls = round("u");

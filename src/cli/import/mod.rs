@@ -25,6 +25,7 @@ use crate::clock::{Clock, SystemClock};
 use crate::config::{self, Config, Flags, LogFormat};
 use crate::queue::intake::Intake;
 use crate::queue::{AcceptError, Accepted, Inbox, NewMessage};
+use crate::segment::Digests;
 use crate::segment::value::Object;
 use crate::telemetry;
 
@@ -83,6 +84,7 @@ pub(super) fn run(args: ImportArgs) -> Result<(), CliError> {
             config: &config,
             source,
             store: &*store,
+            digests: store.digests(),
             stop,
             report,
             bar: bar(&args.files),
@@ -170,6 +172,7 @@ struct Import<'a> {
     config: &'a Config,
     source: &'a str,
     store: &'a dyn Inbox,
+    digests: Digests,
     stop: CancellationToken,
     report: Report,
     bar: ProgressBar,
@@ -208,7 +211,9 @@ impl Import<'_> {
             None => return Err(CliError::Usage(format!("there is no source `{}`", self.source))),
         };
         let envelope = Object::new();
+        let digests = self.digests.clone();
         let intake = Intake {
+            digests: &digests,
             source: self.source,
             destination,
             is_bulk: true,

@@ -12,8 +12,7 @@ use super::query::{Parameters, bad_query};
 use crate::console::state::AdminState;
 use crate::console::view::Messages;
 use crate::http::error::{ApiError, ErrorBody};
-use crate::queue::Seq;
-use crate::segment::{MessageHash, PersonHash};
+use crate::queue::{Filter, Seq};
 
 /// How many messages an answer holds unless the query says otherwise, and at most.
 const LIMIT_DEFAULT: u32 = 50;
@@ -42,7 +41,7 @@ pub(super) async fn of_id(
 ) -> Result<Json<Messages>, ApiError> {
     // An id that is not UTF-8 is the id of no message.
     let message_id = message_id.map(|Path(message_id)| message_id).unwrap_or_default();
-    let hash = MessageHash::of(&message_id);
+    let hash = state.log.digests().message_id(&message_id);
     let found = state.log.by_message_id(hash, &message_id).await.map_err(store_fault)?;
     if found.is_empty() {
         return Err(ApiError::new(
@@ -111,9 +110,10 @@ pub(super) async fn of_person(
     uri: Uri,
 ) -> Result<Json<Messages>, ApiError> {
     let PersonQuery { user_id, limit, before } = PersonQuery::parse(&uri)?;
-    let person = PersonHash::of(&user_id);
-    let found = state.log.by_person(person, before.map(Seq), limit).await;
-    Ok(Json(found.map_err(store_fault)?.into()))
+    let persons = state.log.digests().any_person(&user_id);
+    let filter = Filter { persons, ..Filter::default() };
+    let found = state.log.list(&filter, before.map(Seq), limit).await;
+    Ok(Json(found.map_err(store_fault)?.messages.into()))
 }
 
 #[cfg(test)]

@@ -87,7 +87,8 @@ pub(super) async fn replay(
     })?;
     let is_dry_run = asked.dry_run;
     let position = asked.position.map(Into::into);
-    let mut ask = ReplayAsk { selection: selection(asked, &state)?, position, is_dry_run };
+    let now = state.clock.now();
+    let mut ask = ReplayAsk { selection: selection(asked, &state)?, position, is_dry_run, now };
     let began = Instant::now();
     let (mut replayed, mut without_contents) = (0, 0);
     loop {

@@ -10,7 +10,7 @@ use std::collections::{BTreeSet, HashMap, VecDeque};
 use jiff::Timestamp;
 
 use crate::queue::{Class, Head, LaneAsk, LanePart, Seq};
-use crate::segment::{LaneKey, PersonHash};
+use crate::segment::LaneKey;
 
 /// Every eighth turn goes to the oldest lane, whatever its class, so that bulk never starves.
 const AGEING_TURNS: u32 = 8;
@@ -48,7 +48,6 @@ pub struct Lanes {
 
 #[derive(Debug)]
 struct Lane {
-    person: PersonHash,
     heads: VecDeque<Head>,
     /// How many heads of each class there are: the most urgent class is the lane's.
     classes: [u32; Class::COUNT],
@@ -101,9 +100,8 @@ pub struct Reading {
 }
 
 impl Lane {
-    fn new(person: PersonHash, ready_at_shortage: u64) -> Self {
+    fn new(ready_at_shortage: u64) -> Self {
         Self {
-            person,
             heads: VecDeque::new(),
             classes: [0; Class::COUNT],
             state: LaneState::Busy,
@@ -188,7 +186,7 @@ impl Lanes {
     pub fn push(&mut self, head: Head, known_through: Option<Seq>) {
         let shortages = self.shortages;
         let lane_heads_max = self.lane_heads_max;
-        let lane = self.lanes.entry(head.lane).or_insert_with(|| Lane::new(head.person, shortages));
+        let lane = self.lanes.entry(head.lane).or_insert_with(|| Lane::new(shortages));
         let Err(place) = lane.heads.binary_search_by_key(&head.seq, |head| head.seq) else {
             return;
         };
@@ -242,8 +240,7 @@ impl Lanes {
         self.ready[class].remove(&entry);
         let lane = self.lanes.get_mut(&entry.1)?;
         lane.state = LaneState::Busy;
-        let ask =
-            LaneAsk { lane: entry.1, person: lane.person, after: gap.after, limit: LANE_PART };
+        let ask = LaneAsk { lane: entry.1, after: gap.after, limit: LANE_PART };
         Some(Reading { ask, through: gap.through })
     }
 

@@ -5,13 +5,7 @@ use proptest::prelude::*;
 use std::collections::BTreeMap;
 
 pub(in crate::delivery) fn head(seq: i64, lane: i64) -> Head {
-    Head {
-        seq: Seq(seq),
-        lane: LaneKey(lane),
-        person: PersonHash(0),
-        class: Class::Event,
-        next_attempt_at: None,
-    }
+    Head { seq: Seq(seq), lane: LaneKey(lane), class: Class::Event, next_attempt_at: None }
 }
 
 fn of_class(seq: i64, lane: i64, class: Class) -> Head {
@@ -126,8 +120,7 @@ fn reading(lanes: &mut Lanes, ahead: usize) -> Option<(i64, i64, i64)> {
 }
 
 fn asked(lane: i64, after: i64, through: i64) -> Reading {
-    let ask =
-        LaneAsk { lane: LaneKey(lane), person: PersonHash(0), after: Seq(after), limit: LANE_PART };
+    let ask = LaneAsk { lane: LaneKey(lane), after: Seq(after), limit: LANE_PART };
     Reading { ask, through: Seq(through) }
 }
 

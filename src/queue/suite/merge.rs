@@ -122,7 +122,7 @@ pub(crate) async fn merged_requests_go_with_their_records(store: &dyn Store) {
     }
     let late = at(10_000_000);
     while store.purge(late).await.unwrap() > 0 {}
-    assert!(store.by_message_id(MessageHash::of("a"), "a").await.unwrap().is_empty());
+    assert!(store.by_message_id(message_hash("a"), "a").await.unwrap().is_empty());
     assert!(store.open(second).await.unwrap().is_none());
     // A second round finds nothing left of them.
     assert_eq!(store.purge(late).await.unwrap(), 0);

@@ -31,12 +31,11 @@ use tokio::time::timeout;
 
 use crate::action::{ActionKind, Endpoint, Unmatched, UnmatchedReason};
 use crate::queue::{
-    AcceptError, Attempt, AttemptOutcome, Consequence, Failure, FailureReason, FrozenRequest, Head,
-    Lease, LeaseRequest, MessageRecord, NewDelivery, NewMerge, NewMessage, NewPlan, NewRequest,
-    PendingAsk, Seq, Settlement, Store, Work, WorkError,
+    AcceptError, Attempt, AttemptOutcome, Consequence, Failure, FailureReason, Filter,
+    FrozenRequest, Head, Lease, LeaseRequest, MessageRecord, NewDelivery, NewMerge, NewMessage,
+    NewPlan, NewRequest, PendingAsk, Seq, Settlement, Store, Work, WorkError,
 };
-use crate::segment::ids::OrderKeyKind;
-use crate::segment::{LaneKey, MessageHash, MessageType, PersonHash};
+use crate::segment::{Digests, LaneKey, MessageHash, MessageType, PersonDigest, PersonIdKind};
 
 /// How long a closed store may take to end. Only a store that never ends takes so long.
 const END_TIMEOUT: Duration = Duration::from_secs(30);
@@ -46,7 +45,7 @@ pub(crate) trait Fixture {
     /// Makes a place without data.
     async fn empty() -> Self;
 
-    /// Opens a store on the data, with [`LIMITS`]. The suite calls it several times, also concurrently while
+    /// Opens a store on the data, with [`LIMITS`] and [`INSTALLATION_KEY`]. The suite calls it several times, also concurrently while
     /// there are no data yet: each store behaves like one of another process.
     async fn open(&self) -> Arc<dyn Store>;
 
@@ -213,15 +212,45 @@ pub(crate) fn message(id: &str) -> NewMessage {
         source: "web".into(),
         destination: DESTINATION.into(),
         message_id: id.into(),
-        message_hash: MessageHash::of(id),
+        message_hash: message_hash(id),
         kind: MessageType::Track,
         class: crate::queue::Class::Event,
-        lane: LaneKey::of(OrderKeyKind::User, "u1"),
-        person: PersonHash::of("u1"),
+        lane: lane("u1"),
+        anonymous: None,
+        email: None,
+        event: Some("Tested".into()),
         received_at: at(0),
         payload: Bytes::from(format!(r#"{{"messageId":"{id}"}}"#)),
         warnings: Vec::new(),
     }
+}
+
+/// The key of the installation, with which [`Fixture`] opens its stores.
+pub(crate) const INSTALLATION_KEY: [u8; 32] = [7; 32];
+
+pub(crate) fn message_hash(id: &str) -> MessageHash {
+    Digests::new(&INSTALLATION_KEY).message_id(id)
+}
+
+/// The digest of a user's id.
+pub(crate) fn user(id: &str) -> PersonDigest {
+    Digests::new(&INSTALLATION_KEY).person(PersonIdKind::User, id)
+}
+
+/// The lane of a user.
+pub(crate) fn lane(id: &str) -> LaneKey {
+    user(id).into()
+}
+
+/// The latest messages of a user.
+pub(crate) async fn of_person(
+    store: &dyn Store,
+    id: &str,
+    before: Option<Seq>,
+    limit: u32,
+) -> Vec<MessageRecord> {
+    let filter = Filter { persons: vec![user(id)], ..Filter::default() };
+    store.list(&filter, before, limit).await.unwrap().messages
 }
 
 pub(crate) fn ask(holder: &str, now: Timestamp) -> LeaseRequest {
@@ -302,7 +331,7 @@ pub(crate) async fn put(store: &dyn Store, message: NewMessage) -> Seq {
 }
 
 pub(crate) async fn record(store: &dyn Store, id: &str) -> MessageRecord {
-    let mut found = store.by_message_id(MessageHash::of(id), id).await.unwrap();
+    let mut found = store.by_message_id(message_hash(id), id).await.unwrap();
     assert!(!found.is_empty(), "{id} is not there");
     found.remove(0)
 }

@@ -9,7 +9,7 @@ pub(super) fn all(state: ReplayState) -> Selection {
     Selection {
         state,
         message_ids: Vec::new(),
-        person: None,
+        user: None,
         reason: None,
         destination: None,
         subscription: None,
@@ -24,7 +24,7 @@ pub(super) async fn replay(
     selection: Selection,
     is_dry_run: bool,
 ) -> (u64, u64) {
-    let mut ask = ReplayAsk { selection, position: None, is_dry_run };
+    let mut ask = ReplayAsk { selection, position: None, is_dry_run, now: at(1_000) };
     let (mut replayed, mut without_contents) = (0, 0);
     loop {
         let chunk = store.replay(&ask).await.unwrap();
@@ -92,7 +92,7 @@ pub(crate) async fn replays_behind_what_waits(store: &dyn Store) {
 
     let shown = heads(store).await[1];
     let new = message("a");
-    assert_eq!((shown.lane, shown.person, shown.next_attempt_at), (new.lane, new.person, None));
+    assert_eq!((shown.lane, shown.next_attempt_at), (new.lane, None));
     let job = store.open(shown.seq).await.unwrap().unwrap();
     assert_eq!((job.payload, job.source, job.received_at), (new.payload, new.source, at(0)));
     assert!(!job.is_planned && job.requests.is_empty());
@@ -160,7 +160,7 @@ pub(crate) async fn keeps_what_was_delivered_before_a_replay(store: &dyn Store) 
     // Its records go with it.
     store.freeze_one(&lease, heads(store).await[0].seq, plan(vec![])).await.unwrap();
     while store.purge(at(100) + LIMITS.records_retention).await.unwrap() > 0 {}
-    assert!(store.by_message_id(MessageHash::of("a"), "a").await.unwrap().is_empty());
+    assert!(store.by_message_id(message_hash("a"), "a").await.unwrap().is_empty());
 }
 
 pub(crate) async fn replays_for_one_subscription_alone(store: &dyn Store) {
@@ -206,7 +206,7 @@ pub(crate) async fn chooses_what_to_replay(store: &dyn Store) {
         .unwrap();
     let of = |id: &str, ms: i64, person: &str| NewMessage {
         received_at: at(ms),
-        person: PersonHash::of(person),
+        lane: lane(person),
         ..message(id)
     };
     let refused = put(store, of("refused", 10, "u1")).await;
@@ -224,7 +224,7 @@ pub(crate) async fn chooses_what_to_replay(store: &dyn Store) {
 
     let text = |text: &str| Some(text.to_owned());
     let ids = |ids: &[&str]| ids.iter().map(|id| (*id).to_owned()).collect::<Vec<_>>();
-    let person = |id: &str| Some(PersonHash::of(id));
+    let user = |id: &str| Some(id.to_owned());
     let cases: Vec<(Selection, u64)> = vec![
         (all(Failed), 3),
         (all(Unmatched), 1),
@@ -232,9 +232,9 @@ pub(crate) async fn chooses_what_to_replay(store: &dyn Store) {
         (all(All), 5),
         (Selection { message_ids: ids(&["refused", "delivered", "nothing"]), ..all(Failed) }, 1),
         (Selection { message_ids: ids(&["refused", "delivered", "pending"]), ..all(All) }, 2),
-        (Selection { person: person("u1"), ..all(Failed) }, 2),
-        (Selection { person: person("u1"), ..all(All) }, 3),
-        (Selection { person: person("u3"), ..all(All) }, 0),
+        (Selection { user: user("u1"), ..all(Failed) }, 2),
+        (Selection { user: user("u1"), ..all(All) }, 3),
+        (Selection { user: user("u3"), ..all(All) }, 0),
         (Selection { reason: Some(Refused), ..all(Failed) }, 2),
         (Selection { reason: Some(FailureReason::Invalid), ..all(Failed) }, 0),
         (Selection { destination: text("other"), ..all(Failed) }, 1),
@@ -245,15 +245,7 @@ pub(crate) async fn chooses_what_to_replay(store: &dyn Store) {
         (Selection { from: Some(at(20)), ..all(All) }, 4),
         (Selection { from: Some(at(20)), to: Some(at(40)), ..all(All) }, 2),
         (Selection { to: Some(at(10)), ..all(All) }, 0),
-        (
-            Selection {
-                person: person("u1"),
-                reason: Some(Refused),
-                to: Some(at(50)),
-                ..all(Failed)
-            },
-            1,
-        ),
+        (Selection { user: user("u1"), reason: Some(Refused), to: Some(at(50)), ..all(Failed) }, 1),
     ];
     for (n, (selection, expected)) in cases.into_iter().enumerate() {
         assert_eq!(replay(store, selection, true).await, (expected, 0), "case {n}");
@@ -271,8 +263,12 @@ pub(crate) async fn replays_each_once_in_bounded_parts(store: &dyn Store) {
             store.freeze_one(&lease, Seq(n), failed()).await.unwrap();
         }
     }
-    let mut ask =
-        ReplayAsk { selection: all(ReplayState::Failed), position: None, is_dry_run: false };
+    let mut ask = ReplayAsk {
+        selection: all(ReplayState::Failed),
+        position: None,
+        is_dry_run: false,
+        now: at(1_000),
+    };
     let (mut calls, mut replayed) = (0, 0);
     loop {
         let chunk = store.replay(&ask).await.unwrap();
@@ -292,7 +288,7 @@ pub(crate) async fn replays_each_once_in_bounded_parts(store: &dyn Store) {
     assert_eq!(replayed, 2_250);
     assert!(calls > 1, "all at once");
     // All are of one person: found by another way, and no less bounded.
-    let of_person = Selection { person: Some(PersonHash::of("u1")), ..all(ReplayState::Failed) };
+    let of_person = Selection { user: Some("u1".to_owned()), ..all(ReplayState::Failed) };
     assert_eq!(replay(store, of_person, true).await, (2_250 + calls, 0));
 }
 

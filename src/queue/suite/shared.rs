@@ -13,7 +13,7 @@ pub(crate) async fn two_share_one_order_and_one_memory(a: &dyn Store, b: &dyn St
         let id = |message: NewMessage| {
             let id = format!("{} {n}", message.message_id);
             NewMessage {
-                message_hash: MessageHash::of(&id),
+                message_hash: message_hash(&id),
                 message_id: id,
                 lane: LaneKey(n),
                 ..message

@@ -1,63 +1,62 @@
 //! Accepts the messages of a group: finds the duplicates and inserts the rest. This is the hot path.
 
 use std::collections::HashMap;
-use std::sync::LazyLock;
 use std::time::Duration;
 
-use sqlx::sqlite::{Sqlite, SqliteArguments, SqliteConnection};
+use rusqlite::{Connection, OptionalExtension as _, params};
 
-use super::recent::{Recent, Row, json_list};
-use crate::queue::{Accepted, NewMessage};
-use crate::store::Fault;
-use crate::store::rows::{duration_ms, to_json, to_ms};
+use super::Fault;
+use super::event_names::EventNames;
+use super::recent::{Recent, Row};
+use super::rows::{duration_ms, to_json, to_ms};
+use super::tally::{Counted, Tallies};
+use crate::queue::{Accepted, NewMessage, Stage};
 
-/// Up to this many rows are inserted by one statement, whatever their number: each statement is a passage
-/// between two threads, during which all senders of the group wait. Larger groups take a few chunks.
-pub(super) const ROWS_EXACT_MAX: usize = 64;
+/// ?1 message_hash.
+pub(super) const OF_ID: &str = "SELECT seq FROM message_ids WHERE message_hash = ?1";
+/// ?1 seq.
+pub(super) const IDENTITY: &str =
+    "SELECT source, message_id, received_at FROM messages WHERE seq = ?1";
+/// ?1 how many. Returns the last of them.
+pub(super) const NEXT_SEQS: &str =
+    "UPDATE meta SET value = value + ?1 WHERE name = 'last_seq' RETURNING value";
+pub(super) const INSERT: &str = "
+    INSERT INTO messages (seq, class, message_hash, lane, anonymous, email, received_at, event_id, kind,
+                          source, destination, message_id, warnings)
+    VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13)";
+pub(super) const INSERT_PAYLOAD: &str = "INSERT INTO payloads (seq, payload) VALUES (?1, ?2)";
+/// ?1 minute, ?2 first seq, ?3 last seq.
+pub(super) const MINUTE: &str = "
+    INSERT INTO minutes (minute, first_seq, last_seq) VALUES (?1, ?2, ?3)
+    ON CONFLICT DO UPDATE SET first_seq = MIN(first_seq, ?2), last_seq = MAX(last_seq, ?3)";
 
-/// The chunks of larger groups, largest first. 256 rows of 11 values stay far below the 32,766 parameters
-/// that SQLite allows.
-const CHUNKS: [usize; 2] = [256, 128];
+const MINUTE_MS: i64 = 60_000;
 
-/// The statements for 1 to [`ROWS_EXACT_MAX`] rows, and for each chunk.
-static EXACT: LazyLock<Vec<String>> =
-    LazyLock::new(|| (1..=ROWS_EXACT_MAX).map(insert_sql).collect());
-static CHUNKED: LazyLock<[String; 2]> = LazyLock::new(|| CHUNKS.map(insert_sql));
+/// What the writer keeps in memory to accept messages.
+#[derive(Debug)]
+pub(super) struct Memory {
+    pub(super) recent: Recent,
+    pub(super) event_names: EventNames,
+    pub(super) duplicate_window: Duration,
+}
 
-/// $1 digests of message ids, $2 places of some, $3 the place behind which `recent` is to be looked at:
-/// what is stored under them.
-pub(super) const LOOKUP: &str = "
-    SELECT m.source, m.message_id, m.received_at
-    FROM json_each($1) h CROSS JOIN message_ids i ON i.message_hash = h.value
-    CROSS JOIN messages m ON m.seq = i.seq
-    UNION ALL
-    SELECT source, message_id, received_at FROM messages NOT INDEXED
-    WHERE seq IN (SELECT value FROM json_each($2))
-    UNION ALL
-    SELECT m.source, m.message_id, m.received_at
-    FROM recent r CROSS JOIN messages m ON m.seq = r.seq
-    WHERE r.seq > $3 AND r.message_hash IN (SELECT value FROM json_each($1))";
-
-type Query = sqlx::query::Query<'static, Sqlite, SqliteArguments>;
-
-/// An accepted message, as far as it matters to those that may be its duplicates.
+/// A message that was accepted, as far as it matters to those that may be its duplicates.
 struct Seen {
     received_ms: i64,
-    /// The call of this group that brought it; `None` if it was stored before.
+    /// The call of this group that contains it; `None` if it was stored before.
     call: Option<usize>,
 }
 
-/// Returns whether each message of each call is new, and the rows that were added to `recent`.
-pub(super) async fn accept(
-    connection: &mut SqliteConnection,
-    recent: &Recent,
+/// Returns whether each message of each call is new. `rows` are the messages that `recent` does not know; those
+/// that are inserted are added to them, to be noted after the commit.
+pub(super) fn accept(
+    transaction: &Connection,
+    memory: &mut Memory,
     calls: &[&[NewMessage]],
-    duplicate_window: Duration,
-) -> Result<(Vec<Vec<Accepted>>, Vec<Row>), Fault> {
-    if calls.is_empty() {
-        return Ok(Default::default());
-    }
-    let stored = lookup(connection, recent, calls).await?;
+    rows: &mut Vec<Row>,
+    tallies: &mut Tallies,
+) -> Result<Vec<Vec<Accepted>>, Fault> {
+    let stored = stored(transaction, &memory.recent, rows, calls)?;
     let mut seen: HashMap<(&str, &str), Seen> = HashMap::with_capacity(stored.len());
     for (source, message_id, received_ms) in &stored {
         let entry = seen
@@ -65,13 +64,13 @@ pub(super) async fn accept(
             .or_insert(Seen { received_ms: *received_ms, call: None });
         entry.received_ms = entry.received_ms.max(*received_ms);
     }
-    let window_ms = duration_ms(duplicate_window);
+    let window_ms = duration_ms(memory.duplicate_window);
     let mut fresh = Vec::new();
     let mut answers = Vec::with_capacity(calls.len());
     for (call, messages) in calls.iter().enumerate() {
         let mut accepted = Vec::with_capacity(messages.len());
         for message in *messages {
-            let key = (message.source.as_str(), message.message_id.as_str());
+            let key = (&*message.source, message.message_id.as_str());
             let received_ms = to_ms(message.received_at);
             let is_duplicate = seen.get(&key).is_some_and(|before| {
                 before.call == Some(call)
@@ -87,83 +86,124 @@ pub(super) async fn accept(
         }
         answers.push(accepted);
     }
-    Ok((answers, insert(connection, &fresh).await?))
+    if !fresh.is_empty() {
+        insert(transaction, &mut memory.event_names, &fresh, rows)?;
+        count(transaction, &fresh, rows, tallies)?;
+    }
+    Ok(answers)
 }
 
 /// The messages stored under the digests of the given message ids: source, message id, received at.
-async fn lookup(
-    connection: &mut SqliteConnection,
+fn stored(
+    transaction: &Connection,
     recent: &Recent,
+    unknown: &[Row],
     calls: &[&[NewMessage]],
-) -> Result<Vec<(String, String, i64)>, sqlx::Error> {
-    let mut hashes: Vec<i64> = calls
-        .iter()
-        .flat_map(|messages| messages.iter())
-        .map(|message| message.message_hash.0)
-        .collect();
+) -> Result<Vec<(String, String, i64)>, Fault> {
+    let messages = calls.iter().flat_map(|messages| messages.iter());
+    let mut hashes: Vec<i64> = messages.map(|message| message.message_hash.0).collect();
     // In the order of the index: each look-up is near the one before.
     hashes.sort_unstable();
-    let (places, read) = recent.of_ids(connection, &hashes).await?;
-    let lookup = sqlx::query_as(LOOKUP).bind(json_list(hashes)).bind(places).bind(read);
-    lookup.fetch_all(connection).await
-}
-
-/// Inserts in order: the order of the rows is the order of acceptance.
-async fn insert(
-    connection: &mut SqliteConnection,
-    messages: &[&NewMessage],
-) -> Result<Vec<Row>, Fault> {
-    let mut added = Vec::with_capacity(messages.len());
-    let mut rest = messages;
-    while !rest.is_empty() {
-        let (text, rows) = statement(rest.len());
-        let (chunk, after) = rest.split_at(rows);
-        rest = after;
-        let query = chunk.iter().fold(sqlx::query(text), |query, message| bind(query, message));
-        let inserted = query.execute(&mut *connection).await?;
-        if inserted.rows_affected() != chunk.len() as u64 {
-            return Err(Fault::Broken("not every message was inserted"));
+    hashes.dedup();
+    let mut of_id = transaction.prepare_cached(OF_ID)?;
+    let mut seqs = Vec::new();
+    for hash in &hashes {
+        let sorted = of_id.query_map([hash], |row| row.get(0))?;
+        for seq in sorted {
+            seqs.push(seq?);
         }
-        // No other connection can write meanwhile, so the rows of one statement follow each other.
-        let places = inserted.last_insert_rowid() - chunk.len() as i64 + 1..;
-        added.extend(places.zip(chunk).map(|(seq, message)| Row {
+        seqs.extend(recent.of_id(*hash));
+    }
+    let is_asked = |row: &&Row| hashes.binary_search(&row.message_hash).is_ok();
+    seqs.extend(unknown.iter().filter(is_asked).map(|row| row.seq));
+    seqs.sort_unstable();
+    seqs.dedup();
+    let mut identity = transaction.prepare_cached(IDENTITY)?;
+    let mut stored = Vec::with_capacity(seqs.len());
+    for seq in seqs {
+        let found = identity.query_row([seq], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)));
+        stored.extend(found.optional()?);
+    }
+    Ok(stored)
+}
+
+/// Inserts in order: the order of the rows is the order of acceptance. Adds their digests to `rows`.
+fn insert(
+    transaction: &Connection,
+    event_names: &mut EventNames,
+    messages: &[&NewMessage],
+    rows: &mut Vec<Row>,
+) -> Result<(), Fault> {
+    let first = next_seqs(transaction, messages.len())?;
+    let mut insert = transaction.prepare_cached(INSERT)?;
+    let mut insert_payload = transaction.prepare_cached(INSERT_PAYLOAD)?;
+    rows.reserve(messages.len());
+    for (seq, message) in (first..).zip(messages) {
+        let event = message.event.as_deref();
+        let event_id = event
+            .map(|event| event_names.id(transaction, &message.source, event, message.received_at))
+            .transpose()?;
+        let persons = [
+            Some(message.lane.0),
+            message.anonymous.map(|anonymous| anonymous.0),
+            message.email.map(|email| email.0),
+        ];
+        insert.execute(params![
             seq,
-            message_hash: message.message_hash.0,
-            person: message.person.0,
-        }));
+            message.class.code(),
+            message.message_hash.0,
+            persons[0],
+            persons[1],
+            persons[2],
+            to_ms(message.received_at),
+            event_id,
+            message.kind.as_str(),
+            &*message.source,
+            &*message.destination,
+            message.message_id,
+            to_json(&message.warnings),
+        ])?;
+        insert_payload.execute(params![seq, &message.payload[..]])?;
+        rows.push(Row { seq, message_hash: message.message_hash.0, persons });
     }
-    Ok(added)
+    Ok(())
 }
 
-/// The statement for the next rows of at least one that are left, and how many of them it inserts.
-fn statement(rows: usize) -> (&'static str, usize) {
-    let chunk = CHUNKS.iter().zip(CHUNKED.iter()).find(|(chunk, _)| **chunk <= rows);
-    if let Some((chunk, text)) = chunk {
-        return (text, *chunk);
+/// The first of so many sequence numbers that follow each other.
+pub(super) fn next_seqs(transaction: &Connection, count: usize) -> Result<i64, Fault> {
+    let count = i64::try_from(count).unwrap_or(i64::MAX);
+    let last: i64 = transaction.prepare_cached(NEXT_SEQS)?.query_row([count], |row| row.get(0))?;
+    Ok(last - count + 1)
+}
+
+/// Counts what was inserted, and notes between which sequence numbers each minute lies.
+fn count(
+    transaction: &Connection,
+    fresh: &[&NewMessage],
+    rows: &[Row],
+    tallies: &mut Tallies,
+) -> Result<(), Fault> {
+    let mut received: HashMap<(i64, &str, &str), i64> = HashMap::new();
+    let mut minutes: HashMap<i64, (i64, i64)> = HashMap::new();
+    let inserted = &rows[rows.len() - fresh.len()..];
+    for (message, row) in fresh.iter().zip(inserted) {
+        let minute = to_ms(message.received_at).div_euclid(MINUTE_MS);
+        *received.entry((minute, &message.destination, &message.source)).or_default() += 1;
+        minutes.entry(minute).or_insert((row.seq, row.seq)).1 = row.seq;
     }
-    let rows = rows.min(ROWS_EXACT_MAX);
-    (&EXACT[rows - 1], rows)
-}
-
-fn bind(query: Query, message: &NewMessage) -> Query {
-    query
-        .bind(message.class.code())
-        .bind(message.lane.0)
-        .bind(message.person.0)
-        .bind(message.message_hash.0)
-        .bind(to_ms(message.received_at))
-        .bind(message.kind.as_str())
-        .bind(message.source.clone())
-        .bind(message.destination.clone())
-        .bind(message.message_id.clone())
-        .bind(message.payload.to_vec())
-        .bind(to_json(&message.warnings))
-}
-
-fn insert_sql(rows: usize) -> String {
-    let values = vec!["(?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"; rows].join(", ");
-    format!(
-        "INSERT OR ROLLBACK INTO messages (class, lane, person, message_hash, received_at, kind, source, \
-         destination, message_id, payload, warnings) VALUES {values}"
-    )
+    for ((minute, destination, source), count) in received {
+        let counted = Counted {
+            stage: Stage::Received,
+            destination: destination.to_owned(),
+            source: source.to_owned(),
+            subscription: String::new(),
+            reason: String::new(),
+        };
+        tallies.add(super::rows::from_ms(minute * MINUTE_MS), counted, count);
+    }
+    let mut statement = transaction.prepare_cached(MINUTE)?;
+    for (minute, (first, last)) in minutes {
+        statement.execute(params![minute, first, last])?;
+    }
+    Ok(())
 }

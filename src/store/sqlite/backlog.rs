@@ -5,12 +5,14 @@
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use sqlx::SqlitePool;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
+use super::Fault;
+use super::reader::Readers;
 use crate::queue::AcceptError;
-use crate::store::{Fault, sql};
+
+pub(super) const COUNT: &str = "SELECT COUNT(*) FROM messages WHERE state = 0";
 
 /// While there are too many messages, sleep this many times as long as the last count took, at most a
 /// second, so that readers are not busy with counting alone.
@@ -52,7 +54,7 @@ impl Drop for Admitted {
 
 impl Backlog {
     /// Counts what is pending already.
-    pub(super) async fn open(max: u64, readers: &SqlitePool) -> Result<Self, sqlx::Error> {
+    pub(super) async fn open(max: u64, readers: &Readers) -> Result<Self, Fault> {
         let max = max.max(1);
         let left = max.saturating_sub(count(readers).await?);
         Ok(Self {
@@ -67,7 +69,7 @@ impl Backlog {
     pub(super) async fn admit(
         self: &Arc<Self>,
         messages: usize,
-        readers: &SqlitePool,
+        readers: &Readers,
     ) -> Result<Admitted, AcceptError> {
         if let Some(admitted) = self.try_admit(messages) {
             return Ok(admitted);
@@ -85,7 +87,7 @@ impl Backlog {
             let landed = self.landed.notified();
             // Nothing is admitted until there is room again, so this cannot grow during the count.
             let in_flight = self.room().in_flight;
-            let pending = count(readers).await.map_err(Fault::from)?;
+            let pending = count(readers).await?;
             let room = self.max.saturating_sub(pending);
             if room == 0 {
                 let now = Instant::now();
@@ -119,7 +121,11 @@ impl Backlog {
     }
 }
 
-async fn count(readers: &SqlitePool) -> Result<u64, sqlx::Error> {
-    let pending: i64 = sqlx::query_scalar(sql::BACKLOG).fetch_one(readers).await?;
-    Ok(pending.unsigned_abs())
+async fn count(readers: &Readers) -> Result<u64, Fault> {
+    readers
+        .read(|connection| {
+            let pending: i64 = connection.prepare_cached(COUNT)?.query_row([], |row| row.get(0))?;
+            Ok(pending.unsigned_abs())
+        })
+        .await
 }

@@ -1,14 +1,136 @@
-//! What can go wrong with the file, with advice: when it is opened, and while it is in use.
+//! Why the database cannot be opened or used, by what a person can do about it.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::open;
+use rusqlite::ErrorCode;
+
 use crate::queue::{AcceptError, Unavailable, WorkError};
 
-/// Why the file could not be opened. The texts are for the person who starts the program.
+/// An error while the store was in use. Cheap to clone, since every order of a group gets it.
+#[derive(Debug, Clone, thiserror::Error)]
+pub(super) enum Fault {
+    #[error("{}", advice(source))]
+    Database {
+        #[source]
+        source: Arc<rusqlite::Error>,
+    },
+    #[error(
+        "the database file was deleted, moved or replaced while the program runs: put it back as it was, and the program recovers by itself, or restart the program to continue with the present file"
+    )]
+    Gone,
+    #[error("{0}: the database was changed from outside, or is damaged")]
+    Broken(&'static str),
+    #[error("a row of `{table}` holds a `{column}` that this version does not know")]
+    Unreadable { table: &'static str, column: &'static str },
+    #[error("the schema of the database is not that of this version")]
+    Schema,
+    #[error(
+        "no connection to read the database became free in time: it is slow, or too much is asked of it"
+    )]
+    NoReader,
+    #[error("the store was closed")]
+    Closed,
+}
+
+impl From<rusqlite::Error> for Fault {
+    fn from(source: rusqlite::Error) -> Self {
+        Fault::Database { source: Arc::new(source) }
+    }
+}
+
+impl Fault {
+    /// Whether the stored rows are to blame, so that a retry would fail in the same way: a row that is not
+    /// there, a value that cannot be read, or a constraint that the present rows break.
+    pub(super) fn is_broken(&self) -> bool {
+        match self {
+            Fault::Broken(_) | Fault::Unreadable { .. } => true,
+            Fault::Database { source } => match source.sqlite_error_code() {
+                Some(code) => code == ErrorCode::ConstraintViolation,
+                None => matches!(
+                    **source,
+                    rusqlite::Error::QueryReturnedNoRows
+                        | rusqlite::Error::InvalidColumnType(..)
+                        | rusqlite::Error::FromSqlConversionFailure(..)
+                        | rusqlite::Error::IntegralValueOutOfRange(..)
+                        | rusqlite::Error::Utf8Error(..)
+                ),
+            },
+            Fault::Gone | Fault::Schema | Fault::NoReader | Fault::Closed => false,
+        }
+    }
+
+    /// Whether the state of the machine is to blame, so that no other transaction would have fared better.
+    pub(super) fn is_environmental(&self) -> bool {
+        let Fault::Database { source } = self else { return !self.is_broken() };
+        matches!(
+            source.sqlite_error_code(),
+            Some(
+                ErrorCode::PermissionDenied
+                    | ErrorCode::DatabaseBusy
+                    | ErrorCode::DatabaseLocked
+                    | ErrorCode::OutOfMemory
+                    | ErrorCode::ReadOnly
+                    | ErrorCode::SystemIoFailure
+                    | ErrorCode::DatabaseCorrupt
+                    | ErrorCode::DiskFull
+                    | ErrorCode::CannotOpen
+                    | ErrorCode::NotADatabase
+            )
+        )
+    }
+}
+
+/// What a failure in use means, and what a person can do.
+pub(super) fn advice(error: &rusqlite::Error) -> &'static str {
+    match error.sqlite_error_code() {
+        Some(ErrorCode::DiskFull) => {
+            "the disk of the database is full: make room, and the program recovers by itself"
+        }
+        Some(ErrorCode::PermissionDenied | ErrorCode::ReadOnly) => {
+            "the database cannot be written: give the user that runs this program write access to the file and its folder, on a disk that is mounted writable; the program then recovers by itself"
+        }
+        Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase) => {
+            "the database is damaged: stop the program, and restore the file from a backup, or save what can be saved with `sqlite3 FILE .recover`"
+        }
+        Some(ErrorCode::SystemIoFailure) => {
+            "the disk of the database fails: check whether it is full, and read the system's log; the program recovers by itself once the disk works"
+        }
+        Some(ErrorCode::CannotOpen) => {
+            "the database file is gone: put it back, and the program recovers by itself"
+        }
+        Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => {
+            "another process keeps the database locked: stop it, and the program recovers by itself"
+        }
+        _ => "the database failed",
+    }
+}
+
+impl From<Fault> for Unavailable {
+    fn from(fault: Fault) -> Self {
+        Unavailable(Box::new(fault))
+    }
+}
+
+impl From<Fault> for AcceptError {
+    fn from(fault: Fault) -> Self {
+        Unavailable::from(fault).into()
+    }
+}
+
+impl From<Fault> for WorkError {
+    fn from(fault: Fault) -> Self {
+        if fault.is_broken() {
+            WorkError::Broken(Box::new(fault))
+        } else {
+            Unavailable::from(fault).into()
+        }
+    }
+}
+
+/// Why the database could not be opened. The texts are for the person who starts the program.
 #[derive(Debug, thiserror::Error)]
-pub(in crate::store) enum OpenError {
+pub enum OpenError {
     /// The data folder does not exist and cannot be created.
     #[error(
         "the data folder {folder} cannot be created: give another with --data, or allow writing there"
@@ -65,15 +187,31 @@ pub(in crate::store) enum OpenError {
         /// The database file.
         path: PathBuf,
     },
-    /// The file was written by a release that this one does not know.
+    /// The file was written by a build from before the first release.
     #[error(
-        "{path:?} was written by another version of this program (schema {version}): run that version or a newer one"
+        "{path:?} was written by an earlier build of this program, from before its first release, whose databases are not migrated: let that build deliver what waits, or move the file away to start with an empty one"
     )]
-    OtherVersion {
+    Earlier {
         /// The database file.
         path: PathBuf,
-        /// The number of the migration that is unknown here.
-        version: i64,
+    },
+    /// The file was written by a release that this one does not know.
+    #[error(
+        "{path:?} was written by another version of this program, a newer one (schema {version}): run that version or a newer one"
+    )]
+    Later {
+        /// The database file.
+        path: PathBuf,
+        /// The version of its schema.
+        version: i32,
+    },
+    /// Parts of the schema are missing or were changed.
+    #[error(
+        "{path:?} is a database of this program, but its schema was changed, or is not whole: restore it from a backup, or move it away to start with an empty one"
+    )]
+    Damaged {
+        /// The database file.
+        path: PathBuf,
     },
     /// There is no room for it.
     #[error("there is no room for the database {path:?}: make room on its disk")]
@@ -107,65 +245,22 @@ pub(in crate::store) enum OpenError {
     },
 }
 
-/// An error while the store was in use. Cheap to clone, since every order of a group gets it.
-#[derive(Debug, Clone, thiserror::Error)]
-pub(in crate::store) enum Fault {
-    #[error("{advice}")]
-    Database {
-        /// What happened, and what a person can do.
-        advice: &'static str,
-        #[source]
-        source: Arc<sqlx::Error>,
-    },
-    #[error(
-        "the database file was deleted, moved or replaced while the program runs: put it back as it was, and the program recovers by itself, or restart the program to continue with the present file"
-    )]
-    Gone,
-    #[error("{0}: the database was changed from outside, or is damaged")]
-    Broken(&'static str),
-    #[error("a row of `{table}` holds a `{column}` that this version does not know")]
-    Unreadable { table: &'static str, column: &'static str },
-    #[error("the database has schema {found:?}, this version needs {needed}")]
-    Schema { found: Option<i64>, needed: i64 },
-    #[error("the store was closed")]
-    Closed,
-}
-
-impl Fault {
-    /// Whether the stored rows are to blame, so that a retry would fail in the same way.
-    pub(super) fn is_broken(&self) -> bool {
-        match self {
-            Fault::Broken(_) | Fault::Unreadable { .. } => true,
-            Fault::Database { source, .. } => open::blames_rows(source),
-            Fault::Gone | Fault::Schema { .. } | Fault::Closed => false,
+/// What an error while opening the file means.
+pub(super) fn explain(path: &Path, fault: Fault) -> OpenError {
+    let path = path.to_owned();
+    let source = match fault {
+        Fault::Database { source } => source,
+        other => return OpenError::Open { path, source: Box::new(other) },
+    };
+    match source.sqlite_error_code() {
+        Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase) => {
+            OpenError::NotADatabase { path }
         }
-    }
-}
-
-impl From<sqlx::Error> for Fault {
-    fn from(source: sqlx::Error) -> Self {
-        Fault::Database { advice: open::advice(&source), source: Arc::new(source) }
-    }
-}
-
-impl From<Fault> for Unavailable {
-    fn from(fault: Fault) -> Self {
-        Unavailable(Box::new(fault))
-    }
-}
-
-impl From<Fault> for AcceptError {
-    fn from(fault: Fault) -> Self {
-        Unavailable::from(fault).into()
-    }
-}
-
-impl From<Fault> for WorkError {
-    fn from(fault: Fault) -> Self {
-        if fault.is_broken() {
-            WorkError::Broken(Box::new(fault))
-        } else {
-            Unavailable::from(fault).into()
+        Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => OpenError::Locked { path },
+        Some(ErrorCode::PermissionDenied | ErrorCode::ReadOnly | ErrorCode::CannotOpen) => {
+            OpenError::NotWritable { path, source: Box::new(source) }
         }
+        Some(ErrorCode::DiskFull) => OpenError::NoRoom { path },
+        _ => OpenError::Open { path, source: Box::new(source) },
     }
 }

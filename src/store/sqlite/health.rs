@@ -5,12 +5,12 @@ use std::path::PathBuf;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use async_trait::async_trait;
-use sqlx::sqlite::SqliteConnection;
+use rusqlite::Connection;
 use tokio::time::Instant;
 
-use super::steps::Step;
-use crate::store::Fault;
+use super::Fault;
+use super::open::SCHEMA_VERSION;
+use super::writer::{Effects, Step};
 
 /// The shortest time between two checks of the file for incoming messages.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
@@ -103,20 +103,12 @@ fn identity(_found: &std::fs::Metadata) -> Option<Identity> {
 /// Writes a page with unchanged contents, to see whether writing works.
 pub(super) struct TryToWrite;
 
-#[async_trait]
 impl Step for TryToWrite {
     type Output = ();
 
-    fn proves_writing(_: &()) -> bool {
-        true
-    }
-
-    async fn run(&self, connection: &mut SqliteConnection) -> Result<(), Fault> {
-        let version: i64 =
-            sqlx::query_scalar("PRAGMA user_version").fetch_one(&mut *connection).await?;
-        // A pragma takes no parameters; this is a number.
-        let same = format!("PRAGMA user_version = {version}");
-        sqlx::query(sqlx::AssertSqlSafe(same)).execute(connection).await?;
+    fn run(&self, transaction: &Connection, effects: &mut Effects) -> Result<(), Fault> {
+        transaction.pragma_update(None, "user_version", SCHEMA_VERSION)?;
+        effects.has_written = true;
         Ok(())
     }
 }

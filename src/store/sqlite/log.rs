@@ -1,262 +1,276 @@
-//! The reads: pending messages, the job of one message, the depth, and the records of messages.
+//! Reads of the engine (pending messages, the job of one message, the depth), and the records of messages.
 
-use sqlx::sqlite::SqliteConnection;
-use sqlx::{SqlitePool, Transaction};
+use std::collections::HashMap;
 
-use super::recent::{Recent, json_list};
+use rusqlite::{Connection, OptionalExtension as _, params};
+
+use super::Fault;
+use super::rows::{self, from_ms, json_list, message_columns};
 use crate::queue::{
-    Class, Depth, Head, Job, LaneAsk, LanePart, LeaseHolder, MessageRecord, PendingAsk, Seq,
+    Attempt, Class, DeliveryRecord, Depth, FrozenRequest, Head, Job, LaneAsk, LanePart,
+    LeaseHolder, MessageRecord, PendingAsk, RequestId, Seq,
 };
-use crate::segment::{MessageHash, PersonHash};
-use crate::store::rows::{
-    AttemptRow, DeliveryRow, HeadRow, JobRow, MessageRow, RequestRow, from_ms,
-};
-use crate::store::{Fault, sql};
+use crate::segment::{LaneKey, MessageHash};
 
-/// $1 destination, $2 places, $3 lane.
-pub(super) const OF_LANE: &str = "
-    SELECT m.seq, m.lane, m.person, m.class,
+// `state = 0` is always a literal, never a parameter: only then does SQLite use the partial index.
+
+/// ?1 destination, ?2 class, ?3 after, ?4 limit.
+///
+/// A message's next attempt is the earliest of its requests that were tried: requests of one message share a
+/// lane, so that one holds back those behind it.
+pub(super) const PENDING: &str = "
+    SELECT m.seq, m.lane, m.class,
            CASE WHEN m.is_planned = 1 THEN (
                SELECT MIN(r.next_attempt_at) FROM deliveries d JOIN requests r ON r.id = d.request_id
                WHERE d.seq = m.seq AND r.state = 'pending'
-           ) END AS next_attempt_at
-    FROM messages m NOT INDEXED
-    WHERE m.seq IN (SELECT value FROM json_each($2))
-      AND m.lane = $3 AND m.destination = $1 AND m.state = 0
-    ORDER BY m.seq";
+           ) END
+    FROM messages m
+    WHERE m.destination = ?1 AND m.state = 0 AND m.class = ?2 AND m.seq > ?3
+    ORDER BY m.seq LIMIT ?4";
 
-/// $1 places, $2 message_hash, $3 message_id, $4 limit.
-pub(super) const BY_MESSAGE_ID: &str = "
-    SELECT m.seq, m.source, m.destination, m.message_id, m.kind, m.received_at, m.state, m.unmatched,
-           m.unmatched_detail, m.warnings, COALESCE(p.number, 0) AS replay
-    FROM messages m LEFT JOIN replays p ON p.seq = m.seq
+/// ?1 destination.
+pub(super) const LEASE_HOLDER: &str =
+    "SELECT holder, expires_at FROM leases WHERE destination = ?1 AND holder <> ''";
+
+/// ?1 lane, ?2 after, ?3 limit, ?4 destination. A row for each sequence number of the lane; its class is NULL
+/// unless the message is pending. Rows of `persons` may belong to other lanes: an address is also found there
+/// for messages that have a user id.
+pub(super) const OF_LANE: &str = "
+    SELECT s.seq, m.class,
+           CASE WHEN m.is_planned = 1 THEN (
+               SELECT MIN(r.next_attempt_at) FROM deliveries d JOIN requests r ON r.id = d.request_id
+               WHERE d.seq = m.seq AND r.state = 'pending'
+           ) END
+    FROM (SELECT * FROM (SELECT seq FROM persons WHERE person = ?1 AND seq > ?2 ORDER BY seq LIMIT ?3)
+          UNION
+          SELECT * FROM (SELECT seq FROM messages
+                         WHERE seq > MAX(?2, (SELECT value FROM meta WHERE name = 'sorted_through'))
+                           AND lane = ?1
+                         ORDER BY seq LIMIT ?3)
+          ORDER BY seq LIMIT ?3) s
+    LEFT JOIN messages m NOT INDEXED
+        ON m.seq = s.seq AND m.lane = ?1 AND m.destination = ?4 AND m.state = 0
+    ORDER BY s.seq";
+
+/// ?1 seq.
+pub(super) const OPEN_MESSAGE: &str = "
+    SELECT m.source, m.message_id, m.received_at, c.payload, m.is_planned, COALESCE(p.number, 0),
+           p.only_subscription,
+           EXISTS (
+               SELECT 1 FROM deletions e
+               WHERE e.lane = m.lane AND e.destination = m.destination AND e.accepted >= p.first_seq)
+    FROM messages m LEFT JOIN payloads c ON c.seq = m.seq LEFT JOIN replays p ON p.seq = m.seq
+    WHERE m.seq = ?1 AND m.state = 0";
+
+/// ?1 seq. Its pending requests in the order of the deliveries, each once.
+pub(super) const OPEN_REQUESTS: &str = "
+    SELECT r.id, r.path, r.body, r.idempotency_key, r.attempts, r.first_attempt_at,
+           r.next_attempt_at, r.is_merged, r.expires_at
+    FROM deliveries d JOIN requests r ON r.id = d.request_id
+    WHERE d.seq = ?1 AND r.state = 'pending'
+    GROUP BY r.id ORDER BY MIN(d.replay), MIN(d.position)";
+
+/// ?1 seq. The subscriptions under which a replayed message has a delivery that stands.
+pub(super) const OPEN_SETTLED: &str =
+    "SELECT DISTINCT subscription FROM deliveries WHERE seq = ?1 AND is_superseded = 0";
+
+/// Steps from one name in the index to the next, not through all that is pending.
+pub(super) const PENDING_DESTINATIONS: &str = "
+    WITH RECURSIVE found (destination) AS (
+        SELECT MIN(destination) FROM messages WHERE state = 0
+        UNION ALL
+        SELECT (SELECT MIN(destination) FROM messages WHERE state = 0 AND destination > found.destination)
+        FROM found WHERE found.destination IS NOT NULL)
+    SELECT destination FROM found WHERE destination IS NOT NULL";
+
+/// ?1 destination.
+pub(super) const DEPTH_COUNT: &str =
+    "SELECT COUNT(*) FROM messages WHERE destination = ?1 AND state = 0";
+
+/// ?1 destination, ?2 class. The oldest of a class is the first in order.
+pub(super) const DEPTH_OLDEST: &str = "
+    SELECT received_at FROM messages WHERE destination = ?1 AND state = 0 AND class = ?2
+    ORDER BY seq LIMIT 1";
+
+/// ?1 message_hash, ?2 message_id, ?3 limit.
+pub(super) const BY_MESSAGE_ID: &str = concat!(
+    "SELECT ",
+    message_columns!(),
+    " FROM messages m LEFT JOIN replays p ON p.seq = m.seq
+        LEFT JOIN event_names n ON n.id = m.event_id
     WHERE m.seq IN (
-            SELECT seq FROM message_ids WHERE message_hash = $2
-            UNION ALL SELECT value FROM json_each($1))
-      AND m.message_id = $3
-    ORDER BY m.seq DESC LIMIT $4";
+            SELECT seq FROM message_ids WHERE message_hash = ?1
+            UNION ALL
+            SELECT seq FROM messages
+            WHERE seq > (SELECT value FROM meta WHERE name = 'sorted_through') AND message_hash = ?1)
+      AND m.message_id = ?2
+    ORDER BY m.seq DESC LIMIT ?3"
+);
 
-/// $1 places, $2 person, $3 before, $4 limit.
-pub(super) const BY_PERSON: &str = "
-    SELECT m.seq, m.source, m.destination, m.message_id, m.kind, m.received_at, m.state, m.unmatched,
-           m.unmatched_detail, m.warnings, COALESCE(p.number, 0) AS replay
-    FROM messages m LEFT JOIN replays p ON p.seq = m.seq
-    WHERE m.seq IN (
-            SELECT * FROM (
-                SELECT seq FROM persons WHERE person = $2 AND seq < $3 ORDER BY seq DESC LIMIT $4)
-            UNION ALL SELECT value FROM json_each($1))
-      AND m.person = $2
-    ORDER BY m.seq DESC LIMIT $4";
+/// ?1 list of sequence numbers. The deliveries of each message in order.
+pub(super) const DELIVERIES: &str = "
+    SELECT d.seq, d.subscription, d.action, d.replay, d.is_superseded, d.state, d.reason, d.detail,
+           d.warnings, d.request_id, r.path, r.idempotency_key, r.next_attempt_at
+    FROM json_each(?1) s CROSS JOIN deliveries d ON d.seq = s.value
+        LEFT JOIN requests r ON r.id = d.request_id
+    ORDER BY d.seq, d.replay, d.position";
 
-/// $1 places, $2 person.
-pub(super) const STILL_OF_PERSON: &str = "
-    SELECT seq FROM messages NOT INDEXED
-    WHERE seq IN (SELECT value FROM json_each($1)) AND person = $2";
+/// ?1 list of request ids. The attempts at each request in order.
+pub(super) const ATTEMPTS: &str = "
+    SELECT a.request_id, a.number, a.started_at, a.duration_ms, a.status, a.outcome, a.excerpt
+    FROM json_each(?1) r CROSS JOIN attempts a ON a.request_id = r.value
+    ORDER BY a.request_id, a.number";
 
-/// Messages of one id that are shown: one for each source that sent it, more only when an id came
-/// back after the duplicate window.
+/// Messages of one id that are shown: one for each source that sent it, more only when an id came back after
+/// the duplicate window.
 const SAME_ID_MAX: i64 = 100;
 
-pub(super) async fn pending(
-    readers: &SqlitePool,
+pub(super) fn pending(
+    snapshot: &Connection,
     destination: &str,
     ask: [PendingAsk; Class::COUNT],
 ) -> Result<[Vec<Head>; Class::COUNT], Fault> {
-    // One transaction, so that all classes are read in the same snapshot.
-    let mut snapshot = readers.begin().await?;
+    let mut statement = snapshot.prepare_cached(PENDING)?;
     let mut found: [Vec<Head>; Class::COUNT] = Default::default();
     for (class, PendingAsk { after, limit }) in Class::ALL.into_iter().zip(ask) {
-        if limit == 0 {
-            continue;
+        if limit > 0 {
+            let ask = params![destination, class.code(), after.0, limit];
+            found[class.index()] =
+                statement.query_map(ask, rows::head)?.collect::<Result<_, _>>()?;
         }
-        let rows: Vec<HeadRow> = sqlx::query_as(sql::PENDING)
-            .bind(destination)
-            .bind(class.code())
-            .bind(after.0)
-            .bind(i64::from(limit))
-            .fetch_all(&mut *snapshot)
-            .await?;
-        found[class.index()] = rows.into_iter().map(HeadRow::into_record).collect();
     }
-    end(snapshot).await?;
     Ok(found)
 }
 
-pub(super) async fn lease_holder(
-    readers: &SqlitePool,
+pub(super) fn lease_holder(
+    snapshot: &Connection,
     destination: &str,
 ) -> Result<Option<LeaseHolder>, Fault> {
-    let found: Option<(String, i64)> =
-        sqlx::query_as(sql::LEASE_HOLDER).bind(destination).fetch_optional(readers).await?;
-    Ok(found.map(|(holder, until)| LeaseHolder { holder, until: from_ms(until) }))
+    let mut statement = snapshot.prepare_cached(LEASE_HOLDER)?;
+    let found = statement.query_row([destination], |row| {
+        Ok(LeaseHolder { holder: row.get(0)?, until: from_ms(row.get(1)?) })
+    });
+    Ok(found.optional()?)
 }
 
-pub(super) async fn of_lane(
-    readers: &SqlitePool,
-    recent: &Recent,
+pub(super) fn of_lane(
+    snapshot: &Connection,
     destination: &str,
-    ask: &LaneAsk,
+    ask: LaneAsk,
 ) -> Result<LanePart, Fault> {
-    let LaneAsk { lane, person, after, limit } = *ask;
-    let mut connection = readers.acquire().await?;
-    // A lane's messages are all of one person, and no index of ours is better than their places.
-    let behind = after.0.saturating_add(1)..=i64::MAX;
-    let limit = limit as usize;
-    let places = recent.first_of_person(&mut connection, person, behind, limit).await?;
-    let is_cut = places.len() >= limit;
-    let through = places.last().filter(|_| is_cut).map(|last| Seq(*last));
-    let rows: Vec<HeadRow> = sqlx::query_as(OF_LANE)
-        .bind(destination)
-        .bind(json_list(places))
-        .bind(lane.0)
-        .fetch_all(&mut *connection)
-        .await?;
-    Ok(LanePart { heads: rows.into_iter().map(HeadRow::into_record).collect(), through })
+    let LaneAsk { lane: LaneKey(lane), after, limit } = ask;
+    let mut statement = snapshot.prepare_cached(OF_LANE)?;
+    let mut found = statement.query(params![lane, after.0, limit, destination])?;
+    let mut heads = Vec::new();
+    let (mut examined, mut last) = (0, after);
+    while let Some(row) = found.next()? {
+        let seq = Seq(row.get(0)?);
+        if let Some(class) = row.get(1)? {
+            heads.push(Head {
+                seq,
+                lane: ask.lane,
+                class: Class::from_code(class),
+                next_attempt_at: row.get::<_, Option<i64>>(2)?.map(from_ms),
+            });
+        }
+        (examined, last) = (examined + 1, seq);
+    }
+    Ok(LanePart { heads, through: (examined >= limit).then_some(last) })
 }
 
-pub(super) async fn open(readers: &SqlitePool, seq: Seq) -> Result<Option<Job>, Fault> {
-    // One transaction, so that the message and its requests are read in the same snapshot.
-    let mut snapshot = readers.begin().await?;
-    let found: Option<JobRow> =
-        sqlx::query_as(sql::OPEN_MESSAGE).bind(seq.0).fetch_optional(&mut *snapshot).await?;
-    let Some(message) = found else { return Ok(None) };
-    let requests: Vec<RequestRow> =
-        sqlx::query_as(sql::OPEN_REQUESTS).bind(seq.0).fetch_all(&mut *snapshot).await?;
-    let settled = if message.replay > 0 && message.is_planned == 0 {
-        sqlx::query_scalar(sql::OPEN_SETTLED).bind(seq.0).fetch_all(&mut *snapshot).await?
-    } else {
-        Vec::new()
+pub(super) fn open(snapshot: &Connection, seq: Seq) -> Result<Option<Job>, Fault> {
+    let mut statement = snapshot.prepare_cached(OPEN_MESSAGE)?;
+    let Some(mut job) = statement.query_row([seq.0], rows::job).optional()? else {
+        return Ok(None);
     };
-    end(snapshot).await?;
-    Ok(Some(message.into_record(requests, settled)?))
+    job.requests = frozen(snapshot, seq)?;
+    if job.replay.number > 0 && !job.is_planned {
+        let mut statement = snapshot.prepare_cached(OPEN_SETTLED)?;
+        let settled = statement.query_map([seq.0], |row| row.get(0))?;
+        job.replay.settled = settled.collect::<Result<_, _>>()?;
+    }
+    Ok(Some(job))
 }
 
-pub(super) async fn destinations(readers: &SqlitePool) -> Result<Vec<String>, Fault> {
-    Ok(sqlx::query_scalar(sql::PENDING_DESTINATIONS).fetch_all(readers).await?)
+/// The pending requests of a message, in order.
+pub(super) fn frozen(connection: &Connection, seq: Seq) -> Result<Vec<FrozenRequest>, Fault> {
+    let mut statement = connection.prepare_cached(OPEN_REQUESTS)?;
+    statement.query_and_then([seq.0], rows::frozen_request)?.collect()
 }
 
-pub(super) async fn depth(readers: &SqlitePool, destination: &str) -> Result<Depth, Fault> {
-    let mut snapshot = readers.begin().await?;
-    let messages: i64 =
-        sqlx::query_scalar(sql::DEPTH_COUNT).bind(destination).fetch_one(&mut *snapshot).await?;
+pub(super) fn destinations(snapshot: &Connection) -> Result<Vec<String>, Fault> {
+    let mut statement = snapshot.prepare_cached(PENDING_DESTINATIONS)?;
+    let names = statement.query_map([], |row| row.get(0))?;
+    Ok(names.collect::<Result<_, _>>()?)
+}
+
+pub(super) fn depth(snapshot: &Connection, destination: &str) -> Result<Depth, Fault> {
+    let mut count = snapshot.prepare_cached(DEPTH_COUNT)?;
+    let messages: i64 = count.query_row([destination], |row| row.get(0))?;
+    let mut first = snapshot.prepare_cached(DEPTH_OLDEST)?;
     let mut oldest: Option<i64> = None;
     for class in Class::ALL {
-        let of_class: Option<i64> = sqlx::query_scalar(sql::DEPTH_OLDEST)
-            .bind(destination)
-            .bind(class.code())
-            .fetch_optional(&mut *snapshot)
-            .await?;
-        oldest = [oldest, of_class].into_iter().flatten().min();
+        let of_class =
+            first.query_row(params![destination, class.code()], |row| row.get(0)).optional()?;
+        oldest = oldest.into_iter().chain(of_class).min();
     }
-    end(snapshot).await?;
     Ok(Depth {
         messages: u64::try_from(messages).unwrap_or(0),
         oldest_received_at: oldest.map(from_ms),
     })
 }
 
-pub(super) async fn by_message_id(
-    readers: &SqlitePool,
-    recent: &Recent,
+pub(super) fn by_message_id(
+    snapshot: &Connection,
     hash: MessageHash,
     message_id: &str,
 ) -> Result<Vec<MessageRecord>, Fault> {
-    let places = recent.newest_of_ids(readers, &[hash]).await?;
-    let mut snapshot = readers.begin().await?;
-    let messages: Vec<MessageRow> = sqlx::query_as(BY_MESSAGE_ID)
-        .bind(places)
-        .bind(hash.0)
-        .bind(message_id)
-        .bind(SAME_ID_MAX)
-        .fetch_all(&mut *snapshot)
-        .await?;
-    let records = records(&mut snapshot, messages).await?;
-    end(snapshot).await?;
-    Ok(records)
+    let mut statement = snapshot.prepare_cached(BY_MESSAGE_ID)?;
+    let found =
+        statement.query_and_then(params![hash.0, message_id, SAME_ID_MAX], rows::message)?;
+    let mut messages: Vec<MessageRecord> = found.collect::<Result<_, _>>()?;
+    add_deliveries(snapshot, &mut messages)?;
+    Ok(messages)
 }
 
-pub(super) async fn by_person(
-    readers: &SqlitePool,
-    recent: &Recent,
-    person: PersonHash,
-    before: Option<Seq>,
-    limit: u32,
-) -> Result<Vec<MessageRecord>, Fault> {
-    let before = before.map_or(i64::MAX, |seq| seq.0);
-    let places = {
-        let mut connection = readers.acquire().await?;
-        newest_of_person(&mut connection, recent, person, before, limit).await?
-    };
-    let mut snapshot = readers.begin().await?;
-    let messages: Vec<MessageRow> = sqlx::query_as(BY_PERSON)
-        .bind(json_list(places))
-        .bind(person.0)
-        .bind(before)
-        .bind(i64::from(limit))
-        .fetch_all(&mut *snapshot)
-        .await?;
-    let records = records(&mut snapshot, messages).await?;
-    end(snapshot).await?;
-    Ok(records)
-}
-
-/// The last `limit` messages of a person that memory knows, before a place. Those that were replayed have
-/// another place now, and memory may still name the old one: then it is asked for more, twice as many
-/// each time.
-async fn newest_of_person(
-    connection: &mut SqliteConnection,
-    recent: &Recent,
-    person: PersonHash,
-    mut before: i64,
-    limit: u32,
-) -> Result<Vec<i64>, Fault> {
-    let limit = limit as usize;
-    let mut found = Vec::new();
-    let mut asked = limit;
-    loop {
-        let range = 0..=before.saturating_sub(1);
-        let places = recent.last_of_person(connection, person, range, asked).await?;
-        let last = places.last().copied().filter(|_| places.len() == asked);
-        let there: Vec<i64> = sqlx::query_scalar(STILL_OF_PERSON)
-            .bind(json_list(places))
-            .bind(person.0)
-            .fetch_all(&mut *connection)
-            .await?;
-        found.extend(there);
-        match last {
-            Some(last) if found.len() < limit => before = last,
-            _ => return Ok(found),
+/// Adds their deliveries to messages, with requests and attempts.
+pub(super) fn add_deliveries(
+    snapshot: &Connection,
+    messages: &mut [MessageRecord],
+) -> Result<(), Fault> {
+    let seqs = json_list(messages.iter().map(|message| message.seq.0));
+    let mut statement = snapshot.prepare_cached(DELIVERIES)?;
+    let found = statement.query_and_then([seqs], rows::delivery)?;
+    let deliveries: Vec<(Seq, DeliveryRecord)> = found.collect::<Result<_, _>>()?;
+    let attempts = attempts(snapshot, &deliveries)?;
+    let mut of_message: HashMap<Seq, Vec<DeliveryRecord>> = HashMap::new();
+    for (seq, mut delivery) in deliveries {
+        if let Some(request) = &mut delivery.request {
+            // Deliveries that were merged share a request.
+            request.attempts = attempts.get(&request.id).cloned().unwrap_or_default();
         }
-        asked = asked.saturating_mul(2);
+        of_message.entry(seq).or_default().push(delivery);
     }
-}
-
-async fn records(
-    connection: &mut SqliteConnection,
-    messages: Vec<MessageRow>,
-) -> Result<Vec<MessageRecord>, Fault> {
-    let mut records = Vec::with_capacity(messages.len());
     for message in messages {
-        let rows: Vec<DeliveryRow> = sqlx::query_as(sql::LOG_DELIVERIES)
-            .bind(message.seq)
-            .fetch_all(&mut *connection)
-            .await?;
-        let mut deliveries = Vec::with_capacity(rows.len());
-        for row in rows {
-            let attempts: Vec<AttemptRow> = match row.request_id {
-                Some(id) => {
-                    sqlx::query_as(sql::LOG_ATTEMPTS).bind(id).fetch_all(&mut *connection).await?
-                }
-                None => Vec::new(),
-            };
-            deliveries.push(row.into_record(attempts)?);
-        }
-        records.push(message.into_record(deliveries)?);
+        message.deliveries = of_message.remove(&message.seq).unwrap_or_default();
     }
-    Ok(records)
+    Ok(())
 }
 
-/// Nothing was written: this only gives the snapshot back.
-async fn end(snapshot: Transaction<'_, sqlx::Sqlite>) -> Result<(), sqlx::Error> {
-    snapshot.commit().await
+fn attempts(
+    snapshot: &Connection,
+    deliveries: &[(Seq, DeliveryRecord)],
+) -> Result<HashMap<RequestId, Vec<Attempt>>, Fault> {
+    let requests = deliveries.iter().filter_map(|(_, delivery)| delivery.request.as_ref());
+    let mut ids: Vec<i64> = requests.map(|request| request.id.0).collect();
+    ids.sort_unstable();
+    ids.dedup();
+    let mut of_request: HashMap<RequestId, Vec<Attempt>> = HashMap::new();
+    let mut statement = snapshot.prepare_cached(ATTEMPTS)?;
+    let found = statement.query_map([json_list(ids)], rows::attempt)?;
+    for attempt in found {
+        let (id, attempt) = attempt?;
+        of_request.entry(id).or_default().push(attempt);
+    }
+    Ok(of_request)
 }

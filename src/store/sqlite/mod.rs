@@ -7,48 +7,65 @@
 
 mod accept;
 mod backlog;
+mod erase;
 mod error;
+mod event_names;
 pub(super) mod folder;
+mod freeze;
 mod health;
+mod lease;
+mod list;
 mod log;
 mod network;
 mod open;
 mod purge;
+mod reader;
 mod recent;
 mod replay;
-mod steps;
+mod rows;
+mod set_aside;
+mod settle;
+mod tally;
 #[cfg(test)]
 mod tests;
 mod writer;
 
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::mpsc;
 use std::time::Duration;
 
 use async_trait::async_trait;
 use jiff::Timestamp;
-use sqlx::SqlitePool;
-use tokio::sync::{Semaphore, mpsc, oneshot, watch};
+use rusqlite::Connection;
+use tokio::sync::{Semaphore, oneshot, watch};
+use tokio_util::sync::CancellationToken;
 
 use crate::queue::{
-    AcceptError, Accepted, BrokenMessage, Class, Depth, FrozenRequest, Head, Housekeeping, Inbox,
-    Job, LaneAsk, LanePart, Lease, LeaseHolder, LeaseRequest, Log, MessageRecord, NewMerge,
-    NewMessage, PendingAsk, ReplayAsk, ReplayChunk, ReplayState, Replays, Seq, Settlement, Store,
-    Unavailable, Work, WorkError,
+    AcceptError, Accepted, BrokenMessage, Class, Depth, EventName, FailureGroups, Filter,
+    FrozenRequest, Head, Housekeeping, Inbox, Job, LaneAsk, LanePart, Lease, LeaseHolder,
+    LeaseRequest, Log, MessageRecord, NewMerge, NewMessage, Page, PendingAsk, ReplayAsk,
+    ReplayChunk, ReplayState, Replays, Seq, Settlement, Store, Tally, TallyStep, Unavailable, Work,
+    WorkError,
 };
-use crate::segment::{MessageHash, PersonHash};
+use crate::segment::{Digests, MessageHash};
 
-use super::Retention;
+use accept::Memory;
 use backlog::Backlog;
-pub(super) use error::Fault;
-use error::OpenError;
+use error::{Fault, OpenError, explain};
+use event_names::EventNames;
+use freeze::Freeze;
 use health::{Health, TryToWrite};
+use lease::Release;
+use open::FileOptions;
+use reader::Readers;
 use recent::Recent;
-use steps::{Freeze, Release, SetAside, Settle, Step};
-use writer::{AcceptOrder, Order, Task};
+use set_aside::SetAside;
+use settle::Settle;
+use writer::{AcceptOrder, Order, Step, StepOrder};
 
-/// Orders of the delivery engine that may wait for the writer. More wait at their sender.
-const ORDERS_WAITING_MAX: usize = 1024;
+/// Steps that may wait for the writer. More wait at their sender.
+const STEPS_WAITING_MAX: u32 = 1_024;
 
 /// How long a test write may take when the health of the store is checked.
 const TRY_TIMEOUT: Duration = Duration::from_secs(1);
@@ -68,9 +85,10 @@ pub struct SqliteOptions {
     pub waiting_bytes_max: usize,
     /// Messages that may be pending before more are refused. At least 1.
     pub backlog_messages_max: u64,
-    /// Newest messages whose ids and persons are looked up in memory, some 60 bytes each. At least 1.
+    /// Newest messages whose ids and persons are kept in memory until they are sorted into their tables, some
+    /// 150 bytes each; as many again may arrive meanwhile. At least 1.
     pub recent_max: usize,
-    /// Idle time after which recent rows are moved into the index tables, if there are enough of them.
+    /// Idle time after which the newest messages are sorted into their tables, if there are enough of them.
     pub quiet: Duration,
     /// Pages of 4 KiB that the file may have, for tests of a full disk; `None`: as many as there is
     /// room for.
@@ -83,6 +101,8 @@ pub struct SqliteOptions {
     pub records_retention: Duration,
     /// How long to wait for a lock that another process holds on the file.
     pub busy_timeout: Duration,
+    /// The key of the installation, if the schema is made; `None`: a random one.
+    pub installation_key: Option<[u8; 32]>,
 }
 
 impl SqliteOptions {
@@ -103,6 +123,15 @@ impl SqliteOptions {
             failed_retention: DAY * 30,
             records_retention: DAY * 90,
             busy_timeout: Duration::from_secs(5),
+            installation_key: None,
+        }
+    }
+
+    fn file(&self) -> FileOptions {
+        FileOptions {
+            path: self.path.clone(),
+            busy_timeout: self.busy_timeout,
+            pages_max: self.pages_max,
         }
     }
 
@@ -115,130 +144,155 @@ impl SqliteOptions {
     }
 }
 
-/// The queue in one SQLite file. Cheap to clone: all clones share one writer.
+/// How long ended messages are kept.
+#[derive(Debug, Clone, Copy)]
+struct Retention {
+    delivered: Duration,
+    failed: Duration,
+    records: Duration,
+}
+
+/// The queue in one SQLite file.
 ///
 /// Dropped without [`Store::close`], it loses nothing that was acknowledged.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub struct SqliteStore {
-    readers: SqlitePool,
-    accepts: mpsc::Sender<AcceptOrder>,
+    readers: Readers,
     orders: mpsc::Sender<Order>,
-    waiting: Waiting,
+    room: Room,
     backlog: Arc<Backlog>,
-    recent: Arc<Recent>,
     health: Arc<Health>,
     arrivals: watch::Receiver<u64>,
+    ended: CancellationToken,
+    digests: Digests,
     retention: Retention,
 }
 
 /// What may still wait for the writer. Each order owns its permits until it is answered, so that
 /// nothing that happens to its sender can leak them.
-#[derive(Debug, Clone)]
-struct Waiting {
+#[derive(Debug)]
+struct Room {
     messages: Arc<Semaphore>,
     messages_max: u32,
     bytes: Arc<Semaphore>,
     bytes_max: u32,
+    steps: Arc<Semaphore>,
 }
 
 impl SqliteStore {
-    /// Opens the file, brings its schema up to date and starts the writer.
+    /// Opens the file, makes its schema if it is empty, and starts the writer.
     ///
     /// Must be called inside a Tokio runtime. The error says what a person can do about it.
     pub async fn open(options: SqliteOptions) -> Result<Self, OpenError> {
-        let opened = open::open(&options).await?;
-        let backlog = Backlog::open(options.backlog_messages_max, &opened.readers).await;
-        let backlog = Arc::new(backlog.map_err(|error| open::explain(&options.path, error))?);
-        let health = Arc::new(Health::open(options.path.clone()));
-        let waiting = Waiting::new(&options);
-        // Every accept waiting holds at least one message permit, so this cannot be full before.
-        let (accepts, accepts_taken) = mpsc::channel(waiting.messages_max as usize);
-        let (orders, orders_taken) = mpsc::channel(ORDERS_WAITING_MAX);
+        let path = options.path.clone();
+        let opening = {
+            let options = options.clone();
+            tokio::task::spawn_blocking(move || {
+                let connection = open::open(&options)?;
+                let mut recent = Recent::new(options.recent_max);
+                let read = recent.load(&connection).and_then(|()| digests(&connection));
+                Ok((connection, recent, read.map_err(|fault| explain(&options.path, fault))?))
+            })
+        };
+        let (connection, recent, digests) = match opening.await {
+            Ok(opened) => opened?,
+            Err(error) => return Err(OpenError::Open { path, source: Box::new(error) }),
+        };
+        let patience = options.busy_timeout.max(Duration::from_secs(1));
+        let readers = Readers::new(options.file(), patience);
+        let backlog = Backlog::open(options.backlog_messages_max, &readers).await;
+        let backlog = Arc::new(backlog.map_err(|fault| explain(&path, fault))?);
+        let health = Arc::new(Health::open(path));
+        let room = Room::new(&options);
+        let (orders, orders_taken) = mpsc::channel();
         let (arrived, arrivals) = watch::channel(0);
-        let recent = Arc::new(Recent::new(options.recent_max.max(1)));
+        let ended = CancellationToken::new();
         let writer = writer::Writer {
-            recent: Arc::clone(&recent),
-            connection: Some(opened.writer),
-            connect: opened.writer_options,
-            readers: opened.readers.clone(),
-            accepts: accepts_taken,
+            connection: Some(connection),
+            file: options.file(),
+            memory: Memory {
+                recent,
+                event_names: EventNames::default(),
+                duplicate_window: options.duplicate_window,
+            },
             orders: orders_taken,
             arrived,
-            duplicate_window: options.duplicate_window,
-            busy_timeout: options.busy_timeout,
             quiet: options.quiet,
             // What another process erased before it was killed may still be there.
             log_holds_erased: true,
             health: Arc::clone(&health),
+            ended: ended.clone(),
         };
-        writer.start().await.map_err(|source| OpenError::NoWriter { source })?;
-        let (beside, readers) = (Arc::clone(&recent), opened.readers.clone());
-        tokio::spawn(async move {
-            if let Err(error) = beside.refresh_beside(&readers).await {
-                // Whoever needs it tries again.
-                tracing::debug!(error = %error, "could not read the newest messages");
-            }
-        });
+        writer.start().map_err(|source| OpenError::NoWriter { source })?;
         let retention = options.retention();
-        Ok(Self {
-            readers: opened.readers,
-            accepts,
-            orders,
-            waiting,
-            backlog,
-            recent,
-            health,
-            arrivals,
-            retention,
-        })
+        Ok(Self { readers, orders, room, backlog, health, arrivals, ended, digests, retention })
     }
 
-    async fn order<S: Step>(&self, step: S) -> Result<S::Output, Fault> {
-        let (task, answer) = Task::new(step);
-        self.orders.send(Order::Task(Box::new(task))).await.map_err(|_| Fault::Closed)?;
+    /// Has the writer run a step, with others in one transaction.
+    async fn write<S: Step>(&self, step: S) -> Result<S::Output, Fault> {
+        let permit = Arc::clone(&self.room.steps).acquire_owned().await;
+        let (order, answer) = StepOrder::new(step, permit.map_err(|_| Fault::Closed)?);
+        self.orders.send(Order::Step(Box::new(order))).map_err(|_| Fault::Closed)?;
         answer.await.map_err(|_| Fault::Closed)?
     }
 }
 
-impl Waiting {
+/// Reads the key of the installation.
+fn digests(connection: &Connection) -> Result<Digests, Fault> {
+    let key: Vec<u8> = connection.query_row(
+        "SELECT value FROM meta WHERE name = 'installation_key'",
+        [],
+        |row| row.get(0),
+    )?;
+    let key = key.try_into().map_err(|_| Fault::Broken("the key of the installation is not whole"));
+    Ok(Digests::new(&key?))
+}
+
+impl Room {
     fn new(options: &SqliteOptions) -> Self {
         let bounded = |max: usize| u32::try_from(max.max(1)).unwrap_or(u32::MAX);
+        let semaphore =
+            |max: u32| Arc::new(Semaphore::new((max as usize).min(Semaphore::MAX_PERMITS)));
         let messages_max = bounded(options.waiting_messages_max);
         let bytes_max = bounded(options.waiting_bytes_max);
         Self {
-            messages: Arc::new(Semaphore::new(messages_max as usize)),
+            messages: semaphore(messages_max),
             messages_max,
-            bytes: Arc::new(Semaphore::new(bytes_max as usize)),
+            bytes: semaphore(bytes_max),
             bytes_max,
+            steps: semaphore(STEPS_WAITING_MAX),
         }
     }
 
     /// Takes room for messages, at once or not at all. A call that is larger than the whole room takes all
     /// of it: it can be written, but only alone.
-    fn admit(&self, messages: &[NewMessage]) -> Result<writer::Permits, AcceptError> {
+    fn admit(
+        &self,
+        messages: &[NewMessage],
+    ) -> Result<[tokio::sync::OwnedSemaphorePermit; 2], AcceptError> {
         let count = u32::try_from(messages.len()).unwrap_or(u32::MAX).min(self.messages_max);
         let bytes: usize = messages.iter().map(|message| message.payload.len()).sum();
         let bytes = u32::try_from(bytes).unwrap_or(u32::MAX).min(self.bytes_max);
         let take = |from: &Arc<Semaphore>, permits| {
             Arc::clone(from).try_acquire_many_owned(permits).map_err(|_| AcceptError::Busy)
         };
-        Ok(writer::Permits::new(take(&self.messages, count)?, take(&self.bytes, bytes)?))
+        Ok([take(&self.messages, count)?, take(&self.bytes, bytes)?])
     }
 }
 
 #[async_trait]
 impl Store for SqliteStore {
-    /// Writes the waiting orders, moves the write-ahead log into the file and closes it.
+    async fn ended(&self) {
+        self.ended.cancelled().await;
+    }
+
     async fn close(&self) {
+        self.readers.close().await;
         let (reply, closed) = oneshot::channel();
-        if self.orders.send(Order::Close(reply)).await.is_ok() {
+        if self.orders.send(Order::Close(reply)).is_ok() {
             // The writer also drops the reply when it has ended already: closed either way.
             let _ = closed.await;
         }
-    }
-
-    async fn ended(&self) {
-        self.orders.closed().await;
     }
 }
 
@@ -248,16 +302,13 @@ impl Inbox for SqliteStore {
         if messages.is_empty() {
             return Ok(Vec::new());
         }
-        // What goes into a file that was deleted would be gone with this process.
+        // What is written into a file that was deleted would be gone with this process.
         self.health.admit()?;
-        let permits = self.waiting.admit(&messages)?;
+        let permits = self.room.admit(&messages)?;
         let admitted = self.backlog.admit(messages.len(), &self.readers).await?;
         let (reply, answer) = oneshot::channel();
         let order = AcceptOrder { messages, reply, permits, admitted };
-        self.accepts.try_send(order).map_err(|refused| match refused {
-            mpsc::error::TrySendError::Full(_) => AcceptError::Busy,
-            mpsc::error::TrySendError::Closed(_) => Fault::Closed.into(),
-        })?;
+        self.orders.send(Order::Accept(order)).map_err(|_| Fault::Closed)?;
         Ok(answer.await.map_err(|_| Fault::Closed)??)
     }
 }
@@ -265,15 +316,16 @@ impl Inbox for SqliteStore {
 #[async_trait]
 impl Work for SqliteStore {
     async fn lease(&self, ask: LeaseRequest) -> Result<Option<Lease>, Unavailable> {
-        Ok(self.order(ask).await?)
+        Ok(self.write(ask).await?)
     }
 
     async fn lease_holder(&self, destination: &str) -> Result<Option<LeaseHolder>, Unavailable> {
-        Ok(log::lease_holder(&self.readers, destination).await?)
+        let destination = destination.to_owned();
+        Ok(self.readers.read(move |snapshot| log::lease_holder(snapshot, &destination)).await?)
     }
 
     async fn release(&self, lease: &Lease) -> Result<(), WorkError> {
-        Ok(self.order(Release(lease.clone())).await??)
+        Ok(self.write(Release(lease.clone())).await??)
     }
 
     async fn pending(
@@ -281,15 +333,17 @@ impl Work for SqliteStore {
         destination: &str,
         ask: [PendingAsk; Class::COUNT],
     ) -> Result<[Vec<Head>; Class::COUNT], Unavailable> {
-        Ok(log::pending(&self.readers, destination, ask).await?)
+        let destination = destination.to_owned();
+        Ok(self.readers.read(move |snapshot| log::pending(snapshot, &destination, ask)).await?)
     }
 
     async fn of_lane(&self, destination: &str, ask: &LaneAsk) -> Result<LanePart, Unavailable> {
-        Ok(log::of_lane(&self.readers, &self.recent, destination, ask).await?)
+        let (destination, ask) = (destination.to_owned(), *ask);
+        Ok(self.readers.read(move |snapshot| log::of_lane(snapshot, &destination, ask)).await?)
     }
 
     async fn open(&self, seq: Seq) -> Result<Option<Job>, WorkError> {
-        Ok(log::open(&self.readers, seq).await?)
+        Ok(self.readers.read(move |snapshot| log::open(snapshot, seq)).await?)
     }
 
     async fn freeze(
@@ -297,11 +351,11 @@ impl Work for SqliteStore {
         lease: &Lease,
         merge: NewMerge,
     ) -> Result<Vec<FrozenRequest>, WorkError> {
-        Ok(self.order(Freeze { lease: lease.clone(), merge }).await??)
+        Ok(self.write(Freeze { lease: lease.clone(), merge }).await??)
     }
 
     async fn settle(&self, lease: &Lease, settlement: Settlement) -> Result<(), WorkError> {
-        Ok(self.order(Settle { lease: lease.clone(), settlement }).await??)
+        Ok(self.write(Settle { lease: lease.clone(), settlement }).await??)
     }
 
     async fn set_aside(
@@ -309,15 +363,16 @@ impl Work for SqliteStore {
         lease: &Lease,
         broken: BrokenMessage,
     ) -> Result<Option<String>, WorkError> {
-        Ok(self.order(SetAside { lease: lease.clone(), broken }).await??)
+        Ok(self.write(SetAside { lease: lease.clone(), broken }).await??)
     }
 
     async fn destinations(&self) -> Result<Vec<String>, Unavailable> {
-        Ok(log::destinations(&self.readers).await?)
+        Ok(self.readers.read(log::destinations).await?)
     }
 
     async fn depth(&self, destination: &str) -> Result<Depth, Unavailable> {
-        Ok(log::depth(&self.readers, destination).await?)
+        let destination = destination.to_owned();
+        Ok(self.readers.read(move |snapshot| log::depth(snapshot, &destination)).await?)
     }
 
     fn arrivals(&self) -> watch::Receiver<u64> {
@@ -332,24 +387,51 @@ impl Log for SqliteStore {
         hash: MessageHash,
         message_id: &str,
     ) -> Result<Vec<MessageRecord>, Unavailable> {
-        Ok(log::by_message_id(&self.readers, &self.recent, hash, message_id).await?)
+        let message_id = message_id.to_owned();
+        let read = move |snapshot: &Connection| log::by_message_id(snapshot, hash, &message_id);
+        Ok(self.readers.read(read).await?)
     }
 
-    async fn by_person(
+    async fn list(
         &self,
-        person: PersonHash,
+        filter: &Filter,
         before: Option<Seq>,
         limit: u32,
-    ) -> Result<Vec<MessageRecord>, Unavailable> {
-        Ok(log::by_person(&self.readers, &self.recent, person, before, limit).await?)
+    ) -> Result<Page, Unavailable> {
+        let filter = filter.clone();
+        Ok(self.readers.read(move |snapshot| list::list(snapshot, &filter, before, limit)).await?)
+    }
+
+    async fn failures(&self, filter: &Filter) -> Result<FailureGroups, Unavailable> {
+        let filter = filter.clone();
+        Ok(self.readers.read(move |snapshot| list::failures(snapshot, &filter)).await?)
+    }
+
+    async fn tallies(
+        &self,
+        step: TallyStep,
+        from: Timestamp,
+        to: Timestamp,
+    ) -> Result<Vec<Tally>, Unavailable> {
+        Ok(self.readers.read(move |snapshot| list::tallies(snapshot, step, from, to)).await?)
+    }
+
+    async fn event_names(&self, source: Option<&str>) -> Result<Vec<EventName>, Unavailable> {
+        let source = source.map(str::to_owned);
+        let read = move |snapshot: &Connection| list::event_names(snapshot, source.as_deref());
+        Ok(self.readers.read(read).await?)
+    }
+
+    fn digests(&self) -> Digests {
+        self.digests.clone()
     }
 
     async fn ready(&self) -> Result<(), Unavailable> {
         self.health.look()?;
-        open::check_schema(&self.readers).await?;
+        self.readers.read(open::check_schema).await?;
         // Only then: while all is well, nothing is written to find that out.
         let Some(failure) = self.health.failure() else { return Ok(()) };
-        match tokio::time::timeout(TRY_TIMEOUT, self.order(TryToWrite)).await {
+        match tokio::time::timeout(TRY_TIMEOUT, self.write(TryToWrite)).await {
             Ok(tried) => Ok(tried?),
             Err(_) => Err(failure.into()),
         }
@@ -359,7 +441,9 @@ impl Log for SqliteStore {
 #[async_trait]
 impl Replays for SqliteStore {
     async fn replay(&self, ask: &ReplayAsk) -> Result<ReplayChunk, Unavailable> {
-        let found = replay::find(&self.readers, &self.recent, ask).await?;
+        let (question, digests) = (ask.clone(), self.digests.clone());
+        let find = move |snapshot: &Connection| replay::find(snapshot, &question, &digests);
+        let found = self.readers.read(find).await?;
         let replay::Found { replayable, without_contents, next } = found;
         let mut chunk = ReplayChunk { replayed: 0, without_contents, next };
         if ask.is_dry_run {
@@ -371,8 +455,9 @@ impl Replays for SqliteStore {
                 seqs: seqs.to_vec(),
                 failed_only: ask.selection.state == ReplayState::Failed,
                 subscription: ask.selection.subscription.clone(),
+                now: ask.now,
             };
-            chunk.replayed += self.order(requeue).await?;
+            chunk.replayed += self.write(requeue).await?;
         }
         Ok(chunk)
     }
@@ -381,10 +466,14 @@ impl Replays for SqliteStore {
 #[async_trait]
 impl Housekeeping for SqliteStore {
     async fn purge(&self, now: Timestamp) -> Result<u64, Unavailable> {
-        Ok(self.order(purge::Purge { now, retention: self.retention }).await?)
+        Ok(self.write(purge::Purge { now, retention: self.retention }).await?)
     }
 
     async fn erase(&self) -> Result<u64, Unavailable> {
-        Ok(self.order(purge::Erase { recent: Arc::clone(&self.recent) }).await?)
+        // Found by a reader, so that the writer need not search.
+        match self.readers.read(erase::next_erasure).await? {
+            Some(erasure) => Ok(self.write(erasure).await?),
+            None => Ok(0),
+        }
     }
 }

@@ -1,88 +1,195 @@
-//! Opens the file: creates it, checks that it is ours, migrates its schema. The errors are for the person
-//! who starts the program.
+//! Opens the file: creates it, checks that it is ours, makes its schema. The errors are for the person who
+//! starts the program.
 
 use std::fs::OpenOptions;
 use std::io::ErrorKind;
-use std::path::Path;
-use std::time::Duration;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
-use sqlx::migrate::{MigrateError, Migrator};
-use sqlx::sqlite::{
-    SqliteConnectOptions, SqliteConnection, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous,
-};
-use sqlx::{ConnectOptions, Connection, SqlitePool};
-use tokio::time::Instant;
+use rusqlite::{Connection, OpenFlags, TransactionBehavior};
 use tracing::warn;
 
+use super::error::{OpenError, explain};
 use super::network::{folder_of, network_disk};
-use super::{Fault, OpenError, SqliteOptions, accept};
-use crate::store::sql;
+use super::{Fault, SqliteOptions};
 
-static MIGRATIONS: Migrator = sqlx::migrate!("src/store/migrations/sqlite");
+const SCHEMA: &str = include_str!("schema.sql");
 
-/// Two processes that make one file at the same time stand in each other's way at most this often.
-const MIGRATION_TRIES: u32 = 5;
+/// ?1 key.
+const SET_INSTALLATION_KEY: &str = "UPDATE meta SET value = ?1 WHERE name = 'installation_key'";
+
+/// Marks a file as ours: `SGLP`.
+const APPLICATION_ID: i32 = 0x5347_4c50;
+
+/// The version of the schema. A schema that was released is never edited: the next one has a higher version,
+/// and a migration that leads to it.
+pub(super) const SCHEMA_VERSION: i32 = 1;
+
 /// Switching a new file to the write-ahead log does not wait for a lock but fails at once, so two
-/// processes that start together need another try, as long as one may wait for a lock.
+/// processes that start together need another try, for as long as one may wait for a lock.
 const LOCKED_PAUSE: Duration = Duration::from_millis(20);
-/// Connections for readers: the engine, the console and the health check at once.
-const READERS_MAX: u32 = 4;
 /// Page caches in KiB. The writer's holds the upper levels of the indices, which are hit at random.
-const WRITER_CACHE_KIB: u32 = 64 * 1024;
-const READER_CACHE_KIB: u32 = 8 * 1024;
-/// Prepared statements that the writer keeps beside those that insert.
-const OTHER_STATEMENTS: usize = 100;
+const WRITER_CACHE_KIB: i64 = 64 * 1024;
+const READER_CACHE_KIB: i64 = 8 * 1024;
+/// Prepared statements that a connection keeps: all that there are.
+const STATEMENTS_MAX: usize = 200;
 /// Pages of 4 KiB in the write-ahead log before they are moved into the file: more than SQLite's
 /// 1,000, so that a page which is written often is moved seldom.
 const CHECKPOINT_PAGES: u32 = 4_000;
 /// What the write-ahead log is cut down to after it had to grow.
 const WAL_BYTES_KEPT: u32 = 64 * 1024 * 1024;
 
-pub(super) struct Opened {
-    pub(super) writer: SqliteConnection,
-    pub(super) writer_options: SqliteConnectOptions,
-    pub(super) readers: SqlitePool,
+/// How to open the file.
+#[derive(Debug, Clone)]
+pub(super) struct FileOptions {
+    pub(super) path: PathBuf,
+    /// How long a lock of another process is waited for.
+    pub(super) busy_timeout: Duration,
+    /// Pages of 4 KiB that the file may have.
+    pub(super) pages_max: Option<u32>,
 }
 
-pub(super) async fn open(options: &SqliteOptions) -> Result<Opened, OpenError> {
-    let path = options.path.as_path();
-    make_file(path, options.allow_network_disk)?;
-    let writer_options = writer_options(options);
-    let started = Instant::now();
-    let writer = loop {
-        match connect(path, &writer_options).await {
-            Err(OpenError::Locked { .. }) if started.elapsed() < options.busy_timeout => {}
-            connected => break connected?,
+impl FileOptions {
+    pub(super) fn open_writer(&self) -> Result<Connection, Fault> {
+        let connection = self.open(OpenFlags::SQLITE_OPEN_READ_WRITE, WRITER_CACHE_KIB)?;
+        connection.pragma_update(None, "journal_mode", "wal")?;
+        // Not less: an answer means that the message is on stable storage.
+        connection.pragma_update(None, "synchronous", "full")?;
+        connection.pragma_update(None, "wal_autocheckpoint", CHECKPOINT_PAGES)?;
+        connection.pragma_update(None, "journal_size_limit", WAL_BYTES_KEPT)?;
+        if let Some(pages) = self.pages_max {
+            connection.pragma_update(None, "max_page_count", pages)?;
         }
-        tokio::time::sleep(LOCKED_PAUSE).await;
-    };
-    let readers = SqlitePoolOptions::new()
-        .max_connections(READERS_MAX)
-        .acquire_timeout(options.busy_timeout.max(Duration::from_secs(1)))
-        .idle_timeout(None)
-        .max_lifetime(None)
-        .test_before_acquire(false)
-        .connect_lazy_with(reader_options(options));
-    Ok(Opened { writer, writer_options, readers })
+        Ok(connection)
+    }
+
+    pub(super) fn open_reader(&self) -> Result<Connection, Fault> {
+        self.open(OpenFlags::SQLITE_OPEN_READ_ONLY, READER_CACHE_KIB)
+    }
+
+    fn open(&self, access: OpenFlags, cache_kib: i64) -> Result<Connection, Fault> {
+        // The file is never made here: one that was taken away must not come back empty. A connection is
+        // used by one thread at a time.
+        let flags = access | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+        let connection = Connection::open_with_flags(&self.path, flags)?;
+        connection.busy_timeout(self.busy_timeout)?;
+        connection.set_prepared_statement_cache_capacity(STATEMENTS_MAX);
+        connection.pragma_update(None, "foreign_keys", true)?;
+        connection.pragma_update(None, "cache_size", -cache_kib)?;
+        connection.pragma_update(None, "temp_store", "memory")?;
+        // What is deleted is overwritten: a person's data must not stay in free pages.
+        connection.pragma_update(None, "secure_delete", true)?;
+        Ok(connection)
+    }
 }
 
-async fn connect(
-    path: &Path,
-    options: &SqliteConnectOptions,
-) -> Result<SqliteConnection, OpenError> {
-    let mut connection = options.connect().await.map_err(|error| explain(path, error))?;
-    if !is_ours(&mut connection).await.map_err(|error| explain(path, error))? {
-        return Err(OpenError::Foreign { path: path.to_owned() });
+/// Opens the file for writing, with the schema of this release.
+pub(super) fn open(options: &SqliteOptions) -> Result<Connection, OpenError> {
+    make_file(&options.path, options.allow_network_disk)?;
+    let file = options.file();
+    let started = Instant::now();
+    loop {
+        match file
+            .open_writer()
+            .map_err(|fault| explain(&options.path, fault))
+            .and_then(|opened| prepare(options, opened))
+        {
+            Err(OpenError::Locked { .. }) if started.elapsed() < options.busy_timeout => {}
+            opened => return opened,
+        }
+        std::thread::sleep(LOCKED_PAUSE);
     }
-    migrate(path, &mut connection).await?;
+}
+
+/// What a file is.
+enum Found {
+    Empty,
+    Ours,
+    Foreign,
+    /// Made before the first release.
+    Earlier,
+    /// Of a later release.
+    Later(i32),
+    /// Ours, but not whole.
+    Damaged,
+}
+
+/// Checks that the file is ours, and makes the schema if the file is empty: in one transaction, so that of two
+/// processes that start together one makes it, and nobody ever finds half of it.
+fn prepare(options: &SqliteOptions, mut connection: Connection) -> Result<Connection, OpenError> {
+    let path = options.path.as_path();
+    let explained = |error: rusqlite::Error| explain(path, error.into());
+    let transaction =
+        connection.transaction_with_behavior(TransactionBehavior::Immediate).map_err(explained)?;
+    let path = path.to_owned();
+    match identify(&transaction).map_err(explained)? {
+        Found::Ours => {}
+        Found::Empty => {
+            transaction.execute_batch(SCHEMA).map_err(explained)?;
+            if let Some(key) = options.installation_key {
+                transaction.execute(SET_INSTALLATION_KEY, [key]).map_err(explained)?;
+            }
+            transaction
+                .pragma_update(None, "application_id", APPLICATION_ID)
+                .and_then(|()| transaction.pragma_update(None, "user_version", SCHEMA_VERSION))
+                .map_err(explained)?;
+        }
+        Found::Foreign => return Err(OpenError::Foreign { path }),
+        Found::Earlier => return Err(OpenError::Earlier { path }),
+        Found::Later(version) => return Err(OpenError::Later { path, version }),
+        Found::Damaged => return Err(OpenError::Damaged { path }),
+    }
+    transaction.commit().map_err(explained)?;
     Ok(connection)
 }
 
-/// Fails unless the file can be read and has exactly the migrations of this release.
-pub(super) async fn check_schema(readers: &SqlitePool) -> Result<(), Fault> {
-    let needed = MIGRATIONS.iter().map(|migration| migration.version).max().unwrap_or(0);
-    let found: Option<i64> = sqlx::query_scalar(sql::SCHEMA_VERSION).fetch_one(readers).await?;
-    if found == Some(needed) { Ok(()) } else { Err(Fault::Schema { found, needed }) }
+fn identify(connection: &Connection) -> Result<Found, rusqlite::Error> {
+    let number = |name| connection.pragma_query_value(None, name, |row| row.get::<_, i32>(0));
+    let (application, version) = (number("application_id")?, number("user_version")?);
+    Ok(match application {
+        APPLICATION_ID if version > SCHEMA_VERSION => Found::Later(version),
+        APPLICATION_ID if version == SCHEMA_VERSION && is_whole(connection)? => Found::Ours,
+        APPLICATION_ID => Found::Damaged,
+        0 => {
+            let (tables, earlier): (i64, i64) = connection.query_row(
+                "SELECT COUNT(*), COALESCE(SUM(name = '_sqlx_migrations'), 0) FROM sqlite_schema",
+                [],
+                |row| Ok((row.get(0)?, row.get(1)?)),
+            )?;
+            match (tables, earlier) {
+                (0, _) => Found::Empty,
+                (_, 0) => Found::Foreign,
+                _ => Found::Earlier,
+            }
+        }
+        _ => Found::Foreign,
+    })
+}
+
+/// Whether everything in the schema of this release is there as it was made.
+fn is_whole(connection: &Connection) -> Result<bool, rusqlite::Error> {
+    let model = Connection::open_in_memory()?;
+    model.execute_batch(SCHEMA)?;
+    let mut expected =
+        model.prepare("SELECT name, sql FROM sqlite_schema WHERE sql IS NOT NULL")?;
+    let expected = expected.query_map([], |row| Ok((row.get(0)?, row.get(1)?)))?;
+    let mut found = connection
+        .prepare("SELECT EXISTS (SELECT 1 FROM sqlite_schema WHERE name = ?1 AND sql = ?2)")?;
+    for object in expected {
+        let (name, sql): (String, String) = object?;
+        if !found.query_row([name, sql], |row| row.get::<_, bool>(0))? {
+            return Ok(false);
+        }
+    }
+    Ok(true)
+}
+
+/// Fails unless the file can be read and has the schema of this release.
+pub(super) fn check_schema(connection: &Connection) -> Result<(), Fault> {
+    match identify(connection)? {
+        Found::Ours => Ok(()),
+        _ => Err(Fault::Schema),
+    }
 }
 
 /// Makes the file if there is none, readable by its owner only; the log beside it follows its mode.
@@ -125,167 +232,20 @@ fn make_file(path: &Path, allow_network_disk: bool) -> Result<(), OpenError> {
     }
 }
 
-fn base_options(options: &SqliteOptions, cache_kib: u32) -> SqliteConnectOptions {
-    // The file is never made here: one that was taken away must not come back empty.
-    SqliteConnectOptions::new()
-        .filename(&options.path)
-        .create_if_missing(false)
-        .busy_timeout(options.busy_timeout)
-        .foreign_keys(true)
-        .pragma("cache_size", format!("-{cache_kib}"))
-        .pragma("temp_store", "memory")
-        // What is deleted is overwritten: a person's data must not stay in free pages.
-        .pragma("secure_delete", "on")
-        .disable_statement_logging()
-}
-
-fn writer_options(options: &SqliteOptions) -> SqliteConnectOptions {
-    let mut base = base_options(options, WRITER_CACHE_KIB);
-    if let Some(pages) = options.pages_max {
-        base = base.pragma("max_page_count", pages.to_string());
+/// Moves the write-ahead log into the file and empties it; returns whether it is empty. With `None` it waits
+/// for readers as long as any statement does; with the usual patience to go back to, it does not wait.
+pub(super) fn empty_log(
+    connection: &Connection,
+    patience: Option<Duration>,
+) -> Result<bool, rusqlite::Error> {
+    if patience.is_some() {
+        connection.busy_timeout(Duration::ZERO)?;
     }
-    base.statement_cache_capacity(accept::ROWS_EXACT_MAX + OTHER_STATEMENTS)
-        .journal_mode(SqliteJournalMode::Wal)
-        .synchronous(SqliteSynchronous::Full)
-        .pragma("wal_autocheckpoint", CHECKPOINT_PAGES.to_string())
-        .pragma("journal_size_limit", WAL_BYTES_KEPT.to_string())
-}
-
-fn reader_options(options: &SqliteOptions) -> SqliteConnectOptions {
-    base_options(options, READER_CACHE_KIB).read_only(true)
-}
-
-/// Whether the database is empty or has our table of migrations.
-async fn is_ours(connection: &mut SqliteConnection) -> Result<bool, sqlx::Error> {
-    let (tables, ours): (i64, i64) = sqlx::query_as(
-        "SELECT COUNT(*), COALESCE(SUM(name = '_sqlx_migrations'), 0) FROM sqlite_master WHERE type = 'table'",
-    )
-    .fetch_one(connection)
-    .await?;
-    Ok(tables == 0 || ours == 1)
-}
-
-async fn migrate(path: &Path, connection: &mut SqliteConnection) -> Result<(), OpenError> {
-    let mut tries = 1;
-    loop {
-        let failed = match MIGRATIONS.run(&mut *connection).await {
-            Ok(()) => return Ok(()),
-            Err(error) => error,
-        };
-        match failed {
-            MigrateError::VersionMissing(version) | MigrateError::VersionMismatch(version) => {
-                return Err(OpenError::OtherVersion { path: path.to_owned(), version });
-            }
-            // Another process made the same step first: look again.
-            MigrateError::Execute(_) | MigrateError::ExecuteMigration(..)
-                if tries < MIGRATION_TRIES =>
-            {
-                tries += 1
-            }
-            MigrateError::Execute(error) | MigrateError::ExecuteMigration(error, _) => {
-                return Err(explain(path, error));
-            }
-            error => return Err(OpenError::Open { path: path.to_owned(), source: error.into() }),
-        }
+    // The first column says whether a reader prevented it.
+    let emptied =
+        connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |row| row.get::<_, i64>(0));
+    if let Some(patience) = patience {
+        connection.busy_timeout(patience)?;
     }
-}
-
-pub(super) fn explain(path: &Path, error: sqlx::Error) -> OpenError {
-    let path = path.to_owned();
-    match primary_code(&error) {
-        Some(code::CORRUPT | code::NOTADB) => OpenError::NotADatabase { path },
-        Some(code::BUSY | code::LOCKED) => OpenError::Locked { path },
-        Some(code::PERM | code::READONLY | code::CANTOPEN) => {
-            OpenError::NotWritable { path, source: error.into() }
-        }
-        Some(code::FULL) => OpenError::NoRoom { path },
-        _ => OpenError::Open { path, source: error.into() },
-    }
-}
-
-/// What a failure in use means, and what a person can do.
-pub(super) fn advice(error: &sqlx::Error) -> &'static str {
-    match primary_code(error) {
-        Some(code::FULL) => {
-            "the disk of the database is full: make room, and the program recovers by itself"
-        }
-        Some(code::PERM | code::READONLY) => {
-            "the database cannot be written: give the user that runs this program write access to the file and its folder, on a disk that is mounted writable; the program then recovers by itself"
-        }
-        Some(code::CORRUPT | code::NOTADB) => {
-            "the database is damaged: stop the program, and restore the file from a backup, or save what can be saved with `sqlite3 FILE .recover`"
-        }
-        Some(code::IOERR) => {
-            "the disk of the database fails: check whether it is full, and read the system's log; the program recovers by itself once the disk works"
-        }
-        Some(code::CANTOPEN) => {
-            "the database file is gone: put it back, and the program recovers by itself"
-        }
-        Some(code::BUSY | code::LOCKED) => {
-            "another process keeps the database locked: stop it, and the program recovers by itself"
-        }
-        _ => "the database failed",
-    }
-}
-
-/// SQLite's primary result codes, by its documentation.
-pub(super) mod code {
-    pub(crate) const PERM: i64 = 3;
-    pub(crate) const BUSY: i64 = 5;
-    pub(crate) const LOCKED: i64 = 6;
-    pub(crate) const NOMEM: i64 = 7;
-    pub(crate) const READONLY: i64 = 8;
-    pub(crate) const IOERR: i64 = 10;
-    pub(crate) const CORRUPT: i64 = 11;
-    pub(crate) const FULL: i64 = 13;
-    pub(crate) const CANTOPEN: i64 = 14;
-    pub(crate) const NOTADB: i64 = 26;
-}
-
-/// The primary code is the low byte of the extended one.
-pub(super) fn primary_code(error: &sqlx::Error) -> Option<i64> {
-    let code = error.as_database_error()?.code()?;
-    code.parse::<i64>().ok().map(|code| code & 0xff)
-}
-
-/// Whether the state of the machine is to blame, so that no other transaction would have fared better.
-pub(super) fn is_environmental(fault: &Fault) -> bool {
-    let Fault::Database { source: error, .. } = fault else { return !fault.is_broken() };
-    match primary_code(error) {
-        Some(code) => matches!(
-            code,
-            code::PERM
-                | code::BUSY
-                | code::LOCKED
-                | code::NOMEM
-                | code::READONLY
-                | code::IOERR
-                | code::CORRUPT
-                | code::FULL
-                | code::CANTOPEN
-                | code::NOTADB
-        ),
-        None => !matches!(**error, sqlx::Error::Encode(_)) && !fault.is_broken(),
-    }
-}
-
-/// Whether what is stored is to blame: a row that is not there, a value that cannot be read, or a
-/// constraint that what is there already breaks.
-pub(super) fn blames_rows(error: &sqlx::Error) -> bool {
-    if let sqlx::Error::Database(error) = error {
-        return error.is_unique_violation()
-            || error.is_foreign_key_violation()
-            || matches!(
-                error.kind(),
-                sqlx::error::ErrorKind::NotNullViolation | sqlx::error::ErrorKind::CheckViolation
-            );
-    }
-    matches!(error, sqlx::Error::RowNotFound | sqlx::Error::ColumnDecode { .. })
-}
-
-/// Closes a connection whose state is not known; what it had begun is rolled back.
-pub(super) async fn discard(connection: SqliteConnection) {
-    if let Err(error) = connection.close().await {
-        tracing::debug!(error = %error, "could not close a broken connection");
-    }
+    Ok(emptied? == 0)
 }

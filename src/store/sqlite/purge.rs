@@ -1,126 +1,134 @@
 //! Removes data that is past its retention: first the contents (payloads, bodies, excerpts), later the
-//! records. Also erases the contents of people whose deletion was delivered.
+//! records, and what was counted and noted beside them.
 
-use std::sync::Arc;
 use std::time::Duration;
 
-use async_trait::async_trait;
 use jiff::Timestamp;
-use sqlx::sqlite::SqliteConnection;
+use rusqlite::{Connection, Params, params};
 
-use super::recent::{Recent, json_list};
-use super::steps::Step;
-use crate::segment::PersonHash;
-use crate::store::rows::{duration_ms, to_ms};
-use crate::store::{Fault, Retention, sql};
+use super::rows::{duration_ms, to_ms};
+use super::writer::{Effects, Step};
+use super::{Fault, Retention};
+use crate::queue::TallyStep;
 
-/// Messages of each kind that one call works on. Small, since it shares the writer with the senders.
-const MESSAGES_MAX: usize = 200;
+/// ?1 is failed, ?2 done before or at, ?3 limit.
+pub(super) const PAST_CONTENTS: &str = "
+    SELECT seq FROM messages
+    WHERE state = 1 AND has_contents = 1 AND is_failed = ?1 AND done_at <= ?2
+    ORDER BY done_at LIMIT ?3";
+/// ?1 seq. An answer of Loops may repeat what the request held, and so may the detail made of it. The
+/// answer to a merged request that was taken apart belongs to each of its parts.
+pub(super) const DROP_EXCERPTS: &str = "
+    UPDATE attempts SET excerpt = ''
+    WHERE request_id IN (
+        SELECT r.id FROM deliveries d JOIN requests r ON r.id = d.request_id
+        WHERE d.seq = ?1 AND r.state <> 'pending'
+        UNION
+        SELECT r.merged_into FROM deliveries d JOIN requests r ON r.id = d.request_id
+        WHERE d.seq = ?1 AND r.merged_into IS NOT NULL)";
+/// ?1 seq.
+pub(super) const DROP_DETAILS: &str =
+    "UPDATE deliveries SET detail = NULL WHERE seq = ?1 AND detail IS NOT NULL";
+/// ?1 seq. A request whose other messages are still pending is pending itself, and stays.
+pub(super) const DROP_BODIES: &str = "
+    UPDATE requests SET body = NULL
+    WHERE id IN (SELECT request_id FROM deliveries WHERE seq = ?1) AND state <> 'pending' AND body IS NOT NULL";
+/// ?1 seq.
+pub(super) const DROP_PAYLOAD: &str = "DELETE FROM payloads WHERE seq = ?1";
+/// ?1 seq.
+pub(super) const HAS_NO_CONTENTS: &str =
+    "UPDATE messages SET has_contents = 0 WHERE seq = ?1 AND has_contents = 1";
+/// ?1 done before or at, ?2 limit.
+pub(super) const PAST_RECORDS: &str = "
+    SELECT seq FROM messages WHERE state = 1 AND done_at <= ?1 ORDER BY done_at LIMIT ?2";
+/// ?1 seq.
+pub(super) const DELETE_DELIVERIES: &str =
+    "DELETE FROM deliveries WHERE seq = ?1 RETURNING request_id";
+/// ?1 request id.
+pub(super) const DELETE_ATTEMPTS: &str = "
+    DELETE FROM attempts WHERE request_id = ?1
+    AND NOT EXISTS (SELECT 1 FROM deliveries d WHERE d.request_id = ?1)";
+/// ?1 request id.
+pub(super) const DELETE_REQUEST: &str = "
+    DELETE FROM requests WHERE id = ?1
+    AND NOT EXISTS (SELECT 1 FROM deliveries d WHERE d.request_id = ?1)";
+/// ?1 seq.
+pub(super) const DELETE_REPLAY: &str = "DELETE FROM replays WHERE seq = ?1";
+/// ?1 seq.
+pub(super) const DELETE_ERASURE: &str = "DELETE FROM erasures WHERE seq = ?1";
+/// ?1 seq.
+pub(super) const DELETE_DELETION: &str = "DELETE FROM deletions WHERE seq = ?1";
+/// ?1 seq.
+pub(super) const DELETE_MESSAGE: &str = "DELETE FROM messages WHERE seq = ?1 AND state = 1";
+/// ?1 limit. Requests that were taken apart and whose parts are all gone; they carry nothing.
+pub(super) const PAST_MERGED: &str = "
+    SELECT id FROM requests r WHERE r.state = 'taken_apart' AND r.id > 0
+    AND NOT EXISTS (SELECT 1 FROM requests p WHERE p.merged_into = r.id) LIMIT ?1";
+/// ?1 step, ?2 ended before or at, ?3 how many intervals from the oldest on.
+pub(super) const DELETE_TALLIES: &str = "
+    DELETE FROM tallies
+    WHERE step = ?1
+      AND at < MIN(?2 - ?1 + 1, (SELECT MIN(at) FROM tallies WHERE step = ?1) + ?1 * ?3)";
+/// ?1 before this minute, ?2 limit.
+pub(super) const DELETE_MINUTES: &str = "
+    DELETE FROM minutes
+    WHERE minute IN (SELECT minute FROM minutes WHERE minute < ?1 ORDER BY minute LIMIT ?2)";
+/// ?1 last seen before, ?2 limit.
+pub(super) const DELETE_EVENT_NAMES: &str = "
+    DELETE FROM event_names WHERE id IN (
+        SELECT e.id FROM event_names e
+        WHERE e.last_seen_at < ?1 AND NOT EXISTS (SELECT 1 FROM messages m WHERE m.event_id = e.id)
+        LIMIT ?2)";
 
-/// What holds anything that was sent; the payload last, since it tells that there is more to do.
-const CONTENTS: [&str; 4] =
-    [sql::DROP_EXCERPTS, sql::DROP_DETAILS, sql::DROP_BODIES, sql::DROP_PAYLOAD];
+/// Rows of each kind that one call works on. Small, since it shares the writer with the senders.
+const ROWS_MAX: i64 = 200;
 
-/// An erasure deletes these too: warnings name fields, and senders choose the names of fields.
-const WARNINGS: [&str; 2] = [sql::DROP_WARNINGS, sql::DROP_MESSAGE_WARNINGS];
+/// How long counts by minute are kept.
+const MINUTES_KEPT: Duration = Duration::from_secs(48 * 60 * 60);
+
+/// Everything that holds a part of what was sent.
+pub(super) const CONTENTS: [&str; 5] =
+    [DROP_EXCERPTS, DROP_DETAILS, DROP_BODIES, DROP_PAYLOAD, HAS_NO_CONTENTS];
 
 pub(super) struct Purge {
     pub(super) now: Timestamp,
     pub(super) retention: Retention,
 }
 
-#[async_trait]
 impl Step for Purge {
     type Output = u64;
 
-    async fn run(&self, connection: &mut SqliteConnection) -> Result<u64, Fault> {
+    fn run(&self, transaction: &Connection, effects: &mut Effects) -> Result<u64, Fault> {
+        let Retention { delivered, failed, records } = self.retention;
         let mut rows = 0;
-        for (is_failed, kept) in [(0_i64, self.retention.delivered), (1, self.retention.failed)] {
-            let past: Vec<i64> = sqlx::query_scalar(sql::PAST_PAYLOADS)
-                .bind(is_failed)
-                .bind(self.before(kept))
-                .bind(MESSAGES_MAX as i64)
-                .fetch_all(&mut *connection)
-                .await?;
-            for seq in past {
+        for (is_failed, kept) in [(false, delivered), (true, failed)] {
+            let past = params![is_failed, self.before(kept), ROWS_MAX];
+            for seq in ids(transaction, PAST_CONTENTS, past)? {
                 for text in CONTENTS {
-                    rows += execute(connection, text, seq).await?;
+                    rows += execute(transaction, text, [seq])?;
                 }
             }
         }
-        let past: Vec<i64> = sqlx::query_scalar(sql::PAST_RECORDS)
-            .bind(self.before(self.retention.records))
-            .bind(MESSAGES_MAX as i64)
-            .fetch_all(&mut *connection)
-            .await?;
-        for seq in past {
-            rows += delete(connection, seq).await?;
+        let past = self.before(records);
+        for seq in ids(transaction, PAST_RECORDS, params![past, ROWS_MAX])? {
+            rows += delete(transaction, seq)?;
         }
-        let merged: Vec<i64> = sqlx::query_scalar(sql::PAST_MERGED)
-            .bind(MESSAGES_MAX as i64)
-            .fetch_all(&mut *connection)
-            .await?;
-        for id in merged {
-            rows += execute(connection, sql::DELETE_ATTEMPTS, id).await?;
-            rows += execute(connection, sql::DELETE_REQUEST, id).await?;
+        for id in ids(transaction, PAST_MERGED, [ROWS_MAX])? {
+            rows += delete_request(transaction, id)?;
         }
-        Ok(rows)
-    }
-}
-
-/// The first deletion whose person's contents are to be erased, and how far that has come.
-pub(super) const NEXT_ERASURE: &str = "
-    SELECT e.seq, e.erased_through, m.person, m.destination
-    FROM erasures e JOIN messages m ON m.seq = e.seq ORDER BY e.seq LIMIT 1";
-
-/// $1 places, $2 person, $3 destination.
-pub(super) const ERASABLE: &str = "
-    SELECT seq FROM messages NOT INDEXED
-    WHERE seq IN (SELECT value FROM json_each($1)) AND person = $2 AND destination = $3 AND state = 1";
-
-/// Erases for the first deletion there is.
-pub(super) struct Erase {
-    pub(super) recent: Arc<Recent>,
-}
-
-#[async_trait]
-impl Step for Erase {
-    type Output = u64;
-    const ERASES: bool = true;
-
-    fn has_erased(rows: &u64) -> bool {
-        *rows > 0
-    }
-
-    async fn run(&self, connection: &mut SqliteConnection) -> Result<u64, Fault> {
-        let next: Option<(i64, i64, i64, String)> =
-            sqlx::query_as(NEXT_ERASURE).fetch_optional(&mut *connection).await?;
-        let Some((deletion, through, person, destination)) = next else {
-            return Ok(0);
-        };
-        let range = through.saturating_add(1)..=deletion;
-        let person = PersonHash(person);
-        let places = self.recent.first_of_person(connection, person, range, MESSAGES_MAX).await?;
-        let last = places.last().copied().filter(|_| places.len() == MESSAGES_MAX);
-        let seqs: Vec<i64> = sqlx::query_scalar(ERASABLE)
-            .bind(json_list(places))
-            .bind(person.0)
-            .bind(destination)
-            .fetch_all(&mut *connection)
-            .await?;
-        let mut rows = 0;
-        for seq in seqs {
-            for text in CONTENTS.into_iter().chain(WARNINGS) {
-                rows += execute(connection, text, seq).await?;
-            }
+        for (step, kept) in
+            [(TallyStep::Minute, MINUTES_KEPT.min(records)), (TallyStep::Hour, records)]
+        {
+            let past = params![step.ms(), self.before(kept), ROWS_MAX];
+            rows += execute(transaction, DELETE_TALLIES, past)?;
         }
-        rows += match last {
-            Some(last) => {
-                let moved_on = sqlx::query(sql::ERASED_THROUGH).bind(deletion).bind(last);
-                moved_on.execute(connection).await?.rows_affected()
-            }
-            None => execute(connection, sql::DELETE_ERASURE, deletion).await?,
-        };
+        let minute = past.div_euclid(TallyStep::Minute.ms());
+        rows += execute(transaction, DELETE_MINUTES, params![minute, ROWS_MAX])?;
+        // No index finds them, so they are looked for only in the last call of a round.
+        if rows == 0 {
+            rows = execute(transaction, DELETE_EVENT_NAMES, params![past, ROWS_MAX])?;
+            effects.forgets_event_names |= rows > 0;
+        }
         Ok(rows)
     }
 }
@@ -132,24 +140,38 @@ impl Purge {
 }
 
 /// Deletes a message with all that belongs to it; a request stays while another message needs it.
-async fn delete(connection: &mut SqliteConnection, seq: i64) -> Result<u64, sqlx::Error> {
-    let requests: Vec<Option<i64>> =
-        sqlx::query_scalar(sql::DELETE_DELIVERIES).bind(seq).fetch_all(&mut *connection).await?;
+fn delete(transaction: &Connection, seq: i64) -> Result<u64, Fault> {
+    let requests: Vec<Option<i64>> = transaction
+        .prepare_cached(DELETE_DELIVERIES)?
+        .query_map([seq], |row| row.get(0))?
+        .collect::<Result<_, _>>()?;
     let mut rows = requests.len() as u64;
     for id in requests.into_iter().flatten() {
-        rows += execute(connection, sql::DELETE_ATTEMPTS, id).await?;
-        rows += execute(connection, sql::DELETE_REQUEST, id).await?;
+        rows += delete_request(transaction, id)?;
     }
-    for text in [sql::DELETE_REPLAY, sql::DELETE_ERASURE, sql::DELETE_DELETION] {
-        rows += execute(connection, text, seq).await?;
+    for text in [DELETE_REPLAY, DELETE_ERASURE, DELETE_DELETION, DELETE_MESSAGE] {
+        rows += execute(transaction, text, [seq])?;
     }
-    Ok(rows + execute(connection, sql::DELETE_MESSAGE, seq).await?)
+    Ok(rows)
 }
 
-async fn execute(
-    connection: &mut SqliteConnection,
-    text: &'static str,
-    id: i64,
-) -> Result<u64, sqlx::Error> {
-    Ok(sqlx::query(text).bind(id).execute(connection).await?.rows_affected())
+/// Deletes a request that carries nothing any more, with its attempts.
+fn delete_request(transaction: &Connection, id: i64) -> Result<u64, Fault> {
+    let attempts = execute(transaction, DELETE_ATTEMPTS, [id])?;
+    Ok(attempts + execute(transaction, DELETE_REQUEST, [id])?)
+}
+
+fn ids(transaction: &Connection, text: &str, parameters: impl Params) -> Result<Vec<i64>, Fault> {
+    let mut statement = transaction.prepare_cached(text)?;
+    let ids = statement.query_map(parameters, |row| row.get(0))?;
+    Ok(ids.collect::<Result<_, _>>()?)
+}
+
+/// Runs a statement; returns how many rows it changed.
+pub(super) fn execute(
+    transaction: &Connection,
+    text: &str,
+    parameters: impl Params,
+) -> Result<u64, Fault> {
+    Ok(transaction.prepare_cached(text)?.execute(parameters)? as u64)
 }

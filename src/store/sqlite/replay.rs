@@ -1,25 +1,100 @@
 //! Replaying: readers find the messages that are done, one stretch of the order at a time, and the writer
 //! makes them pending again, a bounded number in one transaction.
 
-use async_trait::async_trait;
-use sqlx::sqlite::{Sqlite, SqliteConnection};
-use sqlx::{QueryBuilder, SqlitePool};
+use jiff::Timestamp;
+use rusqlite::types::Value;
+use rusqlite::{Connection, OptionalExtension as _, params, params_from_iter};
 
-use super::recent::{Places, Recent, json_list};
-use super::steps::Step;
-use crate::queue::{Class, ReplayAsk, ReplayPosition, ReplayState, Selection, Seq};
-use crate::segment::MessageHash;
-use crate::store::rows::to_ms;
-use crate::store::{Fault, sql};
+use super::Fault;
+use super::accept::next_seqs;
+use super::purge::{DELETE_MESSAGE, DELETE_REPLAY};
+use super::rows::to_ms;
+use super::tally::Counted;
+use super::writer::{Effects, Step};
+use crate::queue::{Class, ReplayAsk, ReplayPosition, ReplayState, Selection, Seq, Stage};
+use crate::segment::{Digests, MessageHash, PersonDigest};
 
-/// Places in the order that one look goes over.
+pub(super) const LAST_SEQ: &str = "SELECT value FROM meta WHERE name = 'last_seq'";
+
+/// Whether the message `m` may be replayed: it has contents, no deletion of its person that was accepted
+/// with it or after it was delivered, and none behind it is pending, or is yet to erase its contents.
+/// Loops would learn of that person again.
+macro_rules! is_replayable {
+    () => {
+        "(m.has_contents = 1 AND NOT EXISTS (
+            SELECT 1 FROM deletions e
+            WHERE e.lane = m.lane AND e.destination = m.destination
+              AND e.accepted >= COALESCE((SELECT first_seq FROM replays f WHERE f.seq = m.seq), m.seq)
+         ) AND NOT EXISTS (
+            SELECT 1 FROM messages e
+            WHERE e.kind = 'delete' AND e.lane = m.lane AND e.destination = m.destination
+              AND e.seq >= m.seq
+              AND (e.seq > m.seq AND e.state = 0 OR EXISTS (SELECT 1 FROM erasures x WHERE x.seq = e.seq))))"
+    };
+}
+
+/// Messages that are done, by their position in the order of acceptance: for those that were never replayed
+/// that is their sequence number, for the others it is the first that they had. The conditions on `m` are
+/// added to both, and to each those on its position.
+const BRANCHES: [(&str, &str); 2] = [
+    (
+        concat!(
+            "SELECT m.seq, m.seq AS accepted, ",
+            is_replayable!(),
+            " AS is_replayable FROM messages m
+     WHERE m.state = 1 AND NOT EXISTS (SELECT 1 FROM replays p WHERE p.seq = m.seq)"
+        ),
+        "m.seq",
+    ),
+    (
+        concat!(
+            " UNION ALL
+     SELECT m.seq, p.first_seq AS accepted, ",
+            is_replayable!(),
+            " AS is_replayable
+     FROM replays p JOIN messages m ON m.seq = p.seq WHERE m.state = 1"
+        ),
+        "p.first_seq",
+    ),
+];
+
+const IS_UNMATCHED: &str = " AND m.is_failed = 0 AND NOT EXISTS (
+    SELECT 1 FROM deliveries d WHERE d.seq = m.seq AND d.is_superseded = 0)";
+const IS_DELIVERED: &str = " AND m.is_failed = 0 AND EXISTS (
+    SELECT 1 FROM deliveries d WHERE d.seq = m.seq AND d.is_superseded = 0)";
+
+/// ?1 old seq, ?2 new seq, ?3 class. The message once more at the end of the order, pending.
+pub(super) const INSERT: &str = concat!(
+    "INSERT INTO messages (seq, class, message_hash, lane, anonymous, email, received_at, event_id, kind,
+                          source, destination, message_id, warnings)
+    SELECT ?2, ?3, m.message_hash, m.lane, m.anonymous, m.email, m.received_at, m.event_id, m.kind,
+           m.source, m.destination, m.message_id, m.warnings
+    FROM messages m WHERE m.seq = ?1 AND m.state = 1 AND ",
+    is_replayable!(),
+    " RETURNING destination, source"
+);
+/// ?1 old seq, ?2 new seq.
+pub(super) const MOVE_PAYLOAD: &str = "UPDATE payloads SET seq = ?2 WHERE seq = ?1";
+/// ?1 old seq, ?2 new seq, ?3 the only subscription.
+pub(super) const NUMBER: &str = "
+    INSERT INTO replays (seq, number, first_seq, only_subscription) VALUES (?2,
+        COALESCE((SELECT number FROM replays WHERE seq = ?1), 0) + 1,
+        COALESCE((SELECT first_seq FROM replays WHERE seq = ?1), ?1), ?3)";
+/// ?1 seq, ?2 whether only what failed, ?3 the only subscription.
+pub(super) const SUPERSEDE: &str = "
+    UPDATE deliveries SET is_superseded = 1
+    WHERE seq = ?1 AND is_superseded = 0 AND (?2 = 0 OR state = 'failed')
+      AND (?3 IS NULL OR subscription = ?3)";
+/// ?1 old seq, ?2 new seq.
+pub(super) const MOVE_DELIVERIES: &str = "UPDATE deliveries SET seq = ?2 WHERE seq = ?1";
+
+/// Positions in the order that one call of [`find`] goes over.
 const STRETCH: i64 = 2_000;
 
-/// Messages that are put back to work in one transaction. Small, since it shares the writer with the
-/// senders.
+/// Messages that become pending in one transaction. Small, since it shares the writer with the senders.
 pub(super) const MESSAGES_MAX: usize = 200;
 
-/// Messages that fit, and where to go on.
+/// Messages that are selected, and where to continue.
 pub(super) struct Found {
     /// In the order of acceptance.
     pub(super) replayable: Vec<Seq>,
@@ -27,35 +102,34 @@ pub(super) struct Found {
     pub(super) next: Option<ReplayPosition>,
 }
 
-pub(super) async fn find(
-    readers: &SqlitePool,
-    recent: &Recent,
+pub(super) fn find(
+    snapshot: &Connection,
     ask: &ReplayAsk,
+    digests: &Digests,
 ) -> Result<Found, Fault> {
     let position = match ask.position {
         Some(position) => position,
         None => {
-            let last: Option<i64> = sqlx::query_scalar(sql::LAST_SEQ).fetch_one(readers).await?;
-            ReplayPosition { after: Seq::default(), until: Seq(last.unwrap_or(0)) }
+            let last = snapshot.prepare_cached(LAST_SEQ)?.query_row([], |row| row.get(0))?;
+            ReplayPosition { after: Seq::default(), until: Seq(last) }
         }
     };
     let (after, until) = (position.after.0, position.until.0);
-    // Messages of one person, or of given ids, are few, and found by an index.
-    let is_indexed = ask.selection.person.is_some() || !ask.selection.message_ids.is_empty();
+    let Selection { user, message_ids, .. } = &ask.selection;
+    let sought = Sought {
+        persons: user.as_deref().map(|user| digests.any_person(user)).unwrap_or_default(),
+        message_ids: message_ids.iter().map(|id| digests.message_id(id)).collect(),
+    };
+    // Messages of persons, or with given ids, are found by an index, however far apart they are.
+    let is_indexed = !sought.persons.is_empty() || !sought.message_ids.is_empty();
     let last = if is_indexed { until } else { until.min(after.saturating_add(STRETCH)) };
-    let mut newest = Newest::default();
-    if let Some(person) = ask.selection.person {
-        // A replayed message has a place behind the one that counts here.
-        let behind = after.saturating_add(1)..=i64::MAX;
-        let mut connection = readers.acquire().await?;
-        newest.of_person = recent.newest_of_person(&mut connection, person, behind).await?;
-    }
-    if !ask.selection.message_ids.is_empty() {
-        let hashes = hashes(&ask.selection);
-        newest.of_ids = recent.newest_of_ids(readers, &hashes).await?;
-    }
-    let mut query = statement(&ask.selection, &newest, after, last);
-    let rows: Vec<(i64, i64, bool)> = query.build_query_as().fetch_all(readers).await?;
+    let (text, values) = statement(&ask.selection, &sought, after, last);
+    let rows: Vec<(Seq, i64, bool)> = snapshot
+        .prepare(&text)?
+        .query_map(params_from_iter(values), |row| {
+            Ok((Seq(row.get(0)?), row.get(1)?, row.get(2)?))
+        })?
+        .collect::<Result<_, _>>()?;
     let is_cut = rows.len() as i64 == STRETCH;
     let seen = match rows.last() {
         Some((_, accepted, _)) if is_cut => *accepted,
@@ -63,139 +137,176 @@ pub(super) async fn find(
     };
     let without_contents = rows.iter().filter(|(.., is_replayable)| !is_replayable).count() as u64;
     Ok(Found {
-        replayable: rows.iter().filter(|row| row.2).map(|row| Seq(row.0)).collect(),
+        replayable: rows.iter().filter(|row| row.2).map(|row| row.0).collect(),
         without_contents,
         next: (seen < until).then_some(ReplayPosition { after: Seq(seen), until: Seq(until) }),
     })
 }
 
-/// What is selected and may not have been moved.
+/// The digests of what a selection names.
 #[derive(Debug, Default)]
-pub(super) struct Newest {
-    pub(super) of_person: Places,
-    pub(super) of_ids: Places,
+pub(super) struct Sought {
+    pub(super) persons: Vec<PersonDigest>,
+    pub(super) message_ids: Vec<MessageHash>,
 }
 
-fn hashes(selection: &Selection) -> Vec<MessageHash> {
-    selection.message_ids.iter().map(|id| MessageHash::of(id)).collect()
+/// The parameters of a statement.
+#[derive(Default)]
+struct Parameters(Vec<Value>);
+
+impl Parameters {
+    /// Adds a value; returns how the statement names it.
+    fn add(&mut self, value: impl Into<Value>) -> String {
+        self.0.push(value.into());
+        format!("?{}", self.0.len())
+    }
+
+    /// Adds values; returns a list of their names.
+    fn add_all(&mut self, values: impl IntoIterator<Item = impl Into<Value>>) -> String {
+        let names: Vec<String> = values.into_iter().map(|value| self.add(value)).collect();
+        names.join(", ")
+    }
 }
 
-/// The messages that fit between two places in the order of acceptance.
+/// Finds the selected messages between two positions in the order of acceptance. `sought` are the
+/// digests of the selection. The text holds names of columns and parameters alone, whatever was asked.
 pub(super) fn statement(
     selection: &Selection,
-    newest: &Newest,
+    sought: &Sought,
     after: i64,
     last: i64,
-) -> QueryBuilder<Sqlite> {
-    let mut query = QueryBuilder::new("");
-    for (branch, place) in sql::REPLAY_BRANCHES {
-        query.push(branch);
-        if let Some(person) = selection.person {
-            query.push(" AND m.seq IN (SELECT seq FROM persons WHERE person = ");
-            query.push_bind(person.0).push(" AND seq > ").push_bind(after);
-            query.push(" UNION ALL SELECT value FROM json_each(");
-            query.push_bind(newest.of_person.clone()).push("))");
-        }
-        if !selection.message_ids.is_empty() {
-            let hashes = json_list(hashes(selection).into_iter().map(|hash| hash.0));
-            query.push(" AND m.seq IN (SELECT seq FROM message_ids WHERE message_hash IN (");
-            query.push("SELECT value FROM json_each(").push_bind(hashes);
-            query.push(")) UNION ALL SELECT value FROM json_each(");
-            query.push_bind(newest.of_ids.clone()).push("))");
-        }
-        select(&mut query, selection);
+) -> (String, Vec<Value>) {
+    let mut parameters = Parameters::default();
+    let (after, last) = (parameters.add(after), parameters.add(last));
+    let conditions = conditions(selection, sought, &after, &mut parameters);
+    let mut text = String::new();
+    for (branch, position) in BRANCHES {
+        text += branch;
+        text += &conditions;
         // In each branch, where the planner sees the index that it is for.
-        query.push(format_args!(" AND {place} > ")).push_bind(after);
-        query.push(format_args!(" AND {place} <= ")).push_bind(last);
+        text += &format!(" AND {position} > {after} AND {position} <= {last}");
     }
-    query.push(" ORDER BY accepted LIMIT ").push_bind(STRETCH);
-    query
+    text += &format!(" ORDER BY accepted LIMIT {STRETCH}");
+    (text, parameters.0)
 }
 
-/// Adds the conditions of a selection to a branch, whose message is `m`.
-fn select(query: &mut QueryBuilder<Sqlite>, selection: &Selection) {
-    query.push(match selection.state {
-        ReplayState::Failed => " AND m.is_failed = 1",
-        ReplayState::Unmatched => sql::REPLAY_UNMATCHED,
-        ReplayState::Delivered => sql::REPLAY_DELIVERED,
+/// The conditions of a selection on the message `m`.
+fn conditions(
+    selection: &Selection,
+    sought: &Sought,
+    after: &str,
+    parameters: &mut Parameters,
+) -> String {
+    const SORTED_THROUGH: &str = "(SELECT value FROM meta WHERE name = 'sorted_through')";
+    let mut text = String::from(match selection.state {
+        // The plus keeps the planner from the index of all failed messages, which each stretch would read.
+        ReplayState::Failed => " AND +m.is_failed = 1",
+        ReplayState::Unmatched => IS_UNMATCHED,
+        ReplayState::Delivered => IS_DELIVERED,
         ReplayState::All => "",
     });
-    if !selection.message_ids.is_empty() {
-        query.push(" AND m.message_id IN (");
-        let mut ids = query.separated(", ");
-        for id in &selection.message_ids {
-            ids.push_bind(id.clone());
-        }
-        query.push(")");
-    }
-    if let Some(destination) = &selection.destination {
-        query.push(" AND m.destination = ").push_bind(destination.clone());
-    }
-    if let Some(from) = selection.from {
-        query.push(" AND m.received_at >= ").push_bind(to_ms(from));
-    }
-    if let Some(to) = selection.to {
-        query.push(" AND m.received_at < ").push_bind(to_ms(to));
-    }
-    if selection.reason.is_some() || selection.subscription.is_some() {
-        query.push(
-            " AND EXISTS (SELECT 1 FROM deliveries d WHERE d.seq = m.seq AND d.is_superseded = 0",
+    if !sought.persons.is_empty() {
+        let persons = parameters.add_all(sought.persons.iter().map(|person| person.0));
+        // The sequence number of a replayed message is behind its position, so `after` bounds both.
+        text += &format!(
+            " AND m.seq IN (
+                SELECT seq FROM persons WHERE person IN ({persons}) AND seq > {after}
+                UNION ALL
+                SELECT seq FROM messages WHERE seq > MAX({after}, {SORTED_THROUGH})
+                  AND (lane IN ({persons}) OR anonymous IN ({persons}) OR email IN ({persons})))"
         );
+    }
+    if !selection.message_ids.is_empty() {
+        let hashes = parameters.add_all(sought.message_ids.iter().map(|hash| hash.0));
+        let ids = parameters.add_all(selection.message_ids.iter().cloned());
+        text += &format!(
+            " AND m.seq IN (
+                SELECT seq FROM message_ids WHERE message_hash IN ({hashes}) AND seq > {after}
+                UNION ALL
+                SELECT seq FROM messages WHERE seq > MAX({after}, {SORTED_THROUGH})
+                  AND message_hash IN ({hashes}))
+              AND m.message_id IN ({ids})"
+        );
+    }
+    let mut compare = |condition: &str, value: Option<Value>| {
+        if let Some(value) = value {
+            text += &format!(" AND {condition} {}", parameters.add(value));
+        }
+    };
+    compare("m.destination =", selection.destination.clone().map(Value::from));
+    compare("m.received_at >=", selection.from.map(|from| to_ms(from).into()));
+    compare("m.received_at <", selection.to.map(|to| to_ms(to).into()));
+    if selection.reason.is_some() || selection.subscription.is_some() {
+        text +=
+            " AND EXISTS (SELECT 1 FROM deliveries d WHERE d.seq = m.seq AND d.is_superseded = 0";
         if selection.state == ReplayState::Failed {
-            query.push(" AND d.state = 'failed'");
+            text += " AND d.state = 'failed'";
         }
         if let Some(reason) = selection.reason {
-            query.push(" AND d.reason = ").push_bind(reason.as_str());
+            text += &format!(" AND d.reason = {}", parameters.add(reason.as_str().to_owned()));
         }
         if let Some(subscription) = &selection.subscription {
-            query.push(" AND d.subscription = ").push_bind(subscription.clone());
+            text += &format!(" AND d.subscription = {}", parameters.add(subscription.clone()));
         }
-        query.push(")");
+        text += ")";
     }
+    text
 }
 
-/// Puts messages back to work; answers how many. One that is no longer done, or lost its contents
-/// meanwhile, is passed over.
+/// Makes messages pending again; returns how many. One that is no longer done, or lost its contents
+/// meanwhile, is left unchanged.
 pub(super) struct Requeue {
     pub(super) seqs: Vec<Seq>,
     /// Whether deliveries that did not fail stand.
     pub(super) failed_only: bool,
     pub(super) subscription: Option<String>,
+    pub(super) now: Timestamp,
 }
 
-#[async_trait]
 impl Step for Requeue {
     type Output = u64;
-    const ARRIVES: bool = true;
 
-    async fn run(&self, connection: &mut SqliteConnection) -> Result<u64, Fault> {
+    fn run(&self, transaction: &Connection, effects: &mut Effects) -> Result<u64, Fault> {
+        // A message that is left unchanged leaves its number unused.
+        let first = next_seqs(transaction, self.seqs.len())?;
         let mut replayed = 0;
-        for Seq(old) in &self.seqs {
-            // What is put back to work is work in bulk: it must not delay what a person waits for.
-            let new: Option<i64> = sqlx::query_scalar(sql::REPLAY_MESSAGE)
-                .bind(old)
-                .bind(Class::Bulk.code())
-                .fetch_optional(&mut *connection)
-                .await?;
-            let Some(new) = new else { continue };
-            sqlx::query(sql::REPLAY_NUMBER)
-                .bind(old)
-                .bind(new)
-                .bind(self.subscription.as_deref())
-                .execute(&mut *connection)
-                .await?;
-            sqlx::query(sql::SUPERSEDE)
-                .bind(old)
-                .bind(i64::from(self.failed_only))
-                .bind(self.subscription.as_deref())
-                .execute(&mut *connection)
-                .await?;
-            sqlx::query(sql::MOVE_DELIVERIES).bind(old).bind(new).execute(&mut *connection).await?;
-            for text in [sql::DELETE_REPLAY, sql::DELETE_MESSAGE] {
-                sqlx::query(text).bind(old).execute(&mut *connection).await?;
-            }
-            replayed += 1;
+        for (new, Seq(old)) in (first..).zip(&self.seqs) {
+            replayed += u64::from(self.requeue(transaction, *old, new, effects)?);
         }
+        effects.has_arrived |= replayed > 0;
         Ok(replayed)
+    }
+}
+
+impl Requeue {
+    /// Whether the message became pending again.
+    fn requeue(
+        &self,
+        transaction: &Connection,
+        old: i64,
+        new: i64,
+        effects: &mut Effects,
+    ) -> Result<bool, Fault> {
+        // Bulk, whatever it was: a replay must not delay messages that a person waits for.
+        let inserted = transaction
+            .prepare_cached(INSERT)?
+            .query_row(params![old, new, Class::Bulk.code()], |row| Ok((row.get(0)?, row.get(1)?)))
+            .optional()?;
+        let Some((destination, source)): Option<(String, String)> = inserted else {
+            return Ok(false);
+        };
+        let execute = |text, parameters: &[&dyn rusqlite::ToSql]| -> Result<(), Fault> {
+            transaction.prepare_cached(text)?.execute(parameters)?;
+            Ok(())
+        };
+        // The payload goes first: it would be deleted with the old row.
+        execute(MOVE_PAYLOAD, params![old, new])?;
+        execute(NUMBER, params![old, new, self.subscription])?;
+        execute(SUPERSEDE, params![old, self.failed_only, self.subscription])?;
+        execute(MOVE_DELIVERIES, params![old, new])?;
+        execute(DELETE_REPLAY, params![old])?;
+        execute(DELETE_MESSAGE, params![old])?;
+        effects.tallies.add(self.now, Counted::new(Stage::Replayed, &destination, &source), 1);
+        Ok(true)
     }
 }

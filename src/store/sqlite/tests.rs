@@ -5,14 +5,11 @@ use std::pin::Pin;
 use std::task::Poll;
 use std::time::Duration;
 
-use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection};
-use sqlx::{ConnectOptions, Connection, Row};
 use tempfile::TempDir;
 
 use super::*;
 use crate::queue::Consequence;
 use crate::queue::suite::*;
-use crate::store::sql;
 
 store_suite!(Folder);
 
@@ -42,7 +39,8 @@ fn options(folder: &TempDir) -> SqliteOptions {
         delivered_retention: LIMITS.delivered_retention,
         failed_retention: LIMITS.failed_retention,
         records_retention: LIMITS.records_retention,
-        // So few that all tests see them moved.
+        installation_key: Some(INSTALLATION_KEY),
+        // So few that all tests see them sorted in.
         recent_max: 3,
         ..SqliteOptions::new(folder.path().join("queue.db"))
     }
@@ -53,13 +51,15 @@ async fn fresh() -> (SqliteStore, TempDir) {
     (SqliteStore::open(options(&folder)).await.unwrap(), folder)
 }
 
-async fn raw(folder: &TempDir) -> SqliteConnection {
-    let options = SqliteConnectOptions::new().filename(folder.path().join("queue.db"));
-    options.busy_timeout(Duration::from_secs(5)).connect().await.unwrap()
+/// The database as another program would open it.
+fn raw(folder: &TempDir) -> Connection {
+    let connection = Connection::open(folder.path().join("queue.db")).unwrap();
+    connection.busy_timeout(Duration::from_secs(5)).unwrap();
+    connection
 }
 
-async fn execute(connection: &mut SqliteConnection, text: &'static str) {
-    sqlx::query(text).execute(connection).await.unwrap();
+fn execute(connection: &Connection, text: &str) {
+    connection.execute_batch(text).unwrap();
 }
 
 /// Starts a call without waiting for its end.
@@ -148,8 +148,8 @@ async fn refuses_more_than_may_wait() {
     ];
     for (what, waiting, next, is_busy) in cases {
         // Locked, so that what waits goes on waiting.
-        let mut other = raw(&folder).await;
-        execute(&mut other, "BEGIN IMMEDIATE").await;
+        let other = raw(&folder);
+        execute(&other, "BEGIN IMMEDIATE");
         let mut first = store.accept(waiting);
         assert!(poll_once(first.as_mut()).await.is_pending(), "{what}");
         let mut second = store.accept(next);
@@ -164,9 +164,9 @@ async fn refuses_more_than_may_wait() {
                 drop(second);
             }
         }
-        execute(&mut other, "ROLLBACK").await;
+        execute(&other, "ROLLBACK");
         first.await.unwrap();
-        other.close().await.unwrap();
+        drop(other);
         // A later order is answered after all before it, whose room is free by then.
         store.lease(ask("a", at(0))).await.unwrap();
         store.accept(vec![message("barrier")]).await.unwrap();
@@ -180,27 +180,26 @@ async fn works_again_after_a_failure() {
     let folder = TempDir::new().unwrap();
     let hasty = SqliteOptions { busy_timeout: Duration::ZERO, ..options(&folder) };
     let store = SqliteStore::open(hasty).await.unwrap();
-    let mut other = raw(&folder).await;
-    execute(&mut other, "BEGIN IMMEDIATE").await;
+    let other = raw(&folder);
+    execute(&other, "BEGIN IMMEDIATE");
     for _ in 0..2 {
         assert_unavailable(store.accept(vec![message("a")]).await);
         assert_unavailable(store.lease(ask("a", at(0))).await);
     }
     assert_eq!(heads(&store).await, [], "readers do not wait for the lock");
-    execute(&mut other, "ROLLBACK").await;
+    execute(&other, "ROLLBACK");
     assert_eq!(store.accept(vec![message("a")]).await.unwrap(), [Accepted::New]);
 }
 
 #[tokio::test]
 async fn one_bad_order_does_not_spoil_its_group() {
     let (store, folder) = fresh().await;
-    let mut other = raw(&folder).await;
+    let other = raw(&folder);
     execute(
-        &mut other,
+        &other,
         "CREATE TRIGGER poison BEFORE INSERT ON messages WHEN NEW.message_id = 'poison'
          BEGIN SELECT RAISE(ABORT, 'no'); END",
-    )
-    .await;
+    );
     let (good, bad, lease, after) = tokio::join!(
         store.accept(vec![message("a")]),
         store.accept(vec![message("b"), message("poison")]),
@@ -232,19 +231,14 @@ async fn a_merged_request_settles_all_its_messages() {
                 .unwrap(),
         );
     }
-    let mut other = raw(&folder).await;
-    sqlx::query("UPDATE deliveries SET request_id = ?")
-        .bind(frozen[0].id.0)
-        .execute(&mut other)
-        .await
-        .unwrap();
+    let other = raw(&folder);
+    other.execute("UPDATE deliveries SET request_id = ?", [frozen[0].id.0]).unwrap();
     store.settle(&lease, settlement(&frozen[0], 1, Consequence::Delivered)).await.unwrap();
     assert!(record(&store, "a").await.is_done && record(&store, "b").await.is_done);
     assert_eq!(heads(&store).await, []);
     // Their records go one after the other; the request goes with the last.
     store.purge(at(0) + LIMITS.records_retention * 2).await.unwrap();
-    let left: i64 =
-        sqlx::query_scalar("SELECT COUNT(*) FROM attempts").fetch_one(&mut other).await.unwrap();
+    let left: i64 = other.query_row("SELECT COUNT(*) FROM attempts", [], |row| row.get(0)).unwrap();
     assert_eq!(left, 0);
 }
 
@@ -268,14 +262,14 @@ async fn words_of_another_release_are_shown_as_unknown_and_not_acted_on() {
     }
     let seq = put(&store, message("unmatched")).await;
     store.freeze_one(&lease, seq, plan(vec![])).await.unwrap();
-    let mut other = raw(&folder).await;
+    let other = raw(&folder);
     for text in [
         "UPDATE deliveries SET action = 'later', reason = iif(reason IS NULL, NULL, 'later')",
         "UPDATE attempts SET outcome = 'later'",
-        "UPDATE requests SET method = 'PATCH', path = '/later'",
+        "UPDATE requests SET path = '/later'",
         "UPDATE messages SET unmatched = 'later' WHERE unmatched IS NOT NULL",
     ] {
-        execute(&mut other, text).await;
+        execute(&other, text);
     }
     let shown = record(&store, "failed").await.deliveries.remove(0);
     assert_eq!((shown.action, shown.failure.unwrap().reason), (None, FailureReason::Unknown));
@@ -289,134 +283,6 @@ async fn words_of_another_release_are_shown_as_unknown_and_not_acted_on() {
     // Nobody here knows what such a request would do.
     let opened = store.open(seqs[1]).await;
     assert!(matches!(opened, Err(WorkError::Broken(_))), "{opened:?}");
-}
-
-#[tokio::test]
-async fn every_read_uses_its_index() {
-    let (_store, folder) = fresh().await;
-    let mut connection = raw(&folder).await;
-    let cases: [(&str, &[&str]); 33] = [
-        (log::STILL_OF_PERSON, &["messages USING INTEGER PRIMARY KEY (rowid=?)"]),
-        (
-            sql::PENDING,
-            &["messages_pending (destination=? AND class=? AND seq>?)", "deliveries_seq (seq=?)"],
-        ),
-        (sql::DEPTH_COUNT, &["COVERING INDEX messages_pending (destination=?)"]),
-        (sql::DEPTH_OLDEST, &["messages_pending (destination=? AND class=?)"]),
-        (log::OF_LANE, &["m USING INTEGER PRIMARY KEY (rowid=?)", "deliveries_seq (seq=?)"]),
-        (recent::MOVED_OF_PERSON, &["persons USING PRIMARY KEY (person=? AND seq>? AND seq<?)"]),
-        (sql::PENDING_DESTINATIONS, &["messages_pending (destination>?)"]),
-        (
-            sql::REPLAY_MESSAGE,
-            &[
-                "messages_deletions (person=? AND destination=? AND seq>?)",
-                "deletions_person (person=? AND destination=? AND accepted>?)",
-            ],
-        ),
-        (sql::SETTLE_DELETIONS, &["deliveries_request (request_id=?)"]),
-        (sql::TAKE_APART_REQUESTS, &["requests_merged_into (merged_into=?)"]),
-        (sql::DELETE_PARTS, &["requests_merged_into (merged_into=?)"]),
-        (
-            sql::OPEN_MESSAGE,
-            &[
-                "INTEGER PRIMARY KEY (rowid=?)",
-                "deletions_person (person=? AND destination=? AND accepted>?)",
-            ],
-        ),
-        (sql::OPEN_REQUESTS, &["deliveries_seq (seq=?)", "INTEGER PRIMARY KEY (rowid=?)"]),
-        (
-            log::BY_PERSON,
-            &[
-                "m USING INTEGER PRIMARY KEY (rowid=?)",
-                "persons USING PRIMARY KEY (person=? AND seq<?)",
-            ],
-        ),
-        (
-            log::BY_MESSAGE_ID,
-            &[
-                "m USING INTEGER PRIMARY KEY (rowid=?)",
-                "message_ids USING PRIMARY KEY (message_hash=?)",
-            ],
-        ),
-        (
-            accept::LOOKUP,
-            &[
-                "i USING PRIMARY KEY (message_hash=?)",
-                "m USING INTEGER PRIMARY KEY (rowid=?)",
-                "messages USING INTEGER PRIMARY KEY (rowid=?)",
-                "r USING INTEGER PRIMARY KEY (rowid>?)",
-            ],
-        ),
-        (recent::NEW, &["recent USING INTEGER PRIMARY KEY (rowid>?)"]),
-        (recent::OLDEST, &["SEARCH recent"]),
-        (recent::MOVE_IDS, &["recent USING INTEGER PRIMARY KEY (rowid=?)"]),
-        (recent::MOVE_PERSONS, &["recent USING INTEGER PRIMARY KEY (rowid=?)"]),
-        (recent::MOVED, &["recent USING INTEGER PRIMARY KEY (rowid<?)"]),
-        (sql::LOG_ATTEMPTS, &["attempts_request (request_id=?)"]),
-        (sql::SETTLE_DELIVERIES, &["deliveries_request (request_id=?)"]),
-        (sql::SET_ASIDE_DELIVERIES, &["deliveries_seq (seq=?)"]),
-        (sql::SET_ASIDE_PARTS, &["deliveries_seq (seq=?)"]),
-        (sql::SET_ASIDE_REQUESTS, &["deliveries_request (request_id=?)"]),
-        (sql::FREE_POSITION, &["deliveries_seq (seq=?)"]),
-        (
-            sql::SETTLE_MESSAGES,
-            &["messages USING INTEGER PRIMARY KEY (rowid=?)", "deliveries_request (request_id=?)"],
-        ),
-        (sql::PAST_PAYLOADS, &["messages_payload_kept (is_failed=? AND done_at<?)"]),
-        (sql::PAST_MERGED, &["requests_merged_into (merged_into=?)"]),
-        (purge::ERASABLE, &["messages USING INTEGER PRIMARY KEY (rowid=?)"]),
-        (sql::SETTLE_ERASURES, &["deliveries_request (request_id=?)", "deliveries_seq (seq=?)"]),
-        (sql::PAST_RECORDS, &["messages_done (done_at<?)"]),
-    ];
-    let selection = |person| crate::queue::Selection {
-        state: ReplayState::Failed,
-        message_ids: Vec::new(),
-        person,
-        reason: Some(crate::queue::FailureReason::Refused),
-        destination: None,
-        subscription: None,
-        from: None,
-        to: None,
-    };
-    let replay = |person: Option<PersonHash>| {
-        let newest = replay::Newest::default();
-        let statement = replay::statement(&selection(person), &newest, 0, 100);
-        statement.sql().as_str().to_owned()
-    };
-    let everyone = replay(None);
-    let of_person = replay(Some(PersonHash::of("u1")));
-    let of_replay: [(&str, &[&str]); 2] = [
-        (
-            everyone.as_str(),
-            &[
-                "m USING INTEGER PRIMARY KEY (rowid>? AND rowid<?)",
-                "replays_first_seq (first_seq>? AND first_seq<?)",
-                "deliveries_seq (seq=?)",
-            ],
-        ),
-        (
-            of_person.as_str(),
-            &[
-                "m USING INTEGER PRIMARY KEY (rowid=?)",
-                "persons USING PRIMARY KEY (person=? AND seq>?)",
-            ],
-        ),
-    ];
-    let cases = cases.iter().chain(&of_replay).map(|(text, uses)| (*text, *uses));
-    for (text, uses) in cases {
-        let explain = sqlx::AssertSqlSafe(format!("EXPLAIN QUERY PLAN {text}"));
-        let rows = sqlx::query(explain).fetch_all(&mut connection).await.unwrap();
-        let plan: Vec<String> = rows.iter().map(|row| row.get::<String, _>("detail")).collect();
-        for index in uses {
-            assert!(plan.iter().any(|step| step.contains(index)), "{text}\n{index}\n{plan:#?}");
-        }
-        // What was found already, and what was given as a parameter, may be gone through.
-        let few = |step: &str| {
-            ["VIRTUAL TABLE", "SCAN (subquery", "SCAN found"].iter().any(|few| step.contains(few))
-        };
-        let scans = |step: &&String| step.starts_with("SCAN") && !few(step);
-        assert_eq!(plan.iter().find(scans), None, "{text}\n{plan:#?}");
-    }
 }
 
 /// Accepts messages with 4 KB of contents each and ends them.
@@ -515,7 +381,7 @@ async fn refuses_nothing_while_few_are_pending_however_many_came() {
 async fn admits_no_more_than_may_be_pending_however_many_come_at_once() {
     let folder = TempDir::new().unwrap();
     let few = SqliteOptions { backlog_messages_max: 20, ..options(&folder) };
-    let store = SqliteStore::open(few).await.unwrap();
+    let store = Arc::new(SqliteStore::open(few).await.unwrap());
     let mut senders = tokio::task::JoinSet::new();
     for n in 0..200 {
         let store = store.clone();
@@ -573,7 +439,7 @@ async fn what_was_erased_is_nowhere_in_the_file() {
     fill(&store, "canary-u1", 60).await;
     let lease = store.lease(ask("a", at(0))).await.unwrap().unwrap();
     let another = NewMessage {
-        person: PersonHash::of("u2"),
+        lane: crate::segment::LaneKey(2),
         payload: "canary-u2".into(),
         ..message("another")
     };
@@ -597,71 +463,6 @@ async fn what_was_erased_is_nowhere_in_the_file() {
     assert!(has("canary-u2"));
     store.close().await;
     assert!(!has("canary-u1canary-u1"));
-}
-
-#[tokio::test]
-async fn opens_the_file_of_the_first_release_and_goes_on_with_it() {
-    let (_new, new_folder) = fresh().await;
-    let folder = TempDir::new().unwrap();
-    let path = folder.path().join("queue.db");
-    let file = SqliteConnectOptions::new().filename(&path).create_if_missing(true);
-    let mut old = file.connect().await.unwrap();
-    let new_path = new_folder.path().join("queue.db");
-    sqlx::query("ATTACH $1 AS new")
-        .bind(new_path.to_str().unwrap())
-        .execute(&mut old)
-        .await
-        .unwrap();
-    execute(
-        &mut old,
-        "CREATE TABLE _sqlx_migrations AS SELECT * FROM new._sqlx_migrations WHERE version = 1",
-    )
-    .await;
-    execute(&mut old, "DETACH new").await;
-    sqlx::raw_sql(include_str!("../migrations/sqlite/0001_queue.sql"))
-        .execute(&mut old)
-        .await
-        .unwrap();
-    sqlx::raw_sql(
-        "INSERT INTO messages (seq, state, is_planned, is_failed, class, lane, person, message_hash,
-            received_at, done_at, kind, source, destination, message_id, payload)
-         VALUES (5, 1, 1, 1, 0, 6, 6, 6, 0, 1, 'track', 'web', 'main', 'before', x'7b7d'),
-                (6, 1, 1, 0, 0, 6, 6, 7, 0, 1, 'track', 'web', 'main', 'deletion', x'7b7d'),
-                (7, 1, 1, 1, 0, 5, 5, 5, 0, 1, 'track', 'web', 'main', 'failed', x'7b7d'),
-                (8, 0, 1, 0, 0, 5, 5, 5, 0, NULL, 'track', 'web', 'main', 'pending', x'7b7d');
-         INSERT INTO requests (id, state, destination, lane, created_at, method, path, body)
-         VALUES (3, 'pending', 'main', 5, 0, 'POST', '/events/send', x'7b7d');
-         INSERT INTO deliveries (seq, position, request_id, state, subscription, action, reason)
-         VALUES (5, 0, NULL, 'failed', 'one', 'sendEvent', 'invalid'),
-                (6, 0, NULL, 'delivered', 'one', 'deleteContact', NULL),
-                (7, 0, NULL, 'failed', 'one', 'sendEvent', 'invalid'),
-                (8, 0, 3, 'pending', 'one', 'sendEvent', NULL);",
-    )
-    .execute(&mut old)
-    .await
-    .unwrap();
-    old.close().await.unwrap();
-
-    let store = SqliteStore::open(options(&folder)).await.unwrap();
-    store.ready().await.unwrap();
-    let job = store.open(Seq(8)).await.unwrap().unwrap();
-    assert_eq!((job.requests.len(), job.replay.number), (1, 0));
-    let lease = store.lease(ask("a", at(0))).await.unwrap().unwrap();
-    store.settle(&lease, settlement(&job.requests[0], 1, Consequence::Delivered)).await.unwrap();
-    let selection = crate::queue::Selection {
-        state: ReplayState::Failed,
-        message_ids: Vec::new(),
-        person: None,
-        reason: None,
-        destination: None,
-        subscription: None,
-        from: None,
-        to: None,
-    };
-    let ask = ReplayAsk { selection, position: None, is_dry_run: false };
-    let chunk = store.replay(&ask).await.unwrap();
-    assert_eq!((chunk.replayed, chunk.without_contents), (1, 1), "one is before a deletion");
-    assert!(heads(&store).await[0].seq > Seq(8));
 }
 
 async fn refused(path: &Path) -> (OpenError, String) {
@@ -689,27 +490,38 @@ async fn says_what_is_wrong_with_the_file() {
     let (error, _) = refused(folder.path()).await;
     assert!(matches!(error, OpenError::NotADatabase { .. }), "{error:?}");
 
-    let foreign = SqliteConnectOptions::new().filename(path("foreign.db")).create_if_missing(true);
-    let mut connection = foreign.connect().await.unwrap();
-    execute(&mut connection, "CREATE TABLE invoices (id INTEGER)").await;
-    connection.close().await.unwrap();
+    let connection = Connection::open(path("foreign.db")).unwrap();
+    execute(&connection, "CREATE TABLE invoices (id INTEGER)");
     let (error, _) = refused(&path("foreign.db")).await;
     assert!(matches!(error, OpenError::Foreign { .. }), "{error:?}");
+
+    let connection = Connection::open(path("earlier.db")).unwrap();
+    execute(&connection, "CREATE TABLE _sqlx_migrations (version BIGINT)");
+    execute(&connection, "CREATE TABLE messages (seq INTEGER PRIMARY KEY)");
+    let (error, text) = refused(&path("earlier.db")).await;
+    assert!(matches!(error, OpenError::Earlier { .. }), "{error:?}");
+    assert!(text.contains("earlier build") && text.contains("move the file away"), "{text}");
+}
+
+#[tokio::test]
+async fn refuses_a_schema_that_is_not_whole() {
+    for damage in ["DROP INDEX messages_pending", "ALTER TABLE attempts DROP COLUMN excerpt"] {
+        let (store, folder) = fresh().await;
+        store.close().await;
+        execute(&raw(&folder), damage);
+        let (error, text) = refused(&folder.path().join("queue.db")).await;
+        assert!(matches!(error, OpenError::Damaged { .. }), "{damage}: {error:?}");
+        assert!(text.contains("restore it from a backup"), "{text}");
+    }
 }
 
 #[tokio::test]
 async fn refuses_a_file_of_a_newer_version() {
     let (store, folder) = fresh().await;
-    let mut other = raw(&folder).await;
-    execute(
-        &mut other,
-        "INSERT INTO _sqlx_migrations (version, description, success, checksum, execution_time)
-         VALUES (9999, 'later', TRUE, x'00', 0)",
-    )
-    .await;
+    execute(&raw(&folder), "PRAGMA user_version = 9999");
     assert_unavailable(store.ready().await);
     let (error, text) = refused(&folder.path().join("queue.db")).await;
-    assert!(matches!(error, OpenError::OtherVersion { version: 9999, .. }), "{error:?}");
+    assert!(matches!(error, OpenError::Later { version: 9999, .. }), "{error:?}");
     assert!(text.contains("newer"), "{text}");
 }
 

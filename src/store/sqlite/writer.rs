@@ -4,22 +4,24 @@
 //! its group. A group that fails is rolled back as a whole; if a single order may be to blame, each order
 //! is then written by itself, so that it cannot harm the others.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
+use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::time::Duration;
 
-use async_trait::async_trait;
-use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection};
-use sqlx::{ConnectOptions, Connection, SqlitePool};
-use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot, watch};
+use rusqlite::{Connection, TransactionBehavior};
+use tokio::sync::{OwnedSemaphorePermit, oneshot, watch};
+use tokio_util::sync::CancellationToken;
 
-use super::accept;
+use super::Fault;
+use super::accept::{self, Memory};
 use super::backlog::Admitted;
+use super::error::advice;
 use super::health::Health;
-use super::open::{discard, is_environmental};
-use super::recent::{Moved, Recent, Row};
-use super::steps::Step;
+use super::open::{FileOptions, empty_log};
+use super::recent::{Row, Slice};
+use super::tally::Tallies;
 use crate::queue::{Accepted, NewMessage};
-use crate::store::Fault;
 use crate::telemetry;
 
 /// Bounds of one group: they bound how long a transaction holds the lock and how long its first
@@ -28,83 +30,76 @@ const GROUP_MESSAGES_MAX: usize = 2_000;
 const GROUP_BYTES_MAX: usize = 16 * 1024 * 1024;
 const GROUP_TASKS_MAX: usize = 256;
 
+/// How long to wait before the write-ahead log is emptied again, if a reader kept it from being emptied.
+const EMPTY_LOG_EVERY: Duration = Duration::from_secs(1);
+
+/// Something to be written.
+pub(super) enum Order {
+    Accept(AcceptOrder),
+    Step(Box<dyn AnyStep>),
+    Close(oneshot::Sender<()>),
+}
+
 /// Messages to be accepted.
 #[derive(Debug)]
 pub(super) struct AcceptOrder {
     pub(super) messages: Vec<NewMessage>,
     pub(super) reply: oneshot::Sender<Result<Vec<Accepted>, Fault>>,
-    pub(super) permits: Permits,
+    /// Room in the queue for the writer, given back when the order is dropped.
+    pub(super) permits: [OwnedSemaphorePermit; 2],
     pub(super) admitted: Admitted,
 }
 
-/// Room in the waiting line, given back when the order is dropped.
-#[derive(Debug)]
-pub(super) struct Permits {
-    _messages: OwnedSemaphorePermit,
-    _bytes: OwnedSemaphorePermit,
+/// Writes that belong together, in a transaction with others. May be run again after the transaction was
+/// rolled back.
+pub(super) trait Step: Send + 'static {
+    type Output: Send + 'static;
+
+    fn run(&self, transaction: &Connection, effects: &mut Effects) -> Result<Self::Output, Fault>;
 }
 
-impl Permits {
-    pub(super) fn new(messages: OwnedSemaphorePermit, bytes: OwnedSemaphorePermit) -> Self {
-        Self { _messages: messages, _bytes: bytes }
-    }
+/// What the steps of a transaction did, beyond their outputs.
+#[derive(Debug, Default)]
+pub(super) struct Effects {
+    /// Something was certainly written.
+    pub(super) has_written: bool,
+    /// There may be messages for the engines to see.
+    pub(super) has_arrived: bool,
+    /// Contents were erased, which the write-ahead log may still hold.
+    pub(super) has_erased: bool,
+    /// Names of events may have been deleted.
+    pub(super) forgets_event_names: bool,
+    pub(super) tallies: Tallies,
 }
 
-/// Anything else to be written.
-pub(super) enum Order {
-    Task(Box<dyn AnyTask>),
-    Close(oneshot::Sender<()>),
-}
-
-/// A step on its way through a group, whatever it answers.
-#[async_trait]
-pub(super) trait AnyTask: Send {
-    async fn run(&mut self, connection: &mut SqliteConnection) -> Result<(), Fault>;
+/// A step on its way through a group, whatever its output.
+pub(super) trait AnyStep: Send {
+    fn run(&mut self, transaction: &Connection, effects: &mut Effects) -> Result<(), Fault>;
     fn answer(self: Box<Self>, committed: Result<(), Fault>);
-    /// Whether, once it was run, the store is known to take what is written.
-    fn proves_writing(&self) -> bool;
-    /// Whether it may have brought messages for the engines to see.
-    fn arrives(&self) -> bool;
-    /// Whether it is one that erases.
-    fn erases(&self) -> bool;
-    /// Whether it erased anything, once it was run.
-    fn has_erased(&self) -> bool;
 }
 
-pub(super) struct Task<S: Step> {
+pub(super) struct StepOrder<S: Step> {
     step: S,
     output: Option<S::Output>,
     reply: oneshot::Sender<Result<S::Output, Fault>>,
+    /// Room in the queue for the writer.
+    _permit: OwnedSemaphorePermit,
 }
 
-impl<S: Step> Task<S> {
-    pub(super) fn new(step: S) -> (Self, oneshot::Receiver<Result<S::Output, Fault>>) {
+impl<S: Step> StepOrder<S> {
+    pub(super) fn new(
+        step: S,
+        permit: OwnedSemaphorePermit,
+    ) -> (Self, oneshot::Receiver<Result<S::Output, Fault>>) {
         let (reply, answer) = oneshot::channel();
-        (Self { step, output: None, reply }, answer)
+        (Self { step, output: None, reply, _permit: permit }, answer)
     }
 }
 
-#[async_trait]
-impl<S: Step> AnyTask for Task<S> {
-    async fn run(&mut self, connection: &mut SqliteConnection) -> Result<(), Fault> {
-        self.output = Some(self.step.run(connection).await?);
+impl<S: Step> AnyStep for StepOrder<S> {
+    fn run(&mut self, transaction: &Connection, effects: &mut Effects) -> Result<(), Fault> {
+        self.output = Some(self.step.run(transaction, effects)?);
         Ok(())
-    }
-
-    fn proves_writing(&self) -> bool {
-        self.output.as_ref().is_some_and(S::proves_writing)
-    }
-
-    fn arrives(&self) -> bool {
-        S::ARRIVES
-    }
-
-    fn erases(&self) -> bool {
-        S::ERASES
-    }
-
-    fn has_erased(&self) -> bool {
-        self.output.as_ref().is_some_and(S::has_erased)
     }
 
     fn answer(self: Box<Self>, committed: Result<(), Fault>) {
@@ -118,295 +113,314 @@ impl<S: Step> AnyTask for Task<S> {
 
 #[derive(Default)]
 struct Group {
-    tasks: Vec<Box<dyn AnyTask>>,
+    steps: Vec<Box<dyn AnyStep>>,
     accepts: Vec<AcceptOrder>,
-    messages: usize,
-    bytes: usize,
 }
 
 impl Group {
     fn len(&self) -> usize {
-        self.tasks.len() + self.accepts.len()
-    }
-
-    fn add(&mut self, order: AcceptOrder) {
-        self.messages += order.messages.len();
-        self.bytes += order.messages.iter().map(|message| message.payload.len()).sum::<usize>();
-        self.accepts.push(order);
+        self.steps.len() + self.accepts.len()
     }
 
     /// One group for each order, in the same sequence.
     fn apart(self) -> impl Iterator<Item = Group> {
-        let tasks =
-            self.tasks.into_iter().map(|task| Group { tasks: vec![task], ..Group::default() });
-        let accepts = self.accepts.into_iter().map(|order| {
-            let mut group = Group::default();
-            group.add(order);
-            group
-        });
-        tasks.chain(accepts)
+        let steps =
+            self.steps.into_iter().map(|step| Group { steps: vec![step], accepts: Vec::new() });
+        let accepts =
+            self.accepts.into_iter().map(|order| Group { steps: Vec::new(), accepts: vec![order] });
+        steps.chain(accepts)
     }
 
     fn answer(self, committed: Result<Vec<Vec<Accepted>>, Fault>) {
-        let told = committed.as_ref().map(|_| ()).map_err(Fault::clone);
-        for task in self.tasks {
-            task.answer(told.clone());
+        let of_steps = committed.as_ref().map(|_| ()).map_err(Fault::clone);
+        for step in self.steps {
+            step.answer(of_steps.clone());
         }
-        match committed {
-            Ok(answers) => {
-                for (order, accepted) in self.accepts.into_iter().zip(answers) {
-                    drop((order.permits, order.admitted));
-                    let _ = order.reply.send(Ok(accepted));
-                }
-            }
-            Err(fault) => {
-                for order in self.accepts {
-                    drop((order.permits, order.admitted));
-                    let _ = order.reply.send(Err(fault.clone()));
-                }
-            }
+        let mut accepted = committed.map(Vec::into_iter);
+        for AcceptOrder { messages, reply, permits, admitted } in self.accepts {
+            let answer = match &mut accepted {
+                Ok(accepted) => accepted.next().ok_or(Fault::Closed),
+                Err(fault) => Err(fault.clone()),
+            };
+            // What an order holds is free before its sender knows.
+            drop((permits, admitted));
+            let _ = reply.send(answer);
+            drop(messages);
         }
     }
 }
 
 pub(super) struct Writer {
     /// `None` after a failure: the next group opens another.
-    pub(super) connection: Option<SqliteConnection>,
-    pub(super) connect: SqliteConnectOptions,
-    pub(super) readers: SqlitePool,
-    pub(super) recent: Arc<Recent>,
-    pub(super) accepts: mpsc::Receiver<AcceptOrder>,
-    pub(super) orders: mpsc::Receiver<Order>,
+    pub(super) connection: Option<Connection>,
+    pub(super) file: FileOptions,
+    pub(super) memory: Memory,
+    pub(super) orders: Receiver<Order>,
     pub(super) arrived: watch::Sender<u64>,
-    pub(super) duplicate_window: Duration,
-    /// How long a lock of another process is waited for.
-    pub(super) busy_timeout: Duration,
-    /// How long nothing must have come before the newest messages are moved.
+    /// How long the store must be idle before the newest messages are sorted in.
     pub(super) quiet: Duration,
     /// Whether the write-ahead log may hold contents that were erased.
     pub(super) log_holds_erased: bool,
     pub(super) health: Arc<Health>,
+    /// Cancelled when the writer has ended, in whatever way.
+    pub(super) ended: CancellationToken,
+}
+
+/// Orders that were taken from the channel and wait for their group.
+#[derive(Default)]
+struct Waiting {
+    steps: VecDeque<Box<dyn AnyStep>>,
+    accepts: VecDeque<AcceptOrder>,
+    closing: Vec<oneshot::Sender<()>>,
 }
 
 impl Writer {
-    /// Runs on a thread of its own: a group passes some twenty times between here and SQLite's thread,
-    /// and beside the tasks of the server each of those would wait its turn.
-    pub(super) async fn start(self) -> std::io::Result<()> {
-        let (tell, told) = oneshot::channel();
-        std::thread::Builder::new().name("store-writer".to_owned()).spawn(move || {
-            match tokio::runtime::Builder::new_current_thread().enable_all().build() {
-                Ok(runtime) => {
-                    let _ = tell.send(Ok(()));
-                    runtime.block_on(self.run());
-                }
-                Err(error) => {
-                    let _ = tell.send(Err(error));
-                }
-            }
-        })?;
-        told.await.map_err(std::io::Error::other)?
+    pub(super) fn start(self) -> std::io::Result<()> {
+        std::thread::Builder::new().name("store-writer".to_owned()).spawn(move || self.run())?;
+        Ok(())
     }
 
     /// Writes group after group until the store is closed or dropped, then closes the file.
-    async fn run(mut self) {
-        let mut closing = Vec::new();
-        while let Some(group) = self.next_group(&mut closing).await {
-            self.commit(group).await;
+    fn run(mut self) {
+        let ended = self.ended.clone().drop_guard();
+        let mut waiting = Waiting::default();
+        loop {
+            match self.wait(&mut waiting) {
+                Wake::Orders => {
+                    while let Some(group) = waiting.next_group() {
+                        self.commit(group);
+                        // What arrived meanwhile joins the next group.
+                        self.orders.try_iter().for_each(|order| waiting.take(order));
+                    }
+                    if !waiting.closing.is_empty() {
+                        break;
+                    }
+                }
+                Wake::Quiet => self.tidy(),
+                Wake::Dropped => break,
+            }
         }
-        self.readers.close().await;
-        if let Err(error) = self.close().await {
+        if let Err(error) = self.close() {
             // Nothing is lost: the next process that opens the file does it.
-            tracing::debug!(error = %error, "could not check-point the database");
+            tracing::debug!(%error, "could not move the write-ahead log into the database");
         }
-        for reply in closing {
+        drop(self);
+        drop(ended);
+        for reply in waiting.closing {
             let _ = reply.send(());
         }
     }
 
     /// Moves the write-ahead log into the file, and closes it. If the last group failed, the connection was
     /// given up and readers cannot do this, so another one is opened.
-    async fn close(&mut self) -> Result<(), sqlx::Error> {
-        let mut connection = match self.connection.take() {
+    fn close(&mut self) -> Result<(), Fault> {
+        let connection = match self.connection.take() {
             Some(connection) => connection,
-            None => self.connect.connect().await?,
+            None => self.file.open_writer()?,
         };
-        let moved = sqlx::query("PRAGMA wal_checkpoint(TRUNCATE)").execute(&mut connection).await;
-        discard(connection).await;
-        moved.map(drop)
+        let emptied = empty_log(&connection, None);
+        close(connection);
+        emptied?;
+        Ok(())
     }
 
-    /// Waits for an order and takes all that wait with it. An empty group: none came for a while, and
-    /// there is something to be moved. `None`: there will be no more.
-    async fn next_group(&mut self, closing: &mut Vec<oneshot::Sender<()>>) -> Option<Group> {
-        let mut group = Group::default();
-        while group.len() == 0 {
-            tokio::select! {
-                biased;
-                Some(order) = self.orders.recv() => self.take(order, &mut group, closing),
-                Some(order) = self.accepts.recv() => group.add(order),
-                () = tokio::time::sleep(self.quiet), if self.may_move() => return Some(group),
-                else => return None,
+    /// Waits for orders, and takes all that there are.
+    fn wait(&mut self, waiting: &mut Waiting) -> Wake {
+        let first = match self.patience() {
+            Some(patience) => self.orders.recv_timeout(patience),
+            None => self.orders.recv().map_err(|_| RecvTimeoutError::Disconnected),
+        };
+        match first {
+            Ok(order) => {
+                waiting.take(order);
+                self.orders.try_iter().for_each(|order| waiting.take(order));
+                Wake::Orders
             }
-        }
-        while group.tasks.len() < GROUP_TASKS_MAX
-            && let Ok(order) = self.orders.try_recv()
-        {
-            self.take(order, &mut group, closing);
-        }
-        while group.messages < GROUP_MESSAGES_MAX
-            && group.bytes < GROUP_BYTES_MAX
-            && let Ok(order) = self.accepts.try_recv()
-        {
-            group.add(order);
-        }
-        Some(group)
-    }
-
-    /// Whether there is something to be moved, and nothing that speaks against it: after a failure it is
-    /// left to what comes to find out whether writing works.
-    fn may_move(&self) -> bool {
-        self.connection.is_some() && !self.orders.is_closed() && self.recent.has_enough()
-    }
-
-    fn take(&mut self, order: Order, group: &mut Group, closing: &mut Vec<oneshot::Sender<()>>) {
-        match order {
-            Order::Task(task) => group.tasks.push(task),
-            Order::Close(reply) => {
-                self.orders.close();
-                self.accepts.close();
-                closing.push(reply);
-            }
+            Err(RecvTimeoutError::Timeout) => Wake::Quiet,
+            Err(RecvTimeoutError::Disconnected) => Wake::Dropped,
         }
     }
 
-    async fn commit(&mut self, mut group: Group) {
-        let erases = group.tasks.iter().any(|task| task.erases());
-        match self.write(&mut group).await {
-            Err(fault) if group.len() > 1 && !is_environmental(&fault) => {
+    /// How long to wait for orders before the writer tidies; `None`: there is nothing to tidy. After a
+    /// failure it is left to the orders to find out whether writing works.
+    fn patience(&self) -> Option<Duration> {
+        self.connection.as_ref()?;
+        if self.memory.recent.has_enough() {
+            Some(self.quiet)
+        } else {
+            self.log_holds_erased.then_some(EMPTY_LOG_EVERY)
+        }
+    }
+
+    /// Uses the time while the store is idle.
+    fn tidy(&mut self) {
+        self.empty_log();
+        if self.memory.recent.has_enough() {
+            let mut group = Group::default();
+            let written = self.write(&mut group);
+            self.finish(group, written);
+        }
+    }
+
+    fn commit(&mut self, mut group: Group) {
+        match self.write(&mut group) {
+            Err(fault) if group.len() > 1 && !fault.is_environmental() => {
                 tracing::warn!(
                     error = %telemetry::chain(&fault),
                     "could not write a group: writing its parts one by one"
                 );
                 for mut part in group.apart() {
-                    let written = self.write(&mut part).await;
+                    let written = self.write(&mut part);
                     self.finish(part, written);
                 }
             }
             written => self.finish(group, written),
         }
-        // Also when an earlier one erased, and readers were at work then.
-        if erases && self.log_holds_erased {
-            self.empty_log().await;
-        }
     }
 
-    /// Moves the write-ahead log into the file and empties it: it still holds what was deleted. Readers
-    /// that are at work are not waited for, since nothing is written meanwhile: the next one does it.
-    async fn empty_log(&mut self) {
-        let Some(connection) = &mut self.connection else { return };
-        match empty_log(connection, self.busy_timeout).await {
-            Ok(is_emptied) => self.log_holds_erased = !is_emptied,
+    /// Moves the write-ahead log into the file and empties it, if it may still hold what was erased. Does not
+    /// wait for readers at work, since nothing is written meanwhile: the next attempt succeeds.
+    fn empty_log(&mut self) {
+        let Some(connection) = self.connection.as_ref().filter(|_| self.log_holds_erased) else {
+            return;
+        };
+        match empty_log(connection, Some(self.file.busy_timeout)) {
+            Ok(is_empty) => self.log_holds_erased = !is_empty,
             Err(error) => {
-                tracing::debug!(error = %error, "could not empty the write-ahead log; trying again");
+                tracing::debug!(%error, "could not empty the write-ahead log; trying again");
             }
         }
     }
 
-    fn finish(&mut self, group: Group, written: Result<Vec<Vec<Accepted>>, Fault>) {
-        match &written {
-            Ok(answers) => {
-                self.log_holds_erased |= group.tasks.iter().any(|task| task.has_erased());
-                let has_new = answers.iter().flatten().any(|accepted| *accepted == Accepted::New);
-                let proves = has_new || group.tasks.iter().any(|task| task.proves_writing());
-                if self.health.written(proves) {
+    fn finish(&mut self, group: Group, written: Result<Written, Fault>) {
+        let answers = match written {
+            Ok(Written { accepted, effects }) => {
+                if effects.has_erased {
+                    self.log_holds_erased = true;
+                    self.empty_log();
+                }
+                if effects.forgets_event_names {
+                    self.memory.event_names.forget();
+                }
+                let has_new = accepted.iter().flatten().any(|one| *one == Accepted::New);
+                if self.health.written(has_new || effects.has_written) {
                     tracing::info!("the database can be written again");
                 }
-                if has_new || group.tasks.iter().any(|task| task.arrives()) {
+                if has_new || effects.has_arrived {
                     self.arrived.send_modify(|count| *count = count.wrapping_add(1));
                 }
+                Ok(accepted)
             }
-            // It says nothing of what can be written. The caller names the message.
-            Err(fault) if fault.is_broken() => {}
+            // It says nothing about the database. The caller names the message.
+            Err(fault) if fault.is_broken() => Err(fault),
             Err(fault) => {
-                if self.health.failed(fault) {
-                    let (advice, error) = match fault {
-                        Fault::Database { advice, source } => (Some(*advice), source.to_string()),
+                if self.health.failed(&fault) {
+                    let (advice, error) = match &fault {
+                        Fault::Database { source } => (Some(advice(source)), source.to_string()),
                         other => (None, other.to_string()),
                     };
                     tracing::error!(error, advice, "could not write to the database");
                 }
+                Err(fault)
             }
-        }
-        group.answer(written);
+        };
+        group.answer(answers);
     }
 
     /// Writes a group in one transaction. After a failure the state of the connection is not known
     /// (a full disk may have ended the transaction already), so it is given up.
-    async fn write(&mut self, group: &mut Group) -> Result<Vec<Vec<Accepted>>, Fault> {
+    fn write(&mut self, group: &mut Group) -> Result<Written, Fault> {
         let mut connection = match self.connection.take() {
             Some(connection) => connection,
-            None => self.connect.connect().await?,
+            None => self.file.open_writer()?,
         };
-        let written = transact(&mut connection, group, &self.recent, self.duplicate_window).await;
-        match written {
-            Ok(Written { accepted, added, moved }) => {
+        match transact(&mut connection, group, &mut self.memory) {
+            Ok((written, rows, slice)) => {
                 self.connection = Some(connection);
-                self.recent.committed(&added, moved);
-                Ok(accepted)
+                if let Some(slice) = slice {
+                    self.memory.recent.sorted(slice);
+                }
+                self.memory.recent.note(&rows);
+                Ok(written)
             }
-            Err(error) => {
-                self.recent.rolled_back();
-                discard(connection).await;
-                Err(error)
+            Err(fault) => {
+                self.memory.event_names.forget();
+                close(connection);
+                Err(fault)
             }
         }
+    }
+}
+
+enum Wake {
+    Orders,
+    /// No order arrived for a while.
+    Quiet,
+    /// The store was dropped.
+    Dropped,
+}
+
+impl Waiting {
+    fn take(&mut self, order: Order) {
+        match order {
+            Order::Accept(order) => self.accepts.push_back(order),
+            Order::Step(step) => self.steps.push_back(step),
+            Order::Close(reply) => self.closing.push(reply),
+        }
+    }
+
+    /// Steps first, so that senders never starve the delivery.
+    fn next_group(&mut self) -> Option<Group> {
+        let steps = self.steps.len().min(GROUP_TASKS_MAX);
+        let mut group = Group { steps: self.steps.drain(..steps).collect(), accepts: Vec::new() };
+        let (mut messages, mut bytes) = (0, 0);
+        while messages < GROUP_MESSAGES_MAX
+            && bytes < GROUP_BYTES_MAX
+            && let Some(order) = self.accepts.pop_front()
+        {
+            messages += order.messages.len();
+            bytes += order.messages.iter().map(|message| message.payload.len()).sum::<usize>();
+            group.accepts.push(order);
+        }
+        (group.len() > 0).then_some(group)
     }
 }
 
 /// What a transaction wrote.
 struct Written {
     accepted: Vec<Vec<Accepted>>,
-    added: Vec<Row>,
-    moved: Option<Moved>,
+    effects: Effects,
 }
 
-async fn transact(
-    connection: &mut SqliteConnection,
+fn transact(
+    connection: &mut Connection,
     group: &mut Group,
-    recent: &Recent,
-    duplicate_window: Duration,
-) -> Result<Written, Fault> {
-    // Before it begins: where that fails, it is rolled back all the same, to what was known before.
-    recent.begin();
-    let mut transaction = connection.begin_with("BEGIN IMMEDIATE").await?;
-    for task in &mut group.tasks {
-        task.run(&mut transaction).await?;
+    memory: &mut Memory,
+) -> Result<(Written, Vec<Row>, Option<Slice>), Fault> {
+    let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+    let mut effects = Effects::default();
+    for step in &mut group.steps {
+        step.run(&transaction, &mut effects)?;
     }
     let calls: Vec<&[NewMessage]> =
         group.accepts.iter().map(|order| order.messages.as_slice()).collect();
-    let (accepted, added) =
-        accept::accept(&mut transaction, recent, &calls, duplicate_window).await?;
-    if group.tasks.iter().any(|task| task.arrives()) {
-        recent.read_page(&mut transaction).await?;
+    let mut rows = Vec::new();
+    let mut accepted = Vec::new();
+    if !calls.is_empty() || effects.has_arrived {
+        rows = memory.recent.unknown(&transaction)?;
+        accepted = accept::accept(&transaction, memory, &calls, &mut rows, &mut effects.tallies)?;
     }
-    let moved = recent.move_slice(&mut transaction, group.len() == 0).await?;
+    std::mem::take(&mut effects.tallies).write(&transaction)?;
+    let slice = memory.recent.sort_slice(&transaction, group.len() == 0)?;
     crate::crash::point("commit.before");
-    transaction.commit().await?;
+    transaction.commit()?;
     crate::crash::point("commit.after");
-    Ok(Written { accepted, added, moved })
+    Ok((Written { accepted, effects }, rows, slice))
 }
 
-/// Empties the write-ahead log if no reader needs it; answers whether it is empty.
-async fn empty_log(
-    connection: &mut SqliteConnection,
-    busy_timeout: Duration,
-) -> Result<bool, sqlx::Error> {
-    sqlx::query("PRAGMA busy_timeout = 0").execute(&mut *connection).await?;
-    let emptied = sqlx::query_scalar::<_, i64>("PRAGMA wal_checkpoint(TRUNCATE)")
-        .fetch_one(&mut *connection)
-        .await;
-    let patience = format!("PRAGMA busy_timeout = {}", busy_timeout.as_millis());
-    sqlx::query(sqlx::AssertSqlSafe(patience)).execute(connection).await?;
-    // The first column tells whether it was held up.
-    Ok(emptied? == 0)
+/// Closes a connection; what it had begun is rolled back.
+fn close(connection: Connection) {
+    if let Err((_, error)) = connection.close() {
+        tracing::debug!(%error, "could not close a connection");
+    }
 }

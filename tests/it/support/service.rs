@@ -8,8 +8,6 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
-use sqlx::Row as _;
-use sqlx::sqlite::{SqliteConnectOptions, SqlitePool};
 
 use super::{ADMIN_TOKEN, API_KEY, EMAIL_DOMAIN, PATIENCE, WEBHOOK_SECRET, WRITE_KEY};
 
@@ -304,14 +302,16 @@ impl Service {
 
     /// The same, as bytes: what is nested deeply, or beyond a double's range, is no JSON to others.
     pub async fn stored_bytes(&self) -> HashMap<String, Vec<Vec<u8>>> {
-        let file = SqliteConnectOptions::new().filename(self.data.join("segment-loops.db"));
-        let pool = SqlitePool::connect_with(file.read_only(true)).await.unwrap();
-        let rows = sqlx::query("SELECT message_id, payload FROM messages").fetch_all(&pool).await;
         let mut stored: HashMap<String, Vec<Vec<u8>>> = HashMap::new();
-        for row in rows.unwrap() {
-            stored.entry(row.get(0)).or_default().push(row.get(1));
+        let database = self.database();
+        let mut rows = database
+            .prepare("SELECT message_id, payload FROM messages JOIN payloads USING (seq)")
+            .unwrap();
+        let rows = rows.query_map([], |row| Ok((row.get(0)?, row.get(1)?))).unwrap();
+        for row in rows {
+            let (id, payload) = row.unwrap();
+            stored.entry(id).or_default().push(payload);
         }
-        pool.close().await;
         stored
     }
 
@@ -322,10 +322,14 @@ impl Service {
 
     /// Changes the database from outside, as only time does otherwise.
     pub async fn alter(&self, statement: &'static str) {
-        let file = SqliteConnectOptions::new().filename(self.data.join("segment-loops.db"));
-        let pool = SqlitePool::connect_with(file.busy_timeout(PATIENCE)).await.unwrap();
-        sqlx::query(statement).execute(&pool).await.unwrap();
-        pool.close().await;
+        self.database().execute_batch(statement).unwrap();
+    }
+
+    /// The database, opened as another program would.
+    pub fn database(&self) -> rusqlite::Connection {
+        let database = rusqlite::Connection::open(self.data.join("segment-loops.db")).unwrap();
+        database.busy_timeout(PATIENCE).unwrap();
+        database
     }
 
     /// The number of the process.

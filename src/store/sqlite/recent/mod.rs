@@ -1,392 +1,282 @@
-//! Finds the sequence numbers of the messages with an id or of a person.
+//! The newest messages: those that are not in the tables `message_ids` and `persons` yet.
 //!
 //! An index over random values costs a page of the write-ahead log for each inserted row, which is most of
-//! the cost of a message. So the newest messages are in the table `recent`, in the order of acceptance, and
-//! sorted in memory here. Once there are enough of them, they are moved into the tables `message_ids` and
-//! `persons` in sorted order, so that one page holds many rows. They are moved in slices: while the store
-//! is idle, so that a burst does not pay for it, or with the groups of the writer, once there are too many
-//! to wait.
+//! the cost of a message. So the writer keeps the digests of new messages in memory and adds them to the
+//! two tables in sorted order, a slice at a time, so that one page takes many rows: while the store is idle
+//! if it can, or along with its groups once there are too many to wait.
 //!
-//! A look-up reads memory first, then adds the moved rows by SQL, so that a row which is moved in between
-//! is found by both and never by neither. Memory may name messages that no longer exist.
+//! Only the writer has this. It looks up duplicates here and in `message_ids`; readers look in the tables,
+//! and in `messages` behind `sorted_through`. After a crash or a start, the writer reads the digests of
+//! those messages back. Nothing is noted here before the transaction that it belongs to is committed.
+//! Memory may name messages that no longer exist.
 
-use std::collections::BTreeSet;
-use std::fmt::Write as _;
-use std::ops::RangeInclusive;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::collections::HashMap;
+use std::hash::{BuildHasherDefault, Hasher};
 
-use sqlx::SqlitePool;
-use sqlx::sqlite::SqliteConnection;
+use rusqlite::{Connection, params};
 
-use crate::segment::{MessageHash, PersonHash};
+use super::Fault;
 
-/// The rows that are moved with a group: somewhat more than came, so that moving keeps pace with what
-/// comes and is spread all over it; at least so many, since each time costs a few statements; and at
-/// most so many, so that no commit is long.
+/// Rows that are sorted in along with a group: somewhat more than arrived, so that sorting keeps pace and is
+/// spread evenly; at least this many, because each slice costs a few statements; at most this many, so that
+/// no commit is long.
 const SLICE_MIN: usize = 512;
 const SLICE_MAX: usize = 16_384;
 
-/// The rows that are moved at once while nothing comes: what comes meanwhile waits for them.
+/// Rows that are sorted in at once while the store is idle: a message that arrives meanwhile waits for them.
 const SLICE_QUIET: usize = 1_024;
 
-/// While nothing comes they are moved from this part of the most on. Less would cost a page for few rows.
+/// An idle store starts to sort at this fraction of the maximum. Sooner would cost a page for few rows.
 const QUIET_PART: usize = 4;
 
-/// Rows that are read at once: after a start there are many, and a group cannot wait for all of them.
-const PAGE: usize = 4_096;
-
-/// $1 the last place that was read, $2 limit.
-pub(super) const NEW: &str =
-    "SELECT seq, message_hash, person FROM recent WHERE seq > $1 ORDER BY seq LIMIT $2";
-pub(super) const OLDEST: &str = "SELECT MIN(seq) FROM recent";
-/// $1 places.
-pub(super) const MOVE_IDS: &str = "
+pub(super) const SORTED_THROUGH: &str = "SELECT value FROM meta WHERE name = 'sorted_through'";
+/// ?1 the last sequence number that is known.
+pub(super) const UNKNOWN: &str = "
+    SELECT seq, message_hash, lane, anonymous, email FROM messages WHERE seq > ?1 ORDER BY seq";
+/// ?1 message_hash, ?2 seq. A message that was purged meanwhile is left out.
+pub(super) const SORT_ID: &str = "
     INSERT OR IGNORE INTO message_ids (message_hash, seq)
-    SELECT message_hash, seq FROM recent WHERE seq IN (SELECT value FROM json_each($1))
-    ORDER BY message_hash";
-/// $1 places.
-pub(super) const MOVE_PERSONS: &str = "
+    SELECT ?1, ?2 FROM messages WHERE seq = ?2";
+/// ?1 digest, ?2 seq. A message that was erased meanwhile no longer has the digest.
+pub(super) const SORT_PERSON: &str = "
     INSERT OR IGNORE INTO persons (person, seq)
-    SELECT person, seq FROM recent WHERE seq IN (SELECT value FROM json_each($1)) ORDER BY person";
-/// $1 the last place that was moved.
-pub(super) const MOVED: &str = "DELETE FROM recent WHERE seq <= $1";
+    SELECT ?1, ?2 FROM messages WHERE seq = ?2 AND ?1 IN (lane, anonymous, email)";
+/// ?1 the last sequence number that was sorted in. Another process may be further.
+pub(super) const SORTED: &str =
+    "UPDATE meta SET value = MAX(value, ?1) WHERE name = 'sorted_through'";
 
-/// $1 person, $2 first, $3 last, $4 limit.
-pub(super) const MOVED_OF_PERSON: &str =
-    "SELECT seq FROM persons WHERE person = $1 AND seq >= $2 AND seq <= $3 ORDER BY seq LIMIT $4";
-
-/// Places in the order of acceptance, as one parameter of a statement; see [`json_list`].
-pub(super) type Places = String;
-
-/// Shared by the writer and the readers.
-#[derive(Debug)]
-pub(super) struct Recent {
-    state: Mutex<State>,
-    /// From so many on they are moved with the groups; twice as many may be here meanwhile.
-    recent_max: usize,
-}
-
-/// A row of `recent`.
-#[derive(Debug, Clone, Copy, sqlx::FromRow)]
+/// The digests of a message.
+#[derive(Debug, Clone, Copy)]
 pub(super) struct Row {
     pub(super) seq: i64,
     pub(super) message_hash: i64,
-    pub(super) person: i64,
+    /// Those that it has of `lane`, `anonymous` and `email`.
+    pub(super) persons: [Option<i64>; 3],
 }
 
-#[derive(Debug, Default)]
-struct State {
-    /// Changes when something was forgotten, so that what was read before is not taken for complete.
-    generation: u64,
-    /// Everything in `recent` up to this place is here.
-    read: i64,
-    /// What `read` was when the writer's transaction began.
-    read_before: i64,
-    /// Whether others may have added to `recent` behind `read`.
-    is_stale: bool,
-    /// What was added since the last slice was moved.
-    added: usize,
-    /// Nothing before this place is here.
-    oldest: i64,
-    by_id: BTreeSet<(i64, i64)>,
-    by_person: BTreeSet<(i64, i64)>,
-    moving: Option<Moving>,
+/// Pairs of a digest and a sequence number.
+type Pairs = Vec<(i64, i64)>;
+
+#[derive(Debug)]
+pub(super) struct Recent {
+    /// Sorting starts at this number of messages; as many again may arrive until it has ended.
+    max: usize,
+    /// Every message up to this one is known here or is in the tables.
+    through: i64,
+    ids: Chains,
+    persons: Pairs,
+    sorting: Option<Sorting>,
+    /// Messages that were noted since the last slice.
+    noted: usize,
 }
 
-/// How far moving has come.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Moving {
-    /// What stands behind it is left for the next time.
-    until: i64,
-    last_id: Option<(i64, i64)>,
-    last_person: Option<(i64, i64)>,
+/// Messages that are being sorted in.
+#[derive(Debug)]
+struct Sorting {
+    through: i64,
+    ids: Pairs,
+    persons: Pairs,
+    /// How many of each are in the tables.
+    done: Slice,
 }
 
-/// What a transaction of the writer has done, to be noted once it is committed.
-#[derive(Debug, Clone, Copy)]
-pub(super) enum Moved {
-    Slice(Moving),
-    /// Nothing before this place is in `recent` any more.
-    All(i64),
-}
-
-impl State {
-    fn add(&mut self, row: Row) {
-        self.by_id.insert((row.message_hash, row.seq));
-        self.by_person.insert((row.person, row.seq));
-        self.read = self.read.max(row.seq);
-        self.added += 1;
-    }
-
-    fn retain(&mut self, keep: impl Fn(i64) -> bool) {
-        self.by_id.retain(|(_, seq)| keep(*seq));
-        self.by_person.retain(|(_, seq)| keep(*seq));
-    }
+/// A slice that was written, to be noted once it is committed.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Slice {
+    ids: usize,
+    persons: usize,
 }
 
 impl Recent {
-    pub(super) fn new(recent_max: usize) -> Self {
-        let state = State { is_stale: true, ..State::default() };
-        Self { state: Mutex::new(state), recent_max }
+    pub(super) fn new(max: usize) -> Self {
+        Self {
+            max: max.max(1),
+            through: 0,
+            ids: Chains::default(),
+            persons: Pairs::new(),
+            sorting: None,
+            noted: 0,
+        }
     }
 
-    fn state(&self) -> MutexGuard<'_, State> {
-        // No panic can happen while it is held.
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Reads all that came since the last time.
-    pub(super) async fn refresh(
-        &self,
-        connection: &mut SqliteConnection,
-    ) -> Result<(), sqlx::Error> {
-        while self.read_page(connection).await? {}
+    /// Reads the digests of all messages that are not in the tables.
+    pub(super) fn load(&mut self, connection: &Connection) -> Result<(), Fault> {
+        let unknown = self.unknown(connection)?;
+        self.note(&unknown);
         Ok(())
     }
 
-    /// The same; between two parts the connection is there for others.
-    pub(super) async fn refresh_beside(&self, readers: &SqlitePool) -> Result<(), sqlx::Error> {
-        while self.read_page(&mut *readers.acquire().await?).await? {}
-        Ok(())
+    /// The messages that are neither known here nor in the tables: another process accepted them, or this one
+    /// replayed them.
+    pub(super) fn unknown(&self, connection: &Connection) -> Result<Vec<Row>, Fault> {
+        let known = self.through.max(sorted_through(connection)?);
+        let mut statement = connection.prepare_cached(UNKNOWN)?;
+        let rows = statement.query_map([known], |row| {
+            Ok(Row {
+                seq: row.get(0)?,
+                message_hash: row.get(1)?,
+                persons: [row.get(2)?, row.get(3)?, row.get(4)?],
+            })
+        })?;
+        Ok(rows.collect::<Result<_, _>>()?)
     }
 
-    /// Reads a part of what came since the last time; tells whether there may be more.
-    pub(super) async fn read_page(
-        &self,
-        connection: &mut SqliteConnection,
-    ) -> Result<bool, sqlx::Error> {
-        let (generation, read) = {
-            let state = self.state();
-            (state.generation, state.read)
-        };
-        let page = sqlx::query_as(NEW).bind(read).bind(PAGE as i64);
-        let new: Vec<Row> = page.fetch_all(connection).await?;
-        let mut state = self.state();
-        if state.generation != generation {
-            return Ok(true);
+    /// The sequence numbers of known messages whose ids have this digest.
+    pub(super) fn of_id(&self, message_hash: i64) -> impl Iterator<Item = i64> {
+        let sorting = self.sorting.as_ref().map_or(&[][..], |sorting| &sorting.ids);
+        let first = sorting.partition_point(|(hash, _)| *hash < message_hash);
+        let sorting = sorting[first..].iter().take_while(move |(hash, _)| *hash == message_hash);
+        self.ids.of(message_hash).chain(sorting.map(|(_, seq)| *seq))
+    }
+
+    /// Notes messages of a transaction that was committed: all that were unknown, and all that it inserted.
+    pub(super) fn note(&mut self, rows: &[Row]) {
+        for row in rows {
+            self.ids.add(row.message_hash, row.seq);
+            self.persons.extend(row.persons.iter().flatten().map(|person| (*person, row.seq)));
+            self.through = self.through.max(row.seq);
         }
-        let may_be_more = new.len() == PAGE;
-        new.into_iter().for_each(|row| state.add(row));
-        Ok(may_be_more)
+        self.noted += rows.len();
     }
 
-    /// The writer's transaction begins.
-    pub(super) fn begin(&self) {
-        let mut state = self.state();
-        state.read_before = state.read;
-    }
-
-    /// The places of messages whose ids have these digests, among those up to a place that is told too.
-    /// What stands behind it is to be looked at in `recent`: little, if anything, but for a while after a
-    /// start.
-    pub(super) async fn of_ids(
-        &self,
-        writer: &mut SqliteConnection,
-        hashes: &[i64],
-    ) -> Result<(Places, i64), sqlx::Error> {
-        if self.state().is_stale && !self.read_page(writer).await? {
-            self.state().is_stale = false;
-        }
-        let state = self.state();
-        Ok((places_of_ids(&state, hashes), state.read))
-    }
-
-    /// Whether there is enough to be moved while nothing comes.
+    /// Whether there is enough to be sorted in while the store is idle.
     pub(super) fn has_enough(&self) -> bool {
-        let state = self.state();
-        state.moving.is_some() || state.by_id.len() >= (self.recent_max / QUIET_PART).max(1)
+        self.sorting.is_some() || self.ids.len() >= (self.max / QUIET_PART).max(1)
     }
 
-    /// Moves a slice: with a group of the writer if it must be, or while it `is_quiet`.
-    pub(super) async fn move_slice(
-        &self,
-        writer: &mut SqliteConnection,
+    /// Writes a slice in a transaction: along with a group if it must be, or while the store `is_quiet`.
+    pub(super) fn sort_slice(
+        &mut self,
+        transaction: &Connection,
         is_quiet: bool,
-    ) -> Result<Option<Moved>, sqlx::Error> {
-        let slice_min = SLICE_MIN.min(self.recent_max);
-        let (moving, rows) = {
-            let state = self.state();
-            if !is_quiet && (state.by_id.len() < self.recent_max || state.added < slice_min) {
-                return Ok(None);
+    ) -> Result<Option<Slice>, Fault> {
+        let Some(sorting) = &self.sorting else {
+            if is_quiet || self.ids.len() >= self.max {
+                // No slice yet: the time to sort is enough for one group.
+                self.start_sorting(sorted_through(transaction)?);
             }
-            let rows = match state.moving {
-                _ if is_quiet => SLICE_QUIET.min(self.recent_max),
-                Some(_) => (state.added + state.added / 4).clamp(slice_min, SLICE_MAX),
-                // What was added before it began is no measure.
-                None => slice_min,
-            };
-            (state.moving, rows)
+            return Ok(None);
         };
-        let mut moving = match moving {
-            Some(moving) => moving,
-            None => {
-                let oldest: Option<i64> =
-                    sqlx::query_scalar(OLDEST).fetch_one(&mut *writer).await?;
-                let state = self.state();
-                let oldest = oldest.unwrap_or(state.read.saturating_add(1));
-                // Another process has moved it all, or what is here was deleted.
-                if oldest > state.oldest {
-                    return Ok(Some(Moved::All(oldest)));
-                }
-                Moving { until: state.read, last_id: None, last_person: None }
-            }
+        let slice_min = SLICE_MIN.min(self.max);
+        let rows = if is_quiet {
+            SLICE_QUIET.min(self.max)
+        } else if self.noted >= slice_min {
+            (self.noted + self.noted / 4).clamp(slice_min, SLICE_MAX)
+        } else {
+            return Ok(None);
         };
-        let (ids, persons) = {
-            let mut state = self.state();
-            state.added = 0;
-            (
-                slice(&state.by_id, moving.last_id, moving.until, rows),
-                slice(&state.by_person, moving.last_person, moving.until, rows),
-            )
+        // Both end at the same time.
+        let persons = rows * sorting.persons.len().div_ceil(sorting.ids.len().max(1)).max(1);
+        let end = Slice {
+            ids: (sorting.done.ids + rows).min(sorting.ids.len()),
+            persons: (sorting.done.persons + persons).min(sorting.persons.len()),
         };
-        for (text, slice) in [(MOVE_IDS, &ids), (MOVE_PERSONS, &persons)] {
-            if !slice.is_empty() {
-                let places = json_list(slice.iter().map(|(_, seq)| *seq));
-                sqlx::query(text).bind(places).execute(&mut *writer).await?;
+        for (text, slice) in [
+            (SORT_ID, &sorting.ids[sorting.done.ids..end.ids]),
+            (SORT_PERSON, &sorting.persons[sorting.done.persons..end.persons]),
+        ] {
+            let mut statement = transaction.prepare_cached(text)?;
+            for (digest, seq) in slice {
+                statement.execute(params![digest, seq])?;
             }
         }
-        if ids.len() < rows && persons.len() < rows {
-            sqlx::query(MOVED).bind(moving.until).execute(&mut *writer).await?;
-            return Ok(Some(Moved::All(moving.until.saturating_add(1))));
+        if sorting.is_ended_by(end) {
+            transaction.prepare_cached(SORTED)?.execute([sorting.through])?;
         }
-        moving.last_id = ids.last().copied().or(moving.last_id);
-        moving.last_person = persons.last().copied().or(moving.last_person);
-        Ok(Some(Moved::Slice(moving)))
+        Ok(Some(end))
     }
 
-    /// Takes note of a transaction that was committed: of the rows that it added, in order and with none
-    /// between them, and of what it moved.
-    pub(super) fn committed(&self, added: &[Row], moved: Option<Moved>) {
-        let mut state = self.state();
-        if let Some(first) = added.first() {
-            if first.seq <= state.read.saturating_add(1) {
-                added.iter().for_each(|row| state.add(*row));
-            } else {
-                state.is_stale = true;
+    /// Leaves out what another process has sorted in.
+    fn start_sorting(&mut self, sorted_through: i64) {
+        let mut ids = std::mem::take(&mut self.ids).into_pairs();
+        let mut persons = std::mem::take(&mut self.persons);
+        for pairs in [&mut ids, &mut persons] {
+            pairs.retain(|(_, seq)| *seq > sorted_through);
+            pairs.sort_unstable();
+        }
+        self.sorting =
+            Some(Sorting { through: self.through, ids, persons, done: Slice::default() });
+    }
+
+    /// Notes a slice whose transaction was committed.
+    pub(super) fn sorted(&mut self, end: Slice) {
+        self.noted = 0;
+        if let Some(sorting) = &mut self.sorting {
+            sorting.done = end;
+            if sorting.is_ended_by(end) {
+                self.sorting = None;
             }
         }
-        match moved {
-            None => {}
-            Some(Moved::Slice(moving)) => state.moving = Some(moving),
-            Some(Moved::All(oldest)) => {
-                state.retain(|seq| seq >= oldest);
-                state.oldest = oldest;
-                state.moving = None;
-            }
+    }
+}
+
+fn sorted_through(connection: &Connection) -> Result<i64, Fault> {
+    Ok(connection.prepare_cached(SORTED_THROUGH)?.query_row([], |row| row.get(0))?)
+}
+
+impl Sorting {
+    fn is_ended_by(&self, end: Slice) -> bool {
+        end.ids == self.ids.len() && end.persons == self.persons.len()
+    }
+}
+
+/// Sequence numbers by digest. A digest may have any number of them: each link names the one before it of
+/// the same digest.
+#[derive(Debug, Default)]
+struct Chains {
+    last: HashMap<i64, u32, BuildHasherDefault<DigestHasher>>,
+    links: Vec<Link>,
+}
+
+#[derive(Debug)]
+struct Link {
+    digest: i64,
+    seq: i64,
+    /// The index of the link before; `u32::MAX`: none.
+    before: u32,
+}
+
+impl Chains {
+    fn len(&self) -> usize {
+        self.links.len()
+    }
+
+    fn add(&mut self, digest: i64, seq: i64) {
+        // Far more than `max` allows.
+        let index = u32::try_from(self.links.len()).unwrap_or(u32::MAX - 1);
+        let before = self.last.insert(digest, index).unwrap_or(u32::MAX);
+        self.links.push(Link { digest, seq, before });
+    }
+
+    fn of(&self, digest: i64) -> impl Iterator<Item = i64> {
+        let link = |index: u32| self.links.get(index as usize);
+        let last = self.last.get(&digest).and_then(|index| link(*index));
+        std::iter::successors(last, move |one| link(one.before)).map(|one| one.seq)
+    }
+
+    fn into_pairs(self) -> Pairs {
+        self.links.into_iter().map(|link| (link.digest, link.seq)).collect()
+    }
+}
+
+/// A digest is as random as a hash of it would be.
+#[derive(Debug, Default)]
+struct DigestHasher(u64);
+
+impl Hasher for DigestHasher {
+    fn write(&mut self, bytes: &[u8]) {
+        for byte in bytes {
+            self.0 = self.0.rotate_left(8) ^ u64::from(*byte);
         }
     }
 
-    /// Forgets what was read in a transaction that was rolled back: other messages may get these places.
-    pub(super) fn rolled_back(&self) {
-        let mut state = self.state();
-        let read_before = state.read_before;
-        if state.read > read_before {
-            state.generation = state.generation.wrapping_add(1);
-            state.retain(|seq| seq <= read_before);
-            state.read = read_before;
-        }
-        state.is_stale = true;
+    fn write_i64(&mut self, digest: i64) {
+        self.0 = digest.cast_unsigned();
     }
 
-    /// The places of messages whose ids have these digests, of those that may not have been moved.
-    pub(super) async fn newest_of_ids(
-        &self,
-        readers: &SqlitePool,
-        hashes: &[MessageHash],
-    ) -> Result<Places, sqlx::Error> {
-        self.refresh_beside(readers).await?;
-        let hashes: Vec<i64> = hashes.iter().map(|hash| hash.0).collect();
-        Ok(places_of_ids(&self.state(), &hashes))
+    fn finish(&self) -> u64 {
+        self.0
     }
-
-    /// The places of a person's messages in a range, of those that may not have been moved.
-    pub(super) async fn newest_of_person(
-        &self,
-        connection: &mut SqliteConnection,
-        person: PersonHash,
-        range: RangeInclusive<i64>,
-    ) -> Result<Places, sqlx::Error> {
-        self.refresh(connection).await?;
-        Ok(json_list(within(&self.state().by_person, person.0, range)))
-    }
-
-    /// The same, but no more than the last `limit` of them, the last one first.
-    pub(super) async fn last_of_person(
-        &self,
-        connection: &mut SqliteConnection,
-        person: PersonHash,
-        range: RangeInclusive<i64>,
-        limit: usize,
-    ) -> Result<Vec<i64>, sqlx::Error> {
-        self.refresh(connection).await?;
-        Ok(within(&self.state().by_person, person.0, range).rev().take(limit).collect())
-    }
-
-    /// The first places of a person's messages in a range, moved or not, lowest first.
-    pub(super) async fn first_of_person(
-        &self,
-        connection: &mut SqliteConnection,
-        person: PersonHash,
-        range: RangeInclusive<i64>,
-        limit: usize,
-    ) -> Result<Vec<i64>, sqlx::Error> {
-        self.refresh(connection).await?;
-        let mut places: Vec<i64> =
-            within(&self.state().by_person, person.0, range.clone()).take(limit).collect();
-        let moved: Vec<i64> = sqlx::query_scalar(MOVED_OF_PERSON)
-            .bind(person.0)
-            .bind(range.start())
-            .bind(range.end())
-            .bind(i64::try_from(limit).unwrap_or(i64::MAX))
-            .fetch_all(connection)
-            .await?;
-        places.extend(moved);
-        places.sort_unstable();
-        places.dedup();
-        places.truncate(limit);
-        Ok(places)
-    }
-}
-
-fn places_of_ids(state: &State, hashes: &[i64]) -> Places {
-    json_list(hashes.iter().flat_map(|hash| within(&state.by_id, *hash, 0..=i64::MAX)))
-}
-
-fn within(
-    set: &BTreeSet<(i64, i64)>,
-    value: i64,
-    range: RangeInclusive<i64>,
-) -> impl DoubleEndedIterator<Item = i64> {
-    let (from, to) = range.into_inner();
-    // An empty range of a tree that is asked for backwards would be a panic.
-    set.range((value, from)..=(value, to.max(from)))
-        .map(|(_, seq)| *seq)
-        .filter(move |seq| *seq <= to)
-}
-
-fn slice(
-    set: &BTreeSet<(i64, i64)>,
-    last: Option<(i64, i64)>,
-    until: i64,
-    rows: usize,
-) -> Vec<(i64, i64)> {
-    use std::ops::Bound::{Excluded, Unbounded};
-    let from = last.map_or(Unbounded, Excluded);
-    set.range((from, Unbounded)).filter(|(_, seq)| *seq <= until).take(rows).copied().collect()
-}
-
-/// Numbers as one parameter of a statement: `IN (SELECT value FROM json_each($1))`.
-pub(super) fn json_list(numbers: impl IntoIterator<Item = i64>) -> String {
-    let mut text = String::from("[");
-    for number in numbers {
-        // Into a text, which takes all that it is given.
-        let _ = write!(text, "{number},");
-    }
-    if text.len() > 1 {
-        text.pop();
-    }
-    text.push(']');
-    text
 }
 
 #[cfg(test)]

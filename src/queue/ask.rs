@@ -1,0 +1,298 @@
+//! What people ask the store: lists of messages, groups of failures, counts, names of events.
+
+use jiff::Timestamp;
+
+use super::{FailureReason, MessageRecord, Seq};
+use crate::segment::{MessageType, PersonDigest};
+
+/// The most names of events that are kept apart for one source.
+pub const EVENT_NAMES_MAX: usize = 10_000;
+
+/// Stands for all names of events beyond [`EVENT_NAMES_MAX`].
+pub const OTHER_EVENTS: &str = "(other)";
+
+/// The longest name of an event, in bytes; longer ones are cut.
+const EVENT_NAME_BYTES_MAX: usize = 200;
+
+/// The name of an event as it is stored and looked up: cut where it is too long.
+pub fn event_name(event: &str) -> &str {
+    &event[..event.floor_char_boundary(EVENT_NAME_BYTES_MAX)]
+}
+
+/// Which messages to list: those that meet every given condition. The default lists all.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Filter {
+    /// They are about one of these persons; empty: any.
+    pub persons: Vec<PersonDigest>,
+    /// Their state.
+    pub state: Option<MessageState>,
+    /// One of their deliveries that count failed for this reason.
+    pub reason: Option<FailureReason>,
+    /// Name of their destination.
+    pub destination: Option<String>,
+    /// Name of their source.
+    pub source: Option<String>,
+    /// Their type.
+    pub kind: Option<MessageType>,
+    /// The name of the event; only tracks have one.
+    pub event: Option<String>,
+    /// Name of a subscription under which they have a delivery.
+    pub subscription: Option<String>,
+    /// Received at this time or later.
+    pub from: Option<Timestamp>,
+    /// Received before this time.
+    pub to: Option<Timestamp>,
+}
+
+/// The state of a message.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum MessageState {
+    /// It is not planned yet, or one of its deliveries has not ended.
+    Pending,
+    /// Loops took all its deliveries.
+    Delivered,
+    /// It is done, and one of its deliveries failed.
+    Failed,
+    /// No subscription took it.
+    Unmatched,
+}
+
+impl MessageState {
+    /// All of them.
+    pub const ALL: [MessageState; 4] = [
+        MessageState::Pending,
+        MessageState::Delivered,
+        MessageState::Failed,
+        MessageState::Unmatched,
+    ];
+
+    /// As it is written and shown.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            MessageState::Pending => "pending",
+            MessageState::Delivered => "delivered",
+            MessageState::Failed => "failed",
+            MessageState::Unmatched => "unmatched",
+        }
+    }
+
+    /// Reads [`MessageState::as_str`].
+    pub fn parse(text: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|state| state.as_str() == text)
+    }
+}
+
+/// A part of a list.
+#[derive(Debug, Clone, Default)]
+pub struct Page {
+    /// The messages, newest first.
+    pub messages: Vec<MessageRecord>,
+    /// Continue before this one; `None`: nothing follows.
+    pub next: Option<Seq>,
+}
+
+/// The latest failures, grouped by cause.
+#[derive(Debug, Clone, Default)]
+pub struct FailureGroups {
+    /// The groups, the largest first.
+    pub groups: Vec<FailureGroup>,
+    /// How many failed deliveries were read.
+    pub read: u64,
+    /// Whether these were all that meet the filter; otherwise they are the latest.
+    pub is_complete: bool,
+}
+
+/// Failed deliveries with the same cause.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FailureGroup {
+    /// Name of the destination.
+    pub destination: String,
+    /// Name of the subscription; `None`: the messages failed before any subscription was tried.
+    pub subscription: Option<String>,
+    /// The reason.
+    pub reason: FailureReason,
+    /// What a person needs to know to fix it, without what differs from message to message (see
+    /// [`cause`]); empty once it is past its retention.
+    pub cause: String,
+    /// How many deliveries.
+    pub deliveries: u64,
+    /// When the first of them failed.
+    pub first_at: Timestamp,
+    /// When the last of them failed.
+    pub last_at: Timestamp,
+    /// The id of the latest message among them.
+    pub example: String,
+    /// The sequence number of the latest message among them.
+    pub example_seq: Seq,
+}
+
+/// What the details of failures with the same cause have in common: numbers, ids, addresses and quoted values
+/// become `…`.
+///
+/// ```
+/// # use segment_loops::queue::cause;
+/// assert_eq!(cause("no list cm06f5v0e45nf0ml5754o9cix"), "no list …");
+/// assert_eq!(cause(r#""plan 7" of ada@example.com is too long (501)"#), r#""…" of … is too long (…)"#);
+/// ```
+pub fn cause(detail: &str) -> String {
+    let mut cause = String::with_capacity(detail.len());
+    let mut rest = detail;
+    while let Some(first) = rest.chars().next() {
+        if first == '"'
+            && let Some(length) = rest[1..].find('"')
+        {
+            cause.push_str("\"…\"");
+            rest = &rest[length + 2..];
+            continue;
+        }
+        let is_of_word = |c: char| c.is_alphanumeric() || matches!(c, '@' | '_' | '-' | '.' | '+');
+        let end = rest.find(|c| !is_of_word(c)).unwrap_or(rest.len()).max(first.len_utf8());
+        let (word, after) = rest.split_at(end);
+        // A full stop or a hyphen at its end is no part of a word.
+        let bare = word.trim_end_matches(['.', '-']);
+        if bare.contains(|c: char| c.is_ascii_digit() || c == '@') {
+            cause.push('…');
+            cause.push_str(&word[bare.len()..]);
+        } else {
+            cause.push_str(word);
+        }
+        rest = after;
+    }
+    cause
+}
+
+/// The length of the intervals of tallies.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum TallyStep {
+    /// A minute.
+    Minute,
+    /// An hour.
+    Hour,
+}
+
+impl TallyStep {
+    /// All of them.
+    pub const ALL: [TallyStep; 2] = [TallyStep::Minute, TallyStep::Hour];
+
+    /// In milliseconds.
+    pub fn ms(self) -> i64 {
+        match self {
+            TallyStep::Minute => 60_000,
+            TallyStep::Hour => 3_600_000,
+        }
+    }
+}
+
+/// What tallies count. For whole messages,
+/// received + replayed = pending + unmatched + delivered + failed, at any time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Stage {
+    /// Messages that were accepted, without duplicates.
+    Received,
+    /// Messages that a replay made pending again.
+    Replayed,
+    /// Messages that no subscription took, by reason.
+    Unmatched,
+    /// Messages all of whose deliveries were delivered.
+    Delivered,
+    /// Messages of which a delivery failed.
+    Failed,
+    /// Deliveries that Loops took, by subscription.
+    DeliveryDelivered,
+    /// Deliveries that failed, by subscription and reason.
+    DeliveryFailed,
+}
+
+impl Stage {
+    /// All of them.
+    pub const ALL: [Stage; 7] = [
+        Stage::Received,
+        Stage::Replayed,
+        Stage::Unmatched,
+        Stage::Delivered,
+        Stage::Failed,
+        Stage::DeliveryDelivered,
+        Stage::DeliveryFailed,
+    ];
+
+    /// As it is stored and shown.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Stage::Received => "received",
+            Stage::Replayed => "replayed",
+            Stage::Unmatched => "unmatched",
+            Stage::Delivered => "delivered",
+            Stage::Failed => "failed",
+            Stage::DeliveryDelivered => "delivery_delivered",
+            Stage::DeliveryFailed => "delivery_failed",
+        }
+    }
+
+    /// Reads [`Stage::as_str`].
+    pub fn parse(text: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|stage| stage.as_str() == text)
+    }
+}
+
+/// A count of one stage in one interval.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Tally {
+    /// When the interval began.
+    pub at: Timestamp,
+    /// What was counted.
+    pub stage: Stage,
+    /// Name of the destination.
+    pub destination: String,
+    /// Name of the source.
+    pub source: String,
+    /// Name of the subscription, for stages of deliveries; `None` also if a delivery failed before any
+    /// subscription was tried.
+    pub subscription: Option<String>,
+    /// The reason in a word, for stages that have one.
+    pub reason: Option<String>,
+    /// How many.
+    pub count: u64,
+}
+
+/// The name of an event that a source sends.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct EventName {
+    /// Name of the source.
+    pub source: String,
+    /// The name.
+    pub name: String,
+    /// When it was seen first.
+    pub first_seen_at: Timestamp,
+    /// When it was seen last, give or take a minute.
+    pub last_seen_at: Timestamp,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_long_name_is_cut_between_characters() {
+        assert_eq!(event_name("Signed Up"), "Signed Up");
+        let long = "é".repeat(150);
+        assert_eq!(event_name(&long).len(), 200);
+        let odd = format!("a{long}");
+        assert_eq!(event_name(&odd).len(), 199);
+    }
+
+    #[test]
+    fn a_cause_holds_nothing_that_differs_between_messages() {
+        for (detail, expected) in [
+            ("", ""),
+            ("`userId` is missing", "`userId` is missing"),
+            ("answered 500 after 3 attempts.", "answered … after … attempts."),
+            ("ada+1@example.com is on the list.", "… is on the list."),
+            (r#"no such property "größe""#, r#"no such property "…""#),
+            (r#"an open " quote"#, r#"an open " quote"#),
+            ("ünïcödé — 7", "ünïcödé — …"),
+            ("3f2b-aa-09", "…"),
+        ] {
+            assert_eq!(cause(detail), expected, "{detail}");
+        }
+    }
+}

@@ -1,0 +1,237 @@
+//! Writes the plan of a message and of the neighbours that were planned with it: their deliveries, and the
+//! requests exactly as every attempt must send them.
+
+use std::collections::HashMap;
+
+use rusqlite::{Connection, OptionalExtension as _, params};
+
+use super::Fault;
+use super::lease::{Fenced, is_in_force};
+use super::log::frozen;
+use super::rows::{to_json, to_ms};
+use super::tally::{Counted, Tallies};
+use super::writer::{Effects, Step};
+use crate::action::{ActionKind, Unmatched, UnmatchedReason};
+use crate::queue::{
+    DeliveryState, FrozenRequest, Lease, NewDelivery, NewMerge, NewPlan, NewRequest, RequestId,
+    Seq, Stage,
+};
+
+/// ?1 seq, ?2 destination.
+pub(super) const PLAN_STATE: &str =
+    "SELECT state, is_planned FROM messages WHERE seq = ?1 AND destination = ?2";
+/// ?1 destination, ?2 path, ?3 body, ?4 idempotency key, ?5 now, ?6 state, ?7 is merged, ?8 merged into,
+/// ?9 expires at.
+pub(super) const INSERT_REQUEST: &str = "
+    INSERT INTO requests (destination, path, body, idempotency_key, created_at, state, is_merged,
+                          merged_into, expires_at)
+    VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)";
+/// ?1 seq, ?2 position, ?3 request id, ?4 state, ?5 ended at, ?6 subscription, ?7 action, ?8 reason,
+/// ?9 detail, ?10 warnings, ?11 its part of a merged request. It belongs to the latest replay of its message.
+pub(super) const INSERT_DELIVERY: &str = "
+    INSERT INTO deliveries (seq, position, request_id, state, ended_at, subscription, action,
+                            reason, detail, warnings, part_id, replay)
+    VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11,
+            COALESCE((SELECT number FROM replays WHERE seq = ?1), 0))";
+/// ?1 seq, ?2 unmatched, ?3 its detail, ?4 state, ?5 done at. A delivery of an earlier replay that failed and
+/// still stands makes the message failed, like those of this plan.
+pub(super) const PLANNED: &str = "
+    UPDATE messages SET is_planned = 1, unmatched = ?2, unmatched_detail = ?3, state = ?4, done_at = ?5,
+        is_failed = ?4 = 1 AND EXISTS (
+            SELECT 1 FROM deliveries d
+            WHERE d.seq = messages.seq AND d.state = 'failed' AND d.is_superseded = 0)
+    WHERE seq = ?1 AND state = 0 AND is_planned = 0
+    RETURNING source, is_failed";
+
+pub(super) struct Freeze {
+    pub(super) lease: Lease,
+    pub(super) merge: NewMerge,
+}
+
+impl Step for Freeze {
+    type Output = Result<Vec<FrozenRequest>, Fenced>;
+
+    fn run(&self, transaction: &Connection, effects: &mut Effects) -> Result<Self::Output, Fault> {
+        if !is_in_force(transaction, &self.lease)? {
+            return Ok(Err(Fenced));
+        }
+        let mut plan_state = transaction.prepare_cached(PLAN_STATE)?;
+        for (index, (seq, _)) in self.merge.plans.iter().enumerate() {
+            let found = plan_state
+                .query_row(params![seq.0, self.lease.destination], |row| {
+                    Ok((row.get(0)?, row.get(1)?))
+                })
+                .optional()?;
+            match found {
+                Some((0_i64, false)) => {}
+                // Planned before: the plan on disk counts.
+                Some(_) if index == 0 => return Ok(Ok(frozen(transaction, *seq)?)),
+                Some(_) => {
+                    return Err(Fault::Broken("a neighbour of the message was planned before"));
+                }
+                None if index == 0 => return Err(Fault::Broken("the message is gone")),
+                None => return Err(Fault::Broken("a neighbour of the message is gone")),
+            }
+        }
+        let merged = self.insert_merged(transaction)?;
+        for index in 0..self.merge.plans.len() {
+            self.write(transaction, index, &merged, &mut effects.tallies)?;
+        }
+        let first = self.merge.plans.first().map(|(seq, _)| *seq).unwrap_or_default();
+        Ok(Ok(frozen(transaction, first)?))
+    }
+}
+
+/// The merged request of a delivery, by the indices of its plan and of itself.
+type MergedIds = HashMap<(usize, usize), RequestId>;
+
+impl Freeze {
+    fn insert_merged(&self, transaction: &Connection) -> Result<MergedIds, Fault> {
+        let mut ids = MergedIds::new();
+        let now = self.merge.plans.first().map_or(0, |(_, plan)| to_ms(plan.now));
+        for merged in &self.merge.merged {
+            let kind = RequestKind { state: "pending", is_merged: true, merged_into: None };
+            let id = self.insert_request(transaction, &merged.request, now, kind)?;
+            ids.extend(merged.carries.iter().map(|indices| (*indices, id)));
+        }
+        Ok(ids)
+    }
+
+    /// Writes the plan with this index.
+    fn write(
+        &self,
+        transaction: &Connection,
+        index: usize,
+        merged: &MergedIds,
+        tallies: &mut Tallies,
+    ) -> Result<(), Fault> {
+        let (seq, plan) = &self.merge.plans[index];
+        let now = to_ms(plan.now);
+        for (position, delivery) in plan.deliveries.iter().enumerate() {
+            let into = merged.get(&(index, position)).copied();
+            let state = if into.is_some() { "part" } else { "pending" };
+            let own = match &delivery.outcome {
+                Ok(request) => {
+                    let kind = RequestKind { state, is_merged: false, merged_into: into };
+                    Some(self.insert_request(transaction, request, now, kind)?)
+                }
+                Err(_) => None,
+            };
+            let position = i64::try_from(position).unwrap_or(i64::MAX);
+            let carried = CarriedBy { request: into.or(own), part: into.and(own) };
+            insert_delivery(transaction, *seq, position, delivery, now, carried)?;
+        }
+        let is_done = plan.deliveries.iter().all(|delivery| delivery.outcome.is_err());
+        let unmatched = unmatched(plan);
+        let planned = transaction
+            .prepare_cached(PLANNED)?
+            .query_row(
+                params![
+                    seq.0,
+                    unmatched.as_ref().map(|unmatched| unmatched.reason.as_str()),
+                    unmatched.as_ref().map(|unmatched| unmatched.detail.as_str()),
+                    is_done,
+                    is_done.then_some(now),
+                ],
+                |row| Ok((row.get(0)?, row.get(1)?)),
+            )
+            .optional()?;
+        let (source, is_failed): (String, bool) = planned.ok_or(GONE)?;
+        let counted = |stage| Counted::new(stage, &self.lease.destination, &source);
+        for delivery in &plan.deliveries {
+            let Err(failure) = &delivery.outcome else { continue };
+            let failed = Counted {
+                subscription: delivery.subscription.clone().unwrap_or_default(),
+                reason: failure.reason.as_str().to_owned(),
+                ..counted(Stage::DeliveryFailed)
+            };
+            tallies.add(plan.now, failed, 1);
+        }
+        match unmatched {
+            _ if !is_done => {}
+            // A delivery of an earlier replay may have failed while no subscription takes the message now.
+            Some(unmatched) if !is_failed => {
+                let reason = unmatched.reason.as_str().to_owned();
+                tallies.add(plan.now, Counted { reason, ..counted(Stage::Unmatched) }, 1);
+            }
+            _ => tallies.add(plan.now, counted(Stage::Failed), 1),
+        }
+        Ok(())
+    }
+
+    fn insert_request(
+        &self,
+        transaction: &Connection,
+        request: &NewRequest,
+        now: i64,
+        kind: RequestKind,
+    ) -> Result<RequestId, Fault> {
+        transaction.prepare_cached(INSERT_REQUEST)?.execute(params![
+            self.lease.destination,
+            request.endpoint.path(),
+            &request.body[..],
+            request.idempotency_key,
+            now,
+            kind.state,
+            kind.is_merged,
+            kind.merged_into.map(|id| id.0),
+            request.expires_at.map(to_ms),
+        ])?;
+        Ok(RequestId(transaction.last_insert_rowid()))
+    }
+}
+
+/// How a request relates to others. The state `part` is that of a request which waits in case the merged one
+/// is refused.
+struct RequestKind {
+    state: &'static str,
+    is_merged: bool,
+    merged_into: Option<RequestId>,
+}
+
+/// The requests of a delivery.
+#[derive(Default)]
+pub(super) struct CarriedBy {
+    request: Option<RequestId>,
+    /// Its part of a merged request.
+    part: Option<RequestId>,
+}
+
+pub(super) fn insert_delivery(
+    transaction: &Connection,
+    seq: Seq,
+    position: i64,
+    delivery: &NewDelivery,
+    now: i64,
+    by: CarriedBy,
+) -> Result<(), Fault> {
+    let failure = delivery.outcome.as_ref().err();
+    let state = if failure.is_some() { DeliveryState::Failed } else { DeliveryState::Pending };
+    transaction.prepare_cached(INSERT_DELIVERY)?.execute(params![
+        seq.0,
+        position,
+        by.request.map(|id| id.0),
+        state.as_str(),
+        failure.map(|_| now),
+        delivery.subscription.as_deref().unwrap_or_default(),
+        delivery.action.map_or("", ActionKind::as_str),
+        failure.map(|failure| failure.reason.as_str()),
+        failure.map(|failure| failure.detail.as_str()),
+        to_json(&delivery.warnings),
+        by.part.map(|id| id.0),
+    ])?;
+    Ok(())
+}
+
+/// A message without deliveries must never look delivered, so it always has a reason.
+fn unmatched(plan: &NewPlan) -> Option<Unmatched> {
+    plan.deliveries.is_empty().then(|| {
+        plan.unmatched.clone().unwrap_or_else(|| Unmatched {
+            reason: UnmatchedReason::NoSubscription,
+            detail: "no subscription took it".to_owned(),
+        })
+    })
+}
+
+/// A guarded write did not find the row that was read a moment before, in the same transaction.
+pub(super) const GONE: Fault = Fault::Broken("what was there a moment ago is gone");

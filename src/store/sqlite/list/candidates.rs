@@ -1,0 +1,274 @@
+//! Which messages to check against a filter: an index of its most selective condition yields them, newest
+//! first.
+
+use rusqlite::types::Value;
+use rusqlite::{Connection, params_from_iter};
+
+use crate::queue::{Class, FailureReason, Filter, MessageState, Seq};
+use crate::store::sqlite::rows::{json_list, to_ms};
+use crate::store::sqlite::{Fault, log};
+
+// In all streams: ?1 before, ?2 from this sequence number on, ?3 limit, then what they are for.
+
+pub(super) const NEWEST: &str =
+    "SELECT seq FROM messages WHERE seq < ?1 AND seq >= ?2 ORDER BY seq DESC LIMIT ?3";
+
+/// ?4 person.
+pub(super) const OF_PERSON: &str = "
+    SELECT seq FROM persons WHERE seq < ?1 AND seq >= ?2 AND person = ?4
+    ORDER BY seq DESC LIMIT ?3";
+
+/// ?4 list of persons. Messages that are not in `persons` yet.
+pub(super) const OF_PERSONS_UNSORTED: &str = "
+    SELECT seq FROM messages
+    WHERE seq < ?1 AND seq >= MAX(?2, (SELECT value + 1 FROM meta WHERE name = 'sorted_through'))
+      AND (lane IN (SELECT value FROM json_each(?4)) OR anonymous IN (SELECT value FROM json_each(?4))
+           OR email IN (SELECT value FROM json_each(?4)))
+    ORDER BY seq DESC LIMIT ?3";
+
+/// ?4 id of the event's name.
+pub(super) const OF_EVENT: &str = "
+    SELECT seq FROM messages WHERE seq < ?1 AND seq >= ?2 AND event_id = ?4
+    ORDER BY seq DESC LIMIT ?3";
+
+pub(super) const FAILED: &str = "
+    SELECT seq FROM messages WHERE seq < ?1 AND seq >= ?2 AND is_failed = 1
+    ORDER BY seq DESC LIMIT ?3";
+
+/// Messages of which a delivery failed, done or not.
+pub(super) const WITH_FAILURE: &str = "
+    SELECT DISTINCT seq FROM deliveries INDEXED BY deliveries_failed
+    WHERE seq < ?1 AND seq >= ?2 AND state = 'failed' AND is_superseded = 0
+    ORDER BY seq DESC LIMIT ?3";
+
+/// ?4 reason.
+pub(super) const FAILED_FOR: &str = "
+    SELECT DISTINCT seq FROM deliveries
+    WHERE seq < ?1 AND seq >= ?2 AND state = 'failed' AND is_superseded = 0 AND reason = ?4
+    ORDER BY seq DESC LIMIT ?3";
+
+/// ?4 subscription.
+pub(super) const OF_SUBSCRIPTION: &str = "
+    SELECT DISTINCT seq FROM deliveries WHERE seq < ?1 AND seq >= ?2 AND subscription = ?4
+    ORDER BY seq DESC LIMIT ?3";
+
+/// ?4 reason.
+pub(super) const UNMATCHED_FOR: &str = "
+    SELECT seq FROM messages WHERE seq < ?1 AND seq >= ?2 AND unmatched = ?4
+    ORDER BY seq DESC LIMIT ?3";
+
+/// ?4 destination, ?5 class.
+pub(super) const PENDING_OF: &str = "
+    SELECT seq FROM messages
+    WHERE seq < ?1 AND seq >= ?2 AND state = 0 AND destination = ?4 AND class = ?5
+    ORDER BY seq DESC LIMIT ?3";
+
+pub(super) const REPLAYED: &str =
+    "SELECT seq FROM replays WHERE seq < ?1 AND seq >= ?2 ORDER BY seq DESC LIMIT ?3";
+
+/// All reasons in the index, those of other releases too: it steps from one to the next.
+pub(super) const UNMATCHED_REASONS: &str = "
+    WITH RECURSIVE found (reason) AS (
+        SELECT MIN(unmatched) FROM messages WHERE unmatched IS NOT NULL
+        UNION ALL
+        SELECT (SELECT MIN(unmatched) FROM messages WHERE unmatched > found.reason)
+        FROM found WHERE found.reason IS NOT NULL)
+    SELECT reason FROM found WHERE reason IS NOT NULL";
+
+/// ?1 name, ?2 source or NULL. It steps from one source to the next.
+pub(super) const EVENT_IDS: &str = "
+    WITH RECURSIVE found (source) AS (
+        SELECT MIN(source) FROM event_names
+        UNION ALL
+        SELECT (SELECT MIN(source) FROM event_names WHERE source > found.source)
+        FROM found WHERE found.source IS NOT NULL)
+    SELECT n.id FROM found CROSS JOIN event_names n ON n.source = found.source AND n.name = ?1
+    WHERE ?2 IS NULL OR found.source = ?2";
+
+/// ?1 first minute, ?2 last minute.
+pub(super) const RANGE: &str =
+    "SELECT MIN(first_seq), MAX(last_seq) FROM minutes WHERE minute BETWEEN ?1 AND ?2";
+
+/// ?1 minute.
+pub(super) const IS_ANY_EARLIER: &str = "SELECT EXISTS (SELECT 1 FROM minutes WHERE minute < ?1)";
+
+const MINUTE_MS: i64 = 60_000;
+
+/// Sequence numbers of messages, newest first, among which all are that meet the filter.
+pub(super) struct Candidates<'a> {
+    snapshot: &'a Connection,
+    streams: Vec<Stream>,
+    range: Range,
+    /// Those from here on were taken.
+    before: i64,
+}
+
+/// A statement that yields some of the candidates, newest first.
+struct Stream {
+    text: &'static str,
+    of: Vec<Value>,
+}
+
+/// The sequence numbers of messages that were received in a given time. One that was replayed may also lie
+/// beyond the end, since it keeps the time but not the number.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Range {
+    first: i64,
+    /// Exclusive.
+    end: i64,
+}
+
+impl<'a> Candidates<'a> {
+    /// Of messages that meet a filter, whose event has one of the given ids.
+    pub(super) fn of_messages(
+        snapshot: &'a Connection,
+        filter: &Filter,
+        events: Option<&[i64]>,
+        before: Option<Seq>,
+    ) -> Result<Self, Fault> {
+        let streams = if !filter.persons.is_empty() {
+            of_persons(filter)
+        } else if let Some(events) = events {
+            events.iter().map(|id| Stream::of(OF_EVENT, [(*id).into()])).collect()
+        } else if let Some(reason) = filter.reason {
+            vec![failed_for(reason)]
+        } else if filter.state == Some(MessageState::Failed) {
+            vec![Stream::of(FAILED, [])]
+        } else if let Some(name) = &filter.subscription {
+            vec![Stream::of(OF_SUBSCRIPTION, [name.clone().into()])]
+        } else {
+            match filter.state {
+                Some(MessageState::Unmatched) => unmatched(snapshot)?,
+                Some(MessageState::Pending) => pending(snapshot, filter)?,
+                _ => vec![Stream::of(NEWEST, [])],
+            }
+        };
+        let before = before.map_or(i64::MAX, |seq| seq.0);
+        Ok(Self { snapshot, streams, range: Range::of(snapshot, filter)?, before })
+    }
+
+    /// Of messages that meet a filter and of which a delivery failed. Other messages may be among them.
+    pub(super) fn of_failures(snapshot: &'a Connection, filter: &Filter) -> Result<Self, Fault> {
+        let streams = if !filter.persons.is_empty() {
+            of_persons(filter)
+        } else if let Some(reason) = filter.reason {
+            vec![failed_for(reason)]
+        } else {
+            vec![Stream::of(WITH_FAILURE, [])]
+        };
+        Ok(Self { snapshot, streams, range: Range::of(snapshot, filter)?, before: i64::MAX })
+    }
+
+    /// The next candidates; fewer than the limit only if no more follow.
+    pub(super) fn take(&mut self, limit: usize) -> Result<Vec<i64>, Fault> {
+        let Range { first, end } = self.range;
+        let mut found = Vec::new();
+        if self.before > end {
+            found = self.newest(&[Stream::of(REPLAYED, [])], end.max(first), limit)?;
+            if found.len() < limit {
+                self.before = end;
+            }
+        }
+        if found.len() < limit {
+            found.extend(self.newest(&self.streams, first, limit - found.len())?);
+        }
+        if let Some(last) = found.last() {
+            self.before = self.before.min(*last);
+        }
+        Ok(found)
+    }
+
+    /// The newest of all streams, each once.
+    fn newest(&self, streams: &[Stream], first: i64, limit: usize) -> Result<Vec<i64>, Fault> {
+        let limit_sql = i64::try_from(limit).unwrap_or(i64::MAX);
+        let bounds = [self.before, first, limit_sql].map(Value::from);
+        let mut found = Vec::new();
+        for Stream { text, of } in streams {
+            let mut statement = self.snapshot.prepare_cached(text)?;
+            let seqs = statement
+                .query_map(params_from_iter(bounds.iter().chain(of)), |row| row.get::<_, i64>(0))?;
+            for seq in seqs {
+                found.push(seq?);
+            }
+        }
+        found.sort_unstable_by_key(|seq| std::cmp::Reverse(*seq));
+        found.dedup();
+        found.truncate(limit);
+        Ok(found)
+    }
+}
+
+impl Stream {
+    fn of<const N: usize>(text: &'static str, of: [Value; N]) -> Self {
+        Self { text, of: of.into() }
+    }
+}
+
+fn of_persons(filter: &Filter) -> Vec<Stream> {
+    let persons = filter.persons.iter().map(|person| person.0);
+    let list = json_list(persons.clone());
+    let sorted = persons.map(|person| Stream::of(OF_PERSON, [person.into()]));
+    sorted.chain([Stream::of(OF_PERSONS_UNSORTED, [list.into()])]).collect()
+}
+
+fn failed_for(reason: FailureReason) -> Stream {
+    Stream::of(FAILED_FOR, [reason.as_str().to_owned().into()])
+}
+
+fn unmatched(snapshot: &Connection) -> Result<Vec<Stream>, Fault> {
+    let mut statement = snapshot.prepare_cached(UNMATCHED_REASONS)?;
+    let reasons = statement.query_map([], |row| row.get::<_, String>(0))?;
+    let streams = reasons.map(|reason| Ok(Stream::of(UNMATCHED_FOR, [reason?.into()])));
+    streams.collect()
+}
+
+fn pending(snapshot: &Connection, filter: &Filter) -> Result<Vec<Stream>, Fault> {
+    let destinations = match &filter.destination {
+        Some(destination) => vec![destination.clone()],
+        None => log::destinations(snapshot)?,
+    };
+    let of = |destination: &String| {
+        let destination = destination.clone();
+        Class::ALL
+            .map(|class| Stream::of(PENDING_OF, [destination.clone().into(), class.code().into()]))
+    };
+    Ok(destinations.iter().flat_map(of).collect())
+}
+
+/// The ids of the event that the filter names, if it names one.
+pub(super) fn event_ids(snapshot: &Connection, filter: &Filter) -> Result<Option<Vec<i64>>, Fault> {
+    let Some(event) = &filter.event else { return Ok(None) };
+    let mut statement = snapshot.prepare_cached(EVENT_IDS)?;
+    let ids =
+        statement.query_map((crate::queue::event_name(event), &filter.source), |row| row.get(0))?;
+    Ok(Some(ids.collect::<Result<_, _>>()?))
+}
+
+impl Range {
+    const ALL: Range = Range { first: 0, end: i64::MAX };
+
+    fn of(snapshot: &Connection, filter: &Filter) -> Result<Self, Fault> {
+        if filter.from.is_none() && filter.to.is_none() {
+            return Ok(Self::ALL);
+        }
+        let minute = |ms: i64| ms.div_euclid(MINUTE_MS);
+        let from = filter.from.map_or(i64::MIN, |from| minute(to_ms(from)));
+        let to = filter.to.map_or(i64::MAX, |to| minute(to_ms(to) - 1));
+        let (first, last): (Option<i64>, Option<i64>) = snapshot
+            .prepare_cached(RANGE)?
+            .query_row([from, to], |row| Ok((row.get(0)?, row.get(1)?)))?;
+        // The minutes of a message that was replayed may have been deleted, like those of all messages that
+        // were accepted with it, but then nothing older is left either.
+        let is_any_earlier: bool =
+            snapshot.prepare_cached(IS_ANY_EARLIER)?.query_row([from], |row| row.get(0))?;
+        Ok(Self {
+            first: if is_any_earlier { first.unwrap_or(i64::MAX) } else { 0 },
+            // A person has few messages: they need no end.
+            end: if filter.to.is_none() || !filter.persons.is_empty() {
+                i64::MAX
+            } else {
+                last.map_or(0, |last| last.saturating_add(1))
+            },
+        })
+    }
+}

@@ -1,0 +1,87 @@
+//! The connections for readers. They never wait for the writer, and each read sees one snapshot.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use rusqlite::{Connection, TransactionBehavior};
+use tokio::sync::Semaphore;
+
+use super::Fault;
+use super::open::FileOptions;
+
+/// The engine, the console and the health check at once.
+const READERS_MAX: u32 = 4;
+
+/// Cheap to clone: all clones share the connections.
+#[derive(Debug, Clone)]
+pub(super) struct Readers {
+    shared: Arc<Shared>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    file: FileOptions,
+    /// How long a read waits for a connection.
+    patience: Duration,
+    permits: Arc<Semaphore>,
+    idle: Mutex<Vec<Connection>>,
+}
+
+impl Readers {
+    pub(super) fn new(file: FileOptions, patience: Duration) -> Self {
+        let permits = Arc::new(Semaphore::new(READERS_MAX as usize));
+        Self { shared: Arc::new(Shared { file, patience, permits, idle: Mutex::default() }) }
+    }
+
+    /// Runs a read in one snapshot, on a thread where it may block.
+    pub(super) async fn read<T: Send + 'static>(
+        &self,
+        read: impl FnOnce(&Connection) -> Result<T, Fault> + Send + 'static,
+    ) -> Result<T, Fault> {
+        let permit = Arc::clone(&self.shared.permits).acquire_owned();
+        let permit = tokio::time::timeout(self.shared.patience, permit)
+            .await
+            .map_err(|_| Fault::NoReader)?
+            .map_err(|_| Fault::Closed)?;
+        let shared = Arc::clone(&self.shared);
+        let reading = tokio::task::spawn_blocking(move || {
+            let idle = shared.idle().pop();
+            let mut connection = match idle {
+                Some(connection) => connection,
+                None => shared.file.open_reader()?,
+            };
+            let snapshot = connection.transaction_with_behavior(TransactionBehavior::Deferred)?;
+            let found = read(&snapshot);
+            // Nothing was written: this only gives the snapshot back.
+            let is_sound = snapshot.commit().is_ok();
+            if is_sound && !found.as_ref().is_err_and(Fault::is_environmental) {
+                shared.idle().push(connection);
+            }
+            // Not before the connection is back or closed: `close` waits for the permits.
+            drop(permit);
+            found
+        });
+        match reading.await {
+            Ok(found) => found,
+            // A bug of ours: it ends the task that asked, as if the read had been made there.
+            Err(error) if error.is_panic() => std::panic::resume_unwind(error.into_panic()),
+            Err(_) => Err(Fault::Closed),
+        }
+    }
+
+    /// Waits for the reads at work, then closes all connections. Later reads fail.
+    pub(super) async fn close(&self) {
+        // Fails only if it was closed before.
+        let permits = self.shared.permits.acquire_many(READERS_MAX).await;
+        self.shared.permits.close();
+        self.shared.idle().clear();
+        drop(permits);
+    }
+}
+
+impl Shared {
+    fn idle(&self) -> MutexGuard<'_, Vec<Connection>> {
+        // Each change is a single push or pop.
+        self.idle.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

@@ -1,0 +1,188 @@
+//! Conversion between rows and records. Times are Unix milliseconds.
+//!
+//! Words that another release wrote and this one does not know are shown as unknown; they are an error only
+//! where the program would have to act on them.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use jiff::Timestamp;
+use rusqlite::Row;
+
+use super::Fault;
+use crate::action::{ActionKind, Endpoint, Unmatched, UnmatchedReason};
+use crate::queue::{
+    Attempt, AttemptOutcome, Class, DeliveryRecord, DeliveryState, Failure, FailureReason,
+    FrozenRequest, Head, Job, MessageRecord, Replay, RequestId, RequestRecord, Seq,
+};
+use crate::segment::{LaneKey, MessageType};
+
+/// The columns that [`message`] reads: of a message `m`, its replay `p` and the name `n` of its event.
+macro_rules! message_columns {
+    () => {
+        "m.seq, m.source, m.destination, m.message_id, m.kind, n.name, m.received_at, m.state,
+           m.unmatched, m.unmatched_detail, m.warnings, COALESCE(p.number, 0)"
+    };
+}
+pub(super) use message_columns;
+
+/// A time as it is stored.
+pub(super) fn to_ms(at: Timestamp) -> i64 {
+    at.as_millisecond()
+}
+
+/// A stored time. A value out of range, which no release has stored, counts as the epoch.
+pub(super) fn from_ms(ms: i64) -> Timestamp {
+    Timestamp::from_millisecond(ms).unwrap_or(Timestamp::UNIX_EPOCH)
+}
+
+/// A duration as it is stored.
+pub(super) fn duration_ms(duration: Duration) -> i64 {
+    i64::try_from(duration.as_millis()).unwrap_or(i64::MAX)
+}
+
+/// Warnings as they are stored.
+pub(super) fn to_json(warnings: &[String]) -> Option<String> {
+    (!warnings.is_empty()).then(|| serde_json::Value::from(warnings).to_string())
+}
+
+/// Stored warnings of a row of the given table.
+pub(super) fn from_json(
+    warnings: Option<String>,
+    table: &'static str,
+) -> Result<Vec<String>, Fault> {
+    let Some(json) = warnings else { return Ok(Vec::new()) };
+    serde_json::from_str(&json).map_err(|_| Fault::Unreadable { table, column: "warnings" })
+}
+
+/// Numbers as one parameter, which a statement reads with `json_each`.
+pub(super) fn json_list(numbers: impl IntoIterator<Item = i64>) -> String {
+    serde_json::Value::from_iter(numbers).to_string()
+}
+
+/// A stored number that fits into 32 bits.
+pub(super) fn count(number: i64) -> u32 {
+    u32::try_from(number).unwrap_or(u32::MAX)
+}
+
+/// A row of [`super::log::PENDING`].
+pub(super) fn head(row: &Row<'_>) -> Result<Head, rusqlite::Error> {
+    Ok(Head {
+        seq: Seq(row.get(0)?),
+        lane: LaneKey(row.get(1)?),
+        class: Class::from_code(row.get(2)?),
+        next_attempt_at: row.get::<_, Option<i64>>(3)?.map(from_ms),
+    })
+}
+
+/// A row of [`super::log::OPEN_MESSAGE`]; its requests and the subscriptions that are settled are still
+/// missing.
+pub(super) fn job(row: &Row<'_>) -> Result<Job, rusqlite::Error> {
+    Ok(Job {
+        source: row.get(0)?,
+        message_id: row.get(1)?,
+        received_at: from_ms(row.get(2)?),
+        payload: row.get::<_, Option<Vec<u8>>>(3)?.map(Bytes::from).unwrap_or_default(),
+        is_planned: row.get(4)?,
+        replay: Replay {
+            number: count(row.get(5)?),
+            only: row.get(6)?,
+            settled: Vec::new(),
+            is_before_deletion: row.get(7)?,
+        },
+        requests: Vec::new(),
+    })
+}
+
+/// A row of [`super::log::OPEN_REQUESTS`]. A request to an endpoint that this release does not know is an
+/// error: it cannot be sent, since its effect is unknown.
+pub(super) fn frozen_request(row: &Row<'_>) -> Result<FrozenRequest, Fault> {
+    let path: String = row.get(1)?;
+    let unreadable = Fault::Unreadable { table: "requests", column: "path" };
+    Ok(FrozenRequest {
+        id: RequestId(row.get(0)?),
+        endpoint: Endpoint::from_path(&path).ok_or(unreadable)?,
+        body: row.get::<_, Option<Vec<u8>>>(2)?.map(Bytes::from).unwrap_or_default(),
+        idempotency_key: row.get(3)?,
+        attempts: count(row.get(4)?),
+        first_attempt_at: row.get::<_, Option<i64>>(5)?.map(from_ms),
+        next_attempt_at: row.get::<_, Option<i64>>(6)?.map(from_ms),
+        is_merged: row.get(7)?,
+        expires_at: row.get::<_, Option<i64>>(8)?.map(from_ms),
+    })
+}
+
+/// A row of [`message_columns`]; the deliveries are still missing.
+pub(super) fn message(row: &Row<'_>) -> Result<MessageRecord, Fault> {
+    let kind: String = row.get(4)?;
+    let unreadable = Fault::Unreadable { table: "messages", column: "kind" };
+    let unmatched: Option<String> = row.get(8)?;
+    let unmatched_detail: Option<String> = row.get(9)?;
+    Ok(MessageRecord {
+        seq: Seq(row.get(0)?),
+        source: row.get(1)?,
+        destination: row.get(2)?,
+        message_id: row.get(3)?,
+        kind: MessageType::parse(&kind).ok_or(unreadable)?,
+        event: row.get(5)?,
+        received_at: from_ms(row.get(6)?),
+        is_done: row.get(7)?,
+        unmatched: unmatched.map(|reason| Unmatched {
+            reason: UnmatchedReason::parse(&reason).unwrap_or(UnmatchedReason::Unknown),
+            detail: unmatched_detail.unwrap_or_default(),
+        }),
+        replay: count(row.get(11)?),
+        warnings: from_json(row.get(10)?, "messages")?,
+        deliveries: Vec::new(),
+    })
+}
+
+/// A row of [`super::log::DELIVERIES`]: the message and the delivery. The attempts at its request are still
+/// missing.
+pub(super) fn delivery(row: &Row<'_>) -> Result<(Seq, DeliveryRecord), Fault> {
+    let subscription: String = row.get(1)?;
+    let action: String = row.get(2)?;
+    let state: String = row.get(5)?;
+    let reason: Option<String> = row.get(6)?;
+    let detail: Option<String> = row.get(7)?;
+    let request_id: Option<i64> = row.get(9)?;
+    let path: Option<String> = row.get(10)?;
+    let idempotency_key = row.get(11)?;
+    let next_attempt_at: Option<i64> = row.get(12)?;
+    let delivery = DeliveryRecord {
+        subscription: Some(subscription).filter(|name| !name.is_empty()),
+        action: ActionKind::parse(&action),
+        replay: count(row.get(3)?),
+        is_superseded: row.get(4)?,
+        state: DeliveryState::parse(&state).unwrap_or(DeliveryState::Unknown),
+        failure: reason.map(|reason| Failure {
+            reason: FailureReason::parse(&reason).unwrap_or(FailureReason::Unknown),
+            detail: detail.unwrap_or_default(),
+        }),
+        warnings: from_json(row.get(8)?, "deliveries")?,
+        request: request_id.map(|id| RequestRecord {
+            id: RequestId(id),
+            endpoint: path.as_deref().and_then(Endpoint::from_path),
+            idempotency_key,
+            next_attempt_at: next_attempt_at.map(from_ms),
+            attempts: Vec::new(),
+        }),
+    };
+    Ok((Seq(row.get(0)?), delivery))
+}
+
+/// A row of [`super::log::ATTEMPTS`]: the request and the attempt.
+pub(super) fn attempt(row: &Row<'_>) -> Result<(RequestId, Attempt), rusqlite::Error> {
+    let duration_ms: i64 = row.get(3)?;
+    let status: Option<i64> = row.get(4)?;
+    let outcome: String = row.get(5)?;
+    let attempt = Attempt {
+        number: count(row.get(1)?),
+        started_at: from_ms(row.get(2)?),
+        duration: Duration::from_millis(u64::try_from(duration_ms).unwrap_or(0)),
+        status: status.and_then(|status| u16::try_from(status).ok()),
+        outcome: AttemptOutcome::parse(&outcome).unwrap_or(AttemptOutcome::Unknown),
+        excerpt: row.get(6)?,
+    };
+    Ok((RequestId(row.get(0)?), attempt))
+}

@@ -1,0 +1,208 @@
+-- The queue: messages, their deliveries, the requests that carry them, the attempts at those, and the
+-- leases; and what people ask about them. Every time is in Unix milliseconds, every digest is the first
+-- eight bytes of an HMAC with the key of the installation.
+
+-- Single values.
+CREATE TABLE meta (
+    name  TEXT PRIMARY KEY NOT NULL,
+    value NOT NULL
+) WITHOUT ROWID;
+
+-- `last_seq`: the last sequence number that was assigned. It never decreases, even after the newest records
+-- were purged, so no number is assigned twice.
+-- `sorted_through`: messages up to this one are in `message_ids` and `persons`; newer ones are found by
+-- reading `messages`.
+INSERT INTO meta (name, value) VALUES
+    ('last_seq', 0), ('sorted_through', 0), ('installation_key', randomblob(32));
+
+-- The messages, without their contents, so that reading and updating them is cheap.
+CREATE TABLE messages (
+    seq              INTEGER PRIMARY KEY NOT NULL,
+    state            INTEGER NOT NULL DEFAULT 0,  -- 0 pending, 1 done
+    is_planned       INTEGER NOT NULL DEFAULT 0,
+    is_failed        INTEGER NOT NULL DEFAULT 0,  -- set when done: one of its deliveries failed
+    has_contents     INTEGER NOT NULL DEFAULT 1,  -- 0 once its retention is over, or it was erased
+    class            INTEGER NOT NULL,            -- 0 event, 1 live, 2 bulk
+    message_hash     INTEGER NOT NULL,            -- digest of message_id
+    lane             INTEGER,                     -- digest of the order key; NULL once erased
+    anonymous        INTEGER,                     -- digest of anonymousId, if that is not the order key
+    email            INTEGER,                     -- digest of the e-mail address, if that is not the order key
+    received_at      INTEGER NOT NULL,
+    done_at          INTEGER,
+    event_id         INTEGER,                     -- of event_names; NULL unless it is a track
+    kind             TEXT NOT NULL,
+    source           TEXT NOT NULL,
+    destination      TEXT NOT NULL,
+    message_id       TEXT NOT NULL,
+    unmatched        TEXT,                        -- why no subscription took it, in a word
+    unmatched_detail TEXT,
+    warnings         TEXT                         -- JSON array; NULL when there are none
+);
+
+-- Reading in order, and the depth. Partial, so that it is as small as the backlog, not the history.
+CREATE INDEX messages_pending ON messages (destination, class, seq) WHERE state = 0;
+-- Contents to be dropped: failed ones are kept longer, so they are a range of their own.
+CREATE INDEX messages_contents ON messages (is_failed, done_at) WHERE state = 1 AND has_contents = 1;
+-- Records to be deleted.
+CREATE INDEX messages_done ON messages (done_at) WHERE state = 1;
+-- Deletions behind a message: such a message is not replayed. There are few.
+CREATE INDEX messages_deletions ON messages (lane, destination, seq) WHERE kind = 'delete';
+-- Lists, newest first: the sequence number follows each column.
+CREATE INDEX messages_event ON messages (event_id) WHERE event_id IS NOT NULL;
+CREATE INDEX messages_failed ON messages (is_failed) WHERE is_failed = 1;
+CREATE INDEX messages_unmatched ON messages (unmatched) WHERE unmatched IS NOT NULL;
+
+-- The stamped messages as JSON.
+CREATE TABLE payloads (
+    seq     INTEGER PRIMARY KEY NOT NULL,
+    payload BLOB NOT NULL
+);
+
+-- Sequence numbers by message id and by person. An index over random values costs a page of the write-ahead
+-- log for each inserted row, which would be most of the cost of a message, so the writer adds many rows at a
+-- time, in sorted order, long after the messages.
+CREATE TABLE message_ids (
+    message_hash INTEGER NOT NULL,
+    seq          INTEGER NOT NULL,
+    PRIMARY KEY (message_hash, seq)
+) WITHOUT ROWID;
+CREATE TABLE persons (
+    person INTEGER NOT NULL,                      -- lane, anonymous or email of a message
+    seq    INTEGER NOT NULL,
+    PRIMARY KEY (person, seq)
+) WITHOUT ROWID;
+
+CREATE TRIGGER messages_deleted AFTER DELETE ON messages BEGIN
+    DELETE FROM message_ids WHERE message_hash = old.message_hash AND seq = old.seq;
+    DELETE FROM persons WHERE person IN (old.lane, old.anonymous, old.email) AND seq = old.seq;
+    DELETE FROM payloads WHERE seq = old.seq;
+END;
+
+-- The messages that were received in a minute lie between these two, unless they were replayed: then
+-- `replays.first_seq` does. Others may lie there as well, after the clock was set back.
+CREATE TABLE minutes (
+    minute    INTEGER PRIMARY KEY NOT NULL,       -- since the epoch
+    first_seq INTEGER NOT NULL,
+    last_seq  INTEGER NOT NULL
+);
+
+-- The names of the events that each source sends.
+CREATE TABLE event_names (
+    id            INTEGER PRIMARY KEY NOT NULL,
+    source        TEXT NOT NULL,
+    name          TEXT NOT NULL,
+    first_seen_at INTEGER NOT NULL,
+    last_seen_at  INTEGER NOT NULL,
+    UNIQUE (source, name)
+);
+
+-- Counts by minute and by hour.
+CREATE TABLE tallies (
+    step         INTEGER NOT NULL,                -- length of the interval: 60000 or 3600000
+    at           INTEGER NOT NULL,                -- its beginning
+    stage        TEXT NOT NULL,
+    destination  TEXT NOT NULL,
+    source       TEXT NOT NULL,
+    subscription TEXT NOT NULL,                   -- empty for stages of whole messages
+    reason       TEXT NOT NULL,                   -- empty where the stage needs none
+    count        INTEGER NOT NULL,
+    PRIMARY KEY (step, at, stage, destination, source, subscription, reason)
+) WITHOUT ROWID;
+
+-- One HTTP call to Loops, made of one delivery or of several merged ones. The parts of a merged request are
+-- kept beside it in the state `part`, one for each delivery: if it is refused, its own state becomes
+-- `taken_apart` and they become pending.
+CREATE TABLE requests (
+    id               INTEGER PRIMARY KEY AUTOINCREMENT,
+    state            TEXT NOT NULL,               -- pending, delivered, failed, part, taken_apart
+    destination      TEXT NOT NULL,
+    attempts         INTEGER NOT NULL DEFAULT 0,
+    is_merged        INTEGER NOT NULL DEFAULT 0,
+    merged_into      INTEGER,
+    created_at       INTEGER NOT NULL,
+    first_attempt_at INTEGER,
+    next_attempt_at  INTEGER,
+    expires_at       INTEGER,
+    path             TEXT NOT NULL,
+    idempotency_key  TEXT,
+    body             BLOB                         -- NULL once the retention of its messages is over
+);
+
+CREATE INDEX requests_merged_into ON requests (merged_into) WHERE merged_into IS NOT NULL;
+CREATE INDEX requests_taken_apart ON requests (id) WHERE state = 'taken_apart';
+
+-- The fate of one message under one subscription. Several may name one request.
+CREATE TABLE deliveries (
+    id            INTEGER PRIMARY KEY,
+    seq           INTEGER NOT NULL REFERENCES messages (seq),
+    replay        INTEGER NOT NULL DEFAULT 0,     -- the replay that made it; 0: none did
+    position      INTEGER NOT NULL,
+    is_superseded INTEGER NOT NULL DEFAULT 0,     -- a later replay made it anew: it no longer counts
+    request_id    INTEGER REFERENCES requests (id),
+    part_id       INTEGER,                        -- its part of a merged request
+    state         TEXT NOT NULL,                  -- pending, delivered, failed
+    ended_at      INTEGER,
+    subscription  TEXT NOT NULL,
+    action        TEXT NOT NULL,
+    reason        TEXT,
+    detail        TEXT,
+    warnings      TEXT                            -- JSON array; NULL when there are none
+);
+
+-- The deliveries of a message, in order; no position is taken twice.
+CREATE UNIQUE INDEX deliveries_seq ON deliveries (seq, replay, position);
+CREATE INDEX deliveries_request ON deliveries (request_id) WHERE request_id IS NOT NULL;
+-- Lists, newest first.
+CREATE INDEX deliveries_subscription ON deliveries (subscription, seq);
+CREATE INDEX deliveries_failed ON deliveries (seq) WHERE state = 'failed' AND is_superseded = 0;
+CREATE INDEX deliveries_reason ON deliveries (reason, seq) WHERE state = 'failed' AND is_superseded = 0;
+
+CREATE TABLE attempts (
+    id          INTEGER PRIMARY KEY,
+    request_id  INTEGER NOT NULL REFERENCES requests (id),
+    number      INTEGER NOT NULL,
+    started_at  INTEGER NOT NULL,
+    duration_ms INTEGER NOT NULL,
+    status      INTEGER,
+    outcome     TEXT NOT NULL,
+    excerpt     TEXT NOT NULL
+);
+
+-- The attempts of a request, in order. Unique, so that a settlement that is repeated because its first answer
+-- was lost counts once.
+CREATE UNIQUE INDEX attempts_request ON attempts (request_id, number);
+
+-- Who may deliver. The row stays when a lease ends, so that its token keeps growing.
+CREATE TABLE leases (
+    destination TEXT PRIMARY KEY NOT NULL,
+    holder      TEXT NOT NULL,
+    token       INTEGER NOT NULL,
+    expires_at  INTEGER NOT NULL
+);
+
+-- The messages that were replayed.
+CREATE TABLE replays (
+    seq               INTEGER PRIMARY KEY NOT NULL REFERENCES messages (seq),
+    number            INTEGER NOT NULL,           -- 1 for the first replay of the message
+    first_seq         INTEGER NOT NULL,           -- its sequence number when it was accepted
+    only_subscription TEXT                        -- the one it is replayed for; NULL: all of them
+);
+
+-- The order of acceptance of messages that were replayed.
+CREATE INDEX replays_first_seq ON replays (first_seq);
+
+-- Deletions that were delivered. What was accepted up to such a deletion is not replayed.
+CREATE TABLE deletions (
+    seq         INTEGER PRIMARY KEY NOT NULL REFERENCES messages (seq),
+    lane        INTEGER NOT NULL,
+    destination TEXT NOT NULL,
+    accepted    INTEGER NOT NULL                  -- the message's sequence number when it was accepted
+);
+
+CREATE INDEX deletions_lane ON deletions (lane, destination, accepted);
+
+-- Those among them whose person's contents are still to be erased, and how far that has come.
+CREATE TABLE erasures (
+    seq            INTEGER PRIMARY KEY NOT NULL REFERENCES messages (seq),
+    erased_through INTEGER NOT NULL DEFAULT 0
+);

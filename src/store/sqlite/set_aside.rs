@@ -1,0 +1,95 @@
+//! Ends a message whose records are broken, so that it does not block its lane.
+
+use rusqlite::{Connection, OptionalExtension as _, params};
+
+use super::Fault;
+use super::freeze::{CarriedBy, insert_delivery};
+use super::lease::{Fenced, is_in_force};
+use super::rows::to_ms;
+use super::tally::Counted;
+use super::writer::{Effects, Step};
+use crate::queue::{BrokenMessage, Lease, NewDelivery, Stage};
+
+/// ?1 seq, ?2 destination.
+pub(super) const PENDING_ID: &str =
+    "SELECT message_id, source FROM messages WHERE seq = ?1 AND destination = ?2 AND state = 0";
+/// ?1 seq. Its parts of merged requests, which go on with their other deliveries.
+pub(super) const SET_ASIDE_PARTS: &str = "
+    DELETE FROM requests
+    WHERE state = 'part' AND id IN (SELECT part_id FROM deliveries WHERE seq = ?1)";
+/// ?1 seq, ?2 ended at, ?3 reason, ?4 detail.
+pub(super) const SET_ASIDE_DELIVERIES: &str = "
+    UPDATE deliveries SET state = 'failed', ended_at = ?2, reason = ?3, detail = ?4, part_id = NULL
+    WHERE seq = ?1 AND state = 'pending'
+    RETURNING subscription";
+/// ?1 seq. Its requests that carry nothing else.
+pub(super) const SET_ASIDE_REQUESTS: &str = "
+    UPDATE requests SET state = 'failed', next_attempt_at = NULL
+    WHERE id IN (SELECT request_id FROM deliveries WHERE seq = ?1) AND state = 'pending'
+      AND NOT EXISTS (
+        SELECT 1 FROM deliveries d WHERE d.request_id = requests.id AND d.state = 'pending')";
+/// ?1 seq. The first position that no delivery of the message has.
+pub(super) const FREE_POSITION: &str =
+    "SELECT COALESCE(MAX(position) + 1, 0) FROM deliveries WHERE seq = ?1";
+/// ?1 seq, ?2 done at.
+pub(super) const SET_ASIDE_MESSAGE: &str = "
+    UPDATE messages SET state = 1, is_planned = 1, is_failed = 1, done_at = ?2
+    WHERE seq = ?1 AND state = 0";
+
+pub(super) struct SetAside {
+    pub(super) lease: Lease,
+    pub(super) broken: BrokenMessage,
+}
+
+/// Expects nothing of the records of the message beyond its row: it must work on broken ones.
+impl Step for SetAside {
+    type Output = Result<Option<String>, Fenced>;
+
+    fn run(&self, transaction: &Connection, effects: &mut Effects) -> Result<Self::Output, Fault> {
+        if !is_in_force(transaction, &self.lease)? {
+            return Ok(Err(Fenced));
+        }
+        let BrokenMessage { seq, now, failure } = &self.broken;
+        let destination = &self.lease.destination;
+        let pending = transaction
+            .prepare_cached(PENDING_ID)?
+            .query_row(params![seq.0, destination], |row| Ok((row.get(0)?, row.get(1)?)))
+            .optional()?;
+        let Some((message_id, source)): Option<(String, String)> = pending else {
+            return Ok(Ok(None));
+        };
+        transaction.prepare_cached(SET_ASIDE_PARTS)?.execute([seq.0])?;
+        let mut failed: Vec<String> = transaction
+            .prepare_cached(SET_ASIDE_DELIVERIES)?
+            .query_map(
+                params![seq.0, to_ms(*now), failure.reason.as_str(), failure.detail],
+                |row| row.get(0),
+            )?
+            .collect::<Result<_, _>>()?;
+        transaction.prepare_cached(SET_ASIDE_REQUESTS)?.execute([seq.0])?;
+        if failed.is_empty() {
+            let position =
+                transaction.prepare_cached(FREE_POSITION)?.query_row([seq.0], |row| row.get(0))?;
+            let delivery = NewDelivery {
+                subscription: None,
+                action: None,
+                warnings: Vec::new(),
+                outcome: Err(failure.clone()),
+            };
+            let by = CarriedBy::default();
+            insert_delivery(transaction, *seq, position, &delivery, to_ms(*now), by)?;
+            failed.push(String::new());
+        }
+        transaction.prepare_cached(SET_ASIDE_MESSAGE)?.execute(params![seq.0, to_ms(*now)])?;
+        for subscription in failed {
+            let counted = Counted {
+                subscription,
+                reason: failure.reason.as_str().to_owned(),
+                ..Counted::new(Stage::DeliveryFailed, destination, &source)
+            };
+            effects.tallies.add(*now, counted, 1);
+        }
+        effects.tallies.add(*now, Counted::new(Stage::Failed, destination, &source), 1);
+        Ok(Ok(Some(message_id)))
+    }
+}

@@ -1,0 +1,243 @@
+//! Records an attempt, or that a request is given up, and its consequence for the request, its deliveries
+//! and its messages.
+
+use rusqlite::{Connection, OptionalExtension as _, params};
+
+use super::Fault;
+use super::freeze::GONE;
+use super::lease::{Fenced, is_in_force};
+use super::rows::{duration_ms, to_ms};
+use super::tally::{Counted, Tallies};
+use super::writer::{Effects, Step};
+use crate::action::ActionKind;
+use crate::queue::{
+    Attempt, Consequence, DeliveryState, Failure, Lease, RequestId, Settlement, Stage,
+};
+
+/// ?1 request id, ?2 destination.
+pub(super) const REQUEST_STATE: &str =
+    "SELECT state FROM requests WHERE id = ?1 AND destination = ?2";
+/// ?1 request id, ?2 number.
+pub(super) const ATTEMPT_KNOWN: &str =
+    "SELECT id FROM attempts WHERE request_id = ?1 AND number = ?2";
+/// ?1 request id, ?2 number, ?3 started at, ?4 duration, ?5 status, ?6 outcome, ?7 excerpt.
+pub(super) const INSERT_ATTEMPT: &str = "
+    INSERT INTO attempts (request_id, number, started_at, duration_ms, status, outcome, excerpt)
+    VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7) ON CONFLICT (request_id, number) DO NOTHING";
+/// ?1 request id, ?2 state, ?3 how many attempts more, ?4 started at, ?5 next attempt at.
+pub(super) const SETTLE_REQUEST: &str = "
+    UPDATE requests SET state = ?2, attempts = attempts + ?3,
+        first_attempt_at = COALESCE(first_attempt_at, ?4), next_attempt_at = ?5
+    WHERE id = ?1 AND state = 'pending'";
+/// ?1 merged request. Each of its deliveries is carried by its own request from now on.
+pub(super) const TAKE_APART_DELIVERIES: &str = "
+    UPDATE deliveries SET request_id = part_id, part_id = NULL
+    WHERE request_id = ?1 AND state = 'pending' AND part_id IS NOT NULL";
+/// ?1 merged request. Its parts count as tried since it was.
+pub(super) const TAKE_APART_REQUESTS: &str = "
+    UPDATE requests SET state = 'pending',
+        first_attempt_at = (SELECT m.first_attempt_at FROM requests m WHERE m.id = ?1)
+    WHERE merged_into = ?1 AND state = 'part'";
+/// ?1 merged request. Its parts have all that it had.
+pub(super) const DROP_MERGED_BODY: &str = "UPDATE requests SET body = NULL WHERE id = ?1";
+/// ?1 merged request, which has ended as one.
+pub(super) const FORGET_PARTS: &str = "
+    UPDATE deliveries SET part_id = NULL WHERE request_id = ?1 AND part_id IS NOT NULL";
+/// ?1 merged request, which has ended as one.
+pub(super) const DELETE_PARTS: &str =
+    "DELETE FROM requests WHERE merged_into = ?1 AND state = 'part'";
+/// ?1 request id, ?2 state, ?3 ended at, ?4 reason, ?5 detail.
+pub(super) const SETTLE_DELIVERIES: &str = "
+    UPDATE deliveries SET state = ?2, ended_at = ?3, reason = ?4, detail = ?5
+    WHERE request_id = ?1 AND state = 'pending'
+    RETURNING (SELECT source FROM messages m WHERE m.seq = deliveries.seq), subscription";
+/// ?1 request id, ?2 done at. Every message of the request that has no pending delivery left.
+pub(super) const SETTLE_MESSAGES: &str = "
+    UPDATE messages SET state = 1, done_at = ?2, is_failed = EXISTS (
+        SELECT 1 FROM deliveries d
+        WHERE d.seq = messages.seq AND d.state = 'failed' AND d.is_superseded = 0)
+    WHERE seq IN (SELECT seq FROM deliveries WHERE request_id = ?1) AND state = 0 AND is_planned = 1
+      AND NOT EXISTS (
+        SELECT 1 FROM deliveries d WHERE d.seq = messages.seq AND d.state = 'pending')
+    RETURNING source, is_failed";
+/// ?1 request id, ?2 the deleting action. The deletions of this request, which was delivered.
+pub(super) const SETTLE_DELETIONS: &str = "
+    INSERT INTO deletions (seq, lane, destination, accepted)
+    SELECT DISTINCT m.seq, m.lane, m.destination, COALESCE(p.first_seq, m.seq)
+    FROM deliveries d JOIN messages m ON m.seq = d.seq LEFT JOIN replays p ON p.seq = m.seq
+    WHERE d.request_id = ?1 AND d.action = ?2 AND d.state = 'delivered'
+    ON CONFLICT (seq) DO NOTHING";
+/// ?1 request id, ?2 the deleting action. Deletions of this request that are done and were delivered.
+pub(super) const SETTLE_ERASURES: &str = "
+    INSERT INTO erasures (seq)
+    SELECT DISTINCT d.seq FROM deliveries d JOIN messages m ON m.seq = d.seq
+    WHERE d.request_id = ?1 AND m.kind = 'delete' AND m.state = 1 AND EXISTS (
+        SELECT 1 FROM deliveries e WHERE e.seq = m.seq AND e.action = ?2 AND e.state = 'delivered')
+    ON CONFLICT (seq) DO NOTHING";
+
+pub(super) struct Settle {
+    pub(super) lease: Lease,
+    pub(super) settlement: Settlement,
+}
+
+impl Step for Settle {
+    type Output = Result<(), Fenced>;
+
+    fn run(&self, transaction: &Connection, effects: &mut Effects) -> Result<Self::Output, Fault> {
+        if !is_in_force(transaction, &self.lease)? {
+            return Ok(Err(Fenced));
+        }
+        let state: Option<String> = transaction
+            .prepare_cached(REQUEST_STATE)?
+            .query_row(params![self.settlement.request.0, self.lease.destination], |row| row.get(0))
+            .optional()?;
+        match state.as_deref() {
+            Some(state) if state == DeliveryState::Pending.as_str() => {
+                self.write(transaction, &mut effects.tallies)?;
+                effects.has_written = true;
+                Ok(Ok(()))
+            }
+            // Repeated, because the first answer was lost: it is settled.
+            Some(state) if self.is_known(transaction, state)? => Ok(Ok(())),
+            Some(_) => Err(Fault::Broken("the request ended some other way")),
+            None => Err(Fault::Broken("the request is gone")),
+        }
+    }
+}
+
+impl Settle {
+    /// Whether it was written before, which left the request in this state.
+    fn is_known(&self, transaction: &Connection, state: &str) -> Result<bool, Fault> {
+        let Some(attempt) = &self.settlement.attempt else {
+            return Ok(state == self.state());
+        };
+        let mut known = transaction.prepare_cached(ATTEMPT_KNOWN)?;
+        Ok(known.exists(params![self.settlement.request.0, attempt.number])?)
+    }
+
+    fn write(&self, transaction: &Connection, tallies: &mut Tallies) -> Result<(), Fault> {
+        let Settlement { request, attempt, consequence, .. } = &self.settlement;
+        let next_attempt_at = match consequence {
+            Consequence::Retry(at) => Some(to_ms(*at)),
+            _ => None,
+        };
+        // While the destination is paused, the time within which a request is tried does not begin.
+        let starts_window = !matches!(consequence, Consequence::Hold);
+        let started_at = attempt.as_ref().map(|attempt| to_ms(attempt.started_at));
+        let recorded = match attempt {
+            Some(attempt) => record(transaction, *request, attempt)?,
+            None => 0,
+        };
+        let settled = transaction.prepare_cached(SETTLE_REQUEST)?.execute(params![
+            request.0,
+            self.state(),
+            recorded,
+            started_at.filter(|_| starts_window),
+            next_attempt_at,
+        ])?;
+        if settled != 1 {
+            return Err(GONE);
+        }
+        match consequence {
+            Consequence::Retry(_) | Consequence::Hold => Ok(()),
+            Consequence::TakenApart => {
+                for text in [TAKE_APART_DELIVERIES, TAKE_APART_REQUESTS, DROP_MERGED_BODY] {
+                    // A request without parts must never end so: nothing would carry its deliveries.
+                    if transaction.prepare_cached(text)?.execute([request.0])? == 0 {
+                        return Err(GONE);
+                    }
+                }
+                Ok(())
+            }
+            Consequence::Delivered => self.end(transaction, None, tallies),
+            Consequence::Failed(failure) => self.end(transaction, Some(failure), tallies),
+        }
+    }
+
+    /// The state that it leaves the request in.
+    fn state(&self) -> &'static str {
+        match self.settlement.consequence {
+            Consequence::Delivered => DeliveryState::Delivered.as_str(),
+            Consequence::Failed(_) => DeliveryState::Failed.as_str(),
+            Consequence::TakenApart => "taken_apart",
+            Consequence::Retry(_) | Consequence::Hold => DeliveryState::Pending.as_str(),
+        }
+    }
+
+    /// Ends the deliveries of the request, and the messages that have no other.
+    fn end(
+        &self,
+        transaction: &Connection,
+        failure: Option<&Failure>,
+        tallies: &mut Tallies,
+    ) -> Result<(), Fault> {
+        let request = self.settlement.request.0;
+        self.end_deliveries(transaction, failure, tallies)?;
+        for text in [FORGET_PARTS, DELETE_PARTS] {
+            transaction.prepare_cached(text)?.execute([request])?;
+        }
+        self.end_messages(transaction, tallies)?;
+        for text in [SETTLE_DELETIONS, SETTLE_ERASURES] {
+            let action = ActionKind::DeleteContact.as_str();
+            transaction.prepare_cached(text)?.execute(params![request, action])?;
+        }
+        Ok(())
+    }
+
+    fn end_deliveries(
+        &self,
+        transaction: &Connection,
+        failure: Option<&Failure>,
+        tallies: &mut Tallies,
+    ) -> Result<(), Fault> {
+        let Settlement { request, now, .. } = &self.settlement;
+        let reason = failure.map(|failure| failure.reason.as_str());
+        let detail = failure.map(|failure| failure.detail.as_str());
+        let stage = match failure {
+            Some(_) => Stage::DeliveryFailed,
+            None => Stage::DeliveryDelivered,
+        };
+        let mut statement = transaction.prepare_cached(SETTLE_DELIVERIES)?;
+        let parameters = params![request.0, self.state(), to_ms(*now), reason, detail];
+        let mut ended = statement.query(parameters)?;
+        let mut is_any = false;
+        while let Some(row) = ended.next()? {
+            let source: String = row.get(0)?;
+            let counted = Counted {
+                subscription: row.get(1)?,
+                reason: reason.unwrap_or_default().to_owned(),
+                ..Counted::new(stage, &self.lease.destination, &source)
+            };
+            tallies.add(*now, counted, 1);
+            is_any = true;
+        }
+        if is_any { Ok(()) } else { Err(GONE) }
+    }
+
+    /// Ends the messages of the request, except those with another delivery that is pending.
+    fn end_messages(&self, transaction: &Connection, tallies: &mut Tallies) -> Result<(), Fault> {
+        let Settlement { request, now, .. } = &self.settlement;
+        let mut statement = transaction.prepare_cached(SETTLE_MESSAGES)?;
+        let mut done = statement.query(params![request.0, to_ms(*now)])?;
+        while let Some(row) = done.next()? {
+            let (source, is_failed): (String, bool) = (row.get(0)?, row.get(1)?);
+            let stage = if is_failed { Stage::Failed } else { Stage::Delivered };
+            tallies.add(*now, Counted::new(stage, &self.lease.destination, &source), 1);
+        }
+        Ok(())
+    }
+}
+
+/// Writes an attempt; returns 0 if it was written before, else 1.
+fn record(transaction: &Connection, request: RequestId, attempt: &Attempt) -> Result<i64, Fault> {
+    let recorded = transaction.prepare_cached(INSERT_ATTEMPT)?.execute(params![
+        request.0,
+        attempt.number,
+        to_ms(attempt.started_at),
+        duration_ms(attempt.duration),
+        attempt.status,
+        attempt.outcome.as_str(),
+        attempt.excerpt,
+    ])?;
+    Ok(i64::from(recorded > 0))
+}

@@ -18,6 +18,8 @@ mod list;
 mod log;
 mod network;
 mod open;
+#[cfg(test)]
+mod plans;
 mod purge;
 mod reader;
 mod recent;

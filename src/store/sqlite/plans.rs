@@ -1,0 +1,343 @@
+//! Every statement finds its rows by the index that is meant for it, so that its cost does not grow with the
+//! history. Those of `list` have a test of their own.
+
+use std::path::Path;
+
+use rusqlite::types::Value;
+use rusqlite::{Connection, params_from_iter};
+
+use super::replay::{Sought, statement};
+use crate::queue::{FailureReason, ReplayState, Selection};
+use crate::segment::{MessageHash, PersonDigest};
+
+/// Each statement with its name and the look-ups that it makes, in alphabetical order.
+macro_rules! statements {
+    ($($module:ident { $($name:ident => $lookups:expr,)* })*) => {
+        &[$($((
+            concat!(stringify!($module), "::", stringify!($name)),
+            super::$module::$name,
+            &$lookups,
+        ),)*)*]
+    };
+}
+
+fn statements() -> &'static [(&'static str, &'static str, &'static [&'static str])] {
+    statements! {
+        accept {
+            OF_ID => ["message_ids (message_hash=?)"],
+            IDENTITY => ["messages (rowid=?)"],
+            NEXT_SEQS => ["meta (name=?)"],
+            INSERT => [],
+            INSERT_PAYLOAD => [],
+            MINUTE => [],
+        }
+        recent {
+            SORTED_THROUGH => ["meta (name=?)"],
+            UNKNOWN => ["messages (rowid>?)"],
+            SORT_ID => ["messages (rowid=?)"],
+            SORT_PERSON => ["messages (rowid=?)"],
+            SORTED => ["meta (name=?)"],
+        }
+        lease {
+            LEASE => [],
+            RELEASE => ["sqlite_autoindex_leases_1 (destination=?)"],
+            IN_FORCE => ["sqlite_autoindex_leases_1 (destination=?)"],
+        }
+        freeze {
+            PLAN_STATE => ["messages (rowid=?)"],
+            INSERT_REQUEST => [],
+            INSERT_DELIVERY => ["replays (rowid=?)"],
+            PLANNED => ["deliveries_failed (seq=?)", "messages (rowid=?)"],
+        }
+        settle {
+            REQUEST_STATE => ["requests (rowid=?)"],
+            ATTEMPT_KNOWN => ["attempts_request (request_id=? AND number=?)"],
+            INSERT_ATTEMPT => [],
+            SETTLE_REQUEST => ["requests (rowid=?)"],
+            TAKE_APART_DELIVERIES => ["deliveries_request (request_id=?)"],
+            TAKE_APART_REQUESTS => ["m (rowid=?)", "requests_merged_into (merged_into=?)"],
+            DROP_MERGED_BODY => ["requests (rowid=?)"],
+            FORGET_PARTS => ["deliveries_request (request_id=?)"],
+            DELETE_PARTS => [
+                "attempts_request (request_id=?)",
+                "deliveries_request (request_id=?)",
+                "requests_merged_into (merged_into=?)",
+            ],
+            SETTLE_DELIVERIES => ["deliveries_request (request_id=?)", "m (rowid=?)"],
+            SETTLE_MESSAGES => [
+                "deliveries_failed (seq=?)",
+                "deliveries_request (request_id=?)",
+                "deliveries_seq (seq=?)",
+                "messages (rowid=?)",
+            ],
+            SETTLE_DELETIONS => ["deliveries_request (request_id=?)", "m (rowid=?)", "p (rowid=?)"],
+            SETTLE_ERASURES => [
+                "deliveries_request (request_id=?)",
+                "deliveries_seq (seq=?)",
+                "m (rowid=?)",
+            ],
+        }
+        set_aside {
+            PENDING_ID => ["messages (rowid=?)"],
+            SET_ASIDE_PARTS => [
+                "attempts_request (request_id=?)",
+                "deliveries_request (request_id=?)",
+                "deliveries_seq (seq=?)",
+                "requests (rowid=?)",
+            ],
+            SET_ASIDE_DELIVERIES => ["deliveries_seq (seq=?)"],
+            SET_ASIDE_REQUESTS => [
+                "deliveries_request (request_id=?)",
+                "deliveries_seq (seq=?)",
+                "requests (rowid=?)",
+            ],
+            FREE_POSITION => ["deliveries_seq (seq=?)"],
+            SET_ASIDE_MESSAGE => ["messages (rowid=?)"],
+        }
+        purge {
+            PAST_CONTENTS => ["messages_contents (is_failed=? AND done_at<?)"],
+            DROP_EXCERPTS => [
+                "attempts_request (request_id=?)",
+                "deliveries_seq (seq=?)",
+                "r (rowid=?)",
+            ],
+            DROP_DETAILS => ["deliveries_seq (seq=?)"],
+            DROP_BODIES => ["deliveries_seq (seq=?)", "requests (rowid=?)"],
+            DROP_PAYLOAD => ["payloads (rowid=?)"],
+            HAS_NO_CONTENTS => ["messages (rowid=?)"],
+            PAST_RECORDS => ["messages_done (done_at<?)"],
+            DELETE_DELIVERIES => ["deliveries_seq (seq=?)"],
+            DELETE_ATTEMPTS => [
+                "attempts_request (request_id=?)",
+                "deliveries_request (request_id=?)",
+            ],
+            DELETE_REQUEST => [
+                "attempts_request (request_id=?)",
+                "deliveries_request (request_id=?)",
+                "requests (rowid=?)",
+            ],
+            DELETE_REPLAY => ["replays (rowid=?)"],
+            DELETE_ERASURE => ["erasures (rowid=?)"],
+            DELETE_DELETION => ["deletions (rowid=?)"],
+            DELETE_MESSAGE => [
+                "deletions (rowid=?)",
+                "deliveries_seq (seq=?)",
+                "erasures (rowid=?)",
+                "messages (rowid=?)",
+                "replays (rowid=?)",
+            ],
+            PAST_MERGED => ["requests_merged_into (merged_into=?)", "requests_taken_apart (id>?)"],
+            DELETE_TALLIES => ["tallies (step=? AND at<?)", "tallies (step=?)"],
+            DELETE_MINUTES => ["minutes (rowid<?)", "minutes (rowid=?)"],
+            DELETE_EVENT_NAMES => [
+                // The few names of events, and only in the last call of a round.
+                "SCAN e",
+                "event_names (rowid=?)",
+                "messages_event (event_id=?)",
+            ],
+        }
+        erase {
+            // In the order of the rows: it stops at the first.
+            NEXT => ["SCAN e", "d (rowid=?)", "m (rowid=?)"],
+            OF_LANE => [
+                "messages (rowid>? AND rowid<?)",
+                "meta (name=?)",
+                "persons (person=? AND seq>? AND seq<?)",
+            ],
+            IS_OPEN => ["erasures (rowid=?)"],
+            IS_ERASABLE => ["messages (rowid=?)"],
+            DROP_WARNINGS => ["deliveries_seq (seq=?)"],
+            DELETE_PERSONS => ["messages (rowid=?)", "persons (person=? AND seq=?)"],
+            DROP_DIGESTS => ["messages (rowid=?)"],
+            ERASED_THROUGH => ["erasures (rowid=?)"],
+            DELETE_DELETIONS => ["deletions_lane (lane=? AND destination=? AND accepted<?)"],
+        }
+        replay {
+            LAST_SEQ => ["meta (name=?)"],
+            INSERT => [
+                "deletions (rowid=?)",
+                "deletions_lane (lane=? AND destination=? AND accepted>?)",
+                "deliveries_seq (seq=?)",
+                "erasures (rowid=?)",
+                "f (rowid=?)",
+                "m (rowid=?)",
+                "messages_deletions (lane=? AND destination=? AND seq>?)",
+                "replays (rowid=?)",
+                "x (rowid=?)",
+            ],
+            MOVE_PAYLOAD => ["payloads (rowid=?)"],
+            NUMBER => ["replays (rowid=?)"],
+            SUPERSEDE => ["deliveries_seq (seq=?)"],
+            MOVE_DELIVERIES => ["deliveries_seq (seq=?)"],
+        }
+        log {
+            PENDING => [
+                "deliveries_seq (seq=?)",
+                "messages_pending (destination=? AND class=? AND seq>?)",
+                "r (rowid=?)",
+            ],
+            LEASE_HOLDER => ["sqlite_autoindex_leases_1 (destination=?)"],
+            OF_LANE => [
+                "deliveries_seq (seq=?)",
+                "m (rowid=?)",
+                "messages (rowid>?)",
+                "meta (name=?)",
+                "persons (person=? AND seq>?)",
+                "r (rowid=?)",
+            ],
+            OPEN_MESSAGE => [
+                "c (rowid=?)",
+                "deletions_lane (lane=? AND destination=? AND accepted>?)",
+                "m (rowid=?)",
+                "p (rowid=?)",
+            ],
+            OPEN_REQUESTS => ["deliveries_seq (seq=?)", "r (rowid=?)"],
+            OPEN_SETTLED => ["deliveries_seq (seq=?)"],
+            PENDING_DESTINATIONS => ["messages_pending", "messages_pending (destination>?)"],
+            DEPTH_COUNT => ["messages_pending (destination=?)"],
+            DEPTH_OLDEST => ["messages_pending (destination=? AND class=?)"],
+            BY_MESSAGE_ID => [
+                "m (rowid=?)",
+                "message_ids (message_hash=?)",
+                "messages (rowid>?)",
+                "meta (name=?)",
+                "n (rowid=?)",
+                "p (rowid=?)",
+            ],
+            DELIVERIES => ["deliveries_seq (seq=?)", "r (rowid=?)"],
+            ATTEMPTS => ["attempts_request (request_id=?)"],
+        }
+        backlog {
+            // An index as small as the backlog.
+            COUNT => ["SCAN messages USING COVERING INDEX messages_pending"],
+        }
+        event_names {
+            FIND => ["sqlite_autoindex_event_names_1 (source=? AND name=?)"],
+            COUNT => ["sqlite_autoindex_event_names_1 (source=?)"],
+            INSERT => [],
+            SEEN => ["event_names (rowid=?)"],
+        }
+        tally {
+            ADD => [],
+        }
+    }
+}
+
+#[test]
+fn every_statement_uses_its_index() {
+    let connection = empty();
+    for (name, text, expected) in statements() {
+        assert_eq!(lookups(&plan(&connection, text)), *expected, "{name}: {text}");
+    }
+}
+
+/// A sort before a limit would read all that there is.
+#[test]
+fn a_limit_bounds_what_is_read() {
+    let connection = empty();
+    for (name, text, _) in statements() {
+        // It sorts two parts that are bounded themselves.
+        if text.contains("LIMIT") && *name != "log::OF_LANE" {
+            let plan = plan(&connection, text);
+            assert!(!plan.iter().any(|step| step.contains("TEMP B-TREE")), "{name}: {plan:#?}");
+        }
+    }
+}
+
+#[test]
+fn every_statement_is_among_them() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/store/sqlite");
+    let files = std::fs::read_dir(&folder).unwrap().map(|file| file.unwrap().path());
+    let mut found = Vec::new();
+    for path in files.chain([folder.join("recent/mod.rs")]) {
+        let module = path.strip_prefix(&folder).unwrap().to_str().unwrap();
+        let Some(module) = module.strip_suffix(".rs") else { continue };
+        let module = module.trim_end_matches("/mod");
+        for line in std::fs::read_to_string(&path).unwrap().lines() {
+            let constant = line.strip_prefix("pub(super) const ");
+            if let Some((name, _)) = constant.and_then(|rest| rest.split_once(": &str")) {
+                found.push(format!("{module}::{name}"));
+            }
+        }
+    }
+    let mut names: Vec<&str> = statements().iter().map(|(name, ..)| *name).collect();
+    found.sort_unstable();
+    names.sort_unstable();
+    assert_eq!(found, names);
+}
+
+#[test]
+fn a_selection_for_a_replay_uses_the_index_of_what_it_names() {
+    let selection = Selection {
+        state: ReplayState::Failed,
+        message_ids: Vec::new(),
+        user: None,
+        reason: Some(FailureReason::Refused),
+        destination: None,
+        subscription: None,
+        from: None,
+        to: None,
+    };
+    let nothing = Sought::default();
+    let person = Sought { persons: vec![PersonDigest(1), PersonDigest(2)], ..Sought::default() };
+    let id = Sought { message_ids: vec![MessageHash(1)], ..Sought::default() };
+    let of_id = Selection { message_ids: vec!["a".to_owned()], ..selection.clone() };
+    let in_order = ["m (rowid>? AND rowid<?)", "replays_first_seq (first_seq>? AND first_seq<?)"];
+    let of_person = ["m (rowid=?)", "persons (person=? AND seq>?)"];
+    let of_message = ["m (rowid=?)", "message_ids (message_hash=? AND seq>?)"];
+    let connection = empty();
+    for (selection, sought, expected, others) in [
+        (&selection, &nothing, in_order, &[][..]),
+        (&selection, &person, of_person, &in_order),
+        (&of_id, &id, of_message, &in_order),
+    ] {
+        let (text, _) = statement(selection, sought, 0, 100);
+        let plan = plan(&connection, &text);
+        let lookups = lookups(&plan);
+        let has = |lookup: &&str| lookups.iter().any(|found| found == lookup);
+        assert!(expected.iter().all(has), "{plan:#?}");
+        assert!(!others.iter().any(has), "{plan:#?}");
+        assert!(!plan.iter().any(|step| step.starts_with("SCAN")), "{plan:#?}");
+    }
+}
+
+fn empty() -> Connection {
+    let connection = Connection::open_in_memory().unwrap();
+    connection.execute_batch(include_str!("schema.sql")).unwrap();
+    connection
+}
+
+fn plan(connection: &Connection, text: &str) -> Vec<String> {
+    let mut explain = connection.prepare(&format!("EXPLAIN QUERY PLAN {text}")).unwrap();
+    let nulls = vec![Value::Null; explain.parameter_count()];
+    let steps = explain.query_map(params_from_iter(nulls), |row| row.get(3)).unwrap();
+    steps.collect::<Result<_, _>>().unwrap()
+}
+
+/// The look-ups of a plan, each once: the index, or the table that is its own index, with what is compared.
+/// Scans are shown as they are, but for those of parameters and of rows that were found already.
+fn lookups(plan: &[String]) -> Vec<String> {
+    let is_found =
+        |rows: &str| plan.iter().any(|step| step.strip_prefix("CO-ROUTINE ") == Some(rows));
+    let mut lookups = Vec::new();
+    for step in plan {
+        if let Some(rows) = step.strip_prefix("SCAN ") {
+            if !rows.contains("VIRTUAL TABLE") && !is_found(rows) {
+                lookups.push(step.clone());
+            }
+        } else if let Some((table, index)) =
+            step.strip_prefix("SEARCH ").and_then(|step| step.split_once(" USING "))
+        {
+            let table = table.trim_end_matches(" EXISTS");
+            let index = index.trim_end_matches(" LEFT-JOIN");
+            let index = index.trim_start_matches("COVERING ").trim_start_matches("INDEX ");
+            lookups.push(match index.split_once("PRIMARY KEY") {
+                Some((_, compared)) => format!("{table}{compared}"),
+                None => index.to_owned(),
+            });
+        }
+    }
+    lookups.sort_unstable();
+    lookups.dedup();
+    lookups
+}

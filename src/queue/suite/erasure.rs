@@ -2,7 +2,7 @@
 
 use super::replay::{all, replay, replay_all};
 use super::*;
-use crate::queue::{ReplayState, Selection};
+use crate::queue::{Accepted, BrokenMessage, ReplayState, Selection};
 
 fn deletion(id: &str) -> NewMessage {
     NewMessage { kind: MessageType::Delete, ..message(id) }
@@ -43,7 +43,7 @@ async fn has_contents(store: &dyn Store, id: &str) -> bool {
     requests.flat_map(|request| &request.attempts).any(|attempt| !attempt.excerpt.is_empty())
 }
 
-pub(crate) async fn erases_whose_deletion_was_delivered(store: &dyn Store) {
+pub(crate) async fn erases_after_a_delivered_deletion(store: &dyn Store) {
     let lease = lease(store).await;
     let elsewhere = LeaseRequest { destination: "other".into(), ..ask("a", at(0)) };
     let elsewhere = store.lease(elsewhere).await.unwrap().unwrap();
@@ -90,7 +90,7 @@ pub(crate) async fn erases_whose_deletion_was_delivered(store: &dyn Store) {
     assert!(of_person(store, "u1", None, 10).await.is_empty());
 }
 
-pub(crate) async fn erases_only_for_a_deletion_that_was_delivered(store: &dyn Store) {
+pub(crate) async fn erases_after_nothing_but_a_delivered_deletion(store: &dyn Store) {
     let lease = lease(store).await;
     put_delivered(store, &lease, message("before")).await;
     let cases = [
@@ -127,9 +127,7 @@ pub(crate) async fn erases_only_for_a_deletion_that_was_delivered(store: &dyn St
     }
 }
 
-pub(crate) async fn erases_when_the_deletion_is_over_though_another_delivery_of_it_failed(
-    store: &dyn Store,
-) {
+pub(crate) async fn erases_once_a_partly_failed_deletion_is_done(store: &dyn Store) {
     let lease = lease(store).await;
     put_delivered(store, &lease, message("before")).await;
     let seq = put(store, deletion("deletion")).await;
@@ -143,7 +141,7 @@ pub(crate) async fn erases_when_the_deletion_is_over_though_another_delivery_of_
     assert!(!has_contents(store, "before").await);
 }
 
-pub(crate) async fn erases_a_bounded_number_at_once(store: &dyn Store) {
+pub(crate) async fn erases_a_bounded_number_per_call(store: &dyn Store) {
     let lease = lease(store).await;
     store.accept((0..450).map(|n| message(&format!("m{n}"))).collect()).await.unwrap();
     for head in heads(store).await {
@@ -163,7 +161,7 @@ pub(crate) async fn erases_a_bounded_number_at_once(store: &dyn Store) {
     assert!(super::of_person(store, "u1", None, 10).await.is_empty());
 }
 
-pub(crate) async fn does_not_bring_back_who_is_being_deleted(store: &dyn Store) {
+pub(crate) async fn does_not_replay_a_person_being_deleted(store: &dyn Store) {
     let lease = lease(store).await;
     let replayed = async || replay(store, all(ReplayState::All), false).await;
     put_delivered(store, &lease, message("before")).await;
@@ -215,7 +213,7 @@ pub(crate) async fn replays_nothing_from_before_a_deletion_whatever_its_type(sto
     assert!(of_person(store, "u1", None, 10).await.is_empty());
 }
 
-pub(crate) async fn knows_a_deletion_that_overtook_a_replay(store: &dyn Store) {
+pub(crate) async fn a_deletion_overtakes_a_replay(store: &dyn Store) {
     let lease = lease(store).await;
     let failed = || Consequence::Failed(failure());
     let put_failed = async |id: &str, planned| {
@@ -235,4 +233,78 @@ pub(crate) async fn knows_a_deletion_that_overtook_a_replay(store: &dyn Store) {
     assert!(is_before_deletion(before.seq).await);
     assert!(!is_before_deletion(after.seq).await);
     assert!(!store.open(before.seq).await.unwrap().unwrap().replay.wants("one"));
+}
+
+pub(crate) async fn erases_once_a_half_delivered_deletion_is_set_aside(store: &dyn Store) {
+    let lease = lease(store).await;
+    put_delivered(store, &lease, message("before")).await;
+    let seq = put(store, deletion("deletion")).await;
+    let planned = vec![deleting(Ok(request(0))), delivery("event", Ok(request(1)))];
+    let frozen = store.freeze_one(&lease, seq, plan(planned)).await.unwrap();
+    store.settle(&lease, settlement(&frozen[0], 1, Consequence::Delivered)).await.unwrap();
+    assert_eq!(erase_all(store).await, 0);
+    let failure = Failure { reason: FailureReason::Unreadable, detail: "broken".into() };
+    store.set_aside(&lease, BrokenMessage { seq, now: at(20), failure }).await.unwrap();
+    assert!(erase_all(store).await > 0);
+    assert!(!has_contents(store, "before").await);
+}
+
+pub(crate) async fn erases_nothing_of_another_person_with_the_same_address(store: &dyn Store) {
+    let lease = lease(store).await;
+    let address = Digests::new(&INSTALLATION_KEY).person(PersonIdKind::Email, "ada@example.com");
+    let of = |id: &str, lane: LaneKey| NewMessage { lane, email: Some(address), ..message(id) };
+    put_delivered(store, &lease, of("own", lane("u1"))).await;
+    put_delivered(store, &lease, of("another", lane("u2"))).await;
+    // Known by the address alone.
+    put_delivered(store, &lease, NewMessage { email: None, ..of("nameless", address.into()) })
+        .await;
+    let seq = put(store, NewMessage { email: Some(address), ..deletion("deletion") }).await;
+    end(store, &lease, seq, deleting(Ok(request(0))), Consequence::Delivered).await;
+    erase_all(store).await;
+    for (id, expected) in [("own", false), ("another", true), ("nameless", true)] {
+        assert_eq!(has_contents(store, id).await, expected, "{id}");
+    }
+    // The other way round: a deletion by the address alone.
+    let by_address = NewMessage { lane: address.into(), ..deletion("by address") };
+    let seq = put(store, by_address).await;
+    end(store, &lease, seq, deleting(Ok(request(0))), Consequence::Delivered).await;
+    erase_all(store).await;
+    for (id, expected) in [("another", true), ("nameless", false)] {
+        assert_eq!(has_contents(store, id).await, expected, "{id}");
+    }
+}
+
+pub(crate) async fn only_the_message_id_finds_what_was_erased(store: &dyn Store) {
+    let lease = lease(store).await;
+    let digests = Digests::new(&INSTALLATION_KEY);
+    let anonymous = digests.person(PersonIdKind::Anonymous, "a1");
+    let email = digests.person(PersonIdKind::Email, "ada@example.com");
+    let of =
+        |id: &str| NewMessage { anonymous: Some(anonymous), email: Some(email), ..message(id) };
+    let listed = async |person| {
+        let filter = Filter { persons: vec![person], ..Filter::default() };
+        let found = store.list(&filter, None, 100).await.unwrap().messages;
+        found.into_iter().map(|message| message.message_id).collect::<Vec<_>>()
+    };
+    for id in ["a", "b", "c", "d"] {
+        put_delivered(store, &lease, of(id)).await;
+    }
+    let seq = put(store, NewMessage { kind: MessageType::Delete, ..of("deletion") }).await;
+    put(store, of("after")).await;
+    end(store, &lease, seq, deleting(Ok(request(0))), Consequence::Delivered).await;
+    assert_eq!(listed(email).await.len(), 6);
+    erase_all(store).await;
+    for person in [user("u1"), anonymous, email] {
+        assert_eq!(listed(person).await, ["after"]);
+    }
+    for id in ["a", "b", "c", "d", "deletion"] {
+        assert!(record(store, id).await.is_done, "{id}");
+    }
+    // The ids are known as before.
+    let again = store.accept(vec![of("a"), message("deletion")]).await.unwrap();
+    assert_eq!(again, [Accepted::Duplicate, Accepted::Duplicate]);
+    for id in ["u1", "a1", "ada@example.com"] {
+        let selection = Selection { user: Some(id.to_owned()), ..all(ReplayState::All) };
+        assert_eq!(replay(store, selection, true).await, (0, 0), "{id}");
+    }
 }

@@ -5,7 +5,7 @@ use crate::queue::Accepted::{self, Duplicate, New};
 use crate::queue::Depth;
 use crate::queue::{LaneAsk, LanePart};
 
-pub(crate) async fn tells_new_from_duplicate(store: &dyn Store) {
+pub(crate) async fn recognizes_duplicates(store: &dyn Store) {
     let other_source = NewMessage { source: "app".into(), ..message("a") };
     // Another id with the same digest is another message.
     let same_hash = NewMessage { message_hash: message_hash("a"), ..message("b") };
@@ -110,7 +110,7 @@ pub(crate) async fn reads_a_lane_in_parts(store: &dyn Store) {
     assert_eq!(of_lane(DESTINATION, Seq(0), 9).await, (rest, None));
 }
 
-pub(crate) async fn names_all_destinations_that_are_waited_for(store: &dyn Store) {
+pub(crate) async fn lists_destinations_with_pending_messages(store: &dyn Store) {
     assert_eq!(store.destinations().await.unwrap(), [""; 0]);
     for (id, destination) in [("a", "z"), ("b", DESTINATION), ("c", "z"), ("d", "an old one")] {
         put(store, NewMessage { destination: destination.into(), ..message(id) }).await;
@@ -122,7 +122,7 @@ pub(crate) async fn names_all_destinations_that_are_waited_for(store: &dyn Store
     assert_eq!(store.destinations().await.unwrap(), ["an old one", "z"]);
 }
 
-pub(crate) async fn tells_the_depth(store: &dyn Store) {
+pub(crate) async fn reports_the_depth_of_a_destination(store: &dyn Store) {
     assert_eq!(store.depth(DESTINATION).await.unwrap(), Depth::default());
     let first = put(store, NewMessage { received_at: at(3), ..message("a") }).await;
     put(store, NewMessage { received_at: at(4), ..message("b") }).await;
@@ -134,7 +134,7 @@ pub(crate) async fn tells_the_depth(store: &dyn Store) {
     assert_eq!(store.depth(DESTINATION).await.unwrap(), depth(1, 4));
 }
 
-pub(crate) async fn hints_at_arrivals(store: &dyn Store) {
+pub(crate) async fn signals_arrivals(store: &dyn Store) {
     let mut arrivals = store.arrivals();
     arrivals.mark_unchanged();
     store.accept(vec![message("a")]).await.unwrap();

@@ -104,7 +104,7 @@ pub(crate) async fn a_merged_request_goes_on_without_a_message_that_is_set_aside
     }
     assert_eq!(states(&record(store, "a").await), [Failed, Failed]);
     assert_eq!(states(&record(store, "b").await), [Delivered, Delivered]);
-    let late = at(10_000_000);
+    let late = at(0) + LIMITS.records_retention * 2;
     while store.purge(late).await.unwrap() > 0 {}
     assert_eq!(store.purge(late).await.unwrap(), 0);
 }
@@ -120,7 +120,7 @@ pub(crate) async fn merged_requests_go_with_their_records(store: &dyn Store) {
             store.settle(&lease, settlement).await.unwrap();
         }
     }
-    let late = at(10_000_000);
+    let late = at(0) + LIMITS.records_retention * 2;
     while store.purge(late).await.unwrap() > 0 {}
     assert!(store.by_message_id(message_hash("a"), "a").await.unwrap().is_empty());
     assert!(store.open(second).await.unwrap().is_none());

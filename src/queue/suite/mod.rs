@@ -6,20 +6,26 @@
 //! anything was left behind.
 #![deny(dead_code)]
 
+mod data;
 mod erasure;
 mod inbox;
+mod list;
 mod log;
 mod merge;
 mod replay;
 mod shared;
+mod tallies;
 mod work;
 
+pub(crate) use data::*;
 pub(crate) use erasure::*;
 pub(crate) use inbox::*;
+pub(crate) use list::*;
 pub(crate) use log::*;
 pub(crate) use merge::*;
 pub(crate) use replay::*;
 pub(crate) use shared::*;
+pub(crate) use tallies::*;
 pub(crate) use work::*;
 
 use std::sync::Arc;
@@ -45,8 +51,8 @@ pub(crate) trait Fixture {
     /// Makes a place without data.
     async fn empty() -> Self;
 
-    /// Opens a store on the data, with [`LIMITS`] and [`INSTALLATION_KEY`]. The suite calls it several times, also concurrently while
-    /// there are no data yet: each store behaves like one of another process.
+    /// Opens a store on the data, with [`LIMITS`] and [`INSTALLATION_KEY`]. The suite calls it several times,
+    /// also concurrently while there are no data yet: each store behaves like one of another process.
     async fn open(&self) -> Arc<dyn Store>;
 
     /// Names everything that the engine should have removed, now that all stores on the data are closed.
@@ -57,61 +63,76 @@ pub(crate) trait Fixture {
 macro_rules! store_suite {
     ($fixture:ty) => {
         $crate::queue::suite::store_suite! { $fixture, on_one:
-            tells_new_from_duplicate,
+            recognizes_duplicates,
             keeps_the_edge_of_the_duplicate_window,
             accepts_a_large_batch_in_order,
             reads_pending_in_pages_by_destination,
             reads_a_lane_in_parts,
-            names_all_destinations_that_are_waited_for,
-            tells_the_depth,
-            hints_at_arrivals,
+            lists_destinations_with_pending_messages,
+            reports_the_depth_of_a_destination,
+            signals_arrivals,
             is_ready,
             leases_to_one_holder_at_a_time,
             releases_a_lease_once,
-            opens_what_is_pending,
+            opens_pending_messages,
             freezes_requests_in_order,
             ends_a_message_that_needs_no_request,
-            keeps_a_retry_for_later,
-            does_not_start_the_window_of_what_it_holds,
+            schedules_a_retry,
+            a_held_request_does_not_start_its_retry_window,
             shows_the_earliest_next_attempt,
             ends_a_message_with_its_last_delivery,
-            gives_a_request_up_without_an_attempt,
+            gives_up_a_request_without_an_attempt,
             sets_a_broken_message_aside,
-            fences_whoever_lost_the_lease,
+            refuses_steps_under_a_lost_lease,
             a_merged_request_carries_its_deliveries,
             a_refused_merged_request_is_taken_apart,
             a_merged_request_goes_on_without_a_message_that_is_set_aside,
             merged_requests_go_with_their_records,
             merging_writes_all_or_nothing,
             shows_everything_about_a_message,
-            shows_what_was_noticed_when_a_message_came,
-            shows_a_message_that_failed_before_any_subscription_was_asked,
-            finds_one_id_of_several_sources,
+            keeps_the_warnings_of_a_message,
+            shows_a_message_that_failed_before_any_subscription_was_tried,
+            finds_the_same_id_from_several_sources,
             finds_a_person_in_pages,
-            purges_in_time,
-            keeps_a_record_from_when_it_ended,
-            purges_a_bounded_number_at_once,
-            replays_behind_what_waits,
+            finds_a_person_by_any_id,
+            lists_what_meets_every_condition,
+            lists_replayed_messages_by_the_time_they_were_received,
+            groups_failures_by_cause,
+            remembers_the_names_of_events,
+            bounds_the_names_of_events_of_a_source,
+            counts_each_message_once_however_it_ends,
+            counts_merged_deliveries_by_source,
+            counts_a_repeated_step_once,
+            counts_by_minute_and_by_hour,
+            keeps_counts_by_minute_for_two_days,
+            purges_a_bounded_number_of_counts_per_call,
+            purges_after_each_retention,
+            keeps_a_record_from_the_time_it_ended,
+            purges_a_bounded_number_per_call,
+            replays_behind_pending_messages,
             keeps_the_order_of_acceptance_over_replays,
-            keeps_what_was_delivered_before_a_replay,
+            a_replay_keeps_earlier_deliveries,
             replays_for_one_subscription_alone,
             a_failure_that_stands_keeps_a_message_failed,
-            chooses_what_to_replay,
+            replays_only_selected_messages,
             replays_each_once_in_bounded_parts,
-            counts_what_has_no_contents_left,
-            erases_whose_deletion_was_delivered,
-            erases_only_for_a_deletion_that_was_delivered,
-            erases_when_the_deletion_is_over_though_another_delivery_of_it_failed,
-            erases_a_bounded_number_at_once,
-            does_not_bring_back_who_is_being_deleted,
+            counts_messages_without_contents,
+            erases_after_a_delivered_deletion,
+            erases_after_nothing_but_a_delivered_deletion,
+            erases_once_a_partly_failed_deletion_is_done,
+            erases_a_bounded_number_per_call,
+            does_not_replay_a_person_being_deleted,
             replays_nothing_from_before_a_deletion_whatever_its_type,
-            knows_a_deletion_that_overtook_a_replay,
+            a_deletion_overtakes_a_replay,
+            erases_once_a_half_delivered_deletion_is_set_aside,
+            erases_nothing_of_another_person_with_the_same_address,
+            only_the_message_id_finds_what_was_erased,
         }
         $crate::queue::suite::store_suite! { $fixture, on_two:
-            two_share_one_order_and_one_memory,
-            one_message_sent_to_two_is_kept_once,
-            a_lease_passes_from_one_to_the_other,
-            only_one_of_two_gets_a_free_lease,
+            two_stores_share_order_and_duplicates,
+            two_stores_keep_one_copy_of_a_message,
+            a_lease_passes_between_two_stores,
+            only_one_of_two_stores_gets_a_free_lease,
         }
     };
     ($fixture:ty, $run:ident: $($case:ident),* $(,)?) => {
@@ -168,177 +189,4 @@ async fn close(store: &dyn Store) {
     store.depth(DESTINATION).await.expect_err("a closed store was read");
     store.ready().await.expect_err("a closed store is ready");
     store.close().await;
-}
-
-/// Freezes single messages.
-#[async_trait::async_trait]
-pub(crate) trait FreezeOne: Work {
-    /// Freezes one message, merged with none.
-    async fn freeze_one(
-        &self,
-        lease: &Lease,
-        seq: Seq,
-        plan: NewPlan,
-    ) -> Result<Vec<FrozenRequest>, WorkError> {
-        self.freeze(lease, NewMerge { plans: vec![(seq, plan)], merged: Vec::new() }).await
-    }
-}
-impl<T: Work + ?Sized> FreezeOne for T {}
-
-/// How the stores under test keep things.
-pub(crate) struct Limits {
-    pub(crate) duplicate_window: Duration,
-    pub(crate) delivered_retention: Duration,
-    pub(crate) failed_retention: Duration,
-    pub(crate) records_retention: Duration,
-}
-
-pub(crate) const LIMITS: Limits = Limits {
-    duplicate_window: Duration::from_secs(1_000),
-    delivered_retention: Duration::from_secs(2_000),
-    failed_retention: Duration::from_secs(3_000),
-    records_retention: Duration::from_secs(4_000),
-};
-
-pub(crate) const DESTINATION: &str = "main";
-
-/// A moment, in milliseconds after the beginning of the test.
-pub(crate) fn at(ms: i64) -> Timestamp {
-    Timestamp::from_second(1_700_000_000).unwrap() + SignedDuration::from_millis(ms)
-}
-
-pub(crate) fn message(id: &str) -> NewMessage {
-    NewMessage {
-        source: "web".into(),
-        destination: DESTINATION.into(),
-        message_id: id.into(),
-        message_hash: message_hash(id),
-        kind: MessageType::Track,
-        class: crate::queue::Class::Event,
-        lane: lane("u1"),
-        anonymous: None,
-        email: None,
-        event: Some("Tested".into()),
-        received_at: at(0),
-        payload: Bytes::from(format!(r#"{{"messageId":"{id}"}}"#)),
-        warnings: Vec::new(),
-    }
-}
-
-/// The key of the installation, with which [`Fixture`] opens its stores.
-pub(crate) const INSTALLATION_KEY: [u8; 32] = [7; 32];
-
-pub(crate) fn message_hash(id: &str) -> MessageHash {
-    Digests::new(&INSTALLATION_KEY).message_id(id)
-}
-
-/// The digest of a user's id.
-pub(crate) fn user(id: &str) -> PersonDigest {
-    Digests::new(&INSTALLATION_KEY).person(PersonIdKind::User, id)
-}
-
-/// The lane of a user.
-pub(crate) fn lane(id: &str) -> LaneKey {
-    user(id).into()
-}
-
-/// The latest messages of a user.
-pub(crate) async fn of_person(
-    store: &dyn Store,
-    id: &str,
-    before: Option<Seq>,
-    limit: u32,
-) -> Vec<MessageRecord> {
-    let filter = Filter { persons: vec![user(id)], ..Filter::default() };
-    store.list(&filter, before, limit).await.unwrap().messages
-}
-
-pub(crate) fn ask(holder: &str, now: Timestamp) -> LeaseRequest {
-    LeaseRequest {
-        destination: DESTINATION.into(),
-        holder: holder.into(),
-        now,
-        ttl: Duration::from_millis(100),
-    }
-}
-
-pub(crate) async fn lease(store: &dyn Store) -> Lease {
-    store.lease(ask("a", at(0))).await.unwrap().unwrap()
-}
-
-pub(crate) fn request(n: u32) -> NewRequest {
-    NewRequest {
-        endpoint: Endpoint::SendEvent,
-        body: Bytes::from(format!(r#"{{"n":{n}}}"#)),
-        idempotency_key: (n != 0).then(|| format!("key-{n}")),
-        expires_at: (n == 3).then(|| at(99)),
-    }
-}
-
-pub(crate) fn failure() -> Failure {
-    Failure { reason: FailureReason::Invalid, detail: "`userId` is missing".into() }
-}
-
-pub(crate) fn delivery(name: &str, outcome: Result<NewRequest, Failure>) -> NewDelivery {
-    NewDelivery {
-        subscription: Some(name.into()),
-        action: Some(ActionKind::SendEvent),
-        warnings: Vec::new(),
-        outcome,
-    }
-}
-
-pub(crate) fn plan(deliveries: Vec<NewDelivery>) -> NewPlan {
-    let unmatched = deliveries
-        .is_empty()
-        .then(|| Unmatched { reason: UnmatchedReason::Integrations, detail: "turned off".into() });
-    NewPlan { now: at(1), deliveries, unmatched }
-}
-
-/// The attempt with this number, at `at(10 × number)`, that took 5 ms.
-pub(crate) fn attempt(number: u32, outcome: AttemptOutcome) -> Attempt {
-    Attempt {
-        number,
-        started_at: at(10 * i64::from(number)),
-        duration: Duration::from_millis(5),
-        status: Some(200),
-        outcome,
-        excerpt: "{}".into(),
-    }
-}
-
-pub(crate) fn settlement(
-    request: &FrozenRequest,
-    number: u32,
-    consequence: Consequence,
-) -> Settlement {
-    let outcome = match consequence {
-        Consequence::Delivered => AttemptOutcome::Delivered,
-        Consequence::Failed(_) | Consequence::TakenApart => AttemptOutcome::Refused,
-        Consequence::Hold => AttemptOutcome::Unauthorized,
-        Consequence::Retry(_) => AttemptOutcome::Retry,
-    };
-    let attempt = attempt(number, outcome);
-    let now = attempt.started_at + attempt.duration;
-    Settlement { request: request.id, now, attempt: Some(attempt), consequence }
-}
-
-/// Accepts one message and answers its place.
-pub(crate) async fn put(store: &dyn Store, message: NewMessage) -> Seq {
-    let id = message.message_id.clone();
-    store.accept(vec![message]).await.unwrap();
-    record(store, &id).await.seq
-}
-
-pub(crate) async fn record(store: &dyn Store, id: &str) -> MessageRecord {
-    let mut found = store.by_message_id(message_hash(id), id).await.unwrap();
-    assert!(!found.is_empty(), "{id} is not there");
-    found.remove(0)
-}
-
-pub(crate) async fn heads(store: &dyn Store) -> Vec<Head> {
-    let ask = [PendingAsk { after: Seq(0), limit: 1_000 }; 3];
-    let mut heads = store.pending(DESTINATION, ask).await.unwrap().concat();
-    heads.sort_by_key(|head| head.seq);
-    heads
 }

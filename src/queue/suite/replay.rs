@@ -79,7 +79,7 @@ async fn pending_ids(store: &dyn Store) -> Vec<String> {
     ids
 }
 
-pub(crate) async fn replays_behind_what_waits(store: &dyn Store) {
+pub(crate) async fn replays_behind_pending_messages(store: &dyn Store) {
     let lease = lease(store).await;
     put_failed(store, &lease, message("a")).await;
     put_failed(store, &lease, message("b")).await;
@@ -127,7 +127,7 @@ pub(crate) async fn keeps_the_order_of_acceptance_over_replays(store: &dyn Store
     assert_eq!(numbers, [2, 2, 1]);
 }
 
-pub(crate) async fn keeps_what_was_delivered_before_a_replay(store: &dyn Store) {
+pub(crate) async fn a_replay_keeps_earlier_deliveries(store: &dyn Store) {
     let lease = lease(store).await;
     let seq = put(store, message("a")).await;
     end(store, &lease, seq, &[("good", None), ("bad", Some(Refused))]).await;
@@ -196,7 +196,7 @@ pub(crate) async fn a_failure_that_stands_keeps_a_message_failed(store: &dyn Sto
     assert_eq!(replay(store, all(ReplayState::Unmatched), true).await, (0, 0));
 }
 
-pub(crate) async fn chooses_what_to_replay(store: &dyn Store) {
+pub(crate) async fn replays_only_selected_messages(store: &dyn Store) {
     use ReplayState::{All, Delivered, Failed, Unmatched};
     let lease = lease(store).await;
     let other_lease = store
@@ -292,7 +292,7 @@ pub(crate) async fn replays_each_once_in_bounded_parts(store: &dyn Store) {
     assert_eq!(replay(store, of_person, true).await, (2_250 + calls, 0));
 }
 
-pub(crate) async fn counts_what_has_no_contents_left(store: &dyn Store) {
+pub(crate) async fn counts_messages_without_contents(store: &dyn Store) {
     let lease = lease(store).await;
     put_failed(store, &lease, message("a")).await;
     while store.purge(at(15) + LIMITS.failed_retention).await.unwrap() > 0 {}

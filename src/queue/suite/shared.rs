@@ -3,7 +3,7 @@
 use super::*;
 use crate::queue::{Accepted, WorkError};
 
-pub(crate) async fn two_share_one_order_and_one_memory(a: &dyn Store, b: &dyn Store) {
+pub(crate) async fn two_stores_share_order_and_duplicates(a: &dyn Store, b: &dyn Store) {
     for n in 0..20 {
         let (first, second) = if n % 2 == 0 {
             (message("even"), message("odd"))
@@ -31,7 +31,7 @@ pub(crate) async fn two_share_one_order_and_one_memory(a: &dyn Store, b: &dyn St
     assert!(found.is_sorted_by(|a, b| a.seq < b.seq && a.lane.0 <= b.lane.0));
 }
 
-pub(crate) async fn one_message_sent_to_two_is_kept_once(a: &dyn Store, b: &dyn Store) {
+pub(crate) async fn two_stores_keep_one_copy_of_a_message(a: &dyn Store, b: &dyn Store) {
     for n in 0..20 {
         let same = message(&format!("m{n}"));
         let (one, two) = tokio::join!(a.accept(vec![same.clone()]), b.accept(vec![same]));
@@ -42,7 +42,7 @@ pub(crate) async fn one_message_sent_to_two_is_kept_once(a: &dyn Store, b: &dyn 
     assert_eq!(heads(a).await.len(), 20);
 }
 
-pub(crate) async fn a_lease_passes_from_one_to_the_other(a: &dyn Store, b: &dyn Store) {
+pub(crate) async fn a_lease_passes_between_two_stores(a: &dyn Store, b: &dyn Store) {
     let seq = put(a, message("a")).await;
     let first = a.lease(ask("a", at(0))).await.unwrap().unwrap();
     assert_eq!(b.lease(ask("b", at(99))).await.unwrap(), None);
@@ -62,7 +62,7 @@ pub(crate) async fn a_lease_passes_from_one_to_the_other(a: &dyn Store, b: &dyn 
     assert!(a.lease(ask("a", at(101))).await.unwrap().is_some());
 }
 
-pub(crate) async fn only_one_of_two_gets_a_free_lease(a: &dyn Store, b: &dyn Store) {
+pub(crate) async fn only_one_of_two_stores_gets_a_free_lease(a: &dyn Store, b: &dyn Store) {
     let (one, two) = tokio::join!(a.lease(ask("a", at(0))), b.lease(ask("b", at(0))));
     assert_eq!([one.unwrap(), two.unwrap()].iter().flatten().count(), 1);
 }

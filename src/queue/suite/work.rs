@@ -62,7 +62,7 @@ pub(crate) async fn releases_a_lease_once(store: &dyn Store) {
     assert!(store.lease(ask("a", at(2))).await.unwrap().is_none(), "the other still holds it");
 }
 
-pub(crate) async fn opens_what_is_pending(store: &dyn Store) {
+pub(crate) async fn opens_pending_messages(store: &dyn Store) {
     assert!(store.open(Seq(1)).await.unwrap().is_none());
     let new = message("a");
     let seq = put(store, new.clone()).await;
@@ -139,7 +139,7 @@ pub(crate) async fn ends_a_message_that_needs_no_request(store: &dyn Store) {
     assert_eq!(heads(store).await, []);
 }
 
-pub(crate) async fn keeps_a_retry_for_later(store: &dyn Store) {
+pub(crate) async fn schedules_a_retry(store: &dyn Store) {
     let lease = lease(store).await;
     let (seq, frozen) = planned(store, &lease, "a").await;
     for number in [1, 2] {
@@ -159,7 +159,7 @@ pub(crate) async fn keeps_a_retry_for_later(store: &dyn Store) {
     }
 }
 
-pub(crate) async fn does_not_start_the_window_of_what_it_holds(store: &dyn Store) {
+pub(crate) async fn a_held_request_does_not_start_its_retry_window(store: &dyn Store) {
     let lease = lease(store).await;
     let (seq, frozen) = planned(store, &lease, "a").await;
     store.settle(&lease, settlement(&frozen, 1, Consequence::Hold)).await.unwrap();
@@ -219,7 +219,7 @@ pub(crate) async fn ends_a_message_with_its_last_delivery(store: &dyn Store) {
     assert_eq!(record(store, "a").await.deliveries[0].request.as_ref().unwrap().attempts.len(), 1);
 }
 
-pub(crate) async fn gives_a_request_up_without_an_attempt(store: &dyn Store) {
+pub(crate) async fn gives_up_a_request_without_an_attempt(store: &dyn Store) {
     let lease = lease(store).await;
     let (seq, frozen) = planned(store, &lease, "a").await;
     let expired = Failure { reason: FailureReason::Expired, detail: "too late".into() };
@@ -279,7 +279,7 @@ pub(crate) async fn sets_a_broken_message_aside(store: &dyn Store) {
     assert_eq!(super::replay_all(store).await, (2, 0));
 }
 
-pub(crate) async fn fences_whoever_lost_the_lease(store: &dyn Store) {
+pub(crate) async fn refuses_steps_under_a_lost_lease(store: &dyn Store) {
     let old = lease(store).await;
     let (_, frozen) = planned(store, &old, "a").await;
     let fresh = put(store, message("b")).await;

@@ -41,7 +41,8 @@ pub(super) const PLANNED: &str = "
             SELECT 1 FROM deliveries d
             WHERE d.seq = messages.seq AND d.state = 'failed' AND d.is_superseded = 0)
     WHERE seq = ?1 AND state = 0 AND is_planned = 0
-    RETURNING source, is_failed";
+    RETURNING source, is_failed, EXISTS (
+        SELECT 1 FROM deliveries d WHERE d.seq = messages.seq AND d.is_superseded = 0)";
 
 pub(super) struct Freeze {
     pub(super) lease: Lease,
@@ -133,10 +134,10 @@ impl Freeze {
                     is_done,
                     is_done.then_some(now),
                 ],
-                |row| Ok((row.get(0)?, row.get(1)?)),
+                |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)),
             )
             .optional()?;
-        let (source, is_failed): (String, bool) = planned.ok_or(GONE)?;
+        let (source, is_failed, is_any_delivery): (String, bool, bool) = planned.ok_or(GONE)?;
         let counted = |stage| Counted::new(stage, &self.lease.destination, &source);
         for delivery in &plan.deliveries {
             let Err(failure) = &delivery.outcome else { continue };
@@ -147,14 +148,17 @@ impl Freeze {
             };
             tallies.add(plan.now, failed, 1);
         }
-        match unmatched {
-            _ if !is_done => {}
-            // A delivery of an earlier replay may have failed while no subscription takes the message now.
-            Some(unmatched) if !is_failed => {
-                let reason = unmatched.reason.as_str().to_owned();
-                tallies.add(plan.now, Counted { reason, ..counted(Stage::Unmatched) }, 1);
-            }
-            _ => tallies.add(plan.now, counted(Stage::Failed), 1),
+        if is_done {
+            // Deliveries from before a replay may stand while no subscription takes the message now.
+            let ended = match unmatched {
+                _ if is_failed => counted(Stage::Failed),
+                Some(unmatched) if !is_any_delivery => {
+                    let reason = unmatched.reason.as_str().to_owned();
+                    Counted { reason, ..counted(Stage::Unmatched) }
+                }
+                _ => counted(Stage::Delivered),
+            };
+            tallies.add(plan.now, ended, 1);
         }
         Ok(())
     }

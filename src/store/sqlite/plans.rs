@@ -47,7 +47,7 @@ fn statements() -> &'static [(&'static str, &'static str, &'static [&'static str
             PLAN_STATE => ["messages (rowid=?)"],
             INSERT_REQUEST => [],
             INSERT_DELIVERY => ["replays (rowid=?)"],
-            PLANNED => ["deliveries_failed (seq=?)", "messages (rowid=?)"],
+            PLANNED => ["deliveries_failed (seq=?)", "deliveries_seq (seq=?)", "messages (rowid=?)"],
         }
         settle {
             REQUEST_STATE => ["requests (rowid=?)"],
@@ -93,6 +93,7 @@ fn statements() -> &'static [(&'static str, &'static str, &'static [&'static str
             ],
             FREE_POSITION => ["deliveries_seq (seq=?)"],
             SET_ASIDE_MESSAGE => ["messages (rowid=?)"],
+            SET_ASIDE_ERASURE => ["deliveries_seq (seq=?)", "m (rowid=?)"],
         }
         purge {
             PAST_CONTENTS => ["messages_contents (is_failed=? AND done_at<?)"],

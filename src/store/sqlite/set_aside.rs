@@ -8,6 +8,7 @@ use super::lease::{Fenced, is_in_force};
 use super::rows::to_ms;
 use super::tally::Counted;
 use super::writer::{Effects, Step};
+use crate::action::ActionKind;
 use crate::queue::{BrokenMessage, Lease, NewDelivery, Stage};
 
 /// ?1 seq, ?2 destination.
@@ -35,6 +36,13 @@ pub(super) const FREE_POSITION: &str =
 pub(super) const SET_ASIDE_MESSAGE: &str = "
     UPDATE messages SET state = 1, is_planned = 1, is_failed = 1, done_at = ?2
     WHERE seq = ?1 AND state = 0";
+/// ?1 seq, ?2 the deleting action. A deletion that was delivered before the message was set aside.
+pub(super) const SET_ASIDE_ERASURE: &str = "
+    INSERT INTO erasures (seq)
+    SELECT m.seq FROM messages m
+    WHERE m.seq = ?1 AND m.kind = 'delete' AND EXISTS (
+        SELECT 1 FROM deliveries d WHERE d.seq = m.seq AND d.action = ?2 AND d.state = 'delivered')
+    ON CONFLICT (seq) DO NOTHING";
 
 pub(super) struct SetAside {
     pub(super) lease: Lease,
@@ -81,6 +89,8 @@ impl Step for SetAside {
             failed.push(String::new());
         }
         transaction.prepare_cached(SET_ASIDE_MESSAGE)?.execute(params![seq.0, to_ms(*now)])?;
+        let action = ActionKind::DeleteContact.as_str();
+        transaction.prepare_cached(SET_ASIDE_ERASURE)?.execute(params![seq.0, action])?;
         for subscription in failed {
             let counted = Counted {
                 subscription,

@@ -104,6 +104,30 @@ async fn what_was_accepted_survives_without_close() {
 }
 
 #[tokio::test]
+async fn a_crash_neither_loses_nor_repeats_a_count() {
+    let (store, folder) = fresh().await;
+    let lease = store.lease(ask("a", at(0))).await.unwrap().unwrap();
+    let seq = put(&store, message("a")).await;
+    let planned = || plan(vec![delivery("one", Ok(request(1)))]);
+    let frozen = store.freeze_one(&lease, seq, planned()).await.unwrap();
+    let failed = settlement(&frozen[0], 1, Consequence::Failed(failure()));
+    store.settle(&lease, failed.clone()).await.unwrap();
+    // As a crash leaves it: the first store is neither closed nor dropped.
+    let again = SqliteStore::open(options(&folder)).await.unwrap();
+    // The callers that saw no answer repeat their calls.
+    assert_eq!(again.accept(vec![message("a")]).await.unwrap(), [Accepted::Duplicate]);
+    again.freeze_one(&lease, seq, planned()).await.unwrap();
+    again.settle(&lease, failed).await.unwrap();
+    for step in TallyStep::ALL {
+        let tallies = again.tallies(step, at(-3_600_000), at(3_600_000)).await.unwrap();
+        let counts: Vec<_> =
+            tallies.iter().map(|tally| (tally.stage.as_str(), tally.count)).collect();
+        assert_eq!(counts, [("delivery_failed", 1), ("failed", 1), ("received", 1)], "{step:?}");
+    }
+    drop(store);
+}
+
+#[tokio::test]
 async fn close_writes_what_waits_and_empties_the_log() {
     let (store, folder) = fresh().await;
     let mut accepting =
@@ -215,6 +239,9 @@ async fn one_bad_order_does_not_spoil_its_group() {
         2,
         "all of the bad one or nothing"
     );
+    // What was rolled back with it was written again, and is counted once.
+    let tallies = store.tallies(TallyStep::Hour, at(-3_600_000), at(3_600_000)).await.unwrap();
+    assert_eq!((tallies.len(), tallies[0].count), (1, 2), "{tallies:?}");
 }
 
 #[tokio::test]

@@ -9,11 +9,16 @@ use super::super::event_names::EventNames;
 use super::super::tally::Tallies;
 use super::super::{SqliteOptions, SqliteStore};
 use super::*;
+use crate::action::ActionKind;
 use crate::queue::suite::{
-    INSTALLATION_KEY, ask, at, end_failed, lane, message, of_person, put_failed, replay_all,
+    FreezeOne as _, INSTALLATION_KEY, ask, at, delivery, end_failed, heads, lane, message,
+    of_person, plan, put, put_failed, replay_all, request, settlement,
 };
-use crate::queue::{Accepted, Inbox as _, Log as _, NewMessage, Store as _, Work as _};
-use crate::segment::{Digests, PersonIdKind};
+use crate::queue::{
+    Accepted, Consequence, Housekeeping as _, Inbox as _, Log as _, NewDelivery, NewMerge,
+    NewMessage, Store as _, Work as _,
+};
+use crate::segment::{Digests, MessageType, PersonIdKind};
 use std::time::Duration;
 
 /// So few that tests see them sorted in.
@@ -308,6 +313,70 @@ async fn what_is_deleted_leaves_nothing_behind() {
     assert_eq!(rows(&folder, "messages"), 20);
     let dangling = "SELECT COUNT(*) FROM message_ids WHERE seq NOT IN (SELECT seq FROM messages)";
     assert_eq!(count(&folder, dangling), 0);
+}
+
+/// Accepts the messages of a person with an address, of another with the same address, and the deletion of the
+/// first, which is delivered; `messages` are those of the first, with the deletion. Returns how many calls erased
+/// them.
+async fn erase(store: &SqliteStore, folder: &TempDir, messages: usize, is_sorted: bool) -> usize {
+    let lease = store.lease(ask("a", at(0))).await.unwrap().unwrap();
+    let address = store.digests().person(PersonIdKind::Email, "shared@example.com");
+    let own = |id: &str| NewMessage { email: Some(address), ..message(id) };
+    let mut batch: Vec<NewMessage> = (1..messages).map(|n| own(&format!("m{n}"))).collect();
+    batch.insert(messages / 2, NewMessage { lane: lane("another"), ..own("another") });
+    store.accept(batch).await.unwrap();
+    let plans: Vec<_> = heads(store).await.iter().map(|head| (head.seq, plan(vec![]))).collect();
+    store.freeze(&lease, NewMerge { plans, merged: Vec::new() }).await.unwrap();
+    let deletion = put(store, NewMessage { kind: MessageType::Delete, ..own("deletion") }).await;
+    if is_sorted {
+        until_sorted(folder).await;
+    } else {
+        assert_eq!(unsorted(folder), messages + 1);
+    }
+    let deleting = NewDelivery {
+        action: Some(ActionKind::DeleteContact),
+        ..delivery("deletion", Ok(request(0)))
+    };
+    let frozen = store.freeze_one(&lease, deletion, plan(vec![deleting])).await.unwrap();
+    store.settle(&lease, settlement(&frozen[0], 1, Consequence::Delivered)).await.unwrap();
+    let mut calls = 0;
+    while store.erase().await.unwrap() > 0 {
+        calls += 1;
+    }
+    calls
+}
+
+#[tokio::test]
+async fn erases_up_to_its_bound_sorted_in_or_not() {
+    for (messages, expected) in [(199, 1), (200, 1), (201, 2)] {
+        for is_sorted in [true, false] {
+            let what = format!("{messages} messages, sorted in: {is_sorted}");
+            let folder = TempDir::new().unwrap();
+            let store = match is_sorted {
+                true => open_quiet(&folder, 1).await,
+                false => open(&folder, 10_000).await,
+            };
+            let calls = erase(&store, &folder, messages, is_sorted).await;
+            assert_eq!(calls, expected, "{what}");
+            store.close().await;
+            // All are sorted in after the next start, and only the other person's message is found.
+            let store = open_quiet(&folder, 1).await;
+            until_sorted(&folder).await;
+            for (table, expected) in [
+                ("payloads", 1),
+                ("messages WHERE has_contents = 1", 1),
+                ("messages WHERE COALESCE(lane, anonymous, email) IS NOT NULL", 1),
+                ("persons", 2),
+                ("erasures", 0),
+                ("deletions", 0),
+                ("message_ids", messages + 1),
+            ] {
+                assert_eq!(rows(&folder, table), expected, "{what}: {table}");
+            }
+            assert!(of_person(&store, "u1", None, 10).await.is_empty(), "{what}");
+            assert_eq!(of_person(&store, "another", None, 10).await.len(), 1, "{what}");
+        }
+    }
 }
 
 #[test]

@@ -9,12 +9,11 @@ use clap::Args;
 use tokio_util::sync::CancellationToken;
 
 use super::sandbox::{listen, new_sandbox, serve};
-use super::{CliError, runtime, say, stop_signal};
+use super::{CliError, runtime, say, start_telemetry, stop_signal};
 use crate::app::App;
 use crate::clock::SystemClock;
 use crate::config::{self, Flags, LogFormat};
 use crate::sandbox::{Faults, Sandbox};
-use crate::telemetry;
 
 /// The write key, the webhook secret and the admin token of `dev`.
 const DEV_KEY: &str = "dev";
@@ -52,7 +51,8 @@ pub(super) fn run(args: DevArgs) -> Result<(), CliError> {
         (None, Some(folder)) => folder.path().to_owned(),
         (None, None) => PathBuf::from("data"),
     };
-    let metrics = telemetry::start("info", args.log_format == LogFormat::Json);
+    let telemetry = start_telemetry("info", args.log_format)?;
+    let metrics = telemetry.metrics.clone();
     runtime()?.block_on(async {
         let stop = stop_signal();
         let (sandbox_listener, sandbox_address) = listen(args.sandbox, "--sandbox").await?;

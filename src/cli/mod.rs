@@ -18,9 +18,10 @@ use std::sync::Arc;
 use clap::{Parser, Subcommand};
 
 use crate::app::AppError;
-use crate::config::StoreConfig;
+use crate::config::{LogFormat, StoreConfig};
 use crate::queue::Store;
 use crate::store;
+use crate::telemetry::{self, Telemetry};
 
 /// Self-hosted, Segment-compatible destination for Loops.
 #[derive(Debug, Parser)]
@@ -134,6 +135,12 @@ fn say(text: &str) {
 /// The store of a configuration, beside a running service or without one.
 async fn open_store(config: &StoreConfig) -> Result<Arc<dyn Store>, CliError> {
     Ok(store::open(config).await.map_err(AppError::Store)?)
+}
+
+/// Starts the log and the metrics of a command.
+fn start_telemetry(level: &str, format: LogFormat) -> Result<Telemetry, CliError> {
+    telemetry::start(level, format == LogFormat::Json)
+        .map_err(|source| CliError::Io { what: "the log did not start".to_owned(), source })
 }
 
 /// A runtime for a command.

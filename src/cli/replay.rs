@@ -7,12 +7,11 @@ use std::path::PathBuf;
 use clap::Args;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
-use super::{CliError, open_store, runtime, say, stop_signal};
+use super::{CliError, open_store, runtime, say, start_telemetry, stop_signal};
 use crate::clock::{Clock as _, SystemClock};
-use crate::config::{self, Config, Flags, LogFormat};
+use crate::config::{self, Config, Flags};
 use crate::queue::{Criteria, CriteriaMistake, ReplayAsk, Selection};
 use crate::store;
-use crate::telemetry;
 
 /// Options of `replay`.
 #[derive(Debug, Args)]
@@ -65,7 +64,7 @@ pub(super) fn run(args: ReplayArgs) -> Result<(), CliError> {
     let config = config::load(&flags, config::environment())?;
     let is_dry_run = args.dry_run;
     let selection = selection(args, &config)?;
-    telemetry::start("warn", config.log.format == LogFormat::Json);
+    let _telemetry = start_telemetry("warn", config.log.format)?;
     runtime()?.block_on(async {
         let stop = stop_signal();
         if !store::exists(&config.store) {

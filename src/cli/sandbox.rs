@@ -6,12 +6,12 @@ use std::sync::Arc;
 use clap::Args;
 use tokio::net::TcpListener;
 
-use super::{CliError, runtime, say, stop_signal};
+use super::{CliError, runtime, say, start_telemetry, stop_signal};
 use crate::clock::SystemClock;
+use crate::config::LogFormat;
 use crate::http::server::{self, ServerLimits};
 use crate::sandbox::{Faults, Sandbox, SandboxOptions};
 use crate::secret::Secret;
-use crate::telemetry;
 
 /// Options of `sandbox`.
 #[derive(Debug, Args)]
@@ -50,7 +50,7 @@ pub(super) struct FaultArgs {
 }
 
 pub(super) fn run(args: SandboxArgs) -> Result<(), CliError> {
-    telemetry::start("info", false);
+    let _telemetry = start_telemetry("info", LogFormat::Pretty)?;
     runtime()?.block_on(async {
         let stop = stop_signal();
         let (listener, address) = listen(args.listen, "--listen").await?;

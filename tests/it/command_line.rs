@@ -197,9 +197,19 @@ async fn the_sandbox_says_which_rule_a_request_broke_and_no_value_of_it() {
         let request = client.request(method.parse().unwrap(), url).bearer_auth("k");
         let answer = request.body(body.to_string()).send().await.unwrap();
         assert_eq!(answer.status(), 400, "{method} {path} {body}");
-        let text = std::fs::read_to_string(log.path()).unwrap();
-        let line = text.lines().last().unwrap();
-        assert!(line.contains("refused") && line.contains(rule), "`{rule}` is not in: {line}");
+        let began = std::time::Instant::now();
+        loop {
+            let text = std::fs::read_to_string(log.path()).unwrap();
+            if text
+                .lines()
+                .last()
+                .is_some_and(|line| line.contains("refused") && line.contains(rule))
+            {
+                break;
+            }
+            assert!(began.elapsed() < PATIENCE, "`{rule}` is not in the last line: {text}");
+            tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+        }
     }
     let text = std::fs::read_to_string(log.path()).unwrap();
     assert!(!text.contains(canary), "{text}");

@@ -1,5 +1,7 @@
 //! What operators and marketers can see.
 
+use std::io::BufRead as _;
+
 use serde_json::json;
 
 use crate::support::{
@@ -147,6 +149,41 @@ async fn a_log_that_cannot_be_written_stops_nothing() {
         assert!(began.elapsed() < PATIENCE);
         tokio::time::sleep(std::time::Duration::from_millis(5)).await;
     }
+    assert_eq!(process.wait().unwrap().code(), Some(0));
+}
+
+#[tokio::test]
+async fn a_log_that_nobody_reads_stops_nothing_and_says_what_it_lost() {
+    let folder = tempfile::tempdir().unwrap();
+    let setup =
+        Setup::with_loops("http://127.0.0.1:9/api/v1").env("SEGMENT_LOOPS__LOG__LEVEL", "debug");
+    let (log, stderr) = std::io::pipe().unwrap();
+    let arguments = ["serve", "--listen", "127.0.0.1:0"];
+    let mut command = setup.other_command(folder.path(), folder.path(), &arguments);
+    let mut process = command.stderr(stderr).stdout(std::process::Stdio::null()).spawn().unwrap();
+    // Else this process would keep the pipe open.
+    drop(command);
+    let mut log = std::io::BufReader::new(log).lines().map(|line| {
+        serde_json::from_str::<serde_json::Value>(&line.unwrap()).expect("whole lines only")
+    });
+    let address = log.find(|line| line["message"] == "listening").unwrap()["address"].to_string();
+    let address = address.trim_matches('"');
+    // From here on nobody reads. A message has a line of its own, with its id.
+    let client = reqwest::Client::builder().no_proxy().build().unwrap();
+    let long = "m".repeat(1_000);
+    for round in 0..12 {
+        let batch: Vec<_> =
+            (0..1_000).map(|n| track("u", &format!("{long}-{round}-{n}"))).collect();
+        let request = client.post(format!("http://{address}/v1/batch")).timeout(PATIENCE);
+        let body = json!({"batch": batch}).to_string();
+        let answer = request.basic_auth(WRITE_KEY, Some("")).body(body).send().await.unwrap();
+        assert_eq!(answer.status(), 200, "{round}");
+    }
+    let dropped = log.find(|line| line["message"].to_string().contains("log lines were dropped"));
+    assert!(dropped.unwrap()["lines"].as_u64().unwrap() > 0);
+    signal(process.id(), "TERM");
+    // The last line is there, although the process ended right after it.
+    assert_eq!(log.last().unwrap()["message"], "stopped");
     assert_eq!(process.wait().unwrap().code(), Some(0));
 }
 

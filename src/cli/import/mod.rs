@@ -20,14 +20,13 @@ use tokio_util::sync::CancellationToken;
 
 use self::lines::{Line, Lines};
 use self::report::Report;
-use super::{CliError, open_store, runtime, say, stop_signal};
+use super::{CliError, open_store, runtime, say, start_telemetry, stop_signal};
 use crate::clock::{Clock, SystemClock};
-use crate::config::{self, Config, Flags, LogFormat};
+use crate::config::{self, Config, Flags};
 use crate::queue::intake::Intake;
 use crate::queue::{AcceptError, Accepted, Inbox, NewMessage};
 use crate::segment::Digests;
 use crate::segment::value::Object;
-use crate::telemetry;
 
 /// Messages, and bytes of them, that are written at once.
 const BATCH_MESSAGES_MAX: usize = 1_000;
@@ -76,7 +75,7 @@ pub(super) fn run(args: ImportArgs) -> Result<(), CliError> {
         open(file)?;
     }
     let report = Report::open(args.report.as_deref())?;
-    telemetry::start("warn", config.log.format == LogFormat::Json);
+    let _telemetry = start_telemetry("warn", config.log.format)?;
     runtime()?.block_on(async {
         let stop = stop_signal();
         let store = open_store(&config.store).await?;

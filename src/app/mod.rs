@@ -22,7 +22,7 @@ use crate::config::{Config, ConfigError, DestinationConfig, ServerConfig};
 use crate::console::{self, AdminState};
 use crate::delivery::{Engine, EngineOptions, RetryOptions, Stop};
 use crate::http::server::{self, ServerLimits};
-use crate::http::{self, HttpLimits, HttpParts, HttpState, Network, PublicUrl};
+use crate::http::{self, Front, HttpLimits, HttpParts, HttpState, Network, PublicUrl};
 use crate::loops::{Client, ClientError, ClientOptions};
 use crate::queue::{Depth, Housekeeping, Log, Store, Work};
 use crate::store::{self, StoreError};
@@ -88,7 +88,6 @@ pub enum AppError {
 
 /// A program that is ready to run.
 pub struct App {
-    process: String,
     public: Served,
     /// For operators; `None`: they use the public one.
     admin: Option<Served>,
@@ -105,7 +104,7 @@ pub struct App {
 struct Served {
     listener: TcpListener,
     address: SocketAddr,
-    router: axum::Router,
+    front: Front,
 }
 
 /// Loads the configuration; called again at each reload.
@@ -147,15 +146,13 @@ impl App {
         };
         let limits = server_limits(&config.server);
         let reloader = Arc::new(Reloader::new(config, load, planners));
-        let (router, admin_router) = routers(&reloader, &store, &clock, &metrics, admin.is_some());
-        let admin = admin.zip(admin_router).map(|((listener, address), router)| Served {
-            listener,
-            address,
-            router,
-        });
+        let (front, admin_front) = fronts(&reloader, &store, &clock, &metrics, admin.is_some());
+        let admin = admin.zip(admin_front);
+        let admin = admin.map(|((listener, address), front)| Served { listener, address, front });
+        let admin_address = admin.as_ref().map(|admin| tracing::field::display(admin.address));
+        info!(%address, admin_address, process, "listening");
         Ok(Self {
-            process,
-            public: Served { listener, address, router },
+            public: Served { listener, address, front },
             admin,
             limits,
             grace,
@@ -179,8 +176,6 @@ impl App {
     /// Stops by itself, with an error, when a part that must keep running has ended. A supervisor then
     /// restarts the process, which is better than to go on with a part missing.
     pub async fn run(self, stop: CancellationToken) -> Result<u64, AppError> {
-        let admin_address = self.admin.as_ref().map(|admin| tracing::field::display(admin.address));
-        info!(address = %self.public.address, admin_address, process = self.process, "listening");
         let deliver = Stop::default();
         let names: Vec<String> = self.engines.iter().map(|(name, _)| name.clone()).collect();
         warn_of_orphans(&*self.store, &names).await;
@@ -196,7 +191,7 @@ impl App {
         chores.spawn(reload_on_hangup(self.reloader));
         let serve = |served: Served| {
             let grace = self.grace / SENDERS_PART;
-            server::serve(served.listener, served.router, self.limits, stop.clone(), grace)
+            server::serve(served.listener, served.front, self.limits, stop.clone(), grace)
         };
         let public = serve(self.public);
         let admin = self.admin.map(serve);
@@ -300,13 +295,13 @@ fn engine_options(config: &Config, holder: &str, grace: Duration) -> EngineOptio
 }
 
 /// What is served at the public address, and at that for operators where there is one.
-fn routers(
+fn fronts(
     reloader: &Arc<Reloader>,
     store: &Arc<dyn Store>,
     clock: &SharedClock,
     metrics: &PrometheusHandle,
     has_admin_address: bool,
-) -> (axum::Router, Option<axum::Router>) {
+) -> (Front, Option<Front>) {
     let metrics = metrics.clone();
     let log: Arc<dyn Log> = store.clone();
     let config = reloader.config();
@@ -335,10 +330,11 @@ fn routers(
     description.merge(api_description);
     let operators = metrics.merge(api).merge(openapi::router(description));
     let (public, admin) = match has_admin_address {
-        true => (public, Some(http::admin_router(state).merge(operators))),
+        true => (public, Some(http::admin_router(state.clone()).merge(operators))),
         false => (public.merge(operators), None),
     };
-    (http::with_plain_paths(public), admin.map(http::with_plain_paths))
+    let front = |router| Front::new(router, &state);
+    (front(public), admin.map(front))
 }
 
 /// Takes a URL apart that was checked by the configuration.

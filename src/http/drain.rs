@@ -6,15 +6,11 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use axum::body::{Body, Bytes, HttpBody};
-use axum::extract::{Request, State};
-use axum::middleware::Next;
-use axum::response::Response;
+use axum::http::Request;
 use http_body_util::BodyExt as _;
-use hyper::body::{Frame, SizeHint};
+use hyper::body::{Frame, Incoming, SizeHint};
 use tokio::sync::oneshot;
 use tokio::time::{Instant, timeout};
-
-use super::HttpState;
 
 /// How much of a body is read on, as it comes over the wire.
 const DRAIN_BYTES_MAX: usize = 64 * 1024 * 1024;
@@ -22,29 +18,40 @@ const DRAIN_BYTES_MAX: usize = 64 * 1024 * 1024;
 /// Who sends nothing for so long is not writing.
 const PAUSE_MAX: Duration = Duration::from_secs(2);
 
-/// Lends a request's body out, and reads the rest of it before the answer goes out.
-pub(super) async fn unread(
-    State(state): State<HttpState>,
-    request: Request,
-    next: Next,
-) -> Response {
+/// Lends a request's body out. What is left of it then can be read before the answer goes out; the whole
+/// body may take as long as `body_timeout`. `None`: there is no body.
+pub(super) fn lend(
+    request: Request<Incoming>,
+    body_timeout: Duration,
+) -> (Request<Body>, Option<Loan>) {
     if request.body().is_end_stream() {
-        return next.run(request).await;
+        return (request.map(Body::new), None);
     }
-    let until = Instant::now() + state.0.limits.body_timeout;
-    let (owner, mut returned) = oneshot::channel();
-    let request = request.map(|body| Body::new(Lent { body: Some(body), owner: Some(owner) }));
-    let response = next.run(request).await;
-    if let Ok(body) = returned.try_recv() {
-        // No longer than a body may take in all: one that came too slowly is not waited for again.
-        let left = until.saturating_duration_since(Instant::now());
-        let _ = timeout(left, drain(body)).await;
+    let until = Instant::now() + body_timeout;
+    let (owner, returned) = oneshot::channel();
+    let lent = |body| Body::new(Lent { body: Some(body), owner: Some(owner) });
+    (request.map(lent), Some(Loan { returned, until }))
+}
+
+/// A body that was lent out.
+pub(super) struct Loan {
+    returned: oneshot::Receiver<Incoming>,
+    until: Instant,
+}
+
+impl Loan {
+    /// Reads the rest of the body, if it was given back before its end.
+    pub(super) async fn read_rest(mut self) {
+        if let Ok(body) = self.returned.try_recv() {
+            // No longer than a body may take in all: one that came too slowly is not waited for again.
+            let left = self.until.saturating_duration_since(Instant::now());
+            let _ = timeout(left, drain(body)).await;
+        }
     }
-    response
 }
 
 /// Reads on for a while without keeping anything.
-async fn drain(mut body: Body) {
+async fn drain(mut body: Incoming) {
     let mut drained = 0;
     while drained < DRAIN_BYTES_MAX {
         match timeout(PAUSE_MAX, body.frame()).await {
@@ -56,18 +63,18 @@ async fn drain(mut body: Body) {
 
 /// A body that goes back to its owner when it is dropped before its end.
 struct Lent {
-    body: Option<Body>,
-    owner: Option<oneshot::Sender<Body>>,
+    body: Option<Incoming>,
+    owner: Option<oneshot::Sender<Incoming>>,
 }
 
 impl HttpBody for Lent {
     type Data = Bytes;
-    type Error = axum::Error;
+    type Error = hyper::Error;
 
     fn poll_frame(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
+    ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
         let Some(body) = self.body.as_mut() else {
             return Poll::Ready(None);
         };

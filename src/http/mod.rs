@@ -10,9 +10,11 @@
 mod address;
 mod auth;
 mod body;
+mod cors;
 mod drain;
 mod endpoint;
 pub mod error;
+mod front;
 mod health;
 mod ingest;
 mod limit;
@@ -30,26 +32,20 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
-use axum::http::{Method, header};
-use axum::middleware::from_fn_with_state;
 use axum::routing::any;
 use tokio::sync::{Semaphore, watch};
-use tower_http::cors::{AllowHeaders, AllowOrigin, CorsLayer};
 use utoipa::openapi::OpenApi;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 pub use address::{Network, Peer};
+pub use front::Front;
 pub use limit::AddressLimit;
-pub use paths::with_plain_paths;
 pub use sources::{Public, Source, Sources};
 
 use crate::clock::SharedClock;
 use crate::queue::{Inbox, Log};
 use crate::segment::Digests;
-
-/// How long a browser may remember what CORS allows. Chromium takes two hours at most.
-const PREFLIGHT_MAX_AGE: Duration = Duration::from_secs(7_200);
 
 /// The bounds of requests.
 #[derive(Debug, Clone, Copy)]
@@ -156,18 +152,14 @@ pub fn router(state: HttpState) -> (Router, OpenApi) {
     description.merge(of_webhooks);
     description.merge(of_health);
     openapi::complete(&mut description);
-    // CORS goes around the errors too: an answer that a page may not see is a network error to
-    // analytics.js, which then repeats what it should have dropped.
     let tracking = tracking
         .route("/v1/{*path}", any(paths::no_such_path))
         .route("/beacon/{*path}", any(paths::no_such_path))
-        .method_not_allowed_fallback(paths::wrong_method)
-        .layer(cors());
+        .method_not_allowed_fallback(paths::wrong_method);
     let router = tracking
         .merge(webhooks.method_not_allowed_fallback(paths::wrong_method))
         .merge(health.method_not_allowed_fallback(error::wrong_method))
         .fallback(paths::no_such_path)
-        .layer(from_fn_with_state(state.clone(), drain::unread))
         .with_state(state);
     (router, description)
 }
@@ -186,24 +178,9 @@ pub fn admin_router(state: HttpState) -> Router {
     health
         .method_not_allowed_fallback(error::wrong_method)
         .fallback(error::not_on_admin_address)
-        .layer(from_fn_with_state(state.clone(), drain::unread))
         .with_state(state)
 }
 
 fn health_routes() -> OpenApiRouter<HttpState> {
     OpenApiRouter::new().routes(routes!(health::alive)).routes(routes!(health::ready))
-}
-
-/// Pages on any origin may read the answer; whether their messages are accepted is decided by their
-/// source, which is known once the key is: a page that is rejected then learns why, and analytics.js
-/// drops what it would repeat without an answer. The origin is echoed because `*` fails with
-/// credentials, and so are the headers: tracing tools in a page add their own to each request.
-fn cors() -> CorsLayer {
-    CorsLayer::new()
-        .allow_origin(AllowOrigin::mirror_request())
-        .allow_credentials(true)
-        .allow_methods([Method::GET, Method::POST])
-        .allow_headers(AllowHeaders::mirror_request())
-        .expose_headers([header::RETRY_AFTER])
-        .max_age(PREFLIGHT_MAX_AGE)
 }

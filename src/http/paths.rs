@@ -3,13 +3,11 @@
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
-use axum::Router;
-use axum::extract::{Request, State};
+use axum::extract::State;
 use axum::http::uri::PathAndQuery;
-use axum::http::{Method, StatusCode, Uri};
+use axum::http::{Method, Request, StatusCode, Uri};
 use axum::response::Response;
 use tokio::time::Instant;
-use tower::ServiceExt as _;
 use tracing::warn;
 
 use super::HttpState;
@@ -63,13 +61,9 @@ const WORDS: [&str; 35] = [
     "webhooks",
 ];
 
-/// Makes a router see each path as it is meant: several slashes count as one, and a slash at the end
-/// is dropped. Senders join their host setting and their path without looking.
-pub fn with_plain_paths(router: Router) -> Router {
-    Router::new().fallback_service(router.map_request(plain_path))
-}
-
-fn plain_path(mut request: Request) -> Request {
+/// The request with its path as it is meant: several slashes count as one, and a slash at the end is
+/// dropped. Senders join their host setting and their path without looking.
+pub(super) fn plain_path<B>(mut request: Request<B>) -> Request<B> {
     let uri = request.uri();
     let path = uri.path();
     let is_plain = !path.contains("//") && (path.len() == 1 || !path.ends_with('/'));

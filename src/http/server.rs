@@ -8,9 +8,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
+use axum::extract::Request;
+use axum::response::Response;
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
-use hyper::{Request, Response};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::graceful::GracefulShutdown;
 use tokio::net::{TcpListener, TcpStream};
@@ -50,11 +51,24 @@ pub struct ServerLimits {
 #[error("the connection is dropped on purpose")]
 struct Dropped;
 
+/// Answers the requests of a server.
+pub trait Answer: Clone + Send + 'static {
+    /// Answers a request.
+    fn answer(self, request: Request<Incoming>) -> impl Future<Output = Response> + Send;
+}
+
+impl Answer for Router {
+    async fn answer(self, request: Request<Incoming>) -> Response {
+        let answered: Result<_, Infallible> = self.oneshot(request).await;
+        answered.unwrap_or_else(|never| match never {})
+    }
+}
+
 /// Serves until `stop` is cancelled; then accepts no more connections and lets requests under way
 /// finish within `grace`.
 pub async fn serve(
     listener: TcpListener,
-    app: Router,
+    app: impl Answer,
     limits: ServerLimits,
     stop: CancellationToken,
     grace: Duration,
@@ -118,14 +132,12 @@ async fn accept(
 }
 
 async fn answer(
-    app: Router,
+    app: impl Answer,
     peer: Peer,
-    request: Request<Incoming>,
-) -> Result<Response<axum::body::Body>, Dropped> {
-    let mut request = request.map(axum::body::Body::new);
+    mut request: Request<Incoming>,
+) -> Result<Response, Dropped> {
     request.extensions_mut().insert(peer);
-    let response: Result<_, Infallible> = app.oneshot(request).await;
-    let response = response.unwrap_or_else(|never| match never {});
+    let response = app.answer(request).await;
     if response.extensions().get::<ResetConnection>().is_some() {
         return Err(Dropped);
     }

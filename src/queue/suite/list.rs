@@ -237,6 +237,11 @@ pub(crate) async fn groups_failures_by_cause(store: &dyn Store) {
     // A failure that was superseded no longer counts.
     assert_eq!(replay_all(store).await, (5, 0));
     assert_eq!(groups(&Filter::default()).await, []);
+    let seq = record(store, "a").await.seq;
+    store.freeze_one(&lease, seq, plan(vec![delivery("one", Err(failure()))])).await.unwrap();
+    let again = groups(&Filter::default()).await;
+    let expected = ["one invalid `userId` is missing: 1, a"];
+    assert_eq!(again.iter().map(shown).collect::<Vec<_>>(), expected);
 }
 
 /// The names of a source's events, and how many milliseconds after the beginning each was seen first and last.

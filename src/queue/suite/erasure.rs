@@ -225,7 +225,7 @@ pub(crate) async fn a_deletion_overtakes_a_replay(store: &dyn Store) {
     put_failed("before", delivery("one", Ok(request(1)))).await;
     put_failed("deletion", deleting(Ok(request(0)))).await;
     put_failed("after", delivery("one", Ok(request(1)))).await;
-    // A person who came back after the deletion, as it was meant.
+    // `after` stands for a person who signed up again after the deletion.
     assert_eq!(replay_all(store).await, (3, 0));
     let [before, deletion, after] = heads(store).await.try_into().unwrap();
     assert!(!is_before_deletion(before.seq).await);

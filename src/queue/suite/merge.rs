@@ -72,7 +72,7 @@ pub(crate) async fn a_refused_merged_request_is_taken_apart(store: &dyn Store) {
     assert_eq!(bodies, [request(1).body, request(2).body]);
     assert_eq!(others[0].idempotency_key, request(1).idempotency_key);
 
-    // Only the guilty one fails.
+    // Only the part that Loops refused fails.
     store.settle(&lease, settlement(&parts[0], 1, Consequence::Failed(failure()))).await.unwrap();
     for request in &others {
         store.settle(&lease, settlement(request, 1, Consequence::Delivered)).await.unwrap();
@@ -80,7 +80,7 @@ pub(crate) async fn a_refused_merged_request_is_taken_apart(store: &dyn Store) {
     use DeliveryState::{Delivered, Failed};
     assert_eq!(states(&record(store, "a").await), [Failed, Failed]);
     assert_eq!(states(&record(store, "b").await), [Delivered, Delivered]);
-    // Said twice, it changes nothing.
+    // Repeated, it changes nothing.
     store.settle(&lease, settlement(&frozen[0], 1, Consequence::TakenApart)).await.unwrap();
     assert_eq!(states(&record(store, "a").await), [Failed, Failed]);
 }
@@ -96,7 +96,7 @@ pub(crate) async fn a_merged_request_goes_on_without_a_message_that_is_set_aside
     use DeliveryState::{Delivered, Failed, Pending};
     assert_eq!(states(&record(store, "a").await), [Failed, Failed]);
     assert_eq!(states(&record(store, "b").await), [Pending, Pending]);
-    // Taken apart, it leaves nothing of the message that is over.
+    // Taken apart, it makes no request for the message that has ended.
     store.settle(&lease, settlement(&frozen[0], 1, Consequence::TakenApart)).await.unwrap();
     assert!(store.open(first).await.unwrap().is_none());
     for request in store.open(second).await.unwrap().unwrap().requests {

@@ -18,7 +18,7 @@ pub(super) fn all(state: ReplayState) -> Selection {
     }
 }
 
-/// Replays to the end; answers how many, and how many had no contents.
+/// Replays to the end; returns how many, and how many had no contents.
 pub(super) async fn replay(
     store: &dyn Store,
     selection: Selection,

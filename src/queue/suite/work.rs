@@ -29,7 +29,7 @@ pub(crate) async fn leases_to_one_holder_at_a_time(store: &dyn Store) {
         ("b", 149, None, "not run out yet"),
         ("b", 150, Some(2), "run out"),
         ("a", 200, None, "changed hands"),
-        ("b", 250, Some(2), "its own, run out: nobody had it since"),
+        ("b", 250, Some(2), "its own, expired: nobody held it since"),
         ("b", 260, Some(2), "renewed: runs to 360"),
         ("a", -639, None, "as long as can be"),
         ("a", -640, Some(3), "longer than can be: the clock was set back"),
@@ -145,7 +145,7 @@ pub(crate) async fn schedules_a_retry(store: &dyn Store) {
     for number in [1, 2] {
         let due = at(1_000 * i64::from(number));
         let settlement = settlement(&frozen, number, Consequence::Retry(due));
-        // Said twice, it counts once.
+        // Repeated, it counts once.
         store.settle(&lease, settlement.clone()).await.unwrap();
         store.settle(&lease, settlement).await.unwrap();
         assert_eq!(heads(store).await[0].next_attempt_at, Some(due));
@@ -212,7 +212,7 @@ pub(crate) async fn ends_a_message_with_its_last_delivery(store: &dyn Store) {
     assert_eq!((one.state, &one.failure), (DeliveryState::Delivered, &None));
     assert_eq!((two.state, &two.failure), (DeliveryState::Failed, &Some(refused)));
 
-    // The same said again is known; another attempt at what has ended is not.
+    // The same settlement is recognized; another attempt at a request that has ended is an error.
     store.settle(&lease, delivered).await.unwrap();
     let late = settlement(&frozen[0], 2, Consequence::Retry(at(9)));
     assert_broken(store.settle(&lease, late).await, "ended");
@@ -228,7 +228,7 @@ pub(crate) async fn gives_up_a_request_without_an_attempt(store: &dyn Store) {
         ..settlement(&frozen, 1, Consequence::Failed(expired.clone()))
     };
     store.settle(&lease, given_up.clone()).await.unwrap();
-    // Said twice, because the first answer was lost.
+    // Repeated, because the first answer was lost.
     store.settle(&lease, given_up.clone()).await.unwrap();
     assert!(store.open(seq).await.unwrap().is_none());
     let delivery = record(store, "a").await.deliveries.remove(0);
@@ -260,9 +260,13 @@ pub(crate) async fn sets_a_broken_message_aside(store: &dyn Store) {
         let ended = store.set_aside(&lease, broken(seq)).await.unwrap();
         assert_eq!(ended.as_deref(), Some(id));
         assert!(store.open(seq).await.unwrap().is_none());
-        assert_eq!(store.set_aside(&lease, broken(seq)).await.unwrap(), None, "it is over");
+        assert_eq!(store.set_aside(&lease, broken(seq)).await.unwrap(), None, "it has ended");
     }
-    assert_eq!(store.set_aside(&lease, broken(Seq(999))).await.unwrap(), None, "it is not there");
+    assert_eq!(
+        store.set_aside(&lease, broken(Seq(999))).await.unwrap(),
+        None,
+        "there is no such message"
+    );
     assert_eq!(heads(store).await, []);
 
     use DeliveryState::{Delivered, Failed};

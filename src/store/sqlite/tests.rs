@@ -149,7 +149,7 @@ async fn close_writes_what_waits_and_empties_the_log() {
 }
 
 #[tokio::test]
-async fn refuses_more_than_may_wait() {
+async fn refuses_more_than_fit_the_queue_of_the_writer() {
     let folder = TempDir::new().unwrap();
     let few =
         SqliteOptions { waiting_messages_max: 3, waiting_bytes_max: 1_000, ..options(&folder) };
@@ -184,7 +184,7 @@ async fn refuses_more_than_may_wait() {
             }
             Poll::Pending => {
                 assert!(!is_busy, "{what}");
-                // Whoever goes away neither disturbs the others nor keeps their room.
+                // A caller that gives up neither disturbs the others nor keeps their room.
                 drop(second);
             }
         }
@@ -216,7 +216,7 @@ async fn works_again_after_a_failure() {
 }
 
 #[tokio::test]
-async fn one_bad_order_does_not_spoil_its_group() {
+async fn one_bad_order_does_not_fail_its_group() {
     let (store, folder) = fresh().await;
     let other = raw(&folder);
     execute(
@@ -307,7 +307,7 @@ async fn words_of_another_release_are_shown_as_unknown_and_not_acted_on() {
         (unmatched.reason, unmatched.detail.as_str()),
         (UnmatchedReason::Unknown, "turned off")
     );
-    // Nobody here knows what such a request would do.
+    // This release does not know what such a request would do.
     let opened = store.open(seqs[1]).await;
     assert!(matches!(opened, Err(WorkError::Broken(_))), "{opened:?}");
 }
@@ -331,7 +331,7 @@ fn size(folder: &TempDir) -> u64 {
 }
 
 #[tokio::test]
-async fn the_file_does_not_grow_when_as_much_comes_as_goes() {
+async fn the_file_stops_growing_once_as_much_is_purged_as_accepted() {
     // What may stay of a message: its record, or nothing.
     for (retention, bytes_kept) in
         [(LIMITS.delivered_retention, 1_000), (LIMITS.records_retention, 0)]
@@ -354,7 +354,7 @@ async fn the_file_does_not_grow_when_as_much_comes_as_goes() {
 }
 
 #[tokio::test]
-async fn refuses_more_than_may_be_pending_until_there_are_fewer() {
+async fn refuses_messages_while_the_backlog_is_full() {
     let folder = TempDir::new().unwrap();
     let few = SqliteOptions { backlog_messages_max: 3, ..options(&folder) };
     let store = SqliteStore::open(few.clone()).await.unwrap();
@@ -382,7 +382,7 @@ async fn refuses_more_than_may_be_pending_until_there_are_fewer() {
 }
 
 #[tokio::test]
-async fn refuses_nothing_while_few_are_pending_however_many_came() {
+async fn refuses_nothing_while_few_messages_are_pending() {
     let folder = TempDir::new().unwrap();
     let few = SqliteOptions { backlog_messages_max: 8, ..options(&folder) };
     let store = SqliteStore::open(few).await.unwrap();
@@ -405,7 +405,7 @@ async fn refuses_nothing_while_few_are_pending_however_many_came() {
 }
 
 #[tokio::test]
-async fn admits_no_more_than_may_be_pending_however_many_come_at_once() {
+async fn admits_no_more_than_the_backlog_from_concurrent_senders() {
     let folder = TempDir::new().unwrap();
     let few = SqliteOptions { backlog_messages_max: 20, ..options(&folder) };
     let store = Arc::new(SqliteStore::open(few).await.unwrap());
@@ -422,7 +422,7 @@ async fn admits_no_more_than_may_be_pending_however_many_come_at_once() {
 }
 
 #[tokio::test]
-async fn a_full_disk_loses_nothing_and_is_got_over_without_a_restart() {
+async fn recovers_from_a_full_disk_without_loss_or_restart() {
     let folder = TempDir::new().unwrap();
     let small = SqliteOptions { pages_max: Some(200), ..options(&folder) };
     let store = SqliteStore::open(small).await.unwrap();
@@ -572,7 +572,7 @@ async fn says_that_a_folder_is_read_only() {
     let locked = folder.path().join("locked");
     std::fs::create_dir(&locked).unwrap();
     std::fs::set_permissions(&locked, std::fs::Permissions::from_mode(0o500)).unwrap();
-    // Nobody makes a file in the first one. In the second the super-user may, as tests in containers are.
+    // No user can make a file in the first. In the second, root can, and tests in containers run as root.
     let mut folders = vec![Path::new("/sys")];
     if std::fs::write(locked.join("probe"), "").is_err() {
         folders.push(&locked);

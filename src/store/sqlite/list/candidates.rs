@@ -2,7 +2,7 @@
 //! first.
 
 use rusqlite::types::Value;
-use rusqlite::{Connection, params_from_iter};
+use rusqlite::{Connection, OptionalExtension as _, params_from_iter};
 
 use crate::queue::{Class, FailureReason, Filter, MessageState, Seq};
 use crate::store::sqlite::rows::{json_list, to_ms};
@@ -89,8 +89,8 @@ pub(super) const EVENT_IDS: &str = "
 pub(super) const RANGE: &str =
     "SELECT MIN(first_seq), MAX(last_seq) FROM minutes WHERE minute BETWEEN ?1 AND ?2";
 
-/// ?1 minute.
-pub(super) const IS_ANY_EARLIER: &str = "SELECT EXISTS (SELECT 1 FROM minutes WHERE minute < ?1)";
+pub(super) const OLDEST_MINUTE: &str =
+    "SELECT minute, first_seq FROM minutes ORDER BY minute LIMIT 1";
 
 const MINUTE_MS: i64 = 60_000;
 
@@ -257,18 +257,20 @@ impl Range {
         let (first, last): (Option<i64>, Option<i64>) = snapshot
             .prepare_cached(RANGE)?
             .query_row([from, to], |row| Ok((row.get(0)?, row.get(1)?)))?;
-        // The minutes of a message that was replayed may have been deleted, like those of all messages that
-        // were accepted with it, but then nothing older is left either.
-        let is_any_earlier: bool =
-            snapshot.prepare_cached(IS_ANY_EARLIER)?.query_row([from], |row| row.get(0))?;
-        Ok(Self {
-            first: if is_any_earlier { first.unwrap_or(i64::MAX) } else { 0 },
-            // A person has few messages: they need no end.
-            end: if filter.to.is_none() || !filter.persons.is_empty() {
-                i64::MAX
-            } else {
-                last.map_or(0, |last| last.saturating_add(1))
-            },
-        })
+        let oldest: Option<(i64, i64)> = snapshot
+            .prepare_cached(OLDEST_MINUTE)?
+            .query_row([], |row| Ok((row.get(0)?, row.get(1)?)))
+            .optional()?;
+        // The oldest minutes are deleted, though a few of their messages may still be there.
+        let (first, end) = match oldest {
+            Some((oldest, _)) if oldest < from => {
+                (first.unwrap_or(i64::MAX), last.map_or(0, |last| last.saturating_add(1)))
+            }
+            Some((_, oldest)) => (0, last.map_or(oldest, |last| last.saturating_add(1))),
+            None => (0, i64::MAX),
+        };
+        // A person has few messages: they need no end.
+        let has_end = filter.to.is_some() && filter.persons.is_empty();
+        Ok(Self { first, end: if has_end { end } else { i64::MAX } })
     }
 }

@@ -321,6 +321,7 @@ fn fronts(
         log,
         replays: store.clone(),
         tokens: config.admin_tokens.clone(),
+        sources: reloader.sources(),
         planners: reloader.planners(),
         reload: Arc::new(move || reload.reload()),
     });

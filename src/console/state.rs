@@ -1,6 +1,6 @@
 //! What the handlers work with.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
 use tokio::sync::watch;
@@ -8,6 +8,7 @@ use tokio::sync::watch;
 use super::view::{ReloadMistake, Reloaded};
 use crate::clock::SharedClock;
 use crate::destination::Destination;
+use crate::http::Sources;
 use crate::queue::{Log, Replays};
 use crate::secret::Secret;
 
@@ -22,6 +23,8 @@ pub struct AdminState {
     pub clock: SharedClock,
     /// Each of these opens `/api`; with none, it is closed.
     pub tokens: Vec<Secret>,
+    /// The sources in force.
+    pub sources: watch::Receiver<Arc<Sources>>,
     /// The subscriptions in force.
     pub planners: Planners,
     /// Loads the configuration again and puts it into force. Reads files, so it blocks.
@@ -43,6 +46,14 @@ impl AdminState {
             None => None,
         };
         found.map(|planner| Arc::clone(&planner.borrow()))
+    }
+
+    /// The names of all subscriptions in force.
+    pub(super) fn subscription_names(&self) -> BTreeSet<String> {
+        let planners = self.planners.values().map(|planner| Arc::clone(&planner.borrow()));
+        planners
+            .flat_map(|planner| planner.subscription_names().map(str::to_owned).collect::<Vec<_>>())
+            .collect()
     }
 
     /// The names of all destinations, for error messages.

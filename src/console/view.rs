@@ -10,7 +10,7 @@ use utoipa::ToSchema;
 use crate::action::{ActionKind, Endpoint, UnmatchedReason};
 use crate::queue::{
     self, Attempt, AttemptOutcome, DeliveryRecord, DeliveryState, FailureReason, MessageRecord,
-    RequestRecord,
+    MessageState, Page, RequestRecord, Seq, Stage, TallyStep,
 };
 use crate::segment::MessageType;
 
@@ -19,6 +19,9 @@ use crate::segment::MessageType;
 pub struct Messages {
     /// The messages, newest first.
     pub messages: Vec<MessageFate>,
+    /// Where the list continues: send it as `before`. Null if nothing follows.
+    #[schema(required)]
+    pub next: Option<i64>,
 }
 
 /// What became of a message, without its contents.
@@ -31,6 +34,10 @@ pub struct MessageFate {
     pub seq: i64,
     /// The kind of Segment call.
     pub r#type: MessageType,
+    /// The name of the event, cut after 200 bytes, or `(other)` if its source sends more than 10,000 names;
+    /// null unless the message is a track.
+    #[schema(required)]
+    pub event: Option<String>,
     /// Name of the source that sent the message.
     pub source: String,
     /// Name of the destination that the message is delivered to.
@@ -52,20 +59,6 @@ pub struct MessageFate {
     pub replay: u32,
     /// One delivery for each subscription that took the message, and again after each replay.
     pub deliveries: Vec<Delivery>,
-}
-
-/// The state of a message.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, ToSchema)]
-#[serde(rename_all = "lowercase")]
-pub enum MessageState {
-    /// Something is still to be done.
-    Pending,
-    /// Loops has taken all deliveries.
-    Delivered,
-    /// At least one delivery failed.
-    Failed,
-    /// No subscription took the message.
-    Unmatched,
 }
 
 /// The fate of a message under one subscription.
@@ -140,6 +133,109 @@ pub struct AttemptFate {
     pub answer: String,
 }
 
+/// The latest failures, grouped by cause.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct Failures {
+    /// The groups, the largest first.
+    pub groups: Vec<FailureGroup>,
+    /// How many failed deliveries were read, whether they meet the filter or not.
+    pub read: u64,
+    /// Whether these are all failures that meet the filter; otherwise older ones were not read.
+    pub complete: bool,
+}
+
+/// Failed deliveries with the same cause.
+#[derive(Debug, Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct FailureGroup {
+    /// Name of the destination.
+    pub destination: String,
+    /// Name of the subscription; null if the messages failed before they were matched.
+    #[schema(required)]
+    pub subscription: Option<String>,
+    /// Why the deliveries failed, for programs.
+    pub reason: FailureReason,
+    /// Why the deliveries failed, for people: numbers, ids, addresses and quoted values are replaced by `…`.
+    /// Empty once the contents of the messages are past their retention.
+    #[schema(example = "no list …")]
+    pub cause: String,
+    /// How many deliveries failed.
+    pub deliveries: u64,
+    /// When the first of them failed.
+    #[schema(value_type = String, format = DateTime)]
+    pub first_at: Timestamp,
+    /// When the last of them failed.
+    #[schema(value_type = String, format = DateTime)]
+    pub last_at: Timestamp,
+    /// The latest message among them.
+    pub example: Example,
+}
+
+/// One message of many.
+#[derive(Debug, Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Example {
+    /// Segment's `messageId`.
+    pub message_id: String,
+    /// Position in the order of acceptance.
+    pub seq: i64,
+}
+
+/// Counts by interval.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct Tallies {
+    /// The length of the intervals.
+    pub step: TallyStep,
+    /// The counts, in the order of time. What did not happen is not among them.
+    pub tallies: Vec<Tally>,
+}
+
+/// A count of one interval.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct Tally {
+    /// When the interval began.
+    #[schema(value_type = String, format = DateTime)]
+    pub at: Timestamp,
+    /// What is counted.
+    pub stage: Stage,
+    /// Name of the destination.
+    pub destination: String,
+    /// Name of the source.
+    pub source: String,
+    /// Name of the subscription, for deliveries; null also if they failed before they were matched.
+    #[schema(required)]
+    pub subscription: Option<String>,
+    /// Why, for unmatched messages and failed deliveries.
+    #[schema(required)]
+    pub reason: Option<String>,
+    /// How many.
+    pub count: u64,
+}
+
+/// Names of events.
+#[derive(Debug, Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct EventNames {
+    /// The names, the one that was seen last first.
+    pub event_names: Vec<EventName>,
+}
+
+/// The name of an event that a source sends.
+#[derive(Debug, Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct EventName {
+    /// Name of the source.
+    pub source: String,
+    /// The name, cut after 200 bytes. `(other)` stands for all beyond the first 10,000 names of the source.
+    pub name: String,
+    /// When it was first seen.
+    #[schema(value_type = String, format = DateTime)]
+    pub first_seen_at: Timestamp,
+    /// When it was last seen, to the minute.
+    #[schema(value_type = String, format = DateTime)]
+    pub last_seen_at: Timestamp,
+}
+
 /// What a replay did.
 #[derive(Debug, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
@@ -201,7 +297,13 @@ pub struct ReloadMistake {
 
 impl From<Vec<MessageRecord>> for Messages {
     fn from(records: Vec<MessageRecord>) -> Self {
-        Self { messages: records.iter().map(MessageFate::from).collect() }
+        Self { messages: records.iter().map(MessageFate::from).collect(), next: None }
+    }
+}
+
+impl From<Page> for Messages {
+    fn from(Page { messages, next }: Page) -> Self {
+        Self { next: next.map(|Seq(next)| next), ..messages.into() }
     }
 }
 
@@ -211,35 +313,16 @@ impl From<&MessageRecord> for MessageFate {
             message_id: record.message_id.clone(),
             seq: record.seq.0,
             r#type: record.kind,
+            event: record.event.clone(),
             source: record.source.clone(),
             destination: record.destination.clone(),
             received_at: record.received_at,
-            state: MessageState::from(record),
+            state: record.state(),
             reason: record.unmatched.as_ref().map(|unmatched| unmatched.reason),
             detail: record.unmatched.as_ref().map(|unmatched| unmatched.detail.clone()),
             warnings: record.warnings.clone(),
             replay: record.replay,
             deliveries: record.deliveries.iter().map(Delivery::from).collect(),
-        }
-    }
-}
-
-impl From<&MessageRecord> for MessageState {
-    fn from(record: &MessageRecord) -> Self {
-        let mut states = record
-            .deliveries
-            .iter()
-            .filter(|delivery| !delivery.is_superseded)
-            .map(|delivery| delivery.state)
-            .peekable();
-        if !record.is_done {
-            Self::Pending
-        } else if states.peek().is_none() {
-            Self::Unmatched
-        } else if states.any(|state| state == DeliveryState::Failed) {
-            Self::Failed
-        } else {
-            Self::Delivered
         }
     }
 }
@@ -283,6 +366,48 @@ impl From<&Attempt> for AttemptFate {
             outcome: attempt.outcome,
             answer: attempt.excerpt.clone(),
         }
+    }
+}
+
+impl From<queue::FailureGroups> for Failures {
+    fn from(found: queue::FailureGroups) -> Self {
+        Self {
+            groups: found.groups.into_iter().map(FailureGroup::from).collect(),
+            read: found.read,
+            complete: found.is_complete,
+        }
+    }
+}
+
+impl From<queue::FailureGroup> for FailureGroup {
+    fn from(group: queue::FailureGroup) -> Self {
+        Self {
+            destination: group.destination,
+            subscription: group.subscription,
+            reason: group.reason,
+            cause: group.cause,
+            deliveries: group.deliveries,
+            first_at: group.first_at,
+            last_at: group.last_at,
+            example: Example { message_id: group.example, seq: group.example_seq.0 },
+        }
+    }
+}
+
+impl From<queue::Tally> for Tally {
+    fn from(tally: queue::Tally) -> Self {
+        let queue::Tally { at, stage, destination, source, subscription, reason, count } = tally;
+        Self { at, stage, destination, source, subscription, reason, count }
+    }
+}
+
+impl From<Vec<queue::EventName>> for EventNames {
+    fn from(names: Vec<queue::EventName>) -> Self {
+        let of = |name: queue::EventName| {
+            let queue::EventName { source, name, first_seen_at, last_seen_at } = name;
+            EventName { source, name, first_seen_at, last_seen_at }
+        };
+        Self { event_names: names.into_iter().map(of).collect() }
     }
 }
 

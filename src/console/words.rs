@@ -9,7 +9,9 @@ use utoipa::openapi::schema::{ObjectBuilder, Schema, Type};
 use utoipa::{PartialSchema, ToSchema};
 
 use crate::action::{ActionKind, UnmatchedReason};
-use crate::queue::{AttemptOutcome, DeliveryState, FailureReason, ReplayState};
+use crate::queue::{
+    AttemptOutcome, DeliveryState, FailureReason, MessageState, ReplayState, Stage, TallyStep,
+};
 use crate::segment::MessageType;
 
 macro_rules! words {
@@ -42,10 +44,13 @@ macro_rules! words {
 
 words! {
     MessageType: "The kind of Segment call.",
+    MessageState: "The state of a message. `pending`: something is still to be done. `delivered`: Loops has taken all deliveries. `failed`: at least one delivery failed. `unmatched`: no subscription took it.",
     DeliveryState or Unknown: "The fate of a message under one subscription.",
     ReplayState: "What became of the messages that are to be replayed.",
     ActionKind: "The action of a subscription.",
     UnmatchedReason or Unknown: "Why no subscription took a message.",
     FailureReason or Unknown: "Why a delivery failed.",
     AttemptOutcome or Unknown: "The result of an attempt.",
+    TallyStep: "The length of an interval.",
+    Stage: "What is counted. Whole messages: `received`, `replayed` (made pending again), `unmatched`, `delivered`, `failed`. Deliveries: `delivery_delivered`, `delivery_failed`.",
 }

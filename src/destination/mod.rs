@@ -214,6 +214,11 @@ impl Destination {
         Some(Unmatched { reason: UnmatchedReason::Integrations, detail })
     }
 
+    /// The names of its subscriptions.
+    pub fn subscription_names(&self) -> impl Iterator<Item = &str> {
+        self.subscriptions.iter().map(CompiledSubscription::name)
+    }
+
     /// Whether some subscription may take messages of this type.
     pub fn takes(&self, kind: MessageType) -> bool {
         let mut enabled =

@@ -59,6 +59,11 @@ impl Sources {
         Self(sources)
     }
 
+    /// Their names.
+    pub fn names(&self) -> impl Iterator<Item = &str> {
+        self.0.iter().map(|source| source.name.as_str())
+    }
+
     /// The source with this name.
     pub fn by_name(&self, name: &str) -> Option<&Source> {
         self.0.iter().find(|source| source.name == name)

@@ -174,6 +174,19 @@ impl TallyStep {
     /// All of them.
     pub const ALL: [TallyStep; 2] = [TallyStep::Minute, TallyStep::Hour];
 
+    /// As it is written and shown.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            TallyStep::Minute => "minute",
+            TallyStep::Hour => "hour",
+        }
+    }
+
+    /// Reads [`TallyStep::as_str`].
+    pub fn parse(text: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|step| step.as_str() == text)
+    }
+
     /// In milliseconds.
     pub fn ms(self) -> i64 {
         match self {

@@ -5,7 +5,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use jiff::Timestamp;
 
-use super::Replay;
+use super::{MessageState, Replay};
 use crate::action::{ActionKind, Endpoint, Unmatched};
 use crate::segment::{LaneKey, MessageHash, MessageType, PersonDigest};
 
@@ -431,6 +431,22 @@ pub struct RequestRecord {
     pub next_attempt_at: Option<Timestamp>,
     /// All attempts, first to last.
     pub attempts: Vec<Attempt>,
+}
+
+impl MessageRecord {
+    /// Its state, which follows from the deliveries that are not superseded.
+    pub fn state(&self) -> MessageState {
+        let counting = || self.deliveries.iter().filter(|delivery| !delivery.is_superseded);
+        if !self.is_done {
+            MessageState::Pending
+        } else if counting().any(|delivery| delivery.state == DeliveryState::Failed) {
+            MessageState::Failed
+        } else if counting().next().is_some() {
+            MessageState::Delivered
+        } else {
+            MessageState::Unmatched
+        }
+    }
 }
 
 impl Class {

@@ -248,11 +248,16 @@ impl Selection {
 }
 
 fn time(name: &'static str, text: &str) -> Result<Timestamp, CriteriaMistake> {
+    parse_time(text).ok_or(CriteriaMistake::Time(name))
+}
+
+/// Reads a time as people write it: RFC 3339, or a day or a time of day in UTC.
+pub fn parse_time(text: &str) -> Option<Timestamp> {
     let civil = || {
         let civil: jiff::civil::DateTime = text.parse().ok()?;
         TimeZone::UTC.to_timestamp(civil).ok()
     };
-    text.parse().ok().or_else(civil).ok_or(CriteriaMistake::Time(name))
+    text.parse().ok().or_else(civil)
 }
 
 #[cfg(test)]

@@ -132,12 +132,18 @@ async fn no_answer_tells_more_or_less_than_is_described() {
     let untaken = json!({"type": "page", "userId": "u1"});
     let replay = json!({"reason": "refused"});
     let batch = json!({"batch": [track("u1", "b"), {"type": "unheard"}]});
-    let asked: [(&str, &str, u16, RequestBuilder); 12] = [
+    let asked: [(&str, &str, u16, RequestBuilder); 18] = [
         ("/api/messages/{message_id}", "get", 200, get("/api/messages/good")),
         ("/api/messages/{message_id}", "get", 200, get("/api/messages/bad")),
         ("/api/messages/{message_id}", "get", 404, get("/api/messages/none")),
         ("/api/messages", "get", 200, get("/api/messages?userId=u1")),
-        ("/api/messages", "get", 400, get("/api/messages")),
+        ("/api/messages", "get", 200, get("/api/messages?limit=1")),
+        ("/api/messages", "get", 400, get("/api/messages?limit=0")),
+        ("/api/failures", "get", 200, get("/api/failures")),
+        ("/api/failures", "get", 400, get("/api/failures?limit=1")),
+        ("/api/tallies", "get", 200, get("/api/tallies?step=minute")),
+        ("/api/tallies", "get", 400, get("/api/tallies?step=day")),
+        ("/api/event-names", "get", 200, get("/api/event-names")),
         ("/api/preview", "post", 200, post("/api/preview", preview)),
         ("/api/preview", "post", 200, post("/api/preview", untaken)),
         ("/api/replay", "post", 200, post("/api/replay", replay)),

@@ -33,6 +33,7 @@ mod hostile_input;
 mod import;
 mod lenient_http;
 mod limits;
+mod lists;
 mod merging;
 mod neighbours;
 mod network_disk;

@@ -44,25 +44,10 @@ async fn a_message_can_be_looked_up_by_its_id_and_by_its_person() {
     assert_eq!(service.admin("/api/messages?userId=nobody").await.body["messages"], json!([]));
     let page = service.admin("/api/messages?userId=u1&limit=1").await;
     assert_eq!(page.body["messages"][0]["messageId"], "m2", "{page:?}");
-    let before = &page.body["messages"][0]["seq"];
+    let before = &page.body["next"];
     let next = service.admin(&format!("/api/messages?userId=u1&before={before}")).await;
     assert_eq!(next.body["messages"].as_array().unwrap().len(), 1, "{next:?}");
     assert_eq!(next.body["messages"][0]["messageId"], "m1", "{next:?}");
-}
-
-#[tokio::test]
-async fn a_wrong_query_is_answered_with_the_parameter_and_what_is_allowed() {
-    let service = Setup::with_loops("http://127.0.0.1:9/api/v1").start();
-    for (query, named) in [
-        ("", "`userId` is missing"),
-        ("?userId=u1&limit=501", "`limit` must be a whole number from 1 to 500"),
-        ("?userId=u1&before=m1", "`before` must be a whole number"),
-        ("?user=u1", "allowed are userId, limit, before"),
-    ] {
-        let answer = service.admin(&format!("/api/messages{query}")).await;
-        assert_eq!((answer.status, &answer.body["code"]), (400, &json!("bad_query")), "{query}");
-        assert!(answer.body["message"].as_str().unwrap().contains(named), "{answer:?}");
-    }
 }
 
 #[tokio::test]

@@ -1,18 +1,18 @@
-//! `GET /api/messages`: what became of messages, by id and by person.
+//! `GET /api/messages`: what became of messages, by id and by what they have in common.
 
 use axum::Json;
 use axum::extract::rejection::PathRejection;
 use axum::extract::{Path, State};
 use axum::http::{StatusCode, Uri};
-use serde::Deserialize;
 use utoipa::IntoParams;
 
 use super::errors::{AdminErrors, StoreErrors, store_fault};
+use super::filter::{self, FilterQuery};
 use super::query::{Parameters, bad_query};
 use crate::console::state::AdminState;
 use crate::console::view::Messages;
 use crate::http::error::{ApiError, ErrorBody};
-use crate::queue::{Filter, Seq};
+use crate::queue::{MessageRecord, MessageState, Seq};
 
 /// How many messages an answer holds unless the query says otherwise, and at most.
 const LIMIT_DEFAULT: u32 = 50;
@@ -41,8 +41,7 @@ pub(super) async fn of_id(
 ) -> Result<Json<Messages>, ApiError> {
     // An id that is not UTF-8 is the id of no message.
     let message_id = message_id.map(|Path(message_id)| message_id).unwrap_or_default();
-    let hash = state.log.digests().message_id(&message_id);
-    let found = state.log.by_message_id(hash, &message_id).await.map_err(store_fault)?;
+    let found = by_id(&state, &message_id).await?;
     if found.is_empty() {
         return Err(ApiError::new(
             StatusCode::NOT_FOUND,
@@ -53,67 +52,75 @@ pub(super) async fn of_id(
     Ok(Json(found.into()))
 }
 
-/// The query of `GET /api/messages`.
-#[derive(Debug, PartialEq, Eq, Deserialize, IntoParams)]
-#[serde(rename_all = "camelCase")]
-#[into_params(parameter_in = Query)]
-struct PersonQuery {
-    /// A user id. For messages without one: an anonymous id or an e-mail address.
-    #[param(example = "user_1", min_length = 1)]
-    user_id: String,
+async fn by_id(state: &AdminState, message_id: &str) -> Result<Vec<MessageRecord>, ApiError> {
+    let hash = state.log.digests().message_id(message_id);
+    state.log.by_message_id(hash, message_id).await.map_err(store_fault)
+}
+
+/// The parameters of a list beside the filter.
+#[derive(Debug, IntoParams)]
+#[into_params(parameter_in = Query, rename_all = "camelCase")]
+#[expect(dead_code, reason = "describes the query")]
+struct ListQuery {
+    /// Segment's `messageId`. No other parameter may be given with it.
+    #[param(min_length = 1)]
+    message_id: Option<String>,
+    /// What became of the message.
+    state: Option<MessageState>,
     /// How many messages the answer holds at most.
     #[param(required = false, minimum = 1, maximum = 500, default = 50)]
     limit: u32,
-    /// The last `seq` of the previous page, to get the page that follows.
+    /// `next` of the previous page, to get the page that follows.
     before: Option<i64>,
 }
 
-impl PersonQuery {
-    fn parse(uri: &Uri) -> Result<Self, ApiError> {
-        let given = Parameters::of(uri, &["userId", "limit", "before"])?;
-        let limit = match given.get("limit") {
-            None => Some(LIMIT_DEFAULT),
-            Some(limit) => limit.parse().ok().filter(|limit| (1..=LIMIT_MAX).contains(limit)),
-        };
-        let before = given.get("before").map(str::parse).transpose();
-        Ok(Self {
-            user_id: given.get("userId").filter(|id| !id.is_empty()).map(str::to_owned).ok_or_else(
-                || bad_query("`userId` is missing or empty: give a user id or, for messages without one, an anonymous id or an e-mail address"),
-            )?,
-            limit: limit.ok_or_else(|| {
-                bad_query(format!("`limit` must be a whole number from 1 to {LIMIT_MAX}"))
-            })?,
-            before: before.map_err(|_| {
-                bad_query("`before` must be a whole number: the last `seq` of the previous page")
-            })?,
-        })
-    }
-}
-
-/// The messages of a person, newest first.
+/// The latest messages, or those that meet all given conditions, newest first.
+///
+/// One answer examines a bounded number of messages. It may hold fewer than `limit`, even none, though more
+/// follow: the list ends where `next` is null.
 #[utoipa::path(
     get,
     path = "/api/messages",
     tag = "Administration",
     operation_id = "messages",
-    params(PersonQuery),
+    params(FilterQuery, ListQuery),
     responses(
-        (status = 200, description = "The messages; none if nobody is known by this id.", body = Messages),
-        (status = 400, description = "A parameter is missing, unknown or out of range.", body = ErrorBody),
+        (status = 200, description = "The messages; none if none meets the conditions.", body = Messages),
+        (status = 400, description = "A parameter is unknown, empty or out of range, or two contradict each other.", body = ErrorBody),
         AdminErrors,
         StoreErrors
     ),
     security(("adminToken" = []))
 )]
-pub(super) async fn of_person(
+pub(super) async fn list(
     State(state): State<AdminState>,
     uri: Uri,
 ) -> Result<Json<Messages>, ApiError> {
-    let PersonQuery { user_id, limit, before } = PersonQuery::parse(&uri)?;
-    let persons = state.log.digests().any_person(&user_id);
-    let filter = Filter { persons, ..Filter::default() };
-    let found = state.log.list(&filter, before.map(Seq), limit).await;
-    Ok(Json(found.map_err(store_fault)?.messages.into()))
+    let names = [&filter::NAMES[..], &["messageId", "state", "limit", "before"]].concat();
+    let given = Parameters::of(&uri, &names)?;
+    if let Some(message_id) = given.text("messageId")? {
+        if given.len() > 1 {
+            return Err(bad_query("`messageId` stands alone: leave the other parameters out"));
+        }
+        return Ok(Json(by_id(&state, message_id).await?.into()));
+    }
+    let (limit, before) = (limit(&given)?, before(&given)?);
+    let filter = filter::filter(&given, &state).await?;
+    let page = state.log.list(&filter, before, limit).await.map_err(store_fault)?;
+    Ok(Json(page.into()))
+}
+
+fn limit(given: &Parameters) -> Result<u32, ApiError> {
+    let limit = match given.get("limit") {
+        None => Some(LIMIT_DEFAULT),
+        Some(limit) => limit.parse().ok().filter(|limit| (1..=LIMIT_MAX).contains(limit)),
+    };
+    limit.ok_or_else(|| bad_query(format!("`limit` must be a whole number from 1 to {LIMIT_MAX}")))
+}
+
+fn before(given: &Parameters) -> Result<Option<Seq>, ApiError> {
+    let before = given.get("before").map(|before| before.parse().map(Seq)).transpose();
+    before.map_err(|_| bad_query("`before` must be a whole number: `next` of the previous page"))
 }
 
 #[cfg(test)]
@@ -121,40 +128,20 @@ mod tests {
     use super::*;
 
     #[test]
-    fn each_parameter_is_checked_and_named() {
-        let parse =
-            |query: &str| PersonQuery::parse(&format!("/api/messages{query}").parse().unwrap());
-        for (query, limit, before) in [
-            ("?userId=u%201", 50, None),
-            ("?userId=u+1&limit=1&before=7", 1, Some(7)),
-            ("?before=-1&limit=500&userId=u%201", 500, Some(-1)),
-        ] {
-            let expected = PersonQuery { user_id: "u 1".to_owned(), limit, before };
-            assert_eq!(parse(query), Ok(expected), "{query}");
+    fn limit_and_before_are_whole_numbers_in_their_range() {
+        let parse = |query: &str| {
+            let uri = format!("/api/messages?{query}").parse().unwrap();
+            let given = Parameters::of(&uri, &["limit", "before"])?;
+            Ok::<_, ApiError>((limit(&given)?, before(&given)?.map(|before| before.0)))
+        };
+        assert_eq!(parse(""), Ok((50, None)));
+        assert_eq!(parse("limit=1&before=7"), Ok((1, Some(7))));
+        assert_eq!(parse("limit=500&before=-1"), Ok((500, Some(-1))));
+        for query in ["limit=0", "limit=501", "limit=1000000", "limit=", "limit=ten"] {
+            assert!(parse(query).unwrap_err().message.contains("`limit` must be"), "{query}");
         }
-        for (query, named) in [
-            ("", "`userId`"),
-            ("?userId=", "`userId`"),
-            ("?limit=5", "`userId`"),
-            ("?userId=u&limit=0", "`limit`"),
-            ("?userId=u&limit=501", "`limit`"),
-            ("?userId=u&limit=", "`limit`"),
-            ("?userId=u&limit=ten", "`limit`"),
-            ("?userId=u&before=", "`before`"),
-            ("?userId=u&before=1.5", "`before`"),
-            ("?userId=u&before=9223372036854775808", "`before`"),
-            ("?user_id=u", "userId, limit, before"),
-            ("?userId=u&ada@example.com", "userId, limit, before"),
-            ("?userId=u&userId=v", "`userId` is given more than once"),
-        ] {
-            let error = parse(query).unwrap_err();
-            assert_eq!(
-                (error.status, error.code),
-                (StatusCode::BAD_REQUEST, "bad_query"),
-                "{query}"
-            );
-            assert!(error.message.contains(named), "{query}: {}", error.message);
-            assert!(!error.message.contains("ada"), "{query}: {}", error.message);
+        for query in ["before=", "before=1.5", "before=9223372036854775808"] {
+            assert!(parse(query).unwrap_err().message.contains("`before` must be"), "{query}");
         }
     }
 }

@@ -2,11 +2,15 @@
 
 mod body;
 mod errors;
+mod event_names;
+mod failures;
+mod filter;
 mod messages;
 mod preview;
 mod query;
 mod reload;
 mod replay;
+mod tallies;
 
 use axum::extract::DefaultBodyLimit;
 use utoipa_axum::router::OpenApiRouter;
@@ -17,8 +21,11 @@ use super::state::AdminState;
 /// All routes below `/api`. The caller puts the authorization around them.
 pub(super) fn routes() -> OpenApiRouter<AdminState> {
     OpenApiRouter::default()
-        .routes(routes!(messages::of_person))
+        .routes(routes!(messages::list))
         .routes(routes!(messages::of_id))
+        .routes(routes!(failures::failures))
+        .routes(routes!(tallies::tallies))
+        .routes(routes!(event_names::event_names))
         .routes(routes!(preview::preview))
         .routes(routes!(reload::reload))
         .routes(routes!(replay::replay))

@@ -1,0 +1,49 @@
+//! `GET /api/event-names`: the events that the sources send.
+
+use axum::Json;
+use axum::extract::State;
+use axum::http::Uri;
+use utoipa::IntoParams;
+
+use super::errors::{AdminErrors, StoreErrors, store_fault};
+use super::filter;
+use super::query::Parameters;
+use crate::console::state::AdminState;
+use crate::console::view::EventNames;
+use crate::http::error::{ApiError, ErrorBody};
+use crate::queue::Filter;
+
+/// The query of `GET /api/event-names`.
+#[derive(Debug, IntoParams)]
+#[into_params(parameter_in = Query)]
+#[expect(dead_code, reason = "describes the query")]
+struct EventNamesQuery {
+    /// Name of the source; by default all.
+    #[param(example = "default")]
+    source: Option<String>,
+}
+
+/// The names of the events that the sources send, the one that was seen last first.
+#[utoipa::path(
+    get,
+    path = "/api/event-names",
+    tag = "Administration",
+    operation_id = "eventNames",
+    params(EventNamesQuery),
+    responses(
+        (status = 200, description = "The names.", body = EventNames),
+        (status = 400, description = "A parameter or the source is unknown.", body = ErrorBody),
+        AdminErrors,
+        StoreErrors
+    ),
+    security(("adminToken" = []))
+)]
+pub(super) async fn event_names(
+    State(state): State<AdminState>,
+    uri: Uri,
+) -> Result<Json<EventNames>, ApiError> {
+    let given = Parameters::of(&uri, &["source"])?;
+    let Filter { source, .. } = filter::filter(&given, &state).await?;
+    let names = state.log.event_names(source.as_deref()).await.map_err(store_fault)?;
+    Ok(Json(names.into()))
+}

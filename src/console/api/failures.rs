@@ -1,0 +1,39 @@
+//! `GET /api/failures`: why deliveries failed lately.
+
+use axum::Json;
+use axum::extract::State;
+use axum::http::Uri;
+
+use super::errors::{AdminErrors, StoreErrors, store_fault};
+use super::filter::{self, FilterQuery};
+use super::query::Parameters;
+use crate::console::state::AdminState;
+use crate::console::view::Failures;
+use crate::http::error::{ApiError, ErrorBody};
+
+/// The latest failed deliveries, grouped by cause, the largest group first.
+///
+/// One answer reads a bounded number of deliveries, the latest first; `complete` says whether that was all.
+#[utoipa::path(
+    get,
+    path = "/api/failures",
+    tag = "Administration",
+    operation_id = "failures",
+    params(FilterQuery),
+    responses(
+        (status = 200, description = "The groups; none if nothing failed.", body = Failures),
+        (status = 400, description = "A parameter is unknown or empty, or two contradict each other.", body = ErrorBody),
+        AdminErrors,
+        StoreErrors
+    ),
+    security(("adminToken" = []))
+)]
+pub(super) async fn failures(
+    State(state): State<AdminState>,
+    uri: Uri,
+) -> Result<Json<Failures>, ApiError> {
+    let given = Parameters::of(&uri, &filter::NAMES)?;
+    let filter = filter::filter(&given, &state).await?;
+    let found = state.log.failures(&filter).await.map_err(store_fault)?;
+    Ok(Json(found.into()))
+}

@@ -1,0 +1,269 @@
+//! Which messages an operation is about: the parameters that several have in common.
+
+use std::collections::BTreeSet;
+
+use jiff::Timestamp;
+use utoipa::IntoParams;
+
+use super::errors::store_fault;
+use super::query::{Parameters, bad_query};
+use crate::console::state::AdminState;
+use crate::http::error::ApiError;
+use crate::queue::{FailureReason, Filter, MessageState, Tally, TallyStep};
+use crate::segment::{Digests, MessageType, PersonIdKind};
+
+/// The names of the parameters.
+pub(super) const NAMES: [&str; 11] = [
+    "userId",
+    "anonymousId",
+    "email",
+    "reason",
+    "destination",
+    "source",
+    "type",
+    "event",
+    "subscription",
+    "from",
+    "to",
+];
+
+/// Names that an error lists at most.
+const NAMES_SHOWN_MAX: usize = 20;
+
+/// The parameters. All that are given must hold.
+#[derive(Debug, IntoParams)]
+#[into_params(parameter_in = Query, rename_all = "camelCase")]
+#[expect(dead_code, reason = "describes the query")]
+pub(super) struct FilterQuery {
+    /// A user id; an anonymous id or an e-mail address is found as well.
+    #[param(example = "user_1", min_length = 1)]
+    user_id: Option<String>,
+    /// An anonymous id.
+    #[param(min_length = 1)]
+    anonymous_id: Option<String>,
+    /// An e-mail address, in any case.
+    #[param(min_length = 1)]
+    email: Option<String>,
+    /// Why one of the deliveries failed: `refused`, `expired`, `invalid`, `placeholder_id` or `unreadable`.
+    #[param(example = "refused")]
+    reason: Option<String>,
+    /// Name of the destination.
+    #[param(example = "default")]
+    destination: Option<String>,
+    /// Name of the source.
+    #[param(example = "default")]
+    source: Option<String>,
+    /// The kind of Segment call.
+    r#type: Option<MessageType>,
+    /// Name of the event of a track.
+    #[param(min_length = 1)]
+    event: Option<String>,
+    /// Name of a subscription that took the message. With `reason`: its delivery failed for it.
+    subscription: Option<String>,
+    /// Accepted at this time or later: a time, a day in UTC, or how long ago (`90m`, `12h`, `7d`).
+    #[param(example = "7d")]
+    from: Option<String>,
+    /// Accepted before this time, written in the same way.
+    #[param(example = "2026-01-03")]
+    to: Option<String>,
+}
+
+/// Reads the filter of a request.
+pub(super) async fn filter(given: &Parameters, state: &AdminState) -> Result<Filter, ApiError> {
+    let filter = read(given, &state.log.digests(), state.clock.now())?;
+    check_names(&filter, state).await?;
+    Ok(filter)
+}
+
+fn read(given: &Parameters, digests: &Digests, now: Timestamp) -> Result<Filter, ApiError> {
+    let persons = match [given.text("userId")?, given.text("anonymousId")?, given.text("email")?] {
+        [None, None, None] => Vec::new(),
+        [Some(id), None, None] => digests.any_person(id),
+        [None, Some(id), None] => vec![digests.person(PersonIdKind::Anonymous, id)],
+        [None, None, Some(email)] => vec![digests.person(PersonIdKind::Email, email)],
+        _ => return Err(bad_query("give only one of `userId`, `anonymousId` and `email`")),
+    };
+    let owned = |text: Option<&str>| text.map(str::to_owned);
+    let filter = Filter {
+        persons,
+        state: given.word("state", &MessageState::ALL, MessageState::as_str)?,
+        reason: given.word("reason", &FailureReason::ALL, FailureReason::as_str)?,
+        destination: owned(given.text("destination")?),
+        source: owned(given.text("source")?),
+        kind: given.word("type", &MessageType::ALL, MessageType::as_str)?,
+        event: owned(given.text("event")?),
+        subscription: owned(given.text("subscription")?),
+        from: given.time("from", now)?,
+        to: given.time("to", now)?,
+    };
+    match contradiction(&filter) {
+        Some(contradiction) => Err(bad_query(contradiction)),
+        None => Ok(filter),
+    }
+}
+
+/// Why no message can meet a filter.
+fn contradiction(filter: &Filter) -> Option<&'static str> {
+    let is_for_failed = filter.state.is_none_or(|state| state == MessageState::Failed);
+    let is_for_tracks = filter.kind.is_none_or(|kind| kind == MessageType::Track);
+    if filter.reason.is_some() && !is_for_failed {
+        return Some("`reason` is for failed messages: set `state` to failed, or leave it out");
+    }
+    if filter.subscription.is_some() && filter.state == Some(MessageState::Unmatched) {
+        return Some("unmatched messages have no `subscription`: leave it or `state` out");
+    }
+    if filter.event.is_some() && !is_for_tracks {
+        return Some("`event` is for tracks: set `type` to track, or leave it out");
+    }
+    let ends = filter.from.zip(filter.to);
+    ends.filter(|(from, to)| from >= to).map(|_| "`from` must be before `to`")
+}
+
+/// A condition that is a name, and where names of its kind stand.
+struct Named<'a> {
+    parameter: &'static str,
+    given: Option<&'a str>,
+    configured: BTreeSet<String>,
+    counted: fn(&Tally) -> Option<&str>,
+}
+
+/// Rejects names that no configuration and no message has. Those that are no longer configured may still
+/// stand in records.
+async fn check_names(filter: &Filter, state: &AdminState) -> Result<(), ApiError> {
+    let named = [
+        Named {
+            parameter: "destination",
+            given: filter.destination.as_deref(),
+            configured: state.planners.keys().cloned().collect(),
+            counted: |tally| Some(&tally.destination),
+        },
+        Named {
+            parameter: "source",
+            given: filter.source.as_deref(),
+            configured: state.sources.borrow().names().map(str::to_owned).collect(),
+            counted: |tally| Some(&tally.source),
+        },
+        Named {
+            parameter: "subscription",
+            given: filter.subscription.as_deref(),
+            configured: state.subscription_names(),
+            counted: |tally| tally.subscription.as_deref(),
+        },
+    ];
+    for Named { parameter, given, configured, counted } in named {
+        let Some(given) = given.filter(|given| !configured.contains(*given)) else { continue };
+        let (from, to) = (Timestamp::MIN, Timestamp::MAX);
+        let tallies = state.log.tallies(TallyStep::Hour, from, to).await.map_err(store_fault)?;
+        if tallies.iter().all(|tally| counted(tally) != Some(given)) {
+            let names = shown(&configured);
+            return Err(bad_query(format!("`{parameter}` is unknown: it must be one of {names}")));
+        }
+    }
+    Ok(())
+}
+
+fn shown(names: &BTreeSet<String>) -> String {
+    let mut shown: Vec<&str> = names.iter().map(String::as_str).take(NAMES_SHOWN_MAX).collect();
+    let more = names.len() - shown.len();
+    let more = format!("{more} more");
+    if names.len() > shown.len() {
+        shown.push(&more);
+    }
+    shown.join(", ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use axum::http::StatusCode;
+
+    fn parse(query: &str) -> Result<Filter, ApiError> {
+        let names = [&NAMES[..], &["state"]].concat();
+        let uri = format!("/api/messages{query}").parse().unwrap();
+        let now = "2026-11-01T12:00:00Z".parse().unwrap();
+        read(&Parameters::of(&uri, &names)?, &Digests::new(&[0; 32]), now)
+    }
+
+    #[test]
+    fn each_parameter_becomes_a_condition() {
+        let digests = Digests::new(&[0; 32]);
+        let all = Filter::default();
+        let email = digests.person(PersonIdKind::Email, "ada@example.com");
+        let anonymous = digests.person(PersonIdKind::Anonymous, "a1");
+        let time = |text: &str| Some(text.parse().unwrap());
+        for (query, expected) in [
+            ("", all.clone()),
+            ("?userId=u%201", Filter { persons: digests.any_person("u 1"), ..all.clone() }),
+            ("?anonymousId=a1", Filter { persons: vec![anonymous], ..all.clone() }),
+            ("?email=%20Ada@Example.com", Filter { persons: vec![email], ..all.clone() }),
+            ("?state=unmatched", Filter { state: Some(MessageState::Unmatched), ..all.clone() }),
+            (
+                "?state=failed&reason=expired",
+                Filter {
+                    state: Some(MessageState::Failed),
+                    reason: Some(FailureReason::Expired),
+                    ..all.clone()
+                },
+            ),
+            ("?type=group", Filter { kind: Some(MessageType::Group), ..all.clone() }),
+            (
+                "?event=Signed+Up&type=track",
+                Filter {
+                    event: Some("Signed Up".to_owned()),
+                    kind: Some(MessageType::Track),
+                    ..all.clone()
+                },
+            ),
+            (
+                "?from=1d&to=2026-11-01",
+                Filter {
+                    from: time("2026-10-31T12:00:00Z"),
+                    to: time("2026-11-01T00:00:00Z"),
+                    ..all.clone()
+                },
+            ),
+        ] {
+            assert_eq!(parse(query), Ok(expected), "{query}");
+        }
+    }
+
+    #[test]
+    fn an_error_names_the_parameter_and_what_is_allowed_but_no_value() {
+        for (query, named) in [
+            ("?userId=", "`userId` is empty"),
+            ("?email=%20", "`email` is empty"),
+            ("?email=grace@example.com&userId=u", "one of `userId`, `anonymousId` and `email`"),
+            ("?state=grace", "`state` must be one of pending, delivered, failed, unmatched"),
+            ("?reason=grace", "`reason` must be one of refused, expired, invalid"),
+            ("?reason=unknown", "`reason` must be one of"),
+            ("?reason=refused&state=pending", "`reason` is for failed messages"),
+            ("?subscription=s&state=unmatched", "no `subscription`"),
+            ("?type=grace", "`type` must be one of identify, track"),
+            ("?event=grace&type=identify", "`event` is for tracks"),
+            ("?from=grace", "`from` must be a time such as"),
+            ("?to=yesterday", "`to` must be a time such as"),
+            ("?from=1h&to=1h", "`from` must be before `to`"),
+            ("?from=2026-11-02&to=2026-11-01", "`from` must be before `to`"),
+            ("?user=grace", "allowed are userId, anonymousId, email"),
+            ("?grace@example.com", "allowed are userId"),
+            ("?event=grace&event=grace", "`event` is given more than once"),
+        ] {
+            let error = parse(query).unwrap_err();
+            assert_eq!(
+                (error.status, error.code),
+                (StatusCode::BAD_REQUEST, "bad_query"),
+                "{query}"
+            );
+            assert!(error.message.contains(named), "{query}: {}", error.message);
+            assert!(!error.message.contains("grace"), "{query}: {}", error.message);
+        }
+    }
+
+    #[test]
+    fn many_names_are_not_all_shown() {
+        let names = |count: usize| (0..count).map(|n| format!("n{n:02}")).collect();
+        assert_eq!(shown(&names(2)), "n00, n01");
+        assert!(shown(&names(20)).ends_with("n18, n19"));
+        assert!(shown(&names(23)).ends_with("n19, 3 more"));
+    }
+}

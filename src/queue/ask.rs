@@ -16,7 +16,9 @@ const EVENT_NAME_BYTES_MAX: usize = 200;
 
 /// The name of an event as it is stored and looked up: cut where it is too long.
 pub fn event_name(event: &str) -> &str {
-    &event[..event.floor_char_boundary(EVENT_NAME_BYTES_MAX)]
+    let longest = event.len().min(EVENT_NAME_BYTES_MAX);
+    let end = (0..=longest).rev().find(|end| event.is_char_boundary(*end));
+    &event[..end.unwrap_or_default()]
 }
 
 /// Which messages to list: those that meet every given condition. The default lists all.
@@ -180,11 +182,6 @@ impl TallyStep {
             TallyStep::Minute => "minute",
             TallyStep::Hour => "hour",
         }
-    }
-
-    /// Reads [`TallyStep::as_str`].
-    pub fn parse(text: &str) -> Option<Self> {
-        Self::ALL.into_iter().find(|step| step.as_str() == text)
     }
 
     /// In milliseconds.

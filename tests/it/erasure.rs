@@ -79,8 +79,10 @@ async fn after_the_deletion_at_loops_nothing_of_the_person_is_on_disk() {
         assert_eq!(found.body["messages"][0]["state"], state, "{found:?}");
         assert!(!found.body.to_string().contains(EMAIL_DOMAIN), "{found:?}");
     }
-    let found = service.admin(&format!("/api/messages?userId={GONE}")).await;
-    assert_eq!(found.body["messages"], json!([]));
+    for person in [format!("userId={GONE}"), format!("email={GONE}@{EMAIL_DOMAIN}")] {
+        let found = service.admin(&format!("/api/messages?{person}")).await;
+        assert_eq!(found.body["messages"], json!([]), "{person}");
+    }
     let ran = setup.command_on(service.data(), &["replay", "--all-failed"], b"").await;
     assert_eq!(
         ran.stdout,

@@ -61,7 +61,7 @@ pub(super) struct FilterQuery {
     /// Name of a subscription that took the message. With `reason`: its delivery failed for it.
     subscription: Option<String>,
     /// Accepted at this time or later: a time, a day in UTC, or how long ago (`90m`, `12h`, `7d`).
-    #[param(example = "7d")]
+    #[param(example = "2026-01-02")]
     from: Option<String>,
     /// Accepted before this time, written in the same way.
     #[param(example = "2026-01-03")]

@@ -22,7 +22,7 @@ struct TalliesQuery {
     step: Option<TallyStep>,
     /// The first interval is the one that contains this time: a time, a day in UTC, or how long ago (`90m`,
     /// `12h`, `7d`). By default an hour ago for minutes, and a day ago for hours.
-    #[param(example = "7d")]
+    #[param(example = "2026-01-02")]
     from: Option<String>,
     /// Only intervals that began before this time, written in the same way.
     #[param(example = "2026-01-03")]

@@ -222,6 +222,7 @@ impl SqliteStore {
             quiet: options.quiet,
             // What another process erased before it was killed may still be there.
             log_holds_erased: true,
+            log_tried_at: std::time::Instant::now(),
             health: Arc::clone(&health),
             ended: ended.clone(),
         };

@@ -7,7 +7,7 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rusqlite::{Connection, TransactionBehavior};
 use tokio::sync::{OwnedSemaphorePermit, oneshot, watch};
@@ -161,6 +161,8 @@ pub(super) struct Writer {
     pub(super) quiet: Duration,
     /// Whether the write-ahead log may hold contents that were erased.
     pub(super) log_holds_erased: bool,
+    /// When the writer last tried to empty the write-ahead log.
+    pub(super) log_tried_at: Instant,
     pub(super) health: Arc<Health>,
     /// Cancelled when the writer has ended, in whatever way.
     pub(super) ended: CancellationToken,
@@ -194,6 +196,10 @@ impl Writer {
                     }
                     if !waiting.closing.is_empty() {
                         break;
+                    }
+                    // A store that is never idle must empty its log too.
+                    if self.log_tried_at.elapsed() >= EMPTY_LOG_EVERY {
+                        self.empty_log();
                     }
                 }
                 Wake::Quiet => self.tidy(),
@@ -284,6 +290,7 @@ impl Writer {
         let Some(connection) = self.connection.as_ref().filter(|_| self.log_holds_erased) else {
             return;
         };
+        self.log_tried_at = Instant::now();
         match empty_log(connection, Some(self.file.busy_timeout)) {
             Ok(is_empty) => self.log_holds_erased = !is_empty,
             Err(error) => {

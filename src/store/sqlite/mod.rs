@@ -40,6 +40,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use jiff::Timestamp;
 use rusqlite::Connection;
+use tokio::runtime::Handle;
 use tokio::sync::{Semaphore, oneshot, watch};
 use tokio_util::sync::CancellationToken;
 
@@ -224,6 +225,7 @@ impl SqliteStore {
             log_holds_erased: true,
             log_tried_at: std::time::Instant::now(),
             health: Arc::clone(&health),
+            runtime: Handle::current(),
             ended: ended.clone(),
         };
         writer.start().map_err(|source| OpenError::NoWriter { source })?;

@@ -10,6 +10,7 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::time::{Duration, Instant};
 
 use rusqlite::{Connection, TransactionBehavior};
+use tokio::runtime::Handle;
 use tokio::sync::{OwnedSemaphorePermit, oneshot, watch};
 use tokio_util::sync::CancellationToken;
 
@@ -137,7 +138,7 @@ impl Group {
             step.answer(of_steps.clone());
         }
         let mut accepted = committed.map(Vec::into_iter);
-        for AcceptOrder { messages, reply, permits, admitted } in self.accepts {
+        for AcceptOrder { reply, permits, admitted, .. } in self.accepts {
             let answer = match &mut accepted {
                 Ok(accepted) => accepted.next().ok_or(Fault::Closed),
                 Err(fault) => Err(fault.clone()),
@@ -145,7 +146,6 @@ impl Group {
             // What an order holds is free before its sender knows.
             drop((permits, admitted));
             let _ = reply.send(answer);
-            drop(messages);
         }
     }
 }
@@ -164,6 +164,8 @@ pub(super) struct Writer {
     /// When the writer last tried to empty the write-ahead log.
     pub(super) log_tried_at: Instant,
     pub(super) health: Arc<Health>,
+    /// Where the callers run.
+    pub(super) runtime: Handle,
     /// Cancelled when the writer has ended, in whatever way.
     pub(super) ended: CancellationToken,
 }
@@ -331,7 +333,9 @@ impl Writer {
                 Err(fault)
             }
         };
-        group.answer(answers);
+        // On the runtime: it is woken once for the group, not once for each caller, and what the group held is
+        // freed where it was made.
+        self.runtime.spawn(async move { group.answer(answers) });
     }
 
     /// Writes a group in one transaction. After a failure the state of the connection is not known

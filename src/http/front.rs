@@ -8,49 +8,66 @@ use std::convert::Infallible;
 use std::time::Duration;
 
 use axum::Router;
-use axum::body::Body;
 use axum::extract::Request;
+use axum::http::{Method, header};
 use axum::response::Response;
 use hyper::body::Incoming;
-use tower::ServiceExt as _;
+use tower::{Layer as _, ServiceExt as _};
+use tower_http::cors::{AllowHeaders, AllowOrigin, Cors, CorsLayer};
 
 use super::HttpState;
-use super::cors::Cors;
 use super::drain::lend;
+use super::error::Contract;
 use super::paths::plain_path;
 use super::server::Answer;
 
+/// How long a browser may remember what CORS allows. Chromium takes two hours at most.
+const PREFLIGHT_MAX_AGE: Duration = Duration::from_secs(7_200);
+
 /// A router, and what stands before it.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub struct Front {
-    router: Router,
+    router: Cors<Router>,
     body_timeout: Duration,
 }
 
 impl Front {
     /// Puts it before a router.
     pub fn new(router: Router, state: &HttpState) -> Self {
-        Self { router, body_timeout: state.0.limits.body_timeout }
+        Self { router: cors().layer(router), body_timeout: state.0.limits.body_timeout }
     }
 }
 
 impl Answer for Front {
-    async fn answer(self, request: Request<Incoming>) -> Response {
+    async fn answer(&self, request: Request<Incoming>) -> Response {
         let (request, loan) = lend(plain_path(request), self.body_timeout);
-        let cors = Cors::of(&request);
-        let mut response = match &cors {
-            Some(cors) if cors.is_preflight() => Response::new(Body::empty()),
-            _ => {
-                let answered: Result<_, Infallible> = self.router.oneshot(request).await;
-                answered.unwrap_or_else(|never| match never {})
+        let answered: Result<_, Infallible> = match Contract::of_path(request.uri().path()) {
+            Contract::Tracking => self.router.clone().oneshot(request).await,
+            Contract::Webhook | Contract::Admin => {
+                self.router.get_ref().clone().oneshot(request).await
             }
         };
+        let response = answered.unwrap_or_else(|never| match never {});
         if let Some(loan) = loan {
             loan.read_rest().await;
         }
-        if let Some(cors) = cors {
-            cors.add_to(response.headers_mut());
-        }
         response
     }
+}
+
+/// CORS of the tracking API, errors included: an answer that a page may not read is a network error to
+/// analytics.js, which then retries what it should drop.
+///
+/// Pages on any origin may read the answer. Whether their messages are accepted depends on their source,
+/// which is known once the key is, so that a page that is rejected learns why. The origin is mirrored
+/// because `*` fails with credentials, and so are the headers: tracing tools in a page add their own to
+/// each request.
+fn cors() -> CorsLayer {
+    CorsLayer::new()
+        .allow_origin(AllowOrigin::mirror_request())
+        .allow_credentials(true)
+        .allow_methods([Method::GET, Method::POST])
+        .allow_headers(AllowHeaders::mirror_request())
+        .expose_headers([header::RETRY_AFTER])
+        .max_age(PREFLIGHT_MAX_AGE)
 }

@@ -10,7 +10,6 @@
 mod address;
 mod auth;
 mod body;
-mod cors;
 mod drain;
 mod endpoint;
 pub mod error;

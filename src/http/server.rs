@@ -52,14 +52,14 @@ pub struct ServerLimits {
 struct Dropped;
 
 /// Answers the requests of a server.
-pub trait Answer: Clone + Send + 'static {
+pub trait Answer: Send + Sync + 'static {
     /// Answers a request.
-    fn answer(self, request: Request<Incoming>) -> impl Future<Output = Response> + Send;
+    fn answer(&self, request: Request<Incoming>) -> impl Future<Output = Response> + Send;
 }
 
 impl Answer for Router {
-    async fn answer(self, request: Request<Incoming>) -> Response {
-        let answered: Result<_, Infallible> = self.oneshot(request).await;
+    async fn answer(&self, request: Request<Incoming>) -> Response {
+        let answered: Result<_, Infallible> = self.clone().oneshot(request).await;
         answered.unwrap_or_else(|never| match never {})
     }
 }
@@ -73,6 +73,7 @@ pub async fn serve(
     stop: CancellationToken,
     grace: Duration,
 ) {
+    let app = Arc::new(app);
     let permits = Arc::new(Semaphore::new(limits.connections_max));
     let graceful = GracefulShutdown::new();
     let mut connections = JoinSet::new();
@@ -86,8 +87,8 @@ pub async fn serve(
             continue;
         };
         let service = {
-            let app = app.clone();
-            hyper::service::service_fn(move |request| answer(app.clone(), peer, request))
+            let app = Arc::clone(&app);
+            hyper::service::service_fn(move |request| answer(Arc::clone(&app), peer, request))
         };
         let connection = http1::Builder::new()
             .timer(TokioTimer::new())
@@ -132,7 +133,7 @@ async fn accept(
 }
 
 async fn answer(
-    app: impl Answer,
+    app: Arc<impl Answer>,
     peer: Peer,
     mut request: Request<Incoming>,
 ) -> Result<Response, Dropped> {

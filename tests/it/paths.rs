@@ -1,5 +1,7 @@
 //! Paths as senders and proxies write them, and what a page is told about where to send.
 
+use std::collections::BTreeSet;
+
 use reqwest::Method;
 use serde_json::json;
 
@@ -76,6 +78,50 @@ async fn a_page_may_send_headers_of_its_own() {
         let answer = Service::answer(request.header("access-control-request-headers", asked)).await;
         assert_eq!(answer.status, 200, "{path}: {answer:?}");
         assert_eq!(answer.headers["access-control-allow-headers"], asked, "{path}");
+    }
+}
+
+#[tokio::test]
+async fn a_page_may_read_every_answer_of_the_tracking_api() {
+    let service = service();
+    let page = ("origin", "https://shop.example");
+    let asked = ("access-control-request-headers", "authorization,x-own");
+    let origin = ("access-control-allow-origin", "https://shop.example");
+    let credentials = ("access-control-allow-credentials", "true");
+    let exposed = ("access-control-expose-headers", "retry-after");
+    let allowed = ("access-control-allow-headers", "authorization,x-own");
+    let methods = ("access-control-allow-methods", "GET,POST");
+    let age = ("access-control-max-age", "7200");
+    /// Method, headers of the request, and all headers of the answer that are about CORS.
+    type Case<'a> = (Method, &'a [(&'a str, &'a str)], &'a [(&'a str, &'a str)]);
+    let cases: [Case<'_>; 5] = [
+        (Method::POST, &[page], &[origin, credentials, exposed]),
+        (Method::POST, &[], &[credentials, exposed]),
+        (Method::GET, &[page, asked], &[origin, credentials, exposed]),
+        (Method::OPTIONS, &[page, asked], &[origin, credentials, allowed, methods, age]),
+        (Method::OPTIONS, &[], &[credentials, methods, age]),
+    ];
+    for (method, headers, expected) in cases {
+        let found = async |path: &str| {
+            let request = service.request(method.clone(), path);
+            let request = headers
+                .iter()
+                .fold(request, |request, (name, value)| request.header(*name, *value));
+            let answer = Service::answer(request.body("{")).await;
+            let is_cors = |name: &str| name.starts_with("access-control-");
+            let found = answer.headers.iter().filter(|(name, _)| is_cors(name.as_str()));
+            found
+                .map(|(name, value)| (name.to_string(), value.to_str().unwrap().to_owned()))
+                .collect::<BTreeSet<_>>()
+        };
+        let owned = |(name, value): &(&str, &str)| ((*name).to_owned(), (*value).to_owned());
+        let expected: BTreeSet<_> = expected.iter().map(owned).collect();
+        for path in ["/v1", "/v1/t", "//v1/t/", "/v1/nothing", "/beacon/v1/batch"] {
+            assert_eq!(found(path).await, expected, "{method} {path}");
+        }
+        for path in ["/", "/v10", "/webhook/default", "/destination", "/api/messages/v1"] {
+            assert_eq!(found(path).await, BTreeSet::new(), "{method} {path}");
+        }
     }
 }
 

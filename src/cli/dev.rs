@@ -9,7 +9,7 @@ use clap::Args;
 use tokio_util::sync::CancellationToken;
 
 use super::sandbox::{listen, new_sandbox, serve};
-use super::{CliError, runtime, say, start_telemetry, stop_signal};
+use super::{CliError, report_dropped_lines, runtime, say, start_telemetry, stop_signal};
 use crate::app::App;
 use crate::clock::SystemClock;
 use crate::config::{self, Flags, LogFormat};
@@ -51,10 +51,11 @@ pub(super) fn run(args: DevArgs) -> Result<(), CliError> {
         (None, Some(folder)) => folder.path().to_owned(),
         (None, None) => PathBuf::from("data"),
     };
-    let telemetry = start_telemetry("info", args.log_format)?;
+    let telemetry = start_telemetry("info", args.log_format);
     let metrics = telemetry.metrics.clone();
     runtime()?.block_on(async {
         let stop = stop_signal();
+        tokio::spawn(report_dropped_lines(telemetry.dropped.clone()));
         let (sandbox_listener, sandbox_address) = listen(args.sandbox, "--sandbox").await?;
         let flags = Flags {
             listen: Some(args.listen),

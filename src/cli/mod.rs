@@ -14,6 +14,7 @@ mod serve;
 use std::io::Write as _;
 use std::process::ExitCode;
 use std::sync::Arc;
+use std::time::Duration;
 
 use clap::{Parser, Subcommand};
 
@@ -21,7 +22,7 @@ use crate::app::AppError;
 use crate::config::{LogFormat, StoreConfig};
 use crate::queue::Store;
 use crate::store;
-use crate::telemetry::{self, Telemetry};
+use crate::telemetry::{self, DroppedLines, Telemetry};
 
 /// Self-hosted, Segment-compatible destination for Loops.
 #[derive(Debug, Parser)]
@@ -91,6 +92,9 @@ pub enum CliError {
     },
 }
 
+/// How often dropped log lines are reported.
+const REPORT_DROPPED_EVERY: Duration = Duration::from_secs(5);
+
 /// Runs the command of the process's arguments.
 pub fn run() -> ExitCode {
     let cli = Cli::parse();
@@ -138,9 +142,16 @@ async fn open_store(config: &StoreConfig) -> Result<Arc<dyn Store>, CliError> {
 }
 
 /// Starts the log and the metrics of a command.
-fn start_telemetry(level: &str, format: LogFormat) -> Result<Telemetry, CliError> {
+fn start_telemetry(level: &str, format: LogFormat) -> Telemetry {
     telemetry::start(level, format == LogFormat::Json)
-        .map_err(|source| CliError::Io { what: "the log did not start".to_owned(), source })
+}
+
+/// Reports dropped log lines for as long as a service runs.
+async fn report_dropped_lines(mut dropped: DroppedLines) {
+    loop {
+        dropped.report();
+        tokio::time::sleep(REPORT_DROPPED_EVERY).await;
+    }
 }
 
 /// A runtime for a command.

@@ -64,7 +64,7 @@ pub(super) fn run(args: ReplayArgs) -> Result<(), CliError> {
     let config = config::load(&flags, config::environment())?;
     let is_dry_run = args.dry_run;
     let selection = selection(args, &config)?;
-    let _telemetry = start_telemetry("warn", config.log.format)?;
+    let _telemetry = start_telemetry("warn", config.log.format);
     runtime()?.block_on(async {
         let stop = stop_signal();
         if !store::exists(&config.store) {

@@ -50,7 +50,7 @@ pub(super) struct FaultArgs {
 }
 
 pub(super) fn run(args: SandboxArgs) -> Result<(), CliError> {
-    let _telemetry = start_telemetry("info", LogFormat::Pretty)?;
+    let _telemetry = start_telemetry("info", LogFormat::Pretty);
     runtime()?.block_on(async {
         let stop = stop_signal();
         let (listener, address) = listen(args.listen, "--listen").await?;

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use clap::Args;
 
-use super::{CliError, runtime, start_telemetry, stop_signal};
+use super::{CliError, report_dropped_lines, runtime, start_telemetry, stop_signal};
 use crate::app::App;
 use crate::clock::SystemClock;
 use crate::config::{self, Flags, LogFormat};
@@ -44,14 +44,13 @@ pub(super) fn run(args: ServeArgs) -> Result<(), CliError> {
     if let Some(at) = config::crash_at() {
         crash::arm(&at);
     }
-    let telemetry = start_telemetry(&config.log.level, config.log.format)?;
+    let telemetry = start_telemetry(&config.log.level, config.log.format);
     let metrics = telemetry.metrics.clone();
     let runtime = runtime()?;
     let ended = runtime.block_on(async {
         let stop = stop_signal();
+        tokio::spawn(report_dropped_lines(telemetry.dropped.clone()));
         let app = App::start(config, load, std::sync::Arc::new(SystemClock), metrics).await?;
-        // The address is in the log before anything can happen to the process.
-        telemetry.flush();
         app.run(stop).await?;
         Ok(())
     });

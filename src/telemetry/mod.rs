@@ -3,7 +3,7 @@
 //!
 //! A log line never holds a key, an e-mail address, a name, a trait or a body.
 
-mod lines;
+mod log;
 
 use std::error::Error;
 use std::{fmt, io};
@@ -11,7 +11,8 @@ use std::{fmt, io};
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
 use tracing_subscriber::EnvFilter;
 
-use lines::{Lines, Writer};
+pub use log::DroppedLines;
+use log::LogGuard;
 
 /// Bounds of the histogram of Loops' answers, in seconds.
 const LOOPS_SECONDS: [f64; 10] = [0.025, 0.05, 0.1, 0.2, 0.4, 0.8, 1.6, 5.0, 10.0, 30.0];
@@ -44,7 +45,7 @@ pub const DESTINATION_PAUSED: &str = "segment_loops_destination_paused";
 pub const STORE_READY: &str = "segment_loops_store_ready";
 /// 1 while this process holds the lease of a destination, else 0, by `destination`.
 pub const LEASE_HELD: &str = "segment_loops_lease_held";
-/// Lines of the log that were dropped because they came faster than they could be written.
+/// Log lines that were dropped because too many were waiting to be written.
 pub const LOG_LINES_DROPPED: &str = "segment_loops_log_lines_dropped_total";
 
 /// The levels by name, and none.
@@ -68,43 +69,39 @@ pub fn level(text: &str) -> Result<EnvFilter, String> {
     }
 }
 
-/// What was started for the process. Dropped, it writes the log lines that still wait.
+/// What was started for the process. Keep it until the process ends: dropping it writes the log lines that
+/// are still waiting.
 #[derive(Debug)]
+#[must_use = "without it the last log lines are lost"]
 pub struct Telemetry {
     /// Renders the metrics.
     pub metrics: PrometheusHandle,
-    log: Writer,
-}
-
-impl Telemetry {
-    /// Returns once every line that was logged before is written, unless that takes a second: what follows
-    /// may end the process without a warning.
-    pub fn flush(&self) {
-        self.log.flush();
-    }
+    /// Reports dropped log lines.
+    pub dropped: DroppedLines,
+    _guard: LogGuard,
 }
 
 /// Starts logging (to standard error) and metrics, once for the process. `filter` is what [`level`] reads;
 /// a configuration with another one is refused before.
-pub fn start(filter: &str, as_json: bool) -> io::Result<Telemetry> {
+pub fn start(filter: &str, as_json: bool) -> Telemetry {
     let filter = level(filter).unwrap_or_else(|_| EnvFilter::new("info"));
     // Colours are for terminals; in a file they are noise.
     let is_terminal = io::IsTerminal::is_terminal(&io::stderr());
-    let (lines_out, log) = Lines::start(io::stderr())?;
+    let (writer, dropped, guard) = log::start(io::stderr());
     let lines = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_ansi(is_terminal)
         // A line that cannot be written is lost. Reporting it on standard error again would panic in the
         // task that logs: a full disk with the log on it must not stop delivery.
         .log_internal_errors(false)
-        .with_writer(lines_out);
+        .with_writer(writer);
     // A second start in one process (tests) keeps the first subscriber.
     let _ = if as_json {
         lines.json().flatten_event(true).with_current_span(false).try_init()
     } else {
         lines.try_init()
     };
-    Ok(Telemetry { metrics: metrics_recorder(), log })
+    Telemetry { metrics: metrics_recorder(), dropped, _guard: guard }
 }
 
 /// Describes the metrics and gives the handle that renders them.
@@ -141,7 +138,10 @@ fn describe() {
         DESTINATION_PAUSED,
         "1 while the destination is paused: Loops refuses its key, or its base URL is wrong"
     );
-    describe_counter!(LOG_LINES_DROPPED, "Log lines that came faster than they could be written");
+    describe_counter!(
+        LOG_LINES_DROPPED,
+        "Log lines that were dropped because too many were waiting"
+    );
     describe_gauge!(STORE_READY, "1 while messages can be stored");
     describe_gauge!(LEASE_HELD, "1 while this process delivers for the destination");
 }

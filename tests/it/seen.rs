@@ -153,7 +153,45 @@ async fn a_log_that_nobody_reads_stops_nothing_and_says_what_it_lost() {
     });
     let address = log.find(|line| line["message"] == "listening").unwrap()["address"].to_string();
     let address = address.trim_matches('"');
-    // From here on nobody reads. A message has a line of its own, with its id.
+    // From here on nobody reads.
+    log_too_much(address).await;
+    let dropped = log.find(|line| line["message"].to_string().contains("log lines were dropped"));
+    assert!(dropped.unwrap()["lines"].as_u64().unwrap() > 0);
+    signal(process.id(), "TERM");
+    // The last line is there, although the process ended right after it.
+    assert_eq!(log.last().unwrap()["message"], "stopped");
+    assert_eq!(process.wait().unwrap().code(), Some(0));
+}
+
+#[tokio::test]
+async fn a_log_that_nobody_reads_does_not_keep_the_process_from_ending() {
+    let folder = tempfile::tempdir().unwrap();
+    let setup =
+        Setup::with_loops("http://127.0.0.1:9/api/v1").env("SEGMENT_LOOPS__LOG__LEVEL", "debug");
+    // As of `segment-loops serve 2>&1 | reader`.
+    let (log, stderr) = std::io::pipe().unwrap();
+    let stdout = stderr.try_clone().unwrap();
+    let arguments = ["serve", "--listen", "127.0.0.1:0"];
+    let mut command = setup.other_command(folder.path(), folder.path(), &arguments);
+    let mut process = command.stderr(stderr).stdout(stdout).spawn().unwrap();
+    drop(command);
+    let mut log = std::io::BufReader::new(log).lines().map(|line| {
+        serde_json::from_str::<serde_json::Value>(&line.unwrap()).expect("whole lines only")
+    });
+    let address = log.find(|line| line["message"] == "listening").unwrap()["address"].to_string();
+    log_too_much(address.trim_matches('"')).await;
+    signal(process.id(), "TERM");
+    let began = std::time::Instant::now();
+    while process.try_wait().unwrap().is_none() {
+        assert!(began.elapsed() < PATIENCE);
+        tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+    }
+    assert_eq!(process.wait().unwrap().code(), Some(0));
+    drop(log);
+}
+
+/// Has the process at `address` log more than may wait: at level `debug`, each message has a line with its id.
+async fn log_too_much(address: &str) {
     let client = reqwest::Client::builder().no_proxy().build().unwrap();
     let long = "m".repeat(1_000);
     for round in 0..12 {
@@ -164,12 +202,6 @@ async fn a_log_that_nobody_reads_stops_nothing_and_says_what_it_lost() {
         let answer = request.basic_auth(WRITE_KEY, Some("")).body(body).send().await.unwrap();
         assert_eq!(answer.status(), 200, "{round}");
     }
-    let dropped = log.find(|line| line["message"].to_string().contains("log lines were dropped"));
-    assert!(dropped.unwrap()["lines"].as_u64().unwrap() > 0);
-    signal(process.id(), "TERM");
-    // The last line is there, although the process ended right after it.
-    assert_eq!(log.last().unwrap()["message"], "stopped");
-    assert_eq!(process.wait().unwrap().code(), Some(0));
 }
 
 /// A Loops that is down for one request, which is worth a line of its own.

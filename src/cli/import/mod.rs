@@ -75,7 +75,7 @@ pub(super) fn run(args: ImportArgs) -> Result<(), CliError> {
         open(file)?;
     }
     let report = Report::open(args.report.as_deref())?;
-    let _telemetry = start_telemetry("warn", config.log.format)?;
+    let _telemetry = start_telemetry("warn", config.log.format);
     runtime()?.block_on(async {
         let stop = stop_signal();
         let store = open_store(&config.store).await?;

@@ -80,7 +80,10 @@ fn read(given: &Parameters, digests: &Digests, now: Timestamp) -> Result<Filter,
         [None, None, None] => Vec::new(),
         [Some(id), None, None] => digests.any_person(id),
         [None, Some(id), None] => vec![digests.person(PersonIdKind::Anonymous, id)],
-        [None, None, Some(email)] => vec![digests.person(PersonIdKind::Email, email)],
+        // No address has a space inside: it was a plus that nobody encoded.
+        [None, None, Some(email)] => {
+            vec![digests.person(PersonIdKind::Email, &email.trim().replace(' ', "+"))]
+        }
         _ => return Err(bad_query("give only one of `userId`, `anonymousId` and `email`")),
     };
     let owned = |text: Option<&str>| text.map(str::to_owned);
@@ -189,6 +192,7 @@ mod tests {
         let digests = Digests::new(&[0; 32]);
         let all = Filter::default();
         let email = digests.person(PersonIdKind::Email, "ada@example.com");
+        let tagged = digests.person(PersonIdKind::Email, "ada+1@example.com");
         let anonymous = digests.person(PersonIdKind::Anonymous, "a1");
         let time = |text: &str| Some(text.parse().unwrap());
         for (query, expected) in [
@@ -196,6 +200,7 @@ mod tests {
             ("?userId=u%201", Filter { persons: digests.any_person("u 1"), ..all.clone() }),
             ("?anonymousId=a1", Filter { persons: vec![anonymous], ..all.clone() }),
             ("?email=%20Ada@Example.com", Filter { persons: vec![email], ..all.clone() }),
+            ("?email=ada+1@example.com", Filter { persons: vec![tagged], ..all.clone() }),
             ("?state=unmatched", Filter { state: Some(MessageState::Unmatched), ..all.clone() }),
             (
                 "?state=failed&reason=expired",

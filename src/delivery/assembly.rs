@@ -59,7 +59,7 @@ impl Assembly {
                 .iter()
                 .find_map(|delivery| Some((delivery, delivery.outcome.as_ref().ok()?)))
         });
-        // A message without requests waits too: it costs no slot of the rate when its turn comes.
+        // A message without requests also waits, since its own turn costs no slot.
         let joins = first.is_some_and(|(delivery, request)| {
             delivery.may_merge && self.groups[open].union.would_join(request)
         });

@@ -95,7 +95,7 @@ impl Engine {
                 Err(fault) => error!(
                     destination,
                     error = %telemetry::chain(&fault),
-                    "the lease cannot be asked for; trying again"
+                    "could not request the lease; trying again"
                 ),
             }
             tokio::select! {
@@ -295,11 +295,7 @@ mod tests {
             }))
         }
 
-        async fn freeze(
-            &self,
-            lease: &Lease,
-            merge: NewMerge,
-        ) -> Result<Vec<FrozenRequest>, WorkError> {
+        async fn freeze(&self, lease: &Lease, merge: NewMerge) -> Result<Frozen, WorkError> {
             if lease.token < self.fenced_below {
                 return Err(WorkError::Fenced);
             }
@@ -309,7 +305,7 @@ mod tests {
                     self.stop.by(Instant::now());
                 }
             }
-            Ok(vec![])
+            Ok(Frozen { requests: vec![], unmatched: None })
         }
 
         async fn settle(&self, _: &Lease, _: Settlement) -> Result<(), WorkError> {

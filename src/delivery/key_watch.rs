@@ -42,14 +42,14 @@ pub(super) enum Gate {
     Open,
     /// Not until the running check of the key is done.
     Checking,
-    /// Not until the key is checked, which is due then.
+    /// Closed until the next key check.
     Paused {
         /// When.
         check_at: Instant,
     },
 }
 
-/// Knows what the answers of Loops have shown about the key of one destination.
+/// Tracks what Loops' answers reveal about the key of one destination.
 pub(super) struct KeyWatch {
     destination: String,
     client: Client,

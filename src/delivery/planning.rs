@@ -28,15 +28,16 @@ impl Stepper {
         job: &Job,
         neighbours: &[Seq],
     ) -> Result<Vec<FrozenRequest>, WorkError> {
+        let message_id = &job.message_id;
         let (planned, message_ids) = self.plan_turn(seq, job, neighbours).await;
         crash::point("freeze.before");
         let is_alone = planned.plans.len() == 1;
-        let unsent = unsent(&planned, &message_ids);
+        let failed = failed(&planned, &message_ids);
         let frozen = match self.queue.freeze(lease, planned).await {
             Err(WorkError::Broken(fault)) if !is_alone => {
                 warn!(
                     destination = self.name,
-                    message_id = job.message_id,
+                    message_id,
                     error = %telemetry::chain(&*fault),
                     "cannot be merged with its neighbours: sending it alone"
                 );
@@ -45,29 +46,22 @@ impl Stepper {
             frozen => frozen?,
         };
         crash::point("freeze.after");
-        unsent.iter().for_each(|one| self.report_unsent(one));
-        Ok(frozen)
-    }
-
-    /// Counts and logs a message or delivery that ends without a request.
-    fn report_unsent(&self, unsent: &Unsent) {
-        let Unsent { message_id, why } = unsent;
-        match why {
-            WhyUnsent::Unmatched(reason) => {
-                let reason = reason.as_str();
-                let labels = [("destination", self.name.clone()), ("reason", reason.to_owned())];
-                counter!(telemetry::UNMATCHED, &labels).increment(1);
-                info!(destination = self.name, message_id, reason, "unmatched");
-            }
-            WhyUnsent::Failed { subscription, action, reason } => {
-                let reason = reason.as_str();
-                warn!(
-                    destination = self.name,
-                    message_id, subscription, reason, "failed before it was sent"
-                );
-                self.count(*action, reason);
-            }
+        // A neighbour is only merged if it has a request, so the first message alone can be unmatched.
+        if let Some(reason) = frozen.unmatched {
+            let reason = reason.as_str();
+            let labels = [("destination", self.name.clone()), ("reason", reason.to_owned())];
+            counter!(telemetry::UNMATCHED, &labels).increment(1);
+            info!(destination = self.name, message_id, reason, "unmatched");
         }
+        for Failed { message_id, subscription, action, reason } in failed {
+            let reason = reason.as_str();
+            warn!(
+                destination = self.name,
+                message_id, subscription, reason, "failed before it was sent"
+            );
+            self.count(action, reason);
+        }
+        Ok(frozen.requests)
     }
 
     /// Plans a message, together with the neighbours behind it that can be merged without loss. Returns
@@ -138,34 +132,29 @@ impl Stepper {
     }
 }
 
-/// A message, or one of its deliveries, that ends without a request.
-struct Unsent {
+/// A delivery that ends without a request.
+struct Failed {
     message_id: String,
-    why: WhyUnsent,
+    subscription: Option<String>,
+    action: ActionKind,
+    reason: FailureReason,
 }
 
-enum WhyUnsent {
-    Unmatched(UnmatchedReason),
-    Failed { subscription: Option<String>, action: ActionKind, reason: FailureReason },
-}
-
-/// The messages and deliveries of a merge that end without a request.
-fn unsent(merge: &NewMerge, message_ids: &[String]) -> Vec<Unsent> {
-    let mut unsent = Vec::new();
+/// The deliveries of a merge that end without a request.
+fn failed(merge: &NewMerge, message_ids: &[String]) -> Vec<Failed> {
+    let mut failed = Vec::new();
     for ((_, plan), message_id) in merge.plans.iter().zip(message_ids) {
-        let unmatched = plan.unmatched.iter().map(|one| WhyUnsent::Unmatched(one.reason));
-        let failed = plan.deliveries.iter().filter_map(|delivery| {
-            Some(WhyUnsent::Failed {
-                reason: delivery.outcome.as_ref().err()?.reason,
+        failed.extend(plan.deliveries.iter().filter_map(|delivery| {
+            Some(Failed {
+                message_id: message_id.clone(),
+                subscription: delivery.subscription.clone(),
                 // Without an action, the message could not be read, which is logged where it is found.
                 action: delivery.action?,
-                subscription: delivery.subscription.clone(),
+                reason: delivery.outcome.as_ref().err()?.reason,
             })
-        });
-        let whys = unmatched.chain(failed);
-        unsent.extend(whys.map(|why| Unsent { message_id: message_id.clone(), why }));
+        }));
     }
-    unsent
+    failed
 }
 
 fn unreadable(now: Timestamp) -> NewPlan {

@@ -53,7 +53,7 @@ pub(super) struct Tenure<'a> {
     reader: Reader,
     key: KeyWatch,
     tasks: JoinSet<Done>,
-    /// What the running tasks work on, to know it if one panics.
+    /// What each running task works on, so that a panic can be traced.
     busy: HashMap<Id, Task>,
     panics: Panics,
     /// When the last hint was followed.

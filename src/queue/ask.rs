@@ -28,7 +28,7 @@ pub struct Filter {
     pub persons: Vec<PersonDigest>,
     /// Their state.
     pub state: Option<MessageState>,
-    /// One of their deliveries that count failed for this reason.
+    /// A delivery that is not superseded failed for this reason.
     pub reason: Option<FailureReason>,
     /// Name of their destination.
     pub destination: Option<String>,
@@ -194,7 +194,7 @@ impl TallyStep {
 }
 
 /// What tallies count. For whole messages,
-/// received + replayed = pending + unmatched + delivered + failed, at any time.
+/// received + replayed = pending + unmatched + delivered + failed, at any time, as long as no counts are purged.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Stage {
     /// Messages that were accepted, without duplicates.

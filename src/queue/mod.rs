@@ -21,7 +21,8 @@
 //!   storage, and so is the original of every message it reports as a duplicate.
 //! * **Order.** Sequence numbers of one destination become visible in increasing order: a reader
 //!   that has seen `n` never later finds a new one below `n`.
-//! * **Atomic steps.** Each method is one transaction. A crash leaves it done or not done.
+//! * **Atomic steps.** Each method is one transaction, except [`Replays::replay`], which is a few. A crash
+//!   leaves a transaction done or not done.
 //! * **Fencing.** [`Work::freeze`], [`Work::settle`], [`Work::set_aside`] and [`Work::release`] change nothing
 //!   and return [`WorkError::Fenced`] unless the given lease is still in force.
 //! * **Frozen requests.** [`Work::freeze`] writes body and key before it returns; nothing changes
@@ -144,22 +145,22 @@ pub trait Work: Send + Sync {
     async fn of_lane(&self, destination: &str, ask: &LaneAsk) -> Result<LanePart, Unavailable>;
 
     /// Everything needed to work on one message: its payload and its frozen requests. `None` if it is not
-    /// pending, or no longer.
+    /// pending.
     async fn open(&self, seq: Seq) -> Result<Option<Job>, WorkError>;
 
     /// Records the plan of a message and of the neighbours that were planned with it; merged requests may
     /// carry several of their deliveries. Returns the requests of the first message, which are then on
-    /// disk, in the order of its deliveries. A message without a pending delivery is done at once. If the
-    /// first message was planned before, nothing is written.
-    async fn freeze(&self, lease: &Lease, merge: NewMerge)
-    -> Result<Vec<FrozenRequest>, WorkError>;
+    /// disk. A message without a pending delivery is done at once: it is unmatched if its plan has no
+    /// deliveries, and none from before a replay stands. If the first message was planned before, nothing is
+    /// written.
+    async fn freeze(&self, lease: &Lease, merge: NewMerge) -> Result<Frozen, WorkError>;
 
     /// Records an attempt and its consequence for the request, its deliveries and its messages.
     async fn settle(&self, lease: &Lease, settlement: Settlement) -> Result<(), WorkError>;
 
     /// Ends a message whose records are broken, so that it does not block its lane: its pending deliveries
-    /// fail with the given reason; a message without deliveries gets a failed one. Returns the message id;
-    /// if the message is not pending, or no longer, writes nothing and returns `None`.
+    /// fail with the given reason; a message without deliveries gets a failed one. Returns the message id.
+    /// Does nothing and returns `None` if the message is not pending.
     async fn set_aside(
         &self,
         lease: &Lease,

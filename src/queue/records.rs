@@ -6,7 +6,7 @@ use bytes::Bytes;
 use jiff::Timestamp;
 
 use super::{MessageState, Replay};
-use crate::action::{ActionKind, Endpoint, Unmatched};
+use crate::action::{ActionKind, Endpoint, Unmatched, UnmatchedReason};
 use crate::segment::{LaneKey, MessageHash, MessageType, PersonDigest};
 
 /// The sequence number of a message, in the order of acceptance. Starts at 1; 0 is before all messages.
@@ -101,7 +101,7 @@ pub struct LeaseHolder {
     pub until: Timestamp,
 }
 
-/// The few facts about each pending message that the engine keeps in memory.
+/// What the engine keeps in memory about a pending message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Head {
     /// Its sequence number.
@@ -222,6 +222,15 @@ pub struct NewRequest {
     pub expires_at: Option<Timestamp>,
 }
 
+/// A message whose plan is on disk.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Frozen {
+    /// Its pending requests, in the order of its deliveries.
+    pub requests: Vec<FrozenRequest>,
+    /// Why it ended as unmatched, if this plan ended it so.
+    pub unmatched: Option<UnmatchedReason>,
+}
+
 /// Neighbours of a lane that were planned together.
 #[derive(Debug, Clone)]
 pub struct NewMerge {
@@ -256,13 +265,14 @@ pub enum FailureReason {
     Refused,
     /// It was too late to send it, or to send it again.
     Expired,
-    /// The mapping makes no request of the message that Segment's destination would send.
+    /// The mapping yields no request that Segment's destination would send.
     Invalid,
     /// Its user id is a word that means "no id".
     PlaceholderId,
-    /// The stored message or its records cannot be read, or contradict each other.
+    /// The stored message or its records cannot be read or contradict each other, or its delivery panicked
+    /// again and again.
     Unreadable,
-    /// A reason of another release, in a record.
+    /// Read from the store, but unknown to this release.
     Unknown,
 }
 
@@ -326,7 +336,7 @@ pub enum AttemptOutcome {
     Refused,
     /// Every path is answered with 404: the base URL is wrong.
     NotFound,
-    /// An outcome of another release, in a record.
+    /// Read from the store, but unknown to this release.
     Unknown,
 }
 
@@ -414,7 +424,7 @@ pub enum DeliveryState {
     Pending,
     Delivered,
     Failed,
-    /// A state of another release, in a record.
+    /// Read from the store, but unknown to this release.
     Unknown,
 }
 

@@ -203,6 +203,47 @@ async fn what_was_delivered_under_one_subscription_is_not_sent_again_when_anothe
     assert!(loops.rest().is_empty());
 }
 
+#[tokio::test]
+async fn a_message_that_no_subscription_takes_any_more_stays_delivered_if_a_delivery_stands() {
+    let mut loops = ScriptedLoops::start(|seen| match seen.path.as_str() {
+        "/contacts/update" => Reply::status(400),
+        _ => Reply::ok(),
+    })
+    .await;
+    let subscriptions = |trigger: &str| {
+        format!(
+            r#"
+            [[subscriptions]]
+            name = "Event"
+            action = "sendEvent"
+            events = ["Tested"]
+            [[subscriptions]]
+            name = "Contact"
+            action = "createOrUpdateContact"
+            trigger = 'type = "{trigger}"'
+            "#
+        )
+    };
+    let setup = Setup::with_loops(&loops.base_url).config(&subscriptions("track"));
+    let service = setup.start();
+    service.accept("/v1/track", track("u1", "m1")).await;
+    service.message("m1", is_failed).await;
+    loops.now(|_| Reply::ok());
+    loops.rest();
+    let changed = Setup::with_loops(&loops.base_url).config(&subscriptions("identify"));
+    let service = service.stop_and_restart(&changed).await;
+    let answer = ask(&service, json!({"messageIds": ["m1"]})).await;
+    assert_eq!(answer.body["replayed"], 1, "{answer:?}");
+    let found = service.message("m1", is_delivered).await;
+    assert_eq!((&found["reason"], &found["detail"]), (&Value::Null, &Value::Null), "{found}");
+    // What goes out behind it shows that it is logged and counted by now.
+    service.accept("/v1/track", track("u1", "last")).await;
+    assert_eq!(loops.notes(1).await, ["last"]);
+    assert!(!service.log().iter().any(|line| line["message"] == "unmatched"));
+    let metrics = service.admin("/metrics").await.body;
+    assert!(!metrics.to_string().contains("segment_loops_unmatched_total{"), "{metrics}");
+}
+
 /// Subscriptions that delete a contact on an event, and send that event too.
 const DELETES_ON_AN_EVENT: &str = r#"
 [[subscriptions]]

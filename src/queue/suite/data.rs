@@ -12,7 +12,8 @@ pub(crate) trait FreezeOne: Work {
         seq: Seq,
         plan: NewPlan,
     ) -> Result<Vec<FrozenRequest>, WorkError> {
-        self.freeze(lease, NewMerge { plans: vec![(seq, plan)], merged: Vec::new() }).await
+        let merge = NewMerge { plans: vec![(seq, plan)], merged: Vec::new() };
+        Ok(self.freeze(lease, merge).await?.requests)
     }
 }
 impl<T: Work + ?Sized> FreezeOne for T {}

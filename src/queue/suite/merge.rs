@@ -15,7 +15,7 @@ async fn merged(store: &dyn Store, lease: &Lease) -> (Seq, Seq, Vec<FrozenReques
         ],
         merged: vec![NewMergedRequest { request: request(9), carries: vec![(0, 0), (1, 0)] }],
     };
-    let frozen = store.freeze(lease, merge).await.unwrap();
+    let frozen = store.freeze(lease, merge).await.unwrap().requests;
     (first, second, frozen)
 }
 
@@ -145,7 +145,7 @@ pub(crate) async fn merging_writes_all_or_nothing(store: &dyn Store) {
     assert!(matches!(refused, Err(WorkError::Broken(_))), "{refused:?}");
     assert!(!store.open(first).await.unwrap().unwrap().is_planned);
     // Of one that was planned before, what there is counts.
-    let there = store.freeze(&lease, merge(vec![second, first])).await.unwrap();
+    let there = store.freeze(&lease, merge(vec![second, first])).await.unwrap().requests;
     assert_eq!((there.len(), &there[0].body), (1, &request(1).body));
     assert!(!store.open(first).await.unwrap().unwrap().is_planned);
     // Nor one that is gone.

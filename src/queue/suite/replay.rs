@@ -70,6 +70,12 @@ pub(crate) async fn put_failed(store: &dyn Store, lease: &Lease, message: NewMes
     seq
 }
 
+/// Plans the first pending message without deliveries; returns why it ended as unmatched, if it did.
+async fn freeze_empty(store: &dyn Store, lease: &Lease) -> Option<UnmatchedReason> {
+    let plans = vec![(heads(store).await[0].seq, plan(vec![]))];
+    store.freeze(lease, NewMerge { plans, merged: Vec::new() }).await.unwrap().unmatched
+}
+
 /// The ids of what is pending, in order.
 async fn pending_ids(store: &dyn Store) -> Vec<String> {
     let mut ids = Vec::new();
@@ -180,9 +186,14 @@ pub(crate) async fn replays_for_one_subscription_alone(store: &dyn Store) {
     end(store, &lease, seq, &[("one", Some(Refused))]).await;
     let one = Selection { subscription: Some("one".into()), ..all(ReplayState::Failed) };
     assert_eq!(replay(store, one, false).await, (1, 0));
-    // It is planned, and nothing takes it now.
-    store.freeze_one(&lease, heads(store).await[0].seq, plan(vec![])).await.unwrap();
+    // It is planned, and nothing takes it now: what was delivered before stands.
+    assert_eq!(freeze_empty(store, &lease).await, None);
+    assert!(record(store, "a").await.unmatched.is_none());
     assert_eq!(replay(store, all(ReplayState::Delivered), true).await, (1, 0));
+    // Nothing stands, and nothing takes it.
+    assert_eq!(replay(store, all(ReplayState::All), false).await, (1, 0));
+    assert_eq!(freeze_empty(store, &lease).await, Some(UnmatchedReason::Integrations));
+    assert!(record(store, "a").await.unmatched.is_some());
 }
 
 pub(crate) async fn a_failure_that_stands_keeps_a_message_failed(store: &dyn Store) {
@@ -191,7 +202,8 @@ pub(crate) async fn a_failure_that_stands_keeps_a_message_failed(store: &dyn Sto
     end(store, &lease, seq, &[("one", Some(Refused)), ("two", Some(Refused))]).await;
     let two = Selection { subscription: Some("two".into()), ..all(ReplayState::Failed) };
     assert_eq!(replay(store, two, false).await, (1, 0));
-    store.freeze_one(&lease, heads(store).await[0].seq, plan(vec![])).await.unwrap();
+    assert_eq!(freeze_empty(store, &lease).await, None);
+    assert!(record(store, "a").await.unmatched.is_none());
     assert_eq!(replay(store, all(ReplayState::Failed), true).await, (1, 0));
     assert_eq!(replay(store, all(ReplayState::Unmatched), true).await, (0, 0));
 }

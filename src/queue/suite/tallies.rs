@@ -136,7 +136,7 @@ pub(crate) async fn counts_merged_deliveries_by_source(store: &dyn Store) {
             ],
             merged: vec![NewMergedRequest { request: request(9), carries: vec![(0, 0), (1, 0)] }],
         };
-        (seqs, store.freeze(&lease, merge).await.unwrap().remove(0))
+        (seqs, store.freeze(&lease, merge).await.unwrap().requests.remove(0))
     };
     let settle = async |request: &FrozenRequest, with: Consequence| {
         store.settle(&lease, settlement(request, 1, with)).await.unwrap();

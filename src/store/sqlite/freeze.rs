@@ -13,8 +13,7 @@ use super::tally::{Counted, Tallies};
 use super::writer::{Effects, Step};
 use crate::action::{ActionKind, Unmatched, UnmatchedReason};
 use crate::queue::{
-    DeliveryState, FrozenRequest, Lease, NewDelivery, NewMerge, NewPlan, NewRequest, RequestId,
-    Seq, Stage,
+    DeliveryState, Frozen, Lease, NewDelivery, NewMerge, NewPlan, NewRequest, RequestId, Seq, Stage,
 };
 
 /// ?1 seq, ?2 destination.
@@ -33,6 +32,9 @@ pub(super) const INSERT_DELIVERY: &str = "
                             reason, detail, warnings, part_id, replay)
     VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11,
             COALESCE((SELECT number FROM replays WHERE seq = ?1), 0))";
+/// ?1 seq. A row if a delivery from before a replay stands.
+pub(super) const STANDS: &str =
+    "SELECT 1 FROM deliveries WHERE seq = ?1 AND is_superseded = 0 LIMIT 1";
 /// ?1 seq, ?2 unmatched, ?3 its detail, ?4 state, ?5 done at. A delivery of an earlier replay that failed and
 /// still stands makes the message failed, like those of this plan.
 pub(super) const PLANNED: &str = "
@@ -41,8 +43,7 @@ pub(super) const PLANNED: &str = "
             SELECT 1 FROM deliveries d
             WHERE d.seq = messages.seq AND d.state = 'failed' AND d.is_superseded = 0)
     WHERE seq = ?1 AND state = 0 AND is_planned = 0
-    RETURNING source, is_failed, EXISTS (
-        SELECT 1 FROM deliveries d WHERE d.seq = messages.seq AND d.is_superseded = 0)";
+    RETURNING source, is_failed";
 
 pub(super) struct Freeze {
     pub(super) lease: Lease,
@@ -50,7 +51,7 @@ pub(super) struct Freeze {
 }
 
 impl Step for Freeze {
-    type Output = Result<Vec<FrozenRequest>, Fenced>;
+    type Output = Result<Frozen, Fenced>;
 
     fn run(&self, transaction: &Connection, effects: &mut Effects) -> Result<Self::Output, Fault> {
         if !is_in_force(transaction, &self.lease)? {
@@ -66,7 +67,10 @@ impl Step for Freeze {
             match found {
                 Some((0_i64, false)) => {}
                 // Planned before: the plan on disk counts.
-                Some(_) if index == 0 => return Ok(Ok(frozen(transaction, *seq)?)),
+                Some(_) if index == 0 => {
+                    let requests = frozen(transaction, *seq)?;
+                    return Ok(Ok(Frozen { requests, unmatched: None }));
+                }
                 Some(_) => {
                     return Err(Fault::Broken("a neighbour of the message was planned before"));
                 }
@@ -75,11 +79,15 @@ impl Step for Freeze {
             }
         }
         let merged = self.insert_merged(transaction)?;
+        let mut unmatched = None;
         for index in 0..self.merge.plans.len() {
-            self.write(transaction, index, &merged, &mut effects.tallies)?;
+            let ended = self.write(transaction, index, &merged, &mut effects.tallies)?;
+            if index == 0 {
+                unmatched = ended;
+            }
         }
         let first = self.merge.plans.first().map(|(seq, _)| *seq).unwrap_or_default();
-        Ok(Ok(frozen(transaction, first)?))
+        Ok(Ok(Frozen { requests: frozen(transaction, first)?, unmatched }))
     }
 }
 
@@ -98,14 +106,14 @@ impl Freeze {
         Ok(ids)
     }
 
-    /// Writes the plan with this index.
+    /// Writes the plan with this index; returns why its message ended as unmatched, if it did.
     fn write(
         &self,
         transaction: &Connection,
         index: usize,
         merged: &MergedIds,
         tallies: &mut Tallies,
-    ) -> Result<(), Fault> {
+    ) -> Result<Option<UnmatchedReason>, Fault> {
         let (seq, plan) = &self.merge.plans[index];
         let now = to_ms(plan.now);
         for (position, delivery) in plan.deliveries.iter().enumerate() {
@@ -123,7 +131,10 @@ impl Freeze {
             insert_delivery(transaction, *seq, position, delivery, now, carried)?;
         }
         let is_done = plan.deliveries.iter().all(|delivery| delivery.outcome.is_err());
-        let unmatched = unmatched(plan);
+        let unmatched = match plan.deliveries.is_empty() {
+            true if !stands(transaction, *seq)? => Some(unmatched(plan)),
+            _ => None,
+        };
         let planned = transaction
             .prepare_cached(PLANNED)?
             .query_row(
@@ -134,10 +145,10 @@ impl Freeze {
                     is_done,
                     is_done.then_some(now),
                 ],
-                |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)),
+                |row| Ok((row.get(0)?, row.get(1)?)),
             )
             .optional()?;
-        let (source, is_failed, is_any_delivery): (String, bool, bool) = planned.ok_or(GONE)?;
+        let (source, is_failed): (String, bool) = planned.ok_or(GONE)?;
         let counted = |stage| Counted::new(stage, &self.lease.destination, &source);
         for delivery in &plan.deliveries {
             let Err(failure) = &delivery.outcome else { continue };
@@ -149,18 +160,17 @@ impl Freeze {
             tallies.add(plan.now, failed, 1);
         }
         if is_done {
-            // Deliveries from before a replay may stand while no subscription takes the message now.
-            let ended = match unmatched {
-                _ if is_failed => counted(Stage::Failed),
-                Some(unmatched) if !is_any_delivery => {
+            let ended = match &unmatched {
+                Some(unmatched) => {
                     let reason = unmatched.reason.as_str().to_owned();
                     Counted { reason, ..counted(Stage::Unmatched) }
                 }
-                _ => counted(Stage::Delivered),
+                None if is_failed => counted(Stage::Failed),
+                None => counted(Stage::Delivered),
             };
             tallies.add(plan.now, ended, 1);
         }
-        Ok(())
+        Ok(unmatched.map(|unmatched| unmatched.reason))
     }
 
     fn insert_request(
@@ -227,15 +237,17 @@ pub(super) fn insert_delivery(
     Ok(())
 }
 
+fn stands(transaction: &Connection, seq: Seq) -> Result<bool, Fault> {
+    Ok(transaction.prepare_cached(STANDS)?.exists([seq.0])?)
+}
+
 /// A message without deliveries must never look delivered, so it always has a reason.
-fn unmatched(plan: &NewPlan) -> Option<Unmatched> {
-    plan.deliveries.is_empty().then(|| {
-        plan.unmatched.clone().unwrap_or_else(|| Unmatched {
-            reason: UnmatchedReason::NoSubscription,
-            detail: "no subscription took it".to_owned(),
-        })
+fn unmatched(plan: &NewPlan) -> Unmatched {
+    plan.unmatched.clone().unwrap_or_else(|| Unmatched {
+        reason: UnmatchedReason::NoSubscription,
+        detail: "no subscription took it".to_owned(),
     })
 }
 
 /// A guarded write did not find the row that was read a moment before, in the same transaction.
-pub(super) const GONE: Fault = Fault::Broken("what was there a moment ago is gone");
+pub(super) const GONE: Fault = Fault::Broken("a row vanished within the transaction");

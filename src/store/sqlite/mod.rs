@@ -45,11 +45,10 @@ use tokio::sync::{Semaphore, oneshot, watch};
 use tokio_util::sync::CancellationToken;
 
 use crate::queue::{
-    AcceptError, Accepted, BrokenMessage, Class, Depth, EventName, FailureGroups, Filter,
-    FrozenRequest, Head, Housekeeping, Inbox, Job, LaneAsk, LanePart, Lease, LeaseHolder,
-    LeaseRequest, Log, MessageRecord, NewMerge, NewMessage, Page, PendingAsk, ReplayAsk,
-    ReplayChunk, ReplayState, Replays, Seq, Settlement, Store, Tally, TallyStep, Unavailable, Work,
-    WorkError,
+    AcceptError, Accepted, BrokenMessage, Class, Depth, EventName, FailureGroups, Filter, Frozen,
+    Head, Housekeeping, Inbox, Job, LaneAsk, LanePart, Lease, LeaseHolder, LeaseRequest, Log,
+    MessageRecord, NewMerge, NewMessage, Page, PendingAsk, ReplayAsk, ReplayChunk, ReplayState,
+    Replays, Seq, Settlement, Store, Tally, TallyStep, Unavailable, Work, WorkError,
 };
 use crate::segment::{Digests, MessageHash};
 
@@ -138,7 +137,7 @@ impl SqliteOptions {
         }
     }
 
-    /// A record must outlive its payload, and the window in which it tells duplicates.
+    /// A record must outlive its payload, and the window in which duplicates are recognized.
     fn retention(&self) -> Retention {
         let delivered = self.delivered_retention;
         let failed = self.failed_retention;
@@ -307,7 +306,7 @@ impl Inbox for SqliteStore {
         if messages.is_empty() {
             return Ok(Vec::new());
         }
-        // What is written into a file that was deleted would be gone with this process.
+        // Writes to a deleted file vanish when this process ends.
         self.health.admit()?;
         let permits = self.room.admit(&messages)?;
         let admitted = self.backlog.admit(messages.len(), &self.readers).await?;
@@ -351,11 +350,7 @@ impl Work for SqliteStore {
         Ok(self.readers.read(move |snapshot| log::open(snapshot, seq)).await?)
     }
 
-    async fn freeze(
-        &self,
-        lease: &Lease,
-        merge: NewMerge,
-    ) -> Result<Vec<FrozenRequest>, WorkError> {
+    async fn freeze(&self, lease: &Lease, merge: NewMerge) -> Result<Frozen, WorkError> {
         Ok(self.write(Freeze { lease: lease.clone(), merge }).await??)
     }
 

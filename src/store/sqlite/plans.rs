@@ -47,7 +47,8 @@ fn statements() -> &'static [(&'static str, &'static str, &'static [&'static str
             PLAN_STATE => ["messages (rowid=?)"],
             INSERT_REQUEST => [],
             INSERT_DELIVERY => ["replays (rowid=?)"],
-            PLANNED => ["deliveries_failed (seq=?)", "deliveries_seq (seq=?)", "messages (rowid=?)"],
+            STANDS => ["deliveries_seq (seq=?)"],
+            PLANNED => ["deliveries_failed (seq=?)", "messages (rowid=?)"],
         }
         settle {
             REQUEST_STATE => ["requests (rowid=?)"],

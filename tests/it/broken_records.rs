@@ -24,6 +24,7 @@ async fn a_message_whose_records_are_broken_fails_and_the_next_of_its_lane_goes_
         "UPDATE requests SET state = 'failed', next_attempt_at = NULL",
         "UPDATE requests SET path = '/later', next_attempt_at = NULL",
         "UPDATE requests SET attempts = 'many', next_attempt_at = NULL",
+        "UPDATE requests SET next_attempt_at = 'later'",
         "UPDATE deliveries SET request_id = NULL",
     ];
     for broken in cases {
@@ -53,6 +54,30 @@ async fn a_message_whose_records_are_broken_fails_and_the_next_of_its_lane_goes_
         assert_eq!(Service::answer(replay).await.body["replayed"], 1);
         assert_eq!(loops.next().await.note(), "m1");
         service.message("m1", |found| found["state"] == "delivered").await;
+    }
+}
+
+#[tokio::test]
+async fn a_message_whose_person_cannot_be_read_stops_no_other() {
+    for broken in ["UPDATE messages SET lane = NULL", "UPDATE messages SET lane = 'nobody'"] {
+        let mut loops = ScriptedLoops::start(|seen| match seen.path.as_str() {
+            "/api-key" => Reply::ok(),
+            _ => Reply::status(503).with_header("Retry-After", "500"),
+        })
+        .await;
+        let setup = Setup::with_loops(&loops.base_url);
+        let service = setup.start();
+        service.accept("/v1/track", track("u1", "m1")).await;
+        assert_eq!(loops.next().await.note(), "m1");
+        let mut service = service;
+        assert_eq!(service.stop().await, Some(0));
+        service.alter(broken).await;
+        loops.now(|_| Reply::ok());
+        let service = service.crash_and_restart(&setup);
+        service.accept("/v1/track", track("u1", "m2")).await;
+        assert_eq!(loops.next().await.note(), "m2", "{broken}");
+        is_set_aside(&service, "m1").await;
+        service.message("m2", |found| found["state"] == "delivered").await;
     }
 }
 

@@ -58,7 +58,8 @@ pub(super) const OPEN_MESSAGE: &str = "
            p.only_subscription,
            EXISTS (
                SELECT 1 FROM deletions e
-               WHERE e.lane = m.lane AND e.destination = m.destination AND e.accepted >= p.first_seq)
+               WHERE e.lane = m.lane AND e.destination = m.destination AND e.accepted >= p.first_seq),
+           m.lane
     FROM messages m LEFT JOIN payloads c ON c.seq = m.seq LEFT JOIN replays p ON p.seq = m.seq
     WHERE m.seq = ?1 AND m.state = 0";
 
@@ -165,12 +166,12 @@ pub(super) fn of_lane(
     let (mut examined, mut last) = (0, after);
     while let Some(row) = found.next()? {
         let seq = Seq(row.get(0)?);
-        if let Some(class) = row.get(1)? {
+        if let Some(class) = rows::number(row, 1)? {
             heads.push(Head {
                 seq,
                 lane: ask.lane,
                 class: Class::from_code(class),
-                next_attempt_at: row.get::<_, Option<i64>>(2)?.map(from_ms),
+                next_attempt_at: rows::number(row, 2)?.map(from_ms),
             });
         }
         (examined, last) = (examined + 1, seq);

@@ -65,19 +65,27 @@ pub(super) fn count(number: i64) -> u32 {
     u32::try_from(number).unwrap_or(u32::MAX)
 }
 
-/// A row of [`super::log::PENDING`].
+/// A number, for rows that must not make unreadable what is read with them; `None`: there is none.
+pub(super) fn number(row: &Row<'_>, column: usize) -> Result<Option<i64>, rusqlite::Error> {
+    Ok(row.get_ref(column)?.as_i64().ok())
+}
+
+/// A row of [`super::log::PENDING`]. It has a head though it cannot be read: [`job`] or [`frozen_request`]
+/// then finds it broken, and it costs no other message. Without a lane, it has one of its own.
 pub(super) fn head(row: &Row<'_>) -> Result<Head, rusqlite::Error> {
+    let seq = row.get(0)?;
     Ok(Head {
-        seq: Seq(row.get(0)?),
-        lane: LaneKey(row.get(1)?),
+        seq: Seq(seq),
+        lane: LaneKey(number(row, 1)?.unwrap_or(seq)),
         class: Class::from_code(row.get(2)?),
-        next_attempt_at: row.get::<_, Option<i64>>(3)?.map(from_ms),
+        next_attempt_at: number(row, 3)?.map(from_ms),
     })
 }
 
 /// A row of [`super::log::OPEN_MESSAGE`]; its requests and the subscriptions that are settled are still
-/// missing.
+/// missing. Without a lane it is an error: its place among the messages of its person is unknown.
 pub(super) fn job(row: &Row<'_>) -> Result<Job, rusqlite::Error> {
+    let _: i64 = row.get(8)?;
     Ok(Job {
         source: row.get(0)?,
         message_id: row.get(1)?,

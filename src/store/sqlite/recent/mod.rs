@@ -16,6 +16,7 @@ use std::hash::{BuildHasherDefault, Hasher};
 use rusqlite::{Connection, params};
 
 use super::Fault;
+use super::rows::number;
 
 /// Rows that are sorted in along with a group: somewhat more than arrived, so that sorting keeps pace and is
 /// spread evenly; at least this many, because each slice costs a few statements; at most this many, so that
@@ -115,7 +116,8 @@ impl Recent {
             Ok(Row {
                 seq: row.get(0)?,
                 message_hash: row.get(1)?,
-                persons: [row.get(2)?, row.get(3)?, row.get(4)?],
+                // A person that cannot be read is not found; the store must open all the same.
+                persons: [number(row, 2)?, number(row, 3)?, number(row, 4)?],
             })
         })?;
         Ok(rows.collect::<Result<_, _>>()?)

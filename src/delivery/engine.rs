@@ -107,20 +107,20 @@ impl Engine {
 
     /// Delivers until a stop is ordered, and then gives the lease back.
     async fn deliver(&self, held: HeldLease, stop: &Stop) -> Result<(), LeaseLost> {
-        let lease = held.lease.clone();
-        info!(destination = lease.destination, token = lease.token, "lease taken");
+        info!(destination = held.lease.destination, token = held.lease.token, "lease taken");
         crash::point("lease.after");
         self.show_lease(true);
         let tenure = Tenure::new(&self.stepper, &self.keeper, &self.options, held);
         // Concurrently, so that delivery never waits for a count.
-        let ended = tokio::select! {
+        let (ended, lease) = tokio::select! {
             ended = tenure.run(stop) => ended,
             never = gauges::measure(&self.stepper) => match never {},
         };
         self.show_lease(false);
-        ended?;
-        self.keeper.give_back(&lease).await;
-        Ok(())
+        if ended.is_ok() || stop.is_ordered() {
+            self.keeper.give_back(&lease).await;
+        }
+        ended
     }
 
     fn show_lease(&self, is_held: bool) {
@@ -167,6 +167,10 @@ mod tests {
         fenced_below: i64,
         /// The message that makes each step panic in which it is opened.
         panics: Option<Seq>,
+        /// How long the step lasts that orders the stop; the deadline is twice as far away.
+        last_step: Duration,
+        /// Whether pending messages are never read, and the second renewal orders the stop.
+        is_slow: bool,
         /// What the engine did: the method, the message, the token of the lease.
         log: Mutex<Vec<(&'static str, i64, i64)>>,
         arrivals: watch::Sender<u64>,
@@ -180,6 +184,8 @@ mod tests {
                 is_busy: false,
                 fenced_below: 0,
                 panics: None,
+                last_step: Duration::ZERO,
+                is_slow: false,
                 log: Mutex::default(),
                 arrivals: watch::channel(0).0,
                 stop: Stop::default(),
@@ -238,6 +244,9 @@ mod tests {
     impl Work for Queue {
         async fn lease(&self, ask: LeaseRequest) -> Result<Option<Lease>, Unavailable> {
             let mut leases = self.leases.lock().unwrap();
+            if self.is_slow && leases.len() == 1 {
+                self.stop.by(Instant::now());
+            }
             let token = match leases.len() {
                 1 => leases[0],
                 _ => leases.pop_front().unwrap(),
@@ -260,6 +269,9 @@ mod tests {
             _: &str,
             ask: [PendingAsk; Class::COUNT],
         ) -> Result<[Vec<Head>; Class::COUNT], Unavailable> {
+            if self.is_slow {
+                sleep(Duration::from_secs(3_600)).await;
+            }
             let after = |class: Class| ask[class.index()].after.0;
             let bulk =
                 (after(Class::Bulk) + 1..=3).map(|seq| Head { class: Class::Bulk, ..head(seq, 0) });
@@ -302,7 +314,8 @@ mod tests {
             for (seq, _) in merge.plans {
                 self.note("freeze", seq, lease.token);
                 if seq == Seq(3) {
-                    self.stop.by(Instant::now());
+                    self.stop.by(Instant::now() + 2 * self.last_step);
+                    sleep(self.last_step).await;
                 }
             }
             Ok(Frozen { requests: vec![], unmatched: None })
@@ -347,6 +360,23 @@ mod tests {
         // Once more as the neighbour of 1.
         assert!((5..=6).contains(&opened), "{opened}");
         assert!(began.elapsed() >= Duration::from_secs(1 + 2 + 4 + 8), "{:?}", began.elapsed());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_lease_that_changed_hands_while_the_last_requests_finish_is_given_back() {
+        let last_step = Duration::from_secs(5);
+        // Another process took it and gave it back before it was renewed.
+        let queue = Queue { last_step, ..Queue::new([Some(1), Some(1), Some(3)]) }.run().await;
+        assert_eq!(queue.noted("freeze"), [(1, 1), (2, 1), (3, 1)]);
+        assert_eq!(queue.noted("release"), [(0, 3)]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_slow_read_keeps_neither_a_renewal_nor_a_stop_waiting() {
+        let began = Instant::now();
+        let queue = Queue { is_slow: true, ..Queue::new([Some(1), Some(1), Some(1)]) }.run().await;
+        assert_eq!(queue.noted("release"), [(0, 1)]);
+        assert!(began.elapsed() < Duration::from_secs(10), "{:?}", began.elapsed());
     }
 
     #[tokio::test(start_paused = true)]

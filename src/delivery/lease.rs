@@ -7,7 +7,7 @@ use tokio::time::Instant;
 use tracing::{error, info, warn};
 
 use crate::clock::SharedClock;
-use crate::queue::{Lease, LeaseRequest, Unavailable, Work};
+use crate::queue::{Lease, LeaseRequest, Unavailable, Work, WorkError};
 use crate::telemetry;
 
 /// Another process holds the lease now: this one must not deliver any more.
@@ -54,13 +54,16 @@ impl LeaseKeeper {
     }
 
     /// Renews a lease. If the store fails, the lease is not lost yet: the next renewal may succeed.
+    ///
+    /// If another process had the lease and gave it back, this one holds a new lease, which is in `held` then,
+    /// but the old one is lost.
     pub(super) async fn renew(&self, held: &mut HeldLease) -> Result<(), LeaseLost> {
         match self.take().await {
-            Ok(Some(renewed)) if renewed.lease.token == held.lease.token => {
-                *held = renewed;
-                Ok(())
+            Ok(Some(renewed)) => {
+                let old = std::mem::replace(held, renewed);
+                if old.lease.token == held.lease.token { Ok(()) } else { Err(LeaseLost) }
             }
-            Ok(Some(_) | None) => Err(LeaseLost),
+            Ok(None) => Err(LeaseLost),
             Err(fault) => {
                 error!(
                     destination = self.destination,
@@ -76,6 +79,8 @@ impl LeaseKeeper {
     pub(super) async fn give_back(&self, lease: &Lease) {
         match self.queue.release(lease).await {
             Ok(()) => info!(destination = self.destination, "lease given back"),
+            // Another process has it, or had it.
+            Err(WorkError::Fenced) => {}
             Err(fault) => warn!(
                 destination = self.destination,
                 error = %telemetry::chain(&fault),

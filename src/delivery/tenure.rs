@@ -2,6 +2,8 @@
 //! steps of its lanes as fast as the rate allows.
 
 use std::collections::HashMap;
+use std::ops::ControlFlow;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -22,7 +24,7 @@ use super::stop::Stop;
 use super::ticks;
 use super::verdict::Next;
 use crate::loops::{Reply, Slot};
-use crate::queue::{LanePart, Unavailable};
+use crate::queue::{LanePart, Lease, Unavailable};
 use crate::segment::LaneKey;
 use crate::telemetry;
 
@@ -82,18 +84,19 @@ impl<'a> Tenure<'a> {
         }
     }
 
-    /// Delivers until a stop is ordered or the lease is lost; then lets the requests in flight finish.
-    pub(super) async fn run(mut self, stop: &Stop) -> Result<(), LeaseLost> {
+    /// Delivers until a stop is ordered or the lease is lost; then lets the requests in flight finish. Returns
+    /// the lease that this process took last, too.
+    pub(super) async fn run(mut self, stop: &Stop) -> (Result<(), LeaseLost>, Lease) {
         let mut renewal = ticks(self.options.lease_ttl / 3);
         self.stepper.client.pacer().begin_after_another();
         self.check_key();
-        let ended = self.deliver(stop, &mut renewal).await;
+        let mut ended = self.deliver(stop, &mut renewal).await;
         // Requests in flight may outlast the lease: after a stop, keep renewing it, so that no other process
         // takes over.
         let keep = async {
             while ended.is_ok() {
                 renewal.tick().await;
-                let _ = self.keeper.take().await;
+                ended = self.keeper.renew(&mut self.held).await;
             }
             std::future::pending().await
         };
@@ -101,7 +104,7 @@ impl<'a> Tenure<'a> {
             () = finish(&mut self.tasks, &self.stepper.name, self.options.grace, stop) => {}
             () = keep => {}
         }
-        ended
+        (ended, self.held.lease)
     }
 
     async fn deliver(&mut self, stop: &Stop, renewal: &mut Interval) -> Result<(), LeaseLost> {
@@ -109,7 +112,9 @@ impl<'a> Tenure<'a> {
         let mut arrivals = self.stepper.queue.arrivals();
         let mut look = ticks(LOOK_EVERY);
         loop {
-            self.reader.read(&*self.stepper.queue, &self.stepper.name, &mut self.lanes).await;
+            if self.read(stop, renewal).await?.is_break() {
+                return Ok(());
+            }
             let wake_at = self.hand_out();
             let listen_at = self.hinted_at + HINT_EVERY;
             tokio::select! {
@@ -126,6 +131,25 @@ impl<'a> Tenure<'a> {
                 }
                 _ = look.tick() => self.reader.look_again(),
                 () = sleep_until(wake_at) => {}
+            }
+        }
+    }
+
+    /// Reads pending messages into the lanes; breaks off when a stop is ordered. A slow store must keep neither
+    /// a stop nor a renewal waiting.
+    async fn read(
+        &mut self,
+        stop: &Stop,
+        renewal: &mut Interval,
+    ) -> Result<ControlFlow<()>, LeaseLost> {
+        let Stepper { queue, name, .. } = &**self.stepper;
+        let mut reading = pin!(self.reader.read(&**queue, name, &mut self.lanes));
+        loop {
+            tokio::select! {
+                biased;
+                _ = stop.ordered() => return Ok(ControlFlow::Break(())),
+                _ = renewal.tick() => self.keeper.renew(&mut self.held).await?,
+                () = &mut reading => return Ok(ControlFlow::Continue(())),
             }
         }
     }

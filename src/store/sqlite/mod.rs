@@ -66,6 +66,13 @@ use set_aside::SetAside;
 use settle::Settle;
 use writer::{AcceptOrder, Order, Step, StepOrder};
 
+/// Enough for the engines, the backlog and the health check to read concurrently.
+const READERS_MAX: u32 = 4;
+
+/// Reads for people, replays, erasures and counts at the same time. They may be slow, so they have connections
+/// of their own: neither delivery nor accepting messages waits for them.
+const LOOKUPS_MAX: u32 = 3;
+
 /// Steps that may wait for the writer. More wait at their sender.
 const STEPS_WAITING_MAX: u32 = 1_024;
 
@@ -160,6 +167,7 @@ struct Retention {
 #[derive(Debug)]
 pub struct SqliteStore {
     readers: Readers,
+    lookups: Readers,
     orders: mpsc::Sender<Order>,
     room: Room,
     backlog: Arc<Backlog>,
@@ -201,7 +209,8 @@ impl SqliteStore {
             Err(error) => return Err(OpenError::Open { path, source: Box::new(error) }),
         };
         let patience = options.busy_timeout.max(Duration::from_secs(1));
-        let readers = Readers::new(options.file(), patience);
+        let readers = Readers::new(options.file(), patience, READERS_MAX);
+        let lookups = Readers::new(options.file(), patience, LOOKUPS_MAX);
         let backlog = Backlog::open(options.backlog_messages_max, &readers).await;
         let backlog = Arc::new(backlog.map_err(|fault| explain(&path, fault))?);
         let health = Arc::new(Health::open(path));
@@ -229,7 +238,18 @@ impl SqliteStore {
         };
         writer.start().map_err(|source| OpenError::NoWriter { source })?;
         let retention = options.retention();
-        Ok(Self { readers, orders, room, backlog, health, arrivals, ended, digests, retention })
+        Ok(Self {
+            readers,
+            lookups,
+            orders,
+            room,
+            backlog,
+            health,
+            arrivals,
+            ended,
+            digests,
+            retention,
+        })
     }
 
     /// Has the writer run a step, with others in one transaction.
@@ -292,6 +312,7 @@ impl Store for SqliteStore {
 
     async fn close(&self) {
         self.readers.close().await;
+        self.lookups.close().await;
         let (reply, closed) = oneshot::channel();
         if self.orders.send(Order::Close(reply)).is_ok() {
             // The writer also drops the reply when it has ended already: closed either way.
@@ -372,7 +393,7 @@ impl Work for SqliteStore {
 
     async fn depth(&self, destination: &str) -> Result<Depth, Unavailable> {
         let destination = destination.to_owned();
-        Ok(self.readers.read(move |snapshot| log::depth(snapshot, &destination)).await?)
+        Ok(self.lookups.read(move |snapshot| log::depth(snapshot, &destination)).await?)
     }
 
     fn arrivals(&self) -> watch::Receiver<u64> {
@@ -389,7 +410,7 @@ impl Log for SqliteStore {
     ) -> Result<Vec<MessageRecord>, Unavailable> {
         let message_id = message_id.to_owned();
         let read = move |snapshot: &Connection| log::by_message_id(snapshot, hash, &message_id);
-        Ok(self.readers.read(read).await?)
+        Ok(self.lookups.read(read).await?)
     }
 
     async fn list(
@@ -399,12 +420,12 @@ impl Log for SqliteStore {
         limit: u32,
     ) -> Result<Page, Unavailable> {
         let filter = filter.clone();
-        Ok(self.readers.read(move |snapshot| list::list(snapshot, &filter, before, limit)).await?)
+        Ok(self.lookups.read(move |snapshot| list::list(snapshot, &filter, before, limit)).await?)
     }
 
     async fn failures(&self, filter: &Filter) -> Result<FailureGroups, Unavailable> {
         let filter = filter.clone();
-        Ok(self.readers.read(move |snapshot| list::failures(snapshot, &filter)).await?)
+        Ok(self.lookups.read(move |snapshot| list::failures(snapshot, &filter)).await?)
     }
 
     async fn tallies(
@@ -413,13 +434,13 @@ impl Log for SqliteStore {
         from: Timestamp,
         to: Timestamp,
     ) -> Result<Vec<Tally>, Unavailable> {
-        Ok(self.readers.read(move |snapshot| list::tallies(snapshot, step, from, to)).await?)
+        Ok(self.lookups.read(move |snapshot| list::tallies(snapshot, step, from, to)).await?)
     }
 
     async fn event_names(&self, source: Option<&str>) -> Result<Vec<EventName>, Unavailable> {
         let source = source.map(str::to_owned);
         let read = move |snapshot: &Connection| list::event_names(snapshot, source.as_deref());
-        Ok(self.readers.read(read).await?)
+        Ok(self.lookups.read(read).await?)
     }
 
     fn digests(&self) -> Digests {
@@ -443,7 +464,7 @@ impl Replays for SqliteStore {
     async fn replay(&self, ask: &ReplayAsk) -> Result<ReplayChunk, Unavailable> {
         let (question, digests) = (ask.clone(), self.digests.clone());
         let find = move |snapshot: &Connection| replay::find(snapshot, &question, &digests);
-        let found = self.readers.read(find).await?;
+        let found = self.lookups.read(find).await?;
         let replay::Found { replayable, without_contents, next } = found;
         let mut chunk = ReplayChunk { replayed: 0, without_contents, next };
         if ask.is_dry_run {
@@ -471,7 +492,7 @@ impl Housekeeping for SqliteStore {
 
     async fn erase(&self) -> Result<u64, Unavailable> {
         // Found by a reader, so that the writer need not search.
-        match self.readers.read(erase::next_erasure).await? {
+        match self.lookups.read(erase::next_erasure).await? {
             Some(erasure) => Ok(self.write(erasure).await?),
             None => Ok(0),
         }

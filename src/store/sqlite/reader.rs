@@ -9,9 +9,6 @@ use tokio::sync::Semaphore;
 use super::Fault;
 use super::open::FileOptions;
 
-/// The engine, the console and the health check at once.
-const READERS_MAX: u32 = 4;
-
 /// Cheap to clone: all clones share the connections.
 #[derive(Debug, Clone)]
 pub(super) struct Readers {
@@ -21,6 +18,8 @@ pub(super) struct Readers {
 #[derive(Debug)]
 struct Shared {
     file: FileOptions,
+    /// The most connections.
+    count: u32,
     /// How long a read waits for a connection.
     patience: Duration,
     permits: Arc<Semaphore>,
@@ -28,9 +27,9 @@ struct Shared {
 }
 
 impl Readers {
-    pub(super) fn new(file: FileOptions, patience: Duration) -> Self {
-        let permits = Arc::new(Semaphore::new(READERS_MAX as usize));
-        Self { shared: Arc::new(Shared { file, patience, permits, idle: Mutex::default() }) }
+    pub(super) fn new(file: FileOptions, patience: Duration, count: u32) -> Self {
+        let permits = Arc::new(Semaphore::new(count as usize));
+        Self { shared: Arc::new(Shared { file, count, patience, permits, idle: Mutex::default() }) }
     }
 
     /// Runs a read in one snapshot, on a thread where it may block.
@@ -72,7 +71,7 @@ impl Readers {
     /// Waits for the reads at work, then closes all connections. Later reads fail.
     pub(super) async fn close(&self) {
         // Fails only if it was closed before.
-        let permits = self.shared.permits.acquire_many(READERS_MAX).await;
+        let permits = self.shared.permits.acquire_many(self.shared.count).await;
         self.shared.permits.close();
         self.shared.idle().clear();
         drop(permits);

@@ -216,6 +216,29 @@ async fn works_again_after_a_failure() {
 }
 
 #[tokio::test]
+async fn slow_lookups_keep_neither_delivery_nor_senders_nor_the_health_check_waiting() {
+    let (store, _folder) = fresh().await;
+    let seq = put(&store, message("a")).await;
+    // One more than there are connections for.
+    let (mut lookups, mut ends) = (Vec::new(), Vec::new());
+    for _ in 0..=LOOKUPS_MAX {
+        let (end, ended) = mpsc::channel::<()>();
+        let mut lookup = Box::pin(store.lookups.read(move |_| Ok(ended.recv().is_err())));
+        assert!(poll_once(lookup.as_mut()).await.is_pending());
+        lookups.push(lookup);
+        ends.push(end);
+    }
+    assert!(store.open(seq).await.unwrap().is_some());
+    assert_eq!(heads(&store).await.len(), 1);
+    store.ready().await.unwrap();
+    put(&store, message("b")).await;
+    drop(ends);
+    for lookup in lookups {
+        assert!(lookup.await.unwrap());
+    }
+}
+
+#[tokio::test]
 async fn one_bad_order_does_not_fail_its_group() {
     let (store, folder) = fresh().await;
     let other = raw(&folder);

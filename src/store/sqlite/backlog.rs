@@ -14,8 +14,7 @@ use crate::queue::AcceptError;
 
 pub(super) const COUNT: &str = "SELECT COUNT(*) FROM messages WHERE state = 0";
 
-/// While there are too many messages, sleep this many times as long as the last count took, at most a
-/// second, so that readers are not busy with counting alone.
+/// A count that found the backlog full stays valid for 10 times as long as it took, at most a second.
 const COUNT_RESTS: u32 = 10;
 const COUNT_REST_MAX: Duration = Duration::from_secs(1);
 

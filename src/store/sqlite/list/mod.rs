@@ -90,7 +90,7 @@ const TALLIES: &str = "
     WHERE step = ?1 AND at >= ?2 AND at < ?3
     ORDER BY at, stage, destination, source, subscription, reason";
 
-/// Of all sources: all that there are.
+/// The event names of all sources.
 const EVENT_NAMES: &str = "
     SELECT source, name, first_seen_at, last_seen_at FROM event_names
     ORDER BY last_seen_at DESC, source, name";
@@ -121,7 +121,8 @@ fn list_bounded(
     let conditions = conditions(filter, events.as_deref());
     let mut candidates = Candidates::of_messages(snapshot, filter, events.as_deref(), before)?;
     let limit = (limit as usize).max(1);
-    // One more shows whether anything follows the page. The more was in vain, the more is taken at once.
+    // One more shows whether anything follows the page. Each round that does not
+    // fill the page takes four times as many.
     let (mut at_once, mut left) = (limit + 1, examined_max);
     let mut messages = Vec::new();
     let next = loop {
@@ -253,7 +254,7 @@ struct Groups {
 }
 
 impl Groups {
-    /// Adds a failure that is older than all before, so that the first stays the example.
+    /// Adds a failure. They come newest first, so the first stays the example.
     fn add(&mut self, one: FailureGroup) {
         let in_common =
             (one.destination.clone(), one.subscription.clone(), one.reason, one.cause.clone());
@@ -267,7 +268,7 @@ impl Groups {
             .or_insert(one);
     }
 
-    /// The largest first, and the latest of those as large.
+    /// Largest first; ties by latest example.
     fn into_sorted(self) -> Vec<FailureGroup> {
         let mut groups: Vec<FailureGroup> = self.groups.into_values().collect();
         groups.sort_by(|a, b| {

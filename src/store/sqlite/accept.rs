@@ -8,9 +8,9 @@ use rusqlite::{Connection, OptionalExtension as _, params};
 use super::Fault;
 use super::event_names::EventNames;
 use super::recent::{Recent, Row};
-use super::rows::{duration_ms, to_json, to_ms};
+use super::rows::{duration_ms, from_ms, to_json, to_ms};
 use super::tally::{Counted, Tallies};
-use crate::queue::{Accepted, NewMessage, Stage};
+use crate::queue::{Accepted, NewMessage, Stage, TallyStep};
 
 /// ?1 message_hash.
 pub(super) const OF_ID: &str = "SELECT seq FROM message_ids WHERE message_hash = ?1";
@@ -29,8 +29,6 @@ pub(super) const INSERT_PAYLOAD: &str = "INSERT INTO payloads (seq, payload) VAL
 pub(super) const MINUTE: &str = "
     INSERT INTO minutes (minute, first_seq, last_seq) VALUES (?1, ?2, ?3)
     ON CONFLICT DO UPDATE SET first_seq = MIN(first_seq, ?2), last_seq = MAX(last_seq, ?3)";
-
-const MINUTE_MS: i64 = 60_000;
 
 /// What the writer keeps in memory to accept messages.
 #[derive(Debug)]
@@ -187,19 +185,13 @@ fn count(
     let mut minutes: HashMap<i64, (i64, i64)> = HashMap::new();
     let inserted = &rows[rows.len() - fresh.len()..];
     for (message, row) in fresh.iter().zip(inserted) {
-        let minute = to_ms(message.received_at).div_euclid(MINUTE_MS);
+        let minute = to_ms(message.received_at).div_euclid(TallyStep::Minute.ms());
         *received.entry((minute, &message.destination, &message.source)).or_default() += 1;
         minutes.entry(minute).or_insert((row.seq, row.seq)).1 = row.seq;
     }
     for ((minute, destination, source), count) in received {
-        let counted = Counted {
-            stage: Stage::Received,
-            destination: destination.to_owned(),
-            source: source.to_owned(),
-            subscription: String::new(),
-            reason: String::new(),
-        };
-        tallies.add(super::rows::from_ms(minute * MINUTE_MS), counted, count);
+        let at = from_ms(minute * TallyStep::Minute.ms());
+        tallies.add(at, Counted::new(Stage::Received, destination, source), count);
     }
     let mut statement = transaction.prepare_cached(MINUTE)?;
     for (minute, (first, last)) in minutes {

@@ -56,8 +56,8 @@ impl Health {
         if self.lock().is_gone { Err(Fault::Gone) } else { Ok(()) }
     }
 
-    /// Fails unless the file is where it was. Takes microseconds on any disk that a database may be on; to
-    /// wait for another thread would let later messages overtake.
+    /// Fails unless the file is where it was. Takes microseconds on any disk that a database may be on.
+    /// Blocking here is intended: awaiting would let later messages overtake.
     pub(super) fn look(&self) -> Result<(), Fault> {
         let is_here = match std::fs::metadata(&self.path) {
             Ok(found) => self.identity.is_none() || identity(&found) == self.identity,
@@ -67,13 +67,13 @@ impl Health {
         if is_here { Ok(()) } else { Err(Fault::Gone) }
     }
 
-    /// Notes that a group was written; returns whether the one before was not. A group that may have
+    /// Notes that a group was written; returns whether the previous one failed. A group that may have
     /// written nothing proves nothing.
     pub(super) fn written(&self, proves: bool) -> bool {
         proves && self.lock().failure.take().is_some()
     }
 
-    /// Notes that a group was not written; returns whether the one before was.
+    /// Notes that a group was not written; returns whether the previous one was.
     pub(super) fn failed(&self, fault: &Fault) -> bool {
         self.lock().failure.replace(fault.clone()).is_none()
     }

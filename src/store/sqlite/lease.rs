@@ -7,8 +7,8 @@ use super::rows::{duration_ms, to_ms};
 use super::writer::{Effects, Step};
 use crate::queue::{Lease, LeaseRequest, WorkError};
 
-/// ?1 destination, ?2 holder, ?3 now, ?4 expiry, ?5 an expiry that no process can have asked for by this
-/// clock: it was set back since. Returns no row while another process holds the lease.
+/// ?1 destination, ?2 holder, ?3 now, ?4 expiry, ?5 an expiry so far ahead that the clock must have
+/// been set back. Returns no row while another process holds the lease.
 pub(super) const LEASE: &str = "
     INSERT INTO leases (destination, holder, token, expires_at) VALUES (?1, ?2, 1, ?4)
     ON CONFLICT (destination) DO UPDATE SET

@@ -5,6 +5,7 @@ use std::collections::HashMap;
 use rusqlite::{Connection, OptionalExtension as _, params};
 
 use super::Fault;
+use super::recent::sorted_through;
 use super::rows::{self, from_ms, json_list, message_columns};
 use crate::queue::{
     Attempt, Class, DeliveryRecord, Depth, FrozenRequest, Head, Job, LaneAsk, LanePart,
@@ -102,8 +103,9 @@ pub(super) const BY_MESSAGE_ID: &str = concat!(
     WHERE m.seq IN (
             SELECT seq FROM message_ids WHERE message_hash = ?1
             UNION ALL
-            SELECT seq FROM messages
-            WHERE seq > (SELECT value FROM meta WHERE name = 'sorted_through') AND message_hash = ?1)
+            SELECT seq FROM messages WHERE seq > ",
+    sorted_through!(),
+    " AND message_hash = ?1)
       AND m.message_id = ?2
     ORDER BY m.seq DESC LIMIT ?3"
 );

@@ -8,6 +8,7 @@ use rusqlite::{Connection, OptionalExtension as _, params, params_from_iter};
 use super::Fault;
 use super::accept::next_seqs;
 use super::purge::{DELETE_MESSAGE, DELETE_REPLAY};
+use super::recent::sorted_through;
 use super::rows::to_ms;
 use super::tally::Counted;
 use super::writer::{Effects, Step};
@@ -197,7 +198,7 @@ fn conditions(
     after: &str,
     parameters: &mut Parameters,
 ) -> String {
-    const SORTED_THROUGH: &str = "(SELECT value FROM meta WHERE name = 'sorted_through')";
+    const SORTED_THROUGH: &str = sorted_through!();
     let mut text = String::from(match selection.state {
         // The plus keeps the planner from the index of all failed messages, which each stretch would read.
         ReplayState::Failed => " AND +m.is_failed = 1",

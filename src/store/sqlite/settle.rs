@@ -99,7 +99,7 @@ impl Step for Settle {
             }
             // Repeated, because the first answer was lost: it is settled.
             Some(state) if self.is_known(transaction, state)? => Ok(Ok(())),
-            Some(_) => Err(Fault::Broken("the request ended some other way")),
+            Some(_) => Err(Fault::Broken("the request was already settled differently")),
             None => Err(Fault::Broken("the request is gone")),
         }
     }
@@ -154,7 +154,7 @@ impl Settle {
         }
     }
 
-    /// The state that it leaves the request in.
+    /// The request's state afterwards.
     fn state(&self) -> &'static str {
         match self.settlement.consequence {
             Consequence::Delivered => DeliveryState::Delivered.as_str(),

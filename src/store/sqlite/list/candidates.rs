@@ -4,11 +4,12 @@
 use rusqlite::types::Value;
 use rusqlite::{Connection, OptionalExtension as _, params_from_iter};
 
-use crate::queue::{Class, FailureReason, Filter, MessageState, Seq};
+use crate::queue::{Class, FailureReason, Filter, MessageState, Seq, TallyStep};
+use crate::store::sqlite::recent::sorted_through;
 use crate::store::sqlite::rows::{json_list, to_ms};
 use crate::store::sqlite::{Fault, log};
 
-// In all streams: ?1 before, ?2 from this sequence number on, ?3 limit, then what they are for.
+// In all streams: ?1 before, ?2 from this sequence number on, ?3 limit, ?4 and up: the value of the stream.
 
 pub(super) const NEWEST: &str =
     "SELECT seq FROM messages WHERE seq < ?1 AND seq >= ?2 ORDER BY seq DESC LIMIT ?3";
@@ -19,12 +20,14 @@ pub(super) const OF_PERSON: &str = "
     ORDER BY seq DESC LIMIT ?3";
 
 /// ?4 list of persons. Messages that are not in `persons` yet.
-pub(super) const OF_PERSONS_UNSORTED: &str = "
-    SELECT seq FROM messages
-    WHERE seq < ?1 AND seq >= MAX(?2, (SELECT value + 1 FROM meta WHERE name = 'sorted_through'))
+pub(super) const OF_PERSONS_UNSORTED: &str = concat!(
+    "SELECT seq FROM messages WHERE seq < ?1 AND seq >= MAX(?2, ",
+    sorted_through!(),
+    " + 1)
       AND (lane IN (SELECT value FROM json_each(?4)) OR anonymous IN (SELECT value FROM json_each(?4))
            OR email IN (SELECT value FROM json_each(?4)))
-    ORDER BY seq DESC LIMIT ?3";
+    ORDER BY seq DESC LIMIT ?3"
+);
 
 /// ?4 id of the event's name.
 pub(super) const OF_EVENT: &str = "
@@ -92,14 +95,12 @@ pub(super) const RANGE: &str =
 pub(super) const OLDEST_MINUTE: &str =
     "SELECT minute, first_seq FROM minutes ORDER BY minute LIMIT 1";
 
-const MINUTE_MS: i64 = 60_000;
-
-/// Sequence numbers of messages, newest first, among which all are that meet the filter.
+/// A superset of the messages that meet the filter, newest first.
 pub(super) struct Candidates<'a> {
     snapshot: &'a Connection,
     streams: Vec<Stream>,
     range: Range,
-    /// Those from here on were taken.
+    /// Everything from this number up has been returned.
     before: i64,
 }
 
@@ -251,7 +252,7 @@ impl Range {
         if filter.from.is_none() && filter.to.is_none() {
             return Ok(Self::ALL);
         }
-        let minute = |ms: i64| ms.div_euclid(MINUTE_MS);
+        let minute = |ms: i64| ms.div_euclid(TallyStep::Minute.ms());
         let from = filter.from.map_or(i64::MIN, |from| minute(to_ms(from)));
         let to = filter.to.map_or(i64::MAX, |to| minute(to_ms(to) - 1));
         let (first, last): (Option<i64>, Option<i64>) = snapshot

@@ -2,8 +2,8 @@
 //!
 //! An index over random values costs a page of the write-ahead log for each inserted row, which is most of
 //! the cost of a message. So the writer keeps the digests of new messages in memory and adds them to the
-//! two tables in sorted order, a slice at a time, so that one page takes many rows: while the store is idle
-//! if it can, or along with its groups once there are too many to wait.
+//! two tables in sorted order, a slice at a time, so that one page takes many rows: preferably while idle, and
+//! with each group once too many have gathered.
 //!
 //! Only the writer has this. It looks up duplicates here and in `message_ids`; readers look in the tables,
 //! and in `messages` behind `sorted_through`. After a crash or a start, the writer reads the digests of
@@ -29,6 +29,14 @@ const SLICE_QUIET: usize = 1_024;
 
 /// An idle store starts to sort at this fraction of the maximum. Sooner would cost a page for few rows.
 const QUIET_PART: usize = 4;
+
+/// Messages up to this one are in the tables, as an expression for statements.
+macro_rules! sorted_through {
+    () => {
+        "(SELECT value FROM meta WHERE name = 'sorted_through')"
+    };
+}
+pub(super) use sorted_through;
 
 pub(super) const SORTED_THROUGH: &str = "SELECT value FROM meta WHERE name = 'sorted_through'";
 /// ?1 the last sequence number that is known.
@@ -108,9 +116,10 @@ impl Recent {
     }
 
     /// The messages that are neither known here nor in the tables: another process accepted them, or this one
-    /// replayed them.
+    /// replayed them. Processes that share the file leave at most `2 * max` messages unsorted, which bounds the
+    /// rows.
     pub(super) fn unknown(&self, connection: &Connection) -> Result<Vec<Row>, Fault> {
-        let known = self.through.max(sorted_through(connection)?);
+        let known = self.through.max(read_sorted_through(connection)?);
         let mut statement = connection.prepare_cached(UNKNOWN)?;
         let rows = statement.query_map([known], |row| {
             Ok(Row {
@@ -141,7 +150,7 @@ impl Recent {
         self.noted += rows.len();
     }
 
-    /// Whether there is enough to be sorted in while the store is idle.
+    /// Whether enough has gathered to sort while idle.
     pub(super) fn has_enough(&self) -> bool {
         self.sorting.is_some() || self.ids.len() >= (self.max / QUIET_PART).max(1)
     }
@@ -155,7 +164,7 @@ impl Recent {
         let Some(sorting) = &self.sorting else {
             if is_quiet || self.ids.len() >= self.max {
                 // No slice yet: the time to sort is enough for one group.
-                self.start_sorting(sorted_through(transaction)?);
+                self.start_sorting(read_sorted_through(transaction)?);
             }
             return Ok(None);
         };
@@ -212,7 +221,7 @@ impl Recent {
     }
 }
 
-fn sorted_through(connection: &Connection) -> Result<i64, Fault> {
+fn read_sorted_through(connection: &Connection) -> Result<i64, Fault> {
     Ok(connection.prepare_cached(SORTED_THROUGH)?.query_row([], |row| row.get(0))?)
 }
 

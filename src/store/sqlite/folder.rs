@@ -1,9 +1,11 @@
 //! The data folder of a configuration, and the database file in it.
 
-use std::path::PathBuf;
+use std::fs::File;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::error::OpenError;
+use super::network::folder_of;
 use super::{SqliteOptions, SqliteStore};
 use crate::config::StoreConfig;
 
@@ -22,11 +24,33 @@ pub(in crate::store) fn exists(config: &StoreConfig) -> bool {
 /// Opens the database in the data folder of a configuration, and creates both if they are missing.
 pub(in crate::store) async fn open(config: &StoreConfig) -> Result<SqliteStore, OpenError> {
     let folder = &config.data;
-    std::fs::create_dir_all(folder).map_err(|source| OpenError::NoDataFolder {
+    create(folder).map_err(|source| OpenError::NoDataFolder {
         folder: folder.display().to_string(),
         source,
     })?;
     SqliteStore::open(options(config)).await
+}
+
+/// Creates a folder and those above it, so that they are still there after a power cut.
+fn create(folder: &Path) -> std::io::Result<()> {
+    let changed = changed_by_creating(folder);
+    std::fs::create_dir_all(folder)?;
+    for parent in changed {
+        // Only Unix can open a folder to sync it. SQLite goes on without this, too.
+        if cfg!(unix)
+            && let Err(error) = File::open(&parent).and_then(|parent| parent.sync_all())
+        {
+            tracing::warn!(%error, folder = %parent.display(), "could not sync a folder to the disk");
+        }
+    }
+    Ok(())
+}
+
+/// The folders that get a new entry when a folder is created.
+fn changed_by_creating(folder: &Path) -> Vec<PathBuf> {
+    let missing =
+        folder.ancestors().take_while(|path| !path.as_os_str().is_empty() && !path.exists());
+    missing.map(|path| folder_of(path).to_owned()).collect()
 }
 
 fn options(config: &StoreConfig) -> SqliteOptions {
@@ -45,4 +69,20 @@ fn options(config: &StoreConfig) -> SqliteOptions {
 
 fn hours(hours: u64) -> Duration {
     Duration::from_secs(hours.saturating_mul(3_600))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_folder_that_gets_an_entry_is_synced() {
+        let root = tempfile::tempdir().unwrap();
+        let root = root.path();
+        let nested = root.join("a/b");
+        assert_eq!(changed_by_creating(&nested), [root.join("a"), root.to_owned()]);
+        create(&nested).unwrap();
+        assert!(changed_by_creating(&nested).is_empty());
+        assert_eq!(changed_by_creating(Path::new("no-such-folder")), [PathBuf::from(".")]);
+    }
 }

@@ -5,21 +5,25 @@ use rusqlite::{Connection, OptionalExtension as _, params};
 
 use super::Fault;
 use super::purge::{CONTENTS, DELETE_ERASURE, execute};
+use super::recent::sorted_through;
 use super::writer::{Effects, Step};
 
-/// The first deletion whose erasure is open, and how far that has come.
+/// ?1 behind this one. The first deletion whose erasure is open, and how far that has come.
 pub(super) const NEXT: &str = "
     SELECT e.seq, e.erased_through, m.lane, m.destination, d.accepted
     FROM erasures e JOIN messages m ON m.seq = e.seq LEFT JOIN deletions d ON d.seq = e.seq
-    ORDER BY e.seq LIMIT 1";
-/// ?1 lane, ?2 after, ?3 through, ?4 limit. The digest may be another of a message's digests, and its
-/// destination may be another: whether it is erased is decided by [`IS_ERASABLE`].
-pub(super) const OF_LANE: &str = "
-    SELECT seq FROM persons WHERE person = ?1 AND seq > ?2 AND seq <= ?3
+    WHERE e.seq > ?1 ORDER BY e.seq LIMIT 1";
+/// ?1 lane, ?2 after, ?3 through, ?4 limit. Also finds messages with another lane or destination;
+/// `IS_ERASABLE` filters them out.
+pub(super) const OF_LANE: &str = concat!(
+    "SELECT seq FROM persons WHERE person = ?1 AND seq > ?2 AND seq <= ?3
     UNION
     SELECT seq FROM messages
-    WHERE seq > MAX(?2, (SELECT value FROM meta WHERE name = 'sorted_through')) AND seq <= ?3 AND lane = ?1
-    ORDER BY seq LIMIT ?4";
+    WHERE seq > MAX(?2, ",
+    sorted_through!(),
+    ") AND seq <= ?3 AND lane = ?1
+    ORDER BY seq LIMIT ?4"
+);
 /// ?1 the deletion.
 pub(super) const IS_OPEN: &str = "SELECT 1 FROM erasures WHERE seq = ?1";
 /// ?1 seq, ?2 lane, ?3 destination.
@@ -40,7 +44,8 @@ pub(super) const DROP_DIGESTS: &str = "
 /// ?1 the deletion, ?2 through.
 pub(super) const ERASED_THROUGH: &str =
     "UPDATE erasures SET erased_through = ?2 WHERE seq = ?1 AND erased_through < ?2";
-/// ?1 lane, ?2 destination, ?3 accepted. Those before it govern no more than it does.
+/// ?1 lane, ?2 destination, ?3 accepted. Earlier deletions cover nothing that this one does
+/// not.
 pub(super) const DELETE_DELETIONS: &str =
     "DELETE FROM deletions WHERE lane = ?1 AND destination = ?2 AND accepted <= ?3";
 
@@ -51,13 +56,20 @@ const MESSAGES_MAX: i64 = 200;
 /// belong to the message.
 const TRACES: [&str; 3] = [DROP_WARNINGS, DELETE_PERSONS, DROP_DIGESTS];
 
-/// A part of the erasure for one deletion.
-pub(super) struct Erase {
-    /// The sequence number of the deletion.
-    deletion: i64,
+/// A deletion whose erasure is open.
+pub(super) struct Deletion {
+    pub(super) seq: i64,
+    erased_through: i64,
     /// `None` if the deletion was itself erased, for a later one.
     lane: Option<i64>,
     destination: String,
+    /// The deletion's sequence number when it was accepted, if it is still known.
+    accepted: Option<i64>,
+}
+
+/// A part of the erasure for a deletion.
+pub(super) struct Erase {
+    deletion: Deletion,
     /// What may have to be erased.
     seqs: Vec<i64>,
     rest: Rest,
@@ -68,32 +80,39 @@ enum Rest {
     /// Messages behind this one.
     Behind(i64),
     /// Nothing. The deletion itself was part of it: until then its digest was needed.
-    Nothing {
-        /// The deletion's sequence number when it was accepted, if it is still known.
-        accepted: Option<i64>,
-    },
+    Nothing,
 }
 
-/// Finds what to erase next. The number of messages that are read grows with those of the person, not with
-/// all that there are.
-pub(super) fn next_erasure(snapshot: &Connection) -> Result<Option<Erase>, Fault> {
-    let next = snapshot
-        .prepare_cached(NEXT)?
-        .query_row([], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?, row.get(4)?)));
-    let Some((deletion, through, lane, destination, accepted)) = next.optional()? else {
-        return Ok(None);
-    };
-    let (deletion, through): (i64, i64) = (deletion, through);
-    let (lane, accepted): (Option<i64>, Option<i64>) = (lane, accepted);
-    let seqs: Vec<i64> = snapshot
-        .prepare_cached(OF_LANE)?
-        .query_map(params![lane, through, deletion, MESSAGES_MAX], |row| row.get(0))?
-        .collect::<Result<_, _>>()?;
-    let rest = match seqs.last() {
-        Some(last) if seqs.len() as i64 == MESSAGES_MAX && *last < deletion => Rest::Behind(*last),
-        _ => Rest::Nothing { accepted },
-    };
-    Ok(Some(Erase { deletion, lane, destination, seqs, rest }))
+/// Finds the first deletion behind a sequence number for which something is left to erase.
+pub(super) fn next_deletion(snapshot: &Connection, behind: i64) -> Result<Option<Deletion>, Fault> {
+    let mut next = snapshot.prepare_cached(NEXT)?;
+    let next = next.query_row([behind], |row| {
+        Ok(Deletion {
+            seq: row.get(0)?,
+            erased_through: row.get(1)?,
+            lane: row.get(2)?,
+            destination: row.get(3)?,
+            accepted: row.get(4)?,
+        })
+    });
+    Ok(next.optional()?)
+}
+
+impl Erase {
+    /// Finds what to erase next for a deletion. The number of messages that are read grows with those of the
+    /// person, not with all that there are.
+    pub(super) fn of(snapshot: &Connection, deletion: Deletion) -> Result<Self, Fault> {
+        let Deletion { seq, erased_through, lane, .. } = deletion;
+        let seqs: Vec<i64> = snapshot
+            .prepare_cached(OF_LANE)?
+            .query_map(params![lane, erased_through, seq, MESSAGES_MAX], |row| row.get(0))?
+            .collect::<Result<_, _>>()?;
+        let rest = match seqs.last() {
+            Some(last) if seqs.len() as i64 == MESSAGES_MAX && *last < seq => Rest::Behind(*last),
+            _ => Rest::Nothing,
+        };
+        Ok(Self { deletion, seqs, rest })
+    }
 }
 
 /// Another process may have been faster: what is no longer as it was found is left alone.
@@ -101,24 +120,24 @@ impl Step for Erase {
     type Output = u64;
 
     fn run(&self, transaction: &Connection, effects: &mut Effects) -> Result<u64, Fault> {
-        let Erase { deletion, lane, destination, seqs, rest } = self;
+        let Deletion { seq: deletion, lane, destination, accepted, .. } = &self.deletion;
         if !transaction.prepare_cached(IS_OPEN)?.exists([deletion])? {
             return Ok(0);
         }
         let mut is_erasable = transaction.prepare_cached(IS_ERASABLE)?;
         let mut rows = 0;
-        for seq in seqs {
+        for seq in &self.seqs {
             if is_erasable.exists(params![seq, lane, destination])? {
                 for text in CONTENTS.into_iter().chain(TRACES) {
                     rows += execute(transaction, text, [seq])?;
                 }
             }
         }
-        match rest {
+        match &self.rest {
             Rest::Behind(last) => {
                 rows += execute(transaction, ERASED_THROUGH, [deletion, last])?;
             }
-            Rest::Nothing { accepted } => {
+            Rest::Nothing => {
                 // All that these deletions keep from being replayed has no contents any more.
                 let governed = params![lane, destination, accepted];
                 rows += execute(transaction, DELETE_DELETIONS, governed)?;
@@ -126,6 +145,7 @@ impl Step for Erase {
             }
         }
         effects.has_erased |= rows > 0;
+        effects.has_written |= rows > 0;
         Ok(rows)
     }
 }

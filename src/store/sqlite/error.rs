@@ -61,6 +61,7 @@ impl Fault {
     }
 
     /// Whether the state of the machine is to blame, so that no other transaction would have fared better.
+    /// Damage is not: a transaction that does not touch the damaged page can be written.
     pub(super) fn is_environmental(&self) -> bool {
         let Fault::Database { source } = self else { return !self.is_broken() };
         matches!(
@@ -72,7 +73,6 @@ impl Fault {
                     | ErrorCode::OutOfMemory
                     | ErrorCode::ReadOnly
                     | ErrorCode::SystemIoFailure
-                    | ErrorCode::DatabaseCorrupt
                     | ErrorCode::DiskFull
                     | ErrorCode::CannotOpen
                     | ErrorCode::NotADatabase

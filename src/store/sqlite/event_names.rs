@@ -79,7 +79,8 @@ impl EventNames {
     ) -> Result<i64, Fault> {
         let name = event_name(event);
         let now_ms = to_ms(now);
-        let remembered = self.sources.get(source).and_then(|source| source.names.get(name)).copied();
+        let remembered =
+            self.sources.get(source).and_then(|source| source.names.get(name)).copied();
         if let Some(known) = remembered.filter(|known| known.is_fresh(now_ms)) {
             return Ok(known.id);
         }
@@ -117,9 +118,8 @@ impl Source {
         source: &str,
         now_ms: i64,
     ) -> Result<bool, Fault> {
-        let is_due = |counted: &Counted| {
-            now_ms.abs_diff(counted.at_ms) >= REFRESH_EVERY_MS.unsigned_abs()
-        };
+        let is_due =
+            |counted: &Counted| now_ms.abs_diff(counted.at_ms) >= REFRESH_EVERY_MS.unsigned_abs();
         if self.counted.as_ref().is_none_or(is_due) {
             let mut count = transaction.prepare_cached(COUNT)?;
             let names = count.query_row([source], |row| row.get(0))?;
@@ -143,12 +143,7 @@ impl Source {
     }
 
     /// The number that stands for all further names.
-    fn other(
-        &mut self,
-        transaction: &Connection,
-        source: &str,
-        now_ms: i64,
-    ) -> Result<i64, Fault> {
+    fn other(&mut self, transaction: &Connection, source: &str, now_ms: i64) -> Result<i64, Fault> {
         if let Some(known) = self.other.filter(|known| known.is_fresh(now_ms)) {
             return Ok(known.id);
         }

@@ -86,6 +86,7 @@ impl Step for Freeze {
                 unmatched = ended;
             }
         }
+        effects.has_written = true;
         let first = self.merge.plans.first().map(|(seq, _)| *seq).unwrap_or_default();
         Ok(Ok(Frozen { requests: frozen(transaction, first)?, unmatched }))
     }

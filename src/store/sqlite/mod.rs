@@ -34,6 +34,7 @@ mod writer;
 
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::mpsc;
 use std::time::Duration;
 
@@ -54,6 +55,7 @@ use crate::segment::{Digests, MessageHash};
 
 use accept::Memory;
 use backlog::Backlog;
+use erase::Erase;
 use error::{Fault, OpenError, explain};
 use event_names::EventNames;
 use freeze::Freeze;
@@ -176,6 +178,8 @@ pub struct SqliteStore {
     ended: CancellationToken,
     digests: Digests,
     retention: Retention,
+    /// The last deletion whose erasure failed in this round: it must not keep later ones from being erased.
+    erase_behind: AtomicI64,
 }
 
 /// What may still wait for the writer. Each order owns its permits until it is answered, so that
@@ -230,8 +234,8 @@ impl SqliteStore {
             arrived,
             quiet: options.quiet,
             // What another process erased before it was killed may still be there.
-            log_holds_erased: true,
-            log_tried_at: std::time::Instant::now(),
+            wal_holds_erased: true,
+            wal_tried_at: std::time::Instant::now(),
             health: Arc::clone(&health),
             runtime: Handle::current(),
             ended: ended.clone(),
@@ -249,6 +253,7 @@ impl SqliteStore {
             ended,
             digests,
             retention,
+            erase_behind: AtomicI64::new(0),
         })
     }
 
@@ -491,10 +496,22 @@ impl Housekeeping for SqliteStore {
     }
 
     async fn erase(&self) -> Result<u64, Unavailable> {
+        let behind = self.erase_behind.load(Ordering::Relaxed);
+        let next = move |snapshot: &Connection| erase::next_deletion(snapshot, behind);
+        let Some(deletion) = self.lookups.read(next).await? else {
+            // The next round tries those again that failed.
+            self.erase_behind.store(0, Ordering::Relaxed);
+            return Ok(0);
+        };
+        let seq = deletion.seq;
         // Found by a reader, so that the writer need not search.
-        match self.lookups.read(erase::next_erasure).await? {
-            Some(erasure) => Ok(self.write(erasure).await?),
-            None => Ok(0),
+        let erased = match self.lookups.read(move |snapshot| Erase::of(snapshot, deletion)).await {
+            Ok(part) => self.write(part).await,
+            Err(fault) => Err(fault),
+        };
+        if erased.is_err() {
+            self.erase_behind.store(seq, Ordering::Relaxed);
         }
+        Ok(erased?)
     }
 }

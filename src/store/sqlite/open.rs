@@ -32,7 +32,7 @@ const LOCKED_PAUSE: Duration = Duration::from_millis(20);
 /// Page caches in KiB. The writer's holds the upper levels of the indices, which are hit at random.
 const WRITER_CACHE_KIB: i64 = 64 * 1024;
 const READER_CACHE_KIB: i64 = 8 * 1024;
-/// Prepared statements that a connection keeps: all that there are.
+/// Prepared statements that a connection keeps: more than the program has.
 const STATEMENTS_MAX: usize = 200;
 /// Pages of 4 KiB in the write-ahead log before they are moved into the file: more than SQLite's
 /// 1,000, so that a page which is written often is moved seldom.
@@ -147,8 +147,7 @@ fn prepare(options: &SqliteOptions, mut connection: Connection) -> Result<Connec
 }
 
 fn identify(connection: &Connection) -> Result<Found, rusqlite::Error> {
-    let number = |name| connection.pragma_query_value(None, name, |row| row.get::<_, i32>(0));
-    let (application, version) = (number("application_id")?, number("user_version")?);
+    let (application, version) = marks(connection)?;
     Ok(match application {
         APPLICATION_ID if version > SCHEMA_VERSION => Found::Later(version),
         APPLICATION_ID if version == SCHEMA_VERSION && is_whole(connection)? => Found::Ours,
@@ -187,12 +186,15 @@ fn is_whole(connection: &Connection) -> Result<bool, rusqlite::Error> {
     Ok(true)
 }
 
-/// Fails unless the file can be read and has the schema of this release.
+/// Fails unless the file can be read and says that its schema is that of this release.
 pub(super) fn check_schema(connection: &Connection) -> Result<(), Fault> {
-    match identify(connection)? {
-        Found::Ours => Ok(()),
-        _ => Err(Fault::Schema),
-    }
+    if marks(connection)? == (APPLICATION_ID, SCHEMA_VERSION) { Ok(()) } else { Err(Fault::Schema) }
+}
+
+/// The application that made the file, and the version of its schema.
+fn marks(connection: &Connection) -> Result<(i32, i32), rusqlite::Error> {
+    let number = |name| connection.pragma_query_value(None, name, |row| row.get(0));
+    Ok((number("application_id")?, number("user_version")?))
 }
 
 /// Makes the file if there is none, readable by its owner only; the log beside it follows its mode.
@@ -235,20 +237,11 @@ fn make_file(path: &Path, allow_network_disk: bool) -> Result<(), OpenError> {
     }
 }
 
-/// Moves the write-ahead log into the file and empties it; returns whether it is empty. With `None` it waits
-/// for readers as long as any statement does; with the usual patience to go back to, it does not wait.
-pub(super) fn empty_log(
-    connection: &Connection,
-    patience: Option<Duration>,
-) -> Result<bool, rusqlite::Error> {
-    if patience.is_some() {
-        connection.busy_timeout(Duration::ZERO)?;
-    }
+/// Moves the write-ahead log into the file and empties it; returns whether it is empty. Waits for readers as long
+/// as the busy timeout of the connection.
+pub(super) fn empty_wal(connection: &Connection) -> Result<bool, rusqlite::Error> {
     // The first column says whether a reader prevented it.
-    let emptied =
-        connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |row| row.get::<_, i64>(0));
-    if let Some(patience) = patience {
-        connection.busy_timeout(patience)?;
-    }
-    Ok(emptied? == 0)
+    let is_busy: i64 =
+        connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |row| row.get(0))?;
+    Ok(is_busy == 0)
 }

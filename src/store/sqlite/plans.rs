@@ -112,11 +112,13 @@ fn statements() -> &'static [(&'static str, &'static str, &'static [&'static str
             DELETE_ATTEMPTS => [
                 "attempts_request (request_id=?)",
                 "deliveries_request (request_id=?)",
+                "requests_merged_into (merged_into=?)",
             ],
             DELETE_REQUEST => [
                 "attempts_request (request_id=?)",
                 "deliveries_request (request_id=?)",
                 "requests (rowid=?)",
+                "requests_merged_into (merged_into=?)",
             ],
             DELETE_REPLAY => ["replays (rowid=?)"],
             DELETE_ERASURE => ["erasures (rowid=?)"],
@@ -128,8 +130,10 @@ fn statements() -> &'static [(&'static str, &'static str, &'static [&'static str
                 "messages (rowid=?)",
                 "replays (rowid=?)",
             ],
-            PAST_MERGED => ["requests_merged_into (merged_into=?)", "requests_taken_apart (id>?)"],
-            DELETE_TALLIES => ["tallies (step=? AND at<?)", "tallies (step=?)"],
+            DELETE_TALLIES => [
+                "tallies (step=? AND at<?)",
+                "tallies (step=? AND at=? AND stage=? AND destination=? AND source=? AND subscription=? AND reason=?)",
+            ],
             DELETE_MINUTES => ["minutes (rowid<?)", "minutes (rowid=?)"],
             DELETE_EVENT_NAMES => [
                 // The few names of events, and only in the last call of a round.
@@ -139,8 +143,7 @@ fn statements() -> &'static [(&'static str, &'static str, &'static [&'static str
             ],
         }
         erase {
-            // In the order of the rows: it stops at the first.
-            NEXT => ["SCAN e", "d (rowid=?)", "m (rowid=?)"],
+            NEXT => ["d (rowid=?)", "e (rowid>?)", "m (rowid=?)"],
             OF_LANE => [
                 "messages (rowid>? AND rowid<?)",
                 "meta (name=?)",

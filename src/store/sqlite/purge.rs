@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use jiff::Timestamp;
-use rusqlite::{Connection, Params, params};
+use rusqlite::{Connection, OptionalExtension as _, Params, params};
 
 use super::rows::{duration_ms, to_ms};
 use super::writer::{Effects, Step};
@@ -44,14 +44,17 @@ pub(super) const PAST_RECORDS: &str = "
 /// ?1 seq.
 pub(super) const DELETE_DELIVERIES: &str =
     "DELETE FROM deliveries WHERE seq = ?1 RETURNING request_id";
-/// ?1 request id.
+/// ?1 request id. Those of a merged request stay with its parts.
 pub(super) const DELETE_ATTEMPTS: &str = "
     DELETE FROM attempts WHERE request_id = ?1
-    AND NOT EXISTS (SELECT 1 FROM deliveries d WHERE d.request_id = ?1)";
-/// ?1 request id.
+    AND NOT EXISTS (SELECT 1 FROM deliveries d WHERE d.request_id = ?1)
+    AND NOT EXISTS (SELECT 1 FROM requests p WHERE p.merged_into = ?1)";
+/// ?1 request id. Returns the merged request that it was a part of.
 pub(super) const DELETE_REQUEST: &str = "
     DELETE FROM requests WHERE id = ?1
-    AND NOT EXISTS (SELECT 1 FROM deliveries d WHERE d.request_id = ?1)";
+    AND NOT EXISTS (SELECT 1 FROM deliveries d WHERE d.request_id = ?1)
+    AND NOT EXISTS (SELECT 1 FROM requests p WHERE p.merged_into = ?1)
+    RETURNING merged_into";
 /// ?1 seq.
 pub(super) const DELETE_REPLAY: &str = "DELETE FROM replays WHERE seq = ?1";
 /// ?1 seq.
@@ -60,15 +63,12 @@ pub(super) const DELETE_ERASURE: &str = "DELETE FROM erasures WHERE seq = ?1";
 pub(super) const DELETE_DELETION: &str = "DELETE FROM deletions WHERE seq = ?1";
 /// ?1 seq.
 pub(super) const DELETE_MESSAGE: &str = "DELETE FROM messages WHERE seq = ?1 AND state = 1";
-/// ?1 limit. Requests that were taken apart and whose parts are all gone; they carry nothing.
-pub(super) const PAST_MERGED: &str = "
-    SELECT id FROM requests r WHERE r.state = 'taken_apart' AND r.id > 0
-    AND NOT EXISTS (SELECT 1 FROM requests p WHERE p.merged_into = r.id) LIMIT ?1";
-/// ?1 step, ?2 ended before or at, ?3 how many intervals from the oldest on.
+/// ?1 step, ?2 ended before or at, ?3 limit.
 pub(super) const DELETE_TALLIES: &str = "
     DELETE FROM tallies
-    WHERE step = ?1
-      AND at < MIN(?2 - ?1 + 1, (SELECT MIN(at) FROM tallies WHERE step = ?1) + ?1 * ?3)";
+    WHERE (step, at, stage, destination, source, subscription, reason) IN (
+        SELECT step, at, stage, destination, source, subscription, reason FROM tallies
+        WHERE step = ?1 AND at <= ?2 - ?1 LIMIT ?3)";
 /// ?1 before this minute, ?2 limit.
 pub(super) const DELETE_MINUTES: &str = "
     DELETE FROM minutes
@@ -113,9 +113,6 @@ impl Step for Purge {
         for seq in ids(transaction, PAST_RECORDS, params![past, ROWS_MAX])? {
             rows += delete(transaction, seq)?;
         }
-        for id in ids(transaction, PAST_MERGED, [ROWS_MAX])? {
-            rows += delete_request(transaction, id)?;
-        }
         for (step, kept) in
             [(TallyStep::Minute, MINUTES_KEPT.min(records)), (TallyStep::Hour, records)]
         {
@@ -124,11 +121,12 @@ impl Step for Purge {
         }
         let minute = past.div_euclid(TallyStep::Minute.ms());
         rows += execute(transaction, DELETE_MINUTES, params![minute, ROWS_MAX])?;
-        // No index finds them, so they are looked for only in the last call of a round.
+        // No index finds them, so search only when nothing else is left.
         if rows == 0 {
             rows = execute(transaction, DELETE_EVENT_NAMES, params![past, ROWS_MAX])?;
             effects.forgets_event_names |= rows > 0;
         }
+        effects.has_written |= rows > 0;
         Ok(rows)
     }
 }
@@ -155,10 +153,19 @@ fn delete(transaction: &Connection, seq: i64) -> Result<u64, Fault> {
     Ok(rows)
 }
 
-/// Deletes a request that carries nothing any more, with its attempts.
+/// Deletes a request that carries nothing any more, with its attempts. With its last part goes a merged request
+/// that was taken apart.
 fn delete_request(transaction: &Connection, id: i64) -> Result<u64, Fault> {
-    let attempts = execute(transaction, DELETE_ATTEMPTS, [id])?;
-    Ok(attempts + execute(transaction, DELETE_REQUEST, [id])?)
+    let mut rows = 0;
+    let mut next = Some(id);
+    while let Some(id) = next.take() {
+        rows += execute(transaction, DELETE_ATTEMPTS, [id])?;
+        let mut delete = transaction.prepare_cached(DELETE_REQUEST)?;
+        let deleted = delete.query_row([id], |row| row.get(0)).optional()?;
+        rows += u64::from(deleted.is_some());
+        next = deleted.flatten();
+    }
+    Ok(rows)
 }
 
 fn ids(transaction: &Connection, text: &str, parameters: impl Params) -> Result<Vec<i64>, Fault> {

@@ -129,7 +129,6 @@ CREATE TABLE requests (
 );
 
 CREATE INDEX requests_merged_into ON requests (merged_into) WHERE merged_into IS NOT NULL;
-CREATE INDEX requests_taken_apart ON requests (id) WHERE state = 'taken_apart';
 
 -- The fate of one message under one subscription. Several may name one request.
 CREATE TABLE deliveries (

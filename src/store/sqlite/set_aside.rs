@@ -100,6 +100,7 @@ impl Step for SetAside {
             effects.tallies.add(*now, counted, 1);
         }
         effects.tallies.add(*now, Counted::new(Stage::Failed, destination, &source), 1);
+        effects.has_written = true;
         Ok(Ok(Some(message_id)))
     }
 }

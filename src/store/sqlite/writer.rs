@@ -19,7 +19,7 @@ use super::accept::{self, Memory};
 use super::backlog::Admitted;
 use super::error::advice;
 use super::health::Health;
-use super::open::{FileOptions, empty_log};
+use super::open::{FileOptions, empty_wal};
 use super::recent::{Row, Slice};
 use super::tally::Tallies;
 use crate::queue::{Accepted, NewMessage};
@@ -29,10 +29,13 @@ use crate::telemetry;
 /// order waits for its last.
 const GROUP_MESSAGES_MAX: usize = 2_000;
 const GROUP_BYTES_MAX: usize = 16 * 1024 * 1024;
-const GROUP_TASKS_MAX: usize = 256;
+const GROUP_STEPS_MAX: usize = 256;
 
 /// How long to wait before the write-ahead log is emptied again, if a reader kept it from being emptied.
-const EMPTY_LOG_EVERY: Duration = Duration::from_secs(1);
+const EMPTY_WAL_EVERY: Duration = Duration::from_secs(1);
+
+/// How long to wait for readers at work when the write-ahead log is emptied. Meanwhile nothing is written.
+const EMPTY_WAL_PATIENCE: Duration = Duration::from_millis(50);
 
 /// Something to be written.
 pub(super) enum Order {
@@ -143,7 +146,7 @@ impl Group {
                 Ok(accepted) => accepted.next().ok_or(Fault::Closed),
                 Err(fault) => Err(fault.clone()),
             };
-            // What an order holds is free before its sender knows.
+            // Release the permits before replying.
             drop((permits, admitted));
             let _ = reply.send(answer);
         }
@@ -160,9 +163,9 @@ pub(super) struct Writer {
     /// How long the store must be idle before the newest messages are sorted in.
     pub(super) quiet: Duration,
     /// Whether the write-ahead log may hold contents that were erased.
-    pub(super) log_holds_erased: bool,
+    pub(super) wal_holds_erased: bool,
     /// When the writer last tried to empty the write-ahead log.
-    pub(super) log_tried_at: Instant,
+    pub(super) wal_tried_at: Instant,
     pub(super) health: Arc<Health>,
     /// Where the callers run.
     pub(super) runtime: Handle,
@@ -175,7 +178,8 @@ pub(super) struct Writer {
 struct Waiting {
     steps: VecDeque<Box<dyn AnyStep>>,
     accepts: VecDeque<AcceptOrder>,
-    closing: Vec<oneshot::Sender<()>>,
+    /// Set once the store is to be closed: nothing that arrived later is taken.
+    closing: Option<oneshot::Sender<()>>,
 }
 
 impl Writer {
@@ -191,17 +195,14 @@ impl Writer {
         loop {
             match self.wait(&mut waiting) {
                 Wake::Orders => {
-                    while let Some(group) = waiting.next_group() {
-                        self.commit(group);
-                        // What arrived meanwhile joins the next group.
-                        self.orders.try_iter().for_each(|order| waiting.take(order));
+                    match waiting.next_group() {
+                        Some(group) => self.commit(group),
+                        None if waiting.closing.is_some() => break,
+                        None => {}
                     }
-                    if !waiting.closing.is_empty() {
-                        break;
-                    }
-                    // A store that is never idle must empty its log too.
-                    if self.log_tried_at.elapsed() >= EMPTY_LOG_EVERY {
-                        self.empty_log();
+                    // A store that is never idle must empty the write-ahead log too.
+                    if self.wal_tried_at.elapsed() >= EMPTY_WAL_EVERY {
+                        self.empty_wal();
                     }
                 }
                 Wake::Quiet => self.tidy(),
@@ -214,7 +215,7 @@ impl Writer {
         }
         drop(self);
         drop(ended);
-        for reply in waiting.closing {
+        if let Some(reply) = waiting.closing {
             let _ = reply.send(());
         }
     }
@@ -226,43 +227,47 @@ impl Writer {
             Some(connection) => connection,
             None => self.file.open_writer()?,
         };
-        let emptied = empty_log(&connection, None);
+        let emptied = empty_wal(&connection);
         close(connection);
         emptied?;
         Ok(())
     }
 
-    /// Waits for orders, and takes all that there are.
+    /// Waits for orders if none are left, and takes all that there are.
     fn wait(&mut self, waiting: &mut Waiting) -> Wake {
-        let first = match self.patience() {
-            Some(patience) => self.orders.recv_timeout(patience),
-            None => self.orders.recv().map_err(|_| RecvTimeoutError::Disconnected),
-        };
-        match first {
-            Ok(order) => {
-                waiting.take(order);
-                self.orders.try_iter().for_each(|order| waiting.take(order));
-                Wake::Orders
+        if waiting.is_empty() {
+            let first = match self.patience() {
+                Some(patience) => self.orders.recv_timeout(patience),
+                None => self.orders.recv().map_err(|_| RecvTimeoutError::Disconnected),
+            };
+            match first {
+                Ok(order) => waiting.take(order),
+                Err(RecvTimeoutError::Timeout) => return Wake::Quiet,
+                Err(RecvTimeoutError::Disconnected) => return Wake::Dropped,
             }
-            Err(RecvTimeoutError::Timeout) => Wake::Quiet,
-            Err(RecvTimeoutError::Disconnected) => Wake::Dropped,
         }
+        while waiting.closing.is_none()
+            && let Ok(order) = self.orders.try_recv()
+        {
+            waiting.take(order);
+        }
+        Wake::Orders
     }
 
     /// How long to wait for orders before the writer tidies; `None`: there is nothing to tidy. After a
-    /// failure it is left to the orders to find out whether writing works.
+    /// failure the next order finds out whether writing works.
     fn patience(&self) -> Option<Duration> {
         self.connection.as_ref()?;
         if self.memory.recent.has_enough() {
             Some(self.quiet)
         } else {
-            self.log_holds_erased.then_some(EMPTY_LOG_EVERY)
+            self.wal_holds_erased.then_some(EMPTY_WAL_EVERY)
         }
     }
 
     /// Uses the time while the store is idle.
     fn tidy(&mut self) {
-        self.empty_log();
+        self.empty_wal();
         if self.memory.recent.has_enough() {
             let mut group = Group::default();
             let written = self.write(&mut group);
@@ -286,15 +291,18 @@ impl Writer {
         }
     }
 
-    /// Moves the write-ahead log into the file and empties it, if it may still hold what was erased. Does not
-    /// wait for readers at work, since nothing is written meanwhile: the next attempt succeeds.
-    fn empty_log(&mut self) {
-        let Some(connection) = self.connection.as_ref().filter(|_| self.log_holds_erased) else {
+    /// Moves the write-ahead log into the file and empties it, if it may still hold what was erased. A reader that
+    /// works for longer than [`EMPTY_WAL_PATIENCE`] prevents it; then it is tried again later.
+    fn empty_wal(&mut self) {
+        let Some(connection) = self.connection.as_ref().filter(|_| self.wal_holds_erased) else {
             return;
         };
-        self.log_tried_at = Instant::now();
-        match empty_log(connection, Some(self.file.busy_timeout)) {
-            Ok(is_empty) => self.log_holds_erased = !is_empty,
+        self.wal_tried_at = Instant::now();
+        let emptied =
+            connection.busy_timeout(EMPTY_WAL_PATIENCE).and_then(|()| empty_wal(connection));
+        let emptied = connection.busy_timeout(self.file.busy_timeout).and(emptied);
+        match emptied {
+            Ok(is_empty) => self.wal_holds_erased = !is_empty,
             Err(error) => {
                 tracing::debug!(%error, "could not empty the write-ahead log; trying again");
             }
@@ -305,8 +313,8 @@ impl Writer {
         let answers = match written {
             Ok(Written { accepted, effects }) => {
                 if effects.has_erased {
-                    self.log_holds_erased = true;
-                    self.empty_log();
+                    self.wal_holds_erased = true;
+                    self.empty_wal();
                 }
                 if effects.forgets_event_names {
                     self.memory.event_names.forget();
@@ -320,7 +328,7 @@ impl Writer {
                 }
                 Ok(accepted)
             }
-            // It says nothing about the database. The caller names the message.
+            // Broken rows do not mean that the database is down. The caller names the message.
             Err(fault) if fault.is_broken() => Err(fault),
             Err(fault) => {
                 if self.health.failed(&fault) {
@@ -372,17 +380,21 @@ enum Wake {
 }
 
 impl Waiting {
+    fn is_empty(&self) -> bool {
+        self.steps.is_empty() && self.accepts.is_empty() && self.closing.is_none()
+    }
+
     fn take(&mut self, order: Order) {
         match order {
             Order::Accept(order) => self.accepts.push_back(order),
             Order::Step(step) => self.steps.push_back(step),
-            Order::Close(reply) => self.closing.push(reply),
+            Order::Close(reply) => self.closing = Some(reply),
         }
     }
 
     /// Steps first, so that senders never starve the delivery.
     fn next_group(&mut self) -> Option<Group> {
-        let steps = self.steps.len().min(GROUP_TASKS_MAX);
+        let steps = self.steps.len().min(GROUP_STEPS_MAX);
         let mut group = Group { steps: self.steps.drain(..steps).collect(), accepts: Vec::new() };
         let (mut messages, mut bytes) = (0, 0);
         while messages < GROUP_MESSAGES_MAX

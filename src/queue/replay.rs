@@ -13,7 +13,7 @@ pub const REPLAY_IDS_MAX: usize = 500;
 #[async_trait]
 pub trait Replays: Send + Sync {
     /// Replays a bounded number of the selected messages, in the order of acceptance, in a few
-    /// transactions; returns its progress. Calling it again with [`ReplayChunk::next`] until that is
+    /// transactions; returns its progress, also if a transaction but the first fails. Calling it again with [`ReplayChunk::next`] until that is
     /// `None` replays each message once, and none that was accepted in the meantime.
     ///
     /// A replayed message is pending again, behind all messages accepted before, with the next replay

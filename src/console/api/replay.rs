@@ -14,6 +14,7 @@ use crate::console::state::AdminState;
 use crate::console::view::{ReplayPosition, Replayed};
 use crate::http::error::{ApiError, ErrorBody};
 use crate::queue::{Criteria, CriteriaMistake, ReplayAsk, ReplayState, Selection};
+use crate::telemetry;
 
 /// How long one request works; the rest is asked for with `continue`.
 const BUSY_MAX: Duration = Duration::from_secs(10);
@@ -92,7 +93,15 @@ pub(super) async fn replay(
     let began = Instant::now();
     let (mut replayed, mut without_contents) = (0, 0);
     loop {
-        let chunk = state.replays.replay(&ask).await.map_err(store_fault)?;
+        let chunk = match state.replays.replay(&ask).await {
+            Ok(chunk) => chunk,
+            // Report what was replayed, and where to continue.
+            Err(fault) if replayed > 0 => {
+                tracing::warn!(error = %telemetry::chain(&fault), "a replay was interrupted");
+                break;
+            }
+            Err(fault) => return Err(store_fault(fault)),
+        };
         replayed += chunk.replayed;
         without_contents += chunk.without_contents;
         ask.position = chunk.next;

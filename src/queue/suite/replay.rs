@@ -5,7 +5,7 @@ use FailureReason::{Expired, Refused};
 use super::*;
 use crate::queue::{DeliveryState, PendingAsk, ReplayAsk, ReplayPosition, ReplayState, Selection};
 
-pub(super) fn all(state: ReplayState) -> Selection {
+pub(crate) fn all(state: ReplayState) -> Selection {
     Selection {
         state,
         message_ids: Vec::new(),

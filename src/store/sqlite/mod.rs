@@ -48,8 +48,8 @@ use tokio_util::sync::CancellationToken;
 use crate::queue::{
     AcceptError, Accepted, BrokenMessage, Class, Depth, EventName, FailureGroups, Filter, Frozen,
     Head, Housekeeping, Inbox, Job, LaneAsk, LanePart, Lease, LeaseHolder, LeaseRequest, Log,
-    MessageRecord, NewMerge, NewMessage, Page, PendingAsk, ReplayAsk, ReplayChunk, ReplayState,
-    Replays, Seq, Settlement, Store, Tally, TallyStep, Unavailable, Work, WorkError,
+    MessageRecord, NewMerge, NewMessage, Page, PendingAsk, ReplayAsk, ReplayChunk, ReplayPosition,
+    ReplayState, Replays, Seq, Settlement, Store, Tally, TallyStep, Unavailable, Work, WorkError,
 };
 use crate::segment::{Digests, MessageHash};
 
@@ -470,20 +470,33 @@ impl Replays for SqliteStore {
         let (question, digests) = (ask.clone(), self.digests.clone());
         let find = move |snapshot: &Connection| replay::find(snapshot, &question, &digests);
         let found = self.lookups.read(find).await?;
-        let replay::Found { replayable, without_contents, next } = found;
-        let mut chunk = ReplayChunk { replayed: 0, without_contents, next };
-        if ask.is_dry_run {
-            chunk.replayed = replayable.len() as u64;
-            return Ok(chunk);
-        }
-        for seqs in replayable.chunks(replay::MESSAGES_MAX) {
-            let requeue = replay::Requeue {
-                seqs: seqs.to_vec(),
-                failed_only: ask.selection.state == ReplayState::Failed,
-                subscription: ask.selection.subscription.clone(),
-                now: ask.now,
-            };
-            chunk.replayed += self.write(requeue).await?;
+        let mut chunk = ReplayChunk { next: found.next, ..ReplayChunk::default() };
+        let mut seen = None;
+        for part in found.messages.chunks(replay::MESSAGES_MAX) {
+            let replayable = part.iter().filter(|message| message.is_replayable);
+            let seqs: Vec<Seq> = replayable.map(|message| message.seq).collect();
+            let count = seqs.len();
+            if ask.is_dry_run {
+                chunk.replayed += count as u64;
+            } else if count > 0 {
+                let requeue = replay::Requeue {
+                    seqs,
+                    failed_only: ask.selection.state == ReplayState::Failed,
+                    subscription: ask.selection.subscription.clone(),
+                    now: ask.now,
+                };
+                match (self.write(requeue).await, seen) {
+                    (Ok(replayed), _) => chunk.replayed += replayed,
+                    // The next call begins with this part, and fails unless the store works again.
+                    (Err(_), Some(after)) => {
+                        chunk.next = Some(ReplayPosition { after, until: found.until });
+                        break;
+                    }
+                    (Err(fault), None) => return Err(fault.into()),
+                }
+            }
+            chunk.without_contents += (part.len() - count) as u64;
+            seen = part.last().map(|message| message.accepted);
         }
         Ok(chunk)
     }

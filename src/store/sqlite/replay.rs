@@ -98,9 +98,16 @@ pub(super) const MESSAGES_MAX: usize = 200;
 /// Messages that are selected, and where to continue.
 pub(super) struct Found {
     /// In the order of acceptance.
-    pub(super) replayable: Vec<Seq>,
-    pub(super) without_contents: u64,
+    pub(super) messages: Vec<Selected>,
+    pub(super) until: Seq,
     pub(super) next: Option<ReplayPosition>,
+}
+
+pub(super) struct Selected {
+    pub(super) seq: Seq,
+    /// Its position in the order of acceptance.
+    pub(super) accepted: Seq,
+    pub(super) is_replayable: bool,
 }
 
 pub(super) fn find(
@@ -125,23 +132,24 @@ pub(super) fn find(
     let is_indexed = !sought.persons.is_empty() || !sought.message_ids.is_empty();
     let last = if is_indexed { until } else { until.min(after.saturating_add(STRETCH)) };
     let (text, values) = statement(&ask.selection, &sought, after, last);
-    let rows: Vec<(Seq, i64, bool)> = snapshot
+    let messages: Vec<Selected> = snapshot
         .prepare(&text)?
         .query_map(params_from_iter(values), |row| {
-            Ok((Seq(row.get(0)?), row.get(1)?, row.get(2)?))
+            Ok(Selected {
+                seq: Seq(row.get(0)?),
+                accepted: Seq(row.get(1)?),
+                is_replayable: row.get(2)?,
+            })
         })?
         .collect::<Result<_, _>>()?;
-    let is_cut = rows.len() as i64 == STRETCH;
-    let seen = match rows.last() {
-        Some((_, accepted, _)) if is_cut => *accepted,
-        _ => last,
+    let is_cut = messages.len() as i64 == STRETCH;
+    let seen = match messages.last() {
+        Some(message) if is_cut => message.accepted,
+        _ => Seq(last),
     };
-    let without_contents = rows.iter().filter(|(.., is_replayable)| !is_replayable).count() as u64;
-    Ok(Found {
-        replayable: rows.iter().filter(|row| row.2).map(|row| row.0).collect(),
-        without_contents,
-        next: (seen < until).then_some(ReplayPosition { after: Seq(seen), until: Seq(until) }),
-    })
+    let until = position.until;
+    let next = (seen < until).then_some(ReplayPosition { after: seen, until });
+    Ok(Found { messages, until, next })
 }
 
 /// The digests of what a selection names.

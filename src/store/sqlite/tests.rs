@@ -231,11 +231,37 @@ async fn slow_lookups_keep_neither_delivery_nor_senders_nor_the_health_check_wai
     assert!(store.open(seq).await.unwrap().is_some());
     assert_eq!(heads(&store).await.len(), 1);
     store.ready().await.unwrap();
-    put(&store, message("b")).await;
+    assert_eq!(store.accept(vec![message("b")]).await.unwrap(), [Accepted::New]);
     drop(ends);
     for lookup in lookups {
         assert!(lookup.await.unwrap());
     }
+}
+
+#[tokio::test]
+async fn a_replay_that_fails_half_way_reports_its_progress() {
+    let (store, folder) = fresh().await;
+    let lease = store.lease(ask("a", at(0))).await.unwrap().unwrap();
+    store.accept((0..450).map(|n| message(&format!("m{n}"))).collect()).await.unwrap();
+    let plans = heads(&store).await.iter().map(|head| (head.seq, plan(vec![]))).collect();
+    store.freeze(&lease, NewMerge { plans, merged: vec![] }).await.unwrap();
+    let other = raw(&folder);
+    execute(
+        &other,
+        "UPDATE messages SET has_contents = 0 WHERE message_id IN ('m10', 'm350');
+         CREATE TRIGGER poison BEFORE INSERT ON messages WHEN NEW.message_id = 'm300'
+         BEGIN SELECT RAISE(ABORT, 'no'); END",
+    );
+    let selection = all(ReplayState::Unmatched);
+    let mut ask = ReplayAsk { selection, position: None, is_dry_run: false, now: at(1_000) };
+    let first = store.replay(&ask).await.unwrap();
+    assert_eq!((first.replayed, first.without_contents), (replay::MESSAGES_MAX as u64 - 1, 1));
+    ask.position = first.next;
+    assert_unavailable(store.replay(&ask).await);
+    execute(&other, "DROP TRIGGER poison");
+    let second = store.replay(&ask).await.unwrap();
+    assert_eq!((second.replayed + first.replayed, second.without_contents), (448, 1));
+    assert_eq!(second.next, None);
 }
 
 #[tokio::test]

@@ -237,6 +237,7 @@ pub trait Housekeeping: Send + Sync {
     /// action [`ActionKind::DeleteContact`](crate::action::ActionKind) was delivered. Message ids, names of
     /// events and subscriptions, states and times remain; digests of the person do not, so that only the
     /// message id still finds the record. After zero was returned and the store was closed,
-    /// or some time has passed, the file holds nothing else about the person.
+    /// or some time has passed, what was deleted is overwritten, as far as the engine can do that: see
+    /// docs/operations.md.
     async fn erase(&self) -> Result<u64, Unavailable>;
 }

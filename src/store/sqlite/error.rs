@@ -23,7 +23,9 @@ pub(super) enum Fault {
     Broken(&'static str),
     #[error("a row of `{table}` holds a `{column}` that this version does not know")]
     Unreadable { table: &'static str, column: &'static str },
-    #[error("the schema of the database is not that of this version")]
+    #[error(
+        "the schema of the database is not that of this version any more: restart the program, which then says what to do"
+    )]
     Schema,
     #[error(
         "no connection to read the database became free in time: it is slow, or too much is asked of it"

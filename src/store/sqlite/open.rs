@@ -16,6 +16,12 @@ use super::{Fault, SqliteOptions};
 
 const SCHEMA: &str = include_str!("schema.sql");
 
+/// Whether the single values that the program cannot work without are there.
+const HAS_META: &str = "
+    SELECT COUNT(*) = 3 FROM meta
+    WHERE name IN ('last_seq', 'sorted_through') AND typeof(value) = 'integer'
+       OR name = 'installation_key' AND typeof(value) = 'blob' AND length(value) = 32";
+
 /// ?1 key.
 const SET_INSTALLATION_KEY: &str = "UPDATE meta SET value = ?1 WHERE name = 'installation_key'";
 
@@ -92,16 +98,24 @@ pub(super) fn open(options: &SqliteOptions) -> Result<Connection, OpenError> {
     let file = options.file();
     let started = Instant::now();
     loop {
-        match file
-            .open_writer()
-            .map_err(|fault| explain(&options.path, fault))
-            .and_then(|opened| prepare(options, opened))
-        {
+        match open_once(options, &file) {
             Err(OpenError::Locked { .. }) if started.elapsed() < options.busy_timeout => {}
             opened => return opened,
         }
         std::thread::sleep(LOCKED_PAUSE);
     }
+}
+
+fn open_once(options: &SqliteOptions, file: &FileOptions) -> Result<Connection, OpenError> {
+    let explained = |fault| explain(&options.path, fault);
+    // Before anything is written: a file that is not ours is left as it is. What cannot be read is explained
+    // by the writer's attempt.
+    let found = file.open_reader().and_then(|reader| Ok(identify(&reader)?));
+    if let Some(refusal) = found.ok().and_then(|found| found.refusal(&options.path)) {
+        return Err(refusal);
+    }
+    let opened = file.open_writer().map_err(explained)?;
+    prepare(options, opened)
 }
 
 /// What a file is.
@@ -124,26 +138,38 @@ fn prepare(options: &SqliteOptions, mut connection: Connection) -> Result<Connec
     let explained = |error: rusqlite::Error| explain(path, error.into());
     let transaction =
         connection.transaction_with_behavior(TransactionBehavior::Immediate).map_err(explained)?;
-    let path = path.to_owned();
-    match identify(&transaction).map_err(explained)? {
-        Found::Ours => {}
-        Found::Empty => {
-            transaction.execute_batch(SCHEMA).map_err(explained)?;
-            if let Some(key) = options.installation_key {
-                transaction.execute(SET_INSTALLATION_KEY, [key]).map_err(explained)?;
-            }
-            transaction
-                .pragma_update(None, "application_id", APPLICATION_ID)
-                .and_then(|()| transaction.pragma_update(None, "user_version", SCHEMA_VERSION))
-                .map_err(explained)?;
-        }
-        Found::Foreign => return Err(OpenError::Foreign { path }),
-        Found::Earlier => return Err(OpenError::Earlier { path }),
-        Found::Later(version) => return Err(OpenError::Later { path, version }),
-        Found::Damaged => return Err(OpenError::Damaged { path }),
+    let found = identify(&transaction).map_err(explained)?;
+    if let Some(refusal) = found.refusal(path) {
+        return Err(refusal);
+    }
+    if matches!(found, Found::Empty) {
+        make_schema(options, &transaction).map_err(explained)?;
     }
     transaction.commit().map_err(explained)?;
     Ok(connection)
+}
+
+fn make_schema(options: &SqliteOptions, transaction: &Connection) -> Result<(), rusqlite::Error> {
+    transaction.execute_batch(SCHEMA)?;
+    if let Some(key) = options.installation_key {
+        transaction.execute(SET_INSTALLATION_KEY, [key])?;
+    }
+    transaction.pragma_update(None, "application_id", APPLICATION_ID)?;
+    transaction.pragma_update(None, "user_version", SCHEMA_VERSION)
+}
+
+impl Found {
+    /// Why the file is not opened; `None`: it is.
+    fn refusal(&self, path: &Path) -> Option<OpenError> {
+        let path = path.to_owned();
+        match self {
+            Found::Empty | Found::Ours => None,
+            Found::Foreign => Some(OpenError::Foreign { path }),
+            Found::Earlier => Some(OpenError::Earlier { path }),
+            Found::Later(version) => Some(OpenError::Later { path, version: *version }),
+            Found::Damaged => Some(OpenError::Damaged { path }),
+        }
+    }
 }
 
 fn identify(connection: &Connection) -> Result<Found, rusqlite::Error> {
@@ -168,7 +194,7 @@ fn identify(connection: &Connection) -> Result<Found, rusqlite::Error> {
     })
 }
 
-/// Whether everything in the schema of this release is there as it was made.
+/// Whether everything in the schema of this release is there as it was made, and the single values are.
 fn is_whole(connection: &Connection) -> Result<bool, rusqlite::Error> {
     let model = Connection::open_in_memory()?;
     model.execute_batch(SCHEMA)?;
@@ -183,7 +209,7 @@ fn is_whole(connection: &Connection) -> Result<bool, rusqlite::Error> {
             return Ok(false);
         }
     }
-    Ok(true)
+    connection.query_row(HAS_META, [], |row| row.get(0))
 }
 
 /// Fails unless the file can be read and says that its schema is that of this release.

@@ -810,8 +810,10 @@ async fn says_what_is_wrong_with_the_file() {
 
     let connection = Connection::open(path("foreign.db")).unwrap();
     execute(&connection, "CREATE TABLE invoices (id INTEGER)");
+    let before = std::fs::read(path("foreign.db")).unwrap();
     let (error, _) = refused(&path("foreign.db")).await;
     assert!(matches!(error, OpenError::Foreign { .. }), "{error:?}");
+    assert!(std::fs::read(path("foreign.db")).unwrap() == before, "it was written to");
 
     let connection = Connection::open(path("earlier.db")).unwrap();
     execute(&connection, "CREATE TABLE _sqlx_migrations (version BIGINT)");
@@ -823,7 +825,12 @@ async fn says_what_is_wrong_with_the_file() {
 
 #[tokio::test]
 async fn refuses_a_schema_that_is_not_whole() {
-    for damage in ["DROP INDEX messages_pending", "ALTER TABLE attempts DROP COLUMN excerpt"] {
+    for damage in [
+        "DROP INDEX messages_pending",
+        "ALTER TABLE attempts DROP COLUMN excerpt",
+        "DELETE FROM meta WHERE name = 'last_seq'",
+        "UPDATE meta SET value = 'short' WHERE name = 'installation_key'",
+    ] {
         let (store, folder) = fresh().await;
         store.close().await;
         execute(&raw(&folder), damage);

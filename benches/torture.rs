@@ -30,7 +30,7 @@ const RATE: u32 = 200;
 const SENDERS: usize = 6;
 const USERS_PER_SENDER: usize = 4;
 /// How long the rest may take at the end.
-const PATIENCE: Duration = Duration::from_secs(120);
+const PATIENCE: Duration = Duration::from_secs(600);
 
 /// What a sender was told is stored: its number, the user, whether it is an event.
 type Acked = Arc<Mutex<Vec<(String, u64, bool)>>>;

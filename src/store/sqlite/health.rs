@@ -5,12 +5,9 @@ use std::path::PathBuf;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use rusqlite::Connection;
 use tokio::time::Instant;
 
 use super::Fault;
-use super::open::SCHEMA_VERSION;
-use super::writer::{Effects, Step};
 
 /// The shortest time between two checks of the file for incoming messages.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
@@ -98,17 +95,4 @@ fn identity(found: &std::fs::Metadata) -> Option<Identity> {
 #[cfg(not(unix))]
 fn identity(_found: &std::fs::Metadata) -> Option<Identity> {
     None
-}
-
-/// Writes a page with unchanged contents, to see whether writing works.
-pub(super) struct TryToWrite;
-
-impl Step for TryToWrite {
-    type Output = ();
-
-    fn run(&self, transaction: &Connection, effects: &mut Effects) -> Result<(), Fault> {
-        transaction.pragma_update(None, "user_version", SCHEMA_VERSION)?;
-        effects.has_written = true;
-        Ok(())
-    }
 }

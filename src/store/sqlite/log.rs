@@ -36,7 +36,8 @@ pub(super) const LEASE_HOLDER: &str =
 /// ?1 lane, ?2 after, ?3 limit, ?4 destination. A row for each sequence number of the lane; its class is NULL
 /// unless the message is pending. Rows of `persons` may belong to other lanes: an address is also found there
 /// for messages that have a user id.
-pub(super) const OF_LANE: &str = "
+pub(super) const OF_LANE: &str = concat!(
+    "
     SELECT s.seq, m.class,
            CASE WHEN m.is_planned = 1 THEN (
                SELECT MIN(r.next_attempt_at) FROM deliveries d JOIN requests r ON r.id = d.request_id
@@ -45,13 +46,16 @@ pub(super) const OF_LANE: &str = "
     FROM (SELECT * FROM (SELECT seq FROM persons WHERE person = ?1 AND seq > ?2 ORDER BY seq LIMIT ?3)
           UNION
           SELECT * FROM (SELECT seq FROM messages
-                         WHERE seq > MAX(?2, (SELECT value FROM meta WHERE name = 'sorted_through'))
+                         WHERE seq > MAX(?2, ",
+    sorted_through!(),
+    ")
                            AND lane = ?1
                          ORDER BY seq LIMIT ?3)
           ORDER BY seq LIMIT ?3) s
     LEFT JOIN messages m NOT INDEXED
         ON m.seq = s.seq AND m.lane = ?1 AND m.destination = ?4 AND m.state = 0
-    ORDER BY s.seq";
+    ORDER BY s.seq"
+);
 
 /// ?1 seq.
 pub(super) const OPEN_MESSAGE: &str = "

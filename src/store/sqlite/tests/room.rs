@@ -1,0 +1,155 @@
+//! Bounds: the queue of the writer, the backlog, the disk.
+
+use super::*;
+
+#[tokio::test]
+async fn refuses_more_than_fit_the_queue_of_the_writer() {
+    let folder = TempDir::new().unwrap();
+    let few =
+        SqliteOptions { waiting_messages_max: 3, waiting_bytes_max: 1_000, ..options(&folder) };
+    let store = SqliteStore::open(few).await.unwrap();
+    let large =
+        |id: &str, bytes: usize| NewMessage { payload: vec![b' '; bytes].into(), ..message(id) };
+    let cases = [
+        ("messages: 3 of 3", vec![message("1"), message("2")], vec![message("3")], false),
+        (
+            "messages: 4 of 3",
+            vec![message("4"), message("5")],
+            vec![message("6"), message("7")],
+            true,
+        ),
+        ("bytes: 999", vec![large("8", 500)], vec![large("9", 499)], false),
+        ("bytes: 1,000", vec![large("10", 500)], vec![large("11", 500)], false),
+        ("bytes: 1,001", vec![large("12", 500)], vec![large("13", 501)], true),
+        ("more than all, alone", vec![large("14", 5_000)], vec![], false),
+        ("more than all, after another", vec![message("15")], vec![large("16", 5_000)], true),
+    ];
+    for (what, waiting, next, is_busy) in cases {
+        // Locked, so that what waits goes on waiting.
+        let other = raw(&folder);
+        execute(&other, "BEGIN IMMEDIATE");
+        let mut first = store.accept(waiting);
+        assert!(poll_once(first.as_mut()).await.is_pending(), "{what}");
+        let mut second = store.accept(next);
+        match poll_once(second.as_mut()).await {
+            Poll::Ready(answer) => {
+                assert_eq!(matches!(answer, Err(AcceptError::Busy)), is_busy, "{what}");
+                drop(second);
+            }
+            Poll::Pending => {
+                assert!(!is_busy, "{what}");
+                // A caller that gives up neither disturbs the others nor keeps their room.
+                drop(second);
+            }
+        }
+        execute(&other, "ROLLBACK");
+        first.await.unwrap();
+        drop(other);
+        // A later order is answered after all before it, whose room is free by then.
+        store.lease(ask("a", at(0))).await.unwrap();
+        store.accept(vec![message("barrier")]).await.unwrap();
+    }
+    let kept = store.depth(DESTINATION).await.unwrap().messages;
+    assert_eq!(kept, 9 + 3 + 1, "those that waited, those given up half-way, the barrier");
+}
+
+#[tokio::test]
+async fn refuses_messages_while_the_backlog_is_full() {
+    let folder = TempDir::new().unwrap();
+    let few = SqliteOptions { backlog_messages_max: 3, ..options(&folder) };
+    let store = SqliteStore::open(few.clone()).await.unwrap();
+    let is_full =
+        |answer: Result<Vec<Accepted>, AcceptError>| matches!(answer, Err(AcceptError::Full));
+    let first = put(&store, message("1")).await;
+    // A call that begins below the bound is taken as a whole.
+    store.accept(vec![message("2"), message("3"), message("4")]).await.unwrap();
+    assert!(is_full(store.accept(vec![message("5")]).await));
+    assert!(is_full(store.accept(vec![message("4")]).await), "a duplicate too");
+    // What is pending is counted when the file is opened.
+    store.close().await;
+    let store = SqliteStore::open(few).await.unwrap();
+    assert!(is_full(store.accept(vec![message("5")]).await));
+    let lease = store.lease(ask("a", at(0))).await.unwrap().unwrap();
+    store.freeze_one(&lease, first, plan(vec![])).await.unwrap();
+    assert!(is_full(store.accept(vec![message("5")]).await), "three are still pending");
+    store.freeze_one(&lease, Seq(first.0 + 1), plan(vec![])).await.unwrap();
+    let began = std::time::Instant::now();
+    while is_full(store.accept(vec![message("5")]).await) {
+        assert!(began.elapsed() < Duration::from_secs(30));
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    assert_eq!(store.depth(DESTINATION).await.unwrap().messages, 3);
+}
+
+#[tokio::test]
+async fn refuses_nothing_while_few_messages_are_pending() {
+    let folder = TempDir::new().unwrap();
+    let few = SqliteOptions { backlog_messages_max: 8, ..options(&folder) };
+    let store = SqliteStore::open(few).await.unwrap();
+    let lease = store.lease(ask("a", at(0))).await.unwrap().unwrap();
+    // At most four are pending at a time; all together they pass the bound again and again.
+    let sender = async |sender: usize| {
+        for n in 0..25 {
+            let id = format!("{sender}-{n}");
+            let accepted = store.accept(vec![message(&id)]).await.unwrap();
+            assert_eq!(accepted, [Accepted::New], "{id}");
+            let seq = record(&store, &id).await.seq;
+            store.freeze_one(&lease, seq, plan(vec![])).await.unwrap();
+        }
+    };
+    tokio::join!(sender(1), sender(2), sender(3), sender(4));
+    // Duplicates are admitted too, and pend nowhere.
+    for _ in 0..20 {
+        assert_eq!(store.accept(vec![message("1-0")]).await.unwrap(), [Accepted::Duplicate]);
+    }
+}
+
+#[tokio::test]
+async fn admits_no_more_than_the_backlog_from_concurrent_senders() {
+    let folder = TempDir::new().unwrap();
+    let few = SqliteOptions { backlog_messages_max: 20, ..options(&folder) };
+    let store = Arc::new(SqliteStore::open(few).await.unwrap());
+    let mut senders = tokio::task::JoinSet::new();
+    for n in 0..200 {
+        let store = store.clone();
+        senders.spawn(async move { store.accept(vec![message(&format!("m{n}"))]).await });
+    }
+    let answers = senders.join_all().await;
+    let accepted = answers.iter().filter(|answer| answer.is_ok()).count();
+    let full = answers.iter().filter(|answer| matches!(answer, Err(AcceptError::Full))).count();
+    assert_eq!((accepted, full), (20, 180));
+    assert_eq!(store.depth(DESTINATION).await.unwrap().messages, 20);
+}
+
+#[tokio::test]
+async fn recovers_from_a_full_disk_without_loss_or_restart() {
+    let folder = TempDir::new().unwrap();
+    let small = SqliteOptions { pages_max: Some(200), ..options(&folder) };
+    let store = SqliteStore::open(small).await.unwrap();
+    fill(&store, "old", 20).await;
+    let large = |id: &str| NewMessage { payload: vec![b' '; 50_000].into(), ..message(id) };
+    let mut accepted = 0;
+    let fault = loop {
+        match store
+            .accept(vec![large(&format!("l{accepted}")), message(&accepted.to_string())])
+            .await
+        {
+            Ok(_) => accepted += 1,
+            Err(fault) => break fault,
+        }
+        assert!(accepted < 100);
+    };
+    let mut texts = fault.to_string();
+    let mut cause: Option<&dyn std::error::Error> = std::error::Error::source(&fault);
+    while let Some(error) = cause {
+        texts.push_str(&error.to_string());
+        cause = error.source();
+    }
+    assert!(texts.contains("make room"), "{texts}");
+    // All of a call or nothing, and what was accepted can be read.
+    assert_eq!(store.depth(DESTINATION).await.unwrap().messages, 2 * accepted);
+    store.ready().await.unwrap();
+    // Contents past their time make room.
+    while store.purge(at(100) + LIMITS.delivered_retention).await.unwrap() > 0 {}
+    assert_eq!(store.accept(vec![large("later")]).await.unwrap(), [Accepted::New]);
+}

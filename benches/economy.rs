@@ -148,7 +148,7 @@ async fn deliver(visits: &[Vec<Value>], merge: bool, metrics: PrometheusHandle) 
 async fn start_sandbox(sandbox: &Sandbox) -> SocketAddr {
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
-    let limits = ServerLimits { header_timeout: Duration::from_secs(60), connections_max: 1_000 };
+    let limits = ServerLimits::default();
     let router = sandbox.router();
     tokio::spawn(async move {
         serve(listener, router, limits, CancellationToken::new(), Duration::ZERO).await;

@@ -193,7 +193,7 @@ fn body(of: usize) -> String {
 async fn serve_bare(app: Router) -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
-    let limits = ServerLimits { header_timeout: Duration::from_secs(30), connections_max: 1_000 };
+    let limits = ServerLimits::default();
     tokio::spawn(serve(listener, app, limits, CancellationToken::new(), Duration::ZERO));
     address
 }

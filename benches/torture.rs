@@ -56,7 +56,7 @@ async fn main() {
     );
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let loops = listener.local_addr().unwrap();
-    let limits = ServerLimits { header_timeout: PATIENCE, connections_max: 1_000 };
+    let limits = ServerLimits::default();
     let router = sandbox.router();
     tokio::spawn(async move {
         serve(listener, router, limits, CancellationToken::new(), Duration::ZERO).await;

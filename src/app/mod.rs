@@ -144,7 +144,7 @@ impl App {
             Some(address) => Some(listen("server.admin_listen", address).await?),
             None => None,
         };
-        let limits = server_limits(&config.server);
+        let limits = server_limits(&config);
         let reloader = Arc::new(Reloader::new(config, load, planners));
         let (front, admin_front) = fronts(&reloader, &store, &clock, &metrics, admin.is_some());
         let admin = admin.zip(admin_front);
@@ -189,12 +189,13 @@ impl App {
         chores.spawn(watch_store(self.store.clone()));
         chores.spawn(upkeep(self.metrics));
         chores.spawn(reload_on_hangup(self.reloader));
-        let serve = |served: Served| {
+        let serve = |served: Served, listener| {
+            let limits = ServerLimits { listener, ..self.limits.clone() };
             let grace = self.grace / SENDERS_PART;
-            server::serve(served.listener, served.front, self.limits, stop.clone(), grace)
+            server::serve(served.listener, served.front, limits, stop.clone(), grace)
         };
-        let public = serve(self.public);
-        let admin = self.admin.map(serve);
+        let public = serve(self.public, "public");
+        let admin = self.admin.map(|admin| serve(admin, "admin"));
         let mut server = std::pin::pin!(async {
             let admin = async {
                 if let Some(admin) = admin {
@@ -361,10 +362,16 @@ fn http_limits(server: &ServerConfig) -> HttpLimits {
     }
 }
 
-fn server_limits(server: &ServerConfig) -> ServerLimits {
+fn server_limits(config: &Config) -> ServerLimits {
+    let server = &config.server;
+    let half = server.connections_max.div_ceil(2);
     ServerLimits {
+        listener: "public",
         header_timeout: Duration::from_millis(server.header_timeout_ms),
+        write_timeout: Duration::from_millis(server.write_timeout_ms),
         connections_max: server.connections_max,
+        address_connections_max: server.address_connections_max.unwrap_or(half),
+        trusted_proxies: trusted_proxies(config),
     }
 }
 

@@ -108,8 +108,7 @@ pub(super) async fn serve(
     listener: TcpListener,
     stop: tokio_util::sync::CancellationToken,
 ) {
-    let limits =
-        ServerLimits { header_timeout: std::time::Duration::from_secs(10), connections_max: 1_024 };
+    let limits = ServerLimits { listener: "sandbox", ..ServerLimits::default() };
     let grace = std::time::Duration::from_secs(1);
     server::serve(listener, sandbox.router(), limits, stop, grace).await;
 }

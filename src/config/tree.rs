@@ -41,11 +41,13 @@ pub struct ServerConfig {
     pub shutdown_grace_ms: u64,
     pub header_timeout_ms: u64,
     pub body_timeout_ms: u64,
+    pub write_timeout_ms: u64,
     pub ack_timeout_ms: u64,
     pub body_bytes_max: usize,
     pub message_bytes_max: usize,
     pub batch_messages_max: usize,
     pub connections_max: usize,
+    pub address_connections_max: Option<usize>,
     pub body_budget_bytes: usize,
     #[serde(default)]
     pub trusted_proxies: Texts,
@@ -113,8 +115,9 @@ macro_rules! changed_keys {
 
 changed_keys! {
     ServerConfig, "server": listen, admin_listen, admin_token, admin_tokens, admin_token_file, public_url,
-        shutdown_grace_ms, header_timeout_ms, body_timeout_ms, ack_timeout_ms, body_bytes_max,
-        message_bytes_max, batch_messages_max, connections_max, body_budget_bytes, trusted_proxies;
+        shutdown_grace_ms, header_timeout_ms, body_timeout_ms, write_timeout_ms, ack_timeout_ms,
+        body_bytes_max, message_bytes_max, batch_messages_max, connections_max,
+        address_connections_max, body_budget_bytes, trusted_proxies;
     StoreConfig, "store": data, allow_network_disk, duplicate_window_h, waiting_messages_max,
         waiting_bytes_max, backlog_messages_max, delivered_retention_h, failed_retention_h,
         records_retention_h;

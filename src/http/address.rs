@@ -1,6 +1,6 @@
 //! Where a request comes from: the peer, or what a trusted proxy says of it.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 
 use axum::http::{HeaderMap, Request};
 
@@ -86,6 +86,21 @@ pub(super) fn is_trusted(peer: Option<Peer>, trusted: &[Network]) -> bool {
     address.is_some_and(|address| trusted.iter().any(|network| network.holds(address)))
 }
 
+/// The network of an address as a log line may show it: enough to find an attacker in the proxy's own
+/// log, but not the address of a person.
+pub(super) fn shown_network(address: IpAddr) -> String {
+    match address.to_canonical() {
+        IpAddr::V4(address) => {
+            let [a, b, c, _] = address.octets();
+            format!("{a}.{b}.{c}.0/24")
+        }
+        IpAddr::V6(address) => {
+            let [a, b, c, ..] = address.segments();
+            format!("{}/48", Ipv6Addr::new(a, b, c, 0, 0, 0, 0, 0))
+        }
+    }
+}
+
 /// Walks back from the peer for as long as a trusted proxy speaks. Each proxy adds whom it got the
 /// request from at the end of `X-Forwarded-For`; what stands before that is the sender's own word.
 fn sender(peer: IpAddr, headers: &HeaderMap, trusted: &[Network]) -> IpAddr {
@@ -137,6 +152,18 @@ mod tests {
         for (ours, prefix, theirs, expected) in cases {
             let holds = network(ours, prefix).holds(theirs.parse().unwrap());
             assert_eq!(holds, expected, "{theirs} in {ours}/{prefix}");
+        }
+    }
+
+    #[test]
+    fn the_log_shows_no_address_of_a_person() {
+        let cases = [
+            ("203.0.113.9", "203.0.113.0/24"),
+            ("::ffff:203.0.113.9", "203.0.113.0/24"),
+            ("2001:db8:1:2:3:4:5:6", "2001:db8:1::/48"),
+        ];
+        for (address, expected) in cases {
+            assert_eq!(shown_network(address.parse().unwrap()), expected, "{address}");
         }
     }
 

@@ -102,7 +102,7 @@ impl Buckets {
 }
 
 /// The address under which a sender is counted.
-fn shared(address: IpAddr) -> IpAddr {
+pub(super) fn shared(address: IpAddr) -> IpAddr {
     match address {
         IpAddr::V4(_) => address,
         IpAddr::V6(address) => {

@@ -17,11 +17,14 @@ mod front;
 mod health;
 mod ingest;
 mod limit;
+mod line_limit;
 pub mod openapi;
 mod paths;
+mod places;
 pub mod server;
 mod settings;
 mod sources;
+mod stall;
 mod subscription;
 mod tracking;
 mod webhook;
@@ -78,7 +81,7 @@ struct Shared {
     public_url: Option<PublicUrl>,
     budget: body::Budget,
     large_bodies: Arc<Semaphore>,
-    unknown_paths: paths::UnknownPaths,
+    unknown_paths: line_limit::LineLimit,
     metrics: MetricsText,
 }
 
@@ -130,7 +133,7 @@ impl HttpState {
             public_url,
             budget: body::Budget::new(limits.body_budget_bytes, limits.body_bytes_max),
             large_bodies: work::permits(),
-            unknown_paths: paths::UnknownPaths::default(),
+            unknown_paths: line_limit::LineLimit::new(paths::LINES_MAX),
             metrics,
         }))
     }

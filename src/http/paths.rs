@@ -1,8 +1,5 @@
 //! Paths as senders write them, and unknown paths.
 
-use std::sync::{Mutex, PoisonError};
-use std::time::Duration;
-
 use axum::extract::State;
 use axum::http::uri::PathAndQuery;
 use axum::http::{Method, Request, StatusCode, Uri};
@@ -15,9 +12,8 @@ use super::endpoint::Endpoint;
 use super::error::{ApiError, Contract};
 use super::ingest::count_rejected;
 
-/// The most log lines about unknown paths in a [`PERIOD`]: scanners request thousands.
-const LINES_MAX: u32 = 20;
-const PERIOD: Duration = Duration::from_secs(60);
+/// The most log lines a minute about unknown paths: scanners request thousands.
+pub(super) const LINES_MAX: u32 = 20;
 
 /// The most segments of a path that a log line shows.
 const SEGMENTS_MAX: usize = 8;
@@ -88,39 +84,6 @@ pub(super) fn plain_path<B>(mut request: Request<B>) -> Request<B> {
         }
     }
     request
-}
-
-/// Bounds the log lines about unknown paths.
-#[derive(Debug, Default)]
-pub(super) struct UnknownPaths(Mutex<Lines>);
-
-#[derive(Debug, Default)]
-struct Lines {
-    began: Option<Instant>,
-    written: u32,
-    /// Requests since the last line that had none.
-    unlogged: u64,
-}
-
-impl UnknownPaths {
-    /// Returns the number of requests that were not logged since the last line; `None` if this one must
-    /// not be logged either.
-    fn line(&self, now: Instant) -> Option<u64> {
-        // A panic between plain assignments leaves nothing half done.
-        let mut lines = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let is_over =
-            lines.began.is_none_or(|began| now.saturating_duration_since(began) >= PERIOD);
-        if is_over {
-            lines.began = Some(now);
-            lines.written = 0;
-        }
-        if lines.written == LINES_MAX {
-            lines.unlogged += 1;
-            return None;
-        }
-        lines.written += 1;
-        Some(std::mem::take(&mut lines.unlogged))
-    }
 }
 
 /// The answer for an unknown path.
@@ -238,20 +201,6 @@ mod tests {
         for (path, expected) in cases {
             assert_eq!(shown(path), expected);
         }
-    }
-
-    #[test]
-    fn the_log_has_few_lines_of_many_unknown_paths() {
-        let paths = UnknownPaths::default();
-        let begin = Instant::now();
-        for _ in 0..LINES_MAX {
-            assert_eq!(paths.line(begin), Some(0));
-        }
-        for _ in 0..3 {
-            assert_eq!(paths.line(begin + PERIOD - Duration::from_millis(1)), None);
-        }
-        assert_eq!(paths.line(begin + PERIOD), Some(3));
-        assert_eq!(paths.line(begin + PERIOD), Some(0));
     }
 
     #[test]

@@ -1,6 +1,7 @@
-//! Serves a router on a listener: bounded connections, a bound on slow headers, a graceful end.
+//! Serves a router on a listener: bounded connections, in all and from one address; bounds on clients
+//! that send their headers slowly or never read; a graceful end.
 //!
-//! `axum::serve` has neither of the first two, so this drives hyper itself. HTTP/1.1 only: Segment,
+//! `axum::serve` has only the last of these, so this drives hyper itself. HTTP/1.1 only: Segment,
 //! its SDKs and reverse proxies speak it to their upstreams.
 
 use std::convert::Infallible;
@@ -15,13 +16,14 @@ use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::graceful::GracefulShutdown;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tower::ServiceExt as _;
 use tracing::{debug, warn};
 
-use super::address::Peer;
+use super::address::{Network, Peer};
+use super::places::{Place, Places};
+use super::stall::{WatchedStream, is_stall};
 
 /// How long to wait after a connection could not be accepted, such as for lack of file descriptors.
 const ACCEPT_FAULT_WAIT: Duration = Duration::from_millis(100);
@@ -38,12 +40,34 @@ const HEADERS_MAX: usize = 256;
 pub struct ResetConnection;
 
 /// The bounds of a server.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub struct ServerLimits {
+    /// What the listener is called in metrics and in the log.
+    pub listener: &'static str,
     /// How long a client may take to send its headers, and a kept connection may rest between requests.
     pub header_timeout: Duration,
+    /// How long a client may take no bytes of what is to be written to it.
+    pub write_timeout: Duration,
     /// The most connections at once; further ones wait in the backlog.
     pub connections_max: usize,
+    /// The most connections at once from one address (in IPv6, one /64); further ones are closed. Not zero.
+    pub address_connections_max: usize,
+    /// Proxies, whose connections are those of many senders: the former bound does not hold for them.
+    pub trusted_proxies: Vec<Network>,
+}
+
+/// For programs of our own: generous, and without a bound for one address.
+impl Default for ServerLimits {
+    fn default() -> Self {
+        Self {
+            listener: "other",
+            header_timeout: Duration::from_secs(60),
+            write_timeout: Duration::from_secs(60),
+            connections_max: 1_024,
+            address_connections_max: usize::MAX,
+            trusted_proxies: Vec::new(),
+        }
+    }
 }
 
 /// The end of a connection whose response asked for it.
@@ -74,16 +98,17 @@ pub async fn serve(
     grace: Duration,
 ) {
     let app = Arc::new(app);
-    let permits = Arc::new(Semaphore::new(limits.connections_max));
+    let (header_timeout, write_timeout) = (limits.header_timeout, limits.write_timeout);
+    let places = Arc::new(Places::new(limits));
     let graceful = GracefulShutdown::new();
     let mut connections = JoinSet::new();
     loop {
         let accepted = tokio::select! {
-            accepted = accept(&listener, &permits) => accepted,
+            accepted = accept(&listener, &places) => accepted,
             Some(_) = connections.join_next(), if !connections.is_empty() => continue,
             () = stop.cancelled() => break,
         };
-        let Some((stream, peer, permit)) = accepted else {
+        let Some((stream, peer, place)) = accepted else {
             continue;
         };
         let service = {
@@ -92,16 +117,20 @@ pub async fn serve(
         };
         let connection = http1::Builder::new()
             .timer(TokioTimer::new())
-            .header_read_timeout(limits.header_timeout)
+            .header_read_timeout(header_timeout)
             .max_buf_size(HEADER_BYTES_MAX)
             .max_headers(HEADERS_MAX)
-            .serve_connection(TokioIo::new(stream), service);
+            .serve_connection(TokioIo::new(WatchedStream::new(stream, write_timeout)), service);
         let connection = graceful.watch(connection);
+        let places = Arc::clone(&places);
         connections.spawn(async move {
             if let Err(error) = connection.await {
+                if is_stall(&error) {
+                    places.report_stall(peer);
+                }
                 debug!(%error, "a connection ended early");
             }
-            drop(permit);
+            drop(place);
         });
     }
     drop(listener);
@@ -111,18 +140,16 @@ pub async fn serve(
     connections.shutdown().await;
 }
 
-/// Waits for a permit and a connection; `None` when accepting failed, after a rest.
-async fn accept(
-    listener: &TcpListener,
-    permits: &Arc<Semaphore>,
-) -> Option<(TcpStream, Peer, OwnedSemaphorePermit)> {
-    // The semaphore is never closed.
-    let permit = Arc::clone(permits).acquire_owned().await.ok()?;
+/// Waits for a place and a connection; `None` when its address has too many, or accepting failed (then
+/// after a rest).
+async fn accept(listener: &TcpListener, places: &Places) -> Option<(TcpStream, Peer, Place)> {
+    let permit = places.free().await?;
     match listener.accept().await {
         Ok((stream, peer)) => {
+            let place = places.take(permit, Peer(peer))?;
             // A small answer must not wait for the client's next packet.
             let _ = stream.set_nodelay(true);
-            Some((stream, Peer(peer), permit))
+            Some((stream, Peer(peer), place))
         }
         Err(error) => {
             warn!(%error, "a connection cannot be accepted");

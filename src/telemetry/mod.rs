@@ -24,6 +24,11 @@ pub const MESSAGES_DUPLICATE: &str = "segment_loops_messages_duplicate_total";
 /// Requests, and messages of batches, that were rejected, by `source` (empty where it is not known),
 /// `endpoint` (`unknown` for a path that does not exist) and `code`.
 pub const REJECTED: &str = "segment_loops_rejected_total";
+/// Open connections, by `listener` (`public`, `admin`).
+pub const CONNECTIONS_OPEN: &str = "segment_loops_connections_open";
+/// Connections that were closed on purpose, by `listener` and `reason` (`address_connections_max`,
+/// `write_timeout`).
+pub const CONNECTIONS_CUT: &str = "segment_loops_connections_cut_total";
 /// Messages that no subscription took, by `destination` and `reason`.
 pub const UNMATCHED: &str = "segment_loops_unmatched_total";
 /// Deliveries that ended, by `destination`, `action` and `outcome`.
@@ -127,6 +132,11 @@ fn describe() {
     describe_counter!(MESSAGES_ACCEPTED, "Messages accepted as new");
     describe_counter!(MESSAGES_DUPLICATE, "Messages that had been accepted before");
     describe_counter!(REJECTED, "Requests, and messages of batches, that were rejected");
+    describe_gauge!(CONNECTIONS_OPEN, "Connections that are open");
+    describe_counter!(
+        CONNECTIONS_CUT,
+        "Connections that were closed: too many from one address, or their client does not read"
+    );
     describe_counter!(UNMATCHED, "Messages that no subscription took");
     describe_counter!(DELIVERIES, "Deliveries that ended");
     describe_counter!(LOOPS_REQUESTS, "Requests made to Loops; status 0: no answer");

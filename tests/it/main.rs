@@ -28,6 +28,7 @@ mod documents;
 mod durability;
 mod erasure;
 mod golden;
+mod greedy_connections;
 mod harmless;
 mod hostile_input;
 mod import;

@@ -53,14 +53,19 @@ impl Check<'_> {
         store: &StoreConfig,
         delivery: &DeliveryConfig,
     ) {
-        let at_least_one: [(&str, u64); 18] = [
+        let at_least_one: [(&str, u64); 20] = [
             ("server.header_timeout_ms", server.header_timeout_ms),
             ("server.body_timeout_ms", server.body_timeout_ms),
+            ("server.write_timeout_ms", server.write_timeout_ms),
             ("server.ack_timeout_ms", server.ack_timeout_ms),
             ("server.body_bytes_max", server.body_bytes_max as u64),
             ("server.message_bytes_max", server.message_bytes_max as u64),
             ("server.batch_messages_max", server.batch_messages_max as u64),
             ("server.connections_max", server.connections_max as u64),
+            (
+                "server.address_connections_max",
+                server.address_connections_max.map_or(1, |most| most as u64),
+            ),
             ("store.waiting_messages_max", store.waiting_messages_max as u64),
             ("store.waiting_bytes_max", store.waiting_bytes_max as u64),
             ("store.backlog_messages_max", store.backlog_messages_max),
@@ -90,6 +95,12 @@ impl Check<'_> {
                 server.body_bytes_max,
                 "server.body_budget_bytes",
                 server.body_budget_bytes,
+            ),
+            (
+                "server.address_connections_max",
+                server.address_connections_max.unwrap_or(0),
+                "server.connections_max",
+                server.connections_max,
             ),
             // Otherwise the sender of a batch that can never be stored would retry for ever.
             (

@@ -134,7 +134,7 @@ pub async fn serve_on_loopback(app: Router) -> std::net::SocketAddr {
     use segment_loops::http::server::{ServerLimits, serve};
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
-    let limits = ServerLimits { header_timeout: PATIENCE, connections_max: 1_000 };
+    let limits = ServerLimits::default();
     let never = tokio_util::sync::CancellationToken::new();
     tokio::spawn(serve(listener, app, limits, never, Duration::ZERO));
     address

@@ -1,0 +1,199 @@
+//! The connections that a listener may have: in all, and from one address.
+
+use std::collections::HashMap;
+use std::net::IpAddr;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use metrics::{Gauge, counter, gauge};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::Instant;
+use tracing::warn;
+
+use super::address::{Peer, is_trusted, shown_network};
+use super::limit::shared;
+use super::line_limit::LineLimit;
+use super::server::ServerLimits;
+use crate::telemetry;
+
+/// The most log lines a minute of each kind.
+const LINES_MAX: u32 = 1;
+
+/// The places of a listener.
+#[derive(Debug)]
+pub(super) struct Places {
+    limits: ServerLimits,
+    free: Arc<Semaphore>,
+    by_address: Arc<Addresses>,
+    open: Gauge,
+    full_lines: LineLimit,
+    address_lines: LineLimit,
+    stall_lines: LineLimit,
+}
+
+/// The place of a connection; dropping it makes room for another.
+#[derive(Debug)]
+pub(super) struct Place {
+    _permit: OwnedSemaphorePermit,
+    _of_address: Option<OfAddress>,
+    open: Gauge,
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.open.decrement(1.0);
+    }
+}
+
+/// The number of connections of each address that has any.
+type Addresses = Mutex<HashMap<IpAddr, usize>>;
+
+/// One of the connections of an address.
+#[derive(Debug)]
+struct OfAddress {
+    address: IpAddr,
+    all: Arc<Addresses>,
+}
+
+impl Drop for OfAddress {
+    fn drop(&mut self) {
+        // A panic between plain assignments leaves nothing half done.
+        let mut all = self.all.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(open) = all.get_mut(&self.address) {
+            *open -= 1;
+            if *open == 0 {
+                all.remove(&self.address);
+            }
+        }
+    }
+}
+
+impl Places {
+    pub(super) fn new(limits: ServerLimits) -> Self {
+        Self {
+            free: Arc::new(Semaphore::new(limits.connections_max)),
+            by_address: Arc::default(),
+            open: gauge!(telemetry::CONNECTIONS_OPEN, "listener" => limits.listener),
+            full_lines: LineLimit::new(LINES_MAX),
+            address_lines: LineLimit::new(LINES_MAX),
+            stall_lines: LineLimit::new(LINES_MAX),
+            limits,
+        }
+    }
+
+    /// Waits for a permit to take a place.
+    pub(super) async fn free(&self) -> Option<OwnedSemaphorePermit> {
+        let free = Arc::clone(&self.free);
+        if let Ok(permit) = Arc::clone(&free).try_acquire_owned() {
+            return Some(permit);
+        }
+        if self.full_lines.line(Instant::now()).is_some() {
+            warn!(
+                listener = self.limits.listener,
+                connections_max = self.limits.connections_max,
+                "all connections are taken: new ones wait until one is closed"
+            );
+        }
+        // The semaphore is never closed.
+        free.acquire_owned().await.ok()
+    }
+
+    /// Gives a place to a connection of this peer; `None` if its address has too many.
+    pub(super) fn take(&self, permit: OwnedSemaphorePermit, peer: Peer) -> Option<Place> {
+        let is_exempt = is_trusted(Some(peer), &self.limits.trusted_proxies);
+        let of_address = match is_exempt {
+            true => None,
+            false => Some(self.of_address(peer)?),
+        };
+        self.open.increment(1.0);
+        Some(Place { _permit: permit, _of_address: of_address, open: self.open.clone() })
+    }
+
+    fn of_address(&self, peer: Peer) -> Option<OfAddress> {
+        let address = shared(peer.0.ip().to_canonical());
+        let mut all = self.by_address.lock().unwrap_or_else(PoisonError::into_inner);
+        let open = all.entry(address).or_default();
+        // At least one is allowed, so an address that is rejected is in the map anyway.
+        if *open < self.limits.address_connections_max {
+            *open += 1;
+            return Some(OfAddress { address, all: Arc::clone(&self.by_address) });
+        }
+        drop(all);
+        self.count_cut("address_connections_max");
+        if let Some(unlogged) = self.address_lines.line(Instant::now()) {
+            warn!(
+                listener = self.limits.listener,
+                network = shown_network(address),
+                address_connections_max = self.limits.address_connections_max,
+                unlogged,
+                "an address has too many connections: further ones are closed (if it is a proxy in front, name it in server.trusted_proxies)"
+            );
+        }
+        None
+    }
+
+    /// Reports a connection that was closed since its client took no bytes.
+    pub(super) fn report_stall(&self, peer: Peer) {
+        self.count_cut("write_timeout");
+        if let Some(unlogged) = self.stall_lines.line(Instant::now()) {
+            warn!(
+                listener = self.limits.listener,
+                network = shown_network(peer.0.ip()),
+                unlogged,
+                "a connection was closed: its client did not read the answers within server.write_timeout_ms"
+            );
+        }
+    }
+
+    fn count_cut(&self, reason: &'static str) {
+        let labels = [("listener", self.limits.listener), ("reason", reason)];
+        counter!(telemetry::CONNECTIONS_CUT, &labels).increment(1);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::SocketAddr;
+
+    use super::*;
+    use crate::http::Network;
+
+    fn peer(address: &str) -> Peer {
+        Peer(SocketAddr::new(address.parse().unwrap(), 4711))
+    }
+
+    #[tokio::test]
+    async fn an_address_has_its_connections_and_a_proxy_all() {
+        let proxy = Network { address: "10.0.0.0".parse().unwrap(), prefix: 8 };
+        let places = Places::new(ServerLimits {
+            connections_max: 100,
+            address_connections_max: 2,
+            trusted_proxies: vec![proxy],
+            ..ServerLimits::default()
+        });
+        let mut held = Vec::new();
+        // (peer, whether its connection is accepted)
+        let cases = [
+            ("192.0.2.1", true),
+            ("::ffff:192.0.2.1", true),
+            ("192.0.2.1", false),
+            ("192.0.2.2", true),
+            ("2001:db8::1", true),
+            ("2001:db8::2", true),
+            ("2001:db8::3", false),
+            ("2001:db8:0:1::3", true),
+            ("10.0.0.1", true),
+            ("10.0.0.1", true),
+            ("10.0.0.1", true),
+        ];
+        for (address, is_accepted) in cases {
+            let place = places.take(places.free().await.unwrap(), peer(address));
+            assert_eq!(place.is_some(), is_accepted, "{address}");
+            held.extend(place);
+        }
+        assert_eq!(places.free.available_permits(), 100 - held.len());
+        held.clear();
+        assert_eq!(places.free.available_permits(), 100);
+        assert!(places.by_address.lock().unwrap().is_empty());
+        assert!(places.take(places.free().await.unwrap(), peer("192.0.2.1")).is_some());
+    }
+}

@@ -1,0 +1,137 @@
+//! A stream whose writes must get on: a client that takes no bytes for too long loses its connection.
+//!
+//! hyper bounds how slowly a client may send its headers, and `body` how slowly it may send the rest. But a client
+//! that never reads would hold its connection, and what waits to be written to it, for as long as it likes.
+
+use std::error::Error;
+use std::io::{self, ErrorKind, IoSlice};
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::TcpStream;
+use tokio::time::{Sleep, sleep};
+
+/// The client took no bytes for too long.
+#[derive(Debug, thiserror::Error)]
+#[error("the client took no bytes within server.write_timeout_ms")]
+struct Stalled;
+
+/// Whether a connection ended since its client took no bytes.
+pub(super) fn is_stall(error: &hyper::Error) -> bool {
+    let cause = error.source().and_then(|cause| cause.downcast_ref::<io::Error>());
+    cause.and_then(io::Error::get_ref).is_some_and(|inner| inner.is::<Stalled>())
+}
+
+/// The stream.
+#[derive(Debug)]
+pub(super) struct WatchedStream<S> {
+    stream: S,
+    /// The longest that no byte can be written while there is something to write.
+    write_timeout: Duration,
+    /// Runs while the stream takes no bytes.
+    stall: Option<Pin<Box<Sleep>>>,
+    /// Drops what the system still keeps for the client.
+    abandon: fn(&S),
+}
+
+impl WatchedStream<TcpStream> {
+    pub(super) fn new(stream: TcpStream, write_timeout: Duration) -> Self {
+        // The system would otherwise keep megabytes for a client that does not want them.
+        let abandon = |stream: &TcpStream| {
+            let _ = stream.set_zero_linger();
+        };
+        Self { stream, write_timeout, stall: None, abandon }
+    }
+}
+
+impl<S> WatchedStream<S> {
+    /// Ends a write that has been pending for too long.
+    fn watch<T>(
+        &mut self,
+        context: &mut Context<'_>,
+        written: Poll<io::Result<T>>,
+    ) -> Poll<io::Result<T>> {
+        if written.is_ready() {
+            self.stall = None;
+            return written;
+        }
+        let write_timeout = self.write_timeout;
+        let stall = self.stall.get_or_insert_with(|| Box::pin(sleep(write_timeout)));
+        ready!(stall.as_mut().poll(context));
+        (self.abandon)(&self.stream);
+        Poll::Ready(Err(io::Error::new(ErrorKind::TimedOut, Stalled)))
+    }
+}
+
+impl<S: AsyncRead + Unpin> AsyncRead for WatchedStream<S> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        into: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_read(context, into)
+    }
+}
+
+impl<S: AsyncWrite + Unpin> AsyncWrite for WatchedStream<S> {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        let written = Pin::new(&mut self.stream).poll_write(context, bytes);
+        self.watch(context, written)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        parts: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let written = Pin::new(&mut self.stream).poll_write_vectored(context, parts);
+        self.watch(context, written)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+
+    // Neither waits for the client: TCP has no flush, and its shutdown only queues the end.
+    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(context)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(context)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, duplex};
+
+    use super::*;
+
+    const WRITE_TIMEOUT: Duration = Duration::from_secs(30);
+
+    #[tokio::test(start_paused = true)]
+    async fn a_client_that_reads_slowly_keeps_its_connection_and_one_that_stops_loses_it() {
+        let (stream, mut client) = duplex(10);
+        let abandon = |_: &_| ();
+        let mut stream =
+            WatchedStream { stream, write_timeout: WRITE_TIMEOUT, stall: None, abandon };
+        let writing = tokio::spawn(async move { stream.write_all(&[b'x'; 100]).await });
+        // Ten bytes are in between, so that these make room for the last but ten.
+        for _ in 0..80 {
+            sleep(WRITE_TIMEOUT - Duration::from_millis(1)).await;
+            client.read_u8().await.unwrap();
+        }
+        sleep(WRITE_TIMEOUT - Duration::from_millis(1)).await;
+        assert!(!writing.is_finished());
+        sleep(Duration::from_millis(2)).await;
+        let error = writing.await.unwrap().unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::TimedOut);
+    }
+}

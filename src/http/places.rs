@@ -33,8 +33,9 @@ pub(super) struct Places {
 /// The place of a connection; dropping it makes room for another.
 #[derive(Debug)]
 pub(super) struct Place {
-    _permit: OwnedSemaphorePermit,
+    // Dropped before the permit: the connection that takes it next must not be counted beside this one.
     _of_address: Option<OfAddress>,
+    _permit: OwnedSemaphorePermit,
     open: Gauge,
 }
 

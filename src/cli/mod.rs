@@ -136,6 +136,11 @@ fn say(text: &str) {
     let _ = writeln!(std::io::stdout(), "{text}");
 }
 
+/// Prints a line for people on standard error, at once.
+fn warn(text: &str) {
+    let _ = writeln!(std::io::stderr(), "{text}");
+}
+
 /// The store of a configuration, beside a running service or without one.
 async fn open_store(config: &StoreConfig) -> Result<Arc<dyn Store>, CliError> {
     Ok(store::open(config).await.map_err(AppError::Store)?)
@@ -156,10 +161,29 @@ async fn report_dropped_lines(mut dropped: DroppedLines) {
 
 /// A runtime for a command.
 fn runtime() -> Result<tokio::runtime::Runtime, CliError> {
-    tokio::runtime::Builder::new_multi_thread()
+    let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()
-        .map_err(|source| CliError::Io { what: "the runtime did not start".to_owned(), source })
+        .map_err(|source| CliError::Io { what: "the runtime did not start".to_owned(), source })?;
+    survive_file_limits(&runtime);
+    Ok(runtime)
+}
+
+/// Lets a write beyond the limit of a file's size (`ulimit -f`) fail like one on a full disk. By default its
+/// signal ends the process; a signal that has a handler does not, and the handler stays for good.
+fn survive_file_limits(runtime: &tokio::runtime::Runtime) {
+    #[cfg(target_os = "linux")]
+    {
+        use tokio::signal::unix::{SignalKind, signal};
+        // `SIGXFSZ` of signal(7), on all processors that Rust's standard library is tested on.
+        const FILE_TOO_LARGE: i32 = 25;
+        let _context = runtime.enter();
+        if let Err(error) = signal(SignalKind::from_raw(FILE_TOO_LARGE)) {
+            tracing::debug!(%error, "a file that grows beyond its limit will end the process");
+        }
+    }
+    #[cfg(not(target_os = "linux"))]
+    let _ = runtime;
 }
 
 /// Cancelled at Ctrl-C or SIGTERM; a second one ends the process at once.

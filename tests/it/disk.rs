@@ -1,8 +1,9 @@
 //! What happens when the disk or the database is not as it should be: senders are asked to retry,
 //! people are told what to do, and nothing that was acknowledged is lost.
 
+use std::io::{BufRead as _, BufReader, Write as _};
 use std::path::Path;
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::sync::Arc;
 
 use reqwest::Method;
@@ -95,9 +96,13 @@ async fn beyond_the_bound_of_the_backlog_senders_are_told_to_come_again() {
 /// Bounds the files that a process may write; as with a full disk, what goes beyond fails.
 #[cfg(target_os = "linux")]
 fn limit_files(service: &Service, bytes: &str) {
+    limit(service.id(), bytes);
+}
+
+#[cfg(target_os = "linux")]
+fn limit(process: u32, bytes: &str) {
     let mut command = Command::new("prlimit");
-    let process = service.id().to_string();
-    command.args(["--pid", &process, &format!("--fsize={bytes}:")]);
+    command.args(["--pid", &process.to_string(), &format!("--fsize={bytes}:")]);
     assert!(command.status().unwrap().success());
 }
 
@@ -105,7 +110,7 @@ fn limit_files(service: &Service, bytes: &str) {
 #[tokio::test]
 async fn a_disk_without_room_is_got_over_without_a_restart_and_loses_nothing() {
     let mut loops = ScriptedLoops::start(|_| Reply::status(503)).await;
-    let setup = Setup::with_loops(&loops.base_url).ignoring_file_limits();
+    let setup = Setup::with_loops(&loops.base_url);
     let service = setup.start();
     service.accept("/v1/identify", identify("u1", "first")).await;
     limit_files(&service, "400000");
@@ -175,7 +180,7 @@ async fn ready_once(service: &Service, status: u16) -> Answer {
 #[cfg(target_os = "linux")]
 #[tokio::test]
 async fn a_service_that_cannot_write_is_not_ready_and_says_why_until_it_can() {
-    let service = nowhere().ignoring_file_limits().start();
+    let service = nowhere().start();
     service.accept("/v1/track", track("u0", "before")).await;
     assert_eq!(service.admin("/readyz").await.status, 200);
     limit_files(&service, "1");
@@ -250,7 +255,7 @@ async fn an_outcome_that_cannot_be_recorded_is_kept_until_it_can_and_nothing_is_
     };
     let mut loops = ScriptedLoops::start(script).await;
     // The lease cannot be renewed either, and runs out; as nobody else takes it, it is still ours.
-    let service = Setup::with_loops(&loops.base_url).ignoring_file_limits().start();
+    let service = Setup::with_loops(&loops.base_url).start();
     service.accept("/v1/track", track("first", "first")).await;
     assert_eq!(loops.next().await.note(), "first");
     limit_files(&service, "1");
@@ -312,6 +317,56 @@ async fn a_database_of_a_newer_version_is_left_alone() {
     let ran = nowhere().command_on(service.data(), &["replay", "--all-failed"], b"").await;
     assert!(ran.code == Some(1) && ran.stderr.contains("newer"), "{ran:?}");
     assert_eq!(std::fs::read(service.data().join(DATABASE)).unwrap(), before);
+}
+
+#[cfg(target_os = "linux")]
+#[tokio::test]
+async fn an_import_that_waits_for_room_says_so_at_once_and_goes_on_by_itself() {
+    let service = nowhere().start();
+    service.accept("/v1/track", track("u0", "before")).await;
+    let folder = tempfile::tempdir().unwrap();
+    let import = nowhere().other_command(folder.path(), service.data(), &["import", "-"]);
+    let mut limited = Command::new("prlimit");
+    limited.args(["--fsize=400000:"]).arg(import.get_program()).args(import.get_args());
+    limited.env_clear().envs(import.get_envs().filter_map(|(name, value)| Some((name, value?))));
+    limited.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut import = limited.current_dir(folder.path()).spawn().unwrap();
+    let lines: String = (0..100).map(|n| format!("{}\n", large(n))).collect();
+    import.stdin.take().unwrap().write_all(lines.as_bytes()).unwrap();
+    let mut said = BufReader::new(import.stderr.take().unwrap()).lines().map(Result::unwrap);
+    let waiting = said.find(|line| line.starts_with("waiting for the database")).unwrap();
+    assert!(waiting.contains("full"), "{waiting}");
+    limit(import.id(), "unlimited");
+    let ended = import.wait_with_output().unwrap();
+    assert_eq!(ended.status.code(), Some(0), "{ended:?}");
+    assert!(String::from_utf8_lossy(&ended.stdout).contains("accepted: 100"), "{ended:?}");
+}
+
+#[cfg(target_os = "linux")]
+#[tokio::test]
+async fn a_database_on_a_read_only_disk_is_refused_at_the_start() {
+    let mut service = nowhere().start();
+    service.accept("/v1/track", track("u1", "m1")).await;
+    service.crash();
+    let refused = || {
+        let folder = tempfile::tempdir().unwrap();
+        let serve = nowhere().other_command(folder.path(), service.data(), &["serve"]);
+        // In a mount namespace of its own, where root cannot write either.
+        let mut mounted = Command::new("unshare");
+        mounted.args(["--map-root-user", "--mount", "sh", "-c"]);
+        mounted.arg(r#"mount --bind "$0" "$0" && mount -o remount,ro,bind "$0" && exec "$@""#);
+        mounted.arg(service.data()).arg(serve.get_program()).args(serve.get_args());
+        mounted.envs(serve.get_envs().filter_map(|(name, value)| Some((name, value?))));
+        let ended = mounted.output().unwrap();
+        let text = String::from_utf8_lossy(&ended.stderr);
+        assert_eq!(ended.status.code(), Some(1), "{text}");
+        assert!(text.contains(DATABASE) && text.contains("mounted writable"), "{text}");
+    };
+    refused();
+    // A stop that is not a crash leaves no log behind, and a new one cannot be made.
+    let mut again = nowhere().data(service.data()).start();
+    assert_eq!(again.stop().await, Some(0));
+    refused();
 }
 
 #[tokio::test]

@@ -20,13 +20,14 @@ use tokio_util::sync::CancellationToken;
 
 use self::lines::{Line, Lines};
 use self::report::Report;
-use super::{CliError, open_store, runtime, say, start_telemetry, stop_signal};
+use super::{CliError, open_store, runtime, say, start_telemetry, stop_signal, warn};
 use crate::clock::{Clock, SystemClock};
 use crate::config::{self, Config, Flags};
 use crate::queue::intake::Intake;
 use crate::queue::{AcceptError, Accepted, Inbox, NewMessage};
 use crate::segment::Digests;
 use crate::segment::value::Object;
+use crate::telemetry;
 
 /// Messages, and bytes of them, that are written at once.
 const BATCH_MESSAGES_MAX: usize = 1_000;
@@ -257,13 +258,19 @@ impl Import<'_> {
             return Ok(());
         }
         let began = Instant::now();
+        let mut waits_for = String::new();
         let accepted = loop {
             match self.store.accept(batch.clone()).await {
                 Ok(accepted) => break accepted,
                 Err(fault @ (AcceptError::Busy | AcceptError::Unavailable(_)))
                     if began.elapsed() < STORE_PATIENCE && !self.stop.is_cancelled() =>
                 {
-                    self.bar.set_message(format!("waiting: {fault}"));
+                    let cause = telemetry::chain(&fault).to_string();
+                    if waits_for != cause {
+                        warn(&format!("waiting for the database: {cause}"));
+                        waits_for = cause;
+                    }
+                    self.bar.set_message("waiting for the database");
                     sleep(STORE_PAUSE).await;
                 }
                 Err(fault) => return Err(CliError::Store(fault.into())),

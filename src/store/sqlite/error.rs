@@ -19,6 +19,8 @@ pub(super) enum Fault {
         "the database file was deleted, moved or replaced while the program runs: put it back as it was, and the program recovers by itself, or restart the program to continue with the present file"
     )]
     Gone,
+    #[error("the file or its disk is read-only")]
+    ReadOnly,
     #[error("{0}: the database was changed from outside, or is damaged")]
     Broken(&'static str),
     #[error("a row of `{table}` holds a `{column}` that this version does not know")]
@@ -58,7 +60,9 @@ impl Fault {
                         | rusqlite::Error::Utf8Error(..)
                 ),
             },
-            Fault::Gone | Fault::Schema | Fault::NoReader | Fault::Closed => false,
+            Fault::Gone | Fault::ReadOnly | Fault::Schema | Fault::NoReader | Fault::Closed => {
+                false
+            }
         }
     }
 
@@ -166,7 +170,7 @@ pub enum OpenError {
     },
     /// The file or its folder cannot be written to.
     #[error(
-        "the database {path:?} cannot be written: give the user that runs this program write access to the file and its folder, or set another path"
+        "the database {path:?} cannot be written: give the user that runs this program write access to the file and its folder, on a disk that is mounted writable, or set another path"
     )]
     NotWritable {
         /// The database file.
@@ -252,6 +256,9 @@ pub(super) fn explain(path: &Path, fault: Fault) -> OpenError {
     let path = path.to_owned();
     let source = match fault {
         Fault::Database { source } => source,
+        Fault::ReadOnly => {
+            return OpenError::NotWritable { path, source: Box::new(Fault::ReadOnly) };
+        }
         other => return OpenError::Open { path, source: Box::new(other) },
     };
     match source.sqlite_error_code() {

@@ -59,6 +59,10 @@ pub(super) struct FileOptions {
 impl FileOptions {
     pub(super) fn open_writer(&self) -> Result<Connection, Fault> {
         let connection = self.open(OpenFlags::SQLITE_OPEN_READ_WRITE, WRITER_CACHE_KIB)?;
+        // SQLite opens a file that cannot be written all the same, for reading alone.
+        if connection.is_readonly("main")? {
+            return Err(Fault::ReadOnly);
+        }
         connection.pragma_update(None, "journal_mode", "wal")?;
         // Not less: an answer means that the message is on stable storage.
         connection.pragma_update(None, "synchronous", "full")?;

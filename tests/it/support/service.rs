@@ -17,7 +17,6 @@ pub struct Setup {
     env: HashMap<String, String>,
     config: Option<String>,
     data: Option<PathBuf>,
-    ignores_file_limits: bool,
 }
 
 /// Name of the configuration file.
@@ -66,7 +65,7 @@ impl Setup {
         ];
         let env =
             env.into_iter().map(|(name, value)| (name.to_owned(), value.to_owned())).collect();
-        Self { env, config: None, data: None, ignores_file_limits: false }
+        Self { env, config: None, data: None }
     }
 
     /// Sets a variable.
@@ -99,12 +98,6 @@ impl Setup {
         self
     }
 
-    /// Lets a write beyond the limit of a file's size fail, which otherwise ends the process.
-    pub fn ignoring_file_limits(mut self) -> Self {
-        self.ignores_file_limits = true;
-        self
-    }
-
     /// Uses this folder for the database.
     pub fn data(mut self, data: &Path) -> Self {
         self.data = Some(data.to_owned());
@@ -114,13 +107,7 @@ impl Setup {
     fn command(&self, folder: &Path) -> (Command, PathBuf) {
         let data = self.data.clone().unwrap_or_else(|| folder.join("data"));
         let program = env!("CARGO_BIN_EXE_segment-loops");
-        let mut command = if self.ignores_file_limits {
-            let mut shell = Command::new("sh");
-            shell.args(["-c", "trap '' XFSZ; exec \"$@\"", "sh", program]);
-            shell
-        } else {
-            Command::new(program)
-        };
+        let mut command = Command::new(program);
         command.env_clear().envs(&self.env).current_dir(folder);
         command.args(["serve", "--listen", "127.0.0.1:0", "--data"]).arg(&data);
         if let Some(text) = &self.config {
@@ -362,9 +349,14 @@ impl Service {
 
     /// Kills the program as `kill -9` does and starts it again on the same database.
     pub fn crash_and_restart(mut self, setup: &Setup) -> Service {
+        self.crash();
+        self.restart(setup)
+    }
+
+    /// Ends the program as `kill -9` does.
+    pub fn crash(&mut self) {
         self.process.kill().unwrap();
         self.process.wait().unwrap();
-        self.restart(setup)
     }
 
     /// Stops the program as a container platform does and starts it again on the same database.

@@ -158,6 +158,7 @@ fn sources(config: &Config, before: &Sources) -> Sources {
         write_keys: source.write_keys.clone(),
         webhook_secrets: source.webhook_secrets.clone(),
         webhook_tokens: source.webhook_tokens.clone(),
+        takes_webhook_lists: source.webhook_lists,
         usable: usable(&source.destination),
         public: source.browser.as_ref().map(|browser| public(browser, before.by_name(name))),
         origins: source.origins.clone(),

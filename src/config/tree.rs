@@ -151,6 +151,7 @@ pub(super) struct SourceTree {
     pub(super) webhook_tokens: Option<Secrets>,
     #[serde(alias = "webhook_tokens_file")]
     pub(super) webhook_token_file: Option<PathBuf>,
+    pub(super) webhook_lists: Option<bool>,
     pub(super) destination: Option<String>,
     #[serde(default)]
     pub(super) browser: bool,

@@ -208,7 +208,7 @@ impl IntoResponses for WebhookErrors {
                 "The body is not JSON of the right form, or its only message cannot be accepted.",
             ),
             (401, "The key, the signature or the token is missing or wrong."),
-            (403, "This write key is public and may not delete."),
+            (403, "This write key is public and may not delete, or the source takes no lists."),
             (413, "The body, the message or the list is too large."),
             (415, "The Content-Encoding is not gzip."),
             (429, "The address sends too much: send the request again after Retry-After."),

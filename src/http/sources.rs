@@ -25,6 +25,8 @@ pub struct Source {
     pub webhook_secrets: Vec<Secret>,
     /// Tokens that its webhook may send; none: none is demanded.
     pub webhook_tokens: Vec<Secret>,
+    /// Whether its webhook takes lists, of which Segment signs only the first message.
+    pub takes_webhook_lists: bool,
     /// The types of message that some subscription of its destination can use.
     pub usable: HashSet<MessageType>,
     /// What holds where its write keys are public; `None` where they are secret.

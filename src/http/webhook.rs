@@ -2,7 +2,7 @@
 //!
 //! What must come with a request is set by its source: a signature where a secret is set, a token
 //! where a token is set, both where both are, and a write key where neither is. The signature of a
-//! list covers its first message alone: only a token vouches for the others.
+//! list covers its first message alone: only a token vouches for the others. A source may take no lists.
 
 use axum::extract::rejection::PathRejection;
 use axum::extract::{Path, State};
@@ -73,9 +73,18 @@ fn greet<'s>(
 }
 
 fn judge<'s>(visit: &mut Visit<'s>, source: &'s Source, body: &[u8]) -> Result<Judged, ApiError> {
+    let is_list = is_list(body);
+    // Also before the signature is checked, so that Segment shows why.
+    if is_list && !source.takes_webhook_lists {
+        return Err(ApiError::new(
+            StatusCode::FORBIDDEN,
+            "list_not_allowed",
+            "this source takes no lists (webhook_lists = false): switch batching off in Segment",
+        ));
+    }
     // A list that cannot be taken apart has no first element, and so no signature of one.
     let most = visit.state.0.limits.batch_messages_max;
-    let list = is_list(body).then(|| split_list(body, most));
+    let list = is_list.then(|| split_list(body, most));
     let first = list.as_ref().and_then(|list| list.as_ref().ok()?.messages.first().copied());
     check_signature(source, &visit.headers, body, first)?;
     if source.is_webhook_by_key() {

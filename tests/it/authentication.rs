@@ -127,6 +127,35 @@ async fn a_webhook_signature_must_fit_the_raw_bytes() {
 }
 
 #[tokio::test]
+async fn the_signature_of_a_message_is_worth_nothing_for_a_list_where_lists_are_off() {
+    let mut loops = ScriptedLoops::willing().await;
+    let config = "[sources.single]\nwrite_keys = ['k']\nwebhook_secret = 'single-secret'\nwebhook_lists = false\n";
+    let service = Setup::with_loops(&loops.base_url).config(config).start();
+    let send = |body: &str, signed: &str| {
+        let request = service.request(Method::POST, "/webhook/single");
+        let request = request.header("x-signature", signature("single-secret", signed));
+        Service::answer(request.body(body.to_owned()))
+    };
+    let message = track("u1", "m1").to_string();
+    let delete = json!({"type": "delete", "userId": "u2", "messageId": "x"});
+    // The forged one, the same as a list of one, signed as a whole, and with white space before it.
+    let forged = format!("[{message}, {delete}]");
+    let alone = format!("[{message}]");
+    let spaced = format!(" \n{alone}");
+    let lists = [(&forged, &message), (&alone, &message), (&alone, &alone), (&spaced, &message)];
+    for (body, signed) in lists {
+        let answer = send(body, signed).await;
+        assert_refused(&answer, 403);
+        assert_eq!(answer.body["code"], "list_not_allowed", "{answer:?}");
+        assert!(answer.body["message"].as_str().unwrap().contains("webhook_lists"), "{answer:?}");
+    }
+    assert_refused(&send(&format!("{message} "), &message).await, 401);
+    assert_eq!(send(&message, &message).await.status, 200);
+    assert_eq!(loops.next().await.note(), "m1");
+    assert!(loops.rest().is_empty());
+}
+
+#[tokio::test]
 async fn a_webhook_token_is_demanded_where_one_is_set() {
     let mut loops = ScriptedLoops::willing().await;
     let config = "[sources.shop]\nwrite_keys = ['shop-key']\nwebhook_token = 'shop-token'\n";

@@ -20,6 +20,8 @@ pub struct SourceConfig {
     pub webhook_secrets: Vec<Secret>,
     /// Tokens of the webhook, any of which may be sent; without any, no token is required.
     pub webhook_tokens: Vec<Secret>,
+    /// Whether the webhook takes lists of messages.
+    pub webhook_lists: bool,
     /// Name of an existing destination.
     pub destination: String,
     /// The limits of a source whose write keys are public; `None` if they are secret.
@@ -96,6 +98,7 @@ impl Check<'_> {
             write_keys: write_keys.unwrap_or_default(),
             webhook_secrets,
             webhook_tokens,
+            webhook_lists: tree.webhook_lists.unwrap_or(true),
             destination,
             browser,
             origins,

@@ -253,16 +253,16 @@ fn insert_one(transaction: &Connection, seq: i64, message: &Value) {
     };
     let (id, lane) = (digest(text("/messageId")), digest(text("/userId")));
     let email = digest(text("/context/traits/email"));
+    let payload = serde_json::to_vec(message).unwrap();
     let execute = |text: &str, values: &[&dyn rusqlite::ToSql]| {
         transaction.prepare_cached(text).unwrap().execute(values).unwrap();
     };
     execute(
         "INSERT INTO messages (seq, class, message_hash, lane, email, received_at, event_id, kind, source,
-                               destination, message_id)
-         VALUES (?1, 0, ?2, ?3, ?4, 0, 1, ?5, 'default', 'default', ?6)",
-        params![seq, id, lane, email, text("/type"), text("/messageId")],
+                               destination, message_id, payload_bytes)
+         VALUES (?1, 0, ?2, ?3, ?4, 0, 1, ?5, 'default', 'default', ?6, ?7)",
+        params![seq, id, lane, email, text("/type"), text("/messageId"), i64::try_from(payload.len()).unwrap()],
     );
-    let payload = serde_json::to_vec(message).unwrap();
     execute("INSERT INTO payloads (seq, payload) VALUES (?1, ?2)", params![seq, payload]);
     execute("INSERT INTO message_ids (message_hash, seq) VALUES (?1, ?2)", params![id, seq]);
     for person in [lane, email] {

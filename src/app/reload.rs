@@ -170,13 +170,14 @@ fn sources(config: &Config, before: &Sources) -> Sources {
 
 /// A limit that stays the same keeps what it knows of addresses: a reload must not forgive.
 fn public(browser: &BrowserConfig, before: Option<&Source>) -> Public {
-    let requests_max = browser.address_requests_max;
-    let limit = before
-        .and_then(|source| source.public.as_ref())
-        .map(|public| Arc::clone(&public.limit))
-        .filter(|limit| limit.requests_max() == requests_max);
+    let before = before.and_then(|source| source.public.as_ref());
+    let kept = |limit: Option<&Arc<AddressLimit>>, per_minute: u32| match limit {
+        Some(limit) if limit.per_minute() == per_minute => Arc::clone(limit),
+        _ => Arc::new(AddressLimit::new(per_minute)),
+    };
     Public {
-        limit: limit.unwrap_or_else(|| Arc::new(AddressLimit::new(requests_max))),
+        requests: kept(before.map(|public| &public.requests), browser.address_requests_max),
+        bytes: kept(before.map(|public| &public.bytes), browser.address_bytes_max),
         allows_delete: browser.allow_delete,
     }
 }

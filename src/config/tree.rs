@@ -64,6 +64,8 @@ pub struct StoreConfig {
     pub waiting_messages_max: usize,
     pub waiting_bytes_max: usize,
     pub backlog_messages_max: u64,
+    pub backlog_bytes_max: u64,
+    pub free_bytes_min: Option<u64>,
     pub delivered_retention_h: u64,
     pub failed_retention_h: u64,
     pub records_retention_h: u64,
@@ -119,7 +121,7 @@ changed_keys! {
         body_bytes_max, message_bytes_max, batch_messages_max, connections_max,
         address_connections_max, body_budget_bytes, trusted_proxies;
     StoreConfig, "store": data, allow_network_disk, duplicate_window_h, waiting_messages_max,
-        waiting_bytes_max, backlog_messages_max, delivered_retention_h, failed_retention_h,
+        waiting_bytes_max, backlog_messages_max, backlog_bytes_max, free_bytes_min, delivered_retention_h, failed_retention_h,
         records_retention_h;
     DeliveryConfig, "delivery": retry_min_ms, retry_max_ms, retry_window_ms, requests_max,
         connect_timeout_ms, timeout_ms, lease_ttl_ms;
@@ -157,6 +159,7 @@ pub(super) struct SourceTree {
     pub(super) browser: bool,
     pub(super) origins: Option<Texts>,
     pub(super) address_requests_max: Option<u32>,
+    pub(super) address_bytes_max: Option<u32>,
     #[serde(default)]
     pub(super) allow_delete: bool,
     #[serde(default)]

@@ -62,7 +62,8 @@ impl Contract {
     pub fn not_accepted(self, error: &AcceptError) -> ApiError {
         match error {
             AcceptError::Busy => self.not_now("more messages come in than can be stored at the moment: send the request again after Retry-After"),
-            AcceptError::Full => self.not_soon("the delivery backlog is full (store.backlog_messages_max): send the request again after Retry-After"),
+            AcceptError::Full => self.not_soon("the delivery backlog is full (store.backlog_messages_max, store.backlog_bytes_max): send the request again after Retry-After"),
+            AcceptError::Reserved => self.not_soon("the disk has little free space, which is kept for other messages (store.free_bytes_min): send the request again after Retry-After"),
             AcceptError::Unavailable(_) => {
                 self.not_soon("messages cannot be stored at the moment: send the request again after Retry-After")
             }
@@ -109,9 +110,11 @@ impl ApiError {
         Self::new(StatusCode::PAYLOAD_TOO_LARGE, "too_large", message)
     }
 
-    /// 429 for an address that sends too much.
-    pub fn too_many(retry_after_s: u32) -> Self {
-        let text = "too many requests come from this address: send the request again after Retry-After; the limit is sources.NAME.address_requests_max";
+    /// 429 for an address that sends too much; `key` is the limit.
+    pub fn too_many(key: &str, retry_after_s: u32) -> Self {
+        let text = format!(
+            "this address sends too much: send the request again after Retry-After; the limit is sources.NAME.{key}"
+        );
         let error = Self::new(StatusCode::TOO_MANY_REQUESTS, "too_many_requests", text);
         Self { retry_after_s: Some(retry_after_s), ..error }
     }

@@ -22,9 +22,9 @@ use utoipa::ToSchema;
 use super::address;
 use super::endpoint::Endpoint;
 use super::error::ApiError;
-use super::{HttpState, Source, body, work};
+use super::{HttpState, Public, Source, body, work};
 use crate::queue::intake::{Intake, Rejection};
-use crate::queue::{AcceptError, Accepted, NewMessage};
+use crate::queue::{AcceptError, Accepted, FreeSpace, NewMessage};
 use crate::segment::batch::{Batch, Piece};
 use crate::segment::message::{InvalidMessage, MessageType};
 use crate::segment::value::Object;
@@ -138,13 +138,47 @@ impl<'s> Visit<'s> {
         let state = self.state;
         let judged =
             work::on(state, body.bytes.len(), || judge(self, greeted, &body.bytes)).await?;
+        self.admit_bytes(&judged)?;
         self.store(judged, body.bytes.len(), started).await
+    }
+
+    /// What holds for the sender if its only proof is a public write key.
+    fn public(&self) -> Option<&'s Public> {
+        let source = self.source?;
+        let is_by_key = self.endpoint != Endpoint::Webhook || source.is_webhook_by_key();
+        source.public.as_ref().filter(|_| is_by_key)
+    }
+
+    /// Whether what is to be stored is within the limit of its address. An address pays for its messages as they
+    /// are stored: decompressed, and each with what its batch shares.
+    fn admit_bytes(&self, judged: &Judged) -> Result<(), ApiError> {
+        let bytes = judged.messages.iter().map(|message| message.payload.len()).sum();
+        match self.public() {
+            Some(public) if bytes > 0 => public
+                .bytes
+                .take(self.sender, bytes, Instant::now())
+                .map_err(|retry_after_s| ApiError::too_many("address_bytes_max", retry_after_s)),
+            _ => Ok(()),
+        }
+    }
+
+    /// Whether there is space for messages like these. When it runs short, messages that can wait are turned
+    /// away first, then all but those that Segment signed.
+    async fn admit_to_disk(&self) -> Result<(), AcceptError> {
+        let is_signed = self.endpoint == Endpoint::Webhook
+            && self.source.is_some_and(|source| !source.is_webhook_by_key());
+        let is_bulk = self.endpoint == Endpoint::Import
+            && self.source.is_some_and(|source| source.import_is_bulk);
+        let can_wait = is_bulk || self.public().is_some();
+        match self.state.0.inbox.free_space().await {
+            FreeSpace::Low if can_wait => Err(AcceptError::Reserved),
+            FreeSpace::VeryLow if !is_signed => Err(AcceptError::Reserved),
+            FreeSpace::Ample | FreeSpace::Low | FreeSpace::VeryLow => Ok(()),
+        }
     }
 
     /// What is known of the messages of this request.
     pub(super) fn intake(&self, source: &'s Source, kind: Option<MessageType>) -> Intake<'s> {
-        let is_by_key = self.endpoint != Endpoint::Webhook || source.is_webhook_by_key();
-        let public = source.public.as_ref().filter(|_| is_by_key);
         Intake {
             digests: &self.state.0.digests,
             source: &source.name,
@@ -159,7 +193,7 @@ impl<'s> Visit<'s> {
                 _ => self.sender.filter(|_| source.stamps_ip),
             },
             message_bytes_max: self.state.0.limits.message_bytes_max,
-            takes_delete: public.is_none_or(|public| public.allows_delete),
+            takes_delete: self.public().is_none_or(|public| public.allows_delete),
         }
     }
 
@@ -208,7 +242,11 @@ impl<'s> Visit<'s> {
         shared: &[Object],
     ) -> Judged {
         let now = self.state.0.clock.now();
-        let mut room = Room::new(self.state.0.limits.body_bytes_max, shared);
+        let bodies = STORED_BODIES_MAX.saturating_mul(self.state.0.limits.body_bytes_max);
+        // What an address may store in a minute is the most of a batch, too: else it would never be accepted.
+        let of_address =
+            self.public().map_or(usize::MAX, |public| public.bytes.per_minute() as usize);
+        let mut room = Room::new(bodies.min(of_address), shared);
         let mut judged = Judged::default();
         for (index, piece) in pieces.enumerate() {
             match room.take(piece, |raw, envelope| intake.read(raw, &shared[envelope], now, new_id))
@@ -236,6 +274,7 @@ impl<'s> Visit<'s> {
         }
         let mut accepted = Vec::new();
         if !messages.is_empty() {
+            self.admit_to_disk().await.map_err(TurnedAway::NotAccepted)?;
             let accepting = timeout(self.state.0.limits.ack_timeout, self.accept(messages)).await;
             accepted =
                 accepting.map_err(|_| TurnedAway::TooSlow)?.map_err(TurnedAway::NotAccepted)?;
@@ -376,14 +415,11 @@ struct Room {
 }
 
 impl Room {
-    fn new(body_bytes_max: usize, shared: &[Object]) -> Self {
+    fn new(left: usize, shared: &[Object]) -> Self {
         let bytes = |envelope: &Object| {
             envelope.iter().map(|(_, value)| value.to_stored_json().len()).sum()
         };
-        Self {
-            left: STORED_BODIES_MAX.saturating_mul(body_bytes_max),
-            shared_bytes: shared.iter().map(bytes).collect(),
-        }
+        Self { left, shared_bytes: shared.iter().map(bytes).collect() }
     }
 
     /// Reads a message if it has room. Merging is what costs memory and time, so it is paid for

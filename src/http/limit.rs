@@ -1,4 +1,5 @@
-//! How much one address may send to a source whose write key is public.
+//! How much one address may send to a source whose write key is public: so many requests, or so many stored bytes,
+//! a minute.
 //!
 //! A bucket of tokens for each address: full at first, filled up again within a minute. What is kept
 //! is bounded: a bucket that was not used for a minute is full, and so need not be kept, and where
@@ -17,13 +18,13 @@ const PERIOD: Duration = Duration::from_secs(60);
 /// The most addresses of one minute that have a bucket of their own.
 const ADDRESSES_MAX: usize = 50_000;
 
-/// Whoever has an IPv6 address has at least all that share this many leading bits with it.
+/// The owner of an IPv6 address has at least all that share this many leading bits with it.
 const IPV6_PREFIX: u32 = 64;
 
-/// The limit of a source.
+/// A limit of a source.
 #[derive(Debug)]
 pub struct AddressLimit {
-    requests_max: u32,
+    per_minute: u32,
     buckets: Mutex<Buckets>,
 }
 
@@ -43,30 +44,31 @@ struct Bucket {
 }
 
 impl AddressLimit {
-    /// A limit of this many requests a minute.
-    pub fn new(requests_max: u32) -> Self {
+    /// A limit of this many units a minute.
+    pub fn new(per_minute: u32) -> Self {
         let buckets = Buckets { current: HashMap::new(), before: HashMap::new(), began: None };
-        Self { requests_max: requests_max.max(1), buckets: Mutex::new(buckets) }
+        Self { per_minute: per_minute.max(1), buckets: Mutex::new(buckets) }
     }
 
-    /// The requests a minute.
-    pub fn requests_max(&self) -> u32 {
-        self.requests_max
+    /// The units a minute.
+    pub fn per_minute(&self) -> u32 {
+        self.per_minute
     }
 
-    /// Takes `requests` (no more than a full bucket) from the bucket of an address; where they are
-    /// not in it, the error is the number of seconds until they are.
+    /// Takes `units` (no more than a full bucket) from the bucket of an address; if they are not in it, the
+    /// error is the number of seconds until they are.
     pub(super) fn take(
         &self,
         address: Option<IpAddr>,
-        requests: u32,
+        units: usize,
         now: Instant,
     ) -> Result<(), u32> {
         // A panic between two plain assignments cannot leave them half done.
         let mut buckets = self.buckets.lock().unwrap_or_else(PoisonError::into_inner);
-        let full = f64::from(self.requests_max);
+        let full = f64::from(self.per_minute);
         let per_second = full / PERIOD.as_secs_f64();
-        let cost = f64::from(requests.clamp(1, self.requests_max));
+        let units = u32::try_from(units).unwrap_or(u32::MAX).clamp(1, self.per_minute);
+        let cost = f64::from(units);
         let bucket = buckets.of(address.map(shared), full, now);
         let rest = now.saturating_duration_since(bucket.at).as_secs_f64() * per_second;
         bucket.tokens = (bucket.tokens + rest).min(full);

@@ -42,8 +42,10 @@ pub struct Source {
 /// What holds for a source whose write keys are public.
 #[derive(Debug, Clone)]
 pub struct Public {
-    /// How much one address may send.
-    pub limit: Arc<AddressLimit>,
+    /// How many requests one address may send.
+    pub requests: Arc<AddressLimit>,
+    /// How many bytes of its messages are stored.
+    pub bytes: Arc<AddressLimit>,
     /// Whether messages of type `delete` are taken.
     pub allows_delete: bool,
 }
@@ -104,8 +106,11 @@ impl Source {
         let Some(public) = &self.public else {
             return Ok(());
         };
-        let requests = u32::try_from(messages.div_ceil(MESSAGES_PER_REQUEST)).unwrap_or(u32::MAX);
-        public.limit.take(sender, requests, Instant::now()).map_err(ApiError::too_many)
+        let requests = messages.div_ceil(MESSAGES_PER_REQUEST);
+        public
+            .requests
+            .take(sender, requests, Instant::now())
+            .map_err(|retry_after_s| ApiError::too_many("address_requests_max", retry_after_s))
     }
 
     /// Whether its webhook demands a write key, since it demands nothing else.

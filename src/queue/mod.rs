@@ -56,11 +56,17 @@ pub enum AcceptError {
     /// Too much is waiting to be written: the sender must retry later.
     #[error("the queue cannot take more messages at the moment")]
     Busy,
-    /// Too many messages are waiting to be delivered: the sender must retry much later.
+    /// Too many messages, or bytes of them, are waiting to be delivered: the sender must retry much later.
     #[error(
-        "the backlog of messages is full: find out what delays their delivery, or raise store.backlog_messages_max"
+        "the backlog of messages is full: find out what delays their delivery, or raise store.backlog_messages_max and store.backlog_bytes_max"
     )]
     Full,
+    /// The disk has little free space, which is kept for messages that matter more: the sender must retry much
+    /// later.
+    #[error(
+        "the disk has little free space: make room, or lower store.free_bytes_min, the reserve for other messages"
+    )]
+    Reserved,
     /// Nothing can be stored at the moment.
     #[error(transparent)]
     Unavailable(#[from] Unavailable),
@@ -103,6 +109,17 @@ pub trait Store: Inbox + Work + Log + Replays + Housekeeping {
     async fn ended(&self);
 }
 
+/// How much free space there is for messages.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum FreeSpace {
+    /// Enough for all.
+    Ample,
+    /// Less than the reserve: what can wait is to be turned away.
+    Low,
+    /// Less than half of the reserve: only signed messages are to be accepted.
+    VeryLow,
+}
+
 /// Accepts messages.
 #[async_trait]
 pub trait Inbox: Send + Sync {
@@ -114,6 +131,10 @@ pub trait Inbox: Send + Sync {
     /// Returns [`AcceptError::Full`] while the backlog is full, for duplicates too. The messages of one
     /// call, and those of other processes, may exceed the bound.
     async fn accept(&self, messages: Vec<NewMessage>) -> Result<Vec<Accepted>, AcceptError>;
+
+    /// How much free space there is, as known a second ago. [`Inbox::accept`] does not look at it: callers know
+    /// which messages can wait.
+    async fn free_space(&self) -> FreeSpace;
 }
 
 /// Hands work to the delivery engine and records its outcome.

@@ -47,6 +47,7 @@ mod secrets;
 mod seen;
 mod slow_store;
 mod stop;
+mod stored_bytes;
 mod subscription_destination;
 mod tidy;
 mod two_processes;

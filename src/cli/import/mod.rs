@@ -24,7 +24,7 @@ use super::{CliError, open_store, runtime, say, start_telemetry, stop_signal, wa
 use crate::clock::{Clock, SystemClock};
 use crate::config::{self, Config, Flags};
 use crate::queue::intake::Intake;
-use crate::queue::{AcceptError, Accepted, Inbox, NewMessage};
+use crate::queue::{AcceptError, Accepted, FreeSpace, Inbox, NewMessage};
 use crate::segment::Digests;
 use crate::segment::value::Object;
 use crate::telemetry;
@@ -259,6 +259,10 @@ impl Import<'_> {
         }
         let began = Instant::now();
         let mut waits_for = String::new();
+        // A bulk load can wait for people to make room; what is being sent cannot.
+        if self.store.free_space().await != FreeSpace::Ample {
+            return Err(CliError::Store(AcceptError::Reserved.into()));
+        }
         let accepted = loop {
             match self.store.accept(batch.clone()).await {
                 Ok(accepted) => break accepted,

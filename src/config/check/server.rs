@@ -53,7 +53,7 @@ impl Check<'_> {
         store: &StoreConfig,
         delivery: &DeliveryConfig,
     ) {
-        let at_least_one: [(&str, u64); 20] = [
+        let at_least_one: [(&str, u64); 21] = [
             ("server.header_timeout_ms", server.header_timeout_ms),
             ("server.body_timeout_ms", server.body_timeout_ms),
             ("server.write_timeout_ms", server.write_timeout_ms),
@@ -69,6 +69,7 @@ impl Check<'_> {
             ("store.waiting_messages_max", store.waiting_messages_max as u64),
             ("store.waiting_bytes_max", store.waiting_bytes_max as u64),
             ("store.backlog_messages_max", store.backlog_messages_max),
+            ("store.backlog_bytes_max", store.backlog_bytes_max),
             ("store.duplicate_window_h", store.duplicate_window_h),
             ("store.records_retention_h", store.records_retention_h),
             ("delivery.retry_min_ms", delivery.retry_min_ms),

@@ -22,8 +22,8 @@ pub(super) const NEXT_SEQS: &str =
     "UPDATE meta SET value = value + ?1 WHERE name = 'last_seq' RETURNING value";
 pub(super) const INSERT: &str = "
     INSERT INTO messages (seq, class, message_hash, lane, anonymous, email, received_at, event_id, kind,
-                          source, destination, message_id, warnings)
-    VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13)";
+                          source, destination, message_id, payload_bytes, warnings)
+    VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14)";
 pub(super) const INSERT_PAYLOAD: &str = "INSERT INTO payloads (seq, payload) VALUES (?1, ?2)";
 /// ?1 minute, ?2 first seq, ?3 last seq.
 pub(super) const MINUTE: &str = "
@@ -159,6 +159,7 @@ fn insert(
             &*message.source,
             &*message.destination,
             message.message_id,
+            i64::try_from(message.payload.len()).unwrap_or(i64::MAX),
             to_json(&message.warnings),
         ])?;
         insert_payload.execute(params![seq, &message.payload[..]])?;

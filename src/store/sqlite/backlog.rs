@@ -1,6 +1,6 @@
-//! Bounds the number of pending messages. Counting them takes longer the more there are, so they are
-//! counted only if the messages admitted since the last count could have brought them to the bound.
-//! Messages are turned away only after a count, and all senders wait while one is made.
+//! Bounds the pending messages, by number and by bytes. Summing them up takes longer the more there are, so that
+//! is done only if the messages admitted since the last time could have brought them to a bound. Messages are
+//! turned away only after a count, and all senders wait while one is made.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -10,17 +10,25 @@ use tokio::time::Instant;
 
 use super::Fault;
 use super::reader::Readers;
-use crate::queue::AcceptError;
+use crate::queue::{AcceptError, NewMessage};
 
-pub(super) const COUNT: &str = "SELECT COUNT(*) FROM messages WHERE state = 0";
+pub(super) const COUNT: &str =
+    "SELECT COUNT(*), COALESCE(SUM(payload_bytes), 0) FROM messages WHERE state = 0";
 
 /// A count that found the backlog full stays valid for 10 times as long as it took, at most a second.
 const COUNT_RESTS: u32 = 10;
 const COUNT_REST_MAX: Duration = Duration::from_secs(1);
 
+/// A number of messages, and the bytes of their payloads.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Size {
+    pub(super) messages: u64,
+    pub(super) bytes: u64,
+}
+
 #[derive(Debug)]
 pub(super) struct Backlog {
-    max: u64,
+    max: Size,
     room: Mutex<Room>,
     /// Until when the last count is valid, if it found too many. Locked while counting.
     full_until: tokio::sync::Mutex<Option<Instant>>,
@@ -30,53 +38,81 @@ pub(super) struct Backlog {
 
 #[derive(Debug)]
 struct Room {
-    /// How many messages may be admitted before the pending ones must be counted again. Duplicates, and
-    /// messages that could not be written, take room as well, which only brings the next count forward.
-    left: u64,
+    /// What may be admitted before the pending messages must be counted again. Duplicates, and messages that
+    /// could not be written, take room as well, which only brings the next count forward.
+    left: Size,
     /// Messages that were admitted and may not be written yet, so that a count may miss them.
-    in_flight: u64,
+    in_flight: Size,
 }
 
 /// Messages on their way into the database; dropped once they are stored or have failed.
 #[derive(Debug)]
 pub(super) struct Admitted {
     backlog: Arc<Backlog>,
-    messages: u64,
+    size: Size,
 }
 
 impl Drop for Admitted {
     fn drop(&mut self) {
-        self.backlog.room().in_flight -= self.messages;
+        let mut room = self.backlog.room();
+        room.in_flight = room.in_flight.less(self.size);
+        drop(room);
         self.backlog.landed.notify_waiters();
+    }
+}
+
+impl Size {
+    const ZERO: Self = Self { messages: 0, bytes: 0 };
+
+    /// The size of these messages.
+    pub(super) fn of(messages: &[NewMessage]) -> Self {
+        let bytes = messages.iter().map(|message| message.payload.len() as u64).sum();
+        Self { messages: messages.len() as u64, bytes }
+    }
+
+    /// Whether a bound of this size is reached.
+    fn is_used_up(self) -> bool {
+        self.messages == 0 || self.bytes == 0
+    }
+
+    fn less(self, other: Self) -> Self {
+        Self {
+            messages: self.messages.saturating_sub(other.messages),
+            bytes: self.bytes.saturating_sub(other.bytes),
+        }
+    }
+
+    fn plus(self, other: Self) -> Self {
+        Self { messages: self.messages + other.messages, bytes: self.bytes + other.bytes }
     }
 }
 
 impl Backlog {
     /// Counts what is pending already.
-    pub(super) async fn open(max: u64, readers: &Readers) -> Result<Self, Fault> {
-        let max = max.max(1);
-        let left = max.saturating_sub(count(readers).await?);
+    pub(super) async fn open(max: Size, readers: &Readers) -> Result<Self, Fault> {
+        let max = Size { messages: max.messages.max(1), bytes: max.bytes.max(1) };
+        let left = max.less(count(readers).await?);
         Ok(Self {
             max,
-            room: Mutex::new(Room { left, in_flight: 0 }),
+            room: Mutex::new(Room { left, in_flight: Size::ZERO }),
             full_until: tokio::sync::Mutex::new(None),
             landed: Notify::new(),
         })
     }
 
-    /// Admits the messages of a call if there is room for one of them.
+    /// Admits the messages of a call if there is room for a message and a byte.
     pub(super) async fn admit(
         self: &Arc<Self>,
-        messages: usize,
+        size: Size,
         readers: &Readers,
     ) -> Result<Admitted, AcceptError> {
-        if let Some(admitted) = self.try_admit(messages) {
+        if let Some(admitted) = self.try_admit(size) {
             return Ok(admitted);
         }
         let mut full_until = self.full_until.lock().await;
         loop {
             // Another sender may have counted meanwhile.
-            if let Some(admitted) = self.try_admit(messages) {
+            if let Some(admitted) = self.try_admit(size) {
                 return Ok(admitted);
             }
             let began = Instant::now();
@@ -86,15 +122,14 @@ impl Backlog {
             let landed = self.landed.notified();
             // Nothing is admitted until there is room again, so this cannot grow during the count.
             let in_flight = self.room().in_flight;
-            let pending = count(readers).await?;
-            let room = self.max.saturating_sub(pending);
-            if room == 0 {
+            let room = self.max.less(count(readers).await?);
+            if room.is_used_up() {
                 let now = Instant::now();
                 *full_until = Some(now + ((now - began) * COUNT_RESTS).min(COUNT_REST_MAX));
                 return Err(AcceptError::Full);
             }
-            let left = room.saturating_sub(in_flight);
-            if left == 0 {
+            let left = room.less(in_flight);
+            if left.is_used_up() {
                 // What is in flight may or may not be among those that were counted.
                 landed.await;
             } else {
@@ -103,15 +138,14 @@ impl Backlog {
         }
     }
 
-    fn try_admit(self: &Arc<Self>, messages: usize) -> Option<Admitted> {
-        let messages = messages as u64;
+    fn try_admit(self: &Arc<Self>, size: Size) -> Option<Admitted> {
         let mut room = self.room();
-        if room.left == 0 {
+        if room.left.is_used_up() {
             return None;
         }
-        room.left = room.left.saturating_sub(messages);
-        room.in_flight += messages;
-        Some(Admitted { backlog: Arc::clone(self), messages })
+        room.left = room.left.less(size);
+        room.in_flight = room.in_flight.plus(size);
+        Some(Admitted { backlog: Arc::clone(self), size })
     }
 
     fn room(&self) -> MutexGuard<'_, Room> {
@@ -120,11 +154,13 @@ impl Backlog {
     }
 }
 
-async fn count(readers: &Readers) -> Result<u64, Fault> {
+async fn count(readers: &Readers) -> Result<Size, Fault> {
     readers
         .read(|connection| {
-            let pending: i64 = connection.prepare_cached(COUNT)?.query_row([], |row| row.get(0))?;
-            Ok(pending.unsigned_abs())
+            let read = |row: &rusqlite::Row<'_>| Ok((row.get(0)?, row.get(1)?));
+            let (messages, bytes): (i64, i64) =
+                connection.prepare_cached(COUNT)?.query_row([], read)?;
+            Ok(Size { messages: messages.unsigned_abs(), bytes: bytes.unsigned_abs() })
         })
         .await
 }

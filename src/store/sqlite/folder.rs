@@ -1,6 +1,6 @@
 //! The data folder of a configuration, and the database file in it.
 
-use std::fs::File;
+use std::fs::{DirBuilder, File};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -31,10 +31,15 @@ pub(in crate::store) async fn open(config: &StoreConfig) -> Result<SqliteStore, 
     SqliteStore::open(options(config)).await
 }
 
-/// Creates a folder and those above it, so that they are still there after a power cut.
+/// Creates a folder and those above it, for their owner only, so that they are still there after a power cut.
+/// Folders that exist stay as they are.
 fn create(folder: &Path) -> std::io::Result<()> {
     let changed = changed_by_creating(folder);
-    std::fs::create_dir_all(folder)?;
+    let mut builder = DirBuilder::new();
+    builder.recursive(true);
+    #[cfg(unix)]
+    std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
+    builder.create(folder)?;
     for parent in changed {
         // Only Unix can open a folder to sync it. SQLite goes on without this, too.
         if cfg!(unix)
@@ -60,6 +65,8 @@ fn options(config: &StoreConfig) -> SqliteOptions {
         waiting_messages_max: config.waiting_messages_max,
         waiting_bytes_max: config.waiting_bytes_max,
         backlog_messages_max: config.backlog_messages_max,
+        backlog_bytes_max: config.backlog_bytes_max,
+        free_bytes_min: config.free_bytes_min,
         delivered_retention: hours(config.delivered_retention_h),
         failed_retention: hours(config.failed_retention_h),
         records_retention: hours(config.records_retention_h),
@@ -83,6 +90,24 @@ mod tests {
         assert_eq!(changed_by_creating(&nested), [root.join("a"), root.to_owned()]);
         create(&nested).unwrap();
         assert!(changed_by_creating(&nested).is_empty());
+        create(&nested).unwrap();
         assert_eq!(changed_by_creating(Path::new("no-such-folder")), [PathBuf::from(".")]);
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn a_folder_is_made_for_its_owner_only() {
+        use std::fs::Permissions;
+        use std::os::unix::fs::PermissionsExt as _;
+
+        let root = tempfile::tempdir().unwrap();
+        let mode = |path: &Path| std::fs::metadata(path).unwrap().permissions().mode() & 0o777;
+        let (above, folder) = (root.path().join("a"), root.path().join("a/b"));
+        create(&folder).unwrap();
+        assert_eq!((mode(&above), mode(&folder)), (0o700, 0o700));
+        // One that exists has the mode that its owner gave it.
+        std::fs::set_permissions(&folder, Permissions::from_mode(0o750)).unwrap();
+        create(&folder).unwrap();
+        assert_eq!(mode(&folder), 0o750);
     }
 }

@@ -28,6 +28,7 @@ mod replay;
 mod rows;
 mod set_aside;
 mod settle;
+mod space;
 mod tally;
 #[cfg(test)]
 mod tests;
@@ -47,15 +48,16 @@ use tokio::sync::{Semaphore, oneshot, watch};
 use tokio_util::sync::CancellationToken;
 
 use crate::queue::{
-    AcceptError, Accepted, BrokenMessage, Class, Depth, EventName, FailureGroups, Filter, Frozen,
-    Head, Housekeeping, Inbox, Job, LaneAsk, LanePart, Lease, LeaseHolder, LeaseRequest, Log,
-    MessageRecord, NewMerge, NewMessage, Page, PendingAsk, ReplayAsk, ReplayChunk, ReplayPosition,
-    ReplayState, Replays, Seq, Settlement, Store, Tally, TallyStep, Unavailable, Work, WorkError,
+    AcceptError, Accepted, BrokenMessage, Class, Depth, EventName, FailureGroups, Filter,
+    FreeSpace, Frozen, Head, Housekeeping, Inbox, Job, LaneAsk, LanePart, Lease, LeaseHolder,
+    LeaseRequest, Log, MessageRecord, NewMerge, NewMessage, Page, PendingAsk, ReplayAsk,
+    ReplayChunk, ReplayPosition, ReplayState, Replays, Seq, Settlement, Store, Tally, TallyStep,
+    Unavailable, Work, WorkError,
 };
 use crate::segment::{Digests, MessageHash};
 
 use accept::Memory;
-use backlog::Backlog;
+use backlog::{Backlog, Size};
 use erase::Erase;
 use error::{Fault, OpenError, explain};
 use event_names::EventNames;
@@ -68,6 +70,7 @@ use reader::Readers;
 use recent::Recent;
 use set_aside::SetAside;
 use settle::Settle;
+use space::Space;
 use writer::{AcceptOrder, Order, Step, StepOrder};
 
 /// Enough for the engines, the backlog and the health check to read concurrently.
@@ -98,6 +101,11 @@ pub struct SqliteOptions {
     pub waiting_bytes_max: usize,
     /// Messages that may be pending before more are refused. At least 1.
     pub backlog_messages_max: u64,
+    /// Payload bytes that may be pending before more messages are refused. At least 1.
+    pub backlog_bytes_max: u64,
+    /// Free bytes of the disk below which what can wait is refused; `None`: 256 MiB, or a tenth of the disk if that
+    /// is less.
+    pub free_bytes_min: Option<u64>,
     /// Newest messages whose ids and persons are kept in memory until they are sorted into their tables, some
     /// 150 bytes each; as many again may arrive meanwhile. At least 1.
     pub recent_max: usize,
@@ -129,6 +137,8 @@ impl SqliteOptions {
             waiting_messages_max: 20_000,
             waiting_bytes_max: 128 * 1024 * 1024,
             backlog_messages_max: 10_000_000,
+            backlog_bytes_max: 10 * 1024 * 1024 * 1024,
+            free_bytes_min: None,
             recent_max: 256 * 1024,
             quiet: Duration::from_millis(20),
             pages_max: None,
@@ -175,6 +185,7 @@ pub struct SqliteStore {
     orders: mpsc::Sender<Order>,
     room: Room,
     backlog: Arc<Backlog>,
+    space: Space,
     health: Arc<Health>,
     arrivals: watch::Receiver<u64>,
     ended: CancellationToken,
@@ -217,8 +228,11 @@ impl SqliteStore {
         let patience = options.busy_timeout.max(Duration::from_secs(1));
         let readers = Readers::new(options.file(), patience, READERS_MAX);
         let lookups = Readers::new(options.file(), patience, LOOKUPS_MAX);
-        let backlog = Backlog::open(options.backlog_messages_max, &readers).await;
+        let backlog_max =
+            Size { messages: options.backlog_messages_max, bytes: options.backlog_bytes_max };
+        let backlog = Backlog::open(backlog_max, &readers).await;
         let backlog = Arc::new(backlog.map_err(|fault| explain(&path, fault))?);
+        let space = Space::new(network::folder_of(&path).to_owned(), options.free_bytes_min);
         let health = Arc::new(Health::open(path));
         let room = Room::new(&options);
         let (orders, orders_taken) = mpsc::channel();
@@ -250,6 +264,7 @@ impl SqliteStore {
             orders,
             room,
             backlog,
+            space,
             health,
             arrivals,
             ended,
@@ -337,11 +352,15 @@ impl Inbox for SqliteStore {
         // Writes to a deleted file vanish when this process ends.
         self.health.admit()?;
         let permits = self.room.admit(&messages)?;
-        let admitted = self.backlog.admit(messages.len(), &self.readers).await?;
+        let admitted = self.backlog.admit(Size::of(&messages), &self.readers).await?;
         let (reply, answer) = oneshot::channel();
         let order = AcceptOrder { messages, reply, permits, admitted };
         self.orders.send(Order::Accept(order)).map_err(|_| Fault::Closed)?;
         Ok(answer.await.map_err(|_| Fault::Closed)??)
+    }
+
+    async fn free_space(&self) -> FreeSpace {
+        self.space.look(&self.readers).await
     }
 }
 

@@ -67,9 +67,9 @@ const IS_DELIVERED: &str = " AND m.is_failed = 0 AND EXISTS (
 /// ?1 old seq, ?2 new seq, ?3 class. The message once more at the end of the order, pending.
 pub(super) const INSERT: &str = concat!(
     "INSERT INTO messages (seq, class, message_hash, lane, anonymous, email, received_at, event_id, kind,
-                          source, destination, message_id, warnings)
+                          source, destination, message_id, payload_bytes, warnings)
     SELECT ?2, ?3, m.message_hash, m.lane, m.anonymous, m.email, m.received_at, m.event_id, m.kind,
-           m.source, m.destination, m.message_id, m.warnings
+           m.source, m.destination, m.message_id, m.payload_bytes, m.warnings
     FROM messages m WHERE m.seq = ?1 AND m.state = 1 AND ",
     is_replayable!(),
     " RETURNING destination, source"

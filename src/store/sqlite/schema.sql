@@ -34,13 +34,15 @@ CREATE TABLE messages (
     source           TEXT NOT NULL,
     destination      TEXT NOT NULL,
     message_id       TEXT NOT NULL,
+    payload_bytes    INTEGER NOT NULL,            -- length of its payload
     unmatched        TEXT,                        -- why no subscription took it, in a word
     unmatched_detail TEXT,
     warnings         TEXT                         -- JSON array; NULL when there are none
 );
 
--- Reading in order, and the depth. Partial, so that it is as small as the backlog, not the history.
-CREATE INDEX messages_pending ON messages (destination, class, seq) WHERE state = 0;
+-- Reading in order, the depth, and how many bytes are pending. Partial, so that it is as small as the backlog,
+-- not the history.
+CREATE INDEX messages_pending ON messages (destination, class, seq, payload_bytes) WHERE state = 0;
 -- Contents to be dropped: failed ones are kept longer, so they are a range of their own.
 CREATE INDEX messages_contents ON messages (is_failed, done_at) WHERE state = 1 AND has_contents = 1;
 -- Records to be deleted.

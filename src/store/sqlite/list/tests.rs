@@ -164,8 +164,9 @@ impl World {
     fn insert(&self, seq: i64, first_seq: i64, message: &Message, sorted_through: i64) {
         let insert =
             "INSERT INTO messages (seq, state, is_failed, class, message_hash, lane, anonymous,
-                email, received_at, event_id, kind, source, destination, message_id, unmatched)
-            VALUES (?1, ?2, ?3, ?4, ?1, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, 'm' || ?1, ?13)";
+                email, received_at, event_id, kind, source, destination, message_id, payload_bytes,
+                unmatched)
+            VALUES (?1, ?2, ?3, ?4, ?1, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, 'm' || ?1, 0, ?13)";
         self.connection
             .execute(
                 insert,

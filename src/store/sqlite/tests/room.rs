@@ -82,6 +82,36 @@ async fn refuses_messages_while_the_backlog_is_full() {
 }
 
 #[tokio::test]
+async fn refuses_messages_while_too_many_bytes_are_pending() {
+    let folder = TempDir::new().unwrap();
+    let few = SqliteOptions { backlog_bytes_max: 1_000, ..options(&folder) };
+    let store = SqliteStore::open(few.clone()).await.unwrap();
+    let large =
+        |id: &str, bytes: usize| NewMessage { payload: vec![b' '; bytes].into(), ..message(id) };
+    let is_full =
+        |answer: Result<Vec<Accepted>, AcceptError>| matches!(answer, Err(AcceptError::Full));
+    let first = put(&store, large("1", 999)).await;
+    // A call that begins below the bound is taken as a whole.
+    store.accept(vec![large("2", 400), large("3", 601)]).await.unwrap();
+    assert!(is_full(store.accept(vec![large("4", 1)]).await));
+    // What is pending is summed up when the file is opened.
+    store.close().await;
+    let store = SqliteStore::open(few).await.unwrap();
+    assert!(is_full(store.accept(vec![large("4", 1)]).await));
+    let lease = store.lease(ask("a", at(0))).await.unwrap().unwrap();
+    for seq in [first, Seq(first.0 + 1)] {
+        store.freeze_one(&lease, seq, plan(vec![])).await.unwrap();
+    }
+    let began = std::time::Instant::now();
+    while is_full(store.accept(vec![large("4", 399)]).await) {
+        assert!(began.elapsed() < Duration::from_secs(30));
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    let pending = raw(&folder).query_row(backlog::COUNT, [], |row| Ok((row.get(0)?, row.get(1)?)));
+    assert_eq!(pending.unwrap(), (2, 1_000));
+}
+
+#[tokio::test]
 async fn refuses_nothing_while_few_messages_are_pending() {
     let folder = TempDir::new().unwrap();
     let few = SqliteOptions { backlog_messages_max: 8, ..options(&folder) };

@@ -1,0 +1,151 @@
+//! How much free space the disk of the database has, as far as it matters to senders. It is looked at once a
+//! second at most, not for each message.
+
+use std::path::PathBuf;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::reader::Readers;
+use crate::queue::FreeSpace;
+
+/// The shortest time between two looks at the disk.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
+
+/// The reserve if none is configured: this, or a tenth of the disk if that is less.
+const RESERVE_BYTES: u64 = 256 * 1024 * 1024;
+
+/// Bytes of pages that the file has and does not use: they are filled before the file grows.
+const UNUSED: &str =
+    "SELECT freelist_count * page_size FROM pragma_freelist_count, pragma_page_size";
+
+#[derive(Debug)]
+pub(super) struct Space {
+    folder: PathBuf,
+    /// The configured reserve.
+    reserve_bytes: Option<u64>,
+    found: Mutex<(FreeSpace, Option<Instant>)>,
+}
+
+/// What a file system says of itself.
+#[derive(Debug, Clone, Copy)]
+struct Disk {
+    free: u64,
+    total: u64,
+}
+
+impl Space {
+    pub(super) fn new(folder: PathBuf, reserve_bytes: Option<u64>) -> Self {
+        Self { folder, reserve_bytes, found: Mutex::new((FreeSpace::Ample, None)) }
+    }
+
+    /// What a look found, a second ago at most.
+    pub(super) async fn look(&self, readers: &Readers) -> FreeSpace {
+        {
+            let mut found = self.lock();
+            if found.1.is_some_and(|at| at.elapsed() < LOOK_EVERY) {
+                return found.0;
+            }
+            // Meanwhile, others go by the last look.
+            found.1 = Some(Instant::now());
+        }
+        // A disk that says nothing of itself holds nobody up: if it is full, writing fails.
+        let Some(disk) = disk(&self.folder) else { return FreeSpace::Ample };
+        let mut space = self.judge(disk);
+        if space != FreeSpace::Ample {
+            let unused = readers.read(|snapshot| {
+                Ok(snapshot.prepare_cached(UNUSED)?.query_row([], |row| row.get::<_, i64>(0))?)
+            });
+            let unused = unused.await.map_or(0, i64::unsigned_abs);
+            space = self.judge(Disk { free: disk.free.saturating_add(unused), ..disk });
+        }
+        let before = std::mem::replace(&mut self.lock().0, space);
+        if before != space {
+            report(space, disk.free);
+        }
+        space
+    }
+
+    fn judge(&self, disk: Disk) -> FreeSpace {
+        let reserve = self.reserve_bytes.unwrap_or_else(|| RESERVE_BYTES.min(disk.total / 10));
+        if disk.free >= reserve {
+            FreeSpace::Ample
+        } else if disk.free >= reserve / 2 {
+            FreeSpace::Low
+        } else {
+            FreeSpace::VeryLow
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, (FreeSpace, Option<Instant>)> {
+        // Each change is a single assignment.
+        self.found.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn report(space: FreeSpace, free_bytes: u64) {
+    match space {
+        FreeSpace::Ample => tracing::info!(free_bytes, "there is enough free space again"),
+        FreeSpace::Low => tracing::warn!(
+            free_bytes,
+            "free space is below store.free_bytes_min: browser sources and bulk loads are asked to retry"
+        ),
+        FreeSpace::VeryLow => tracing::error!(
+            free_bytes,
+            "free space is below half of store.free_bytes_min: only webhooks with a secret or token are accepted"
+        ),
+    }
+}
+
+#[cfg(unix)]
+fn disk(folder: &std::path::Path) -> Option<Disk> {
+    let found = rustix::fs::statvfs(folder).ok()?;
+    let bytes = |blocks: u64| blocks.saturating_mul(found.f_frsize);
+    // A file system without blocks, such as some overlays, knows nothing.
+    let disk = Disk { free: bytes(found.f_bavail), total: bytes(found.f_blocks) };
+    (disk.total > 0).then_some(disk)
+}
+
+#[cfg(not(unix))]
+fn disk(_folder: &std::path::Path) -> Option<Disk> {
+    None
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_reserve_is_what_is_set_or_else_no_more_than_a_tenth_of_the_disk() {
+        use FreeSpace::{Ample, Low, VeryLow};
+        const MIB: u64 = 1024 * 1024;
+        // (configured, total, free) in MiB
+        let cases = [
+            (None, 1_000_000, 256, Ample),
+            (None, 1_000_000, 255, Low),
+            (None, 1_000_000, 128, Low),
+            (None, 1_000_000, 127, VeryLow),
+            (None, 200, 20, Ample),
+            (None, 200, 19, Low),
+            (None, 200, 9, VeryLow),
+            (Some(100), 200, 100, Ample),
+            (Some(100), 200, 99, Low),
+            (Some(100), 200, 49, VeryLow),
+            (Some(0), 200, 0, Ample),
+        ];
+        for (reserve, total, free, expected) in cases {
+            let space = Space::new(PathBuf::new(), reserve.map(|mib: u64| mib * MIB));
+            let disk = Disk { total: total * MIB, free: free * MIB };
+            assert_eq!(space.judge(disk), expected, "{reserve:?} of {total}: {free}");
+        }
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn a_disk_says_how_much_is_free() {
+        let folder = tempfile::tempdir().unwrap();
+        let disk = disk(folder.path()).unwrap();
+        assert!(disk.free <= disk.total, "{disk:?}");
+    }
+}

@@ -1,0 +1,213 @@
+//! What is stored is bounded in bytes: by address, in all, and by what is left of the disk.
+
+use reqwest::Method;
+use serde_json::{Value, json};
+
+use crate::authentication::signature;
+use crate::limits::gzip;
+use crate::support::{ADMIN_TOKEN, Answer, Service, Setup, WEBHOOK_SECRET, WRITE_KEY, track};
+
+const ADDRESS_BYTES_MAX: usize = 100_000;
+
+/// A page's source, and in the environment one with a secret key.
+const SOURCES: &str = r#"
+    [server]
+    trusted_proxies = ["127.0.0.0/8"]
+
+    [sources.page]
+    browser = true
+    write_keys = ["page"]
+    address_bytes_max = 100_000
+
+    [sources.default]
+"#;
+
+/// A setup whose messages go nowhere: they wait.
+fn nowhere() -> Setup {
+    Setup::with_loops("http://127.0.0.1:9/api/v1").config(SOURCES)
+}
+
+async fn send(service: &Service, path: &str, key: &str, address: &str, body: &str) -> Answer {
+    let request = service.request(Method::POST, path).basic_auth(key, Some(""));
+    let request = request.header("content-encoding", "gzip").header("x-forwarded-for", address);
+    Service::answer(request.body(gzip(body))).await
+}
+
+async fn send_signed(service: &Service, message: Value) -> Answer {
+    let body = message.to_string();
+    let signature = signature(WEBHOOK_SECRET, &body);
+    let request = service.request(Method::POST, "/webhook/default");
+    Service::answer(request.header("x-signature", signature).body(body)).await
+}
+
+/// How many bytes of payloads are stored.
+fn stored_bytes(service: &Service) -> usize {
+    let sum = "SELECT COALESCE(SUM(LENGTH(payload)), 0) FROM payloads";
+    let sum: i64 = service.database().query_row(sum, [], |row| row.get(0)).unwrap();
+    usize::try_from(sum).unwrap()
+}
+
+/// A batch of a kilobyte or less whose messages are stored as `count` times 10 KB.
+fn packed(name: &str, count: usize) -> [String; 2] {
+    let long = "x".repeat(10_000);
+    let with = |n: usize, properties: Value| {
+        json!({"type": "track", "userId": "u", "event": "E", "messageId": format!("{name}{n}"),
+            "properties": properties})
+    };
+    let text: Vec<_> = (0..count).map(|n| with(n, json!({"x": long}))).collect();
+    let shared: Vec<_> = (count..2 * count).map(|n| with(n, json!({}))).collect();
+    [
+        json!({"batch": text}).to_string(),
+        json!({"batch": shared, "context": {"x": long}}).to_string(),
+    ]
+}
+
+fn assert_too_many(answer: &Answer) {
+    assert_eq!(answer.status, 429, "{answer:?}");
+    assert_eq!(answer.body["code"], "too_many_requests", "{answer:?}");
+    assert!(answer.body["message"].as_str().unwrap().contains("address_bytes_max"), "{answer:?}");
+    let wait: u32 = answer.headers["retry-after"].to_str().unwrap().parse().unwrap();
+    assert!((1..=60).contains(&wait), "{wait}");
+}
+
+fn assert_not_now(answer: &Answer, status: u16) {
+    assert_eq!(answer.status, status, "{answer:?}");
+    assert_eq!(answer.body["code"], "not_now", "{answer:?}");
+    assert_eq!(answer.headers["retry-after"], "30", "{answer:?}");
+}
+
+#[tokio::test]
+async fn an_address_pays_for_what_is_stored_not_for_what_it_sends() {
+    let service = nowhere().start();
+    for (n, body) in packed("a", 9).iter().enumerate() {
+        let address = format!("192.0.2.{n}");
+        assert!(gzip(body).len() < 1_000, "{}", gzip(body).len());
+        let answer = send(&service, "/v1/batch", "page", &address, body).await;
+        assert_eq!(answer.status, 200, "{answer:?}");
+        // Nine tenths of what it may store in a minute. The same again is too much, whatever the path.
+        assert_too_many(&send(&service, "/v1/batch", "page", &address, body).await);
+        assert_too_many(&send(&service, "/beacon/v1/batch", "page", &address, body).await);
+        let single = json!({"type": "track", "userId": "u", "event": "x".repeat(20_000)});
+        let single = single.to_string();
+        assert_too_many(&send(&service, "/v1/track", "page", &address, &single).await);
+        assert_too_many(&send(&service, "/destination", "page", &address, &single).await);
+        // What is small gets in, and other addresses and sources are not affected.
+        let small = track("u1", &format!("small{n}")).to_string();
+        assert_eq!(send(&service, "/v1/track", "page", &address, &small).await.status, 200);
+        for time in 0..2 {
+            let body = &packed(&format!("server{n}{time}"), 9)[n];
+            let answer = send(&service, "/v1/batch", WRITE_KEY, &address, body).await;
+            assert_eq!(answer.status, 200, "{answer:?}");
+        }
+    }
+    // A reload forgives nobody.
+    let reload = service.request(Method::POST, "/api/reload").bearer_auth(ADMIN_TOKEN);
+    assert_eq!(Service::answer(reload).await.status, 200);
+    assert_too_many(&send(&service, "/v1/batch", "page", "192.0.2.0", &packed("b", 9)[0]).await);
+}
+
+#[tokio::test]
+async fn a_batch_stores_no_more_than_its_address_may_in_a_minute() {
+    let service = nowhere().start();
+    for (n, body) in packed("a", 40).iter().enumerate() {
+        let before = stored_bytes(&service);
+        let address = format!("192.0.2.{n}");
+        let answer = send(&service, "/v1/batch", "page", &address, body).await;
+        assert_eq!(answer.status, 200, "{answer:?}");
+        let rejected = answer.body["rejected"].as_array().unwrap();
+        assert_eq!(rejected.len(), 31, "nine of forty have room");
+        assert!(rejected.iter().all(|one| one["code"] == "too_large"), "{rejected:?}");
+        let stored = stored_bytes(&service) - before;
+        assert!((90_000..=ADDRESS_BYTES_MAX).contains(&stored), "{stored}");
+    }
+}
+
+#[tokio::test]
+async fn beyond_the_bytes_of_the_backlog_senders_are_asked_to_retry() {
+    let bounded = nowhere().env("SEGMENT_LOOPS__STORE__BACKLOG_BYTES_MAX", "100000");
+    let mut service = bounded.start();
+    let large = |n: usize| {
+        json!({"type": "track", "userId": "u", "event": "E", "messageId": format!("m{n}"),
+            "properties": {"x": "x".repeat(10_000)}})
+    };
+    for n in 0..10 {
+        service.accept("/v1/track", large(n)).await;
+    }
+    assert_not_now(&service.post("/v1/track", large(10)).await, 429);
+    assert_not_now(
+        &send(&service, "/destination", WRITE_KEY, "192.0.2.1", &large(10).to_string()).await,
+        503,
+    );
+    // What waits is summed up again at the start.
+    service = service.stop_and_restart(&bounded).await;
+    assert_not_now(&service.post("/v1/track", large(10)).await, 429);
+    let line = format!("{}\n", large(10));
+    let import = ["import", "--source", "default", "-"];
+    let ran = bounded.command_on(service.data(), &import, line.as_bytes()).await;
+    assert_eq!(ran.code, Some(1), "{ran:?}");
+    assert!(ran.stderr.contains("store.backlog_bytes_max"), "{ran:?}");
+    let bound = (100_000..120_000).contains(&stored_bytes(&service));
+    assert!(bound, "{}", stored_bytes(&service));
+}
+
+#[cfg(unix)]
+#[tokio::test]
+async fn when_the_disk_fills_signed_webhooks_are_the_last_to_be_turned_away() {
+    let folder = tempfile::tempdir().unwrap();
+    let disk = rustix::fs::statvfs(folder.path()).unwrap();
+    let free = disk.f_bavail * disk.f_frsize;
+    let with_reserve =
+        |bytes: u64| nowhere().env("SEGMENT_LOOPS__STORE__FREE_BYTES_MIN", &bytes.to_string());
+    // (reserve, browsers, bulk, servers, webhooks): the tests beside this one use the disk, too.
+    let cases = [
+        (0, 200, 200, 200, 200),
+        (free / 2 * 3, 429, 429, 200, 200),
+        (free * 9, 429, 429, 429, 200),
+    ];
+    for (reserve, browser, bulk, server, webhook) in cases {
+        let service = with_reserve(reserve).start();
+        let batch = json!({"batch": [track("u1", "m1")]}).to_string();
+        let sent = [
+            (send(&service, "/v1/batch", "page", "192.0.2.1", &batch).await, browser),
+            (send(&service, "/v1/import", WRITE_KEY, "192.0.2.1", &batch).await, bulk),
+            (send(&service, "/v1/batch", WRITE_KEY, "192.0.2.1", &batch).await, server),
+            (send_signed(&service, track("u1", "m2")).await, webhook),
+        ];
+        for (n, (answer, status)) in sent.iter().enumerate() {
+            match *status {
+                429 => assert_not_now(answer, 429),
+                _ => assert_eq!(answer.status, *status, "{reserve} {n}: {answer:?}"),
+            }
+        }
+        let line = format!("{}\n", track("u1", "m3"));
+        let import = ["import", "--source", "default", "-"];
+        let ran = with_reserve(reserve).command_on(service.data(), &import, line.as_bytes()).await;
+        assert_eq!(ran.code, Some(i32::from(bulk != 200)), "{ran:?}");
+        assert_eq!(ran.stderr.contains("store.free_bytes_min"), bulk != 200, "{ran:?}");
+        if bulk != 200 {
+            let line = service
+                .logged(|line| line["message"].as_str().unwrap().contains("free space"))
+                .await;
+            assert!(line["free_bytes"].as_u64().unwrap() > 0, "{line}");
+        }
+    }
+}
+
+#[cfg(unix)]
+#[tokio::test]
+async fn nobody_else_can_read_what_is_stored() {
+    use std::os::unix::fs::PermissionsExt as _;
+
+    let service = nowhere().start();
+    service.accept("/v1/track", track("u1", "m1")).await;
+    let mode =
+        |path: &std::path::Path| std::fs::metadata(path).unwrap().permissions().mode() & 0o777;
+    assert_eq!(mode(service.data()), 0o700);
+    let mut files = 0;
+    for file in std::fs::read_dir(service.data()).unwrap() {
+        let file = file.unwrap().path();
+        assert_eq!(mode(&file), 0o600, "{}", file.display());
+        files += 1;
+    }
+    assert_eq!(files, 3, "the database, its write-ahead log and its shared memory");
+}

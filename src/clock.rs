@@ -1,13 +1,53 @@
 //! The only reader of "now". Everything else is handed a [`Clock`], so that tests decide the time.
+//!
+//! The time of day can be wrong: it is 1970 at boot where no battery keeps it, and somebody may set it ahead
+//! and back. Waits within a process are therefore measured with `tokio::time::Instant`, which nobody sets. What
+//! is on disk can only be judged by the time of day; [`WatchedClock`] notices when that is set, and then judges
+//! by each setting of the past day: what looks too old by the new one alone is not too old.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
+use tokio::time::Instant;
+use tracing::warn;
 
-/// Tells the time of day. Durations inside one process are measured with `tokio::time::Instant`.
+/// A change of the clock that is smaller is taken for the small corrections that go on all the time.
+const JUMP_MIN: SignedDuration = SignedDuration::from_secs(2);
+
+/// How long a former setting of the clock counts. As long as Loops keeps idempotency keys: no request is
+/// judged as younger than it is for longer than that.
+const FORMER_KEPT: Duration = Duration::from_secs(24 * 60 * 60);
+
+/// The most former settings that count; a clock that jumps more often is hopeless.
+const FORMER_MAX: usize = 16;
+
+/// Returns the time of day. Durations inside one process are measured with `tokio::time::Instant`.
 pub trait Clock: Send + Sync + std::fmt::Debug {
     /// The present moment.
     fn now(&self) -> Timestamp;
+
+    /// How long the machine has slept since it booted: time that `Instant` leaves out.
+    fn asleep(&self) -> Duration {
+        Duration::ZERO
+    }
+
+    /// How long ago a time on disk was. Zero for a time that has not come yet: the clock was ahead when it was
+    /// written. If the clock was set, the shortest age that is possible.
+    fn age(&self, at: Timestamp) -> Duration {
+        Duration::try_from(self.now().duration_since(at)).unwrap_or_default()
+    }
+
+    /// The present moment, by whichever setting of the clock is the earliest: what is too old by this time
+    /// is too old by all of them.
+    fn earliest_now(&self) -> Timestamp {
+        self.now()
+    }
+
+    /// Whether the clock was set within this time.
+    fn was_set_within(&self, _time: Duration) -> bool {
+        false
+    }
 }
 
 /// A clock shared between the parts of the program.
@@ -22,6 +62,134 @@ impl Clock for SystemClock {
     fn now(&self) -> Timestamp {
         Timestamp::now()
     }
+
+    #[cfg(target_os = "linux")]
+    fn asleep(&self) -> Duration {
+        use rustix::time::{ClockId, clock_gettime};
+        let awake = clock_gettime(ClockId::Monotonic);
+        let since_boot = clock_gettime(ClockId::Boottime);
+        Duration::try_from(since_boot - awake).unwrap_or_default()
+    }
+}
+
+/// A clock that notices when it is set, which it logs.
+///
+/// It compares the time of day with the time that has passed by `Instant`, whenever it is asked. A machine that
+/// slept is not taken for one whose clock was set.
+#[derive(Debug)]
+pub struct WatchedClock {
+    clock: SharedClock,
+    began: Instant,
+    asleep_before: Duration,
+    settings: Mutex<Settings>,
+}
+
+/// The settings of a clock. Each is the time of day that the clock, set so, would have shown when the
+/// [`WatchedClock`] was created, as the time since 1970.
+#[derive(Debug)]
+struct Settings {
+    present: SignedDuration,
+    former: Vec<Former>,
+    /// When the clock was set last, as the time since the [`WatchedClock`] was created.
+    set_at: Option<Duration>,
+}
+
+#[derive(Debug)]
+struct Former {
+    setting: SignedDuration,
+    counts_until: Duration,
+}
+
+impl WatchedClock {
+    /// Watches a clock from now on.
+    pub fn new(clock: SharedClock) -> Self {
+        let settings =
+            Settings { present: clock.now().as_duration(), former: Vec::new(), set_at: None };
+        let asleep_before = clock.asleep();
+        Self { clock, began: Instant::now(), asleep_before, settings: Mutex::new(settings) }
+    }
+
+    /// The time since this was created, which nobody sets.
+    fn elapsed(&self) -> Duration {
+        self.began.elapsed() + self.clock.asleep().saturating_sub(self.asleep_before)
+    }
+
+    /// Compares the clock with the time that has passed, which it returns.
+    fn look(&self) -> (MutexGuard<'_, Settings>, SignedDuration) {
+        let mut settings = self.settings.lock().unwrap_or_else(PoisonError::into_inner);
+        let setting = || self.clock.now().as_duration().saturating_sub(signed(self.elapsed()));
+        let is_set = |to: SignedDuration| to.saturating_sub(settings.present).abs() >= JUMP_MIN;
+        let mut found = setting();
+        if is_set(found) {
+            // The process may have been stopped between the two readings.
+            found = setting();
+        }
+        let is_set = is_set(found);
+        let elapsed = self.elapsed();
+        if is_set {
+            settings.change(found, elapsed);
+        }
+        settings.present = found;
+        settings.former.retain(|former| former.counts_until > elapsed);
+        (settings, signed(elapsed))
+    }
+}
+
+impl Settings {
+    fn change(&mut self, to: SignedDuration, elapsed: Duration) {
+        let by = to.saturating_sub(self.present);
+        let seconds = by.abs().as_secs();
+        match by.is_negative() {
+            true => warn!(seconds, "the clock was set back"),
+            false => warn!(seconds, "the clock was set forward"),
+        }
+        if self.former.len() == FORMER_MAX {
+            self.former.remove(0);
+        }
+        self.former.push(Former {
+            setting: self.present,
+            counts_until: elapsed.saturating_add(FORMER_KEPT),
+        });
+        self.set_at = Some(elapsed);
+    }
+
+    fn all(&self) -> impl Iterator<Item = SignedDuration> {
+        std::iter::once(self.present).chain(self.former.iter().map(|former| former.setting))
+    }
+}
+
+impl Clock for WatchedClock {
+    fn now(&self) -> Timestamp {
+        drop(self.look());
+        self.clock.now()
+    }
+
+    fn asleep(&self) -> Duration {
+        self.clock.asleep()
+    }
+
+    fn age(&self, at: Timestamp) -> Duration {
+        let (settings, elapsed) = self.look();
+        let ages = settings
+            .all()
+            .map(|setting| setting.saturating_add(elapsed).saturating_sub(at.as_duration()));
+        ages.filter_map(|age| Duration::try_from(age).ok()).min().unwrap_or_default()
+    }
+
+    fn earliest_now(&self) -> Timestamp {
+        let (settings, elapsed) = self.look();
+        let earliest = settings.all().min().unwrap_or(settings.present);
+        Timestamp::from_duration(earliest.saturating_add(elapsed)).unwrap_or(Timestamp::MIN)
+    }
+
+    fn was_set_within(&self, time: Duration) -> bool {
+        let (settings, elapsed) = self.look();
+        settings.set_at.is_some_and(|at| elapsed.saturating_sub(signed(at)) < signed(time))
+    }
+}
+
+fn signed(duration: Duration) -> SignedDuration {
+    SignedDuration::try_from(duration).unwrap_or(SignedDuration::MAX)
 }
 
 /// A clock that stands still until it is moved: for tests.
@@ -29,7 +197,7 @@ impl Clock for SystemClock {
 pub struct ManualClock(Mutex<Timestamp>);
 
 impl ManualClock {
-    /// Makes a clock that shows `now`.
+    /// Creates a clock that shows `now`.
     pub fn new(now: Timestamp) -> Self {
         Self(Mutex::new(now))
     }
@@ -44,5 +212,139 @@ impl ManualClock {
 impl Clock for ManualClock {
     fn now(&self) -> Timestamp {
         *self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MINUTE: SignedDuration = SignedDuration::from_mins(1);
+    const DAY: SignedDuration = SignedDuration::from_hours(24);
+
+    /// A watched clock, and the one that it watches.
+    struct Watched {
+        watched: WatchedClock,
+        manual: Arc<ManualClock>,
+    }
+
+    impl Watched {
+        fn new() -> Self {
+            let manual = Arc::new(ManualClock::new("2026-11-26T12:00:00Z".parse().unwrap()));
+            Self { watched: WatchedClock::new(manual.clone()), manual }
+        }
+
+        /// Lets time pass.
+        async fn pass(&self, time: SignedDuration) {
+            self.manual.advance(time);
+            tokio::time::advance(time.unsigned_abs()).await;
+        }
+
+        fn age(&self, at: Timestamp) -> u64 {
+            self.watched.age(at).as_secs()
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_was_written_before_a_jump_grows_older_by_the_time_that_passes() {
+        for jump in [DAY, -DAY, 20_000 * DAY, -20_000 * DAY] {
+            let clock = Watched::new();
+            let written_at = clock.watched.now();
+            clock.pass(MINUTE).await;
+            clock.manual.advance(jump);
+            assert_eq!(clock.age(written_at), 60, "{jump}");
+            clock.pass(MINUTE).await;
+            assert_eq!(clock.age(written_at), 120, "{jump}");
+            // And so does what is written after it.
+            let written_later = clock.watched.now();
+            clock.pass(MINUTE).await;
+            assert_eq!(clock.age(written_later), 60, "{jump}");
+            // The clock is set right again.
+            clock.manual.advance(-jump);
+            clock.pass(MINUTE).await;
+            assert_eq!((clock.age(written_at), clock.age(written_later)), (240, 120), "{jump}");
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_day_after_a_jump_the_new_time_alone_counts() {
+        for jump in [30 * DAY, -30 * DAY] {
+            let clock = Watched::new();
+            let before = clock.watched.now();
+            clock.manual.advance(jump);
+            let earliest = clock.watched.earliest_now();
+            assert_eq!(earliest, before.min(clock.manual.now()), "{jump}");
+            clock.pass(DAY - MINUTE).await;
+            assert_eq!(clock.watched.earliest_now(), earliest + DAY - MINUTE, "{jump}");
+            assert_eq!(clock.age(before), 86_400 - 60, "{jump}");
+            clock.pass(MINUTE).await;
+            assert_eq!(clock.watched.earliest_now(), clock.manual.now(), "{jump}");
+            let days = if jump.is_negative() { 0 } else { 31 };
+            assert_eq!(clock.age(before), days * 86_400, "{jump}");
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn small_corrections_and_passing_time_are_no_jumps() {
+        let clock = Watched::new();
+        let began = clock.watched.now();
+        for _ in 0..100 {
+            clock.pass(DAY).await;
+            clock.manual.advance(SignedDuration::from_millis(1_900));
+            assert_eq!(clock.watched.earliest_now(), clock.manual.now());
+        }
+        assert!(!clock.watched.was_set_within(Duration::MAX));
+        assert_eq!(clock.age(began), 100 * 86_400 + 190);
+        clock.manual.advance(JUMP_MIN);
+        assert!(clock.watched.was_set_within(Duration::from_secs(10)));
+        clock.pass(SignedDuration::from_secs(10)).await;
+        assert!(!clock.watched.was_set_within(Duration::from_secs(10)));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_clock_that_keeps_jumping_keeps_few_settings() {
+        let clock = Watched::new();
+        for _ in 0..1_000 {
+            clock.manual.advance(MINUTE);
+            clock.watched.now();
+        }
+        let settings = clock.watched.settings.lock().unwrap();
+        assert_eq!(settings.former.len(), FORMER_MAX);
+    }
+
+    /// A clock of a machine that sleeps.
+    #[derive(Debug)]
+    struct Sleeper {
+        awake: Instant,
+        asleep: Mutex<Duration>,
+    }
+
+    impl Clock for Sleeper {
+        fn now(&self) -> Timestamp {
+            Timestamp::UNIX_EPOCH + self.awake.elapsed() + self.asleep()
+        }
+
+        fn asleep(&self) -> Duration {
+            *self.asleep.lock().unwrap()
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_machine_that_slept_has_grown_older() {
+        let asleep = Mutex::new(Duration::from_secs(7));
+        let sleeper = Arc::new(Sleeper { awake: Instant::now(), asleep });
+        let watched = WatchedClock::new(sleeper.clone());
+        let before = watched.now();
+        *sleeper.asleep.lock().unwrap() += DAY.unsigned_abs();
+        assert_eq!(watched.age(before), DAY.unsigned_abs());
+        assert_eq!(watched.earliest_now(), sleeper.now());
+        assert!(!watched.was_set_within(Duration::MAX));
+    }
+
+    #[test]
+    fn a_time_that_has_not_come_yet_is_of_age_zero() {
+        let clock = ManualClock::new(Timestamp::UNIX_EPOCH);
+        assert_eq!(clock.age(Timestamp::MAX), Duration::ZERO);
+        assert_eq!(WatchedClock::new(Arc::new(clock)).age(Timestamp::MAX), Duration::ZERO);
     }
 }

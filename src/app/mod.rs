@@ -17,7 +17,7 @@ use tokio::time::{Instant, timeout_at};
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
-use crate::clock::SharedClock;
+use crate::clock::{SharedClock, WatchedClock};
 use crate::config::{Config, ConfigError, DestinationConfig, ServerConfig};
 use crate::console::{self, AdminState};
 use crate::delivery::{Engine, EngineOptions, RetryOptions, Stop};
@@ -32,11 +32,17 @@ use reload::Reloader;
 /// Where Linux has the machine's host name; in a container, the container's.
 const MACHINE_NAME_FILE: &str = "/proc/sys/kernel/hostname";
 
+/// How long after its start a process removes nothing: the clock of a machine that just booted may be wrong.
+const PURGE_AFTER: Duration = Duration::from_secs(60 * 60);
+
 /// How often records past their retention are removed.
 const PURGE_EVERY: Duration = Duration::from_secs(60);
 
 /// How often delivered deletions are looked for, to erase the contents of the people they were about.
 const ERASE_EVERY: Duration = Duration::from_secs(2);
+
+/// How often the clock is checked.
+const CLOCK_CHECK_EVERY: Duration = Duration::from_secs(1);
 
 /// How often the store is checked, so that a failure is reported even while no messages come in.
 const STORE_CHECK_EVERY: Duration = Duration::from_secs(5);
@@ -119,6 +125,7 @@ impl App {
         clock: SharedClock,
         metrics: PrometheusHandle,
     ) -> Result<Self, AppError> {
+        let clock: SharedClock = Arc::new(WatchedClock::new(clock));
         let grace = Duration::from_millis(config.server.shutdown_grace_ms);
         let store = store::open(&config.store).await?;
         let process = process_name();
@@ -185,6 +192,7 @@ impl App {
         }
         let mut chores = JoinSet::new();
         chores.spawn(purge(self.store.clone(), Arc::clone(&self.clock)));
+        chores.spawn(watch_clock(Arc::clone(&self.clock)));
         chores.spawn(erase(self.store.clone()));
         chores.spawn(watch_store(self.store.clone()));
         chores.spawn(upkeep(self.metrics));
@@ -409,11 +417,20 @@ async fn reload_on_hangup(reloader: Arc<Reloader>) {
     std::future::pending().await
 }
 
+/// Notices soon when the clock is set, also while nothing else asks for the time.
+async fn watch_clock(clock: SharedClock) {
+    loop {
+        clock.now();
+        tokio::time::sleep(CLOCK_CHECK_EVERY).await;
+    }
+}
+
 async fn purge(store: Arc<dyn Housekeeping>, clock: SharedClock) {
+    tokio::time::sleep(PURGE_AFTER).await;
     loop {
         tokio::time::sleep(PURGE_EVERY).await;
         loop {
-            match store.purge(clock.now()).await {
+            match store.purge(clock.earliest_now()).await {
                 Ok(0) => break,
                 Ok(_) => tokio::task::yield_now().await,
                 Err(fault) => {

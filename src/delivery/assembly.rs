@@ -5,6 +5,7 @@ use jiff::{SignedDuration, Timestamp};
 
 use super::idempotency::{Origin, Purpose};
 use super::union::Union;
+use crate::clock::Clock;
 use crate::destination::{Plan, PlanFailure, PlanFailureKind, PlannedDelivery, Request};
 use crate::queue::{
     Failure, FailureReason, Job, NewDelivery, NewMerge, NewMergedRequest, NewPlan, NewRequest, Seq,
@@ -114,7 +115,7 @@ impl Assembly {
     }
 
     /// Returns the plans and requests to freeze.
-    pub(super) fn into_merge(self, now: Timestamp) -> NewMerge {
+    pub(super) fn into_merge(self, clock: &dyn Clock) -> NewMerge {
         let Self { plans, groups, .. } = self;
         let merged = groups.into_iter().filter(|group| group.union.members() > 1);
         let merged: Vec<NewMergedRequest> = merged
@@ -130,7 +131,7 @@ impl Assembly {
             .enumerate()
             .map(|(index, planned)| {
                 let seq = planned.seq;
-                (seq, planned.into_plan(now, |delivery| is_merged((index, delivery))))
+                (seq, planned.into_plan(clock, |delivery| is_merged((index, delivery))))
             })
             .collect();
         NewMerge { plans, merged }
@@ -144,8 +145,9 @@ impl Planned {
         Some(self.origin.key(&delivery.subscription, Purpose::First))
     }
 
-    fn into_plan(self, now: Timestamp, is_merged: impl Fn(usize) -> bool) -> NewPlan {
+    fn into_plan(self, clock: &dyn Clock, is_merged: impl Fn(usize) -> bool) -> NewPlan {
         let Self { plan, origin, happened_at, .. } = self;
+        let now = clock.now();
         // A replayed message is meant to be sent now.
         let counted_from = if origin.replay > 0 { now } else { happened_at };
         let plan = match plan {
@@ -155,7 +157,9 @@ impl Planned {
         let deliveries = plan.deliveries.into_iter().enumerate().map(|(index, delivery)| {
             let purpose = if is_merged(index) { Purpose::Part } else { Purpose::First };
             let key = origin.key(&delivery.subscription, purpose);
-            new_delivery(delivery, key, counted_from, now)
+            let expires_at = expires_at(counted_from, delivery.max_age_s);
+            let is_late = expires_at.is_some_and(|expires_at| clock.earliest_now() > expires_at);
+            new_delivery(delivery, key, expires_at, is_late)
         });
         NewPlan { now, deliveries: deliveries.collect(), unmatched: plan.unmatched }
     }
@@ -164,14 +168,11 @@ impl Planned {
 fn new_delivery(
     delivery: PlannedDelivery,
     key: String,
-    counted_from: Timestamp,
-    now: Timestamp,
+    expires_at: Option<Timestamp>,
+    is_late: bool,
 ) -> NewDelivery {
-    let expires_at = expires_at(counted_from, delivery.max_age_s);
     let outcome = match delivery.outcome {
-        Ok(_) if expires_at.is_some_and(|expires_at| now > expires_at) => {
-            Err(too_late(delivery.max_age_s))
-        }
+        Ok(_) if is_late => Err(too_late(delivery.max_age_s)),
         Ok(request) => Ok(new_request(request, Some(key), expires_at)),
         Err(PlanFailure { kind, detail }) => {
             let reason = match kind {
@@ -217,6 +218,7 @@ fn new_request(request: Request, key: Option<String>, expires_at: Option<Timesta
 mod tests {
     use super::*;
     use crate::action::{ActionKind, Endpoint};
+    use crate::clock::ManualClock;
     use crate::queue::Replay;
 
     #[test]
@@ -245,7 +247,8 @@ mod tests {
                 replay: Replay { number: replay, ..Replay::default() },
                 requests: Vec::new(),
             };
-            let mut merge = Assembly::new(Seq(1), Ok(plan), &job).into_merge(now);
+            let mut merge =
+                Assembly::new(Seq(1), Ok(plan), &job).into_merge(&ManualClock::new(now));
             let outcome = merge.plans.remove(0).1.deliveries.remove(0).outcome;
             outcome.map(|request| request.expires_at).map_err(|failure| failure.reason)
         };

@@ -37,7 +37,7 @@ impl Stepper {
         let disposition = Disposition::of(request.endpoint, &reply, check);
         let number = request.attempts + 1;
         let tried = Tried { number, started_at, reply: &reply, disposition: &disposition };
-        let verdict = due.after_attempt(&tried, self.clock.now(), &self.retry);
+        let verdict = due.after_attempt(&tried, &*self.clock, &self.retry);
         self.report(due, &tried);
         crash::point("settle.before");
         let next = verdict.next;

@@ -25,9 +25,11 @@ impl RetryOptions {
         self.min + spread.mul_f64(fastrand::f64())
     }
 
-    /// Whether a request first tried at `first` may still be tried at `at`.
-    pub fn is_open(&self, first: Timestamp, at: Timestamp) -> bool {
-        Duration::try_from(at.duration_since(first)).unwrap_or(Duration::ZERO) <= self.window
+    /// How long a retry waits that is due at a time read from disk. If that is longer than any wait, the clock
+    /// was set back since it was written, or the longest wait was configured anew: then it is due.
+    pub fn wait_for(&self, due_at: Timestamp, now: Timestamp) -> Duration {
+        let wait = Duration::try_from(due_at.duration_since(now)).unwrap_or_default();
+        if wait > self.max.max(self.min) { Duration::ZERO } else { wait }
     }
 }
 
@@ -60,14 +62,24 @@ mod tests {
     }
 
     #[test]
-    fn the_window_includes_its_last_moment() {
-        let first: Timestamp = "2026-11-23T00:00:00Z".parse().unwrap();
-        for (at, open) in [
-            ("2026-11-22T00:00:00Z", true),
-            ("2026-11-24T00:00:00Z", true),
-            ("2026-11-24T00:00:00.001Z", false),
+    fn a_retry_waits_until_it_is_due_but_never_longer_than_any_wait() {
+        let now: Timestamp = "2026-11-23T00:00:00Z".parse().unwrap();
+        for (due_at, seconds) in [
+            ("2026-11-23T00:00:01Z", 1),
+            ("2026-11-23T00:10:00Z", 600),
+            ("2026-11-23T00:00:00Z", 0),
+            ("2026-11-22T00:00:00Z", 0),
+            // The clock was set back, by an hour or by decades.
+            ("2026-11-23T00:10:01Z", 0),
+            ("2026-11-23T01:00:01Z", 0),
+            ("2079-01-01T00:00:00Z", 0),
         ] {
-            assert_eq!(OPTIONS.is_open(first, at.parse().unwrap()), open, "{at}");
+            let wait = OPTIONS.wait_for(due_at.parse().unwrap(), now);
+            assert_eq!(wait, Duration::from_secs(seconds), "{due_at}");
         }
+        // Whatever the longest wait is.
+        let slow = RetryOptions { min: Duration::from_secs(7_200), ..OPTIONS };
+        let wait = slow.wait_for("2026-11-23T01:00:00Z".parse().unwrap(), now);
+        assert_eq!(wait, Duration::from_secs(3_600));
     }
 }

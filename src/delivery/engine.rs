@@ -135,24 +135,38 @@ mod tests {
     use std::sync::Mutex;
 
     use async_trait::async_trait;
-    use jiff::Timestamp;
+    use jiff::{SignedDuration, Timestamp};
     use tokio::time::sleep;
 
     use super::*;
-    use crate::clock::Clock;
+    use crate::clock::{Clock, WatchedClock};
     use crate::delivery::lanes::tests::head;
     use crate::destination::DestinationOptions;
     use crate::loops::ClientOptions;
     use crate::queue::*;
     use crate::secret::Secret;
 
-    /// A clock that follows the paused time of the test.
+    /// A clock that follows the paused time of the test, and may be set.
     #[derive(Debug)]
-    struct PausedClock(Instant);
+    struct PausedClock {
+        began: Instant,
+        began_at: Mutex<Timestamp>,
+    }
+
+    impl PausedClock {
+        fn new() -> Arc<Self> {
+            let began_at = Mutex::new(Timestamp::UNIX_EPOCH);
+            Arc::new(Self { began: Instant::now(), began_at })
+        }
+
+        fn set_by(&self, change: SignedDuration) {
+            *self.began_at.lock().unwrap() += change;
+        }
+    }
 
     impl Clock for PausedClock {
         fn now(&self) -> Timestamp {
-            Timestamp::UNIX_EPOCH.checked_add(self.0.elapsed()).unwrap()
+            *self.began_at.lock().unwrap() + self.began.elapsed()
         }
     }
 
@@ -210,7 +224,10 @@ mod tests {
 
         /// Runs an engine over the queue until it stops.
         async fn run(self) -> Arc<Self> {
-            let clock = Arc::new(PausedClock(Instant::now()));
+            self.run_by(PausedClock::new()).await
+        }
+
+        async fn run_by(self, clock: SharedClock) -> Arc<Self> {
             let subscriptions = Destination::default_subscriptions();
             let destination = Destination::compile(&subscriptions, DestinationOptions::default());
             let (_sender, destination) = watch::channel(Arc::new(destination.unwrap()));
@@ -369,6 +386,21 @@ mod tests {
         let queue = Queue { last_step, ..Queue::new([Some(1), Some(1), Some(3)]) }.run().await;
         assert_eq!(queue.noted("freeze"), [(1, 1), (2, 1), (3, 1)]);
         assert_eq!(queue.noted("release"), [(0, 3)]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn after_the_clock_was_set_a_lease_is_taken_only_once_its_holder_could_renew_it() {
+        let day = SignedDuration::from_hours(24);
+        for (change, is_jump) in [(SignedDuration::ZERO, false), (day, true), (-day, true)] {
+            let began = Instant::now();
+            let clock = PausedClock::new();
+            let watched = Arc::new(WatchedClock::new(clock.clone()));
+            clock.set_by(change);
+            let queue = Queue::new([Some(1)]).run_by(watched).await;
+            assert_eq!(queue.noted("freeze"), [(1, 1), (2, 1), (3, 1)]);
+            let lease_ttl = Duration::from_secs(10);
+            assert_eq!(began.elapsed() >= lease_ttl, is_jump, "{change}: {:?}", began.elapsed());
+        }
     }
 
     #[tokio::test(start_paused = true)]

@@ -40,9 +40,7 @@ async fn count(stepper: &Stepper) {
     let Ok(depth) = stepper.queue.depth(name).await else {
         return;
     };
-    let now = stepper.clock.now();
-    let age =
-        depth.oldest_received_at.map_or(0.0, |at| now.duration_since(at).as_secs_f64().max(0.0));
+    let age = depth.oldest_received_at.map_or(Duration::ZERO, |at| stepper.clock.age(at));
     gauge!(telemetry::QUEUE_DEPTH, "destination" => name.clone()).set(depth.messages as f64);
-    gauge!(telemetry::QUEUE_OLDEST_SECONDS, "destination" => name.clone()).set(age);
+    gauge!(telemetry::QUEUE_OLDEST_SECONDS, "destination" => name.clone()).set(age.as_secs_f64());
 }

@@ -40,15 +40,29 @@ pub(super) struct LeaseKeeper {
 }
 
 impl LeaseKeeper {
-    /// Takes the lease, or renews it; `None` while another process holds it.
+    /// Takes the lease; `None` while another process holds it.
+    ///
+    /// After the clock was set, every lease on disk looks expired, or written by a wrong clock, until its holder
+    /// has renewed it by the new time. So this process waits for as long as a lease holds.
     pub(super) async fn take(&self) -> Result<Option<HeldLease>, Unavailable> {
-        let until = Instant::now() + self.ttl;
-        let ask = LeaseRequest {
+        let ask = self.ask();
+        if self.clock.was_set_within(self.ttl) {
+            return Ok(None);
+        }
+        self.request(ask).await
+    }
+
+    fn ask(&self) -> LeaseRequest {
+        LeaseRequest {
             destination: self.destination.clone(),
             holder: self.holder.clone(),
             now: self.clock.now(),
             ttl: self.ttl,
-        };
+        }
+    }
+
+    async fn request(&self, ask: LeaseRequest) -> Result<Option<HeldLease>, Unavailable> {
+        let until = Instant::now() + self.ttl;
         let lease = self.queue.lease(ask).await?;
         Ok(lease.map(|lease| HeldLease { lease, until }))
     }
@@ -58,7 +72,7 @@ impl LeaseKeeper {
     /// If another process had the lease and gave it back, this one holds a new lease, which is in `held` then,
     /// but the old one is lost.
     pub(super) async fn renew(&self, held: &mut HeldLease) -> Result<(), LeaseLost> {
-        match self.take().await {
+        match self.request(self.ask()).await {
             Ok(Some(renewed)) => {
                 let old = std::mem::replace(held, renewed);
                 if old.lease.token == held.lease.token { Ok(()) } else { Err(LeaseLost) }

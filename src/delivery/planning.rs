@@ -86,7 +86,7 @@ impl Stepper {
             }
             message_ids.push(job.message_id);
         }
-        let merge = assembly.into_merge(self.clock.now());
+        let merge = assembly.into_merge(&*self.clock);
         if merge.plans.len() > 1 {
             debug!(
                 destination = self.name,

@@ -4,7 +4,6 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use jiff::Timestamp;
 use metrics::counter;
 use tokio::sync::watch;
 use tokio::time::sleep;
@@ -103,15 +102,9 @@ impl Stepper {
                     error = %telemetry::chain(&fault),
                     "the store failed; trying again"
                 );
-                Ok(Next::Wait(self.after(STORE_FAULT_WAIT)).into())
+                Ok(Next::Wait(STORE_FAULT_WAIT).into())
             }
         }
-    }
-
-    /// The time of day after a wait from now.
-    pub(super) fn after(&self, wait: Duration) -> Timestamp {
-        let now = self.clock.now();
-        now.checked_add(wait).unwrap_or(now)
     }
 
     async fn try_step(&self, lease: &Lease, turn: &Turn, slot: Slot) -> Result<StepEnd, WorkError> {
@@ -129,10 +122,6 @@ impl Stepper {
         let Some(request) = requests.first() else {
             return Ok(Next::Finish.into());
         };
-        let now = self.clock.now();
-        if let Some(at) = request.next_attempt_at.filter(|at| *at > now) {
-            return Ok(Next::Wait(at).into());
-        }
         let due = Due {
             request,
             seq,
@@ -140,7 +129,7 @@ impl Stepper {
             is_last: requests.len() == 1,
             is_singled_out: turn.is_singled_out,
         };
-        match due.before_attempt(now, &self.retry) {
+        match due.before_attempt(&*self.clock, &self.retry) {
             Some(verdict) => self.give_up(lease, due, verdict).await,
             None => self.attempt(lease, due, slot).await,
         }

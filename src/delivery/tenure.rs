@@ -7,7 +7,6 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use jiff::Timestamp;
 use tokio::sync::watch;
 use tokio::task::{Id, JoinError, JoinSet};
 use tokio::time::{Instant, Interval, sleep_until};
@@ -170,7 +169,11 @@ impl<'a> Tenure<'a> {
                 return horizon;
             }
         }
-        self.lanes.wake(self.stepper.clock.now());
+        for (lane, due_at) in self.lanes.take_tried_before() {
+            let Stepper { clock, retry, .. } = &**self.stepper;
+            self.lanes.wait(lane, now + retry.wait_for(due_at, clock.now()));
+        }
+        self.lanes.wake(now);
         let requests_max = self.options.requests_max;
         while self.lanes.has_ready() && self.tasks.len() < requests_max {
             // Read before a slot is taken: a slot must not wait for the store.
@@ -189,13 +192,7 @@ impl<'a> Tenure<'a> {
         if self.reader.wants_more(&self.lanes) {
             return now;
         }
-        self.lanes.next_wake().map_or(horizon, |at| self.instant_of(at).min(horizon))
-    }
-
-    fn instant_of(&self, at: Timestamp) -> Instant {
-        let wait = at.duration_since(self.stepper.clock.now());
-        // Timers have a resolution of a millisecond; waking just before would only spin.
-        Instant::now() + Duration::try_from(wait).unwrap_or_default() + Duration::from_millis(1)
+        self.lanes.next_wake().map_or(horizon, |at| at.min(horizon))
     }
 
     /// Starts the step of the lane whose turn it is.
@@ -277,7 +274,7 @@ impl<'a> Tenure<'a> {
         match task {
             Some(task) => {
                 let wait = self.panics.note(task);
-                self.lanes.wait(task.0, self.stepper.after(wait));
+                self.lanes.wait(task.0, Instant::now() + wait);
             }
             None => self.key.check_failed(),
         }
@@ -297,7 +294,7 @@ impl<'a> Tenure<'a> {
                 self.key.forget(lane);
                 self.lanes.again(lane);
             }
-            Next::Wait(until) => self.lanes.wait(lane, until),
+            Next::Wait(wait) => self.lanes.wait(lane, Instant::now() + wait),
             Next::Blocked(obstacle) => {
                 self.key.blocked(lane, obstacle);
                 self.lanes.again(lane);
@@ -315,7 +312,7 @@ impl<'a> Tenure<'a> {
                     error = %telemetry::chain(&fault),
                     "pending messages cannot be read; trying again"
                 );
-                self.lanes.wait(reading.ask.lane, self.stepper.after(LOOK_EVERY));
+                self.lanes.wait(reading.ask.lane, Instant::now() + LOOK_EVERY);
             }
         }
     }

@@ -1,5 +1,5 @@
 //! Decides what follows for a request whose turn it is: whether it is still worth sending, and after an
-//! attempt whether it is delivered, retried, taken apart or given up. Pure.
+//! attempt whether it is delivered, retried, taken apart or given up. Pure, but for the time.
 
 use std::time::Duration;
 
@@ -8,6 +8,7 @@ use jiff::Timestamp;
 use super::backoff::RetryOptions;
 use super::disposition::{Disposition, in_words};
 use super::key_watch::Obstacle;
+use crate::clock::Clock;
 use crate::loops::Reply;
 use crate::queue::{Consequence, DeliveryState, Failure, FailureReason, FrozenRequest, Seq};
 
@@ -50,8 +51,8 @@ pub(super) enum Next {
     Finish,
     /// Its first message needs another step at once.
     Again,
-    /// Its first message waits until then.
-    Wait(Timestamp),
+    /// Its first message waits for this long.
+    Wait(Duration),
     /// Its first message waits until the obstacle is removed.
     Blocked(Obstacle),
 }
@@ -70,9 +71,13 @@ impl Verdict {
 impl Due<'_> {
     /// The verdict on a request that is no longer worth sending when its turn comes, because the
     /// destination was paused or the program was stopped for too long; `None`: send it.
-    pub(super) fn before_attempt(&self, now: Timestamp, retry: &RetryOptions) -> Option<Verdict> {
+    pub(super) fn before_attempt(
+        &self,
+        clock: &dyn Clock,
+        retry: &RetryOptions,
+    ) -> Option<Verdict> {
         let request = self.request;
-        if request.expires_at.is_some_and(|expires_at| now > expires_at) {
+        if request.expires_at.is_some_and(|expires_at| clock.earliest_now() > expires_at) {
             let detail =
                 "not sent: when its turn came, it was older than max_age_s of its subscription";
             return Some(self.failed(FailureReason::Expired, detail.to_owned()));
@@ -80,7 +85,7 @@ impl Due<'_> {
         // Loops has forgotten the idempotency key: if it took the event before, it would take it a second
         // time. An upsert has no key and may be repeated at any time.
         let first = request.first_attempt_at.filter(|_| request.idempotency_key.is_some())?;
-        if retry.is_open(first, now) {
+        if clock.age(first) <= retry.window {
             return None;
         }
         if request.is_merged {
@@ -97,7 +102,7 @@ impl Due<'_> {
     pub(super) fn after_attempt(
         &self,
         tried: &Tried<'_>,
-        now: Timestamp,
+        clock: &dyn Clock,
         retry: &RetryOptions,
     ) -> Verdict {
         let wait = match tried.disposition {
@@ -119,20 +124,28 @@ impl Due<'_> {
                 retry.delay(tried.number).max(asked)
             }
         };
-        let at = now.checked_add(wait).unwrap_or(now);
-        self.retry_at(at, tried, retry)
+        self.retry_after(wait, tried, clock, retry)
     }
 
-    /// Retries the request at this time, unless it is too late by then.
-    fn retry_at(&self, at: Timestamp, tried: &Tried<'_>, retry: &RetryOptions) -> Verdict {
+    /// Retries the request after this wait, unless it is too late by then.
+    fn retry_after(
+        &self,
+        wait: Duration,
+        tried: &Tried<'_>,
+        clock: &dyn Clock,
+        retry: &RetryOptions,
+    ) -> Verdict {
         let request = self.request;
         let first = request.first_attempt_at.unwrap_or(tried.started_at);
-        let within = if request.expires_at.is_some_and(|expires_at| at > expires_at) {
+        let by_then = |now: Timestamp| now.checked_add(wait).unwrap_or(now);
+        let expires_at = request.expires_at;
+        let within = if expires_at.is_some_and(|at| by_then(clock.earliest_now()) > at) {
             "it would be older than max_age_s of its subscription allows".to_owned()
-        } else if !retry.is_open(first, at) {
+        } else if clock.age(first).saturating_add(wait) > retry.window {
             format!("its time is up after {}", duration_words(retry.window))
         } else {
-            return Verdict { consequence: Consequence::Retry(at), next: Next::Wait(at) };
+            let consequence = Consequence::Retry(by_then(clock.now()));
+            return Verdict { consequence, next: Next::Wait(wait) };
         };
         let (number, last) = (tried.number, last_words(tried.reply));
         let detail = format!("gave up after {number} attempts: {within}; {last}");
@@ -188,6 +201,7 @@ fn duration_words(duration: Duration) -> String {
 mod tests {
     use super::*;
     use crate::action::Endpoint;
+    use crate::clock::ManualClock;
     use crate::loops::CallError;
     use crate::queue::RequestId;
 
@@ -224,7 +238,7 @@ mod tests {
     fn after(due: Due<'_>, disposition: &Disposition, now: i64) -> (Option<&'static str>, Next) {
         let reply = Reply { result: Err(CallError::Timeout), duration: Duration::ZERO };
         let tried = Tried { number: 2, started_at: at(now), reply: &reply, disposition };
-        let verdict = due.after_attempt(&tried, at(now), &RETRY);
+        let verdict = due.after_attempt(&tried, &ManualClock::new(at(now)), &RETRY);
         (verdict.ended(), verdict.next)
     }
 
@@ -264,7 +278,8 @@ mod tests {
         let due = due(&request, true);
         let refused = Disposition::Refused { detail: String::new() };
         assert_eq!(after(due, &refused, 1), (None, Next::Again));
-        assert_eq!(due.before_attempt(at(3601), &RETRY), Some(taken_apart()));
+        let late = ManualClock::new(at(3601));
+        assert_eq!(due.before_attempt(&late, &RETRY), Some(taken_apart()));
     }
 
     #[test]
@@ -273,17 +288,19 @@ mod tests {
         let expired = (Some("expired"), Next::Finish);
         let request = request();
         let due_at = |request: &FrozenRequest, now| after(due(request, true), &wait, now);
-        assert_eq!(due_at(&request, 3500), (None, Next::Wait(at(3600))));
+        let waits = (None, Next::Wait(Duration::from_secs(100)));
+        assert_eq!(due_at(&request, 3500), waits);
         assert_eq!(due_at(&request, 3501), expired);
         let aged = FrozenRequest { expires_at: Some(at(200)), ..request.clone() };
-        assert_eq!(due_at(&aged, 100), (None, Next::Wait(at(200))));
+        assert_eq!(due_at(&aged, 100), waits);
         assert_eq!(due_at(&aged, 101), expired);
     }
 
     #[test]
     fn a_request_that_is_too_late_is_not_sent() {
         let before = |request: &FrozenRequest, now| {
-            let verdict = due(request, true).before_attempt(at(now), &RETRY);
+            let clock = ManualClock::new(at(now));
+            let verdict = due(request, true).before_attempt(&clock, &RETRY);
             verdict.map(|verdict| (verdict.ended(), verdict.next))
         };
         let expired = Some((Some("expired"), Next::Finish));

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use jiff::Timestamp;
-use reqwest::header::{HeaderMap, RETRY_AFTER};
+use reqwest::header::{DATE, HeaderMap, HeaderName, RETRY_AFTER};
 
 /// The most bytes of an answer that are read. Loops' answers are one line.
 pub(super) const ANSWER_BYTES_MAX: usize = 16 * 1024;
@@ -56,16 +56,16 @@ pub enum CallError {
 }
 
 impl Answer {
-    /// Creates an answer from its parts; `now` is needed for a `Retry-After` that is a date.
+    /// Creates an answer from its parts; `now` is needed for a `Retry-After` that is a date, if the answer does not
+    /// say when it was made: of two dates by the clock of Loops, our own may be wrong.
     pub(super) fn new(status: u16, headers: &HeaderMap, body: &[u8], now: Timestamp) -> Self {
         let text = String::from_utf8_lossy(body);
         let json: serde_json::Value = serde_json::from_slice(body).unwrap_or_default();
         Self {
             status,
-            retry_after: headers
-                .get(RETRY_AFTER)
-                .and_then(|value| value.to_str().ok())
-                .and_then(|text| retry_after(text, now)),
+            retry_after: text_of(headers, RETRY_AFTER).and_then(|text| {
+                retry_after(text, text_of(headers, DATE).and_then(date).unwrap_or(now))
+            }),
             rate: RateHeaders {
                 limit: number(headers, "x-ratelimit-limit"),
                 remaining: number(headers, "x-ratelimit-remaining"),
@@ -87,9 +87,15 @@ fn retry_after(text: &str, now: Timestamp) -> Option<Duration> {
     if let Ok(seconds) = text.trim().parse::<u64>() {
         return Some(Duration::from_secs(seconds));
     }
-    let date = httpdate::parse_http_date(text.trim()).ok()?;
-    let date = Timestamp::try_from(date).ok()?;
-    Some(Duration::try_from(date.duration_since(now)).unwrap_or(Duration::ZERO))
+    Some(Duration::try_from(date(text)?.duration_since(now)).unwrap_or(Duration::ZERO))
+}
+
+fn date(text: &str) -> Option<Timestamp> {
+    Timestamp::try_from(httpdate::parse_http_date(text.trim()).ok()?).ok()
+}
+
+fn text_of(headers: &HeaderMap, name: HeaderName) -> Option<&str> {
+    headers.get(name)?.to_str().ok()
 }
 
 fn message_of(body: &serde_json::Value) -> Option<String> {
@@ -127,6 +133,15 @@ mod tests {
         for (text, expected) in cases {
             assert_eq!(answer(&[("retry-after", text)], "").retry_after, expected, "{text}");
         }
+    }
+
+    #[test]
+    fn a_date_to_wait_for_is_judged_by_the_clock_of_who_wrote_it() {
+        let until = ("retry-after", "Mon, 23 Nov 2026 12:00:30 GMT");
+        let at = ("date", "Mon, 23 Nov 2026 12:00:10 GMT");
+        assert_eq!(answer(&[until, at], "").retry_after, Some(Duration::from_secs(20)));
+        let unreadable = ("date", "today");
+        assert_eq!(answer(&[until, unreadable], "").retry_after, Some(Duration::from_secs(30)));
     }
 
     #[test]

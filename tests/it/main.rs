@@ -17,6 +17,8 @@ mod authentication;
 mod broken_records;
 mod browser_sources;
 mod checking;
+#[cfg(target_os = "linux")]
+mod clocks;
 mod command_line;
 mod configuration;
 mod crashing;

@@ -40,7 +40,13 @@ const CRATES: [(&str, &[&str]); 9] = [
     ("axum", &["http", "console", "sandbox", "app"]),
     ("hyper", &["http"]),
     ("utoipa", &["http", "console", "app"]),
-    ("tokio", &["http", "console", "sandbox", "app", "cli", "delivery", "loops", "queue", "store"]),
+    (
+        "tokio",
+        &[
+            "clock", "http", "console", "sandbox", "app", "cli", "delivery", "loops", "queue",
+            "store",
+        ],
+    ),
     ("clap", &["cli", "config"]),
     ("indicatif", &["cli"]),
     ("flate2", &["cli", "http"]),

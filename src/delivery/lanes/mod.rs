@@ -8,6 +8,7 @@
 use std::collections::{BTreeSet, HashMap, VecDeque};
 
 use jiff::Timestamp;
+use tokio::time::Instant;
 
 use crate::queue::{Class, Head, LaneAsk, LanePart, Seq};
 use crate::segment::LaneKey;
@@ -36,7 +37,9 @@ pub struct Lanes {
     /// Lanes whose first message may be worked on, by class, lowest rank first.
     ready: [BTreeSet<(Rank, LaneKey)>; Class::COUNT],
     /// Waiting lanes, the first to wake first.
-    waiting: BTreeSet<(Timestamp, LaneKey)>,
+    waiting: BTreeSet<(Instant, LaneKey)>,
+    /// Lanes whose first message was tried before it was read, and when it is due by the time of day.
+    tried_before: Vec<(LaneKey, Timestamp)>,
     /// How many heads of each class are held.
     heads: [usize; Class::COUNT],
     turns: u32,
@@ -75,7 +78,7 @@ struct Gap {
 enum LaneState {
     Ready,
     Busy,
-    Waiting(Timestamp),
+    Waiting(Instant),
 }
 
 /// A turn: the first message of a lane, and those behind it.
@@ -174,6 +177,7 @@ impl Lanes {
             lanes: HashMap::new(),
             ready: Default::default(),
             waiting: BTreeSet::new(),
+            tried_before: Vec::new(),
             heads: [0; Class::COUNT],
             turns: 0,
             shortages: 0,
@@ -318,7 +322,9 @@ impl Lanes {
             None if lane.gap.is_none() => {
                 self.lanes.remove(&key);
             }
-            Some(Head { next_attempt_at: Some(at), .. }) if lane.is_open() => self.wait(key, *at),
+            Some(Head { next_attempt_at: Some(at), .. }) if lane.is_open() => {
+                self.tried_before.push((key, *at));
+            }
             Some(_) | None => self.again(key),
         }
     }
@@ -340,8 +346,14 @@ impl Lanes {
         }
     }
 
+    /// Takes the busy lanes whose first message was tried before it was read, with the time of day at which it
+    /// is due. [`Lanes::wait`] must be called for each.
+    pub fn take_tried_before(&mut self) -> Vec<(LaneKey, Timestamp)> {
+        std::mem::take(&mut self.tried_before)
+    }
+
     /// The first message of a busy lane needs another step, not before `until`.
-    pub fn wait(&mut self, key: LaneKey, until: Timestamp) {
+    pub fn wait(&mut self, key: LaneKey, until: Instant) {
         let Some(lane) = self.lanes.get_mut(&key) else {
             return;
         };
@@ -350,7 +362,7 @@ impl Lanes {
     }
 
     /// Makes the lanes ready that have waited long enough.
-    pub fn wake(&mut self, now: Timestamp) {
+    pub fn wake(&mut self, now: Instant) {
         while let Some(&(until, key)) = self.waiting.first() {
             if until > now {
                 break;
@@ -363,7 +375,7 @@ impl Lanes {
     }
 
     /// When the next waiting lane wakes.
-    pub fn next_wake(&self) -> Option<Timestamp> {
+    pub fn next_wake(&self) -> Option<Instant> {
         self.waiting.first().map(|(until, _)| *until)
     }
 }

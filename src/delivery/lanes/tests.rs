@@ -3,6 +3,7 @@
 use super::*;
 use proptest::prelude::*;
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 pub(in crate::delivery) fn head(seq: i64, lane: i64) -> Head {
     Head { seq: Seq(seq), lane: LaneKey(lane), class: Class::Event, next_attempt_at: None }
@@ -10,10 +11,6 @@ pub(in crate::delivery) fn head(seq: i64, lane: i64) -> Head {
 
 fn of_class(seq: i64, lane: i64, class: Class) -> Head {
     Head { class, ..head(seq, lane) }
-}
-
-fn at(second: i64) -> Timestamp {
-    Timestamp::new(second, 0).unwrap()
 }
 
 fn next(lanes: &mut Lanes) -> Option<i64> {
@@ -64,24 +61,31 @@ fn a_waiting_lane_holds_back_no_other() {
     for (seq, lane) in [(1, 7), (2, 7), (3, 8)] {
         lanes.push(head(seq, lane), None);
     }
+    let until = Instant::now();
     assert_eq!(next(&mut lanes), Some(1));
-    lanes.wait(LaneKey(7), at(10));
+    lanes.wait(LaneKey(7), until);
     assert_eq!(next(&mut lanes), Some(3));
     lanes.finish(LaneKey(8));
-    lanes.wake(at(9));
+    lanes.wake(until - Duration::from_millis(1));
     assert_eq!(next(&mut lanes), None);
-    assert_eq!(lanes.next_wake(), Some(at(10)));
-    lanes.wake(at(10));
+    assert_eq!(lanes.next_wake(), Some(until));
+    lanes.wake(until);
     assert_eq!(next(&mut lanes), Some(1));
 }
 
 #[test]
-fn a_head_that_is_not_due_when_it_is_read_waits() {
+fn a_head_that_was_tried_before_it_was_read_waits_for_as_long_as_its_owner_says() {
     let mut lanes = Lanes::default();
-    lanes.push(Head { next_attempt_at: Some(at(5)), ..head(1, 7) }, None);
+    let due_at = Timestamp::UNIX_EPOCH;
+    lanes.push(Head { next_attempt_at: Some(due_at), ..head(1, 7) }, None);
     lanes.push(head(2, 7), None);
     assert_eq!(next(&mut lanes), None);
-    lanes.wake(at(5));
+    assert_eq!(lanes.take_tried_before(), [(LaneKey(7), due_at)]);
+    assert_eq!(lanes.take_tried_before(), []);
+    let until = Instant::now();
+    lanes.wait(LaneKey(7), until);
+    assert_eq!(next(&mut lanes), None);
+    lanes.wake(until);
     assert_eq!(next(&mut lanes), Some(1));
 }
 
@@ -292,7 +296,7 @@ proptest! {
             of_class(seq, *lane, Class::ALL[*class])
         });
         let mut busy: Vec<Head> = Vec::new();
-        let mut now = 0;
+        let (began, mut now) = (Instant::now(), 0);
         let mut choices = choices.into_iter();
         let mut idle = 0_usize;
         while model.done.len() < messages.len() {
@@ -321,7 +325,7 @@ proptest! {
                 6 => {
                     if let Some(head) = busy.pop() {
                         now += 1;
-                        model.lanes.wait(head.lane, at(now + 3));
+                        model.lanes.wait(head.lane, began + Duration::from_secs(now + 3));
                     }
                 }
                 _ => {

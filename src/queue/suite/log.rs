@@ -151,6 +151,20 @@ pub(crate) async fn keeps_a_record_from_the_time_it_ended(store: &dyn Store) {
     assert!(record(store, "late").await.is_done);
 }
 
+pub(crate) async fn purges_what_a_clock_that_was_ahead_has_written(store: &dyn Store) {
+    let lease = lease(store).await;
+    let years = SignedDuration::from_hours(24 * 366 * 10);
+    for (id, now) in [("good", at(0) + years), ("right", at(15)), ("bad", at(0) + years)] {
+        let seq = put(store, message(id)).await;
+        store.freeze_one(&lease, seq, NewPlan { now, ..plan(vec![]) }).await.unwrap();
+    }
+    while store.purge(at(14) + LIMITS.records_retention).await.unwrap() > 0 {}
+    assert_eq!(is_kept(store).await, [true, true]);
+    // What was accepted before a message that is past its retention is past it too.
+    while store.purge(at(15) + LIMITS.records_retention).await.unwrap() > 0 {}
+    assert_eq!(is_kept(store).await, [false, true]);
+}
+
 /// Whether there is still a record of the good one and of the bad one.
 async fn is_kept(store: &dyn Store) -> [bool; 2] {
     let mut kept = [false; 2];

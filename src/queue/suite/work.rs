@@ -171,6 +171,22 @@ pub(crate) async fn a_held_request_does_not_start_its_retry_window(store: &dyn S
     assert_eq!((retried.attempts, retried.first_attempt_at), (2, Some(at(20))));
 }
 
+pub(crate) async fn counts_the_retry_window_from_the_earliest_attempt(store: &dyn Store) {
+    let lease = lease(store).await;
+    let (seq, frozen) = planned(store, &lease, "a").await;
+    // The clock was ahead at the first attempt, and was then set back by an hour.
+    let hour = SignedDuration::from_hours(1);
+    for (number, started_at, first) in
+        [(1, at(10) + hour, at(10) + hour), (2, at(20), at(20)), (3, at(30), at(20))]
+    {
+        let mut settlement = settlement(&frozen, number, Consequence::Retry(at(900)));
+        settlement.attempt.as_mut().unwrap().started_at = started_at;
+        store.settle(&lease, settlement).await.unwrap();
+        let requests = store.open(seq).await.unwrap().unwrap().requests;
+        assert_eq!(requests[0].first_attempt_at, Some(first), "{number}");
+    }
+}
+
 pub(crate) async fn shows_the_earliest_next_attempt(store: &dyn Store) {
     let lease = lease(store).await;
     let seq = put(store, message("a")).await;

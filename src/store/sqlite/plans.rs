@@ -98,6 +98,7 @@ fn statements() -> &'static [(&'static str, &'static str, &'static [&'static str
         }
         purge {
             PAST_CONTENTS => ["messages_contents (is_failed=? AND done_at<?)"],
+            AHEAD_CONTENTS => ["messages_contents (is_failed=? AND done_at>?)"],
             DROP_EXCERPTS => [
                 "attempts_request (request_id=?)",
                 "deliveries_seq (seq=?)",
@@ -108,6 +109,7 @@ fn statements() -> &'static [(&'static str, &'static str, &'static [&'static str
             DROP_PAYLOAD => ["payloads (rowid=?)"],
             HAS_NO_CONTENTS => ["messages (rowid=?)"],
             PAST_RECORDS => ["messages_done (done_at<?)"],
+            AHEAD_RECORDS => ["messages_done (done_at>?)"],
             DELETE_DELIVERIES => ["deliveries_seq (seq=?)"],
             DELETE_ATTEMPTS => [
                 "attempts_request (request_id=?)",

@@ -16,6 +16,11 @@ pub(super) const PAST_CONTENTS: &str = "
     SELECT seq FROM messages
     WHERE state = 1 AND has_contents = 1 AND is_failed = ?1 AND done_at <= ?2
     ORDER BY done_at LIMIT ?3";
+/// ?1 is failed, ?2 done after, ?3 accepted before, ?4 limit. The same, but of a clock that was ahead.
+pub(super) const AHEAD_CONTENTS: &str = "
+    SELECT seq FROM messages
+    WHERE state = 1 AND has_contents = 1 AND is_failed = ?1 AND done_at > ?2 AND seq < ?3
+    ORDER BY done_at LIMIT ?4";
 /// ?1 seq. An answer of Loops may repeat what the request held, and so may the detail made of it. The
 /// answer to a merged request that was taken apart belongs to each of its parts.
 pub(super) const DROP_EXCERPTS: &str = "
@@ -41,6 +46,9 @@ pub(super) const HAS_NO_CONTENTS: &str =
 /// ?1 done before or at, ?2 limit.
 pub(super) const PAST_RECORDS: &str = "
     SELECT seq FROM messages WHERE state = 1 AND done_at <= ?1 ORDER BY done_at LIMIT ?2";
+/// ?1 done after, ?2 accepted before, ?3 limit. The same, but of a clock that was ahead.
+pub(super) const AHEAD_RECORDS: &str = "
+    SELECT seq FROM messages WHERE state = 1 AND done_at > ?1 AND seq < ?2 ORDER BY done_at LIMIT ?3";
 /// ?1 seq.
 pub(super) const DELETE_DELIVERIES: &str =
     "DELETE FROM deliveries WHERE seq = ?1 RETURNING request_id";
@@ -86,6 +94,10 @@ const ROWS_MAX: i64 = 200;
 /// How long counts by minute are kept.
 const MINUTES_KEPT: Duration = Duration::from_secs(48 * 60 * 60);
 
+/// What is to end later than this from now was written while the clock was ahead. Years, since the clock may be
+/// behind now. The order of acceptance then says what is past its retention.
+const AHEAD_MIN: Duration = Duration::from_secs(366 * 24 * 60 * 60);
+
 /// Everything that holds a part of what was sent.
 pub(super) const CONTENTS: [&str; 5] =
     [DROP_EXCERPTS, DROP_DETAILS, DROP_BODIES, DROP_PAYLOAD, HAS_NO_CONTENTS];
@@ -103,14 +115,24 @@ impl Step for Purge {
         let mut rows = 0;
         for (is_failed, kept) in [(false, delivered), (true, failed)] {
             let past = params![is_failed, self.before(kept), ROWS_MAX];
-            for seq in ids(transaction, PAST_CONTENTS, past)? {
+            let mut past = ids(transaction, PAST_CONTENTS, past)?;
+            if let Some(last) = past.iter().max() {
+                let ahead = params![is_failed, self.ahead(), last, ROWS_MAX];
+                past.extend(ids(transaction, AHEAD_CONTENTS, ahead)?);
+            }
+            for seq in past {
                 for text in CONTENTS {
                     rows += execute(transaction, text, [seq])?;
                 }
             }
         }
         let past = self.before(records);
-        for seq in ids(transaction, PAST_RECORDS, params![past, ROWS_MAX])? {
+        let mut ended = ids(transaction, PAST_RECORDS, params![past, ROWS_MAX])?;
+        if let Some(last) = ended.iter().max() {
+            let ahead = params![self.ahead(), last, ROWS_MAX];
+            ended.extend(ids(transaction, AHEAD_RECORDS, ahead)?);
+        }
+        for seq in ended {
             rows += delete(transaction, seq)?;
         }
         for (step, kept) in
@@ -134,6 +156,10 @@ impl Step for Purge {
 impl Purge {
     fn before(&self, kept: Duration) -> i64 {
         to_ms(self.now).saturating_sub(duration_ms(kept))
+    }
+
+    fn ahead(&self) -> i64 {
+        to_ms(self.now).saturating_add(duration_ms(AHEAD_MIN))
     }
 }
 

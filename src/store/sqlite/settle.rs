@@ -24,10 +24,11 @@ pub(super) const ATTEMPT_KNOWN: &str =
 pub(super) const INSERT_ATTEMPT: &str = "
     INSERT INTO attempts (request_id, number, started_at, duration_ms, status, outcome, excerpt)
     VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7) ON CONFLICT (request_id, number) DO NOTHING";
-/// ?1 request id, ?2 state, ?3 how many attempts more, ?4 started at, ?5 next attempt at.
+/// ?1 request id, ?2 state, ?3 how many attempts more, ?4 started at, ?5 next attempt at. The first attempt was
+/// not later than this one: if the clock was ahead then, the window would never end.
 pub(super) const SETTLE_REQUEST: &str = "
     UPDATE requests SET state = ?2, attempts = attempts + ?3,
-        first_attempt_at = COALESCE(first_attempt_at, ?4), next_attempt_at = ?5
+        first_attempt_at = COALESCE(MIN(first_attempt_at, ?4), first_attempt_at, ?4), next_attempt_at = ?5
     WHERE id = ?1 AND state = 'pending'";
 /// ?1 merged request. Each of its deliveries is carried by its own request from now on.
 pub(super) const TAKE_APART_DELIVERIES: &str = "

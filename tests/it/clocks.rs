@@ -1,0 +1,210 @@
+//! A clock that is wrong, or is set while the program runs: retries that wait go out, nothing expires, and
+//! nothing that was acknowledged is lost. The program runs with libfaketime, which moves the time of day and
+//! leaves the clock that nobody sets alone.
+
+use std::path::PathBuf;
+
+use serde_json::Value;
+
+use crate::support::{Reply, ScriptedLoops, Service, Setup, identify, track};
+
+const HOUR: i64 = 3_600;
+const DAY: i64 = 24 * HOUR;
+
+/// From 2026 to 1973, or at least so far that it makes no difference.
+const TO_1973: i64 = -53 * 365 * DAY;
+
+/// The time of day that a program sees.
+struct Wall(tempfile::TempDir);
+
+impl Wall {
+    fn right() -> Self {
+        let wall = Self(tempfile::tempdir().unwrap());
+        wall.set(0);
+        wall
+    }
+
+    fn file(&self) -> PathBuf {
+        self.0.path().join("offset")
+    }
+
+    /// Sets the clock this many seconds ahead of the right time.
+    fn set(&self, offset_s: i64) {
+        // At once, since the program reads the file whenever it asks for the time.
+        let new = self.0.path().join("new");
+        std::fs::write(&new, format!("{offset_s:+}\n")).unwrap();
+        std::fs::rename(new, self.file()).unwrap();
+    }
+
+    /// The settings of a program that sees this time. Its retries wait until long after the clock was set.
+    fn setup(&self, loops: &ScriptedLoops) -> Setup {
+        let subscriptions = self.0.path().join("subscriptions.toml");
+        let text = "
+            [[subscriptions]]
+            name = 'Event'
+            action = 'sendEvent'
+            events = ['*']
+            max_age_s = 3600
+            [[subscriptions]]
+            name = 'Contact'
+            action = 'createOrUpdateContact'
+            trigger = 'type = \"identify\"'
+        ";
+        std::fs::write(&subscriptions, text).unwrap();
+        Setup::with_loops(&loops.base_url)
+            .env("LD_PRELOAD", &library())
+            .env("FAKETIME_TIMESTAMP_FILE", self.file().to_str().unwrap())
+            .env("FAKETIME_NO_CACHE", "1")
+            .env("FAKETIME_DONT_FAKE_MONOTONIC", "1")
+            .env("FAKETIME_DISABLE_SHM", "1")
+            .env("LOOPS_SUBSCRIPTIONS", subscriptions.to_str().unwrap())
+            .env("SEGMENT_LOOPS__DELIVERY__RETRY_MIN_MS", "1500")
+            .env("SEGMENT_LOOPS__DELIVERY__RETRY_MAX_MS", "1500")
+    }
+}
+
+/// libfaketime for programs with threads.
+fn library() -> String {
+    let folders = std::fs::read_dir("/usr/lib").unwrap().map(|folder| folder.unwrap().path());
+    let libraries = folders.map(|folder| folder.join("faketime/libfaketimeMT.so.1"));
+    let library = libraries.into_iter().find(|library| library.exists());
+    let library =
+        library.expect("libfaketime is missing: tests/run installs it (package faketime)");
+    library.to_str().unwrap().to_owned()
+}
+
+fn is_tried(message: &Value) -> bool {
+    message["deliveries"][0]["request"]["attempts"][0].is_object()
+}
+
+async fn is_logged(service: &Service, text: &str, seconds: i64) {
+    // Between two looks at the clock time passes.
+    let is_near = |line: &Value| line["seconds"].as_i64().is_some_and(|s| (s - seconds).abs() <= 2);
+    service.logged(|line| line["message"] == text && is_near(line)).await;
+}
+
+/// Two messages that were tried and wait for their retries.
+async fn waiting(service: &Service) {
+    service.accept("/v1/track", track("u1", "event")).await;
+    service.accept("/v1/identify", identify("u2", "upsert")).await;
+    for id in ["event", "upsert"] {
+        service.message(id, is_tried).await;
+    }
+}
+
+/// Each of these messages is delivered, and none was given up.
+async fn are_delivered(service: &Service, ids: &[&str]) {
+    for id in ids {
+        service.message(id, |found| found["state"] == "delivered").await;
+    }
+    let given_up = service.log().into_iter().find(|line| line["message"] == "given up");
+    assert_eq!(given_up, None);
+}
+
+/// The clock is set while two messages wait for their retries, by these steps.
+async fn set_while_retries_wait(steps: &[i64]) {
+    let mut loops = ScriptedLoops::start(|_| Reply::status(503)).await;
+    let wall = Wall::right();
+    let service = wall.setup(&loops).start();
+    waiting(&service).await;
+    let mut offset = 0;
+    let mut ids = vec!["event".to_owned(), "upsert".to_owned()];
+    for (n, to) in steps.iter().enumerate() {
+        wall.set(*to);
+        let text =
+            if *to < offset { "the clock was set back" } else { "the clock was set forward" };
+        is_logged(&service, text, (to - offset).abs()).await;
+        offset = *to;
+        let id = format!("later{n}");
+        service.accept("/v1/track", track("u3", &id)).await;
+        ids.push(id);
+    }
+    loops.rest();
+    loops.now(|_| Reply::ok());
+    let mut notes = loops.notes(ids.len()).await;
+    notes.sort();
+    let ids: Vec<&str> = ids.iter().map(String::as_str).collect();
+    are_delivered(&service, &ids).await;
+    let mut expected = ids;
+    expected.sort_unstable();
+    assert_eq!(notes, expected);
+}
+
+#[tokio::test]
+async fn set_back_by_an_hour() {
+    set_while_retries_wait(&[-HOUR]).await;
+}
+
+#[tokio::test]
+async fn set_back_to_1973() {
+    set_while_retries_wait(&[TO_1973]).await;
+}
+
+#[tokio::test]
+async fn set_forward_by_more_than_a_day() {
+    set_while_retries_wait(&[DAY + HOUR]).await;
+}
+
+#[tokio::test]
+async fn set_forward_by_ten_years_and_back() {
+    set_while_retries_wait(&[3_650 * DAY, 0]).await;
+}
+
+#[tokio::test]
+async fn set_back_to_1973_and_right_again() {
+    set_while_retries_wait(&[TO_1973, 0]).await;
+}
+
+/// The program ends, and starts again when the clock shows another time: two messages still wait.
+async fn restarted(offset_before: i64, offset_after: i64) {
+    let mut loops = ScriptedLoops::start(|_| Reply::status(503)).await;
+    let wall = Wall::right();
+    wall.set(offset_before);
+    let setup = wall.setup(&loops);
+    let service = setup.start();
+    waiting(&service).await;
+    loops.rest();
+    loops.now(|_| Reply::ok());
+    wall.set(offset_after);
+    let service = service.crash_and_restart(&setup);
+    service.accept("/v1/track", track("u3", "later")).await;
+    let mut notes = loops.notes(3).await;
+    notes.sort();
+    assert_eq!(notes, ["event", "later", "upsert"]);
+    are_delivered(&service, &["event", "upsert", "later"]).await;
+}
+
+#[tokio::test]
+async fn restarted_under_a_clock_that_is_an_hour_behind() {
+    restarted(0, -HOUR).await;
+}
+
+#[tokio::test]
+async fn restarted_under_a_clock_that_shows_1973() {
+    restarted(0, TO_1973).await;
+}
+
+#[tokio::test]
+async fn restarted_after_a_clock_that_was_years_ahead() {
+    restarted(3_650 * DAY, 0).await;
+}
+
+/// Whether an event was taken, before the program ended, cannot be known, nor how long ago it was tried: Loops
+/// may have forgotten its key.
+#[tokio::test]
+async fn restarted_under_a_clock_that_is_days_ahead_it_sends_no_event_a_second_time() {
+    let mut loops = ScriptedLoops::start(|_| Reply::status(503)).await;
+    let wall = Wall::right();
+    let setup = wall.setup(&loops);
+    let service = setup.start();
+    waiting(&service).await;
+    loops.rest();
+    loops.now(|_| Reply::ok());
+    wall.set(2 * DAY);
+    let service = service.crash_and_restart(&setup);
+    assert_eq!(loops.next().await.note(), "upsert");
+    let event = service.message("event", |found| found["state"] == "failed").await;
+    assert_eq!(event["deliveries"][0]["reason"], "expired");
+    service.message("upsert", |found| found["state"] == "delivered").await;
+    assert!(loops.rest().is_empty());
+}

@@ -2,6 +2,7 @@
 
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 
+use axum::http::uri::Authority;
 use axum::http::{HeaderMap, Request};
 
 /// Put into a request's extensions by the server: the other end of the connection.
@@ -86,6 +87,16 @@ pub(super) fn is_trusted(peer: Option<Peer>, trusted: &[Network]) -> bool {
     address.is_some_and(|address| trusted.iter().any(|network| network.holds(address)))
 }
 
+/// Whether a text is a host name or an address, perhaps with a port.
+pub(super) fn is_host(text: &str) -> bool {
+    let is_port = |port: &str| port.is_empty() || port.parse::<u16>().is_ok();
+    text.parse::<Authority>().is_ok_and(|authority| {
+        let host = authority.host();
+        let rest = text.strip_prefix(host).unwrap_or("@");
+        !host.is_empty() && (rest.is_empty() || rest.strip_prefix(':').is_some_and(is_port))
+    })
+}
+
 /// The network of an address as a log line may show it: enough to find an attacker in the proxy's own
 /// log, but not the address of a person.
 pub(super) fn shown_network(address: IpAddr) -> String {
@@ -152,6 +163,37 @@ mod tests {
         for (ours, prefix, theirs, expected) in cases {
             let holds = network(ours, prefix).holds(theirs.parse().unwrap());
             assert_eq!(holds, expected, "{theirs} in {ours}/{prefix}");
+        }
+    }
+
+    #[test]
+    fn a_host_has_a_name_or_an_address_and_perhaps_a_port() {
+        for host in
+            ["a", "a.example", "a_b.example:8080", "127.0.0.1:80", "[::1]", "[::1]:80", "a:"]
+        {
+            assert!(is_host(host), "{host}");
+        }
+        let bad = [
+            "",
+            ":80",
+            "a b",
+            "a/b",
+            "a?b",
+            "a#b",
+            "me@a",
+            "me@a:80",
+            "a:b",
+            "a:80:80",
+            "::1",
+            "a:99999",
+            "[::1",
+            "<a>",
+            "a\"",
+            "ä.example",
+            "a,b\\",
+        ];
+        for host in bad {
+            assert!(!is_host(host), "{host}");
         }
     }
 

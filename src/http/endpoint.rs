@@ -30,7 +30,7 @@ pub(super) enum Endpoint {
 
 impl Endpoint {
     /// The pattern of its path; `unknown` for an unknown path.
-    pub(super) fn as_str(self) -> &'static str {
+    pub(super) const fn as_str(self) -> &'static str {
         match self {
             Endpoint::Single(MessageType::Identify) => "/v1/identify",
             Endpoint::Single(MessageType::Track) => "/v1/track",

@@ -28,6 +28,7 @@ mod stall;
 mod subscription;
 mod tracking;
 mod webhook;
+mod wellformed;
 mod work;
 
 use std::sync::Arc;

@@ -23,7 +23,7 @@ use tracing::{debug, warn};
 
 use super::address::{Network, Peer};
 use super::places::{Place, Places};
-use super::stall::{WatchedStream, is_stall};
+use super::stall::WatchedStream;
 
 /// How long to wait after a connection could not be accepted, such as for lack of file descriptors.
 const ACCEPT_FAULT_WAIT: Duration = Duration::from_millis(100);
@@ -125,9 +125,7 @@ pub async fn serve(
         let places = Arc::clone(&places);
         connections.spawn(async move {
             if let Err(error) = connection.await {
-                if is_stall(&error) {
-                    places.report_stall(peer);
-                }
+                places.report(&error, peer);
                 debug!(%error, "a connection ended early");
             }
             drop(place);

@@ -7,7 +7,7 @@ use axum::response::{IntoResponse as _, Response};
 use axum::{Json, http::HeaderName};
 use serde_json::json;
 
-use super::address::{Forwarded, Peer, is_trusted};
+use super::address::{Forwarded, Peer, is_host, is_trusted};
 use super::endpoint::Endpoint;
 use super::error::{ApiError, ErrorBody};
 use super::ingest::reject;
@@ -80,7 +80,11 @@ pub(super) async fn give(
 /// The URL that the page asked for, as far as the request shows it.
 fn asked_url(headers: &HeaderMap, is_trusted: bool) -> Option<PublicUrl> {
     let said = Forwarded::of(headers);
-    // Anybody may say that they came over TLS: only their own answer depends on it.
+    // From anybody, not only from trusted proxies: many run behind a proxy that ends TLS and is not named in
+    // `trusted_proxies`, and pages that were told to send over http would send nothing, as browsers forbid that
+    // on a page that came over https. A sender who lies gets a wrong answer itself, and nobody else does: the
+    // answer may not be kept by shared caches, and depends on these headers. Host and path count from trusted
+    // proxies only, as `Host` is there for that.
     let is_tls = said.protocol.is_some_and(|protocol| protocol.eq_ignore_ascii_case("https"));
     let host = headers.get(header::HOST).and_then(|value| value.to_str().ok()).map(str::to_owned);
     let (host, prefix) = match is_trusted {
@@ -90,12 +94,6 @@ fn asked_url(headers: &HeaderMap, is_trusted: bool) -> Option<PublicUrl> {
     let host = host.filter(|host| is_host(host))?;
     let prefix = prefix.filter(|prefix| is_path(prefix)).unwrap_or_default();
     Some(PublicUrl { is_tls, host_and_path: host + prefix.trim_end_matches('/') })
-}
-
-/// Whether a text is a host name or an address, perhaps with a port.
-fn is_host(text: &str) -> bool {
-    let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b".-_:[]".contains(&byte);
-    !text.is_empty() && text.bytes().all(is_plain)
 }
 
 fn is_path(text: &str) -> bool {

@@ -40,6 +40,7 @@ mod lists;
 mod merging;
 mod neighbours;
 mod network_disk;
+mod odd_http;
 mod outcomes;
 mod paths;
 mod rate;

@@ -1,0 +1,97 @@
+//! Turns away requests that HTTP forbids, and those that repeat a header which says who sends or where the
+//! body ends. A proxy may read such a request in another way than this program does, and then somebody
+//! else's bytes become a request of the sender.
+//!
+//! hyper sees to the rest: a broken head, a `Content-Length` that is no number or differs from another, and a
+//! `Transfer-Encoding` that does not end in `chunked` never come here. Of a `Content-Length` beside
+//! `chunked` only the latter is left.
+
+use axum::http::{HeaderMap, HeaderName, Request, Version, header};
+
+use super::address::is_host;
+use super::error::ApiError;
+
+/// Headers that may come once: with two, this program would look at the first and a proxy perhaps at the last.
+/// `Content-Type` is not among them as nothing here depends on it; `body` rejects a second `Content-Encoding`.
+const SINGLE: [HeaderName; 5] = [
+    header::HOST,
+    header::TRANSFER_ENCODING,
+    header::AUTHORIZATION,
+    HeaderName::from_static("x-signature"),
+    HeaderName::from_static("x-webhook-token"),
+];
+
+/// Checks the head of a request.
+pub(super) fn check<B>(request: &Request<B>) -> Result<(), ApiError> {
+    let bad = |message: String| Err(ApiError::bad_request("bad_http", message));
+    let headers = request.headers();
+    for name in &SINGLE {
+        if headers.get_all(name).iter().nth(1).is_some() {
+            return bad(format!("the header {name} came more than once: send one"));
+        }
+    }
+    match headers.get(header::HOST) {
+        // Health checks of load balancers speak HTTP/1.0, which knows no Host.
+        None if request.version() < Version::HTTP_11 => {}
+        None => return bad("the header host is missing, which HTTP/1.1 demands".to_owned()),
+        // An empty one is allowed: it says that the URL has no host.
+        Some(host) if host.is_empty() || host.to_str().is_ok_and(is_host) => {}
+        Some(_) => return bad("the header host is not a host name or an address".to_owned()),
+    }
+    if !is_plain_chunked(headers) {
+        return bad(
+            "Transfer-Encoding must be chunked or left out; compress with Content-Encoding: gzip"
+                .to_owned(),
+        );
+    }
+    Ok(())
+}
+
+fn is_plain_chunked(headers: &HeaderMap) -> bool {
+    let encoding = headers.get(header::TRANSFER_ENCODING);
+    encoding.is_none_or(|value| value.as_bytes().trim_ascii().eq_ignore_ascii_case(b"chunked"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_could_be_read_in_two_ways_is_turned_away() {
+        let host = ("host", "a.example");
+        // Version, headers, whether the request is accepted.
+        type Case<'a> = (Version, &'a [(&'a str, &'a str)], bool);
+        let cases: [Case<'_>; 18] = [
+            (Version::HTTP_11, &[host], true),
+            (Version::HTTP_11, &[("host", "")], true),
+            (Version::HTTP_11, &[("host", "[::1]:80")], true),
+            (Version::HTTP_11, &[("host", "under_score.example:8080")], true),
+            (Version::HTTP_11, &[], false),
+            (Version::HTTP_10, &[], true),
+            (Version::HTTP_10, &[host, host], false),
+            (Version::HTTP_11, &[host, host], false),
+            (Version::HTTP_11, &[("host", "a/b")], false),
+            (Version::HTTP_11, &[("host", "a b")], false),
+            (Version::HTTP_11, &[host, ("transfer-encoding", "Chunked ")], true),
+            (Version::HTTP_11, &[host, ("transfer-encoding", "gzip, chunked")], false),
+            (Version::HTTP_11, &[host, ("transfer-encoding", "chunked, chunked")], false),
+            (
+                Version::HTTP_11,
+                &[host, ("transfer-encoding", "chunked"), ("transfer-encoding", "chunked")],
+                false,
+            ),
+            (Version::HTTP_11, &[host, ("authorization", "a"), ("authorization", "a")], false),
+            (Version::HTTP_11, &[host, ("x-signature", "a"), ("x-signature", "b")], false),
+            (Version::HTTP_11, &[host, ("x-webhook-token", "a"), ("x-webhook-token", "")], false),
+            // Proxies add lines to these.
+            (Version::HTTP_11, &[host, ("x-forwarded-for", "a"), ("x-forwarded-for", "b")], true),
+        ];
+        for (version, headers, is_accepted) in cases {
+            let request = Request::builder().version(version);
+            let request =
+                headers.iter().fold(request, |all, (name, value)| all.header(*name, *value));
+            let checked = check(&request.body(()).unwrap());
+            assert_eq!(checked.is_ok(), is_accepted, "{version:?} {headers:?}: {checked:?}");
+        }
+    }
+}

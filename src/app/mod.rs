@@ -330,6 +330,7 @@ fn fronts(
         log,
         replays: store.clone(),
         tokens: config.admin_tokens.clone(),
+        guesses: state.guesses(),
         sources: reloader.sources(),
         planners: reloader.planners(),
         reload: Arc::new(move || reload.reload()),

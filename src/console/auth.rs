@@ -7,17 +7,27 @@ use axum::http::{HeaderMap, StatusCode, header};
 use axum::middleware::Next;
 use axum::response::Response;
 
+use crate::http::Guesses;
 use crate::http::error::ApiError;
 use crate::secret::Secret;
 
+/// What the layer knows.
+#[derive(Clone)]
+pub(super) struct Gate {
+    pub(super) tokens: Arc<[Secret]>,
+    pub(super) guesses: Arc<Guesses>,
+}
+
 /// Passes on requests that carry one of the tokens. The body of any other is not read.
 pub(super) async fn require_token(
-    State(tokens): State<Arc<[Secret]>>,
+    State(Gate { tokens, guesses }): State<Gate>,
     request: Request,
     next: Next,
 ) -> Result<Response, ApiError> {
-    check(&tokens, request.headers())?;
-    Ok(next.run(request).await)
+    match check(&tokens, request.headers()) {
+        Ok(()) => Ok(next.run(request).await),
+        Err(error) => Err(guesses.reject_admin(&request, error)),
+    }
 }
 
 fn check(tokens: &[Secret], headers: &HeaderMap) -> Result<(), ApiError> {
@@ -36,9 +46,12 @@ fn check(tokens: &[Secret], headers: &HeaderMap) -> Result<(), ApiError> {
         .map(|(_, token)| token.trim().as_bytes());
     match given {
         Some(given) if Secret::is_any_of(tokens, given) => Ok(()),
-        _ => Err(ApiError::unauthorized(
-            "the admin token is missing or wrong: send Authorization: Bearer ADMIN_TOKEN",
-        )),
+        _ => {
+            let error = ApiError::unauthorized(
+                "the admin token is missing or wrong: send Authorization: Bearer ADMIN_TOKEN",
+            );
+            Err(ApiError { is_guess: given.is_some(), ..error })
+        }
     }
 }
 

@@ -21,15 +21,15 @@ use axum::middleware::from_fn_with_state;
 use utoipa::openapi::OpenApi;
 
 use crate::http::error::wrong_method;
-use crate::secret::Secret;
+use auth::Gate;
 
 /// The routes below `/api`, and their description.
 pub fn router(state: AdminState) -> (Router, OpenApi) {
-    let tokens: Arc<[Secret]> = state.tokens.clone().into();
+    let gate = Gate { tokens: state.tokens.clone().into(), guesses: Arc::clone(&state.guesses) };
     let (router, description) = api::routes().split_for_parts();
     let router = router
         .method_not_allowed_fallback(wrong_method)
-        .layer(from_fn_with_state(tokens, auth::require_token))
+        .layer(from_fn_with_state(gate, auth::require_token))
         .with_state(state);
     (router, description)
 }

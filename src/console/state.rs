@@ -8,7 +8,7 @@ use tokio::sync::watch;
 use super::view::{ReloadMistake, Reloaded};
 use crate::clock::SharedClock;
 use crate::destination::Destination;
-use crate::http::Sources;
+use crate::http::{Guesses, Sources};
 use crate::queue::{Log, Replays};
 use crate::secret::Secret;
 
@@ -23,6 +23,8 @@ pub struct AdminState {
     pub clock: SharedClock,
     /// Each of these opens `/api`; with none, it is closed.
     pub tokens: Vec<Secret>,
+    /// Who guesses tokens.
+    pub guesses: Arc<Guesses>,
     /// The sources in force.
     pub sources: watch::Receiver<Arc<Sources>>,
     /// The subscriptions in force.

@@ -30,6 +30,8 @@ pub struct ApiError {
     pub message: String,
     /// `Retry-After` in seconds; `None`: the usual one of the status.
     pub retry_after_s: Option<u32>,
+    /// Whether the request brought a key that is wrong, and not just none.
+    pub is_guess: bool,
 }
 
 /// Which contract an answer keeps.
@@ -92,7 +94,7 @@ impl Contract {
 impl ApiError {
     /// Makes one.
     pub fn new(status: StatusCode, code: &'static str, message: impl Into<String>) -> Self {
-        Self { status, code, message: message.into(), retry_after_s: None }
+        Self { status, code, message: message.into(), retry_after_s: None, is_guess: false }
     }
 
     /// 400.
@@ -103,6 +105,18 @@ impl ApiError {
     /// 401.
     pub fn unauthorized(message: impl Into<String>) -> Self {
         Self::new(StatusCode::UNAUTHORIZED, "unauthorized", message)
+    }
+
+    /// The same error, of a request that brought a wrong key.
+    pub fn of_guess(self) -> Self {
+        Self { is_guess: true, ..self }
+    }
+
+    /// 429 for an address that sends too many wrong keys.
+    pub fn too_many_guesses(retry_after_s: u32) -> Self {
+        let text = "the key, token or signature is wrong, and too many wrong ones come from this address: send the request again after Retry-After, with the right one";
+        let error = Self::new(StatusCode::TOO_MANY_REQUESTS, "too_many_guesses", text);
+        Self { retry_after_s: Some(retry_after_s), ..error }
     }
 
     /// 413.

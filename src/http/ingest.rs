@@ -22,6 +22,7 @@ use utoipa::ToSchema;
 use super::address;
 use super::endpoint::Endpoint;
 use super::error::ApiError;
+use super::guess::Place;
 use super::{HttpState, Public, Source, body, work};
 use crate::queue::intake::{Intake, Rejection};
 use crate::queue::{AcceptError, Accepted, FreeSpace, NewMessage};
@@ -352,23 +353,15 @@ impl<'s> Visit<'s> {
         error.answer(contract)
     }
 
-    fn reject(&self, error: ApiError) -> Response {
-        reject(self.source_name(), self.endpoint, error)
+    /// Counts, logs and answers a request that is rejected by what it says.
+    pub(super) fn reject(&self, error: ApiError) -> Response {
+        let place = Place {
+            source: self.source_name(),
+            endpoint: self.endpoint.as_str(),
+            sender: self.sender,
+        };
+        self.state.0.guesses.reject(place, error).answer(self.endpoint.contract())
     }
-}
-
-/// Counts, logs and answers a request that is rejected by what it says. `source` is empty where it is
-/// not known.
-pub(super) fn reject(source: &str, endpoint: Endpoint, error: ApiError) -> Response {
-    count_rejected(source, endpoint.as_str(), error.code, 1);
-    warn!(
-        source,
-        endpoint = endpoint.as_str(),
-        code = error.code,
-        status = error.status.as_u16(),
-        "rejected"
-    );
-    error.answer(endpoint.contract())
 }
 
 /// Counts requests or messages that were turned away.

@@ -14,6 +14,7 @@ mod drain;
 mod endpoint;
 pub mod error;
 mod front;
+mod guess;
 mod health;
 mod ingest;
 mod limit;
@@ -43,6 +44,7 @@ use utoipa_axum::routes;
 
 pub use address::{Network, Peer};
 pub use front::Front;
+pub use guess::Guesses;
 pub use limit::AddressLimit;
 pub use sources::{Public, Source, Sources};
 
@@ -82,6 +84,7 @@ struct Shared {
     public_url: Option<PublicUrl>,
     budget: body::Budget,
     large_bodies: Arc<Semaphore>,
+    guesses: Arc<Guesses>,
     unknown_paths: line_limit::LineLimit,
     metrics: MetricsText,
 }
@@ -130,6 +133,7 @@ impl HttpState {
             clock,
             sources,
             limits,
+            guesses: Arc::new(Guesses::new(trusted_proxies.clone())),
             trusted_proxies,
             public_url,
             budget: body::Budget::new(limits.body_budget_bytes, limits.body_bytes_max),
@@ -137,6 +141,11 @@ impl HttpState {
             unknown_paths: line_limit::LineLimit::new(paths::LINES_MAX),
             metrics,
         }))
+    }
+
+    /// Who guesses keys, whether of sources or of operators.
+    pub fn guesses(&self) -> Arc<Guesses> {
+        Arc::clone(&self.0.guesses)
     }
 
     fn sources(&self) -> Arc<Sources> {

@@ -180,7 +180,7 @@ impl IntoResponses for TrackingErrors {
             (415, "The Content-Encoding is not gzip."),
             (
                 429,
-                "The messages cannot be stored now, or the address sends too much: send the request again after Retry-After.",
+                "The messages cannot be stored now, or the address sends too much or too many wrong keys: send the request again after Retry-After.",
             ),
         ])
     }
@@ -194,6 +194,15 @@ impl IntoResponses for MetricsErrors {
         let mut responses = TrackingErrors::responses();
         responses.retain(|status, _| !["401", "403"].contains(&status.as_str()));
         responses
+    }
+}
+
+/// The errors of the settings beside their own.
+pub struct SettingsErrors;
+
+impl IntoResponses for SettingsErrors {
+    fn responses() -> BTreeMap<String, RefOr<Response>> {
+        errors(&[(429, "Too many wrong keys come from this address.")])
     }
 }
 
@@ -211,7 +220,10 @@ impl IntoResponses for WebhookErrors {
             (403, "This write key is public and may not delete, or the source takes no lists."),
             (413, "The body, the message or the list is too large."),
             (415, "The Content-Encoding is not gzip."),
-            (429, "The address sends too much: send the request again after Retry-After."),
+            (
+                429,
+                "The address sends too much or too many wrong keys: send the request again after Retry-After.",
+            ),
             (503, "The messages cannot be stored now: send the request again after Retry-After."),
         ])
     }

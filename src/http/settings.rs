@@ -10,7 +10,8 @@ use serde_json::json;
 use super::address::{Forwarded, Peer, is_host, is_trusted};
 use super::endpoint::Endpoint;
 use super::error::{ApiError, ErrorBody};
-use super::ingest::reject;
+use super::ingest::{Arrival, Visit};
+use super::openapi::SettingsErrors;
 use super::{HttpState, PublicUrl};
 
 /// The headers that the answer depends on: a cache must not give one client's answer to another.
@@ -35,7 +36,8 @@ const VARY: [HeaderName; 6] = [
     responses(
         (status = 200, description = "The settings of analytics.js.", body = Object),
         (status = 403, description = "Pages on this origin may not send.", body = ErrorBody),
-        (status = 404, description = "No source has this write key.", body = ErrorBody)
+        (status = 404, description = "No source has this write key.", body = ErrorBody),
+        SettingsErrors
     ),
     security(())
 )]
@@ -43,22 +45,26 @@ pub(super) async fn give(
     State(state): State<HttpState>,
     write_key: Result<Path<String>, PathRejection>,
     peer: Option<Extension<Peer>>,
-    headers: HeaderMap,
+    arrival: Arrival,
 ) -> Response {
     let sources = state.sources();
+    let Arrival { sender, headers, .. } = arrival;
+    let endpoint = Endpoint::Settings;
+    let mut visit = Visit { state: &state, endpoint, sender, headers, source: None };
     // A key that is not text is that of no source.
     let write_key = write_key.map(|Path(write_key)| write_key).unwrap_or_default();
     let Some(source) = sources.by_write_key(&write_key) else {
         let text = "no source has this write key: keys are set in sources.NAME.write_keys or SEGMENT_WRITE_KEY";
         let error = ApiError::new(StatusCode::NOT_FOUND, "unknown_key", text);
-        return reject("", Endpoint::Settings, error);
+        return visit.reject(error.of_guess());
     };
-    if let Err(error) = source.admit_origin(&headers) {
-        return reject(&source.name, Endpoint::Settings, error);
+    visit.source = Some(source);
+    if let Err(error) = source.admit_origin(&visit.headers) {
+        return visit.reject(error);
     }
     let mut segment_io = json!({"apiKey": write_key, "unbundledIntegrations": []});
     let is_trusted = is_trusted(peer.map(|Extension(peer)| peer), &state.0.trusted_proxies);
-    let asked = || asked_url(&headers, is_trusted);
+    let asked = || asked_url(&visit.headers, is_trusted);
     if let Some(url) = state.0.public_url.clone().or_else(asked) {
         segment_io["apiHost"] = json!(format!("{}/v1", url.host_and_path));
         segment_io["protocol"] = json!(if url.is_tls { "https" } else { "http" });

@@ -36,11 +36,13 @@ pub(super) async fn take(State(state): State<HttpState>, arrival: Arrival) -> Re
 
 /// Finds the source by its key.
 fn greet<'s>(visit: &mut Visit<'s>, sources: &'s Sources) -> Result<&'s Source, ApiError> {
-    let source = auth::basic_user(&visit.headers).and_then(|key| sources.by_write_key(&key));
+    let key = auth::basic_user(&visit.headers);
+    let source = key.as_ref().and_then(|key| sources.by_write_key(key));
     let source = source.ok_or_else(|| {
-        ApiError::unauthorized(
+        let error = ApiError::unauthorized(
             "no source has this key: set the destination's API key in Segment to a write key of a source here (sources.NAME.write_keys or SEGMENT_WRITE_KEY)",
-        )
+        );
+        if key.is_some() { error.of_guess() } else { error }
     })?;
     visit.source = Some(source);
     Ok(source)

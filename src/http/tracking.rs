@@ -226,10 +226,11 @@ impl<'s> Visit<'s> {
         key: Option<String>,
         is_readable: bool,
     ) -> Result<&'s Source, ApiError> {
-        let source = key.and_then(|key| sources.by_write_key(&key)).ok_or_else(|| match is_readable {
-            true => ApiError::unauthorized(
+        let found = key.as_ref().and_then(|key| sources.by_write_key(key));
+        let source = found.ok_or_else(|| match is_readable {
+            true => ApiError { is_guess: key.is_some(), ..ApiError::unauthorized(
                 "no source has this write key: give one as the user name of Basic authentication (curl -u KEY:) or as `writeKey` in the body; keys are set in sources.NAME.write_keys or SEGMENT_WRITE_KEY",
-            ),
+            ) },
             false => ApiError::bad_request(
                 "bad_json",
                 "no write key came with the request, and none can be found in the body, which is not JSON of the right form",

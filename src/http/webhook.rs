@@ -115,16 +115,18 @@ fn check_headers(source: &Source, headers: &HeaderMap) -> Result<(), ApiError> {
             .or_else(|| headers.get("x-webhook-token").and_then(|value| value.to_str().ok()));
         let is_known = |given: &str| Secret::is_any_of(&source.webhook_tokens, given.as_bytes());
         if !given.is_some_and(is_known) {
-            return Err(ApiError::unauthorized(
+            let error = ApiError::unauthorized(
                 "the webhook token is missing or wrong: set the header Authorization: Bearer TOKEN in Segment's webhook destination",
-            ));
+            );
+            return Err(ApiError { is_guess: given.is_some(), ..error });
         }
     }
-    let has_key = || auth::basic_user(headers).is_some_and(|key| source.knows(&key));
-    if source.is_webhook_by_key() && !has_key() {
-        return Err(ApiError::unauthorized(
+    let key = auth::basic_user(headers);
+    if source.is_webhook_by_key() && !key.as_ref().is_some_and(|key| source.knows(key)) {
+        let error = ApiError::unauthorized(
             "this source has neither a webhook secret nor a webhook token, so its write key must come as the user name of Basic authentication; better set webhook_secret (SEGMENT_WEBHOOK_SECRET) to the shared secret of Segment's webhook destination",
-        ));
+        );
+        return Err(ApiError { is_guess: key.is_some(), ..error });
     }
     Ok(())
 }
@@ -147,7 +149,8 @@ fn check_signature(
         true => Ok(()),
         false => Err(ApiError::unauthorized(
             "X-Signature does not match the body: the shared secret in Segment's webhook destination differs from the one that is set here, or the body was changed on the way",
-        )),
+        )
+        .of_guess()),
     }
 }
 

@@ -31,6 +31,7 @@ mod durability;
 mod erasure;
 mod golden;
 mod greedy_connections;
+mod guessing;
 mod harmless;
 mod hostile_input;
 mod import;

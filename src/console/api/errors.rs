@@ -19,6 +19,7 @@ impl IntoResponses for AdminErrors {
         errors(&[
             (401, "The admin token is missing or wrong."),
             (403, "The admin API is off, because no admin token is configured."),
+            (429, "Too many wrong tokens come from this address."),
         ])
     }
 }

@@ -1,0 +1,115 @@
+//! Guessed keys: each is counted and logged, and an address that guesses often is asked to slow down.
+//!
+//! A wrong key is answered with 401 (at the settings, 404). Once an address has sent too many of them within a
+//! minute, further ones are answered 429. Only what is wrong is ever slowed down: behind one address there
+//! may be an office, or a proxy, and all its senders with the right key. A program that ignores the 429 can
+//! still guess on, which nothing but long random keys prevents; but it is seen.
+
+use std::net::IpAddr;
+
+use axum::http::Request;
+use tokio::time::Instant;
+use tracing::warn;
+
+use super::Network;
+use super::address::{sender_of, shown_network};
+use super::error::ApiError;
+use super::ingest::count_rejected;
+use super::limit::AddressLimit;
+use super::line_limit::LineLimit;
+
+/// The most wrong keys of one address in a minute. A sender whose key was removed sends some; an attacker
+/// needs many.
+const GUESSES_MAX: u32 = 60;
+
+/// The most log lines a minute about addresses that guess too often, and about requests to the admin API.
+const LINES_MAX: u32 = 20;
+
+/// The endpoint of the admin API in logs and metrics.
+const ADMIN_ENDPOINT: &str = "/api";
+
+/// Remembers who guesses.
+#[derive(Debug)]
+pub struct Guesses {
+    by_address: AddressLimit,
+    trusted_proxies: Vec<Network>,
+    guess_lines: LineLimit,
+    admin_lines: LineLimit,
+}
+
+/// Where a request was rejected.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Place<'a> {
+    /// Empty if it is not known.
+    pub(super) source: &'a str,
+    pub(super) endpoint: &'static str,
+    pub(super) sender: Option<IpAddr>,
+}
+
+impl Guesses {
+    pub(super) fn new(trusted_proxies: Vec<Network>) -> Self {
+        Self {
+            by_address: AddressLimit::new(GUESSES_MAX),
+            trusted_proxies,
+            guess_lines: LineLimit::new(LINES_MAX),
+            admin_lines: LineLimit::new(LINES_MAX),
+        }
+    }
+
+    /// Counts and logs a request that is rejected, and returns the error to answer with.
+    pub(super) fn reject(&self, place: Place<'_>, error: ApiError) -> ApiError {
+        let error = match self.judge(place, error) {
+            Ok(error) => error,
+            Err(too_many) => return too_many,
+        };
+        let Place { source, endpoint, .. } = place;
+        count_rejected(source, endpoint, error.code, 1);
+        warn!(source, endpoint, code = error.code, status = error.status.as_u16(), "rejected");
+        error
+    }
+
+    /// The same for the admin API, which scanners find without any key.
+    pub fn reject_admin<B>(&self, request: &Request<B>, error: ApiError) -> ApiError {
+        let sender = sender_of(request, &self.trusted_proxies);
+        let place = Place { source: "", endpoint: ADMIN_ENDPOINT, sender };
+        let error = match self.judge(place, error) {
+            Ok(error) => error,
+            Err(too_many) => return too_many,
+        };
+        count_rejected(place.source, place.endpoint, error.code, 1);
+        if let Some(unlogged) = self.admin_lines.line(Instant::now()) {
+            let (code, status) = (error.code, error.status.as_u16());
+            warn!(source = "", endpoint = ADMIN_ENDPOINT, code, status, unlogged, "rejected");
+        }
+        error
+    }
+
+    /// Returns the error, or as the error another one that is already counted and logged: that its sender guesses
+    /// too often.
+    fn judge(&self, place: Place<'_>, error: ApiError) -> Result<ApiError, ApiError> {
+        if !error.is_guess {
+            return Ok(error);
+        }
+        let now = Instant::now();
+        let Err(retry_after_s) = self.by_address.take(place.sender, 1, now) else {
+            return Ok(error);
+        };
+        let too_many = ApiError::too_many_guesses(retry_after_s);
+        let Place { source, endpoint, sender } = place;
+        count_rejected(source, endpoint, too_many.code, 1);
+        if let Some(unlogged) = self.guess_lines.line(now) {
+            let network = sender.map(shown_network);
+            let (code, status) = (too_many.code, too_many.status.as_u16());
+            warn!(
+                source,
+                endpoint,
+                code,
+                status,
+                network,
+                unlogged,
+                "rejected: too many wrong keys come from one address"
+            );
+        }
+        Err(too_many)
+    }
+}

@@ -24,7 +24,7 @@ use crate::delivery::{Engine, EngineOptions, RetryOptions, Stop};
 use crate::http::server::{self, ServerLimits};
 use crate::http::{self, Front, HttpLimits, HttpParts, HttpState, Network, PublicUrl};
 use crate::loops::{Client, ClientError, ClientOptions};
-use crate::queue::{Depth, Housekeeping, Log, Store, Work};
+use crate::queue::{Depth, Housekeeping, Log, Store, Unavailable, Work};
 use crate::store::{self, StoreError};
 use crate::telemetry;
 use reload::Reloader;
@@ -79,6 +79,9 @@ pub enum AppError {
         /// The part that ended.
         part: &'static str,
     },
+    /// The store cannot go on safely.
+    #[error("the database cannot be used any more")]
+    StoreEnded(#[source] Unavailable),
     /// The address cannot be listened on.
     #[error("cannot listen on {address}: choose another with {key}")]
     Listen {
@@ -216,16 +219,22 @@ impl App {
             };
             tokio::join!(public, admin, deadline).2
         });
-        let (deadline, broken_off) = tokio::select! {
+        let broken_off = |part| AppError::BrokenOff { part };
+        let (deadline, ended) = tokio::select! {
             deadline = &mut server => (Some(deadline), None),
-            Some(_) = engines.join_next() => (None, Some("delivery")),
-            Some(_) = chores.join_next() => (None, Some("a background task")),
-            () = self.store.ended() => (None, Some("the writer of the database")),
+            Some(_) = engines.join_next() => (None, Some(broken_off("delivery"))),
+            Some(_) = chores.join_next() => (None, Some(broken_off("a background task"))),
+            why = self.store.ended() => (None, Some(match why {
+                Some(why) => AppError::StoreEnded(why),
+                None => broken_off("the writer of the database"),
+            })),
         };
-        let deadline = match (deadline, broken_off) {
-            (Some(deadline), _) => deadline,
-            (None, part) => {
-                error!(part, "a component stopped unexpectedly: stopping");
+        let deadline = match deadline {
+            Some(deadline) => deadline,
+            None => {
+                if let Some(ended) = &ended {
+                    error!(error = %telemetry::chain(ended), "cannot go on: stopping");
+                }
                 stop.cancel();
                 server.await
             }
@@ -245,8 +254,8 @@ impl App {
             warn!("the grace time ended before the database was closed; nothing is lost");
         }
         info!(pending, "stopped");
-        match broken_off {
-            Some(part) => Err(AppError::BrokenOff { part }),
+        match ended {
+            Some(error) => Err(error),
             None => Ok(pending),
         }
     }

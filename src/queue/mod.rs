@@ -104,9 +104,10 @@ pub trait Store: Inbox + Work + Log + Replays + Housekeeping {
     /// Every later call returns [`Unavailable`]; closing again does nothing.
     async fn close(&self);
 
-    /// Waits until the store has stopped writing: because it was closed, or because of a bug of ours. In the
-    /// second case, no write succeeds until the process is started again.
-    async fn ended(&self);
+    /// Waits until the store has stopped writing: because it was closed, because of a bug of ours, or because it
+    /// cannot go on safely, and then returns why. Unless it was closed, no write succeeds until the process is
+    /// started again.
+    async fn ended(&self) -> Option<Unavailable>;
 }
 
 /// How much free space there is for messages.

@@ -230,6 +230,49 @@ async fn a_database_that_is_deleted_is_told_and_nothing_is_acknowledged_until_it
 }
 
 #[tokio::test]
+async fn a_log_that_is_removed_under_the_program_costs_no_message_and_no_restart() {
+    for removed in [vec!["-wal"], vec!["-shm"], vec!["-wal", "-shm"]] {
+        let setup = nowhere();
+        let service = setup.start();
+        for n in 0..10 {
+            service.accept("/v1/track", track("u1", &format!("before{n}"))).await;
+        }
+        for suffix in &removed {
+            std::fs::remove_file(service.data().join(format!("{DATABASE}{suffix}"))).unwrap();
+        }
+        let began = std::time::Instant::now();
+        while service.post("/v1/track", track("u1", "after")).await.status != 200 {
+            assert!(began.elapsed() < PATIENCE);
+            tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+        }
+        service.logged(|line| line["message"] == "the database is safe again").await;
+        ready_once(&service, 200).await;
+        // Once more, and the process is killed with the answer.
+        service.accept("/v1/track", track("u1", "last")).await;
+        let service = service.crash_and_restart(&setup);
+        let stored = service.stored().await;
+        assert_eq!(stored.len(), 12, "{removed:?}: {stored:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_log_that_is_cut_under_the_program_ends_it_and_is_told() {
+    let mut service = nowhere().start();
+    for n in 0..10 {
+        service.accept("/v1/track", track("u1", &format!("m{n}"))).await;
+    }
+    let log = service.data().join(format!("{DATABASE}-wal"));
+    std::fs::OpenOptions::new().write(true).open(log).unwrap().set_len(0).unwrap();
+    assert_ne!(service.post("/v1/track", track("u1", "after")).await.status, 200);
+    let line = service.logged(|line| line["message"] == "cannot go on: stopping").await;
+    let error = line["error"].as_str().unwrap();
+    assert!(error.contains("cut") && error.contains("Start the program again"), "{line}");
+    assert_eq!(service.wait().await, Some(1));
+    let service = nowhere().data(service.data()).start();
+    service.accept("/v1/track", track("u1", "after")).await;
+}
+
+#[tokio::test]
 async fn what_was_accepted_before_the_database_was_deleted_still_goes_out() {
     let mut loops = ScriptedLoops::start(|_| Reply::status(503)).await;
     let service = Setup::with_loops(&loops.base_url).start();

@@ -19,6 +19,26 @@ pub(super) enum Fault {
         "the database file was deleted, moved or replaced while the program runs: put it back as it was, and the program recovers by itself, or restart the program to continue with the present file"
     )]
     Gone,
+    #[error(
+        "the write-ahead log of the database (`-wal`, `-shm`) was deleted, moved or replaced while the program runs: the program moves what it holds into the database and recovers by itself; if it does not, end all processes that use the database"
+    )]
+    LogMoved,
+    #[error(
+        "the write-ahead log of the database (`-wal`) was cut or overwritten while the program runs: messages acknowledged since it was last moved into the database may be lost. Start the program again to continue with what is left, and keep other programs from touching the files"
+    )]
+    LogCut,
+    #[error(
+        "the write-ahead log of the database (`-wal`, `-shm`) was deleted, moved or replaced while several processes use it: end all of them, then start the program again"
+    )]
+    NotAlone,
+    #[error(
+        "the database file became shorter while the program runs: put it back as it was, and the program recovers by itself once all of it can be read, or stop the program and restore the file from a backup"
+    )]
+    Shorter,
+    #[error(
+        "a write has not ended for more than two seconds: another process keeps the database locked, or the disk is too slow; the program recovers by itself"
+    )]
+    Stuck,
     #[error("the file or its disk is read-only")]
     ReadOnly,
     #[error("{0}: the database was changed from outside, or is damaged")]
@@ -60,9 +80,27 @@ impl Fault {
                         | rusqlite::Error::Utf8Error(..)
                 ),
             },
-            Fault::Gone | Fault::ReadOnly | Fault::Schema | Fault::NoReader | Fault::Closed => {
-                false
-            }
+            Fault::Gone
+            | Fault::LogMoved
+            | Fault::LogCut
+            | Fault::NotAlone
+            | Fault::Shorter
+            | Fault::Stuck
+            | Fault::ReadOnly
+            | Fault::Schema
+            | Fault::NoReader
+            | Fault::Closed => false,
+        }
+    }
+
+    /// Whether the database is not whole, as far as this shows.
+    pub(super) fn is_damage(&self) -> bool {
+        match self {
+            Fault::Database { source } => matches!(
+                source.sqlite_error_code(),
+                Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase)
+            ),
+            other => matches!(other, Fault::Shorter),
         }
     }
 
@@ -97,7 +135,7 @@ pub(super) fn advice(error: &rusqlite::Error) -> &'static str {
             "the database cannot be written: give the user that runs this program write access to the file and its folder, on a disk that is mounted writable; the program then recovers by itself"
         }
         Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase) => {
-            "the database is damaged: stop the program, and restore the file from a backup, or save what can be saved with `sqlite3 FILE .recover`"
+            "the database is damaged: stop the program, and restore the file from a backup, or save what can be saved with `sqlite3 FILE .recover`; if all of it can be read again, the program recovers by itself"
         }
         Some(ErrorCode::SystemIoFailure) => {
             "the disk of the database fails: check whether it is full, and read the system's log; the program recovers by itself once the disk works"

@@ -1,98 +1,263 @@
-//! Checks that acknowledged messages are safe: the file is where it was opened, and the last group that had
-//! something to write was written. While all is well, this costs one look at the file a second.
+//! Whether messages may be acknowledged.
+//!
+//! | state | from | until | messages |
+//! | --- | --- | --- | --- |
+//! | well | | | are acknowledged |
+//! | failing | a write failed: full disk, lock, read-only | a write of at least the same size succeeded | are tried, and refused while that fails |
+//! | unsafe: verify | a connection read damage, or the database got shorter | every page was checked, then as below | are refused |
+//! | unsafe: close | the log was moved | all processes have closed their connections, then as below | are refused |
+//! | unsafe: reopen | damage is gone, or the moved log is in the database | the writer has closed its connections and opened the files again | are refused |
+//! | unsafe: end | the log was cut, or another process keeps the files of a moved log | the process ends | are refused |
+//!
+//! A database that is not at its path is not a state: the writer looks before and after each group, and refuses
+//! the messages of the group.
 
-use std::path::PathBuf;
 use std::sync::{Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use tokio::time::Instant;
+use rusqlite::Connection;
 
 use super::Fault;
+use super::files::Files;
+use crate::telemetry;
 
-/// The shortest time between two checks of the file for incoming messages.
-const LOOK_EVERY: Duration = Duration::from_secs(1);
+/// How long a group may take before the store counts as not ready.
+const STUCK_AFTER: Duration = Duration::from_secs(2);
+
+/// How often a write is tried to see whether a failure is over, however often that is asked.
+const TRY_EVERY: Duration = Duration::from_millis(200);
+
+/// A check of all pages rests for this many times as long as it took, and at least for a second.
+const VERIFY_RESTS: u32 = 20;
+const VERIFY_REST_MIN: Duration = Duration::from_secs(1);
 
 #[derive(Debug)]
 pub(super) struct Health {
-    path: PathBuf,
-    /// The identity of the file when it was opened; `None` if the system has none.
-    identity: Option<Identity>,
-    state: Mutex<State>,
+    pub(super) files: Files,
+    inner: Mutex<Inner>,
 }
 
-#[derive(Debug, Default)]
-struct State {
-    looked_at: Option<Instant>,
-    is_gone: bool,
-    /// Why the last group was not written.
-    failure: Option<Fault>,
+#[derive(Debug)]
+struct Inner {
+    state: State,
+    /// When the writer began its present group.
+    writing_since: Option<Instant>,
+    /// Not before then is a write tried, and are all pages checked.
+    try_at: Instant,
+    verify_at: Instant,
 }
 
-/// Device and number of a file. The number is not given to another one while the file is open.
-type Identity = (u64, u64);
+#[derive(Debug)]
+enum State {
+    Well,
+    Failing {
+        why: Fault,
+        /// The size of the largest group that was not written.
+        bytes: u64,
+    },
+    Unsafe {
+        why: Fault,
+        cure: Cure,
+    },
+}
+
+/// What makes an unsafe store well again. A later one takes the place of those before it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Cure {
+    Reopen,
+    Verify,
+    Verifying,
+    Close,
+    End,
+}
+
+/// What must be done to find out whether the store is ready.
+#[derive(Debug)]
+pub(super) enum Next {
+    /// Read: nothing is known against it.
+    Read,
+    /// Write at least this much.
+    Write { why: Fault, bytes: u64 },
+    /// Check all pages; until that is done, it is not ready.
+    Verify { why: Fault },
+    /// Nothing: it is not ready.
+    Wait { why: Fault },
+}
 
 impl Health {
-    pub(super) fn open(path: PathBuf) -> Self {
-        let identity = std::fs::metadata(&path).ok().and_then(|found| identity(&found));
-        Self { path, identity, state: Mutex::default() }
+    pub(super) fn new(files: Files) -> Self {
+        let now = Instant::now();
+        let inner = Inner { state: State::Well, writing_since: None, try_at: now, verify_at: now };
+        Self { files, inner: Mutex::new(inner) }
     }
 
-    /// Fails while the file is not where it was, as known a second ago.
+    /// Fails while messages must not be acknowledged, as far as is known without looking.
     pub(super) fn admit(&self) -> Result<(), Fault> {
-        let is_due = {
-            let mut state = self.lock();
-            let is_due = state.looked_at.is_none_or(|at| at.elapsed() >= LOOK_EVERY);
-            if is_due {
-                state.looked_at = Some(Instant::now());
-            }
-            is_due
-        };
-        if is_due {
-            return self.look();
+        match &self.inner().state {
+            State::Unsafe { why, .. } => Err(why.clone()),
+            State::Well | State::Failing { .. } => Ok(()),
         }
-        if self.lock().is_gone { Err(Fault::Gone) } else { Ok(()) }
     }
 
-    /// Fails unless the file is where it was. Takes microseconds on any disk that a database may be on.
-    /// Blocking here is intended: awaiting would let later messages overtake.
-    pub(super) fn look(&self) -> Result<(), Fault> {
-        let is_here = match std::fs::metadata(&self.path) {
-            Ok(found) => self.identity.is_none() || identity(&found) == self.identity,
-            Err(_) => false,
+    /// Fails unless the files of the writer's connection are in place and everything that was committed is in
+    /// them: else a message must not be acknowledged.
+    pub(super) fn check(&self, connection: Option<&Connection>) -> Result<(), Fault> {
+        let looked = self.files.look();
+        let looked = match (looked, connection) {
+            (Ok(()), Some(connection)) => self.files.look_into_log(connection),
+            (looked, _) => looked,
         };
-        self.lock().is_gone = !is_here;
-        if is_here { Ok(()) } else { Err(Fault::Gone) }
+        match &looked {
+            Err(why @ Fault::LogMoved) => self.endanger(why, Cure::Close),
+            Err(why @ Fault::LogCut) => self.endanger(why, Cure::End),
+            Err(fault) => self.saw(fault),
+            Ok(()) => {}
+        }
+        looked?;
+        self.admit()
     }
 
-    /// Notes that a group was written; returns whether the previous one failed. A group that may have
-    /// written nothing proves nothing.
-    pub(super) fn written(&self, proves: bool) -> bool {
-        proves && self.lock().failure.take().is_some()
+    /// Notes damage, whichever connection found it.
+    pub(super) fn saw(&self, fault: &Fault) {
+        if fault.is_damage() {
+            self.endanger(fault, Cure::Verify);
+        }
     }
 
-    /// Notes that a group was not written; returns whether the previous one was.
-    pub(super) fn failed(&self, fault: &Fault) -> bool {
-        self.lock().failure.replace(fault.clone()).is_none()
+    /// Notes that the writer can do nothing but end.
+    pub(super) fn lost(&self, why: &Fault) {
+        self.endanger(why, Cure::End);
     }
 
-    /// Why the last group was not written; `None` if it was.
-    pub(super) fn failure(&self) -> Option<Fault> {
-        self.lock().failure.clone()
+    fn endanger(&self, why: &Fault, cure: Cure) {
+        let mut inner = self.inner();
+        if let State::Unsafe { cure: present, .. } = inner.state
+            && present >= cure
+        {
+            return;
+        }
+        inner.state = State::Unsafe { why: why.clone(), cure };
+        drop(inner);
+        let error = telemetry::chain(why).to_string();
+        tracing::error!(error, "no message is acknowledged until the database is safe again");
     }
 
-    fn lock(&self) -> MutexGuard<'_, State> {
-        // Each change is a single assignment.
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    /// Notes that the writer begins a group.
+    pub(super) fn begins(&self) {
+        self.inner().writing_since = Some(Instant::now());
     }
-}
 
-#[cfg(unix)]
-fn identity(found: &std::fs::Metadata) -> Option<Identity> {
-    use std::os::unix::fs::MetadataExt as _;
-    Some((found.dev(), found.ino()))
-}
+    /// Notes that the present group was written or has failed.
+    pub(super) fn ends(&self) {
+        self.inner().writing_since = None;
+    }
 
-#[cfg(not(unix))]
-fn identity(_found: &std::fs::Metadata) -> Option<Identity> {
-    None
+    /// Notes that a group was written, with at least this many bytes; returns whether this shows that a failure is
+    /// over.
+    pub(super) fn written(&self, bytes: u64) -> bool {
+        let mut inner = self.inner();
+        let is_over =
+            matches!(&inner.state, State::Failing { bytes: failed, .. } if bytes >= *failed);
+        if is_over {
+            inner.state = State::Well;
+        }
+        is_over
+    }
+
+    /// Notes that a group of this size was not written; returns whether this is news.
+    pub(super) fn failed(&self, fault: &Fault, bytes: u64) -> bool {
+        let mut inner = self.inner();
+        let (is_news, largest) = match &inner.state {
+            State::Well => (true, bytes),
+            State::Failing { bytes: before, .. } => (false, bytes.max(*before)),
+            State::Unsafe { .. } => return false,
+        };
+        inner.state = State::Failing { why: fault.clone(), bytes: largest };
+        drop(inner);
+        self.saw(fault);
+        is_news
+    }
+
+    /// Whether the writer must close all connections and open the files again.
+    pub(super) fn must_reopen(&self) -> bool {
+        matches!(self.inner().state, State::Unsafe { cure: Cure::Reopen | Cure::Close, .. })
+    }
+
+    /// Whether all other processes must have closed the database before.
+    pub(super) fn must_be_alone(&self) -> bool {
+        matches!(self.inner().state, State::Unsafe { cure: Cure::Close, .. })
+    }
+
+    /// Notes that they have.
+    pub(super) fn was_alone(&self) {
+        if let State::Unsafe { cure, .. } = &mut self.inner().state {
+            *cure = Cure::Reopen;
+        }
+    }
+
+    /// Notes that the files were opened again while no other connection of this process had them open.
+    pub(super) fn reopened(&self) {
+        self.files.accept_size();
+        self.inner().state = State::Well;
+        tracing::info!("the database is safe again");
+    }
+
+    /// Why the process must end, if it must.
+    pub(super) fn must_end(&self) -> Option<Fault> {
+        match &self.inner().state {
+            State::Unsafe { why, cure: Cure::End } => Some(why.clone()),
+            _ => None,
+        }
+    }
+
+    /// Notes the result of a check of all pages.
+    pub(super) fn verified(&self, is_whole: bool, took: Duration) {
+        let mut inner = self.inner();
+        inner.verify_at = Instant::now() + (took * VERIFY_RESTS).max(VERIFY_REST_MIN);
+        if let State::Unsafe { cure: cure @ Cure::Verifying, .. } = &mut inner.state {
+            *cure = if is_whole { Cure::Reopen } else { Cure::Verify };
+        }
+    }
+
+    /// What to do to find out whether the store is ready. The caller must do it.
+    pub(super) fn next(&self) -> Next {
+        let looked = self.files.look();
+        let now = Instant::now();
+        let mut inner = self.inner();
+        let (why, bytes) = match (&inner.state, looked) {
+            (State::Unsafe { why, cure: Cure::Verify }, _) if inner.verify_at <= now => {
+                let why = why.clone();
+                inner.state = State::Unsafe { why: why.clone(), cure: Cure::Verifying };
+                return Next::Verify { why };
+            }
+            (State::Unsafe { why, cure: Cure::Reopen | Cure::Close }, _) => (why.clone(), 0),
+            (State::Unsafe { why, .. }, _) => return Next::Wait { why: why.clone() },
+            (_, Err(why @ Fault::Gone)) => return Next::Wait { why },
+            // The writer finds it too, and does what can be done.
+            (_, Err(why)) => (why, 0),
+            (State::Failing { why, bytes }, Ok(())) => (why.clone(), *bytes),
+            (State::Well, Ok(())) => {
+                let is_stuck = |since: Instant| now.duration_since(since) >= STUCK_AFTER;
+                return match inner.writing_since.is_some_and(is_stuck) {
+                    true => Next::Wait { why: Fault::Stuck },
+                    false => Next::Read,
+                };
+            }
+        };
+        if inner.try_at > now {
+            return Next::Wait { why };
+        }
+        inner.try_at = now + TRY_EVERY;
+        Next::Write { why, bytes }
+    }
+
+    #[cfg(test)]
+    pub(super) fn is_writing(&self) -> bool {
+        self.inner().writing_since.is_some()
+    }
+
+    fn inner(&self) -> MutexGuard<'_, Inner> {
+        // Each change is a few assignments that cannot panic.
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }

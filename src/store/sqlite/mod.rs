@@ -10,6 +10,7 @@ mod backlog;
 mod erase;
 mod error;
 mod event_names;
+mod files;
 pub(super) mod folder;
 mod freeze;
 mod health;
@@ -61,11 +62,12 @@ use backlog::{Backlog, Size};
 use erase::Erase;
 use error::{Fault, OpenError, explain};
 use event_names::EventNames;
+use files::Files;
 use freeze::Freeze;
-use health::Health;
+use health::{Health, Next};
 use lease::Release;
 use open::FileOptions;
-use probe::TryToWrite;
+use probe::{TryToWrite, verify_in_background};
 use reader::Readers;
 use recent::Recent;
 use set_aside::SetAside;
@@ -180,6 +182,7 @@ struct Retention {
 /// Dropped without [`Store::close`], it loses nothing that was acknowledged.
 #[derive(Debug)]
 pub struct SqliteStore {
+    file: FileOptions,
     readers: Readers,
     lookups: Readers,
     orders: mpsc::Sender<Order>,
@@ -226,14 +229,15 @@ impl SqliteStore {
             Err(error) => return Err(OpenError::Open { path, source: Box::new(error) }),
         };
         let patience = options.busy_timeout.max(Duration::from_secs(1));
-        let readers = Readers::new(options.file(), patience, READERS_MAX);
-        let lookups = Readers::new(options.file(), patience, LOOKUPS_MAX);
+        let health = Arc::new(Health::new(Files::new(path.clone())));
+        health.files.opened();
+        let of = |count| Readers::new(options.file(), Arc::clone(&health), patience, count);
+        let (readers, lookups) = (of(READERS_MAX), of(LOOKUPS_MAX));
         let backlog_max =
             Size { messages: options.backlog_messages_max, bytes: options.backlog_bytes_max };
         let backlog = Backlog::open(backlog_max, &readers).await;
         let backlog = Arc::new(backlog.map_err(|fault| explain(&path, fault))?);
         let space = Space::new(network::folder_of(&path).to_owned(), options.free_bytes_min);
-        let health = Arc::new(Health::open(path));
         let room = Room::new(&options);
         let (orders, orders_taken) = mpsc::channel();
         let (arrived, arrivals) = watch::channel(0);
@@ -252,13 +256,16 @@ impl SqliteStore {
             // What another process erased before it was killed may still be there.
             wal_holds_erased: true,
             wal_tried_at: std::time::Instant::now(),
+            reopen_failed_at: None,
             health: Arc::clone(&health),
+            readers: [readers.clone(), lookups.clone()],
             runtime: Handle::current(),
             ended: ended.clone(),
         };
         writer.start().map_err(|source| OpenError::NoWriter { source })?;
         let retention = options.retention();
         Ok(Self {
+            file: options.file(),
             readers,
             lookups,
             orders,
@@ -278,8 +285,13 @@ impl SqliteStore {
     async fn write<S: Step>(&self, step: S) -> Result<S::Output, Fault> {
         let permit = Arc::clone(&self.room.steps).acquire_owned().await;
         let (order, answer) = StepOrder::new(step, permit.map_err(|_| Fault::Closed)?);
-        self.orders.send(Order::Step(Box::new(order))).map_err(|_| Fault::Closed)?;
-        answer.await.map_err(|_| Fault::Closed)?
+        self.orders.send(Order::Step(Box::new(order))).map_err(|_| self.end_cause())?;
+        answer.await.map_err(|_| self.end_cause())?
+    }
+
+    /// Why the writer has ended.
+    fn end_cause(&self) -> Fault {
+        self.health.must_end().unwrap_or(Fault::Closed)
     }
 }
 
@@ -328,8 +340,9 @@ impl Room {
 
 #[async_trait]
 impl Store for SqliteStore {
-    async fn ended(&self) {
+    async fn ended(&self) -> Option<Unavailable> {
         self.ended.cancelled().await;
+        self.health.must_end().map(Unavailable::from)
     }
 
     async fn close(&self) {
@@ -349,14 +362,13 @@ impl Inbox for SqliteStore {
         if messages.is_empty() {
             return Ok(Vec::new());
         }
-        // Writes to a deleted file vanish when this process ends.
         self.health.admit()?;
         let permits = self.room.admit(&messages)?;
         let admitted = self.backlog.admit(Size::of(&messages), &self.readers).await?;
         let (reply, answer) = oneshot::channel();
         let order = AcceptOrder { messages, reply, permits, admitted };
-        self.orders.send(Order::Accept(order)).map_err(|_| Fault::Closed)?;
-        Ok(answer.await.map_err(|_| Fault::Closed)??)
+        self.orders.send(Order::Accept(order)).map_err(|_| self.end_cause())?;
+        Ok(answer.await.map_err(|_| self.end_cause())??)
     }
 
     async fn free_space(&self) -> FreeSpace {
@@ -474,14 +486,22 @@ impl Log for SqliteStore {
     }
 
     async fn ready(&self) -> Result<(), Unavailable> {
-        self.health.look()?;
-        self.readers.read(open::check_schema).await?;
-        // Only then: while all is well, nothing is written to find that out.
-        let Some(failure) = self.health.failure() else { return Ok(()) };
-        match tokio::time::timeout(TRY_TIMEOUT, self.write(TryToWrite)).await {
-            Ok(tried) => Ok(tried?),
-            Err(_) => Err(failure.into()),
+        let (why, bytes) = match self.health.next() {
+            // While all is well, nothing is written to find that out.
+            Next::Read => return Ok(self.readers.read(open::check_schema).await?),
+            Next::Write { why, bytes } => (why, bytes),
+            Next::Verify { why } => {
+                verify_in_background(self.file.clone(), Arc::clone(&self.health));
+                return Err(why.into());
+            }
+            Next::Wait { why } => return Err(why.into()),
+        };
+        match tokio::time::timeout(TRY_TIMEOUT, self.write(TryToWrite { bytes })).await {
+            Ok(tried) => tried?,
+            Err(_) => return Err(why.into()),
         }
+        // Messages may be refused although a step was written.
+        Ok(self.health.admit()?)
     }
 }
 

@@ -216,15 +216,29 @@ fn is_whole(connection: &Connection) -> Result<bool, rusqlite::Error> {
     connection.query_row(HAS_META, [], |row| row.get(0))
 }
 
+/// Whether the file is a database of this release, with its whole schema.
+pub(super) fn is_ours(connection: &Connection) -> Result<bool, Fault> {
+    Ok(matches!(identify(connection)?, Found::Ours))
+}
+
+/// Whether the single values that the program cannot work without are there.
+fn has_meta(connection: &Connection) -> Result<bool, Fault> {
+    Ok(connection.prepare_cached(HAS_META)?.query_row([], |row| row.get(0))?)
+}
+
 /// Fails unless the file can be read and says that its schema is that of this release.
 pub(super) fn check_schema(connection: &Connection) -> Result<(), Fault> {
-    if marks(connection)? == (APPLICATION_ID, SCHEMA_VERSION) { Ok(()) } else { Err(Fault::Schema) }
+    if marks(connection)? == (APPLICATION_ID, SCHEMA_VERSION) && has_meta(connection)? {
+        Ok(())
+    } else {
+        Err(Fault::Schema)
+    }
 }
 
 /// The application that made the file, and the version of its schema.
 fn marks(connection: &Connection) -> Result<(i32, i32), rusqlite::Error> {
-    let number = |name| connection.pragma_query_value(None, name, |row| row.get(0));
-    Ok((number("application_id")?, number("user_version")?))
+    let number = |pragma| connection.prepare_cached(pragma)?.query_row([], |row| row.get(0));
+    Ok((number("PRAGMA application_id")?, number("PRAGMA user_version")?))
 }
 
 /// Makes the file if there is none, readable by its owner only; the log beside it follows its mode.

@@ -4,9 +4,10 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use rusqlite::{Connection, TransactionBehavior};
-use tokio::sync::Semaphore;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::Fault;
+use super::health::Health;
 use super::open::FileOptions;
 
 /// Cheap to clone: all clones share the connections.
@@ -18,6 +19,7 @@ pub(super) struct Readers {
 #[derive(Debug)]
 struct Shared {
     file: FileOptions,
+    health: Arc<Health>,
     /// The most connections.
     count: u32,
     /// How long a read waits for a connection.
@@ -27,9 +29,15 @@ struct Shared {
 }
 
 impl Readers {
-    pub(super) fn new(file: FileOptions, patience: Duration, count: u32) -> Self {
+    pub(super) fn new(
+        file: FileOptions,
+        health: Arc<Health>,
+        patience: Duration,
+        count: u32,
+    ) -> Self {
         let permits = Arc::new(Semaphore::new(count as usize));
-        Self { shared: Arc::new(Shared { file, count, patience, permits, idle: Mutex::default() }) }
+        let idle = Mutex::default();
+        Self { shared: Arc::new(Shared { file, health, count, patience, permits, idle }) }
     }
 
     /// Runs a read in one snapshot, on a thread where it may block.
@@ -44,17 +52,9 @@ impl Readers {
             .map_err(|_| Fault::Closed)?;
         let shared = Arc::clone(&self.shared);
         let reading = tokio::task::spawn_blocking(move || {
-            let idle = shared.idle().pop();
-            let mut connection = match idle {
-                Some(connection) => connection,
-                None => shared.file.open_reader()?,
-            };
-            let snapshot = connection.transaction_with_behavior(TransactionBehavior::Deferred)?;
-            let found = read(&snapshot);
-            // Nothing was written: this only gives the snapshot back.
-            let is_sound = snapshot.commit().is_ok();
-            if is_sound && !found.as_ref().is_err_and(Fault::is_environmental) {
-                shared.idle().push(connection);
+            let found = shared.read(read);
+            if let Err(fault) = &found {
+                shared.health.saw(fault);
             }
             // Not before the connection is back or closed: `close` waits for the permits.
             drop(permit);
@@ -68,6 +68,14 @@ impl Readers {
         }
     }
 
+    /// Waits for the reads at work, then closes all connections. Later reads wait until the permit is dropped.
+    pub(super) async fn pause(&self) -> Option<OwnedSemaphorePermit> {
+        // Fails only if it was closed before.
+        let permits = Arc::clone(&self.shared.permits).acquire_many_owned(self.shared.count).await;
+        self.shared.idle().clear();
+        permits.ok()
+    }
+
     /// Waits for the reads at work, then closes all connections. Later reads fail.
     pub(super) async fn close(&self) {
         // Fails only if it was closed before.
@@ -79,6 +87,27 @@ impl Readers {
 }
 
 impl Shared {
+    fn read<T>(&self, read: impl FnOnce(&Connection) -> Result<T, Fault>) -> Result<T, Fault> {
+        let idle = self.idle().pop();
+        let mut connection = match idle {
+            Some(connection) => connection,
+            // Other files than those of the writer would show something else.
+            None => {
+                self.health.files.look()?;
+                self.file.open_reader()?
+            }
+        };
+        let snapshot = connection.transaction_with_behavior(TransactionBehavior::Deferred)?;
+        let found = read(&snapshot);
+        // Nothing was written: this only gives the snapshot back.
+        let is_sound = snapshot.commit().is_ok();
+        let is_spoiled = |fault: &Fault| fault.is_environmental() || fault.is_damage();
+        if is_sound && !found.as_ref().is_err_and(is_spoiled) {
+            self.idle().push(connection);
+        }
+        found
+    }
+
     fn idle(&self) -> MutexGuard<'_, Vec<Connection>> {
         // Each change is a single push or pop.
         self.idle.lock().unwrap_or_else(PoisonError::into_inner)

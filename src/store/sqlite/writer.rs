@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::time::{Duration, Instant};
 
+use rusqlite::config::DbConfig;
 use rusqlite::{Connection, TransactionBehavior};
 use tokio::runtime::Handle;
 use tokio::sync::{OwnedSemaphorePermit, oneshot, watch};
@@ -19,7 +20,8 @@ use super::accept::{self, Memory};
 use super::backlog::Admitted;
 use super::error::advice;
 use super::health::Health;
-use super::open::{FileOptions, empty_wal};
+use super::open::{FileOptions, check_schema, empty_wal};
+use super::reader::Readers;
 use super::recent::{Row, Slice};
 use super::tally::Tallies;
 use crate::queue::{Accepted, NewMessage};
@@ -36,6 +38,20 @@ const EMPTY_WAL_EVERY: Duration = Duration::from_secs(1);
 
 /// How long to wait for readers at work when the write-ahead log is emptied. Meanwhile nothing is written.
 const EMPTY_WAL_PATIENCE: Duration = Duration::from_millis(50);
+
+/// How long other processes may take to notice that the log was moved, and to close the database.
+const ALONE_PATIENCE: Duration = Duration::from_secs(10);
+const ALONE_PAUSE: Duration = Duration::from_millis(20);
+
+/// How long to wait before the files are opened again, if that failed.
+const REOPEN_EVERY: Duration = Duration::from_secs(1);
+
+/// Copies as much of the log into the database as readers allow.
+const MOVE_LOG: &str = "PRAGMA wal_checkpoint(PASSIVE)";
+
+/// What a step, and a message beside its payload, may take in the file, for the size of a group.
+const STEP_BYTES: u64 = 4_096;
+const MESSAGE_BYTES: u64 = 512;
 
 /// Something to be written.
 pub(super) enum Order {
@@ -67,6 +83,8 @@ pub(super) trait Step: Send + 'static {
 pub(super) struct Effects {
     /// Something was certainly written.
     pub(super) has_written: bool,
+    /// At least this much was written on trial.
+    pub(super) proven_bytes: u64,
     /// There may be messages for the engines to see.
     pub(super) has_arrived: bool,
     /// Contents were erased, which the write-ahead log may still hold.
@@ -126,6 +144,23 @@ impl Group {
         self.steps.len() + self.accepts.len()
     }
 
+    /// About how much room it takes.
+    fn bytes(&self) -> u64 {
+        let accepts: u64 = self.accepts.iter().flat_map(|order| &order.messages).map(size).sum();
+        accepts + self.steps.len() as u64 * STEP_BYTES
+    }
+
+    /// The same, of what was certainly written.
+    fn written_bytes(&self, written: &Written) -> u64 {
+        let Written { accepted, effects } = written;
+        let all = self.accepts.iter().zip(accepted);
+        let all = all.flat_map(|(order, accepted)| order.messages.iter().zip(accepted));
+        let new = all.filter(|(_, accepted)| **accepted == Accepted::New);
+        let new: u64 = new.map(|(message, _)| size(message)).sum();
+        let steps = if effects.has_written { STEP_BYTES } else { 0 };
+        new + steps.max(effects.proven_bytes)
+    }
+
     /// One group for each order, in the same sequence.
     fn apart(self) -> impl Iterator<Item = Group> {
         let steps =
@@ -153,6 +188,10 @@ impl Group {
     }
 }
 
+fn size(message: &NewMessage) -> u64 {
+    message.payload.len() as u64 + MESSAGE_BYTES
+}
+
 pub(super) struct Writer {
     /// `None` after a failure: the next group opens another.
     pub(super) connection: Option<Connection>,
@@ -166,7 +205,11 @@ pub(super) struct Writer {
     pub(super) wal_holds_erased: bool,
     /// When the writer last tried to empty the write-ahead log.
     pub(super) wal_tried_at: Instant,
+    /// When opening the files again failed.
+    pub(super) reopen_failed_at: Option<Instant>,
     pub(super) health: Arc<Health>,
+    /// All other connections of this store.
+    pub(super) readers: [Readers; 2],
     /// Where the callers run.
     pub(super) runtime: Handle,
     /// Cancelled when the writer has ended, in whatever way.
@@ -208,6 +251,9 @@ impl Writer {
                 Wake::Quiet => self.tidy(),
                 Wake::Dropped => break,
             }
+            if self.health.must_end().is_some() {
+                break;
+            }
         }
         if let Err(error) = self.close() {
             // Nothing is lost: the next process that opens the file does it.
@@ -223,6 +269,17 @@ impl Writer {
     /// Moves the write-ahead log into the file, and closes it. If the last group failed, the connection was
     /// given up and readers cannot do this, so another one is opened.
     fn close(&mut self) -> Result<(), Fault> {
+        if let Err(fault) = self.health.check(self.connection.as_ref()) {
+            tracing::debug!(%fault, "closing a database that is not safe");
+        }
+        if self.health.must_end().is_some() {
+            // The log is not whole: what is missing must not be moved into the database as zeros.
+            if let Some(connection) = self.connection.take() {
+                connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)?;
+                close(connection);
+            }
+            return Ok(());
+        }
         let connection = match self.connection.take() {
             Some(connection) => connection,
             None => self.file.open_writer()?,
@@ -267,6 +324,9 @@ impl Writer {
 
     /// Uses the time while the store is idle.
     fn tidy(&mut self) {
+        if self.secure().is_err() {
+            return;
+        }
         self.empty_wal();
         if self.memory.recent.has_enough() {
             let mut group = Group::default();
@@ -275,19 +335,106 @@ impl Writer {
         }
     }
 
-    fn commit(&mut self, mut group: Group) {
+    fn commit(&mut self, group: Group) {
+        let Some(mut group) = self.admit(group) else { return };
         match self.write(&mut group) {
             Err(fault) if group.len() > 1 && !fault.is_environmental() => {
                 tracing::warn!(
                     error = %telemetry::chain(&fault),
                     "could not write a group: writing its parts one by one"
                 );
-                for mut part in group.apart() {
-                    let written = self.write(&mut part);
-                    self.finish(part, written);
+                self.health.saw(&fault);
+                for part in group.apart() {
+                    if let Some(mut part) = self.admit(part) {
+                        let written = self.write(&mut part);
+                        self.finish(part, written);
+                    }
                 }
             }
             written => self.finish(group, written),
+        }
+    }
+
+    /// Refuses what must not be written now; returns the rest.
+    fn admit(&mut self, mut group: Group) -> Option<Group> {
+        let Err(fault) = self.secure() else { return Some(group) };
+        if self.health.must_end().is_some() {
+            self.answer(group, Err(fault));
+            return None;
+        }
+        let accepts = std::mem::take(&mut group.accepts);
+        self.answer(Group { accepts, ..Group::default() }, Err(fault));
+        (group.len() > 0).then_some(group)
+    }
+
+    /// Fails unless what is committed stays, so that messages can be acknowledged. Opens the files again where
+    /// that is all it takes.
+    fn secure(&mut self) -> Result<(), Fault> {
+        let checked = self.health.check(self.connection.as_ref());
+        let is_too_soon = |at: Instant| at.elapsed() < REOPEN_EVERY;
+        if !self.health.must_reopen() || self.reopen_failed_at.is_some_and(is_too_soon) {
+            return checked;
+        }
+        let reopened = self.reopen();
+        self.reopen_failed_at = reopened.is_err().then(Instant::now);
+        if let Err(fault) = &reopened {
+            tracing::warn!(error = %telemetry::chain(fault), "could not open the database again");
+        }
+        reopened
+    }
+
+    /// Closes all connections of this process, and opens the files that are there now.
+    fn reopen(&mut self) -> Result<(), Fault> {
+        let [readers, lookups] = self.readers.clone();
+        let pause = async { (readers.pause().await, lookups.pause().await) };
+        let _paused = self.runtime.block_on(pause);
+        self.health.files.look_at_database()?;
+        if self.health.must_be_alone() {
+            self.close_moved_log()?;
+            self.health.was_alone();
+        }
+        self.give_up_connection();
+        self.open()?;
+        self.health.reopened();
+        Ok(())
+    }
+
+    /// Moves a log that is not at its path any more into the database, through the connection that has it open, and
+    /// waits until no process has the database open: to go on earlier would give one database two logs.
+    fn close_moved_log(&mut self) -> Result<(), Fault> {
+        let mark = self.health.files.mark_log()?;
+        if let Some(connection) = &self.connection
+            && mark.is_harmless()
+        {
+            // By itself, so that the connection, and with it the log, stays open if there is no room.
+            connection.query_row(MOVE_LOG, [], |_| Ok(()))?;
+        }
+        self.give_up_connection();
+        let began = Instant::now();
+        while self.health.files.has(&mark) {
+            if began.elapsed() >= ALONE_PATIENCE {
+                self.health.lost(&Fault::NotAlone);
+                return Err(Fault::NotAlone);
+            }
+            std::thread::sleep(ALONE_PAUSE);
+        }
+        Ok(())
+    }
+
+    fn open(&mut self) -> Result<(), Fault> {
+        self.health.files.look_at_database()?;
+        let connection = self.file.open_writer()?;
+        // Reading opens the log and its index too.
+        check_schema(&connection)?;
+        self.connection = Some(connection);
+        self.health.files.opened();
+        Ok(())
+    }
+
+    fn give_up_connection(&mut self) {
+        if let Some(connection) = self.connection.take() {
+            close(connection);
+            self.health.files.closed();
         }
     }
 
@@ -309,9 +456,22 @@ impl Writer {
         }
     }
 
-    fn finish(&mut self, group: Group, written: Result<Written, Fault>) {
+    fn finish(&mut self, mut group: Group, written: Result<Written, Fault>) {
+        self.health.ends();
         let answers = match written {
-            Ok(Written { accepted, effects }) => {
+            Ok(written) => {
+                let bytes = group.written_bytes(&written);
+                let Written { mut accepted, effects } = written;
+                // Only now: the files may have been taken away during the commit.
+                if let Err(fault) = self.secure() {
+                    let accepts = std::mem::take(&mut group.accepts);
+                    self.answer(Group { accepts, ..Group::default() }, Err(fault.clone()));
+                    accepted = Vec::new();
+                    if self.health.must_end().is_some() {
+                        self.answer(group, Err(fault));
+                        return;
+                    }
+                }
                 if effects.has_erased {
                     self.wal_holds_erased = true;
                     self.empty_wal();
@@ -320,7 +480,7 @@ impl Writer {
                     self.memory.event_names.forget();
                 }
                 let has_new = accepted.iter().flatten().any(|one| *one == Accepted::New);
-                if self.health.written(has_new || effects.has_written) {
+                if self.health.written(bytes) {
                     tracing::info!("the database can be written again");
                 }
                 if has_new || effects.has_arrived {
@@ -328,10 +488,10 @@ impl Writer {
                 }
                 Ok(accepted)
             }
-            // Broken rows do not mean that the database is down. The caller names the message.
-            Err(fault) if fault.is_broken() => Err(fault),
+            // Broken rows of a message do not mean that the database is down. The caller names the message.
+            Err(fault) if fault.is_broken() && group.accepts.is_empty() => Err(fault),
             Err(fault) => {
-                if self.health.failed(&fault) {
+                if self.health.failed(&fault, group.bytes()) {
                     let (advice, error) = match &fault {
                         Fault::Database { source } => (Some(advice(source)), source.to_string()),
                         other => (None, other.to_string()),
@@ -341,6 +501,10 @@ impl Writer {
                 Err(fault)
             }
         };
+        self.answer(group, answers);
+    }
+
+    fn answer(&self, group: Group, answers: Result<Vec<Vec<Accepted>>, Fault>) {
         // On the runtime: it is woken once for the group, not once for each caller, and what the group held is
         // freed where it was made.
         self.runtime.spawn(async move { group.answer(answers) });
@@ -349,13 +513,13 @@ impl Writer {
     /// Writes a group in one transaction. After a failure the state of the connection is not known
     /// (a full disk may have ended the transaction already), so it is given up.
     fn write(&mut self, group: &mut Group) -> Result<Written, Fault> {
-        let mut connection = match self.connection.take() {
-            Some(connection) => connection,
-            None => self.file.open_writer()?,
-        };
-        match transact(&mut connection, group, &mut self.memory) {
+        self.health.begins();
+        if self.connection.is_none() {
+            self.open()?;
+        }
+        let connection = self.connection.as_mut().ok_or(Fault::Closed)?;
+        match transact(connection, group, &mut self.memory) {
             Ok((written, rows, slice)) => {
-                self.connection = Some(connection);
                 if let Some(slice) = slice {
                     self.memory.recent.sorted(slice);
                 }
@@ -364,7 +528,10 @@ impl Writer {
             }
             Err(fault) => {
                 self.memory.event_names.forget();
-                close(connection);
+                // If the log was moved, more must be done than to close it.
+                if self.health.files.look().is_ok() {
+                    self.give_up_connection();
+                }
                 Err(fault)
             }
         }
@@ -421,6 +588,7 @@ fn transact(
     memory: &mut Memory,
 ) -> Result<(Written, Vec<Row>, Option<Slice>), Fault> {
     let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+    check_schema(&transaction)?;
     let mut effects = Effects::default();
     for step in &mut group.steps {
         step.run(&transaction, &mut effects)?;

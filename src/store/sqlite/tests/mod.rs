@@ -10,6 +10,7 @@ use super::*;
 use crate::queue::Consequence;
 use crate::queue::suite::*;
 
+mod damage;
 mod file;
 mod removal;
 mod room;
@@ -63,6 +64,10 @@ fn raw(folder: &TempDir) -> Connection {
 
 fn execute(connection: &Connection, text: &str) {
     connection.execute_batch(text).unwrap();
+}
+
+fn is_well(store: &SqliteStore) -> bool {
+    matches!(store.health.next(), Next::Read)
 }
 
 /// Starts a call without waiting for its end.
@@ -339,18 +344,18 @@ async fn every_write_shows_that_the_database_can_be_written_again() {
         execute(&other, "BEGIN IMMEDIATE");
         assert_unavailable(store.accept(vec![message("fails")]).await);
         execute(&other, "ROLLBACK");
-        assert!(store.health.failure().is_some());
+        assert!(!is_well(&store));
     };
     fail().await;
     store.freeze_one(&lease, frozen, plan(vec![])).await.unwrap();
-    assert!(store.health.failure().is_none(), "freeze");
+    assert!(is_well(&store), "freeze");
     fail().await;
     let broken = BrokenMessage { seq: set_aside, now: at(5), failure: failure() };
     store.set_aside(&lease, broken).await.unwrap();
-    assert!(store.health.failure().is_none(), "set aside");
+    assert!(is_well(&store), "set aside");
     fail().await;
     store.purge(at(0) + LIMITS.records_retention * 2).await.unwrap();
-    assert!(store.health.failure().is_none(), "purge");
+    assert!(is_well(&store), "purge");
 }
 
 /// Sends orders without waiting for the answers, and faster than they can be written, until the store is closed.
@@ -383,34 +388,11 @@ async fn closes_while_a_sender_goes_on() {
     assert!(!folder.path().join("queue.db-wal").exists());
 }
 
-#[cfg(unix)]
-#[tokio::test]
-async fn a_damaged_page_fails_only_those_that_need_it() {
-    use std::os::unix::fs::FileExt as _;
-    let (store, folder) = fresh().await;
-    store.close().await;
-    let page: i64 = raw(&folder)
-        .query_row("SELECT rootpage FROM sqlite_schema WHERE name = 'leases'", [], |row| row.get(0))
-        .unwrap();
-    let file =
-        std::fs::OpenOptions::new().write(true).open(folder.path().join("queue.db")).unwrap();
-    file.write_all_at(&[0xff; 4_096], (page.unsigned_abs() - 1) * 4_096).unwrap();
-    drop(file);
-    let store = SqliteStore::open(options(&folder)).await.unwrap();
-    // Locked, so that orders gather.
-    let other = raw(&folder);
-    execute(&other, "BEGIN IMMEDIATE");
-    let mut calls = ["a", "b"].map(|id| store.accept(vec![message(id)]));
-    let mut lease = store.lease(ask("a", at(0)));
-    let [first, second] = &mut calls;
-    assert!(poll_once(first.as_mut()).await.is_pending());
-    assert!(poll_once(lease.as_mut()).await.is_pending());
-    assert!(poll_once(second.as_mut()).await.is_pending());
-    execute(&other, "ROLLBACK");
-    assert_unavailable(lease.await);
-    for call in calls {
-        assert_eq!(call.await.unwrap(), [Accepted::New]);
+async fn eventually_ready(store: &SqliteStore) {
+    let began = std::time::Instant::now();
+    while let Err(why) = store.ready().await {
+        let why = crate::telemetry::chain(&why).to_string();
+        assert!(began.elapsed() < Duration::from_secs(30), "{why}");
+        tokio::time::sleep(Duration::from_millis(5)).await;
     }
-    assert_unavailable(store.lease(ask("a", at(0))).await);
-    assert!(store.health.failure().is_some());
 }

@@ -178,8 +178,15 @@ async fn recovers_from_a_full_disk_without_loss_or_restart() {
     assert!(texts.contains("make room"), "{texts}");
     // All of a call or nothing, and what was accepted can be read.
     assert_eq!(store.depth(DESTINATION).await.unwrap().messages, 2 * accepted);
-    store.ready().await.unwrap();
+    assert_unavailable(store.ready().await);
+    // What still fits does not show that there is room for a group like that.
+    assert_eq!(store.accept(vec![message("small")]).await.unwrap(), [Accepted::New]);
+    for _ in 0..5 {
+        assert_unavailable(store.ready().await);
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
     // Contents past their time make room.
     while store.purge(at(100) + LIMITS.delivered_retention).await.unwrap() > 0 {}
     assert_eq!(store.accept(vec![large("later")]).await.unwrap(), [Accepted::New]);
+    eventually_ready(&store).await;
 }

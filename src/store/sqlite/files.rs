@@ -1,0 +1,210 @@
+//! The files of the database: the database itself, its write-ahead log (`-wal`) and the index of the log (`-shm`).
+//!
+//! A connection goes on with the files that it opened. If one of them is deleted or replaced, what is written to
+//! it vanishes with the last process that has it open, and other processes use other files. If the log is cut,
+//! what was committed to it is gone. SQLite notices neither.
+//!
+//! Only the log is opened here. Closing a file drops all POSIX locks that the process has on it, and SQLite has
+//! locks on the other two.
+
+use std::fs::{File, Metadata, OpenOptions};
+use std::io::{Read as _, Seek as _, SeekFrom};
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use rusqlite::Connection;
+
+use super::Fault;
+
+/// The second column is the number of frames in the log. Moves nothing.
+const COUNT_FRAMES: &str = "PRAGMA wal_checkpoint(NOOP)";
+
+/// How often the log is looked at before it counts as cut: another process may empty it between the count of its
+/// frames and the look at the file, but not each time.
+const LOOKS: usize = 5;
+
+/// The format of the log, from <https://www.sqlite.org/fileformat2.html#walformat>.
+const LOG_HEADER_BYTES: u64 = 32;
+const LOG_MAGIC: u32 = 0x377f_0682;
+const FRAME_HEADER_BYTES: u64 = 24;
+
+#[derive(Debug)]
+pub(super) struct Files {
+    path: PathBuf,
+    log_path: PathBuf,
+    index_path: PathBuf,
+    /// The database when the store was opened; `None` if the system has no identities.
+    database: Option<Identity>,
+    seen: Mutex<Seen>,
+}
+
+/// What a change is recognized by.
+#[derive(Debug, Default)]
+struct Seen {
+    /// The most bytes that the database had. It never shrinks unless somebody vacuums or damages it.
+    database_bytes: u64,
+    /// The log and its index as the writer opened them; `None`: no connection needs them.
+    log: Option<Identity>,
+    index: Option<Identity>,
+    /// The last frame that was found in the log.
+    tail: Tail,
+}
+
+#[derive(Debug, Default)]
+struct Tail {
+    frames: u64,
+    /// New each time that the log begins anew; each frame has them too.
+    salts: [u8; 8],
+}
+
+/// Device and number of a file. The number is not given to another one while the file is open.
+type Identity = (u64, u64);
+
+/// The file that was at the path of the log. It stays open, so that no other file gets its number.
+#[derive(Debug)]
+pub(super) struct Mark {
+    file: File,
+    is_harmless: bool,
+}
+
+impl Mark {
+    /// Whether no other process can have written to it: it is empty, or the log that this process has open.
+    pub(super) fn is_harmless(&self) -> bool {
+        self.is_harmless
+    }
+}
+
+impl Files {
+    pub(super) fn new(path: PathBuf) -> Self {
+        let beside = |suffix: &str| {
+            let mut name = path.clone().into_os_string();
+            name.push(suffix);
+            PathBuf::from(name)
+        };
+        let (log_path, index_path) = (beside("-wal"), beside("-shm"));
+        let database = identity_of(&path);
+        Self { path, log_path, index_path, database, seen: Mutex::default() }
+    }
+
+    /// Notes that the writer has opened a connection while no other file was in use.
+    pub(super) fn opened(&self) {
+        let mut seen = self.seen();
+        seen.log = identity_of(&self.log_path);
+        seen.index = identity_of(&self.index_path);
+        seen.tail = Tail::default();
+    }
+
+    /// Notes that the writer has closed its connection: if it was the last one, SQLite has deleted the log.
+    pub(super) fn closed(&self) {
+        let mut seen = self.seen();
+        seen.log = None;
+        seen.index = None;
+    }
+
+    /// Fails unless the database is where it was; returns its size.
+    pub(super) fn look_at_database(&self) -> Result<u64, Fault> {
+        let found = std::fs::metadata(&self.path).map_err(|_| Fault::Gone)?;
+        let is_same = self.database.is_none() || identity(&found) == self.database;
+        if is_same { Ok(found.len()) } else { Err(Fault::Gone) }
+    }
+
+    /// Fails unless the files are where they were. Takes some microseconds.
+    pub(super) fn look(&self) -> Result<(), Fault> {
+        let bytes = self.look_at_database()?;
+        let mut seen = self.seen();
+        let is_moved = |was: Option<Identity>, path| was.is_some() && identity_of(path) != was;
+        if is_moved(seen.log, &self.log_path) || is_moved(seen.index, &self.index_path) {
+            return Err(Fault::LogMoved);
+        }
+        if bytes < seen.database_bytes {
+            return Err(Fault::Shorter);
+        }
+        seen.database_bytes = bytes;
+        Ok(())
+    }
+
+    /// Takes the present size of the database for right, after it was checked.
+    pub(super) fn accept_size(&self) {
+        self.seen().database_bytes = 0;
+    }
+
+    /// Fails unless the log has all frames that the index says it has.
+    pub(super) fn look_into_log(&self, connection: &Connection) -> Result<(), Fault> {
+        for _ in 0..LOOKS {
+            let frames: i64 =
+                connection.prepare_cached(COUNT_FRAMES)?.query_row([], |row| row.get(1))?;
+            // Below zero: another process is repairing the index.
+            let frames = u64::try_from(frames).unwrap_or(0);
+            if frames == 0 || self.has_frames(frames).unwrap_or(false) {
+                return Ok(());
+            }
+        }
+        Err(Fault::LogCut)
+    }
+
+    fn has_frames(&self, frames: u64) -> std::io::Result<bool> {
+        let mut log = File::open(&self.log_path)?;
+        let mut header = [0; LOG_HEADER_BYTES as usize];
+        log.read_exact(&mut header)?;
+        let [magic, page_bytes] = [word(&header, 0), word(&header, 8)];
+        let salts: [u8; 8] = std::array::from_fn(|n| header[16 + n]);
+        let end_of =
+            |frame: u64| LOG_HEADER_BYTES + frame * (FRAME_HEADER_BYTES + u64::from(page_bytes));
+        // The last bit is the byte order of the checksums.
+        if magic & !1 != LOG_MAGIC || log.metadata()?.len() < end_of(frames) {
+            return Ok(false);
+        }
+        // A log that was cut and then written on has a hole.
+        let mut seen = self.seen();
+        if seen.tail.salts == salts && (1..=frames).contains(&seen.tail.frames) {
+            let mut frame = [0; FRAME_HEADER_BYTES as usize];
+            log.seek(SeekFrom::Start(end_of(seen.tail.frames - 1)))?;
+            log.read_exact(&mut frame)?;
+            if frame[8..16] != salts {
+                return Ok(false);
+            }
+        }
+        seen.tail = Tail { frames, salts };
+        Ok(true)
+    }
+
+    /// Marks the path of the log, by the file that is there or by an empty one. When the last connection of all
+    /// processes is closed, SQLite moves its log into the database, and then deletes the file at this path.
+    pub(super) fn mark_log(&self) -> Result<Mark, Fault> {
+        let file = OpenOptions::new().write(true).create(true).truncate(false).open(&self.log_path);
+        let mark = file.and_then(|file| file.metadata().map(|found| (file, found)));
+        let (file, found) = mark.map_err(|_| Fault::LogMoved)?;
+        let is_own = identity(&found).is_some_and(|found| Some(found) == self.seen().log);
+        Ok(Mark { file, is_harmless: is_own || found.len() == 0 })
+    }
+
+    /// Whether a marked file is still at the path of the log.
+    pub(super) fn has(&self, mark: &Mark) -> bool {
+        let marked = mark.file.metadata().ok().and_then(|found| identity(&found));
+        marked.is_some() && identity_of(&self.log_path) == marked
+    }
+
+    fn seen(&self) -> MutexGuard<'_, Seen> {
+        // Each change is complete before anything that can panic.
+        self.seen.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn word(bytes: &[u8], at: usize) -> u32 {
+    u32::from_be_bytes(std::array::from_fn(|n| bytes[at + n]))
+}
+
+fn identity_of(path: &Path) -> Option<Identity> {
+    std::fs::metadata(path).ok().and_then(|found| identity(&found))
+}
+
+#[cfg(unix)]
+fn identity(found: &Metadata) -> Option<Identity> {
+    use std::os::unix::fs::MetadataExt as _;
+    Some((found.dev(), found.ino()))
+}
+
+#[cfg(not(unix))]
+fn identity(_found: &Metadata) -> Option<Identity> {
+    None
+}

@@ -1,0 +1,319 @@
+//! What is done to the files while the store has them open: nothing is acknowledged that another process, or this
+//! one after a crash, would not find.
+
+use std::fs::OpenOptions;
+use std::path::PathBuf;
+
+use super::*;
+
+const NAMES: [&str; 2] = ["-wal", "-shm"];
+
+fn path(folder: &TempDir, suffix: &str) -> PathBuf {
+    folder.path().join(format!("queue.db{suffix}"))
+}
+
+/// The files as a crash of the machine would leave them, opened by another store.
+async fn after_a_crash(folder: &TempDir) -> (SqliteStore, TempDir) {
+    let copy = TempDir::new().unwrap();
+    for suffix in ["", "-wal"] {
+        let from = path(folder, suffix);
+        if from.exists() {
+            std::fs::copy(from, path(&copy, suffix)).unwrap();
+        }
+    }
+    (SqliteStore::open(options(&copy)).await.unwrap(), copy)
+}
+
+async fn assert_stored(store: &SqliteStore, ids: &[String]) {
+    for id in ids {
+        let found = store.by_message_id(message(id).message_hash, id).await.unwrap();
+        assert_eq!(found.len(), 1, "{id}");
+    }
+}
+
+/// Accepts messages until one is; returns the ids of those that were acknowledged.
+async fn accept_until_one_is(store: &SqliteStore, name: &str) -> String {
+    let began = std::time::Instant::now();
+    for n in 0.. {
+        let id = format!("{name}{n}");
+        if store.accept(vec![message(&id)]).await.is_ok() {
+            return id;
+        }
+        assert!(began.elapsed() < Duration::from_secs(30));
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    unreachable!()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_log_that_is_taken_away_is_moved_into_the_database_before_anything_is_acknowledged() {
+    for taken in [vec!["-wal"], vec!["-shm"], NAMES.to_vec()] {
+        for is_replaced in [false, true] {
+            let (store, folder) = fresh().await;
+            let mut acknowledged = vec!["before".to_owned()];
+            put(&store, message("before")).await;
+            let copy = folder.path().join("copy");
+            for suffix in &taken {
+                std::fs::copy(path(&folder, suffix), &copy).unwrap();
+                put(&store, message(&format!("between{suffix}"))).await;
+                acknowledged.push(format!("between{suffix}"));
+                std::fs::remove_file(path(&folder, suffix)).unwrap();
+                if is_replaced {
+                    std::fs::rename(&copy, path(&folder, suffix)).unwrap();
+                }
+            }
+            acknowledged.push(accept_until_one_is(&store, "after").await);
+            let (crashed, _copy) = after_a_crash(&folder).await;
+            assert_stored(&crashed, &acknowledged).await;
+            // Nothing had to be started again, and another process sees the same.
+            eventually_ready(&store).await;
+            let other = SqliteStore::open(options(&folder)).await.unwrap();
+            acknowledged.push(accept_until_one_is(&other, "other").await);
+            acknowledged.push(accept_until_one_is(&store, "last").await);
+            assert_stored(&store, &acknowledged).await;
+            assert_stored(&other, &acknowledged).await;
+            other.close().await;
+            store.close().await;
+            let check: String =
+                raw(&folder).query_row("PRAGMA integrity_check", [], |row| row.get(0)).unwrap();
+            assert_eq!(check, "ok");
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_log_that_is_taken_away_during_a_commit_is_noticed_before_the_answer() {
+    for suffix in NAMES {
+        let (store, folder) = fresh().await;
+        put(&store, message("before")).await;
+        let other = raw(&folder);
+        execute(&other, "BEGIN IMMEDIATE");
+        let mut waiting = store.accept(vec![message("after")]);
+        assert!(poll_once(waiting.as_mut()).await.is_pending());
+        let began = std::time::Instant::now();
+        while !store.health.is_writing() {
+            assert!(began.elapsed() < Duration::from_secs(30));
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+        std::fs::remove_file(path(&folder, suffix)).unwrap();
+        drop(other);
+        assert_eq!(waiting.await.unwrap(), [Accepted::New]);
+        let (crashed, _copy) = after_a_crash(&folder).await;
+        assert_stored(&crashed, &["before".to_owned(), "after".to_owned()]).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn two_processes_get_over_a_log_that_is_taken_away() {
+    let (store, folder) = fresh().await;
+    let other = SqliteStore::open(options(&folder)).await.unwrap();
+    put(&store, message("a")).await;
+    put(&other, message("b")).await;
+    for suffix in NAMES {
+        std::fs::remove_file(path(&folder, suffix)).unwrap();
+    }
+    let (first, second) =
+        tokio::join!(accept_until_one_is(&store, "first"), accept_until_one_is(&other, "second"));
+    let acknowledged = ["a".to_owned(), "b".to_owned(), first, second];
+    let (crashed, _copy) = after_a_crash(&folder).await;
+    assert_stored(&crashed, &acknowledged).await;
+    assert_stored(&store, &acknowledged).await;
+    assert_stored(&other, &acknowledged).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_store_that_is_not_alone_with_a_moved_log_ends() {
+    let (store, folder) = fresh().await;
+    put(&store, message("a")).await;
+    // Another program, which does not notice.
+    let other = raw(&folder);
+    execute(&other, "SELECT 1 FROM messages");
+    std::fs::remove_file(path(&folder, "-wal")).unwrap();
+    assert_unavailable(store.accept(vec![message("b")]).await);
+    let why = tokio::time::timeout(Duration::from_secs(30), store.ended()).await.unwrap();
+    assert!(telemetry_chain(&why.unwrap()).contains("several processes"));
+    assert_unavailable(store.accept(vec![message("c")]).await);
+    drop(other);
+    let (crashed, _copy) = after_a_crash(&folder).await;
+    assert_stored(&crashed, &["a".to_owned()]).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_log_that_is_cut_ends_the_store_before_anything_is_acknowledged() {
+    for kept in [0, 32, 10_000] {
+        let (store, folder) = fresh().await;
+        for n in 0..20 {
+            put(&store, message(&n.to_string())).await;
+        }
+        let log = OpenOptions::new().write(true).open(path(&folder, "-wal")).unwrap();
+        log.set_len(kept).unwrap();
+        assert_unavailable(store.accept(vec![message("after")]).await);
+        let why = tokio::time::timeout(Duration::from_secs(30), store.ended()).await.unwrap();
+        let why = telemetry_chain(&why.unwrap());
+        assert!(why.contains("cut") && why.contains("Start the program again"), "{why}");
+        let why = store.ready().await.unwrap_err();
+        assert!(telemetry_chain(&why).contains("cut"));
+        store.close().await;
+        // The next one goes on with what is left.
+        let again = SqliteStore::open(options(&folder)).await.unwrap();
+        assert_eq!(again.accept(vec![message("after")]).await.unwrap(), [Accepted::New]);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_log_that_is_cut_and_written_on_is_recognized() {
+    let (store, folder) = fresh().await;
+    for n in 0..20 {
+        put(&store, message(&n.to_string())).await;
+    }
+    let log = OpenOptions::new().write(true).open(path(&folder, "-wal")).unwrap();
+    let bytes = log.metadata().unwrap().len();
+    log.set_len(10_000).unwrap();
+    log.set_len(bytes).unwrap();
+    assert_unavailable(store.accept(vec![message("after")]).await);
+}
+
+/// Overwrites a page of the database; returns its former contents.
+fn garble(folder: &TempDir, table: &str) -> (u64, Vec<u8>) {
+    use std::os::unix::fs::FileExt as _;
+    let page: i64 = raw(folder)
+        .query_row("SELECT rootpage FROM sqlite_schema WHERE name = ?1", [table], |row| row.get(0))
+        .unwrap();
+    let at = (page.unsigned_abs() - 1) * 4_096;
+    let bytes = std::fs::read(path(folder, "")).unwrap();
+    let before = bytes[at as usize..at as usize + 4_096].to_vec();
+    let file = OpenOptions::new().write(true).open(path(folder, "")).unwrap();
+    file.write_all_at(&[0xff; 4_096], at).unwrap();
+    (at, before)
+}
+
+fn put_back(folder: &TempDir, (at, before): &(u64, Vec<u8>)) {
+    use std::os::unix::fs::FileExt as _;
+    let file = OpenOptions::new().write(true).open(path(folder, "")).unwrap();
+    file.write_all_at(before, *at).unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn damage_that_any_connection_sees_stops_acknowledging_until_all_pages_can_be_read() {
+    type Look = for<'a> fn(&'a SqliteStore) -> Pin<Box<dyn Future<Output = bool> + 'a>>;
+    let looks: [(&str, Look); 3] = [
+        ("leases", |store| Box::pin(async { store.lease(ask("a", at(0))).await.is_err() })),
+        ("payloads", |store| Box::pin(async { store.open(Seq(1)).await.is_err() })),
+        ("tallies", |store| {
+            let step = TallyStep::ALL[0];
+            Box::pin(async move { store.tallies(step, at(-1), at(1)).await.is_err() })
+        }),
+    ];
+    for (table, look) in looks {
+        let (store, folder) = fresh().await;
+        put(&store, message("before")).await;
+        store.close().await;
+        let store = SqliteStore::open(options(&folder)).await.unwrap();
+        let garbled = garble(&folder, table);
+        assert!(look(&store).await, "{table}");
+        // Neither that message nor any other is acknowledged, although the page is not needed for all.
+        for id in ["a", "b"] {
+            assert_unavailable(store.accept(vec![message(id)]).await);
+        }
+        for _ in 0..3 {
+            assert_unavailable(store.ready().await);
+            // A write that succeeds proves nothing.
+            let _ = store.purge(at(0)).await;
+            assert_unavailable(store.accept(vec![message("c")]).await);
+        }
+        put_back(&folder, &garbled);
+        eventually_ready(&store).await;
+        assert_eq!(store.accept(vec![message("d")]).await.unwrap(), [Accepted::New], "{table}");
+        assert_stored(&store, &["before".to_owned(), "d".to_owned()]).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_database_that_gets_shorter_stops_acknowledging_until_it_is_whole() {
+    let (store, folder) = fresh().await;
+    put(&store, message("before")).await;
+    store.close().await;
+    let whole = std::fs::read(path(&folder, "")).unwrap();
+    let store = SqliteStore::open(options(&folder)).await.unwrap();
+    let file = OpenOptions::new().write(true).open(path(&folder, "")).unwrap();
+    file.set_len(8_192).unwrap();
+    assert_unavailable(store.accept(vec![message("a")]).await);
+    assert_unavailable(store.ready().await);
+    std::os::unix::fs::FileExt::write_all_at(&file, &whole, 0).unwrap();
+    eventually_ready(&store).await;
+    assert_eq!(store.accept(vec![message("b")]).await.unwrap(), [Accepted::New]);
+    // One that was vacuumed is whole.
+    fill(&store, "old", 50).await;
+    while store.purge(at(100) + LIMITS.records_retention).await.unwrap() > 0 {}
+    execute(&raw(&folder), "VACUUM; PRAGMA wal_checkpoint(TRUNCATE)");
+    eventually_ready(&store).await;
+    assert_eq!(store.accept(vec![message("c")]).await.unwrap(), [Accepted::New]);
+}
+
+#[tokio::test]
+async fn marks_that_were_changed_stop_acknowledging_until_they_are_right() {
+    let version = open::SCHEMA_VERSION;
+    let changes = [
+        ("PRAGMA user_version = 9999".to_owned(), format!("PRAGMA user_version = {version}")),
+        (
+            "PRAGMA application_id = 7".to_owned(),
+            format!("PRAGMA application_id = {}", 0x5347_4c50),
+        ),
+        (
+            "UPDATE meta SET name = 'gone' WHERE name = 'last_seq'".to_owned(),
+            "UPDATE meta SET name = 'last_seq' WHERE name = 'gone'".to_owned(),
+        ),
+    ];
+    for (change, back) in changes {
+        let (store, folder) = fresh().await;
+        put(&store, message("before")).await;
+        execute(&raw(&folder), &change);
+        assert_unavailable(store.accept(vec![message("a")]).await);
+        assert_unavailable(store.ready().await);
+        execute(&raw(&folder), &back);
+        eventually_ready(&store).await;
+        assert_eq!(store.accept(vec![message("a")]).await.unwrap(), [Accepted::New], "{change}");
+    }
+}
+
+#[tokio::test]
+async fn a_deleted_database_acknowledges_nothing_from_the_first_message_on() {
+    let (store, folder) = fresh().await;
+    put(&store, message("before")).await;
+    let elsewhere = folder.path().join("elsewhere");
+    std::fs::rename(path(&folder, ""), &elsewhere).unwrap();
+    assert_unavailable(store.accept(vec![message("a")]).await);
+    assert_unavailable(store.ready().await);
+    // What was accepted before can still be delivered.
+    store.lease(ask("a", at(0))).await.unwrap();
+    std::fs::rename(&elsewhere, path(&folder, "")).unwrap();
+    assert_eq!(store.accept(vec![message("a")]).await.unwrap(), [Accepted::New]);
+    store.ready().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_lock_that_another_process_keeps_makes_the_store_not_ready_before_the_wait_ends() {
+    let folder = TempDir::new().unwrap();
+    let patient = SqliteOptions { busy_timeout: Duration::from_secs(60), ..options(&folder) };
+    let store = SqliteStore::open(patient).await.unwrap();
+    let other = raw(&folder);
+    execute(&other, "BEGIN IMMEDIATE");
+    let mut waiting = store.accept(vec![message("a")]);
+    assert!(poll_once(waiting.as_mut()).await.is_pending());
+    let began = std::time::Instant::now();
+    let why = loop {
+        if let Err(why) = store.ready().await {
+            break why;
+        }
+        assert!(began.elapsed() < Duration::from_secs(30));
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    };
+    assert!(telemetry_chain(&why).contains("locked"));
+    execute(&other, "ROLLBACK");
+    assert_eq!(waiting.await.unwrap(), [Accepted::New]);
+    eventually_ready(&store).await;
+}
+
+fn telemetry_chain(error: &(dyn std::error::Error + 'static)) -> String {
+    crate::telemetry::chain(error).to_string()
+}

@@ -1,8 +1,7 @@
 //! `GET /openapi.json`: the description of all that is served.
 
-use std::sync::Arc;
-
 use axum::Router;
+use axum::body::Bytes;
 use axum::extract::State;
 use axum::http::header;
 use utoipa::openapi::OpenApi;
@@ -17,7 +16,7 @@ pub(super) fn router(mut description: OpenApi) -> Router {
     description.merge(own);
     // It consists of strings and maps alone, which can always be written; a test reads it.
     let text = description.to_pretty_json().map(|text| text + "\n").unwrap_or_default();
-    router.method_not_allowed_fallback(http::error::wrong_method).with_state(text.into())
+    router.method_not_allowed_fallback(http::error::wrong_method).with_state(Bytes::from(text))
 }
 
 /// This description, as OpenAPI.
@@ -29,6 +28,7 @@ pub(super) fn router(mut description: OpenApi) -> Router {
     responses((status = 200, description = "The OpenAPI document.", body = Object)),
     security(())
 )]
-async fn give(State(text): State<Arc<str>>) -> ([(header::HeaderName, &'static str); 1], String) {
-    ([(header::CONTENT_TYPE, "application/json")], text.to_string())
+async fn give(State(text): State<Bytes>) -> ([(header::HeaderName, &'static str); 1], Bytes) {
+    // All answers share the text: each client that does not read would otherwise keep a copy in memory.
+    ([(header::CONTENT_TYPE, "application/json")], text)
 }

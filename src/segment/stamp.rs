@@ -131,7 +131,7 @@ fn stamp_ip(object: &mut Object, ip: IpAddr) {
 
 /// A time as JavaScript's `toISOString` writes it.
 fn iso(at: Timestamp) -> String {
-    at.strftime("%Y-%m-%dT%H:%M:%S%.3fZ").to_string()
+    format!("{at:.3}")
 }
 
 #[cfg(test)]
@@ -191,6 +191,13 @@ mod tests {
                 "2020-01-01T00:00:00",
                 "2020-01-01T00:00:00.000Z",
             ),
+            (
+                r#""timestamp":"-007000-01-01""#,
+                None,
+                "-007000-01-01",
+                "-007000-01-01T00:00:00.000Z",
+            ),
+            (r#""timestamp":"0099-01-01""#, None, "0099-01-01", "0099-01-01T00:00:00.000Z"),
             (r#""timestamp":"soon""#, Some(minutes_late), "soon", "2026-11-23T12:00:10.123Z"),
             (
                 r#""timestamp":null"#,

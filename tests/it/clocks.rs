@@ -83,9 +83,10 @@ async fn is_logged(service: &Service, text: &str, seconds: i64) {
     service.logged(|line| line["message"] == text && is_near(line)).await;
 }
 
-/// Two messages that were tried and wait for their retries.
+/// Two messages that were tried and wait for their retries, and one that waits behind them and was never tried.
 async fn waiting(service: &Service) {
     service.accept("/v1/track", track("u1", "event")).await;
+    service.accept("/v1/track", track("u1", "behind")).await;
     service.accept("/v1/identify", identify("u2", "upsert")).await;
     for id in ["event", "upsert"] {
         service.message(id, is_tried).await;
@@ -108,7 +109,7 @@ async fn set_while_retries_wait(steps: &[i64]) {
     let service = wall.setup(&loops).start();
     waiting(&service).await;
     let mut offset = 0;
-    let mut ids = vec!["event".to_owned(), "upsert".to_owned()];
+    let mut ids = ["event", "behind", "upsert"].map(str::to_owned).to_vec();
     for (n, to) in steps.iter().enumerate() {
         wall.set(*to);
         let text =
@@ -168,10 +169,10 @@ async fn restarted(offset_before: i64, offset_after: i64) {
     wall.set(offset_after);
     let service = service.crash_and_restart(&setup);
     service.accept("/v1/track", track("u3", "later")).await;
-    let mut notes = loops.notes(3).await;
+    let mut notes = loops.notes(4).await;
     notes.sort();
-    assert_eq!(notes, ["event", "later", "upsert"]);
-    are_delivered(&service, &["event", "upsert", "later"]).await;
+    assert_eq!(notes, ["behind", "event", "later", "upsert"]);
+    are_delivered(&service, &["event", "behind", "upsert", "later"]).await;
 }
 
 #[tokio::test]
@@ -203,8 +204,11 @@ async fn restarted_under_a_clock_that_is_days_ahead_it_sends_no_event_a_second_t
     wall.set(2 * DAY);
     let service = service.crash_and_restart(&setup);
     assert_eq!(loops.next().await.note(), "upsert");
-    let event = service.message("event", |found| found["state"] == "failed").await;
-    assert_eq!(event["deliveries"][0]["reason"], "expired");
+    // What was not tried before is as old as the clock says, which max_age_s does not allow.
+    for id in ["event", "behind"] {
+        let event = service.message(id, |found| found["state"] == "failed").await;
+        assert_eq!(event["deliveries"][0]["reason"], "expired");
+    }
     service.message("upsert", |found| found["state"] == "delivered").await;
     assert!(loops.rest().is_empty());
 }

@@ -4,6 +4,7 @@ use metrics::{counter, histogram};
 use tracing::{info, warn};
 
 use super::disposition::{Disposition, KeyCheck};
+use super::lease::HeldLease;
 use super::stepper::{StepEnd, Stepper};
 use super::verdict::{Due, Tried, Verdict};
 use crate::action::ActionKind;
@@ -16,7 +17,7 @@ impl Stepper {
     /// Sends a request once, and records the outcome.
     pub(super) async fn attempt(
         &self,
-        lease: &Lease,
+        held: &HeldLease,
         due: Due<'_>,
         slot: Slot,
     ) -> Result<StepEnd, WorkError> {
@@ -31,23 +32,26 @@ impl Stepper {
         let reply = self.client.send(&slot, call).await;
         crash::point("send.after");
         let check = match Disposition::needs_check(&reply) {
-            true => Some(self.check_key().await),
+            true => Some(self.check_key(held).await),
             false => None,
         };
-        let disposition = Disposition::of(request.endpoint, &reply, check);
         let number = request.attempts + 1;
+        let disposition = Disposition::of(request.endpoint, &reply, check);
         let tried = Tried { number, started_at, reply: &reply, disposition: &disposition };
         let verdict = due.after_attempt(&tried, &*self.clock, &self.retry);
         self.report(due, &tried);
         crash::point("settle.before");
         let next = verdict.next;
-        self.conclude(lease, due, Some(record(&tried)), verdict).await?;
+        self.conclude(&held.lease, due, Some(record(&tried)), verdict).await?;
         crash::point("settle.after");
         Ok(StepEnd { next, proves_key: disposition.proves_key() })
     }
 
-    async fn check_key(&self) -> KeyCheck {
+    async fn check_key(&self, held: &HeldLease) -> KeyCheck {
         let slot = self.client.pacer().slot().await;
+        if !held.is_certain() {
+            return KeyCheck::Unknown;
+        }
         KeyCheck::of(&self.client.probe(&slot).await)
     }
 
@@ -134,6 +138,7 @@ impl Stepper {
             Disposition::Limited(_)
             | Disposition::Retry(_)
             | Disposition::Misdirected
+            | Disposition::Doubtful { .. }
             | Disposition::Unauthorized { .. }
             | Disposition::Refused { .. } => line!(warn),
         }

@@ -26,6 +26,12 @@ pub enum Disposition {
         /// Loops' message.
         detail: String,
     },
+    /// Something between us and Loops refuses this request, although Loops accepts the key. It may be a proxy that
+    /// knows no way to Loops for a moment, or a firewall that dislikes the request for good.
+    Doubtful {
+        /// Its message.
+        detail: String,
+    },
     /// Loops will never take this request.
     Refused {
         /// Loops' message.
@@ -64,6 +70,9 @@ impl Disposition {
             },
             409 if endpoint.takes_idempotency_key() => Disposition::DeliveredBefore,
             status if Self::needs_check(reply) => match check {
+                Some(KeyCheck::Right) if !answer.is_object => {
+                    Disposition::Doubtful { detail: words(answer) }
+                }
                 Some(KeyCheck::Right) if status == 404 && endpoint == Endpoint::DeleteContact => {
                     Disposition::NothingToDelete
                 }
@@ -83,11 +92,16 @@ impl Disposition {
     }
 
     /// Whether the request is retried because something other than Loops answered: Loops sends neither a 2xx
-    /// without its JSON nor a redirect.
+    /// without its JSON nor a redirect, nor a refusal that is not a JSON object.
     pub fn is_not_of_loops(&self, reply: &Reply) -> bool {
         let is_foreign = |status| matches!(status, 100..=399);
-        matches!(self, Disposition::Retry(_))
-            && reply.result.as_ref().is_ok_and(|answer| is_foreign(answer.status))
+        match self {
+            Disposition::Doubtful { .. } => true,
+            Disposition::Retry(_) => {
+                reply.result.as_ref().is_ok_and(|answer| is_foreign(answer.status))
+            }
+            _ => false,
+        }
     }
 
     /// Whether the answer proves that Loops accepts the key.
@@ -100,6 +114,7 @@ impl Disposition {
             Disposition::Limited(_)
             | Disposition::Retry(_)
             | Disposition::Misdirected
+            | Disposition::Doubtful { .. }
             | Disposition::Unauthorized { .. } => false,
         }
     }
@@ -112,7 +127,7 @@ impl Disposition {
             Disposition::NothingToDelete => AttemptOutcome::NothingToDelete,
             Disposition::Misdirected => AttemptOutcome::NotFound,
             Disposition::Limited(_) => AttemptOutcome::Limited,
-            Disposition::Retry(_) => AttemptOutcome::Retry,
+            Disposition::Retry(_) | Disposition::Doubtful { .. } => AttemptOutcome::Retry,
             Disposition::Unauthorized { .. } => AttemptOutcome::Unauthorized,
             Disposition::Refused { .. } => AttemptOutcome::Refused,
         }
@@ -256,16 +271,16 @@ mod tests {
             let outcome = |endpoint, reply: &Reply| {
                 Disposition::of(endpoint, reply, Some(check)).outcome().as_str()
             };
-            for reply in [reply(404, None), page(404)] {
-                assert_eq!(outcome(Endpoint::SendEvent, &reply), for_others);
-                assert_eq!(outcome(Endpoint::UpdateContact, &reply), for_others);
-                assert_eq!(outcome(Endpoint::DeleteContact, &reply), for_deletions);
-            }
-            // The same holds for a refusal that is not a JSON object.
-            for status in [400, 405, 410, 413, 422] {
+            let not_found = reply(404, None);
+            assert_eq!(outcome(Endpoint::SendEvent, &not_found), for_others);
+            assert_eq!(outcome(Endpoint::UpdateContact, &not_found), for_others);
+            assert_eq!(outcome(Endpoint::DeleteContact, &not_found), for_deletions);
+            // A refusal that is not a JSON object is not that of Loops: it is doubted.
+            let for_pages = if for_others == "refused" { "retry" } else { for_others };
+            for status in [400, 404, 405, 410, 413, 422] {
                 assert!(Disposition::needs_check(&page(status)));
                 for endpoint in Endpoint::ALL {
-                    assert_eq!(outcome(endpoint, &page(status)), for_others, "{status}");
+                    assert_eq!(outcome(endpoint, &page(status)), for_pages, "{status}");
                 }
             }
         }

@@ -96,8 +96,8 @@ impl KeyWatch {
         }
     }
 
-    /// If Loops answers 401 or 403 to the first request of this lane, whether to blame the request and not
-    /// the key.
+    /// If the first request of this lane is refused again as if the key were wrong, or by something in between,
+    /// whether to blame the request itself.
     pub(super) fn is_singled_out(&self, lane: LaneKey) -> bool {
         self.refusals.is_singled_out(lane)
     }
@@ -111,6 +111,11 @@ impl KeyWatch {
     /// The lane has another first request, or none.
     pub(super) fn forget(&mut self, lane: LaneKey) {
         self.refusals.forget(lane);
+    }
+
+    /// Something in between refused the first request of a lane, though not the key.
+    pub(super) fn doubted(&mut self, lane: LaneKey) {
+        self.refusals.refused(lane);
     }
 
     /// The first request of a lane met an obstacle.

@@ -1,6 +1,6 @@
 //! Takes, renews and gives back the lease of one destination.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use tokio::time::Instant;
@@ -14,17 +14,26 @@ use crate::telemetry;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct LeaseLost;
 
-/// A lease that this process took.
+/// A lease that this process took. Clones share its renewals.
+#[derive(Debug, Clone)]
 pub(super) struct HeldLease {
     pub(super) lease: Lease,
     /// Until when it certainly holds, by this process's clock.
-    until: Instant,
+    until: Arc<Mutex<Instant>>,
 }
 
 impl HeldLease {
     /// Whether it holds without doubt. If its renewal is late, another process may be delivering already.
-    pub(super) fn is_certain(&self, now: Instant) -> bool {
-        now < self.until
+    pub(super) fn is_certain(&self) -> bool {
+        Instant::now() < self.until()
+    }
+
+    fn until(&self) -> Instant {
+        *self.until.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn renewed_until(&self, until: Instant) {
+        *self.until.lock().unwrap_or_else(PoisonError::into_inner) = until;
     }
 }
 
@@ -64,7 +73,7 @@ impl LeaseKeeper {
     async fn request(&self, ask: LeaseRequest) -> Result<Option<HeldLease>, Unavailable> {
         let until = Instant::now() + self.ttl;
         let lease = self.queue.lease(ask).await?;
-        Ok(lease.map(|lease| HeldLease { lease, until }))
+        Ok(lease.map(|lease| HeldLease { lease, until: Arc::new(Mutex::new(until)) }))
     }
 
     /// Renews a lease. If the store fails, the lease is not lost yet: the next renewal may succeed.
@@ -73,9 +82,13 @@ impl LeaseKeeper {
     /// but the old one is lost.
     pub(super) async fn renew(&self, held: &mut HeldLease) -> Result<(), LeaseLost> {
         match self.request(self.ask()).await {
-            Ok(Some(renewed)) => {
-                let old = std::mem::replace(held, renewed);
-                if old.lease.token == held.lease.token { Ok(()) } else { Err(LeaseLost) }
+            Ok(Some(renewed)) if renewed.lease.token == held.lease.token => {
+                held.renewed_until(renewed.until());
+                Ok(())
+            }
+            Ok(Some(other)) => {
+                *held = other;
+                Err(LeaseLost)
             }
             Ok(None) => Err(LeaseLost),
             Err(fault) => {

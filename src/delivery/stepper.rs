@@ -12,7 +12,7 @@ use tracing::field::display;
 
 use super::backoff::RetryOptions;
 use super::lanes::Turn;
-use super::lease::LeaseLost;
+use super::lease::{HeldLease, LeaseLost};
 use super::verdict::{Due, Next};
 use crate::action::ActionKind;
 use crate::clock::SharedClock;
@@ -85,15 +85,15 @@ impl Stepper {
     /// Makes one step. The slot is given back unused when there is nothing to send.
     pub(super) async fn step(
         &self,
-        lease: &Lease,
+        held: &HeldLease,
         turn: &Turn,
         slot: Slot,
     ) -> Result<StepEnd, LeaseLost> {
-        match self.try_step(lease, turn, slot).await {
+        match self.try_step(held, turn, slot).await {
             Ok(end) => Ok(end),
             Err(WorkError::Fenced) => Err(LeaseLost),
             Err(WorkError::Broken(fault)) => {
-                self.set_aside(lease, turn.head.seq, Hopeless::Broken(&*fault)).await
+                self.set_aside(&held.lease, turn.head.seq, Hopeless::Broken(&*fault)).await
             }
             Err(WorkError::Unavailable(fault)) => {
                 error!(
@@ -107,7 +107,13 @@ impl Stepper {
         }
     }
 
-    async fn try_step(&self, lease: &Lease, turn: &Turn, slot: Slot) -> Result<StepEnd, WorkError> {
+    async fn try_step(
+        &self,
+        held: &HeldLease,
+        turn: &Turn,
+        slot: Slot,
+    ) -> Result<StepEnd, WorkError> {
+        let lease = &held.lease;
         let seq = turn.head.seq;
         let Some(job) = self.queue.open(seq).await? else {
             return Ok(Next::Finish.into());
@@ -131,7 +137,9 @@ impl Stepper {
         };
         match due.before_attempt(&*self.clock, &self.retry) {
             Some(verdict) => self.give_up(lease, due, verdict).await,
-            None => self.attempt(lease, due, slot).await,
+            // The store was slow, or the process was stopped for a while: another may be delivering.
+            None if !held.is_certain() => Ok(Next::Again.into()),
+            None => self.attempt(held, due, slot).await,
         }
     }
 

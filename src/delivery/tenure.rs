@@ -100,6 +100,7 @@ impl<'a> Tenure<'a> {
             std::future::pending().await
         };
         tokio::select! {
+            biased;
             () = finish(&mut self.tasks, &self.stepper.name, self.options.grace, stop) => {}
             () = keep => {}
         }
@@ -157,7 +158,7 @@ impl<'a> Tenure<'a> {
     fn hand_out(&mut self) -> Instant {
         let now = Instant::now();
         let horizon = now + LOOK_EVERY;
-        if !self.held.is_certain(now) {
+        if !self.held.is_certain() {
             return horizon;
         }
         match self.key.gate() {
@@ -208,12 +209,12 @@ impl<'a> Tenure<'a> {
         }
         let panics = self.panics.too_many(task);
         let stepper = Arc::clone(self.stepper);
-        let lease = self.held.lease.clone();
+        let held = self.held.clone();
         let handle = self.tasks.spawn(async move {
             let end = match panics {
-                None => stepper.step(&lease, &turn, slot).await,
+                None => stepper.step(&held, &turn, slot).await,
                 Some(panics) => {
-                    stepper.set_aside(&lease, turn.head.seq, Hopeless::Panics(panics)).await
+                    stepper.set_aside(&held.lease, turn.head.seq, Hopeless::Panics(panics)).await
                 }
             };
             Done::Step(lane, end)
@@ -295,6 +296,10 @@ impl<'a> Tenure<'a> {
                 self.lanes.again(lane);
             }
             Next::Wait(wait) => self.lanes.wait(lane, Instant::now() + wait),
+            Next::Doubted(wait) => {
+                self.key.doubted(lane);
+                self.lanes.wait(lane, Instant::now() + wait);
+            }
             Next::Blocked(obstacle) => {
                 self.key.blocked(lane, obstacle);
                 self.lanes.again(lane);
@@ -325,6 +330,7 @@ async fn finish(tasks: &mut JoinSet<Done>, destination: &str, grace: Duration, s
     let grace_ends = Instant::now() + grace;
     let too_late = async {
         tokio::select! {
+            biased;
             () = sleep_until(grace_ends) => {}
             deadline = stop.ordered() => sleep_until(deadline).await,
         }

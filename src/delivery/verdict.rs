@@ -53,15 +53,19 @@ pub(super) enum Next {
     Again,
     /// Its first message waits for this long.
     Wait(Duration),
+    /// The same; its request is to blame if other requests are taken meanwhile.
+    Doubted(Duration),
     /// Its first message waits until the obstacle is removed.
     Blocked(Obstacle),
 }
 
 impl Verdict {
-    /// How the deliveries of the request ended, for logs and metrics; `None` while they are pending.
+    /// How the deliveries of the request ended, for logs and metrics; `None` while all are pending.
     pub(super) fn ended(&self) -> Option<&'static str> {
         match &self.consequence {
-            Consequence::Delivered => Some(DeliveryState::Delivered.as_str()),
+            Consequence::Delivered | Consequence::EventDelivered => {
+                Some(DeliveryState::Delivered.as_str())
+            }
             Consequence::Failed(failure) => Some(failure.reason.as_str()),
             Consequence::Retry(_) | Consequence::Hold | Consequence::TakenApart => None,
         }
@@ -106,11 +110,18 @@ impl Due<'_> {
         retry: &RetryOptions,
     ) -> Verdict {
         let wait = match tried.disposition {
+            // The event may have been sent without these neighbours: when it was accepted for the first time, with
+            // a database that was lost since.
+            Disposition::DeliveredBefore if self.request.is_merged => {
+                return Verdict { consequence: Consequence::EventDelivered, next: Next::Again };
+            }
             Disposition::Delivered
             | Disposition::DeliveredBefore
             | Disposition::NothingToDelete => return self.ended(Consequence::Delivered),
             Disposition::Refused { detail } => return self.refused(detail.clone()),
-            Disposition::Unauthorized { detail } if self.is_singled_out => {
+            Disposition::Unauthorized { detail } | Disposition::Doubtful { detail }
+                if self.is_singled_out =>
+            {
                 return self.refused(format!(
                     "{detail}; several times, while other requests succeeded with the same key"
                 ));
@@ -119,6 +130,13 @@ impl Due<'_> {
             Disposition::Misdirected => return held_by(Obstacle::BaseUrl),
             Disposition::Limited(Some(after)) => (*after).min(retry.max),
             Disposition::Limited(None) => retry.delay(tried.number),
+            Disposition::Doubtful { .. } => {
+                let verdict = self.retry_after(retry.delay(tried.number), tried, clock, retry);
+                return match verdict.next {
+                    Next::Wait(wait) => Verdict { next: Next::Doubted(wait), ..verdict },
+                    _ => verdict,
+                };
+            }
             Disposition::Retry(after) => {
                 let asked = after.unwrap_or_default().min(retry.max);
                 retry.delay(tried.number).max(asked)
@@ -268,8 +286,12 @@ mod tests {
         let misdirected = after(due(&request, true), &Disposition::Misdirected, 1);
         assert_eq!(misdirected, blocked(Obstacle::BaseUrl));
         // Unless other requests have shown that the key is right.
+        let doubtful = Disposition::Doubtful { detail: String::new() };
+        let doubted = after(due(&request, true), &doubtful, 1);
+        assert!(matches!(doubted, (None, Next::Doubted(_))), "{doubted:?}");
         let singled_out = Due { is_singled_out: true, ..due(&request, true) };
         assert_eq!(after(singled_out, &unauthorized, 1), (Some("refused"), Next::Finish));
+        assert_eq!(after(singled_out, &doubtful, 1), (Some("refused"), Next::Finish));
     }
 
     #[test]
@@ -278,6 +300,8 @@ mod tests {
         let due = due(&request, true);
         let refused = Disposition::Refused { detail: String::new() };
         assert_eq!(after(due, &refused, 1), (None, Next::Again));
+        let known = after(due, &Disposition::DeliveredBefore, 1);
+        assert_eq!(known, (Some("delivered"), Next::Again), "its neighbours are still to be sent");
         let late = ManualClock::new(at(3601));
         assert_eq!(due.before_attempt(&late, &RETRY), Some(taken_apart()));
     }

@@ -148,6 +148,7 @@ pub(crate) fn settlement(
     let outcome = match consequence {
         Consequence::Delivered => AttemptOutcome::Delivered,
         Consequence::Failed(_) | Consequence::TakenApart => AttemptOutcome::Refused,
+        Consequence::EventDelivered => AttemptOutcome::DeliveredBefore,
         Consequence::Hold => AttemptOutcome::Unauthorized,
         Consequence::Retry(_) => AttemptOutcome::Retry,
     };

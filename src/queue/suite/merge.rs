@@ -85,6 +85,31 @@ pub(crate) async fn a_refused_merged_request_is_taken_apart(store: &dyn Store) {
     assert_eq!(states(&record(store, "a").await), [Failed, Failed]);
 }
 
+pub(crate) async fn neighbours_of_a_known_event_are_sent_alone(store: &dyn Store) {
+    let lease = lease(store).await;
+    let (first, second) = (put(store, message("a")).await, put(store, message("b")).await);
+    let upsert = NewRequest { idempotency_key: None, ..request(0) };
+    let merge = NewMerge {
+        plans: vec![
+            (first, plan(vec![delivery("one", Ok(upsert))])),
+            (second, plan(vec![delivery("two", Ok(request(1)))])),
+        ],
+        merged: vec![NewMergedRequest { request: request(9), carries: vec![(0, 0), (1, 0)] }],
+    };
+    let frozen = store.freeze(&lease, merge).await.unwrap().requests;
+    let known = settlement(&frozen[0], 1, Consequence::EventDelivered);
+    store.settle(&lease, known.clone()).await.unwrap();
+    assert!(store.open(second).await.unwrap().is_none());
+    assert_eq!(states(&record(store, "b").await), [DeliveryState::Delivered]);
+    let parts = store.open(first).await.unwrap().unwrap().requests;
+    assert_eq!((parts.len(), &parts[0].body), (1, &request(0).body));
+    // Repeated, it changes nothing.
+    store.settle(&lease, known).await.unwrap();
+    store.settle(&lease, settlement(&parts[0], 1, Consequence::Delivered)).await.unwrap();
+    assert_eq!(states(&record(store, "a").await), [DeliveryState::Delivered]);
+    assert!(record(store, "a").await.is_done);
+}
+
 pub(crate) async fn a_merged_request_goes_on_without_a_message_that_is_set_aside(
     store: &dyn Store,
 ) {

@@ -87,6 +87,7 @@ macro_rules! store_suite {
             refuses_steps_under_a_lost_lease,
             a_merged_request_carries_its_deliveries,
             a_refused_merged_request_is_taken_apart,
+            neighbours_of_a_known_event_are_sent_alone,
             a_merged_request_goes_on_without_a_message_that_is_set_aside,
             merged_requests_go_with_their_records,
             merging_writes_all_or_nothing,

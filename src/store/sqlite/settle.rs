@@ -39,6 +39,9 @@ pub(super) const TAKE_APART_REQUESTS: &str = "
     UPDATE requests SET state = 'pending',
         first_attempt_at = (SELECT m.first_attempt_at FROM requests m WHERE m.id = ?1)
     WHERE merged_into = ?1 AND state = 'part'";
+/// ?1 merged request. The part that is an event; no two are merged.
+pub(super) const PART_WITH_KEY: &str =
+    "SELECT id FROM requests WHERE merged_into = ?1 AND idempotency_key IS NOT NULL";
 /// ?1 merged request. Its parts have all that it had.
 pub(super) const DROP_MERGED_BODY: &str = "UPDATE requests SET body = NULL WHERE id = ?1";
 /// ?1 merged request, which has ended as one.
@@ -141,18 +144,39 @@ impl Settle {
         }
         match consequence {
             Consequence::Retry(_) | Consequence::Hold => Ok(()),
-            Consequence::TakenApart => {
-                for text in [TAKE_APART_DELIVERIES, TAKE_APART_REQUESTS, DROP_MERGED_BODY] {
-                    // A request without parts must never end so: nothing would carry its deliveries.
-                    if transaction.prepare_cached(text)?.execute([request.0])? == 0 {
-                        return Err(GONE);
-                    }
-                }
-                Ok(())
+            Consequence::TakenApart => self.take_apart(transaction),
+            Consequence::EventDelivered => {
+                self.take_apart(transaction)?;
+                let parts = transaction
+                    .prepare_cached(PART_WITH_KEY)?
+                    .query_row([request.0], |row| row.get(0))
+                    .optional()?;
+                let event = RequestId(
+                    parts.ok_or(Fault::Broken("no part of the merged request is an event"))?,
+                );
+                let consequence = Consequence::Delivered;
+                let settlement = Settlement {
+                    request: event,
+                    now: self.settlement.now,
+                    attempt: None,
+                    consequence,
+                };
+                Settle { lease: self.lease.clone(), settlement }.write(transaction, tallies)
             }
             Consequence::Delivered => self.end(transaction, None, tallies),
             Consequence::Failed(failure) => self.end(transaction, Some(failure), tallies),
         }
+    }
+
+    /// Each delivery of a merged request is carried by its own request from now on.
+    fn take_apart(&self, transaction: &Connection) -> Result<(), Fault> {
+        for text in [TAKE_APART_DELIVERIES, TAKE_APART_REQUESTS, DROP_MERGED_BODY] {
+            // A request without parts must never end so: nothing would carry its deliveries.
+            if transaction.prepare_cached(text)?.execute([self.settlement.request.0])? == 0 {
+                return Err(GONE);
+            }
+        }
+        Ok(())
     }
 
     /// The request's state afterwards.
@@ -160,7 +184,7 @@ impl Settle {
         match self.settlement.consequence {
             Consequence::Delivered => DeliveryState::Delivered.as_str(),
             Consequence::Failed(_) => DeliveryState::Failed.as_str(),
-            Consequence::TakenApart => "taken_apart",
+            Consequence::TakenApart | Consequence::EventDelivered => "taken_apart",
             Consequence::Retry(_) | Consequence::Hold => DeliveryState::Pending.as_str(),
         }
     }

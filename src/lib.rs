@@ -27,6 +27,8 @@ pub mod queue;
 pub mod sandbox;
 pub mod secret;
 pub mod segment;
+#[cfg(test)]
+mod simulation;
 pub mod store;
 pub mod telemetry;
 pub mod trigger;

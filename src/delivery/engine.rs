@@ -99,6 +99,7 @@ impl Engine {
                 ),
             }
             tokio::select! {
+                biased;
                 () = sleep_until(asked_at + wait) => {}
                 _ = stop.ordered() => {}
             }
@@ -113,6 +114,7 @@ impl Engine {
         let tenure = Tenure::new(&self.stepper, &self.keeper, &self.options, held);
         // Concurrently, so that delivery never waits for a count.
         let (ended, lease) = tokio::select! {
+            biased;
             ended = tenure.run(stop) => ended,
             never = gauges::measure(&self.stepper) => match never {},
         };

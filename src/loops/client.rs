@@ -1,21 +1,16 @@
-//! The HTTP client: one method call is one HTTP request.
+//! The client of one destination: one method call is one HTTP request.
 
-use std::error::Error as _;
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use reqwest::header::{AUTHORIZATION, CONTENT_TYPE, HeaderMap, HeaderValue};
-use reqwest::{Method, RequestBuilder, redirect};
 use tokio::time::Instant;
 
 use super::answer::{ANSWER_BYTES_MAX, Answer, CallError};
 use super::pacer::{Pacer, Slot};
+use super::transport::{Http, Transport};
 use crate::clock::SharedClock;
 use crate::secret::Secret;
-
-/// The `User-Agent` of every request.
-const USER_AGENT: &str = concat!("segment-loops/", env!("CARGO_PKG_VERSION"));
 
 /// The most bytes of a list that are read.
 const LIST_BYTES_MAX: usize = 4 * 1024 * 1024;
@@ -76,42 +71,27 @@ pub struct Reply {
 /// The client of one destination.
 #[derive(Debug, Clone)]
 pub struct Client {
-    http: reqwest::Client,
-    base_url: String,
-    /// The same without a user name and a password, for people.
+    transport: Arc<dyn Transport>,
+    /// The base URL without a user name and a password, for people.
     shown_url: String,
     pacer: Arc<Pacer>,
     clock: SharedClock,
 }
 
 impl Client {
-    /// Creates a client. Connections are kept open; redirects are not followed, since they could send the
-    /// key to another host.
+    /// Creates a client that speaks HTTP.
     pub fn new(options: &ClientOptions, clock: SharedClock) -> Result<Self, ClientError> {
-        let base_url = options.base_url.trim_end_matches('/').to_owned();
-        let usable = reqwest::Url::parse(&base_url)
-            .ok()
-            .filter(|url| matches!(url.scheme(), "http" | "https") && url.has_host());
-        let Some(url) = usable else {
-            return Err(ClientError::BaseUrl(base_url));
-        };
-        let mut bearer = HeaderValue::from_str(&format!("Bearer {}", options.api_key.expose()))
-            .map_err(|_| ClientError::Key)?;
-        bearer.set_sensitive(true);
-        let http = reqwest::Client::builder()
-            .user_agent(USER_AGENT)
-            .default_headers(HeaderMap::from_iter([
-                (AUTHORIZATION, bearer),
-                (CONTENT_TYPE, HeaderValue::from_static("application/json")),
-            ]))
-            .redirect(redirect::Policy::none())
-            .connect_timeout(options.connect_timeout)
-            .timeout(options.timeout)
-            .tcp_nodelay(true)
-            .build()
-            .map_err(ClientError::Start)?;
-        let shown_url = shown(url);
-        Ok(Self { http, base_url, shown_url, pacer: Pacer::new(options.rate), clock })
+        let http = Http::new(options)?;
+        let shown_url = http.shown_url().to_owned();
+        let pacer = Pacer::new(options.rate);
+        Ok(Self { transport: Arc::new(http), shown_url, pacer, clock })
+    }
+
+    /// Creates a client whose calls go to a model of Loops.
+    #[cfg(test)]
+    pub(crate) fn over(transport: Arc<dyn Transport>, rate: u32, clock: SharedClock) -> Self {
+        let shown_url = "simulated".to_owned();
+        Self { transport, shown_url, pacer: Pacer::new(Some(rate)), clock }
     }
 
     /// The base URL for people: without a user name, a password or a query, which may be secret.
@@ -128,10 +108,11 @@ impl Client {
     pub async fn send(&self, slot: &Slot, call: Call<'_>) -> Reply {
         let started = Instant::now();
         slot.sent();
-        let result = match self.build(call) {
-            Ok(request) => self.exchange(request).await,
-            Err(error) => Err(error),
-        };
+        let result = self.transport.exchange(call, ANSWER_BYTES_MAX).await.map(|mut answer| {
+            // The status decides. A truncated body only loses details for people.
+            answer.body.truncate(ANSWER_BYTES_MAX);
+            Answer::new(answer.status, &answer.headers, &answer.body, self.clock.now())
+        });
         let duration = started.elapsed();
         match &result {
             Ok(answer) => {
@@ -156,71 +137,17 @@ impl Client {
     pub async fn read(&self, slot: &Slot, path: &str) -> Result<(u16, Vec<u8>), CallError> {
         slot.sent();
         let call = Call { method: "GET", path, body: None, idempotency_key: None };
-        let response = self.build(call)?.send().await.map_err(|error| self.call_error(&error));
+        let answer = self.transport.exchange(call, LIST_BYTES_MAX + 1).await;
         slot.answered(Default::default(), None);
-        let mut response = response?;
-        let mut body = Vec::new();
-        while let Some(chunk) = response.chunk().await.map_err(|error| self.call_error(&error))? {
-            body.extend_from_slice(&chunk);
-            if body.len() > LIST_BYTES_MAX {
-                return Err(CallError::Broken(format!(
-                    "the answer has more than {LIST_BYTES_MAX} bytes"
-                )));
-            }
+        let answer = answer?;
+        if answer.body.len() > LIST_BYTES_MAX {
+            return Err(CallError::Broken(format!(
+                "the answer has more than {LIST_BYTES_MAX} bytes"
+            )));
         }
-        Ok((response.status().as_u16(), body))
-    }
-
-    fn build(&self, call: Call<'_>) -> Result<RequestBuilder, CallError> {
-        let broken = |error: &dyn std::fmt::Display| CallError::Broken(error.to_string());
-        let method = Method::from_bytes(call.method.as_bytes()).map_err(|error| broken(&error))?;
-        let mut request = self.http.request(method, format!("{}{}", self.base_url, call.path));
-        if let Some(body) = call.body {
-            request = request.body(body.clone());
-        }
-        if let Some(key) = call.idempotency_key {
-            request = request.header("Idempotency-Key", key);
-        }
-        Ok(request)
-    }
-
-    async fn exchange(&self, request: RequestBuilder) -> Result<Answer, CallError> {
-        let mut response = request.send().await.map_err(|error| self.call_error(&error))?;
-        let mut body = Vec::new();
-        // The status decides. A truncated body only loses details for people.
-        while let Ok(Some(chunk)) = response.chunk().await {
-            body.extend_from_slice(&chunk);
-            if body.len() >= ANSWER_BYTES_MAX {
-                body.truncate(ANSWER_BYTES_MAX);
-                break;
-            }
-        }
-        Ok(Answer::new(response.status().as_u16(), response.headers(), &body, self.clock.now()))
-    }
-
-    /// What went wrong, by its innermost cause: the layers of the HTTP client around it tell people nothing.
-    fn call_error(&self, error: &reqwest::Error) -> CallError {
-        let mut cause: &dyn std::error::Error = error;
-        while let Some(source) = cause.source() {
-            cause = source;
-        }
-        if error.is_connect() {
-            CallError::Connect(format!("{}: {cause}", self.shown_url))
-        } else if error.is_timeout() {
-            CallError::Timeout
-        } else if error.source().is_none() {
-            // The text of the client itself would hold the URL.
-            CallError::Broken("the request failed".to_owned())
-        } else {
-            CallError::Broken(cause.to_string())
+        match answer.cut_off {
+            Some(error) => Err(error),
+            None => Ok((answer.status, answer.body)),
         }
     }
-}
-
-fn shown(mut url: reqwest::Url) -> String {
-    // Neither fails for a URL that has a host.
-    let _ = url.set_username("");
-    let _ = url.set_password(None);
-    url.set_query(None);
-    url.as_str().trim_end_matches('/').to_owned()
 }

@@ -8,8 +8,11 @@ mod answer;
 mod client;
 mod pacer;
 mod request;
+mod transport;
 
 pub use answer::{Answer, CallError, RateHeaders};
 pub use client::{Call, Client, ClientError, ClientOptions, Reply};
 pub use pacer::{Pacer, Slot};
 pub use request::Request;
+#[cfg(test)]
+pub(crate) use transport::{RawAnswer, Transport};

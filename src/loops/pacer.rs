@@ -123,6 +123,7 @@ impl Pacer {
                 Ok(slot) => return slot,
                 Err(again_at) => {
                     tokio::select! {
+                        biased;
                         () = tokio::time::sleep_until(again_at) => {}
                         () = changed => {}
                     }

@@ -9,6 +9,7 @@ use tempfile::TempDir;
 use super::*;
 use crate::queue::Consequence;
 use crate::queue::suite::*;
+use crate::simulation::simulation;
 
 mod damage;
 mod file;
@@ -16,13 +17,17 @@ mod removal;
 mod room;
 
 store_suite!(Folder);
+simulation!(Folder);
 
 /// A folder for a database file.
 struct Folder(TempDir);
 
 impl Fixture for Folder {
     async fn empty() -> Self {
-        Folder(TempDir::new().unwrap())
+        // In memory if possible: the cases need no disk, and there are many.
+        let memory = std::path::Path::new("/dev/shm");
+        let folder = if memory.is_dir() { TempDir::new_in(memory) } else { TempDir::new() };
+        Folder(folder.unwrap())
     }
 
     async fn open(&self) -> Arc<dyn Store> {

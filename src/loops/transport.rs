@@ -1,0 +1,133 @@
+//! Carries calls to Loops, over HTTP.
+
+use std::error::Error as _;
+
+use async_trait::async_trait;
+use reqwest::header::{AUTHORIZATION, CONTENT_TYPE, HeaderMap, HeaderValue};
+use reqwest::{Method, RequestBuilder, redirect};
+
+use super::answer::CallError;
+use super::client::{Call, ClientError, ClientOptions};
+
+/// The `User-Agent` of every request.
+const USER_AGENT: &str = concat!("segment-loops/", env!("CARGO_PKG_VERSION"));
+
+/// An HTTP answer as it was read.
+#[derive(Debug)]
+pub(crate) struct RawAnswer {
+    pub(crate) status: u16,
+    pub(crate) headers: HeaderMap,
+    /// The beginning of its body.
+    pub(crate) body: Vec<u8>,
+    /// Why the body could not be read to its end.
+    pub(crate) cut_off: Option<CallError>,
+}
+
+/// Carries a call to Loops and its answer back: over HTTP, or in the simulation to a model of Loops.
+#[async_trait]
+pub(crate) trait Transport: Send + Sync + std::fmt::Debug {
+    /// Makes one HTTP request, once. Reads of the answer's body at least `bytes_max` bytes if it has more.
+    async fn exchange(&self, call: Call<'_>, bytes_max: usize) -> Result<RawAnswer, CallError>;
+}
+
+/// Calls over HTTP, to one base URL with one key.
+#[derive(Debug)]
+pub(super) struct Http {
+    http: reqwest::Client,
+    base_url: String,
+    shown_url: String,
+}
+
+impl Http {
+    /// Connections are kept open. Redirects are not followed, since they could send the key to another host.
+    pub(super) fn new(options: &ClientOptions) -> Result<Self, ClientError> {
+        let base_url = options.base_url.trim_end_matches('/').to_owned();
+        let usable = reqwest::Url::parse(&base_url)
+            .ok()
+            .filter(|url| matches!(url.scheme(), "http" | "https") && url.has_host());
+        let Some(url) = usable else {
+            return Err(ClientError::BaseUrl(base_url));
+        };
+        let mut bearer = HeaderValue::from_str(&format!("Bearer {}", options.api_key.expose()))
+            .map_err(|_| ClientError::Key)?;
+        bearer.set_sensitive(true);
+        let http = reqwest::Client::builder()
+            .user_agent(USER_AGENT)
+            .default_headers(HeaderMap::from_iter([
+                (AUTHORIZATION, bearer),
+                (CONTENT_TYPE, HeaderValue::from_static("application/json")),
+            ]))
+            .redirect(redirect::Policy::none())
+            .connect_timeout(options.connect_timeout)
+            .timeout(options.timeout)
+            .tcp_nodelay(true)
+            .build()
+            .map_err(ClientError::Start)?;
+        Ok(Self { http, base_url, shown_url: shown(url) })
+    }
+
+    /// The base URL for people: without a user name, a password or a query, which may be secret.
+    pub(super) fn shown_url(&self) -> &str {
+        &self.shown_url
+    }
+
+    fn build(&self, call: Call<'_>) -> Result<RequestBuilder, CallError> {
+        let broken = |error: &dyn std::fmt::Display| CallError::Broken(error.to_string());
+        let method = Method::from_bytes(call.method.as_bytes()).map_err(|error| broken(&error))?;
+        let mut request = self.http.request(method, format!("{}{}", self.base_url, call.path));
+        if let Some(body) = call.body {
+            request = request.body(body.clone());
+        }
+        if let Some(key) = call.idempotency_key {
+            request = request.header("Idempotency-Key", key);
+        }
+        Ok(request)
+    }
+
+    /// What went wrong, by its innermost cause: the layers of the HTTP client around it tell people nothing.
+    fn call_error(&self, error: &reqwest::Error) -> CallError {
+        let mut cause: &dyn std::error::Error = error;
+        while let Some(source) = cause.source() {
+            cause = source;
+        }
+        if error.is_connect() {
+            CallError::Connect(format!("{}: {cause}", self.shown_url))
+        } else if error.is_timeout() {
+            CallError::Timeout
+        } else if error.source().is_none() {
+            // The text of the client itself would hold the URL.
+            CallError::Broken("the request failed".to_owned())
+        } else {
+            CallError::Broken(cause.to_string())
+        }
+    }
+}
+
+#[async_trait]
+impl Transport for Http {
+    async fn exchange(&self, call: Call<'_>, bytes_max: usize) -> Result<RawAnswer, CallError> {
+        let sent = self.build(call)?.send().await;
+        let mut response = sent.map_err(|error| self.call_error(&error))?;
+        let (mut body, mut cut_off) = (Vec::new(), None);
+        while body.len() < bytes_max {
+            match response.chunk().await {
+                Ok(Some(chunk)) => body.extend_from_slice(&chunk),
+                Ok(None) => break,
+                Err(error) => {
+                    cut_off = Some(self.call_error(&error));
+                    break;
+                }
+            }
+        }
+        let (status, headers) = (response.status().as_u16(), response.headers().clone());
+        Ok(RawAnswer { status, headers, body, cut_off })
+    }
+}
+
+fn shown(mut url: reqwest::Url) -> String {
+    // Neither fails for a URL that has a host.
+    let _ = url.set_username("");
+    let _ = url.set_password(None);
+    url.set_query(None);
+    url.as_str().trim_end_matches('/').to_owned()
+}

@@ -1,0 +1,270 @@
+//! What was promised, compared with what happened. The promises are those of the README.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::loops::Effect;
+use crate::queue::{Accepted, FailureReason, Lease, MessageRecord, MessageState};
+
+/// What kind of message it is, which decides how it may end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Kind {
+    Identify,
+    Track,
+    Delete,
+    /// Loops refuses its request for good.
+    Poison,
+    /// No subscription takes it.
+    Page,
+    /// Its user id means that there is none.
+    Placeholder,
+}
+
+/// A message that a sender has sent.
+#[derive(Debug)]
+pub(super) struct Message {
+    pub(super) user: String,
+    pub(super) kind: Kind,
+    /// The properties that an identify or a track sets.
+    pub(super) properties: Vec<String>,
+    /// Whether its sender was told that it is stored.
+    pub(super) is_acknowledged: bool,
+    /// Its places in the order of acceptance: several if it came again after the duplicate window.
+    accepted: Vec<usize>,
+    /// How often a request with it was refused for its key.
+    unauthorized: u32,
+}
+
+/// Everything that happened.
+#[derive(Debug, Default)]
+pub(super) struct Ledger {
+    pub(super) messages: Vec<Message>,
+    /// What Loops did, in order.
+    pub(super) effects: Vec<Effect>,
+    pub(super) violations: Vec<String>,
+    /// Whether a process started under a clock that had been set a day forward.
+    pub(super) may_expire: bool,
+    accepted: usize,
+    token: i64,
+}
+
+pub(super) fn id(number: usize) -> String {
+    format!("m{number}")
+}
+
+fn number(id: &str) -> usize {
+    id[1..].parse().unwrap()
+}
+
+impl Ledger {
+    pub(super) fn violate(&mut self, what: String) {
+        self.violations.push(what);
+    }
+
+    pub(super) fn sent(&mut self, user: String, kind: Kind, properties: Vec<String>) -> usize {
+        self.messages.push(Message {
+            user,
+            kind,
+            properties,
+            is_acknowledged: false,
+            accepted: Vec::new(),
+            unauthorized: 0,
+        });
+        self.messages.len() - 1
+    }
+
+    pub(super) fn accepted(&mut self, ids: &[String], accepted: &[Accepted]) {
+        for (id, accepted) in ids.iter().zip(accepted) {
+            let message = &mut self.messages[number(id)];
+            match accepted {
+                Accepted::New => {
+                    self.accepted += 1;
+                    message.accepted.push(self.accepted);
+                }
+                Accepted::Duplicate if message.accepted.is_empty() => {
+                    self.violations.push(format!("{id} is a duplicate of nothing"));
+                }
+                Accepted::Duplicate => {}
+            }
+        }
+    }
+
+    pub(super) fn leased(&mut self, lease: &Lease) {
+        self.token = self.token.max(lease.token);
+    }
+
+    /// Fencing: a process that lost its lease changes nothing.
+    pub(super) fn stepped(&mut self, step: &str, lease: &Lease) {
+        if lease.token < self.token {
+            self.violate(format!(
+                "{step} of {} changed something after it lost its lease",
+                lease.holder
+            ));
+        }
+    }
+
+    /// Whether a message was accepted a second time, after the duplicate window. Its event then has the same key, so
+    /// that Loops takes it once, but another body if the neighbours or the configuration are others.
+    pub(super) fn came_again(&self, number: Option<u64>) -> bool {
+        number.is_some_and(|number| self.messages[number as usize].accepted.len() > 1)
+    }
+
+    /// Notes a request that was refused for its key.
+    pub(super) fn unauthorized(&mut self, body: &[u8]) {
+        let text = String::from_utf8_lossy(body);
+        for (number, message) in self.messages.iter_mut().enumerate() {
+            let is_in = |name: &String| text.contains(&format!("\"{name}\":{number}"));
+            let is_deleted =
+                message.kind == Kind::Delete && text.contains(&format!("\"{}\"", message.user));
+            if message.properties.iter().any(is_in) || is_deleted {
+                message.unauthorized += 1;
+            }
+        }
+    }
+
+    /// Checks the promises, once nothing is pending any more. `records` are those of each message.
+    pub(super) fn check(&mut self, records: &[Vec<MessageRecord>]) {
+        let mut violations = Vec::new();
+        let effects = self.effects_by_message();
+        let mut is_moved = vec![false; self.messages.len()];
+        for (n, message) in self.messages.iter().enumerate() {
+            // Promise 1. Durable ack: what was acknowledged is kept.
+            if records[n].len() != message.accepted.len()
+                || message.is_acknowledged && records[n].is_empty()
+            {
+                violations.push(format!(
+                    "m{n} was accepted {} times, acknowledged: {}, but {} are kept",
+                    message.accepted.len(),
+                    message.is_acknowledged,
+                    records[n].len()
+                ));
+            }
+            is_moved[n] =
+                records[n].len() != 1 || records[n].iter().any(|record| record.replay > 0);
+            let replays = records[n].iter().map(|record| record.replay as usize).sum();
+            for record in &records[n] {
+                self.check_end(n, record, replays, &effects[n], &mut violations);
+            }
+        }
+        self.check_order(&is_moved, &mut violations);
+        self.check_deletions(&mut violations);
+        self.violations.append(&mut violations);
+    }
+
+    /// For each message, how often each of its properties reached Loops.
+    fn effects_by_message(&self) -> Vec<BTreeMap<&str, usize>> {
+        let mut found = vec![BTreeMap::new(); self.messages.len()];
+        for effect in &self.effects {
+            for (name, number) in &effect.values {
+                *found[*number].entry(name.as_str()).or_default() += 1;
+            }
+        }
+        found
+    }
+
+    /// Promises 2 and 4. Nothing vanishes: each message ends, for a reason. What was delivered reached Loops: events once for
+    /// each time they were to be sent, contacts at least once.
+    fn check_end(
+        &self,
+        n: usize,
+        record: &MessageRecord,
+        replays: usize,
+        effects: &BTreeMap<&str, usize>,
+        violations: &mut Vec<String>,
+    ) {
+        let message = &self.messages[n];
+        let state = record.state();
+        let reasons: Vec<FailureReason> = record
+            .deliveries
+            .iter()
+            .filter(|one| !one.is_superseded)
+            .filter_map(|one| Some(one.failure.as_ref()?.reason))
+            .collect();
+        let is_refused = reasons == [FailureReason::Refused];
+        let is_blamed = is_refused && message.unauthorized >= 4;
+        let is_late = self.may_expire && reasons == [FailureReason::Expired];
+        let is_right = match message.kind {
+            Kind::Identify | Kind::Track | Kind::Delete => {
+                // A replay after the person's deletion is not sent.
+                state == MessageState::Delivered
+                    || is_blamed
+                    || is_late
+                    || state == MessageState::Unmatched && record.replay > 0
+            }
+            Kind::Poison => {
+                is_refused || is_late || state == MessageState::Unmatched && record.replay > 0
+            }
+            Kind::Page => state == MessageState::Unmatched,
+            Kind::Placeholder => {
+                reasons == [FailureReason::PlaceholderId]
+                    || state == MessageState::Unmatched && record.replay > 0
+            }
+        };
+        if !is_right {
+            violations.push(format!("m{n} ({:?}) ended as {state:?} {reasons:?}", message.kind));
+        }
+        let most = match message.kind {
+            Kind::Track => 1 + replays,
+            Kind::Identify => usize::MAX,
+            _ => 0,
+        };
+        let least = usize::from(state == MessageState::Delivered && replays == 0);
+        for name in &message.properties {
+            let count = effects.get(name.as_str()).copied().unwrap_or_default();
+            if count < least || count > most {
+                violations.push(format!(
+                    "m{n} ({:?}) ended as {state:?}, replayed {} times, and {name} reached Loops {count} times",
+                    message.kind, record.replay
+                ));
+            }
+        }
+    }
+
+    /// Promise 3. Order per contact: what Loops did for a person follows the order of acceptance. Left out are messages that
+    /// were replayed, or came again after the duplicate window: these moved to the end of the order.
+    fn check_order(&self, is_moved: &[bool], violations: &mut Vec<String>) {
+        let mut last: BTreeMap<&str, BTreeSet<usize>> = BTreeMap::new();
+        for effect in &self.effects {
+            let places: BTreeSet<usize> = effect
+                .values
+                .iter()
+                .filter(|(_, number)| !is_moved[*number])
+                .map(|(_, number)| self.messages[*number].accepted[0])
+                .collect();
+            let Some(first) = places.first() else { continue };
+            let last = last.entry(&effect.user).or_default();
+            // A request whose answer was lost comes again, or a part of it.
+            if last.last().is_some_and(|last| last >= first) && !places.is_subset(last) {
+                violations.push(format!(
+                    "for {}, what was accepted as {places:?} reached Loops after {last:?}",
+                    effect.user
+                ));
+            }
+            last.extend(places);
+        }
+    }
+
+    /// Promise 9. Nobody is harmed: once a person is deleted, nothing that was accepted before brings them back.
+    fn check_deletions(&self, violations: &mut Vec<String>) {
+        let mut deleted: BTreeMap<&str, usize> = BTreeMap::new();
+        for effect in &self.effects {
+            if effect.is_deletion {
+                let of_user = |message: &&Message| {
+                    message.kind == Kind::Delete && message.user == effect.user
+                };
+                let deletion = self.messages.iter().find(of_user);
+                let place = deletion.and_then(|message| message.accepted.first());
+                deleted.insert(&effect.user, place.copied().unwrap_or_default());
+                continue;
+            }
+            let Some(deleted) = deleted.get(effect.user.as_str()) else { continue };
+            for (name, number) in &effect.values {
+                if self.messages[*number].accepted.iter().all(|place| place < deleted) {
+                    violations.push(format!(
+                        "{name} of m{number} made {} again, who was deleted",
+                        effect.user
+                    ));
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,261 @@
+//! A process's store: the real one, with failures. Every call is made whole, before simulated time moves on.
+
+use std::pin::pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, Wake, Waker};
+use std::thread::Thread;
+
+use async_trait::async_trait;
+use jiff::Timestamp;
+use tokio::runtime::Handle;
+use tokio::sync::watch;
+
+use super::process::Process;
+use super::world::World;
+use crate::queue::{
+    AcceptError, Accepted, BrokenMessage, Class, Depth, EventName, FailureGroups, Filter,
+    FreeSpace, Frozen, Head, Housekeeping, Inbox, Job, LaneAsk, LanePart, Lease, LeaseHolder,
+    LeaseRequest, Log, MessageRecord, NewMerge, NewMessage, Page, PendingAsk, ReplayAsk,
+    ReplayChunk, Replays, Seq, Settlement, Store, Tally, TallyStep, Unavailable, Work, WorkError,
+};
+use crate::segment::{Digests, MessageHash};
+
+pub(super) struct FlakyStore {
+    pub(super) inner: Arc<dyn Store>,
+    pub(super) world: Arc<World>,
+    pub(super) process: Arc<Process>,
+}
+
+/// Whether a call changes the data.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Access {
+    Read,
+    Write,
+}
+
+impl FlakyStore {
+    /// Makes a call: late, in vain, or with its answer lost, as chance has it. The process may crash before it and
+    /// after it.
+    async fn call<T, E: From<Unavailable>>(
+        &self,
+        name: &'static str,
+        access: Access,
+        call: impl Future<Output = Result<T, E>> + Send,
+    ) -> Result<T, E> {
+        self.process.pass(&self.world, name).await;
+        if self.world.store_fails(access) {
+            self.note(name, "in vain");
+            return Err(Unavailable("simulated: nothing was done".into()).into());
+        }
+        let answer = wait(super::engine().handle(), call);
+        self.note(name, if answer.is_ok() { "done" } else { "not done" });
+        self.process.pass(&self.world, name).await;
+        if access == Access::Write && self.world.loses_answer() {
+            self.note(name, "answer lost");
+            return Err(Unavailable("simulated: the answer was lost".into()).into());
+        }
+        answer
+    }
+
+    fn note(&self, name: &str, what: &str) {
+        self.world.trace(format_args!("{} {name}: {what}", self.process.name));
+    }
+
+    /// A step under a lease: if it changed something, no other process may have been given the lease since.
+    async fn step<T>(
+        &self,
+        name: &'static str,
+        lease: &Lease,
+        call: impl Future<Output = Result<T, WorkError>> + Send,
+    ) -> Result<T, WorkError> {
+        let watched = async {
+            let answer = call.await;
+            if answer.is_ok() {
+                self.world.ledger().stepped(name, lease);
+            }
+            answer
+        };
+        self.call(name, Access::Write, watched).await
+    }
+}
+
+#[async_trait]
+impl Store for FlakyStore {
+    async fn close(&self) {
+        wait(super::engine().handle(), self.inner.close());
+    }
+
+    async fn ended(&self) -> Option<Unavailable> {
+        std::future::pending().await
+    }
+}
+
+#[async_trait]
+impl Inbox for FlakyStore {
+    async fn accept(&self, messages: Vec<NewMessage>) -> Result<Vec<Accepted>, AcceptError> {
+        let ids: Vec<String> = messages.iter().map(|message| message.message_id.clone()).collect();
+        let watched = async {
+            let answer = self.inner.accept(messages).await;
+            if let Ok(accepted) = &answer {
+                self.world.ledger().accepted(&ids, accepted);
+            }
+            answer
+        };
+        self.call("accept", Access::Write, watched).await
+    }
+
+    async fn free_space(&self) -> FreeSpace {
+        FreeSpace::Ample
+    }
+}
+
+#[async_trait]
+impl Work for FlakyStore {
+    async fn lease(&self, ask: LeaseRequest) -> Result<Option<Lease>, Unavailable> {
+        let watched = async {
+            let answer = self.inner.lease(ask).await;
+            if let Ok(Some(lease)) = &answer {
+                self.world.ledger().leased(lease);
+            }
+            answer
+        };
+        self.call("lease", Access::Write, watched).await
+    }
+
+    async fn lease_holder(&self, destination: &str) -> Result<Option<LeaseHolder>, Unavailable> {
+        self.call("lease_holder", Access::Read, self.inner.lease_holder(destination)).await
+    }
+
+    async fn release(&self, lease: &Lease) -> Result<(), WorkError> {
+        self.step("release", lease, self.inner.release(lease)).await
+    }
+
+    async fn pending(
+        &self,
+        destination: &str,
+        ask: [PendingAsk; Class::COUNT],
+    ) -> Result<[Vec<Head>; Class::COUNT], Unavailable> {
+        self.call("pending", Access::Read, self.inner.pending(destination, ask)).await
+    }
+
+    async fn of_lane(&self, destination: &str, ask: &LaneAsk) -> Result<LanePart, Unavailable> {
+        self.call("of_lane", Access::Read, self.inner.of_lane(destination, ask)).await
+    }
+
+    async fn open(&self, seq: Seq) -> Result<Option<Job>, WorkError> {
+        self.call("open", Access::Read, self.inner.open(seq)).await
+    }
+
+    async fn freeze(&self, lease: &Lease, merge: NewMerge) -> Result<Frozen, WorkError> {
+        self.step("freeze", lease, self.inner.freeze(lease, merge)).await
+    }
+
+    async fn settle(&self, lease: &Lease, settlement: Settlement) -> Result<(), WorkError> {
+        self.step("settle", lease, self.inner.settle(lease, settlement)).await
+    }
+
+    async fn set_aside(
+        &self,
+        lease: &Lease,
+        broken: BrokenMessage,
+    ) -> Result<Option<String>, WorkError> {
+        self.world.violate(format!("message {} was set aside: {broken:?}", broken.seq.0));
+        self.step("set_aside", lease, self.inner.set_aside(lease, broken)).await
+    }
+
+    async fn destinations(&self) -> Result<Vec<String>, Unavailable> {
+        self.call("destinations", Access::Read, self.inner.destinations()).await
+    }
+
+    async fn depth(&self, destination: &str) -> Result<Depth, Unavailable> {
+        self.call("depth", Access::Read, self.inner.depth(destination)).await
+    }
+
+    fn arrivals(&self) -> watch::Receiver<u64> {
+        self.inner.arrivals()
+    }
+}
+
+#[async_trait]
+impl Log for FlakyStore {
+    async fn by_message_id(
+        &self,
+        hash: MessageHash,
+        message_id: &str,
+    ) -> Result<Vec<MessageRecord>, Unavailable> {
+        wait(super::engine().handle(), self.inner.by_message_id(hash, message_id))
+    }
+
+    async fn list(
+        &self,
+        filter: &Filter,
+        before: Option<Seq>,
+        limit: u32,
+    ) -> Result<Page, Unavailable> {
+        wait(super::engine().handle(), self.inner.list(filter, before, limit))
+    }
+
+    async fn failures(&self, filter: &Filter) -> Result<FailureGroups, Unavailable> {
+        wait(super::engine().handle(), self.inner.failures(filter))
+    }
+
+    async fn tallies(
+        &self,
+        step: TallyStep,
+        from: Timestamp,
+        to: Timestamp,
+    ) -> Result<Vec<Tally>, Unavailable> {
+        wait(super::engine().handle(), self.inner.tallies(step, from, to))
+    }
+
+    async fn event_names(&self, source: Option<&str>) -> Result<Vec<EventName>, Unavailable> {
+        wait(super::engine().handle(), self.inner.event_names(source))
+    }
+
+    fn digests(&self) -> Digests {
+        self.inner.digests()
+    }
+
+    async fn ready(&self) -> Result<(), Unavailable> {
+        wait(super::engine().handle(), self.inner.ready())
+    }
+}
+
+#[async_trait]
+impl Replays for FlakyStore {
+    async fn replay(&self, ask: &ReplayAsk) -> Result<ReplayChunk, Unavailable> {
+        self.call("replay", Access::Write, self.inner.replay(ask)).await
+    }
+}
+
+#[async_trait]
+impl Housekeeping for FlakyStore {
+    async fn purge(&self, now: Timestamp) -> Result<u64, Unavailable> {
+        self.call("purge", Access::Write, self.inner.purge(now)).await
+    }
+
+    async fn erase(&self) -> Result<u64, Unavailable> {
+        self.call("erase", Access::Write, self.inner.erase()).await
+    }
+}
+
+/// Blocks this thread until a call has its answer, so that no simulated time passes meanwhile. Whatever the call
+/// starts runs on the other runtime.
+pub(super) fn wait<T>(runtime: &Handle, call: impl Future<Output = T>) -> T {
+    struct Unpark(Thread);
+    impl Wake for Unpark {
+        fn wake(self: Arc<Self>) {
+            self.0.unpark();
+        }
+    }
+    let _entered = runtime.enter();
+    let waker = Waker::from(Arc::new(Unpark(std::thread::current())));
+    // Unconstrained: a task that has used up its budget would be pending for ever.
+    let mut call = pin!(tokio::task::unconstrained(call));
+    loop {
+        match call.as_mut().poll(&mut Context::from_waker(&waker)) {
+            Poll::Ready(answer) => return answer,
+            Poll::Pending => std::thread::park(),
+        }
+    }
+}

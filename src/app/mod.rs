@@ -504,8 +504,15 @@ async fn upkeep(metrics: PrometheusHandle) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::clock::SystemClock;
+    use std::sync::Mutex;
+
+    use async_trait::async_trait;
+    use jiff::{SignedDuration, Timestamp};
+
+    use crate::clock::tests::PausedClock;
+    use crate::clock::{Clock as _, SystemClock};
     use crate::config::{self, Flags};
+    use crate::queue::Unavailable;
 
     #[tokio::test]
     async fn it_stops_when_a_part_has_ended() {
@@ -530,5 +537,46 @@ mod tests {
         app.store.close().await;
         let ended = app.run(CancellationToken::new()).await;
         assert!(matches!(ended, Err(AppError::BrokenOff { .. })), "{ended:?}");
+    }
+
+    /// Notes by which times it was purged, and when.
+    struct Purged(Mutex<Vec<(Instant, Timestamp)>>);
+
+    #[async_trait]
+    impl Housekeeping for Purged {
+        async fn purge(&self, now: Timestamp) -> Result<u64, Unavailable> {
+            self.0.lock().unwrap().push((Instant::now(), now));
+            Ok(0)
+        }
+
+        async fn erase(&self) -> Result<u64, Unavailable> {
+            Ok(0)
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn nothing_is_purged_in_the_first_hour_nor_by_a_clock_that_was_just_set_forward() {
+        let purged = Arc::new(Purged(Mutex::default()));
+        let clock = PausedClock::shared();
+        let watched: SharedClock = Arc::new(WatchedClock::new(clock.clone()));
+        let (began, began_at) = (Instant::now(), clock.now());
+        let chore = tokio::spawn(purge(purged.clone(), Arc::clone(&watched)));
+        let hours = |hours| SignedDuration::from_hours(hours);
+        tokio::time::sleep(Duration::from_secs(2 * 3_600)).await;
+        clock.advance(hours(24 * 365));
+        watched.now();
+        let set_at = Instant::now();
+        tokio::time::sleep(Duration::from_secs(30 * 3_600)).await;
+        chore.abort();
+        let calls = purged.0.lock().unwrap();
+        assert!(calls[0].0 - began > Duration::from_secs(3_600), "{:?}", calls[0]);
+        for (at, now) in &*calls {
+            // A day later, the new time is believed.
+            let is_believed = *at - set_at.min(*at) >= Duration::from_secs(24 * 3_600);
+            let ahead = if is_believed { hours(24 * 365) } else { hours(0) };
+            assert_eq!(*now, began_at + ahead + (*at - began));
+        }
+        let last = calls.last().unwrap();
+        assert!(last.1 > began_at + hours(24 * 365), "{last:?}");
     }
 }

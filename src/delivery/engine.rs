@@ -141,36 +141,13 @@ mod tests {
     use tokio::time::sleep;
 
     use super::*;
-    use crate::clock::{Clock, WatchedClock};
+    use crate::clock::WatchedClock;
+    use crate::clock::tests::PausedClock;
     use crate::delivery::lanes::tests::head;
     use crate::destination::DestinationOptions;
     use crate::loops::ClientOptions;
     use crate::queue::*;
     use crate::secret::Secret;
-
-    /// A clock that follows the paused time of the test, and may be set.
-    #[derive(Debug)]
-    struct PausedClock {
-        began: Instant,
-        began_at: Mutex<Timestamp>,
-    }
-
-    impl PausedClock {
-        fn new() -> Arc<Self> {
-            let began_at = Mutex::new(Timestamp::UNIX_EPOCH);
-            Arc::new(Self { began: Instant::now(), began_at })
-        }
-
-        fn set_by(&self, change: SignedDuration) {
-            *self.began_at.lock().unwrap() += change;
-        }
-    }
-
-    impl Clock for PausedClock {
-        fn now(&self) -> Timestamp {
-            *self.began_at.lock().unwrap() + self.began.elapsed()
-        }
-    }
 
     /// A queue in memory with messages 1 to 3 of one lane, none of which makes a request. Orders the stop when
     /// message 3 is planned.
@@ -226,7 +203,7 @@ mod tests {
 
         /// Runs an engine over the queue until it stops.
         async fn run(self) -> Arc<Self> {
-            self.run_by(PausedClock::new()).await
+            self.run_by(PausedClock::shared()).await
         }
 
         async fn run_by(self, clock: SharedClock) -> Arc<Self> {
@@ -395,9 +372,9 @@ mod tests {
         let day = SignedDuration::from_hours(24);
         for (change, is_jump) in [(SignedDuration::ZERO, false), (day, true), (-day, true)] {
             let began = Instant::now();
-            let clock = PausedClock::new();
+            let clock = PausedClock::shared();
             let watched = Arc::new(WatchedClock::new(clock.clone()));
-            clock.set_by(change);
+            clock.advance(change);
             let queue = Queue::new([Some(1)]).run_by(watched).await;
             assert_eq!(queue.noted("freeze"), [(1, 1), (2, 1), (3, 1)]);
             let lease_ttl = Duration::from_secs(10);

@@ -1,25 +1,21 @@
-//! Reads a body: within its time, within its size after inflating, within what memory allows.
+//! Reads a body: within its time, within its size after inflating, within the memory budget.
 //!
 //! Nothing of a body is dropped in silence. Several gzip members are one body, as RFC 1952 has it; what
 //! follows them is part of the body as it is; and of a gzip that was cut off everything that can be
 //! inflated is read, because whole messages may be in it.
 
 use std::io::{ErrorKind, Read as _};
-use std::sync::Arc;
 
 use axum::body::Body;
 use axum::http::{HeaderMap, StatusCode, header};
-use bytes::{Bytes, BytesMut};
 use flate2::bufread::GzDecoder;
 use http_body_util::BodyExt as _;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use hyper::body::Body as _;
 use tokio::time::timeout;
 
 use super::error::{ApiError, Contract};
+use super::memory::{Account, NoRoom};
 use super::{HttpState, work};
-
-/// The budget is counted in units of this many bytes, so that a semaphore's counter can hold it.
-const BUDGET_UNIT: usize = 1_024;
 
 /// The first bytes of a gzip member, by RFC 1952.
 const GZIP_MAGIC: [u8; 2] = [0x1f, 0x8b];
@@ -30,42 +26,11 @@ const INFLATED_BYTES: usize = 16 * 1_024;
 /// How much longer JSON usually is than its gzip.
 const USUAL_RATIO: usize = 8;
 
-/// The first bytes of each body are paid for from a part of the budget that nothing else may use.
-const SMALL_BODY_BYTES: usize = 32 * 1_024;
-
-/// Bytes of bodies that may still be taken into memory.
-///
-/// It has two parts, so that small bodies get in while large ones, or slow ones whose senders nobody
-/// knows yet, hold all the rest: a quarter pays for the first 32 KiB of bodies and nothing else.
-#[derive(Debug)]
-pub(super) struct Budget {
-    small: Arc<Semaphore>,
-    large: Arc<Semaphore>,
-}
-
-impl Budget {
-    /// A budget of this many bytes in all; one body of `body_bytes_max` always has room in it.
-    pub(super) fn new(bytes: usize, body_bytes_max: usize) -> Self {
-        let semaphore = |bytes: usize| {
-            Arc::new(Semaphore::new(bytes.div_ceil(BUDGET_UNIT).min(Semaphore::MAX_PERMITS)))
-        };
-        let small = bytes / 4;
-        Self { small: semaphore(small), large: semaphore((bytes - small).max(body_bytes_max)) }
-    }
-
-    fn take(&self, units: usize, is_small: bool) -> Option<OwnedSemaphorePermit> {
-        let units = u32::try_from(units).ok()?;
-        let from = |part: &Arc<Semaphore>| Arc::clone(part).try_acquire_many_owned(units).ok();
-        let small = if is_small { from(&self.small) } else { None };
-        small.or_else(|| from(&self.large))
-    }
-}
-
-/// A body in memory; its part of the budget is given back when it is dropped.
+/// A body in memory, and the account that pays for it.
 #[derive(Debug)]
 pub(super) struct ReadBody {
-    pub(super) bytes: Bytes,
-    _permits: Vec<OwnedSemaphorePermit>,
+    pub(super) bytes: Vec<u8>,
+    pub(super) account: Account,
 }
 
 /// Reads a body to its end.
@@ -77,9 +42,9 @@ pub(super) async fn read(
 ) -> Result<ReadBody, ApiError> {
     let is_gzip = is_gzip(headers)?;
     let limits = &state.0.limits;
-    let growing = || Growing::new(limits.body_bytes_max, &state.0.budget, contract);
-    let collecting = collect(body, growing(), is_gzip);
-    let collected = match timeout(limits.body_timeout, collecting).await {
+    let mut into = Growing::new(limits.body_bytes_max, state.0.budget.account(), contract);
+    into.expect(body.size_hint().exact());
+    let collected = match timeout(limits.body_timeout, collect(body, into, is_gzip)).await {
         Ok(collected) => collected?,
         Err(_) => {
             return Err(contract.not_now("the body did not come in time: send the request again"));
@@ -88,10 +53,21 @@ pub(super) async fn read(
     if !is_gzip {
         return Ok(collected.end());
     }
-    let compressed = collected.end();
-    let usual_bytes = compressed.bytes.len().saturating_mul(USUAL_RATIO);
-    let inflated = work::on(state, usual_bytes, || inflate(&compressed.bytes, growing())).await?;
-    Ok(inflated.end())
+    let usual_bytes = collected.bytes.len().saturating_mul(USUAL_RATIO);
+    work::on(state, usual_bytes, || {
+        let (compressed, mut into) = collected.beside();
+        // All at once, so that it need not move while it grows.
+        into.expect(inflated_length(&compressed));
+        into.reserve()?;
+        inflate(&compressed, into)
+    })
+    .await
+    .map(Growing::end)
+}
+
+/// The length that a gzip says it has, at its end.
+fn inflated_length(compressed: &[u8]) -> Option<u64> {
+    compressed.last_chunk().map(|length| u64::from(u32::from_le_bytes(*length)))
 }
 
 /// Whether a body is gzip by its `Content-Encoding`, in any casing, also by its old name.
@@ -110,48 +86,73 @@ fn is_gzip(headers: &HeaderMap) -> Result<bool, ApiError> {
 }
 
 /// A body that grows, within its size and the budget.
-struct Growing<'b> {
-    bytes: BytesMut,
+struct Growing {
+    bytes: Vec<u8>,
     bytes_max: usize,
-    budget: &'b Budget,
+    /// How long it is by what its sender says: it grows no further at first.
+    bytes_usual: usize,
+    account: Account,
+    /// What the account holds for something else.
+    beside: usize,
     contract: Contract,
-    permits: Vec<OwnedSemaphorePermit>,
-    /// Units that were paid for small bodies, and beyond.
-    paid: [usize; 2],
 }
 
-impl<'b> Growing<'b> {
-    fn new(bytes_max: usize, budget: &'b Budget, contract: Contract) -> Self {
-        let bytes = BytesMut::new();
-        Self { bytes, bytes_max, budget, contract, permits: Vec::new(), paid: [0; 2] }
+impl Growing {
+    fn new(bytes_max: usize, account: Account, contract: Contract) -> Self {
+        let bytes = Vec::new();
+        Self { bytes, bytes_max, bytes_usual: bytes_max, account, beside: 0, contract }
     }
 
     fn push(&mut self, chunk: &[u8]) -> Result<(), ApiError> {
-        if self.bytes.len() + chunk.len() > self.bytes_max {
+        let due = self.bytes.len() + chunk.len();
+        if due > self.bytes_max {
             return Err(ApiError::too_large(format!(
                 "the body has more than {} bytes (after inflating): send smaller batches, or raise server.body_bytes_max",
                 self.bytes_max
             )));
         }
-        self.bytes.extend_from_slice(chunk);
-        let small = self.bytes.len().min(SMALL_BODY_BYTES);
-        for (part, bytes) in [small, self.bytes.len() - small].into_iter().enumerate() {
-            let due = bytes.div_ceil(BUDGET_UNIT);
-            if due > self.paid[part] {
-                let permit = self.budget.take(due - self.paid[part], part == 0);
-                self.permits.push(permit.ok_or_else(|| {
-                    self.contract.not_now(
-                        "too many bodies come in at once: send the request again after Retry-After",
-                    )
-                })?);
-                self.paid[part] = due;
-            }
+        let capacity = self.bytes.capacity();
+        if due > capacity {
+            self.grow(due.max((capacity * 2).min(self.bytes_usual)))?;
         }
+        self.bytes.extend_from_slice(chunk);
         Ok(())
     }
 
-    fn end(self) -> ReadBody {
-        ReadBody { bytes: self.bytes.freeze(), _permits: self.permits }
+    /// Makes room for as much as is expected.
+    fn reserve(&mut self) -> Result<(), ApiError> {
+        self.grow(self.bytes_usual)
+    }
+
+    fn grow(&mut self, capacity: usize) -> Result<(), ApiError> {
+        // While it moves, it is there twice.
+        self.hold(self.bytes.capacity() + capacity)?;
+        self.bytes.reserve_exact(capacity - self.bytes.len());
+        self.hold(self.bytes.capacity())
+    }
+
+    fn hold(&mut self, bytes: usize) -> Result<(), ApiError> {
+        let held = self.account.hold(self.beside + bytes);
+        held.map_err(|NoRoom| self.contract.no_room())
+    }
+
+    /// Notes how long it is by what its sender says.
+    fn expect(&mut self, bytes: Option<u64>) {
+        let bytes = bytes.and_then(|bytes| usize::try_from(bytes).ok());
+        self.bytes_usual = bytes.unwrap_or(usize::MAX).min(self.bytes_max);
+    }
+
+    /// The bytes, and another body that grows beside them on the same account.
+    fn beside(self) -> (Vec<u8>, Self) {
+        let beside = self.bytes.capacity();
+        (self.bytes, Self { bytes: Vec::new(), beside, ..self })
+    }
+
+    /// The end of the body, when nothing stands beside it any more.
+    fn end(mut self) -> ReadBody {
+        // Less than is held never fails.
+        let _ = self.account.hold(self.bytes.capacity());
+        ReadBody { bytes: self.bytes, account: self.account }
     }
 }
 
@@ -162,11 +163,7 @@ fn broken_body() -> ApiError {
     )
 }
 
-async fn collect(
-    mut body: Body,
-    mut into: Growing<'_>,
-    is_gzip: bool,
-) -> Result<Growing<'_>, ApiError> {
+async fn collect(mut body: Body, mut into: Growing, is_gzip: bool) -> Result<Growing, ApiError> {
     while let Some(frame) = body.frame().await {
         if let Ok(chunk) = frame.map_err(|_| broken_body())?.into_data() {
             into.push(&chunk)?;
@@ -178,7 +175,7 @@ async fn collect(
     Ok(into)
 }
 
-fn inflate<'b>(compressed: &[u8], mut into: Growing<'b>) -> Result<Growing<'b>, ApiError> {
+fn inflate(compressed: &[u8], mut into: Growing) -> Result<Growing, ApiError> {
     let mut rest = compressed;
     let mut chunk = vec![0; INFLATED_BYTES];
     loop {
@@ -210,6 +207,7 @@ fn inflate<'b>(compressed: &[u8], mut into: Growing<'b>) -> Result<Growing<'b>, 
 mod tests {
     use std::io::Write as _;
 
+    use super::super::memory::Budget;
     use super::*;
 
     fn gzip(text: &str) -> Vec<u8> {
@@ -219,30 +217,36 @@ mod tests {
     }
 
     #[test]
-    fn large_bodies_leave_room_for_small_ones() {
-        let budget = Budget::new(1_000_000, 500_000);
-        let held = |bytes: usize| {
-            let mut body = Growing::new(500_000, &budget, Contract::Tracking);
-            body.push(&vec![b' '; bytes]).map(|()| body.end())
+    fn a_body_pays_for_what_it_takes() {
+        let budget = Budget::new(400_000, 100_000);
+        let free = || {
+            let mut account = budget.account();
+            let units = (0..).take_while(|_| account.add_bytes(1_024).is_ok());
+            units.count() * 1_024
         };
-        let mut large = Vec::new();
-        for bytes in [500_000, 100_000] {
-            while let Ok(body) = held(bytes) {
-                large.push(body);
-            }
-        }
-        assert_eq!(held(100_000).map(|_| ()).unwrap_err().code, "not_now");
-        // More than what may be left of the part for large ones.
-        let small: Vec<_> = (0..3).map(|_| held(25 * BUDGET_UNIT).unwrap()).collect();
-        drop((large, small));
-        assert!(held(500_000).is_ok());
+        let all = free();
+        // The first 16 KiB come from the part for small requests.
+        let took = || all - free() + 16 * 1_024;
+        let mut body = Growing::new(100_000, budget.account(), Contract::Tracking);
+        let mut in_chunks = || (0..99).try_for_each(|_| body.push(&[b' '; 1_000]));
+        in_chunks().unwrap();
+        assert_eq!(in_chunks().unwrap_err().code, "too_large");
+        assert!((99_000..102_000).contains(&took()), "{}", took());
+        let (compressed, mut inflated) = body.beside();
+        inflated.push(&[b' '; 50_000]).unwrap();
+        assert!((149_000..153_000).contains(&took()), "{}", took());
+        drop(compressed);
+        let body = inflated.end();
+        assert!((50_000..52_000).contains(&took()), "{}", took());
+        drop(body);
+        assert_eq!(free(), all);
     }
 
     #[test]
     fn everything_that_can_be_inflated_is_read() {
         let budget = Budget::new(1_000_000, 100_000);
         let inflated = |compressed: &[u8]| {
-            let into = Growing::new(100_000, &budget, Contract::Tracking);
+            let into = Growing::new(100_000, budget.account(), Contract::Tracking);
             inflate(compressed, into).map(|into| String::from_utf8_lossy(&into.bytes).into_owned())
         };
         let (one, two) = (gzip("one"), gzip("two"));

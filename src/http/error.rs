@@ -55,6 +55,11 @@ impl Contract {
         ApiError::new(status, "not_now", message)
     }
 
+    /// "Not now", since other requests take the memory.
+    pub(super) fn no_room(self) -> ApiError {
+        self.not_now("too much comes in at once: send the request again after Retry-After")
+    }
+
     /// "Not now", for a condition that lasts longer.
     pub fn not_soon(self, message: &str) -> ApiError {
         ApiError { retry_after_s: Some(OUTAGE_RETRY_AFTER_SECONDS), ..self.not_now(message) }

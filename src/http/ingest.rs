@@ -11,8 +11,8 @@ use std::net::IpAddr;
 use axum::Json;
 use axum::body::Body;
 use axum::extract::{FromRequest, Request};
-use axum::http::HeaderMap;
-use axum::response::{IntoResponse as _, Response};
+use axum::http::{HeaderMap, header};
+use axum::response::{IntoResponse, Response};
 use metrics::counter;
 use serde::Serialize;
 use tokio::time::{Instant, timeout};
@@ -20,9 +20,12 @@ use tracing::{debug, error, info, warn};
 use utoipa::ToSchema;
 
 use super::address;
+use super::body::ReadBody;
 use super::endpoint::Endpoint;
 use super::error::ApiError;
 use super::guess::Place;
+use super::memory::{Account, NoRoom};
+use super::work::Turn;
 use super::{HttpState, Public, Source, body, work};
 use crate::queue::intake::{Intake, Rejection};
 use crate::queue::{AcceptError, Accepted, FreeSpace, NewMessage};
@@ -34,6 +37,9 @@ use crate::telemetry;
 /// How many times the largest body the messages of a batch may come to when the envelope's `context`
 /// has been merged into each: without a bound ten thousand messages would multiply it.
 const STORED_BODIES_MAX: usize = 4;
+
+/// The memory that a rejected message takes in an answer: its record, its text, and its JSON.
+const REJECTED_BYTES: usize = 512;
 
 /// What a request brings beside its endpoint.
 pub(super) struct Arrival {
@@ -61,6 +67,8 @@ pub(super) struct Visit<'s> {
     pub(super) headers: HeaderMap,
     /// Who sends; `None` until that is known.
     pub(super) source: Option<&'s Source>,
+    /// What the request pays for its body, and then for what is made of it.
+    pub(super) account: Account,
 }
 
 /// The messages of a request, each judged.
@@ -92,6 +100,29 @@ pub(super) struct Success {
     rejected: Vec<RejectedMessage>,
 }
 
+/// A success, and the account that pays for its text until the client has read it.
+struct Answer {
+    success: Success,
+    account: Account,
+}
+
+impl IntoResponse for Answer {
+    fn into_response(self) -> Response {
+        let Self { success, account } = self;
+        if success.rejected.is_empty() {
+            return Json(success).into_response();
+        }
+        match serde_json::to_vec(&success) {
+            Ok(text) => {
+                let json = [(header::CONTENT_TYPE, "application/json")];
+                (json, account.bind(text)).into_response()
+            }
+            // It has no map, and nothing of it fails.
+            Err(_) => Json(success).into_response(),
+        }
+    }
+}
+
 /// Why a request is turned away as a whole.
 enum TurnedAway {
     /// By what it says.
@@ -119,9 +150,10 @@ impl<'s> Visit<'s> {
         judge: impl FnOnce(&mut Self, G, &[u8]) -> Result<Judged, ApiError>,
     ) -> Response {
         let Arrival { sender, headers, body } = arrival;
-        let mut visit = Self { state, endpoint, sender, headers, source: None };
+        let account = state.0.budget.account();
+        let mut visit = Self { state, endpoint, sender, headers, source: None, account };
         match visit.work(body, greet, judge).await {
-            Ok(success) => Json(success).into_response(),
+            Ok(success) => success.into_response(),
             Err(turned_away) => visit.turn_away(turned_away),
         }
     }
@@ -131,16 +163,23 @@ impl<'s> Visit<'s> {
         body: Body,
         greet: impl FnOnce(&mut Self) -> Result<G, ApiError>,
         judge: impl FnOnce(&mut Self, G, &[u8]) -> Result<Judged, ApiError>,
-    ) -> Result<Success, TurnedAway> {
+    ) -> Result<Answer, TurnedAway> {
         let greeted = greet(self)?;
         let contract = self.endpoint.contract();
-        let body = body::read(body, &self.headers, self.state, contract).await?;
-        let started = Instant::now();
-        let state = self.state;
-        let judged =
-            work::on(state, body.bytes.len(), || judge(self, greeted, &body.bytes)).await?;
+        let ReadBody { bytes: body, account } =
+            body::read(body, &self.headers, self.state, contract).await?;
+        self.account = account;
+        let (started, body_bytes) = (Instant::now(), body.len());
+        let judged = work::on(self.state, body_bytes, || judge(self, greeted, &body)).await?;
+        drop(body);
         self.admit_bytes(&judged)?;
-        self.store(judged, body.bytes.len(), started).await
+        self.store(judged, body_bytes, started).await
+    }
+
+    /// Pays for a message that was judged good, beside the body.
+    fn pay(&mut self, message: &NewMessage) -> Result<(), ApiError> {
+        let paid = self.account.add_bytes(memory_of(message));
+        paid.map_err(|NoRoom| self.endpoint.contract().no_room())
     }
 
     /// What holds for the sender if its only proof is a public write key.
@@ -199,29 +238,35 @@ impl<'s> Visit<'s> {
     }
 
     /// Judges one message: its rejection is the answer.
-    pub(super) fn judge_one(&self, intake: &Intake<'_>, raw: &[u8]) -> Result<Judged, ApiError> {
+    pub(super) fn judge_one(
+        &mut self,
+        intake: &Intake<'_>,
+        raw: &[u8],
+    ) -> Result<Judged, ApiError> {
         let now = self.state.0.clock.now();
+        let _turn = work::turn(self.state, raw.len());
         let message = intake.read(raw, &Object::new(), now, new_id)?;
+        self.pay(&message)?;
         Ok(Judged { messages: vec![message], rejected: Vec::new() })
     }
 
     /// Judges a list of messages that share nothing.
-    pub(super) fn judge_list(&self, intake: &Intake<'_>, raw: &[&[u8]]) -> Judged {
-        let nothing = [Object::new()];
-        self.judge_items(
-            intake,
-            raw.iter().map(|bytes| Piece::Item { bytes, envelope: 0 }),
-            &nothing,
-        )
+    pub(super) fn judge_list(
+        &mut self,
+        intake: &Intake<'_>,
+        raw: &[&[u8]],
+    ) -> Result<Judged, ApiError> {
+        let pieces = raw.iter().map(|bytes| Piece::Item { bytes, envelope: 0 });
+        self.judge_items(intake, pieces, None)
     }
 
     /// Judges a batch. Where nothing of it can be kept since it is broken, it is rejected as a whole.
     pub(super) fn judge_batch(
-        &self,
+        &mut self,
         intake: &Intake<'_>,
         batch: &Batch<'_>,
     ) -> Result<Judged, ApiError> {
-        let judged = self.judge_items(intake, batch.pieces.iter().copied(), &batch.shared());
+        let judged = self.judge_items(intake, batch.pieces.iter().copied(), Some(batch))?;
         if judged.messages.is_empty() && !batch.is_sound {
             let reason = judged.rejected.into_iter().next().map(|first| first.message);
             let reason = reason.unwrap_or_else(|| "there is no message in it".to_owned());
@@ -235,40 +280,73 @@ impl<'s> Visit<'s> {
         Ok(judged)
     }
 
-    /// Judges messages: the good ones are kept, the bad ones are listed in the answer.
+    /// Judges messages: the good ones are kept, the bad ones are listed in the answer. `batch` has what they share.
     fn judge_items<'p>(
-        &self,
+        &mut self,
         intake: &Intake<'_>,
         pieces: impl Iterator<Item = Piece<'p>>,
-        shared: &[Object],
-    ) -> Judged {
+        batch: Option<&Batch<'_>>,
+    ) -> Result<Judged, ApiError> {
         let now = self.state.0.clock.now();
         let bodies = STORED_BODIES_MAX.saturating_mul(self.state.0.limits.body_bytes_max);
         // What an address may store in a minute is the most of a batch, too: else it would never be accepted.
         let of_address =
             self.public().map_or(usize::MAX, |public| public.bytes.per_minute() as usize);
-        let mut room = Room::new(bodies.min(of_address), shared);
+        let mut room = Room { left: bodies.min(of_address) };
+        let mut shared = Shared::default();
         let mut judged = Judged::default();
         for (index, piece) in pieces.enumerate() {
-            match room.take(piece, |raw, envelope| intake.read(raw, &shared[envelope], now, new_id))
-            {
-                Ok(message) => judged.messages.push(message),
+            let read = match piece {
+                Piece::Item { bytes, envelope } => {
+                    shared.pass_to(envelope, batch, self.state);
+                    let _turn = match shared.turn {
+                        Some(_) => None,
+                        None => work::turn(self.state, bytes.len()),
+                    };
+                    room.take(bytes.len() + shared.bytes, || {
+                        intake.read(bytes, &shared.object, now, new_id)
+                    })
+                }
+                Piece::Broken { at } => {
+                    let text = format!(
+                        "no whole message stands at byte {at} of the body: it was cut off or damaged on the way"
+                    );
+                    Err(ApiError::bad_request("bad_json", text))
+                }
+            };
+            match read {
+                Ok(message) => {
+                    self.pay(&message)?;
+                    judged.messages.push(message);
+                }
                 Err(ApiError { code, message, .. }) => {
                     judged.rejected.push(RejectedMessage { index, code, message });
                 }
             }
         }
-        judged
+        Ok(judged)
     }
 
     /// Stores the messages that were judged good.
     async fn store(
-        &self,
+        &mut self,
         judged: Judged,
         bytes: usize,
         started: Instant,
-    ) -> Result<Success, TurnedAway> {
-        let Judged { messages, rejected } = judged;
+    ) -> Result<Answer, TurnedAway> {
+        let no_room = |NoRoom| self.endpoint.contract().no_room();
+        let Judged { mut messages, rejected } = judged;
+        // The answer is paid for now: later it could no longer be refused.
+        let mut of_answer = self.state.0.budget.account();
+        of_answer.hold(rejected.len() * REJECTED_BYTES).map_err(no_room)?;
+        // The body is gone. The rest is bound to a message, so that it is paid for until the store is done with
+        // all of them, even if the client does not wait that long.
+        let stored = messages.iter().map(memory_of).sum();
+        self.account.hold(stored).map_err(no_room)?;
+        if let Some(last) = messages.last_mut() {
+            let account = std::mem::replace(&mut self.account, self.state.0.budget.account());
+            last.payload = account.bind(std::mem::take(&mut last.payload));
+        }
         let kinds: Vec<MessageType> = messages.iter().map(|message| message.kind).collect();
         for message in &messages {
             debug!(source = message.source, message_id = message.message_id, "accepting");
@@ -296,7 +374,7 @@ impl<'s> Visit<'s> {
                 "accepted"
             );
         }
-        Ok(Success { success: true, rejected })
+        Ok(Answer { success: Success { success: true, rejected }, account: of_answer })
     }
 
     async fn accept(&self, messages: Vec<NewMessage>) -> Result<Vec<Accepted>, AcceptError> {
@@ -400,41 +478,54 @@ fn new_id() -> String {
     format!("segment-loops-{}", uuid::Uuid::now_v7())
 }
 
-/// How much the messages of a batch may still come to, once the envelope has been merged into each.
+/// What the envelope at hand shares with its messages. Envelopes come one after the other, and only one is kept
+/// decoded: a damaged body may have thousands.
+#[derive(Default)]
+struct Shared<'s> {
+    envelope: usize,
+    object: Object,
+    /// How much it adds to each message.
+    bytes: usize,
+    /// Held as long as something large is decoded here.
+    turn: Option<Turn<'s>>,
+}
+
+impl<'s> Shared<'s> {
+    fn pass_to(&mut self, envelope: usize, batch: Option<&Batch<'_>>, state: &'s HttpState) {
+        // Messages without an envelope share nothing.
+        let Some(batch) = batch.filter(|_| envelope != self.envelope) else { return };
+        // First what is there is dropped, then its turn ends.
+        self.object = Object::new();
+        self.turn = None;
+        self.turn = work::turn(state, batch.shared_bytes(envelope));
+        self.object = batch.shared(envelope);
+        self.bytes = self.object.iter().map(|(_, value)| value.to_stored_json().len()).sum();
+        self.envelope = envelope;
+    }
+}
+
+/// The memory that a message takes until it is stored.
+fn memory_of(message: &NewMessage) -> usize {
+    /// A record without its payload: ids and digests.
+    const RECORD_BYTES: usize = 512;
+    message.payload.len() + message.payload.len() / 4 + RECORD_BYTES
+}
+
+/// How many bytes the messages of a batch may still come to, once the envelope has been merged into each.
 struct Room {
     left: usize,
-    /// How much each envelope adds to its messages.
-    shared_bytes: Vec<usize>,
 }
 
 impl Room {
-    fn new(left: usize, shared: &[Object]) -> Self {
-        let bytes = |envelope: &Object| {
-            envelope.iter().map(|(_, value)| value.to_stored_json().len()).sum()
-        };
-        Self { left, shared_bytes: shared.iter().map(bytes).collect() }
-    }
-
-    /// Reads a message if it has room. Merging is what costs memory and time, so it is paid for
-    /// before it is done, also for a message that is rejected after it.
+    /// Reads a message that comes to `due` bytes, if it has room. Merging is what costs memory and time, so it is
+    /// paid for before it is done, also for a message that is rejected after it.
     fn take(
         &mut self,
-        piece: Piece<'_>,
-        read: impl FnOnce(&[u8], usize) -> Result<NewMessage, Rejection>,
+        due: usize,
+        read: impl FnOnce() -> Result<NewMessage, Rejection>,
     ) -> Result<NewMessage, ApiError> {
-        let (raw, envelope) = match piece {
-            Piece::Item { bytes, envelope } => (bytes, envelope),
-            Piece::Broken { at } => {
-                let text = format!(
-                    "no whole message stands at byte {at} of the body: it was cut off or damaged on the way"
-                );
-                return Err(ApiError::bad_request("bad_json", text));
-            }
-        };
-        let shared = self.shared_bytes.get(envelope).copied().unwrap_or(0);
-        let due = raw.len().saturating_add(shared);
         self.pay(due)?;
-        let message = read(raw, envelope).map_err(|rejection| {
+        let message = read().map_err(|rejection| {
             if !is_merged(&rejection) {
                 self.left += due;
             }
@@ -495,14 +586,13 @@ mod tests {
     /// How many of a hundred messages of 10 bytes are read, and how many are taken, where there is
     /// room for ten of them with what they share.
     fn read_and_taken(mut read: impl FnMut() -> Result<NewMessage, Rejection>) -> (usize, usize) {
-        let mut room = Room { left: 1_000, shared_bytes: vec![90] };
+        let mut room = Room { left: 1_000 };
         let mut reads = 0;
-        let mut once = |_: &[u8], _: usize| {
+        let mut once = || {
             reads += 1;
             read()
         };
-        let piece = Piece::Item { bytes: &[b' '; 10], envelope: 0 };
-        let taken = (0..100).filter(|_| room.take(piece, &mut once).is_ok()).count();
+        let taken = (0..100).filter(|_| room.take(100, &mut once).is_ok()).count();
         (reads, taken)
     }
 

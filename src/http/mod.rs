@@ -19,6 +19,7 @@ mod health;
 mod ingest;
 mod limit;
 mod line_limit;
+mod memory;
 pub mod openapi;
 mod paths;
 mod places;
@@ -32,7 +33,7 @@ mod webhook;
 mod wellformed;
 mod work;
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use axum::Router;
@@ -65,7 +66,7 @@ pub struct HttpLimits {
     pub body_timeout: Duration,
     /// How long storing may take.
     pub ack_timeout: Duration,
-    /// Bytes of all bodies in memory.
+    /// Memory of all requests: their bodies, and what those become.
     pub body_budget_bytes: usize,
 }
 
@@ -82,9 +83,11 @@ struct Shared {
     limits: HttpLimits,
     trusted_proxies: Vec<Network>,
     public_url: Option<PublicUrl>,
-    budget: body::Budget,
+    budget: memory::Budget,
     large_bodies: Arc<Semaphore>,
     guesses: Arc<Guesses>,
+    /// Held while something large is decoded.
+    turns: Mutex<()>,
     unknown_paths: line_limit::LineLimit,
     metrics: MetricsText,
 }
@@ -136,8 +139,9 @@ impl HttpState {
             guesses: Arc::new(Guesses::new(trusted_proxies.clone())),
             trusted_proxies,
             public_url,
-            budget: body::Budget::new(limits.body_budget_bytes, limits.body_bytes_max),
+            budget: memory::Budget::new(limits.body_budget_bytes, limits.body_bytes_max),
             large_bodies: work::permits(),
+            turns: Mutex::default(),
             unknown_paths: line_limit::LineLimit::new(paths::LINES_MAX),
             metrics,
         }))

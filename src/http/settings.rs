@@ -50,7 +50,8 @@ pub(super) async fn give(
     let sources = state.sources();
     let Arrival { sender, headers, .. } = arrival;
     let endpoint = Endpoint::Settings;
-    let mut visit = Visit { state: &state, endpoint, sender, headers, source: None };
+    let account = state.0.budget.account();
+    let mut visit = Visit { state: &state, endpoint, sender, headers, source: None, account };
     // A key that is not text is that of no source.
     let write_key = write_key.map(|Path(write_key)| write_key).unwrap_or_default();
     let Some(source) = sources.by_write_key(&write_key) else {

@@ -11,7 +11,7 @@ use super::endpoint::Endpoint;
 use super::error::{ApiError, ErrorBody};
 use super::ingest::{Arrival, Judged, Success, Visit};
 use super::openapi::{Message, WebhookErrors};
-use super::{HttpState, Source, Sources, auth};
+use super::{HttpState, Source, Sources, auth, work};
 use crate::segment::repair::read_message;
 use crate::segment::{MessageType, Value, casing};
 
@@ -50,7 +50,9 @@ fn greet<'s>(visit: &mut Visit<'s>, sources: &'s Sources) -> Result<&'s Source, 
 
 fn judge<'s>(visit: &mut Visit<'s>, source: &'s Source, body: &[u8]) -> Result<Judged, ApiError> {
     source.admit_address(visit.sender, 1)?;
+    let turn = work::turn(visit.state, body.len());
     let (kind, text) = spell(body, visit.state.0.limits.message_bytes_max);
+    drop(turn);
     if let Some(kind) = kind
         && !source.usable.contains(&kind)
     {

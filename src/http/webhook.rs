@@ -101,7 +101,7 @@ fn judge<'s>(visit: &mut Visit<'s>, source: &'s Source, body: &[u8]) -> Result<J
             "the list has more than {most} messages: lower the batch size in Segment, or raise server.batch_messages_max"
         )));
     }
-    Ok(visit.judge_list(&intake, &list.messages))
+    visit.judge_list(&intake, &list.messages)
 }
 
 fn check_headers(source: &Source, headers: &HeaderMap) -> Result<(), ApiError> {

@@ -124,9 +124,12 @@ impl Intake<'_> {
         if message.kind() == MessageType::Delete && !self.takes_delete {
             return Err(Rejection::DeleteNotAllowed);
         }
-        let usual_bytes = raw.len() + STAMP_BYTES;
-        let payload = Bytes::from(message.value().to_stored_json_of(usual_bytes));
-        Ok(self.record(&message, payload, warnings, received_at))
+        let mut payload = message.value().to_stored_json_of(raw.len() + STAMP_BYTES);
+        // With what a batch shares it may have outgrown the room that was made for it.
+        if payload.capacity() - payload.len() > STAMP_BYTES.max(payload.len() / 4) {
+            payload.shrink_to_fit();
+        }
+        Ok(self.record(&message, Bytes::from(payload), warnings, received_at))
     }
 
     fn record(

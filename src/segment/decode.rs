@@ -149,6 +149,9 @@ impl<'a> Reader<'a> {
                 Some(b',') => self.at += 1,
                 Some(b'}') => {
                     self.at += 1;
+                    if object.len() == 1 {
+                        object.shrink_to_fit();
+                    }
                     return Ok(Value::Object(object));
                 }
                 _ => return Err(self.error("expected a comma or a closing brace")),
@@ -171,6 +174,10 @@ impl<'a> Reader<'a> {
                 Some(b',') => self.at += 1,
                 Some(b']') => {
                     self.at += 1;
+                    // A vector begins with room for four: deep nesting would take 64 bytes for each bracket.
+                    if items.len() == 1 {
+                        items.shrink_to_fit();
+                    }
                     return Ok(Value::Array(items));
                 }
                 _ => return Err(self.error("expected a comma or a closing bracket")),

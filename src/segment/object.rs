@@ -98,6 +98,14 @@ impl Object {
         }
     }
 
+    /// Gives back the room for further keys.
+    pub(super) fn shrink_to_fit(&mut self) {
+        match &mut self.0 {
+            Entries::Listed(list) => list.shrink_to_fit(),
+            Entries::Hashed(map) => map.shrink_to_fit(),
+        }
+    }
+
     /// How many keys there are.
     pub fn len(&self) -> usize {
         match &self.0 {

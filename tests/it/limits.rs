@@ -198,11 +198,11 @@ async fn a_body_costs_no_more_memory_than_its_length_before_it_is_taken() {
 async fn what_cannot_be_stored_at_the_moment_is_asked_for_again() {
     let loops = ScriptedLoops::willing().await;
     let service = Setup::with_loops(&loops.base_url)
-        .env("SEGMENT_LOOPS__SERVER__BODY_BUDGET_BYTES", "20000")
+        .env("SEGMENT_LOOPS__SERVER__BODY_BUDGET_BYTES", "160000")
         .env("SEGMENT_LOOPS__SERVER__BODY_BYTES_MAX", "20000")
         .env("SEGMENT_LOOPS__SERVER__MESSAGE_BYTES_MAX", "20000")
         .start();
-    // The first body takes the whole budget and never ends.
+    // Bodies that never end take the whole budget.
     let address = service.base_url.trim_start_matches("http://").to_owned();
     let endless = || {
         let mut endless = std::net::TcpStream::connect(&address).unwrap();
@@ -211,16 +211,18 @@ async fn what_cannot_be_stored_at_the_moment_is_asked_for_again() {
         endless.set_nonblocking(true).unwrap();
         endless
     };
-    let mut first = endless();
+    let mut bodies: Vec<_> = (0..10).map(|_| endless()).collect();
     let began = std::time::Instant::now();
     let answer = loop {
-        let answer = service.post("/v1/track", track_of(6_000, "m1")).await;
+        let answer = service.post("/v1/track", track_of(12_000, "m1")).await;
         if answer.status != 200 {
             break answer;
         }
-        // The first body is still on its way, or met one of these and was itself told to come again.
-        if first.read(&mut [0; 1]).is_ok() {
-            first = endless();
+        // One of them may have come when there was no room, and been told to come again.
+        for body in &mut bodies {
+            if body.read(&mut [0; 1]).is_ok() {
+                *body = endless();
+            }
         }
         assert!(began.elapsed() < crate::support::PATIENCE);
     };
@@ -228,12 +230,12 @@ async fn what_cannot_be_stored_at_the_moment_is_asked_for_again() {
     assert_eq!(answer.headers["retry-after"], "2", "it passes within moments");
     assert_eq!(answer.body["success"], false);
     let request = service.request(Method::POST, "/destination").basic_auth(WRITE_KEY, Some(""));
-    let answer = Service::answer(request.body(track_of(6_000, "m2"))).await;
+    let answer = Service::answer(request.body(track_of(12_000, "m2"))).await;
     assert_eq!(answer.status, 503, "{answer:?}");
     assert!(answer.headers.contains_key("retry-after"));
-    // Once it is gone there is room again.
-    drop(first);
-    while service.post("/v1/track", track_of(6_000, "m3")).await.status != 200 {
+    // Once they are gone there is room again.
+    drop(bodies);
+    while service.post("/v1/track", track_of(12_000, "m3")).await.status != 200 {
         assert!(began.elapsed() < crate::support::PATIENCE);
     }
 }

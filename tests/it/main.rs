@@ -39,6 +39,8 @@ mod import;
 mod lenient_http;
 mod limits;
 mod lists;
+#[cfg(target_os = "linux")]
+mod memory;
 mod merging;
 mod neighbours;
 mod network_disk;

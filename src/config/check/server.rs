@@ -91,9 +91,10 @@ impl Check<'_> {
                 "server.body_bytes_max",
                 server.body_bytes_max,
             ),
+            // Otherwise one large batch could never be stored.
             (
-                "server.body_bytes_max",
-                server.body_bytes_max,
+                "eight times server.body_bytes_max",
+                server.body_bytes_max.saturating_mul(8),
                 "server.body_budget_bytes",
                 server.body_budget_bytes,
             ),

@@ -81,16 +81,18 @@ impl<'a> Batch<'a> {
 
     /// The most bytes that an envelope shares with its messages.
     pub fn shared_bytes_max(&self) -> usize {
-        let bytes = |envelope: &Envelope<'_>| {
-            envelope.parts().iter().filter_map(|(_, part)| *part).map(<[u8]>::len).sum()
-        };
-        self.envelopes.iter().map(bytes).max().unwrap_or(0)
+        self.envelopes.iter().map(Envelope::bytes).max().unwrap_or(0)
     }
 
-    /// What each envelope shares with its messages: `context`, `integrations` and `sentAt`. A part
-    /// that cannot be read is left out.
-    pub fn shared(&self) -> Vec<Object> {
-        self.envelopes.iter().map(Envelope::decode).collect()
+    /// How many bytes of the body an envelope shares with its messages.
+    pub fn shared_bytes(&self, envelope: usize) -> usize {
+        self.envelopes.get(envelope).map_or(0, Envelope::bytes)
+    }
+
+    /// Decodes what an envelope shares with its messages: `context`, `integrations` and `sentAt`. A part that
+    /// cannot be read is left out.
+    pub fn shared(&self, envelope: usize) -> Object {
+        self.envelopes.get(envelope).map(Envelope::decode).unwrap_or_default()
     }
 }
 
@@ -112,6 +114,10 @@ impl<'a> Envelope<'a> {
 
     fn parts(&self) -> [(&'static str, Option<&'a [u8]>); 3] {
         [("context", self.context), ("integrations", self.integrations), ("sentAt", self.sent_at)]
+    }
+
+    fn bytes(&self) -> usize {
+        self.parts().iter().filter_map(|(_, part)| *part).map(<[u8]>::len).sum()
     }
 
     fn decode(&self) -> Object {

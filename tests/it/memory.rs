@@ -1,0 +1,154 @@
+//! Memory is bounded by what bodies become, not by what they weigh on the way: hostile inputs, many at a
+//! time, never take the program beyond a fixed amount above what it has at rest.
+
+use std::io::Write as _;
+use std::net::TcpStream;
+
+use bytes::Bytes;
+use reqwest::Method;
+use tokio::task::JoinSet;
+
+use crate::limits::gzip;
+use crate::support::{PATIENCE, Service, Setup, WRITE_KEY, track};
+
+/// What the documentation promises, in KiB: 256 MB above what the program has at rest.
+const ABOVE_REST_KIB: usize = 256_000_000 / 1_024;
+
+/// As long as a body may be, and a little less than a message may be.
+const BODY: usize = 10_485_760;
+const MESSAGE: usize = 1_048_000;
+
+/// A body that is sent many times at once.
+struct Attack {
+    name: &'static str,
+    body: Bytes,
+    is_gzip: bool,
+    times: usize,
+}
+
+impl Attack {
+    fn packed(name: &'static str, times: usize, body: &str) -> Self {
+        assert!(body.len() <= BODY, "{name}: {}", body.len());
+        Self { name, body: gzip(body).into(), is_gzip: true, times }
+    }
+
+    fn plain(name: &'static str, times: usize, body: String) -> Self {
+        assert!(body.len() <= BODY, "{name}: {}", body.len());
+        Self { name, body: body.into(), is_gzip: false, times }
+    }
+}
+
+/// A message that holds `value`.
+fn holding(value: &str) -> String {
+    format!(r#"{{"type":"track","userId":"u","event":"E","properties":{{"x":{value}}}}}"#)
+}
+
+/// A batch of so many messages as long as a message may be, each made of `unit` again and again.
+fn of(unit: &str, messages: usize) -> String {
+    let values = vec![unit; (MESSAGE - 100) / (unit.len() + 1)].join(",");
+    let message = holding(&format!("[{values}]"));
+    format!(r#"{{"batch":[{}]}}"#, vec![message; messages].join(","))
+}
+
+/// A batch of small messages that share a context of one such value.
+fn sharing(context: &str, messages: usize) -> String {
+    let messages = vec![r#"{"type":"identify","userId":"u"}"#; messages].join(",");
+    format!(r#"{{"batch":[{messages}],"context":{{"traits":{{"x":{context}}}}}}}"#)
+}
+
+fn attacks() -> Vec<Attack> {
+    let chain = format!("{}{}", "[".repeat(500), "]".repeat(500));
+    let text = format!("\"{}\"", "x".repeat(MESSAGE - 200));
+    let texts = format!(r#"{{"batch":[{}]}}"#, vec![holding(&text); 9].join(","));
+    let nested = format!("[{}]", vec![chain.as_str(); MESSAGE / 1_001 - 1].join(","));
+    let envelope =
+        format!(r#"{{"batch":[{{"type":"track","userId":"u"}}],"context":{{"x":{nested}}}}}"#);
+    let tiny = vec![r#"{"type":"track","userId":"u"}"#; 10_000].join(",");
+    vec![
+        Attack::packed("white space", 10, &" ".repeat(BODY)),
+        Attack::packed("long texts", 10, &texts),
+        Attack::packed("zeros", 10, &of("0", 2)),
+        Attack::packed("small arrays", 10, &of("[0]", 2)),
+        Attack::packed("small objects", 10, &of(r#"{"a":{}}"#, 2)),
+        Attack::packed("deep arrays", 10, &of(&chain, 2)),
+        Attack::packed("numbers that grow", 10, &of("1e20", 2)),
+        Attack::packed("no end", 10, &format!(r#"{{"batch":[{}"#, "[".repeat(BODY - 10))),
+        Attack::packed("a shared text", 10, &sharing(&format!("\"{}\"", "x".repeat(1_200)), 5_000)),
+        Attack::packed("a large shared context", 10, &sharing(&nested, 4)),
+        Attack::packed("many envelopes", 10, &vec![envelope; 4].concat()),
+        Attack::packed("many small messages", 10, &format!(r#"{{"batch":[{tiny}]}}"#)),
+        Attack::packed(
+            "nothing but wrong items",
+            40,
+            &format!(r#"{{"batch":[{}1]}}"#, "1,".repeat(9_999)),
+        ),
+        Attack::plain("large bodies", 24, texts.clone()),
+        Attack::plain("large bodies of arrays", 24, of("[0]", 4)),
+    ]
+}
+
+/// The memory of the program in KiB: `VmHWM`, the most it ever had, or `VmRSS`, what it has.
+fn memory(service: &Service, key: &str) -> usize {
+    let status = std::fs::read_to_string(format!("/proc/{}/status", service.id())).unwrap();
+    let line = status.lines().find_map(|line| line.strip_prefix(key)).unwrap();
+    line.trim_start_matches(':').trim().trim_end_matches(" kB").parse().unwrap()
+}
+
+/// Sends a body many times at once; returns the statuses. A connection may end without an answer.
+async fn send(service: &Service, attack: &Attack) -> Vec<u16> {
+    let mut sending = JoinSet::new();
+    for _ in 0..attack.times {
+        let mut request = service.request(Method::POST, "/v1/batch").body(attack.body.clone());
+        if attack.is_gzip {
+            request = request.header("content-encoding", "gzip");
+        }
+        request = request.basic_auth(WRITE_KEY, Some(""));
+        sending.spawn(async move {
+            let response = request.send().await.ok()?;
+            let status = response.status().as_u16();
+            let _ = response.bytes().await;
+            Some(status)
+        });
+    }
+    sending.join_all().await.into_iter().flatten().collect()
+}
+
+/// Connections that send a part of a request and then nothing.
+fn half_sent(service: &Service, connections: usize, bytes: &[u8]) -> Vec<TcpStream> {
+    let address = service.base_url.trim_start_matches("http://");
+    let open = |_| {
+        let mut stream = TcpStream::connect(address).unwrap();
+        stream.set_write_timeout(Some(PATIENCE)).unwrap();
+        // An early answer may close it.
+        let _ = stream.write_all(bytes);
+        stream
+    };
+    (0..connections).map(open).collect()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn hostile_inputs_never_take_more_than_a_fixed_amount_of_memory() {
+    // As the image sets it. Nobody takes the messages: what is stored waits.
+    let setup = Setup::with_loops("http://127.0.0.1:9/api/v1").env("MIMALLOC_PURGE_DELAY", "10");
+    let service = setup.start();
+    service.accept("/v1/track", track("u1", "first")).await;
+    let rest = memory(&service, "VmRSS");
+    let check = |name: &str| {
+        let peak = memory(&service, "VmHWM");
+        assert!(peak < rest + ABOVE_REST_KIB, "{name}: {peak} KiB, {rest} at rest");
+    };
+    for attack in attacks() {
+        let statuses = send(&service, &attack).await;
+        let is_expected = |status: &u16| matches!(status, 200 | 400 | 413 | 429);
+        assert!(statuses.iter().all(is_expected), "{}: {statuses:?}", attack.name);
+        check(attack.name);
+    }
+    let head = format!("POST /v1/batch HTTP/1.1\r\nHost: x\r\nContent-Length: {BODY}\r\n");
+    let headers = half_sent(&service, 400, format!("{head}X: {}", "x".repeat(60_000)).as_bytes());
+    check("half-sent headers");
+    let bodies = half_sent(&service, 400, format!("{head}\r\n{}", " ".repeat(200_000)).as_bytes());
+    check("half-sent bodies");
+    // Small ones get in all the same.
+    service.accept("/v1/track", track("u1", "last")).await;
+    drop((headers, bodies));
+}

@@ -47,7 +47,8 @@ const PIECES_MAX: usize = 50;
 const WHOLE: &[u8] = br#"{"type":"track","userId":"u","messageId":"whole","event":"E","properties":{"l":[{"a":"}]"}]}}"#;
 
 /// Two runs of bytes: each is taken apart into pieces that do not overlap, and a whole message between them is
-/// found once at the most. A batch that is JSON has as many pieces as messages, and is sound.
+/// found once at the most. A batch of messages that is JSON has as many pieces as messages, and is
+/// sound.
 pub fn batch(input: &[u8]) {
     let [before, behind] = parts(input);
     let body = [before, WHOLE, behind].concat();
@@ -59,6 +60,7 @@ pub fn batch(input: &[u8]) {
     let sound =
         serde_json::from_slice::<HashMap<String, Vec<HashMap<String, serde_json::Value>>>>(&batch);
     if let Ok(sound) = sound
+        && sound["batch"].iter().all(is_message)
         && !before.windows(5).any(|window| window == b"batch" || window.contains(&b'\\'))
     {
         let read = Batch::read(&batch, usize::MAX);
@@ -70,6 +72,12 @@ pub fn batch(input: &[u8]) {
             assert!(serde_json::from_slice::<serde_json::Value>(bytes).is_ok());
         }
     }
+}
+
+/// Whether an object has one of Segment's types.
+fn is_message(object: &HashMap<String, serde_json::Value>) -> bool {
+    let kind = object.get("type").and_then(serde_json::Value::as_str);
+    kind.is_some_and(|kind| MessageType::parse(kind).is_some())
 }
 
 /// The items of a body, checked.

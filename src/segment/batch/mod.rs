@@ -5,7 +5,8 @@
 //!
 //! * Outside a message, brackets, commas and white space mean nothing. A whole JSON object that
 //!   stands there is a message, unless it has an array called `batch`: that makes it the envelope
-//!   of the messages in that array.
+//!   of the messages in that array. One without a type of Segment's that holds a message is broken:
+//!   it is what is left of an envelope, or of a message that was cut off.
 //! * An object that ends, but is no JSON in between, is still one item: its decoder rejects it.
 //! * Anything else that stands there is broken. The reader looks for the next object that is whole
 //!   and has one of Segment's types, or that begins an envelope; everything before it is one broken

@@ -13,9 +13,9 @@ use http_body_util::BodyExt as _;
 use hyper::body::Body as _;
 use tokio::time::timeout;
 
+use super::HttpState;
 use super::error::{ApiError, Contract};
 use super::memory::{Account, NoRoom};
-use super::{HttpState, work};
 
 /// The first bytes of a gzip member, by RFC 1952.
 const GZIP_MAGIC: [u8; 2] = [0x1f, 0x8b];
@@ -43,7 +43,12 @@ pub(super) async fn read(
     let is_gzip = is_gzip(headers)?;
     let limits = &state.0.limits;
     let mut into = Growing::new(limits.body_bytes_max, state.0.budget.account(), contract);
-    into.expect(body.size_hint().exact());
+    let length = body.size_hint().exact();
+    // Compressed or not: one that is longer than it may become is too large already.
+    if length.is_some_and(|length| length > limits.body_bytes_max as u64) {
+        return Err(too_large(limits.body_bytes_max));
+    }
+    into.expect(length);
     let collected = match timeout(limits.body_timeout, collect(body, into, is_gzip)).await {
         Ok(collected) => collected?,
         Err(_) => {
@@ -54,15 +59,14 @@ pub(super) async fn read(
         return Ok(collected.end());
     }
     let usual_bytes = collected.bytes.len().saturating_mul(USUAL_RATIO);
-    work::on(state, usual_bytes, || {
+    let inflated = state.0.large_bodies.on(contract, usual_bytes, || {
         let (compressed, mut into) = collected.beside();
         // All at once, so that it need not move while it grows.
         into.expect(inflated_length(&compressed));
         into.reserve()?;
         inflate(&compressed, into)
-    })
-    .await
-    .map(Growing::end)
+    });
+    inflated.await.map(Growing::end)
 }
 
 /// The length that a gzip says it has, at its end.
@@ -106,10 +110,7 @@ impl Growing {
     fn push(&mut self, chunk: &[u8]) -> Result<(), ApiError> {
         let due = self.bytes.len() + chunk.len();
         if due > self.bytes_max {
-            return Err(ApiError::too_large(format!(
-                "the body has more than {} bytes (after inflating): send smaller batches, or raise server.body_bytes_max",
-                self.bytes_max
-            )));
+            return Err(too_large(self.bytes_max));
         }
         let capacity = self.bytes.capacity();
         if due > capacity {
@@ -154,6 +155,12 @@ impl Growing {
         let _ = self.account.hold(self.bytes.capacity());
         ReadBody { bytes: self.bytes, account: self.account }
     }
+}
+
+fn too_large(bytes_max: usize) -> ApiError {
+    ApiError::too_large(format!(
+        "the body has more than {bytes_max} bytes (after inflating): send smaller batches, or raise server.body_bytes_max"
+    ))
 }
 
 fn broken_body() -> ApiError {

@@ -4,7 +4,7 @@
 //! whole batch; 429 with `Retry-After` makes all of them retry. 408 is never used: some SDKs drop the batch on it.
 
 use axum::Json;
-use axum::http::{HeaderValue, Method, StatusCode, Uri, header};
+use axum::http::{HeaderValue, StatusCode, Uri, header};
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 use utoipa::ToSchema;
@@ -139,10 +139,9 @@ impl ApiError {
     }
 
     /// 405, for a method that a path does not have.
-    pub(super) fn wrong_method(method: &Method) -> Self {
-        let message = format!(
-            "{method} is not for this path: messages are sent with POST, everything else is asked for with GET"
-        );
+    pub(super) fn wrong_method() -> Self {
+        // Without its name: a client may invent a method as long as its headers may be.
+        let message = "this method is not allowed here: messages are sent with POST, everything else is read with GET; Allow has the methods of this path";
         Self::new(StatusCode::METHOD_NOT_ALLOWED, "wrong_method", message)
     }
 
@@ -203,6 +202,6 @@ pub(super) async fn not_on_admin_address(uri: Uri) -> Response {
 }
 
 /// The answer for a method that a path does not have; axum adds `Allow`.
-pub async fn wrong_method(method: Method, uri: Uri) -> Response {
-    ApiError::wrong_method(&method).answer(Contract::of_path(uri.path()))
+pub async fn wrong_method(uri: Uri) -> Response {
+    ApiError::wrong_method().answer(Contract::of_path(uri.path()))
 }

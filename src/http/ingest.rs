@@ -170,7 +170,8 @@ impl<'s> Visit<'s> {
             body::read(body, &self.headers, self.state, contract).await?;
         self.account = account;
         let (started, body_bytes) = (Instant::now(), body.len());
-        let judged = work::on(self.state, body_bytes, || judge(self, greeted, &body)).await?;
+        let large_bodies = &self.state.0.large_bodies;
+        let judged = large_bodies.on(contract, body_bytes, || judge(self, greeted, &body)).await?;
         drop(body);
         self.admit_bytes(&judged)?;
         self.store(judged, body_bytes, started).await

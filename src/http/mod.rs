@@ -38,7 +38,7 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::routing::any;
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::watch;
 use utoipa::openapi::OpenApi;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
@@ -64,7 +64,7 @@ pub struct HttpLimits {
     pub batch_messages_max: usize,
     /// How long a body may take to come.
     pub body_timeout: Duration,
-    /// How long storing may take.
+    /// How long storing may take, and how long a large body may wait to be read.
     pub ack_timeout: Duration,
     /// Memory of all requests: their bodies, and what those become.
     pub body_budget_bytes: usize,
@@ -84,7 +84,7 @@ struct Shared {
     trusted_proxies: Vec<Network>,
     public_url: Option<PublicUrl>,
     budget: memory::Budget,
-    large_bodies: Arc<Semaphore>,
+    large_bodies: work::LargeBodies,
     guesses: Arc<Guesses>,
     /// Held while something large is decoded.
     turns: Mutex<()>,
@@ -140,7 +140,7 @@ impl HttpState {
             trusted_proxies,
             public_url,
             budget: memory::Budget::new(limits.body_budget_bytes, limits.body_bytes_max),
-            large_bodies: work::permits(),
+            large_bodies: work::LargeBodies::new(limits.ack_timeout),
             turns: Mutex::default(),
             unknown_paths: line_limit::LineLimit::new(paths::LINES_MAX),
             metrics,

@@ -102,7 +102,7 @@ pub(super) async fn wrong_method(
     method: Method,
     uri: Uri,
 ) -> Response {
-    reject_unknown(&state, &method, uri.path(), ApiError::wrong_method(&method))
+    reject_unknown(&state, &method, uri.path(), ApiError::wrong_method())
 }
 
 fn reject_unknown(state: &HttpState, method: &Method, path: &str, error: ApiError) -> Response {

@@ -3,30 +3,50 @@
 //! A decoded message takes up to fifty times its length, so that is what memory is bounded by here: of large messages
 //! only one in the whole process is decoded at a time, and of small ones no more than there are threads.
 
-use std::sync::{Arc, MutexGuard, PoisonError};
+use std::sync::{MutexGuard, PoisonError};
+use std::time::Duration;
 
 use tokio::sync::Semaphore;
+use tokio::time::timeout;
 
 use super::HttpState;
+use super::error::{ApiError, Contract};
 
 /// Longer bodies are judged outside the threads that serve connections, and longer messages take turns.
 const LARGE_BYTES: usize = 64 * 1024;
 
-/// The permits for large bodies, one for each processor: more at a time would end no sooner.
-pub(super) fn permits() -> Arc<Semaphore> {
-    let processors = std::thread::available_parallelism().map_or(1, usize::from);
-    Arc::new(Semaphore::new(processors))
+/// Permits for work on large bodies, one for each processor: more at a time would end no sooner.
+pub(super) struct LargeBodies {
+    permits: Semaphore,
+    /// How long a body may wait for a permit: it holds memory that others could use.
+    wait_max: Duration,
 }
 
-/// Runs the work on a body of this length.
-pub(super) async fn on<T>(state: &HttpState, body_bytes: usize, work: impl FnOnce() -> T) -> T {
-    if body_bytes <= LARGE_BYTES {
-        return work();
+impl LargeBodies {
+    pub(super) fn new(wait_max: Duration) -> Self {
+        let processors = std::thread::available_parallelism().map_or(1, usize::from);
+        Self { permits: Semaphore::new(processors), wait_max }
     }
-    // The semaphore is never closed.
-    let _permit = state.0.large_bodies.acquire().await;
-    // Others on this thread must not wait for it.
-    tokio::task::block_in_place(work)
+
+    /// Runs the work on a body of this length, or asks its sender to retry if no permit is free in time.
+    pub(super) async fn on<T>(
+        &self,
+        contract: Contract,
+        body_bytes: usize,
+        work: impl FnOnce() -> Result<T, ApiError>,
+    ) -> Result<T, ApiError> {
+        if body_bytes <= LARGE_BYTES {
+            return work();
+        }
+        // The semaphore is never closed.
+        let Ok(_permit) = timeout(self.wait_max, self.permits.acquire()).await else {
+            return Err(contract.not_now(
+                "too many large bodies came at once: send the request again after Retry-After",
+            ));
+        };
+        // Other tasks on this thread must not wait for it.
+        tokio::task::block_in_place(work)
+    }
 }
 
 /// The turn to decode something large; the next one begins when it is dropped.
@@ -34,10 +54,31 @@ pub(super) struct Turn<'s> {
     _guard: MutexGuard<'s, ()>,
 }
 
-/// Waits for a turn to decode this many bytes; `None`: they need none. Only within [`on`], with a body at least as
+/// Waits for a turn to decode this many bytes; `None`: they need none. Only within [`LargeBodies::on`], with a body at least as
 /// long, and never with another turn in hand.
 pub(super) fn turn(state: &HttpState, bytes: usize) -> Option<Turn<'_>> {
     let turns = &state.0.turns;
     (bytes > LARGE_BYTES)
         .then(|| Turn { _guard: turns.lock().unwrap_or_else(PoisonError::into_inner) })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_large_body_waits_for_a_permit_only_so_long() {
+        let bodies = LargeBodies::new(Duration::from_secs(4));
+        let processors = bodies.permits.available_permits();
+        let all = bodies.permits.acquire_many(u32::try_from(processors).unwrap()).await.unwrap();
+        for (contract, status) in [(Contract::Tracking, 429), (Contract::Webhook, 503)] {
+            let waited = bodies.on(contract, LARGE_BYTES + 1, || -> Result<(), _> { panic!() });
+            let error = waited.await.unwrap_err();
+            assert_eq!((error.status.as_u16(), error.code), (status, "not_now"));
+            // Small ones need no permit.
+            assert_eq!(bodies.on(contract, LARGE_BYTES, || Ok(1)).await, Ok(1));
+        }
+        drop(all);
+        assert_eq!(bodies.permits.available_permits(), processors, "nobody waits any more");
+    }
 }

@@ -151,6 +151,41 @@ async fn slow_and_broken_requests_are_ended() {
     service.accept("/v1/track", track("u1", "m1")).await;
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_body_that_says_it_is_too_long_is_rejected_before_it_comes() {
+    let service = Setup::with_loops("http://127.0.0.1:9/api/v1")
+        .env("SEGMENT_LOOPS__SERVER__BODY_BYTES_MAX", "4000")
+        .env("SEGMENT_LOOPS__SERVER__MESSAGE_BYTES_MAX", "4000")
+        .start();
+    let key = basic();
+    for path in ["/v1/track", "/v1/batch", "/destination"] {
+        for length in ["4001", "100000000", "9223372036854775808", "18446744073709551613"] {
+            for coding in ["", "Content-Encoding: gzip\r\n"] {
+                let request = format!(
+                    "POST {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Length: {length}\r\n{coding}Authorization: Basic {key}\r\n\r\n"
+                );
+                let answer = raw(&service, request.as_bytes());
+                assert!(answer.starts_with("HTTP/1.1 413"), "{path} {length}: {answer}");
+                assert!(answer.contains("server.body_bytes_max"), "{answer}");
+            }
+        }
+    }
+    service.accept("/v1/track", track("u1", "m1")).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_answer_does_not_repeat_a_method_that_nobody_knows() {
+    let loops = ScriptedLoops::willing().await;
+    let service = Setup::with_loops(&loops.base_url).start();
+    for path in ["/v1/track", "/webhook/default", "/healthz", "/metrics"] {
+        let method = "INVENTED".repeat(7_000);
+        let request = format!("{method} {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n");
+        let answer = raw(&service, request.as_bytes());
+        assert!(answer.starts_with("HTTP/1.1 405"), "{path}: {answer}");
+        assert!(answer.len() < 1_000 && !answer.contains("INVENTED"), "{path}: {answer}");
+    }
+}
+
 fn basic() -> String {
     use base64::Engine as _;
     base64::engine::general_purpose::STANDARD.encode(format!("{WRITE_KEY}:"))

@@ -16,6 +16,9 @@
 //! ```
 
 mod clock;
+mod ending;
+mod events;
+mod knobs;
 mod loops;
 mod model;
 mod process;

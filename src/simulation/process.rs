@@ -19,7 +19,7 @@ use crate::queue::{Housekeeping as _, Store as _};
 pub(super) const LEASE_TTL: Duration = Duration::from_secs(10);
 
 /// The longest wait between two attempts, shorter than usual so that runs end soon.
-pub(super) const RETRY_MAX: Duration = Duration::from_secs(60);
+pub(super) const RETRY_MAX: Duration = Duration::from_secs(20);
 
 /// How often contents are erased and records purged.
 const CHORES_EVERY: Duration = Duration::from_secs(15);

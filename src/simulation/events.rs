@@ -1,0 +1,226 @@
+//! What senders and operators do, and what befalls them.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use jiff::SignedDuration;
+use tokio::task::JoinSet;
+use tokio::time::{Instant, sleep, timeout};
+
+use super::loops::Weather;
+use super::model::{Kind, id};
+use super::world::{DESTINATION, Running, World};
+use crate::clock::Clock as _;
+use crate::destination::{ActionKind, Destination, DestinationOptions};
+use crate::queue::intake::Intake;
+use crate::queue::{
+    Accepted, Inbox as _, NewMessage, ReplayAsk, ReplayState, Replays as _, Selection,
+};
+use crate::segment::decode::decode_strict;
+use crate::segment::{Object, Value};
+
+const SOURCE: &str = "web";
+
+/// How long a sender waits for its answer.
+const ACK_TIMEOUT: Duration = Duration::from_secs(4);
+
+/// Everybody that the messages are about.
+const USERS: [&str; 5] = ["ada", "bob", "cyn", "dan", "eve"];
+
+/// The properties that are set.
+const PROPERTIES: [&str; 4] = ["p1", "p2", "p3", "p4"];
+
+impl World {
+    pub(super) fn something_happens(self: &Arc<Self>, senders: &mut JoinSet<()>) {
+        let knobs = &self.knobs;
+        match self.below(100) {
+            0..50 => {
+                let batch = (0..=self.below(4)).map(|_| self.new_message()).collect();
+                senders.spawn(Arc::clone(self).send(batch, false));
+            }
+            50..56 => {
+                let batch = (0..=self.below(10)).map(|_| self.new_message()).collect();
+                senders.spawn(Arc::clone(self).send(batch, true));
+            }
+            56..60 => {
+                let sent = self.ledger().messages.len();
+                if sent > 0 {
+                    senders.spawn(Arc::clone(self).send(vec![self.below(sent)], false));
+                }
+            }
+            60..72 if knobs.bad_weather => {
+                let weather = self.one_of(&Weather::ALL);
+                self.trace(format_args!("weather: {weather:?}"));
+                *self.weather.lock().unwrap() = weather;
+            }
+            72..76 if knobs.reloads => {
+                let version = self.below(1_000) as u64;
+                self.trace(format_args!("reload: version {version}"));
+                self.configuration.send_replace(Arc::new(configuration(version)));
+            }
+            76..80 if knobs.replays => {
+                senders.spawn(Arc::clone(self).replay());
+            }
+            80..84 if knobs.full_disks => {
+                let is_full = !self.disk_is_full.fetch_not(Ordering::Relaxed);
+                self.trace(format_args!("the disk is full: {is_full}"));
+            }
+            84..87 if knobs.jumps => self.jump(),
+            87..89 => {
+                if let Some(running) = self.any_running() {
+                    running.process.stop.cancel();
+                }
+            }
+            89..91 if knobs.crash > 0.0 => {
+                if let Some(running) = self.any_running() {
+                    self.trace(format_args!("{} is killed", running.process.name));
+                    running.process.crash.cancel();
+                }
+            }
+            _ => {}
+        }
+    }
+
+    /// Sets the clock: by seconds, hours or a day, forward or back, or to long ago.
+    fn jump(&self) {
+        const HOUR: i64 = 3_600;
+        // Never so far ahead that records are past their retention.
+        let ahead = self.clock.off_by().as_hours();
+        let by = match self.one_of(&[-10, 10, -HOUR, HOUR, -25 * HOUR, 25 * HOUR]) {
+            by if by > 0 && ahead > 24 => -by,
+            by => by,
+        };
+        self.trace(format_args!("the clock jumps by {by} s"));
+        self.clock.jump(SignedDuration::from_secs(by));
+        *self.jumped_at.lock().unwrap() = Some(Instant::now());
+        let mut earliest = self.earliest_setting.lock().unwrap();
+        *earliest = (*earliest).min(self.clock.off_by().as_secs());
+    }
+
+    /// Makes a message up; returns its number.
+    fn new_message(&self) -> usize {
+        let kind = match self.below(100) {
+            0..45 => Kind::Track,
+            45..80 => Kind::Identify,
+            80..86 => Kind::Poison,
+            86..91 => Kind::Page,
+            91..94 => Kind::Placeholder,
+            _ if self.knobs.deletions => Kind::Delete,
+            _ => Kind::Track,
+        };
+        let mut user = self.one_of(&USERS);
+        let mut ledger = self.ledger();
+        let is_deleted = |user: &str| {
+            ledger.messages.iter().any(|one| one.kind == Kind::Delete && one.user == user)
+        };
+        // Each person is deleted once at most, so that it is clear which deletion Loops got.
+        let kind = if kind == Kind::Delete && is_deleted(user) { Kind::Track } else { kind };
+        if kind == Kind::Placeholder {
+            user = "undefined";
+        }
+        let properties = match kind {
+            Kind::Track => vec!["p0"],
+            Kind::Identify => PROPERTIES.into_iter().filter(|_| self.chance(0.4)).collect(),
+            _ => Vec::new(),
+        };
+        let properties = properties.into_iter().map(str::to_owned).collect();
+        ledger.sent(user.to_owned(), kind, properties)
+    }
+
+    /// A message as its sender writes it, and as it is stamped.
+    fn stamped(&self, number: usize, is_bulk: bool) -> NewMessage {
+        let ledger = self.ledger();
+        let message = &ledger.messages[number];
+        let user = &message.user;
+        let mut values: serde_json::Map<_, _> =
+            message.properties.iter().map(|name| (name.clone(), number.into())).collect();
+        if message.kind == Kind::Poison {
+            values.insert("poison".to_owned(), true.into());
+            values.insert("p0".to_owned(), number.into());
+        }
+        let (kind, place) = match message.kind {
+            Kind::Track => ("track", "properties"),
+            Kind::Poison if number.is_multiple_of(2) => ("track", "properties"),
+            Kind::Delete => ("delete", "traits"),
+            Kind::Page => ("page", "properties"),
+            Kind::Identify | Kind::Poison | Kind::Placeholder => ("identify", "traits"),
+        };
+        let written = serde_json::json!({
+            "type": kind, "messageId": id(number), "userId": user, "event": "Done", place: values,
+        });
+        drop(ledger);
+        let intake = Intake {
+            digests: &self.digests,
+            source: SOURCE,
+            destination: DESTINATION,
+            is_bulk,
+            kind: None,
+            is_from_segment: false,
+            is_sent_now: !is_bulk,
+            ip: None,
+            message_bytes_max: 1_000_000,
+            takes_delete: true,
+        };
+        let raw = written.to_string();
+        intake.read(raw.as_bytes(), &Object::new(), self.clock.now(), String::new).unwrap()
+    }
+
+    /// Sends messages until they are acknowledged.
+    async fn send(self: Arc<Self>, batch: Vec<usize>, is_bulk: bool) {
+        loop {
+            if let Some(Running { process, store }) = self.any_running() {
+                let messages = batch.iter().map(|number| self.stamped(*number, is_bulk)).collect();
+                let accepted = timeout(ACK_TIMEOUT, store.accept(messages)).await;
+                if let Ok(Ok(accepted)) = accepted {
+                    let new = accepted.iter().filter(|one| **one == Accepted::New).count();
+                    self.trace(format_args!("{} acknowledges {batch:?}, {new} new", process.name));
+                    let mut ledger = self.ledger();
+                    batch.iter().for_each(|number| ledger.messages[*number].is_acknowledged = true);
+                    return;
+                }
+            }
+            sleep(self.ms(200..=3_000)).await;
+        }
+    }
+
+    /// Replays some messages, as far as it gets.
+    async fn replay(self: Arc<Self>) {
+        let Some(Running { process, store }) = self.any_running() else { return };
+        let selection = Selection {
+            state: self.one_of(&ReplayState::ALL),
+            message_ids: Vec::new(),
+            user: self.chance(0.7).then(|| self.one_of(&USERS).to_owned()),
+            reason: None,
+            destination: Some(DESTINATION.to_owned()),
+            subscription: None,
+            from: None,
+            to: None,
+        };
+        let mut position = None;
+        loop {
+            let (selection, now) = (selection.clone(), self.clock.now());
+            let ask = ReplayAsk { selection, position, is_dry_run: false, now };
+            let Ok(Ok(chunk)) = timeout(ACK_TIMEOUT, store.replay(&ask)).await else { return };
+            self.trace(format_args!("{} replayed {}", process.name, chunk.replayed));
+            position = chunk.next;
+            if position.is_none() {
+                return;
+            }
+        }
+    }
+}
+
+/// Segment's subscriptions, in one of their versions: it shows in the requests of events.
+pub(super) fn configuration(version: u64) -> Destination {
+    let mut subscriptions = Destination::default_subscriptions();
+    for subscription in &mut subscriptions {
+        if let (ActionKind::SendEvent, Value::Object(mapping)) =
+            (subscription.action, &mut subscription.mapping)
+        {
+            let properties = decode_strict(&format!(r#"{{"version": {version}}}"#)).unwrap();
+            mapping.insert("contactProperties", properties);
+        }
+    }
+    Destination::compile(&subscriptions, DestinationOptions::default()).unwrap()
+}

@@ -1,5 +1,6 @@
 //! The composition root: the only place that picks implementations and wires the parts together.
 
+mod chores;
 mod openapi;
 mod reload;
 
@@ -8,7 +9,6 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use metrics::gauge;
 use metrics_exporter_prometheus::PrometheusHandle;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
@@ -24,31 +24,13 @@ use crate::delivery::{Engine, EngineOptions, RetryOptions, Stop};
 use crate::http::server::{self, ServerLimits};
 use crate::http::{self, Front, HttpLimits, HttpParts, HttpState, Network, PublicUrl};
 use crate::loops::{Client, ClientError, ClientOptions};
-use crate::queue::{Depth, Housekeeping, Log, Store, Unavailable, Work};
+use crate::queue::{Depth, Log, Store, Unavailable};
 use crate::store::{self, StoreError};
 use crate::telemetry;
 use reload::Reloader;
 
 /// Where Linux has the machine's host name; in a container, the container's.
 const MACHINE_NAME_FILE: &str = "/proc/sys/kernel/hostname";
-
-/// How long after its start a process removes nothing: the clock of a machine that just booted may be wrong.
-const PURGE_AFTER: Duration = Duration::from_secs(60 * 60);
-
-/// How often records past their retention are removed.
-const PURGE_EVERY: Duration = Duration::from_secs(60);
-
-/// How often delivered deletions are looked for, to erase the contents of the people they were about.
-const ERASE_EVERY: Duration = Duration::from_secs(2);
-
-/// How often the clock is checked.
-const CLOCK_CHECK_EVERY: Duration = Duration::from_secs(1);
-
-/// How often the store is checked, so that a failure is reported even while no messages come in.
-const STORE_CHECK_EVERY: Duration = Duration::from_secs(5);
-
-/// How often the metrics recorder aggregates its samples.
-const METRICS_UPKEEP_EVERY: Duration = Duration::from_secs(5);
 
 /// The part of the grace time that senders have at most, while requests to Loops go on.
 const SENDERS_PART: u32 = 2;
@@ -188,18 +170,18 @@ impl App {
     pub async fn run(self, stop: CancellationToken) -> Result<u64, AppError> {
         let deliver = Stop::default();
         let names: Vec<String> = self.engines.iter().map(|(name, _)| name.clone()).collect();
-        warn_of_orphans(&*self.store, &names).await;
+        chores::warn_of_orphans(&*self.store, &names).await;
         let mut engines = JoinSet::new();
         for (_, engine) in self.engines {
             engines.spawn(engine.run(deliver.clone()));
         }
         let mut chores = JoinSet::new();
-        chores.spawn(purge(self.store.clone(), Arc::clone(&self.clock)));
-        chores.spawn(watch_clock(Arc::clone(&self.clock)));
-        chores.spawn(erase(self.store.clone()));
-        chores.spawn(watch_store(self.store.clone()));
-        chores.spawn(upkeep(self.metrics));
-        chores.spawn(reload_on_hangup(self.reloader));
+        chores.spawn(chores::purge(self.store.clone(), Arc::clone(&self.clock)));
+        chores.spawn(chores::watch_clock(Arc::clone(&self.clock)));
+        chores.spawn(chores::erase(self.store.clone()));
+        chores.spawn(chores::watch_store(self.store.clone()));
+        chores.spawn(chores::upkeep(self.metrics));
+        chores.spawn(chores::reload_on_hangup(self.reloader));
         let serve = |served: Served, listener| {
             let limits = ServerLimits { listener, ..self.limits.clone() };
             let grace = self.grace / SENDERS_PART;
@@ -393,126 +375,12 @@ fn server_limits(config: &Config) -> ServerLimits {
     }
 }
 
-/// Warns of messages that wait for a destination which is no longer configured: it was renamed or removed.
-async fn warn_of_orphans(store: &dyn Work, configured: &[String]) {
-    // A store that does not work is reported by `watch_store`.
-    for name in store.destinations().await.unwrap_or_default() {
-        if configured.contains(&name) {
-            continue;
-        }
-        let messages = store.depth(&name).await.map_or(0, |depth: Depth| depth.messages);
-        warn!(
-            destination = name,
-            messages,
-            "messages wait for a destination that is not configured: they are delivered once there is one of this name"
-        );
-        gauge!(telemetry::QUEUE_DEPTH, "destination" => name).set(messages as f64);
-    }
-}
-
-/// Reloads the configuration at each SIGHUP.
-async fn reload_on_hangup(reloader: Arc<Reloader>) {
-    #[cfg(unix)]
-    {
-        use tokio::signal::unix::{SignalKind, signal};
-        if let Ok(mut hangup) = signal(SignalKind::hangup()) {
-            while hangup.recv().await.is_some() {
-                let reloader = Arc::clone(&reloader);
-                // Reading files blocks. The result is in the log.
-                let _ = tokio::task::spawn_blocking(move || reloader.reload()).await;
-            }
-        }
-    }
-    // Where there is no such signal, `POST /api/reload` does the same.
-    std::future::pending().await
-}
-
-/// Notices soon when the clock is set, also while nothing else asks for the time.
-async fn watch_clock(clock: SharedClock) {
-    loop {
-        clock.now();
-        tokio::time::sleep(CLOCK_CHECK_EVERY).await;
-    }
-}
-
-async fn purge(store: Arc<dyn Housekeeping>, clock: SharedClock) {
-    tokio::time::sleep(PURGE_AFTER).await;
-    loop {
-        tokio::time::sleep(PURGE_EVERY).await;
-        loop {
-            match store.purge(clock.earliest_now()).await {
-                Ok(0) => break,
-                Ok(_) => tokio::task::yield_now().await,
-                Err(fault) => {
-                    error!(
-                        error = %telemetry::chain(&fault),
-                        "old records cannot be removed"
-                    );
-                    break;
-                }
-            }
-        }
-    }
-}
-
-/// Logs when the store stops working and when it works again: once each, not once a request.
-async fn watch_store(store: Arc<dyn Log>) {
-    let ready = gauge!(telemetry::STORE_READY);
-    let mut works = true;
-    loop {
-        let checked = store.ready().await;
-        match &checked {
-            Ok(()) if !works => info!("the store works again"),
-            Err(fault) if works => error!(
-                error = %telemetry::chain(fault),
-                "the store does not work: senders are asked to retry"
-            ),
-            Ok(()) | Err(_) => {}
-        }
-        works = checked.is_ok();
-        ready.set(if works { 1.0 } else { 0.0 });
-        tokio::time::sleep(STORE_CHECK_EVERY).await;
-    }
-}
-
-async fn erase(store: Arc<dyn Housekeeping>) {
-    loop {
-        tokio::time::sleep(ERASE_EVERY).await;
-        loop {
-            match store.erase().await {
-                Ok(0) => break,
-                Ok(_) => tokio::task::yield_now().await,
-                Err(fault) => {
-                    error!(
-                        error = %telemetry::chain(&fault),
-                        "contents of deleted people cannot be erased; trying again"
-                    );
-                    break;
-                }
-            }
-        }
-    }
-}
-
-async fn upkeep(metrics: PrometheusHandle) {
-    loop {
-        tokio::time::sleep(METRICS_UPKEEP_EVERY).await;
-        metrics.run_upkeep();
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::sync::Mutex;
 
-    use async_trait::async_trait;
-    use jiff::{SignedDuration, Timestamp};
-
-    use crate::clock::tests::PausedClock;
-    use crate::clock::{Clock as _, SystemClock};
+    use crate::clock::SystemClock;
     use crate::config::{self, Flags};
-    use crate::queue::Unavailable;
 
     #[tokio::test]
     async fn it_stops_when_a_part_has_ended() {
@@ -537,46 +405,5 @@ mod tests {
         app.store.close().await;
         let ended = app.run(CancellationToken::new()).await;
         assert!(matches!(ended, Err(AppError::BrokenOff { .. })), "{ended:?}");
-    }
-
-    /// Notes by which times it was purged, and when.
-    struct Purged(Mutex<Vec<(Instant, Timestamp)>>);
-
-    #[async_trait]
-    impl Housekeeping for Purged {
-        async fn purge(&self, now: Timestamp) -> Result<u64, Unavailable> {
-            self.0.lock().unwrap().push((Instant::now(), now));
-            Ok(0)
-        }
-
-        async fn erase(&self) -> Result<u64, Unavailable> {
-            Ok(0)
-        }
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn nothing_is_purged_in_the_first_hour_nor_by_a_clock_that_was_just_set_forward() {
-        let purged = Arc::new(Purged(Mutex::default()));
-        let clock = PausedClock::shared();
-        let watched: SharedClock = Arc::new(WatchedClock::new(clock.clone()));
-        let (began, began_at) = (Instant::now(), clock.now());
-        let chore = tokio::spawn(purge(purged.clone(), Arc::clone(&watched)));
-        let hours = |hours| SignedDuration::from_hours(hours);
-        tokio::time::sleep(Duration::from_secs(2 * 3_600)).await;
-        clock.advance(hours(24 * 365));
-        watched.now();
-        let set_at = Instant::now();
-        tokio::time::sleep(Duration::from_secs(30 * 3_600)).await;
-        chore.abort();
-        let calls = purged.0.lock().unwrap();
-        assert!(calls[0].0 - began > Duration::from_secs(3_600), "{:?}", calls[0]);
-        for (at, now) in &*calls {
-            // A day later, the new time is believed.
-            let is_believed = *at - set_at.min(*at) >= Duration::from_secs(24 * 3_600);
-            let ahead = if is_believed { hours(24 * 365) } else { hours(0) };
-            assert_eq!(*now, began_at + ahead + (*at - began));
-        }
-        let last = calls.last().unwrap();
-        assert!(last.1 > began_at + hours(24 * 365), "{last:?}");
     }
 }

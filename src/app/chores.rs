@@ -1,0 +1,197 @@
+//! What an [`App`](super::App) does beside serving and delivering.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use metrics::gauge;
+use metrics_exporter_prometheus::PrometheusHandle;
+use tracing::{error, info, warn};
+
+use super::reload::Reloader;
+use crate::clock::SharedClock;
+use crate::queue::{Depth, Housekeeping, Log, Work};
+use crate::telemetry;
+
+/// How long after its start a process removes nothing: the clock of a machine that just booted may be wrong.
+const PURGE_AFTER: Duration = Duration::from_secs(60 * 60);
+
+/// How often records past their retention are removed.
+const PURGE_EVERY: Duration = Duration::from_secs(60);
+
+/// How often delivered deletions are looked for, to erase the contents of the people they were about.
+const ERASE_EVERY: Duration = Duration::from_secs(2);
+
+/// How often the clock is checked.
+const CLOCK_CHECK_EVERY: Duration = Duration::from_secs(1);
+
+/// How often the store is checked, so that a failure is reported even while no messages come in.
+const STORE_CHECK_EVERY: Duration = Duration::from_secs(5);
+
+/// How often the metrics recorder aggregates its samples.
+const METRICS_UPKEEP_EVERY: Duration = Duration::from_secs(5);
+
+/// Warns of messages that wait for a destination which is no longer configured: it was renamed or removed.
+pub(super) async fn warn_of_orphans(store: &dyn Work, configured: &[String]) {
+    // A store that does not work is reported by `watch_store`.
+    for name in store.destinations().await.unwrap_or_default() {
+        if configured.contains(&name) {
+            continue;
+        }
+        let messages = store.depth(&name).await.map_or(0, |depth: Depth| depth.messages);
+        warn!(
+            destination = name,
+            messages,
+            "messages wait for a destination that is not configured: they are delivered once there is one of this name"
+        );
+        gauge!(telemetry::QUEUE_DEPTH, "destination" => name).set(messages as f64);
+    }
+}
+
+/// Reloads the configuration at each SIGHUP.
+pub(super) async fn reload_on_hangup(reloader: Arc<Reloader>) {
+    #[cfg(unix)]
+    {
+        use tokio::signal::unix::{SignalKind, signal};
+        if let Ok(mut hangup) = signal(SignalKind::hangup()) {
+            while hangup.recv().await.is_some() {
+                let reloader = Arc::clone(&reloader);
+                // Reading files blocks. The result is in the log.
+                let _ = tokio::task::spawn_blocking(move || reloader.reload()).await;
+            }
+        }
+    }
+    // Where there is no such signal, `POST /api/reload` does the same.
+    std::future::pending().await
+}
+
+/// Notices soon when the clock is set, also while nothing else asks for the time.
+pub(super) async fn watch_clock(clock: SharedClock) {
+    loop {
+        clock.now();
+        tokio::time::sleep(CLOCK_CHECK_EVERY).await;
+    }
+}
+
+/// Removes records past their retention, the first only an hour after the start.
+pub(super) async fn purge(store: Arc<dyn Housekeeping>, clock: SharedClock) {
+    tokio::time::sleep(PURGE_AFTER).await;
+    loop {
+        tokio::time::sleep(PURGE_EVERY).await;
+        loop {
+            match store.purge(clock.earliest_now()).await {
+                Ok(0) => break,
+                Ok(_) => tokio::task::yield_now().await,
+                Err(fault) => {
+                    error!(
+                        error = %telemetry::chain(&fault),
+                        "old records cannot be removed"
+                    );
+                    break;
+                }
+            }
+        }
+    }
+}
+
+/// Logs when the store stops working and when it works again: once each, not once a request.
+pub(super) async fn watch_store(store: Arc<dyn Log>) {
+    let ready = gauge!(telemetry::STORE_READY);
+    let mut works = true;
+    loop {
+        let checked = store.ready().await;
+        match &checked {
+            Ok(()) if !works => info!("the store works again"),
+            Err(fault) if works => error!(
+                error = %telemetry::chain(fault),
+                "the store does not work: senders are asked to retry"
+            ),
+            Ok(()) | Err(_) => {}
+        }
+        works = checked.is_ok();
+        ready.set(if works { 1.0 } else { 0.0 });
+        tokio::time::sleep(STORE_CHECK_EVERY).await;
+    }
+}
+
+/// Erases the contents of people whose deletion was delivered.
+pub(super) async fn erase(store: Arc<dyn Housekeeping>) {
+    loop {
+        tokio::time::sleep(ERASE_EVERY).await;
+        loop {
+            match store.erase().await {
+                Ok(0) => break,
+                Ok(_) => tokio::task::yield_now().await,
+                Err(fault) => {
+                    error!(
+                        error = %telemetry::chain(&fault),
+                        "contents of deleted people cannot be erased; trying again"
+                    );
+                    break;
+                }
+            }
+        }
+    }
+}
+
+/// Lets the metrics recorder aggregate its samples.
+pub(super) async fn upkeep(metrics: PrometheusHandle) {
+    loop {
+        tokio::time::sleep(METRICS_UPKEEP_EVERY).await;
+        metrics.run_upkeep();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::Mutex;
+
+    use async_trait::async_trait;
+    use jiff::{SignedDuration, Timestamp};
+    use tokio::time::Instant;
+
+    use crate::clock::tests::PausedClock;
+    use crate::clock::{Clock as _, WatchedClock};
+    use crate::queue::Unavailable;
+
+    /// Notes by which times it was purged, and when.
+    struct Purged(Mutex<Vec<(Instant, Timestamp)>>);
+
+    #[async_trait]
+    impl Housekeeping for Purged {
+        async fn purge(&self, now: Timestamp) -> Result<u64, Unavailable> {
+            self.0.lock().unwrap().push((Instant::now(), now));
+            Ok(0)
+        }
+
+        async fn erase(&self) -> Result<u64, Unavailable> {
+            Ok(0)
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn nothing_is_purged_in_the_first_hour_nor_by_a_clock_that_was_just_set_forward() {
+        let purged = Arc::new(Purged(Mutex::default()));
+        let clock = PausedClock::shared();
+        let watched: SharedClock = Arc::new(WatchedClock::new(clock.clone()));
+        let (began, began_at) = (Instant::now(), clock.now());
+        let chore = tokio::spawn(purge(purged.clone(), Arc::clone(&watched)));
+        let hours = |hours| SignedDuration::from_hours(hours);
+        tokio::time::sleep(Duration::from_secs(2 * 3_600)).await;
+        clock.advance(hours(24 * 365));
+        watched.now();
+        let set_at = Instant::now();
+        tokio::time::sleep(Duration::from_secs(30 * 3_600)).await;
+        chore.abort();
+        let calls = purged.0.lock().unwrap();
+        assert!(calls[0].0 - began > Duration::from_secs(3_600), "{:?}", calls[0]);
+        for (at, now) in &*calls {
+            // A day later, the new time is believed.
+            let is_believed = *at - set_at.min(*at) >= Duration::from_secs(24 * 3_600);
+            let ahead = if is_believed { hours(24 * 365) } else { hours(0) };
+            assert_eq!(*now, began_at + ahead + (*at - began));
+        }
+        let last = calls.last().unwrap();
+        assert!(last.1 > began_at + hours(24 * 365), "{last:?}");
+    }
+}

@@ -15,6 +15,20 @@ use super::world::{DESTINATION, Running, World};
 use crate::queue::{MessageRecord, Stage, Store, TallyStep};
 
 impl World {
+    /// Cuts the power, in some runs for about a day.
+    pub(super) async fn switch_off(&self) {
+        if self.knobs.off.is_zero() {
+            return;
+        }
+        self.trace(format_args!("off for {:?}", self.knobs.off));
+        *self.off_until.lock().unwrap() = Instant::now() + self.knobs.off;
+        for running in self.running.lock().unwrap().iter().flatten() {
+            running.process.crash.cancel();
+        }
+        self.ledger().switched_off();
+        self.wait_while_off().await;
+    }
+
     pub(super) fn calm_down(&self) {
         self.trace(format_args!("calm"));
         self.is_calm.store(true, Ordering::Relaxed);

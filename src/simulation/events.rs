@@ -85,10 +85,10 @@ impl World {
     /// Sets the clock: by seconds, hours or a day, forward or back, or to long ago.
     fn jump(&self) {
         const HOUR: i64 = 3_600;
-        // Never so far ahead that records are past their retention.
-        let ahead = self.clock.off_by().as_hours();
+        // Never so far off that records are past their retention.
+        let off_by = self.clock.off_by().as_hours();
         let by = match self.one_of(&[-10, 10, -HOUR, HOUR, -25 * HOUR, 25 * HOUR]) {
-            by if by > 0 && ahead > 24 => -by,
+            by if by > 0 && off_by > 24 || by < 0 && off_by < -24 => -by,
             by => by,
         };
         self.trace(format_args!("the clock jumps by {by} s"));
@@ -169,6 +169,7 @@ impl World {
     /// Sends messages until they are acknowledged.
     async fn send(self: Arc<Self>, batch: Vec<usize>, is_bulk: bool) {
         loop {
+            self.wait_while_off().await;
             if let Some(Running { process, store }) = self.any_running() {
                 let messages = batch.iter().map(|number| self.stamped(*number, is_bulk)).collect();
                 let accepted = timeout(ACK_TIMEOUT, store.accept(messages)).await;

@@ -23,6 +23,8 @@ pub(super) struct Knobs {
     pub(super) replays: bool,
     pub(super) reloads: bool,
     pub(super) deletions: bool,
+    /// How long the machine is off afterwards: about as long as Loops keeps idempotency keys.
+    pub(super) off: Duration,
 }
 
 impl Knobs {
@@ -32,6 +34,7 @@ impl Knobs {
         let (bad_weather, stalls, full_disks, jumps) =
             (often(0.8), often(0.3), often(0.2), often(0.3));
         let (replays, reloads, deletions) = (often(0.4), often(0.5), often(0.4));
+        let is_off = often(0.15);
         let processes = if often(0.4) { 2 } else { 1 };
         Self {
             rate: chance.u32(2..=12),
@@ -45,10 +48,12 @@ impl Knobs {
             bad_weather,
             stall: if stalls { 0.02 * chance.f64() } else { 0.0 },
             full_disks,
-            jumps,
+            // By a clock that was wrong before the machine was off, nobody knows for how long it was.
+            jumps: jumps && !is_off,
             replays,
             reloads,
             deletions,
+            off: Duration::from_secs(if is_off { chance.u64(20 * 3600..=30 * 3600) } else { 0 }),
         }
     }
 }

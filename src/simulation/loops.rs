@@ -107,17 +107,10 @@ impl Loops {
             }
         }
         let user = body["userId"].as_str().unwrap_or_default().to_owned();
-        let mut values = Vec::new();
-        for properties in [&body, &body["eventProperties"]] {
-            for (name, value) in properties.as_object().into_iter().flatten() {
-                if name == "poison" {
-                    return (400, "poison");
-                }
-                if let (Some(number), Some('p')) = (value.as_u64(), name.chars().next()) {
-                    values.push((name.clone(), number as usize));
-                }
-            }
+        if is_poison(&body) {
+            return (400, "poison");
         }
+        let values = values(&body);
         let is_deletion = sent.path == "/contacts/delete";
         if is_deletion {
             if !self.contacts.remove(&user) {
@@ -126,7 +119,6 @@ impl Loops {
         } else {
             self.contacts.insert(user.clone());
         }
-        values.sort_by_key(|(_, number)| *number);
         if let Some((_, taken_at)) = sent.key.as_ref().and_then(|key| self.keys.get_mut(key)) {
             *taken_at = Some(Instant::now());
         }
@@ -147,6 +139,26 @@ impl Loops {
             world.violate(format!("{count} requests within a second, {rate} are allowed"));
         }
     }
+}
+
+/// The properties in a body, with the numbers of the messages that they are from, in the order of these numbers.
+pub(super) fn values(body: &Value) -> Vec<(String, usize)> {
+    let mut values = Vec::new();
+    for (name, value) in properties(body) {
+        if let (Some(number), Some('p')) = (value.as_u64(), name.chars().next()) {
+            values.push((name.clone(), number as usize));
+        }
+    }
+    values.sort_by_key(|(_, number)| *number);
+    values
+}
+
+fn is_poison(body: &Value) -> bool {
+    properties(body).any(|(name, _)| name == "poison")
+}
+
+fn properties(body: &Value) -> impl Iterator<Item = (&String, &Value)> {
+    [body, &body["eventProperties"]].into_iter().filter_map(Value::as_object).flatten()
 }
 
 /// What becomes of a request that arrives.
@@ -207,6 +219,9 @@ impl std::fmt::Debug for Connection {
 impl Transport for Connection {
     async fn exchange(&self, call: Call<'_>, _bytes_max: usize) -> Result<RawAnswer, CallError> {
         let world = &self.world;
+        if let Some(body) = call.body {
+            world.ledger().tried(body);
+        }
         let weather = match world.weather() {
             weather if weather.is_total() || world.chance(0.7) => weather,
             _ => Weather::Fine,

@@ -6,6 +6,9 @@
 //! Tokio's paused time: it moves on when nothing is left to do, so an hour takes a fraction of a second.
 //! Afterwards, [`model`] compares what Loops received and what the store recorded with what was promised.
 //!
+//! Every call of the store is made whole or not at all: what a crash within a write leaves on a disk is tested with the
+//! running program (`tests/it/crashing.rs`, `cargo bench --bench torture`).
+//!
 //! Each run has one thread, and a call of the store blocks it until the store has answered. So a seed decides
 //! the order of everything, and a failing seed fails in the same way each time:
 //!

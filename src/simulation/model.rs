@@ -1,9 +1,14 @@
 //! What was promised, compared with what happened. The promises are those of the README.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::time::Duration;
 
-use super::loops::Effect;
-use crate::queue::{Accepted, FailureReason, Lease, MessageRecord, MessageState};
+use tokio::time::Instant;
+
+use super::loops::{Effect, values};
+use crate::queue::{
+    Accepted, FailureReason, FrozenRequest, Lease, MessageRecord, MessageState, RequestId,
+};
 
 /// What kind of message it is, which decides how it may end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -32,6 +37,13 @@ pub(super) struct Message {
     accepted: Vec<usize>,
     /// How often a request with it was refused for its key.
     unauthorized: u32,
+    /// When a request with it was sent for the first time.
+    first_tried_at: Option<Instant>,
+    /// Whether an attempt at one was recorded.
+    is_recorded: bool,
+    /// Whether the machine was switched off after the first attempt and before any was recorded. Then Loops may
+    /// have the event, and be sent it again when it has forgotten its key.
+    was_forgotten: bool,
 }
 
 /// Everything that happened.
@@ -43,6 +55,8 @@ pub(super) struct Ledger {
     pub(super) violations: Vec<String>,
     /// Whether a process started under a clock that had been set a day forward.
     pub(super) may_expire: bool,
+    /// The messages in each request.
+    requests: HashMap<RequestId, Vec<usize>>,
     accepted: usize,
     token: i64,
 }
@@ -68,6 +82,9 @@ impl Ledger {
             is_acknowledged: false,
             accepted: Vec::new(),
             unauthorized: 0,
+            first_tried_at: None,
+            is_recorded: false,
+            was_forgotten: false,
         });
         self.messages.len() - 1
     }
@@ -108,6 +125,35 @@ impl Ledger {
         number.is_some_and(|number| self.messages[number as usize].accepted.len() > 1)
     }
 
+    /// Notes an attempt.
+    pub(super) fn tried(&mut self, body: &[u8]) {
+        for (_, number) in values(&serde_json::from_slice(body).unwrap()) {
+            self.messages[number].first_tried_at.get_or_insert_with(Instant::now);
+        }
+    }
+
+    /// Notes the requests of messages.
+    pub(super) fn frozen(&mut self, requests: &[FrozenRequest]) {
+        for request in requests {
+            let numbers = values(&serde_json::from_slice(&request.body).unwrap());
+            let numbers = numbers.into_iter().map(|(_, number)| number).collect();
+            self.requests.insert(request.id, numbers);
+        }
+    }
+
+    /// Notes that an attempt was recorded.
+    pub(super) fn recorded(&mut self, request: RequestId) {
+        for number in self.requests.get(&request).into_iter().flatten() {
+            self.messages[*number].is_recorded = true;
+        }
+    }
+
+    pub(super) fn switched_off(&mut self) {
+        for message in &mut self.messages {
+            message.was_forgotten = message.first_tried_at.is_some() && !message.is_recorded;
+        }
+    }
+
     /// Notes a request that was refused for its key.
     pub(super) fn unauthorized(&mut self, body: &[u8]) {
         let text = String::from_utf8_lossy(body);
@@ -143,7 +189,7 @@ impl Ledger {
             let replays: usize = records[n].iter().map(|record| record.replay as usize).sum();
             let is_deleted = |one: &Message| one.kind == Kind::Delete && one.user == message.user;
             // A failed message is replayed once more than it is delivered, one of a deleted person not at all.
-            let may_fail = self.may_expire || message.unauthorized >= 4;
+            let may_fail = self.may_be_late(message) || message.unauthorized >= 4;
             let is_sent_by_each_replay = message.kind == Kind::Track
                 && message.accepted.len() == 1
                 && !may_fail
@@ -155,7 +201,7 @@ impl Ledger {
             };
             for record in &records[n] {
                 // One that came again has the same key, which Loops does not know if a merged request was refused.
-                let most = message.accepted.len() + replays;
+                let most = message.accepted.len() + replays + usize::from(message.was_forgotten);
                 self.check_end(n, record, (least, most), &effects[n], &mut violations);
             }
         }
@@ -195,7 +241,7 @@ impl Ledger {
             .collect();
         let is_refused = reasons == [FailureReason::Refused];
         let is_blamed = is_refused && message.unauthorized >= 4;
-        let is_late = self.may_expire && reasons == [FailureReason::Expired];
+        let is_late = reasons == [FailureReason::Expired] && self.may_be_late(message);
         let is_right = match message.kind {
             Kind::Identify | Kind::Track | Kind::Delete => {
                 // A replay after the person's deletion is not sent.
@@ -231,6 +277,12 @@ impl Ledger {
                 ));
             }
         }
+    }
+
+    /// Whether Loops may have forgotten the key of its event.
+    fn may_be_late(&self, message: &Message) -> bool {
+        let window = Duration::from_secs(24 * 3600);
+        self.may_expire || message.first_tried_at.is_some_and(|at| at.elapsed() > window)
     }
 
     /// Promise 3. Order per contact: what Loops did for a person follows the order of acceptance. Left out are messages that

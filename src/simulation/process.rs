@@ -78,6 +78,7 @@ pub(super) async fn supervise(world: Arc<World>, number: usize) {
         live(&world, number, format!("process-{number}.{life}")).await;
         let rest = if world.is_calm() { 100..=1_000 } else { 10..=8_000 };
         sleep(world.ms(rest)).await;
+        world.wait_while_off().await;
     }
 }
 

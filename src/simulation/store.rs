@@ -94,6 +94,10 @@ impl Store for FlakyStore {
 impl Inbox for FlakyStore {
     async fn accept(&self, messages: Vec<NewMessage>) -> Result<Vec<Accepted>, AcceptError> {
         let ids: Vec<String> = messages.iter().map(|message| message.message_id.clone()).collect();
+        if self.world.store_fails(Access::Read) {
+            self.note("accept", "too busy");
+            return Err(AcceptError::Busy);
+        }
         let watched = async {
             let answer = self.inner.accept(messages).await;
             if let Ok(accepted) = &answer {
@@ -143,15 +147,27 @@ impl Work for FlakyStore {
     }
 
     async fn open(&self, seq: Seq) -> Result<Option<Job>, WorkError> {
-        self.call("open", Access::Read, self.inner.open(seq)).await
+        let job = self.call("open", Access::Read, self.inner.open(seq)).await?;
+        self.world.ledger().frozen(job.as_ref().map_or(&[], |job| &job.requests));
+        Ok(job)
     }
 
     async fn freeze(&self, lease: &Lease, merge: NewMerge) -> Result<Frozen, WorkError> {
-        self.step("freeze", lease, self.inner.freeze(lease, merge)).await
+        let frozen = self.step("freeze", lease, self.inner.freeze(lease, merge)).await?;
+        self.world.ledger().frozen(&frozen.requests);
+        Ok(frozen)
     }
 
     async fn settle(&self, lease: &Lease, settlement: Settlement) -> Result<(), WorkError> {
-        self.step("settle", lease, self.inner.settle(lease, settlement)).await
+        let request = settlement.request;
+        let watched = async {
+            let answer = self.inner.settle(lease, settlement).await;
+            if answer.is_ok() {
+                self.world.ledger().recorded(request);
+            }
+            answer
+        };
+        self.step("settle", lease, watched).await
     }
 
     async fn set_aside(

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use tokio::sync::watch;
 use tokio::task::JoinSet;
-use tokio::time::{Instant, sleep};
+use tokio::time::{Instant, sleep, sleep_until};
 
 use super::clock::SimulatedClock;
 use super::events::configuration;
@@ -47,6 +47,8 @@ pub(super) struct World {
     pub(super) earliest_setting: Mutex<i64>,
     pub(super) is_calm: AtomicBool,
     pub(super) is_over: AtomicBool,
+    /// Until when the machine is off.
+    pub(super) off_until: Mutex<Instant>,
     pub(super) configuration: watch::Sender<Arc<Destination>>,
     pub(super) running: Mutex<Vec<Option<Running>>>,
     pub(super) open: Box<dyn Fn() -> Arc<dyn Store> + Send + Sync>,
@@ -83,6 +85,7 @@ pub(super) async fn run<F: Fixture + Send + Sync + 'static>(seed: u64, fixture: 
         earliest_setting: Mutex::new(0),
         is_calm: AtomicBool::new(false),
         is_over: AtomicBool::new(false),
+        off_until: Mutex::new(Instant::now()),
         configuration: watch::channel(Arc::new(configuration(0))).0,
         running: Mutex::new(vec![None, None]),
         open,
@@ -98,6 +101,7 @@ pub(super) async fn run<F: Fixture + Send + Sync + 'static>(seed: u64, fixture: 
         sleep(world.ms(0..=world.knobs.pause_ms)).await;
         world.something_happens(&mut senders);
     }
+    world.switch_off().await;
     world.calm_down();
     while senders.join_next().await.is_some() {}
     world.drain().await;
@@ -158,6 +162,11 @@ impl World {
         !self.is_over.load(Ordering::Relaxed) && (number == 0 || !self.is_calm())
     }
 
+    pub(super) async fn wait_while_off(&self) {
+        let until = *self.off_until.lock().unwrap();
+        sleep_until(until).await;
+    }
+
     pub(super) fn open_store(&self) -> Arc<dyn Store> {
         (self.open)()
     }
@@ -192,12 +201,12 @@ impl World {
         !self.is_calm() && self.chance(self.knobs.lost_answer)
     }
 
-    /// A process that stood still while the clock was set may ask for the lease by the time before, and get it too
-    /// early: until the other process notices, the two may exceed the rate.
+    /// A process that was just started, or stood still, when the clock was set may take the lease too early: until the
+    /// other one notices, the two may exceed the rate.
     pub(super) fn excuses_the_rate(&self) -> bool {
-        let (knobs, jumped_at) = (&self.knobs, *self.jumped_at.lock().unwrap());
+        let jumped_at = *self.jumped_at.lock().unwrap();
         let is_recent = |at: Instant| at.elapsed() < Duration::from_secs(60);
-        knobs.processes > 1 && knobs.stall > 0.0 && jumped_at.is_some_and(is_recent)
+        self.knobs.processes > 1 && jumped_at.is_some_and(is_recent)
     }
 
     /// Notes the setting of the clock under which a process starts. A process that does not know that the clock was

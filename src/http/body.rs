@@ -33,16 +33,17 @@ pub(super) struct ReadBody {
     pub(super) account: Account,
 }
 
-/// Reads a body to its end.
+/// Reads a body to its end. The account pays for it.
 pub(super) async fn read(
     body: Body,
     headers: &HeaderMap,
     state: &HttpState,
     contract: Contract,
+    account: Account,
 ) -> Result<ReadBody, ApiError> {
     let is_gzip = is_gzip(headers)?;
     let limits = &state.0.limits;
-    let mut into = Growing::new(limits.body_bytes_max, state.0.budget.account(), contract);
+    let mut into = Growing::new(limits.body_bytes_max, account, contract);
     let length = body.size_hint().exact();
     // Compressed or not: one that is longer than it may become is too large already.
     if length.is_some_and(|length| length > limits.body_bytes_max as u64) {

@@ -166,8 +166,9 @@ impl<'s> Visit<'s> {
     ) -> Result<Answer, TurnedAway> {
         let greeted = greet(self)?;
         let contract = self.endpoint.contract();
+        let account = self.take_account();
         let ReadBody { bytes: body, account } =
-            body::read(body, &self.headers, self.state, contract).await?;
+            body::read(body, &self.headers, self.state, contract, account).await?;
         self.account = account;
         let (started, body_bytes) = (Instant::now(), body.len());
         let large_bodies = &self.state.0.large_bodies;
@@ -177,8 +178,22 @@ impl<'s> Visit<'s> {
         self.store(judged, body_bytes, started).await
     }
 
-    /// Pays for a message that was judged good, beside the body.
+    /// Lets a sender that has shown a key or token of its source use the memory kept for known senders; a public key
+    /// is known to everyone.
+    pub(super) fn trust(&mut self) {
+        if self.public().is_none() {
+            self.account.set_known();
+        }
+    }
+
+    fn take_account(&mut self) -> Account {
+        std::mem::replace(&mut self.account, self.state.0.budget.account())
+    }
+
+    /// Pays for a message that was judged good, beside the body. Its sender is known by now, and can no longer upload
+    /// slowly.
     fn pay(&mut self, message: &NewMessage) -> Result<(), ApiError> {
+        self.account.set_known();
         let paid = self.account.add_bytes(memory_of(message));
         paid.map_err(|NoRoom| self.endpoint.contract().no_room())
     }
@@ -339,13 +354,14 @@ impl<'s> Visit<'s> {
         let Judged { mut messages, rejected } = judged;
         // The answer is paid for now: later it could no longer be refused.
         let mut of_answer = self.state.0.budget.account();
+        of_answer.set_known();
         of_answer.hold(rejected.len() * REJECTED_BYTES).map_err(no_room)?;
         // The body is gone. The rest is bound to a message, so that it is paid for until the store is done with
         // all of them, even if the client does not wait that long.
         let stored = messages.iter().map(memory_of).sum();
         self.account.hold(stored).map_err(no_room)?;
         if let Some(last) = messages.last_mut() {
-            let account = std::mem::replace(&mut self.account, self.state.0.budget.account());
+            let account = self.take_account();
             last.payload = account.bind(std::mem::take(&mut last.payload));
         }
         let kinds: Vec<MessageType> = messages.iter().map(|message| message.kind).collect();

@@ -24,12 +24,14 @@ pub(crate) const BODIES_PER_REQUEST: usize = 6;
 
 /// The memory that may still be taken.
 ///
-/// It has two parts, so that small requests get in while large ones, or slow ones whose senders are not known
-/// yet, hold all the rest: a quarter pays for the first 16 KiB of requests and nothing else.
+/// It has three parts. A quarter pays for the first 16 KiB of requests and nothing else, so that small requests get
+/// in beside large ones. About a quarter, `open`, is for everyone, and the rest is for senders whose headers have
+/// brought a secret: strangers can upload slowly, but not keep those senders out.
 #[derive(Debug, Clone)]
 pub(super) struct Budget {
     small: Arc<Semaphore>,
-    large: Arc<Semaphore>,
+    open: Arc<Semaphore>,
+    known: Arc<Semaphore>,
 }
 
 /// There is no room for more.
@@ -40,28 +42,46 @@ pub(super) struct NoRoom;
 #[derive(Debug)]
 pub(super) struct Account {
     budget: Budget,
+    is_known: bool,
     permits: Vec<OwnedSemaphorePermit>,
     units: usize,
 }
 
 impl Budget {
-    /// A budget of this many bytes in all; one request with the largest body always has room in it.
+    /// A budget of this many bytes in all. One request with the largest body always has room in it: two of these
+    /// bodies, compressed and not, while its sender is unknown, and then all that it takes.
     pub(super) fn new(bytes: usize, body_bytes_max: usize) -> Self {
         let semaphore = |bytes: usize| {
             Arc::new(Semaphore::new(bytes.div_ceil(UNIT).min(Semaphore::MAX_PERMITS)))
         };
         let small = bytes / 4;
-        let large = (bytes - small).max(body_bytes_max.saturating_mul(BODIES_PER_REQUEST));
-        Self { small: semaphore(small), large: semaphore(large) }
+        let open = small.max(body_bytes_max.saturating_mul(2));
+        let both = (bytes - small).max(body_bytes_max.saturating_mul(BODIES_PER_REQUEST));
+        let known = both.saturating_sub(open);
+        Self { small: semaphore(small), open: semaphore(open), known: semaphore(known) }
     }
 
-    /// An account that holds nothing.
+    /// An account that holds nothing, of a sender who is not known.
     pub(super) fn account(&self) -> Account {
-        Account { budget: self.clone(), permits: Vec::new(), units: 0 }
+        Account { budget: self.clone(), is_known: false, permits: Vec::new(), units: 0 }
     }
 }
 
 impl Account {
+    /// Lets the account use the part for known senders, also for what it already holds of the part for everyone.
+    pub(super) fn set_known(&mut self) {
+        if std::mem::replace(&mut self.is_known, true) {
+            return;
+        }
+        for permit in &mut self.permits {
+            if Arc::ptr_eq(permit.semaphore(), &self.budget.open)
+                && let Ok(other) = take(&self.budget.known, permit.num_permits())
+            {
+                *permit = other;
+            }
+        }
+    }
+
     /// Takes or gives back as much as is missing to hold this many bytes.
     pub(super) fn hold(&mut self, bytes: usize) -> Result<(), NoRoom> {
         let due = bytes.div_ceil(UNIT);
@@ -71,14 +91,12 @@ impl Account {
         let small = due.min(SMALL_BYTES / UNIT);
         if small > self.units {
             let units = small - self.units;
-            let permit =
-                take(&self.budget.small, units).or_else(|_| take(&self.budget.large, units));
-            self.add(permit?);
+            match take(&self.budget.small, units) {
+                Ok(permit) => self.add(permit),
+                Err(NoRoom) => self.take_large(units)?,
+            }
         }
-        if due > self.units {
-            self.add(take(&self.budget.large, due - self.units)?);
-        }
-        Ok(())
+        self.take_large(due.saturating_sub(self.units))
     }
 
     /// Takes this many bytes more.
@@ -89,6 +107,22 @@ impl Account {
     /// Bytes that hold this account until they are dropped, whoever has them then.
     pub(super) fn bind(self, bytes: impl AsRef<[u8]> + Send + 'static) -> Bytes {
         Bytes::from_owner(Bound { bytes, _account: self })
+    }
+
+    /// Takes units for more than the first bytes of a request: of one part, or of both.
+    fn take_large(&mut self, units: usize) -> Result<(), NoRoom> {
+        let Budget { open, known, .. } = &self.budget;
+        let of_known = match self.is_known {
+            true => units.min(known.available_permits()),
+            false => 0,
+        };
+        // Others may take some meanwhile: then the request is rejected, as it may be a moment later.
+        let parts = [(known, of_known), (open, units - of_known)];
+        let parts = parts.map(|(part, units)| (units > 0).then(|| take(part, units)).transpose());
+        let [from_known, from_open] = parts;
+        let taken = [from_known?, from_open?];
+        taken.into_iter().flatten().for_each(|permit| self.add(permit));
+        Ok(())
     }
 
     fn add(&mut self, permit: OwnedSemaphorePermit) {
@@ -132,38 +166,68 @@ impl<T: AsRef<[u8]>> AsRef<[u8]> for Bound<T> {
 mod tests {
     use super::*;
 
-    fn held(budget: &Budget, bytes: usize) -> Option<Account> {
+    fn held(budget: &Budget, is_known: bool, bytes: usize) -> Option<Account> {
         let mut account = budget.account();
+        if is_known {
+            account.set_known();
+        }
         account.hold(bytes).ok().map(|()| account)
+    }
+
+    /// Holds all that senders can, in requests of these lengths.
+    fn all(budget: &Budget, is_known: bool, lengths: &[usize]) -> Vec<Account> {
+        let of_length = |bytes| std::iter::from_fn(move || held(budget, is_known, bytes));
+        lengths.iter().copied().flat_map(of_length).collect()
     }
 
     #[test]
     fn large_requests_leave_room_for_small_ones() {
         let budget = Budget::new(1_000_000, 100_000);
-        let mut large = Vec::new();
-        for bytes in [500_000, 100_000, 20_000] {
-            while let Some(account) = held(&budget, bytes) {
-                large.push(account);
-            }
-        }
-        assert!(held(&budget, 20_000).is_none());
-        let small: Vec<_> = (0..4).map(|_| held(&budget, SMALL_BYTES).unwrap()).collect();
+        let large = all(&budget, true, &[500_000, 100_000, 20_000]);
+        assert!(held(&budget, true, 20_000).is_none());
+        let small: Vec<_> = (0..4).map(|_| held(&budget, true, SMALL_BYTES).unwrap()).collect();
         drop((large, small));
-        assert!(held(&budget, 600_000).is_some());
+        assert!(held(&budget, true, 600_000).is_some());
+    }
+
+    #[test]
+    fn strangers_leave_room_for_known_senders() {
+        let budget = Budget::new(1_000_000, 100_000);
+        let strangers = all(&budget, false, &[300_000, 100_000, 20_000, 1]);
+        assert!(held(&budget, false, 1).is_none());
+        let large = held(&budget, true, 400_000).unwrap();
+        let small = held(&budget, true, SMALL_BYTES).unwrap();
+        drop((strangers, large, small));
+        // With the largest body there is always room: compressed and not, and then for its messages.
+        let mut largest = held(&budget, false, 200_000).unwrap();
+        assert_eq!(largest.hold(300_000), Err(NoRoom));
+        let _other = held(&budget, false, 50_000).unwrap();
+        largest.set_known();
+        largest.hold(600_000).unwrap();
+        drop(largest);
+        // Of a sender that has become known, nothing stands in the way of strangers.
+        let mut now_known = held(&budget, false, 180_000).unwrap();
+        assert!(held(&budget, false, 100_000).is_none());
+        now_known.set_known();
+        assert!(held(&budget, false, 100_000).is_some());
     }
 
     #[test]
     fn an_account_holds_what_it_was_last_told_and_gives_back_the_rest() {
         let budget = Budget::new(100 * UNIT, 0);
-        let left = || (budget.small.available_permits(), budget.large.available_permits());
+        let of = |parts: &[&Semaphore]| parts.iter().map(|part| part.available_permits()).sum();
+        let left =
+            || -> (usize, usize) { (of(&[&budget.small]), of(&[&budget.known, &budget.open])) };
         let mut account = budget.account();
-        // (bytes, small and large units that are left)
+        account.set_known();
+        // (bytes, the units that are left for small requests, and all others)
         let cases = [
             (1, (24, 75)),
             (2 * UNIT, (23, 75)),
             (16 * UNIT, (9, 75)),
             (17 * UNIT, (9, 74)),
             (60 * UNIT, (9, 31)),
+            (70 * UNIT, (9, 21)),
             (16 * UNIT + 1, (9, 74)),
             (3 * UNIT, (22, 75)),
             (0, (25, 75)),

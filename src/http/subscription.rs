@@ -45,6 +45,7 @@ fn greet<'s>(visit: &mut Visit<'s>, sources: &'s Sources) -> Result<&'s Source, 
         if key.is_some() { error.of_guess() } else { error }
     })?;
     visit.source = Some(source);
+    visit.trust();
     Ok(source)
 }
 

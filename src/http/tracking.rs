@@ -238,6 +238,7 @@ impl<'s> Visit<'s> {
         })?;
         self.source = Some(source);
         source.admit_origin(&self.headers)?;
+        self.trust();
         Ok(source)
     }
 }

@@ -6,6 +6,7 @@ use std::net::TcpStream;
 
 use bytes::Bytes;
 use reqwest::Method;
+use serde_json::{Value, json};
 use tokio::task::JoinSet;
 
 use crate::limits::gzip;
@@ -151,4 +152,43 @@ async fn hostile_inputs_never_take_more_than_a_fixed_amount_of_memory() {
     // Small ones get in all the same.
     service.accept("/v1/track", track("u1", "last")).await;
     drop((headers, bodies));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn strangers_who_upload_slowly_do_not_keep_known_senders_out() {
+    let setup = Setup::with_loops("http://127.0.0.1:9/api/v1");
+    let setup = setup.env("SEGMENT_LOOPS__SERVER__ADDRESS_CONNECTIONS_MAX", "2000");
+    let service = setup.start();
+    let batch = |id: usize, bytes: usize| {
+        let mut message = track("u1", &format!("m{id}"));
+        message["properties"] = json!({"x": "x".repeat(bytes / 2)});
+        let mut other = message.clone();
+        other["messageId"] = json!(format!("n{id}"));
+        json!({"batch": [message, other]}).to_string()
+    };
+    // Without a key they take what they can get, in large parts and in small ones.
+    let head = "POST /v1/batch HTTP/1.1\r\nHost: x\r\nContent-Length: 10000000\r\n\r\n";
+    let uploads: Vec<_> = [(80, 1_000_000), (160, 100_000), (160, 20_000)]
+        .into_iter()
+        .map(|(connections, bytes)| {
+            half_sent(&service, connections, format!("{head}{}", " ".repeat(bytes)).as_bytes())
+        })
+        .collect();
+    let is_kept_out = |line: &Value| line["message"] == "rejected" && line["code"] == "not_now";
+    service.logged(is_kept_out).await;
+    for (id, bytes) in [1_000, 50_000, 100_000, 500_000, 1_500_000].into_iter().enumerate() {
+        service.accept("/v1/batch", batch(id, bytes)).await;
+    }
+    // And once they are gone, a key in the body is enough.
+    drop(uploads);
+    let mut keyed: Value = serde_json::from_str(&batch(9, 500_000)).unwrap();
+    keyed["writeKey"] = json!(WRITE_KEY);
+    let began = std::time::Instant::now();
+    loop {
+        let request = service.request(Method::POST, "/v1/batch").body(keyed.to_string());
+        match Service::answer(request).await.status {
+            200 => break,
+            status => assert!(status == 429 && began.elapsed() < PATIENCE, "{status}"),
+        }
+    }
 }

@@ -20,6 +20,13 @@ use super::memory::{Account, NoRoom};
 /// The first bytes of a gzip member, by RFC 1952.
 const GZIP_MAGIC: [u8; 2] = [0x1f, 0x8b];
 
+/// The most gzip members of a body that are nearly empty, which cost more than what is in them: as many as a batch has
+/// messages, should a sender compress each alone.
+const SMALL_MEMBERS_MAX: usize = 10_000;
+
+/// A member of fewer bytes is nearly empty.
+const SMALL_MEMBER_BYTES: usize = 1_024;
+
 /// How many bytes are inflated at a time.
 const INFLATED_BYTES: usize = 16 * 1_024;
 
@@ -186,7 +193,9 @@ async fn collect(mut body: Body, mut into: Growing, is_gzip: bool) -> Result<Gro
 fn inflate(compressed: &[u8], mut into: Growing) -> Result<Growing, ApiError> {
     let mut rest = compressed;
     let mut chunk = vec![0; INFLATED_BYTES];
+    let mut small_members = 0;
     loop {
+        let before = into.bytes.len();
         let mut member = GzDecoder::new(rest);
         loop {
             match member.read(&mut chunk) {
@@ -201,6 +210,15 @@ fn inflate(compressed: &[u8], mut into: Growing) -> Result<Growing, ApiError> {
             }
         }
         rest = member.into_inner();
+        small_members += usize::from(into.bytes.len() - before < SMALL_MEMBER_BYTES);
+        if small_members > SMALL_MEMBERS_MAX {
+            return Err(ApiError::bad_request(
+                "broken_body",
+                format!(
+                    "the body has more than {SMALL_MEMBERS_MAX} gzip members with next to nothing in them: compress it as a whole"
+                ),
+            ));
+        }
         if !rest.starts_with(&GZIP_MAGIC) {
             break;
         }
@@ -263,6 +281,14 @@ mod tests {
         assert_eq!(inflated(&[&one[..], b"rest"].concat()), Ok("onerest".to_owned()));
         assert_eq!(inflated(&[&one[..], &[0; 99]].concat()), Ok("one".to_owned()));
         assert_eq!(inflated(&[&one[..], &two[..two.len() - 3]].concat()), Ok("onetwo".to_owned()));
+        // Empty members are cheap to send, but not to open.
+        let empty = gzip("");
+        assert_eq!(inflated(&[empty.repeat(9_999), one.clone()].concat()), Ok("one".to_owned()));
+        let too_many = inflated(&[empty.repeat(10_000), one.clone()].concat()).unwrap_err();
+        assert_eq!(too_many.code, "broken_body");
+        assert!(too_many.message.contains("compress it as a whole"), "{}", too_many.message);
+        let filled = gzip(&" ".repeat(9));
+        assert_eq!(inflated(&filled.repeat(5_000)).unwrap().len(), 45_000);
         let long: String = (0..5_000).map(|n| format!("{n},")).collect();
         let cut = gzip(&long);
         let read = inflated(&cut[..cut.len() / 2]).unwrap();

@@ -10,7 +10,7 @@ use tracing::{error, info, warn};
 
 use super::backoff::RetryOptions;
 use super::gauges;
-use super::lease::{HeldLease, LeaseKeeper, LeaseLost};
+use super::lease::{Asked, HeldLease, LeaseKeeper, LeaseLost};
 use super::stepper::Stepper;
 use super::stop::Stop;
 use super::tenure::Tenure;
@@ -21,8 +21,8 @@ use crate::loops::Client;
 use crate::queue::Work;
 use crate::telemetry;
 
-/// The longest wait before asking again for a lease that another process holds, so that a lease which a
-/// stopping process gives back is taken soon.
+/// The longest wait before asking again for the lease, so that a lease given back by a stopping process is
+/// taken soon.
 const ASK_EVERY: Duration = Duration::from_secs(1);
 
 /// The options of an engine.
@@ -74,22 +74,22 @@ impl Engine {
     pub async fn run(self, stop: Stop) {
         let destination = &self.stepper.name;
         self.show_lease(false);
-        let mut is_logged = false;
+        let mut logged = None;
         while !stop.is_ordered() {
             let asked_at = Instant::now();
             let mut wait = self.options.lease_ttl / 3;
             match self.keeper.take().await {
-                Ok(Some(held)) => {
-                    is_logged = false;
+                Ok(Asked::Taken(held)) => {
+                    logged = None;
                     match self.deliver(held, &stop).await {
                         Ok(()) => return,
                         Err(LeaseLost) => warn!(destination, "lease lost"),
                     }
                 }
-                Ok(None) => {
+                Ok(Asked::Waiting(reason)) => {
                     wait = wait.min(ASK_EVERY);
-                    if !std::mem::replace(&mut is_logged, true) {
-                        self.keeper.log_holder().await;
+                    if logged.replace(reason) != Some(reason) {
+                        self.keeper.log_wait(reason).await;
                     }
                 }
                 Err(fault) => error!(
@@ -252,6 +252,7 @@ mod tests {
         }
 
         async fn lease_holder(&self, _: &str) -> Result<Option<LeaseHolder>, Unavailable> {
+            self.note("lease_holder", Seq(0), 0);
             Ok(None)
         }
 
@@ -379,7 +380,23 @@ mod tests {
             assert_eq!(queue.noted("freeze"), [(1, 1), (2, 1), (3, 1)]);
             let lease_ttl = Duration::from_secs(10);
             assert_eq!(began.elapsed() >= lease_ttl, is_jump, "{change}: {:?}", began.elapsed());
+            assert_eq!(queue.noted("lease_holder"), [], "no other process is blamed");
         }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_holder_of_a_lease_is_logged_once() {
+        let queue = Queue::new([None, None, None, Some(1)]).run().await;
+        assert_eq!(queue.noted("lease_holder"), [(0, 0)]);
+        // Held by another process, then lost to one.
+        let queue = Queue::new([None, Some(1), None, None, Some(2)]).run().await;
+        assert_eq!(queue.noted("lease_holder"), [(0, 0), (0, 0)]);
+        // After the wait for the clock, another process is found to hold the lease.
+        let clock = PausedClock::shared();
+        let watched = Arc::new(WatchedClock::new(clock.clone()));
+        clock.advance(SignedDuration::from_hours(24));
+        let queue = Queue::new([None, Some(1)]).run_by(watched).await;
+        assert_eq!(queue.noted("lease_holder"), [(0, 0)]);
     }
 
     #[tokio::test(start_paused = true)]

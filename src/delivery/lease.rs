@@ -37,6 +37,22 @@ impl HeldLease {
     }
 }
 
+/// The result of asking for a lease.
+#[derive(Debug)]
+pub(super) enum Asked {
+    Taken(HeldLease),
+    Waiting(WaitReason),
+}
+
+/// Why this process does not have the lease yet.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum WaitReason {
+    /// Another process holds the lease.
+    HeldByAnother,
+    /// The clock was set: if another process holds the lease, it must be able to renew it first.
+    ClockWasSet,
+}
+
 /// Asks for the lease of one destination in the name of this process.
 pub(super) struct LeaseKeeper {
     pub(super) queue: Arc<dyn Work>,
@@ -49,16 +65,19 @@ pub(super) struct LeaseKeeper {
 }
 
 impl LeaseKeeper {
-    /// Takes the lease; `None` while another process holds it.
+    /// Takes the lease, unless another process holds it.
     ///
     /// After the clock was set, every lease on disk looks expired, or written by a wrong clock, until its holder
-    /// has renewed it by the new time. So this process waits for as long as a lease holds.
-    pub(super) async fn take(&self) -> Result<Option<HeldLease>, Unavailable> {
+    /// has renewed it by the new time. So this process does not ask until a lease of that age would have expired.
+    pub(super) async fn take(&self) -> Result<Asked, Unavailable> {
         let ask = self.ask();
         if self.clock.was_set_within(self.ttl) {
-            return Ok(None);
+            return Ok(Asked::Waiting(WaitReason::ClockWasSet));
         }
-        self.request(ask).await
+        Ok(match self.request(ask).await? {
+            Some(held) => Asked::Taken(held),
+            None => Asked::Waiting(WaitReason::HeldByAnother),
+        })
     }
 
     fn ask(&self) -> LeaseRequest {
@@ -116,8 +135,20 @@ impl LeaseKeeper {
         }
     }
 
+    /// Logs why this process does not deliver yet.
+    pub(super) async fn log_wait(&self, reason: WaitReason) {
+        match reason {
+            WaitReason::HeldByAnother => self.log_holder().await,
+            WaitReason::ClockWasSet => info!(
+                destination = self.destination,
+                wait_ms = self.ttl.as_millis() as u64,
+                "the clock was set; waiting before taking the lease, so that another process could renew it"
+            ),
+        }
+    }
+
     /// Logs which process delivers instead of this one.
-    pub(super) async fn log_holder(&self) {
+    async fn log_holder(&self) {
         let destination = &self.destination;
         match self.queue.lease_holder(destination).await {
             Ok(other) => info!(

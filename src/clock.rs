@@ -1,9 +1,9 @@
 //! The only reader of "now". Everything else is handed a [`Clock`], so that tests decide the time.
 //!
-//! The time of day can be wrong: it is 1970 at boot where no battery keeps it, and somebody may set it ahead
-//! and back. Waits within a process are therefore measured with `tokio::time::Instant`, which nobody sets. What
-//! is on disk can only be judged by the time of day; [`WatchedClock`] notices when that is set, and then judges
-//! by each setting of the past day: what looks too old by the new one alone is not too old.
+//! The time of day can be wrong: a machine without a battery-backed clock boots in 1970, and a user can set the
+//! clock forward and back. Waits within a process are therefore measured with `tokio::time::Instant`, which is
+//! monotonic. Times on disk can only be compared with the time of day; [`WatchedClock`] notices when that is set,
+//! and for a day counts the former settings too: a record is too old only if it is too old by all of them.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -12,14 +12,14 @@ use jiff::{SignedDuration, Timestamp};
 use tokio::time::Instant;
 use tracing::warn;
 
-/// A change of the clock that is smaller is taken for the small corrections that go on all the time.
+/// Smaller changes of the clock are the corrections that time synchronization makes all the time.
 const JUMP_MIN: SignedDuration = SignedDuration::from_secs(2);
 
-/// How long a former setting of the clock counts. As long as Loops keeps idempotency keys: no request is
-/// judged as younger than it is for longer than that.
+/// How long a former setting of the clock counts: for as long as Loops keeps idempotency keys, so no request
+/// is taken for younger than it is for longer than that.
 const FORMER_KEPT: Duration = Duration::from_secs(24 * 60 * 60);
 
-/// The most former settings that count; a clock that jumps more often is hopeless.
+/// The most former settings that count; beyond that, the oldest is dropped.
 const FORMER_MAX: usize = 16;
 
 /// Returns the time of day. Durations inside one process are measured with `tokio::time::Instant`.
@@ -27,19 +27,20 @@ pub trait Clock: Send + Sync + std::fmt::Debug {
     /// The present moment.
     fn now(&self) -> Timestamp;
 
-    /// How long the machine has slept since it booted: time that `Instant` leaves out.
-    fn asleep(&self) -> Duration {
-        Duration::ZERO
+    /// The time since a fixed moment, including the time that the machine slept, which `Instant` leaves out on
+    /// Linux and macOS. `None` if there is no such clock.
+    fn with_sleep(&self) -> Option<Duration> {
+        None
     }
 
-    /// How long ago a time on disk was. Zero for a time that has not come yet: the clock was ahead when it was
-    /// written. If the clock was set, the shortest age that is possible.
+    /// The age of a time on disk. Zero for a time in the future: the clock was ahead when it was written. If
+    /// the clock was set, the smallest age that any of its settings gives.
     fn age(&self, at: Timestamp) -> Duration {
         Duration::try_from(self.now().duration_since(at)).unwrap_or_default()
     }
 
-    /// The present moment, by whichever setting of the clock is the earliest: what is too old by this time
-    /// is too old by all of them.
+    /// The present moment, by the earliest setting of the clock that counts: a record that is too old by this
+    /// time is too old by all of them.
     fn earliest_now(&self) -> Timestamp {
         self.now()
     }
@@ -63,24 +64,30 @@ impl Clock for SystemClock {
         Timestamp::now()
     }
 
-    #[cfg(target_os = "linux")]
-    fn asleep(&self) -> Duration {
+    #[cfg(any(target_os = "linux", target_vendor = "apple"))]
+    fn with_sleep(&self) -> Option<Duration> {
         use rustix::time::{ClockId, clock_gettime};
-        let awake = clock_gettime(ClockId::Monotonic);
-        let since_boot = clock_gettime(ClockId::Boottime);
-        Duration::try_from(since_boot - awake).unwrap_or_default()
+        #[cfg(target_os = "linux")]
+        let clock = ClockId::Boottime;
+        // Apple's monotonic clock, unlike that of Linux, goes on while the machine sleeps: its clock_gettime(3).
+        #[cfg(target_vendor = "apple")]
+        let clock = ClockId::Monotonic;
+        Duration::try_from(clock_gettime(clock)).ok()
     }
 }
 
 /// A clock that notices when it is set, which it logs.
 ///
-/// It compares the time of day with the time that has passed by `Instant`, whenever it is asked. A machine that
-/// slept is not taken for one whose clock was set.
+/// Each call compares the time of day with the time that has passed, by [`Clock::with_sleep`] or else by
+/// `Instant`. So on Linux and on Apple's systems, waking up does not look like a change of the clock. On other
+/// systems whose `Instant` stops in sleep, it looks as if the clock was set forward: for a day, records expire
+/// later by the time asleep.
 #[derive(Debug)]
 pub struct WatchedClock {
     clock: SharedClock,
     began: Instant,
-    asleep_before: Duration,
+    /// [`Clock::with_sleep`] when this was created.
+    began_with_sleep: Option<Duration>,
     settings: Mutex<Settings>,
 }
 
@@ -105,13 +112,16 @@ impl WatchedClock {
     pub fn new(clock: SharedClock) -> Self {
         let settings =
             Settings { present: clock.now().as_duration(), former: Vec::new(), set_at: None };
-        let asleep_before = clock.asleep();
-        Self { clock, began: Instant::now(), asleep_before, settings: Mutex::new(settings) }
+        let began_with_sleep = clock.with_sleep();
+        Self { clock, began: Instant::now(), began_with_sleep, settings: Mutex::new(settings) }
     }
 
-    /// The time since this was created, which nobody sets.
+    /// The time since this was created, by a monotonic clock.
     fn elapsed(&self) -> Duration {
-        self.began.elapsed() + self.clock.asleep().saturating_sub(self.asleep_before)
+        match (self.clock.with_sleep(), self.began_with_sleep) {
+            (Some(now), Some(began)) => now.saturating_sub(began),
+            _ => self.began.elapsed(),
+        }
     }
 
     /// Compares the clock with the time that has passed, which it returns.
@@ -164,8 +174,8 @@ impl Clock for WatchedClock {
         self.clock.now()
     }
 
-    fn asleep(&self) -> Duration {
-        self.clock.asleep()
+    fn with_sleep(&self) -> Option<Duration> {
+        self.clock.with_sleep()
     }
 
     fn age(&self, at: Timestamp) -> Duration {
@@ -192,7 +202,7 @@ fn signed(duration: Duration) -> SignedDuration {
     SignedDuration::try_from(duration).unwrap_or(SignedDuration::MAX)
 }
 
-/// A clock that stands still until it is moved: for tests.
+/// A clock that stands still until it is moved, for tests.
 #[derive(Debug)]
 pub struct ManualClock(Mutex<Timestamp>);
 
@@ -343,13 +353,19 @@ pub(crate) mod tests {
         asleep: Mutex<Duration>,
     }
 
+    impl Sleeper {
+        fn since_boot(&self) -> Duration {
+            self.awake.elapsed() + *self.asleep.lock().unwrap()
+        }
+    }
+
     impl Clock for Sleeper {
         fn now(&self) -> Timestamp {
-            Timestamp::UNIX_EPOCH + self.awake.elapsed() + self.asleep()
+            Timestamp::UNIX_EPOCH + self.since_boot()
         }
 
-        fn asleep(&self) -> Duration {
-            *self.asleep.lock().unwrap()
+        fn with_sleep(&self) -> Option<Duration> {
+            Some(self.since_boot())
         }
     }
 
@@ -363,6 +379,17 @@ pub(crate) mod tests {
         assert_eq!(watched.age(before), DAY.unsigned_abs());
         assert_eq!(watched.earliest_now(), sleeper.now());
         assert!(!watched.was_set_within(Duration::MAX));
+    }
+
+    #[cfg(any(target_os = "linux", target_vendor = "apple"))]
+    #[test]
+    fn the_time_with_sleep_is_that_of_a_monotonic_clock() {
+        let (began, began_with_sleep) = (Instant::now(), SystemClock.with_sleep().unwrap());
+        let with_sleep = SystemClock.with_sleep().unwrap() - began_with_sleep;
+        assert!(with_sleep <= began.elapsed(), "{with_sleep:?}");
+        // It counts from the boot of the machine, not from 1970.
+        let years = began_with_sleep.as_secs() / (365 * 86_400);
+        assert!(years < 30, "{years}");
     }
 
     #[test]

@@ -3,7 +3,7 @@
 use metrics::{counter, histogram};
 use tracing::{info, warn};
 
-use super::disposition::{Disposition, KeyCheck};
+use super::disposition::{Disposition, KeyCheck, Meaning};
 use super::lease::HeldLease;
 use super::stepper::{StepEnd, Stepper};
 use super::verdict::{Due, Tried, Verdict};
@@ -31,12 +31,11 @@ impl Stepper {
         };
         let reply = self.client.send(&slot, call).await;
         crash::point("send.after");
-        let check = match Disposition::needs_check(&reply) {
-            true => Some(self.check_key(held).await),
-            false => None,
+        let disposition = match Meaning::of(request.endpoint, &reply) {
+            Meaning::Known(disposition) => disposition,
+            Meaning::NeedsCheck(unclear) => unclear.checked(self.check_key(held).await),
         };
         let number = request.attempts + 1;
-        let disposition = Disposition::of(request.endpoint, &reply, check);
         let tried = Tried { number, started_at, reply: &reply, disposition: &disposition };
         let verdict = due.after_attempt(&tried, &*self.clock, &self.retry);
         self.report(due, &tried);

@@ -27,7 +27,7 @@ pub enum Disposition {
         detail: String,
     },
     /// Something between us and Loops refuses this request, although Loops accepts the key. It may be a proxy that
-    /// knows no way to Loops for a moment, or a firewall that dislikes the request for good.
+    /// temporarily cannot reach Loops, or a firewall that blocks this request permanently.
     Doubtful {
         /// Its message.
         detail: String,
@@ -39,29 +39,34 @@ pub enum Disposition {
     },
 }
 
-impl Disposition {
-    /// Whether the key must be checked before this reply can be interpreted. If the base URL is wrong, every
-    /// call gets a 404, or a 4xx of another server, which must not be taken for Loops' answer to the request.
-    pub fn needs_check(reply: &Reply) -> bool {
-        reply.result.as_ref().is_ok_and(|answer| match answer.status {
-            404 => true,
-            401 | 403 | 408 | 409 | 429 => false,
-            400..=499 => !answer.is_object,
-            _ => false,
-        })
-    }
+/// The meaning of a reply, as far as the reply alone shows it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Meaning<'a> {
+    Known(Disposition),
+    /// The key must be checked before this reply can be interpreted. If the base URL is wrong, every call gets
+    /// a 404, or a 4xx of another server, which must not be taken for Loops' answer to the request.
+    NeedsCheck(Unclear<'a>),
+}
 
-    /// Interprets the reply to a request to `endpoint`, with the result of the check if one was needed.
-    pub fn of(endpoint: Endpoint, reply: &Reply, check: Option<KeyCheck>) -> Self {
+/// An answer whose meaning depends on a check of the key.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Unclear<'a> {
+    endpoint: Endpoint,
+    answer: &'a Answer,
+}
+
+impl Meaning<'_> {
+    /// Interprets the reply to a request to `endpoint`.
+    pub fn of(endpoint: Endpoint, reply: &Reply) -> Meaning<'_> {
         let answer = match &reply.result {
             Ok(answer) => answer,
             // Loops may or may not have the request. Sending it again is safe: contact updates are
             // idempotent, and events carry a key.
             Err(CallError::Timeout | CallError::Connect(_) | CallError::Broken(_)) => {
-                return Disposition::Retry(None);
+                return Meaning::Known(Disposition::Retry(None));
             }
         };
-        match answer.status {
+        Meaning::Known(match answer.status {
             200..=299 => match answer.success {
                 Some(true) => Disposition::Delivered,
                 Some(false) => Disposition::Refused { detail: words(answer) },
@@ -69,30 +74,41 @@ impl Disposition {
                 None => Disposition::Retry(answer.retry_after),
             },
             409 if endpoint.takes_idempotency_key() => Disposition::DeliveredBefore,
-            status if Self::needs_check(reply) => match check {
-                Some(KeyCheck::Right) if !answer.is_object => {
-                    Disposition::Doubtful { detail: words(answer) }
-                }
-                Some(KeyCheck::Right) if status == 404 && endpoint == Endpoint::DeleteContact => {
-                    Disposition::NothingToDelete
-                }
-                Some(KeyCheck::Right) => Disposition::Refused { detail: words(answer) },
-                Some(KeyCheck::Wrong) => Disposition::Unauthorized { detail: words(answer) },
-                Some(KeyCheck::NotFound | KeyCheck::Foreign) => Disposition::Misdirected,
-                Some(KeyCheck::Unknown) | None => Disposition::Retry(answer.retry_after),
-            },
+            409 => Disposition::Refused { detail: words(answer) },
             429 => Disposition::Limited(answer.retry_after),
             401 | 403 => Disposition::Unauthorized { detail: words(answer) },
             408 => Disposition::Retry(answer.retry_after),
+            400..=499 if answer.status == 404 || !answer.is_object => {
+                return Meaning::NeedsCheck(Unclear { endpoint, answer });
+            }
             400..=499 => Disposition::Refused { detail: words(answer) },
             // 5xx; also 1xx and 3xx, which are not in Loops' contract: something between us and Loops sent
             // them, and giving up would lose the request.
             _ => Disposition::Retry(answer.retry_after),
+        })
+    }
+}
+
+impl Unclear<'_> {
+    /// Interprets the answer with the result of the check.
+    pub fn checked(self, check: KeyCheck) -> Disposition {
+        let Self { endpoint, answer } = self;
+        match check {
+            KeyCheck::Right if !answer.is_object => Disposition::Doubtful { detail: words(answer) },
+            KeyCheck::Right if answer.status == 404 && endpoint == Endpoint::DeleteContact => {
+                Disposition::NothingToDelete
+            }
+            KeyCheck::Right => Disposition::Refused { detail: words(answer) },
+            KeyCheck::Wrong => Disposition::Unauthorized { detail: words(answer) },
+            KeyCheck::NotFound | KeyCheck::Foreign => Disposition::Misdirected,
+            KeyCheck::Unknown => Disposition::Retry(answer.retry_after),
         }
     }
+}
 
-    /// Whether the request is retried because something other than Loops answered: Loops sends neither a 2xx
-    /// without its JSON nor a redirect, nor a refusal that is not a JSON object.
+impl Disposition {
+    /// Whether the request is retried because something other than Loops answered: Loops does not redirect, and
+    /// sends no 2xx or 4xx without a JSON object.
     pub fn is_not_of_loops(&self, reply: &Reply) -> bool {
         let is_foreign = |status| matches!(status, 100..=399);
         match self {
@@ -205,8 +221,17 @@ mod tests {
 
     fn of(endpoint: Endpoint, status: u16, success: Option<bool>) -> Disposition {
         let reply = reply(status, success);
-        assert_eq!(Disposition::needs_check(&reply), status == 404);
-        Disposition::of(endpoint, &reply, Some(KeyCheck::Right))
+        let (disposition, is_checked) = interpret(endpoint, &reply, KeyCheck::Right);
+        assert_eq!(is_checked, status == 404);
+        disposition
+    }
+
+    /// Interprets a reply with the result of a check, if one is needed; also returns whether it is.
+    fn interpret(endpoint: Endpoint, reply: &Reply, check: KeyCheck) -> (Disposition, bool) {
+        match Meaning::of(endpoint, reply) {
+            Meaning::Known(disposition) => (disposition, false),
+            Meaning::NeedsCheck(unclear) => (unclear.checked(check), true),
+        }
     }
 
     #[test]
@@ -269,23 +294,26 @@ mod tests {
         for (check, for_others, for_deletions) in cases {
             let check = KeyCheck::of(&check);
             let outcome = |endpoint, reply: &Reply| {
-                Disposition::of(endpoint, reply, Some(check)).outcome().as_str()
+                let (disposition, is_checked) = interpret(endpoint, reply, check);
+                assert!(is_checked, "{reply:?}");
+                disposition.outcome().as_str()
             };
             let not_found = reply(404, None);
             assert_eq!(outcome(Endpoint::SendEvent, &not_found), for_others);
             assert_eq!(outcome(Endpoint::UpdateContact, &not_found), for_others);
             assert_eq!(outcome(Endpoint::DeleteContact, &not_found), for_deletions);
-            // A refusal that is not a JSON object is not that of Loops: it is doubted.
+            // A refusal that is not a JSON object does not come from Loops, so it is not final.
             let for_pages = if for_others == "refused" { "retry" } else { for_others };
             for status in [400, 404, 405, 410, 413, 422] {
-                assert!(Disposition::needs_check(&page(status)));
                 for endpoint in Endpoint::ALL {
                     assert_eq!(outcome(endpoint, &page(status)), for_pages, "{status}");
                 }
             }
         }
         for status in [200, 302, 401, 403, 408, 409, 429, 500] {
-            assert!(!Disposition::needs_check(&page(status)), "{status}");
+            for endpoint in Endpoint::ALL {
+                assert!(!interpret(endpoint, &page(status), KeyCheck::Right).1, "{status}");
+            }
         }
     }
 
@@ -297,10 +325,8 @@ mod tests {
             CallError::Broken(String::new()),
         ] {
             let reply = Reply { result: Err(error), duration: Duration::ZERO };
-            assert_eq!(
-                Disposition::of(Endpoint::SendEvent, &reply, None),
-                Disposition::Retry(None)
-            );
+            let meaning = Meaning::of(Endpoint::SendEvent, &reply);
+            assert_eq!(meaning, Meaning::Known(Disposition::Retry(None)));
         }
     }
 

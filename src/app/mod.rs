@@ -1,6 +1,7 @@
 //! The composition root: the only place that picks implementations and wires the parts together.
 
 mod chores;
+mod open_files;
 mod openapi;
 mod reload;
 
@@ -112,6 +113,7 @@ impl App {
     ) -> Result<Self, AppError> {
         let clock: SharedClock = Arc::new(WatchedClock::new(clock));
         let grace = Duration::from_millis(config.server.shutdown_grace_ms);
+        open_files::raise_limit(&config);
         let store = store::open(&config.store).await?;
         let process = process_name();
         let mut engines = Vec::new();

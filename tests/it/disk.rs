@@ -198,6 +198,57 @@ fn is_told(line: &Value) -> bool {
     line["message"] == "the store does not work: senders are asked to retry"
 }
 
+/// The number of files that a process has open.
+#[cfg(target_os = "linux")]
+fn open_files(process: u32) -> usize {
+    std::fs::read_dir(format!("/proc/{process}/fd")).unwrap().count()
+}
+
+#[cfg(target_os = "linux")]
+#[tokio::test]
+async fn without_a_file_descriptor_left_messages_are_still_acknowledged_and_the_program_goes_on() {
+    const FILES_MAX: usize = 128;
+    let service = nowhere().start();
+    // This connection stays open, for all that follows.
+    service.accept("/v1/track", track("u1", "before")).await;
+    let mut command = Command::new("prlimit");
+    command.args(["--pid", &service.id().to_string(), &format!("--nofile={FILES_MAX}:")]);
+    assert!(command.status().unwrap().success());
+    let address = service.base_url.strip_prefix("http://").unwrap();
+    let idle: Vec<_> =
+        (0..FILES_MAX).map(|_| std::net::TcpStream::connect(address).unwrap()).collect();
+    let began = std::time::Instant::now();
+    while open_files(service.id()) < FILES_MAX {
+        assert!(began.elapsed() < PATIENCE, "{} files", open_files(service.id()));
+        tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+    }
+    for n in 0..20 {
+        service.accept("/v1/track", track("u1", &format!("during{n}"))).await;
+    }
+    assert!(open_files(service.id()) >= FILES_MAX, "{} files", open_files(service.id()));
+    drop(idle);
+    service.accept("/v1/track", track("u1", "after")).await;
+    assert_eq!(service.stored().await.len(), 22);
+}
+
+#[cfg(target_os = "linux")]
+#[tokio::test]
+async fn the_limit_of_open_files_is_raised_and_one_that_is_too_low_is_logged() {
+    let is_low = |line: &Value| {
+        line["message"].as_str().is_some_and(|text| text.contains("the limit of open files"))
+    };
+    for (limit, expected) in [("256:4096", None), ("256:1024", Some(1_024))] {
+        let service = nowhere().through(&["prlimit", &format!("--nofile={limit}")]).start();
+        let limits = std::fs::read_to_string(format!("/proc/{}/limits", service.id())).unwrap();
+        let line = limits.lines().find(|line| line.starts_with("Max open files")).unwrap();
+        let numbers: Vec<&str> = line.split_whitespace().skip(3).take(2).collect();
+        assert_eq!(numbers[0], numbers[1], "{line}");
+        let log = service.log();
+        let low = log.iter().find(|line| is_low(line));
+        assert_eq!(low.map(|line| line["limit"].as_u64().unwrap()), expected, "{low:?}");
+    }
+}
+
 #[tokio::test]
 async fn a_database_that_is_deleted_is_told_and_nothing_is_acknowledged_until_it_is_back() {
     let loops = ScriptedLoops::start(|_| Reply::status(503)).await;

@@ -20,6 +20,13 @@ pub(super) enum Fault {
     )]
     Gone,
     #[error(
+        "the files of the database cannot be looked at: see the limits of this process (open files) and the system's log; the program recovers by itself once they can"
+    )]
+    Files {
+        #[source]
+        source: Arc<std::io::Error>,
+    },
+    #[error(
         "the write-ahead log of the database (`-wal`, `-shm`) was deleted, moved or replaced while the program runs: the program moves what it holds into the database and recovers by itself; if it does not, end all processes that use the database"
     )]
     LogMoved,
@@ -64,6 +71,11 @@ impl From<rusqlite::Error> for Fault {
 }
 
 impl Fault {
+    /// An error of the system about a file of the database.
+    pub(super) fn files(source: std::io::Error) -> Self {
+        Fault::Files { source: Arc::new(source) }
+    }
+
     /// Whether the stored rows are to blame, so that a retry would fail in the same way: a row that is not
     /// there, a value that cannot be read, or a constraint that the present rows break.
     pub(super) fn is_broken(&self) -> bool {
@@ -81,6 +93,7 @@ impl Fault {
                 ),
             },
             Fault::Gone
+            | Fault::Files { .. }
             | Fault::LogMoved
             | Fault::LogCut
             | Fault::NotAlone
@@ -141,7 +154,7 @@ pub(super) fn advice(error: &rusqlite::Error) -> &'static str {
             "the disk of the database fails: check whether it is full, and read the system's log; the program recovers by itself once the disk works"
         }
         Some(ErrorCode::CannotOpen) => {
-            "the database file is gone: put it back, and the program recovers by itself"
+            "a file of the database cannot be opened: it is gone, must not be read, or this process has too many files open (raise its limit, `ulimit -n`, or lower server.connections_max); the program recovers by itself once it can"
         }
         Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => {
             "another process keeps the database locked: stop it, and the program recovers by itself"

@@ -5,10 +5,11 @@
 //! what was committed to it is gone. SQLite notices neither.
 //!
 //! Only the log is opened here. Closing a file drops all POSIX locks that the process has on it, and SQLite has
-//! locks on the other two.
+//! locks on the other two. The log stays open, so that looking into it takes no file descriptor: running out of
+//! them must not look like a log that was cut.
 
 use std::fs::{File, Metadata, OpenOptions};
-use std::io::{Read as _, Seek as _, SeekFrom};
+use std::io::{self, ErrorKind, Read as _, Seek as _, SeekFrom};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
@@ -44,10 +45,16 @@ struct Seen {
     /// The most bytes that the database had. It never shrinks unless somebody vacuums or damages it.
     database_bytes: u64,
     /// The log and its index as the writer opened them; `None`: no connection needs them.
-    log: Option<Identity>,
+    log: Option<Log>,
     index: Option<Identity>,
     /// The last frame that was found in the log.
     tail: Tail,
+}
+
+#[derive(Debug)]
+struct Log {
+    file: File,
+    identity: Option<Identity>,
 }
 
 #[derive(Debug, Default)]
@@ -82,16 +89,22 @@ impl Files {
             PathBuf::from(name)
         };
         let (log_path, index_path) = (beside("-wal"), beside("-shm"));
-        let database = identity_of(&path);
+        // A file that cannot be looked at now is not compared later.
+        let database = identity_of(&path).ok().flatten();
         Self { path, log_path, index_path, database, seen: Mutex::default() }
     }
 
     /// Notes that the writer has opened a connection while no other file was in use.
-    pub(super) fn opened(&self) {
+    pub(super) fn opened(&self) -> Result<(), Fault> {
+        let moved = |error| unless_missing(error, Fault::LogMoved);
+        let file = File::open(&self.log_path).map_err(moved)?;
+        let found = file.metadata().map_err(Fault::files)?;
+        let index = identity_of(&self.index_path).map_err(moved)?;
         let mut seen = self.seen();
-        seen.log = identity_of(&self.log_path);
-        seen.index = identity_of(&self.index_path);
+        seen.log = Some(Log { file, identity: identity(&found) });
+        seen.index = index;
         seen.tail = Tail::default();
+        Ok(())
     }
 
     /// Notes that the writer has closed its connection: if it was the last one, SQLite has deleted the log.
@@ -103,7 +116,8 @@ impl Files {
 
     /// Fails unless the database is where it was; returns its size.
     pub(super) fn look_at_database(&self) -> Result<u64, Fault> {
-        let found = std::fs::metadata(&self.path).map_err(|_| Fault::Gone)?;
+        let found = std::fs::metadata(&self.path);
+        let found = found.map_err(|error| unless_missing(error, Fault::Gone))?;
         let is_same = self.database.is_none() || identity(&found) == self.database;
         if is_same { Ok(found.len()) } else { Err(Fault::Gone) }
     }
@@ -112,9 +126,12 @@ impl Files {
     pub(super) fn look(&self) -> Result<(), Fault> {
         let bytes = self.look_at_database()?;
         let mut seen = self.seen();
-        let is_moved = |was: Option<Identity>, path| was.is_some() && identity_of(path) != was;
-        if is_moved(seen.log, &self.log_path) || is_moved(seen.index, &self.index_path) {
-            return Err(Fault::LogMoved);
+        let log = seen.log.as_ref().and_then(|log| log.identity);
+        for (was, path) in [(log, &self.log_path), (seen.index, &self.index_path)] {
+            let moved = |error| unless_missing(error, Fault::LogMoved);
+            if was.is_some() && identity_of(path).map_err(moved)? != was {
+                return Err(Fault::LogMoved);
+            }
         }
         if bytes < seen.database_bytes {
             return Err(Fault::Shorter);
@@ -135,17 +152,43 @@ impl Files {
                 connection.prepare_cached(COUNT_FRAMES)?.query_row([], |row| row.get(1))?;
             // Below zero: another process is repairing the index.
             let frames = u64::try_from(frames).unwrap_or(0);
-            if frames == 0 || self.has_frames(frames).unwrap_or(false) {
+            if frames == 0 || self.seen().has_frames(frames).map_err(Fault::files)? {
                 return Ok(());
             }
         }
         Err(Fault::LogCut)
     }
 
-    fn has_frames(&self, frames: u64) -> std::io::Result<bool> {
-        let mut log = File::open(&self.log_path)?;
-        let mut header = [0; LOG_HEADER_BYTES as usize];
-        log.read_exact(&mut header)?;
+    /// Marks the path of the log, by the file that is there or by an empty one. When the last connection of all
+    /// processes is closed, SQLite moves its log into the database, and then deletes the file at this path.
+    pub(super) fn mark_log(&self) -> Result<Mark, Fault> {
+        let file = OpenOptions::new().write(true).create(true).truncate(false).open(&self.log_path);
+        let mark = file.and_then(|file| file.metadata().map(|found| (file, found)));
+        let (file, found) = mark.map_err(Fault::files)?;
+        let own = self.seen().log.as_ref().and_then(|log| log.identity);
+        let is_own = own.is_some() && identity(&found) == own;
+        Ok(Mark { file, is_harmless: is_own || found.len() == 0 })
+    }
+
+    /// Whether a marked file is still at the path of the log.
+    pub(super) fn has(&self, mark: &Mark) -> bool {
+        let marked = mark.file.metadata().ok().and_then(|found| identity(&found));
+        marked.is_some() && identity_of(&self.log_path).ok().flatten() == marked
+    }
+
+    fn seen(&self) -> MutexGuard<'_, Seen> {
+        // Each change is complete before anything that can panic.
+        self.seen.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Seen {
+    /// Whether the log has this many frames.
+    fn has_frames(&mut self, frames: u64) -> io::Result<bool> {
+        let Some(Log { file: log, .. }) = &mut self.log else { return Ok(false) };
+        let Some(header) = read_at::<{ LOG_HEADER_BYTES as usize }>(log, 0)? else {
+            return Ok(false);
+        };
         let [magic, page_bytes] = [word(&header, 0), word(&header, 8)];
         let salts: [u8; 8] = std::array::from_fn(|n| header[16 + n]);
         let end_of =
@@ -155,38 +198,34 @@ impl Files {
             return Ok(false);
         }
         // A log that was cut and then written on has a hole.
-        let mut seen = self.seen();
-        if seen.tail.salts == salts && (1..=frames).contains(&seen.tail.frames) {
-            let mut frame = [0; FRAME_HEADER_BYTES as usize];
-            log.seek(SeekFrom::Start(end_of(seen.tail.frames - 1)))?;
-            log.read_exact(&mut frame)?;
-            if frame[8..16] != salts {
+        if self.tail.salts == salts && (1..=frames).contains(&self.tail.frames) {
+            let at = end_of(self.tail.frames - 1);
+            let frame = read_at::<{ FRAME_HEADER_BYTES as usize }>(log, at)?;
+            if frame.is_none_or(|frame| frame[8..16] != salts) {
                 return Ok(false);
             }
         }
-        seen.tail = Tail { frames, salts };
+        self.tail = Tail { frames, salts };
         Ok(true)
     }
+}
 
-    /// Marks the path of the log, by the file that is there or by an empty one. When the last connection of all
-    /// processes is closed, SQLite moves its log into the database, and then deletes the file at this path.
-    pub(super) fn mark_log(&self) -> Result<Mark, Fault> {
-        let file = OpenOptions::new().write(true).create(true).truncate(false).open(&self.log_path);
-        let mark = file.and_then(|file| file.metadata().map(|found| (file, found)));
-        let (file, found) = mark.map_err(|_| Fault::LogMoved)?;
-        let is_own = identity(&found).is_some_and(|found| Some(found) == self.seen().log);
-        Ok(Mark { file, is_harmless: is_own || found.len() == 0 })
+/// Reads bytes at a position; `None` if the file ends before.
+fn read_at<const BYTES: usize>(file: &mut File, at: u64) -> io::Result<Option<[u8; BYTES]>> {
+    let mut bytes = [0; BYTES];
+    file.seek(SeekFrom::Start(at))?;
+    match file.read_exact(&mut bytes) {
+        Ok(()) => Ok(Some(bytes)),
+        Err(error) if error.kind() == ErrorKind::UnexpectedEof => Ok(None),
+        Err(error) => Err(error),
     }
+}
 
-    /// Whether a marked file is still at the path of the log.
-    pub(super) fn has(&self, mark: &Mark) -> bool {
-        let marked = mark.file.metadata().ok().and_then(|found| identity(&found));
-        marked.is_some() && identity_of(&self.log_path) == marked
-    }
-
-    fn seen(&self) -> MutexGuard<'_, Seen> {
-        // Each change is complete before anything that can panic.
-        self.seen.lock().unwrap_or_else(PoisonError::into_inner)
+/// The fault for a file that is missing, or the one for a file that cannot be looked at.
+fn unless_missing(error: io::Error, missing: Fault) -> Fault {
+    match error.kind() {
+        ErrorKind::NotFound => missing,
+        _ => Fault::files(error),
     }
 }
 
@@ -194,8 +233,8 @@ fn word(bytes: &[u8], at: usize) -> u32 {
     u32::from_be_bytes(std::array::from_fn(|n| bytes[at + n]))
 }
 
-fn identity_of(path: &Path) -> Option<Identity> {
-    std::fs::metadata(path).ok().and_then(|found| identity(&found))
+fn identity_of(path: &Path) -> io::Result<Option<Identity>> {
+    std::fs::metadata(path).map(|found| identity(&found))
 }
 
 #[cfg(unix)]

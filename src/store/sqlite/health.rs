@@ -3,7 +3,7 @@
 //! | state | from | until | messages |
 //! | --- | --- | --- | --- |
 //! | well | | | are acknowledged |
-//! | failing | a write failed: full disk, lock, read-only | a write of at least the same size succeeded | are tried, and refused while that fails |
+//! | failing | a write failed: full disk, lock, read-only; the log could not be read | a write of at least the same size succeeded | are tried, and refused while that fails |
 //! | unsafe: verify | a connection read damage, or the database got shorter | every page was checked, then as below | are refused |
 //! | unsafe: close | the log was moved | all processes have closed their connections, then as below | are refused |
 //! | unsafe: reopen | damage is gone, or the moved log is in the database | the writer has closed its connections and opened the files again | are refused |
@@ -232,7 +232,7 @@ impl Health {
             }
             (State::Unsafe { why, cure: Cure::Reopen | Cure::Close }, _) => (why.clone(), 0),
             (State::Unsafe { why, .. }, _) => return Next::Wait { why: why.clone() },
-            (_, Err(why @ Fault::Gone)) => return Next::Wait { why },
+            (_, Err(why @ (Fault::Gone | Fault::Files { .. }))) => return Next::Wait { why },
             // The writer finds it too, and does what can be done.
             (_, Err(why)) => (why, 0),
             (State::Failing { why, bytes }, Ok(())) => (why.clone(), *bytes),

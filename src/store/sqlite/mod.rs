@@ -230,7 +230,7 @@ impl SqliteStore {
         };
         let patience = options.busy_timeout.max(Duration::from_secs(1));
         let health = Arc::new(Health::new(Files::new(path.clone())));
-        health.files.opened();
+        health.files.opened().map_err(|fault| explain(&path, fault))?;
         let of = |count| Readers::new(options.file(), Arc::clone(&health), patience, count);
         let (readers, lookups) = (of(READERS_MAX), of(LOOKUPS_MAX));
         let backlog_max =

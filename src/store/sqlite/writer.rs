@@ -362,6 +362,9 @@ impl Writer {
             self.answer(group, Err(fault));
             return None;
         }
+        if let Fault::Files { .. } = fault {
+            self.report(&fault, group.bytes());
+        }
         let accepts = std::mem::take(&mut group.accepts);
         self.answer(Group { accepts, ..Group::default() }, Err(fault));
         (group.len() > 0).then_some(group)
@@ -426,8 +429,8 @@ impl Writer {
         let connection = self.file.open_writer()?;
         // Reading opens the log and its index too.
         check_schema(&connection)?;
+        self.health.files.opened()?;
         self.connection = Some(connection);
-        self.health.files.opened();
         Ok(())
     }
 
@@ -471,6 +474,11 @@ impl Writer {
                         self.answer(group, Err(fault));
                         return;
                     }
+                    if let Fault::Files { .. } = fault {
+                        self.report(&fault, bytes);
+                    }
+                } else if self.health.written(bytes) {
+                    tracing::info!("the database can be written again");
                 }
                 if effects.has_erased {
                     self.wal_holds_erased = true;
@@ -480,9 +488,6 @@ impl Writer {
                     self.memory.event_names.forget();
                 }
                 let has_new = accepted.iter().flatten().any(|one| *one == Accepted::New);
-                if self.health.written(bytes) {
-                    tracing::info!("the database can be written again");
-                }
                 if has_new || effects.has_arrived {
                     self.arrived.send_modify(|count| *count = count.wrapping_add(1));
                 }
@@ -491,17 +496,23 @@ impl Writer {
             // Broken rows of a message do not mean that the database is down. The caller names the message.
             Err(fault) if fault.is_broken() && group.accepts.is_empty() => Err(fault),
             Err(fault) => {
-                if self.health.failed(&fault, group.bytes()) {
-                    let (advice, error) = match &fault {
-                        Fault::Database { source } => (Some(advice(source)), source.to_string()),
-                        other => (None, other.to_string()),
-                    };
-                    tracing::error!(error, advice, "could not write to the database");
-                }
+                self.report(&fault, group.bytes());
                 Err(fault)
             }
         };
         self.answer(group, answers);
+    }
+
+    /// Notes that a group of this size was not written, or not safely, and logs it if that is news.
+    fn report(&self, fault: &Fault, bytes: u64) {
+        if !self.health.failed(fault, bytes) {
+            return;
+        }
+        let (advice, error) = match fault {
+            Fault::Database { source } => (Some(advice(source)), source.to_string()),
+            other => (None, telemetry::chain(other).to_string()),
+        };
+        tracing::error!(error, advice, "could not write to the database");
     }
 
     fn answer(&self, group: Group, answers: Result<Vec<Vec<Accepted>>, Fault>) {

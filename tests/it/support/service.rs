@@ -17,6 +17,8 @@ pub struct Setup {
     env: HashMap<String, String>,
     config: Option<String>,
     data: Option<PathBuf>,
+    /// A program, with its arguments, that starts the program.
+    through: Vec<String>,
 }
 
 /// Name of the configuration file.
@@ -65,7 +67,7 @@ impl Setup {
         ];
         let env =
             env.into_iter().map(|(name, value)| (name.to_owned(), value.to_owned())).collect();
-        Self { env, config: None, data: None }
+        Self { env, config: None, data: None, through: Vec::new() }
     }
 
     /// Sets a variable.
@@ -104,10 +106,23 @@ impl Setup {
         self
     }
 
+    /// Starts the program through another one, such as `prlimit`, which takes its place.
+    pub fn through(mut self, other: &[&str]) -> Self {
+        self.through = other.iter().map(|part| (*part).to_owned()).collect();
+        self
+    }
+
     fn command(&self, folder: &Path) -> (Command, PathBuf) {
         let data = self.data.clone().unwrap_or_else(|| folder.join("data"));
         let program = env!("CARGO_BIN_EXE_segment-loops");
-        let mut command = Command::new(program);
+        let mut command = match self.through.split_first() {
+            Some((other, arguments)) => {
+                let mut command = Command::new(other);
+                command.args(arguments).arg(program);
+                command
+            }
+            None => Command::new(program),
+        };
         command.env_clear().envs(&self.env).current_dir(folder);
         command.args(["serve", "--listen", "127.0.0.1:0", "--data"]).arg(&data);
         if let Some(text) = &self.config {

@@ -202,7 +202,7 @@ fn signed(duration: Duration) -> SignedDuration {
     SignedDuration::try_from(duration).unwrap_or(SignedDuration::MAX)
 }
 
-/// A clock that stands still until it is moved, for tests.
+/// A clock for tests that changes only when it is moved.
 #[derive(Debug)]
 pub struct ManualClock(Mutex<Timestamp>);
 

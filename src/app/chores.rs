@@ -1,4 +1,4 @@
-//! What an [`App`](super::App) does beside serving and delivering.
+//! The background tasks of an [`App`](super::App), besides serving and delivering.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,13 +12,13 @@ use crate::clock::SharedClock;
 use crate::queue::{Depth, Housekeeping, Log, Work};
 use crate::telemetry;
 
-/// How long after its start a process removes nothing: the clock of a machine that just booted may be wrong.
+/// How long a process waits before it removes anything: the clock of a machine that just booted may be wrong.
 const PURGE_AFTER: Duration = Duration::from_secs(60 * 60);
 
 /// How often records past their retention are removed.
 const PURGE_EVERY: Duration = Duration::from_secs(60);
 
-/// How often delivered deletions are looked for, to erase the contents of the people they were about.
+/// How often to look for delivered deletions, to erase the contents of the people they were about.
 const ERASE_EVERY: Duration = Duration::from_secs(2);
 
 /// How often the clock is checked.
@@ -64,7 +64,7 @@ pub(super) async fn reload_on_hangup(reloader: Arc<Reloader>) {
     std::future::pending().await
 }
 
-/// Notices soon when the clock is set, also while nothing else asks for the time.
+/// Reads the clock regularly, so that a change is noticed soon even if nothing else asks for the time.
 pub(super) async fn watch_clock(clock: SharedClock) {
     loop {
         clock.now();
@@ -154,7 +154,7 @@ mod tests {
     use crate::clock::{Clock as _, WatchedClock};
     use crate::queue::Unavailable;
 
-    /// Notes by which times it was purged, and when.
+    /// Records each call of `purge`: when it came, and the time it was given.
     struct Purged(Mutex<Vec<(Instant, Timestamp)>>);
 
     #[async_trait]
@@ -186,7 +186,7 @@ mod tests {
         let calls = purged.0.lock().unwrap();
         assert!(calls[0].0 - began > Duration::from_secs(3_600), "{:?}", calls[0]);
         for (at, now) in &*calls {
-            // A day later, the new time is believed.
+            // After a day, only the new time counts.
             let is_believed = *at - set_at.min(*at) >= Duration::from_secs(24 * 3_600);
             let ahead = if is_believed { hours(24 * 365) } else { hours(0) };
             assert_eq!(*now, began_at + ahead + (*at - began));

@@ -62,7 +62,7 @@ pub enum AppError {
         /// The part that ended.
         part: &'static str,
     },
-    /// The store cannot go on safely.
+    /// The store cannot continue safely.
     #[error("the database cannot be used any more")]
     StoreEnded(#[source] Unavailable),
     /// The address cannot be listened on.

@@ -29,6 +29,6 @@ pub(super) fn router(mut description: OpenApi) -> Router {
     security(())
 )]
 async fn give(State(text): State<Bytes>) -> ([(header::HeaderName, &'static str); 1], Bytes) {
-    // All answers share the text: each client that does not read would otherwise keep a copy in memory.
+    // All responses share the text; otherwise each client that does not read would hold a copy in memory.
     ([(header::CONTENT_TYPE, "application/json")], text)
 }

@@ -169,8 +169,8 @@ fn runtime() -> Result<tokio::runtime::Runtime, CliError> {
     Ok(runtime)
 }
 
-/// Lets a write beyond the limit of a file's size (`ulimit -f`) fail like one on a full disk. By default its
-/// signal ends the process; a signal that has a handler does not, and the handler stays for good.
+/// Makes a write beyond the file size limit (`ulimit -f`) fail like one on a full disk. By default, its signal
+/// ends the process; with a handler it does not, and a handler stays installed.
 fn survive_file_limits(runtime: &tokio::runtime::Runtime) {
     #[cfg(target_os = "linux")]
     {

@@ -11,7 +11,7 @@ use crate::http::Guesses;
 use crate::http::error::ApiError;
 use crate::secret::Secret;
 
-/// What the layer knows.
+/// The state of the layer.
 #[derive(Clone)]
 pub(super) struct Gate {
     pub(super) tokens: Arc<[Secret]>,

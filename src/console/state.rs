@@ -23,7 +23,7 @@ pub struct AdminState {
     pub clock: SharedClock,
     /// Each of these opens `/api`; with none, it is closed.
     pub tokens: Vec<Secret>,
-    /// Who guesses tokens.
+    /// Tracks wrong tokens by address.
     pub guesses: Arc<Guesses>,
     /// The sources in force.
     pub sources: watch::Receiver<Arc<Sources>>,

@@ -25,8 +25,8 @@ impl RetryOptions {
         self.min + spread.mul_f64(fastrand::f64())
     }
 
-    /// How long a retry waits that is due at a time read from disk. If that is longer than any wait, the clock
-    /// was set back since it was written, or the longest wait was configured anew: then it is due.
+    /// How long to wait for a retry that is due at a time read from disk. If that is longer than the longest wait,
+    /// the clock was set back after the time was written, or the longest wait was shortened: then it is due now.
     pub fn wait_for(&self, due_at: Timestamp, now: Timestamp) -> Duration {
         let wait = Duration::try_from(due_at.duration_since(now)).unwrap_or_default();
         if wait > self.max.max(self.min) { Duration::ZERO } else { wait }

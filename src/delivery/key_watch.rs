@@ -96,8 +96,8 @@ impl KeyWatch {
         }
     }
 
-    /// If the first request of this lane is refused again as if the key were wrong, or by something in between,
-    /// whether to blame the request itself.
+    /// Whether to blame the request itself if the first request of this lane is refused once more as if the key
+    /// were wrong, or by something between us and Loops.
     pub(super) fn is_singled_out(&self, lane: LaneKey) -> bool {
         self.refusals.is_singled_out(lane)
     }
@@ -113,7 +113,7 @@ impl KeyWatch {
         self.refusals.forget(lane);
     }
 
-    /// Something in between refused the first request of a lane, though not the key.
+    /// Something between us and Loops refused the first request of a lane, though Loops accepts the key.
     pub(super) fn doubted(&mut self, lane: LaneKey) {
         self.refusals.refused(lane);
     }

@@ -137,7 +137,7 @@ impl Stepper {
         };
         match due.before_attempt(&*self.clock, &self.retry) {
             Some(verdict) => self.give_up(lease, due, verdict).await,
-            // The store was slow, or the process was stopped for a while: another may be delivering.
+            // The store was slow, or the process was suspended: another process may be delivering.
             None if !held.is_certain() => Ok(Next::Again.into()),
             None => self.attempt(held, due, slot).await,
         }

@@ -1,5 +1,5 @@
 //! Decides what follows for a request whose turn it is: whether it is still worth sending, and after an
-//! attempt whether it is delivered, retried, taken apart or given up. Pure, but for the time.
+//! attempt whether it is delivered, retried, taken apart or given up. Pure, apart from reading the clock.
 
 use std::time::Duration;
 
@@ -53,7 +53,7 @@ pub(super) enum Next {
     Again,
     /// Its first message waits for this long.
     Wait(Duration),
-    /// The same; its request is to blame if other requests are taken meanwhile.
+    /// The same, but if other requests are accepted in the meantime, the fault lies in this request.
     Doubted(Duration),
     /// Its first message waits until the obstacle is removed.
     Blocked(Obstacle),
@@ -110,8 +110,8 @@ impl Due<'_> {
         retry: &RetryOptions,
     ) -> Verdict {
         let wait = match tried.disposition {
-            // The event may have been sent without these neighbours: when it was accepted for the first time, with
-            // a database that was lost since.
+            // The event may have been sent without these updates: when the message was first accepted, before the
+            // database was lost.
             Disposition::DeliveredBefore if self.request.is_merged => {
                 return Verdict { consequence: Consequence::EventDelivered, next: Next::Again };
             }
@@ -145,7 +145,7 @@ impl Due<'_> {
         self.retry_after(wait, tried, clock, retry)
     }
 
-    /// Retries the request after this wait, unless it is too late by then.
+    /// Retries the request after this wait, unless that is too late.
     fn retry_after(
         &self,
         wait: Duration,
@@ -160,7 +160,7 @@ impl Due<'_> {
         let within = if expires_at.is_some_and(|at| by_then(clock.earliest_now()) > at) {
             "it would be older than max_age_s of its subscription allows".to_owned()
         } else if clock.age(first).saturating_add(wait) > retry.window {
-            format!("its time is up after {}", duration_words(retry.window))
+            format!("the retry window of {} has ended", duration_words(retry.window))
         } else {
             let consequence = Consequence::Retry(by_then(clock.now()));
             return Verdict { consequence, next: Next::Wait(wait) };
@@ -301,7 +301,11 @@ mod tests {
         let refused = Disposition::Refused { detail: String::new() };
         assert_eq!(after(due, &refused, 1), (None, Next::Again));
         let known = after(due, &Disposition::DeliveredBefore, 1);
-        assert_eq!(known, (Some("delivered"), Next::Again), "its neighbours are still to be sent");
+        assert_eq!(
+            known,
+            (Some("delivered"), Next::Again),
+            "the merged updates are still to be sent"
+        );
         let late = ManualClock::new(at(3601));
         assert_eq!(due.before_attempt(&late, &RETRY), Some(taken_apart()));
     }

@@ -1,6 +1,6 @@
-//! Reads a body: within its time, within its size after inflating, within the memory budget.
+//! Reads a body within the limits of time, of its size after inflating, and of the memory budget.
 //!
-//! Nothing of a body is dropped in silence. Several gzip members are one body, as RFC 1952 has it; what
+//! No part of a body is dropped silently. Several gzip members are one body, as RFC 1952 has it; what
 //! follows them is part of the body as it is; and of a gzip that was cut off everything that can be
 //! inflated is read, because whole messages may be in it.
 
@@ -52,7 +52,7 @@ pub(super) async fn read(
     let limits = &state.0.limits;
     let mut into = Growing::new(limits.body_bytes_max, account, contract);
     let length = body.size_hint().exact();
-    // Compressed or not: one that is longer than it may become is too large already.
+    // Compressed or not: a body that is already longer than the limit is too large.
     if length.is_some_and(|length| length > limits.body_bytes_max as u64) {
         return Err(too_large(limits.body_bytes_max));
     }
@@ -69,7 +69,7 @@ pub(super) async fn read(
     let usual_bytes = collected.bytes.len().saturating_mul(USUAL_RATIO);
     let inflated = state.0.large_bodies.on(contract, usual_bytes, || {
         let (compressed, mut into) = collected.beside();
-        // All at once, so that it need not move while it grows.
+        // All at once, so that it is not moved as it grows.
         into.expect(inflated_length(&compressed));
         into.reserve()?;
         inflate(&compressed, into)
@@ -101,10 +101,10 @@ fn is_gzip(headers: &HeaderMap) -> Result<bool, ApiError> {
 struct Growing {
     bytes: Vec<u8>,
     bytes_max: usize,
-    /// How long it is by what its sender says: it grows no further at first.
+    /// The length that its sender announced, up to which its buffer is not moved.
     bytes_usual: usize,
     account: Account,
-    /// What the account holds for something else.
+    /// The bytes that the account holds for another purpose.
     beside: usize,
     contract: Contract,
 }
@@ -128,13 +128,13 @@ impl Growing {
         Ok(())
     }
 
-    /// Makes room for as much as is expected.
+    /// Reserves room for the announced length.
     fn reserve(&mut self) -> Result<(), ApiError> {
         self.grow(self.bytes_usual)
     }
 
     fn grow(&mut self, capacity: usize) -> Result<(), ApiError> {
-        // While it moves, it is there twice.
+        // While it is moved, it is in memory twice.
         self.hold(self.bytes.capacity() + capacity)?;
         self.bytes.reserve_exact(capacity - self.bytes.len());
         self.hold(self.bytes.capacity())
@@ -145,7 +145,7 @@ impl Growing {
         held.map_err(|NoRoom| self.contract.no_room())
     }
 
-    /// Notes how long it is by what its sender says.
+    /// Records the length that its sender announced.
     fn expect(&mut self, bytes: Option<u64>) {
         let bytes = bytes.and_then(|bytes| usize::try_from(bytes).ok());
         self.bytes_usual = bytes.unwrap_or(usize::MAX).min(self.bytes_max);
@@ -157,9 +157,9 @@ impl Growing {
         (self.bytes, Self { bytes: Vec::new(), beside, ..self })
     }
 
-    /// The end of the body, when nothing stands beside it any more.
+    /// The finished body, once no other body is on its account.
     fn end(mut self) -> ReadBody {
-        // Less than is held never fails.
+        // Holding less than before never fails.
         let _ = self.account.hold(self.bytes.capacity());
         ReadBody { bytes: self.bytes, account: self.account }
     }

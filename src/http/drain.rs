@@ -52,7 +52,7 @@ impl Loan {
 
 /// Reads on for a while without keeping anything.
 async fn drain(mut body: Incoming) {
-    // Its connection is closed in any case: then at once, not after the client has sent in vain.
+    // Its connection is closed anyway, so close it at once, before the client sends a body that is dropped.
     if body.size_hint().lower() > DRAIN_BYTES_MAX as u64 {
         return;
     }

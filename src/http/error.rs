@@ -30,7 +30,7 @@ pub struct ApiError {
     pub message: String,
     /// `Retry-After` in seconds; `None`: the usual one of the status.
     pub retry_after_s: Option<u32>,
-    /// Whether the request brought a key that is wrong, and not just none.
+    /// Whether the request had a wrong key, rather than none.
     pub is_guess: bool,
 }
 
@@ -55,9 +55,11 @@ impl Contract {
         ApiError::new(status, "not_now", message)
     }
 
-    /// "Not now", since other requests take the memory.
+    /// "Not now", because other requests use all the memory.
     pub(super) fn no_room(self) -> ApiError {
-        self.not_now("too much comes in at once: send the request again after Retry-After")
+        self.not_now(
+            "the server is handling too many requests: send the request again after Retry-After",
+        )
     }
 
     /// "Not now", for a condition that lasts longer.
@@ -112,7 +114,7 @@ impl ApiError {
         Self::new(StatusCode::UNAUTHORIZED, "unauthorized", message)
     }
 
-    /// The same error, of a request that brought a wrong key.
+    /// The same error, for a request with a wrong key.
     pub fn of_guess(self) -> Self {
         Self { is_guess: true, ..self }
     }
@@ -140,7 +142,7 @@ impl ApiError {
 
     /// 405, for a method that a path does not have.
     pub(super) fn wrong_method() -> Self {
-        // Without its name: a client may invent a method as long as its headers may be.
+        // The method is not named: a client may send one as long as all headers together may be.
         let message = "this method is not allowed here: messages are sent with POST, everything else is read with GET; Allow has the methods of this path";
         Self::new(StatusCode::METHOD_NOT_ALLOWED, "wrong_method", message)
     }

@@ -1,9 +1,9 @@
-//! Guessed keys: each is counted and logged, and an address that guesses often is asked to slow down.
+//! Wrong keys: each is counted and logged, and an address that sends many is asked to slow down.
 //!
-//! A wrong key is answered with 401 (at the settings, 404). Once an address has sent too many of them within a
-//! minute, further ones are answered 429. Only what is wrong is ever slowed down: behind one address there
-//! may be an office, or a proxy, and all its senders with the right key. A program that ignores the 429 can
-//! still guess on, which nothing but long random keys prevents; but it is seen.
+//! A wrong key is answered with 401 (by the settings, with 404). Once an address has sent too many of them within a
+//! minute, further ones are answered with 429. Requests with the right key are never slowed down: one address may
+//! be that of an office or a proxy with many senders. A program that ignores the 429 can go on guessing, which
+//! only long random keys prevent, but it is logged.
 
 use std::net::IpAddr;
 
@@ -28,7 +28,7 @@ const LINES_MAX: u32 = 20;
 /// The endpoint of the admin API in logs and metrics.
 const ADMIN_ENDPOINT: &str = "/api";
 
-/// Remembers who guesses.
+/// Tracks wrong keys by address.
 #[derive(Debug)]
 pub struct Guesses {
     by_address: AddressLimit,
@@ -84,8 +84,8 @@ impl Guesses {
         error
     }
 
-    /// Returns the error, or as the error another one that is already counted and logged: that its sender guesses
-    /// too often.
+    /// Returns the error; or, if its sender guesses too often, fails with the error that says so, which is already
+    /// counted and logged.
     fn judge(&self, place: Place<'_>, error: ApiError) -> Result<ApiError, ApiError> {
         if !error.is_guess {
             return Ok(error);

@@ -100,7 +100,7 @@ pub(super) struct Success {
     rejected: Vec<RejectedMessage>,
 }
 
-/// A success, and the account that pays for its text until the client has read it.
+/// A success, and the account that pays for its body until the client has read it.
 struct Answer {
     success: Success,
     account: Account,
@@ -117,7 +117,7 @@ impl IntoResponse for Answer {
                 let json = [(header::CONTENT_TYPE, "application/json")];
                 (json, account.bind(text)).into_response()
             }
-            // It has no map, and nothing of it fails.
+            // Serializing it cannot fail: it has no map.
             Err(_) => Json(success).into_response(),
         }
     }
@@ -198,15 +198,15 @@ impl<'s> Visit<'s> {
         paid.map_err(|NoRoom| self.endpoint.contract().no_room())
     }
 
-    /// What holds for the sender if its only proof is a public write key.
+    /// The limits of a sender whose only credential is a public write key.
     fn public(&self) -> Option<&'s Public> {
         let source = self.source?;
         let is_by_key = self.endpoint != Endpoint::Webhook || source.is_webhook_by_key();
         source.public.as_ref().filter(|_| is_by_key)
     }
 
-    /// Whether what is to be stored is within the limit of its address. An address pays for its messages as they
-    /// are stored: decompressed, and each with what its batch shares.
+    /// Fails if the address has stored too many bytes in the last minute. Messages count as they are stored:
+    /// decompressed, each with the parts that its batch shares.
     fn admit_bytes(&self, judged: &Judged) -> Result<(), ApiError> {
         let bytes = judged.messages.iter().map(|message| message.payload.len()).sum();
         match self.public() {
@@ -218,8 +218,8 @@ impl<'s> Visit<'s> {
         }
     }
 
-    /// Whether there is space for messages like these. When it runs short, messages that can wait are turned
-    /// away first, then all but those that Segment signed.
+    /// Fails if the disk has too little free space for messages of this kind. Messages that can wait are turned away
+    /// first, then all but those that Segment signed.
     async fn admit_to_disk(&self) -> Result<(), AcceptError> {
         let is_signed = self.endpoint == Endpoint::Webhook
             && self.source.is_some_and(|source| !source.is_webhook_by_key());
@@ -233,7 +233,7 @@ impl<'s> Visit<'s> {
         }
     }
 
-    /// What is known of the messages of this request.
+    /// The properties that all messages of this request share.
     pub(super) fn intake(&self, source: &'s Source, kind: Option<MessageType>) -> Intake<'s> {
         Intake {
             digests: &self.state.0.digests,
@@ -243,7 +243,7 @@ impl<'s> Visit<'s> {
             kind,
             is_from_segment: matches!(self.endpoint, Endpoint::Webhook | Endpoint::Destination),
             is_sent_now: true,
-            // Of what comes from Segment the sender is Segment's server.
+            // The sender of Segment's requests is a server of Segment's.
             ip: match self.endpoint {
                 Endpoint::Webhook | Endpoint::Destination => None,
                 _ => self.sender.filter(|_| source.stamps_ip),
@@ -511,7 +511,7 @@ impl<'s> Shared<'s> {
     fn pass_to(&mut self, envelope: usize, batch: Option<&Batch<'_>>, state: &'s HttpState) {
         // Messages without an envelope share nothing.
         let Some(batch) = batch.filter(|_| envelope != self.envelope) else { return };
-        // First what is there is dropped, then its turn ends.
+        // Drop the decoded value before its turn ends.
         self.object = Object::new();
         self.turn = None;
         self.turn = work::turn(state, batch.shared_bytes(envelope));

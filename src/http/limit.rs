@@ -1,5 +1,5 @@
-//! How much one address may send to a source whose write key is public: so many requests, or so many stored bytes,
-//! a minute.
+//! Limits what one address may send to a source whose write key is public: the requests, and the stored bytes, per
+//! minute.
 //!
 //! A bucket of tokens for each address: full at first, filled up again within a minute. What is kept
 //! is bounded: a bucket that was not used for a minute is full, and so need not be kept, and where

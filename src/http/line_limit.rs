@@ -1,4 +1,4 @@
-//! Bounds the log lines about one thing that strangers can repeat as often as they like.
+//! Limits the log lines about an event that any client can cause as often as it likes.
 
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;

@@ -1,8 +1,8 @@
-//! The memory that requests may take at once: for their bodies, and for what those become.
+//! The memory that requests may take at once: for their bodies, and for the messages decoded from them.
 //!
-//! A request has an [`Account`] of the one [`Budget`]. It pays for its body as it comes in and as it is
+//! A request has an [`Account`] of the one [`Budget`]. It pays for its body while it is received and
 //! decompressed, then for its messages as they are stored, until the store has answered, then for a long answer
-//! until the client has read it. A request for which there is no room is asked to come again.
+//! until the client has read it. The sender of a request for which there is no room is asked to retry.
 //!
 //! Decoded messages are not paid for: one is decoded at a time, and of large ones, which take up to fifty times
 //! their length, only one in the whole process (see [`super::work`]).
@@ -18,15 +18,15 @@ const UNIT: usize = 1_024;
 /// The first bytes of each request are paid for from a part of the budget that nothing else may use.
 const SMALL_BYTES: usize = 16 * 1_024;
 
-/// How many times the largest body one request takes at most: the body, and messages that may come to four times as
-/// much.
+/// The most that one request takes, as a multiple of the largest body: the body, and messages of up to four times its
+/// size.
 pub(crate) const BODIES_PER_REQUEST: usize = 6;
 
 /// The memory that may still be taken.
 ///
 /// It has three parts. A quarter pays for the first 16 KiB of requests and nothing else, so that small requests get
-/// in beside large ones. About a quarter, `open`, is for everyone, and the rest is for senders whose headers have
-/// brought a secret: strangers can upload slowly, but not keep those senders out.
+/// in beside large ones. About a quarter, `open`, is for everyone, and the rest is for senders whose headers carry
+/// a secret: slow unauthenticated uploads cannot keep those senders out.
 #[derive(Debug, Clone)]
 pub(super) struct Budget {
     small: Arc<Semaphore>,
@@ -82,7 +82,7 @@ impl Account {
         }
     }
 
-    /// Takes or gives back as much as is missing to hold this many bytes.
+    /// Takes or gives back units until the account holds this many bytes.
     pub(super) fn hold(&mut self, bytes: usize) -> Result<(), NoRoom> {
         let due = bytes.div_ceil(UNIT);
         while self.units > due {
@@ -104,7 +104,7 @@ impl Account {
         self.hold((self.units * UNIT).saturating_add(bytes))
     }
 
-    /// Bytes that hold this account until they are dropped, whoever has them then.
+    /// Bytes that keep this account open until their last owner drops them.
     pub(super) fn bind(self, bytes: impl AsRef<[u8]> + Send + 'static) -> Bytes {
         Bytes::from_owner(Bound { bytes, _account: self })
     }
@@ -205,7 +205,7 @@ mod tests {
         largest.set_known();
         largest.hold(600_000).unwrap();
         drop(largest);
-        // Of a sender that has become known, nothing stands in the way of strangers.
+        // A sender that has become known takes nothing from the part for everyone.
         let mut now_known = held(&budget, false, 180_000).unwrap();
         assert!(held(&budget, false, 100_000).is_none());
         now_known.set_known();
@@ -238,7 +238,7 @@ mod tests {
             assert_eq!(left(), expected, "{bytes}");
         }
         assert_eq!(account.hold(92 * UNIT), Err(NoRoom));
-        // What could not be added is not held, and the rest still is.
+        // A failed addition changes nothing.
         assert_eq!(left(), (9, 0));
         let bytes = account.bind(vec![1, 2, 3]);
         let part = bytes.slice(1..);

@@ -66,7 +66,7 @@ pub struct HttpLimits {
     pub body_timeout: Duration,
     /// How long storing may take, and how long a large body may wait to be read.
     pub ack_timeout: Duration,
-    /// Memory of all requests: their bodies, and what those become.
+    /// The memory of all requests: for their bodies, and for the messages decoded from them.
     pub body_budget_bytes: usize,
 }
 
@@ -147,7 +147,7 @@ impl HttpState {
         }))
     }
 
-    /// Who guesses keys, whether of sources or of operators.
+    /// Tracks wrong keys by address, those of sources and those of operators.
     pub fn guesses(&self) -> Arc<Guesses> {
         Arc::clone(&self.0.guesses)
     }

@@ -22,7 +22,7 @@ use crate::telemetry;
 /// The most log lines a minute of each kind.
 const LINES_MAX: u32 = 1;
 
-/// The same of requests that are no HTTP.
+/// The same for requests that are not HTTP.
 const BROKEN_LINES_MAX: u32 = 20;
 
 /// The endpoint of a request whose path cannot be read.
@@ -44,7 +44,7 @@ pub(super) struct Places {
 /// The place of a connection; dropping it makes room for another.
 #[derive(Debug)]
 pub(super) struct Place {
-    // Dropped before the permit: the connection that takes it next must not be counted beside this one.
+    // Dropped before the permit, so that the connection that takes it next is not counted in addition to this one.
     _of_address: Option<OfAddress>,
     _permit: OwnedSemaphorePermit,
     open: Gauge,
@@ -144,7 +144,7 @@ impl Places {
         None
     }
 
-    /// Reports a connection that this side ended, and hyper's own answers.
+    /// Logs and counts connections that this side closed, and errors that hyper answered itself.
     pub(super) fn report(&self, error: &hyper::Error, peer: Peer) {
         if is_stall(error) {
             self.report_stall(peer);

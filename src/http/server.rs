@@ -46,7 +46,7 @@ pub struct ServerLimits {
     pub listener: &'static str,
     /// How long a client may take to send its headers, and a kept connection may rest between requests.
     pub header_timeout: Duration,
-    /// How long a client may take no bytes of what is to be written to it.
+    /// How long a client may go without reading while something waits to be written to it.
     pub write_timeout: Duration,
     /// The most connections at once; further ones wait in the backlog.
     pub connections_max: usize,

@@ -87,11 +87,10 @@ pub(super) async fn give(
 /// The URL that the page asked for, as far as the request shows it.
 fn asked_url(headers: &HeaderMap, is_trusted: bool) -> Option<PublicUrl> {
     let said = Forwarded::of(headers);
-    // From anybody, not only from trusted proxies: many run behind a proxy that ends TLS and is not named in
-    // `trusted_proxies`, and pages that were told to send over http would send nothing, as browsers forbid that
-    // on a page that came over https. A sender who lies gets a wrong answer itself, and nobody else does: the
-    // answer may not be kept by shared caches, and depends on these headers. Host and path count from trusted
-    // proxies only, as `Host` is there for that.
+    // From any sender, not only from trusted proxies: many deployments have a proxy that terminates TLS and is not
+    // named in `trusted_proxies`, and settings with an http URL would stop a page on https from sending at all. A
+    // sender who lies misleads only itself: shared caches must not store the answer, which varies with these
+    // headers. Host and path are taken from trusted proxies only; otherwise there is `Host`.
     let is_tls = said.protocol.is_some_and(|protocol| protocol.eq_ignore_ascii_case("https"));
     let host = headers.get(header::HOST).and_then(|value| value.to_str().ok()).map(str::to_owned);
     let (host, prefix) = match is_trusted {

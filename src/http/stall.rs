@@ -1,7 +1,7 @@
-//! A stream whose writes must get on: a client that takes no bytes for too long loses its connection.
+//! A stream whose writes must make progress: a client that reads nothing for too long loses its connection.
 //!
 //! hyper bounds how slowly a client may send its headers, and `body` how slowly it may send the rest. But a client
-//! that never reads would hold its connection, and what waits to be written to it, for as long as it likes.
+//! that never reads would hold its connection, and the response that waits for it, for as long as it likes.
 
 use std::error::Error;
 use std::io::{self, ErrorKind, IoSlice};
@@ -13,12 +13,12 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::time::{Sleep, sleep};
 
-/// The client took no bytes for too long.
+/// The client read nothing for too long.
 #[derive(Debug, thiserror::Error)]
 #[error("the client took no bytes within server.write_timeout_ms")]
 struct Stalled;
 
-/// Whether a connection ended since its client took no bytes.
+/// Whether a connection ended because its client read nothing.
 pub(super) fn is_stall(error: &hyper::Error) -> bool {
     let cause = error.source().and_then(|cause| cause.downcast_ref::<io::Error>());
     cause.and_then(io::Error::get_ref).is_some_and(|inner| inner.is::<Stalled>())
@@ -28,9 +28,9 @@ pub(super) fn is_stall(error: &hyper::Error) -> bool {
 #[derive(Debug)]
 pub(super) struct WatchedStream<S> {
     stream: S,
-    /// The longest that no byte can be written while there is something to write.
+    /// How long a write may wait without writing a byte.
     write_timeout: Duration,
-    /// Runs while the stream takes no bytes.
+    /// Runs while a write is pending.
     stall: Option<Pin<Box<Sleep>>>,
     /// Drops what the system still keeps for the client.
     abandon: fn(&S),
@@ -38,7 +38,7 @@ pub(super) struct WatchedStream<S> {
 
 impl WatchedStream<TcpStream> {
     pub(super) fn new(stream: TcpStream, write_timeout: Duration) -> Self {
-        // The system would otherwise keep megabytes for a client that does not want them.
+        // The system would otherwise hold megabytes for a client that never reads them.
         let abandon = |stream: &TcpStream| {
             let _ = stream.set_zero_linger();
         };

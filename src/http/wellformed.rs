@@ -1,18 +1,17 @@
 //! Turns away requests that HTTP forbids, and those that repeat a header which says who sends or where the
-//! body ends. A proxy may read such a request in another way than this program does, and then somebody
-//! else's bytes become a request of the sender.
+//! body ends. A proxy may parse such a request differently than this program does, and then bytes that another
+//! client sent become a request of the sender.
 //!
-//! hyper sees to the rest: a broken head, a `Content-Length` that is no number or differs from another, and a
-//! `Transfer-Encoding` that does not end in `chunked` never come here. Of a `Content-Length` beside
-//! `chunked` only the latter is left.
+//! hyper rejects the rest: a broken head, a `Content-Length` that is not a number or differs from another, and a
+//! `Transfer-Encoding` that does not end in `chunked`. It drops a `Content-Length` beside `chunked`.
 
 use axum::http::{HeaderMap, HeaderName, Request, Version, header};
 
 use super::address::is_host;
 use super::error::ApiError;
 
-/// Headers that may come once: with two, this program would look at the first and a proxy perhaps at the last.
-/// `Content-Type` is not among them as nothing here depends on it; `body` rejects a second `Content-Encoding`.
+/// Headers that may appear once: of two, this program would use the first and a proxy perhaps the last.
+/// `Content-Type` is not among them, because nothing here depends on it; `body` rejects a second `Content-Encoding`.
 const SINGLE: [HeaderName; 5] = [
     header::HOST,
     header::TRANSFER_ENCODING,
@@ -31,7 +30,7 @@ pub(super) fn check<B>(request: &Request<B>) -> Result<(), ApiError> {
         }
     }
     match headers.get(header::HOST) {
-        // Health checks of load balancers speak HTTP/1.0, which knows no Host.
+        // Health checks of load balancers use HTTP/1.0, which has no Host.
         None if request.version() < Version::HTTP_11 => {}
         None => return bad("the header host is missing, which HTTP/1.1 demands".to_owned()),
         // An empty one is allowed: it says that the URL has no host.

@@ -79,6 +79,6 @@ mod tests {
             assert_eq!(bodies.on(contract, LARGE_BYTES, || Ok(1)).await, Ok(1));
         }
         drop(all);
-        assert_eq!(bodies.permits.available_permits(), processors, "nobody waits any more");
+        assert_eq!(bodies.permits.available_permits(), processors, "all permits are back");
     }
 }

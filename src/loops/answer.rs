@@ -56,8 +56,8 @@ pub enum CallError {
 }
 
 impl Answer {
-    /// Creates an answer from its parts; `now` is needed for a `Retry-After` that is a date, if the answer does not
-    /// say when it was made: of two dates by the clock of Loops, our own may be wrong.
+    /// Creates an answer from its parts. A `Retry-After` that is a date is compared with the `Date` of the answer,
+    /// since our own clock may be wrong; `now` is used only if there is none.
     pub(super) fn new(status: u16, headers: &HeaderMap, body: &[u8], now: Timestamp) -> Self {
         let text = String::from_utf8_lossy(body);
         let json: serde_json::Value = serde_json::from_slice(body).unwrap_or_default();

@@ -12,21 +12,22 @@ use super::client::{Call, ClientError, ClientOptions};
 /// The `User-Agent` of every request.
 const USER_AGENT: &str = concat!("segment-loops/", env!("CARGO_PKG_VERSION"));
 
-/// An HTTP answer as it was read.
+/// An HTTP response as it was read.
 #[derive(Debug)]
 pub(crate) struct RawAnswer {
     pub(crate) status: u16,
     pub(crate) headers: HeaderMap,
     /// The beginning of its body.
     pub(crate) body: Vec<u8>,
-    /// Why the body could not be read to its end.
+    /// Why the body could not be read completely.
     pub(crate) cut_off: Option<CallError>,
 }
 
 /// Carries a call to Loops and its answer back: over HTTP, or in the simulation to a model of Loops.
 #[async_trait]
 pub(crate) trait Transport: Send + Sync + std::fmt::Debug {
-    /// Makes one HTTP request, once. Reads of the answer's body at least `bytes_max` bytes if it has more.
+    /// Makes one HTTP request, without retries. Reads at least `bytes_max` bytes of the response's body, if it is
+    /// that long.
     async fn exchange(&self, call: Call<'_>, bytes_max: usize) -> Result<RawAnswer, CallError>;
 }
 
@@ -84,7 +85,7 @@ impl Http {
         Ok(request)
     }
 
-    /// What went wrong, by its innermost cause: the layers of the HTTP client around it tell people nothing.
+    /// The innermost cause of an error: what the layers of the HTTP client add is of no use to operators.
     fn call_error(&self, error: &reqwest::Error) -> CallError {
         let mut cause: &dyn std::error::Error = error;
         while let Some(source) = cause.source() {

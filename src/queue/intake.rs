@@ -125,7 +125,7 @@ impl Intake<'_> {
             return Err(Rejection::DeleteNotAllowed);
         }
         let mut payload = message.value().to_stored_json_of(raw.len() + STAMP_BYTES);
-        // With what a batch shares it may have outgrown the room that was made for it.
+        // With what its batch shares, it may have outgrown its buffer.
         if payload.capacity() - payload.len() > STAMP_BYTES.max(payload.len() / 4) {
             payload.shrink_to_fit();
         }

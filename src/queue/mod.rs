@@ -56,7 +56,7 @@ pub enum AcceptError {
     /// Too much is waiting to be written: the sender must retry later.
     #[error("the queue cannot take more messages at the moment")]
     Busy,
-    /// Too many messages, or bytes of them, are waiting to be delivered: the sender must retry much later.
+    /// Too many messages, or too many bytes, are waiting to be delivered: the sender must retry much later.
     #[error(
         "the backlog of messages is full: find out what delays their delivery, or raise store.backlog_messages_max and store.backlog_bytes_max"
     )]
@@ -115,9 +115,9 @@ pub trait Store: Inbox + Work + Log + Replays + Housekeeping {
 pub enum FreeSpace {
     /// Enough for all.
     Ample,
-    /// Less than the reserve: what can wait is to be turned away.
+    /// Less than the reserve: refuse messages that can wait.
     Low,
-    /// Less than half of the reserve: only signed messages are to be accepted.
+    /// Less than half of the reserve: accept only signed messages.
     VeryLow,
 }
 
@@ -133,8 +133,8 @@ pub trait Inbox: Send + Sync {
     /// call, and those of other processes, may exceed the bound.
     async fn accept(&self, messages: Vec<NewMessage>) -> Result<Vec<Accepted>, AcceptError>;
 
-    /// How much free space there is, as known a second ago. [`Inbox::accept`] does not look at it: callers know
-    /// which messages can wait.
+    /// How much free space there is, at most a second old. [`Inbox::accept`] does not check it: callers know which
+    /// messages can wait.
     async fn free_space(&self) -> FreeSpace;
 }
 

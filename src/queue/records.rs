@@ -349,8 +349,8 @@ pub enum Consequence {
     Failed(Failure),
     /// A merged request was refused: each of its deliveries gets a request of its own.
     TakenApart,
-    /// Loops had taken the event of a merged request before, perhaps without its other deliveries: the delivery of
-    /// the event is delivered, each of the others gets a request of its own.
+    /// Loops already had the event of a merged request, perhaps without its other deliveries: the event counts as
+    /// delivered, and each of the others gets a request of its own.
     EventDelivered,
     /// The request is retried, not before this time. The retry window counts from the first attempt that
     /// ends so.

@@ -98,7 +98,7 @@ impl Object {
         }
     }
 
-    /// Gives back the room for further keys.
+    /// Frees unused capacity.
     pub(super) fn shrink_to_fit(&mut self) {
         match &mut self.0 {
             Entries::Listed(list) => list.shrink_to_fit(),

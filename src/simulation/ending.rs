@@ -1,4 +1,4 @@
-//! The end of a run: no more trouble, everything is delivered, the promises are checked.
+//! The end of a run: faults stop, everything is delivered, and the promises are checked.
 
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -39,7 +39,7 @@ impl World {
         }
     }
 
-    /// Waits until nothing is pending. It must not take longer than the longest wait and the rate explain.
+    /// Waits until nothing is pending, for no longer than the longest retry and the rate can account for.
     pub(super) async fn drain(&self) {
         let patience = RETRY_MAX + LEASE_TTL * 3 + Duration::from_secs(90);
         let messages = self.ledger().messages.len() as u32;

@@ -1,4 +1,4 @@
-//! What senders and operators do, and what befalls them.
+//! What senders and operators do, and what goes wrong.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -25,7 +25,7 @@ const SOURCE: &str = "web";
 /// How long a sender waits for its answer.
 const ACK_TIMEOUT: Duration = Duration::from_secs(4);
 
-/// Everybody that the messages are about.
+/// The people that the messages are about.
 const USERS: [&str; 5] = ["ada", "bob", "cyn", "dan", "eve"];
 
 /// The properties that are set.
@@ -98,7 +98,7 @@ impl World {
         *earliest = (*earliest).min(self.clock.off_by().as_secs());
     }
 
-    /// Makes a message up; returns its number.
+    /// Invents a message; returns its number.
     fn new_message(&self) -> usize {
         let kind = match self.below(100) {
             0..45 => Kind::Track,
@@ -185,7 +185,7 @@ impl World {
         }
     }
 
-    /// Replays some messages, as far as it gets.
+    /// Replays some messages, until the process crashes or it is done.
     async fn replay(self: Arc<Self>) {
         let Some(Running { process, store }) = self.any_running() else { return };
         let selection = Selection {

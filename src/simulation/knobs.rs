@@ -1,15 +1,14 @@
-//! What a run has, as its seed decides.
+//! The settings of a run, as its seed decides.
 
 use std::time::Duration;
 
-/// Most runs have some kinds of trouble and not others: with all of them at
-/// once, little would ever get done.
+/// Most runs have only some kinds of faults: with all of them at once, little would ever be delivered.
 #[derive(Debug)]
 pub(super) struct Knobs {
     pub(super) rate: u32,
     pub(super) requests_max: usize,
     pub(super) processes: usize,
-    /// How long there is trouble.
+    /// How long faults occur.
     pub(super) trouble: Duration,
     /// How often something happens.
     pub(super) pause_ms: u64,

@@ -1,4 +1,4 @@
-//! Loops and the way to it: takes requests as its contract says, and fails as the weather has it.
+//! A model of Loops and of the network: accepts requests as the API documentation says, and fails by chance.
 
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::Arc;
@@ -56,13 +56,13 @@ impl Weather {
         Weather::NotFound,
     ];
 
-    /// Whether all calls get it, or only most of them.
+    /// Whether it affects all calls, or only most of them.
     fn is_total(self) -> bool {
         matches!(self, Weather::Unauthorized | Weather::NotFound)
     }
 }
 
-/// What Loops did for a request that it took.
+/// The effect of a request that Loops accepted.
 #[derive(Debug, Clone)]
 pub(super) struct Effect {
     pub(super) user: String,
@@ -83,7 +83,7 @@ pub(super) struct Loops {
     arrivals: VecDeque<Instant>,
 }
 
-/// A call on its way.
+/// A call in flight.
 struct Sent {
     path: String,
     key: Option<String>,
@@ -161,7 +161,7 @@ fn properties(body: &Value) -> impl Iterator<Item = (&String, &Value)> {
     [body, &body["eventProperties"]].into_iter().filter_map(Value::as_object).flatten()
 }
 
-/// What becomes of a request that arrives.
+/// The fate of a request that arrives.
 fn arrive(world: &World, weather: Weather, sent: &Sent) -> RawAnswer {
     let mut loops = world.loops();
     loops.count(world);
@@ -203,7 +203,7 @@ fn arrive(world: &World, weather: Weather, sent: &Sent) -> RawAnswer {
     RawAnswer { status, headers, body: body.into_bytes(), cut_off: None }
 }
 
-/// The way from one process to Loops.
+/// The network between one process and Loops.
 pub(super) struct Connection {
     pub(super) world: Arc<World>,
     pub(super) process: Arc<Process>,

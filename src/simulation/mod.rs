@@ -1,9 +1,9 @@
-//! A simulation of delivery, in which one seed decides everything that is chance.
+//! A simulation of delivery, in which one seed decides everything that is left to chance.
 //!
-//! Real are the engine of the store, the intake, the planning, the delivery engine and the pacer. Simulated are
+//! The store, the intake, the planning, the delivery engine and the pacer are the real ones. Simulated are
 //! Loops and the network ([`loops`]), the processes that crash, stall and lose their leases ([`process`]), the
 //! store's failures ([`store`]), the clock ([`clock`]), and what senders and operators do ([`world`]). Time is
-//! Tokio's paused time: it moves on when nothing is left to do, so an hour takes a fraction of a second.
+//! Tokio's paused time: it advances when every task is idle, so an hour takes a fraction of a second.
 //! Afterwards, [`model`] compares what Loops received and what the store recorded with what was promised.
 //!
 //! Every call of the store is made whole or not at all: what a crash within a write leaves on a disk is tested with the
@@ -36,7 +36,7 @@ use tokio::runtime::{Builder, Runtime};
 use crate::queue::suite::Fixture;
 use world::Outcome;
 
-/// How many seeds run unless `SIMULATION_SEEDS` says otherwise.
+/// How many seeds run if `SIMULATION_SEEDS` is not set.
 const SEEDS: u64 = 200;
 
 /// Makes the tests of the simulation, over the engine of a [`Fixture`].
@@ -59,7 +59,7 @@ macro_rules! simulation {
 }
 pub(crate) use simulation;
 
-/// Runs the seeds from the environment, or the usual ones; fails with the seeds that broke a promise.
+/// Runs the seeds that the environment names, or the default ones; fails with those that broke a promise.
 pub(crate) fn run_seeds<F: Fixture + Send + Sync + 'static>() {
     if let Some(seed) = number("SIMULATION_SEED") {
         let outcome = run::<F>(seed);

@@ -10,7 +10,7 @@ use crate::queue::{
     Accepted, FailureReason, FrozenRequest, Lease, MessageRecord, MessageState, RequestId,
 };
 
-/// What kind of message it is, which decides how it may end.
+/// The kind of a message, which decides how it may end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Kind {
     Identify,
@@ -18,9 +18,9 @@ pub(super) enum Kind {
     Delete,
     /// Loops refuses its request for good.
     Poison,
-    /// No subscription takes it.
+    /// No subscription matches it.
     Page,
-    /// Its user id means that there is none.
+    /// Its user id is a placeholder for none.
     Placeholder,
 }
 
@@ -31,9 +31,9 @@ pub(super) struct Message {
     pub(super) kind: Kind,
     /// The properties that an identify or a track sets.
     pub(super) properties: Vec<String>,
-    /// Whether its sender was told that it is stored.
+    /// Whether it was acknowledged.
     pub(super) is_acknowledged: bool,
-    /// Its places in the order of acceptance: several if it came again after the duplicate window.
+    /// Its positions in the order of acceptance: several if it was sent again after the duplicate window.
     accepted: Vec<usize>,
     /// How often a request with it was refused for its key.
     unauthorized: u32,

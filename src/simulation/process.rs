@@ -32,9 +32,9 @@ pub(super) struct Process {
     pub(super) name: String,
     /// Cancelled when it crashes, as `kill -9` would end it.
     pub(super) crash: CancellationToken,
-    /// Cancelled when it is told to stop.
+    /// Cancelled when it must stop.
     pub(super) stop: CancellationToken,
-    /// Until when it stands still.
+    /// The end of its suspension.
     stalled_until: Mutex<Instant>,
 }
 
@@ -52,11 +52,11 @@ impl Process {
         }
     }
 
-    /// Passes a point of the way of a message: takes a moment, and may stand still or crash there.
+    /// Passes a named point in the processing of a message: takes a moment, and may be suspended or crash there.
     pub(super) async fn pass(&self, world: &World, point: &str) {
         sleep(world.latency()).await;
         if let Some(time) = world.stalls() {
-            world.trace(format_args!("{} stands still at {point} for {time:?}", self.name));
+            world.trace(format_args!("{} is suspended at {point} for {time:?}", self.name));
             *self.stalled_until.lock().unwrap() = Instant::now() + time;
         }
         self.wait_while_stalled().await;
@@ -82,7 +82,7 @@ pub(super) async fn supervise(world: Arc<World>, number: usize) {
     }
 }
 
-/// One life: until it crashes or is told to stop.
+/// One life: until it crashes or must stop.
 async fn live(world: &Arc<World>, number: usize, name: String) {
     world.trace(format_args!("{name} starts"));
     let process = Arc::new(Process::new(name));

@@ -34,8 +34,8 @@ pub(super) enum Access {
 }
 
 impl FlakyStore {
-    /// Makes a call: late, in vain, or with its answer lost, as chance has it. The process may crash before it and
-    /// after it.
+    /// Makes a call. By chance, it is late, fails, or succeeds with its answer lost, and the process crashes before
+    /// or after it.
     async fn call<T, E: From<Unavailable>>(
         &self,
         name: &'static str,

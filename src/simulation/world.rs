@@ -139,7 +139,7 @@ impl World {
         self.ledger.lock().unwrap()
     }
 
-    /// Notes a broken promise, also where it happened.
+    /// Records a broken promise, also in the trace.
     pub(super) fn violate(&self, what: String) {
         self.trace(format_args!("BROKEN: {what}"));
         self.ledger().violate(what);
@@ -157,7 +157,7 @@ impl World {
         self.is_calm.load(Ordering::Relaxed)
     }
 
-    /// Whether this process is to run. In the end, one is enough.
+    /// Whether this process must run. At the end, one is enough.
     pub(super) fn needs(&self, number: usize) -> bool {
         !self.is_over.load(Ordering::Relaxed) && (number == 0 || !self.is_calm())
     }
@@ -184,7 +184,7 @@ impl World {
         !self.is_calm() && self.chance(self.knobs.crash)
     }
 
-    /// For how long a process stands still, if it does: it was stopped by a signal, or waits for its disk.
+    /// How long a process is suspended, if it is: by a signal, or while it waits for its disk.
     pub(super) fn stalls(&self) -> Option<Duration> {
         (!self.is_calm() && self.chance(self.knobs.stall)).then(|| self.ms(100..=40_000))
     }
@@ -201,7 +201,7 @@ impl World {
         !self.is_calm() && self.chance(self.knobs.lost_answer)
     }
 
-    /// A process that was just started, or stood still, when the clock was set may take the lease too early: until the
+    /// A process that was just started, or suspended, when the clock was set may take the lease too early: until the
     /// other one notices, the two may exceed the rate.
     pub(super) fn excuses_the_rate(&self) -> bool {
         let jumped_at = *self.jumped_at.lock().unwrap();

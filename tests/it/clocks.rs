@@ -1,6 +1,6 @@
 //! A clock that is wrong, or is set while the program runs: retries that wait go out, nothing expires, and
-//! nothing that was acknowledged is lost. The program runs with libfaketime, which moves the time of day and
-//! leaves the clock that nobody sets alone.
+//! nothing that was acknowledged is lost. The program runs with libfaketime, which changes the time of day but not
+//! the monotonic clock.
 
 use std::path::PathBuf;
 
@@ -78,7 +78,7 @@ fn is_tried(message: &Value) -> bool {
 }
 
 async fn is_logged(service: &Service, text: &str, seconds: i64) {
-    // Between two looks at the clock time passes.
+    // Time passes between two readings of the clock.
     let is_near = |line: &Value| line["seconds"].as_i64().is_some_and(|s| (s - seconds).abs() <= 2);
     service.logged(|line| line["message"] == text && is_near(line)).await;
 }

@@ -218,7 +218,7 @@ async fn what_cannot_be_stored_at_the_moment_is_asked_for_again() {
         if answer.status != 200 {
             break answer;
         }
-        // One of them may have come when there was no room, and been told to come again.
+        // One of them may have arrived when there was no room, and been asked to retry.
         for body in &mut bodies {
             if body.read(&mut [0; 1]).is_ok() {
                 *body = endless();

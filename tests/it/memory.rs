@@ -1,5 +1,5 @@
-//! Memory is bounded by what bodies become, not by what they weigh on the way: hostile inputs, many at a
-//! time, never take the program beyond a fixed amount above what it has at rest.
+//! Memory is bounded by the decompressed and decoded size of bodies, not by their compressed size: hostile inputs,
+//! many at a time, never take the program beyond a fixed amount above what it uses at rest.
 
 use std::io::Write as _;
 use std::net::TcpStream;
@@ -12,10 +12,10 @@ use tokio::task::JoinSet;
 use crate::limits::gzip;
 use crate::support::{PATIENCE, Service, Setup, WRITE_KEY, track};
 
-/// What the documentation promises, in KiB: 256 MB above what the program has at rest.
+/// What the documentation promises, in KiB: 256 MB above what the program uses at rest.
 const ABOVE_REST_KIB: usize = 256_000_000 / 1_024;
 
-/// As long as a body may be, and a little less than a message may be.
+/// The length limit of a body, and a little less than that of a message.
 const BODY: usize = 10_485_760;
 const MESSAGE: usize = 1_048_000;
 
@@ -44,7 +44,7 @@ fn holding(value: &str) -> String {
     format!(r#"{{"type":"track","userId":"u","event":"E","properties":{{"x":{value}}}}}"#)
 }
 
-/// A batch of so many messages as long as a message may be, each made of `unit` again and again.
+/// A batch of this many messages of the maximum length, each filled with repetitions of `unit`.
 fn of(unit: &str, messages: usize) -> String {
     let values = vec![unit; (MESSAGE - 100) / (unit.len() + 1)].join(",");
     let message = holding(&format!("[{values}]"));
@@ -129,7 +129,7 @@ fn half_sent(service: &Service, connections: usize, bytes: &[u8]) -> Vec<TcpStre
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn hostile_inputs_never_take_more_than_a_fixed_amount_of_memory() {
-    // As the image sets it. Nobody takes the messages: what is stored waits.
+    // As the image sets it. Loops cannot be reached, so stored messages stay pending.
     let setup = Setup::with_loops("http://127.0.0.1:9/api/v1").env("MIMALLOC_PURGE_DELAY", "10");
     let service = setup.start();
     service.accept("/v1/track", track("u1", "first")).await;
@@ -149,7 +149,7 @@ async fn hostile_inputs_never_take_more_than_a_fixed_amount_of_memory() {
     check("half-sent headers");
     let bodies = half_sent(&service, 400, format!("{head}\r\n{}", " ".repeat(200_000)).as_bytes());
     check("half-sent bodies");
-    // Small ones get in all the same.
+    // Small ones are still accepted.
     service.accept("/v1/track", track("u1", "last")).await;
     drop((headers, bodies));
 }

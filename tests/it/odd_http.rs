@@ -1,4 +1,4 @@
-//! HTTP that two readers could take for two different things is turned away, with a message and a count.
+//! Ambiguous HTTP, which two parsers could read differently, is rejected with a message and counted.
 
 use std::io::{Read as _, Write as _};
 use std::net::TcpStream;
@@ -8,12 +8,12 @@ use serde_json::Value;
 
 use crate::support::{PATIENCE, Service, Setup, WRITE_KEY};
 
-/// What comes of a request.
+/// The expected outcome of a request.
 #[derive(Debug, Clone, Copy, PartialEq)]
 enum Outcome {
     /// 200.
     Good,
-    /// This status, with a code and a message, whatever happens at a handler.
+    /// This status, with a code and a message.
     Json(u16),
     /// 400, with a message and the code `bad_http`, and counted.
     Malformed,
@@ -235,7 +235,7 @@ async fn every_odd_request_has_its_answer_and_is_counted() {
         }
         assert_eq!(counted(&service).await, malformed, "{name}");
     }
-    // Many of them have few lines.
+    // Many of them make few log lines.
     let is_it = |line: &&Value| line["code"] == "bad_http";
     let lines = service.log().iter().filter(is_it).count();
     assert!((1..=40).contains(&lines), "{lines}");
@@ -268,7 +268,7 @@ fn a_page_is_told_to_send_to_a_host_and_nothing_else() {
             "{host}: {answer}"
         );
     }
-    // What only a trusted proxy may say.
+    // Headers that count only from a trusted proxy.
     let forged = "Host: x\r\nX-Forwarded-Host: evil.example\r\nX-Forwarded-Prefix: /p\r\n";
     let answer = settings(forged);
     assert!(answer.contains("\"apiHost\":\"x/v1\""), "{answer}");

@@ -388,7 +388,7 @@ async fn any_other_4xx_fails_with_the_words_of_loops() {
 
 #[tokio::test]
 async fn a_4xx_that_is_not_in_the_words_of_loops_is_a_refusal_only_if_the_key_is_right() {
-    // A page is believed only if other requests are taken meanwhile: a proxy may know no way to Loops for a while.
+    // A page is final only if other requests succeed in the meantime: a proxy may temporarily not reach Loops.
     let mut loops = ScriptedLoops::start(|seen| match &seen.body["userId"] {
         user if user == "u1" => Reply::Status(413, Vec::new(), "<html>".to_owned()),
         _ => Reply::ok(),
@@ -411,7 +411,7 @@ async fn a_4xx_that_is_not_in_the_words_of_loops_is_a_refusal_only_if_the_key_is
     assert!(attempts(&message).len() > 3);
     assert!(!loops.rest().is_empty());
 
-    // A page that comes once is nothing to fail for, nor to take for a deletion.
+    // A single page neither fails a message nor counts as a deletion.
     let page = Reply::Status(404, Vec::new(), "<html>".to_owned());
     let (message, seen) = outcome(identify("u1", "m1"), page, &[]).await;
     assert_eq!((&message["state"], seen.len()), (&json!("delivered"), 2));

@@ -1,4 +1,4 @@
-//! What is stored is bounded in bytes: by address, in all, and by what is left of the disk.
+//! Stored bytes are bounded: by address, in total, and by the free space of the disk.
 
 use std::time::Instant;
 
@@ -95,7 +95,7 @@ async fn an_address_pays_for_what_is_stored_not_for_what_it_sends() {
         let single = single.to_string();
         assert_too_many(&send(&service, "/v1/track", "page", &address, &single).await);
         assert_too_many(&send(&service, "/destination", "page", &address, &single).await);
-        // What is small gets in, and other addresses and sources are not affected.
+        // Small messages still fit, and other addresses and sources are not affected.
         let small = track("u1", &format!("small{n}")).to_string();
         assert_eq!(send(&service, "/v1/track", "page", &address, &small).await.status, 200);
         for time in 0..2 {
@@ -104,7 +104,7 @@ async fn an_address_pays_for_what_is_stored_not_for_what_it_sends() {
             assert_eq!(answer.status, 200, "{answer:?}");
         }
     }
-    // A reload forgives nobody.
+    // A reload does not reset the limits.
     let reload = service.request(Method::POST, "/api/reload").bearer_auth(ADMIN_TOKEN);
     assert_eq!(Service::answer(reload).await.status, 200);
     assert_too_many(&send(&service, "/v1/batch", "page", "192.0.2.0", &packed("b", 9)[0]).await);
@@ -142,7 +142,7 @@ async fn beyond_the_bytes_of_the_backlog_senders_are_asked_to_retry() {
         &send(&service, "/destination", WRITE_KEY, "192.0.2.1", &large(10).to_string()).await,
         503,
     );
-    // What waits is summed up again at the start.
+    // Pending messages are counted again at the start.
     service = service.stop_and_restart(&bounded).await;
     assert_not_now(&service.post("/v1/track", large(10)).await, 429);
     let line = format!("{}\n", large(10));

@@ -11,8 +11,8 @@ use crate::secret::Secret;
 /// request for each event, and whole offices share an address.
 const ADDRESS_REQUESTS_DEFAULT: u32 = 600;
 
-/// The bytes a minute that a browser source stores for one address by default: 600 events of analytics.js come to
-/// less than a tenth of it.
+/// The bytes a minute that a browser source stores for one address by default: 600 events of analytics.js take
+/// less than a tenth of them.
 const ADDRESS_BYTES_DEFAULT: u32 = 10_000_000;
 
 /// A source.

@@ -38,7 +38,7 @@ pub struct Lanes {
     ready: [BTreeSet<(Rank, LaneKey)>; Class::COUNT],
     /// Waiting lanes, the first to wake first.
     waiting: BTreeSet<(Instant, LaneKey)>,
-    /// Lanes whose first message was tried before it was read, and when it is due by the time of day.
+    /// Lanes whose first message was read with an earlier attempt, and the time of day at which it is due.
     tried_before: Vec<(LaneKey, Timestamp)>,
     /// How many heads of each class are held.
     heads: [usize; Class::COUNT],
@@ -346,8 +346,8 @@ impl Lanes {
         }
     }
 
-    /// Takes the busy lanes whose first message was tried before it was read, with the time of day at which it
-    /// is due. [`Lanes::wait`] must be called for each.
+    /// Takes the busy lanes whose first message was read with an earlier attempt, with the time of day at which
+    /// it is due. [`Lanes::wait`] must be called for each.
     pub fn take_tried_before(&mut self) -> Vec<(LaneKey, Timestamp)> {
         std::mem::take(&mut self.tried_before)
     }

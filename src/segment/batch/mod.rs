@@ -85,13 +85,13 @@ impl<'a> Batch<'a> {
         self.envelopes.iter().map(Envelope::bytes).max().unwrap_or(0)
     }
 
-    /// How many bytes of the body an envelope shares with its messages.
+    /// How many bytes of the body are shared by the messages of an envelope.
     pub fn shared_bytes(&self, envelope: usize) -> usize {
         self.envelopes.get(envelope).map_or(0, Envelope::bytes)
     }
 
-    /// Decodes what an envelope shares with its messages: `context`, `integrations` and `sentAt`. A part that
-    /// cannot be read is left out.
+    /// Decodes what the messages of an envelope share: `context`, `integrations` and `sentAt`. A part that cannot
+    /// be read is left out.
     pub fn shared(&self, envelope: usize) -> Object {
         self.envelopes.get(envelope).map(Envelope::decode).unwrap_or_default()
     }

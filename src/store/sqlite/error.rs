@@ -43,7 +43,7 @@ pub(super) enum Fault {
     )]
     Shorter,
     #[error(
-        "a write has not ended for more than two seconds: another process keeps the database locked, or the disk is too slow; the program recovers by itself"
+        "a write has been running for more than two seconds: another process keeps the database locked, or the disk is too slow; the program recovers by itself"
     )]
     Stuck,
     #[error("the file or its disk is read-only")]

@@ -39,10 +39,10 @@ pub(super) struct Files {
     seen: Mutex<Seen>,
 }
 
-/// What a change is recognized by.
+/// The state by which a change is recognized.
 #[derive(Debug, Default)]
 struct Seen {
-    /// The most bytes that the database had. It never shrinks unless somebody vacuums or damages it.
+    /// The largest size that the database had. It never shrinks unless it is vacuumed or damaged.
     database_bytes: u64,
     /// The log and its index as the writer opened them; `None`: no connection needs them.
     log: Option<Log>,
@@ -60,7 +60,7 @@ struct Log {
 #[derive(Debug, Default)]
 struct Tail {
     frames: u64,
-    /// New each time that the log begins anew; each frame has them too.
+    /// New each time the log starts over; each frame has them too.
     salts: [u8; 8],
 }
 
@@ -140,7 +140,7 @@ impl Files {
         Ok(())
     }
 
-    /// Takes the present size of the database for right, after it was checked.
+    /// Accepts the present size of the database, after all pages were checked.
     pub(super) fn accept_size(&self) {
         self.seen().database_bytes = 0;
     }

@@ -24,10 +24,10 @@ use crate::telemetry;
 /// How long a group may take before the store counts as not ready.
 const STUCK_AFTER: Duration = Duration::from_secs(2);
 
-/// How often a write is tried to see whether a failure is over, however often that is asked.
+/// How often a write is tried to see whether a failure is over, however often readiness is checked.
 const TRY_EVERY: Duration = Duration::from_millis(200);
 
-/// A check of all pages rests for this many times as long as it took, and at least for a second.
+/// After a check of all pages, the next one waits for this many times its duration, and at least a second.
 const VERIFY_RESTS: u32 = 20;
 const VERIFY_REST_MIN: Duration = Duration::from_secs(1);
 
@@ -42,7 +42,7 @@ struct Inner {
     state: State,
     /// When the writer began its present group.
     writing_since: Option<Instant>,
-    /// Not before then is a write tried, and are all pages checked.
+    /// The earliest time of the next trial write or check of all pages.
     try_at: Instant,
     verify_at: Instant,
 }
@@ -61,7 +61,7 @@ enum State {
     },
 }
 
-/// What makes an unsafe store well again. A later one takes the place of those before it.
+/// What makes an unsafe store safe again. A later remedy replaces the earlier ones.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Cure {
     Reopen,
@@ -74,7 +74,7 @@ enum Cure {
 /// What must be done to find out whether the store is ready.
 #[derive(Debug)]
 pub(super) enum Next {
-    /// Read: nothing is known against it.
+    /// Read: no failure is known.
     Read,
     /// Write at least this much.
     Write { why: Fault, bytes: u64 },
@@ -100,7 +100,7 @@ impl Health {
     }
 
     /// Fails unless the files of the writer's connection are in place and everything that was committed is in
-    /// them: else a message must not be acknowledged.
+    /// them; otherwise no message may be acknowledged.
     pub(super) fn check(&self, connection: Option<&Connection>) -> Result<(), Fault> {
         let looked = self.files.look();
         let looked = match (looked, connection) {
@@ -117,14 +117,14 @@ impl Health {
         self.admit()
     }
 
-    /// Notes damage, whichever connection found it.
+    /// Records damage, whichever connection found it.
     pub(super) fn saw(&self, fault: &Fault) {
         if fault.is_damage() {
             self.endanger(fault, Cure::Verify);
         }
     }
 
-    /// Notes that the writer can do nothing but end.
+    /// Records that the writer must end.
     pub(super) fn lost(&self, why: &Fault) {
         self.endanger(why, Cure::End);
     }
@@ -142,12 +142,12 @@ impl Health {
         tracing::error!(error, "no message is acknowledged until the database is safe again");
     }
 
-    /// Notes that the writer begins a group.
+    /// Records that the writer begins a group.
     pub(super) fn begins(&self) {
         self.inner().writing_since = Some(Instant::now());
     }
 
-    /// Notes that the present group was written or has failed.
+    /// Records that the present group was written or has failed.
     pub(super) fn ends(&self) {
         self.inner().writing_since = None;
     }
@@ -164,7 +164,7 @@ impl Health {
         is_over
     }
 
-    /// Notes that a group of this size was not written; returns whether this is news.
+    /// Records that a group of this size was not written; returns whether the store was working until now.
     pub(super) fn failed(&self, fault: &Fault, bytes: u64) -> bool {
         let mut inner = self.inner();
         let (is_news, largest) = match &inner.state {
@@ -188,7 +188,7 @@ impl Health {
         matches!(self.inner().state, State::Unsafe { cure: Cure::Close, .. })
     }
 
-    /// Notes that they have.
+    /// Records that they have.
     pub(super) fn was_alone(&self) {
         if let State::Unsafe { cure, .. } = &mut self.inner().state {
             *cure = Cure::Reopen;
@@ -210,7 +210,7 @@ impl Health {
         }
     }
 
-    /// Notes the result of a check of all pages.
+    /// Records the result of a check of all pages.
     pub(super) fn verified(&self, is_whole: bool, took: Duration) {
         let mut inner = self.inner();
         inner.verify_at = Instant::now() + (took * VERIFY_RESTS).max(VERIFY_REST_MIN);

@@ -30,7 +30,7 @@ impl Step for TryToWrite {
         let bytes = self.bytes.clamp(1, TRY_BYTES_MAX);
         transaction.execute(FILL, [i64::try_from(bytes).unwrap_or(i64::MAX)])?;
         transaction.execute(EMPTY, [])?;
-        // A larger group is known to fit only once it is written, but then nothing else can show it.
+        // Only writing a larger group would show that it fits, so this has to do.
         effects.proven_bytes = effects.proven_bytes.max(self.bytes.max(1));
         Ok(())
     }

@@ -94,8 +94,8 @@ const ROWS_MAX: i64 = 200;
 /// How long counts by minute are kept.
 const MINUTES_KEPT: Duration = Duration::from_secs(48 * 60 * 60);
 
-/// What is to end later than this from now was written while the clock was ahead. Years, since the clock may be
-/// behind now. The order of acceptance then says what is past its retention.
+/// A record that ended further in the future than this was written while the clock was ahead. (A year, because the
+/// clock may be behind now.) Whether such a record is past its retention is decided by the order of acceptance.
 const AHEAD_MIN: Duration = Duration::from_secs(366 * 24 * 60 * 60);
 
 /// Everything that holds a part of what was sent.

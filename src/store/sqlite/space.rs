@@ -1,5 +1,5 @@
-//! How much free space the disk of the database has, as far as it matters to senders. It is looked at once a
-//! second at most, not for each message.
+//! How much free space the disk of the database has, as far as it matters to senders. It is read at most once a
+//! second, not for each message.
 
 use std::path::PathBuf;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -10,7 +10,7 @@ use tokio::time::Instant;
 use super::reader::Readers;
 use crate::queue::FreeSpace;
 
-/// The shortest time between two looks at the disk.
+/// The shortest time between two readings.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 
 /// The reserve if none is configured: this, or a tenth of the disk if that is less.
@@ -28,7 +28,7 @@ pub(super) struct Space {
     found: Mutex<(FreeSpace, Option<Instant>)>,
 }
 
-/// What a file system says of itself.
+/// The sizes that a file system reports.
 #[derive(Debug, Clone, Copy)]
 struct Disk {
     free: u64,
@@ -40,17 +40,17 @@ impl Space {
         Self { folder, reserve_bytes, found: Mutex::new((FreeSpace::Ample, None)) }
     }
 
-    /// What a look found, a second ago at most.
+    /// The last reading.
     pub(super) async fn look(&self, readers: &Readers) -> FreeSpace {
         {
             let mut found = self.lock();
             if found.1.is_some_and(|at| at.elapsed() < LOOK_EVERY) {
                 return found.0;
             }
-            // Meanwhile, others go by the last look.
+            // Meanwhile, other callers use the last reading.
             found.1 = Some(Instant::now());
         }
-        // A disk that says nothing of itself holds nobody up: if it is full, writing fails.
+        // A disk that reports nothing turns no one away: if it is full, writing fails.
         let Some(disk) = disk(&self.folder) else { return FreeSpace::Ample };
         let mut space = self.judge(disk);
         if space != FreeSpace::Ample {
@@ -102,7 +102,7 @@ fn report(space: FreeSpace, free_bytes: u64) {
 fn disk(folder: &std::path::Path) -> Option<Disk> {
     let found = rustix::fs::statvfs(folder).ok()?;
     let bytes = |blocks: u64| blocks.saturating_mul(found.f_frsize);
-    // A file system without blocks, such as some overlays, knows nothing.
+    // A file system without blocks, such as some overlays, reports nothing.
     let disk = Disk { free: bytes(found.f_bavail), total: bytes(found.f_blocks) };
     (disk.total > 0).then_some(disk)
 }

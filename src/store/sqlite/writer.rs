@@ -273,7 +273,7 @@ impl Writer {
             tracing::debug!(%fault, "closing a database that is not safe");
         }
         if self.health.must_end().is_some() {
-            // The log is not whole: what is missing must not be moved into the database as zeros.
+            // The log is incomplete: the missing part must not be copied into the database as zeros.
             if let Some(connection) = self.connection.take() {
                 connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)?;
                 close(connection);
@@ -402,7 +402,7 @@ impl Writer {
         Ok(())
     }
 
-    /// Moves a log that is not at its path any more into the database, through the connection that has it open, and
+    /// Copies a log that is no longer at its path into the database, through the connection that has it open, and
     /// waits until no process has the database open: to go on earlier would give one database two logs.
     fn close_moved_log(&mut self) -> Result<(), Fault> {
         let mark = self.health.files.mark_log()?;
@@ -539,7 +539,7 @@ impl Writer {
             }
             Err(fault) => {
                 self.memory.event_names.forget();
-                // If the log was moved, more must be done than to close it.
+                // If the log was moved, closing it is not enough.
                 if self.health.files.look().is_ok() {
                     self.give_up_connection();
                 }

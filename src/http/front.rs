@@ -5,7 +5,9 @@
 //! of a route for each request.
 
 use std::convert::Infallible;
+use std::fmt::Display;
 use std::future::ready;
+use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
@@ -14,32 +16,27 @@ use axum::extract::Request;
 use axum::http::{Method, header};
 use axum::response::Response;
 use hyper::body::Incoming;
-use tokio::time::Instant;
 use tower::{Layer as _, ServiceExt as _, service_fn};
 use tower_http::cors::{AllowHeaders, AllowOrigin, Cors, CorsLayer};
 use tracing::warn;
 
 use super::drain::lend;
 use super::endpoint::Endpoint;
-use super::error::{ApiError, Contract};
-use super::ingest::count_rejected;
-use super::line_limit::LineLimit;
+use super::error::Contract;
 use super::paths::plain_path;
+use super::rejected::Rejections;
 use super::server::Answer;
 use super::{HttpState, wellformed};
 
 /// How long a browser may remember what CORS allows. Chromium takes two hours at most.
 const PREFLIGHT_MAX_AGE: Duration = Duration::from_secs(7_200);
 
-/// The most log lines a minute about malformed requests.
-const MALFORMED_LINES_MAX: u32 = 20;
-
 /// A router, and what stands before it.
 #[derive(Debug)]
 pub struct Front {
     router: Cors<Router>,
     body_timeout: Duration,
-    malformed_lines: LineLimit,
+    rejections: Arc<Rejections>,
 }
 
 impl Front {
@@ -48,14 +45,14 @@ impl Front {
         Self {
             router: cors().layer(router),
             body_timeout: state.0.limits.body_timeout,
-            malformed_lines: LineLimit::new(MALFORMED_LINES_MAX),
+            rejections: Arc::clone(&state.0.rejections),
         }
     }
 
     async fn route(&self, request: Request<Body>) -> Result<Response, Infallible> {
         let contract = Contract::of_path(request.uri().path());
         if let Err(error) = wellformed::check(&request) {
-            self.report_malformed(contract, &error);
+            self.report_malformed(&error.message);
             let reject = |_: Request<Body>| ready(Ok(error.clone().answer(contract)));
             return match contract {
                 Contract::Tracking => cors().layer(service_fn(reject)).oneshot(request).await,
@@ -72,17 +69,21 @@ impl Front {
 }
 
 impl Front {
-    fn report_malformed(&self, contract: Contract, error: &ApiError) {
-        let endpoint = Endpoint::Unknown(contract).as_str();
-        count_rejected("", endpoint, error.code, 1);
-        if let Some(unlogged) = self.malformed_lines.line(Instant::now()) {
-            let (code, problem) = (error.code, &error.message);
-            warn!(source = "", endpoint, code, status = 400, problem, unlogged, "rejected");
+    fn report_malformed(&self, problem: &dyn Display) {
+        /// The path of such a request is not looked at.
+        const UNKNOWN: &str = Endpoint::Unknown(Contract::Admin).as_str();
+        let code = wellformed::CODE;
+        if let Some(unlogged) = self.rejections.count("", UNKNOWN, code, 1) {
+            warn!(source = "", endpoint = UNKNOWN, code, %problem, unlogged, "rejected");
         }
     }
 }
 
 impl Answer for Front {
+    fn report_unreadable(&self, error: &hyper::Error) {
+        self.report_malformed(error);
+    }
+
     async fn answer(&self, request: Request<Incoming>) -> Response {
         let (request, loan) = lend(plain_path(request), self.body_timeout);
         let response = self.route(request).await.unwrap_or_else(|never| match never {});

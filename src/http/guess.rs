@@ -6,6 +6,7 @@
 //! only long random keys prevent, but it is logged.
 
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use axum::http::Request;
 use tokio::time::Instant;
@@ -14,16 +15,12 @@ use tracing::warn;
 use super::Network;
 use super::address::{sender_of, shown_network};
 use super::error::ApiError;
-use super::ingest::count_rejected;
 use super::limit::AddressLimit;
-use super::line_limit::LineLimit;
+use super::rejected::Rejections;
 
 /// The most wrong keys of one address in a minute. A sender whose key was removed sends some; an attacker
 /// needs many.
 const GUESSES_MAX: u32 = 60;
-
-/// The most log lines a minute about addresses that guess too often, and about requests to the admin API.
-const LINES_MAX: u32 = 20;
 
 /// The endpoint of the admin API in logs and metrics.
 const ADMIN_ENDPOINT: &str = "/api";
@@ -33,8 +30,7 @@ const ADMIN_ENDPOINT: &str = "/api";
 pub struct Guesses {
     by_address: AddressLimit,
     trusted_proxies: Vec<Network>,
-    guess_lines: LineLimit,
-    admin_lines: LineLimit,
+    rejections: Arc<Rejections>,
 }
 
 /// Where a request was rejected.
@@ -47,13 +43,8 @@ pub(super) struct Place<'a> {
 }
 
 impl Guesses {
-    pub(super) fn new(trusted_proxies: Vec<Network>) -> Self {
-        Self {
-            by_address: AddressLimit::new(GUESSES_MAX),
-            trusted_proxies,
-            guess_lines: LineLimit::new(LINES_MAX),
-            admin_lines: LineLimit::new(LINES_MAX),
-        }
+    pub(super) fn new(trusted_proxies: Vec<Network>, rejections: Arc<Rejections>) -> Self {
+        Self { by_address: AddressLimit::new(GUESSES_MAX), trusted_proxies, rejections }
     }
 
     /// Counts and logs a request that is rejected, and returns the error to answer with.
@@ -63,25 +54,17 @@ impl Guesses {
             Err(too_many) => return too_many,
         };
         let Place { source, endpoint, .. } = place;
-        count_rejected(source, endpoint, error.code, 1);
-        warn!(source, endpoint, code = error.code, status = error.status.as_u16(), "rejected");
+        if let Some(unlogged) = self.rejections.count(source, endpoint, error.code, 1) {
+            let (code, status) = (error.code, error.status.as_u16());
+            warn!(source, endpoint, code, status, unlogged, "rejected");
+        }
         error
     }
 
-    /// The same for the admin API, which scanners find without any key.
+    /// The same for the admin API.
     pub fn reject_admin<B>(&self, request: &Request<B>, error: ApiError) -> ApiError {
         let sender = sender_of(request, &self.trusted_proxies);
-        let place = Place { source: "", endpoint: ADMIN_ENDPOINT, sender };
-        let error = match self.judge(place, error) {
-            Ok(error) => error,
-            Err(too_many) => return too_many,
-        };
-        count_rejected(place.source, place.endpoint, error.code, 1);
-        if let Some(unlogged) = self.admin_lines.line(Instant::now()) {
-            let (code, status) = (error.code, error.status.as_u16());
-            warn!(source = "", endpoint = ADMIN_ENDPOINT, code, status, unlogged, "rejected");
-        }
-        error
+        self.reject(Place { source: "", endpoint: ADMIN_ENDPOINT, sender }, error)
     }
 
     /// Returns the error; or, if its sender guesses too often, fails with the error that says so, which is already
@@ -90,14 +73,13 @@ impl Guesses {
         if !error.is_guess {
             return Ok(error);
         }
-        let now = Instant::now();
-        let Err(retry_after_s) = self.by_address.take(place.sender, 1, now) else {
+        let taken = self.by_address.take(place.sender, 1, Instant::now());
+        let Err(retry_after_s) = taken else {
             return Ok(error);
         };
         let too_many = ApiError::too_many_guesses(retry_after_s);
         let Place { source, endpoint, sender } = place;
-        count_rejected(source, endpoint, too_many.code, 1);
-        if let Some(unlogged) = self.guess_lines.line(now) {
+        if let Some(unlogged) = self.rejections.count(source, endpoint, too_many.code, 1) {
             let network = sender.map(shown_network);
             let (code, status) = (too_many.code, too_many.status.as_u16());
             warn!(

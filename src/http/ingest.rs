@@ -16,7 +16,7 @@ use axum::response::{IntoResponse, Response};
 use metrics::counter;
 use serde::Serialize;
 use tokio::time::{Instant, timeout};
-use tracing::{debug, error, info, warn};
+use tracing::{debug, info, warn};
 use utoipa::ToSchema;
 
 use super::address;
@@ -414,37 +414,35 @@ impl<'s> Visit<'s> {
             *codes.entry(message.code).or_default() += 1;
         }
         let (source, endpoint) = (self.source_name(), self.endpoint.as_str());
+        let mut unlogged = None;
         for (code, messages) in &codes {
-            count_rejected(source, endpoint, code, *messages);
+            let line = self.state.0.rejections.count(source, endpoint, code, *messages);
+            unlogged = line.map(|more| unlogged.unwrap_or(0) + more).or(unlogged);
         }
-        warn!(source, endpoint, messages = rejected.len(), ?codes, "rejected");
+        // One line for all of them, as long as any code may have one.
+        if let Some(unlogged) = unlogged {
+            warn!(source, endpoint, messages = rejected.len(), ?codes, unlogged, "rejected");
+        }
     }
 
     /// Counts, logs and answers a request that is turned away as a whole.
     fn turn_away(&self, turned_away: TurnedAway) -> Response {
         let contract = self.endpoint.contract();
-        let (source, endpoint) = (self.source_name(), self.endpoint.as_str());
-        let error = match turned_away {
+        let (error, cause) = match turned_away {
             TurnedAway::Error(error) => return self.reject(error),
             TurnedAway::TooSlow => {
-                warn!(source, endpoint, code = "not_now", "rejected: storing takes too long");
-                contract.not_soon(
-                    "storing takes too long at the moment: send the request again after Retry-After",
-                )
+                let text = "storing takes too long at the moment: send the request again after Retry-After";
+                (contract.not_soon(text), "storing takes too long".to_owned())
             }
             TurnedAway::NotAccepted(cause) => {
-                let error = contract.not_accepted(&cause);
-                let cause = telemetry::chain(&cause);
-                match error.retry_after_s {
-                    None => warn!(source, endpoint, code = error.code, error = %cause, "rejected"),
-                    Some(_) => {
-                        error!(source, endpoint, code = error.code, error = %cause, "rejected")
-                    }
-                }
-                error
+                (contract.not_accepted(&cause), telemetry::chain(&cause).to_string())
             }
         };
-        count_rejected(source, endpoint, error.code, 1);
+        let (source, endpoint, code) = (self.source_name(), self.endpoint.as_str(), error.code);
+        // A warning: a store that does not work and a full disk have their own error lines.
+        if let Some(unlogged) = self.state.0.rejections.count(source, endpoint, code, 1) {
+            warn!(source, endpoint, code, error = %cause, unlogged, "rejected");
+        }
         error.answer(contract)
     }
 
@@ -457,16 +455,6 @@ impl<'s> Visit<'s> {
         };
         self.state.0.guesses.reject(place, error).answer(self.endpoint.contract())
     }
-}
-
-/// Counts requests or messages that were turned away.
-pub(super) fn count_rejected(source: &str, endpoint: &'static str, code: &'static str, count: u64) {
-    let labels = [
-        ("source", source.to_owned()),
-        ("endpoint", endpoint.to_owned()),
-        ("code", code.to_owned()),
-    ];
-    counter!(telemetry::REJECTED, &labels).increment(count);
 }
 
 /// Counts what was accepted; returns how many messages were new.

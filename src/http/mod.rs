@@ -23,6 +23,7 @@ mod memory;
 pub mod openapi;
 mod paths;
 mod places;
+mod rejected;
 pub mod server;
 mod settings;
 mod sources;
@@ -85,10 +86,10 @@ struct Shared {
     public_url: Option<PublicUrl>,
     budget: memory::Budget,
     large_bodies: work::LargeBodies,
+    rejections: Arc<rejected::Rejections>,
     guesses: Arc<Guesses>,
     /// Held while something large is decoded.
     turns: Mutex<()>,
-    unknown_paths: line_limit::LineLimit,
     metrics: MetricsText,
 }
 
@@ -129,6 +130,7 @@ impl HttpState {
     pub fn new(parts: HttpParts) -> Self {
         let HttpParts { inbox, log, clock, sources, limits, trusted_proxies, public_url, metrics } =
             parts;
+        let rejections = Arc::<rejected::Rejections>::default();
         Self(Arc::new(Shared {
             digests: log.digests(),
             inbox,
@@ -136,13 +138,13 @@ impl HttpState {
             clock,
             sources,
             limits,
-            guesses: Arc::new(Guesses::new(trusted_proxies.clone())),
+            guesses: Arc::new(Guesses::new(trusted_proxies.clone(), Arc::clone(&rejections))),
+            rejections,
             trusted_proxies,
             public_url,
             budget: memory::Budget::new(limits.body_budget_bytes, limits.body_bytes_max),
             large_bodies: work::LargeBodies::new(limits.ack_timeout),
             turns: Mutex::default(),
-            unknown_paths: line_limit::LineLimit::new(paths::LINES_MAX),
             metrics,
         }))
     }

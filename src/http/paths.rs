@@ -4,16 +4,11 @@ use axum::extract::State;
 use axum::http::uri::PathAndQuery;
 use axum::http::{Method, Request, StatusCode, Uri};
 use axum::response::Response;
-use tokio::time::Instant;
 use tracing::warn;
 
 use super::HttpState;
 use super::endpoint::Endpoint;
 use super::error::{ApiError, Contract};
-use super::ingest::count_rejected;
-
-/// The most log lines a minute about unknown paths: scanners request thousands.
-pub(super) const LINES_MAX: u32 = 20;
 
 /// The most segments of a path that a log line shows.
 const SEGMENTS_MAX: usize = 8;
@@ -108,8 +103,7 @@ pub(super) async fn wrong_method(
 fn reject_unknown(state: &HttpState, method: &Method, path: &str, error: ApiError) -> Response {
     let contract = Contract::of_path(path);
     let endpoint = Endpoint::Unknown(contract).as_str();
-    count_rejected("", endpoint, error.code, 1);
-    if let Some(unlogged) = state.0.unknown_paths.line(Instant::now()) {
+    if let Some(unlogged) = state.0.rejections.count("", endpoint, error.code, 1) {
         let (path, method) = (shown(path), shown_method(method));
         warn!(
             source = "",

@@ -1,6 +1,7 @@
 //! The connections that a listener may have: in all, and from one address.
 
 use std::collections::HashMap;
+use std::io;
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -10,23 +11,13 @@ use tokio::time::Instant;
 use tracing::warn;
 
 use super::address::{Peer, is_trusted, shown_network};
-use super::endpoint::Endpoint;
-use super::error::Contract;
-use super::ingest::count_rejected;
 use super::limit::shared;
 use super::line_limit::LineLimit;
 use super::server::ServerLimits;
-use super::stall::is_stall;
 use crate::telemetry;
 
 /// The most log lines a minute of each kind.
 const LINES_MAX: u32 = 1;
-
-/// The same for requests that are not HTTP.
-const BROKEN_LINES_MAX: u32 = 20;
-
-/// The endpoint of a request whose path cannot be read.
-const UNKNOWN: &str = Endpoint::Unknown(Contract::Admin).as_str();
 
 /// The places of a listener.
 #[derive(Debug)]
@@ -38,7 +29,7 @@ pub(super) struct Places {
     full_lines: LineLimit,
     address_lines: LineLimit,
     stall_lines: LineLimit,
-    broken_lines: LineLimit,
+    fault_lines: LineLimit,
 }
 
 /// The place of a connection; dropping it makes room for another.
@@ -88,7 +79,7 @@ impl Places {
             full_lines: LineLimit::new(LINES_MAX),
             address_lines: LineLimit::new(LINES_MAX),
             stall_lines: LineLimit::new(LINES_MAX),
-            broken_lines: LineLimit::new(BROKEN_LINES_MAX),
+            fault_lines: LineLimit::new(LINES_MAX),
             limits,
         }
     }
@@ -144,21 +135,16 @@ impl Places {
         None
     }
 
-    /// Logs and counts connections that this side closed, and errors that hyper answered itself.
-    pub(super) fn report(&self, error: &hyper::Error, peer: Peer) {
-        if is_stall(error) {
-            self.report_stall(peer);
-        } else if error.is_parse() {
-            // hyper has answered 400, 414 or 431, without a body.
-            count_rejected("", UNKNOWN, "bad_http", 1);
-            if let Some(unlogged) = self.broken_lines.line(Instant::now()) {
-                let listener = self.limits.listener;
-                warn!(listener, source = "", endpoint = UNKNOWN, code = "bad_http", problem = %error, unlogged, "rejected");
-            }
+    /// Reports that a connection could not be accepted.
+    pub(super) fn report_fault(&self, error: &io::Error) {
+        if let Some(unlogged) = self.fault_lines.line(Instant::now()) {
+            let listener = self.limits.listener;
+            warn!(listener, %error, unlogged, "a connection cannot be accepted");
         }
     }
 
-    fn report_stall(&self, peer: Peer) {
+    /// Reports that a connection was ended whose client did not read.
+    pub(super) fn report_stall(&self, peer: Peer) {
         self.count_cut("write_timeout");
         if let Some(unlogged) = self.stall_lines.line(Instant::now()) {
             warn!(

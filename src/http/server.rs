@@ -23,7 +23,7 @@ use tracing::{debug, warn};
 
 use super::address::{Network, Peer};
 use super::places::{Place, Places};
-use super::stall::WatchedStream;
+use super::stall::{WatchedStream, is_stall};
 
 /// How long to wait after a connection could not be accepted, such as for lack of file descriptors.
 const ACCEPT_FAULT_WAIT: Duration = Duration::from_millis(100);
@@ -79,6 +79,9 @@ struct Dropped;
 pub trait Answer: Send + Sync + 'static {
     /// Answers a request.
     fn answer(&self, request: Request<Incoming>) -> impl Future<Output = Response> + Send;
+
+    /// Hears of a request that hyper could not read, and has answered itself: with 400, 414 or 431, and no body.
+    fn report_unreadable(&self, _error: &hyper::Error) {}
 }
 
 impl Answer for Router {
@@ -115,6 +118,7 @@ pub async fn serve(
             let app = Arc::clone(&app);
             hyper::service::service_fn(move |request| answer(Arc::clone(&app), peer, request))
         };
+        let app = Arc::clone(&app);
         let connection = http1::Builder::new()
             .timer(TokioTimer::new())
             .header_read_timeout(header_timeout)
@@ -125,7 +129,11 @@ pub async fn serve(
         let places = Arc::clone(&places);
         connections.spawn(async move {
             if let Err(error) = connection.await {
-                places.report(&error, peer);
+                if is_stall(&error) {
+                    places.report_stall(peer);
+                } else if error.is_parse() {
+                    app.report_unreadable(&error);
+                }
                 debug!(%error, "a connection ended early");
             }
             drop(place);
@@ -150,7 +158,7 @@ async fn accept(listener: &TcpListener, places: &Places) -> Option<(TcpStream, P
             Some((stream, Peer(peer), place))
         }
         Err(error) => {
-            warn!(%error, "a connection cannot be accepted");
+            places.report_fault(&error);
             tokio::time::sleep(ACCEPT_FAULT_WAIT).await;
             None
         }

@@ -20,9 +20,12 @@ const SINGLE: [HeaderName; 5] = [
     HeaderName::from_static("x-webhook-token"),
 ];
 
+/// The code of all that is malformed, what hyper rejects included.
+pub(super) const CODE: &str = "bad_http";
+
 /// Checks the head of a request.
 pub(super) fn check<B>(request: &Request<B>) -> Result<(), ApiError> {
-    let bad = |message: String| Err(ApiError::bad_request("bad_http", message));
+    let bad = |message: String| Err(ApiError::bad_request(CODE, message));
     let headers = request.headers();
     for name in &SINGLE {
         if headers.get_all(name).iter().nth(1).is_some() {

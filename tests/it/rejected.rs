@@ -142,6 +142,36 @@ async fn an_unknown_path_is_answered_with_a_hint_and_logged_without_what_may_be_
 }
 
 #[tokio::test]
+async fn a_flood_of_rejections_has_few_lines_and_is_counted_exactly() {
+    let setup = Setup::with_loops("http://127.0.0.1:9/api/v1");
+    let service = setup.env("SEGMENT_LOOPS__STORE__BACKLOG_MESSAGES_MAX", "1").start();
+    service.accept("/v1/track", track("u1", "first")).await;
+    for n in 0..100 {
+        let answer = service.post("/v1/track", track("u1", &format!("m{n}"))).await;
+        assert_eq!((answer.status, &answer.body["code"]), (429, &json!("not_now")), "{answer:?}");
+        let answer = service.post("/v1/track", "{}").await;
+        assert_eq!(answer.status, 400, "{answer:?}");
+        let batch = service.post("/v1/batch", json!({"batch": [{"type": "page"}]})).await;
+        assert_eq!(batch.body["rejected"][0]["code"], "nobody", "{batch:?}");
+    }
+    let counts = counted(&service).await;
+    let count_of = |code: &str| -> u64 {
+        counts.iter().filter(|(key, _)| key.ends_with(code)).map(|(_, count)| count).sum()
+    };
+    assert_eq!((count_of("|not_now"), count_of("|nobody")), (100, 200), "{counts:?}");
+    let lines = logged(&service);
+    let lines_of = |code: &str| {
+        let has = |line: &&Value| line["code"] == code || line["codes"].to_string().contains(code);
+        lines.iter().filter(has).count()
+    };
+    assert!((1..=20).contains(&lines_of("not_now")), "{}", lines_of("not_now"));
+    assert!((1..=20).contains(&lines_of("nobody")), "{}", lines_of("nobody"));
+    assert!(lines.iter().all(|line| line["level"] == "WARN"), "{lines:?}");
+    let line = lines.iter().find(|line| line["code"] == "not_now").unwrap();
+    assert!(line["error"].as_str().unwrap().contains("backlog"), "{line}");
+}
+
+#[tokio::test]
 async fn a_request_whose_key_is_wrong_is_answered_before_its_body_comes() {
     use std::io::{Read as _, Write as _};
     let service = service();

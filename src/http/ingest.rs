@@ -38,6 +38,9 @@ use crate::telemetry;
 /// has been merged into each: without a bound ten thousand messages would multiply it.
 const STORED_BODIES_MAX: usize = 4;
 
+/// How many messages of a batch count as one request: SDKs for browsers and apps send 10 or 20 at once.
+const MESSAGES_PER_REQUEST: usize = 20;
+
 /// The memory that a rejected message takes in an answer: its record, its text, and its JSON.
 const REJECTED_BYTES: usize = 512;
 
@@ -69,6 +72,15 @@ pub(super) struct Visit<'s> {
     pub(super) source: Option<&'s Source>,
     /// What the request pays for its body, and then for what is made of it.
     pub(super) account: Account,
+    /// What the address of a sender with a public key has paid for the request.
+    pub(super) charged: Charged,
+}
+
+/// Requests and stored bytes that were taken from the limits of an address.
+#[derive(Debug, Default)]
+pub(super) struct Charged {
+    requests: usize,
+    bytes: usize,
 }
 
 /// The messages of a request, each judged.
@@ -151,7 +163,15 @@ impl<'s> Visit<'s> {
     ) -> Response {
         let Arrival { sender, headers, body } = arrival;
         let account = state.0.budget.account();
-        let mut visit = Self { state, endpoint, sender, headers, source: None, account };
+        let mut visit = Self {
+            state,
+            endpoint,
+            sender,
+            headers,
+            source: None,
+            account,
+            charged: Charged::default(),
+        };
         match visit.work(body, greet, judge).await {
             Ok(success) => success.into_response(),
             Err(turned_away) => visit.turn_away(turned_away),
@@ -205,16 +225,37 @@ impl<'s> Visit<'s> {
         source.public.as_ref().filter(|_| is_by_key)
     }
 
+    /// Fails if the address has sent too many requests in the last minute.
+    pub(super) fn admit_requests(&mut self, messages: usize) -> Result<(), ApiError> {
+        let requests = messages.div_ceil(MESSAGES_PER_REQUEST);
+        let Some(public) = self.public() else { return Ok(()) };
+        let taken = public.requests.take(self.sender, requests, Instant::now());
+        taken.map_err(|wait_s| ApiError::too_many("address_requests_max", wait_s))?;
+        self.charged.requests = requests;
+        Ok(())
+    }
+
     /// Fails if the address has stored too many bytes in the last minute. Messages count as they are stored:
     /// decompressed, each with the parts that its batch shares.
-    fn admit_bytes(&self, judged: &Judged) -> Result<(), ApiError> {
+    fn admit_bytes(&mut self, judged: &Judged) -> Result<(), ApiError> {
         let bytes = judged.messages.iter().map(|message| message.payload.len()).sum();
-        match self.public() {
-            Some(public) if bytes > 0 => public
-                .bytes
-                .take(self.sender, bytes, Instant::now())
-                .map_err(|retry_after_s| ApiError::too_many("address_bytes_max", retry_after_s)),
-            _ => Ok(()),
+        let Some(public) = self.public().filter(|_| bytes > 0) else { return Ok(()) };
+        let taken = public.bytes.take(self.sender, bytes, Instant::now());
+        taken.map_err(|wait_s| ApiError::too_many("address_bytes_max", wait_s))?;
+        self.charged.bytes = bytes;
+        Ok(())
+    }
+
+    /// Gives the address back what it paid for messages that were not stored, so that its retries during an outage do
+    /// not use up what it may send.
+    fn refund(&self) {
+        let (Charged { requests, bytes }, now) = (&self.charged, Instant::now());
+        let Some(public) = self.public() else { return };
+        if *requests > 0 {
+            public.requests.give_back(self.sender, *requests, now);
+        }
+        if *bytes > 0 {
+            public.bytes.give_back(self.sender, *bytes, now);
         }
     }
 
@@ -431,10 +472,12 @@ impl<'s> Visit<'s> {
         let (error, cause) = match turned_away {
             TurnedAway::Error(error) => return self.reject(error),
             TurnedAway::TooSlow => {
+                // Without a refund: they may be stored yet.
                 let text = "storing takes too long at the moment: send the request again after Retry-After";
                 (contract.not_soon(text), "storing takes too long".to_owned())
             }
             TurnedAway::NotAccepted(cause) => {
+                self.refund();
                 (contract.not_accepted(&cause), telemetry::chain(&cause).to_string())
             }
         };

@@ -67,8 +67,7 @@ impl AddressLimit {
         let mut buckets = self.buckets.lock().unwrap_or_else(PoisonError::into_inner);
         let full = f64::from(self.per_minute);
         let per_second = full / PERIOD.as_secs_f64();
-        let units = u32::try_from(units).unwrap_or(u32::MAX).clamp(1, self.per_minute);
-        let cost = f64::from(units);
+        let cost = self.cost(units);
         let bucket = buckets.of(address.map(shared), full, now);
         let rest = now.saturating_duration_since(bucket.at).as_secs_f64() * per_second;
         bucket.tokens = (bucket.tokens + rest).min(full);
@@ -80,6 +79,18 @@ impl AddressLimit {
         let seconds = ((cost - bucket.tokens) / per_second).ceil();
         // Between 1 and a minute: no cast can be cut off.
         Err((seconds as u32).max(1))
+    }
+
+    /// Puts back what was taken in vain.
+    pub(super) fn give_back(&self, address: Option<IpAddr>, units: usize, now: Instant) {
+        let mut buckets = self.buckets.lock().unwrap_or_else(PoisonError::into_inner);
+        let full = f64::from(self.per_minute);
+        let bucket = buckets.of(address.map(shared), full, now);
+        bucket.tokens = (bucket.tokens + self.cost(units)).min(full);
+    }
+
+    fn cost(&self, units: usize) -> f64 {
+        f64::from(u32::try_from(units).unwrap_or(u32::MAX).clamp(1, self.per_minute))
     }
 }
 
@@ -151,6 +162,20 @@ mod tests {
             let taken = limit.take(ip(address), requests, at(seconds));
             assert_eq!(taken, expected, "{address} at {seconds}");
         }
+    }
+
+    #[test]
+    fn what_was_taken_in_vain_is_put_back() {
+        let limit = AddressLimit::new(6);
+        let now = Instant::now();
+        let address = ip("192.0.2.1");
+        limit.take(address, 4, now).unwrap();
+        limit.give_back(address, 3, now);
+        assert_eq!(limit.take(address, 6, now), Err(10));
+        // Never more than a full bucket.
+        limit.give_back(address, 6, now);
+        limit.take(address, 6, now).unwrap();
+        assert_eq!(limit.take(address, 1, now), Err(10));
     }
 
     #[test]

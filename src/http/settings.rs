@@ -10,7 +10,7 @@ use serde_json::json;
 use super::address::{Forwarded, Peer, is_host, is_trusted};
 use super::endpoint::Endpoint;
 use super::error::{ApiError, ErrorBody};
-use super::ingest::{Arrival, Visit};
+use super::ingest::{Arrival, Charged, Visit};
 use super::openapi::SettingsErrors;
 use super::{HttpState, PublicUrl};
 
@@ -51,7 +51,8 @@ pub(super) async fn give(
     let Arrival { sender, headers, .. } = arrival;
     let endpoint = Endpoint::Settings;
     let account = state.0.budget.account();
-    let mut visit = Visit { state: &state, endpoint, sender, headers, source: None, account };
+    let (source, charged) = (None, Charged::default());
+    let mut visit = Visit { state: &state, endpoint, sender, headers, source, account, charged };
     // A key that is not text is that of no source.
     let write_key = write_key.map(|Path(write_key)| write_key).unwrap_or_default();
     let Some(source) = sources.by_write_key(&write_key) else {

@@ -1,11 +1,9 @@
 //! The sources that may send, and how one is found by what a request brings.
 
 use std::collections::HashSet;
-use std::net::IpAddr;
 use std::sync::Arc;
 
 use axum::http::{HeaderMap, StatusCode, header};
-use tokio::time::Instant;
 
 use super::error::ApiError;
 use super::limit::AddressLimit;
@@ -50,9 +48,6 @@ pub struct Public {
     pub allows_delete: bool,
 }
 
-/// How many messages of a batch count as one request: SDKs for browsers and apps send 10 or 20 at once.
-const MESSAGES_PER_REQUEST: usize = 20;
-
 /// All sources.
 #[derive(Debug, Default)]
 pub struct Sources(Vec<Source>);
@@ -95,22 +90,6 @@ impl Source {
             "origin_not_allowed",
             "pages on this origin may not send to this source: add it to sources.NAME.origins",
         ))
-    }
-
-    /// Whether a request with a write key of this source is within the limit of its address.
-    pub(super) fn admit_address(
-        &self,
-        sender: Option<IpAddr>,
-        messages: usize,
-    ) -> Result<(), ApiError> {
-        let Some(public) = &self.public else {
-            return Ok(());
-        };
-        let requests = messages.div_ceil(MESSAGES_PER_REQUEST);
-        public
-            .requests
-            .take(sender, requests, Instant::now())
-            .map_err(|retry_after_s| ApiError::too_many("address_requests_max", retry_after_s))
     }
 
     /// Whether its webhook demands a write key, since it demands nothing else.

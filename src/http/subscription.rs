@@ -50,7 +50,7 @@ fn greet<'s>(visit: &mut Visit<'s>, sources: &'s Sources) -> Result<&'s Source, 
 }
 
 fn judge<'s>(visit: &mut Visit<'s>, source: &'s Source, body: &[u8]) -> Result<Judged, ApiError> {
-    source.admit_address(visit.sender, 1)?;
+    visit.admit_requests(1)?;
     let turn = work::turn(visit.state, body.len());
     let (kind, text) = spell(body, visit.state.0.limits.message_bytes_max);
     drop(turn);

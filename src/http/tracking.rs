@@ -167,7 +167,7 @@ async fn take_single(state: &HttpState, kind: MessageType, arrival: Arrival) -> 
                     )?
                 }
             };
-            source.admit_address(visit.sender, 1)?;
+            visit.admit_requests(1)?;
             visit.judge_one(&visit.intake(source, Some(kind)), body)
         },
     )
@@ -197,7 +197,7 @@ async fn take_batch(
                 }
             };
             check_sizes(&batch, limits)?;
-            source.admit_address(visit.sender, batch.count)?;
+            visit.admit_requests(batch.count)?;
             visit.judge_batch(&visit.intake(source, None), &batch)
         },
     )

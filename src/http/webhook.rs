@@ -93,7 +93,7 @@ fn judge<'s>(visit: &mut Visit<'s>, source: &'s Source, body: &[u8]) -> Result<J
     check_signature(source, &visit.headers, body, first)?;
     if source.is_webhook_by_key() {
         let messages = list.as_ref().map_or(1, |list| list.as_ref().map_or(1, |list| list.count));
-        source.admit_address(visit.sender, messages)?;
+        visit.admit_requests(messages)?;
     }
     let intake = visit.intake(source, None);
     let Some(list) = list else {

@@ -35,7 +35,7 @@ fn without_an_api_key_it_says_what_to_set() {
 #[test]
 fn each_mistake_is_named() {
     // The file, and what the refusal must name.
-    let cases: [(&str, &[&str]); 21] = [
+    let cases: [(&str, &[&str]); 29] = [
         ("[servr]\nlisten = '1.2.3.4:5'", &["segment-loops.toml", "servr"]),
         ("[destinations.b]\napi_key = \"api-canary-91bc\n", &["segment-loops.toml", "line 2"]),
         ("[server]\nlissten = '1.2.3.4:5'", &["segment-loops.toml", "server", "lissten"]),
@@ -72,6 +72,29 @@ fn each_mistake_is_named() {
             &["sources.a.address_requests_max", "1 or more"],
         ),
         ("[sources.a]\nwrite_keys = ['k']\nallow_delete = true", &["sources.a.allow_delete"]),
+        (
+            "[sources.a]\nwrite_keys = ['k']\naddress_bytes_max = 9_000_000",
+            &["sources.a.address_bytes_max", "browser = true"],
+        ),
+        (
+            "[sources.a]\nwrite_keys = ['k']\nbrowser = true\naddress_bytes_max = 0",
+            &["sources.a.address_bytes_max", "1 or more"],
+        ),
+        (
+            "[sources.a]\nwrite_keys = ['k']\nbrowser = true\naddress_bytes_max = 1_048_575",
+            &["sources.a.address_bytes_max", "1048575", "server.message_bytes_max (1048576)"],
+        ),
+        (
+            "[sources.a]\nwrite_keys = ['k']\nwebhook_lists = 'maybe'",
+            &["sources.a.webhook_lists", "maybe"],
+        ),
+        ("[server]\nwrite_timeout_ms = 0", &["server.write_timeout_ms", "1 or more"]),
+        ("[server]\naddress_connections_max = 0", &["server.address_connections_max", "1 or more"]),
+        (
+            "[server]\nconnections_max = 9\naddress_connections_max = 10",
+            &["server.address_connections_max", "is 10", "server.connections_max (9)"],
+        ),
+        ("[store]\nbacklog_bytes_max = 0", &["store.backlog_bytes_max", "1 or more"]),
         (
             "[server]\ntrusted_proxies = ['10.0.0.0/8', '10.0.0.0/33', 'proxy']",
             &["server.trusted_proxies", "`10.0.0.0/33`", "`proxy`"],

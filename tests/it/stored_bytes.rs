@@ -17,6 +17,7 @@ const ADDRESS_BYTES_MAX: usize = 100_000;
 const SOURCES: &str = r#"
     [server]
     trusted_proxies = ["127.0.0.0/8"]
+    message_bytes_max = 100_000
 
     [sources.page]
     browser = true
@@ -111,6 +112,18 @@ async fn an_address_pays_for_what_is_stored_not_for_what_it_sends() {
 }
 
 #[tokio::test]
+async fn an_address_does_not_pay_for_what_could_not_be_stored() {
+    let full = nowhere().env("SEGMENT_LOOPS__STORE__BACKLOG_MESSAGES_MAX", "1");
+    let service = full.start();
+    service.accept("/v1/track", track("u1", "first")).await;
+    // Ten times what the address may store in a minute.
+    let [batch, _] = packed("a", 9);
+    for _ in 0..10 {
+        assert_not_now(&send(&service, "/v1/batch", "page", "192.0.2.1", &batch).await, 429);
+    }
+}
+
+#[tokio::test]
 async fn a_batch_stores_no_more_than_its_address_may_in_a_minute() {
     let service = nowhere().start();
     for (n, body) in packed("a", 40).iter().enumerate() {
@@ -171,6 +184,8 @@ async fn when_the_disk_fills_signed_webhooks_are_the_last_to_be_turned_away() {
         let ran = with_reserve(reserve).command_on(service.data(), &import, line.as_bytes()).await;
         assert_eq!(ran.code, Some(i32::from(is_short)), "{ran:?}");
         assert_eq!(ran.stderr.contains("store.free_bytes_min"), is_short, "{ran:?}");
+        let is_beyond = |line: &Value| line["message"].as_str().unwrap().contains("whole disk");
+        assert_eq!(service.log().iter().any(is_beyond), is_short);
         if is_short {
             let line = service
                 .logged(|line| line["message"].as_str().unwrap().contains("free space"))

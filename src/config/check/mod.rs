@@ -71,6 +71,7 @@ pub(super) fn check(tree: Tree, place: &str) -> Result<Config, ConfigError> {
     let sources =
         check.each(sources, "sources", |check, key, tree| check.source(key, tree, &known));
     check.write_keys_once(&sources);
+    check.address_bytes(&sources, server.message_bytes_max);
     check.finish()?;
     Ok(Config {
         server,

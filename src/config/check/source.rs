@@ -180,6 +180,25 @@ impl Check<'_> {
         origins
     }
 
+    /// The longest message must be within what its address may store in a minute, or its sender would retry for ever.
+    pub(super) fn address_bytes(
+        &mut self,
+        sources: &BTreeMap<String, SourceConfig>,
+        message_bytes_max: usize,
+    ) {
+        for (name, source) in sources {
+            let Some(most) = source.browser.map(|browser| browser.address_bytes_max) else {
+                continue;
+            };
+            if (most as usize) < message_bytes_max {
+                self.mistake(
+                    &format!("sources.{name}.address_bytes_max"),
+                    format!("is {most}, which is less than server.message_bytes_max ({message_bytes_max}): raise it, or lower the other"),
+                );
+            }
+        }
+    }
+
     pub(super) fn write_keys_once(&mut self, sources: &BTreeMap<String, SourceConfig>) {
         let mut owners: HashMap<&str, &str> = HashMap::new();
         let mut problems = Vec::new();

@@ -37,6 +37,15 @@ struct Disk {
 
 impl Space {
     pub(super) fn new(folder: PathBuf, reserve_bytes: Option<u64>) -> Self {
+        if let (Some(reserve), Some(disk)) = (reserve_bytes, disk(&folder))
+            && reserve > disk.total
+        {
+            tracing::warn!(
+                free_bytes_min = reserve,
+                disk_bytes = disk.total,
+                "store.free_bytes_min is more than the whole disk: only webhooks with a secret or token are accepted, whatever is free"
+            );
+        }
         Self { folder, reserve_bytes, found: Mutex::new((FreeSpace::Ample, None)) }
     }
 

@@ -22,7 +22,7 @@ use crate::clock::{SharedClock, WatchedClock};
 use crate::config::{Config, ConfigError, DestinationConfig, ServerConfig};
 use crate::console::{self, AdminState};
 use crate::delivery::{Engine, EngineOptions, RetryOptions, Stop};
-use crate::http::server::{self, ServerLimits};
+use crate::http::server::{self, AddressConnections, ServerLimits};
 use crate::http::{self, Front, HttpLimits, HttpParts, HttpState, Network, PublicUrl};
 use crate::loops::{Client, ClientError, ClientOptions};
 use crate::queue::{Depth, Log, Store, Unavailable};
@@ -366,13 +366,14 @@ fn http_limits(server: &ServerConfig) -> HttpLimits {
 
 fn server_limits(config: &Config) -> ServerLimits {
     let server = &config.server;
-    let half = server.connections_max.div_ceil(2);
+    let configured = server.address_connections_max.map(AddressConnections::of);
+    let by_default = AddressConnections::default_of(server.connections_max);
     ServerLimits {
         listener: "public",
         header_timeout: Duration::from_millis(server.header_timeout_ms),
         write_timeout: Duration::from_millis(server.write_timeout_ms),
         connections_max: server.connections_max,
-        address_connections_max: server.address_connections_max.unwrap_or(half),
+        address_connections_max: configured.unwrap_or(by_default),
         trusted_proxies: trusted_proxies(config),
     }
 }

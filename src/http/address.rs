@@ -97,6 +97,32 @@ pub(super) fn is_host(text: &str) -> bool {
     })
 }
 
+/// The first of the IPv6 addresses that share this many leading bits with the address; an IPv4 address itself.
+pub(super) fn shared(address: IpAddr, leading_bits: u32) -> IpAddr {
+    match address {
+        IpAddr::V4(_) => address,
+        IpAddr::V6(address) => {
+            let kept = u128::MAX.checked_shl(u128::BITS.saturating_sub(leading_bits)).unwrap_or(0);
+            IpAddr::V6(Ipv6Addr::from_bits(address.to_bits() & kept))
+        }
+    }
+}
+
+/// Whether an address is one of a private network or of this machine, and so none of the internet's.
+pub(super) fn is_private(address: IpAddr) -> bool {
+    match address {
+        IpAddr::V4(address) => {
+            let [a, b, ..] = address.octets();
+            // Providers share the last among customers, and platforms use it for their own load balancers.
+            let is_shared = a == 100 && (64..128).contains(&b);
+            address.is_private() || address.is_loopback() || address.is_link_local() || is_shared
+        }
+        IpAddr::V6(address) => {
+            address.is_loopback() || address.is_unique_local() || address.is_unicast_link_local()
+        }
+    }
+}
+
 /// The network of an address as a log line may show it: enough to find an attacker in the proxy's own
 /// log, but not the address of a person.
 pub(super) fn shown_network(address: IpAddr) -> String {

@@ -6,11 +6,13 @@
 //! there are more addresses than places, the others share one bucket.
 
 use std::collections::HashMap;
-use std::net::{IpAddr, Ipv6Addr};
+use std::net::IpAddr;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use tokio::time::Instant;
+
+use super::address::shared;
 
 /// How long an empty bucket takes to be full.
 const PERIOD: Duration = Duration::from_secs(60);
@@ -68,7 +70,7 @@ impl AddressLimit {
         let full = f64::from(self.per_minute);
         let per_second = full / PERIOD.as_secs_f64();
         let cost = self.cost(units);
-        let bucket = buckets.of(address.map(shared), full, now);
+        let bucket = buckets.of(counted(address), full, now);
         let rest = now.saturating_duration_since(bucket.at).as_secs_f64() * per_second;
         bucket.tokens = (bucket.tokens + rest).min(full);
         bucket.at = now;
@@ -85,7 +87,7 @@ impl AddressLimit {
     pub(super) fn give_back(&self, address: Option<IpAddr>, units: usize, now: Instant) {
         let mut buckets = self.buckets.lock().unwrap_or_else(PoisonError::into_inner);
         let full = f64::from(self.per_minute);
-        let bucket = buckets.of(address.map(shared), full, now);
+        let bucket = buckets.of(counted(address), full, now);
         bucket.tokens = (bucket.tokens + self.cost(units)).min(full);
     }
 
@@ -115,14 +117,8 @@ impl Buckets {
 }
 
 /// The address under which a sender is counted.
-pub(super) fn shared(address: IpAddr) -> IpAddr {
-    match address {
-        IpAddr::V4(_) => address,
-        IpAddr::V6(address) => {
-            let kept = u128::MAX << (u128::BITS - IPV6_PREFIX);
-            IpAddr::V6(Ipv6Addr::from_bits(address.to_bits() & kept))
-        }
-    }
+fn counted(address: Option<IpAddr>) -> Option<IpAddr> {
+    address.map(|address| shared(address, IPV6_PREFIX))
 }
 
 #[cfg(test)]

@@ -10,10 +10,9 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::Instant;
 use tracing::warn;
 
-use super::address::{Peer, is_trusted, shown_network};
-use super::limit::shared;
+use super::address::{Peer, is_private, is_trusted, shared, shown_network};
 use super::line_limit::LineLimit;
-use super::server::ServerLimits;
+use super::server::{AddressConnections, ServerLimits};
 use crate::telemetry;
 
 /// The most log lines a minute of each kind.
@@ -24,7 +23,7 @@ const LINES_MAX: u32 = 1;
 pub(super) struct Places {
     limits: ServerLimits,
     free: Arc<Semaphore>,
-    by_address: Arc<Addresses>,
+    by_network: Arc<Networks>,
     open: Gauge,
     full_lines: LineLimit,
     address_lines: LineLimit,
@@ -47,24 +46,26 @@ impl Drop for Place {
     }
 }
 
-/// The number of connections of each address that has any.
-type Addresses = Mutex<HashMap<IpAddr, usize>>;
+/// The number of connections of each network that has any: an IPv4 address, an IPv6 /64 or /48.
+type Networks = Mutex<HashMap<(IpAddr, u32), usize>>;
 
 /// One of the connections of an address.
 #[derive(Debug)]
 struct OfAddress {
-    address: IpAddr,
-    all: Arc<Addresses>,
+    networks: Vec<(IpAddr, u32)>,
+    all: Arc<Networks>,
 }
 
 impl Drop for OfAddress {
     fn drop(&mut self) {
         // A panic between plain assignments leaves nothing half done.
         let mut all = self.all.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(open) = all.get_mut(&self.address) {
-            *open -= 1;
-            if *open == 0 {
-                all.remove(&self.address);
+        for network in &self.networks {
+            if let Some(open) = all.get_mut(network) {
+                *open -= 1;
+                if *open == 0 {
+                    all.remove(network);
+                }
             }
         }
     }
@@ -74,7 +75,7 @@ impl Places {
     pub(super) fn new(limits: ServerLimits) -> Self {
         Self {
             free: Arc::new(Semaphore::new(limits.connections_max)),
-            by_address: Arc::default(),
+            by_network: Arc::default(),
             open: gauge!(telemetry::CONNECTIONS_OPEN, "listener" => limits.listener),
             full_lines: LineLimit::new(LINES_MAX),
             address_lines: LineLimit::new(LINES_MAX),
@@ -113,21 +114,26 @@ impl Places {
     }
 
     fn of_address(&self, peer: Peer) -> Option<OfAddress> {
-        let address = shared(peer.0.ip().to_canonical());
-        let mut all = self.by_address.lock().unwrap_or_else(PoisonError::into_inner);
-        let open = all.entry(address).or_default();
-        // At least one is allowed, so an address that is rejected is in the map anyway.
-        if *open < self.limits.address_connections_max {
-            *open += 1;
-            return Some(OfAddress { address, all: Arc::clone(&self.by_address) });
-        }
+        let address = peer.0.ip().to_canonical();
+        let bounds = bounds(address, &self.limits.address_connections_max);
+        let mut all = self.by_network.lock().unwrap_or_else(PoisonError::into_inner);
+        let is_full = |(network, most): &((IpAddr, u32), usize)| {
+            all.get(network).is_some_and(|open| open >= most)
+        };
+        let Some((_, most)) = bounds.iter().find(|bound| is_full(bound)).copied() else {
+            let networks: Vec<_> = bounds.into_iter().map(|(network, _)| network).collect();
+            for network in &networks {
+                *all.entry(*network).or_default() += 1;
+            }
+            return Some(OfAddress { networks, all: Arc::clone(&self.by_network) });
+        };
         drop(all);
         self.count_cut("address_connections_max");
         if let Some(unlogged) = self.address_lines.line(Instant::now()) {
             warn!(
                 listener = self.limits.listener,
                 network = shown_network(address),
-                address_connections_max = self.limits.address_connections_max,
+                address_connections_max = most,
                 unlogged,
                 "an address has too many connections: further ones are closed (if it is a proxy in front, name it in server.trusted_proxies)"
             );
@@ -162,6 +168,16 @@ impl Places {
     }
 }
 
+/// The networks that an address counts for, and the most connections of each.
+fn bounds(address: IpAddr, most: &AddressConnections) -> Vec<((IpAddr, u32), usize)> {
+    let leading = |bits| (shared(address, bits), bits);
+    match address {
+        _ if is_private(address) => vec![(leading(64), most.private)],
+        IpAddr::V4(_) => vec![(leading(64), most.public)],
+        IpAddr::V6(_) => vec![(leading(64), most.public), (leading(48), most.site)],
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use std::net::SocketAddr;
@@ -178,7 +194,7 @@ mod tests {
         let proxy = Network { address: "10.0.0.0".parse().unwrap(), prefix: 8 };
         let places = Places::new(ServerLimits {
             connections_max: 100,
-            address_connections_max: 2,
+            address_connections_max: AddressConnections { public: 2, site: 3, private: 4 },
             trusted_proxies: vec![proxy],
             ..ServerLimits::default()
         });
@@ -193,6 +209,15 @@ mod tests {
             ("2001:db8::2", true),
             ("2001:db8::3", false),
             ("2001:db8:0:1::3", true),
+            // The /48 has its three.
+            ("2001:db8:0:2::3", false),
+            ("2001:db8:1::3", true),
+            // A gateway, behind which there may be everyone.
+            ("172.17.0.1", true),
+            ("172.17.0.1", true),
+            ("172.17.0.1", true),
+            ("172.17.0.1", true),
+            ("172.17.0.1", false),
             ("10.0.0.1", true),
             ("10.0.0.1", true),
             ("10.0.0.1", true),
@@ -205,7 +230,7 @@ mod tests {
         assert_eq!(places.free.available_permits(), 100 - held.len());
         held.clear();
         assert_eq!(places.free.available_permits(), 100);
-        assert!(places.by_address.lock().unwrap().is_empty());
+        assert!(places.by_network.lock().unwrap().is_empty());
         assert!(places.take(places.free().await.unwrap(), peer("192.0.2.1")).is_some());
     }
 }

@@ -50,10 +50,36 @@ pub struct ServerLimits {
     pub write_timeout: Duration,
     /// The most connections at once; further ones wait in the backlog.
     pub connections_max: usize,
-    /// The most connections at once from one address (in IPv6, one /64); further ones are closed. Not zero.
-    pub address_connections_max: usize,
+    /// The most connections at once from one address; further ones are closed.
+    pub address_connections_max: AddressConnections,
     /// Proxies, whose connections are those of many senders: the former bound does not hold for them.
     pub trusted_proxies: Vec<Network>,
+}
+
+/// How many connections an address may have at once. None of them is zero.
+#[derive(Debug, Clone, Copy)]
+pub struct AddressConnections {
+    /// A public one; in IPv6, one /64.
+    pub public: usize,
+    /// All of an IPv6 /48, which providers assign to a single customer.
+    pub site: usize,
+    /// A private one, such as that of a proxy in front, or of a container's gateway, behind which everyone has the
+    /// same.
+    pub private: usize,
+}
+
+impl AddressConnections {
+    /// As configured for an address. A /48 may have twice as many: mobile networks have many phones in one.
+    pub fn of(most: usize) -> Self {
+        Self { public: most, site: most.saturating_mul(2), private: most }
+    }
+
+    /// Where nothing is configured. A browser opens six connections, and an office has one address; a proxy keeps some
+    /// hundred.
+    pub fn default_of(connections_max: usize) -> Self {
+        let part = |of: usize| connections_max.div_ceil(of);
+        Self { public: part(8), site: part(4), private: part(2) }
+    }
 }
 
 /// For programs of our own: generous, and without a bound for one address.
@@ -64,7 +90,7 @@ impl Default for ServerLimits {
             header_timeout: Duration::from_secs(60),
             write_timeout: Duration::from_secs(60),
             connections_max: 1_024,
-            address_connections_max: usize::MAX,
+            address_connections_max: AddressConnections::of(usize::MAX),
             trusted_proxies: Vec::new(),
         }
     }

@@ -1,4 +1,4 @@
-//! Connections are shared: clients that never read lose theirs, and no address can take them all.
+//! Connections are for everybody: clients that never read lose theirs, and no single address takes them all.
 
 use std::io::{ErrorKind, Read as _, Write as _};
 use std::net::{IpAddr, TcpStream};

@@ -205,13 +205,20 @@ impl App {
         });
         let broken_off = |part| AppError::BrokenOff { part };
         let (deadline, ended) = tokio::select! {
-            deadline = &mut server => (Some(deadline), None),
-            Some(_) = engines.join_next() => (None, Some(broken_off("delivery"))),
-            Some(_) = chores.join_next() => (None, Some(broken_off("a background task"))),
+            // When the store ends, the engines end too.
+            biased;
             why = self.store.ended() => (None, Some(match why {
                 Some(why) => AppError::StoreEnded(why),
                 None => broken_off("the writer of the database"),
             })),
+            Some(_) = engines.join_next() => (None, Some(broken_off("delivery"))),
+            Some(_) = chores.join_next() => (None, Some(broken_off("a background task"))),
+            deadline = &mut server => (Some(deadline), None),
+        };
+        // The store may have ended since it was asked.
+        let ended = match (ended, why_ended(&*self.store).await) {
+            (Some(AppError::BrokenOff { .. }), Some(why)) => Some(AppError::StoreEnded(why)),
+            (ended, _) => ended,
         };
         let deadline = match deadline {
             Some(deadline) => deadline,
@@ -235,13 +242,24 @@ impl App {
             self.store.close().await;
         };
         if timeout_at(deadline, close).await.is_err() {
-            warn!("the grace time ended before the database was closed; nothing is lost");
+            warn!("the grace time ended before the database was closed");
         }
         info!(pending, "stopped");
-        match ended {
-            Some(error) => Err(error),
-            None => Ok(pending),
+        match (ended, why_ended(&*self.store).await) {
+            (Some(error), _) => Err(error),
+            // It was found while closing.
+            (None, Some(why)) => Err(AppError::StoreEnded(why)),
+            (None, None) => Ok(pending),
         }
+    }
+}
+
+/// Why the store cannot go on, if it has ended for that reason.
+async fn why_ended(store: &dyn Store) -> Option<Unavailable> {
+    tokio::select! {
+        biased;
+        why = store.ended() => why,
+        () = std::future::ready(()) => None,
     }
 }
 
@@ -385,8 +403,7 @@ mod tests {
     use crate::clock::SystemClock;
     use crate::config::{self, Flags};
 
-    #[tokio::test]
-    async fn it_stops_when_a_part_has_ended() {
+    async fn app() -> (App, tempfile::TempDir) {
         let folder = tempfile::tempdir().unwrap();
         let environment: HashMap<String, String> = [
             ("LOOPS_API_KEY", "k"),
@@ -404,9 +421,37 @@ mod tests {
         let recorder = metrics_exporter_prometheus::PrometheusBuilder::new().build_recorder();
         let clock = Arc::new(SystemClock);
         let app = App::start(load().unwrap(), load, clock, recorder.handle()).await.unwrap();
+        (app, folder)
+    }
+
+    #[tokio::test]
+    async fn it_stops_when_a_part_has_ended() {
+        let (app, _folder) = app().await;
         // A panic of the writer would have the same effect.
         app.store.close().await;
         let ended = app.run(CancellationToken::new()).await;
         assert!(matches!(ended, Err(AppError::BrokenOff { .. })), "{ended:?}");
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_database_that_cannot_be_used_any_more_is_never_called_a_bug() {
+        for is_stopped in [false, true] {
+            let (app, folder) = app().await;
+            app.store.accept(vec![crate::queue::suite::message("m1")]).await.unwrap();
+            let log = folder.path().join("segment-loops.db-wal");
+            let log = std::fs::OpenOptions::new().write(true).open(log).unwrap();
+            log.set_len(0).unwrap();
+            let stop = CancellationToken::new();
+            if is_stopped {
+                // Then it is found while the database is closed.
+                stop.cancel();
+            } else {
+                app.store.accept(vec![crate::queue::suite::message("m2")]).await.unwrap_err();
+                let ended = app.store.ended().await;
+                assert!(ended.is_some());
+            }
+            let ended = app.run(stop).await;
+            assert!(matches!(ended, Err(AppError::StoreEnded(_))), "{is_stopped}: {ended:?}");
+        }
     }
 }

@@ -259,8 +259,9 @@ impl Writer {
             // Nothing is lost: the next process that opens the file does it.
             tracing::debug!(%error, "could not move the write-ahead log into the database");
         }
-        drop(self);
+        // Before `arrived` is dropped, which ends the engines: nobody may take that for the cause.
         drop(ended);
+        drop(self);
         if let Some(reply) = waiting.closing {
             let _ = reply.send(());
         }
@@ -343,6 +344,7 @@ impl Writer {
                     error = %telemetry::chain(&fault),
                     "could not write a group: writing its parts one by one"
                 );
+                self.health.ends();
                 self.health.saw(&fault);
                 for part in group.apart() {
                     if let Some(mut part) = self.admit(part) {

@@ -29,8 +29,8 @@ const SET_INSTALLATION_KEY: &str = "UPDATE meta SET value = ?1 WHERE name = 'ins
 const APPLICATION_ID: i32 = 0x5347_4c50;
 
 /// The version of the schema. A schema that was released is never edited: the next one has a higher version,
-/// and a migration that leads to it.
-pub(super) const SCHEMA_VERSION: i32 = 1;
+/// and a migration that leads to it. Until the first release, each edit raises the version.
+pub(super) const SCHEMA_VERSION: i32 = 2;
 
 /// Switching a new file to the write-ahead log does not wait for a lock but fails at once, so two
 /// processes that start together need another try, for as long as one may wait for a lock.
@@ -180,6 +180,7 @@ fn identify(connection: &Connection) -> Result<Found, rusqlite::Error> {
     let (application, version) = marks(connection)?;
     Ok(match application {
         APPLICATION_ID if version > SCHEMA_VERSION => Found::Later(version),
+        APPLICATION_ID if (1..SCHEMA_VERSION).contains(&version) => Found::Earlier,
         APPLICATION_ID if version == SCHEMA_VERSION && is_whole(connection)? => Found::Ours,
         APPLICATION_ID => Found::Damaged,
         0 => {

@@ -45,6 +45,27 @@ async fn says_what_is_wrong_with_the_file() {
 }
 
 #[tokio::test]
+async fn refuses_a_database_of_an_earlier_build_and_says_so() {
+    let (store, folder) = fresh().await;
+    put(&store, message("a")).await;
+    store.close().await;
+    // As the build before made it.
+    execute(&raw(&folder), "ALTER TABLE messages DROP COLUMN warnings; PRAGMA user_version = 1");
+    let (error, text) = refused(&folder.path().join("queue.db")).await;
+    assert!(matches!(error, OpenError::Earlier { .. }), "{error:?}");
+    assert!(text.contains("earlier build") && text.contains("deliver what waits"), "{text}");
+}
+
+/// An edit of the schema needs a new version: its digest belongs here.
+#[test]
+fn the_schema_is_that_of_its_version() {
+    let schema = include_str!("../schema.sql");
+    let digest = <sha2::Sha256 as sha2::Digest>::digest(schema);
+    let digest: String = digest.iter().take(8).map(|byte| format!("{byte:02x}")).collect();
+    assert_eq!((open::SCHEMA_VERSION, digest.as_str()), (2, "3dfa21afac50d8bc"));
+}
+
+#[tokio::test]
 async fn refuses_a_schema_that_is_not_whole() {
     for damage in [
         "DROP INDEX messages_pending",

@@ -133,8 +133,8 @@ pub trait Inbox: Send + Sync {
     /// call, and those of other processes, may exceed the bound.
     async fn accept(&self, messages: Vec<NewMessage>) -> Result<Vec<Accepted>, AcceptError>;
 
-    /// How much free space there is, at most a second old. [`Inbox::accept`] does not check it: callers know which
-    /// messages can wait.
+    /// Returns how much free space there was when the store last looked, without waiting. [`Inbox::accept`] does not
+    /// look at it: callers know which messages can wait.
     async fn free_space(&self) -> FreeSpace;
 }
 

@@ -188,7 +188,7 @@ pub struct SqliteStore {
     orders: mpsc::Sender<Order>,
     room: Room,
     backlog: Arc<Backlog>,
-    space: Space,
+    space: Arc<Space>,
     health: Arc<Health>,
     arrivals: watch::Receiver<u64>,
     ended: CancellationToken,
@@ -237,7 +237,9 @@ impl SqliteStore {
             Size { messages: options.backlog_messages_max, bytes: options.backlog_bytes_max };
         let backlog = Backlog::open(backlog_max, &readers).await;
         let backlog = Arc::new(backlog.map_err(|fault| explain(&path, fault))?);
-        let space = Space::new(network::folder_of(&path).to_owned(), options.free_bytes_min);
+        let folder = network::folder_of(&path).to_owned();
+        let space = Arc::new(Space::new(folder, options.free_bytes_min));
+        space.look(&lookups).await;
         let room = Room::new(&options);
         let (orders, orders_taken) = mpsc::channel();
         let (arrived, arrivals) = watch::channel(0);
@@ -372,7 +374,7 @@ impl Inbox for SqliteStore {
     }
 
     async fn free_space(&self) -> FreeSpace {
-        self.space.look(&self.readers).await
+        self.space.last(&self.lookups)
     }
 }
 

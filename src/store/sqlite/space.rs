@@ -1,8 +1,8 @@
-//! How much free space the disk of the database has, as far as it matters to senders. It is read at most once a
-//! second, not for each message.
+//! How much free space the disk of the database has, as far as it matters to senders. A background task looks at
+//! the disk, since that may take long; senders go by what the last look found.
 
 use std::path::PathBuf;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio::time::Instant;
@@ -25,7 +25,15 @@ pub(super) struct Space {
     folder: PathBuf,
     /// The configured reserve.
     reserve_bytes: Option<u64>,
-    found: Mutex<(FreeSpace, Option<Instant>)>,
+    found: Mutex<Found>,
+}
+
+#[derive(Debug)]
+struct Found {
+    space: FreeSpace,
+    /// When the last look began.
+    looked_at: Instant,
+    is_looking: bool,
 }
 
 /// The sizes that a file system reports.
@@ -46,34 +54,52 @@ impl Space {
                 "store.free_bytes_min is more than the whole disk: only webhooks with a secret or token are accepted, whatever is free"
             );
         }
-        Self { folder, reserve_bytes, found: Mutex::new((FreeSpace::Ample, None)) }
+        let space = FreeSpace::Ample;
+        let found = Found { space, looked_at: Instant::now(), is_looking: false };
+        Self { folder, reserve_bytes, found: Mutex::new(found) }
     }
 
-    /// The last reading.
-    pub(super) async fn look(&self, readers: &Readers) -> FreeSpace {
-        {
-            let mut found = self.lock();
-            if found.1.is_some_and(|at| at.elapsed() < LOOK_EVERY) {
-                return found.0;
-            }
-            // Meanwhile, other callers use the last reading.
-            found.1 = Some(Instant::now());
+    /// Returns what the last look found, without waiting. If that was more than a second ago, another look begins.
+    pub(super) fn last(self: &Arc<Self>, readers: &Readers) -> FreeSpace {
+        let mut found = self.lock();
+        if !found.is_looking && found.looked_at.elapsed() >= LOOK_EVERY {
+            found.is_looking = true;
+            let (space, readers) = (Arc::clone(self), readers.clone());
+            tokio::spawn(async move { space.look(&readers).await });
         }
-        // A disk that reports nothing turns no one away: if it is full, writing fails.
-        let Some(disk) = disk(&self.folder) else { return FreeSpace::Ample };
-        let mut space = self.judge(disk);
-        if space != FreeSpace::Ample {
-            let unused = readers.read(|snapshot| {
-                Ok(snapshot.prepare_cached(UNUSED)?.query_row([], |row| row.get::<_, i64>(0))?)
-            });
-            let unused = unused.await.map_or(0, i64::unsigned_abs);
-            space = self.judge(Disk { free: disk.free.saturating_add(unused), ..disk });
+        found.space
+    }
+
+    /// Looks at the disk.
+    pub(super) async fn look(self: &Arc<Self>, readers: &Readers) {
+        let began = Instant::now();
+        let this = Arc::clone(self);
+        // Asking a disk that hangs blocks the thread.
+        let disk = tokio::task::spawn_blocking(move || disk(&this.folder)).await;
+        let free = disk.as_ref().map_or(0, |disk| disk.map_or(0, |disk| disk.free));
+        let space = match disk {
+            Ok(Some(disk)) => self.judge_with_unused(disk, readers).await,
+            // A disk that reports nothing turns no one away: if it is full, writing fails.
+            Ok(None) | Err(_) => FreeSpace::Ample,
+        };
+        let found = Found { space, looked_at: began, is_looking: false };
+        let before = std::mem::replace(&mut *self.lock(), found);
+        if before.space != space {
+            report(space, free);
         }
-        let before = std::mem::replace(&mut self.lock().0, space);
-        if before != space {
-            report(space, disk.free);
+    }
+
+    /// Counts the unused pages of the file as free, where that matters.
+    async fn judge_with_unused(&self, disk: Disk, readers: &Readers) -> FreeSpace {
+        let space = self.judge(disk);
+        if space == FreeSpace::Ample {
+            return space;
         }
-        space
+        let unused = readers.read(|snapshot| {
+            Ok(snapshot.prepare_cached(UNUSED)?.query_row([], |row| row.get::<_, i64>(0))?)
+        });
+        let unused = unused.await.map_or(0, i64::unsigned_abs);
+        self.judge(Disk { free: disk.free.saturating_add(unused), ..disk })
     }
 
     fn judge(&self, disk: Disk) -> FreeSpace {
@@ -87,7 +113,7 @@ impl Space {
         }
     }
 
-    fn lock(&self) -> MutexGuard<'_, (FreeSpace, Option<Instant>)> {
+    fn lock(&self) -> MutexGuard<'_, Found> {
         // Each change is a single assignment.
         self.found.lock().unwrap_or_else(PoisonError::into_inner)
     }

@@ -152,6 +152,16 @@ async fn admits_no_more_than_the_backlog_from_concurrent_senders() {
 }
 
 #[tokio::test]
+async fn the_free_space_is_known_without_waiting_for_a_disk_or_a_connection() {
+    let folder = TempDir::new().unwrap();
+    let few = SqliteOptions { free_bytes_min: Some(1 << 62), ..options(&folder) };
+    let store = SqliteStore::open(few).await.unwrap();
+    let _busy = (store.readers.pause().await, store.lookups.pause().await);
+    let answer = poll_once(store.free_space().as_mut()).await;
+    assert!(matches!(answer, Poll::Ready(FreeSpace::VeryLow)), "{answer:?}");
+}
+
+#[tokio::test]
 async fn recovers_from_a_full_disk_without_loss_or_restart() {
     let folder = TempDir::new().unwrap();
     let small = SqliteOptions { pages_max: Some(200), ..options(&folder) };

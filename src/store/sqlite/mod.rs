@@ -182,7 +182,6 @@ struct Retention {
 /// Dropped without [`Store::close`], it loses nothing that was acknowledged.
 #[derive(Debug)]
 pub struct SqliteStore {
-    file: FileOptions,
     readers: Readers,
     lookups: Readers,
     orders: mpsc::Sender<Order>,
@@ -267,7 +266,6 @@ impl SqliteStore {
         writer.start().map_err(|source| OpenError::NoWriter { source })?;
         let retention = options.retention();
         Ok(Self {
-            file: options.file(),
             readers,
             lookups,
             orders,
@@ -493,7 +491,7 @@ impl Log for SqliteStore {
             Next::Read => return Ok(self.readers.read(open::check_schema).await?),
             Next::Write { why, bytes } => (why, bytes),
             Next::Verify { why } => {
-                verify_in_background(self.file.clone(), Arc::clone(&self.health));
+                verify_in_background(self.lookups.clone(), Arc::clone(&self.health));
                 return Err(why.into());
             }
             Next::Wait { why } => return Err(why.into()),

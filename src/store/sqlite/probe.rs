@@ -8,6 +8,7 @@ use rusqlite::Connection;
 use super::Fault;
 use super::health::Health;
 use super::open::{FileOptions, is_ours};
+use super::reader::Readers;
 use super::writer::{Effects, Step};
 
 /// The most bytes that are tried at once: more than any group has by default.
@@ -36,27 +37,27 @@ impl Step for TryToWrite {
     }
 }
 
-/// Reads all pages through a connection of its own, which holds none of them yet.
-pub(super) fn verify(file: &FileOptions, health: &Health) {
-    let began = Instant::now();
-    let found = match health.files.look() {
-        // The wrong files.
-        Err(fault @ (Fault::Gone | Fault::LogMoved)) => Err(fault),
-        _ => is_whole(file),
-    };
-    if let Err(fault) = &found {
-        tracing::debug!(%fault, "could not check the database");
-    }
-    health.verified(found.unwrap_or(false), began.elapsed());
+/// Begins to read all pages, through a connection of its own, which holds none of them yet. It counts as one of the
+/// readers, so that the writer does not open the files again while it has them open.
+pub(super) fn verify_in_background(readers: Readers, health: Arc<Health>) {
+    tokio::spawn(async move {
+        let began = Instant::now();
+        let looked = Arc::clone(&health);
+        let found = readers.run(move |file| is_whole(file, &looked)).await;
+        if let Err(fault) = &found {
+            tracing::debug!(%fault, "could not check the database");
+        }
+        health.verified(found.unwrap_or(false), began.elapsed());
+    });
 }
 
-fn is_whole(file: &FileOptions) -> Result<bool, Fault> {
+fn is_whole(file: &FileOptions, health: &Health) -> Result<bool, Fault> {
+    match health.files.look() {
+        // A file that is too short is checked, too.
+        Ok(()) | Err(Fault::Shorter) => {}
+        Err(fault) => return Err(fault),
+    }
     let reader = file.open_reader()?;
     let found: String = reader.query_row("PRAGMA quick_check(1)", [], |row| row.get(0))?;
     Ok(found == "ok" && is_ours(&reader)?)
-}
-
-/// Runs [`verify`] where it may block.
-pub(super) fn verify_in_background(file: FileOptions, health: Arc<Health>) {
-    tokio::task::spawn_blocking(move || verify(&file, &health));
 }

@@ -45,22 +45,42 @@ impl Readers {
         &self,
         read: impl FnOnce(&Connection) -> Result<T, Fault> + Send + 'static,
     ) -> Result<T, Fault> {
+        let shared = Arc::clone(&self.shared);
+        let read = move || {
+            let found = shared.read(read);
+            if let Err(fault) = &found {
+                shared.health.saw(fault);
+            }
+            found
+        };
+        self.run_blocking(read).await
+    }
+
+    /// Runs work with a connection of its own, which must be closed at the end, on a thread where it may block.
+    pub(super) async fn run<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&FileOptions) -> Result<T, Fault> + Send + 'static,
+    ) -> Result<T, Fault> {
+        let shared = Arc::clone(&self.shared);
+        self.run_blocking(move || work(&shared.file)).await
+    }
+
+    async fn run_blocking<T: Send + 'static>(
+        &self,
+        work: impl FnOnce() -> Result<T, Fault> + Send + 'static,
+    ) -> Result<T, Fault> {
         let permit = Arc::clone(&self.shared.permits).acquire_owned();
         let permit = tokio::time::timeout(self.shared.patience, permit)
             .await
             .map_err(|_| Fault::NoReader)?
             .map_err(|_| Fault::Closed)?;
-        let shared = Arc::clone(&self.shared);
-        let reading = tokio::task::spawn_blocking(move || {
-            let found = shared.read(read);
-            if let Err(fault) = &found {
-                shared.health.saw(fault);
-            }
+        let working = tokio::task::spawn_blocking(move || {
+            let found = work();
             // Not before the connection is back or closed: `close` waits for the permits.
             drop(permit);
             found
         });
-        match reading.await {
+        match working.await {
             Ok(found) => found,
             // A bug of ours: it ends the task that asked, as if the read had been made there.
             Err(error) if error.is_panic() => std::panic::resume_unwind(error.into_panic()),

@@ -228,6 +228,68 @@ async fn damage_that_any_connection_sees_stops_acknowledging_until_all_pages_can
     }
 }
 
+/// Holds the writer until its channel says otherwise.
+struct Hold(std::sync::Mutex<mpsc::Receiver<()>>);
+
+impl Step for Hold {
+    type Output = ();
+
+    fn run(&self, _: &Connection, _: &mut writer::Effects) -> Result<(), Fault> {
+        let _ = self.0.lock().unwrap().recv();
+        Ok(())
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_group_that_finds_damage_does_not_leave_the_writer_looking_stuck() {
+    let (store, folder) = fresh().await;
+    put(&store, message("before")).await;
+    store.close().await;
+    let store = SqliteStore::open(options(&folder)).await.unwrap();
+    garble(&folder, "payloads");
+    let (go_on, held) = mpsc::channel();
+    let mut hold: Pin<Box<dyn Future<Output = Result<(), Fault>> + Send>> =
+        Box::pin(store.write(Hold(std::sync::Mutex::new(held))));
+    assert!(poll_once(hold.as_mut()).await.is_pending());
+    let began = std::time::Instant::now();
+    while !store.health.is_writing() {
+        assert!(began.elapsed() < Duration::from_secs(30));
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    // Both in one group.
+    let [mut a, mut b] = ["a", "b"].map(|id| store.accept(vec![message(id)]));
+    assert!(poll_once(a.as_mut()).await.is_pending());
+    assert!(poll_once(b.as_mut()).await.is_pending());
+    go_on.send(()).unwrap();
+    hold.await.unwrap();
+    assert_unavailable(a.await);
+    assert_unavailable(b.await);
+    assert!(!store.health.is_writing());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_files_are_not_opened_again_while_all_pages_are_checked() {
+    let (store, _folder) = fresh().await;
+    // Stands for a check that takes long.
+    let (go_on, held) = mpsc::channel::<()>();
+    let (begun, began) = oneshot::channel();
+    let lookups = store.lookups.clone();
+    let checking = tokio::spawn(async move {
+        let check = move |_: &FileOptions| {
+            let _ = begun.send(());
+            let _ = held.recv();
+            Ok(true)
+        };
+        lookups.run(check).await
+    });
+    began.await.unwrap();
+    let mut pause: Pin<Box<dyn Future<Output = _> + Send>> = Box::pin(store.lookups.pause());
+    assert!(poll_once(pause.as_mut()).await.is_pending(), "the writer waits for this");
+    go_on.send(()).unwrap();
+    assert!(checking.await.unwrap().unwrap());
+    assert!(pause.await.is_some());
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_database_that_gets_shorter_stops_acknowledging_until_it_is_whole() {
     let (store, folder) = fresh().await;

@@ -1,6 +1,12 @@
-//! Bounds the pending messages, by number and by bytes. Summing them up takes longer the more there are, so that
-//! is done only if the messages admitted since the last time could have brought them to a bound. Messages are
-//! turned away only after a count, and all senders wait while one is made.
+//! Bounds the pending messages, by number and by bytes.
+//!
+//! Counting them takes longer the more there are, so it is not done for each message. Each count says how much may
+//! be admitted until the next one. That is used up by new messages, replays and duplicates of this process, while
+//! delivery makes room; so before messages are turned away they are counted again, and all senders wait for that.
+//!
+//! Other processes on the same file admit messages too. A count is at most [`RENEW_EVERY`] old when messages are
+//! admitted by it, or 20 times as old as it took, so several processes together may exceed the bound by what they
+//! admit in that time. A call or a replayed part that begins below the bound is admitted as a whole.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -10,7 +16,7 @@ use tokio::time::Instant;
 
 use super::Fault;
 use super::reader::Readers;
-use crate::queue::{AcceptError, NewMessage};
+use crate::queue::NewMessage;
 
 pub(super) const COUNT: &str =
     "SELECT COUNT(*), COALESCE(SUM(payload_bytes), 0) FROM messages WHERE state = 0";
@@ -18,6 +24,11 @@ pub(super) const COUNT: &str =
 /// A count that found the backlog full stays valid for 10 times as long as it took, at most a second.
 const COUNT_RESTS: u32 = 10;
 const COUNT_REST_MAX: Duration = Duration::from_secs(1);
+
+/// While messages are admitted, they are counted again this often, and a background count rests for at least 20
+/// times as long as it took.
+const RENEW_EVERY: Duration = Duration::from_secs(2);
+const RENEW_RESTS: u32 = 20;
 
 /// A number of messages, and the bytes of their payloads.
 #[derive(Debug, Clone, Copy)]
@@ -43,6 +54,10 @@ struct Room {
     left: Size,
     /// Messages that were admitted and may not be written yet, so that a count may miss them.
     in_flight: Size,
+    /// When the messages are to be counted again in the background; `None` while they are.
+    renew_at: Option<Instant>,
+    /// Admitted since the background count began, so that it may miss them.
+    since: Size,
 }
 
 /// Messages on their way into the database; dropped once they are stored or have failed.
@@ -94,30 +109,36 @@ impl Backlog {
         let left = max.less(count(readers).await?);
         Ok(Self {
             max,
-            room: Mutex::new(Room { left, in_flight: Size::ZERO }),
+            room: Mutex::new(Room {
+                left,
+                in_flight: Size::ZERO,
+                renew_at: Some(Instant::now() + RENEW_EVERY),
+                since: Size::ZERO,
+            }),
             full_until: tokio::sync::Mutex::new(None),
             landed: Notify::new(),
         })
     }
 
-    /// Admits the messages of a call if there is room for a message and a byte.
+    /// Admits messages of this size if there is room for a message and a byte; `None`: there is not.
     pub(super) async fn admit(
         self: &Arc<Self>,
         size: Size,
         readers: &Readers,
-    ) -> Result<Admitted, AcceptError> {
+    ) -> Result<Option<Admitted>, Fault> {
+        self.renew_if_old(readers);
         if let Some(admitted) = self.try_admit(size) {
-            return Ok(admitted);
+            return Ok(Some(admitted));
         }
         let mut full_until = self.full_until.lock().await;
         loop {
             // Another sender may have counted meanwhile.
             if let Some(admitted) = self.try_admit(size) {
-                return Ok(admitted);
+                return Ok(Some(admitted));
             }
             let began = Instant::now();
             if full_until.is_some_and(|until| began < until) {
-                return Err(AcceptError::Full);
+                return Ok(None);
             }
             let landed = self.landed.notified();
             // Nothing is admitted until there is room again, so this cannot grow during the count.
@@ -126,7 +147,7 @@ impl Backlog {
             if room.is_used_up() {
                 let now = Instant::now();
                 *full_until = Some(now + ((now - began) * COUNT_RESTS).min(COUNT_REST_MAX));
-                return Err(AcceptError::Full);
+                return Ok(None);
             }
             let left = room.less(in_flight);
             if left.is_used_up() {
@@ -138,6 +159,41 @@ impl Backlog {
         }
     }
 
+    /// Begins to count in the background, for the sake of what other processes admit.
+    fn renew_if_old(self: &Arc<Self>, readers: &Readers) {
+        let began = Instant::now();
+        let mut room = self.room();
+        if room.renew_at.is_none_or(|at| began < at) {
+            return;
+        }
+        room.renew_at = None;
+        // What is in flight is written before the count, after it, or never.
+        room.since = room.in_flight;
+        drop(room);
+        let (backlog, readers) = (Arc::clone(self), readers.clone());
+        tokio::spawn(async move {
+            let counted = count(&readers).await;
+            let now = Instant::now();
+            let mut room = backlog.room();
+            if let Ok(counted) = counted {
+                room.left = backlog.max.less(counted).less(room.since);
+            }
+            room.renew_at = Some(now + RENEW_EVERY.max((now - began) * RENEW_RESTS));
+        });
+    }
+
+    /// Has the next call count again.
+    #[cfg(test)]
+    pub(super) fn make_old(&self) {
+        self.room().renew_at = Some(Instant::now());
+    }
+
+    /// Whether no count goes on in the background.
+    #[cfg(test)]
+    pub(super) fn is_renewed(&self) -> bool {
+        self.room().renew_at.is_some()
+    }
+
     fn try_admit(self: &Arc<Self>, size: Size) -> Option<Admitted> {
         let mut room = self.room();
         if room.left.is_used_up() {
@@ -145,6 +201,7 @@ impl Backlog {
         }
         room.left = room.left.less(size);
         room.in_flight = room.in_flight.plus(size);
+        room.since = room.since.plus(size);
         Some(Admitted { backlog: Arc::clone(self), size })
     }
 

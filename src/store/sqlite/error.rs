@@ -60,6 +60,14 @@ pub(super) enum Fault {
         "no connection to read the database became free in time: it is slow, or too much is asked of it"
     )]
     NoReader,
+    #[error(
+        "the delivery backlog is full: replay the rest once messages were delivered, or raise store.backlog_messages_max and store.backlog_bytes_max"
+    )]
+    Full,
+    #[error(
+        "the disk of the database has less than half of store.free_bytes_min left: make room, then replay the rest"
+    )]
+    NoSpace,
     #[error("the store was closed")]
     Closed,
 }
@@ -102,6 +110,8 @@ impl Fault {
             | Fault::ReadOnly
             | Fault::Schema
             | Fault::NoReader
+            | Fault::Full
+            | Fault::NoSpace
             | Fault::Closed => false,
         }
     }

@@ -289,6 +289,15 @@ impl SqliteStore {
         answer.await.map_err(|_| self.end_cause())?
     }
 
+    /// Makes messages of this size pending again, unless there is no room for more.
+    async fn requeue(&self, requeue: replay::Requeue, size: Size) -> Result<u64, Fault> {
+        if self.space.last(&self.lookups) == FreeSpace::VeryLow {
+            return Err(Fault::NoSpace);
+        }
+        let _admitted = self.backlog.admit(size, &self.readers).await?.ok_or(Fault::Full)?;
+        self.write(requeue).await
+    }
+
     /// Why the writer has ended.
     fn end_cause(&self) -> Fault {
         self.health.must_end().unwrap_or(Fault::Closed)
@@ -365,6 +374,7 @@ impl Inbox for SqliteStore {
         self.health.admit()?;
         let permits = self.room.admit(&messages)?;
         let admitted = self.backlog.admit(Size::of(&messages), &self.readers).await?;
+        let admitted = admitted.ok_or(AcceptError::Full)?;
         let (reply, answer) = oneshot::channel();
         let order = AcceptOrder { messages, reply, permits, admitted };
         self.orders.send(Order::Accept(order)).map_err(|_| self.end_cause())?;
@@ -514,19 +524,21 @@ impl Replays for SqliteStore {
         let mut chunk = ReplayChunk { next: found.next, ..ReplayChunk::default() };
         let mut seen = None;
         for part in found.messages.chunks(replay::MESSAGES_MAX) {
-            let replayable = part.iter().filter(|message| message.is_replayable);
-            let seqs: Vec<Seq> = replayable.map(|message| message.seq).collect();
+            let replayable = || part.iter().filter(|message| message.is_replayable);
+            let seqs: Vec<Seq> = replayable().map(|message| message.seq).collect();
             let count = seqs.len();
             if ask.is_dry_run {
                 chunk.replayed += count as u64;
             } else if count > 0 {
+                let bytes = replayable().map(|message| message.payload_bytes).sum();
                 let requeue = replay::Requeue {
                     seqs,
                     failed_only: ask.selection.state == ReplayState::Failed,
                     subscription: ask.selection.subscription.clone(),
                     now: ask.now,
                 };
-                match (self.write(requeue).await, seen) {
+                let size = Size { messages: count as u64, bytes };
+                match (self.requeue(requeue, size).await, seen) {
                     (Ok(replayed), _) => chunk.replayed += replayed,
                     // The next call begins with this part, and fails unless the store works again.
                     (Err(_), Some(after)) => {

@@ -40,7 +40,7 @@ macro_rules! is_replayable {
 const BRANCHES: [(&str, &str); 2] = [
     (
         concat!(
-            "SELECT m.seq, m.seq AS accepted, ",
+            "SELECT m.seq, m.seq AS accepted, m.payload_bytes, ",
             is_replayable!(),
             " AS is_replayable FROM messages m
      WHERE m.state = 1 AND NOT EXISTS (SELECT 1 FROM replays p WHERE p.seq = m.seq)"
@@ -50,7 +50,7 @@ const BRANCHES: [(&str, &str); 2] = [
     (
         concat!(
             " UNION ALL
-     SELECT m.seq, p.first_seq AS accepted, ",
+     SELECT m.seq, p.first_seq AS accepted, m.payload_bytes, ",
             is_replayable!(),
             " AS is_replayable
      FROM replays p JOIN messages m ON m.seq = p.seq WHERE m.state = 1"
@@ -107,6 +107,7 @@ pub(super) struct Selected {
     pub(super) seq: Seq,
     /// Its position in the order of acceptance.
     pub(super) accepted: Seq,
+    pub(super) payload_bytes: u64,
     pub(super) is_replayable: bool,
 }
 
@@ -138,7 +139,8 @@ pub(super) fn find(
             Ok(Selected {
                 seq: Seq(row.get(0)?),
                 accepted: Seq(row.get(1)?),
-                is_replayable: row.get(2)?,
+                payload_bytes: row.get::<_, i64>(2)?.unsigned_abs(),
+                is_replayable: row.get(3)?,
             })
         })?
         .collect::<Result<_, _>>()?;

@@ -151,6 +151,85 @@ async fn admits_no_more_than_the_backlog_from_concurrent_senders() {
     assert_eq!(store.depth(DESTINATION).await.unwrap().messages, 20);
 }
 
+/// Has this many messages delivered; returns the ask that replays them all.
+async fn delivered(store: &SqliteStore, count: usize) -> ReplayAsk {
+    let lease = store.lease(ask("a", at(0))).await.unwrap().unwrap();
+    for n in 0..count {
+        let seq = put(store, message(&format!("done{n}"))).await;
+        store.freeze_one(&lease, seq, plan(vec![])).await.unwrap();
+    }
+    let selection = crate::queue::Criteria {
+        state: Some("all".into()),
+        from: Some("2000-01-01".into()),
+        ..Default::default()
+    };
+    let selection = selection.selection().unwrap();
+    ReplayAsk { selection, position: None, is_dry_run: false, now: at(1) }
+}
+
+#[tokio::test]
+async fn replayed_messages_take_room_in_the_backlog() {
+    let folder = TempDir::new().unwrap();
+    let few = SqliteOptions { backlog_messages_max: 20, ..options(&folder) };
+    let store = SqliteStore::open(few.clone()).await.unwrap();
+    let all = delivered(&store, 12).await;
+    store.close().await;
+    let store = SqliteStore::open(few).await.unwrap();
+    assert_eq!(store.replay(&all).await.unwrap().replayed, 12);
+    let mut accepted = 0;
+    while store.accept(vec![message(&format!("new{accepted}"))]).await.is_ok() {
+        accepted += 1;
+        assert!(accepted < 100);
+    }
+    assert_eq!(accepted, 8);
+    assert_eq!(store.depth(DESTINATION).await.unwrap().messages, 20);
+}
+
+#[tokio::test]
+async fn a_replay_stops_with_words_when_there_is_no_room() {
+    let folder = TempDir::new().unwrap();
+    let store = SqliteStore::open(options(&folder)).await.unwrap();
+    let all = delivered(&store, 3).await;
+    put(&store, message("waits")).await;
+    store.close().await;
+    let full = SqliteOptions { backlog_messages_max: 1, ..options(&folder) };
+    let short = SqliteOptions { free_bytes_min: Some(1 << 62), ..options(&folder) };
+    for (options, word) in [(full, "backlog is full"), (short, "store.free_bytes_min")] {
+        let store = SqliteStore::open(options).await.unwrap();
+        let counted = store.replay(&ReplayAsk { is_dry_run: true, ..all.clone() }).await;
+        assert_eq!(counted.unwrap().replayed, 3, "counting needs no room");
+        let text = crate::telemetry::chain(&store.replay(&all).await.unwrap_err()).to_string();
+        assert!(text.contains(word) && text.contains("replay the rest"), "{text}");
+        assert_eq!(store.depth(DESTINATION).await.unwrap().messages, 1);
+        store.close().await;
+    }
+}
+
+#[tokio::test]
+async fn what_other_processes_accept_takes_room_in_the_backlog() {
+    let folder = TempDir::new().unwrap();
+    let few = SqliteOptions { backlog_messages_max: 20, ..options(&folder) };
+    let store = SqliteStore::open(few.clone()).await.unwrap();
+    let other = SqliteStore::open(few).await.unwrap();
+    for n in 0..15 {
+        put(&other, message(&format!("other{n}"))).await;
+    }
+    store.backlog.make_old();
+    put(&store, message("first")).await;
+    let began = std::time::Instant::now();
+    while !store.backlog.is_renewed() {
+        assert!(began.elapsed() < Duration::from_secs(30));
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    let mut accepted = 1;
+    while store.accept(vec![message(&format!("m{accepted}"))]).await.is_ok() {
+        accepted += 1;
+        assert!(accepted < 100);
+    }
+    assert_eq!(accepted, 5);
+    assert_eq!(store.depth(DESTINATION).await.unwrap().messages, 20);
+}
+
 #[tokio::test]
 async fn the_free_space_is_known_without_waiting_for_a_disk_or_a_connection() {
     let folder = TempDir::new().unwrap();

@@ -3,17 +3,23 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use jiff::{SignedDuration, Timestamp};
 use metrics::gauge;
 use metrics_exporter_prometheus::PrometheusHandle;
 use tracing::{error, info, warn};
 
 use super::reload::Reloader;
 use crate::clock::SharedClock;
-use crate::queue::{Depth, Housekeeping, Inbox, Log, Work};
+use crate::queue::{Depth, Housekeeping, Inbox, Log, Unavailable, Work};
 use crate::telemetry;
 
-/// How long a process waits before it removes anything: the clock of a machine that just booted may be wrong.
+/// How long a process waits before it removes anything if its clock may be wrong, such as that of a machine that
+/// just booted.
 const PURGE_AFTER: Duration = Duration::from_secs(60 * 60);
+
+/// The clock may be wrong if it shows a time before the newest in the store, or so long after it.
+const CLOCK_BEHIND_MAX: SignedDuration = SignedDuration::from_mins(1);
+const CLOCK_AHEAD_MAX: SignedDuration = SignedDuration::from_hours(24);
 
 /// How often records past their retention are removed.
 const PURGE_EVERY: Duration = Duration::from_secs(60);
@@ -75,9 +81,30 @@ pub(super) async fn watch_clock(clock: SharedClock) {
     }
 }
 
-/// Removes records past their retention, the first only an hour after the start.
-pub(super) async fn purge(store: Arc<dyn Housekeeping>, clock: SharedClock) {
-    tokio::time::sleep(PURGE_AFTER).await;
+/// How long nothing is removed after the start. To be asked before anything new is written.
+pub(super) async fn purge_after(store: &dyn Housekeeping, clock: &SharedClock) -> Duration {
+    match is_plausible(clock.now(), store.newest().await) {
+        true => Duration::ZERO,
+        false => PURGE_AFTER,
+    }
+}
+
+/// Whether a clock that shows this time may be right, by the newest time in the store.
+fn is_plausible(now: Timestamp, newest: Result<Option<Timestamp>, Unavailable>) -> bool {
+    match newest {
+        Ok(Some(newest)) => {
+            let ahead = now.duration_since(newest);
+            -CLOCK_BEHIND_MAX <= ahead && ahead <= CLOCK_AHEAD_MAX
+        }
+        // There is nothing to remove.
+        Ok(None) => true,
+        Err(_) => false,
+    }
+}
+
+/// Removes records past their retention, after a wait.
+pub(super) async fn purge(store: Arc<dyn Housekeeping>, clock: SharedClock, after: Duration) {
+    tokio::time::sleep(after).await;
     loop {
         tokio::time::sleep(PURGE_EVERY).await;
         loop {
@@ -158,12 +185,10 @@ mod tests {
     use std::sync::Mutex;
 
     use async_trait::async_trait;
-    use jiff::{SignedDuration, Timestamp};
     use tokio::time::Instant;
 
     use crate::clock::tests::PausedClock;
     use crate::clock::{Clock as _, WatchedClock};
-    use crate::queue::Unavailable;
 
     /// Records each call of `purge`: when it came, and the time it was given.
     struct Purged(Mutex<Vec<(Instant, Timestamp)>>);
@@ -178,15 +203,52 @@ mod tests {
         async fn erase(&self) -> Result<u64, Unavailable> {
             Ok(0)
         }
+
+        async fn newest(&self) -> Result<Option<Timestamp>, Unavailable> {
+            Ok(None)
+        }
+    }
+
+    #[test]
+    fn a_clock_is_doubted_if_the_store_knows_a_later_time_or_none_near_it() {
+        let now = Timestamp::UNIX_EPOCH + SignedDuration::from_hours(1_000_000);
+        let ago = |seconds| Ok(Some(now - SignedDuration::from_secs(seconds)));
+        let unreadable = || Err(Unavailable("unreadable".into()));
+        let cases = [
+            (Ok(None), true),
+            (ago(0), true),
+            (ago(-60), true),
+            (ago(-61), false),
+            (ago(86_400), true),
+            (ago(86_401), false),
+            (unreadable(), false),
+        ];
+        for (newest, expected) in cases {
+            let text = format!("{newest:?}");
+            assert_eq!(is_plausible(now, newest), expected, "{text}");
+        }
     }
 
     #[tokio::test(start_paused = true)]
-    async fn nothing_is_purged_in_the_first_hour_nor_by_a_clock_that_was_just_set_forward() {
+    async fn what_is_past_its_retention_is_purged_a_minute_after_the_start() {
+        let purged = Arc::new(Purged(Mutex::default()));
+        let began = Instant::now();
+        let clock = PausedClock::shared();
+        let chore = tokio::spawn(purge(purged.clone(), clock, Duration::ZERO));
+        tokio::time::sleep(PURGE_EVERY + Duration::from_secs(1)).await;
+        chore.abort();
+        let calls = purged.0.lock().unwrap();
+        assert_eq!(calls[0].0 - began, PURGE_EVERY);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn nothing_is_purged_in_the_first_hour_of_a_doubtful_clock_nor_by_a_clock_that_was_just_set_forward()
+     {
         let purged = Arc::new(Purged(Mutex::default()));
         let clock = PausedClock::shared();
         let watched: SharedClock = Arc::new(WatchedClock::new(clock.clone()));
         let (began, began_at) = (Instant::now(), clock.now());
-        let chore = tokio::spawn(purge(purged.clone(), Arc::clone(&watched)));
+        let chore = tokio::spawn(purge(purged.clone(), Arc::clone(&watched), PURGE_AFTER));
         let hours = |hours| SignedDuration::from_hours(hours);
         tokio::time::sleep(Duration::from_secs(2 * 3_600)).await;
         clock.advance(hours(24 * 365));

@@ -173,12 +173,14 @@ impl App {
         let deliver = Stop::default();
         let names: Vec<String> = self.engines.iter().map(|(name, _)| name.clone()).collect();
         chores::warn_of_orphans(&*self.store, &names).await;
+        // Before anything new is written.
+        let purge_after = chores::purge_after(&*self.store, &self.clock).await;
         let mut engines = JoinSet::new();
         for (_, engine) in self.engines {
             engines.spawn(engine.run(deliver.clone()));
         }
         let mut chores = JoinSet::new();
-        chores.spawn(chores::purge(self.store.clone(), Arc::clone(&self.clock)));
+        chores.spawn(chores::purge(self.store.clone(), Arc::clone(&self.clock), purge_after));
         chores.spawn(chores::watch_clock(Arc::clone(&self.clock)));
         chores.spawn(chores::erase(self.store.clone()));
         chores.spawn(chores::watch_store(self.store.clone()));

@@ -262,4 +262,8 @@ pub trait Housekeeping: Send + Sync {
     /// or some time has passed, what was deleted is overwritten, as far as the engine can do that: see
     /// docs/operations.md.
     async fn erase(&self) -> Result<u64, Unavailable>;
+
+    /// Returns when the last message was received, or a message was done, whichever was later by the clock of that
+    /// time; `None` if there are no messages.
+    async fn newest(&self) -> Result<Option<Timestamp>, Unavailable>;
 }

@@ -253,6 +253,10 @@ impl Housekeeping for FlakyStore {
     async fn erase(&self) -> Result<u64, Unavailable> {
         self.call("erase", Access::Write, self.inner.erase()).await
     }
+
+    async fn newest(&self) -> Result<Option<Timestamp>, Unavailable> {
+        self.call("newest", Access::Read, self.inner.newest()).await
+    }
 }
 
 /// Blocks this thread until a call has its answer, so that no simulated time passes meanwhile. Whatever the call

@@ -90,6 +90,19 @@ pub(crate) async fn finds_a_person_in_pages(store: &dyn Store) {
     assert!(of_person(store, "u3", None, 2).await.is_empty());
 }
 
+pub(crate) async fn knows_the_newest_time(store: &dyn Store) {
+    assert_eq!(store.newest().await.unwrap(), None);
+    let lease = lease(store).await;
+    let received = |id: &str, ms| NewMessage { received_at: at(ms), ..message(id) };
+    let first = put(store, received("first", 100)).await;
+    assert_eq!(store.newest().await.unwrap(), Some(at(100)));
+    // The last one counts, since a clock that was ahead may have been corrected.
+    put(store, received("second", 50)).await;
+    assert_eq!(store.newest().await.unwrap(), Some(at(50)));
+    store.freeze_one(&lease, first, NewPlan { now: at(70), ..plan(vec![]) }).await.unwrap();
+    assert_eq!(store.newest().await.unwrap(), Some(at(70)));
+}
+
 pub(crate) async fn purges_after_each_retention(store: &dyn Store) {
     let lease = lease(store).await;
     // Ended at 15 ms: an attempt starts at 10 and takes 5.

@@ -108,6 +108,7 @@ macro_rules! store_suite {
             counts_by_minute_and_by_hour,
             keeps_counts_by_minute_for_two_days,
             purges_a_bounded_number_of_counts_per_call,
+            knows_the_newest_time,
             purges_after_each_retention,
             keeps_a_record_from_the_time_it_ended,
             purges_what_a_clock_that_was_ahead_has_written,

@@ -580,4 +580,8 @@ impl Housekeeping for SqliteStore {
         }
         Ok(erased?)
     }
+
+    async fn newest(&self) -> Result<Option<Timestamp>, Unavailable> {
+        Ok(self.lookups.read(purge::newest).await?)
+    }
 }

@@ -98,6 +98,7 @@ fn statements() -> &'static [(&'static str, &'static str, &'static [&'static str
             SET_ASIDE_ERASURE => ["deliveries_seq (seq=?)", "m (rowid=?)"],
         }
         purge {
+            NEWEST => ["messages (rowid=?)", "messages_done"],
             PAST_CONTENTS => ["messages_contents (is_failed=? AND done_at<?)"],
             AHEAD_CONTENTS => ["messages_contents (is_failed=? AND done_at>?)"],
             DROP_EXCERPTS => [

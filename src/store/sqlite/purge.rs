@@ -6,7 +6,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 use rusqlite::{Connection, OptionalExtension as _, Params, params};
 
-use super::rows::{duration_ms, to_ms};
+use super::rows::{duration_ms, from_ms, to_ms};
 use super::writer::{Effects, Step};
 use super::{Fault, Retention};
 use crate::queue::TallyStep;
@@ -88,6 +88,13 @@ pub(super) const DELETE_EVENT_NAMES: &str = "
         WHERE e.last_seen_at < ?1 AND NOT EXISTS (SELECT 1 FROM messages m WHERE m.event_id = e.id)
         LIMIT ?2)";
 
+/// The time of the last message, and that of the last settlement.
+pub(super) const NEWEST: &str = "
+    SELECT MAX(at) FROM (
+        SELECT received_at AS at FROM messages WHERE seq = (SELECT MAX(seq) FROM messages)
+        UNION ALL
+        SELECT MAX(done_at) FROM messages WHERE state = 1)";
+
 /// Rows of each kind that one call works on. Small, since it shares the writer with the senders.
 const ROWS_MAX: i64 = 200;
 
@@ -101,6 +108,11 @@ const AHEAD_MIN: Duration = Duration::from_secs(366 * 24 * 60 * 60);
 /// Everything that holds a part of what was sent.
 pub(super) const CONTENTS: [&str; 5] =
     [DROP_EXCERPTS, DROP_DETAILS, DROP_BODIES, DROP_PAYLOAD, HAS_NO_CONTENTS];
+
+pub(super) fn newest(snapshot: &Connection) -> Result<Option<Timestamp>, Fault> {
+    let at: Option<i64> = snapshot.prepare_cached(NEWEST)?.query_row([], |row| row.get(0))?;
+    Ok(at.map(from_ms))
+}
 
 pub(super) struct Purge {
     pub(super) now: Timestamp,

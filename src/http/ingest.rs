@@ -24,19 +24,13 @@ use super::body::ReadBody;
 use super::endpoint::Endpoint;
 use super::error::ApiError;
 use super::guess::Place;
+use super::judge::{Judged, RejectedMessage};
 use super::memory::{Account, NoRoom};
-use super::work::Turn;
-use super::{HttpState, Public, Source, body, work};
-use crate::queue::intake::{Intake, Rejection};
+use super::{HttpState, Public, Source, body};
+use crate::queue::intake::Intake;
 use crate::queue::{AcceptError, Accepted, FreeSpace, NewMessage};
-use crate::segment::batch::{Batch, Piece};
-use crate::segment::message::{InvalidMessage, MessageType};
-use crate::segment::value::Object;
+use crate::segment::message::MessageType;
 use crate::telemetry;
-
-/// How many times the largest body the messages of a batch may come to when the envelope's `context`
-/// has been merged into each: without a bound ten thousand messages would multiply it.
-const STORED_BODIES_MAX: usize = 4;
 
 /// How many messages of a batch count as one request: SDKs for browsers and apps send 10 or 20 at once.
 const MESSAGES_PER_REQUEST: usize = 20;
@@ -81,24 +75,6 @@ pub(super) struct Visit<'s> {
 pub(super) struct Charged {
     requests: usize,
     bytes: usize,
-}
-
-/// The messages of a request, each judged.
-#[derive(Default)]
-pub(super) struct Judged {
-    messages: Vec<NewMessage>,
-    rejected: Vec<RejectedMessage>,
-}
-
-/// A message of a batch that was not accepted.
-#[derive(Debug, Serialize, ToSchema)]
-pub(super) struct RejectedMessage {
-    /// Its index in the batch, from 0.
-    index: usize,
-    /// For programs: one of a few fixed words.
-    code: &'static str,
-    /// For people: what was wrong, what is allowed, what to do.
-    message: String,
 }
 
 /// All messages are on stable storage, but for those that are listed as rejected.
@@ -212,14 +188,14 @@ impl<'s> Visit<'s> {
 
     /// Pays for a message that was judged good, beside the body. Its sender is known by now, and can no longer upload
     /// slowly.
-    fn pay(&mut self, message: &NewMessage) -> Result<(), ApiError> {
+    pub(super) fn pay(&mut self, message: &NewMessage) -> Result<(), ApiError> {
         self.account.set_known();
         let paid = self.account.add_bytes(memory_of(message));
         paid.map_err(|NoRoom| self.endpoint.contract().no_room())
     }
 
     /// The limits of a sender whose only credential is a public write key.
-    fn public(&self) -> Option<&'s Public> {
+    pub(super) fn public(&self) -> Option<&'s Public> {
         let source = self.source?;
         let is_by_key = self.endpoint != Endpoint::Webhook || source.is_webhook_by_key();
         source.public.as_ref().filter(|_| is_by_key)
@@ -292,96 +268,6 @@ impl<'s> Visit<'s> {
             message_bytes_max: self.state.0.limits.message_bytes_max,
             takes_delete: self.public().is_none_or(|public| public.allows_delete),
         }
-    }
-
-    /// Judges one message: its rejection is the answer.
-    pub(super) fn judge_one(
-        &mut self,
-        intake: &Intake<'_>,
-        raw: &[u8],
-    ) -> Result<Judged, ApiError> {
-        let now = self.state.0.clock.now();
-        let _turn = work::turn(self.state, raw.len());
-        let message = intake.read(raw, &Object::new(), now, new_id)?;
-        self.pay(&message)?;
-        Ok(Judged { messages: vec![message], rejected: Vec::new() })
-    }
-
-    /// Judges a list of messages that share nothing.
-    pub(super) fn judge_list(
-        &mut self,
-        intake: &Intake<'_>,
-        raw: &[&[u8]],
-    ) -> Result<Judged, ApiError> {
-        let pieces = raw.iter().map(|bytes| Piece::Item { bytes, envelope: 0 });
-        self.judge_items(intake, pieces, None)
-    }
-
-    /// Judges a batch. Where nothing of it can be kept since it is broken, it is rejected as a whole.
-    pub(super) fn judge_batch(
-        &mut self,
-        intake: &Intake<'_>,
-        batch: &Batch<'_>,
-    ) -> Result<Judged, ApiError> {
-        let judged = self.judge_items(intake, batch.pieces.iter().copied(), Some(batch))?;
-        if judged.messages.is_empty() && !batch.is_sound {
-            let reason = judged.rejected.into_iter().next().map(|first| first.message);
-            let reason = reason.unwrap_or_else(|| "there is no message in it".to_owned());
-            return Err(ApiError::bad_request(
-                "bad_json",
-                format!(
-                    "nothing of the body can be accepted: {reason}; a batch is {{\"batch\": [message, …]}}"
-                ),
-            ));
-        }
-        Ok(judged)
-    }
-
-    /// Judges messages: the good ones are kept, the bad ones are listed in the answer. `batch` has what they share.
-    fn judge_items<'p>(
-        &mut self,
-        intake: &Intake<'_>,
-        pieces: impl Iterator<Item = Piece<'p>>,
-        batch: Option<&Batch<'_>>,
-    ) -> Result<Judged, ApiError> {
-        let now = self.state.0.clock.now();
-        let bodies = STORED_BODIES_MAX.saturating_mul(self.state.0.limits.body_bytes_max);
-        // What an address may store in a minute is the most of a batch, too: else it would never be accepted.
-        let of_address =
-            self.public().map_or(usize::MAX, |public| public.bytes.per_minute() as usize);
-        let mut room = Room { left: bodies.min(of_address) };
-        let mut shared = Shared::default();
-        let mut judged = Judged::default();
-        for (index, piece) in pieces.enumerate() {
-            let read = match piece {
-                Piece::Item { bytes, envelope } => {
-                    shared.pass_to(envelope, batch, self.state);
-                    let _turn = match shared.turn {
-                        Some(_) => None,
-                        None => work::turn(self.state, bytes.len()),
-                    };
-                    room.take(bytes.len() + shared.bytes, || {
-                        intake.read(bytes, &shared.object, now, new_id)
-                    })
-                }
-                Piece::Broken { at } => {
-                    let text = format!(
-                        "no whole message stands at byte {at} of the body: it was cut off or damaged on the way"
-                    );
-                    Err(ApiError::bad_request("bad_json", text))
-                }
-            };
-            match read {
-                Ok(message) => {
-                    self.pay(&message)?;
-                    judged.messages.push(message);
-                }
-                Err(ApiError { code, message, .. }) => {
-                    judged.rejected.push(RejectedMessage { index, code, message });
-                }
-            }
-        }
-        Ok(judged)
     }
 
     /// Stores the messages that were judged good.
@@ -521,142 +407,9 @@ fn count_accepted(source: &Source, kinds: &[MessageType], accepted: &[Accepted])
     new
 }
 
-/// An id for a message that has none.
-fn new_id() -> String {
-    format!("segment-loops-{}", uuid::Uuid::now_v7())
-}
-
-/// What the envelope at hand shares with its messages. Envelopes come one after the other, and only one is kept
-/// decoded: a damaged body may have thousands.
-#[derive(Default)]
-struct Shared<'s> {
-    envelope: usize,
-    object: Object,
-    /// How much it adds to each message.
-    bytes: usize,
-    /// Held as long as something large is decoded here.
-    turn: Option<Turn<'s>>,
-}
-
-impl<'s> Shared<'s> {
-    fn pass_to(&mut self, envelope: usize, batch: Option<&Batch<'_>>, state: &'s HttpState) {
-        // Messages without an envelope share nothing.
-        let Some(batch) = batch.filter(|_| envelope != self.envelope) else { return };
-        // Drop the decoded value before its turn ends.
-        self.object = Object::new();
-        self.turn = None;
-        self.turn = work::turn(state, batch.shared_bytes(envelope));
-        self.object = batch.shared(envelope);
-        self.bytes = self.object.iter().map(|(_, value)| value.to_stored_json().len()).sum();
-        self.envelope = envelope;
-    }
-}
-
 /// The memory that a message takes until it is stored.
 fn memory_of(message: &NewMessage) -> usize {
     /// A record without its payload: ids and digests.
     const RECORD_BYTES: usize = 512;
     message.payload.len() + message.payload.len() / 4 + RECORD_BYTES
-}
-
-/// How many bytes the messages of a batch may still come to, once the envelope has been merged into each.
-struct Room {
-    left: usize,
-}
-
-impl Room {
-    /// Reads a message that comes to `due` bytes, if it has room. Merging is what costs memory and time, so it is
-    /// paid for before it is done, also for a message that is rejected after it.
-    fn take(
-        &mut self,
-        due: usize,
-        read: impl FnOnce() -> Result<NewMessage, Rejection>,
-    ) -> Result<NewMessage, ApiError> {
-        self.pay(due)?;
-        let message = read().map_err(|rejection| {
-            if !is_merged(&rejection) {
-                self.left += due;
-            }
-            ApiError::from(rejection)
-        })?;
-        // Times are added, and what is not UTF-8 grows.
-        self.pay(message.payload.len().saturating_sub(due))?;
-        Ok(message)
-    }
-
-    fn pay(&mut self, bytes: usize) -> Result<(), ApiError> {
-        self.left = self.left.checked_sub(bytes).ok_or_else(|| {
-            ApiError::too_large(
-                "with the batch's `context` merged into each message the batch is too large: send smaller batches, or a smaller `context`",
-            )
-        })?;
-        Ok(())
-    }
-}
-
-/// Whether the envelope was merged into a message before it was rejected.
-fn is_merged(rejection: &Rejection) -> bool {
-    match rejection {
-        Rejection::TooLarge { .. }
-        | Rejection::NotJson(_)
-        | Rejection::Invalid(InvalidMessage::NotAnObject) => false,
-        Rejection::Invalid(_) | Rejection::LongId | Rejection::DeleteNotAllowed => true,
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use jiff::Timestamp;
-
-    use crate::queue::Class;
-    use crate::segment::decode::DecodeError;
-    use crate::segment::{LaneKey, MessageHash};
-
-    fn message(payload_bytes: usize) -> NewMessage {
-        NewMessage {
-            source: "s".to_owned(),
-            destination: "d".to_owned(),
-            message_id: "m".to_owned(),
-            message_hash: MessageHash(0),
-            kind: MessageType::Track,
-            class: Class::Bulk,
-            lane: LaneKey(0),
-            anonymous: None,
-            email: None,
-            event: None,
-            received_at: Timestamp::UNIX_EPOCH,
-            payload: vec![0; payload_bytes].into(),
-            warnings: Vec::new(),
-        }
-    }
-
-    /// How many of a hundred messages of 10 bytes are read, and how many are taken, where there is
-    /// room for ten of them with what they share.
-    fn read_and_taken(mut read: impl FnMut() -> Result<NewMessage, Rejection>) -> (usize, usize) {
-        let mut room = Room { left: 1_000 };
-        let mut reads = 0;
-        let mut once = || {
-            reads += 1;
-            read()
-        };
-        let taken = (0..100).filter(|_| room.take(100, &mut once).is_ok()).count();
-        (reads, taken)
-    }
-
-    #[test]
-    fn no_more_is_merged_than_there_is_room_for() {
-        // As long as was to be expected, shorter since its own keys win, and longer.
-        assert_eq!(read_and_taken(|| Ok(message(100))), (10, 10));
-        assert_eq!(read_and_taken(|| Ok(message(1))), (10, 10));
-        assert_eq!(read_and_taken(|| Ok(message(200))), (5, 5));
-        // A message rejected after it was merged has cost as much; one rejected before costs nothing.
-        let nobody = || Err(Rejection::Invalid(InvalidMessage::Nobody));
-        assert_eq!(read_and_taken(nobody), (10, 0));
-        let not_json = || {
-            let problem = "expected a value";
-            Err(Rejection::NotJson(DecodeError { at: 0, problem }))
-        };
-        assert_eq!(read_and_taken(not_json), (100, 0));
-    }
 }

@@ -17,6 +17,7 @@ mod front;
 mod guess;
 mod health;
 mod ingest;
+mod judge;
 mod limit;
 mod line_limit;
 mod memory;

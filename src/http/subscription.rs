@@ -9,7 +9,8 @@ use axum::response::Response;
 
 use super::endpoint::Endpoint;
 use super::error::{ApiError, ErrorBody};
-use super::ingest::{Arrival, Judged, Success, Visit};
+use super::ingest::{Arrival, Success, Visit};
+use super::judge::Judged;
 use super::openapi::{Message, WebhookErrors};
 use super::{HttpState, Source, Sources, auth, work};
 use crate::segment::repair::read_message;

@@ -186,7 +186,7 @@ async fn an_answer_does_not_repeat_a_method_that_nobody_knows() {
     }
 }
 
-fn basic() -> String {
+pub fn basic() -> String {
     use base64::Engine as _;
     base64::engine::general_purpose::STANDARD.encode(format!("{WRITE_KEY}:"))
 }

@@ -5,6 +5,7 @@ use std::io::{Read as _, Write as _};
 use reqwest::Method;
 use serde_json::json;
 
+use crate::hostile_input::basic;
 use crate::support::{Answer, ScriptedLoops, Service, Setup, WRITE_KEY, track};
 
 const BODY_MAX: usize = 4_000;
@@ -186,8 +187,15 @@ async fn a_body_costs_no_more_memory_than_its_length_before_it_is_taken() {
             Service::answer(request.body(body.clone()))
         };
         let (first, second, third) = tokio::join!(send(), send(), send());
-        for answer in [first, second, third] {
-            assert_eq!(answer.status, status, "{path} {key:?}: {answer:?}");
+        let answers = [first, second, third];
+        assert!(
+            answers.iter().any(|answer| answer.status == status),
+            "{path} {key:?}: {answers:?}"
+        );
+        for answer in answers {
+            // Of the largest bodies without a key in the header, two have room at a time.
+            let is_expected = answer.status == status || key.is_none() && answer.status == 429;
+            assert!(is_expected, "{path} {key:?}: {answer:?}");
         }
         // Each of the bodies is 10 MB, and would be 250 once decoded.
         assert!(peak_memory(&service) < 300_000, "{path} {key:?}: {}", peak_memory(&service));
@@ -206,7 +214,8 @@ async fn what_cannot_be_stored_at_the_moment_is_asked_for_again() {
     let address = service.base_url.trim_start_matches("http://").to_owned();
     let endless = || {
         let mut endless = std::net::TcpStream::connect(&address).unwrap();
-        let head = "POST /v1/track HTTP/1.1\r\nHost: x\r\nContent-Length: 20000\r\n\r\n";
+        let head = "POST /v1/track HTTP/1.1\r\nHost: x\r\nContent-Length: 20000\r\n";
+        let head = format!("{head}Authorization: Basic {}\r\n\r\n", basic());
         endless.write_all(format!("{head}{}", " ".repeat(19_900)).as_bytes()).unwrap();
         endless.set_nonblocking(true).unwrap();
         endless

@@ -24,8 +24,6 @@ RUN apt-get update \
  && install -d -o segment-loops -g segment-loops -m 0700 /data
 COPY --from=build /build/target/release/segment-loops /usr/local/bin/segment-loops
 USER segment-loops
-# Freed memory goes back to the system within 10 ms instead of a second: docs/operations.md, Memory.
-ENV MIMALLOC_PURGE_DELAY=10
 ENV SEGMENT_LOOPS__SERVER__LISTEN=0.0.0.0:8080 \
     SEGMENT_LOOPS__STORE__DATA=/data
 VOLUME /data

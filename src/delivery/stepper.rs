@@ -4,6 +4,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use metrics::counter;
 use tokio::sync::watch;
 use tokio::time::sleep;
@@ -115,16 +116,18 @@ impl Stepper {
     ) -> Result<StepEnd, WorkError> {
         let lease = &held.lease;
         let seq = turn.head.seq;
-        let Some(job) = self.queue.open(seq).await? else {
+        let Some(mut job) = self.queue.open(seq).await? else {
             return Ok(Next::Finish.into());
         };
         let requests = match (job.is_planned, job.requests.is_empty()) {
             (false, _) => self.freeze(lease, seq, &job, &turn.neighbours).await?,
-            (true, false) => job.requests,
+            (true, false) => std::mem::take(&mut job.requests),
             (true, true) => {
                 return Err(WorkError::Broken("none of its requests is pending".into()));
             }
         };
+        // Loops may take its time to answer, and many messages may be at that point.
+        job.payload = Bytes::new();
         let Some(request) = requests.first() else {
             return Ok(Next::Finish.into());
         };

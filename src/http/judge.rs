@@ -15,7 +15,7 @@ use crate::segment::value::Object;
 
 /// How many times the largest body the messages of a batch may come to when the envelope's `context`
 /// has been merged into each: without a bound ten thousand messages would multiply it.
-const STORED_BODIES_MAX: usize = 4;
+const STORED_BODIES_MAX: usize = 2;
 
 /// The messages of a request, each judged.
 #[derive(Default)]

@@ -18,14 +18,14 @@ const UNIT: usize = 1_024;
 /// The first bytes of each request are paid for from a part of the budget that nothing else may use.
 const SMALL_BYTES: usize = 16 * 1_024;
 
-/// The most that one request takes, as a multiple of the largest body: the body, and messages of up to four times its
-/// size.
-pub(crate) const BODIES_PER_REQUEST: usize = 6;
+/// The most that one request takes, as a multiple of the largest body: the body, and messages of up to twice its size,
+/// with their records.
+pub(crate) const BODIES_PER_REQUEST: usize = 4;
 
 /// The memory that may still be taken.
 ///
 /// It has three parts. A quarter pays for the first 16 KiB of requests and nothing else, so that small requests get
-/// in beside large ones. About a quarter, `open`, is for everyone, and the rest is for senders whose headers carry
+/// in beside large ones. About a third, `open`, is for everyone, and the rest is for senders whose headers carry
 /// a secret: slow unauthenticated uploads cannot keep those senders out.
 #[derive(Debug, Clone)]
 pub(super) struct Budget {

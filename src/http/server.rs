@@ -28,8 +28,9 @@ use super::stall::{WatchedStream, is_stall};
 /// How long to wait after a connection could not be accepted, such as for lack of file descriptors.
 const ACCEPT_FAULT_WAIT: Duration = Duration::from_millis(100);
 
-/// The most bytes of a request's headers.
-const HEADER_BYTES_MAX: usize = 64 * 1024;
+/// The most bytes of a request's path and headers. Each connection can hold this much before anything is paid for.
+/// Node's servers allow as much.
+const HEADER_BYTES_MAX: usize = 16 * 1024;
 
 /// The most headers of a request. Browsers and a chain of proxies may send more than hyper's hundred,
 /// beyond which its answer is a bare 431, on which SDKs drop what they sent.

@@ -121,7 +121,7 @@ async fn a_context_for_all_does_not_multiply_without_bound() {
     let answer = service.post("/v1/batch", batch).await;
     assert_eq!(answer.status, 200, "{answer:?}");
     let refused = answer.body["rejected"].as_array().unwrap();
-    assert_eq!(refused.len(), 100 - 7, "seven times 50,000 fit into four times 100,000");
+    assert_eq!(refused.len(), 100 - 3, "three times 50,000 fit into twice 100,000");
     assert_eq!(refused[0]["code"], "too_large");
 }
 

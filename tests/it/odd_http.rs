@@ -177,7 +177,7 @@ fn cases() -> Vec<(&'static str, Vec<u8>, Outcome)> {
         ("NUL in a header", message("X-A: b\0c\r\n"), Bare(400)),
         ("too many headers", message(&"X: y\r\n".repeat(300)), Bare(431)),
         ("a long header", message(&format!("X: {}\r\n", long.repeat(10))), Bare(431)),
-        ("a long path", bare(&format!("GET /{long} HTTP/1.1"), host), Bare(414)),
+        ("a long path", bare(&format!("GET /{long} HTTP/1.1"), host), Bare(431)),
         ("a space in the path", bare("GET /a b HTTP/1.1", host), Bare(400)),
         // Methods and forms of the path.
         ("TRACE", bare("TRACE /v1/track HTTP/1.1", host), Json(405)),

@@ -93,8 +93,8 @@ impl Check<'_> {
             ),
             // Otherwise one large batch could never be stored.
             (
-                "eight times server.body_bytes_max",
-                server.body_bytes_max.saturating_mul(8),
+                "six times server.body_bytes_max",
+                server.body_bytes_max.saturating_mul(6),
                 "server.body_budget_bytes",
                 server.body_budget_bytes,
             ),

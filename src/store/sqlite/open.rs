@@ -36,8 +36,8 @@ pub(super) const SCHEMA_VERSION: i32 = 2;
 /// processes that start together need another try, for as long as one may wait for a lock.
 const LOCKED_PAUSE: Duration = Duration::from_millis(20);
 /// Page caches in KiB. The writer's holds the upper levels of the indices, which are hit at random.
-const WRITER_CACHE_KIB: i64 = 64 * 1024;
-const READER_CACHE_KIB: i64 = 8 * 1024;
+const WRITER_CACHE_KIB: i64 = 32 * 1024;
+const READER_CACHE_KIB: i64 = 2 * 1024;
 /// Prepared statements that a connection keeps: more than the program has.
 const STATEMENTS_MAX: usize = 200;
 /// Pages of 4 KiB in the write-ahead log before they are moved into the file: more than SQLite's

@@ -10,7 +10,7 @@ use tracing::{error, info, warn};
 
 use super::reload::Reloader;
 use crate::clock::SharedClock;
-use crate::queue::{Depth, Housekeeping, Inbox, Log, Unavailable, Work};
+use crate::queue::{Depth, Housekeeping, Log, Unavailable, Work};
 use crate::telemetry;
 
 /// How long a process waits before it removes anything if its clock may be wrong, such as that of a machine that
@@ -32,9 +32,6 @@ const CLOCK_CHECK_EVERY: Duration = Duration::from_secs(1);
 
 /// How often the store is checked, so that a failure is reported even while no messages come in.
 const STORE_CHECK_EVERY: Duration = Duration::from_secs(5);
-
-/// How often the free space of the disk is asked for, so that what senders go by is not old.
-const SPACE_CHECK_EVERY: Duration = Duration::from_secs(1);
 
 /// How often the metrics recorder aggregates its samples.
 const METRICS_UPKEEP_EVERY: Duration = Duration::from_secs(5);
@@ -160,14 +157,6 @@ pub(super) async fn erase(store: Arc<dyn Housekeeping>) {
                 }
             }
         }
-    }
-}
-
-/// Has the store look at its disk also while no messages come in.
-pub(super) async fn watch_space(store: Arc<dyn Inbox>) {
-    loop {
-        store.free_space().await;
-        tokio::time::sleep(SPACE_CHECK_EVERY).await;
     }
 }
 

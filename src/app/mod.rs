@@ -184,7 +184,6 @@ impl App {
         chores.spawn(chores::watch_clock(Arc::clone(&self.clock)));
         chores.spawn(chores::erase(self.store.clone()));
         chores.spawn(chores::watch_store(self.store.clone()));
-        chores.spawn(chores::watch_space(self.store.clone()));
         chores.spawn(chores::upkeep(self.metrics));
         chores.spawn(chores::reload_on_hangup(self.reloader));
         let serve = |served: Served, listener| {

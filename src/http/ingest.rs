@@ -236,16 +236,17 @@ impl<'s> Visit<'s> {
     }
 
     /// Fails if the disk has too little free space for messages of this kind. Messages that can wait are turned away
-    /// first, then all but those that Segment signed.
-    async fn admit_to_disk(&self) -> Result<(), AcceptError> {
+    /// first, then all but those that Segment signed, and in the end these too.
+    fn admit_to_disk(&self) -> Result<(), AcceptError> {
         let is_signed = self.endpoint == Endpoint::Webhook
             && self.source.is_some_and(|source| !source.is_webhook_by_key());
         let is_bulk = self.endpoint == Endpoint::Import
             && self.source.is_some_and(|source| source.import_is_bulk);
         let can_wait = is_bulk || self.public().is_some();
-        match self.state.0.inbox.free_space().await {
+        match self.state.0.inbox.free_space() {
             FreeSpace::Low if can_wait => Err(AcceptError::Reserved),
             FreeSpace::VeryLow if !is_signed => Err(AcceptError::Reserved),
+            FreeSpace::Exhausted => Err(AcceptError::Reserved),
             FreeSpace::Ample | FreeSpace::Low | FreeSpace::VeryLow => Ok(()),
         }
     }
@@ -297,7 +298,7 @@ impl<'s> Visit<'s> {
         }
         let mut accepted = Vec::new();
         if !messages.is_empty() {
-            self.admit_to_disk().await.map_err(TurnedAway::NotAccepted)?;
+            self.admit_to_disk().map_err(TurnedAway::NotAccepted)?;
             let accepting = timeout(self.state.0.limits.ack_timeout, self.accept(messages)).await;
             accepted =
                 accepting.map_err(|_| TurnedAway::TooSlow)?.map_err(TurnedAway::NotAccepted)?;

@@ -111,14 +111,17 @@ pub trait Store: Inbox + Work + Log + Replays + Housekeeping {
 }
 
 /// How much free space there is for messages.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum FreeSpace {
     /// Enough for all.
+    #[default]
     Ample,
     /// Less than the reserve: refuse messages that can wait.
     Low,
     /// Less than half of the reserve: accept only signed messages.
     VeryLow,
+    /// Hardly any: accept nothing, so that deliveries can still be recorded.
+    Exhausted,
 }
 
 /// Accepts messages.
@@ -133,9 +136,9 @@ pub trait Inbox: Send + Sync {
     /// call, and those of other processes, may exceed the bound.
     async fn accept(&self, messages: Vec<NewMessage>) -> Result<Vec<Accepted>, AcceptError>;
 
-    /// Returns how much free space there was when the store last looked, without waiting. [`Inbox::accept`] does not
-    /// look at it: callers know which messages can wait.
-    async fn free_space(&self) -> FreeSpace;
+    /// How much free space there is, by a look at the disk a second ago and what was accepted since.
+    /// [`Inbox::accept`] does not look at it: callers know which messages can wait.
+    fn free_space(&self) -> FreeSpace;
 }
 
 /// Hands work to the delivery engine and records its outcome.

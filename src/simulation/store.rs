@@ -108,7 +108,7 @@ impl Inbox for FlakyStore {
         self.call("accept", Access::Write, watched).await
     }
 
-    async fn free_space(&self) -> FreeSpace {
+    fn free_space(&self) -> FreeSpace {
         FreeSpace::Ample
     }
 }

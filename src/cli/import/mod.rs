@@ -260,7 +260,7 @@ impl Import<'_> {
         let began = Instant::now();
         let mut waits_for = String::new();
         // A bulk load can wait until an operator makes room; live traffic cannot.
-        if self.store.free_space().await != FreeSpace::Ample {
+        if self.store.free_space() != FreeSpace::Ample {
             return Err(CliError::Store(AcceptError::Reserved.into()));
         }
         let accepted = loop {

@@ -46,7 +46,7 @@ use jiff::Timestamp;
 use rusqlite::Connection;
 use tokio::runtime::Handle;
 use tokio::sync::{Semaphore, oneshot, watch};
-use tokio_util::sync::CancellationToken;
+use tokio_util::sync::{CancellationToken, DropGuard};
 
 use crate::queue::{
     AcceptError, Accepted, BrokenMessage, Class, Depth, EventName, FailureGroups, Filter,
@@ -184,7 +184,7 @@ struct Retention {
 pub struct SqliteStore {
     readers: Readers,
     lookups: Readers,
-    orders: mpsc::Sender<Order>,
+    writing: Writing,
     room: Room,
     backlog: Arc<Backlog>,
     space: Arc<Space>,
@@ -195,6 +195,17 @@ pub struct SqliteStore {
     retention: Retention,
     /// The last deletion whose erasure failed in this round: it must not keep later ones from being erased.
     erase_behind: AtomicI64,
+    /// Ends the task that watches the free space.
+    _background: DropGuard,
+}
+
+/// The way to the writer.
+#[derive(Debug, Clone)]
+struct Writing {
+    orders: mpsc::Sender<Order>,
+    /// Permits for steps that wait for the writer.
+    steps: Arc<Semaphore>,
+    health: Arc<Health>,
 }
 
 /// What may still wait for the writer. Each order owns its permits until it is answered, so that
@@ -205,7 +216,6 @@ struct Room {
     messages_max: u32,
     bytes: Arc<Semaphore>,
     bytes_max: u32,
-    steps: Arc<Semaphore>,
 }
 
 impl SqliteStore {
@@ -237,8 +247,8 @@ impl SqliteStore {
         let backlog = Backlog::open(backlog_max, &readers).await;
         let backlog = Arc::new(backlog.map_err(|fault| explain(&path, fault))?);
         let folder = network::folder_of(&path).to_owned();
-        let space = Arc::new(Space::new(folder, options.free_bytes_min));
-        space.look(&lookups).await;
+        let space = Arc::new(Space::new(&path, folder, options.free_bytes_min));
+        space.look(&readers).await;
         let room = Room::new(&options);
         let (orders, orders_taken) = mpsc::channel();
         let (arrived, arrivals) = watch::channel(0);
@@ -265,10 +275,15 @@ impl SqliteStore {
         };
         writer.start().map_err(|source| OpenError::NoWriter { source })?;
         let retention = options.retention();
+        let steps = Arc::new(Semaphore::new(STEPS_WAITING_MAX as usize));
+        let writing = Writing { orders, steps, health: Arc::clone(&health) };
+        let is_dropped = CancellationToken::new();
+        let watching = space::watch(Arc::clone(&space), lookups.clone(), writing.clone());
+        tokio::spawn(is_dropped.clone().run_until_cancelled_owned(watching));
         Ok(Self {
             readers,
             lookups,
-            orders,
+            writing,
             room,
             backlog,
             space,
@@ -278,24 +293,32 @@ impl SqliteStore {
             digests,
             retention,
             erase_behind: AtomicI64::new(0),
+            _background: is_dropped.drop_guard(),
         })
     }
 
     /// Has the writer run a step, with others in one transaction.
     async fn write<S: Step>(&self, step: S) -> Result<S::Output, Fault> {
-        let permit = Arc::clone(&self.room.steps).acquire_owned().await;
-        let (order, answer) = StepOrder::new(step, permit.map_err(|_| Fault::Closed)?);
-        self.orders.send(Order::Step(Box::new(order))).map_err(|_| self.end_cause())?;
-        answer.await.map_err(|_| self.end_cause())?
+        self.writing.write(step).await
     }
 
     /// Makes messages of this size pending again, unless there is no room for more.
     async fn requeue(&self, requeue: replay::Requeue, size: Size) -> Result<u64, Fault> {
-        if self.space.last(&self.lookups) == FreeSpace::VeryLow {
+        if matches!(self.space.now(), FreeSpace::VeryLow | FreeSpace::Exhausted) {
             return Err(Fault::NoSpace);
         }
         let _admitted = self.backlog.admit(size, &self.readers).await?.ok_or(Fault::Full)?;
         self.write(requeue).await
+    }
+}
+
+impl Writing {
+    /// Has the writer run a step, with others in one transaction.
+    async fn write<S: Step>(&self, step: S) -> Result<S::Output, Fault> {
+        let permit = Arc::clone(&self.steps).acquire_owned().await;
+        let (order, answer) = StepOrder::new(step, permit.map_err(|_| Fault::Closed)?);
+        self.orders.send(Order::Step(Box::new(order))).map_err(|_| self.end_cause())?;
+        answer.await.map_err(|_| self.end_cause())?
     }
 
     /// Why the writer has ended.
@@ -327,7 +350,6 @@ impl Room {
             messages_max,
             bytes: semaphore(bytes_max),
             bytes_max,
-            steps: semaphore(STEPS_WAITING_MAX),
         }
     }
 
@@ -358,7 +380,7 @@ impl Store for SqliteStore {
         self.readers.close().await;
         self.lookups.close().await;
         let (reply, closed) = oneshot::channel();
-        if self.orders.send(Order::Close(reply)).is_ok() {
+        if self.writing.orders.send(Order::Close(reply)).is_ok() {
             // The writer also drops the reply when it has ended already: closed either way.
             let _ = closed.await;
         }
@@ -375,14 +397,16 @@ impl Inbox for SqliteStore {
         let permits = self.room.admit(&messages)?;
         let admitted = self.backlog.admit(Size::of(&messages), &self.readers).await?;
         let admitted = admitted.ok_or(AcceptError::Full)?;
+        let size = Size::of(&messages);
+        self.space.accepts(size.messages, size.bytes);
         let (reply, answer) = oneshot::channel();
         let order = AcceptOrder { messages, reply, permits, admitted };
-        self.orders.send(Order::Accept(order)).map_err(|_| self.end_cause())?;
-        Ok(answer.await.map_err(|_| self.end_cause())??)
+        self.writing.orders.send(Order::Accept(order)).map_err(|_| self.writing.end_cause())?;
+        Ok(answer.await.map_err(|_| self.writing.end_cause())??)
     }
 
-    async fn free_space(&self) -> FreeSpace {
-        self.space.last(&self.lookups)
+    fn free_space(&self) -> FreeSpace {
+        self.space.now()
     }
 }
 
@@ -498,7 +522,13 @@ impl Log for SqliteStore {
     async fn ready(&self) -> Result<(), Unavailable> {
         let (why, bytes) = match self.health.next() {
             // While all is well, nothing is written to find that out.
-            Next::Read => return Ok(self.readers.read(open::check_schema).await?),
+            Next::Read => {
+                self.readers.read(open::check_schema).await?;
+                return match self.space.now() {
+                    FreeSpace::Exhausted => Err(Unavailable(AcceptError::Reserved.into())),
+                    FreeSpace::Ample | FreeSpace::Low | FreeSpace::VeryLow => Ok(()),
+                };
+            }
             Next::Write { why, bytes } => (why, bytes),
             Next::Verify { why } => {
                 verify_in_background(self.lookups.clone(), Arc::clone(&self.health));

@@ -114,6 +114,28 @@ pub(super) fn newest(snapshot: &Connection) -> Result<Option<Timestamp>, Fault> 
     Ok(at.map(from_ms))
 }
 
+/// Drops the contents of delivered messages before their retention is over, oldest first: the disk is full. Returns
+/// how many had some.
+pub(super) struct MakeRoom;
+
+impl Step for MakeRoom {
+    type Output = usize;
+
+    fn run(&self, transaction: &Connection, effects: &mut Effects) -> Result<usize, Fault> {
+        let mut delivered = transaction.prepare_cached(PAST_CONTENTS)?;
+        let delivered =
+            delivered.query_map(params![false, i64::MAX, ROWS_MAX], |row| row.get(0))?;
+        let delivered: Vec<i64> = delivered.collect::<Result<_, _>>()?;
+        for seq in &delivered {
+            for text in CONTENTS {
+                transaction.prepare_cached(text)?.execute([seq])?;
+            }
+        }
+        effects.has_written |= !delivered.is_empty();
+        Ok(delivered.len())
+    }
+}
+
 pub(super) struct Purge {
     pub(super) now: Timestamp,
     pub(super) retention: Retention,

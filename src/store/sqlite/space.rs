@@ -1,20 +1,35 @@
-//! How much free space the disk of the database has, as far as it matters to senders. A background task looks at
-//! the disk, since that may take long; senders go by what the last look found.
+//! How much free space the disk of the database has, as far as it matters to senders.
+//!
+//! A background task looks at the disk once a second. Between two looks, what was accepted since is subtracted: twice,
+//! because it is written to the write-ahead log and from there to the database. So is what the log holds already, since
+//! the database may grow by as much. While space is very low, the task drops the contents of delivered messages, oldest
+//! first, so that deliveries find room and the backlog can drain.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use tokio::time::Instant;
+use tokio::time::sleep;
 
+use super::purge::MakeRoom;
 use super::reader::Readers;
+use super::{Fault, Writing};
 use crate::queue::FreeSpace;
 
-/// The shortest time between two readings.
+/// The time between two looks at the disk.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 
 /// The reserve if none is configured: this, or a tenth of the disk if that is less.
 const RESERVE_BYTES: u64 = 256 * 1024 * 1024;
+
+/// The last part of the reserve, in which nothing is accepted: this, or an eighth of the reserve if that is less.
+const LAST_BYTES: u64 = 32 * 1024 * 1024;
+
+/// What a message takes in addition to its contents.
+const RECORD_BYTES: u64 = 1_024;
+
+/// How often contents are dropped after one look.
+const ROUNDS_MAX: usize = 10;
 
 /// Bytes of pages that the file has and does not use: they are filled before the file grows.
 const UNUSED: &str =
@@ -23,17 +38,21 @@ const UNUSED: &str =
 #[derive(Debug)]
 pub(super) struct Space {
     folder: PathBuf,
+    log: PathBuf,
     /// The configured reserve.
     reserve_bytes: Option<u64>,
     found: Mutex<Found>,
 }
 
-#[derive(Debug)]
+/// What the last look found, and what happened since.
+#[derive(Debug, Default)]
 struct Found {
-    space: FreeSpace,
-    /// When the last look began.
-    looked_at: Instant,
-    is_looking: bool,
+    /// `None` if the file system does not say. Then nothing is turned away: if the disk is full, writing fails.
+    disk: Option<Disk>,
+    /// Bytes that were accepted since.
+    accepted: u64,
+    /// What was reported last.
+    reported: FreeSpace,
 }
 
 /// The sizes that a file system reports.
@@ -44,7 +63,8 @@ struct Disk {
 }
 
 impl Space {
-    pub(super) fn new(folder: PathBuf, reserve_bytes: Option<u64>) -> Self {
+    /// The space for a database file.
+    pub(super) fn new(file: &Path, folder: PathBuf, reserve_bytes: Option<u64>) -> Self {
         if let (Some(reserve), Some(disk)) = (reserve_bytes, disk(&folder))
             && reserve > disk.total
         {
@@ -54,68 +74,91 @@ impl Space {
                 "store.free_bytes_min is more than the whole disk: only webhooks with a secret or token are accepted, whatever is free"
             );
         }
-        let space = FreeSpace::Ample;
-        let found = Found { space, looked_at: Instant::now(), is_looking: false };
-        Self { folder, reserve_bytes, found: Mutex::new(found) }
+        let mut log = file.as_os_str().to_owned();
+        log.push("-wal");
+        Self { folder, log: log.into(), reserve_bytes, found: Mutex::default() }
     }
 
-    /// Returns what the last look found, without waiting. If that was more than a second ago, another look begins.
-    pub(super) fn last(self: &Arc<Self>, readers: &Readers) -> FreeSpace {
+    /// How much there is, by the last look and what was accepted since.
+    pub(super) fn now(&self) -> FreeSpace {
+        self.judge(&self.lock())
+    }
+
+    /// Notes messages that are about to be written, with this many bytes of contents.
+    pub(super) fn accepts(&self, messages: u64, bytes: u64) {
+        let bytes = bytes.saturating_add(messages.saturating_mul(RECORD_BYTES));
         let mut found = self.lock();
-        if !found.is_looking && found.looked_at.elapsed() >= LOOK_EVERY {
-            found.is_looking = true;
-            let (space, readers) = (Arc::clone(self), readers.clone());
-            tokio::spawn(async move { space.look(&readers).await });
-        }
-        found.space
+        found.accepted = found.accepted.saturating_add(bytes);
     }
 
     /// Looks at the disk.
-    pub(super) async fn look(self: &Arc<Self>, readers: &Readers) {
-        let began = Instant::now();
-        let this = Arc::clone(self);
-        // Asking a disk that hangs blocks the thread.
-        let disk = tokio::task::spawn_blocking(move || disk(&this.folder)).await;
-        let free = disk.as_ref().map_or(0, |disk| disk.map_or(0, |disk| disk.free));
-        let space = match disk {
-            Ok(Some(disk)) => self.judge_with_unused(disk, readers).await,
-            // A disk that reports nothing turns no one away: if it is full, writing fails.
-            Ok(None) | Err(_) => FreeSpace::Ample,
-        };
-        let found = Found { space, looked_at: began, is_looking: false };
-        let before = std::mem::replace(&mut *self.lock(), found);
-        if before.space != space {
-            report(space, free);
-        }
-    }
-
-    /// Counts the unused pages of the file as free, where that matters.
-    async fn judge_with_unused(&self, disk: Disk, readers: &Readers) -> FreeSpace {
-        let space = self.judge(disk);
-        if space == FreeSpace::Ample {
-            return space;
-        }
+    pub(super) async fn look(&self, readers: &Readers) {
+        let (folder, log) = (self.folder.clone(), self.log.clone());
+        let looking = tokio::task::spawn_blocking(move || {
+            let log = std::fs::metadata(log).map_or(0, |log| log.len());
+            disk(&folder).map(|disk| Disk { free: disk.free.saturating_sub(log), ..disk })
+        });
         let unused = readers.read(|snapshot| {
             Ok(snapshot.prepare_cached(UNUSED)?.query_row([], |row| row.get::<_, i64>(0))?)
         });
-        let unused = unused.await.map_or(0, i64::unsigned_abs);
-        self.judge(Disk { free: disk.free.saturating_add(unused), ..disk })
+        let accepted = self.lock().accepted;
+        let (disk, unused) = tokio::join!(looking, unused);
+        let unused = unused.map_or(0, i64::unsigned_abs);
+        let disk = disk.ok().flatten();
+        let disk = disk.map(|disk| Disk { free: disk.free.saturating_add(unused), ..disk });
+        let mut found = self.lock();
+        // What was accepted before may be written by now, and what came meanwhile may not.
+        found.accepted -= accepted.min(found.accepted);
+        found.disk = disk;
+        let space = self.judge(&found);
+        if std::mem::replace(&mut found.reported, space) != space {
+            report(space, disk.map_or(0, |disk| disk.free));
+        }
     }
 
-    fn judge(&self, disk: Disk) -> FreeSpace {
+    fn judge(&self, found: &Found) -> FreeSpace {
+        let Some(disk) = found.disk else { return FreeSpace::Ample };
         let reserve = self.reserve_bytes.unwrap_or_else(|| RESERVE_BYTES.min(disk.total / 10));
-        if disk.free >= reserve {
+        let free = disk.free.saturating_sub(found.accepted.saturating_mul(2));
+        if free >= reserve {
             FreeSpace::Ample
-        } else if disk.free >= reserve / 2 {
+        } else if free >= reserve / 2 {
             FreeSpace::Low
-        } else {
+        } else if free >= (reserve / 8).min(LAST_BYTES) {
             FreeSpace::VeryLow
+        } else {
+            FreeSpace::Exhausted
         }
     }
 
     fn lock(&self) -> MutexGuard<'_, Found> {
-        // Each change is a single assignment.
+        // Each change is a few assignments.
         self.found.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Looks at the disk again and again, and makes room where it must, until the store is closed.
+pub(super) async fn watch(space: Arc<Space>, readers: Readers, writing: Writing) {
+    loop {
+        sleep(LOOK_EVERY).await;
+        space.look(&readers).await;
+        for _ in 0..ROUNDS_MAX {
+            if matches!(space.now(), FreeSpace::Ample | FreeSpace::Low) {
+                break;
+            }
+            match writing.write(MakeRoom).await {
+                Ok(0) => break,
+                Ok(messages) => tracing::info!(
+                    messages,
+                    "the contents of delivered messages were removed early, to make room on the disk"
+                ),
+                Err(Fault::Closed) => return,
+                Err(fault) => {
+                    tracing::debug!(%fault, "no room can be made");
+                    break;
+                }
+            }
+        }
     }
 }
 
@@ -130,11 +173,15 @@ fn report(space: FreeSpace, free_bytes: u64) {
             free_bytes,
             "free space is below half of store.free_bytes_min: only webhooks with a secret or token are accepted"
         ),
+        FreeSpace::Exhausted => tracing::error!(
+            free_bytes,
+            "there is hardly any free space: nothing is accepted, what is left is kept for deliveries"
+        ),
     }
 }
 
 #[cfg(unix)]
-fn disk(folder: &std::path::Path) -> Option<Disk> {
+fn disk(folder: &Path) -> Option<Disk> {
     let found = rustix::fs::statvfs(folder).ok()?;
     let bytes = |blocks: u64| blocks.saturating_mul(found.f_frsize);
     // A file system without blocks, such as some overlays, reports nothing.
@@ -143,7 +190,7 @@ fn disk(folder: &std::path::Path) -> Option<Disk> {
 }
 
 #[cfg(not(unix))]
-fn disk(_folder: &std::path::Path) -> Option<Disk> {
+fn disk(_folder: &Path) -> Option<Disk> {
     None
 }
 
@@ -153,27 +200,39 @@ mod tests {
 
     #[test]
     fn the_reserve_is_what_is_set_or_else_no_more_than_a_tenth_of_the_disk() {
-        use FreeSpace::{Ample, Low, VeryLow};
+        use FreeSpace::{Ample, Exhausted, Low, VeryLow};
         const MIB: u64 = 1024 * 1024;
-        // (configured, total, free) in MiB
+        // (configured, total, free, accepted since) in MiB
         let cases = [
-            (None, 1_000_000, 256, Ample),
-            (None, 1_000_000, 255, Low),
-            (None, 1_000_000, 128, Low),
-            (None, 1_000_000, 127, VeryLow),
-            (None, 200, 20, Ample),
-            (None, 200, 19, Low),
-            (None, 200, 9, VeryLow),
-            (Some(100), 200, 100, Ample),
-            (Some(100), 200, 99, Low),
-            (Some(100), 200, 49, VeryLow),
-            (Some(0), 200, 0, Ample),
+            (None, 1_000_000, 256, 0, Ample),
+            (None, 1_000_000, 255, 0, Low),
+            (None, 1_000_000, 128, 0, Low),
+            (None, 1_000_000, 127, 0, VeryLow),
+            (None, 1_000_000, 32, 0, VeryLow),
+            (None, 1_000_000, 31, 0, Exhausted),
+            // What was accepted is written twice.
+            (None, 1_000_000, 356, 50, Ample),
+            (None, 1_000_000, 356, 51, Low),
+            (None, 1_000_000, 356, 1_000, Exhausted),
+            (None, 200, 20, 0, Ample),
+            (None, 200, 19, 0, Low),
+            (None, 200, 9, 0, VeryLow),
+            (None, 200, 2, 0, Exhausted),
+            (Some(100), 200, 100, 0, Ample),
+            (Some(100), 200, 99, 0, Low),
+            (Some(100), 200, 49, 0, VeryLow),
+            (Some(1_000_000), 200, 32, 0, VeryLow),
+            (Some(0), 200, 0, 0, Ample),
         ];
-        for (reserve, total, free, expected) in cases {
-            let space = Space::new(PathBuf::new(), reserve.map(|mib: u64| mib * MIB));
-            let disk = Disk { total: total * MIB, free: free * MIB };
-            assert_eq!(space.judge(disk), expected, "{reserve:?} of {total}: {free}");
+        for (reserve, total, free, accepted, expected) in cases {
+            let reserve = reserve.map(|mib: u64| mib * MIB);
+            let space = Space::new(Path::new("x"), PathBuf::new(), reserve);
+            space.lock().disk = Some(Disk { total: total * MIB, free: free * MIB });
+            space.accepts(0, accepted * MIB);
+            assert_eq!(space.now(), expected, "{reserve:?} of {total}: {free} - {accepted}");
         }
+        let unknown = Space::new(Path::new("x"), PathBuf::new(), None);
+        assert_eq!(unknown.now(), Ample);
     }
 
     #[cfg(unix)]

@@ -231,16 +231,6 @@ async fn what_other_processes_accept_takes_room_in_the_backlog() {
 }
 
 #[tokio::test]
-async fn the_free_space_is_known_without_waiting_for_a_disk_or_a_connection() {
-    let folder = TempDir::new().unwrap();
-    let few = SqliteOptions { free_bytes_min: Some(1 << 62), ..options(&folder) };
-    let store = SqliteStore::open(few).await.unwrap();
-    let _busy = (store.readers.pause().await, store.lookups.pause().await);
-    let answer = poll_once(store.free_space().as_mut()).await;
-    assert!(matches!(answer, Poll::Ready(FreeSpace::VeryLow)), "{answer:?}");
-}
-
-#[tokio::test]
 async fn recovers_from_a_full_disk_without_loss_or_restart() {
     let folder = TempDir::new().unwrap();
     let small = SqliteOptions { pages_max: Some(200), ..options(&folder) };
@@ -278,4 +268,35 @@ async fn recovers_from_a_full_disk_without_loss_or_restart() {
     while store.purge(at(100) + LIMITS.delivered_retention).await.unwrap() > 0 {}
     assert_eq!(store.accept(vec![large("later")]).await.unwrap(), [Accepted::New]);
     eventually_ready(&store).await;
+}
+
+#[tokio::test]
+async fn contents_of_delivered_messages_make_room_on_a_full_disk() {
+    let folder = TempDir::new().unwrap();
+    // No disk has as much.
+    let options = SqliteOptions { free_bytes_min: Some(u64::MAX), ..options(&folder) };
+    let store = SqliteStore::open(options).await.unwrap();
+    assert_ne!(store.free_space(), FreeSpace::Ample);
+    let lease = store.lease(ask("a", at(0))).await.unwrap().unwrap();
+    let settle = async |id: &str, consequence: Consequence| {
+        let seq = put(&store, message(id)).await;
+        let planned = plan(vec![delivery("one", Ok(request(1)))]);
+        let frozen = store.freeze_one(&lease, seq, planned).await.unwrap();
+        store.settle(&lease, settlement(&frozen[0], 1, consequence)).await.unwrap();
+    };
+    settle("failed", Consequence::Failed(failure())).await;
+    let pending = put(&store, message("pending")).await;
+    settle("delivered", Consequence::Delivered).await;
+    let database = raw(&folder);
+    let contents = || -> String {
+        let text = "SELECT group_concat(message_id) FROM messages JOIN payloads USING (seq)";
+        database.query_row(text, [], |row| row.get(0)).unwrap()
+    };
+    while contents().contains("delivered") {
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    // Others keep theirs: nothing else could deliver or replay them.
+    assert_eq!(contents(), "failed,pending");
+    assert!(store.open(pending).await.unwrap().is_some());
+    store.close().await;
 }

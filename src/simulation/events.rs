@@ -88,14 +88,18 @@ impl World {
         // Never so far off that records are past their retention.
         let off_by = self.clock.off_by().as_hours();
         let by = match self.one_of(&[-10, 10, -HOUR, HOUR, -25 * HOUR, 25 * HOUR]) {
-            by if by > 0 && off_by > 24 || by < 0 && off_by < -24 => -by,
+            by if (off_by + by / HOUR).abs() > 27 => -by,
             by => by,
         };
         self.trace(format_args!("the clock jumps by {by} s"));
         self.clock.jump(SignedDuration::from_secs(by));
         *self.jumped_at.lock().unwrap() = Some(Instant::now());
         let mut earliest = self.earliest_setting.lock().unwrap();
-        *earliest = (*earliest).min(self.clock.off_by().as_secs());
+        let off_by = self.clock.off_by().as_secs();
+        *earliest = (*earliest).min(off_by);
+        if off_by - *earliest > 23 * HOUR && self.started_after_jump.load(Ordering::Relaxed) {
+            self.ledger().may_expire = true;
+        }
     }
 
     /// Invents a message; returns its number.

@@ -39,7 +39,7 @@ pub(super) struct Message {
     unauthorized: u32,
     /// When a request with it was sent for the first time.
     first_tried_at: Option<Instant>,
-    /// Whether an attempt at one was recorded.
+    /// Whether an attempt at the present one was recorded, and with it when Loops forgets its key.
     is_recorded: bool,
     /// Whether the machine was switched off after the first attempt and before any was recorded. Then Loops may
     /// have the event, and be sent it again when it has forgotten its key.
@@ -136,12 +136,15 @@ impl Ledger {
     pub(super) fn frozen(&mut self, requests: &[FrozenRequest]) {
         for request in requests {
             let numbers = values(&serde_json::from_slice(&request.body).unwrap());
-            let numbers = numbers.into_iter().map(|(_, number)| number).collect();
+            let numbers: Vec<usize> = numbers.into_iter().map(|(_, number)| number).collect();
+            if !self.requests.contains_key(&request.id) {
+                numbers.iter().for_each(|number| self.messages[*number].is_recorded = false);
+            }
             self.requests.insert(request.id, numbers);
         }
     }
 
-    /// Notes that an attempt was recorded.
+    /// Notes that an attempt was recorded which starts the retry window.
     pub(super) fn recorded(&mut self, request: RequestId) {
         for number in self.requests.get(&request).into_iter().flatten() {
             self.messages[*number].is_recorded = true;

@@ -13,10 +13,11 @@ use tokio::sync::watch;
 use super::process::Process;
 use super::world::World;
 use crate::queue::{
-    AcceptError, Accepted, BrokenMessage, Class, Depth, EventName, FailureGroups, Filter,
-    FreeSpace, Frozen, Head, Housekeeping, Inbox, Job, LaneAsk, LanePart, Lease, LeaseHolder,
-    LeaseRequest, Log, MessageRecord, NewMerge, NewMessage, Page, PendingAsk, ReplayAsk,
-    ReplayChunk, Replays, Seq, Settlement, Store, Tally, TallyStep, Unavailable, Work, WorkError,
+    AcceptError, Accepted, BrokenMessage, Class, Consequence, Depth, EventName, FailureGroups,
+    Filter, FreeSpace, Frozen, Head, Housekeeping, Inbox, Job, LaneAsk, LanePart, Lease,
+    LeaseHolder, LeaseRequest, Log, MessageRecord, NewMerge, NewMessage, Page, PendingAsk,
+    ReplayAsk, ReplayChunk, Replays, Seq, Settlement, Store, Tally, TallyStep, Unavailable, Work,
+    WorkError,
 };
 use crate::segment::{Digests, MessageHash};
 
@@ -160,9 +161,11 @@ impl Work for FlakyStore {
 
     async fn settle(&self, lease: &Lease, settlement: Settlement) -> Result<(), WorkError> {
         let request = settlement.request;
+        let starts_window =
+            settlement.attempt.is_some() && settlement.consequence != Consequence::Hold;
         let watched = async {
             let answer = self.inner.settle(lease, settlement).await;
-            if answer.is_ok() {
+            if answer.is_ok() && starts_window {
                 self.world.ledger().recorded(request);
             }
             answer

@@ -43,6 +43,8 @@ pub(super) struct World {
     pub(super) disk_is_full: AtomicBool,
     /// When the clock was set last.
     pub(super) jumped_at: Mutex<Option<Instant>>,
+    /// Whether a process does not know every setting of the clock.
+    pub(super) started_after_jump: AtomicBool,
     /// The earliest setting of the clock so far, in seconds from the right one.
     pub(super) earliest_setting: Mutex<i64>,
     pub(super) is_calm: AtomicBool,
@@ -82,6 +84,7 @@ pub(super) async fn run<F: Fixture + Send + Sync + 'static>(seed: u64, fixture: 
         weather: Mutex::new(Weather::Fine),
         disk_is_full: AtomicBool::new(false),
         jumped_at: Mutex::new(None),
+        started_after_jump: AtomicBool::new(false),
         earliest_setting: Mutex::new(0),
         is_calm: AtomicBool::new(false),
         is_over: AtomicBool::new(false),
@@ -215,6 +218,9 @@ impl World {
         let off_by = self.clock.off_by().as_secs();
         let mut earliest = self.earliest_setting.lock().unwrap();
         *earliest = (*earliest).min(off_by);
+        if self.jumped_at.lock().unwrap().is_some() {
+            self.started_after_jump.store(true, Ordering::Relaxed);
+        }
         if off_by - *earliest > 23 * 3600 {
             self.ledger().may_expire = true;
         }

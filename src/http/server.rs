@@ -30,7 +30,7 @@ const ACCEPT_FAULT_WAIT: Duration = Duration::from_millis(100);
 
 /// The most bytes of a request's path and headers. Each connection can hold this much before anything is paid for.
 /// Node's servers allow as much.
-const HEADER_BYTES_MAX: usize = 16 * 1024;
+const HEADER_BYTES_MAX: usize = 32 * 1024;
 
 /// The most headers of a request. Browsers and a chain of proxies may send more than hyper's hundred,
 /// beyond which its answer is a bare 431, on which SDKs drop what they sent.

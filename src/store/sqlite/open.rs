@@ -114,7 +114,11 @@ fn open_once(options: &SqliteOptions, file: &FileOptions) -> Result<Connection, 
     let explained = |fault| explain(&options.path, fault);
     // Before anything is written: a file that is not ours is left as it is. What cannot be read is explained
     // by the writer's attempt.
-    let found = file.open_reader().and_then(|reader| Ok(identify(&reader)?));
+    // In one snapshot: another process may be making the schema.
+    let found = file.open_reader().and_then(|mut reader| {
+        let snapshot = reader.transaction()?;
+        Ok(identify(&snapshot)?)
+    });
     if let Some(refusal) = found.ok().and_then(|found| found.refusal(&options.path)) {
         return Err(refusal);
     }

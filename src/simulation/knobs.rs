@@ -47,7 +47,7 @@ impl Knobs {
             bad_weather,
             stall: if stalls { 0.02 * chance.f64() } else { 0.0 },
             full_disks,
-            // By a clock that was wrong before the machine was off, nobody knows for how long it was.
+            // After a jump of the clock, no process can tell how long the machine was off.
             jumps: jumps && !is_off,
             replays,
             reloads,

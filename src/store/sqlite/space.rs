@@ -107,7 +107,7 @@ impl Space {
         let disk = disk.ok().flatten();
         let disk = disk.map(|disk| Disk { free: disk.free.saturating_add(unused), ..disk });
         let mut found = self.lock();
-        // What was accepted before may be written by now, and what came meanwhile may not.
+        // Messages accepted before the look may be in its result; those accepted during it may not be.
         found.accepted -= accepted.min(found.accepted);
         found.disk = disk;
         let space = self.judge(&found);

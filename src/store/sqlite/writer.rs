@@ -150,7 +150,7 @@ impl Group {
         accepts + self.steps.len() as u64 * STEP_BYTES
     }
 
-    /// The same, of what was certainly written.
+    /// The same, but only for what was certainly written.
     fn written_bytes(&self, written: &Written) -> u64 {
         let Written { accepted, effects } = written;
         let all = self.accepts.iter().zip(accepted);

@@ -73,8 +73,10 @@ impl Meaning<'_> {
                 // Something between us and Loops answered: a captive portal, a gateway, a web app.
                 None => Disposition::Retry(answer.retry_after),
             },
-            409 if endpoint.takes_idempotency_key() => Disposition::DeliveredBefore,
-            409 => Disposition::Refused { detail: words(answer) },
+            // A 409 without JSON is a conflict of something between us and Loops, not a known key.
+            409 if endpoint.takes_idempotency_key() && answer.is_object => {
+                Disposition::DeliveredBefore
+            }
             429 => Disposition::Limited(answer.retry_after),
             401 | 403 => Disposition::Unauthorized { detail: words(answer) },
             408 => Disposition::Retry(answer.retry_after),
@@ -304,13 +306,13 @@ mod tests {
             assert_eq!(outcome(Endpoint::DeleteContact, &not_found), for_deletions);
             // A refusal that is not a JSON object does not come from Loops, so it is not final.
             let for_pages = if for_others == "refused" { "retry" } else { for_others };
-            for status in [400, 404, 405, 410, 413, 422] {
+            for status in [400, 404, 405, 409, 410, 413, 422] {
                 for endpoint in Endpoint::ALL {
                     assert_eq!(outcome(endpoint, &page(status)), for_pages, "{status}");
                 }
             }
         }
-        for status in [200, 302, 401, 403, 408, 409, 429, 500] {
+        for status in [200, 302, 401, 403, 408, 429, 500] {
             for endpoint in Endpoint::ALL {
                 assert!(!interpret(endpoint, &page(status), KeyCheck::Right).1, "{status}");
             }

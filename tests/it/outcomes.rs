@@ -257,6 +257,17 @@ async fn a_409_on_an_idempotency_key_means_delivered_before() {
 }
 
 #[tokio::test]
+async fn a_409_that_is_a_page_of_a_proxy_delivers_nothing() {
+    let page = Reply::status(409).with_body("<html>409 Conflict</html>");
+    let (message, seen) = outcome(track("u1", "m1"), page, &[]).await;
+    assert_eq!(message["state"], "delivered");
+    assert_eq!(attempts(&message), [(409, "retry".to_owned()), (200, "delivered".to_owned())]);
+    let sent: Vec<&Seen> = seen.iter().filter(|seen| seen.path != "/api-key").collect();
+    assert_eq!(sent.len(), 2);
+    assert_eq!(sent[0].idempotency_key(), sent[1].idempotency_key());
+}
+
+#[tokio::test]
 async fn a_404_on_a_delete_means_that_nothing_is_left_to_delete() {
     let delete = json!({"type": "delete", "userId": "u1", "messageId": "m1"});
     let (message, seen) = outcome(delete, Reply::status(404), &[]).await;

@@ -102,17 +102,30 @@ fn is_plausible(now: Timestamp, newest: Result<Option<Timestamp>, Unavailable>) 
 /// Removes records past their retention, after a wait.
 pub(super) async fn purge(store: Arc<dyn Housekeeping>, clock: SharedClock, after: Duration) {
     tokio::time::sleep(after).await;
+    let purge = || store.purge(clock.earliest_now());
+    repeat(PURGE_EVERY, "old records cannot be removed; trying again", purge).await;
+}
+
+/// Erases the contents of people whose deletion was delivered.
+pub(super) async fn erase(store: Arc<dyn Housekeeping>) {
+    let failed = "contents of deleted people cannot be erased; trying again";
+    repeat(ERASE_EVERY, failed, || store.erase()).await;
+}
+
+/// Takes the steps of a chore again and again: after each wait, until a step finds nothing to do or fails, which is
+/// logged.
+async fn repeat<F>(every: Duration, failed: &str, step: impl Fn() -> F)
+where
+    F: Future<Output = Result<u64, Unavailable>>,
+{
     loop {
-        tokio::time::sleep(PURGE_EVERY).await;
+        tokio::time::sleep(every).await;
         loop {
-            match store.purge(clock.earliest_now()).await {
+            match step().await {
                 Ok(0) => break,
                 Ok(_) => tokio::task::yield_now().await,
                 Err(fault) => {
-                    error!(
-                        error = %telemetry::chain(&fault),
-                        "old records cannot be removed"
-                    );
+                    error!(error = %telemetry::chain(&fault), "{failed}");
                     break;
                 }
             }
@@ -137,26 +150,6 @@ pub(super) async fn watch_store(store: Arc<dyn Log>) {
         works = checked.is_ok();
         ready.set(if works { 1.0 } else { 0.0 });
         tokio::time::sleep(STORE_CHECK_EVERY).await;
-    }
-}
-
-/// Erases the contents of people whose deletion was delivered.
-pub(super) async fn erase(store: Arc<dyn Housekeeping>) {
-    loop {
-        tokio::time::sleep(ERASE_EVERY).await;
-        loop {
-            match store.erase().await {
-                Ok(0) => break,
-                Ok(_) => tokio::task::yield_now().await,
-                Err(fault) => {
-                    error!(
-                        error = %telemetry::chain(&fault),
-                        "contents of deleted people cannot be erased; trying again"
-                    );
-                    break;
-                }
-            }
-        }
     }
 }
 
@@ -228,6 +221,21 @@ mod tests {
         chore.abort();
         let calls = purged.0.lock().unwrap();
         assert_eq!(calls[0].0 - began, PURGE_EVERY);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_chore_works_until_nothing_is_left_and_goes_on_after_an_error() {
+        let began = Instant::now();
+        let script = Mutex::new(vec![Ok(0), Err(Unavailable("full".into())), Ok(0), Ok(1), Ok(9)]);
+        let calls = Mutex::new(Vec::new());
+        let step = || {
+            calls.lock().unwrap().push(began.elapsed().as_secs());
+            let next = script.lock().unwrap().pop();
+            async move { next.unwrap_or(Ok(0)) }
+        };
+        let chore = repeat(ERASE_EVERY, "in vain", step);
+        assert!(tokio::time::timeout(Duration::from_secs(7), chore).await.is_err());
+        assert_eq!(*calls.lock().unwrap(), [2, 2, 2, 4, 6]);
     }
 
     #[tokio::test(start_paused = true)]

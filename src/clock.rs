@@ -19,8 +19,12 @@ const JUMP_MIN: SignedDuration = SignedDuration::from_secs(2);
 /// is taken for younger than it is for longer than that.
 const FORMER_KEPT: Duration = Duration::from_secs(24 * 60 * 60);
 
-/// The most former settings that count; beyond that, the oldest is dropped.
-const FORMER_MAX: usize = 16;
+/// Former settings that lie this close together count as one range. An age is then too low by at most this.
+const RANGE_MAX: SignedDuration = SignedDuration::from_mins(1);
+
+/// The most ranges of former settings. If the clock is set to yet another time, the nearest range grows as far as
+/// that. So no setting is forgotten, and at worst a record is taken for younger than it is, never for older.
+const FORMER_MAX: usize = 64;
 
 /// Returns the time of day. Durations inside one process are measured with `tokio::time::Instant`.
 pub trait Clock: Send + Sync + std::fmt::Debug {
@@ -34,7 +38,7 @@ pub trait Clock: Send + Sync + std::fmt::Debug {
     }
 
     /// The age of a time on disk. Zero for a time in the future: the clock was ahead when it was written. If
-    /// the clock was set, the smallest age that any of its settings gives.
+    /// the clock was set, the smallest age by any setting under which the time can have been written.
     fn age(&self, at: Timestamp) -> Duration {
         Duration::try_from(self.now().duration_since(at)).unwrap_or_default()
     }
@@ -101,10 +105,25 @@ struct Settings {
     set_at: Option<Duration>,
 }
 
+/// A range of settings.
 #[derive(Debug)]
 struct Former {
-    setting: SignedDuration,
+    lowest: SignedDuration,
+    highest: SignedDuration,
+    /// As the time since the [`WatchedClock`] was created.
     counts_until: Duration,
+}
+
+impl Former {
+    /// The range that also has this setting.
+    fn with(&self, setting: SignedDuration) -> (SignedDuration, SignedDuration) {
+        (self.lowest.min(setting), self.highest.max(setting))
+    }
+
+    fn width_with(&self, setting: SignedDuration) -> SignedDuration {
+        let (lowest, highest) = self.with(setting);
+        highest.saturating_sub(lowest)
+    }
 }
 
 impl WatchedClock {
@@ -153,18 +172,26 @@ impl Settings {
             true => warn!(seconds, "the clock was set back"),
             false => warn!(seconds, "the clock was set forward"),
         }
-        if self.former.len() == FORMER_MAX {
-            self.former.remove(0);
-        }
-        self.former.push(Former {
-            setting: self.present,
-            counts_until: elapsed.saturating_add(FORMER_KEPT),
-        });
+        self.remember(self.present, elapsed.saturating_add(FORMER_KEPT));
         self.set_at = Some(elapsed);
     }
 
-    fn all(&self) -> impl Iterator<Item = SignedDuration> {
-        std::iter::once(self.present).chain(self.former.iter().map(|former| former.setting))
+    fn remember(&mut self, setting: SignedDuration, counts_until: Duration) {
+        let is_full = self.former.len() >= FORMER_MAX;
+        let nearest = self.former.iter_mut().min_by_key(|former| former.width_with(setting));
+        match nearest {
+            Some(former) if is_full || former.width_with(setting) <= RANGE_MAX => {
+                (former.lowest, former.highest) = former.with(setting);
+                former.counts_until = counts_until;
+            }
+            _ => self.former.push(Former { lowest: setting, highest: setting, counts_until }),
+        }
+    }
+
+    /// The lowest and the highest setting of each range, and the present one.
+    fn ranges(&self) -> impl Iterator<Item = (SignedDuration, SignedDuration)> {
+        let former = self.former.iter().map(|former| (former.lowest, former.highest));
+        former.chain([(self.present, self.present)])
     }
 }
 
@@ -180,15 +207,19 @@ impl Clock for WatchedClock {
 
     fn age(&self, at: Timestamp) -> Duration {
         let (settings, elapsed) = self.look();
-        let ages = settings
-            .all()
-            .map(|setting| setting.saturating_add(elapsed).saturating_sub(at.as_duration()));
-        ages.filter_map(|age| Duration::try_from(age).ok()).min().unwrap_or_default()
+        let by = |setting: SignedDuration| {
+            setting.saturating_add(elapsed).saturating_sub(at.as_duration())
+        };
+        // Nothing can have been written under a setting by which it still lies in the future.
+        let possible = settings.ranges().filter(|(_, highest)| !by(*highest).is_negative());
+        let ages = possible.map(|(lowest, _)| Duration::try_from(by(lowest)).unwrap_or_default());
+        ages.min().unwrap_or_default()
     }
 
     fn earliest_now(&self) -> Timestamp {
         let (settings, elapsed) = self.look();
-        let earliest = settings.all().min().unwrap_or(settings.present);
+        let lowest = settings.ranges().map(|(lowest, _)| lowest);
+        let earliest = lowest.min().unwrap_or(settings.present);
         Timestamp::from_duration(earliest.saturating_add(elapsed)).unwrap_or(Timestamp::MIN)
     }
 
@@ -229,6 +260,7 @@ impl Clock for ManualClock {
 pub(crate) mod tests {
     use super::*;
 
+    const SECOND: SignedDuration = SignedDuration::from_secs(1);
     const MINUTE: SignedDuration = SignedDuration::from_mins(1);
     const DAY: SignedDuration = SignedDuration::from_hours(24);
 
@@ -336,14 +368,56 @@ pub(crate) mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_clock_that_keeps_jumping_keeps_few_settings() {
+    async fn a_clock_that_goes_to_and_fro_forgets_none_of_its_settings() {
         let clock = Watched::new();
-        for _ in 0..1_000 {
-            clock.clock.advance(MINUTE);
+        let began = clock.watched.now();
+        for to_and_fro in [30 * DAY, -30 * DAY].repeat(50) {
+            clock.pass(MINUTE).await;
+            clock.clock.advance(to_and_fro);
             clock.watched.now();
         }
-        let settings = clock.watched.settings.lock().unwrap();
-        assert_eq!(settings.former.len(), FORMER_MAX);
+        clock.clock.advance(30 * DAY);
+        assert_eq!(clock.watched.earliest_now(), began + 100 * MINUTE);
+        assert_eq!(clock.age(began), 6_000);
+        assert_eq!(clock.watched.settings.lock().unwrap().former.len(), 2);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_setting_counts_for_a_day_from_its_last_use() {
+        let clock = Watched::new();
+        clock.clock.advance(30 * DAY);
+        clock.watched.now();
+        clock.pass(DAY - MINUTE).await;
+        clock.clock.advance(-30 * DAY);
+        clock.pass(MINUTE).await;
+        let written_at = clock.watched.now();
+        clock.clock.advance(30 * DAY);
+        assert_eq!(clock.age(written_at), 0);
+        clock.pass(DAY - MINUTE).await;
+        assert_eq!(clock.age(written_at), 86_400 - 60);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_clock_that_keeps_jumping_keeps_few_settings_and_makes_nothing_older_than_it_is() {
+        for jump in [MINUTE, -MINUTE, 7 * DAY, -7 * DAY] {
+            let clock = Watched::new();
+            let began = clock.watched.now();
+            let mut written = Vec::new();
+            for second in 0..1_000 {
+                clock.clock.advance(jump);
+                written.push((second, clock.watched.now()));
+                clock.pass(SignedDuration::from_secs(1)).await;
+            }
+            let settings = clock.watched.settings.lock().unwrap().former.len();
+            assert!(settings <= FORMER_MAX, "{settings}");
+            let earliest =
+                if jump.is_negative() { clock.clock.now() } else { began + 1_000 * SECOND };
+            assert_eq!(clock.watched.earliest_now(), earliest, "{jump}");
+            for (second, at) in written {
+                let age = clock.age(at);
+                assert!(age <= 1_000 - second, "{jump}: {age} at {second}");
+            }
+        }
     }
 
     /// A clock of a machine that sleeps.

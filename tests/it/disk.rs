@@ -327,6 +327,24 @@ async fn a_log_that_is_cut_under_the_program_ends_it_and_is_told() {
     service.accept("/v1/track", track("u1", "after")).await;
 }
 
+#[cfg(target_os = "linux")]
+#[tokio::test]
+async fn an_index_of_the_log_that_is_cut_kills_the_program_and_costs_no_message() {
+    let mut service = nowhere().start();
+    for n in 0..10 {
+        service.accept("/v1/track", track("u1", &format!("m{n}"))).await;
+    }
+    let index = service.data().join(format!("{DATABASE}-shm"));
+    std::fs::OpenOptions::new().write(true).open(index).unwrap().set_len(0).unwrap();
+    let request = service.request(Method::POST, "/v1/track").basic_auth(WRITE_KEY, Some(""));
+    let answer = request.body(track("u1", "after").to_string()).send().await;
+    assert!(answer.is_err(), "{answer:?}");
+    assert_eq!(service.wait().await, None, "by a signal, without an exit code");
+    let service = nowhere().data(service.data()).start();
+    service.accept("/v1/track", track("u1", "after")).await;
+    assert_eq!(service.stored().await.len(), 11);
+}
+
 #[tokio::test]
 async fn what_was_accepted_before_the_database_was_deleted_still_goes_out() {
     let mut loops = ScriptedLoops::start(|_| Reply::status(503)).await;

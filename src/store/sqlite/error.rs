@@ -31,9 +31,17 @@ pub(super) enum Fault {
     )]
     LogMoved,
     #[error(
-        "the write-ahead log of the database (`-wal`) was cut or overwritten while the program runs: messages acknowledged since it was last moved into the database may be lost. Start the program again to continue with what is left, and keep other programs from touching the files"
+        "the write-ahead log of the database (`-wal`) was cut while the program runs: messages acknowledged since it was last moved into the database may be lost. Start the program again to continue with what is left, and keep other programs from touching the files"
     )]
     LogCut,
+    #[error(
+        "bytes of the write-ahead log of the database (`-wal`) were overwritten while the program runs: the program moves the log into the database, checks all pages and recovers by itself. Do not kill it before, or messages acknowledged since are lost, and keep other programs from touching the files"
+    )]
+    LogOverwritten,
+    #[error(
+        "the index of the database's write-ahead log (`-shm`) was overwritten while the program runs: start the program again, which makes a new index and finds everything in the log, and keep other programs from touching the files"
+    )]
+    IndexOverwritten,
     #[error(
         "the write-ahead log of the database (`-wal`, `-shm`) was deleted, moved or replaced while several processes use it: end all of them, then start the program again"
     )]
@@ -46,6 +54,10 @@ pub(super) enum Fault {
         "a write has been running for more than two seconds: another process keeps the database locked, or the disk is too slow; the program recovers by itself"
     )]
     Stuck,
+    #[error(
+        "another process keeps reading the database, so that its write-ahead log cannot be moved: stop it, and the program recovers by itself"
+    )]
+    KeptByReader,
     #[error("the file or its disk is read-only")]
     ReadOnly,
     #[error("{0}: the database was changed from outside, or is damaged")]
@@ -104,9 +116,12 @@ impl Fault {
             | Fault::Files { .. }
             | Fault::LogMoved
             | Fault::LogCut
+            | Fault::LogOverwritten
+            | Fault::IndexOverwritten
             | Fault::NotAlone
             | Fault::Shorter
             | Fault::Stuck
+            | Fault::KeptByReader
             | Fault::ReadOnly
             | Fault::Schema
             | Fault::NoReader

@@ -9,13 +9,15 @@
 //! them must not look like a log that was cut.
 
 use std::fs::{File, Metadata, OpenOptions};
-use std::io::{self, ErrorKind, Read as _, Seek as _, SeekFrom};
+use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::SystemTime;
 
 use rusqlite::Connection;
 
 use super::Fault;
+use super::frames::{Header, Salts};
 
 /// The second column is the number of frames in the log. Moves nothing.
 const COUNT_FRAMES: &str = "PRAGMA wal_checkpoint(NOOP)";
@@ -23,11 +25,6 @@ const COUNT_FRAMES: &str = "PRAGMA wal_checkpoint(NOOP)";
 /// How often the log is looked at before it counts as cut: another process may empty it between the count of its
 /// frames and the look at the file, but not each time.
 const LOOKS: usize = 5;
-
-/// The format of the log, from <https://www.sqlite.org/fileformat2.html#walformat>.
-const LOG_HEADER_BYTES: u64 = 32;
-const LOG_MAGIC: u32 = 0x377f_0682;
-const FRAME_HEADER_BYTES: u64 = 24;
 
 #[derive(Debug)]
 pub(super) struct Files {
@@ -49,6 +46,17 @@ struct Seen {
     index: Option<Identity>,
     /// The last frame that was found in the log.
     tail: Tail,
+    verified: Option<Verified>,
+}
+
+/// The state of the log in which it was verified.
+#[derive(Debug)]
+struct Verified {
+    tail: Tail,
+    modified_at: SystemTime,
+    /// Whether it was verified in this state twice. A change within one tick of the file system's clock leaves the
+    /// time as it was, so once is not enough.
+    is_settled: bool,
 }
 
 #[derive(Debug)]
@@ -57,11 +65,12 @@ struct Log {
     identity: Option<Identity>,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 struct Tail {
     frames: u64,
-    /// New each time the log starts over; each frame has them too.
-    salts: [u8; 8],
+    salts: Salts,
+    /// Where it ends in the file.
+    end: u64,
 }
 
 /// Device and number of a file. The number is not given to another one while the file is open.
@@ -147,16 +156,50 @@ impl Files {
 
     /// Fails unless the log has all frames that the index says it has.
     pub(super) fn look_into_log(&self, connection: &Connection) -> Result<(), Fault> {
+        let mut found = Ok(());
         for _ in 0..LOOKS {
             let frames: i64 =
                 connection.prepare_cached(COUNT_FRAMES)?.query_row([], |row| row.get(1))?;
             // Below zero: another process is repairing the index.
             let frames = u64::try_from(frames).unwrap_or(0);
-            if frames == 0 || self.seen().has_frames(frames).map_err(Fault::files)? {
+            if frames == 0 {
                 return Ok(());
             }
+            found = self.seen().find_frames(frames);
+            if matches!(found, Ok(()) | Err(Fault::Files { .. })) {
+                break;
+            }
         }
-        Err(Fault::LogCut)
+        found
+    }
+
+    /// Fails if bytes of the log were overwritten. Reads all frames that the writer last found there, unless the log
+    /// has not changed since they were verified. Blocks; neither the writer nor a reader waits for it.
+    pub(super) fn verify_log(&self) -> Result<(), Fault> {
+        let (tail, own) = {
+            let seen = self.seen();
+            let Some(log) = seen.log.as_ref().filter(|_| seen.tail.frames > 0) else {
+                return Ok(());
+            };
+            (seen.tail, log.identity)
+        };
+        // The position of the writer's file belongs to the writer.
+        let mut log = File::open(&self.log_path).map_err(Fault::files)?;
+        let found = log.metadata().map_err(Fault::files)?;
+        if identity(&found) != own {
+            // The writer sees that it was moved, and saves it.
+            return Ok(());
+        }
+        let modified_at = found.modified().map_err(Fault::files)?;
+        let is_same =
+            |verified: &Verified| (verified.tail, verified.modified_at) == (tail, modified_at);
+        let verified = self.seen().verified.take().filter(is_same);
+        let is_settled = verified.is_some();
+        if !verified.is_some_and(|verified| verified.is_settled) && !is_chained(&mut log, &tail)? {
+            return Err(Fault::LogOverwritten);
+        }
+        self.seen().verified = Some(Verified { tail, modified_at, is_settled });
+        Ok(())
     }
 
     /// Marks the path of the log, by the file that is there or by an empty one. When the last connection of all
@@ -183,42 +226,50 @@ impl Files {
 }
 
 impl Seen {
-    /// Whether the log has this many frames.
-    fn has_frames(&mut self, frames: u64) -> io::Result<bool> {
-        let Some(Log { file: log, .. }) = &mut self.log else { return Ok(false) };
-        let Some(header) = read_at::<{ LOG_HEADER_BYTES as usize }>(log, 0)? else {
-            return Ok(false);
+    /// Fails unless the log has this many frames, which the index says it has.
+    fn find_frames(&mut self, frames: u64) -> Result<(), Fault> {
+        let Some(Log { file: log, .. }) = &mut self.log else { return Err(Fault::LogCut) };
+        let bytes = log.metadata().map_err(Fault::files)?.len();
+        let Some(header) = Header::read(log).map_err(Fault::files)? else {
+            let has_frames = self.tail.frames > 0 && bytes >= self.tail.end;
+            return Err(if has_frames { Fault::LogOverwritten } else { Fault::LogCut });
         };
-        let [magic, page_bytes] = [word(&header, 0), word(&header, 8)];
-        let salts: [u8; 8] = std::array::from_fn(|n| header[16 + n]);
-        let end_of =
-            |frame: u64| LOG_HEADER_BYTES + frame * (FRAME_HEADER_BYTES + u64::from(page_bytes));
-        // The last bit is the byte order of the checksums.
-        if magic & !1 != LOG_MAGIC || log.metadata()?.len() < end_of(frames) {
-            return Ok(false);
+        if bytes < header.end_of(frames) {
+            return Err(Fault::LogCut);
         }
-        // A log that was cut and then written on has a hole.
-        if self.tail.salts == salts && (1..=frames).contains(&self.tail.frames) {
-            let at = end_of(self.tail.frames - 1);
-            let frame = read_at::<{ FRAME_HEADER_BYTES as usize }>(log, at)?;
-            if frame.is_none_or(|frame| frame[8..16] != salts) {
-                return Ok(false);
+        if self.tail.salts == header.salts && self.tail.frames > 0 {
+            // A log that was cut and then written on has a hole.
+            if !header.has(log, self.tail.frames).map_err(Fault::files)? {
+                return Err(Fault::LogCut);
+            }
+            if frames < self.tail.frames {
+                return Err(Fault::IndexOverwritten);
             }
         }
-        self.tail = Tail { frames, salts };
-        Ok(true)
+        self.tail = Tail { frames, salts: header.salts, end: header.end_of(frames) };
+        Ok(())
     }
 }
 
-/// Reads bytes at a position; `None` if the file ends before.
-fn read_at<const BYTES: usize>(file: &mut File, at: u64) -> io::Result<Option<[u8; BYTES]>> {
-    let mut bytes = [0; BYTES];
-    file.seek(SeekFrom::Start(at))?;
-    match file.read_exact(&mut bytes) {
-        Ok(()) => Ok(Some(bytes)),
-        Err(error) if error.kind() == ErrorKind::UnexpectedEof => Ok(None),
-        Err(error) => Err(error),
+/// Whether the checksums of the log are right through its tail, as far as the log has it: the log may be emptied or
+/// start over at any time.
+fn is_chained(log: &mut File, tail: &Tail) -> Result<bool, Fault> {
+    for _ in 0..LOOKS {
+        // A header that is being written looks like one that was overwritten.
+        let Some(header) = Header::read(log).map_err(Fault::files)? else { continue };
+        if header.salts != tail.salts || !header.has(log, tail.frames).map_err(Fault::files)? {
+            return Ok(true);
+        }
+        match header.first_wrong(log, tail.frames) {
+            Ok(None) => return Ok(true),
+            // Before a frame is written over, the header is: then the next look finds other salts.
+            Ok(Some(frame)) => tracing::debug!(frame, "a frame of the write-ahead log is wrong"),
+            Err(error) if error.kind() == ErrorKind::UnexpectedEof => return Ok(true),
+            Err(error) => return Err(Fault::files(error)),
+        }
     }
+    // Not if it was emptied.
+    Ok(log.metadata().map_err(Fault::files)?.len() < tail.end)
 }
 
 /// The fault for a file that is missing, or the one for a file that cannot be looked at.
@@ -227,10 +278,6 @@ fn unless_missing(error: io::Error, missing: Fault) -> Fault {
         ErrorKind::NotFound => missing,
         _ => Fault::files(error),
     }
-}
-
-fn word(bytes: &[u8], at: usize) -> u32 {
-    u32::from_be_bytes(std::array::from_fn(|n| bytes[at + n]))
 }
 
 fn identity_of(path: &Path) -> io::Result<Option<Identity>> {

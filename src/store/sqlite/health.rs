@@ -5,6 +5,7 @@
 //! | well | | | are acknowledged |
 //! | failing | a write failed: full disk, lock, read-only; the log could not be read | a write of at least the same size succeeded | are tried, and refused while that fails |
 //! | unsafe: verify | a connection read damage, or the database got shorter | every page was checked, then as below | are refused |
+//! | unsafe: save | bytes of the log were overwritten | the log is in the database, then as above | are refused |
 //! | unsafe: close | the log was moved | all processes have closed their connections, then as below | are refused |
 //! | unsafe: reopen | damage is gone, or the moved log is in the database | the writer has closed its connections and opened the files again | are refused |
 //! | unsafe: end | the log was cut, or another process keeps the files of a moved log | the process ends | are refused |
@@ -67,8 +68,18 @@ enum Cure {
     Reopen,
     Verify,
     Verifying,
+    Save,
     Close,
     End,
+}
+
+/// What the writer must do to make an unsafe store safe again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Remedy {
+    /// Move the log into the database.
+    Save,
+    /// Close all connections and open the files again.
+    Reopen,
 }
 
 /// What must be done to find out whether the store is ready.
@@ -109,12 +120,22 @@ impl Health {
         };
         match &looked {
             Err(why @ Fault::LogMoved) => self.endanger(why, Cure::Close),
-            Err(why @ Fault::LogCut) => self.endanger(why, Cure::End),
+            Err(why @ Fault::LogOverwritten) => self.endanger(why, Cure::Save),
+            Err(why @ (Fault::LogCut | Fault::IndexOverwritten)) => self.endanger(why, Cure::End),
             Err(fault) => self.saw(fault),
             Ok(()) => {}
         }
         looked?;
         self.admit()
+    }
+
+    /// Verifies the log, and records bytes that were overwritten. Blocks.
+    pub(super) fn verify_log(&self) -> Result<(), Fault> {
+        let verified = self.files.verify_log();
+        if let Err(why @ Fault::LogOverwritten) = &verified {
+            self.endanger(why, Cure::Save);
+        }
+        verified
     }
 
     /// Records damage, whichever connection found it.
@@ -178,9 +199,20 @@ impl Health {
         is_news
     }
 
-    /// Whether the writer must close all connections and open the files again.
-    pub(super) fn must_reopen(&self) -> bool {
-        matches!(self.inner().state, State::Unsafe { cure: Cure::Reopen | Cure::Close, .. })
+    /// What the writer must do now.
+    pub(super) fn remedy(&self) -> Option<Remedy> {
+        match self.inner().state {
+            State::Unsafe { cure: Cure::Save, .. } => Some(Remedy::Save),
+            State::Unsafe { cure: Cure::Reopen | Cure::Close, .. } => Some(Remedy::Reopen),
+            _ => None,
+        }
+    }
+
+    /// Records that the log was moved into the database. What was in the wrong frames may be there too.
+    pub(super) fn saved(&self) {
+        if let State::Unsafe { cure: cure @ Cure::Save, .. } = &mut self.inner().state {
+            *cure = Cure::Verify;
+        }
     }
 
     /// Whether all other processes must have closed the database before.
@@ -230,7 +262,9 @@ impl Health {
                 inner.state = State::Unsafe { why: why.clone(), cure: Cure::Verifying };
                 return Next::Verify { why };
             }
-            (State::Unsafe { why, cure: Cure::Reopen | Cure::Close }, _) => (why.clone(), 0),
+            (State::Unsafe { why, cure: Cure::Reopen | Cure::Save | Cure::Close }, _) => {
+                (why.clone(), 0)
+            }
             (State::Unsafe { why, .. }, _) => return Next::Wait { why: why.clone() },
             (_, Err(why @ (Fault::Gone | Fault::Files { .. }))) => return Next::Wait { why },
             // The writer finds it too, and does what can be done.

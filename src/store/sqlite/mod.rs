@@ -6,12 +6,14 @@
 //! the order.
 
 mod accept;
+mod background;
 mod backlog;
 mod erase;
 mod error;
 mod event_names;
 mod files;
 pub(super) mod folder;
+mod frames;
 mod freeze;
 mod health;
 mod lease;
@@ -33,6 +35,7 @@ mod space;
 mod tally;
 #[cfg(test)]
 mod tests;
+
 mod writer;
 
 use std::path::PathBuf;
@@ -267,7 +270,7 @@ impl SqliteStore {
             // What another process erased before it was killed may still be there.
             wal_holds_erased: true,
             wal_tried_at: std::time::Instant::now(),
-            reopen_failed_at: None,
+            remedy_failed_at: None,
             health: Arc::clone(&health),
             readers: [readers.clone(), lookups.clone()],
             runtime: Handle::current(),
@@ -278,7 +281,7 @@ impl SqliteStore {
         let steps = Arc::new(Semaphore::new(STEPS_WAITING_MAX as usize));
         let writing = Writing { orders, steps, health: Arc::clone(&health) };
         let is_dropped = CancellationToken::new();
-        let watching = space::watch(Arc::clone(&space), lookups.clone(), writing.clone());
+        let watching = background::run(Arc::clone(&space), lookups.clone(), writing.clone());
         tokio::spawn(is_dropped.clone().run_until_cancelled_owned(watching));
         Ok(Self {
             readers,

@@ -1,23 +1,14 @@
 //! How much free space the disk of the database has, as far as it matters to senders.
 //!
-//! A background task looks at the disk once a second. Between two looks, what was accepted since is subtracted: twice,
-//! because it is written to the write-ahead log and from there to the database. So is what the log holds already, since
-//! the database may grow by as much. While space is very low, the task drops the contents of delivered messages, oldest
-//! first, so that deliveries find room and the backlog can drain.
+//! A background task looks at the disk once a second. Between two looks, the size of the messages accepted since is
+//! subtracted twice, because they are written to the write-ahead log and from there to the database. The size of the log
+//! is subtracted too, since the database may grow by as much.
 
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use tokio::time::sleep;
-
-use super::purge::MakeRoom;
 use super::reader::Readers;
-use super::{Fault, Writing};
 use crate::queue::FreeSpace;
-
-/// The time between two looks at the disk.
-const LOOK_EVERY: Duration = Duration::from_secs(1);
 
 /// The reserve if none is configured: this, or a tenth of the disk if that is less.
 const RESERVE_BYTES: u64 = 256 * 1024 * 1024;
@@ -27,9 +18,6 @@ const LAST_BYTES: u64 = 32 * 1024 * 1024;
 
 /// What a message takes in addition to its contents.
 const RECORD_BYTES: u64 = 1_024;
-
-/// How often contents are dropped after one look.
-const ROUNDS_MAX: usize = 10;
 
 /// Bytes of pages that the file has and does not use: they are filled before the file grows.
 const UNUSED: &str =
@@ -134,31 +122,6 @@ impl Space {
     fn lock(&self) -> MutexGuard<'_, Found> {
         // Each change is a few assignments.
         self.found.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-/// Looks at the disk again and again, and makes room where it must, until the store is closed.
-pub(super) async fn watch(space: Arc<Space>, readers: Readers, writing: Writing) {
-    loop {
-        sleep(LOOK_EVERY).await;
-        space.look(&readers).await;
-        for _ in 0..ROUNDS_MAX {
-            if matches!(space.now(), FreeSpace::Ample | FreeSpace::Low) {
-                break;
-            }
-            match writing.write(MakeRoom).await {
-                Ok(0) => break,
-                Ok(messages) => tracing::info!(
-                    messages,
-                    "the contents of delivered messages were removed early, to make room on the disk"
-                ),
-                Err(Fault::Closed) => return,
-                Err(fault) => {
-                    tracing::debug!(%fault, "no room can be made");
-                    break;
-                }
-            }
-        }
     }
 }
 

@@ -19,7 +19,7 @@ use super::Fault;
 use super::accept::{self, Memory};
 use super::backlog::Admitted;
 use super::error::advice;
-use super::health::Health;
+use super::health::{Health, Remedy};
 use super::open::{FileOptions, check_schema, empty_wal};
 use super::reader::Readers;
 use super::recent::{Row, Slice};
@@ -43,8 +43,8 @@ const EMPTY_WAL_PATIENCE: Duration = Duration::from_millis(50);
 const ALONE_PATIENCE: Duration = Duration::from_secs(10);
 const ALONE_PAUSE: Duration = Duration::from_millis(20);
 
-/// How long to wait before the files are opened again, if that failed.
-const REOPEN_EVERY: Duration = Duration::from_secs(1);
+/// How long to wait before an unsafe store is made safe again, if that failed.
+const REMEDY_EVERY: Duration = Duration::from_secs(1);
 
 /// Copies as much of the log into the database as readers allow.
 const MOVE_LOG: &str = "PRAGMA wal_checkpoint(PASSIVE)";
@@ -205,8 +205,8 @@ pub(super) struct Writer {
     pub(super) wal_holds_erased: bool,
     /// When the writer last tried to empty the write-ahead log.
     pub(super) wal_tried_at: Instant,
-    /// When opening the files again failed.
-    pub(super) reopen_failed_at: Option<Instant>,
+    /// When making the store safe again failed.
+    pub(super) remedy_failed_at: Option<Instant>,
     pub(super) health: Arc<Health>,
     /// All other connections of this store.
     pub(super) readers: [Readers; 2],
@@ -360,7 +360,8 @@ impl Writer {
     /// Refuses what must not be written now; returns the rest.
     fn admit(&mut self, mut group: Group) -> Option<Group> {
         let Err(fault) = self.secure() else { return Some(group) };
-        if self.health.must_end().is_some() {
+        // A log that must be saved is not written to.
+        if self.health.must_end().is_some() || self.health.remedy() == Some(Remedy::Save) {
             self.answer(group, Err(fault));
             return None;
         }
@@ -372,20 +373,44 @@ impl Writer {
         (group.len() > 0).then_some(group)
     }
 
-    /// Fails unless what is committed stays, so that messages can be acknowledged. Opens the files again where
-    /// that is all it takes.
+    /// Fails unless everything that is committed stays, so that messages can be acknowledged. Makes an unsafe store safe
+    /// where the writer can.
     fn secure(&mut self) -> Result<(), Fault> {
         let checked = self.health.check(self.connection.as_ref());
-        let is_too_soon = |at: Instant| at.elapsed() < REOPEN_EVERY;
-        if !self.health.must_reopen() || self.reopen_failed_at.is_some_and(is_too_soon) {
+        let Some(remedy) = self.health.remedy() else { return checked };
+        if self.remedy_failed_at.is_some_and(|at| at.elapsed() < REMEDY_EVERY) {
             return checked;
         }
-        let reopened = self.reopen();
-        self.reopen_failed_at = reopened.is_err().then(Instant::now);
-        if let Err(fault) = &reopened {
-            tracing::warn!(error = %telemetry::chain(fault), "could not open the database again");
+        let cured = match remedy {
+            Remedy::Save => self.save_log(),
+            Remedy::Reopen => self.reopen(),
+        };
+        self.remedy_failed_at = cured.is_err().then(Instant::now);
+        if let Err(fault) = &cured {
+            let error = telemetry::chain(fault);
+            tracing::warn!(%error, ?remedy, "could not make the database safe again; trying again");
         }
-        reopened
+        cured.and_then(|()| self.health.admit())
+    }
+
+    /// Moves a log with wrong checksums into the database and empties it, through the index, which still finds all its
+    /// pages. No connection is closed before: once all were closed, the next one would only find the frames before the
+    /// first wrong one.
+    fn save_log(&mut self) -> Result<(), Fault> {
+        if self.connection.is_none() {
+            self.open()?;
+            // The connection shows whether the log was cut, too: then its index must not be followed.
+            self.health.check(self.connection.as_ref()).or_else(|fault| match fault {
+                Fault::LogOverwritten => Ok(()),
+                fault => Err(fault),
+            })?;
+        }
+        let connection = self.connection.as_ref().ok_or(Fault::Closed)?;
+        if !empty_wal(connection)? {
+            return Err(Fault::KeptByReader);
+        }
+        self.health.saved();
+        Ok(())
     }
 
     /// Closes all connections of this process, and opens the files that are there now.
@@ -541,8 +566,8 @@ impl Writer {
             }
             Err(fault) => {
                 self.memory.event_names.forget();
-                // If the log was moved, closing it is not enough.
-                if self.health.files.look().is_ok() {
+                // A log that was moved or must be saved is only reached through this connection.
+                if self.health.files.look().is_ok() && self.health.remedy() != Some(Remedy::Save) {
                     self.give_up_connection();
                 }
                 Err(fault)

@@ -382,3 +382,155 @@ async fn a_lock_that_another_process_keeps_makes_the_store_not_ready_before_the_
 fn telemetry_chain(error: &(dyn std::error::Error + 'static)) -> String {
     crate::telemetry::chain(error).to_string()
 }
+
+/// Overwrites a frame of the log whose page a later frame has again, or none.
+fn overwrite_frame(folder: &TempDir, is_superseded: bool) {
+    use std::os::unix::fs::FileExt as _;
+    const FRAME_BYTES: usize = 24 + 4_096;
+    let log = std::fs::read(path(folder, "-wal")).unwrap();
+    let salts = &log[16..24];
+    let frames: Vec<&[u8]> = log[32..].chunks_exact(FRAME_BYTES).collect();
+    let frames: Vec<_> = frames.into_iter().take_while(|frame| frame[8..16] == *salts).collect();
+    let page = |n: usize| &frames[n][..4];
+    let has_successor = |n: usize| (n + 1..frames.len()).any(|later| page(later) == page(n));
+    // Not the last one, which is looked at with each group.
+    let frame = (2..frames.len() - 1).find(|n| has_successor(*n) == is_superseded).unwrap();
+    let log = OpenOptions::new().write(true).open(path(folder, "-wal")).unwrap();
+    log.write_all_at(&[0xff; FRAME_BYTES], (32 + frame * FRAME_BYTES) as u64).unwrap();
+}
+
+/// Accepts messages until one is refused; returns the ids of those that were acknowledged.
+async fn accept_until_one_is_refused(store: &SqliteStore) -> Vec<String> {
+    let began = std::time::Instant::now();
+    let mut acknowledged = Vec::new();
+    loop {
+        let id = format!("meanwhile{}", acknowledged.len());
+        if store.accept(vec![message(&id)]).await.is_err() {
+            return acknowledged;
+        }
+        acknowledged.push(id);
+        assert!(began.elapsed() < Duration::from_secs(30), "not noticed");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_log_with_overwritten_bytes_is_moved_into_the_database_before_anything_is_acknowledged() {
+    let (store, folder) = fresh().await;
+    let mut acknowledged: Vec<String> = (0..40).map(|n| format!("before{n}")).collect();
+    for id in &acknowledged {
+        put(&store, message(id)).await;
+    }
+    // It keeps the log from being emptied, so that the test sees the store refuse messages.
+    let reader = raw(&folder);
+    execute(&reader, "BEGIN; SELECT COUNT(*) FROM messages");
+    overwrite_frame(&folder, true);
+    acknowledged.extend(accept_until_one_is_refused(&store).await);
+    let why = store.ready().await.unwrap_err();
+    assert!(telemetry_chain(&why).contains("overwritten"), "{why:?}");
+    assert_unavailable(store.accept(vec![message("refused")]).await);
+    execute(&reader, "ROLLBACK");
+    eventually_ready(&store).await;
+    acknowledged.push(accept_until_one_is(&store, "after").await);
+    let (crashed, _copy) = after_a_crash(&folder).await;
+    assert_stored(&crashed, &acknowledged).await;
+    assert_stored(&store, &acknowledged).await;
+    assert_eq!(quick_check(&folder), "ok");
+}
+
+fn quick_check(folder: &TempDir) -> String {
+    raw(folder).query_row("PRAGMA quick_check(1)", [], |row| row.get(0)).unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_overwritten_frame_that_was_the_newest_of_its_page_is_damage_of_the_database() {
+    let (store, folder) = fresh().await;
+    for n in 0..40 {
+        put(&store, message(&n.to_string())).await;
+    }
+    let salts = || std::fs::read(path(&folder, "-wal")).unwrap().get(16..24).map(<[u8]>::to_vec);
+    let before = salts();
+    overwrite_frame(&folder, false);
+    accept_until_one_is_refused(&store).await;
+    // Once it was moved into the database, the log is empty or starts over.
+    let began = std::time::Instant::now();
+    while salts() == before {
+        assert!(began.elapsed() < Duration::from_secs(30));
+        assert_unavailable(store.ready().await);
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    for n in 0..3 {
+        assert_unavailable(store.ready().await);
+        assert_unavailable(store.accept(vec![message(&format!("refused{n}"))]).await);
+    }
+    assert_ne!(quick_check(&folder), "ok");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_log_whose_header_is_overwritten_is_moved_into_the_database() {
+    use std::os::unix::fs::FileExt as _;
+    let (store, folder) = fresh().await;
+    let mut acknowledged: Vec<String> = (0..40).map(|n| format!("before{n}")).collect();
+    for id in &acknowledged {
+        put(&store, message(id)).await;
+    }
+    let log = OpenOptions::new().write(true).open(path(&folder, "-wal")).unwrap();
+    log.write_all_at(&[0xff; 32], 0).unwrap();
+    assert_unavailable(store.accept(vec![message("refused")]).await);
+    eventually_ready(&store).await;
+    acknowledged.push(accept_until_one_is(&store, "after").await);
+    let (crashed, _copy) = after_a_crash(&folder).await;
+    assert_stored(&crashed, &acknowledged).await;
+    assert_stored(&store, &acknowledged).await;
+}
+
+/// Overwrites bytes of the index of the log.
+fn overwrite_index(folder: &TempDir, from: u64, bytes: &[u8]) {
+    use std::os::unix::fs::FileExt as _;
+    let index = OpenOptions::new().write(true).open(path(folder, "-shm")).unwrap();
+    index.write_all_at(bytes, from).unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_index_of_the_log_that_is_overwritten_is_made_again_by_sqlite() {
+    for from in [0, 48] {
+        let (store, folder) = fresh().await;
+        let mut acknowledged: Vec<String> = (0..40).map(|n| format!("before{n}")).collect();
+        for id in &acknowledged {
+            put(&store, message(id)).await;
+        }
+        let bytes = std::fs::metadata(path(&folder, "-shm")).unwrap().len();
+        overwrite_index(&folder, from, &vec![0xff; (bytes - from) as usize]);
+        for n in 0..10 {
+            acknowledged.push(accept_until_one_is(&store, &format!("after{n}-")).await);
+        }
+        eventually_ready(&store).await;
+        let (crashed, _copy) = after_a_crash(&folder).await;
+        assert_stored(&crashed, &acknowledged).await;
+        assert_stored(&store, &acknowledged).await;
+        assert_eq!(quick_check(&folder), "ok");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_earlier_index_of_the_log_ends_the_store_and_the_next_one_finds_everything() {
+    let (store, folder) = fresh().await;
+    let acknowledged: Vec<String> = (0..40).map(|n| n.to_string()).collect();
+    let mut earlier = Vec::new();
+    for (n, id) in acknowledged.iter().enumerate() {
+        if n == 20 {
+            earlier = std::fs::read(path(&folder, "-shm")).unwrap();
+        }
+        put(&store, message(id)).await;
+    }
+    overwrite_index(&folder, 0, &earlier);
+    assert_unavailable(store.accept(vec![message("refused")]).await);
+    let why = tokio::time::timeout(Duration::from_secs(30), store.ended()).await.unwrap();
+    let why = telemetry_chain(&why.unwrap());
+    assert!(why.contains("-shm") && why.contains("start the program again"), "{why}");
+    store.close().await;
+    drop(store);
+    let again = SqliteStore::open(options(&folder)).await.unwrap();
+    assert_stored(&again, &acknowledged).await;
+    assert_eq!(quick_check(&folder), "ok");
+}

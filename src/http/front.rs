@@ -13,7 +13,7 @@ use std::time::Duration;
 use axum::Router;
 use axum::body::Body;
 use axum::extract::Request;
-use axum::http::{Method, header};
+use axum::http::{HeaderValue, Method, header};
 use axum::response::Response;
 use hyper::body::Incoming;
 use tower::{Layer as _, ServiceExt as _, service_fn};
@@ -53,11 +53,16 @@ impl Front {
         let contract = Contract::of_path(request.uri().path());
         if let Err(error) = wellformed::check(&request) {
             self.report_malformed(&error.message);
-            let reject = |_: Request<Body>| ready(Ok(error.clone().answer(contract)));
-            return match contract {
-                Contract::Tracking => cors().layer(service_fn(reject)).oneshot(request).await,
-                Contract::Webhook | Contract::Admin => reject(request).await,
+            let reject =
+                |_: Request<Body>| ready(Ok::<_, Infallible>(error.clone().answer(contract)));
+            let mut response = match contract {
+                Contract::Tracking => cors().layer(service_fn(reject)).oneshot(request).await?,
+                Contract::Webhook | Contract::Admin => reject(request).await?,
             };
+            // A proxy may have read this request differently: then what follows it on the connection is not the
+            // next request.
+            response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+            return Ok(response);
         }
         match contract {
             Contract::Tracking => self.router.clone().oneshot(request).await,

@@ -133,9 +133,9 @@ impl App {
             );
             engines.push((name.clone(), engine));
         }
-        let (listener, address) = listen("--listen or server.listen", config.server.listen).await?;
+        let (listener, address) = listen("--listen or server.listen", config.server.listen)?;
         let admin = match config.server.admin_listen {
-            Some(address) => Some(listen("server.admin_listen", address).await?),
+            Some(address) => Some(listen("server.admin_listen", address)?),
             None => None,
         };
         let limits = server_limits(&config);
@@ -266,12 +266,9 @@ async fn why_ended(store: &dyn Store) -> Option<Unavailable> {
 }
 
 /// Listens on the address of a setting; also gives the address itself, for port 0.
-async fn listen(
-    key: &'static str,
-    address: SocketAddr,
-) -> Result<(TcpListener, SocketAddr), AppError> {
+fn listen(key: &'static str, address: SocketAddr) -> Result<(TcpListener, SocketAddr), AppError> {
     let error = |source| AppError::Listen { key, address, source };
-    let listener = TcpListener::bind(address).await.map_err(error)?;
+    let listener = server::listen(address).map_err(error)?;
     let address = listener.local_addr().map_err(error)?;
     Ok((listener, address))
 }

@@ -56,7 +56,7 @@ pub(super) fn run(args: DevArgs) -> Result<(), CliError> {
     runtime()?.block_on(async {
         let stop = stop_signal();
         tokio::spawn(report_dropped_lines(telemetry.dropped.clone()));
-        let (sandbox_listener, sandbox_address) = listen(args.sandbox, "--sandbox").await?;
+        let (sandbox_listener, sandbox_address) = listen(args.sandbox, "--sandbox")?;
         let flags = Flags {
             listen: Some(args.listen),
             data: Some(data.clone()),

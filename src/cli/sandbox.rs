@@ -53,7 +53,7 @@ pub(super) fn run(args: SandboxArgs) -> Result<(), CliError> {
     let _telemetry = start_telemetry("info", LogFormat::Pretty);
     runtime()?.block_on(async {
         let stop = stop_signal();
-        let (listener, address) = listen(args.listen, "--listen").await?;
+        let (listener, address) = listen(args.listen, "--listen")?;
         let faults = args.faults.faults()?;
         let sandbox = new_sandbox(args.api_key.map(Secret::new), faults);
         say(&format!(
@@ -89,7 +89,7 @@ pub(super) fn new_sandbox(api_key: Option<Secret>, faults: Faults) -> Sandbox {
 }
 
 /// Listens, and returns the address (for port 0). `option` is the one that chooses another.
-pub(super) async fn listen(
+pub(super) fn listen(
     address: SocketAddr,
     option: &str,
 ) -> Result<(TcpListener, SocketAddr), CliError> {
@@ -97,7 +97,7 @@ pub(super) async fn listen(
         what: format!("cannot listen on {address}: choose another with {option}"),
         source,
     };
-    let listener = TcpListener::bind(address).await.map_err(error)?;
+    let listener = server::listen(address).map_err(error)?;
     let address = listener.local_addr().map_err(error)?;
     Ok((listener, address))
 }

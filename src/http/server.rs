@@ -5,6 +5,8 @@
 //! its SDKs and reverse proxies speak it to their upstreams.
 
 use std::convert::Infallible;
+use std::io;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -15,7 +17,7 @@ use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::graceful::GracefulShutdown;
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tower::ServiceExt as _;
@@ -35,6 +37,15 @@ const HEADER_BYTES_MAX: usize = 32 * 1024;
 /// The most headers of a request. Browsers and a chain of proxies may send more than hyper's hundred,
 /// beyond which its answer is a bare 431, on which SDKs drop what they sent.
 const HEADERS_MAX: usize = 256;
+
+/// The send buffer of a connection; Linux doubles it. A socket accepts more bytes once a third of its buffer is free,
+/// and that is the progress `write_timeout` waits for. Without this bound, Linux lets the buffer grow to 4 MB: a client
+/// would have to read 45 KB a second, and one that never reads would hold all of it. With it, 5 KB a second are enough,
+/// and a client 100 ms away can still read a megabyte a second.
+const SEND_BUFFER_BYTES: u32 = 64 * 1024;
+
+/// How many connections may wait to be accepted. Linux allows 4,096 unless configured otherwise.
+const BACKLOG: u32 = 4_096;
 
 /// Put into a response's extensions, makes the server drop the connection without an answer.
 #[derive(Debug, Clone, Copy)]
@@ -116,6 +127,26 @@ impl Answer for Router {
         let answered: Result<_, Infallible> = self.clone().oneshot(request).await;
         answered.unwrap_or_else(|never| match never {})
     }
+}
+
+/// Listens on an address, for [`serve`].
+///
+/// # Errors
+///
+/// If the address is in use or not of this machine.
+pub fn listen(address: SocketAddr) -> io::Result<TcpListener> {
+    let socket = match address {
+        SocketAddr::V4(_) => TcpSocket::new_v4()?,
+        SocketAddr::V6(_) => TcpSocket::new_v6()?,
+    };
+    // As `TcpListener::bind` does: or else an address could not be used for a minute after a stop. On Windows, this
+    // would let another program take it.
+    #[cfg(not(windows))]
+    socket.set_reuseaddr(true)?;
+    // Accepted connections inherit it.
+    socket.set_send_buffer_size(SEND_BUFFER_BYTES)?;
+    socket.bind(address)?;
+    socket.listen(BACKLOG)
 }
 
 /// Serves until `stop` is cancelled; then accepts no more connections and lets requests under way

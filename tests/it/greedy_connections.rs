@@ -2,6 +2,8 @@
 
 use std::io::{ErrorKind, Read as _, Write as _};
 use std::net::{IpAddr, TcpStream};
+use std::thread::sleep;
+use std::time::Duration;
 
 use serde_json::Value;
 
@@ -75,6 +77,21 @@ async fn clients_that_never_read_make_room_for_others() {
         assert!(began.elapsed() < PATIENCE);
     }
     drop(hoarders);
+}
+
+#[test]
+fn a_client_that_reads_slowly_but_steadily_keeps_its_connection() {
+    let service = service("write_timeout_ms = 1000");
+    let mut stream = connect(&service);
+    // Far more than the buffers of both sides hold.
+    let requests = "GET /openapi.json HTTP/1.1\r\nHost: x\r\n\r\n".repeat(1_000);
+    stream.write_all(requests.as_bytes()).unwrap();
+    let mut part = [0; 16 * 1024];
+    // Whatever the timeout, this takes several times as long.
+    for _ in 0..100 {
+        stream.read_exact(&mut part).unwrap();
+        sleep(Duration::from_millis(50));
+    }
 }
 
 /// Only Linux has a whole network of loopback addresses.

@@ -78,6 +78,14 @@ pub enum CliError {
     /// The store failed.
     #[error("the database failed; what was done before stays: run the same command again")]
     Store(#[source] Box<dyn std::error::Error + Send + Sync>),
+    /// The disk of the database has less free space than the reserve.
+    #[error(
+        "the disk of the database has only {free} of free space for messages, less than its reserve (store.free_bytes_min): make room, or lower the reserve; what was done before stays: run the same command again"
+    )]
+    LittleSpace {
+        /// The free space, with its unit.
+        free: String,
+    },
     /// Something was left undone, as the text says.
     #[error("{0}")]
     Incomplete(String),

@@ -139,6 +139,9 @@ pub trait Inbox: Send + Sync {
     /// How much free space there is, by a look at the disk a second ago and what was accepted since.
     /// [`Inbox::accept`] does not look at it: callers know which messages can wait.
     fn free_space(&self) -> FreeSpace;
+
+    /// The bytes behind [`Inbox::free_space`]; `None` if the file system does not report them.
+    fn free_bytes(&self) -> Option<u64>;
 }
 
 /// Hands work to the delivery engine and records its outcome.

@@ -112,6 +112,10 @@ impl Inbox for FlakyStore {
     fn free_space(&self) -> FreeSpace {
         FreeSpace::Ample
     }
+
+    fn free_bytes(&self) -> Option<u64> {
+        None
+    }
 }
 
 #[async_trait]

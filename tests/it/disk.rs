@@ -485,6 +485,29 @@ async fn a_database_on_a_read_only_disk_is_refused_at_the_start() {
     refused();
 }
 
+#[cfg(unix)]
+#[tokio::test]
+async fn a_data_folder_that_others_can_look_into_is_left_as_it_is_with_a_warning() {
+    use std::os::unix::fs::PermissionsExt as _;
+    let is_told = |line: &&Value| line["message"].as_str().unwrap().contains("chmod o-rwx");
+    // A group may share it.
+    for (mode, is_open) in [(0o755, true), (0o777, true), (0o2770, false), (0o750, false)] {
+        let data = tempfile::tempdir().unwrap();
+        std::fs::set_permissions(data.path(), std::fs::Permissions::from_mode(mode)).unwrap();
+        let service = nowhere().data(data.path()).start();
+        let log = service.log();
+        let told = log.iter().find(is_told);
+        assert_eq!(told.is_some(), is_open, "{mode:o}: {told:?}");
+        if let Some(told) = told {
+            assert_eq!(told["level"], "WARN", "{told}");
+            assert_eq!(told["mode"], format!("{mode:04o}"), "{told}");
+            assert_eq!(told["folder"], data.path().to_str().unwrap(), "{told}");
+        }
+        let kept = std::fs::metadata(data.path()).unwrap().permissions().mode() & 0o7777;
+        assert_eq!(kept, mode);
+    }
+}
+
 #[tokio::test]
 async fn a_data_folder_that_cannot_be_made_is_told() {
     let folder = tempfile::tempdir().unwrap();

@@ -183,7 +183,10 @@ async fn when_the_disk_fills_signed_webhooks_are_the_last_to_be_turned_away() {
         let import = ["import", "--source", "default", "-"];
         let ran = with_reserve(reserve).command_on(service.data(), &import, line.as_bytes()).await;
         assert_eq!(ran.code, Some(i32::from(is_short)), "{ran:?}");
-        assert_eq!(ran.stderr.contains("store.free_bytes_min"), is_short, "{ran:?}");
+        for part in ["store.free_bytes_min", "iB of free space", "run the same command again"] {
+            assert_eq!(ran.stderr.contains(part), is_short, "{part}: {ran:?}");
+        }
+        assert!(!ran.stderr.contains("failed"), "{ran:?}");
         let is_beyond = |line: &Value| line["message"].as_str().unwrap().contains("whole disk");
         assert_eq!(service.log().iter().any(is_beyond), is_short);
         if is_short {

@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use clap::Args;
-use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use indicatif::{HumanBytes, ProgressBar, ProgressDrawTarget, ProgressStyle};
 use sha2::{Digest, Sha256};
 use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
@@ -261,7 +261,8 @@ impl Import<'_> {
         let mut waits_for = String::new();
         // A bulk load can wait until an operator makes room; live traffic cannot.
         if self.store.free_space() != FreeSpace::Ample {
-            return Err(CliError::Store(AcceptError::Reserved.into()));
+            let free = HumanBytes(self.store.free_bytes().unwrap_or(0)).to_string();
+            return Err(CliError::LittleSpace { free });
         }
         let accepted = loop {
             match self.store.accept(batch.clone()).await {

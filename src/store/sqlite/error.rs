@@ -295,6 +295,25 @@ pub enum OpenError {
         /// The database file.
         path: PathBuf,
     },
+    /// The write-ahead log is shorter than its index says.
+    #[error(
+        "the write-ahead log {log:?} of the database was cut while another process uses it: messages that were only in the log may be lost. End all processes that use the database, then start this one again: it continues with what is left"
+    )]
+    LogCut {
+        /// The log.
+        log: PathBuf,
+    },
+    /// The disk failed.
+    #[error(
+        "the database {path:?}, or its write-ahead log (`-wal`, `-shm`), cannot be read or written: check whether the disk is full, and read the system's log"
+    )]
+    DiskFailed {
+        /// The database file.
+        path: PathBuf,
+        /// What the engine said.
+        #[source]
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
     /// There is no room for it.
     #[error("there is no room for the database {path:?}: make room on its disk")]
     NoRoom {
@@ -346,6 +365,21 @@ pub(super) fn explain(path: &Path, fault: Fault) -> OpenError {
             OpenError::NotWritable { path, source: Box::new(source) }
         }
         Some(ErrorCode::DiskFull) => OpenError::NoRoom { path },
+        // What is missing at the end of the database reads as zeros, so this is the log.
+        Some(ErrorCode::SystemIoFailure) if is_short_read(&source) => {
+            let mut log = path.into_os_string();
+            log.push("-wal");
+            OpenError::LogCut { log: log.into() }
+        }
+        Some(ErrorCode::SystemIoFailure) => {
+            OpenError::DiskFailed { path, source: Box::new(source) }
+        }
         _ => OpenError::Open { path, source: Box::new(source) },
     }
+}
+
+/// Whether a file ended before what was to be read.
+fn is_short_read(error: &rusqlite::Error) -> bool {
+    let code = error.sqlite_error().map(|error| error.extended_code);
+    code == Some(rusqlite::ffi::SQLITE_IOERR_SHORT_READ)
 }

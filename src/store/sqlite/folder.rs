@@ -28,7 +28,33 @@ pub(in crate::store) async fn open(config: &StoreConfig) -> Result<SqliteStore, 
         folder: folder.display().to_string(),
         source,
     })?;
+    warn_if_open_to_others(folder);
     SqliteStore::open(options(config)).await
+}
+
+/// Warns if users outside the folder's group may look into it. The folder stays as it is: someone may share it on
+/// purpose, such as with a program that makes backups.
+fn warn_if_open_to_others(folder: &Path) {
+    if let Some(mode) = mode_for_others(folder) {
+        tracing::warn!(
+            folder = %folder.display(),
+            mode,
+            "other users of this machine have access to the data folder: run `chmod o-rwx` on it, unless that is intended"
+        );
+    }
+}
+
+/// The mode of a folder to which others have access, in octal.
+#[cfg(unix)]
+fn mode_for_others(folder: &Path) -> Option<String> {
+    use std::os::unix::fs::PermissionsExt as _;
+    let mode = std::fs::metadata(folder).ok()?.permissions().mode() & 0o7777;
+    (mode & 0o007 != 0).then(|| format!("{mode:04o}"))
+}
+
+#[cfg(not(unix))]
+fn mode_for_others(_folder: &Path) -> Option<String> {
+    None
 }
 
 /// Creates a folder and those above it, for their owner only, so that they are still there after a power cut.

@@ -411,6 +411,10 @@ impl Inbox for SqliteStore {
     fn free_space(&self) -> FreeSpace {
         self.space.now()
     }
+
+    fn free_bytes(&self) -> Option<u64> {
+        self.space.free_bytes()
+    }
 }
 
 #[async_trait]

@@ -50,6 +50,13 @@ struct Disk {
     total: u64,
 }
 
+impl Found {
+    /// Messages are written twice: to the log, and from there to the database.
+    fn free_bytes(&self, disk: Disk) -> u64 {
+        disk.free.saturating_sub(self.accepted.saturating_mul(2))
+    }
+}
+
 impl Space {
     /// The space for a database file.
     pub(super) fn new(file: &Path, folder: PathBuf, reserve_bytes: Option<u64>) -> Self {
@@ -70,6 +77,12 @@ impl Space {
     /// How much there is, by the last look and what was accepted since.
     pub(super) fn now(&self) -> FreeSpace {
         self.judge(&self.lock())
+    }
+
+    /// The bytes by which [`Space::now`] judges.
+    pub(super) fn free_bytes(&self) -> Option<u64> {
+        let found = self.lock();
+        found.disk.map(|disk| found.free_bytes(disk))
     }
 
     /// Notes messages that are about to be written, with this many bytes of contents.
@@ -107,7 +120,7 @@ impl Space {
     fn judge(&self, found: &Found) -> FreeSpace {
         let Some(disk) = found.disk else { return FreeSpace::Ample };
         let reserve = self.reserve_bytes.unwrap_or_else(|| RESERVE_BYTES.min(disk.total / 10));
-        let free = disk.free.saturating_sub(found.accepted.saturating_mul(2));
+        let free = found.free_bytes(disk);
         if free >= reserve {
             FreeSpace::Ample
         } else if free >= reserve / 2 {

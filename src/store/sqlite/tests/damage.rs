@@ -534,3 +534,19 @@ async fn an_earlier_index_of_the_log_ends_the_store_and_the_next_one_finds_every
     assert_stored(&again, &acknowledged).await;
     assert_eq!(quick_check(&folder), "ok");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_process_that_opens_a_database_whose_log_was_cut_says_so() {
+    for kept in [0, 32, 10_000] {
+        let (store, folder) = fresh().await;
+        for n in 0..20 {
+            put(&store, message(&n.to_string())).await;
+        }
+        let log = OpenOptions::new().write(true).open(path(&folder, "-wal")).unwrap();
+        log.set_len(kept).unwrap();
+        let why = telemetry_chain(&SqliteStore::open(options(&folder)).await.unwrap_err());
+        for part in ["queue.db-wal", "was cut", "End all processes"] {
+            assert!(why.contains(part), "{kept}: {why}");
+        }
+    }
+}

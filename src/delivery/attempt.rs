@@ -10,7 +10,7 @@ use super::verdict::{Due, Tried, Verdict};
 use crate::action::ActionKind;
 use crate::crash;
 use crate::loops::{Call, Slot};
-use crate::queue::{Attempt, Lease, Settlement, WorkError};
+use crate::queue::{Attempt, Consequence, Lease, RequestId, Settlement, WorkError};
 use crate::telemetry;
 
 impl Stepper {
@@ -44,6 +44,14 @@ impl Stepper {
         self.conclude(&held.lease, due, Some(record(&tried)), verdict).await?;
         crash::point("settle.after");
         Ok(StepEnd { next, proves_key: disposition.proves_key() })
+    }
+
+    /// Records that the first attempt at an event begins, which freezing has done if it was in the same step. If this
+    /// process ends before the outcome is recorded, the next one knows since when Loops may have the event.
+    pub(super) async fn begin(&self, lease: &Lease, request: RequestId) -> Result<(), WorkError> {
+        let consequence = Consequence::Begin;
+        let now = self.clock.now();
+        self.queue.settle(lease, Settlement { request, now, attempt: None, consequence }).await
     }
 
     async fn check_key(&self, held: &HeldLease) -> KeyCheck {

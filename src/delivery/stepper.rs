@@ -138,12 +138,18 @@ impl Stepper {
             is_last: requests.len() == 1,
             is_singled_out: turn.is_singled_out,
         };
-        match due.before_attempt(&*self.clock, &self.retry) {
-            Some(verdict) => self.give_up(lease, due, verdict).await,
-            // The store was slow, or the process was suspended: another process may be delivering.
-            None if !held.is_certain() => Ok(Next::Again.into()),
-            None => self.attempt(held, due, slot).await,
+        if let Some(verdict) = due.before_attempt(&*self.clock, &self.retry) {
+            return self.give_up(lease, due, verdict).await;
         }
+        let is_event = request.idempotency_key.is_some();
+        if is_event && request.first_attempt_at.is_none() && job.is_planned {
+            self.begin(lease, request.id).await?;
+        }
+        // The store was slow, or the process was suspended: another process may be delivering.
+        if !held.is_certain() {
+            return Ok(Next::Again.into());
+        }
+        self.attempt(held, due, slot).await
     }
 
     /// Ends a message that no retry can deliver, since it would block its lane for ever. It is unknown what

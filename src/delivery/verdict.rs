@@ -67,7 +67,10 @@ impl Verdict {
                 Some(DeliveryState::Delivered.as_str())
             }
             Consequence::Failed(failure) => Some(failure.reason.as_str()),
-            Consequence::Retry(_) | Consequence::Hold | Consequence::TakenApart => None,
+            Consequence::Begin
+            | Consequence::Retry(_)
+            | Consequence::Hold { .. }
+            | Consequence::TakenApart => None,
         }
     }
 }
@@ -126,8 +129,8 @@ impl Due<'_> {
                     "{detail}; several times, while other requests succeeded with the same key"
                 ));
             }
-            Disposition::Unauthorized { .. } => return held_by(Obstacle::Key),
-            Disposition::Misdirected => return held_by(Obstacle::BaseUrl),
+            Disposition::Unauthorized { .. } => return self.held_by(Obstacle::Key),
+            Disposition::Misdirected => return self.held_by(Obstacle::BaseUrl),
             Disposition::Limited(Some(after)) => (*after).min(retry.max),
             Disposition::Limited(None) => retry.delay(tried.number),
             Disposition::Doubtful { .. } => {
@@ -179,6 +182,14 @@ impl Due<'_> {
         }
     }
 
+    fn held_by(&self, obstacle: Obstacle) -> Verdict {
+        let first_attempt_at = self.request.first_attempt_at;
+        Verdict {
+            consequence: Consequence::Hold { first_attempt_at },
+            next: Next::Blocked(obstacle),
+        }
+    }
+
     fn failed(&self, reason: FailureReason, detail: String) -> Verdict {
         self.ended(Consequence::Failed(Failure { reason, detail }))
     }
@@ -190,10 +201,6 @@ impl Due<'_> {
 
 fn taken_apart() -> Verdict {
     Verdict { consequence: Consequence::TakenApart, next: Next::Again }
-}
-
-fn held_by(obstacle: Obstacle) -> Verdict {
-    Verdict { consequence: Consequence::Hold, next: Next::Blocked(obstacle) }
 }
 
 /// How the last attempt went, for people.

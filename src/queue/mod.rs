@@ -178,12 +178,13 @@ pub trait Work: Send + Sync {
 
     /// Records the plan of a message and of the neighbours that were planned with it; merged requests may
     /// carry several of their deliveries. Returns the requests of the first message, which are then on
-    /// disk. A message without a pending delivery is done at once: it is unmatched if its plan has no
+    /// disk. The first of them is sent next: if it is an event, its first attempt begins on disk, though not in
+    /// what is returned. A message without a pending delivery is done at once: it is unmatched if its plan has no
     /// deliveries, and none from before a replay stands. If the first message was planned before, nothing is
     /// written.
     async fn freeze(&self, lease: &Lease, merge: NewMerge) -> Result<Frozen, WorkError>;
 
-    /// Records an attempt and its consequence for the request, its deliveries and its messages.
+    /// Records an attempt, or that one begins, and its consequence for the request, its deliveries and its messages.
     async fn settle(&self, lease: &Lease, settlement: Settlement) -> Result<(), WorkError>;
 
     /// Ends a message whose records are broken, so that it does not block its lane: its pending deliveries

@@ -175,7 +175,8 @@ pub struct FrozenRequest {
     pub idempotency_key: Option<String>,
     /// How many attempts are recorded.
     pub attempts: u32,
-    /// When the first attempt was recorded.
+    /// When the first attempt began that Loops may have taken. For an event this is written before the attempt, so
+    /// that it also holds if the process ends before the outcome is recorded.
     pub first_attempt_at: Option<Timestamp>,
     /// When the next attempt is due; `None`: at once.
     pub next_attempt_at: Option<Timestamp>,
@@ -283,7 +284,7 @@ pub struct Settlement {
     pub request: RequestId,
     /// The current time.
     pub now: Timestamp,
-    /// The attempt; `None` if the request is given up without another attempt.
+    /// The attempt; `None` if it only begins, or the request is given up without another one.
     pub attempt: Option<Attempt>,
     /// The consequence.
     pub consequence: Consequence,
@@ -343,6 +344,8 @@ pub enum AttemptOutcome {
 /// The consequence of an attempt.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Consequence {
+    /// None yet: the attempt is about to begin. The retry window counts from now.
+    Begin,
     /// Loops took the request.
     Delivered,
     /// The request will not be retried.
@@ -355,9 +358,12 @@ pub enum Consequence {
     /// The request is retried, not before this time. The retry window counts from the first attempt that
     /// ends so.
     Retry(Timestamp),
-    /// The destination is paused: the request is retried when the pause ends, and the attempt does not
-    /// start the retry window.
-    Hold,
+    /// The destination is paused: the request is retried when the pause ends. The attempt does not start the retry
+    /// window, because Loops did not take the request.
+    Hold {
+        /// The request's `first_attempt_at` before this attempt.
+        first_attempt_at: Option<Timestamp>,
+    },
 }
 
 /// The backlog of a destination.

@@ -25,7 +25,6 @@ impl World {
         for running in self.running.lock().unwrap().iter().flatten() {
             running.process.crash.cancel();
         }
-        self.ledger().switched_off();
         self.wait_while_off().await;
     }
 

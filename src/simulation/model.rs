@@ -37,13 +37,8 @@ pub(super) struct Message {
     accepted: Vec<usize>,
     /// How often a request with it was refused for its key.
     unauthorized: u32,
-    /// When a request with it was sent for the first time.
+    /// When the first attempt at a request with it began.
     first_tried_at: Option<Instant>,
-    /// Whether an attempt at the present one was recorded, and with it when Loops forgets its key.
-    is_recorded: bool,
-    /// Whether the machine was switched off after the first attempt and before any was recorded. Then Loops may
-    /// have the event, and be sent it again when it has forgotten its key.
-    was_forgotten: bool,
 }
 
 /// Everything that happened.
@@ -83,8 +78,6 @@ impl Ledger {
             accepted: Vec::new(),
             unauthorized: 0,
             first_tried_at: None,
-            is_recorded: false,
-            was_forgotten: false,
         });
         self.messages.len() - 1
     }
@@ -136,24 +129,15 @@ impl Ledger {
     pub(super) fn frozen(&mut self, requests: &[FrozenRequest]) {
         for request in requests {
             let numbers = values(&serde_json::from_slice(&request.body).unwrap());
-            let numbers: Vec<usize> = numbers.into_iter().map(|(_, number)| number).collect();
-            if !self.requests.contains_key(&request.id) {
-                numbers.iter().for_each(|number| self.messages[*number].is_recorded = false);
-            }
+            let numbers = numbers.into_iter().map(|(_, number)| number).collect();
             self.requests.insert(request.id, numbers);
         }
     }
 
-    /// Notes that an attempt was recorded which starts the retry window.
-    pub(super) fn recorded(&mut self, request: RequestId) {
+    /// Notes that the attempt at a request begins on disk: from then on, Loops may have it.
+    pub(super) fn begun(&mut self, request: RequestId) {
         for number in self.requests.get(&request).into_iter().flatten() {
-            self.messages[*number].is_recorded = true;
-        }
-    }
-
-    pub(super) fn switched_off(&mut self) {
-        for message in &mut self.messages {
-            message.was_forgotten = message.first_tried_at.is_some() && !message.is_recorded;
+            self.messages[*number].first_tried_at.get_or_insert_with(Instant::now);
         }
     }
 
@@ -204,7 +188,7 @@ impl Ledger {
             };
             for record in &records[n] {
                 // One that came again has the same key, which Loops does not know if a merged request was refused.
-                let most = message.accepted.len() + replays + usize::from(message.was_forgotten);
+                let most = message.accepted.len() + replays;
                 self.check_end(n, record, (least, most), &effects[n], &mut violations);
             }
         }

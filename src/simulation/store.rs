@@ -158,19 +158,25 @@ impl Work for FlakyStore {
     }
 
     async fn freeze(&self, lease: &Lease, merge: NewMerge) -> Result<Frozen, WorkError> {
-        let frozen = self.step("freeze", lease, self.inner.freeze(lease, merge)).await?;
-        self.world.ledger().frozen(&frozen.requests);
-        Ok(frozen)
+        let watched = async {
+            let frozen = self.inner.freeze(lease, merge).await?;
+            let mut ledger = self.world.ledger();
+            ledger.frozen(&frozen.requests);
+            if let Some(next) = frozen.requests.first() {
+                ledger.begun(next.id);
+            }
+            Ok(frozen)
+        };
+        self.step("freeze", lease, watched).await
     }
 
     async fn settle(&self, lease: &Lease, settlement: Settlement) -> Result<(), WorkError> {
         let request = settlement.request;
-        let starts_window =
-            settlement.attempt.is_some() && settlement.consequence != Consequence::Hold;
+        let begins = settlement.consequence == Consequence::Begin;
         let watched = async {
             let answer = self.inner.settle(lease, settlement).await;
-            if answer.is_ok() && starts_window {
-                self.world.ledger().recorded(request);
+            if answer.is_ok() && begins {
+                self.world.ledger().begun(request);
             }
             answer
         };

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 
 use serde_json::Value;
 
-use crate::support::{Reply, ScriptedLoops, Service, Setup, identify, track};
+use crate::support::{Reply, ScriptedLoops, Seen, Service, Setup, identify, track};
 
 const HOUR: i64 = 3_600;
 const DAY: i64 = 24 * HOUR;
@@ -76,6 +76,20 @@ fn library() -> String {
 fn is_tried(message: &Value) -> bool {
     message["deliveries"][0]["request"]["attempts"][0].is_object()
 }
+
+/// Two events of each track, of which the second is sent once the first is over. Neither expires by its age.
+const TWO_EVENTS: &str = r#"
+    [[subscriptions]]
+    name = "First"
+    action = "sendEvent"
+    trigger = 'type = "track"'
+    mapping = { eventName = "first" }
+    [[subscriptions]]
+    name = "Second"
+    action = "sendEvent"
+    trigger = 'type = "track"'
+    mapping = { eventName = "second" }
+"#;
 
 async fn is_logged(service: &Service, text: &str, seconds: i64) {
     // Time passes between two readings of the clock.
@@ -211,4 +225,64 @@ async fn restarted_under_a_clock_that_is_days_ahead_it_sends_no_event_a_second_t
     }
     service.message("upsert", |found| found["state"] == "delivered").await;
     assert!(loops.rest().is_empty());
+}
+
+/// The program is killed once this is so, and starts again more than a day later, when Loops takes everything. Returns
+/// the requests of each time, by the names of their events, and the states of the two deliveries.
+async fn killed_for_a_day(
+    script: fn(&Seen) -> Reply,
+    is_reached: impl Fn(&Value) -> bool,
+) -> ([Vec<Value>; 2], [Value; 2]) {
+    let mut loops = ScriptedLoops::start(script).await;
+    let wall = Wall::right();
+    let setup = wall.setup(&loops);
+    std::fs::write(wall.0.path().join("subscriptions.toml"), TWO_EVENTS).unwrap();
+    let service = setup.start();
+    service.accept("/v1/track", track("u1", "m1")).await;
+    let mut before = vec![loops.next().await];
+    service.message("m1", is_reached).await;
+    before.extend(loops.rest());
+    loops.now(|_| Reply::ok());
+    wall.set(DAY + HOUR);
+    let service = service.crash_and_restart(&setup);
+    let is_over = |found: &Value| found["state"] == "delivered" || found["state"] == "failed";
+    let message = service.message("m1", is_over).await;
+    let names = |seen: Vec<Seen>| seen.iter().map(|one| one.body["eventName"].clone()).collect();
+    let states = [0, 1].map(|n| message["deliveries"][n]["state"].clone());
+    ([names(before), names(loops.rest())], states)
+}
+
+#[tokio::test]
+async fn killed_during_the_first_attempt_it_does_not_send_the_event_a_day_later() {
+    let silent = |seen: &Seen| match seen.path.as_str() {
+        "/api-key" => Reply::ok(),
+        _ => Reply::Silence,
+    };
+    let (sent, states) = killed_for_a_day(silent, |_| true).await;
+    // The second event was certainly not sent before.
+    assert_eq!(sent, [["first"], ["second"]]);
+    assert_eq!(states, ["failed", "delivered"]);
+}
+
+#[tokio::test]
+async fn killed_during_a_later_request_of_a_message_it_does_not_send_that_a_day_later() {
+    let silent = |seen: &Seen| match seen.body["eventName"].as_str() {
+        Some("second") => Reply::Silence,
+        _ => Reply::ok(),
+    };
+    let is_first_delivered = |found: &Value| found["deliveries"][0]["state"] == "delivered";
+    let (sent, states) = killed_for_a_day(silent, is_first_delivered).await;
+    assert_eq!(sent, [vec!["first", "second"], vec![]]);
+    assert_eq!(states, ["delivered", "failed"]);
+}
+
+#[tokio::test]
+async fn killed_while_the_key_was_wrong_it_sends_what_waits_however_late() {
+    let refusing = |seen: &Seen| match seen.path.as_str() {
+        "/api-key" => Reply::ok(),
+        _ => Reply::status(401),
+    };
+    let (sent, states) = killed_for_a_day(refusing, is_tried).await;
+    assert_eq!(sent[1], ["first", "second"]);
+    assert_eq!(states, ["delivered", "delivered"]);
 }

@@ -140,6 +140,9 @@ pub(crate) fn attempt(number: u32, outcome: AttemptOutcome) -> Attempt {
     }
 }
 
+/// The destination is paused, and the request was not tried before.
+pub(crate) const HOLD: Consequence = Consequence::Hold { first_attempt_at: None };
+
 pub(crate) fn settlement(
     request: &FrozenRequest,
     number: u32,
@@ -149,8 +152,8 @@ pub(crate) fn settlement(
         Consequence::Delivered => AttemptOutcome::Delivered,
         Consequence::Failed(_) | Consequence::TakenApart => AttemptOutcome::Refused,
         Consequence::EventDelivered => AttemptOutcome::DeliveredBefore,
-        Consequence::Hold => AttemptOutcome::Unauthorized,
-        Consequence::Retry(_) => AttemptOutcome::Retry,
+        Consequence::Hold { .. } => AttemptOutcome::Unauthorized,
+        Consequence::Retry(_) | Consequence::Begin => AttemptOutcome::Retry,
     };
     let attempt = attempt(number, outcome);
     let now = attempt.started_at + attempt.duration;

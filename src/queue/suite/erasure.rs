@@ -101,7 +101,7 @@ pub(crate) async fn erases_after_nothing_but_a_delivered_deletion(store: &dyn St
             Consequence::Retry(at(9)),
             false,
         ),
-        ("held", deletion("held"), deleting(Ok(request(0))), Consequence::Hold, false),
+        ("held", deletion("held"), deleting(Ok(request(0))), HOLD, false),
         (
             "refused",
             deletion("refused"),

@@ -79,6 +79,7 @@ macro_rules! store_suite {
             ends_a_message_that_needs_no_request,
             schedules_a_retry,
             a_held_request_does_not_start_its_retry_window,
+            an_event_counts_as_tried_before_it_is_sent,
             counts_the_retry_window_from_the_earliest_attempt,
             shows_the_earliest_next_attempt,
             ends_a_message_with_its_last_delivery,

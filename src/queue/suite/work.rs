@@ -151,7 +151,7 @@ pub(crate) async fn schedules_a_retry(store: &dyn Store) {
         assert_eq!(heads(store).await[0].next_attempt_at, Some(due));
         let expected = FrozenRequest {
             attempts: number,
-            first_attempt_at: Some(at(10)),
+            first_attempt_at: Some(at(1)),
             next_attempt_at: Some(due),
             ..frozen.clone()
         };
@@ -162,18 +162,51 @@ pub(crate) async fn schedules_a_retry(store: &dyn Store) {
 pub(crate) async fn a_held_request_does_not_start_its_retry_window(store: &dyn Store) {
     let lease = lease(store).await;
     let (seq, frozen) = planned(store, &lease, "a").await;
-    store.settle(&lease, settlement(&frozen, 1, Consequence::Hold)).await.unwrap();
+    store.settle(&lease, settlement(&frozen, 1, HOLD)).await.unwrap();
     let held = FrozenRequest { attempts: 1, ..frozen.clone() };
     assert_eq!(held.first_attempt_at, None);
     assert_eq!(store.open(seq).await.unwrap().unwrap().requests, [held]);
     store.settle(&lease, settlement(&frozen, 2, Consequence::Retry(at(900)))).await.unwrap();
     let retried = store.open(seq).await.unwrap().unwrap().requests.remove(0);
     assert_eq!((retried.attempts, retried.first_attempt_at), (2, Some(at(20))));
+    // It was tried before, and stays so.
+    let held = Consequence::Hold { first_attempt_at: Some(at(20)) };
+    store.settle(&lease, settlement(&frozen, 3, held)).await.unwrap();
+    let held = store.open(seq).await.unwrap().unwrap().requests.remove(0);
+    assert_eq!((held.attempts, held.first_attempt_at), (3, Some(at(20))));
+}
+
+pub(crate) async fn an_event_counts_as_tried_before_it_is_sent(store: &dyn Store) {
+    let lease = lease(store).await;
+    let seq = put(store, message("a")).await;
+    let deliveries = vec![delivery("one", Ok(request(1))), delivery("two", Ok(request(2)))];
+    let frozen = store.freeze_one(&lease, seq, plan(deliveries)).await.unwrap();
+    assert_eq!(frozen[0].first_attempt_at, None, "as it was before this step");
+    let begun = || async {
+        let requests = store.open(seq).await.unwrap().unwrap().requests;
+        let begun = requests.iter().map(|one| (one.attempts, one.first_attempt_at));
+        begun.collect::<Vec<_>>()
+    };
+    assert_eq!(begun().await, [(0, Some(at(1))), (0, None)], "the second one waits");
+    store.settle(&lease, settlement(&frozen[0], 1, Consequence::Delivered)).await.unwrap();
+    assert_eq!(begun().await, [(0, None)]);
+    for now in [at(20), at(30)] {
+        let begin = settlement(&frozen[1], 1, Consequence::Begin);
+        store.settle(&lease, Settlement { now, attempt: None, ..begin }).await.unwrap();
+        assert_eq!(begun().await, [(0, Some(at(20)))]);
+    }
+    // Other requests may be repeated at any time.
+    let seq = put(store, message("b")).await;
+    let deliveries = plan(vec![delivery("one", Ok(request(0)))]);
+    let frozen = store.freeze_one(&lease, seq, deliveries).await.unwrap();
+    assert_eq!(store.open(seq).await.unwrap().unwrap().requests, frozen);
 }
 
 pub(crate) async fn counts_the_retry_window_from_the_earliest_attempt(store: &dyn Store) {
     let lease = lease(store).await;
-    let (seq, frozen) = planned(store, &lease, "a").await;
+    let seq = put(store, message("a")).await;
+    let upsert = plan(vec![delivery("one", Ok(request(0)))]);
+    let frozen = store.freeze_one(&lease, seq, upsert).await.unwrap().remove(0);
     // The clock was ahead at the first attempt, and was then set back by an hour.
     let hour = SignedDuration::from_hours(1);
     for (number, started_at, first) in

@@ -25,6 +25,9 @@ pub(super) const INSERT_REQUEST: &str = "
     INSERT INTO requests (destination, path, body, idempotency_key, created_at, state, is_merged,
                           merged_into, expires_at)
     VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)";
+/// ?1 request id, ?2 now. The first attempt at an event begins.
+pub(super) const BEGIN: &str =
+    "UPDATE requests SET first_attempt_at = ?2 WHERE id = ?1 AND idempotency_key IS NOT NULL";
 /// ?1 seq, ?2 position, ?3 request id, ?4 state, ?5 ended at, ?6 subscription, ?7 action, ?8 reason,
 /// ?9 detail, ?10 warnings, ?11 its part of a merged request. It belongs to the latest replay of its message.
 pub(super) const INSERT_DELIVERY: &str = "
@@ -87,8 +90,15 @@ impl Step for Freeze {
             }
         }
         effects.has_written = true;
-        let first = self.merge.plans.first().map(|(seq, _)| *seq).unwrap_or_default();
-        Ok(Ok(Frozen { requests: frozen(transaction, first)?, unmatched }))
+        let mut requests = Vec::new();
+        if let Some((seq, plan)) = self.merge.plans.first() {
+            requests = frozen(transaction, *seq)?;
+            if let Some(next) = requests.first() {
+                let mut begin = transaction.prepare_cached(BEGIN)?;
+                begin.execute(params![next.id.0, to_ms(plan.now)])?;
+            }
+        }
+        Ok(Ok(Frozen { requests, unmatched }))
     }
 }
 

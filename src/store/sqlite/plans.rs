@@ -46,6 +46,7 @@ fn statements() -> &'static [(&'static str, &'static str, &'static [&'static str
         freeze {
             PLAN_STATE => ["messages (rowid=?)"],
             INSERT_REQUEST => [],
+            BEGIN => ["requests (rowid=?)"],
             INSERT_DELIVERY => ["replays (rowid=?)"],
             STANDS => ["deliveries_seq (seq=?)"],
             PLANNED => ["deliveries_failed (seq=?)", "messages (rowid=?)"],

@@ -24,11 +24,14 @@ pub(super) const ATTEMPT_KNOWN: &str =
 pub(super) const INSERT_ATTEMPT: &str = "
     INSERT INTO attempts (request_id, number, started_at, duration_ms, status, outcome, excerpt)
     VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7) ON CONFLICT (request_id, number) DO NOTHING";
-/// ?1 request id, ?2 state, ?3 how many attempts more, ?4 started at, ?5 next attempt at. The first attempt was
-/// not later than this one: if the clock was ahead then, the window would never end.
+/// ?1 request id, ?2 state, ?3 how many attempts more, ?4 started at, ?5 next attempt at, ?6 whether the first attempt
+/// began at ?4 whatever is known of it. Otherwise it was not later than this one: if the clock was ahead then, the
+/// window would never end.
 pub(super) const SETTLE_REQUEST: &str = "
     UPDATE requests SET state = ?2, attempts = attempts + ?3,
-        first_attempt_at = COALESCE(MIN(first_attempt_at, ?4), first_attempt_at, ?4), next_attempt_at = ?5
+        first_attempt_at = CASE WHEN ?6 THEN ?4
+            ELSE COALESCE(MIN(first_attempt_at, ?4), first_attempt_at, ?4) END,
+        next_attempt_at = ?5
     WHERE id = ?1 AND state = 'pending'";
 /// ?1 merged request. Each of its deliveries is carried by its own request from now on.
 pub(super) const TAKE_APART_DELIVERIES: &str = "
@@ -120,14 +123,17 @@ impl Settle {
     }
 
     fn write(&self, transaction: &Connection, tallies: &mut Tallies) -> Result<(), Fault> {
-        let Settlement { request, attempt, consequence, .. } = &self.settlement;
+        let Settlement { request, attempt, consequence, now } = &self.settlement;
         let next_attempt_at = match consequence {
             Consequence::Retry(at) => Some(to_ms(*at)),
             _ => None,
         };
-        // While the destination is paused, the time within which a request is tried does not begin.
-        let starts_window = !matches!(consequence, Consequence::Hold);
-        let started_at = attempt.as_ref().map(|attempt| to_ms(attempt.started_at));
+        let started_at = match consequence {
+            Consequence::Begin => Some(*now),
+            // While the destination is paused, the time within which a request is tried does not begin.
+            Consequence::Hold { first_attempt_at } => *first_attempt_at,
+            _ => attempt.as_ref().map(|attempt| attempt.started_at),
+        };
         let recorded = match attempt {
             Some(attempt) => record(transaction, *request, attempt)?,
             None => 0,
@@ -136,14 +142,15 @@ impl Settle {
             request.0,
             self.state(),
             recorded,
-            started_at.filter(|_| starts_window),
+            started_at.map(to_ms),
             next_attempt_at,
+            matches!(consequence, Consequence::Hold { .. }),
         ])?;
         if settled != 1 {
             return Err(GONE);
         }
         match consequence {
-            Consequence::Retry(_) | Consequence::Hold => Ok(()),
+            Consequence::Begin | Consequence::Retry(_) | Consequence::Hold { .. } => Ok(()),
             Consequence::TakenApart => self.take_apart(transaction),
             Consequence::EventDelivered => {
                 self.take_apart(transaction)?;
@@ -185,7 +192,9 @@ impl Settle {
             Consequence::Delivered => DeliveryState::Delivered.as_str(),
             Consequence::Failed(_) => DeliveryState::Failed.as_str(),
             Consequence::TakenApart | Consequence::EventDelivered => "taken_apart",
-            Consequence::Retry(_) | Consequence::Hold => DeliveryState::Pending.as_str(),
+            Consequence::Begin | Consequence::Retry(_) | Consequence::Hold { .. } => {
+                DeliveryState::Pending.as_str()
+            }
         }
     }
 

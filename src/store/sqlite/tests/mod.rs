@@ -107,7 +107,7 @@ async fn what_was_accepted_survives_without_close() {
     let seq = put(&store, message("a")).await;
     let lease = store.lease(ask("a", at(0))).await.unwrap().unwrap();
     let frozen =
-        store.freeze_one(&lease, seq, plan(vec![delivery("one", Ok(request(1)))])).await.unwrap();
+        store.freeze_one(&lease, seq, plan(vec![delivery("one", Ok(request(0)))])).await.unwrap();
     // As a crash leaves it: the first store is neither closed nor dropped.
     let again = SqliteStore::open(options(&folder)).await.unwrap();
     let job = again.open(seq).await.unwrap().unwrap();

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use rusqlite::{Connection, OptionalExtension as _, params};
 
-use super::Fault;
+use super::error::Fault;
 use super::event_names::EventNames;
 use super::recent::{Recent, Row};
 use super::rows::{duration_ms, from_ms, to_json, to_ms};

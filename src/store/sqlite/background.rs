@@ -8,11 +8,12 @@ use std::time::{Duration, Instant};
 
 use tokio::time::sleep;
 
+use super::error::Fault;
 use super::probe::TryToWrite;
 use super::purge::MakeRoom;
 use super::reader::Readers;
 use super::space::Space;
-use super::{Fault, Writing};
+use super::writing::Writing;
 use crate::queue::FreeSpace;
 
 /// The time between two looks.

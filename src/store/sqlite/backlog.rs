@@ -14,7 +14,7 @@ use std::time::Duration;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
-use super::Fault;
+use super::error::Fault;
 use super::reader::Readers;
 use crate::queue::NewMessage;
 

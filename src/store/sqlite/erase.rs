@@ -3,10 +3,10 @@
 
 use rusqlite::{Connection, OptionalExtension as _, params};
 
-use super::Fault;
+use super::error::Fault;
+use super::group::{Effects, Step};
 use super::purge::{CONTENTS, DELETE_ERASURE, execute};
 use super::recent::sorted_through;
-use super::writer::{Effects, Step};
 
 /// ?1 behind this one. The first deletion whose erasure is open, and how far that has come.
 pub(super) const NEXT: &str = "

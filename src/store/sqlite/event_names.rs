@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use jiff::Timestamp;
 use rusqlite::{Connection, OptionalExtension as _, params};
 
-use super::Fault;
+use super::error::Fault;
 use super::rows::to_ms;
 use crate::queue::{EVENT_NAMES_MAX, OTHER_EVENTS, event_name};
 

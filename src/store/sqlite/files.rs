@@ -16,7 +16,7 @@ use std::time::SystemTime;
 
 use rusqlite::Connection;
 
-use super::Fault;
+use super::error::Fault;
 use super::frames::{Header, Salts};
 
 /// The second column is the number of frames in the log. Moves nothing.

@@ -6,7 +6,8 @@ use std::time::Duration;
 
 use super::error::OpenError;
 use super::network::folder_of;
-use super::{SqliteOptions, SqliteStore};
+use super::options::SqliteOptions;
+use super::store::SqliteStore;
 use crate::config::StoreConfig;
 
 /// The name of the database file.

@@ -5,12 +5,12 @@ use std::collections::HashMap;
 
 use rusqlite::{Connection, OptionalExtension as _, params};
 
-use super::Fault;
+use super::error::Fault;
+use super::group::{Effects, Step};
 use super::lease::{Fenced, is_in_force};
 use super::log::frozen;
 use super::rows::{to_json, to_ms};
 use super::tally::{Counted, Tallies};
-use super::writer::{Effects, Step};
 use crate::action::{ActionKind, Unmatched, UnmatchedReason};
 use crate::queue::{
     DeliveryState, Frozen, Lease, NewDelivery, NewMerge, NewPlan, NewRequest, RequestId, Seq, Stage,

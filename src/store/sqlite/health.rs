@@ -18,7 +18,7 @@ use std::time::{Duration, Instant};
 
 use rusqlite::Connection;
 
-use super::Fault;
+use super::error::Fault;
 use super::files::Files;
 use crate::telemetry;
 

@@ -2,9 +2,9 @@
 
 use rusqlite::{Connection, OptionalExtension as _, params};
 
-use super::Fault;
+use super::error::Fault;
+use super::group::{Effects, Step};
 use super::rows::{duration_ms, to_ms};
-use super::writer::{Effects, Step};
 use crate::queue::{Lease, LeaseRequest, WorkError};
 
 /// ?1 destination, ?2 holder, ?3 now, ?4 expiry, ?5 an expiry so far ahead that the clock must have

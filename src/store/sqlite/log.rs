@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use rusqlite::{Connection, OptionalExtension as _, params};
 
-use super::Fault;
+use super::error::Fault;
 use super::recent::sorted_through;
 use super::rows::{self, from_ms, json_list, message_columns};
 use crate::queue::{

@@ -10,9 +10,9 @@ use rusqlite::config::DbConfig;
 use rusqlite::{Connection, OpenFlags, TransactionBehavior};
 use tracing::warn;
 
-use super::error::{OpenError, explain};
+use super::error::{Fault, OpenError, explain};
 use super::network::{folder_of, network_disk};
-use super::{Fault, SqliteOptions};
+use super::options::SqliteOptions;
 
 const SCHEMA: &str = include_str!("schema.sql");
 
@@ -57,6 +57,14 @@ pub(super) struct FileOptions {
 }
 
 impl FileOptions {
+    pub(super) fn new(options: &SqliteOptions) -> Self {
+        Self {
+            path: options.path.clone(),
+            busy_timeout: options.busy_timeout,
+            pages_max: options.pages_max,
+        }
+    }
+
     pub(super) fn open_writer(&self) -> Result<Connection, Fault> {
         let connection = self.open(OpenFlags::SQLITE_OPEN_READ_WRITE, WRITER_CACHE_KIB)?;
         // SQLite opens a file that cannot be written all the same, for reading alone.
@@ -99,7 +107,7 @@ impl FileOptions {
 /// Opens the file for writing, with the schema of this release.
 pub(super) fn open(options: &SqliteOptions) -> Result<Connection, OpenError> {
     make_file(&options.path, options.allow_network_disk)?;
-    let file = options.file();
+    let file = FileOptions::new(options);
     let started = Instant::now();
     loop {
         match open_once(options, &file) {

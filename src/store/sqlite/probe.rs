@@ -5,11 +5,11 @@ use std::time::Instant;
 
 use rusqlite::Connection;
 
-use super::Fault;
+use super::error::Fault;
+use super::group::{Effects, Step};
 use super::health::Health;
 use super::open::{FileOptions, is_ours};
 use super::reader::Readers;
-use super::writer::{Effects, Step};
 
 /// The most bytes that are tried at once: more than any group has by default.
 const TRY_BYTES_MAX: u64 = 64 * 1024 * 1024;

@@ -6,9 +6,10 @@ use std::time::Duration;
 use jiff::Timestamp;
 use rusqlite::{Connection, OptionalExtension as _, Params, params};
 
+use super::error::Fault;
+use super::group::{Effects, Step};
+use super::options::Retention;
 use super::rows::{duration_ms, from_ms, to_ms};
-use super::writer::{Effects, Step};
-use super::{Fault, Retention};
 use crate::queue::TallyStep;
 
 /// ?1 is failed, ?2 done before or at, ?3 limit.

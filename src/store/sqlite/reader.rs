@@ -6,7 +6,7 @@ use std::time::Duration;
 use rusqlite::{Connection, TransactionBehavior};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-use super::Fault;
+use super::error::Fault;
 use super::health::Health;
 use super::open::FileOptions;
 

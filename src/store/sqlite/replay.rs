@@ -5,13 +5,13 @@ use jiff::Timestamp;
 use rusqlite::types::Value;
 use rusqlite::{Connection, OptionalExtension as _, params, params_from_iter};
 
-use super::Fault;
 use super::accept::next_seqs;
+use super::error::Fault;
+use super::group::{Effects, Step};
 use super::purge::{DELETE_MESSAGE, DELETE_REPLAY};
 use super::recent::sorted_through;
 use super::rows::to_ms;
 use super::tally::Counted;
-use super::writer::{Effects, Step};
 use crate::queue::{Class, ReplayAsk, ReplayPosition, ReplayState, Selection, Seq, Stage};
 use crate::segment::{Digests, MessageHash, PersonDigest};
 

@@ -9,7 +9,7 @@ use bytes::Bytes;
 use jiff::Timestamp;
 use rusqlite::Row;
 
-use super::Fault;
+use super::error::Fault;
 use crate::action::{ActionKind, Endpoint, Unmatched, UnmatchedReason};
 use crate::queue::{
     Attempt, AttemptOutcome, Class, DeliveryRecord, DeliveryState, Failure, FailureReason,

@@ -2,12 +2,12 @@
 
 use rusqlite::{Connection, OptionalExtension as _, params};
 
-use super::Fault;
+use super::error::Fault;
 use super::freeze::{CarriedBy, insert_delivery};
+use super::group::{Effects, Step};
 use super::lease::{Fenced, is_in_force};
 use super::rows::to_ms;
 use super::tally::Counted;
-use super::writer::{Effects, Step};
 use crate::action::ActionKind;
 use crate::queue::{BrokenMessage, Lease, NewDelivery, Stage};
 

@@ -3,12 +3,12 @@
 
 use rusqlite::{Connection, OptionalExtension as _, params};
 
-use super::Fault;
+use super::error::Fault;
 use super::freeze::GONE;
+use super::group::{Effects, Step};
 use super::lease::{Fenced, is_in_force};
 use super::rows::{duration_ms, to_ms};
 use super::tally::{Counted, Tallies};
-use super::writer::{Effects, Step};
 use crate::action::ActionKind;
 use crate::queue::{
     Attempt, Consequence, DeliveryState, Failure, Lease, RequestId, Settlement, Stage,

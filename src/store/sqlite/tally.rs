@@ -6,7 +6,7 @@ use std::collections::HashMap;
 use jiff::Timestamp;
 use rusqlite::{Connection, params};
 
-use super::Fault;
+use super::error::Fault;
 use super::rows::to_ms;
 use crate::queue::{Stage, TallyStep};
 

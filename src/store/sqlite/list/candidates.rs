@@ -5,9 +5,10 @@ use rusqlite::types::Value;
 use rusqlite::{Connection, OptionalExtension as _, params_from_iter};
 
 use crate::queue::{Class, FailureReason, Filter, MessageState, Seq, TallyStep};
+use crate::store::sqlite::error::Fault;
+use crate::store::sqlite::log;
 use crate::store::sqlite::recent::sorted_through;
 use crate::store::sqlite::rows::{json_list, to_ms};
-use crate::store::sqlite::{Fault, log};
 
 // In all streams: ?1 before, ?2 from this sequence number on, ?3 limit, ?4 and up: the value of the stream.
 

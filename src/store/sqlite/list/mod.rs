@@ -15,8 +15,9 @@ use rusqlite::types::Value;
 use rusqlite::{Connection, Row, params_from_iter};
 use tracing::warn;
 
+use super::error::Fault;
+use super::log;
 use super::rows::{self, from_ms, json_list, message_columns, to_ms};
-use super::{Fault, log};
 use crate::queue::{
     EventName, FailureGroup, FailureGroups, FailureReason, Filter, MessageRecord, MessageState,
     Page, Seq, Stage, Tally, TallyStep, cause,

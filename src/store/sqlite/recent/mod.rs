@@ -15,7 +15,7 @@ use std::hash::{BuildHasherDefault, Hasher};
 
 use rusqlite::{Connection, params};
 
-use super::Fault;
+use super::error::Fault;
 use super::rows::number;
 
 /// Rows that are sorted in along with a group: somewhat more than arrived, so that sorting keeps pace and is

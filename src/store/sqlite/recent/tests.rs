@@ -6,8 +6,9 @@ use tempfile::TempDir;
 
 use super::super::accept::{self, Memory};
 use super::super::event_names::EventNames;
+use super::super::options::SqliteOptions;
+use super::super::store::SqliteStore;
 use super::super::tally::Tallies;
-use super::super::{SqliteOptions, SqliteStore};
 use super::*;
 use crate::action::ActionKind;
 use crate::queue::suite::{

@@ -234,7 +234,7 @@ struct Hold(std::sync::Mutex<mpsc::Receiver<()>>);
 impl Step for Hold {
     type Output = ();
 
-    fn run(&self, _: &Connection, _: &mut writer::Effects) -> Result<(), Fault> {
+    fn run(&self, _: &Connection, _: &mut Effects) -> Result<(), Fault> {
         let _ = self.0.lock().unwrap().recv();
         Ok(())
     }

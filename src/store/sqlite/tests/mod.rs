@@ -1,14 +1,23 @@
 //! The suite over SQLite, and what only SQLite can get wrong: the file, the group, the plans.
 
 use std::pin::Pin;
+use std::sync::{Arc, mpsc};
 use std::task::Poll;
 use std::time::Duration;
 
+use rusqlite::Connection;
 use tempfile::TempDir;
+use tokio::sync::oneshot;
 
-use super::*;
-use crate::queue::Consequence;
+use super::error::{Fault, OpenError};
+use super::group::{Effects, Step};
+use super::health::Next;
+use super::open::FileOptions;
+use super::options::SqliteOptions;
+use super::store::{LOOKUPS_MAX, SqliteStore};
+use super::{backlog, open, replay};
 use crate::queue::suite::*;
+use crate::queue::*;
 use crate::simulation::simulation;
 
 mod damage;

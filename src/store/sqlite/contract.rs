@@ -1,0 +1,284 @@
+//! The contract of the queue, as the store keeps it: hands each call to the writer or to a reader.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use jiff::Timestamp;
+use rusqlite::Connection;
+use tokio::sync::{oneshot, watch};
+
+use super::backlog::Size;
+use super::erase::Erase;
+use super::freeze::Freeze;
+use super::group::{AcceptOrder, Order};
+use super::health::Next;
+use super::lease::Release;
+use super::probe::{TryToWrite, verify_in_background};
+use super::set_aside::SetAside;
+use super::settle::Settle;
+use super::store::SqliteStore;
+use super::{erase, list, log, open, purge, replay};
+use crate::queue::{
+    AcceptError, Accepted, BrokenMessage, Class, Depth, EventName, FailureGroups, Filter,
+    FreeSpace, Frozen, Head, Housekeeping, Inbox, Job, LaneAsk, LanePart, Lease, LeaseHolder,
+    LeaseRequest, Log, MessageRecord, NewMerge, NewMessage, Page, PendingAsk, ReplayAsk,
+    ReplayChunk, ReplayPosition, ReplayState, Replays, Seq, Settlement, Store, Tally, TallyStep,
+    Unavailable, Work, WorkError,
+};
+use crate::segment::{Digests, MessageHash};
+
+/// How long a test write may take when the health of the store is checked.
+const TRY_TIMEOUT: Duration = Duration::from_secs(1);
+
+#[async_trait]
+impl Store for SqliteStore {
+    async fn ended(&self) -> Option<Unavailable> {
+        self.ended.cancelled().await;
+        self.health.must_end().map(Unavailable::from)
+    }
+
+    async fn close(&self) {
+        self.readers.close().await;
+        self.lookups.close().await;
+        let (reply, closed) = oneshot::channel();
+        if self.writing.orders.send(Order::Close(reply)).is_ok() {
+            // The writer also drops the reply when it has ended already: closed either way.
+            let _ = closed.await;
+        }
+    }
+}
+
+#[async_trait]
+impl Inbox for SqliteStore {
+    async fn accept(&self, messages: Vec<NewMessage>) -> Result<Vec<Accepted>, AcceptError> {
+        if messages.is_empty() {
+            return Ok(Vec::new());
+        }
+        self.health.admit()?;
+        let permits = self.room.admit(&messages)?;
+        let admitted = self.backlog.admit(Size::of(&messages), &self.readers).await?;
+        let admitted = admitted.ok_or(AcceptError::Full)?;
+        let size = Size::of(&messages);
+        self.space.accepts(size.messages, size.bytes);
+        let (reply, answer) = oneshot::channel();
+        let order = AcceptOrder { messages, reply, permits, admitted };
+        self.writing.orders.send(Order::Accept(order)).map_err(|_| self.writing.end_cause())?;
+        Ok(answer.await.map_err(|_| self.writing.end_cause())??)
+    }
+
+    fn free_space(&self) -> FreeSpace {
+        self.space.now()
+    }
+
+    fn free_bytes(&self) -> Option<u64> {
+        self.space.free_bytes()
+    }
+}
+
+#[async_trait]
+impl Work for SqliteStore {
+    async fn lease(&self, ask: LeaseRequest) -> Result<Option<Lease>, Unavailable> {
+        Ok(self.write(ask).await?)
+    }
+
+    async fn lease_holder(&self, destination: &str) -> Result<Option<LeaseHolder>, Unavailable> {
+        let destination = destination.to_owned();
+        Ok(self.readers.read(move |snapshot| log::lease_holder(snapshot, &destination)).await?)
+    }
+
+    async fn release(&self, lease: &Lease) -> Result<(), WorkError> {
+        Ok(self.write(Release(lease.clone())).await??)
+    }
+
+    async fn pending(
+        &self,
+        destination: &str,
+        ask: [PendingAsk; Class::COUNT],
+    ) -> Result<[Vec<Head>; Class::COUNT], Unavailable> {
+        let destination = destination.to_owned();
+        Ok(self.readers.read(move |snapshot| log::pending(snapshot, &destination, ask)).await?)
+    }
+
+    async fn of_lane(&self, destination: &str, ask: &LaneAsk) -> Result<LanePart, Unavailable> {
+        let (destination, ask) = (destination.to_owned(), *ask);
+        Ok(self.readers.read(move |snapshot| log::of_lane(snapshot, &destination, ask)).await?)
+    }
+
+    async fn open(&self, seq: Seq) -> Result<Option<Job>, WorkError> {
+        Ok(self.readers.read(move |snapshot| log::open(snapshot, seq)).await?)
+    }
+
+    async fn freeze(&self, lease: &Lease, merge: NewMerge) -> Result<Frozen, WorkError> {
+        Ok(self.write(Freeze { lease: lease.clone(), merge }).await??)
+    }
+
+    async fn settle(&self, lease: &Lease, settlement: Settlement) -> Result<(), WorkError> {
+        Ok(self.write(Settle { lease: lease.clone(), settlement }).await??)
+    }
+
+    async fn set_aside(
+        &self,
+        lease: &Lease,
+        broken: BrokenMessage,
+    ) -> Result<Option<String>, WorkError> {
+        Ok(self.write(SetAside { lease: lease.clone(), broken }).await??)
+    }
+
+    async fn destinations(&self) -> Result<Vec<String>, Unavailable> {
+        Ok(self.readers.read(log::destinations).await?)
+    }
+
+    async fn depth(&self, destination: &str) -> Result<Depth, Unavailable> {
+        let destination = destination.to_owned();
+        Ok(self.lookups.read(move |snapshot| log::depth(snapshot, &destination)).await?)
+    }
+
+    fn arrivals(&self) -> watch::Receiver<u64> {
+        self.arrivals.clone()
+    }
+}
+
+#[async_trait]
+impl Log for SqliteStore {
+    async fn by_message_id(
+        &self,
+        hash: MessageHash,
+        message_id: &str,
+    ) -> Result<Vec<MessageRecord>, Unavailable> {
+        let message_id = message_id.to_owned();
+        let read = move |snapshot: &Connection| log::by_message_id(snapshot, hash, &message_id);
+        Ok(self.lookups.read(read).await?)
+    }
+
+    async fn list(
+        &self,
+        filter: &Filter,
+        before: Option<Seq>,
+        limit: u32,
+    ) -> Result<Page, Unavailable> {
+        let filter = filter.clone();
+        Ok(self.lookups.read(move |snapshot| list::list(snapshot, &filter, before, limit)).await?)
+    }
+
+    async fn failures(&self, filter: &Filter) -> Result<FailureGroups, Unavailable> {
+        let filter = filter.clone();
+        Ok(self.lookups.read(move |snapshot| list::failures(snapshot, &filter)).await?)
+    }
+
+    async fn tallies(
+        &self,
+        step: TallyStep,
+        from: Timestamp,
+        to: Timestamp,
+    ) -> Result<Vec<Tally>, Unavailable> {
+        Ok(self.lookups.read(move |snapshot| list::tallies(snapshot, step, from, to)).await?)
+    }
+
+    async fn event_names(&self, source: Option<&str>) -> Result<Vec<EventName>, Unavailable> {
+        let source = source.map(str::to_owned);
+        let read = move |snapshot: &Connection| list::event_names(snapshot, source.as_deref());
+        Ok(self.lookups.read(read).await?)
+    }
+
+    fn digests(&self) -> Digests {
+        self.digests.clone()
+    }
+
+    async fn ready(&self) -> Result<(), Unavailable> {
+        let (why, bytes) = match self.health.next() {
+            // While all is well, nothing is written to find that out.
+            Next::Read => {
+                self.readers.read(open::check_schema).await?;
+                return match self.space.now() {
+                    FreeSpace::Exhausted => Err(Unavailable(AcceptError::Reserved.into())),
+                    FreeSpace::Ample | FreeSpace::Low | FreeSpace::VeryLow => Ok(()),
+                };
+            }
+            Next::Write { why, bytes } => (why, bytes),
+            Next::Verify { why } => {
+                verify_in_background(self.lookups.clone(), Arc::clone(&self.health));
+                return Err(why.into());
+            }
+            Next::Wait { why } => return Err(why.into()),
+        };
+        match tokio::time::timeout(TRY_TIMEOUT, self.write(TryToWrite { bytes })).await {
+            Ok(tried) => tried?,
+            Err(_) => return Err(why.into()),
+        }
+        // Messages may be refused although a step was written.
+        Ok(self.health.admit()?)
+    }
+}
+
+#[async_trait]
+impl Replays for SqliteStore {
+    async fn replay(&self, ask: &ReplayAsk) -> Result<ReplayChunk, Unavailable> {
+        let (question, digests) = (ask.clone(), self.digests.clone());
+        let find = move |snapshot: &Connection| replay::find(snapshot, &question, &digests);
+        let found = self.lookups.read(find).await?;
+        let mut chunk = ReplayChunk { next: found.next, ..ReplayChunk::default() };
+        let mut seen = None;
+        for part in found.messages.chunks(replay::MESSAGES_MAX) {
+            let replayable = || part.iter().filter(|message| message.is_replayable);
+            let seqs: Vec<Seq> = replayable().map(|message| message.seq).collect();
+            let count = seqs.len();
+            if ask.is_dry_run {
+                chunk.replayed += count as u64;
+            } else if count > 0 {
+                let bytes = replayable().map(|message| message.payload_bytes).sum();
+                let requeue = replay::Requeue {
+                    seqs,
+                    failed_only: ask.selection.state == ReplayState::Failed,
+                    subscription: ask.selection.subscription.clone(),
+                    now: ask.now,
+                };
+                let size = Size { messages: count as u64, bytes };
+                match (self.requeue(requeue, size).await, seen) {
+                    (Ok(replayed), _) => chunk.replayed += replayed,
+                    // The next call begins with this part, and fails unless the store works again.
+                    (Err(_), Some(after)) => {
+                        chunk.next = Some(ReplayPosition { after, until: found.until });
+                        break;
+                    }
+                    (Err(fault), None) => return Err(fault.into()),
+                }
+            }
+            chunk.without_contents += (part.len() - count) as u64;
+            seen = part.last().map(|message| message.accepted);
+        }
+        Ok(chunk)
+    }
+}
+
+#[async_trait]
+impl Housekeeping for SqliteStore {
+    async fn purge(&self, now: Timestamp) -> Result<u64, Unavailable> {
+        Ok(self.write(purge::Purge { now, retention: self.retention }).await?)
+    }
+
+    async fn erase(&self) -> Result<u64, Unavailable> {
+        let behind = self.erase_behind.load(Ordering::Relaxed);
+        let next = move |snapshot: &Connection| erase::next_deletion(snapshot, behind);
+        let Some(deletion) = self.lookups.read(next).await? else {
+            // The next round tries those again that failed.
+            self.erase_behind.store(0, Ordering::Relaxed);
+            return Ok(0);
+        };
+        let seq = deletion.seq;
+        // Found by a reader, so that the writer need not search.
+        let erased = match self.lookups.read(move |snapshot| Erase::of(snapshot, deletion)).await {
+            Ok(part) => self.write(part).await,
+            Err(fault) => Err(fault),
+        };
+        if erased.is_err() {
+            self.erase_behind.store(seq, Ordering::Relaxed);
+        }
+        Ok(erased?)
+    }
+
+    async fn newest(&self) -> Result<Option<Timestamp>, Unavailable> {
+        Ok(self.lookups.read(purge::newest).await?)
+    }
+}

@@ -1,0 +1,190 @@
+//! Orders to write, and the group of them that one transaction writes.
+//!
+//! An order owns its place in the queue until it is answered. A group is answered only after its commit.
+
+use rusqlite::{Connection, TransactionBehavior};
+use tokio::sync::{OwnedSemaphorePermit, oneshot};
+
+use super::accept::{self, Memory};
+use super::backlog::Admitted;
+use super::error::Fault;
+use super::open::check_schema;
+use super::recent::{Row, Slice};
+use super::tally::Tallies;
+use crate::queue::{Accepted, NewMessage};
+
+/// What a step, and a message beside its payload, may take in the file, for the size of a group.
+const STEP_BYTES: u64 = 4_096;
+const MESSAGE_BYTES: u64 = 512;
+
+/// Something to be written.
+pub(super) enum Order {
+    Accept(AcceptOrder),
+    Step(Box<dyn AnyStep>),
+    Close(oneshot::Sender<()>),
+}
+
+/// Messages to be accepted.
+#[derive(Debug)]
+pub(super) struct AcceptOrder {
+    pub(super) messages: Vec<NewMessage>,
+    pub(super) reply: oneshot::Sender<Result<Vec<Accepted>, Fault>>,
+    /// Room in the queue for the writer, given back when the order is dropped.
+    pub(super) permits: [OwnedSemaphorePermit; 2],
+    pub(super) admitted: Admitted,
+}
+
+/// Writes that belong together, in a transaction with others. May be run again after the transaction was
+/// rolled back.
+pub(super) trait Step: Send + 'static {
+    type Output: Send + 'static;
+
+    fn run(&self, transaction: &Connection, effects: &mut Effects) -> Result<Self::Output, Fault>;
+}
+
+/// What the steps of a transaction did, beyond their outputs.
+#[derive(Debug, Default)]
+pub(super) struct Effects {
+    /// Something was certainly written.
+    pub(super) has_written: bool,
+    /// At least this much was written on trial.
+    pub(super) proven_bytes: u64,
+    /// There may be messages for the engines to see.
+    pub(super) has_arrived: bool,
+    /// Contents were erased, which the write-ahead log may still hold.
+    pub(super) has_erased: bool,
+    /// Names of events may have been deleted.
+    pub(super) forgets_event_names: bool,
+    pub(super) tallies: Tallies,
+}
+
+/// A step on its way through a group, whatever its output.
+pub(super) trait AnyStep: Send {
+    fn run(&mut self, transaction: &Connection, effects: &mut Effects) -> Result<(), Fault>;
+    fn answer(self: Box<Self>, committed: Result<(), Fault>);
+}
+
+pub(super) struct StepOrder<S: Step> {
+    step: S,
+    output: Option<S::Output>,
+    reply: oneshot::Sender<Result<S::Output, Fault>>,
+    /// Room in the queue for the writer.
+    _permit: OwnedSemaphorePermit,
+}
+
+impl<S: Step> StepOrder<S> {
+    pub(super) fn new(
+        step: S,
+        permit: OwnedSemaphorePermit,
+    ) -> (Self, oneshot::Receiver<Result<S::Output, Fault>>) {
+        let (reply, answer) = oneshot::channel();
+        (Self { step, output: None, reply, _permit: permit }, answer)
+    }
+}
+
+impl<S: Step> AnyStep for StepOrder<S> {
+    fn run(&mut self, transaction: &Connection, effects: &mut Effects) -> Result<(), Fault> {
+        self.output = Some(self.step.run(transaction, effects)?);
+        Ok(())
+    }
+
+    fn answer(self: Box<Self>, committed: Result<(), Fault>) {
+        let Self { output, reply, .. } = *self;
+        // A step of a group that was committed has run.
+        let answer = committed.and_then(|()| output.ok_or(Fault::Closed));
+        // The caller may have gone away; what was written stays.
+        let _ = reply.send(answer);
+    }
+}
+
+#[derive(Default)]
+pub(super) struct Group {
+    pub(super) steps: Vec<Box<dyn AnyStep>>,
+    pub(super) accepts: Vec<AcceptOrder>,
+}
+
+impl Group {
+    pub(super) fn len(&self) -> usize {
+        self.steps.len() + self.accepts.len()
+    }
+
+    /// About how much room it takes.
+    pub(super) fn bytes(&self) -> u64 {
+        let accepts: u64 = self.accepts.iter().flat_map(|order| &order.messages).map(size).sum();
+        accepts + self.steps.len() as u64 * STEP_BYTES
+    }
+
+    /// The same, but only for what was certainly written.
+    pub(super) fn written_bytes(&self, written: &Written) -> u64 {
+        let Written { accepted, effects } = written;
+        let all = self.accepts.iter().zip(accepted);
+        let all = all.flat_map(|(order, accepted)| order.messages.iter().zip(accepted));
+        let new = all.filter(|(_, accepted)| **accepted == Accepted::New);
+        let new: u64 = new.map(|(message, _)| size(message)).sum();
+        let steps = if effects.has_written { STEP_BYTES } else { 0 };
+        new + steps.max(effects.proven_bytes)
+    }
+
+    /// One group for each order, in the same sequence.
+    pub(super) fn apart(self) -> impl Iterator<Item = Group> {
+        let steps =
+            self.steps.into_iter().map(|step| Group { steps: vec![step], accepts: Vec::new() });
+        let accepts =
+            self.accepts.into_iter().map(|order| Group { steps: Vec::new(), accepts: vec![order] });
+        steps.chain(accepts)
+    }
+
+    pub(super) fn answer(self, committed: Result<Vec<Vec<Accepted>>, Fault>) {
+        let of_steps = committed.as_ref().map(|_| ()).map_err(Fault::clone);
+        for step in self.steps {
+            step.answer(of_steps.clone());
+        }
+        let mut accepted = committed.map(Vec::into_iter);
+        for AcceptOrder { reply, permits, admitted, .. } in self.accepts {
+            let answer = match &mut accepted {
+                Ok(accepted) => accepted.next().ok_or(Fault::Closed),
+                Err(fault) => Err(fault.clone()),
+            };
+            // Release the permits before replying.
+            drop((permits, admitted));
+            let _ = reply.send(answer);
+        }
+    }
+}
+
+fn size(message: &NewMessage) -> u64 {
+    message.payload.len() as u64 + MESSAGE_BYTES
+}
+
+/// What a transaction wrote.
+pub(super) struct Written {
+    pub(super) accepted: Vec<Vec<Accepted>>,
+    pub(super) effects: Effects,
+}
+
+pub(super) fn transact(
+    connection: &mut Connection,
+    group: &mut Group,
+    memory: &mut Memory,
+) -> Result<(Written, Vec<Row>, Option<Slice>), Fault> {
+    let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+    check_schema(&transaction)?;
+    let mut effects = Effects::default();
+    for step in &mut group.steps {
+        step.run(&transaction, &mut effects)?;
+    }
+    let calls: Vec<&[NewMessage]> =
+        group.accepts.iter().map(|order| order.messages.as_slice()).collect();
+    let mut rows = Vec::new();
+    let mut accepted = Vec::new();
+    if !calls.is_empty() || effects.has_arrived {
+        rows = memory.recent.unknown(&transaction)?;
+        accepted = accept::accept(&transaction, memory, &calls, &mut rows, &mut effects.tallies)?;
+    }
+    std::mem::take(&mut effects.tallies).write(&transaction)?;
+    let slice = memory.recent.sort_slice(&transaction, group.len() == 0)?;
+    crate::crash::point("commit.before");
+    transaction.commit()?;
+    crate::crash::point("commit.after");
+    Ok((Written { accepted, effects }, rows, slice))
+}

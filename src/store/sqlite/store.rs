@@ -1,0 +1,166 @@
+//! The store: opens the file, and holds what its callers share.
+
+use std::sync::Arc;
+use std::sync::atomic::AtomicI64;
+use std::sync::mpsc;
+use std::time::Duration;
+
+use rusqlite::Connection;
+use tokio::runtime::Handle;
+use tokio::sync::watch;
+use tokio_util::sync::{CancellationToken, DropGuard};
+
+use super::accept::Memory;
+use super::backlog::{Backlog, Size};
+use super::connection::WriterConnection;
+use super::error::{Fault, OpenError, explain};
+use super::event_names::EventNames;
+use super::files::Files;
+use super::group::Step;
+use super::health::Health;
+use super::open::FileOptions;
+use super::options::{Retention, SqliteOptions};
+use super::reader::Readers;
+use super::recent::Recent;
+use super::replay::Requeue;
+use super::space::Space;
+use super::writer::Writer;
+use super::writing::{Room, Writing};
+use super::{background, network, open};
+use crate::queue::FreeSpace;
+use crate::segment::Digests;
+
+/// Enough for the engines, the backlog and the health check to read concurrently.
+pub(super) const READERS_MAX: u32 = 4;
+
+/// Reads for people, replays, erasures and counts at the same time. They may be slow, so they have connections
+/// of their own: neither delivery nor accepting messages waits for them.
+pub(super) const LOOKUPS_MAX: u32 = 3;
+
+/// The queue in one SQLite file.
+///
+/// Dropped without [`Store::close`], it loses nothing that was acknowledged.
+#[derive(Debug)]
+pub struct SqliteStore {
+    pub(super) readers: Readers,
+    pub(super) lookups: Readers,
+    pub(super) writing: Writing,
+    pub(super) room: Room,
+    pub(super) backlog: Arc<Backlog>,
+    pub(super) space: Arc<Space>,
+    pub(super) health: Arc<Health>,
+    pub(super) arrivals: watch::Receiver<u64>,
+    pub(super) ended: CancellationToken,
+    pub(super) digests: Digests,
+    pub(super) retention: Retention,
+    /// The last deletion whose erasure failed in this round: it must not keep later ones from being erased.
+    pub(super) erase_behind: AtomicI64,
+    /// Ends the task that watches the free space.
+    _background: DropGuard,
+}
+
+impl SqliteStore {
+    /// Opens the file, makes its schema if it is empty, and starts the writer.
+    ///
+    /// Must be called inside a Tokio runtime. The error says what a person can do about it.
+    pub async fn open(options: SqliteOptions) -> Result<Self, OpenError> {
+        let path = options.path.clone();
+        let opening = {
+            let options = options.clone();
+            tokio::task::spawn_blocking(move || {
+                let connection = open::open(&options)?;
+                let mut recent = Recent::new(options.recent_max);
+                let read = recent.load(&connection).and_then(|()| digests(&connection));
+                Ok((connection, recent, read.map_err(|fault| explain(&options.path, fault))?))
+            })
+        };
+        let (connection, recent, digests) = match opening.await {
+            Ok(opened) => opened?,
+            Err(error) => return Err(OpenError::Open { path, source: Box::new(error) }),
+        };
+        let patience = options.busy_timeout.max(Duration::from_secs(1));
+        let health = Arc::new(Health::new(Files::new(path.clone())));
+        health.files.opened().map_err(|fault| explain(&path, fault))?;
+        let of =
+            |count| Readers::new(FileOptions::new(&options), Arc::clone(&health), patience, count);
+        let (readers, lookups) = (of(READERS_MAX), of(LOOKUPS_MAX));
+        let backlog_max =
+            Size { messages: options.backlog_messages_max, bytes: options.backlog_bytes_max };
+        let backlog = Backlog::open(backlog_max, &readers).await;
+        let backlog = Arc::new(backlog.map_err(|fault| explain(&path, fault))?);
+        let folder = network::folder_of(&path).to_owned();
+        let space = Arc::new(Space::new(&path, folder, options.free_bytes_min));
+        space.look(&readers).await;
+        let room = Room::new(&options);
+        let (orders, orders_taken) = mpsc::channel();
+        let (arrived, arrivals) = watch::channel(0);
+        let ended = CancellationToken::new();
+        let connection = WriterConnection::new(
+            connection,
+            FileOptions::new(&options),
+            Arc::clone(&health),
+            [readers.clone(), lookups.clone()],
+            Handle::current(),
+        );
+        let writer = Writer {
+            connection,
+            memory: Memory {
+                recent,
+                event_names: EventNames::default(),
+                duplicate_window: options.duplicate_window,
+            },
+            orders: orders_taken,
+            arrived,
+            quiet: options.quiet,
+            health: Arc::clone(&health),
+            runtime: Handle::current(),
+            ended: ended.clone(),
+        };
+        writer.start().map_err(|source| OpenError::NoWriter { source })?;
+        let retention = options.retention();
+        let writing = Writing::new(orders, Arc::clone(&health));
+        let is_dropped = CancellationToken::new();
+        let watching = background::run(Arc::clone(&space), lookups.clone(), writing.clone());
+        tokio::spawn(is_dropped.clone().run_until_cancelled_owned(watching));
+        Ok(Self {
+            readers,
+            lookups,
+            writing,
+            room,
+            backlog,
+            space,
+            health,
+            arrivals,
+            ended,
+            digests,
+            retention,
+            erase_behind: AtomicI64::new(0),
+            _background: is_dropped.drop_guard(),
+        })
+    }
+
+    /// Has the writer run a step, with others in one transaction.
+    pub(super) async fn write<S: Step>(&self, step: S) -> Result<S::Output, Fault> {
+        self.writing.write(step).await
+    }
+
+    /// Makes messages of this size pending again, unless there is no room for more.
+    pub(super) async fn requeue(&self, requeue: Requeue, size: Size) -> Result<u64, Fault> {
+        if matches!(self.space.now(), FreeSpace::VeryLow | FreeSpace::Exhausted) {
+            return Err(Fault::NoSpace);
+        }
+        let _admitted = self.backlog.admit(size, &self.readers).await?.ok_or(Fault::Full)?;
+        self.write(requeue).await
+    }
+}
+
+/// Reads the key of the installation.
+fn digests(connection: &Connection) -> Result<Digests, Fault> {
+    let key: Vec<u8> = connection.query_row(
+        "SELECT value FROM meta WHERE name = 'installation_key'",
+        [],
+        |row| row.get(0),
+    )?;
+    let key = key.try_into().map_err(|_| Fault::Broken("the key of the installation is not whole"));
+    Ok(Digests::new(&key?))
+}

@@ -43,8 +43,8 @@ pub(super) async fn run(space: Arc<Space>, readers: Readers, writing: Writing) {
     }
 }
 
-/// Verifies the log. If bytes of it were overwritten, nothing is acknowledged from then on, and the writer saves the log
-/// at once.
+/// Verifies the log. If bytes of it were overwritten, nothing is acknowledged from then on, and the writer saves the
+/// log at once.
 async fn verify_log(writing: &Writing) {
     let health = Arc::clone(&writing.health);
     match tokio::task::spawn_blocking(move || health.verify_log()).await {

@@ -13,17 +13,17 @@ use super::open::{FileOptions, check_schema, empty_wal};
 use super::reader::Readers;
 use crate::telemetry;
 
-/// How long to wait before the write-ahead log is emptied again, if a reader kept it from being emptied.
+/// If a reader prevented the write-ahead log from being emptied: how long to wait before trying again.
 const EMPTY_WAL_EVERY: Duration = Duration::from_secs(1);
 
-/// How long to wait for readers at work when the write-ahead log is emptied. Meanwhile nothing is written.
+/// How long to wait for busy readers when the write-ahead log is emptied. The writer writes nothing meanwhile.
 const EMPTY_WAL_PATIENCE: Duration = Duration::from_millis(50);
 
 /// How long other processes may take to notice that the log was moved, and to close the database.
 const ALONE_PATIENCE: Duration = Duration::from_secs(10);
 const ALONE_PAUSE: Duration = Duration::from_millis(20);
 
-/// How long to wait before an unsafe store is made safe again, if that failed.
+/// If making the store safe failed: how long to wait before trying again.
 const REMEDY_EVERY: Duration = Duration::from_secs(1);
 
 /// Copies as much of the log into the database as readers allow.
@@ -31,7 +31,7 @@ const MOVE_LOG: &str = "PRAGMA wal_checkpoint(PASSIVE)";
 
 #[derive(Debug)]
 pub(super) struct WriterConnection {
-    /// `None` after a failure: the next group opens another.
+    /// `None` after a failure. The next group opens another one.
     connection: Option<Connection>,
     file: FileOptions,
     health: Arc<Health>,
@@ -42,7 +42,7 @@ pub(super) struct WriterConnection {
     wal_holds_erased: bool,
     /// When the writer last tried to empty the write-ahead log.
     wal_tried_at: Instant,
-    /// When making the store safe again failed.
+    /// When making the store safe last failed; `None` if it did not.
     remedy_failed_at: Option<Instant>,
 }
 
@@ -67,7 +67,7 @@ impl WriterConnection {
         }
     }
 
-    /// Returns the connection; opens one if the last was given up.
+    /// Returns the connection; opens one if the last one was given up.
     pub(super) fn get(&mut self) -> Result<&mut Connection, Fault> {
         if self.connection.is_none() {
             self.open()?;
@@ -88,8 +88,8 @@ impl WriterConnection {
         }
     }
 
-    /// Fails unless everything that is committed stays, so that messages can be acknowledged. Makes an unsafe store safe
-    /// where the writer can.
+    /// Fails unless the files hold everything that was committed, so that messages can be acknowledged. If the store is
+    /// unsafe and the writer can make it safe, it does.
     pub(super) fn secure(&mut self) -> Result<(), Fault> {
         let checked = self.health.check(self.connection.as_ref());
         let Some(remedy) = self.health.remedy() else { return checked };
@@ -108,13 +108,13 @@ impl WriterConnection {
         cured.and_then(|()| self.health.admit())
     }
 
-    /// Moves a log with wrong checksums into the database and empties it, through the index, which still finds all its
-    /// pages. No connection is closed before: once all were closed, the next one would only find the frames before the
-    /// first wrong one.
+    /// Moves a log with wrong checksums into the database and empties it. The index still finds all pages of the log.
+    /// No connection is closed before: after the last one, SQLite would make the index again, and would find only the
+    /// frames before the first wrong one.
     fn save_log(&mut self) -> Result<(), Fault> {
         if self.connection.is_none() {
             self.open()?;
-            // The connection shows whether the log was cut, too: then its index must not be followed.
+            // Now the log can be checked for a cut. If it was cut, it must not be moved.
             self.health.check(self.connection.as_ref()).or_else(|fault| match fault {
                 Fault::LogOverwritten => Ok(()),
                 fault => Err(fault),
@@ -128,7 +128,7 @@ impl WriterConnection {
         Ok(())
     }
 
-    /// Closes all connections of this process, and opens the files that are there now.
+    /// Closes all connections of this process and opens the files that are there now.
     fn reopen(&mut self) -> Result<(), Fault> {
         let [readers, lookups] = self.readers.clone();
         let pause = async { (readers.pause().await, lookups.pause().await) };
@@ -144,14 +144,14 @@ impl WriterConnection {
         Ok(())
     }
 
-    /// Copies a log that is no longer at its path into the database, through the connection that has it open, and
-    /// waits until no process has the database open: to go on earlier would give one database two logs.
+    /// Copies a log that is no longer at its path into the database, through the connection that has it open. Then
+    /// waits until no process has the database open; otherwise one database would have two logs.
     fn close_moved_log(&mut self) -> Result<(), Fault> {
         let mark = self.health.files.mark_log()?;
         if let Some(connection) = &self.connection
             && mark.is_harmless()
         {
-            // By itself, so that the connection, and with it the log, stays open if there is no room.
+            // Closing would copy it too. But if there is no room, the connection, and with it the log, must stay open.
             connection.query_row(MOVE_LOG, [], |_| Ok(()))?;
         }
         self.give_up();
@@ -169,7 +169,7 @@ impl WriterConnection {
     fn open(&mut self) -> Result<(), Fault> {
         self.health.files.look_at_database()?;
         let connection = self.file.open_writer()?;
-        // Reading opens the log and its index too.
+        // The first read opens the log and its index.
         check_schema(&connection)?;
         self.health.files.opened()?;
         self.connection = Some(connection);
@@ -201,8 +201,8 @@ impl WriterConnection {
         self.wal_holds_erased.then_some(EMPTY_WAL_EVERY)
     }
 
-    /// Moves the write-ahead log into the file and empties it, if it may still hold what was erased. A reader that
-    /// works for longer than [`EMPTY_WAL_PATIENCE`] prevents it; then it is tried again later.
+    /// Moves the write-ahead log into the file and empties it, if it may still hold erased contents. A reader that is
+    /// busy for longer than [`EMPTY_WAL_PATIENCE`] prevents that; the writer then tries again later.
     pub(super) fn empty_wal(&mut self) {
         let Some(connection) = self.connection.as_ref().filter(|_| self.wal_holds_erased) else {
             return;
@@ -219,14 +219,14 @@ impl WriterConnection {
         }
     }
 
-    /// Moves the write-ahead log into the file, and closes it. If the last group failed, the connection was
-    /// given up and readers cannot do this, so another one is opened.
+    /// Moves the write-ahead log into the file and closes the connection. If the last group failed, there is no
+    /// connection, and readers cannot move the log, so this opens one.
     pub(super) fn close(&mut self) -> Result<(), Fault> {
         if let Err(fault) = self.health.check(self.connection.as_ref()) {
             tracing::debug!(%fault, "closing a database that is not safe");
         }
         if self.health.must_end().is_some() {
-            // The log is incomplete: the missing part must not be copied into the database as zeros.
+            // Part of the log is missing, or not in its index: SQLite must not copy zeros or stale pages.
             if let Some(connection) = self.connection.take() {
                 connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)?;
                 close(connection);
@@ -244,7 +244,7 @@ impl WriterConnection {
     }
 }
 
-/// Closes a connection; what it had begun is rolled back.
+/// Closes a connection, and so rolls back its open transaction.
 fn close(connection: Connection) {
     if let Err((_, error)) = connection.close() {
         tracing::debug!(%error, "could not close a connection");

@@ -20,7 +20,7 @@ pub(super) enum Fault {
     )]
     Gone,
     #[error(
-        "the files of the database cannot be looked at: see the limits of this process (open files) and the system's log; the program recovers by itself once they can"
+        "the files of the database cannot be checked: see the limits of this process (open files) and the system's log; the program recovers by itself once they can"
     )]
     Files {
         #[source]

@@ -1,12 +1,13 @@
 //! The files of the database: the database itself, its write-ahead log (`-wal`) and the index of the log (`-shm`).
 //!
-//! A connection goes on with the files that it opened. If one of them is deleted or replaced, what is written to
-//! it vanishes with the last process that has it open, and other processes use other files. If the log is cut,
-//! what was committed to it is gone. SQLite notices neither.
+//! An SQLite connection keeps using the files that it opened. If another program deletes or replaces one of them, new
+//! messages go to a file without a name, which disappears with the last process that has it open, while other processes
+//! use the file at the path. If another program cuts the log, committed messages are gone. SQLite notices neither, so
+//! this module compares the files with what the writer opened.
 //!
-//! Only the log is opened here. Closing a file drops all POSIX locks that the process has on it, and SQLite has
-//! locks on the other two. The log stays open, so that looking into it takes no file descriptor: running out of
-//! them must not look like a log that was cut.
+//! Of the three files, only the log may be opened here. When a process closes any descriptor of a file, it loses all
+//! its POSIX locks on that file, and SQLite holds locks on the other two. The writer's descriptor of the log stays
+//! open, so that checking the log needs no new one: running out of descriptors must not look like a log that was cut.
 
 use std::fs::{File, Metadata, OpenOptions};
 use std::io::{self, ErrorKind};
@@ -19,11 +20,11 @@ use rusqlite::Connection;
 use super::error::Fault;
 use super::frames::{Header, Salts};
 
-/// The second column is the number of frames in the log. Moves nothing.
+/// Returns the number of frames in the log as the second column. Moves nothing.
 const COUNT_FRAMES: &str = "PRAGMA wal_checkpoint(NOOP)";
 
-/// How often the log is looked at before it counts as cut: another process may empty it between the count of its
-/// frames and the look at the file, but not each time.
+/// How often the log is read before it counts as cut or overwritten. Another process may empty the log or start it over
+/// between two reads, but not each time.
 const LOOKS: usize = 5;
 
 #[derive(Debug)]
@@ -31,17 +32,17 @@ pub(super) struct Files {
     path: PathBuf,
     log_path: PathBuf,
     index_path: PathBuf,
-    /// The database when the store was opened; `None` if the system has no identities.
+    /// The database when the store was opened; `None` if the system does not number its files.
     database: Option<Identity>,
     seen: Mutex<Seen>,
 }
 
-/// The state by which a change is recognized.
+/// What the last checks found. A later check compares the files with it.
 #[derive(Debug, Default)]
 struct Seen {
-    /// The largest size that the database had. It never shrinks unless it is vacuumed or damaged.
+    /// The largest size that the database had. A database gets smaller only when it is vacuumed or damaged.
     database_bytes: u64,
-    /// The log and its index as the writer opened them; `None`: no connection needs them.
+    /// The log and its index as the writer opened them; `None` while the writer has no connection.
     log: Option<Log>,
     index: Option<Identity>,
     /// The last frame that was found in the log.
@@ -73,10 +74,10 @@ struct Tail {
     end: u64,
 }
 
-/// Device and number of a file. The number is not given to another one while the file is open.
+/// The device and the inode of a file. While the file is open, no other file gets its inode.
 type Identity = (u64, u64);
 
-/// The file that was at the path of the log. It stays open, so that no other file gets its number.
+/// The file that was at the path of the log. It stays open, so that no other file gets its inode.
 #[derive(Debug)]
 pub(super) struct Mark {
     file: File,
@@ -84,7 +85,7 @@ pub(super) struct Mark {
 }
 
 impl Mark {
-    /// Whether no other process can have written to it: it is empty, or the log that this process has open.
+    /// Whether the file holds nothing of another process: it is empty, or is the log that this process has open.
     pub(super) fn is_harmless(&self) -> bool {
         self.is_harmless
     }
@@ -98,12 +99,12 @@ impl Files {
             PathBuf::from(name)
         };
         let (log_path, index_path) = (beside("-wal"), beside("-shm"));
-        // A file that cannot be looked at now is not compared later.
+        // If the file cannot be read now, later checks skip the comparison.
         let database = identity_of(&path).ok().flatten();
         Self { path, log_path, index_path, database, seen: Mutex::default() }
     }
 
-    /// Notes that the writer has opened a connection while no other file was in use.
+    /// Records the log and its index after the writer has opened a connection.
     pub(super) fn opened(&self) -> Result<(), Fault> {
         let moved = |error| unless_missing(error, Fault::LogMoved);
         let file = File::open(&self.log_path).map_err(moved)?;
@@ -116,14 +117,14 @@ impl Files {
         Ok(())
     }
 
-    /// Notes that the writer has closed its connection: if it was the last one, SQLite has deleted the log.
+    /// Records that the writer has closed its connection. If it was the last one, SQLite has deleted the log.
     pub(super) fn closed(&self) {
         let mut seen = self.seen();
         seen.log = None;
         seen.index = None;
     }
 
-    /// Fails unless the database is where it was; returns its size.
+    /// Returns the size of the database; fails if another file is at its path.
     pub(super) fn look_at_database(&self) -> Result<u64, Fault> {
         let found = std::fs::metadata(&self.path);
         let found = found.map_err(|error| unless_missing(error, Fault::Gone))?;
@@ -131,7 +132,7 @@ impl Files {
         if is_same { Ok(found.len()) } else { Err(Fault::Gone) }
     }
 
-    /// Fails unless the files are where they were. Takes some microseconds.
+    /// Fails if a file was moved or replaced, or if the database became shorter. Takes some microseconds.
     pub(super) fn look(&self) -> Result<(), Fault> {
         let bytes = self.look_at_database()?;
         let mut seen = self.seen();
@@ -149,7 +150,7 @@ impl Files {
         Ok(())
     }
 
-    /// Accepts the present size of the database, after all pages were checked.
+    /// Accepts the current size of the database, after all pages were checked.
     pub(super) fn accept_size(&self) {
         self.seen().database_bytes = 0;
     }
@@ -202,8 +203,9 @@ impl Files {
         Ok(())
     }
 
-    /// Marks the path of the log, by the file that is there or by an empty one. When the last connection of all
-    /// processes is closed, SQLite moves its log into the database, and then deletes the file at this path.
+    /// Makes sure that there is a file at the path of the log, and returns a mark of it. When the last connection of
+    /// all processes is closed, SQLite moves its log into the database and deletes the file at this path: once the
+    /// marked file is gone, no process has the database open.
     pub(super) fn mark_log(&self) -> Result<Mark, Fault> {
         let file = OpenOptions::new().write(true).create(true).truncate(false).open(&self.log_path);
         let mark = file.and_then(|file| file.metadata().map(|found| (file, found)));
@@ -213,14 +215,14 @@ impl Files {
         Ok(Mark { file, is_harmless: is_own || found.len() == 0 })
     }
 
-    /// Whether a marked file is still at the path of the log.
+    /// Whether the marked file is still at the path of the log.
     pub(super) fn has(&self, mark: &Mark) -> bool {
         let marked = mark.file.metadata().ok().and_then(|found| identity(&found));
         marked.is_some() && identity_of(&self.log_path).ok().flatten() == marked
     }
 
     fn seen(&self) -> MutexGuard<'_, Seen> {
-        // Each change is complete before anything that can panic.
+        // No change is left half-done by a panic.
         self.seen.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -272,7 +274,7 @@ fn is_chained(log: &mut File, tail: &Tail) -> Result<bool, Fault> {
     Ok(log.metadata().map_err(Fault::files)?.len() < tail.end)
 }
 
-/// The fault for a file that is missing, or the one for a file that cannot be looked at.
+/// Returns `missing` if the file does not exist, else the fault for a file that cannot be read.
 fn unless_missing(error: io::Error, missing: Fault) -> Fault {
     match error.kind() {
         ErrorKind::NotFound => missing,

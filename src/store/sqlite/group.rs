@@ -13,7 +13,7 @@ use super::recent::{Row, Slice};
 use super::tally::Tallies;
 use crate::queue::{Accepted, NewMessage};
 
-/// What a step, and a message beside its payload, may take in the file, for the size of a group.
+/// Estimates for the size of a group: the bytes of a step, and of a message in addition to its payload.
 const STEP_BYTES: u64 = 4_096;
 const MESSAGE_BYTES: u64 = 512;
 
@@ -29,36 +29,36 @@ pub(super) enum Order {
 pub(super) struct AcceptOrder {
     pub(super) messages: Vec<NewMessage>,
     pub(super) reply: oneshot::Sender<Result<Vec<Accepted>, Fault>>,
-    /// Room in the queue for the writer, given back when the order is dropped.
+    /// Its places in the writer's queue, released when the order is dropped.
     pub(super) permits: [OwnedSemaphorePermit; 2],
     pub(super) admitted: Admitted,
 }
 
-/// Writes that belong together, in a transaction with others. May be run again after the transaction was
-/// rolled back.
+/// Writes that belong together. A step shares its transaction with others, and may run again after that was rolled
+/// back.
 pub(super) trait Step: Send + 'static {
     type Output: Send + 'static;
 
     fn run(&self, transaction: &Connection, effects: &mut Effects) -> Result<Self::Output, Fault>;
 }
 
-/// What the steps of a transaction did, beyond their outputs.
+/// Effects of the steps of a transaction that the writer must act on.
 #[derive(Debug, Default)]
 pub(super) struct Effects {
-    /// Something was certainly written.
+    /// A step has written something.
     pub(super) has_written: bool,
-    /// At least this much was written on trial.
+    /// The largest trial write, in bytes.
     pub(super) proven_bytes: u64,
-    /// There may be messages for the engines to see.
+    /// The engines may find new work.
     pub(super) has_arrived: bool,
-    /// Contents were erased, which the write-ahead log may still hold.
+    /// Contents were erased that the write-ahead log may still hold.
     pub(super) has_erased: bool,
     /// Names of events may have been deleted.
     pub(super) forgets_event_names: bool,
     pub(super) tallies: Tallies,
 }
 
-/// A step on its way through a group, whatever its output.
+/// A step of a group, with its output type hidden.
 pub(super) trait AnyStep: Send {
     fn run(&mut self, transaction: &Connection, effects: &mut Effects) -> Result<(), Fault>;
     fn answer(self: Box<Self>, committed: Result<(), Fault>);
@@ -68,7 +68,7 @@ pub(super) struct StepOrder<S: Step> {
     step: S,
     output: Option<S::Output>,
     reply: oneshot::Sender<Result<S::Output, Fault>>,
-    /// Room in the queue for the writer.
+    /// Its place in the writer's queue.
     _permit: OwnedSemaphorePermit,
 }
 
@@ -90,9 +90,9 @@ impl<S: Step> AnyStep for StepOrder<S> {
 
     fn answer(self: Box<Self>, committed: Result<(), Fault>) {
         let Self { output, reply, .. } = *self;
-        // A step of a group that was committed has run.
+        // Each step of a committed group has run.
         let answer = committed.and_then(|()| output.ok_or(Fault::Closed));
-        // The caller may have gone away; what was written stays.
+        // The caller may be gone; the writes stay.
         let _ = reply.send(answer);
     }
 }
@@ -108,13 +108,13 @@ impl Group {
         self.steps.len() + self.accepts.len()
     }
 
-    /// About how much room it takes.
+    /// Estimates the bytes that the group takes in the file.
     pub(super) fn bytes(&self) -> u64 {
         let accepts: u64 = self.accepts.iter().flat_map(|order| &order.messages).map(size).sum();
         accepts + self.steps.len() as u64 * STEP_BYTES
     }
 
-    /// The same, but only for what was certainly written.
+    /// The same estimate for the orders that have written something: duplicates have not.
     pub(super) fn written_bytes(&self, written: &Written) -> u64 {
         let Written { accepted, effects } = written;
         let all = self.accepts.iter().zip(accepted);
@@ -125,7 +125,7 @@ impl Group {
         new + steps.max(effects.proven_bytes)
     }
 
-    /// One group for each order, in the same sequence.
+    /// Splits the group into one group for each order, in the same sequence.
     pub(super) fn apart(self) -> impl Iterator<Item = Group> {
         let steps =
             self.steps.into_iter().map(|step| Group { steps: vec![step], accepts: Vec::new() });
@@ -156,7 +156,7 @@ fn size(message: &NewMessage) -> u64 {
     message.payload.len() as u64 + MESSAGE_BYTES
 }
 
-/// What a transaction wrote.
+/// The results of a transaction.
 pub(super) struct Written {
     pub(super) accepted: Vec<Vec<Accepted>>,
     pub(super) effects: Effects,

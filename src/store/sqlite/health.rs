@@ -1,16 +1,16 @@
 //! Whether messages may be acknowledged.
 //!
-//! | state | from | until | messages |
+//! | state | entered when | left when | messages |
 //! | --- | --- | --- | --- |
 //! | well | | | are acknowledged |
-//! | failing | a write failed: full disk, lock, read-only; the log could not be read | a write of at least the same size succeeded | are tried, and refused while that fails |
-//! | unsafe: verify | a connection read damage, or the database got shorter | every page was checked, then as below | are refused |
-//! | unsafe: save | bytes of the log were overwritten | the log is in the database, then as above | are refused |
-//! | unsafe: close | the log was moved | all processes have closed their connections, then as below | are refused |
-//! | unsafe: reopen | damage is gone, or the moved log is in the database | the writer has closed its connections and opened the files again | are refused |
-//! | unsafe: end | the log was cut, or another process keeps the files of a moved log | the process ends | are refused |
+//! | failing | a write failed (full disk, lock, read-only), or the log could not be read | a write of at least the same size succeeds | are written, or refused if that fails |
+//! | unsafe: verify | a connection read a damaged page, or the database became shorter | a check finds all pages whole; then *reopen* | are refused |
+//! | unsafe: save | bytes of the log were overwritten | the writer has moved the log into the database; then *verify* | are refused |
+//! | unsafe: close | the log was moved | no process has the database open any more; then *reopen* | are refused |
+//! | unsafe: reopen | the check found all pages whole, or the moved log is in the database | the writer has opened the files again; then *well* | are refused |
+//! | unsafe: end | the log was cut, its index was overwritten, or another process keeps the files of a moved log open | never: the process ends | are refused |
 //!
-//! A database that is not at its path is not a state: the writer looks before and after each group, and refuses
+//! A database that is not at its path is not a state: the writer checks for it before and after each group, and refuses
 //! the messages of the group.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -22,13 +22,13 @@ use super::error::Fault;
 use super::files::Files;
 use crate::telemetry;
 
-/// How long a group may take before the store counts as not ready.
+/// A group that takes longer makes the store not ready.
 const STUCK_AFTER: Duration = Duration::from_secs(2);
 
-/// How often a write is tried to see whether a failure is over, however often readiness is checked.
+/// The shortest time between two trial writes, however often readiness is checked.
 const TRY_EVERY: Duration = Duration::from_millis(200);
 
-/// After a check of all pages, the next one waits for this many times its duration, and at least a second.
+/// After a check of all pages, the next one waits 20 times as long as the check took, and at least a second.
 const VERIFY_RESTS: u32 = 20;
 const VERIFY_REST_MIN: Duration = Duration::from_secs(1);
 
@@ -41,7 +41,7 @@ pub(super) struct Health {
 #[derive(Debug)]
 struct Inner {
     state: State,
-    /// When the writer began its present group.
+    /// When the writer began its current group; `None` between groups.
     writing_since: Option<Instant>,
     /// The earliest time of the next trial write or check of all pages.
     try_at: Instant,
@@ -62,7 +62,7 @@ enum State {
     },
 }
 
-/// What makes an unsafe store safe again. A later remedy replaces the earlier ones.
+/// What makes an unsafe store safe again. A fault only ever raises the cure, never lowers it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Cure {
     Reopen,
@@ -82,16 +82,16 @@ pub(super) enum Remedy {
     Reopen,
 }
 
-/// What must be done to find out whether the store is ready.
+/// How to find out whether the store is ready.
 #[derive(Debug)]
 pub(super) enum Next {
-    /// Read: no failure is known.
+    /// Read something: no failure is known.
     Read,
     /// Write at least this much.
     Write { why: Fault, bytes: u64 },
-    /// Check all pages; until that is done, it is not ready.
+    /// Check all pages. Until then, the store is not ready.
     Verify { why: Fault },
-    /// Nothing: it is not ready.
+    /// Do nothing: the store is not ready.
     Wait { why: Fault },
 }
 
@@ -102,7 +102,7 @@ impl Health {
         Self { files, inner: Mutex::new(inner) }
     }
 
-    /// Fails while messages must not be acknowledged, as far as is known without looking.
+    /// Fails while messages must not be acknowledged. Goes by what was found before; looks at no file.
     pub(super) fn admit(&self) -> Result<(), Fault> {
         match &self.inner().state {
             State::Unsafe { why, .. } => Err(why.clone()),
@@ -110,8 +110,8 @@ impl Health {
         }
     }
 
-    /// Fails unless the files of the writer's connection are in place and everything that was committed is in
-    /// them; otherwise no message may be acknowledged.
+    /// Fails unless the files of the writer's connection are in place and hold everything that was committed. If it
+    /// fails, no message may be acknowledged.
     pub(super) fn check(&self, connection: Option<&Connection>) -> Result<(), Fault> {
         let looked = self.files.look();
         let looked = match (looked, connection) {
@@ -129,7 +129,7 @@ impl Health {
         self.admit()
     }
 
-    /// Verifies the log, and records bytes that were overwritten. Blocks.
+    /// Verifies the checksums of the log and records an error in them. Blocks.
     pub(super) fn verify_log(&self) -> Result<(), Fault> {
         let verified = self.files.verify_log();
         if let Err(why @ Fault::LogOverwritten) = &verified {
@@ -138,7 +138,7 @@ impl Health {
         verified
     }
 
-    /// Records damage, whichever connection found it.
+    /// Records damage that a connection found. Ignores other faults.
     pub(super) fn saw(&self, fault: &Fault) {
         if fault.is_damage() {
             self.endanger(fault, Cure::Verify);
@@ -168,13 +168,12 @@ impl Health {
         self.inner().writing_since = Some(Instant::now());
     }
 
-    /// Records that the present group was written or has failed.
+    /// Records that the current group was written or has failed.
     pub(super) fn ends(&self) {
         self.inner().writing_since = None;
     }
 
-    /// Notes that a group was written, with at least this many bytes; returns whether this shows that a failure is
-    /// over.
+    /// Records that a group of at least this many bytes was written; returns whether that ends a failure.
     pub(super) fn written(&self, bytes: u64) -> bool {
         let mut inner = self.inner();
         let is_over =
@@ -185,7 +184,7 @@ impl Health {
         is_over
     }
 
-    /// Records that a group of this size was not written; returns whether the store was working until now.
+    /// Records that a group of this size was not written; returns whether the store was well before.
     pub(super) fn failed(&self, fault: &Fault, bytes: u64) -> bool {
         let mut inner = self.inner();
         let (is_news, largest) = match &inner.state {
@@ -199,7 +198,7 @@ impl Health {
         is_news
     }
 
-    /// What the writer must do now.
+    /// Returns what the writer must do now to make the store safe.
     pub(super) fn remedy(&self) -> Option<Remedy> {
         match self.inner().state {
             State::Unsafe { cure: Cure::Save, .. } => Some(Remedy::Save),
@@ -208,33 +207,34 @@ impl Health {
         }
     }
 
-    /// Records that the log was moved into the database. What was in the wrong frames may be there too.
+    /// Records that the log was moved into the database. The overwritten bytes may be in the database now, so all
+    /// pages must be checked.
     pub(super) fn saved(&self) {
         if let State::Unsafe { cure: cure @ Cure::Save, .. } = &mut self.inner().state {
             *cure = Cure::Verify;
         }
     }
 
-    /// Whether all other processes must have closed the database before.
+    /// Whether all other processes must close the database first.
     pub(super) fn must_be_alone(&self) -> bool {
         matches!(self.inner().state, State::Unsafe { cure: Cure::Close, .. })
     }
 
-    /// Records that they have.
+    /// Records that all other processes have closed the database.
     pub(super) fn was_alone(&self) {
         if let State::Unsafe { cure, .. } = &mut self.inner().state {
             *cure = Cure::Reopen;
         }
     }
 
-    /// Notes that the files were opened again while no other connection of this process had them open.
+    /// Records that the files were opened again while no other connection of this process had them open.
     pub(super) fn reopened(&self) {
         self.files.accept_size();
         self.inner().state = State::Well;
         tracing::info!("the database is safe again");
     }
 
-    /// Why the process must end, if it must.
+    /// Returns why the process must end; `None` if it need not.
     pub(super) fn must_end(&self) -> Option<Fault> {
         match &self.inner().state {
             State::Unsafe { why, cure: Cure::End } => Some(why.clone()),
@@ -251,7 +251,7 @@ impl Health {
         }
     }
 
-    /// What to do to find out whether the store is ready. The caller must do it.
+    /// Returns how to find out whether the store is ready. The caller must do it.
     pub(super) fn next(&self) -> Next {
         let looked = self.files.look();
         let now = Instant::now();
@@ -267,7 +267,7 @@ impl Health {
             }
             (State::Unsafe { why, .. }, _) => return Next::Wait { why: why.clone() },
             (_, Err(why @ (Fault::Gone | Fault::Files { .. }))) => return Next::Wait { why },
-            // The writer finds it too, and does what can be done.
+            // The writer finds this too, and applies the cure.
             (_, Err(why)) => (why, 0),
             (State::Failing { why, bytes }, Ok(())) => (why.clone(), *bytes),
             (State::Well, Ok(())) => {

@@ -1,4 +1,4 @@
-//! Finds out whether the database works: a write that leaves nothing behind, and a check of all pages.
+//! Checks that find out whether the database works: a trial write that leaves nothing behind, and a check of all pages.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -11,15 +11,15 @@ use super::health::Health;
 use super::open::{FileOptions, is_ours};
 use super::reader::Readers;
 
-/// The most bytes that are tried at once: more than any group has by default.
+/// The largest trial write. By default, no group is larger.
 const TRY_BYTES_MAX: u64 = 64 * 1024 * 1024;
 
 /// ?1 bytes.
 const FILL: &str = "INSERT INTO meta (name, value) VALUES ('probe', zeroblob(?1))";
 const EMPTY: &str = "DELETE FROM meta WHERE name = 'probe'";
 
-/// Writes as much as a group that failed, to see whether there is room for it now. What is deleted is
-/// overwritten in the log and becomes free pages of the database, so that both have the room.
+/// Writes as many bytes as a group that failed, and deletes them again. If that succeeds, both the log and the database
+/// have room for the group: the database keeps the pages as free ones.
 pub(super) struct TryToWrite {
     pub(super) bytes: u64,
 }
@@ -31,14 +31,14 @@ impl Step for TryToWrite {
         let bytes = self.bytes.clamp(1, TRY_BYTES_MAX);
         transaction.execute(FILL, [i64::try_from(bytes).unwrap_or(i64::MAX)])?;
         transaction.execute(EMPTY, [])?;
-        // Only writing a larger group would show that it fits, so this has to do.
+        // A group may be larger than the largest trial write; nothing but that group could prove that it fits.
         effects.proven_bytes = effects.proven_bytes.max(self.bytes.max(1));
         Ok(())
     }
 }
 
-/// Begins to read all pages, through a connection of its own, which holds none of them yet. It counts as one of the
-/// readers, so that the writer does not open the files again while it has them open.
+/// Starts a check of all pages. It has its own connection, because the others have pages in their caches. It counts as
+/// a reader, so that the writer does not reopen the files during the check.
 pub(super) fn verify_in_background(readers: Readers, health: Arc<Health>) {
     tokio::spawn(async move {
         let began = Instant::now();
@@ -53,7 +53,7 @@ pub(super) fn verify_in_background(readers: Readers, health: Arc<Health>) {
 
 fn is_whole(file: &FileOptions, health: &Health) -> Result<bool, Fault> {
     match health.files.look() {
-        // A file that is too short is checked, too.
+        // A file that became shorter may be whole nevertheless: it was vacuumed.
         Ok(()) | Err(Fault::Shorter) => {}
         Err(fault) => return Err(fault),
     }

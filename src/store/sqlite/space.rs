@@ -1,8 +1,8 @@
-//! How much free space the disk of the database has, as far as it matters to senders.
+//! How much free space the disk of the database has for new messages.
 //!
 //! A background task looks at the disk once a second. Between two looks, the size of the messages accepted since is
-//! subtracted twice, because they are written to the write-ahead log and from there to the database. The size of the log
-//! is subtracted too, since the database may grow by as much.
+//! subtracted twice, because they are written to the write-ahead log and from there to the database. The size of the
+//! log is subtracted too, since the database may grow by as much.
 
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -10,16 +10,16 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use super::reader::Readers;
 use crate::queue::FreeSpace;
 
-/// The reserve if none is configured: this, or a tenth of the disk if that is less.
+/// The default reserve: this, or a tenth of the disk if that is less.
 const RESERVE_BYTES: u64 = 256 * 1024 * 1024;
 
 /// The last part of the reserve, in which nothing is accepted: this, or an eighth of the reserve if that is less.
 const LAST_BYTES: u64 = 32 * 1024 * 1024;
 
-/// What a message takes in addition to its contents.
+/// The bytes that a message takes in addition to its contents.
 const RECORD_BYTES: u64 = 1_024;
 
-/// Bytes of pages that the file has and does not use: they are filled before the file grows.
+/// Returns the bytes of unused pages in the file. SQLite fills these before the file grows.
 const UNUSED: &str =
     "SELECT freelist_count * page_size FROM pragma_freelist_count, pragma_page_size";
 
@@ -32,14 +32,14 @@ pub(super) struct Space {
     found: Mutex<Found>,
 }
 
-/// What the last look found, and what happened since.
+/// What the last look found, and the messages accepted since.
 #[derive(Debug, Default)]
 struct Found {
-    /// `None` if the file system does not say. Then nothing is turned away: if the disk is full, writing fails.
+    /// `None` if the file system does not report it. Then no message is refused, and a full disk makes writes fail.
     disk: Option<Disk>,
-    /// Bytes that were accepted since.
+    /// Bytes accepted since.
     accepted: u64,
-    /// What was reported last.
+    /// The last state that was logged.
     reported: FreeSpace,
 }
 
@@ -58,7 +58,7 @@ impl Found {
 }
 
 impl Space {
-    /// The space for a database file.
+    /// Watches the disk of a database file.
     pub(super) fn new(file: &Path, folder: PathBuf, reserve_bytes: Option<u64>) -> Self {
         if let (Some(reserve), Some(disk)) = (reserve_bytes, disk(&folder))
             && reserve > disk.total
@@ -74,18 +74,18 @@ impl Space {
         Self { folder, log: log.into(), reserve_bytes, found: Mutex::default() }
     }
 
-    /// How much there is, by the last look and what was accepted since.
+    /// Returns how much space there is, by the last look and the messages accepted since.
     pub(super) fn now(&self) -> FreeSpace {
         self.judge(&self.lock())
     }
 
-    /// The bytes by which [`Space::now`] judges.
+    /// Returns the bytes that [`Space::now`] compares with the reserve.
     pub(super) fn free_bytes(&self) -> Option<u64> {
         let found = self.lock();
         found.disk.map(|disk| found.free_bytes(disk))
     }
 
-    /// Notes messages that are about to be written, with this many bytes of contents.
+    /// Records messages that are about to be written, with this many bytes of contents.
     pub(super) fn accepts(&self, messages: u64, bytes: u64) {
         let bytes = bytes.saturating_add(messages.saturating_mul(RECORD_BYTES));
         let mut found = self.lock();

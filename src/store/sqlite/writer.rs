@@ -1,8 +1,8 @@
-//! The thread that owns the one writing connection, and its group commit.
+//! The writer: the thread that takes orders from a queue and writes them in groups.
 //!
-//! While one group is being written, the next one gathers. An order is answered only after the commit of
-//! its group. A group that fails is rolled back as a whole; if a single order may be to blame, each order
-//! is then written by itself, so that it cannot harm the others.
+//! While the writer commits one group, the orders of the next one gather in the queue. Callers get their answers after
+//! the commit. A group that fails is rolled back as a whole. If a single order may be the cause, the writer then writes
+//! each order in a transaction of its own, so that one bad order does not fail the others.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -21,8 +21,8 @@ use super::health::{Health, Remedy};
 use crate::queue::Accepted;
 use crate::telemetry;
 
-/// Bounds of one group: they bound how long a transaction holds the lock and how long its first
-/// order waits for its last.
+/// Limits of one group. They limit how long a transaction holds the lock, and how long the first order of a group waits
+/// for the last.
 const GROUP_MESSAGES_MAX: usize = 2_000;
 const GROUP_BYTES_MAX: usize = 16 * 1024 * 1024;
 const GROUP_STEPS_MAX: usize = 256;
@@ -37,16 +37,16 @@ pub(super) struct Writer {
     pub(super) health: Arc<Health>,
     /// Where the callers run.
     pub(super) runtime: Handle,
-    /// Cancelled when the writer has ended, in whatever way.
+    /// Cancelled when the writer has ended, by a panic too.
     pub(super) ended: CancellationToken,
 }
 
-/// Orders that were taken from the channel and wait for their group.
+/// Orders that the writer has taken from the queue and not yet put into a group.
 #[derive(Default)]
 struct Waiting {
     steps: VecDeque<Box<dyn AnyStep>>,
     accepts: VecDeque<AcceptOrder>,
-    /// Set once the store is to be closed: nothing that arrived later is taken.
+    /// Set once the store is being closed. The writer takes no later order.
     closing: Option<oneshot::Sender<()>>,
 }
 
@@ -68,7 +68,7 @@ impl Writer {
                         None if waiting.closing.is_some() => break,
                         None => {}
                     }
-                    // A store that is never idle must empty the write-ahead log too.
+                    // A store that is never idle must empty the write-ahead log as well.
                     self.connection.empty_wal_if_due();
                 }
                 Wake::Quiet => self.tidy(),
@@ -79,10 +79,10 @@ impl Writer {
             }
         }
         if let Err(error) = self.connection.close() {
-            // Nothing is lost: the next process that opens the file does it.
+            // Nothing is lost: the next process that opens the database moves it.
             tracing::debug!(%error, "could not move the write-ahead log into the database");
         }
-        // Before `arrived` is dropped, which ends the engines: nobody may take that for the cause.
+        // Dropping `arrived` ends the engines. `ended` comes first, so that the cause is known by then.
         drop(ended);
         drop(self);
         if let Some(reply) = waiting.closing {
@@ -90,7 +90,7 @@ impl Writer {
         }
     }
 
-    /// Waits for orders if none are left, and takes all that there are.
+    /// Takes all orders from the queue; waits for one if none is left.
     fn wait(&mut self, waiting: &mut Waiting) -> Wake {
         if waiting.is_empty() {
             let first = match self.patience() {
@@ -111,8 +111,8 @@ impl Writer {
         Wake::Orders
     }
 
-    /// How long to wait for orders before the writer tidies; `None`: there is nothing to tidy. After a
-    /// failure the next order finds out whether writing works.
+    /// Returns how long to wait for orders before tidying; `None` if there is nothing to tidy. After a failure there is
+    /// not: the next order finds out whether writing works.
     fn patience(&self) -> Option<Duration> {
         if !self.connection.is_open() {
             None
@@ -123,7 +123,7 @@ impl Writer {
         }
     }
 
-    /// Uses the time while the store is idle.
+    /// Empties the log and sorts in the newest messages while the store is idle.
     fn tidy(&mut self) {
         if self.connection.secure().is_err() {
             return;
@@ -157,10 +157,10 @@ impl Writer {
         }
     }
 
-    /// Refuses what must not be written now; returns the rest.
+    /// Refuses the orders that must not be written now; returns the others.
     fn admit(&mut self, mut group: Group) -> Option<Group> {
         let Err(fault) = self.connection.secure() else { return Some(group) };
-        // A log that must be saved is not written to.
+        // Nothing is appended to a log that must be saved first.
         if self.health.must_end().is_some() || self.health.remedy() == Some(Remedy::Save) {
             self.answer(group, Err(fault));
             return None;
@@ -179,7 +179,7 @@ impl Writer {
             Ok(written) => {
                 let bytes = group.written_bytes(&written);
                 let Written { mut accepted, effects } = written;
-                // Only now: the files may have been taken away during the commit.
+                // Checked again, since the files may have been moved during the commit.
                 if let Err(fault) = self.connection.secure() {
                     let accepts = std::mem::take(&mut group.accepts);
                     self.answer(Group { accepts, ..Group::default() }, Err(fault.clone()));
@@ -206,7 +206,7 @@ impl Writer {
                 }
                 Ok(accepted)
             }
-            // Broken rows of a message do not mean that the database is down. The caller names the message.
+            // The broken rows of one message do not mean that the database is down. The caller logs the message.
             Err(fault) if fault.is_broken() && group.accepts.is_empty() => Err(fault),
             Err(fault) => {
                 self.report(&fault, group.bytes());
@@ -216,7 +216,7 @@ impl Writer {
         self.answer(group, answers);
     }
 
-    /// Notes that a group of this size was not written, or not safely, and logs it if that is news.
+    /// Records that a group of this size was not written, or not safely. Logs it if the store was well before.
     fn report(&self, fault: &Fault, bytes: u64) {
         if !self.health.failed(fault, bytes) {
             return;
@@ -229,8 +229,8 @@ impl Writer {
     }
 
     fn answer(&self, group: Group, answers: Result<Vec<Vec<Accepted>>, Fault>) {
-        // On the runtime: it is woken once for the group, not once for each caller, and what the group held is
-        // freed where it was made.
+        // On the runtime: it wakes once for the whole group instead of once for each caller, and the messages are freed
+        // on the threads that allocated them.
         self.runtime.spawn(async move { group.answer(answers) });
     }
 
@@ -257,7 +257,7 @@ impl Writer {
 
 enum Wake {
     Orders,
-    /// No order arrived for a while.
+    /// No order has arrived for a while.
     Quiet,
     /// The store was dropped.
     Dropped,
@@ -276,7 +276,7 @@ impl Waiting {
         }
     }
 
-    /// Steps first, so that senders never starve the delivery.
+    /// Takes steps first, so that senders never starve delivery.
     fn next_group(&mut self) -> Option<Group> {
         let steps = self.steps.len().min(GROUP_STEPS_MAX);
         let mut group = Group { steps: self.steps.drain(..steps).collect(), accepts: Vec::new() };

@@ -23,7 +23,7 @@ use crate::config::{Config, ConfigError, DestinationConfig, ServerConfig};
 use crate::console::{self, AdminState};
 use crate::delivery::{Engine, EngineOptions, RetryOptions, Stop};
 use crate::http::server::{self, AddressConnections, ServerLimits};
-use crate::http::{self, Front, HttpLimits, HttpParts, HttpState, Network, PublicUrl};
+use crate::http::{self, Front, HeadBudget, HttpLimits, HttpParts, HttpState, Network, PublicUrl};
 use crate::loops::{Client, ClientError, ClientOptions};
 use crate::queue::{Depth, Log, Store, Unavailable};
 use crate::store::{self, StoreError};
@@ -392,6 +392,7 @@ fn server_limits(config: &Config) -> ServerLimits {
         connections_max: server.connections_max,
         address_connections_max: configured.unwrap_or(by_default),
         trusted_proxies: trusted_proxies(config),
+        heads: HeadBudget::default(),
     }
 }
 

@@ -15,6 +15,7 @@ mod endpoint;
 pub mod error;
 mod front;
 mod guess;
+mod head;
 mod health;
 mod ingest;
 mod judge;
@@ -48,6 +49,7 @@ use utoipa_axum::routes;
 pub use address::{Network, Peer};
 pub use front::Front;
 pub use guess::Guesses;
+pub use head::HeadBudget;
 pub use limit::AddressLimit;
 pub use sources::{Public, Source, Sources};
 

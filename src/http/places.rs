@@ -13,6 +13,7 @@ use tracing::warn;
 use super::address::{Peer, is_private, is_trusted, shared, shown_network};
 use super::line_limit::LineLimit;
 use super::server::{AddressConnections, ServerLimits};
+use super::stall::Cut;
 use crate::telemetry;
 
 /// The most log lines a minute of each kind.
@@ -28,6 +29,7 @@ pub(super) struct Places {
     full_lines: LineLimit,
     address_lines: LineLimit,
     stall_lines: LineLimit,
+    head_lines: LineLimit,
     fault_lines: LineLimit,
 }
 
@@ -80,6 +82,7 @@ impl Places {
             full_lines: LineLimit::new(LINES_MAX),
             address_lines: LineLimit::new(LINES_MAX),
             stall_lines: LineLimit::new(LINES_MAX),
+            head_lines: LineLimit::new(LINES_MAX),
             fault_lines: LineLimit::new(LINES_MAX),
             limits,
         }
@@ -149,16 +152,29 @@ impl Places {
         }
     }
 
-    /// Reports that a connection was ended whose client did not read.
-    pub(super) fn report_stall(&self, peer: Peer) {
-        self.count_cut("write_timeout");
-        if let Some(unlogged) = self.stall_lines.line(Instant::now()) {
-            warn!(
-                listener = self.limits.listener,
-                network = shown_network(peer.0.ip()),
+    /// Reports that a connection was ended.
+    pub(super) fn report_cut(&self, cut: Cut, peer: Peer) {
+        let (reason, lines) = match cut {
+            Cut::Stalled => ("write_timeout", &self.stall_lines),
+            Cut::NoRoom => ("no_room", &self.head_lines),
+        };
+        self.count_cut(reason);
+        let Some(unlogged) = lines.line(Instant::now()) else { return };
+        let listener = self.limits.listener;
+        let network = shown_network(peer.0.ip());
+        match cut {
+            Cut::Stalled => warn!(
+                listener,
+                network,
                 unlogged,
                 "a connection was closed: its client did not read the answers within server.write_timeout_ms"
-            );
+            ),
+            Cut::NoRoom => warn!(
+                listener,
+                network,
+                unlogged,
+                "a connection was closed: the long headers of all requests together take too much memory (bound their length at the proxy, or lower server.address_connections_max or server.header_timeout_ms)"
+            ),
         }
     }
 

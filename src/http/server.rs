@@ -5,6 +5,7 @@
 //! its SDKs and reverse proxies speak it to their upstreams.
 
 use std::convert::Infallible;
+use std::error::Error;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -24,14 +25,14 @@ use tower::ServiceExt as _;
 use tracing::{debug, warn};
 
 use super::address::{Network, Peer};
+use super::head::{Head, HeadBudget};
 use super::places::{Place, Places};
-use super::stall::{WatchedStream, is_stall};
+use super::stall::{Cut, WatchedStream};
 
 /// How long to wait after a connection could not be accepted, such as for lack of file descriptors.
 const ACCEPT_FAULT_WAIT: Duration = Duration::from_millis(100);
 
-/// The most bytes of a request's path and headers. Each connection can hold this much before anything is paid for.
-/// Node's servers allow as much.
+/// The most bytes of a request's path and headers. Segment's subscription destination sends 20 KB in one header.
 const HEADER_BYTES_MAX: usize = 32 * 1024;
 
 /// The most headers of a request. Browsers and a chain of proxies may send more than hyper's hundred,
@@ -66,6 +67,8 @@ pub struct ServerLimits {
     pub address_connections_max: AddressConnections,
     /// Proxies, whose connections are those of many senders: the former bound does not hold for them.
     pub trusted_proxies: Vec<Network>,
+    /// The memory of paths and headers.
+    pub heads: HeadBudget,
 }
 
 /// How many connections an address may have at once. None of them is zero.
@@ -104,6 +107,7 @@ impl Default for ServerLimits {
             connections_max: 1_024,
             address_connections_max: AddressConnections::of(usize::MAX),
             trusted_proxies: Vec::new(),
+            heads: HeadBudget::default(),
         }
     }
 }
@@ -160,6 +164,7 @@ pub async fn serve(
 ) {
     let app = Arc::new(app);
     let (header_timeout, write_timeout) = (limits.header_timeout, limits.write_timeout);
+    let heads = limits.heads.clone();
     let places = Arc::new(Places::new(limits));
     let graceful = GracefulShutdown::new();
     let mut connections = JoinSet::new();
@@ -172,9 +177,13 @@ pub async fn serve(
         let Some((stream, peer, place)) = accepted else {
             continue;
         };
+        let head = Head::new(&heads);
+        let stream = WatchedStream::new(stream, write_timeout, head.clone());
         let service = {
             let app = Arc::clone(&app);
-            hyper::service::service_fn(move |request| answer(Arc::clone(&app), peer, request))
+            hyper::service::service_fn(move |request| {
+                answer(Arc::clone(&app), peer, head.clone(), request)
+            })
         };
         let app = Arc::clone(&app);
         let connection = http1::Builder::new()
@@ -182,15 +191,15 @@ pub async fn serve(
             .header_read_timeout(header_timeout)
             .max_buf_size(HEADER_BYTES_MAX)
             .max_headers(HEADERS_MAX)
-            .serve_connection(TokioIo::new(WatchedStream::new(stream, write_timeout)), service);
+            .serve_connection(TokioIo::new(stream), service);
         let connection = graceful.watch(connection);
         let places = Arc::clone(&places);
         connections.spawn(async move {
             if let Err(error) = connection.await {
-                if is_stall(&error) {
-                    places.report_stall(peer);
-                } else if error.is_parse() {
-                    app.report_unreadable(&error);
+                match Cut::of(&error) {
+                    Some(cut) => places.report_cut(cut, peer),
+                    None if error.is_parse() => app.report_unreadable(&error),
+                    None => {}
                 }
                 debug!(%error, "a connection ended early");
             }
@@ -226,12 +235,14 @@ async fn accept(listener: &TcpListener, places: &Places) -> Option<(TcpStream, P
 async fn answer(
     app: Arc<impl Answer>,
     peer: Peer,
+    head: Head,
     mut request: Request<Incoming>,
-) -> Result<Response, Dropped> {
+) -> Result<Response, Box<dyn Error + Send + Sync>> {
+    let _answering = head.complete(request.headers().len())?;
     request.extensions_mut().insert(peer);
     let response = app.answer(request).await;
     if response.extensions().get::<ResetConnection>().is_some() {
-        return Err(Dropped);
+        return Err(Dropped.into());
     }
     Ok(response)
 }

@@ -1,10 +1,12 @@
-//! A stream whose writes must make progress: a client that reads nothing for too long loses its connection.
+//! A stream whose writes must make progress, and whose reads are paid for while they are those of headers.
 //!
 //! hyper bounds how slowly a client may send its headers, and `body` how slowly it may send the rest. But a client
-//! that never reads would hold its connection, and the response that waits for it, for as long as it likes.
+//! that never reads would hold its connection, and the response that waits for it, for as long as it likes: it loses
+//! the connection. So does a client whose headers have no room in memory (see [`super::head`]).
 
 use std::error::Error;
 use std::io::{self, ErrorKind, IoSlice};
+use std::mem::MaybeUninit;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
@@ -13,15 +15,38 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::time::{Sleep, sleep};
 
+use super::head::{Head, NoRoom};
+
+/// The most bytes of a read. hyper's buffer grows with what a read returns, so this bounds what a connection takes while
+/// it receives a body.
+pub(super) const READ_BYTES_MAX: usize = 8 * 1_024;
+
 /// The client read nothing for too long.
 #[derive(Debug, thiserror::Error)]
 #[error("the client took no bytes within server.write_timeout_ms")]
 struct Stalled;
 
-/// Whether a connection ended because its client read nothing.
-pub(super) fn is_stall(error: &hyper::Error) -> bool {
-    let cause = error.source().and_then(|cause| cause.downcast_ref::<io::Error>());
-    cause.and_then(io::Error::get_ref).is_some_and(|inner| inner.is::<Stalled>())
+/// Why a connection was ended by this side.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Cut {
+    /// Its client read nothing.
+    Stalled,
+    /// There was no memory for its headers.
+    NoRoom,
+}
+
+impl Cut {
+    /// Returns `None` if it ended for another reason.
+    pub(super) fn of(error: &hyper::Error) -> Option<Self> {
+        let cause = error.source()?;
+        let inner = cause.downcast_ref::<io::Error>().and_then(io::Error::get_ref);
+        if inner.is_some_and(|inner| inner.is::<Stalled>()) {
+            return Some(Self::Stalled);
+        }
+        // Of a read, or of the service.
+        let is_no_room = cause.is::<NoRoom>() || inner.is_some_and(|inner| inner.is::<NoRoom>());
+        is_no_room.then_some(Self::NoRoom)
+    }
 }
 
 /// The stream.
@@ -34,15 +59,16 @@ pub(super) struct WatchedStream<S> {
     stall: Option<Pin<Box<Sleep>>>,
     /// Drops what the system still keeps for the client.
     abandon: fn(&S),
+    head: Head,
 }
 
 impl WatchedStream<TcpStream> {
-    pub(super) fn new(stream: TcpStream, write_timeout: Duration) -> Self {
+    pub(super) fn new(stream: TcpStream, write_timeout: Duration, head: Head) -> Self {
         // The system would otherwise hold megabytes for a client that never reads them.
         let abandon = |stream: &TcpStream| {
             let _ = stream.set_zero_linger();
         };
-        Self { stream, write_timeout, stall: None, abandon }
+        Self { stream, write_timeout, stall: None, abandon, head }
     }
 }
 
@@ -71,7 +97,13 @@ impl<S: AsyncRead + Unpin> AsyncRead for WatchedStream<S> {
         context: &mut Context<'_>,
         into: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_read(context, into)
+        let mut bytes = [const { MaybeUninit::uninit() }; READ_BYTES_MAX];
+        let length = into.remaining().min(READ_BYTES_MAX);
+        let mut part = ReadBuf::uninit(&mut bytes[..length]);
+        ready!(Pin::new(&mut self.stream).poll_read(context, &mut part))?;
+        self.head.read(part.filled().len()).map_err(io::Error::other)?;
+        into.put_slice(part.filled());
+        Poll::Ready(Ok(()))
     }
 }
 
@@ -113,6 +145,7 @@ mod tests {
     use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, duplex};
 
     use super::*;
+    use crate::http::head::HeadBudget;
 
     const WRITE_TIMEOUT: Duration = Duration::from_secs(30);
 
@@ -120,8 +153,9 @@ mod tests {
     async fn a_client_that_reads_slowly_keeps_its_connection_and_one_that_stops_loses_it() {
         let (stream, mut client) = duplex(10);
         let abandon = |_: &_| ();
+        let head = Head::new(&HeadBudget::default());
         let mut stream =
-            WatchedStream { stream, write_timeout: WRITE_TIMEOUT, stall: None, abandon };
+            WatchedStream { stream, write_timeout: WRITE_TIMEOUT, stall: None, abandon, head };
         let writing = tokio::spawn(async move { stream.write_all(&[b'x'; 100]).await });
         // Ten bytes are in between, so that these make room for the last but ten.
         for _ in 0..80 {

@@ -3,8 +3,8 @@
 //! A message goes one way, and so do the modules:
 //! [`http`] takes it in, [`segment`] decodes and stamps it, [`queue`] says what must be kept
 //! ([`store`] keeps it), [`delivery`] takes it up again, [`destination`] (with [`trigger`] and
-//! [`mapping`]) plans its requests and [`loops`] sends them; [`action`] has the words that these share.
-//! Around them stand [`config`],
+//! [`mapping`]) plans its requests and [`loops`] sends them; [`action`] has the words that these share,
+//! and [`large`] the turns in which large messages are decoded. Around them stand [`config`],
 //! [`console`], [`sandbox`], [`telemetry`] and the composition root [`app`], called by [`cli`].
 //!
 //! What holds at every point: an acknowledged message is on stable storage; requests of one order
@@ -21,6 +21,7 @@ pub mod crash;
 pub mod delivery;
 pub mod destination;
 pub mod http;
+pub mod large;
 pub mod loops;
 pub mod mapping;
 pub mod queue;

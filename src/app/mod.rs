@@ -21,9 +21,10 @@ use tracing::{error, info, warn};
 use crate::clock::{SharedClock, WatchedClock};
 use crate::config::{Config, ConfigError, DestinationConfig, ServerConfig};
 use crate::console::{self, AdminState};
-use crate::delivery::{Engine, EngineOptions, RetryOptions, Stop};
+use crate::delivery::{Engine, EngineOptions, RetryOptions, Room, Stop};
 use crate::http::server::{self, AddressConnections, ServerLimits};
 use crate::http::{self, Front, HeadBudget, HttpLimits, HttpParts, HttpState, Network, PublicUrl};
+use crate::large::Turns;
 use crate::loops::{Client, ClientError, ClientOptions};
 use crate::queue::{Depth, Log, Store, Unavailable};
 use crate::store::{self, StoreError};
@@ -116,11 +117,13 @@ impl App {
         open_files::raise_limit(&config);
         let store = store::open(&config.store).await?;
         let process = process_name();
+        let turns = Turns::default();
+        let room = Room::new(turns.clone());
         let mut engines = Vec::new();
         let mut planners = HashMap::new();
         for (name, destination) in &config.destinations {
             let client = client(name, destination, &config, &clock)?;
-            let options = engine_options(&config, &process, grace);
+            let options = engine_options(&config, &process, grace, &room);
             let (sender, planner) = watch::channel(Arc::clone(&destination.planner.destination));
             planners.insert(name.clone(), sender);
             let engine = Engine::new(
@@ -140,7 +143,8 @@ impl App {
         };
         let limits = server_limits(&config);
         let reloader = Arc::new(Reloader::new(config, load, planners));
-        let (front, admin_front) = fronts(&reloader, &store, &clock, &metrics, admin.is_some());
+        let (front, admin_front) =
+            fronts(&reloader, &store, &clock, &metrics, &turns, admin.is_some());
         let admin = admin.zip(admin_front);
         let admin = admin.map(|((listener, address), front)| Served { listener, address, front });
         let admin_address = admin.as_ref().map(|admin| tracing::field::display(admin.address));
@@ -299,7 +303,7 @@ fn process_name() -> String {
     format!("{machine}-{}-{}", std::process::id(), uuid::Uuid::now_v7().simple())
 }
 
-fn engine_options(config: &Config, holder: &str, grace: Duration) -> EngineOptions {
+fn engine_options(config: &Config, holder: &str, grace: Duration, room: &Room) -> EngineOptions {
     EngineOptions {
         holder: holder.to_owned(),
         lease_ttl: Duration::from_millis(config.delivery.lease_ttl_ms),
@@ -310,6 +314,7 @@ fn engine_options(config: &Config, holder: &str, grace: Duration) -> EngineOptio
             window: Duration::from_millis(config.delivery.retry_window_ms),
         },
         grace,
+        room: room.clone(),
     }
 }
 
@@ -319,6 +324,7 @@ fn fronts(
     store: &Arc<dyn Store>,
     clock: &SharedClock,
     metrics: &PrometheusHandle,
+    turns: &Turns,
     has_admin_address: bool,
 ) -> (Front, Option<Front>) {
     let metrics = metrics.clone();
@@ -333,6 +339,7 @@ fn fronts(
         trusted_proxies: trusted_proxies(&config),
         public_url: config.server.public_url.as_deref().map(public_url),
         metrics: Arc::new(move || metrics.render()),
+        turns: turns.clone(),
     });
     let reload = Arc::clone(reloader);
     let (api, api_description) = console::router(AdminState {
@@ -343,6 +350,7 @@ fn fronts(
         guesses: state.guesses(),
         sources: reloader.sources(),
         planners: reloader.planners(),
+        turns: turns.clone(),
         reload: Arc::new(move || reload.reload()),
     });
     let (public, mut description) = http::router(state.clone());

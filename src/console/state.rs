@@ -9,6 +9,7 @@ use super::view::{ReloadMistake, Reloaded};
 use crate::clock::SharedClock;
 use crate::destination::Destination;
 use crate::http::{Guesses, Sources};
+use crate::large::Turns;
 use crate::queue::{Log, Replays};
 use crate::secret::Secret;
 
@@ -29,6 +30,8 @@ pub struct AdminState {
     pub sources: watch::Receiver<Arc<Sources>>,
     /// The subscriptions in force.
     pub planners: Planners,
+    /// The turns to decode large messages.
+    pub turns: Turns,
     /// Loads the configuration again and puts it into force. Reads files, so it blocks.
     pub reload: Arc<dyn Fn() -> Reload + Send + Sync>,
 }

@@ -11,6 +11,7 @@ use tracing::{error, info, warn};
 use super::backoff::RetryOptions;
 use super::gauges;
 use super::lease::{Asked, HeldLease, LeaseKeeper, LeaseLost};
+use super::room::Room;
 use super::stepper::Stepper;
 use super::stop::Stop;
 use super::tenure::Tenure;
@@ -38,6 +39,8 @@ pub struct EngineOptions {
     pub retry: RetryOptions,
     /// How long requests in flight may take to finish after the lease was lost.
     pub grace: Duration,
+    /// The room for messages, shared by all engines of the process.
+    pub room: Room,
 }
 
 /// The engine of one destination.
@@ -64,8 +67,8 @@ impl Engine {
             holder: options.holder.clone(),
             ttl: options.lease_ttl,
         };
-        let retry = options.retry;
-        let stepper = Arc::new(Stepper { name, destination, client, queue, clock, retry });
+        let (retry, room) = (options.retry, options.room.clone());
+        let stepper = Arc::new(Stepper { name, destination, client, queue, clock, retry, room });
         Self { stepper, keeper, options }
     }
 
@@ -145,6 +148,7 @@ mod tests {
     use crate::clock::tests::PausedClock;
     use crate::delivery::lanes::tests::head;
     use crate::destination::DestinationOptions;
+    use crate::large::Turns;
     use crate::loops::ClientOptions;
     use crate::queue::*;
     use crate::secret::Secret;
@@ -226,6 +230,7 @@ mod tests {
                 requests_max: 100,
                 retry: RetryOptions { min: second, max: second, window: 60 * second },
                 grace: second,
+                room: Room::new(Turns::default()),
             };
             let stop = self.stop.clone();
             let queue = Arc::new(self);

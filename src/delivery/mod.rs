@@ -16,6 +16,7 @@
 //! | `key_watch`, `pause` | whether Loops accepts the key |
 //! | `stepper` | one step: `planning` (`assembly`, `union`, `idempotency`), then `attempt` |
 //! | `disposition`, `verdict`, `backoff` | what an answer means, and what follows from it |
+//! | `room` | how many messages are in memory at a time |
 //! | `panics` | messages that trigger a bug |
 
 mod assembly;
@@ -32,6 +33,7 @@ mod panics;
 mod pause;
 mod planning;
 mod reader;
+mod room;
 mod stepper;
 mod stop;
 mod tenure;
@@ -40,6 +42,7 @@ mod verdict;
 
 pub use backoff::RetryOptions;
 pub use engine::{Engine, EngineOptions};
+pub use room::Room;
 pub use stop::Stop;
 
 use std::time::Duration;

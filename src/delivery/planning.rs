@@ -8,10 +8,12 @@ use metrics::counter;
 use tracing::{debug, error, info, warn};
 
 use super::assembly::Assembly;
+use super::room::Preparing;
 use super::stepper::Stepper;
 use crate::action::{ActionKind, Unmatched, UnmatchedReason};
 use crate::crash;
 use crate::destination::{Destination, Plan};
+use crate::large::LARGE_BYTES;
 use crate::queue::{
     Failure, FailureReason, FrozenRequest, Job, Lease, NewDelivery, NewMerge, NewPlan, Seq,
     WorkError,
@@ -27,9 +29,11 @@ impl Stepper {
         seq: Seq,
         job: &Job,
         neighbours: &[Seq],
+        preparing: Preparing,
     ) -> Result<Vec<FrozenRequest>, WorkError> {
         let message_id = &job.message_id;
         let (planned, message_ids) = self.plan_turn(seq, job, neighbours).await;
+        drop(preparing);
         crash::point("freeze.before");
         let is_alone = planned.plans.len() == 1;
         let failed = failed(&planned, &message_ids);
@@ -41,7 +45,8 @@ impl Stepper {
                     error = %telemetry::chain(&*fault),
                     "cannot be merged with its neighbours: sending it alone"
                 );
-                return Box::pin(self.freeze(lease, seq, job, &[])).await;
+                let preparing = self.room.prepare().await;
+                return Box::pin(self.freeze(lease, seq, job, &[], preparing)).await;
             }
             frozen => frozen?,
         };
@@ -71,7 +76,9 @@ impl Stepper {
         // A snapshot: a reload must not wait until the planning is done, and all messages of a turn are planned
         // with the same subscriptions.
         let destination = Arc::clone(&self.destination.borrow());
-        let mut assembly = Assembly::new(seq, self.plan(&destination, job), job);
+        let plan = self.room.turns.decode(job.payload.len(), || self.plan(&destination, job)).await;
+        let mut assembly = Assembly::new(seq, plan, job);
+        let mut bytes = job.payload.len();
         for seq in neighbours {
             if !assembly.is_open() {
                 break;
@@ -80,6 +87,11 @@ impl Stepper {
             // of it. A neighbour that cannot be opened waits for its own turn.
             let opened = self.queue.open(*seq).await.ok().flatten();
             let Some(job) = opened.filter(|job| !job.is_planned) else { break };
+            // All plans of a turn are in memory at once, so what is merged is small.
+            bytes += job.payload.len();
+            if bytes > LARGE_BYTES {
+                break;
+            }
             let plan = self.plan(&destination, &job);
             if !assembly.take(*seq, plan, &job) {
                 break;

@@ -14,6 +14,7 @@ use tracing::field::display;
 use super::backoff::RetryOptions;
 use super::lanes::Turn;
 use super::lease::{HeldLease, LeaseLost};
+use super::room::Room;
 use super::verdict::{Due, Next};
 use crate::action::ActionKind;
 use crate::clock::SharedClock;
@@ -40,6 +41,7 @@ pub(super) struct Stepper {
     pub(super) queue: Arc<dyn Work>,
     pub(super) clock: SharedClock,
     pub(super) retry: RetryOptions,
+    pub(super) room: Room,
 }
 
 /// The result of a step.
@@ -116,26 +118,36 @@ impl Stepper {
     ) -> Result<StepEnd, WorkError> {
         let lease = &held.lease;
         let seq = turn.head.seq;
+        let preparing = self.room.prepare().await;
         let Some(mut job) = self.queue.open(seq).await? else {
             return Ok(Next::Finish.into());
         };
+        let requests_bytes = job.requests.iter().map(|request| request.body.len()).sum::<usize>();
+        let _kept = match self.room.keep(job.payload.len() + requests_bytes) {
+            Ok(kept) => kept,
+            Err(wait) => return Ok(Next::Wait(wait).into()),
+        };
         let requests = match (job.is_planned, job.requests.is_empty()) {
-            (false, _) => self.freeze(lease, seq, &job, &turn.neighbours).await?,
-            (true, false) => std::mem::take(&mut job.requests),
+            (false, _) => self.freeze(lease, seq, &job, &turn.neighbours, preparing).await?,
+            (true, false) => {
+                drop(preparing);
+                std::mem::take(&mut job.requests)
+            }
             (true, true) => {
                 return Err(WorkError::Broken("none of its requests is pending".into()));
             }
         };
-        // Loops may take its time to answer, and many messages may be at that point.
+        // Loops may take its time to answer, and many messages may be at that point: only the request at hand is kept.
         job.payload = Bytes::new();
-        let Some(request) = requests.first() else {
+        let is_last = requests.len() == 1;
+        let Some(request) = requests.into_iter().next() else {
             return Ok(Next::Finish.into());
         };
         let due = Due {
-            request,
+            request: &request,
             seq,
             message_id: &job.message_id,
-            is_last: requests.len() == 1,
+            is_last,
             is_singled_out: turn.is_singled_out,
         };
         if let Some(verdict) = due.before_attempt(&*self.clock, &self.retry) {

@@ -8,6 +8,7 @@ use bytes::Bytes;
 
 use crate::action::Endpoint;
 use crate::destination::Request;
+use crate::large::LARGE_BYTES;
 use crate::segment::Value;
 use crate::segment::decode::decode;
 use crate::segment::value::Object;
@@ -22,9 +23,10 @@ pub(super) struct Union {
 }
 
 impl Union {
-    /// Begins with one request; `None` unless it is an upsert, the only kind that others can join.
+    /// Begins with one request; `None` unless it is an upsert, the only kind that others can join, and small enough to be kept
+    /// decoded.
     pub(super) fn begin(first: &Request) -> Option<Self> {
-        if first.endpoint != Endpoint::UpdateContact {
+        if first.endpoint != Endpoint::UpdateContact || first.body.len() > LARGE_BYTES {
             return None;
         }
         Some(Self { endpoint: first.endpoint, body: object(&first.body)?, members: 1 })
@@ -36,6 +38,9 @@ impl Union {
     }
 
     fn merged_with(&self, next: &Request) -> Option<Object> {
+        if next.body.len() > LARGE_BYTES {
+            return None;
+        }
         let body = object(&next.body)?;
         match (self.endpoint, next.endpoint) {
             (Endpoint::UpdateContact, Endpoint::UpdateContact) => merge_upserts(&self.body, &body),

@@ -3,10 +3,10 @@
 use serde::Serialize;
 use utoipa::ToSchema;
 
+use super::HttpState;
 use super::error::ApiError;
 use super::ingest::Visit;
-use super::work::Turn;
-use super::{HttpState, work};
+use crate::large::Turn;
 use crate::queue::NewMessage;
 use crate::queue::intake::{Intake, Rejection};
 use crate::segment::batch::{Batch, Piece};
@@ -43,7 +43,7 @@ impl Visit<'_> {
         raw: &[u8],
     ) -> Result<Judged, ApiError> {
         let now = self.state.0.clock.now();
-        let _turn = work::turn(self.state, raw.len());
+        let _turn = self.state.0.turns.block(raw.len());
         let message = intake.read(raw, &Object::new(), now, new_id)?;
         self.pay(&message)?;
         Ok(Judged { messages: vec![message], rejected: Vec::new() })
@@ -100,7 +100,7 @@ impl Visit<'_> {
                     shared.pass_to(envelope, batch, self.state);
                     let _turn = match shared.turn {
                         Some(_) => None,
-                        None => work::turn(self.state, bytes.len()),
+                        None => self.state.0.turns.block(bytes.len()),
                     };
                     room.take(bytes.len() + shared.bytes, || {
                         intake.read(bytes, &shared.object, now, new_id)
@@ -135,23 +135,23 @@ fn new_id() -> String {
 /// What the envelope at hand shares with its messages. Envelopes come one after the other, and only one is kept
 /// decoded: a damaged body may have thousands.
 #[derive(Default)]
-struct Shared<'s> {
+struct Shared {
     envelope: usize,
     object: Object,
     /// How much it adds to each message.
     bytes: usize,
     /// Held as long as something large is decoded here.
-    turn: Option<Turn<'s>>,
+    turn: Option<Turn>,
 }
 
-impl<'s> Shared<'s> {
-    fn pass_to(&mut self, envelope: usize, batch: Option<&Batch<'_>>, state: &'s HttpState) {
+impl Shared {
+    fn pass_to(&mut self, envelope: usize, batch: Option<&Batch<'_>>, state: &HttpState) {
         // Messages without an envelope share nothing.
         let Some(batch) = batch.filter(|_| envelope != self.envelope) else { return };
         // Drop the decoded value before its turn ends.
         self.object = Object::new();
         self.turn = None;
-        self.turn = work::turn(state, batch.shared_bytes(envelope));
+        self.turn = state.0.turns.block(batch.shared_bytes(envelope));
         self.object = batch.shared(envelope);
         self.bytes = self.object.iter().map(|(_, value)| value.to_stored_json().len()).sum();
         self.envelope = envelope;

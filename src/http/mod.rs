@@ -36,7 +36,7 @@ mod webhook;
 mod wellformed;
 mod work;
 
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
@@ -54,6 +54,7 @@ pub use limit::AddressLimit;
 pub use sources::{Public, Source, Sources};
 
 use crate::clock::SharedClock;
+use crate::large::Turns;
 use crate::queue::{Inbox, Log};
 use crate::segment::Digests;
 
@@ -91,8 +92,8 @@ struct Shared {
     large_bodies: work::LargeBodies,
     rejections: Arc<rejected::Rejections>,
     guesses: Arc<Guesses>,
-    /// Held while something large is decoded.
-    turns: Mutex<()>,
+    /// In which large messages are decoded.
+    turns: Turns,
     metrics: MetricsText,
 }
 
@@ -126,13 +127,24 @@ pub struct HttpParts {
     pub public_url: Option<PublicUrl>,
     /// Renders the metrics.
     pub metrics: MetricsText,
+    /// The turns to decode large messages, shared by all that decode them in this process.
+    pub turns: Turns,
 }
 
 impl HttpState {
     /// Joins the parts.
     pub fn new(parts: HttpParts) -> Self {
-        let HttpParts { inbox, log, clock, sources, limits, trusted_proxies, public_url, metrics } =
-            parts;
+        let HttpParts {
+            inbox,
+            log,
+            clock,
+            sources,
+            limits,
+            trusted_proxies,
+            public_url,
+            metrics,
+            turns,
+        } = parts;
         let rejections = Arc::<rejected::Rejections>::default();
         Self(Arc::new(Shared {
             digests: log.digests(),
@@ -147,7 +159,7 @@ impl HttpState {
             public_url,
             budget: memory::Budget::new(limits.body_budget_bytes, limits.body_bytes_max),
             large_bodies: work::LargeBodies::new(limits.ack_timeout),
-            turns: Mutex::default(),
+            turns,
             metrics,
         }))
     }

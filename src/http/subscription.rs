@@ -12,7 +12,7 @@ use super::error::{ApiError, ErrorBody};
 use super::ingest::{Arrival, Success, Visit};
 use super::judge::Judged;
 use super::openapi::{Message, WebhookErrors};
-use super::{HttpState, Source, Sources, auth, work};
+use super::{HttpState, Source, Sources, auth};
 use crate::segment::repair::read_message;
 use crate::segment::{MessageType, Value, casing};
 
@@ -52,7 +52,7 @@ fn greet<'s>(visit: &mut Visit<'s>, sources: &'s Sources) -> Result<&'s Source, 
 
 fn judge<'s>(visit: &mut Visit<'s>, source: &'s Source, body: &[u8]) -> Result<Judged, ApiError> {
     visit.admit_requests(1)?;
-    let turn = work::turn(visit.state, body.len());
+    let turn = visit.state.0.turns.block(body.len());
     let (kind, text) = spell(body, visit.state.0.limits.message_bytes_max);
     drop(turn);
     if let Some(kind) = kind

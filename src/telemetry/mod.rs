@@ -27,7 +27,7 @@ pub const REJECTED: &str = "segment_loops_rejected_total";
 /// Open connections, by `listener` (`public`, `admin`).
 pub const CONNECTIONS_OPEN: &str = "segment_loops_connections_open";
 /// Connections that were closed on purpose, by `listener` and `reason` (`address_connections_max`,
-/// `write_timeout`).
+/// `write_timeout`, `no_room`).
 pub const CONNECTIONS_CUT: &str = "segment_loops_connections_cut_total";
 /// Messages that no subscription took, by `destination` and `reason`.
 pub const UNMATCHED: &str = "segment_loops_unmatched_total";
@@ -135,7 +135,7 @@ fn describe() {
     describe_gauge!(CONNECTIONS_OPEN, "Connections that are open");
     describe_counter!(
         CONNECTIONS_CUT,
-        "Connections that were closed: too many from one address, or their client does not read"
+        "Connections that were closed: too many from one address, their client does not read, or their headers are too long together"
     );
     describe_counter!(UNMATCHED, "Messages that no subscription took");
     describe_counter!(DELIVERIES, "Deliveries that ended");

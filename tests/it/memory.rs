@@ -10,10 +10,16 @@ use serde_json::{Value, json};
 use tokio::task::JoinSet;
 
 use crate::limits::gzip;
-use crate::support::{PATIENCE, Service, Setup, WRITE_KEY, track};
+use crate::support::{PATIENCE, Reply, ScriptedLoops, Seen, Service, Setup, WRITE_KEY, track};
 
 /// What the documentation promises, in KiB: 256 MB above what the program uses at rest.
 const ABOVE_REST_KIB: usize = 256_000_000 / 1_024;
+
+/// Beside as many connections with long headers as there may be, everything at once.
+const ALL_ABOVE_REST_KIB: usize = 340_000_000 / 1_024;
+
+/// These connections alone.
+const HEADERS_ABOVE_REST_KIB: usize = 80_000_000 / 1_024;
 
 /// The length limit of a body, and a little less than that of a message.
 const BODY: usize = 10_485_760;
@@ -131,42 +137,104 @@ fn half_sent(service: &Service, connections: usize, bytes: &[u8]) -> Vec<TcpStre
     (0..connections).map(open).collect()
 }
 
+/// The connections of an attack by headers, nearly all that there may be: as many long ones as find room, and then
+/// short ones, which always do.
+fn hold_headers(service: &Service) -> Vec<TcpStream> {
+    let head = format!("POST /v1/batch HTTP/1.1\r\nHost: x\r\nContent-Length: {BODY}\r\n");
+    let long = format!("{head}X: {}", "x".repeat(HEADERS - 200));
+    let many: String = (0..250).map(|n| format!("X{n}:\r\n")).collect();
+    let complete = format!("{head}{many}\r\n ");
+    let short = format!("{head}X: {}", "x".repeat(8_000));
+    [(400, long), (100, complete), (1_500, short)]
+        .into_iter()
+        .flat_map(|(connections, bytes)| half_sent(service, connections, bytes.as_bytes()))
+        .collect()
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn hostile_inputs_never_take_more_than_a_fixed_amount_of_memory() {
-    // Loops cannot be reached, so stored messages stay pending. One address stands for several.
-    let setup = Setup::with_loops("http://127.0.0.1:9/api/v1");
+    // Loops answers nothing to what is large. One address stands for several.
+    let large = |seen: &Seen| seen.raw_body.len() > 100_000;
+    let script = move |seen: &Seen| if large(seen) { Reply::Silence } else { Reply::ok() };
+    let mut loops = ScriptedLoops::start(script).await;
+    let setup = Setup::with_loops(&loops.base_url);
     let setup = setup.env("SEGMENT_LOOPS__SERVER__ADDRESS_CONNECTIONS_MAX", "2048");
     let service = setup.start();
     service.accept("/v1/track", track("u1", "first")).await;
+    loops.next().await;
     let rest = memory(&service, "VmRSS");
-    let check = |name: &str| {
+    let check_below = |name: &str, above_rest_kib: usize| {
         let peak = memory(&service, "VmHWM");
         eprintln!("{name}: {} KiB above rest at most", peak.saturating_sub(rest));
-        assert!(peak < rest + ABOVE_REST_KIB, "{name}: {peak} KiB, {rest} at rest");
+        assert!(peak < rest + above_rest_kib, "{name}: {peak} KiB, {rest} at rest");
     };
+    let check = |name: &str| check_below(name, ABOVE_REST_KIB);
     let make = async |attack: &Attack| {
         let statuses = send(&service, attack).await;
         let is_expected = |status: &u16| matches!(status, 200 | 400 | 413 | 429);
         assert!(statuses.iter().all(is_expected), "{}: {statuses:?}", attack.name);
         let is_attacked = statuses.iter().any(|status| *status != 429);
         assert!(is_attacked, "{}: all were turned away", attack.name);
-        check(attack.name);
     };
+    // Delivery holds all the large messages that it may, and goes on with small ones.
+    let properties = (0..MESSAGE / 500 - 1).map(|n| (format!("x{n}"), json!("x".repeat(480))));
+    let properties: serde_json::Map<String, Value> = properties.collect();
+    for user in 0..20 {
+        let mut message = track(&format!("large{user}"), &format!("large{user}"));
+        message["properties"] = Value::Object(properties.clone());
+        service.accept("/v1/track", message).await;
+    }
+    assert!(large(&loops.next().await));
+    service.accept("/v1/track", track("u1", "beside")).await;
+    while loops.next().await.note() != "beside" {}
+    check("large messages in delivery");
     let attacks = attacks();
     for attack in &attacks {
         make(attack).await;
+        check(attack.name);
     }
-    // The worst once more, beside half of the connections that there may be, each with long headers.
     let head = format!("POST /v1/batch HTTP/1.1\r\nHost: x\r\nContent-Length: {BODY}\r\n");
-    let long = format!("{head}X: {}", "x".repeat(HEADERS - 200));
-    let headers = half_sent(&service, 1_024, long.as_bytes());
-    check("half-sent headers");
-    drop(headers);
     let bodies = half_sent(&service, 400, format!("{head}\r\n{}", " ".repeat(200_000)).as_bytes());
     check("half-sent bodies");
     // Small ones are still accepted.
     service.accept("/v1/track", track("u1", "last")).await;
     drop(bodies);
+    // And the worst once more, beside all the headers that there may be.
+    let headers = hold_headers(&service);
+    make(&attacks[0]).await;
+    check_below("all at once", ALL_ABOVE_REST_KIB);
+    drop(headers);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn long_headers_of_many_requests_take_a_fixed_amount_of_memory() {
+    let setup = Setup::with_loops("http://127.0.0.1:9/api/v1");
+    let setup = setup.env("SEGMENT_LOOPS__SERVER__ADDRESS_CONNECTIONS_MAX", "2048");
+    let service = setup.start();
+    service.accept("/v1/track", track("u1", "first")).await;
+    let rest = memory(&service, "VmRSS");
+    let headers = hold_headers(&service);
+    // Short ones are still accepted.
+    service.accept("/v1/track", track("u1", "short")).await;
+    let is_no_room = |line: &Value| {
+        line["message"].as_str().is_some_and(|text| text.contains("long headers of all requests"))
+    };
+    let line = service.logged(is_no_room).await;
+    assert_eq!(line["network"], "127.0.0.0/24", "{line}");
+    let peak = memory(&service, "VmHWM");
+    eprintln!("headers: {} KiB above rest at most", peak - rest);
+    assert!(peak < rest + HEADERS_ABOVE_REST_KIB, "{peak} KiB, {rest} at rest");
+    drop(headers);
+    // There is room again for the 20 KB that Segment sends in a header.
+    let began = std::time::Instant::now();
+    loop {
+        let request = service.request(Method::POST, "/v1/track").basic_auth(WRITE_KEY, Some(""));
+        let request = request.header("x", "x".repeat(20_000)).body(track("u1", "long").to_string());
+        match request.send().await {
+            Ok(response) => break assert_eq!(response.status(), 200),
+            Err(error) => assert!(began.elapsed() < PATIENCE, "{error}"),
+        }
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

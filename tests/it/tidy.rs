@@ -20,20 +20,24 @@ fn rules() -> BTreeMap<&'static str, &'static [&'static str]> {
         ("mapping", &["segment"]),
         ("loops", &["action", "clock", "secret"]),
         ("destination", &["action", "segment", "trigger", "mapping", "loops"]),
+        ("large", &[]),
         ("queue", &["action", "segment", "clock"]),
         // Of `config` only `StoreConfig`: the store alone knows which keys concern its engine.
         ("store", &["queue", "action", "segment", "clock", "secret", "config"]),
-        ("delivery", &["queue", "action", "destination", "loops", "segment", "clock"]),
-        ("http", &["queue", "segment", "clock", "secret"]),
+        ("delivery", &["queue", "action", "destination", "loops", "segment", "clock", "large"]),
+        ("http", &["queue", "segment", "clock", "secret", "large"]),
         // Its API speaks with the error type of `http`.
-        ("console", &["queue", "action", "destination", "segment", "clock", "secret", "http"]),
+        (
+            "console",
+            &["queue", "action", "destination", "segment", "clock", "secret", "http", "large"],
+        ),
         ("config", &["segment", "destination", "secret"]),
         // Only the marker that makes the server drop a connection.
         ("sandbox", &["clock", "secret", "http"]),
         // Only in tests: around everything between the intake and Loops.
         (
             "simulation",
-            &["queue", "action", "delivery", "destination", "loops", "segment", "clock"],
+            &["queue", "action", "delivery", "destination", "loops", "segment", "clock", "large"],
         ),
     ])
 }
@@ -58,6 +62,7 @@ const CRATES: [(&str, &[&str]); 9] = [
             "loops",
             "queue",
             "store",
+            "large",
             "simulation",
         ],
     ),

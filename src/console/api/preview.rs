@@ -52,9 +52,13 @@ pub(super) async fn preview(
         let message = format!("say which destination: `destination` must be one of {names}");
         ApiError::bad_request("which_destination", message)
     })?;
-    let value = read_message(&body::bytes(body)?)
-        .map_err(|error| ApiError::bad_request("bad_json", error.to_string()))?;
-    let message = message_of(value)
-        .map_err(|error| ApiError::bad_request("bad_message", error.to_string()))?;
-    Ok(Json(Preview::of(&planner, &message)))
+    let body = body::bytes(body)?;
+    let preview = || {
+        let value = read_message(&body)
+            .map_err(|error| ApiError::bad_request("bad_json", error.to_string()))?;
+        let message = message_of(value)
+            .map_err(|error| ApiError::bad_request("bad_message", error.to_string()))?;
+        Ok(Json(Preview::of(&planner, &message)))
+    };
+    state.turns.decode(body.len(), preview).await
 }

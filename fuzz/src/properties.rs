@@ -185,7 +185,7 @@ pub fn trigger(input: &[u8]) {
     let matches = trigger.matches(&message);
     assert_eq!(matches, trigger.matches(&message));
     if matches.is_err() {
-        assert!(trigger.latent_mistake().is_some());
+        assert!(trigger.latent_problem().is_some());
     }
     let kind = message.get("type").and_then(Value::as_str).and_then(MessageType::parse);
     if let (Ok(true), Some(kind)) = (matches, kind) {
@@ -220,7 +220,7 @@ pub fn mapping(input: &[u8]) {
     let compiled = match Mapping::compile(&written) {
         Ok(compiled) => compiled,
         Err(errors) => {
-            assert!(!errors.mistakes.is_empty());
+            assert!(!errors.problems.is_empty());
             return;
         }
     };

@@ -9,7 +9,7 @@ use tracing::{error, info, warn};
 
 use super::LoadConfig;
 use crate::config::{BrowserConfig, Config};
-use crate::console::view::{ReloadMistake, Reloaded};
+use crate::console::view::{ReloadProblem, Reloaded};
 use crate::console::{Planners, Reload};
 use crate::destination::Destination;
 use crate::http::{AddressLimit, Public, Source, Sources};
@@ -52,11 +52,11 @@ impl Reloader {
         let mut current = self.lock();
         let mut loaded = match (self.load)() {
             Ok(loaded) => loaded,
-            Err(mistakes) => {
-                error!(error = %mistakes, "configuration not reloaded; the old one stays in force");
-                let mistakes = mistakes.0.into_iter();
-                return Err(mistakes
-                    .map(|one| ReloadMistake {
+            Err(problems) => {
+                error!(error = %problems, "configuration not reloaded; the old one stays in force");
+                let problems = problems.0.into_iter();
+                return Err(problems
+                    .map(|one| ReloadProblem {
                         place: one.place,
                         key: one.key,
                         problem: one.problem,

@@ -37,14 +37,14 @@ pub(super) fn run(args: CheckArgs) -> Result<(), CliError> {
     let flags = Flags { file: args.config, subscriptions: args.subscriptions, ..Flags::default() };
     let mut report = Report::default();
     let loaded = config::load(&flags, config::environment());
-    let mistakes = loaded.as_ref().err().map(|error| error.0.clone()).unwrap_or_default();
+    let problems = loaded.as_ref().err().map(|error| error.0.clone()).unwrap_or_default();
     let of_stage = |stage: Stage| {
-        let of_stage = mistakes.iter().filter(move |mistake| mistake.stage == stage);
+        let of_stage = problems.iter().filter(move |problem| problem.stage == stage);
         of_stage.map(ToString::to_string).collect::<Vec<_>>()
     };
     report.stage("parse", of_stage(Stage::Parse));
     // What cannot be read is not looked at any further.
-    if report.mistakes == 0 {
+    if report.problems == 0 {
         let planners = config::load_planners(&flags, config::environment());
         report.stage("compile", of_stage(Stage::Compile));
         if let Ok(planners) = &planners {
@@ -67,20 +67,20 @@ pub(super) fn run(args: CheckArgs) -> Result<(), CliError> {
 
 #[derive(Default)]
 struct Report {
-    mistakes: usize,
+    problems: usize,
     warnings: usize,
 }
 
 impl Report {
-    fn stage(&mut self, stage: &str, mistakes: Vec<String>) {
-        let word = if mistakes.is_empty() { "ok" } else { "mistakes" };
+    fn stage(&mut self, stage: &str, problems: Vec<String>) {
+        let word = if problems.is_empty() { "ok" } else { "errors" };
         say(&format!("{stage:<12} {word}"));
-        mistakes.iter().for_each(|mistake| self.mistake(mistake));
+        problems.iter().for_each(|problem| self.report(problem));
     }
 
-    fn mistake(&mut self, problem: &str) {
-        self.mistakes += 1;
-        say(&format!("  mistake: {problem}"));
+    fn report(&mut self, problem: &str) {
+        self.problems += 1;
+        say(&format!("  error: {problem}"));
     }
 
     fn warn(&mut self, problem: &str) {
@@ -94,8 +94,8 @@ impl Report {
             more => format!("{more} {what}s"),
         };
         let told =
-            format!("{}, {}", count(self.mistakes, "mistake"), count(self.warnings, "warning"));
-        if self.mistakes > 0 {
+            format!("{}, {}", count(self.problems, "error"), count(self.warnings, "warning"));
+        if self.problems > 0 {
             return Err(CliError::Check(told));
         }
         say(&told);
@@ -119,7 +119,7 @@ impl Report {
 
     fn cases(&mut self, file: &std::path::Path, planners: &BTreeMap<String, Planner>) {
         match cases::run(file, planners) {
-            Err(problem) => self.mistake(&format!("{}: {problem}", file.display())),
+            Err(problem) => self.report(&format!("{}: {problem}", file.display())),
             Ok(outcome) => {
                 let total = outcome.passed + outcome.failures.len();
                 say(&format!(
@@ -127,7 +127,7 @@ impl Report {
                     outcome.passed,
                     file.display()
                 ));
-                outcome.failures.iter().for_each(|failure| self.mistake(failure));
+                outcome.failures.iter().for_each(|failure| self.report(failure));
             }
         }
     }

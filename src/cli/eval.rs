@@ -88,7 +88,7 @@ fn eval_line(line: &[u8]) -> String {
 
 fn eval_trigger(trigger: &str, event: &Value) -> String {
     let matches = Trigger::compile(trigger)
-        .map_err(|mistake| mistake.to_string())
+        .map_err(|problem| problem.to_string())
         .and_then(|trigger| trigger.matches(event).map_err(|failure| failure.to_string()));
     match matches {
         Ok(matches) => format!("{{\"match\":{matches}}}"),
@@ -98,7 +98,7 @@ fn eval_trigger(trigger: &str, event: &Value) -> String {
 
 fn eval_mapping(mapping: &Value, event: &Value) -> String {
     let output = Mapping::compile(mapping)
-        .map_err(|mistakes| mistakes.segment_text())
+        .map_err(|problems| problems.segment_text())
         .and_then(|mapping| mapping.resolve(event).map_err(|failure| failure.to_string()));
     match output {
         Ok(output) => format!("{{\"output\":{}}}", output.unwrap_or_default().to_json()),
@@ -126,7 +126,7 @@ fn eval_subscription(written: &Value, event: &Value, unsupported: Unsupported) -
 fn compiled(written: &Value, event: &Value) -> Result<CompiledSubscription, String> {
     let is_short = written.get("action").is_some() || written.get("events").is_some();
     let subscription = if is_short {
-        read(&with_name(written), 0).map_err(|mistakes| error(&lines(&mistakes)))?
+        read(&with_name(written), 0).map_err(|problems| error(&lines(&problems)))?
     } else {
         segment_shape(written)?
     };
@@ -134,12 +134,12 @@ fn compiled(written: &Value, event: &Value) -> Result<CompiledSubscription, Stri
         return Err(skipped("disabled"));
     }
     let trigger = CompiledSubscription::compile_trigger(&subscription.trigger)
-        .map_err(|(_, mistake)| skipped(&format!("Invalid subscription : {mistake}")))?;
+        .map_err(|(_, problem)| skipped(&format!("Invalid subscription : {problem}")))?;
     if trigger.matches(event) == Ok(false) {
         return Err(skipped("not subscribed"));
     }
     let mapping = Mapping::compile(&subscription.mapping)
-        .map_err(|mistakes| error(&mistakes.segment_text()))?;
+        .map_err(|problems| error(&problems.segment_text()))?;
     Ok(CompiledSubscription::new(subscription, trigger, mapping))
 }
 
@@ -177,8 +177,8 @@ fn with_name(written: &Value) -> Value {
     written
 }
 
-fn lines(mistakes: &[impl ToString]) -> String {
-    mistakes.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n")
+fn lines(problems: &[impl ToString]) -> String {
+    problems.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n")
 }
 
 fn requests(request: Option<&Request>, warnings: &[String]) -> String {

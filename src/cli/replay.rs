@@ -10,7 +10,7 @@ use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use super::{CliError, open_store, runtime, say, start_telemetry, stop_signal};
 use crate::clock::{Clock as _, SystemClock};
 use crate::config::{self, Config, Flags};
-use crate::queue::{Criteria, CriteriaMistake, ReplayAsk, Selection};
+use crate::queue::{Criteria, CriteriaProblem, ReplayAsk, Selection};
 use crate::store;
 
 /// Options of `replay`.
@@ -117,9 +117,9 @@ fn selection(args: ReplayArgs, config: &Config) -> Result<Selection, CliError> {
         to: args.to,
         all_failed: args.all_failed,
     };
-    let selection = criteria.selection().map_err(|mistake| {
-        CliError::Usage(match mistake {
-            CriteriaMistake::Nothing => "choose messages with --message-id, --user, --reason, --destination, --subscription, --from or --to, or all that failed with --all-failed; --state alone is not enough".to_owned(),
+    let selection = criteria.selection().map_err(|problem| {
+        CliError::Usage(match problem {
+            CriteriaProblem::Nothing => "choose messages with --message-id, --user, --reason, --destination, --subscription, --from or --to, or all that failed with --all-failed; --state alone is not enough".to_owned(),
             other => format!("{other} (see segment-loops replay --help)"),
         })
     })?;

@@ -12,7 +12,7 @@ use super::environment::{PREFIX, SHORT_NAMES, is_ours};
 use super::file::plain;
 use super::subscriptions::Planner;
 use super::tree::{DestinationTree, LogFormat, Texts, Tree};
-use super::{ConfigError, Mistake, Stage};
+use super::{ConfigError, Problem, Stage};
 
 /// The compiled-in layer.
 const DEFAULTS: &str = include_str!("../../config/default.toml");
@@ -94,7 +94,7 @@ fn add_subscriptions(tree: &mut Tree, files: &[PathBuf]) -> Result<(), ConfigErr
     let [only] = destinations.as_mut_slice() else {
         let problem =
             "there are several destinations: set subscriptions_files of each in the configuration";
-        return Err(mistake("command line", "--subscriptions", problem));
+        return Err(problem_at("command line", "--subscriptions", problem));
     };
     tree.subscriptions.clear();
     only.subscriptions.clear();
@@ -107,7 +107,7 @@ type Builder = ConfigBuilder<DefaultState>;
 
 fn add_file(builder: Builder, file: &Path, place: &str) -> Result<Builder, ConfigError> {
     let text = std::fs::read_to_string(file).map_err(|error| {
-        mistake(place, "--config", &format!("the file cannot be read: {error}"))
+        problem_at(place, "--config", &format!("the file cannot be read: {error}"))
     })?;
     Ok(builder.add_source(File::from_str(&text, FileFormat::Toml)))
 }
@@ -134,7 +134,7 @@ fn add_environment(
     for (name, key, value) in short {
         builder = builder
             .set_override(&key, value)
-            .map_err(|error| mistake("environment", &name, &error.to_string()))?;
+            .map_err(|error| problem_at("environment", &name, &error.to_string()))?;
     }
     Ok(builder)
 }
@@ -143,16 +143,16 @@ fn add_environment(
 /// `place`.
 fn build(builder: &Builder, place: &str) -> Result<Tree, ConfigError> {
     let layers =
-        builder.build_cloned().map_err(|error| mistake(place, "syntax", &plain(&error)))?;
+        builder.build_cloned().map_err(|error| problem_at(place, "syntax", &plain(&error)))?;
     serde_path_to_error::deserialize(layers).map_err(|error| {
         let path = error.path().to_string();
         let key = if path == "." { "top level".to_owned() } else { path };
-        mistake(place, &key, &plain(error.inner()))
+        problem_at(place, &key, &plain(error.inner()))
     })
 }
 
-fn mistake(place: &str, key: &str, problem: &str) -> ConfigError {
-    ConfigError(vec![Mistake {
+fn problem_at(place: &str, key: &str, problem: &str) -> ConfigError {
+    ConfigError(vec![Problem {
         place: place.to_owned(),
         key: key.to_owned(),
         problem: problem.to_owned(),

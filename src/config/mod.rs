@@ -20,12 +20,12 @@ pub use tree::{DeliveryConfig, LogConfig, LogFormat, ServerConfig, StoreConfig, 
 /// All errors that were found in the configuration, one line for each.
 #[derive(Debug, thiserror::Error)]
 #[error("the configuration has {}:\n{}", count(.0), lines(.0))]
-pub struct ConfigError(pub Vec<Mistake>);
+pub struct ConfigError(pub Vec<Problem>);
 
 /// One error in the configuration.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{place}: {key}: {problem}")]
-pub struct Mistake {
+pub struct Problem {
     /// The file, `environment` or `command line`.
     pub place: String,
     /// The key, such as `sources.web.write_keys`.
@@ -47,13 +47,13 @@ pub enum Stage {
     Environment,
 }
 
-fn count(mistakes: &[Mistake]) -> String {
-    match mistakes.len() {
+fn count(problems: &[Problem]) -> String {
+    match problems.len() {
         1 => "an error".to_owned(),
         more => format!("{more} errors"),
     }
 }
 
-fn lines(mistakes: &[Mistake]) -> String {
-    mistakes.iter().map(|mistake| format!("  {mistake}")).collect::<Vec<_>>().join("\n")
+fn lines(problems: &[Problem]) -> String {
+    problems.iter().map(|problem| format!("  {problem}")).collect::<Vec<_>>().join("\n")
 }

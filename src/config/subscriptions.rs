@@ -6,9 +6,9 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::file::read_value;
-use super::{Mistake, Stage};
+use super::{Problem, Stage};
 use crate::destination::subscription::{self, Subscription};
-use crate::destination::{Destination, DestinationOptions, SubscriptionMistake, Unsupported};
+use crate::destination::{Destination, DestinationOptions, SubscriptionProblem, Unsupported};
 use crate::segment::Value;
 
 /// The subscriptions of a destination, and their options, as they are written.
@@ -43,7 +43,7 @@ pub struct Planner {
 
 impl Planner {
     /// The subscriptions that apply where none are configured.
-    pub fn defaults() -> Result<Self, Vec<SubscriptionMistake>> {
+    pub fn defaults() -> Result<Self, Vec<SubscriptionProblem>> {
         let options = DestinationOptions::default();
         Self::compile(Destination::default_subscriptions(), options, Vec::new())
             .map(|planner| Self { is_default: true, ..planner })
@@ -53,14 +53,14 @@ impl Planner {
         subscriptions: Vec<Subscription>,
         options: DestinationOptions,
         files: Vec<PathBuf>,
-    ) -> Result<Self, Vec<SubscriptionMistake>> {
+    ) -> Result<Self, Vec<SubscriptionProblem>> {
         let destination = Arc::new(Destination::compile(&subscriptions, options)?);
         Ok(Self { destination, subscriptions, is_default: false, files })
     }
 
     /// Reads and compiles the subscriptions; reports all errors at once.
-    pub(super) fn load(written: Written<'_>) -> Result<Self, Vec<Mistake>> {
-        let mut loader = Loader { key: written.key, mistakes: Vec::new(), places: HashMap::new() };
+    pub(super) fn load(written: Written<'_>) -> Result<Self, Vec<Problem>> {
+        let mut loader = Loader { key: written.key, problems: Vec::new(), places: HashMap::new() };
         let unsupported = loader.unsupported(written.place, written.unsupported.as_deref());
         let mut options = DestinationOptions::from(unsupported);
         if let Some(placeholder_ids) = written.placeholder_ids {
@@ -77,25 +77,25 @@ impl Planner {
         }
         subscriptions.iter_mut().for_each(|one| one.merge &= written.merge);
         let compiled = Self::compile(subscriptions, options, written.files)
-            .map_err(|mistakes| loader.add(written.place, mistakes));
+            .map_err(|problems| loader.add(written.place, problems));
         match compiled {
-            Ok(planner) if loader.mistakes.is_empty() => Ok(Self { is_default, ..planner }),
-            _ => Err(loader.mistakes),
+            Ok(planner) if loader.problems.is_empty() => Ok(Self { is_default, ..planner }),
+            _ => Err(loader.problems),
         }
     }
 }
 
 struct Loader<'a> {
     key: &'a str,
-    mistakes: Vec<Mistake>,
+    problems: Vec<Problem>,
     /// The place of each subscription, by its name.
     places: HashMap<String, String>,
 }
 
 impl Loader<'_> {
-    fn mistake(&mut self, place: &str, key: &str, problem: String, stage: Stage) {
+    fn report(&mut self, place: &str, key: &str, problem: String, stage: Stage) {
         let key = format!("{}.{key}", self.key);
-        self.mistakes.push(Mistake { place: place.to_owned(), key, problem, stage });
+        self.problems.push(Problem { place: place.to_owned(), key, problem, stage });
     }
 
     fn unsupported(&mut self, place: &str, written: Option<&str>) -> Unsupported {
@@ -104,7 +104,7 @@ impl Loader<'_> {
         };
         Unsupported::parse(text).unwrap_or_else(|| {
             let allowed = "allowed are \"omit\" (leave it out), \"flatten\" and \"pass\" (send it as Segment does)";
-            self.mistake(place, "unsupported", format!("`{text}` is unknown; {allowed}"), Stage::Compile);
+            self.report(place, "unsupported", format!("`{text}` is unknown; {allowed}"), Stage::Compile);
             Unsupported::default()
         })
     }
@@ -117,21 +117,21 @@ impl Loader<'_> {
                     self.places.insert(subscription.name.clone(), place.to_owned());
                     subscriptions.push(subscription);
                 }
-                Err(mistakes) => self.add(place, mistakes),
+                Err(problems) => self.add(place, problems),
             }
         }
         subscriptions
     }
 
     /// Adds the errors of subscriptions, each with the place of its subscription.
-    fn add(&mut self, place: &str, mistakes: Vec<SubscriptionMistake>) {
-        for mistake in mistakes {
-            let place = self.places.get(&mistake.subscription).cloned().unwrap_or(place.to_owned());
-            let key = format!("subscription `{}`: {}", mistake.subscription, mistake.field);
-            self.mistakes.push(Mistake {
+    fn add(&mut self, place: &str, problems: Vec<SubscriptionProblem>) {
+        for problem in problems {
+            let place = self.places.get(&problem.subscription).cloned().unwrap_or(place.to_owned());
+            let key = format!("subscription `{}`: {}", problem.subscription, problem.field);
+            self.problems.push(Problem {
                 place,
                 key,
-                problem: mistake.problem,
+                problem: problem.problem,
                 stage: Stage::Compile,
             });
         }
@@ -142,17 +142,17 @@ impl Loader<'_> {
         let value = match read_value(file) {
             Ok(value) => value,
             Err(problem) => {
-                self.mistake(&place, "subscriptions_files", problem, Stage::Parse);
+                self.report(&place, "subscriptions_files", problem, Stage::Parse);
                 return Vec::new();
             }
         };
         let Some(list) = subscription::list_in(&value) else {
             let problem = "holds no subscriptions: allowed are a list of subscriptions, a single one, or an object with `subscriptions`";
-            self.mistake(&place, "subscriptions_files", problem.to_owned(), Stage::Parse);
+            self.report(&place, "subscriptions_files", problem.to_owned(), Stage::Parse);
             return Vec::new();
         };
         if list.is_empty() {
-            self.mistake(
+            self.report(
                 &place,
                 "subscriptions_files",
                 "holds an empty list of subscriptions".to_owned(),

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use tokio::sync::watch;
 
-use super::view::{ReloadMistake, Reloaded};
+use super::view::{ReloadProblem, Reloaded};
 use crate::clock::SharedClock;
 use crate::destination::Destination;
 use crate::http::{Guesses, Sources};
@@ -39,8 +39,8 @@ pub struct AdminState {
 /// The subscriptions in force, by the name of their destination.
 pub type Planners = HashMap<String, watch::Receiver<Arc<Destination>>>;
 
-/// The result of a reload. With mistakes in it, the configuration was not taken.
-pub type Reload = Result<Reloaded, Vec<ReloadMistake>>;
+/// The result of a reload: what was loaded, or why the configuration was rejected.
+pub type Reload = Result<Reloaded, Vec<ReloadProblem>>;
 
 impl AdminState {
     /// The subscriptions of a destination. Without a name, those of the only destination.

@@ -281,12 +281,12 @@ pub struct BadConfiguration {
     /// A summary for people.
     pub message: &'static str,
     /// All that is wrong.
-    pub mistakes: Vec<ReloadMistake>,
+    pub problems: Vec<ReloadProblem>,
 }
 
 /// One error in a configuration.
 #[derive(Debug, Clone, Serialize, ToSchema)]
-pub struct ReloadMistake {
+pub struct ReloadProblem {
     /// The file, or `environment`.
     pub place: String,
     /// The key.

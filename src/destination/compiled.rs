@@ -18,24 +18,24 @@ pub struct CompiledSubscription {
 }
 
 impl CompiledSubscription {
-    /// Compiles a subscription as Segment's runtime does. [`CompiledSubscription::latent_mistakes`] returns
+    /// Compiles a subscription as Segment's runtime does. [`CompiledSubscription::latent_problems`] returns
     /// the errors that Segment's runtime would report only for a message that meets them.
-    pub fn compile(subscription: &Subscription) -> Result<Self, Vec<SubscriptionMistake>> {
-        let mistake = |field: &str, problem: String| SubscriptionMistake {
+    pub fn compile(subscription: &Subscription) -> Result<Self, Vec<SubscriptionProblem>> {
+        let problem_of = |field: &str, problem: String| SubscriptionProblem {
             subscription: subscription.name.clone(),
             field: field.to_owned(),
             problem,
         };
-        let mut mistakes = Vec::new();
+        let mut problems = Vec::new();
         let trigger = Self::compile_trigger(&subscription.trigger)
-            .map_err(|(field, error)| mistakes.push(mistake(field, error.to_string())));
+            .map_err(|(field, error)| problems.push(problem_of(field, error.to_string())));
         let mapping = Mapping::compile(&subscription.mapping).map_err(|errors| {
-            let all = errors.mistakes.iter().map(|error| mistake("mapping", error.to_string()));
-            mistakes.extend(all);
+            let all = errors.problems.iter().map(|error| problem_of("mapping", error.to_string()));
+            problems.extend(all);
         });
         match (trigger, mapping) {
             (Ok(trigger), Ok(mapping)) => Ok(Self::new(subscription.clone(), trigger, mapping)),
-            _ => Err(mistakes),
+            _ => Err(problems),
         }
     }
 
@@ -55,13 +55,13 @@ impl CompiledSubscription {
     }
 
     /// Errors that affect only the messages that meet them.
-    pub fn latent_mistakes(&self) -> Vec<SubscriptionMistake> {
+    pub fn latent_problems(&self) -> Vec<SubscriptionProblem> {
         let trigger = self
             .trigger
-            .latent_mistake()
-            .map(|failure| self.mistake("trigger", failure.to_string()));
-        let mapping = self.mapping.latent_mistakes().iter();
-        let mapping = mapping.map(|error| self.mistake("mapping", error.to_string()));
+            .latent_problem()
+            .map(|failure| self.problem("trigger", failure.to_string()));
+        let mapping = self.mapping.latent_problems().iter();
+        let mapping = mapping.map(|error| self.problem("mapping", error.to_string()));
         trigger.into_iter().chain(mapping).collect()
     }
 
@@ -69,9 +69,9 @@ impl CompiledSubscription {
         self.written.action
     }
 
-    pub(super) fn mistake(&self, field: &str, problem: String) -> SubscriptionMistake {
+    pub(super) fn problem(&self, field: &str, problem: String) -> SubscriptionProblem {
         let subscription = self.written.name.clone();
-        SubscriptionMistake { subscription, field: field.to_owned(), problem }
+        SubscriptionProblem { subscription, field: field.to_owned(), problem }
     }
 
     /// Its name.

@@ -42,7 +42,7 @@ fn is_like_iso(text: &str) -> bool {
 struct Rest<'t>(&'t str);
 
 impl Rest<'_> {
-    /// Takes at most so many digits, as many as there are.
+    /// Takes the digits that follow, at most this many; returns how many there were.
     fn digits(&mut self, most: usize) -> usize {
         let count = self.0.bytes().take(most).take_while(u8::is_ascii_digit).count();
         self.0 = &self.0[count..];

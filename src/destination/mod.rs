@@ -19,7 +19,7 @@ pub use compiled::CompiledSubscription;
 pub use explain::{Explained, ExplainedField, Explanation};
 pub use guard::{DestinationOptions, PLACEHOLDER_IDS_DEFAULT};
 pub use literals::LiteralNames;
-pub use subscription::{Subscription, SubscriptionMistake, TriggerText};
+pub use subscription::{Subscription, SubscriptionProblem, TriggerText};
 pub use unsupported::Unsupported;
 
 pub use crate::action::{ActionKind, Unmatched, UnmatchedReason};
@@ -116,11 +116,11 @@ impl Destination {
     pub fn compile(
         subscriptions: &[Subscription],
         options: impl Into<DestinationOptions>,
-    ) -> Result<Self, Vec<SubscriptionMistake>> {
+    ) -> Result<Self, Vec<SubscriptionProblem>> {
         let mut compiled = Vec::new();
-        let mut mistakes = Vec::new();
+        let mut problems = Vec::new();
         let mut names = HashSet::new();
-        let mistake = |name: &str, field: &str, problem: String| SubscriptionMistake {
+        let problem_of = |name: &str, field: &str, problem: String| SubscriptionProblem {
             subscription: name.to_owned(),
             field: field.to_owned(),
             problem,
@@ -130,31 +130,31 @@ impl Destination {
                 "there are {}; at most {SUBSCRIPTIONS_MAX} are allowed",
                 subscriptions.len()
             );
-            return Err(vec![mistake("(all)", "subscriptions", problem)]);
+            return Err(vec![problem_of("(all)", "subscriptions", problem)]);
         }
         for subscription in subscriptions {
             if !names.insert(&subscription.name) {
                 let problem = "another subscription of the destination has this name: names must be unique, since they are part of the idempotency keys";
-                mistakes.push(mistake(&subscription.name, "name", problem.to_owned()));
+                problems.push(problem_of(&subscription.name, "name", problem.to_owned()));
             }
             match CompiledSubscription::compile(subscription) {
                 Ok(one) => {
-                    mistakes.extend(one.latent_mistakes());
+                    problems.extend(one.latent_problems());
                     compiled.push(one);
                 }
-                Err(mut found) => mistakes.append(&mut found),
+                Err(mut found) => problems.append(&mut found),
             }
         }
-        if mistakes.is_empty() {
+        if problems.is_empty() {
             Ok(Self { subscriptions: compiled, options: options.into() })
         } else {
-            Err(mistakes)
+            Err(problems)
         }
     }
 
     /// Likely errors in its subscriptions.
-    pub fn warnings(&self) -> Vec<SubscriptionMistake> {
-        let mut warnings: Vec<SubscriptionMistake> =
+    pub fn warnings(&self) -> Vec<SubscriptionProblem> {
+        let mut warnings: Vec<SubscriptionProblem> =
             self.subscriptions.iter().flat_map(CompiledSubscription::warnings).collect();
         let enabled = || self.subscriptions.iter().filter(|one| one.is_enabled());
         for deleting in enabled().filter(|one| one.deletes()) {
@@ -162,7 +162,7 @@ impl Destination {
                 let takes_both =
                     |kind: &MessageType| deleting.may_match(*kind) && other.may_match(*kind);
                 if let Some(kind) = MessageType::ALL.into_iter().find(takes_both) {
-                    warnings.push(deleting.mistake(
+                    warnings.push(deleting.problem(
                         "trigger",
                         format!(
                             "it deletes the contact, and `{0}` may take the same {kind} message: the deletion then goes last, and undoes what `{0}` did to the contact; write triggers that exclude each other",
@@ -176,7 +176,7 @@ impl Destination {
             |one: &CompiledSubscription| one.action() == ActionKind::CreateOrUpdateContact;
         let sending = enabled().find(|one| one.action() == ActionKind::SendEvent);
         if let Some(sending) = sending.filter(|_| !enabled().any(creates)) {
-            warnings.push(sending.mistake(
+            warnings.push(sending.problem(
                 "action",
                 "it sends events, and no enabled subscription creates contacts: Loops refuses an event of a userId that no contact has, unless it has an e-mail address. Add a subscription with action createOrUpdateContact for `type = \"identify\"`; the default one no longer applies once you write your own".to_owned(),
             ));

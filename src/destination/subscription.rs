@@ -48,7 +48,7 @@ impl std::fmt::Display for TriggerText {
 /// An error in a subscription.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("subscription `{subscription}`, {field}: {problem}")]
-pub struct SubscriptionMistake {
+pub struct SubscriptionProblem {
     /// Name of the subscription, or its number in the list (`#2`) if it has none.
     pub subscription: String,
     /// The key that is wrong.
@@ -107,31 +107,31 @@ pub fn list_in(written: &Value) -> Option<Vec<&Value>> {
 }
 
 /// Reads one subscription; `index` is its index in the list.
-pub fn read(written: &Value, index: usize) -> Result<Subscription, Vec<SubscriptionMistake>> {
+pub fn read(written: &Value, index: usize) -> Result<Subscription, Vec<SubscriptionProblem>> {
     let name = written.get("name").and_then(Value::as_str).filter(|name| !name.is_empty());
     let shown = name.map_or_else(|| format!("#{}", index + 1), str::to_owned);
     let mut reader =
-        Reader { object: written.as_object(), subscription: shown, mistakes: Vec::new() };
+        Reader { object: written.as_object(), subscription: shown, problems: Vec::new() };
     match reader.read() {
-        Some(subscription) if reader.mistakes.is_empty() => Ok(subscription),
-        _ => Err(reader.mistakes),
+        Some(subscription) if reader.problems.is_empty() => Ok(subscription),
+        _ => Err(reader.problems),
     }
 }
 
 struct Reader<'a> {
     object: Option<&'a Object>,
     subscription: String,
-    mistakes: Vec<SubscriptionMistake>,
+    problems: Vec<SubscriptionProblem>,
 }
 
 impl<'a> Reader<'a> {
     fn read(&mut self) -> Option<Subscription> {
         let Some(object) = self.object else {
-            self.mistake("(all)", "a subscription is an object, such as {\"name\": \"…\", \"action\": \"sendEvent\", \"events\": [\"…\"]}");
+            self.report("(all)", "a subscription is an object, such as {\"name\": \"…\", \"action\": \"sendEvent\", \"events\": [\"…\"]}");
             return None;
         };
         for key in object.keys().filter(|key| !KEYS.contains(key) && !PASSED_OVER.contains(key)) {
-            self.mistake(key, format!("unknown; allowed are {}", KEYS.join(", ")));
+            self.report(key, format!("unknown; allowed are {}", KEYS.join(", ")));
         }
         let name = self.name();
         let enabled = self.flag("enabled");
@@ -151,8 +151,8 @@ impl<'a> Reader<'a> {
         })
     }
 
-    fn mistake(&mut self, field: &str, problem: impl Into<String>) {
-        self.mistakes.push(SubscriptionMistake {
+    fn report(&mut self, field: &str, problem: impl Into<String>) {
+        self.problems.push(SubscriptionProblem {
             subscription: self.subscription.clone(),
             field: field.to_owned(),
             problem: problem.into(),
@@ -164,7 +164,7 @@ impl<'a> Reader<'a> {
         let given: Vec<_> =
             keys.iter().filter_map(|key| Some((*key, self.object?.get(key)?))).collect();
         if let [(first, _), (second, _), ..] = given.as_slice() {
-            self.mistake(second, format!("is the same as {first}: give one of them"));
+            self.report(second, format!("is the same as {first}: give one of them"));
         }
         given.first().copied()
     }
@@ -173,11 +173,11 @@ impl<'a> Reader<'a> {
         match self.one_of(&["name"]) {
             Some((_, Value::String(name))) if !name.trim().is_empty() => Some(name.clone()),
             Some(_) => {
-                self.mistake("name", "must be a string that is not empty");
+                self.report("name", "must be a string that is not empty");
                 None
             }
             None => {
-                self.mistake("name", "is missing: every subscription has a name, which logs and the records of deliveries show");
+                self.report("name", "is missing: every subscription has a name, which logs and the records of deliveries show");
                 None
             }
         }
@@ -189,7 +189,7 @@ impl<'a> Reader<'a> {
             None => Some(true),
             Some((_, Value::Bool(flag))) => Some(*flag),
             Some(_) => {
-                self.mistake(key, "must be true or false");
+                self.report(key, "must be true or false");
                 None
             }
         }
@@ -205,7 +205,7 @@ impl<'a> Reader<'a> {
                 Some(Some(*seconds as u64))
             }
             Some(_) => {
-                self.mistake(
+                self.report(
                     "max_age_s",
                     "must be a whole number of seconds, from 1 to 31536000 (a year)",
                 );
@@ -218,12 +218,12 @@ impl<'a> Reader<'a> {
     fn action(&mut self) -> Option<(ActionKind, bool)> {
         let allowed = ActionKind::ALL.map(ActionKind::as_str).join(", ");
         let Some((key, value)) = self.one_of(&["action", "partnerAction", "actionSlug"]) else {
-            self.mistake("action", format!("is missing; allowed are {allowed}"));
+            self.report("action", format!("is missing; allowed are {allowed}"));
             return None;
         };
         let found = value.as_str().and_then(ActionKind::parse);
         if found.is_none() {
-            self.mistake(key, format!("is not an action; allowed are {allowed}"));
+            self.report(key, format!("is not an action; allowed are {allowed}"));
         }
         Some((found?, key == "action"))
     }
@@ -231,14 +231,14 @@ impl<'a> Reader<'a> {
     fn trigger(&mut self) -> Option<TriggerText> {
         match self.one_of(&["trigger", "subscribe", "events"]) {
             None => {
-                self.mistake("trigger", "is missing: give trigger = 'type = \"track\" and event = \"…\"', or events = [\"…\"]");
+                self.report("trigger", "is missing: give trigger = 'type = \"track\" and event = \"…\"', or events = [\"…\"]");
                 None
             }
             Some(("events", Value::Array(items))) => {
                 let names: Option<Vec<String>> =
                     items.iter().map(|name| name.as_str().map(str::to_owned)).collect();
                 if names.is_none() {
-                    self.mistake(
+                    self.report(
                         "events",
                         "must be a list of strings, such as [\"User Registered\", \"Order *\"]",
                     );
@@ -249,14 +249,14 @@ impl<'a> Reader<'a> {
                 Some(TriggerText::Fql(text.clone()))
             }
             Some(("events", _)) => {
-                self.mistake(
+                self.report(
                     "events",
                     "must be a list of strings, such as [\"User Registered\", \"Order *\"]",
                 );
                 None
             }
             Some((key, _)) => {
-                self.mistake(key, "must be a string in FQL, such as 'type = \"track\"'");
+                self.report(key, "must be a string in FQL, such as 'type = \"track\"'");
                 None
             }
         }
@@ -268,7 +268,7 @@ impl<'a> Reader<'a> {
             Some((key, value)) => match given_object(value) {
                 Some(object) => object,
                 None => {
-                    self.mistake(
+                    self.report(
                         key,
                         "must be an object of the action's fields (or such an object as a JSON string)",
                     );
@@ -277,7 +277,7 @@ impl<'a> Reader<'a> {
             },
             None if is_short => Object::new(),
             None => {
-                self.mistake("mapping", "is missing: with partnerAction or actionSlug it must hold every field, as in Segment; with `action` it may be left out");
+                self.report("mapping", "is missing: with partnerAction or actionSlug it must hold every field, as in Segment; with `action` it may be left out");
                 return None;
             }
         };
@@ -302,7 +302,7 @@ impl<'a> Reader<'a> {
             return Some(Vec::new());
         };
         if !is_short {
-            self.mistake(
+            self.report(
                 "without",
                 "needs `action`: with partnerAction or actionSlug there are no defaults to remove",
             );
@@ -316,7 +316,7 @@ impl<'a> Reader<'a> {
         let known = |name: &Option<&str>| name.is_some_and(|name| defaults.contains(&name));
         if names.is_empty() || !names.iter().all(known) {
             let allowed = defaults.join(", ");
-            self.mistake(
+            self.report(
                 "without",
                 format!("must be a list of fields that have a default: {allowed}"),
             );

@@ -651,12 +651,12 @@ fn other_types_are_unmatched_with_a_reason() {
     assert!(defaults().takes(MessageType::Delete) && !defaults().takes(MessageType::Page));
 }
 
-fn subscription(written: &str) -> Result<Subscription, Vec<SubscriptionMistake>> {
+fn subscription(written: &str) -> Result<Subscription, Vec<SubscriptionProblem>> {
     subscription::read(&decode(written.as_bytes()).unwrap(), 0)
 }
 
 #[test]
-fn all_mistakes_are_found_and_name_their_subscription() {
+fn all_problems_are_found_and_name_their_subscription() {
     let written = [
         r#"{"name":"a","actionSlug":"sendEvent","trigger":"nonsense","settings":{}}"#,
         r#"{"name":"b","actionSlug":"sendEvent","trigger":"type = \"track\"","settings":{}}"#,
@@ -666,10 +666,10 @@ fn all_mistakes_are_found_and_name_their_subscription() {
         r#"{"name":"b","action":"sendEvent","trigger":"type = \"track\" and ()"}"#,
     ];
     let subscriptions: Vec<_> = written.iter().map(|text| subscription(text).unwrap()).collect();
-    let mistakes = Destination::compile(&subscriptions, Unsupported::Omit).unwrap_err();
-    let told: Vec<(&str, &str)> = mistakes
+    let problems = Destination::compile(&subscriptions, Unsupported::Omit).unwrap_err();
+    let told: Vec<(&str, &str)> = problems
         .iter()
-        .map(|mistake| (mistake.subscription.as_str(), mistake.field.as_str()))
+        .map(|problem| (problem.subscription.as_str(), problem.field.as_str()))
         .collect();
     let expected = [
         ("a", "trigger"),
@@ -711,7 +711,7 @@ fn the_short_form_goes_over_the_defaults() {
 }
 
 #[test]
-fn shapes_with_mistakes_are_refused_with_what_is_allowed() {
+fn shapes_with_problems_are_refused_with_what_is_allowed() {
     let cases = [
         ("7", vec!["(all)"]),
         ("{}", vec!["name", "action"]),
@@ -732,8 +732,8 @@ fn shapes_with_mistakes_are_refused_with_what_is_allowed() {
         (r#"{"name":"","action":"sendEvent","events":["x"],"mapping":5}"#, vec!["name", "mapping"]),
     ];
     for (written, fields) in cases {
-        let mistakes = subscription(written).unwrap_err();
-        let told: Vec<&str> = mistakes.iter().map(|mistake| mistake.field.as_str()).collect();
+        let problems = subscription(written).unwrap_err();
+        let told: Vec<&str> = problems.iter().map(|problem| problem.field.as_str()).collect();
         assert_eq!(told, fields, "{written}");
     }
 }

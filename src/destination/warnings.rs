@@ -7,13 +7,13 @@ use crate::mapping::Possible;
 impl CompiledSubscription {
     /// Likely errors that Segment accepts: fields that the action does not have, required fields that the
     /// mapping does not fill, tests that are always true, event names that Loops refuses.
-    pub(super) fn warnings(&self) -> Vec<SubscriptionMistake> {
+    pub(super) fn warnings(&self) -> Vec<SubscriptionProblem> {
         let trigger = self.trigger.warnings().into_iter().map(|problem| ("trigger", problem));
         let all = self.mapping_warnings().into_iter().map(|problem| ("mapping", problem));
         all.chain(trigger)
             .chain(self.colon_warning())
             .chain(self.resubscribing())
-            .map(|(field, problem)| self.mistake(field, problem))
+            .map(|(field, problem)| self.problem(field, problem))
             .collect()
     }
 

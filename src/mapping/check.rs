@@ -1,7 +1,7 @@
 //! Segment's check of a mapping before it is used, in its words and its order. It looks at every part,
 //! used or not, but not into lists, literals or what `@excludeWhenNull` holds.
 
-use super::{DEPTH_MAX, DIRECTIVES, Mistake, VALUES_MAX};
+use super::{DEPTH_MAX, DIRECTIVES, Problem, VALUES_MAX};
 use crate::segment::{Object, Value};
 
 /// The longest pattern and replacement of `@replace`, in UTF-16 units.
@@ -10,7 +10,7 @@ pub(super) const REPLACE_UNITS_MAX: usize = 10;
 /// The place of a value: keys from the outside in.
 type Place<'a> = Vec<&'a str>;
 
-type Checked = Result<(), Vec<Mistake>>;
+type Checked = Result<(), Vec<Problem>>;
 
 /// Refuses what is too deep or too large to be looked at.
 pub(super) fn check_size(written: &Value) -> Checked {
@@ -19,7 +19,7 @@ pub(super) fn check_size(written: &Value) -> Checked {
         Ok(()) => return Ok(()),
         Err(problem) => problem,
     };
-    Err(vec![Mistake {
+    Err(vec![Problem {
         pointer: "/".to_owned(),
         problem,
         allowed: String::new(),
@@ -156,13 +156,13 @@ fn check_object<'a>(value: &'a Value, place: &mut Place<'a>) -> Checked {
     if has_directive(object) {
         return wrong_kind("an object", value, place);
     }
-    let mut mistakes = Vec::new();
+    let mut problems = Vec::new();
     for (key, part) in object.iter() {
         if let Err(mut found) = within(place, key, |place| check(part, place)) {
-            mistakes.append(&mut found);
+            problems.append(&mut found);
         }
     }
-    if mistakes.is_empty() { Ok(()) } else { Err(mistakes) }
+    if problems.is_empty() { Ok(()) } else { Err(problems) }
 }
 
 /// The options of a directive: first every part of the object, then what each option must be.
@@ -172,7 +172,7 @@ fn options<'a>(
     wanted: &[(&'static str, bool, Kind)],
 ) -> Checked {
     check_object(value, place)?;
-    let mut mistakes = Vec::new();
+    let mut problems = Vec::new();
     for (name, is_required, kind) in wanted {
         let checked = match value.get(name) {
             // Checked above; once more would cost twice for every level.
@@ -187,10 +187,10 @@ fn options<'a>(
             None => Ok(()),
         };
         if let Err(mut found) = checked {
-            mistakes.append(&mut found);
+            problems.append(&mut found);
         }
     }
-    if mistakes.is_empty() { Ok(()) } else { Err(mistakes) }
+    if problems.is_empty() { Ok(()) } else { Err(problems) }
 }
 
 /// What an option may be.
@@ -198,7 +198,7 @@ fn options<'a>(
 enum Kind {
     Any,
     Text,
-    /// A text of at least so many and at most ten units.
+    /// A text of at least this many and at most ten units.
     TextOf(usize),
     OneOf(&'static [&'static str]),
     Flag,
@@ -300,5 +300,5 @@ fn refuse(place: &Place<'_>, problem: impl Into<String>) -> Checked {
 
 fn refuse_with(place: &Place<'_>, problem: String, allowed: String) -> Checked {
     let pointer = format!("/{}", place.join("/"));
-    Err(vec![Mistake { pointer, problem, allowed, names_place: true }])
+    Err(vec![Problem { pointer, problem, allowed, names_place: true }])
 }

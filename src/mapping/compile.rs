@@ -9,19 +9,19 @@ use crate::segment::Object;
 const ROOT_DIRECTIVE: &str = "__segment_internal_directive";
 
 impl Mapping {
-    /// Checks and compiles a mapping of fields. All mistakes that Segment finds beforehand are told
-    /// together; those that it finds when it comes upon them are kept as [`Mapping::latent_mistakes`].
+    /// Checks and compiles a mapping of fields. All problems that Segment finds beforehand are
+    /// reported together; those that it finds only when it evaluates them are kept as [`Mapping::latent_problems`].
     pub fn compile(written: &Value) -> Result<Self, MappingErrors> {
         let mut compiler = Compiler::default();
-        let root = compiler.root(written).map_err(|mistakes| MappingErrors { mistakes })?;
+        let root = compiler.root(written).map_err(|problems| MappingErrors { problems })?;
         if !compiler.refused.is_empty() {
-            return Err(MappingErrors { mistakes: compiler.refused });
+            return Err(MappingErrors { problems: compiler.refused });
         }
         Ok(Self { root, latent: compiler.latent })
     }
 
-    /// Mistakes that let the mapping fail only for the messages that come upon them.
-    pub fn latent_mistakes(&self) -> &[Mistake] {
+    /// Problems that fail the mapping only for the messages that reach them.
+    pub fn latent_problems(&self) -> &[Problem] {
         &self.latent
     }
 }
@@ -30,14 +30,14 @@ impl Mapping {
 struct Compiler {
     /// Where it is: keys from the outside in.
     place: Vec<String>,
-    latent: Vec<Mistake>,
+    latent: Vec<Problem>,
     /// What is beyond our own bounds.
-    refused: Vec<Mistake>,
+    refused: Vec<Problem>,
 }
 
 impl Compiler {
     /// A whole mapping, as Segment's `transform` takes it.
-    fn root(&mut self, written: &Value) -> Result<Node, Vec<Mistake>> {
+    fn root(&mut self, written: &Value) -> Result<Node, Vec<Problem>> {
         check_size(written)?;
         let object = spread(written);
         let Some(directive) = object.get(ROOT_DIRECTIVE) else {
@@ -51,10 +51,10 @@ impl Compiler {
     }
 
     /// The directive that gets the other fields as its `mapping`.
-    fn root_directive(&self, object: &Object, directive: &Value) -> Result<Value, Vec<Mistake>> {
+    fn root_directive(&self, object: &Object, directive: &Value) -> Result<Value, Vec<Problem>> {
         let refuse = |problem: &str| {
             let pointer = self.pointer();
-            Err(vec![Mistake::plain(pointer, problem)])
+            Err(vec![Problem::plain(pointer, problem)])
         };
         let mut root = spread(directive);
         if root.len() > 1 {
@@ -202,8 +202,8 @@ impl Compiler {
             Some(How { first, second, everywhere, ignores_case })
         })();
         let pairs = how.iter().flat_map(|how| [Some(&how.first), how.second.as_ref()]);
-        for mistake in pairs.flatten().filter_map(Pair::mistake).collect::<Vec<_>>() {
-            self.note(mistake);
+        for problem in pairs.flatten().filter_map(Pair::problem).collect::<Vec<_>>() {
+            self.note(problem);
         }
         let value = truthy(options, "value").map(|_| self.option(options, "value"));
         Node::Replace(Box::new(Replace { value, how }))
@@ -297,7 +297,7 @@ impl Compiler {
         };
         let apply = self.within("apply", |this| match this.root(apply) {
             Ok(node) => node,
-            Err(mistakes) => this.fails(MappingErrors { mistakes }.segment_text()),
+            Err(problems) => this.fails(MappingErrors { problems }.segment_text()),
         });
         let mapping = self.option(options, "mapping");
         Node::Transform(Box::new(Transform { apply, mapping }))
@@ -334,7 +334,7 @@ impl Compiler {
         if !is_short {
             let problem =
                 format!("the text has {} bytes; at most {TEXT_BYTES_MAX} are read", text.len());
-            self.refused.push(Mistake::plain(self.pointer(), &problem));
+            self.refused.push(Problem::plain(self.pointer(), &problem));
         }
         is_short
     }
@@ -343,7 +343,7 @@ impl Compiler {
         let parts = path.0.len();
         if parts > PATH_PARTS_MAX {
             let problem = format!("a path has {parts} parts; at most {PATH_PARTS_MAX} are read");
-            self.refused.push(Mistake::plain(self.pointer(), &problem));
+            self.refused.push(Problem::plain(self.pointer(), &problem));
         }
     }
 
@@ -354,7 +354,7 @@ impl Compiler {
     }
 
     fn note(&mut self, problem: String) {
-        self.latent.push(Mistake::plain(self.pointer(), &problem));
+        self.latent.push(Problem::plain(self.pointer(), &problem));
     }
 
     fn within<T>(&mut self, part: &str, compile: impl FnOnce(&mut Self) -> T) -> T {
@@ -393,7 +393,7 @@ fn array_of(nodes: Vec<Node>) -> Node {
     Node::Literal(Value::Array(values.collect()))
 }
 
-impl Mistake {
+impl Problem {
     fn plain(pointer: String, problem: &str) -> Self {
         Self { pointer, problem: problem.to_owned(), allowed: String::new(), names_place: false }
     }

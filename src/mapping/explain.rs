@@ -70,7 +70,7 @@ fn origin(node: &Node, message: &Value) -> String {
             let parts: Vec<String> = nodes.iter().map(|node| origin(node, message)).collect();
             format!("[{}]", parts.join(", "))
         }
-        Node::Fails(problem) => format!("a mistake: {problem}"),
+        Node::Fails(problem) => format!("an error: {problem}"),
     }
 }
 

@@ -3,8 +3,8 @@
 //!
 //! A mapping is checked and compiled once, when it is loaded, and resolved for each message. It gives
 //! what Segment's runtime gives, which checks first and resolves afterwards.
-//! Some mistakes that runtime finds only when it comes upon them, for it does not look into lists:
-//! those are kept beside the mapping as [`Mapping::latent_mistakes`], so that loading can refuse them.
+//! That runtime does not look into lists beforehand, so it finds some problems only when it evaluates them: these
+//! are kept beside the mapping as [`Mapping::latent_problems`], so that loading can reject them.
 
 mod check;
 mod compile;
@@ -58,7 +58,7 @@ pub const DIRECTIVES: [&str; 13] = [
 #[derive(Debug, Clone, PartialEq)]
 pub struct Mapping {
     root: Node,
-    latent: Vec<Mistake>,
+    latent: Vec<Problem>,
 }
 
 /// A place in a mapping. A closed enum, so that every directive is handled wherever nodes are.
@@ -88,7 +88,7 @@ enum Node {
     Json(Box<Json>),
     ExcludeWhenNull(Box<Node>),
     Liquid(Box<Liquid>),
-    /// A mistake that Segment's runtime finds only when it comes upon it.
+    /// A problem that Segment's runtime finds only when it evaluates this node.
     Fails(String),
 }
 
@@ -169,9 +169,9 @@ enum JsonMode {
     Decode,
 }
 
-/// A mistake in a mapping.
+/// A problem in a mapping.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Mistake {
+pub struct Problem {
     /// Where it is: `/` and the keys from the outside in, as Segment writes it.
     pub pointer: String,
     /// What is wrong, in Segment's words.
@@ -182,7 +182,7 @@ pub struct Mistake {
     names_place: bool,
 }
 
-impl Mistake {
+impl Problem {
     /// The text that Segment's runtime has for it.
     pub fn segment_text(&self) -> String {
         if self.names_place {
@@ -193,7 +193,7 @@ impl Mistake {
     }
 }
 
-impl std::fmt::Display for Mistake {
+impl std::fmt::Display for Problem {
     fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(out, "at `{}`: {}", self.pointer, self.problem)?;
         if !self.allowed.is_empty() {
@@ -203,18 +203,18 @@ impl std::fmt::Display for Mistake {
     }
 }
 
-/// Why a mapping cannot be compiled: all its mistakes, in Segment's order.
+/// Why a mapping cannot be compiled: all its problems, in Segment's order.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{}", mistakes.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "))]
+#[error("{}", problems.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "))]
 pub struct MappingErrors {
     /// At least one.
-    pub mistakes: Vec<Mistake>,
+    pub problems: Vec<Problem>,
 }
 
 impl MappingErrors {
     /// The text that Segment's runtime has for them.
     pub fn segment_text(&self) -> String {
-        self.mistakes.iter().map(Mistake::segment_text).collect::<Vec<_>>().join("\n")
+        self.problems.iter().map(Problem::segment_text).collect::<Vec<_>>().join("\n")
     }
 }
 

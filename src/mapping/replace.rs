@@ -20,7 +20,7 @@ pub(super) struct Pair {
 
 impl Pair {
     /// Why Segment's runtime fails when it comes to use the pair.
-    pub(super) fn mistake(&self) -> Option<String> {
+    pub(super) fn problem(&self) -> Option<String> {
         let too_long = |text: &str| text.encode_utf16().count() > REPLACE_UNITS_MAX;
         let text = |which| {
             format!("@replace requires a \"{which}\" less than {REPLACE_UNITS_MAX} characters")
@@ -56,8 +56,8 @@ impl How {
         pair: &Pair,
         budget: &Budget,
     ) -> Result<String, MappingFailure> {
-        if let Some(mistake) = pair.mistake() {
-            return Err(MappingFailure(mistake));
+        if let Some(problem) = pair.problem() {
+            return Err(MappingFailure(problem));
         }
         let mut replaced = String::new();
         let mut plain_from = 0;

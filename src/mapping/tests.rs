@@ -67,7 +67,7 @@ fn resolves_as_segment_does() {
 }
 
 #[test]
-fn mistakes_are_found_at_load_with_their_place() {
+fn problems_are_found_at_load_with_their_place() {
     let deep = format!("{}1{}", r#"{"k":"#.repeat(DEPTH_MAX + 1), "}".repeat(DEPTH_MAX + 1));
     let path = format!(r#"{{"a":{{"@path":"{}"}}}}"#, "x.".repeat(PATH_PARTS_MAX + 1));
     let braces = format!(r#"{{"a":{{"@template":"{}"}}}}"#, "{".repeat(TEXT_BYTES_MAX + 1));
@@ -82,7 +82,7 @@ fn mistakes_are_found_at_load_with_their_place() {
     ];
     for (mapping, pointer) in cases {
         let errors = Mapping::compile(&value(mapping)).unwrap_err();
-        assert_eq!(errors.mistakes[0].pointer, pointer, "{}", &mapping[..mapping.len().min(80)]);
+        assert_eq!(errors.problems[0].pointer, pointer, "{}", &mapping[..mapping.len().min(80)]);
     }
 }
 
@@ -100,10 +100,10 @@ fn what_only_some_messages_come_upon_is_told_at_load_too() {
     ];
     for (mapping, pointer) in cases {
         let compiled = Mapping::compile(&value(mapping)).unwrap();
-        assert_eq!(compiled.latent_mistakes()[0].pointer, pointer, "{mapping}");
+        assert_eq!(compiled.latent_problems()[0].pointer, pointer, "{mapping}");
     }
     assert!(
-        Mapping::compile(&value(r#"{"a":{"@path":"$.x"}}"#)).unwrap().latent_mistakes().is_empty()
+        Mapping::compile(&value(r#"{"a":{"@path":"$.x"}}"#)).unwrap().latent_problems().is_empty()
     );
 }
 
@@ -216,7 +216,7 @@ proptest! {
             (Err(one), Err(other)) => {
                 prop_assert_eq!(&one, &other);
                 // What fails was either told at load or depends on the message, as with Segment.
-                let told = compiled.latent_mistakes().iter().any(|mistake| mistake.problem == one.to_string());
+                let told = compiled.latent_problems().iter().any(|problem| problem.problem == one.to_string());
                 let depends = ["@path: expected", "@template: expected", "data must be", "@flatten requires", "the mapping makes"];
                 prop_assert!(told || depends.iter().any(|start| one.to_string().starts_with(start)), "{}", one);
             }

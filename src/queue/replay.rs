@@ -164,7 +164,7 @@ pub struct Criteria {
 
 /// Why criteria are not valid. The texts are for people.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum CriteriaMistake {
+pub enum CriteriaProblem {
     /// There is no condition.
     #[error(
         "choose messages by message id, user, reason, destination, subscription or time of receipt, or all that failed; a state alone is not enough"
@@ -197,10 +197,10 @@ pub enum CriteriaMistake {
 
 impl Criteria {
     /// Checks the criteria. Whether the destination exists is left to the caller.
-    pub fn selection(self) -> Result<Selection, CriteriaMistake> {
+    pub fn selection(self) -> Result<Selection, CriteriaProblem> {
         let state = match self.state {
             None => ReplayState::Failed,
-            Some(text) => ReplayState::parse(&text).ok_or(CriteriaMistake::State)?,
+            Some(text) => ReplayState::parse(&text).ok_or(CriteriaProblem::State)?,
         };
         let filled = |text: Option<String>| text.filter(|text| !text.is_empty());
         let selection = Selection {
@@ -208,7 +208,7 @@ impl Criteria {
             message_ids: self.message_ids,
             user: filled(self.user),
             reason: filled(self.reason)
-                .map(|text| FailureReason::parse(&text).ok_or(CriteriaMistake::Reason))
+                .map(|text| FailureReason::parse(&text).ok_or(CriteriaProblem::Reason))
                 .transpose()?,
             destination: filled(self.destination),
             subscription: filled(self.subscription),
@@ -216,19 +216,19 @@ impl Criteria {
             to: filled(self.to).map(|text| time("to", &text)).transpose()?,
         };
         if selection.message_ids.len() > REPLAY_IDS_MAX {
-            return Err(CriteriaMistake::ManyIds);
+            return Err(CriteriaProblem::ManyIds);
         }
         if selection.reason.is_some() && state != ReplayState::Failed {
-            return Err(CriteriaMistake::ReasonOfOthers);
+            return Err(CriteriaProblem::ReasonOfOthers);
         }
         if selection.subscription.is_some() && state == ReplayState::Unmatched {
-            return Err(CriteriaMistake::SubscriptionOfUnmatched);
+            return Err(CriteriaProblem::SubscriptionOfUnmatched);
         }
         if self.all_failed && state != ReplayState::Failed {
-            return Err(CriteriaMistake::AllOfOthers);
+            return Err(CriteriaProblem::AllOfOthers);
         }
         if !self.all_failed && selection.is_everything() {
-            return Err(CriteriaMistake::Nothing);
+            return Err(CriteriaProblem::Nothing);
         }
         Ok(selection)
     }
@@ -247,8 +247,8 @@ impl Selection {
     }
 }
 
-fn time(name: &'static str, text: &str) -> Result<Timestamp, CriteriaMistake> {
-    parse_time(text).ok_or(CriteriaMistake::Time(name))
+fn time(name: &'static str, text: &str) -> Result<Timestamp, CriteriaProblem> {
+    parse_time(text).ok_or(CriteriaProblem::Time(name))
 }
 
 /// Reads a time as people write it: RFC 3339, or a day or a time of day in UTC.
@@ -267,33 +267,33 @@ mod tests {
     #[test]
     fn criteria_are_checked() {
         type Change = fn(&mut Criteria);
-        let cases: [(Change, Result<(), CriteriaMistake>); 15] = [
-            (|_| {}, Err(CriteriaMistake::Nothing)),
-            (|c| c.user = Some(String::new()), Err(CriteriaMistake::Nothing)),
-            (|c| c.state = Some("all".into()), Err(CriteriaMistake::Nothing)),
+        let cases: [(Change, Result<(), CriteriaProblem>); 15] = [
+            (|_| {}, Err(CriteriaProblem::Nothing)),
+            (|c| c.user = Some(String::new()), Err(CriteriaProblem::Nothing)),
+            (|c| c.state = Some("all".into()), Err(CriteriaProblem::Nothing)),
             (|c| c.all_failed = true, Ok(())),
             (|c| c.user = Some("u1".into()), Ok(())),
             (|c| c.message_ids = vec!["m".into(); REPLAY_IDS_MAX], Ok(())),
             (
                 |c| c.message_ids = vec!["m".into(); REPLAY_IDS_MAX + 1],
-                Err(CriteriaMistake::ManyIds),
+                Err(CriteriaProblem::ManyIds),
             ),
-            (|c| c.state = Some("pending".into()), Err(CriteriaMistake::State)),
-            (|c| c.reason = Some("bad luck".into()), Err(CriteriaMistake::Reason)),
+            (|c| c.state = Some("pending".into()), Err(CriteriaProblem::State)),
+            (|c| c.reason = Some("bad luck".into()), Err(CriteriaProblem::Reason)),
             (|c| c.reason = Some("expired".into()), Ok(())),
             (
                 |c| (c.reason, c.state) = (Some("expired".into()), Some("all".into())),
-                Err(CriteriaMistake::ReasonOfOthers),
+                Err(CriteriaProblem::ReasonOfOthers),
             ),
             (
                 |c| (c.subscription, c.state) = (Some("S".into()), Some("unmatched".into())),
-                Err(CriteriaMistake::SubscriptionOfUnmatched),
+                Err(CriteriaProblem::SubscriptionOfUnmatched),
             ),
             (
                 |c| (c.all_failed, c.state) = (true, Some("delivered".into())),
-                Err(CriteriaMistake::AllOfOthers),
+                Err(CriteriaProblem::AllOfOthers),
             ),
-            (|c| c.from = Some("yesterday".into()), Err(CriteriaMistake::Time("from"))),
+            (|c| c.from = Some("yesterday".into()), Err(CriteriaProblem::Time("from"))),
             (|c| c.to = Some("2026-11-01T12:00:00+01:00".into()), Ok(())),
         ];
         for (n, (change, expected)) in cases.into_iter().enumerate() {

@@ -20,7 +20,7 @@ const LATENCY_MS_MAX: u64 = 600_000;
 pub struct Faults {
     /// Time taken by every request, in milliseconds: half before it takes effect, half after.
     pub latency_ms: u64,
-    /// Up to so many milliseconds more, chosen anew for each request.
+    /// The most milliseconds added to that, chosen at random for each request.
     pub latency_jitter_ms: u64,
     /// Most requests answered in any second; more get 429. Zero: every request does.
     pub rate_limit: u32,

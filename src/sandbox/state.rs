@@ -178,7 +178,7 @@ impl State {
         }
     }
 
-    /// Keeps an accepted event, whose body had so many bytes.
+    /// Keeps an accepted event, whose body had this many bytes.
     pub(super) fn keep_event(&mut self, event: SeenEvent, bytes: usize) {
         self.counts.events += 1;
         if self.event_names.len() < EVENT_NAMES_MAX {

@@ -76,7 +76,7 @@ impl Token {
         matches!(self, Token::Word(Word::Zone(0), 1))
     }
 
-    /// Its value, if it is a number of exactly so many digits.
+    /// Its value, if it is a number of exactly this many digits.
     fn fixed(self, digits: usize) -> Option<i64> {
         match self {
             Token::Number(value, length) if length == digits => Some(value),

@@ -14,8 +14,8 @@ impl Trigger {
     }
 
     /// What makes it fail if a message comes upon it.
-    pub fn latent_mistake(&self) -> Option<TriggerFailure> {
-        self.0.latent_mistake()
+    pub fn latent_problem(&self) -> Option<TriggerFailure> {
+        self.0.latent_problem()
     }
 
     /// Why it does not take a message: the tests that did not hold, and what they met.
@@ -88,16 +88,16 @@ impl Trigger {
 /// How many tests that did not hold are told.
 const FAILED_TOLD_MAX: usize = 5;
 
-/// How much of a value is told.
+/// The most characters of a value that an explanation shows.
 const VALUE_CHARS_MAX: usize = 60;
 
 const EMPTY_GROUP: TriggerFailure = TriggerFailure("a group `()` is empty");
 const EMPTY_PATH: TriggerFailure = TriggerFailure("a path has no names");
 
 impl Group {
-    fn latent_mistake(&self) -> Option<TriggerFailure> {
+    fn latent_problem(&self) -> Option<TriggerFailure> {
         self.conditions.iter().find_map(|condition| match condition {
-            Condition::Group(group) => group.latent_mistake(),
+            Condition::Group(group) => group.latent_problem(),
             Condition::Nothing => Some(EMPTY_GROUP),
             Condition::Test(Test { subject, .. }) => match subject {
                 Subject::Properties(path) | Subject::Traits(path) | Subject::Context(path) => {

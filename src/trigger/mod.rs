@@ -22,7 +22,7 @@ pub struct Trigger(Group);
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("at character {}: {problem}", at + 1)]
 pub struct TriggerError {
-    /// Place of the mistake in the text, in characters from 0.
+    /// Place of the problem in the text, in characters from 0.
     pub at: usize,
     /// What is wrong and what is allowed.
     pub problem: String,

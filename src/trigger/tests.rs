@@ -52,7 +52,7 @@ fn an_empty_group_fails_when_it_is_reached() {
 }
 
 #[test]
-fn mistakes_have_their_place() {
+fn problems_have_their_place() {
     let long = format!("type = \"{}\"", "x".repeat(TRIGGER_BYTES_MAX));
     let cases = [
         ("", 0),

@@ -1,4 +1,4 @@
-//! `check` finds mistakes before they cost a message, and `preview` shows what would become of one.
+//! `check` finds errors before they cost a message, and `preview` shows what would become of one.
 
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
@@ -62,7 +62,7 @@ contactProperties = { plan = { "@path" = "$.properties.plan" } }
 "#;
 
 #[test]
-fn several_mistakes_are_found_in_one_run_each_with_its_place() {
+fn several_errors_are_found_in_one_run_each_with_its_place() {
     let desk = Desk::new();
     desk.file("good.toml", SIGN_UP);
     desk.file(
@@ -80,7 +80,7 @@ fn several_mistakes_are_found_in_one_run_each_with_its_place() {
         "bad.yaml: subscription `B`: mapping: at `/email`: has an invalid directive: @nope; allowed are @path",
         "bad.yaml: subscription `B`: mapping: at `/userId/@path`: should be a string",
         "bad.yaml: subscription `C`: wihtout: unknown; allowed are name",
-        "5 mistakes",
+        "5 errors",
     ] {
         assert!(text.contains(told), "{told}\n---\n{text}");
     }
@@ -230,7 +230,7 @@ fn a_field_that_the_action_does_not_have_is_warned_of() {
             && text.contains("`eventName` is not filled"),
         "{text}"
     );
-    assert!(text.contains("0 mistakes, 3 warnings"), "{text}");
+    assert!(text.contains("0 errors, 3 warnings"), "{text}");
 }
 
 #[tokio::test]
@@ -273,7 +273,7 @@ async fn online_it_tests_the_key_and_compares_names_with_the_team() {
     loops.now(|_| Reply::status(401));
     let (_, (ok, text)) = check(desk).await;
     assert!(!ok && text.contains("Loops refuses the API key"), "{text}");
-    assert!(text.contains("environment  ok\nloops        mistakes\n"), "{text}");
+    assert!(text.contains("environment  ok\nloops        errors\n"), "{text}");
 }
 
 #[test]
@@ -281,7 +281,7 @@ fn without_keys_the_environment_is_what_is_wrong() {
     let desk = Desk::new();
     let (ok, text) = desk.run(&["check"], "");
     assert!(!ok && text.contains("parse        ok") && text.contains("compile      ok"), "{text}");
-    assert!(text.contains("environment  mistakes") && text.contains("LOOPS_API_KEY"), "{text}");
+    assert!(text.contains("environment  errors") && text.contains("LOOPS_API_KEY"), "{text}");
     assert!(desk.run(&["check", "--offline"], "").0);
 }
 
@@ -313,7 +313,7 @@ fn cases_keep_mappings_under_test() {
     ];
     desk.file("bad.json", &json!({"cases": bad}).to_string());
     let (ok, text) = desk.run(&[&arguments[..], &["bad.json"]].concat(), "");
-    assert!(!ok && text.contains("0 of 4 as expected") && text.contains("4 mistakes"), "{text}");
+    assert!(!ok && text.contains("0 of 4 as expected") && text.contains("4 errors"), "{text}");
     for told in [
         "wrong body: requests differ",
         "not expected: requests differ",
@@ -411,7 +411,7 @@ async fn the_api_previews_with_what_is_in_force_and_reloads_it() {
     let answer = post(&service, "/api/reload", "").await;
     assert_eq!(answer.status, 422);
     assert!(answer.body["message"].is_string(), "{answer:?}");
-    assert!(answer.body["mistakes"][0]["place"].as_str().unwrap().ends_with("s.toml"));
+    assert!(answer.body["problems"][0]["place"].as_str().unwrap().ends_with("s.toml"));
     assert_eq!(previewed().await, "userRegistered");
 
     // A mended one is taken up, and messages go by it.

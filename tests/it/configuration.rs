@@ -1,4 +1,4 @@
-//! Mistakes in the configuration are found at start and named with their place and key.
+//! Errors in the configuration are found at start and named with their place and key.
 
 use reqwest::Method;
 
@@ -33,7 +33,7 @@ fn without_an_api_key_it_says_what_to_set() {
 }
 
 #[test]
-fn each_mistake_is_named() {
+fn each_error_is_named() {
     // The file, and what the refusal must name.
     let cases: [(&str, &[&str]); 29] = [
         ("[servr]\nlisten = '1.2.3.4:5'", &["segment-loops.toml", "servr"]),
@@ -114,7 +114,7 @@ fn each_mistake_is_named() {
 }
 
 #[test]
-fn mistakes_in_the_environment_are_named() {
+fn errors_in_the_environment_are_named() {
     let text = refusal(&Setup::with_loops(NOWHERE).env("SEGMENT_LOOPS__SERVER__LISTN", "x"));
     assert!(text.contains("environment") && text.contains("listn"), "{text}");
     let text = refusal(&Setup::with_loops(NOWHERE).env("LOOPS_RATE_LIMIT", "fast"));
@@ -163,7 +163,7 @@ fn entries_of_lists_that_could_never_match_are_refused() {
 }
 
 #[test]
-fn several_mistakes_are_told_at_once() {
+fn several_errors_are_reported_at_once() {
     let file = "[sources.a]\nwrite_keys = ['']\n[destinations.b]\nrate = 0\napi_key = 'k'\n[delivery]\nrequests_max = 0";
     let text = refusal(&Setup::with_loops(NOWHERE).config(file));
     for word in ["sources.a.write_keys", "destinations.b.rate", "delivery.requests_max"] {

@@ -188,7 +188,7 @@ impl Import<'_> {
                 if is_stdin(path) { Box::new(io::stdin().lock()) } else { Box::new(open(path)?) };
             let input = self.bar.wrap_read(input);
             let read = self.file(&name, input).await;
-            // What came before a mistake is stored all the same.
+            // Messages before an error are stored all the same.
             self.flush().await?;
             read?;
             if self.stop.is_cancelled() {

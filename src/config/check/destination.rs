@@ -41,7 +41,7 @@ impl Check<'_> {
         match own.as_mut_slice() {
             [only] => only.subscriptions.splice(0..0, subscriptions).for_each(drop),
             [] => {}
-            _ => self.mistake(
+            _ => self.report(
                 "subscriptions",
                 "there are several destinations: write [[destinations.NAME.subscriptions]]",
             ),
@@ -60,20 +60,20 @@ impl Check<'_> {
         );
         let base_url = tree.base_url.take().unwrap_or_else(|| BASE_URL_DEFAULT.to_owned());
         if !base_url.starts_with("https://") && !base_url.starts_with("http://") {
-            self.mistake(
+            self.report(
                 &format!("{key}.base_url"),
                 format!("`{base_url}` must begin with https:// (or http:// for a test)"),
             );
         }
         // The path of each call is appended. Not shown: a query may hold a secret.
         if base_url.contains(['?', '#']) {
-            self.mistake(
+            self.report(
                 &format!("{key}.base_url"),
                 "must be without a query and a fragment (`?` and `#`)",
             );
         }
         if tree.rate.is_some_and(|rate| rate == 0 || rate > RATE_MAX) {
-            self.mistake(
+            self.report(
                 &format!("{key}.rate"),
                 format!("must be 1 to {RATE_MAX} requests a second"),
             );
@@ -108,6 +108,6 @@ impl Check<'_> {
             consent_categories: tree.consent_categories.0,
             merge: tree.merge.unwrap_or(true),
         };
-        Planner::load(written).map_err(|mistakes| self.mistakes(mistakes)).ok()
+        Planner::load(written).map_err(|problems| self.report_all(problems)).ok()
     }
 }

@@ -2,42 +2,42 @@
 
 use std::collections::BTreeMap;
 
-use crate::config::{ConfigError, Mistake, Stage};
+use crate::config::{ConfigError, Problem, Stage};
 
 /// A check that goes through the whole tree and keeps each error.
 pub(super) struct Check<'a> {
     /// The file, or the environment where there is none.
     pub(super) place: &'a str,
-    mistakes: Vec<Mistake>,
+    problems: Vec<Problem>,
 }
 
 impl<'a> Check<'a> {
     pub(super) fn new(place: &'a str) -> Self {
-        Self { place, mistakes: Vec::new() }
+        Self { place, problems: Vec::new() }
     }
 
     /// Fails if an error was recorded.
     pub(super) fn finish(self) -> Result<(), ConfigError> {
-        if self.mistakes.is_empty() { Ok(()) } else { Err(ConfigError(self.mistakes)) }
+        if self.problems.is_empty() { Ok(()) } else { Err(ConfigError(self.problems)) }
     }
 
     /// Records an error of a key.
-    pub(super) fn mistake(&mut self, key: &str, problem: impl Into<String>) {
-        self.mistake_of(Stage::Compile, key, problem);
+    pub(super) fn report(&mut self, key: &str, problem: impl Into<String>) {
+        self.report_at(Stage::Compile, key, problem);
     }
 
     /// Records errors that were found elsewhere.
-    pub(super) fn mistakes(&mut self, mut mistakes: Vec<Mistake>) {
-        self.mistakes.append(&mut mistakes);
+    pub(super) fn report_all(&mut self, mut problems: Vec<Problem>) {
+        self.problems.append(&mut problems);
     }
 
     /// Records that something is missing: a key, the file of a secret.
     pub(super) fn missing(&mut self, key: &str, problem: impl Into<String>) {
-        self.mistake_of(Stage::Environment, key, problem);
+        self.report_at(Stage::Environment, key, problem);
     }
 
-    fn mistake_of(&mut self, stage: Stage, key: &str, problem: impl Into<String>) {
-        self.mistakes.push(Mistake {
+    fn report_at(&mut self, stage: Stage, key: &str, problem: impl Into<String>) {
+        self.problems.push(Problem {
             stage,
             place: self.place.to_owned(),
             key: key.to_owned(),
@@ -59,7 +59,7 @@ impl<'a> Check<'a> {
                 byte.is_ascii_lowercase() || byte.is_ascii_digit() || b"-_".contains(&byte)
             };
             if name.is_empty() || name.len() > 64 || !name.bytes().all(is_plain) {
-                self.mistake(&key, "a name has 1 to 64 lower-case letters, digits, - and _");
+                self.report(&key, "a name has 1 to 64 lower-case letters, digits, - and _");
             }
             if let Some(value) = one(self, &key, tree) {
                 checked.insert(name, value);

@@ -55,7 +55,7 @@ pub(super) fn check(tree: Tree, place: &str) -> Result<Config, ConfigError> {
     });
     check.limits(&server, &store, &delivery);
     if let Err(problem) = telemetry::level(&log.level) {
-        check.mistake("log.level", problem);
+        check.report("log.level", problem);
     }
     check.public_url(server.public_url.as_deref());
     let trusted_proxies = check.networks("server.trusted_proxies", &server.trusted_proxies.0);

@@ -54,7 +54,7 @@ impl Check<'_> {
         if let Some(list) = written.list {
             let key = format!("{key}s");
             if list.is_empty() {
-                self.mistake(&key, "is empty: give at least one secret, or leave the key out");
+                self.report(&key, "is empty: give at least one secret, or leave the key out");
             }
             let (texts, separators) = list.into_texts();
             secrets.extend(self.clean(&key, &texts, separators, None).unwrap_or_default());
@@ -84,7 +84,7 @@ impl Check<'_> {
             return Some(given);
         };
         if !given.is_empty() {
-            self.mistake(key, format!("give the secret either here or in {key}_file, not both"));
+            self.report(key, format!("give the secret either here or in {key}_file, not both"));
             return None;
         }
         match std::fs::read(file) {
@@ -134,7 +134,7 @@ impl Check<'_> {
                         }
                         (None, _) => String::new(),
                     };
-                    self.mistake(key, format!("{number}{problem}{several}{origin}"));
+                    self.report(key, format!("{number}{problem}{several}{origin}"));
                 }
             }
         }

@@ -26,7 +26,7 @@ impl Check<'_> {
         // Senders add `/v1` themselves.
         let has_version = url.trim_end_matches('/').ends_with("/v1");
         if has_version || !rest.is_some_and(is_plain) {
-            self.mistake(
+            self.report(
                 "server.public_url",
                 format!("`{url}` is not the URL of a service: use a URL such as https://events.example.com or https://example.com/segment, without /v1 and without a query"),
             );
@@ -38,7 +38,7 @@ impl Check<'_> {
         for text in texts {
             match network(text) {
                 Some(network) => networks.push(network),
-                None => self.mistake(
+                None => self.report(
                     key,
                     format!("`{text}` is neither an address nor a network such as 10.0.0.0/8"),
                 ),
@@ -81,7 +81,7 @@ impl Check<'_> {
         ];
         for (key, value) in at_least_one {
             if value == 0 {
-                self.mistake(key, "must be 1 or more");
+                self.report(key, "must be 1 or more");
             }
         }
         let ordered = [
@@ -120,18 +120,18 @@ impl Check<'_> {
         ];
         for (low_key, low, high_key, high) in ordered {
             if low > high {
-                self.mistake(low_key, format!("is {low}, which is more than {high_key} ({high})"));
+                self.report(low_key, format!("is {low}, which is more than {high_key} ({high})"));
             }
         }
         // Port 0 is another port each time.
         if server.admin_listen == Some(server.listen) && server.listen.port() != 0 {
-            self.mistake(
+            self.report(
                 "server.admin_listen",
                 "is the same address as server.listen: give another port, or leave the key out to serve both there",
             );
         }
         if delivery.retry_min_ms > delivery.retry_max_ms {
-            self.mistake("delivery.retry_min_ms", "is more than delivery.retry_max_ms");
+            self.report("delivery.retry_min_ms", "is more than delivery.retry_max_ms");
         }
         // The store turns hours into milliseconds since 1970: a thousand years is enough.
         const HOURS_MAX: u64 = 24 * 366 * 1_000;
@@ -143,11 +143,11 @@ impl Check<'_> {
         ];
         for (key, value) in hours {
             if value > HOURS_MAX {
-                self.mistake(key, format!("must be {HOURS_MAX} or less"));
+                self.report(key, format!("must be {HOURS_MAX} or less"));
             }
         }
         if delivery.lease_ttl_ms < 300 {
-            self.mistake(
+            self.report(
                 "delivery.lease_ttl_ms",
                 "must be 300 or more: the lease is renewed three times within it",
             );

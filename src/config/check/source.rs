@@ -81,7 +81,7 @@ impl Check<'_> {
         let destination = match (tree.destination, known) {
             (Some(name), _) if known.contains(&name) => name,
             (Some(name), _) => {
-                self.mistake(
+                self.report(
                     &format!("{key}.destination"),
                     format!("there is no destination `{name}`; allowed are {}", known.join(", ")),
                 );
@@ -90,7 +90,7 @@ impl Check<'_> {
             (None, [only]) => only.clone(),
             (None, []) => return None,
             (None, _) => {
-                self.mistake(
+                self.report(
                     &format!("{key}.destination"),
                     format!(
                         "is missing: there are several destinations; allowed are {}",
@@ -119,7 +119,7 @@ impl Check<'_> {
             self.missing(keys_key, format!("there is no write key: {hint}give at least one"));
         }
         if write_keys.iter().any(|write_key| write_key.expose().contains(':')) {
-            self.mistake(
+            self.report(
                 keys_key,
                 "a write key holds a colon, which HTTP Basic authentication cannot carry",
             );
@@ -134,7 +134,7 @@ impl Check<'_> {
                 ("allow_delete", tree.allow_delete),
             ];
             for (name, _) in of_browsers.iter().filter(|(_, is_given)| *is_given) {
-                self.mistake(&format!("{key}.{name}"), "needs browser = true");
+                self.report(&format!("{key}.{name}"), "needs browser = true");
             }
             return None;
         }
@@ -145,7 +145,7 @@ impl Check<'_> {
             ("address_bytes_max", address_bytes_max),
         ];
         for (name, _) in limits.iter().filter(|(_, limit)| *limit == 0) {
-            self.mistake(&format!("{key}.{name}"), "must be 1 or more");
+            self.report(&format!("{key}.{name}"), "must be 1 or more");
         }
         Some(BrowserConfig {
             address_requests_max,
@@ -158,7 +158,7 @@ impl Check<'_> {
     fn origins(&mut self, key: &str, origins: Vec<String>) -> Vec<String> {
         let key = format!("{key}.origins");
         if origins.is_empty() {
-            self.mistake(
+            self.report(
                 &key,
                 "is empty: list the origins of your pages, or leave the key out to allow all",
             );
@@ -171,7 +171,7 @@ impl Check<'_> {
                     && !host.chars().any(|c| c.is_ascii_uppercase() || c.is_whitespace())
             };
             if !host.is_some_and(is_plain) {
-                self.mistake(
+                self.report(
                     &key,
                     format!("`{origin}` is not an origin: write it as browsers do, such as https://shop.example or http://localhost:3000, in lower case and without a path"),
                 );
@@ -191,7 +191,7 @@ impl Check<'_> {
                 continue;
             };
             if (most as usize) < message_bytes_max {
-                self.mistake(
+                self.report(
                     &format!("sources.{name}.address_bytes_max"),
                     format!("is {most}, which is less than server.message_bytes_max ({message_bytes_max}): raise it, or lower the other"),
                 );
@@ -211,6 +211,6 @@ impl Check<'_> {
                 }
             }
         }
-        problems.into_iter().for_each(|(key, problem)| self.mistake(&key, problem));
+        problems.into_iter().for_each(|(key, problem)| self.report(&key, problem));
     }
 }

@@ -40,11 +40,11 @@ pub(super) async fn reload(State(state): State<AdminState>) -> Result<Response, 
     })?;
     Ok(match reloaded {
         Ok(reloaded) => Json(reloaded).into_response(),
-        Err(mistakes) => {
+        Err(problems) => {
             let answer = BadConfiguration {
                 code: "bad_configuration",
                 message: "the configuration has errors; the old one stays in force",
-                mistakes,
+                problems,
             };
             (StatusCode::UNPROCESSABLE_ENTITY, Json(answer)).into_response()
         }

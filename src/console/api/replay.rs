@@ -13,7 +13,7 @@ use super::errors::{AdminErrors, StoreErrors, store_fault};
 use crate::console::state::AdminState;
 use crate::console::view::{ReplayPosition, Replayed};
 use crate::http::error::{ApiError, ErrorBody};
-use crate::queue::{Criteria, CriteriaMistake, ReplayAsk, ReplayState, Selection};
+use crate::queue::{Criteria, CriteriaProblem, ReplayAsk, ReplayState, Selection};
 use crate::telemetry;
 
 /// How long one request works; the rest is asked for with `continue`.
@@ -131,8 +131,8 @@ fn selection(asked: Asked, state: &AdminState) -> Result<Selection, ApiError> {
         to: asked.to,
         all_failed: asked.all_failed,
     };
-    let selection = criteria.selection().map_err(|mistake| match mistake {
-        CriteriaMistake::Nothing => bad_replay(
+    let selection = criteria.selection().map_err(|problem| match problem {
+        CriteriaProblem::Nothing => bad_replay(
             "choose messages by `messageIds`, `userId`, `reason`, `destination`, `subscription`, `from` or `to`, or send `\"allFailed\": true`; `state` alone is not enough",
         ),
         other => bad_replay(other.to_string()),

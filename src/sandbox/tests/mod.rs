@@ -19,7 +19,7 @@ use super::*;
 use crate::clock::ManualClock;
 use crate::http::server::ResetConnection;
 
-/// What came back.
+/// An answer of the sandbox.
 #[derive(Debug)]
 struct Reply {
     status: u16,

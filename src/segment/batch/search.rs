@@ -109,7 +109,7 @@ impl<'a> Search<'a> {
 
     /// The next object before `end` that is a whole message or begins an envelope.
     ///
-    /// What came before it is broken, so quotes cannot be trusted: a brace may stand in what looks
+    /// The bytes before it are broken, so quotes cannot be trusted: a brace may stand in what looks
     /// like a string. An object that was followed once needs no second look; another one is in what
     /// was a string then, and so two passes over each byte are enough.
     pub(super) fn next_message(&mut self, from: usize, end: usize) -> Option<usize> {

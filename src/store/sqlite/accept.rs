@@ -168,7 +168,7 @@ fn insert(
     Ok(())
 }
 
-/// The first of so many sequence numbers that follow each other.
+/// Reserves this many consecutive sequence numbers; returns the first.
 pub(super) fn next_seqs(transaction: &Connection, count: usize) -> Result<i64, Fault> {
     let count = i64::try_from(count).unwrap_or(i64::MAX);
     let last: i64 = transaction.prepare_cached(NEXT_SEQS)?.query_row([count], |row| row.get(0))?;

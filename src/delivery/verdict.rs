@@ -66,7 +66,9 @@ impl Verdict {
             Consequence::Delivered | Consequence::EventDelivered => {
                 Some(DeliveryState::Delivered.as_str())
             }
-            Consequence::Failed(failure) => Some(failure.reason.as_str()),
+            Consequence::Failed(failure) | Consequence::EventFailed(failure) => {
+                Some(failure.reason.as_str())
+            }
             Consequence::Begin
             | Consequence::Retry(_)
             | Consequence::Hold { .. }
@@ -95,13 +97,16 @@ impl Due<'_> {
         if clock.age(first) <= retry.window {
             return None;
         }
-        if request.is_merged {
-            return Some(taken_apart());
-        }
         let detail = format!(
             "not sent again: the first attempt was more than {} ago, and Loops, which may have accepted the event then, no longer recognizes its key; a replay sends it as a new event",
             duration_words(retry.window)
         );
+        if request.is_merged {
+            // The event must not be judged once more: a clock that is set back would send it, with another key.
+            let failure = Failure { reason: FailureReason::Expired, detail };
+            let consequence = Consequence::EventFailed(failure);
+            return Some(Verdict { consequence, next: Next::Again });
+        }
         Some(self.failed(FailureReason::Expired, detail))
     }
 
@@ -313,8 +318,10 @@ mod tests {
             (Some("delivered"), Next::Again),
             "the merged updates are still to be sent"
         );
-        let late = ManualClock::new(at(3601));
-        assert_eq!(due.before_attempt(&late, &RETRY), Some(taken_apart()));
+        // Loops may have the event: it is not judged again, when the clock may have been set back.
+        let late = due.before_attempt(&ManualClock::new(at(3601)), &RETRY).unwrap();
+        assert_eq!((late.ended(), late.next), (Some("expired"), Next::Again));
+        assert!(matches!(late.consequence, Consequence::EventFailed(_)), "{late:?}");
     }
 
     #[test]

@@ -355,6 +355,9 @@ pub enum Consequence {
     /// Loops already had the event of a merged request, perhaps without its other deliveries: the event counts as
     /// delivered, and each of the others gets a request of its own.
     EventDelivered,
+    /// Loops may have the event of a merged request, and would no longer recognize it: the event fails, and each of
+    /// the other deliveries gets a request of its own.
+    EventFailed(Failure),
     /// The request is retried, not before this time. The retry window counts from the first attempt that
     /// ends so.
     Retry(Timestamp),

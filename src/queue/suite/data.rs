@@ -150,7 +150,9 @@ pub(crate) fn settlement(
 ) -> Settlement {
     let outcome = match consequence {
         Consequence::Delivered => AttemptOutcome::Delivered,
-        Consequence::Failed(_) | Consequence::TakenApart => AttemptOutcome::Refused,
+        Consequence::Failed(_) | Consequence::TakenApart | Consequence::EventFailed(_) => {
+            AttemptOutcome::Refused
+        }
         Consequence::EventDelivered => AttemptOutcome::DeliveredBefore,
         Consequence::Hold { .. } => AttemptOutcome::Unauthorized,
         Consequence::Retry(_) | Consequence::Begin => AttemptOutcome::Retry,

@@ -85,9 +85,14 @@ pub(crate) async fn a_refused_merged_request_is_taken_apart(store: &dyn Store) {
     assert_eq!(states(&record(store, "a").await), [Failed, Failed]);
 }
 
-pub(crate) async fn neighbours_of_a_known_event_are_sent_alone(store: &dyn Store) {
-    let lease = lease(store).await;
-    let (first, second) = (put(store, message("a")).await, put(store, message("b")).await);
+/// An update and an event behind it, in one request.
+async fn merged_with_event(
+    store: &dyn Store,
+    lease: &Lease,
+    ids: [&str; 2],
+) -> (Seq, Seq, FrozenRequest) {
+    let [first, second] = ids.map(message);
+    let (first, second) = (put(store, first).await, put(store, second).await);
     let upsert = NewRequest { idempotency_key: None, ..request(0) };
     let merge = NewMerge {
         plans: vec![
@@ -96,18 +101,42 @@ pub(crate) async fn neighbours_of_a_known_event_are_sent_alone(store: &dyn Store
         ],
         merged: vec![NewMergedRequest { request: request(9), carries: vec![(0, 0), (1, 0)] }],
     };
-    let frozen = store.freeze(&lease, merge).await.unwrap().requests;
-    let known = settlement(&frozen[0], 1, Consequence::EventDelivered);
-    store.settle(&lease, known.clone()).await.unwrap();
-    assert!(store.open(second).await.unwrap().is_none());
-    assert_eq!(states(&record(store, "b").await), [DeliveryState::Delivered]);
+    let frozen = store.freeze(lease, merge).await.unwrap().requests.remove(0);
+    (first, second, frozen)
+}
+
+pub(crate) async fn neighbours_of_an_event_that_ended_are_sent_alone(store: &dyn Store) {
+    use DeliveryState::{Delivered, Failed};
+    let lease = lease(store).await;
+    for (ids, consequence, state) in [
+        (["a", "b"], Consequence::EventDelivered, Delivered),
+        (["c", "d"], Consequence::EventFailed(failure()), Failed),
+    ] {
+        let (first, second, frozen) = merged_with_event(store, &lease, ids).await;
+        let known = settlement(&frozen, 1, consequence);
+        store.settle(&lease, known.clone()).await.unwrap();
+        assert!(store.open(second).await.unwrap().is_none());
+        assert_eq!(states(&record(store, ids[1]).await), [state]);
+        let parts = store.open(first).await.unwrap().unwrap().requests;
+        assert_eq!((parts.len(), &parts[0].body), (1, &request(0).body));
+        // Repeated, it changes nothing.
+        store.settle(&lease, known).await.unwrap();
+        store.settle(&lease, settlement(&parts[0], 1, Consequence::Delivered)).await.unwrap();
+        assert_eq!(states(&record(store, ids[0]).await), [Delivered]);
+        assert!(record(store, ids[0]).await.is_done);
+    }
+}
+
+pub(crate) async fn neighbours_of_an_event_that_was_set_aside_are_sent_alone(store: &dyn Store) {
+    let lease = lease(store).await;
+    let (first, second, frozen) = merged_with_event(store, &lease, ["a", "b"]).await;
+    let broken = BrokenMessage { seq: second, now: at(5), failure: failure() };
+    store.set_aside(&lease, broken).await.unwrap();
+    let failed = settlement(&frozen, 1, Consequence::EventFailed(failure()));
+    store.settle(&lease, failed).await.unwrap();
+    assert_eq!(states(&record(store, "b").await), [DeliveryState::Failed]);
     let parts = store.open(first).await.unwrap().unwrap().requests;
     assert_eq!((parts.len(), &parts[0].body), (1, &request(0).body));
-    // Repeated, it changes nothing.
-    store.settle(&lease, known).await.unwrap();
-    store.settle(&lease, settlement(&parts[0], 1, Consequence::Delivered)).await.unwrap();
-    assert_eq!(states(&record(store, "a").await), [DeliveryState::Delivered]);
-    assert!(record(store, "a").await.is_done);
 }
 
 pub(crate) async fn a_merged_request_goes_on_without_a_message_that_is_set_aside(

@@ -58,7 +58,10 @@ fn statements() -> &'static [(&'static str, &'static str, &'static [&'static str
             SETTLE_REQUEST => ["requests (rowid=?)"],
             TAKE_APART_DELIVERIES => ["deliveries_request (request_id=?)"],
             TAKE_APART_REQUESTS => ["m (rowid=?)", "requests_merged_into (merged_into=?)"],
-            PART_WITH_KEY => ["requests_merged_into (merged_into=?)"],
+            PART_WITH_KEY => [
+                "deliveries_request (request_id=?)",
+                "requests_merged_into (merged_into=?)",
+            ],
             DROP_MERGED_BODY => ["requests (rowid=?)"],
             FORGET_PARTS => ["deliveries_request (request_id=?)"],
             DELETE_PARTS => [

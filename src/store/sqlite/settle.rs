@@ -42,9 +42,11 @@ pub(super) const TAKE_APART_REQUESTS: &str = "
     UPDATE requests SET state = 'pending',
         first_attempt_at = (SELECT m.first_attempt_at FROM requests m WHERE m.id = ?1)
     WHERE merged_into = ?1 AND state = 'part'";
-/// ?1 merged request. The part that is an event; no two are merged.
-pub(super) const PART_WITH_KEY: &str =
-    "SELECT id FROM requests WHERE merged_into = ?1 AND idempotency_key IS NOT NULL";
+/// ?1 merged request that was taken apart. The part that is an event, unless its message was set aside; no two
+/// events are merged.
+pub(super) const PART_WITH_KEY: &str = "
+    SELECT id FROM requests r WHERE merged_into = ?1 AND idempotency_key IS NOT NULL AND EXISTS (
+        SELECT 1 FROM deliveries d WHERE d.request_id = r.id AND d.state = 'pending')";
 /// ?1 merged request. Its parts have all that it had.
 pub(super) const DROP_MERGED_BODY: &str = "UPDATE requests SET body = NULL WHERE id = ?1";
 /// ?1 merged request, which has ended as one.
@@ -153,22 +155,10 @@ impl Settle {
             Consequence::Begin | Consequence::Retry(_) | Consequence::Hold { .. } => Ok(()),
             Consequence::TakenApart => self.take_apart(transaction),
             Consequence::EventDelivered => {
-                self.take_apart(transaction)?;
-                let parts = transaction
-                    .prepare_cached(PART_WITH_KEY)?
-                    .query_row([request.0], |row| row.get(0))
-                    .optional()?;
-                let event = RequestId(
-                    parts.ok_or(Fault::Broken("no part of the merged request is an event"))?,
-                );
-                let consequence = Consequence::Delivered;
-                let settlement = Settlement {
-                    request: event,
-                    now: self.settlement.now,
-                    attempt: None,
-                    consequence,
-                };
-                Settle { lease: self.lease.clone(), settlement }.write(transaction, tallies)
+                self.end_event(transaction, Consequence::Delivered, tallies)
+            }
+            Consequence::EventFailed(failure) => {
+                self.end_event(transaction, Consequence::Failed(failure.clone()), tallies)
             }
             Consequence::Delivered => self.end(transaction, None, tallies),
             Consequence::Failed(failure) => self.end(transaction, Some(failure), tallies),
@@ -186,12 +176,32 @@ impl Settle {
         Ok(())
     }
 
+    /// Takes a merged request apart, and ends the part that is an event.
+    fn end_event(
+        &self,
+        transaction: &Connection,
+        consequence: Consequence,
+        tallies: &mut Tallies,
+    ) -> Result<(), Fault> {
+        self.take_apart(transaction)?;
+        let Settlement { request, now, .. } = &self.settlement;
+        let event: Option<i64> = transaction
+            .prepare_cached(PART_WITH_KEY)?
+            .query_row([request.0], |row| row.get(0))
+            .optional()?;
+        let Some(event) = event.map(RequestId) else { return Ok(()) };
+        let settlement = Settlement { request: event, now: *now, attempt: None, consequence };
+        Settle { lease: self.lease.clone(), settlement }.write(transaction, tallies)
+    }
+
     /// The request's state afterwards.
     fn state(&self) -> &'static str {
         match self.settlement.consequence {
             Consequence::Delivered => DeliveryState::Delivered.as_str(),
             Consequence::Failed(_) => DeliveryState::Failed.as_str(),
-            Consequence::TakenApart | Consequence::EventDelivered => "taken_apart",
+            Consequence::TakenApart | Consequence::EventDelivered | Consequence::EventFailed(_) => {
+                "taken_apart"
+            }
             Consequence::Begin | Consequence::Retry(_) | Consequence::Hold { .. } => {
                 DeliveryState::Pending.as_str()
             }

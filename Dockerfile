@@ -25,7 +25,8 @@ RUN apt-get update \
 COPY --from=build /build/target/release/segment-loops /usr/local/bin/segment-loops
 USER segment-loops
 ENV SEGMENT_LOOPS__SERVER__LISTEN=0.0.0.0:8080 \
-    SEGMENT_LOOPS__STORE__DATA=/data
+    SEGMENT_LOOPS__STORE__DATA=/data \
+    MIMALLOC_PURGE_DELAY=10
 VOLUME /data
 EXPOSE 8080
 STOPSIGNAL SIGTERM

@@ -16,7 +16,7 @@ use tracing::warn;
 const JUMP_MIN: SignedDuration = SignedDuration::from_secs(2);
 
 /// How long a former setting of the clock counts: for as long as Loops keeps idempotency keys, so no request
-/// is taken for younger than it is for longer than that.
+/// looks younger than it is for longer than that.
 const FORMER_KEPT: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// Former settings that lie this close together count as one range. An age is then too low by at most this.

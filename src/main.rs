@@ -16,10 +16,12 @@ fn main() -> ExitCode {
 /// half as much memory again, which no budget counts.
 ///
 /// mimalloc reads its options from the environment before `main`, and they can only be set there or by unsafe code. So
-/// unless the variable is set, the program sets it and replaces itself, once. If it cannot, it goes on as it is.
+/// unless the variable is set, the program sets it and executes itself once more. If it cannot, it goes on as it is.
 #[cfg(unix)]
 fn restart_with_purge_delay() {
     use std::os::unix::process::CommandExt as _;
+    use std::path::Path;
+    use std::process::Command;
 
     const VARIABLE: &str = "MIMALLOC_PURGE_DELAY";
     if std::env::var_os(VARIABLE).is_some() {
@@ -27,10 +29,11 @@ fn restart_with_purge_delay() {
     }
     let Ok(program) = std::env::current_exe() else { return };
     let mut arguments = std::env::args_os();
-    let mut command = std::process::Command::new(program);
-    if let Some(name) = arguments.next() {
-        command.arg0(name);
+    let Some(name) = arguments.next() else { return };
+    // A loader or an emulator would be another program.
+    if program.file_name() != Path::new(&name).file_name() {
+        return;
     }
     // Returns only if it fails.
-    let _ = command.args(arguments).env(VARIABLE, "10").exec();
+    let _ = Command::new(program).arg0(name).args(arguments).env(VARIABLE, "10").exec();
 }

@@ -46,8 +46,9 @@ impl Stepper {
         Ok(StepEnd { next, proves_key: disposition.proves_key() })
     }
 
-    /// Records that the first attempt at an event begins, which freezing has done if it was in the same step. If this
-    /// process ends before the outcome is recorded, the next one knows since when Loops may have the event.
+    /// Records that the first attempt at an event is about to begin. If this process ends before the outcome is recorded,
+    /// the next one knows since when Loops may have the event. Not needed if this step froze the event: freezing records
+    /// it too.
     pub(super) async fn begin(&self, lease: &Lease, request: RequestId) -> Result<(), WorkError> {
         let consequence = Consequence::Begin;
         let now = self.clock.now();

@@ -92,7 +92,7 @@ struct Shared {
     large_bodies: work::LargeBodies,
     rejections: Arc<rejected::Rejections>,
     guesses: Arc<Guesses>,
-    /// In which large messages are decoded.
+    /// Turns for decoding large messages.
     turns: Turns,
     metrics: MetricsText,
 }

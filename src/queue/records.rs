@@ -175,7 +175,7 @@ pub struct FrozenRequest {
     pub idempotency_key: Option<String>,
     /// How many attempts are recorded.
     pub attempts: u32,
-    /// When the first attempt began that Loops may have taken. For an event this is written before the attempt, so
+    /// When the first attempt that may have reached Loops began. For an event this is written before the attempt, so
     /// that it also holds if the process ends before the outcome is recorded.
     pub first_attempt_at: Option<Timestamp>,
     /// When the next attempt is due; `None`: at once.

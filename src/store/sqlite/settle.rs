@@ -24,9 +24,9 @@ pub(super) const ATTEMPT_KNOWN: &str =
 pub(super) const INSERT_ATTEMPT: &str = "
     INSERT INTO attempts (request_id, number, started_at, duration_ms, status, outcome, excerpt)
     VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7) ON CONFLICT (request_id, number) DO NOTHING";
-/// ?1 request id, ?2 state, ?3 how many attempts more, ?4 started at, ?5 next attempt at, ?6 whether the first attempt
-/// began at ?4 whatever is known of it. Otherwise it was not later than this one: if the clock was ahead then, the
-/// window would never end.
+/// ?1 request id, ?2 state, ?3 how many attempts more, ?4 started at, ?5 next attempt at, ?6 whether ?4
+/// replaces the recorded start of the first attempt. Otherwise the earlier of both counts: if the clock was ahead at the
+/// first attempt, the window would never end.
 pub(super) const SETTLE_REQUEST: &str = "
     UPDATE requests SET state = ?2, attempts = attempts + ?3,
         first_attempt_at = CASE WHEN ?6 THEN ?4

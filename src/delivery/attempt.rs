@@ -5,7 +5,7 @@ use tracing::{info, warn};
 
 use super::disposition::{Disposition, KeyCheck, Meaning};
 use super::lease::HeldLease;
-use super::stepper::{StepEnd, Stepper};
+use super::stepper::{Load, StepEnd, Stepper};
 use super::verdict::{Due, Tried, Verdict};
 use crate::action::ActionKind;
 use crate::crash;
@@ -19,6 +19,7 @@ impl Stepper {
         &self,
         held: &HeldLease,
         due: Due<'_>,
+        load: Load,
         slot: Slot,
     ) -> Result<StepEnd, WorkError> {
         let request = due.request;
@@ -26,10 +27,12 @@ impl Stepper {
         let call = Call {
             method: request.endpoint.method(),
             path: request.endpoint.path(),
-            body: Some(&request.body),
+            body: Some(&load.body),
             idempotency_key: request.idempotency_key.as_deref(),
         };
         let reply = self.client.send(&slot, call).await;
+        // Recording the outcome may take long, if the store fails.
+        drop(load);
         crash::point("send.after");
         let disposition = match Meaning::of(request.endpoint, &reply) {
             Meaning::Known(disposition) => disposition,

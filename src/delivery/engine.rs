@@ -11,7 +11,7 @@ use tracing::{error, info, warn};
 use super::backoff::RetryOptions;
 use super::gauges;
 use super::lease::{Asked, HeldLease, LeaseKeeper, LeaseLost};
-use super::room::Room;
+use super::room::{LargeRoom, Room};
 use super::stepper::Stepper;
 use super::stop::Stop;
 use super::tenure::Tenure;
@@ -39,7 +39,7 @@ pub struct EngineOptions {
     pub retry: RetryOptions,
     /// How long requests in flight may take to finish after the lease was lost.
     pub grace: Duration,
-    /// The room for messages, shared by all engines of the process.
+    /// The room for preparing messages, shared by all engines of the process.
     pub room: Room,
 }
 
@@ -68,7 +68,9 @@ impl Engine {
             ttl: options.lease_ttl,
         };
         let (retry, room) = (options.retry, options.room.clone());
-        let stepper = Arc::new(Stepper { name, destination, client, queue, clock, retry, room });
+        let large = LargeRoom::default();
+        let stepper =
+            Arc::new(Stepper { name, destination, client, queue, clock, retry, room, large });
         Self { stepper, keeper, options }
     }
 
@@ -141,14 +143,15 @@ mod tests {
 
     use async_trait::async_trait;
     use jiff::{SignedDuration, Timestamp};
-    use tokio::time::sleep;
+    use tokio::time::{sleep, timeout};
 
     use super::*;
     use crate::clock::WatchedClock;
     use crate::clock::tests::PausedClock;
     use crate::delivery::lanes::tests::head;
+    use crate::delivery::room::LARGE_MAX;
     use crate::destination::DestinationOptions;
-    use crate::large::Turns;
+    use crate::large::{LARGE_BYTES, Turn, Turns};
     use crate::loops::ClientOptions;
     use crate::queue::*;
     use crate::secret::Secret;
@@ -168,6 +171,11 @@ mod tests {
         last_step: Duration,
         /// Whether pending messages are never read, and the second renewal orders the stop.
         is_slow: bool,
+        /// Whether there are, instead, 40 large messages and then 40 small ones, each of its own lane. None of the large ones is
+        /// decoded before the small ones are frozen, and to freeze one takes a second. The last one orders the stop.
+        is_large: bool,
+        /// The turn that keeps large messages from being decoded.
+        turn: Mutex<Option<Turn>>,
         /// What the engine did: the method, the message, the token of the lease.
         log: Mutex<Vec<(&'static str, i64, i64)>>,
         arrivals: watch::Sender<u64>,
@@ -183,6 +191,8 @@ mod tests {
                 panics: None,
                 last_step: Duration::ZERO,
                 is_slow: false,
+                is_large: false,
+                turn: Mutex::default(),
                 log: Mutex::default(),
                 arrivals: watch::channel(0).0,
                 stop: Stop::default(),
@@ -218,11 +228,15 @@ mod tests {
                 // Nobody listens there: the check of the key has no answer, which stops nothing.
                 base_url: "http://127.0.0.1:9".to_owned(),
                 api_key: Secret::new("key"),
-                rate: Some(1),
+                rate: Some(if self.is_large { 100 } else { 1 }),
                 connect_timeout: Duration::from_secs(1),
                 timeout: Duration::from_secs(1),
             };
             let client = Client::new(&client, clock.clone()).unwrap();
+            let turns = Turns::default();
+            if self.is_large {
+                *self.turn.lock().unwrap() = turns.block(usize::MAX);
+            }
             let second = Duration::from_secs(1);
             let options = EngineOptions {
                 holder: "test".to_owned(),
@@ -230,7 +244,7 @@ mod tests {
                 requests_max: 100,
                 retry: RetryOptions { min: second, max: second, window: 60 * second },
                 grace: second,
-                room: Room::new(Turns::default()),
+                room: Room::new(turns),
             };
             let stop = self.stop.clone();
             let queue = Arc::new(self);
@@ -275,6 +289,10 @@ mod tests {
                 sleep(Duration::from_secs(3_600)).await;
             }
             let after = |class: Class| ask[class.index()].after.0;
+            if self.is_large {
+                let messages = after(Class::Event) + 1..=80;
+                return Ok([messages.map(|seq| head(seq, seq)).collect(), vec![], vec![]]);
+            }
             let bulk =
                 (after(Class::Bulk) + 1..=3).map(|seq| Head { class: Class::Bulk, ..head(seq, 0) });
             let urgent = after(Class::Event).max(3) + 1;
@@ -290,13 +308,15 @@ mod tests {
         async fn open(&self, seq: Seq) -> Result<Option<Job>, WorkError> {
             self.note("open", seq, 0);
             assert_ne!(Some(seq), self.panics, "a panic for the test");
-            if seq > Seq(3) {
+            if seq > Seq(3) && !self.is_large {
                 sleep(Duration::from_millis(100)).await;
                 return Ok(None);
             }
+            let length = if self.is_large && seq <= Seq(40) { LARGE_BYTES } else { 0 };
             let payload = format!(
-                r#"{{"type":"identify","userId":"u","messageId":"m{}","traits":{{"n":1}}}}"#,
-                seq.0
+                r#"{{"type":"identify","userId":"u","messageId":"m{}","traits":{{"n":"{}"}}}}"#,
+                seq.0,
+                "n".repeat(length)
             );
             Ok(Some(Job {
                 source: "web".to_owned(),
@@ -315,7 +335,17 @@ mod tests {
             }
             for (seq, _) in merge.plans {
                 self.note("freeze", seq, lease.token);
-                if seq == Seq(3) {
+                if self.is_large {
+                    if seq <= Seq(40) {
+                        sleep(Duration::from_secs(1)).await;
+                    }
+                    self.note("frozen", seq, lease.token);
+                    match self.noted("frozen").len() {
+                        40 => *self.turn.lock().unwrap() = None,
+                        80 => self.stop.by(Instant::now()),
+                        _ => {}
+                    }
+                } else if seq == Seq(3) {
                     self.stop.by(Instant::now() + 2 * self.last_step);
                     sleep(self.last_step).await;
                 }
@@ -402,6 +432,25 @@ mod tests {
         clock.advance(SignedDuration::from_hours(24));
         let queue = Queue::new([None, Some(1)]).run_by(watched).await;
         assert_eq!(queue.noted("lease_holder"), [(0, 0)]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn large_messages_take_their_turns_and_small_ones_do_not_wait_for_them() {
+        let began = Instant::now();
+        let running = Queue { is_large: true, ..Queue::new([Some(1)]) }.run();
+        let queue = timeout(Duration::from_secs(60), running).await.expect("small ones wait");
+        let large = |(seq, _): &(i64, i64)| *seq <= 40;
+        let order: Vec<i64> =
+            queue.noted("freeze").into_iter().filter(large).map(|(seq, _)| seq).collect();
+        assert_eq!(order, Vec::from_iter(1..=40), "first come, first served");
+        // Each is read when it is found to be large, and when there is room for it.
+        let opened = queue.noted("open").into_iter().filter(large).count();
+        assert_eq!(opened, LARGE_MAX + 2 * (40 - LARGE_MAX));
+        let frozen = queue.noted("frozen");
+        assert!(!frozen[..40].iter().any(large), "{frozen:?}");
+        let waves = 40_u32.div_ceil(LARGE_MAX as u32);
+        let late = began.elapsed().checked_sub(Duration::from_secs(waves.into()));
+        assert!(late.is_some_and(|late| late < Duration::from_secs(3)), "{late:?}");
     }
 
     #[tokio::test(start_paused = true)]

@@ -22,14 +22,15 @@ use crate::segment::{Message, decode};
 use crate::telemetry;
 
 impl Stepper {
-    /// Plans a message and writes its requests to disk, merged with its neighbours where possible.
+    /// Plans a message and writes its requests to disk, merged with its neighbours where possible. `preparing` is dropped
+    /// once it is planned.
     pub(super) async fn freeze(
         &self,
         lease: &Lease,
         seq: Seq,
         job: &Job,
         neighbours: &[Seq],
-        preparing: Preparing,
+        preparing: Option<Preparing>,
     ) -> Result<Vec<FrozenRequest>, WorkError> {
         let message_id = &job.message_id;
         let (planned, message_ids) = self.plan_turn(seq, job, neighbours).await;
@@ -45,7 +46,7 @@ impl Stepper {
                     error = %telemetry::chain(&*fault),
                     "cannot be merged with its neighbours: sending it alone"
                 );
-                let preparing = self.room.prepare().await;
+                let preparing = Some(self.room.prepare().await);
                 return Box::pin(self.freeze(lease, seq, job, &[], preparing)).await;
             }
             frozen => frozen?,

@@ -14,7 +14,7 @@ use tracing::field::display;
 use super::backoff::RetryOptions;
 use super::lanes::Turn;
 use super::lease::{HeldLease, LeaseLost};
-use super::room::Room;
+use super::room::{LargeRoom, Place, Room, is_large};
 use super::verdict::{Due, Next};
 use crate::action::ActionKind;
 use crate::clock::SharedClock;
@@ -42,6 +42,14 @@ pub(super) struct Stepper {
     pub(super) clock: SharedClock,
     pub(super) retry: RetryOptions,
     pub(super) room: Room,
+    pub(super) large: LargeRoom,
+}
+
+/// The body of a request, and its place in memory if its message is large. Kept apart from the request, so that it can be
+/// dropped before the outcome is recorded.
+pub(super) struct Load {
+    pub(super) body: Bytes,
+    pub(super) _place: Option<Place>,
 }
 
 /// The result of a step.
@@ -85,14 +93,16 @@ impl From<Next> for StepEnd {
 }
 
 impl Stepper {
-    /// Makes one step. The slot is given back unused when there is nothing to send.
+    /// Makes one step; a large message needs a place, which the step takes unless it is given. The slot is given back
+    /// unused when there is nothing to send.
     pub(super) async fn step(
         &self,
         held: &HeldLease,
         turn: &Turn,
+        place: Option<Place>,
         slot: Slot,
     ) -> Result<StepEnd, LeaseLost> {
-        match self.try_step(held, turn, slot).await {
+        match self.try_step(held, turn, place, slot).await {
             Ok(end) => Ok(end),
             Err(WorkError::Fenced) => Err(LeaseLost),
             Err(WorkError::Broken(fault)) => {
@@ -114,21 +124,30 @@ impl Stepper {
         &self,
         held: &HeldLease,
         turn: &Turn,
+        place: Option<Place>,
         slot: Slot,
     ) -> Result<StepEnd, WorkError> {
         let lease = &held.lease;
         let seq = turn.head.seq;
-        let preparing = self.room.prepare().await;
+        let mut preparing = Some(self.room.prepare().await);
         let Some(mut job) = self.queue.open(seq).await? else {
             return Ok(Next::Finish.into());
         };
         let requests_bytes = job.requests.iter().map(|request| request.body.len()).sum::<usize>();
-        let _kept = match self.room.keep(job.payload.len() + requests_bytes) {
-            Ok(kept) => kept,
-            Err(wait) => return Ok(Next::Wait(wait).into()),
+        let mut neighbours = &*turn.neighbours;
+        let place = if is_large(job.payload.len() + requests_bytes) {
+            let Some(place) = place.or_else(|| self.large.take()) else {
+                return Ok(Next::NoRoom.into());
+            };
+            // It may wait long for its turn to be decoded, and small messages must not wait for it.
+            preparing = None;
+            neighbours = &[];
+            Some(place)
+        } else {
+            None
         };
         let requests = match (job.is_planned, job.requests.is_empty()) {
-            (false, _) => self.freeze(lease, seq, &job, &turn.neighbours, preparing).await?,
+            (false, _) => self.freeze(lease, seq, &job, neighbours, preparing).await?,
             (true, false) => {
                 drop(preparing);
                 std::mem::take(&mut job.requests)
@@ -140,9 +159,10 @@ impl Stepper {
         // Loops may take its time to answer, and many messages may be at that point: only the request at hand is kept.
         job.payload = Bytes::new();
         let is_last = requests.len() == 1;
-        let Some(request) = requests.into_iter().next() else {
+        let Some(mut request) = requests.into_iter().next() else {
             return Ok(Next::Finish.into());
         };
+        let load = Load { body: std::mem::take(&mut request.body), _place: place };
         let due = Due {
             request: &request,
             seq,
@@ -151,6 +171,7 @@ impl Stepper {
             is_singled_out: turn.is_singled_out,
         };
         if let Some(verdict) = due.before_attempt(&*self.clock, &self.retry) {
+            drop(load);
             return self.give_up(lease, due, verdict).await;
         }
         let is_event = request.idempotency_key.is_some();
@@ -161,7 +182,7 @@ impl Stepper {
         if !held.is_certain() {
             return Ok(Next::Again.into());
         }
-        self.attempt(held, due, slot).await
+        self.attempt(held, due, load, slot).await
     }
 
     /// Ends a message that no retry can deliver, since it would block its lane for ever. It is unknown what

@@ -18,6 +18,7 @@ use super::lanes::{Lanes, Reading};
 use super::lease::{HeldLease, LeaseKeeper, LeaseLost};
 use super::panics::{Panics, Task};
 use super::reader::Reader;
+use super::room::Place;
 use super::stepper::{Hopeless, StepEnd, Stepper};
 use super::stop::Stop;
 use super::ticks;
@@ -176,14 +177,19 @@ impl<'a> Tenure<'a> {
         }
         self.lanes.wake(now);
         let requests_max = self.options.requests_max;
-        while self.lanes.has_ready() && self.tasks.len() < requests_max {
+        while self.tasks.len() < requests_max {
+            // Only with a place can a message that is known to be large be next.
+            let place = self.stepper.large.take();
+            if !self.lanes.has_ready(place.is_some()) {
+                break;
+            }
             // Read before a slot is taken: a slot must not wait for the store.
             if let Some(reading) = self.lanes.next_to_read(requests_max) {
                 self.read_lane(reading);
                 continue;
             }
             match self.stepper.client.pacer().try_slot() {
-                Ok(slot) => self.step(slot),
+                Ok(slot) => self.step(slot, place),
                 Err(again_at) => {
                     self.lanes.fall_short();
                     return again_at.min(horizon);
@@ -197,8 +203,8 @@ impl<'a> Tenure<'a> {
     }
 
     /// Starts the step of the lane whose turn it is.
-    fn step(&mut self, slot: Slot) {
-        let Some(mut turn) = self.lanes.next(NEIGHBOURS_MAX) else {
+    fn step(&mut self, slot: Slot, place: Option<Place>) {
+        let Some(mut turn) = self.lanes.next(NEIGHBOURS_MAX, place.is_some()) else {
             return;
         };
         let lane = turn.head.lane;
@@ -208,11 +214,12 @@ impl<'a> Tenure<'a> {
             turn.neighbours.clear();
         }
         let panics = self.panics.too_many(task);
+        let place = place.filter(|_| turn.is_large && panics.is_none());
         let stepper = Arc::clone(self.stepper);
         let held = self.held.clone();
         let handle = self.tasks.spawn(async move {
             let end = match panics {
-                None => stepper.step(&held, &turn, slot).await,
+                None => stepper.step(&held, &turn, place, slot).await,
                 Some(panics) => {
                     stepper.set_aside(&held.lease, turn.head.seq, Hopeless::Panics(panics)).await
                 }
@@ -243,8 +250,13 @@ impl<'a> Tenure<'a> {
     fn take_in(&mut self, done: Result<(Id, Done), JoinError>) -> Result<(), LeaseLost> {
         match done {
             Ok((id, Done::Step(lane, end))) => {
-                self.end_task(id);
-                self.advance(lane, end?);
+                let end = end?;
+                match end.next {
+                    // It may still panic once there is room for it.
+                    Next::NoRoom => _ = self.busy.remove(&id),
+                    _ => self.end_task(id),
+                }
+                self.advance(lane, end);
             }
             Ok((id, Done::Read(reading, part))) => {
                 self.end_task(id);
@@ -295,6 +307,7 @@ impl<'a> Tenure<'a> {
                 self.key.forget(lane);
                 self.lanes.again(lane);
             }
+            Next::NoRoom => self.lanes.refuse(lane),
             Next::Wait(wait) => self.lanes.wait(lane, Instant::now() + wait),
             Next::Doubted(wait) => {
                 self.key.doubted(lane);

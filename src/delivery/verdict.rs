@@ -57,6 +57,8 @@ pub(super) enum Next {
     Doubted(Duration),
     /// Its first message waits until the obstacle is removed.
     Blocked(Obstacle),
+    /// Its first message is large, and waits until there is room for it.
+    NoRoom,
 }
 
 impl Verdict {

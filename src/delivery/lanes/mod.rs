@@ -4,6 +4,9 @@
 //! Only its first message is ever worked on; while that message waits for its retry, so does the rest
 //! of its lane, but no other lane. Lanes of an urgent class go first; every eighth turn goes to the
 //! oldest lane, so that nothing starves.
+//!
+//! A step that finds no room in memory for its large message is refused. From then on the message is known to be
+//! large: its lane is ready, but only [`Lanes::next`] with room takes it, in the same order as all others.
 
 use std::collections::{BTreeSet, HashMap, VecDeque};
 
@@ -30,12 +33,17 @@ const LANE_PART: u32 = 500;
 /// The rank of a ready lane: the sequence number of its first message, plus a handicap after many turns.
 type Rank = i64;
 
+/// Ready lanes by class, lowest rank first.
+type Line = [BTreeSet<(Rank, LaneKey)>; Class::COUNT];
+
 /// All lanes with pending messages.
 #[derive(Debug)]
 pub struct Lanes {
     lanes: HashMap<LaneKey, Lane>,
-    /// Lanes whose first message may be worked on, by class, lowest rank first.
-    ready: [BTreeSet<(Rank, LaneKey)>; Class::COUNT],
+    /// Lanes whose first message may be worked on.
+    ready: Line,
+    /// The same, of lanes whose first message is known to be large.
+    ready_large: Line,
     /// Waiting lanes, the first to wake first.
     waiting: BTreeSet<(Instant, LaneKey)>,
     /// Lanes whose first message was read with an earlier attempt, and the time of day at which it is due.
@@ -57,8 +65,12 @@ struct Lane {
     state: LaneState,
     /// Messages finished since the lane was last empty.
     done: u32,
-    /// Its class and rank in `ready`, while it is there.
+    /// Its class and rank among the ready lanes, while it is one.
     place: (usize, Rank),
+    /// Whether its place is in `ready_large`.
+    is_among_large: bool,
+    /// The message that was refused because it is large.
+    refused: Option<Seq>,
     /// The value of `shortages` when it became ready.
     ready_at_shortage: u64,
     /// `None`: every pending message that was read is held.
@@ -89,6 +101,8 @@ pub struct Turn {
     /// The messages behind it in its lane, in order, if the lane has waited for the rate: neighbours are
     /// merged only then.
     pub neighbours: Vec<Seq>,
+    /// Whether it is known to be large.
+    pub is_large: bool,
     /// If Loops answers 401 or 403 to this request, blame the request, not the key.
     pub is_singled_out: bool,
 }
@@ -110,6 +124,8 @@ impl Lane {
             state: LaneState::Busy,
             done: 0,
             place: (Class::COUNT - 1, 0),
+            is_among_large: false,
+            refused: None,
             ready_at_shortage,
             gap: None,
         }
@@ -140,6 +156,11 @@ impl Lane {
     /// Whether its first message may be worked on.
     fn is_open(&self) -> bool {
         self.heads.front().is_some_and(|head| self.is_known(head.seq))
+    }
+
+    /// Whether its first message may be worked on and is known to be large.
+    fn is_large(&self) -> bool {
+        self.is_open() && self.heads.front().map(|head| head.seq) == self.refused
     }
 
     /// Notes that unheld messages may be pending between `known` and `seq`.
@@ -175,7 +196,8 @@ impl Lanes {
     fn new(lane_heads_max: u32) -> Self {
         Self {
             lanes: HashMap::new(),
-            ready: Default::default(),
+            ready: Line::default(),
+            ready_large: Line::default(),
             waiting: BTreeSet::new(),
             tried_before: Vec::new(),
             heads: [0; Class::COUNT],
@@ -199,17 +221,16 @@ impl Lanes {
         if let Some(known) = known_through.filter(|known| *known < head.seq) {
             lane.miss_before(head.seq, known);
         }
-        if !is_held {
-            return lane.miss(head.seq);
+        if is_held {
+            lane.hold(place, head);
+            self.heads[head.class.index()] += 1;
+        } else {
+            lane.miss(head.seq);
         }
-        lane.hold(place, head);
-        self.heads[head.class.index()] += 1;
         if is_new {
-            return self.start(head.lane);
-        }
-        let was = lane.place;
-        if lane.state == LaneState::Ready && was != (lane.class(), lane.rank()) {
-            self.ready[was.0].remove(&(was.1, head.lane));
+            self.start(head.lane);
+        } else if lane.state == LaneState::Ready {
+            self.take_ready(head.lane);
             self.put_ready(head.lane);
         }
     }
@@ -219,9 +240,9 @@ impl Lanes {
         self.heads[class.index()]
     }
 
-    /// Whether some lane may be worked on now.
-    pub fn has_ready(&self) -> bool {
-        self.ready.iter().any(|ready| !ready.is_empty())
+    /// Whether some lane may be worked on now, with or without room for a large message.
+    pub fn has_ready(&self, has_room: bool) -> bool {
+        self.firsts(has_room).next().is_some()
     }
 
     /// Notes that ready lanes have to wait for the rate.
@@ -234,50 +255,56 @@ impl Lanes {
     /// returns a lane, call it again before [`Lanes::next`].
     pub fn next_to_read(&mut self, ahead: usize) -> Option<Reading> {
         let ready = self.ready.iter().enumerate();
-        let urgent =
-            ready.flat_map(|(class, ready)| ready.iter().map(move |entry| (*entry, class)));
-        let mut first = urgent.take(ahead).chain(self.oldest());
-        let (entry, class, gap) = first.find_map(|(entry, class)| {
-            let lane = self.lanes.get(&entry.1)?;
-            Some((entry, class, lane.gap.filter(|_| !lane.is_open())?))
+        let urgent = ready
+            .flat_map(|(class, ready)| ready.iter().map(move |(rank, key)| (class, *rank, *key)));
+        // Of a lane that is known to be large, the first message may be worked on.
+        let mut first = urgent.take(ahead).chain(self.oldest(false));
+        let (key, gap) = first.find_map(|(_, _, key)| {
+            let lane = self.lanes.get(&key)?;
+            Some((key, lane.gap.filter(|_| !lane.is_open())?))
         })?;
-        self.ready[class].remove(&entry);
-        let lane = self.lanes.get_mut(&entry.1)?;
+        self.take_ready(key);
+        let lane = self.lanes.get_mut(&key)?;
         lane.state = LaneState::Busy;
-        let ask = LaneAsk { lane: entry.1, after: gap.after, limit: LANE_PART };
+        let ask = LaneAsk { lane: key, after: gap.after, limit: LANE_PART };
         Some(Reading { ask, through: gap.through })
     }
 
-    /// Takes the lane whose turn it is, and marks it busy until [`Lanes::finish`], [`Lanes::again`] or
-    /// [`Lanes::wait`]. The turn names at most `neighbours_max` messages behind the first.
-    pub fn next(&mut self, neighbours_max: usize) -> Option<Turn> {
+    /// Takes the lane whose turn it is, and marks it busy until [`Lanes::finish`], [`Lanes::again`],
+    /// [`Lanes::refuse`] or [`Lanes::wait`]. The turn names at most `neighbours_max` messages behind the first. Only if
+    /// there is room for a large message may the first be one that is known to be large.
+    pub fn next(&mut self, neighbours_max: usize, has_room: bool) -> Option<Turn> {
         self.turns = (self.turns + 1) % AGEING_TURNS;
         let is_of_the_oldest = self.turns == 0;
-        let (entry, class) =
-            if is_of_the_oldest { self.oldest()? } else { self.firsts().next()? };
-        let lane = self.lanes.get_mut(&entry.1)?;
-        if !lane.is_open() {
+        let (_, _, key) =
+            if is_of_the_oldest { self.oldest(has_room)? } else { self.firsts(has_room).min()? };
+        if !self.lanes.get(&key)?.is_open() {
             return None;
         }
-        self.ready[class].remove(&entry);
+        self.take_ready(key);
+        let lane = self.lanes.get_mut(&key)?;
         lane.state = LaneState::Busy;
         let head = *lane.heads.front()?;
         let has_waited = self.shortages > lane.ready_at_shortage;
         let neighbours_max = if has_waited { neighbours_max } else { 0 };
         let behind = lane.heads.iter().skip(1).take_while(|head| lane.is_known(head.seq));
         let neighbours = behind.take(neighbours_max).map(|head| head.seq).collect();
-        Some(Turn { head, neighbours, is_singled_out: false })
+        let is_large = lane.is_large();
+        Some(Turn { head, neighbours, is_large, is_singled_out: false })
     }
 
-    /// The first ready lane of each class, the most urgent class first.
-    fn firsts(&self) -> impl Iterator<Item = ((Rank, LaneKey), usize)> {
-        let ready = self.ready.iter().enumerate();
-        ready.filter_map(|(class, ready)| Some((*ready.first()?, class)))
+    /// The first ready lanes of each class, with class and rank.
+    fn firsts(&self, has_room: bool) -> impl Iterator<Item = (usize, Rank, LaneKey)> {
+        let large = self.ready_large.iter().enumerate().filter(move |_| has_room);
+        self.ready.iter().enumerate().chain(large).filter_map(|(class, ready)| {
+            let (rank, key) = *ready.first()?;
+            Some((class, rank, key))
+        })
     }
 
     /// The ready lane with the lowest rank.
-    fn oldest(&self) -> Option<((Rank, LaneKey), usize)> {
-        self.firsts().min()
+    fn oldest(&self, has_room: bool) -> Option<(usize, Rank, LaneKey)> {
+        self.firsts(has_room).min_by_key(|(class, rank, key)| (*rank, *key, *class))
     }
 
     /// Adds the part that was read of a lane taken with [`Lanes::next_to_read`].
@@ -339,10 +366,30 @@ impl Lanes {
         }
     }
 
+    /// There was no room for the first message of a busy lane, which is large.
+    pub fn refuse(&mut self, key: LaneKey) {
+        if let Some(lane) = self.lanes.get_mut(&key) {
+            lane.refused = lane.heads.front().map(|head| head.seq);
+        }
+        self.again(key);
+    }
+
     fn put_ready(&mut self, key: LaneKey) {
         if let Some(lane) = self.lanes.get_mut(&key) {
             lane.place = (lane.class(), lane.rank());
-            self.ready[lane.place.0].insert((lane.place.1, key));
+            lane.is_among_large = lane.is_large();
+            let (class, rank) = lane.place;
+            let line = if lane.is_among_large { &mut self.ready_large } else { &mut self.ready };
+            line[class].insert((rank, key));
+        }
+    }
+
+    /// Takes a ready lane from its place.
+    fn take_ready(&mut self, key: LaneKey) {
+        if let Some(lane) = self.lanes.get(&key) {
+            let (class, rank) = lane.place;
+            let line = if lane.is_among_large { &mut self.ready_large } else { &mut self.ready };
+            line[class].remove(&(rank, key));
         }
     }
 

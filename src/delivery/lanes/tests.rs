@@ -14,11 +14,11 @@ fn of_class(seq: i64, lane: i64, class: Class) -> Head {
 }
 
 fn next(lanes: &mut Lanes) -> Option<i64> {
-    lanes.next(0).map(|turn| turn.head.seq.0)
+    lanes.next(0, true).map(|turn| turn.head.seq.0)
 }
 
 fn is_empty(lanes: &Lanes) -> bool {
-    lanes.heads == [0; Class::COUNT] && lanes.lanes.is_empty() && !lanes.has_ready()
+    lanes.heads == [0; Class::COUNT] && lanes.lanes.is_empty() && !lanes.has_ready(true)
 }
 
 #[test]
@@ -169,7 +169,7 @@ fn a_long_lane_is_read_part_by_part() {
     assert_eq!((lanes.len(Class::Event), lanes.len(Class::Bulk)), (3, 1));
     lanes.fall_short();
     // Only held messages before the gap are neighbours.
-    let turn = lanes.next(50).unwrap();
+    let turn = lanes.next(50, true).unwrap();
     assert_eq!((turn.head.seq, turn.neighbours), (Seq(1), vec![Seq(2), Seq(3)]));
     for expected in [1, 2, 3] {
         if expected > 1 {
@@ -223,13 +223,43 @@ fn only_a_lane_that_waited_for_the_rate_gets_neighbours() {
     for seq in 1..=4 {
         lanes.push(head(seq, 7), None);
     }
-    let turn = lanes.next(2).unwrap();
+    let turn = lanes.next(2, true).unwrap();
     assert_eq!((turn.head.seq, turn.neighbours.len()), (Seq(1), 0));
     lanes.finish(LaneKey(7));
     lanes.fall_short();
-    assert_eq!(lanes.next(2).unwrap().neighbours, [Seq(3), Seq(4)]);
+    assert_eq!(lanes.next(2, true).unwrap().neighbours, [Seq(3), Seq(4)]);
     lanes.finish(LaneKey(7));
-    assert!(lanes.next(2).unwrap().neighbours.is_empty());
+    assert!(lanes.next(2, true).unwrap().neighbours.is_empty());
+}
+
+#[test]
+fn large_messages_wait_for_room_in_the_order_of_all_others_and_small_ones_do_not() {
+    let mut lanes = Lanes::default();
+    for seq in 1..=3 {
+        lanes.push(of_class(seq, seq, Class::Bulk), None);
+    }
+    lanes.push(of_class(4, 4, Class::Event), None);
+    for seq in [4, 1, 2] {
+        let turn = lanes.next(0, false).unwrap();
+        assert_eq!((turn.head.seq.0, turn.is_large), (seq, false));
+        lanes.refuse(LaneKey(seq));
+    }
+    lanes.push(of_class(5, 2, Class::Bulk), None);
+    assert_eq!(lanes.next(0, false).unwrap().head.seq, Seq(3));
+    lanes.finish(LaneKey(3));
+    assert!(!lanes.has_ready(false));
+    assert_eq!(lanes.next(0, false), None);
+    assert!(lanes.has_ready(true));
+    for seq in [4, 1, 2] {
+        let turn = lanes.next(0, true).unwrap();
+        assert_eq!((turn.head.seq.0, turn.is_large), (seq, true));
+    }
+    // A retry needs room again; the message behind it may be small.
+    lanes.again(LaneKey(2));
+    assert!(!lanes.has_ready(false));
+    assert_eq!(next(&mut lanes), Some(2));
+    lanes.finish(LaneKey(2));
+    assert_eq!(lanes.next(0, false).unwrap().head.seq, Seq(5));
 }
 
 /// A store's pending messages, and an engine that reads and delivers them.
@@ -283,7 +313,7 @@ proptest! {
     #[test]
     fn order_within_a_lane_always_holds_and_no_message_is_left(
         messages in prop::collection::vec((0i64..4, 0usize..3), 1..120),
-        choices in prop::collection::vec((0u8..8, 1usize..6), 0..400),
+        choices in prop::collection::vec((0u8..9, 1usize..6), 0..400),
         lane_heads_max in 1u32..6,
     ) {
         let mut model = Model {
@@ -296,6 +326,7 @@ proptest! {
             of_class(seq, *lane, Class::ALL[*class])
         });
         let mut busy: Vec<Head> = Vec::new();
+        let mut refused: Vec<Seq> = Vec::new();
         let (began, mut now) = (Instant::now(), 0);
         let mut choices = choices.into_iter();
         let mut idle = 0_usize;
@@ -315,7 +346,10 @@ proptest! {
                 2 | 3 => model.read(count),
                 4 | 5 => {
                     model.read_lanes(count);
-                    if let Some(Turn { head, .. }) = model.lanes.next(3) {
+                    let has_room = choice == 4;
+                    if let Some(Turn { head, is_large, .. }) = model.lanes.next(3, has_room) {
+                        prop_assert!(has_room || !refused.contains(&head.seq));
+                        prop_assert!(!is_large || refused.contains(&head.seq));
                         prop_assert!(busy.iter().all(|other| other.lane != head.lane));
                         let own = model.pending.values().find(|other| other.lane == head.lane);
                         prop_assert_eq!(own.map(|first| first.seq), Some(head.seq));
@@ -326,6 +360,12 @@ proptest! {
                     if let Some(head) = busy.pop() {
                         now += 1;
                         model.lanes.wait(head.lane, began + Duration::from_secs(now + 3));
+                    }
+                }
+                8 => {
+                    if let Some(head) = busy.pop() {
+                        refused.push(head.seq);
+                        model.lanes.refuse(head.lane);
                     }
                 }
                 _ => {

@@ -1,5 +1,5 @@
-//! Large messages: decoded, one takes up to fifty times its length, so in the whole process only one is decoded at a time,
-//! whether it arrives or is delivered.
+//! Decoding a message takes up to fifty times its length in memory, so the process decodes only one large message at a time,
+//! incoming or outgoing.
 
 use std::sync::Arc;
 
@@ -7,7 +7,7 @@ use tokio::runtime::{Handle, RuntimeFlavor};
 use tokio::sync::{Mutex, OwnedMutexGuard};
 use tokio::task::block_in_place;
 
-/// Longer messages are large. Segment's own limit is as much, so few are.
+/// Messages above this size are large. It is Segment's own limit, so they are rare.
 pub const LARGE_BYTES: usize = 32 * 1024;
 
 /// The turns to decode a large message, first come, first served. Clones share them.
@@ -21,8 +21,8 @@ pub struct Turn {
 }
 
 impl Turns {
-    /// Blocks until it is the caller's turn to decode this many bytes; `None`: they need none. Never with another turn in
-    /// hand.
+    /// Waits for a turn to decode this many bytes; returns `None` if they are too few to need one. Deadlocks if the caller
+    /// already holds a turn.
     pub fn block(&self, bytes: usize) -> Option<Turn> {
         if bytes <= LARGE_BYTES {
             return None;

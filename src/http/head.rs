@@ -10,12 +10,13 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 /// The budget is counted in units of this many bytes.
 const UNIT: usize = 1_024;
 
-/// The memory of heads, in bytes. 32 KiB is the most of one (see `server::HEADER_BYTES_MAX`), so at least 340 of the
-/// longest have room at a time, or 680 with the 20 KB that Segment's subscription destination sends in a header.
+/// The memory of heads, in bytes. One takes at most 48 KiB beyond what is free: 24 KiB for its bytes (see
+/// `server::HEADER_BYTES_MAX`) and as much for 256 headers once they are parsed. So at least 170 of the longest have room at a
+/// time, or 680 with the 20 KB that Segment's subscription destination sends in a header.
 const BUDGET_BYTES: usize = 8 * 1_024 * 1_024;
 
-/// The bytes of a head that are not paid for: one read, so that a request with a short head always gets in, even if the
-/// beginning of its body comes with it.
+/// The bytes of each head that are free: as many as one read returns, so that a short head always fits, even if part of
+/// the body arrives with it.
 const FREE_BYTES: usize = super::stall::READ_BYTES_MAX;
 
 /// What a header takes beside its bytes once it is parsed (measured: 120), and how many of a request are not paid for.
@@ -37,7 +38,7 @@ impl Default for HeadBudget {
 #[error("the heads of other requests take all the memory for them")]
 pub(super) struct NoRoom;
 
-/// The head of the request that a connection is at. Its clones share it: the stream counts what it reads, and the
+/// The head of the request that a connection is currently reading or answering. Its clones share it: the stream counts what it reads, and the
 /// service notes when a request is answered.
 #[derive(Debug, Clone)]
 pub(super) struct Head(Arc<Mutex<State>>);

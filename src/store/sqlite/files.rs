@@ -13,12 +13,13 @@ use std::fs::{File, Metadata, OpenOptions};
 use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
-use std::time::SystemTime;
+use std::thread::sleep;
+use std::time::{Duration, SystemTime};
 
 use rusqlite::Connection;
 
 use super::error::Fault;
-use super::frames::{Header, Salts};
+use super::frames::{Header, Place, Salts, end_of};
 
 /// Returns the number of frames in the log as the second column. Moves nothing.
 const COUNT_FRAMES: &str = "PRAGMA wal_checkpoint(NOOP)";
@@ -26,6 +27,9 @@ const COUNT_FRAMES: &str = "PRAGMA wal_checkpoint(NOOP)";
 /// How often the log is read before it counts as cut or overwritten. Another process may empty the log or start it over
 /// between two reads, but not each time.
 const LOOKS: usize = 5;
+
+/// The pause between two such reads.
+const LOOK_PAUSE: Duration = Duration::from_millis(1);
 
 #[derive(Debug)]
 pub(super) struct Files {
@@ -158,7 +162,11 @@ impl Files {
     /// Fails unless the log has all frames that the index says it has.
     pub(super) fn look_into_log(&self, connection: &Connection) -> Result<(), Fault> {
         let mut found = Ok(());
-        for _ in 0..LOOKS {
+        for look in 0..LOOKS {
+            if look > 0 {
+                sleep(LOOK_PAUSE);
+            }
+            let before = self.seen().salts()?;
             let frames: i64 =
                 connection.prepare_cached(COUNT_FRAMES)?.query_row([], |row| row.get(1))?;
             // Below zero: another process is repairing the index.
@@ -166,7 +174,18 @@ impl Files {
             if frames == 0 {
                 return Ok(());
             }
-            found = self.seen().find_frames(frames);
+            let mut seen = self.seen();
+            let tail = match before {
+                Some(_) => seen.find_frames(frames),
+                None => Err(seen.without_header(frames, connection)?),
+            };
+            if seen.salts()? != before {
+                // The log started over during this look, so the count may belong to the earlier log. If the salts are
+                // the same, it does not: SQLite sets the count to zero, then writes the header, then counts frames.
+                found = Ok(());
+                continue;
+            }
+            found = tail.map(|tail| seen.tail = tail);
             if matches!(found, Ok(()) | Err(Fault::Files { .. })) {
                 break;
             }
@@ -228,38 +247,68 @@ impl Files {
 }
 
 impl Seen {
-    /// Fails unless the log has this many frames, which the index says it has.
-    fn find_frames(&mut self, frames: u64) -> Result<(), Fault> {
-        let Some(Log { file: log, .. }) = &mut self.log else { return Err(Fault::LogCut) };
-        let bytes = log.metadata().map_err(Fault::files)?.len();
-        let Some(header) = Header::read(log).map_err(Fault::files)? else {
-            let has_frames = self.tail.frames > 0 && bytes >= self.tail.end;
-            return Err(if has_frames { Fault::LogOverwritten } else { Fault::LogCut });
-        };
+    fn log(&mut self) -> Result<&mut File, Fault> {
+        self.log.as_mut().map(|log| &mut log.file).ok_or(Fault::LogCut)
+    }
+
+    fn bytes(&mut self) -> Result<u64, Fault> {
+        Ok(self.log()?.metadata().map_err(Fault::files)?.len())
+    }
+
+    /// Returns the salts of the log; `None` if it has no whole header.
+    fn salts(&mut self) -> Result<Option<Salts>, Fault> {
+        let header = Header::read(self.log()?).map_err(Fault::files)?;
+        Ok(header.map(|header| header.salts))
+    }
+
+    /// Returns the new tail; fails unless the log has this many frames, which the index says it has.
+    fn find_frames(&mut self, frames: u64) -> Result<Tail, Fault> {
+        let (bytes, tail) = (self.bytes()?, self.tail);
+        let log = self.log()?;
+        let header = Header::read(log).map_err(Fault::files)?.ok_or(Fault::LogOverwritten)?;
         if bytes < header.end_of(frames) {
             return Err(Fault::LogCut);
         }
-        if self.tail.salts == header.salts && self.tail.frames > 0 {
-            // A log that was cut and then written on has a hole.
-            if !header.has(log, self.tail.frames).map_err(Fault::files)? {
-                return Err(Fault::LogCut);
+        if tail.salts == header.salts && tail.frames > 0 {
+            match header.find(log, tail.frames).map_err(Fault::files)? {
+                Place::Frame => {}
+                Place::Hole => return Err(Fault::LogCut),
+                Place::Other => return Err(Fault::LogOverwritten),
             }
-            if frames < self.tail.frames {
+            if frames < tail.frames {
                 return Err(Fault::IndexOverwritten);
             }
         }
-        self.tail = Tail { frames, salts: header.salts, end: header.end_of(frames) };
-        Ok(())
+        Ok(Tail { frames, salts: header.salts, end: header.end_of(frames) })
+    }
+
+    /// Returns what was done to a log that has no whole header. The index says that it has this many frames.
+    fn without_header(&mut self, frames: u64, connection: &Connection) -> Result<Fault, Fault> {
+        let page_bytes: i64 = connection.pragma_query_value(None, "page_size", |row| row.get(0))?;
+        let has_frames = self.bytes()? >= end_of(frames, page_bytes.unsigned_abs());
+        let is_cut = !has_frames || Header::is_hole(self.log()?).map_err(Fault::files)?;
+        Ok(if is_cut { Fault::LogCut } else { Fault::LogOverwritten })
     }
 }
 
 /// Whether the checksums of the log are right through its tail, as far as the log has it: the log may be emptied or
 /// start over at any time.
 fn is_chained(log: &mut File, tail: &Tail) -> Result<bool, Fault> {
-    for _ in 0..LOOKS {
-        // A header that is being written looks like one that was overwritten.
-        let Some(header) = Header::read(log).map_err(Fault::files)? else { continue };
-        if header.salts != tail.salts || !header.has(log, tail.frames).map_err(Fault::files)? {
+    for look in 0..LOOKS {
+        if look > 0 {
+            sleep(LOOK_PAUSE);
+        }
+        let Some(header) = Header::read(log).map_err(Fault::files)? else {
+            // It was emptied, or the header is being written, or was overwritten.
+            if log.metadata().map_err(Fault::files)?.len() < tail.end {
+                return Ok(true);
+            }
+            continue;
+        };
+        // The writer finds a hole with its next group.
+        if header.salts != tail.salts
+            || header.find(log, tail.frames).map_err(Fault::files)? == Place::Hole
+        {
             return Ok(true);
         }
         match header.first_wrong(log, tail.frames) {
@@ -295,4 +344,37 @@ fn identity(found: &Metadata) -> Option<Identity> {
 #[cfg(not(unix))]
 fn identity(_found: &Metadata) -> Option<Identity> {
     None
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::FileExt as _;
+
+    use super::*;
+
+    #[test]
+    fn a_log_that_is_emptied_and_written_again_is_not_overwritten() {
+        let folder = tempfile::tempdir().unwrap();
+        let database = Connection::open(folder.path().join("x")).unwrap();
+        let schema = "PRAGMA page_size = 512; PRAGMA journal_mode = wal; CREATE TABLE t (x)";
+        database.execute_batch(schema).unwrap();
+        let log = std::fs::read(folder.path().join("x-wal")).unwrap();
+        // Found before the log was emptied.
+        let tail = Tail { frames: 1, salts: Salts::default(), end: log.len() as u64 };
+        let file = tempfile::tempfile().unwrap();
+        let mut seen = file.try_clone().unwrap();
+        let is_over = std::sync::atomic::AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                while !is_over.load(std::sync::atomic::Ordering::Relaxed) {
+                    file.set_len(0).unwrap();
+                    sleep(Duration::from_micros(20));
+                    file.write_all_at(&log, 0).unwrap();
+                }
+            });
+            let wrong = (0..20_000).filter(|_| !is_chained(&mut seen, &tail).unwrap()).count();
+            is_over.store(true, std::sync::atomic::Ordering::Relaxed);
+            assert_eq!(wrong, 0);
+        });
+    }
 }

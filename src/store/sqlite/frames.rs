@@ -34,6 +34,11 @@ impl Header {
         Ok(read_at::<HEADER_BYTES>(log, 0)?.as_ref().and_then(Self::parse))
     }
 
+    /// Whether the log has nothing in the place of its header: it is empty, or was cut and then written on.
+    pub(super) fn is_hole(log: &mut File) -> io::Result<bool> {
+        Ok(read_at(log, 0)?.is_none_or(|bytes| bytes == [0; HEADER_BYTES]))
+    }
+
     fn parse(bytes: &[u8; HEADER_BYTES]) -> Option<Self> {
         let [magic, page_bytes] = [word(bytes, 0), word(bytes, 8)];
         let page_bytes = usize::try_from(page_bytes).ok()?;
@@ -47,18 +52,21 @@ impl Header {
 
     /// Where a frame ends. The first frame has the number 1.
     pub(super) fn end_of(&self, frame: u64) -> u64 {
-        HEADER_BYTES as u64 + frame * self.frame_bytes() as u64
+        end_of(frame, self.page_bytes as u64)
     }
 
     fn frame_bytes(&self) -> usize {
         FRAME_HEADER_BYTES + self.page_bytes
     }
 
-    /// Whether a frame belongs to this log, rather than to an earlier one or to nothing.
-    pub(super) fn has(&self, log: &mut File, frame: u64) -> io::Result<bool> {
+    /// Returns what is in the place of a frame.
+    pub(super) fn find(&self, log: &mut File, frame: u64) -> io::Result<Place> {
         let start = self.end_of(frame.saturating_sub(1));
-        let frame = read_at::<FRAME_HEADER_BYTES>(log, start)?;
-        Ok(frame.is_some_and(|frame| frame[8..16] == self.salts))
+        Ok(match read_at::<FRAME_HEADER_BYTES>(log, start)? {
+            Some(frame) if frame[8..16] == self.salts => Place::Frame,
+            Some(frame) if frame != [0; FRAME_HEADER_BYTES] => Place::Other,
+            _ => Place::Hole,
+        })
     }
 
     /// Follows the checksums from the header through this many frames; returns the first frame that is wrong.
@@ -84,6 +92,22 @@ impl Header {
         }
         Ok(None)
     }
+}
+
+/// What is in the place of a frame.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Place {
+    /// A frame of this log.
+    Frame,
+    /// Nothing: the log ends before, or was cut there and then written on.
+    Hole,
+    /// A frame of an earlier log, or anything else.
+    Other,
+}
+
+/// Where a frame ends in a log with pages of this size.
+pub(super) fn end_of(frame: u64, page_bytes: u64) -> u64 {
+    HEADER_BYTES as u64 + frame * (FRAME_HEADER_BYTES as u64 + page_bytes)
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -188,8 +212,8 @@ mod tests {
                 let all = frames as u64;
                 assert!(frames > 100);
                 assert_eq!(header.first_wrong(&mut whole, all).unwrap(), None, "{page_bytes}");
-                assert!(header.has(&mut whole, all).unwrap());
-                assert!(!header.has(&mut whole, all + 1).unwrap());
+                assert_eq!(header.find(&mut whole, all).unwrap(), Place::Frame);
+                assert_eq!(header.find(&mut whole, all + 1).unwrap(), Place::Hole);
                 assert!(header.first_wrong(&mut whole, all + 1).is_err());
                 // (frame, byte of it)
                 for (frame, byte) in

@@ -222,15 +222,21 @@ impl Health {
 
     /// Records that all other processes have closed the database.
     pub(super) fn was_alone(&self) {
-        if let State::Unsafe { cure, .. } = &mut self.inner().state {
+        if let State::Unsafe { cure: cure @ Cure::Close, .. } = &mut self.inner().state {
             *cure = Cure::Reopen;
         }
     }
 
-    /// Records that the files were opened again while no other connection of this process had them open.
+    /// Records that the files were opened again while no other connection of this process had them open. Another thread
+    /// may have found a worse fault meanwhile, which stays.
     pub(super) fn reopened(&self) {
+        let mut inner = self.inner();
+        if !matches!(inner.state, State::Unsafe { cure: Cure::Reopen, .. }) {
+            return;
+        }
         self.files.accept_size();
-        self.inner().state = State::Well;
+        inner.state = State::Well;
+        drop(inner);
         tracing::info!("the database is safe again");
     }
 

@@ -3,7 +3,10 @@
 
 use std::fs::OpenOptions;
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
 
+use super::super::files::Files;
+use super::super::health::Health;
 use super::*;
 
 const NAMES: [&str; 2] = ["-wal", "-shm"];
@@ -162,15 +165,71 @@ async fn a_log_that_is_cut_ends_the_store_before_anything_is_acknowledged() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_log_that_is_cut_and_written_on_is_recognized() {
-    let (store, folder) = fresh().await;
-    for n in 0..20 {
-        put(&store, message(&n.to_string())).await;
+    for kept in [0, 10_000] {
+        let (store, folder) = fresh().await;
+        for n in 0..20 {
+            put(&store, message(&n.to_string())).await;
+        }
+        let log = OpenOptions::new().write(true).open(path(&folder, "-wal")).unwrap();
+        let bytes = log.metadata().unwrap().len();
+        log.set_len(kept).unwrap();
+        log.set_len(bytes).unwrap();
+        assert_unavailable(store.accept(vec![message("after")]).await);
+        let why = tokio::time::timeout(Duration::from_secs(30), store.ended()).await.unwrap();
+        assert!(telemetry_chain(&why.unwrap()).contains("cut"));
     }
-    let log = OpenOptions::new().write(true).open(path(&folder, "-wal")).unwrap();
-    let bytes = log.metadata().unwrap().len();
-    log.set_len(10_000).unwrap();
-    log.set_len(bytes).unwrap();
-    assert_unavailable(store.accept(vec![message("after")]).await);
+}
+
+/// Writes to the database until it is dropped. The log starts over after each few commits.
+struct OtherWriter {
+    is_stopped: Arc<AtomicBool>,
+    thread: Option<std::thread::JoinHandle<()>>,
+}
+
+impl OtherWriter {
+    fn start(folder: &TempDir) -> Self {
+        let other = raw(folder);
+        execute(&other, "PRAGMA synchronous = off; PRAGMA wal_autocheckpoint = 30");
+        let is_stopped = Arc::new(AtomicBool::new(false));
+        let is_over = Arc::clone(&is_stopped);
+        let thread = std::thread::spawn(move || {
+            while !is_over.load(Ordering::Relaxed) {
+                other.pragma_update(None, "user_version", open::SCHEMA_VERSION).unwrap();
+            }
+        });
+        Self { is_stopped, thread: Some(thread) }
+    }
+}
+
+impl Drop for OtherWriter {
+    fn drop(&mut self) {
+        self.is_stopped.store(true, Ordering::Relaxed);
+        self.thread.take().unwrap().join().unwrap();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_log_that_another_process_keeps_starting_over_raises_no_alarm() {
+    let Folder(folder) = Folder::empty().await;
+    let store = SqliteStore::open(options(&folder)).await.unwrap();
+    let files = Files::new(path(&folder, ""));
+    files.opened().unwrap();
+    let reader = raw(&folder);
+    let other = OtherWriter::start(&folder);
+    // `None` while it is empty.
+    let salts = || std::fs::read(path(&folder, "-wal")).unwrap().get(16..24).map(<[u8]>::to_vec);
+    let mut starts = std::collections::HashSet::new();
+    for n in 0..200 {
+        put(&store, message(&n.to_string())).await;
+        starts.insert(salts());
+        // More often than a store does.
+        for _ in 0..100 {
+            files.look_into_log(&reader).unwrap();
+        }
+    }
+    drop(other);
+    assert!(starts.len() > 10);
+    assert!(is_well(&store));
 }
 
 /// Overwrites a page of the database; returns its former contents.
@@ -383,14 +442,19 @@ fn telemetry_chain(error: &(dyn std::error::Error + 'static)) -> String {
     crate::telemetry::chain(error).to_string()
 }
 
+const FRAME_BYTES: usize = 24 + 4_096;
+
+/// The frames of the log.
+fn frames(folder: &TempDir) -> Vec<Vec<u8>> {
+    let log = std::fs::read(path(folder, "-wal")).unwrap();
+    let frames = log[32..].chunks_exact(FRAME_BYTES);
+    frames.take_while(|frame| frame[8..16] == log[16..24]).map(<[u8]>::to_vec).collect()
+}
+
 /// Overwrites a frame of the log whose page a later frame has again, or none.
 fn overwrite_frame(folder: &TempDir, is_superseded: bool) {
     use std::os::unix::fs::FileExt as _;
-    const FRAME_BYTES: usize = 24 + 4_096;
-    let log = std::fs::read(path(folder, "-wal")).unwrap();
-    let salts = &log[16..24];
-    let frames: Vec<&[u8]> = log[32..].chunks_exact(FRAME_BYTES).collect();
-    let frames: Vec<_> = frames.into_iter().take_while(|frame| frame[8..16] == *salts).collect();
+    let frames = frames(folder);
     let page = |n: usize| &frames[n][..4];
     let has_successor = |n: usize| (n + 1..frames.len()).any(|later| page(later) == page(n));
     // Not the last one, which is looked at with each group.
@@ -450,8 +514,12 @@ async fn an_overwritten_frame_that_was_the_newest_of_its_page_is_damage_of_the_d
     }
     let salts = || std::fs::read(path(&folder, "-wal")).unwrap().get(16..24).map(<[u8]>::to_vec);
     let before = salts();
+    // It keeps the log from being emptied before the wrong frame is noticed.
+    let reader = raw(&folder);
+    execute(&reader, "BEGIN; SELECT COUNT(*) FROM messages");
     overwrite_frame(&folder, false);
     accept_until_one_is_refused(&store).await;
+    execute(&reader, "ROLLBACK");
     // Once it was moved into the database, the log is empty or starts over.
     let began = std::time::Instant::now();
     while salts() == before {
@@ -482,6 +550,67 @@ async fn a_log_whose_header_is_overwritten_is_moved_into_the_database() {
     let (crashed, _copy) = after_a_crash(&folder).await;
     assert_stored(&crashed, &acknowledged).await;
     assert_stored(&store, &acknowledged).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_log_whose_header_is_overwritten_while_the_writer_has_no_connection_is_moved_too() {
+    use std::os::unix::fs::FileExt as _;
+    let folder = TempDir::new().unwrap();
+    let hasty = SqliteOptions { busy_timeout: Duration::ZERO, ..options(&folder) };
+    let store = SqliteStore::open(hasty).await.unwrap();
+    let mut acknowledged: Vec<String> = (0..40).map(|n| format!("before{n}")).collect();
+    for id in &acknowledged {
+        put(&store, message(id)).await;
+    }
+    let other = raw(&folder);
+    execute(&other, "BEGIN IMMEDIATE");
+    assert_unavailable(store.accept(vec![message("locked")]).await);
+    let log = OpenOptions::new().write(true).open(path(&folder, "-wal")).unwrap();
+    log.write_all_at(&[0xff; 32], 0).unwrap();
+    execute(&other, "ROLLBACK");
+    assert_unavailable(store.accept(vec![message("refused")]).await);
+    eventually_ready(&store).await;
+    acknowledged.push(accept_until_one_is(&store, "after").await);
+    let (crashed, _copy) = after_a_crash(&folder).await;
+    assert_stored(&crashed, &acknowledged).await;
+    assert_stored(&store, &acknowledged).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_log_whose_last_frame_is_overwritten_is_moved_into_the_database() {
+    use std::os::unix::fs::FileExt as _;
+    let (store, folder) = fresh().await;
+    let mut acknowledged: Vec<String> = (0..40).map(|n| format!("before{n}")).collect();
+    for id in &acknowledged {
+        put(&store, message(id)).await;
+    }
+    let log = OpenOptions::new().write(true).open(path(&folder, "-wal")).unwrap();
+    let end = 32 + frames(&folder).len() * FRAME_BYTES;
+    // The salts of its header, not its page.
+    log.write_all_at(&[0xff; 8], (end - FRAME_BYTES + 8) as u64).unwrap();
+    assert_unavailable(store.accept(vec![message("refused")]).await);
+    eventually_ready(&store).await;
+    acknowledged.push(accept_until_one_is(&store, "after").await);
+    let (crashed, _copy) = after_a_crash(&folder).await;
+    assert_stored(&crashed, &acknowledged).await;
+    assert_stored(&store, &acknowledged).await;
+}
+
+#[test]
+fn a_fault_that_is_found_while_the_files_are_opened_again_is_not_forgotten() {
+    let folder = TempDir::new().unwrap();
+    let health = Health::new(Files::new(path(&folder, "")));
+    health.saw(&Fault::Shorter);
+    assert!(matches!(health.next(), Next::Verify { .. }));
+    health.verified(true, Duration::ZERO);
+    // Another thread finds the next damage, or worse.
+    health.saw(&Fault::Shorter);
+    health.reopened();
+    assert!(matches!(health.admit(), Err(Fault::Shorter)));
+    health.lost(&Fault::NotAlone);
+    health.was_alone();
+    health.reopened();
+    assert!(matches!(health.must_end(), Some(Fault::NotAlone)));
 }
 
 /// Overwrites bytes of the index of the log.

@@ -256,6 +256,10 @@ pub trait Log: Send + Sync {
 pub trait Housekeeping: Send + Sync {
     /// Deletes payloads and records that are past their retention, a bounded number in one transaction.
     /// Returns how many rows it changed; zero means that nothing is left to do for now.
+    ///
+    /// Nothing goes before its retention is over. An engine may keep it up to a day and a half longer, so that it can
+    /// drop the data of a whole day at once; the suite opens its stores so that they do not wait. One that drops
+    /// days may return zero while another process does the work.
     async fn purge(&self, now: Timestamp) -> Result<u64, Unavailable>;
 
     /// Deletes the contents of people whose deletion was delivered, a bounded number in one transaction:

@@ -36,23 +36,21 @@ use tokio::runtime::{Builder, Runtime};
 use crate::queue::suite::Fixture;
 use world::Outcome;
 
-/// How many seeds run if `SIMULATION_SEEDS` is not set.
-const SEEDS: u64 = 200;
-
-/// Makes the tests of the simulation, over the engine of a [`Fixture`].
+/// Makes the tests of the simulation, over the engine of a [`Fixture`]: how many seeds run if `SIMULATION_SEEDS` is not
+/// set, and how many of them run twice.
 macro_rules! simulation {
-    ($fixture:ty) => {
+    ($fixture:ty, seeds: $seeds:literal, twice: $twice:literal) => {
         mod simulation {
             use super::*;
 
             #[test]
             fn every_seed_keeps_the_promises() {
-                $crate::simulation::run_seeds::<$fixture>();
+                $crate::simulation::run_seeds::<$fixture>($seeds);
             }
 
             #[test]
             fn a_seed_replays_exactly() {
-                $crate::simulation::run_twice::<$fixture>();
+                $crate::simulation::run_twice::<$fixture>($twice);
             }
         }
     };
@@ -60,7 +58,7 @@ macro_rules! simulation {
 pub(crate) use simulation;
 
 /// Runs the seeds that the environment names, or the default ones; fails with those that broke a promise.
-pub(crate) fn run_seeds<F: Fixture + Send + Sync + 'static>() {
+pub(crate) fn run_seeds<F: Fixture + Send + Sync + 'static>(seeds: u64) {
     if let Some(seed) = number("SIMULATION_SEED") {
         let outcome = run::<F>(seed);
         outcome.trace.iter().for_each(|line| eprintln!("{line}"));
@@ -68,7 +66,7 @@ pub(crate) fn run_seeds<F: Fixture + Send + Sync + 'static>() {
         return;
     }
     let first = number("SIMULATION_FIRST").unwrap_or(1);
-    let end = first + number("SIMULATION_SEEDS").unwrap_or(SEEDS);
+    let end = first + number("SIMULATION_SEEDS").unwrap_or(seeds);
     let (next, seconds) = (AtomicU64::new(first), AtomicU64::new(0));
     let threads = std::thread::available_parallelism().map_or(1, usize::from);
     let failures = std::thread::scope(|scope| {
@@ -98,8 +96,8 @@ pub(crate) fn run_seeds<F: Fixture + Send + Sync + 'static>() {
 }
 
 /// Runs a few seeds twice, and compares everything that happened.
-pub(crate) fn run_twice<F: Fixture + Send + Sync + 'static>() {
-    for seed in 1..=5 {
+pub(crate) fn run_twice<F: Fixture + Send + Sync + 'static>(seeds: u64) {
+    for seed in 1..=seeds {
         let (first, second) = (run::<F>(seed).trace, run::<F>(seed).trace);
         assert!(first.len() > 100, "seed {seed}: next to nothing happened: {first:#?}");
         for (n, (one, other)) in first.iter().zip(&second).enumerate() {
@@ -121,9 +119,8 @@ fn run<F: Fixture + Send + Sync + 'static>(seed: u64) -> Outcome {
 /// The runtime of the stores, on which time is real. All seeds share it.
 fn engine() -> &'static Runtime {
     static ENGINE: OnceLock<Runtime> = OnceLock::new();
-    ENGINE.get_or_init(|| {
-        Builder::new_multi_thread().worker_threads(2).enable_time().build().unwrap()
-    })
+    ENGINE
+        .get_or_init(|| Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap())
 }
 
 #[allow(clippy::disallowed_methods, reason = "it only chooses what a test does")]

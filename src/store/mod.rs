@@ -4,7 +4,12 @@
 //! There is one engine, `sqlite`. The guarantees, and the suite that each engine runs, are in
 //! [`crate::queue`].
 
+mod backlog;
+mod groups;
+mod room;
 mod sqlite;
+mod tally;
+mod values;
 
 use std::sync::Arc;
 

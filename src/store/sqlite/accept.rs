@@ -9,8 +9,8 @@ use super::error::Fault;
 use super::event_names::EventNames;
 use super::recent::{Recent, Row};
 use super::rows::{duration_ms, from_ms, to_json, to_ms};
-use super::tally::{Counted, Tallies};
 use crate::queue::{Accepted, NewMessage, Stage, TallyStep};
+use crate::store::tally::{Counted, Tallies};
 
 /// ?1 message_hash.
 pub(super) const OF_ID: &str = "SELECT seq FROM message_ids WHERE message_hash = ?1";

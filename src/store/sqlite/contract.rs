@@ -9,7 +9,6 @@ use jiff::Timestamp;
 use rusqlite::Connection;
 use tokio::sync::{oneshot, watch};
 
-use super::backlog::Size;
 use super::erase::Erase;
 use super::freeze::Freeze;
 use super::group::{AcceptOrder, Order};
@@ -28,6 +27,7 @@ use crate::queue::{
     Unavailable, Work, WorkError,
 };
 use crate::segment::{Digests, MessageHash};
+use crate::store::backlog::Size;
 
 /// How long a test write may take when the health of the store is checked.
 const TRY_TIMEOUT: Duration = Duration::from_secs(1);

@@ -10,11 +10,11 @@ use super::group::{Effects, Step};
 use super::lease::{Fenced, is_in_force};
 use super::log::frozen;
 use super::rows::{to_json, to_ms};
-use super::tally::{Counted, Tallies};
 use crate::action::{ActionKind, Unmatched, UnmatchedReason};
 use crate::queue::{
     DeliveryState, Frozen, Lease, NewDelivery, NewMerge, NewPlan, NewRequest, RequestId, Seq, Stage,
 };
+use crate::store::tally::{Counted, Tallies};
 
 /// ?1 seq, ?2 destination.
 pub(super) const PLAN_STATE: &str =

@@ -6,12 +6,13 @@ use rusqlite::{Connection, TransactionBehavior};
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
 
 use super::accept::{self, Memory};
-use super::backlog::Admitted;
 use super::error::Fault;
 use super::open::check_schema;
 use super::recent::{Row, Slice};
-use super::tally::Tallies;
+use super::tally;
 use crate::queue::{Accepted, NewMessage};
+use crate::store::backlog::Admitted;
+use crate::store::tally::Tallies;
 
 /// Estimates for the size of a group: the bytes of a step, and of a message in addition to its payload.
 const STEP_BYTES: u64 = 4_096;
@@ -181,7 +182,7 @@ pub(super) fn transact(
         rows = memory.recent.unknown(&transaction)?;
         accepted = accept::accept(&transaction, memory, &calls, &mut rows, &mut effects.tallies)?;
     }
-    std::mem::take(&mut effects.tallies).write(&transaction)?;
+    tally::write(std::mem::take(&mut effects.tallies), &transaction)?;
     let slice = memory.recent.sort_slice(&transaction, group.len() == 0)?;
     crate::crash::point("commit.before");
     transaction.commit()?;

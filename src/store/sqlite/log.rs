@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use rusqlite::{Connection, OptionalExtension as _, params};
+use rusqlite::{Connection, OptionalExtension as _, Row, params};
 
 use super::error::Fault;
 use super::recent::sorted_through;
@@ -12,6 +12,7 @@ use crate::queue::{
     LeaseHolder, MessageRecord, PendingAsk, RequestId, Seq,
 };
 use crate::segment::{LaneKey, MessageHash};
+use crate::store::backlog::Size;
 
 // `state = 0` is always a literal, never a parameter: only then does SQLite use the partial index.
 
@@ -97,6 +98,10 @@ pub(super) const DEPTH_COUNT: &str =
 pub(super) const DEPTH_OLDEST: &str = "
     SELECT received_at FROM messages WHERE destination = ?1 AND state = 0 AND class = ?2
     ORDER BY seq LIMIT 1";
+
+/// All that is pending.
+pub(super) const BACKLOG: &str =
+    "SELECT COUNT(*), COALESCE(SUM(payload_bytes), 0) FROM messages WHERE state = 0";
 
 /// ?1 message_hash, ?2 message_id, ?3 limit.
 pub(super) const BY_MESSAGE_ID: &str = concat!(
@@ -225,6 +230,12 @@ pub(super) fn depth(snapshot: &Connection, destination: &str) -> Result<Depth, F
         messages: u64::try_from(messages).unwrap_or(0),
         oldest_received_at: oldest.map(from_ms),
     })
+}
+
+pub(super) fn backlog(snapshot: &Connection) -> Result<Size, Fault> {
+    let read = |row: &Row<'_>| Ok((row.get(0)?, row.get(1)?));
+    let (messages, bytes): (i64, i64) = snapshot.prepare_cached(BACKLOG)?.query_row([], read)?;
+    Ok(Size { messages: messages.unsigned_abs(), bytes: bytes.unsigned_abs() })
 }
 
 pub(super) fn by_message_id(

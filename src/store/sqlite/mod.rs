@@ -7,7 +7,6 @@
 
 mod accept;
 mod background;
-mod backlog;
 mod connection;
 mod contract;
 mod erase;

@@ -207,6 +207,8 @@ fn statements() -> &'static [(&'static str, &'static str, &'static [&'static str
             OPEN_REQUESTS => ["deliveries_seq (seq=?)", "r (rowid=?)"],
             OPEN_SETTLED => ["deliveries_seq (seq=?)"],
             PENDING_DESTINATIONS => ["messages_pending", "messages_pending (destination>?)"],
+            // An index as small as the backlog.
+            BACKLOG => ["SCAN messages USING COVERING INDEX messages_pending"],
             DEPTH_COUNT => ["messages_pending (destination=?)"],
             DEPTH_OLDEST => ["messages_pending (destination=? AND class=?)"],
             BY_MESSAGE_ID => [
@@ -219,10 +221,6 @@ fn statements() -> &'static [(&'static str, &'static str, &'static [&'static str
             ],
             DELIVERIES => ["deliveries_seq (seq=?)", "r (rowid=?)"],
             ATTEMPTS => ["attempts_request (request_id=?)"],
-        }
-        backlog {
-            // An index as small as the backlog.
-            COUNT => ["SCAN messages USING COVERING INDEX messages_pending"],
         }
         event_names {
             FIND => ["sqlite_autoindex_event_names_1 (source=? AND name=?)"],

@@ -11,9 +11,9 @@ use super::group::{Effects, Step};
 use super::purge::{DELETE_MESSAGE, DELETE_REPLAY};
 use super::recent::sorted_through;
 use super::rows::to_ms;
-use super::tally::Counted;
 use crate::queue::{Class, ReplayAsk, ReplayPosition, ReplayState, Selection, Seq, Stage};
 use crate::segment::{Digests, MessageHash, PersonDigest};
+use crate::store::tally::Counted;
 
 pub(super) const LAST_SEQ: &str = "SELECT value FROM meta WHERE name = 'last_seq'";
 

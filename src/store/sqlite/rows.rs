@@ -6,7 +6,6 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use jiff::Timestamp;
 use rusqlite::Row;
 
 use super::error::Fault;
@@ -16,6 +15,7 @@ use crate::queue::{
     FrozenRequest, Head, Job, MessageRecord, Replay, RequestId, RequestRecord, Seq,
 };
 use crate::segment::{LaneKey, MessageType};
+pub(super) use crate::store::values::{count, duration_ms, from_ms, to_json, to_ms};
 
 /// The columns that [`message`] reads: of a message `m`, its replay `p` and the name `n` of its event.
 macro_rules! message_columns {
@@ -25,26 +25,6 @@ macro_rules! message_columns {
     };
 }
 pub(super) use message_columns;
-
-/// A time as it is stored.
-pub(super) fn to_ms(at: Timestamp) -> i64 {
-    at.as_millisecond()
-}
-
-/// A stored time. A value out of range, which no release has stored, counts as the epoch.
-pub(super) fn from_ms(ms: i64) -> Timestamp {
-    Timestamp::from_millisecond(ms).unwrap_or(Timestamp::UNIX_EPOCH)
-}
-
-/// A duration as it is stored.
-pub(super) fn duration_ms(duration: Duration) -> i64 {
-    i64::try_from(duration.as_millis()).unwrap_or(i64::MAX)
-}
-
-/// Warnings as they are stored.
-pub(super) fn to_json(warnings: &[String]) -> Option<String> {
-    (!warnings.is_empty()).then(|| serde_json::Value::from(warnings).to_string())
-}
 
 /// Stored warnings of a row of the given table.
 pub(super) fn from_json(
@@ -58,11 +38,6 @@ pub(super) fn from_json(
 /// Numbers as one parameter, which a statement reads with `json_each`.
 pub(super) fn json_list(numbers: impl IntoIterator<Item = i64>) -> String {
     serde_json::Value::from_iter(numbers).to_string()
-}
-
-/// A stored number that fits into 32 bits.
-pub(super) fn count(number: i64) -> u32 {
-    u32::try_from(number).unwrap_or(u32::MAX)
 }
 
 /// A number, for rows that must not make unreadable what is read with them; `None`: there is none.

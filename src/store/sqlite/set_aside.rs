@@ -7,9 +7,9 @@ use super::freeze::{CarriedBy, insert_delivery};
 use super::group::{Effects, Step};
 use super::lease::{Fenced, is_in_force};
 use super::rows::to_ms;
-use super::tally::Counted;
 use crate::action::ActionKind;
 use crate::queue::{BrokenMessage, Lease, NewDelivery, Stage};
+use crate::store::tally::Counted;
 
 /// ?1 seq, ?2 destination.
 pub(super) const PENDING_ID: &str =

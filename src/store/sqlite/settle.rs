@@ -8,11 +8,11 @@ use super::freeze::GONE;
 use super::group::{Effects, Step};
 use super::lease::{Fenced, is_in_force};
 use super::rows::{duration_ms, to_ms};
-use super::tally::{Counted, Tallies};
 use crate::action::ActionKind;
 use crate::queue::{
     Attempt, Consequence, DeliveryState, Failure, Lease, RequestId, Settlement, Stage,
 };
+use crate::store::tally::{Counted, Tallies};
 
 /// ?1 request id, ?2 destination.
 pub(super) const REQUEST_STATE: &str =

@@ -11,7 +11,6 @@ use tokio::sync::watch;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 use super::accept::Memory;
-use super::backlog::{Backlog, Size};
 use super::connection::WriterConnection;
 use super::error::{Fault, OpenError, explain};
 use super::event_names::EventNames;
@@ -25,10 +24,12 @@ use super::recent::Recent;
 use super::replay::Requeue;
 use super::space::Space;
 use super::writer::Writer;
-use super::writing::{Room, Writing};
+use super::writing::Writing;
 use super::{background, network, open};
 use crate::queue::FreeSpace;
 use crate::segment::Digests;
+use crate::store::backlog::{Backlog, Size};
+use crate::store::room::Room;
 
 /// Enough for the engines, the backlog and the health check to read concurrently.
 pub(super) const READERS_MAX: u32 = 4;
@@ -91,7 +92,7 @@ impl SqliteStore {
         let folder = network::folder_of(&path).to_owned();
         let space = Arc::new(Space::new(&path, folder, options.free_bytes_min));
         space.look(&readers).await;
-        let room = Room::new(&options);
+        let room = Room::new(options.waiting_messages_max, options.waiting_bytes_max);
         let (orders, orders_taken) = mpsc::channel();
         let (arrived, arrivals) = watch::channel(0);
         let ended = CancellationToken::new();

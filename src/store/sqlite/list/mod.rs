@@ -8,8 +8,6 @@ mod candidates;
 #[cfg(test)]
 mod tests;
 
-use std::collections::HashMap;
-
 use jiff::Timestamp;
 use rusqlite::types::Value;
 use rusqlite::{Connection, Row, params_from_iter};
@@ -22,6 +20,7 @@ use crate::queue::{
     EventName, FailureGroup, FailureGroups, FailureReason, Filter, MessageRecord, MessageState,
     Page, Seq, Stage, Tally, TallyStep, cause,
 };
+use crate::store::groups::Groups;
 
 use candidates::{Candidates, event_ids};
 
@@ -246,38 +245,6 @@ fn failure(row: &Row<'_>) -> Result<FailureGroup, rusqlite::Error> {
         example: row.get(1)?,
         example_seq: Seq(row.get(0)?),
     })
-}
-
-#[derive(Default)]
-struct Groups {
-    /// By what their failures have in common: destination, subscription, reason, cause.
-    groups: HashMap<(String, Option<String>, FailureReason, String), FailureGroup>,
-}
-
-impl Groups {
-    /// Adds a failure. They come newest first, so the first stays the example.
-    fn add(&mut self, one: FailureGroup) {
-        let in_common =
-            (one.destination.clone(), one.subscription.clone(), one.reason, one.cause.clone());
-        self.groups
-            .entry(in_common)
-            .and_modify(|group| {
-                group.deliveries += 1;
-                group.first_at = group.first_at.min(one.first_at);
-                group.last_at = group.last_at.max(one.last_at);
-            })
-            .or_insert(one);
-    }
-
-    /// Largest first; ties by latest example.
-    fn into_sorted(self) -> Vec<FailureGroup> {
-        let mut groups: Vec<FailureGroup> = self.groups.into_values().collect();
-        groups.sort_by(|a, b| {
-            let size = |group: &FailureGroup| (group.deliveries, group.example_seq);
-            size(b).cmp(&size(a)).then_with(|| a.subscription.cmp(&b.subscription))
-        });
-        groups
-    }
 }
 
 /// Counts by interval. Stages that this release does not count are left out.

@@ -8,7 +8,6 @@ use super::super::accept::{self, Memory};
 use super::super::event_names::EventNames;
 use super::super::options::SqliteOptions;
 use super::super::store::SqliteStore;
-use super::super::tally::Tallies;
 use super::*;
 use crate::action::ActionKind;
 use crate::queue::suite::{
@@ -20,6 +19,7 @@ use crate::queue::{
     NewMessage, Store as _, Work as _,
 };
 use crate::segment::{Digests, MessageType, PersonIdKind};
+use crate::store::tally::Tallies;
 use std::time::Duration;
 
 /// So few that tests see them sorted in.

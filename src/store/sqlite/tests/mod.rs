@@ -15,7 +15,7 @@ use super::health::Next;
 use super::open::FileOptions;
 use super::options::SqliteOptions;
 use super::store::{LOOKUPS_MAX, SqliteStore};
-use super::{backlog, open, replay};
+use super::{log, open, replay};
 use crate::queue::suite::*;
 use crate::queue::*;
 use crate::simulation::simulation;
@@ -26,7 +26,7 @@ mod removal;
 mod room;
 
 store_suite!(Folder);
-simulation!(Folder);
+simulation!(Folder, seeds: 200, twice: 5);
 
 /// A folder for a database file.
 struct Folder(TempDir);

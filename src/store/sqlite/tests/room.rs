@@ -107,7 +107,7 @@ async fn refuses_messages_while_too_many_bytes_are_pending() {
         assert!(began.elapsed() < Duration::from_secs(30));
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
-    let pending = raw(&folder).query_row(backlog::COUNT, [], |row| Ok((row.get(0)?, row.get(1)?)));
+    let pending = raw(&folder).query_row(log::BACKLOG, [], |row| Ok((row.get(0)?, row.get(1)?)));
     assert_eq!(pending.unwrap(), (2, 1_000));
 }
 

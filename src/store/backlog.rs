@@ -4,7 +4,7 @@
 //! be admitted until the next one. That is used up by new messages, replays and duplicates of this process, while
 //! delivery makes room; so before messages are turned away they are counted again, and all senders wait for that.
 //!
-//! Other processes on the same file admit messages too. A count is at most [`RENEW_EVERY`] old when messages are
+//! Other processes on the same data admit messages too. A count is at most [`RENEW_EVERY`] old when messages are
 //! admitted by it, or 20 times as old as it took, so several processes together may exceed the bound by what they
 //! admit in that time. A call or a replayed part that begins below the bound is admitted as a whole.
 
@@ -14,12 +14,16 @@ use std::time::Duration;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
-use super::error::Fault;
-use super::reader::Readers;
 use crate::queue::NewMessage;
 
-pub(super) const COUNT: &str =
-    "SELECT COUNT(*), COALESCE(SUM(payload_bytes), 0) FROM messages WHERE state = 0";
+/// Counts the pending messages of an engine.
+pub(super) trait Pending: Clone + Send + Sync + 'static {
+    /// Why they cannot be counted.
+    type Fault: Send;
+
+    /// The number of all pending messages, and the bytes of their payloads.
+    fn count(&self) -> impl Future<Output = Result<Size, Self::Fault>> + Send;
+}
 
 /// A count that found the backlog full stays valid for 10 times as long as it took, at most a second.
 const COUNT_RESTS: u32 = 10;
@@ -104,9 +108,9 @@ impl Size {
 
 impl Backlog {
     /// Counts what is pending already.
-    pub(super) async fn open(max: Size, readers: &Readers) -> Result<Self, Fault> {
+    pub(super) async fn open<P: Pending>(max: Size, pending: &P) -> Result<Self, P::Fault> {
         let max = Size { messages: max.messages.max(1), bytes: max.bytes.max(1) };
-        let left = max.less(count(readers).await?);
+        let left = max.less(pending.count().await?);
         Ok(Self {
             max,
             room: Mutex::new(Room {
@@ -121,12 +125,12 @@ impl Backlog {
     }
 
     /// Admits messages of this size if there is room for a message and a byte; `None`: there is not.
-    pub(super) async fn admit(
+    pub(super) async fn admit<P: Pending>(
         self: &Arc<Self>,
         size: Size,
-        readers: &Readers,
-    ) -> Result<Option<Admitted>, Fault> {
-        self.renew_if_old(readers);
+        pending: &P,
+    ) -> Result<Option<Admitted>, P::Fault> {
+        self.renew_if_old(pending);
         if let Some(admitted) = self.try_admit(size) {
             return Ok(Some(admitted));
         }
@@ -143,7 +147,7 @@ impl Backlog {
             let landed = self.landed.notified();
             // Nothing is admitted until there is room again, so this cannot grow during the count.
             let in_flight = self.room().in_flight;
-            let room = self.max.less(count(readers).await?);
+            let room = self.max.less(pending.count().await?);
             if room.is_used_up() {
                 let now = Instant::now();
                 *full_until = Some(now + ((now - began) * COUNT_RESTS).min(COUNT_REST_MAX));
@@ -160,7 +164,7 @@ impl Backlog {
     }
 
     /// Begins to count in the background, for the sake of what other processes admit.
-    fn renew_if_old(self: &Arc<Self>, readers: &Readers) {
+    fn renew_if_old<P: Pending>(self: &Arc<Self>, pending: &P) {
         let began = Instant::now();
         let mut room = self.room();
         if room.renew_at.is_none_or(|at| began < at) {
@@ -170,9 +174,9 @@ impl Backlog {
         // What is in flight is written before the count, after it, or never.
         room.since = room.in_flight;
         drop(room);
-        let (backlog, readers) = (Arc::clone(self), readers.clone());
+        let (backlog, pending) = (Arc::clone(self), pending.clone());
         tokio::spawn(async move {
-            let counted = count(&readers).await;
+            let counted = pending.count().await;
             let now = Instant::now();
             let mut room = backlog.room();
             if let Ok(counted) = counted {
@@ -209,15 +213,4 @@ impl Backlog {
         // Each change is a few assignments that cannot panic.
         self.room.lock().unwrap_or_else(PoisonError::into_inner)
     }
-}
-
-async fn count(readers: &Readers) -> Result<Size, Fault> {
-    readers
-        .read(|connection| {
-            let read = |row: &rusqlite::Row<'_>| Ok((row.get(0)?, row.get(1)?));
-            let (messages, bytes): (i64, i64) =
-                connection.prepare_cached(COUNT)?.query_row([], read)?;
-            Ok(Size { messages: messages.unsigned_abs(), bytes: bytes.unsigned_abs() })
-        })
-        .await
 }

@@ -1,0 +1,86 @@
+//! Counts of what happened to messages and deliveries, by minute and by hour: collected during a transaction,
+//! and written at its end.
+
+use std::collections::HashMap;
+
+use jiff::Timestamp;
+
+use super::values::to_ms;
+use crate::queue::{Stage, TallyStep};
+
+/// What is counted.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub(super) struct Counted {
+    pub(super) stage: Stage,
+    pub(super) destination: String,
+    pub(super) source: String,
+    /// Empty for stages of whole messages.
+    pub(super) subscription: String,
+    /// Empty where the stage needs none.
+    pub(super) reason: String,
+}
+
+impl Counted {
+    /// Something that needs neither a subscription nor a reason.
+    pub(super) fn new(stage: Stage, destination: &str, source: &str) -> Self {
+        Self {
+            stage,
+            destination: destination.to_owned(),
+            source: source.to_owned(),
+            subscription: String::new(),
+            reason: String::new(),
+        }
+    }
+}
+
+/// The counts of a transaction.
+#[derive(Debug, Default)]
+pub(super) struct Tallies {
+    /// By minute since the epoch.
+    counts: HashMap<(i64, Counted), i64>,
+}
+
+impl Tallies {
+    pub(super) fn add(&mut self, at: Timestamp, counted: Counted, count: i64) {
+        let minute = to_ms(at).div_euclid(TallyStep::Minute.ms());
+        *self.counts.entry((minute, counted)).or_default() += count;
+    }
+
+    /// What is to be added to the counts, in an order that is the same for all processes.
+    pub(super) fn into_rows(self) -> Vec<TallyRow> {
+        let mut rows = Vec::with_capacity(self.counts.len() * TallyStep::ALL.len());
+        for ((minute, counted), count) in self.counts {
+            for step in TallyStep::ALL {
+                let at = minute * TallyStep::Minute.ms();
+                let at = at - at.rem_euclid(step.ms());
+                rows.push(TallyRow { step: step.ms(), at, counted: counted.clone(), count });
+            }
+        }
+        rows.sort_unstable_by(|a, b| a.key().cmp(&b.key()));
+        rows.dedup_by(|later, first| {
+            let is_same = later.key() == first.key();
+            if is_same {
+                first.count += later.count;
+            }
+            is_same
+        });
+        rows
+    }
+}
+
+/// What is to be added to one count.
+#[derive(Debug)]
+pub(super) struct TallyRow {
+    /// The length of the interval in milliseconds.
+    pub(super) step: i64,
+    /// Its beginning.
+    pub(super) at: i64,
+    pub(super) counted: Counted,
+    pub(super) count: i64,
+}
+
+impl TallyRow {
+    fn key(&self) -> (i64, i64, &Counted) {
+        (self.step, self.at, &self.counted)
+    }
+}

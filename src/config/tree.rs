@@ -59,6 +59,10 @@ pub struct ServerConfig {
 #[allow(missing_docs, reason = "config/default.toml is the reference")]
 pub struct StoreConfig {
     pub data: PathBuf,
+    pub url: Option<Secret>,
+    pub(super) url_file: Option<PathBuf>,
+    pub schema: String,
+    pub connections_max: u32,
     pub allow_network_disk: bool,
     pub duplicate_window_h: u64,
     pub waiting_messages_max: usize,
@@ -120,7 +124,7 @@ changed_keys! {
         shutdown_grace_ms, header_timeout_ms, body_timeout_ms, write_timeout_ms, ack_timeout_ms,
         body_bytes_max, message_bytes_max, batch_messages_max, connections_max,
         address_connections_max, body_budget_bytes, trusted_proxies;
-    StoreConfig, "store": data, allow_network_disk, duplicate_window_h, waiting_messages_max,
+    StoreConfig, "store": data, url, url_file, schema, connections_max, allow_network_disk, duplicate_window_h, waiting_messages_max,
         waiting_bytes_max, backlog_messages_max, backlog_bytes_max, free_bytes_min, delivered_retention_h, failed_retention_h,
         records_retention_h;
     DeliveryConfig, "delivery": retry_min_ms, retry_max_ms, retry_window_ms, requests_max,

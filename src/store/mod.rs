@@ -1,11 +1,12 @@
 //! Stores the queue: the only module that knows SQL. [`open`] gives a [`Store`] and picks its engine; no other
 //! module names an engine, a file or an error of one.
 //!
-//! There is one engine, `sqlite`. The guarantees, and the suite that each engine runs, are in
-//! [`crate::queue`].
+//! There are two engines: `sqlite`, for one machine, and `postgres`, for several. The guarantees, and the suite that
+//! each engine runs, are in [`crate::queue`].
 
 mod backlog;
 mod groups;
+mod postgres;
 mod room;
 mod sqlite;
 mod tally;
@@ -25,13 +26,20 @@ pub struct StoreError(Box<dyn std::error::Error + Send + Sync>);
 ///
 /// Must be called inside a Tokio runtime.
 pub async fn open(config: &StoreConfig) -> Result<Arc<dyn Store>, StoreError> {
+    if let Some(url) = &config.url {
+        return match postgres::open(config, url.expose()).await {
+            Ok(store) => Ok(Arc::new(store)),
+            Err(error) => Err(StoreError(Box::new(error))),
+        };
+    }
     match sqlite::folder::open(config).await {
         Ok(store) => Ok(Arc::new(store)),
         Err(error) => Err(StoreError(Box::new(error))),
     }
 }
 
-/// Whether the store of a configuration was created before.
+/// Whether the store of a configuration was created before. A database on a server counts as such: who names it
+/// has not mistyped a folder.
 pub fn exists(config: &StoreConfig) -> bool {
-    sqlite::folder::exists(config)
+    config.url.is_some() || sqlite::folder::exists(config)
 }

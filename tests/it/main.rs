@@ -47,6 +47,8 @@ mod network_disk;
 mod odd_http;
 mod outcomes;
 mod paths;
+#[cfg(unix)]
+mod postgres;
 mod rate;
 mod rejected;
 mod replay;

@@ -43,8 +43,10 @@ fn rules() -> BTreeMap<&'static str, &'static [&'static str]> {
 }
 
 /// Crates that belong to some modules alone.
-const CRATES: [(&str, &[&str]); 9] = [
+const CRATES: [(&str, &[&str]); 11] = [
     ("rusqlite", &["store"]),
+    ("tokio_postgres", &["store"]),
+    ("tokio_rustls", &["store"]),
     ("reqwest", &["loops", "simulation"]),
     ("axum", &["http", "console", "sandbox", "app"]),
     ("hyper", &["http"]),

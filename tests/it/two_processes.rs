@@ -97,7 +97,7 @@ async fn send(services: [&Service; 2], message: &Value) {
 }
 
 /// Under load from both sides, ends the first process in the middle with a signal.
-async fn end_under_load(signal: &str) {
+pub async fn end_under_load(signal: &str, on: impl FnOnce(Setup) -> Setup) {
     // Every seventh request gets no answer, so that some are under way whenever the process ends.
     let mut count = 0;
     let mut loops = ScriptedLoops::start(move |seen| {
@@ -105,7 +105,7 @@ async fn end_under_load(signal: &str) {
         if count % 7 == 6 { Reply::status(503) } else { Reply::ok() }
     })
     .await;
-    let setup = Setup::with_loops(&loops.base_url).env(LEASE_TTL, "1500");
+    let setup = on(Setup::with_loops(&loops.base_url).env(LEASE_TTL, "1500"));
     let (mut first, second, _data) = two(&setup).await;
     const ROUNDS: usize = 30;
     const PEOPLE: usize = 8;
@@ -147,10 +147,10 @@ async fn end_under_load(signal: &str) {
 
 #[tokio::test]
 async fn a_kill_under_load_loses_nothing_and_keeps_order_and_keys() {
-    end_under_load("KILL").await;
+    end_under_load("KILL", |setup| setup).await;
 }
 
 #[tokio::test]
 async fn a_stop_under_load_loses_nothing_and_keeps_order_and_keys() {
-    end_under_load("TERM").await;
+    end_under_load("TERM", |setup| setup).await;
 }

@@ -44,7 +44,8 @@ pub struct Config {
 /// Checks the tree; `place` names the file, or the environment where there is none.
 pub(super) fn check(tree: Tree, place: &str) -> Result<Config, ConfigError> {
     let mut check = Check::new(place);
-    let Tree { mut server, store, delivery, log, sources, mut destinations, subscriptions } = tree;
+    let Tree { mut server, mut store, delivery, log, sources, mut destinations, subscriptions } =
+        tree;
     check.shared_subscriptions(subscriptions, &mut destinations);
     let admin_tokens = check.secrets(WrittenSecrets {
         table: "server",
@@ -53,6 +54,8 @@ pub(super) fn check(tree: Tree, place: &str) -> Result<Config, ConfigError> {
         list: server.admin_tokens.take(),
         file: server.admin_token_file.as_deref(),
     });
+    let url_file = store.url_file.clone();
+    store.url = check.secret("store.url", store.url.take(), url_file.as_deref()).flatten();
     check.limits(&server, &store, &delivery);
     if let Err(problem) = telemetry::level(&log.level) {
         check.report("log.level", problem);

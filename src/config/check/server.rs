@@ -53,7 +53,8 @@ impl Check<'_> {
         store: &StoreConfig,
         delivery: &DeliveryConfig,
     ) {
-        let at_least_one: [(&str, u64); 21] = [
+        let at_least_one: [(&str, u64); 22] = [
+            ("store.connections_max", u64::from(store.connections_max)),
             ("server.header_timeout_ms", server.header_timeout_ms),
             ("server.body_timeout_ms", server.body_timeout_ms),
             ("server.write_timeout_ms", server.write_timeout_ms),
@@ -145,6 +146,22 @@ impl Check<'_> {
             if value > HOURS_MAX {
                 self.report(key, format!("must be {HOURS_MAX} or less"));
             }
+        }
+        let url = store.url.as_ref().map(|url| url.expose());
+        if url
+            .is_some_and(|url| !url.starts_with("postgres://") && !url.starts_with("postgresql://"))
+        {
+            // The URL holds a password, so it is not shown.
+            self.report(
+                "store.url",
+                "is not the URL of a PostgreSQL database: write it as postgres://USER:PASSWORD@HOST:5432/DATABASE",
+            );
+        }
+        if store.schema.is_empty() || store.schema.len() > 63 || store.schema.starts_with("pg_") {
+            self.report(
+                "store.schema",
+                "is not a name that PostgreSQL allows: use 1 to 63 bytes, not beginning with pg_",
+            );
         }
         if delivery.lease_ttl_ms < 300 {
             self.report(

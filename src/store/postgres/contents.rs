@@ -1,0 +1,55 @@
+//! The contents of messages: their payloads, and what answers and failures repeat of them.
+
+use super::Fault;
+use super::connection::Connection;
+use super::params::{Array, params};
+use super::rows::get;
+
+/// $1 seqs. The requests that carry or carried their deliveries.
+const REQUESTS: &str = "
+    SELECT DISTINCT request_id FROM @deliveries WHERE seq = ANY($1) AND request_id IS NOT NULL";
+/// $1 ids. Those that have ended, and the merged ones of which they were parts: the answer to a merged request that was
+/// taken apart belongs to each of its parts. One whose other messages wait is pending, and stays.
+const ENDED: &str = "
+    SELECT CASE WHEN state <> 'pending' THEN id END, merged_into FROM @requests WHERE id = ANY($1)";
+/// $1 ids. An answer of Loops may repeat what the request held.
+const DROP_EXCERPTS: &str =
+    "UPDATE @attempts SET excerpt = '' WHERE request_id = ANY($1) AND excerpt <> ''";
+/// $1 seqs. So may the detail that is made of it.
+const DROP_DETAILS: &str =
+    "UPDATE @deliveries SET detail = NULL WHERE seq = ANY($1) AND detail IS NOT NULL";
+/// $1 seqs.
+const DROP_PAYLOADS: [&str; 2] =
+    ["DELETE FROM @payloads WHERE seq = ANY($1)", "DELETE FROM @payloads_kept WHERE seq = ANY($1)"];
+
+/// Removes the contents of messages that are done; returns how many rows were changed. The bodies of their requests
+/// went when they ended.
+pub(super) async fn drop_all(transaction: &Connection, seqs: &Array<i64>) -> Result<u64, Fault> {
+    let mut rows = strip(transaction, seqs).await?;
+    for text in DROP_PAYLOADS {
+        rows += transaction.execute(text, params![*seqs]).await?;
+    }
+    Ok(rows)
+}
+
+/// Removes everything but the payloads.
+pub(super) async fn strip(transaction: &Connection, seqs: &Array<i64>) -> Result<u64, Fault> {
+    if seqs.0.is_empty() {
+        return Ok(0);
+    }
+    let found = transaction.query(REQUESTS, params![*seqs]).await?;
+    let ids: Array<i64> = found.iter().map(|row| get(row, 0)).collect::<Result<_, _>>()?;
+    let mut rows = transaction.execute(DROP_DETAILS, params![*seqs]).await?;
+    if ids.0.is_empty() {
+        return Ok(rows);
+    }
+    let mut ended = Array(Vec::new());
+    for row in transaction.query(ENDED, params![ids]).await? {
+        ended.0.extend(get::<Option<i64>>(&row, 0)?);
+        ended.0.extend(get::<Option<i64>>(&row, 1)?);
+    }
+    if !ended.0.is_empty() {
+        rows += transaction.execute(DROP_EXCERPTS, params![ended]).await?;
+    }
+    Ok(rows)
+}

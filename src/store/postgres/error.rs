@@ -1,0 +1,238 @@
+//! Why the database cannot be opened or used, by what a person can do about it.
+
+use std::sync::Arc;
+
+use tokio_postgres::error::SqlState;
+
+use crate::queue::{AcceptError, Unavailable, WorkError};
+
+/// An error while the store was in use. Cheap to clone, since every call of a group gets it.
+#[derive(Debug, Clone, thiserror::Error)]
+pub(super) enum Fault {
+    #[error(
+        "cannot connect to PostgreSQL at {address}; the program recovers by itself once it can"
+    )]
+    Connect {
+        /// Host and port.
+        address: Arc<str>,
+        #[source]
+        source: Arc<tokio_postgres::Error>,
+    },
+    #[error("{}", advice(source))]
+    Database {
+        #[source]
+        source: Arc<tokio_postgres::Error>,
+    },
+    #[error("PostgreSQL did not answer in time; the program recovers by itself once it does")]
+    Slow,
+    #[error(
+        "no connection became free in time: the database is slow, or store.connections_max is too low for what is asked of it"
+    )]
+    NoConnection,
+    #[error("{0}: the database was changed from outside, or is damaged")]
+    Broken(&'static str),
+    #[error("a row of `{table}` holds a `{column}` that this version does not know")]
+    Unreadable { table: &'static str, column: &'static str },
+    #[error(
+        "the schema of the database is not that of this version any more: restart the program, which then says what to do"
+    )]
+    Schema,
+    #[error("more than 256 destinations were used with this database")]
+    ManyDestinations,
+    #[error(
+        "the delivery backlog is full: replay the rest once messages were delivered, or raise store.backlog_messages_max and store.backlog_bytes_max"
+    )]
+    Full,
+    #[error("the store was closed")]
+    Closed,
+}
+
+impl From<tokio_postgres::Error> for Fault {
+    fn from(source: tokio_postgres::Error) -> Self {
+        Fault::Database { source: Arc::new(source) }
+    }
+}
+
+impl Fault {
+    fn code(&self) -> Option<&SqlState> {
+        match self {
+            Fault::Database { source } => source.code(),
+            _ => None,
+        }
+    }
+
+    /// Whether the stored rows are to blame, so that a retry would fail in the same way: a row that is not
+    /// there, a value that cannot be read, or a constraint that the present rows break.
+    pub(super) fn is_broken(&self) -> bool {
+        match self {
+            Fault::Broken(_) | Fault::Unreadable { .. } => true,
+            // 22: data exceptions; 23: broken constraints.
+            _ => self.code().is_some_and(|code| {
+                (code.code().starts_with("22") || code.code().starts_with("23"))
+                    && !self.is_missing_partition()
+            }),
+        }
+    }
+
+    /// Whether a row has no partition to go to.
+    pub(super) fn is_missing_partition(&self) -> bool {
+        let Fault::Database { source } = self else { return false };
+        source.as_db_error().is_some_and(|error| {
+            *error.code() == SqlState::CHECK_VIOLATION && error.constraint().is_none()
+        })
+    }
+
+    /// Whether the transaction was ended in favour of another one, and may succeed if it is run again.
+    pub(super) fn is_conflict(&self) -> bool {
+        let conflicts = [SqlState::T_R_SERIALIZATION_FAILURE, SqlState::T_R_DEADLOCK_DETECTED];
+        self.code().is_some_and(|code| conflicts.contains(code))
+    }
+
+    /// Whether the server answered: then the connection can be used after a rollback, and nothing was committed.
+    pub(super) fn is_answer(&self) -> bool {
+        match self {
+            Fault::Database { source } => source.as_db_error().is_some_and(|error| {
+                // 57P: an operator or a crash ends the connection; FATAL does in general. 25006: a server that cannot
+                // be written any more; another one of the URL may be.
+                let code = error.code().code();
+                !code.starts_with("57P") && code != "25006" && error.severity() != "FATAL"
+            }),
+            Fault::Connect { .. } | Fault::Slow | Fault::NoConnection | Fault::Closed => false,
+            Fault::Broken(_)
+            | Fault::Unreadable { .. }
+            | Fault::Schema
+            | Fault::ManyDestinations
+            | Fault::Full => true,
+        }
+    }
+}
+
+/// What a failure in use means, and what a person can do.
+fn advice(error: &tokio_postgres::Error) -> &'static str {
+    let Some(code) = error.code() else {
+        return "the connection to PostgreSQL was lost; the program recovers by itself once it can connect again";
+    };
+    match code.code() {
+        "53100" => {
+            "the disk of the database is full: make room, and the program recovers by itself"
+        }
+        "53300" => {
+            "the database takes no more connections: raise its max_connections, or lower store.connections_max"
+        }
+        "25006" => {
+            "the database is read-only: it is a standby, or was set so; point store.url at the primary"
+        }
+        "42501" => {
+            "the user of the database may not do this: make it the owner of the schema, or grant it all rights to the schema and its tables"
+        }
+        "42P01" | "3F000" | "42703" => {
+            "a table of this program is missing or was changed: restore the database from a backup"
+        }
+        code if code.starts_with("57P") => {
+            "the database is shut down or starting; the program recovers by itself"
+        }
+        code if code.starts_with("53") => "the database lacks memory, disk or connections",
+        _ => "the database failed",
+    }
+}
+
+impl From<Fault> for Unavailable {
+    fn from(fault: Fault) -> Self {
+        Unavailable(Box::new(fault))
+    }
+}
+
+impl From<Fault> for AcceptError {
+    fn from(fault: Fault) -> Self {
+        Unavailable::from(fault).into()
+    }
+}
+
+impl From<Fault> for WorkError {
+    fn from(fault: Fault) -> Self {
+        if fault.is_broken() {
+            WorkError::Broken(Box::new(fault))
+        } else {
+            Unavailable::from(fault).into()
+        }
+    }
+}
+
+/// Why the database could not be opened. The texts are for the person who starts the program.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// The URL cannot be read. The text never shows it: it holds a password.
+    #[error(
+        "store.url is not a URL of a PostgreSQL database ({problem}): write it as postgres://USER:PASSWORD@HOST:5432/DATABASE"
+    )]
+    Url {
+        /// What is wrong with it.
+        problem: String,
+    },
+    /// The server cannot be reached, or refuses the connection.
+    #[error("cannot connect to PostgreSQL at {address}")]
+    Connect {
+        /// Host and port.
+        address: String,
+        /// What went wrong.
+        #[source]
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+    /// The server is too old.
+    #[error("PostgreSQL at {address} is version {version}: version 14 or a newer one is needed")]
+    Old {
+        /// Host and port.
+        address: String,
+        /// Its version.
+        version: String,
+    },
+    /// The server cannot be written.
+    #[error(
+        "PostgreSQL at {address} is read-only, a standby or set so: point store.url at the primary"
+    )]
+    ReadOnly {
+        /// Host and port.
+        address: String,
+    },
+    /// The server acknowledges what may be lost.
+    #[error(
+        "PostgreSQL at {address} runs with {setting}: it could lose messages that were acknowledged. Set it to on for this server, database and user"
+    )]
+    NotDurable {
+        /// Host and port.
+        address: String,
+        /// The setting that is to blame.
+        setting: &'static str,
+    },
+    /// The schema was made by a release that this one does not know.
+    #[error(
+        "the schema {schema:?} at {address} was made by another version of this program, a newer one (schema version {version}): run that version or a newer one"
+    )]
+    Later {
+        /// Host and port.
+        address: String,
+        /// Its name.
+        schema: String,
+        /// Its version.
+        version: i32,
+    },
+    /// There is something else under the name of the schema.
+    #[error(
+        "the schema {schema:?} at {address} holds tables of another program, or is not whole: set store.schema to another name, or restore it from a backup"
+    )]
+    Foreign {
+        /// Host and port.
+        address: String,
+        /// Its name.
+        schema: String,
+    },
+    /// Anything else.
+    #[error("the database at {address} cannot be opened")]
+    Open {
+        /// Host and port.
+        address: String,
+        /// What the server said.
+        #[source]
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+}

@@ -1,0 +1,552 @@
+//! Writes the plan of a message and of the neighbours that were planned with it: their deliveries, and the
+//! requests exactly as every attempt must send them.
+
+use std::collections::HashMap;
+
+use async_trait::async_trait;
+
+use super::connection::Connection;
+use super::lease::{Fenced, is_in_force, now};
+use super::params::{Array, params, text};
+use super::rows::{get, to_json, to_ms};
+use super::steps::{Effects, Step};
+use super::work::frozen;
+use super::{Fault, Time, numbers};
+use crate::action::{ActionKind, Unmatched, UnmatchedReason};
+use crate::queue::{
+    DeliveryState, Frozen, Lease, NewDelivery, NewMerge, NewPlan, NewRequest, Seq, Stage,
+};
+use crate::store::tally::Counted;
+
+/// $1 seqs, $2 destination. Locked: no other transaction ends or replays them meanwhile.
+const PLAN_STATE: &str = "
+    SELECT seq, is_planned, source FROM @pending WHERE seq = ANY($1) AND destination = $2
+    ORDER BY seq FOR UPDATE";
+/// $1 seqs, $2 destination.
+const ENDED: &str = "SELECT seq FROM @messages WHERE seq = ANY($1) AND destination = $2";
+/// $1 seqs. How many times they were replayed.
+const REPLAYS: &str = "SELECT seq, number FROM @replays WHERE seq = ANY($1)";
+/// $1 how many, $2 now or NULL: the time of the database. Numbers of requests: unique as long as fewer than eight
+/// million are given in a second.
+const NEXT_IDS: &str = concat!(
+    "SELECT nextval('@request_numbers') & 8388607, ",
+    now!("$2"),
+    " FROM generate_series(1, $1)"
+);
+/// $1 ids, $2 destination, $3 paths, $4 bodies, $5 idempotency keys, $6 now, $7 states, $8 are merged,
+/// $9 merged into, $10 expire at, $11 $12 their messages and parts, each as the text of an array.
+const INSERT_REQUESTS: &str = "
+    INSERT INTO @requests (id, destination, path, body, idempotency_key, created_at, state, is_merged, merged_into,
+                           expires_at, seqs, parts)
+    SELECT u.id, $2, u.path, u.body, u.idempotency_key, $6, u.state, u.is_merged, u.merged_into, u.expires_at,
+           u.seqs::bigint[], u.parts::bigint[]
+    FROM unnest($1, $3, $4, $5, $7, $8, $9, $10, $11, $12)
+        u (id, path, body, idempotency_key, state, is_merged, merged_into, expires_at, seqs, parts)";
+/// $1 request id, $2 now. The first attempt at an event begins.
+const BEGIN: &str =
+    "UPDATE @requests SET first_attempt_at = $2 WHERE id = $1 AND idempotency_key IS NOT NULL";
+/// $1 seqs, $2 replays, $3 positions, $4 request ids, $5 states, $6 ended at, $7 subscriptions, $8 actions, $9 reasons,
+/// $10 details, $11 warnings, $12 their parts of merged requests.
+pub(super) const INSERT_DELIVERIES: &str = "
+    INSERT INTO @deliveries (seq, replay, position, request_id, state, ended_at, subscription, action, reason, detail,
+                             warnings, part_id)
+    SELECT * FROM unnest($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)";
+/// $1 seq. How many deliveries from before a replay stand, and whether one of them failed.
+const STANDING: &str = "
+    SELECT COUNT(*) > 0, COALESCE(bool_or(state = 'failed'), false)
+    FROM @deliveries WHERE seq = $1 AND NOT is_superseded";
+/// $1 seqs.
+const PLANNED: &str =
+    "UPDATE @pending SET is_planned = true, next_attempt_at = NULL WHERE seq = ANY($1)";
+/// $1 seqs.
+pub(super) const NO_LONGER_PENDING: &str = "DELETE FROM @pending WHERE seq = ANY($1)";
+/// $1 seqs, $2 done at, $3 are failed, $4 unmatched, $5 their details. Payloads that were kept beyond their day are
+/// kept for a time that begins now. Behind `NO_LONGER_PENDING`, so that one that is copied meanwhile is seen.
+pub(super) const INSERT_OUTCOMES: &str = "
+    WITH kept AS (
+        UPDATE @payloads_kept k SET done_at = u.done_at, is_failed = u.is_failed
+        FROM unnest($1, $2, $3) u (seq, done_at, is_failed) WHERE k.seq = u.seq)
+    INSERT INTO @outcomes (seq, done_at, is_failed, unmatched, unmatched_detail)
+    SELECT * FROM unnest($1, $2, $3, $4, $5)";
+
+pub(super) struct Freeze {
+    pub(super) lease: Lease,
+    pub(super) merge: NewMerge,
+}
+
+/// A message of the merge that is pending and not planned.
+struct Unplanned {
+    source: String,
+    replay: i32,
+}
+
+#[async_trait]
+impl Step for Freeze {
+    type Output = Result<Frozen, Fenced>;
+
+    async fn run(
+        &self,
+        transaction: &Connection,
+        effects: &mut Effects,
+    ) -> Result<Self::Output, Fault> {
+        if !is_in_force(transaction, &self.lease).await? {
+            return Ok(Err(Fenced));
+        }
+        let first = self.merge.plans.first().map(|(seq, _)| *seq).unwrap_or_default();
+        let Some(unplanned) = self.unplanned(transaction).await? else {
+            // Planned before: the plan on disk counts.
+            let requests = frozen(transaction, first).await?;
+            return Ok(Ok(Frozen { requests, unmatched: None }));
+        };
+        let rows = self.rows(transaction, &unplanned, effects).await?;
+        rows.requests.insert(transaction, &self.lease.destination).await?;
+        rows.deliveries.insert(transaction).await?;
+        let ends = self.ends(transaction, &unplanned).await?;
+        self.write_states(transaction, &ends).await?;
+        self.count(&unplanned, &ends, effects);
+        let unmatched =
+            ends.first().and_then(Option::as_ref).and_then(|end| end.unmatched.as_ref());
+        let unmatched = unmatched.map(|unmatched| unmatched.reason);
+        let requests = if ends.first().is_some_and(Option::is_some) {
+            Vec::new()
+        } else {
+            frozen(transaction, first).await?
+        };
+        if let (Some(next), Some((_, plan))) = (requests.first(), self.merge.plans.first())
+            && next.idempotency_key.is_some()
+        {
+            transaction.execute(BEGIN, params![next.id.0, to_ms(plan.now)]).await?;
+        }
+        Ok(Ok(Frozen { requests, unmatched }))
+    }
+}
+
+/// How a message ends with its plan.
+struct End {
+    is_failed: bool,
+    unmatched: Option<Unmatched>,
+}
+
+impl Freeze {
+    /// The state of each message; `None` if the first one was planned before.
+    async fn unplanned(&self, transaction: &Connection) -> Result<Option<Vec<Unplanned>>, Fault> {
+        let seqs: Array<i64> = self.merge.plans.iter().map(|(seq, _)| seq.0).collect();
+        let params = params![seqs, self.lease.destination];
+        let mut pending: HashMap<i64, (bool, String)> = HashMap::new();
+        for row in transaction.query(PLAN_STATE, params).await? {
+            pending.insert(get(&row, 0)?, (get(&row, 1)?, get(&row, 2)?));
+        }
+        let all_unplanned = seqs.0.iter().all(|seq| matches!(pending.get(seq), Some((false, _))));
+        if !all_unplanned {
+            let mut ended = Vec::new();
+            for row in transaction.query(ENDED, params).await? {
+                ended.push(get::<i64>(&row, 0)?);
+            }
+            for (index, seq) in seqs.0.iter().enumerate() {
+                match pending.get(seq) {
+                    Some((false, _)) => {}
+                    None if !ended.contains(seq) && index == 0 => {
+                        return Err(Fault::Broken("the message is gone"));
+                    }
+                    None if !ended.contains(seq) => {
+                        return Err(Fault::Broken("a neighbour of the message is gone"));
+                    }
+                    _ if index == 0 => return Ok(None),
+                    _ => {
+                        return Err(Fault::Broken("a neighbour of the message was planned before"));
+                    }
+                }
+            }
+        }
+        let mut replays: HashMap<i64, i32> = HashMap::new();
+        for row in transaction.query(REPLAYS, params![seqs]).await? {
+            replays.insert(get(&row, 0)?, get(&row, 1)?);
+        }
+        let unplanned = seqs.0.iter().map(|seq| {
+            let (_, source) = pending.remove(seq).ok_or(GONE)?;
+            Ok(Unplanned { source, replay: replays.get(seq).copied().unwrap_or(0) })
+        });
+        unplanned.collect::<Result<_, Fault>>().map(Some)
+    }
+
+    /// The rows of requests and deliveries.
+    async fn rows(
+        &self,
+        transaction: &Connection,
+        unplanned: &[Unplanned],
+        effects: &mut Effects,
+    ) -> Result<Rows<'_>, Fault> {
+        let own = self.merge.plans.iter().flat_map(|(_, plan)| &plan.deliveries);
+        let own = own.filter(|delivery| delivery.outcome.is_ok()).count();
+        let now = self.merge.plans.first().map_or(0, |(_, plan)| to_ms(plan.now));
+        let ids = next_ids(transaction, own + self.merge.merged.len(), now, effects).await?;
+        let mut ids = ids.into_iter();
+        let mut id = || ids.next().ok_or(Fault::Broken("numbers of requests are missing"));
+        let mut rows = Rows::default();
+        rows.requests.now = now;
+        let mut merged_ids: HashMap<(usize, usize), usize> = HashMap::new();
+        for merged in &self.merge.merged {
+            let row = rows.requests.rows.len();
+            let mut seqs: Vec<i64> = Vec::new();
+            for (plan, position) in &merged.carries {
+                merged_ids.insert((*plan, *position), row);
+                let (seq, _) = self.merge.plans.get(*plan).ok_or(GONE)?;
+                if !seqs.contains(&seq.0) {
+                    seqs.push(seq.0);
+                }
+            }
+            rows.requests.rows.push(RequestRow {
+                id: id()?,
+                request: &merged.request,
+                state: DeliveryState::Pending.as_str(),
+                seqs,
+                parts: Some(Vec::new()),
+                merged_into: None,
+            });
+        }
+        for (index, ((seq, plan), unplanned)) in self.merge.plans.iter().zip(unplanned).enumerate()
+        {
+            for (position, delivery) in plan.deliveries.iter().enumerate() {
+                let into = merged_ids.get(&(index, position)).copied();
+                let mut carried = CarriedBy::default();
+                if let Ok(request) = &delivery.outcome {
+                    let id = id()?;
+                    let merged_into = match into {
+                        Some(row) => {
+                            let merged = &mut rows.requests.rows[row];
+                            merged.parts.get_or_insert_default().push(id);
+                            carried = CarriedBy { request: Some(merged.id), part: Some(id) };
+                            Some(merged.id)
+                        }
+                        None => {
+                            carried = CarriedBy { request: Some(id), part: None };
+                            None
+                        }
+                    };
+                    let state = if into.is_some() { "part" } else { "pending" };
+                    rows.requests.rows.push(RequestRow {
+                        id,
+                        request,
+                        state,
+                        seqs: vec![seq.0],
+                        parts: None,
+                        merged_into,
+                    });
+                }
+                rows.deliveries.rows.push(DeliveryRow {
+                    seq: *seq,
+                    replay: unplanned.replay,
+                    position: i32::try_from(position).unwrap_or(i32::MAX),
+                    delivery,
+                    now: to_ms(plan.now),
+                    carried,
+                });
+            }
+        }
+        Ok(rows)
+    }
+
+    /// How each message ends, if it has no delivery that is pending.
+    async fn ends(
+        &self,
+        transaction: &Connection,
+        unplanned: &[Unplanned],
+    ) -> Result<Vec<Option<End>>, Fault> {
+        let mut ends = Vec::with_capacity(self.merge.plans.len());
+        for ((seq, plan), unplanned) in self.merge.plans.iter().zip(unplanned) {
+            if plan.deliveries.iter().any(|delivery| delivery.outcome.is_ok()) {
+                ends.push(None);
+                continue;
+            }
+            // A delivery of an earlier replay that failed and still stands makes the message failed, like those of
+            // this plan.
+            let (mut stands, mut is_failed) =
+                (!plan.deliveries.is_empty(), !plan.deliveries.is_empty());
+            if unplanned.replay > 0 {
+                let row = transaction.query_one(STANDING, params![seq.0]).await?;
+                (stands, is_failed) = (get(&row, 0)?, get(&row, 1)?);
+            }
+            let unmatched = (plan.deliveries.is_empty() && !stands).then(|| unmatched(plan));
+            ends.push(Some(End { is_failed, unmatched }));
+        }
+        Ok(ends)
+    }
+
+    async fn write_states(
+        &self,
+        transaction: &Connection,
+        ends: &[Option<End>],
+    ) -> Result<(), Fault> {
+        let mut planned = Array(Vec::new());
+        let (mut done, mut outcomes) = (Array(Vec::new()), Outcomes::default());
+        for ((seq, plan), end) in self.merge.plans.iter().zip(ends) {
+            match end {
+                None => planned.0.push(seq.0),
+                Some(end) => {
+                    done.0.push(seq.0);
+                    outcomes.add(*seq, to_ms(plan.now), end.is_failed, end.unmatched.as_ref());
+                }
+            }
+        }
+        if !planned.0.is_empty()
+            && transaction.execute(PLANNED, params![planned]).await? != planned.0.len() as u64
+        {
+            return Err(GONE);
+        }
+        if !done.0.is_empty() {
+            if transaction.execute(NO_LONGER_PENDING, params![done]).await? != done.0.len() as u64 {
+                return Err(GONE);
+            }
+            outcomes.insert(transaction).await?;
+        }
+        Ok(())
+    }
+
+    fn count(&self, unplanned: &[Unplanned], ends: &[Option<End>], effects: &mut Effects) {
+        let plans = self.merge.plans.iter().zip(unplanned).zip(ends);
+        for (((_, plan), Unplanned { source, .. }), end) in plans {
+            let counted = |stage| Counted::new(stage, &self.lease.destination, source);
+            for delivery in &plan.deliveries {
+                let Err(failure) = &delivery.outcome else { continue };
+                let failed = Counted {
+                    subscription: delivery.subscription.clone().unwrap_or_default(),
+                    reason: failure.reason.as_str().to_owned(),
+                    ..counted(Stage::DeliveryFailed)
+                };
+                effects.tallies.add(plan.now, failed, 1);
+            }
+            let Some(End { is_failed, unmatched }) = end else { continue };
+            let ended = match unmatched {
+                Some(unmatched) => {
+                    let reason = unmatched.reason.as_str().to_owned();
+                    Counted { reason, ..counted(Stage::Unmatched) }
+                }
+                None if *is_failed => counted(Stage::Failed),
+                None => counted(Stage::Delivered),
+            };
+            effects.tallies.add(plan.now, ended, 1);
+        }
+    }
+}
+
+/// Numbers for this many requests.
+async fn next_ids(
+    transaction: &Connection,
+    count: usize,
+    now: i64,
+    effects: &mut Effects,
+) -> Result<Vec<i64>, Fault> {
+    if count == 0 {
+        return Ok(Vec::new());
+    }
+    let now = (effects.time == Time::OfCallers).then_some(now);
+    let count = i32::try_from(count).unwrap_or(i32::MAX);
+    let mut ids = Vec::new();
+    for row in transaction.query(NEXT_IDS, params![count, now]).await? {
+        let id = numbers::first_at(get(&row, 1)?) | get::<i64>(&row, 0)?;
+        effects.days.push(numbers::day(id));
+        ids.push(id);
+    }
+    effects.days.sort_unstable();
+    effects.days.dedup();
+    Ok(ids)
+}
+
+/// What a plan inserts.
+#[derive(Default)]
+struct Rows<'a> {
+    requests: RequestRows<'a>,
+    deliveries: DeliveryRows<'a>,
+}
+
+#[derive(Default)]
+struct RequestRows<'a> {
+    now: i64,
+    rows: Vec<RequestRow<'a>>,
+}
+
+/// A request to insert. The state `part` is that of a request which waits in case the merged one is refused.
+struct RequestRow<'a> {
+    id: i64,
+    request: &'a NewRequest,
+    state: &'static str,
+    /// Its messages.
+    seqs: Vec<i64>,
+    /// Those of a merged request.
+    parts: Option<Vec<i64>>,
+    merged_into: Option<i64>,
+}
+
+impl RequestRows<'_> {
+    async fn insert(&self, transaction: &Connection, destination: &str) -> Result<(), Fault> {
+        if self.rows.is_empty() {
+            return Ok(());
+        }
+        let array = |numbers: &[i64]| {
+            let numbers: Vec<String> = numbers.iter().map(i64::to_string).collect();
+            format!("{{{}}}", numbers.join(","))
+        };
+        let id: Array<i64> = self.rows.iter().map(|row| row.id).collect();
+        let path: Array<&str> = self.rows.iter().map(|row| row.request.endpoint.path()).collect();
+        let body: Array<&[u8]> = self.rows.iter().map(|row| &row.request.body[..]).collect();
+        let key: Array<Option<&str>> =
+            self.rows.iter().map(|row| row.request.idempotency_key.as_deref()).collect();
+        let state: Array<&str> = self.rows.iter().map(|row| row.state).collect();
+        let is_merged: Array<bool> = self.rows.iter().map(|row| row.parts.is_some()).collect();
+        let merged_into: Array<Option<i64>> = self.rows.iter().map(|row| row.merged_into).collect();
+        let expires_at: Array<Option<i64>> =
+            self.rows.iter().map(|row| row.request.expires_at.map(to_ms)).collect();
+        let seqs: Array<String> = self.rows.iter().map(|row| array(&row.seqs)).collect();
+        let parts: Array<Option<String>> =
+            self.rows.iter().map(|row| row.parts.as_deref().map(array)).collect();
+        let params = params![
+            id,
+            destination,
+            path,
+            body,
+            key,
+            self.now,
+            state,
+            is_merged,
+            merged_into,
+            expires_at,
+            seqs,
+            parts,
+        ];
+        transaction.execute(INSERT_REQUESTS, params).await?;
+        Ok(())
+    }
+}
+
+#[derive(Default)]
+pub(super) struct DeliveryRows<'a> {
+    pub(super) rows: Vec<DeliveryRow<'a>>,
+}
+
+/// A delivery to insert.
+pub(super) struct DeliveryRow<'a> {
+    pub(super) seq: Seq,
+    pub(super) replay: i32,
+    pub(super) position: i32,
+    pub(super) delivery: &'a NewDelivery,
+    pub(super) now: i64,
+    pub(super) carried: CarriedBy,
+}
+
+/// The requests of a delivery.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct CarriedBy {
+    request: Option<i64>,
+    /// Its part of a merged request.
+    part: Option<i64>,
+}
+
+impl DeliveryRows<'_> {
+    pub(super) async fn insert(&self, transaction: &Connection) -> Result<(), Fault> {
+        if self.rows.is_empty() {
+            return Ok(());
+        }
+        let failure = |row: &DeliveryRow<'_>| row.delivery.outcome.is_err();
+        let state = |row| {
+            let state = if failure(row) { DeliveryState::Failed } else { DeliveryState::Pending };
+            state.as_str()
+        };
+        let seq: Array<i64> = self.rows.iter().map(|row| row.seq.0).collect();
+        let replay: Array<i32> = self.rows.iter().map(|row| row.replay).collect();
+        let position: Array<i32> = self.rows.iter().map(|row| row.position).collect();
+        let request: Array<Option<i64>> = self.rows.iter().map(|row| row.carried.request).collect();
+        let state: Array<&str> = self.rows.iter().map(state).collect();
+        let ended_at: Array<Option<i64>> =
+            self.rows.iter().map(|row| failure(row).then_some(row.now)).collect();
+        let subscription: Array<&str> = self
+            .rows
+            .iter()
+            .map(|row| row.delivery.subscription.as_deref().unwrap_or_default())
+            .collect();
+        let action: Array<&str> = self
+            .rows
+            .iter()
+            .map(|row| row.delivery.action.map_or("", ActionKind::as_str))
+            .collect();
+        let failures = || self.rows.iter().map(|row| row.delivery.outcome.as_ref().err());
+        let reason: Array<Option<&str>> =
+            failures().map(|failure| failure.map(|failure| failure.reason.as_str())).collect();
+        let detail: Array<Option<_>> =
+            failures().map(|failure| failure.map(|failure| text(&failure.detail))).collect();
+        let warnings: Array<Option<String>> =
+            self.rows.iter().map(|row| to_json(&row.delivery.warnings)).collect();
+        let part: Array<Option<i64>> = self.rows.iter().map(|row| row.carried.part).collect();
+        let params = params![
+            seq,
+            replay,
+            position,
+            request,
+            state,
+            ended_at,
+            subscription,
+            action,
+            reason,
+            detail,
+            warnings,
+            part,
+        ];
+        transaction.execute(INSERT_DELIVERIES, params).await?;
+        Ok(())
+    }
+}
+
+/// Outcomes to insert.
+#[derive(Debug)]
+pub(super) struct Outcomes {
+    seq: Array<i64>,
+    done_at: Array<i64>,
+    is_failed: Array<bool>,
+    unmatched: Array<Option<&'static str>>,
+    detail: Array<Option<String>>,
+}
+
+impl Default for Outcomes {
+    fn default() -> Self {
+        Self {
+            seq: Array(Vec::new()),
+            done_at: Array(Vec::new()),
+            is_failed: Array(Vec::new()),
+            unmatched: Array(Vec::new()),
+            detail: Array(Vec::new()),
+        }
+    }
+}
+
+impl Outcomes {
+    pub(super) fn add(
+        &mut self,
+        seq: Seq,
+        done_at: i64,
+        is_failed: bool,
+        unmatched: Option<&Unmatched>,
+    ) {
+        self.seq.0.push(seq.0);
+        self.done_at.0.push(done_at);
+        self.is_failed.0.push(is_failed);
+        self.unmatched.0.push(unmatched.map(|unmatched| unmatched.reason.as_str()));
+        self.detail.0.push(unmatched.map(|unmatched| text(&unmatched.detail).into_owned()));
+    }
+
+    pub(super) async fn insert(&self, transaction: &Connection) -> Result<(), Fault> {
+        let Self { seq, done_at, is_failed, unmatched, detail } = self;
+        let params = params![*seq, *done_at, *is_failed, *unmatched, *detail];
+        transaction.execute(INSERT_OUTCOMES, params).await?;
+        Ok(())
+    }
+}
+
+/// A message without deliveries must never look delivered, so it always has a reason.
+fn unmatched(plan: &NewPlan) -> Unmatched {
+    plan.unmatched.clone().unwrap_or_else(|| Unmatched {
+        reason: UnmatchedReason::NoSubscription,
+        detail: "no subscription took it".to_owned(),
+    })
+}
+
+/// A guarded write did not find the row that was read a moment before, in the same transaction.
+pub(super) const GONE: Fault = Fault::Broken("a row vanished within the transaction");

@@ -1,0 +1,106 @@
+//! Makes the partitions of the days to come, and removes data that is past its retention or to be erased.
+
+use std::collections::BTreeSet;
+use std::sync::{Mutex, PoisonError};
+
+use async_trait::async_trait;
+use jiff::Timestamp;
+
+use super::connection::Connections;
+use super::params::params;
+use super::purge::{Purge, Purger};
+use super::rows::{from_ms, get, to_ms};
+use super::{Fault, PostgresStore, Time, erase, numbers, partitions, purge};
+use crate::queue::{Housekeeping, Unavailable};
+
+/// The time of the database in Unix milliseconds.
+const NOW: &str = "SELECT floor(extract(epoch FROM clock_timestamp()) * 1000)::bigint";
+
+/// What the chores of a process remember.
+#[derive(Debug)]
+pub(super) struct Chores {
+    purger: Purger,
+    /// The next call of [`Housekeeping::erase`] begins behind this deletion: one that failed keeps no other waiting.
+    erase_behind: Mutex<i64>,
+    /// The days of messages that were erased, and whose partitions are to be vacuumed.
+    erased: Mutex<BTreeSet<i32>>,
+}
+
+impl Chores {
+    pub(super) fn new() -> Self {
+        Self { purger: Purger::new(), erase_behind: Mutex::default(), erased: Mutex::default() }
+    }
+}
+
+/// Locks something of which each change is a single assignment.
+fn lock<T>(of: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    of.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Makes the partitions of today and of the next days.
+pub(super) async fn make_days_ahead(connections: &Connections) -> Result<(), Fault> {
+    let connection = connections.get().await?;
+    let now = connection.query_one(NOW, params![]).await?;
+    let today = numbers::day_at(get(&now, 0)?);
+    partitions::make(&connection, (today..=today + partitions::DAYS_AHEAD).collect()).await?;
+    connection.give_back();
+    Ok(())
+}
+
+#[async_trait]
+impl Housekeeping for PostgresStore {
+    async fn purge(&self, now: Timestamp) -> Result<u64, Unavailable> {
+        if self.time == Time::OfDatabase {
+            make_days_ahead(&self.lookups).await?;
+        }
+        let purge = Purge {
+            connections: &self.lookups,
+            purger: &self.chores.purger,
+            retention: self.retention,
+            now: to_ms(now),
+        };
+        match purge.run().await {
+            // Ended in favour of another transaction: the next call finds the same.
+            Err(fault) if fault.is_conflict() => Ok(0),
+            purged => Ok(purged?),
+        }
+    }
+
+    async fn erase(&self) -> Result<u64, Unavailable> {
+        let behind = *lock(&self.chores.erase_behind);
+        let connection = self.lookups.get().await?;
+        let next = erase::next_deletion(&connection, behind).await?;
+        let Some(deletion) = next else {
+            // The next round tries those again that failed.
+            *lock(&self.chores.erase_behind) = 0;
+            let days = std::mem::take(&mut *lock(&self.chores.erased));
+            if !days.is_empty() {
+                erase::vacuum(&connection, &days).await?;
+            }
+            connection.give_back();
+            return Ok(0);
+        };
+        connection.give_back();
+        match deletion.erase(&self.lookups).await {
+            Ok(erased) => {
+                if erased.rows == 0 {
+                    // Another process is at it.
+                    *lock(&self.chores.erase_behind) = deletion.seq;
+                }
+                lock(&self.chores.erased).extend(erased.days);
+                Ok(erased.rows)
+            }
+            Err(fault) => {
+                *lock(&self.chores.erase_behind) = deletion.seq;
+                Err(fault.into())
+            }
+        }
+    }
+
+    async fn newest(&self) -> Result<Option<Timestamp>, Unavailable> {
+        let connection = self.lookups.get().await?;
+        let newest = purge::newest(&connection).await?;
+        connection.give_back();
+        Ok(newest.map(from_ms))
+    }
+}

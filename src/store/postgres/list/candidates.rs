@@ -1,0 +1,304 @@
+//! Which messages to check against a filter: an index of its most selective condition yields them, newest first.
+//!
+//! Partitions are asked a few days at a time, from the newest on, so that a page that is full after a day costs no look
+//! at the others. Each time twice as many days are asked, at most [`DAYS_AT_ONCE`]: a person who was never seen costs a
+//! few statements.
+//!
+//! Each statement is a transaction of its own, so that the server need not hold the locks of all partitions at once.
+//! Messages that are done, replayed or purged meanwhile may be missing, or shown as they are now.
+
+use std::borrow::Cow;
+use std::collections::VecDeque;
+
+use super::super::Fault;
+use super::super::accept::SLACK_MS;
+use super::super::connection::Connection;
+use super::super::numbers::first_at;
+use super::super::params::Param;
+use super::super::partitions::{self, DAYS_AHEAD, DAYS_AT_ONCE, Day};
+use super::super::rows::{get, to_ms};
+use super::super::statement::{self, Order, Value};
+use crate::queue::{FailureReason, Filter, MessageState, Seq, event_name};
+
+// In all statements: $1 before, $2 from this sequence number on, $3 limit, $4: what is looked for.
+
+pub(in crate::store::postgres) const NEWEST: &str =
+    "SELECT seq FROM @messages WHERE seq < $1 AND seq >= $2 ORDER BY seq DESC LIMIT $3";
+
+/// $4 name of the event.
+pub(in crate::store::postgres) const OF_EVENT: &str = "
+    SELECT seq FROM @messages WHERE seq < $1 AND seq >= $2 AND event = $4
+    ORDER BY seq DESC LIMIT $3";
+
+pub(in crate::store::postgres) const FAILED: &str = "
+    SELECT seq FROM @outcomes WHERE seq < $1 AND seq >= $2 AND is_failed ORDER BY seq DESC LIMIT $3";
+
+/// Messages of which a delivery failed, done or not.
+pub(in crate::store::postgres) const WITH_FAILURE: &str = "
+    SELECT DISTINCT seq FROM @deliveries
+    WHERE seq < $1 AND seq >= $2 AND state = 'failed' AND NOT is_superseded
+    ORDER BY seq DESC LIMIT $3";
+
+/// $4 reason.
+pub(in crate::store::postgres) const FAILED_FOR: &str = "
+    SELECT DISTINCT seq FROM @deliveries
+    WHERE seq < $1 AND seq >= $2 AND state = 'failed' AND NOT is_superseded AND reason = $4
+    ORDER BY seq DESC LIMIT $3";
+
+/// $4 subscription.
+pub(in crate::store::postgres) const OF_SUBSCRIPTION: &str = "
+    SELECT DISTINCT seq FROM @deliveries WHERE seq < $1 AND seq >= $2 AND subscription = $4
+    ORDER BY seq DESC LIMIT $3";
+
+pub(in crate::store::postgres) const UNMATCHED: &str = "
+    SELECT seq FROM @outcomes WHERE seq < $1 AND seq >= $2 AND unmatched IS NOT NULL
+    ORDER BY seq DESC LIMIT $3";
+
+pub(in crate::store::postgres) const PENDING: &str =
+    "SELECT seq FROM @pending WHERE seq < $1 AND seq >= $2 ORDER BY seq DESC LIMIT $3";
+
+/// $4 destination. The newest of each class.
+pub(in crate::store::postgres) const PENDING_OF: &str = "
+    (SELECT seq FROM @pending WHERE destination = $4 AND class = 0 AND seq < $1 AND seq >= $2
+     ORDER BY seq DESC LIMIT $3)
+    UNION ALL
+    (SELECT seq FROM @pending WHERE destination = $4 AND class = 1 AND seq < $1 AND seq >= $2
+     ORDER BY seq DESC LIMIT $3)
+    UNION ALL
+    (SELECT seq FROM @pending WHERE destination = $4 AND class = 2 AND seq < $1 AND seq >= $2
+     ORDER BY seq DESC LIMIT $3)";
+
+pub(in crate::store::postgres) const REPLAYED: &str =
+    "SELECT seq FROM @replays WHERE seq < $1 AND seq >= $2 ORDER BY seq DESC LIMIT $3";
+
+/// A superset of the messages that meet the filter, newest first.
+pub(super) struct Candidates<'a> {
+    connection: &'a Connection,
+    source: Source,
+    /// Where the source has not been asked to the end yet, newest first.
+    spans: VecDeque<Span>,
+    /// Replayed messages behind all spans: they keep the time when they were received, but not the number. Empty
+    /// unless an end of that time is given.
+    replayed: Option<Span>,
+    /// How many spans to ask at once.
+    at_once: usize,
+    /// Everything from this number up has been returned.
+    before: i64,
+}
+
+/// A statement that yields candidates.
+struct Source {
+    text: Cow<'static, str>,
+    of: Vec<Value>,
+    /// Whether it reads partitions.
+    is_by_day: bool,
+}
+
+/// Sequence numbers from one on, up to another that is not among them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Span {
+    first: i64,
+    end: i64,
+}
+
+impl<'a> Candidates<'a> {
+    /// Of messages that meet a filter.
+    pub(super) async fn of_messages(
+        connection: &'a Connection,
+        filter: &Filter,
+        before: Option<Seq>,
+    ) -> Result<Self, Fault> {
+        let source = if !filter.persons.is_empty() {
+            of_persons(filter)
+        } else if let Some(event) = &filter.event {
+            Source::by_day(OF_EVENT, vec![Value::text(event_name(event))])
+        } else if let Some(reason) = filter.reason {
+            failed_for(reason)
+        } else if filter.state == Some(MessageState::Failed) {
+            Source::by_day(FAILED, vec![])
+        } else if let Some(name) = &filter.subscription {
+            Source::by_day(OF_SUBSCRIPTION, vec![Value::text(name)])
+        } else {
+            match (filter.state, &filter.destination) {
+                (Some(MessageState::Unmatched), _) => Source::by_day(UNMATCHED, vec![]),
+                (Some(MessageState::Pending), Some(destination)) => Source {
+                    text: PENDING_OF.into(),
+                    of: vec![Value::text(destination)],
+                    is_by_day: false,
+                },
+                (Some(MessageState::Pending), None) => {
+                    Source { text: PENDING.into(), of: vec![], is_by_day: false }
+                }
+                _ => Source::by_day(NEWEST, vec![]),
+            }
+        };
+        let before = before.map_or(i64::MAX, |seq| seq.0);
+        Self::of(connection, source, filter, before).await
+    }
+
+    /// Of messages that meet a filter and of which a delivery failed. Other messages may be among them.
+    pub(super) async fn of_failures(
+        connection: &'a Connection,
+        filter: &Filter,
+    ) -> Result<Self, Fault> {
+        let source = if !filter.persons.is_empty() {
+            of_persons(filter)
+        } else if let Some(reason) = filter.reason {
+            failed_for(reason)
+        } else {
+            Source::by_day(WITH_FAILURE, vec![])
+        };
+        Self::of(connection, source, filter, i64::MAX).await
+    }
+
+    async fn of(
+        connection: &'a Connection,
+        source: Source,
+        filter: &Filter,
+        before: i64,
+    ) -> Result<Self, Fault> {
+        let days = partitions::days(connection).await?;
+        let mut spans = spans(&days, filter);
+        // A person has few messages: they need no end.
+        let has_end = filter.to.is_some() && filter.persons.is_empty();
+        let replayed = has_end.then(|| {
+            let first = spans.front().map_or(0, |newest| newest.end);
+            Span { first, end: i64::MAX }
+        });
+        if !source.is_by_day
+            && let (Some(newest), Some(oldest)) = (spans.front(), spans.back())
+        {
+            spans = VecDeque::from([Span { first: oldest.first, end: newest.end }]);
+        }
+        // Usually, no message has a number of the days ahead.
+        let at_once = DAYS_AHEAD as usize + 1;
+        Ok(Self { connection, source, spans, replayed, at_once, before })
+    }
+
+    /// The next candidates; fewer than the limit only if no more follow.
+    pub(super) async fn take(&mut self, limit: usize) -> Result<Vec<i64>, Fault> {
+        let mut found: Vec<i64> = Vec::new();
+        while let Some(span) = self.replayed.filter(|_| found.len() < limit) {
+            let left = limit - found.len();
+            let replayed = Source { text: REPLAYED.into(), of: vec![], is_by_day: false };
+            let part = self.newest(&replayed, span, left).await?;
+            if part.len() < left {
+                self.replayed = None;
+            }
+            self.add(&mut found, part);
+        }
+        while found.len() < limit && !self.spans.is_empty() {
+            let count = self.at_once.min(self.spans.len());
+            let (Some(newest), Some(oldest)) = (self.spans.front(), self.spans.get(count - 1))
+            else {
+                break;
+            };
+            let span = Span { first: oldest.first, end: newest.end };
+            let left = limit - found.len();
+            let part = self.newest(&self.source, span, left).await?;
+            if part.len() < left {
+                self.spans.drain(..count);
+                self.at_once = (self.at_once * 2).min(DAYS_AT_ONCE);
+            }
+            self.add(&mut found, part);
+        }
+        Ok(found)
+    }
+
+    fn add(&mut self, found: &mut Vec<i64>, part: Vec<i64>) {
+        if let Some(last) = part.last() {
+            self.before = *last;
+        }
+        found.extend(part);
+    }
+
+    /// The newest of a span, each once.
+    async fn newest(&self, source: &Source, span: Span, limit: usize) -> Result<Vec<i64>, Fault> {
+        let (before, first) = (self.before.min(span.end), span.first);
+        if before <= first {
+            return Ok(Vec::new());
+        }
+        let limit_sql = i64::try_from(limit).unwrap_or(i64::MAX);
+        let bounds = [before, first, limit_sql].map(Value::Number);
+        let params: Vec<Param<'_>> = bounds.iter().chain(&source.of).map(Value::as_param).collect();
+        let rows = self.connection.query(&source.text, &params).await?;
+        let mut seqs: Vec<i64> = rows.iter().map(|row| get(row, 0)).collect::<Result<_, _>>()?;
+        seqs.sort_unstable_by_key(|seq| std::cmp::Reverse(*seq));
+        seqs.dedup();
+        seqs.truncate(limit);
+        Ok(seqs)
+    }
+}
+
+impl Source {
+    fn by_day(text: &'static str, of: Vec<Value>) -> Self {
+        Self { text: text.into(), of, is_by_day: true }
+    }
+}
+
+fn of_persons(filter: &Filter) -> Source {
+    let of = filter.persons.iter().map(|person| Value::Number(person.0)).collect();
+    Source {
+        text: statement::of_persons(Order::NewestFirst, filter.persons.len()).into(),
+        of,
+        is_by_day: true,
+    }
+}
+
+fn failed_for(reason: FailureReason) -> Source {
+    Source::by_day(FAILED_FOR, vec![Value::text(reason.as_str())])
+}
+
+/// The numbers of messages that were received in the time of the filter, by day, newest first.
+fn spans(days: &[Day], filter: &Filter) -> VecDeque<Span> {
+    let to = filter.to.filter(|_| filter.persons.is_empty());
+    let of_day = |day: &Day| {
+        let slack_ms = day.slack_ms.max(SLACK_MS);
+        let (mut first, mut end) = (day.first(), day.end());
+        if let Some(from) = filter.from {
+            first = first.max(first_at(to_ms(from).saturating_sub(slack_ms)));
+        }
+        if let Some(to) = to {
+            // The end of the second.
+            end = end.min(first_at(to_ms(to).saturating_add(slack_ms).saturating_add(1_000)));
+        }
+        (first < end).then_some(Span { first, end })
+    };
+    days.iter().rev().filter(|day| day.has_records).filter_map(of_day).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::queue::suite::at;
+    use crate::store::postgres::numbers::{day_at, first_of_day};
+
+    #[test]
+    fn a_time_is_a_few_spans_of_numbers() {
+        let today = day_at(to_ms(at(0)));
+        // The clock of a process was an hour off on the day before.
+        let day = |day, slack_ms| Day {
+            day,
+            has_payloads: true,
+            has_records: true,
+            stripped_through: 0,
+            slack_ms,
+        };
+        let days = [day(today - 1, 3_600_000), day(today, 0), day(today + 1, 0)];
+        let whole = |day| Span { first: first_of_day(day), end: first_of_day(day + 1) };
+        let of = |from: Option<i64>, to: Option<i64>| {
+            let filter = Filter { from: from.map(at), to: to.map(at), ..Filter::default() };
+            Vec::from(spans(&days, &filter))
+        };
+        assert_eq!(of(None, None), [whole(today + 1), whole(today), whole(today - 1)]);
+        let near = |ms: i64| first_at(to_ms(at(ms)));
+        let from_now = Span { first: near(-60_000), ..whole(today) };
+        assert_eq!(of(Some(0), None), [whole(today + 1), from_now]);
+        let to_now = Span { end: near(61_000), ..whole(today) };
+        assert_eq!(of(None, Some(0)), [to_now, whole(today - 1)]);
+        // The midnight before.
+        let midnight = -80_000_000;
+        let late = Span { first: near(midnight - 3_600_000), ..whole(today - 1) };
+        assert_eq!(of(Some(midnight), Some(0)), [to_now, late]);
+    }
+}

@@ -1,0 +1,260 @@
+//! What people ask of many messages: lists, groups of failures, counts, names of events.
+//!
+//! An index yields candidates, newest first (`candidates`), and one statement checks them against all conditions. The
+//! number of candidates in one call is bounded, so a list may stop before its page is full; it then continues from the
+//! last candidate.
+
+pub(super) mod candidates;
+
+use jiff::Timestamp;
+use tokio_postgres::Row;
+use tracing::warn;
+
+use super::Fault;
+use super::connection::Connection;
+use super::params::{params, text};
+use super::records;
+use super::rows::{from_ms, get, to_ms};
+use super::statement::{Statement, Value};
+use crate::queue::{
+    EventName, FailureGroup, FailureGroups, FailureReason, Filter, Page, Seq, Stage, Tally,
+    TallyStep, cause, event_name,
+};
+use crate::store::groups::Groups;
+
+use candidates::Candidates;
+
+/// Candidates that one call of [`list`] examines at most.
+const EXAMINED_MAX: usize = 5_000;
+
+/// Candidates that one call of [`failures`] examines at most.
+const READ_MAX: usize = 10_000;
+
+/// Candidates of [`failures`] that are checked at once.
+const READ_AT_ONCE: usize = 1_000;
+
+/// $1 seqs. The conditions of the filter follow.
+const CHECKED: &str = "SELECT m.seq FROM @messages m WHERE m.seq = ANY($1)";
+
+/// $1 seqs. All failed deliveries that count, and whether each meets the conditions of the filter, which follow.
+const FAILURES: [&str; 2] = [
+    "SELECT m.seq, m.message_id, m.destination, d.subscription, d.reason, d.detail,
+            COALESCE(d.ended_at, m.received_at), COALESCE(true",
+    ", false)
+     FROM @messages m JOIN @deliveries d ON d.seq = m.seq
+     WHERE m.seq = ANY($1) AND d.seq = ANY($1) AND d.state = 'failed' AND NOT d.is_superseded
+     ORDER BY m.seq DESC, d.replay, d.position",
+];
+
+/// $1 step, $2 from, $3 to.
+const TALLIES: &str = r#"
+    SELECT at, stage, destination, source, subscription, reason, count FROM @tallies
+    WHERE step = $1 AND at >= $2 AND at < $3
+    ORDER BY at, stage COLLATE "C", destination COLLATE "C", source COLLATE "C", subscription COLLATE "C",
+        reason COLLATE "C""#;
+
+/// $1 source or NULL: of all.
+const EVENT_NAMES: &str = r#"
+    SELECT source, name, first_seen_at, last_seen_at FROM @event_names WHERE $1 IS NULL OR source = $1
+    ORDER BY last_seen_at DESC, source COLLATE "C", name COLLATE "C""#;
+
+/// The latest messages that meet a filter.
+pub(super) async fn list(
+    connection: &Connection,
+    filter: &Filter,
+    before: Option<Seq>,
+    limit: u32,
+) -> Result<Page, Fault> {
+    list_bounded(connection, filter, before, limit, EXAMINED_MAX).await
+}
+
+pub(super) async fn list_bounded(
+    connection: &Connection,
+    filter: &Filter,
+    before: Option<Seq>,
+    limit: u32,
+    examined_max: usize,
+) -> Result<Page, Fault> {
+    let mut candidates = Candidates::of_messages(connection, filter, before).await?;
+    let limit = (limit as usize).max(1);
+    // One more shows whether anything follows the page. Each round that does not fill the page takes four times as
+    // many.
+    let (mut at_once, mut left) = (limit + 1, examined_max);
+    let mut seqs: Vec<i64> = Vec::new();
+    let next = loop {
+        let asked = at_once.min(left);
+        let batch = candidates.take(asked).await?;
+        seqs.extend(check(connection, filter, &batch).await?);
+        if seqs.len() > limit {
+            seqs.truncate(limit);
+            break seqs.last().map(|last| Seq(*last));
+        }
+        left -= batch.len();
+        match batch.last() {
+            Some(last) if batch.len() == asked && left == 0 => {
+                break (!candidates.take(1).await?.is_empty()).then_some(Seq(*last));
+            }
+            Some(_) if batch.len() == asked => at_once *= 4,
+            _ => break None,
+        }
+    };
+    let mut messages = Vec::with_capacity(seqs.len());
+    for (Seq(seq), record) in records::records(connection, seqs).await? {
+        match record {
+            Ok(record) => messages.push(record),
+            // A message that nobody can read must not hide the others.
+            Err(fault) if fault.is_broken() => {
+                warn!(seq, error = %fault, "a message cannot be read and is left out of a list");
+            }
+            Err(fault) => return Err(fault),
+        }
+    }
+    Ok(Page { messages, next })
+}
+
+/// Those of the candidates that meet the conditions, newest first.
+async fn check(connection: &Connection, filter: &Filter, batch: &[i64]) -> Result<Vec<i64>, Fault> {
+    if batch.is_empty() || *filter == Filter::default() {
+        return Ok(batch.to_vec());
+    }
+    let statement = checked(filter, batch);
+    let rows = connection.query(&statement.text, &statement.params()).await?;
+    rows.iter().map(|row| get(row, 0)).collect()
+}
+
+pub(super) fn checked(filter: &Filter, seqs: &[i64]) -> Statement {
+    let mut statement = Statement::of(CHECKED, seqs);
+    meets_filter(&mut statement, filter);
+    statement.text += " ORDER BY m.seq DESC";
+    statement
+}
+
+/// Adds that the message `m` meets a filter.
+fn meets_filter(statement: &mut Statement, filter: &Filter) {
+    let word = |word: &Option<String>| word.as_deref().map(Value::text);
+    statement.is_about(&filter.persons);
+    statement.compare("m.destination =", word(&filter.destination));
+    statement.compare("m.source =", word(&filter.source));
+    statement.compare("m.kind =", filter.kind.map(|kind| Value::text(kind.as_str())));
+    let event = filter.event.as_deref().map(|event| Value::text(event_name(event)));
+    statement.compare("m.event =", event);
+    let time = |time: Option<Timestamp>| time.map(|time| Value::Number(to_ms(time)));
+    statement.compare("m.received_at >=", time(filter.from));
+    statement.compare("m.received_at <", time(filter.to));
+    if let Some(state) = filter.state {
+        statement.is_in_state(state);
+    }
+    statement.has_delivery(filter.subscription.as_deref(), filter.reason, false);
+}
+
+/// The latest failures, grouped by cause.
+pub(super) async fn failures(
+    connection: &Connection,
+    filter: &Filter,
+) -> Result<FailureGroups, Fault> {
+    failures_bounded(connection, filter, READ_MAX).await
+}
+
+pub(super) async fn failures_bounded(
+    connection: &Connection,
+    filter: &Filter,
+    read_max: usize,
+) -> Result<FailureGroups, Fault> {
+    let mut candidates = Candidates::of_failures(connection, filter).await?;
+    let mut groups = Groups::default();
+    let (mut read, mut left) = (0, read_max);
+    let is_complete = loop {
+        let asked = READ_AT_ONCE.min(left);
+        let batch = candidates.take(asked).await?;
+        if !batch.is_empty() {
+            let statement = failures_of(filter, &batch);
+            for row in connection.query(&statement.text, &statement.params()).await? {
+                read += 1;
+                if get(&row, 7)? {
+                    groups.add(failure(&row)?);
+                }
+            }
+        }
+        left -= batch.len();
+        if batch.len() < asked {
+            break true;
+        }
+        if left == 0 {
+            break candidates.take(1).await?.is_empty();
+        }
+    };
+    Ok(FailureGroups { groups: groups.into_sorted(), read, is_complete })
+}
+
+pub(super) fn failures_of(filter: &Filter, seqs: &[i64]) -> Statement {
+    let mut statement = Statement::of(FAILURES[0], seqs);
+    let reason = filter.reason.map(|reason| Value::text(reason.as_str()));
+    statement.compare("d.reason =", reason);
+    statement.compare("d.subscription =", filter.subscription.as_deref().map(Value::text));
+    meets_filter(&mut statement, filter);
+    statement.text += FAILURES[1];
+    statement
+}
+
+/// A row of [`FAILURES`] as a group of its own.
+fn failure(row: &Row) -> Result<FailureGroup, Fault> {
+    let subscription: String = get(row, 3)?;
+    let reason: Option<&str> = get(row, 4)?;
+    let detail: Option<&str> = get(row, 5)?;
+    let at = from_ms(get(row, 6)?);
+    Ok(FailureGroup {
+        destination: get(row, 2)?,
+        subscription: Some(subscription).filter(|name| !name.is_empty()),
+        reason: reason.and_then(FailureReason::parse).unwrap_or(FailureReason::Unknown),
+        cause: cause(detail.unwrap_or_default()),
+        deliveries: 1,
+        first_at: at,
+        last_at: at,
+        example: get(row, 1)?,
+        example_seq: Seq(get(row, 0)?),
+    })
+}
+
+/// Counts by interval. Stages that this release does not count are left out.
+pub(super) async fn tallies(
+    connection: &Connection,
+    step: TallyStep,
+    from: Timestamp,
+    to: Timestamp,
+) -> Result<Vec<Tally>, Fault> {
+    let step = i32::try_from(step.ms()).unwrap_or(i32::MAX);
+    let (from, to) = (to_ms(from), to_ms(to));
+    let mut tallies = Vec::new();
+    for row in connection.query(TALLIES, params![step, from, to]).await? {
+        let Some(stage) = Stage::parse(get(&row, 1)?) else { continue };
+        let filled = |text: String| Some(text).filter(|text| !text.is_empty());
+        tallies.push(Tally {
+            at: from_ms(get(&row, 0)?),
+            stage,
+            destination: get(&row, 2)?,
+            source: get(&row, 3)?,
+            subscription: filled(get(&row, 4)?),
+            reason: filled(get(&row, 5)?),
+            count: u64::try_from(get::<i64>(&row, 6)?).unwrap_or(0),
+        });
+    }
+    Ok(tallies)
+}
+
+/// The names of events, the one seen last first.
+pub(super) async fn event_names(
+    connection: &Connection,
+    source: Option<&str>,
+) -> Result<Vec<EventName>, Fault> {
+    let source = source.map(text);
+    let rows = connection.query(EVENT_NAMES, params![source]).await?;
+    let name = |row: &Row| {
+        Ok(EventName {
+            source: get(row, 0)?,
+            name: get(row, 1)?,
+            first_seen_at: from_ms(get(row, 2)?),
+            last_seen_at: from_ms(get(row, 3)?),
+        })
+    };
+    rows.iter().map(name).collect()
+}

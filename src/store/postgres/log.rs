@@ -1,0 +1,73 @@
+//! Looks up messages and their deliveries.
+
+use async_trait::async_trait;
+use jiff::Timestamp;
+
+use super::{PostgresStore, list, records, schema};
+use crate::queue::{
+    EventName, FailureGroups, Filter, Log, MessageRecord, Page, Seq, Tally, TallyStep, Unavailable,
+};
+use crate::segment::{Digests, MessageHash};
+
+#[async_trait]
+impl Log for PostgresStore {
+    async fn by_message_id(
+        &self,
+        hash: MessageHash,
+        message_id: &str,
+    ) -> Result<Vec<MessageRecord>, Unavailable> {
+        let connection = self.lookups.get().await?;
+        let found = records::by_message_id(&connection, hash, message_id).await?;
+        connection.give_back();
+        Ok(found)
+    }
+
+    async fn list(
+        &self,
+        filter: &Filter,
+        before: Option<Seq>,
+        limit: u32,
+    ) -> Result<Page, Unavailable> {
+        let connection = self.lookups.get().await?;
+        let page = list::list(&connection, filter, before, limit).await?;
+        connection.give_back();
+        Ok(page)
+    }
+
+    async fn failures(&self, filter: &Filter) -> Result<FailureGroups, Unavailable> {
+        let connection = self.lookups.get().await?;
+        let groups = list::failures(&connection, filter).await?;
+        connection.give_back();
+        Ok(groups)
+    }
+
+    async fn tallies(
+        &self,
+        step: TallyStep,
+        from: Timestamp,
+        to: Timestamp,
+    ) -> Result<Vec<Tally>, Unavailable> {
+        let connection = self.lookups.get().await?;
+        let tallies = list::tallies(&connection, step, from, to).await?;
+        connection.give_back();
+        Ok(tallies)
+    }
+
+    async fn event_names(&self, source: Option<&str>) -> Result<Vec<EventName>, Unavailable> {
+        let connection = self.lookups.get().await?;
+        let names = list::event_names(&connection, source).await?;
+        connection.give_back();
+        Ok(names)
+    }
+
+    fn digests(&self) -> Digests {
+        self.digests.clone()
+    }
+
+    async fn ready(&self) -> Result<(), Unavailable> {
+        let connection = self.readers.get().await?;
+        schema::check(&connection).await?;
+        connection.give_back();
+        Ok(())
+    }
+}

@@ -1,0 +1,423 @@
+//! The queue in a PostgreSQL database, for several processes: each takes messages, and each destination is delivered
+//! by the one that holds its lease.
+//!
+//! Two tasks own the writing connections, and write all waiting calls in one transaction: one accepts messages
+//! (`accept`), the other writes the steps of delivery (`steps`). Reads share a few more connections. Every statement
+//! is unnamed and no connection has a state beyond its transaction, so a pooler in transaction mode may stand between.
+//!
+//! What SQLite has because one process writes at a time is made here by locks of rows: of a destination's stream while
+//! messages get their numbers, so that numbers become visible in order and duplicates are found across processes; of
+//! its lease while a step is written, so that nobody else takes the lease meanwhile.
+
+mod accept;
+mod connection;
+mod contents;
+mod erase;
+mod error;
+mod event_names;
+mod freeze;
+mod housekeeping;
+mod lease;
+mod list;
+mod log;
+mod numbers;
+mod params;
+mod partitions;
+mod purge;
+mod records;
+mod replay;
+mod rows;
+mod schema;
+mod set_aside;
+mod settle;
+mod startup;
+mod statement;
+mod steps;
+mod tally;
+#[cfg(test)]
+mod tests;
+mod tls;
+mod url;
+mod work;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use tokio::sync::mpsc::UnboundedSender;
+use tokio::sync::{Semaphore, mpsc, oneshot, watch};
+use tokio_util::sync::CancellationToken;
+
+use crate::config::StoreConfig;
+use crate::queue::{
+    AcceptError, Accepted, BrokenMessage, Class, Depth, FreeSpace, Frozen, Head, Inbox, Job,
+    LaneAsk, LanePart, Lease, LeaseHolder, LeaseRequest, NewMerge, NewMessage, PendingAsk, Seq,
+    Settlement, Store, Unavailable, Work, WorkError,
+};
+use crate::segment::Digests;
+use crate::store::backlog::{Backlog, Pending, Size};
+use crate::store::room::Room;
+
+use accept::AcceptOrder;
+use connection::{Connections, Connector, address};
+use error::{Fault, OpenError};
+use freeze::Freeze;
+use housekeeping::Chores;
+use lease::Release;
+use set_aside::SetAside;
+use settle::Settle;
+use steps::{AnyStep, Step, StepOrder};
+use url::Target;
+
+/// Steps that may wait for their task. More wait at their sender.
+const STEPS_WAITING_MAX: u32 = 1_024;
+
+/// The fewest connections with which everything works: two write, one reads for the engines, one for people.
+const CONNECTIONS_MIN: u32 = 4;
+
+/// Which clock gives the numbers of messages their times, and leases their ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Time {
+    /// That of the database, which is the same for all processes.
+    OfDatabase,
+    /// The times that callers give, for tests that decide the time.
+    #[cfg_attr(not(test), allow(dead_code, reason = "tests decide the time"))]
+    OfCallers,
+}
+
+/// The database, its limits and its retention.
+#[derive(Debug, Clone)]
+struct PostgresOptions {
+    /// How to connect.
+    target: Target,
+    /// Name of the schema, which is created if it does not exist.
+    schema: String,
+    /// The most connections at the same time.
+    connections_max: u32,
+    /// How long a message id is remembered, to recognize duplicates.
+    duplicate_window: Duration,
+    /// Messages that may wait to be written before more are refused. At least 1.
+    waiting_messages_max: usize,
+    /// Payload bytes that may wait to be written before more are refused. At least 1.
+    waiting_bytes_max: usize,
+    /// Messages that may be pending before more are refused. At least 1.
+    backlog_messages_max: u64,
+    /// Payload bytes that may be pending before more messages are refused. At least 1.
+    backlog_bytes_max: u64,
+    /// How long the payload of a message without a failure is kept after it is done.
+    delivered_retention: Duration,
+    /// How long the payload of a message with a failed delivery is kept after it is done.
+    failed_retention: Duration,
+    /// How long the record of a message is kept after it is done; never shorter than the others.
+    records_retention: Duration,
+    /// How long rows past their retention wait for their day to be past it as a whole, so that its partitions can be
+    /// dropped. Those that are left then are deleted one by one.
+    whole_days_for: Duration,
+    /// How long to wait for a free connection.
+    patience: Duration,
+    /// The key of the installation, if the schema is made; `None`: a random one.
+    installation_key: Option<[u8; 32]>,
+    /// Whose clock counts.
+    time: Time,
+}
+
+impl PostgresOptions {
+    /// The defaults for a database: duplicates 7 days, payloads 7 and 30 days, records 90 days.
+    fn new(target: Target) -> Self {
+        const DAY: Duration = Duration::from_secs(24 * 60 * 60);
+        Self {
+            target,
+            schema: "segment_loops".to_owned(),
+            connections_max: 8,
+            duplicate_window: DAY * 7,
+            waiting_messages_max: 20_000,
+            waiting_bytes_max: 128 * 1024 * 1024,
+            backlog_messages_max: 10_000_000,
+            backlog_bytes_max: 10 * 1024 * 1024 * 1024,
+            delivered_retention: DAY * 7,
+            failed_retention: DAY * 30,
+            records_retention: DAY * 90,
+            whole_days_for: DAY + DAY / 2,
+            patience: Duration::from_secs(5),
+            installation_key: None,
+            time: Time::OfDatabase,
+        }
+    }
+
+    /// A record must outlive its payload, and the window in which duplicates are recognized.
+    fn retention(&self) -> Retention {
+        let delivered = self.delivered_retention;
+        let failed = self.failed_retention;
+        let records = self.records_retention.max(delivered).max(failed).max(self.duplicate_window);
+        Retention { delivered, failed, records, whole_days_for: self.whole_days_for }
+    }
+}
+
+/// How long ended messages are kept.
+#[derive(Debug, Clone, Copy)]
+struct Retention {
+    delivered: Duration,
+    failed: Duration,
+    records: Duration,
+    whole_days_for: Duration,
+}
+
+/// The queue in a PostgreSQL database.
+///
+/// Dropped without [`Store::close`], it loses nothing that was acknowledged.
+#[derive(Debug)]
+pub(super) struct PostgresStore {
+    /// For the engines.
+    readers: Connections,
+    /// For people, replays and chores, which may be slow: neither delivery nor accepting messages waits for them.
+    lookups: Connections,
+    accepting: UnboundedSender<AcceptOrder>,
+    stepping: UnboundedSender<Box<dyn AnyStep>>,
+    /// Permits for steps that wait for their task.
+    steps: Arc<Semaphore>,
+    room: Room,
+    backlog: Arc<Backlog>,
+    arrived: watch::Sender<u64>,
+    closing: CancellationToken,
+    /// Of the two tasks that write.
+    ended: [CancellationToken; 2],
+    digests: Digests,
+    retention: Retention,
+    chores: Chores,
+    time: Time,
+}
+
+/// Opens the database of a configuration.
+pub(super) async fn open(config: &StoreConfig, url: &str) -> Result<PostgresStore, OpenError> {
+    let hours = |hours: u64| Duration::from_secs(hours.saturating_mul(3_600));
+    let options = PostgresOptions {
+        schema: config.schema.clone(),
+        connections_max: config.connections_max,
+        duplicate_window: hours(config.duplicate_window_h),
+        waiting_messages_max: config.waiting_messages_max,
+        waiting_bytes_max: config.waiting_bytes_max,
+        backlog_messages_max: config.backlog_messages_max,
+        backlog_bytes_max: config.backlog_bytes_max,
+        delivered_retention: hours(config.delivered_retention_h),
+        failed_retention: hours(config.failed_retention_h),
+        records_retention: hours(config.records_retention_h),
+        ..PostgresOptions::new(Target::parse(url)?)
+    };
+    PostgresStore::open(options).await
+}
+
+impl PostgresStore {
+    /// Connects, makes the schema if there is none, and starts the tasks that write.
+    ///
+    /// Must be called inside a Tokio runtime. The error says what a person can do about it.
+    async fn open(options: PostgresOptions) -> Result<Self, OpenError> {
+        let address = address(&options.target.config);
+        let connector = Connector::new(options.target.clone(), &options.schema);
+        let connection = connector.connect().await.map_err(|fault| match fault {
+            Fault::Connect { source, .. } => {
+                OpenError::Connect { address: address.clone(), source: Box::new(source) }
+            }
+            other => OpenError::Open { address: address.clone(), source: other.into() },
+        })?;
+        startup::check(&connection, &address).await?;
+        let digests = schema::open(&connection, &options, &address).await?;
+        connection.close().await;
+        let of = |count| Connections::new(connector.clone(), count, options.patience);
+        let sharing = options.connections_max.max(CONNECTIONS_MIN) - 2;
+        let (readers, lookups) = (of(sharing.div_ceil(2)), of(sharing / 2));
+        let failed =
+            |fault: Fault| OpenError::Open { address: address.clone(), source: fault.into() };
+        if options.time == Time::OfDatabase {
+            housekeeping::make_days_ahead(&lookups).await.map_err(failed)?;
+        }
+        let backlog_max =
+            Size { messages: options.backlog_messages_max, bytes: options.backlog_bytes_max };
+        let backlog = Arc::new(Backlog::open(backlog_max, &readers).await.map_err(failed)?);
+        let (accepting, accepts) = mpsc::unbounded_channel();
+        let (stepping, steps) = mpsc::unbounded_channel();
+        let (arrived, _) = watch::channel(0);
+        let closing = CancellationToken::new();
+        let ended = [CancellationToken::new(), CancellationToken::new()];
+        let writer = accept::Writer {
+            connector: connector.clone(),
+            duplicate_window: options.duplicate_window,
+            time: options.time,
+            orders: accepts,
+            arrived: arrived.clone(),
+            closing: closing.clone(),
+            ended: ended[0].clone().drop_guard(),
+        };
+        let stepper = steps::Stepper {
+            connector,
+            time: options.time,
+            orders: steps,
+            closing: closing.clone(),
+            ended: ended[1].clone().drop_guard(),
+        };
+        tokio::spawn(writer.run());
+        tokio::spawn(stepper.run());
+        Ok(Self {
+            readers,
+            lookups,
+            accepting,
+            stepping,
+            steps: Arc::new(Semaphore::new(STEPS_WAITING_MAX as usize)),
+            room: Room::new(options.waiting_messages_max, options.waiting_bytes_max),
+            backlog,
+            arrived,
+            closing,
+            ended,
+            digests,
+            retention: options.retention(),
+            chores: Chores::new(),
+            time: options.time,
+        })
+    }
+
+    /// Writes a step, with others in one transaction.
+    async fn write<S: Step>(&self, step: S) -> Result<S::Output, Fault> {
+        let permit = Arc::clone(&self.steps).acquire_owned().await;
+        let (order, answer) = StepOrder::new(step, permit.map_err(|_| Fault::Closed)?);
+        self.stepping.send(Box::new(order)).map_err(|_| Fault::Closed)?;
+        answer.await.map_err(|_| Fault::Closed)?
+    }
+
+    /// Notes that there may be messages for the engines to see.
+    fn has_arrived(&self) {
+        self.arrived.send_modify(|arrivals| *arrivals = arrivals.wrapping_add(1));
+    }
+}
+
+impl Pending for Connections {
+    type Fault = Fault;
+
+    async fn count(&self) -> Result<Size, Fault> {
+        let connection = self.get().await?;
+        let size = work::backlog(&connection).await?;
+        connection.give_back();
+        Ok(size)
+    }
+}
+
+#[async_trait]
+impl Store for PostgresStore {
+    async fn ended(&self) -> Option<Unavailable> {
+        let [accepting, stepping] = &self.ended;
+        tokio::select! {
+            () = accepting.cancelled() => {}
+            () = stepping.cancelled() => {}
+        }
+        (!self.closing.is_cancelled()).then(|| Fault::Closed.into())
+    }
+
+    async fn close(&self) {
+        self.closing.cancel();
+        for ended in &self.ended {
+            ended.cancelled().await;
+        }
+        self.readers.close().await;
+        self.lookups.close().await;
+    }
+}
+
+#[async_trait]
+impl Inbox for PostgresStore {
+    async fn accept(&self, messages: Vec<NewMessage>) -> Result<Vec<Accepted>, AcceptError> {
+        if messages.is_empty() {
+            return Ok(Vec::new());
+        }
+        let permits = self.room.admit(&messages)?;
+        let admitted = self.backlog.admit(Size::of(&messages), &self.readers).await?;
+        let admitted = admitted.ok_or(AcceptError::Full)?;
+        let (reply, answer) = oneshot::channel();
+        let order = AcceptOrder { messages, reply, permits, admitted };
+        self.accepting.send(order).map_err(|_| Fault::Closed)?;
+        Ok(answer.await.map_err(|_| Fault::Closed)??)
+    }
+
+    /// The database's disk is not in sight.
+    fn free_space(&self) -> FreeSpace {
+        FreeSpace::Ample
+    }
+
+    fn free_bytes(&self) -> Option<u64> {
+        None
+    }
+}
+
+#[async_trait]
+impl Work for PostgresStore {
+    async fn lease(&self, ask: LeaseRequest) -> Result<Option<Lease>, Unavailable> {
+        Ok(self.write(ask).await?)
+    }
+
+    async fn lease_holder(&self, destination: &str) -> Result<Option<LeaseHolder>, Unavailable> {
+        let connection = self.readers.get().await?;
+        let found = work::lease_holder(&connection, destination).await?;
+        connection.give_back();
+        Ok(found)
+    }
+
+    async fn release(&self, lease: &Lease) -> Result<(), WorkError> {
+        Ok(self.write(Release(lease.clone())).await??)
+    }
+
+    async fn pending(
+        &self,
+        destination: &str,
+        ask: [PendingAsk; Class::COUNT],
+    ) -> Result<[Vec<Head>; Class::COUNT], Unavailable> {
+        let connection = self.readers.get().await?;
+        let found = work::pending(&connection, destination, ask).await?;
+        connection.give_back();
+        Ok(found)
+    }
+
+    async fn of_lane(&self, destination: &str, ask: &LaneAsk) -> Result<LanePart, Unavailable> {
+        let connection = self.readers.get().await?;
+        let found = work::of_lane(&connection, destination, *ask).await?;
+        connection.give_back();
+        Ok(found)
+    }
+
+    async fn open(&self, seq: Seq) -> Result<Option<Job>, WorkError> {
+        let snapshot = self.readers.snapshot().await?;
+        let found = work::open(&snapshot, seq).await?;
+        snapshot.end().await?;
+        Ok(found)
+    }
+
+    async fn freeze(&self, lease: &Lease, merge: NewMerge) -> Result<Frozen, WorkError> {
+        Ok(self.write(Freeze { lease: lease.clone(), merge }).await??)
+    }
+
+    async fn settle(&self, lease: &Lease, settlement: Settlement) -> Result<(), WorkError> {
+        Ok(self.write(Settle { lease: lease.clone(), settlement }).await??)
+    }
+
+    async fn set_aside(
+        &self,
+        lease: &Lease,
+        broken: BrokenMessage,
+    ) -> Result<Option<String>, WorkError> {
+        Ok(self.write(SetAside { lease: lease.clone(), broken }).await??)
+    }
+
+    async fn destinations(&self) -> Result<Vec<String>, Unavailable> {
+        let connection = self.readers.get().await?;
+        let found = work::destinations(&connection).await?;
+        connection.give_back();
+        Ok(found)
+    }
+
+    async fn depth(&self, destination: &str) -> Result<Depth, Unavailable> {
+        let snapshot = self.lookups.snapshot().await?;
+        let depth = work::depth(&snapshot, destination).await?;
+        snapshot.end().await?;
+        Ok(depth)
+    }
+
+    fn arrivals(&self) -> watch::Receiver<u64> {
+        self.arrived.subscribe()
+    }
+}

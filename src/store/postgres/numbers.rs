@@ -1,0 +1,130 @@
+//! Numbers of messages and requests.
+//!
+//! A message's number is `second << 23 | no << 15 | index`: the second at which it was accepted, counted from 2020;
+//! the number of its destination; and an index among those of the same second. A stream counts
+//! `second << 15 | index`, so an index that overflows borrows from the next second, and a clock that is set back
+//! changes nothing. A request's number is `second << 23 | index`.
+//!
+//! Numbers stay below 2^53 until 2054, so that JSON readers can take them for doubles.
+
+/// 2020-01-01T00:00:00Z.
+const EPOCH_S: i64 = 1_577_836_800;
+const SECOND_BITS: u32 = 23;
+const INDEX_BITS: u32 = 15;
+const DAY_S: i64 = 86_400;
+
+/// The most destinations that can have a stream.
+pub(super) const STREAMS_MAX: i16 = 256;
+
+/// The first number that is given at a time, in Unix milliseconds.
+pub(super) fn first_at(ms: i64) -> i64 {
+    (ms.div_euclid(1_000) - EPOCH_S).clamp(0, i64::MAX >> SECOND_BITS) << SECOND_BITS
+}
+
+/// When a number was given, in Unix milliseconds: the beginning of its second.
+pub(super) fn given_at(number: i64) -> i64 {
+    ((number >> SECOND_BITS) + EPOCH_S).saturating_mul(1_000)
+}
+
+/// The day of a number, since 1970.
+pub(super) fn day(number: i64) -> i32 {
+    let day = ((number >> SECOND_BITS) + EPOCH_S).div_euclid(DAY_S);
+    i32::try_from(day).unwrap_or(i32::MAX)
+}
+
+/// The day of a time in Unix milliseconds, as far as numbers are given on it.
+pub(super) fn day_at(ms: i64) -> i32 {
+    day(first_at(ms))
+}
+
+/// The first number of a day.
+pub(super) fn first_of_day(day: i32) -> i64 {
+    (i64::from(day) * DAY_S - EPOCH_S).max(0) << SECOND_BITS
+}
+
+/// The last number that any stream can give in the second of this one.
+pub(super) fn last_of_second(number: i64) -> i64 {
+    number | ((1 << SECOND_BITS) - 1)
+}
+
+/// What a stream counts after the second of this number: it gives only greater ones.
+pub(super) fn counted_through(number: i64) -> i64 {
+    (number >> SECOND_BITS << INDEX_BITS) | ((1 << INDEX_BITS) - 1)
+}
+
+/// The counter of one destination's numbers.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Stream {
+    pub(super) no: i16,
+    pub(super) last: i64,
+}
+
+impl Stream {
+    /// Gives the next number at a time in Unix milliseconds.
+    pub(super) fn next(&mut self, now_ms: i64) -> i64 {
+        let second = first_at(now_ms) >> SECOND_BITS;
+        self.last = (self.last + 1).max(second << INDEX_BITS);
+        self.number()
+    }
+
+    /// The last number that was given.
+    pub(super) fn number(&self) -> i64 {
+        let (second, index) = (self.last >> INDEX_BITS, self.last & ((1 << INDEX_BITS) - 1));
+        second << SECOND_BITS | i64::from(self.no) << INDEX_BITS | index
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_grow_whatever_the_clock_does() {
+        let now = 1_700_000_000_000;
+        let mut stream = Stream { no: 255, last: 0 };
+        let mut before = 0;
+        let times = [now, now, now + 999, now + 1_000, now - 86_400_000, 0, now + 1_000];
+        for ms in times {
+            let number = stream.next(ms);
+            assert!(number > before && number < 1 << 53, "{ms}");
+            assert_eq!(number >> INDEX_BITS & 0xff, 255);
+            before = number;
+        }
+        // More than a second has room for.
+        let first = stream.next(now + 2_000);
+        let mut last = first;
+        for _ in 0..40_000 {
+            let number = stream.next(now + 2_000);
+            assert!(number > last);
+            last = number;
+        }
+        assert_eq!(last >> INDEX_BITS & 0xff, 255);
+        assert_eq!(last >> SECOND_BITS, (first >> SECOND_BITS) + 1);
+    }
+
+    #[test]
+    fn a_day_is_a_range_of_numbers() {
+        // 2023-11-14.
+        let day_ms = 19_675 * 86_400_000;
+        for ms in [day_ms, day_ms + 86_399_999] {
+            let number = Stream { no: 3, last: 0 }.next(ms);
+            assert_eq!((day(number), day_at(ms)), (19_675, 19_675));
+            assert!((first_of_day(19_675)..first_of_day(19_676)).contains(&number));
+            assert_eq!(given_at(number), ms / 1_000 * 1_000);
+        }
+        assert_eq!(first_at(-5), 0);
+    }
+
+    #[test]
+    fn no_stream_gives_a_number_of_a_second_that_was_closed() {
+        let now = 1_700_000_000_000;
+        let until = last_of_second(Stream { no: 7, last: 0 }.next(now));
+        for no in [0, 255] {
+            let mut stream = Stream { no, last: 0 };
+            assert!(stream.next(now) <= until);
+            stream.last = stream.last.max(counted_through(until));
+            let next = stream.next(now);
+            assert!(next > until && next <= last_of_second(until + 1));
+        }
+    }
+}

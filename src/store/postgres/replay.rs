@@ -1,0 +1,470 @@
+//! Replaying: which messages, and how they become pending again.
+//!
+//! A replayed message gets the next number of its destination, as if it were accepted once more, and everything that
+//! belongs to it moves there. Its row in `outcomes`, which is deleted then, is what a transaction locks to be the only
+//! one that does something to a message that is done.
+
+use std::borrow::Cow;
+use std::collections::{BTreeSet, HashMap};
+
+use async_trait::async_trait;
+use jiff::Timestamp;
+
+use super::accept::{ADVANCE_STREAMS, LOCK_STREAMS, TRIES_MAX};
+use super::connection::{Connection, Connections};
+use super::numbers::{self, Stream};
+use super::params::{Array, Param, params};
+use super::rows::{get, to_ms};
+use super::statement::{Order, Statement, Value, of_persons};
+use super::{Fault, PostgresStore, Time, partitions, tally};
+use crate::queue::{
+    Class, MessageState, ReplayAsk, ReplayChunk, ReplayPosition, ReplayState, Replays, Selection,
+    Seq, Stage, Unavailable,
+};
+use crate::segment::Digests;
+use crate::store::backlog::Size;
+use crate::store::tally::{Counted, Tallies};
+
+/// Nobody gives a number meanwhile, and those that were given are seen.
+const LOCK_ALL_STREAMS: &str = "SELECT no, last FROM @streams ORDER BY no FOR UPDATE";
+/// $1 what they count at least.
+const CLOSE_SECOND: &str = "UPDATE @streams SET last = $1 WHERE last < $1";
+
+// Messages in the order of their numbers: $1 behind this number, $2 up to this one, $3 limit, and up: what is looked for.
+
+pub(super) const DONE: &str =
+    "SELECT seq FROM @outcomes WHERE seq > $1 AND seq <= $2 ORDER BY seq LIMIT $3";
+pub(super) const FAILED: &str =
+    "SELECT seq FROM @outcomes WHERE seq > $1 AND seq <= $2 AND is_failed ORDER BY seq LIMIT $3";
+pub(super) const UNMATCHED: &str = "
+    SELECT seq FROM @outcomes WHERE seq > $1 AND seq <= $2 AND unmatched IS NOT NULL ORDER BY seq LIMIT $3";
+/// $4 digests of message ids.
+pub(super) const OF_IDS: &str = "
+    WITH found AS MATERIALIZED (
+        SELECT seq FROM @messages WHERE message_hash = ANY($4) AND seq > $1 AND seq <= $2)
+    SELECT seq FROM found ORDER BY seq LIMIT $3";
+
+/// $1 behind this number, $2 up to this one, $3 limit. Messages that were replayed, by the number that they had first.
+const REPLAYED: &str = "
+    SELECT seq, first_seq FROM @replays WHERE first_seq > $1 AND first_seq <= $2
+    ORDER BY first_seq LIMIT $3";
+
+/// Whether the message `m`, one of `$1`, may be replayed: it has contents, no deletion of its person that was accepted
+/// with it or after it was delivered, and none behind it is pending, or is yet to erase its contents. Loops would
+/// learn of that person again.
+macro_rules! is_replayable {
+    () => {
+        "(m.lane IS NOT NULL
+          AND (m.seq IN (SELECT c.seq FROM @payloads c WHERE c.seq = ANY($1))
+               OR m.seq IN (SELECT c.seq FROM @payloads_kept c WHERE c.seq = ANY($1)))
+          AND NOT EXISTS (SELECT FROM @deletions e
+              WHERE e.lane = m.lane AND e.destination = m.destination AND e.accepted >= COALESCE(p.first_seq, m.seq))
+          AND NOT EXISTS (SELECT FROM @pending e
+              WHERE e.is_deletion AND e.destination = m.destination AND e.lane = m.lane AND e.seq > m.seq)
+          AND NOT EXISTS (SELECT FROM @erasures e
+              WHERE e.lane = m.lane AND e.destination = m.destination AND e.seq >= m.seq))"
+    };
+}
+
+/// $1 seqs. Those of messages that are done, with their positions in the order of acceptance. Conditions follow.
+const SELECTED: &str = concat!(
+    "SELECT m.seq, COALESCE(p.first_seq, m.seq), m.payload_bytes, ",
+    is_replayable!(),
+    " FROM @messages m LEFT JOIN @replays p ON p.seq = m.seq
+     WHERE m.seq = ANY($1) AND m.seq IN (SELECT o.seq FROM @outcomes o WHERE o.seq = ANY($1))"
+);
+
+/// $1 seqs.
+const DESTINATIONS: &str = "SELECT DISTINCT destination FROM @messages WHERE seq = ANY($1)";
+/// $1 seqs. Those of messages that are done, until the end of the transaction.
+pub(super) const LOCK_DONE: &str =
+    "SELECT seq FROM @outcomes WHERE seq = ANY($1) ORDER BY seq FOR UPDATE";
+/// $1 seqs of messages that are done. A statement of its own behind the lock.
+const STILL_REPLAYABLE: &str = concat!(
+    "SELECT m.seq, m.destination, m.source
+     FROM @messages m LEFT JOIN @replays p ON p.seq = m.seq WHERE m.seq = ANY($1) AND ",
+    is_replayable!(),
+    " ORDER BY COALESCE(p.first_seq, m.seq)"
+);
+/// $1 old seqs, $2 new seqs. A payload that was copied is in both tables.
+const MOVE_PAYLOADS: &str = "
+    INSERT INTO @payloads (seq, payload)
+    SELECT DISTINCT ON (u.new) u.new, c.payload FROM unnest($1, $2) u (old, new) JOIN (
+        SELECT seq, payload FROM @payloads WHERE seq = ANY($1)
+        UNION ALL
+        SELECT seq, payload FROM @payloads_kept WHERE seq = ANY($1)) c ON c.seq = u.old";
+/// $1 old seqs, $2 new seqs.
+const MOVE_MESSAGES: &str = "
+    INSERT INTO @messages (seq, message_hash, lane, anonymous, email, received_at, payload_bytes, class, kind,
+                           source, destination, message_id, event, warnings)
+    SELECT u.new, m.message_hash, m.lane, m.anonymous, m.email, m.received_at, m.payload_bytes, $3, m.kind,
+           m.source, m.destination, m.message_id, m.event, m.warnings
+    FROM @messages m JOIN unnest($1, $2) u (old, new) ON u.old = m.seq WHERE m.seq = ANY($1)";
+/// $1 old seqs, $2 new seqs, $3 class. Bulk, whatever it was: a replay must not delay messages that a person waits for.
+const MAKE_PENDING: &str = "
+    INSERT INTO @pending (seq, lane, received_at, payload_bytes, class, source, destination, is_deletion)
+    SELECT u.new, m.lane, m.received_at, m.payload_bytes, $3, m.source, m.destination, m.kind = 'delete'
+    FROM @messages m JOIN unnest($1, $2) u (old, new) ON u.old = m.seq WHERE m.seq = ANY($1)";
+/// $1 old seqs, $2 new seqs, $3 the only subscription.
+const NUMBER: &str = "
+    WITH before AS (DELETE FROM @replays WHERE seq = ANY($1) RETURNING seq, number, first_seq)
+    INSERT INTO @replays (seq, number, first_seq, only_subscription)
+    SELECT u.new, COALESCE(b.number, 0) + 1, COALESCE(b.first_seq, u.old), $3
+    FROM unnest($1, $2) u (old, new) LEFT JOIN before b ON b.seq = u.old";
+/// $1 old seqs, $2 new seqs, $3 whether only what failed is superseded, $4 the only subscription. Returns their requests.
+const MOVE_DELIVERIES: &str = "
+    WITH before AS (
+        DELETE FROM @deliveries WHERE seq = ANY($1)
+        RETURNING seq, replay, position, is_superseded, request_id, part_id, ended_at, state, subscription, action,
+                  reason, detail, warnings)
+    INSERT INTO @deliveries (seq, replay, position, is_superseded, request_id, part_id, ended_at, state, subscription,
+                             action, reason, detail, warnings)
+    SELECT u.new, b.replay, b.position,
+           b.is_superseded OR (NOT $3 OR b.state = 'failed') AND ($4 IS NULL OR b.subscription = $4),
+           b.request_id, b.part_id, b.ended_at, b.state, b.subscription, b.action, b.reason, b.detail, b.warnings
+    FROM before b JOIN unnest($1, $2) u (old, new) ON u.old = b.seq
+    RETURNING request_id";
+/// $1 old seqs, $2 new seqs, $3 ids. What the requests carry moved.
+const MOVE_REQUESTS: &str = "
+    UPDATE @requests r SET seqs = (
+        SELECT array_agg(COALESCE(u.new, s.seq))
+        FROM unnest(r.seqs) s (seq) LEFT JOIN unnest($1, $2) u (old, new) ON u.old = s.seq)
+    WHERE r.id = ANY($3)";
+/// $1 old seqs.
+const DELETE_OLD: [&str; 4] = [
+    "DELETE FROM @payloads WHERE seq = ANY($1)",
+    "DELETE FROM @payloads_kept WHERE seq = ANY($1)",
+    "DELETE FROM @outcomes WHERE seq = ANY($1)",
+    "DELETE FROM @messages WHERE seq = ANY($1)",
+];
+
+/// Positions in the order that one call of [`find`] goes over.
+const STRETCH: usize = 2_000;
+
+/// Messages that become pending in one transaction. Small, since senders to the destination wait for it.
+const MESSAGES_MAX: usize = 200;
+
+/// Messages that are selected, and where to continue.
+struct Found {
+    /// In the order of acceptance.
+    messages: Vec<Selected>,
+    until: Seq,
+    next: Option<ReplayPosition>,
+}
+
+struct Selected {
+    seq: i64,
+    /// Its position in the order of acceptance.
+    accepted: i64,
+    payload_bytes: u64,
+    is_replayable: bool,
+}
+
+#[async_trait]
+impl Replays for PostgresStore {
+    async fn replay(&self, ask: &ReplayAsk) -> Result<ReplayChunk, Unavailable> {
+        let position = match ask.position {
+            Some(position) => position,
+            None => {
+                let until = end_of_order(&self.lookups).await?;
+                ReplayPosition { after: Seq::default(), until }
+            }
+        };
+        let connection = self.lookups.get().await?;
+        let found = find(&connection, ask, position, &self.digests).await?;
+        connection.give_back();
+        let mut chunk = ReplayChunk { next: found.next, ..ReplayChunk::default() };
+        let mut seen = None;
+        for part in found.messages.chunks(MESSAGES_MAX) {
+            let replayable = || part.iter().filter(|message| message.is_replayable);
+            let seqs: Array<i64> = replayable().map(|message| message.seq).collect();
+            let count = seqs.0.len() as u64;
+            if ask.is_dry_run {
+                chunk.replayed += count;
+            } else if count > 0 {
+                let bytes = replayable().map(|message| message.payload_bytes).sum();
+                let requeue = Requeue {
+                    seqs,
+                    failed_only: ask.selection.state == ReplayState::Failed,
+                    subscription: ask.selection.subscription.as_deref(),
+                    now: ask.now,
+                    time: self.time,
+                };
+                let size = Size { messages: count, bytes };
+                match (self.requeue(requeue, size).await, seen) {
+                    (Ok(replayed), _) => chunk.replayed += replayed,
+                    // The next call begins with this part, and fails unless the store works again.
+                    (Err(_), Some(after)) => {
+                        chunk.next = Some(ReplayPosition { after, until: found.until });
+                        break;
+                    }
+                    (Err(fault), None) => return Err(fault.into()),
+                }
+            }
+            chunk.without_contents += part.len() as u64 - count;
+            seen = part.last().map(|message| Seq(message.accepted));
+        }
+        Ok(chunk)
+    }
+}
+
+impl PostgresStore {
+    /// Makes messages pending again, as soon as the backlog has room.
+    async fn requeue(&self, requeue: Requeue<'_>, size: Size) -> Result<u64, Fault> {
+        let _admitted = self.backlog.admit(size, &self.readers).await?.ok_or(Fault::Full)?;
+        let replayed = requeue.run(&self.lookups).await?;
+        if replayed > 0 {
+            self.has_arrived();
+        }
+        Ok(replayed)
+    }
+}
+
+/// The end of a replay that begins now: of the numbers that were given, and of none that is given from now on, at
+/// whatever destination.
+async fn end_of_order(connections: &Connections) -> Result<Seq, Fault> {
+    let transaction = connections.transaction().await?;
+    let mut last = 0;
+    for row in transaction.query(LOCK_ALL_STREAMS, params![]).await? {
+        last = Stream { no: get(&row, 0)?, last: get(&row, 1)? }.number().max(last);
+    }
+    let until = numbers::last_of_second(last);
+    let counted = numbers::counted_through(until);
+    transaction.execute(CLOSE_SECOND, params![counted]).await?;
+    transaction.commit().await?;
+    Ok(Seq(until))
+}
+
+async fn find(
+    connection: &Connection,
+    ask: &ReplayAsk,
+    position: ReplayPosition,
+    digests: &Digests,
+) -> Result<Found, Fault> {
+    let ReplayPosition { after, until } = position;
+    let selection = &ask.selection;
+    let stretch = i64::try_from(STRETCH).unwrap_or(i64::MAX);
+    let ordered = in_order(connection, selection, digests, after.0, until.0).await?;
+    let params = params![after.0, until.0, stretch];
+    let mut replayed: Vec<(i64, i64)> = Vec::new();
+    for row in connection.query(REPLAYED, params).await? {
+        replayed.push((get(&row, 0)?, get(&row, 1)?));
+    }
+    // What is behind the end of either part was not seen whole.
+    let ends = [ordered.get(STRETCH - 1), replayed.get(STRETCH - 1).map(|(_, accepted)| accepted)];
+    let seen = ends.into_iter().flatten().copied().min().unwrap_or(until.0);
+    let numbers = ordered.into_iter().filter(|seq| *seq <= seen);
+    let numbers = numbers.chain(replayed.iter().filter(|(_, at)| *at <= seen).map(|(seq, _)| *seq));
+    let numbers: BTreeSet<i64> = numbers.collect();
+    let mut messages = select(connection, selection, digests, numbers).await?;
+    // One that was replayed is found by its number, too, but its position is another.
+    messages.retain(|message| after.0 < message.accepted && message.accepted <= seen);
+    messages.sort_unstable_by_key(|message| message.accepted);
+    let next = (seen < until.0).then_some(ReplayPosition { after: Seq(seen), until });
+    Ok(Found { messages, until, next })
+}
+
+/// The numbers of messages among which are all those selected that were never replayed, in order.
+async fn in_order(
+    connection: &Connection,
+    selection: &Selection,
+    digests: &Digests,
+    after: i64,
+    until: i64,
+) -> Result<Vec<i64>, Fault> {
+    let (text, of) = if !selection.message_ids.is_empty() {
+        let ids = selection.message_ids.iter();
+        let hashes = ids.map(|id| digests.message_id(id).0).collect();
+        (Cow::Borrowed(OF_IDS), vec![Value::Numbers(hashes)])
+    } else if let Some(user) = &selection.user {
+        let persons = digests.any_person(user);
+        let text = of_persons(Order::OldestFirst, persons.len());
+        (Cow::Owned(text), persons.iter().map(|person| Value::Number(person.0)).collect())
+    } else {
+        let text = match selection.state {
+            ReplayState::Failed => FAILED,
+            ReplayState::Unmatched => UNMATCHED,
+            ReplayState::Delivered | ReplayState::All => DONE,
+        };
+        (Cow::Borrowed(text), Vec::new())
+    };
+    let mut days = partitions::days(connection).await?;
+    days.retain(|day| day.has_records && day.end() > after && day.first() <= until);
+    let mut found: Vec<i64> = Vec::new();
+    for (first, end) in partitions::parts(&days) {
+        let left = STRETCH - found.len();
+        let bounds = [after.max(first - 1), until.min(end - 1)].map(Value::Number);
+        let limit = Value::Number(i64::try_from(left).unwrap_or(i64::MAX));
+        let params: Vec<Param<'_>> =
+            bounds.iter().chain([&limit]).chain(&of).map(Value::as_param).collect();
+        let rows = connection.query(&text, &params).await?;
+        let mut part: Vec<i64> = rows.iter().map(|row| get(row, 0)).collect::<Result<_, _>>()?;
+        part.sort_unstable();
+        part.dedup();
+        part.truncate(left);
+        found.extend(part);
+        if found.len() >= STRETCH {
+            break;
+        }
+    }
+    Ok(found)
+}
+
+/// Those of the messages that are selected.
+async fn select(
+    connection: &Connection,
+    selection: &Selection,
+    digests: &Digests,
+    seqs: BTreeSet<i64>,
+) -> Result<Vec<Selected>, Fault> {
+    if seqs.is_empty() {
+        return Ok(Vec::new());
+    }
+    let statement = selected(selection, digests, &Vec::from_iter(seqs));
+    let mut messages = Vec::new();
+    for row in connection.query(&statement.text, &statement.params()).await? {
+        messages.push(Selected {
+            seq: get(&row, 0)?,
+            accepted: get(&row, 1)?,
+            payload_bytes: u64::from(get::<i32>(&row, 2)?.unsigned_abs()),
+            is_replayable: get(&row, 3)?,
+        });
+    }
+    Ok(messages)
+}
+
+pub(super) fn selected(selection: &Selection, digests: &Digests, seqs: &[i64]) -> Statement {
+    let mut statement = Statement::of(SELECTED, seqs);
+    match selection.state {
+        ReplayState::Failed => statement.is_in_state(MessageState::Failed),
+        ReplayState::Unmatched => statement.is_in_state(MessageState::Unmatched),
+        ReplayState::Delivered => statement.is_in_state(MessageState::Delivered),
+        ReplayState::All => {}
+    }
+    if let Some(user) = &selection.user {
+        statement.is_about(&digests.any_person(user));
+    }
+    if !selection.message_ids.is_empty() {
+        let ids = selection.message_ids.iter().map(|id| super::params::text(id).into_owned());
+        let ids = statement.add(Value::Texts(ids.collect()));
+        statement.text += &format!(" AND m.message_id = ANY({ids})");
+    }
+    statement.compare("m.destination =", selection.destination.as_deref().map(Value::text));
+    let time = |time: Option<Timestamp>| time.map(|time| Value::Number(to_ms(time)));
+    statement.compare("m.received_at >=", time(selection.from));
+    statement.compare("m.received_at <", time(selection.to));
+    let is_failed = selection.state == ReplayState::Failed;
+    statement.has_delivery(selection.subscription.as_deref(), selection.reason, is_failed);
+    statement
+}
+
+/// Makes messages pending again. One that is no longer done, or lost its contents meanwhile, is left unchanged.
+struct Requeue<'a> {
+    seqs: Array<i64>,
+    /// Whether deliveries that did not fail stand.
+    failed_only: bool,
+    subscription: Option<&'a str>,
+    now: Timestamp,
+    time: Time,
+}
+
+impl Requeue<'_> {
+    /// Returns how many became pending.
+    async fn run(&self, connections: &Connections) -> Result<u64, Fault> {
+        let mut tries = 0;
+        loop {
+            tries += 1;
+            let mut days = BTreeSet::new();
+            let fault = match self.try_to_run(connections, &mut days).await {
+                Ok(replayed) => return Ok(replayed),
+                Err(fault) => fault,
+            };
+            if tries >= TRIES_MAX {
+                return Err(fault);
+            }
+            if fault.is_missing_partition() {
+                let connection = connections.get().await?;
+                partitions::make(&connection, Vec::from_iter(days)).await?;
+                connection.give_back();
+            } else if !fault.is_conflict() && !matches!(fault, Fault::Broken(_)) {
+                return Err(fault);
+            }
+        }
+    }
+
+    async fn try_to_run(
+        &self,
+        connections: &Connections,
+        days: &mut BTreeSet<i32>,
+    ) -> Result<u64, Fault> {
+        let transaction = connections.transaction().await?;
+        let found = transaction.query(DESTINATIONS, params![self.seqs]).await?;
+        let destinations: Array<String> =
+            found.iter().map(|row| get(row, 0)).collect::<Result<_, _>>()?;
+        let mut streams: HashMap<String, Stream> = HashMap::new();
+        let mut now_ms = to_ms(self.now);
+        for row in transaction.query(LOCK_STREAMS, params![destinations]).await? {
+            streams.insert(get(&row, 0)?, Stream { no: get(&row, 1)?, last: get(&row, 2)? });
+            if self.time == Time::OfDatabase {
+                now_ms = get(&row, 3)?;
+            }
+        }
+        let locked = transaction.query(LOCK_DONE, params![self.seqs]).await?;
+        let locked: Array<i64> = locked.iter().map(|row| get(row, 0)).collect::<Result<_, _>>()?;
+        let (mut old, mut new) = (Array(Vec::new()), Array(Vec::new()));
+        let mut tallies = Tallies::default();
+        for row in transaction.query(STILL_REPLAYABLE, params![locked]).await? {
+            let (destination, source): (&str, &str) = (get(&row, 1)?, get(&row, 2)?);
+            let stream = streams.get_mut(destination);
+            let number = stream.ok_or(Fault::Broken("a stream is gone"))?.next(now_ms);
+            days.insert(numbers::day(number));
+            old.0.push(get(&row, 0)?);
+            new.0.push(number);
+            tallies.add(self.now, Counted::new(Stage::Replayed, destination, source), 1);
+        }
+        if old.0.is_empty() {
+            transaction.commit().await?;
+            return Ok(0);
+        }
+        self.relocate(&transaction, &old, &new).await?;
+        let names: Array<&str> = streams.keys().map(String::as_str).collect();
+        let last: Array<i64> = streams.values().map(|stream| stream.last).collect();
+        transaction.execute(ADVANCE_STREAMS, params![names, last]).await?;
+        tally::write(&transaction, tallies).await?;
+        crate::crash::point("commit.before");
+        transaction.commit().await?;
+        crate::crash::point("commit.after");
+        Ok(old.0.len() as u64)
+    }
+
+    /// Moves all that belongs to messages to their new numbers.
+    async fn relocate(
+        &self,
+        transaction: &Connection,
+        old: &Array<i64>,
+        new: &Array<i64>,
+    ) -> Result<(), Fault> {
+        let class = i16::try_from(Class::Bulk.code()).unwrap_or(i16::MAX);
+        let count = old.0.len() as u64;
+        // The partition of a payload may be going just now.
+        if transaction.execute(MOVE_PAYLOADS, params![*old, *new]).await? != count {
+            return Err(Fault::Broken("contents vanished within the transaction"));
+        }
+        transaction.execute(MOVE_MESSAGES, params![*old, *new, class]).await?;
+        transaction.execute(MAKE_PENDING, params![*old, *new, class]).await?;
+        transaction.execute(NUMBER, params![*old, *new, self.subscription]).await?;
+        let params = params![*old, *new, self.failed_only, self.subscription];
+        let moved = transaction.query(MOVE_DELIVERIES, params).await?;
+        let mut requests = Array(Vec::new());
+        for row in &moved {
+            requests.0.extend(get::<Option<i64>>(row, 0)?);
+        }
+        if !requests.0.is_empty() {
+            transaction.execute(MOVE_REQUESTS, params![*old, *new, requests]).await?;
+        }
+        for text in DELETE_OLD {
+            transaction.execute(text, params![*old]).await?;
+        }
+        Ok(())
+    }
+}

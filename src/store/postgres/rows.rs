@@ -1,0 +1,71 @@
+//! Conversion between rows and records. Times are Unix milliseconds.
+//!
+//! Words that another release wrote and this one does not know are shown as unknown; they are an error only
+//! where the program would have to act on them.
+
+use bytes::Bytes;
+use tokio_postgres::Row;
+use tokio_postgres::types::FromSql;
+
+use super::Fault;
+use crate::action::Endpoint;
+use crate::queue::{Class, FrozenRequest, Head, Job, Replay, RequestId, Seq};
+use crate::segment::LaneKey;
+pub(super) use crate::store::values::{count, duration_ms, from_ms, to_json, to_ms};
+
+/// The value of a column.
+pub(super) fn get<'a, T: FromSql<'a>>(row: &'a Row, column: usize) -> Result<T, Fault> {
+    row.try_get(column).map_err(|_| Fault::Broken("a column holds a value of an unexpected type"))
+}
+
+/// Stored warnings of a row of the given table.
+pub(super) fn from_json(warnings: Option<&str>, table: &'static str) -> Result<Vec<String>, Fault> {
+    let Some(json) = warnings else { return Ok(Vec::new()) };
+    serde_json::from_str(json).map_err(|_| Fault::Unreadable { table, column: "warnings" })
+}
+
+/// A row of [`super::work::PENDING`] or [`super::work::OF_LANE`].
+pub(super) fn head(row: &Row) -> Result<Head, Fault> {
+    Ok(Head {
+        seq: Seq(get(row, 0)?),
+        lane: LaneKey(get(row, 1)?),
+        class: Class::from_code(i64::from(get::<i16>(row, 2)?)),
+        next_attempt_at: get::<Option<i64>>(row, 3)?.map(from_ms),
+    })
+}
+
+/// A row of [`super::work::OPEN_MESSAGE`]; its requests and the subscriptions that are settled are still missing.
+pub(super) fn job(row: &Row) -> Result<Job, Fault> {
+    Ok(Job {
+        source: get(row, 0)?,
+        message_id: get(row, 1)?,
+        received_at: from_ms(get(row, 2)?),
+        payload: get::<Option<&[u8]>>(row, 3)?.map(Bytes::copy_from_slice).unwrap_or_default(),
+        is_planned: get(row, 4)?,
+        replay: Replay {
+            number: count(i64::from(get::<i32>(row, 5)?)),
+            only: get(row, 6)?,
+            settled: Vec::new(),
+            is_before_deletion: get(row, 7)?,
+        },
+        requests: Vec::new(),
+    })
+}
+
+/// A row of [`super::work::REQUESTS`]. A request to an endpoint that this release does not know is an error: it
+/// cannot be sent, since its effect is unknown.
+pub(super) fn frozen_request(row: &Row) -> Result<FrozenRequest, Fault> {
+    let unreadable = Fault::Unreadable { table: "requests", column: "path" };
+    let body: Option<&[u8]> = get(row, 2)?;
+    Ok(FrozenRequest {
+        id: RequestId(get(row, 0)?),
+        endpoint: Endpoint::from_path(get(row, 1)?).ok_or(unreadable)?,
+        body: body.map(Bytes::copy_from_slice).unwrap_or_default(),
+        idempotency_key: get(row, 3)?,
+        attempts: count(i64::from(get::<i32>(row, 4)?)),
+        first_attempt_at: get::<Option<i64>>(row, 5)?.map(from_ms),
+        next_attempt_at: get::<Option<i64>>(row, 6)?.map(from_ms),
+        is_merged: get(row, 7)?,
+        expires_at: get::<Option<i64>>(row, 8)?.map(from_ms),
+    })
+}

@@ -1,0 +1,59 @@
+//! Whether a server can keep the promises of the queue: looked at before anything is stored there.
+
+use tracing::warn;
+
+use super::Fault;
+use super::connection::Connection;
+use super::error::OpenError;
+use super::params::params;
+use super::rows::get;
+use crate::clock::{Clock as _, SystemClock};
+
+const SETTINGS: &str = "
+    SELECT current_setting('server_version_num')::integer, current_setting('server_version'),
+           current_setting('fsync'), current_setting('synchronous_commit'),
+           pg_is_in_recovery() OR current_setting('transaction_read_only')::boolean,
+           floor(extract(epoch FROM clock_timestamp()) * 1000)::bigint";
+
+/// The oldest version that works: 14.
+const VERSION_MIN: i32 = 140_000;
+
+/// By how much the clocks of the database and of this process may differ before it is worth a line in the log.
+const SKEW_MAX_MS: u64 = 2_000;
+
+/// Refuses a server that would lose what was acknowledged, or that cannot be written.
+pub(super) async fn check(connection: &Connection, address: &str) -> Result<(), OpenError> {
+    let failed =
+        |fault: Fault| OpenError::Open { address: address.to_owned(), source: fault.into() };
+    let row = connection.query_one(SETTINGS, params![]).await.map_err(failed)?;
+    let version: i32 = get(&row, 0).map_err(failed)?;
+    let text = |column| get::<String>(&row, column).map_err(failed);
+    let address = address.to_owned();
+    if version < VERSION_MIN {
+        return Err(OpenError::Old { address, version: text(1)? });
+    }
+    if get(&row, 4).map_err(failed)? {
+        return Err(OpenError::ReadOnly { address });
+    }
+    let (fsync, commit) = (text(2)?, text(3)?);
+    if fsync == "off" {
+        return Err(OpenError::NotDurable { address, setting: "fsync = off" });
+    }
+    match commit.as_str() {
+        "off" => {
+            return Err(OpenError::NotDurable { address, setting: "synchronous_commit = off" });
+        }
+        "local" => warn!(
+            "synchronous_commit is local: messages that were acknowledged may be lost when a standby takes over"
+        ),
+        _ => {}
+    }
+    let behind_ms = SystemClock.now().as_millisecond() - get::<i64>(&row, 5).map_err(failed)?;
+    if behind_ms.unsigned_abs() > SKEW_MAX_MS {
+        warn!(
+            behind_ms,
+            "the clock of the database differs from that of this machine: correct one of them"
+        );
+    }
+    Ok(())
+}

@@ -1,0 +1,168 @@
+//! Statements that are put together from conditions on messages.
+//!
+//! A text holds names of columns and parameters alone, whatever was asked. The rows of partitioned tables are named by
+//! `$1`, a list of numbers, in each part of the text: then the planner looks at the partitions that hold them alone.
+
+use tokio_postgres::types::Type;
+
+use super::params::{Param, text};
+use crate::queue::{FailureReason, MessageState};
+use crate::segment::PersonDigest;
+
+/// A text and its parameters.
+#[derive(Debug)]
+pub(super) struct Statement {
+    pub(super) text: String,
+    values: Vec<Value>,
+}
+
+/// A parameter.
+#[derive(Debug, Clone)]
+pub(super) enum Value {
+    Number(i64),
+    Numbers(Vec<i64>),
+    Text(String),
+    Texts(Vec<String>),
+}
+
+impl Value {
+    /// A text as it is stored.
+    pub(super) fn text(of: &str) -> Self {
+        Value::Text(text(of).into_owned())
+    }
+
+    /// The digests of persons.
+    pub(super) fn persons(of: &[PersonDigest]) -> Self {
+        Value::Numbers(of.iter().map(|person| person.0).collect())
+    }
+
+    pub(super) fn as_param(&self) -> Param<'_> {
+        match self {
+            Value::Number(number) => (number, Type::INT8),
+            Value::Numbers(numbers) => (numbers, Type::INT8_ARRAY),
+            Value::Text(text) => (text, Type::TEXT),
+            Value::Texts(texts) => (texts, Type::TEXT_ARRAY),
+        }
+    }
+}
+
+/// Messages of which a delivery that counts exists.
+const DELIVERED_OR_FAILED: &str =
+    "(SELECT d.seq FROM @deliveries d WHERE d.seq = ANY($1) AND NOT d.is_superseded)";
+
+impl Statement {
+    /// A text whose `$1` is this list of sequence numbers.
+    pub(super) fn of(text: &str, seqs: &[i64]) -> Self {
+        Self { text: text.to_owned(), values: vec![Value::Numbers(seqs.to_vec())] }
+    }
+
+    /// A text and all its parameters.
+    #[cfg(test)]
+    pub(super) fn with(text: &str, values: Vec<Value>) -> Self {
+        Self { text: text.to_owned(), values }
+    }
+
+    pub(super) fn params(&self) -> Vec<Param<'_>> {
+        self.values.iter().map(Value::as_param).collect()
+    }
+
+    /// Adds a parameter; returns how the text names it.
+    pub(super) fn add(&mut self, value: Value) -> String {
+        self.values.push(value);
+        format!("${}", self.values.len())
+    }
+
+    /// Adds a condition on a column of the message `m`, if there is a value.
+    pub(super) fn compare(&mut self, condition: &str, value: Option<Value>) {
+        if let Some(value) = value {
+            let name = self.add(value);
+            self.text += &format!(" AND {condition} {name}");
+        }
+    }
+
+    /// Adds that the message `m` is about one of these persons; if there are none: nothing.
+    pub(super) fn is_about(&mut self, persons: &[PersonDigest]) {
+        if persons.is_empty() {
+            return;
+        }
+        let list = self.add(Value::persons(persons));
+        self.text += &format!(
+            " AND COALESCE(m.lane = ANY({list}) OR m.anonymous = ANY({list}) OR m.email = ANY({list}), false)"
+        );
+    }
+
+    /// Adds that the message `m` is in this state.
+    pub(super) fn is_in_state(&mut self, state: MessageState) {
+        let of_outcome = |condition: &str| {
+            format!(
+                " AND m.seq IN (SELECT o.seq FROM @outcomes o WHERE o.seq = ANY($1){condition})"
+            )
+        };
+        self.text += &match state {
+            MessageState::Pending => {
+                " AND m.seq IN (SELECT w.seq FROM @pending w WHERE w.seq = ANY($1))".to_owned()
+            }
+            MessageState::Failed => of_outcome(" AND o.is_failed"),
+            MessageState::Delivered => {
+                of_outcome(" AND NOT o.is_failed") + " AND m.seq IN " + DELIVERED_OR_FAILED
+            }
+            MessageState::Unmatched => {
+                of_outcome(" AND NOT o.is_failed") + " AND m.seq NOT IN " + DELIVERED_OR_FAILED
+            }
+        };
+    }
+
+    /// Adds that the message `m` has a delivery that counts, under this subscription, which failed for this reason,
+    /// or failed at all; if nothing is asked of it: nothing.
+    pub(super) fn has_delivery(
+        &mut self,
+        subscription: Option<&str>,
+        reason: Option<FailureReason>,
+        is_failed: bool,
+    ) {
+        if subscription.is_none() && reason.is_none() {
+            return;
+        }
+        self.text += " AND m.seq IN (SELECT d.seq FROM @deliveries d WHERE d.seq = ANY($1) AND NOT d.is_superseded";
+        if is_failed || reason.is_some() {
+            self.text += " AND d.state = 'failed'";
+        }
+        self.compare("d.reason =", reason.map(|reason| Value::text(reason.as_str())));
+        self.compare("d.subscription =", subscription.map(Value::text));
+        self.text += ")";
+    }
+}
+
+/// The order in which messages are read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Order {
+    /// `$1`: before this number; `$2`: from this one on.
+    NewestFirst,
+    /// `$1`: behind this number; `$2`: up to this one.
+    OldestFirst,
+}
+
+/// A text that finds messages about persons, who are `$4` and up: at most `$3` for each person and each id by which a
+/// message is about somebody. Some are found more than once.
+///
+/// Rows are compared, and ordered by person, so that no index but that of the person has them in order: with a limit in
+/// view, the planner might rather read all messages of a day until enough are about the person.
+pub(super) fn of_persons(order: Order, persons: usize) -> String {
+    let mut parts = Vec::new();
+    for person in (4..).take(persons) {
+        for column in ["lane", "anonymous", "email"] {
+            let (bounds, direction) = match order {
+                Order::NewestFirst => (["<", ">="], "DESC"),
+                Order::OldestFirst => ([">", "<="], "ASC"),
+            };
+            let [begin, end] = bounds;
+            parts.push(format!(
+                "(SELECT seq FROM @messages
+                  WHERE {column} IS NOT NULL AND seq {begin} $1 AND seq {end} $2
+                    AND ({column}, seq) {begin} (${person}, $1) AND ({column}, seq) {end} (${person}, $2)
+                  ORDER BY {column} {direction}, seq {direction} LIMIT $3)"
+            ));
+        }
+    }
+    parts.join(" UNION ALL ")
+}

@@ -1,0 +1,196 @@
+//! The task that writes the steps of delivery, in groups, with a connection of its own: accepting messages and
+//! delivering them do not wait for each other.
+//!
+//! While one group is being written, the next one gathers. A step is answered only after the commit of its group. A
+//! group that fails is rolled back as a whole; if a single step may be to blame, each is then written by itself.
+
+use async_trait::async_trait;
+use tokio::sync::mpsc::UnboundedReceiver;
+use tokio::sync::{OwnedSemaphorePermit, oneshot};
+use tokio_util::sync::{CancellationToken, DropGuard};
+
+use super::accept::{GROUP_TIMEOUT, TRIES_MAX};
+use super::connection::{Connection, Connector};
+use super::{Fault, Time, partitions, tally};
+use crate::store::tally::Tallies;
+
+/// Steps of one group at most.
+const GROUP_STEPS_MAX: usize = 256;
+
+/// Writes that belong together, in a transaction with others. May be run again after the transaction was
+/// rolled back.
+#[async_trait]
+pub(super) trait Step: Send + Sync + 'static {
+    type Output: Send + 'static;
+
+    async fn run(
+        &self,
+        transaction: &Connection,
+        effects: &mut Effects,
+    ) -> Result<Self::Output, Fault>;
+}
+
+/// What the steps of a transaction did, beyond their outputs.
+#[derive(Debug)]
+pub(super) struct Effects {
+    pub(super) tallies: Tallies,
+    /// The days of the numbers that were given, which may have no partitions yet.
+    pub(super) days: Vec<i32>,
+    pub(super) time: Time,
+}
+
+impl Effects {
+    pub(super) fn new(time: Time) -> Self {
+        Self { tallies: Tallies::default(), days: Vec::new(), time }
+    }
+}
+
+/// A step on its way through a group, whatever its output.
+#[async_trait]
+pub(super) trait AnyStep: Send {
+    async fn run(&mut self, transaction: &Connection, effects: &mut Effects) -> Result<(), Fault>;
+    fn answer(self: Box<Self>, committed: Result<(), Fault>);
+}
+
+pub(super) struct StepOrder<S: Step> {
+    step: S,
+    output: Option<S::Output>,
+    reply: oneshot::Sender<Result<S::Output, Fault>>,
+    /// Room in the queue for the task.
+    _permit: OwnedSemaphorePermit,
+}
+
+impl<S: Step> StepOrder<S> {
+    pub(super) fn new(
+        step: S,
+        permit: OwnedSemaphorePermit,
+    ) -> (Self, oneshot::Receiver<Result<S::Output, Fault>>) {
+        let (reply, answer) = oneshot::channel();
+        (Self { step, output: None, reply, _permit: permit }, answer)
+    }
+}
+
+#[async_trait]
+impl<S: Step> AnyStep for StepOrder<S> {
+    async fn run(&mut self, transaction: &Connection, effects: &mut Effects) -> Result<(), Fault> {
+        self.output = Some(self.step.run(transaction, effects).await?);
+        Ok(())
+    }
+
+    fn answer(self: Box<Self>, committed: Result<(), Fault>) {
+        let Self { output, reply, .. } = *self;
+        // A step of a group that was committed has run.
+        let answer = committed.and_then(|()| output.ok_or(Fault::Closed));
+        // The caller may have gone away; what was written stays.
+        let _ = reply.send(answer);
+    }
+}
+
+/// The task.
+pub(super) struct Stepper {
+    pub(super) connector: Connector,
+    pub(super) time: Time,
+    pub(super) orders: UnboundedReceiver<Box<dyn AnyStep>>,
+    pub(super) closing: CancellationToken,
+    /// Cancels a token when the task has ended, in whatever way.
+    pub(super) ended: DropGuard,
+}
+
+struct Memory {
+    connector: Connector,
+    /// `None` after a failure: the next group makes another.
+    connection: Option<Connection>,
+    time: Time,
+}
+
+impl Stepper {
+    /// Writes group after group until the store is closed or dropped.
+    pub(super) async fn run(self) {
+        let Self { connector, time, mut orders, closing, ended } = self;
+        let mut memory = Memory { connector, connection: None, time };
+        loop {
+            let mut group = Vec::new();
+            tokio::select! {
+                biased;
+                received = orders.recv_many(&mut group, GROUP_STEPS_MAX) => if received == 0 { break },
+                // What was sent before is still received.
+                () = closing.cancelled(), if !orders.is_closed() => orders.close(),
+            }
+            if !group.is_empty() {
+                memory.write(group).await;
+            }
+        }
+        if let Some(connection) = memory.connection.take() {
+            connection.close().await;
+        }
+        drop(ended);
+    }
+}
+
+impl Memory {
+    /// Writes a group and answers its steps.
+    async fn write(&mut self, mut group: Vec<Box<dyn AnyStep>>) {
+        match self.commit(&mut group).await {
+            Err(fault) if fault.is_answer() && group.len() > 1 => {
+                for step in group {
+                    let mut alone = vec![step];
+                    let committed = self.commit(&mut alone).await;
+                    answer(alone, committed);
+                }
+            }
+            committed => answer(group, committed),
+        }
+    }
+
+    /// Writes steps in one transaction.
+    async fn commit(&mut self, group: &mut [Box<dyn AnyStep>]) -> Result<(), Fault> {
+        let mut tries = 0;
+        loop {
+            tries += 1;
+            let mut effects = Effects::new(self.time);
+            let tried =
+                tokio::time::timeout(GROUP_TIMEOUT, self.try_to_commit(group, &mut effects)).await;
+            let fault = match tried.unwrap_or(Err(Fault::Slow)) {
+                Ok(()) => return Ok(()),
+                Err(fault) => fault,
+            };
+            if let Some(connection) = self.connection.take()
+                && fault.is_answer()
+                && connection.batch("ROLLBACK").await.is_ok()
+                && (!fault.is_missing_partition()
+                    || partitions::make(&connection, effects.days).await.is_ok())
+            {
+                self.connection = Some(connection);
+            }
+            if tries >= TRIES_MAX || !(fault.is_conflict() || fault.is_missing_partition()) {
+                return Err(fault);
+            }
+        }
+    }
+
+    async fn try_to_commit(
+        &mut self,
+        group: &mut [Box<dyn AnyStep>],
+        effects: &mut Effects,
+    ) -> Result<(), Fault> {
+        let connection = match &mut self.connection {
+            Some(connection) => connection,
+            none => none.insert(self.connector.connect().await?),
+        };
+        connection.begin().await?;
+        for step in group {
+            step.run(connection, effects).await?;
+        }
+        tally::write(connection, std::mem::take(&mut effects.tallies)).await?;
+        crate::crash::point("commit.before");
+        connection.batch("COMMIT").await?;
+        crate::crash::point("commit.after");
+        Ok(())
+    }
+}
+
+fn answer(group: Vec<Box<dyn AnyStep>>, committed: Result<(), Fault>) {
+    for step in group {
+        step.answer(committed.clone());
+    }
+}

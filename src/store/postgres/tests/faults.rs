@@ -1,0 +1,108 @@
+//! The database away, connections cut, calls given up, texts that it cannot hold.
+
+use super::*;
+
+fn is_unavailable<T: std::fmt::Debug>(answer: &Result<T, AcceptError>) -> bool {
+    matches!(answer, Err(AcceptError::Unavailable(_)))
+}
+
+#[tokio::test]
+async fn a_call_whose_connection_is_cut_fails_and_the_next_one_works() {
+    let schema = Schema::empty().await;
+    let store = open(&schema).await;
+    let lease = lease(&store).await;
+    let first = put(&store, message("first")).await;
+    let blocker = raw(&schema).await;
+    // Both are held up in their transactions.
+    blocker.batch("BEGIN; LOCK TABLE @outcomes, @messages IN EXCLUSIVE MODE").await.unwrap();
+    let cut = async {
+        let watcher = raw(&schema).await;
+        let waiting = format!("{} AND wait_event_type = 'Lock'", connections_of(&schema));
+        until(&watcher, &waiting, 2).await;
+        watcher
+            .query(&waiting.replace("SELECT pid", "SELECT pg_terminate_backend(pid)"), &[])
+            .await
+            .unwrap();
+    };
+    let (accepted, frozen, ()) = tokio::join!(
+        store.accept(vec![message("a")]),
+        store.freeze_one(&lease, first, plan(vec![])),
+        cut
+    );
+    assert!(is_unavailable(&accepted), "{accepted:?}");
+    assert!(matches!(frozen, Err(WorkError::Unavailable(_))), "{frozen:?}");
+    blocker.batch("COMMIT").await.unwrap();
+    assert_eq!(store.accept(vec![message("a")]).await.unwrap(), [Accepted::New]);
+    store.freeze_one(&lease, first, plan(vec![])).await.unwrap();
+    assert_eq!(heads(&store).await.len(), 1);
+}
+
+#[tokio::test]
+async fn calls_that_are_given_up_leave_no_transaction_open() {
+    let schema = Schema::empty().await;
+    let store = open(&schema).await;
+    let lease = lease(&store).await;
+    let seq = put(&store, message("a")).await;
+    for n in 0..100 {
+        // Each is dropped a little later than the one before, so that it is in another statement.
+        let patience = Duration::from_micros(50 * n);
+        let calls: [std::pin::Pin<Box<dyn Future<Output = ()> + Send>>; 5] = [
+            Box::pin(async { drop(store.accept(vec![message("b")]).await) }),
+            Box::pin(async { drop(store.open(seq).await) }),
+            Box::pin(async { drop(store.depth(DESTINATION).await) }),
+            Box::pin(async { drop(store.by_message_id(message_hash("a"), "a").await) }),
+            Box::pin(async { drop(store.settle(&lease, settlement_of_nothing()).await) }),
+        ];
+        for call in calls {
+            drop(tokio::time::timeout(patience, call).await);
+        }
+    }
+    assert_eq!(store.accept(vec![message("c")]).await.unwrap(), [Accepted::New]);
+    let watcher = raw(&schema).await;
+    let open = format!("{} AND state LIKE 'idle in transaction%'", connections_of(&schema));
+    until(&watcher, &open, 0).await;
+    assert_eq!(heads(&store).await.len(), 3);
+}
+
+fn settlement_of_nothing() -> Settlement {
+    let consequence = crate::queue::Consequence::Delivered;
+    Settlement { request: crate::queue::RequestId(1), now: at(0), attempt: None, consequence }
+}
+
+#[tokio::test]
+async fn keeps_texts_that_the_database_cannot_hold() {
+    let schema = Schema::empty().await;
+    let store = open(&schema).await;
+    let odd = NewMessage { event: Some("Signed\0Up".into()), ..message("a\0b") };
+    assert_eq!(store.accept(vec![odd.clone(), message("a")]).await.unwrap(), [Accepted::New; 2]);
+    assert_eq!(store.accept(vec![odd]).await.unwrap(), [Accepted::Duplicate]);
+    let found = store.by_message_id(message_hash("a\0b"), "a\0b").await.unwrap();
+    assert_eq!(found[0].message_id, "a\u{2400}b");
+    let lease = lease(&store).await;
+    let detail = "no\0such".to_owned();
+    let failure = crate::queue::Failure { detail, ..failure() };
+    let planned = plan(vec![delivery("one", Err(failure))]);
+    store.freeze_one(&lease, found[0].seq, planned).await.unwrap();
+}
+
+#[tokio::test]
+async fn refuses_messages_while_the_backlog_is_full() {
+    let schema = Schema::empty().await;
+    let few = PostgresOptions { backlog_messages_max: 3, ..options(&schema.0) };
+    let store = PostgresStore::open(few).await.unwrap();
+    store.accept(vec![message("a"), message("b")]).await.unwrap();
+    store.accept(vec![message("c"), message("d")]).await.unwrap();
+    let refused = store.accept(vec![message("e")]).await;
+    assert!(matches!(refused, Err(AcceptError::Full)), "{refused:?}");
+    let lease = lease(&store).await;
+    for head in heads(&store).await.iter().take(2) {
+        store.freeze_one(&lease, head.seq, plan(vec![])).await.unwrap();
+    }
+    // The count that found too many is valid for a moment.
+    loop {
+        match store.accept(vec![message("e")]).await {
+            Err(AcceptError::Full) => tokio::time::sleep(Duration::from_millis(5)).await,
+            accepted => break assert_eq!(accepted.unwrap(), [Accepted::New]),
+        }
+    }
+}

@@ -1,0 +1,102 @@
+//! The suite over PostgreSQL, and what only PostgreSQL can get wrong.
+
+mod faults;
+mod list;
+mod plans;
+mod replicas;
+mod retention;
+mod server;
+mod startup;
+
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use super::connection::Connection;
+use super::*;
+use crate::queue::Log as _;
+use crate::queue::suite::*;
+use crate::simulation::simulation;
+
+use server::{Server, server};
+
+store_suite!(Schema);
+// Each call takes longer than on SQLite, so there are fewer.
+simulation!(Schema, seeds: 10, twice: 1);
+
+/// A schema of its own in the database of the tests.
+struct Schema(String);
+
+impl Fixture for Schema {
+    async fn empty() -> Self {
+        static NEXT: AtomicU32 = AtomicU32::new(0);
+        // A name that must be quoted.
+        Schema(format!("case \"{}\"", NEXT.fetch_add(1, Ordering::Relaxed)))
+    }
+
+    async fn open(&self) -> Arc<dyn Store> {
+        Arc::new(PostgresStore::open(options(&self.0)).await.unwrap())
+    }
+
+    /// Closed stores leave no connection, and so no transaction. The server takes a moment to notice.
+    fn left_behind(&self) -> Vec<String> {
+        let count = connections_of(self);
+        let look = move || {
+            let runtime =
+                tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+            runtime.block_on(async {
+                let target = Target::parse(&server().url()).unwrap();
+                let watcher = Connector::new(target, "any").connect().await.unwrap();
+                until(&watcher, &count, 0).await;
+            });
+        };
+        match std::thread::spawn(look).join() {
+            Ok(()) => Vec::new(),
+            Err(_) => vec!["a connection".to_owned()],
+        }
+    }
+}
+
+fn options(schema: &str) -> PostgresOptions {
+    let mut target = Target::parse(&server().url()).unwrap();
+    target.config.application_name(schema);
+    PostgresOptions {
+        target,
+        schema: schema.to_owned(),
+        connections_max: 4,
+        duplicate_window: LIMITS.duplicate_window,
+        delivered_retention: LIMITS.delivered_retention,
+        failed_retention: LIMITS.failed_retention,
+        records_retention: LIMITS.records_retention,
+        // The cases look at single rows.
+        whole_days_for: Duration::ZERO,
+        installation_key: Some(INSTALLATION_KEY),
+        // And decide the time.
+        time: Time::OfCallers,
+        ..PostgresOptions::new(Target::parse(&server().url()).unwrap())
+    }
+}
+
+/// A connection as another program would make it.
+async fn raw(schema: &Schema) -> Connection {
+    let target = Target::parse(&server().url()).unwrap();
+    Connector::new(target, &schema.0).connect().await.unwrap()
+}
+
+async fn open(schema: &Schema) -> PostgresStore {
+    PostgresStore::open(options(&schema.0)).await.unwrap()
+}
+
+/// Selects the connections of the stores on a schema.
+fn connections_of(schema: &Schema) -> String {
+    format!("SELECT pid FROM pg_stat_activity WHERE application_name = '{}'", schema.0)
+}
+
+/// Waits until a statement returns this many rows.
+async fn until(connection: &Connection, text: &str, rows: usize) {
+    let wait = async {
+        while connection.query(text, &[]).await.unwrap().len() != rows {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    let waited = tokio::time::timeout(Duration::from_secs(30), wait).await;
+    assert!(waited.is_ok(), "never {rows} rows: {text}");
+}

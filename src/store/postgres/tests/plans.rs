@@ -1,0 +1,188 @@
+//! The important statements find their rows by the index that is meant for them, in the partitions of the days asked
+//! for alone, so that their cost does not grow with the history.
+
+use super::*;
+use crate::queue::{FailureReason, Filter, MessageState, ReplayState, Selection};
+use crate::store::postgres::list::{self, candidates};
+use crate::store::postgres::numbers::{day_at, first_of_day};
+use crate::store::postgres::params::params;
+use crate::store::postgres::statement::{self, Order, Statement, Value};
+use crate::store::postgres::{erase, partitions, purge, records, replay};
+
+/// Days with data.
+const DAYS: i32 = 4;
+
+/// $1 first number. So many messages that reading them all costs more than the index. Every tenth is pending; of those done, every tenth failed, and every tenth is unmatched.
+const FILL: [&str; 5] = [
+    "INSERT INTO @messages (seq, message_hash, lane, anonymous, email, received_at, payload_bytes, class, kind, source,
+                            destination, message_id, event)
+     SELECT $1 + n, n, CASE WHEN n % 4 = 0 THEN -7 ELSE n END, n, n, n, 10, 0, 'track', 'web', 'main', n::text,
+            'event ' || n % 100 FROM generate_series(0, 19999) n",
+    "INSERT INTO @payloads (seq, payload) SELECT $1 + n, '0' FROM generate_series(0, 19999) n",
+    "INSERT INTO @pending (seq, lane, received_at, payload_bytes, class, source, destination, is_deletion)
+     SELECT $1 + n, n % 1000, n, 10, 0, 'web', 'main', false FROM generate_series(0, 19999, 10) n",
+    "INSERT INTO @outcomes (seq, done_at, is_failed, unmatched)
+     SELECT $1 + n, $1 + n, n % 10 = 1, CASE WHEN n % 10 = 2 THEN 'no_subscription' END
+     FROM generate_series(0, 19999) n WHERE n % 10 <> 0",
+    "INSERT INTO @deliveries (seq, replay, position, request_id, state, subscription, action, reason)
+     SELECT $1 + n, 0, 0, $1 + n, CASE WHEN n % 10 = 1 THEN 'failed' ELSE 'delivered' END, 's' || n % 50, 'sendEvent',
+            CASE WHEN n % 10 = 1 THEN 'refused' END
+     FROM generate_series(0, 19999) n WHERE n % 10 NOT IN (0, 2)",
+];
+
+struct Explained {
+    name: String,
+    plan: Vec<String>,
+}
+
+impl Explained {
+    /// The partitions that the plan reads.
+    fn partitions(&self) -> Vec<String> {
+        let is_of_name = |c: char| !(c.is_alphanumeric() || c == '_');
+        let mut days: Vec<String> = self
+            .plan
+            .iter()
+            .flat_map(|step| step.split(is_of_name))
+            .filter_map(|word| word.rsplit_once("_2")?.1.get(..7).map(str::to_owned))
+            .collect();
+        days.sort_unstable();
+        days.dedup();
+        days
+    }
+
+    fn has(&self, words: &str) -> bool {
+        self.plan.iter().any(|step| step.contains(words))
+    }
+}
+
+async fn explain(raw: &Connection, name: &str, statement: &Statement) -> Explained {
+    let rows = raw.query(&format!("EXPLAIN {}", statement.text), &statement.params()).await;
+    let rows = rows.unwrap_or_else(|fault| panic!("{name}: {fault:?}\n{}", statement.text));
+    let plan = rows.iter().map(|row| row.get::<_, String>(0)).collect();
+    Explained { name: name.to_owned(), plan }
+}
+
+#[tokio::test]
+async fn statements_read_an_index_of_the_days_they_ask_for() {
+    let schema = Schema::empty().await;
+    let store = open(&schema).await;
+    let raw = raw(&schema).await;
+    let today = day_at(at(0).as_millisecond());
+    partitions::make(&raw, (today - DAYS + 1..=today + 2).collect()).await.unwrap();
+    for day in today - DAYS + 1..=today {
+        for text in FILL {
+            raw.execute(text, params![first_of_day(day)]).await.unwrap();
+        }
+    }
+    raw.batch("ANALYZE @messages, @payloads, @pending, @outcomes, @deliveries").await.unwrap();
+
+    use Value::{Number, Numbers};
+    let (first, end) = (first_of_day(today - 1), first_of_day(today + 1));
+    let word = |word: &str| Value::text(word);
+    let bounds = |limit: i64, of: Option<Value>| {
+        [Number(end), Number(first), Number(limit)].into_iter().chain(of).collect::<Vec<_>>()
+    };
+    // The statements with a limit, which must not sort all that there is before it.
+    let limited: Vec<(&str, &str, Vec<Value>)> = vec![
+        ("newest", candidates::NEWEST, bounds(51, None)),
+        ("of an event", candidates::OF_EVENT, bounds(51, Some(word("event 7")))),
+        ("failed", candidates::FAILED, bounds(51, None)),
+        ("with a failure", candidates::WITH_FAILURE, bounds(51, None)),
+        ("failed for a reason", candidates::FAILED_FOR, bounds(51, Some(word("refused")))),
+        ("of a subscription", candidates::OF_SUBSCRIPTION, bounds(51, Some(word("s7")))),
+        ("unmatched", candidates::UNMATCHED, bounds(51, None)),
+        ("replay: done", replay::DONE, vec![Number(first), Number(end - 1), Number(200)]),
+        ("replay: failed", replay::FAILED, vec![Number(first), Number(end - 1), Number(200)]),
+        ("replay: unmatched", replay::UNMATCHED, vec![Number(first), Number(end - 1), Number(200)]),
+        ("erase", erase::OF_LANE, vec![Number(7), Number(first), Number(end - 1), Number(200)]),
+        ("newest time", purge::NEWEST_MESSAGE, vec![Number(first), Number(end)]),
+        ("purge: strip", purge::STRIP_NEXT, vec![Number(first), Number(end), Number(200)]),
+        (
+            "purge: records",
+            purge::PAST_RECORDS,
+            vec![Number(first + 100), Number(200), Number(first), Number(end)],
+        ),
+    ];
+    let mut explained = Vec::new();
+    for (name, text, values) in limited {
+        let plan = explain(&raw, name, &Statement::with(text, values)).await;
+        assert!(!plan.has("Sort  (cost"), "{name}: {:#?}", plan.plan);
+        explained.push(plan);
+    }
+    // A person with many messages, and two with few.
+    let persons = [-7, 5, 6].map(Number);
+    for order in [Order::NewestFirst, Order::OldestFirst] {
+        let text = statement::of_persons(order, persons.len());
+        let bounds = match order {
+            Order::NewestFirst => bounds(51, None),
+            Order::OldestFirst => vec![Number(first), Number(end - 1), Number(51)],
+        };
+        let of_persons = Statement::with(&text, [bounds, persons.to_vec()].concat());
+        let plan = explain(&raw, "of persons", &of_persons).await;
+        assert!(!plan.has("_pkey") && !plan.has("Sort  (cost"), "{:#?}", plan.plan);
+        explained.push(plan);
+    }
+    let refused = Some(FailureReason::Refused);
+    let seqs: Vec<i64> = (0..50).map(|n| first + n * 7).collect();
+    let mut filters: Vec<Filter> =
+        MessageState::ALL.map(|state| Filter { state: Some(state), ..Filter::default() }).into();
+    filters.push(Filter { reason: refused, subscription: Some("s7".into()), ..Filter::default() });
+    filters.push(Filter { persons: vec![user("u1")], ..Filter::default() });
+    for filter in &filters {
+        let name = format!("{filter:?}");
+        explained.push(explain(&raw, &name, &list::checked(filter, &seqs)).await);
+        explained.push(explain(&raw, &name, &list::failures_of(filter, &seqs)).await);
+    }
+    let digests = store.digests();
+    for state in ReplayState::ALL {
+        let selection = Selection {
+            state,
+            message_ids: Vec::new(),
+            user: Some("u1".into()),
+            reason: refused.filter(|_| state == ReplayState::Failed),
+            destination: Some("main".into()),
+            subscription: None,
+            from: None,
+            to: None,
+        };
+        let statement = replay::selected(&selection, &digests, &seqs);
+        explained.push(explain(&raw, &format!("replay: {state:?}"), &statement).await);
+    }
+    for (name, text, values) in [
+        (
+            "replay: of ids",
+            replay::OF_IDS,
+            vec![Number(first), Number(end - 1), Number(200), Numbers(vec![7, 8])],
+        ),
+        (
+            "of an id",
+            records::BY_MESSAGE_ID,
+            vec![Number(7), word("7"), Number(100), Number(first), Number(end)],
+        ),
+        ("records", records::MESSAGES, vec![Numbers(seqs.clone())]),
+        ("deliveries", records::DELIVERIES, vec![Numbers(seqs.clone())]),
+        ("last done", purge::LAST_DONE, vec![Number(first), Number(end)]),
+        (
+            "day is past",
+            purge::DAY_IS_PAST,
+            vec![Number(first), Number(end), Number(end), Number(i64::MAX)],
+        ),
+    ] {
+        explained.push(explain(&raw, name, &Statement::with(text, values)).await);
+    }
+    let days = [today - 1, today].map(|day| partitions::name("", day)[2..].to_owned());
+    for explained in &explained {
+        let Explained { name, plan } = explained;
+        // The tables that are as small as the backlog may be read whole while they are small.
+        let scans: Vec<&String> = plan
+            .iter()
+            .filter(|step| step.contains("Seq Scan on") && step.contains("_2"))
+            .collect();
+        assert_eq!(scans, [] as [&String; 0], "{name}: {plan:#?}");
+        let others: Vec<String> =
+            explained.partitions().into_iter().filter(|day| !days.contains(day)).collect();
+        assert_eq!(others, [""; 0], "{name}: {plan:#?}");
+        assert!(!explained.partitions().is_empty(), "{name}: {plan:#?}");
+    }
+    store.close().await;
+}

@@ -1,0 +1,155 @@
+//! Several processes on one database at the same time.
+
+use std::collections::HashMap;
+use std::sync::atomic::AtomicBool;
+
+use jiff::Timestamp;
+
+use super::*;
+
+/// Numbers become visible in order, and of each message one copy is kept, whatever three writers do at once.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn three_writers_keep_order_and_find_every_duplicate() {
+    const CALLS: usize = 60;
+    let schema = Schema::empty().await;
+    let stores = [schema.open().await, schema.open().await, schema.open().await];
+    let is_over = AtomicBool::new(false);
+    let watch = async {
+        // Reads behind the last number that it saw, as an engine does.
+        let (mut seen, mut last) = (Vec::new(), Seq(0));
+        loop {
+            let was_over = is_over.load(Ordering::Acquire);
+            let ask = [PendingAsk { after: last, limit: 10_000 }; 3];
+            let heads = stores[0].pending(DESTINATION, ask).await.unwrap().concat();
+            last = heads.iter().map(|head| head.seq).max().unwrap_or(last);
+            seen.extend(heads.iter().map(|head| head.seq));
+            if was_over && heads.is_empty() {
+                return seen;
+            }
+        }
+    };
+    let write = async |writer: usize| {
+        let mut new = 0;
+        let mut random = fastrand::Rng::with_seed(writer as u64);
+        for call in 0..CALLS {
+            // Ids that the others send, too.
+            let ids = (0..random.usize(1..20)).map(|n| format!("m{call} {}", n / 2));
+            let messages = ids.map(|id| NewMessage { lane: lane(&id), ..message(&id) }).collect();
+            let accepted = stores[writer].accept(messages).await.unwrap();
+            new += accepted.iter().filter(|accepted| **accepted == Accepted::New).count();
+        }
+        new
+    };
+    let writes = async {
+        let (a, b, c) = tokio::join!(write(0), write(1), write(2));
+        is_over.store(true, Ordering::Release);
+        a + b + c
+    };
+    let (new, seen) = tokio::join!(writes, watch);
+    assert_eq!(seen.len(), new, "a number became visible below one that was seen");
+    let all = heads(&*stores[0]).await;
+    assert_eq!(all.len(), new);
+    let mut copies: HashMap<i64, u32> = HashMap::new();
+    for head in &all {
+        *copies.entry(head.lane.0).or_default() += 1;
+    }
+    assert!(copies.values().all(|copies| *copies == 1), "two copies of a message");
+    for store in &stores {
+        store.close().await;
+    }
+}
+
+/// Calls for several destinations in different orders never wait for each other in a circle.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn calls_for_several_destinations_go_on() {
+    let schema = Schema::empty().await;
+    let stores = [schema.open().await, schema.open().await];
+    let write = async |writer: usize| {
+        for call in 0..40 {
+            let of = |name: &str| NewMessage {
+                destination: name.to_owned(),
+                ..message(&format!("{writer} {call} {name}"))
+            };
+            let mut names = ["a", "b", "c"].map(of).to_vec();
+            if writer == 1 {
+                names.reverse();
+            }
+            assert_eq!(stores[writer].accept(names).await.unwrap(), [Accepted::New; 3]);
+        }
+    };
+    tokio::join!(write(0), write(1));
+    for name in ["a", "b", "c"] {
+        assert_eq!(stores[0].depth(name).await.unwrap().messages, 80);
+    }
+}
+
+/// Leases end by the clock of the database: what a process takes for the time changes nothing.
+#[tokio::test]
+async fn a_lease_ends_by_the_clock_of_the_database() {
+    let schema = Schema::empty().await;
+    let of_database = PostgresOptions { time: Time::OfDatabase, ..options(&schema.0) };
+    let store = PostgresStore::open(of_database).await.unwrap();
+    let ask = |holder: &str, now: Timestamp, ttl: Duration| LeaseRequest {
+        ttl,
+        ..super::ask(holder, now)
+    };
+    let minute = Duration::from_secs(60);
+    assert!(store.lease(ask("a", at(0), minute)).await.unwrap().is_some());
+    for now in [Timestamp::MIN, at(0), Timestamp::MAX] {
+        assert_eq!(store.lease(ask("b", now, minute)).await.unwrap(), None, "{now}");
+    }
+    // It is given for no time at all, so another may have it.
+    assert!(store.lease(ask("a", at(0), Duration::ZERO)).await.unwrap().is_some());
+    let second = store.lease(ask("b", Timestamp::MIN, minute)).await.unwrap().unwrap();
+    assert_eq!(second.token, 2);
+    // And messages get numbers of today.
+    let seq = put(&store, message("a")).await;
+    let now = raw(&schema).await.query_one("SELECT extract(epoch FROM now())::bigint", &[]).await;
+    let now_ms = rows::get::<i64>(&now.unwrap(), 0).unwrap() * 1_000;
+    assert!(numbers::given_at(seq.0).abs_diff(now_ms) < 60_000);
+}
+
+/// A lease changes hands only between steps.
+#[tokio::test]
+async fn a_lease_is_not_taken_while_a_step_is_written() {
+    let schema = Schema::empty().await;
+    let (one, other) = (schema.open().await, schema.open().await);
+    let lease = lease(&*one).await;
+    let seq = put(&*one, message("a")).await;
+    // Holds up the step of the first process behind its look at the lease.
+    let blocker = raw(&schema).await;
+    blocker.batch("BEGIN; LOCK TABLE @outcomes IN EXCLUSIVE MODE").await.unwrap();
+    let step = one.freeze_one(&lease, seq, plan(vec![]));
+    let take_over = async {
+        let watcher = raw(&schema).await;
+        let waiting =
+            format!("{} AND wait_event_type = 'Lock' AND query LIKE", connections_of(&schema));
+        until(&watcher, &format!("{waiting} '%outcomes%'"), 1).await;
+        let late = other.lease(ask("b", at(500)));
+        let release = async {
+            until(&watcher, &format!("{waiting} '%INSERT INTO%leases%'"), 1).await;
+            blocker.batch("COMMIT").await.unwrap();
+        };
+        tokio::join!(late, release).0
+    };
+    let (stepped, taken) = tokio::join!(step, take_over);
+    assert_eq!(stepped.unwrap(), []);
+    assert_eq!(taken.unwrap().unwrap().token, lease.token + 1);
+    assert!(record(&*other, "a").await.is_done);
+}
+
+/// A process that is stopped in the middle of a transaction holds up the others for a few seconds, not for ever.
+#[tokio::test]
+async fn a_process_that_stops_in_a_transaction_lets_go_of_its_locks() {
+    let schema = Schema::empty().await;
+    let store = open(&schema).await;
+    let held = lease(&store).await;
+    let seq = put(&store, message("a")).await;
+    let stopped = raw(&schema).await;
+    stopped.begin().await.unwrap();
+    stopped.query("SELECT FROM @streams, @leases FOR UPDATE", &[]).await.unwrap();
+    // As accepting and stepping begin there.
+    assert_eq!(store.accept(vec![message("b")]).await.unwrap(), [Accepted::New]);
+    store.freeze_one(&held, seq, plan(vec![])).await.unwrap();
+    stopped.batch("COMMIT").await.unwrap_err();
+}

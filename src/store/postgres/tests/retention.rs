@@ -1,0 +1,232 @@
+//! Days that are past their retention go as a whole, with what has to be kept of them kept, and nobody waits for that.
+
+use jiff::Timestamp;
+
+use super::*;
+use crate::queue::{Consequence, Housekeeping as _, NewPlan, ReplayAsk, ReplayState, Replays as _};
+use crate::store::postgres::params::params;
+
+const DAY: Duration = Duration::from_secs(24 * 60 * 60);
+
+/// Retentions of some days, and how long rows wait for their day in production.
+fn whole_days(schema: &Schema) -> PostgresOptions {
+    PostgresOptions {
+        duplicate_window: DAY,
+        delivered_retention: DAY * 2,
+        failed_retention: DAY * 5,
+        records_retention: DAY * 10,
+        whole_days_for: DAY + DAY / 2,
+        ..options(&schema.0)
+    }
+}
+
+async fn open_whole_days(schema: &Schema) -> PostgresStore {
+    PostgresStore::open(whole_days(schema)).await.unwrap()
+}
+
+/// A moment of a day. The first one is 2023-11-14, of which the tests begin in the evening.
+fn on(day: u32, time: &str) -> Timestamp {
+    let first: Timestamp = format!("2023-11-14T{time}Z").parse().unwrap();
+    first + DAY * day
+}
+
+/// Plans a message and ends it.
+async fn end(store: &dyn Store, lease: &Lease, seq: Seq, now: Timestamp, with: Consequence) {
+    let planned = NewPlan { now, ..plan(vec![delivery("one", Ok(request(1)))]) };
+    let frozen = store.freeze_one(lease, seq, planned).await.unwrap();
+    let mut settlement = settlement(&frozen[0], 1, with);
+    settlement.now = now;
+    settlement.attempt.as_mut().unwrap().started_at = now;
+    store.settle(lease, settlement).await.unwrap();
+}
+
+async fn put_at(store: &dyn Store, id: &str, received_at: Timestamp) -> Seq {
+    put(store, NewMessage { received_at, ..message(id) }).await
+}
+
+async fn purge(store: &dyn Store, now: Timestamp) {
+    while store.purge(now).await.unwrap() > 0 {}
+}
+
+/// The days of which a table has partitions.
+async fn days_of(raw: &Connection, schema: &Schema, table: &str) -> Vec<String> {
+    let text = "
+        SELECT right(c.relname, 2) FROM pg_inherits i JOIN pg_class c ON c.oid = i.inhrelid
+            JOIN pg_class p ON p.oid = i.inhparent JOIN pg_namespace n ON n.oid = p.relnamespace
+        WHERE n.nspname = $1 AND p.relname = $2 ORDER BY 1";
+    let rows = raw.query(text, params![schema.0, table]).await.unwrap();
+    rows.iter().map(|row| row.get(0)).collect()
+}
+
+async fn count(raw: &Connection, table: &str) -> i64 {
+    let row = raw.query_one(&format!("SELECT COUNT(*) FROM @{table}"), &[]).await.unwrap();
+    row.get(0)
+}
+
+/// What the log shows of a message's contents; `None`: there is no message.
+async fn shown(store: &dyn Store, id: &str) -> Option<Vec<String>> {
+    let found = store.by_message_id(message_hash(id), id).await.unwrap();
+    let deliveries = found.into_iter().next()?.deliveries.into_iter();
+    let texts = deliveries.flat_map(|delivery| {
+        let attempts = delivery.request.map(|request| request.attempts).unwrap_or_default();
+        let excerpts = attempts.into_iter().map(|attempt| attempt.excerpt);
+        excerpts.chain(delivery.failure.map(|failure| failure.detail)).collect::<Vec<_>>()
+    });
+    Some(texts.collect())
+}
+
+#[tokio::test]
+async fn a_day_goes_as_a_whole_but_for_what_is_kept() {
+    let schema = Schema::empty().await;
+    let store = open_whole_days(&schema).await;
+    let raw = raw(&schema).await;
+    let lease = lease(&store).await;
+    let failed = || Consequence::Failed(failure());
+    let late = put_at(&store, "late", on(0, "22:30:00")).await;
+    for (day, good, bad) in [(0, "good 0", "bad 0"), (1, "good 1", "bad 1")] {
+        let (received, ended) = (on(day, "22:30:00"), on(day, "23:00:00"));
+        let seq = put_at(&store, good, received).await;
+        end(&store, &lease, seq, ended, Consequence::Delivered).await;
+        let seq = put_at(&store, bad, received).await;
+        end(&store, &lease, seq, ended, failed()).await;
+    }
+    let (good, bad) =
+        (Some(vec!["{}".into()]), Some(vec!["{}".into(), "`userId` is missing".into()]));
+    let (gone, gone_bad): (Option<Vec<String>>, _) =
+        (Some(vec![String::new()]), Some(vec![String::new(), String::new()]));
+
+    // Past the retention of its messages, but not of all that the day may have had.
+    purge(&store, on(2, "23:59:59.999")).await;
+    assert_eq!(days_of(&raw, &schema, "payloads").await, ["14", "15"]);
+    assert_eq!(shown(&store, "good 0").await, good);
+    purge(&store, on(3, "00:00:00")).await;
+    assert_eq!(days_of(&raw, &schema, "payloads").await, ["15"]);
+    assert_eq!(days_of(&raw, &schema, "messages").await, ["14", "15"]);
+    assert_eq!(count(&raw, "payloads_kept").await, 2);
+    let expected = [("good 0", &gone), ("bad 0", &bad), ("good 1", &good), ("bad 1", &bad)];
+    for (id, expected) in expected {
+        assert_eq!(shown(&store, id).await, *expected, "{id}");
+    }
+    let job = store.open(late).await.unwrap().unwrap();
+    assert_eq!(job.payload, message("late").payload, "what waits keeps its contents");
+
+    // The contents of what is kept go from the time it ended, to the moment.
+    end(&store, &lease, late, on(3, "12:00:00"), Consequence::Delivered).await;
+    purge(&store, on(5, "11:59:59.999")).await;
+    assert_eq!(shown(&store, "late").await, good);
+    purge(&store, on(5, "12:00:00")).await;
+    assert_eq!(shown(&store, "late").await, gone);
+    purge(&store, on(5, "22:59:59.999")).await;
+    assert_eq!(shown(&store, "bad 0").await, bad);
+    purge(&store, on(5, "23:00:00")).await;
+    assert_eq!(shown(&store, "bad 0").await, gone_bad);
+    assert_eq!(shown(&store, "bad 1").await, bad);
+
+    // The late message keeps the records of its day, for a while.
+    purge(&store, on(12, "00:00:00")).await;
+    assert_eq!(
+        days_of(&raw, &schema, "messages").await,
+        ["14", "17"],
+        "a day goes though one before it stays"
+    );
+    assert_eq!(shown(&store, "good 1").await, None);
+    assert_eq!(shown(&store, "good 0").await, gone);
+    purge(&store, on(12, "10:59:59.999")).await;
+    assert_eq!(shown(&store, "good 0").await, gone);
+    purge(&store, on(12, "11:00:00")).await;
+    assert_eq!(shown(&store, "good 0").await, None, "then rows go one by one");
+    assert_eq!(shown(&store, "late").await, gone);
+    purge(&store, on(13, "12:00:00")).await;
+    assert_eq!(shown(&store, "late").await, None);
+    // The day on which the late message was sent.
+    purge(&store, on(14, "00:00:00")).await;
+    for table in partitions::TABLES {
+        assert_eq!(days_of(&raw, &schema, table).await, [""; 0], "{table}");
+    }
+    for table in ["days", "payloads_kept", "pending", "event_names", "tallies"] {
+        assert_eq!(count(&raw, table).await, 0, "{table}");
+    }
+    // The day can begin anew.
+    put_at(&store, "next", on(0, "23:00:00")).await;
+    store.close().await;
+}
+
+#[tokio::test]
+async fn what_is_kept_can_be_replayed() {
+    let schema = Schema::empty().await;
+    let store = open_whole_days(&schema).await;
+    let raw = raw(&schema).await;
+    let lease = lease(&store).await;
+    let seq = put_at(&store, "bad", on(0, "22:30:00")).await;
+    end(&store, &lease, seq, on(0, "23:00:00"), Consequence::Failed(failure())).await;
+    purge(&store, on(3, "00:00:00")).await;
+    assert_eq!(count(&raw, "payloads_kept").await, 1);
+    let ask = ReplayAsk {
+        selection: all(ReplayState::Failed),
+        position: None,
+        is_dry_run: false,
+        now: on(3, "01:00:00"),
+    };
+    assert_eq!(store.replay(&ask).await.unwrap().replayed, 1);
+    let pending = heads(&store).await[0].seq;
+    assert_eq!(store.open(pending).await.unwrap().unwrap().payload, message("bad").payload);
+    assert_eq!(count(&raw, "payloads_kept").await, 0);
+    // It has the retention of its new day; of the first one, nothing is left but what its first delivery sent.
+    end(&store, &lease, pending, on(3, "02:00:00"), Consequence::Delivered).await;
+    purge(&store, on(11, "00:00:00")).await;
+    assert_eq!(days_of(&raw, &schema, "messages").await, ["17"]);
+    let deliveries = record(&store, "bad").await.deliveries;
+    let requests: Vec<bool> =
+        deliveries.iter().map(|delivery| delivery.request.is_some()).collect();
+    assert_eq!(requests, [false, true]);
+    store.close().await;
+}
+
+/// A reader that never ends keeps a partition from going, but nobody else waits.
+#[tokio::test]
+async fn nobody_waits_for_a_partition_that_goes() {
+    let schema = Schema::empty().await;
+    let store = open_whole_days(&schema).await;
+    let lease = lease(&store).await;
+    let seq = put_at(&store, "good", on(0, "22:30:00")).await;
+    end(&store, &lease, seq, on(0, "23:00:00"), Consequence::Delivered).await;
+    let (reader, raw) = (raw(&schema).await, raw(&schema).await);
+    reader.batch("BEGIN; SELECT FROM @payloads, @messages").await.unwrap();
+    let purging = tokio::time::timeout(Duration::from_secs(3_600), store.purge(on(20, "00:00:00")));
+    let others = async {
+        let detached =
+            "SELECT FROM pg_inherits WHERE inhdetachpending AND inhparent = '@messages'::regclass";
+        until(&raw, detached, 1).await;
+        let seq = put_at(&store, "meanwhile", on(1, "00:00:00")).await;
+        end(&store, &lease, seq, on(1, "00:00:00"), Consequence::Delivered).await;
+        assert_eq!(store.list(&Default::default(), None, 10).await.unwrap().messages.len(), 1);
+    };
+    // The process that waits is stopped, and another one goes on.
+    tokio::select! {
+        purged = purging => panic!("it did not wait: {purged:?}"),
+        () = others => {}
+    }
+    reader.batch("COMMIT").await.unwrap();
+    purge(&store, on(20, "00:00:00")).await;
+    for table in partitions::TABLES {
+        assert_eq!(days_of(&raw, &schema, table).await, [""; 0], "{table}");
+    }
+    store.close().await;
+}
+
+/// One process at a time removes data; the others do not hinder it.
+#[tokio::test]
+async fn one_process_purges_at_a_time() {
+    let schema = Schema::empty().await;
+    let (a, b) = (open_whole_days(&schema).await, open_whole_days(&schema).await);
+    let lease = lease(&a).await;
+    let seq = put_at(&a, "good", on(0, "22:30:00")).await;
+    end(&a, &lease, seq, on(0, "23:00:00"), Consequence::Delivered).await;
+    purge(&a, on(1, "00:00:00")).await;
+    assert_eq!(b.purge(on(20, "00:00:00")).await.unwrap(), 0);
+    assert!(shown(&a, "good").await.is_some());
+    purge(&a, on(20, "00:00:00")).await;
+    assert!(shown(&a, "good").await.is_none());
+    a.close().await;
+    b.close().await;
+}

@@ -1,0 +1,96 @@
+//! What a store refuses when it is opened, with advice.
+
+use super::*;
+
+/// The text of the error with which a database is refused.
+async fn refusal(url: &str, schema: &str) -> String {
+    let target = Target::parse(url).unwrap();
+    let options = PostgresOptions { target, ..options(schema) };
+    PostgresStore::open(options).await.map(drop).unwrap_err().to_string()
+}
+
+#[tokio::test]
+async fn a_server_that_would_lose_messages_is_refused() {
+    let url = server().url();
+    for (option, words) in [
+        ("synchronous_commit=off", ["synchronous_commit = off", "on for this server"]),
+        ("default_transaction_read_only=on", ["read-only", "store.url"]),
+    ] {
+        let (name, value) = option.split_once('=').unwrap();
+        let text = refusal(&format!("{url}?options=-c%20{name}%3D{value}"), "refused").await;
+        assert!(words.iter().all(|word| text.contains(word)), "{option}: {text}");
+    }
+    let careless = Server::start("fsync=off");
+    let text = refusal(&careless.url(), "refused").await;
+    assert!(text.contains("fsync = off"), "{text}");
+}
+
+#[tokio::test]
+async fn a_server_that_is_not_there_is_named_without_the_password() {
+    let text = refusal("postgres://ada:secret@127.0.0.1:1/loops", "refused").await;
+    assert!(text.contains("127.0.0.1:1") && !text.contains("secret"), "{text}");
+}
+
+#[tokio::test]
+async fn a_schema_that_is_not_of_this_version_is_refused() {
+    let schema = Schema::empty().await;
+    open(&schema).await.close().await;
+    let raw = raw(&schema).await;
+    raw.batch("UPDATE @meta SET version = 99").await.unwrap();
+    let text = refusal(&server().url(), &schema.0).await;
+    assert!(text.contains("newer one (schema version 99)"), "{text}");
+    raw.batch("DELETE FROM @meta").await.unwrap();
+    let text = refusal(&server().url(), &schema.0).await;
+    assert!(text.contains("not whole"), "{text}");
+}
+
+#[tokio::test]
+async fn tables_of_another_program_are_left_alone() {
+    let schema = Schema::empty().await;
+    let raw = raw(&schema).await;
+    let name = schema.0.replace('"', "\"\"");
+    let text = format!("CREATE SCHEMA \"{name}\"; CREATE TABLE @messages (theirs text)");
+    raw.batch(&text).await.unwrap();
+    let text = refusal(&server().url(), &schema.0).await;
+    assert!(text.contains("another program"), "{text}");
+    assert_eq!(raw.query("SELECT theirs FROM @messages", &[]).await.unwrap().len(), 0);
+}
+
+#[tokio::test]
+async fn a_store_notices_that_the_schema_was_changed() {
+    let schema = Schema::empty().await;
+    let store = open(&schema).await;
+    crate::queue::Log::ready(&store).await.unwrap();
+    raw(&schema).await.batch("UPDATE @meta SET version = 99").await.unwrap();
+    crate::queue::Log::ready(&store).await.unwrap_err();
+}
+
+#[tokio::test]
+async fn a_certificate_is_verified_as_far_as_the_url_says() {
+    let server = Server::start("ssl=on");
+    let roots = server.folder().join("ca.crt").display().to_string().replace('/', "%2F");
+    let cases = [
+        ("localhost", "sslmode=disable".to_owned(), Some(false)),
+        ("localhost", "".to_owned(), Some(true)),
+        ("127.0.0.1", "sslmode=require".to_owned(), Some(true)),
+        ("localhost", format!("sslmode=verify-full&sslrootcert={roots}"), Some(true)),
+        ("127.0.0.1", format!("sslmode=verify-full&sslrootcert={roots}"), None),
+        ("127.0.0.1", format!("sslmode=verify-ca&sslrootcert={roots}"), Some(true)),
+        ("127.0.0.1", format!("sslmode=require&sslrootcert={roots}"), Some(true)),
+        ("localhost", "sslmode=verify-full".to_owned(), None),
+        ("localhost", "sslmode=verify-ca".to_owned(), None),
+    ];
+    for (host, query, is_encrypted) in cases {
+        let url = format!("postgres://postgres@{host}:{}/postgres?{query}", server.port());
+        let connector = Connector::new(Target::parse(&url).unwrap(), "any");
+        let found = match connector.connect().await {
+            Ok(connection) => {
+                let text = "SELECT ssl FROM pg_stat_ssl WHERE pid = pg_backend_pid()";
+                let row = connection.query_one(text, &[]).await.unwrap();
+                Some(rows::get::<bool>(&row, 0).unwrap())
+            }
+            Err(_) => None,
+        };
+        assert_eq!(found, is_encrypted, "{host} {query}");
+    }
+}

@@ -1,0 +1,169 @@
+//! Reads of the engines: pending messages, the job of one message, the depth.
+//!
+//! Statements that read partitioned tables name the rows by constants, never by a join: then only the partitions that
+//! hold them are looked at when the statement is planned.
+
+use tokio_postgres::Row;
+
+use super::Fault;
+use super::connection::Connection;
+use super::lease;
+use super::params::{Array, params};
+use super::rows::{self, from_ms, get};
+use crate::queue::{
+    Class, Depth, FrozenRequest, Head, Job, LaneAsk, LanePart, LeaseHolder, PendingAsk, Seq,
+};
+use crate::store::backlog::Size;
+
+/// $1 destination, $2 $3 $4 after, $5 $6 $7 limit: of each class.
+const PENDING: &str = "
+    (SELECT seq, lane, class, next_attempt_at FROM @pending
+     WHERE destination = $1 AND class = 0 AND seq > $2 ORDER BY seq LIMIT $5)
+    UNION ALL
+    (SELECT seq, lane, class, next_attempt_at FROM @pending
+     WHERE destination = $1 AND class = 1 AND seq > $3 ORDER BY seq LIMIT $6)
+    UNION ALL
+    (SELECT seq, lane, class, next_attempt_at FROM @pending
+     WHERE destination = $1 AND class = 2 AND seq > $4 ORDER BY seq LIMIT $7)";
+/// $1 destination, $2 lane, $3 after, $4 limit.
+const OF_LANE: &str = "
+    SELECT seq, lane, class, next_attempt_at FROM @pending
+    WHERE destination = $1 AND lane = $2 AND seq > $3 ORDER BY seq LIMIT $4";
+/// $1 seq.
+const OPEN_MESSAGE: &str = "
+    SELECT m.source, m.message_id, m.received_at,
+           COALESCE((SELECT payload FROM @payloads WHERE seq = $1),
+                    (SELECT payload FROM @payloads_kept WHERE seq = $1)),
+           w.is_planned, COALESCE(p.number, 0), p.only_subscription,
+           EXISTS (
+               SELECT FROM @deletions e
+               WHERE e.lane = w.lane AND e.destination = w.destination AND e.accepted >= p.first_seq)
+    FROM @pending w JOIN @messages m ON m.seq = $1 LEFT JOIN @replays p ON p.seq = $1
+    WHERE w.seq = $1";
+/// $1 seq. The requests that carry its pending deliveries, in the order of the deliveries.
+const OPEN_DELIVERIES: &str = "
+    SELECT request_id FROM @deliveries
+    WHERE seq = $1 AND state = 'pending' AND request_id IS NOT NULL ORDER BY replay, position";
+/// $1 ids.
+const REQUESTS: &str = "
+    SELECT id, path, body, idempotency_key, attempts, first_attempt_at, next_attempt_at, is_merged, expires_at
+    FROM @requests WHERE id = ANY($1) AND state = 'pending'";
+/// $1 seq. The subscriptions under which a replayed message has a delivery that stands.
+const OPEN_SETTLED: &str =
+    "SELECT DISTINCT subscription FROM @deliveries WHERE seq = $1 AND NOT is_superseded";
+/// Steps from one name in the index to the next, not through all that is pending.
+const DESTINATIONS: &str = "
+    WITH RECURSIVE found (destination) AS (
+        (SELECT destination FROM @pending ORDER BY destination LIMIT 1)
+        UNION ALL
+        SELECT (SELECT p.destination FROM @pending p WHERE p.destination > found.destination
+                ORDER BY p.destination LIMIT 1)
+        FROM found WHERE found.destination IS NOT NULL)
+    SELECT destination FROM found WHERE destination IS NOT NULL ORDER BY destination COLLATE \"C\"";
+/// $1 destination.
+const DEPTH_COUNT: &str = "SELECT COUNT(*) FROM @pending WHERE destination = $1";
+/// $1 destination, $2 class. The oldest of a class is the first in order.
+const DEPTH_OLDEST: &str =
+    "SELECT received_at FROM @pending WHERE destination = $1 AND class = $2 ORDER BY seq LIMIT 1";
+/// All that is pending.
+const BACKLOG: &str = "SELECT COUNT(*), COALESCE(SUM(payload_bytes), 0)::bigint FROM @pending";
+
+pub(super) async fn pending(
+    connection: &Connection,
+    destination: &str,
+    ask: [PendingAsk; Class::COUNT],
+) -> Result<[Vec<Head>; Class::COUNT], Fault> {
+    let after = ask.map(|ask| ask.after.0);
+    let limit = ask.map(|ask| i64::from(ask.limit));
+    let params = params![destination, after[0], after[1], after[2], limit[0], limit[1], limit[2]];
+    let mut found: [Vec<Head>; Class::COUNT] = Default::default();
+    for row in connection.query(PENDING, params).await? {
+        let head = rows::head(&row)?;
+        found[head.class.index()].push(head);
+    }
+    Ok(found)
+}
+
+pub(super) async fn of_lane(
+    connection: &Connection,
+    destination: &str,
+    ask: LaneAsk,
+) -> Result<LanePart, Fault> {
+    let limit = i64::from(ask.limit);
+    let params = params![destination, ask.lane.0, ask.after.0, limit];
+    let found = connection.query(OF_LANE, params).await?;
+    let heads: Vec<Head> = found.iter().map(rows::head).collect::<Result<_, _>>()?;
+    let is_cut = heads.len() >= ask.limit as usize;
+    let through = heads.last().filter(|_| is_cut).map(|head| head.seq);
+    Ok(LanePart { heads, through })
+}
+
+pub(super) async fn open(snapshot: &Connection, seq: Seq) -> Result<Option<Job>, Fault> {
+    let Some(row) = snapshot.query_opt(OPEN_MESSAGE, params![seq.0]).await? else {
+        return Ok(None);
+    };
+    let mut job = rows::job(&row)?;
+    if job.is_planned {
+        job.requests = frozen(snapshot, seq).await?;
+    } else if job.replay.number > 0 {
+        let settled = snapshot.query(OPEN_SETTLED, params![seq.0]).await?;
+        job.replay.settled = settled.iter().map(|row| get(row, 0)).collect::<Result<_, Fault>>()?;
+    }
+    Ok(Some(job))
+}
+
+/// The pending requests of a message, in the order of its deliveries.
+pub(super) async fn frozen(connection: &Connection, seq: Seq) -> Result<Vec<FrozenRequest>, Fault> {
+    let mut ids: Vec<i64> = Vec::new();
+    for row in connection.query(OPEN_DELIVERIES, params![seq.0]).await? {
+        let id = get(&row, 0)?;
+        if !ids.contains(&id) {
+            ids.push(id);
+        }
+    }
+    if ids.is_empty() {
+        return Ok(Vec::new());
+    }
+    let ids = Array(ids);
+    let found = connection.query(REQUESTS, params![ids]).await?;
+    let mut requests: Vec<FrozenRequest> =
+        found.iter().map(rows::frozen_request).collect::<Result<_, _>>()?;
+    requests.sort_by_key(|request| ids.0.iter().position(|id| *id == request.id.0));
+    Ok(requests)
+}
+
+pub(super) async fn lease_holder(
+    connection: &Connection,
+    destination: &str,
+) -> Result<Option<LeaseHolder>, Fault> {
+    let found = connection.query_opt(lease::HOLDER, params![destination]).await?;
+    let holder =
+        |row: Row| Ok(LeaseHolder { holder: get(&row, 0)?, until: from_ms(get(&row, 1)?) });
+    found.map(holder).transpose()
+}
+
+pub(super) async fn destinations(connection: &Connection) -> Result<Vec<String>, Fault> {
+    let found = connection.query(DESTINATIONS, params![]).await?;
+    found.iter().map(|row| get(row, 0)).collect()
+}
+
+pub(super) async fn depth(snapshot: &Connection, destination: &str) -> Result<Depth, Fault> {
+    let count = snapshot.query_one(DEPTH_COUNT, params![destination]).await?;
+    let mut oldest: Option<i64> = None;
+    for class in Class::ALL {
+        let class = i16::try_from(class.code()).unwrap_or(i16::MAX);
+        let first = snapshot.query_opt(DEPTH_OLDEST, params![destination, class]).await?;
+        let first = first.map(|row| get(&row, 0)).transpose()?;
+        oldest = oldest.into_iter().chain(first).min();
+    }
+    Ok(Depth {
+        messages: u64::try_from(get::<i64>(&count, 0)?).unwrap_or(0),
+        oldest_received_at: oldest.map(from_ms),
+    })
+}
+
+pub(super) async fn backlog(connection: &Connection) -> Result<Size, Fault> {
+    let row = connection.query_one(BACKLOG, params![]).await?;
+    let (messages, bytes) = (get::<i64>(&row, 0)?, get::<i64>(&row, 1)?);
+    Ok(Size { messages: messages.unsigned_abs(), bytes: bytes.unsigned_abs() })
+}

@@ -69,7 +69,11 @@ pub fn level(text: &str) -> Result<EnvFilter, String> {
         part.contains('=') || LEVEL_NAMES.iter().any(|name| name.eq_ignore_ascii_case(part))
     };
     match EnvFilter::try_new(text) {
-        Ok(filter) if text.split(',').all(is_known) => Ok(filter),
+        // It logs the parameters of statements, so the contents of messages.
+        Ok(filter) if text.split(',').all(is_known) => "tokio_postgres=off"
+            .parse()
+            .map(|off| filter.add_directive(off))
+            .map_err(|error| error.to_string()),
         Ok(_) | Err(_) => Err(format!("`{text}` is not a level: allowed are {LEVELS}")),
     }
 }
@@ -204,6 +208,11 @@ mod tests {
             ["", "warning", "inof", "info,hyper", "info,hyper=loud", "segment_loops", "info;"]
         {
             assert!(level(bad).unwrap_err().contains("error, warn, info"), "{bad}");
+        }
+        for open in ["trace", "tokio_postgres=trace"] {
+            let filter = level(open).unwrap().to_string();
+            assert!(filter.contains("tokio_postgres=off"), "{open}: {filter}");
+            assert!(!filter.contains("tokio_postgres=trace"), "{open}: {filter}");
         }
     }
 

@@ -48,7 +48,8 @@ pub(super) fn run(args: DevArgs) -> Result<(), CliError> {
     };
     let data = match (&args.data, &throw_away) {
         (Some(data), _) => data.clone(),
-        (None, Some(folder)) => folder.path().to_owned(),
+        // The store makes this folder for its owner only.
+        (None, Some(folder)) => folder.path().join("data"),
         (None, None) => PathBuf::from("data"),
     };
     let telemetry = start_telemetry("info", args.log_format);

@@ -67,9 +67,11 @@ async fn get(url: &str) -> Value {
 
 #[tokio::test]
 async fn dev_shows_the_contact_and_the_event_and_says_what_it_did() {
-    let running = Running::start(
+    let log = tempfile::NamedTempFile::new().unwrap();
+    let running = Running::start_logging(
         &["dev", "--listen", "127.0.0.1:0", "--sandbox", "127.0.0.1:0"],
         "Ctrl-C stops it",
+        log.reopen().unwrap().into(),
     );
     let service = running.address("listens at http://");
     let sandbox = running.address("simulated Loops at http://");
@@ -111,6 +113,9 @@ async fn dev_shows_the_contact_and_the_event_and_says_what_it_did() {
     let (code, rest) = running.interrupt();
     assert_eq!(code, Some(0));
     assert!(rest.contains("contacts: 1, events: 1; nothing is left undone"), "{rest}");
+    // A newcomer is not warned of anything.
+    let log = std::fs::read_to_string(log.path()).unwrap();
+    assert!(log.contains("INFO") && !log.contains("WARN") && !log.contains("ERROR"), "{log}");
 }
 
 #[test]

@@ -9,7 +9,7 @@ use super::stepper::{Load, StepEnd, Stepper};
 use super::verdict::{Due, Tried, Verdict};
 use crate::action::ActionKind;
 use crate::crash;
-use crate::loops::{Call, Slot};
+use crate::loops::{Call, Reply, Slot};
 use crate::queue::{Attempt, Consequence, Lease, RequestId, Settlement, WorkError};
 use crate::telemetry;
 
@@ -36,7 +36,10 @@ impl Stepper {
         crash::point("send.after");
         let disposition = match Meaning::of(request.endpoint, &reply) {
             Meaning::Known(disposition) => disposition,
-            Meaning::NeedsCheck(unclear) => unclear.checked(self.check_key(held).await),
+            Meaning::NeedsCheck(unclear) => {
+                let reply = self.probe(held).await;
+                unclear.checked(reply.as_ref().map_or(KeyCheck::Unknown, KeyCheck::of))
+            }
         };
         let number = request.attempts + 1;
         let tried = Tried { number, started_at, reply: &reply, disposition: &disposition };
@@ -58,12 +61,14 @@ impl Stepper {
         self.queue.settle(lease, Settlement { request, now, attempt: None, consequence }).await
     }
 
-    async fn check_key(&self, held: &HeldLease) -> KeyCheck {
+    /// Asks Loops whether the key is right, as soon as the rate allows. `None`: by then, another process may hold the lease,
+    /// whose requests Loops counts too.
+    pub(super) async fn probe(&self, held: &HeldLease) -> Option<Reply> {
         let slot = self.client.pacer().slot().await;
         if !held.is_certain() {
-            return KeyCheck::Unknown;
+            return None;
         }
-        KeyCheck::of(&self.client.probe(&slot).await)
+        Some(self.client.probe(&slot).await)
     }
 
     /// Ends a request without another attempt.

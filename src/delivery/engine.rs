@@ -152,7 +152,7 @@ mod tests {
     use crate::delivery::room::LARGE_MAX;
     use crate::destination::DestinationOptions;
     use crate::large::{LARGE_BYTES, Turn, Turns};
-    use crate::loops::ClientOptions;
+    use crate::loops::{ClientOptions, RateHeaders};
     use crate::queue::*;
     use crate::secret::Secret;
 
@@ -221,6 +221,13 @@ mod tests {
         }
 
         async fn run_by(self, clock: SharedClock) -> Arc<Self> {
+            let queue = Arc::new(self);
+            queue.engine(clock).run(queue.stop.clone()).await;
+            queue
+        }
+
+        /// An engine over the queue.
+        fn engine(self: &Arc<Self>, clock: SharedClock) -> Engine {
             let subscriptions = Destination::default_subscriptions();
             let destination = Destination::compile(&subscriptions, DestinationOptions::default());
             let (_sender, destination) = watch::channel(Arc::new(destination.unwrap()));
@@ -246,12 +253,8 @@ mod tests {
                 grace: second,
                 room: Room::new(turns),
             };
-            let stop = self.stop.clone();
-            let queue = Arc::new(self);
-            let name = "default".to_owned();
-            let engine = Engine::new(name, destination, client, queue.clone(), clock, options);
-            engine.run(stop).await;
-            queue
+            let (name, queue) = ("default".to_owned(), Arc::clone(self));
+            Engine::new(name, destination, client, queue, clock, options)
         }
     }
 
@@ -432,6 +435,22 @@ mod tests {
         clock.advance(SignedDuration::from_hours(24));
         let queue = Queue::new([None, Some(1)]).run_by(watched).await;
         assert_eq!(queue.noted("lease_holder"), [(0, 0)]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_key_is_checked_only_under_a_lease_that_certainly_holds() {
+        // (how long the rate makes the check wait, whether it is made)
+        for (wait, is_made) in [(5, true), (15, false)] {
+            let engine = Arc::new(Queue::new([Some(1)])).engine(PausedClock::shared());
+            let Ok(Asked::Taken(held)) = engine.keeper.take().await else {
+                panic!("nobody else has it")
+            };
+            let slot = engine.stepper.client.pacer().slot().await;
+            let wait = Duration::from_secs(wait);
+            slot.answered(RateHeaders::default(), Some(Some(wait)));
+            drop(slot);
+            assert_eq!(engine.stepper.probe(&held).await.is_some(), is_made, "{wait:?}");
+        }
     }
 
     #[tokio::test(start_paused = true)]

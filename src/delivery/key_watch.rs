@@ -77,15 +77,10 @@ impl KeyWatch {
         }
     }
 
-    /// Begins a check of the key, which runs as soon as the rate allows. The gate stays closed until the
-    /// reply is given to [`KeyWatch::judge`], or [`KeyWatch::check_failed`] is called.
-    pub(super) fn check(&mut self) -> impl Future<Output = Reply> + Send + use<> {
+    /// Notes that a check of the key begins. The gate stays closed until the reply is given to
+    /// [`KeyWatch::judge`], or [`KeyWatch::check_failed`] is called.
+    pub(super) fn begin_check(&mut self) {
         self.is_checking = true;
-        let client = self.client.clone();
-        async move {
-            let slot = client.pacer().slot().await;
-            client.probe(&slot).await
-        }
     }
 
     /// The check ended without a reply: a pause continues.

@@ -42,7 +42,8 @@ const HINT_EVERY: Duration = Duration::from_millis(10);
 enum Done {
     Step(LaneKey, Result<StepEnd, LeaseLost>),
     Read(Reading, Result<LanePart, Unavailable>),
-    Check(Reply),
+    /// `None`: it was not made.
+    Check(Option<Reply>),
 }
 
 /// A lease, and the work that is done while it holds.
@@ -242,8 +243,9 @@ impl<'a> Tenure<'a> {
 
     /// Checks the key as soon as the rate allows; no step starts before.
     fn check_key(&mut self) {
-        let check = self.key.check();
-        self.tasks.spawn(async move { Done::Check(check.await) });
+        self.key.begin_check();
+        let (stepper, held) = (Arc::clone(self.stepper), self.held.clone());
+        self.tasks.spawn(async move { Done::Check(stepper.probe(&held).await) });
     }
 
     /// Handles the result of a task.
@@ -262,7 +264,8 @@ impl<'a> Tenure<'a> {
                 self.end_task(id);
                 self.complete(&reading, part);
             }
-            Ok((_, Done::Check(reply))) => self.key.judge(&reply),
+            Ok((_, Done::Check(Some(reply)))) => self.key.judge(&reply),
+            Ok((_, Done::Check(None))) => self.key.check_failed(),
             Err(panicked) => self.recover(&panicked),
         }
         Ok(())

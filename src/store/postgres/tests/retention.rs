@@ -110,7 +110,7 @@ async fn a_day_goes_as_a_whole_but_for_what_is_kept() {
     let job = store.open(late).await.unwrap().unwrap();
     assert_eq!(job.payload, message("late").payload, "what waits keeps its contents");
 
-    // The contents of what is kept go from the time it ended, to the moment.
+    // Contents that are kept go exactly when their retention ends, which counts from when the message ended.
     end(&store, &lease, late, on(3, "12:00:00"), Consequence::Delivered).await;
     purge(&store, on(5, "11:59:59.999")).await;
     assert_eq!(shown(&store, "late").await, good);

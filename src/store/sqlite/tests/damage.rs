@@ -2,6 +2,7 @@
 //! one after a crash, would not find.
 
 use std::fs::OpenOptions;
+use std::os::unix::fs::FileExt as _;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -32,6 +33,28 @@ async fn assert_stored(store: &SqliteStore, ids: &[String]) {
         let found = store.by_message_id(message(id).message_hash, id).await.unwrap();
         assert_eq!(found.len(), 1, "{id}");
     }
+}
+
+/// Accepts enough messages for a log of many frames; returns their ids.
+async fn accept_some(store: &SqliteStore) -> Vec<String> {
+    let ids: Vec<String> = (0..40).map(|n| format!("before{n}")).collect();
+    for id in &ids {
+        put(store, message(id)).await;
+    }
+    ids
+}
+
+/// Fails unless the store, and another one after a crash, have these messages.
+async fn assert_kept(store: &SqliteStore, folder: &TempDir, acknowledged: &[String]) {
+    let (crashed, _copy) = after_a_crash(folder).await;
+    assert_stored(&crashed, acknowledged).await;
+    assert_stored(store, acknowledged).await;
+}
+
+/// Overwrites bytes of the log, as another program might.
+fn overwrite_log(folder: &TempDir, at: usize, bytes: usize) {
+    let log = OpenOptions::new().write(true).open(path(folder, "-wal")).unwrap();
+    log.write_all_at(&vec![0xff; bytes], at as u64).unwrap();
 }
 
 /// Accepts messages until one is; returns the ids of those that were acknowledged.
@@ -118,9 +141,7 @@ async fn two_processes_get_over_a_log_that_is_taken_away() {
     let (first, second) =
         tokio::join!(accept_until_one_is(&store, "first"), accept_until_one_is(&other, "second"));
     let acknowledged = ["a".to_owned(), "b".to_owned(), first, second];
-    let (crashed, _copy) = after_a_crash(&folder).await;
-    assert_stored(&crashed, &acknowledged).await;
-    assert_stored(&store, &acknowledged).await;
+    assert_kept(&store, &folder, &acknowledged).await;
     assert_stored(&other, &acknowledged).await;
 }
 
@@ -234,7 +255,6 @@ async fn a_log_that_another_process_keeps_starting_over_raises_no_alarm() {
 
 /// Overwrites a page of the database; returns its former contents.
 fn garble(folder: &TempDir, table: &str) -> (u64, Vec<u8>) {
-    use std::os::unix::fs::FileExt as _;
     let page: i64 = raw(folder)
         .query_row("SELECT rootpage FROM sqlite_schema WHERE name = ?1", [table], |row| row.get(0))
         .unwrap();
@@ -247,7 +267,6 @@ fn garble(folder: &TempDir, table: &str) -> (u64, Vec<u8>) {
 }
 
 fn put_back(folder: &TempDir, (at, before): &(u64, Vec<u8>)) {
-    use std::os::unix::fs::FileExt as _;
     let file = OpenOptions::new().write(true).open(path(folder, "")).unwrap();
     file.write_all_at(before, *at).unwrap();
 }
@@ -453,14 +472,12 @@ fn frames(folder: &TempDir) -> Vec<Vec<u8>> {
 
 /// Overwrites a frame of the log whose page a later frame has again, or none.
 fn overwrite_frame(folder: &TempDir, is_superseded: bool) {
-    use std::os::unix::fs::FileExt as _;
     let frames = frames(folder);
     let page = |n: usize| &frames[n][..4];
     let has_successor = |n: usize| (n + 1..frames.len()).any(|later| page(later) == page(n));
     // Not the last one, which is looked at with each group.
     let frame = (2..frames.len() - 1).find(|n| has_successor(*n) == is_superseded).unwrap();
-    let log = OpenOptions::new().write(true).open(path(folder, "-wal")).unwrap();
-    log.write_all_at(&[0xff; FRAME_BYTES], (32 + frame * FRAME_BYTES) as u64).unwrap();
+    overwrite_log(folder, 32 + frame * FRAME_BYTES, FRAME_BYTES);
 }
 
 /// Accepts messages until one is refused; returns the ids of those that were acknowledged.
@@ -481,10 +498,7 @@ async fn accept_until_one_is_refused(store: &SqliteStore) -> Vec<String> {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_log_with_overwritten_bytes_is_moved_into_the_database_before_anything_is_acknowledged() {
     let (store, folder) = fresh().await;
-    let mut acknowledged: Vec<String> = (0..40).map(|n| format!("before{n}")).collect();
-    for id in &acknowledged {
-        put(&store, message(id)).await;
-    }
+    let mut acknowledged = accept_some(&store).await;
     // It keeps the log from being emptied, so that the test sees the store refuse messages.
     let reader = raw(&folder);
     execute(&reader, "BEGIN; SELECT COUNT(*) FROM messages");
@@ -496,9 +510,7 @@ async fn a_log_with_overwritten_bytes_is_moved_into_the_database_before_anything
     execute(&reader, "ROLLBACK");
     eventually_ready(&store).await;
     acknowledged.push(accept_until_one_is(&store, "after").await);
-    let (crashed, _copy) = after_a_crash(&folder).await;
-    assert_stored(&crashed, &acknowledged).await;
-    assert_stored(&store, &acknowledged).await;
+    assert_kept(&store, &folder, &acknowledged).await;
     assert_eq!(quick_check(&folder), "ok");
 }
 
@@ -536,64 +548,43 @@ async fn an_overwritten_frame_that_was_the_newest_of_its_page_is_damage_of_the_d
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_log_whose_header_is_overwritten_is_moved_into_the_database() {
-    use std::os::unix::fs::FileExt as _;
     let (store, folder) = fresh().await;
-    let mut acknowledged: Vec<String> = (0..40).map(|n| format!("before{n}")).collect();
-    for id in &acknowledged {
-        put(&store, message(id)).await;
-    }
-    let log = OpenOptions::new().write(true).open(path(&folder, "-wal")).unwrap();
-    log.write_all_at(&[0xff; 32], 0).unwrap();
+    let mut acknowledged = accept_some(&store).await;
+    overwrite_log(&folder, 0, 32);
     assert_unavailable(store.accept(vec![message("refused")]).await);
     eventually_ready(&store).await;
     acknowledged.push(accept_until_one_is(&store, "after").await);
-    let (crashed, _copy) = after_a_crash(&folder).await;
-    assert_stored(&crashed, &acknowledged).await;
-    assert_stored(&store, &acknowledged).await;
+    assert_kept(&store, &folder, &acknowledged).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_log_whose_header_is_overwritten_while_the_writer_has_no_connection_is_moved_too() {
-    use std::os::unix::fs::FileExt as _;
     let folder = TempDir::new().unwrap();
     let hasty = SqliteOptions { busy_timeout: Duration::ZERO, ..options(&folder) };
     let store = SqliteStore::open(hasty).await.unwrap();
-    let mut acknowledged: Vec<String> = (0..40).map(|n| format!("before{n}")).collect();
-    for id in &acknowledged {
-        put(&store, message(id)).await;
-    }
+    let mut acknowledged = accept_some(&store).await;
     let other = raw(&folder);
     execute(&other, "BEGIN IMMEDIATE");
     assert_unavailable(store.accept(vec![message("locked")]).await);
-    let log = OpenOptions::new().write(true).open(path(&folder, "-wal")).unwrap();
-    log.write_all_at(&[0xff; 32], 0).unwrap();
+    overwrite_log(&folder, 0, 32);
     execute(&other, "ROLLBACK");
     assert_unavailable(store.accept(vec![message("refused")]).await);
     eventually_ready(&store).await;
     acknowledged.push(accept_until_one_is(&store, "after").await);
-    let (crashed, _copy) = after_a_crash(&folder).await;
-    assert_stored(&crashed, &acknowledged).await;
-    assert_stored(&store, &acknowledged).await;
+    assert_kept(&store, &folder, &acknowledged).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_log_whose_last_frame_is_overwritten_is_moved_into_the_database() {
-    use std::os::unix::fs::FileExt as _;
     let (store, folder) = fresh().await;
-    let mut acknowledged: Vec<String> = (0..40).map(|n| format!("before{n}")).collect();
-    for id in &acknowledged {
-        put(&store, message(id)).await;
-    }
-    let log = OpenOptions::new().write(true).open(path(&folder, "-wal")).unwrap();
+    let mut acknowledged = accept_some(&store).await;
     let end = 32 + frames(&folder).len() * FRAME_BYTES;
     // The salts of its header, not its page.
-    log.write_all_at(&[0xff; 8], (end - FRAME_BYTES + 8) as u64).unwrap();
+    overwrite_log(&folder, end - FRAME_BYTES + 8, 8);
     assert_unavailable(store.accept(vec![message("refused")]).await);
     eventually_ready(&store).await;
     acknowledged.push(accept_until_one_is(&store, "after").await);
-    let (crashed, _copy) = after_a_crash(&folder).await;
-    assert_stored(&crashed, &acknowledged).await;
-    assert_stored(&store, &acknowledged).await;
+    assert_kept(&store, &folder, &acknowledged).await;
 }
 
 #[test]
@@ -615,7 +606,6 @@ fn a_fault_that_is_found_while_the_files_are_opened_again_is_not_forgotten() {
 
 /// Overwrites bytes of the index of the log.
 fn overwrite_index(folder: &TempDir, from: u64, bytes: &[u8]) {
-    use std::os::unix::fs::FileExt as _;
     let index = OpenOptions::new().write(true).open(path(folder, "-shm")).unwrap();
     index.write_all_at(bytes, from).unwrap();
 }
@@ -624,19 +614,14 @@ fn overwrite_index(folder: &TempDir, from: u64, bytes: &[u8]) {
 async fn an_index_of_the_log_that_is_overwritten_is_made_again_by_sqlite() {
     for from in [0, 48] {
         let (store, folder) = fresh().await;
-        let mut acknowledged: Vec<String> = (0..40).map(|n| format!("before{n}")).collect();
-        for id in &acknowledged {
-            put(&store, message(id)).await;
-        }
+        let mut acknowledged = accept_some(&store).await;
         let bytes = std::fs::metadata(path(&folder, "-shm")).unwrap().len();
         overwrite_index(&folder, from, &vec![0xff; (bytes - from) as usize]);
         for n in 0..10 {
             acknowledged.push(accept_until_one_is(&store, &format!("after{n}-")).await);
         }
         eventually_ready(&store).await;
-        let (crashed, _copy) = after_a_crash(&folder).await;
-        assert_stored(&crashed, &acknowledged).await;
-        assert_stored(&store, &acknowledged).await;
+        assert_kept(&store, &folder, &acknowledged).await;
         assert_eq!(quick_check(&folder), "ok");
     }
 }

@@ -14,7 +14,7 @@ use crate::large::{LARGE_BYTES, Turns};
 const PREPARED_MAX: usize = 4;
 
 /// How many large messages of a destination are in memory at a time, whatever their length, so that the longest have the
-/// same chance. Loops takes some 300 ms to answer, so three are enough for its usual rate of 10 a second.
+/// same chance. If Loops answers within 400 ms, that is enough for its usual rate of 10 a second.
 pub(super) const LARGE_MAX: usize = 4;
 
 /// The room for preparing messages, in all destinations of the process. Its clones share it.

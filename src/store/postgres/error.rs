@@ -84,8 +84,12 @@ impl Fault {
 
     /// Whether the transaction was ended in favour of another one, and may succeed if it is run again.
     pub(super) fn is_conflict(&self) -> bool {
-        let conflicts = [SqlState::T_R_SERIALIZATION_FAILURE, SqlState::T_R_DEADLOCK_DETECTED];
-        self.code().is_some_and(|code| conflicts.contains(code))
+        self.is_one_of(&[SqlState::T_R_SERIALIZATION_FAILURE, SqlState::T_R_DEADLOCK_DETECTED])
+    }
+
+    /// Whether the server answered with one of these errors.
+    pub(super) fn is_one_of(&self, states: &[SqlState]) -> bool {
+        self.code().is_some_and(|code| states.contains(code))
     }
 
     /// Whether the server answered: then the connection can be used after a rollback, and nothing was committed.
@@ -206,7 +210,7 @@ pub enum OpenError {
     },
     /// The schema was made by a release that this one does not know.
     #[error(
-        "the schema {schema:?} at {address} was made by another version of this program, a newer one (schema version {version}): run that version or a newer one"
+        "the schema {schema:?} at {address} was changed by a newer version of this program (schema version {version}), and this version cannot use it: run that version or a newer one"
     )]
     Later {
         /// Host and port.
@@ -215,6 +219,18 @@ pub enum OpenError {
         schema: String,
         /// Its version.
         version: i32,
+    },
+    /// A part of the schema is missing.
+    #[error(
+        "the schema {schema:?} at {address} is not whole: it lacks {missing}. Restore all of it from a backup, or set store.schema to another name to begin with an empty queue"
+    )]
+    NotWhole {
+        /// Host and port.
+        address: String,
+        /// Its name.
+        schema: String,
+        /// Tables, indices and sequences.
+        missing: String,
     },
     /// There is something else under the name of the schema.
     #[error(

@@ -64,6 +64,7 @@ use error::{Fault, OpenError};
 use freeze::Freeze;
 use housekeeping::Chores;
 use lease::Release;
+use schema::Migration;
 use set_aside::SetAside;
 use settle::Settle;
 use steps::{AnyStep, Step, StepOrder};
@@ -119,6 +120,8 @@ struct PostgresOptions {
     installation_key: Option<[u8; 32]>,
     /// Whose clock counts.
     time: Time,
+    /// The way to the schema of this version.
+    migrations: &'static [Migration],
 }
 
 impl PostgresOptions {
@@ -141,6 +144,7 @@ impl PostgresOptions {
             patience: Duration::from_secs(5),
             installation_key: None,
             time: Time::OfDatabase,
+            migrations: schema::MIGRATIONS,
         }
     }
 

@@ -3,77 +3,139 @@
 use std::time::Duration;
 
 use tokio_postgres::error::SqlState;
+use tracing::info;
 
 use super::connection::Connection;
 use super::error::OpenError;
-use super::params::params;
+use super::params::{Array, params};
 use super::rows::get;
 use super::{Fault, PostgresOptions};
 use crate::segment::Digests;
 
-const SCHEMA: &str = include_str!("schema.sql");
+/// The way from one version of the schema to the next.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Migration {
+    /// Run in one transaction with the change of the version. One that was released is never edited.
+    pub(super) sql: &'static str,
+    /// The lowest version whose programs work on the schema after it.
+    ///
+    /// Programs of the version before run beside it while an operator replaces them one by one. So a migration adds
+    /// what they can ignore, and what they still use is removed by the next version's.
+    pub(super) usable_from: i32,
+}
 
-/// The version of the schema. A schema that was released is never edited: the next one has a higher version, and a
-/// migration that leads to it.
-pub(super) const SCHEMA_VERSION: i32 = 1;
+/// All migrations. The first one makes the schema.
+pub(super) const MIGRATIONS: &[Migration] =
+    &[Migration { sql: include_str!("schema.sql"), usable_from: 1 }];
 
 /// $1 name of the schema.
 const IS_THERE: &str = "
     SELECT EXISTS (SELECT FROM pg_namespace WHERE nspname = $1),
            EXISTS (SELECT FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
                    WHERE n.nspname = $1 AND c.relname = 'meta')";
-const META: &str = "SELECT version, installation_key FROM @meta";
+const META: &str = "SELECT version, usable_from, installation_key FROM @meta";
+const LOCK_META: &str = "SELECT version FROM @meta FOR UPDATE";
+/// $1 name of the schema, $2 names of tables, indices and sequences.
+const MISSING: &str = "
+    SELECT string_agg(name, ', ' ORDER BY name) FROM unnest($2) AS name
+    WHERE NOT EXISTS (SELECT FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+                      WHERE n.nspname = $1 AND c.relname = name)";
 
 /// A random key, from three of the server's strong random numbers.
 const RANDOM_KEY: &str = "sha256(uuid_send(gen_random_uuid()) || uuid_send(gen_random_uuid()) || uuid_send(gen_random_uuid()))";
 
-/// How often to look again if other processes make the schema at the same time.
+/// A change of a table waits for all who use it, and all others wait behind it: for a short time only.
+const BEGIN_MIGRATION: &str = "BEGIN; SET LOCAL lock_timeout = 2000";
+
+/// How often to look again if other processes make the schema at the same time, or keep it from being changed.
 const TRIES_MAX: u32 = 20;
 const PAUSE: Duration = Duration::from_millis(50);
 
-/// Makes the schema if there is none, and returns the digests of the installation.
+/// Makes the schema if there is none, brings an older one to this version, and returns the digests of the
+/// installation. Processes that start together do it once.
 pub(super) async fn open(
     connection: &Connection,
     options: &PostgresOptions,
     address: &str,
 ) -> Result<Digests, OpenError> {
-    let failed =
-        |fault: Fault| OpenError::Open { address: address.to_owned(), source: fault.into() };
-    let foreign =
-        || OpenError::Foreign { address: address.to_owned(), schema: options.schema.clone() };
+    let (address, schema) = (address.to_owned(), options.schema.clone());
+    let version = version_of(options.migrations);
+    let mut contended = None;
     for _ in 0..TRIES_MAX {
-        let there = connection.query_one(IS_THERE, params![options.schema.as_str()]).await;
-        let there = there.map_err(failed)?;
-        let (has_schema, has_meta) =
-            (get(&there, 0).map_err(failed)?, get(&there, 1).map_err(failed)?);
-        if has_meta {
-            let meta = connection.query_opt(META, params![]).await.map_err(|_| foreign())?;
-            let meta = meta.ok_or_else(foreign)?;
-            let version: i32 = get(&meta, 0).map_err(|_| foreign())?;
-            let key: Vec<u8> = get(&meta, 1).map_err(|_| foreign())?;
-            return match version {
-                SCHEMA_VERSION => {
-                    Ok(Digests::new(&key.try_into().map_err(|_: Vec<u8>| foreign())?))
-                }
-                version if version > SCHEMA_VERSION => Err(OpenError::Later {
-                    address: address.to_owned(),
-                    schema: options.schema.clone(),
-                    version,
-                }),
-                _ => Err(foreign()),
-            };
-        }
-        match create(connection, options, has_schema).await {
+        let found = look(connection, options).await;
+        let tried = match found {
+            Ok(Found::Nothing { has_schema }) => create(connection, options, has_schema).await,
+            Ok(Found::Meta(meta)) if meta.version < version => {
+                migrate(connection, options.migrations).await
+            }
+            Ok(Found::Meta(meta)) if meta.usable_from > version => {
+                return Err(OpenError::Later { address, schema, version: meta.version });
+            }
+            Ok(Found::Meta(meta)) => {
+                return match missing(connection, options).await {
+                    Ok(None) => Ok(Digests::new(&meta.installation_key)),
+                    Ok(Some(missing)) => Err(OpenError::NotWhole { address, schema, missing }),
+                    Err(fault) => Err(OpenError::Open { address, source: fault.into() }),
+                };
+            }
+            Ok(Found::Foreign) => return Err(OpenError::Foreign { address, schema }),
+            Err(fault) => Err(fault),
+        };
+        match tried {
             Ok(()) => {}
-            // Another process makes it, or there are tables under the names of ours.
+            // Another process does the same, or there are tables under the names of ours.
             Err(fault) if is_taken(&fault) => tokio::time::sleep(PAUSE).await,
-            Err(fault) => return Err(failed(fault)),
+            Err(fault) if is_contended(&fault) => contended = Some(fault),
+            Err(fault) => return Err(OpenError::Open { address, source: fault.into() }),
         }
     }
-    Err(foreign())
+    Err(match contended {
+        Some(fault) => OpenError::Open { address, source: fault.into() },
+        None => OpenError::Foreign { address, schema },
+    })
 }
 
-/// Makes the schema in one transaction.
+/// The version to which migrations lead.
+fn version_of(migrations: &[Migration]) -> i32 {
+    i32::try_from(migrations.len()).unwrap_or(i32::MAX)
+}
+
+/// What there is under the name of the schema.
+enum Found {
+    Nothing { has_schema: bool },
+    Meta(Meta),
+    Foreign,
+}
+
+struct Meta {
+    version: i32,
+    usable_from: i32,
+    installation_key: [u8; 32],
+}
+
+async fn look(connection: &Connection, options: &PostgresOptions) -> Result<Found, Fault> {
+    let there = connection.query_one(IS_THERE, params![options.schema.as_str()]).await?;
+    if !get(&there, 1)? {
+        return Ok(Found::Nothing { has_schema: get(&there, 0)? });
+    }
+    let row = match connection.query_opt(META, params![]).await {
+        Ok(Some(row)) => row,
+        Ok(None) => return Ok(Found::Foreign),
+        Err(fault) if is_foreign(&fault) => return Ok(Found::Foreign),
+        Err(fault) => return Err(fault),
+    };
+    let meta = || -> Option<Meta> {
+        let installation_key = get::<Vec<u8>>(&row, 2).ok()?.try_into().ok()?;
+        Some(Meta {
+            version: get(&row, 0).ok()?,
+            usable_from: get(&row, 1).ok()?,
+            installation_key,
+        })
+    };
+    Ok(meta().map_or(Found::Foreign, Found::Meta))
+}
+
+/// Makes the schema of the first version in one transaction.
 async fn create(
     connection: &Connection,
     options: &PostgresOptions,
@@ -86,41 +148,111 @@ async fn create(
         }
         None => RANDOM_KEY.to_owned(),
     };
-    let mut text = String::from("BEGIN;\n");
+    let mut text = String::new();
     if !has_schema {
         // Not `IF NOT EXISTS`, for which the user needs a right on the database even if the schema is there.
         let name = options.schema.replace('"', "\"\"");
         text += &format!("CREATE SCHEMA \"{name}\";\n");
     }
-    text += SCHEMA;
+    let Some(Migration { sql, usable_from }) = options.migrations.first() else { return Ok(()) };
+    text += sql;
     text += &format!(
-        "INSERT INTO @meta (version, installation_key) VALUES ({SCHEMA_VERSION}, {key});\nCOMMIT"
+        "INSERT INTO @meta (version, usable_from, installation_key) VALUES (1, {usable_from}, {key})"
     );
-    let created = connection.batch(&text).await;
-    if created.is_err() {
-        connection.batch("ROLLBACK").await?;
+    connection.batch("BEGIN").await?;
+    end(connection, connection.batch(&text).await).await
+}
+
+/// Brings the schema to this version in one transaction, unless another process has done so.
+async fn migrate(connection: &Connection, migrations: &[Migration]) -> Result<(), Fault> {
+    connection.batch(BEGIN_MIGRATION).await?;
+    let migrated = async {
+        let meta = connection.query_one(LOCK_META, params![]).await?;
+        let version: i32 = get(&meta, 0)?;
+        let done = usize::try_from(version).unwrap_or_default();
+        for Migration { sql, usable_from } in migrations.iter().skip(done) {
+            connection.batch(sql).await?;
+            let step = "UPDATE @meta SET version = version + 1, usable_from = $1";
+            connection.execute(step, params![*usable_from]).await?;
+        }
+        if let Some(last) = migrations.get(done..).and_then(<[_]>::last) {
+            let (from, to) = (version, version_of(migrations));
+            info!(
+                from,
+                to,
+                usable_from = last.usable_from,
+                "the schema of the database is migrated"
+            );
+        }
+        Ok(())
+    };
+    end(connection, migrated.await).await
+}
+
+/// Commits, or rolls back and returns why.
+async fn end(connection: &Connection, written: Result<(), Fault>) -> Result<(), Fault> {
+    match written {
+        Ok(()) => connection.batch("COMMIT").await,
+        Err(fault) => {
+            connection.batch("ROLLBACK").await?;
+            Err(fault)
+        }
     }
-    created
+}
+
+/// The tables, indices and sequences that are missing, such as after a part of a backup was restored.
+async fn missing(
+    connection: &Connection,
+    options: &PostgresOptions,
+) -> Result<Option<String>, Fault> {
+    let names: Array<&str> =
+        options.migrations.iter().flat_map(|migration| made_by(migration.sql)).collect();
+    get(&connection.query_one(MISSING, params![options.schema.as_str(), names]).await?, 0)
+}
+
+/// The tables, indices and sequences that statements make.
+fn made_by(sql: &str) -> impl Iterator<Item = &str> {
+    sql.lines().filter_map(|line| {
+        let made = line.strip_prefix("CREATE ")?;
+        let made = made.strip_prefix("UNIQUE ").unwrap_or(made);
+        let (_, name) = ["TABLE @", "INDEX ", "SEQUENCE @"]
+            .iter()
+            .find_map(|kind| Some((kind, made.strip_prefix(kind)?)))?;
+        name.split([' ', ';']).next()
+    })
+}
+
+/// Whether a table is none of ours.
+fn is_foreign(fault: &Fault) -> bool {
+    fault.is_one_of(&[
+        SqlState::UNDEFINED_COLUMN,
+        SqlState::UNDEFINED_TABLE,
+        SqlState::WRONG_OBJECT_TYPE,
+    ])
 }
 
 /// Whether something of this name is there already.
 fn is_taken(fault: &Fault) -> bool {
-    let Fault::Database { source } = fault else { return false };
-    source.code().is_some_and(|code| {
-        [
-            SqlState::UNIQUE_VIOLATION,
-            SqlState::DUPLICATE_TABLE,
-            SqlState::DUPLICATE_SCHEMA,
-            SqlState::DUPLICATE_OBJECT,
-        ]
-        .contains(code)
-    })
+    fault.is_one_of(&[
+        SqlState::UNIQUE_VIOLATION,
+        SqlState::DUPLICATE_TABLE,
+        SqlState::DUPLICATE_SCHEMA,
+        SqlState::DUPLICATE_OBJECT,
+    ])
 }
 
-/// Fails unless the schema is that of this release.
+/// Whether others used the tables for too long.
+fn is_contended(fault: &Fault) -> bool {
+    fault.is_one_of(&[SqlState::LOCK_NOT_AVAILABLE, SqlState::T_R_DEADLOCK_DETECTED])
+}
+
+/// Fails unless programs of this version work on the schema.
 pub(super) async fn check(connection: &Connection) -> Result<(), Fault> {
+    let version = version_of(MIGRATIONS);
     match connection.query_opt(META, params![]).await? {
-        Some(meta) if get::<i32>(&meta, 0)? == SCHEMA_VERSION => Ok(()),
+        Some(meta) if get::<i32>(&meta, 0)? >= version && get::<i32>(&meta, 1)? <= version => {
+            Ok(())
+        }
         _ => Err(Fault::Schema),
     }
 }

@@ -13,6 +13,7 @@
 CREATE TABLE @meta (
     is_only          boolean PRIMARY KEY DEFAULT true CHECK (is_only),
     version          integer NOT NULL,
+    usable_from      integer NOT NULL,            -- the lowest version whose programs work on this schema
     installation_key bytea NOT NULL
 );
 

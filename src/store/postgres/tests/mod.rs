@@ -7,6 +7,7 @@ mod replicas;
 mod retention;
 mod server;
 mod startup;
+mod versions;
 
 use std::sync::atomic::{AtomicU32, Ordering};
 

@@ -32,16 +32,24 @@ async fn a_server_that_is_not_there_is_named_without_the_password() {
 }
 
 #[tokio::test]
-async fn a_schema_that_is_not_of_this_version_is_refused() {
+async fn a_schema_that_this_version_cannot_use_is_refused() {
     let schema = Schema::empty().await;
     open(&schema).await.close().await;
     let raw = raw(&schema).await;
-    raw.batch("UPDATE @meta SET version = 99").await.unwrap();
-    let text = refusal(&server().url(), &schema.0).await;
-    assert!(text.contains("newer one (schema version 99)"), "{text}");
-    raw.batch("DELETE FROM @meta").await.unwrap();
-    let text = refusal(&server().url(), &schema.0).await;
-    assert!(text.contains("not whole"), "{text}");
+    for (change, words) in [
+        ("UPDATE @meta SET version = 99, usable_from = 98", "(schema version 99)"),
+        (
+            "UPDATE @meta SET version = 1, usable_from = 1; DROP INDEX @messages_email",
+            "lacks messages_email",
+        ),
+        ("DROP SEQUENCE @request_numbers", "lacks messages_email, request_numbers."),
+        ("DROP TABLE @erasures", "lacks erasures, erasures_lane, messages_email"),
+        ("DELETE FROM @meta", "not whole"),
+    ] {
+        raw.batch(change).await.unwrap();
+        let text = refusal(&server().url(), &schema.0).await;
+        assert!(text.contains(words), "{change}: {text}");
+    }
 }
 
 #[tokio::test]
@@ -62,6 +70,8 @@ async fn a_store_notices_that_the_schema_was_changed() {
     let store = open(&schema).await;
     crate::queue::Log::ready(&store).await.unwrap();
     raw(&schema).await.batch("UPDATE @meta SET version = 99").await.unwrap();
+    crate::queue::Log::ready(&store).await.unwrap();
+    raw(&schema).await.batch("UPDATE @meta SET usable_from = 99").await.unwrap();
     crate::queue::Log::ready(&store).await.unwrap_err();
 }
 

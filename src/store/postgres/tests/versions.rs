@@ -1,0 +1,114 @@
+//! Programs of two versions on one schema: what an operator has who replaces replicas one by one.
+
+use std::sync::atomic::AtomicBool;
+
+use super::*;
+use crate::store::postgres::schema::MIGRATIONS;
+
+/// The next version adds a column and an index.
+const NEXT: &[Migration] = &[
+    MIGRATIONS[0],
+    Migration {
+        sql: "ALTER TABLE @pending ADD COLUMN locale text NOT NULL DEFAULT 'en';
+              CREATE INDEX pending_locale ON @pending (locale, seq);",
+        usable_from: 1,
+    },
+];
+
+/// The one after it removes what only the first version used.
+const AFTER_NEXT: &[Migration] = &[
+    NEXT[0],
+    NEXT[1],
+    Migration { sql: "ALTER TABLE @pending DROP COLUMN source;", usable_from: 2 },
+];
+
+async fn open_as(
+    schema: &Schema,
+    migrations: &'static [Migration],
+) -> Result<PostgresStore, OpenError> {
+    PostgresStore::open(PostgresOptions { migrations, ..options(&schema.0) }).await
+}
+
+/// What the meta table says: version and `usable_from`.
+async fn version(schema: &Schema) -> (i32, i32) {
+    let row = raw(schema).await.query_one("SELECT version, usable_from FROM @meta", &[]).await;
+    let row = row.unwrap();
+    (rows::get(&row, 0).unwrap(), rows::get(&row, 1).unwrap())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn the_schema_is_migrated_once_while_an_older_version_accepts() {
+    let schema = Schema::empty().await;
+    let old = open(&schema).await;
+    let is_over = AtomicBool::new(false);
+    let write = async {
+        let mut accepted = 0;
+        while !is_over.load(Ordering::Acquire) || accepted < 10 {
+            put(&old, message(&format!("m{accepted}"))).await;
+            accepted += 1;
+        }
+        accepted
+    };
+    let migrate = async {
+        let (one, other) = tokio::join!(open_as(&schema, NEXT), open_as(&schema, NEXT));
+        is_over.store(true, Ordering::Release);
+        (one.unwrap(), other.unwrap())
+    };
+    let (accepted, (one, other)) = tokio::join!(write, migrate);
+    assert_eq!(version(&schema).await, (2, 1));
+    assert_eq!(heads(&one).await.len(), accepted);
+    one.close().await;
+    other.close().await;
+}
+
+#[tokio::test]
+async fn versions_with_one_schema_between_them_share_a_queue() {
+    let schema = Schema::empty().await;
+    let old = open(&schema).await;
+    let new = open_as(&schema, NEXT).await.unwrap();
+    let first = put(&old, message("a")).await;
+    let second = put(&new, message("b")).await;
+    assert!(first < second);
+    assert_eq!(old.accept(vec![message("b")]).await.unwrap(), [Accepted::Duplicate]);
+    for store in [&old, &new] {
+        store.ready().await.unwrap();
+        assert_eq!(heads(store).await.len(), 2);
+    }
+    // Either delivers what the other accepted.
+    let held = lease(&old).await;
+    let planned = plan(vec![delivery("one", Ok(request(1)))]);
+    (&old as &dyn Store).freeze_one(&held, second, planned).await.unwrap();
+    old.release(&held).await.unwrap();
+    assert_eq!(new.open(second).await.unwrap().unwrap().requests.len(), 1);
+    // A replica of the older version may still be started.
+    open(&schema).await.close().await;
+    assert_eq!(version(&schema).await, (2, 1));
+}
+
+#[tokio::test]
+async fn a_schema_that_gave_up_what_an_older_version_uses_ends_it() {
+    let schema = Schema::empty().await;
+    let old = open(&schema).await;
+    put(&old, message("a")).await;
+    let new = open_as(&schema, AFTER_NEXT).await.unwrap();
+    assert_eq!(version(&schema).await, (3, 2));
+    assert_eq!(heads(&new).await.len(), 1);
+    old.ready().await.unwrap_err();
+    let refused = open_as(&schema, MIGRATIONS).await.map(drop).unwrap_err();
+    assert!(refused.to_string().contains("run that version or a newer one"), "{refused}");
+}
+
+#[tokio::test]
+async fn a_migration_that_fails_changes_nothing() {
+    const BROKEN: &[Migration] = &[
+        NEXT[0],
+        NEXT[1],
+        Migration { sql: "ALTER TABLE @pending DROP COLUMN never_there;", usable_from: 2 },
+    ];
+    let schema = Schema::empty().await;
+    let old = open(&schema).await;
+    open_as(&schema, BROKEN).await.map(drop).unwrap_err();
+    assert_eq!(version(&schema).await, (1, 1));
+    put(&old, message("a")).await;
+    old.ready().await.unwrap();
+}

@@ -3,6 +3,7 @@
 mod faults;
 mod list;
 mod plans;
+mod pooled;
 mod replicas;
 mod retention;
 mod server;

@@ -37,8 +37,47 @@ echo "$folder"
 cat >/dev/null
 "#;
 
+/// Starts PgBouncer in transaction mode in front of the server at a host and a port. Like [`SCRIPT`] otherwise.
+const POOLER: &str = r#"
+set -eu
+PATH=$PATH:/usr/sbin
+umask 077
+cd /
+folder=$(mktemp -d "${TMPDIR:-/tmp}/segment-loops-pgbouncer.XXXXXX")
+trap 'kill "$pooler" || true; rm -rf "$folder"' EXIT
+exec 2>"$folder/log"
+echo '"postgres" ""' >"$folder/users"
+cat >"$folder/pgbouncer.ini" <<END
+[databases]
+* = host=$1 port=$2
+[pgbouncer]
+pool_mode = transaction
+auth_type = trust
+auth_file = $folder/users
+admin_users = postgres
+unix_socket_dir = $folder
+listen_addr = 127.0.0.1
+listen_port = $3
+max_client_conn = 1000
+default_pool_size = 40
+END
+pgbouncer "$folder/pgbouncer.ini" >&2 &
+pooler=$!
+until [ -e "$folder/.s.PGSQL.$3" ]; do kill -0 "$pooler"; sleep 0.02; done
+echo "$folder"
+cat >/dev/null
+"#;
+
 /// A server. It ends when this is dropped, or with the tests.
 pub(super) struct Server {
+    /// Holds the standard input of the script.
+    _script: Child,
+    folder: PathBuf,
+    port: u16,
+}
+
+/// PgBouncer in front of a server. It ends when this is dropped, or with the tests.
+pub(super) struct Pooler {
     /// Holds the standard input of the script.
     _script: Child,
     folder: PathBuf,
@@ -54,16 +93,16 @@ pub(super) fn server() -> &'static Server {
 impl Server {
     /// Starts a server with a setting.
     pub(super) fn start(setting: &str) -> Self {
-        // Free a moment ago, and used for nothing else than this.
-        let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-        let (_script, folder) = start(setting, port);
+        let (port, bin) = (free_port(), programs().unwrap_or_default());
+        let of_server = port.to_string();
+        let arguments = [bin.as_os_str(), setting.as_ref(), of_server.as_ref()];
+        let (_script, folder) = start(SCRIPT, &arguments, "PostgreSQL", "postgresql");
         Self { _script, folder, port }
     }
 
     /// The URL of its database.
     pub(super) fn url(&self) -> String {
-        let host = self.folder.display().to_string().replace('/', "%2F");
-        format!("postgres://postgres@{host}:{}/postgres", self.port)
+        url(&self.folder, self.port, "postgres")
     }
 
     /// The port at which it listens on 127.0.0.1.
@@ -85,6 +124,32 @@ impl Server {
     }
 }
 
+/// PgBouncer in front of the server that the tests share.
+pub(super) fn pooler() -> &'static Pooler {
+    static POOLER: OnceLock<Pooler> = OnceLock::new();
+    POOLER.get_or_init(|| Pooler::start(server()))
+}
+
+impl Pooler {
+    fn start(server: &Server) -> Self {
+        let port = free_port();
+        let (of_server, of_pooler) = (server.port.to_string(), port.to_string());
+        let arguments = [server.folder.as_os_str(), of_server.as_ref(), of_pooler.as_ref()];
+        let (_script, folder) = start(POOLER, &arguments, "PgBouncer", "pgbouncer");
+        Self { _script, folder, port }
+    }
+
+    /// The URL of the server's database, by way of the pooler.
+    pub(super) fn url(&self) -> String {
+        url(&self.folder, self.port, "postgres")
+    }
+
+    /// The URL of its console.
+    pub(super) fn console(&self) -> String {
+        url(&self.folder, self.port, "pgbouncer")
+    }
+}
+
 /// A program that runs as a user that the server accepts: it refuses to run as root.
 fn command(program: impl AsRef<OsStr>) -> Command {
     if !rustix::process::geteuid().is_root() {
@@ -95,10 +160,10 @@ fn command(program: impl AsRef<OsStr>) -> Command {
     command
 }
 
-fn start(setting: &str, port: u16) -> (Child, PathBuf) {
-    let bin = programs().unwrap_or_default();
+/// Starts a script that prints its folder once it is ready; `package` is Debian's.
+fn start(script: &str, arguments: &[&OsStr], program: &str, package: &str) -> (Child, PathBuf) {
     let mut command = command("sh");
-    command.args(["-c", SCRIPT, "sh"]).arg(&bin).arg(setting).arg(port.to_string());
+    command.args(["-c", script, "sh"]).args(arguments);
     // A signal from the terminal is for the tests; the server ends after them.
     std::os::unix::process::CommandExt::process_group(&mut command, 0);
     let mut child = command
@@ -108,11 +173,19 @@ fn start(setting: &str, port: u16) -> (Child, PathBuf) {
         .expect("sh, or runuser as root, starts the database of the tests");
     let mut folder = String::new();
     BufReader::new(child.stdout.take().unwrap()).read_line(&mut folder).unwrap();
-    assert!(
-        !folder.is_empty(),
-        "the database of the tests did not start: is PostgreSQL installed? (Debian: postgresql)"
-    );
+    assert!(!folder.is_empty(), "{program} did not start: is it installed? (Debian: {package})");
     (child, folder.trim_end().into())
+}
+
+/// A port that was free a moment ago, and is used for nothing else than this.
+fn free_port() -> u16 {
+    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+}
+
+/// The URL of a database behind a socket in a folder.
+fn url(folder: &Path, port: u16, database: &str) -> String {
+    let host = folder.display().to_string().replace('/', "%2F");
+    format!("postgres://postgres@{host}:{port}/{database}")
 }
 
 /// The folder of the server's programs: the newest of Debian's; `None`: where the search path finds them.

@@ -1,8 +1,12 @@
 //! Several processes on one PostgreSQL database: what is acknowledged is delivered, in order and once, whichever process
 //! ends, and whatever becomes of the database meanwhile.
 
-#[path = "../../src/store/postgres/tests/server.rs"]
+#[path = "../../../src/store/postgres/tests/server.rs"]
 mod server;
+
+mod load;
+mod replicas;
+mod sql;
 
 use std::collections::HashSet;
 

@@ -6,8 +6,9 @@ use std::time::Duration;
 use jiff::{SignedDuration, Timestamp};
 use metrics::gauge;
 use metrics_exporter_prometheus::PrometheusHandle;
-use tracing::{error, info, warn};
+use tracing::{debug, error, info, warn};
 
+use super::Process;
 use super::reload::Reloader;
 use crate::clock::SharedClock;
 use crate::queue::{Depth, Housekeeping, Log, Unavailable, Work};
@@ -26,6 +27,9 @@ const PURGE_EVERY: Duration = Duration::from_secs(60);
 
 /// How often to look for delivered deletions, to erase the contents of the people they were about.
 const ERASE_EVERY: Duration = Duration::from_secs(2);
+
+/// How often the process records that it is running.
+const CHECK_IN_EVERY: Duration = Duration::from_secs(5);
 
 /// How often the clock is checked.
 const CLOCK_CHECK_EVERY: Duration = Duration::from_secs(1);
@@ -133,6 +137,17 @@ where
     }
 }
 
+/// Records again and again that this process is running.
+pub(super) async fn check_in(store: Arc<dyn Housekeeping>, clock: SharedClock, process: Process) {
+    loop {
+        // A store that does not work is reported by `watch_store`.
+        if let Err(fault) = store.check_in(&process.check_in(clock.now())).await {
+            debug!(error = %telemetry::chain(&fault), "the process could not be recorded as running");
+        }
+        tokio::time::sleep(CHECK_IN_EVERY).await;
+    }
+}
+
 /// Logs when the store stops working and when it works again: once each, not once a request.
 pub(super) async fn watch_store(store: Arc<dyn Log>) {
     let ready = gauge!(telemetry::STORE_READY);
@@ -171,12 +186,21 @@ mod tests {
 
     use crate::clock::tests::PausedClock;
     use crate::clock::{Clock as _, WatchedClock};
+    use crate::queue::CheckIn;
 
     /// Records each call of `purge`: when it came, and the time it was given.
     struct Purged(Mutex<Vec<(Instant, Timestamp)>>);
 
     #[async_trait]
     impl Housekeeping for Purged {
+        async fn check_in(&self, _: &CheckIn) -> Result<(), Unavailable> {
+            Ok(())
+        }
+
+        async fn check_out(&self, _: &str) -> Result<(), Unavailable> {
+            Ok(())
+        }
+
         async fn purge(&self, now: Timestamp) -> Result<u64, Unavailable> {
             self.0.lock().unwrap().push((Instant::now(), now));
             Ok(0)

@@ -10,6 +10,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use jiff::Timestamp;
 use metrics_exporter_prometheus::PrometheusHandle;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
@@ -26,7 +27,7 @@ use crate::http::server::{self, AddressConnections, ServerLimits};
 use crate::http::{self, Front, HeadBudget, HttpLimits, HttpParts, HttpState, Network, PublicUrl};
 use crate::large::Turns;
 use crate::loops::{Client, ClientError, ClientOptions};
-use crate::queue::{Depth, Log, Store, Unavailable};
+use crate::queue::{CheckIn, Depth, Log, Store, Unavailable};
 use crate::store::{self, StoreError};
 use crate::telemetry;
 use reload::Reloader;
@@ -91,6 +92,7 @@ pub struct App {
     clock: SharedClock,
     metrics: PrometheusHandle,
     reloader: Arc<Reloader>,
+    process: Process,
 }
 
 /// An address and what is served there.
@@ -116,14 +118,14 @@ impl App {
         let grace = Duration::from_millis(config.server.shutdown_grace_ms);
         open_files::raise_limit(&config);
         let store = store::open(&config.store).await?;
-        let process = process_name();
+        let process = Process::new();
         let turns = Turns::default();
         let room = Room::new(turns.clone());
         let mut engines = Vec::new();
         let mut planners = HashMap::new();
         for (name, destination) in &config.destinations {
             let client = client(name, destination, &config, &clock)?;
-            let options = engine_options(&config, &process, grace, &room);
+            let options = engine_options(&config, &process.name, grace, &room);
             let (sender, planner) = watch::channel(Arc::clone(&destination.planner.destination));
             planners.insert(name.clone(), sender);
             let engine = Engine::new(
@@ -144,11 +146,11 @@ impl App {
         let limits = server_limits(&config);
         let reloader = Arc::new(Reloader::new(config, load, planners));
         let (front, admin_front) =
-            fronts(&reloader, &store, &clock, &metrics, &turns, admin.is_some());
+            fronts(&reloader, &store, &process, &clock, &metrics, &turns, admin.is_some());
         let admin = admin.zip(admin_front);
         let admin = admin.map(|((listener, address), front)| Served { listener, address, front });
         let admin_address = admin.as_ref().map(|admin| tracing::field::display(admin.address));
-        info!(%address, admin_address, process, "listening");
+        info!(%address, admin_address, process = process.name, "listening");
         Ok(Self {
             public: Served { listener, address, front },
             admin,
@@ -159,6 +161,7 @@ impl App {
             clock,
             metrics,
             reloader,
+            process,
         })
     }
 
@@ -185,6 +188,8 @@ impl App {
         }
         let mut chores = JoinSet::new();
         chores.spawn(chores::purge(self.store.clone(), Arc::clone(&self.clock), purge_after));
+        let name = self.process.name.clone();
+        chores.spawn(chores::check_in(self.store.clone(), Arc::clone(&self.clock), self.process));
         chores.spawn(chores::watch_clock(Arc::clone(&self.clock)));
         chores.spawn(chores::erase(self.store.clone()));
         chores.spawn(chores::watch_store(self.store.clone()));
@@ -242,6 +247,8 @@ impl App {
         let close = async {
             while engines.join_next().await.is_some() {}
             chores.shutdown().await;
+            // If it fails, the process is still listed for a day, as one that was not seen since.
+            let _ = self.store.check_out(&name).await;
             for name in &names {
                 pending += self.store.depth(name).await.map_or(0, |depth: Depth| depth.messages);
             }
@@ -294,13 +301,35 @@ fn client(
         .map_err(|source| AppError::Destination { name: name.to_owned(), source })
 }
 
-/// The name of this process in leases and in the log: host name and process id, so that people find
-/// it, and a random part, because containers may share both.
-fn process_name() -> String {
-    let machine = std::fs::read_to_string(MACHINE_NAME_FILE).unwrap_or_default();
-    let machine = machine.trim();
-    let machine = if machine.is_empty() { "process" } else { machine };
-    format!("{machine}-{}-{}", std::process::id(), uuid::Uuid::now_v7().simple())
+/// This process, among those that share the store.
+struct Process {
+    /// Its name in leases and in the log: host name and process id, so that people find it, and a random part, because
+    /// containers may share both.
+    name: String,
+    /// The name of the machine or container.
+    host: String,
+    started_at: Instant,
+}
+
+impl Process {
+    fn new() -> Self {
+        let host = std::fs::read_to_string(MACHINE_NAME_FILE).unwrap_or_default();
+        let host = host.trim();
+        let host = if host.is_empty() { "process" } else { host }.to_owned();
+        let name = format!("{host}-{}-{}", std::process::id(), uuid::Uuid::now_v7().simple());
+        Self { name, host, started_at: Instant::now() }
+    }
+
+    /// What it records about itself.
+    fn check_in(&self, now: Timestamp) -> CheckIn {
+        CheckIn {
+            name: self.name.clone(),
+            host: self.host.clone(),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            uptime: self.started_at.elapsed(),
+            now,
+        }
+    }
 }
 
 fn engine_options(config: &Config, holder: &str, grace: Duration, room: &Room) -> EngineOptions {
@@ -322,6 +351,7 @@ fn engine_options(config: &Config, holder: &str, grace: Duration, room: &Room) -
 fn fronts(
     reloader: &Arc<Reloader>,
     store: &Arc<dyn Store>,
+    process: &Process,
     clock: &SharedClock,
     metrics: &PrometheusHandle,
     turns: &Turns,
@@ -343,6 +373,7 @@ fn fronts(
     });
     let reload = Arc::clone(reloader);
     let (api, api_description) = console::router(AdminState {
+        process: process.name.clone(),
         clock: Arc::clone(clock),
         log,
         replays: store.clone(),

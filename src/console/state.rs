@@ -20,6 +20,8 @@ pub struct AdminState {
     pub log: Arc<dyn Log>,
     /// Requeues messages.
     pub replays: Arc<dyn Replays>,
+    /// The name of this process, as in leases.
+    pub process: String,
     /// The time.
     pub clock: SharedClock,
     /// Each of these opens `/api`; with none, it is closed.

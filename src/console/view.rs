@@ -236,6 +236,59 @@ pub struct EventName {
     pub last_seen_at: Timestamp,
 }
 
+/// The processes that share the store, and their leases.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct Replicas {
+    /// The time of the store, by which the other times are to be judged.
+    #[schema(value_type = String, format = DateTime)]
+    pub now: Timestamp,
+    /// The processes that run or did not end in order, the one that started first first. A process that was not seen
+    /// for a day is forgotten.
+    pub replicas: Vec<Replica>,
+    /// For each destination, which process delivers.
+    pub leases: Vec<Lease>,
+}
+
+/// A process that uses the store.
+#[derive(Debug, Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Replica {
+    /// Its name, as in the log and in leases.
+    pub name: String,
+    /// The name of its machine or container.
+    pub host: String,
+    /// The version of the program.
+    pub version: String,
+    /// When it started.
+    #[schema(value_type = String, format = DateTime)]
+    pub started_at: Timestamp,
+    /// When it was last seen. A process that runs is seen every five seconds.
+    #[schema(value_type = String, format = DateTime)]
+    pub last_seen_at: Timestamp,
+    /// Whether it is the process that answers.
+    pub is_this: bool,
+}
+
+/// The right to deliver for a destination.
+#[derive(Debug, Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Lease {
+    /// Name of the destination.
+    pub destination: String,
+    /// Name of the process that holds the lease; null while no process does. A lease that expired is still shown with its
+    /// last holder.
+    #[schema(required)]
+    pub holder: Option<String>,
+    /// How often the lease has changed hands.
+    pub token: i64,
+    /// When the holder took the lease; null without a holder.
+    #[schema(required, value_type = Option<String>, format = DateTime)]
+    pub since: Option<Timestamp>,
+    /// When the lease expires unless it is renewed; null without a holder.
+    #[schema(required, value_type = Option<String>, format = DateTime)]
+    pub expires_at: Option<Timestamp>,
+}
+
 /// What a replay did.
 #[derive(Debug, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
@@ -408,6 +461,30 @@ impl From<Vec<queue::EventName>> for EventNames {
             EventName { source, name, first_seen_at, last_seen_at }
         };
         Self { event_names: names.into_iter().map(of).collect() }
+    }
+}
+
+impl Replicas {
+    /// What the process with a name answers.
+    pub(super) fn new(found: queue::Replicas, this: &str) -> Self {
+        let replica = |replica: queue::Replica| {
+            let queue::Replica { name, host, version, started_at, last_seen_at } = replica;
+            let is_this = name == this;
+            Replica { name, host, version, started_at, last_seen_at, is_this }
+        };
+        Self {
+            now: found.now,
+            replicas: found.replicas.into_iter().map(replica).collect(),
+            leases: found.leases.into_iter().map(Lease::from).collect(),
+        }
+    }
+}
+
+impl From<queue::LeaseState> for Lease {
+    fn from(lease: queue::LeaseState) -> Self {
+        let queue::LeaseState { destination, token, holder } = lease;
+        let (since, expires_at) = holder.as_ref().map(|held| (held.since, held.until)).unzip();
+        Self { destination, holder: holder.map(|held| held.holder), token, since, expires_at }
     }
 }
 

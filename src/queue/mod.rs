@@ -39,6 +39,8 @@ pub use ask::*;
 pub use records::*;
 pub use replay::*;
 
+use std::time::Duration;
+
 use async_trait::async_trait;
 use jiff::Timestamp;
 use tokio::sync::watch;
@@ -244,16 +246,29 @@ pub trait Log: Send + Sync {
     /// [`EVENT_NAMES_MAX`] a source, whose further names are counted under [`OTHER_EVENTS`].
     async fn event_names(&self, source: Option<&str>) -> Result<Vec<EventName>, Unavailable>;
 
+    /// The processes that share the store, and the leases they hold. `now` is the current time, for a store that goes
+    /// by the clocks of its processes.
+    async fn replicas(&self, now: Timestamp) -> Result<Replicas, Unavailable>;
+
     /// Makes the digests by which messages and persons are stored and found.
     fn digests(&self) -> Digests;
 
-    /// Fails unless the store responds and has the schema of this release.
+    /// Fails unless the store responds, can be written and has the schema of this release.
     async fn ready(&self) -> Result<(), Unavailable>;
 }
 
-/// Removes data that is past its retention.
+/// How long a process that neither checks in nor checks out is remembered.
+pub const REPLICAS_KEPT: Duration = Duration::from_secs(24 * 60 * 60);
+
+/// Removes data that is past its retention, and keeps the list of the processes that share the store.
 #[async_trait]
 pub trait Housekeeping: Send + Sync {
+    /// Records that a process is running. Removes those that were not seen for [`REPLICAS_KEPT`].
+    async fn check_in(&self, process: &CheckIn) -> Result<(), Unavailable>;
+
+    /// Removes a process that ends from the list.
+    async fn check_out(&self, name: &str) -> Result<(), Unavailable>;
+
     /// Deletes payloads and records that are past their retention, a bounded number in one transaction.
     /// Returns how many rows it changed; zero means that nothing is left to do for now.
     ///

@@ -13,11 +13,11 @@ use tokio::sync::watch;
 use super::process::Process;
 use super::world::World;
 use crate::queue::{
-    AcceptError, Accepted, BrokenMessage, Class, Consequence, Depth, EventName, FailureGroups,
-    Filter, FreeSpace, Frozen, Head, Housekeeping, Inbox, Job, LaneAsk, LanePart, Lease,
-    LeaseHolder, LeaseRequest, Log, MessageRecord, NewMerge, NewMessage, Page, PendingAsk,
-    ReplayAsk, ReplayChunk, Replays, Seq, Settlement, Store, Tally, TallyStep, Unavailable, Work,
-    WorkError,
+    AcceptError, Accepted, BrokenMessage, CheckIn, Class, Consequence, Depth, EventName,
+    FailureGroups, Filter, FreeSpace, Frozen, Head, Housekeeping, Inbox, Job, LaneAsk, LanePart,
+    Lease, LeaseHolder, LeaseRequest, Log, MessageRecord, NewMerge, NewMessage, Page, PendingAsk,
+    ReplayAsk, ReplayChunk, Replays, Replicas, Seq, Settlement, Store, Tally, TallyStep,
+    Unavailable, Work, WorkError,
 };
 use crate::segment::{Digests, MessageHash};
 
@@ -241,6 +241,10 @@ impl Log for FlakyStore {
         wait(super::engine().handle(), self.inner.event_names(source))
     }
 
+    async fn replicas(&self, now: Timestamp) -> Result<Replicas, Unavailable> {
+        wait(super::engine().handle(), self.inner.replicas(now))
+    }
+
     fn digests(&self) -> Digests {
         self.inner.digests()
     }
@@ -259,6 +263,14 @@ impl Replays for FlakyStore {
 
 #[async_trait]
 impl Housekeeping for FlakyStore {
+    async fn check_in(&self, process: &CheckIn) -> Result<(), Unavailable> {
+        wait(super::engine().handle(), self.inner.check_in(process))
+    }
+
+    async fn check_out(&self, name: &str) -> Result<(), Unavailable> {
+        wait(super::engine().handle(), self.inner.check_out(name))
+    }
+
     async fn purge(&self, now: Timestamp) -> Result<u64, Unavailable> {
         self.call("purge", Access::Write, self.inner.purge(now)).await
     }

@@ -132,7 +132,7 @@ async fn no_answer_tells_more_or_less_than_is_described() {
     let untaken = json!({"type": "page", "userId": "u1"});
     let replay = json!({"reason": "refused"});
     let batch = json!({"batch": [track("u1", "b"), {"type": "unheard"}]});
-    let asked: [(&str, &str, u16, RequestBuilder); 18] = [
+    let asked: [(&str, &str, u16, RequestBuilder); 19] = [
         ("/api/messages/{message_id}", "get", 200, get("/api/messages/good")),
         ("/api/messages/{message_id}", "get", 200, get("/api/messages/bad")),
         ("/api/messages/{message_id}", "get", 404, get("/api/messages/none")),
@@ -144,6 +144,7 @@ async fn no_answer_tells_more_or_less_than_is_described() {
         ("/api/tallies", "get", 200, get("/api/tallies?step=minute")),
         ("/api/tallies", "get", 400, get("/api/tallies?step=day")),
         ("/api/event-names", "get", 200, get("/api/event-names")),
+        ("/api/replicas", "get", 200, get("/api/replicas")),
         ("/api/preview", "post", 200, post("/api/preview", preview)),
         ("/api/preview", "post", 200, post("/api/preview", untaken)),
         ("/api/replay", "post", 200, post("/api/replay", replay)),

@@ -54,6 +54,53 @@ async fn the_one_that_stands_by_says_for_whom_until_when_and_takes_messages_in()
     assert!(!second.log().iter().any(|line| line["message"] == "attempt"));
 }
 
+/// The replicas that a process lists, this one first, and the lease.
+async fn replicas(service: &Service) -> (Vec<Value>, Value) {
+    let found = service.admin("/api/replicas").await.body;
+    let mut replicas = found["replicas"].as_array().unwrap().clone();
+    replicas.sort_by_key(|replica| replica["isThis"] == false);
+    assert_eq!(found["leases"].as_array().unwrap().len(), 1, "{found}");
+    (replicas, found["leases"][0].clone())
+}
+
+/// Each process shows both, and who delivers; one that ends in order leaves the list.
+pub async fn each_shows_who_is_there_and_who_delivers(on: impl FnOnce(Setup) -> Setup) {
+    let setup = on(Setup::with_loops("http://127.0.0.1:9/api/v1"));
+    let (mut first, second, _data) = two(&setup).await;
+    let mut names = Vec::new();
+    for service in [&first, &second] {
+        names.push(service.logged(|line| line["message"] == "listening").await["process"].clone());
+    }
+    let both_are_listed = async |service: &Service| loop {
+        let (found, lease) = replicas(service).await;
+        if found.len() == 2 {
+            return (found, lease);
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+    };
+    for (service, this, other) in [(&first, 0, 1), (&second, 1, 0)] {
+        let (found, lease) = both_are_listed(service).await;
+        assert_eq!([&found[0]["name"], &found[1]["name"]], [&names[this], &names[other]]);
+        assert_eq!([&found[0]["isThis"], &found[1]["isThis"]], [true, false]);
+        assert_eq!(found[0]["version"], env!("CARGO_PKG_VERSION"));
+        assert_eq!((&lease["destination"], &lease["holder"]), (&"default".into(), &names[0]));
+        let moment = |value: &Value| value.as_str().unwrap().parse::<jiff::Timestamp>().unwrap();
+        assert!(moment(&lease["since"]) < moment(&lease["expiresAt"]), "{lease}");
+        assert!(moment(&found[0]["startedAt"]) <= moment(&found[0]["lastSeenAt"]), "{found:?}");
+    }
+    assert_eq!(first.stop().await, Some(0));
+    second.logged(is_taken).await;
+    let (found, lease) = replicas(&second).await;
+    assert_eq!(found.len(), 1, "{found:?}");
+    assert_eq!((&found[0]["name"], &lease["holder"]), (&names[1], &names[1]));
+    assert_eq!(lease["token"], 2);
+}
+
+#[tokio::test]
+async fn each_process_shows_who_is_there_and_who_delivers() {
+    each_shows_who_is_there_and_who_delivers(|setup| setup).await;
+}
+
 #[tokio::test]
 async fn when_the_one_stops_the_other_goes_on_without_waiting_for_the_lease_to_run_out() {
     let mut loops = ScriptedLoops::willing().await;

@@ -10,6 +10,7 @@ mod preview;
 mod query;
 mod reload;
 mod replay;
+mod replicas;
 mod tallies;
 
 use axum::extract::DefaultBodyLimit;
@@ -26,6 +27,7 @@ pub(super) fn routes() -> OpenApiRouter<AdminState> {
         .routes(routes!(failures::failures))
         .routes(routes!(tallies::tallies))
         .routes(routes!(event_names::event_names))
+        .routes(routes!(replicas::replicas))
         .routes(routes!(preview::preview))
         .routes(routes!(reload::reload))
         .routes(routes!(replay::replay))

@@ -13,6 +13,7 @@ mod list;
 mod log;
 mod merge;
 mod replay;
+mod replicas;
 mod shared;
 mod tallies;
 mod work;
@@ -24,6 +25,7 @@ pub(crate) use list::*;
 pub(crate) use log::*;
 pub(crate) use merge::*;
 pub(crate) use replay::*;
+pub(crate) use replicas::*;
 pub(crate) use shared::*;
 pub(crate) use tallies::*;
 pub(crate) use work::*;
@@ -74,6 +76,8 @@ macro_rules! store_suite {
             is_ready,
             leases_to_one_holder_at_a_time,
             releases_a_lease_once,
+            shows_who_holds_which_lease,
+            lists_processes_until_they_check_out_or_are_not_seen_for_a_day,
             opens_pending_messages,
             freezes_requests_in_order,
             ends_a_message_that_needs_no_request,
@@ -139,6 +143,7 @@ macro_rules! store_suite {
             two_stores_keep_one_copy_of_a_message,
             a_lease_passes_between_two_stores,
             only_one_of_two_stores_gets_a_free_lease,
+            two_stores_list_the_same_processes,
         }
     };
     ($fixture:ty, $run:ident: $($case:ident),* $(,)?) => {

@@ -9,9 +9,10 @@ use jiff::Timestamp;
 use super::connection::Connections;
 use super::params::params;
 use super::purge::{Purge, Purger};
+use super::replicas::CheckOut;
 use super::rows::{from_ms, get, to_ms};
 use super::{Fault, PostgresStore, Time, erase, numbers, partitions, purge};
-use crate::queue::{Housekeeping, Unavailable};
+use crate::queue::{CheckIn, Housekeeping, Unavailable};
 
 /// The time of the database in Unix milliseconds.
 const NOW: &str = "SELECT floor(extract(epoch FROM clock_timestamp()) * 1000)::bigint";
@@ -49,6 +50,14 @@ pub(super) async fn make_days_ahead(connections: &Connections) -> Result<(), Fau
 
 #[async_trait]
 impl Housekeeping for PostgresStore {
+    async fn check_in(&self, process: &CheckIn) -> Result<(), Unavailable> {
+        Ok(self.write(process.clone()).await?)
+    }
+
+    async fn check_out(&self, name: &str) -> Result<(), Unavailable> {
+        Ok(self.write(CheckOut(name.to_owned())).await?)
+    }
+
     async fn purge(&self, now: Timestamp) -> Result<u64, Unavailable> {
         if self.time == Time::OfDatabase {
             make_days_ahead(&self.lookups).await?;

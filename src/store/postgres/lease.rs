@@ -25,12 +25,15 @@ pub(super) use now;
 /// that the clock must have been set back. Returns no row while another process holds the lease.
 pub(super) const LEASE: &str = concat!(
     "
-    INSERT INTO @leases AS l (destination, holder, token, expires_at)
+    INSERT INTO @leases AS l (destination, holder, token, taken_at, expires_at)
     VALUES ($1, $2, 1, ",
+    now!("$3"),
+    ", ",
     now!("$3"),
     " + $4)
     ON CONFLICT (destination) DO UPDATE SET
         token = CASE WHEN l.holder = excluded.holder THEN l.token ELSE l.token + 1 END,
+        taken_at = CASE WHEN l.holder = excluded.holder THEN l.taken_at ELSE excluded.taken_at END,
         holder = excluded.holder,
         expires_at = excluded.expires_at
     WHERE l.holder = excluded.holder OR l.expires_at <= ",
@@ -50,7 +53,7 @@ const IN_FORCE: &str = "
     SELECT FROM @leases WHERE destination = $1 AND holder = $2 AND token = $3 FOR SHARE";
 /// $1 destination.
 pub(super) const HOLDER: &str =
-    "SELECT holder, expires_at FROM @leases WHERE destination = $1 AND holder <> ''";
+    "SELECT holder, taken_at, expires_at FROM @leases WHERE destination = $1 AND holder <> ''";
 
 /// A lease that runs this many times longer than a lease requested now was written before the clock was set
 /// back. The factor is large, since processes may be configured differently.

@@ -3,9 +3,10 @@
 use async_trait::async_trait;
 use jiff::Timestamp;
 
-use super::{PostgresStore, list, records, schema};
+use super::{PostgresStore, Time, list, records, replicas, schema};
 use crate::queue::{
-    EventName, FailureGroups, Filter, Log, MessageRecord, Page, Seq, Tally, TallyStep, Unavailable,
+    EventName, FailureGroups, Filter, Log, MessageRecord, Page, Replicas, Seq, Tally, TallyStep,
+    Unavailable,
 };
 use crate::segment::{Digests, MessageHash};
 
@@ -58,6 +59,14 @@ impl Log for PostgresStore {
         let names = list::event_names(&connection, source).await?;
         connection.give_back();
         Ok(names)
+    }
+
+    async fn replicas(&self, now: Timestamp) -> Result<Replicas, Unavailable> {
+        let now = (self.time == Time::OfCallers).then_some(now);
+        let snapshot = self.lookups.snapshot().await?;
+        let found = replicas::replicas(&snapshot, now).await?;
+        snapshot.end().await?;
+        Ok(found)
     }
 
     fn digests(&self) -> Digests {

@@ -26,6 +26,7 @@ mod partitions;
 mod purge;
 mod records;
 mod replay;
+mod replicas;
 mod rows;
 mod schema;
 mod set_aside;

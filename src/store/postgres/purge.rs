@@ -153,7 +153,7 @@ const AHEAD_MIN: Duration = Duration::from_secs(366 * 24 * 60 * 60);
 const SKEW_MAX: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// The lease of those that remove data. No destination has this name.
-const CHORES: &str = "~chores";
+pub(super) const CHORES: &str = "~chores";
 
 /// How long it lasts after the last call: longer than a partition takes to be detached.
 const CHORES_TTL: Duration = Duration::from_secs(3 * 60);

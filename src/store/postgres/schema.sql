@@ -44,7 +44,17 @@ CREATE TABLE @leases (
     destination text PRIMARY KEY,
     holder      text NOT NULL,
     token       bigint NOT NULL,
+    taken_at    bigint NOT NULL,
     expires_at  bigint NOT NULL
+) WITH (fillfactor = 20);
+
+-- The processes that run, or did not end in order.
+CREATE TABLE @replicas (
+    name         text PRIMARY KEY,                -- as the holder of leases
+    host         text NOT NULL,
+    version      text NOT NULL,
+    started_at   bigint NOT NULL,
+    last_seen_at bigint NOT NULL
 ) WITH (fillfactor = 20);
 
 -- The messages, without their contents.

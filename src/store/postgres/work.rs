@@ -137,8 +137,10 @@ pub(super) async fn lease_holder(
     destination: &str,
 ) -> Result<Option<LeaseHolder>, Fault> {
     let found = connection.query_opt(lease::HOLDER, params![destination]).await?;
-    let holder =
-        |row: Row| Ok(LeaseHolder { holder: get(&row, 0)?, until: from_ms(get(&row, 1)?) });
+    let holder = |row: Row| {
+        let (since, until) = (from_ms(get(&row, 1)?), from_ms(get(&row, 2)?));
+        Ok(LeaseHolder { holder: get(&row, 0)?, since, until })
+    };
     found.map(holder).transpose()
 }
 

@@ -15,16 +15,17 @@ use super::group::{AcceptOrder, Order};
 use super::health::Next;
 use super::lease::Release;
 use super::probe::{TryToWrite, verify_in_background};
+use super::replicas::CheckOut;
 use super::set_aside::SetAside;
 use super::settle::Settle;
 use super::store::SqliteStore;
-use super::{erase, list, log, open, purge, replay};
+use super::{erase, list, log, open, purge, replay, replicas};
 use crate::queue::{
-    AcceptError, Accepted, BrokenMessage, Class, Depth, EventName, FailureGroups, Filter,
+    AcceptError, Accepted, BrokenMessage, CheckIn, Class, Depth, EventName, FailureGroups, Filter,
     FreeSpace, Frozen, Head, Housekeeping, Inbox, Job, LaneAsk, LanePart, Lease, LeaseHolder,
     LeaseRequest, Log, MessageRecord, NewMerge, NewMessage, Page, PendingAsk, ReplayAsk,
-    ReplayChunk, ReplayPosition, ReplayState, Replays, Seq, Settlement, Store, Tally, TallyStep,
-    Unavailable, Work, WorkError,
+    ReplayChunk, ReplayPosition, ReplayState, Replays, Replicas, Seq, Settlement, Store, Tally,
+    TallyStep, Unavailable, Work, WorkError,
 };
 use crate::segment::{Digests, MessageHash};
 use crate::store::backlog::Size;
@@ -182,6 +183,10 @@ impl Log for SqliteStore {
         Ok(self.lookups.read(read).await?)
     }
 
+    async fn replicas(&self, now: Timestamp) -> Result<Replicas, Unavailable> {
+        Ok(self.lookups.read(move |snapshot| replicas::replicas(snapshot, now)).await?)
+    }
+
     fn digests(&self) -> Digests {
         self.digests.clone()
     }
@@ -254,6 +259,14 @@ impl Replays for SqliteStore {
 
 #[async_trait]
 impl Housekeeping for SqliteStore {
+    async fn check_in(&self, process: &CheckIn) -> Result<(), Unavailable> {
+        Ok(self.write(process.clone()).await?)
+    }
+
+    async fn check_out(&self, name: &str) -> Result<(), Unavailable> {
+        Ok(self.write(CheckOut(name.to_owned())).await?)
+    }
+
     async fn purge(&self, now: Timestamp) -> Result<u64, Unavailable> {
         Ok(self.write(purge::Purge { now, retention: self.retention }).await?)
     }

@@ -10,9 +10,10 @@ use crate::queue::{Lease, LeaseRequest, WorkError};
 /// ?1 destination, ?2 holder, ?3 now, ?4 expiry, ?5 an expiry so far ahead that the clock must have
 /// been set back. Returns no row while another process holds the lease.
 pub(super) const LEASE: &str = "
-    INSERT INTO leases (destination, holder, token, expires_at) VALUES (?1, ?2, 1, ?4)
+    INSERT INTO leases (destination, holder, token, taken_at, expires_at) VALUES (?1, ?2, 1, ?3, ?4)
     ON CONFLICT (destination) DO UPDATE SET
         token = CASE WHEN leases.holder = excluded.holder THEN leases.token ELSE leases.token + 1 END,
+        taken_at = CASE WHEN leases.holder = excluded.holder THEN leases.taken_at ELSE excluded.taken_at END,
         holder = excluded.holder,
         expires_at = excluded.expires_at
     WHERE leases.holder = excluded.holder OR leases.expires_at <= ?3 OR leases.expires_at >= ?5

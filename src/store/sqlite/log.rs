@@ -32,7 +32,7 @@ pub(super) const PENDING: &str = "
 
 /// ?1 destination.
 pub(super) const LEASE_HOLDER: &str =
-    "SELECT holder, expires_at FROM leases WHERE destination = ?1 AND holder <> ''";
+    "SELECT holder, taken_at, expires_at FROM leases WHERE destination = ?1 AND holder <> ''";
 
 /// ?1 lane, ?2 after, ?3 limit, ?4 destination. A row for each sequence number of the lane; its class is NULL
 /// unless the message is pending. Rows of `persons` may belong to other lanes: an address is also found there
@@ -160,7 +160,8 @@ pub(super) fn lease_holder(
 ) -> Result<Option<LeaseHolder>, Fault> {
     let mut statement = snapshot.prepare_cached(LEASE_HOLDER)?;
     let found = statement.query_row([destination], |row| {
-        Ok(LeaseHolder { holder: row.get(0)?, until: from_ms(row.get(1)?) })
+        let (since, until) = (from_ms(row.get(1)?), from_ms(row.get(2)?));
+        Ok(LeaseHolder { holder: row.get(0)?, since, until })
     });
     Ok(found.optional()?)
 }

@@ -31,6 +31,7 @@ mod purge;
 mod reader;
 mod recent;
 mod replay;
+mod replicas;
 mod rows;
 mod set_aside;
 mod settle;

@@ -43,6 +43,14 @@ fn statements() -> &'static [(&'static str, &'static str, &'static [&'static str
             RELEASE => ["sqlite_autoindex_leases_1 (destination=?)"],
             IN_FORCE => ["sqlite_autoindex_leases_1 (destination=?)"],
         }
+        replicas {
+            CHECK_IN => [],
+            // As many rows as processes.
+            FORGET => ["SCAN replicas"],
+            CHECK_OUT => ["sqlite_autoindex_replicas_1 (name=?)"],
+            REPLICAS => ["SCAN replicas"],
+            LEASES => ["SCAN leases USING INDEX sqlite_autoindex_leases_1"],
+        }
         freeze {
             PLAN_STATE => ["messages (rowid=?)"],
             INSERT_REQUEST => [],

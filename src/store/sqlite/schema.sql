@@ -178,7 +178,17 @@ CREATE TABLE leases (
     destination TEXT PRIMARY KEY NOT NULL,
     holder      TEXT NOT NULL,
     token       INTEGER NOT NULL,
+    taken_at    INTEGER NOT NULL,
     expires_at  INTEGER NOT NULL
+);
+
+-- The processes that run, or did not end in order.
+CREATE TABLE replicas (
+    name         TEXT PRIMARY KEY NOT NULL,       -- as the holder of leases
+    host         TEXT NOT NULL,
+    version      TEXT NOT NULL,
+    started_at   INTEGER NOT NULL,
+    last_seen_at INTEGER NOT NULL
 );
 
 -- The messages that were replayed.

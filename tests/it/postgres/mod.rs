@@ -13,7 +13,7 @@ use std::collections::HashSet;
 use serde_json::{Value, json};
 
 use crate::support::{ScriptedLoops, Service, Setup, WRITE_KEY, track};
-use crate::two_processes::end_under_load;
+use crate::two_processes::{each_shows_who_is_there_and_who_delivers, end_under_load};
 
 use server::{Server, server};
 
@@ -36,6 +36,11 @@ async fn a_kill_under_load_loses_nothing_and_keeps_order_and_keys() {
 #[tokio::test]
 async fn a_stop_under_load_loses_nothing_and_keeps_order_and_keys() {
     end_under_load("TERM", on_postgres("stopped")).await;
+}
+
+#[tokio::test]
+async fn each_process_shows_who_is_there_and_who_delivers() {
+    each_shows_who_is_there_and_who_delivers(on_postgres("shown")).await;
 }
 
 #[tokio::test]

@@ -1,0 +1,34 @@
+//! `GET /api/replicas`: the processes that share the store, and which of them delivers.
+
+use axum::Json;
+use axum::extract::State;
+use axum::http::Uri;
+
+use super::errors::{AdminErrors, StoreErrors, store_fault};
+use super::query::Parameters;
+use crate::console::state::AdminState;
+use crate::console::view::Replicas;
+use crate::http::error::{ApiError, ErrorBody};
+
+/// The processes that share the store, and for each destination the one that delivers.
+#[utoipa::path(
+    get,
+    path = "/api/replicas",
+    tag = "Administration",
+    operation_id = "replicas",
+    responses(
+        (status = 200, description = "The processes and the leases.", body = Replicas),
+        (status = 400, description = "A parameter is unknown.", body = ErrorBody),
+        AdminErrors,
+        StoreErrors
+    ),
+    security(("adminToken" = []))
+)]
+pub(super) async fn replicas(
+    State(state): State<AdminState>,
+    uri: Uri,
+) -> Result<Json<Replicas>, ApiError> {
+    Parameters::of(&uri, &[])?;
+    let found = state.log.replicas(state.clock.now()).await.map_err(store_fault)?;
+    Ok(Json(Replicas::new(found, &state.process)))
+}

@@ -1,14 +1,16 @@
 //! What the program costs and how late it is, at rest and with a million messages waiting.
 //!
-//! `cargo bench --bench backlog`, with `BACKLOG_WAITING` messages (1,000,000). The program is the real
-//! one, with its defaults: 10 requests a second. Loops is a server in this process that takes everything
-//! and notes when. For each: how long the program takes to be ready, its memory, the time from the
-//! acknowledgement of a sign-up (identify and track of a new person) until the first byte of its first
-//! request and of its event is at Loops, and how many requests a second are made meanwhile.
+//! `cargo bench --bench backlog` over SQLite, `cargo bench --bench backlog -- postgres` over a PostgreSQL server that
+//! it starts; with `BACKLOG_WAITING` messages (1,000,000). The program is the real one, with its defaults: 10 requests
+//! a second. Loops is a server in this process that takes everything and notes when. For each: how long the program
+//! takes to be ready, its memory, the time from the acknowledgement of a sign-up (identify and track of a new person)
+//! until the first byte of its first request and of its event is at Loops, how many requests a second are made
+//! meanwhile, and how long a page of one person's messages takes.
 #![allow(
     missing_docs,
     clippy::print_stdout,
     clippy::unwrap_used,
+    clippy::expect_used,
     clippy::disallowed_methods,
     reason = "a command for developers"
 )]
@@ -25,9 +27,15 @@ use axum::body::Body;
 use axum::extract::{Request, State};
 use serde_json::{Value, json};
 
+#[path = "../src/store/postgres/tests/server.rs"]
+mod server;
+
 /// A sign-up makes two requests: less than the rate, so that at rest none waits for it.
 const SIGN_UP_EVERY: Duration = Duration::from_millis(300);
 const SIGN_UPS: usize = 100;
+/// Pages of different people.
+const PAGES: usize = 200;
+const TOKEN: &str = "admin";
 const BODY_BYTES_MAX: usize = 1 << 20;
 const PATIENCE: Duration = Duration::from_secs(600);
 
@@ -42,13 +50,27 @@ async fn main() {
     let loops = listener.local_addr().unwrap();
     let router = Router::new().fallback(take).with_state(Arc::clone(&seen));
     tokio::spawn(async move { axum::serve(listener, router).await.unwrap() });
+    let is_postgres = std::env::args().any(|argument| argument == "postgres");
+    let server = is_postgres.then(|| server::Server::start("shared_buffers = 512MB"));
     for waiting in [0, waiting] {
         let folder = tempfile::tempdir().unwrap();
+        let mut setup = vec![
+            ("LOOPS_API_KEY", "k".to_owned()),
+            ("LOOPS_BASE_URL", format!("http://{loops}/api/v1")),
+            ("SEGMENT_WRITE_KEY", "k".to_owned()),
+            ("ADMIN_TOKEN", TOKEN.to_owned()),
+        ];
+        let data = folder.path().join("data").display().to_string();
+        setup.push(("SEGMENT_LOOPS__STORE__DATA", data));
+        if let Some(server) = &server {
+            setup.push(("DATABASE_URL", server.url()));
+            setup.push(("SEGMENT_LOOPS__STORE__SCHEMA", format!("waiting_{waiting}")));
+        }
         println!("{waiting} messages waiting:");
         if waiting > 0 {
-            import(folder.path(), loops, waiting);
+            import(&setup, folder.path(), waiting);
         }
-        measure(folder.path(), loops, &seen).await;
+        measure(&setup, &seen).await;
     }
 }
 
@@ -60,19 +82,18 @@ async fn take(State(seen): State<Seen>, request: Request<Body>) -> axum::Json<Va
     axum::Json(json!({"success": true, "id": "c1"}))
 }
 
-fn command(what: &str, folder: &Path, loops: SocketAddr) -> Command {
+/// The environment of the program.
+type Setup = [(&'static str, String)];
+
+fn command(what: &str, setup: &Setup) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_segment-loops"));
-    command.arg(what).arg("--data").arg(folder.join("data"));
-    command.env_clear().stdout(Stdio::null()).stderr(Stdio::null()).envs([
-        ("LOOPS_API_KEY", "k"),
-        ("LOOPS_BASE_URL", format!("http://{loops}/api/v1").as_str()),
-        ("SEGMENT_WRITE_KEY", "k"),
-    ]);
+    command.arg(what).env_clear().envs(setup.iter().cloned());
+    command.stdout(Stdio::null()).stderr(Stdio::null());
     command
 }
 
 /// Identifies of as many people.
-fn import(folder: &Path, loops: SocketAddr, waiting: usize) {
+fn import(setup: &Setup, folder: &Path, waiting: usize) {
     let mut lines = String::new();
     for n in 0..waiting {
         writeln!(
@@ -84,16 +105,17 @@ fn import(folder: &Path, loops: SocketAddr, waiting: usize) {
     let file = folder.join("import.jsonl");
     std::fs::write(&file, lines).unwrap();
     let began = Instant::now();
-    let status = command("import", folder, loops).arg(&file).status().unwrap();
+    let status = command("import", setup).arg(&file).status().unwrap();
     assert!(status.success(), "the import failed: {status}");
     println!("  import        {:>9.0} messages/s", waiting as f64 / began.elapsed().as_secs_f64());
 }
 
-async fn measure(folder: &Path, loops: SocketAddr, seen: &Seen) {
-    let address = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+async fn measure(setup: &Setup, seen: &Seen) {
+    let address: SocketAddr =
+        std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
     let began = Instant::now();
     let mut process =
-        command("serve", folder, loops).args(["--listen", &address.to_string()]).spawn().unwrap();
+        command("serve", setup).args(["--listen", &address.to_string()]).spawn().unwrap();
     let client = reqwest::Client::builder().no_proxy().timeout(PATIENCE).build().unwrap();
     let ready = format!("http://{address}/readyz");
     while !client.get(&ready).send().await.is_ok_and(|answer| answer.status() == 200) {
@@ -129,22 +151,35 @@ async fn measure(folder: &Path, loops: SocketAddr, seen: &Seen) {
         events.push(event.saturating_duration_since(at));
     }
     let requests = seen.lock().unwrap().len() - before;
-    for (what, times) in [("first byte", &mut firsts), ("event", &mut events)] {
-        times.sort_unstable();
-        println!(
-            "  {what:<13} {:>9.1} ms after the acknowledgement (p50), {:.1} ms (p99)",
-            milliseconds(times[times.len() / 2]),
-            milliseconds(times[times.len() * 99 / 100])
-        );
-    }
+    print("first byte", "after the acknowledgement ", firsts);
+    print("event", "after the acknowledgement ", events);
     println!("  requests      {:>9.1} a second", requests as f64 / began.elapsed().as_secs_f64());
     println!(
         "  memory        {:>9} MB, at most {} MB",
         memory(&process, "VmRSS:"),
         memory(&process, "VmHWM:")
     );
+    let mut pages = Vec::new();
+    for n in 0..PAGES {
+        let page = format!("http://{address}/api/messages?userId=user_{n}");
+        let began = Instant::now();
+        let answer = client.get(page).bearer_auth(TOKEN).send().await.unwrap();
+        assert_eq!(answer.status(), 200);
+        answer.bytes().await.unwrap();
+        pages.push(began.elapsed());
+    }
+    print("page", "", pages);
     process.kill().unwrap();
     process.wait().unwrap();
+}
+
+fn print(what: &str, since: &str, mut times: Vec<Duration>) {
+    times.sort_unstable();
+    println!(
+        "  {what:<13} {:>9.1} ms {since}(p50), {:.1} ms (p99)",
+        milliseconds(times[times.len() / 2]),
+        milliseconds(times[times.len() * 99 / 100])
+    );
 }
 
 /// When a person's first request came, and the event.

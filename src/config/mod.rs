@@ -15,7 +15,9 @@ pub use environment::{crash_at, environment, listen_address};
 pub use file::read_value;
 pub use load::{Flags, load, load_planners};
 pub use subscriptions::Planner;
-pub use tree::{DeliveryConfig, LogConfig, LogFormat, ServerConfig, StoreConfig, Texts};
+pub use tree::{
+    DeliveryConfig, LogConfig, LogFormat, NotifyMode, ServerConfig, StoreConfig, Texts,
+};
 
 /// All errors that were found in the configuration, one line for each.
 #[derive(Debug, thiserror::Error)]

@@ -62,6 +62,9 @@ pub struct StoreConfig {
     pub url: Option<Secret>,
     pub(super) url_file: Option<PathBuf>,
     pub schema: String,
+    pub notify: NotifyMode,
+    pub listen_url: Option<Secret>,
+    pub(super) listen_url_file: Option<PathBuf>,
     pub connections_max: u32,
     pub allow_network_disk: bool,
     pub duplicate_window_h: u64,
@@ -73,6 +76,22 @@ pub struct StoreConfig {
     pub delivered_retention_h: u64,
     pub failed_retention_h: u64,
     pub records_retention_h: u64,
+}
+
+impl StoreConfig {
+    /// The fewest connections to PostgreSQL with which no part of the program waits for another for long: two write, two do
+    /// chores, one listens for hints, one reads for the engines, two for people and replays.
+    pub const CONNECTIONS_MIN: u32 = 8;
+}
+
+/// `store.notify`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum NotifyMode {
+    /// Processes hint to each other, as far as notifications arrive.
+    Auto,
+    /// They do not.
+    Off,
 }
 
 /// `[delivery]`.
@@ -124,7 +143,7 @@ changed_keys! {
         shutdown_grace_ms, header_timeout_ms, body_timeout_ms, write_timeout_ms, ack_timeout_ms,
         body_bytes_max, message_bytes_max, batch_messages_max, connections_max,
         address_connections_max, body_budget_bytes, trusted_proxies;
-    StoreConfig, "store": data, url, url_file, schema, connections_max, allow_network_disk, duplicate_window_h, waiting_messages_max,
+    StoreConfig, "store": data, url, url_file, schema, notify, listen_url, listen_url_file, connections_max, allow_network_disk, duplicate_window_h, waiting_messages_max,
         waiting_bytes_max, backlog_messages_max, backlog_bytes_max, free_bytes_min, delivered_retention_h, failed_retention_h,
         records_retention_h;
     DeliveryConfig, "delivery": retry_min_ms, retry_max_ms, retry_window_ms, requests_max,

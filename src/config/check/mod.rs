@@ -56,6 +56,10 @@ pub(super) fn check(tree: Tree, place: &str) -> Result<Config, ConfigError> {
     });
     let url_file = store.url_file.clone();
     store.url = check.secret("store.url", store.url.take(), url_file.as_deref()).flatten();
+    let listen_url_file = store.listen_url_file.clone();
+    let listen_url = store.listen_url.take();
+    store.listen_url =
+        check.secret("store.listen_url", listen_url, listen_url_file.as_deref()).flatten();
     check.limits(&server, &store, &delivery);
     if let Err(problem) = telemetry::level(&log.level) {
         check.report("log.level", problem);

@@ -53,8 +53,7 @@ impl Check<'_> {
         store: &StoreConfig,
         delivery: &DeliveryConfig,
     ) {
-        let at_least_one: [(&str, u64); 22] = [
-            ("store.connections_max", u64::from(store.connections_max)),
+        let at_least_one: [(&str, u64); 21] = [
             ("server.header_timeout_ms", server.header_timeout_ms),
             ("server.body_timeout_ms", server.body_timeout_ms),
             ("server.write_timeout_ms", server.write_timeout_ms),
@@ -147,15 +146,20 @@ impl Check<'_> {
                 self.report(key, format!("must be {HOURS_MAX} or less"));
             }
         }
-        let url = store.url.as_ref().map(|url| url.expose());
-        if url
-            .is_some_and(|url| !url.starts_with("postgres://") && !url.starts_with("postgresql://"))
-        {
-            // The URL holds a password, so it is not shown.
-            self.report(
-                "store.url",
-                "is not the URL of a PostgreSQL database: write it as postgres://USER:PASSWORD@HOST:5432/DATABASE",
-            );
+        for (key, url) in [("store.url", &store.url), ("store.listen_url", &store.listen_url)] {
+            let is_one =
+                |url: &str| url.starts_with("postgres://") || url.starts_with("postgresql://");
+            if url.as_ref().is_some_and(|url| !is_one(url.expose())) {
+                // The URL holds a password, so it is not shown.
+                self.report(
+                    key,
+                    "is not the URL of a PostgreSQL database: write it as postgres://USER:PASSWORD@HOST:5432/DATABASE",
+                );
+            }
+        }
+        const CONNECTIONS_MIN: u32 = StoreConfig::CONNECTIONS_MIN;
+        if store.connections_max < CONNECTIONS_MIN {
+            self.report("store.connections_max", format!("must be {CONNECTIONS_MIN} or more"));
         }
         if store.schema.is_empty() || store.schema.len() > 63 || store.schema.starts_with("pg_") {
             self.report(

@@ -3,15 +3,17 @@
 //! While one group is being written, the next one gathers. A call is answered only after the commit of its group.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::mpsc::UnboundedReceiver;
-use tokio::sync::{OwnedSemaphorePermit, oneshot, watch};
+use tokio::sync::{OwnedSemaphorePermit, oneshot};
 use tokio_postgres::Row;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 use super::connection::{Connection, Connector};
 use super::event_names::EventNames;
+use super::hints::Hints;
 use super::numbers::{self, STREAMS_MAX, Stream};
 use super::params::{Array, params, text};
 use super::rows::{duration_ms, get, to_json, to_ms};
@@ -87,7 +89,7 @@ pub(super) struct Writer {
     pub(super) duplicate_window: Duration,
     pub(super) time: Time,
     pub(super) orders: UnboundedReceiver<AcceptOrder>,
-    pub(super) arrived: watch::Sender<u64>,
+    pub(super) hints: Arc<Hints>,
     pub(super) closing: CancellationToken,
     /// Cancels a token when the task has ended, in whatever way.
     pub(super) ended: DropGuard,
@@ -106,7 +108,7 @@ struct Memory {
 impl Writer {
     /// Writes group after group until the store is closed or dropped.
     pub(super) async fn run(self) {
-        let Self { connector, duplicate_window, time, mut orders, arrived, closing, ended } = self;
+        let Self { connector, duplicate_window, time, mut orders, hints, closing, ended } = self;
         let event_names = EventNames::default();
         let mut memory =
             Memory { connector, connection: None, duplicate_window, time, event_names };
@@ -140,12 +142,12 @@ impl Writer {
                 (messages, bytes) = (messages + more_messages, bytes + more_bytes);
                 group.push(order);
             }
-            memory.write(group, &arrived).await;
+            memory.write(group, &hints).await;
         }
         if let Some(connection) = memory.connection.take() {
             connection.close().await;
         }
-        // Before `arrived` is dropped, which ends the engines: nobody may take that for the cause.
+        // Before `hints` is dropped, which ends the engines: nobody may take that for the cause.
         drop(ended);
     }
 }
@@ -158,16 +160,16 @@ fn size(order: &AcceptOrder) -> (usize, usize) {
 impl Memory {
     /// Writes a group and answers its calls. If one of them may be to blame for a failure, each is written by
     /// itself, so that it cannot harm the others.
-    async fn write(&mut self, group: Vec<AcceptOrder>, arrived: &watch::Sender<u64>) {
+    async fn write(&mut self, group: Vec<AcceptOrder>, hints: &Hints) {
         let calls: Vec<&[NewMessage]> = group.iter().map(|order| &*order.messages).collect();
         match self.commit(&calls).await {
             Err(fault) if fault.is_broken() && group.len() > 1 => {
                 for order in group {
                     let committed = self.commit(&[&order.messages]).await;
-                    answer(vec![order], committed, arrived);
+                    answer(vec![order], committed, hints);
                 }
             }
-            committed => answer(group, committed, arrived),
+            committed => answer(group, committed, hints),
         }
     }
 
@@ -199,6 +201,7 @@ impl Memory {
         &mut self,
         calls: &[&[NewMessage]],
     ) -> Result<Vec<Vec<Accepted>>, Fault> {
+        self.connection.take_if(|connection| connection.is_useless());
         let connection = match &mut self.connection {
             Some(connection) => connection,
             none => none.insert(self.connector.connect().await?),
@@ -448,15 +451,17 @@ fn slack(fresh: &[Fresh<'_>]) -> BTreeMap<i32, i64> {
 }
 
 /// Answers the calls of a group.
-fn answer(
-    group: Vec<AcceptOrder>,
-    committed: Result<Vec<Vec<Accepted>>, Fault>,
-    arrived: &watch::Sender<u64>,
-) {
-    if let Ok(accepted) = &committed
-        && accepted.iter().flatten().any(|accepted| *accepted == Accepted::New)
-    {
-        arrived.send_modify(|arrivals| *arrivals = arrivals.wrapping_add(1));
+fn answer(group: Vec<AcceptOrder>, committed: Result<Vec<Vec<Accepted>>, Fault>, hints: &Hints) {
+    if let Ok(accepted) = &committed {
+        let messages = group.iter().flat_map(|order| &order.messages);
+        let messages = messages.zip(accepted.iter().flatten());
+        let destinations: BTreeSet<&str> = messages
+            .filter(|(_, accepted)| **accepted == Accepted::New)
+            .map(|(message, _)| message.destination.as_str())
+            .collect();
+        if !destinations.is_empty() {
+            hints.has_arrived(destinations);
+        }
     }
     let mut accepted = committed.map(Vec::into_iter);
     for AcceptOrder { reply, permits, admitted, .. } in group {

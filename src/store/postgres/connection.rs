@@ -3,14 +3,17 @@
 //! No connection has a state that outlives a transaction, so a pooler in transaction mode may stand between. A
 //! connection that is given up in the middle of something is closed, and the server rolls back what it had begun.
 
+use std::future::poll_fn;
 use std::ops::Deref;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::JoinHandle;
 use tokio_postgres::config::Host;
-use tokio_postgres::{Client, Config, Row};
+use tokio_postgres::error::SqlState;
+use tokio_postgres::{AsyncMessage, Client, Config, Row};
 use tracing::debug;
 
 use super::Fault;
@@ -28,6 +31,8 @@ pub(super) struct Connector {
     tls: Tls,
     address: Arc<str>,
     schema: Schema,
+    /// Counts how often the server turned out to be read-only.
+    generation: Arc<AtomicU64>,
 }
 
 /// The quoted name of the schema and a dot.
@@ -58,22 +63,42 @@ impl Connector {
         config.tcp_user_timeout(PATIENCE);
         config.keepalives_idle(PATIENCE);
         let address = address(&config).into();
-        Self { config: Arc::new(config), tls, address, schema: Schema::new(schema) }
+        let schema = Schema::new(schema);
+        Self { config: Arc::new(config), tls, address, schema, generation: Arc::default() }
     }
 
     pub(super) async fn connect(&self) -> Result<Connection, Fault> {
+        self.connect_hearing(|_| {}).await
+    }
+
+    /// Makes a connection that calls `hear` with the payload of each notification. `hear` is dropped when the
+    /// connection has ended.
+    pub(super) async fn connect_hearing(
+        &self,
+        hear: impl Fn(&str) + Send + 'static,
+    ) -> Result<Connection, Fault> {
+        let generation = self.generation.load(Ordering::Relaxed);
         let connected = self.config.connect(self.tls.clone()).await;
-        let (client, driver) = connected.map_err(|source| Fault::Connect {
+        let (client, mut driver) = connected.map_err(|source| Fault::Connect {
             address: Arc::clone(&self.address),
             source: Arc::new(source),
         })?;
         let driver = tokio::spawn(async move {
-            // Those who wait for an answer learn of it, too.
-            if let Err(error) = driver.await {
-                debug!(%error, "a connection to the database ended");
+            while let Some(message) = poll_fn(|context| driver.poll_message(context)).await {
+                match message {
+                    Ok(AsyncMessage::Notification(notification)) => hear(notification.payload()),
+                    // Notices may quote contents.
+                    Ok(_) => {}
+                    // Those who wait for an answer learn of it, too.
+                    Err(error) => {
+                        debug!(%error, "a connection to the database ended");
+                        break;
+                    }
+                }
             }
         });
-        Ok(Connection { client, schema: self.schema.clone(), driver })
+        let current = Arc::clone(&self.generation);
+        Ok(Connection { client, schema: self.schema.clone(), driver, generation, current })
     }
 }
 
@@ -99,11 +124,15 @@ pub(super) struct Connection {
     schema: Schema,
     /// The task that reads from and writes to the socket.
     driver: JoinHandle<()>,
+    /// The connector's count when the connection was made, and now.
+    generation: u64,
+    current: Arc<AtomicU64>,
 }
 
 impl Connection {
     pub(super) async fn query(&self, text: &str, params: &[Param<'_>]) -> Result<Vec<Row>, Fault> {
-        Ok(self.client.query_typed(&self.schema.sql(text), params).await?)
+        let rows = self.client.query_typed(&self.schema.sql(text), params).await;
+        rows.map_err(|error| self.fault(error))
     }
 
     /// The first row.
@@ -123,7 +152,8 @@ impl Connection {
 
     /// Returns how many rows were changed.
     pub(super) async fn execute(&self, text: &str, params: &[Param<'_>]) -> Result<u64, Fault> {
-        Ok(self.client.execute_typed(&self.schema.sql(text), params).await?)
+        let rows = self.client.execute_typed(&self.schema.sql(text), params).await;
+        rows.map_err(|error| self.fault(error))
     }
 
     /// Begins a transaction.
@@ -133,7 +163,23 @@ impl Connection {
 
     /// Runs statements without parameters.
     pub(super) async fn batch(&self, text: &str) -> Result<(), Fault> {
-        Ok(self.client.batch_execute(&self.schema.sql(text)).await?)
+        let run = self.client.batch_execute(&self.schema.sql(text)).await;
+        run.map_err(|error| self.fault(error))
+    }
+
+    fn fault(&self, error: tokio_postgres::Error) -> Fault {
+        if error.code() == Some(&SqlState::READ_ONLY_SQL_TRANSACTION) {
+            self.outdate();
+        }
+        error.into()
+    }
+
+    /// Has all connections made anew that are as old as this one: the server was demoted, and another one may be found
+    /// at the URL. What is read from the old one may be out of date.
+    pub(super) fn outdate(&self) {
+        let (old, new) = (self.generation, self.generation.wrapping_add(1));
+        // If it fails, another connection did it.
+        let _ = self.current.compare_exchange(old, new, Ordering::Relaxed, Ordering::Relaxed);
     }
 
     pub(super) fn schema(&self) -> &Schema {
@@ -147,8 +193,9 @@ impl Connection {
         let _ = tokio::time::timeout(PATIENCE, self.driver).await;
     }
 
-    fn is_closed(&self) -> bool {
-        self.client.is_closed()
+    /// Whether another connection is needed.
+    pub(super) fn is_useless(&self) -> bool {
+        self.client.is_closed() || self.generation != self.current.load(Ordering::Relaxed)
     }
 }
 
@@ -186,7 +233,7 @@ impl Connections {
             .map_err(|_| Fault::Closed)?;
         let idle = loop {
             let idle = shared.idle().pop();
-            if !idle.as_ref().is_some_and(Connection::is_closed) {
+            if !idle.as_ref().is_some_and(Connection::is_useless) {
                 break idle;
             }
         };
@@ -202,14 +249,6 @@ impl Connections {
         let pooled = self.get().await?;
         pooled.batch("BEGIN ISOLATION LEVEL REPEATABLE READ, READ ONLY").await?;
         Ok(Snapshot(pooled))
-    }
-
-    /// A connection beside the shared ones, for what may wait for a long time.
-    pub(super) async fn apart(&self) -> Result<Connection, Fault> {
-        if self.shared.permits.is_closed() {
-            return Err(Fault::Closed);
-        }
-        self.shared.connector.connect().await
     }
 
     /// A connection with a transaction, which must be committed.

@@ -37,6 +37,8 @@ pub(super) enum Fault {
         "the schema of the database is not that of this version any more: restart the program, which then says what to do"
     )]
     Schema,
+    #[error("{READ_ONLY}")]
+    ReadOnly,
     #[error("more than 256 destinations were used with this database")]
     ManyDestinations,
     #[error(
@@ -105,11 +107,16 @@ impl Fault {
             Fault::Broken(_)
             | Fault::Unreadable { .. }
             | Fault::Schema
+            | Fault::ReadOnly
             | Fault::ManyDestinations
             | Fault::Full => true,
         }
     }
 }
+
+/// The advice for a server that was demoted.
+const READ_ONLY: &str =
+    "the database is read-only: it is a standby, or was set so; point store.url at the primary";
 
 /// What a failure in use means, and what a person can do.
 fn advice(error: &tokio_postgres::Error) -> &'static str {
@@ -123,9 +130,7 @@ fn advice(error: &tokio_postgres::Error) -> &'static str {
         "53300" => {
             "the database takes no more connections: raise its max_connections, or lower store.connections_max"
         }
-        "25006" => {
-            "the database is read-only: it is a standby, or was set so; point store.url at the primary"
-        }
+        "25006" => READ_ONLY,
         "42501" => {
             "the user of the database may not do this: make it the owner of the schema, or grant it all rights to the schema and its tables"
         }
@@ -167,9 +172,11 @@ impl From<Fault> for WorkError {
 pub enum OpenError {
     /// The URL cannot be read. The text never shows it: it holds a password.
     #[error(
-        "store.url is not a URL of a PostgreSQL database ({problem}): write it as postgres://USER:PASSWORD@HOST:5432/DATABASE"
+        "{key} is not a URL of a PostgreSQL database ({problem}): write it as postgres://USER:PASSWORD@HOST:5432/DATABASE"
     )]
     Url {
+        /// The key.
+        key: &'static str,
         /// What is wrong with it.
         problem: String,
     },

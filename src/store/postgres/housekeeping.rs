@@ -17,9 +17,11 @@ use crate::queue::{CheckIn, Housekeeping, Unavailable};
 /// The time of the database in Unix milliseconds.
 const NOW: &str = "SELECT floor(extract(epoch FROM clock_timestamp()) * 1000)::bigint";
 
-/// What the chores of a process remember.
+/// What the chores of a process work with, and remember.
 #[derive(Debug)]
 pub(super) struct Chores {
+    /// A purge and an erasure at the same time have one each, since they may wait for long.
+    pub(super) connections: Connections,
     purger: Purger,
     /// The next call of [`Housekeeping::erase`] begins behind this deletion: one that failed keeps no other waiting.
     erase_behind: Mutex<i64>,
@@ -28,8 +30,13 @@ pub(super) struct Chores {
 }
 
 impl Chores {
-    pub(super) fn new() -> Self {
-        Self { purger: Purger::new(), erase_behind: Mutex::default(), erased: Mutex::default() }
+    pub(super) fn new(connections: Connections) -> Self {
+        Self {
+            connections,
+            purger: Purger::new(),
+            erase_behind: Mutex::default(),
+            erased: Mutex::default(),
+        }
     }
 }
 
@@ -60,10 +67,10 @@ impl Housekeeping for PostgresStore {
 
     async fn purge(&self, now: Timestamp) -> Result<u64, Unavailable> {
         if self.time == Time::OfDatabase {
-            make_days_ahead(&self.lookups).await?;
+            make_days_ahead(&self.chores.connections).await?;
         }
         let purge = Purge {
-            connections: &self.lookups,
+            connections: &self.chores.connections,
             purger: &self.chores.purger,
             retention: self.retention,
             now: to_ms(now),
@@ -77,7 +84,7 @@ impl Housekeeping for PostgresStore {
 
     async fn erase(&self) -> Result<u64, Unavailable> {
         let behind = *lock(&self.chores.erase_behind);
-        let connection = self.lookups.get().await?;
+        let connection = self.chores.connections.get().await?;
         let next = erase::next_deletion(&connection, behind).await?;
         let Some(deletion) = next else {
             // The next round tries those again that failed.
@@ -90,7 +97,7 @@ impl Housekeeping for PostgresStore {
             return Ok(0);
         };
         connection.give_back();
-        match deletion.erase(&self.lookups).await {
+        match deletion.erase(&self.chores.connections).await {
             Ok(erased) => {
                 if erased.rows == 0 {
                     // Another process is at it.
@@ -107,7 +114,7 @@ impl Housekeeping for PostgresStore {
     }
 
     async fn newest(&self) -> Result<Option<Timestamp>, Unavailable> {
-        let connection = self.lookups.get().await?;
+        let connection = self.chores.connections.get().await?;
         let newest = purge::newest(&connection).await?;
         connection.give_back();
         Ok(newest.map(from_ms))

@@ -3,7 +3,7 @@
 use async_trait::async_trait;
 use jiff::Timestamp;
 
-use super::{PostgresStore, Time, list, records, replicas, schema};
+use super::{PostgresStore, Time, list, records, replicas, schema, startup};
 use crate::queue::{
     EventName, FailureGroups, Filter, Log, MessageRecord, Page, Replicas, Seq, Tally, TallyStep,
     Unavailable,
@@ -75,6 +75,7 @@ impl Log for PostgresStore {
 
     async fn ready(&self) -> Result<(), Unavailable> {
         let connection = self.readers.get().await?;
+        startup::check_writable(&connection).await?;
         schema::check(&connection).await?;
         connection.give_back();
         Ok(())

@@ -16,6 +16,7 @@ mod erase;
 mod error;
 mod event_names;
 mod freeze;
+mod hints;
 mod housekeeping;
 mod lease;
 mod list;
@@ -47,9 +48,9 @@ use std::time::Duration;
 use async_trait::async_trait;
 use tokio::sync::mpsc::UnboundedSender;
 use tokio::sync::{Semaphore, mpsc, oneshot, watch};
-use tokio_util::sync::CancellationToken;
+use tokio_util::sync::{CancellationToken, DropGuard};
 
-use crate::config::StoreConfig;
+use crate::config::{NotifyMode, StoreConfig};
 use crate::queue::{
     AcceptError, Accepted, BrokenMessage, Class, Depth, FreeSpace, Frozen, Head, Inbox, Job,
     LaneAsk, LanePart, Lease, LeaseHolder, LeaseRequest, NewMerge, NewMessage, PendingAsk, Seq,
@@ -63,6 +64,7 @@ use accept::AcceptOrder;
 use connection::{Connections, Connector, address};
 use error::{Fault, OpenError};
 use freeze::Freeze;
+use hints::{Hinter, Hints};
 use housekeeping::Chores;
 use lease::Release;
 use schema::Migration;
@@ -74,8 +76,14 @@ use url::Target;
 /// Steps that may wait for their task. More wait at their sender.
 const STEPS_WAITING_MAX: u32 = 1_024;
 
-/// The fewest connections with which everything works: two write, one reads for the engines, one for people.
-const CONNECTIONS_MIN: u32 = 4;
+/// The connections of the two tasks that write.
+const WRITING: u32 = 2;
+
+/// The connections of the chores, which may wait for long: nobody waits for them.
+const CHORES: u32 = 2;
+
+/// The connection that listens for hints.
+const LISTENING: u32 = 1;
 
 /// Which clock gives the numbers of messages their times, and leases their ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -94,6 +102,8 @@ struct PostgresOptions {
     target: Target,
     /// Name of the schema, which is created if it does not exist.
     schema: String,
+    /// Where to listen for hints of other processes, and the key that says so; `None`: hints are neither sent nor heard.
+    listen: Option<(Target, &'static str)>,
     /// The most connections at the same time.
     connections_max: u32,
     /// How long a message id is remembered, to recognize duplicates.
@@ -131,8 +141,9 @@ impl PostgresOptions {
         const DAY: Duration = Duration::from_secs(24 * 60 * 60);
         Self {
             target,
+            listen: None,
             schema: "segment_loops".to_owned(),
-            connections_max: 8,
+            connections_max: 10,
             duplicate_window: DAY * 7,
             waiting_messages_max: 20_000,
             waiting_bytes_max: 128 * 1024 * 1024,
@@ -174,7 +185,7 @@ struct Retention {
 pub(super) struct PostgresStore {
     /// For the engines.
     readers: Connections,
-    /// For people, replays and chores, which may be slow: neither delivery nor accepting messages waits for them.
+    /// For people and replays, which may be slow: neither delivery nor accepting messages waits for them.
     lookups: Connections,
     accepting: UnboundedSender<AcceptOrder>,
     stepping: UnboundedSender<Box<dyn AnyStep>>,
@@ -182,10 +193,13 @@ pub(super) struct PostgresStore {
     steps: Arc<Semaphore>,
     room: Room,
     backlog: Arc<Backlog>,
-    arrived: watch::Sender<u64>,
+    hints: Arc<Hints>,
     closing: CancellationToken,
     /// Of the two tasks that write.
     ended: [CancellationToken; 2],
+    /// Of the task that sends and hears hints. It ends with the store.
+    hinted: CancellationToken,
+    _hinting: DropGuard,
     digests: Digests,
     retention: Retention,
     chores: Chores,
@@ -195,7 +209,17 @@ pub(super) struct PostgresStore {
 /// Opens the database of a configuration.
 pub(super) async fn open(config: &StoreConfig, url: &str) -> Result<PostgresStore, OpenError> {
     let hours = |hours: u64| Duration::from_secs(hours.saturating_mul(3_600));
+    let target = Target::parse("store.url", url)?;
+    let listen = match (config.notify, &config.listen_url) {
+        (NotifyMode::Off, _) => None,
+        (NotifyMode::Auto, None) => Some((target.clone(), "store.url")),
+        (NotifyMode::Auto, Some(url)) => {
+            let key = "store.listen_url";
+            Some((Target::parse(key, url.expose())?, key))
+        }
+    };
     let options = PostgresOptions {
+        listen,
         schema: config.schema.clone(),
         connections_max: config.connections_max,
         duplicate_window: hours(config.duplicate_window_h),
@@ -206,7 +230,7 @@ pub(super) async fn open(config: &StoreConfig, url: &str) -> Result<PostgresStor
         delivered_retention: hours(config.delivered_retention_h),
         failed_retention: hours(config.failed_retention_h),
         records_retention: hours(config.records_retention_h),
-        ..PostgresOptions::new(Target::parse(url)?)
+        ..PostgresOptions::new(target)
     };
     PostgresStore::open(options).await
 }
@@ -228,19 +252,22 @@ impl PostgresStore {
         let digests = schema::open(&connection, &options, &address).await?;
         connection.close().await;
         let of = |count| Connections::new(connector.clone(), count, options.patience);
-        let sharing = options.connections_max.max(CONNECTIONS_MIN) - 2;
-        let (readers, lookups) = (of(sharing.div_ceil(2)), of(sharing / 2));
+        let sharing = options.connections_max.max(StoreConfig::CONNECTIONS_MIN);
+        let sharing = sharing - WRITING - CHORES - LISTENING;
+        let looking_up = (sharing / 2).max(2);
+        let (readers, lookups) = (of(sharing - looking_up), of(looking_up));
+        let chores = of(CHORES);
         let failed =
             |fault: Fault| OpenError::Open { address: address.clone(), source: fault.into() };
         if options.time == Time::OfDatabase {
-            housekeeping::make_days_ahead(&lookups).await.map_err(failed)?;
+            housekeeping::make_days_ahead(&chores).await.map_err(failed)?;
         }
         let backlog_max =
             Size { messages: options.backlog_messages_max, bytes: options.backlog_bytes_max };
         let backlog = Arc::new(Backlog::open(backlog_max, &readers).await.map_err(failed)?);
         let (accepting, accepts) = mpsc::unbounded_channel();
         let (stepping, steps) = mpsc::unbounded_channel();
-        let (arrived, _) = watch::channel(0);
+        let hints = Arc::new(Hints::new());
         let closing = CancellationToken::new();
         let ended = [CancellationToken::new(), CancellationToken::new()];
         let writer = accept::Writer {
@@ -248,7 +275,7 @@ impl PostgresStore {
             duplicate_window: options.duplicate_window,
             time: options.time,
             orders: accepts,
-            arrived: arrived.clone(),
+            hints: Arc::clone(&hints),
             closing: closing.clone(),
             ended: ended[0].clone().drop_guard(),
         };
@@ -261,6 +288,20 @@ impl PostgresStore {
         };
         tokio::spawn(writer.run());
         tokio::spawn(stepper.run());
+        let (hinted, hinting) = (CancellationToken::new(), closing.child_token());
+        let guard = hinted.clone().drop_guard();
+        if let Some((target, key)) = options.listen.clone() {
+            let hinter = Hinter {
+                hints: Arc::clone(&hints),
+                connections: readers.clone(),
+                connector: Connector::new(target, &options.schema),
+                listens_at: key,
+                schema: options.schema.clone(),
+                closing: hinting.clone(),
+                ended: guard,
+            };
+            tokio::spawn(hinter.run());
+        }
         Ok(Self {
             readers,
             lookups,
@@ -269,12 +310,14 @@ impl PostgresStore {
             steps: Arc::new(Semaphore::new(STEPS_WAITING_MAX as usize)),
             room: Room::new(options.waiting_messages_max, options.waiting_bytes_max),
             backlog,
-            arrived,
+            hints,
             closing,
             ended,
+            hinted,
+            _hinting: hinting.drop_guard(),
             digests,
             retention: options.retention(),
-            chores: Chores::new(),
+            chores: Chores::new(chores),
             time: options.time,
         })
     }
@@ -285,11 +328,6 @@ impl PostgresStore {
         let (order, answer) = StepOrder::new(step, permit.map_err(|_| Fault::Closed)?);
         self.stepping.send(Box::new(order)).map_err(|_| Fault::Closed)?;
         answer.await.map_err(|_| Fault::Closed)?
-    }
-
-    /// Notes that there may be messages for the engines to see.
-    fn has_arrived(&self) {
-        self.arrived.send_modify(|arrivals| *arrivals = arrivals.wrapping_add(1));
     }
 }
 
@@ -320,8 +358,10 @@ impl Store for PostgresStore {
         for ended in &self.ended {
             ended.cancelled().await;
         }
+        self.hinted.cancelled().await;
         self.readers.close().await;
         self.lookups.close().await;
+        self.chores.connections.close().await;
     }
 }
 
@@ -353,7 +393,10 @@ impl Inbox for PostgresStore {
 #[async_trait]
 impl Work for PostgresStore {
     async fn lease(&self, ask: LeaseRequest) -> Result<Option<Lease>, Unavailable> {
-        Ok(self.write(ask).await?)
+        let destination = ask.destination.clone();
+        let asked = self.write(ask).await;
+        self.hints.leased(&destination, matches!(asked, Ok(Some(_))));
+        Ok(asked?)
     }
 
     async fn lease_holder(&self, destination: &str) -> Result<Option<LeaseHolder>, Unavailable> {
@@ -364,6 +407,7 @@ impl Work for PostgresStore {
     }
 
     async fn release(&self, lease: &Lease) -> Result<(), WorkError> {
+        self.hints.leased(&lease.destination, false);
         Ok(self.write(Release(lease.clone())).await??)
     }
 
@@ -423,6 +467,6 @@ impl Work for PostgresStore {
     }
 
     fn arrivals(&self) -> watch::Receiver<u64> {
-        self.arrived.subscribe()
+        self.hints.arrivals()
     }
 }

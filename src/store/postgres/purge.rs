@@ -276,13 +276,13 @@ impl Purge<'_> {
         Ok(2)
     }
 
-    /// Removes partitions of a day. That may take long, so it holds no connection that people need.
+    /// Removes partitions of a day. That may take long: it waits for every transaction that uses the table.
     async fn remove(&self, tables: &[&str], day: &Day) -> Result<(), Fault> {
-        let connection = self.connections.apart().await?;
+        let connection = self.connections.get().await?;
         for table in tables {
             partitions::remove(&connection, table, day.day).await?;
         }
-        connection.close().await;
+        connection.give_back();
         Ok(())
     }
 

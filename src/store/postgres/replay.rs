@@ -214,7 +214,8 @@ impl PostgresStore {
         let _admitted = self.backlog.admit(size, &self.readers).await?.ok_or(Fault::Full)?;
         let replayed = requeue.run(&self.lookups).await?;
         if replayed > 0 {
-            self.has_arrived();
+            // Replays are never urgent: another process finds them by itself.
+            self.hints.has_arrived([]);
         }
         Ok(replayed)
     }

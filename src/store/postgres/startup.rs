@@ -15,6 +15,9 @@ const SETTINGS: &str = "
            pg_is_in_recovery() OR current_setting('transaction_read_only')::boolean,
            floor(extract(epoch FROM clock_timestamp()) * 1000)::bigint";
 
+const IS_READ_ONLY: &str =
+    "SELECT pg_is_in_recovery() OR current_setting('transaction_read_only')::boolean";
+
 /// The oldest version that works: 14.
 const VERSION_MIN: i32 = 140_000;
 
@@ -54,6 +57,15 @@ pub(super) async fn check(connection: &Connection, address: &str) -> Result<(), 
             behind_ms,
             "the clock of the database differs from that of this machine: correct one of them"
         );
+    }
+    Ok(())
+}
+
+/// Fails if the server cannot be written any more, such as after another one was promoted.
+pub(super) async fn check_writable(connection: &Connection) -> Result<(), Fault> {
+    if get(&connection.query_one(IS_READ_ONLY, params![]).await?, 0)? {
+        connection.outdate();
+        return Err(Fault::ReadOnly);
     }
     Ok(())
 }

@@ -173,6 +173,7 @@ impl Memory {
         group: &mut [Box<dyn AnyStep>],
         effects: &mut Effects,
     ) -> Result<(), Fault> {
+        self.connection.take_if(|connection| connection.is_useless());
         let connection = match &mut self.connection {
             Some(connection) => connection,
             none => none.insert(self.connector.connect().await?),

@@ -14,9 +14,9 @@ pub(super) struct Target {
 }
 
 impl Target {
-    /// Reads a URL as libpq does, with its `sslmode` and `sslrootcert`.
-    pub(super) fn parse(url: &str) -> Result<Self, OpenError> {
-        let wrong = |problem: String| OpenError::Url { problem };
+    /// Reads the URL of a key as libpq does, with its `sslmode` and `sslrootcert`.
+    pub(super) fn parse(key: &'static str, url: &str) -> Result<Self, OpenError> {
+        let wrong = |problem: String| OpenError::Url { key, problem };
         let (place, query) = url.split_once('?').unwrap_or((url, ""));
         if !place.starts_with("postgres://") && !place.starts_with("postgresql://") {
             return Err(wrong("it does not begin with postgres:// or postgresql://".to_owned()));
@@ -109,7 +109,7 @@ mod tests {
             ),
         ];
         for (url, expected) in cases {
-            match (Target::parse(url), expected) {
+            match (Target::parse("store.url", url), expected) {
                 (Ok(target), Ok((address_of, mode))) => {
                     assert_eq!(address(&target.config), address_of, "{url}");
                     assert_eq!(target.config.get_ssl_mode(), mode, "{url}");

@@ -4,6 +4,7 @@
 #[path = "../../../src/store/postgres/tests/server.rs"]
 mod server;
 
+mod hints;
 mod load;
 mod replicas;
 mod sql;

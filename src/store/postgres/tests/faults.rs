@@ -1,6 +1,7 @@
 //! The database away, connections cut, calls given up, texts that it cannot hold.
 
 use super::*;
+use crate::queue::Housekeeping as _;
 
 fn is_unavailable<T: std::fmt::Debug>(answer: &Result<T, AcceptError>) -> bool {
     matches!(answer, Err(AcceptError::Unavailable(_)))
@@ -105,4 +106,70 @@ async fn refuses_messages_while_the_backlog_is_full() {
             accepted => break assert_eq!(accepted.unwrap(), [Accepted::New]),
         }
     }
+}
+
+/// A server that is demoted takes no writes any more, and what it shows is out of date: each connection is made anew, so
+/// that the one is found to which the URL leads now.
+#[tokio::test]
+async fn a_server_that_becomes_read_only_is_noticed_and_left() {
+    let own = Server::start("fsync=on");
+    let schema = Schema("demoted".to_owned());
+    let mut target = Target::parse("store.url", &own.url()).unwrap();
+    let watcher = Connector::new(target.clone(), &schema.0).connect().await.unwrap();
+    target.config.application_name(&schema.0);
+    let store = PostgresStore::open(PostgresOptions { target, ..options(&schema.0) }).await;
+    let store = store.unwrap();
+    put(&store, message("a")).await;
+    lease(&store).await;
+    store.ready().await.unwrap();
+    store.list(&Default::default(), None, 1).await.unwrap();
+    let before = watcher.query(&connections_of(&schema), &[]).await.unwrap();
+    let before: Vec<i32> = before.iter().map(|row| rows::get(row, 0).unwrap()).collect();
+    assert_eq!(before.len(), 4);
+
+    let set = async |how: &str| {
+        watcher.batch(&format!("ALTER SYSTEM {how}")).await.unwrap();
+        watcher.batch("SELECT pg_reload_conf()").await.unwrap();
+    };
+    set("SET default_transaction_read_only = on").await;
+    let text = loop {
+        if let Err(fault) = store.ready().await {
+            break crate::telemetry::chain(&fault).to_string();
+        }
+    };
+    assert!(text.contains("read-only") && text.contains("store.url"), "{text}");
+    let refused = store.accept(vec![message("b")]).await;
+    assert!(is_unavailable(&refused), "{refused:?}");
+    store.lease(ask("a", at(0))).await.unwrap_err();
+
+    set("RESET default_transaction_read_only").await;
+    while store.ready().await.is_err() {}
+    assert_eq!(store.accept(vec![message("b")]).await.unwrap(), [Accepted::New]);
+    lease(&store).await;
+    assert_eq!(store.list(&Default::default(), None, 2).await.unwrap().messages.len(), 2);
+    let pids = before.iter().map(i32::to_string).collect::<Vec<_>>().join(", ");
+    until(&watcher, &format!("SELECT FROM pg_stat_activity WHERE pid IN ({pids})"), 0).await;
+    store.close().await;
+}
+
+/// Chores that wait for a lock keep no page waiting.
+#[tokio::test]
+async fn people_wait_for_no_chore() {
+    let schema = Schema::empty().await;
+    let store = open(&schema).await;
+    put(&store, message("a")).await;
+    let (blocker, watcher) = (raw(&schema).await, raw(&schema).await);
+    blocker.batch("BEGIN; LOCK TABLE @tallies, @erasures").await.unwrap();
+    let look = async {
+        let waiting = format!("{} AND wait_event_type = 'Lock'", connections_of(&schema));
+        until(&watcher, &waiting, 2).await;
+        for _ in 0..3 {
+            let page = store.list(&Default::default(), None, 1).await.unwrap();
+            assert_eq!(page.messages.len(), 1);
+        }
+        blocker.batch("COMMIT").await.unwrap();
+    };
+    let (purged, erased, ()) = tokio::join!(store.purge(at(0)), store.erase(), look);
+    purged.unwrap();
+    assert_eq!(erased.unwrap(), 0);
 }

@@ -1,6 +1,7 @@
 //! The suite over PostgreSQL, and what only PostgreSQL can get wrong.
 
 mod faults;
+mod hints;
 mod list;
 mod plans;
 mod pooled;
@@ -45,7 +46,7 @@ impl Fixture for Schema {
             let runtime =
                 tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
             runtime.block_on(async {
-                let target = Target::parse(&server().url()).unwrap();
+                let target = Target::parse("store.url", &server().url()).unwrap();
                 let watcher = Connector::new(target, "any").connect().await.unwrap();
                 until(&watcher, &count, 0).await;
             });
@@ -58,12 +59,12 @@ impl Fixture for Schema {
 }
 
 fn options(schema: &str) -> PostgresOptions {
-    let mut target = Target::parse(&server().url()).unwrap();
+    let mut target = Target::parse("store.url", &server().url()).unwrap();
     target.config.application_name(schema);
     PostgresOptions {
         target,
         schema: schema.to_owned(),
-        connections_max: 4,
+        connections_max: StoreConfig::CONNECTIONS_MIN,
         duplicate_window: LIMITS.duplicate_window,
         delivered_retention: LIMITS.delivered_retention,
         failed_retention: LIMITS.failed_retention,
@@ -73,13 +74,13 @@ fn options(schema: &str) -> PostgresOptions {
         installation_key: Some(INSTALLATION_KEY),
         // And decide the time.
         time: Time::OfCallers,
-        ..PostgresOptions::new(Target::parse(&server().url()).unwrap())
+        ..PostgresOptions::new(Target::parse("store.url", &server().url()).unwrap())
     }
 }
 
 /// A connection as another program would make it.
 async fn raw(schema: &Schema) -> Connection {
-    let target = Target::parse(&server().url()).unwrap();
+    let target = Target::parse("store.url", &server().url()).unwrap();
     Connector::new(target, &schema.0).connect().await.unwrap()
 }
 

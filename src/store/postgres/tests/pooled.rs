@@ -18,7 +18,7 @@ impl Fixture for Pooled {
 
     async fn open(&self) -> Arc<dyn Store> {
         let name = &self.0.0;
-        let mut target = Target::parse(&pooler().url()).unwrap();
+        let mut target = Target::parse("store.url", &pooler().url()).unwrap();
         target.config.application_name(name);
         let options = PostgresOptions { target, ..options(name) };
         Arc::new(PostgresStore::open(options).await.unwrap())
@@ -32,7 +32,7 @@ impl Fixture for Pooled {
             let runtime =
                 tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
             runtime.block_on(async {
-                let console = Target::parse(&pooler().console()).unwrap();
+                let console = Target::parse("store.url", &pooler().console()).unwrap();
                 let (console, driver) = console.config.connect(console.tls).await.unwrap();
                 tokio::spawn(driver);
                 let is_of_store = |message: &SimpleQueryMessage| {

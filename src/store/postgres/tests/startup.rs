@@ -4,7 +4,7 @@ use super::*;
 
 /// The text of the error with which a database is refused.
 async fn refusal(url: &str, schema: &str) -> String {
-    let target = Target::parse(url).unwrap();
+    let target = Target::parse("store.url", url).unwrap();
     let options = PostgresOptions { target, ..options(schema) };
     PostgresStore::open(options).await.map(drop).unwrap_err().to_string()
 }
@@ -92,7 +92,7 @@ async fn a_certificate_is_verified_as_far_as_the_url_says() {
     ];
     for (host, query, is_encrypted) in cases {
         let url = format!("postgres://postgres@{host}:{}/postgres?{query}", server.port());
-        let connector = Connector::new(Target::parse(&url).unwrap(), "any");
+        let connector = Connector::new(Target::parse("store.url", &url).unwrap(), "any");
         let found = match connector.connect().await {
             Ok(connection) => {
                 let text = "SELECT ssl FROM pg_stat_ssl WHERE pid = pg_backend_pid()";

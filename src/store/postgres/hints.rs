@@ -1,0 +1,389 @@
+//! Hints between processes: one that accepted messages tells the process that delivers them, which then reads at once
+//! instead of at its next poll.
+//!
+//! A hint is a notification (`NOTIFY`) that names destinations. It is sent after the commit, by another connection: a
+//! transaction that notifies takes a lock that all of its kind in the database share until it is committed, so that
+//! accepting messages would wait in line. A process sends at most one in a while, and none for destinations that
+//! it delivers itself.
+//!
+//! Nothing depends on hints. Some are lost, and anybody may send some: they only make an engine read.
+
+use std::collections::{BTreeSet, HashSet};
+use std::fmt::Write as _;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use tokio::sync::{Notify, watch};
+use tokio::time::{sleep, timeout};
+use tokio_util::sync::{CancellationToken, DropGuard};
+use tracing::{debug, info, warn};
+
+use super::Fault;
+use super::connection::{Connection, Connections, Connector};
+use super::params::params;
+use crate::telemetry;
+
+/// $1 channel, $2 payload. The commit waits for no disk and no standby: the next hint, of whatever process, would wait
+/// with it, and a crash may lose it.
+const NOTIFY: &str = "SELECT set_config('synchronous_commit', 'off', true), pg_notify($1, $2)";
+
+/// The shortest time between two hints of this process.
+const HINT_EVERY: Duration = Duration::from_millis(100);
+
+/// How long a notification may take, to be sent and to arrive.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// How often to check that notifications arrive. They stop without an error if the server became a standby, or a
+/// firewall forgot the connection.
+const CHECK_EVERY: Duration = Duration::from_secs(30);
+
+/// The pause before listening again, which doubles with each failure.
+const PAUSE_MIN: Duration = Duration::from_millis(100);
+const PAUSE_MAX: Duration = Duration::from_secs(60);
+
+/// The pause after nothing arrived: a pooler seldom goes away.
+const UNHEARD_PAUSE: Duration = Duration::from_secs(10 * 60);
+
+/// PostgreSQL takes payloads of less than 8,000 bytes.
+const PAYLOAD_BYTES_MAX: usize = 7_000;
+
+/// PostgreSQL takes names of channels of at most so many bytes.
+const CHANNEL_BYTES_MAX: usize = 63;
+
+/// What is known about destinations, and the signal to the engines.
+#[derive(Debug)]
+pub(super) struct Hints {
+    arrived: watch::Sender<u64>,
+    state: Mutex<State>,
+    /// Wakes the task that sends.
+    has_wanted: Notify,
+    /// Wakes the task that listens.
+    has_lease: Notify,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    /// Destinations whose lease this process holds, as far as it knows.
+    held: HashSet<String>,
+    /// Destinations for which a hint is to be sent.
+    wanted: BTreeSet<String>,
+}
+
+impl Hints {
+    pub(super) fn new() -> Self {
+        Self {
+            arrived: watch::channel(0).0,
+            state: Mutex::default(),
+            has_wanted: Notify::new(),
+            has_lease: Notify::new(),
+        }
+    }
+
+    /// Changes when there may be something to read.
+    pub(super) fn arrivals(&self) -> watch::Receiver<u64> {
+        self.arrived.subscribe()
+    }
+
+    /// Wakes the engines of destinations, here and elsewhere.
+    pub(super) fn has_arrived<'a>(&self, destinations: impl IntoIterator<Item = &'a str>) {
+        self.wake();
+        let mut state = self.state();
+        let State { held, wanted } = &mut *state;
+        for destination in destinations {
+            if !held.contains(destination) && !wanted.contains(destination) {
+                wanted.insert(destination.to_owned());
+            }
+        }
+        if !wanted.is_empty() {
+            self.has_wanted.notify_one();
+        }
+    }
+
+    /// Records whether this process holds a lease.
+    pub(super) fn leased(&self, destination: &str, is_held: bool) {
+        let mut state = self.state();
+        if !is_held {
+            state.held.remove(destination);
+        } else if state.held.insert(destination.to_owned()) {
+            self.has_lease.notify_one();
+        }
+    }
+
+    fn wake(&self) {
+        self.arrived.send_modify(|arrivals| *arrivals = arrivals.wrapping_add(1));
+    }
+
+    /// Follows a hint, whoever sent it.
+    fn follow(&self, payload: &str) {
+        let is_ours = {
+            let state = self.state();
+            payload.split('\n').any(|destination| state.held.contains(destination))
+        };
+        if is_ours {
+            self.wake();
+        }
+    }
+
+    /// The payload of the next hint; `None` if there is nothing to send. What is too long for it is left for the next.
+    fn next(&self) -> Option<String> {
+        let mut state = self.state();
+        let State { held, wanted } = &mut *state;
+        let mut payload = String::new();
+        while let Some(destination) = wanted.pop_first() {
+            if held.contains(&destination) {
+                continue;
+            }
+            if !payload.is_empty() {
+                if payload.len() + 1 + destination.len() > PAYLOAD_BYTES_MAX {
+                    wanted.insert(destination);
+                    self.has_wanted.notify_one();
+                    break;
+                }
+                payload.push('\n');
+            }
+            payload.push_str(&destination);
+        }
+        (!payload.is_empty()).then_some(payload)
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        // Each change is whole.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The name of the channel of a schema: readable, unless PostgreSQL would take it for another one.
+pub(super) fn channel(schema: &str) -> String {
+    let is_plain = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_';
+    let mut channel = "segment_loops_".to_owned();
+    if channel.len() + schema.len() <= CHANNEL_BYTES_MAX && schema.chars().all(is_plain) {
+        return channel + schema;
+    }
+    let digest = <sha2::Sha256 as sha2::Digest>::digest(schema);
+    for byte in digest.iter().take(16) {
+        // Writing to a string cannot fail.
+        let _ = write!(channel, "{byte:02x}");
+    }
+    channel
+}
+
+/// The task that sends hints and listens for those of others.
+pub(super) struct Hinter {
+    pub(super) hints: Arc<Hints>,
+    /// Sends.
+    pub(super) connections: Connections,
+    /// Makes the connection that listens.
+    pub(super) connector: Connector,
+    /// The key that says where to listen.
+    pub(super) listens_at: &'static str,
+    /// Name of the schema.
+    pub(super) schema: String,
+    pub(super) closing: CancellationToken,
+    /// Cancels a token when the task has ended, in whatever way.
+    pub(super) ended: DropGuard,
+}
+
+/// A connection that listens.
+struct Ear {
+    connection: Connection,
+    /// The payload of this connection's checks, which nobody else sends.
+    token: String,
+    /// Counts the checks that arrived; closed when the connection is lost.
+    checks: watch::Receiver<u64>,
+}
+
+/// Why a process does not hear hints.
+enum Deaf {
+    /// A notification that it sent itself did not arrive.
+    Unheard,
+    Failed(Fault),
+}
+
+impl From<Fault> for Deaf {
+    fn from(fault: Fault) -> Self {
+        Deaf::Failed(fault)
+    }
+}
+
+impl Hinter {
+    /// Works until the store is closed or dropped.
+    pub(super) async fn run(self) {
+        let channel = channel(&self.schema);
+        tokio::select! {
+            () = self.closing.cancelled() => {}
+            () = self.send(&channel) => {}
+            () = self.listen(&channel) => {}
+        }
+        drop(self.ended);
+    }
+
+    async fn send(&self, channel: &str) {
+        loop {
+            self.hints.has_wanted.notified().await;
+            let Some(payload) = self.hints.next() else { continue };
+            if let Err(fault) = self.notify(channel, &payload).await {
+                debug!(error = %telemetry::chain(&fault), "a hint to other processes was not sent");
+            }
+            sleep(HINT_EVERY).await;
+        }
+    }
+
+    async fn notify(&self, channel: &str, payload: &str) -> Result<(), Fault> {
+        let notify = async {
+            let connection = self.connections.get().await?;
+            connection.query(NOTIFY, params![channel, payload]).await?;
+            connection.give_back();
+            Ok(())
+        };
+        timeout(PATIENCE, notify).await.unwrap_or(Err(Fault::Slow))
+    }
+
+    /// Listens from the first lease on: before, there is nothing to hear.
+    async fn listen(&self, channel: &str) {
+        self.hints.has_lease.notified().await;
+        let (mut pause, mut is_deaf) = (PAUSE_MIN, false);
+        loop {
+            match self.open(channel).await {
+                Ok(mut ear) => {
+                    if is_deaf {
+                        info!("hints from other processes arrive again");
+                    }
+                    (pause, is_deaf) = (PAUSE_MIN, false);
+                    self.keep(&mut ear, channel).await;
+                    ear.connection.close().await;
+                }
+                Err(Deaf::Unheard) => {
+                    if !is_deaf {
+                        warn!(
+                            "notifications of the database do not arrive at {}, as behind a pooler in transaction mode: set store.listen_url to a direct URL of the database, or store.notify = \"off\"; until then, messages that other processes accept are found up to a second later",
+                            self.listens_at
+                        );
+                    }
+                    (pause, is_deaf) = (UNHEARD_PAUSE, true);
+                }
+                Err(Deaf::Failed(fault)) => {
+                    if !is_deaf {
+                        warn!(
+                            error = %telemetry::chain(&fault),
+                            "cannot listen for hints from other processes at {}; trying again",
+                            self.listens_at
+                        );
+                    }
+                    is_deaf = true;
+                }
+            }
+            sleep(pause).await;
+            pause = (pause * 2).min(PAUSE_MAX);
+        }
+    }
+
+    /// Makes a connection at which notifications arrive.
+    async fn open(&self, channel: &str) -> Result<Ear, Deaf> {
+        let token = uuid::Uuid::now_v7().to_string();
+        let (checked, checks) = watch::channel(0);
+        let (hints, own) = (Arc::clone(&self.hints), token.clone());
+        let hear = move |payload: &str| {
+            if payload == own {
+                checked.send_modify(|checks: &mut u64| *checks = checks.wrapping_add(1));
+            } else {
+                hints.follow(payload);
+            }
+        };
+        let connection = self.connector.connect_hearing(hear).await?;
+        let mut ear = Ear { connection, token, checks };
+        let opened = async {
+            ear.connection.batch(&format!("LISTEN \"{channel}\"")).await?;
+            self.check(&mut ear, channel).await
+        };
+        match timeout(2 * PATIENCE, opened).await.unwrap_or(Err(Fault::Slow.into())) {
+            Ok(()) => Ok(ear),
+            Err(deaf) => {
+                ear.connection.close().await;
+                Err(deaf)
+            }
+        }
+    }
+
+    /// Returns once notifications arrive no more.
+    async fn keep(&self, ear: &mut Ear, channel: &str) {
+        loop {
+            let lost = async { while ear.checks.changed().await.is_ok() {} };
+            if timeout(CHECK_EVERY, lost).await.is_ok() || self.check(ear, channel).await.is_err() {
+                debug!("the connection that listens for hints was lost");
+                return;
+            }
+        }
+    }
+
+    /// Sends a notification by another connection, and waits for it.
+    async fn check(&self, ear: &mut Ear, channel: &str) -> Result<(), Deaf> {
+        ear.checks.mark_unchanged();
+        self.notify(channel, &ear.token).await?;
+        match timeout(PATIENCE, ear.checks.changed()).await {
+            Ok(Ok(())) => Ok(()),
+            Ok(Err(_)) => Err(Deaf::Failed(Fault::Slow)),
+            Err(_) => Err(Deaf::Unheard),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_channel_has_a_name_that_postgresql_keeps_whole() {
+        assert_eq!(channel("segment_loops"), "segment_loops_segment_loops");
+        let longest = "a".repeat(CHANNEL_BYTES_MAX - "segment_loops_".len());
+        assert_eq!(channel(&longest), format!("segment_loops_{longest}"));
+        let odd = [&format!("{longest}a"), &format!("{longest}b"), "Ab", "a\"@b", "ä", ""];
+        let names: HashSet<String> = odd.iter().map(|schema| channel(schema)).collect();
+        assert_eq!(names.len(), odd.len());
+        for name in names {
+            assert!(name.len() <= CHANNEL_BYTES_MAX && !name.contains(['"', '@']), "{name}");
+        }
+    }
+
+    #[test]
+    fn hints_name_what_others_deliver_in_bounded_parts() {
+        let hints = Hints::new();
+        assert_eq!(hints.next(), None);
+        hints.leased("held", true);
+        hints.has_arrived(["held", "b", "a", "b"]);
+        assert_eq!(hints.next().as_deref(), Some("a\nb"));
+        assert_eq!(hints.next(), None);
+        // Taken since.
+        hints.has_arrived(["a"]);
+        hints.leased("a", true);
+        assert_eq!(hints.next(), None);
+        hints.leased("a", false);
+        hints.has_arrived(["a"]);
+        assert_eq!(hints.next().as_deref(), Some("a"));
+        let many: Vec<String> = (0..1_000).map(|n| format!("{n:020}")).collect();
+        hints.has_arrived(many.iter().map(String::as_str));
+        let mut sent = Vec::new();
+        while let Some(payload) = hints.next() {
+            assert!(payload.len() <= PAYLOAD_BYTES_MAX);
+            sent.extend(payload.split('\n').map(str::to_owned));
+        }
+        assert_eq!(sent, many);
+    }
+
+    #[test]
+    fn whatever_is_sent_wakes_only_who_delivers() {
+        let hints = Hints::new();
+        hints.leased("one", true);
+        let mut arrivals = hints.arrivals();
+        let long = "x".repeat(8_000);
+        for foreign in ["", "two", "on", "one ", "\n\n", "\u{1F980}", &long] {
+            hints.follow(foreign);
+            assert!(!arrivals.has_changed().unwrap(), "{foreign}");
+        }
+        hints.follow("two\none");
+        assert!(arrivals.has_changed().unwrap());
+        arrivals.mark_unchanged();
+        hints.leased("one", false);
+        hints.follow("one");
+        assert!(!arrivals.has_changed().unwrap());
+    }
+}

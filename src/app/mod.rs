@@ -377,7 +377,10 @@ fn fronts(
         clock: Arc::clone(clock),
         log,
         replays: store.clone(),
-        tokens: config.admin_tokens.clone(),
+        tokens: console::Tokens {
+            admin: config.admin_tokens.clone().into(),
+            viewer: config.viewer_tokens.clone().into(),
+        },
         guesses: state.guesses(),
         sources: reloader.sources(),
         planners: reloader.planners(),

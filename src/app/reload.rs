@@ -104,6 +104,7 @@ fn keep_the_rest(loaded: &mut Config, current: &Config) -> Vec<String> {
     };
     // Whatever they are written as: the check has taken them out of the table.
     keep(loaded.admin_tokens != current.admin_tokens, "server.admin_tokens");
+    keep(loaded.viewer_tokens != current.viewer_tokens, "server.viewer_tokens");
     for (name, old) in &current.destinations {
         let key = format!("destinations.{name}");
         match loaded.destinations.get(name) {
@@ -121,6 +122,7 @@ fn keep_the_rest(loaded: &mut Config, current: &Config) -> Vec<String> {
     }
     loaded.server = current.server.clone();
     loaded.admin_tokens = current.admin_tokens.clone();
+    loaded.viewer_tokens = current.viewer_tokens.clone();
     loaded.store = current.store.clone();
     loaded.delivery = current.delivery.clone();
     loaded.log = current.log.clone();

@@ -123,6 +123,8 @@ Look at the contact and the event in the simulated Loops, and at what became of 
   curl http://{sandbox}/sandbox/events
   curl -H 'Authorization: Bearer {DEV_KEY}' http://{service}/api/messages/hello-1
 
+or at all of it in a browser: http://{service}/console (the token is "{DEV_KEY}").
+
 Ctrl-C stops it.
 "#,
         data = data.display()

@@ -7,7 +7,7 @@ use std::net::SocketAddr;
 pub(super) const PREFIX: &str = "SEGMENT_LOOPS";
 
 /// Variables with short names, so that a single team needs no file.
-pub(super) const SHORT_NAMES: [(&str, &str); 9] = [
+pub(super) const SHORT_NAMES: [(&str, &str); 10] = [
     ("LOOPS_API_KEY", "destinations.default.api_key"),
     ("LOOPS_BASE_URL", "destinations.default.base_url"),
     ("LOOPS_RATE_LIMIT", "destinations.default.rate"),
@@ -16,6 +16,7 @@ pub(super) const SHORT_NAMES: [(&str, &str); 9] = [
     ("SEGMENT_WEBHOOK_SECRET", "sources.default.webhook_secret"),
     ("SEGMENT_WEBHOOK_TOKEN", "sources.default.webhook_token"),
     ("ADMIN_TOKEN", "server.admin_token"),
+    ("VIEWER_TOKEN", "server.viewer_token"),
     ("DATABASE_URL", "store.url"),
 ];
 

@@ -37,6 +37,10 @@ pub struct ServerConfig {
     pub(super) admin_tokens: Option<Secrets>,
     #[serde(alias = "admin_tokens_file")]
     pub(super) admin_token_file: Option<PathBuf>,
+    pub(super) viewer_token: Option<Secret>,
+    pub(super) viewer_tokens: Option<Secrets>,
+    #[serde(alias = "viewer_tokens_file")]
+    pub(super) viewer_token_file: Option<PathBuf>,
     pub public_url: Option<String>,
     pub shutdown_grace_ms: u64,
     pub header_timeout_ms: u64,
@@ -139,7 +143,8 @@ macro_rules! changed_keys {
 }
 
 changed_keys! {
-    ServerConfig, "server": listen, admin_listen, admin_token, admin_tokens, admin_token_file, public_url,
+    ServerConfig, "server": listen, admin_listen, admin_token, admin_tokens, admin_token_file, viewer_token, viewer_tokens,
+        viewer_token_file, public_url,
         shutdown_grace_ms, header_timeout_ms, body_timeout_ms, write_timeout_ms, ack_timeout_ms,
         body_bytes_max, message_bytes_max, batch_messages_max, connections_max,
         address_connections_max, body_budget_bytes, trusted_proxies;

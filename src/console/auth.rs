@@ -1,4 +1,5 @@
-//! Who may ask: anyone with an admin token, sent as `Authorization: Bearer`.
+//! Who may do what: the tokens of people, and the layer around the API, where an admin token is sent as
+//! `Authorization: Bearer`. The console turns a token of either kind into a [`session`](super::session).
 
 use std::sync::Arc;
 
@@ -11,14 +12,69 @@ use crate::http::Guesses;
 use crate::http::error::ApiError;
 use crate::secret::Secret;
 
+/// What a person may do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Role {
+    /// Look at everything but the contents of messages.
+    Viewer,
+    /// Everything.
+    Admin,
+}
+
+impl Role {
+    pub(super) const ALL: [Role; 2] = [Role::Viewer, Role::Admin];
+
+    /// As it is written into a session, and shown.
+    pub(super) fn as_str(self) -> &'static str {
+        match self {
+            Role::Viewer => "viewer",
+            Role::Admin => "admin",
+        }
+    }
+}
+
+/// The tokens of people. With none, nobody gets in.
+#[derive(Debug, Clone, Default)]
+pub struct Tokens {
+    /// Of those who may do everything.
+    pub admin: Arc<[Secret]>,
+    /// Of those who may only look.
+    pub viewer: Arc<[Secret]>,
+}
+
+impl Tokens {
+    /// The tokens of a role.
+    pub(super) fn of(&self, role: Role) -> &[Secret] {
+        match role {
+            Role::Viewer => &self.viewer,
+            Role::Admin => &self.admin,
+        }
+    }
+
+    /// The token that was given, and its role. Compares all, so that the time does not tell which one it is.
+    pub(super) fn find(&self, given: &[u8]) -> Option<(Role, &Secret)> {
+        let all =
+            Role::ALL.into_iter().flat_map(|role| self.of(role).iter().map(move |t| (role, t)));
+        all.fold(None, |found, (role, token)| match token.matches(given) {
+            true => Some((role, token)),
+            false => found,
+        })
+    }
+
+    /// Whether there is none at all.
+    pub(super) fn is_empty(&self) -> bool {
+        self.admin.is_empty() && self.viewer.is_empty()
+    }
+}
+
 /// The state of the layer.
 #[derive(Clone)]
 pub(super) struct Gate {
-    pub(super) tokens: Arc<[Secret]>,
+    pub(super) tokens: Tokens,
     pub(super) guesses: Arc<Guesses>,
 }
 
-/// Passes on requests that carry one of the tokens. The body of any other is not read.
+/// Passes on requests that carry an admin token. The body of any other is not read.
 pub(super) async fn require_token(
     State(Gate { tokens, guesses }): State<Gate>,
     request: Request,
@@ -30,8 +86,8 @@ pub(super) async fn require_token(
     }
 }
 
-fn check(tokens: &[Secret], headers: &HeaderMap) -> Result<(), ApiError> {
-    if tokens.is_empty() {
+fn check(tokens: &Tokens, headers: &HeaderMap) -> Result<(), ApiError> {
+    if tokens.admin.is_empty() {
         return Err(ApiError::new(
             StatusCode::FORBIDDEN,
             "no_admin_token",
@@ -44,9 +100,14 @@ fn check(tokens: &[Secret], headers: &HeaderMap) -> Result<(), ApiError> {
         .and_then(|value| value.split_once(' '))
         .filter(|(scheme, _)| scheme.eq_ignore_ascii_case("bearer"))
         .map(|(_, token)| token.trim().as_bytes());
-    match given {
-        Some(given) if Secret::is_any_of(tokens, given) => Ok(()),
-        _ => {
+    match given.and_then(|given| tokens.find(given)) {
+        Some((Role::Admin, _)) => Ok(()),
+        Some((Role::Viewer, _)) => Err(ApiError::new(
+            StatusCode::FORBIDDEN,
+            "viewer_token",
+            "this is a viewer token, which opens the console alone: send an admin token (server.admin_tokens)",
+        )),
+        None => {
             let error = ApiError::unauthorized(
                 "the admin token is missing or wrong: send Authorization: Bearer ADMIN_TOKEN",
             );
@@ -62,7 +123,12 @@ mod tests {
     use super::*;
 
     fn status(tokens: &[&str], header: Option<&'static str>) -> u16 {
-        let tokens: Vec<Secret> = tokens.iter().map(|token| Secret::new(*token)).collect();
+        status_of(tokens, &[], header)
+    }
+
+    fn status_of(admin: &[&str], viewer: &[&str], header: Option<&'static str>) -> u16 {
+        let secrets = |tokens: &[&str]| tokens.iter().map(|token| Secret::new(*token)).collect();
+        let tokens = Tokens { admin: secrets(admin), viewer: secrets(viewer) };
         let mut headers = HeaderMap::new();
         if let Some(value) = header {
             headers.insert(header::AUTHORIZATION, HeaderValue::from_static(value));
@@ -79,6 +145,14 @@ mod tests {
             assert_eq!(status(&["old", "new"], Some(header)), 401, "{header}");
         }
         assert_eq!(status(&["old", "new"], None), 401);
+    }
+
+    #[test]
+    fn a_viewer_token_opens_no_part_of_the_api() {
+        assert_eq!(status_of(&["acts"], &["looks"], Some("Bearer looks")), 403);
+        assert_eq!(status_of(&["acts"], &["looks"], Some("Bearer acts")), 200);
+        assert_eq!(status_of(&["acts"], &["looks"], Some("Bearer other")), 401);
+        assert_eq!(status_of(&[], &["looks"], Some("Bearer looks")), 403);
     }
 
     #[test]

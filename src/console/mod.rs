@@ -1,17 +1,23 @@
-//! What operators ask: the API below `/api`, behind the admin token. Pages will stand beside it.
+//! What people ask: the API below `/api`, behind the admin token, and the pages below `/console`, behind a login.
 //!
 //! * `view`: what an answer holds. One struct is the JSON, its schema, and what a page shows.
 //! * `preview`: the same for a message that was never sent; the command line shows it, too.
-//! * `auth`: the layer around all routes, so that none can be reached without a token.
-//! * `api`: the handlers. They ask the queue and know no SQL.
+//! * `auth` and `session`: who may do what. Layers around all routes, so that none can be reached without a token.
+//! * `api`: the handlers of the API. They ask the queue and know no SQL.
+//! * `pages`: the handlers of the pages, with their templates and assets.
 
 mod api;
 mod auth;
+mod filter;
+mod pages;
 pub mod preview;
+mod query;
+mod session;
 mod state;
 pub mod view;
 mod words;
 
+pub use auth::Tokens;
 pub use state::{AdminState, Planners, Reload};
 
 use std::sync::Arc;
@@ -23,13 +29,14 @@ use utoipa::openapi::OpenApi;
 use crate::http::error::wrong_method;
 use auth::Gate;
 
-/// The routes below `/api`, and their description.
+/// The routes below `/api` and `/console`, and the description of the former.
 pub fn router(state: AdminState) -> (Router, OpenApi) {
-    let gate = Gate { tokens: state.tokens.clone().into(), guesses: Arc::clone(&state.guesses) };
+    let gate = Gate { tokens: state.tokens.clone(), guesses: Arc::clone(&state.guesses) };
+    let pages = pages::router(state.clone());
     let (router, description) = api::routes().split_for_parts();
     let router = router
         .method_not_allowed_fallback(wrong_method)
         .layer(from_fn_with_state(gate, auth::require_token))
         .with_state(state);
-    (router, description)
+    (router.merge(pages), description)
 }

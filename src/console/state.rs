@@ -3,15 +3,18 @@
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
+use axum::http::StatusCode;
 use tokio::sync::watch;
 
+use super::auth::Tokens;
 use super::view::{ReloadProblem, Reloaded};
 use crate::clock::SharedClock;
 use crate::destination::Destination;
+use crate::http::error::ApiError;
 use crate::http::{Guesses, Sources};
 use crate::large::Turns;
-use crate::queue::{Log, Replays};
-use crate::secret::Secret;
+use crate::queue::{Log, Replays, Unavailable};
+use crate::telemetry;
 
 /// What the handlers work with.
 #[derive(Clone)]
@@ -24,8 +27,8 @@ pub struct AdminState {
     pub process: String,
     /// The time.
     pub clock: SharedClock,
-    /// Each of these opens `/api`; with none, it is closed.
-    pub tokens: Vec<Secret>,
+    /// The tokens of people.
+    pub tokens: Tokens,
     /// Tracks wrong tokens by address.
     pub guesses: Arc<Guesses>,
     /// The sources in force.
@@ -69,4 +72,14 @@ impl AdminState {
         names.sort_unstable();
         names.join(", ")
     }
+}
+
+/// The answer when the store failed, which is logged here.
+pub(super) fn store_fault(fault: Unavailable) -> ApiError {
+    tracing::error!(error = %telemetry::chain(&fault), "the store failed");
+    ApiError::new(
+        StatusCode::SERVICE_UNAVAILABLE,
+        "store_fault",
+        "the store does not work at the moment: see the log for the cause",
+    )
 }

@@ -39,6 +39,13 @@ pub(super) fn sender_of<B>(request: &Request<B>, trusted: &[Network]) -> Option<
     Some(sender(peer, request.headers(), trusted))
 }
 
+/// Whether the client of the proxy in front asked over HTTPS, by what the proxy says. Anyone can say so: decide
+/// nothing by it that matters to others than the one who says it.
+pub fn is_over_tls(headers: &HeaderMap) -> bool {
+    let protocol = Forwarded::of(headers).protocol;
+    protocol.is_some_and(|protocol| protocol.eq_ignore_ascii_case("https"))
+}
+
 /// What a trusted proxy says of the URL that its client asked for. Each part is what the proxy that
 /// is nearest to the client said, where there are several.
 #[derive(Debug, Default, PartialEq, Eq)]

@@ -46,7 +46,7 @@ use utoipa::openapi::OpenApi;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
-pub use address::{Network, Peer};
+pub use address::{Network, Peer, is_over_tls};
 pub use front::Front;
 pub use guess::Guesses;
 pub use head::HeadBudget;

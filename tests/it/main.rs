@@ -21,6 +21,7 @@ mod checking;
 mod clocks;
 mod command_line;
 mod configuration;
+mod console;
 mod corpus;
 mod crashing;
 mod damaged_batches;

@@ -12,6 +12,7 @@
 
 mod browser;
 mod calls;
+mod console;
 mod described_api;
 mod front;
 mod loops_contract;

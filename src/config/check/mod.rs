@@ -27,6 +27,8 @@ pub struct Config {
     pub server: ServerConfig,
     /// The tokens of `server.admin_tokens` and its short forms; without any, the admin API is off.
     pub admin_tokens: Vec<Secret>,
+    /// The tokens of `server.viewer_tokens` and its short forms. They only read.
+    pub viewer_tokens: Vec<Secret>,
     /// The proxies of `server.trusted_proxies`.
     pub trusted_proxies: Vec<Network>,
     /// `[store]`.
@@ -54,6 +56,20 @@ pub(super) fn check(tree: Tree, place: &str) -> Result<Config, ConfigError> {
         list: server.admin_tokens.take(),
         file: server.admin_token_file.as_deref(),
     });
+    let viewer_tokens = check.secrets(WrittenSecrets {
+        table: "server",
+        name: "viewer_token",
+        single: server.viewer_token.take(),
+        list: server.viewer_tokens.take(),
+        file: server.viewer_token_file.as_deref(),
+    });
+    if viewer_tokens.iter().any(|token| admin_tokens.contains(token)) {
+        check.report(
+            "server.viewer_tokens",
+            "a viewer token is also an admin token: use a token of its own, which only reads"
+                .to_owned(),
+        );
+    }
     let url_file = store.url_file.clone();
     store.url = check.secret("store.url", store.url.take(), url_file.as_deref()).flatten();
     let listen_url_file = store.listen_url_file.clone();
@@ -83,6 +99,7 @@ pub(super) fn check(tree: Tree, place: &str) -> Result<Config, ConfigError> {
     Ok(Config {
         server,
         admin_tokens,
+        viewer_tokens,
         trusted_proxies,
         store,
         delivery,

@@ -2,14 +2,10 @@
 
 use std::collections::BTreeMap;
 
-use axum::http::StatusCode;
 use utoipa::IntoResponses;
 use utoipa::openapi::{RefOr, Response};
 
-use crate::http::error::ApiError;
 use crate::http::openapi::errors;
-use crate::queue::Unavailable;
-use crate::telemetry;
 
 /// The errors of every operation: those of the layer that asks for the token.
 pub(super) struct AdminErrors;
@@ -31,14 +27,4 @@ impl IntoResponses for StoreErrors {
     fn responses() -> BTreeMap<String, RefOr<Response>> {
         errors(&[(503, "The store does not work at the moment; the log says why.")])
     }
-}
-
-/// The answer when the store failed, which is logged here.
-pub(super) fn store_fault(fault: Unavailable) -> ApiError {
-    tracing::error!(error = %telemetry::chain(&fault), "the store failed");
-    ApiError::new(
-        StatusCode::SERVICE_UNAVAILABLE,
-        "store_fault",
-        "the store does not work at the moment: see the log for the cause",
-    )
 }

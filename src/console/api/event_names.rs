@@ -5,10 +5,10 @@ use axum::extract::State;
 use axum::http::Uri;
 use utoipa::IntoParams;
 
-use super::errors::{AdminErrors, StoreErrors, store_fault};
-use super::filter;
-use super::query::Parameters;
-use crate::console::state::AdminState;
+use super::errors::{AdminErrors, StoreErrors};
+use crate::console::filter;
+use crate::console::query::Parameters;
+use crate::console::state::{AdminState, store_fault};
 use crate::console::view::EventNames;
 use crate::http::error::{ApiError, ErrorBody};
 use crate::queue::Filter;

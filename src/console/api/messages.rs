@@ -6,10 +6,10 @@ use axum::extract::{Path, State};
 use axum::http::{StatusCode, Uri};
 use utoipa::IntoParams;
 
-use super::errors::{AdminErrors, StoreErrors, store_fault};
-use super::filter::{self, FilterQuery};
-use super::query::{Parameters, bad_query};
-use crate::console::state::AdminState;
+use super::errors::{AdminErrors, StoreErrors};
+use crate::console::filter::{self, FilterQuery};
+use crate::console::query::{Parameters, bad_query};
+use crate::console::state::{AdminState, store_fault};
 use crate::console::view::Messages;
 use crate::http::error::{ApiError, ErrorBody};
 use crate::queue::{MessageRecord, MessageState, Seq};

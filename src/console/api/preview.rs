@@ -8,8 +8,8 @@ use utoipa::IntoParams;
 
 use super::body::{self, Body};
 use super::errors::AdminErrors;
-use super::query::Parameters;
 use crate::console::preview::{Preview, message_of};
+use crate::console::query::Parameters;
 use crate::console::state::AdminState;
 use crate::http::error::{ApiError, ErrorBody};
 use crate::http::openapi::Message;

@@ -9,8 +9,8 @@ use tokio::time::Instant;
 use utoipa::ToSchema;
 
 use super::body::{self, Body};
-use super::errors::{AdminErrors, StoreErrors, store_fault};
-use crate::console::state::AdminState;
+use super::errors::{AdminErrors, StoreErrors};
+use crate::console::state::{AdminState, store_fault};
 use crate::console::view::{ReplayPosition, Replayed};
 use crate::http::error::{ApiError, ErrorBody};
 use crate::queue::{Criteria, CriteriaProblem, ReplayAsk, ReplayState, Selection};

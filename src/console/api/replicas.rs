@@ -4,9 +4,9 @@ use axum::Json;
 use axum::extract::State;
 use axum::http::Uri;
 
-use super::errors::{AdminErrors, StoreErrors, store_fault};
-use super::query::Parameters;
-use crate::console::state::AdminState;
+use super::errors::{AdminErrors, StoreErrors};
+use crate::console::query::Parameters;
+use crate::console::state::{AdminState, store_fault};
 use crate::console::view::Replicas;
 use crate::http::error::{ApiError, ErrorBody};
 

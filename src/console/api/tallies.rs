@@ -6,9 +6,9 @@ use axum::http::Uri;
 use jiff::{SignedDuration, Timestamp};
 use utoipa::IntoParams;
 
-use super::errors::{AdminErrors, StoreErrors, store_fault};
-use super::query::{Parameters, bad_query};
-use crate::console::state::AdminState;
+use super::errors::{AdminErrors, StoreErrors};
+use crate::console::query::{Parameters, bad_query};
+use crate::console::state::{AdminState, store_fault};
 use crate::console::view::{Tallies, Tally};
 use crate::http::error::{ApiError, ErrorBody};
 use crate::queue::TallyStep;

@@ -28,6 +28,18 @@ impl Parameters {
         }
     }
 
+    /// The same for a form, which sends its empty fields, too.
+    pub(super) fn of_form(uri: &Uri, known: &[&str]) -> Result<Self, ApiError> {
+        let Self(mut given) = Self::of(uri, known)?;
+        given.retain(|(_, value)| !value.trim().is_empty());
+        Ok(Self(given))
+    }
+
+    /// All, in the order of their names.
+    pub(super) fn pairs(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.0.iter().map(|(name, value)| (name.as_str(), value.as_str()))
+    }
+
     /// How many are given.
     pub(super) fn len(&self) -> usize {
         self.0.len()

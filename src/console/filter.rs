@@ -5,18 +5,32 @@ use std::collections::BTreeSet;
 use jiff::Timestamp;
 use utoipa::IntoParams;
 
-use super::errors::store_fault;
 use super::query::{Parameters, bad_query};
-use crate::console::state::AdminState;
+use super::state::{AdminState, store_fault};
 use crate::http::error::ApiError;
 use crate::queue::{FailureReason, Filter, MessageState, Tally, TallyStep};
-use crate::segment::{Digests, MessageType, PersonIdKind};
+use crate::segment::{Digests, MessageType, PersonDigest, PersonIdKind};
 
-/// The names of the parameters.
+/// The names of the parameters of the API.
 pub(super) const NAMES: [&str; 11] = [
     "userId",
     "anonymousId",
     "email",
+    "reason",
+    "destination",
+    "source",
+    "type",
+    "event",
+    "subscription",
+    "from",
+    "to",
+];
+
+/// The names of the parameters of pages, where digests stand for people: an address of a page gets into logs, histories
+/// and bookmarks.
+pub(super) const PAGE_NAMES: [&str; 10] = [
+    "person",
+    "state",
     "reason",
     "destination",
     "source",
@@ -76,15 +90,11 @@ pub(super) async fn filter(given: &Parameters, state: &AdminState) -> Result<Fil
 }
 
 fn read(given: &Parameters, digests: &Digests, now: Timestamp) -> Result<Filter, ApiError> {
-    let persons = match [given.text("userId")?, given.text("anonymousId")?, given.text("email")?] {
-        [None, None, None] => Vec::new(),
-        [Some(id), None, None] => digests.any_person(id),
-        [None, Some(id), None] => vec![digests.person(PersonIdKind::Anonymous, id)],
-        // No address has a space inside: it was a plus that nobody encoded.
-        [None, None, Some(email)] => {
-            vec![digests.person(PersonIdKind::Email, &email.trim().replace(' ', "+"))]
-        }
-        _ => return Err(bad_query("give only one of `userId`, `anonymousId` and `email`")),
+    let persons = match given.get("person") {
+        Some(person) => parse_persons(person).ok_or_else(|| {
+            bad_query("`person` is what the search of the console makes of an id")
+        })?,
+        None => persons(given, digests)?,
     };
     let owned = |text: Option<&str>| text.map(str::to_owned);
     let filter = Filter {
@@ -103,6 +113,41 @@ fn read(given: &Parameters, digests: &Digests, now: Timestamp) -> Result<Filter,
         Some(contradiction) => Err(bad_query(contradiction)),
         None => Ok(filter),
     }
+}
+
+/// The persons that are named by one of their ids.
+fn persons(given: &Parameters, digests: &Digests) -> Result<Vec<PersonDigest>, ApiError> {
+    Ok(match [given.text("userId")?, given.text("anonymousId")?, given.text("email")?] {
+        [None, None, None] => Vec::new(),
+        [Some(id), None, None] => digests.any_person(id),
+        [None, Some(id), None] => vec![digests.person(PersonIdKind::Anonymous, id)],
+        // No address has a space inside: it was a plus that nobody encoded.
+        [None, None, Some(email)] => {
+            vec![digests.person(PersonIdKind::Email, &email.trim().replace(' ', "+"))]
+        }
+        _ => return Err(bad_query("give only one of `userId`, `anonymousId` and `email`")),
+    })
+}
+
+/// Writes digests of persons as the value of `person`.
+pub(super) fn write_persons(persons: &[PersonDigest]) -> String {
+    persons
+        .iter()
+        .map(|PersonDigest(digest)| format!("{digest:016x}"))
+        .collect::<Vec<_>>()
+        .join("-")
+}
+
+/// Reads [`write_persons`].
+fn parse_persons(text: &str) -> Option<Vec<PersonDigest>> {
+    let of = |digest: &str| {
+        let is_whole = digest.len() == 16 && digest.bytes().all(|byte| byte.is_ascii_hexdigit());
+        is_whole
+            .then(|| u64::from_str_radix(digest, 16))
+            .map(|digest| Some(PersonDigest(digest.ok()?.cast_signed())))?
+    };
+    let persons: Vec<_> = text.split('-').map(of).collect::<Option<_>>()?;
+    (persons.len() <= PersonIdKind::ALL.len()).then_some(persons)
 }
 
 /// Why no message can meet a filter.

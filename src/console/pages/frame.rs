@@ -1,0 +1,63 @@
+//! What all pages of people who are logged in have in common.
+
+use std::convert::Infallible;
+use std::sync::Arc;
+
+use axum::extract::FromRequestParts;
+use axum::http::request::Parts;
+
+use super::assets;
+use crate::console::auth::Role;
+use crate::console::session::Session;
+use crate::console::state::AdminState;
+
+/// The frame around a page.
+#[derive(Debug, Clone)]
+pub(super) struct Frame {
+    pub(super) role: &'static str,
+    pub(super) is_admin: bool,
+    /// The path of the page, by which the navigation marks where one is.
+    path: String,
+    pub(super) assets: &'static assets::Names,
+}
+
+/// A link of the navigation.
+pub(super) struct Link {
+    pub(super) path: &'static str,
+    pub(super) name: &'static str,
+    /// The key that follows `g`.
+    pub(super) key: char,
+    pub(super) is_here: bool,
+}
+
+impl Frame {
+    /// The navigation.
+    pub(super) fn links(&self) -> impl Iterator<Item = Link> {
+        const LINKS: [(&str, &str, char); 1] = [("/console/messages", "Messages", 'm')];
+        LINKS.into_iter().map(|(path, name, key)| Link {
+            path,
+            name,
+            key,
+            is_here: self
+                .path
+                .strip_prefix(path)
+                .is_some_and(|rest| rest.is_empty() || rest.starts_with('/')),
+        })
+    }
+}
+
+impl FromRequestParts<AdminState> for Frame {
+    type Rejection = Infallible;
+
+    async fn from_request_parts(parts: &mut Parts, _: &AdminState) -> Result<Self, Infallible> {
+        // The layer around all pages has put it there.
+        let session = parts.extensions.get::<Arc<Session>>();
+        let role = session.map_or(Role::Viewer, |session| session.role);
+        Ok(Self {
+            role: role.as_str(),
+            is_admin: role == Role::Admin,
+            path: parts.uri.path().to_owned(),
+            assets: assets::names(),
+        })
+    }
+}

@@ -1,0 +1,155 @@
+//! Logging in with a token, and out.
+
+use askama::Template;
+use axum::Form;
+use axum::extract::rejection::FormRejection;
+use axum::extract::{Query, State};
+use axum::http::request::Parts;
+use axum::http::{HeaderMap, Method, StatusCode, Uri, header};
+use axum::response::{IntoResponse, Redirect, Response};
+use serde::Deserialize;
+
+use super::{assets, html};
+use crate::console::session::{self, Session};
+use crate::console::state::AdminState;
+use crate::http::error::ApiError;
+use crate::http::is_over_tls;
+
+/// Where one gets after logging in, unless one came from elsewhere in the console.
+const HOME: &str = "/console";
+
+#[derive(Template)]
+#[template(path = "login.html")]
+struct LoginPage {
+    assets: &'static assets::Names,
+    /// Where to go afterwards.
+    next: String,
+    /// Why the last try failed.
+    problem: Option<String>,
+    /// No token is configured.
+    is_off: bool,
+}
+
+#[derive(Deserialize)]
+pub(super) struct Asked {
+    next: Option<String>,
+}
+
+#[derive(Deserialize)]
+pub(super) struct Given {
+    token: String,
+    next: Option<String>,
+}
+
+/// Sends someone who is not logged in to the login, which leads back to the page they asked for.
+pub(super) fn ask(method: &Method, uri: &Uri) -> Response {
+    let wanted = uri.path_and_query().map_or(HOME, |wanted| wanted.as_str());
+    let query: String = match method.is_safe() && wanted != HOME {
+        true => url_encode(wanted),
+        false => return Redirect::to("/console/login").into_response(),
+    };
+    Redirect::to(&format!("/console/login?next={query}")).into_response()
+}
+
+/// The form.
+pub(super) async fn page(
+    State(state): State<AdminState>,
+    headers: HeaderMap,
+    Query(Asked { next }): Query<Asked>,
+) -> Response {
+    let next = inside(next);
+    if Session::of(&state.tokens, &headers, state.clock.now()).is_some() {
+        return Redirect::to(&next).into_response();
+    }
+    show(&state, StatusCode::OK, next, None)
+}
+
+/// Takes a token.
+pub(super) async fn log_in(
+    State(state): State<AdminState>,
+    parts: Parts,
+    form: Result<Form<Given>, FormRejection>,
+) -> Response {
+    let Ok(Form(Given { token, next })) = form else {
+        let problem = "The form is not complete: enter a token.".to_owned();
+        return show(&state, StatusCode::BAD_REQUEST, HOME.to_owned(), Some(problem));
+    };
+    let next = inside(next);
+    match Session::begin(&state.tokens, token.trim().as_bytes(), state.clock.now()) {
+        Some((session, value)) => {
+            let role = session.role.as_str();
+            tracing::info!(role, session = %session.id.simple(), "someone logged in to the console");
+            let cookie = session::cookie(Some(&value), is_over_tls(&parts.headers));
+            ([(header::SET_COOKIE, cookie)], Redirect::to(&next)).into_response()
+        }
+        None => {
+            let error = ApiError::unauthorized("This token is not known here.").of_guess();
+            let request = axum::http::Request::from_parts(parts, ());
+            let error = state.guesses.reject_admin(&request, error);
+            let problem = match error.status {
+                StatusCode::TOO_MANY_REQUESTS => {
+                    "Too many wrong tokens came from this address. Wait a minute, then try the right one."
+                }
+                _ => {
+                    "This token is not known here. It is the value of ADMIN_TOKEN or VIEWER_TOKEN in the configuration of this service."
+                }
+            };
+            show(&state, error.status, next, Some(problem.to_owned()))
+        }
+    }
+}
+
+/// Removes the cookie.
+pub(super) async fn log_out(headers: HeaderMap) -> Response {
+    let cookie = session::cookie(None, is_over_tls(&headers));
+    ([(header::SET_COOKIE, cookie)], Redirect::to("/console/login")).into_response()
+}
+
+fn show(state: &AdminState, status: StatusCode, next: String, problem: Option<String>) -> Response {
+    let (assets, is_off) = (assets::names(), state.tokens.is_empty());
+    html(status, &LoginPage { assets, next, problem, is_off })
+}
+
+/// A page of the console: nobody is sent elsewhere.
+fn inside(next: Option<String>) -> String {
+    let is_inside = |next: &String| {
+        let rest = next.strip_prefix(HOME);
+        rest.is_some_and(|rest| rest.is_empty() || rest.starts_with(['/', '?']))
+            && next.bytes().all(|byte| byte.is_ascii_graphic())
+    };
+    next.filter(is_inside).unwrap_or_else(|| HOME.to_owned())
+}
+
+/// Writes a text so that it can be the value of a parameter.
+pub(super) fn url_encode(text: &str) -> String {
+    let of = |byte: u8| match byte.is_ascii_alphanumeric() || b"-._~/".contains(&byte) {
+        true => char::from(byte).to_string(),
+        false => format!("%{byte:02X}"),
+    };
+    text.bytes().map(of).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nobody_is_led_out_of_the_console() {
+        for next in ["/console", "/console/messages/7", "/console/messages?state=failed&from=1h"] {
+            assert_eq!(inside(Some(next.to_owned())), next);
+        }
+        for next in [
+            "",
+            "https://example.com",
+            "//example.com/console",
+            "/consolex",
+            "/console\\@example.com",
+            "/console/\r\nSet-Cookie: a=b",
+            "javascript:alert(1)",
+        ] {
+            let led = inside(Some(next.to_owned()));
+            assert_eq!(led, HOME, "{next}");
+        }
+        assert_eq!(inside(None), HOME);
+    }
+}

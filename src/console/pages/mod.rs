@@ -1,0 +1,127 @@
+//! The pages below `/console`: made by the server, complete without a script.
+//!
+//! Contents of messages come from whoever has a public write key, so a page is never trusted with more than it needs:
+//! the templates escape, the policy in the headers lets nothing run but our own script, and no page goes to a cache.
+
+mod assets;
+mod frame;
+mod login;
+mod message;
+mod messages;
+mod parts;
+mod search;
+
+use std::sync::Arc;
+
+use askama::Template;
+use axum::Router;
+use axum::extract::{DefaultBodyLimit, Request, State};
+use axum::http::{HeaderName, HeaderValue, StatusCode, header};
+use axum::middleware::{Next, from_fn_with_state};
+use axum::response::{Html, IntoResponse, Redirect, Response};
+use axum::routing::{get, post};
+use tower::ServiceBuilder;
+use tower_http::csrf::CsrfLayer;
+use tower_http::set_header::SetResponseHeaderLayer;
+
+use super::session::Session;
+use super::state::AdminState;
+use crate::http::error::ApiError;
+use frame::Frame;
+
+/// The largest form.
+const FORM_BYTES_MAX: usize = 64 * 1024;
+
+/// Nothing but our own script, style and pictures; no frame around it, no form to elsewhere.
+const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; \
+    form-action 'self'; base-uri 'none'; frame-ancestors 'none'";
+
+/// The routes of the console.
+pub(super) fn router(state: AdminState) -> Router {
+    let inside = Router::new()
+        .route("/console", get(|| async { Redirect::to("/console/messages") }))
+        .route("/console/messages", get(messages::page))
+        .route("/console/messages/{seq}", get(message::page))
+        .route("/console/search", post(search::search))
+        .route("/console/{*path}", get(not_found))
+        .layer(from_fn_with_state(state.clone(), require_session));
+    let outside = Router::new()
+        .route("/console/login", get(login::page).post(login::log_in))
+        .route("/console/logout", post(login::log_out));
+    let fixed = |name: HeaderName, value: &'static str| {
+        SetResponseHeaderLayer::overriding(name, HeaderValue::from_static(value))
+    };
+    let headers = ServiceBuilder::new()
+        .layer(fixed(header::CONTENT_SECURITY_POLICY, POLICY))
+        .layer(fixed(header::X_CONTENT_TYPE_OPTIONS, "nosniff"))
+        .layer(fixed(header::X_FRAME_OPTIONS, "DENY"))
+        .layer(fixed(header::REFERRER_POLICY, "no-referrer"))
+        .layer(fixed(header::CACHE_CONTROL, "no-store"))
+        .layer(CsrfLayer::new().with_rejection_response(|_| refuse_foreign_form()));
+    outside
+        .merge(inside)
+        .layer(headers)
+        .layer(DefaultBodyLimit::max(FORM_BYTES_MAX))
+        .merge(assets::routes())
+        .with_state(state)
+}
+
+/// Passes on requests of people who are logged in, with their session; sends others to the login.
+async fn require_session(
+    State(state): State<AdminState>,
+    mut request: Request,
+    next: Next,
+) -> Response {
+    let Some(session) = Session::of(&state.tokens, request.headers(), state.clock.now()) else {
+        return login::ask(request.method(), request.uri());
+    };
+    request.extensions_mut().insert(Arc::new(session));
+    next.run(request).await
+}
+
+/// Renders a page.
+fn html(status: StatusCode, page: &impl Template) -> Response {
+    match page.render() {
+        Ok(text) => (status, Html(text)).into_response(),
+        Err(error) => {
+            tracing::error!(%error, "a page cannot be rendered");
+            ApiError::new(StatusCode::INTERNAL_SERVER_ERROR, "internal", "the page cannot be shown: please report the line `a page cannot be rendered` in the log").into_response()
+        }
+    }
+}
+
+/// A page that says what went wrong, and what to do.
+#[derive(Template)]
+#[template(path = "error.html")]
+struct ErrorPage<'a> {
+    frame: Frame,
+    title: &'a str,
+    message: &'a str,
+}
+
+/// The page of an error, for people who are logged in.
+fn error_page(frame: Frame, error: &ApiError) -> Response {
+    let title = match error.status {
+        StatusCode::NOT_FOUND => "Not found",
+        StatusCode::SERVICE_UNAVAILABLE => "The store does not answer",
+        status if status.is_client_error() => "That does not work",
+        _ => "Something went wrong",
+    };
+    html(error.status, &ErrorPage { frame, title, message: &error.message })
+}
+
+async fn not_found(frame: Frame) -> Response {
+    let error =
+        ApiError::new(StatusCode::NOT_FOUND, "not_found", "There is no page at this address.");
+    error_page(frame, &error)
+}
+
+/// The answer to a form that another site sent, or a proxy that does not pass on who did.
+fn refuse_foreign_form() -> Response {
+    ApiError::new(
+        StatusCode::FORBIDDEN,
+        "cross_site",
+        "the form was sent from another site: open the console itself and try again; a proxy in front must pass on the headers Host and Origin",
+    )
+    .into_response()
+}

@@ -1,0 +1,77 @@
+//! What pages show of single values.
+
+use std::fmt;
+
+use jiff::Timestamp;
+
+use crate::queue::{DeliveryState, FailureReason, MessageState};
+
+/// A time as it is read by people and by the script, which shows it in the zone of the browser.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Time(pub(super) Timestamp);
+
+impl Time {
+    /// For `datetime`.
+    pub(super) fn machine(&self) -> Timestamp {
+        self.0
+    }
+}
+
+impl fmt::Display for Time {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(formatter, "{}", self.0.strftime("%Y-%m-%d %H:%M:%S UTC"))
+    }
+}
+
+/// A state: an icon, a word and a colour, so that none of them matters alone.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Badge {
+    pub(super) word: &'static str,
+    pub(super) icon: &'static str,
+    /// The class of its colour.
+    pub(super) tone: &'static str,
+}
+
+impl From<MessageState> for Badge {
+    fn from(state: MessageState) -> Self {
+        let (icon, tone) = match state {
+            MessageState::Pending => ("◔", "warn"),
+            MessageState::Delivered => ("✓", "good"),
+            MessageState::Failed => ("✕", "bad"),
+            MessageState::Unmatched => ("○", "muted"),
+        };
+        Badge { word: state.as_str(), icon, tone }
+    }
+}
+
+impl From<DeliveryState> for Badge {
+    fn from(state: DeliveryState) -> Self {
+        let (icon, tone) = match state {
+            DeliveryState::Pending => ("◔", "warn"),
+            DeliveryState::Delivered => ("✓", "good"),
+            DeliveryState::Failed => ("✕", "bad"),
+            DeliveryState::Unknown => ("?", "muted"),
+        };
+        Badge { word: state.as_str(), icon, tone }
+    }
+}
+
+/// What a reason of a failure means.
+pub(super) fn meaning(reason: FailureReason) -> &'static str {
+    match reason {
+        FailureReason::Refused => "Loops refused the request",
+        FailureReason::Expired => "it became too old to be sent",
+        FailureReason::Invalid => "the mapping makes no request of it that Loops could take",
+        FailureReason::PlaceholderId => "its user id is a word that stands for no id",
+        FailureReason::Unreadable => "the stored message cannot be read",
+        FailureReason::Unknown => "a later version of this program recorded why",
+    }
+}
+
+/// `1 message`, `2 messages`.
+pub(super) fn count(number: usize, one: &str) -> String {
+    match number {
+        1 => format!("1 {one}"),
+        more => format!("{more} {one}s"),
+    }
+}

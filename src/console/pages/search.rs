@@ -1,0 +1,90 @@
+//! Finds a message or a person by what people have: an id or an address. What they type is sent in a form, and the
+//! page to which it leads holds digests: no address, log or history of a browser gets it.
+
+use axum::Form;
+use axum::extract::State;
+use axum::extract::rejection::FormRejection;
+use axum::http::StatusCode;
+use axum::response::{IntoResponse, Redirect, Response};
+use serde::Deserialize;
+
+use super::error_page;
+use super::frame::Frame;
+use crate::console::filter::write_persons;
+use crate::console::state::{AdminState, store_fault};
+use crate::http::error::ApiError;
+use crate::queue::{Filter, Seq};
+use crate::segment::{PersonDigest, PersonIdKind};
+
+#[derive(Deserialize)]
+pub(super) struct Asked {
+    q: String,
+}
+
+/// What a search is for.
+enum Wanted<'a> {
+    Number(Seq),
+    Message(&'a str),
+    Persons(Vec<PersonDigest>),
+    /// Whatever has this id.
+    Any(&'a str),
+}
+
+/// Leads to what was found.
+pub(super) async fn search(
+    State(state): State<AdminState>,
+    frame: Frame,
+    form: Result<Form<Asked>, FormRejection>,
+) -> Response {
+    let asked = form.map(|Form(Asked { q })| q).unwrap_or_default();
+    match find(&state, asked.trim()).await {
+        Ok(path) => Redirect::to(&path).into_response(),
+        Err(error) => error_page(frame, &error),
+    }
+}
+
+async fn find(state: &AdminState, asked: &str) -> Result<String, ApiError> {
+    if asked.is_empty() {
+        return Ok("/console/messages".to_owned());
+    }
+    let digests = state.log.digests();
+    let person = |kind, id: &str| Wanted::Persons(vec![digests.person(kind, id.trim())]);
+    let wanted = match asked.split_once(':') {
+        _ if asked.starts_with('#') => match asked[1..].trim().parse() {
+            Ok(number) => Wanted::Number(Seq(number)),
+            Err(_) => Wanted::Any(asked),
+        },
+        Some(("msg", id)) => Wanted::Message(id.trim()),
+        Some(("user", id)) => person(PersonIdKind::User, id),
+        Some(("anon", id)) => person(PersonIdKind::Anonymous, id),
+        Some(("email", id)) => person(PersonIdKind::Email, id),
+        _ if asked.contains('@') => Wanted::Persons(digests.any_person(asked)),
+        _ => Wanted::Any(asked),
+    };
+    if let Wanted::Number(Seq(number)) = wanted {
+        return Ok(format!("/console/messages/{number}"));
+    }
+    if let Wanted::Message(id) | Wanted::Any(id) = wanted {
+        let found =
+            state.log.by_message_id(digests.message_id(id), id).await.map_err(store_fault)?;
+        if let Some(message) = found.first() {
+            return Ok(format!("/console/messages/{}", message.seq.0));
+        }
+    }
+    let persons = match wanted {
+        Wanted::Persons(persons) => persons,
+        Wanted::Any(id) => digests.any_person(id),
+        Wanted::Message(_) | Wanted::Number(_) => Vec::new(),
+    };
+    let filter = Filter { persons: persons.clone(), ..Filter::default() };
+    let is_known = !persons.is_empty()
+        && !state.log.list(&filter, None, 1).await.map_err(store_fault)?.messages.is_empty();
+    if is_known {
+        return Ok(format!("/console/messages?person={}", write_persons(&persons)));
+    }
+    Err(ApiError::new(
+        StatusCode::NOT_FOUND,
+        "nothing_found",
+        "No message with this id, and none of a person with this id or address, was accepted; or its record has expired (store.records_retention_h), or the person was deleted. To look for one kind of id only, write msg:, user:, anon: or email: before it, and # before a number.",
+    ))
+}

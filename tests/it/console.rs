@@ -1,0 +1,327 @@
+//! The console, as a browser without a script sees it: who gets in, and what a page may hold.
+
+use reqwest::header::{HeaderMap, HeaderValue};
+use reqwest::{Client, Method, Response, redirect};
+use serde_json::json;
+
+use crate::support::{
+    ADMIN_TOKEN, PATIENCE, Reply, ScriptedLoops, Service, Setup, identify, track,
+};
+
+const VIEWER_TOKEN: &str = "viewer-canary-51aa";
+
+/// A browser at the console of a service.
+struct Visitor<'s> {
+    service: &'s Service,
+    http: Client,
+    cookie: Option<String>,
+}
+
+/// A page, or what led elsewhere.
+struct Shown {
+    status: u16,
+    headers: HeaderMap,
+    text: String,
+}
+
+impl<'s> Visitor<'s> {
+    fn new(service: &'s Service) -> Self {
+        let http = Client::builder().no_proxy().redirect(redirect::Policy::none());
+        Self { service, http: http.build().unwrap(), cookie: None }
+    }
+
+    /// Someone who has logged in with a token.
+    async fn with(service: &'s Service, token: &str) -> Self {
+        let mut visitor = Self::new(service);
+        let answer = visitor.post("/console/login", &[("token", token)], &[]).await;
+        assert_eq!((answer.status, answer.location()), (303, "/console"), "{}", answer.text);
+        let cookie = answer.headers["set-cookie"].to_str().unwrap();
+        visitor.cookie = Some(cookie.split(';').next().unwrap().to_owned());
+        visitor
+    }
+
+    async fn send(
+        &self,
+        method: Method,
+        path: &str,
+        form: &[(&str, &str)],
+        more: &[(&'static str, &str)],
+    ) -> Shown {
+        let mut request = self.http.request(method, format!("{}{path}", self.service.base_url));
+        if !form.is_empty() {
+            let of = |(name, value): &(&str, &str)| format!("{name}={}", encode(value));
+            let body = form.iter().map(of).collect::<Vec<_>>().join("&");
+            request =
+                request.header("content-type", "application/x-www-form-urlencoded").body(body);
+        }
+        if let Some(cookie) = &self.cookie {
+            request = request.header("cookie", cookie);
+        }
+        for (name, value) in more {
+            request = request.header(*name, HeaderValue::from_str(value).unwrap());
+        }
+        Shown::of(request.timeout(PATIENCE).send().await.unwrap()).await
+    }
+
+    async fn get(&self, path: &str) -> Shown {
+        self.send(Method::GET, path, &[], &[]).await
+    }
+
+    async fn post(
+        &self,
+        path: &str,
+        form: &[(&str, &str)],
+        more: &[(&'static str, &str)],
+    ) -> Shown {
+        self.send(Method::POST, path, form, more).await
+    }
+
+    /// Where the search for something leads.
+    async fn search(&self, wanted: &str) -> Shown {
+        let answer = self.post("/console/search", &[("q", wanted)], &[]).await;
+        match answer.status {
+            303 => self.get(answer.location()).await,
+            _ => answer,
+        }
+    }
+}
+
+impl Shown {
+    async fn of(response: Response) -> Self {
+        let (status, headers) = (response.status().as_u16(), response.headers().clone());
+        Self { status, headers, text: response.text().await.unwrap() }
+    }
+
+    fn location(&self) -> &str {
+        self.headers.get("location").map_or("", |location| location.to_str().unwrap())
+    }
+}
+
+fn encode(text: &str) -> String {
+    text.bytes().map(|byte| format!("%{byte:02X}")).collect()
+}
+
+fn set_up(loops: &ScriptedLoops) -> Setup {
+    Setup::with_loops(&loops.base_url).env("VIEWER_TOKEN", VIEWER_TOKEN)
+}
+
+#[tokio::test]
+async fn only_people_with_a_token_get_in() {
+    let loops = ScriptedLoops::willing().await;
+    let service = set_up(&loops).start();
+    let stranger = Visitor::new(&service);
+    for (path, login) in [
+        ("/console", "/console/login"),
+        (
+            "/console/messages?state=failed",
+            "/console/login?next=/console/messages%3Fstate%3Dfailed",
+        ),
+        ("/console/messages/1", "/console/login?next=/console/messages/1"),
+        ("/console/nothing", "/console/login?next=/console/nothing"),
+    ] {
+        let answer = stranger.get(path).await;
+        assert_eq!((answer.status, answer.location()), (303, login), "{path}");
+    }
+    let answer = stranger.post("/console/search", &[("q", "u1")], &[]).await;
+    assert_eq!((answer.status, answer.location()), (303, "/console/login"));
+    let wrong = stranger.post("/console/login", &[("token", "wrong")], &[]).await;
+    assert_eq!(wrong.status, 401);
+    assert!(wrong.text.contains("This token is not known here"), "{}", wrong.text);
+    assert!(!wrong.headers.contains_key("set-cookie"));
+    let incomplete = stranger.post("/console/login", &[("key", "wrong")], &[]).await;
+    assert_eq!(incomplete.status, 400);
+    for token in [ADMIN_TOKEN, VIEWER_TOKEN] {
+        let visitor = Visitor::with(&service, token).await;
+        assert_eq!(visitor.get("/console/messages").await.status, 200);
+        assert_eq!(visitor.get("/console/nothing").await.status, 404);
+        // One gets back to where one was going.
+        let form = [("token", token), ("next", "/console/messages/7")];
+        let answer = stranger.post("/console/login", &form, &[]).await;
+        assert_eq!(answer.location(), "/console/messages/7");
+        let form = [("token", token), ("next", "https://example.com/console")];
+        assert_eq!(stranger.post("/console/login", &form, &[]).await.location(), "/console");
+        let left = visitor.post("/console/logout", &[("x", "")], &[]).await;
+        assert!(left.headers["set-cookie"].to_str().unwrap().contains("Max-Age=0"));
+    }
+}
+
+#[tokio::test]
+async fn a_session_outlives_a_restart_but_not_its_token() {
+    let loops = ScriptedLoops::willing().await;
+    let setup = set_up(&loops);
+    let service = setup.start();
+    let cookie = Visitor::with(&service, ADMIN_TOKEN).await.cookie;
+    let service = service.stop_and_restart(&setup).await;
+    let visitor = Visitor { cookie: cookie.clone(), ..Visitor::new(&service) };
+    assert_eq!(visitor.get("/console/messages").await.status, 200);
+    let setup = setup.env("ADMIN_TOKEN", "another admin token");
+    let service = service.stop_and_restart(&setup).await;
+    let visitor = Visitor { cookie, ..Visitor::new(&service) };
+    assert_eq!(visitor.get("/console/messages").await.status, 303);
+}
+
+#[tokio::test]
+async fn a_cookie_is_out_of_reach_of_scripts_and_of_other_sites() {
+    let loops = ScriptedLoops::willing().await;
+    let service = set_up(&loops).start();
+    let visitor = Visitor::new(&service);
+    let form = [("token", ADMIN_TOKEN)];
+    let plain = visitor.post("/console/login", &form, &[]).await;
+    let over_tls = visitor.post("/console/login", &form, &[("x-forwarded-proto", "https")]).await;
+    let cookie = |answer: &Shown| answer.headers["set-cookie"].to_str().unwrap().to_owned();
+    for attribute in ["Path=/", "HttpOnly", "SameSite=Lax", "Max-Age=43200"] {
+        assert!(cookie(&plain).contains(attribute) && cookie(&over_tls).contains(attribute));
+    }
+    assert!(!cookie(&plain).contains("Secure") && !cookie(&plain).contains(ADMIN_TOKEN));
+    assert!(cookie(&over_tls).starts_with("__Host-") && cookie(&over_tls).ends_with("; Secure"));
+}
+
+#[tokio::test]
+async fn a_form_of_another_site_is_refused() {
+    let loops = ScriptedLoops::willing().await;
+    let service = set_up(&loops).start();
+    let visitor = Visitor::with(&service, ADMIN_TOKEN).await;
+    for path in ["/console/search", "/console/login", "/console/logout"] {
+        for headers in [
+            [("sec-fetch-site", "cross-site"), ("origin", "https://example.com")],
+            [("sec-fetch-site", "same-site"), ("origin", "https://example.com")],
+            [("accept", "*/*"), ("origin", "https://example.com")],
+        ] {
+            let answer = visitor.post(path, &[("q", "u1"), ("token", ADMIN_TOKEN)], &headers).await;
+            assert_eq!(answer.status, 403, "{path} {headers:?}");
+            assert!(answer.text.contains(r#""code":"cross_site""#), "{}", answer.text);
+        }
+    }
+    let own = [("sec-fetch-site", "same-origin")];
+    assert_ne!(visitor.post("/console/search", &[("q", "u1")], &own).await.status, 403);
+}
+
+#[tokio::test]
+async fn no_page_runs_or_loads_anything_of_others_and_none_is_kept() {
+    let loops = ScriptedLoops::willing().await;
+    let service = set_up(&loops).start();
+    let visitor = Visitor::with(&service, ADMIN_TOKEN).await;
+    for path in ["/console/messages", "/console/messages/1", "/console/nothing", "/console/login"] {
+        let page = visitor.get(path).await;
+        let policy = page.headers["content-security-policy"].to_str().unwrap();
+        assert!(policy.starts_with("default-src 'none'; script-src 'self';"), "{policy}");
+        assert!(
+            policy.contains("frame-ancestors 'none'") && !policy.contains("unsafe"),
+            "{policy}"
+        );
+        assert_eq!(page.headers["cache-control"], "no-store");
+        assert_eq!(page.headers["referrer-policy"], "no-referrer");
+        assert_eq!(page.headers["x-content-type-options"], "nosniff");
+        let inline = ["<script>", "<style", " style=", " onclick=", " onload="];
+        assert!(!inline.iter().any(|inline| page.text.contains(inline)), "{path}");
+    }
+    let page = visitor.get("/console/messages").await;
+    let style = page.text.split('"').find(|part| part.ends_with(".css")).unwrap();
+    let asset = Visitor::new(&service).get(style).await;
+    assert_eq!(
+        (asset.status, &asset.headers["content-type"]),
+        (200, &HeaderValue::from_static("text/css; charset=utf-8"))
+    );
+    assert!(asset.headers["cache-control"].to_str().unwrap().contains("immutable"));
+}
+
+#[tokio::test]
+async fn a_message_is_found_by_every_id_and_shows_why_it_failed() {
+    let loops = ScriptedLoops::start(|seen| match seen.path.as_str() {
+        "/events/send" => {
+            Reply::status(400).with_body(r#"{"message":"no event for ada@people.example.test"}"#)
+        }
+        _ => Reply::ok(),
+    })
+    .await;
+    let service = set_up(&loops).start();
+    service.accept("/v1/identify", identify("u1", "about-ada")).await;
+    let mut signed_up = track("u1", "sign-up");
+    signed_up["event"] = json!("Signed Up");
+    service.accept("/v1/track", signed_up).await;
+    service.message("about-ada", |message| message["state"] == "delivered").await;
+    service.message("sign-up", |message| message["state"] == "failed").await;
+    let admin = Visitor::with(&service, ADMIN_TOKEN).await;
+    for wanted in ["sign-up", " sign-up ", "msg:sign-up"] {
+        let page = admin.search(wanted).await;
+        assert_eq!(page.status, 200, "{wanted}");
+        for words in [
+            "<h1>Signed Up ",
+            "failed",
+            "Loops refused the request",
+            "sendEvent",
+            "POST /events/send",
+        ] {
+            assert!(page.text.contains(words), "{wanted}: no {words}: {}", page.text);
+        }
+    }
+    for wanted in ["u1", "user:u1"] {
+        let page = admin.search(wanted).await;
+        assert!(page.text.contains("sign-up") && page.text.contains("about-ada"), "{wanted}");
+    }
+    let failed = admin.get("/console/messages?state=failed").await;
+    assert!(failed.text.contains("sign-up") && !failed.text.contains("about-ada"));
+    for wanted in ["nobody", "nobody@example.com", "msg:u1", "anon:u1", "email:u1"] {
+        let page = admin.search(wanted).await;
+        assert_eq!(page.status, 404, "{wanted}");
+        assert!(page.text.contains("Not found") && page.text.contains("records_retention_h"));
+    }
+    // What Loops said may hold an address: a viewer sees it without.
+    let viewer = Visitor::with(&service, VIEWER_TOKEN).await;
+    for path in ["/console/messages", "/console/messages?state=failed"] {
+        for visitor in [&admin, &viewer] {
+            assert!(!visitor.get(path).await.text.contains("people.example.test"), "{path}");
+        }
+    }
+    assert!(admin.search("sign-up").await.text.contains("people.example.test"));
+    let masked = viewer.search("sign-up").await;
+    assert!(masked.text.contains("no event for …") && !masked.text.contains("people.example.test"));
+}
+
+#[tokio::test]
+async fn an_error_in_an_address_is_explained_on_a_page() {
+    let loops = ScriptedLoops::willing().await;
+    let service = set_up(&loops).start();
+    let visitor = Visitor::with(&service, ADMIN_TOKEN).await;
+    for (query, words) in [
+        ("state=gone", "`state` must be one of"),
+        ("from=soon", "`from` must be a time"),
+        ("person=ada@example.com", "`person` is what the search"),
+        ("before=x", "`before` must be"),
+        ("colour=red", "a parameter is unknown"),
+    ] {
+        let page = visitor.get(&format!("/console/messages?{query}")).await;
+        assert_eq!(page.status, 400, "{query}");
+        assert!(page.text.contains(words) && page.text.contains("<html"), "{query}: {}", page.text);
+    }
+    // Empty fields of the form are no conditions.
+    let page = visitor.get("/console/messages?state=&type=&event=&from=&to=").await;
+    assert_eq!(page.status, 200);
+    assert!(
+        page.text.contains("No message has been accepted yet") && page.text.contains("curl -u")
+    );
+}
+
+#[tokio::test]
+async fn what_senders_write_is_never_part_of_a_page() {
+    let loops = ScriptedLoops::start(|_| {
+        Reply::status(400).with_body(r#"{"message":"<script>alert(3)</script>"}"#)
+    })
+    .await;
+    let service = set_up(&loops).start();
+    let event = r#""><script>alert(1)</script><img src=x onerror=alert(2)>"#;
+    let message = json!({"userId": event, "event": event, "messageId": "odd<b>", "properties": {event: event}});
+    service.accept("/v1/track", message).await;
+    service.message("odd%3Cb%3E", |message| message["state"] == "failed").await;
+    let visitor = Visitor::with(&service, ADMIN_TOKEN).await;
+    let list = visitor.get("/console/messages").await;
+    let one = visitor.search("odd<b>").await;
+    let filtered = visitor.get(&format!("/console/messages?event={}", encode(event))).await;
+    for page in [list, one, filtered] {
+        assert_eq!(page.status, 200);
+        for raw in ["<script>alert", "<img src=x", "odd<b>"] {
+            assert!(!page.text.contains(raw), "{raw}: {}", page.text);
+        }
+        assert!(page.text.contains("alert"), "{}", page.text);
+    }
+}

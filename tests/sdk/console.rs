@@ -1,0 +1,206 @@
+//! The console in a real browser: for everybody, and harmless whatever senders write.
+
+use serde_json::{Value, json};
+use tokio::sync::{Mutex, MutexGuard};
+
+use crate::script::Script;
+use crate::support::{ADMIN_TOKEN, Reply, ScriptedLoops, Service, Setup, identify, track};
+
+/// A browser wants the machine for itself.
+static BROWSER: Mutex<()> = Mutex::const_new(());
+
+/// What senders could write to make a page run it.
+const HOSTILE: [&str; 12] = [
+    "<script>window.x = 1</script>",
+    "\"><script>window.x = 1</script>",
+    "'><img src=x onerror=\"window.x = 1\">",
+    "<svg onload=window.x=1>",
+    "<svg><script>window.x=1</script></svg>",
+    "javascript:window.x=1",
+    "</title><script>window.x=1</script>",
+    "</textarea><script>window.x=1</script>",
+    "<iframe srcdoc=\"<script>parent.x=1</script>\">",
+    "{{constructor.constructor('window.x=1')()}}",
+    "<meta http-equiv=refresh content=\"0;url=https://example.com\">",
+    "<a href=\"javascript:window.x=1\" autofocus onfocus=window.x=1>a</a>",
+];
+
+/// The program with its console, and a browser.
+struct Site {
+    service: Service,
+    _loops: ScriptedLoops,
+    browser: Script,
+    _home: tempfile::TempDir,
+    _alone: MutexGuard<'static, ()>,
+}
+
+impl Site {
+    async fn open() -> Self {
+        let alone = BROWSER.lock().await;
+        let loops = ScriptedLoops::start(|seen| match seen.path.as_str() {
+            "/events/send" => Reply::status(400).with_body(r#"{"message":"<b>no such event</b>"}"#),
+            _ => Reply::ok(),
+        })
+        .await;
+        let service = Setup::with_loops(&loops.base_url).start();
+        let home = tempfile::tempdir().unwrap();
+        let browser = Script::browser("console.js", home.path());
+        Self { service, _loops: loops, browser, _home: home, _alone: alone }
+    }
+
+    /// With a person whose message was delivered and whose event failed.
+    async fn with_ada() -> Self {
+        let site = Self::open().await;
+        site.service.accept("/v1/identify", identify("ada", "about-ada")).await;
+        let mut signed_up = track("ada", "sign-up");
+        signed_up["event"] = json!("Signed Up");
+        site.service.accept("/v1/track", signed_up).await;
+        site.service.message("about-ada", |message| message["state"] == "delivered").await;
+        site.service.message("sign-up", |message| message["state"] == "failed").await;
+        site
+    }
+
+    async fn tell(&mut self, line: Value) -> Value {
+        self.browser.tell(&line);
+        let answer: Value = serde_json::from_str(&self.browser.line().await).unwrap();
+        assert_eq!(answer.get("error"), None, "{line}");
+        answer["value"].clone()
+    }
+
+    async fn go(&mut self, path: &str) {
+        let url = format!("{}{path}", self.service.base_url);
+        self.tell(json!({"open": url})).await;
+    }
+
+    /// A new visitor, who logs in.
+    async fn log_in(&mut self, visitor: Value) {
+        self.tell(json!({"visitor": visitor})).await;
+        self.go("/console/login").await;
+        self.tell(json!({"fill": ["#token", ADMIN_TOKEN]})).await;
+        self.tell(json!({"click": "button.main", "leads": true})).await;
+    }
+
+    async fn path(&mut self) -> String {
+        let url = self.tell(json!({"url": true})).await;
+        url.as_str().unwrap().replacen(&self.service.base_url, "", 1)
+    }
+
+    async fn text(&mut self) -> String {
+        self.tell(json!({"text": "main"})).await.as_str().unwrap().to_owned()
+    }
+}
+
+#[tokio::test]
+async fn every_page_is_for_everybody() {
+    let mut site = Site::with_ada().await;
+    let pages = [
+        ("messages", "/console/messages"),
+        ("failed", "/console/messages?state=failed"),
+        ("none", "/console/messages?state=pending"),
+        ("message", "/console/messages/2"),
+        ("not-found", "/console/messages/999"),
+    ];
+    let folder =
+        std::path::Path::new(env!("CARGO_TARGET_TMPDIR")).parent().unwrap().join("console");
+    std::fs::create_dir_all(&folder).unwrap();
+    for theme in ["light", "dark"] {
+        for width in [1280, 390] {
+            let visitor = |audit| json!({"width": width, "theme": theme, "audit": audit});
+            site.tell(json!({"visitor": visitor(true)})).await;
+            site.go("/console/login").await;
+            assert_eq!(site.tell(json!({"axe": true})).await, json!([]), "login {theme} {width}");
+            site.log_in(visitor(true)).await;
+            for (_, path) in pages {
+                site.go(path).await;
+                let found = site.tell(json!({"axe": true})).await;
+                assert_eq!(found, json!([]), "{path} {theme} {width}");
+                let width =
+                    "document.documentElement.scrollWidth - document.documentElement.clientWidth";
+                assert_eq!(site.tell(json!({"evaluate": width})).await, 0, "{path} is too wide");
+            }
+            site.log_in(visitor(false)).await;
+            for (name, path) in pages {
+                site.go(path).await;
+                let file = folder.join(format!("{name}-{theme}-{width}.png"));
+                site.tell(json!({"screenshot": file})).await;
+            }
+            let problems = site.tell(json!({"problems": true})).await;
+            let problems: Vec<&Value> = problems.as_array().unwrap().iter().collect();
+            // The browser counts the page of a message that is not there as an error.
+            assert!(
+                problems.iter().all(|problem| problem.to_string().contains("404")),
+                "{problems:?}"
+            );
+        }
+    }
+}
+
+#[tokio::test]
+async fn the_keyboard_is_enough_to_find_why_a_message_failed() {
+    let mut site = Site::with_ada().await;
+    site.tell(json!({"visitor": {}})).await;
+    site.go("/console/messages").await;
+    let focus = json!({"evaluate": "document.activeElement.id"});
+    assert_eq!(site.tell(focus).await, "token");
+    for key in ADMIN_TOKEN.chars() {
+        site.tell(json!({"press": key.to_string()})).await;
+    }
+    site.tell(json!({"press": "Enter", "leads": true})).await;
+    assert_eq!(site.path().await, "/console/messages");
+    site.tell(json!({"press": "/"})).await;
+    for key in "ada".chars() {
+        site.tell(json!({"press": key.to_string()})).await;
+    }
+    site.tell(json!({"press": "Enter", "leads": true})).await;
+    assert!(site.path().await.starts_with("/console/messages?person="), "{}", site.path().await);
+    // The newest row is the event.
+    site.tell(json!({"press": "j"})).await;
+    site.tell(json!({"press": "Enter", "leads": true})).await;
+    let text = site.text().await;
+    assert!(text.contains("Signed Up") && text.contains("Loops refused the request"), "{text}");
+    site.tell(json!({"press": "g"})).await;
+    site.tell(json!({"press": "m", "leads": true})).await;
+    assert_eq!(site.path().await, "/console/messages");
+}
+
+#[tokio::test]
+async fn no_script_is_needed_to_find_why_a_message_failed() {
+    let mut site = Site::with_ada().await;
+    site.log_in(json!({"script": false})).await;
+    site.tell(json!({"fill": ["#q", "ada"]})).await;
+    site.tell(json!({"press": "Enter", "leads": true})).await;
+    site.tell(json!({"click": "tbody tr:first-child a", "leads": true})).await;
+    let text = site.text().await;
+    assert!(text.contains("Signed Up") && text.contains("Loops refused the request"), "{text}");
+    assert!(text.contains("UTC"), "{text}");
+}
+
+#[tokio::test]
+async fn nothing_that_senders_write_runs() {
+    let mut site = Site::open().await;
+    for (index, text) in HOSTILE.into_iter().enumerate() {
+        let message = json!({
+            "type": "track", "event": text, "userId": text, "anonymousId": text, "messageId": format!("{text} {index}"),
+            "properties": {text: text}, "traits": {text: text}, "context": {"traits": {"email": text}}, text: text,
+        });
+        site.service.accept("/v1/batch", json!({"batch": [message]})).await;
+    }
+    site.log_in(json!({})).await;
+    site.go("/console/messages").await;
+    let mut seen = 0;
+    while seen < HOSTILE.len() {
+        seen += 1;
+        site.go(&format!("/console/messages/{seen}")).await;
+        assert_eq!(site.tell(json!({"evaluate": "window.x ?? null"})).await, Value::Null);
+        assert_eq!(site.path().await, format!("/console/messages/{seen}"));
+    }
+    for text in HOSTILE {
+        site.tell(json!({"fill": ["#q", text]})).await;
+        site.tell(json!({"press": "Enter", "leads": true})).await;
+        assert_eq!(site.tell(json!({"evaluate": "window.x ?? null"})).await, Value::Null);
+    }
+    let problems = site.tell(json!({"problems": true})).await;
+    // The browser counts the page of a search that finds nothing as an error.
+    let is_harmless = |problem: &Value| problem.to_string().contains("404");
+    assert!(problems.as_array().unwrap().iter().all(is_harmless), "{problems}");
+}

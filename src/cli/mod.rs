@@ -6,6 +6,7 @@ mod dev;
 mod eval;
 mod healthcheck;
 mod import;
+mod moving;
 mod preview;
 mod replay;
 mod sandbox;
@@ -21,7 +22,7 @@ use clap::{Parser, Subcommand};
 use crate::app::AppError;
 use crate::config::{LogFormat, StoreConfig};
 use crate::queue::Store;
-use crate::store;
+use crate::store::{self, MoveError};
 use crate::telemetry::{self, DroppedLines, Telemetry};
 
 /// Self-hosted, Segment-compatible destination for Loops.
@@ -50,6 +51,8 @@ enum Command {
     Import(import::ImportArgs),
     /// Requeue failed (or other finished) messages, with the current subscriptions.
     Replay(replay::ReplayArgs),
+    /// Move the queue of a data folder (SQLite) to PostgreSQL, with all that was delivered and all that waits.
+    Move(moving::MoveArgs),
     /// Check that a running service is alive: exit code 0 if so.
     Healthcheck(healthcheck::HealthcheckArgs),
 }
@@ -75,6 +78,9 @@ pub enum CliError {
     /// The arguments or the input cannot be used.
     #[error("{0}")]
     Usage(String),
+    /// A queue could not be moved.
+    #[error(transparent)]
+    Move(#[from] MoveError),
     /// The store failed.
     #[error("the database failed; what was done before stays: run the same command again")]
     Store(#[source] Box<dyn std::error::Error + Send + Sync>),
@@ -115,6 +121,7 @@ pub fn run() -> ExitCode {
         Command::Eval(args) => eval::run(args),
         Command::Import(args) => import::run(args),
         Command::Replay(args) => replay::run(args),
+        Command::Move(args) => moving::run(args),
         Command::Healthcheck(args) => healthcheck::run(&args),
     };
     match result {

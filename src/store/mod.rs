@@ -6,6 +6,7 @@
 
 mod backlog;
 mod groups;
+mod moving;
 mod postgres;
 mod room;
 mod sqlite;
@@ -13,6 +14,8 @@ mod tally;
 mod values;
 
 use std::sync::Arc;
+
+pub use moving::{MoveError, Moved, Watch, keep_queue, move_queue};
 
 use crate::config::StoreConfig;
 use crate::queue::Store;

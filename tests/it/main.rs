@@ -43,6 +43,8 @@ mod lists;
 #[cfg(target_os = "linux")]
 mod memory;
 mod merging;
+#[cfg(unix)]
+mod moving;
 mod neighbours;
 mod network_disk;
 mod odd_http;

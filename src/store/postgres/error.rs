@@ -239,6 +239,18 @@ pub enum OpenError {
         /// Tables, indices and sequences.
         missing: String,
     },
+    /// A queue is being moved to it.
+    #[error(
+        "a queue is being moved to the schema {schema:?} at {address}, since {since}, and that is not finished: run `segment-loops move` again until it is, or `segment-loops move --undo` to keep the queue in its data folder"
+    )]
+    BeingMoved {
+        /// Host and port.
+        address: String,
+        /// Its name.
+        schema: String,
+        /// When the move began.
+        since: String,
+    },
     /// There is something else under the name of the schema.
     #[error(
         "the schema {schema:?} at {address} holds tables of another program, or is not whole: set store.schema to another name, or restore it from a backup"

@@ -21,7 +21,8 @@ mod housekeeping;
 mod lease;
 mod list;
 mod log;
-mod numbers;
+pub(super) mod moving;
+pub(super) mod numbers;
 mod params;
 mod partitions;
 mod purge;
@@ -37,7 +38,7 @@ mod statement;
 mod steps;
 mod tally;
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;
 mod tls;
 mod url;
 mod work;
@@ -208,6 +209,10 @@ pub(super) struct PostgresStore {
 
 /// Opens the database of a configuration.
 pub(super) async fn open(config: &StoreConfig, url: &str) -> Result<PostgresStore, OpenError> {
+    PostgresStore::open(options(config, url)?).await
+}
+
+fn options(config: &StoreConfig, url: &str) -> Result<PostgresOptions, OpenError> {
     let hours = |hours: u64| Duration::from_secs(hours.saturating_mul(3_600));
     let target = Target::parse("store.url", url)?;
     let listen = match (config.notify, &config.listen_url) {
@@ -218,7 +223,7 @@ pub(super) async fn open(config: &StoreConfig, url: &str) -> Result<PostgresStor
             Some((Target::parse(key, url.expose())?, key))
         }
     };
-    let options = PostgresOptions {
+    Ok(PostgresOptions {
         listen,
         schema: config.schema.clone(),
         connections_max: config.connections_max,
@@ -231,8 +236,7 @@ pub(super) async fn open(config: &StoreConfig, url: &str) -> Result<PostgresStor
         failed_retention: hours(config.failed_retention_h),
         records_retention: hours(config.records_retention_h),
         ..PostgresOptions::new(target)
-    };
-    PostgresStore::open(options).await
+    })
 }
 
 impl PostgresStore {

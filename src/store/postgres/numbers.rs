@@ -7,6 +7,8 @@
 //!
 //! Numbers stay below 2^53 until 2054, so that JSON readers can take them for doubles.
 
+use std::collections::HashMap;
+
 /// 2020-01-01T00:00:00Z.
 const EPOCH_S: i64 = 1_577_836_800;
 const SECOND_BITS: u32 = 23;
@@ -74,6 +76,47 @@ impl Stream {
     }
 }
 
+/// New numbers for messages and requests that another store has numbered, in their order. The same calls give the same
+/// numbers.
+#[derive(Debug)]
+pub(in crate::store) struct Renumbering {
+    now_ms: i64,
+    streams: HashMap<String, Stream>,
+    request: i64,
+}
+
+impl Renumbering {
+    pub(in crate::store) fn new(now_ms: i64) -> Self {
+        Self { now_ms, streams: HashMap::new(), request: 0 }
+    }
+
+    /// The number of the next message of a destination, received at a time in Unix milliseconds. One that is received
+    /// in the future, by a clock that was ahead, must not take those behind it there. `None`: there are too many
+    /// destinations.
+    pub(in crate::store) fn message(&mut self, destination: &str, ms: i64) -> Option<i64> {
+        let ms = ms.min(self.now_ms);
+        if let Some(stream) = self.streams.get_mut(destination) {
+            return Some(stream.next(ms));
+        }
+        let no = i16::try_from(self.streams.len()).ok().filter(|no| *no < STREAMS_MAX)?;
+        let stream = self.streams.entry(destination.to_owned()).or_insert(Stream { no, last: 0 });
+        Some(stream.next(ms))
+    }
+
+    /// The number of the next request, made at a time in Unix milliseconds.
+    pub(in crate::store) fn request(&mut self, ms: i64) -> i64 {
+        self.request = (self.request + 1).max(first_at(ms.min(self.now_ms)));
+        self.request
+    }
+
+    /// The destinations with their numbers, and what their streams have counted.
+    pub(in crate::store) fn streams(&self) -> impl Iterator<Item = (&str, i16, i64)> {
+        self.streams
+            .iter()
+            .map(|(destination, stream)| (destination.as_str(), stream.no, stream.last))
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -126,5 +169,29 @@ mod tests {
             let next = stream.next(now);
             assert!(next > until && next <= last_of_second(until + 1));
         }
+    }
+
+    #[test]
+    fn moved_messages_keep_the_order_of_their_destination() {
+        let now = 1_700_000_000_000;
+        let mut numbers = Renumbering::new(now);
+        let calls =
+            [("a", now - 86_400_000), ("b", now - 5_000), ("a", now + 86_400_000), ("a", 0)];
+        let given: Vec<i64> = calls.map(|(name, ms)| numbers.message(name, ms).unwrap()).to_vec();
+        assert!(given[0] < given[2] && given[2] < given[3], "{given:?}");
+        let at: Vec<i64> = given.iter().map(|number| given_at(*number)).collect();
+        assert_eq!(at, [now - 86_400_000, now - 5_000, now, now]);
+        for (name, no, last) in numbers.streams() {
+            let last_given = if name == "a" { given[3] } else { given[1] };
+            assert_eq!(Stream { no, last }.number(), last_given, "{name}");
+        }
+        let requests =
+            [now - 1_000, now - 1_000, now + 86_400_000, 0].map(|ms| numbers.request(ms));
+        assert_eq!(requests.map(given_at), [now - 1_000, now - 1_000, now, now]);
+        assert!(requests.is_sorted_by(|a, b| a < b));
+        for n in 2..256 {
+            assert!(numbers.message(&n.to_string(), now).is_some(), "{n}");
+        }
+        assert_eq!(numbers.message("one more", now), None);
     }
 }

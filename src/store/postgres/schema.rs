@@ -9,7 +9,7 @@ use super::connection::Connection;
 use super::error::OpenError;
 use super::params::{Array, params};
 use super::rows::get;
-use super::{Fault, PostgresOptions};
+use super::{Fault, PostgresOptions, moving};
 use crate::segment::Digests;
 
 /// The way from one version of the schema to the next.
@@ -64,7 +64,7 @@ pub(super) async fn open(
     for _ in 0..TRIES_MAX {
         let found = look(connection, options).await;
         let tried = match found {
-            Ok(Found::Nothing { has_schema }) => create(connection, options, has_schema).await,
+            Ok(Found::Nothing { has_schema }) => create(connection, options, has_schema, "").await,
             Ok(Found::Meta(meta)) if meta.version < version => {
                 migrate(connection, options.migrations).await
             }
@@ -73,7 +73,10 @@ pub(super) async fn open(
             }
             Ok(Found::Meta(meta)) => {
                 return match missing(connection, options).await {
-                    Ok(None) => Ok(Digests::new(&meta.installation_key)),
+                    Ok(None) => {
+                        moving::admit(connection, &address, &schema).await?;
+                        Ok(Digests::new(&meta.installation_key))
+                    }
                     Ok(Some(missing)) => Err(OpenError::NotWhole { address, schema, missing }),
                     Err(fault) => Err(OpenError::Open { address, source: fault.into() }),
                 };
@@ -96,24 +99,27 @@ pub(super) async fn open(
 }
 
 /// The version to which migrations lead.
-fn version_of(migrations: &[Migration]) -> i32 {
+pub(super) fn version_of(migrations: &[Migration]) -> i32 {
     i32::try_from(migrations.len()).unwrap_or(i32::MAX)
 }
 
 /// What there is under the name of the schema.
-enum Found {
+pub(super) enum Found {
     Nothing { has_schema: bool },
     Meta(Meta),
     Foreign,
 }
 
-struct Meta {
-    version: i32,
-    usable_from: i32,
-    installation_key: [u8; 32],
+pub(super) struct Meta {
+    pub(super) version: i32,
+    pub(super) usable_from: i32,
+    pub(super) installation_key: [u8; 32],
 }
 
-async fn look(connection: &Connection, options: &PostgresOptions) -> Result<Found, Fault> {
+pub(super) async fn look(
+    connection: &Connection,
+    options: &PostgresOptions,
+) -> Result<Found, Fault> {
     let there = connection.query_one(IS_THERE, params![options.schema.as_str()]).await?;
     if !get(&there, 1)? {
         return Ok(Found::Nothing { has_schema: get(&there, 0)? });
@@ -135,11 +141,12 @@ async fn look(connection: &Connection, options: &PostgresOptions) -> Result<Foun
     Ok(meta().map_or(Found::Foreign, Found::Meta))
 }
 
-/// Makes the schema of the first version in one transaction.
-async fn create(
+/// Makes the schema of the first version in one transaction, together with what `rows` inserts.
+pub(super) async fn create(
     connection: &Connection,
     options: &PostgresOptions,
     has_schema: bool,
+    rows: &str,
 ) -> Result<(), Fault> {
     let key = match &options.installation_key {
         Some(key) => {
@@ -157,14 +164,17 @@ async fn create(
     let Some(Migration { sql, usable_from }) = options.migrations.first() else { return Ok(()) };
     text += sql;
     text += &format!(
-        "INSERT INTO @meta (version, usable_from, installation_key) VALUES (1, {usable_from}, {key})"
+        "INSERT INTO @meta (version, usable_from, installation_key) VALUES (1, {usable_from}, {key});\n{rows}"
     );
     connection.batch("BEGIN").await?;
     end(connection, connection.batch(&text).await).await
 }
 
 /// Brings the schema to this version in one transaction, unless another process has done so.
-async fn migrate(connection: &Connection, migrations: &[Migration]) -> Result<(), Fault> {
+pub(super) async fn migrate(
+    connection: &Connection,
+    migrations: &[Migration],
+) -> Result<(), Fault> {
     connection.batch(BEGIN_MIGRATION).await?;
     let migrated = async {
         let meta = connection.query_one(LOCK_META, params![]).await?;

@@ -17,6 +17,17 @@ CREATE TABLE @meta (
     installation_key bytea NOT NULL
 );
 
+-- The move of a queue from SQLite for which the schema was made; no row: it was made for none.
+CREATE TABLE @moves (
+    id          text PRIMARY KEY,
+    began_at    bigint NOT NULL,
+    part        integer NOT NULL DEFAULT 0,       -- the parts before this one are copied,
+    through     bigint NOT NULL DEFAULT 0,        -- and of this one the rows up to here:
+    rows        bigint NOT NULL DEFAULT 0,        -- so many in all
+    finished_at bigint,                           -- NULL: nothing else may use the schema
+    opened_at   bigint                            -- when a process first opened it then
+);
+
 -- The days that have partitions, since the epoch.
 CREATE TABLE @days (
     day              integer PRIMARY KEY,

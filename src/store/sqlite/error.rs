@@ -287,6 +287,30 @@ pub enum OpenError {
         /// The version of its schema.
         version: i32,
     },
+    /// Its queue is being moved to PostgreSQL.
+    #[error(
+        "the queue in {path:?} is being moved to PostgreSQL ({to}), since {since}: run `segment-loops move` again to finish that, or `segment-loops move --undo` to keep the queue here"
+    )]
+    BeingMoved {
+        /// The database file.
+        path: PathBuf,
+        /// Host, port, database and schema.
+        to: String,
+        /// When the move began.
+        since: String,
+    },
+    /// Its queue was moved to PostgreSQL.
+    #[error(
+        "the queue in {path:?} was moved to PostgreSQL ({to}) on {at}: set DATABASE_URL (store.url) to that database. To go back, run `segment-loops move --undo`, which works as long as no process has used that database; after that, set store.data to an empty folder"
+    )]
+    Moved {
+        /// The database file.
+        path: PathBuf,
+        /// Host, port, database and schema.
+        to: String,
+        /// When the move was finished.
+        at: String,
+    },
     /// Parts of the schema are missing or were changed.
     #[error(
         "{path:?} is a database of this program, but its schema was changed, or is not whole: restore it from a backup, or move it away to start with an empty one"

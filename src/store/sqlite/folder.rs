@@ -14,7 +14,12 @@ use crate::config::StoreConfig;
 const FILE: &str = "segment-loops.db";
 
 fn file(config: &StoreConfig) -> PathBuf {
-    config.data.join(FILE)
+    file_in(&config.data)
+}
+
+/// The database file of a data folder.
+pub(super) fn file_in(folder: &Path) -> PathBuf {
+    folder.join(FILE)
 }
 
 /// Whether the data folder of a configuration has a database.

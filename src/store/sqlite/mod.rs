@@ -21,6 +21,7 @@ mod health;
 mod lease;
 mod list;
 mod log;
+pub(super) mod moving;
 mod network;
 mod open;
 mod options;
@@ -39,6 +40,6 @@ mod space;
 mod store;
 mod tally;
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;
 mod writer;
 mod writing;

@@ -11,16 +11,18 @@ use rusqlite::{Connection, OpenFlags, TransactionBehavior};
 use tracing::warn;
 
 use super::error::{Fault, OpenError, explain};
+use super::moving::{self, Mark};
 use super::network::{folder_of, network_disk};
 use super::options::SqliteOptions;
 
 const SCHEMA: &str = include_str!("schema.sql");
 
-/// Whether the single values that the program cannot work without are there.
+/// Whether the single values that the program cannot work without are there, and none says that the queue was moved.
 const HAS_META: &str = "
     SELECT COUNT(*) = 3 FROM meta
     WHERE name IN ('last_seq', 'sorted_through') AND typeof(value) = 'integer'
-       OR name = 'installation_key' AND typeof(value) = 'blob' AND length(value) = 32";
+       OR name = 'installation_key' AND typeof(value) = 'blob' AND length(value) = 32
+       OR name = 'moved'";
 
 /// ?1 key.
 const SET_INSTALLATION_KEY: &str = "UPDATE meta SET value = ?1 WHERE name = 'installation_key'";
@@ -86,6 +88,22 @@ impl FileOptions {
         self.open(OpenFlags::SQLITE_OPEN_READ_ONLY, READER_CACHE_KIB)
     }
 
+    /// Opens the file for a process that no other one may disturb. Fails with `SQLITE_BUSY` while another one has it
+    /// open, and keeps all others out as long as it is open itself.
+    pub(super) fn open_alone(&self) -> Result<Connection, Fault> {
+        let connection = self.open(OpenFlags::SQLITE_OPEN_READ_WRITE, WRITER_CACHE_KIB)?;
+        if connection.is_readonly("main")? {
+            return Err(Fault::ReadOnly);
+        }
+        // Before the first access, which takes the lock.
+        connection.pragma_update(None, "locking_mode", "exclusive")?;
+        connection.pragma_update(None, "journal_mode", "wal")?;
+        connection.pragma_update(None, "synchronous", "full")?;
+        connection.pragma_update(None, "journal_size_limit", WAL_BYTES_KEPT)?;
+        connection.execute_batch("BEGIN EXCLUSIVE; COMMIT")?;
+        Ok(connection)
+    }
+
     fn open(&self, access: OpenFlags, cache_kib: i64) -> Result<Connection, Fault> {
         // The file is never made here: one that was taken away must not come back empty. A connection is
         // used by one thread at a time.
@@ -135,9 +153,11 @@ fn open_once(options: &SqliteOptions, file: &FileOptions) -> Result<Connection, 
 }
 
 /// What a file is.
-enum Found {
+pub(super) enum Found {
     Empty,
     Ours,
+    /// Ours, but its queue was moved, or is being moved.
+    Moved(Mark),
     Foreign,
     /// Made before the first release.
     Earlier,
@@ -176,10 +196,11 @@ fn make_schema(options: &SqliteOptions, transaction: &Connection) -> Result<(), 
 
 impl Found {
     /// Why the file is not opened; `None`: it is.
-    fn refusal(&self, path: &Path) -> Option<OpenError> {
+    pub(super) fn refusal(&self, path: &Path) -> Option<OpenError> {
         let path = path.to_owned();
         match self {
             Found::Empty | Found::Ours => None,
+            Found::Moved(mark) => Some(mark.refusal(&path)),
             Found::Foreign => Some(OpenError::Foreign { path }),
             Found::Earlier => Some(OpenError::Earlier { path }),
             Found::Later(version) => Some(OpenError::Later { path, version: *version }),
@@ -188,8 +209,13 @@ impl Found {
     }
 }
 
-fn identify(connection: &Connection) -> Result<Found, rusqlite::Error> {
+pub(super) fn identify(connection: &Connection) -> Result<Found, rusqlite::Error> {
     let (application, version) = marks(connection)?;
+    if (application, version) == (APPLICATION_ID, SCHEMA_VERSION)
+        && let Ok(Some(mark)) = moving::mark(connection)
+    {
+        return Ok(Found::Moved(mark));
+    }
     Ok(match application {
         APPLICATION_ID if version > SCHEMA_VERSION => Found::Later(version),
         APPLICATION_ID if (1..SCHEMA_VERSION).contains(&version) => Found::Earlier,

@@ -19,7 +19,7 @@ use crate::two_processes::{each_shows_who_is_there_and_who_delivers, end_under_l
 use server::{Server, server};
 
 /// On the server of the tests, in a schema of its own.
-fn on_postgres(schema: &'static str) -> impl FnOnce(Setup) -> Setup {
+pub fn on_postgres(schema: &'static str) -> impl FnOnce(Setup) -> Setup {
     move |setup| {
         setup.env("DATABASE_URL", &server().url()).env("SEGMENT_LOOPS__STORE__SCHEMA", schema)
     }

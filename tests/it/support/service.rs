@@ -135,9 +135,16 @@ impl Setup {
 
     /// Another command, with the same settings, on a folder of data.
     pub fn other_command(&self, folder: &Path, data: &Path, arguments: &[&str]) -> Command {
+        let mut command = self.plain_command(folder, arguments);
+        command.arg("--data").arg(data);
+        command
+    }
+
+    /// Another command, with the same settings.
+    pub fn plain_command(&self, folder: &Path, arguments: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_segment-loops"));
         command.env_clear().envs(&self.env).current_dir(folder);
-        command.args(arguments).arg("--data").arg(data);
+        command.args(arguments);
         if let Some(text) = &self.config {
             let file = folder.join(CONFIG);
             std::fs::write(&file, text).unwrap();

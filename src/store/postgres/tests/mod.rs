@@ -78,6 +78,19 @@ fn options(schema: &str) -> PostgresOptions {
     }
 }
 
+/// A schema that does not exist yet, for a queue that is moved there.
+pub(in crate::store) async fn new_schema() -> String {
+    Schema::empty().await.0
+}
+
+pub(in crate::store) async fn move_target(schema: &str) -> moving::Target {
+    moving::Target::open(options(schema)).await.unwrap()
+}
+
+pub(in crate::store) async fn open_in(schema: &str) -> Result<PostgresStore, OpenError> {
+    PostgresStore::open(options(schema)).await
+}
+
 /// A connection as another program would make it.
 async fn raw(schema: &Schema) -> Connection {
     let target = Target::parse("store.url", &server().url()).unwrap();

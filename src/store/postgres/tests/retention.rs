@@ -79,17 +79,38 @@ async fn shown(store: &dyn Store, id: &str) -> Option<Vec<String>> {
 async fn a_day_goes_as_a_whole_but_for_what_is_kept() {
     let schema = Schema::empty().await;
     let store = open_whole_days(&schema).await;
-    let raw = raw(&schema).await;
-    let lease = lease(&store).await;
-    let failed = || Consequence::Failed(failure());
-    let late = put_at(&store, "late", on(0, "22:30:00")).await;
+    fill_two_days(&store).await;
+    days_go_as_a_whole(&schema, store).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_moved_goes_like_what_was_accepted_here() {
+    let folder = tempfile::tempdir().unwrap();
+    let source = crate::store::sqlite::tests::open_in(folder.path()).await.unwrap();
+    fill_two_days(&source).await;
+    source.close().await;
+    let schema = Schema::empty().await;
+    crate::store::moving::tests::move_to(folder.path(), &schema.0, u32::MAX).await.unwrap();
+    days_go_as_a_whole(&schema, open_whole_days(&schema).await).await;
+}
+
+/// A message that waits, and on each of two days one that was delivered and one that failed.
+async fn fill_two_days(store: &dyn Store) {
+    let lease = lease(store).await;
+    put_at(store, "late", on(0, "22:30:00")).await;
     for (day, good, bad) in [(0, "good 0", "bad 0"), (1, "good 1", "bad 1")] {
         let (received, ended) = (on(day, "22:30:00"), on(day, "23:00:00"));
-        let seq = put_at(&store, good, received).await;
-        end(&store, &lease, seq, ended, Consequence::Delivered).await;
-        let seq = put_at(&store, bad, received).await;
-        end(&store, &lease, seq, ended, failed()).await;
+        let seq = put_at(store, good, received).await;
+        end(store, &lease, seq, ended, Consequence::Delivered).await;
+        let seq = put_at(store, bad, received).await;
+        end(store, &lease, seq, ended, Consequence::Failed(failure())).await;
     }
+}
+
+async fn days_go_as_a_whole(schema: &Schema, store: PostgresStore) {
+    let raw = raw(schema).await;
+    let lease = lease(&store).await;
+    let late = heads(&store).await[0].seq;
     let (good, bad) =
         (Some(vec!["{}".into()]), Some(vec!["{}".into(), "`userId` is missing".into()]));
     let (gone, gone_bad): (Option<Vec<String>>, _) =
@@ -97,11 +118,11 @@ async fn a_day_goes_as_a_whole_but_for_what_is_kept() {
 
     // Past the retention of its messages, but not of all that the day may have had.
     purge(&store, on(2, "23:59:59.999")).await;
-    assert_eq!(days_of(&raw, &schema, "payloads").await, ["14", "15"]);
+    assert_eq!(days_of(&raw, schema, "payloads").await, ["14", "15"]);
     assert_eq!(shown(&store, "good 0").await, good);
     purge(&store, on(3, "00:00:00")).await;
-    assert_eq!(days_of(&raw, &schema, "payloads").await, ["15"]);
-    assert_eq!(days_of(&raw, &schema, "messages").await, ["14", "15"]);
+    assert_eq!(days_of(&raw, schema, "payloads").await, ["15"]);
+    assert_eq!(days_of(&raw, schema, "messages").await, ["14", "15"]);
     assert_eq!(count(&raw, "payloads_kept").await, 2);
     let expected = [("good 0", &gone), ("bad 0", &bad), ("good 1", &good), ("bad 1", &bad)];
     for (id, expected) in expected {
@@ -125,7 +146,7 @@ async fn a_day_goes_as_a_whole_but_for_what_is_kept() {
     // The late message keeps the records of its day, for a while.
     purge(&store, on(12, "00:00:00")).await;
     assert_eq!(
-        days_of(&raw, &schema, "messages").await,
+        days_of(&raw, schema, "messages").await,
         ["14", "17"],
         "a day goes though one before it stays"
     );
@@ -141,7 +162,7 @@ async fn a_day_goes_as_a_whole_but_for_what_is_kept() {
     // The day on which the late message was sent.
     purge(&store, on(14, "00:00:00")).await;
     for table in partitions::TABLES {
-        assert_eq!(days_of(&raw, &schema, table).await, [""; 0], "{table}");
+        assert_eq!(days_of(&raw, schema, table).await, [""; 0], "{table}");
     }
     for table in ["days", "payloads_kept", "pending", "event_names", "tallies"] {
         assert_eq!(count(&raw, table).await, 0, "{table}");

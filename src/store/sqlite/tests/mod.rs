@@ -15,7 +15,7 @@ use super::health::Next;
 use super::open::FileOptions;
 use super::options::SqliteOptions;
 use super::store::{LOOKUPS_MAX, SqliteStore};
-use super::{log, open, replay};
+use super::{folder, log, open, replay};
 use crate::queue::suite::*;
 use crate::queue::*;
 use crate::simulation::simulation;
@@ -62,6 +62,13 @@ fn options(folder: &TempDir) -> SqliteOptions {
         recent_max: 3,
         ..SqliteOptions::new(folder.path().join("queue.db"))
     }
+}
+
+/// A store in a data folder, for those that move its queue.
+pub(in crate::store) async fn open_in(folder: &std::path::Path) -> Result<SqliteStore, OpenError> {
+    let path = folder::file_in(folder);
+    let folder = TempDir::new().unwrap();
+    SqliteStore::open(SqliteOptions { path, ..options(&folder) }).await
 }
 
 async fn fresh() -> (SqliteStore, TempDir) {

@@ -1,0 +1,90 @@
+//! `move`: the queue of a data folder goes to PostgreSQL. Interrupted, it is simply run again.
+
+use std::io::{self, IsTerminal as _};
+use std::path::PathBuf;
+
+use clap::Args;
+use indicatif::{HumanCount, HumanDuration, ProgressBar, ProgressDrawTarget, ProgressStyle};
+
+use super::{CliError, runtime, say, start_telemetry, stop_signal};
+use crate::config::{self, Flags};
+use crate::crash;
+use crate::store::{self, Moved, Watch};
+
+/// Options of `move`.
+#[derive(Debug, Args)]
+#[command(after_long_help = "\
+Stop the service, set DATABASE_URL (store.url) to the PostgreSQL database, run this, then start the
+replicas:
+  DATABASE_URL=postgres://USER:PASSWORD@HOST/DATABASE segment-loops move --from /data
+
+Messages, deliveries, attempts, contents, counts and the memory of duplicates are copied to a new
+schema. What waits is delivered from there, in order; an event that was perhaps sent is sent again with
+its Idempotency-Key. Until everything is copied, neither the folder nor the database can be used;
+afterwards the folder refuses to be. Interrupted, or after an error, run the same command again: it
+continues. --undo keeps the queue in the folder instead, as long as no process has used the database.")]
+pub struct MoveArgs {
+    /// Data folder of the service, with the SQLite database.
+    #[arg(long, value_name = "DIR")]
+    from: PathBuf,
+    /// Give up a move and keep the queue in the data folder: possible until a process uses the database.
+    #[arg(long)]
+    undo: bool,
+    /// Configuration file (TOML) [default: environment variables only].
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+}
+
+pub(super) fn run(args: MoveArgs) -> Result<(), CliError> {
+    let flags = Flags { file: args.config, ..Flags::default() };
+    let config = config::load(&flags, config::environment())?;
+    if let Some(at) = config::crash_at() {
+        crash::arm(&at);
+    }
+    let _telemetry = start_telemetry("warn", config.log.format);
+    let from = args.from;
+    runtime()?.block_on(async {
+        if args.undo {
+            store::keep_queue(&from, &config.store).await?;
+            say(&format!("the queue stays in {}: start the service on it", from.display()));
+            return Ok(());
+        }
+        let (stop, bar) = (stop_signal(), bar());
+        let progress = |rows, total| {
+            bar.set_length(total);
+            bar.set_position(rows);
+        };
+        let watch = Watch { progress: &progress, stop: &stop };
+        let moved = store::move_queue(&from, &config.store, &watch).await;
+        bar.finish_and_clear();
+        let Moved { messages, waiting, requests, was_finished } = moved?;
+        let took = HumanDuration(bar.elapsed());
+        say(&match was_finished {
+            true => "moved before: nothing is left to do".to_owned(),
+            false => format!(
+                "moved: {} messages ({} of them waiting), {} requests, in {took}",
+                HumanCount(messages),
+                HumanCount(waiting),
+                HumanCount(requests)
+            ),
+        });
+        say(&format!(
+            "start the replicas; {} is no longer used: keep it until you trust the result, then delete it",
+            from.display()
+        ));
+        Ok(())
+    })
+}
+
+/// A bar over all rows; hidden where nobody watches.
+fn bar() -> ProgressBar {
+    if !io::stderr().is_terminal() {
+        return ProgressBar::hidden();
+    }
+    let bar = ProgressBar::with_draw_target(None, ProgressDrawTarget::stderr());
+    bar.set_style(
+        ProgressStyle::with_template("{bar:30} {human_pos}/{human_len} rows  {eta} left")
+            .unwrap_or_else(|_| ProgressStyle::default_bar()),
+    );
+    bar
+}

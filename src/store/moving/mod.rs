@@ -1,0 +1,285 @@
+//! Moves a queue from SQLite to PostgreSQL.
+//!
+//! The source is opened by this process alone, is marked, and does not change from then on. Its messages and requests
+//! get new numbers, which are written beside them once; then the tables are copied in parts, each row with its new
+//! numbers, in bounded transactions that also note how far the move has come. So a move that was cut goes on where it
+//! was, and nothing is written twice.
+//!
+//! At no moment can both be used: the source refuses to be opened from the mark on. The target refuses it until all is
+//! copied; only then is it released, after the source was marked as moved. In order:
+//!
+//! | step | the source | the target |
+//! | --- | --- | --- |
+//! | before | is used | does not exist |
+//! | the schema is made, with an unfinished move | is used | refuses |
+//! | numbers and the mark are written | refuses | refuses |
+//! | the parts are copied | refuses | refuses |
+//! | the source is marked as moved | refuses | refuses |
+//! | the move is finished | refuses | is used |
+//!
+//! The way back is the same in reverse: the target refuses, then the source is released. It is closed once a process has
+//! opened the target, which may have delivered what still waits in the source.
+
+mod error;
+#[cfg(test)]
+pub(super) mod tests;
+
+use std::path::Path;
+
+use tokio_util::sync::CancellationToken;
+
+use super::postgres::moving::{Begun, Found, Target};
+use super::sqlite::moving::Source;
+use crate::clock::{Clock as _, SystemClock};
+use crate::config::StoreConfig;
+
+pub use error::MoveError;
+
+/// The parts of a queue, in the order in which they are copied. Each has a statement that reads its rows in the source,
+/// and statements that write them in the target.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Part {
+    Streams,
+    EventNames,
+    Tallies,
+    Messages,
+    Deliveries,
+    Requests,
+    Attempts,
+    Replays,
+    Deletions,
+    Erasures,
+}
+
+impl Part {
+    pub(super) const ALL: [Part; 10] = [
+        Part::Streams,
+        Part::EventNames,
+        Part::Tallies,
+        Part::Messages,
+        Part::Deliveries,
+        Part::Requests,
+        Part::Attempts,
+        Part::Replays,
+        Part::Deletions,
+        Part::Erasures,
+    ];
+
+    pub(super) fn index(self) -> i32 {
+        self as i32
+    }
+
+    /// The table of the source that has its rows.
+    pub(super) fn table(self) -> &'static str {
+        match self {
+            Part::Streams => "moved_streams",
+            Part::EventNames => "event_names",
+            Part::Tallies => "tallies",
+            Part::Messages => "messages",
+            Part::Deliveries => "deliveries",
+            Part::Requests => "requests",
+            Part::Attempts => "attempts",
+            Part::Replays => "replays",
+            Part::Deletions => "deletions",
+            Part::Erasures => "erasures",
+        }
+    }
+}
+
+/// How far a move has come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(super) struct Cursor {
+    /// The index of a part. Those before it are copied.
+    pub(super) part: i32,
+    /// Of that part, the key of the last row that is copied.
+    pub(super) through: i64,
+    /// How many rows are copied.
+    pub(super) rows: i64,
+}
+
+impl Cursor {
+    pub(super) fn is_at_end(self) -> bool {
+        self.part as usize >= Part::ALL.len()
+    }
+}
+
+/// Some rows of one part, by column.
+#[derive(Debug)]
+pub(super) struct Batch {
+    pub(super) part: Part,
+    pub(super) columns: Vec<Column>,
+    /// Where the move is once they are written.
+    pub(super) cursor: Cursor,
+}
+
+/// The values of a column.
+#[derive(Debug)]
+pub(super) enum Column {
+    Numbers(Vec<Option<i64>>),
+    Texts(Vec<Option<String>>),
+    Bytes(Vec<Option<Vec<u8>>>),
+}
+
+/// What is shown while a queue is moved.
+pub struct Watch<'a> {
+    /// Called with the rows that were copied and that there are, again and again.
+    pub progress: &'a (dyn Fn(u64, u64) + Send + Sync),
+    /// Ends the move between two transactions.
+    pub stop: &'a CancellationToken,
+}
+
+/// What was moved.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Moved {
+    /// All messages.
+    pub messages: u64,
+    /// Those among them that wait to be delivered.
+    pub waiting: u64,
+    /// Requests to Loops.
+    pub requests: u64,
+    /// Whether it was finished before, so that there was nothing to do.
+    pub was_finished: bool,
+}
+
+/// Moves the queue of a data folder to the PostgreSQL database of a configuration, or goes on with a move that was cut.
+///
+/// Must be called inside a Tokio runtime. The error says what a person can do about it.
+pub async fn move_queue(
+    from: &Path,
+    to: &StoreConfig,
+    watch: &Watch<'_>,
+) -> Result<Moved, MoveError> {
+    let url = to.url.as_ref().ok_or(MoveError::NoTarget)?;
+    let source = Source::open(from).await?;
+    let mut target = Target::connect(to, url.expose()).await?;
+    let moved = run(source, &mut target, watch).await;
+    target.close().await;
+    moved
+}
+
+/// Moves a queue, and goes on where that was cut.
+async fn run(
+    mut source: Source,
+    target: &mut Target,
+    watch: &Watch<'_>,
+) -> Result<Moved, MoveError> {
+    let begun = begin(&mut source, target).await?;
+    if !begun.is_finished {
+        target.migrate().await?;
+        copy(&source, target, &begun, watch).await?;
+        target.analyze().await?;
+        // In this order: as long as the source counts as being moved, nothing can have used the target.
+        source.finish(SystemClock.now()).await?;
+        target.finish(&begun.id, SystemClock.now()).await?;
+    }
+    let [messages, waiting, requests] = source.sizes().await?;
+    Ok(Moved { messages, waiting, requests, was_finished: begun.is_finished })
+}
+
+/// Begins the move of a source, unless that was done before.
+async fn begin(source: &mut Source, target: &mut Target) -> Result<Begun, MoveError> {
+    let found = target.find().await?;
+    let key = source.installation_key().await?;
+    let unused = match (source.mark(), found) {
+        (Some(_), Found::Move(begun)) if begun.is_given_up() => return Err(MoveError::GivenUp),
+        (Some(mark), Found::Move(begun)) if begun.id == mark.id => return Ok(begun),
+        // The schema was dropped by hand: all is copied once more.
+        (Some(mark), Found::Nothing) if mark.finished_at.is_none() && mark.to == target.place() => {
+            let (id, at) = (mark.id.clone(), mark.began_at);
+            target.create(&id, at, key).await?;
+            return target.begun().await;
+        }
+        (Some(_), _) => return Err(source.is_elsewhere()),
+        (None, Found::Nothing) => None,
+        // Left behind by a move that was given up.
+        (None, Found::Move(begun)) if begun.is_given_up() && begun.installation_key == key => {
+            target.remove().await?;
+            None
+        }
+        // Cut before the source was marked.
+        (None, Found::Move(begun)) if begun.is_unused() && begun.installation_key == key => {
+            Some(begun)
+        }
+        (None, Found::Move(begun)) if !begun.is_finished => {
+            return Err(MoveError::OtherSource { place: target.place().to_owned() });
+        }
+        (None, Found::Move(_) | Found::Used) => return Err(target.is_used()),
+    };
+    source.verify().await?;
+    let now = SystemClock.now();
+    if unused.is_none() {
+        let id = uuid::Uuid::now_v7().to_string();
+        target.create(&id, now.as_millisecond(), key).await?;
+    }
+    let begun = target.begun().await?;
+    source.begin(&begun.id, target.place(), now).await?;
+    Ok(begun)
+}
+
+/// Copies what is not copied yet.
+async fn copy(
+    source: &Source,
+    target: &mut Target,
+    begun: &Begun,
+    watch: &Watch<'_>,
+) -> Result<(), MoveError> {
+    let Begun { id, cursor, .. } = begun;
+    if cursor.is_at_end() {
+        return Ok(());
+    }
+    let total = source.rows().await?;
+    (watch.progress)(cursor.rows.unsigned_abs(), total);
+    let (mut batches, reader) = source.read(*cursor);
+    let copied = async {
+        let mut copied = *cursor;
+        while let Some(batch) = batches.recv().await {
+            let batch = batch?;
+            let next = batch.cursor;
+            target.write(id, batch, copied).await?;
+            copied = next;
+            (watch.progress)(copied.rows.unsigned_abs(), total);
+            if watch.stop.is_cancelled() {
+                return Err(MoveError::Stopped);
+            }
+        }
+        Ok(copied)
+    };
+    let copied = copied.await;
+    drop(batches);
+    reader.await.map_err(|error| MoveError::Source(Box::new(error)))?;
+    target.end(id, copied?).await
+}
+
+/// Gives up a move, so that the queue stays in its data folder: the way back, as long as no process has opened the
+/// target.
+pub async fn keep_queue(from: &Path, to: &StoreConfig) -> Result<(), MoveError> {
+    let url = to.url.as_ref().ok_or(MoveError::NoTarget)?;
+    let source = Source::open(from).await?;
+    let target = Target::connect(to, url.expose()).await?;
+    let kept = keep(source, &target).await;
+    target.close().await;
+    kept
+}
+
+async fn keep(mut source: Source, target: &Target) -> Result<(), MoveError> {
+    let found = target.find().await?;
+    match (source.mark(), found) {
+        // In this order: the source is not used before the target refuses it.
+        (Some(mark), Found::Move(begun)) if begun.id == mark.id => {
+            target.give_up(&begun.id).await?;
+            source.release().await?;
+            target.remove().await
+        }
+        // It was dropped by hand.
+        (Some(mark), Found::Nothing) if mark.to == target.place() => source.release().await,
+        (Some(_), _) => Err(source.is_elsewhere()),
+        // Cut before the source was marked, or after it was released.
+        (None, Found::Move(begun))
+            if !begun.is_finished
+                && begun.installation_key == source.installation_key().await? =>
+        {
+            target.remove().await
+        }
+        (None, _) => Err(source.is_not_moved()),
+    }
+}

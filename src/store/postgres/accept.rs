@@ -11,7 +11,7 @@ use tokio::sync::{OwnedSemaphorePermit, oneshot};
 use tokio_postgres::Row;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
-use super::connection::{Connection, Connector};
+use super::connection::{ANSWER_TIMEOUT, Connection, Connector};
 use super::event_names::EventNames;
 use super::hints::Hints;
 use super::numbers::{self, STREAMS_MAX, Stream};
@@ -62,7 +62,7 @@ const GROUP_MESSAGES_MAX: usize = 2_000;
 const GROUP_BYTES_MAX: usize = 16 * 1024 * 1024;
 
 /// How long a group may take. Nobody waits for a server that does not answer.
-pub(super) const GROUP_TIMEOUT: Duration = Duration::from_secs(20);
+pub(super) const GROUP_TIMEOUT: Duration = ANSWER_TIMEOUT;
 
 /// How often a transaction is run again that was ended in favour of another one.
 pub(super) const TRIES_MAX: u32 = 5;
@@ -183,6 +183,9 @@ impl Memory {
                 Ok(accepted) => return Ok(accepted),
                 Err(fault) => fault,
             };
+            if let (Fault::Slow, Some(connection)) = (&fault, &self.connection) {
+                connection.outdate();
+            }
             // A statement of the group may be under way still.
             if let Some(connection) = self.connection.take()
                 && fault.is_answer()

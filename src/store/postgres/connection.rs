@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::JoinHandle;
+use tokio::time::timeout;
 use tokio_postgres::config::Host;
 use tokio_postgres::error::SqlState;
 use tokio_postgres::{AsyncMessage, Client, Config, Row};
@@ -20,6 +21,16 @@ use super::Fault;
 use super::params::Param;
 use super::tls::Tls;
 use super::url::Target;
+
+/// How long to wait for a connection, and then for each answer of the server. Behind a load balancer, connections to a
+/// server that is gone may stay open, and nothing answers them.
+pub(super) const ANSWER_TIMEOUT: Duration = Duration::from_secs(20);
+
+/// The same for people's questions and for replays, which may search whole days.
+pub(super) const LONG_ANSWER_TIMEOUT: Duration = Duration::from_secs(300);
+
+/// The same for chores, which may wait until other transactions have ended.
+pub(super) const LONGEST_ANSWER_TIMEOUT: Duration = Duration::from_secs(3_600);
 
 /// The server ends a transaction whose process has stopped in the middle of it: other processes wait for its locks.
 const BEGIN: &str = "BEGIN; SET LOCAL idle_in_transaction_session_timeout = 5000";
@@ -31,7 +42,9 @@ pub(super) struct Connector {
     tls: Tls,
     address: Arc<str>,
     schema: Schema,
-    /// Counts how often the server turned out to be read-only.
+    /// How long to wait for each answer.
+    patience: Duration,
+    /// Counts how often the server turned out to be read-only, or did not answer.
     generation: Arc<AtomicU64>,
 }
 
@@ -64,7 +77,19 @@ impl Connector {
         config.keepalives_idle(PATIENCE);
         let address = address(&config).into();
         let schema = Schema::new(schema);
-        Self { config: Arc::new(config), tls, address, schema, generation: Arc::default() }
+        Self {
+            config: Arc::new(config),
+            tls,
+            address,
+            schema,
+            patience: ANSWER_TIMEOUT,
+            generation: Arc::default(),
+        }
+    }
+
+    /// Makes connections that wait this long for each answer.
+    pub(super) fn with_patience(&self, patience: Duration) -> Self {
+        Self { patience, ..self.clone() }
     }
 
     pub(super) async fn connect(&self) -> Result<Connection, Fault> {
@@ -78,7 +103,8 @@ impl Connector {
         hear: impl Fn(&str) + Send + 'static,
     ) -> Result<Connection, Fault> {
         let generation = self.generation.load(Ordering::Relaxed);
-        let connected = self.config.connect(self.tls.clone()).await;
+        let connecting = timeout(ANSWER_TIMEOUT, self.config.connect(self.tls.clone()));
+        let connected = connecting.await.map_err(|_| Fault::Slow)?;
         let (client, mut driver) = connected.map_err(|source| Fault::Connect {
             address: Arc::clone(&self.address),
             source: Arc::new(source),
@@ -98,7 +124,8 @@ impl Connector {
             }
         });
         let current = Arc::clone(&self.generation);
-        Ok(Connection { client, schema: self.schema.clone(), driver, generation, current })
+        let (schema, patience) = (self.schema.clone(), self.patience);
+        Ok(Connection { client, schema, patience, driver, generation, current })
     }
 }
 
@@ -122,6 +149,8 @@ pub(super) fn address(config: &Config) -> String {
 pub(super) struct Connection {
     client: Client,
     schema: Schema,
+    /// How long to wait for each answer.
+    patience: Duration,
     /// The task that reads from and writes to the socket.
     driver: JoinHandle<()>,
     /// The connector's count when the connection was made, and now.
@@ -131,8 +160,7 @@ pub(super) struct Connection {
 
 impl Connection {
     pub(super) async fn query(&self, text: &str, params: &[Param<'_>]) -> Result<Vec<Row>, Fault> {
-        let rows = self.client.query_typed(&self.schema.sql(text), params).await;
-        rows.map_err(|error| self.fault(error))
+        self.answer(self.client.query_typed(&self.schema.sql(text), params)).await
     }
 
     /// The first row.
@@ -152,8 +180,7 @@ impl Connection {
 
     /// Returns how many rows were changed.
     pub(super) async fn execute(&self, text: &str, params: &[Param<'_>]) -> Result<u64, Fault> {
-        let rows = self.client.execute_typed(&self.schema.sql(text), params).await;
-        rows.map_err(|error| self.fault(error))
+        self.answer(self.client.execute_typed(&self.schema.sql(text), params)).await
     }
 
     /// Begins a transaction.
@@ -163,19 +190,28 @@ impl Connection {
 
     /// Runs statements without parameters.
     pub(super) async fn batch(&self, text: &str) -> Result<(), Fault> {
-        let run = self.client.batch_execute(&self.schema.sql(text)).await;
-        run.map_err(|error| self.fault(error))
+        self.answer(self.client.batch_execute(&self.schema.sql(text))).await
     }
 
-    fn fault(&self, error: tokio_postgres::Error) -> Fault {
-        if error.code() == Some(&SqlState::READ_ONLY_SQL_TRANSACTION) {
+    /// Waits for an answer, but not for ever.
+    async fn answer<T>(
+        &self,
+        answer: impl Future<Output = Result<T, tokio_postgres::Error>>,
+    ) -> Result<T, Fault> {
+        let Ok(answer) = timeout(self.patience, answer).await else {
             self.outdate();
-        }
-        error.into()
+            return Err(Fault::Slow);
+        };
+        answer.map_err(|error| {
+            if error.code() == Some(&SqlState::READ_ONLY_SQL_TRANSACTION) {
+                self.outdate();
+            }
+            error.into()
+        })
     }
 
-    /// Has all connections made anew that are as old as this one: the server was demoted, and another one may be found
-    /// at the URL. What is read from the old one may be out of date.
+    /// Has all connections made anew that are as old as this one: the server was demoted, or is gone, and another one
+    /// may be found at the URL. What is read from the old one may be out of date.
     pub(super) fn outdate(&self) {
         let (old, new) = (self.generation, self.generation.wrapping_add(1));
         // If it fails, another connection did it.
@@ -190,7 +226,7 @@ impl Connection {
     pub(super) async fn close(self) {
         const PATIENCE: Duration = Duration::from_secs(1);
         drop(self.client);
-        let _ = tokio::time::timeout(PATIENCE, self.driver).await;
+        let _ = timeout(PATIENCE, self.driver).await;
     }
 
     /// Whether another connection is needed.
@@ -227,7 +263,7 @@ impl Connections {
     pub(super) async fn get(&self) -> Result<Pooled, Fault> {
         let shared = Arc::clone(&self.shared);
         let permit = Arc::clone(&shared.permits).acquire_owned();
-        let permit = tokio::time::timeout(shared.patience, permit)
+        let permit = timeout(shared.patience, permit)
             .await
             .map_err(|_| Fault::NoConnection)?
             .map_err(|_| Fault::Closed)?;

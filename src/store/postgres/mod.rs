@@ -62,7 +62,9 @@ use crate::store::backlog::{Backlog, Pending, Size};
 use crate::store::room::Room;
 
 use accept::AcceptOrder;
-use connection::{Connections, Connector, address};
+use connection::{
+    ANSWER_TIMEOUT, Connections, Connector, LONG_ANSWER_TIMEOUT, LONGEST_ANSWER_TIMEOUT, address,
+};
 use error::{Fault, OpenError};
 use freeze::Freeze;
 use hints::{Hinter, Hints};
@@ -255,12 +257,16 @@ impl PostgresStore {
         startup::check(&connection, &address).await?;
         let digests = schema::open(&connection, &options, &address).await?;
         connection.close().await;
-        let of = |count| Connections::new(connector.clone(), count, options.patience);
+        let of = |count, answers_within| {
+            let connector = connector.with_patience(answers_within);
+            Connections::new(connector, count, options.patience)
+        };
         let sharing = options.connections_max.max(StoreConfig::CONNECTIONS_MIN);
         let sharing = sharing - WRITING - CHORES - LISTENING;
         let looking_up = (sharing / 2).max(2);
-        let (readers, lookups) = (of(sharing - looking_up), of(looking_up));
-        let chores = of(CHORES);
+        let readers = of(sharing - looking_up, ANSWER_TIMEOUT);
+        let lookups = of(looking_up, LONG_ANSWER_TIMEOUT);
+        let chores = of(CHORES, LONGEST_ANSWER_TIMEOUT);
         let failed =
             |fault: Fault| OpenError::Open { address: address.clone(), source: fault.into() };
         if options.time == Time::OfDatabase {

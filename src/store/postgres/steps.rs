@@ -154,6 +154,9 @@ impl Memory {
                 Ok(()) => return Ok(()),
                 Err(fault) => fault,
             };
+            if let (Fault::Slow, Some(connection)) = (&fault, &self.connection) {
+                connection.outdate();
+            }
             if let Some(connection) = self.connection.take()
                 && fault.is_answer()
                 && connection.batch("ROLLBACK").await.is_ok()

@@ -4,8 +4,10 @@
 #[path = "../../../src/store/postgres/tests/server.rs"]
 mod server;
 
+mod failover;
 mod hints;
 mod load;
+mod proxy;
 mod replicas;
 mod sql;
 

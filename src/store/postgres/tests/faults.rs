@@ -173,3 +173,23 @@ async fn people_wait_for_no_chore() {
     purged.unwrap();
     assert_eq!(erased.unwrap(), 0);
 }
+
+#[tokio::test]
+async fn once_an_answer_did_not_come_no_older_connection_is_used() {
+    let target = Target::parse("store.url", &server().url()).unwrap();
+    let patience = Duration::from_secs(2);
+    let connector = Connector::new(target, "any").with_patience(patience);
+    let connections = Connections::new(connector, 2, patience);
+    let process = async |connection: &Connection| {
+        let row = connection.query_one("SELECT pg_backend_pid()", &[]).await.unwrap();
+        rows::get::<i32>(&row, 0).unwrap()
+    };
+    let (idle, asked) = (connections.get().await.unwrap(), connections.get().await.unwrap());
+    let old = process(&idle).await;
+    idle.give_back();
+    let answer = asked.query("SELECT FROM pg_sleep(60)", &[]).await;
+    assert!(matches!(answer, Err(Fault::Slow)), "{answer:?}");
+    drop(asked);
+    let next = connections.get().await.unwrap();
+    assert_ne!(process(&next).await, old);
+}

@@ -2,14 +2,15 @@
 #![allow(dead_code, reason = "the unit tests and the black-box tests each use a part")]
 
 use std::ffi::OsStr;
-use std::io::{BufRead as _, BufReader};
+use std::io::{BufRead as _, BufReader, Write as _};
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::OnceLock;
 
-/// Makes a database in a temporary folder, starts the server, and prints the folder, which has the socket too. Ends
-/// the server and deletes the folder once its standard input ends: when the tests end, however they end.
+/// Makes a database in a temporary folder, or copies that of a primary; starts the server, and prints the folder, which
+/// has the socket too. Ends the server and deletes the folder once its standard input ends: when the tests end, however
+/// they end.
 const SCRIPT: &str = r#"
 set -eu
 bin=${1:-$(dirname "$(command -v initdb)")}
@@ -18,7 +19,11 @@ cd /
 folder=$(mktemp -d "${TMPDIR:-/tmp}/segment-loops-postgres.XXXXXX")
 trap '"$bin/pg_ctl" -D "$folder/data" -m immediate -s stop || true; rm -rf "$folder"' EXIT
 exec 2>"$folder/log"
-"$bin/initdb" --pgdata="$folder/data" --username=postgres --auth=trust --encoding=UTF8 --no-locale --no-sync >&2
+if [ -n "$4" ]; then
+    "$bin/pg_basebackup" --pgdata="$folder/data" --write-recovery-conf --checkpoint=fast --dbname="$4" >&2
+else
+    "$bin/initdb" --pgdata="$folder/data" --username=postgres --auth=trust --encoding=UTF8 --no-locale --no-sync >&2
+fi
 case "$2" in *ssl=on*)
     new="openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 2"
     $new -subj /CN=ca -keyout "$folder/ca.key" -out "$folder/ca.crt"
@@ -93,11 +98,30 @@ pub(super) fn server() -> &'static Server {
 impl Server {
     /// Starts a server with a setting.
     pub(super) fn start(setting: &str) -> Self {
+        Self::start_as(setting, "")
+    }
+
+    /// Starts a standby of this server, under the name `standby`.
+    pub(super) fn standby(&self) -> Self {
+        let (folder, port) = (self.folder.display(), self.port);
+        let primary = format!("host={folder} port={port} user=postgres application_name=standby");
+        Self::start_as("hot_standby=on", &primary)
+    }
+
+    fn start_as(setting: &str, primary: &str) -> Self {
         let (port, bin) = (free_port(), programs().unwrap_or_default());
         let of_server = port.to_string();
-        let arguments = [bin.as_os_str(), setting.as_ref(), of_server.as_ref()];
+        let arguments = [bin.as_os_str(), setting.as_ref(), of_server.as_ref(), primary.as_ref()];
         let (_script, folder) = start(SCRIPT, &arguments, "PostgreSQL", "postgresql");
         Self { _script, folder, port }
+    }
+
+    /// Changes a setting while the server runs.
+    pub(super) fn set(&self, setting: &str) {
+        let file =
+            std::fs::OpenOptions::new().append(true).open(self.folder.join("data/postgresql.conf"));
+        writeln!(file.unwrap(), "{setting}").unwrap();
+        self.control("reload");
     }
 
     /// The URL of its database.
@@ -113,7 +137,7 @@ impl Server {
     /// Stops or starts the server, by the arguments of `pg_ctl`.
     pub(super) fn control(&self, arguments: &str) {
         let mut control = command(programs().unwrap_or_default().join("pg_ctl"));
-        control.args(["-s", "-w", "-D"]).arg(self.folder.join("data"));
+        control.args(["-s", "-D"]).arg(self.folder.join("data"));
         control.arg("-l").arg(self.folder.join("log")).args(arguments.split(' '));
         assert!(control.stdout(Stdio::null()).status().unwrap().success(), "pg_ctl {arguments}");
     }

@@ -1,0 +1,73 @@
+//! The primary dies under load and its synchronous standby takes over: nothing that was acknowledged is missing, and
+//! the replicas follow by themselves.
+
+use std::time::{Duration, Instant};
+
+use crate::support::{PATIENCE, Service, Setup};
+
+use super::load::{Load, Loops};
+use super::proxy::Proxy;
+use super::server::Server;
+use super::sql::Sql;
+
+/// A primary whose commits wait for its standby.
+async fn pair() -> (Server, Server) {
+    let (primary, standby) = tokio::task::spawn_blocking(|| {
+        let primary = Server::start("fsync=on");
+        let standby = primary.standby();
+        primary.set("synchronous_standby_names = 'standby'");
+        (primary, standby)
+    })
+    .await
+    .unwrap();
+    let sql = Sql::connect(&primary.url()).await;
+    let began = Instant::now();
+    let text = "SELECT FROM pg_stat_replication WHERE sync_state = 'sync'";
+    while sql.rows(text).await.is_empty() {
+        assert!(began.elapsed() < PATIENCE, "the standby does not follow");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    (primary, standby)
+}
+
+/// Under load, leads the program to the standby, kills the primary and promotes the standby.
+async fn fails_over(url: &str, pair: (Server, Server), moves: impl FnOnce(&Server)) {
+    let (primary, standby) = pair;
+    let loops = Loops::new(1_000);
+    let mut services: Vec<Service> = Vec::new();
+    for _ in 0..2 {
+        let setup = Setup::with_loops(&loops.door().await.base_url).env("DATABASE_URL", url);
+        services.push(setup.start());
+    }
+    let load = Load::start(services.iter().map(|one| one.base_url.clone()).collect(), 6);
+    load.acknowledged(100).await;
+    moves(&standby);
+    let _standby = tokio::task::spawn_blocking(move || {
+        primary.control("stop -m immediate");
+        standby.control("promote");
+        standby
+    })
+    .await
+    .unwrap();
+    load.acknowledged(100).await;
+    loops.got_all(&load.end().await).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_promoted_standby_is_found_among_the_hosts_of_the_url() {
+    let (primary, standby) = pair().await;
+    let (one, other) = (primary.port(), standby.port());
+    let url = format!(
+        "postgres://postgres@127.0.0.1:{one},127.0.0.1:{other}/postgres?target_session_attrs=read-write"
+    );
+    fails_over(&url, (primary, standby), |_| ()).await;
+}
+
+/// As behind an address that is moved: nothing tells the program that the server at the other end is gone.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_promoted_standby_behind_the_same_address_is_found_though_the_old_connections_hang() {
+    let (primary, standby) = pair().await;
+    let proxy = Proxy::to(primary.port()).await;
+    let url = proxy.url();
+    fails_over(&url, (primary, standby), |standby| proxy.moves_to(standby.port())).await;
+}

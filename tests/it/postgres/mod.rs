@@ -4,6 +4,7 @@
 #[path = "../../../src/store/postgres/tests/server.rs"]
 mod server;
 
+mod cut;
 mod failover;
 mod hints;
 mod load;

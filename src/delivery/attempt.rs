@@ -14,7 +14,8 @@ use crate::queue::{Attempt, Consequence, Lease, RequestId, Settlement, WorkError
 use crate::telemetry;
 
 impl Stepper {
-    /// Sends a request once, and records the outcome.
+    /// Sends a request once, and records the outcome. If the lease becomes doubtful, sending is given up, since another
+    /// process may be sending the messages behind it already.
     pub(super) async fn attempt(
         &self,
         held: &HeldLease,
@@ -30,7 +31,11 @@ impl Stepper {
             body: Some(&load.body),
             idempotency_key: request.idempotency_key.as_deref(),
         };
-        let reply = self.client.send(&slot, call).await;
+        let reply = tokio::select! {
+            biased;
+            reply = self.client.send(&slot, call) => reply,
+            () = held.doubt() => return Err(WorkError::Fenced),
+        };
         // Recording the outcome may take long, if the store fails.
         drop(load);
         crash::point("send.after");

@@ -1,6 +1,6 @@
 //! The engine of one destination: delivers for it whenever this process holds the lease.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use metrics::gauge;
@@ -22,9 +22,9 @@ use crate::loops::Client;
 use crate::queue::Work;
 use crate::telemetry;
 
-/// The longest wait before asking again for the lease, so that a lease given back by a stopping process is
+/// The longest wait before asking again for the lease, so that a lease that was given back, or whose holder died, is
 /// taken soon.
-const ASK_EVERY: Duration = Duration::from_secs(1);
+const ASK_EVERY: Duration = Duration::from_millis(500);
 
 /// The options of an engine.
 #[derive(Debug, Clone)]
@@ -66,6 +66,7 @@ impl Engine {
             destination: name.clone(),
             holder: options.holder.clone(),
             ttl: options.lease_ttl,
+            seen: Mutex::default(),
         };
         let (retry, room) = (options.retry, options.room.clone());
         let large = LargeRoom::default();
@@ -94,7 +95,7 @@ impl Engine {
                 Ok(Asked::Waiting(reason)) => {
                     wait = wait.min(ASK_EVERY);
                     if logged.replace(reason) != Some(reason) {
-                        self.keeper.log_wait(reason).await;
+                        self.keeper.log_wait(reason);
                     }
                 }
                 Err(fault) => error!(
@@ -161,6 +162,8 @@ mod tests {
     struct Queue {
         /// The tokens of the leases to come, `None` while another process holds it; the last one stays.
         leases: Mutex<VecDeque<Option<i64>>>,
+        /// The holders of the lease as they are read, and when it ends in seconds; the last one stays.
+        holders: Mutex<VecDeque<(&'static str, i64)>>,
         /// Whether there are more urgent messages of other lanes than the rate allows.
         is_busy: bool,
         /// Leases below this token are fenced.
@@ -186,6 +189,7 @@ mod tests {
         fn new(leases: impl Into<VecDeque<Option<i64>>>) -> Self {
             Self {
                 leases: Mutex::new(leases.into()),
+                holders: Mutex::default(),
                 is_busy: false,
                 fenced_below: 0,
                 panics: None,
@@ -274,8 +278,16 @@ mod tests {
         }
 
         async fn lease_holder(&self, _: &str) -> Result<Option<LeaseHolder>, Unavailable> {
-            self.note("lease_holder", Seq(0), 0);
-            Ok(None)
+            let mut holders = self.holders.lock().unwrap();
+            let holder = match holders.len() {
+                0 | 1 => holders.front().copied(),
+                _ => holders.pop_front(),
+            };
+            Ok(holder.map(|(holder, until)| LeaseHolder {
+                holder: holder.to_owned(),
+                since: Timestamp::UNIX_EPOCH,
+                until: Timestamp::from_second(until).unwrap(),
+            }))
         }
 
         async fn release(&self, lease: &Lease) -> Result<(), WorkError> {
@@ -418,23 +430,120 @@ mod tests {
             assert_eq!(queue.noted("freeze"), [(1, 1), (2, 1), (3, 1)]);
             let lease_ttl = Duration::from_secs(10);
             assert_eq!(began.elapsed() >= lease_ttl, is_jump, "{change}: {:?}", began.elapsed());
-            assert_eq!(queue.noted("lease_holder"), [], "no other process is blamed");
         }
     }
 
     #[tokio::test(start_paused = true)]
-    async fn the_holder_of_a_lease_is_logged_once() {
-        let queue = Queue::new([None, None, None, Some(1)]).run().await;
-        assert_eq!(queue.noted("lease_holder"), [(0, 0)]);
-        // Held by another process, then lost to one.
-        let queue = Queue::new([None, Some(1), None, None, Some(2)]).run().await;
-        assert_eq!(queue.noted("lease_holder"), [(0, 0), (0, 0)]);
-        // After the wait for the clock, another process is found to hold the lease.
+    async fn why_a_process_waits_is_logged_once() {
+        const HELD: &str = "another process holds the lease";
+        const SET: &str = "the clock was set;";
         let clock = PausedClock::shared();
         let watched = Arc::new(WatchedClock::new(clock.clone()));
+        let (lines, queue) =
+            logged(Queue::new([None, None, None, Some(1)]).run_by(clock.clone())).await;
+        assert_eq!(count(&lines, HELD), 1, "{lines}");
+        drop(queue);
+        // Held by another process, then lost to one.
+        let held_twice = Queue::new([None, Some(1), None, None, Some(2)]).run_by(clock.clone());
+        let (lines, _) = logged(held_twice).await;
+        assert_eq!((count(&lines, HELD), count(&lines, SET)), (2, 0), "{lines}");
+        // After the wait for the clock, another process is found to hold the lease.
         clock.advance(SignedDuration::from_hours(24));
-        let queue = Queue::new([None, Some(1)]).run_by(watched).await;
-        assert_eq!(queue.noted("lease_holder"), [(0, 0)]);
+        let (lines, _) = logged(Queue::new([None, Some(1)]).run_by(watched)).await;
+        assert_eq!((count(&lines, HELD), count(&lines, SET)), (1, 1), "{lines}");
+    }
+
+    /// What is logged until a queue is worked off, and the queue.
+    async fn logged<T>(work: impl Future<Output = T>) -> (String, T) {
+        let (sender, lines) = std::sync::mpsc::channel();
+        let subscriber =
+            tracing_subscriber::fmt().with_writer(move || Lines(sender.clone())).finish();
+        let default = tracing::subscriber::set_default(subscriber);
+        let worked = work.await;
+        drop(default);
+        (lines.try_iter().collect(), worked)
+    }
+
+    /// Sends what is written to it.
+    struct Lines(std::sync::mpsc::Sender<String>);
+
+    impl std::io::Write for Lines {
+        fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+            let _ = self.0.send(String::from_utf8_lossy(bytes).into_owned());
+            Ok(bytes.len())
+        }
+
+        fn flush(&mut self) -> std::io::Result<()> {
+            Ok(())
+        }
+    }
+
+    fn count(lines: &str, text: &str) -> usize {
+        lines.matches(text).count()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_lease_is_not_taken_while_its_holder_is_seen_to_renew_it() {
+        // It is refused at first. Then the clock of the database is set, and it would be given.
+        let renewed = (0..20).map(|second| ("other", second));
+        for (holders, least_s, most_s) in [
+            // Seen for the first time, it may have ended long ago.
+            (vec![("other", 1)], 0, 5),
+            (renewed.collect(), 19 / 2 + 10, 25),
+            // It was given to another process just now.
+            (vec![("other", 1), ("third", 2)], 10, 15),
+            (vec![("test", 1), ("test", 2)], 0, 5),
+        ] {
+            let began = Instant::now();
+            let queue = Queue {
+                holders: Mutex::new(holders.clone().into()),
+                ..Queue::new([None, Some(1)])
+            };
+            queue.run().await;
+            let took = began.elapsed().as_secs();
+            assert!((least_s..most_s).contains(&took), "{holders:?}: {took} s");
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_renewal_that_was_late_loses_the_lease() {
+        let ttl = Duration::from_secs(10);
+        for (wait, is_lost) in [(Duration::from_secs(9), false), (ttl, true)] {
+            let engine = Arc::new(Queue::new([Some(1)])).engine(PausedClock::shared());
+            let Ok(Asked::Taken(mut held)) = engine.keeper.take().await else {
+                panic!("nobody else has it")
+            };
+            sleep(wait).await;
+            assert_eq!(engine.keeper.renew(&mut held).await.is_err(), is_lost, "{wait:?}");
+            assert!(held.is_certain());
+        }
+    }
+
+    /// A clock that goes on while the machine sleeps.
+    #[derive(Debug, Default)]
+    struct Sleeper(Mutex<Duration>);
+
+    impl crate::clock::Clock for Sleeper {
+        fn now(&self) -> Timestamp {
+            Timestamp::UNIX_EPOCH
+        }
+
+        fn with_sleep(&self) -> Option<Duration> {
+            Some(*self.0.lock().unwrap())
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_lease_is_doubtful_after_the_machine_slept() {
+        let clock = Arc::new(Sleeper::default());
+        let engine = Arc::new(Queue::new([Some(1)])).engine(clock.clone());
+        let Ok(Asked::Taken(held)) = engine.keeper.take().await else {
+            panic!("nobody else has it")
+        };
+        assert!(held.is_certain());
+        *clock.0.lock().unwrap() = Duration::from_secs(10);
+        assert!(!held.is_certain());
+        held.doubt().await;
     }
 
     #[tokio::test(start_paused = true)]

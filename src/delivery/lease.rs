@@ -3,11 +3,11 @@
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use tokio::time::Instant;
+use tokio::time::{Instant, sleep_until};
 use tracing::{error, info, warn};
 
 use crate::clock::SharedClock;
-use crate::queue::{Lease, LeaseRequest, Unavailable, Work, WorkError};
+use crate::queue::{Lease, LeaseHolder, LeaseRequest, Unavailable, Work, WorkError};
 use crate::telemetry;
 
 /// Another process holds the lease now: this one must not deliver any more.
@@ -18,21 +18,39 @@ pub(super) struct LeaseLost;
 #[derive(Debug, Clone)]
 pub(super) struct HeldLease {
     pub(super) lease: Lease,
-    /// Until when it certainly holds, by this process's clock.
-    until: Arc<Mutex<Instant>>,
+    until: Arc<Mutex<Until>>,
+    clock: SharedClock,
+}
+
+/// Until when a lease certainly holds, by this process's clocks: by one that stops while the machine sleeps, and by one
+/// that goes on, if there is one.
+#[derive(Debug, Clone, Copy)]
+struct Until {
+    awake: Instant,
+    with_sleep: Option<Duration>,
 }
 
 impl HeldLease {
     /// Whether it holds without doubt. If its renewal is late, another process may be delivering already.
     pub(super) fn is_certain(&self) -> bool {
-        Instant::now() < self.until()
+        let Until { awake, with_sleep } = self.until();
+        let has_overslept =
+            with_sleep.zip(self.clock.with_sleep()).is_some_and(|(end, now)| now >= end);
+        Instant::now() < awake && !has_overslept
     }
 
-    fn until(&self) -> Instant {
+    /// Waits until it no longer holds without doubt.
+    pub(super) async fn doubt(&self) {
+        while self.is_certain() {
+            sleep_until(self.until().awake).await;
+        }
+    }
+
+    fn until(&self) -> Until {
         *self.until.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn renewed_until(&self, until: Instant) {
+    fn renewed_until(&self, until: Until) {
         *self.until.lock().unwrap_or_else(PoisonError::into_inner) = until;
     }
 }
@@ -62,6 +80,16 @@ pub(super) struct LeaseKeeper {
     pub(super) holder: String,
     /// How long the lease holds without renewal.
     pub(super) ttl: Duration,
+    /// The lease of another process as it was seen last, and when it was seen to change.
+    pub(super) seen: Mutex<Option<Seen>>,
+}
+
+/// The lease of another process.
+#[derive(Debug)]
+pub(super) struct Seen {
+    holder: LeaseHolder,
+    /// `None`: it did not change since it was seen for the first time.
+    changed_at: Option<Instant>,
 }
 
 impl LeaseKeeper {
@@ -69,15 +97,37 @@ impl LeaseKeeper {
     ///
     /// After the clock was set, every lease on disk looks expired, or written by a wrong clock, until its holder
     /// has renewed it by the new time. So this process does not ask until a lease of that age would have expired.
+    /// Nor does it ask while it sees another process renew the lease, whatever the clock says by which leases end:
+    /// that of a database is not watched.
     pub(super) async fn take(&self) -> Result<Asked, Unavailable> {
         let ask = self.ask();
         if self.clock.was_set_within(self.ttl) {
             return Ok(Asked::Waiting(WaitReason::ClockWasSet));
         }
+        let holder = self.queue.lease_holder(&self.destination).await?;
+        if self.is_being_renewed(holder) {
+            return Ok(Asked::Waiting(WaitReason::HeldByAnother));
+        }
         Ok(match self.request(ask).await? {
             Some(held) => Asked::Taken(held),
             None => Asked::Waiting(WaitReason::HeldByAnother),
         })
+    }
+
+    /// Whether another process has taken or renewed the lease within its length, as seen from here.
+    fn is_being_renewed(&self, holder: Option<LeaseHolder>) -> bool {
+        let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
+        let before = seen.take();
+        let Some(holder) = holder.filter(|holder| holder.holder != self.holder) else {
+            return false;
+        };
+        let changed_at = match before {
+            Some(before) if before.holder == holder => before.changed_at,
+            Some(_) => Some(Instant::now()),
+            None => None,
+        };
+        *seen = Some(Seen { holder, changed_at });
+        changed_at.is_some_and(|at| at.elapsed() < self.ttl)
     }
 
     fn ask(&self) -> LeaseRequest {
@@ -90,20 +140,27 @@ impl LeaseKeeper {
     }
 
     async fn request(&self, ask: LeaseRequest) -> Result<Option<HeldLease>, Unavailable> {
-        let until = Instant::now() + self.ttl;
+        // Before it is asked for: it holds from then on, at the latest.
+        let until = Until {
+            awake: Instant::now() + self.ttl,
+            with_sleep: self.clock.with_sleep().map(|now| now + self.ttl),
+        };
         let lease = self.queue.lease(ask).await?;
-        Ok(lease.map(|lease| HeldLease { lease, until: Arc::new(Mutex::new(until)) }))
+        let (until, clock) = (Arc::new(Mutex::new(until)), Arc::clone(&self.clock));
+        Ok(lease.map(|lease| HeldLease { lease, until, clock }))
     }
 
     /// Renews a lease. If the store fails, the lease is not lost yet: the next renewal may succeed.
     ///
     /// If another process had the lease and gave it back, this one holds a new lease, which is in `held` then,
-    /// but the old one is lost.
+    /// but the old one is lost. It is also lost if the renewal was late: much may have happened in the meantime, such as
+    /// that a standby took over whose clock, and so its numbers, are behind what was read.
     pub(super) async fn renew(&self, held: &mut HeldLease) -> Result<(), LeaseLost> {
+        let is_late = !held.is_certain();
         match self.request(self.ask()).await {
             Ok(Some(renewed)) if renewed.lease.token == held.lease.token => {
                 held.renewed_until(renewed.until());
-                Ok(())
+                if is_late { Err(LeaseLost) } else { Ok(()) }
             }
             Ok(Some(other)) => {
                 *held = other;
@@ -136,31 +193,22 @@ impl LeaseKeeper {
     }
 
     /// Logs why this process does not deliver yet.
-    pub(super) async fn log_wait(&self, reason: WaitReason) {
+    pub(super) fn log_wait(&self, reason: WaitReason) {
+        let destination = &self.destination;
         match reason {
-            WaitReason::HeldByAnother => self.log_holder().await,
+            WaitReason::HeldByAnother => {
+                let seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
+                let holder = seen.as_ref().map(|seen| seen.holder.holder.as_str());
+                let until = seen.as_ref().map(|seen| tracing::field::display(seen.holder.until));
+                info!(
+                    destination,
+                    holder, until, "another process holds the lease; waiting for it"
+                );
+            }
             WaitReason::ClockWasSet => info!(
-                destination = self.destination,
+                destination,
                 wait_ms = self.ttl.as_millis() as u64,
                 "the clock was set; waiting before taking the lease, so that another process could renew it"
-            ),
-        }
-    }
-
-    /// Logs which process delivers instead of this one.
-    async fn log_holder(&self) {
-        let destination = &self.destination;
-        match self.queue.lease_holder(destination).await {
-            Ok(other) => info!(
-                destination,
-                holder = other.as_ref().map(|other| other.holder.as_str()),
-                until = other.as_ref().map(|other| tracing::field::display(other.until)),
-                "another process holds the lease; waiting for it"
-            ),
-            Err(fault) => warn!(
-                destination,
-                error = %telemetry::chain(&fault),
-                "another process holds the lease; its name cannot be read"
             ),
         }
     }

@@ -161,10 +161,14 @@ impl Check<'_> {
         if store.connections_max < CONNECTIONS_MIN {
             self.report("store.connections_max", format!("must be {CONNECTIONS_MIN} or more"));
         }
-        if store.schema.is_empty() || store.schema.len() > 63 || store.schema.starts_with("pg_") {
+        if store.schema.is_empty()
+            || store.schema.len() > 63
+            || store.schema.starts_with("pg_")
+            || store.schema.contains('@')
+        {
             self.report(
                 "store.schema",
-                "is not a name that PostgreSQL allows: use 1 to 63 bytes, not beginning with pg_",
+                "is not a name for a schema: use 1 to 63 bytes without @, not beginning with pg_",
             );
         }
         if delivery.lease_ttl_ms < 300 {

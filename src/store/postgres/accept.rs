@@ -163,7 +163,7 @@ impl Memory {
     async fn write(&mut self, group: Vec<AcceptOrder>, hints: &Hints) {
         let calls: Vec<&[NewMessage]> = group.iter().map(|order| &*order.messages).collect();
         match self.commit(&calls).await {
-            Err(fault) if fault.is_broken() && group.len() > 1 => {
+            Err(fault) if fault.is_of_one_call() && group.len() > 1 => {
                 for order in group {
                     let committed = self.commit(&[&order.messages]).await;
                     answer(vec![order], committed, hints);

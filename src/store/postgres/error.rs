@@ -76,6 +76,11 @@ impl Fault {
         }
     }
 
+    /// Whether one call of a group may be to blame, so that the others would succeed without it.
+    pub(super) fn is_of_one_call(&self) -> bool {
+        matches!(self, Fault::ManyDestinations) || self.is_broken()
+    }
+
     /// Whether a row has no partition to go to.
     pub(super) fn is_missing_partition(&self) -> bool {
         let Fault::Database { source } = self else { return false };
@@ -196,6 +201,16 @@ pub enum OpenError {
         address: String,
         /// Its version.
         version: String,
+    },
+    /// The database cannot hold every string.
+    #[error(
+        "the database at {address} has the encoding {encoding}, which cannot hold every message: create one with the encoding UTF8"
+    )]
+    Encoding {
+        /// Host and port.
+        address: String,
+        /// Its encoding.
+        encoding: String,
     },
     /// The server cannot be written.
     #[error(

@@ -120,7 +120,9 @@ impl Step for Settle {
         let id = self.settlement.request.0;
         let params = params![id, self.lease.destination];
         let Some(row) = transaction.query_opt(REQUEST_STATE, params).await? else {
-            return Err(Fault::Broken("the request is gone"));
+            // A standby that lacked the last commits took over. What is pending must be read again; if it makes the same
+            // request, that has the same key.
+            return Ok(Err(Fenced));
         };
         let state: &str = get(&row, 0)?;
         if state == DeliveryState::Pending.as_str() {

@@ -13,7 +13,8 @@ const SETTINGS: &str = "
     SELECT current_setting('server_version_num')::integer, current_setting('server_version'),
            current_setting('fsync'), current_setting('synchronous_commit'),
            pg_is_in_recovery() OR current_setting('transaction_read_only')::boolean,
-           floor(extract(epoch FROM clock_timestamp()) * 1000)::bigint";
+           floor(extract(epoch FROM clock_timestamp()) * 1000)::bigint,
+           current_setting('server_encoding')";
 
 const IS_READ_ONLY: &str =
     "SELECT pg_is_in_recovery() OR current_setting('transaction_read_only')::boolean";
@@ -37,6 +38,10 @@ pub(super) async fn check(connection: &Connection, address: &str) -> Result<(), 
     }
     if get(&row, 4).map_err(failed)? {
         return Err(OpenError::ReadOnly { address });
+    }
+    let encoding = text(6)?;
+    if encoding != "UTF8" {
+        return Err(OpenError::Encoding { address, encoding });
     }
     let (fsync, commit) = (text(2)?, text(3)?);
     if fsync == "off" {

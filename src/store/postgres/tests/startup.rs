@@ -26,6 +26,18 @@ async fn a_server_that_would_lose_messages_is_refused() {
 }
 
 #[tokio::test]
+async fn a_database_that_cannot_hold_every_string_is_refused() {
+    let target = Target::parse("store.url", &server().url()).unwrap();
+    let raw = Connector::new(target, "any").connect().await.unwrap();
+    let made =
+        "CREATE DATABASE latin1 ENCODING LATIN1 LC_COLLATE 'C' LC_CTYPE 'C' TEMPLATE template0";
+    raw.batch(made).await.unwrap();
+    let url = server().url().strip_suffix("postgres").unwrap().to_owned() + "latin1";
+    let text = refusal(&url, "refused").await;
+    assert!(text.contains("encoding LATIN1") && text.contains("UTF8"), "{text}");
+}
+
+#[tokio::test]
 async fn a_server_that_is_not_there_is_named_without_the_password() {
     let text = refusal("postgres://ada:secret@127.0.0.1:1/loops", "refused").await;
     assert!(text.contains("127.0.0.1:1") && !text.contains("secret"), "{text}");

@@ -90,12 +90,24 @@ impl StoreConfig {
 
 /// `store.notify`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "lowercase")]
+#[serde(try_from = "String")]
 pub enum NotifyMode {
     /// Processes hint to each other, as far as notifications arrive.
     Auto,
     /// They do not.
     Off,
+}
+
+impl TryFrom<String> for NotifyMode {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, String> {
+        match text.as_str() {
+            "auto" => Ok(NotifyMode::Auto),
+            "off" => Ok(NotifyMode::Off),
+            _ => Err(format!("must be \"auto\" or \"off\", not {text:?}")),
+        }
+    }
 }
 
 /// `[delivery]`.

@@ -35,7 +35,7 @@ fn without_an_api_key_it_says_what_to_set() {
 #[test]
 fn each_error_is_named() {
     // The file, and what the refusal must name.
-    let cases: [(&str, &[&str]); 29] = [
+    let cases: [(&str, &[&str]); 32] = [
         ("[servr]\nlisten = '1.2.3.4:5'", &["segment-loops.toml", "servr"]),
         ("[destinations.b]\napi_key = \"api-canary-91bc\n", &["segment-loops.toml", "line 2"]),
         ("[server]\nlissten = '1.2.3.4:5'", &["segment-loops.toml", "server", "lissten"]),
@@ -95,6 +95,9 @@ fn each_error_is_named() {
             &["server.address_connections_max", "is 10", "server.connections_max (9)"],
         ),
         ("[store]\nbacklog_bytes_max = 0", &["store.backlog_bytes_max", "1 or more"]),
+        ("[store]\nconnections_max = 7", &["store.connections_max", "8 or more"]),
+        ("[store]\nnotify = 'on'", &["store.notify", "auto", "off"]),
+        ("[store]\nlisten_url = 'db:5432'", &["store.listen_url", "postgres://"]),
         (
             "[server]\ntrusted_proxies = ['10.0.0.0/8', '10.0.0.0/33', 'proxy']",
             &["server.trusted_proxies", "`10.0.0.0/33`", "`proxy`"],

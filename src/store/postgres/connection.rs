@@ -14,7 +14,7 @@ use tokio::task::JoinHandle;
 use tokio::time::timeout;
 use tokio_postgres::config::Host;
 use tokio_postgres::error::SqlState;
-use tokio_postgres::{AsyncMessage, Client, Config, Row};
+use tokio_postgres::{AsyncMessage, Client, Config, Notification, Row};
 use tracing::debug;
 
 use super::Fault;
@@ -96,11 +96,10 @@ impl Connector {
         self.connect_hearing(|_| {}).await
     }
 
-    /// Makes a connection that calls `hear` with the payload of each notification. `hear` is dropped when the
-    /// connection has ended.
+    /// Makes a connection that calls `hear` with each notification. `hear` is dropped when the connection has ended.
     pub(super) async fn connect_hearing(
         &self,
-        hear: impl Fn(&str) + Send + 'static,
+        hear: impl Fn(&Notification) + Send + 'static,
     ) -> Result<Connection, Fault> {
         let generation = self.generation.load(Ordering::Relaxed);
         let connecting = timeout(ANSWER_TIMEOUT, self.config.connect(self.tls.clone()));
@@ -112,7 +111,7 @@ impl Connector {
         let driver = tokio::spawn(async move {
             while let Some(message) = poll_fn(|context| driver.poll_message(context)).await {
                 match message {
-                    Ok(AsyncMessage::Notification(notification)) => hear(notification.payload()),
+                    Ok(AsyncMessage::Notification(notification)) => hear(&notification),
                     // Notices may quote contents.
                     Ok(_) => {}
                     // Those who wait for an answer learn of it, too.

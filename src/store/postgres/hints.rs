@@ -10,11 +10,13 @@
 
 use std::collections::{BTreeSet, HashSet};
 use std::fmt::Write as _;
+use std::mem::discriminant;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::{Notify, watch};
 use tokio::time::{sleep, timeout};
+use tokio_postgres::Notification;
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tracing::{debug, info, warn};
 
@@ -186,8 +188,9 @@ pub(super) struct Hinter {
 /// A connection that listens.
 struct Ear {
     connection: Connection,
-    /// The payload of this connection's checks, which nobody else sends.
-    token: String,
+    /// The channel of this connection's checks, which nobody else uses: what a pooler has left behind of a check that
+    /// failed is never used again.
+    own_channel: String,
     /// Counts the checks that arrived; closed when the connection is lost.
     checks: watch::Receiver<u64>,
 }
@@ -202,6 +205,20 @@ enum Deaf {
 impl From<Fault> for Deaf {
     fn from(fault: Fault) -> Self {
         Deaf::Failed(fault)
+    }
+}
+
+impl Deaf {
+    fn log(&self, listens_at: &str) {
+        match self {
+            Deaf::Unheard => warn!(
+                "notifications of the database do not arrive at {listens_at}, as behind a pooler in transaction mode: set store.listen_url to a direct URL of the database, or store.notify = \"off\"; until then, messages that other processes accept are found up to a second later"
+            ),
+            Deaf::Failed(fault) => warn!(
+                error = %telemetry::chain(fault),
+                "cannot listen for hints from other processes at {listens_at}; trying again"
+            ),
+        }
     }
 }
 
@@ -241,35 +258,25 @@ impl Hinter {
     /// Listens from the first lease on: before, there is nothing to hear.
     async fn listen(&self, channel: &str) {
         self.hints.has_lease.notified().await;
-        let (mut pause, mut is_deaf) = (PAUSE_MIN, false);
+        let (mut pause, mut logged) = (PAUSE_MIN, None);
         loop {
             match self.open(channel).await {
                 Ok(mut ear) => {
-                    if is_deaf {
+                    if logged.take().is_some() {
                         info!("hints from other processes arrive again");
                     }
-                    (pause, is_deaf) = (PAUSE_MIN, false);
-                    self.keep(&mut ear, channel).await;
+                    pause = PAUSE_MIN;
+                    self.keep(&mut ear).await;
                     ear.connection.close().await;
                 }
-                Err(Deaf::Unheard) => {
-                    if !is_deaf {
-                        warn!(
-                            "notifications of the database do not arrive at {}, as behind a pooler in transaction mode: set store.listen_url to a direct URL of the database, or store.notify = \"off\"; until then, messages that other processes accept are found up to a second later",
-                            self.listens_at
-                        );
+                Err(deaf) => {
+                    let kind = discriminant(&deaf);
+                    if logged.replace(kind) != Some(kind) {
+                        deaf.log(self.listens_at);
                     }
-                    (pause, is_deaf) = (UNHEARD_PAUSE, true);
-                }
-                Err(Deaf::Failed(fault)) => {
-                    if !is_deaf {
-                        warn!(
-                            error = %telemetry::chain(&fault),
-                            "cannot listen for hints from other processes at {}; trying again",
-                            self.listens_at
-                        );
+                    if matches!(deaf, Deaf::Unheard) {
+                        pause = UNHEARD_PAUSE;
                     }
-                    is_deaf = true;
                 }
             }
             sleep(pause).await;
@@ -279,21 +286,22 @@ impl Hinter {
 
     /// Makes a connection at which notifications arrive.
     async fn open(&self, channel: &str) -> Result<Ear, Deaf> {
-        let token = uuid::Uuid::now_v7().to_string();
+        let own_channel = format!("segment_loops_{}", uuid::Uuid::now_v7().simple());
         let (checked, checks) = watch::channel(0);
-        let (hints, own) = (Arc::clone(&self.hints), token.clone());
-        let hear = move |payload: &str| {
-            if payload == own {
+        let (hints, own) = (Arc::clone(&self.hints), own_channel.clone());
+        let hear = move |notification: &Notification| {
+            if notification.channel() == own {
                 checked.send_modify(|checks: &mut u64| *checks = checks.wrapping_add(1));
             } else {
-                hints.follow(payload);
+                hints.follow(notification.payload());
             }
         };
         let connection = self.connector.connect_hearing(hear).await?;
-        let mut ear = Ear { connection, token, checks };
+        let mut ear = Ear { connection, own_channel, checks };
         let opened = async {
-            ear.connection.batch(&format!("LISTEN \"{channel}\"")).await?;
-            self.check(&mut ear, channel).await
+            ear.connection.batch(&format!("LISTEN \"{}\"", ear.own_channel)).await?;
+            self.check(&mut ear).await?;
+            Ok(ear.connection.batch(&format!("LISTEN \"{channel}\"")).await?)
         };
         match timeout(2 * PATIENCE, opened).await.unwrap_or(Err(Fault::Slow.into())) {
             Ok(()) => Ok(ear),
@@ -305,10 +313,10 @@ impl Hinter {
     }
 
     /// Returns once notifications arrive no more.
-    async fn keep(&self, ear: &mut Ear, channel: &str) {
+    async fn keep(&self, ear: &mut Ear) {
         loop {
             let lost = async { while ear.checks.changed().await.is_ok() {} };
-            if timeout(CHECK_EVERY, lost).await.is_ok() || self.check(ear, channel).await.is_err() {
+            if timeout(CHECK_EVERY, lost).await.is_ok() || self.check(ear).await.is_err() {
                 debug!("the connection that listens for hints was lost");
                 return;
             }
@@ -316,9 +324,9 @@ impl Hinter {
     }
 
     /// Sends a notification by another connection, and waits for it.
-    async fn check(&self, ear: &mut Ear, channel: &str) -> Result<(), Deaf> {
+    async fn check(&self, ear: &mut Ear) -> Result<(), Deaf> {
         ear.checks.mark_unchanged();
-        self.notify(channel, &ear.token).await?;
+        self.notify(&ear.own_channel, "").await?;
         match timeout(PATIENCE, ear.checks.changed()).await {
             Ok(Ok(())) => Ok(()),
             Ok(Err(_)) => Err(Deaf::Failed(Fault::Slow)),

@@ -52,12 +52,15 @@ async fn past_a_pooler_hints_are_heard_by_a_direct_connection() {
     let mut loops = ScriptedLoops::willing().await;
     let setup = Setup::with_loops(&loops.base_url)
         .env("DATABASE_URL", &pooler().url())
-        .env("SEGMENT_LOOPS__STORE__LISTEN_URL", &server().url())
+        .env(
+            "SEGMENT_LOOPS__STORE__LISTEN_URL",
+            &format!("{}?application_name=ear", server().url()),
+        )
         .env(SCHEMA, "past_a_pooler");
     let [first, second] = two(&setup).await;
     let sql = Sql::connect(&server().url()).await;
-    let listening = "SELECT FROM pg_stat_activity WHERE query LIKE '%segment_loops_past_a_pooler%'
-                     AND query LIKE 'LISTEN%' AND state = 'idle'";
+    let listening = "SELECT FROM pg_stat_activity WHERE application_name = 'ear'
+                     AND query = 'LISTEN \"segment_loops_past_a_pooler\"' AND state = 'idle'";
     while sql.rows(listening).await.is_empty() {
         tokio::time::sleep(std::time::Duration::from_millis(10)).await;
     }

@@ -132,18 +132,23 @@ async fn a_server_that_becomes_read_only_is_noticed_and_left() {
         watcher.batch("SELECT pg_reload_conf()").await.unwrap();
     };
     set("SET default_transaction_read_only = on").await;
-    let text = loop {
-        if let Err(fault) = store.ready().await {
-            break crate::telemetry::chain(&fault).to_string();
+    let refusal = async {
+        loop {
+            if let Err(fault) = store.ready().await {
+                return crate::telemetry::chain(&fault).to_string();
+            }
         }
     };
+    let patience = Duration::from_secs(30);
+    let text = tokio::time::timeout(patience, refusal).await.expect("it stays ready");
     assert!(text.contains("read-only") && text.contains("store.url"), "{text}");
     let refused = store.accept(vec![message("b")]).await;
     assert!(is_unavailable(&refused), "{refused:?}");
     store.lease(ask("a", at(0))).await.unwrap_err();
 
     set("RESET default_transaction_read_only").await;
-    while store.ready().await.is_err() {}
+    let ready = async { while store.ready().await.is_err() {} };
+    tokio::time::timeout(patience, ready).await.expect("it is never ready again");
     assert_eq!(store.accept(vec![message("b")]).await.unwrap(), [Accepted::New]);
     lease(&store).await;
     assert_eq!(store.list(&Default::default(), None, 2).await.unwrap().messages.len(), 2);

@@ -4,7 +4,7 @@ use std::io::{self, IsTerminal as _};
 use std::path::PathBuf;
 
 use clap::Args;
-use indicatif::{HumanCount, HumanDuration, ProgressBar, ProgressDrawTarget, ProgressStyle};
+use indicatif::{HumanCount, ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 use super::{CliError, runtime, say, start_telemetry, stop_signal};
 use crate::config::{self, Flags};
@@ -58,14 +58,14 @@ pub(super) fn run(args: MoveArgs) -> Result<(), CliError> {
         let moved = store::move_queue(&from, &config.store, &watch).await;
         bar.finish_and_clear();
         let Moved { messages, waiting, requests, was_finished } = moved?;
-        let took = HumanDuration(bar.elapsed());
         say(&match was_finished {
             true => "moved before: nothing is left to do".to_owned(),
             false => format!(
-                "moved: {} messages ({} of them waiting), {} requests, in {took}",
+                "moved: {} messages ({} of them waiting), {} requests, in {:.1} s",
                 HumanCount(messages),
                 HumanCount(waiting),
-                HumanCount(requests)
+                HumanCount(requests),
+                bar.elapsed().as_secs_f64(),
             ),
         });
         say(&format!(

@@ -32,8 +32,11 @@ pub(super) const LONG_ANSWER_TIMEOUT: Duration = Duration::from_secs(300);
 /// The same for chores, which may wait until other transactions have ended.
 pub(super) const LONGEST_ANSWER_TIMEOUT: Duration = Duration::from_secs(3_600);
 
-/// The server ends a transaction whose process has stopped in the middle of it: other processes wait for its locks.
-const BEGIN: &str = "BEGIN; SET LOCAL idle_in_transaction_session_timeout = 5000";
+/// The server ends a transaction whose process has stopped in the middle of it: other processes wait for its locks. And
+/// it ends one that waits for a lock for nearly as long as this process waits for the answer: it would not notice that
+/// nobody waits any more, and each further try would add a connection to those that wait.
+const BEGIN: &str =
+    "BEGIN; SET LOCAL idle_in_transaction_session_timeout = 5000; SET LOCAL lock_timeout = 15000";
 
 /// Makes connections to one database.
 #[derive(Debug, Clone)]

@@ -136,6 +136,9 @@ fn advice(error: &tokio_postgres::Error) -> &'static str {
             "the database takes no more connections: raise its max_connections, or lower store.connections_max"
         }
         "25006" => READ_ONLY,
+        "55P03" => {
+            "another transaction holds a lock and does not end, such as a commit that waits for a standby; the program recovers by itself once it does"
+        }
         "42501" => {
             "the user of the database may not do this: make it the owner of the schema, or grant it all rights to the schema and its tables"
         }

@@ -71,3 +71,21 @@ async fn a_promoted_standby_behind_the_same_address_is_found_though_the_old_conn
     let url = proxy.url();
     fails_over(&url, (primary, standby), |standby| proxy.moves_to(standby.port())).await;
 }
+
+/// What is not on a standby yet is not acknowledged.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn while_no_standby_confirms_nothing_is_acknowledged_and_nothing_is_lost() {
+    let own = tokio::task::spawn_blocking(|| Server::start("fsync=on")).await.unwrap();
+    let loops = Loops::new(1_000);
+    let door = loops.door().await;
+    let service = Setup::with_loops(&door.base_url).env("DATABASE_URL", &own.url()).start();
+    let load = Load::start(vec![service.base_url.clone()], 4);
+    load.acknowledged(40).await;
+    own.set("synchronous_standby_names = 'nobody'");
+    // The program gives a commit up for which it waits too long.
+    service.logged(|line| line["message"] == "the lease cannot be renewed; trying again").await;
+    assert_eq!(load.unanswered(8).await, 0);
+    own.set("synchronous_standby_names = ''");
+    load.acknowledged(40).await;
+    loops.got_all(&load.end().await).await;
+}

@@ -122,6 +122,7 @@ struct Shared {
     is_over: AtomicBool,
     acknowledged: AtomicUsize,
     refused: AtomicUsize,
+    unanswered: AtomicUsize,
 }
 
 impl Load {
@@ -131,6 +132,7 @@ impl Load {
             is_over: AtomicBool::new(false),
             acknowledged: AtomicUsize::new(0),
             refused: AtomicUsize::new(0),
+            unanswered: AtomicUsize::new(0),
         });
         let sender = |n| tokio::spawn(send(Arc::clone(&shared), format!("u{n}")));
         let senders = (0..persons).map(sender).collect();
@@ -150,6 +152,14 @@ impl Load {
     /// Waits until this many more messages were refused for now.
     pub async fn refused(&self, more: usize) {
         self.counted(&self.shared.refused, more).await;
+    }
+
+    /// Waits until this many more messages were given up without an answer; returns how many others were acknowledged
+    /// meanwhile.
+    pub async fn unanswered(&self, more: usize) -> usize {
+        let before = self.shared.acknowledged.load(Ordering::SeqCst);
+        self.counted(&self.shared.unanswered, more).await;
+        self.shared.acknowledged.load(Ordering::SeqCst) - before
     }
 
     async fn counted(&self, count: &AtomicUsize, more: usize) {
@@ -201,8 +211,10 @@ async fn is_acknowledged(shared: &Shared, client: &reqwest::Client, message: &Va
         format!("{}/v1/track", fastrand::choice(replicas.iter()).unwrap())
     };
     let request = client.post(url).basic_auth(WRITE_KEY, Some("")).body(message.to_string());
-    // It was killed, or is stopped.
-    let Ok(answer) = request.send().await else { return false };
+    let Ok(answer) = request.send().await else {
+        shared.unanswered.fetch_add(1, Ordering::SeqCst);
+        return false;
+    };
     if answer.status() == 200 {
         shared.acknowledged.fetch_add(1, Ordering::SeqCst);
         return true;

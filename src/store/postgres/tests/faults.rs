@@ -198,3 +198,21 @@ async fn once_an_answer_did_not_come_no_older_connection_is_used() {
     let next = connections.get().await.unwrap();
     assert_ne!(process(&next).await, old);
 }
+
+/// While a commit waits for a standby, it holds its locks.
+#[tokio::test]
+async fn a_lock_that_is_held_for_long_is_not_waited_for_by_more_and_more_connections() {
+    let schema = Schema::empty().await;
+    let store = open(&schema).await;
+    put(&store, message("a")).await;
+    let (blocker, watcher) = (raw(&schema).await, raw(&schema).await);
+    blocker.batch("BEGIN; LOCK TABLE @streams").await.unwrap();
+    let waiting = format!("{} AND wait_event_type = 'Lock'", connections_of(&schema));
+    for _ in 0..2 {
+        let refused = store.accept(vec![message("b")]).await;
+        assert!(is_unavailable(&refused), "{refused:?}");
+        until(&watcher, &waiting, 0).await;
+    }
+    blocker.batch("COMMIT").await.unwrap();
+    assert_eq!(store.accept(vec![message("b")]).await.unwrap(), [Accepted::New]);
+}

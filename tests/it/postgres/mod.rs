@@ -10,6 +10,7 @@ mod hints;
 mod load;
 mod proxy;
 mod replicas;
+mod same_instant;
 mod sql;
 
 use std::collections::HashSet;
@@ -19,7 +20,7 @@ use serde_json::{Value, json};
 use crate::support::{ScriptedLoops, Service, Setup, WRITE_KEY, track};
 use crate::two_processes::{each_shows_who_is_there_and_who_delivers, end_under_load};
 
-use server::{Server, server};
+use server::{Server, pooler, server};
 
 /// On the server of the tests, in a schema of its own.
 pub fn on_postgres(schema: &'static str) -> impl FnOnce(Setup) -> Setup {
@@ -35,6 +36,12 @@ fn is_delivered(message: &Value) -> bool {
 #[tokio::test]
 async fn a_kill_under_load_loses_nothing_and_keeps_order_and_keys() {
     end_under_load("KILL", on_postgres("killed")).await;
+}
+
+#[tokio::test]
+async fn a_kill_under_load_loses_nothing_behind_a_pooler_in_transaction_mode() {
+    let behind = |setup| on_postgres("behind_a_pooler")(setup).env("DATABASE_URL", &pooler().url());
+    end_under_load("KILL", behind).await;
 }
 
 #[tokio::test]

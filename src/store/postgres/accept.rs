@@ -35,9 +35,11 @@ const ADD_STREAM: &str = "
     ON CONFLICT DO NOTHING";
 const COUNT_STREAMS: &str = "SELECT COUNT(*) FROM @streams";
 /// $1 digests of message ids, $2 the first sequence number that matters. A statement of its own behind the lock: it
-/// then sees all that was committed under the lock before.
-const STORED: &str = "
-    SELECT source, message_id, received_at FROM @messages WHERE message_hash = ANY($1) AND seq >= $2";
+/// then sees all that was committed under the lock before. One digest after another: if a list of them is compared with
+/// a partition that is new, the planner takes it for so many rows that it reads all by their numbers.
+pub(super) const STORED: &str = "
+    SELECT m.source, m.message_id, m.received_at FROM unnest($1) h (hash) CROSS JOIN LATERAL (
+        SELECT source, message_id, received_at FROM @messages WHERE message_hash = h.hash AND seq >= $2 OFFSET 0) m";
 const INSERT: &str = "
     INSERT INTO @messages (seq, message_hash, lane, anonymous, email, received_at, payload_bytes, class, kind,
                            source, destination, message_id, event, warnings)
@@ -108,41 +110,29 @@ struct Memory {
 impl Writer {
     /// Writes group after group until the store is closed or dropped.
     pub(super) async fn run(self) {
-        let Self { connector, duplicate_window, time, mut orders, hints, closing, ended } = self;
+        let Self { connector, duplicate_window, time, orders, hints, closing, ended } = self;
         let event_names = EventNames::default();
         let mut memory =
             Memory { connector, connection: None, duplicate_window, time, event_names };
-        let mut next: Option<AcceptOrder> = None;
+        let mut queue = Queue { orders, next: None };
         loop {
-            let first = match next.take() {
-                Some(order) => order,
-                None => tokio::select! {
+            if queue.next.is_none() {
+                queue.next = tokio::select! {
                     biased;
-                    order = orders.recv() => match order {
-                        Some(order) => order,
+                    order = queue.orders.recv() => match order {
+                        Some(order) => Some(order),
                         None => break,
                     },
                     // What was sent before is still received.
-                    () = closing.cancelled(), if !orders.is_closed() => {
-                        orders.close();
+                    () = closing.cancelled(), if !queue.orders.is_closed() => {
+                        queue.orders.close();
                         continue;
                     }
-                },
-            };
-            let (mut messages, mut bytes) = size(&first);
-            let mut group = vec![first];
-            while let Ok(order) = orders.try_recv() {
-                let (more_messages, more_bytes) = size(&order);
-                if messages + more_messages > GROUP_MESSAGES_MAX
-                    || bytes + more_bytes > GROUP_BYTES_MAX
-                {
-                    next = Some(order);
-                    break;
-                }
-                (messages, bytes) = (messages + more_messages, bytes + more_bytes);
-                group.push(order);
+                };
             }
-            memory.write(group, &hints).await;
+            let mut group = Group::default();
+            group.fill(&mut queue, |_| true);
+            memory.write(group, &mut queue, &hints).await;
         }
         if let Some(connection) = memory.connection.take() {
             connection.close().await;
@@ -152,33 +142,75 @@ impl Writer {
     }
 }
 
-fn size(order: &AcceptOrder) -> (usize, usize) {
-    let bytes = order.messages.iter().map(|message| message.payload.len()).sum();
-    (order.messages.len(), bytes)
+/// The calls that wait.
+struct Queue {
+    orders: UnboundedReceiver<AcceptOrder>,
+    /// The first of them, once it was looked at.
+    next: Option<AcceptOrder>,
+}
+
+/// The calls that are written in one transaction.
+#[derive(Default)]
+struct Group {
+    orders: Vec<AcceptOrder>,
+    messages: usize,
+    bytes: usize,
+}
+
+impl Group {
+    /// Takes those that wait, as long as there is room for them and they meet a condition.
+    fn fill(&mut self, queue: &mut Queue, mut takes: impl FnMut(&AcceptOrder) -> bool) {
+        while let Some(order) = queue.next.take().or_else(|| queue.orders.try_recv().ok()) {
+            let messages = self.messages + order.messages.len();
+            let bytes = order.messages.iter().map(|message| message.payload.len()).sum::<usize>();
+            let bytes = self.bytes + bytes;
+            let has_room = messages <= GROUP_MESSAGES_MAX && bytes <= GROUP_BYTES_MAX;
+            if !(has_room || self.orders.is_empty()) || !takes(&order) {
+                queue.next = Some(order);
+                return;
+            }
+            (self.messages, self.bytes) = (messages, bytes);
+            self.orders.push(order);
+        }
+    }
+
+    fn calls(&self) -> Vec<&[NewMessage]> {
+        self.orders.iter().map(|order| &*order.messages).collect()
+    }
+
+    fn messages(&self) -> impl Iterator<Item = &NewMessage> {
+        self.orders.iter().flat_map(|order| &order.messages)
+    }
 }
 
 impl Memory {
     /// Writes a group and answers its calls. If one of them may be to blame for a failure, each is written by
     /// itself, so that it cannot harm the others.
-    async fn write(&mut self, group: Vec<AcceptOrder>, hints: &Hints) {
-        let calls: Vec<&[NewMessage]> = group.iter().map(|order| &*order.messages).collect();
-        match self.commit(&calls).await {
-            Err(fault) if fault.is_of_one_call() && group.len() > 1 => {
-                for order in group {
-                    let committed = self.commit(&[&order.messages]).await;
-                    answer(vec![order], committed, hints);
+    async fn write(&mut self, mut group: Group, queue: &mut Queue, hints: &Hints) {
+        match self.commit(&mut group, Some(queue)).await {
+            Err(fault) if fault.is_of_one_call() && group.orders.len() > 1 => {
+                for order in group.orders {
+                    let mut alone = Group { orders: vec![order], ..Group::default() };
+                    let committed = self.commit(&mut alone, None).await;
+                    answer(alone.orders, committed, hints);
                 }
             }
-            committed => answer(group, committed, hints),
+            committed => answer(group.orders, committed, hints),
         }
     }
 
-    /// Writes calls in one transaction; returns whether each message of each call is new.
-    async fn commit(&mut self, calls: &[&[NewMessage]]) -> Result<Vec<Vec<Accepted>>, Fault> {
+    /// Writes calls in one transaction, and those that meanwhile arrive in the queue; returns whether each message of
+    /// each call is new.
+    async fn commit(
+        &mut self,
+        group: &mut Group,
+        mut queue: Option<&mut Queue>,
+    ) -> Result<Vec<Vec<Accepted>>, Fault> {
         let mut tries = 0;
         loop {
             tries += 1;
-            let tried = tokio::time::timeout(GROUP_TIMEOUT, self.try_to_commit(calls)).await;
+            let tried = self.try_to_commit(group, queue.as_deref_mut());
+            let tried = tokio::time::timeout(GROUP_TIMEOUT, tried).await;
             let fault = match tried.unwrap_or(Err(Fault::Slow)) {
                 Ok(accepted) => return Ok(accepted),
                 Err(fault) => fault,
@@ -202,18 +234,54 @@ impl Memory {
 
     async fn try_to_commit(
         &mut self,
-        calls: &[&[NewMessage]],
+        group: &mut Group,
+        queue: Option<&mut Queue>,
     ) -> Result<Vec<Vec<Accepted>>, Fault> {
         self.connection.take_if(|connection| connection.is_useless());
         let connection = match &mut self.connection {
             Some(connection) => connection,
             none => none.insert(self.connector.connect().await?),
         };
-        let messages: Vec<&NewMessage> = calls.iter().copied().flatten().collect();
-        let event_names = self.event_names.of(connection, &messages).await?;
-        let destinations: BTreeSet<&str> =
-            messages.iter().map(|message| message.destination.as_str()).collect();
-        let destinations: Array<&str> = destinations.into_iter().collect();
+        let known: Vec<&NewMessage> = group.messages().collect();
+        let mut event_names = self.event_names.of(connection, &known).await?;
+        let destinations: BTreeSet<String> =
+            known.iter().map(|message| message.destination.clone()).collect();
+        let destinations: Array<String> = destinations.into_iter().collect();
+        let lock = params![destinations];
+        let (begun, locked) = tokio::join!(
+            biased;
+            connection.begin(),
+            connection.query(LOCK_STREAMS, lock),
+        );
+        begun?;
+        let locked = locked?;
+        let (mut streams, mut now_ms) = (HashMap::new(), 0);
+        for row in &locked {
+            let stream = Stream { no: get(row, 1)?, last: get(row, 2)? };
+            streams.insert(get::<&str>(row, 0)?, stream);
+            now_ms = get(row, 3)?;
+        }
+        let missing = destinations.0.iter().map(String::as_str);
+        let missing: Vec<&str> = missing.filter(|name| !streams.contains_key(name)).collect();
+        if !missing.is_empty() {
+            connection.batch("ROLLBACK").await?;
+            add_streams(connection, &missing).await?;
+            return Box::pin(self.try_to_commit(group, queue)).await;
+        }
+        if let Some(queue) = queue {
+            // While another process had the lock, more have arrived. Names of events are not written in this
+            // transaction: calls with new ones are for the next group.
+            let before = known.len();
+            group.fill(queue, |order| {
+                let is_locked =
+                    |message: &NewMessage| streams.contains_key(message.destination.as_str());
+                order.messages.iter().all(is_locked) && self.event_names.knows(&order.messages)
+            });
+            let more: Vec<&NewMessage> = group.messages().skip(before).collect();
+            event_names.extend(self.event_names.of(connection, &more).await?);
+        }
+        let group = &*group;
+        let messages: Vec<&NewMessage> = group.messages().collect();
         let hashes: BTreeSet<i64> = messages.iter().map(|message| message.message_hash.0).collect();
         let hashes: Array<i64> = hashes.into_iter().collect();
         let window_ms = duration_ms(self.duplicate_window);
@@ -223,33 +291,11 @@ impl Memory {
             .saturating_sub(window_ms)
             .saturating_sub(duration_ms(SKEW_MAX));
         let since = numbers::first_at(since_ms);
-        // One round trip: the server runs them one after another, each with a snapshot of its own.
-        let (lock, look_up) = (params![destinations], params![hashes, since]);
-        let (begun, locked, stored) = tokio::join!(
-            biased;
-            connection.begin(),
-            connection.query(LOCK_STREAMS, lock),
-            connection.query(STORED, look_up),
-        );
-        begun?;
-        let (locked, stored) = (locked?, stored?);
-        let (mut streams, mut now_ms) = (HashMap::new(), 0);
-        for row in &locked {
-            let stream = Stream { no: get(row, 1)?, last: get(row, 2)? };
-            streams.insert(get::<&str>(row, 0)?, stream);
-            now_ms = get(row, 3)?;
-        }
-        let missing: Vec<&str> =
-            destinations.0.iter().copied().filter(|name| !streams.contains_key(name)).collect();
-        if !missing.is_empty() {
-            connection.batch("ROLLBACK").await?;
-            add_streams(connection, &missing).await?;
-            return Box::pin(self.try_to_commit(calls)).await;
-        }
+        let stored = connection.query(STORED, params![hashes, since]).await?;
         if self.time == Time::OfCallers {
             now_ms = earliest_ms.unwrap_or_default();
         }
-        let (answers, fresh) = judge(calls, &stored, window_ms)?;
+        let (answers, fresh) = judge(&group.calls(), &stored, window_ms)?;
         if fresh.is_empty() {
             connection.batch("COMMIT").await?;
             return Ok(answers);

@@ -95,6 +95,13 @@ impl EventNames {
         Ok(names)
     }
 
+    /// Whether the names of these messages need not be written now.
+    pub(super) fn knows(&self, messages: &[NewMessage]) -> bool {
+        messages.iter().all(|message| {
+            key(message).is_none_or(|key| self.is_fresh(&key, to_ms(message.received_at)))
+        })
+    }
+
     fn is_fresh(&self, key: &(String, String), now_ms: i64) -> bool {
         self.names.get(key).is_some_and(|last_ms| now_ms < last_ms + REFRESH_EVERY_MS)
     }

@@ -3,6 +3,7 @@
 
 use super::*;
 use crate::queue::{FailureReason, Filter, MessageState, ReplayState, Selection};
+use crate::store::postgres::accept::STORED;
 use crate::store::postgres::list::{self, candidates};
 use crate::store::postgres::numbers::{day_at, first_of_day};
 use crate::store::postgres::params::params;
@@ -184,5 +185,31 @@ async fn statements_read_an_index_of_the_days_they_ask_for() {
         assert_eq!(others, [""; 0], "{name}: {plan:#?}");
         assert!(!explained.partitions().is_empty(), "{name}: {plan:#?}");
     }
+    store.close().await;
+}
+
+/// On a day that has just begun, nothing is known of the rows of its partitions.
+#[tokio::test]
+async fn duplicates_are_looked_up_by_their_index_before_anything_was_analyzed() {
+    let schema = Schema::empty().await;
+    let store = open(&schema).await;
+    let raw = raw(&schema).await;
+    let today = day_at(at(0).as_millisecond());
+    partitions::make(&raw, vec![today - 1, today]).await.unwrap();
+    let partition = partitions::name("messages", today);
+    raw.batch(&format!("ALTER TABLE @{partition} SET (autovacuum_enabled = false)")).await.unwrap();
+    raw.execute(FILL[0], params![first_of_day(today)]).await.unwrap();
+    raw.begin().await.unwrap();
+    let hashes = Value::Numbers((0..2_000).collect());
+    let statement = Statement::with(STORED, vec![hashes, Value::Number(first_of_day(today))]);
+    let plan = explain(&raw, "stored", &statement).await;
+    // Nor are the bounds looked up, by the primary key: they hold all rows of the day.
+    assert!(!plan.has("Seq Scan") && !plan.has("_pkey") && !plan.has("JIT"), "{:#?}", plan.plan);
+    assert_eq!(
+        plan.partitions(),
+        [partitions::name("", today)[2..].to_owned()],
+        "{:#?}",
+        plan.plan
+    );
     store.close().await;
 }

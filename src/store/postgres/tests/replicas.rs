@@ -83,6 +83,43 @@ async fn calls_for_several_destinations_go_on() {
     }
 }
 
+/// Calls that arrive while another process has the lock share the next transaction, so that processes that take turns
+/// write no smaller groups than one alone.
+#[tokio::test]
+async fn calls_that_arrive_behind_a_lock_share_a_transaction() {
+    let schema = Schema::empty().await;
+    let store = open(&schema).await;
+    put(&store, message("before")).await;
+    let other = raw(&schema).await;
+    other.begin().await.unwrap();
+    other.query("SELECT FROM @streams FOR UPDATE", &[]).await.unwrap();
+    let first = store.accept(vec![message("a")]);
+    let later = async {
+        let watcher = raw(&schema).await;
+        let waiting = connections_of(&schema) + " AND wait_event_type = 'Lock'";
+        until(&watcher, &waiting, 1).await;
+        let elsewhere = NewMessage { destination: "new".to_owned(), ..message("c") };
+        let release = async { other.batch("COMMIT").await.unwrap() };
+        let (b, c, ()) = tokio::join!(
+            biased;
+            store.accept(vec![message("b"), message("a")]),
+            store.accept(vec![elsewhere]),
+            release,
+        );
+        (b, c)
+    };
+    let (a, (b, c)) = tokio::join!(first, later);
+    assert_eq!(a.unwrap(), [Accepted::New]);
+    assert_eq!(b.unwrap(), [Accepted::New, Accepted::Duplicate]);
+    assert_eq!(c.unwrap(), [Accepted::New]);
+    let transactions = async |ids: &str| {
+        let text =
+            format!("SELECT COUNT(DISTINCT xmin::text) FROM @messages WHERE message_id IN ({ids})");
+        rows::get::<i64>(&other.query_one(&text, &[]).await.unwrap(), 0).unwrap()
+    };
+    assert_eq!((transactions("'a', 'b'").await, transactions("'a', 'b', 'c'").await), (1, 2));
+}
+
 /// Leases end by the clock of the database: what a process takes for the time changes nothing.
 #[tokio::test]
 async fn a_lease_ends_by_the_clock_of_the_database() {

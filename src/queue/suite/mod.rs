@@ -126,6 +126,7 @@ macro_rules! store_suite {
             a_failure_that_stands_keeps_a_message_failed,
             replays_only_selected_messages,
             replays_each_once_in_bounded_parts,
+            replays_nothing_twice_when_a_part_is_repeated,
             counts_messages_without_contents,
             erases_after_a_delivered_deletion,
             erases_after_nothing_but_a_delivered_deletion,

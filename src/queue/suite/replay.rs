@@ -306,6 +306,31 @@ pub(crate) async fn replays_each_once_in_bounded_parts(store: &dyn Store) {
     assert_eq!(replay(store, of_person, true).await, (2_250 + calls, 0));
 }
 
+/// As after a commit whose answer was lost: the caller goes on behind the part before.
+pub(crate) async fn replays_nothing_twice_when_a_part_is_repeated(store: &dyn Store) {
+    let lease = lease(store).await;
+    for id in ["a", "b", "c"] {
+        put_failed(store, &lease, message(id)).await;
+    }
+    // A replay before this one does not count.
+    let first = Selection { message_ids: vec!["b".into()], ..all(ReplayState::All) };
+    assert_eq!(replay(store, first, false).await, (1, 0));
+    let until = heads(store).await[0].seq;
+    end_failed(store, &lease, until).await;
+    let ask = ReplayAsk {
+        selection: all(ReplayState::All),
+        position: Some(ReplayPosition { after: Seq::default(), until }),
+        is_dry_run: false,
+        now: at(1_000),
+    };
+    assert_eq!(store.replay(&ask).await.unwrap().replayed, 3);
+    for head in heads(store).await {
+        end_failed(store, &lease, head.seq).await;
+    }
+    let chunk = store.replay(&ask).await.unwrap();
+    assert_eq!((chunk.replayed, chunk.without_contents, chunk.next), (0, 0, None));
+}
+
 pub(crate) async fn counts_messages_without_contents(store: &dyn Store) {
     let lease = lease(store).await;
     put_failed(store, &lease, message("a")).await;

@@ -258,8 +258,11 @@ async fn find(
     let numbers = numbers.chain(replayed.iter().filter(|(_, at)| *at <= seen).map(|(seq, _)| *seq));
     let numbers: BTreeSet<i64> = numbers.collect();
     let mut messages = select(connection, selection, digests, numbers).await?;
-    // One that was replayed is found by its number, too, but its position is another.
-    messages.retain(|message| after.0 < message.accepted && message.accepted <= seen);
+    // One that was replayed is found by its number, too, but its position is another. A number behind the end was given
+    // since the replay began: by this replay, whose commit succeeded though its answer was lost, or by another one.
+    messages.retain(|message| {
+        after.0 < message.accepted && message.accepted <= seen && message.seq <= until.0
+    });
     messages.sort_unstable_by_key(|message| message.accepted);
     let next = (seen < until.0).then_some(ReplayPosition { after: Seq(seen), until });
     Ok(Found { messages, until, next })
@@ -447,12 +450,18 @@ impl Requeue<'_> {
     ) -> Result<(), Fault> {
         let class = i16::try_from(Class::Bulk.code()).unwrap_or(i16::MAX);
         let count = old.0.len() as u64;
-        // The partition of a payload may be going just now.
-        if transaction.execute(MOVE_PAYLOADS, params![*old, *new]).await? != count {
-            return Err(Fault::Broken("contents vanished within the transaction"));
+        // The purge may detach the partition of a message between two statements. It then waits for this transaction
+        // before it detaches the day's next table, so only one table can be gone, and the order of the tables in
+        // `Purge::drop_day` leaves the deliveries of a message that was moved.
+        let payloads = params![*old, *new];
+        let messages = params![*old, *new, class];
+        for (text, params) in
+            [(MOVE_PAYLOADS, payloads as &[_]), (MOVE_MESSAGES, messages), (MAKE_PENDING, messages)]
+        {
+            if transaction.execute(text, params).await? != count {
+                return Err(Fault::Broken("a message vanished within the transaction"));
+            }
         }
-        transaction.execute(MOVE_MESSAGES, params![*old, *new, class]).await?;
-        transaction.execute(MAKE_PENDING, params![*old, *new, class]).await?;
         transaction.execute(NUMBER, params![*old, *new, self.subscription]).await?;
         let params = params![*old, *new, self.failed_only, self.subscription];
         let moved = transaction.query(MOVE_DELIVERIES, params).await?;

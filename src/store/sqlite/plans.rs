@@ -310,7 +310,7 @@ fn a_selection_for_a_replay_uses_the_index_of_what_it_names() {
         (&selection, &person, of_person, &in_order),
         (&of_id, &id, of_message, &in_order),
     ] {
-        let (text, _) = statement(selection, sought, 0, 100);
+        let (text, _) = statement(selection, sought, 0, 100, 200);
         let plan = plan(&connection, &text);
         let lookups = lookups(&plan);
         let has = |lookup: &&str| lookups.iter().any(|found| found == lookup);

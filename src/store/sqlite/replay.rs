@@ -132,7 +132,7 @@ pub(super) fn find(
     // Messages of persons, or with given ids, are found by an index, however far apart they are.
     let is_indexed = !sought.persons.is_empty() || !sought.message_ids.is_empty();
     let last = if is_indexed { until } else { until.min(after.saturating_add(STRETCH)) };
-    let (text, values) = statement(&ask.selection, &sought, after, last);
+    let (text, values) = statement(&ask.selection, &sought, after, last, until);
     let messages: Vec<Selected> = snapshot
         .prepare(&text)?
         .query_map(params_from_iter(values), |row| {
@@ -179,13 +179,14 @@ impl Parameters {
     }
 }
 
-/// Finds the selected messages between two positions in the order of acceptance. `sought` are the
-/// digests of the selection. The text holds names of columns and parameters alone, whatever was asked.
+/// Finds the selected messages between two positions in the order of acceptance, of a replay that ends at `until`.
+/// `sought` are the digests of the selection. The text holds names of columns and parameters alone, whatever was asked.
 pub(super) fn statement(
     selection: &Selection,
     sought: &Sought,
     after: i64,
     last: i64,
+    until: i64,
 ) -> (String, Vec<Value>) {
     let mut parameters = Parameters::default();
     let (after, last) = (parameters.add(after), parameters.add(last));
@@ -197,6 +198,9 @@ pub(super) fn statement(
         // In each branch, where the planner sees the index that it is for.
         text += &format!(" AND {position} > {after} AND {position} <= {last}");
     }
+    // Not those that were replayed since this replay began. The plus keeps the planner from reading by number.
+    let until = parameters.add(until);
+    text += &format!(" AND +m.seq <= {until}");
     text += &format!(" ORDER BY accepted LIMIT {STRETCH}");
     (text, parameters.0)
 }

@@ -30,6 +30,11 @@ fn on(day: u32, time: &str) -> Timestamp {
     first + DAY * day
 }
 
+/// Waits until a connection of the stores waits for a lock.
+async fn until_locked_out(raw: &Connection, schema: &Schema) {
+    until(raw, &format!("{} AND wait_event_type = 'Lock'", connections_of(schema)), 1).await;
+}
+
 /// Plans a message and ends it.
 async fn end(store: &dyn Store, lease: &Lease, seq: Seq, now: Timestamp, with: Consequence) {
     let planned = NewPlan { now, ..plan(vec![delivery("one", Ok(request(1)))]) };
@@ -201,6 +206,46 @@ async fn what_is_kept_can_be_replayed() {
         deliveries.iter().map(|delivery| delivery.request.is_some()).collect();
     assert_eq!(requests, [false, true]);
     store.close().await;
+}
+
+/// The day of a message goes while the message is moved by a replay.
+#[tokio::test]
+async fn a_replay_moves_a_message_whole_or_not_at_all() {
+    let schema = Schema::empty().await;
+    let (store, purging) = (open_whole_days(&schema).await, open_whole_days(&schema).await);
+    let (blocker, raw) = (raw(&schema).await, raw(&schema).await);
+    let lease = lease(&store).await;
+    let seq = put_at(&store, "good", on(0, "22:30:00")).await;
+    end(&store, &lease, seq, on(0, "23:00:00"), Consequence::Delivered).await;
+    // The partitions of the day to which the message would go.
+    let next = put_at(&store, "next", on(20, "00:00:00")).await;
+    // Holds up the replay when it begins to move.
+    blocker.batch("BEGIN; LOCK TABLE @payloads IN EXCLUSIVE MODE").await.unwrap();
+    let ask = ReplayAsk {
+        selection: all(ReplayState::Delivered),
+        position: None,
+        is_dry_run: false,
+        now: on(20, "00:00:00"),
+    };
+    let detach = async {
+        until_locked_out(&raw, &schema).await;
+        let release = async {
+            let detached = "
+                SELECT FROM pg_inherits WHERE inhdetachpending AND inhparent = '@messages'::regclass";
+            until(&raw, detached, 1).await;
+            blocker.batch("COMMIT").await.unwrap();
+        };
+        tokio::join!(purge(&purging, on(20, "00:00:00")), release)
+    };
+    let (chunk, _) = tokio::join!(store.replay(&ask), detach);
+    assert_eq!(chunk.unwrap().replayed, 0);
+    let pending: Vec<Seq> = heads(&store).await.iter().map(|head| head.seq).collect();
+    assert_eq!(pending, [next]);
+    for (table, rows) in [("replays", 0), ("payloads", 1), ("messages", 1), ("deliveries", 0)] {
+        assert_eq!(count(&raw, table).await, rows, "{table}");
+    }
+    store.close().await;
+    purging.close().await;
 }
 
 /// A reader that never ends keeps a partition from going, but nobody else waits.

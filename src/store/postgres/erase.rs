@@ -1,6 +1,7 @@
 //! Erases the contents of people whose deletion was delivered, a bounded number in one transaction.
 
 use std::collections::BTreeSet;
+use std::time::Duration;
 
 use super::connection::{Connection, Connections};
 use super::params::{Array, params};
@@ -35,12 +36,23 @@ const DELETE_ERASURE: &str = "DELETE FROM @erasures WHERE seq = $1";
 const DELETE_DELETIONS: &str =
     "DELETE FROM @deletions WHERE lane = $1 AND destination = $2 AND accepted <= $3";
 
+/// $1 days.
+const NOTE_DAYS: &str = "INSERT INTO @erased_days (day) SELECT unnest($1)";
+/// Newest first.
+const NOTED_DAYS: &str =
+    "SELECT day, array_agg(id) FROM @erased_days GROUP BY day ORDER BY day DESC";
+/// $1 ids.
+const FORGET_DAYS: &str = "DELETE FROM @erased_days WHERE id = ANY($1)";
+
 /// Messages that are erased in one transaction.
 const MESSAGES_MAX: usize = 200;
 
 /// The tables whose rows hold something of a person after it was erased, until they are vacuumed. Nothing is written to
 /// old partitions that would make the server do that by itself.
 const VACUUMED: [&str; 3] = ["payloads", "messages", "deliveries"];
+
+/// How long one call of [`vacuum`] goes on at most.
+const VACUUM_TIMEOUT: Duration = Duration::from_secs(2 * 60);
 
 /// A deletion whose erasure is open.
 pub(super) struct Deletion {
@@ -50,14 +62,6 @@ pub(super) struct Deletion {
     destination: String,
     /// The deletion's sequence number when it was accepted, if it is still known.
     accepted: Option<i64>,
-}
-
-/// What a part of an erasure changed.
-#[derive(Default)]
-pub(super) struct Erased {
-    pub(super) rows: u64,
-    /// The days of the messages that were erased.
-    pub(super) days: BTreeSet<i32>,
 }
 
 /// Finds the first deletion behind a sequence number for which something is left to erase.
@@ -76,17 +80,17 @@ pub(super) async fn next_deletion(
 }
 
 impl Deletion {
-    /// Erases what comes next for the deletion.
-    pub(super) async fn erase(&self, connections: &Connections) -> Result<Erased, Fault> {
+    /// Erases what comes next for the deletion; returns how many rows were changed.
+    pub(super) async fn erase(&self, connections: &Connections) -> Result<u64, Fault> {
         let connection = connections.get().await?;
         let seqs = self.next(&connection).await?;
         connection.give_back();
         let transaction = connections.transaction().await?;
         if transaction.query_opt(IS_OPEN, params![self.seq]).await?.is_none() {
             transaction.commit().await?;
-            return Ok(Erased::default());
+            return Ok(0);
         }
-        let mut erased = Erased::default();
+        let mut rows = 0;
         let done = transaction.query(LOCK_DONE, params![seqs]).await?;
         let done: Array<i64> = done.iter().map(|row| get(row, 0)).collect::<Result<_, _>>()?;
         let erasable = params![done, self.lane, self.destination];
@@ -94,26 +98,28 @@ impl Deletion {
         let erasable: Array<i64> =
             erasable.iter().map(|row| get(row, 0)).collect::<Result<_, _>>()?;
         if !erasable.0.is_empty() {
-            erased.rows += contents::drop_all(&transaction, &erasable).await?;
+            rows += contents::drop_all(&transaction, &erasable).await?;
             for text in [DROP_WARNINGS, DROP_DIGESTS] {
-                erased.rows += transaction.execute(text, params![erasable]).await?;
+                rows += transaction.execute(text, params![erasable]).await?;
             }
-            erased.days.extend(erasable.0.iter().map(|seq| numbers::day(*seq)));
+            let days: BTreeSet<i32> = erasable.0.iter().map(|seq| numbers::day(*seq)).collect();
+            let days: Array<i32> = days.into_iter().collect();
+            transaction.execute(NOTE_DAYS, params![days]).await?;
         }
         match seqs.0.last() {
             Some(last) if seqs.0.len() >= MESSAGES_MAX && *last < self.seq => {
                 let params = params![self.seq, *last];
-                erased.rows += transaction.execute(ERASED_THROUGH, params).await?;
+                rows += transaction.execute(ERASED_THROUGH, params).await?;
             }
             // All that these deletions keep from being replayed has no contents any more.
             _ => {
                 let governed = params![self.lane, self.destination, self.accepted];
-                erased.rows += transaction.execute(DELETE_DELETIONS, governed).await?;
-                erased.rows += transaction.execute(DELETE_ERASURE, params![self.seq]).await?;
+                rows += transaction.execute(DELETE_DELETIONS, governed).await?;
+                rows += transaction.execute(DELETE_ERASURE, params![self.seq]).await?;
             }
         }
         transaction.commit().await?;
-        Ok(erased)
+        Ok(rows)
     }
 
     /// The next messages that may have to be erased, up to the deletion itself.
@@ -138,16 +144,41 @@ impl Deletion {
     }
 }
 
-/// Has the server free, and so sooner or later overwrite, what was erased from the partitions of these days.
-pub(super) async fn vacuum(connection: &Connection, days: &BTreeSet<i32>) -> Result<(), Fault> {
-    for day in partitions::days(connection).await? {
-        if !day.has_records || !days.contains(&day.day) {
-            continue;
-        }
-        for table in VACUUMED.into_iter().filter(|table| day.has_payloads || *table != "payloads") {
-            let partition = partitions::name(table, day.day);
-            connection.batch(&format!("VACUUM @{partition}")).await?;
-        }
+/// Has the server free, and so sooner or later overwrite, what was erased. Returns for how many erasures of days it did;
+/// those that it had no time for are left to the next call.
+pub(super) async fn vacuum(connections: &Connections) -> Result<u64, Fault> {
+    let connection = connections.get().await?;
+    let noted = connection.query(NOTED_DAYS, params![]).await?;
+    let days = partitions::days(&connection).await?;
+    if noted.is_empty() {
+        connection.give_back();
+        return Ok(0);
     }
-    connection.batch("VACUUM @payloads_kept").await
+    let vacuumed = tokio::time::timeout(VACUUM_TIMEOUT, async {
+        vacuum_table(&connection, "payloads_kept").await?;
+        let mut rows = 0;
+        for row in &noted {
+            let (day, ids) = (get::<i32>(row, 0)?, Array(get::<Vec<i64>>(row, 1)?));
+            if let Some(day) = days.iter().find(|with| with.day == day && with.has_records) {
+                for table in VACUUMED.into_iter().filter(|of| day.has_payloads || *of != "payloads")
+                {
+                    vacuum_table(&connection, &partitions::name(table, day.day)).await?;
+                }
+            }
+            rows += connection.execute(FORGET_DAYS, params![ids]).await?;
+        }
+        Ok(rows)
+    });
+    match vacuumed.await {
+        Ok(vacuumed) => {
+            connection.give_back();
+            vacuumed
+        }
+        Err(_) => Ok(0),
+    }
+}
+
+/// Does not wait for another vacuum of the table, which frees the same.
+async fn vacuum_table(connection: &Connection, table: &str) -> Result<(), Fault> {
+    connection.batch(&format!("VACUUM (SKIP_LOCKED) @{table}")).await
 }

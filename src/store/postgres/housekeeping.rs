@@ -1,6 +1,5 @@
 //! Makes the partitions of the days to come, and removes data that is past its retention or to be erased.
 
-use std::collections::BTreeSet;
 use std::sync::{Mutex, PoisonError};
 
 use async_trait::async_trait;
@@ -25,18 +24,11 @@ pub(super) struct Chores {
     purger: Purger,
     /// The next call of [`Housekeeping::erase`] begins behind this deletion: one that failed keeps no other waiting.
     erase_behind: Mutex<i64>,
-    /// The days of messages that were erased, and whose partitions are to be vacuumed.
-    erased: Mutex<BTreeSet<i32>>,
 }
 
 impl Chores {
     pub(super) fn new(connections: Connections) -> Self {
-        Self {
-            connections,
-            purger: Purger::new(),
-            erase_behind: Mutex::default(),
-            erased: Mutex::default(),
-        }
+        Self { connections, purger: Purger::new(), erase_behind: Mutex::default() }
     }
 }
 
@@ -45,14 +37,14 @@ fn lock<T>(of: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
     of.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Makes the partitions of today and of the next days.
-pub(super) async fn make_days_ahead(connections: &Connections) -> Result<(), Fault> {
+/// Makes the partitions of today and of the next days; returns the time of the database in Unix milliseconds.
+pub(super) async fn make_days_ahead(connections: &Connections) -> Result<i64, Fault> {
     let connection = connections.get().await?;
-    let now = connection.query_one(NOW, params![]).await?;
-    let today = numbers::day_at(get(&now, 0)?);
+    let now = get(&connection.query_one(NOW, params![]).await?, 0)?;
+    let today = numbers::day_at(now);
     partitions::make(&connection, (today..=today + partitions::DAYS_AHEAD).collect()).await?;
     connection.give_back();
-    Ok(())
+    Ok(now)
 }
 
 #[async_trait]
@@ -66,14 +58,16 @@ impl Housekeeping for PostgresStore {
     }
 
     async fn purge(&self, now: Timestamp) -> Result<u64, Unavailable> {
+        let mut now = to_ms(now);
         if self.time == Time::OfDatabase {
-            make_days_ahead(&self.chores.connections).await?;
+            // The clock of the database gives messages their days. That of this process may be ahead.
+            now = now.min(make_days_ahead(&self.chores.connections).await?);
         }
         let purge = Purge {
             connections: &self.chores.connections,
             purger: &self.chores.purger,
             retention: self.retention,
-            now: to_ms(now),
+            now,
         };
         match purge.run().await {
             // Ended in favour of another transaction: the next call finds the same.
@@ -86,25 +80,19 @@ impl Housekeeping for PostgresStore {
         let behind = *lock(&self.chores.erase_behind);
         let connection = self.chores.connections.get().await?;
         let next = erase::next_deletion(&connection, behind).await?;
+        connection.give_back();
         let Some(deletion) = next else {
             // The next round tries those again that failed.
             *lock(&self.chores.erase_behind) = 0;
-            let days = std::mem::take(&mut *lock(&self.chores.erased));
-            if !days.is_empty() {
-                erase::vacuum(&connection, &days).await?;
-            }
-            connection.give_back();
             return Ok(0);
         };
-        connection.give_back();
         match deletion.erase(&self.chores.connections).await {
-            Ok(erased) => {
-                if erased.rows == 0 {
+            Ok(rows) => {
+                if rows == 0 {
                     // Another process is at it.
                     *lock(&self.chores.erase_behind) = deletion.seq;
                 }
-                lock(&self.chores.erased).extend(erased.days);
-                Ok(erased.rows)
+                Ok(rows)
             }
             Err(fault) => {
                 *lock(&self.chores.erase_behind) = deletion.seq;

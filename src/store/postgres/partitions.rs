@@ -20,31 +20,42 @@ pub(super) const TABLES: [&str; 6] =
 /// How many days have partitions before they begin, beside today.
 pub(super) const DAYS_AHEAD: i32 = 2;
 
-/// Lets one process at a time change partitions.
+/// Lets one process at a time make and drop partitions.
 const LOCK: &str = "SELECT FROM @meta FOR UPDATE";
-/// $1 days.
+/// A reader that was there first, such as a dump, may keep a partition for hours.
+const LOCK_TIMEOUT: &str = "SET LOCAL lock_timeout = 5000";
+/// $1 days, $2 the qualified names of their partitions.
 const MISSING: &str = "
-    SELECT s.day FROM unnest($1) s (day)
-    WHERE NOT EXISTS (SELECT FROM @days d WHERE d.day = s.day AND d.has_payloads AND d.has_records)";
+    SELECT DISTINCT u.day FROM unnest($1, $2) u (day, partition)
+    WHERE NOT EXISTS (SELECT FROM pg_inherits WHERE inhrelid = to_regclass(u.partition) AND NOT inhdetachpending)
+       OR NOT EXISTS (SELECT FROM @days d WHERE d.day = u.day AND d.has_payloads AND d.has_records)";
 /// $1 day. It may have lost some of its partitions, if the clock was set back since.
 const MADE: &str = "
     INSERT INTO @days (day) VALUES ($1)
-    ON CONFLICT (day) DO UPDATE SET has_payloads = true, has_records = true, stripped_through = 0";
+    ON CONFLICT (day) DO UPDATE
+    SET has_payloads = true, has_records = true, kept_through = 0, stripped_through = 0";
 
 /// Oldest first.
 const DAYS: &str = "
-    SELECT day, has_payloads, has_records, stripped_through, slack_ms FROM @days ORDER BY day";
+    SELECT day, has_payloads, has_records, kept_through, stripped_through, slack_ms
+    FROM @days ORDER BY day";
 /// $1 the qualified name of a partition. Whether it exists, and whether it is being detached; NULL: it is detached.
 const ATTACHED: &str = "
     SELECT to_regclass($1) IS NOT NULL,
            (SELECT inhdetachpending FROM pg_inherits WHERE inhrelid = to_regclass($1))";
+
+/// $1 the qualified name of a table. Its partitions of which the detaching was given up, by their qualified names.
+const HALF_DETACHED: &str = "
+    SELECT format('%I.%I', n.nspname, c.relname) FROM pg_inherits i
+    JOIN pg_class c ON c.oid = i.inhrelid JOIN pg_namespace n ON n.oid = c.relnamespace
+    WHERE i.inhparent = to_regclass($1) AND i.inhdetachpending";
 
 /// How many days one statement reads at most. The server holds a lock for each partition and for each of its indices
 /// that it looks at, and has room for some thousand of them.
 pub(super) const DAYS_AT_ONCE: usize = 16;
 
 /// How long a partition may take to be detached: that waits for all who began to read its table before.
-const REMOVE_TIMEOUT: Duration = Duration::from_secs(60);
+pub(super) const REMOVE_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// A day that has partitions.
 #[derive(Debug, Clone, Copy)]
@@ -53,6 +64,8 @@ pub(super) struct Day {
     pub(super) has_payloads: bool,
     /// Whether it has messages, outcomes and deliveries.
     pub(super) has_records: bool,
+    /// Payloads up to this number that outlive the day's others are in `payloads_kept`.
+    pub(super) kept_through: i64,
     /// The last message of which everything but the payload was removed with the contents of the day.
     pub(super) stripped_through: i64,
     /// How far the times of its messages are from those of their numbers at most.
@@ -83,8 +96,9 @@ pub(super) async fn days(connection: &Connection) -> Result<Vec<Day>, Fault> {
             day: get(row, 0)?,
             has_payloads: get(row, 1)?,
             has_records: get(row, 2)?,
-            stripped_through: get(row, 3)?,
-            slack_ms: get(row, 4)?,
+            kept_through: get(row, 3)?,
+            stripped_through: get(row, 4)?,
+            slack_ms: get(row, 5)?,
         })
     };
     connection.query(DAYS, params![]).await?.iter().map(day).collect()
@@ -115,17 +129,80 @@ pub(super) async fn remove(connection: &Connection, table: &str, day: i32) -> Re
 }
 
 async fn try_to_remove(connection: &Connection, table: &str, day: i32) -> Result<(), Fault> {
-    let partition = connection.schema().sql(&format!("@{}", name(table, day)));
-    let row = connection.query_one(ATTACHED, params![partition]).await?;
-    if !get::<bool>(&row, 0)? {
-        return Ok(());
+    let parent = connection.schema().sql(&format!("@{table}"));
+    // One that was given up keeps every other one from being detached. Its rows were on their way out.
+    for row in connection.query(HALF_DETACHED, params![parent]).await? {
+        let partition: String = get(&row, 0)?;
+        locked(connection, async {
+            finish_detaching(connection, table, &partition).await?;
+            drop_detached(connection, &partition).await
+        })
+        .await?;
     }
-    if let Some(is_pending) = get::<Option<bool>>(&row, 1)? {
-        let how = if is_pending { "FINALIZE" } else { "CONCURRENTLY" };
-        let detach = format!("ALTER TABLE @{table} DETACH PARTITION {partition} {how}");
+    let partition = connection.schema().sql(&format!("@{}", name(table, day)));
+    if state(connection, &partition).await? == State::Attached {
+        let detach = format!("ALTER TABLE @{table} DETACH PARTITION {partition} CONCURRENTLY");
         connection.batch(&detach).await?;
     }
-    connection.batch(&format!("DROP TABLE IF EXISTS {partition}")).await
+    // Unless it was made anew meanwhile.
+    locked(connection, async {
+        match state(connection, &partition).await? {
+            State::Detached => drop_detached(connection, &partition).await,
+            _ => Ok(()),
+        }
+    })
+    .await
+}
+
+/// What there is of a partition.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum State {
+    None,
+    /// Nobody reads it any more: the process that removed it died before it was dropped.
+    Detached,
+    /// The same, but it died earlier.
+    HalfDetached,
+    Attached,
+}
+
+/// $1 the qualified name of a partition.
+async fn state(connection: &Connection, partition: &str) -> Result<State, Fault> {
+    let row = connection.query_one(ATTACHED, params![partition]).await?;
+    Ok(match (get(&row, 0)?, get(&row, 1)?) {
+        (false, _) => State::None,
+        (true, None) => State::Detached,
+        (true, Some(true)) => State::HalfDetached,
+        (true, Some(false)) => State::Attached,
+    })
+}
+
+async fn finish_detaching(
+    connection: &Connection,
+    table: &str,
+    partition: &str,
+) -> Result<(), Fault> {
+    connection.batch(&format!("ALTER TABLE @{table} DETACH PARTITION {partition} FINALIZE")).await
+}
+
+async fn drop_detached(connection: &Connection, partition: &str) -> Result<(), Fault> {
+    connection.batch(&format!("DROP TABLE {partition}")).await
+}
+
+/// Makes or drops partitions in a transaction of its own, while no other process does.
+async fn locked(
+    connection: &Connection,
+    change: impl Future<Output = Result<(), Fault>>,
+) -> Result<(), Fault> {
+    connection.begin().await?;
+    let changed = async {
+        connection.batch(LOCK_TIMEOUT).await?;
+        connection.query(LOCK, params![]).await?;
+        change.await
+    };
+    let changed = changed.await;
+    let end = if changed.is_ok() { "COMMIT" } else { "ROLLBACK" };
+    connection.batch(end).await?;
+    changed
 }
 
 /// The name of a table's partition.
@@ -136,28 +213,38 @@ pub(super) fn name(table: &str, day: i32) -> String {
 
 /// Makes the partitions of these days that are missing, in a transaction of its own.
 pub(super) async fn make(connection: &Connection, days: Vec<i32>) -> Result<(), Fault> {
-    let days = Array(days);
-    if connection.query(MISSING, params![days]).await?.is_empty() {
+    if missing(connection, &days).await?.is_empty() {
         return Ok(());
     }
-    connection.begin().await?;
-    let made = make_locked(connection, &days).await;
-    let end = if made.is_ok() { "COMMIT" } else { "ROLLBACK" };
-    connection.batch(end).await?;
-    made
+    locked(connection, make_locked(connection, &days)).await
 }
 
-async fn make_locked(connection: &Connection, days: &Array<i32>) -> Result<(), Fault> {
-    connection.query(LOCK, params![]).await?;
-    for row in connection.query(MISSING, params![*days]).await? {
-        let day: i32 = get(&row, 0)?;
+/// Those of the days that lack partitions.
+async fn missing(connection: &Connection, days: &[i32]) -> Result<Vec<i32>, Fault> {
+    let of_days = days.iter().flat_map(|day| TABLES.map(|table| (*day, name(table, *day))));
+    let (days, partitions): (Vec<i32>, Vec<String>) =
+        of_days.map(|(day, name)| (day, connection.schema().sql(&format!("@{name}")))).unzip();
+    let (days, partitions) = (Array(days), Array(partitions));
+    let missing = connection.query(MISSING, params![days, partitions]).await?;
+    missing.iter().map(|row| get(row, 0)).collect()
+}
+
+async fn make_locked(connection: &Connection, days: &[i32]) -> Result<(), Fault> {
+    for day in missing(connection, days).await? {
         let (first, end) = (first_of_day(day), first_of_day(day + 1));
         for table in TABLES {
             let name = name(table, day);
             let partition = connection.schema().sql(&format!("@{name}"));
-            let there = connection.query_one(ATTACHED, params![partition]).await?;
-            if get(&there, 0)? {
+            let state = state(connection, &partition).await?;
+            if state == State::Attached {
                 continue;
+            }
+            // What is left of one that was past its retention, before the clock was set back.
+            if state == State::HalfDetached {
+                finish_detaching(connection, table, &partition).await?;
+            }
+            if state != State::None {
+                drop_detached(connection, &partition).await?;
             }
             // Attached, since a partition that is created in its place locks the table against readers.
             let text = format!(

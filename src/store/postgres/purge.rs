@@ -7,17 +7,21 @@
 //! their retention by a day, or until a message that holds back its day is done. Rows that a day is left with for longer
 //! than [`Retention::whole_days_for`] are deleted one by one, and so are those of `payloads_kept`.
 //!
-//! One process at a time removes data, by the lease of a destination that cannot exist.
+//! One process at a time removes data, by the lease of a destination that cannot exist. That only spares the server the
+//! same work twice: a process that stopped longer than its lease lasts does no harm when it goes on.
 
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
+
+use tokio::time::Instant;
+use tokio_postgres::Row;
 
 use super::connection::{Connection, Connections};
 use super::params::{Array, params};
 use super::partitions::{self, Day};
 use super::replay::LOCK_DONE;
 use super::rows::{duration_ms, get};
-use super::{Fault, Retention, contents, lease, numbers};
+use super::{Fault, Retention, contents, erase, lease, numbers};
 use crate::queue::TallyStep;
 
 /// $1 first number of the day, $2 the one behind its last, $3 past at, $4 ahead from. Whether no message of the day waits or
@@ -45,22 +49,16 @@ const IS_NEEDED: &str = "
 /// $1 day.
 const DELETE_DAY: &str = "DELETE FROM @days WHERE day = $1";
 
-// Of a day whose contents are dropped, what is to be kept: $1 first number, $2 the one behind the last, $3 limit.
+// Of a day whose contents are dropped, what is to be kept: $1 behind this number, $2 up to this one, $3 limit.
 
 /// Locked, so that a message does not end unnoticed while it is copied.
 pub(super) const KEEP_PENDING: &str = "
-    SELECT w.seq FROM @pending w
-    WHERE w.seq >= $1 AND w.seq < $2
-      AND EXISTS (SELECT FROM @payloads c WHERE c.seq = w.seq AND c.seq >= $1 AND c.seq < $2)
-      AND NOT EXISTS (SELECT FROM @payloads_kept k WHERE k.seq = w.seq)
-    ORDER BY w.seq LIMIT $3 FOR SHARE OF w";
-/// $4 is failed, $5 done behind this, $6 ahead from.
+    SELECT seq FROM @pending WHERE seq > $1 AND seq <= $2 ORDER BY seq LIMIT $3 FOR SHARE";
+/// $4 is failed, $5 done behind this, $6 ahead from. Locked, so that a message is not erased while it is copied.
 pub(super) const KEEP_DONE: &str = "
-    SELECT o.seq FROM @outcomes o
-    WHERE o.seq >= $1 AND o.seq < $2 AND o.is_failed = $4 AND o.done_at > $5 AND o.done_at <= $6
-      AND EXISTS (SELECT FROM @payloads c WHERE c.seq = o.seq AND c.seq >= $1 AND c.seq < $2)
-      AND NOT EXISTS (SELECT FROM @payloads_kept k WHERE k.seq = o.seq)
-    ORDER BY o.seq LIMIT $3 FOR SHARE OF o";
+    SELECT seq FROM @outcomes
+    WHERE seq > $1 AND seq <= $2 AND is_failed = $4 AND done_at > $5 AND done_at <= $6
+    ORDER BY seq LIMIT $3 FOR SHARE";
 /// $1 seqs.
 const KEEP: &str = "
     INSERT INTO @payloads_kept (seq, done_at, is_failed, payload)
@@ -72,6 +70,9 @@ pub(super) const STRIP_NEXT: &str = "
     SELECT DISTINCT seq FROM @deliveries WHERE seq > $1 AND seq < $2 ORDER BY seq LIMIT $3";
 /// $1 seqs.
 const KEPT: &str = "SELECT seq FROM @payloads_kept WHERE seq = ANY($1)";
+/// $1 day, $2 through.
+const KEPT_THROUGH: &str =
+    "UPDATE @days SET kept_through = $2 WHERE day = $1 AND kept_through < $2";
 /// $1 day, $2 through.
 const STRIPPED_THROUGH: &str = "UPDATE @days SET stripped_through = $2 WHERE day = $1";
 /// $1 day.
@@ -155,8 +156,15 @@ const SKEW_MAX: Duration = Duration::from_secs(24 * 60 * 60);
 /// The lease of those that remove data. No destination has this name.
 pub(super) const CHORES: &str = "~chores";
 
-/// How long it lasts after the last call: longer than a partition takes to be detached.
-const CHORES_TTL: Duration = Duration::from_secs(3 * 60);
+/// How long it lasts after the last call: longer than one call takes, which removes four partitions at most.
+const CHORES_TTL: Duration = partitions::REMOVE_TIMEOUT.saturating_mul(5);
+
+/// A day is left alone for so long after its end, however short the retentions are: a transaction that took its number
+/// before midnight commits behind it.
+const SETTLED_AFTER: Duration = Duration::from_secs(60 * 60);
+
+/// How often what was erased is vacuumed. Each time a few tables of all days on which the erased had sent something.
+const VACUUM_EVERY: Duration = Duration::from_secs(10 * 60);
 
 /// What a process that removes data remembers.
 #[derive(Debug)]
@@ -166,12 +174,13 @@ pub(super) struct Purger {
     /// When the last messages were done of which the contents were removed one by one: delivered and failed ones.
     /// Before, there are no more, so the index of all outcomes need not be read from its beginning.
     done_since: Mutex<[i64; 2]>,
+    vacuumed_at: Mutex<Option<Instant>>,
 }
 
 impl Purger {
     pub(super) fn new() -> Self {
         let holder = uuid::Uuid::now_v7().to_string();
-        Self { holder, done_since: Mutex::new([i64::MIN; 2]) }
+        Self { holder, done_since: Mutex::new([i64::MIN; 2]), vacuumed_at: Mutex::default() }
     }
 
     /// Whether this process removes data now.
@@ -212,12 +221,29 @@ impl Purge<'_> {
         if rows == 0 {
             rows = self.drop_requests(&days).await?;
         }
+        if rows == 0 && self.is_vacuum_due() {
+            rows = erase::vacuum(self.connections).await?;
+        }
         Ok(rows)
     }
 
     /// What ended at this time or before is past its retention.
     fn before(&self, kept: Duration) -> i64 {
         self.now.saturating_sub(duration_ms(kept))
+    }
+
+    /// Days that ended at this time or before are past their retention.
+    fn day_before(&self, kept: Duration) -> i64 {
+        self.before(kept.max(SETTLED_AFTER))
+    }
+
+    fn is_vacuum_due(&self) -> bool {
+        let mut at = self.purger.vacuumed_at.lock().unwrap_or_else(PoisonError::into_inner);
+        let is_due = at.is_none_or(|at| at.elapsed() >= VACUUM_EVERY);
+        if is_due {
+            *at = Some(Instant::now());
+        }
+        is_due
     }
 
     /// What ended behind this time was written while the clock was ahead.
@@ -227,10 +253,11 @@ impl Purge<'_> {
 
     /// Drops the records of the first day of which no message waits or is kept.
     async fn drop_day(&self, days: &[Day]) -> Result<u64, Fault> {
-        let past = self.before(self.retention.records);
+        let (past, day_past) =
+            (self.before(self.retention.records), self.day_before(self.retention.records));
         let connection = self.connections.get().await?;
         let mut gone = None;
-        for day in days.iter().filter(|day| day.has_records && day.is_before(past)) {
+        for day in days.iter().filter(|day| day.has_records && day.is_before(day_past)) {
             let (first, end, ahead) = (day.first(), day.end(), self.ahead());
             let params = params![first, end, past, ahead];
             if get(&connection.query_one(DAY_IS_PAST, params).await?, 0)? {
@@ -258,7 +285,10 @@ impl Purge<'_> {
     async fn drop_requests(&self, days: &[Day]) -> Result<u64, Fault> {
         let connection = self.connections.get().await?;
         let mut gone = None;
-        for (index, day) in days.iter().enumerate().filter(|(_, day)| !day.has_records) {
+        let past = self.day_before(Duration::ZERO);
+        let without_records =
+            days.iter().enumerate().filter(|(_, day)| !day.has_records && day.is_before(past));
+        for (index, day) in without_records {
             let has_earlier = days[..index].iter().any(|earlier| earlier.has_records);
             let (first, end) = (day.first(), day.end());
             let range = params![first, end];
@@ -288,7 +318,7 @@ impl Purge<'_> {
 
     /// Goes on with the first day whose contents are past their retention, but for those that are kept.
     async fn drop_contents(&self, days: &[Day]) -> Result<u64, Fault> {
-        let past = self.before(self.retention.delivered);
+        let past = self.day_before(self.retention.delivered);
         let Some(day) = days.iter().find(|day| day.has_payloads && day.is_before(past)) else {
             return Ok(0);
         };
@@ -307,27 +337,33 @@ impl Purge<'_> {
         Ok(1)
     }
 
-    /// Copies payloads that outlive those of their day.
+    /// Copies payloads that outlive those of their day; returns zero once there are none left to copy.
     async fn keep(&self, day: &Day) -> Result<u64, Fault> {
-        let (first, end) = (day.first(), day.end());
+        let (after, last) = (day.kept_through.max(day.first() - 1), day.end() - 1);
+        if after >= last {
+            return Ok(0);
+        }
         let transaction = self.connections.transaction().await?;
-        let params = params![first, end, COPIES_MAX];
-        let mut found = transaction.query(KEEP_PENDING, params).await?;
+        // Those that wait go first, and are locked: one that ends before that is seen among those that are done.
+        let (mut seqs, mut through) = (Array(Vec::new()), last);
+        let found = transaction.query(KEEP_PENDING, params![after, last, COPIES_MAX]).await?;
+        take(&mut seqs, &mut through, &found)?;
         for (is_failed, kept) in [(false, self.retention.delivered), (true, self.retention.failed)]
         {
-            if found.is_empty() {
-                let (past, ahead) = (self.before(kept), self.ahead());
-                let params = params![first, end, COPIES_MAX, is_failed, past, ahead];
-                found = transaction.query(KEEP_DONE, params).await?;
-            }
+            let (past, ahead, part) = (self.before(kept), self.ahead(), through);
+            let params = params![after, part, COPIES_MAX, is_failed, past, ahead];
+            let found = transaction.query(KEEP_DONE, params).await?;
+            take(&mut seqs, &mut through, &found)?;
         }
-        let seqs: Array<i64> = found.iter().map(|row| get(row, 0)).collect::<Result<_, _>>()?;
+        seqs.0.retain(|seq| *seq <= through);
         let mut rows = 0;
         if !seqs.0.is_empty() {
             rows = transaction.execute(KEEP, params![seqs]).await?;
         }
+        rows += transaction.execute(KEPT_THROUGH, params![day.day, through]).await?;
         transaction.commit().await?;
-        Ok(rows)
+        // Another process may have been faster.
+        Ok(rows.max(1))
     }
 
     /// Removes what answers and failures repeat of the contents that are about to go.
@@ -453,6 +489,19 @@ impl Purge<'_> {
         // Each change is a single assignment.
         self.purger.done_since.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// Adds what a statement found, which is all there is up to the last of them if the limit was reached.
+fn take(seqs: &mut Array<i64>, through: &mut i64, found: &[Row]) -> Result<(), Fault> {
+    for row in found {
+        seqs.0.push(get(row, 0)?);
+    }
+    if found.len() as i64 >= COPIES_MAX
+        && let Some(last) = seqs.0.last()
+    {
+        *through = *last;
+    }
+    Ok(())
 }
 
 /// Removes the contents of messages if they are still done.

@@ -34,6 +34,8 @@ CREATE TABLE @days (
     has_payloads     boolean NOT NULL DEFAULT true,
     -- It has messages, outcomes and deliveries; the other partitions go last, with this row.
     has_records      boolean NOT NULL DEFAULT true,
+    -- How far the payloads that outlive the day's others were copied to `payloads_kept`.
+    kept_through     bigint NOT NULL DEFAULT 0,
     -- How far the excerpts and details of the day's messages were removed with their payloads.
     stripped_through bigint NOT NULL DEFAULT 0,
     -- A message was received at most so long before or after its number was given, or a minute.
@@ -232,6 +234,13 @@ CREATE TABLE @erasures (
 );
 
 CREATE INDEX erasures_lane ON @erasures (lane, destination, seq);
+
+-- The days of messages that were erased since their partitions were vacuumed. Each erasure adds rows, and each vacuum
+-- deletes those that it saw.
+CREATE TABLE @erased_days (
+    id  bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    day integer NOT NULL
+);
 
 -- The names of the events that each source sends.
 CREATE TABLE @event_names (

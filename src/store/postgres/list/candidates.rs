@@ -281,6 +281,7 @@ mod tests {
             day,
             has_payloads: true,
             has_records: true,
+            kept_through: 0,
             stripped_through: 0,
             slack_ms,
         };

@@ -3,7 +3,11 @@
 use jiff::Timestamp;
 
 use super::*;
-use crate::queue::{Consequence, Housekeeping as _, NewPlan, ReplayAsk, ReplayState, Replays as _};
+use crate::action::ActionKind;
+use crate::queue::{
+    Consequence, Housekeeping as _, NewDelivery, NewPlan, ReplayAsk, ReplayState, Replays as _,
+};
+use crate::segment::MessageType;
 use crate::store::postgres::params::params;
 
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
@@ -33,6 +37,24 @@ fn on(day: u32, time: &str) -> Timestamp {
 /// Waits until a connection of the stores waits for a lock.
 async fn until_locked_out(raw: &Connection, schema: &Schema) {
     until(raw, &format!("{} AND wait_event_type = 'Lock'", connections_of(schema)), 1).await;
+}
+
+/// Begins to detach a table's partition while a reader holds it, and dies.
+async fn die_detaching(raw: &Connection, schema: &Schema, table: &str, day: &str) {
+    let reader = super::raw(schema).await;
+    reader.batch(&format!("BEGIN; SELECT FROM @{table}")).await.unwrap();
+    let dying = super::raw(schema).await;
+    let pid: i32 = dying.query_one("SELECT pg_backend_pid()", &[]).await.unwrap().get(0);
+    let detach = format!("ALTER TABLE @{table} DETACH PARTITION @{table}_{day} CONCURRENTLY");
+    let die = async {
+        let pending = format!(
+            "SELECT FROM pg_inherits WHERE inhdetachpending AND inhparent = '@{table}'::regclass"
+        );
+        until(raw, &pending, 1).await;
+        raw.query("SELECT pg_terminate_backend($1)", params![pid]).await.unwrap();
+    };
+    tokio::join!(dying.batch(&detach), die).0.unwrap_err();
+    reader.batch("COMMIT").await.unwrap();
 }
 
 /// Plans a message and ends it.
@@ -208,6 +230,106 @@ async fn what_is_kept_can_be_replayed() {
     store.close().await;
 }
 
+/// What is kept is copied in parts; that a part had nothing to copy does not mean that the next one has not.
+#[tokio::test]
+async fn what_is_erased_or_copied_meanwhile_costs_no_other_message_its_contents() {
+    let schema = Schema::empty().await;
+    let store = open_whole_days(&schema).await;
+    let (other, raw) = (raw(&schema).await, raw(&schema).await);
+    let lease = lease(&store).await;
+    // Erased while it is to be copied, since it was delivered late.
+    let erased = put_at(&store, "erased", on(0, "22:30:00")).await;
+    end(&store, &lease, erased, on(2, "12:00:00"), Consequence::Delivered).await;
+    let failed = put_at(&store, "failed", on(0, "22:30:00")).await;
+    end(&store, &lease, failed, on(0, "23:00:00"), Consequence::Failed(failure())).await;
+    other.batch("BEGIN").await.unwrap();
+    for text in
+        ["SELECT FROM @outcomes WHERE seq = $1 FOR UPDATE", "DELETE FROM @payloads WHERE seq = $1"]
+    {
+        other.query(text, params![erased.0]).await.unwrap();
+    }
+    let erase = async {
+        until_locked_out(&raw, &schema).await;
+        other.batch("COMMIT").await.unwrap();
+    };
+    tokio::join!(purge(&store, on(3, "00:00:00")), erase);
+    assert_eq!(days_of(&raw, &schema, "payloads").await, ["16"]);
+    let kept = raw.query("SELECT seq FROM @payloads_kept", &[]).await.unwrap();
+    assert_eq!(kept.iter().map(|row| row.get(0)).collect::<Vec<i64>>(), [failed.0]);
+    let contents = vec!["{}".to_owned(), failure().detail];
+    assert_eq!(shown(&store, "failed").await, Some(contents));
+
+    // Copied by another process, which was taken for dead.
+    let batch = (0..1_001).map(|n| {
+        let received_at = on(1, "22:30:00");
+        NewMessage { received_at, ..message(&format!("m{n}")) }
+    });
+    store.accept(batch.collect()).await.unwrap();
+    let copy = "
+        BEGIN; INSERT INTO @payloads_kept (seq, payload)
+        SELECT seq, payload FROM @payloads ORDER BY seq LIMIT 1000";
+    other.batch(copy).await.unwrap();
+    let copied = async {
+        until_locked_out(&raw, &schema).await;
+        other.batch("COMMIT").await.unwrap();
+    };
+    tokio::join!(purge(&store, on(4, "00:00:00")), copied);
+    assert_eq!(days_of(&raw, &schema, "payloads").await, ["16"]);
+    assert_eq!(count(&raw, "payloads_kept").await, 1_002);
+    store.close().await;
+}
+
+/// A transaction that took its number before midnight may commit behind it.
+#[tokio::test]
+async fn a_day_is_left_alone_until_an_hour_after_its_end() {
+    let schema = Schema::empty().await;
+    let none = Duration::ZERO;
+    let nothing_kept = PostgresOptions {
+        duplicate_window: none,
+        delivered_retention: none,
+        failed_retention: none,
+        records_retention: none,
+        ..whole_days(&schema)
+    };
+    let store = PostgresStore::open(nothing_kept).await.unwrap();
+    let raw = raw(&schema).await;
+    let lease = lease(&store).await;
+    let seq = put_at(&store, "good", on(0, "23:59:59")).await;
+    end(&store, &lease, seq, on(0, "23:59:59"), Consequence::Delivered).await;
+    purge(&store, on(1, "00:59:59.999")).await;
+    for table in partitions::TABLES {
+        assert_eq!(days_of(&raw, &schema, table).await, ["14"], "{table}");
+    }
+    purge(&store, on(1, "01:00:00")).await;
+    for table in partitions::TABLES {
+        assert_eq!(days_of(&raw, &schema, table).await, [""; 0], "{table}");
+    }
+    store.close().await;
+}
+
+/// A process whose clock is ahead removes nothing that is not past its retention by the clock of the database.
+#[tokio::test]
+async fn days_go_by_the_clock_of_the_database() {
+    let schema = Schema::empty().await;
+    let of_database = PostgresOptions { time: Time::OfDatabase, ..whole_days(&schema) };
+    let store = PostgresStore::open(of_database).await.unwrap();
+    let raw = raw(&schema).await;
+    let minute = LeaseRequest { ttl: Duration::from_secs(60), ..ask("a", at(0)) };
+    let lease = store.lease(minute).await.unwrap().unwrap();
+    let now = raw.query_one("SELECT floor(extract(epoch FROM now()))::bigint", &[]).await;
+    let now = Timestamp::from_second(now.unwrap().get(0)).unwrap();
+    let seq = put_at(&store, "good", now).await;
+    end(&store, &lease, seq, now, Consequence::Delivered).await;
+    for _ in 0..20 {
+        store.purge(now + DAY * 100).await.unwrap();
+    }
+    assert_eq!(shown(&store, "good").await, Some(vec!["{}".to_owned()]));
+    for table in partitions::TABLES {
+        assert!(days_of(&raw, &schema, table).await.len() >= 3, "{table}");
+    }
+    store.close().await;
+}
+
 /// The day of a message goes while the message is moved by a replay.
 #[tokio::test]
 async fn a_replay_moves_a_message_whole_or_not_at_all() {
@@ -246,6 +368,98 @@ async fn a_replay_moves_a_message_whole_or_not_at_all() {
     }
     store.close().await;
     purging.close().await;
+}
+
+/// A process that died while it removed a partition leaves it detached, or about to be.
+#[tokio::test]
+async fn what_a_dead_process_left_of_a_partition_is_in_nobodys_way() {
+    let schema = Schema::empty().await;
+    let store = open_whole_days(&schema).await;
+    let raw = raw(&schema).await;
+    let lease = lease(&store).await;
+    for day in [0, 1] {
+        let seq = put_at(&store, &format!("good {day}"), on(day, "22:30:00")).await;
+        end(&store, &lease, seq, on(day, "23:00:00"), Consequence::Delivered).await;
+    }
+    // Of the later day, which is not past its retention any more: the clock was set back.
+    for table in ["payloads", "outcomes"] {
+        die_detaching(&raw, &schema, table, "20231115").await;
+    }
+    raw.batch("ALTER TABLE @messages DETACH PARTITION @messages_20231115").await.unwrap();
+    // Messages of that day are accepted.
+    let seq = put_at(&store, "next", on(1, "23:30:00")).await;
+    assert_eq!(store.open(seq).await.unwrap().unwrap().payload, message("next").payload);
+    end(&store, &lease, seq, on(1, "23:30:00"), Consequence::Delivered).await;
+    purge(&store, on(3, "00:00:00")).await;
+    assert_eq!(days_of(&raw, &schema, "payloads").await, ["15"]);
+    purge(&store, on(20, "00:00:00")).await;
+    for table in partitions::TABLES {
+        assert_eq!(days_of(&raw, &schema, table).await, [""; 0], "{table}");
+    }
+    store.close().await;
+}
+
+/// And while nobody writes to its day, it keeps no other day from going.
+#[tokio::test]
+async fn a_detach_that_was_given_up_keeps_no_other_day() {
+    let schema = Schema::empty().await;
+    let store = open_whole_days(&schema).await;
+    let raw = raw(&schema).await;
+    let lease = lease(&store).await;
+    for day in [0, 1] {
+        let seq = put_at(&store, &format!("good {day}"), on(day, "22:30:00")).await;
+        end(&store, &lease, seq, on(day, "23:00:00"), Consequence::Delivered).await;
+    }
+    die_detaching(&raw, &schema, "payloads", "20231115").await;
+    purge(&store, on(3, "00:00:00")).await;
+    assert_eq!(days_of(&raw, &schema, "payloads").await, [""; 0]);
+    store.close().await;
+}
+
+/// The server frees what was erased, also if the process that erased it ended before, and not after each deletion.
+#[tokio::test]
+async fn what_was_erased_is_vacuumed() {
+    let schema = Schema::empty().await;
+    let store = open_whole_days(&schema).await;
+    let raw = raw(&schema).await;
+    let held = lease(&store).await;
+    let delete = async |store: &PostgresStore, id: &str| {
+        let seq = put_at(store, id, on(0, "22:30:00")).await;
+        end(store, &held, seq, on(0, "22:30:00"), Consequence::Delivered).await;
+        let deletion = NewMessage { kind: MessageType::Delete, ..message(&format!("after {id}")) };
+        let seq = put(store, deletion).await;
+        let deleting = NewDelivery {
+            action: Some(ActionKind::DeleteContact),
+            ..delivery("deletion", Ok(request(1)))
+        };
+        let frozen = store.freeze_one(&held, seq, plan(vec![deleting])).await.unwrap();
+        let delivered = settlement(&frozen[0], 1, Consequence::Delivered);
+        store.settle(&held, delivered).await.unwrap();
+        while store.erase().await.unwrap() > 0 {}
+    };
+    let vacuumed = async |tables: [&str; 4]| {
+        let mut counts = Vec::new();
+        for table in tables {
+            let text = "SELECT vacuum_count FROM pg_stat_all_tables WHERE schemaname = $1 AND relname = $2";
+            let row = raw.query_one(text, params![schema.0, table]).await.unwrap();
+            counts.push(row.get::<_, i64>(0));
+        }
+        counts
+    };
+    let tables = ["payloads_20231114", "messages_20231114", "deliveries_20231114", "payloads_kept"];
+    delete(&store, "one").await;
+    assert_eq!(vacuumed(tables).await, [0; 4]);
+    store.close().await;
+    let store = open_whole_days(&schema).await;
+    raw.batch("UPDATE @leases SET expires_at = 0 WHERE destination = '~chores'").await.unwrap();
+    purge(&store, on(0, "23:00:00")).await;
+    assert_eq!(vacuumed(tables).await, [1; 4]);
+    assert_eq!(count(&raw, "erased_days").await, 0);
+    delete(&store, "other").await;
+    purge(&store, on(0, "23:00:00")).await;
+    assert_eq!(vacuumed(tables).await, [1; 4], "it was vacuumed a moment ago");
+    assert!(count(&raw, "erased_days").await > 0);
+    store.close().await;
 }
 
 /// A reader that never ends keeps a partition from going, but nobody else waits.

@@ -183,6 +183,13 @@ impl Load {
     }
 }
 
+/// An event with an address, since Loops makes no contact of a user id alone.
+pub fn event(person: &str, note: &str) -> Value {
+    let mut message = track(person, note);
+    message["properties"]["email"] = Value::from(format!("{person}@{EMAIL_DOMAIN}"));
+    message
+}
+
 /// Sends the events of one person, each until it is acknowledged.
 async fn send(shared: Arc<Shared>, person: String) -> (String, Vec<String>) {
     // A replica that is stopped does not answer.
@@ -191,9 +198,7 @@ async fn send(shared: Arc<Shared>, person: String) -> (String, Vec<String>) {
     let mut notes = Vec::new();
     while !shared.is_over.load(Ordering::SeqCst) {
         let note = format!("{person}-{}", notes.len());
-        let mut message = track(&person, &note);
-        // Loops makes no contact of a user id alone.
-        message["properties"]["email"] = Value::from(format!("{person}@{EMAIL_DOMAIN}"));
+        let message = event(&person, &note);
         let began = Instant::now();
         while !is_acknowledged(&shared, &client, &message).await {
             assert!(began.elapsed() < PATIENCE * 4, "{note} is not taken");

@@ -1,11 +1,15 @@
 //! Three replicas under load, while one after the other is killed, frozen and stopped, and the database crashes.
 
+use std::collections::HashMap;
 use std::time::{Duration, Instant};
+
+use serde_json::{Value, json};
 
 use crate::support::{PATIENCE, Service, Setup};
 
-use super::load::{Door, Load, Loops};
-use super::server::Server;
+use super::load::{Door, Load, Loops, event};
+use super::on_postgres;
+use super::server::{Server, server};
 use super::sql::Sql;
 
 /// A replica, its address at Loops, and how to start it again.
@@ -121,5 +125,35 @@ async fn three_replicas_lose_nothing_whatever_becomes_of_one_or_of_the_database(
     loops.got_all(&load.end().await).await;
     let sql = Sql::connect(&own.url()).await;
     let rows = sql.rows("SELECT started_at FROM segment_loops.attempts").await;
+    loops.kept_the_rate(rows.iter().map(|row| row.get(0)).collect());
+}
+
+/// With as much waiting as the rate allows, and more: the next holder begins where the one before has ended.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_rate_is_kept_over_a_change_of_hands() {
+    const RATE: usize = 25;
+    let loops = Loops::new(RATE);
+    let doors = [loops.door().await, loops.door().await];
+    let start = |door: &Door| {
+        let setup = on_postgres("change_of_hands")(Setup::with_loops(&door.base_url));
+        setup.env("LOOPS_RATE_LIMIT", &RATE.to_string()).start()
+    };
+    let mut first = start(&doors[0]);
+    first.logged(|line| line["message"] == "lease taken").await;
+    let second = start(&doors[1]);
+    let persons = (0..4 * RATE).map(|n| (format!("u{n}"), vec![format!("m{n}")]));
+    let all: HashMap<String, Vec<String>> = persons.collect();
+    let batch: Vec<Value> = all.iter().map(|(person, notes)| event(person, &notes[0])).collect();
+    second.accept("/v1/batch", json!({"batch": batch})).await;
+    let began = Instant::now();
+    while doors[0].requests() < RATE {
+        assert!(began.elapsed() < PATIENCE, "nothing is delivered");
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    assert_eq!(first.stop().await, Some(0));
+    loops.got_all(&all).await;
+    assert!(doors[1].requests() > RATE);
+    let sql = Sql::connect(&server().url()).await;
+    let rows = sql.rows("SELECT started_at FROM change_of_hands.attempts").await;
     loops.kept_the_rate(rows.iter().map(|row| row.get(0)).collect());
 }

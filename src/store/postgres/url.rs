@@ -21,6 +21,11 @@ impl Target {
         if !place.starts_with("postgres://") && !place.starts_with("postgresql://") {
             return Err(wrong("it does not begin with postgres:// or postgresql://".to_owned()));
         }
+        // Otherwise a part of the password would be taken for the host, or for an option, and shown.
+        if url.matches('@').count() > 1 || query.contains('@') {
+            let write = "in user, password and options, write @ as %40 and ? as %3F";
+            return Err(wrong(write.to_owned()));
+        }
         let (mut mode, mut roots, mut rest) = (None, None, Vec::new());
         for pair in query.split('&').filter(|pair| !pair.is_empty()) {
             match pair.split_once('=') {
@@ -99,6 +104,10 @@ mod tests {
             ),
             ("postgres://db/x?sslmode=disable", Ok(("db:5432", SslMode::Disable))),
             ("postgres://ada:secret@%2Ftmp%2Fsocket/x", Ok(("/tmp/socket:5432", SslMode::Prefer))),
+            ("postgres://ada:s%40cr%3Ft@db/x", Ok(("db:5432", SslMode::Prefer))),
+            ("postgres://ada:my@secret@db/x", Err("%40")),
+            ("postgres://ada:my?secret@db/x", Err("%3F")),
+            ("postgres://ada:1?secret=secret@db/x", Err("%3F")),
             ("mysql://ada:secret@db/x", Err("postgres://")),
             ("postgres://ada:secret@db/x?sslmode=maybe", Err("sslmode must be")),
             ("postgres://ada:secret@db:port/x", Err("port")),

@@ -85,7 +85,7 @@ pub struct StoreConfig {
 impl StoreConfig {
     /// The fewest connections to PostgreSQL with which no part of the program waits for another for long: two write, two do
     /// chores, one listens for hints, one reads for the engines, two for people and replays.
-    pub const CONNECTIONS_MIN: u32 = 8;
+    pub const CONNECTIONS_MIN: u32 = 9;
 }
 
 /// `store.notify`.

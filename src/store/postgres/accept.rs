@@ -11,13 +11,13 @@ use tokio::sync::{OwnedSemaphorePermit, oneshot};
 use tokio_postgres::Row;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
-use super::connection::{ANSWER_TIMEOUT, Connection, Connector};
+use super::connection::{ANSWER_TIMEOUT, Connection, Connections, Pooled};
 use super::event_names::EventNames;
 use super::hints::Hints;
 use super::numbers::{self, STREAMS_MAX, Stream};
 use super::params::{Array, params, text};
 use super::rows::{duration_ms, get, to_json, to_ms};
-use super::{Fault, Time, partitions, tally};
+use super::{Fault, Time, partitions, startup, tally};
 use crate::queue::{Accepted, NewMessage, Stage};
 use crate::segment::MessageType;
 use crate::store::backlog::Admitted;
@@ -87,7 +87,7 @@ pub(super) struct AcceptOrder {
 
 /// The task that accepts messages, with a connection of its own.
 pub(super) struct Writer {
-    pub(super) connector: Connector,
+    pub(super) connections: Connections,
     pub(super) duplicate_window: Duration,
     pub(super) time: Time,
     pub(super) orders: UnboundedReceiver<AcceptOrder>,
@@ -99,9 +99,9 @@ pub(super) struct Writer {
 
 /// What the task keeps between groups.
 struct Memory {
-    connector: Connector,
+    connections: Connections,
     /// `None` after a failure: the next group makes another.
-    connection: Option<Connection>,
+    connection: Option<Pooled>,
     duplicate_window: Duration,
     time: Time,
     event_names: EventNames,
@@ -110,10 +110,10 @@ struct Memory {
 impl Writer {
     /// Writes group after group until the store is closed or dropped.
     pub(super) async fn run(self) {
-        let Self { connector, duplicate_window, time, orders, hints, closing, ended } = self;
+        let Self { connections, duplicate_window, time, orders, hints, closing, ended } = self;
         let event_names = EventNames::default();
         let mut memory =
-            Memory { connector, connection: None, duplicate_window, time, event_names };
+            Memory { connections, connection: None, duplicate_window, time, event_names };
         let mut queue = Queue { orders, next: None };
         loop {
             if queue.next.is_none() {
@@ -209,26 +209,36 @@ impl Memory {
         let mut tries = 0;
         loop {
             tries += 1;
-            let tried = self.try_to_commit(group, queue.as_deref_mut());
-            let tried = tokio::time::timeout(GROUP_TIMEOUT, tried).await;
-            let fault = match tried.unwrap_or(Err(Fault::Slow)) {
-                Ok(accepted) => return Ok(accepted),
-                Err(fault) => fault,
+            let tried = tokio::time::timeout(GROUP_TIMEOUT, async {
+                let tried = self.try_to_commit(group, queue.as_deref_mut()).await;
+                if let Err(fault) = &tried {
+                    self.roll_back(fault).await;
+                }
+                tried
+            });
+            let fault = match tried.await {
+                Ok(Ok(accepted)) => return Ok(accepted),
+                Ok(Err(fault)) => fault,
+                Err(_) => {
+                    // A statement of the group may be under way still.
+                    self.connection.take().inspect(|connection| connection.outdate());
+                    Fault::Slow
+                }
             };
-            if let (Fault::Slow, Some(connection)) = (&fault, &self.connection) {
-                connection.outdate();
-            }
-            // A statement of the group may be under way still.
-            if let Some(connection) = self.connection.take()
-                && fault.is_answer()
-                && connection.batch("ROLLBACK").await.is_ok()
-            {
-                self.connection = Some(connection);
-            }
             if tries >= TRIES_MAX || !(fault.is_conflict() || fault.is_missing_partition()) {
                 self.event_names = EventNames::default();
                 return Err(fault);
             }
+        }
+    }
+
+    /// Rolls back. If that fails, the next group makes another connection.
+    async fn roll_back(&mut self, fault: &Fault) {
+        if let Some(connection) = self.connection.take()
+            && fault.is_answer()
+            && connection.batch("ROLLBACK").await.is_ok()
+        {
+            self.connection = Some(connection);
         }
     }
 
@@ -240,7 +250,11 @@ impl Memory {
         self.connection.take_if(|connection| connection.is_useless());
         let connection = match &mut self.connection {
             Some(connection) => connection,
-            none => none.insert(self.connector.connect().await?),
+            none => {
+                let connection = self.connections.get_to_write().await?;
+                startup::check_durable(&connection).await?;
+                none.insert(connection)
+            }
         };
         let known: Vec<&NewMessage> = group.messages().collect();
         let mut event_names = self.event_names.of(connection, &known).await?;

@@ -1,10 +1,15 @@
 //! Connections: how one is made, how a statement is run, and the few that readers share.
 //!
-//! No connection has a state that outlives a transaction, so a pooler in transaction mode may stand between. A
-//! connection that is given up in the middle of something is closed, and the server rolls back what it had begun.
+//! No connection has a state that outlives a transaction, so a pooler in transaction mode may stand between.
+//!
+//! A connection that is given up in the middle of something is closed, and the server rolls back what it had begun. But
+//! it notices that only once the statement under way has ended, which may wait for a lock or a standby. So the statement
+//! is canceled where that can do no harm, and until the server has answered, the connection keeps its place among the
+//! connections of its kind: however often one is given up, no more than these are open.
 
 use std::future::poll_fn;
 use std::ops::Deref;
+use std::pin::pin;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -14,10 +19,12 @@ use tokio::task::JoinHandle;
 use tokio::time::timeout;
 use tokio_postgres::config::Host;
 use tokio_postgres::error::SqlState;
-use tokio_postgres::{AsyncMessage, Client, Config, Notification, Row};
+use tokio_postgres::{AsyncMessage, CancelToken, Client, Config, Notification, Row};
+use tokio_util::sync::{CancellationToken, DropGuard};
 use tracing::debug;
 
 use super::Fault;
+use super::error::Reason;
 use super::params::Param;
 use super::tls::Tls;
 use super::url::Target;
@@ -26,19 +33,50 @@ use super::url::Target;
 /// server that is gone may stay open, and nothing answers them.
 pub(super) const ANSWER_TIMEOUT: Duration = Duration::from_secs(20);
 
-/// The same for people's questions and for replays, which may search whole days.
-pub(super) const LONG_ANSWER_TIMEOUT: Duration = Duration::from_secs(300);
-
-/// The same for chores, which may wait until other transactions have ended.
-pub(super) const LONGEST_ANSWER_TIMEOUT: Duration = Duration::from_secs(3_600);
-
-/// The server ends a transaction whose process has stopped in the middle of it: other processes wait for its locks. And
-/// it ends one that waits for a lock for nearly as long as this process waits for the answer: it would not notice that
-/// nobody waits any more, and each further try would add a connection to those that wait. Every statement has its index,
-/// but the planner knows nothing of the rows of a day that has just begun.
-const BEGIN: &str =
-    "BEGIN; SET LOCAL idle_in_transaction_session_timeout = 5000; SET LOCAL lock_timeout = 15000;
+/// The isolation level matters: a statement behind a lock must see what was committed under the lock before. The server
+/// ends a transaction whose process has stopped in the middle of it: other processes wait for its locks. And it gives up
+/// waiting for a lock before this process does, so that the connection can be used again. Every statement has its index, but
+/// the planner knows nothing of the rows of a day that has just begun.
+const BEGIN: &str = "
+    BEGIN ISOLATION LEVEL READ COMMITTED;
+    SET LOCAL idle_in_transaction_session_timeout = 5000; SET LOCAL lock_timeout = 15000;
     SET LOCAL enable_seqscan = off; SET LOCAL jit = off";
+/// All statements see the same.
+const BEGIN_SNAPSHOT: &str = "
+    BEGIN ISOLATION LEVEL REPEATABLE READ, READ ONLY; SET LOCAL idle_in_transaction_session_timeout = 5000";
+
+/// How connections of a kind are used.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Manner {
+    /// How long to wait for each answer.
+    answers_within: Duration,
+    /// Whether a statement that was given up is canceled.
+    cancels: bool,
+    /// How long a connection that was given up, and whose server does not answer, keeps its place.
+    kept: Duration,
+}
+
+impl Manner {
+    /// For leases, and what delivery waits for.
+    pub(super) const READING: Self = Self::within(ANSWER_TIMEOUT);
+    /// For people's questions and for replays, which may search whole days.
+    pub(super) const LOOKING_UP: Self = Self::within(Duration::from_secs(300));
+    /// For chores, which may wait until other transactions have ended.
+    pub(super) const CHORES: Self = Self::within(Duration::from_secs(3_600));
+    /// For the tasks that write. A commit that waits for a standby must not be canceled: it would be in force here, so
+    /// that a repeated message were taken for a duplicate, and lost with a failover. The place is kept so long because
+    /// each connection would wait for the same standby. In the end another one is made: if the address leads to another
+    /// server by now, the old one may never answer.
+    pub(super) const WRITING: Self =
+        Self { answers_within: ANSWER_TIMEOUT, cancels: false, kept: Duration::from_secs(3_600) };
+
+    pub(super) const fn within(answers_within: Duration) -> Self {
+        Self { answers_within, cancels: true, kept: Duration::from_secs(10) }
+    }
+}
+
+/// How long a statement that was given up may go on before it is canceled.
+const CANCEL_AFTER: Duration = Duration::from_millis(250);
 
 /// Makes connections to one database.
 #[derive(Debug, Clone)]
@@ -47,8 +85,7 @@ pub(super) struct Connector {
     tls: Tls,
     address: Arc<str>,
     schema: Schema,
-    /// How long to wait for each answer.
-    patience: Duration,
+    manner: Manner,
     /// Counts how often the server turned out to be read-only, or did not answer.
     generation: Arc<AtomicU64>,
 }
@@ -80,21 +117,15 @@ impl Connector {
         }
         config.tcp_user_timeout(PATIENCE);
         config.keepalives_idle(PATIENCE);
+        config.keepalives_interval(Duration::from_secs(2));
         let address = address(&config).into();
-        let schema = Schema::new(schema);
-        Self {
-            config: Arc::new(config),
-            tls,
-            address,
-            schema,
-            patience: ANSWER_TIMEOUT,
-            generation: Arc::default(),
-        }
+        let (schema, manner) = (Schema::new(schema), Manner::READING);
+        Self { config: Arc::new(config), tls, address, schema, manner, generation: Arc::default() }
     }
 
-    /// Makes connections that wait this long for each answer.
-    pub(super) fn with_patience(&self, patience: Duration) -> Self {
-        Self { patience, ..self.clone() }
+    /// Makes connections of another kind to the same database.
+    pub(super) fn with(&self, manner: Manner) -> Self {
+        Self { manner, ..self.clone() }
     }
 
     pub(super) async fn connect(&self) -> Result<Connection, Fault> {
@@ -111,9 +142,9 @@ impl Connector {
         let connected = connecting.await.map_err(|_| Fault::Slow)?;
         let (client, mut driver) = connected.map_err(|source| Fault::Connect {
             address: Arc::clone(&self.address),
-            source: Arc::new(source),
+            source: source.into(),
         })?;
-        let driver = tokio::spawn(async move {
+        let messages = async move {
             while let Some(message) = poll_fn(|context| driver.poll_message(context)).await {
                 match message {
                     Ok(AsyncMessage::Notification(notification)) => hear(&notification),
@@ -121,16 +152,57 @@ impl Connector {
                     Ok(_) => {}
                     // Those who wait for an answer learn of it, too.
                     Err(error) => {
+                        let error = Reason::from(error);
                         debug!(%error, "a connection to the database ended");
                         break;
                     }
                 }
             }
-        });
-        let current = Arc::clone(&self.generation);
-        let (schema, patience) = (self.schema.clone(), self.patience);
-        Ok(Connection { client, schema, patience, driver, generation, current })
+        };
+        let place = Place::default();
+        let given_up = CancellationToken::new();
+        let driving = drive(
+            messages,
+            given_up.clone(),
+            (client.cancel_token(), self.tls.clone()),
+            self.manner,
+            place.clone(),
+        );
+        Ok(Connection {
+            client,
+            schema: self.schema.clone(),
+            driver: tokio::spawn(driving),
+            given_up: given_up.drop_guard(),
+            place,
+            manner: self.manner,
+            generation,
+            current: Arc::clone(&self.generation),
+        })
     }
+}
+
+/// Reads from and writes to the socket of a connection until it has ended.
+async fn drive(
+    messages: impl Future<Output = ()>,
+    given_up: CancellationToken,
+    (cancel, tls): (CancelToken, Tls),
+    manner: Manner,
+    place: Place,
+) {
+    let mut messages = pin!(messages);
+    tokio::select! {
+        () = &mut messages => return,
+        () = given_up.cancelled() => {}
+    }
+    // It takes leave of the server once no answer is pending.
+    if timeout(CANCEL_AFTER, &mut messages).await.is_err() {
+        if manner.cancels {
+            // If it fails, the server may be gone.
+            let _ = timeout(manner.kept, cancel.cancel_query(tls)).await;
+        }
+        let _ = timeout(manner.kept, messages).await;
+    }
+    drop(place);
 }
 
 /// Where a database is, without the name of the user or a password.
@@ -153,10 +225,12 @@ pub(super) fn address(config: &Config) -> String {
 pub(super) struct Connection {
     client: Client,
     schema: Schema,
-    /// How long to wait for each answer.
-    patience: Duration,
     /// The task that reads from and writes to the socket.
     driver: JoinHandle<()>,
+    /// Tells the task that the connection is not used any more. Dropped after the client.
+    given_up: DropGuard,
+    place: Place,
+    manner: Manner,
     /// The connector's count when the connection was made, and now.
     generation: u64,
     current: Arc<AtomicU64>,
@@ -202,7 +276,7 @@ impl Connection {
         &self,
         answer: impl Future<Output = Result<T, tokio_postgres::Error>>,
     ) -> Result<T, Fault> {
-        let Ok(answer) = timeout(self.patience, answer).await else {
+        let Ok(answer) = timeout(self.manner.answers_within, answer).await else {
             self.outdate();
             return Err(Fault::Slow);
         };
@@ -229,13 +303,26 @@ impl Connection {
     /// Takes leave of the server, and waits a moment for that.
     pub(super) async fn close(self) {
         const PATIENCE: Duration = Duration::from_secs(1);
-        drop(self.client);
-        let _ = timeout(PATIENCE, self.driver).await;
+        let Self { client, driver, given_up, .. } = self;
+        drop((client, given_up));
+        let _ = timeout(PATIENCE, driver).await;
     }
 
     /// Whether another connection is needed.
     pub(super) fn is_useless(&self) -> bool {
         self.client.is_closed() || self.generation != self.current.load(Ordering::Relaxed)
+    }
+}
+
+/// The place of a connection among those of its kind. It is free when both have gone: those who use the connection, and
+/// its task.
+#[derive(Debug, Clone, Default)]
+struct Place(Arc<Mutex<Option<OwnedSemaphorePermit>>>);
+
+impl Place {
+    fn set(&self, permit: Option<OwnedSemaphorePermit>) -> Option<OwnedSemaphorePermit> {
+        let mut place = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        std::mem::replace(&mut *place, permit)
     }
 }
 
@@ -248,7 +335,7 @@ pub(super) struct Connections {
 #[derive(Debug)]
 struct Shared {
     connector: Connector,
-    /// The most connections.
+    /// The most connections, with those that were given up and wait for the server.
     count: u32,
     /// How long to wait for one.
     patience: Duration,
@@ -281,13 +368,23 @@ impl Connections {
             Some(connection) => connection,
             None => shared.connector.connect().await?,
         };
-        Ok(Pooled { connection, shared, permit })
+        connection.place.set(Some(permit));
+        Ok(Pooled { connection, shared })
+    }
+
+    /// A connection for a task that writes.
+    pub(super) async fn get_to_write(&self) -> Result<Pooled, Fault> {
+        self.get().await.map_err(|fault| match fault {
+            // The others wait for the server.
+            Fault::NoConnection => Fault::Slow,
+            fault => fault,
+        })
     }
 
     /// A connection on which all reads see the same snapshot.
     pub(super) async fn snapshot(&self) -> Result<Snapshot, Fault> {
         let pooled = self.get().await?;
-        pooled.batch("BEGIN ISOLATION LEVEL REPEATABLE READ, READ ONLY").await?;
+        pooled.batch(BEGIN_SNAPSHOT).await?;
         Ok(Snapshot(pooled))
     }
 
@@ -318,21 +415,26 @@ impl Shared {
     }
 }
 
-/// A shared connection. Unless it is given back, it is closed when dropped.
+/// A shared connection. Unless it is given back, it is closed when dropped, and keeps its place until it has ended.
 #[derive(Debug)]
 pub(super) struct Pooled {
     connection: Connection,
     shared: Arc<Shared>,
-    permit: OwnedSemaphorePermit,
 }
 
 impl Pooled {
     /// Lets others use the connection. Nothing may be under way on it.
     pub(super) fn give_back(self) {
-        let Self { connection, shared, permit } = self;
+        let Self { connection, shared } = self;
+        let permit = connection.place.set(None);
         shared.idle().push(connection);
         // Not before the connection is back: `close` waits for the permits.
         drop(permit);
+    }
+
+    /// Takes leave of the server.
+    pub(super) async fn close(self) {
+        self.connection.close().await;
     }
 }
 

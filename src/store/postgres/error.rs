@@ -5,6 +5,7 @@ use std::sync::Arc;
 use tokio_postgres::error::SqlState;
 
 use crate::queue::{AcceptError, Unavailable, WorkError};
+use crate::telemetry;
 
 /// An error while the store was in use. Cheap to clone, since every call of a group gets it.
 #[derive(Debug, Clone, thiserror::Error)]
@@ -16,12 +17,12 @@ pub(super) enum Fault {
         /// Host and port.
         address: Arc<str>,
         #[source]
-        source: Arc<tokio_postgres::Error>,
+        source: Reason,
     },
     #[error("{}", advice(source))]
     Database {
         #[source]
-        source: Arc<tokio_postgres::Error>,
+        source: Reason,
     },
     #[error("PostgreSQL did not answer in time; the program recovers by itself once it does")]
     Slow,
@@ -39,6 +40,10 @@ pub(super) enum Fault {
     Schema,
     #[error("{READ_ONLY}")]
     ReadOnly,
+    #[error(
+        "PostgreSQL runs with {0} now: it could lose messages that were acknowledged, so none is accepted. Set it to on for this server, database and user"
+    )]
+    NotDurable(&'static str),
     #[error("more than 256 destinations were used with this database")]
     ManyDestinations,
     #[error(
@@ -49,16 +54,38 @@ pub(super) enum Fault {
     Closed,
 }
 
+/// An error of the driver or of the server. Of the latter it shows neither the details, which quote contents of rows, nor
+/// the statement.
+#[derive(Debug, Clone)]
+pub(super) struct Reason(Arc<tokio_postgres::Error>);
+
+impl From<tokio_postgres::Error> for Reason {
+    fn from(error: tokio_postgres::Error) -> Self {
+        Reason(Arc::new(error))
+    }
+}
+
+impl std::fmt::Display for Reason {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self.0.as_db_error() {
+            Some(error) => write!(f, "{} ({})", error.message(), error.code().code()),
+            None => write!(f, "{}", telemetry::chain(&*self.0)),
+        }
+    }
+}
+
+impl std::error::Error for Reason {}
+
 impl From<tokio_postgres::Error> for Fault {
-    fn from(source: tokio_postgres::Error) -> Self {
-        Fault::Database { source: Arc::new(source) }
+    fn from(error: tokio_postgres::Error) -> Self {
+        Fault::Database { source: error.into() }
     }
 }
 
 impl Fault {
     fn code(&self) -> Option<&SqlState> {
         match self {
-            Fault::Database { source } => source.code(),
+            Fault::Database { source } => source.0.code(),
             _ => None,
         }
     }
@@ -84,7 +111,7 @@ impl Fault {
     /// Whether a row has no partition to go to.
     pub(super) fn is_missing_partition(&self) -> bool {
         let Fault::Database { source } = self else { return false };
-        source.as_db_error().is_some_and(|error| {
+        source.0.as_db_error().is_some_and(|error| {
             *error.code() == SqlState::CHECK_VIOLATION && error.constraint().is_none()
         })
     }
@@ -92,6 +119,11 @@ impl Fault {
     /// Whether the transaction was ended in favour of another one, and may succeed if it is run again.
     pub(super) fn is_conflict(&self) -> bool {
         self.is_one_of(&[SqlState::T_R_SERIALIZATION_FAILURE, SqlState::T_R_DEADLOCK_DETECTED])
+    }
+
+    /// Whether a lock was waited for in vain.
+    pub(super) fn is_locked_out(&self) -> bool {
+        self.is_one_of(&[SqlState::LOCK_NOT_AVAILABLE])
     }
 
     /// Whether the server answered with one of these errors.
@@ -102,7 +134,7 @@ impl Fault {
     /// Whether the server answered: then the connection can be used after a rollback, and nothing was committed.
     pub(super) fn is_answer(&self) -> bool {
         match self {
-            Fault::Database { source } => source.as_db_error().is_some_and(|error| {
+            Fault::Database { source } => source.0.as_db_error().is_some_and(|error| {
                 // 57P: an operator or a crash ends the connection; FATAL does in general. 25006: a server that cannot
                 // be written any more; another one of the URL may be.
                 let code = error.code().code();
@@ -113,6 +145,7 @@ impl Fault {
             | Fault::Unreadable { .. }
             | Fault::Schema
             | Fault::ReadOnly
+            | Fault::NotDurable(_)
             | Fault::ManyDestinations
             | Fault::Full => true,
         }
@@ -124,7 +157,7 @@ const READ_ONLY: &str =
     "the database is read-only: it is a standby, or was set so; point store.url at the primary";
 
 /// What a failure in use means, and what a person can do.
-fn advice(error: &tokio_postgres::Error) -> &'static str {
+fn advice(Reason(error): &Reason) -> &'static str {
     let Some(code) = error.code() else {
         return "the connection to PostgreSQL was lost; the program recovers by itself once it can connect again";
     };
@@ -137,7 +170,7 @@ fn advice(error: &tokio_postgres::Error) -> &'static str {
         }
         "25006" => READ_ONLY,
         "55P03" => {
-            "another transaction holds a lock and does not end, such as a commit that waits for a standby; the program recovers by itself once it does"
+            "another transaction holds a lock and does not end, such as a commit that waits for a standby (pg_locks and pg_stat_activity show it); the program recovers by itself once it does"
         }
         "42501" => {
             "the user of the database may not do this: make it the owner of the schema, or grant it all rights to the schema and its tables"

@@ -1,12 +1,17 @@
 //! The leases: who may deliver for a destination.
+//!
+//! Each is taken, renewed and given back in a transaction of its own, on a connection for leases alone. Among the steps
+//! of delivery, its row would stay locked until a whole group of them is written: renewals would be late, and processes
+//! that ask for each other's leases would wait for each other.
 
-use async_trait::async_trait;
+use std::time::Duration;
 
-use super::connection::Connection;
-use super::params::params;
+use tokio_postgres::Row;
+
+use super::connection::{Connection, Connections};
+use super::params::{Param, params};
 use super::rows::{duration_ms, get, to_ms};
-use super::steps::{Effects, Step};
-use super::{Fault, Time};
+use super::{Fault, Time, work};
 use crate::queue::{Lease, LeaseRequest, WorkError};
 
 /// The time in Unix milliseconds, unless the given parameter holds one.
@@ -21,32 +26,47 @@ macro_rules! now {
 }
 pub(super) use now;
 
+/// Whether $2 may take the lease `l`.
+macro_rules! is_free {
+    () => {
+        concat!(
+            "(l.holder = $2 OR l.expires_at <= ",
+            now!("$3"),
+            " OR l.expires_at >= ",
+            now!("$3"),
+            " + $5)"
+        )
+    };
+}
+
 /// $1 destination, $2 holder, $3 now or NULL: the time of the database, $4 time to live, $5 a time to live so long
-/// that the clock must have been set back. Returns no row while another process holds the lease.
+/// that the clock must have been set back. Returns no row while another process holds the lease, and then locks and
+/// writes nothing: a conflict alone would lock the row.
 pub(super) const LEASE: &str = concat!(
     "
     INSERT INTO @leases AS l (destination, holder, token, taken_at, expires_at)
-    VALUES ($1, $2, 1, ",
+    SELECT $1, $2, 1, ",
     now!("$3"),
     ", ",
     now!("$3"),
-    " + $4)
+    " + $4
+    WHERE NOT EXISTS (SELECT FROM @leases l WHERE l.destination = $1 AND NOT ",
+    is_free!(),
+    ")
     ON CONFLICT (destination) DO UPDATE SET
         token = CASE WHEN l.holder = excluded.holder THEN l.token ELSE l.token + 1 END,
         taken_at = CASE WHEN l.holder = excluded.holder THEN l.taken_at ELSE excluded.taken_at END,
         holder = excluded.holder,
         expires_at = excluded.expires_at
-    WHERE l.holder = excluded.holder OR l.expires_at <= ",
-    now!("$3"),
-    " OR l.expires_at >= ",
-    now!("$3"),
-    " + $5
+    WHERE ",
+    is_free!(),
+    "
     RETURNING token"
 );
 /// $1 destination, $2 holder, $3 token. No process has the empty name.
 const RELEASE: &str = "
     UPDATE @leases SET holder = '', expires_at = 0
-    WHERE destination = $1 AND holder = $2 AND token = $3";
+    WHERE destination = $1 AND holder = $2 AND token = $3 RETURNING token";
 /// $1 destination, $2 holder, $3 token. Another process waits with taking the lease until the transaction has ended.
 /// (A `KEY SHARE` lock would not keep it from that.)
 const IN_FORCE: &str = "
@@ -59,6 +79,9 @@ pub(super) const HOLDER: &str =
 /// back. The factor is large, since processes may be configured differently.
 const LEASE_TTLS_MAX: u32 = 10;
 
+/// How long to wait for a step that is being written under the lease: all leases of a process share a connection.
+const LOCK_TIMEOUT: Duration = Duration::from_secs(2);
+
 /// The lease is not (or no longer) in force. A step that returns this has written nothing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Fenced;
@@ -69,40 +92,68 @@ impl From<Fenced> for WorkError {
     }
 }
 
-#[async_trait]
-impl Step for LeaseRequest {
-    type Output = Option<Lease>;
-
-    async fn run(
-        &self,
-        transaction: &Connection,
-        effects: &mut Effects,
-    ) -> Result<Self::Output, Fault> {
-        // The processes' clocks may differ, that of the database is the same for all.
-        let now = (effects.time == Time::OfCallers).then(|| to_ms(self.now));
-        let ttl = duration_ms(self.ttl);
-        let longest = duration_ms(self.ttl.saturating_mul(LEASE_TTLS_MAX));
-        let params = params![self.destination, self.holder, now, ttl, longest];
-        let Some(row) = transaction.query_opt(LEASE, params).await? else { return Ok(None) };
-        Ok(Some(Lease {
-            destination: self.destination.clone(),
-            holder: self.holder.clone(),
-            token: get(&row, 0)?,
-        }))
-    }
+/// Takes or renews a lease, unless another process holds it.
+pub(super) async fn request(
+    connections: &Connections,
+    ask: &LeaseRequest,
+    time: Time,
+) -> Result<Option<Lease>, Fault> {
+    let LeaseRequest { destination, holder, .. } = ask;
+    // The processes' clocks may differ, that of the database is the same for all.
+    let now = (time == Time::OfCallers).then(|| to_ms(ask.now));
+    let ttl = duration_ms(ask.ttl);
+    let longest = duration_ms(ask.ttl.saturating_mul(LEASE_TTLS_MAX));
+    let params = params![*destination, *holder, now, ttl, longest];
+    let row = match write(connections, LEASE, params).await {
+        Err(fault) if fault.is_locked_out() => {
+            // It has run out, but its holder is writing a step.
+            let connection = connections.get().await?;
+            let held = work::lease_holder(&connection, destination).await?;
+            connection.give_back();
+            return match held {
+                Some(held) if held.holder != *holder => Ok(None),
+                _ => Err(fault),
+            };
+        }
+        row => row?,
+    };
+    let Some(row) = row else { return Ok(None) };
+    let (destination, holder) = (destination.clone(), holder.clone());
+    Ok(Some(Lease { destination, holder, token: get(&row, 0)? }))
 }
 
-pub(super) struct Release(pub(super) Lease);
+/// Gives a lease back.
+pub(super) async fn release(
+    connections: &Connections,
+    lease: &Lease,
+) -> Result<Result<(), Fenced>, Fault> {
+    let params = params![lease.destination, lease.holder, lease.token];
+    let released = write(connections, RELEASE, params).await?;
+    Ok(released.map(drop).ok_or(Fenced))
+}
 
-#[async_trait]
-impl Step for Release {
-    type Output = Result<(), Fenced>;
-
-    async fn run(&self, transaction: &Connection, _: &mut Effects) -> Result<Self::Output, Fault> {
-        let Release(Lease { destination, holder, token }) = self;
-        let released = transaction.execute(RELEASE, params![*destination, *holder, *token]).await?;
-        Ok(if released == 1 { Ok(()) } else { Err(Fenced) })
+/// Runs a statement in a transaction, in one round trip; returns its first row.
+async fn write(
+    connections: &Connections,
+    text: &str,
+    params: &[Param<'_>],
+) -> Result<Option<Row>, Fault> {
+    let connection = connections.get().await?;
+    let lock_timeout = format!("SET LOCAL lock_timeout = {}", LOCK_TIMEOUT.as_millis());
+    let (begun, limited, row, committed) = tokio::join!(
+        biased;
+        connection.begin(),
+        connection.batch(&lock_timeout),
+        connection.query_opt(text, params),
+        connection.batch("COMMIT"),
+    );
+    let written = begun.and(limited).and(row);
+    let written = written.and_then(|row| committed.map(|()| row));
+    // After an error of the statement, COMMIT has rolled back.
+    if written.as_ref().err().is_none_or(Fault::is_answer) {
+        connection.give_back();
     }
+    written
 }
 
 /// Whether the lease is in force. It then stays so until the transaction has ended.

@@ -2,7 +2,7 @@
 //! by the one that holds its lease.
 //!
 //! Two tasks own the writing connections, and write all waiting calls in one transaction: one accepts messages
-//! (`accept`), the other writes the steps of delivery (`steps`). Reads share a few more connections. Every statement
+//! (`accept`), the other writes the steps of delivery (`steps`). Leases have a connection of their own. Reads share a few more connections. Every statement
 //! is unnamed and no connection has a state beyond its transaction, so a pooler in transaction mode may stand between.
 //!
 //! What SQLite has because one process writes at a time is made here by locks of rows: of a destination's stream while
@@ -62,14 +62,11 @@ use crate::store::backlog::{Backlog, Pending, Size};
 use crate::store::room::Room;
 
 use accept::AcceptOrder;
-use connection::{
-    ANSWER_TIMEOUT, Connections, Connector, LONG_ANSWER_TIMEOUT, LONGEST_ANSWER_TIMEOUT, address,
-};
+use connection::{Connections, Connector, Manner, address};
 use error::{Fault, OpenError};
 use freeze::Freeze;
 use hints::{Hinter, Hints};
 use housekeeping::Chores;
-use lease::Release;
 use schema::Migration;
 use set_aside::SetAside;
 use settle::Settle;
@@ -84,6 +81,17 @@ const WRITING: u32 = 2;
 
 /// The connections of the chores, which may wait for long: nobody waits for them.
 const CHORES: u32 = 2;
+
+/// The connections of each of these tasks that may wait for the server, beside the one that it uses: one, since the
+/// address may lead to another server by now, or the lock for which it waits may be another's. If the next one waits,
+/// too, there is no use in more.
+const GIVEN_UP: u32 = 1;
+
+/// How long these tasks wait for one of them.
+const SOON: Duration = Duration::from_secs(1);
+
+/// The connection that takes and renews leases.
+const LEASING: u32 = 1;
 
 /// The connection that listens for hints.
 const LISTENING: u32 = 1;
@@ -190,6 +198,7 @@ pub(super) struct PostgresStore {
     readers: Connections,
     /// For people and replays, which may be slow: neither delivery nor accepting messages waits for them.
     lookups: Connections,
+    leasing: Connections,
     accepting: UnboundedSender<AcceptOrder>,
     stepping: UnboundedSender<Box<dyn AnyStep>>,
     /// Permits for steps that wait for their task.
@@ -257,16 +266,15 @@ impl PostgresStore {
         startup::check(&connection, &address).await?;
         let digests = schema::open(&connection, &options, &address).await?;
         connection.close().await;
-        let of = |count, answers_within| {
-            let connector = connector.with_patience(answers_within);
-            Connections::new(connector, count, options.patience)
-        };
+        let of = |manner, count| Connections::new(connector.with(manner), count, options.patience);
         let sharing = options.connections_max.max(StoreConfig::CONNECTIONS_MIN);
-        let sharing = sharing - WRITING - CHORES - LISTENING;
+        let sharing = sharing - WRITING - LEASING - CHORES - LISTENING;
         let looking_up = (sharing / 2).max(2);
-        let readers = of(sharing - looking_up, ANSWER_TIMEOUT);
-        let lookups = of(looking_up, LONG_ANSWER_TIMEOUT);
-        let chores = of(CHORES, LONGEST_ANSWER_TIMEOUT);
+        let readers = of(Manner::READING, sharing - looking_up);
+        let lookups = of(Manner::LOOKING_UP, looking_up);
+        let leasing = of(Manner::READING, LEASING);
+        let chores = of(Manner::CHORES, CHORES);
+        let writing = || Connections::new(connector.with(Manner::WRITING), GIVEN_UP + 1, SOON);
         let failed =
             |fault: Fault| OpenError::Open { address: address.clone(), source: fault.into() };
         if options.time == Time::OfDatabase {
@@ -281,7 +289,7 @@ impl PostgresStore {
         let closing = CancellationToken::new();
         let ended = [CancellationToken::new(), CancellationToken::new()];
         let writer = accept::Writer {
-            connector: connector.clone(),
+            connections: writing(),
             duplicate_window: options.duplicate_window,
             time: options.time,
             orders: accepts,
@@ -290,7 +298,7 @@ impl PostgresStore {
             ended: ended[0].clone().drop_guard(),
         };
         let stepper = steps::Stepper {
-            connector,
+            connections: writing(),
             time: options.time,
             orders: steps,
             closing: closing.clone(),
@@ -315,6 +323,7 @@ impl PostgresStore {
         Ok(Self {
             readers,
             lookups,
+            leasing,
             accepting,
             stepping,
             steps: Arc::new(Semaphore::new(STEPS_WAITING_MAX as usize)),
@@ -371,6 +380,7 @@ impl Store for PostgresStore {
         self.hinted.cancelled().await;
         self.readers.close().await;
         self.lookups.close().await;
+        self.leasing.close().await;
         self.chores.connections.close().await;
     }
 }
@@ -404,7 +414,7 @@ impl Inbox for PostgresStore {
 impl Work for PostgresStore {
     async fn lease(&self, ask: LeaseRequest) -> Result<Option<Lease>, Unavailable> {
         let destination = ask.destination.clone();
-        let asked = self.write(ask).await;
+        let asked = lease::request(&self.leasing, &ask, self.time).await;
         self.hints.leased(&destination, matches!(asked, Ok(Some(_))));
         Ok(asked?)
     }
@@ -418,7 +428,7 @@ impl Work for PostgresStore {
 
     async fn release(&self, lease: &Lease) -> Result<(), WorkError> {
         self.hints.leased(&lease.destination, false);
-        Ok(self.write(Release(lease.clone())).await??)
+        Ok(lease::release(&self.leasing, lease).await??)
     }
 
     async fn pending(

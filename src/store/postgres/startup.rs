@@ -19,6 +19,9 @@ const SETTINGS: &str = "
 const IS_READ_ONLY: &str =
     "SELECT pg_is_in_recovery() OR current_setting('transaction_read_only')::boolean";
 
+const DURABILITY: &str =
+    "SELECT current_setting('fsync') = 'off', current_setting('synchronous_commit') = 'off'";
+
 /// The oldest version that works: 14.
 const VERSION_MIN: i32 = 140_000;
 
@@ -71,6 +74,18 @@ pub(super) async fn check_writable(connection: &Connection) -> Result<(), Fault>
     if get(&connection.query_one(IS_READ_ONLY, params![]).await?, 0)? {
         connection.outdate();
         return Err(Fault::ReadOnly);
+    }
+    Ok(())
+}
+
+/// Fails if the server would lose what is acknowledged, such as another one that was promoted.
+pub(super) async fn check_durable(connection: &Connection) -> Result<(), Fault> {
+    let row = connection.query_one(DURABILITY, params![]).await?;
+    if get(&row, 0)? {
+        return Err(Fault::NotDurable("fsync = off"));
+    }
+    if get(&row, 1)? {
+        return Err(Fault::NotDurable("synchronous_commit = off"));
     }
     Ok(())
 }

@@ -10,7 +10,7 @@ use tokio::sync::{OwnedSemaphorePermit, oneshot};
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 use super::accept::{GROUP_TIMEOUT, TRIES_MAX};
-use super::connection::{Connection, Connector};
+use super::connection::{Connection, Connections, Pooled};
 use super::{Fault, Time, partitions, tally};
 use crate::store::tally::Tallies;
 
@@ -88,7 +88,7 @@ impl<S: Step> AnyStep for StepOrder<S> {
 
 /// The task.
 pub(super) struct Stepper {
-    pub(super) connector: Connector,
+    pub(super) connections: Connections,
     pub(super) time: Time,
     pub(super) orders: UnboundedReceiver<Box<dyn AnyStep>>,
     pub(super) closing: CancellationToken,
@@ -97,17 +97,17 @@ pub(super) struct Stepper {
 }
 
 struct Memory {
-    connector: Connector,
+    connections: Connections,
     /// `None` after a failure: the next group makes another.
-    connection: Option<Connection>,
+    connection: Option<Pooled>,
     time: Time,
 }
 
 impl Stepper {
     /// Writes group after group until the store is closed or dropped.
     pub(super) async fn run(self) {
-        let Self { connector, time, mut orders, closing, ended } = self;
-        let mut memory = Memory { connector, connection: None, time };
+        let Self { connections, time, mut orders, closing, ended } = self;
+        let mut memory = Memory { connections, connection: None, time };
         loop {
             let mut group = Vec::new();
             tokio::select! {
@@ -131,7 +131,8 @@ impl Memory {
     /// Writes a group and answers its steps.
     async fn write(&mut self, mut group: Vec<Box<dyn AnyStep>>) {
         match self.commit(&mut group).await {
-            Err(fault) if fault.is_answer() && group.len() > 1 => {
+            // Nobody is to blame for a lock, and each alone would wait for it.
+            Err(fault) if fault.is_answer() && !fault.is_locked_out() && group.len() > 1 => {
                 for step in group {
                     let mut alone = vec![step];
                     let committed = self.commit(&mut alone).await;
@@ -148,26 +149,35 @@ impl Memory {
         loop {
             tries += 1;
             let mut effects = Effects::new(self.time);
-            let tried =
-                tokio::time::timeout(GROUP_TIMEOUT, self.try_to_commit(group, &mut effects)).await;
-            let fault = match tried.unwrap_or(Err(Fault::Slow)) {
-                Ok(()) => return Ok(()),
-                Err(fault) => fault,
+            let tried = tokio::time::timeout(GROUP_TIMEOUT, async {
+                let tried = self.try_to_commit(group, &mut effects).await;
+                if let Err(fault) = &tried {
+                    self.recover(fault, effects.days).await;
+                }
+                tried
+            });
+            let fault = match tried.await {
+                Ok(Ok(())) => return Ok(()),
+                Ok(Err(fault)) => fault,
+                Err(_) => {
+                    self.connection.take().inspect(|connection| connection.outdate());
+                    Fault::Slow
+                }
             };
-            if let (Fault::Slow, Some(connection)) = (&fault, &self.connection) {
-                connection.outdate();
-            }
-            if let Some(connection) = self.connection.take()
-                && fault.is_answer()
-                && connection.batch("ROLLBACK").await.is_ok()
-                && (!fault.is_missing_partition()
-                    || partitions::make(&connection, effects.days).await.is_ok())
-            {
-                self.connection = Some(connection);
-            }
             if tries >= TRIES_MAX || !(fault.is_conflict() || fault.is_missing_partition()) {
                 return Err(fault);
             }
+        }
+    }
+
+    /// Rolls back, and makes partitions that were missing. If that fails, the next group makes another connection.
+    async fn recover(&mut self, fault: &Fault, days: Vec<i32>) {
+        if let Some(connection) = self.connection.take()
+            && fault.is_answer()
+            && connection.batch("ROLLBACK").await.is_ok()
+            && (!fault.is_missing_partition() || partitions::make(&connection, days).await.is_ok())
+        {
+            self.connection = Some(connection);
         }
     }
 
@@ -179,7 +189,7 @@ impl Memory {
         self.connection.take_if(|connection| connection.is_useless());
         let connection = match &mut self.connection {
             Some(connection) => connection,
-            none => none.insert(self.connector.connect().await?),
+            none => none.insert(self.connections.get_to_write().await?),
         };
         connection.begin().await?;
         for step in group {

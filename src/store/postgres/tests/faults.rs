@@ -183,7 +183,7 @@ async fn people_wait_for_no_chore() {
 async fn once_an_answer_did_not_come_no_older_connection_is_used() {
     let target = Target::parse("store.url", &server().url()).unwrap();
     let patience = Duration::from_secs(2);
-    let connector = Connector::new(target, "any").with_patience(patience);
+    let connector = Connector::new(target, "any").with(Manner::within(patience));
     let connections = Connections::new(connector, 2, patience);
     let process = async |connection: &Connection| {
         let row = connection.query_one("SELECT pg_backend_pid()", &[]).await.unwrap();
@@ -199,6 +199,163 @@ async fn once_an_answer_did_not_come_no_older_connection_is_used() {
     assert_ne!(process(&next).await, old);
 }
 
+/// The stores' statements that wait for a lock.
+fn waiting(schema: &Schema) -> String {
+    format!("{} AND wait_event_type = 'Lock'", connections_of(schema))
+}
+
+/// A pool that would make a new connection for each one that is given up would fill a server on which something waits.
+#[tokio::test]
+async fn a_connection_that_was_given_up_keeps_its_place_until_the_server_has_answered() {
+    let schema = Schema::empty().await;
+    open(&schema).await.close().await;
+    let (blocker, watcher) = (raw(&schema).await, raw(&schema).await);
+    blocker.batch("BEGIN; LOCK TABLE @messages").await.unwrap();
+    let patience = Duration::from_millis(100);
+    let connector = Connector::new(options(&schema.0).target, &schema.0).with(Manner::WRITING);
+    let connections = Connections::new(connector, 1, patience);
+    let stuck = connections.get().await.unwrap();
+    let text = "SELECT FROM @messages";
+    tokio::time::timeout(patience, stuck.query(text, &[])).await.unwrap_err();
+    until(&watcher, &waiting(&schema), 1).await;
+    drop(stuck);
+    for _ in 0..10 {
+        let another = connections.get().await;
+        assert!(matches!(another, Err(Fault::NoConnection)), "{another:?}");
+    }
+    until(&watcher, &connections_of(&schema), 1).await;
+    blocker.batch("COMMIT").await.unwrap();
+    until(&watcher, &connections_of(&schema), 0).await;
+    connections.get().await.unwrap().give_back();
+    connections.close().await;
+}
+
+/// As when a person reloads a page that is slow.
+#[tokio::test]
+async fn a_question_that_was_given_up_is_canceled() {
+    let schema = Schema::empty().await;
+    let store = open(&schema).await;
+    put(&store, message("a")).await;
+    let (blocker, watcher) = (raw(&schema).await, raw(&schema).await);
+    blocker.batch("BEGIN; LOCK TABLE @messages").await.unwrap();
+    for _ in 0..20 {
+        let list = async { drop(store.list(&Default::default(), None, 1).await) };
+        tokio::time::timeout(Duration::from_millis(20), list).await.unwrap_err();
+    }
+    let found = watcher.query(&waiting(&schema), &[]).await.unwrap().len();
+    assert!((1..=2).contains(&found), "{found} connections wait");
+    // The table is still locked.
+    until(&watcher, &waiting(&schema), 0).await;
+    blocker.batch("COMMIT").await.unwrap();
+    assert_eq!(store.list(&Default::default(), None, 1).await.unwrap().messages.len(), 1);
+    store.close().await;
+}
+
+/// The server gives up first, and says why; the connections are used again.
+#[tokio::test]
+async fn a_lock_that_is_held_for_long_is_named_and_makes_no_more_connections() {
+    let own = Server::start("fsync=on");
+    let schema = Schema("locked".to_owned());
+    let mut target = Target::parse("store.url", &own.url()).unwrap();
+    let (blocker, watcher) = (
+        Connector::new(target.clone(), &schema.0).connect().await.unwrap(),
+        Connector::new(target.clone(), &schema.0).connect().await.unwrap(),
+    );
+    target.config.application_name(&schema.0);
+    let store = PostgresStore::open(PostgresOptions { target, ..options(&schema.0) }).await;
+    let store = store.unwrap();
+    let (lease, seq) = (lease(&store).await, put(&store, message("a")).await);
+    let ids = async || -> Vec<i32> {
+        let text = format!("{} ORDER BY pid", connections_of(&schema));
+        let rows = watcher.query(&text, &[]).await.unwrap();
+        rows.iter().map(|row| row.get(0)).collect()
+    };
+    let before = ids().await;
+    blocker.batch("BEGIN; LOCK TABLE @outcomes, @messages IN EXCLUSIVE MODE").await.unwrap();
+    let (accepted, frozen) = tokio::join!(
+        store.accept(vec![message("b")]),
+        store.freeze_one(&lease, seq, plan(vec![])),
+    );
+    let texts = [
+        crate::telemetry::chain(&accepted.unwrap_err()).to_string(),
+        crate::telemetry::chain(&frozen.unwrap_err()).to_string(),
+    ];
+    for text in texts {
+        assert!(text.contains("holds a lock") && text.contains("pg_locks"), "{text}");
+    }
+    let is_kept = |now: Vec<i32>| before.iter().all(|id| now.contains(id));
+    assert!(is_kept(ids().await));
+    blocker.batch("COMMIT").await.unwrap();
+    store.freeze_one(&lease, seq, plan(vec![])).await.unwrap();
+    assert_eq!(store.accept(vec![message("b")]).await.unwrap(), [Accepted::New]);
+    assert!(is_kept(ids().await));
+    store.close().await;
+}
+
+/// Behind some proxies, connections are taken by nobody. The clock runs ahead whenever nothing happens.
+#[tokio::test(start_paused = true)]
+async fn a_server_that_takes_connections_and_does_not_answer_is_given_up() {
+    let silent = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("postgres://ada@{}/loops", silent.local_addr().unwrap());
+    let target = Target::parse("store.url", &url).unwrap();
+    let opened = PostgresStore::open(PostgresOptions { target, ..options("silent") }).await;
+    let text = crate::telemetry::chain(&opened.unwrap_err()).to_string();
+    assert!(text.contains("did not answer in time"), "{text}");
+    silent.accept().await.unwrap();
+}
+
+/// Another server may have been promoted, or somebody changed it.
+#[tokio::test]
+async fn a_server_that_would_lose_messages_gets_none() {
+    let own = Server::start("fsync=on");
+    let schema = Schema("careless".to_owned());
+    let mut target = Target::parse("store.url", &own.url()).unwrap();
+    let watcher = Connector::new(target.clone(), &schema.0).connect().await.unwrap();
+    target.config.application_name(&schema.0);
+    let store = PostgresStore::open(PostgresOptions { target, ..options(&schema.0) }).await;
+    let store = store.unwrap();
+    put(&store, message("a")).await;
+    let cut = connections_of(&schema).replace("SELECT pid", "SELECT pg_terminate_backend(pid)");
+    for (set, expected) in [
+        ("synchronous_commit = off", Some("synchronous_commit = off")),
+        ("fsync = off", Some("fsync = off")),
+        ("fsync = on", None),
+    ] {
+        own.set(set);
+        if set != "synchronous_commit = off" {
+            own.set("synchronous_commit = on");
+        }
+        let (name, value) = set.split_once(" = ").unwrap();
+        let applied = format!("SELECT WHERE current_setting('{name}') = '{value}'");
+        until(&watcher, &applied, 1).await;
+        until(&watcher, "SELECT pg_sleep(0.1)", 1).await;
+        watcher.query(&cut, &[]).await.unwrap();
+        until(&watcher, &connections_of(&schema), 0).await;
+        let accept = async || store.accept(vec![message("b")]).await;
+        match expected {
+            Some(words) => {
+                let text = crate::telemetry::chain(&accept().await.unwrap_err()).to_string();
+                assert!(text.contains(words), "{text}");
+                accept().await.unwrap_err();
+                assert_eq!(heads(&store).await.len(), 1);
+            }
+            None => assert_eq!(accept().await.unwrap(), [Accepted::New]),
+        }
+    }
+    store.close().await;
+}
+
+#[tokio::test]
+async fn an_error_of_the_server_is_shown_without_contents() {
+    let schema = Schema::empty().await;
+    open(&schema).await.close().await;
+    let text = "INSERT INTO @streams (destination, no) VALUES ('secret', 1), ('secret', 2)";
+    let fault = raw(&schema).await.batch(text).await.unwrap_err();
+    let text = crate::telemetry::chain(&fault).to_string();
+    assert!(text.contains("duplicate key") && text.contains("23505"), "{text}");
+    assert!(!text.contains("secret") && !text.contains('\n'), "{text}");
+}
+
 /// While a commit waits for a standby, it holds its locks.
 #[tokio::test]
 async fn a_lock_that_is_held_for_long_is_not_waited_for_by_more_and_more_connections() {
@@ -207,7 +364,7 @@ async fn a_lock_that_is_held_for_long_is_not_waited_for_by_more_and_more_connect
     put(&store, message("a")).await;
     let (blocker, watcher) = (raw(&schema).await, raw(&schema).await);
     blocker.batch("BEGIN; LOCK TABLE @streams").await.unwrap();
-    let waiting = format!("{} AND wait_event_type = 'Lock'", connections_of(&schema));
+    let waiting = waiting(&schema);
     for _ in 0..2 {
         let refused = store.accept(vec![message("b")]).await;
         assert!(is_unavailable(&refused), "{refused:?}");

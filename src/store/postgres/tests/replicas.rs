@@ -190,3 +190,100 @@ async fn a_process_that_stops_in_a_transaction_lets_go_of_its_locks() {
     store.freeze_one(&held, seq, plan(vec![])).await.unwrap();
     stopped.batch("COMMIT").await.unwrap_err();
 }
+
+/// A refused request must not hold up the holder, nor wait for it.
+#[tokio::test]
+async fn a_lease_that_another_process_holds_is_refused_without_its_lock() {
+    let schema = Schema::empty().await;
+    let (one, other) = (open(&schema).await, open(&schema).await);
+    lease(&one).await;
+    let blocker = raw(&schema).await;
+    blocker.batch("BEGIN; SELECT FROM @leases FOR UPDATE").await.unwrap();
+    for _ in 0..3 {
+        assert_eq!(other.lease(ask("b", at(0))).await.unwrap(), None);
+    }
+    blocker.batch("ROLLBACK").await.unwrap();
+    // Its end has come, but a step of the holder is being written.
+    blocker.batch("BEGIN; SELECT FROM @leases FOR SHARE").await.unwrap();
+    assert_eq!(other.lease(ask("b", at(500))).await.unwrap(), None);
+    blocker.batch("ROLLBACK").await.unwrap();
+    assert!(other.lease(ask("b", at(500))).await.unwrap().is_some());
+}
+
+/// Each holds the lease for which the other asks, and writes steps under its own.
+#[tokio::test]
+async fn processes_that_ask_for_leases_of_each_other_do_not_wait_for_each_other() {
+    const ROUNDS: usize = 5;
+    let own = Server::start("fsync=on");
+    let target = Target::parse("store.url", &own.url()).unwrap();
+    let watcher = Connector::new(target.clone(), "any").connect().await.unwrap();
+    let schema = Schema("crossed".to_owned());
+    let open = async || {
+        let mut target = target.clone();
+        target.config.application_name(&schema.0);
+        PostgresStore::open(PostgresOptions { target, ..options(&schema.0) }).await.unwrap()
+    };
+    let stores = [("x", "y", open().await), ("y", "x", open().await)];
+    let ask = |name: &str, holder: &str| LeaseRequest {
+        destination: name.to_owned(),
+        ..super::ask(holder, at(0))
+    };
+    let mut held = Vec::new();
+    for (name, _, store) in &stores {
+        let lease = store.lease(ask(name, name)).await.unwrap().unwrap();
+        let mut seqs = Vec::new();
+        for round in 0..ROUNDS {
+            let id = format!("{name} {round}");
+            let message = NewMessage { destination: (*name).to_owned(), ..message(&id) };
+            seqs.push(put(store, message).await);
+        }
+        held.push((lease, seqs));
+    }
+    for round in 0..ROUNDS {
+        let act = async |index: usize| {
+            let (name, of_other, store) = &stores[index];
+            let (lease, seqs) = &held[index];
+            // In one group of steps, if both were steps.
+            let (refused, frozen) = tokio::join!(
+                store.lease(ask(of_other, name)),
+                store.freeze_one(lease, seqs[round], plan(vec![])),
+            );
+            assert_eq!(refused.unwrap(), None);
+            frozen.unwrap();
+        };
+        tokio::join!(act(0), act(1));
+    }
+    for (_, _, store) in &stores {
+        store.close().await;
+    }
+    // A server process reports what it has seen at its end at the latest.
+    until(&watcher, &connections_of(&schema), 0).await;
+    let text = "SELECT FROM pg_stat_database WHERE datname = current_database() AND deadlocks > 0";
+    assert_eq!(watcher.query(text, &[]).await.unwrap().len(), 0, "they waited for each other");
+}
+
+/// The order of messages depends on the isolation level, which a database or a user may have another default for.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn the_default_isolation_level_does_not_matter() {
+    const CALLS: usize = 40;
+    let schema = Schema::empty().await;
+    let open = async || {
+        let level = "default_transaction_isolation%3Dserializable";
+        let url = format!("{}?options=-c%20{level}", server().url());
+        let mut target = Target::parse("store.url", &url).unwrap();
+        target.config.application_name(&schema.0);
+        PostgresStore::open(PostgresOptions { target, ..options(&schema.0) }).await.unwrap()
+    };
+    let stores = [open().await, open().await, open().await];
+    let write = async |writer: usize| {
+        for call in 0..CALLS {
+            let accepted = stores[writer].accept(vec![message(&format!("{writer} {call}"))]).await;
+            assert_eq!(accepted.unwrap(), [Accepted::New]);
+        }
+    };
+    tokio::join!(write(0), write(1), write(2));
+    assert_eq!(stores[0].depth(DESTINATION).await.unwrap().messages, 3 * CALLS as u64);
+    for store in &stores {
+        store.close().await;
+    }
+}

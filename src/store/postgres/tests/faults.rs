@@ -359,10 +359,16 @@ async fn an_error_of_the_server_is_shown_without_contents() {
 /// While a commit waits for a standby, it holds its locks.
 #[tokio::test]
 async fn a_lock_that_is_held_for_long_is_not_waited_for_by_more_and_more_connections() {
-    let schema = Schema::empty().await;
-    let store = open(&schema).await;
+    // Statements that wait for so long would hold up the removal of partitions in other tests.
+    let own = Server::start("fsync=on");
+    let schema = Schema("held for long".to_owned());
+    let mut target = Target::parse("store.url", &own.url()).unwrap();
+    let connect = async || Connector::new(target.clone(), &schema.0).connect().await.unwrap();
+    let (blocker, watcher) = (connect().await, connect().await);
+    target.config.application_name(&schema.0);
+    let store = PostgresStore::open(PostgresOptions { target, ..options(&schema.0) }).await;
+    let store = store.unwrap();
     put(&store, message("a")).await;
-    let (blocker, watcher) = (raw(&schema).await, raw(&schema).await);
     blocker.batch("BEGIN; LOCK TABLE @streams").await.unwrap();
     let waiting = waiting(&schema);
     for _ in 0..2 {

@@ -187,6 +187,9 @@ pub trait Work: Send + Sync {
     async fn freeze(&self, lease: &Lease, merge: NewMerge) -> Result<Frozen, WorkError>;
 
     /// Records an attempt, or that one begins, and its consequence for the request, its deliveries and its messages.
+    ///
+    /// If the request is not there, an engine whose data may go back in time, as when a standby takes over that lacks
+    /// the last commits, returns [`WorkError::Fenced`]: what is pending must be read again.
     async fn settle(&self, lease: &Lease, settlement: Settlement) -> Result<(), WorkError>;
 
     /// Ends a message whose records are broken, so that it does not block its lane: its pending deliveries

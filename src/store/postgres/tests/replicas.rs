@@ -178,11 +178,15 @@ async fn a_lease_is_not_taken_while_a_step_is_written() {
 /// A process that is stopped in the middle of a transaction holds up the others for a few seconds, not for ever.
 #[tokio::test]
 async fn a_process_that_stops_in_a_transaction_lets_go_of_its_locks() {
-    let schema = Schema::empty().await;
-    let store = open(&schema).await;
+    // Statements that wait for so long would hold up the removal of partitions in other tests.
+    let own = Server::start("fsync=on");
+    let schema = Schema("stopped".to_owned());
+    let target = Target::parse("store.url", &own.url()).unwrap();
+    let stopped = Connector::new(target.clone(), &schema.0).connect().await.unwrap();
+    let store = PostgresStore::open(PostgresOptions { target, ..options(&schema.0) }).await;
+    let store = store.unwrap();
     let held = lease(&store).await;
     let seq = put(&store, message("a")).await;
-    let stopped = raw(&schema).await;
     stopped.begin().await.unwrap();
     stopped.query("SELECT FROM @streams, @leases FOR UPDATE", &[]).await.unwrap();
     // As accepting and stepping begin there.

@@ -197,6 +197,10 @@ async fn once_an_answer_did_not_come_no_older_connection_is_used() {
     drop(asked);
     let next = connections.get().await.unwrap();
     assert_ne!(process(&next).await, old);
+    // Statements that go on for so long would hold up the removal of partitions in other tests.
+    let sleeping = "
+        SELECT FROM pg_stat_activity WHERE query = 'SELECT FROM pg_sleep(60)' AND state = 'active'";
+    until(&next, sleeping, 0).await;
 }
 
 /// The stores' statements that wait for a lock.

@@ -142,6 +142,17 @@ pub(super) enum Order {
     OldestFirst,
 }
 
+/// Selects messages about any of some persons, in no order: at most $3 for each column that may hold a person's digest.
+/// $1 before, $2 from this sequence number on, $4 digests.
+///
+/// Planning takes most of the time of a look-up over many partitions, so this asks for all persons at once.
+pub(in crate::store::postgres) const ABOUT_ANY: &str = "
+    (SELECT seq FROM @messages WHERE lane = ANY($4) AND seq < $1 AND seq >= $2 LIMIT $3)
+    UNION ALL
+    (SELECT seq FROM @messages WHERE anonymous = ANY($4) AND seq < $1 AND seq >= $2 LIMIT $3)
+    UNION ALL
+    (SELECT seq FROM @messages WHERE email = ANY($4) AND seq < $1 AND seq >= $2 LIMIT $3)";
+
 /// A text that finds messages about persons, who are `$4` and up: at most `$3` for each person and each id by which a
 /// message is about somebody. Some are found more than once.
 ///

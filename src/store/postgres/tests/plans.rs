@@ -123,6 +123,11 @@ async fn statements_read_an_index_of_the_days_they_ask_for() {
         assert!(!plan.has("_pkey") && !plan.has("Sort  (cost"), "{:#?}", plan.plan);
         explained.push(plan);
     }
+    let about_any = bounds(500, Some(Numbers(vec![-7, 5, 6])));
+    let about_any = Statement::with(statement::ABOUT_ANY, about_any);
+    let plan = explain(&raw, "about any of some persons", &about_any).await;
+    assert!(!plan.has("_pkey"), "{:#?}", plan.plan);
+    explained.push(plan);
     let refused = Some(FailureReason::Refused);
     let seqs: Vec<i64> = (0..50).map(|n| first + n * 7).collect();
     let mut filters: Vec<Filter> =

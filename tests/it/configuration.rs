@@ -95,7 +95,7 @@ fn each_error_is_named() {
             &["server.address_connections_max", "is 10", "server.connections_max (9)"],
         ),
         ("[store]\nbacklog_bytes_max = 0", &["store.backlog_bytes_max", "1 or more"]),
-        ("[store]\nconnections_max = 7", &["store.connections_max", "8 or more"]),
+        ("[store]\nconnections_max = 7", &["store.connections_max", "9 or more"]),
         ("[store]\nnotify = 'on'", &["store.notify", "auto", "off"]),
         ("[store]\nlisten_url = 'db:5432'", &["store.listen_url", "postgres://"]),
         (

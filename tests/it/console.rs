@@ -261,6 +261,12 @@ async fn a_message_is_found_by_every_id_and_shows_why_it_failed() {
     }
     let failed = admin.get("/console/messages?state=failed").await;
     assert!(failed.text.contains("sign-up") && !failed.text.contains("about-ada"));
+    let failures = admin.get("/console/failures").await;
+    for words in
+        ["One delivery failed", "no event for …", "Loops refused the request", "reason=refused"]
+    {
+        assert!(failures.text.contains(words), "no {words}: {}", failures.text);
+    }
     for wanted in ["nobody", "nobody@example.com", "msg:u1", "anon:u1", "email:u1"] {
         let page = admin.search(wanted).await;
         assert_eq!(page.status, 404, "{wanted}");
@@ -268,7 +274,7 @@ async fn a_message_is_found_by_every_id_and_shows_why_it_failed() {
     }
     // What Loops said may hold an address: a viewer sees it without.
     let viewer = Visitor::with(&service, VIEWER_TOKEN).await;
-    for path in ["/console/messages", "/console/messages?state=failed"] {
+    for path in ["/console/messages", "/console/messages?state=failed", "/console/failures"] {
         for visitor in [&admin, &viewer] {
             assert!(!visitor.get(path).await.text.contains("people.example.test"), "{path}");
         }

@@ -98,6 +98,8 @@ async fn every_page_is_for_everybody() {
         ("failed", "/console/messages?state=failed"),
         ("none", "/console/messages?state=pending"),
         ("message", "/console/messages/2"),
+        ("failures", "/console/failures"),
+        ("no-failures", "/console/failures?from=0s"),
         ("not-found", "/console/messages/999"),
     ];
     let folder =

@@ -33,7 +33,8 @@ pub(super) struct Link {
 impl Frame {
     /// The navigation.
     pub(super) fn links(&self) -> impl Iterator<Item = Link> {
-        const LINKS: [(&str, &str, char); 1] = [("/console/messages", "Messages", 'm')];
+        const LINKS: [(&str, &str, char); 2] =
+            [("/console/messages", "Messages", 'm'), ("/console/failures", "Failures", 'f')];
         LINKS.into_iter().map(|(path, name, key)| Link {
             path,
             name,

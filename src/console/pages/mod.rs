@@ -4,6 +4,7 @@
 //! the templates escape, the policy in the headers lets nothing run but our own script, and no page goes to a cache.
 
 mod assets;
+mod failures;
 mod frame;
 mod login;
 mod message;
@@ -42,6 +43,7 @@ pub(super) fn router(state: AdminState) -> Router {
         .route("/console", get(|| async { Redirect::to("/console/messages") }))
         .route("/console/messages", get(messages::page))
         .route("/console/messages/{seq}", get(message::page))
+        .route("/console/failures", get(failures::page))
         .route("/console/search", post(search::search))
         .route("/console/{*path}", get(not_found))
         .layer(from_fn_with_state(state.clone(), require_session));

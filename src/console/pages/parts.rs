@@ -68,6 +68,30 @@ pub(super) fn meaning(reason: FailureReason) -> &'static str {
     }
 }
 
+/// What to do about failures for a reason.
+pub(super) fn advice(reason: FailureReason) -> &'static str {
+    match reason {
+        FailureReason::Refused => {
+            "Mend what Loops complains of, in the mapping, in the data or in Loops, then replay the messages."
+        }
+        FailureReason::Expired => {
+            "They were not sent, since it was too late: replay those that are still worth sending."
+        }
+        FailureReason::Invalid => {
+            "Change the mapping so that it fills what is missing, then reload and replay the messages."
+        }
+        FailureReason::PlaceholderId => {
+            "Mend the sender, which sends a word in place of an id; a replay would fail in the same way."
+        }
+        FailureReason::Unreadable => {
+            "This is a fault of the stored data or of this program: please report it, with the lines of the log."
+        }
+        FailureReason::Unknown => {
+            "Run the version of this program that recorded it, or a later one."
+        }
+    }
+}
+
 /// `1 message`, `2 messages`.
 pub(super) fn count(number: usize, one: &str) -> String {
     match number {

@@ -172,14 +172,14 @@ fn assert_no_redirect(answer: &Answer, what: &str) {
 }
 
 #[tokio::test]
-async fn no_answer_is_a_redirect() {
+async fn no_answer_to_a_sender_is_a_redirect() {
     let service = service();
     let client = reqwest::Client::builder().no_proxy().redirect(reqwest::redirect::Policy::none());
     let client = client.build().unwrap();
     let document: serde_json::Value =
         serde_json::from_str(include_str!("../../docs/openapi.json")).unwrap();
     let described = document["paths"].as_object().unwrap().keys().cloned();
-    let odd = ["/", "/v1", "/v1/", "//v1/t", "/v1//t", "/v1/t/?x=1", "/console", "/V1/T"];
+    let odd = ["/", "/v1", "/v1/", "//v1/t", "/v1//t", "/v1/t/?x=1", "/V1/T"];
     let mut paths: Vec<String> = odd.map(str::to_owned).to_vec();
     for path in described {
         paths.extend(["/", "//", "/x", "?a=b"].map(|end| format!("{path}{end}")));

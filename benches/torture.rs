@@ -5,7 +5,7 @@
 //! with `kill -9` at random; Loops is the sandbox in this process, slow, failing and dropping
 //! connections before and after they took effect. Ends with exit code 1 if a promise is broken.
 //!
-//! With `TORTURE_REPLICAS=3`, so many processes share one PostgreSQL database, and each message goes to any of them.
+//! With `TORTURE_REPLICAS=3`, three processes share one PostgreSQL database, and each message goes to any of them.
 //! At random, one is killed or frozen (`SIGSTOP`) for less or more than its lease, or the database crashes. What a
 //! frozen process had under way may reach Loops late: requests beyond the rate, or an upsert that overwrites a newer
 //! one, are tolerated up to the requests that it may have under way.

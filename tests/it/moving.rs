@@ -171,7 +171,7 @@ async fn a_moved_queue_is_what_it_was_and_goes_on() {
         loops.rest().iter().filter(|seen| of_u1(seen)).map(Seen::note).collect();
     assert_eq!(order, ["held1", "wait1", "wait2", "wait3"]);
 
-    // Whoever repeats a message is told that it is known.
+    // A repeated message is answered as a duplicate.
     for message in &sent {
         service.accept("/v1/batch", json!({"batch": [message]})).await;
     }

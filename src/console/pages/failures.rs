@@ -6,8 +6,7 @@ use axum::http::{StatusCode, Uri};
 use axum::response::Response;
 
 use super::frame::Frame;
-use super::login::url_encode;
-use super::parts::{Time, advice, meaning};
+use super::parts::{Time, advice, meaning, url_encode};
 use super::{error_page, html};
 use crate::console::filter;
 use crate::console::query::Parameters;

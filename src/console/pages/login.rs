@@ -9,6 +9,7 @@ use axum::http::{HeaderMap, Method, StatusCode, Uri, header};
 use axum::response::{IntoResponse, Redirect, Response};
 use serde::Deserialize;
 
+use super::parts::url_encode;
 use super::{assets, html};
 use crate::console::session::{self, Session};
 use crate::console::state::AdminState;
@@ -44,11 +45,11 @@ pub(super) struct Given {
 /// Sends someone who is not logged in to the login, which leads back to the page they asked for.
 pub(super) fn ask(method: &Method, uri: &Uri) -> Response {
     let wanted = uri.path_and_query().map_or(HOME, |wanted| wanted.as_str());
-    let query: String = match method.is_safe() && wanted != HOME {
-        true => url_encode(wanted),
-        false => return Redirect::to("/console/login").into_response(),
-    };
-    Redirect::to(&format!("/console/login?next={query}")).into_response()
+    // A form cannot be sent again by a link.
+    if !method.is_safe() || wanted == HOME {
+        return Redirect::to("/console/login").into_response();
+    }
+    Redirect::to(&format!("/console/login?next={}", url_encode(wanted))).into_response()
 }
 
 /// The form.
@@ -118,15 +119,6 @@ fn inside(next: Option<String>) -> String {
             && next.bytes().all(|byte| byte.is_ascii_graphic())
     };
     next.filter(is_inside).unwrap_or_else(|| HOME.to_owned())
-}
-
-/// Writes a text so that it can be the value of a parameter.
-pub(super) fn url_encode(text: &str) -> String {
-    let of = |byte: u8| match byte.is_ascii_alphanumeric() || b"-._~/".contains(&byte) {
-        true => char::from(byte).to_string(),
-        false => format!("%{byte:02X}"),
-    };
-    text.bytes().map(of).collect()
 }
 
 #[cfg(test)]

@@ -7,7 +7,7 @@ use axum::http::StatusCode;
 use axum::response::Response;
 
 use super::frame::Frame;
-use super::parts::{Badge, Time, meaning};
+use super::parts::{Badge, Time, why};
 use super::{error_page, html};
 use crate::action::Endpoint;
 use crate::console::state::{AdminState, store_fault};
@@ -126,12 +126,7 @@ fn verdict(record: &MessageRecord, say: impl Fn(&str) -> String) -> String {
         MessageState::Failed => {
             let failure = standing().find_map(|delivery| delivery.failure.as_ref());
             match failure {
-                Some(failure) if failure.detail.is_empty() => {
-                    format!("It failed: {}.", meaning(failure.reason))
-                }
-                Some(failure) => {
-                    format!("It failed: {}: {}", meaning(failure.reason), say(&failure.detail))
-                }
+                Some(failure) => format!("It failed: {}.", why(failure, say).trim_end_matches('.')),
                 None => "It failed.".to_owned(),
             }
         }
@@ -147,10 +142,6 @@ fn verdict(record: &MessageRecord, say: impl Fn(&str) -> String) -> String {
 }
 
 fn step(delivery: &DeliveryRecord, say: impl Fn(&str) -> String) -> Step {
-    let failure = delivery.failure.as_ref().map(|failure| match failure.detail.as_str() {
-        "" => meaning(failure.reason).to_owned(),
-        detail => format!("{}: {}", meaning(failure.reason), say(detail)),
-    });
     Step {
         badge: delivery.state.into(),
         subscription: delivery
@@ -160,7 +151,7 @@ fn step(delivery: &DeliveryRecord, say: impl Fn(&str) -> String) -> Step {
         action: delivery.action.map_or("", |action| action.as_str()),
         replay: delivery.replay,
         is_superseded: delivery.is_superseded,
-        failure,
+        failure: delivery.failure.as_ref().map(|failure| why(failure, &say)),
         warnings: delivery.warnings.clone(),
         request: delivery.request.as_ref().map(|request| of_request(request, &say)),
     }

@@ -1,4 +1,4 @@
-//! What came in, and what became of it.
+//! The list of messages: which were received, and what became of each.
 
 use askama::Template;
 use axum::extract::State;
@@ -6,8 +6,7 @@ use axum::http::{StatusCode, Uri};
 use axum::response::Response;
 
 use super::frame::Frame;
-use super::login::url_encode;
-use super::parts::{Badge, Time, count, meaning};
+use super::parts::{Badge, Time, count, url_encode, why};
 use super::{error_page, html};
 use crate::console::filter;
 use crate::console::query::{Parameters, bad_query};
@@ -93,13 +92,9 @@ fn outcome(record: &MessageRecord) -> String {
             format!("no subscription took it: {}", cause(detail.unwrap_or_default()))
         }
         MessageState::Failed => {
-            let failure =
-                of_state(DeliveryState::Failed).find_map(|delivery| delivery.failure.as_ref());
-            match failure {
-                Some(failure) if failure.detail.is_empty() => meaning(failure.reason).to_owned(),
-                Some(failure) => format!("{}: {}", meaning(failure.reason), cause(&failure.detail)),
-                None => String::new(),
-            }
+            let mut failures =
+                of_state(DeliveryState::Failed).filter_map(|delivery| delivery.failure.as_ref());
+            failures.next().map(|failure| why(failure, cause)).unwrap_or_default()
         }
         MessageState::Delivered => {
             let by: Vec<&str> = of_state(DeliveryState::Delivered)

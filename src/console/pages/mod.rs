@@ -1,6 +1,6 @@
 //! The pages below `/console`: made by the server, complete without a script.
 //!
-//! Contents of messages come from whoever has a public write key, so a page is never trusted with more than it needs:
+//! Anyone with a public write key can put text into messages, so a page is allowed no more than it needs:
 //! the templates escape, the policy in the headers lets nothing run but our own script, and no page goes to a cache.
 
 mod assets;

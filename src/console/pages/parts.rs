@@ -4,7 +4,7 @@ use std::fmt;
 
 use jiff::Timestamp;
 
-use crate::queue::{DeliveryState, FailureReason, MessageState};
+use crate::queue::{DeliveryState, Failure, FailureReason, MessageState};
 
 /// A time as it is read by people and by the script, which shows it in the zone of the browser.
 #[derive(Debug, Clone, Copy)]
@@ -68,6 +68,14 @@ pub(super) fn meaning(reason: FailureReason) -> &'static str {
     }
 }
 
+/// Why a delivery failed, with the details as `say` shows them.
+pub(super) fn why(failure: &Failure, say: impl Fn(&str) -> String) -> String {
+    match failure.detail.as_str() {
+        "" => meaning(failure.reason).to_owned(),
+        detail => format!("{}: {}", meaning(failure.reason), say(detail)),
+    }
+}
+
 /// What to do about failures for a reason.
 pub(super) fn advice(reason: FailureReason) -> &'static str {
     match reason {
@@ -98,4 +106,13 @@ pub(super) fn count(number: usize, one: &str) -> String {
         1 => format!("1 {one}"),
         more => format!("{more} {one}s"),
     }
+}
+
+/// Writes a text so that it can be the value of a parameter.
+pub(super) fn url_encode(text: &str) -> String {
+    let of = |byte: u8| match byte.is_ascii_alphanumeric() || b"-._~/".contains(&byte) {
+        true => char::from(byte).to_string(),
+        false => format!("%{byte:02X}"),
+    };
+    text.bytes().map(of).collect()
 }

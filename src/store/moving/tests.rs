@@ -12,7 +12,7 @@ use crate::queue::*;
 use crate::segment::MessageType;
 use crate::store::{postgres, sqlite};
 
-/// Moves the queue of a folder; after so many reports of progress it is told to stop.
+/// Moves the queue of a folder, and stops after the given number of progress reports.
 pub(in crate::store) async fn move_to(
     folder: &Path,
     schema: &str,

@@ -36,7 +36,7 @@ const ADD_STREAM: &str = "
 const COUNT_STREAMS: &str = "SELECT COUNT(*) FROM @streams";
 /// $1 digests of message ids, $2 the first sequence number that matters. A statement of its own behind the lock: it
 /// then sees all that was committed under the lock before. One digest after another: if a list of them is compared with
-/// a partition that is new, the planner takes it for so many rows that it reads all by their numbers.
+/// a partition that is new, the planner assumes so many rows that it would read all of them by number.
 pub(super) const STORED: &str = "
     SELECT m.source, m.message_id, m.received_at FROM unnest($1) h (hash) CROSS JOIN LATERAL (
         SELECT source, message_id, received_at FROM @messages WHERE message_hash = h.hash AND seq >= $2 OFFSET 0) m";

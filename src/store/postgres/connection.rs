@@ -194,7 +194,7 @@ async fn drive(
         () = &mut messages => return,
         () = given_up.cancelled() => {}
     }
-    // It takes leave of the server once no answer is pending.
+    // It closes its connection once no answer is pending.
     if timeout(CANCEL_AFTER, &mut messages).await.is_err() {
         if manner.cancels {
             // If it fails, the server may be gone.

@@ -49,7 +49,7 @@ const UNHEARD_PAUSE: Duration = Duration::from_secs(10 * 60);
 /// PostgreSQL takes payloads of less than 8,000 bytes.
 const PAYLOAD_BYTES_MAX: usize = 7_000;
 
-/// PostgreSQL takes names of channels of at most so many bytes.
+/// The longest name of a channel, in bytes.
 const CHANNEL_BYTES_MAX: usize = 63;
 
 /// What is known about destinations, and the signal to the engines.
@@ -115,7 +115,7 @@ impl Hints {
         self.arrived.send_modify(|arrivals| *arrivals = arrivals.wrapping_add(1));
     }
 
-    /// Follows a hint, whoever sent it.
+    /// Acts on a hint. Anyone who can connect to the database can send one.
     fn follow(&self, payload: &str) {
         let is_ours = {
             let state = self.state();

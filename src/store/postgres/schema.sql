@@ -9,7 +9,7 @@
 --
 -- `@` stands for the quoted name of the schema and a dot.
 
--- Single values. Locked by whoever changes the schema or the partitions.
+-- Single values. Locked while the schema or the partitions are changed.
 CREATE TABLE @meta (
     is_only          boolean PRIMARY KEY DEFAULT true CHECK (is_only),
     version          integer NOT NULL,
@@ -23,7 +23,7 @@ CREATE TABLE @moves (
     began_at    bigint NOT NULL,
     part        integer NOT NULL DEFAULT 0,       -- the parts before this one are copied,
     through     bigint NOT NULL DEFAULT 0,        -- and of this one the rows up to here:
-    rows        bigint NOT NULL DEFAULT 0,        -- so many in all
+    rows        bigint NOT NULL DEFAULT 0,        -- how many rows in all
     finished_at bigint,                           -- NULL: nothing else may use the schema
     opened_at   bigint                            -- when a process first opened it then
 );

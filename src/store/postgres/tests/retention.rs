@@ -370,17 +370,23 @@ async fn a_replay_moves_a_message_whole_or_not_at_all() {
     purging.close().await;
 }
 
-/// A process that died while it removed a partition leaves it detached, or about to be.
-#[tokio::test]
-async fn what_a_dead_process_left_of_a_partition_is_in_nobodys_way() {
-    let schema = Schema::empty().await;
-    let store = open_whole_days(&schema).await;
-    let raw = raw(&schema).await;
+/// A store with a message on each of two days, both delivered.
+async fn with_two_ended_days(schema: &Schema) -> (PostgresStore, Connection, Lease) {
+    let store = open_whole_days(schema).await;
+    let raw = raw(schema).await;
     let lease = lease(&store).await;
     for day in [0, 1] {
         let seq = put_at(&store, &format!("good {day}"), on(day, "22:30:00")).await;
         end(&store, &lease, seq, on(day, "23:00:00"), Consequence::Delivered).await;
     }
+    (store, raw, lease)
+}
+
+/// A process that died while it removed a partition leaves it detached, or about to be.
+#[tokio::test]
+async fn what_a_dead_process_left_of_a_partition_is_in_nobodys_way() {
+    let schema = Schema::empty().await;
+    let (store, raw, lease) = with_two_ended_days(&schema).await;
     // Of the later day, which is not past its retention any more: the clock was set back.
     for table in ["payloads", "outcomes"] {
         die_detaching(&raw, &schema, table, "20231115").await;
@@ -403,13 +409,7 @@ async fn what_a_dead_process_left_of_a_partition_is_in_nobodys_way() {
 #[tokio::test]
 async fn a_detach_that_was_given_up_keeps_no_other_day() {
     let schema = Schema::empty().await;
-    let store = open_whole_days(&schema).await;
-    let raw = raw(&schema).await;
-    let lease = lease(&store).await;
-    for day in [0, 1] {
-        let seq = put_at(&store, &format!("good {day}"), on(day, "22:30:00")).await;
-        end(&store, &lease, seq, on(day, "23:00:00"), Consequence::Delivered).await;
-    }
+    let (store, raw, _) = with_two_ended_days(&schema).await;
     die_detaching(&raw, &schema, "payloads", "20231115").await;
     purge(&store, on(3, "00:00:00")).await;
     assert_eq!(days_of(&raw, &schema, "payloads").await, [""; 0]);

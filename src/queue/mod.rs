@@ -221,6 +221,13 @@ pub trait Log: Send + Sync {
         message_id: &str,
     ) -> Result<Vec<MessageRecord>, Unavailable>;
 
+    /// The message with this sequence number; `None` if there is none, or it has another number since a replay.
+    async fn message(&self, seq: Seq) -> Result<Option<MessageRecord>, Unavailable>;
+
+    /// The contents of messages, in the order of `seqs`. Those without contents are left out: their retention is
+    /// over, or they were erased. All are in memory at once, so callers ask for a few at a time.
+    async fn contents(&self, seqs: &[Seq]) -> Result<Vec<Contents>, Unavailable>;
+
     /// The latest messages that meet a filter, newest first: at most `limit`, older than `before` if given.
     ///
     /// The messages are those that an index of the filter's conditions finds, checked against the others.

@@ -7,7 +7,8 @@ use jiff::Timestamp;
 
 use super::{MessageState, Replay};
 use crate::action::{ActionKind, Endpoint, Unmatched, UnmatchedReason};
-use crate::segment::{LaneKey, MessageHash, MessageType, PersonDigest};
+use crate::segment::decode::decode;
+use crate::segment::{LaneKey, Message, MessageHash, MessageType, PersonDigest};
 
 /// The sequence number of a message, in the order of acceptance. Starts at 1; 0 is before all messages.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
@@ -460,6 +461,22 @@ pub struct MessageRecord {
     pub warnings: Vec<String>,
     /// Its deliveries, by replay and then in the order of the subscriptions; empty until it is planned.
     pub deliveries: Vec<DeliveryRecord>,
+}
+
+/// The contents of a message.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Contents {
+    /// The sequence number of the message.
+    pub seq: Seq,
+    /// The stamped message, as [`NewMessage::payload`] has it.
+    pub payload: Bytes,
+}
+
+impl Contents {
+    /// The message; `None` if it cannot be read.
+    pub fn message(&self) -> Option<Message> {
+        decode(&self.payload).ok().and_then(|value| Message::from_stored(value).ok())
+    }
 }
 
 /// The delivery of a message under one subscription.

@@ -13,7 +13,7 @@ use tokio::sync::watch;
 use super::process::Process;
 use super::world::World;
 use crate::queue::{
-    AcceptError, Accepted, BrokenMessage, CheckIn, Class, Consequence, Depth, EventName,
+    AcceptError, Accepted, BrokenMessage, CheckIn, Class, Consequence, Contents, Depth, EventName,
     FailureGroups, Filter, FreeSpace, Frozen, Head, Housekeeping, Inbox, Job, LaneAsk, LanePart,
     Lease, LeaseHolder, LeaseRequest, Log, MessageRecord, NewMerge, NewMessage, Page, PendingAsk,
     ReplayAsk, ReplayChunk, Replays, Replicas, Seq, Settlement, Store, Tally, TallyStep,
@@ -213,6 +213,14 @@ impl Log for FlakyStore {
         message_id: &str,
     ) -> Result<Vec<MessageRecord>, Unavailable> {
         wait(super::engine().handle(), self.inner.by_message_id(hash, message_id))
+    }
+
+    async fn message(&self, seq: Seq) -> Result<Option<MessageRecord>, Unavailable> {
+        wait(super::engine().handle(), self.inner.message(seq))
+    }
+
+    async fn contents(&self, seqs: &[Seq]) -> Result<Vec<Contents>, Unavailable> {
+        wait(super::engine().handle(), self.inner.contents(seqs))
     }
 
     async fn list(

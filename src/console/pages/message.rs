@@ -13,7 +13,7 @@ use crate::action::Endpoint;
 use crate::console::state::{AdminState, store_fault};
 use crate::http::error::ApiError;
 use crate::queue::{
-    Attempt, DeliveryRecord, Filter, MessageRecord, MessageState, RequestRecord, Seq, cause,
+    Attempt, DeliveryRecord, MessageRecord, MessageState, RequestRecord, Seq, cause,
 };
 
 #[derive(Template)]
@@ -89,9 +89,7 @@ pub(super) async fn page(
 }
 
 async fn find(state: &AdminState, seq: Seq) -> Result<Option<MessageRecord>, ApiError> {
-    let behind = Seq(seq.0.saturating_add(1));
-    let page = state.log.list(&Filter::default(), Some(behind), 1).await.map_err(store_fault)?;
-    Ok(page.messages.into_iter().find(|message| message.seq == seq))
+    state.log.message(seq).await.map_err(store_fault)
 }
 
 fn show(frame: Frame, record: &MessageRecord) -> MessagePage {

@@ -77,6 +77,61 @@ pub(crate) async fn finds_the_same_id_from_several_sources(store: &dyn Store) {
     assert_eq!(found.iter().map(|m| m.source.as_str()).collect::<Vec<_>>(), ["app", "web"]);
 }
 
+pub(crate) async fn finds_a_message_by_its_number(store: &dyn Store) {
+    assert!(store.message(Seq(1)).await.unwrap().is_none());
+    let lease = lease(store).await;
+    let first = put(store, message("first")).await;
+    let failed = NewMessage { event: Some("Failed".into()), ..message("failed") };
+    let failed = put(store, failed).await;
+    store.freeze_one(&lease, failed, plan(vec![delivery("one", Err(failure()))])).await.unwrap();
+    let found = store.message(first).await.unwrap().unwrap();
+    assert_eq!((found.seq, found.message_id.as_str(), found.is_done), (first, "first", false));
+    let found = store.message(failed).await.unwrap().unwrap();
+    assert_eq!((found.message_id.as_str(), found.event.as_deref()), ("failed", Some("Failed")));
+    assert_eq!(found.deliveries[0].failure, Some(failure()));
+    for seq in [Seq(0), Seq(failed.0 + 1), Seq(-1), Seq(i64::MAX), Seq(i64::MIN)] {
+        assert!(store.message(seq).await.unwrap().is_none(), "{seq:?}");
+    }
+    // A replay gives it another number.
+    assert_eq!(replay_all(store).await, (1, 0));
+    assert!(store.message(failed).await.unwrap().is_none());
+    let replayed = record(store, "failed").await.seq;
+    let found = store.message(replayed).await.unwrap().unwrap();
+    assert_eq!((found.seq, found.replay, found.deliveries.len()), (replayed, 1, 1));
+}
+
+pub(crate) async fn reads_contents_until_their_retention_is_over(store: &dyn Store) {
+    let lease = lease(store).await;
+    let payload = r#"{"type":"track","event":"Tested","userId":"u1","messageId":"whole"}"#;
+    let whole = NewMessage { payload: Bytes::from(payload), ..message("whole") };
+    let good = put(store, whole).await;
+    let bad = put(store, message("bad")).await;
+    let pending = put(store, message("pending")).await;
+    let of = |contents: Vec<Contents>| {
+        contents.into_iter().map(|contents| (contents.seq, contents.payload)).collect::<Vec<_>>()
+    };
+    let has = |seq, id| (seq, message(id).payload);
+    // In the order in which they were asked for.
+    let asked = [pending, Seq(-7), good, bad, Seq(i64::MAX)];
+    let expected = [has(pending, "pending"), (good, Bytes::from(payload)), has(bad, "bad")];
+    let found = store.contents(&asked).await.unwrap();
+    let read = found[1].message().unwrap();
+    assert_eq!((read.kind(), read.event()), (MessageType::Track, Some("Tested")));
+    assert!(found[0].message().is_none(), "it has no type");
+    assert_eq!(of(found), expected);
+    assert!(store.contents(&[]).await.unwrap().is_empty());
+
+    store.freeze_one(&lease, good, plan(vec![])).await.unwrap();
+    store.freeze_one(&lease, bad, plan(vec![delivery("one", Err(failure()))])).await.unwrap();
+    assert_eq!(of(store.contents(&asked).await.unwrap()), expected, "nothing is over yet");
+    let over = |kept: Duration| at(1) + kept;
+    while store.purge(over(LIMITS.delivered_retention)).await.unwrap() > 0 {}
+    let expected = [has(pending, "pending"), has(bad, "bad")];
+    assert_eq!(of(store.contents(&asked).await.unwrap()), expected);
+    while store.purge(over(LIMITS.failed_retention)).await.unwrap() > 0 {}
+    assert_eq!(of(store.contents(&asked).await.unwrap()), expected[..1]);
+}
+
 pub(crate) async fn finds_a_person_in_pages(store: &dyn Store) {
     let of = |id: &str, person: &str| NewMessage { lane: lane(person), ..message(id) };
     store.accept(vec![of("a", "u1"), of("b", "u2"), of("c", "u1"), of("d", "u1")]).await.unwrap();

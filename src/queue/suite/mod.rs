@@ -39,7 +39,7 @@ use tokio::time::timeout;
 
 use crate::action::{ActionKind, Endpoint, Unmatched, UnmatchedReason};
 use crate::queue::{
-    AcceptError, Attempt, AttemptOutcome, Consequence, Failure, FailureReason, Filter,
+    AcceptError, Attempt, AttemptOutcome, Consequence, Contents, Failure, FailureReason, Filter,
     FrozenRequest, Head, Lease, LeaseRequest, MessageRecord, NewDelivery, NewMerge, NewMessage,
     NewPlan, NewRequest, PendingAsk, Seq, Settlement, Store, Work, WorkError,
 };
@@ -101,6 +101,8 @@ macro_rules! store_suite {
             keeps_the_warnings_of_a_message,
             shows_a_message_that_failed_before_any_subscription_was_tried,
             finds_the_same_id_from_several_sources,
+            finds_a_message_by_its_number,
+            reads_contents_until_their_retention_is_over,
             finds_a_person_in_pages,
             finds_a_person_by_any_id,
             lists_what_meets_every_condition,

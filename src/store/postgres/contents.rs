@@ -1,9 +1,14 @@
 //! The contents of messages: their payloads, and what answers and failures repeat of them.
 
+use std::collections::HashMap;
+
+use bytes::Bytes;
+
 use super::Fault;
 use super::connection::Connection;
 use super::params::{Array, params};
 use super::rows::get;
+use crate::queue::{Contents, Seq};
 
 /// $1 seqs. The requests that carry or carried their deliveries.
 const REQUESTS: &str = "
@@ -21,6 +26,26 @@ const DROP_DETAILS: &str =
 /// $1 seqs.
 const DROP_PAYLOADS: [&str; 2] =
     ["DELETE FROM @payloads WHERE seq = ANY($1)", "DELETE FROM @payloads_kept WHERE seq = ANY($1)"];
+
+/// $1 seqs. Some may be in both tables: a payload that is kept longer than its day is copied before the day goes.
+pub(super) const READ: &str = "
+    SELECT seq, payload FROM @payloads WHERE seq = ANY($1)
+    UNION ALL
+    SELECT seq, payload FROM @payloads_kept WHERE seq = ANY($1)";
+
+/// The contents of messages, in the order of their numbers here.
+pub(super) async fn read(connection: &Connection, seqs: &[Seq]) -> Result<Vec<Contents>, Fault> {
+    let mut payloads: HashMap<i64, Bytes> = HashMap::new();
+    let asked = Array(seqs.iter().map(|seq| seq.0).collect());
+    for row in connection.query(READ, params![asked]).await? {
+        payloads.insert(get(&row, 0)?, Bytes::copy_from_slice(get(&row, 1)?));
+    }
+    let of = |seq: &Seq| {
+        let payload = payloads.get(&seq.0)?.clone();
+        Some(Contents { seq: *seq, payload })
+    };
+    Ok(seqs.iter().filter_map(of).collect())
+}
 
 /// Removes the contents of messages that are done; returns how many rows were changed. The bodies of their requests
 /// went when they ended.

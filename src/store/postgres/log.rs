@@ -3,10 +3,10 @@
 use async_trait::async_trait;
 use jiff::Timestamp;
 
-use super::{PostgresStore, Time, list, records, replicas, schema, startup};
+use super::{PostgresStore, Time, contents, list, records, replicas, schema, startup};
 use crate::queue::{
-    EventName, FailureGroups, Filter, Log, MessageRecord, Page, Replicas, Seq, Tally, TallyStep,
-    Unavailable,
+    Contents, EventName, FailureGroups, Filter, Log, MessageRecord, Page, Replicas, Seq, Tally,
+    TallyStep, Unavailable,
 };
 use crate::segment::{Digests, MessageHash};
 
@@ -21,6 +21,20 @@ impl Log for PostgresStore {
         let found = records::by_message_id(&connection, hash, message_id).await?;
         connection.give_back();
         Ok(found)
+    }
+
+    async fn message(&self, seq: Seq) -> Result<Option<MessageRecord>, Unavailable> {
+        let connection = self.lookups.get().await?;
+        let found = records::records(&connection, vec![seq.0]).await?;
+        connection.give_back();
+        Ok(found.into_iter().next().map(|(_, record)| record).transpose()?)
+    }
+
+    async fn contents(&self, seqs: &[Seq]) -> Result<Vec<Contents>, Unavailable> {
+        let connection = self.lookups.get().await?;
+        let contents = contents::read(&connection, seqs).await?;
+        connection.give_back();
+        Ok(contents)
     }
 
     async fn list(

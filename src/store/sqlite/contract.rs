@@ -21,11 +21,11 @@ use super::settle::Settle;
 use super::store::SqliteStore;
 use super::{erase, list, log, open, purge, replay, replicas};
 use crate::queue::{
-    AcceptError, Accepted, BrokenMessage, CheckIn, Class, Depth, EventName, FailureGroups, Filter,
-    FreeSpace, Frozen, Head, Housekeeping, Inbox, Job, LaneAsk, LanePart, Lease, LeaseHolder,
-    LeaseRequest, Log, MessageRecord, NewMerge, NewMessage, Page, PendingAsk, ReplayAsk,
-    ReplayChunk, ReplayPosition, ReplayState, Replays, Replicas, Seq, Settlement, Store, Tally,
-    TallyStep, Unavailable, Work, WorkError,
+    AcceptError, Accepted, BrokenMessage, CheckIn, Class, Contents, Depth, EventName,
+    FailureGroups, Filter, FreeSpace, Frozen, Head, Housekeeping, Inbox, Job, LaneAsk, LanePart,
+    Lease, LeaseHolder, LeaseRequest, Log, MessageRecord, NewMerge, NewMessage, Page, PendingAsk,
+    ReplayAsk, ReplayChunk, ReplayPosition, ReplayState, Replays, Replicas, Seq, Settlement, Store,
+    Tally, TallyStep, Unavailable, Work, WorkError,
 };
 use crate::segment::{Digests, MessageHash};
 use crate::store::backlog::Size;
@@ -151,6 +151,15 @@ impl Log for SqliteStore {
         let message_id = message_id.to_owned();
         let read = move |snapshot: &Connection| log::by_message_id(snapshot, hash, &message_id);
         Ok(self.lookups.read(read).await?)
+    }
+
+    async fn message(&self, seq: Seq) -> Result<Option<MessageRecord>, Unavailable> {
+        Ok(self.lookups.read(move |snapshot| log::message(snapshot, seq)).await?)
+    }
+
+    async fn contents(&self, seqs: &[Seq]) -> Result<Vec<Contents>, Unavailable> {
+        let seqs = seqs.to_vec();
+        Ok(self.lookups.read(move |snapshot| log::contents(snapshot, &seqs)).await?)
     }
 
     async fn list(

@@ -8,7 +8,7 @@ use super::error::Fault;
 use super::recent::sorted_through;
 use super::rows::{self, from_ms, json_list, message_columns};
 use crate::queue::{
-    Attempt, Class, DeliveryRecord, Depth, FrozenRequest, Head, Job, LaneAsk, LanePart,
+    Attempt, Class, Contents, DeliveryRecord, Depth, FrozenRequest, Head, Job, LaneAsk, LanePart,
     LeaseHolder, MessageRecord, PendingAsk, RequestId, Seq,
 };
 use crate::segment::{LaneKey, MessageHash};
@@ -118,6 +118,18 @@ pub(super) const BY_MESSAGE_ID: &str = concat!(
       AND m.message_id = ?2
     ORDER BY m.seq DESC LIMIT ?3"
 );
+
+/// ?1 seq.
+pub(super) const BY_SEQ: &str = concat!(
+    "SELECT ",
+    message_columns!(),
+    " FROM messages m LEFT JOIN replays p ON p.seq = m.seq
+        LEFT JOIN event_names n ON n.id = m.event_id
+    WHERE m.seq = ?1"
+);
+
+/// ?1 seq.
+pub(super) const CONTENTS: &str = "SELECT payload FROM payloads WHERE seq = ?1";
 
 /// ?1 list of sequence numbers. The deliveries of each message in order.
 pub(super) const DELIVERIES: &str = "
@@ -250,6 +262,26 @@ pub(super) fn by_message_id(
     let mut messages: Vec<MessageRecord> = found.collect::<Result<_, _>>()?;
     add_deliveries(snapshot, &mut messages)?;
     Ok(messages)
+}
+
+pub(super) fn message(snapshot: &Connection, seq: Seq) -> Result<Option<MessageRecord>, Fault> {
+    let mut statement = snapshot.prepare_cached(BY_SEQ)?;
+    let mut found = statement.query_and_then([seq.0], rows::message)?;
+    let Some(message) = found.next().transpose()? else { return Ok(None) };
+    let mut messages = [message];
+    add_deliveries(snapshot, &mut messages)?;
+    let [message] = messages;
+    Ok(Some(message))
+}
+
+pub(super) fn contents(snapshot: &Connection, seqs: &[Seq]) -> Result<Vec<Contents>, Fault> {
+    let mut statement = snapshot.prepare_cached(CONTENTS)?;
+    let mut contents = Vec::with_capacity(seqs.len());
+    for &seq in seqs {
+        let payload: Option<Vec<u8>> = statement.query_row([seq.0], |row| row.get(0)).optional()?;
+        contents.extend(payload.map(|payload| Contents { seq, payload: payload.into() }));
+    }
+    Ok(contents)
 }
 
 /// Adds their deliveries to messages, with requests and attempts.

@@ -227,6 +227,8 @@ fn statements() -> &'static [(&'static str, &'static str, &'static [&'static str
                 "n (rowid=?)",
                 "p (rowid=?)",
             ],
+            BY_SEQ => ["m (rowid=?)", "n (rowid=?)", "p (rowid=?)"],
+            CONTENTS => ["payloads (rowid=?)"],
             DELIVERIES => ["deliveries_seq (seq=?)", "r (rowid=?)"],
             ATTEMPTS => ["attempts_request (request_id=?)"],
         }

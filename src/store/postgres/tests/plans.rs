@@ -8,7 +8,7 @@ use crate::store::postgres::list::{self, candidates};
 use crate::store::postgres::numbers::{day_at, first_of_day};
 use crate::store::postgres::params::params;
 use crate::store::postgres::statement::{self, Order, Statement, Value};
-use crate::store::postgres::{erase, partitions, purge, records, replay};
+use crate::store::postgres::{contents, erase, partitions, purge, records, replay};
 
 /// Days with data.
 const DAYS: i32 = 4;
@@ -166,6 +166,7 @@ async fn statements_read_an_index_of_the_days_they_ask_for() {
             vec![Number(7), word("7"), Number(100), Number(first), Number(end)],
         ),
         ("records", records::MESSAGES, vec![Numbers(seqs.clone())]),
+        ("contents", contents::READ, vec![Numbers(seqs.clone())]),
         ("deliveries", records::DELIVERIES, vec![Numbers(seqs.clone())]),
         ("last done", purge::LAST_DONE, vec![Number(first), Number(end)]),
         (

@@ -5,7 +5,8 @@ use jiff::Timestamp;
 use super::*;
 use crate::action::ActionKind;
 use crate::queue::{
-    Consequence, Housekeeping as _, NewDelivery, NewPlan, ReplayAsk, ReplayState, Replays as _,
+    Consequence, Contents, Housekeeping as _, NewDelivery, NewPlan, ReplayAsk, ReplayState,
+    Replays as _,
 };
 use crate::segment::MessageType;
 use crate::store::postgres::params::params;
@@ -209,6 +210,8 @@ async fn what_is_kept_can_be_replayed() {
     end(&store, &lease, seq, on(0, "23:00:00"), Consequence::Failed(failure())).await;
     purge(&store, on(3, "00:00:00")).await;
     assert_eq!(count(&raw, "payloads_kept").await, 1);
+    let contents = Contents { seq, payload: message("bad").payload };
+    assert_eq!(store.contents(&[seq]).await.unwrap(), [contents]);
     let ask = ReplayAsk {
         selection: all(ReplayState::Failed),
         position: None,

@@ -29,6 +29,7 @@
 //!   them afterwards.
 
 mod ask;
+mod feedback;
 pub mod intake;
 mod records;
 mod replay;
@@ -36,6 +37,7 @@ mod replay;
 pub(crate) mod suite;
 
 pub use ask::*;
+pub use feedback::*;
 pub use records::*;
 pub use replay::*;
 
@@ -100,7 +102,7 @@ pub enum WorkError {
 ///   nothing that a call has reported as stored.
 /// * **Several processes.** Any number of stores may be open on the same data, in one process or in several.
 #[async_trait]
-pub trait Store: Inbox + Work + Log + Replays + Housekeeping {
+pub trait Store: Inbox + Work + Log + Replays + Feedback + Housekeeping {
     /// Finishes the calls that are under way, then closes the store and leaves behind nothing but its data.
     ///
     /// Every later call returns [`Unavailable`]; closing again does nothing.
@@ -279,7 +281,8 @@ pub trait Housekeeping: Send + Sync {
     /// Removes a process that ends from the list.
     async fn check_out(&self, name: &str) -> Result<(), Unavailable>;
 
-    /// Deletes payloads and records that are past their retention, a bounded number in one transaction.
+    /// Deletes payloads and records that are past their retention, a bounded number in one transaction. Feedback
+    /// is kept as long as records, from when it was received; what is to be handed on of it for [`FORWARD_KEPT`].
     /// Returns how many rows it changed; zero means that nothing is left to do for now.
     ///
     /// Nothing goes before its retention is over. An engine may keep it up to a day and a half longer, so that it can
@@ -294,7 +297,8 @@ pub trait Housekeeping: Send + Sync {
     /// A deletion was delivered if a message of type `delete` is done and one of its deliveries with the
     /// action [`ActionKind::DeleteContact`](crate::action::ActionKind) was delivered. Message ids, names of
     /// events and subscriptions, states and times remain; digests of the person do not, so that only the
-    /// message id still finds the record. After zero was returned and the store was closed,
+    /// message id still finds the record. Feedback about the person is deleted whole, with what was to be handed on
+    /// of it. After zero was returned and the store was closed,
     /// or some time has passed, what was deleted is overwritten, as far as the engine can do that: see
     /// docs/operations.md.
     async fn erase(&self) -> Result<u64, Unavailable>;

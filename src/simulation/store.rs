@@ -14,12 +14,13 @@ use super::process::Process;
 use super::world::World;
 use crate::queue::{
     AcceptError, Accepted, BrokenMessage, CheckIn, Class, Consequence, Contents, Depth, EventName,
-    FailureGroups, Filter, FreeSpace, Frozen, Head, Housekeeping, Inbox, Job, LaneAsk, LanePart,
-    Lease, LeaseHolder, LeaseRequest, Log, MessageRecord, NewMerge, NewMessage, Page, PendingAsk,
-    ReplayAsk, ReplayChunk, Replays, Replicas, Seq, Settlement, Store, Tally, TallyStep,
-    Unavailable, Work, WorkError,
+    FailureGroups, Feedback, FeedbackRecord, Filter, Forward, FreeSpace, Frozen, Head,
+    Housekeeping, Inbox, Job, LaneAsk, LanePart, Lease, LeaseHolder, LeaseRequest, Log,
+    MessageRecord, NewFeedback, NewMerge, NewMessage, Page, PendingAsk, Recorded, ReplayAsk,
+    ReplayChunk, Replays, Replicas, Seq, Settlement, Store, Tally, TallyStep, Unavailable, Work,
+    WorkError,
 };
-use crate::segment::{Digests, MessageHash};
+use crate::segment::{Digests, MessageHash, PersonDigest};
 
 pub(super) struct FlakyStore {
     pub(super) inner: Arc<dyn Store>,
@@ -266,6 +267,49 @@ impl Log for FlakyStore {
 impl Replays for FlakyStore {
     async fn replay(&self, ask: &ReplayAsk) -> Result<ReplayChunk, Unavailable> {
         self.call("replay", Access::Write, self.inner.replay(ask)).await
+    }
+}
+
+#[async_trait]
+impl Feedback for FlakyStore {
+    async fn record(&self, feedback: NewFeedback) -> Result<Recorded, Unavailable> {
+        self.call("record", Access::Write, self.inner.record(feedback)).await
+    }
+
+    async fn by_person(
+        &self,
+        persons: &[PersonDigest],
+        limit: u32,
+    ) -> Result<Vec<FeedbackRecord>, Unavailable> {
+        self.call("by_person", Access::Read, self.inner.by_person(persons, limit)).await
+    }
+
+    async fn by_destination(
+        &self,
+        destination: &str,
+        limit: u32,
+    ) -> Result<Vec<FeedbackRecord>, Unavailable> {
+        self.call("by_destination", Access::Read, self.inner.by_destination(destination, limit))
+            .await
+    }
+
+    async fn last_heard(&self, destination: &str) -> Result<Option<Timestamp>, Unavailable> {
+        self.call("last_heard", Access::Read, self.inner.last_heard(destination)).await
+    }
+
+    async fn take_forwards(
+        &self,
+        destination: &str,
+        now: Timestamp,
+        limit: u32,
+    ) -> Result<Vec<Forward>, Unavailable> {
+        let call = self.inner.take_forwards(destination, now, limit);
+        self.call("take_forwards", Access::Write, call).await
+    }
+
+    async fn end_forward(&self, destination: &str, webhook_id: &str) -> Result<(), Unavailable> {
+        let call = self.inner.end_forward(destination, webhook_id);
+        self.call("end_forward", Access::Write, call).await
     }
 }
 

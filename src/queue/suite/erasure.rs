@@ -4,16 +4,22 @@ use super::replay::{all, replay, replay_all};
 use super::*;
 use crate::queue::{Accepted, BrokenMessage, ReplayState, Selection};
 
-fn deletion(id: &str) -> NewMessage {
+pub(super) fn deletion(id: &str) -> NewMessage {
     NewMessage { kind: MessageType::Delete, ..message(id) }
 }
 
-fn deleting(outcome: Result<NewRequest, Failure>) -> NewDelivery {
+pub(super) fn deleting(outcome: Result<NewRequest, Failure>) -> NewDelivery {
     NewDelivery { action: Some(ActionKind::DeleteContact), ..delivery("deletion", outcome) }
 }
 
 /// Ends a message with one delivery.
-async fn end(store: &dyn Store, lease: &Lease, seq: Seq, planned: NewDelivery, with: Consequence) {
+pub(super) async fn end(
+    store: &dyn Store,
+    lease: &Lease,
+    seq: Seq,
+    planned: NewDelivery,
+    with: Consequence,
+) {
     let frozen = store.freeze_one(lease, seq, plan(vec![planned])).await.unwrap();
     store.settle(lease, settlement(&frozen[0], 1, with)).await.unwrap();
 }
@@ -23,7 +29,7 @@ async fn put_delivered(store: &dyn Store, lease: &Lease, message: NewMessage) {
     end(store, lease, seq, delivery("one", Ok(request(1))), Consequence::Delivered).await;
 }
 
-async fn erase_all(store: &dyn Store) -> u64 {
+pub(super) async fn erase_all(store: &dyn Store) -> u64 {
     let mut rows = 0;
     loop {
         match store.erase().await.unwrap() {

@@ -8,6 +8,7 @@
 
 mod data;
 mod erasure;
+mod feedback;
 mod inbox;
 mod list;
 mod log;
@@ -20,6 +21,7 @@ mod work;
 
 pub(crate) use data::*;
 pub(crate) use erasure::*;
+pub(crate) use feedback::*;
 pub(crate) use inbox::*;
 pub(crate) use list::*;
 pub(crate) use log::*;
@@ -140,6 +142,15 @@ macro_rules! store_suite {
             erases_once_a_half_delivered_deletion_is_set_aside,
             erases_nothing_of_another_person_with_the_same_address,
             only_the_message_id_finds_what_was_erased,
+            records_feedback_once,
+            finds_the_feedback_about_a_person_by_any_id,
+            lists_the_feedback_of_a_destination,
+            hands_a_webhook_on_until_that_is_ended,
+            bounds_what_waits_to_be_handed_on,
+            feedback_is_kept_as_long_as_records,
+            a_webhook_is_handed_on_for_a_day,
+            erases_feedback_about_a_deleted_person,
+            erases_much_feedback_in_bounded_parts,
         }
         $crate::queue::suite::store_suite! { $fixture, on_two:
             two_stores_share_order_and_duplicates,
@@ -147,6 +158,7 @@ macro_rules! store_suite {
             a_lease_passes_between_two_stores,
             only_one_of_two_stores_gets_a_free_lease,
             two_stores_list_the_same_processes,
+            two_stores_record_a_webhook_once_and_hand_it_on_once,
         }
     };
     ($fixture:ty, $run:ident: $($case:ident),* $(,)?) => {

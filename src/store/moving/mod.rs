@@ -49,10 +49,11 @@ pub(super) enum Part {
     Replays,
     Deletions,
     Erasures,
+    LoopsEvents,
 }
 
 impl Part {
-    pub(super) const ALL: [Part; 10] = [
+    pub(super) const ALL: [Part; 11] = [
         Part::Streams,
         Part::EventNames,
         Part::Tallies,
@@ -63,6 +64,7 @@ impl Part {
         Part::Replays,
         Part::Deletions,
         Part::Erasures,
+        Part::LoopsEvents,
     ];
 
     pub(super) fn index(self) -> i32 {
@@ -82,6 +84,7 @@ impl Part {
             Part::Replays => "replays",
             Part::Deletions => "deletions",
             Part::Erasures => "erasures",
+            Part::LoopsEvents => "loops_events",
         }
     }
 }

@@ -53,7 +53,8 @@ impl History {
         for _ in 0..steps {
             self.now_ms += self.random.i64(1..2 * HOUR_MS);
             match self.random.u32(0..20) {
-                0..8 => self.accept(store).await,
+                0..7 => self.accept(store).await,
+                7 => self.hear(store).await,
                 8..18 => self.deliver(store).await,
                 18 => self.replay(store).await,
                 _ => while self.random.bool() && store.erase().await.unwrap() > 0 {},
@@ -64,6 +65,34 @@ impl History {
     async fn accept(&mut self, store: &dyn Store) {
         let messages = (0..self.random.u32(1..6)).map(|_| self.message()).collect();
         store.accept(messages).await.unwrap();
+    }
+
+    /// Loops reports something.
+    async fn hear(&mut self, store: &dyn Store) {
+        let random = &mut self.random;
+        self.next += 1;
+        let kind = OriginKind::ALL[random.usize(0..4)];
+        let record = FeedbackRecord {
+            destination: DESTINATIONS[random.usize(0..2)].into(),
+            webhook_id: format!("msg_{}", self.next),
+            received_at: at(self.now_ms),
+            at: at(self.now_ms - random.i64(0..2) * 1_000),
+            event: ["email.opened", "a\0b"][random.usize(0..2)].into(),
+            user: random.bool().then(|| user(&format!("u{}", random.u32(0..4)))),
+            email: random.bool().then(|| user("an address")),
+            contact_id: random.bool().then(|| "c1".into()),
+            origin: random.bool().then(|| Origin { kind, id: "o1".into(), name: Some("N".into()) }),
+            email_id: random.bool().then(|| "m1".into()),
+        };
+        let forward = random.bool().then(|| SignedWebhook {
+            timestamp: "1".into(),
+            signature: "v1,a".into(),
+            body: bytes::Bytes::from_static(b"{}"),
+        });
+        store.record(NewFeedback { record, forward }).await.unwrap();
+        if self.random.bool() {
+            store.take_forwards(DESTINATION, at(self.now_ms), 1).await.unwrap();
+        }
     }
 
     fn message(&mut self) -> NewMessage {
@@ -258,6 +287,12 @@ async fn contents(store: &dyn Store) -> Vec<String> {
         let tallies = store.tallies(step, at(0) - far, at(0) + far).await.unwrap();
         lines.extend(tallies.iter().map(stored).collect::<BTreeSet<_>>());
     }
+    for destination in DESTINATIONS {
+        let events = store.by_destination(destination, 1_000).await.unwrap();
+        lines.extend(events.iter().map(stored));
+    }
+    let persons = [user("u0"), user("an address")];
+    lines.extend(store.by_person(&persons, 1_000).await.unwrap().iter().map(stored));
     let names = store.event_names(None).await.unwrap();
     lines.extend(names.iter().map(stored).collect::<BTreeSet<_>>());
     lines
@@ -332,7 +367,12 @@ async fn a_moved_queue_goes_on_as_if_it_had_stayed() {
             let mut history = History { random: fastrand::Rng::with_seed(seed), now_ms, next };
             history.go_on(store, 60).await;
             while store.erase().await.unwrap() > 0 {}
-            ends.insert(name, contents(store).await);
+            let mut end = contents(store).await;
+            for destination in DESTINATIONS {
+                let forwards = store.take_forwards(destination, at(history.now_ms), 1_000).await;
+                end.extend(forwards.unwrap().iter().map(stored));
+            }
+            ends.insert(name, end);
         }
         assert_same(&ends["here"], &ends["there"], &format!("later, seed {seed}"));
         target.close().await;

@@ -7,7 +7,7 @@ use super::connection::{Connection, Connections};
 use super::params::{Array, params};
 use super::replay::LOCK_DONE;
 use super::rows::get;
-use super::{Fault, contents, numbers, partitions};
+use super::{Fault, contents, feedback, numbers, partitions};
 
 /// $1 behind this one. The first deletion whose erasure is open, and how far that has come.
 const NEXT: &str = "
@@ -90,7 +90,13 @@ impl Deletion {
             transaction.commit().await?;
             return Ok(0);
         }
-        let mut rows = 0;
+        let limit = i64::try_from(MESSAGES_MAX).unwrap_or(i64::MAX);
+        let heard = params![self.lane, self.destination, limit];
+        let mut rows = transaction.execute(feedback::OF_PERSON, heard).await?;
+        if rows >= limit.unsigned_abs() {
+            transaction.commit().await?;
+            return Ok(rows);
+        }
         let done = transaction.query(LOCK_DONE, params![seqs]).await?;
         let done: Array<i64> = done.iter().map(|row| get(row, 0)).collect::<Result<_, _>>()?;
         let erasable = params![done, self.lane, self.destination];
@@ -156,6 +162,7 @@ pub(super) async fn vacuum(connections: &Connections) -> Result<u64, Fault> {
     }
     let vacuumed = tokio::time::timeout(VACUUM_TIMEOUT, async {
         vacuum_table(&connection, "payloads_kept").await?;
+        vacuum_table(&connection, "loops_events").await?;
         let mut rows = 0;
         for row in &noted {
             let (day, ids) = (get::<i32>(row, 0)?, Array(get::<Vec<i64>>(row, 1)?));

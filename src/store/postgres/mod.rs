@@ -15,6 +15,7 @@ mod contents;
 mod erase;
 mod error;
 mod event_names;
+mod feedback;
 mod freeze;
 mod hints;
 mod housekeeping;

@@ -138,6 +138,14 @@ fn writes(part: Part) -> &'static [Write] {
             "INSERT INTO @erasures (seq, lane, destination) SELECT * FROM unnest($1, $2, $3)",
             &[0, 1, 2],
         )],
+        // Numbered anew, in the same order.
+        Part::LoopsEvents => &[(
+            "INSERT INTO @loops_events (received_at, at, person, email, forward_at, forward_tries, destination,
+                                        webhook_id, event, contact_id, origin, origin_id, origin_name, email_id,
+                                        forward_timestamp, forward_signature, forward_body)
+             SELECT * FROM unnest($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17)",
+            &[0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16],
+        )],
     }
 }
 

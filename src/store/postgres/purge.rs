@@ -21,8 +21,8 @@ use super::params::{Array, params};
 use super::partitions::{self, Day};
 use super::replay::LOCK_DONE;
 use super::rows::{duration_ms, get};
-use super::{Fault, Retention, contents, erase, lease, numbers};
-use crate::queue::TallyStep;
+use super::{Fault, Retention, contents, erase, feedback, lease, numbers};
+use crate::queue::{FORWARD_KEPT, TallyStep};
 
 /// $1 first number of the day, $2 the one behind its last, $3 past at, $4 ahead from. Whether no message of the day waits or
 /// is kept.
@@ -407,6 +407,10 @@ impl Purge<'_> {
             let past = self.before(kept);
             let params = params![step, past, ROWS_MAX];
             rows += transaction.execute(DELETE_TALLIES, params).await?;
+        }
+        for (text, kept) in [(feedback::PAST, records), (feedback::PAST_FORWARDS, FORWARD_KEPT)] {
+            let past = self.before(kept);
+            rows += transaction.execute(text, params![past, ROWS_MAX]).await?;
         }
         // No index finds them, so search only when little else is left.
         if rows < ROWS_MAX.unsigned_abs() {

@@ -263,3 +263,34 @@ CREATE TABLE @tallies (
     count        bigint NOT NULL,
     PRIMARY KEY (step, at, stage, destination, source, subscription, reason)
 ) WITH (fillfactor = 50);
+
+-- What Loops reported by its webhooks, and what of it is still to be handed on.
+CREATE TABLE @loops_events (
+    id                bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    received_at       bigint NOT NULL,
+    at                bigint NOT NULL,            -- when it happened, by Loops' clock
+    person            bigint,                     -- digest of the contact's userId
+    email             bigint,                     -- digest of its e-mail address
+    forward_at        bigint,                     -- when it is due; NULL: nothing is to be handed on
+    forward_tries     integer NOT NULL DEFAULT 0,
+    destination       text NOT NULL,
+    webhook_id        text NOT NULL,
+    event             text NOT NULL,
+    contact_id        text,
+    origin            text,                       -- workflow, campaign, transactional, mailing_list
+    origin_id         text,
+    origin_name       text,
+    email_id          text,
+    forward_timestamp text,
+    forward_signature text,
+    forward_body      bytea
+);
+ALTER TABLE @loops_events ALTER COLUMN forward_body SET STORAGE EXTERNAL;
+
+CREATE UNIQUE INDEX loops_events_webhook ON @loops_events (destination, webhook_id);
+CREATE INDEX loops_events_person ON @loops_events (person, at) WHERE person IS NOT NULL;
+CREATE INDEX loops_events_email ON @loops_events (email, at) WHERE email IS NOT NULL;
+CREATE INDEX loops_events_destination ON @loops_events (destination, received_at);
+CREATE INDEX loops_events_received ON @loops_events (received_at);
+-- As small as the number of those that wait.
+CREATE INDEX loops_events_forward ON @loops_events (destination, forward_at) WHERE forward_at IS NOT NULL;

@@ -12,6 +12,7 @@ mod contract;
 mod erase;
 mod error;
 mod event_names;
+mod feedback;
 mod files;
 pub(super) mod folder;
 mod frames;

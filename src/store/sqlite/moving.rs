@@ -186,6 +186,13 @@ fn reading(part: Part) -> Reading {
              FROM erasures e JOIN messages m ON m.seq = e.seq JOIN moved_messages n ON n.old = e.seq
              WHERE e.seq > ?1 AND m.lane IS NOT NULL ORDER BY e.seq",
         ),
+        Part::LoopsEvents => (
+            "nnnnnnttttttttttb",
+            "SELECT id, received_at, at, person, email, forward_at, forward_tries, destination, webhook_id, event,
+                    contact_id, origin, origin_id, origin_name, email_id, forward_timestamp, forward_signature,
+                    forward_body
+             FROM loops_events WHERE id > ?1 ORDER BY id",
+        ),
     };
     Reading { text, columns }
 }

@@ -51,6 +51,23 @@ fn statements() -> &'static [(&'static str, &'static str, &'static [&'static str
             REPLICAS => ["SCAN replicas"],
             LEASES => ["SCAN leases USING INDEX sqlite_autoindex_leases_1"],
         }
+        feedback {
+            INSERT => [],
+            WAITING => ["loops_events_forward (destination=? AND forward_at>?)"],
+            BY_PERSON => ["loops_events_email (email=?)", "loops_events_person (person=?)"],
+            BY_DESTINATION => ["loops_events_destination (destination=?)"],
+            LAST_HEARD => ["loops_events_destination (destination=?)"],
+            DUE => ["loops_events_forward (destination=? AND forward_at>?)"],
+            TAKE => ["loops_events (rowid=?)"],
+            END_FORWARD => ["loops_events_webhook (destination=? AND webhook_id=?)"],
+            PAST_FORWARDS => ["loops_events (rowid=?)", "loops_events_forward_received (received_at<?)"],
+            PAST => ["loops_events (rowid=?)", "loops_events_received (received_at<?)"],
+            OF_PERSON => [
+                "loops_events (rowid=?)",
+                "loops_events_email (email=?)",
+                "loops_events_person (person=?)",
+            ],
+        }
         freeze {
             PLAN_STATE => ["messages (rowid=?)"],
             INSERT_REQUEST => [],

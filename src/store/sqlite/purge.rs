@@ -7,10 +7,11 @@ use jiff::Timestamp;
 use rusqlite::{Connection, OptionalExtension as _, Params, params};
 
 use super::error::Fault;
+use super::feedback;
 use super::group::{Effects, Step};
 use super::options::Retention;
 use super::rows::{duration_ms, from_ms, to_ms};
-use crate::queue::TallyStep;
+use crate::queue::{FORWARD_KEPT, TallyStep};
 
 /// ?1 is failed, ?2 done before or at, ?3 limit.
 pub(super) const PAST_CONTENTS: &str = "
@@ -178,6 +179,9 @@ impl Step for Purge {
         }
         let minute = past.div_euclid(TallyStep::Minute.ms());
         rows += execute(transaction, DELETE_MINUTES, params![minute, ROWS_MAX])?;
+        rows += execute(transaction, feedback::PAST, params![past, ROWS_MAX])?;
+        let past_forwards = params![self.before(FORWARD_KEPT), ROWS_MAX];
+        rows += execute(transaction, feedback::PAST_FORWARDS, past_forwards)?;
         // No index finds them, so search only when nothing else is left.
         if rows == 0 {
             rows = execute(transaction, DELETE_EVENT_NAMES, params![past, ROWS_MAX])?;

@@ -217,3 +217,37 @@ CREATE TABLE erasures (
     seq            INTEGER PRIMARY KEY NOT NULL REFERENCES messages (seq),
     erased_through INTEGER NOT NULL DEFAULT 0
 );
+
+-- What Loops reported by its webhooks, and what of it is still to be handed on.
+CREATE TABLE loops_events (
+    id                INTEGER PRIMARY KEY NOT NULL,
+    destination       TEXT NOT NULL,
+    webhook_id        TEXT NOT NULL,
+    received_at       INTEGER NOT NULL,
+    at                INTEGER NOT NULL,           -- when it happened, by Loops' clock
+    event             TEXT NOT NULL,
+    person            INTEGER,                    -- digest of the contact's userId
+    email             INTEGER,                    -- digest of its e-mail address
+    contact_id        TEXT,
+    origin            TEXT,                       -- workflow, campaign, transactional, mailing_list
+    origin_id         TEXT,
+    origin_name       TEXT,
+    email_id          TEXT,
+    forward_tries     INTEGER NOT NULL DEFAULT 0,
+    forward_at        INTEGER,                    -- when it is due; NULL: nothing is to be handed on
+    forward_bytes     INTEGER,                    -- length of the body
+    forward_timestamp TEXT,
+    forward_signature TEXT,
+    forward_body      BLOB
+);
+
+CREATE UNIQUE INDEX loops_events_webhook ON loops_events (destination, webhook_id);
+CREATE INDEX loops_events_person ON loops_events (person, at) WHERE person IS NOT NULL;
+CREATE INDEX loops_events_email ON loops_events (email, at) WHERE email IS NOT NULL;
+CREATE INDEX loops_events_destination ON loops_events (destination, received_at);
+-- Records to be deleted.
+CREATE INDEX loops_events_received ON loops_events (received_at);
+-- As small as the number of those that wait.
+CREATE INDEX loops_events_forward ON loops_events (destination, forward_at, forward_bytes)
+    WHERE forward_at IS NOT NULL;
+CREATE INDEX loops_events_forward_received ON loops_events (received_at) WHERE forward_at IS NOT NULL;

@@ -377,6 +377,7 @@ fn fronts(
         clock: Arc::clone(clock),
         log,
         replays: store.clone(),
+        audit: store.clone(),
         tokens: console::Tokens {
             admin: config.admin_tokens.clone().into(),
             viewer: config.viewer_tokens.clone().into(),

@@ -10,8 +10,12 @@ use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use super::{CliError, open_store, runtime, say, start_telemetry, stop_signal};
 use crate::clock::{Clock as _, SystemClock};
 use crate::config::{self, Config, Flags};
-use crate::queue::{Criteria, CriteriaProblem, ReplayAsk, Selection};
+use crate::queue::{
+    AuditAction, AuditEntry, Criteria, CriteriaProblem, ReplayAsk, Selection, Store,
+    replay_arguments,
+};
 use crate::store;
+use crate::telemetry;
 
 /// Options of `replay`.
 #[derive(Debug, Args)]
@@ -76,6 +80,7 @@ pub(super) fn run(args: ReplayArgs) -> Result<(), CliError> {
         let store = open_store(&config.store).await?;
         let bar = bar();
         let mut ask = ReplayAsk { selection, position: None, is_dry_run, now: SystemClock.now() };
+        let arguments = replay_arguments(&ask.selection).to_string();
         let (mut replayed, mut without_contents) = (0, 0);
         let ended = loop {
             let chunk = match store.replay(&ask).await {
@@ -94,6 +99,10 @@ pub(super) fn run(args: ReplayArgs) -> Result<(), CliError> {
                 break Err(CliError::Incomplete(text.to_owned()));
             }
         };
+        if replayed > 0 && !is_dry_run {
+            let result = format!("{replayed} replayed, {without_contents} without contents");
+            record(&*store, arguments, result).await;
+        }
         store.close().await;
         bar.finish_and_clear();
         if ended.is_ok() && replayed + without_contents == 0 {
@@ -103,6 +112,22 @@ pub(super) fn run(args: ReplayArgs) -> Result<(), CliError> {
         say(&format!("{verb}: {replayed}\nwithout contents (expired, or of deleted people), not replayed: {without_contents}"));
         ended
     })
+}
+
+/// Adds the replay to the list of what people did.
+async fn record(store: &dyn Store, arguments: String, result: String) {
+    let entry = AuditEntry {
+        at: SystemClock.now(),
+        role: "command".to_owned(),
+        session: String::new(),
+        process: "segment-loops replay".to_owned(),
+        action: AuditAction::Replay,
+        arguments,
+        result,
+    };
+    if let Err(fault) = store.audit(&entry).await {
+        tracing::warn!(error = %telemetry::chain(&fault), "the replay could not be recorded");
+    }
 }
 
 fn selection(args: ReplayArgs, config: &Config) -> Result<Selection, CliError> {

@@ -8,6 +8,7 @@ use axum::http::{HeaderMap, StatusCode, header};
 use axum::middleware::Next;
 use axum::response::Response;
 
+use super::audit::Actor;
 use crate::http::Guesses;
 use crate::http::error::ApiError;
 use crate::secret::Secret;
@@ -77,16 +78,21 @@ pub(super) struct Gate {
 /// Passes on requests that carry an admin token. The body of any other is not read.
 pub(super) async fn require_token(
     State(Gate { tokens, guesses }): State<Gate>,
-    request: Request,
+    mut request: Request,
     next: Next,
 ) -> Result<Response, ApiError> {
     match check(&tokens, request.headers()) {
-        Ok(()) => Ok(next.run(request).await),
+        Ok(number) => {
+            let session = format!("token-{number}");
+            request.extensions_mut().insert(Actor { role: Role::Admin, session: session.into() });
+            Ok(next.run(request).await)
+        }
         Err(error) => Err(guesses.reject_admin(&request, error)),
     }
 }
 
-fn check(tokens: &Tokens, headers: &HeaderMap) -> Result<(), ApiError> {
+/// Returns which of the admin tokens was given, counted from 1.
+fn check(tokens: &Tokens, headers: &HeaderMap) -> Result<usize, ApiError> {
     if tokens.admin.is_empty() {
         return Err(ApiError::new(
             StatusCode::FORBIDDEN,
@@ -101,7 +107,10 @@ fn check(tokens: &Tokens, headers: &HeaderMap) -> Result<(), ApiError> {
         .filter(|(scheme, _)| scheme.eq_ignore_ascii_case("bearer"))
         .map(|(_, token)| token.trim().as_bytes());
     match given.and_then(|given| tokens.find(given)) {
-        Some((Role::Admin, _)) => Ok(()),
+        Some((Role::Admin, given)) => {
+            let index = tokens.admin.iter().position(|token| token == given);
+            Ok(index.unwrap_or_default() + 1)
+        }
         Some((Role::Viewer, _)) => Err(ApiError::new(
             StatusCode::FORBIDDEN,
             "viewer_token",
@@ -133,7 +142,7 @@ mod tests {
         if let Some(value) = header {
             headers.insert(header::AUTHORIZATION, HeaderValue::from_static(value));
         }
-        check(&tokens, &headers).map_or_else(|error| error.status.as_u16(), |()| 200)
+        check(&tokens, &headers).map_or_else(|error| error.status.as_u16(), |_| 200)
     }
 
     #[test]

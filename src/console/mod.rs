@@ -2,16 +2,20 @@
 //!
 //! * `view`: what an answer holds. One struct is the JSON, its schema, and what a page shows.
 //! * `preview`: the same for a message that was never sent; the command line shows it, too.
+//! * `audit`: the list of what people did.
 //! * `auth` and `session`: who may do what. Layers around all routes, so that none can be reached without a token.
 //! * `api`: the handlers of the API. They ask the queue and know no SQL.
+//! * `reload`: what both do to load the configuration again.
 //! * `pages`: the handlers of the pages, with their templates and assets.
 
 mod api;
+mod audit;
 mod auth;
 mod filter;
 mod pages;
 pub mod preview;
 mod query;
+mod reload;
 mod session;
 mod state;
 pub mod view;

@@ -76,6 +76,12 @@ impl Session {
         (age < LENGTH && age > -SignedDuration::from_mins(5)).then_some(session)
     }
 
+    /// A short name for lists. It gives no access.
+    pub(super) fn short_id(&self) -> String {
+        let id = self.id.simple().to_string();
+        id[id.len() - 8..].to_owned()
+    }
+
     fn claims(&self) -> String {
         format!("{}.{}.{}", self.role.as_str(), self.since.as_second(), self.id.simple())
     }

@@ -13,7 +13,7 @@ use crate::destination::Destination;
 use crate::http::error::ApiError;
 use crate::http::{Guesses, Sources};
 use crate::large::Turns;
-use crate::queue::{Log, Replays, Unavailable};
+use crate::queue::{Audit, Log, Replays, Unavailable};
 use crate::telemetry;
 
 /// What the handlers work with.
@@ -23,6 +23,8 @@ pub struct AdminState {
     pub log: Arc<dyn Log>,
     /// Requeues messages.
     pub replays: Arc<dyn Replays>,
+    /// Records what people do.
+    pub audit: Arc<dyn Audit>,
     /// The name of this process, as in leases.
     pub process: String,
     /// The time.

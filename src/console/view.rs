@@ -9,8 +9,8 @@ use utoipa::ToSchema;
 
 use crate::action::{ActionKind, Endpoint, UnmatchedReason};
 use crate::queue::{
-    self, Attempt, AttemptOutcome, DeliveryRecord, DeliveryState, FailureReason, MessageRecord,
-    MessageState, Page, RequestRecord, Seq, Stage, TallyStep,
+    self, Attempt, AttemptOutcome, AuditAction, DeliveryRecord, DeliveryState, FailureReason,
+    MessageRecord, MessageState, Page, RequestRecord, Seq, Stage, TallyStep,
 };
 use crate::segment::MessageType;
 
@@ -289,6 +289,41 @@ pub struct Lease {
     pub expires_at: Option<Timestamp>,
 }
 
+/// What people did.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct AuditList {
+    /// The entries, newest first.
+    pub entries: Vec<AuditEntry>,
+    /// Give it as `before` to get the page that follows; null at the end.
+    #[schema(required)]
+    pub next: Option<i64>,
+}
+
+/// What a person changed or looked at.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct AuditEntry {
+    /// Its number.
+    pub id: i64,
+    /// When.
+    #[schema(value_type = String, format = DateTime)]
+    pub at: Timestamp,
+    /// What the person may do: `admin` or `viewer`; `command` for a command such as `segment-loops replay`.
+    #[schema(example = "admin")]
+    pub role: String,
+    /// The session of the console, or which of the admin tokens the request had, such as `token-1` for the first.
+    /// Empty for a command.
+    pub session: String,
+    /// Name of the process that did it.
+    pub process: String,
+    /// What was done.
+    pub action: AuditAction,
+    /// To what.
+    #[schema(value_type = Object)]
+    pub arguments: serde_json::Value,
+    /// The result, for people.
+    pub result: String,
+}
+
 /// What a replay did.
 #[derive(Debug, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
@@ -485,6 +520,23 @@ impl From<queue::LeaseState> for Lease {
         let queue::LeaseState { destination, token, holder } = lease;
         let (since, expires_at) = holder.as_ref().map(|held| (held.since, held.until)).unzip();
         Self { destination, holder: holder.map(|held| held.holder), token, since, expires_at }
+    }
+}
+
+impl AuditList {
+    /// A page of a list, which was read with this limit.
+    pub(super) fn new(found: Vec<queue::AuditRecord>, limit: u32) -> Self {
+        let is_full = found.len() >= limit as usize;
+        let next = found.last().filter(|_| is_full).map(|record| record.id);
+        Self { entries: found.into_iter().map(AuditEntry::from).collect(), next }
+    }
+}
+
+impl From<queue::AuditRecord> for AuditEntry {
+    fn from(queue::AuditRecord { id, entry }: queue::AuditRecord) -> Self {
+        let queue::AuditEntry { at, role, session, process, action, arguments, result } = entry;
+        let arguments = serde_json::from_str(&arguments).unwrap_or_default();
+        Self { id, at, role, session, process, action, arguments, result }
     }
 }
 

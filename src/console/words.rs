@@ -10,7 +10,8 @@ use utoipa::{PartialSchema, ToSchema};
 
 use crate::action::{ActionKind, UnmatchedReason};
 use crate::queue::{
-    AttemptOutcome, DeliveryState, FailureReason, MessageState, ReplayState, Stage, TallyStep,
+    AttemptOutcome, AuditAction, DeliveryState, FailureReason, MessageState, ReplayState, Stage,
+    TallyStep,
 };
 use crate::segment::MessageType;
 
@@ -51,6 +52,7 @@ words! {
     UnmatchedReason or Unknown: "Why no subscription took a message.",
     FailureReason or Unknown: "Why a delivery failed.",
     AttemptOutcome or Unknown: "The result of an attempt.",
+    AuditAction or Unknown: "What a person did. `reload`: the configuration was loaded again. `replay`: messages were replayed. `show_contents`: the contents of messages were shown.",
     TallyStep: "The length of an interval.",
     Stage: "What is counted. Whole messages: `received`, `replayed` (made pending again), `unmatched`, `delivered`, `failed`. Deliveries: `delivery_delivered`, `delivery_failed`.",
 }

@@ -29,6 +29,7 @@
 //!   them afterwards.
 
 mod ask;
+mod audit;
 mod feedback;
 pub mod intake;
 mod records;
@@ -37,6 +38,7 @@ mod replay;
 pub(crate) mod suite;
 
 pub use ask::*;
+pub use audit::*;
 pub use feedback::*;
 pub use records::*;
 pub use replay::*;
@@ -102,7 +104,7 @@ pub enum WorkError {
 ///   nothing that a call has reported as stored.
 /// * **Several processes.** Any number of stores may be open on the same data, in one process or in several.
 #[async_trait]
-pub trait Store: Inbox + Work + Log + Replays + Feedback + Housekeeping {
+pub trait Store: Inbox + Work + Log + Replays + Feedback + Audit + Housekeeping {
     /// Finishes the calls that are under way, then closes the store and leaves behind nothing but its data.
     ///
     /// Every later call returns [`Unavailable`]; closing again does nothing.

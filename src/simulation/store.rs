@@ -13,12 +13,12 @@ use tokio::sync::watch;
 use super::process::Process;
 use super::world::World;
 use crate::queue::{
-    AcceptError, Accepted, BrokenMessage, CheckIn, Class, Consequence, Contents, Depth, EventName,
-    FailureGroups, Feedback, FeedbackRecord, Filter, Forward, FreeSpace, Frozen, Head,
-    Housekeeping, Inbox, Job, LaneAsk, LanePart, Lease, LeaseHolder, LeaseRequest, Log,
-    MessageRecord, NewFeedback, NewMerge, NewMessage, Page, PendingAsk, Recorded, ReplayAsk,
-    ReplayChunk, Replays, Replicas, Seq, Settlement, Store, Tally, TallyStep, Unavailable, Work,
-    WorkError,
+    AcceptError, Accepted, Audit, AuditEntry, AuditRecord, BrokenMessage, CheckIn, Class,
+    Consequence, Contents, Depth, EventName, FailureGroups, Feedback, FeedbackRecord, Filter,
+    Forward, FreeSpace, Frozen, Head, Housekeeping, Inbox, Job, LaneAsk, LanePart, Lease,
+    LeaseHolder, LeaseRequest, Log, MessageRecord, NewFeedback, NewMerge, NewMessage, Page,
+    PendingAsk, Recorded, ReplayAsk, ReplayChunk, Replays, Replicas, Seq, Settlement, Store, Tally,
+    TallyStep, Unavailable, Work, WorkError,
 };
 use crate::segment::{Digests, MessageHash, PersonDigest};
 
@@ -310,6 +310,21 @@ impl Feedback for FlakyStore {
     async fn end_forward(&self, destination: &str, webhook_id: &str) -> Result<(), Unavailable> {
         let call = self.inner.end_forward(destination, webhook_id);
         self.call("end_forward", Access::Write, call).await
+    }
+}
+
+#[async_trait]
+impl Audit for FlakyStore {
+    async fn audit(&self, entry: &AuditEntry) -> Result<(), Unavailable> {
+        wait(super::engine().handle(), self.inner.audit(entry))
+    }
+
+    async fn audit_list(
+        &self,
+        before: Option<i64>,
+        limit: u32,
+    ) -> Result<Vec<AuditRecord>, Unavailable> {
+        wait(super::engine().handle(), self.inner.audit_list(before, limit))
     }
 }
 

@@ -13,6 +13,7 @@ mod admin_address;
 mod ambiguous;
 mod as_meant;
 mod as_sdks_send;
+mod audit;
 mod authentication;
 mod broken_records;
 mod browser_sources;

@@ -110,7 +110,7 @@ pub(super) async fn list(
     Ok(Json(page.into()))
 }
 
-fn limit(given: &Parameters) -> Result<u32, ApiError> {
+pub(super) fn limit(given: &Parameters) -> Result<u32, ApiError> {
     let limit = match given.get("limit") {
         None => Some(LIMIT_DEFAULT),
         Some(limit) => limit.parse().ok().filter(|limit| (1..=LIMIT_MAX).contains(limit)),
@@ -118,7 +118,7 @@ fn limit(given: &Parameters) -> Result<u32, ApiError> {
     limit.ok_or_else(|| bad_query(format!("`limit` must be a whole number from 1 to {LIMIT_MAX}")))
 }
 
-fn before(given: &Parameters) -> Result<Option<Seq>, ApiError> {
+pub(super) fn before(given: &Parameters) -> Result<Option<Seq>, ApiError> {
     let before = given.get("before").map(|before| before.parse().map(Seq)).transpose();
     before.map_err(|_| bad_query("`before` must be a whole number: `next` of the previous page"))
 }

@@ -1,5 +1,6 @@
 //! The handlers of the API, and the one list of them.
 
+mod audit;
 mod body;
 mod errors;
 mod event_names;
@@ -26,6 +27,7 @@ pub(super) fn routes() -> OpenApiRouter<AdminState> {
         .routes(routes!(tallies::tallies))
         .routes(routes!(event_names::event_names))
         .routes(routes!(replicas::replicas))
+        .routes(routes!(audit::audit))
         .routes(routes!(preview::preview))
         .routes(routes!(reload::reload))
         .routes(routes!(replay::replay))

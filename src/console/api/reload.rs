@@ -1,13 +1,13 @@
 //! `POST /api/reload`: puts a changed configuration into force, as SIGHUP does.
 
-use std::sync::Arc;
-
-use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::{IntoResponse as _, Response};
+use axum::{Extension, Json};
 
 use super::errors::AdminErrors;
+use crate::console::audit::Actor;
+use crate::console::reload;
 use crate::console::state::AdminState;
 use crate::console::view::{BadConfiguration, Reloaded};
 use crate::http::error::{ApiError, ErrorBody};
@@ -29,16 +29,11 @@ use crate::http::error::{ApiError, ErrorBody};
     ),
     security(("adminToken" = []))
 )]
-pub(super) async fn reload(State(state): State<AdminState>) -> Result<Response, ApiError> {
-    let reload = Arc::clone(&state.reload);
-    let reloaded = tokio::task::spawn_blocking(move || reload()).await.map_err(|_| {
-        ApiError::new(
-            StatusCode::INTERNAL_SERVER_ERROR,
-            "reload_broke_off",
-            "the reload failed unexpectedly: see the log",
-        )
-    })?;
-    Ok(match reloaded {
+pub(super) async fn reload(
+    State(state): State<AdminState>,
+    Extension(actor): Extension<Actor>,
+) -> Result<Response, ApiError> {
+    Ok(match reload::reload(&state, &actor).await? {
         Ok(reloaded) => Json(reloaded).into_response(),
         Err(problems) => {
             let answer = BadConfiguration {

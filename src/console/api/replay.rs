@@ -2,18 +2,21 @@
 
 use std::time::Duration;
 
-use axum::Json;
 use axum::extract::State;
+use axum::{Extension, Json};
 use serde::Deserialize;
 use tokio::time::Instant;
 use utoipa::ToSchema;
 
 use super::body::{self, Body};
 use super::errors::{AdminErrors, StoreErrors};
+use crate::console::audit::{Actor, record};
 use crate::console::state::{AdminState, store_fault};
 use crate::console::view::{ReplayPosition, Replayed};
 use crate::http::error::{ApiError, ErrorBody};
-use crate::queue::{Criteria, CriteriaProblem, ReplayAsk, ReplayState, Selection};
+use crate::queue::{
+    AuditAction, Criteria, CriteriaProblem, ReplayAsk, ReplayState, Selection, replay_arguments,
+};
 use crate::telemetry;
 
 /// How long one request works; the rest is asked for with `continue`.
@@ -81,6 +84,7 @@ struct Asked {
 )]
 pub(super) async fn replay(
     State(state): State<AdminState>,
+    Extension(actor): Extension<Actor>,
     body: Body,
 ) -> Result<Json<Replayed>, ApiError> {
     let asked: Asked = serde_json::from_slice(&body::bytes(body)?).map_err(|error| {
@@ -89,7 +93,9 @@ pub(super) async fn replay(
     let is_dry_run = asked.dry_run;
     let position = asked.position.map(Into::into);
     let now = state.clock.now();
-    let mut ask = ReplayAsk { selection: selection(asked, &state)?, position, is_dry_run, now };
+    let selection = selection(asked, &state)?;
+    let arguments = replay_arguments(&selection);
+    let mut ask = ReplayAsk { selection, position, is_dry_run, now };
     let began = Instant::now();
     let (mut replayed, mut without_contents) = (0, 0);
     loop {
@@ -111,6 +117,11 @@ pub(super) async fn replay(
     }
     let is_whole = ask.position.is_none();
     tracing::info!(replayed, without_contents, is_dry_run, is_whole, "replayed");
+    if !is_dry_run {
+        let rest = if is_whole { "" } else { "; the rest is to be continued" };
+        let result = format!("{replayed} replayed, {without_contents} without contents{rest}");
+        record(&state, &actor, AuditAction::Replay, &arguments, result).await;
+    }
     Ok(Json(Replayed {
         dry_run: is_dry_run,
         replayed,

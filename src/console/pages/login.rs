@@ -79,7 +79,7 @@ pub(super) async fn log_in(
     match Session::begin(&state.tokens, token.trim().as_bytes(), state.clock.now()) {
         Some((session, value)) => {
             let role = session.role.as_str();
-            tracing::info!(role, session = %session.id.simple(), "someone logged in to the console");
+            tracing::info!(role, session = session.short_id(), "someone logged in to the console");
             let cookie = session::cookie(Some(&value), is_over_tls(&parts.headers));
             ([(header::SET_COOKIE, cookie)], Redirect::to(&next)).into_response()
         }

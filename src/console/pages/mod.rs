@@ -25,6 +25,7 @@ use tower::ServiceBuilder;
 use tower_http::csrf::CsrfLayer;
 use tower_http::set_header::SetResponseHeaderLayer;
 
+use super::audit::Actor;
 use super::session::Session;
 use super::state::AdminState;
 use crate::http::error::ApiError;
@@ -77,6 +78,7 @@ async fn require_session(
     let Some(session) = Session::of(&state.tokens, request.headers(), state.clock.now()) else {
         return login::ask(request.method(), request.uri());
     };
+    request.extensions_mut().insert(Actor::of(&session));
     request.extensions_mut().insert(Arc::new(session));
     next.run(request).await
 }

@@ -6,6 +6,7 @@
 //! anything was left behind.
 #![deny(dead_code)]
 
+mod audit;
 mod data;
 mod erasure;
 mod feedback;
@@ -19,6 +20,7 @@ mod shared;
 mod tallies;
 mod work;
 
+pub(crate) use audit::*;
 pub(crate) use data::*;
 pub(crate) use erasure::*;
 pub(crate) use feedback::*;
@@ -151,6 +153,8 @@ macro_rules! store_suite {
             a_webhook_is_handed_on_for_a_day,
             erases_feedback_about_a_deleted_person,
             erases_much_feedback_in_bounded_parts,
+            lists_what_people_did_newest_first,
+            keeps_what_people_did_as_long_as_records,
         }
         $crate::queue::suite::store_suite! { $fixture, on_two:
             two_stores_share_order_and_duplicates,

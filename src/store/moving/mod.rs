@@ -50,10 +50,11 @@ pub(super) enum Part {
     Deletions,
     Erasures,
     LoopsEvents,
+    Audit,
 }
 
 impl Part {
-    pub(super) const ALL: [Part; 11] = [
+    pub(super) const ALL: [Part; 12] = [
         Part::Streams,
         Part::EventNames,
         Part::Tallies,
@@ -65,6 +66,7 @@ impl Part {
         Part::Deletions,
         Part::Erasures,
         Part::LoopsEvents,
+        Part::Audit,
     ];
 
     pub(super) fn index(self) -> i32 {
@@ -85,6 +87,7 @@ impl Part {
             Part::Deletions => "deletions",
             Part::Erasures => "erasures",
             Part::LoopsEvents => "loops_events",
+            Part::Audit => "audit",
         }
     }
 }

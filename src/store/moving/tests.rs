@@ -52,6 +52,7 @@ impl History {
     async fn go_on(&mut self, store: &dyn Store, steps: u32) {
         for _ in 0..steps {
             self.now_ms += self.random.i64(1..2 * HOUR_MS);
+            self.record(store).await;
             match self.random.u32(0..20) {
                 0..7 => self.accept(store).await,
                 7 => self.hear(store).await,
@@ -60,6 +61,23 @@ impl History {
                 _ => while self.random.bool() && store.erase().await.unwrap() > 0 {},
             }
         }
+    }
+
+    /// Records what a person did, now and then.
+    async fn record(&mut self, store: &dyn Store) {
+        if !self.next.is_multiple_of(5) {
+            return;
+        }
+        let entry = AuditEntry {
+            at: at(self.now_ms),
+            role: "admin".into(),
+            session: format!("s{}", self.next),
+            process: "a\0".into(),
+            action: AuditAction::ALL[self.next as usize % 3],
+            arguments: "{}".into(),
+            result: "done".into(),
+        };
+        store.audit(&entry).await.unwrap();
     }
 
     async fn accept(&mut self, store: &dyn Store) {
@@ -295,6 +313,9 @@ async fn contents(store: &dyn Store) -> Vec<String> {
     lines.extend(store.by_person(&persons, 1_000).await.unwrap().iter().map(stored));
     let names = store.event_names(None).await.unwrap();
     lines.extend(names.iter().map(stored).collect::<BTreeSet<_>>());
+    let audit = store.audit_list(None, 1_000).await.unwrap();
+    assert!(!audit.is_empty());
+    lines.extend(audit.iter().map(|record| stored(&record.entry)));
     lines
 }
 

@@ -10,6 +10,7 @@
 //! its lease while a step is written, so that nobody else takes the lease meanwhile.
 
 mod accept;
+mod audit;
 mod connection;
 mod contents;
 mod erase;

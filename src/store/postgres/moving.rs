@@ -146,6 +146,15 @@ fn writes(part: Part) -> &'static [Write] {
              SELECT * FROM unnest($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17)",
             &[0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16],
         )],
+        // They get new numbers, in the same order.
+        Part::Audit => &[(
+            "INSERT INTO @audit (at, role, session, process, action, arguments, result)
+             SELECT at, role, session, process, action, arguments, result
+             FROM unnest($1, $2, $3, $4, $5, $6, $7, $8)
+                 u (id, at, role, session, process, action, arguments, result)
+             ORDER BY id",
+            &[0, 1, 2, 3, 4, 5, 6, 7],
+        )],
     }
 }
 

@@ -127,6 +127,8 @@ const DELETE_TALLIES: &str = "
     WHERE t.step = d.step AND t.at = d.at AND t.stage = d.stage AND t.destination = d.destination
       AND t.source = d.source AND t.subscription = d.subscription AND t.reason = d.reason";
 /// $1 last seen before, $2 limit.
+const DELETE_AUDIT: &str = "
+    DELETE FROM @audit WHERE id IN (SELECT id FROM @audit WHERE at <= $1 ORDER BY at LIMIT $2)";
 const DELETE_EVENT_NAMES: &str = "
     DELETE FROM @event_names e USING (
         SELECT source, name FROM @event_names WHERE last_seen_at < $1 LIMIT $2 FOR UPDATE SKIP LOCKED) d
@@ -412,9 +414,10 @@ impl Purge<'_> {
             let past = self.before(kept);
             rows += transaction.execute(text, params![past, ROWS_MAX]).await?;
         }
+        let past = self.before(records);
+        rows += transaction.execute(DELETE_AUDIT, params![past, ROWS_MAX]).await?;
         // No index finds them, so search only when little else is left.
         if rows < ROWS_MAX.unsigned_abs() {
-            let past = self.before(records);
             let params = params![past, ROWS_MAX];
             rows += transaction.execute(DELETE_EVENT_NAMES, params).await?;
         }

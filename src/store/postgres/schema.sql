@@ -70,6 +70,20 @@ CREATE TABLE @replicas (
     last_seen_at bigint NOT NULL
 ) WITH (fillfactor = 20);
 
+-- What people did, for as long as records are kept.
+CREATE TABLE @audit (
+    id        bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    at        bigint NOT NULL,
+    role      text NOT NULL,
+    session   text NOT NULL,
+    process   text NOT NULL,
+    action    text NOT NULL,
+    arguments text NOT NULL,                      -- JSON object
+    result    text NOT NULL
+);
+
+CREATE INDEX audit_at ON @audit (at);
+
 -- The messages, without their contents.
 CREATE TABLE @messages (
     seq           bigint PRIMARY KEY,

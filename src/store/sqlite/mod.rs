@@ -6,6 +6,7 @@
 //! the order.
 
 mod accept;
+mod audit;
 mod background;
 mod connection;
 mod contract;

@@ -193,6 +193,11 @@ fn reading(part: Part) -> Reading {
                     forward_body
              FROM loops_events WHERE id > ?1 ORDER BY id",
         ),
+        Part::Audit => (
+            "nntttttt",
+            "SELECT id, id, at, role, session, process, action, arguments, result
+             FROM audit WHERE id > ?1 ORDER BY id",
+        ),
     };
     Reading { text, columns }
 }

@@ -168,6 +168,7 @@ fn statements() -> &'static [(&'static str, &'static str, &'static [&'static str
                 "tallies (step=? AND at=? AND stage=? AND destination=? AND source=? AND subscription=? AND reason=?)",
             ],
             DELETE_MINUTES => ["minutes (rowid<?)", "minutes (rowid=?)"],
+            DELETE_AUDIT => ["audit (rowid=?)", "audit_at (at<?)"],
             DELETE_EVENT_NAMES => [
                 // The few names of events, and only in the last call of a round.
                 "SCAN e",
@@ -254,6 +255,10 @@ fn statements() -> &'static [(&'static str, &'static str, &'static [&'static str
             COUNT => ["sqlite_autoindex_event_names_1 (source=?)"],
             INSERT => [],
             SEEN => ["event_names (rowid=?)"],
+        }
+        audit {
+            RECORD => [],
+            LIST => ["audit (rowid<?)"],
         }
         tally {
             ADD => [],

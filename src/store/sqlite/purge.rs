@@ -79,6 +79,9 @@ pub(super) const DELETE_TALLIES: &str = "
     WHERE (step, at, stage, destination, source, subscription, reason) IN (
         SELECT step, at, stage, destination, source, subscription, reason FROM tallies
         WHERE step = ?1 AND at <= ?2 - ?1 LIMIT ?3)";
+/// ?1 at or before, ?2 limit.
+pub(super) const DELETE_AUDIT: &str = "
+    DELETE FROM audit WHERE id IN (SELECT id FROM audit WHERE at <= ?1 ORDER BY at LIMIT ?2)";
 /// ?1 before this minute, ?2 limit.
 pub(super) const DELETE_MINUTES: &str = "
     DELETE FROM minutes
@@ -177,6 +180,7 @@ impl Step for Purge {
             let past = params![step.ms(), self.before(kept), ROWS_MAX];
             rows += execute(transaction, DELETE_TALLIES, past)?;
         }
+        rows += execute(transaction, DELETE_AUDIT, params![past, ROWS_MAX])?;
         let minute = past.div_euclid(TallyStep::Minute.ms());
         rows += execute(transaction, DELETE_MINUTES, params![minute, ROWS_MAX])?;
         rows += execute(transaction, feedback::PAST, params![past, ROWS_MAX])?;

@@ -191,6 +191,20 @@ CREATE TABLE replicas (
     last_seen_at INTEGER NOT NULL
 );
 
+-- What people did, for as long as records are kept. Numbers are not given twice.
+CREATE TABLE audit (
+    id        INTEGER PRIMARY KEY AUTOINCREMENT,
+    at        INTEGER NOT NULL,
+    role      TEXT NOT NULL,
+    session   TEXT NOT NULL,
+    process   TEXT NOT NULL,
+    action    TEXT NOT NULL,
+    arguments TEXT NOT NULL,                      -- JSON object
+    result    TEXT NOT NULL
+);
+
+CREATE INDEX audit_at ON audit (at);
+
 -- The messages that were replayed.
 CREATE TABLE replays (
     seq               INTEGER PRIMARY KEY NOT NULL REFERENCES messages (seq),

@@ -1,0 +1,144 @@
+//! The list of what people did: who changed something, or looked at contents, when, and with what result.
+
+use async_trait::async_trait;
+use jiff::Timestamp;
+
+use super::{Selection, Unavailable};
+
+/// Records what people do, and lists it.
+#[async_trait]
+pub trait Audit: Send + Sync {
+    /// Adds an entry. It is kept as long as records.
+    async fn audit(&self, entry: &AuditEntry) -> Result<(), Unavailable>;
+
+    /// The latest entries, newest first: at most `limit`, older than the one with the id `before` if given.
+    async fn audit_list(
+        &self,
+        before: Option<i64>,
+        limit: u32,
+    ) -> Result<Vec<AuditRecord>, Unavailable>;
+}
+
+/// What a person did. Holds no personal data and no secret.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AuditEntry {
+    /// When.
+    pub at: Timestamp,
+    /// What the person may do: `admin` or `viewer`; `command` for a command on the machine itself.
+    pub role: String,
+    /// Which session or token it was. Empty for a command.
+    pub session: String,
+    /// Name of the process that did it.
+    pub process: String,
+    /// What was done.
+    pub action: AuditAction,
+    /// To what, as a JSON object.
+    pub arguments: String,
+    /// The result, for people.
+    pub result: String,
+}
+
+/// An entry of the list.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AuditRecord {
+    /// Its number, which grows.
+    pub id: i64,
+    /// The entry.
+    pub entry: AuditEntry,
+}
+
+/// What a person can do that is recorded.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum AuditAction {
+    /// The configuration was loaded again.
+    Reload,
+    /// Messages were replayed.
+    Replay,
+    /// The contents of messages were shown.
+    ShowContents,
+    /// Read from the store, but unknown to this release.
+    Unknown,
+}
+
+/// The most characters that are kept of a name in arguments.
+const NAME_CHARS_MAX: usize = 200;
+
+/// The arguments of a replay. Of ids, only that there are some, or how many.
+pub fn replay_arguments(selection: &Selection) -> serde_json::Value {
+    let mut arguments = serde_json::Map::new();
+    let mut put = |name: &str, value: serde_json::Value| {
+        arguments.insert(name.to_owned(), value);
+    };
+    put("state", selection.state.as_str().into());
+    if !selection.message_ids.is_empty() {
+        put("messageIds", selection.message_ids.len().into());
+    }
+    if selection.user.is_some() {
+        put("userId", "<given>".into());
+    }
+    if let Some(reason) = selection.reason {
+        put("reason", reason.as_str().into());
+    }
+    for (name, value) in
+        [("destination", &selection.destination), ("subscription", &selection.subscription)]
+    {
+        if let Some(value) = value {
+            put(name, value.chars().take(NAME_CHARS_MAX).collect::<String>().into());
+        }
+    }
+    for (name, time) in [("from", selection.from), ("to", selection.to)] {
+        if let Some(time) = time {
+            put(name, time.to_string().into());
+        }
+    }
+    arguments.into()
+}
+
+impl AuditAction {
+    /// Those that this release records.
+    pub const ALL: [AuditAction; 3] =
+        [AuditAction::Reload, AuditAction::Replay, AuditAction::ShowContents];
+
+    /// As it is stored and shown.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            AuditAction::Reload => "reload",
+            AuditAction::Replay => "replay",
+            AuditAction::ShowContents => "show_contents",
+            AuditAction::Unknown => "unknown",
+        }
+    }
+
+    /// Reads [`AuditAction::as_str`].
+    pub fn parse(text: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|action| action.as_str() == text)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::queue::{Criteria, FailureReason, ReplayState};
+
+    #[test]
+    fn arguments_of_a_replay_hold_no_ids() {
+        let selection = Selection {
+            state: ReplayState::Failed,
+            message_ids: vec!["m1".to_owned(), "ada@example.com".to_owned()],
+            user: Some("ada@example.com".to_owned()),
+            reason: Some(FailureReason::Refused),
+            destination: Some("default".to_owned()),
+            subscription: Some("x".repeat(1_000)),
+            from: Some(Timestamp::UNIX_EPOCH),
+            to: None,
+        };
+        let expected = serde_json::json!({
+            "state": "failed", "messageIds": 2, "userId": "<given>", "reason": "refused",
+            "destination": "default", "subscription": "x".repeat(NAME_CHARS_MAX),
+            "from": "1970-01-01T00:00:00Z",
+        });
+        assert_eq!(replay_arguments(&selection), expected);
+        let all = Criteria { all_failed: true, ..Criteria::default() }.selection().unwrap();
+        assert_eq!(replay_arguments(&all), serde_json::json!({"state": "failed"}));
+    }
+}

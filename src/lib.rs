@@ -4,7 +4,8 @@
 //! [`http`] takes it in, [`segment`] decodes and stamps it, [`queue`] says what must be kept
 //! ([`store`] keeps it), [`delivery`] takes it up again, [`destination`] (with [`trigger`] and
 //! [`mapping`]) plans its requests and [`loops`] sends them; [`action`] has the words that these share,
-//! and [`large`] the turns in which large messages are decoded. Around them stand [`config`],
+//! and [`large`] the turns in which large messages are decoded. What Loops reports comes back through [`http`] and
+//! [`feedback`]. Around them stand [`config`],
 //! [`console`], [`sandbox`], [`telemetry`] and the composition root [`app`], called by [`cli`].
 //!
 //! What holds at every point: an acknowledged message is on stable storage; requests of one order
@@ -20,6 +21,7 @@ pub mod console;
 pub mod crash;
 pub mod delivery;
 pub mod destination;
+pub mod feedback;
 pub mod http;
 pub mod large;
 pub mod loops;

@@ -22,11 +22,11 @@ use tracing::{error, info, warn};
 use crate::clock::{SharedClock, WatchedClock};
 use crate::config::{Config, ConfigError, DestinationConfig, ServerConfig};
 use crate::console::{self, AdminState};
-use crate::delivery::{Engine, EngineOptions, RetryOptions, Room, Stop};
+use crate::delivery::{Engine, EngineOptions, Forwarder, RetryOptions, Room, Stop};
 use crate::http::server::{self, AddressConnections, ServerLimits};
 use crate::http::{self, Front, HeadBudget, HttpLimits, HttpParts, HttpState, Network, PublicUrl};
 use crate::large::Turns;
-use crate::loops::{Client, ClientError, ClientOptions};
+use crate::loops::{Client, ClientError, ClientOptions, WebhookClient};
 use crate::queue::{CheckIn, Depth, Log, Store, Unavailable};
 use crate::store::{self, StoreError};
 use crate::telemetry;
@@ -89,6 +89,7 @@ pub struct App {
     grace: Duration,
     store: Arc<dyn Store>,
     engines: Vec<(String, Engine)>,
+    forwarders: Vec<Forwarder<dyn Store>>,
     clock: SharedClock,
     metrics: PrometheusHandle,
     reloader: Arc<Reloader>,
@@ -145,6 +146,7 @@ impl App {
         };
         let limits = server_limits(&config);
         let reloader = Arc::new(Reloader::new(config, load, planners));
+        let forwarders = forwarders(&reloader, &store, &clock)?;
         let (front, admin_front) =
             fronts(&reloader, &store, &process, &clock, &metrics, &turns, admin.is_some());
         let admin = admin.zip(admin_front);
@@ -158,6 +160,7 @@ impl App {
             grace,
             store,
             engines,
+            forwarders,
             clock,
             metrics,
             reloader,
@@ -192,6 +195,9 @@ impl App {
         chores.spawn(chores::check_in(self.store.clone(), Arc::clone(&self.clock), self.process));
         chores.spawn(chores::watch_clock(Arc::clone(&self.clock)));
         chores.spawn(chores::erase(self.store.clone()));
+        for forwarder in self.forwarders {
+            chores.spawn(forwarder.run());
+        }
         chores.spawn(chores::watch_store(self.store.clone()));
         chores.spawn(chores::upkeep(self.metrics));
         chores.spawn(chores::reload_on_hangup(self.reloader));
@@ -301,6 +307,25 @@ fn client(
         .map_err(|source| AppError::Destination { name: name.to_owned(), source })
 }
 
+/// Makes what hands Loops' webhooks on, for each destination where that is configured.
+fn forwarders(
+    reloader: &Reloader,
+    store: &Arc<dyn Store>,
+    clock: &SharedClock,
+) -> Result<Vec<Forwarder<dyn Store>>, AppError> {
+    let mut forwarders = Vec::new();
+    for (name, destination) in reloader.config().destinations {
+        let Some((url, wake)) = destination.loops_webhook_forward.zip(reloader.forward(&name))
+        else {
+            continue;
+        };
+        let client = WebhookClient::new(&url)
+            .map_err(|source| AppError::Destination { name: name.clone(), source })?;
+        forwarders.push(Forwarder::new(name, client, Arc::clone(store), Arc::clone(clock), wake));
+    }
+    Ok(forwarders)
+}
+
 /// This process, among those that share the store.
 struct Process {
     /// Its name in leases and in the log: host name and process id, so that people find it, and a random part, because
@@ -363,8 +388,10 @@ fn fronts(
     let state = HttpState::new(HttpParts {
         inbox: store.clone(),
         log: Arc::clone(&log),
+        feedback: store.clone(),
         clock: Arc::clone(clock),
         sources: reloader.sources(),
+        loops_webhooks: reloader.loops_webhooks(),
         limits: http_limits(&config.server),
         trusted_proxies: trusted_proxies(&config),
         public_url: config.server.public_url.as_deref().map(public_url),
@@ -376,6 +403,7 @@ fn fronts(
         process: process.name.clone(),
         clock: Arc::clone(clock),
         log,
+        feedback: store.clone(),
         replays: store.clone(),
         audit: store.clone(),
         tokens: console::Tokens {

@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 use tracing::{error, info, warn};
 
 use super::LoadConfig;
@@ -12,7 +12,8 @@ use crate::config::{BrowserConfig, Config};
 use crate::console::view::{ReloadProblem, Reloaded};
 use crate::console::{Planners, Reload};
 use crate::destination::Destination;
-use crate::http::{AddressLimit, Public, Source, Sources};
+use crate::feedback::Key;
+use crate::http::{AddressLimit, LoopsWebhook, LoopsWebhooks, Public, Source, Sources};
 use crate::segment::MessageType;
 
 /// Holds the parts of the configuration that can change while the program runs.
@@ -21,6 +22,9 @@ pub(super) struct Reloader {
     current: Mutex<Config>,
     planners: HashMap<String, watch::Sender<Arc<Destination>>>,
     sources: watch::Sender<Arc<Sources>>,
+    loops_webhooks: watch::Sender<Arc<LoopsWebhooks>>,
+    /// Wakes the tasks that hand webhooks on, by the names of their destinations.
+    forwards: HashMap<String, Arc<Notify>>,
 }
 
 impl Reloader {
@@ -30,7 +34,21 @@ impl Reloader {
         planners: HashMap<String, watch::Sender<Arc<Destination>>>,
     ) -> Self {
         let sources = watch::Sender::new(Arc::new(sources(&config, &Sources::default())));
-        Self { load, current: Mutex::new(config), planners, sources }
+        let handing_on = config.destinations.iter();
+        let handing_on = handing_on.filter(|(_, one)| one.loops_webhook_forward.is_some());
+        let forwards: HashMap<_, _> =
+            handing_on.map(|(name, _)| (name.clone(), Arc::<Notify>::default())).collect();
+        let loops_webhooks = watch::Sender::new(Arc::new(loops_webhooks(&config, &forwards)));
+        Self { load, current: Mutex::new(config), planners, sources, loops_webhooks, forwards }
+    }
+
+    pub(super) fn loops_webhooks(&self) -> watch::Receiver<Arc<LoopsWebhooks>> {
+        self.loops_webhooks.subscribe()
+    }
+
+    /// What wakes the task that hands the webhooks of a destination on; `None`: they are not handed on.
+    pub(super) fn forward(&self, destination: &str) -> Option<Arc<Notify>> {
+        self.forwards.get(destination).map(Arc::clone)
     }
 
     pub(super) fn sources(&self) -> watch::Receiver<Arc<Sources>> {
@@ -74,6 +92,8 @@ impl Reloader {
         }
         let before = Arc::clone(&self.sources.borrow());
         self.sources.send_replace(Arc::new(sources(&loaded, &before)));
+        let webhooks = loops_webhooks(&loaded, &self.forwards);
+        self.loops_webhooks.send_replace(Arc::new(webhooks));
         *current = loaded;
         info!(?subscriptions, "configuration reloaded");
         if !needs_restart.is_empty() {
@@ -113,6 +133,8 @@ fn keep_the_rest(loaded: &mut Config, current: &Config) -> Vec<String> {
                 keep(new.api_key != old.api_key, &format!("{key}.api_key"));
                 keep(new.base_url != old.base_url, &format!("{key}.base_url"));
                 keep(new.rate != old.rate, &format!("{key}.rate"));
+                let is_changed = new.loops_webhook_forward != old.loops_webhook_forward;
+                keep(is_changed, &format!("{key}.loops_webhook_forward"));
             }
         }
     }
@@ -130,6 +152,7 @@ fn keep_the_rest(loaded: &mut Config, current: &Config) -> Vec<String> {
     for (name, destination) in &mut destinations {
         if let Some(new) = loaded.destinations.get(name) {
             destination.planner = new.planner.clone();
+            destination.loops_webhook_secrets.clone_from(&new.loops_webhook_secrets);
         }
     }
     loaded.destinations = destinations;
@@ -146,6 +169,15 @@ fn keep_the_rest(loaded: &mut Config, current: &Config) -> Vec<String> {
         }
     }
     changed
+}
+
+fn loops_webhooks(config: &Config, forwards: &HashMap<String, Arc<Notify>>) -> LoopsWebhooks {
+    let webhooks = config.destinations.iter().map(|(name, destination)| {
+        // The check has read them before.
+        let keys = destination.loops_webhook_secrets.iter().filter_map(Key::read).collect();
+        (name.clone(), LoopsWebhook { keys, forward: forwards.get(name).map(Arc::clone) })
+    });
+    LoopsWebhooks(webhooks.collect())
 }
 
 fn sources(config: &Config, before: &Sources) -> Sources {

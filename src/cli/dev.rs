@@ -1,14 +1,14 @@
 //! `dev`: the service and a sandbox in one process, to try everything without an account.
 
 use std::collections::HashMap;
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use clap::Args;
 use tokio_util::sync::CancellationToken;
 
-use super::sandbox::{listen, new_sandbox, serve};
+use super::sandbox::{listen, new_sandbox, send_webhooks, serve};
 use super::{CliError, report_dropped_lines, runtime, say, start_telemetry, stop_signal};
 use crate::app::App;
 use crate::clock::SystemClock;
@@ -17,6 +17,9 @@ use crate::sandbox::{Faults, Sandbox};
 
 /// The write key, the webhook secret and the admin token of `dev`.
 const DEV_KEY: &str = "dev";
+
+/// The signing secret of the sandbox's webhooks: the base64 of [`DEV_KEY`].
+const DEV_WEBHOOK_SECRET: &str = "whsec_ZGV2";
 
 /// Options of `dev`.
 #[derive(Debug, Args)]
@@ -74,6 +77,7 @@ pub(super) fn run(args: DevArgs) -> Result<(), CliError> {
             tokio::spawn(async move { serve(&sandbox, sandbox_listener, stop).await })
         };
         let app = App::start(config, load, Arc::new(SystemClock), metrics).await?;
+        send_webhooks(&sandbox, &webhook_url(app.address()), DEV_WEBHOOK_SECRET)?;
         say(&what_next(app.address(), sandbox_address, &data, throw_away.is_some()));
         let pending = app.run(stop).await?;
         sandbox_stop.cancel();
@@ -84,12 +88,24 @@ pub(super) fn run(args: DevArgs) -> Result<(), CliError> {
     })
 }
 
+/// Where the sandbox finds the service that listens at an address, which may stand for all of this machine.
+fn webhook_url(mut service: SocketAddr) -> String {
+    if service.ip().is_unspecified() {
+        service.set_ip(match service.ip() {
+            IpAddr::V4(_) => Ipv4Addr::LOCALHOST.into(),
+            IpAddr::V6(_) => Ipv6Addr::LOCALHOST.into(),
+        });
+    }
+    format!("http://{service}/loops/default")
+}
+
 /// The settings of the one-team case, with the sandbox as Loops.
 fn settings(sandbox: SocketAddr) -> HashMap<String, String> {
     let base_url = format!("http://{sandbox}/api/v1");
     [
         ("LOOPS_API_KEY", DEV_KEY),
         ("LOOPS_BASE_URL", base_url.as_str()),
+        ("LOOPS_WEBHOOK_SECRET", DEV_WEBHOOK_SECRET),
         ("SEGMENT_WRITE_KEY", DEV_KEY),
         ("SEGMENT_WEBHOOK_SECRET", DEV_KEY),
         ("ADMIN_TOKEN", DEV_KEY),
@@ -117,11 +133,13 @@ and an event:
   curl -u {DEV_KEY}: http://{service}/v1/track -d '{{
     "userId": "user_1", "event": "Signed Up", "properties": {{"plan": "pro"}}}}'
 
-Look at the contact and the event in the simulated Loops, and at what became of the first message:
+Look at the contact and the event in the simulated Loops, at what became of the first message, and at what Loops reported
+of the mail that the event triggered:
 
   curl -H 'Authorization: Bearer {DEV_KEY}' 'http://{sandbox}/api/v1/contacts/find?userId=user_1'
   curl http://{sandbox}/sandbox/events
   curl -H 'Authorization: Bearer {DEV_KEY}' http://{service}/api/messages/hello-1
+  curl -H 'Authorization: Bearer {DEV_KEY}' 'http://{service}/api/feedback?userId=user_1'
 
 or at all of it in a browser: http://{service}/console (the token is "{DEV_KEY}").
 

@@ -72,6 +72,9 @@ pub enum CliError {
     /// The faults asked of the sandbox make no sense.
     #[error(transparent)]
     Faults(crate::sandbox::FaultsError),
+    /// The sandbox cannot send webhooks.
+    #[error(transparent)]
+    SandboxWebhook(crate::sandbox::SandboxWebhookError),
     /// The check found errors, all of which it has printed.
     #[error("the check found {0}")]
     Check(String),

@@ -10,7 +10,7 @@ use super::{CliError, runtime, say, start_telemetry, stop_signal};
 use crate::clock::SystemClock;
 use crate::config::LogFormat;
 use crate::http::server::{self, ServerLimits};
-use crate::sandbox::{Faults, Sandbox, SandboxOptions};
+use crate::sandbox::{Faults, Sandbox, SandboxOptions, WebhookTarget};
 use crate::secret::Secret;
 
 /// Options of `sandbox`.
@@ -22,6 +22,12 @@ pub struct SandboxArgs {
     /// The API key it accepts [default: any].
     #[arg(long, value_name = "KEY")]
     api_key: Option<String>,
+    /// URL to send webhooks to, as Loops does.
+    #[arg(long, value_name = "URL", requires = "webhook_secret")]
+    webhook: Option<String>,
+    /// The secret that signs them: whsec_ and base64.
+    #[arg(long, value_name = "SECRET", requires = "webhook")]
+    webhook_secret: Option<String>,
     #[command(flatten)]
     faults: FaultArgs,
 }
@@ -56,6 +62,9 @@ pub(super) fn run(args: SandboxArgs) -> Result<(), CliError> {
         let (listener, address) = listen(args.listen, "--listen")?;
         let faults = args.faults.faults()?;
         let sandbox = new_sandbox(args.api_key.map(Secret::new), faults);
+        if let Some((url, secret)) = args.webhook.zip(args.webhook_secret) {
+            send_webhooks(&sandbox, &url, &secret)?;
+        }
         say(&format!(
             "A simulated Loops listens at http://{address}/api/v1\n\
              See what it got: http://{address}/sandbox\n\
@@ -86,6 +95,13 @@ impl FaultArgs {
 pub(super) fn new_sandbox(api_key: Option<Secret>, faults: Faults) -> Sandbox {
     let options = SandboxOptions { api_key, team_name: "Sandbox".to_owned(), faults };
     Sandbox::new(options, Arc::new(SystemClock))
+}
+
+/// Has a sandbox send webhooks as long as the program runs.
+pub(super) fn send_webhooks(sandbox: &Sandbox, url: &str, secret: &str) -> Result<(), CliError> {
+    let target = WebhookTarget { url: Secret::new(url), secret: Secret::new(secret) };
+    tokio::spawn(sandbox.send_webhooks(&target).map_err(CliError::SandboxWebhook)?);
+    Ok(())
 }
 
 /// Listens, and returns the address (for port 0). `option` is the one that chooses another.

@@ -7,11 +7,12 @@ use std::net::SocketAddr;
 pub(super) const PREFIX: &str = "SEGMENT_LOOPS";
 
 /// Variables with short names, so that a single team needs no file.
-pub(super) const SHORT_NAMES: [(&str, &str); 10] = [
+pub(super) const SHORT_NAMES: [(&str, &str); 11] = [
     ("LOOPS_API_KEY", "destinations.default.api_key"),
     ("LOOPS_BASE_URL", "destinations.default.base_url"),
     ("LOOPS_RATE_LIMIT", "destinations.default.rate"),
     ("LOOPS_SUBSCRIPTIONS", "destinations.default.subscriptions_files"),
+    ("LOOPS_WEBHOOK_SECRET", "destinations.default.loops_webhook_secret"),
     ("SEGMENT_WRITE_KEY", "sources.default.write_keys"),
     ("SEGMENT_WEBHOOK_SECRET", "sources.default.webhook_secret"),
     ("SEGMENT_WEBHOOK_TOKEN", "sources.default.webhook_token"),

@@ -215,6 +215,11 @@ pub(super) struct DestinationTree {
     pub(super) api_key_file: Option<PathBuf>,
     pub(super) base_url: Option<String>,
     pub(super) rate: Option<u32>,
+    pub(super) loops_webhook_secret: Option<Secret>,
+    pub(super) loops_webhook_secrets: Option<Secrets>,
+    #[serde(alias = "loops_webhook_secrets_file")]
+    pub(super) loops_webhook_secret_file: Option<PathBuf>,
+    pub(super) loops_webhook_forward: Option<Secret>,
     pub(super) unsupported: Option<String>,
     pub(super) placeholder_ids: Option<Texts>,
     #[serde(default)]

@@ -13,7 +13,7 @@ use crate::destination::Destination;
 use crate::http::error::ApiError;
 use crate::http::{Guesses, Sources};
 use crate::large::Turns;
-use crate::queue::{Audit, Log, Replays, Unavailable};
+use crate::queue::{Audit, Feedback, Log, Replays, Unavailable};
 use crate::telemetry;
 
 /// What the handlers work with.
@@ -21,6 +21,8 @@ use crate::telemetry;
 pub struct AdminState {
     /// Reads what became of messages.
     pub log: Arc<dyn Log>,
+    /// Reads what Loops reported.
+    pub feedback: Arc<dyn Feedback>,
     /// Requeues messages.
     pub replays: Arc<dyn Replays>,
     /// Records what people do.

@@ -10,8 +10,8 @@ use utoipa::{PartialSchema, ToSchema};
 
 use crate::action::{ActionKind, UnmatchedReason};
 use crate::queue::{
-    AttemptOutcome, AuditAction, DeliveryState, FailureReason, MessageState, ReplayState, Stage,
-    TallyStep,
+    AttemptOutcome, AuditAction, DeliveryState, FailureReason, MessageState, OriginKind,
+    ReplayState, Stage, TallyStep,
 };
 use crate::segment::MessageType;
 
@@ -53,6 +53,7 @@ words! {
     FailureReason or Unknown: "Why a delivery failed.",
     AttemptOutcome or Unknown: "The result of an attempt.",
     AuditAction or Unknown: "What a person did. `reload`: the configuration was loaded again. `replay`: messages were replayed. `show_contents`: the contents of messages were shown.",
+    OriginKind: "What an event that Loops reported belongs to.",
     TallyStep: "The length of an interval.",
     Stage: "What is counted. Whole messages: `received`, `replayed` (made pending again), `unmatched`, `delivered`, `failed`. Deliveries: `delivery_delivered`, `delivery_failed`.",
 }

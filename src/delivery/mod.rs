@@ -18,12 +18,14 @@
 //! | `disposition`, `verdict`, `backoff` | what an answer means, and what follows from it |
 //! | `room` | how many messages are in memory at a time |
 //! | `panics` | messages that trigger a bug |
+//! | `forward` | handing on Loops' webhooks, apart from all the others |
 
 mod assembly;
 mod attempt;
 mod backoff;
 mod disposition;
 mod engine;
+mod forward;
 mod gauges;
 mod idempotency;
 mod key_watch;
@@ -42,6 +44,7 @@ mod verdict;
 
 pub use backoff::RetryOptions;
 pub use engine::{Engine, EngineOptions};
+pub use forward::Forwarder;
 pub use room::Room;
 pub use stop::Stop;
 

@@ -24,6 +24,8 @@ pub(super) enum Endpoint {
     Webhook,
     /// Segment's subscription destination.
     Destination,
+    /// Loops' webhooks.
+    Loops,
     /// An unknown path, or a method that its path does not have.
     Unknown(Contract),
 }
@@ -47,6 +49,7 @@ impl Endpoint {
             Endpoint::Metrics => "/v1/m",
             Endpoint::Webhook => "/webhook/{source}",
             Endpoint::Destination => "/destination",
+            Endpoint::Loops => "/loops/{destination}",
             Endpoint::Unknown(_) => "unknown",
         }
     }
@@ -61,7 +64,7 @@ impl Endpoint {
             | Endpoint::Beacon
             | Endpoint::Settings
             | Endpoint::Metrics => Contract::Tracking,
-            Endpoint::Webhook | Endpoint::Destination => Contract::Webhook,
+            Endpoint::Webhook | Endpoint::Destination | Endpoint::Loops => Contract::Webhook,
             Endpoint::Unknown(contract) => contract,
         }
     }

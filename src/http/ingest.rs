@@ -43,7 +43,7 @@ pub(super) struct Arrival {
     /// Address of the sender; `None` where the server does not know its peer.
     pub(super) sender: Option<IpAddr>,
     pub(super) headers: HeaderMap,
-    body: Body,
+    pub(super) body: Body,
 }
 
 impl FromRequest<HttpState> for Arrival {

@@ -3,9 +3,11 @@
 //! * `tracking`: the HTTP Tracking API, to which any Segment SDK can be pointed.
 //! * `webhook`: Segment's Webhook destinations.
 //! * `subscription`: Segment's subscription (Developer Center) destination.
+//! * `loops`: Loops' webhooks, which are feedback and no messages.
 //!
 //! All end in `ingest`: decode, stamp, store, answer. An answer of success means that every message
-//! it does not list as rejected is on stable storage. Knows nothing of Loops.
+//! it does not list as rejected is on stable storage. Knows nothing of Loops
+//! but its webhooks.
 
 mod address;
 mod auth;
@@ -21,6 +23,7 @@ mod ingest;
 mod judge;
 mod limit;
 mod line_limit;
+mod loops;
 mod memory;
 pub mod openapi;
 mod paths;
@@ -51,11 +54,12 @@ pub use front::Front;
 pub use guess::Guesses;
 pub use head::HeadBudget;
 pub use limit::AddressLimit;
+pub use loops::{LoopsWebhook, LoopsWebhooks};
 pub use sources::{Public, Source, Sources};
 
 use crate::clock::SharedClock;
 use crate::large::Turns;
-use crate::queue::{Inbox, Log};
+use crate::queue::{Feedback, Inbox, Log};
 use crate::segment::Digests;
 
 /// The bounds of requests.
@@ -83,8 +87,10 @@ struct Shared {
     digests: Digests,
     inbox: Arc<dyn Inbox>,
     log: Arc<dyn Log>,
+    feedback: Arc<dyn Feedback>,
     clock: SharedClock,
     sources: watch::Receiver<Arc<Sources>>,
+    loops_webhooks: watch::Receiver<Arc<LoopsWebhooks>>,
     limits: HttpLimits,
     trusted_proxies: Vec<Network>,
     public_url: Option<PublicUrl>,
@@ -115,10 +121,14 @@ pub struct HttpParts {
     pub inbox: Arc<dyn Inbox>,
     /// Says whether the store works.
     pub log: Arc<dyn Log>,
+    /// Where feedback goes.
+    pub feedback: Arc<dyn Feedback>,
     /// The time.
     pub clock: SharedClock,
     /// Who may send.
     pub sources: watch::Receiver<Arc<Sources>>,
+    /// What Loops' webhooks need.
+    pub loops_webhooks: watch::Receiver<Arc<LoopsWebhooks>>,
     /// The bounds.
     pub limits: HttpLimits,
     /// Proxies whose forwarding headers count.
@@ -137,8 +147,10 @@ impl HttpState {
         let HttpParts {
             inbox,
             log,
+            feedback,
             clock,
             sources,
+            loops_webhooks,
             limits,
             trusted_proxies,
             public_url,
@@ -150,8 +162,10 @@ impl HttpState {
             digests: log.digests(),
             inbox,
             log,
+            feedback,
             clock,
             sources,
+            loops_webhooks,
             limits,
             guesses: Arc::new(Guesses::new(trusted_proxies.clone(), Arc::clone(&rejections))),
             rejections,
@@ -172,6 +186,10 @@ impl HttpState {
     fn sources(&self) -> Arc<Sources> {
         Arc::clone(&self.0.sources.borrow())
     }
+
+    fn loops_webhooks(&self) -> Arc<LoopsWebhooks> {
+        Arc::clone(&self.0.loops_webhooks.borrow())
+    }
 }
 
 /// The routes that senders use, `/healthz` and `/readyz`, and their description.
@@ -180,6 +198,7 @@ pub fn router(state: HttpState) -> (Router, OpenApi) {
     let (webhooks, of_webhooks) = OpenApiRouter::new()
         .routes(routes!(webhook::take))
         .routes(routes!(subscription::take))
+        .routes(routes!(loops::take))
         .split_for_parts();
     let (health, of_health) = health_routes().split_for_parts();
     description.merge(of_webhooks);

@@ -50,6 +50,8 @@ impl Modify for Keys {
         };
         let signature = "Hex HMAC-SHA1 over the body, or over the first message of a list, with one of the source's webhook secrets.";
         let signature = ApiKeyValue::with_description("X-Signature", signature);
+        let of_loops = "`v1,` and the base64 of the HMAC-SHA256 over `{webhook-id}.{webhook-timestamp}.{body}`, with one of the destination's Loops webhook secrets. There may be several, with a space between.";
+        let of_loops = ApiKeyValue::with_description("webhook-signature", of_loops);
         let schemes = [
             (
                 "writeKey",
@@ -66,6 +68,7 @@ impl Modify for Keys {
                 ),
             ),
             ("webhookSignature", SecurityScheme::ApiKey(ApiKey::Header(signature))),
+            ("loopsSignature", SecurityScheme::ApiKey(ApiKey::Header(of_loops))),
             ("adminToken", http(HttpAuthScheme::Bearer, "One of the admin tokens (ADMIN_TOKEN).")),
         ];
         let components = document.components.get_or_insert_default();

@@ -14,7 +14,7 @@ use super::error::{ApiError, Contract};
 const SEGMENTS_MAX: usize = 8;
 
 /// The segments of a path that a log line shows; any other may be a key or an address.
-const WORDS: [&str; 35] = [
+const WORDS: [&str; 36] = [
     "a",
     "alias",
     "analytics",
@@ -32,6 +32,7 @@ const WORDS: [&str; 35] = [
     "i",
     "identify",
     "import",
+    "loops",
     "m",
     "messages",
     "metrics",

@@ -9,6 +9,7 @@ mod client;
 mod pacer;
 mod request;
 mod transport;
+mod webhook;
 
 pub use answer::{Answer, CallError, RateHeaders};
 pub use client::{Call, Client, ClientError, ClientOptions, Reply};
@@ -16,3 +17,4 @@ pub use pacer::{Pacer, Slot};
 pub use request::Request;
 #[cfg(test)]
 pub(crate) use transport::{RawAnswer, Transport};
+pub use webhook::{SentWebhook, WebhookClient};

@@ -10,7 +10,7 @@ use super::answer::CallError;
 use super::client::{Call, ClientError, ClientOptions};
 
 /// The `User-Agent` of every request.
-const USER_AGENT: &str = concat!("segment-loops/", env!("CARGO_PKG_VERSION"));
+pub(super) const USER_AGENT: &str = concat!("segment-loops/", env!("CARGO_PKG_VERSION"));
 
 /// An HTTP response as it was read.
 #[derive(Debug)]
@@ -84,44 +84,44 @@ impl Http {
         }
         Ok(request)
     }
-
-    /// The innermost cause of an error: what the layers of the HTTP client add is of no use to operators.
-    fn call_error(&self, error: &reqwest::Error) -> CallError {
-        let mut cause: &dyn std::error::Error = error;
-        while let Some(source) = cause.source() {
-            cause = source;
-        }
-        if error.is_connect() {
-            CallError::Connect(format!("{}: {cause}", self.shown_url))
-        } else if error.is_timeout() {
-            CallError::Timeout
-        } else if error.source().is_none() {
-            // The text of the client itself would hold the URL.
-            CallError::Broken("the request failed".to_owned())
-        } else {
-            CallError::Broken(cause.to_string())
-        }
-    }
 }
 
 #[async_trait]
 impl Transport for Http {
     async fn exchange(&self, call: Call<'_>, bytes_max: usize) -> Result<RawAnswer, CallError> {
         let sent = self.build(call)?.send().await;
-        let mut response = sent.map_err(|error| self.call_error(&error))?;
+        let mut response = sent.map_err(|error| call_error(&error, &self.shown_url))?;
         let (mut body, mut cut_off) = (Vec::new(), None);
         while body.len() < bytes_max {
             match response.chunk().await {
                 Ok(Some(chunk)) => body.extend_from_slice(&chunk),
                 Ok(None) => break,
                 Err(error) => {
-                    cut_off = Some(self.call_error(&error));
+                    cut_off = Some(call_error(&error, &self.shown_url));
                     break;
                 }
             }
         }
         let (status, headers) = (response.status().as_u16(), response.headers().clone());
         Ok(RawAnswer { status, headers, body, cut_off })
+    }
+}
+
+/// The innermost cause of an error: what the layers of the HTTP client add is of no use to operators.
+pub(super) fn call_error(error: &reqwest::Error, shown_url: &str) -> CallError {
+    let mut cause: &dyn std::error::Error = error;
+    while let Some(source) = cause.source() {
+        cause = source;
+    }
+    if error.is_connect() {
+        CallError::Connect(format!("{shown_url}: {cause}"))
+    } else if error.is_timeout() {
+        CallError::Timeout
+    } else if error.source().is_none() {
+        // The text of the client itself would hold the URL.
+        CallError::Broken("the request failed".to_owned())
+    } else {
+        CallError::Broken(cause.to_string())
     }
 }
 

@@ -8,12 +8,12 @@ use bytes::Bytes;
 use serde_json::{Map, Value, json};
 
 use super::answer::{Answer, Refusal, no_such_path, parse_object, wrong_method};
-use super::audience::ContactKey;
+use super::audience::{Audience, Change, ContactKey};
 use super::fields::{ContactFields, parse_email, parse_event_properties, parse_id};
 use super::gate::{IDEMPOTENCY_KEY, gate};
 use super::properties::{Listing, PropertyType};
 use super::state::SeenEvent;
-use super::{API_BASE, Sandbox};
+use super::{API_BASE, Sandbox, webhooks};
 
 /// Longest idempotency key, by the contract.
 const IDEMPOTENCY_KEY_CHARS_MAX: usize = 100;
@@ -45,14 +45,24 @@ async fn test_key(State(sandbox): State<Sandbox>) -> Answer {
 
 async fn create_contact(State(sandbox): State<Sandbox>, body: Bytes) -> Answer {
     let fields = ContactFields::parse(parse_object(&body)?)?;
-    let id = sandbox.state().audience.create(fields)?;
-    Ok(Json(json!({"success": true, "id": id})))
+    let mut state = sandbox.state();
+    let change = state.audience.create(fields)?;
+    report_change(&sandbox, &state.audience, &change);
+    Ok(Json(json!({"success": true, "id": change.id})))
 }
 
 async fn update_contact(State(sandbox): State<Sandbox>, body: Bytes) -> Answer {
     let fields = ContactFields::parse(parse_object(&body)?)?;
-    let id = sandbox.state().audience.upsert(fields)?;
-    Ok(Json(json!({"success": true, "id": id})))
+    let mut state = sandbox.state();
+    let change = state.audience.upsert(fields)?;
+    report_change(&sandbox, &state.audience, &change);
+    Ok(Json(json!({"success": true, "id": change.id})))
+}
+
+fn report_change(sandbox: &Sandbox, audience: &Audience, change: &Change) {
+    if let Some(contact) = audience.changed(change) {
+        sandbox.report(|now| webhooks::of_change(contact, change, now));
+    }
 }
 
 async fn find_contact(State(sandbox): State<Sandbox>, uri: Uri) -> Answer {
@@ -64,7 +74,9 @@ async fn find_contact(State(sandbox): State<Sandbox>, uri: Uri) -> Answer {
 
 async fn delete_contact(State(sandbox): State<Sandbox>, body: Bytes) -> Answer {
     let key = contact_key(parse_object(&body)?)?;
-    sandbox.state().audience.delete(&key)?;
+    let mut state = sandbox.state();
+    let gone = state.audience.delete(&key)?;
+    sandbox.report(|now| webhooks::of_deletion(&gone, now));
     Ok(Json(json!({"success": true, "message": "Contact deleted."})))
 }
 
@@ -152,8 +164,15 @@ async fn send_event(State(sandbox): State<Sandbox>, headers: HeaderMap, body: By
         mailing_lists: lists.map(|(id, wanted)| (id.clone(), Value::Bool(*wanted))).collect(),
         idempotency_key: idempotency_key.clone(),
     };
-    state.audience.upsert(fields)?;
+    let change = state.audience.upsert(fields)?;
+    let event_name = event.event_name.clone();
     state.keep_event(event, body.len());
+    report_change(&sandbox, &state.audience, &change);
+    if let Some(contact) = state.audience.changed(&change) {
+        let workflow = state.event_names.get_index_of(&event_name).unwrap_or_default();
+        let numbers = (workflow, state.counts().events);
+        sandbox.report(|now| webhooks::of_mail(contact, &event_name, numbers, now));
+    }
     if let Some(key) = idempotency_key {
         state.used_keys.remember(key, now);
     }

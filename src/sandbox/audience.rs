@@ -17,6 +17,18 @@ pub(super) enum ContactKey {
     UserId(String),
 }
 
+/// What a request has changed of a contact.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Change {
+    pub(super) id: String,
+    number: u64,
+    pub(super) is_new: bool,
+    /// It was subscribed, and is no more.
+    pub(super) has_left: bool,
+    /// Mailing lists that it has joined (`true`) or left.
+    pub(super) lists: Vec<(String, bool)>,
+}
+
 /// All contacts, and the properties they have been given.
 #[derive(Debug, Default)]
 pub(super) struct Audience {
@@ -34,13 +46,18 @@ impl Audience {
         self.contacts.values()
     }
 
+    /// The contact that was changed.
+    pub(super) fn changed(&self, change: &Change) -> Option<&Contact> {
+        self.contacts.get(&change.number)
+    }
+
     /// Finds a contact.
     pub(super) fn find(&self, key: &ContactKey) -> Option<&Contact> {
         self.contacts.get(&self.number(key)?)
     }
 
-    /// Adds a contact, unless its e-mail address or user id is taken. Answers its id.
-    pub(super) fn create(&mut self, fields: ContactFields) -> Result<String, Refusal> {
+    /// Adds a contact, unless its e-mail address or user id is taken. Returns what has changed.
+    pub(super) fn create(&mut self, fields: ContactFields) -> Result<Change, Refusal> {
         if fields.email.is_none() {
             return Err(Refusal::bad_request("`email` is required."));
         }
@@ -52,8 +69,8 @@ impl Audience {
     }
 
     /// Changes the contact that the fields name, or adds one, which takes an e-mail address. Returns
-    /// its id.
-    pub(super) fn upsert(&mut self, fields: ContactFields) -> Result<String, Refusal> {
+    /// what has changed.
+    pub(super) fn upsert(&mut self, fields: ContactFields) -> Result<Change, Refusal> {
         if fields.email.is_none() && fields.user_id.is_none() {
             return Err(Refusal::bad_request("`email` or `userId` is required."));
         }
@@ -74,15 +91,15 @@ impl Audience {
         }
     }
 
-    /// Removes a contact.
-    pub(super) fn delete(&mut self, key: &ContactKey) -> Result<(), Refusal> {
+    /// Removes a contact, and returns it.
+    pub(super) fn delete(&mut self, key: &ContactKey) -> Result<Contact, Refusal> {
         let number = self.number(key).ok_or_else(Refusal::contact_not_found)?;
         let gone = self.contacts.remove(&number).ok_or_else(Refusal::contact_not_found)?;
         self.unindex(&gone);
-        Ok(())
+        Ok(gone)
     }
 
-    fn add(&mut self, fields: ContactFields) -> Result<String, Refusal> {
+    fn add(&mut self, fields: ContactFields) -> Result<Change, Refusal> {
         if self.contacts.len() >= CONTACTS_MAX {
             return Err(Refusal::bad_request(
                 "The sandbox holds no more contacts: empty it with POST /sandbox/reset.",
@@ -91,12 +108,14 @@ impl Audience {
         self.last_number += 1;
         // As long as the ids of Loops, and the same in every run.
         let contact = Contact::new(format!("cs{:022}", self.last_number));
-        Ok(self.put(self.last_number, contact, fields))
+        let change = self.put(self.last_number, contact, fields);
+        Ok(Change { is_new: true, ..change })
     }
 
-    /// Applies fields to a contact that is in no index, and puts it back. Answers its id.
-    fn put(&mut self, number: u64, mut contact: Contact, fields: ContactFields) -> String {
+    /// Applies fields to a contact that is in no index, and puts it back.
+    fn put(&mut self, number: u64, mut contact: Contact, fields: ContactFields) -> Change {
         self.properties.learn(&fields.properties);
+        let (was_subscribed, lists) = (contact.is_subscribed(), contact.changed_lists(&fields));
         contact.apply(fields);
         if let Some(email) = &contact.email {
             self.by_email.insert(email.to_lowercase(), number);
@@ -104,9 +123,10 @@ impl Audience {
         if let Some(user_id) = &contact.user_id {
             self.by_user_id.insert(user_id.clone(), number);
         }
+        let has_left = was_subscribed && !contact.is_subscribed();
         let id = contact.id.clone();
         self.contacts.insert(number, contact);
-        id
+        Change { id, number, is_new: false, has_left, lists }
     }
 
     fn unindex(&mut self, contact: &Contact) {

@@ -31,6 +31,19 @@ impl Contact {
         }
     }
 
+    /// Whether it gets mails.
+    pub(super) fn is_subscribed(&self) -> bool {
+        self.subscribed
+    }
+
+    /// The mailing lists that fields join or leave, with whether they are joined.
+    pub(super) fn changed_lists(&self, fields: &ContactFields) -> Vec<(String, bool)> {
+        let lists = fields.mailing_lists.iter();
+        let is_change =
+            |(list, wanted): &&(String, bool)| self.mailing_lists.contains_key(list) != *wanted;
+        lists.filter(is_change).cloned().collect()
+    }
+
     /// Takes over what a request says; what it does not mention stays.
     pub(super) fn apply(&mut self, fields: ContactFields) {
         self.email = fields.email.or_else(|| self.email.take());

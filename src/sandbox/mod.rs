@@ -22,6 +22,8 @@
 //!   most 500 characters.
 //! * Each refusal has a line in the log that says which rule was broken, with no value of the request.
 //! * A used idempotency key is answered with 409 before the body is looked at.
+//! * If it is told where to ([`Sandbox::send_webhooks`]), it sends webhooks: each event triggers a mail, which is sent
+//!   and delivered; one to an address with `+bounce`, `+softbounce`, `+spam`, `+open` or `+click` meets that fate.
 //! * Requests with a wrong key are answered with 401 and use up nothing of the rate.
 
 mod answer;
@@ -39,17 +41,20 @@ mod ring;
 mod state;
 #[cfg(test)]
 mod tests;
+mod webhooks;
 
 pub use faults::{Faults, FaultsError};
 pub use state::{Counts, InjectedFault, SeenEvent, SeenRequest};
+pub use webhooks::WebhookTarget;
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use axum::Router;
 use serde_json::Value;
 use tokio::time::Instant;
 
 use crate::clock::SharedClock;
+use crate::loops::ClientError;
 use crate::secret::Secret;
 use state::State;
 
@@ -86,6 +91,19 @@ struct Shared {
     clock: SharedClock,
     started: Instant,
     state: Mutex<State>,
+    /// Where events go of which webhooks are sent; empty: none are.
+    outbox: OnceLock<webhooks::Outbox>,
+}
+
+/// Why no webhooks can be sent.
+#[derive(Debug, thiserror::Error)]
+pub enum SandboxWebhookError {
+    /// The secret holds no key.
+    #[error("the webhook secret is not one of Loops' form: whsec_ and base64, such as whsec_ZGV2")]
+    Secret,
+    /// The URL cannot be used.
+    #[error("the webhook URL cannot be used: give one such as http://127.0.0.1:8080/loops/default")]
+    Client(#[source] ClientError),
 }
 
 impl Sandbox {
@@ -93,7 +111,8 @@ impl Sandbox {
     /// the rate is measured with tokio's own clock, as durations are.
     pub fn new(options: SandboxOptions, clock: SharedClock) -> Self {
         let state = Mutex::new(State::new(options.faults.clone()));
-        Self(Arc::new(Shared { options, clock, started: Instant::now(), state }))
+        let outbox = OnceLock::new();
+        Self(Arc::new(Shared { options, clock, started: Instant::now(), state, outbox }))
     }
 
     /// The simulated API under [`API_BASE`] and the control API under `/sandbox`.

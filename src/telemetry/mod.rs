@@ -50,6 +50,12 @@ pub const DESTINATION_PAUSED: &str = "segment_loops_destination_paused";
 pub const STORE_READY: &str = "segment_loops_store_ready";
 /// 1 while this process holds the lease of a destination, else 0, by `destination`.
 pub const LEASE_HELD: &str = "segment_loops_lease_held";
+/// Events that Loops reported by its webhooks, by `destination` and `event` (`other` for those that this release does
+/// not know).
+pub const FEEDBACK: &str = "segment_loops_feedback_total";
+/// Webhooks that were to be handed on, by `destination` and `outcome`: `handed_on`, `failed` (it is tried again),
+/// `given_up`, `not_kept` (too many wait).
+pub const FEEDBACK_FORWARDS: &str = "segment_loops_feedback_forwards_total";
 /// Log lines that were dropped because too many were waiting to be written.
 pub const LOG_LINES_DROPPED: &str = "segment_loops_log_lines_dropped_total";
 
@@ -152,6 +158,8 @@ fn describe() {
         DESTINATION_PAUSED,
         "1 while the destination is paused: Loops refuses its key, or its base URL is wrong"
     );
+    describe_counter!(FEEDBACK, "Events that Loops reported by its webhooks");
+    describe_counter!(FEEDBACK_FORWARDS, "Webhooks of Loops that were to be handed on");
     describe_counter!(
         LOG_LINES_DROPPED,
         "Log lines that were dropped because too many were waiting"

@@ -79,7 +79,7 @@ async fn dev_shows_the_contact_and_the_event_and_says_what_it_did() {
     let (_, readme) = include_str!("../../README.md").split_once("## First run").unwrap();
     let commands = readme.split("```").filter(|block| block.starts_with("sh\ncurl"));
     let commands: Vec<&str> = commands.flat_map(|block| block.split("\ncurl").skip(1)).collect();
-    assert_eq!(commands.len(), 5);
+    assert_eq!(commands.len(), 6);
     for command in commands {
         let command = words(command).replace("127.0.0.1:8080", &service);
         let command = command.replace("127.0.0.1:8090", &sandbox);
@@ -110,6 +110,17 @@ async fn dev_shows_the_contact_and_the_event_and_says_what_it_did() {
     assert_eq!(contacts[0]["plan"], "pro");
     let events = get(&format!("http://{sandbox}/sandbox/events")).await;
     assert!(events.to_string().contains("Signed Up"), "{events}");
+    // The circle closes: Loops reports the mail.
+    loop {
+        let feedback = get(&format!("http://{service}/api/feedback?userId=user_1")).await;
+        let events = feedback["events"].as_array().unwrap();
+        let names: Vec<&str> = events.iter().map(|one| one["event"].as_str().unwrap()).collect();
+        if names == ["email.delivered", "loop.email.sent", "contact.created"] {
+            assert_eq!(events[1]["origin"]["name"], "On Signed Up");
+            break;
+        }
+        assert!(began.elapsed() < PATIENCE, "{feedback}");
+    }
     let (code, rest) = running.interrupt();
     assert_eq!(code, Some(0));
     assert!(rest.contains("contacts: 1, events: 1; nothing is left undone"), "{rest}");
@@ -131,6 +142,21 @@ fn an_address_that_is_in_use_is_named_with_the_option_that_changes_it() {
         assert_eq!(output.status.code(), Some(1));
         let text = String::from_utf8(output.stderr).unwrap();
         assert!(text.contains(&taken) && text.contains(option), "{text}");
+    }
+}
+
+#[test]
+fn a_sandbox_that_cannot_send_webhooks_says_why() {
+    for (arguments, expected) in [
+        (&["--webhook", "http://127.0.0.1:9/"][..], "--webhook-secret"),
+        (&["--webhook", "nowhere", "--webhook-secret", "whsec_ZGV2"], "URL"),
+        (&["--webhook", "http://127.0.0.1:9/", "--webhook-secret", "canary!"], "whsec_"),
+    ] {
+        let listen = ["sandbox", "--listen", "127.0.0.1:0"];
+        let output = program().args(listen).args(arguments).output().unwrap();
+        let text = String::from_utf8(output.stderr).unwrap();
+        assert!(!output.status.success(), "{text}");
+        assert!(text.contains(expected) && !text.contains("canary!"), "{text}");
     }
 }
 

@@ -35,7 +35,7 @@ async fn every_described_operation_is_served_and_no_other_on_its_path() {
         for method in [Method::GET, Method::POST, Method::PUT, Method::PATCH, Method::DELETE] {
             let is_described = methods.get(method.as_str().to_lowercase()).is_some();
             operations += usize::from(is_described);
-            let path = path.replace("{source}", "default");
+            let path = path.replace("{source}", "default").replace("{destination}", "default");
             let request = service.request(method.clone(), &path).bearer_auth(ADMIN_TOKEN);
             let answer = Service::answer(request).await;
             assert_eq!(answer.status != 405, is_described, "{method} {path}");

@@ -32,6 +32,7 @@ mod disk;
 mod documents;
 mod durability;
 mod erasure;
+mod feedback;
 mod golden;
 mod greedy_connections;
 mod guessing;

@@ -25,15 +25,18 @@ fn rules() -> BTreeMap<&'static str, &'static [&'static str]> {
         // Of `config` only `StoreConfig`: the store alone knows which keys concern its engine.
         ("store", &["queue", "action", "segment", "clock", "secret", "config"]),
         ("delivery", &["queue", "action", "destination", "loops", "segment", "clock", "large"]),
-        ("http", &["queue", "segment", "clock", "secret", "large"]),
+        ("feedback", &["queue", "segment", "secret"]),
+        ("http", &["queue", "segment", "clock", "secret", "large", "feedback"]),
         // Its API speaks with the error type of `http`.
         (
             "console",
             &["queue", "action", "destination", "segment", "clock", "secret", "http", "large"],
         ),
-        ("config", &["segment", "destination", "secret"]),
-        // Only the marker that makes the server drop a connection.
-        ("sandbox", &["clock", "secret", "http"]),
+        // Of `feedback` only whether a secret holds a key.
+        ("config", &["segment", "destination", "secret", "feedback"]),
+        // Of `http` only the marker that makes the server drop a connection; of `loops` and `feedback` what it needs to
+        // send webhooks as Loops does.
+        ("sandbox", &["clock", "secret", "http", "loops", "feedback"]),
         // Only in tests: around everything between the intake and Loops.
         (
             "simulation",

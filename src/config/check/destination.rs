@@ -4,8 +4,10 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use super::errors::Check;
+use super::secrets::WrittenSecrets;
 use crate::config::subscriptions::{Planner, Written};
 use crate::config::tree::DestinationTree;
+use crate::feedback::Key;
 use crate::secret::Secret;
 
 /// The base URL of Loops' API, by its published contract.
@@ -23,6 +25,10 @@ pub struct DestinationConfig {
     pub base_url: String,
     /// Requests a second; `None`: the rate in Loops' headers, 10 until there are some.
     pub rate: Option<u32>,
+    /// Signing secrets of Loops' webhooks, any of which counts; none: webhooks are not taken. Each holds a key.
+    pub loops_webhook_secrets: Vec<Secret>,
+    /// Where webhooks are handed on to.
+    pub loops_webhook_forward: Option<Secret>,
     /// Its subscriptions.
     pub planner: Planner,
 }
@@ -79,11 +85,25 @@ impl Check<'_> {
             );
         }
         let rate = tree.rate;
+        let loops_webhook_secrets = self.secrets(WrittenSecrets {
+            table: key,
+            name: "loops_webhook_secret",
+            single: tree.loops_webhook_secret.take(),
+            list: tree.loops_webhook_secrets.take(),
+            file: tree.loops_webhook_secret_file.as_deref(),
+        });
+        let loops_webhook_forward = tree.loops_webhook_forward.take();
+        self.loops_webhook(key, &loops_webhook_secrets, loops_webhook_forward.as_ref());
         let planner = self.planner(key, tree);
         match api_key {
-            Some(Some(api_key)) => {
-                Some(DestinationConfig { api_key, base_url, rate, planner: planner? })
-            }
+            Some(Some(api_key)) => Some(DestinationConfig {
+                api_key,
+                base_url,
+                rate,
+                loops_webhook_secrets,
+                loops_webhook_forward,
+                planner: planner?,
+            }),
             None => None,
             Some(None) => {
                 let hint =
@@ -94,6 +114,31 @@ impl Check<'_> {
                 );
                 None
             }
+        }
+    }
+
+    fn loops_webhook(&mut self, key: &str, secrets: &[Secret], forward: Option<&Secret>) {
+        if secrets.iter().any(|secret| Key::read(secret).is_none()) {
+            self.report(
+                &format!("{key}.loops_webhook_secret"),
+                "is not a signing secret of Loops, which is whsec_ and base64: copy it again from Settings, Webhooks",
+            );
+        }
+        let Some(forward) = forward else { return };
+        let key = format!("{key}.loops_webhook_forward");
+        // Not shown: it may hold a secret.
+        let url = forward.expose();
+        let is_url = url.starts_with("https://") || url.starts_with("http://");
+        if !is_url || url.contains(char::is_whitespace) {
+            self.report(
+                &key,
+                "must be a URL that begins with https:// (or http:// within a private network)",
+            );
+        } else if secrets.is_empty() {
+            self.report(
+                &key,
+                "needs loops_webhook_secret: only what is verified and recorded is handed on",
+            );
         }
     }
 

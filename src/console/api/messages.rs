@@ -16,7 +16,7 @@ use crate::queue::{MessageRecord, MessageState, Seq};
 
 /// How many messages an answer holds unless the query says otherwise, and at most.
 const LIMIT_DEFAULT: u32 = 50;
-const LIMIT_MAX: u32 = 500;
+pub(super) const LIMIT_MAX: u32 = 500;
 
 /// What became of a message.
 ///

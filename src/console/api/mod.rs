@@ -5,6 +5,7 @@ mod body;
 mod errors;
 mod event_names;
 mod failures;
+mod feedback;
 mod messages;
 mod preview;
 mod reload;
@@ -24,6 +25,7 @@ pub(super) fn routes() -> OpenApiRouter<AdminState> {
         .routes(routes!(messages::list))
         .routes(routes!(messages::of_id))
         .routes(routes!(failures::failures))
+        .routes(routes!(feedback::feedback))
         .routes(routes!(tallies::tallies))
         .routes(routes!(event_names::event_names))
         .routes(routes!(replicas::replicas))

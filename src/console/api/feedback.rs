@@ -1,0 +1,71 @@
+//! `GET /api/feedback`: what Loops reported by its webhooks.
+
+use axum::Json;
+use axum::extract::State;
+use axum::http::Uri;
+use utoipa::IntoParams;
+
+use super::errors::{AdminErrors, StoreErrors};
+use super::messages::{LIMIT_MAX, limit};
+use crate::console::filter;
+use crate::console::query::{Parameters, bad_query};
+use crate::console::state::{AdminState, store_fault};
+use crate::console::view::Feedback;
+use crate::http::error::{ApiError, ErrorBody};
+
+/// The query of `GET /api/feedback`.
+#[derive(Debug, IntoParams)]
+#[into_params(parameter_in = Query, rename_all = "camelCase")]
+#[expect(dead_code, reason = "describes the query")]
+struct FeedbackQuery {
+    /// A user id; an e-mail address is found as well.
+    #[param(example = "user_1", min_length = 1)]
+    user_id: Option<String>,
+    /// An e-mail address, in any case.
+    #[param(min_length = 1)]
+    email: Option<String>,
+    /// Name of the destination.
+    #[param(example = "default")]
+    destination: Option<String>,
+    /// How many events the answer holds at most.
+    #[param(required = false, minimum = 1, maximum = 500, default = 50)]
+    limit: u32,
+}
+
+/// The latest events that Loops reported about a person, or of a destination, newest first.
+///
+/// They are kept as long as records. `userId` finds a person by the `userId` of its contact, `email` by its address.
+#[utoipa::path(
+    get,
+    path = "/api/feedback",
+    tag = "Administration",
+    operation_id = "feedback",
+    params(FeedbackQuery),
+    responses(
+        (status = 200, description = "The events; none if Loops reported none.", body = Feedback),
+        (status = 400, description = "A parameter is unknown, empty or out of range, or neither a person nor a destination is given.", body = ErrorBody),
+        AdminErrors,
+        StoreErrors
+    ),
+    security(("adminToken" = []))
+)]
+pub(super) async fn feedback(
+    State(state): State<AdminState>,
+    uri: Uri,
+) -> Result<Json<Feedback>, ApiError> {
+    let given = Parameters::of(&uri, &["userId", "email", "destination", "limit"])?;
+    let limit = limit(&given)?;
+    let filter = filter::filter(&given, &state).await?;
+    let found = match (filter.persons.as_slice(), &filter.destination) {
+        ([], None) => return Err(bad_query("give `userId`, `email` or `destination`")),
+        ([], Some(destination)) => state.feedback.by_destination(destination, limit).await,
+        (persons, None) => state.feedback.by_person(persons, limit).await,
+        (persons, Some(_)) => state.feedback.by_person(persons, LIMIT_MAX).await,
+    };
+    let mut found = found.map_err(store_fault)?;
+    if let Some(destination) = &filter.destination {
+        found.retain(|record| record.destination == *destination);
+        found.truncate(limit as usize);
+    }
+    Ok(Json(found.into()))
+}

@@ -192,6 +192,7 @@ impl App {
         let mut chores = JoinSet::new();
         chores.spawn(chores::purge(self.store.clone(), Arc::clone(&self.clock), purge_after));
         let name = self.process.name.clone();
+        let stopping = self.process.stopping.clone();
         chores.spawn(chores::check_in(self.store.clone(), Arc::clone(&self.clock), self.process));
         chores.spawn(chores::watch_clock(Arc::clone(&self.clock)));
         chores.spawn(chores::erase(self.store.clone()));
@@ -216,6 +217,7 @@ impl App {
             };
             let deadline = async {
                 stop.cancelled().await;
+                stopping.cancel();
                 Instant::now() + self.grace
             };
             tokio::join!(public, admin, deadline).2
@@ -334,6 +336,8 @@ struct Process {
     /// The name of the machine or container.
     host: String,
     started_at: Instant,
+    /// Cancelled when it stops, so that answers without an end take none of the grace time.
+    stopping: CancellationToken,
 }
 
 impl Process {
@@ -342,7 +346,7 @@ impl Process {
         let host = host.trim();
         let host = if host.is_empty() { "process" } else { host }.to_owned();
         let name = format!("{host}-{}-{}", std::process::id(), uuid::Uuid::now_v7().simple());
-        Self { name, host, started_at: Instant::now() }
+        Self { name, host, started_at: Instant::now(), stopping: CancellationToken::new() }
     }
 
     /// What it records about itself.
@@ -414,6 +418,7 @@ fn fronts(
         sources: reloader.sources(),
         planners: reloader.planners(),
         turns: turns.clone(),
+        tails: console::Tails::new(process.stopping.clone()),
         reload: Arc::new(move || reload.reload()),
     });
     let (public, mut description) = http::router(state.clone());

@@ -22,6 +22,7 @@ pub mod view;
 mod words;
 
 pub use auth::Tokens;
+pub use pages::Tails;
 pub use state::{AdminState, Planners, Reload};
 
 use std::sync::Arc;

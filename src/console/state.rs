@@ -7,6 +7,7 @@ use axum::http::StatusCode;
 use tokio::sync::watch;
 
 use super::auth::Tokens;
+use super::pages::Tails;
 use super::view::{ReloadProblem, Reloaded};
 use crate::clock::SharedClock;
 use crate::destination::Destination;
@@ -41,6 +42,8 @@ pub struct AdminState {
     pub planners: Planners,
     /// The turns to decode large messages.
     pub turns: Turns,
+    /// The places for live lists.
+    pub tails: Tails,
     /// Loads the configuration again and puts it into force. Reads files, so it blocks.
     pub reload: Arc<dyn Fn() -> Reload + Send + Sync>,
 }

@@ -8,36 +8,48 @@ use crate::support::{
     ADMIN_TOKEN, PATIENCE, Reply, ScriptedLoops, Service, Setup, identify, track,
 };
 
-const VIEWER_TOKEN: &str = "viewer-canary-51aa";
+pub(crate) const VIEWER_TOKEN: &str = "viewer-canary-51aa";
 
 /// A browser at the console of a service.
-struct Visitor<'s> {
+pub(crate) struct Visitor<'s> {
     service: &'s Service,
     http: Client,
     cookie: Option<String>,
 }
 
 /// A page, or what led elsewhere.
-struct Shown {
-    status: u16,
-    headers: HeaderMap,
-    text: String,
+pub(crate) struct Shown {
+    pub(crate) status: u16,
+    pub(crate) headers: HeaderMap,
+    pub(crate) text: String,
 }
 
 impl<'s> Visitor<'s> {
-    fn new(service: &'s Service) -> Self {
+    pub(crate) fn new(service: &'s Service) -> Self {
         let http = Client::builder().no_proxy().redirect(redirect::Policy::none());
         Self { service, http: http.build().unwrap(), cookie: None }
     }
 
     /// Someone who has logged in with a token.
-    async fn with(service: &'s Service, token: &str) -> Self {
+    pub(crate) async fn with(service: &'s Service, token: &str) -> Self {
         let mut visitor = Self::new(service);
         let answer = visitor.post("/console/login", &[("token", token)], &[]).await;
         assert_eq!((answer.status, answer.location()), (303, "/console"), "{}", answer.text);
         let cookie = answer.headers["set-cookie"].to_str().unwrap();
         visitor.cookie = Some(cookie.split(';').next().unwrap().to_owned());
         visitor
+    }
+
+    /// Opens an address whose answer has no end.
+    pub(crate) async fn open(&self, path: &str, more: &[(&'static str, &str)]) -> Response {
+        let mut request = self.http.get(format!("{}{path}", self.service.base_url));
+        if let Some(cookie) = &self.cookie {
+            request = request.header("cookie", cookie);
+        }
+        for (name, value) in more {
+            request = request.header(*name, *value);
+        }
+        request.send().await.unwrap()
     }
 
     async fn send(
@@ -63,11 +75,11 @@ impl<'s> Visitor<'s> {
         Shown::of(request.timeout(PATIENCE).send().await.unwrap()).await
     }
 
-    async fn get(&self, path: &str) -> Shown {
+    pub(crate) async fn get(&self, path: &str) -> Shown {
         self.send(Method::GET, path, &[], &[]).await
     }
 
-    async fn post(
+    pub(crate) async fn post(
         &self,
         path: &str,
         form: &[(&str, &str)],
@@ -77,7 +89,7 @@ impl<'s> Visitor<'s> {
     }
 
     /// Where the search for something leads.
-    async fn search(&self, wanted: &str) -> Shown {
+    pub(crate) async fn search(&self, wanted: &str) -> Shown {
         let answer = self.post("/console/search", &[("q", wanted)], &[]).await;
         match answer.status {
             303 => self.get(answer.location()).await,
@@ -92,7 +104,7 @@ impl Shown {
         Self { status, headers, text: response.text().await.unwrap() }
     }
 
-    fn location(&self) -> &str {
+    pub(crate) fn location(&self) -> &str {
         self.headers.get("location").map_or("", |location| location.to_str().unwrap())
     }
 }
@@ -101,7 +113,7 @@ fn encode(text: &str) -> String {
     text.bytes().map(|byte| format!("%{byte:02X}")).collect()
 }
 
-fn set_up(loops: &ScriptedLoops) -> Setup {
+pub(crate) fn set_up(loops: &ScriptedLoops) -> Setup {
     Setup::with_loops(&loops.base_url).env("VIEWER_TOKEN", VIEWER_TOKEN)
 }
 

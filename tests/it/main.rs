@@ -63,6 +63,7 @@ mod slow_store;
 mod stop;
 mod stored_bytes;
 mod subscription_destination;
+mod tail;
 mod tidy;
 mod two_processes;
 mod wire;

@@ -6,6 +6,7 @@
 //                                                      policy is off, so that axe can be loaded
 //   {"open": url}, {"fill": [selector, text]}, {"evaluate": text}
 //   {"click": selector} or {"press": key}, with {"leads": true} if another page follows
+//   {"wait": selector}  until the page has such an element
 //   {"text": selector}, {"url": true}, {"screenshot": file}
 //   {"axe": true}       violations of WCAG 2.2 AA on this page
 //   {"problems": true}  errors of the page so far, and requests to other origins
@@ -47,6 +48,7 @@ async function main() {
     const loaded = given.leads ? page.waitForEvent("load") : null;
     if (given.click) { await page.click(given.click); return void await loaded; }
     if (given.press) { await page.keyboard.press(given.press); return void await loaded; }
+    if (given.wait) return void await page.waitForSelector(given.wait);
     if (given.evaluate) return page.evaluate(given.evaluate);
     if (given.text) return page.innerText(given.text);
     if (given.url) return page.url();

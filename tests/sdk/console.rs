@@ -178,6 +178,36 @@ async fn no_script_is_needed_to_find_why_a_message_failed() {
 }
 
 #[tokio::test]
+async fn a_live_list_goes_on_by_itself() {
+    let mut site = Site::open().await;
+    site.log_in(json!({})).await;
+    // The page that teaches how to send the first message shows it without a reload.
+    site.go("/console/messages").await;
+    site.service.accept("/v1/track", track("ada", "first")).await;
+    site.tell(json!({"wait": "tr:has-text('first') .badge.bad"})).await;
+    // It stays live there, also after the reload that brought the table.
+    site.tell(json!({"wait": "#live [aria-pressed=true]"})).await;
+    for (index, event) in HOSTILE.into_iter().enumerate() {
+        let mut message = track("ada", &format!("hostile-{index}"));
+        message["event"] = json!(event);
+        site.service.accept("/v1/track", message).await;
+        site.tell(json!({"wait": format!("tr:has-text('hostile-{index}')")})).await;
+    }
+    assert_eq!(site.tell(json!({"evaluate": "window.x ?? null"})).await, Value::Null);
+    // While a visitor reads, nothing moves.
+    site.tell(json!({"press": "j"})).await;
+    site.service.accept("/v1/track", track("ada", "held")).await;
+    site.tell(json!({"wait": "[role=status]:has-text('1 new')"})).await;
+    let first = json!({"text": "tbody tr:first-child"});
+    assert!(!site.tell(first).await.to_string().contains("held"));
+    site.tell(json!({"evaluate": "document.activeElement.blur()"})).await;
+    site.tell(json!({"wait": "tr:first-child:has-text('held')"})).await;
+    site.tell(json!({"press": "t"})).await;
+    site.tell(json!({"wait": "#live [aria-pressed=false]"})).await;
+    assert_eq!(site.tell(json!({"problems": true})).await, json!([]));
+}
+
+#[tokio::test]
 async fn nothing_that_senders_write_runs() {
     let mut site = Site::open().await;
     for (index, text) in HOSTILE.into_iter().enumerate() {

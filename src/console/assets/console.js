@@ -29,19 +29,21 @@ const showTime = (element) => {
   element.textContent = `${at.getFullYear()}-${two(at.getMonth() + 1)}-${two(at.getDate())} `
     + `${two(at.getHours())}:${two(at.getMinutes())}:${two(at.getSeconds())}`;
 };
-document.querySelectorAll("time[datetime]").forEach(showTime);
+const showTimes = (part) => part.querySelectorAll("time[datetime]").forEach(showTime);
+showTimes(document);
 const zoneName = document.getElementById("zone");
 if (zoneName && zone) zoneName.textContent = zone;
 
-// Keys: / searches, g and a letter goes to a page, j and k walk through the rows, Enter opens one.
-const rows = [...document.querySelectorAll("table.rows tbody tr")].filter((row) => row.querySelector("a"));
-let at = -1;
+// Keys: / searches, g and a letter goes to a page, j and k walk through the rows, Enter opens one,
+// t follows the list.
 const walk = (step) => {
+  const rows = [...document.querySelectorAll("table.rows tbody tr")].filter((row) => row.querySelector("a"));
   if (rows.length === 0) return;
-  rows[at]?.classList.remove("at");
-  at = Math.min(Math.max(at + step, 0), rows.length - 1);
-  rows[at].classList.add("at");
-  rows[at].querySelector("a").focus();
+  const before = rows.findIndex((row) => row.classList.contains("at"));
+  rows[before]?.classList.remove("at");
+  const row = rows[Math.min(Math.max(before + step, 0), rows.length - 1)];
+  row.classList.add("at");
+  row.querySelector("a").focus();
 };
 let isGoing = false;
 document.addEventListener("keydown", (event) => {
@@ -58,6 +60,89 @@ document.addEventListener("keydown", (event) => {
     g: () => { isGoing = true; },
     j: () => walk(1),
     k: () => walk(-1),
+    t: () => document.querySelector("#live button")?.click(),
   }[event.key];
   if (act) { event.preventDefault(); act(); }
 });
+
+// The live list. New rows wait while the visitor reads: scrolled down, with a selection, or with the focus in a row.
+const LIVE_ROWS_MAX = 200;
+const live = document.getElementById("live");
+if (live) {
+  const button = live.querySelector("button");
+  const status = live.querySelector("[role=status]");
+  const page = location.pathname + location.search;
+  const table = document.querySelector("table.rows tbody");
+  const held = new Map();
+  let source = null;
+  let lastId = null;
+  const isReading = () => scrollY > 40 || !getSelection().isCollapsed || table?.contains(document.activeElement);
+  const say = (words) => { if (status.textContent !== words) status.textContent = words; };
+  const place = (row) => {
+    showTimes(row);
+    const old = table.querySelector(`tr[data-seq="${row.dataset.seq}"]`);
+    if (old) { old.replaceWith(row); return; }
+    table.prepend(row);
+    while (table.rows.length > LIVE_ROWS_MAX) table.lastElementChild.remove();
+  };
+  const release = () => {
+    if (!source) return;
+    if (!isReading()) {
+      held.forEach(place);
+      held.clear();
+    }
+    const news = [...held.keys()].filter((seq) => !table?.querySelector(`tr[data-seq="${seq}"]`)).length;
+    say(news > 0 ? `${news} new, shown when you are back at the top` : "New messages appear at the top.");
+  };
+  const close = () => { source?.close(); source = null; };
+  const open = () => {
+    const from = lastId ? live.dataset.tail.replace(/since=\d+$/, `since=${lastId}`) : live.dataset.tail;
+    source = new EventSource(from);
+    source.addEventListener("row", (event) => {
+      lastId = event.lastEventId;
+      // The list was empty: the page with the first rows has a table.
+      if (!table) {
+        try { sessionStorage.setItem("live", page); } catch { /* not kept */ }
+        location.reload();
+        return;
+      }
+      const part = document.createElement("template");
+      part.innerHTML = event.data;
+      const row = part.content.firstElementChild;
+      held.set(row.dataset.seq, row);
+      release();
+    });
+    source.addEventListener("more", () => {
+      const row = table?.insertRow(0);
+      if (row) row.insertCell().outerHTML = `<td colspan="5" class="more">More arrived at once than are shown here: <a href="">reload</a> for all of them.</td>`;
+    });
+    source.addEventListener("open", release);
+    source.addEventListener("error", () => {
+      if (source?.readyState === EventSource.CLOSED) { follow(false); say("The live list was refused: too many are open, or you are logged out. Reload the page."); }
+      else say("Connecting again…");
+    });
+  };
+  const follow = (on) => {
+    button.setAttribute("aria-pressed", on);
+    close();
+    say("");
+    if (on) open();
+  };
+  live.hidden = false;
+  button.addEventListener("click", () => {
+    follow(!source);
+    // A reload goes on with it.
+    try { source ? sessionStorage.setItem("live", page) : sessionStorage.removeItem("live"); } catch { /* not kept */ }
+  });
+  document.addEventListener("visibilitychange", () => {
+    if (button.getAttribute("aria-pressed") !== "true") return;
+    close();
+    if (!document.hidden) open();
+  });
+  addEventListener("scroll", release, { passive: true });
+  document.addEventListener("selectionchange", release);
+  document.addEventListener("focusout", () => setTimeout(release));
+  let wasLive = null;
+  try { wasLive = sessionStorage.getItem("live"); } catch { /* not kept */ }
+  if (wasLive === page || "first" in live.dataset) follow(true);
+}

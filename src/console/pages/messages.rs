@@ -36,6 +36,8 @@ struct MessagesPage {
     person: Option<String>,
     is_filtered: bool,
     is_first: bool,
+    /// Where the script gets further messages; `None` on a page that new ones do not belong on.
+    tail: Option<String>,
 }
 
 /// A list to choose from.
@@ -133,16 +135,17 @@ async fn list(state: &AdminState, frame: Frame, uri: &Uri) -> Result<MessagesPag
     let before = given.get("before").map(|before| before.parse().map(Seq)).transpose();
     let before = before.map_err(|_| bad_query("`before` must be a whole number"))?;
     let filter = filter::filter(&given, state).await?;
+    let since = state.clock.now().as_millisecond();
     let found = state.log.list(&filter, before, PAGE_LENGTH).await.map_err(store_fault)?;
     let Page { messages, next } = found;
     let rows: Vec<Row> = messages.iter().map(Row::from).collect();
     let conditions: Vec<(&str, &str)> =
         given.pairs().filter(|(name, _)| *name != "before").collect();
-    let older = next.map(|Seq(next)| {
-        let of = |(name, value): &(&str, &str)| format!("{name}={}&", url_encode(value));
-        let conditions: String = conditions.iter().map(of).collect();
-        format!("/console/messages?{conditions}before={next}")
-    });
+    let of = |(name, value): &(&str, &str)| format!("{name}={}&", url_encode(value));
+    let query: String = conditions.iter().map(of).collect();
+    let older = next.map(|Seq(next)| format!("/console/messages?{query}before={next}"));
+    let is_newest = before.is_none() && filter.to.is_none();
+    let tail = is_newest.then(|| format!("/console/messages/tail?{query}since={since}"));
     let chosen = |name: &str| given.get(name).unwrap_or_default().to_owned();
     let is_first = conditions.is_empty() && before.is_none() && rows.is_empty();
     Ok(MessagesPage {
@@ -156,6 +159,7 @@ async fn list(state: &AdminState, frame: Frame, uri: &Uri) -> Result<MessagesPag
         has_sources: state.sources.borrow().names().count() > 1,
         rows,
         older,
+        tail,
         frame,
     })
 }

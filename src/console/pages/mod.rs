@@ -11,6 +11,7 @@ mod message;
 mod messages;
 mod parts;
 mod search;
+mod tail;
 
 use std::sync::Arc;
 
@@ -30,6 +31,7 @@ use super::session::Session;
 use super::state::AdminState;
 use crate::http::error::ApiError;
 use frame::Frame;
+pub use tail::Tails;
 
 /// The largest form.
 const FORM_BYTES_MAX: usize = 64 * 1024;
@@ -43,6 +45,7 @@ pub(super) fn router(state: AdminState) -> Router {
     let inside = Router::new()
         .route("/console", get(|| async { Redirect::to("/console/messages") }))
         .route("/console/messages", get(messages::page))
+        .route("/console/messages/tail", get(tail::follow))
         .route("/console/messages/{seq}", get(message::page))
         .route("/console/failures", get(failures::page))
         .route("/console/search", post(search::search))

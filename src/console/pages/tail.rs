@@ -1,0 +1,210 @@
+//! The live list: messages as they are accepted, and what becomes of them, as server-sent events.
+//!
+//! Each event is a row of the list, as the page has it. The id of an event is the time of the look that found it, in
+//! Unix milliseconds, so that a browser that connects again gets what it missed.
+
+use std::collections::{HashMap, VecDeque};
+use std::convert::Infallible;
+use std::hash::{DefaultHasher, Hash as _, Hasher as _};
+use std::sync::Arc;
+use std::time::Duration;
+
+use askama::Template;
+use axum::extract::State;
+use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, Uri};
+use axum::response::sse::{Event, KeepAlive, Sse};
+use axum::response::{IntoResponse, Response};
+use futures_util::stream::{self, Stream};
+use jiff::{SignedDuration, Timestamp};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::{Instant, Interval, MissedTickBehavior, interval, sleep_until};
+use tokio_util::sync::CancellationToken;
+use tracing::warn;
+
+use super::messages::Row;
+use crate::console::filter;
+use crate::console::query::{Parameters, bad_query};
+use crate::console::state::AdminState;
+use crate::http::error::ApiError;
+use crate::queue::{Filter, MessageRecord, MessageState, Seq, Unavailable};
+use crate::telemetry;
+
+/// Live lists of one process. Each reads the store twice a second.
+const TAILS_MAX: usize = 10;
+/// How often to look for messages.
+const PAUSE: Duration = Duration::from_millis(500);
+/// The most rows that one look sends.
+const ROWS_MAX: u32 = 10;
+/// The most rows on a page that are followed until they no longer wait.
+const WAITING_MAX: usize = 20;
+/// A message may be stored this long after the time at which it was received.
+const SLACK: SignedDuration = SignedDuration::from_secs(30);
+/// After this time the browser connects again, and its login is checked.
+const LENGTH: Duration = Duration::from_secs(60 * 60);
+const KEEP_ALIVE: Duration = Duration::from_secs(15);
+
+const LAST_EVENT_ID: HeaderName = HeaderName::from_static("last-event-id");
+/// Tells nginx to pass on each event at once.
+const ACCEL_BUFFERING: HeaderName = HeaderName::from_static("x-accel-buffering");
+
+/// The places for live lists, which end when the program does.
+#[derive(Debug, Clone)]
+pub struct Tails {
+    places: Arc<Semaphore>,
+    stop: CancellationToken,
+}
+
+impl Tails {
+    /// Live lists that end when `stop` is cancelled.
+    pub fn new(stop: CancellationToken) -> Self {
+        Self { places: Arc::new(Semaphore::new(TAILS_MAX)), stop }
+    }
+}
+
+/// One row, as an event carries it.
+#[derive(Template)]
+#[template(path = "row.html")]
+struct RowPart {
+    row: Row,
+    has_sources: bool,
+}
+
+/// Sends rows until the browser leaves or the program stops.
+pub(super) async fn follow(
+    State(state): State<AdminState>,
+    headers: HeaderMap,
+    uri: Uri,
+) -> Result<Response, ApiError> {
+    let names = [&filter::PAGE_NAMES[..], &["since"]].concat();
+    let given = Parameters::of_form(&uri, &names)?;
+    let last_id = headers.get(LAST_EVENT_ID).and_then(|id| id.to_str().ok());
+    let since = match last_id.or(given.get("since")) {
+        Some(since) => since.parse().ok().and_then(|ms| Timestamp::from_millisecond(ms).ok()),
+        None => Some(state.clock.now()),
+    };
+    let since = since.ok_or_else(|| bad_query("`since` must be a time in Unix milliseconds"))?;
+    let filter = filter::filter(&given, &state).await?;
+    let Ok(place) = Arc::clone(&state.tails.places).try_acquire_owned() else {
+        return Err(ApiError::new(
+            StatusCode::SERVICE_UNAVAILABLE,
+            "too_many_tails",
+            format!("{TAILS_MAX} live lists are open already: close one, or reload the page"),
+        ));
+    };
+    let mut ticks = interval(PAUSE);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let has_sources = state.sources.borrow().names().count() > 1;
+    let tail = Tail {
+        has_sources,
+        stop: state.tails.stop.clone(),
+        state,
+        filter,
+        since,
+        is_first_look: true,
+        shown: HashMap::new(),
+        waiting: VecDeque::new(),
+        events: VecDeque::new(),
+        ticks,
+        ends_at: Instant::now() + LENGTH,
+        _place: place,
+    };
+    let stream = Sse::new(tail.events()).keep_alive(KeepAlive::new().interval(KEEP_ALIVE));
+    Ok(([(ACCEL_BUFFERING, HeaderValue::from_static("no"))], stream).into_response())
+}
+
+struct Tail {
+    state: AdminState,
+    filter: Filter,
+    has_sources: bool,
+    /// When the last look began.
+    since: Timestamp,
+    is_first_look: bool,
+    /// The rows that the browser has, by their digest: those that may be found again.
+    shown: HashMap<Seq, u64>,
+    /// Rows that waited when they were sent.
+    waiting: VecDeque<Seq>,
+    /// To be sent.
+    events: VecDeque<Event>,
+    ticks: Interval,
+    ends_at: Instant,
+    stop: CancellationToken,
+    _place: OwnedSemaphorePermit,
+}
+
+impl Tail {
+    fn events(self) -> impl Stream<Item = Result<Event, Infallible>> {
+        stream::unfold(self, |mut tail| async {
+            loop {
+                if let Some(event) = tail.events.pop_front() {
+                    return Some((Ok(event), tail));
+                }
+                tokio::select! {
+                    biased;
+                    () = tail.stop.cancelled() => return None,
+                    () = sleep_until(tail.ends_at) => return None,
+                    _ = tail.ticks.tick() => {}
+                }
+                // While the store does not work, nothing is new; the next look begins where this one did.
+                if let Err(fault) = tail.look().await {
+                    warn!(error = %telemetry::chain(&fault), "a live list cannot read the store");
+                }
+            }
+        })
+    }
+
+    /// Looks for messages that arrived, and for changes of those that waited.
+    async fn look(&mut self) -> Result<(), Unavailable> {
+        let now = self.state.clock.now();
+        let from = self.since.checked_sub(SLACK).unwrap_or(Timestamp::MIN);
+        let from = self.filter.from.map_or(from, |given| given.max(from));
+        let filter = Filter { from: Some(from), ..self.filter.clone() };
+        let page = self.state.log.list(&filter, None, ROWS_MAX).await?;
+        let mut new = 0;
+        for record in page.messages.iter().rev() {
+            // What was received before is on the page that asks.
+            let is_there = self.is_first_look && record.received_at < self.since;
+            new += u32::from(self.show(record, now, is_there));
+        }
+        if new == ROWS_MAX && page.next.is_some() {
+            let more = Event::default().event("more").data("more");
+            self.events.push_front(more);
+        }
+        for seq in std::mem::take(&mut self.waiting) {
+            if page.messages.iter().any(|record| record.seq == seq) {
+                self.waiting.push_back(seq);
+            } else if let Some(record) = self.state.log.message(seq).await? {
+                self.show(&record, now, false);
+            }
+        }
+        let (waiting, listed) = (&self.waiting, &page.messages);
+        let is_listed = |seq: &Seq| listed.iter().any(|record| record.seq == *seq);
+        self.shown.retain(|seq, _| waiting.contains(seq) || is_listed(seq));
+        self.since = now;
+        self.is_first_look = false;
+        Ok(())
+    }
+
+    /// Sends a message unless the browser has it as it is. Returns whether it is new there.
+    fn show(&mut self, record: &MessageRecord, now: Timestamp, is_there: bool) -> bool {
+        let seq = record.seq;
+        let row = RowPart { row: Row::from(record), has_sources: self.has_sources };
+        let Ok(html) = row.render() else { return false };
+        let mut hasher = DefaultHasher::new();
+        html.hash(&mut hasher);
+        let digest = hasher.finish();
+        let before = self.shown.insert(seq, digest);
+        if record.state() == MessageState::Pending && !self.waiting.contains(&seq) {
+            self.waiting.push_back(seq);
+            if self.waiting.len() > WAITING_MAX {
+                self.waiting.pop_front();
+            }
+        }
+        if is_there || before == Some(digest) {
+            return false;
+        }
+        // A line feed is the only character that an event cannot hold, and `Event` splits there.
+        let id = now.as_millisecond().to_string();
+        self.events.push_back(Event::default().event("row").id(id).data(html));
+        before.is_none()
+    }
+}

@@ -11,9 +11,9 @@ use super::{CliError, open_store, runtime, say, start_telemetry, stop_signal};
 use crate::clock::{Clock as _, SystemClock};
 use crate::config::{self, Config, Flags};
 use crate::queue::{
-    AuditAction, AuditEntry, Criteria, CriteriaProblem, ReplayAsk, Selection, Store,
-    replay_arguments,
+    AuditAction, AuditEntry, Criteria, CriteriaProblem, ReplayAsk, Store, replay_arguments,
 };
+use crate::segment::Digests;
 use crate::store;
 use crate::telemetry;
 
@@ -40,6 +40,15 @@ pub struct ReplayArgs {
     /// Name of a destination.
     #[arg(long, value_name = "NAME")]
     destination: Option<String>,
+    /// Name of a source.
+    #[arg(long, value_name = "NAME")]
+    source: Option<String>,
+    /// Kind of Segment call: identify, track, page, screen, group, alias or delete.
+    #[arg(long = "type", value_name = "TYPE")]
+    kind: Option<String>,
+    /// Name of an event.
+    #[arg(long, value_name = "NAME")]
+    event: Option<String>,
     /// Name of a subscription; only its deliveries are replayed.
     #[arg(long, value_name = "NAME")]
     subscription: Option<String>,
@@ -67,7 +76,7 @@ pub(super) fn run(args: ReplayArgs) -> Result<(), CliError> {
     let flags = Flags { file: args.config.clone(), data: args.data.clone(), ..Flags::default() };
     let config = config::load(&flags, config::environment())?;
     let is_dry_run = args.dry_run;
-    let selection = selection(args, &config)?;
+    let criteria = criteria(args, &config)?;
     let _telemetry = start_telemetry("warn", config.log.format);
     runtime()?.block_on(async {
         let stop = stop_signal();
@@ -78,6 +87,7 @@ pub(super) fn run(args: ReplayArgs) -> Result<(), CliError> {
             )));
         }
         let store = open_store(&config.store).await?;
+        let selection = criteria.selection(&store.digests()).map_err(usage)?;
         let bar = bar();
         let mut ask = ReplayAsk { selection, position: None, is_dry_run, now: SystemClock.now() };
         let arguments = replay_arguments(&ask.selection).to_string();
@@ -130,25 +140,24 @@ async fn record(store: &dyn Store, arguments: String, result: String) {
     }
 }
 
-fn selection(args: ReplayArgs, config: &Config) -> Result<Selection, CliError> {
+fn criteria(args: ReplayArgs, config: &Config) -> Result<Criteria, CliError> {
     let criteria = Criteria {
         message_ids: args.message_ids,
         user: args.user,
         state: args.state,
         reason: args.reason,
         destination: args.destination,
+        source: args.source,
+        kind: args.kind,
+        event: args.event,
         subscription: args.subscription,
         from: args.from,
         to: args.to,
         all_failed: args.all_failed,
     };
-    let selection = criteria.selection().map_err(|problem| {
-        CliError::Usage(match problem {
-            CriteriaProblem::Nothing => "choose messages with --message-id, --user, --reason, --destination, --subscription, --from or --to, or all that failed with --all-failed; --state alone is not enough".to_owned(),
-            other => format!("{other} (see segment-loops replay --help)"),
-        })
-    })?;
-    if let Some(name) = &selection.destination
+    // Before the database is opened; only the digests of the person need it.
+    criteria.clone().selection(&Digests::new(&[0; 32])).map_err(usage)?;
+    if let Some(name) = &criteria.destination
         && !config.destinations.contains_key(name)
     {
         let names: Vec<&str> = config.destinations.keys().map(String::as_str).collect();
@@ -157,7 +166,14 @@ fn selection(args: ReplayArgs, config: &Config) -> Result<Selection, CliError> {
             names.join(", ")
         )));
     }
-    Ok(selection)
+    Ok(criteria)
+}
+
+fn usage(problem: CriteriaProblem) -> CliError {
+    CliError::Usage(match problem {
+        CriteriaProblem::Nothing => "choose messages with --message-id, --user, --reason, --destination, --source, --type, --event, --subscription, --from or --to, or all that failed with --all-failed; --state alone is not enough".to_owned(),
+        other => format!("{other} (see segment-loops replay --help)"),
+    })
 }
 
 /// A bar over the order of acceptance; hidden where nobody watches.

@@ -73,20 +73,27 @@ pub fn replay_arguments(selection: &Selection) -> serde_json::Value {
     if !selection.message_ids.is_empty() {
         put("messageIds", selection.message_ids.len().into());
     }
-    if selection.user.is_some() {
-        put("userId", "<given>".into());
+    let filter = &selection.filter;
+    if !filter.persons.is_empty() {
+        put("person", "<given>".into());
     }
-    if let Some(reason) = selection.reason {
+    if let Some(kind) = filter.kind {
+        put("type", kind.as_str().into());
+    }
+    if let Some(reason) = filter.reason {
         put("reason", reason.as_str().into());
     }
-    for (name, value) in
-        [("destination", &selection.destination), ("subscription", &selection.subscription)]
-    {
+    for (name, value) in [
+        ("destination", &filter.destination),
+        ("source", &filter.source),
+        ("event", &filter.event),
+        ("subscription", &filter.subscription),
+    ] {
         if let Some(value) = value {
             put(name, value.chars().take(NAME_CHARS_MAX).collect::<String>().into());
         }
     }
-    for (name, time) in [("from", selection.from), ("to", selection.to)] {
+    for (name, time) in [("from", filter.from), ("to", filter.to)] {
         if let Some(time) = time {
             put(name, time.to_string().into());
         }
@@ -118,27 +125,32 @@ impl AuditAction {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::queue::{Criteria, FailureReason, ReplayState};
+    use crate::queue::{Criteria, FailureReason, Filter, ReplayState};
+    use crate::segment::Digests;
 
     #[test]
     fn arguments_of_a_replay_hold_no_ids() {
+        let digests = Digests::new(&[0; 32]);
         let selection = Selection {
             state: ReplayState::Failed,
             message_ids: vec!["m1".to_owned(), "ada@example.com".to_owned()],
-            user: Some("ada@example.com".to_owned()),
-            reason: Some(FailureReason::Refused),
-            destination: Some("default".to_owned()),
-            subscription: Some("x".repeat(1_000)),
-            from: Some(Timestamp::UNIX_EPOCH),
-            to: None,
+            filter: Filter {
+                persons: digests.any_person("ada@example.com"),
+                reason: Some(FailureReason::Refused),
+                destination: Some("default".to_owned()),
+                event: Some("Signed Up".to_owned()),
+                subscription: Some("x".repeat(1_000)),
+                from: Some(Timestamp::UNIX_EPOCH),
+                ..Filter::default()
+            },
         };
         let expected = serde_json::json!({
-            "state": "failed", "messageIds": 2, "userId": "<given>", "reason": "refused",
-            "destination": "default", "subscription": "x".repeat(NAME_CHARS_MAX),
+            "state": "failed", "messageIds": 2, "person": "<given>", "reason": "refused",
+            "destination": "default", "event": "Signed Up", "subscription": "x".repeat(NAME_CHARS_MAX),
             "from": "1970-01-01T00:00:00Z",
         });
         assert_eq!(replay_arguments(&selection), expected);
-        let all = Criteria { all_failed: true, ..Criteria::default() }.selection().unwrap();
+        let all = Criteria { all_failed: true, ..Criteria::default() }.selection(&digests).unwrap();
         assert_eq!(replay_arguments(&all), serde_json::json!({"state": "failed"}));
     }
 }

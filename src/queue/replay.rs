@@ -4,7 +4,8 @@ use async_trait::async_trait;
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
 
-use super::{FailureReason, Seq, Unavailable};
+use super::{FailureReason, Filter, Seq, Unavailable};
+use crate::segment::{Digests, MessageType};
 
 /// The most message ids that one replay may name.
 pub const REPLAY_IDS_MAX: usize = 500;
@@ -27,9 +28,10 @@ pub trait Replays: Send + Sync {
 }
 
 /// Selects messages that are done by their outcome.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum ReplayState {
     /// A delivery failed. Only failed deliveries are made again.
+    #[default]
     Failed,
     /// No subscription took it.
     Unmatched,
@@ -61,25 +63,15 @@ impl ReplayState {
 }
 
 /// Selects the messages to replay: those that meet every given condition.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Selection {
     /// Their outcome.
     pub state: ReplayState,
     /// Their ids; empty: any. At most [`REPLAY_IDS_MAX`].
     pub message_ids: Vec<String>,
-    /// The person they are about: a user id, an anonymous id or an e-mail address.
-    pub user: Option<String>,
-    /// Why one of their deliveries failed.
-    pub reason: Option<FailureReason>,
-    /// Name of their destination.
-    pub destination: Option<String>,
-    /// Name of a subscription under which they have a delivery (in that state). They are replayed for
-    /// this subscription alone.
-    pub subscription: Option<String>,
-    /// Received at this time or later.
-    pub from: Option<Timestamp>,
-    /// Received before this time.
-    pub to: Option<Timestamp>,
+    /// All other conditions, without a state. A delivery under [`Filter::subscription`] must have the outcome that is
+    /// selected, and the messages are replayed for this subscription alone.
+    pub filter: Filter,
 }
 
 /// A part of a replay.
@@ -112,6 +104,9 @@ pub struct ReplayChunk {
     /// How many of the selected messages cannot be replayed: their contents are past their retention or
     /// erased, or a deletion of their person follows.
     pub without_contents: u64,
+    /// The last sequence number that the replay examines. A replay that begins at 0 and ends there
+    /// takes nothing that was accepted since this one began.
+    pub until: Seq,
     /// Where to continue; `None` at the end.
     pub next: Option<ReplayPosition>,
 }
@@ -152,6 +147,12 @@ pub struct Criteria {
     pub reason: Option<String>,
     /// Name of a destination.
     pub destination: Option<String>,
+    /// Name of a source.
+    pub source: Option<String>,
+    /// One of [`MessageType::ALL`].
+    pub kind: Option<String>,
+    /// Name of an event.
+    pub event: Option<String>,
     /// Name of a subscription.
     pub subscription: Option<String>,
     /// A time, or a day in UTC.
@@ -167,7 +168,7 @@ pub struct Criteria {
 pub enum CriteriaProblem {
     /// There is no condition.
     #[error(
-        "choose messages by message id, user, reason, destination, subscription or time of receipt, or all that failed; a state alone is not enough"
+        "choose messages by message id, user, reason, destination, source, type, event, subscription or time of receipt, or all that failed; a state alone is not enough"
     )]
     Nothing,
     /// Too many ids.
@@ -179,6 +180,12 @@ pub enum CriteriaProblem {
     /// No such reason.
     #[error("the reason must be one of {}", FailureReason::ALL.map(FailureReason::as_str).join(", "))]
     Reason,
+    /// No such type.
+    #[error("the type must be one of {}", MessageType::ALL.map(MessageType::as_str).join(", "))]
+    Type,
+    /// Only tracks have an event.
+    #[error("only tracks have an event: leave the type out")]
+    EventOfOthers,
     /// Only failed messages have a reason.
     #[error("a reason is for failed messages: leave the state out")]
     ReasonOfOthers,
@@ -197,31 +204,43 @@ pub enum CriteriaProblem {
 
 impl Criteria {
     /// Checks the criteria. Whether the destination exists is left to the caller.
-    pub fn selection(self) -> Result<Selection, CriteriaProblem> {
+    pub fn selection(self, digests: &Digests) -> Result<Selection, CriteriaProblem> {
         let state = match self.state {
             None => ReplayState::Failed,
             Some(text) => ReplayState::parse(&text).ok_or(CriteriaProblem::State)?,
         };
         let filled = |text: Option<String>| text.filter(|text| !text.is_empty());
-        let selection = Selection {
-            state,
-            message_ids: self.message_ids,
-            user: filled(self.user),
+        let filter = Filter {
+            persons: filled(self.user).map(|id| digests.any_person(&id)).unwrap_or_default(),
+            state: None,
             reason: filled(self.reason)
                 .map(|text| FailureReason::parse(&text).ok_or(CriteriaProblem::Reason))
                 .transpose()?,
             destination: filled(self.destination),
+            source: filled(self.source),
+            kind: filled(self.kind)
+                .map(|text| {
+                    let mut all = MessageType::ALL.into_iter();
+                    all.find(|kind| kind.as_str() == text).ok_or(CriteriaProblem::Type)
+                })
+                .transpose()?,
+            event: filled(self.event),
             subscription: filled(self.subscription),
             from: filled(self.from).map(|text| time("from", &text)).transpose()?,
             to: filled(self.to).map(|text| time("to", &text)).transpose()?,
         };
+        let selection = Selection { state, message_ids: self.message_ids, filter };
+        let filter = &selection.filter;
         if selection.message_ids.len() > REPLAY_IDS_MAX {
             return Err(CriteriaProblem::ManyIds);
         }
-        if selection.reason.is_some() && state != ReplayState::Failed {
+        if filter.event.is_some() && filter.kind.is_some_and(|kind| kind != MessageType::Track) {
+            return Err(CriteriaProblem::EventOfOthers);
+        }
+        if filter.reason.is_some() && state != ReplayState::Failed {
             return Err(CriteriaProblem::ReasonOfOthers);
         }
-        if selection.subscription.is_some() && state == ReplayState::Unmatched {
+        if filter.subscription.is_some() && state == ReplayState::Unmatched {
             return Err(CriteriaProblem::SubscriptionOfUnmatched);
         }
         if self.all_failed && state != ReplayState::Failed {
@@ -236,14 +255,8 @@ impl Criteria {
 
 impl Selection {
     /// Whether the state is the only condition.
-    fn is_everything(&self) -> bool {
-        self.message_ids.is_empty()
-            && self.user.is_none()
-            && self.reason.is_none()
-            && self.destination.is_none()
-            && self.subscription.is_none()
-            && self.from.is_none()
-            && self.to.is_none()
+    pub fn is_everything(&self) -> bool {
+        self.message_ids.is_empty() && self.filter == Filter::default()
     }
 }
 
@@ -267,7 +280,8 @@ mod tests {
     #[test]
     fn criteria_are_checked() {
         type Change = fn(&mut Criteria);
-        let cases: [(Change, Result<(), CriteriaProblem>); 15] = [
+        let digests = Digests::new(&[0; 32]);
+        let cases: [(Change, Result<(), CriteriaProblem>); 18] = [
             (|_| {}, Err(CriteriaProblem::Nothing)),
             (|c| c.user = Some(String::new()), Err(CriteriaProblem::Nothing)),
             (|c| c.state = Some("all".into()), Err(CriteriaProblem::Nothing)),
@@ -293,16 +307,22 @@ mod tests {
                 |c| (c.all_failed, c.state) = (true, Some("delivered".into())),
                 Err(CriteriaProblem::AllOfOthers),
             ),
+            (|c| c.kind = Some("click".into()), Err(CriteriaProblem::Type)),
+            (|c| (c.kind, c.event) = (Some("track".into()), Some("Signed Up".into())), Ok(())),
+            (
+                |c| (c.kind, c.event) = (Some("page".into()), Some("Signed Up".into())),
+                Err(CriteriaProblem::EventOfOthers),
+            ),
             (|c| c.from = Some("yesterday".into()), Err(CriteriaProblem::Time("from"))),
             (|c| c.to = Some("2026-11-01T12:00:00+01:00".into()), Ok(())),
         ];
         for (n, (change, expected)) in cases.into_iter().enumerate() {
             let mut criteria = Criteria::default();
             change(&mut criteria);
-            assert_eq!(criteria.selection().map(|_| ()), expected, "case {n}");
+            assert_eq!(criteria.selection(&digests).map(|_| ()), expected, "case {n}");
         }
         let day = Criteria { from: Some("2026-11-01".into()), ..Criteria::default() };
-        let from = day.selection().unwrap().from.unwrap();
+        let from = day.selection(&digests).unwrap().filter.from.unwrap();
         assert_eq!(from.to_string(), "2026-11-01T00:00:00Z");
     }
 }

@@ -15,7 +15,8 @@ use crate::clock::Clock as _;
 use crate::destination::{ActionKind, Destination, DestinationOptions};
 use crate::queue::intake::Intake;
 use crate::queue::{
-    Accepted, Inbox as _, NewMessage, ReplayAsk, ReplayState, Replays as _, Selection,
+    Accepted, Filter, Inbox as _, Log as _, NewMessage, ReplayAsk, ReplayState, Replays as _,
+    Selection,
 };
 use crate::segment::decode::decode_strict;
 use crate::segment::{Object, Value};
@@ -192,16 +193,14 @@ impl World {
     /// Replays some messages, until the process crashes or it is done.
     async fn replay(self: Arc<Self>) {
         let Some(Running { process, store }) = self.any_running() else { return };
-        let selection = Selection {
-            state: self.one_of(&ReplayState::ALL),
-            message_ids: Vec::new(),
-            user: self.chance(0.7).then(|| self.one_of(&USERS).to_owned()),
-            reason: None,
+        let state = self.one_of(&ReplayState::ALL);
+        let user = self.chance(0.7).then(|| self.one_of(&USERS));
+        let filter = Filter {
+            persons: user.map(|id| store.digests().any_person(id)).unwrap_or_default(),
             destination: Some(DESTINATION.to_owned()),
-            subscription: None,
-            from: None,
-            to: None,
+            ..Filter::default()
         };
+        let selection = Selection { state, filter, ..Selection::default() };
         let mut position = None;
         loop {
             let (selection, now) = (selection.clone(), self.clock.now());

@@ -40,7 +40,7 @@ async fn a_reload_and_a_replay_are_recorded_without_anybodys_ids() {
         ["admin", "token-1", "replay", "1 replayed, 0 without contents"],
     ];
     assert_eq!(found_shown, expected, "a dry run changes nothing");
-    assert_eq!(found[1]["arguments"], json!({"state": "failed", "userId": "<given>"}));
+    assert_eq!(found[1]["arguments"], json!({"state": "failed", "person": "<given>"}));
     assert!(!json!(found).to_string().contains("example.test"), "{found:?}");
     let replicas = service.admin("/api/replicas").await.body;
     assert_eq!(found[0]["process"], replicas["replicas"][0]["name"]);

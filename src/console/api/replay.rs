@@ -17,6 +17,7 @@ use crate::http::error::{ApiError, ErrorBody};
 use crate::queue::{
     AuditAction, Criteria, CriteriaProblem, ReplayAsk, ReplayState, Selection, replay_arguments,
 };
+use crate::segment::MessageType;
 use crate::telemetry;
 
 /// How long one request works; the rest is asked for with `continue`.
@@ -44,6 +45,15 @@ struct Asked {
     /// Name of the destination.
     #[schema(example = "default")]
     destination: Option<String>,
+    /// Name of the source.
+    #[schema(example = "default")]
+    source: Option<String>,
+    /// The kind of Segment call.
+    #[schema(value_type = Option<MessageType>)]
+    r#type: Option<String>,
+    /// Name of the event of a track.
+    #[schema(example = "Signed Up")]
+    event: Option<String>,
     /// Name of a subscription that took the messages. They are replayed for this subscription alone.
     subscription: Option<String>,
     /// Accepted at this time or later: a time, or a day in UTC.
@@ -137,18 +147,21 @@ fn selection(asked: Asked, state: &AdminState) -> Result<Selection, ApiError> {
         state: asked.state,
         reason: asked.reason,
         destination: asked.destination,
+        source: asked.source,
+        kind: asked.r#type,
+        event: asked.event,
         subscription: asked.subscription,
         from: asked.from,
         to: asked.to,
         all_failed: asked.all_failed,
     };
-    let selection = criteria.selection().map_err(|problem| match problem {
+    let selection = criteria.selection(&state.log.digests()).map_err(|problem| match problem {
         CriteriaProblem::Nothing => bad_replay(
-            "choose messages by `messageIds`, `userId`, `reason`, `destination`, `subscription`, `from` or `to`, or send `\"allFailed\": true`; `state` alone is not enough",
+            "choose messages by `messageIds`, `userId`, `reason`, `destination`, `source`, `type`, `event`, `subscription`, `from` or `to`, or send `\"allFailed\": true`; `state` alone is not enough",
         ),
         other => bad_replay(other.to_string()),
     })?;
-    if let Some(name) = &selection.destination
+    if let Some(name) = &selection.filter.destination
         && !state.planners.contains_key(name)
     {
         let names = state.destination_names();

@@ -2,7 +2,7 @@
 
 use super::replay::{all, replay, replay_all};
 use super::*;
-use crate::queue::{Accepted, BrokenMessage, ReplayState, Selection};
+use crate::queue::{Accepted, BrokenMessage, ReplayState};
 
 pub(super) fn deletion(id: &str) -> NewMessage {
     NewMessage { kind: MessageType::Delete, ..message(id) }
@@ -162,7 +162,7 @@ pub(crate) async fn erases_a_bounded_number_per_call(store: &dyn Store) {
     assert!(calls > 2, "all at once");
     assert_eq!(replay(store, all(ReplayState::All), true).await, (0, 451));
     // No digest leads to them any more.
-    let of_person = Selection { user: Some("u1".to_owned()), ..all(ReplayState::All) };
+    let of_person = about("u1", ReplayState::All, Filter::default());
     assert_eq!(replay(store, of_person, true).await, (0, 0));
     assert!(super::of_person(store, "u1", None, 10).await.is_empty());
 }
@@ -310,7 +310,7 @@ pub(crate) async fn only_the_message_id_finds_what_was_erased(store: &dyn Store)
     let again = store.accept(vec![of("a"), message("deletion")]).await.unwrap();
     assert_eq!(again, [Accepted::Duplicate, Accepted::Duplicate]);
     for id in ["u1", "a1", "ada@example.com"] {
-        let selection = Selection { user: Some(id.to_owned()), ..all(ReplayState::All) };
+        let selection = about(id, ReplayState::All, Filter::default());
         assert_eq!(replay(store, selection, true).await, (0, 0), "{id}");
     }
 }

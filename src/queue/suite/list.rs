@@ -1,6 +1,6 @@
 //! Lists of messages, groups of failures, and the names of events.
 
-use super::replay::{all, replay};
+use super::replay::replay;
 use super::*;
 use crate::queue::{
     EVENT_NAMES_MAX, EventName, FailureGroup, MessageState, OTHER_EVENTS, ReplayState,
@@ -60,8 +60,7 @@ pub(crate) async fn finds_a_person_by_any_id(store: &dyn Store) {
         store.freeze_one(&lease, head.seq, plan(vec![])).await.unwrap();
     }
     for (id, expected) in [("u1", 1), ("a1", 2), ("ada@example.com", 3), ("nobody", 0)] {
-        let selection =
-            crate::queue::Selection { user: Some(id.to_owned()), ..all(ReplayState::All) };
+        let selection = about(id, ReplayState::All, Filter::default());
         assert_eq!(replay(store, selection, true).await, (expected, 0), "{id}");
     }
 }

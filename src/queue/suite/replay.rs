@@ -5,17 +5,24 @@ use FailureReason::{Expired, Refused};
 use super::*;
 use crate::queue::{DeliveryState, PendingAsk, ReplayAsk, ReplayPosition, ReplayState, Selection};
 
+/// The digests of the installation that the suite opens its stores with.
+fn digests() -> Digests {
+    Digests::new(&INSTALLATION_KEY)
+}
+
+/// Messages that are about a person, by whatever id, and meet other conditions.
+pub(crate) fn about(id: &str, state: ReplayState, filter: Filter) -> Selection {
+    Selection { filter: Filter { persons: digests().any_person(id), ..filter }, ..all(state) }
+}
+
+/// Messages that meet conditions.
+pub(crate) fn meeting(filter: Filter, state: ReplayState) -> Selection {
+    Selection { filter, ..all(state) }
+}
+
+/// All messages in a state.
 pub(crate) fn all(state: ReplayState) -> Selection {
-    Selection {
-        state,
-        message_ids: Vec::new(),
-        user: None,
-        reason: None,
-        destination: None,
-        subscription: None,
-        from: None,
-        to: None,
-    }
+    Selection { state, ..Selection::default() }
 }
 
 /// Replays to the end; returns how many, and how many had no contents.
@@ -173,7 +180,8 @@ pub(crate) async fn replays_for_one_subscription_alone(store: &dyn Store) {
     let lease = lease(store).await;
     let seq = put(store, message("a")).await;
     end(store, &lease, seq, &[("one", Some(Refused)), ("two", Some(Expired))]).await;
-    let two = Selection { subscription: Some("two".into()), ..all(ReplayState::Failed) };
+    let under = |name: &str| Filter { subscription: Some(name.into()), ..Filter::default() };
+    let two = meeting(under("two"), ReplayState::Failed);
     assert_eq!(replay(store, two, false).await, (1, 0));
     let seq = heads(store).await[0].seq;
     let job = store.open(seq).await.unwrap().unwrap();
@@ -184,7 +192,7 @@ pub(crate) async fn replays_for_one_subscription_alone(store: &dyn Store) {
     let seq = heads(store).await[0].seq;
     assert_eq!(store.open(seq).await.unwrap().unwrap().replay.settled, ["two"]);
     end(store, &lease, seq, &[("one", Some(Refused))]).await;
-    let one = Selection { subscription: Some("one".into()), ..all(ReplayState::Failed) };
+    let one = meeting(under("one"), ReplayState::Failed);
     assert_eq!(replay(store, one, false).await, (1, 0));
     // It is planned, and nothing takes it now: what was delivered before stands.
     assert_eq!(freeze_empty(store, &lease).await, None);
@@ -200,7 +208,8 @@ pub(crate) async fn a_failure_that_stands_keeps_a_message_failed(store: &dyn Sto
     let lease = lease(store).await;
     let seq = put(store, message("a")).await;
     end(store, &lease, seq, &[("one", Some(Refused)), ("two", Some(Refused))]).await;
-    let two = Selection { subscription: Some("two".into()), ..all(ReplayState::Failed) };
+    let under = |name: &str| Filter { subscription: Some(name.into()), ..Filter::default() };
+    let two = meeting(under("two"), ReplayState::Failed);
     assert_eq!(replay(store, two, false).await, (1, 0));
     assert_eq!(freeze_empty(store, &lease).await, None);
     assert!(record(store, "a").await.unmatched.is_none());
@@ -221,9 +230,11 @@ pub(crate) async fn replays_only_selected_messages(store: &dyn Store) {
         lane: lane(person),
         ..message(id)
     };
-    let refused = put(store, of("refused", 10, "u1")).await;
+    let refused = NewMessage { event: Some("Signed Up".into()), ..of("refused", 10, "u1") };
+    let refused = put(store, refused).await;
     end(store, &lease, refused, &[("one", Some(Refused)), ("two", None)]).await;
-    let expired = put(store, of("expired", 20, "u2")).await;
+    let expired = NewMessage { kind: MessageType::Identify, ..of("expired", 20, "u2") };
+    let expired = put(store, expired).await;
     end(store, &lease, expired, &[("two", Some(Expired))]).await;
     let delivered = put(store, of("delivered", 30, "u1")).await;
     end(store, &lease, delivered, &[("one", None)]).await;
@@ -236,7 +247,7 @@ pub(crate) async fn replays_only_selected_messages(store: &dyn Store) {
 
     let text = |text: &str| Some(text.to_owned());
     let ids = |ids: &[&str]| ids.iter().map(|id| (*id).to_owned()).collect::<Vec<_>>();
-    let user = |id: &str| Some(id.to_owned());
+    let any = Filter::default;
     let cases: Vec<(Selection, u64)> = vec![
         (all(Failed), 3),
         (all(Unmatched), 1),
@@ -244,20 +255,25 @@ pub(crate) async fn replays_only_selected_messages(store: &dyn Store) {
         (all(All), 5),
         (Selection { message_ids: ids(&["refused", "delivered", "nothing"]), ..all(Failed) }, 1),
         (Selection { message_ids: ids(&["refused", "delivered", "pending"]), ..all(All) }, 2),
-        (Selection { user: user("u1"), ..all(Failed) }, 2),
-        (Selection { user: user("u1"), ..all(All) }, 3),
-        (Selection { user: user("u3"), ..all(All) }, 0),
-        (Selection { reason: Some(Refused), ..all(Failed) }, 2),
-        (Selection { reason: Some(FailureReason::Invalid), ..all(Failed) }, 0),
-        (Selection { destination: text("other"), ..all(Failed) }, 1),
-        (Selection { destination: text(DESTINATION), ..all(All) }, 4),
-        (Selection { subscription: text("two"), ..all(Failed) }, 1),
-        (Selection { subscription: text("two"), ..all(All) }, 2),
-        (Selection { subscription: text("one"), reason: Some(Expired), ..all(Failed) }, 0),
-        (Selection { from: Some(at(20)), ..all(All) }, 4),
-        (Selection { from: Some(at(20)), to: Some(at(40)), ..all(All) }, 2),
-        (Selection { to: Some(at(10)), ..all(All) }, 0),
-        (Selection { user: user("u1"), reason: Some(Refused), to: Some(at(50)), ..all(Failed) }, 1),
+        (about("u1", Failed, any()), 2),
+        (about("u1", All, any()), 3),
+        (about("u3", All, any()), 0),
+        (meeting(Filter { reason: Some(Refused), ..any() }, Failed), 2),
+        (meeting(Filter { reason: Some(FailureReason::Invalid), ..any() }, Failed), 0),
+        (meeting(Filter { destination: text("other"), ..any() }, Failed), 1),
+        (meeting(Filter { source: text("web"), ..any() }, All), 5),
+        (meeting(Filter { source: text("app"), ..any() }, All), 0),
+        (meeting(Filter { event: text("Signed Up"), ..any() }, Failed), 1),
+        (meeting(Filter { kind: Some(MessageType::Track), ..any() }, All), 4),
+        (meeting(Filter { kind: Some(MessageType::Identify), ..any() }, All), 1),
+        (meeting(Filter { destination: text(DESTINATION), ..any() }, All), 4),
+        (meeting(Filter { subscription: text("two"), ..any() }, Failed), 1),
+        (meeting(Filter { subscription: text("two"), ..any() }, All), 2),
+        (meeting(Filter { subscription: text("one"), reason: Some(Expired), ..any() }, Failed), 0),
+        (meeting(Filter { from: Some(at(20)), ..any() }, All), 4),
+        (meeting(Filter { from: Some(at(20)), to: Some(at(40)), ..any() }, All), 2),
+        (meeting(Filter { to: Some(at(10)), ..any() }, All), 0),
+        (about("u1", Failed, Filter { reason: Some(Refused), to: Some(at(50)), ..any() }), 1),
     ];
     for (n, (selection, expected)) in cases.into_iter().enumerate() {
         assert_eq!(replay(store, selection, true).await, (expected, 0), "case {n}");
@@ -302,7 +318,7 @@ pub(crate) async fn replays_each_once_in_bounded_parts(store: &dyn Store) {
     assert_eq!(replayed, 2_250);
     assert!(calls > 1, "all at once");
     // All are of one person: found by another way, and no less bounded.
-    let of_person = Selection { user: Some("u1".to_owned()), ..all(ReplayState::Failed) };
+    let of_person = about("u1", ReplayState::Failed, Filter::default());
     assert_eq!(replay(store, of_person, true).await, (2_250 + calls, 0));
 }
 

@@ -223,11 +223,12 @@ impl History {
 
     async fn replay(&mut self, store: &dyn Store) {
         let states = [ReplayState::Failed, ReplayState::All, ReplayState::Unmatched];
-        let selection = Selection {
+        let filter = Filter {
             subscription: self.random.bool().then(|| "one".to_owned()),
             destination: Some(DESTINATIONS[self.random.usize(0..2)].to_owned()),
-            ..all(states[self.random.usize(0..3)])
+            ..Filter::default()
         };
+        let selection = meeting(filter, states[self.random.usize(0..3)]);
         let mut ask =
             ReplayAsk { selection, position: None, is_dry_run: false, now: at(self.now_ms) };
         while let Some(next) = store.replay(&ask).await.unwrap().next {

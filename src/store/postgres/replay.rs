@@ -16,7 +16,7 @@ use super::numbers::{self, Stream};
 use super::params::{Array, Param, params};
 use super::rows::{get, to_ms};
 use super::statement::{Order, Statement, Value, of_persons};
-use super::{Fault, PostgresStore, Time, partitions, tally};
+use super::{Fault, PostgresStore, Time, list, partitions, tally};
 use crate::queue::{
     Class, MessageState, ReplayAsk, ReplayChunk, ReplayPosition, ReplayState, Replays, Selection,
     Seq, Stage, Unavailable,
@@ -173,7 +173,8 @@ impl Replays for PostgresStore {
         let connection = self.lookups.get().await?;
         let found = find(&connection, ask, position, &self.digests).await?;
         connection.give_back();
-        let mut chunk = ReplayChunk { next: found.next, ..ReplayChunk::default() };
+        let mut chunk =
+            ReplayChunk { until: found.until, next: found.next, ..ReplayChunk::default() };
         let mut seen = None;
         for part in found.messages.chunks(MESSAGES_MAX) {
             let replayable = || part.iter().filter(|message| message.is_replayable);
@@ -186,7 +187,7 @@ impl Replays for PostgresStore {
                 let requeue = Requeue {
                     seqs,
                     failed_only: ask.selection.state == ReplayState::Failed,
-                    subscription: ask.selection.subscription.as_deref(),
+                    subscription: ask.selection.filter.subscription.as_deref(),
                     now: ask.now,
                     time: self.time,
                 };
@@ -257,7 +258,7 @@ async fn find(
     let numbers = ordered.into_iter().filter(|seq| *seq <= seen);
     let numbers = numbers.chain(replayed.iter().filter(|(_, at)| *at <= seen).map(|(seq, _)| *seq));
     let numbers: BTreeSet<i64> = numbers.collect();
-    let mut messages = select(connection, selection, digests, numbers).await?;
+    let mut messages = select(connection, selection, numbers).await?;
     // One that was replayed is found by its number, too, but its position is another. A number behind the end was given
     // since the replay began: by this replay, whose commit succeeded though its answer was lost, or by another one.
     messages.retain(|message| {
@@ -280,8 +281,8 @@ async fn in_order(
         let ids = selection.message_ids.iter();
         let hashes = ids.map(|id| digests.message_id(id).0).collect();
         (Cow::Borrowed(OF_IDS), vec![Value::Numbers(hashes)])
-    } else if let Some(user) = &selection.user {
-        let persons = digests.any_person(user);
+    } else if !selection.filter.persons.is_empty() {
+        let persons = &selection.filter.persons;
         let text = of_persons(Order::OldestFirst, persons.len());
         (Cow::Owned(text), persons.iter().map(|person| Value::Number(person.0)).collect())
     } else {
@@ -318,13 +319,12 @@ async fn in_order(
 async fn select(
     connection: &Connection,
     selection: &Selection,
-    digests: &Digests,
     seqs: BTreeSet<i64>,
 ) -> Result<Vec<Selected>, Fault> {
     if seqs.is_empty() {
         return Ok(Vec::new());
     }
-    let statement = selected(selection, digests, &Vec::from_iter(seqs));
+    let statement = selected(selection, &Vec::from_iter(seqs));
     let mut messages = Vec::new();
     for row in connection.query(&statement.text, &statement.params()).await? {
         messages.push(Selected {
@@ -337,7 +337,7 @@ async fn select(
     Ok(messages)
 }
 
-pub(super) fn selected(selection: &Selection, digests: &Digests, seqs: &[i64]) -> Statement {
+pub(super) fn selected(selection: &Selection, seqs: &[i64]) -> Statement {
     let mut statement = Statement::of(SELECTED, seqs);
     match selection.state {
         ReplayState::Failed => statement.is_in_state(MessageState::Failed),
@@ -345,20 +345,12 @@ pub(super) fn selected(selection: &Selection, digests: &Digests, seqs: &[i64]) -
         ReplayState::Delivered => statement.is_in_state(MessageState::Delivered),
         ReplayState::All => {}
     }
-    if let Some(user) = &selection.user {
-        statement.is_about(&digests.any_person(user));
-    }
     if !selection.message_ids.is_empty() {
         let ids = selection.message_ids.iter().map(|id| super::params::text(id).into_owned());
         let ids = statement.add(Value::Texts(ids.collect()));
         statement.text += &format!(" AND m.message_id = ANY({ids})");
     }
-    statement.compare("m.destination =", selection.destination.as_deref().map(Value::text));
-    let time = |time: Option<Timestamp>| time.map(|time| Value::Number(to_ms(time)));
-    statement.compare("m.received_at >=", time(selection.from));
-    statement.compare("m.received_at <", time(selection.to));
-    let is_failed = selection.state == ReplayState::Failed;
-    statement.has_delivery(selection.subscription.as_deref(), selection.reason, is_failed);
+    list::meets_filter(&mut statement, &selection.filter, selection.state == ReplayState::Failed);
     statement
 }
 

@@ -232,7 +232,8 @@ impl Replays for SqliteStore {
         let (question, digests) = (ask.clone(), self.digests.clone());
         let find = move |snapshot: &Connection| replay::find(snapshot, &question, &digests);
         let found = self.lookups.read(find).await?;
-        let mut chunk = ReplayChunk { next: found.next, ..ReplayChunk::default() };
+        let mut chunk =
+            ReplayChunk { until: found.until, next: found.next, ..ReplayChunk::default() };
         let mut seen = None;
         for part in found.messages.chunks(replay::MESSAGES_MAX) {
             let replayable = || part.iter().filter(|message| message.is_replayable);
@@ -245,7 +246,7 @@ impl Replays for SqliteStore {
                 let requeue = replay::Requeue {
                     seqs,
                     failed_only: ask.selection.state == ReplayState::Failed,
-                    subscription: ask.selection.subscription.clone(),
+                    subscription: ask.selection.filter.subscription.clone(),
                     now: ask.now,
                 };
                 let size = Size { messages: count as u64, bytes };

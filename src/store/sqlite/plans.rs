@@ -6,8 +6,8 @@ use std::path::Path;
 use rusqlite::types::Value;
 use rusqlite::{Connection, params_from_iter};
 
-use super::replay::{Sought, statement};
-use crate::queue::{FailureReason, ReplayState, Selection};
+use super::replay::statement;
+use crate::queue::{FailureReason, Filter, Selection};
 use crate::segment::{MessageHash, PersonDigest};
 
 /// Each statement with its name and the look-ups that it makes, in alphabetical order.
@@ -311,30 +311,26 @@ fn every_statement_is_among_them() {
 
 #[test]
 fn a_selection_for_a_replay_uses_the_index_of_what_it_names() {
-    let selection = Selection {
-        state: ReplayState::Failed,
-        message_ids: Vec::new(),
-        user: None,
+    let filter = Filter {
         reason: Some(FailureReason::Refused),
-        destination: None,
-        subscription: None,
-        from: None,
-        to: None,
+        event: Some("Signed Up".into()),
+        ..Filter::default()
     };
-    let nothing = Sought::default();
-    let person = Sought { persons: vec![PersonDigest(1), PersonDigest(2)], ..Sought::default() };
-    let id = Sought { message_ids: vec![MessageHash(1)], ..Sought::default() };
+    let persons = vec![PersonDigest(1), PersonDigest(2)];
+    let of = |filter: Filter| Selection { filter, ..Selection::default() };
+    let selection = of(filter.clone());
+    let of_person = of(Filter { persons, ..filter });
     let of_id = Selection { message_ids: vec!["a".to_owned()], ..selection.clone() };
     let in_order = ["m (rowid>? AND rowid<?)", "replays_first_seq (first_seq>? AND first_seq<?)"];
-    let of_person = ["m (rowid=?)", "persons (person=? AND seq>?)"];
-    let of_message = ["m (rowid=?)", "message_ids (message_hash=? AND seq>?)"];
+    let by_person = ["m (rowid=?)", "persons (person=? AND seq>?)"];
+    let by_id = ["m (rowid=?)", "message_ids (message_hash=? AND seq>?)"];
     let connection = empty();
-    for (selection, sought, expected, others) in [
-        (&selection, &nothing, in_order, &[][..]),
-        (&selection, &person, of_person, &in_order),
-        (&of_id, &id, of_message, &in_order),
+    for (selection, hashes, expected, others) in [
+        (&selection, &[][..], in_order, &[][..]),
+        (&of_person, &[], by_person, &in_order),
+        (&of_id, &[MessageHash(1)], by_id, &in_order),
     ] {
-        let (text, _) = statement(selection, sought, 0, 100, 200);
+        let (text, _) = statement(selection, hashes, 0, 100, 200);
         let plan = plan(&connection, &text);
         let lookups = lookups(&plan);
         let has = |lookup: &&str| lookups.iter().any(|found| found == lookup);

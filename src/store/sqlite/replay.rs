@@ -11,8 +11,10 @@ use super::group::{Effects, Step};
 use super::purge::{DELETE_MESSAGE, DELETE_REPLAY};
 use super::recent::sorted_through;
 use super::rows::to_ms;
-use crate::queue::{Class, ReplayAsk, ReplayPosition, ReplayState, Selection, Seq, Stage};
-use crate::segment::{Digests, MessageHash, PersonDigest};
+use crate::queue::{
+    Class, ReplayAsk, ReplayPosition, ReplayState, Selection, Seq, Stage, event_name,
+};
+use crate::segment::{Digests, MessageHash};
 use crate::store::tally::Counted;
 
 pub(super) const LAST_SEQ: &str = "SELECT value FROM meta WHERE name = 'last_seq'";
@@ -124,15 +126,12 @@ pub(super) fn find(
         }
     };
     let (after, until) = (position.after.0, position.until.0);
-    let Selection { user, message_ids, .. } = &ask.selection;
-    let sought = Sought {
-        persons: user.as_deref().map(|user| digests.any_person(user)).unwrap_or_default(),
-        message_ids: message_ids.iter().map(|id| digests.message_id(id)).collect(),
-    };
+    let Selection { message_ids, filter, .. } = &ask.selection;
+    let message_ids: Vec<_> = message_ids.iter().map(|id| digests.message_id(id)).collect();
     // Messages of persons, or with given ids, are found by an index, however far apart they are.
-    let is_indexed = !sought.persons.is_empty() || !sought.message_ids.is_empty();
+    let is_indexed = !filter.persons.is_empty() || !message_ids.is_empty();
     let last = if is_indexed { until } else { until.min(after.saturating_add(STRETCH)) };
-    let (text, values) = statement(&ask.selection, &sought, after, last, until);
+    let (text, values) = statement(&ask.selection, &message_ids, after, last, until);
     let messages: Vec<Selected> = snapshot
         .prepare(&text)?
         .query_map(params_from_iter(values), |row| {
@@ -154,13 +153,6 @@ pub(super) fn find(
     Ok(Found { messages, until, next })
 }
 
-/// The digests of what a selection names.
-#[derive(Debug, Default)]
-pub(super) struct Sought {
-    pub(super) persons: Vec<PersonDigest>,
-    pub(super) message_ids: Vec<MessageHash>,
-}
-
 /// The parameters of a statement.
 #[derive(Default)]
 struct Parameters(Vec<Value>);
@@ -180,17 +172,17 @@ impl Parameters {
 }
 
 /// Finds the selected messages between two positions in the order of acceptance, of a replay that ends at `until`.
-/// `sought` are the digests of the selection. The text holds names of columns and parameters alone, whatever was asked.
+/// `message_ids` are the digests of those of the selection. The text holds names of columns and parameters alone, whatever was asked.
 pub(super) fn statement(
     selection: &Selection,
-    sought: &Sought,
+    message_ids: &[MessageHash],
     after: i64,
     last: i64,
     until: i64,
 ) -> (String, Vec<Value>) {
     let mut parameters = Parameters::default();
     let (after, last) = (parameters.add(after), parameters.add(last));
-    let conditions = conditions(selection, sought, &after, &mut parameters);
+    let conditions = conditions(selection, message_ids, &after, &mut parameters);
     let mut text = String::new();
     for (branch, position) in BRANCHES {
         text += branch;
@@ -208,7 +200,7 @@ pub(super) fn statement(
 /// The conditions of a selection on the message `m`.
 fn conditions(
     selection: &Selection,
-    sought: &Sought,
+    message_ids: &[MessageHash],
     after: &str,
     parameters: &mut Parameters,
 ) -> String {
@@ -220,8 +212,9 @@ fn conditions(
         ReplayState::Delivered => IS_DELIVERED,
         ReplayState::All => "",
     });
-    if !sought.persons.is_empty() {
-        let persons = parameters.add_all(sought.persons.iter().map(|person| person.0));
+    let filter = &selection.filter;
+    if !filter.persons.is_empty() {
+        let persons = parameters.add_all(filter.persons.iter().map(|person| person.0));
         // The sequence number of a replayed message is behind its position, so `after` bounds both.
         text += &format!(
             " AND m.seq IN (
@@ -232,7 +225,7 @@ fn conditions(
         );
     }
     if !selection.message_ids.is_empty() {
-        let hashes = parameters.add_all(sought.message_ids.iter().map(|hash| hash.0));
+        let hashes = parameters.add_all(message_ids.iter().map(|hash| hash.0));
         let ids = parameters.add_all(selection.message_ids.iter().cloned());
         text += &format!(
             " AND m.seq IN (
@@ -248,19 +241,28 @@ fn conditions(
             text += &format!(" AND {condition} {}", parameters.add(value));
         }
     };
-    compare("m.destination =", selection.destination.clone().map(Value::from));
-    compare("m.received_at >=", selection.from.map(|from| to_ms(from).into()));
-    compare("m.received_at <", selection.to.map(|to| to_ms(to).into()));
-    if selection.reason.is_some() || selection.subscription.is_some() {
+    compare("m.destination =", filter.destination.clone().map(Value::from));
+    compare("m.source =", filter.source.clone().map(Value::from));
+    compare("m.kind =", filter.kind.map(|kind| kind.as_str().to_owned().into()));
+    compare("m.received_at >=", filter.from.map(|from| to_ms(from).into()));
+    compare("m.received_at <", filter.to.map(|to| to_ms(to).into()));
+    if let Some(event) = &filter.event {
+        let event = parameters.add(event_name(event).to_owned());
+        // The plus keeps the planner from the index of all messages of the event, which each stretch would read.
+        text += &format!(
+            " AND +m.event_id IN (SELECT id FROM event_names n WHERE n.source = m.source AND n.name = {event})"
+        );
+    }
+    if filter.reason.is_some() || filter.subscription.is_some() {
         text +=
             " AND EXISTS (SELECT 1 FROM deliveries d WHERE d.seq = m.seq AND d.is_superseded = 0";
         if selection.state == ReplayState::Failed {
             text += " AND d.state = 'failed'";
         }
-        if let Some(reason) = selection.reason {
+        if let Some(reason) = filter.reason {
             text += &format!(" AND d.reason = {}", parameters.add(reason.as_str().to_owned()));
         }
-        if let Some(subscription) = &selection.subscription {
+        if let Some(subscription) = &filter.subscription {
             text += &format!(" AND d.subscription = {}", parameters.add(subscription.clone()));
         }
         text += ")";

@@ -124,13 +124,13 @@ async fn check(connection: &Connection, filter: &Filter, batch: &[i64]) -> Resul
 
 pub(super) fn checked(filter: &Filter, seqs: &[i64]) -> Statement {
     let mut statement = Statement::of(CHECKED, seqs);
-    meets_filter(&mut statement, filter);
+    meets_filter(&mut statement, filter, false);
     statement.text += " ORDER BY m.seq DESC";
     statement
 }
 
-/// Adds that the message `m` meets a filter.
-fn meets_filter(statement: &mut Statement, filter: &Filter) {
+/// Adds that the message `m` meets a filter; with `is_failed`, the delivery that it asks for failed.
+pub(super) fn meets_filter(statement: &mut Statement, filter: &Filter, is_failed: bool) {
     let word = |word: &Option<String>| word.as_deref().map(Value::text);
     statement.is_about(&filter.persons);
     statement.compare("m.destination =", word(&filter.destination));
@@ -144,7 +144,7 @@ fn meets_filter(statement: &mut Statement, filter: &Filter) {
     if let Some(state) = filter.state {
         statement.is_in_state(state);
     }
-    statement.has_delivery(filter.subscription.as_deref(), filter.reason, false);
+    statement.has_delivery(filter.subscription.as_deref(), filter.reason, is_failed);
 }
 
 /// The latest failures, grouped by cause.
@@ -191,7 +191,7 @@ pub(super) fn failures_of(filter: &Filter, seqs: &[i64]) -> Statement {
     let reason = filter.reason.map(|reason| Value::text(reason.as_str()));
     statement.compare("d.reason =", reason);
     statement.compare("d.subscription =", filter.subscription.as_deref().map(Value::text));
-    meets_filter(&mut statement, filter);
+    meets_filter(&mut statement, filter, false);
     statement.text += FAILURES[1];
     statement
 }

@@ -141,17 +141,14 @@ async fn statements_read_an_index_of_the_days_they_ask_for() {
     }
     let digests = store.digests();
     for state in ReplayState::ALL {
-        let selection = Selection {
-            state,
-            message_ids: Vec::new(),
-            user: Some("u1".into()),
+        let filter = Filter {
+            persons: digests.any_person("u1"),
             reason: refused.filter(|_| state == ReplayState::Failed),
             destination: Some("main".into()),
-            subscription: None,
-            from: None,
-            to: None,
+            ..Filter::default()
         };
-        let statement = replay::selected(&selection, &digests, &seqs);
+        let selection = Selection { state, filter, ..Selection::default() };
+        let statement = replay::selected(&selection, &seqs);
         explained.push(explain(&raw, &format!("replay: {state:?}"), &statement).await);
     }
     for (name, text, values) in [

@@ -163,7 +163,7 @@ async fn delivered(store: &SqliteStore, count: usize) -> ReplayAsk {
         from: Some("2000-01-01".into()),
         ..Default::default()
     };
-    let selection = selection.selection().unwrap();
+    let selection = selection.selection(&store.digests()).unwrap();
     ReplayAsk { selection, position: None, is_dry_run: false, now: at(1) }
 }
 

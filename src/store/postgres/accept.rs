@@ -2,13 +2,12 @@
 //!
 //! While one group is being written, the next one gathers. A call is answered only after the commit of its group.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::mpsc::UnboundedReceiver;
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
-use tokio_postgres::Row;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 use super::connection::{ANSWER_TIMEOUT, Connection, Connections, Pooled};
@@ -17,11 +16,9 @@ use super::hints::Hints;
 use super::numbers::{self, STREAMS_MAX, Stream};
 use super::params::{Array, params, text};
 use super::rows::{duration_ms, get, to_json, to_ms};
-use super::{Fault, Time, partitions, startup, tally};
-use crate::queue::{Accepted, NewMessage, Stage};
-use crate::segment::MessageType;
+use super::{Fault, Time, partitions, startup};
+use crate::queue::{Accepted, NewMessage};
 use crate::store::backlog::Admitted;
-use crate::store::tally::{Counted, Tallies};
 
 /// $1 destinations. From here to the commit, no other transaction gives numbers to messages of these destinations.
 /// In the order of the streams, so that no two transactions wait for each other.
@@ -34,25 +31,9 @@ const ADD_STREAM: &str = "
     SELECT $1, COALESCE(MAX(no) + 1, 0) FROM @streams
     ON CONFLICT DO NOTHING";
 const COUNT_STREAMS: &str = "SELECT COUNT(*) FROM @streams";
-/// $1 digests of message ids, $2 the first sequence number that matters. A statement of its own behind the lock: it
-/// then sees all that was committed under the lock before. One digest after another: if a list of them is compared with
-/// a partition that is new, the planner assumes so many rows that it would read all of them by number.
-pub(super) const STORED: &str = "
-    SELECT m.source, m.message_id, m.received_at FROM unnest($1) h (hash) CROSS JOIN LATERAL (
-        SELECT source, message_id, received_at FROM @messages WHERE message_hash = h.hash AND seq >= $2 OFFSET 0) m";
-const INSERT: &str = "
-    INSERT INTO @messages (seq, message_hash, lane, anonymous, email, received_at, payload_bytes, class, kind,
-                           source, destination, message_id, event, warnings)
-    SELECT * FROM unnest($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14)";
-const INSERT_PAYLOADS: &str = "INSERT INTO @payloads (seq, payload) SELECT * FROM unnest($1, $2)";
-const INSERT_PENDING: &str = "
-    INSERT INTO @pending (seq, lane, received_at, payload_bytes, class, source, destination, is_deletion)
-    SELECT * FROM unnest($1, $2, $3, $4, $5, $6, $7, $8)";
-/// $1 days, $2 how far the times of their messages are from the times of their numbers. Changes nothing as long as
-/// the clocks are right.
-const NOTE_SLACK: &str = "
-    UPDATE @days d SET slack_ms = u.slack_ms FROM unnest($1, $2) u (day, slack_ms)
-    WHERE d.day = u.day AND d.slack_ms < u.slack_ms";
+/// The arguments are described where the function is made.
+const ACCEPT: &str = "
+    SELECT @accept_1($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18)";
 /// $1 destinations, $2 last numbers.
 pub(super) const ADVANCE_STREAMS: &str = "
     UPDATE @streams s SET last = u.last FROM unnest($1, $2) u (destination, last)
@@ -261,6 +242,12 @@ impl Memory {
         let destinations: BTreeSet<String> =
             known.iter().map(|message| message.destination.clone()).collect();
         let destinations: Array<String> = destinations.into_iter().collect();
+        let judged = Judged::new(&group.calls(), self.duplicate_window);
+        let accept = Accept { judged, event_names: &event_names, destinations: &destinations };
+        // Usually, no other transaction has the locks, and one round trip is all.
+        if let Some(answers) = accept.commit(connection, connection.begin(), self.time).await? {
+            return Ok(answers);
+        }
         let lock = params![destinations];
         let (begun, locked) = tokio::join!(
             biased;
@@ -269,14 +256,10 @@ impl Memory {
         );
         begun?;
         let locked = locked?;
-        let (mut streams, mut now_ms) = (HashMap::new(), 0);
-        for row in &locked {
-            let stream = Stream { no: get(row, 1)?, last: get(row, 2)? };
-            streams.insert(get::<&str>(row, 0)?, stream);
-            now_ms = get(row, 3)?;
-        }
+        let locked: HashSet<&str> =
+            locked.iter().map(|row| get(row, 0)).collect::<Result<_, _>>()?;
         let missing = destinations.0.iter().map(String::as_str);
-        let missing: Vec<&str> = missing.filter(|name| !streams.contains_key(name)).collect();
+        let missing: Vec<&str> = missing.filter(|name| !locked.contains(name)).collect();
         if !missing.is_empty() {
             connection.batch("ROLLBACK").await?;
             add_streams(connection, &missing).await?;
@@ -288,104 +271,175 @@ impl Memory {
             let before = known.len();
             group.fill(queue, |order| {
                 let is_locked =
-                    |message: &NewMessage| streams.contains_key(message.destination.as_str());
+                    |message: &NewMessage| locked.contains(message.destination.as_str());
                 order.messages.iter().all(is_locked) && self.event_names.knows(&order.messages)
             });
             let more: Vec<&NewMessage> = group.messages().skip(before).collect();
             event_names.extend(self.event_names.of(connection, &more).await?);
         }
-        let group = &*group;
-        let messages: Vec<&NewMessage> = group.messages().collect();
-        let hashes: BTreeSet<i64> = messages.iter().map(|message| message.message_hash.0).collect();
-        let hashes: Array<i64> = hashes.into_iter().collect();
-        let window_ms = duration_ms(self.duplicate_window);
-        let earliest_ms = messages.iter().map(|message| to_ms(message.received_at)).min();
-        let since_ms = earliest_ms
-            .unwrap_or_default()
-            .saturating_sub(window_ms)
-            .saturating_sub(duration_ms(SKEW_MAX));
-        let since = numbers::first_at(since_ms);
-        let stored = connection.query(STORED, params![hashes, since]).await?;
-        if self.time == Time::OfCallers {
-            now_ms = earliest_ms.unwrap_or_default();
-        }
-        let (answers, fresh) = judge(&group.calls(), &stored, window_ms)?;
-        if fresh.is_empty() {
-            connection.batch("COMMIT").await?;
-            return Ok(answers);
-        }
-        let fresh: Vec<Fresh<'_>> = fresh
-            .into_iter()
-            .map(|index| {
-                let message = messages[index];
-                let stream = streams.get_mut(message.destination.as_str());
-                let stream = stream.ok_or(Fault::Broken("a stream vanished"))?;
-                let seq = stream.next(now_ms);
-                Ok(Fresh { seq, message, event: event_names[index].as_deref() })
-            })
-            .collect::<Result<_, Fault>>()?;
-        let inserted = insert(connection, &fresh, &streams).await;
-        if inserted.as_ref().is_err_and(Fault::is_missing_partition) {
-            connection.batch("ROLLBACK").await?;
-            let days: BTreeSet<i32> = fresh.iter().map(|fresh| numbers::day(fresh.seq)).collect();
-            partitions::make(connection, days.into_iter().collect()).await?;
-        }
-        inserted.map(|()| answers)
+        let judged = Judged::new(&group.calls(), self.duplicate_window);
+        let accept = Accept { judged, event_names: &event_names, destinations: &destinations };
+        let answers = accept.commit(connection, async { Ok(()) }, self.time).await?;
+        answers.ok_or(Fault::Broken("a stream vanished"))
     }
 }
 
-/// A message to be inserted.
-struct Fresh<'a> {
-    seq: i64,
-    message: &'a NewMessage,
-    /// The name under which its event is listed.
-    event: Option<&'a str>,
-}
-
-/// A message that was accepted, as far as it matters to those that may be its duplicates.
-struct Seen {
-    received_ms: i64,
-    /// The call of this group that contains it; `None` if it was stored before.
-    call: Option<usize>,
-}
-
-/// Returns whether each message of each call is new, and the indices of those that are, in the order of all.
-fn judge(
-    calls: &[&[NewMessage]],
-    stored: &[Row],
+/// The messages of a group, and which of them repeat an earlier one of the same group.
+struct Judged<'a> {
+    messages: Vec<&'a NewMessage>,
+    /// The number of messages of each call.
+    calls: Vec<usize>,
+    /// The indices of those that may be new.
+    first: Vec<usize>,
     window_ms: i64,
-) -> Result<(Vec<Vec<Accepted>>, Vec<usize>), Fault> {
-    let mut seen: HashMap<(&str, &str), Seen> = HashMap::with_capacity(stored.len());
-    for row in stored {
-        let received_ms: i64 = get(row, 2)?;
-        let entry =
-            seen.entry((get(row, 0)?, get(row, 1)?)).or_insert(Seen { received_ms, call: None });
-        entry.received_ms = entry.received_ms.max(received_ms);
-    }
-    let ids: Vec<_> = calls.iter().copied().flatten().map(|m| text(&m.message_id)).collect();
-    let (mut answers, mut fresh) = (Vec::with_capacity(calls.len()), Vec::new());
-    let mut index = 0;
-    for (call, messages) in calls.iter().enumerate() {
-        let mut accepted = Vec::with_capacity(messages.len());
-        for message in *messages {
-            let key = (&*message.source, &*ids[index]);
+}
+
+impl<'a> Judged<'a> {
+    fn new(calls: &[&'a [NewMessage]], window: Duration) -> Self {
+        let window_ms = duration_ms(window);
+        let messages: Vec<&NewMessage> = calls.iter().copied().flatten().collect();
+        let mut seen: HashMap<(&str, &str), (usize, i64)> = HashMap::with_capacity(messages.len());
+        let mut first = Vec::with_capacity(messages.len());
+        let of_call = calls.iter().enumerate().flat_map(|(call, of)| of.iter().map(move |_| call));
+        for (index, (message, call)) in messages.iter().zip(of_call).enumerate() {
             let received_ms = to_ms(message.received_at);
-            let is_duplicate = seen.get(&key).is_some_and(|before| {
-                before.call == Some(call)
-                    || before.received_ms >= received_ms.saturating_sub(window_ms)
+            let key = (&*message.source, &*message.message_id);
+            let is_repeat = seen.get(&key).is_some_and(|(of_call, before_ms)| {
+                *of_call == call || *before_ms >= received_ms.saturating_sub(window_ms)
             });
-            if is_duplicate {
-                accepted.push(Accepted::Duplicate);
-            } else {
-                seen.insert(key, Seen { received_ms, call: Some(call) });
-                fresh.push(index);
-                accepted.push(Accepted::New);
+            if !is_repeat {
+                seen.insert(key, (call, received_ms));
+                first.push(index);
             }
-            index += 1;
         }
-        answers.push(accepted);
+        Self { messages, calls: calls.iter().map(|call| call.len()).collect(), first, window_ms }
     }
-    Ok((answers, fresh))
+
+    /// Whether each message of each call is new, if these among the first ones are duplicates of stored ones; their
+    /// indices begin with 1.
+    fn answers(&self, duplicates: &[i32]) -> Vec<Vec<Accepted>> {
+        let mut all = vec![Accepted::Duplicate; self.messages.len()];
+        for index in &self.first {
+            all[*index] = Accepted::New;
+        }
+        for number in duplicates {
+            let index = usize::try_from(*number - 1).ok().and_then(|first| self.first.get(first));
+            if let Some(index) = index {
+                all[*index] = Accepted::Duplicate;
+            }
+        }
+        let mut all = all.into_iter();
+        self.calls.iter().map(|messages| all.by_ref().take(*messages).collect()).collect()
+    }
+}
+
+/// A group of messages to be stored.
+struct Accept<'a> {
+    judged: Judged<'a>,
+    /// The names under which their events are listed.
+    event_names: &'a [Option<String>],
+    /// Of all messages, each once.
+    destinations: &'a Array<String>,
+}
+
+impl Accept<'_> {
+    /// Stores messages in one round trip, from what begins the transaction to its end; returns whether each message of
+    /// each call is new. `None`: nothing was stored, since a stream is missing, or another transaction has it.
+    async fn commit(
+        &self,
+        connection: &Connection,
+        begin: impl Future<Output = Result<(), Fault>>,
+        time: Time,
+    ) -> Result<Option<Vec<Vec<Accepted>>>, Fault> {
+        let Judged { messages, first, window_ms, .. } = &self.judged;
+        let of = |value: fn(&NewMessage) -> i64| -> Array<i64> {
+            first.iter().map(|index| value(messages[*index])).collect()
+        };
+        let digest = |value: fn(&NewMessage) -> Option<i64>| -> Array<Option<i64>> {
+            first.iter().map(|index| value(messages[*index])).collect()
+        };
+        let word = |value: fn(&NewMessage) -> &str| -> Array<&str> {
+            first.iter().map(|index| value(messages[*index])).collect()
+        };
+        let message_hash = of(|message| message.message_hash.0);
+        let lane = of(|message| message.lane.0);
+        let anonymous = digest(|message| message.anonymous.map(|anonymous| anonymous.0));
+        let email = digest(|message| message.email.map(|email| email.0));
+        let received_at = of(|message| to_ms(message.received_at));
+        let each = || first.iter().map(|index| messages[*index]);
+        let payload_bytes: Array<i32> = each()
+            .map(|message| i32::try_from(message.payload.len()).unwrap_or(i32::MAX))
+            .collect();
+        let class: Array<i16> =
+            each().map(|message| i16::try_from(message.class.code()).unwrap_or(i16::MAX)).collect();
+        let kind = word(|message| message.kind.as_str());
+        let source = word(|message| &message.source);
+        let destination = word(|message| &message.destination);
+        let message_id: Array<_> = each().map(|message| text(&message.message_id)).collect();
+        let event: Array<Option<&str>> =
+            first.iter().map(|index| self.event_names[*index].as_deref()).collect();
+        let warnings: Array<Option<String>> =
+            each().map(|message| to_json(&message.warnings)).collect();
+        let payload: Array<&[u8]> = each().map(|message| &message.payload[..]).collect();
+        let earliest_ms = received_at.0.iter().copied().min().unwrap_or_default();
+        let since_ms = earliest_ms.saturating_sub(*window_ms).saturating_sub(duration_ms(SKEW_MAX));
+        let since = numbers::first_at(since_ms);
+        let now_ms = (time == Time::OfCallers).then_some(earliest_ms);
+        let params = params![
+            now_ms,
+            *window_ms,
+            since,
+            *self.destinations,
+            message_hash,
+            lane,
+            anonymous,
+            email,
+            received_at,
+            payload_bytes,
+            class,
+            kind,
+            source,
+            destination,
+            message_id,
+            event,
+            warnings,
+            payload,
+        ];
+        crate::crash::point("commit.before");
+        // After an error the server runs nothing more of the transaction, and COMMIT rolls back.
+        let (begun, stored, committed) = tokio::join!(
+            biased;
+            begin,
+            connection.query_one(ACCEPT, params),
+            connection.batch("COMMIT"),
+        );
+        begun?;
+        let stored = match stored {
+            Err(fault) if fault.is_missing_partition() => {
+                make_partitions(connection, self.destinations, now_ms).await?;
+                Err(fault)
+            }
+            stored => stored,
+        }?;
+        committed?;
+        let duplicates: Option<Vec<i32>> = get(&stored, 0)?;
+        crate::crash::point("commit.after");
+        Ok(duplicates.map(|duplicates| self.judged.answers(&duplicates)))
+    }
+}
+
+/// Makes the partitions of the day for which streams give numbers now.
+async fn make_partitions(
+    connection: &Connection,
+    destinations: &Array<String>,
+    now_ms: Option<i64>,
+) -> Result<(), Fault> {
+    let mut days = BTreeSet::new();
+    for row in connection.query(LOCK_STREAMS, params![*destinations]).await? {
+        let mut stream = Stream { no: get(&row, 1)?, last: get(&row, 2)? };
+        days.insert(numbers::day(stream.next(now_ms.unwrap_or(get(&row, 3)?))));
+    }
+    partitions::make(connection, days.into_iter().collect()).await
 }
 
 /// Adds the streams of new destinations.
@@ -399,118 +453,6 @@ async fn add_streams(connection: &Connection, destinations: &[&str]) -> Result<(
         connection.execute(ADD_STREAM, params![*destination]).await?;
     }
     Ok(())
-}
-
-/// Inserts messages and commits.
-async fn insert(
-    connection: &Connection,
-    fresh: &[Fresh<'_>],
-    streams: &HashMap<&str, Stream>,
-) -> Result<(), Fault> {
-    let of = |value: fn(&NewMessage) -> i64| -> Array<i64> {
-        fresh.iter().map(|fresh| value(fresh.message)).collect()
-    };
-    let digest = |value: fn(&NewMessage) -> Option<i64>| -> Array<Option<i64>> {
-        fresh.iter().map(|fresh| value(fresh.message)).collect()
-    };
-    let word = |value: fn(&NewMessage) -> &str| -> Array<&str> {
-        fresh.iter().map(|fresh| value(fresh.message)).collect()
-    };
-    let seq: Array<i64> = fresh.iter().map(|fresh| fresh.seq).collect();
-    let lane = of(|message| message.lane.0);
-    let received_at = of(|message| to_ms(message.received_at));
-    let payload_bytes: Array<i32> = fresh
-        .iter()
-        .map(|fresh| i32::try_from(fresh.message.payload.len()).unwrap_or(i32::MAX))
-        .collect();
-    let class: Array<i16> = fresh
-        .iter()
-        .map(|fresh| i16::try_from(fresh.message.class.code()).unwrap_or(i16::MAX))
-        .collect();
-    let source = word(|message| &message.source);
-    let destination = word(|message| &message.destination);
-    let message_id: Array<_> = fresh.iter().map(|fresh| text(&fresh.message.message_id)).collect();
-    let event: Array<Option<&str>> = fresh.iter().map(|fresh| fresh.event).collect();
-    let warnings: Array<Option<String>> =
-        fresh.iter().map(|fresh| to_json(&fresh.message.warnings)).collect();
-    let payload: Array<&[u8]> = fresh.iter().map(|fresh| &fresh.message.payload[..]).collect();
-    let names: Array<&str> = streams.keys().copied().collect();
-    let last: Array<i64> = streams.values().map(|stream| stream.last).collect();
-    let mut tallies = Tallies::default();
-    for Fresh { message, .. } in fresh {
-        let counted = Counted::new(Stage::Received, &message.destination, &message.source);
-        tallies.add(message.received_at, counted, 1);
-    }
-    let message_hash = of(|message| message.message_hash.0);
-    let anonymous = digest(|message| message.anonymous.map(|anonymous| anonymous.0));
-    let email = digest(|message| message.email.map(|email| email.0));
-    let kind = word(|message| message.kind.as_str());
-    let messages = params![
-        seq,
-        message_hash,
-        lane,
-        anonymous,
-        email,
-        received_at,
-        payload_bytes,
-        class,
-        kind,
-        source,
-        destination,
-        message_id,
-        event,
-        warnings,
-    ];
-    let payloads = params![seq, payload];
-    let advance = params![names, last];
-    let is_deletion: Array<bool> =
-        fresh.iter().map(|fresh| fresh.message.kind == MessageType::Delete).collect();
-    let pending =
-        params![seq, lane, received_at, payload_bytes, class, source, destination, is_deletion];
-    let slack = slack(fresh);
-    let (days, slack_ms): (Array<i32>, Array<i64>) =
-        (slack.keys().copied().collect(), slack.values().copied().collect());
-    let slack = params![days, slack_ms];
-    let note_slack = async {
-        match days.0.is_empty() {
-            true => Ok(0),
-            false => connection.execute(NOTE_SLACK, slack).await,
-        }
-    };
-    crate::crash::point("commit.before");
-    // One round trip. After an error the server runs nothing more of the transaction, and COMMIT rolls back.
-    let (inserted, with_payloads, made_pending, noted, advanced, counted, committed) = tokio::join!(
-        biased;
-        connection.execute(INSERT, messages),
-        connection.execute(INSERT_PAYLOADS, payloads),
-        connection.execute(INSERT_PENDING, pending),
-        note_slack,
-        connection.execute(ADVANCE_STREAMS, advance),
-        tally::write(connection, tallies),
-        connection.batch("COMMIT"),
-    );
-    inserted?;
-    with_payloads?;
-    made_pending?;
-    noted?;
-    advanced?;
-    counted?;
-    committed?;
-    crate::crash::point("commit.after");
-    Ok(())
-}
-
-/// By how much the times of messages differ from those of their numbers, by day, where that is more than usual.
-fn slack(fresh: &[Fresh<'_>]) -> BTreeMap<i32, i64> {
-    let mut slack: BTreeMap<i32, i64> = BTreeMap::new();
-    for Fresh { seq, message, .. } in fresh {
-        let ms = (to_ms(message.received_at) - numbers::given_at(*seq)).saturating_abs();
-        if ms > SLACK_MS {
-            let most = slack.entry(numbers::day(*seq)).or_default();
-            *most = ms.max(*most);
-        }
-    }
-    slack
 }
 
 /// Answers the calls of a group.

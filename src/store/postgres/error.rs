@@ -175,8 +175,8 @@ fn advice(Reason(error): &Reason) -> &'static str {
         "42501" => {
             "the user of the database may not do this: make it the owner of the schema, or grant it all rights to the schema and its tables"
         }
-        "42P01" | "3F000" | "42703" => {
-            "a table of this program is missing or was changed: restore the database from a backup"
+        "42P01" | "3F000" | "42703" | "42883" => {
+            "a table or function of this program is missing or was changed: restore the database from a backup"
         }
         code if code.starts_with("57P") => {
             "the database is shut down or starting; the program recovers by itself"
@@ -287,7 +287,7 @@ pub enum OpenError {
         address: String,
         /// Its name.
         schema: String,
-        /// Tables, indices and sequences.
+        /// Tables, indices, sequences and functions.
         missing: String,
     },
     /// A queue is being moved to it.

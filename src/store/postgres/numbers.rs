@@ -24,6 +24,7 @@ pub(super) fn first_at(ms: i64) -> i64 {
 }
 
 /// When a number was given, in Unix milliseconds: the beginning of its second.
+#[cfg(test)]
 pub(super) fn given_at(number: i64) -> i64 {
     ((number >> SECOND_BITS) + EPOCH_S).saturating_mul(1_000)
 }

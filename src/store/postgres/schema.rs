@@ -35,11 +35,13 @@ const IS_THERE: &str = "
                    WHERE n.nspname = $1 AND c.relname = 'meta')";
 const META: &str = "SELECT version, usable_from, installation_key FROM @meta";
 const LOCK_META: &str = "SELECT version FROM @meta FOR UPDATE";
-/// $1 name of the schema, $2 names of tables, indices and sequences.
+/// $1 name of the schema, $2 names of tables, indices, sequences and functions.
 const MISSING: &str = "
     SELECT string_agg(name, ', ' ORDER BY name) FROM unnest($2) AS name
     WHERE NOT EXISTS (SELECT FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
-                      WHERE n.nspname = $1 AND c.relname = name)";
+                      WHERE n.nspname = $1 AND c.relname = name)
+      AND NOT EXISTS (SELECT FROM pg_proc p JOIN pg_namespace n ON n.oid = p.pronamespace
+                      WHERE n.nspname = $1 AND p.proname = name)";
 
 /// A random key, from three of the server's strong random numbers.
 const RANDOM_KEY: &str = "sha256(uuid_send(gen_random_uuid()) || uuid_send(gen_random_uuid()) || uuid_send(gen_random_uuid()))";
@@ -210,7 +212,7 @@ async fn end(connection: &Connection, written: Result<(), Fault>) -> Result<(), 
     }
 }
 
-/// The tables, indices and sequences that are missing, such as after a part of a backup was restored.
+/// The tables, indices, sequences and functions that are missing, such as after a part of a backup was restored.
 async fn missing(
     connection: &Connection,
     options: &PostgresOptions,
@@ -220,15 +222,15 @@ async fn missing(
     get(&connection.query_one(MISSING, params![options.schema.as_str(), names]).await?, 0)
 }
 
-/// The tables, indices and sequences that statements make.
+/// The tables, indices, sequences and functions that statements make.
 fn made_by(sql: &str) -> impl Iterator<Item = &str> {
     sql.lines().filter_map(|line| {
         let made = line.strip_prefix("CREATE ")?;
         let made = made.strip_prefix("UNIQUE ").unwrap_or(made);
-        let (_, name) = ["TABLE @", "INDEX ", "SEQUENCE @"]
+        let (_, name) = ["TABLE @", "INDEX ", "SEQUENCE @", "FUNCTION @"]
             .iter()
             .find_map(|kind| Some((kind, made.strip_prefix(kind)?)))?;
-        name.split([' ', ';']).next()
+        name.split([' ', ';', '(']).next()
     })
 }
 

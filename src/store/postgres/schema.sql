@@ -308,3 +308,105 @@ CREATE INDEX loops_events_destination ON @loops_events (destination, received_at
 CREATE INDEX loops_events_received ON @loops_events (received_at);
 -- As small as the number of those that wait.
 CREATE INDEX loops_events_forward ON @loops_events (destination, forward_at) WHERE forward_at IS NOT NULL;
+
+-- Accepts messages, whose columns are arrays, and returns the indices of those that are duplicates. Returns NULL, and
+-- does nothing, if a stream of the destinations is missing, or locked by another transaction.
+--
+-- One call in place of many statements, each of which would be planned anew: the server keeps the plans of a function
+-- for the connection, also behind a pooler. The plans are made for any days, while the tables may still be empty.
+-- The name ends with a version: a function that programs of a release call is replaced by one of another name.
+CREATE FUNCTION @accept_1(
+    now_ms        bigint,                         -- NULL: the clock of the database
+    window_ms     bigint,                         -- how long a message id is remembered
+    since         bigint,                         -- no message with a number before this one matters
+    destinations  text[],                         -- of the messages, each once
+    message_hash  bigint[],
+    lane          bigint[],
+    anonymous     bigint[],
+    email         bigint[],
+    received_at   bigint[],
+    payload_bytes integer[],
+    class         smallint[],
+    kind          text[],
+    source        text[],
+    destination   text[],
+    message_id    text[],
+    event         text[],
+    warnings      text[],
+    payload       bytea[]
+) RETURNS integer[] LANGUAGE plpgsql
+SET plan_cache_mode = force_generic_plan SET enable_seqscan = off SET jit = off AS $$
+#variable_conflict use_column
+DECLARE
+    second     bigint;
+    duplicates integer[];
+    seqs       bigint[];                          -- NULL for a duplicate
+BEGIN
+    -- In the order of the streams, so that no two transactions wait for each other. Those who have to wait had better
+    -- do so in a statement of their own, and let more messages gather.
+    IF (SELECT COUNT(*) FROM (SELECT FROM @streams s WHERE s.destination = ANY(destinations)
+                              ORDER BY no FOR UPDATE SKIP LOCKED) s) < cardinality(destinations) THEN
+        RETURN NULL;
+    END IF;
+    -- Each statement sees what was committed before it began, so this one sees all that was committed under the lock.
+    -- One digest after another: if a list of them is compared with a partition that is new, the planner assumes so
+    -- many rows that it would read all of them by number.
+    duplicates := ARRAY(
+        SELECT DISTINCT u.number::integer
+        FROM unnest(message_hash, source, message_id, received_at) WITH ORDINALITY
+                 u (hash, source, message_id, received_at, number)
+             CROSS JOIN LATERAL (
+                 SELECT m.source, m.message_id, m.received_at FROM @messages m
+                 WHERE m.message_hash = u.hash AND m.seq >= since OFFSET 0) m
+        WHERE m.source = u.source AND m.message_id = u.message_id AND m.received_at >= u.received_at - window_ms);
+    IF cardinality(duplicates) = cardinality(message_hash) THEN
+        RETURN duplicates;
+    END IF;
+    now_ms := COALESCE(now_ms, floor(extract(epoch FROM clock_timestamp()) * 1000)::bigint);
+    second := GREATEST(floor(now_ms / 1000.0)::bigint - 1577836800, 0);
+    -- As `numbers.rs` gives numbers.
+    seqs := ARRAY(
+        SELECT CASE WHEN is_new THEN ((last >> 15) << 23) | (no::bigint << 15) | (last & 32767) END
+        FROM (SELECT number, no, is_new, GREATEST(last + 1, second << 15) - 1
+                         + COUNT(*) FILTER (WHERE is_new) OVER (PARTITION BY no ORDER BY number) AS last
+              FROM (SELECT u.number, s.no, s.last, u.number <> ALL(duplicates) AS is_new
+                    FROM unnest(destination) WITH ORDINALITY u (destination, number)
+                         JOIN @streams s ON s.destination = u.destination) u) u
+        ORDER BY number);
+    INSERT INTO @messages (seq, message_hash, lane, anonymous, email, received_at, payload_bytes, class, kind,
+                           source, destination, message_id, event, warnings)
+    SELECT * FROM unnest(seqs, message_hash, lane, anonymous, email, received_at, payload_bytes, class, kind,
+                         source, destination, message_id, event, warnings) u (seq)
+    WHERE u.seq IS NOT NULL;
+    INSERT INTO @payloads (seq, payload)
+    SELECT * FROM unnest(seqs, payload) u (seq) WHERE u.seq IS NOT NULL;
+    INSERT INTO @pending (seq, lane, received_at, payload_bytes, class, source, destination, is_deletion)
+    SELECT u.seq, u.lane, u.received_at, u.payload_bytes, u.class, u.source, u.destination, u.kind = 'delete'
+    FROM unnest(seqs, lane, received_at, payload_bytes, class, source, destination, kind)
+             u (seq, lane, received_at, payload_bytes, class, source, destination, kind)
+    WHERE u.seq IS NOT NULL;
+    UPDATE @streams s SET last = GREATEST(s.last + 1, second << 15) - 1 + u.count
+    FROM (SELECT u.destination, COUNT(*) FROM unnest(seqs, destination) u (seq, destination)
+          WHERE u.seq IS NOT NULL GROUP BY u.destination) u
+    WHERE s.destination = u.destination;
+    -- The times of messages are near those of their numbers, as long as the clocks are right.
+    IF EXISTS (SELECT FROM unnest(seqs, received_at) u (seq, received_at)
+               WHERE abs(u.received_at - ((u.seq >> 23) + 1577836800) * 1000) > 60000) THEN
+        UPDATE @days d SET slack_ms = u.slack_ms
+        FROM (SELECT ((u.seq >> 23) + 1577836800) / 86400 AS day,
+                     MAX(abs(u.received_at - ((u.seq >> 23) + 1577836800) * 1000)) AS slack_ms
+              FROM unnest(seqs, received_at) u (seq, received_at) WHERE u.seq IS NOT NULL GROUP BY 1) u
+        WHERE d.day = u.day AND d.slack_ms < u.slack_ms AND u.slack_ms > 60000;
+    END IF;
+    -- In an order that is the same for all transactions, so that none waits for one that waits for it.
+    INSERT INTO @tallies AS t (step, at, stage, destination, source, subscription, reason, count)
+    SELECT step, received_at - ((received_at % step) + step) % step AS at, 'received', destination, source, '', '',
+           COUNT(*)
+    FROM unnest(seqs, received_at, destination, source) u (seq, received_at, destination, source)
+         CROSS JOIN unnest(ARRAY[60000, 3600000]) step
+    WHERE u.seq IS NOT NULL GROUP BY step, at, destination, source
+    ORDER BY step, at, destination COLLATE "C", source COLLATE "C"
+    ON CONFLICT (step, at, stage, destination, source, subscription, reason)
+    DO UPDATE SET count = t.count + excluded.count;
+    RETURN duplicates;
+END $$;

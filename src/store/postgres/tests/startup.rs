@@ -56,6 +56,7 @@ async fn a_schema_that_this_version_cannot_use_is_refused() {
         ),
         ("DROP SEQUENCE @request_numbers", "lacks messages_email, request_numbers."),
         ("DROP TABLE @erasures", "lacks erasures, erasures_lane, messages_email"),
+        ("DROP FUNCTION @accept_1", "lacks accept_1, erasures, erasures_lane, messages_email"),
         ("DELETE FROM @meta", "not whole"),
     ] {
         raw.batch(change).await.unwrap();

@@ -18,7 +18,7 @@ use metrics::counter;
 use serde::Serialize;
 use tokio::sync::Notify;
 use tokio::time::{Instant, timeout};
-use tracing::{error, info, warn};
+use tracing::{info, warn};
 use utoipa::{IntoResponses, ToSchema};
 
 use super::HttpState;
@@ -119,15 +119,46 @@ pub(super) async fn take(
     };
     match heard.await {
         Ok(()) => Json(Heard { success: true }).into_response(),
-        Err(error) => reject(&state, sender, error),
+        Err(turned_away) => turned_away.answer(&state, sender),
     }
 }
 
-fn reject(state: &HttpState, sender: Option<IpAddr>, error: ApiError) -> Response {
-    let endpoint = Endpoint::Loops;
-    // No source sends these.
-    let place = Place { source: "", endpoint: endpoint.as_str(), sender };
-    state.0.guesses.reject(place, error).answer(endpoint.contract())
+/// Why a webhook is turned away.
+enum TurnedAway {
+    /// By what it says.
+    Error(ApiError),
+    /// Since it could not be stored, and why not.
+    NotStored(String),
+}
+
+impl From<ApiError> for TurnedAway {
+    fn from(error: ApiError) -> Self {
+        Self::Error(error)
+    }
+}
+
+impl TurnedAway {
+    /// Counts, logs and answers it.
+    fn answer(self, state: &HttpState, sender: Option<IpAddr>) -> Response {
+        // No source sends these.
+        let (source, endpoint) = ("", Endpoint::Loops.as_str());
+        let contract = Endpoint::Loops.contract();
+        let cause = match self {
+            Self::Error(error) => {
+                let place = Place { source, endpoint, sender };
+                return state.0.guesses.reject(place, error).answer(contract);
+            }
+            Self::NotStored(cause) => cause,
+        };
+        let error = contract.not_soon(
+            "events cannot be stored at the moment: send the request again after Retry-After",
+        );
+        // A warning: a store that does not work and a full disk have their own error lines.
+        if let Some(unlogged) = state.0.rejections.count(source, endpoint, error.code, 1) {
+            warn!(source, endpoint, code = error.code, error = cause, unlogged, "rejected");
+        }
+        error.answer(contract)
+    }
 }
 
 fn find<'w>(
@@ -151,24 +182,25 @@ fn find<'w>(
 }
 
 impl Hearing<'_> {
-    async fn hear(&self, body: axum::body::Body) -> Result<(), ApiError> {
+    async fn hear(&self, body: axum::body::Body) -> Result<(), TurnedAway> {
         let signed = self.signed()?;
         let contract = Contract::Webhook;
         if announced(self.headers).is_some_and(|length| length > BODY_BYTES_MAX) {
-            return Err(too_large());
+            return Err(too_large().into());
         }
         let account = self.state.0.budget.account();
         let ReadBody { bytes: body, account } =
             body::read(body, self.headers, self.state, contract, account).await?;
         if body.len() > BODY_BYTES_MAX {
-            return Err(too_large());
+            return Err(too_large().into());
         }
         let Signed { id, timestamp, signature } = signed;
         if !is_valid(&self.webhook.keys, signature, id, timestamp, &body) {
             return Err(ApiError::unauthorized(
                 "webhook-signature does not match: loops_webhook_secret differs from the signing secret that Loops shows under Settings, Webhooks, or the body was changed on the way",
             )
-            .of_guess());
+            .of_guess()
+            .into());
         }
         let started = Instant::now();
         let received = Received {
@@ -242,20 +274,15 @@ impl Hearing<'_> {
         Ok(signed)
     }
 
-    async fn record(&self, feedback: NewFeedback) -> Result<Recorded, ApiError> {
+    async fn record(&self, feedback: NewFeedback) -> Result<Recorded, TurnedAway> {
         crate::crash::point("accept.before");
         let recording = self.state.0.feedback.record(feedback);
         let recorded = timeout(self.state.0.limits.ack_timeout, recording).await;
         crate::crash::point("accept.after");
-        let text =
-            "events cannot be stored at the moment: send the request again after Retry-After";
         match recorded {
-            Ok(Ok(recorded)) => Ok(recorded),
-            Ok(Err(fault)) => {
-                error!(error = %telemetry::chain(&fault), "a webhook of Loops could not be stored");
-                Err(Contract::Webhook.not_soon(text))
-            }
-            Err(_) => Err(Contract::Webhook.not_soon(text)),
+            Ok(recorded) => recorded
+                .map_err(|fault| TurnedAway::NotStored(telemetry::chain(&fault).to_string())),
+            Err(_) => Err(TurnedAway::NotStored("storing takes too long".to_owned())),
         }
     }
 }

@@ -325,6 +325,25 @@ async fn a_webhook_is_handed_on_after_the_receiver_failed_and_this_program_was_k
 }
 
 #[tokio::test]
+async fn a_webhook_that_nobody_took_within_a_day_is_given_up() {
+    let (mut receiver, setup) = receiver(|_| Reply::status(500)).await;
+    let service = setup.start();
+    assert_eq!(tell(&service, "msg_1", &event("email.opened", "ada")).await.status, 200);
+    receiver.next().await;
+    service.logged(|line| line["message"] == "webhooks of Loops cannot be handed on").await;
+    service
+        .alter("UPDATE loops_events SET forward_at = 0, received_at = received_at - 86390000")
+        .await;
+    receiver.next().await;
+    let line = service
+        .logged(|line| line["message"] == "a webhook of Loops was not handed on within a day")
+        .await;
+    assert_eq!((&line["level"], &line["webhook_id"]), (&json!("ERROR"), &json!("msg_1")));
+    until(async || waiting(&service) == 0).await;
+    assert_eq!(names(&service, "ada").await, ["email.opened"]);
+}
+
+#[tokio::test]
 async fn an_address_that_does_not_answer_holds_up_nothing() {
     let config = "[destinations.default]\nloops_webhook_forward = \"http://127.0.0.1:9/x\"\n";
     let mut loops = ScriptedLoops::willing().await;

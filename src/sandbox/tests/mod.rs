@@ -4,6 +4,7 @@ mod contacts;
 mod control;
 mod events;
 mod gate;
+mod webhooks;
 
 use std::sync::Arc;
 

@@ -130,20 +130,20 @@ impl Step for Record {
 }
 
 /// Takes webhooks to be handed on.
+#[derive(Clone)]
 struct TakeForwards {
     destination: String,
     now: Timestamp,
     limit: u32,
 }
 
-impl Step for TakeForwards {
-    type Output = Vec<Forward>;
-
-    fn run(&self, transaction: &Connection, _: &mut Effects) -> Result<Vec<Forward>, Fault> {
-        let mut due = transaction.prepare_cached(DUE)?;
-        let now = (to_ms(self.now), latest_due(self.now));
-        let mut rows = due.query(params![self.destination, now.0, now.1, self.limit])?;
-        let mut taken = Vec::new();
+impl TakeForwards {
+    /// Those that are due, with their numbers, as they are once they are taken.
+    fn find(&self, connection: &Connection) -> Result<Vec<(i64, Forward)>, Fault> {
+        let mut due = connection.prepare_cached(DUE)?;
+        let (now, latest) = (to_ms(self.now), latest_due(self.now));
+        let mut rows = due.query(params![self.destination, now, latest, self.limit])?;
+        let mut found = Vec::new();
         while let Some(row) = rows.next()? {
             let forward = Forward {
                 webhook_id: row.get(1)?,
@@ -155,9 +155,17 @@ impl Step for TakeForwards {
                     body: Bytes::from(row.get::<_, Vec<u8>>(6)?),
                 },
             };
-            taken.push((row.get::<_, i64>(0)?, forward));
+            found.push((row.get(0)?, forward));
         }
-        drop(rows);
+        Ok(found)
+    }
+}
+
+impl Step for TakeForwards {
+    type Output = Vec<Forward>;
+
+    fn run(&self, transaction: &Connection, _: &mut Effects) -> Result<Vec<Forward>, Fault> {
+        let taken = self.find(transaction)?;
         let mut take = transaction.prepare_cached(TAKE)?;
         for (id, forward) in &taken {
             take.execute(params![id, forward.tries, due_again(self.now, forward.tries)])?;
@@ -274,8 +282,13 @@ impl Feedback for SqliteStore {
         now: Timestamp,
         limit: u32,
     ) -> Result<Vec<Forward>, Unavailable> {
-        let destination = destination.to_owned();
-        Ok(self.write(TakeForwards { destination, now, limit }).await?)
+        let take = TakeForwards { destination: destination.to_owned(), now, limit };
+        // So that the writer is left alone while there is nothing to do.
+        let looked_for = TakeForwards { limit: 1, ..take.clone() };
+        if self.lookups.read(move |snapshot| looked_for.find(snapshot)).await?.is_empty() {
+            return Ok(Vec::new());
+        }
+        Ok(self.write(take).await?)
     }
 
     async fn end_forward(&self, destination: &str, webhook_id: &str) -> Result<(), Unavailable> {

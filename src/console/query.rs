@@ -35,6 +35,26 @@ impl Parameters {
         Ok(Self(given))
     }
 
+    /// The fields of a form that was posted.
+    pub(super) fn of_pairs(
+        given: impl IntoIterator<Item = (String, String)>,
+        known: &[&str],
+    ) -> Result<Self, ApiError> {
+        let given: Vec<_> = given.into_iter().collect();
+        match given.iter().all(|(name, _)| known.contains(&name.as_str())) {
+            true => Ok(Self(given)),
+            false => {
+                Err(bad_query(format!("a field is unknown: allowed are {}", known.join(", "))))
+            }
+        }
+    }
+
+    /// Those with one of the known names, but for one.
+    pub(super) fn only(&self, known: &[&str], but: &str) -> Self {
+        let is_known = |name: &str| name != but && known.contains(&name);
+        Self(self.0.iter().filter(|(name, _)| is_known(name)).cloned().collect())
+    }
+
     /// All, in the order of their names.
     pub(super) fn pairs(&self) -> impl Iterator<Item = (&str, &str)> {
         self.0.iter().map(|(name, value)| (name.as_str(), value.as_str()))

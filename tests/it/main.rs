@@ -57,6 +57,7 @@ mod postgres;
 mod rate;
 mod rejected;
 mod replay;
+mod replay_page;
 mod secrets;
 mod seen;
 mod slow_store;

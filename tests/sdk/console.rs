@@ -80,6 +80,18 @@ impl Site {
         self.tell(json!({"click": "button.main", "leads": true})).await;
     }
 
+    /// Presses Tab until an element has the focus.
+    async fn tab_to(&mut self, selector: &str) {
+        let is_there = format!("document.activeElement.matches({selector:?})");
+        for _ in 0..60 {
+            if self.tell(json!({"evaluate": is_there})).await == true {
+                return;
+            }
+            self.tell(json!({"press": "Tab"})).await;
+        }
+        panic!("the keyboard does not reach {selector}");
+    }
+
     async fn path(&mut self) -> String {
         let url = self.tell(json!({"url": true})).await;
         url.as_str().unwrap().replacen(&self.service.base_url, "", 1)
@@ -100,6 +112,9 @@ async fn every_page_is_for_everybody() {
         ("message", "/console/messages/2"),
         ("failures", "/console/failures"),
         ("no-failures", "/console/failures?from=0s"),
+        ("replay", "/console/replay"),
+        ("replay-failed", "/console/replay?state=failed"),
+        ("replay-all", "/console/replay?state=all&destination=default"),
         ("not-found", "/console/messages/999"),
     ];
     let folder =
@@ -138,7 +153,7 @@ async fn every_page_is_for_everybody() {
 }
 
 #[tokio::test]
-async fn the_keyboard_is_enough_to_find_why_a_message_failed() {
+async fn the_keyboard_is_enough_to_find_why_a_message_failed_and_to_replay_it() {
     let mut site = Site::with_ada().await;
     site.tell(json!({"visitor": {}})).await;
     site.go("/console/messages").await;
@@ -161,12 +176,20 @@ async fn the_keyboard_is_enough_to_find_why_a_message_failed() {
     let text = site.text().await;
     assert!(text.contains("Signed Up") && text.contains("Loops refused the request"), "{text}");
     site.tell(json!({"press": "g"})).await;
-    site.tell(json!({"press": "m", "leads": true})).await;
-    assert_eq!(site.path().await, "/console/messages");
+    site.tell(json!({"press": "r", "leads": true})).await;
+    assert_eq!(site.path().await, "/console/replay");
+    // In a form, Enter sends it; what failed is chosen already.
+    site.tab_to("#f-event").await;
+    site.tell(json!({"press": "Enter", "leads": true})).await;
+    site.tab_to(".confirm button").await;
+    site.tell(json!({"press": "Enter", "leads": true})).await;
+    let text = site.text().await;
+    assert!(text.contains("1 replayed"), "{text}");
+    site.service.message("sign-up", |message| message["replay"] == 1).await;
 }
 
 #[tokio::test]
-async fn no_script_is_needed_to_find_why_a_message_failed() {
+async fn no_script_is_needed_to_find_why_a_message_failed_and_to_replay_it() {
     let mut site = Site::with_ada().await;
     site.log_in(json!({"script": false})).await;
     site.tell(json!({"fill": ["#q", "ada"]})).await;
@@ -175,6 +198,11 @@ async fn no_script_is_needed_to_find_why_a_message_failed() {
     let text = site.text().await;
     assert!(text.contains("Signed Up") && text.contains("Loops refused the request"), "{text}");
     assert!(text.contains("UTC"), "{text}");
+    site.go("/console/failures").await;
+    site.tell(json!({"click": "a[href^='/console/replay?']", "leads": true})).await;
+    site.tell(json!({"click": ".confirm button", "leads": true})).await;
+    let text = site.text().await;
+    assert!(text.contains("1 replayed"), "{text}");
 }
 
 #[tokio::test]

@@ -146,3 +146,7 @@ if (live) {
   try { wasLive = sessionStorage.getItem("live"); } catch { /* not kept */ }
   if (wasLive === page || "first" in live.dataset) follow(true);
 }
+
+// A replay in parts goes on by itself; without a script, people press its button.
+const goesOn = document.querySelector("form[data-goes-on]");
+if (goesOn) setTimeout(() => goesOn.requestSubmit(), 300);

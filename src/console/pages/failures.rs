@@ -7,7 +7,7 @@ use axum::response::Response;
 
 use super::frame::Frame;
 use super::parts::{Time, advice, meaning, url_encode};
-use super::{error_page, html};
+use super::{error_page, html, replay};
 use crate::console::filter;
 use crate::console::query::Parameters;
 use crate::console::state::{AdminState, store_fault};
@@ -39,6 +39,8 @@ struct Group {
     example: i64,
     /// The address of the list of its messages.
     messages: String,
+    /// Where they can be replayed.
+    replay: String,
 }
 
 /// The page.
@@ -74,14 +76,16 @@ fn show(group: FailureGroup, has_destinations: bool) -> Group {
         group.subscription.as_deref().map(|name| ("subscription", name)),
         has_destinations.then_some(("destination", group.destination.as_str())),
     ];
-    let of = |(name, value): (&str, &str)| format!("{name}={}", url_encode(value));
-    let conditions: Vec<String> = conditions.into_iter().flatten().map(of).collect();
+    let conditions: Vec<(&str, &str)> = conditions.into_iter().flatten().collect();
+    let of = |(name, value): &(&str, &str)| format!("{name}={}", url_encode(value));
+    let query: Vec<String> = conditions.iter().map(of).collect();
     Group {
         deliveries: group.deliveries,
         meaning: meaning(group.reason),
         advice: advice(group.reason),
         cause: group.cause,
-        messages: format!("/console/messages?{}", conditions.join("&")),
+        messages: format!("/console/messages?{}", query.join("&")),
+        replay: replay::link(&conditions),
         subscription: group.subscription,
         destination: has_destinations.then_some(group.destination),
         first_at: Time(group.first_at),

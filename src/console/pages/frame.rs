@@ -33,8 +33,11 @@ pub(super) struct Link {
 impl Frame {
     /// The navigation.
     pub(super) fn links(&self) -> impl Iterator<Item = Link> {
-        const LINKS: [(&str, &str, char); 2] =
-            [("/console/messages", "Messages", 'm'), ("/console/failures", "Failures", 'f')];
+        const LINKS: [(&str, &str, char); 3] = [
+            ("/console/messages", "Messages", 'm'),
+            ("/console/failures", "Failures", 'f'),
+            ("/console/replay", "Replay", 'r'),
+        ];
         LINKS.into_iter().map(|(path, name, key)| Link {
             path,
             name,

@@ -7,7 +7,7 @@ use axum::response::Response;
 
 use super::frame::Frame;
 use super::parts::{Badge, Time, count, url_encode, why};
-use super::{error_page, html};
+use super::{error_page, html, replay};
 use crate::console::filter;
 use crate::console::query::{Parameters, bad_query};
 use crate::console::state::{AdminState, store_fault};
@@ -38,18 +38,20 @@ struct MessagesPage {
     is_first: bool,
     /// Where the script gets further messages; `None` on a page that new ones do not belong on.
     tail: Option<String>,
+    /// Where the messages can be replayed; `None` where they wait, or are in several states.
+    replay: Option<String>,
 }
 
 /// A list to choose from.
-struct Field {
-    name: &'static str,
-    label: &'static str,
-    options: Vec<Choice>,
+pub(super) struct Field {
+    pub(super) name: &'static str,
+    pub(super) label: &'static str,
+    pub(super) options: Vec<Choice>,
 }
 
-struct Choice {
-    value: String,
-    is_chosen: bool,
+pub(super) struct Choice {
+    pub(super) value: String,
+    pub(super) is_chosen: bool,
 }
 
 /// A message in a list.
@@ -144,6 +146,8 @@ async fn list(state: &AdminState, frame: Frame, uri: &Uri) -> Result<MessagesPag
     let of = |(name, value): &(&str, &str)| format!("{name}={}&", url_encode(value));
     let query: String = conditions.iter().map(of).collect();
     let older = next.map(|Seq(next)| format!("/console/messages?{query}before={next}"));
+    let is_done = filter.state.is_some_and(|state| state != MessageState::Pending);
+    let replay = (is_done || filter.reason.is_some()).then(|| replay::link(&conditions));
     let is_newest = before.is_none() && filter.to.is_none();
     let tail = is_newest.then(|| format!("/console/messages/tail?{query}since={since}"));
     let chosen = |name: &str| given.get(name).unwrap_or_default().to_owned();
@@ -157,9 +161,10 @@ async fn list(state: &AdminState, frame: Frame, uri: &Uri) -> Result<MessagesPag
         is_filtered: !conditions.is_empty(),
         is_first,
         has_sources: state.sources.borrow().names().count() > 1,
-        rows,
         older,
         tail,
+        replay: replay.filter(|_| !rows.is_empty()),
+        rows,
         frame,
     })
 }
@@ -192,7 +197,7 @@ fn sentence(conditions: &[(&str, &str)], is_later_page: bool) -> String {
 }
 
 /// The lists to choose from. One with a single choice is left out.
-fn fields(state: &AdminState, given: &Parameters) -> Vec<Field> {
+pub(super) fn fields(state: &AdminState, given: &Parameters) -> Vec<Field> {
     let words = |words: &[&'static str]| words.iter().map(|word| (*word).to_owned()).collect();
     let states: Vec<&str> = MessageState::ALL.map(MessageState::as_str).to_vec();
     let kinds: Vec<&str> = MessageType::ALL.map(MessageType::as_str).to_vec();

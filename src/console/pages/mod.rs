@@ -10,6 +10,7 @@ mod login;
 mod message;
 mod messages;
 mod parts;
+mod replay;
 mod search;
 mod tail;
 
@@ -48,6 +49,7 @@ pub(super) fn router(state: AdminState) -> Router {
         .route("/console/messages/tail", get(tail::follow))
         .route("/console/messages/{seq}", get(message::page))
         .route("/console/failures", get(failures::page))
+        .route("/console/replay", get(replay::page).post(replay::replay))
         .route("/console/search", post(search::search))
         .route("/console/{*path}", get(not_found))
         .layer(from_fn_with_state(state.clone(), require_session));

@@ -1,0 +1,451 @@
+//! Replaying: which messages, what it would do, and then doing it, in parts that each request can bear.
+//!
+//! The count fixes where the replay ends, so that it takes nothing that was accepted since.
+
+use std::time::Duration;
+
+use askama::Template;
+use axum::Extension;
+use axum::extract::{Form, State};
+use axum::http::{StatusCode, Uri};
+use axum::response::{IntoResponse, Redirect, Response};
+use tokio::time::Instant;
+
+use super::frame::Frame;
+use super::messages::{Field, Row, fields};
+use super::parts::{Time, count, url_encode};
+use super::{error_page, html};
+use crate::console::audit::{Actor, record};
+use crate::console::filter;
+use crate::console::query::{Parameters, bad_query};
+use crate::console::state::{AdminState, store_fault};
+use crate::http::error::ApiError;
+use crate::queue::{
+    AuditAction, Filter, MessageState, ReplayAsk, ReplayPosition, ReplayState, Selection, Seq,
+    replay_arguments,
+};
+
+/// How long a count may take; what is not counted by then is too much for a page.
+const COUNT_TIME: Duration = Duration::from_secs(3);
+/// How long one request replays; the rest is for the next one.
+const PART_TIME: Duration = Duration::from_secs(2);
+/// From this number of messages on, a person must type the number.
+const TYPED_FROM: u64 = 1_001;
+/// How many examples a count shows.
+const EXAMPLES: u32 = 10;
+/// Replays that the page lists.
+const PAST_MAX: u32 = 20;
+/// Requests a second that Loops takes, unless it says otherwise.
+const LOOPS_RATE: u64 = 10;
+/// The parameters of a selection, `state` apart.
+const NAMES: [&str; 10] = [
+    "person",
+    "message",
+    "reason",
+    "destination",
+    "source",
+    "type",
+    "event",
+    "subscription",
+    "from",
+    "to",
+];
+
+/// The choice of messages, and what a replay of them would do.
+#[derive(Template)]
+#[template(path = "replay.html")]
+struct ReplayPage {
+    frame: Frame,
+    states: [(&'static str, &'static str, bool); 4],
+    fields: Vec<Field>,
+    event: String,
+    times: [(&'static str, &'static str, String); 2],
+    /// Conditions that have no field of their own, in words.
+    fixed: Vec<(String, String)>,
+    counted: Option<Counted>,
+    past: Vec<Past>,
+}
+
+/// What a replay would do.
+struct Counted {
+    replayed: u64,
+    without_contents: u64,
+    /// Of them, those that Loops took before.
+    delivered: u64,
+    /// Whether there are more than could be counted in time.
+    is_cut: bool,
+    takes: String,
+    must_type: bool,
+    examples: Vec<Row>,
+    has_sources: bool,
+    /// The fields of the form that replays them.
+    hidden: Vec<(String, String)>,
+}
+
+/// A replay of before.
+struct Past {
+    at: Time,
+    who: String,
+    arguments: String,
+    result: String,
+}
+
+/// A replay that is not at its end.
+#[derive(Template)]
+#[template(path = "replaying.html")]
+struct ReplayingPage {
+    frame: Frame,
+    replayed: u64,
+    expected: u64,
+    hidden: Vec<(String, String)>,
+}
+
+/// Chooses and counts.
+pub(super) async fn page(State(state): State<AdminState>, frame: Frame, uri: Uri) -> Response {
+    match choose(&state, frame.clone(), &uri).await {
+        Ok(page) => html(StatusCode::OK, &page),
+        Err(error) => error_page(frame, &error),
+    }
+}
+
+async fn choose(state: &AdminState, frame: Frame, uri: &Uri) -> Result<ReplayPage, ApiError> {
+    let given = Parameters::of_form(uri, &[&NAMES[..], &["state"]].concat())?;
+    let is_asked = given.len() > 0;
+    let chosen = replay_state(given.get("state"))?;
+    let counted = match is_asked {
+        true => Some(count_selected(state, &given, chosen).await?),
+        false => None,
+    };
+    let text = |name: &str| given.get(name).unwrap_or_default().to_owned();
+    let fixed = ["person", "message"].into_iter();
+    let fixed = fixed.filter_map(|name| Some((name.to_owned(), given.get(name)?.to_owned())));
+    let entries = state.audit.audit_list(None, 10 * PAST_MAX).await.map_err(store_fault)?;
+    let replays = entries.into_iter().filter(|record| record.entry.action == AuditAction::Replay);
+    let past = replays.take(PAST_MAX as usize).map(|record| Past {
+        at: Time(record.entry.at),
+        who: format!("{} {}", record.entry.role, record.entry.session).trim().to_owned(),
+        arguments: words(&record.entry.arguments),
+        result: record.entry.result,
+    });
+    let states = [
+        ("failed", "failed: their failed deliveries"),
+        ("unmatched", "unmatched: no subscription took them"),
+        ("delivered", "delivered: all their deliveries, once more"),
+        ("all", "all of these: all their deliveries, once more"),
+    ];
+    Ok(ReplayPage {
+        frame,
+        states: states.map(|(value, label)| (value, label, value == chosen.as_str())),
+        fields: fields(state, &given).into_iter().filter(|field| field.name != "state").collect(),
+        event: text("event"),
+        times: [("from", "Since", text("from")), ("to", "Until", text("to"))],
+        fixed: fixed.collect(),
+        counted,
+        past: past.collect(),
+    })
+}
+
+/// Reads the outcome of messages that are to be replayed.
+fn replay_state(given: Option<&str>) -> Result<ReplayState, ApiError> {
+    let Some(text) = given else { return Ok(ReplayState::Failed) };
+    ReplayState::parse(text).ok_or_else(|| {
+        bad_query("`state` must be one of failed, unmatched, delivered, all: only messages that are done can be replayed")
+    })
+}
+
+/// The selection that parameters describe.
+async fn selection(
+    state: &AdminState,
+    given: &Parameters,
+    chosen: ReplayState,
+) -> Result<Selection, ApiError> {
+    let filter = filter::filter(&given.only(&filter::PAGE_NAMES, "state"), state).await?;
+    let mut selection = Selection { state: chosen, filter, message_ids: Vec::new() };
+    if let Some(number) = given.get("message") {
+        let seq = number.parse().map(Seq);
+        let seq = seq.map_err(|_| bad_query("`message` must be the number of a message"))?;
+        let found = state.log.message(seq).await.map_err(store_fault)?;
+        let message = found.ok_or_else(|| {
+            let gone = "There is no message with this number any more: it was replayed and has another, or its record was deleted.";
+            ApiError::new(StatusCode::NOT_FOUND, "not_found", gone)
+        })?;
+        selection.message_ids = vec![message.message_id];
+        selection.filter.source = Some(message.source);
+    }
+    let filter = &selection.filter;
+    if filter.reason.is_some() && chosen != ReplayState::Failed {
+        return Err(bad_query(
+            "only failed messages have a `reason`: choose the state failed, or any reason",
+        ));
+    }
+    if filter.subscription.is_some() && chosen == ReplayState::Unmatched {
+        return Err(bad_query(
+            "unmatched messages have no `subscription`: choose any, or another state",
+        ));
+    }
+    if selection.is_everything() && chosen != ReplayState::Failed {
+        return Err(bad_query(format!(
+            "these would be all messages that were ever {}: choose at least one more condition",
+            chosen.as_str()
+        )));
+    }
+    Ok(selection)
+}
+
+async fn count_selected(
+    state: &AdminState,
+    given: &Parameters,
+    chosen: ReplayState,
+) -> Result<Counted, ApiError> {
+    let selection = selection(state, given, chosen).await?;
+    let deadline = Instant::now() + COUNT_TIME;
+    let whole = dry_run(state, &selection, None, deadline).await?;
+    let delivered = match chosen {
+        ReplayState::Failed | ReplayState::Unmatched => 0,
+        ReplayState::Delivered => whole.replayed,
+        ReplayState::All => {
+            let delivered = Selection { state: ReplayState::Delivered, ..selection.clone() };
+            dry_run(state, &delivered, Some(whole.until), deadline).await?.replayed
+        }
+    };
+    let examples = examples(state, &selection).await?;
+    let resolved = |time: Option<jiff::Timestamp>| time.map(|time| time.to_string());
+    let times = [("from", resolved(selection.filter.from)), ("to", resolved(selection.filter.to))];
+    let mut hidden: Vec<(String, String)> = given
+        .pairs()
+        .filter(|(name, _)| !["state", "from", "to"].contains(name))
+        .map(|(name, value)| (name.to_owned(), value.to_owned()))
+        .collect();
+    let of = |(name, time): (&str, Option<String>)| Some((name.to_owned(), time?));
+    hidden.extend(times.into_iter().filter_map(of));
+    hidden.push(("state".to_owned(), chosen.as_str().to_owned()));
+    hidden.push(("until".to_owned(), whole.until.0.to_string()));
+    hidden.push(("expected".to_owned(), whole.replayed.to_string()));
+    hidden.push(("delivered".to_owned(), delivered.to_string()));
+    Ok(Counted {
+        replayed: whole.replayed,
+        without_contents: whole.without_contents,
+        delivered,
+        is_cut: whole.is_cut,
+        takes: words_of_seconds(whole.replayed.div_ceil(LOOPS_RATE)),
+        must_type: must_type(whole.replayed, delivered),
+        examples,
+        has_sources: state.sources.borrow().names().count() > 1,
+        hidden,
+    })
+}
+
+/// Whether a person must type the number of messages, so that none is sent by a slip of the hand.
+fn must_type(replayed: u64, delivered: u64) -> bool {
+    replayed >= TYPED_FROM || delivered > 0
+}
+
+struct DryRun {
+    replayed: u64,
+    without_contents: u64,
+    until: Seq,
+    is_cut: bool,
+}
+
+async fn dry_run(
+    state: &AdminState,
+    selection: &Selection,
+    until: Option<Seq>,
+    deadline: Instant,
+) -> Result<DryRun, ApiError> {
+    let position = until.map(|until| ReplayPosition { after: Seq::default(), until });
+    let (selection, now) = (selection.clone(), state.clock.now());
+    let mut ask = ReplayAsk { selection, position, is_dry_run: true, now };
+    let mut counted =
+        DryRun { replayed: 0, without_contents: 0, until: Seq::default(), is_cut: false };
+    loop {
+        let chunk = state.replays.replay(&ask).await.map_err(store_fault)?;
+        counted.replayed += chunk.replayed;
+        counted.without_contents += chunk.without_contents;
+        counted.until = chunk.until;
+        counted.is_cut = chunk.next.is_some();
+        ask.position = chunk.next;
+        if chunk.next.is_none() || Instant::now() >= deadline {
+            return Ok(counted);
+        }
+    }
+}
+
+/// Some of the messages, the newest first.
+async fn examples(state: &AdminState, selection: &Selection) -> Result<Vec<Row>, ApiError> {
+    if let [id] = &selection.message_ids[..] {
+        let hash = state.log.digests().message_id(id);
+        let found = state.log.by_message_id(hash, id).await.map_err(store_fault)?;
+        return Ok(found.iter().map(Row::from).collect());
+    }
+    let of_state = match selection.state {
+        ReplayState::Failed => Some(MessageState::Failed),
+        ReplayState::Unmatched => Some(MessageState::Unmatched),
+        ReplayState::Delivered => Some(MessageState::Delivered),
+        ReplayState::All => None,
+    };
+    let filter = Filter { state: of_state, ..selection.filter.clone() };
+    let page = state.log.list(&filter, None, EXAMPLES).await.map_err(store_fault)?;
+    let done = page.messages.iter().filter(|record| record.is_done);
+    Ok(done.map(Row::from).collect())
+}
+
+/// What the form that replays sends, beside the conditions.
+const CONFIRMED: [&str; 7] =
+    ["state", "until", "expected", "delivered", "after", "replayed", "number"];
+
+/// Replays a part, or the whole.
+pub(super) async fn replay(
+    State(state): State<AdminState>,
+    Extension(actor): Extension<Actor>,
+    frame: Frame,
+    Form(fields): Form<Vec<(String, String)>>,
+) -> Response {
+    match replay_part(&state, &actor, frame.clone(), fields).await {
+        Ok(response) => response,
+        Err(error) => error_page(frame, &error),
+    }
+}
+
+async fn replay_part(
+    state: &AdminState,
+    actor: &Actor,
+    frame: Frame,
+    fields: Vec<(String, String)>,
+) -> Result<Response, ApiError> {
+    if !frame.is_admin {
+        return Err(ApiError::new(
+            StatusCode::FORBIDDEN,
+            "viewer_token",
+            "You are logged in as a viewer, who changes nothing: log in with an admin token to replay.",
+        ));
+    }
+    let given = Parameters::of_pairs(fields, &[&NAMES[..], &CONFIRMED].concat())?;
+    let whole = |name: &str| match given.get(name) {
+        None => Ok(0),
+        Some(text) => {
+            text.parse().map_err(|_| bad_query(format!("`{name}` must be a whole number")))
+        }
+    };
+    let (after, until, expected) = (whole("after")?, whole("until")?, whole("expected")?);
+    let (delivered, before) = (whole("delivered")?, whole("replayed")?);
+    let typed = given.get("number").unwrap_or_default();
+    let typed: String = typed.chars().filter(char::is_ascii_digit).collect();
+    let is_begun = after > 0;
+    if !is_begun && must_type(expected, delivered) && typed != expected.to_string() {
+        return Err(ApiError::bad_request(
+            "not_confirmed",
+            format!(
+                "Nothing was replayed: go back and type {expected}, the number of messages, to confirm."
+            ),
+        ));
+    }
+    let conditions = given.only(&NAMES, "state");
+    let selection = selection(state, &conditions, replay_state(given.get("state"))?).await?;
+    let arguments = replay_arguments(&selection);
+    let position =
+        ReplayPosition { after: Seq(after.cast_signed()), until: Seq(until.cast_signed()) };
+    let now = state.clock.now();
+    let mut ask = ReplayAsk { selection, position: Some(position), is_dry_run: false, now };
+    let began = Instant::now();
+    let (mut replayed, mut without_contents) = (0, 0);
+    let failed = loop {
+        match state.replays.replay(&ask).await {
+            Ok(chunk) => {
+                replayed += chunk.replayed;
+                without_contents += chunk.without_contents;
+                ask.position = chunk.next;
+            }
+            Err(fault) => break Some(store_fault(fault)),
+        }
+        if ask.position.is_none() || began.elapsed() >= PART_TIME {
+            break None;
+        }
+    };
+    let more = if ask.position.is_some() { "; not at its end" } else { "" };
+    let result = format!("{replayed} replayed, {without_contents} without contents{more}");
+    record(state, actor, AuditAction::Replay, &arguments, result).await;
+    if let Some(error) = failed {
+        return Err(error);
+    }
+    let replayed = before.saturating_add(replayed);
+    let Some(next) = ask.position else {
+        return Ok(Redirect::to("/console/replay#past").into_response());
+    };
+    let mut hidden: Vec<(String, String)> =
+        conditions.pairs().map(|(name, value)| (name.to_owned(), value.to_owned())).collect();
+    let state = given.get("state").unwrap_or_default().to_owned();
+    hidden.push(("state".to_owned(), state));
+    for (name, number) in [
+        ("until", next.until.0.unsigned_abs()),
+        ("after", next.after.0.unsigned_abs()),
+        ("expected", expected),
+        ("delivered", delivered),
+        ("replayed", replayed),
+    ] {
+        hidden.push((name.to_owned(), number.to_string()));
+    }
+    let page = ReplayingPage { frame, replayed, expected, hidden };
+    Ok(html(StatusCode::OK, &page))
+}
+
+/// The address at which messages that meet conditions are replayed.
+pub(super) fn link(conditions: &[(&str, &str)]) -> String {
+    let of = |(name, value): &(&str, &str)| format!("{name}={}", url_encode(value));
+    let conditions: Vec<String> = conditions.iter().map(of).collect();
+    format!("/console/replay?{}", conditions.join("&"))
+}
+
+/// `reason refused, subscription s` for `{"reason": "refused", "subscription": "s"}`.
+fn words(arguments: &str) -> String {
+    let Ok(serde_json::Value::Object(arguments)) = serde_json::from_str(arguments) else {
+        return arguments.to_owned();
+    };
+    let word = |(name, value): (&String, &serde_json::Value)| match value {
+        serde_json::Value::String(text) => format!("{name} {text}"),
+        other => format!("{name} {other}"),
+    };
+    arguments.iter().map(word).collect::<Vec<_>>().join(", ")
+}
+
+/// A length of time, in the largest unit that says enough.
+fn words_of_seconds(seconds: u64) -> String {
+    let (number, unit) = match seconds {
+        0..=89 => (seconds.max(1), "second"),
+        90..=5_399 => ((seconds + 30) / 60, "minute"),
+        _ => ((seconds + 1_800) / 3_600, "hour"),
+    };
+    count(usize::try_from(number).unwrap_or(usize::MAX), unit)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_delivered_and_what_is_much_must_be_confirmed_by_its_number() {
+        assert!(!must_type(1_000, 0));
+        assert!(must_type(1_001, 0));
+        assert!(must_type(1, 1));
+    }
+
+    #[test]
+    fn a_length_of_time_is_given_in_words() {
+        for (seconds, expected) in [
+            (0, "1 second"),
+            (89, "89 seconds"),
+            (90, "2 minutes"),
+            (5_399, "90 minutes"),
+            (36_000, "10 hours"),
+        ] {
+            assert_eq!(words_of_seconds(seconds), expected, "{seconds}");
+        }
+    }
+
+    #[test]
+    fn arguments_are_shown_in_words() {
+        let arguments = r#"{"state": "failed", "messageIds": 2}"#;
+        assert_eq!(words(arguments), "state failed, messageIds 2");
+        assert_eq!(words("nothing"), "nothing");
+    }
+}

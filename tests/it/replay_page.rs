@@ -1,0 +1,164 @@
+//! Replaying in the console: seen before it is done, confirmed where it is dangerous, and on record.
+
+use crate::console::{Shown, VIEWER_TOKEN, Visitor, set_up};
+use crate::support::{ADMIN_TOKEN, Reply, ScriptedLoops, Service, identify, track};
+
+/// The fields that a form on a page sends by itself.
+fn fields(page: &Shown) -> Vec<(String, String)> {
+    let form = page.text.split("<form class=\"confirm\"").nth(1).unwrap_or_default();
+    let form = form.split("</form>").next().unwrap();
+    let attribute = |input: &str, name: &str| {
+        let (_, rest) = input.split_once(&format!("{name}=\""))?;
+        Some(rest.split('"').next()?.to_owned())
+    };
+    let hidden = form.split("<input type=\"hidden\"").skip(1);
+    hidden
+        .map(|input| (attribute(input, "name").unwrap(), attribute(input, "value").unwrap()))
+        .collect()
+}
+
+async fn confirm(visitor: &Visitor<'_>, fields: &[(String, String)], number: &str) -> Shown {
+    let mut form: Vec<(&str, &str)> =
+        fields.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
+    form.push(("number", number));
+    visitor.post("/console/replay", &form, &[]).await
+}
+
+/// Messages that Loops has refused, and one that it took.
+async fn refused(loops: &ScriptedLoops, service: &Service) {
+    loops.now(|seen| match seen.path.as_str() {
+        "/events/send" => Reply::status(400).with_body(r#"{"message":"no such event"}"#),
+        _ => Reply::ok(),
+    });
+    service.accept("/v1/identify", identify("ada", "about")).await;
+    for id in ["e1", "e2"] {
+        service.accept("/v1/track", track("ada", id)).await;
+        service.message(id, |message| message["state"] == "failed").await;
+    }
+    service.message("about", |message| message["state"] == "delivered").await;
+    loops.now(|_| Reply::ok());
+}
+
+#[tokio::test]
+async fn what_failed_is_counted_shown_and_sent_again() {
+    let loops = ScriptedLoops::willing().await;
+    let service = set_up(&loops).start();
+    refused(&loops, &service).await;
+    let visitor = Visitor::with(&service, ADMIN_TOKEN).await;
+    let failures = visitor.get("/console/failures").await;
+    let (_, link) = failures.text.split_once("href=\"/console/replay?").unwrap();
+    let link = link.split('"').next().unwrap().replace("&#38;", "&");
+    let page = visitor.get(&format!("/console/replay?{link}")).await;
+    assert_eq!(page.status, 200);
+    assert!(page.text.contains("2 messages would be sent again"), "{}", page.text);
+    assert!(page.text.contains("e1") && page.text.contains("e2"), "{}", page.text);
+    assert!(page.text.contains("Nobody has replayed anything yet"), "{}", page.text);
+    // A message that fails after the count is not taken.
+    loops.now(|seen| match seen.note().as_str() {
+        "late" => Reply::status(400),
+        _ => Reply::ok(),
+    });
+    service.accept("/v1/track", track("bob", "late")).await;
+    service.message("late", |message| message["state"] == "failed").await;
+    let answer = confirm(&visitor, &fields(&page), "").await;
+    assert_eq!(
+        (answer.status, answer.location()),
+        (303, "/console/replay#past"),
+        "{}",
+        answer.text
+    );
+    for id in ["e1", "e2"] {
+        let sent = service.message(id, |message| message["state"] == "delivered").await;
+        assert_eq!(sent["replay"], 1, "{sent}");
+    }
+    assert_eq!(service.message("late", |_| true).await["replay"], 0);
+    let page = visitor.get("/console/replay").await;
+    assert!(page.text.contains("2 replayed, 0 without contents"), "{}", page.text);
+    assert!(page.text.contains("reason refused"), "{}", page.text);
+}
+
+#[tokio::test]
+async fn what_was_delivered_is_sent_again_only_if_its_number_is_typed() {
+    let mut loops = ScriptedLoops::willing().await;
+    let service = set_up(&loops).start();
+    refused(&loops, &service).await;
+    loops.rest();
+    let visitor = Visitor::with(&service, ADMIN_TOKEN).await;
+    let page = visitor.get("/console/replay?state=all&destination=default").await;
+    assert!(page.text.contains("3 messages would be sent again"), "{}", page.text);
+    assert!(page.text.contains("1 of them was delivered"), "{}", page.text);
+    assert!(page.text.contains("Type 3 to confirm"), "{}", page.text);
+    for wrong in ["", "2", "yes"] {
+        let answer = confirm(&visitor, &fields(&page), wrong).await;
+        assert_eq!(answer.status, 400, "{}", answer.text);
+        assert!(
+            answer.text.contains("Nothing was replayed: go back and type 3"),
+            "{}",
+            answer.text
+        );
+    }
+    assert!(loops.rest().is_empty());
+    assert_eq!(confirm(&visitor, &fields(&page), " 3 ").await.status, 303);
+    service
+        .message("about", |message| message["replay"] == 1 && message["state"] == "delivered")
+        .await;
+}
+
+#[tokio::test]
+async fn one_message_and_one_person_can_be_chosen() {
+    let loops = ScriptedLoops::willing().await;
+    let service = set_up(&loops).start();
+    refused(&loops, &service).await;
+    service.accept("/v1/track", track("bob", "b1")).await;
+    service.message("b1", |message| message["state"] == "delivered").await;
+    let visitor = Visitor::with(&service, ADMIN_TOKEN).await;
+    let seq = service.message("e2", |_| true).await["seq"].clone();
+    let page = visitor.get(&format!("/console/replay?state=failed&message={seq}")).await;
+    assert!(page.text.contains("1 message would be sent again"), "{}", page.text);
+    let found = visitor.post("/console/search", &[("q", "bob")], &[]).await;
+    let (_, person) = found.location().split_once("person=").unwrap_or(("", "none"));
+    let page = visitor.get(&format!("/console/replay?state=delivered&person={person}")).await;
+    assert!(page.text.contains("1 message would be sent again"), "{}", page.text);
+    assert_eq!(confirm(&visitor, &fields(&page), "1").await.status, 303);
+    service.message("b1", |message| message["replay"] == 1).await;
+}
+
+#[tokio::test]
+async fn a_viewer_sees_the_count_and_can_send_nothing() {
+    let mut loops = ScriptedLoops::willing().await;
+    let service = set_up(&loops).start();
+    refused(&loops, &service).await;
+    loops.rest();
+    let admin = Visitor::with(&service, ADMIN_TOKEN).await;
+    let form = fields(&admin.get("/console/replay?state=failed").await);
+    let viewer = Visitor::with(&service, VIEWER_TOKEN).await;
+    let page = viewer.get("/console/replay?state=failed").await;
+    assert!(page.text.contains("2 messages would be sent again"), "{}", page.text);
+    assert!(!page.text.contains("class=\"confirm\""), "{}", page.text);
+    assert_eq!(confirm(&viewer, &form, "2").await.status, 403);
+    assert!(loops.rest().is_empty());
+}
+
+#[tokio::test]
+async fn a_choice_that_makes_no_sense_is_explained() {
+    let loops = ScriptedLoops::willing().await;
+    let service = set_up(&loops).start();
+    let visitor = Visitor::with(&service, ADMIN_TOKEN).await;
+    for (query, expected) in [
+        ("state=pending", "only messages that are done"),
+        ("state=delivered", "choose at least one more condition"),
+        ("state=all&reason=refused", "only failed messages have a"),
+        ("state=unmatched&subscription=Track%20events", ""),
+        ("message=x", "must be the number of a message"),
+        ("from=yesterday", "must be a time"),
+    ] {
+        let page = visitor.get(&format!("/console/replay?{query}")).await;
+        assert_eq!(page.status, 400, "{query}: {}", page.text);
+        assert!(page.text.contains(expected), "{query}: {}", page.text);
+    }
+    assert_eq!(visitor.get("/console/replay?state=failed&message=1").await.status, 404);
+    let page = visitor.get("/console/replay?state=failed").await;
+    assert!(page.text.contains("Nothing to replay"), "{}", page.text);
+    let forged = [("state", "failed"), ("until", "9"), ("expected", "0"), ("colour", "red")];
+    assert_eq!(visitor.post("/console/replay", &forged, &[]).await.status, 400);
+}

@@ -44,6 +44,9 @@ pub(super) const ADVANCE_STREAMS: &str = "
 const GROUP_MESSAGES_MAX: usize = 2_000;
 const GROUP_BYTES_MAX: usize = 16 * 1024 * 1024;
 
+/// For how many groups the locks are asked for first, once another process had them: it will have them again.
+const LOCKS_FIRST: u32 = 16;
+
 /// How long a group may take. Nobody waits for a server that does not answer.
 pub(super) const GROUP_TIMEOUT: Duration = ANSWER_TIMEOUT;
 
@@ -86,6 +89,8 @@ struct Memory {
     duplicate_window: Duration,
     time: Time,
     event_names: EventNames,
+    /// For how many groups more to ask for the locks first.
+    locks_first: u32,
 }
 
 impl Writer {
@@ -93,8 +98,14 @@ impl Writer {
     pub(super) async fn run(self) {
         let Self { connections, duplicate_window, time, orders, hints, closing, ended } = self;
         let event_names = EventNames::default();
-        let mut memory =
-            Memory { connections, connection: None, duplicate_window, time, event_names };
+        let mut memory = Memory {
+            connections,
+            connection: None,
+            duplicate_window,
+            time,
+            event_names,
+            locks_first: 0,
+        };
         let mut queue = Queue { orders, next: None };
         loop {
             if queue.next.is_none() {
@@ -242,11 +253,16 @@ impl Memory {
         let destinations: BTreeSet<String> =
             known.iter().map(|message| message.destination.clone()).collect();
         let destinations: Array<String> = destinations.into_iter().collect();
-        let judged = Judged::new(&group.calls(), self.duplicate_window);
-        let accept = Accept { judged, event_names: &event_names, destinations: &destinations };
-        // Usually, no other transaction has the locks, and one round trip is all.
-        if let Some(answers) = accept.commit(connection, connection.begin(), self.time).await? {
-            return Ok(answers);
+        // As long as no other process accepts messages for these destinations, one round trip is all.
+        if self.locks_first == 0 {
+            let judged = Judged::new(&group.calls(), self.duplicate_window);
+            let accept = Accept { judged, event_names: &event_names, destinations: &destinations };
+            if let Some(answers) = accept.commit(connection, connection.begin(), self.time).await? {
+                return Ok(answers);
+            }
+            self.locks_first = LOCKS_FIRST;
+        } else {
+            self.locks_first -= 1;
         }
         let lock = params![destinations];
         let (begun, locked) = tokio::join!(

@@ -24,7 +24,7 @@ pub(super) fn from_json(warnings: Option<&str>, table: &'static str) -> Result<V
     serde_json::from_str(json).map_err(|_| Fault::Unreadable { table, column: "warnings" })
 }
 
-/// A row of [`super::work::PENDING`] or [`super::work::OF_LANE`].
+/// A row of [`super::work::PENDING`] or [`super::work::HEADS`].
 pub(super) fn head(row: &Row) -> Result<Head, Fault> {
     Ok(Head {
         seq: Seq(get(row, 0)?),

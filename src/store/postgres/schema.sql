@@ -143,7 +143,6 @@ CREATE TABLE @pending (
 ) WITH (autovacuum_vacuum_scale_factor = 0.05, autovacuum_vacuum_threshold = 5000);
 
 CREATE UNIQUE INDEX pending_seq ON @pending (seq);
-CREATE INDEX pending_lane ON @pending (destination, lane, seq);
 -- Deletions behind a message: such a message is not replayed. There are few.
 CREATE INDEX pending_deletions ON @pending (destination, lane, seq) WHERE is_deletion;
 

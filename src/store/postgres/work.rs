@@ -7,9 +7,9 @@ use tokio_postgres::Row;
 
 use super::Fault;
 use super::connection::Connection;
-use super::lease;
 use super::params::{Array, params};
 use super::rows::{self, from_ms, get};
+use super::{erase, lease};
 use crate::queue::{
     Class, Depth, FrozenRequest, Head, Job, LaneAsk, LanePart, LeaseHolder, PendingAsk, Seq,
 };
@@ -25,10 +25,10 @@ const PENDING: &str = "
     UNION ALL
     (SELECT seq, lane, class, next_attempt_at FROM @pending
      WHERE destination = $1 AND class = 2 AND seq > $4 ORDER BY seq LIMIT $7)";
-/// $1 destination, $2 lane, $3 after, $4 limit.
-const OF_LANE: &str = "
+/// $1 destination, $2 seqs.
+const HEADS: &str = "
     SELECT seq, lane, class, next_attempt_at FROM @pending
-    WHERE destination = $1 AND lane = $2 AND seq > $3 ORDER BY seq LIMIT $4";
+    WHERE destination = $1 AND seq = ANY($2) ORDER BY seq";
 /// $1 seq.
 const OPEN_MESSAGE: &str = "
     SELECT m.source, m.message_id, m.received_at,
@@ -84,17 +84,21 @@ pub(super) async fn pending(
     Ok(found)
 }
 
+/// Examines the messages of a lane from the index by which a person's are found: behind one that is pending, most of them
+/// are. Those that wait need no index of their own, which each message would have to enter and leave.
 pub(super) async fn of_lane(
     connection: &Connection,
     destination: &str,
     ask: LaneAsk,
 ) -> Result<LanePart, Fault> {
     let limit = i64::from(ask.limit);
-    let params = params![destination, ask.lane.0, ask.after.0, limit];
-    let found = connection.query(OF_LANE, params).await?;
+    let params = params![ask.lane.0, ask.after.0, i64::MAX, limit];
+    let examined = connection.query(erase::OF_LANE, params).await?;
+    let seqs: Array<i64> = examined.iter().map(|row| get(row, 0)).collect::<Result<_, _>>()?;
+    let found = connection.query(HEADS, params![destination, seqs]).await?;
     let heads: Vec<Head> = found.iter().map(rows::head).collect::<Result<_, _>>()?;
-    let is_cut = heads.len() >= ask.limit as usize;
-    let through = heads.last().filter(|_| is_cut).map(|head| head.seq);
+    let is_cut = seqs.0.len() >= ask.limit as usize;
+    let through = seqs.0.last().filter(|_| is_cut).map(|seq| Seq(*seq));
     Ok(LanePart { heads, through })
 }
 

@@ -8,8 +8,8 @@ use metrics::gauge;
 use metrics_exporter_prometheus::PrometheusHandle;
 use tracing::{debug, error, info, warn};
 
-use super::Process;
 use super::reload::Reloader;
+use super::report::Reporter;
 use crate::clock::SharedClock;
 use crate::queue::{Depth, Housekeeping, Log, Unavailable, Work};
 use crate::telemetry;
@@ -138,10 +138,10 @@ where
 }
 
 /// Records again and again that this process is running.
-pub(super) async fn check_in(store: Arc<dyn Housekeeping>, clock: SharedClock, process: Process) {
+pub(super) async fn check_in(store: Arc<dyn Housekeeping>, clock: SharedClock, reporter: Reporter) {
     loop {
         // A store that does not work is reported by `watch_store`.
-        if let Err(fault) = store.check_in(&process.check_in(clock.now())).await {
+        if let Err(fault) = store.check_in(&reporter.check_in(clock.now())).await {
             debug!(error = %telemetry::chain(&fault), "the process could not be recorded as running");
         }
         tokio::time::sleep(CHECK_IN_EVERY).await;

@@ -4,13 +4,13 @@ mod chores;
 mod open_files;
 mod openapi;
 mod reload;
+mod report;
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use jiff::Timestamp;
 use metrics_exporter_prometheus::PrometheusHandle;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
@@ -22,15 +22,16 @@ use tracing::{error, info, warn};
 use crate::clock::{SharedClock, WatchedClock};
 use crate::config::{Config, ConfigError, DestinationConfig, ServerConfig};
 use crate::console::{self, AdminState};
-use crate::delivery::{Engine, EngineOptions, Forwarder, RetryOptions, Room, Stop};
+use crate::delivery::{Board, Engine, EngineOptions, Forwarder, RetryOptions, Room, Stop};
 use crate::http::server::{self, AddressConnections, ServerLimits};
 use crate::http::{self, Front, HeadBudget, HttpLimits, HttpParts, HttpState, Network, PublicUrl};
 use crate::large::Turns;
 use crate::loops::{Client, ClientError, ClientOptions, WebhookClient};
-use crate::queue::{CheckIn, Depth, Log, Store, Unavailable};
+use crate::queue::{Depth, Inbox, Log, Store, Unavailable};
 use crate::store::{self, StoreError};
 use crate::telemetry;
 use reload::Reloader;
+use report::Reporter;
 
 /// Where Linux has the machine's host name; in a container, the container's.
 const MACHINE_NAME_FILE: &str = "/proc/sys/kernel/hostname";
@@ -93,7 +94,7 @@ pub struct App {
     clock: SharedClock,
     metrics: PrometheusHandle,
     reloader: Arc<Reloader>,
-    process: Process,
+    reporter: Reporter,
 }
 
 /// An address and what is served there.
@@ -122,11 +123,12 @@ impl App {
         let process = Process::new();
         let turns = Turns::default();
         let room = Room::new(turns.clone());
+        let board = Board::default();
         let mut engines = Vec::new();
         let mut planners = HashMap::new();
         for (name, destination) in &config.destinations {
             let client = client(name, destination, &config, &clock)?;
-            let options = engine_options(&config, &process.name, grace, &room);
+            let options = engine_options(&config, &process.name, grace, &room, &board);
             let (sender, planner) = watch::channel(Arc::clone(&destination.planner.destination));
             planners.insert(name.clone(), sender);
             let engine = Engine::new(
@@ -147,8 +149,9 @@ impl App {
         let limits = server_limits(&config);
         let reloader = Arc::new(Reloader::new(config, load, planners));
         let forwarders = forwarders(&reloader, &store, &clock)?;
-        let (front, admin_front) =
+        let (http, front, admin_front) =
             fronts(&reloader, &store, &process, &clock, &metrics, &turns, admin.is_some());
+        let inbox: Arc<dyn Inbox> = store.clone();
         let admin = admin.zip(admin_front);
         let admin = admin.map(|((listener, address), front)| Served { listener, address, front });
         let admin_address = admin.as_ref().map(|admin| tracing::field::display(admin.address));
@@ -163,8 +166,8 @@ impl App {
             forwarders,
             clock,
             metrics,
+            reporter: Reporter { process, inbox, board, http, reloader: Arc::clone(&reloader) },
             reloader,
-            process,
         })
     }
 
@@ -191,9 +194,9 @@ impl App {
         }
         let mut chores = JoinSet::new();
         chores.spawn(chores::purge(self.store.clone(), Arc::clone(&self.clock), purge_after));
-        let name = self.process.name.clone();
-        let stopping = self.process.stopping.clone();
-        chores.spawn(chores::check_in(self.store.clone(), Arc::clone(&self.clock), self.process));
+        let name = self.reporter.process.name.clone();
+        let stopping = self.reporter.process.stopping.clone();
+        chores.spawn(chores::check_in(self.store.clone(), Arc::clone(&self.clock), self.reporter));
         chores.spawn(chores::watch_clock(Arc::clone(&self.clock)));
         chores.spawn(chores::erase(self.store.clone()));
         for forwarder in self.forwarders {
@@ -348,20 +351,15 @@ impl Process {
         let name = format!("{host}-{}-{}", std::process::id(), uuid::Uuid::now_v7().simple());
         Self { name, host, started_at: Instant::now(), stopping: CancellationToken::new() }
     }
-
-    /// What it records about itself.
-    fn check_in(&self, now: Timestamp) -> CheckIn {
-        CheckIn {
-            name: self.name.clone(),
-            host: self.host.clone(),
-            version: env!("CARGO_PKG_VERSION").to_owned(),
-            uptime: self.started_at.elapsed(),
-            now,
-        }
-    }
 }
 
-fn engine_options(config: &Config, holder: &str, grace: Duration, room: &Room) -> EngineOptions {
+fn engine_options(
+    config: &Config,
+    holder: &str,
+    grace: Duration,
+    room: &Room,
+    board: &Board,
+) -> EngineOptions {
     EngineOptions {
         holder: holder.to_owned(),
         lease_ttl: Duration::from_millis(config.delivery.lease_ttl_ms),
@@ -373,6 +371,7 @@ fn engine_options(config: &Config, holder: &str, grace: Duration, room: &Room) -
         },
         grace,
         room: room.clone(),
+        board: board.clone(),
     }
 }
 
@@ -385,7 +384,7 @@ fn fronts(
     metrics: &PrometheusHandle,
     turns: &Turns,
     has_admin_address: bool,
-) -> (Front, Option<Front>) {
+) -> (HttpState, Front, Option<Front>) {
     let metrics = metrics.clone();
     let log: Arc<dyn Log> = store.clone();
     let config = reloader.config();
@@ -409,6 +408,7 @@ fn fronts(
         log,
         feedback: store.clone(),
         replays: store.clone(),
+        work: store.clone(),
         audit: store.clone(),
         tokens: console::Tokens {
             admin: config.admin_tokens.clone().into(),
@@ -431,7 +431,8 @@ fn fronts(
         false => (public.merge(operators), None),
     };
     let front = |router| Front::new(router, &state);
-    (front(public), admin.map(front))
+    let fronts = (front(public), admin.map(front));
+    (state, fronts.0, fronts.1)
 }
 
 /// Takes a URL apart that was checked by the configuration.

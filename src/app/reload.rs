@@ -3,8 +3,10 @@
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use tokio::sync::{Notify, watch};
+use tokio::time::Instant;
 use tracing::{error, info, warn};
 
 use super::LoadConfig;
@@ -25,6 +27,8 @@ pub(super) struct Reloader {
     loops_webhooks: watch::Sender<Arc<LoopsWebhooks>>,
     /// Wakes the tasks that hand webhooks on, by the names of their destinations.
     forwards: HashMap<String, Arc<Notify>>,
+    /// When the configuration was last loaded again.
+    reloaded_at: Mutex<Option<Instant>>,
 }
 
 impl Reloader {
@@ -39,7 +43,15 @@ impl Reloader {
         let forwards: HashMap<_, _> =
             handing_on.map(|(name, _)| (name.clone(), Arc::<Notify>::default())).collect();
         let loops_webhooks = watch::Sender::new(Arc::new(loops_webhooks(&config, &forwards)));
-        Self { load, current: Mutex::new(config), planners, sources, loops_webhooks, forwards }
+        Self {
+            load,
+            current: Mutex::new(config),
+            planners,
+            sources,
+            loops_webhooks,
+            forwards,
+            reloaded_at: Mutex::default(),
+        }
     }
 
     pub(super) fn loops_webhooks(&self) -> watch::Receiver<Arc<LoopsWebhooks>> {
@@ -95,11 +107,21 @@ impl Reloader {
         let webhooks = loops_webhooks(&loaded, &self.forwards);
         self.loops_webhooks.send_replace(Arc::new(webhooks));
         *current = loaded;
+        *self.reloaded() = Some(Instant::now());
         info!(?subscriptions, "configuration reloaded");
         if !needs_restart.is_empty() {
             warn!(keys = ?needs_restart, "changed keys that need a restart keep their old values");
         }
         Ok(Reloaded { subscriptions, needs_restart })
+    }
+
+    /// How long ago the configuration was last loaded again.
+    pub(super) fn reloaded_ago(&self) -> Option<Duration> {
+        self.reloaded().map(|at| at.elapsed())
+    }
+
+    fn reloaded(&self) -> std::sync::MutexGuard<'_, Option<Instant>> {
+        self.reloaded_at.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, Config> {

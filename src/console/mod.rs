@@ -6,11 +6,13 @@
 //! * `auth` and `session`: who may do what. Layers around all routes, so that none can be reached without a token.
 //! * `api`: the handlers of the API. They ask the queue and know no SQL.
 //! * `reload`: what both do to load the configuration again.
+//! * `status` and `diagnosis`: how the service is at the moment, for both.
 //! * `pages`: the handlers of the pages, with their templates and assets.
 
 mod api;
 mod audit;
 mod auth;
+mod diagnosis;
 mod filter;
 mod pages;
 pub mod preview;
@@ -18,6 +20,7 @@ mod query;
 mod reload;
 mod session;
 mod state;
+mod status;
 pub mod view;
 mod words;
 

@@ -14,7 +14,7 @@ use crate::destination::Destination;
 use crate::http::error::ApiError;
 use crate::http::{Guesses, Sources};
 use crate::large::Turns;
-use crate::queue::{Audit, Feedback, Log, Replays, Unavailable};
+use crate::queue::{Audit, Feedback, Log, Replays, Unavailable, Work};
 use crate::telemetry;
 
 /// What the handlers work with.
@@ -26,6 +26,8 @@ pub struct AdminState {
     pub feedback: Arc<dyn Feedback>,
     /// Requeues messages.
     pub replays: Arc<dyn Replays>,
+    /// Counts what waits.
+    pub work: Arc<dyn Work>,
     /// Records what people do.
     pub audit: Arc<dyn Audit>,
     /// The name of this process, as in leases.

@@ -336,6 +336,12 @@ pub struct Replica {
     /// When it was last seen. A process that runs is seen every five seconds.
     #[schema(value_type = String, format = DateTime)]
     pub last_seen_at: Timestamp,
+    /// Free bytes on the disk of the store, as it reported then; null if that is not in sight.
+    #[schema(required)]
+    pub free_bytes: Option<u64>,
+    /// When it last loaded its configuration again; null if not since its start.
+    #[schema(required, value_type = Option<String>, format = DateTime)]
+    pub reloaded_at: Option<Timestamp>,
     /// Whether it is the process that answers.
     pub is_this: bool,
 }
@@ -574,9 +580,19 @@ impl Replicas {
     /// What the process with a name answers.
     pub(super) fn new(found: queue::Replicas, this: &str) -> Self {
         let replica = |replica: queue::Replica| {
-            let queue::Replica { name, host, version, started_at, last_seen_at } = replica;
+            let queue::Replica { name, host, version, started_at, last_seen_at, status } = replica;
             let is_this = name == this;
-            Replica { name, host, version, started_at, last_seen_at, is_this }
+            let queue::ProcessStatus { free_bytes, reloaded_at, .. } = status;
+            Replica {
+                name,
+                host,
+                version,
+                started_at,
+                last_seen_at,
+                free_bytes,
+                reloaded_at,
+                is_this,
+            }
         };
         Self {
             now: found.now,

@@ -8,6 +8,7 @@ use utoipa::openapi::RefOr;
 use utoipa::openapi::schema::{ObjectBuilder, Schema, Type};
 use utoipa::{PartialSchema, ToSchema};
 
+use super::diagnosis::DiagnosisCode;
 use crate::action::{ActionKind, UnmatchedReason};
 use crate::queue::{
     AttemptOutcome, AuditAction, DeliveryState, FailureReason, MessageState, OriginKind,
@@ -54,6 +55,7 @@ words! {
     AttemptOutcome or Unknown: "The result of an attempt.",
     AuditAction or Unknown: "What a person did. `reload`: the configuration was loaded again. `replay`: messages were replayed. `show_contents`: the contents of messages were shown.",
     OriginKind: "What an event that Loops reported belongs to.",
+    DiagnosisCode: "How the service is, the worst first.",
     TallyStep: "The length of an interval.",
     Stage: "What is counted. Whole messages: `received`, `replayed` (made pending again), `unmatched`, `delivered`, `failed`. Deliveries: `delivery_delivered`, `delivery_failed`.",
 }

@@ -46,6 +46,8 @@ impl Stepper {
                 unclear.checked(reply.as_ref().map_or(KeyCheck::Unknown, KeyCheck::of))
             }
         };
+        let status = reply.result.as_ref().ok().map(|answer| answer.status);
+        self.activity.tried(disposition.is_final(), status);
         let number = request.attempts + 1;
         let tried = Tried { number, started_at, reply: &reply, disposition: &disposition };
         let verdict = due.after_attempt(&tried, &*self.clock, &self.retry);

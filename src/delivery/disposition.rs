@@ -109,6 +109,21 @@ impl Unclear<'_> {
 }
 
 impl Disposition {
+    /// Whether no other attempt follows: Loops works, and has taken the request or refused it for good.
+    pub fn is_final(&self) -> bool {
+        match self {
+            Disposition::Delivered
+            | Disposition::DeliveredBefore
+            | Disposition::NothingToDelete
+            | Disposition::Refused { .. } => true,
+            Disposition::Misdirected
+            | Disposition::Limited(_)
+            | Disposition::Retry(_)
+            | Disposition::Unauthorized { .. }
+            | Disposition::Doubtful { .. } => false,
+        }
+    }
+
     /// Whether the request is retried because something other than Loops answered: Loops does not redirect, and
     /// sends no 2xx or 4xx without a JSON object.
     pub fn is_not_of_loops(&self, reply: &Reply) -> bool {

@@ -9,6 +9,7 @@ use tokio::time::{Instant, sleep_until};
 use tracing::{error, info, warn};
 
 use super::backoff::RetryOptions;
+use super::board::Board;
 use super::gauges;
 use super::lease::{Asked, HeldLease, LeaseKeeper, LeaseLost};
 use super::room::{LargeRoom, Room};
@@ -41,6 +42,8 @@ pub struct EngineOptions {
     pub grace: Duration,
     /// The room for preparing messages, shared by all engines of the process.
     pub room: Room,
+    /// Where the engines of the process show what they do.
+    pub board: Board,
 }
 
 /// The engine of one destination.
@@ -70,8 +73,10 @@ impl Engine {
         };
         let (retry, room) = (options.retry, options.room.clone());
         let large = LargeRoom::default();
+        let activity = options.board.add(&name, client.pacer());
         let stepper =
-            Arc::new(Stepper { name, destination, client, queue, clock, retry, room, large });
+            Stepper { name, destination, client, queue, clock, retry, room, large, activity };
+        let stepper = Arc::new(stepper);
         Self { stepper, keeper, options }
     }
 
@@ -132,6 +137,7 @@ impl Engine {
     }
 
     fn show_lease(&self, is_held: bool) {
+        self.stepper.activity.hold(is_held);
         let is_held = if is_held { 1.0 } else { 0.0 };
         gauge!(telemetry::LEASE_HELD, "destination" => self.stepper.name.clone()).set(is_held);
     }
@@ -256,6 +262,7 @@ mod tests {
                 retry: RetryOptions { min: second, max: second, window: 60 * second },
                 grace: second,
                 room: Room::new(turns),
+                board: Board::default(),
             };
             let (name, queue) = ("default".to_owned(), Arc::clone(self));
             Engine::new(name, destination, client, queue, clock, options)

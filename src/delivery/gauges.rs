@@ -40,6 +40,7 @@ async fn count(stepper: &Stepper) {
     let Ok(depth) = stepper.queue.depth(name).await else {
         return;
     };
+    stepper.activity.counted(depth);
     let age = depth.oldest_received_at.map_or(Duration::ZERO, |at| stepper.clock.age(at));
     gauge!(telemetry::QUEUE_DEPTH, "destination" => name.clone()).set(depth.messages as f64);
     gauge!(telemetry::QUEUE_OLDEST_SECONDS, "destination" => name.clone()).set(age.as_secs_f64());

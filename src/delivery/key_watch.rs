@@ -7,6 +7,7 @@ use metrics::gauge;
 use tokio::time::Instant;
 use tracing::{error, info, warn};
 
+use super::board::Activity;
 use super::disposition::KeyCheck;
 use super::pause::{KeyRefusals, Pause};
 use crate::loops::{Client, Reply};
@@ -56,16 +57,21 @@ pub(super) struct KeyWatch {
     pause: Pause,
     refusals: KeyRefusals,
     is_checking: bool,
+    activity: Activity,
+    /// Why it was paused last.
+    obstacle: Obstacle,
 }
 
 impl KeyWatch {
-    pub(super) fn new(destination: String, client: Client) -> Self {
+    pub(super) fn new(destination: String, client: Client, activity: Activity) -> Self {
         Self {
             destination,
             client,
             pause: Pause::default(),
             refusals: KeyRefusals::default(),
             is_checking: false,
+            activity,
+            obstacle: Obstacle::Key,
         }
     }
 
@@ -89,6 +95,7 @@ impl KeyWatch {
         if self.pause.is_on() {
             self.pause.go_on();
         }
+        self.show_pause();
     }
 
     /// Whether to blame the request itself if the first request of this lane is refused once more as if the key
@@ -174,6 +181,7 @@ impl KeyWatch {
 
     /// Pauses the destination, and logs why unless it was paused already.
     fn stop_for(&mut self, obstacle: Obstacle) {
+        self.obstacle = obstacle;
         if self.pause.start() {
             error!(destination = self.destination, "{}", obstacle.advice());
         }
@@ -181,6 +189,7 @@ impl KeyWatch {
     }
 
     fn show_pause(&self) {
+        self.activity.pause(self.pause.check_at().map(|check_at| (self.obstacle, check_at)));
         let is_on = if self.pause.is_on() { 1.0 } else { 0.0 };
         gauge!(telemetry::DESTINATION_PAUSED, "destination" => self.destination.clone()).set(is_on);
     }

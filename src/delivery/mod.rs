@@ -10,7 +10,7 @@
 //!
 //! | file | what it owns |
 //! | --- | --- |
-//! | `engine`, `lease`, `gauges` | taking the lease, and measuring while it is held |
+//! | `engine`, `lease`, `gauges`, `board` | taking the lease, and measuring while it is held |
 //! | `tenure` | one lease: its tasks, and the loop that starts them |
 //! | `reader`, `lanes` | which messages are known, and which one is next |
 //! | `key_watch`, `pause` | whether Loops accepts the key |
@@ -23,6 +23,7 @@
 mod assembly;
 mod attempt;
 mod backoff;
+mod board;
 mod disposition;
 mod engine;
 mod forward;
@@ -43,6 +44,7 @@ mod union;
 mod verdict;
 
 pub use backoff::RetryOptions;
+pub use board::Board;
 pub use engine::{Engine, EngineOptions};
 pub use forward::Forwarder;
 pub use room::Room;

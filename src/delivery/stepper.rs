@@ -12,6 +12,7 @@ use tracing::error;
 use tracing::field::display;
 
 use super::backoff::RetryOptions;
+use super::board::Activity;
 use super::lanes::Turn;
 use super::lease::{HeldLease, LeaseLost};
 use super::room::{LargeRoom, Place, Room, is_large};
@@ -43,6 +44,7 @@ pub(super) struct Stepper {
     pub(super) retry: RetryOptions,
     pub(super) room: Room,
     pub(super) large: LargeRoom,
+    pub(super) activity: Activity,
 }
 
 /// The body of a request, and its place in memory if its message is large. Kept apart from the request, so that it can be

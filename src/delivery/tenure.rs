@@ -77,7 +77,11 @@ impl<'a> Tenure<'a> {
             held,
             lanes: Lanes::default(),
             reader: Reader::default(),
-            key: KeyWatch::new(stepper.name.clone(), stepper.client.clone()),
+            key: KeyWatch::new(
+                stepper.name.clone(),
+                stepper.client.clone(),
+                stepper.activity.clone(),
+            ),
             tasks: JoinSet::new(),
             busy: HashMap::new(),
             panics: Panics::default(),
@@ -177,6 +181,7 @@ impl<'a> Tenure<'a> {
             self.lanes.wait(lane, now + retry.wait_for(due_at, clock.now()));
         }
         self.lanes.wake(now);
+        self.stepper.activity.retry_at(self.lanes.next_wake());
         let requests_max = self.options.requests_max;
         while self.tasks.len() < requests_max {
             // Only with a place can a message that is known to be large be next.

@@ -55,6 +55,7 @@ pub use guess::Guesses;
 pub use head::HeadBudget;
 pub use limit::AddressLimit;
 pub use loops::{LoopsWebhook, LoopsWebhooks};
+pub use rejected::RejectedCounts;
 pub use sources::{Public, Source, Sources};
 
 use crate::clock::SharedClock;
@@ -176,6 +177,11 @@ impl HttpState {
             turns,
             metrics,
         }))
+    }
+
+    /// What was rejected in the last hour.
+    pub fn rejected_recently(&self) -> RejectedCounts {
+        self.0.rejections.recent()
     }
 
     /// Tracks wrong keys by address, those of sources and those of operators.

@@ -145,6 +145,11 @@ impl Pacer {
         state.rate()
     }
 
+    /// The highest rate that Loops and the configuration allow, in requests a second.
+    pub fn rate_max(&self) -> u32 {
+        self.lock().ceiling()
+    }
+
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }

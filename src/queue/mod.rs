@@ -34,6 +34,7 @@ mod feedback;
 pub mod intake;
 mod records;
 mod replay;
+mod status;
 #[cfg(test)]
 pub(crate) mod suite;
 
@@ -42,6 +43,7 @@ pub use audit::*;
 pub use feedback::*;
 pub use records::*;
 pub use replay::*;
+pub use status::*;
 
 use std::time::Duration;
 

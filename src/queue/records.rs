@@ -5,7 +5,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use jiff::Timestamp;
 
-use super::{MessageState, Replay};
+use super::{MessageState, ProcessStatus, Replay};
 use crate::action::{ActionKind, Endpoint, Unmatched, UnmatchedReason};
 use crate::segment::decode::decode;
 use crate::segment::{LaneKey, Message, MessageHash, MessageType, PersonDigest};
@@ -115,6 +115,8 @@ pub struct CheckIn {
     pub version: String,
     /// How long it has been running.
     pub uptime: Duration,
+    /// What it reports of itself.
+    pub status: ProcessStatus,
     /// The current time.
     pub now: Timestamp,
 }
@@ -132,6 +134,8 @@ pub struct Replica {
     pub started_at: Timestamp,
     /// When it last checked in.
     pub last_seen_at: Timestamp,
+    /// What it reported then.
+    pub status: ProcessStatus,
 }
 
 /// Who may deliver for a destination.
@@ -429,6 +433,8 @@ pub enum Consequence {
 pub struct Depth {
     /// Number of pending messages.
     pub messages: u64,
+    /// The same by class, in the order of [`Class::ALL`].
+    pub by_class: [u64; Class::COUNT],
     /// When the oldest of them was received.
     pub oldest_received_at: Option<Timestamp>,
 }

@@ -11,7 +11,7 @@ use super::loops::Connection;
 use super::store::FlakyStore;
 use super::world::{DESTINATION, World};
 use crate::clock::{SharedClock, WatchedClock};
-use crate::delivery::{Engine, EngineOptions, RetryOptions, Room, Stop};
+use crate::delivery::{Board, Engine, EngineOptions, RetryOptions, Room, Stop};
 use crate::large::Turns;
 use crate::loops::Client;
 use crate::queue::{Housekeeping as _, Store as _};
@@ -101,6 +101,7 @@ async fn live(world: &Arc<World>, number: usize, name: String) {
         retry: RetryOptions { min: second, max: RETRY_MAX, window: 24 * 3600 * second },
         grace: second,
         room: Room::new(Turns::default()),
+        board: Board::default(),
     };
     let queue = store.clone();
     let planner: watch::Receiver<_> = world.planner();

@@ -313,6 +313,16 @@ async fn an_error_in_an_address_is_explained_on_a_page() {
         assert!(page.text.contains(words) && page.text.contains("<html"), "{query}: {}", page.text);
     }
     // Empty fields of the form are no conditions.
+    let now = visitor.get("/console").await;
+    assert_eq!(now.status, 200);
+    for words in [
+        "All is ready",
+        "curl -u",
+        "the source “default”",
+        r#"href="/console" data-key="n" aria-current"#,
+    ] {
+        assert!(now.text.contains(words), "no {words}: {}", now.text);
+    }
     let page = visitor.get("/console/messages?state=&type=&event=&from=&to=").await;
     assert_eq!(page.status, 200);
     assert!(

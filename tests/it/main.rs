@@ -49,6 +49,7 @@ mod merging;
 mod moving;
 mod neighbours;
 mod network_disk;
+mod now;
 mod odd_http;
 mod outcomes;
 mod paths;

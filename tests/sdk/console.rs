@@ -106,6 +106,7 @@ impl Site {
 async fn every_page_is_for_everybody() {
     let mut site = Site::with_ada().await;
     let pages = [
+        ("now", "/console"),
         ("messages", "/console/messages"),
         ("failed", "/console/messages?state=failed"),
         ("none", "/console/messages?state=pending"),

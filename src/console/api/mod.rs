@@ -11,6 +11,7 @@ mod preview;
 mod reload;
 mod replay;
 mod replicas;
+mod status;
 mod tallies;
 
 use axum::extract::DefaultBodyLimit;
@@ -29,6 +30,7 @@ pub(super) fn routes() -> OpenApiRouter<AdminState> {
         .routes(routes!(tallies::tallies))
         .routes(routes!(event_names::event_names))
         .routes(routes!(replicas::replicas))
+        .routes(routes!(status::status))
         .routes(routes!(audit::audit))
         .routes(routes!(preview::preview))
         .routes(routes!(reload::reload))

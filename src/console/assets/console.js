@@ -29,10 +29,34 @@ const showTime = (element) => {
   element.textContent = `${at.getFullYear()}-${two(at.getMonth() + 1)}-${two(at.getDate())} `
     + `${two(at.getHours())}:${two(at.getMinutes())}:${two(at.getSeconds())}`;
 };
-const showTimes = (part) => part.querySelectorAll("time[datetime]").forEach(showTime);
+const showTimes = (part) => {
+  part.querySelectorAll("time[datetime]").forEach(showTime);
+  part.querySelectorAll("[data-origin]").forEach((place) => { place.textContent = location.origin; });
+};
 showTimes(document);
 const zoneName = document.getElementById("zone");
 if (zoneName && zone) zoneName.textContent = zone;
+
+// Pages with parts that are live are fetched again, unless nobody looks or something in them is in use.
+const parts = [...document.querySelectorAll("[data-live]")];
+const served = new Map(parts.map((part) => [part.id, null]));
+const isInUse = () => document.hidden || !(getSelection()?.isCollapsed ?? true)
+  || parts.some((part) => part.contains(document.activeElement));
+const refresh = async () => {
+  if (isInUse()) return;
+  const answer = await fetch(location.href, { headers: { accept: "text/html" } });
+  if (answer.redirected || isInUse()) return;
+  const page = new DOMParser().parseFromString(await answer.text(), "text/html");
+  for (const part of parts) {
+    const fresh = page.getElementById(part.id);
+    if (!fresh || served.get(part.id) === fresh.innerHTML) continue;
+    served.set(part.id, fresh.innerHTML);
+    part.className = fresh.className;
+    part.replaceChildren(...fresh.childNodes);
+    showTimes(part);
+  }
+};
+if (parts.length > 0) setInterval(() => { refresh().catch(() => { /* the next one may work */ }); }, 5000);
 
 // Keys: / searches, g and a letter goes to a page, j and k walk through the rows, Enter opens one,
 // t follows the list.

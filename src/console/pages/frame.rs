@@ -33,7 +33,8 @@ pub(super) struct Link {
 impl Frame {
     /// The navigation.
     pub(super) fn links(&self) -> impl Iterator<Item = Link> {
-        const LINKS: [(&str, &str, char); 3] = [
+        const LINKS: [(&str, &str, char); 4] = [
+            ("/console", "Now", 'n'),
             ("/console/messages", "Messages", 'm'),
             ("/console/failures", "Failures", 'f'),
             ("/console/replay", "Replay", 'r'),
@@ -45,7 +46,7 @@ impl Frame {
             is_here: self
                 .path
                 .strip_prefix(path)
-                .is_some_and(|rest| rest.is_empty() || rest.starts_with('/')),
+                .is_some_and(|rest| rest.is_empty() || rest.starts_with('/') && path != "/console"),
         })
     }
 }

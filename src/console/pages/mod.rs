@@ -9,6 +9,7 @@ mod frame;
 mod login;
 mod message;
 mod messages;
+mod now;
 mod parts;
 mod replay;
 mod search;
@@ -21,7 +22,7 @@ use axum::Router;
 use axum::extract::{DefaultBodyLimit, Request, State};
 use axum::http::{HeaderName, HeaderValue, StatusCode, header};
 use axum::middleware::{Next, from_fn_with_state};
-use axum::response::{Html, IntoResponse, Redirect, Response};
+use axum::response::{Html, IntoResponse, Response};
 use axum::routing::{get, post};
 use tower::ServiceBuilder;
 use tower_http::csrf::CsrfLayer;
@@ -44,7 +45,7 @@ const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; i
 /// The routes of the console.
 pub(super) fn router(state: AdminState) -> Router {
     let inside = Router::new()
-        .route("/console", get(|| async { Redirect::to("/console/messages") }))
+        .route("/console", get(now::page))
         .route("/console/messages", get(messages::page))
         .route("/console/messages/tail", get(tail::follow))
         .route("/console/messages/{seq}", get(message::page))

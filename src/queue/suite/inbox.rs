@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::queue::Accepted::{self, Duplicate, New};
-use crate::queue::Depth;
+use crate::queue::{Class, Depth};
 use crate::queue::{LaneAsk, LanePart};
 
 pub(crate) async fn recognizes_duplicates(store: &dyn Store) {
@@ -125,13 +125,17 @@ pub(crate) async fn lists_destinations_with_pending_messages(store: &dyn Store) 
 pub(crate) async fn reports_the_depth_of_a_destination(store: &dyn Store) {
     assert_eq!(store.depth(DESTINATION).await.unwrap(), Depth::default());
     let first = put(store, NewMessage { received_at: at(3), ..message("a") }).await;
-    put(store, NewMessage { received_at: at(4), ..message("b") }).await;
+    put(store, NewMessage { received_at: at(4), class: Class::Bulk, ..message("b") }).await;
     put(store, NewMessage { destination: "other".into(), ..message("c") }).await;
-    let depth = |messages, ms| Depth { messages, oldest_received_at: Some(at(ms)) };
-    assert_eq!(store.depth(DESTINATION).await.unwrap(), depth(2, 3));
+    let depth = |by_class: [u64; 3], ms| Depth {
+        messages: by_class.iter().sum(),
+        by_class,
+        oldest_received_at: Some(at(ms)),
+    };
+    assert_eq!(store.depth(DESTINATION).await.unwrap(), depth([1, 0, 1], 3));
     let lease = lease(store).await;
     store.freeze_one(&lease, first, plan(vec![])).await.unwrap();
-    assert_eq!(store.depth(DESTINATION).await.unwrap(), depth(1, 4));
+    assert_eq!(store.depth(DESTINATION).await.unwrap(), depth([0, 0, 1], 4));
 }
 
 pub(crate) async fn signals_arrivals(store: &dyn Store) {

@@ -1,7 +1,10 @@
 //! The list of processes and leases.
 
 use super::*;
-use crate::queue::{CheckIn, LeaseHolder, LeaseState, REPLICAS_KEPT, Replica};
+use crate::queue::{
+    CheckIn, DestinationStatus, LeaseHolder, LeaseState, PauseReason, PauseStatus, ProcessStatus,
+    REPLICAS_KEPT, Replica,
+};
 
 /// A process that has been running for ten seconds.
 fn process(name: &str, now: Timestamp) -> CheckIn {
@@ -10,6 +13,7 @@ fn process(name: &str, now: Timestamp) -> CheckIn {
         host: format!("host of {name}"),
         version: "1.2.3".to_owned(),
         uptime: Duration::from_secs(10),
+        status: status(7),
         now,
     }
 }
@@ -21,6 +25,30 @@ fn replica(name: &str, first_seen_at: Timestamp, last_seen_at: Timestamp) -> Rep
         version: "1.2.3".to_owned(),
         started_at: first_seen_at - SignedDuration::from_secs(10),
         last_seen_at,
+        status: status(7),
+    }
+}
+
+/// A status with a value for each field.
+fn status(free_bytes: u64) -> ProcessStatus {
+    let pause = PauseStatus { since: at(1), reason: PauseReason::Key, check_at: at(2) };
+    let destination = DestinationStatus {
+        pause: Some(pause),
+        rate: 5,
+        rate_max: 10,
+        requests: 300,
+        failing_since: Some(at(3)),
+        failing_status: Some(503),
+        next_retry_at: Some(at(4)),
+        waiting: Some([1, 2, 3]),
+        oldest_received_at: Some(at(5)),
+    };
+    ProcessStatus {
+        free_bytes: Some(free_bytes),
+        is_space_low: true,
+        reloaded_at: Some(at(6)),
+        rejected: [("a \"source\"".to_owned(), [("bad_json".to_owned(), 7)].into())].into(),
+        destinations: [("é".to_owned(), destination)].into(),
     }
 }
 
@@ -72,13 +100,14 @@ pub(crate) async fn lists_processes_until_they_check_out_or_are_not_seen_for_a_d
     assert_eq!(replicas(store).await, [b, c.clone()]);
     // A later report moves the time that it was last seen, not that of its start.
     let later = at(0) + SignedDuration::try_from(REPLICAS_KEPT).unwrap();
-    let process_c = CheckIn { uptime: Duration::from_secs(11), ..process("c", later) };
+    let process_c =
+        CheckIn { uptime: Duration::from_secs(11), status: status(8), ..process("c", later) };
     store.check_in(&process_c).await.unwrap();
-    let c = Replica { last_seen_at: later, ..c };
+    let c = Replica { last_seen_at: later, status: status(8), ..c };
     assert_eq!(replicas(store).await, [replica("b", at(0), at(0)), c.clone()]);
     let too_late = later + SignedDuration::from_millis(1);
     store.check_in(&process("c", too_late)).await.unwrap();
-    assert_eq!(replicas(store).await, [Replica { last_seen_at: too_late, ..c }]);
+    assert_eq!(replicas(store).await, [Replica { last_seen_at: too_late, status: status(7), ..c }]);
 }
 
 pub(crate) async fn two_stores_list_the_same_processes(a: &dyn Store, b: &dyn Store) {

@@ -10,16 +10,18 @@ use super::purge::CHORES;
 use super::rows::{duration_ms, from_ms, get, to_ms};
 use super::steps::{Effects, Step};
 use super::{Fault, Time};
-use crate::queue::{CheckIn, LeaseHolder, LeaseState, REPLICAS_KEPT, Replica, Replicas};
+use crate::queue::{
+    CheckIn, LeaseHolder, LeaseState, ProcessStatus, REPLICAS_KEPT, Replica, Replicas,
+};
 
-/// $1 name, $2 host, $3 version, $4 uptime, $5 now or NULL: the time of the database.
+/// $1 name, $2 host, $3 version, $4 uptime, $5 now or NULL: the time of the database, $6 status.
 const CHECK_IN: &str = concat!(
     "
-    INSERT INTO @replicas AS r (name, host, version, started_at, last_seen_at)
-    SELECT $1, $2, $3, t.now - $4, t.now FROM (SELECT ",
+    INSERT INTO @replicas AS r (name, host, version, started_at, last_seen_at, status)
+    SELECT $1, $2, $3, t.now - $4, t.now, $6 FROM (SELECT ",
     now!("$5"),
     ") t (now)
-    ON CONFLICT (name) DO UPDATE SET last_seen_at = excluded.last_seen_at"
+    ON CONFLICT (name) DO UPDATE SET last_seen_at = excluded.last_seen_at, status = excluded.status"
 );
 /// $1 how long they are kept, $2 now or NULL. Those that another process removes at the same time are left to it.
 const FORGET: &str = concat!(
@@ -32,7 +34,7 @@ const FORGET: &str = concat!(
 /// $1 name.
 const CHECK_OUT: &str = "DELETE FROM @replicas WHERE name = $1";
 const REPLICAS: &str = "
-    SELECT name, host, version, started_at, last_seen_at FROM @replicas ORDER BY started_at, name";
+    SELECT name, host, version, started_at, last_seen_at, status FROM @replicas ORDER BY started_at, name";
 /// $1 what is no destination.
 const LEASES: &str = "
     SELECT destination, token, holder, taken_at, expires_at FROM @leases WHERE destination <> $1
@@ -47,7 +49,8 @@ impl Step for CheckIn {
     async fn run(&self, transaction: &Connection, effects: &mut Effects) -> Result<(), Fault> {
         let now = (effects.time == Time::OfCallers).then(|| to_ms(self.now));
         let uptime = duration_ms(self.uptime);
-        let params = params![self.name, self.host, self.version, uptime, now];
+        let status = self.status.to_json();
+        let params = params![self.name, self.host, self.version, uptime, now, status];
         transaction.execute(CHECK_IN, params).await?;
         let kept = duration_ms(REPLICAS_KEPT);
         transaction.execute(FORGET, params![kept, now]).await?;
@@ -83,6 +86,7 @@ pub(super) async fn replicas(
             version: get(&row, 2)?,
             started_at: from_ms(get(&row, 3)?),
             last_seen_at: from_ms(get(&row, 4)?),
+            status: ProcessStatus::from_json(get(&row, 5)?),
         });
     }
     for row in snapshot.query(LEASES, params![CHORES]).await? {

@@ -67,7 +67,8 @@ CREATE TABLE @replicas (
     host         text NOT NULL,
     version      text NOT NULL,
     started_at   bigint NOT NULL,
-    last_seen_at bigint NOT NULL
+    last_seen_at bigint NOT NULL,
+    status       text NOT NULL                    -- JSON: what it reported then
 ) WITH (fillfactor = 20);
 
 -- What people did, for as long as records are kept.

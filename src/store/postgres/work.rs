@@ -61,7 +61,8 @@ const DESTINATIONS: &str = "
         FROM found WHERE found.destination IS NOT NULL)
     SELECT destination FROM found WHERE destination IS NOT NULL ORDER BY destination COLLATE \"C\"";
 /// $1 destination.
-const DEPTH_COUNT: &str = "SELECT COUNT(*) FROM @pending WHERE destination = $1";
+const DEPTH_COUNT: &str =
+    "SELECT class, COUNT(*) FROM @pending WHERE destination = $1 GROUP BY class";
 /// $1 destination, $2 class. The oldest of a class is the first in order.
 const DEPTH_OLDEST: &str =
     "SELECT received_at FROM @pending WHERE destination = $1 AND class = $2 ORDER BY seq LIMIT 1";
@@ -154,7 +155,11 @@ pub(super) async fn destinations(connection: &Connection) -> Result<Vec<String>,
 }
 
 pub(super) async fn depth(snapshot: &Connection, destination: &str) -> Result<Depth, Fault> {
-    let count = snapshot.query_one(DEPTH_COUNT, params![destination]).await?;
+    let mut by_class = [0; Class::COUNT];
+    for row in snapshot.query(DEPTH_COUNT, params![destination]).await? {
+        let (class, count) = (get::<i16>(&row, 0)?, get::<i64>(&row, 1)?);
+        by_class[Class::from_code(class.into()).index()] += count.unsigned_abs();
+    }
     let mut oldest: Option<i64> = None;
     for class in Class::ALL {
         let class = i16::try_from(class.code()).unwrap_or(i16::MAX);
@@ -162,10 +167,7 @@ pub(super) async fn depth(snapshot: &Connection, destination: &str) -> Result<De
         let first = first.map(|row| get(&row, 0)).transpose()?;
         oldest = oldest.into_iter().chain(first).min();
     }
-    Ok(Depth {
-        messages: u64::try_from(get::<i64>(&count, 0)?).unwrap_or(0),
-        oldest_received_at: oldest.map(from_ms),
-    })
+    Ok(Depth { messages: by_class.iter().sum(), by_class, oldest_received_at: oldest.map(from_ms) })
 }
 
 pub(super) async fn backlog(connection: &Connection) -> Result<Size, Fault> {

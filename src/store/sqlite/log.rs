@@ -92,7 +92,7 @@ pub(super) const PENDING_DESTINATIONS: &str = "
 
 /// ?1 destination.
 pub(super) const DEPTH_COUNT: &str =
-    "SELECT COUNT(*) FROM messages WHERE destination = ?1 AND state = 0";
+    "SELECT class, COUNT(*) FROM messages WHERE destination = ?1 AND state = 0 GROUP BY class";
 
 /// ?1 destination, ?2 class. The oldest of a class is the first in order.
 pub(super) const DEPTH_OLDEST: &str = "
@@ -231,7 +231,12 @@ pub(super) fn destinations(snapshot: &Connection) -> Result<Vec<String>, Fault> 
 
 pub(super) fn depth(snapshot: &Connection, destination: &str) -> Result<Depth, Fault> {
     let mut count = snapshot.prepare_cached(DEPTH_COUNT)?;
-    let messages: i64 = count.query_row([destination], |row| row.get(0))?;
+    let mut by_class = [0; Class::COUNT];
+    let mut rows = count.query([destination])?;
+    while let Some(row) = rows.next()? {
+        let count: i64 = row.get(1)?;
+        by_class[Class::from_code(row.get(0)?).index()] += count.unsigned_abs();
+    }
     let mut first = snapshot.prepare_cached(DEPTH_OLDEST)?;
     let mut oldest: Option<i64> = None;
     for class in Class::ALL {
@@ -239,10 +244,7 @@ pub(super) fn depth(snapshot: &Connection, destination: &str) -> Result<Depth, F
             first.query_row(params![destination, class.code()], |row| row.get(0)).optional()?;
         oldest = oldest.into_iter().chain(of_class).min();
     }
-    Ok(Depth {
-        messages: u64::try_from(messages).unwrap_or(0),
-        oldest_received_at: oldest.map(from_ms),
-    })
+    Ok(Depth { messages: by_class.iter().sum(), by_class, oldest_received_at: oldest.map(from_ms) })
 }
 
 pub(super) fn backlog(snapshot: &Connection) -> Result<Size, Fault> {

@@ -6,18 +6,21 @@ use rusqlite::{Connection, params};
 use super::error::Fault;
 use super::group::{Effects, Step};
 use super::rows::{duration_ms, from_ms, to_ms};
-use crate::queue::{CheckIn, LeaseHolder, LeaseState, REPLICAS_KEPT, Replica, Replicas};
+use crate::queue::{
+    CheckIn, LeaseHolder, LeaseState, ProcessStatus, REPLICAS_KEPT, Replica, Replicas,
+};
 
-/// ?1 name, ?2 host, ?3 version, ?4 started at, ?5 now.
+/// ?1 name, ?2 host, ?3 version, ?4 started at, ?5 now, ?6 status.
 pub(super) const CHECK_IN: &str = "
-    INSERT INTO replicas (name, host, version, started_at, last_seen_at) VALUES (?1, ?2, ?3, ?4, ?5)
-    ON CONFLICT (name) DO UPDATE SET last_seen_at = excluded.last_seen_at";
+    INSERT INTO replicas (name, host, version, started_at, last_seen_at, status)
+    VALUES (?1, ?2, ?3, ?4, ?5, ?6)
+    ON CONFLICT (name) DO UPDATE SET last_seen_at = excluded.last_seen_at, status = excluded.status";
 /// ?1 last seen before. There are few.
 pub(super) const FORGET: &str = "DELETE FROM replicas WHERE last_seen_at < ?1";
 /// ?1 name.
 pub(super) const CHECK_OUT: &str = "DELETE FROM replicas WHERE name = ?1";
 pub(super) const REPLICAS: &str = "
-    SELECT name, host, version, started_at, last_seen_at FROM replicas ORDER BY started_at, name";
+    SELECT name, host, version, started_at, last_seen_at, status FROM replicas ORDER BY started_at, name";
 pub(super) const LEASES: &str = "
     SELECT destination, token, holder, taken_at, expires_at FROM leases ORDER BY destination";
 
@@ -28,7 +31,8 @@ impl Step for CheckIn {
         let now = to_ms(self.now);
         let started_at = now.saturating_sub(duration_ms(self.uptime));
         let mut check_in = transaction.prepare_cached(CHECK_IN)?;
-        check_in.execute(params![self.name, self.host, self.version, started_at, now])?;
+        let status = self.status.to_json();
+        check_in.execute(params![self.name, self.host, self.version, started_at, now, status])?;
         let before = now.saturating_sub(duration_ms(REPLICAS_KEPT));
         transaction.prepare_cached(FORGET)?.execute([before])?;
         Ok(())
@@ -58,6 +62,7 @@ pub(super) fn replicas(snapshot: &Connection, now: Timestamp) -> Result<Replicas
             version: row.get(2)?,
             started_at: from_ms(row.get(3)?),
             last_seen_at: from_ms(row.get(4)?),
+            status: ProcessStatus::from_json(&row.get::<_, String>(5)?),
         });
     }
     let mut statement = snapshot.prepare_cached(LEASES)?;

@@ -188,7 +188,8 @@ CREATE TABLE replicas (
     host         TEXT NOT NULL,
     version      TEXT NOT NULL,
     started_at   INTEGER NOT NULL,
-    last_seen_at INTEGER NOT NULL
+    last_seen_at INTEGER NOT NULL,
+    status       TEXT NOT NULL                    -- JSON: what it reported then
 );
 
 -- What people did, for as long as records are kept. Numbers are not given twice.

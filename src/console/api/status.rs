@@ -1,0 +1,36 @@
+//! `GET /api/status`: how the service is at the moment.
+
+use axum::Json;
+use axum::extract::State;
+use axum::http::Uri;
+
+use super::errors::{AdminErrors, StoreErrors};
+use crate::console::query::Parameters;
+use crate::console::state::{AdminState, store_fault};
+use crate::console::status::{Status, read};
+use crate::http::error::{ApiError, ErrorBody};
+
+/// How the service is at the moment: what the page Now of the console shows.
+///
+/// Every process answers the same. What a process reports of itself is up to five seconds old; what waits is counted less
+/// often while much does.
+#[utoipa::path(
+    get,
+    path = "/api/status",
+    tag = "Administration",
+    operation_id = "status",
+    responses(
+        (status = 200, description = "How it is.", body = Status),
+        (status = 400, description = "A parameter is unknown.", body = ErrorBody),
+        AdminErrors,
+        StoreErrors
+    ),
+    security(("adminToken" = []))
+)]
+pub(super) async fn status(
+    State(state): State<AdminState>,
+    uri: Uri,
+) -> Result<Json<Status>, ApiError> {
+    Parameters::of(&uri, &[])?;
+    Ok(Json(read(&state).await.map_err(store_fault)?))
+}

@@ -1,0 +1,386 @@
+//! One sentence about how the service is: the first of a closed list that holds.
+
+use std::time::Duration;
+
+use jiff::{SignedDuration, Timestamp};
+
+use super::status::{DestinationNow, Status};
+use crate::queue::PauseReason;
+
+/// Deliveries fail often if this part of them failed in the last hour, of at least so many.
+const FAILING_PART: f64 = 0.05;
+const FAILED_MIN: u64 = 5;
+
+/// Requests are rejected often if more than this part of what came was, of at least so many.
+const REJECTED_PART: f64 = 0.1;
+const REJECTED_MIN: u64 = 10;
+
+/// A queue is behind if its oldest message waits for longer.
+const BEHIND: SignedDuration = SignedDuration::from_secs(60);
+
+/// For so long Loops may answer with errors before it counts as down.
+const DOWN_AFTER: SignedDuration = SignedDuration::from_secs(10);
+
+/// Loops' answer when there are too many requests.
+const TOO_MANY: u16 = 429;
+
+/// How the service is, worst first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[allow(missing_docs, reason = "the sentences say it")]
+pub enum DiagnosisCode {
+    StoreDown,
+    StoreFull,
+    KeyRefused,
+    WrongBaseUrl,
+    NobodyDelivers,
+    UnknownDestination,
+    LoopsDown,
+    SpaceLow,
+    Rejecting,
+    Failing,
+    Limited,
+    Behind,
+    NothingYet,
+    Quiet,
+    AllWell,
+}
+
+impl DiagnosisCode {
+    /// All, in the order in which they are tried.
+    pub const ALL: [DiagnosisCode; 15] = [
+        DiagnosisCode::StoreDown,
+        DiagnosisCode::StoreFull,
+        DiagnosisCode::KeyRefused,
+        DiagnosisCode::WrongBaseUrl,
+        DiagnosisCode::NobodyDelivers,
+        DiagnosisCode::UnknownDestination,
+        DiagnosisCode::LoopsDown,
+        DiagnosisCode::SpaceLow,
+        DiagnosisCode::Rejecting,
+        DiagnosisCode::Failing,
+        DiagnosisCode::Limited,
+        DiagnosisCode::Behind,
+        DiagnosisCode::NothingYet,
+        DiagnosisCode::Quiet,
+        DiagnosisCode::AllWell,
+    ];
+
+    /// As it is written.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            DiagnosisCode::StoreDown => "store_down",
+            DiagnosisCode::StoreFull => "store_full",
+            DiagnosisCode::KeyRefused => "key_refused",
+            DiagnosisCode::WrongBaseUrl => "wrong_base_url",
+            DiagnosisCode::NobodyDelivers => "nobody_delivers",
+            DiagnosisCode::UnknownDestination => "unknown_destination",
+            DiagnosisCode::LoopsDown => "loops_down",
+            DiagnosisCode::SpaceLow => "space_low",
+            DiagnosisCode::Rejecting => "rejecting",
+            DiagnosisCode::Failing => "failing",
+            DiagnosisCode::Limited => "limited",
+            DiagnosisCode::Behind => "behind",
+            DiagnosisCode::NothingYet => "nothing_yet",
+            DiagnosisCode::Quiet => "quiet",
+            DiagnosisCode::AllWell => "all_well",
+        }
+    }
+
+    /// What to do next; empty if nothing is to be done.
+    pub fn next_step(self) -> &'static str {
+        match self {
+            DiagnosisCode::StoreDown => {
+                "Read the error in the log. Senders are asked to retry; start nothing anew before the store works."
+            }
+            DiagnosisCode::StoreFull => {
+                "Make room on the disk of the data folder, or read the error in the log."
+            }
+            DiagnosisCode::KeyRefused => {
+                "Set the right API key and restart, or enable the key in Loops. What waits is then delivered."
+            }
+            DiagnosisCode::WrongBaseUrl => {
+                "Set `base_url` to a URL that ends in /v1 and restart. What waits is then delivered."
+            }
+            DiagnosisCode::NobodyDelivers => {
+                "Start a process with this destination in its configuration. A lease whose holder died is taken over within seconds."
+            }
+            DiagnosisCode::UnknownDestination => {
+                "Give the destination its name back in the configuration and restart; its messages are then delivered."
+            }
+            DiagnosisCode::LoopsDown => {
+                "Nothing, if Loops is down: everything is retried for a day. Otherwise check base_url, DNS and the firewall."
+            }
+            DiagnosisCode::SpaceLow => "Make room on the disk, or lower store.free_bytes_min.",
+            DiagnosisCode::Rejecting => "Look at the code, and mend the sender.",
+            DiagnosisCode::Failing => {
+                "Look at the causes, mend the most frequent one, then replay."
+            }
+            DiagnosisCode::Limited => {
+                "Nothing, if this ends soon. Otherwise something else uses the rate of the same Loops team."
+            }
+            DiagnosisCode::Behind => "Nothing: messages are delivered as fast as Loops allows.",
+            DiagnosisCode::NothingYet => "Send a first message.",
+            DiagnosisCode::Quiet => "Check the senders, if there should be messages.",
+            DiagnosisCode::AllWell => "",
+        }
+    }
+
+    /// The row of the table “At 3 a.m.” in docs/operations.md that helps.
+    pub fn runbook(self) -> Option<&'static str> {
+        Some(match self {
+            DiagnosisCode::StoreDown | DiagnosisCode::StoreFull => "messages cannot be stored",
+            DiagnosisCode::KeyRefused => "Loops refuses the API key",
+            DiagnosisCode::WrongBaseUrl => "there is no Loops at base_url",
+            DiagnosisCode::NobodyDelivers => "no process delivers",
+            DiagnosisCode::UnknownDestination => "a destination that is not configured",
+            DiagnosisCode::LoopsDown => "Loops cannot be reached",
+            DiagnosisCode::SpaceLow => "little free space",
+            DiagnosisCode::Rejecting => "rejected",
+            DiagnosisCode::Failing => "outcome: refused",
+            DiagnosisCode::Limited => "outcome: limited",
+            DiagnosisCode::Behind => "older than a minute",
+            DiagnosisCode::NothingYet | DiagnosisCode::Quiet | DiagnosisCode::AllWell => {
+                return None;
+            }
+        })
+    }
+}
+
+/// How the service is.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, utoipa::ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Diagnosis {
+    /// How, for programs.
+    pub code: DiagnosisCode,
+    /// How, in a sentence.
+    #[schema(
+        example = "Loops refuses the API key of `default`; nothing is lost; 1,204 messages wait."
+    )]
+    pub sentence: String,
+    /// Since when, if that is known.
+    #[schema(required, value_type = Option<String>, format = DateTime)]
+    pub since: Option<Timestamp>,
+    /// What to do next; empty if nothing is to be done.
+    pub next_step: &'static str,
+    /// The row of the table “At 3 a.m.” in docs/operations.md that helps.
+    #[schema(required)]
+    pub runbook: Option<&'static str>,
+}
+
+impl Diagnosis {
+    fn new(code: DiagnosisCode, sentence: impl Into<String>, since: Option<Timestamp>) -> Self {
+        let (next_step, runbook) = (code.next_step(), code.runbook());
+        Self { code, sentence: sentence.into(), since, next_step, runbook }
+    }
+
+    /// The diagnosis when the store cannot be read.
+    pub(super) fn store_down() -> Self {
+        let sentence =
+            "The store does not answer: nothing is accepted, and senders are asked to retry.";
+        Self::new(DiagnosisCode::StoreDown, sentence, None)
+    }
+
+    /// The first that holds.
+    pub(super) fn of(status: &Status) -> Self {
+        let first = |code| Self::find(code, status);
+        let found = DiagnosisCode::ALL.into_iter().find_map(first);
+        found.unwrap_or_else(|| Self::new(DiagnosisCode::AllWell, "All is well.", None))
+    }
+
+    /// A diagnosis, if it holds.
+    fn find(code: DiagnosisCode, status: &Status) -> Option<Self> {
+        let destinations = || status.destinations.iter();
+        let (sentence, since) = match code {
+            // Found before there is a status.
+            DiagnosisCode::StoreDown => return None,
+            DiagnosisCode::StoreFull => {
+                if status.accepts {
+                    return None;
+                }
+                ("Messages cannot be stored; senders are asked to retry, and what was accepted is safe.".to_owned(), None)
+            }
+            DiagnosisCode::KeyRefused => {
+                paused(status, PauseReason::Key, "Loops refuses the API key of")?
+            }
+            DiagnosisCode::WrongBaseUrl => {
+                paused(status, PauseReason::BaseUrl, "There is no Loops at the base URL of")?
+            }
+            DiagnosisCode::NobodyDelivers => {
+                let alone = |one: &&DestinationNow| one.is_configured && one.holder.is_none();
+                let one = destinations().filter(alone).find(|one| one.waiting.total > 0)?;
+                (
+                    format!(
+                        "No process delivers for `{}`; nothing is lost; {}.",
+                        one.name,
+                        wait(one)
+                    ),
+                    None,
+                )
+            }
+            DiagnosisCode::UnknownDestination => {
+                let one = destinations().find(|one| !one.is_configured && one.waiting.total > 0)?;
+                let text = "is not configured; nothing is lost";
+                (format!("The destination `{}` {text}; {}.", one.name, wait(one)), None)
+            }
+            DiagnosisCode::LoopsDown => {
+                let is_down = |one: &&DestinationNow| {
+                    let since = one.failing_since.filter(|_| one.failing_status != Some(TOO_MANY));
+                    since.is_some_and(|since| status.now.duration_since(since) >= DOWN_AFTER)
+                };
+                let one = destinations().find(is_down)?;
+                let answer = match one.failing_status {
+                    Some(answer) if answer > 0 => format!("answers {answer}"),
+                    _ => "cannot be reached".to_owned(),
+                };
+                let text =
+                    format!("Loops {answer} for `{}`; nothing is lost; {}.", one.name, wait(one));
+                (text, one.failing_since)
+            }
+            DiagnosisCode::SpaceLow => {
+                if !status.is_space_low {
+                    return None;
+                }
+                ("The disk has little free space: messages that can wait are refused until there is more.".to_owned(), None)
+            }
+            DiagnosisCode::Rejecting => {
+                let much = |rejected: u64, received: u64| {
+                    rejected >= REJECTED_MIN
+                        && rejected as f64 > REJECTED_PART * (rejected + received) as f64
+                };
+                let one = status.sources.iter().find(|source| {
+                    let total = source.rejected.values().sum();
+                    source.is_configured && much(total, source.received_hour)
+                })?;
+                let (code, _) = one.rejected.iter().max_by_key(|(_, count)| **count)?;
+                let total: u64 = one.rejected.values().sum();
+                (
+                    format!(
+                        "Much of what source `{}` sends is rejected: {} in the last hour, most with the code `{code}`.",
+                        one.name,
+                        number(total)
+                    ),
+                    None,
+                )
+            }
+            DiagnosisCode::Failing => {
+                let failed: u64 =
+                    destinations().flat_map(|one| &one.failed).map(|one| one.hour).sum();
+                let tried = failed + destinations().map(|one| one.delivered_hour).sum::<u64>();
+                if failed < FAILED_MIN || failed as f64 <= FAILING_PART * tried as f64 {
+                    return None;
+                }
+                let text = format!(
+                    "{} of {} deliveries failed in the last hour; they can be replayed.",
+                    number(failed),
+                    number(tried)
+                );
+                (text, None)
+            }
+            DiagnosisCode::Limited => {
+                let slowed = |one: &&DestinationNow| {
+                    one.rate.zip(one.rate_max).is_some_and(|(rate, max)| rate < max)
+                };
+                let one = destinations().find(slowed)?;
+                let (rate, max) = one.rate.zip(one.rate_max)?;
+                let text = format!(
+                    "Loops has asked to slow down: {rate} of {max} requests a second go to `{}`; {}.",
+                    one.name,
+                    wait(one)
+                );
+                (text, None)
+            }
+            DiagnosisCode::Behind => {
+                let oldest = |one: &DestinationNow| one.oldest_received_at;
+                let late = |one: &&DestinationNow| {
+                    oldest(one).is_some_and(|at| status.now.duration_since(at) > BEHIND)
+                };
+                let one = destinations().filter(late).min_by_key(|one| oldest(one))?;
+                let end = match one.empty_in_s {
+                    Some(seconds) => {
+                        format!(", about {} of work", in_words(Duration::from_secs(seconds)))
+                    }
+                    None => String::new(),
+                };
+                (format!("The queue of `{}` is behind: {}{end}.", one.name, wait(one)), oldest(one))
+            }
+            DiagnosisCode::NothingYet => {
+                if status.sources.iter().any(|source| source.last_received_at.is_some()) {
+                    return None;
+                }
+                ("All is ready, and no message has been accepted yet.".to_owned(), None)
+            }
+            DiagnosisCode::Quiet => {
+                let day = &status.funnel[1];
+                if day.received > 0 {
+                    return None;
+                }
+                let last = status.sources.iter().filter_map(|source| source.last_received_at).max();
+                ("All works, and no message was accepted in the last 24 hours.".to_owned(), last)
+            }
+            DiagnosisCode::AllWell => {
+                let waiting: u64 = destinations().map(|one| one.waiting.total).sum();
+                let end = match waiting {
+                    0 => "nothing waits".to_owned(),
+                    1 => "1 message is on its way".to_owned(),
+                    more => format!("{} messages are on their way", number(more)),
+                };
+                let text = format!(
+                    "All is well: {} delivered in the last hour, {end}.",
+                    counted(status.funnel[0].delivered, "message")
+                );
+                (text, None)
+            }
+        };
+        Some(Self::new(code, sentence, since))
+    }
+}
+
+/// A destination that is paused for a reason.
+fn paused(status: &Status, reason: PauseReason, text: &str) -> Option<(String, Option<Timestamp>)> {
+    let is_it =
+        |one: &&DestinationNow| one.paused.as_ref().is_some_and(|pause| pause.reason == reason);
+    let one = status.destinations.iter().find(is_it)?;
+    let since = one.paused.as_ref().map(|pause| pause.since);
+    Some((format!("{text} `{}`; nothing is lost; {}.", one.name, wait(one)), since))
+}
+
+/// How many messages wait.
+fn wait(one: &DestinationNow) -> String {
+    match one.waiting.total {
+        0 => "no message waits".to_owned(),
+        1 => "1 message waits".to_owned(),
+        more => format!("{} messages wait", number(more)),
+    }
+}
+
+/// `1 message`, `1,204 messages`.
+pub(super) fn counted(count: u64, one: &str) -> String {
+    match count {
+        1 => format!("1 {one}"),
+        more => format!("{} {one}s", number(more)),
+    }
+}
+
+/// A number as people read it.
+pub(super) fn number(number: u64) -> String {
+    let digits = number.to_string();
+    let mut text = String::new();
+    for (index, digit) in digits.chars().enumerate() {
+        if index > 0 && (digits.len() - index).is_multiple_of(3) {
+            text.push(',');
+        }
+        text.push(digit);
+    }
+    text
+}
+
+/// A length of time as people say it.
+pub(super) fn in_words(span: Duration) -> String {
+    let seconds = span.as_secs();
+    match seconds {
+        0..90 => counted(seconds, "second"),
+        90..5_400 => counted((seconds + 30) / 60, "minute"),
+        5_400..129_600 => counted((seconds + 1_800) / 3_600, "hour"),
+        _ => counted((seconds + 43_200) / 86_400, "day"),
+    }
+}

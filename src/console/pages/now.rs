@@ -1,0 +1,301 @@
+//! Now: is it us, Loops, or the sender; is anything lost; when is it over.
+
+use std::time::Duration;
+
+use askama::Template;
+use axum::extract::State;
+use axum::http::StatusCode;
+use axum::response::Response;
+
+use super::frame::Frame;
+use super::html;
+use super::parts::{Time, meaning, url_encode};
+use crate::console::diagnosis::{Diagnosis, DiagnosisCode, counted, in_words, number};
+use crate::console::state::{AdminState, store_fault};
+use crate::console::status::{DestinationNow, Funnel, Status, read};
+use crate::queue::PauseReason;
+
+/// The width of the bar of a funnel, in its own units.
+const BAR: u64 = 1_000;
+
+#[derive(Template)]
+#[template(path = "now.html")]
+struct NowPage {
+    frame: Frame,
+    diagnosis: Diagnosis,
+    since: Option<Time>,
+    /// Good, warn or bad.
+    tone: &'static str,
+    icon: &'static str,
+    /// Where the next step begins.
+    link: Option<(&'static str, &'static str)>,
+    is_first: bool,
+    /// The names of the sources that can send a first message.
+    first_source: Option<String>,
+    destinations: Vec<Destination>,
+    sources: Vec<Source>,
+    spans: Vec<Span>,
+    store: Vec<(&'static str, String)>,
+    now: Option<Time>,
+}
+
+/// A destination, in words.
+struct Destination {
+    name: String,
+    state: &'static str,
+    icon: &'static str,
+    tone: &'static str,
+    since: Option<Time>,
+    rate: String,
+    waiting: String,
+    classes: String,
+    oldest: Option<Time>,
+    end: String,
+    holder: Option<String>,
+    retry: Option<Time>,
+    failures: Vec<Failures>,
+}
+
+/// Deliveries that failed for a reason.
+struct Failures {
+    reason: &'static str,
+    meaning: &'static str,
+    hour: String,
+    day: String,
+    messages: String,
+}
+
+/// A source, in words.
+struct Source {
+    name: String,
+    last: Option<Time>,
+    hour: String,
+    day: String,
+    rejected: Vec<(String, String)>,
+    messages: String,
+}
+
+/// What became of messages in a span, and the bar that shows it.
+struct Span {
+    name: &'static str,
+    from: &'static str,
+    received: String,
+    delivered: u64,
+    failed: u64,
+    unmatched: u64,
+    /// The parts of the bar: class, where it begins, how long it is.
+    bar: Vec<(&'static str, u64, u64)>,
+}
+
+/// The page.
+pub(super) async fn page(State(state): State<AdminState>, frame: Frame) -> Response {
+    match read(&state).await {
+        Ok(status) => html(StatusCode::OK, &show(&state, frame, status)),
+        Err(fault) => {
+            store_fault(fault);
+            let page = NowPage {
+                frame,
+                diagnosis: Diagnosis::store_down(),
+                since: None,
+                tone: "bad",
+                icon: "✕",
+                link: None,
+                is_first: false,
+                first_source: None,
+                destinations: Vec::new(),
+                sources: Vec::new(),
+                spans: Vec::new(),
+                store: Vec::new(),
+                now: None,
+            };
+            html(StatusCode::SERVICE_UNAVAILABLE, &page)
+        }
+    }
+}
+
+fn show(state: &AdminState, frame: Frame, status: Status) -> NowPage {
+    let code = status.diagnosis.code;
+    let (icon, tone) = match code {
+        DiagnosisCode::AllWell | DiagnosisCode::NothingYet | DiagnosisCode::Quiet => ("✓", "good"),
+        DiagnosisCode::SpaceLow
+        | DiagnosisCode::Rejecting
+        | DiagnosisCode::Failing
+        | DiagnosisCode::Limited
+        | DiagnosisCode::Behind => ("!", "warn"),
+        DiagnosisCode::StoreDown
+        | DiagnosisCode::StoreFull
+        | DiagnosisCode::KeyRefused
+        | DiagnosisCode::WrongBaseUrl
+        | DiagnosisCode::NobodyDelivers
+        | DiagnosisCode::UnknownDestination
+        | DiagnosisCode::LoopsDown => ("✕", "bad"),
+    };
+    let mut store = vec![(
+        "Store",
+        if status.accepts { "accepts messages" } else { "does not accept messages" }.to_owned(),
+    )];
+    if let Some(bytes) = status.free_bytes {
+        store.push(("Free on its disk", in_bytes(bytes)));
+    }
+    NowPage {
+        frame,
+        since: status.diagnosis.since.map(Time),
+        tone,
+        icon,
+        link: link(code),
+        is_first: code == DiagnosisCode::NothingYet,
+        first_source: state.sources.borrow().names().next().map(str::to_owned),
+        destinations: status.destinations.iter().map(destination).collect(),
+        sources: sources(&status),
+        spans: status.funnel.iter().map(span).collect(),
+        store,
+        now: Some(Time(status.now)),
+        diagnosis: status.diagnosis,
+    }
+}
+
+/// Where the next step begins, if that is a page.
+fn link(code: DiagnosisCode) -> Option<(&'static str, &'static str)> {
+    match code {
+        DiagnosisCode::Failing => Some(("/console/failures?from=1h", "The failures, by cause")),
+        DiagnosisCode::KeyRefused
+        | DiagnosisCode::WrongBaseUrl
+        | DiagnosisCode::LoopsDown
+        | DiagnosisCode::Behind
+        | DiagnosisCode::UnknownDestination
+        | DiagnosisCode::NobodyDelivers
+        | DiagnosisCode::Limited => Some(("/console/messages?state=pending", "What waits")),
+        DiagnosisCode::StoreDown
+        | DiagnosisCode::StoreFull
+        | DiagnosisCode::SpaceLow
+        | DiagnosisCode::Rejecting
+        | DiagnosisCode::NothingYet
+        | DiagnosisCode::Quiet
+        | DiagnosisCode::AllWell => None,
+    }
+}
+
+fn destination(one: &DestinationNow) -> Destination {
+    let (state, icon, tone, since) = match (&one.paused, one.failing_since) {
+        _ if !one.is_configured => ("not configured", "✕", "bad", None),
+        (Some(pause), _) => {
+            let why = match pause.reason {
+                PauseReason::Key => "paused: the key is refused",
+                PauseReason::BaseUrl => "paused: no Loops at base_url",
+            };
+            (why, "✕", "bad", Some(pause.since))
+        }
+        (None, _) if one.holder.is_none() && one.waiting.total == 0 => {
+            ("nothing to deliver", "○", "muted", None)
+        }
+        (None, _) if one.holder.is_none() => ("nobody delivers", "✕", "bad", None),
+        (None, Some(since)) => ("retrying", "!", "warn", Some(since)),
+        (None, None) => ("delivering", "✓", "good", None),
+    };
+    let rate = match one.rate.zip(one.rate_max) {
+        Some((rate, max)) => {
+            let sent = one.requests5m.unwrap_or(0);
+            format!("{rate} of {max} requests a second; {} in 5 minutes", number(sent))
+        }
+        None => "–".to_owned(),
+    };
+    let waiting = one.waiting;
+    let classes = match waiting.total {
+        0 => String::new(),
+        _ => format!(
+            "{} events, {} contacts, {} bulk",
+            number(waiting.event),
+            number(waiting.live),
+            number(waiting.bulk)
+        ),
+    };
+    let end = match (waiting.total, one.empty_in_s) {
+        (0, _) => "nothing waits".to_owned(),
+        (_, Some(seconds)) => format!("about {}", in_words(Duration::from_secs(seconds))),
+        (_, None) => "not known: nothing was delivered in the last 5 minutes".to_owned(),
+    };
+    let messages = |reason: &str| {
+        let name = url_encode(&one.name);
+        format!("/console/messages?destination={name}&reason={reason}&state=failed")
+    };
+    let failures = one.failed.iter().map(|failed| Failures {
+        reason: failed.reason.as_str(),
+        meaning: meaning(failed.reason),
+        hour: number(failed.hour),
+        day: number(failed.day),
+        messages: messages(failed.reason.as_str()),
+    });
+    Destination {
+        name: one.name.clone(),
+        state,
+        icon,
+        tone,
+        since: since.map(Time),
+        rate,
+        waiting: counted(waiting.total, "message"),
+        classes,
+        oldest: one.oldest_received_at.map(Time),
+        end,
+        holder: one.holder.clone(),
+        retry: one.next_retry_at.map(Time),
+        failures: failures.collect(),
+    }
+}
+
+fn sources(status: &Status) -> Vec<Source> {
+    let one = |source: &crate::console::status::SourceNow| {
+        let name = url_encode(&source.name);
+        let named = if source.name.is_empty() { "(unknown)" } else { &source.name };
+        Source {
+            name: named.to_owned(),
+            last: source.last_received_at.map(Time),
+            hour: number(source.received_hour),
+            day: number(source.received_day),
+            rejected: source.rejected.iter().map(|(code, n)| (code.clone(), number(*n))).collect(),
+            messages: format!("/console/messages?source={name}"),
+        }
+    };
+    status.sources.iter().map(one).collect()
+}
+
+fn span(funnel: &Funnel) -> Span {
+    let (name, from) = match funnel.span {
+        "1h" => ("Last hour", "1h"),
+        "24h" => ("Last 24 hours", "24h"),
+        _ => ("Last 7 days", "7d"),
+    };
+    let parts = [("good", funnel.delivered), ("bad", funnel.failed), ("muted", funnel.unmatched)];
+    let ended: u64 = parts.iter().map(|(_, count)| count).sum();
+    let total = ended.max(funnel.received + funnel.replayed);
+    let mut begin = 0;
+    let mut bar = Vec::new();
+    for (class, count) in parts {
+        // What is there is seen, however little it is.
+        let share = (count * BAR).checked_div(total).unwrap_or(0);
+        let width = if count > 0 { share.max(6) } else { 0 };
+        if width > 0 {
+            bar.push((class, begin, width));
+        }
+        begin += width;
+    }
+    Span {
+        name,
+        from,
+        received: number(funnel.received + funnel.replayed),
+        delivered: funnel.delivered,
+        failed: funnel.failed,
+        unmatched: funnel.unmatched,
+        bar,
+    }
+}
+
+/// A size as people read it.
+fn in_bytes(bytes: u64) -> String {
+    const UNITS: [&str; 4] = ["KB", "MB", "GB", "TB"];
+    let (mut size, mut unit) = (bytes as f64 / 1e3, 0);
+    while size >= 1e3 && unit + 1 < UNITS.len() {
+        size /= 1e3;
+        unit += 1;
+    }
+    format!("{size:.1} {}", UNITS[unit])
+}

@@ -1,0 +1,118 @@
+//! What is in force: the processes, the configuration, when Loops was last heard, and what people did.
+
+use askama::Template;
+use axum::Extension;
+use axum::extract::{Query, State};
+use axum::http::StatusCode;
+use axum::response::{IntoResponse as _, Redirect, Response};
+use serde::Deserialize;
+
+use super::frame::Frame;
+use super::parts::Time;
+use super::{error_page, html};
+use crate::console::audit::Actor;
+use crate::console::auth::Role;
+use crate::console::reload;
+use crate::console::state::{AdminState, Setting, store_fault};
+use crate::console::view::{AuditEntry, AuditList, ReloadProblem, Replicas};
+use crate::http::error::ApiError;
+
+/// How many entries of what people did are shown.
+const ENTRIES_MAX: u32 = 20;
+
+#[derive(Template)]
+#[template(path = "settings.html")]
+struct SettingsPage {
+    frame: Frame,
+    /// What a reload came to.
+    reloaded: Option<String>,
+    problems: Vec<ReloadProblem>,
+    replicas: Replicas,
+    /// Each destination, and when Loops last reported something about it.
+    heard: Vec<(String, Option<Time>)>,
+    settings: Vec<Setting>,
+    entries: Vec<AuditEntry>,
+}
+
+/// The result of a reload, as the address after it has it.
+#[derive(Deserialize)]
+pub(super) struct Asked {
+    /// How many changed keys need a restart.
+    reloaded: Option<usize>,
+}
+
+/// The page.
+pub(super) async fn page(
+    State(state): State<AdminState>,
+    frame: Frame,
+    Query(Asked { reloaded }): Query<Asked>,
+) -> Response {
+    let reloaded = reloaded.map(|restart| match restart {
+        0 => "The configuration was loaded again and is in force.".to_owned(),
+        restart => format!(
+            "The configuration was loaded again; {restart} of its changed keys need a restart, and the log names them."
+        ),
+    });
+    show(&state, frame, StatusCode::OK, reloaded, Vec::new()).await
+}
+
+/// Loads the configuration again.
+pub(super) async fn reload(
+    State(state): State<AdminState>,
+    Extension(actor): Extension<Actor>,
+    frame: Frame,
+) -> Response {
+    if actor.role != Role::Admin {
+        let text = "Only an admin may load the configuration again: log in with an admin token.";
+        return error_page(frame, &ApiError::new(StatusCode::FORBIDDEN, "viewer_token", text));
+    }
+    match reload::reload(&state, &actor).await {
+        Ok(Ok(reloaded)) => {
+            let restart = reloaded.needs_restart.len();
+            Redirect::to(&format!("/console/settings?reloaded={restart}")).into_response()
+        }
+        Ok(Err(problems)) => {
+            show(&state, frame, StatusCode::UNPROCESSABLE_ENTITY, None, problems).await
+        }
+        Err(error) => error_page(frame, &error),
+    }
+}
+
+async fn show(
+    state: &AdminState,
+    frame: Frame,
+    status: StatusCode,
+    reloaded: Option<String>,
+    problems: Vec<ReloadProblem>,
+) -> Response {
+    match read(state, frame.clone(), reloaded, problems).await {
+        Ok(page) => html(status, &page),
+        Err(error) => error_page(frame, &error),
+    }
+}
+
+async fn read(
+    state: &AdminState,
+    frame: Frame,
+    reloaded: Option<String>,
+    problems: Vec<ReloadProblem>,
+) -> Result<SettingsPage, ApiError> {
+    let found = state.log.replicas(state.clock.now()).await.map_err(store_fault)?;
+    let entries = state.audit.audit_list(None, ENTRIES_MAX).await.map_err(store_fault)?;
+    let mut names: Vec<&String> = state.planners.keys().collect();
+    names.sort_unstable();
+    let mut heard = Vec::new();
+    for name in names {
+        let last = state.feedback.last_heard(name).await.map_err(store_fault)?;
+        heard.push((name.clone(), last.map(Time)));
+    }
+    Ok(SettingsPage {
+        frame,
+        reloaded,
+        problems,
+        replicas: Replicas::new(found, &state.process),
+        heard,
+        settings: (state.settings)(),
+        entries: AuditList::new(entries, ENTRIES_MAX).entries,
+    })
+}

@@ -1,0 +1,402 @@
+//! How the service is at the moment: what the page Now shows, and `GET /api/status` answers. The same from every
+//! process, since each publishes what it does in the store.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use jiff::{SignedDuration, Timestamp};
+use serde::Serialize;
+use utoipa::ToSchema;
+
+use super::diagnosis::Diagnosis;
+use super::state::AdminState;
+use crate::queue::{
+    Class, Depth, DestinationStatus, FailureReason, PauseReason, ProcessStatus, Replicas, Stage,
+    Tally, TallyStep, Unavailable,
+};
+
+/// A process that was not seen for so long does not count.
+const SEEN_WITHIN: SignedDuration = SignedDuration::from_secs(20);
+
+/// Throughput is that of so many whole minutes.
+const THROUGHPUT_MINUTES: i64 = 5;
+
+const HOUR: SignedDuration = SignedDuration::from_hours(1);
+const DAY: SignedDuration = SignedDuration::from_hours(24);
+const WEEK: SignedDuration = SignedDuration::from_hours(7 * 24);
+
+/// How the service is.
+#[derive(Debug, Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+#[schema(as = ServiceStatus)]
+pub struct Status {
+    /// The time of the store.
+    #[schema(value_type = String, format = DateTime)]
+    pub now: Timestamp,
+    /// The most important thing, in a sentence.
+    pub diagnosis: Diagnosis,
+    /// Whether messages can be stored.
+    pub accepts: bool,
+    /// Whether little space is free, so that messages that can wait are refused.
+    pub is_space_low: bool,
+    /// Free bytes on the disk of the store; null if that is not in sight.
+    #[schema(required)]
+    pub free_bytes: Option<u64>,
+    /// The destinations.
+    pub destinations: Vec<DestinationNow>,
+    /// The sources.
+    pub sources: Vec<SourceNow>,
+    /// What became of messages in the last hour, day and week.
+    pub funnel: Vec<Funnel>,
+}
+
+/// A destination at the moment.
+#[derive(Debug, Clone, Default, Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct DestinationNow {
+    /// Its name.
+    pub name: String,
+    /// Whether it is in the configuration of the process that answers.
+    pub is_configured: bool,
+    /// Name of the process that delivers; null if none does.
+    #[schema(required)]
+    pub holder: Option<String>,
+    /// Why nothing is sent; null if it is not paused.
+    #[schema(required)]
+    pub paused: Option<Paused>,
+    /// Requests a second that are sent at most at the moment; null if no process delivers.
+    #[schema(required)]
+    pub rate: Option<u32>,
+    /// Requests a second that Loops and the configuration allow.
+    #[schema(required)]
+    pub rate_max: Option<u32>,
+    /// Requests in the last five minutes.
+    #[schema(required)]
+    pub requests5m: Option<u64>,
+    /// How many messages wait.
+    pub waiting: Waiting,
+    /// When the oldest of them was received.
+    #[schema(required, value_type = Option<String>, format = DateTime)]
+    pub oldest_received_at: Option<Timestamp>,
+    /// In how many seconds all of them will be delivered, at the speed of the last minutes; null if nothing waits or
+    /// nothing is delivered.
+    #[schema(required)]
+    pub empty_in_s: Option<u64>,
+    /// Since when Loops has taken nothing although requests were sent.
+    #[schema(required, value_type = Option<String>, format = DateTime)]
+    pub failing_since: Option<Timestamp>,
+    /// The status of the last of these answers; 0: there was no answer.
+    #[schema(required)]
+    pub failing_status: Option<u16>,
+    /// When a message that waits for another attempt is due next.
+    #[schema(required, value_type = Option<String>, format = DateTime)]
+    pub next_retry_at: Option<Timestamp>,
+    /// Deliveries that Loops took in the last hour.
+    pub delivered_hour: u64,
+    /// Deliveries that failed, by reason.
+    pub failed: Vec<Failed>,
+}
+
+/// Why a destination is paused.
+#[derive(Debug, Clone, Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Paused {
+    /// Since when.
+    #[schema(value_type = String, format = DateTime)]
+    pub since: Timestamp,
+    /// `key`: Loops refuses the API key. `base_url`: there is no Loops at the base URL.
+    #[schema(value_type = String, example = "key")]
+    pub reason: PauseReason,
+    /// When Loops is asked again.
+    #[schema(value_type = String, format = DateTime)]
+    pub check_at: Timestamp,
+}
+
+/// How many messages wait, by class.
+#[derive(Debug, Clone, Copy, Default, Serialize, ToSchema)]
+pub struct Waiting {
+    /// All.
+    pub total: u64,
+    /// Those that may trigger a mail.
+    pub event: u64,
+    /// Live ones that only change a contact.
+    pub live: u64,
+    /// Bulk loads.
+    pub bulk: u64,
+}
+
+/// Deliveries that failed for a reason.
+#[derive(Debug, Clone, Serialize, ToSchema)]
+pub struct Failed {
+    /// The reason.
+    pub reason: FailureReason,
+    /// How many in the last hour.
+    pub hour: u64,
+    /// How many in the last 24 hours.
+    pub day: u64,
+}
+
+/// A source at the moment.
+#[derive(Debug, Clone, Default, Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct SourceNow {
+    /// Its name; empty for requests whose source is not known.
+    pub name: String,
+    /// Whether it is in the configuration of the process that answers.
+    pub is_configured: bool,
+    /// When its last message was accepted, to the minute or, if that was more than an hour ago, to the hour; null if none
+    /// was in the last week.
+    #[schema(required, value_type = Option<String>, format = DateTime)]
+    pub last_received_at: Option<Timestamp>,
+    /// How many messages were accepted in the last hour.
+    pub received_hour: u64,
+    /// How many were accepted in the last 24 hours.
+    pub received_day: u64,
+    /// How many requests and messages were rejected in the last hour, by code.
+    pub rejected: BTreeMap<String, u64>,
+}
+
+/// What became of messages in a span of time.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, ToSchema)]
+pub struct Funnel {
+    /// `1h`, `24h` or `7d`.
+    pub span: &'static str,
+    /// Accepted, without duplicates.
+    pub received: u64,
+    /// Made pending again by a replay.
+    pub replayed: u64,
+    /// Loops took all their deliveries.
+    pub delivered: u64,
+    /// A delivery failed.
+    pub failed: u64,
+    /// No subscription took them.
+    pub unmatched: u64,
+}
+
+/// What a status is made of.
+pub(super) struct Found {
+    pub(super) accepts: bool,
+    pub(super) replicas: Replicas,
+    /// The destinations with pending messages, and those of the configuration, as far as they were counted here.
+    pub(super) depths: BTreeMap<String, Depth>,
+    pub(super) configured: BTreeSet<String>,
+    pub(super) sources: BTreeSet<String>,
+    /// Counts by minute of the last hour, and by hour of the last week.
+    pub(super) minutes: Vec<Tally>,
+    pub(super) hours: Vec<Tally>,
+}
+
+/// Reads how the service is.
+pub(super) async fn read(state: &AdminState) -> Result<Status, Unavailable> {
+    let now = state.clock.now();
+    let replicas = state.log.replicas(now).await?;
+    let configured: BTreeSet<String> = state.planners.keys().cloned().collect();
+    let mut names = configured.clone();
+    names.extend(state.work.destinations().await?);
+    let reported = reported(&replicas);
+    let mut depths = BTreeMap::new();
+    for name in names {
+        // Whoever delivers counts regularly; otherwise it is counted now.
+        if reported.get(name.as_str()).is_none_or(|(_, one)| one.waiting.is_none()) {
+            depths.insert(name.clone(), state.work.depth(&name).await?);
+        }
+    }
+    let since = |span| now.checked_sub(span).unwrap_or(Timestamp::MIN);
+    let minutes = state.log.tallies(TallyStep::Minute, since(HOUR), Timestamp::MAX).await?;
+    let hours = state.log.tallies(TallyStep::Hour, since(WEEK), Timestamp::MAX).await?;
+    Ok(Status::of(Found {
+        accepts: state.log.ready().await.is_ok(),
+        replicas,
+        depths,
+        configured,
+        sources: state.sources.borrow().names().map(str::to_owned).collect(),
+        minutes,
+        hours,
+    }))
+}
+
+/// The processes that were seen just now.
+pub(super) fn alive(replicas: &Replicas) -> impl Iterator<Item = (&str, &ProcessStatus)> {
+    let is_alive = |seen: Timestamp| replicas.now.duration_since(seen) <= SEEN_WITHIN;
+    let alive = replicas.replicas.iter().filter(move |one| is_alive(one.last_seen_at));
+    alive.map(|one| (one.name.as_str(), &one.status))
+}
+
+/// What is reported of destinations by those who deliver for them.
+fn reported(replicas: &Replicas) -> BTreeMap<&str, (&str, &DestinationStatus)> {
+    let mut reported = BTreeMap::new();
+    for (process, status) in alive(replicas) {
+        for (destination, one) in &status.destinations {
+            if holder(replicas, destination) == Some(process) {
+                reported.insert(destination.as_str(), (process, one));
+            }
+        }
+    }
+    reported
+}
+
+/// The process whose lease of a destination is in force.
+fn holder<'r>(replicas: &'r Replicas, destination: &str) -> Option<&'r str> {
+    let lease = replicas.leases.iter().find(|lease| lease.destination == destination)?;
+    let holder = lease.holder.as_ref().filter(|holder| holder.until > replicas.now)?;
+    Some(&holder.holder)
+}
+
+impl Status {
+    pub(super) fn of(found: Found) -> Self {
+        let now = found.replicas.now;
+        let mut rejected: BTreeMap<&str, BTreeMap<String, u64>> = BTreeMap::new();
+        let (mut is_space_low, mut free_bytes) = (false, None::<u64>);
+        for (_, status) in alive(&found.replicas) {
+            is_space_low |= status.is_space_low;
+            free_bytes = free_bytes.into_iter().chain(status.free_bytes).min();
+            for (source, codes) in &status.rejected {
+                for (code, count) in codes {
+                    *rejected.entry(source).or_default().entry(code.clone()).or_default() += count;
+                }
+            }
+        }
+        let mut status = Self {
+            now,
+            diagnosis: Diagnosis::store_down(),
+            accepts: found.accepts,
+            is_space_low,
+            free_bytes,
+            destinations: destinations(&found),
+            sources: sources(&found, rejected),
+            funnel: funnel(&found),
+        };
+        status.diagnosis = Diagnosis::of(&status);
+        status
+    }
+}
+
+fn destinations(found: &Found) -> Vec<DestinationNow> {
+    let reported = reported(&found.replicas);
+    let counted = found.depths.iter().filter(|(_, depth)| depth.messages > 0);
+    let mut names: BTreeSet<&str> = found.configured.iter().map(String::as_str).collect();
+    names.extend(counted.map(|(name, _)| name.as_str()));
+    names.extend(reported.keys());
+    let now = found.replicas.now;
+    let one = |name: &str| {
+        let report = reported.get(name).map(|(_, one)| *one);
+        let by_class = report.and_then(|one| one.waiting);
+        let (by_class, oldest) = match (by_class, found.depths.get(name)) {
+            (Some(by_class), _) => (by_class, report.and_then(|one| one.oldest_received_at)),
+            (None, Some(depth)) => (depth.by_class, depth.oldest_received_at),
+            (None, None) => ([0; 3], None),
+        };
+        let of = |class: Class| by_class[class.index()];
+        let total = by_class.iter().sum();
+        let waiting = Waiting {
+            total,
+            event: of(Class::Event),
+            live: of(Class::Live),
+            bulk: of(Class::Bulk),
+        };
+        let of_here = |tally: &&Tally| tally.destination == name;
+        let count = |span: SignedDuration, is_it: &dyn Fn(&Tally) -> bool| {
+            let tallies = if span == HOUR { &found.minutes } else { &found.hours };
+            let of_span = tallies.iter().filter(of_here).filter(|one| within(one, now, span));
+            of_span.filter(|one| is_it(one)).map(|one| one.count).sum::<u64>()
+        };
+        let failed = |reason: FailureReason| {
+            let is_it = |tally: &Tally| {
+                tally.stage == Stage::DeliveryFailed
+                    && tally.reason.as_deref() == Some(reason.as_str())
+            };
+            let hour = count(HOUR, &is_it);
+            Failed { reason, hour, day: count(DAY, &is_it).max(hour) }
+        };
+        DestinationNow {
+            name: name.to_owned(),
+            is_configured: found.configured.contains(name),
+            holder: holder(&found.replicas, name).map(str::to_owned),
+            paused: report.and_then(|one| one.pause.as_ref()).map(|pause| Paused {
+                since: pause.since,
+                reason: pause.reason,
+                check_at: pause.check_at,
+            }),
+            rate: report.map(|one| one.rate),
+            rate_max: report.map(|one| one.rate_max),
+            requests5m: report.map(|one| one.requests),
+            waiting,
+            oldest_received_at: oldest,
+            empty_in_s: empty_in(total, found, name),
+            failing_since: report.and_then(|one| one.failing_since),
+            failing_status: report.and_then(|one| one.failing_status),
+            next_retry_at: report.and_then(|one| one.next_retry_at),
+            delivered_hour: count(HOUR, &|tally| tally.stage == Stage::DeliveryDelivered),
+            failed: FailureReason::ALL.map(failed).into_iter().filter(|one| one.day > 0).collect(),
+        }
+    };
+    names.into_iter().map(one).collect()
+}
+
+/// Whether the interval of a count began within a span.
+fn within(tally: &Tally, now: Timestamp, span: SignedDuration) -> bool {
+    now.duration_since(tally.at) <= span
+}
+
+/// In how many seconds so many messages are done, at the speed of the last whole minutes.
+fn empty_in(waiting: u64, found: &Found, destination: &str) -> Option<u64> {
+    let minute = SignedDuration::from_mins(1);
+    let now = found.replicas.now;
+    let is_recent = |tally: &&Tally| {
+        let age = now.duration_since(tally.at);
+        age >= minute && age < minute * (THROUGHPUT_MINUTES as i32 + 1)
+    };
+    let ends = [Stage::Delivered, Stage::Failed, Stage::Unmatched];
+    let of_here = found.minutes.iter().filter(|tally| tally.destination == destination);
+    let done = of_here.filter(is_recent).filter(|tally| ends.contains(&tally.stage));
+    let done: u64 = done.map(|tally| tally.count).sum();
+    let seconds = 60 * THROUGHPUT_MINUTES.unsigned_abs();
+    (waiting > 0 && done > 0).then(|| waiting.saturating_mul(seconds).div_ceil(done))
+}
+
+fn sources(found: &Found, rejected: BTreeMap<&str, BTreeMap<String, u64>>) -> Vec<SourceNow> {
+    let now = found.replicas.now;
+    let mut sources: BTreeMap<&str, SourceNow> = BTreeMap::new();
+    for name in &found.sources {
+        sources.entry(name).or_default().is_configured = true;
+    }
+    let received = |tally: &&Tally| tally.stage == Stage::Received;
+    for tally in found.hours.iter().filter(received) {
+        let source = sources.entry(&tally.source).or_default();
+        source.last_received_at = source.last_received_at.max(Some(tally.at));
+        if within(tally, now, DAY) {
+            source.received_day += tally.count;
+        }
+    }
+    for tally in found.minutes.iter().filter(received) {
+        let source = sources.entry(&tally.source).or_default();
+        source.last_received_at = source.last_received_at.max(Some(tally.at));
+        source.received_hour += tally.count;
+    }
+    for (name, codes) in rejected {
+        sources.entry(name).or_default().rejected = codes;
+    }
+    let named = |(name, source): (&str, SourceNow)| SourceNow { name: name.to_owned(), ..source };
+    sources.into_iter().map(named).collect()
+}
+
+fn funnel(found: &Found) -> Vec<Funnel> {
+    let now = found.replicas.now;
+    let of = |span: &'static str, tallies: &[Tally], length: SignedDuration| {
+        let mut funnel = Funnel { span, ..Funnel::default() };
+        for tally in tallies.iter().filter(|tally| within(tally, now, length)) {
+            match tally.stage {
+                Stage::Received => funnel.received += tally.count,
+                Stage::Replayed => funnel.replayed += tally.count,
+                Stage::Unmatched => funnel.unmatched += tally.count,
+                Stage::Delivered => funnel.delivered += tally.count,
+                Stage::Failed => funnel.failed += tally.count,
+                Stage::DeliveryDelivered | Stage::DeliveryFailed => {}
+            }
+        }
+        funnel
+    };
+    vec![of("1h", &found.minutes, HOUR), of("24h", &found.hours, DAY), of("7d", &found.hours, WEEK)]
+}
+
+#[cfg(test)]
+mod tests;

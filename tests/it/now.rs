@@ -1,0 +1,106 @@
+//! How the service is at the moment, in one sentence, from every process.
+
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+
+use crate::support::{PATIENCE, Reply, ScriptedLoops, Service, Setup, track};
+
+/// The status, once it has a diagnosis. What a process reports of itself is up to five seconds old.
+async fn status(service: &Service, code: &str) -> Value {
+    let began = Instant::now();
+    loop {
+        let status = service.admin("/api/status").await;
+        if status.body["diagnosis"]["code"] == code {
+            return status.body;
+        }
+        assert!(began.elapsed() < PATIENCE, "{code}: {}", status.body);
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+}
+
+#[tokio::test]
+async fn a_service_without_messages_is_ready_and_then_well() {
+    let loops = ScriptedLoops::willing().await;
+    let service = Setup::with_loops(&loops.base_url).start();
+    let ready = status(&service, "nothing_yet").await;
+    assert_eq!(ready["accepts"], true);
+    service.accept("/v1/track", track("u1", "m1")).await;
+    service.message("m1", |message| message["state"] == "delivered").await;
+    let well = status(&service, "all_well").await;
+    let funnel = &well["funnel"][0];
+    assert_eq!((&funnel["received"], &funnel["delivered"]), (&1.into(), &1.into()), "{well}");
+    assert_eq!(well["sources"][0]["receivedHour"], 1);
+    assert_eq!(
+        well["diagnosis"]["sentence"],
+        "All is well: 1 message delivered in the last hour, nothing waits."
+    );
+}
+
+#[tokio::test]
+async fn a_refused_key_is_the_diagnosis_on_every_process_until_it_is_accepted() {
+    let loops = ScriptedLoops::start(|_| Reply::status(401)).await;
+    let setup = Setup::with_loops(&loops.base_url);
+    let service = setup.start();
+    let other = setup.data(service.data()).start();
+    service.accept("/v1/track", track("u1", "m1")).await;
+    for service in [&service, &other] {
+        let paused = status(service, "key_refused").await;
+        let sentence = paused["diagnosis"]["sentence"].as_str().unwrap();
+        assert!(sentence.contains("Loops refuses the API key of `default`"), "{sentence}");
+        let destination = &paused["destinations"][0];
+        assert_eq!(destination["paused"]["reason"], "key", "{destination}");
+        assert_eq!(destination["paused"]["since"], paused["diagnosis"]["since"]);
+    }
+    loops.now(|_| Reply::ok());
+    for service in [&service, &other] {
+        status(service, "all_well").await;
+    }
+}
+
+#[tokio::test]
+async fn errors_of_loops_are_the_diagnosis_once_they_last() {
+    let loops = ScriptedLoops::start(|seen| match seen.path.as_str() {
+        "/events/send" => Reply::status(503),
+        _ => Reply::ok(),
+    })
+    .await;
+    let service = Setup::with_loops(&loops.base_url).start();
+    service.accept("/v1/track", track("u1", "m1")).await;
+    let down = status(&service, "loops_down").await;
+    let sentence = down["diagnosis"]["sentence"].as_str().unwrap();
+    assert!(
+        sentence.starts_with("Loops answers 503 for `default`; nothing is lost;"),
+        "{sentence}"
+    );
+    assert_eq!(down["diagnosis"]["runbook"], "Loops cannot be reached");
+    assert!(down["destinations"][0]["nextRetryAt"].is_string(), "{down}");
+}
+
+#[tokio::test]
+async fn messages_of_a_destination_that_is_gone_are_named() {
+    let loops = ScriptedLoops::willing().await;
+    let service = Setup::with_loops(&loops.base_url).start();
+    service.accept("/v1/track", track("u1", "m1")).await;
+    service.message("m1", |message| message["state"] == "delivered").await;
+    service.alter("UPDATE messages SET state = 0, destination = 'old'").await;
+    let gone = status(&service, "unknown_destination").await;
+    let sentence = gone["diagnosis"]["sentence"].as_str().unwrap();
+    assert_eq!(
+        sentence,
+        "The destination `old` is not configured; nothing is lost; 1 message waits."
+    );
+}
+
+#[tokio::test]
+async fn a_sender_whose_messages_are_rejected_is_named_with_the_code() {
+    let loops = ScriptedLoops::willing().await;
+    let service = Setup::with_loops(&loops.base_url).start();
+    service.accept("/v1/track", track("u1", "m1")).await;
+    for _ in 0..20 {
+        assert_eq!(service.post("/v1/track", "{").await.status, 400);
+    }
+    let rejecting = status(&service, "rejecting").await;
+    let rejected = rejecting["sources"][0]["rejected"].as_object().unwrap();
+    assert_eq!(rejected.values().filter_map(Value::as_u64).sum::<u64>(), 20, "{rejecting}");
+}

@@ -5,6 +5,7 @@
 //! monotonic. Times on disk can only be compared with the time of day; [`WatchedClock`] notices when that is set,
 //! and for a day counts the former settings too: a record is too old only if it is too old by all of them.
 
+use std::cell::Cell;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -53,6 +54,57 @@ pub trait Clock: Send + Sync + std::fmt::Debug {
     fn was_set_within(&self, _time: Duration) -> bool {
         false
     }
+}
+
+/// A limit to the time for which the present thread computes. Waiting, also for a processor, does not count.
+#[derive(Debug)]
+pub struct CpuLimit {
+    limit: Duration,
+    /// The time of the thread; `None` where it cannot be read, so that the time that passes counts.
+    computed: Option<Duration>,
+    began: Instant,
+    asked: Cell<u32>,
+    is_over: Cell<bool>,
+}
+
+impl CpuLimit {
+    /// Reading the clock takes as long as some ten steps of what is limited.
+    const LOOK_EVERY: u32 = 64;
+
+    /// Begins now.
+    pub fn new(limit: Duration) -> Self {
+        let (asked, is_over) = (Cell::new(0), Cell::new(limit.is_zero()));
+        Self { limit, computed: thread_time(), began: Instant::now(), asked, is_over }
+    }
+
+    /// Whether the thread has computed for longer. Looks at the clock at some of the calls.
+    pub fn is_over(&self) -> bool {
+        let asked = self.asked.get().wrapping_add(1);
+        self.asked.set(asked);
+        if asked.is_multiple_of(Self::LOOK_EVERY) && self.spent() > self.limit {
+            self.is_over.set(true);
+        }
+        self.is_over.get()
+    }
+
+    /// How long the thread has computed since the beginning.
+    pub fn spent(&self) -> Duration {
+        match (self.computed, thread_time()) {
+            (Some(computed), Some(now)) => now.saturating_sub(computed),
+            _ => self.began.elapsed(),
+        }
+    }
+}
+
+/// How long the present thread has computed.
+fn thread_time() -> Option<Duration> {
+    #[cfg(any(target_os = "linux", target_vendor = "apple"))]
+    {
+        use rustix::time::{ClockId, clock_gettime};
+        Duration::try_from(clock_gettime(ClockId::ThreadCPUTime)).ok()
+    }
+    #[cfg(not(any(target_os = "linux", target_vendor = "apple")))]
+    None
 }
 
 /// A clock shared between the parts of the program.
@@ -471,5 +523,19 @@ pub(crate) mod tests {
         let clock = ManualClock::new(Timestamp::UNIX_EPOCH);
         assert_eq!(clock.age(Timestamp::MAX), Duration::ZERO);
         assert_eq!(WatchedClock::new(Arc::new(clock)).age(Timestamp::MAX), Duration::ZERO);
+    }
+
+    #[test]
+    fn a_thread_computes_no_longer_than_its_limit() {
+        let none = CpuLimit::new(Duration::ZERO);
+        assert!(none.is_over());
+        let short = CpuLimit::new(Duration::from_millis(1));
+        let mut asked = 0_u64;
+        while !short.is_over() {
+            asked += 1;
+        }
+        assert!(asked > 0 && short.spent() > Duration::from_millis(1));
+        let long = CpuLimit::new(Duration::from_secs(3600));
+        assert!(!(0..1000).any(|_| long.is_over()));
     }
 }

@@ -82,14 +82,19 @@ impl CompiledSubscription {
             }
         }
         explained.outcome = Some(self.fields(message).and_then(|fields| {
-            explained.fields = self.explain_fields(message, &fields);
+            explained.fields = self.explain_fields(message, &fields, &|| false);
             self.request(message, fields, options, &mut explained.warnings)
         }));
         explained
     }
 
-    fn explain_fields(&self, message: &Value, found: &Fields<'_>) -> Vec<ExplainedField> {
-        let origins = self.mapping.origins(message);
+    pub(super) fn explain_fields(
+        &self,
+        message: &Value,
+        found: &Fields<'_>,
+        stop: &dyn Fn() -> bool,
+    ) -> Vec<ExplainedField> {
+        let origins = self.mapping.origins_until(message, stop);
         let value_of = |name: &str| match found {
             Fields::Object(fields) => {
                 let found = fields.iter().find(|(key, _)| key == name);

@@ -3,6 +3,7 @@
 
 mod action;
 mod body;
+mod compare;
 mod compiled;
 mod date;
 mod entries;
@@ -14,7 +15,9 @@ pub mod subscription;
 mod tidy;
 mod unsupported;
 mod warnings;
+mod written;
 
+pub use compare::{Change, Comparison, Made, Revision, Stopped};
 pub use compiled::CompiledSubscription;
 pub use explain::{Explained, ExplainedField, Explanation};
 pub use guard::{DestinationOptions, PLACEHOLDER_IDS_DEFAULT};

@@ -9,11 +9,14 @@ const LITERAL_CHARS_MAX: usize = 60;
 
 impl Mapping {
     /// For each field, in the mapping's order, the part of the mapping that decides its value for this
-    /// message. Empty for a mapping that is one directive as a whole.
-    pub fn origins(&self, message: &Value) -> Vec<(String, String)> {
+    /// message. Empty for a mapping that is one directive as a whole. `stop` is asked again and again: once it says
+    /// to stop, conditions are not decided any more.
+    pub fn origins_until(&self, message: &Value, stop: &dyn Fn() -> bool) -> Vec<(String, String)> {
+        // One for all fields: each condition on the way resolves its subject.
+        let budget = &Budget::until(stop);
         let fields = match &self.root {
             Node::Object(fields) => {
-                fields.iter().map(|(key, node)| (key, origin(node, message))).collect()
+                fields.iter().map(|(key, node)| (key, origin(node, message, budget))).collect()
             }
             Node::Literal(Value::Object(object)) => {
                 let fields = object.iter();
@@ -25,31 +28,35 @@ impl Mapping {
     }
 }
 
-fn origin(node: &Node, message: &Value) -> String {
+fn origin(node: &Node, message: &Value, budget: &Budget) -> String {
     match node {
         Node::Literal(value) => literal(value),
         Node::Path(path) => shown(path),
-        Node::If(condition) => condition_origin(condition, message),
+        Node::If(condition) => condition_origin(condition, message, budget),
         Node::Case(case) => case.value.as_ref().map_or_else(
             || "@case of nothing".to_owned(),
-            |value| format!("@case of {}", origin(value, message)),
+            |value| format!("@case of {}", origin(value, message, budget)),
         ),
         Node::Replace(replace) => replace.value.as_ref().map_or_else(
             || "@replace of nothing".to_owned(),
-            |value| format!("@replace in {}", origin(value, message)),
+            |value| format!("@replace in {}", origin(value, message, budget)),
         ),
-        Node::ArrayPath(array) => format!("@arrayPath of {}", origin(&array.root, message)),
-        Node::Flatten(flatten) => format!("@flatten of {}", origin(&flatten.value, message)),
-        Node::Json(json) => format!("@json of {}", origin(&json.value, message)),
-        Node::ExcludeWhenNull(node) => format!("@excludeWhenNull of {}", origin(node, message)),
+        Node::ArrayPath(array) => format!("@arrayPath of {}", origin(&array.root, message, budget)),
+        Node::Flatten(flatten) => {
+            format!("@flatten of {}", origin(&flatten.value, message, budget))
+        }
+        Node::Json(json) => format!("@json of {}", origin(&json.value, message, budget)),
+        Node::ExcludeWhenNull(node) => {
+            format!("@excludeWhenNull of {}", origin(node, message, budget))
+        }
         Node::Merge(merge) => {
             let parts: Vec<String> =
-                merge.objects.iter().map(|node| origin(node, message)).collect();
+                merge.objects.iter().map(|node| origin(node, message, budget)).collect();
             format!("@merge of {}", parts.join(", "))
         }
         Node::Liquid(_) => "@liquid".to_owned(),
         Node::Transform(_) => "@transform".to_owned(),
-        Node::PathOf(node) => format!("@path that {} names", origin(node, message)),
+        Node::PathOf(node) => format!("@path that {} names", origin(node, message, budget)),
         Node::Template(template) => {
             let paths: Vec<String> = template.paths().map(shown).collect();
             if paths.is_empty() {
@@ -58,16 +65,17 @@ fn origin(node: &Node, message: &Value) -> String {
                 format!("@template of {}", paths.join(", "))
             }
         }
-        Node::TemplateOf(node) => format!("@template that {} names", origin(node, message)),
+        Node::TemplateOf(node) => format!("@template that {} names", origin(node, message, budget)),
         Node::Object(fields) => {
             let parts: Vec<String> = fields
                 .iter()
-                .map(|(key, node)| format!("{key}: {}", origin(node, message)))
+                .map(|(key, node)| format!("{key}: {}", origin(node, message, budget)))
                 .collect();
             format!("{{{}}}", parts.join(", "))
         }
         Node::Array(nodes) => {
-            let parts: Vec<String> = nodes.iter().map(|node| origin(node, message)).collect();
+            let parts: Vec<String> =
+                nodes.iter().map(|node| origin(node, message, budget)).collect();
             format!("[{}]", parts.join(", "))
         }
         Node::Fails(problem) => format!("an error: {problem}"),
@@ -75,12 +83,11 @@ fn origin(node: &Node, message: &Value) -> String {
 }
 
 /// The branch that is taken.
-fn condition_origin(condition: &If, message: &Value) -> String {
-    let budget = Budget::default();
-    let Ok(holds) = condition.holds(View::Value(message), &budget) else {
+fn condition_origin(condition: &If, message: &Value, budget: &Budget) -> String {
+    let Ok(holds) = condition.holds(View::Value(message), budget) else {
         return "@if, which fails".to_owned();
     };
-    let subject = origin(&condition.subject, message);
+    let subject = origin(&condition.subject, message, budget);
     let test = match (condition.test, holds) {
         (Test::Exists, true) => "exists",
         (Test::Exists, false) => "does not exist",
@@ -88,7 +95,7 @@ fn condition_origin(condition: &If, message: &Value) -> String {
         (Test::NotBlank, false) => "is blank",
     };
     let branch = if holds { &condition.then } else { &condition.otherwise };
-    let branch = branch.as_ref().map_or("nothing".to_owned(), |node| origin(node, message));
+    let branch = branch.as_ref().map_or("nothing".to_owned(), |node| origin(node, message, budget));
     format!("{branch} ({subject} {test})")
 }
 

@@ -18,7 +18,7 @@ mod resolve;
 mod template;
 
 pub use possible::Possible;
-pub use resolve::{Fields, MappingFailure};
+pub use resolve::{Fields, MappingFailure, Unresolved};
 
 use crate::segment::Value;
 use liquid::Liquid;

@@ -19,6 +19,18 @@ pub(super) const FLATTEN_SEPARATOR: &str = "@flatten requires a string separator
 #[error("{0}")]
 pub struct MappingFailure(pub(super) String);
 
+/// Why [`Mapping::resolve_fields_until`] found nothing.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Unresolved {
+    /// The mapping gives nothing for the message.
+    Failed(MappingFailure),
+    /// It was stopped.
+    Stopped {
+        /// The field that was being filled; `None`: the mapping is one directive as a whole.
+        field: Option<String>,
+    },
+}
+
 /// What a mapping found for the fields of an action.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Fields<'a> {
@@ -40,17 +52,32 @@ impl Mapping {
     /// The same, field by field; values that the message has are borrowed.
     pub fn resolve_fields<'a>(&'a self, message: &'a Value) -> Result<Fields<'a>, MappingFailure> {
         let budget = Budget::default();
-        let made = self.make(message, &budget)?;
-        if made.type_name() != "object" {
-            return Ok(Fields::Other(made.into_cow(&budget)?));
-        }
-        let mut fields = Vec::new();
-        for (key, value) in made.into_entries() {
-            if let Some(value) = value.into_cow(&budget)? {
-                fields.push((key, value));
+        fields_of(self.make(message, &budget)?, &budget)
+    }
+
+    /// The same as [`Mapping::resolve_fields`], unless `stop`, which is asked again and again, says to stop.
+    pub fn resolve_fields_until<'a>(
+        &'a self,
+        message: &'a Value,
+        stop: &dyn Fn() -> bool,
+    ) -> Result<Fields<'a>, Unresolved> {
+        let budget = Budget::until(stop);
+        let field = Cell::new(None);
+        let fields = match &self.root {
+            Node::Object(nodes) if message.as_object().is_some() => {
+                let found = nodes.iter().map(|(key, node)| {
+                    field.set(Some(key));
+                    let value = node.resolve(View::Value(message), &budget)?.into_cow(&budget)?;
+                    Ok(value.map(|value| (Cow::Borrowed(key.as_str()), value)))
+                });
+                found.filter_map(Result::transpose).collect::<Result<_, _>>().map(Fields::Object)
             }
-        }
-        Ok(Fields::Object(fields))
+            _ => self.make(message, &budget).and_then(|made| fields_of(made, &budget)),
+        };
+        fields.map_err(|failure| match budget.is_stopped.get() {
+            true => Unresolved::Stopped { field: field.get().cloned() },
+            false => Unresolved::Failed(failure),
+        })
     }
 
     fn make<'a>(&'a self, message: &'a Value, budget: &Budget) -> Result<Made<'a>, MappingFailure> {
@@ -62,13 +89,30 @@ impl Mapping {
     }
 }
 
-/// How much a mapping may make of one message: mappings can double what they find again and again.
-#[derive(Debug)]
-pub(super) struct Budget(Cell<usize>);
+fn fields_of<'a>(made: Made<'a>, budget: &Budget) -> Result<Fields<'a>, MappingFailure> {
+    if made.type_name() != "object" {
+        return Ok(Fields::Other(made.into_cow(budget)?));
+    }
+    let mut fields = Vec::new();
+    for (key, value) in made.into_entries() {
+        if let Some(value) = value.into_cow(budget)? {
+            fields.push((key, value));
+        }
+    }
+    Ok(Fields::Object(fields))
+}
 
-impl Default for Budget {
+/// How much a mapping may make of one message: mappings can double what they find again and again.
+pub(super) struct Budget<'s> {
+    left: Cell<usize>,
+    /// Asked at each expense: whether to stop.
+    stop: Option<&'s dyn Fn() -> bool>,
+    is_stopped: Cell<bool>,
+}
+
+impl Default for Budget<'_> {
     fn default() -> Self {
-        Self(Cell::new(BUDGET_MAX))
+        Self { left: Cell::new(BUDGET_MAX), stop: None, is_stopped: Cell::new(false) }
     }
 }
 
@@ -76,14 +120,22 @@ impl Default for Budget {
 const BUDGET_MAX: usize = 64 * 1024 * 1024;
 const NODE_BYTES: usize = 32;
 
-impl Budget {
+impl<'s> Budget<'s> {
+    pub(super) fn until(stop: &'s dyn Fn() -> bool) -> Self {
+        Self { stop: Some(stop), ..Self::default() }
+    }
+
     fn spend(&self, amount: usize) -> Result<(), MappingFailure> {
-        let left = self.0.get().checked_sub(amount).ok_or_else(|| {
+        if self.stop.is_some_and(|stop| stop()) {
+            self.is_stopped.set(true);
+            return Err(MappingFailure("the mapping was stopped".to_owned()));
+        }
+        let left = self.left.get().checked_sub(amount).ok_or_else(|| {
             MappingFailure(
                 "the mapping makes too much of this message (more than 64 MiB)".to_owned(),
             )
         })?;
-        self.0.set(left);
+        self.left.set(left);
         Ok(())
     }
 
@@ -93,6 +145,22 @@ impl Budget {
 
     pub(super) fn spend_node(&self) -> Result<(), MappingFailure> {
         self.spend(NODE_BYTES)
+    }
+
+    /// For the copy of a value in the making.
+    fn spend_made(&self, made: &Made<'_>) -> Result<(), MappingFailure> {
+        match made {
+            Made::Missing | Made::Borrowed(_) => Ok(()),
+            Made::Owned(value) => self.spend_value(value),
+            Made::Object(fields) => fields.values().try_for_each(|value| {
+                self.spend_node()?;
+                self.spend_made(value)
+            }),
+            Made::Array(items) => items.iter().try_for_each(|item| {
+                self.spend_node()?;
+                self.spend_made(item)
+            }),
+        }
     }
 
     pub(super) fn spend_value(&self, value: &Value) -> Result<(), MappingFailure> {
@@ -128,7 +196,11 @@ impl Node {
                 let found = nodes.iter().map(|node| node.resolve(payload, budget));
                 Ok(Made::Array(found.collect::<Result<_, _>>()?))
             }
-            Node::Path(path) => Ok(payload.find(path)),
+            Node::Path(path) => {
+                let found = payload.find(path);
+                budget.spend_made(&found)?;
+                Ok(found)
+            }
             Node::PathOf(node) => {
                 let text = text_of(node, "@path", payload, budget)?;
                 Ok(payload.find(&Path::parse(&text)))

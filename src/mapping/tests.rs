@@ -224,3 +224,15 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn what_a_mapping_copies_of_what_it_made_is_bounded() {
+    let copies: Vec<String> = (0..2000).map(|n| format!(r#""k{n}":{{"@path":"$.all"}}"#)).collect();
+    let mapping = format!(
+        r#"{{"x":{{"@transform":{{"apply":{{"all":{{"@merge":{{"direction":"left","objects":[{{"@path":"$.traits"}}]}}}}}},"mapping":{{{}}}}}}}}}"#,
+        copies.join(",")
+    );
+    let traits: Vec<String> = (0..10_000).map(|n| format!(r#""t{n}":1"#)).collect();
+    let message = value(&format!(r#"{{"traits":{{{}}}}}"#, traits.join(",")));
+    assert!(resolve(&mapping, &message).contains("makes too much of this message"));
+}

@@ -10,7 +10,16 @@ use crate::segment::{MessageType, Value};
 impl Trigger {
     /// Whether it takes a message. Fails where Segment's runtime fails: at an empty group.
     pub fn matches(&self, message: &Value) -> Result<bool, TriggerFailure> {
-        self.0.holds(message)
+        self.0.holds(message, &|| false)
+    }
+
+    /// The same as [`Trigger::matches`], unless `stop`, which is asked before each test, says to stop.
+    pub fn matches_until(
+        &self,
+        message: &Value,
+        stop: &dyn Fn() -> bool,
+    ) -> Result<bool, TriggerFailure> {
+        self.0.holds(message, stop)
     }
 
     /// What makes it fail if a message comes upon it.
@@ -92,6 +101,7 @@ const FAILED_TOLD_MAX: usize = 5;
 const VALUE_CHARS_MAX: usize = 60;
 
 const EMPTY_GROUP: TriggerFailure = TriggerFailure("a group `()` is empty");
+const STOPPED: TriggerFailure = TriggerFailure("it was stopped");
 const EMPTY_PATH: TriggerFailure = TriggerFailure("a path has no names");
 
 impl Group {
@@ -123,7 +133,7 @@ impl Group {
         for condition in &self.conditions {
             let holds = match condition {
                 Condition::Test(test) => test.holds(message).unwrap_or(false),
-                Condition::Group(group) => group.holds(message).unwrap_or(false),
+                Condition::Group(group) => group.holds(message, &|| false).unwrap_or(false),
                 Condition::Nothing => false,
             };
             if holds {
@@ -140,12 +150,15 @@ impl Group {
         }
     }
 
-    fn holds(&self, message: &Value) -> Result<bool, TriggerFailure> {
+    fn holds(&self, message: &Value, stop: &dyn Fn() -> bool) -> Result<bool, TriggerFailure> {
         let decided_by = self.join == Join::Or;
         for condition in &self.conditions {
+            if stop() {
+                return Err(STOPPED);
+            }
             let holds = match condition {
                 Condition::Test(test) => test.holds(message)?,
-                Condition::Group(group) => group.holds(message)?,
+                Condition::Group(group) => group.holds(message, stop)?,
                 Condition::Nothing => return Err(EMPTY_GROUP),
             };
             if holds == decided_by {

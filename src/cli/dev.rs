@@ -65,6 +65,7 @@ pub(super) fn run(args: DevArgs) -> Result<(), CliError> {
             listen: Some(args.listen),
             data: Some(data.clone()),
             subscriptions: args.subscriptions,
+            destination: None,
             log_format: Some(args.log_format),
             file: None,
         };

@@ -37,6 +37,7 @@ pub(super) fn run(args: ServeArgs) -> Result<(), CliError> {
         listen: args.listen,
         data: args.data,
         subscriptions: args.subscriptions,
+        destination: None,
         log_format: args.log_format,
     };
     let config = config::load(&flags, config::environment())?;

@@ -26,8 +26,10 @@ pub struct Flags {
     pub listen: Option<SocketAddr>,
     /// `--data`.
     pub data: Option<PathBuf>,
-    /// `--subscriptions`, for the only destination.
+    /// `--subscriptions`, for the only destination or for the one below.
     pub subscriptions: Vec<PathBuf>,
+    /// `--destination`: whose subscriptions `--subscriptions` replaces.
+    pub destination: Option<String>,
     /// `--log-format`.
     pub log_format: Option<LogFormat>,
 }
@@ -80,17 +82,23 @@ fn load_tree(
         tree.log.format = format;
     }
     if !flags.subscriptions.is_empty() {
-        add_subscriptions(&mut tree, &flags.subscriptions)?;
+        add_subscriptions(&mut tree, &flags.subscriptions, flags.destination.as_deref())?;
     }
     Ok((tree, place))
 }
 
 /// The files of `--subscriptions` replace the configured subscriptions.
-fn add_subscriptions(tree: &mut Tree, files: &[PathBuf]) -> Result<(), ConfigError> {
+fn add_subscriptions(
+    tree: &mut Tree,
+    files: &[PathBuf],
+    destination: Option<&str>,
+) -> Result<(), ConfigError> {
     if tree.destinations.is_empty() {
         tree.destinations.insert("default".to_owned(), DestinationTree::default());
     }
-    let mut destinations: Vec<&mut DestinationTree> = tree.destinations.values_mut().collect();
+    let is_meant = |name: &str| destination.is_none_or(|destination| destination == name);
+    let destinations = tree.destinations.iter_mut().filter(|(name, _)| is_meant(name));
+    let mut destinations: Vec<&mut DestinationTree> = destinations.map(|(_, tree)| tree).collect();
     let [only] = destinations.as_mut_slice() else {
         let problem =
             "there are several destinations: set subscriptions_files of each in the configuration";

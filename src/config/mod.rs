@@ -12,7 +12,7 @@ mod tree;
 
 pub use check::{BrowserConfig, Config, DestinationConfig, Network, SourceConfig};
 pub use environment::{crash_at, environment, listen_address};
-pub use file::read_value;
+pub use file::{TextProblem, read_text, read_value, text_extension};
 pub use load::{Flags, load, load_planners};
 pub use subscriptions::Planner;
 pub use tree::{

@@ -419,6 +419,7 @@ fn fronts(
         planners: reloader.planners(),
         turns: turns.clone(),
         tails: console::Tails::new(process.stopping.clone()),
+        turn: console::compare::Turn::default(),
         reload: Arc::new(move || reload.reload()),
     });
     let (public, mut description) = http::router(state.clone());

@@ -2,6 +2,7 @@
 
 mod cases;
 mod check;
+mod compare;
 mod dev;
 mod eval;
 mod healthcheck;
@@ -45,6 +46,8 @@ enum Command {
     Check(check::CheckArgs),
     /// Show what would become of a message: its subscriptions, fields and requests.
     Preview(preview::PreviewArgs),
+    /// Show what changed subscriptions would do to received messages: for pull requests.
+    Compare(compare::CompareArgs),
     /// Evaluate triggers, mappings and subscriptions in bulk: JSON Lines in, JSON Lines out.
     Eval(eval::EvalArgs),
     /// Import Segment messages from files: JSON Lines, plain or gzip.
@@ -95,6 +98,9 @@ pub enum CliError {
         /// The free space, with its unit.
         free: String,
     },
+    /// The comparison found a change.
+    #[error("something changes")]
+    Differs,
     /// Something was left undone, as the text says.
     #[error("{0}")]
     Incomplete(String),
@@ -109,6 +115,9 @@ pub enum CliError {
     },
 }
 
+/// The exit code of `compare` if something changes.
+const DIFFERS: u8 = 4;
+
 /// How often dropped log lines are reported.
 const REPORT_DROPPED_EVERY: Duration = Duration::from_secs(5);
 
@@ -121,6 +130,7 @@ pub fn run() -> ExitCode {
         Command::Sandbox(args) => sandbox::run(args),
         Command::Check(args) => check::run(args),
         Command::Preview(args) => preview::run(args),
+        Command::Compare(args) => compare::run(args),
         Command::Eval(args) => eval::run(args),
         Command::Import(args) => import::run(args),
         Command::Replay(args) => replay::run(args),
@@ -129,6 +139,8 @@ pub fn run() -> ExitCode {
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,
+        // It has printed what differs.
+        Err(CliError::Differs) => ExitCode::from(DIFFERS),
         Err(error) => {
             report(&error);
             ExitCode::FAILURE

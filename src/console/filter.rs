@@ -139,7 +139,7 @@ pub(super) fn write_persons(persons: &[PersonDigest]) -> String {
 }
 
 /// Reads [`write_persons`].
-fn parse_persons(text: &str) -> Option<Vec<PersonDigest>> {
+pub(super) fn parse_persons(text: &str) -> Option<Vec<PersonDigest>> {
     let of = |digest: &str| {
         let is_whole = digest.len() == 16 && digest.bytes().all(|byte| byte.is_ascii_hexdigit());
         is_whole

@@ -3,6 +3,7 @@
 //! * `view`: what an answer holds. One struct is the JSON, its schema, and what a page shows.
 //! * `preview`: the same for a message that was never sent; the command line shows it, too.
 //! * `audit`: the list of what people did.
+//! * `compare`: what a changed subscription would do to messages; the command line shows it, too.
 //! * `auth` and `session`: who may do what. Layers around all routes, so that none can be reached without a token.
 //! * `api`: the handlers of the API. They ask the queue and know no SQL.
 //! * `reload`: what both do to load the configuration again.
@@ -12,6 +13,7 @@
 mod api;
 mod audit;
 mod auth;
+pub mod compare;
 mod diagnosis;
 mod filter;
 mod pages;

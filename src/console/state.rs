@@ -7,6 +7,7 @@ use axum::http::StatusCode;
 use tokio::sync::watch;
 
 use super::auth::Tokens;
+use super::compare::Turn;
 use super::pages::Tails;
 use super::view::{ReloadProblem, Reloaded};
 use crate::clock::SharedClock;
@@ -46,6 +47,8 @@ pub struct AdminState {
     pub turns: Turns,
     /// The places for live lists.
     pub tails: Tails,
+    /// The turn to compare messages with a changed subscription.
+    pub turn: Turn,
     /// Loads the configuration again and puts it into force. Reads files, so it blocks.
     pub reload: Arc<dyn Fn() -> Reload + Send + Sync>,
 }
@@ -59,12 +62,17 @@ pub type Reload = Result<Reloaded, Vec<ReloadProblem>>;
 impl AdminState {
     /// The subscriptions of a destination. Without a name, those of the only destination.
     pub(super) fn planner(&self, name: Option<&str>) -> Option<Arc<Destination>> {
+        self.destination(name).map(|(_, planner)| planner)
+    }
+
+    /// The same, with the name of the destination.
+    pub(super) fn destination(&self, name: Option<&str>) -> Option<(&str, Arc<Destination>)> {
         let found = match name {
-            Some(name) => self.planners.get(name),
-            None if self.planners.len() == 1 => self.planners.values().next(),
+            Some(name) => self.planners.get_key_value(name),
+            None if self.planners.len() == 1 => self.planners.iter().next(),
             None => None,
         };
-        found.map(|planner| Arc::clone(&planner.borrow()))
+        found.map(|(name, planner)| (name.as_str(), Arc::clone(&planner.borrow())))
     }
 
     /// The names of all subscriptions in force.

@@ -10,6 +10,7 @@ use utoipa::{PartialSchema, ToSchema};
 
 use super::diagnosis::DiagnosisCode;
 use crate::action::{ActionKind, UnmatchedReason};
+use crate::destination::Change;
 use crate::queue::{
     AttemptOutcome, AuditAction, DeliveryState, FailureReason, MessageState, OriginKind,
     ReplayState, Stage, TallyStep,
@@ -56,6 +57,7 @@ words! {
     AuditAction or Unknown: "What a person did. `reload`: the configuration was loaded again. `replay`: messages were replayed. `show_contents`: the contents of messages were shown.",
     OriginKind: "What an event that Loops reported belongs to.",
     DiagnosisCode: "How the service is, the worst first.",
+    Change: "What a changed subscription means for a message. `same`: nothing changes. `changed`: the request becomes another one. `newly_taken`: the trigger did not take the message. `no_longer_taken`: the trigger takes it no longer. `error`: the delivery would fail, which it did not before. `warning`: the request stays the same, with a new warning.",
     TallyStep: "The length of an interval.",
     Stage: "What is counted. Whole messages: `received`, `replayed` (made pending again), `unmatched`, `delivered`, `failed`. Deliveries: `delivery_delivered`, `delivery_failed`.",
 }

@@ -21,6 +21,7 @@ mod checking;
 #[cfg(target_os = "linux")]
 mod clocks;
 mod command_line;
+mod compare;
 mod configuration;
 mod console;
 mod corpus;

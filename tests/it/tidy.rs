@@ -27,10 +27,20 @@ fn rules() -> BTreeMap<&'static str, &'static [&'static str]> {
         ("delivery", &["queue", "action", "destination", "loops", "segment", "clock", "large"]),
         ("feedback", &["queue", "segment", "secret"]),
         ("http", &["queue", "segment", "clock", "secret", "large", "feedback"]),
-        // Its API speaks with the error type of `http`.
+        // Its API speaks with the error type of `http`. Of `config` only how texts are read.
         (
             "console",
-            &["queue", "action", "destination", "segment", "clock", "secret", "http", "large"],
+            &[
+                "queue",
+                "action",
+                "destination",
+                "segment",
+                "clock",
+                "secret",
+                "http",
+                "large",
+                "config",
+            ],
         ),
         // Of `feedback` only whether a secret holds a key.
         ("config", &["segment", "destination", "secret", "feedback"]),

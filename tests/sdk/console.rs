@@ -112,6 +112,7 @@ async fn every_page_is_for_everybody() {
         ("none", "/console/messages?state=pending"),
         ("message", "/console/messages/2"),
         ("failures", "/console/failures"),
+        ("editor", "/console/subscriptions/default/Send%20an%20event"),
         ("no-failures", "/console/failures?from=0s"),
         ("replay", "/console/replay"),
         ("replay-failed", "/console/replay?state=failed"),

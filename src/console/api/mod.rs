@@ -2,6 +2,7 @@
 
 mod audit;
 mod body;
+mod compare;
 mod errors;
 mod event_names;
 mod failures;
@@ -33,6 +34,7 @@ pub(super) fn routes() -> OpenApiRouter<AdminState> {
         .routes(routes!(status::status))
         .routes(routes!(audit::audit))
         .routes(routes!(preview::preview))
+        .routes(routes!(compare::compare))
         .routes(routes!(reload::reload))
         .routes(routes!(replay::replay))
         .layer(DefaultBodyLimit::max(body::BYTES_MAX))

@@ -58,6 +58,56 @@ const refresh = async () => {
 };
 if (parts.length > 0) setInterval(() => { refresh().catch(() => { /* the next one may work */ }); }, 5000);
 
+// Copies the text of another element; over plain HTTP there is no clipboard, so the browser copies what is selected.
+const copy = async (element) => {
+  const text = element.value ?? element.textContent;
+  try { await navigator.clipboard.writeText(text); } catch {
+    if (element.select) element.select(); else getSelection().selectAllChildren(element);
+    document.execCommand("copy");
+  }
+};
+const showCopies = () => document.querySelectorAll("button[data-copy]").forEach((button) => { button.hidden = false; });
+showCopies();
+document.addEventListener("click", (event) => {
+  const button = event.target.closest?.("button[data-copy]");
+  const element = button && document.getElementById(button.dataset.copy);
+  if (!element) return;
+  const label = button.textContent;
+  void copy(element).then(() => {
+    button.textContent = "Copied";
+    setTimeout(() => { button.textContent = label; }, 2000);
+  });
+});
+
+// The editor: compares by itself, a moment after the last key.
+const editor = document.getElementById("editor");
+if (editor) {
+  let timer = 0;
+  let asked = new AbortController();
+  const compare = async () => {
+    asked.abort();
+    asked = new AbortController();
+    const result = document.getElementById("result");
+    result.setAttribute("aria-busy", "true");
+    try {
+      const body = new URLSearchParams(new FormData(editor));
+      const answer = await fetch(location.pathname, { method: "POST", body, signal: asked.signal });
+      const page = new DOMParser().parseFromString(await answer.text(), "text/html");
+      if (!page.getElementById("result")) { location.reload(); return; }
+      for (const id of ["result", "problems"]) {
+        document.getElementById(id).replaceWith(document.adoptNode(page.getElementById(id)));
+      }
+      const isWrong = document.querySelector("#problems li") !== null;
+      if (isWrong) editor.text.setAttribute("aria-invalid", "true"); else editor.text.removeAttribute("aria-invalid");
+      showTimes(document.getElementById("result"));
+      showCopies();
+    } catch (error) {
+      if (error.name !== "AbortError") result.removeAttribute("aria-busy");
+    }
+  };
+  editor.addEventListener("input", () => { clearTimeout(timer); timer = setTimeout(compare, 300); });
+}
+
 // Keys: / searches, g and a letter goes to a page, j and k walk through the rows, Enter opens one,
 // t follows the list.
 const walk = (step) => {

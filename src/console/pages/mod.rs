@@ -4,6 +4,7 @@
 //! the templates escape, the policy in the headers lets nothing run but our own script, and no page goes to a cache.
 
 mod assets;
+mod editor;
 mod failures;
 mod frame;
 mod login;
@@ -51,6 +52,12 @@ pub(super) fn router(state: AdminState) -> Router {
         .route("/console/messages/{seq}", get(message::page))
         .route("/console/failures", get(failures::page))
         .route("/console/replay", get(replay::page).post(replay::replay))
+        .route(
+            "/console/subscriptions/{destination}/{name}",
+            get(editor::page)
+                .post(editor::try_it)
+                .layer(DefaultBodyLimit::max(editor::FORM_BYTES_MAX)),
+        )
         .route("/console/search", post(search::search))
         .route("/console/{*path}", get(not_found))
         .layer(from_fn_with_state(state.clone(), require_session));

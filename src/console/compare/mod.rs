@@ -1,0 +1,24 @@
+//! What a changed subscription would do to messages: for programs (JSON), for pages and for the command line.
+//! Changes nothing, and logs nothing of a message.
+//!
+//! * `draft`: reads the changed subscription, and says where it is wrong.
+//! * `work`: compares batches of messages within a budget, a batch at a time.
+//! * `received`: the messages to compare, from the store.
+//! * `view`: the result. `difference`: two requests line by line.
+
+pub mod difference;
+pub mod draft;
+pub mod received;
+pub mod view;
+pub mod work;
+
+pub use draft::Draft;
+pub use received::Ask;
+pub use view::Compared;
+pub use work::{Comparing, Given, Turn};
+
+/// How many messages are compared unless more are asked for, and shown at most.
+pub const SHOWN_MAX: usize = 20;
+
+/// The most messages that are compared at once.
+pub const LAST_MAX: usize = 1000;

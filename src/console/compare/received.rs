@@ -1,0 +1,103 @@
+//! The messages to compare, from the store: the latest that meet some conditions, read backwards in bounded steps.
+
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::work::{BATCH_LENGTH, Broken, Comparing, Given, GivenContents};
+use crate::queue::{Filter, Log, MessageRecord, Seq, Unavailable};
+
+/// How many messages are examined at most, for each that is wanted, and at least.
+const EXAMINED_EACH: usize = 20;
+const EXAMINED_MIN: usize = 2000;
+
+/// How many records are read at once.
+const STEP: u32 = 100;
+
+/// How long a comparison reads on. What was found by then is the answer.
+const BUSY_MAX: Duration = Duration::from_secs(10);
+
+/// Which received messages to compare.
+#[derive(Debug, Clone, Default)]
+pub struct Ask {
+    /// The conditions.
+    pub filter: Filter,
+    /// How many are wanted.
+    pub last: usize,
+    /// A message that comes first, whatever the conditions are.
+    pub first: Option<Seq>,
+}
+
+/// Why received messages could not be compared.
+#[derive(Debug, thiserror::Error)]
+pub enum ReceivedError {
+    /// The store failed.
+    #[error(transparent)]
+    Store(#[from] Unavailable),
+    /// The comparison did.
+    #[error(transparent)]
+    Broken(#[from] Broken),
+}
+
+impl Comparing {
+    /// Compares received messages.
+    pub async fn with_received(mut self, log: &dyn Log, ask: &Ask) -> Result<Self, ReceivedError> {
+        if let Some(first) = ask.first
+            && let Some(record) = log.message(first).await?
+        {
+            self = self.records(log, &[record]).await?;
+        }
+        let examined_max = EXAMINED_MIN.max(ask.last.saturating_mul(EXAMINED_EACH)) as u64;
+        let began = Instant::now();
+        let mut before = None;
+        loop {
+            let page = log.list(&ask.filter, before, STEP).await?;
+            let others = |record: &MessageRecord| Some(record.seq) != ask.first;
+            let records: Vec<_> = page.messages.into_iter().filter(others).collect();
+            for records in records.chunks(BATCH_LENGTH) {
+                self = self.records(log, records).await?;
+                if self.is_done() {
+                    return Ok(self);
+                }
+            }
+            let Some(next) = page.next else {
+                self.compared_mut().looked.complete = true;
+                return Ok(self);
+            };
+            if self.compared_mut().looked.messages >= examined_max || began.elapsed() >= BUSY_MAX {
+                return Ok(self);
+            }
+            before = Some(next);
+        }
+    }
+
+    /// Compares the messages of a few records.
+    async fn records(
+        mut self,
+        log: &dyn Log,
+        records: &[MessageRecord],
+    ) -> Result<Self, ReceivedError> {
+        let looked = &mut self.compared_mut().looked;
+        looked.messages += records.len() as u64;
+        let times = records.iter().map(|record| record.received_at);
+        looked.since = looked.since.into_iter().chain(times).min();
+        let candidates: Vec<&MessageRecord> =
+            records.iter().filter(|record| self.may_take(record.kind)).collect();
+        if candidates.is_empty() {
+            return Ok(self);
+        }
+        let seqs: Vec<Seq> = candidates.iter().map(|record| record.seq).collect();
+        let contents = log.contents(&seqs).await?;
+        let missing = seqs.len() - contents.len();
+        self.compared_mut().looked.without_contents += missing as u64;
+        let given = contents.into_iter().map(|contents| {
+            let record = candidates.iter().find(|record| record.seq == contents.seq);
+            Given {
+                seq: Some(contents.seq.0),
+                received_at: record.map(|record| record.received_at),
+                contents: GivenContents::Stored(contents),
+            }
+        });
+        Ok(self.batch(given.collect()).await?)
+    }
+}

@@ -1,0 +1,367 @@
+//! Compares batches of messages: one batch at a time in the whole process, on a thread that may block, and each within
+//! a budget of computing time. So a mapping that loops over what it made, or is slow in another way, takes nothing from
+//! the requests of others but one thread for a moment.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use jiff::Timestamp;
+use serde_json::{Value as Json, json};
+use tokio::sync::Semaphore;
+
+use super::view::{Compared, ComparedMessage, Side, StoppedAt};
+use super::{Draft, SHOWN_MAX};
+use crate::clock::CpuLimit;
+use crate::console::preview::{PreviewedField, PreviewedRequest};
+use crate::destination::{Comparison, Destination, Revision};
+use crate::large::Turns;
+use crate::queue::Contents;
+use crate::segment::{Message, MessageType};
+
+/// How long a batch may compute, for each changed subscription.
+const BUDGET: Duration = Duration::from_millis(200);
+
+/// How many messages a batch has at most.
+pub(super) const BATCH_LENGTH: usize = 20;
+
+/// How many messages become cases.
+const CASES_MAX: usize = 5;
+
+/// The longest message that becomes a case, in bytes.
+const CASE_BYTES_MAX: usize = 16 * 1024;
+
+/// The turn to compare a batch. Clones share it.
+#[derive(Debug, Clone)]
+pub struct Turn(Arc<Semaphore>);
+
+impl Default for Turn {
+    fn default() -> Self {
+        Self(Arc::new(Semaphore::new(1)))
+    }
+}
+
+/// A message to compare.
+#[derive(Debug)]
+pub struct Given {
+    /// Position in the order of acceptance.
+    pub seq: Option<i64>,
+    /// When it was accepted.
+    pub received_at: Option<Timestamp>,
+    /// Its contents.
+    pub contents: GivenContents,
+}
+
+/// The contents of a message to compare.
+#[derive(Debug)]
+pub enum GivenContents {
+    /// As they are stored.
+    Stored(Contents),
+    /// Read already.
+    Read(Message),
+}
+
+/// A comparison that is under way.
+#[derive(Debug)]
+pub struct Comparing {
+    revisions: Vec<Revision>,
+    after: Destination,
+    turns: Turns,
+    turn: Turn,
+    /// How many messages are wanted.
+    last: usize,
+    compared: Compared,
+    cases: Vec<Json>,
+}
+
+/// The comparison ended unexpectedly.
+#[derive(Debug, thiserror::Error)]
+#[error("the comparison ended unexpectedly")]
+pub struct Broken;
+
+impl Comparing {
+    /// Begins to compare the given number of messages.
+    pub fn new(
+        revisions: Vec<Revision>,
+        after: Destination,
+        last: usize,
+        turns: Turns,
+        turn: Turn,
+    ) -> Self {
+        let names: Vec<&str> = revisions.iter().map(Revision::name).collect();
+        let warnings = after.warnings().into_iter();
+        let warnings = warnings
+            .filter(|one| names.contains(&one.subscription.as_str()))
+            .map(|one| one.to_string());
+        let compared = Compared {
+            notes: revisions.iter().flat_map(Revision::notes).collect(),
+            warnings: warnings.collect(),
+            ..Compared::default()
+        };
+        Self { revisions, after, turns, turn, last, compared, cases: Vec::new() }
+    }
+
+    /// Begins to compare with a draft.
+    pub fn of_draft(draft: Draft, last: usize, turns: Turns, turn: Turn) -> Self {
+        Self::new(vec![draft.revision], draft.after, last, turns, turn)
+    }
+
+    /// Whether some subscription may take messages of this type.
+    pub(super) fn may_take(&self, kind: MessageType) -> bool {
+        self.revisions.iter().any(|revision| revision.may_take(kind))
+    }
+
+    /// Whether as many messages as wanted were compared, or a message took too long.
+    pub(super) fn is_done(&self) -> bool {
+        self.compared.counts.compared >= self.last as u64
+            || self.compared.stopped.is_some()
+            || self.revisions.is_empty()
+    }
+
+    /// The result so far.
+    pub(super) fn compared_mut(&mut self) -> &mut Compared {
+        &mut self.compared
+    }
+
+    /// Compares given messages.
+    pub async fn with_messages(mut self, messages: Vec<Message>) -> Result<Self, Broken> {
+        let mut messages = messages.into_iter();
+        loop {
+            let given = |message| Given {
+                seq: None,
+                received_at: None,
+                contents: GivenContents::Read(message),
+            };
+            let batch: Vec<Given> = messages.by_ref().take(BATCH_LENGTH).map(given).collect();
+            if batch.is_empty() || self.is_done() {
+                self.compared.looked.complete = batch.is_empty();
+                return Ok(self);
+            }
+            self.compared.looked.messages += batch.len() as u64;
+            self = self.batch(batch).await?;
+        }
+    }
+
+    /// The result, and up to five of its messages with the requests that they make, as a file for `check --cases`.
+    pub fn finish(mut self) -> (Compared, Option<String>) {
+        self.compared.finish();
+        if self.revisions.is_empty() {
+            self.compared.summary = "No subscription differs.".to_owned();
+        }
+        let cases = (!self.cases.is_empty()).then(|| format!("{:#}\n", Json::Array(self.cases)));
+        (self.compared, cases)
+    }
+
+    /// Compares a batch when it is its turn.
+    pub(super) async fn batch(mut self, batch: Vec<Given>) -> Result<Self, Broken> {
+        let permit = Arc::clone(&self.turn.0).acquire_owned().await.map_err(|_| Broken)?;
+        let work = move || {
+            self.compare(batch);
+            drop(permit);
+            self
+        };
+        tokio::task::spawn_blocking(work).await.map_err(|_| Broken)
+    }
+
+    fn compare(&mut self, batch: Vec<Given>) {
+        let mut left = BUDGET * u32::try_from(self.revisions.len()).unwrap_or(u32::MAX);
+        for given in batch {
+            if self.is_done() {
+                return;
+            }
+            // Reading a message is not part of the budget, but large ones wait for their turn.
+            let (message, _turn) = match given.contents {
+                GivenContents::Read(message) => (Some(message), None),
+                GivenContents::Stored(contents) => {
+                    let turn = self.turns.block(contents.payload.len());
+                    (contents.message(), turn)
+                }
+            };
+            let Some(message) = message else {
+                self.compared.looked.without_contents += 1;
+                continue;
+            };
+            let limit = CpuLimit::new(left);
+            let stopped = self.compare_message(&message, given.seq, given.received_at, &limit);
+            left = left.saturating_sub(limit.spent());
+            if let Err(detail) = stopped {
+                let message_id = message.message_id().to_owned();
+                self.compared.stopped = Some(StoppedAt { seq: given.seq, message_id, detail });
+            }
+        }
+    }
+
+    /// The error says what took too long.
+    fn compare_message(
+        &mut self,
+        message: &Message,
+        seq: Option<i64>,
+        received_at: Option<Timestamp>,
+        limit: &CpuLimit,
+    ) -> Result<(), String> {
+        let stop = || limit.is_over();
+        for revision in &self.revisions {
+            let found = revision.compare(message, &stop).map_err(|place| {
+                format!(
+                    "{place} of `{}` took longer than its budget, {} ms for {BATCH_LENGTH} messages",
+                    revision.name(),
+                    BUDGET.as_millis()
+                )
+            })?;
+            let Some(comparison) = found else { continue };
+            self.compared.counts.add(&comparison);
+            let is_shown =
+                self.last <= SHOWN_MAX || comparison.change != crate::destination::Change::Same;
+            if is_shown && self.compared.messages.len() < SHOWN_MAX {
+                let shown = show(revision, message, &comparison, &stop);
+                self.compared.messages.push(ComparedMessage { seq, received_at, ..shown });
+            }
+        }
+        if self.cases.len() < CASES_MAX
+            && let Some(case) = self.case(message)
+        {
+            self.cases.push(case);
+        }
+        Ok(())
+    }
+
+    /// A message with the requests that it makes after the change, if one of the changed subscriptions takes it.
+    fn case(&self, message: &Message) -> Option<Json> {
+        let name = format!("message {}", message.message_id());
+        let text = message.value().to_json();
+        if text.len() > CASE_BYTES_MAX {
+            return None;
+        }
+        let plan = self.after.plan(message);
+        let names: Vec<&str> = self.revisions.iter().map(Revision::name).collect();
+        plan.deliveries.iter().find(|one| names.contains(&one.subscription.as_str()))?;
+        let (made, failed): (Vec<_>, Vec<_>) =
+            plan.deliveries.iter().map(|one| one.outcome.as_ref()).partition(Result::is_ok);
+        let requests: Vec<_> = made.into_iter().flatten().map(PreviewedRequest::from).collect();
+        let errors =
+            failed.into_iter().filter_map(Result::err).map(|failure| failure.detail.as_str());
+        let errors: Vec<&str> = errors.collect();
+        let message: Json = serde_json::from_str(&text).ok()?;
+        let mut case = json!({"name": name, "message": message, "expect": {"requests": requests}});
+        if !errors.is_empty() {
+            case["expect"]["errors"] = json!(errors);
+        }
+        Some(case)
+    }
+}
+
+fn show(
+    revision: &Revision,
+    message: &Message,
+    comparison: &Comparison,
+    stop: &dyn Fn() -> bool,
+) -> ComparedMessage {
+    let before = comparison.before.as_ref().map(Side::of);
+    let after = comparison.after.as_ref().map(Side::of);
+    let event = message.value().get("event").and_then(|event| event.as_str());
+    let is_track = message.kind() == MessageType::Track;
+    ComparedMessage {
+        subscription: revision.name().to_owned(),
+        seq: None,
+        message_id: message.message_id().to_owned(),
+        r#type: message.kind(),
+        event: event.filter(|_| is_track).map(str::to_owned),
+        received_at: None,
+        change: comparison.change,
+        difference: ComparedMessage::lines(before.as_ref(), after.as_ref()),
+        fields: revision.explain(message, stop).into_iter().map(PreviewedField::from).collect(),
+        before,
+        after,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::destination::DestinationOptions;
+    use crate::destination::subscription::read;
+    use crate::segment::decode::decode;
+
+    fn destination() -> Destination {
+        let text = r#"{"name":"s","action":"sendEvent","events":["*"]}"#;
+        let subscription = read(&decode(text.as_bytes()).unwrap(), 0).unwrap();
+        Destination::compile(&[subscription], DestinationOptions::default()).unwrap()
+    }
+
+    fn comparing(draft: &str, last: usize) -> Comparing {
+        let draft = Draft::of_text(draft, Some("s"), &destination()).unwrap();
+        Comparing::of_draft(draft, last, Turns::default(), Turn::default())
+    }
+
+    fn messages(count: usize) -> Vec<Message> {
+        let text =
+            r#"{"type":"track","userId":"u","event":"Signed Up","properties":{"plan":"pro"}}"#;
+        let message = Message::from_stored(decode(text.as_bytes()).unwrap()).unwrap();
+        vec![message; count]
+    }
+
+    const RENAMES: &str =
+        "name: s\naction: sendEvent\nevents: ['*']\nmapping: {eventName: renamed}";
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn as_many_as_wanted_are_compared_and_twenty_shown() {
+        for (last, given, compared, shown) in
+            [(20, 19, 19, 19), (20, 21, 20, 20), (1000, 41, 41, 20), (1, 1, 1, 1)]
+        {
+            let comparing = comparing(RENAMES, last).with_messages(messages(given)).await.unwrap();
+            let (found, cases) = comparing.finish();
+            assert_eq!((found.counts.compared, found.messages.len()), (compared, shown));
+            assert_eq!(found.counts.changed, compared);
+            assert!(found.changes && found.summary.contains("change"), "{}", found.summary);
+            let cases: Json = serde_json::from_str(&cases.unwrap()).unwrap();
+            assert_eq!(cases.as_array().unwrap().len(), given.min(5));
+            assert_eq!(cases[0]["expect"]["requests"][0]["body"]["eventName"], "renamed");
+        }
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn what_stays_the_same_is_shown_among_few_alone() {
+        let same = "name: s\naction: sendEvent\nevents: ['*']";
+        for (last, shown) in [(20, 20), (21, 0)] {
+            let comparing = comparing(same, last).with_messages(messages(30)).await.unwrap();
+            let (found, _) = comparing.finish();
+            assert_eq!((found.messages.len(), found.changes), (shown, false));
+            assert_eq!(found.counts.same, last as u64);
+        }
+    }
+
+    /// A mapping that doubles what it made again and again.
+    fn doubling() -> String {
+        let doubled = |inner: String| {
+            format!(
+                r#"{{"@transform":{{"apply":{{"l":[{inner},{inner}]}},"mapping":{{"@path":"$.l"}}}}}}"#
+            )
+        };
+        let value =
+            (0..9).fold(r#"{"@path":"$.properties"}"#.to_owned(), |inner, _| doubled(inner));
+        format!(
+            r#"{{"name":"s","action":"sendEvent","events":["*"],"mapping":{{"eventProperties":{{"list":{value}}}}}}}"#
+        )
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_mapping_that_takes_longer_than_its_budget_is_stopped() {
+        // However fast the machine is, messages enough make it take longer, unless there is none.
+        let mut comparing = comparing(&doubling(), 1000);
+        let text = format!(
+            r#"{{"type":"track","userId":"u","event":"e","messageId":"slow","properties":{{{}}}}}"#,
+            (0..200).map(|n| format!(r#""k{n}":{n}"#)).collect::<Vec<_>>().join(",")
+        );
+        let slow = Message::from_stored(decode(text.as_bytes()).unwrap()).unwrap();
+        comparing = comparing.with_messages(vec![slow; 200]).await.unwrap();
+        let (found, _) = comparing.finish();
+        let stopped = found.stopped.unwrap();
+        assert_eq!(stopped.message_id, "slow");
+        assert!(
+            stopped.detail.contains("`eventProperties`")
+                && stopped.detail.contains("took longer than its budget"),
+            "{}",
+            stopped.detail
+        );
+        assert!(!found.looked.complete);
+    }
+}

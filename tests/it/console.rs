@@ -1,5 +1,7 @@
 //! The console, as a browser without a script sees it: who gets in, and what a page may hold.
 
+use std::sync::atomic::{AtomicUsize, Ordering};
+
 use reqwest::header::{HeaderMap, HeaderValue};
 use reqwest::{Client, Method, Response, redirect};
 use serde_json::json;
@@ -114,7 +116,24 @@ fn encode(text: &str) -> String {
 }
 
 pub(crate) fn set_up(loops: &ScriptedLoops) -> Setup {
-    Setup::with_loops(&loops.base_url).env("VIEWER_TOKEN", VIEWER_TOKEN)
+    let setup = Setup::with_loops(&loops.base_url).env("VIEWER_TOKEN", VIEWER_TOKEN);
+    on_store_of_tests(setup)
+}
+
+/// On the store that `TEST_STORE` names: SQLite, or a schema of its own in PostgreSQL. `tests/run` runs what people see
+/// over both.
+#[allow(clippy::disallowed_methods, reason = "this variable is for the tests alone")]
+pub(crate) fn on_store_of_tests(setup: Setup) -> Setup {
+    static SCHEMAS: AtomicUsize = AtomicUsize::new(0);
+    match std::env::var("TEST_STORE").as_deref() {
+        Ok("postgres") => {
+            let schema = format!("console_{}", SCHEMAS.fetch_add(1, Ordering::Relaxed));
+            let setup = setup.env("DATABASE_URL", &crate::postgres::url());
+            setup.env("SEGMENT_LOOPS__STORE__SCHEMA", &schema)
+        }
+        Ok(other) => panic!("TEST_STORE={other}: postgres, or unset for SQLite"),
+        Err(_) => setup,
+    }
 }
 
 #[tokio::test]

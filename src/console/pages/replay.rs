@@ -128,10 +128,10 @@ async fn choose(state: &AdminState, frame: Frame, uri: &Uri) -> Result<ReplayPag
         result: record.entry.result,
     });
     let states = [
-        ("failed", "failed: their failed deliveries"),
-        ("unmatched", "unmatched: no subscription took them"),
-        ("delivered", "delivered: all their deliveries, once more"),
-        ("all", "all of these: all their deliveries, once more"),
+        ("failed", "failed"),
+        ("unmatched", "unmatched"),
+        ("delivered", "delivered"),
+        ("all", "all of these"),
     ];
     Ok(ReplayPage {
         frame,

@@ -22,6 +22,11 @@ use crate::two_processes::{each_shows_who_is_there_and_who_delivers, end_under_l
 
 use server::{Server, pooler, server};
 
+/// Where the server of the tests is.
+pub fn url() -> String {
+    server().url()
+}
+
 /// On the server of the tests, in a schema of its own.
 pub fn on_postgres(schema: &'static str) -> impl FnOnce(Setup) -> Setup {
     move |setup| {

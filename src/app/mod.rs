@@ -1,5 +1,6 @@
 //! The composition root: the only place that picks implementations and wires the parts together.
 
+mod asking;
 mod chores;
 mod open_files;
 mod openapi;
@@ -30,6 +31,7 @@ use crate::loops::{Client, ClientError, ClientOptions, WebhookClient};
 use crate::queue::{Depth, Inbox, Log, Store, Unavailable};
 use crate::store::{self, StoreError};
 use crate::telemetry;
+use asking::Asking;
 use reload::Reloader;
 use report::Reporter;
 
@@ -126,9 +128,11 @@ impl App {
         let board = Board::default();
         let mut engines = Vec::new();
         let mut planners = HashMap::new();
+        let mut clients = HashMap::new();
         for (name, destination) in &config.destinations {
             let client = client(name, destination, &config, &clock)?;
             let options = engine_options(&config, &process.name, grace, &room, &board);
+            clients.insert(name.clone(), client.clone());
             let (sender, planner) = watch::channel(Arc::clone(&destination.planner.destination));
             planners.insert(name.clone(), sender);
             let engine = Engine::new(
@@ -150,7 +154,7 @@ impl App {
         let reloader = Arc::new(Reloader::new(config, load, planners));
         let forwarders = forwarders(&reloader, &store, &clock)?;
         let (http, front, admin_front) =
-            fronts(&reloader, &store, &process, &clock, &metrics, &turns, admin.is_some());
+            fronts(&reloader, &store, &process, &clock, &metrics, &turns, clients);
         let inbox: Arc<dyn Inbox> = store.clone();
         let admin = admin.zip(admin_front);
         let admin = admin.map(|((listener, address), front)| Served { listener, address, front });
@@ -383,15 +387,15 @@ fn fronts(
     clock: &SharedClock,
     metrics: &PrometheusHandle,
     turns: &Turns,
-    has_admin_address: bool,
+    clients: HashMap<String, Client>,
 ) -> (HttpState, Front, Option<Front>) {
     let metrics = metrics.clone();
     let log: Arc<dyn Log> = store.clone();
     let config = reloader.config();
     let state = HttpState::new(HttpParts {
+        feedback: store.clone(),
         inbox: store.clone(),
         log: Arc::clone(&log),
-        feedback: store.clone(),
         clock: Arc::clone(clock),
         sources: reloader.sources(),
         loops_webhooks: reloader.loops_webhooks(),
@@ -410,6 +414,8 @@ fn fronts(
         replays: store.clone(),
         work: store.clone(),
         audit: store.clone(),
+        inbox: store.clone(),
+        asker: Arc::new(Asking(clients)),
         tokens: console::Tokens {
             admin: config.admin_tokens.clone().into(),
             viewer: config.viewer_tokens.clone().into(),
@@ -427,7 +433,7 @@ fn fronts(
     description.merge(metrics_description);
     description.merge(api_description);
     let operators = metrics.merge(api).merge(openapi::router(description));
-    let (public, admin) = match has_admin_address {
+    let (public, admin) = match config.server.admin_listen.is_some() {
         true => (public, Some(http::admin_router(state.clone()).merge(operators))),
         false => (public.merge(operators), None),
     };

@@ -41,6 +41,9 @@ pub(super) const PAGE_NAMES: [&str; 10] = [
     "to",
 ];
 
+/// The most ids of one person in an address.
+pub(super) const PERSONS_MAX: usize = 8;
+
 /// Names that an error lists at most.
 const NAMES_SHOWN_MAX: usize = 20;
 
@@ -147,7 +150,7 @@ pub(super) fn parse_persons(text: &str) -> Option<Vec<PersonDigest>> {
             .map(|digest| Some(PersonDigest(digest.ok()?.cast_signed())))?
     };
     let persons: Vec<_> = text.split('-').map(of).collect::<Option<_>>()?;
-    (persons.len() <= PersonIdKind::ALL.len()).then_some(persons)
+    (persons.len() <= PERSONS_MAX).then_some(persons)
 }
 
 /// Why no message can meet a filter.

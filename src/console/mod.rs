@@ -11,21 +11,26 @@
 //! * `pages`: the handlers of the pages, with their templates and assets.
 
 mod api;
+mod asker;
 mod audit;
 mod auth;
 pub mod compare;
 mod diagnosis;
 mod filter;
+mod mask;
 mod pages;
+mod person;
 pub mod preview;
 mod query;
 mod reload;
 mod session;
 mod state;
 mod status;
+mod verdict;
 pub mod view;
 mod words;
 
+pub use asker::{AskError, Asker, ContactKey, Events, Held};
 pub use auth::Tokens;
 pub use pages::Tails;
 pub use state::{AdminState, Planners, Reload};

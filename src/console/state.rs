@@ -6,6 +6,7 @@ use std::sync::Arc;
 use axum::http::StatusCode;
 use tokio::sync::watch;
 
+use super::asker::Asker;
 use super::auth::Tokens;
 use super::compare::Turn;
 use super::pages::Tails;
@@ -15,7 +16,7 @@ use crate::destination::Destination;
 use crate::http::error::ApiError;
 use crate::http::{Guesses, Sources};
 use crate::large::Turns;
-use crate::queue::{Audit, Feedback, Log, Replays, Unavailable, Work};
+use crate::queue::{Audit, Feedback, Inbox, Log, Replays, Unavailable, Work};
 use crate::telemetry;
 
 /// What the handlers work with.
@@ -31,6 +32,10 @@ pub struct AdminState {
     pub work: Arc<dyn Work>,
     /// Records what people do.
     pub audit: Arc<dyn Audit>,
+    /// Takes the messages by which people are deleted.
+    pub inbox: Arc<dyn Inbox>,
+    /// Asks Loops what it holds.
+    pub asker: Arc<dyn Asker>,
     /// The name of this process, as in leases.
     pub process: String,
     /// The time.

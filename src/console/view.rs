@@ -7,6 +7,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
+use super::verdict::{self, VerdictKind};
 use crate::action::{ActionKind, Endpoint, UnmatchedReason};
 use crate::queue::{
     self, Attempt, AttemptOutcome, AuditAction, DeliveryRecord, DeliveryState, FailureReason,
@@ -139,6 +140,54 @@ pub struct AttemptFate {
 pub struct Feedback {
     /// The events, newest first.
     pub events: Vec<FeedbackEvent>,
+}
+
+/// The messages with an id, each with a verdict.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct MessageReports {
+    /// One for each source that sent a message with this id, newest first.
+    pub messages: Vec<MessageReport>,
+}
+
+/// What became of a message, with a verdict and what Loops reported.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct MessageReport {
+    /// What became of it.
+    #[serde(flatten)]
+    pub message: MessageFate,
+    /// What is the matter.
+    pub verdict: Verdict,
+    /// What Loops has reported about the person since the message was accepted, newest first; empty once the contents
+    /// of the message are past their retention.
+    pub feedback: Vec<FeedbackEvent>,
+}
+
+/// What is known of a person.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct Person {
+    /// What is the matter.
+    pub verdict: Verdict,
+    /// The latest messages, at most 50, newest first.
+    pub messages: Vec<MessageFate>,
+    /// Whether these are all messages on record.
+    pub complete: bool,
+    /// What Loops reported, newest first.
+    pub feedback: Vec<FeedbackEvent>,
+}
+
+/// What is the matter, in one sentence, and what to do next.
+#[derive(Debug, Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Verdict {
+    /// For programs.
+    pub kind: VerdictKind,
+    /// For people.
+    pub sentence: String,
+    /// What to do next.
+    pub next_step: &'static str,
+    /// `seq` of the message that it is about; null if it is about none.
+    #[schema(required)]
+    pub seq: Option<i64>,
 }
 
 /// An event that Loops reported. Neither addresses nor subjects are kept.
@@ -489,6 +538,13 @@ impl From<&MessageRecord> for MessageFate {
             replay: record.replay,
             deliveries: record.deliveries.iter().map(Delivery::from).collect(),
         }
+    }
+}
+
+impl From<verdict::Verdict> for Verdict {
+    fn from(verdict: verdict::Verdict) -> Self {
+        let verdict::Verdict { kind, seq, sentence, next_step } = verdict;
+        Self { kind, sentence, next_step, seq: seq.map(|Seq(seq)| seq) }
     }
 }
 

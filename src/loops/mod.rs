@@ -6,6 +6,7 @@
 
 mod answer;
 mod client;
+mod contact;
 mod pacer;
 mod request;
 mod transport;
@@ -13,6 +14,7 @@ mod webhook;
 
 pub use answer::{Answer, CallError, RateHeaders};
 pub use client::{Call, Client, ClientError, ClientOptions, Reply};
+pub use contact::{FindBy, ReadError};
 pub use pacer::{Pacer, Slot};
 pub use request::Request;
 #[cfg(test)]

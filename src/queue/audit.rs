@@ -54,8 +54,12 @@ pub enum AuditAction {
     Reload,
     /// Messages were replayed.
     Replay,
-    /// The contents of messages were shown.
+    /// The contents of messages, or the ids of a person, were shown.
     ShowContents,
+    /// Loops was asked what it holds, and the answer was shown.
+    AskLoops,
+    /// The deletion of a person was requested.
+    Erase,
     /// Read from the store, but unknown to this release.
     Unknown,
 }
@@ -103,8 +107,13 @@ pub fn replay_arguments(selection: &Selection) -> serde_json::Value {
 
 impl AuditAction {
     /// Those that this release records.
-    pub const ALL: [AuditAction; 3] =
-        [AuditAction::Reload, AuditAction::Replay, AuditAction::ShowContents];
+    pub const ALL: [AuditAction; 5] = [
+        AuditAction::Reload,
+        AuditAction::Replay,
+        AuditAction::ShowContents,
+        AuditAction::AskLoops,
+        AuditAction::Erase,
+    ];
 
     /// As it is stored and shown.
     pub fn as_str(self) -> &'static str {
@@ -112,6 +121,8 @@ impl AuditAction {
             AuditAction::Reload => "reload",
             AuditAction::Replay => "replay",
             AuditAction::ShowContents => "show_contents",
+            AuditAction::AskLoops => "ask_loops",
+            AuditAction::Erase => "erase",
             AuditAction::Unknown => "unknown",
         }
     }

@@ -93,6 +93,18 @@ fn assert_described(document: &Value, schema: &Value, value: &Value, place: &str
         let schema = schemas.iter().find(|schema| (schema["type"] == "null") == value.is_null());
         return assert_described(document, schema.unwrap(), value, place);
     }
+    if let Some(parts) = schema["allOf"].as_array() {
+        let mut whole = json!({"properties": {}, "required": []});
+        for part in parts {
+            let part =
+                part["$ref"].as_str().and_then(|name| document.pointer(&name[1..])).unwrap_or(part);
+            let properties = part["properties"].as_object().cloned().unwrap_or_default();
+            whole["properties"].as_object_mut().unwrap().extend(properties);
+            let required = part["required"].as_array().cloned().unwrap_or_default();
+            whole["required"].as_array_mut().unwrap().extend(required);
+        }
+        return assert_described(document, &whole, value, place);
+    }
     if let Some(values) = value.as_array() {
         for value in values {
             assert_described(document, &schema["items"], value, place);
@@ -136,11 +148,13 @@ async fn no_answer_tells_more_or_less_than_is_described() {
     let untaken = json!({"type": "page", "userId": "u1"});
     let replay = json!({"reason": "refused"});
     let batch = json!({"batch": [track("u1", "b"), {"type": "unheard"}]});
-    let asked: [(&str, &str, u16, RequestBuilder); 19] = [
+    let asked: [(&str, &str, u16, RequestBuilder); 21] = [
         ("/api/messages/{message_id}", "get", 200, get("/api/messages/good")),
         ("/api/messages/{message_id}", "get", 200, get("/api/messages/bad")),
         ("/api/messages/{message_id}", "get", 404, get("/api/messages/none")),
         ("/api/messages", "get", 200, get("/api/messages?userId=u1")),
+        ("/api/people", "post", 200, post("/api/people", json!({"userId": "u1"}))),
+        ("/api/people", "post", 400, post("/api/people", json!({}))),
         ("/api/messages", "get", 200, get("/api/messages?limit=1")),
         ("/api/messages", "get", 400, get("/api/messages?limit=0")),
         ("/api/failures", "get", 200, get("/api/failures")),

@@ -15,7 +15,7 @@ use crate::support::{
 
 /// The base64 of `canary-key-of-loops-webhooks`; no log may hold it.
 const KEY: &[u8] = b"canary-key-of-loops-webhooks";
-const SECRET: &str = "whsec_Y2FuYXJ5LWtleS1vZi1sb29wcy13ZWJob29rcw==";
+pub const SECRET: &str = "whsec_Y2FuYXJ5LWtleS1vZi1sb29wcy13ZWJob29rcw==";
 
 fn setup() -> Setup {
     Setup::with_loops("http://127.0.0.1:9/api/v1").env("LOOPS_WEBHOOK_SECRET", SECRET)
@@ -32,7 +32,7 @@ fn sign(key: &[u8], id: &str, timestamp: i64, body: &str) -> String {
     format!("v1,{}", STANDARD.encode(mac.finalize().into_bytes()))
 }
 
-fn event(name: &str, user: &str) -> Value {
+pub fn event(name: &str, user: &str) -> Value {
     json!({
         "eventName": name, "eventTime": now(), "webhookSchemaVersion": "1.0.0",
         "contactIdentity": {"id": "c1", "email": format!("{user}@{EMAIL_DOMAIN}"), "userId": user},
@@ -42,7 +42,7 @@ fn event(name: &str, user: &str) -> Value {
 }
 
 /// Sends a webhook as Loops does.
-async fn tell(service: &Service, id: &str, body: &Value) -> Answer {
+pub async fn tell(service: &Service, id: &str, body: &Value) -> Answer {
     let (timestamp, body) = (now(), body.to_string());
     send(service, "default", id, timestamp, &sign(KEY, id, timestamp, &body), &body).await
 }

@@ -54,6 +54,7 @@ mod now;
 mod odd_http;
 mod outcomes;
 mod paths;
+mod people;
 #[cfg(unix)]
 mod postgres;
 mod rate;

@@ -8,9 +8,10 @@ use utoipa::IntoParams;
 
 use super::errors::{AdminErrors, StoreErrors};
 use crate::console::filter::{self, FilterQuery};
+use crate::console::person;
 use crate::console::query::{Parameters, bad_query};
 use crate::console::state::{AdminState, store_fault};
-use crate::console::view::Messages;
+use crate::console::view::{MessageReports, Messages};
 use crate::http::error::{ApiError, ErrorBody};
 use crate::queue::{MessageRecord, MessageState, Seq};
 
@@ -18,7 +19,7 @@ use crate::queue::{MessageRecord, MessageState, Seq};
 const LIMIT_DEFAULT: u32 = 50;
 pub(super) const LIMIT_MAX: u32 = 500;
 
-/// What became of a message.
+/// What became of a message, with a verdict and what Loops reported.
 ///
 /// The answer has one entry for each source that sent a message with this id.
 #[utoipa::path(
@@ -28,7 +29,7 @@ pub(super) const LIMIT_MAX: u32 = 500;
     operation_id = "message",
     params(("message_id" = String, Path, description = "Segment's `messageId`.", example = "hello-1")),
     responses(
-        (status = 200, description = "The message was accepted.", body = Messages),
+        (status = 200, description = "The message was accepted.", body = MessageReports),
         (status = 404, description = "No message with this id was accepted, or its record has expired.", body = ErrorBody),
         AdminErrors,
         StoreErrors
@@ -38,7 +39,7 @@ pub(super) const LIMIT_MAX: u32 = 500;
 pub(super) async fn of_id(
     State(state): State<AdminState>,
     message_id: Result<Path<String>, PathRejection>,
-) -> Result<Json<Messages>, ApiError> {
+) -> Result<Json<MessageReports>, ApiError> {
     // An id that is not UTF-8 is the id of no message.
     let message_id = message_id.map(|Path(message_id)| message_id).unwrap_or_default();
     let found = by_id(&state, &message_id).await?;
@@ -49,7 +50,11 @@ pub(super) async fn of_id(
             "no message with this id was accepted, or its record has expired (store.records_retention_h)",
         ));
     }
-    Ok(Json(found.into()))
+    let mut messages = Vec::with_capacity(found.len());
+    for record in &found {
+        messages.push(person::report(&state, record).await?);
+    }
+    Ok(Json(MessageReports { messages }))
 }
 
 async fn by_id(state: &AdminState, message_id: &str) -> Result<Vec<MessageRecord>, ApiError> {

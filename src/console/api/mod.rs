@@ -8,6 +8,7 @@ mod event_names;
 mod failures;
 mod feedback;
 mod messages;
+mod people;
 mod preview;
 mod reload;
 mod replay;
@@ -26,6 +27,7 @@ pub(super) fn routes() -> OpenApiRouter<AdminState> {
     OpenApiRouter::default()
         .routes(routes!(messages::list))
         .routes(routes!(messages::of_id))
+        .routes(routes!(people::find))
         .routes(routes!(failures::failures))
         .routes(routes!(feedback::feedback))
         .routes(routes!(tallies::tallies))

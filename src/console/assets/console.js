@@ -111,7 +111,7 @@ if (editor) {
 // Keys: / searches, g and a letter goes to a page, j and k walk through the rows, Enter opens one,
 // t follows the list.
 const walk = (step) => {
-  const rows = [...document.querySelectorAll("table.rows tbody tr")].filter((row) => row.querySelector("a"));
+  const rows = [...document.querySelectorAll("table.rows tbody tr, .timeline > li")].filter((row) => row.querySelector("a"));
   if (rows.length === 0) return;
   const before = rows.findIndex((row) => row.classList.contains("at"));
   rows[before]?.classList.remove("at");

@@ -1,20 +1,30 @@
 //! Everything about one message.
 
 use askama::Template;
-use axum::extract::rejection::PathRejection;
+use axum::extract::rejection::{FormRejection, PathRejection};
 use axum::extract::{Path, State};
 use axum::http::StatusCode;
 use axum::response::Response;
+use axum::{Extension, Form};
+use serde::Deserialize;
 
 use super::frame::Frame;
-use super::parts::{Badge, Time, why};
+use super::parts::{Badge, Note, Time, json, only_for_admins, url_encode, why};
 use super::{error_page, html};
-use crate::action::Endpoint;
+use crate::action::{ActionKind, Endpoint};
+use crate::console::asker::Events;
+use crate::console::audit::{self, Actor};
+use crate::console::filter::write_persons;
+use crate::console::preview::{Preview, PreviewedSubscription};
 use crate::console::state::{AdminState, store_fault};
+use crate::console::verdict::Verdict;
+use crate::console::{mask, person};
 use crate::http::error::ApiError;
 use crate::queue::{
-    Attempt, DeliveryRecord, MessageRecord, MessageState, RequestRecord, Seq, cause,
+    Attempt, AuditAction, DeliveryRecord, DeliveryState, FeedbackRecord, MessageRecord,
+    RequestRecord, Seq, cause,
 };
+use crate::segment::Message;
 
 #[derive(Template)]
 #[template(path = "message.html")]
@@ -25,14 +35,59 @@ struct MessagePage {
     message_id: String,
     seq: i64,
     badge: Badge,
-    /// What became of it, in a sentence.
-    verdict: String,
+    verdict: Verdict,
     received_at: Time,
     source: String,
     destination: String,
     warnings: Vec<String>,
     replay: u32,
     steps: Vec<Step>,
+    /// What Loops reported since, oldest first.
+    notes: Vec<Note>,
+    /// What became of a question to Loops.
+    answer: Option<String>,
+    /// Whether Loops can be asked for the event that was sent.
+    can_ask: bool,
+    contents: Option<Shown>,
+}
+
+/// The contents of a message, and what is made of them.
+struct Shown {
+    is_masked: bool,
+    /// The address of the person's page.
+    person: String,
+    message: String,
+    /// Why nothing is made of it.
+    turned_off: Option<String>,
+    plans: Vec<Planned>,
+    /// No subscription took it, so that people look here first.
+    is_open: bool,
+}
+
+/// What a subscription in force makes of the message.
+struct Planned {
+    subscription: String,
+    action: &'static str,
+    trigger: String,
+    badge: Badge,
+    why_not: Option<String>,
+    error: Option<String>,
+    warnings: Vec<String>,
+    fields: Vec<Field>,
+    request: Option<Body>,
+    /// The address of the mapping editor, with this message.
+    editor: String,
+}
+
+struct Field {
+    name: String,
+    from: String,
+    value: String,
+}
+
+struct Body {
+    line: String,
+    body: String,
 }
 
 /// The delivery under one subscription.
@@ -70,12 +125,60 @@ pub(super) async fn page(
     frame: Frame,
     seq: Result<Path<i64>, PathRejection>,
 ) -> Response {
+    shown(&state, frame, seq, None).await
+}
+
+/// What a person asks for on the page.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum Wish {
+    /// To see the contents.
+    Contents,
+    /// Whether Loops knows the event.
+    Events,
+}
+
+#[derive(Deserialize)]
+pub(super) struct Wished {
+    wish: Wish,
+}
+
+/// The page with what only admins may ask for.
+pub(super) async fn ask(
+    State(state): State<AdminState>,
+    Extension(actor): Extension<Actor>,
+    frame: Frame,
+    seq: Result<Path<i64>, PathRejection>,
+    form: Result<Form<Wished>, FormRejection>,
+) -> Response {
+    if !frame.is_admin {
+        return error_page(frame, &only_for_admins());
+    }
+    let Ok(Form(Wished { wish })) = form else {
+        return shown(&state, frame, seq, None).await;
+    };
+    let number = seq.as_ref().map_or(0, |Path(number)| *number);
+    let action = match wish {
+        Wish::Contents => AuditAction::ShowContents,
+        Wish::Events => AuditAction::AskLoops,
+    };
+    let arguments = serde_json::json!({"message": number});
+    audit::record(&state, &actor, action, &arguments, String::new()).await;
+    shown(&state, frame, seq, Some(wish)).await
+}
+
+async fn shown(
+    state: &AdminState,
+    frame: Frame,
+    seq: Result<Path<i64>, PathRejection>,
+    wish: Option<Wish>,
+) -> Response {
     let found = match seq {
-        Ok(Path(seq)) => find(&state, Seq(seq)).await,
+        Ok(Path(seq)) => show(state, frame.clone(), Seq(seq), wish).await,
         Err(_) => Ok(None),
     };
     match found {
-        Ok(Some(record)) => html(StatusCode::OK, &show(frame, &record)),
+        Ok(Some(page)) => html(StatusCode::OK, &page),
         Ok(None) => {
             let error = ApiError::new(
                 StatusCode::NOT_FOUND,
@@ -88,55 +191,181 @@ pub(super) async fn page(
     }
 }
 
-async fn find(state: &AdminState, seq: Seq) -> Result<Option<MessageRecord>, ApiError> {
-    state.log.message(seq).await.map_err(store_fault)
-}
-
-fn show(frame: Frame, record: &MessageRecord) -> MessagePage {
+async fn show(
+    state: &AdminState,
+    frame: Frame,
+    seq: Seq,
+    wish: Option<Wish>,
+) -> Result<Option<MessagePage>, ApiError> {
+    let Some(record) = state.log.message(seq).await.map_err(store_fault)? else { return Ok(None) };
+    let message = person::message_of(state, seq).await?;
+    let feedback = match &message {
+        Some(message) => person::feedback_of(state, message).await?,
+        None => Vec::new(),
+    };
+    let is_masked = wish != Some(Wish::Contents);
+    let preview = message.as_ref().and_then(|message| {
+        Some(Preview::of(&*state.planner(Some(&record.destination))?, message))
+    });
+    let event = preview.as_ref().and_then(|preview| sent_event(preview, &record));
+    let (events, answer) = match (&event, wish) {
+        (Some(event), Some(Wish::Events)) => match state.asker.events(&record.destination).await {
+            Ok(events) => {
+                let answer = about_event(event, &events);
+                (Some(events), Some(answer))
+            }
+            Err(error) => (None, Some(format!("{}.", capitalized(&error.to_string())))),
+        },
+        _ => (None, None),
+    };
     // What Loops said, and what a failure is about, may hold values of the message.
-    let say = |text: &str| if frame.is_admin { text.to_owned() } else { cause(text) };
+    let is_admin = frame.is_admin;
+    let say = |text: &str| if is_admin { text.to_owned() } else { cause(text) };
+    let asked = event.as_deref().zip(events.as_ref());
+    let verdict = person::judge_one(state, &record, &feedback, asked, say).await?;
+    let contents = message.as_ref().map(|message| Shown {
+        is_open: record.deliveries.is_empty() && record.is_done,
+        ..contents(state, &record, message, preview.as_ref(), is_masked)
+    });
+    let notes = reported(&feedback, &record);
     let kind = record.kind.as_str();
-    MessagePage {
+    Ok(Some(MessagePage {
         title: record.event.clone().unwrap_or_else(|| kind.to_owned()),
         kind,
         message_id: record.message_id.clone(),
         seq: record.seq.0,
         badge: record.state().into(),
-        verdict: verdict(record, say),
+        verdict,
         received_at: Time(record.received_at),
         source: record.source.clone(),
         destination: record.destination.clone(),
         warnings: record.warnings.clone(),
         replay: record.replay,
         steps: record.deliveries.iter().map(|delivery| step(delivery, say)).collect(),
+        notes,
+        can_ask: is_admin && event.is_some(),
+        answer,
+        contents,
         frame,
+    }))
+}
+
+/// The name of the event that was sent to Loops, by the mapping in force.
+fn sent_event(preview: &Preview, record: &MessageRecord) -> Option<String> {
+    let was_sent = record.deliveries.iter().any(|delivery| {
+        delivery.action == Some(ActionKind::SendEvent) && delivery.state == DeliveryState::Delivered
+    });
+    let name = |subscription: &PreviewedSubscription| {
+        let request = subscription.request.as_ref()?;
+        Some(request.body.get("eventName")?.as_str()?.to_owned())
+    };
+    was_sent.then(|| preview.subscriptions.iter().find_map(name))?
+}
+
+/// What Loops answered about an event.
+fn about_event(event: &str, events: &Events) -> String {
+    let count = events.names.len();
+    match (events.names.iter().any(|name| name == event), events.is_complete) {
+        (true, _) => format!(
+            "Loops lists “{event}” among the events that a workflow can start with. Whether one does, it does not say."
+        ),
+        (false, true) => {
+            format!("Loops lists {count} events that a workflow can start with, and not “{event}”.")
+        }
+        (false, false) => format!(
+            "Loops lists more events than were asked for: “{event}” is not among the first {count}."
+        ),
     }
 }
 
-/// What became of a message, in a sentence.
-fn verdict(record: &MessageRecord, say: impl Fn(&str) -> String) -> String {
-    let standing = || record.deliveries.iter().filter(|delivery| !delivery.is_superseded);
-    match record.state() {
-        MessageState::Delivered => match standing().count() {
-            1 => "Loops has taken it.".to_owned(),
-            more => format!("Loops has taken it, under {more} subscriptions."),
+fn capitalized(text: &str) -> String {
+    let mut letters = text.chars();
+    letters.next().map(|first| first.to_uppercase().chain(letters).collect()).unwrap_or_default()
+}
+
+/// What Loops reported since, oldest first.
+fn reported(feedback: &[FeedbackRecord], record: &MessageRecord) -> Vec<Note> {
+    let mut notes: Vec<Note> = person::since(feedback, record).map(Note::from).collect();
+    notes.reverse();
+    notes
+}
+
+fn contents(
+    state: &AdminState,
+    record: &MessageRecord,
+    message: &Message,
+    preview: Option<&Preview>,
+    is_masked: bool,
+) -> Shown {
+    let digests: Vec<_> =
+        person::known_ids(state, message).into_iter().map(|id| id.digest).collect();
+    let value = serde_json::from_str(&message.value().to_json()).unwrap_or_default();
+    let mask = |value: serde_json::Value, mask: fn(&serde_json::Value) -> serde_json::Value| {
+        json(&if is_masked { mask(&value) } else { value })
+    };
+    let planned = |subscription: &PreviewedSubscription| Planned {
+        subscription: subscription.subscription.clone(),
+        action: subscription.action.as_str(),
+        trigger: subscription.trigger.clone(),
+        badge: match (subscription.matched, &subscription.error) {
+            (false, _) => Badge { word: "not taken", icon: "○", tone: "muted" },
+            (true, Some(_)) => Badge { word: "would fail", icon: "✕", tone: "bad" },
+            (true, None) => Badge { word: "taken", icon: "✓", tone: "good" },
         },
-        MessageState::Failed => {
-            let failure = standing().find_map(|delivery| delivery.failure.as_ref());
-            match failure {
-                Some(failure) => format!("It failed: {}.", why(failure, say).trim_end_matches('.')),
-                None => "It failed.".to_owned(),
-            }
-        }
-        MessageState::Unmatched => {
-            let detail = record.unmatched.as_ref().map(|unmatched| say(&unmatched.detail));
-            format!("No subscription took it: {}", detail.unwrap_or_default())
-        }
-        MessageState::Pending if record.deliveries.is_empty() => {
-            "It waits for its turn: it is not planned yet.".to_owned()
-        }
-        MessageState::Pending => "It is planned, and waits for Loops to take it.".to_owned(),
+        why_not: subscription.why_not.as_deref().map(|why_not| match is_masked {
+            true => masked_why_not(why_not).to_owned(),
+            false => why_not.to_owned(),
+        }),
+        error: subscription.error.as_deref().map(|error| match is_masked {
+            true => cause(error),
+            false => error.to_owned(),
+        }),
+        warnings: subscription.warnings.clone(),
+        fields: subscription
+            .fields
+            .iter()
+            .map(|field| Field {
+                name: field.name.clone(),
+                from: field.from.clone(),
+                value: match &field.value {
+                    // The name of the event is no secret.
+                    Some(value) if field.name == "eventName" => json(value),
+                    Some(value) => mask(value.clone(), mask::value),
+                    None => "nothing".to_owned(),
+                },
+            })
+            .collect(),
+        editor: format!(
+            "/console/subscriptions/{}/{}?message={}",
+            url_encode(&record.destination).replace('/', "%2F"),
+            url_encode(&subscription.subscription).replace('/', "%2F"),
+            record.seq.0
+        ),
+        request: subscription.request.as_ref().map(|request| Body {
+            line: format!("{} {}", request.method, request.path),
+            body: mask(request.body.clone(), mask::body),
+        }),
+    };
+    Shown {
+        is_masked,
+        person: format!("/console/people/{}", write_persons(&digests)),
+        message: mask(value, mask::message),
+        turned_off: preview.and_then(|preview| preview.detail.clone()).filter(|_| {
+            preview.is_some_and(|preview| preview.subscriptions.iter().any(|one| one.matched))
+        }),
+        plans: preview
+            .map(|preview| preview.subscriptions.iter().map(planned).collect())
+            .unwrap_or_default(),
+        is_open: false,
     }
+}
+
+/// Why a trigger does not match, without a value of the message. Its type and the name of its event are no secrets.
+fn masked_why_not(why_not: &str) -> &str {
+    let is_plain = ["type is ", "event is ", "it is disabled"]
+        .iter()
+        .any(|beginning| why_not.starts_with(beginning) && !why_not.contains("; "));
+    if is_plain { why_not } else { "its trigger does not match" }
 }
 
 fn step(delivery: &DeliveryRecord, say: impl Fn(&str) -> String) -> Step {

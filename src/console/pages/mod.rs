@@ -5,13 +5,15 @@
 
 mod assets;
 mod editor;
+mod erase;
 mod failures;
 mod frame;
 mod login;
 mod message;
 mod messages;
 mod now;
-mod parts;
+pub(super) mod parts;
+mod person;
 mod replay;
 mod search;
 mod tail;
@@ -49,7 +51,9 @@ pub(super) fn router(state: AdminState) -> Router {
         .route("/console", get(now::page))
         .route("/console/messages", get(messages::page))
         .route("/console/messages/tail", get(tail::follow))
-        .route("/console/messages/{seq}", get(message::page))
+        .route("/console/messages/{seq}", get(message::page).post(message::ask))
+        .route("/console/people/{persons}", get(person::page).post(person::ask))
+        .route("/console/people/{persons}/erase", get(erase::page).post(erase::erase))
         .route("/console/failures", get(failures::page))
         .route("/console/replay", get(replay::page).post(replay::replay))
         .route(

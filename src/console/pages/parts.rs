@@ -2,9 +2,11 @@
 
 use std::fmt;
 
+use axum::http::StatusCode;
 use jiff::Timestamp;
 
-use crate::queue::{DeliveryState, Failure, FailureReason, MessageState};
+use crate::http::error::ApiError;
+use crate::queue::{DeliveryState, Failure, FailureReason, FeedbackRecord, MessageState};
 
 /// A time as it is read by people and by the script, which shows it in the zone of the browser.
 #[derive(Debug, Clone, Copy)]
@@ -56,6 +58,73 @@ impl From<DeliveryState> for Badge {
     }
 }
 
+/// Something that Loops reported.
+#[derive(Debug)]
+pub(super) struct Note {
+    pub(super) at: Time,
+    /// The name of the event, as Loops wrote it.
+    pub(super) event: String,
+    /// What it means, if it is known here.
+    pub(super) meaning: &'static str,
+    /// The workflow or whatever it belongs to.
+    pub(super) origin: Option<String>,
+    /// The class of its colour.
+    pub(super) tone: &'static str,
+}
+
+impl From<&FeedbackRecord> for Note {
+    fn from(record: &FeedbackRecord) -> Self {
+        let (meaning, tone) = match record.event.as_str() {
+            "contact.created" => ("Loops made the contact", "muted"),
+            "contact.unsubscribed" => ("The contact was unsubscribed", "warn"),
+            "contact.deleted" => ("The contact was deleted", "warn"),
+            "contact.mailingList.subscribed" => ("It joined a mailing list", "muted"),
+            "contact.mailingList.unsubscribed" => ("It left a mailing list", "muted"),
+            "loop.email.sent" | "campaign.email.sent" | "transactional.email.sent" => {
+                ("Loops sent a mail", "muted")
+            }
+            "email.delivered" => ("The mail was delivered", "good"),
+            "email.softBounced" => ("The mailbox did not take the mail for now", "warn"),
+            "email.hardBounced" => ("The mailbox refused the mail", "bad"),
+            "email.spamReported" => ("The mail was reported as spam", "bad"),
+            "email.opened" => ("The mail was opened", "good"),
+            "email.clicked" => ("A link in the mail was followed", "good"),
+            "email.unsubscribed" => ("The person unsubscribed by a mail", "warn"),
+            "email.resubscribed" => ("The person subscribed again", "good"),
+            _ => ("Loops reported an event that this version does not know", "muted"),
+        };
+        let origin = record.origin.as_ref().map(|origin| {
+            let kind = origin.kind.as_str().replace('_', " ");
+            format!("{kind} {}", origin.name.as_ref().unwrap_or(&origin.id))
+        });
+        Self { at: Time(record.at), event: record.event.clone(), meaning, origin, tone }
+    }
+}
+
+/// The longest JSON text that a page shows.
+const JSON_BYTES_MAX: usize = 64 * 1024;
+
+/// A JSON text for people, cut where it is too long.
+pub(super) fn json(value: &serde_json::Value) -> String {
+    // The alternate form of a JSON value is the indented one.
+    let mut text = format!("{value:#}");
+    if text.len() > JSON_BYTES_MAX {
+        let end = (0..=JSON_BYTES_MAX).rev().find(|end| text.is_char_boundary(*end));
+        text.truncate(end.unwrap_or_default());
+        text.push_str("\n… (cut here)");
+    }
+    text
+}
+
+/// The answer to people who may only look.
+pub(super) fn only_for_admins() -> ApiError {
+    ApiError::new(
+        StatusCode::FORBIDDEN,
+        "viewer",
+        "Your token lets you look only. To see contents, to ask Loops or to change something, log in with an admin token.",
+    )
+}
+
 /// What a reason of a failure means.
 pub(super) fn meaning(reason: FailureReason) -> &'static str {
     match reason {
@@ -69,7 +138,7 @@ pub(super) fn meaning(reason: FailureReason) -> &'static str {
 }
 
 /// Why a delivery failed, with the details as `say` shows them.
-pub(super) fn why(failure: &Failure, say: impl Fn(&str) -> String) -> String {
+pub(in crate::console) fn why(failure: &Failure, say: impl Fn(&str) -> String) -> String {
     match failure.detail.as_str() {
         "" => meaning(failure.reason).to_owned(),
         detail => format!("{}: {}", meaning(failure.reason), say(detail)),

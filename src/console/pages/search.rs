@@ -80,7 +80,7 @@ async fn find(state: &AdminState, asked: &str) -> Result<String, ApiError> {
     let is_known = !persons.is_empty()
         && !state.log.list(&filter, None, 1).await.map_err(store_fault)?.messages.is_empty();
     if is_known {
-        return Ok(format!("/console/messages?person={}", write_persons(&persons)));
+        return Ok(format!("/console/people/{}", write_persons(&persons)));
     }
     Err(ApiError::new(
         StatusCode::NOT_FOUND,

@@ -1,0 +1,82 @@
+//! `POST /api/people`: what is known of a person. A search by POST, so that no address of a request holds an id.
+
+use axum::Json;
+use axum::extract::State;
+use serde::Deserialize;
+use utoipa::ToSchema;
+
+use super::body::{self, Body};
+use super::errors::{AdminErrors, StoreErrors};
+use crate::console::person::Person;
+use crate::console::state::AdminState;
+use crate::console::view;
+use crate::http::error::{ApiError, ErrorBody};
+use crate::segment::PersonIdKind;
+
+/// Whom to look for: exactly one of the ids.
+#[derive(Debug, Default, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+struct PersonQuestion {
+    /// A user id.
+    #[schema(example = "user_1", min_length = 1)]
+    user_id: Option<String>,
+    /// An anonymous id.
+    #[schema(min_length = 1)]
+    anonymous_id: Option<String>,
+    /// An e-mail address, in any case.
+    #[schema(min_length = 1)]
+    email: Option<String>,
+}
+
+/// What is known of a person: a verdict, the latest messages, and what Loops reported.
+///
+/// Messages that carry another id of the person are found, too, as far as the contents of those found by the given id
+/// are still there. The answer for a person who is not known has no messages, and a verdict that says so.
+#[utoipa::path(
+    post,
+    path = "/api/people",
+    tag = "Administration",
+    operation_id = "person",
+    request_body(content = PersonQuestion, content_type = "application/json"),
+    responses(
+        (status = 200, description = "What is known of the person.", body = view::Person),
+        (status = 400, description = "The body is not JSON, or does not have exactly one of the ids.", body = ErrorBody),
+        (status = 413, description = "The body is too large.", body = ErrorBody),
+        AdminErrors,
+        StoreErrors
+    ),
+    security(("adminToken" = []))
+)]
+pub(super) async fn find(
+    State(state): State<AdminState>,
+    body: Body,
+) -> Result<Json<view::Person>, ApiError> {
+    let body = body::bytes(body)?;
+    // The error of the reader may repeat a part of the body.
+    let asked: PersonQuestion = serde_json::from_slice(&body).map_err(|_| which())?;
+    let given = [
+        (PersonIdKind::User, asked.user_id),
+        (PersonIdKind::Anonymous, asked.anonymous_id),
+        (PersonIdKind::Email, asked.email),
+    ];
+    let mut given = given.into_iter().filter_map(|(kind, id)| Some((kind, id?)));
+    let (Some((kind, id)), None) = (given.next(), given.next()) else { return Err(which()) };
+    if id.trim().is_empty() {
+        return Err(which());
+    }
+    let digest = state.log.digests().person(kind, &id);
+    let person = Person::find(&state, &[digest]).await?;
+    Ok(Json(view::Person {
+        verdict: person.verdict(None, str::to_owned).into(),
+        messages: person.messages.iter().map(view::MessageFate::from).collect(),
+        complete: person.is_complete,
+        feedback: person.feedback.into_iter().map(view::FeedbackEvent::from).collect(),
+    }))
+}
+
+fn which() -> ApiError {
+    ApiError::bad_request(
+        "which_person",
+        "the body must be a JSON object with exactly one of `userId`, `anonymousId` and `email`, which is a string that is not empty",
+    )
+}

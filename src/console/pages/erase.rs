@@ -1,0 +1,274 @@
+//! Erases a person: asks once more, then accepts a deletion for each id that was chosen. What follows is what follows
+//! any message of type `delete`: Loops deletes the contact, and the contents here go once it has.
+
+use std::collections::BTreeMap;
+
+use askama::Template;
+use axum::extract::rejection::{FormRejection, PathRejection};
+use axum::extract::{Path, State};
+use axum::http::StatusCode;
+use axum::response::{IntoResponse, Redirect, Response};
+use axum::{Extension, Form};
+use jiff::Timestamp;
+
+use super::frame::Frame;
+use super::parts::{count, only_for_admins};
+use super::person::{digests, kind_name};
+use super::{error_page, html};
+use crate::console::audit::{self, Actor};
+use crate::console::filter::write_persons;
+use crate::console::mask;
+use crate::console::person::{KnownId, Person};
+use crate::console::preview::Preview;
+use crate::console::state::{AdminState, store_fault};
+use crate::http::error::ApiError;
+use crate::queue::intake::Intake;
+use crate::queue::{AcceptError, AuditAction, NewMessage, Unavailable};
+use crate::segment::{Object, PersonIdKind, Value};
+
+/// The most bytes of a deletion.
+const DELETION_BYTES_MAX: usize = 64 * 1024;
+
+#[derive(Template)]
+#[template(path = "erase.html")]
+struct ErasePage {
+    frame: Frame,
+    digests: String,
+    ids: Vec<Choice>,
+    /// What would be sent for a deletion, by destination.
+    effects: Vec<Effect>,
+    is_possible: bool,
+    problem: Option<&'static str>,
+}
+
+/// An id that can be chosen.
+struct Choice {
+    kind: &'static str,
+    value: String,
+    digest: String,
+    messages: String,
+    is_chosen: bool,
+}
+
+/// What a deletion does at a destination.
+struct Effect {
+    destination: String,
+    /// The request; `None`: no subscription takes deletions, or none can send one.
+    request: Option<String>,
+    /// Why there is none.
+    why_not: String,
+}
+
+/// The page that asks once more.
+pub(super) async fn page(
+    State(state): State<AdminState>,
+    frame: Frame,
+    persons: Result<Path<String>, PathRejection>,
+) -> Response {
+    match show(&state, frame.clone(), &persons, None).await {
+        Ok(page) => html(StatusCode::OK, &page),
+        Err(error) => error_page(frame, &error),
+    }
+}
+
+/// Accepts the deletions.
+pub(super) async fn erase(
+    State(state): State<AdminState>,
+    Extension(actor): Extension<Actor>,
+    frame: Frame,
+    persons: Result<Path<String>, PathRejection>,
+    form: Result<Form<Vec<(String, String)>>, FormRejection>,
+) -> Response {
+    let fields = form.map(|Form(fields)| fields).unwrap_or_default();
+    match accept(&state, &actor, &frame, &persons, &fields).await {
+        Ok(Some(path)) => Redirect::to(&path).into_response(),
+        Ok(None) => {
+            let problem = Some("Choose at least one id.");
+            match show(&state, frame.clone(), &persons, problem).await {
+                Ok(page) => html(StatusCode::BAD_REQUEST, &page),
+                Err(error) => error_page(frame, &error),
+            }
+        }
+        Err(error) => error_page(frame, &error),
+    }
+}
+
+async fn show(
+    state: &AdminState,
+    frame: Frame,
+    persons: &Result<Path<String>, PathRejection>,
+    problem: Option<&'static str>,
+) -> Result<ErasePage, ApiError> {
+    if !frame.is_admin {
+        return Err(only_for_admins());
+    }
+    let asked = digests(persons)?;
+    let person = Person::find(state, &asked).await?;
+    let erasable = erasable(&person);
+    let of_kind = |kind| erasable.iter().filter(|id| id.kind == kind).count();
+    // An address may be that of several people: who is meant, only a person can tell.
+    let is_clear = of_kind(PersonIdKind::User) < 2 && of_kind(PersonIdKind::Email) < 2;
+    let ids: Vec<Choice> = erasable
+        .iter()
+        .map(|id| Choice {
+            kind: kind_name(id.kind),
+            value: mask::text(&id.id),
+            digest: write_persons(&[id.digest]),
+            messages: count(id.messages, "message"),
+            is_chosen: is_clear || asked.contains(&id.digest),
+        })
+        .collect();
+    let effects: Vec<Effect> = places(state, &person)
+        .into_iter()
+        .map(|(destination, source)| effect(state, &erasable, destination, source.is_some()))
+        .collect();
+    Ok(ErasePage {
+        digests: write_persons(&asked),
+        is_possible: !ids.is_empty() && effects.iter().any(|effect| effect.request.is_some()),
+        ids,
+        effects,
+        problem,
+        frame,
+    })
+}
+
+/// The ids by which Loops deletes contacts.
+fn erasable(person: &Person) -> Vec<&KnownId> {
+    person.ids.iter().filter(|id| id.kind != PersonIdKind::Anonymous).collect()
+}
+
+/// The destinations of the person's messages, each with a source that delivers to it.
+fn places(state: &AdminState, person: &Person) -> BTreeMap<String, Option<String>> {
+    let sources = state.sources.borrow();
+    let mut places: BTreeMap<String, Option<String>> = BTreeMap::new();
+    for message in &person.messages {
+        let source = sources.by_name(&message.source);
+        let source = source.filter(|source| source.destination == message.destination);
+        let place = places.entry(message.destination.clone()).or_default();
+        *place = place.take().or_else(|| source.map(|source| source.name.clone()));
+    }
+    places
+}
+
+fn effect(state: &AdminState, ids: &[&KnownId], destination: String, has_source: bool) -> Effect {
+    let none = |why_not: &str, destination| Effect {
+        destination,
+        request: None,
+        why_not: why_not.to_owned(),
+    };
+    let (Some(planner), true) = (state.planner(Some(&destination)), has_source) else {
+        return none(
+            "neither it nor a source that delivers to it is configured any more",
+            destination,
+        );
+    };
+    let Some(id) = ids.first() else {
+        return none("no user id and no address is known", destination);
+    };
+    let deletion = deletion(state, id, &destination, "", state.clock.now());
+    let message = deletion.and_then(|deletion| {
+        crate::queue::Contents { seq: crate::queue::Seq(0), payload: deletion.payload }.message()
+    });
+    let Some(message) = message else {
+        return none("a deletion cannot be made of the id", destination);
+    };
+    let preview = Preview::of(&planner, &message);
+    let request = preview.requests.first();
+    Effect {
+        request: request.map(|request| format!("{} {}", request.method, request.path)),
+        why_not: match request {
+            Some(_) => String::new(),
+            None => preview.detail.unwrap_or_else(|| "a deletion would fail".to_owned()),
+        },
+        destination,
+    }
+}
+
+/// Returns where to go on; `None`: no id was chosen.
+async fn accept(
+    state: &AdminState,
+    actor: &Actor,
+    frame: &Frame,
+    persons: &Result<Path<String>, PathRejection>,
+    fields: &[(String, String)],
+) -> Result<Option<String>, ApiError> {
+    if !frame.is_admin {
+        return Err(only_for_admins());
+    }
+    let asked = digests(persons)?;
+    let chosen = |digest: &str| fields.iter().any(|(name, value)| name == "id" && value == digest);
+    let person = Person::find(state, &asked).await?;
+    let is_chosen = |id: &&&KnownId| chosen(&write_persons(&[id.digest]));
+    let erasable = erasable(&person);
+    let ids: Vec<&KnownId> = erasable.iter().filter(is_chosen).copied().collect();
+    if ids.is_empty() {
+        return Ok(None);
+    }
+    let now = state.clock.now();
+    let mut deletions = Vec::new();
+    for (destination, source) in places(state, &person) {
+        let Some(source) = source else { continue };
+        deletions
+            .extend(ids.iter().filter_map(|id| deletion(state, id, &destination, &source, now)));
+    }
+    let Some(first) = deletions.first() else {
+        return Err(ApiError::new(
+            StatusCode::CONFLICT,
+            "no_source",
+            "No source that delivers to the destination is configured any more, so no deletion can be accepted.",
+        ));
+    };
+    let (hash, id, number) = (first.message_hash, first.message_id.clone(), deletions.len());
+    let arguments = serde_json::json!({
+        "person": write_persons(&asked),
+        "ids": ids.iter().map(|id| write_persons(&[id.digest])).collect::<Vec<_>>(),
+    });
+    let accepted = state.inbox.accept(deletions).await;
+    let result = match &accepted {
+        Ok(_) => format!("accepted {}", count(number, "deletion")),
+        Err(error) => error.to_string(),
+    };
+    audit::record(state, actor, AuditAction::Erase, &arguments, result).await;
+    accepted.map_err(|error| match error {
+        AcceptError::Unavailable(fault) => store_fault(fault),
+        other => store_fault(Unavailable(other.into())),
+    })?;
+    let found = state.log.by_message_id(hash, &id).await.map_err(store_fault)?;
+    let seq = found.first().map(|message| message.seq.0);
+    Ok(Some(seq.map_or_else(
+        || "/console/messages?type=delete".to_owned(),
+        |seq| format!("/console/messages/{seq}"),
+    )))
+}
+
+/// A message that deletes the person with an id.
+fn deletion(
+    state: &AdminState,
+    id: &KnownId,
+    destination: &str,
+    source: &str,
+    now: Timestamp,
+) -> Option<NewMessage> {
+    let mut message = Object::new();
+    message.insert("type", Value::from("delete"));
+    match id.kind {
+        PersonIdKind::User => message.insert("userId", Value::from(id.id.as_str())),
+        PersonIdKind::Email => message.insert("email", Value::from(id.id.as_str())),
+        PersonIdKind::Anonymous => return None,
+    };
+    let intake = Intake {
+        digests: &state.log.digests(),
+        source,
+        destination,
+        is_bulk: false,
+        kind: None,
+        is_from_segment: false,
+        is_sent_now: false,
+        ip: None,
+        message_bytes_max: DELETION_BYTES_MAX,
+        takes_delete: true,
+    };
+    let raw = Value::Object(message).to_json();
+    let new_id = || format!("console-erase-{}", uuid::Uuid::now_v7());
+    intake.read(raw.as_bytes(), &Object::new(), now, new_id).ok()
+}

@@ -1,0 +1,235 @@
+//! A person: the ids by which one is known, the messages about one, and what Loops reported.
+
+use super::asker::{ContactKey, Events, Held};
+use super::filter::PERSONS_MAX;
+use super::state::{AdminState, store_fault};
+use super::verdict::{Facts, Verdict, judge};
+use super::view::{FeedbackEvent, MessageReport};
+use crate::http::error::ApiError;
+use crate::queue::{Contents, FeedbackRecord, Filter, MessageRecord, Seq};
+use crate::segment::{Message, PersonDigest, PersonIdKind};
+
+/// How many messages are looked at.
+const MESSAGES_MAX: u32 = 50;
+
+/// How many events that Loops reported are looked at.
+const FEEDBACK_MAX: u32 = 100;
+
+/// In how many of the latest messages ids are looked for, and how many are in memory at once.
+const READ_MAX: usize = 20;
+const READ_AT_ONCE: usize = 4;
+
+/// Someone whom messages are about.
+pub(super) struct Person {
+    /// All digests by which the person was looked up.
+    pub(super) digests: Vec<PersonDigest>,
+    /// The ids in the latest messages, as far as these still have contents.
+    pub(super) ids: Vec<KnownId>,
+    /// The latest messages, newest first.
+    pub(super) messages: Vec<MessageRecord>,
+    /// Whether these are all.
+    pub(super) is_complete: bool,
+    /// What Loops reported, newest first.
+    pub(super) feedback: Vec<FeedbackRecord>,
+    /// Whether Loops has ever reported anything to the destination of the latest message.
+    pub(super) has_heard: bool,
+}
+
+/// An id of a person.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct KnownId {
+    pub(super) kind: PersonIdKind,
+    pub(super) id: String,
+    pub(super) digest: PersonDigest,
+    /// In how many of the messages that were read.
+    pub(super) messages: usize,
+}
+
+impl Person {
+    /// Finds the person who is known by one of some digests.
+    ///
+    /// Messages often carry one id alone, so those are found, too, that have another id of a message that was found;
+    /// but not those of other users, who may share a device or an address.
+    pub(super) async fn find(state: &AdminState, asked: &[PersonDigest]) -> Result<Self, ApiError> {
+        let found = list(state, asked).await?;
+        let mut ids: Vec<KnownId> = Vec::new();
+        let seqs: Vec<Seq> = found.0.iter().map(|message| message.seq).take(READ_MAX).collect();
+        for seqs in seqs.chunks(READ_AT_ONCE) {
+            for contents in state.log.contents(seqs).await.map_err(store_fault)? {
+                let Some(message) = read(state, &contents).await else { continue };
+                add(&mut ids, known_ids(state, &message));
+            }
+        }
+        let mut digests = asked.to_vec();
+        for id in &ids {
+            if !digests.contains(&id.digest) && digests.len() < PERSONS_MAX {
+                digests.push(id.digest);
+            }
+        }
+        let (messages, is_complete) = match digests.len() == asked.len() {
+            true => found,
+            false => {
+                let (mut messages, is_complete) = list(state, &digests).await?;
+                drop_others(state, &mut messages, &found.0, &ids).await?;
+                (messages, is_complete)
+            }
+        };
+        let feedback = state.feedback.by_person(&digests, FEEDBACK_MAX).await;
+        let feedback = feedback.map_err(store_fault)?;
+        let has_heard = match messages.first() {
+            Some(first) => has_heard(state, &first.destination).await?,
+            None => false,
+        };
+        Ok(Self { digests, ids, messages, is_complete, feedback, has_heard })
+    }
+
+    /// The verdict, with what Loops holds if it was asked.
+    pub(super) fn verdict(&self, held: Option<&Held>, say: impl Fn(&str) -> String) -> Verdict {
+        let facts = Facts {
+            messages: &self.messages,
+            feedback: &self.feedback,
+            has_heard: self.has_heard,
+            held,
+            events: None,
+        };
+        judge(&facts, say)
+    }
+
+    /// By what Loops can be asked for the contact: the user id of the latest message that has one, else an address.
+    pub(super) fn contact_key(&self) -> Option<ContactKey> {
+        let first = |kind| self.ids.iter().find(move |id| id.kind == kind).map(|id| id.id.clone());
+        first(PersonIdKind::User)
+            .map(ContactKey::UserId)
+            .or_else(|| first(PersonIdKind::Email).map(ContactKey::Email))
+    }
+}
+
+/// The latest messages about a person, and whether these are all.
+async fn list(
+    state: &AdminState,
+    persons: &[PersonDigest],
+) -> Result<(Vec<MessageRecord>, bool), ApiError> {
+    let filter = Filter { persons: persons.to_vec(), ..Filter::default() };
+    let page = state.log.list(&filter, None, MESSAGES_MAX).await.map_err(store_fault)?;
+    Ok((page.messages, page.next.is_none()))
+}
+
+/// Drops messages of other users from those that were found by an id beside those asked for.
+async fn drop_others(
+    state: &AdminState,
+    messages: &mut Vec<MessageRecord>,
+    asked: &[MessageRecord],
+    ids: &[KnownId],
+) -> Result<(), ApiError> {
+    let users = || ids.iter().filter(|id| id.kind == PersonIdKind::User);
+    if users().next().is_none() {
+        return Ok(());
+    }
+    let is_asked = |seq: Seq| asked.iter().any(|message| message.seq == seq);
+    let added = messages.iter().map(|message| message.seq).filter(|seq| !is_asked(*seq));
+    let added: Vec<Seq> = added.take(READ_MAX).collect();
+    for seqs in added.chunks(READ_AT_ONCE) {
+        for contents in state.log.contents(seqs).await.map_err(store_fault)? {
+            let Some(message) = read(state, &contents).await else { continue };
+            let found = known_ids(state, &message);
+            let user = found.iter().find(|id| id.kind == PersonIdKind::User);
+            if user.is_some_and(|user| users().all(|known| known.digest != user.digest)) {
+                messages.retain(|message| message.seq != contents.seq);
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Whether Loops has ever reported anything to a destination.
+pub(super) async fn has_heard(state: &AdminState, destination: &str) -> Result<bool, ApiError> {
+    Ok(state.feedback.last_heard(destination).await.map_err(store_fault)?.is_some())
+}
+
+/// The verdict on one message. `feedback` is about its person.
+pub(super) async fn judge_one(
+    state: &AdminState,
+    record: &MessageRecord,
+    feedback: &[FeedbackRecord],
+    events: Option<(&str, &Events)>,
+    say: impl Fn(&str) -> String,
+) -> Result<Verdict, ApiError> {
+    let has_heard = has_heard(state, &record.destination).await?;
+    let messages = std::slice::from_ref(record);
+    Ok(judge(&Facts { messages, feedback, has_heard, held: None, events }, say))
+}
+
+/// What Loops reported about the person of a message, newest first.
+pub(super) async fn feedback_of(
+    state: &AdminState,
+    message: &Message,
+) -> Result<Vec<FeedbackRecord>, ApiError> {
+    let persons: Vec<PersonDigest> =
+        known_ids(state, message).into_iter().map(|id| id.digest).collect();
+    state.feedback.by_person(&persons, FEEDBACK_MAX).await.map_err(store_fault)
+}
+
+/// Those of them that may be about what a message caused.
+pub(super) fn since<'a>(
+    feedback: &'a [FeedbackRecord],
+    record: &MessageRecord,
+) -> impl Iterator<Item = &'a FeedbackRecord> {
+    // Times by Loops' clock are whole seconds.
+    let received = record.received_at.as_second();
+    let destination = record.destination.clone();
+    feedback
+        .iter()
+        .filter(move |event| event.destination == destination && event.at.as_second() >= received)
+}
+
+/// What became of a message, for programs.
+pub(super) async fn report(
+    state: &AdminState,
+    record: &MessageRecord,
+) -> Result<MessageReport, ApiError> {
+    let feedback = match message_of(state, record.seq).await? {
+        Some(message) => feedback_of(state, &message).await?,
+        None => Vec::new(),
+    };
+    let verdict = judge_one(state, record, &feedback, None, str::to_owned).await?;
+    Ok(MessageReport {
+        message: record.into(),
+        verdict: verdict.into(),
+        feedback: since(&feedback, record).cloned().map(FeedbackEvent::from).collect(),
+    })
+}
+
+/// Reads a message, in turn if it is large.
+pub(super) async fn read(state: &AdminState, contents: &Contents) -> Option<Message> {
+    state.turns.decode(contents.payload.len(), || contents.message()).await
+}
+
+/// The contents of a message as they can be read; `None`: there are none any more.
+pub(super) async fn message_of(state: &AdminState, seq: Seq) -> Result<Option<Message>, ApiError> {
+    let contents = state.log.contents(&[seq]).await.map_err(store_fault)?;
+    match contents.first() {
+        Some(contents) => Ok(read(state, contents).await),
+        None => Ok(None),
+    }
+}
+
+/// The ids of the person of a message.
+pub(super) fn known_ids(state: &AdminState, message: &Message) -> Vec<KnownId> {
+    let digests = state.log.digests();
+    let of = |(kind, id): (PersonIdKind, std::borrow::Cow<'_, str>)| KnownId {
+        digest: digests.person(kind, &id),
+        kind,
+        id: id.into_owned(),
+        messages: 1,
+    };
+    message.person_ids().map(of).collect()
+}
+
+fn add(ids: &mut Vec<KnownId>, found: Vec<KnownId>) {
+    for id in found {
+        match ids.iter_mut().find(|known| known.digest == id.digest) {
+            Some(known) => known.messages += 1,
+            None => ids.push(id),
+        }
+    }
+}

@@ -1,0 +1,353 @@
+//! Why did Ada not get the mail? Found by any of her ids, on a page and by the API, without her address in any of them.
+
+use reqwest::Method;
+use serde_json::{Value, json};
+
+use crate::console::{VIEWER_TOKEN, Visitor, set_up};
+use crate::feedback::{self, event, tell};
+use crate::support::{ADMIN_TOKEN, EMAIL_DOMAIN, Reply, ScriptedLoops, Service, identify, track};
+
+/// What the API knows of a person.
+async fn ask(service: &Service, whom: Value) -> Value {
+    let request = service.request(Method::POST, "/api/people").bearer_auth(ADMIN_TOKEN);
+    let answer = Service::answer(request.body(whom.to_string())).await;
+    assert_eq!(answer.status, 200, "{answer:?}");
+    answer.body
+}
+
+/// A track with all ids and a value.
+fn with_all_ids(user: &str, id: &str, event: &str) -> Value {
+    json!({
+        "messageId": id, "userId": user, "anonymousId": format!("device of {user}"), "event": event,
+        "properties": {"email": format!("{user}@{EMAIL_DOMAIN}"), "secret": "s3cret-value"},
+    })
+}
+
+#[tokio::test]
+async fn a_person_is_found_by_any_id_with_all_messages_of_all_ids() {
+    let loops = ScriptedLoops::willing().await;
+    let service = set_up(&loops).start();
+    service.accept("/v1/identify", identify("ada", "about-ada")).await;
+    service.accept("/v1/track", track("ada", "tested")).await;
+    service.accept("/v1/identify", identify("bob", "about-bob")).await;
+    for id in ["about-ada", "tested", "about-bob"] {
+        service.message(id, |message| message["state"] == "delivered").await;
+    }
+    let address = format!("Ada@{EMAIL_DOMAIN}");
+    for whom in [json!({"email": address}), json!({"userId": "ada"})] {
+        let found = ask(&service, whom.clone()).await;
+        let ids: Vec<&str> = found["messages"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|message| message["messageId"].as_str().unwrap())
+            .collect();
+        // The track has no address, and is found by the id that the identify has besides.
+        assert_eq!(ids, ["tested", "about-ada"], "{whom}");
+        assert_eq!(found["verdict"]["kind"], "never_heard", "{found}");
+        assert_eq!(found["verdict"]["seq"], 2);
+        assert_eq!((&found["complete"], &found["feedback"]), (&json!(true), &json!([])));
+    }
+    let admin = Visitor::with(&service, ADMIN_TOKEN).await;
+    let led = admin.post("/console/search", &[("q", &address)], &[]).await;
+    assert!(led.location().starts_with("/console/people/") && !led.location().contains("da"));
+    let page = admin.get(led.location()).await;
+    for words in ["Loops has taken “Tested”; what it made of it", "a…@c….example", "user id"]
+    {
+        assert!(page.text.contains(words), "no {words}: {}", page.text);
+    }
+    assert!(page.text.contains("about-ada") && !page.text.contains("about-bob"));
+    let shown = admin.post(led.location(), &[("wish", "ids")], &[]).await;
+    assert!(shown.text.contains(&format!("ada@{EMAIL_DOMAIN}")), "{}", shown.text);
+}
+
+#[tokio::test]
+async fn the_verdict_says_where_a_message_is() {
+    let loops = ScriptedLoops::start(|seen| match seen.body["eventName"].as_str() {
+        Some("Refused") => Reply::status(400).with_body(r#"{"message":"no list \"Ada\""}"#),
+        Some("Later") => Reply::status(503),
+        Some("Key") => Reply::status(401),
+        _ => Reply::ok(),
+    })
+    .await;
+    let service = set_up(&loops).start();
+    let admin = Visitor::with(&service, ADMIN_TOKEN).await;
+    let event = |user: &str, name: &str| {
+        let mut message = track(user, &format!("{user}-1"));
+        message["event"] = json!(name);
+        message
+    };
+    service.accept("/v1/track", event("cleo", "Refused")).await;
+    service.accept("/v1/page", json!({"userId": "dora", "messageId": "dora-1"})).await;
+    service.accept("/v1/track", event("eve", "Later")).await;
+    service.message("cleo-1", |message| message["state"] == "failed").await;
+    service.message("dora-1", |message| message["state"] == "unmatched").await;
+    let was_tried = |message: &Value| {
+        message
+            .pointer("/deliveries/0/request/attempts/0")
+            .is_some_and(|attempt| !attempt.is_null())
+    };
+    service.message("eve-1", was_tried).await;
+    for (whom, kind, words) in [
+        ("cleo", "failed", "“Refused” failed: Loops refused the request"),
+        ("dora", "unmatched", "No subscription took the page"),
+        ("eve", "waits_for_retry", "“Later” waits for the next attempt, due at"),
+        ("nobody", "never_accepted", "No message of this person was ever accepted"),
+    ] {
+        let found = ask(&service, json!({"userId": whom})).await;
+        assert_eq!(found["verdict"]["kind"], kind, "{found}");
+        let sentence = found["verdict"]["sentence"].as_str().unwrap();
+        assert!(sentence.contains(words), "{sentence}");
+        assert!(!found["verdict"]["nextStep"].as_str().unwrap().is_empty());
+        if kind == "never_accepted" {
+            assert_eq!(admin.search(whom).await.status, 404);
+            continue;
+        }
+        let message = service.message(&format!("{whom}-1"), |message| !message.is_null()).await;
+        assert_eq!(message["verdict"]["kind"], kind, "{message}");
+        let page = admin.search(whom).await;
+        assert!(page.text.contains(words), "no {words}: {}", page.text);
+    }
+    // Last, since it holds back all others.
+    service.accept("/v1/track", event("fay", "Key")).await;
+    service.message("fay-1", was_tried).await;
+    let found = ask(&service, json!({"userId": "fay"})).await;
+    assert_eq!(found["verdict"]["kind"], "waits_for_key", "{found}");
+}
+
+#[tokio::test]
+async fn what_loops_reported_of_a_mail_is_in_the_verdict_and_on_the_timeline() {
+    let loops = ScriptedLoops::willing().await;
+    let service = set_up(&loops).env("LOOPS_WEBHOOK_SECRET", feedback::SECRET).start();
+    service.accept("/v1/identify", identify("ada", "about-ada")).await;
+    service.accept("/v1/track", track("ada", "tested")).await;
+    service.message("tested", |message| message["state"] == "delivered").await;
+    assert_eq!(tell(&service, "msg_0", &event("contact.created", "bob")).await.status, 200);
+    let silent = service.message("tested", |message| !message.is_null()).await;
+    assert_eq!(silent["verdict"]["kind"], "silent", "{silent}");
+    for (name, kind, words) in [
+        ("loop.email.sent", "mail_sent", "a mail of the workflow “Welcome” was sent at"),
+        ("email.hardBounced", "bounced", "a mail of the workflow “Welcome” bounced at"),
+    ] {
+        assert_eq!(tell(&service, name, &event(name, "ada")).await.status, 200);
+        let found = ask(&service, json!({"email": format!("ada@{EMAIL_DOMAIN}")})).await;
+        assert_eq!(found["verdict"]["kind"], kind, "{found}");
+        let sentence = found["verdict"]["sentence"].as_str().unwrap();
+        assert!(sentence.contains(words), "{sentence}");
+        // The track has no address: what was reported is found by the user id.
+        let message = service.message("tested", |message| !message.is_null()).await;
+        assert_eq!(message["verdict"]["kind"], kind, "{message}");
+        assert_eq!(message["feedback"][0]["event"], name);
+    }
+    let admin = Visitor::with(&service, ADMIN_TOKEN).await;
+    for page in [admin.search("ada").await, admin.search("tested").await] {
+        for words in ["bounced at", "The mailbox refused the mail", "workflow Welcome"] {
+            assert!(page.text.contains(words), "no {words}: {}", page.text);
+        }
+        assert!(!page.text.contains(EMAIL_DOMAIN));
+    }
+}
+
+#[tokio::test]
+async fn contents_are_masked_until_an_admin_asks() {
+    let loops = ScriptedLoops::willing().await;
+    let service = set_up(&loops).start();
+    service.accept("/v1/track", with_all_ids("ada", "sign-up", "Signed Up")).await;
+    service
+        .accept("/v1/page", json!({"userId": "ada", "messageId": "looked", "name": "s3cret-page"}))
+        .await;
+    service.message("sign-up", |message| message["state"] != "pending").await;
+    service.message("looked", |message| message["state"] == "unmatched").await;
+    let admin = Visitor::with(&service, ADMIN_TOKEN).await;
+    let viewer = Visitor::with(&service, VIEWER_TOKEN).await;
+    let person = admin.post("/console/search", &[("q", "anon:device of ada")], &[]).await;
+    let person = person.location().to_owned();
+    let values = [EMAIL_DOMAIN, "s3cret", "device of"];
+    let pages = [
+        "/console/messages/1",
+        "/console/messages/2",
+        "/console/messages",
+        "/console/failures",
+        &person,
+    ];
+    for path in pages {
+        for visitor in [&admin, &viewer] {
+            let page = visitor.get(path).await;
+            assert_eq!(page.status, 200, "{path}");
+            for value in values {
+                assert!(!page.text.contains(value), "{path} shows {value}: {}", page.text);
+            }
+        }
+    }
+    let masked = admin.get("/console/messages/1").await;
+    for words in
+        ["a…@c….example", "••• (12 characters)", "$.properties", "Show contents", "/events/send"]
+    {
+        assert!(masked.text.contains(words), "no {words}: {}", masked.text);
+    }
+    let editor = masked.text.split('"').find(|part| part.ends_with("?message=1")).unwrap();
+    assert_eq!(admin.get(editor).await.status, 200, "{editor}");
+    // Each subscription, and why it did not take the message.
+    let unmatched = admin.get("/console/messages/2").await;
+    assert!(unmatched.text.contains("Not taken: type is"), "{}", unmatched.text);
+    assert!(!viewer.get("/console/messages/1").await.text.contains("Show contents"));
+
+    let shown = admin.post("/console/messages/1", &[("wish", "contents")], &[]).await;
+    assert_eq!(shown.status, 200);
+    for value in values {
+        assert!(shown.text.contains(value), "no {value}: {}", shown.text);
+    }
+    assert!(!admin.get("/console/messages/1").await.text.contains("s3cret"), "it stays shown");
+    for (path, form) in [
+        ("/console/messages/1", ("wish", "contents")),
+        ("/console/messages/1", ("wish", "events")),
+        (&*person, ("wish", "ids")),
+        (&*person, ("wish", "contact")),
+        (&*format!("{person}/erase"), ("id", "0000000000000000")),
+    ] {
+        let refused = viewer.post(path, &[form], &[]).await;
+        assert_eq!(refused.status, 403, "{path} {form:?}");
+        assert!(!values.iter().any(|value| refused.text.contains(value)), "{}", refused.text);
+    }
+    assert_eq!(viewer.get(&format!("{person}/erase")).await.status, 403);
+    // What an admin looked at is on record, and what a viewer tried is not.
+    let audit = service.admin("/api/audit").await.body;
+    let entries = audit["entries"].as_array().unwrap_or_else(|| panic!("{audit}"));
+    let looked: Vec<&Value> =
+        entries.iter().filter(|entry| entry["action"] == "show_contents").collect();
+    assert_eq!(looked.len(), 1, "{audit}");
+    assert!(looked[0].to_string().contains(r#""message":1"#), "{audit}");
+    for line in service.log() {
+        assert!(!values.iter().any(|value| line.to_string().contains(value)), "{line}");
+    }
+}
+
+#[tokio::test]
+async fn loops_is_asked_when_a_person_wants_it() {
+    let mut loops = ScriptedLoops::start(|seen| match seen.path.as_str() {
+        "/contacts/find" => Reply::ok().with_body(
+            r#"[{"id": "c1", "userId": "ada", "note": "<b>another</b>", "subscribed": false, "plan": "gold"}]"#,
+        ),
+        "/contacts/suppression" => Reply::ok().with_body(r#"{"isSuppressed": false}"#),
+        "/event-patterns" => Reply::ok().with_body(
+            r#"{"data": [{"eventName": "tested"}], "pagination": {"nextCursor": null}}"#,
+        ),
+        _ => Reply::ok(),
+    })
+    .await;
+    let service = set_up(&loops).start();
+    service.accept("/v1/identify", identify("ada", "about-ada")).await;
+    service.accept("/v1/track", track("ada", "tested")).await;
+    service.message("tested", |message| message["state"] == "delivered").await;
+    loops.rest();
+    let admin = Visitor::with(&service, ADMIN_TOKEN).await;
+    let person = admin.post("/console/search", &[("q", "ada")], &[]).await;
+    let person = person.location().to_owned();
+    admin.get(&person).await;
+    assert!(loops.rest().is_empty(), "a page that is only looked at asks Loops");
+    let answer = admin.post(&person, &[("wish", "contact")], &[]).await;
+    for words in [
+        "but the contact is unsubscribed",
+        "Loops has the contact, and sends mails to its address; ",
+        "&#60;b&#62;another",
+        "differs",
+        "gold",
+        "not by us",
+    ] {
+        assert!(answer.text.contains(words), "no {words}: {}", answer.text);
+    }
+    let asked: Vec<String> = loops.rest().into_iter().map(|seen| seen.path).collect();
+    assert_eq!(asked, ["/contacts/find", "/contacts/suppression"]);
+    let answer = admin.post("/console/messages/2", &[("wish", "events")], &[]).await;
+    assert!(
+        answer.text.contains(
+            "lists no event named “Tested” with which a workflow could start; it lists “tested”."
+        ),
+        "{}",
+        answer.text
+    );
+    assert_eq!(loops.rest().len(), 1);
+    loops.now(|_| Reply::status(500));
+    let answer = admin.post(&person, &[("wish", "contact")], &[]).await;
+    assert!(answer.text.contains("Loops answered with the status 500"), "{}", answer.text);
+}
+
+#[tokio::test]
+async fn a_person_is_erased_after_a_confirmation() {
+    let mut loops = ScriptedLoops::willing().await;
+    let service = set_up(&loops).start();
+    service.accept("/v1/identify", identify("ada", "about-ada")).await;
+    service.accept("/v1/identify", identify("bob", "about-bob")).await;
+    service.message("about-ada", |message| message["state"] == "delivered").await;
+    service.message("about-bob", |message| message["state"] == "delivered").await;
+    loops.rest();
+    let admin = Visitor::with(&service, ADMIN_TOKEN).await;
+    let person = admin.post("/console/search", &[("q", "ada")], &[]).await;
+    let erase = format!("{}/erase", person.location());
+    let confirm = admin.get(&erase).await;
+    for words in ["This cannot be undone", "POST /contacts/delete", "a…@c….example"] {
+        assert!(confirm.text.contains(words), "no {words}: {}", confirm.text);
+    }
+    assert!(!confirm.text.contains(EMAIL_DOMAIN));
+    let chosen: Vec<&str> = confirm
+        .text
+        .split("name=\"id\"")
+        .skip(1)
+        .map(|choice| choice.split("value=\"").nth(1).unwrap().split('"').next().unwrap())
+        .collect();
+    assert_eq!(chosen.len(), 2, "{}", confirm.text);
+    let none = admin.post(&erase, &[("x", "")], &[]).await;
+    assert_eq!((none.status, none.text.contains("Choose at least one id")), (400, true));
+    let accepted = admin.post(&erase, &[("id", chosen[0]), ("id", chosen[1])], &[]).await;
+    assert_eq!(accepted.status, 303, "{}", accepted.text);
+    let (first, second) = (loops.next().await, loops.next().await);
+    let mut deleted = [first.body, second.body].map(|body| body.to_string());
+    deleted.sort();
+    assert_eq!(
+        deleted,
+        [format!(r#"{{"email":"ada@{EMAIL_DOMAIN}"}}"#), r#"{"userId":"ada"}"#.to_owned()]
+    );
+    // Her messages keep no contents, and Bob's stay.
+    let is_gone = async {
+        while service.stored().await.contains_key("about-ada") {
+            tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+        }
+    };
+    tokio::time::timeout(crate::support::PATIENCE, is_gone).await.expect("nothing was erased");
+    assert!(service.stored().await.contains_key("about-bob"));
+    assert_eq!(admin.search("ada").await.status, 404);
+    let audit = service.admin("/api/audit").await.body.to_string();
+    assert!(audit.contains(r#""action":"erase""#) && !audit.contains(EMAIL_DOMAIN), "{audit}");
+}
+
+#[tokio::test]
+async fn a_question_about_nobody_is_explained() {
+    let loops = ScriptedLoops::willing().await;
+    let service = set_up(&loops).start();
+    for body in [
+        "",
+        "[]",
+        "{}",
+        "{\"email\": 7}",
+        r#"{"email": ""}"#,
+        r#"{"email": "a@b.de", "userId": "u"}"#,
+        r#"{"name": "s3cret"}"#,
+    ] {
+        let request = service.request(Method::POST, "/api/people").bearer_auth(ADMIN_TOKEN);
+        let answer = Service::answer(request.body(body)).await;
+        assert_eq!((answer.status, &answer.body["code"]), (400, &json!("which_person")), "{body}");
+        assert!(!answer.body.to_string().contains("s3cret"));
+    }
+    let admin = Visitor::with(&service, ADMIN_TOKEN).await;
+    for path in [
+        "/console/people/ada",
+        "/console/people/0-0",
+        "/console/people/",
+        "/console/people/ada/erase",
+    ] {
+        assert_eq!(admin.get(path).await.status, 404, "{path}");
+    }
+    let unknown = admin.get("/console/people/0123456789abcdef").await;
+    assert_eq!(unknown.status, 200);
+    assert!(unknown.text.contains("No message of this person was ever accepted"));
+}

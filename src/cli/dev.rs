@@ -134,15 +134,20 @@ and an event:
   curl -u {DEV_KEY}: http://{service}/v1/track -d '{{
     "userId": "user_1", "event": "Signed Up", "properties": {{"plan": "pro"}}}}'
 
-Look at the contact and the event in the simulated Loops, at what became of the first message, and at what Loops reported
-of the mail that the event triggered:
+and an event that Loops refuses, about a person it does not know:
+
+  curl -u {DEV_KEY}: http://{service}/v1/track -d '{{
+    "userId": "user_2", "event": "Signed Up", "properties": {{"plan": "free"}}}}'
+
+See what became of each, and why, in a browser: http://{service}/console (the token is "{DEV_KEY}").
+
+Or look at the contact and the event in the simulated Loops, at what became of the first message, and at what Loops
+reported of the mail that the event triggered:
 
   curl -H 'Authorization: Bearer {DEV_KEY}' 'http://{sandbox}/api/v1/contacts/find?userId=user_1'
   curl http://{sandbox}/sandbox/events
   curl -H 'Authorization: Bearer {DEV_KEY}' http://{service}/api/messages/hello-1
   curl -H 'Authorization: Bearer {DEV_KEY}' 'http://{service}/api/feedback?userId=user_1'
-
-or at all of it in a browser: http://{service}/console (the token is "{DEV_KEY}").
 
 Ctrl-C stops it.
 "#,

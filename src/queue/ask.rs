@@ -139,12 +139,13 @@ pub struct FailureGroup {
 pub fn cause(detail: &str) -> String {
     let mut cause = String::with_capacity(detail.len());
     let mut rest = detail;
+    let mut before = ' ';
     while let Some(first) = rest.chars().next() {
-        if first == '"'
-            && let Some(length) = rest[1..].find('"')
-        {
-            cause.push_str("\"…\"");
-            rest = &rest[length + 2..];
+        if let Some(close) = closing(first, before) {
+            let inside = &rest[first.len_utf8()..];
+            cause.extend([first, '…', close]);
+            rest = behind_quote(inside, close);
+            before = close;
             continue;
         }
         let is_of_word = |c: char| c.is_alphanumeric() || matches!(c, '@' | '_' | '-' | '.' | '+');
@@ -158,9 +159,40 @@ pub fn cause(detail: &str) -> String {
         } else {
             cause.push_str(word);
         }
+        before = word.chars().next_back().unwrap_or(first);
         rest = after;
     }
     cause
+}
+
+/// The end of a quotation that begins with a character; `None` if it begins none, like an apostrophe within a word.
+fn closing(first: char, before: char) -> Option<char> {
+    match first {
+        '"' => Some('"'),
+        '“' => Some('”'),
+        '\'' if !before.is_alphanumeric() => Some('\''),
+        _ => None,
+    }
+}
+
+/// What follows the quotation that a text begins within. One that does not end, since the text was cut, takes all.
+fn behind_quote(text: &str, close: char) -> &str {
+    let mut is_escaped = false;
+    for (at, character) in text.char_indices() {
+        match character {
+            _ if is_escaped => is_escaped = false,
+            '\\' => is_escaped = true,
+            _ if character == close => {
+                let rest = &text[at + close.len_utf8()..];
+                // An apostrophe in a quotation is not its end.
+                if close != '\'' || !rest.starts_with(char::is_alphanumeric) {
+                    return rest;
+                }
+            }
+            _ => {}
+        }
+    }
+    ""
 }
 
 /// The length of the intervals of tallies.
@@ -298,7 +330,14 @@ mod tests {
             ("answered 500 after 3 attempts.", "answered … after … attempts."),
             ("ada+1@example.com is on the list.", "… is on the list."),
             (r#"no such property "größe""#, r#"no such property "…""#),
-            (r#"an open " quote"#, r#"an open " quote"#),
+            (r#"an open " quote of Ada"#, r#"an open "…""#),
+            (
+                r#"{"success":false,"message":"The value \"Ada Lovelace\" of firstName"}"#,
+                r#"{"…":false,"…":"…"}"#,
+            ),
+            ("no 'Ada Lovelace's plan' there", "no '…' there"),
+            ("the person's plan isn't known", "the person's plan isn't known"),
+            ("no “Ada Lovelace” there", "no “…” there"),
             ("ünïcödé — 7", "ünïcödé — …"),
             ("3f2b-aa-09", "…"),
         ] {

@@ -52,7 +52,7 @@ async fn what_failed_is_counted_shown_and_sent_again() {
     assert_eq!(page.status, 200);
     assert!(page.text.contains("2 messages would be sent again"), "{}", page.text);
     assert!(page.text.contains("e1") && page.text.contains("e2"), "{}", page.text);
-    assert!(page.text.contains("Nobody has replayed anything yet"), "{}", page.text);
+    assert!(page.text.contains("None is on record"), "{}", page.text);
     // A message that fails after the count is not taken.
     loops.now(|seen| match seen.note().as_str() {
         "late" => Reply::status(400),
@@ -105,6 +105,28 @@ async fn what_was_delivered_is_sent_again_only_if_its_number_is_typed() {
 }
 
 #[tokio::test]
+async fn what_ended_since_the_count_is_not_sent_unseen() {
+    let mut loops = ScriptedLoops::willing().await;
+    let service = set_up(&loops).start();
+    refused(&loops, &service).await;
+    loops.now(|seen| match seen.note().as_str() {
+        "waiting" => Reply::status(503),
+        _ => Reply::ok(),
+    });
+    service.accept("/v1/track", track("bob", "waiting")).await;
+    let visitor = Visitor::with(&service, ADMIN_TOKEN).await;
+    let page = visitor.get("/console/replay?state=all&destination=default").await;
+    assert!(page.text.contains("Type 3 to confirm"), "{}", page.text);
+    loops.now(|_| Reply::ok());
+    service.message("waiting", |message| message["state"] == "delivered").await;
+    loops.rest();
+    let answer = confirm(&visitor, &fields(&page), "3").await;
+    assert_eq!(answer.status, 409, "{}", answer.text);
+    assert!(answer.text.contains("there are 4 messages now, not 3"), "{}", answer.text);
+    assert!(loops.rest().is_empty());
+}
+
+#[tokio::test]
 async fn one_message_and_one_person_can_be_chosen() {
     let loops = ScriptedLoops::willing().await;
     let service = set_up(&loops).start();
@@ -145,7 +167,7 @@ async fn a_choice_that_makes_no_sense_is_explained() {
     let service = set_up(&loops).start();
     let visitor = Visitor::with(&service, ADMIN_TOKEN).await;
     for (query, expected) in [
-        ("state=pending", "only messages that are done"),
+        ("state=pending", "only finished messages"),
         ("state=delivered", "choose at least one more condition"),
         ("state=all&reason=refused", "only failed messages have a"),
         ("state=unmatched&subscription=Track%20events", ""),

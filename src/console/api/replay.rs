@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use axum::extract::State;
+use axum::http::StatusCode;
 use axum::{Extension, Json};
 use serde::Deserialize;
 use tokio::time::Instant;
@@ -104,8 +105,22 @@ pub(super) async fn replay(
     let position = asked.position.map(Into::into);
     let now = state.clock.now();
     let selection = selection(asked, &state)?;
-    let arguments = replay_arguments(&selection);
-    let mut ask = ReplayAsk { selection, position, is_dry_run, now };
+    let ask = ReplayAsk { selection, position, is_dry_run, now };
+    // A client that leaves does not keep what it did from the record.
+    let part = tokio::spawn(async move { replay_part(&state, &actor, ask).await });
+    part.await.unwrap_or_else(|_| {
+        let interrupted = "the replay was interrupted: see the log, and count again what is left";
+        Err(ApiError::new(StatusCode::INTERNAL_SERVER_ERROR, "internal", interrupted))
+    })
+}
+
+async fn replay_part(
+    state: &AdminState,
+    actor: &Actor,
+    mut ask: ReplayAsk,
+) -> Result<Json<Replayed>, ApiError> {
+    let is_dry_run = ask.is_dry_run;
+    let arguments = replay_arguments(&ask.selection);
     let began = Instant::now();
     let (mut replayed, mut without_contents) = (0, 0);
     loop {
@@ -130,7 +145,7 @@ pub(super) async fn replay(
     if !is_dry_run {
         let rest = if is_whole { "" } else { "; the rest is to be continued" };
         let result = format!("{replayed} replayed, {without_contents} without contents{rest}");
-        record(&state, &actor, AuditAction::Replay, &arguments, result).await;
+        record(state, actor, AuditAction::Replay, &arguments, result).await;
     }
     Ok(Json(Replayed {
         dry_run: is_dry_run,

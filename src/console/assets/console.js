@@ -42,10 +42,20 @@ const parts = [...document.querySelectorAll("[data-live]")];
 const served = new Map(parts.map((part) => [part.id, null]));
 const isInUse = () => document.hidden || !(getSelection()?.isCollapsed ?? true)
   || parts.some((part) => part.contains(document.activeElement));
+// What is old must not look like the present.
+const showStale = () => {
+  const place = document.getElementById("stale");
+  if (!place || !place.hidden) return;
+  place.hidden = false;
+  place.textContent = `Not updated since ${new Date().toLocaleTimeString()}: the service does not answer, or you are logged out. Reload the page.`;
+};
 const refresh = async () => {
   if (isInUse()) return;
   const answer = await fetch(location.href, { headers: { accept: "text/html" } });
-  if (answer.redirected || isInUse()) return;
+  if (answer.redirected || !answer.ok) throw new Error("no page");
+  const stale = document.getElementById("stale");
+  if (stale) stale.hidden = true;
+  if (isInUse()) return;
   const page = new DOMParser().parseFromString(await answer.text(), "text/html");
   for (const part of parts) {
     const fresh = page.getElementById(part.id);
@@ -56,7 +66,7 @@ const refresh = async () => {
     showTimes(part);
   }
 };
-if (parts.length > 0) setInterval(() => { refresh().catch(() => { /* the next one may work */ }); }, 5000);
+if (parts.length > 0) setInterval(() => { refresh().catch(showStale); }, 5000);
 
 // Copies the text of another element; over plain HTTP there is no clipboard, so the browser copies what is selected.
 const copy = async (element) => {
@@ -93,16 +103,25 @@ if (editor) {
       const body = new URLSearchParams(new FormData(editor));
       const answer = await fetch(location.pathname, { method: "POST", body, signal: asked.signal });
       const page = new DOMParser().parseFromString(await answer.text(), "text/html");
-      if (!page.getElementById("result")) { location.reload(); return; }
+      // The text stays, whatever is wrong with the service or the login.
+      if (!page.getElementById("result")) throw new Error("no page");
       for (const id of ["result", "problems"]) {
-        document.getElementById(id).replaceWith(document.adoptNode(page.getElementById(id)));
+        const [old, fresh] = [document.getElementById(id), page.getElementById(id)];
+        old.className = fresh.className;
+        old.hidden = fresh.hidden;
+        old.replaceChildren(...fresh.childNodes);
       }
+      result.removeAttribute("aria-busy");
       const isWrong = document.querySelector("#problems li") !== null;
       if (isWrong) editor.text.setAttribute("aria-invalid", "true"); else editor.text.removeAttribute("aria-invalid");
       showTimes(document.getElementById("result"));
       showCopies();
     } catch (error) {
-      if (error.name !== "AbortError") result.removeAttribute("aria-busy");
+      if (error.name === "AbortError") return;
+      result.removeAttribute("aria-busy");
+      const problems = document.getElementById("problems");
+      problems.hidden = false;
+      problems.textContent = "The text could not be compared: the service does not answer, or you are logged out. Copy the text before you reload the page.";
     }
   };
   editor.addEventListener("input", () => { clearTimeout(timer); timer = setTimeout(compare, 300); });
@@ -165,7 +184,7 @@ if (live) {
       held.forEach(place);
       held.clear();
     }
-    const news = [...held.keys()].filter((seq) => !table?.querySelector(`tr[data-seq="${seq}"]`)).length;
+    const news = [...held.keys()].filter((seq) => seq !== "more" && !table?.querySelector(`tr[data-seq="${seq}"]`)).length;
     say(news > 0 ? `${news} new, shown when you are back at the top` : "New messages appear at the top.");
   };
   const close = () => { source?.close(); source = null; };
@@ -184,11 +203,19 @@ if (live) {
       part.innerHTML = event.data;
       const row = part.content.firstElementChild;
       held.set(row.dataset.seq, row);
+      if (held.size > LIVE_ROWS_MAX) held.delete(held.keys().next().value);
       release();
     });
     source.addEventListener("more", () => {
-      const row = table?.insertRow(0);
-      if (row) row.insertCell().outerHTML = `<td colspan="5" class="more">More arrived at once than are shown here: <a href="">reload</a> for all of them.</td>`;
+      if (!table) return;
+      const part = document.createElement("template");
+      part.innerHTML = `<tr data-seq="more"><td colspan="5" class="more">More arrived at once than are shown: <a href="">reload</a> for all of them.</td></tr>`;
+      const row = part.content.firstElementChild;
+      // There is one such row, where the latest gap is.
+      table.querySelector(`tr[data-seq="more"]`)?.remove();
+      held.delete("more");
+      held.set("more", row);
+      release();
     });
     source.addEventListener("open", release);
     source.addEventListener("error", () => {

@@ -7,6 +7,7 @@ use axum::response::Response;
 
 use super::frame::Frame;
 use super::parts::{Badge, Time, count, url_encode, why};
+use super::tail::WAITING_MAX;
 use super::{error_page, html, replay};
 use crate::console::filter;
 use crate::console::query::{Parameters, bad_query};
@@ -149,7 +150,12 @@ async fn list(state: &AdminState, frame: Frame, uri: &Uri) -> Result<MessagesPag
     let is_done = filter.state.is_some_and(|state| state != MessageState::Pending);
     let replay = (is_done || filter.reason.is_some()).then(|| replay::link(&conditions));
     let is_newest = before.is_none() && filter.to.is_none();
-    let tail = is_newest.then(|| format!("/console/messages/tail?{query}since={since}"));
+    let waiting = messages.iter().filter(|message| message.state() == MessageState::Pending);
+    let waiting: Vec<String> =
+        waiting.take(WAITING_MAX).map(|message| message.seq.0.to_string()).collect();
+    let waiting = waiting.join("-");
+    let tail =
+        is_newest.then(|| format!("/console/messages/tail?{query}waiting={waiting}&since={since}"));
     let chosen = |name: &str| given.get(name).unwrap_or_default().to_owned();
     let is_first = conditions.is_empty() && before.is_none() && rows.is_empty();
     Ok(MessagesPage {

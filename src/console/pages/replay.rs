@@ -34,7 +34,10 @@ const TYPED_FROM: u64 = 1_001;
 /// How many examples a count shows.
 const EXAMPLES: u32 = 10;
 /// Replays that the page lists.
-const PAST_MAX: u32 = 20;
+const PAST_MAX: usize = 20;
+/// Entries of what people did that are searched for replays.
+const AUDIT_PAGE: u32 = 200;
+const AUDIT_PAGES_MAX: usize = 10;
 /// Requests a second that Loops takes, unless it says otherwise.
 const LOOPS_RATE: u64 = 10;
 /// The parameters of a selection, `state` apart.
@@ -119,14 +122,6 @@ async fn choose(state: &AdminState, frame: Frame, uri: &Uri) -> Result<ReplayPag
     let text = |name: &str| given.get(name).unwrap_or_default().to_owned();
     let fixed = ["person", "message"].into_iter();
     let fixed = fixed.filter_map(|name| Some((name.to_owned(), given.get(name)?.to_owned())));
-    let entries = state.audit.audit_list(None, 10 * PAST_MAX).await.map_err(store_fault)?;
-    let replays = entries.into_iter().filter(|record| record.entry.action == AuditAction::Replay);
-    let past = replays.take(PAST_MAX as usize).map(|record| Past {
-        at: Time(record.entry.at),
-        who: format!("{} {}", record.entry.role, record.entry.session).trim().to_owned(),
-        arguments: words(&record.entry.arguments),
-        result: record.entry.result,
-    });
     let states = [
         ("failed", "failed"),
         ("unmatched", "unmatched"),
@@ -141,15 +136,39 @@ async fn choose(state: &AdminState, frame: Frame, uri: &Uri) -> Result<ReplayPag
         times: [("from", "Since", text("from")), ("to", "Until", text("to"))],
         fixed: fixed.collect(),
         counted,
-        past: past.collect(),
+        past: past(state).await?,
     })
+}
+
+/// The latest replays, among a bounded number of entries of what people did.
+async fn past(state: &AdminState) -> Result<Vec<Past>, ApiError> {
+    let (mut past, mut before) = (Vec::new(), None);
+    for _ in 0..AUDIT_PAGES_MAX {
+        let entries = state.audit.audit_list(before, AUDIT_PAGE).await.map_err(store_fault)?;
+        let Some(last) = entries.last() else { break };
+        before = Some(last.id);
+        let is_last = entries.len() < AUDIT_PAGE as usize;
+        let replays =
+            entries.into_iter().filter(|record| record.entry.action == AuditAction::Replay);
+        past.extend(replays.map(|record| Past {
+            at: Time(record.entry.at),
+            who: format!("{} {}", record.entry.role, record.entry.session).trim().to_owned(),
+            arguments: words(&record.entry.arguments),
+            result: record.entry.result,
+        }));
+        if is_last || past.len() >= PAST_MAX {
+            break;
+        }
+    }
+    past.truncate(PAST_MAX);
+    Ok(past)
 }
 
 /// Reads the outcome of messages that are to be replayed.
 fn replay_state(given: Option<&str>) -> Result<ReplayState, ApiError> {
     let Some(text) = given else { return Ok(ReplayState::Failed) };
     ReplayState::parse(text).ok_or_else(|| {
-        bad_query("`state` must be one of failed, unmatched, delivered, all: only messages that are done can be replayed")
+        bad_query("`state` must be one of failed, unmatched, delivered, all: only finished messages can be replayed")
     })
 }
 
@@ -199,13 +218,15 @@ async fn count_selected(
 ) -> Result<Counted, ApiError> {
     let selection = selection(state, given, chosen).await?;
     let deadline = Instant::now() + COUNT_TIME;
-    let whole = dry_run(state, &selection, None, deadline).await?;
+    let mut whole = dry_run(state, &selection, None, deadline).await?;
     let delivered = match chosen {
         ReplayState::Failed | ReplayState::Unmatched => 0,
         ReplayState::Delivered => whole.replayed,
         ReplayState::All => {
             let delivered = Selection { state: ReplayState::Delivered, ..selection.clone() };
-            dry_run(state, &delivered, Some(whole.until), deadline).await?.replayed
+            let counted = dry_run(state, &delivered, Some(whole.until), deadline).await?;
+            whole.is_cut |= counted.is_cut;
+            counted.replayed
         }
     };
     let examples = examples(state, &selection).await?;
@@ -301,9 +322,13 @@ pub(super) async fn replay(
     frame: Frame,
     Form(fields): Form<Vec<(String, String)>>,
 ) -> Response {
-    match replay_part(&state, &actor, frame.clone(), fields).await {
-        Ok(response) => response,
-        Err(error) => error_page(frame, &error),
+    let asked = frame.clone();
+    // A browser that leaves does not keep what it did from the record.
+    let part = tokio::spawn(async move { replay_part(&state, &actor, asked, fields).await });
+    match part.await {
+        Ok(Ok(response)) => response,
+        Ok(Err(error)) => error_page(frame, &error),
+        Err(_) => error_page(frame, &internal()),
     }
 }
 
@@ -342,6 +367,21 @@ async fn replay_part(
     }
     let conditions = given.only(&NAMES, "state");
     let selection = selection(state, &conditions, replay_state(given.get("state"))?).await?;
+    if !is_begun {
+        // Messages that waited when they were counted may be done by now.
+        let deadline = Instant::now() + COUNT_TIME;
+        let now = dry_run(state, &selection, Some(Seq(until.cast_signed())), deadline).await?;
+        if now.replayed != expected {
+            return Err(ApiError::new(
+                StatusCode::CONFLICT,
+                "count_changed",
+                format!(
+                    "Nothing was replayed: there are {} messages now, not {expected}. Go back and count them again.",
+                    now.replayed
+                ),
+            ));
+        }
+    }
     let arguments = replay_arguments(&selection);
     let position =
         ReplayPosition { after: Seq(after.cast_signed()), until: Seq(until.cast_signed()) };
@@ -387,6 +427,14 @@ async fn replay_part(
     }
     let page = ReplayingPage { frame, replayed, expected, hidden };
     Ok(html(StatusCode::OK, &page))
+}
+
+fn internal() -> ApiError {
+    ApiError::new(
+        StatusCode::INTERNAL_SERVER_ERROR,
+        "internal",
+        "The replay was interrupted: see the log, and count again what is left.",
+    )
 }
 
 /// The address at which messages that meet conditions are replayed.

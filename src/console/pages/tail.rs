@@ -36,7 +36,7 @@ const PAUSE: Duration = Duration::from_millis(500);
 /// The most rows that one look sends.
 const ROWS_MAX: u32 = 10;
 /// The most rows on a page that are followed until they no longer wait.
-const WAITING_MAX: usize = 20;
+pub(super) const WAITING_MAX: usize = 20;
 /// A message may be stored this long after the time at which it was received.
 const SLACK: SignedDuration = SignedDuration::from_secs(30);
 /// After this time the browser connects again, and its login is checked.
@@ -75,7 +75,7 @@ pub(super) async fn follow(
     headers: HeaderMap,
     uri: Uri,
 ) -> Result<Response, ApiError> {
-    let names = [&filter::PAGE_NAMES[..], &["since"]].concat();
+    let names = [&filter::PAGE_NAMES[..], &["since", "waiting"]].concat();
     let given = Parameters::of_form(&uri, &names)?;
     let last_id = headers.get(LAST_EVENT_ID).and_then(|id| id.to_str().ok());
     let since = match last_id.or(given.get("since")) {
@@ -83,6 +83,9 @@ pub(super) async fn follow(
         None => Some(state.clock.now()),
     };
     let since = since.ok_or_else(|| bad_query("`since` must be a time in Unix milliseconds"))?;
+    let waiting = given.get("waiting").unwrap_or_default().split('-').take(WAITING_MAX);
+    let waiting: VecDeque<Seq> =
+        waiting.filter_map(|number| Some(Seq(number.parse().ok()?))).collect();
     let filter = filter::filter(&given, &state).await?;
     let Ok(place) = Arc::clone(&state.tails.places).try_acquire_owned() else {
         return Err(ApiError::new(
@@ -102,7 +105,8 @@ pub(super) async fn follow(
         since,
         is_first_look: true,
         shown: HashMap::new(),
-        waiting: VecDeque::new(),
+        waiting,
+        has_failed: false,
         events: VecDeque::new(),
         ticks,
         ends_at: Instant::now() + LENGTH,
@@ -121,8 +125,10 @@ struct Tail {
     is_first_look: bool,
     /// The rows that the browser has, by their digest: those that may be found again.
     shown: HashMap<Seq, u64>,
-    /// Rows that waited when they were sent.
+    /// Rows that waited when they were sent, or when the page was made.
     waiting: VecDeque<Seq>,
+    /// Whether the store failed at the last look.
+    has_failed: bool,
     /// To be sent.
     events: VecDeque<Event>,
     ticks: Interval,
@@ -145,8 +151,14 @@ impl Tail {
                     _ = tail.ticks.tick() => {}
                 }
                 // While the store does not work, nothing is new; the next look begins where this one did.
-                if let Err(fault) = tail.look().await {
-                    warn!(error = %telemetry::chain(&fault), "a live list cannot read the store");
+                match tail.look().await {
+                    Ok(()) => tail.has_failed = false,
+                    Err(fault) => {
+                        if !tail.has_failed {
+                            warn!(error = %telemetry::chain(&fault), "a live list cannot read the store");
+                        }
+                        tail.has_failed = true;
+                    }
                 }
             }
         })
@@ -161,9 +173,9 @@ impl Tail {
         let page = self.state.log.list(&filter, None, ROWS_MAX).await?;
         let mut new = 0;
         for record in page.messages.iter().rev() {
-            // What was received before is on the page that asks.
+            // What was received before is on the page that asks, though it may have changed since.
             let is_there = self.is_first_look && record.received_at < self.since;
-            new += u32::from(self.show(record, now, is_there));
+            new += u32::from(self.show(record, now) && !is_there);
         }
         if new == ROWS_MAX && page.next.is_some() {
             let more = Event::default().event("more").data("more");
@@ -173,7 +185,7 @@ impl Tail {
             if page.messages.iter().any(|record| record.seq == seq) {
                 self.waiting.push_back(seq);
             } else if let Some(record) = self.state.log.message(seq).await? {
-                self.show(&record, now, false);
+                self.show(&record, now);
             }
         }
         let (waiting, listed) = (&self.waiting, &page.messages);
@@ -185,7 +197,7 @@ impl Tail {
     }
 
     /// Sends a message unless the browser has it as it is. Returns whether it is new there.
-    fn show(&mut self, record: &MessageRecord, now: Timestamp, is_there: bool) -> bool {
+    fn show(&mut self, record: &MessageRecord, now: Timestamp) -> bool {
         let seq = record.seq;
         let row = RowPart { row: Row::from(record), has_sources: self.has_sources };
         let Ok(html) = row.render() else { return false };
@@ -199,7 +211,7 @@ impl Tail {
                 self.waiting.pop_front();
             }
         }
-        if is_there || before == Some(digest) {
+        if before == Some(digest) {
             return false;
         }
         // A line feed is the only character that an event cannot hold, and `Event` splits there.

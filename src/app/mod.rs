@@ -6,6 +6,7 @@ mod open_files;
 mod openapi;
 mod reload;
 mod report;
+mod settings;
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
@@ -406,6 +407,7 @@ fn fronts(
         turns: turns.clone(),
     });
     let reload = Arc::clone(reloader);
+    let settings = Arc::clone(reloader);
     let (api, api_description) = console::router(AdminState {
         process: process.name.clone(),
         clock: Arc::clone(clock),
@@ -426,6 +428,7 @@ fn fronts(
         turns: turns.clone(),
         tails: console::Tails::new(process.stopping.clone()),
         turn: console::compare::Turn::default(),
+        settings: Arc::new(move || settings::list(&settings.config())),
         reload: Arc::new(move || reload.reload()),
     });
     let (public, mut description) = http::router(state.clone());

@@ -111,7 +111,9 @@ impl DiagnosisCode {
                 "Nothing, if Loops is down: everything is retried for a day. Otherwise check base_url, DNS and the firewall."
             }
             DiagnosisCode::SpaceLow => "Make room on the disk, or lower store.free_bytes_min.",
-            DiagnosisCode::Rejecting => "Look at the code, and mend the sender.",
+            DiagnosisCode::Rejecting => {
+                "See the code of the rejections under Sources, and fix the sender."
+            }
             DiagnosisCode::Failing => {
                 "Look at the causes, mend the most frequent one, then replay."
             }

@@ -33,7 +33,7 @@ mod words;
 pub use asker::{AskError, Asker, ContactKey, Events, Held};
 pub use auth::Tokens;
 pub use pages::Tails;
-pub use state::{AdminState, Planners, Reload};
+pub use state::{AdminState, Planners, Reload, Setting};
 
 use std::sync::Arc;
 

@@ -54,8 +54,19 @@ pub struct AdminState {
     pub tails: Tails,
     /// The turn to compare messages with a changed subscription.
     pub turn: Turn,
+    /// The configuration in force, for people.
+    pub settings: Arc<dyn Fn() -> Vec<Setting> + Send + Sync>,
     /// Loads the configuration again and puts it into force. Reads files, so it blocks.
     pub reload: Arc<dyn Fn() -> Reload + Send + Sync>,
+}
+
+/// A key of the configuration and its value, without secrets.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Setting {
+    /// The key.
+    pub key: String,
+    /// Its value in words.
+    pub value: String,
 }
 
 /// The subscriptions in force, by the name of their destination.

@@ -120,14 +120,14 @@ impl VerdictKind {
             }
             VerdictKind::Failed => match reason {
                 Some(FailureReason::Refused) => {
-                    "Mend what Loops complains of, in the mapping, in the data or in Loops, then replay the message."
+                    "Fix what Loops complains of, in the mapping, in the data or in Loops, then replay the message."
                 }
                 Some(FailureReason::Expired) => "Replay the message if it is still worth sending.",
                 Some(FailureReason::Invalid) => {
                     "Change the mapping so that it fills what is missing, reload, and replay the message."
                 }
                 Some(FailureReason::PlaceholderId) => {
-                    "Mend the sender, which sends a word in place of an id; a replay would fail in the same way."
+                    "Fix the sender, which sends a word in place of an id; a replay would fail in the same way."
                 }
                 Some(FailureReason::Unreadable | FailureReason::Unknown) | None => {
                     "Please report it, with the lines of the log that name the message."

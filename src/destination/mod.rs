@@ -222,6 +222,11 @@ impl Destination {
         self.subscriptions.iter().map(CompiledSubscription::name)
     }
 
+    /// The names of its subscriptions in their order, and whether each is enabled.
+    pub fn subscription_states(&self) -> impl Iterator<Item = (&str, bool)> {
+        self.subscriptions.iter().map(|one| (one.name(), one.is_enabled()))
+    }
+
     /// Whether some subscription may take messages of this type.
     pub fn takes(&self, kind: MessageType) -> bool {
         let mut enabled =

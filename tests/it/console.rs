@@ -350,6 +350,57 @@ async fn an_error_in_an_address_is_explained_on_a_page() {
 }
 
 #[tokio::test]
+async fn settings_show_no_secret_and_only_an_admin_reloads() {
+    let loops = ScriptedLoops::willing().await;
+    let service = set_up(&loops).start();
+    let admin = Visitor::with(&service, ADMIN_TOKEN).await;
+    let viewer = Visitor::with(&service, VIEWER_TOKEN).await;
+    let reload = "Reload the configuration";
+    let page = viewer.get("/console/settings").await;
+    assert!(page.text.contains("sources.default.write_keys") && !page.text.contains(reload));
+    let refused = viewer.post("/console/settings/reload", &[("x", "")], &[]).await;
+    assert_eq!(refused.status, 403);
+    assert!(page.text.contains("Nobody has reloaded"), "{}", page.text);
+    let done = admin.post("/console/settings/reload", &[("x", "")], &[]).await;
+    assert_eq!((done.status, done.location()), (303, "/console/settings?reloaded=0"));
+    let page = admin.get(done.location()).await;
+    for words in [reload, "is in force", "this one", "never: is its webhook set up?", "reload"] {
+        assert!(page.text.contains(words), "no {words}: {}", page.text);
+    }
+    for secret in [ADMIN_TOKEN, VIEWER_TOKEN, crate::support::WRITE_KEY] {
+        assert!(!page.text.contains(secret), "{secret}");
+    }
+    let audit = service.admin("/api/audit").await.body;
+    assert_eq!(audit["entries"][0]["action"], "reload", "{audit}");
+    assert_ne!(audit["entries"][0]["session"], "token-1", "the session of the console");
+}
+
+#[tokio::test]
+async fn subscriptions_show_what_each_did() {
+    let loops = ScriptedLoops::start(|seen| match seen.path.as_str() {
+        "/events/send" => Reply::status(400),
+        _ => Reply::ok(),
+    })
+    .await;
+    let service = set_up(&loops).start();
+    service.accept("/v1/identify", identify("u1", "m1")).await;
+    service.accept("/v1/track", track("u1", "m2")).await;
+    service.accept("/v1/page", json!({"userId": "u1", "messageId": "m3"})).await;
+    service.message("m1", |message| message["state"] == "delivered").await;
+    service.message("m2", |message| message["state"] == "failed").await;
+    service.message("m3", |message| message["state"] == "unmatched").await;
+    let page = Visitor::with(&service, VIEWER_TOKEN).await.get("/console/subscriptions").await;
+    assert_eq!(page.status, 200);
+    for words in [
+        "state=failed&#38;from=24h",
+        "nothing in 7 days",
+        "no trigger of an enabled subscription matched",
+    ] {
+        assert!(page.text.contains(words), "no {words}: {}", page.text);
+    }
+}
+
+#[tokio::test]
 async fn what_senders_write_is_never_part_of_a_page() {
     let loops = ScriptedLoops::start(|_| {
         Reply::status(400).with_body(r#"{"message":"<script>alert(3)</script>"}"#)

@@ -138,7 +138,7 @@ async fn one_message_and_one_person_can_be_chosen() {
     let page = visitor.get(&format!("/console/replay?state=failed&message={seq}")).await;
     assert!(page.text.contains("1 message would be sent again"), "{}", page.text);
     let found = visitor.post("/console/search", &[("q", "bob")], &[]).await;
-    let (_, person) = found.location().split_once("person=").unwrap_or(("", "none"));
+    let (_, person) = found.location().split_once("/console/people/").unwrap();
     let page = visitor.get(&format!("/console/replay?state=delivered&person={person}")).await;
     assert!(page.text.contains("1 message would be sent again"), "{}", page.text);
     assert_eq!(confirm(&visitor, &fields(&page), "1").await.status, 303);

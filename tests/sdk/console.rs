@@ -123,6 +123,8 @@ async fn every_page_is_for_everybody() {
         ("message", "/console/messages/2"),
         ("failures", "/console/failures"),
         ("editor", "/console/subscriptions/default/Send%20an%20event"),
+        ("subscriptions", "/console/subscriptions"),
+        ("settings", "/console/settings"),
         ("no-failures", "/console/failures?from=0s"),
         ("replay", "/console/replay"),
         ("replay-failed", "/console/replay?state=failed"),

@@ -33,11 +33,13 @@ pub(super) struct Link {
 impl Frame {
     /// The navigation.
     pub(super) fn links(&self) -> impl Iterator<Item = Link> {
-        const LINKS: [(&str, &str, char); 4] = [
+        const LINKS: [(&str, &str, char); 6] = [
             ("/console", "Now", 'n'),
             ("/console/messages", "Messages", 'm'),
             ("/console/failures", "Failures", 'f'),
+            ("/console/subscriptions", "Subscriptions", 's'),
             ("/console/replay", "Replay", 'r'),
+            ("/console/settings", "Settings", 'c'),
         ];
         LINKS.into_iter().map(|(path, name, key)| Link {
             path,

@@ -9,7 +9,7 @@ use axum::{Extension, Form};
 use serde::Deserialize;
 
 use super::frame::Frame;
-use super::parts::{Badge, Note, Time, json, only_for_admins, url_encode, why};
+use super::parts::{Badge, Note, Time, json, only_for_admins, segment, why};
 use super::{error_page, html};
 use crate::action::{ActionKind, Endpoint};
 use crate::console::asker::Events;
@@ -241,7 +241,7 @@ async fn show(
         destination: record.destination.clone(),
         warnings: record.warnings.clone(),
         replay: record.replay,
-        steps: record.deliveries.iter().map(|delivery| step(delivery, say)).collect(),
+        steps: record.deliveries.iter().map(|delivery| step(delivery, is_admin, say)).collect(),
         notes,
         can_ask: is_admin && event.is_some(),
         answer,
@@ -337,8 +337,8 @@ fn contents(
             .collect(),
         editor: format!(
             "/console/subscriptions/{}/{}?message={}",
-            url_encode(&record.destination).replace('/', "%2F"),
-            url_encode(&subscription.subscription).replace('/', "%2F"),
+            segment(&record.destination),
+            segment(&subscription.subscription),
             record.seq.0
         ),
         request: subscription.request.as_ref().map(|request| Body {
@@ -368,7 +368,7 @@ fn masked_why_not(why_not: &str) -> &str {
     if is_plain { why_not } else { "its trigger does not match" }
 }
 
-fn step(delivery: &DeliveryRecord, say: impl Fn(&str) -> String) -> Step {
+fn step(delivery: &DeliveryRecord, is_admin: bool, say: impl Fn(&str) -> String) -> Step {
     Step {
         badge: delivery.state.into(),
         subscription: delivery
@@ -380,27 +380,28 @@ fn step(delivery: &DeliveryRecord, say: impl Fn(&str) -> String) -> Step {
         is_superseded: delivery.is_superseded,
         failure: delivery.failure.as_ref().map(|failure| why(failure, &say)),
         warnings: delivery.warnings.clone(),
-        request: delivery.request.as_ref().map(|request| of_request(request, &say)),
+        request: delivery.request.as_ref().map(|request| of_request(request, is_admin)),
     }
 }
 
-fn of_request(request: &RequestRecord, say: &impl Fn(&str) -> String) -> Request {
+fn of_request(request: &RequestRecord, is_admin: bool) -> Request {
     let line = |endpoint: Endpoint| format!("{} {}", endpoint.method(), endpoint.path());
     Request {
         line: request.endpoint.map_or_else(|| "a request of a later version".to_owned(), line),
         idempotency_key: request.idempotency_key.clone(),
         next_attempt_at: request.next_attempt_at.map(Time),
-        attempts: request.attempts.iter().map(|attempt| of_attempt(attempt, say)).collect(),
+        attempts: request.attempts.iter().map(|attempt| of_attempt(attempt, is_admin)).collect(),
     }
 }
 
-fn of_attempt(attempt: &Attempt, say: &impl Fn(&str) -> String) -> Try {
+fn of_attempt(attempt: &Attempt, is_admin: bool) -> Try {
     Try {
         number: attempt.number,
         started_at: Time(attempt.started_at),
         took: format!("{} ms", attempt.duration.as_millis()),
         status: attempt.status,
         outcome: attempt.outcome.as_str(),
-        answer: say(&attempt.excerpt),
+        // The raw answer may repeat any value of the message.
+        answer: if is_admin { attempt.excerpt.clone() } else { "shown to admins".to_owned() },
     }
 }

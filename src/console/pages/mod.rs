@@ -16,6 +16,8 @@ pub(super) mod parts;
 mod person;
 mod replay;
 mod search;
+mod settings;
+mod subscriptions;
 mod tail;
 
 use std::sync::Arc;
@@ -62,6 +64,9 @@ pub(super) fn router(state: AdminState) -> Router {
                 .post(editor::try_it)
                 .layer(DefaultBodyLimit::max(editor::FORM_BYTES_MAX)),
         )
+        .route("/console/subscriptions", get(subscriptions::page))
+        .route("/console/settings", get(settings::page))
+        .route("/console/settings/reload", post(settings::reload))
         .route("/console/search", post(search::search))
         .route("/console/{*path}", get(not_found))
         .layer(from_fn_with_state(state.clone(), require_session));

@@ -5,6 +5,7 @@ use std::fmt;
 use axum::http::StatusCode;
 use jiff::Timestamp;
 
+use crate::action::UnmatchedReason;
 use crate::http::error::ApiError;
 use crate::queue::{DeliveryState, Failure, FailureReason, FeedbackRecord, MessageState};
 
@@ -137,6 +138,17 @@ pub(super) fn meaning(reason: FailureReason) -> &'static str {
     }
 }
 
+/// What a reason means for which no subscription took a message, as it is counted.
+pub(super) fn meaning_unmatched(reason: &str) -> &'static str {
+    match UnmatchedReason::parse(reason).unwrap_or(UnmatchedReason::Unknown) {
+        UnmatchedReason::NoSubscription => "no trigger of an enabled subscription matched",
+        UnmatchedReason::Integrations => "the sender turned this destination off (`integrations`)",
+        UnmatchedReason::Consent => "the person did not consent",
+        UnmatchedReason::Replay => "what they were replayed for does not take them any more",
+        UnmatchedReason::Unknown => "a later version of this program recorded why",
+    }
+}
+
 /// Why a delivery failed, with the details as `say` shows them.
 pub(in crate::console) fn why(failure: &Failure, say: impl Fn(&str) -> String) -> String {
     match failure.detail.as_str() {
@@ -149,7 +161,7 @@ pub(in crate::console) fn why(failure: &Failure, say: impl Fn(&str) -> String) -
 pub(super) fn advice(reason: FailureReason) -> &'static str {
     match reason {
         FailureReason::Refused => {
-            "Mend what Loops complains of, in the mapping, in the data or in Loops, then replay the messages."
+            "Fix what Loops complains of, in the mapping, in the data or in Loops, then replay the messages."
         }
         FailureReason::Expired => {
             "They were not sent, since it was too late: replay those that are still worth sending."
@@ -158,7 +170,7 @@ pub(super) fn advice(reason: FailureReason) -> &'static str {
             "Change the mapping so that it fills what is missing, then reload and replay the messages."
         }
         FailureReason::PlaceholderId => {
-            "Mend the sender, which sends a word in place of an id; a replay would fail in the same way."
+            "Fix the sender, which sends a word in place of an id; a replay would fail in the same way."
         }
         FailureReason::Unreadable => {
             "This is a fault of the stored data or of this program: please report it, with the lines of the log."
@@ -175,6 +187,11 @@ pub(super) fn count(number: usize, one: &str) -> String {
         1 => format!("1 {one}"),
         more => format!("{more} {one}s"),
     }
+}
+
+/// Writes a text so that it can be one segment of a path.
+pub(super) fn segment(text: &str) -> String {
+    url_encode(text).replace('/', "%2F")
 }
 
 /// Writes a text so that it can be the value of a parameter.

@@ -2,16 +2,16 @@
 
 use askama::Template;
 use axum::Extension;
-use axum::extract::{Query, State};
-use axum::http::StatusCode;
+use axum::extract::State;
+use axum::http::{StatusCode, Uri};
 use axum::response::{IntoResponse as _, Redirect, Response};
-use serde::Deserialize;
 
 use super::frame::Frame;
 use super::parts::Time;
 use super::{error_page, html};
 use crate::console::audit::Actor;
 use crate::console::auth::Role;
+use crate::console::query::Parameters;
 use crate::console::reload;
 use crate::console::state::{AdminState, Setting, store_fault};
 use crate::console::view::{AuditEntry, AuditList, ReloadProblem, Replicas};
@@ -34,19 +34,14 @@ struct SettingsPage {
     entries: Vec<AuditEntry>,
 }
 
-/// The result of a reload, as the address after it has it.
-#[derive(Deserialize)]
-pub(super) struct Asked {
-    /// How many changed keys need a restart.
-    reloaded: Option<usize>,
-}
-
 /// The page.
-pub(super) async fn page(
-    State(state): State<AdminState>,
-    frame: Frame,
-    Query(Asked { reloaded }): Query<Asked>,
-) -> Response {
+pub(super) async fn page(State(state): State<AdminState>, frame: Frame, uri: Uri) -> Response {
+    // After a reload, how many changed keys need a restart.
+    let given = match Parameters::of(&uri, &["reloaded"]) {
+        Ok(given) => given,
+        Err(error) => return error_page(frame, &error),
+    };
+    let reloaded = given.get("reloaded").and_then(|restart| restart.parse::<usize>().ok());
     let reloaded = reloaded.map(|restart| match restart {
         0 => "The configuration was loaded again and is in force.".to_owned(),
         restart => format!(

@@ -9,7 +9,7 @@ use axum::response::Response;
 use jiff::{SignedDuration, Timestamp};
 
 use super::frame::Frame;
-use super::parts::{meaning_unmatched, url_encode};
+use super::parts::{meaning_unmatched, segment, url_encode};
 use super::{error_page, html};
 use crate::console::diagnosis::number;
 use crate::console::state::{AdminState, store_fault};
@@ -42,6 +42,8 @@ struct Row {
     failed: u64,
     messages: String,
     failures: String,
+    /// The page that tries a change of it.
+    editor: String,
 }
 
 /// The page.
@@ -62,10 +64,14 @@ async fn list(state: &AdminState, frame: Frame) -> Result<SubscriptionsPage, Api
     let of = |name: &String| {
         let here: Vec<&Tally> = tallies.iter().filter(|one| one.destination == *name).collect();
         let planner = state.planners[name].borrow().clone();
-        let rows = planner.subscription_states().map(|(subscription, is_enabled)| {
-            row(name, subscription, is_enabled, &here, now)
-        });
-        Destination { name: name.clone(), rows: rows.collect(), unmatched: unmatched(name, &here, now) }
+        let rows = planner
+            .subscription_states()
+            .map(|(subscription, is_enabled)| row(name, subscription, is_enabled, &here, now));
+        Destination {
+            name: name.clone(),
+            rows: rows.collect(),
+            unmatched: unmatched(name, &here, now),
+        }
     };
     Ok(SubscriptionsPage { destinations: names.into_iter().map(of).collect(), frame })
 }
@@ -74,21 +80,18 @@ fn is_of_day(tally: &Tally, now: Timestamp) -> bool {
     now.duration_since(tally.at) <= DAY
 }
 
-fn row(
-    destination: &str,
-    name: &str,
-    is_enabled: bool,
-    tallies: &[&Tally],
-    now: Timestamp,
-) -> Row {
+fn row(destination: &str, name: &str, is_enabled: bool, tallies: &[&Tally], now: Timestamp) -> Row {
     let of_name = || tallies.iter().filter(|one| one.subscription.as_deref() == Some(name));
     let day = |stage: Stage| {
         let of_stage = of_name().filter(|one| one.stage == stage && is_of_day(one, now));
         of_stage.map(|one| one.count).sum::<u64>()
     };
     let (delivered, failed) = (day(Stage::DeliveryDelivered), day(Stage::DeliveryFailed));
-    let messages =
-        format!("/console/messages?destination={}&subscription={}", url_encode(destination), url_encode(name));
+    let messages = format!(
+        "/console/messages?destination={}&subscription={}",
+        url_encode(destination),
+        url_encode(name)
+    );
     Row {
         name: name.to_owned(),
         is_enabled,
@@ -98,6 +101,7 @@ fn row(
         failed,
         failures: format!("{messages}&state=failed&from=24h"),
         messages,
+        editor: format!("/console/subscriptions/{}/{}", segment(destination), segment(name)),
     }
 }
 

@@ -321,7 +321,11 @@ fn destinations(found: &Found) -> Vec<DestinationNow> {
             requests5m: report.map(|one| one.requests),
             waiting,
             oldest_received_at: oldest,
-            empty_in_s: empty_in(total, found, name),
+            // While it is paused, the speed before says nothing.
+            empty_in_s: match report.is_some_and(|one| one.pause.is_some()) {
+                true => None,
+                false => empty_in(total, found, name),
+            },
             failing_since: report.and_then(|one| one.failing_since),
             failing_status: report.and_then(|one| one.failing_status),
             next_retry_at: report.and_then(|one| one.next_retry_at),

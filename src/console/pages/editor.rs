@@ -177,11 +177,12 @@ pub(super) async fn try_it(
         return download(text);
     }
     let Written { last, only, person, message, .. } = written;
+    let is_usual = only.is_empty() && person.is_empty() && message.is_empty();
     let wanted = Wanted {
         choice: Choice { only, person, message },
         text: Some(text),
-        // Without a number, the script has sent the form: the page that it changes is on record.
-        is_recorded: !last.is_empty(),
+        // Without a number, the script has sent the form: the page that it changes is on record, unless it chooses others.
+        is_recorded: !last.is_empty() || !is_usual,
         last: if last == "1000" { LAST_MAX } else { SHOWN_MAX },
     };
     show(&state, &actor, frame, place, wanted).await
@@ -236,7 +237,8 @@ async fn show(
         },
     };
     let shown = result.as_ref().map_or(0, |result| result.messages.len());
-    if is_recorded && frame.is_admin && shown > 0 {
+    let has_cases = result.as_ref().is_some_and(|result| result.cases.is_some());
+    if is_recorded && frame.is_admin && (shown > 0 || has_cases) {
         let arguments = json!({"destination": destination, "subscription": name});
         let result = format!("{shown} messages were shown");
         record(state, actor, AuditAction::ShowContents, &arguments, result).await;

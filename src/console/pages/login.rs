@@ -2,7 +2,7 @@
 
 use askama::Template;
 use axum::Form;
-use axum::extract::rejection::FormRejection;
+use axum::extract::rejection::{FormRejection, QueryRejection};
 use axum::extract::{Query, State};
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, Method, StatusCode, Uri, header};
@@ -56,9 +56,9 @@ pub(super) fn ask(method: &Method, uri: &Uri) -> Response {
 pub(super) async fn page(
     State(state): State<AdminState>,
     headers: HeaderMap,
-    Query(Asked { next }): Query<Asked>,
+    asked: Result<Query<Asked>, QueryRejection>,
 ) -> Response {
-    let next = inside(next);
+    let next = inside(asked.ok().and_then(|Query(Asked { next })| next));
     if Session::of(&state.tokens, &headers, state.clock.now()).is_some() {
         return Redirect::to(&next).into_response();
     }

@@ -212,6 +212,7 @@ fn destination(one: &DestinationNow) -> Destination {
     let end = match (waiting.total, one.empty_in_s) {
         (0, _) => "nothing waits".to_owned(),
         (_, Some(seconds)) => format!("about {}", in_words(Duration::from_secs(seconds))),
+        (_, None) if one.paused.is_some() => "not while it is paused".to_owned(),
         (_, None) => "not known: nothing was delivered in the last 5 minutes".to_owned(),
     };
     let messages = |reason: &str| {

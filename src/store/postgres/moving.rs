@@ -407,11 +407,15 @@ impl Target {
         }
         let of_kind = |kind: &'static str| {
             let lines = self.options.migrations.iter().flat_map(|migration| migration.sql.lines());
-            let names = lines.filter_map(|line| line.strip_prefix(kind)?.split([' ', ';']).next());
+            let names =
+                lines.filter_map(|line| line.strip_prefix(kind)?.split([' ', ';', '(']).next());
             names.collect::<Vec<_>>().join(", ")
         };
         let (tables, sequences) = (of_kind("CREATE TABLE "), of_kind("CREATE SEQUENCE "));
-        let drop = format!("DROP TABLE IF EXISTS {tables}; DROP SEQUENCE IF EXISTS {sequences}");
+        let functions = of_kind("CREATE FUNCTION ");
+        let drop = format!(
+            "DROP TABLE IF EXISTS {tables}; DROP SEQUENCE IF EXISTS {sequences}; DROP FUNCTION IF EXISTS {functions}"
+        );
         self.connection.batch(&format!("BEGIN; {drop}; COMMIT")).await
     }
 }

@@ -124,7 +124,7 @@ async fn forward(
         let (tag, message) = frame(from).await?;
         let text = String::from_utf8_lossy(&message);
         match tag {
-            b'P' if text.contains(".messages (seq") => kind = Kind::Accept,
+            b'P' if text.contains(".accept_") => kind = Kind::Accept,
             b'P' if text.contains(".leases WHERE destination") => kind = Kind::Step,
             b'Q' if text.starts_with("BEGIN") => kind = Kind::Other,
             b'Q' if text.starts_with("COMMIT") => {

@@ -68,7 +68,7 @@ pub struct CpuLimit {
 }
 
 impl CpuLimit {
-    /// Reading the clock takes as long as some ten steps of what is limited.
+    /// Reading the clock takes about as long as ten steps of the limited work.
     const LOOK_EVERY: u32 = 64;
 
     /// Begins now.

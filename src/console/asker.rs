@@ -1,5 +1,5 @@
-//! Questions to Loops that people ask from the console, which knows no client of Loops itself: whoever composes the
-//! program answers them with one.
+//! Questions to Loops that people ask from the console. The console has no client of Loops; the composition root
+//! implements [`Asker`] with one.
 
 use async_trait::async_trait;
 use serde_json::{Map, Value};

@@ -7,18 +7,20 @@ use jiff::{SignedDuration, Timestamp};
 use super::status::{DestinationNow, Status};
 use crate::queue::PauseReason;
 
-/// Deliveries fail often if this part of them failed in the last hour, of at least so many.
+/// The share of failed deliveries in the last hour above which deliveries fail often, given at least
+/// [`FAILED_MIN`] failures.
 const FAILING_PART: f64 = 0.05;
 const FAILED_MIN: u64 = 5;
 
-/// Requests are rejected often if more than this part of what came was, of at least so many.
+/// The share of rejected messages in the last hour above which a source is rejected often, given at least
+/// [`REJECTED_MIN`] rejections.
 const REJECTED_PART: f64 = 0.1;
 const REJECTED_MIN: u64 = 10;
 
 /// A queue is behind if its oldest message waits for longer.
 const BEHIND: SignedDuration = SignedDuration::from_secs(60);
 
-/// For so long Loops may answer with errors before it counts as down.
+/// How long Loops may answer with errors before it counts as down.
 const DOWN_AFTER: SignedDuration = SignedDuration::from_secs(10);
 
 /// Loops' answer when there are too many requests.
@@ -90,7 +92,7 @@ impl DiagnosisCode {
     pub fn next_step(self) -> &'static str {
         match self {
             DiagnosisCode::StoreDown => {
-                "Read the error in the log. Senders are asked to retry; start nothing anew before the store works."
+                "Read the error in the log. Senders are asked to retry; do not restart anything before the store works."
             }
             DiagnosisCode::StoreFull => {
                 "Make room on the disk of the data folder, or read the error in the log."
@@ -114,9 +116,7 @@ impl DiagnosisCode {
             DiagnosisCode::Rejecting => {
                 "See the code of the rejections under Sources, and fix the sender."
             }
-            DiagnosisCode::Failing => {
-                "Look at the causes, mend the most frequent one, then replay."
-            }
+            DiagnosisCode::Failing => "Look at the causes, fix the most frequent one, then replay.",
             DiagnosisCode::Limited => {
                 "Nothing, if this ends soon. Otherwise something else uses the rate of the same Loops team."
             }

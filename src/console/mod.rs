@@ -23,6 +23,7 @@ mod person;
 pub mod preview;
 mod query;
 mod reload;
+mod replay;
 mod session;
 mod state;
 mod status;

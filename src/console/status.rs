@@ -195,7 +195,7 @@ pub(super) async fn read(state: &AdminState) -> Result<Status, Unavailable> {
     let reported = reported(&replicas);
     let mut depths = BTreeMap::new();
     for name in names {
-        // Whoever delivers counts regularly; otherwise it is counted now.
+        // The process that delivers counts regularly; without one, count now.
         if reported.get(name.as_str()).is_none_or(|(_, one)| one.waiting.is_none()) {
             depths.insert(name.clone(), state.work.depth(&name).await?);
         }

@@ -257,7 +257,7 @@ fn find<'a>(
     (kind, Some(message), format!("Loops has taken {}{what}.", name(message)))
 }
 
-/// The latest message of each type and event: what came before it was made up for, or is past.
+/// The latest message of each type and event: an earlier one no longer matters.
 fn latest_of_each(messages: &[MessageRecord]) -> Vec<&MessageRecord> {
     let mut latest: Vec<&MessageRecord> = Vec::new();
     for message in messages {

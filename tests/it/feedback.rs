@@ -270,7 +270,7 @@ async fn a_wrong_setting_is_named_at_start_and_never_shown() {
     }
 }
 
-/// A receiver of what is handed on.
+/// A server to which webhooks are forwarded.
 async fn receiver(script: impl FnMut(&Seen) -> Reply + Send + 'static) -> (ScriptedLoops, Setup) {
     let receiver = ScriptedLoops::start(script).await;
     let url = format!("{}/hooks?token=canary-of-the-url", receiver.base_url);

@@ -6,18 +6,16 @@ use axum::extract::State;
 use axum::http::StatusCode;
 use axum::{Extension, Json};
 use serde::Deserialize;
-use tokio::time::Instant;
 use utoipa::ToSchema;
 
 use super::body::{self, Body};
 use super::errors::{AdminErrors, StoreErrors};
-use crate::console::audit::{Actor, record};
+use crate::console::audit::Actor;
+use crate::console::replay::{self, Part};
 use crate::console::state::{AdminState, store_fault};
 use crate::console::view::{ReplayPosition, Replayed};
 use crate::http::error::{ApiError, ErrorBody};
-use crate::queue::{
-    AuditAction, Criteria, CriteriaProblem, ReplayAsk, ReplayState, Selection, replay_arguments,
-};
+use crate::queue::{Criteria, CriteriaProblem, ReplayAsk, ReplayState, Selection};
 use crate::segment::MessageType;
 use crate::telemetry;
 
@@ -106,52 +104,30 @@ pub(super) async fn replay(
     let now = state.clock.now();
     let selection = selection(asked, &state)?;
     let ask = ReplayAsk { selection, position, is_dry_run, now };
-    // A client that leaves does not keep what it did from the record.
-    let part = tokio::spawn(async move { replay_part(&state, &actor, ask).await });
-    part.await.unwrap_or_else(|_| {
+    let part = match is_dry_run {
+        true => Some(replay::run(&state, ask, BUSY_MAX).await),
+        false => replay::run_on_record(&state, &actor, ask, BUSY_MAX).await,
+    };
+    let Some(part) = part else {
         let interrupted = "the replay was interrupted: see the log, and count again what is left";
-        Err(ApiError::new(StatusCode::INTERNAL_SERVER_ERROR, "internal", interrupted))
-    })
-}
-
-async fn replay_part(
-    state: &AdminState,
-    actor: &Actor,
-    mut ask: ReplayAsk,
-) -> Result<Json<Replayed>, ApiError> {
-    let is_dry_run = ask.is_dry_run;
-    let arguments = replay_arguments(&ask.selection);
-    let began = Instant::now();
-    let (mut replayed, mut without_contents) = (0, 0);
-    loop {
-        let chunk = match state.replays.replay(&ask).await {
-            Ok(chunk) => chunk,
-            // Report what was replayed, and where to continue.
-            Err(fault) if replayed > 0 => {
-                tracing::warn!(error = %telemetry::chain(&fault), "a replay was interrupted");
-                break;
-            }
-            Err(fault) => return Err(store_fault(fault)),
-        };
-        replayed += chunk.replayed;
-        without_contents += chunk.without_contents;
-        ask.position = chunk.next;
-        if chunk.next.is_none() || began.elapsed() >= BUSY_MAX {
-            break;
+        return Err(ApiError::new(StatusCode::INTERNAL_SERVER_ERROR, "internal", interrupted));
+    };
+    let Part { replayed, without_contents, next, fault, .. } = part;
+    match fault {
+        // Report what was replayed, and where to continue.
+        Some(fault) if replayed > 0 => {
+            tracing::warn!(error = %telemetry::chain(&fault), "a replay was interrupted");
         }
+        Some(fault) => return Err(store_fault(fault)),
+        None => {}
     }
-    let is_whole = ask.position.is_none();
+    let is_whole = next.is_none();
     tracing::info!(replayed, without_contents, is_dry_run, is_whole, "replayed");
-    if !is_dry_run {
-        let rest = if is_whole { "" } else { "; the rest is to be continued" };
-        let result = format!("{replayed} replayed, {without_contents} without contents{rest}");
-        record(state, actor, AuditAction::Replay, &arguments, result).await;
-    }
     Ok(Json(Replayed {
         dry_run: is_dry_run,
         replayed,
         without_contents,
-        r#continue: ask.position.map(Into::into),
+        r#continue: next.map(Into::into),
     }))
 }
 

@@ -1,4 +1,4 @@
-//! A changed subscription, as somebody writes it, and what is wrong with it.
+//! A changed subscription as a person is writing it, and the errors in it.
 
 use serde::Serialize;
 use utoipa::ToSchema;

@@ -156,7 +156,7 @@ pub(super) async fn try_it(
     form: Result<Form<Written>, FormRejection>,
 ) -> Response {
     if !frame.is_admin {
-        // How many messages a trigger takes tells what they hold.
+        // The number of messages that a trigger takes reveals their contents.
         let text = "Changes are tried by admins: a trigger could find out what messages hold.";
         return error_page(frame, &ApiError::new(StatusCode::FORBIDDEN, "viewer", text));
     }

@@ -9,20 +9,19 @@ use axum::Extension;
 use axum::extract::{Form, State};
 use axum::http::{StatusCode, Uri};
 use axum::response::{IntoResponse, Redirect, Response};
-use tokio::time::Instant;
 
 use super::frame::Frame;
 use super::messages::{Field, Row, fields};
 use super::parts::{Time, count, url_encode};
 use super::{error_page, html};
-use crate::console::audit::{Actor, record};
+use crate::console::audit::Actor;
 use crate::console::filter;
 use crate::console::query::{Parameters, bad_query};
+use crate::console::replay::{self, Part};
 use crate::console::state::{AdminState, store_fault};
 use crate::http::error::ApiError;
 use crate::queue::{
     AuditAction, Filter, MessageState, ReplayAsk, ReplayPosition, ReplayState, Selection, Seq,
-    replay_arguments,
 };
 
 /// How long a count may take; what is not counted by then is too much for a page.
@@ -40,19 +39,8 @@ const AUDIT_PAGE: u32 = 200;
 const AUDIT_PAGES_MAX: usize = 10;
 /// Requests a second that Loops takes, unless it says otherwise.
 const LOOPS_RATE: u64 = 10;
-/// The parameters of a selection, `state` apart.
-const NAMES: [&str; 10] = [
-    "person",
-    "message",
-    "reason",
-    "destination",
-    "source",
-    "type",
-    "event",
-    "subscription",
-    "from",
-    "to",
-];
+/// Chooses one message by its number, beside the conditions of a list.
+const MESSAGE: &str = "message";
 
 /// The choice of messages, and what a replay of them would do.
 #[derive(Template)]
@@ -103,6 +91,11 @@ struct ReplayingPage {
     hidden: Vec<(String, String)>,
 }
 
+/// The names of the conditions.
+fn names() -> Vec<&'static str> {
+    [&filter::PAGE_NAMES[..], &[MESSAGE]].concat()
+}
+
 /// Chooses and counts.
 pub(super) async fn page(State(state): State<AdminState>, frame: Frame, uri: Uri) -> Response {
     match choose(&state, frame.clone(), &uri).await {
@@ -112,7 +105,7 @@ pub(super) async fn page(State(state): State<AdminState>, frame: Frame, uri: Uri
 }
 
 async fn choose(state: &AdminState, frame: Frame, uri: &Uri) -> Result<ReplayPage, ApiError> {
-    let given = Parameters::of_form(uri, &[&NAMES[..], &["state"]].concat())?;
+    let given = Parameters::of_form(uri, &names())?;
     let is_asked = given.len() > 0;
     let chosen = replay_state(given.get("state"))?;
     let counted = match is_asked {
@@ -120,7 +113,7 @@ async fn choose(state: &AdminState, frame: Frame, uri: &Uri) -> Result<ReplayPag
         false => None,
     };
     let text = |name: &str| given.get(name).unwrap_or_default().to_owned();
-    let fixed = ["person", "message"].into_iter();
+    let fixed = ["person", MESSAGE].into_iter();
     let fixed = fixed.filter_map(|name| Some((name.to_owned(), given.get(name)?.to_owned())));
     let states = [
         ("failed", "failed"),
@@ -180,7 +173,7 @@ async fn selection(
 ) -> Result<Selection, ApiError> {
     let filter = filter::filter(&given.only(&filter::PAGE_NAMES, "state"), state).await?;
     let mut selection = Selection { state: chosen, filter, message_ids: Vec::new() };
-    if let Some(number) = given.get("message") {
+    if let Some(number) = given.get(MESSAGE) {
         let seq = number.parse().map(Seq);
         let seq = seq.map_err(|_| bad_query("`message` must be the number of a message"))?;
         let found = state.log.message(seq).await.map_err(store_fault)?;
@@ -217,15 +210,15 @@ async fn count_selected(
     chosen: ReplayState,
 ) -> Result<Counted, ApiError> {
     let selection = selection(state, given, chosen).await?;
-    let deadline = Instant::now() + COUNT_TIME;
-    let mut whole = dry_run(state, &selection, None, deadline).await?;
+    let whole = dry_run(state, &selection, None, COUNT_TIME).await?;
+    let mut is_cut = whole.next.is_some();
     let delivered = match chosen {
         ReplayState::Failed | ReplayState::Unmatched => 0,
         ReplayState::Delivered => whole.replayed,
         ReplayState::All => {
             let delivered = Selection { state: ReplayState::Delivered, ..selection.clone() };
-            let counted = dry_run(state, &delivered, Some(whole.until), deadline).await?;
-            whole.is_cut |= counted.is_cut;
+            let counted = dry_run(state, &delivered, Some(whole.until), COUNT_TIME).await?;
+            is_cut |= counted.next.is_some();
             counted.replayed
         }
     };
@@ -247,7 +240,7 @@ async fn count_selected(
         replayed: whole.replayed,
         without_contents: whole.without_contents,
         delivered,
-        is_cut: whole.is_cut,
+        is_cut,
         takes: words_of_seconds(whole.replayed.div_ceil(LOOPS_RATE)),
         must_type: must_type(whole.replayed, delivered),
         examples,
@@ -261,34 +254,20 @@ fn must_type(replayed: u64, delivered: u64) -> bool {
     replayed >= TYPED_FROM || delivered > 0
 }
 
-struct DryRun {
-    replayed: u64,
-    without_contents: u64,
-    until: Seq,
-    is_cut: bool,
-}
-
+/// Counts for a time.
 async fn dry_run(
     state: &AdminState,
     selection: &Selection,
     until: Option<Seq>,
-    deadline: Instant,
-) -> Result<DryRun, ApiError> {
+    time: Duration,
+) -> Result<Part, ApiError> {
     let position = until.map(|until| ReplayPosition { after: Seq::default(), until });
     let (selection, now) = (selection.clone(), state.clock.now());
-    let mut ask = ReplayAsk { selection, position, is_dry_run: true, now };
-    let mut counted =
-        DryRun { replayed: 0, without_contents: 0, until: Seq::default(), is_cut: false };
-    loop {
-        let chunk = state.replays.replay(&ask).await.map_err(store_fault)?;
-        counted.replayed += chunk.replayed;
-        counted.without_contents += chunk.without_contents;
-        counted.until = chunk.until;
-        counted.is_cut = chunk.next.is_some();
-        ask.position = chunk.next;
-        if chunk.next.is_none() || Instant::now() >= deadline {
-            return Ok(counted);
-        }
+    let ask = ReplayAsk { selection, position, is_dry_run: true, now };
+    let mut part = replay::run(state, ask, time).await;
+    match part.fault.take() {
+        Some(fault) => Err(store_fault(fault)),
+        None => Ok(part),
     }
 }
 
@@ -312,8 +291,7 @@ async fn examples(state: &AdminState, selection: &Selection) -> Result<Vec<Row>,
 }
 
 /// What the form that replays sends, beside the conditions.
-const CONFIRMED: [&str; 7] =
-    ["state", "until", "expected", "delivered", "after", "replayed", "number"];
+const CONFIRMED: [&str; 6] = ["until", "expected", "delivered", "after", "replayed", "number"];
 
 /// Replays a part, or the whole.
 pub(super) async fn replay(
@@ -322,13 +300,9 @@ pub(super) async fn replay(
     frame: Frame,
     Form(fields): Form<Vec<(String, String)>>,
 ) -> Response {
-    let asked = frame.clone();
-    // A browser that leaves does not keep what it did from the record.
-    let part = tokio::spawn(async move { replay_part(&state, &actor, asked, fields).await });
-    match part.await {
-        Ok(Ok(response)) => response,
-        Ok(Err(error)) => error_page(frame, &error),
-        Err(_) => error_page(frame, &internal()),
+    match replay_part(&state, &actor, frame.clone(), fields).await {
+        Ok(response) => response,
+        Err(error) => error_page(frame, &error),
     }
 }
 
@@ -345,7 +319,7 @@ async fn replay_part(
             "You are logged in as a viewer, who changes nothing: log in with an admin token to replay.",
         ));
     }
-    let given = Parameters::of_pairs(fields, &[&NAMES[..], &CONFIRMED].concat())?;
+    let given = Parameters::of_pairs(fields, &[&names()[..], &CONFIRMED].concat())?;
     let whole = |name: &str| match given.get(name) {
         None => Ok(0),
         Some(text) => {
@@ -365,12 +339,12 @@ async fn replay_part(
             ),
         ));
     }
-    let conditions = given.only(&NAMES, "state");
+    let conditions = given.only(&names(), "state");
     let selection = selection(state, &conditions, replay_state(given.get("state"))?).await?;
     if !is_begun {
         // Messages that waited when they were counted may be done by now.
-        let deadline = Instant::now() + COUNT_TIME;
-        let now = dry_run(state, &selection, Some(Seq(until.cast_signed())), deadline).await?;
+        let until = Some(Seq(until.cast_signed()));
+        let now = dry_run(state, &selection, until, COUNT_TIME).await?;
         if now.replayed != expected {
             return Err(ApiError::new(
                 StatusCode::CONFLICT,
@@ -382,34 +356,16 @@ async fn replay_part(
             ));
         }
     }
-    let arguments = replay_arguments(&selection);
     let position =
         ReplayPosition { after: Seq(after.cast_signed()), until: Seq(until.cast_signed()) };
     let now = state.clock.now();
-    let mut ask = ReplayAsk { selection, position: Some(position), is_dry_run: false, now };
-    let began = Instant::now();
-    let (mut replayed, mut without_contents) = (0, 0);
-    let failed = loop {
-        match state.replays.replay(&ask).await {
-            Ok(chunk) => {
-                replayed += chunk.replayed;
-                without_contents += chunk.without_contents;
-                ask.position = chunk.next;
-            }
-            Err(fault) => break Some(store_fault(fault)),
-        }
-        if ask.position.is_none() || began.elapsed() >= PART_TIME {
-            break None;
-        }
-    };
-    let more = if ask.position.is_some() { "; not at its end" } else { "" };
-    let result = format!("{replayed} replayed, {without_contents} without contents{more}");
-    record(state, actor, AuditAction::Replay, &arguments, result).await;
-    if let Some(error) = failed {
-        return Err(error);
+    let ask = ReplayAsk { selection, position: Some(position), is_dry_run: false, now };
+    let part = replay::run_on_record(state, actor, ask, PART_TIME).await.ok_or_else(internal)?;
+    if let Some(fault) = part.fault {
+        return Err(store_fault(fault));
     }
-    let replayed = before.saturating_add(replayed);
-    let Some(next) = ask.position else {
+    let replayed = before.saturating_add(part.replayed);
+    let Some(next) = part.next else {
         return Ok(Redirect::to("/console/replay#past").into_response());
     };
     let mut hidden: Vec<(String, String)> =

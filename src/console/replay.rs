@@ -1,0 +1,71 @@
+//! Replays for a bounded time, and puts it on record: for the API and the page.
+
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::audit::{self, Actor};
+use super::state::AdminState;
+use crate::queue::{AuditAction, ReplayAsk, ReplayPosition, Seq, Unavailable, replay_arguments};
+
+/// What was done of a replay, or counted.
+#[derive(Debug)]
+pub(super) struct Part {
+    pub(super) replayed: u64,
+    pub(super) without_contents: u64,
+    /// The last sequence number that the replay examines.
+    pub(super) until: Seq,
+    /// Where to continue; `None` at the end.
+    pub(super) next: Option<ReplayPosition>,
+    /// Why it went no further.
+    pub(super) fault: Option<Unavailable>,
+}
+
+/// Replays, or counts, until the end or for a time.
+pub(super) async fn run(state: &AdminState, mut ask: ReplayAsk, time: Duration) -> Part {
+    let began = Instant::now();
+    let until = ask.position.map(|position| position.until).unwrap_or_default();
+    let mut part =
+        Part { replayed: 0, without_contents: 0, until, next: ask.position, fault: None };
+    loop {
+        match state.replays.replay(&ask).await {
+            Ok(chunk) => {
+                part.replayed += chunk.replayed;
+                part.without_contents += chunk.without_contents;
+                part.until = chunk.until;
+                part.next = chunk.next;
+                ask.position = chunk.next;
+            }
+            Err(fault) => {
+                part.fault = Some(fault);
+                return part;
+            }
+        }
+        if part.next.is_none() || began.elapsed() >= time {
+            return part;
+        }
+    }
+}
+
+/// The same for a replay that a person asked for. What it did goes on record, even if the client leaves meanwhile;
+/// `None`: it panicked.
+pub(super) async fn run_on_record(
+    state: &AdminState,
+    actor: &Actor,
+    ask: ReplayAsk,
+    time: Duration,
+) -> Option<Part> {
+    let (state, actor) = (state.clone(), actor.clone());
+    let arguments = replay_arguments(&ask.selection);
+    let task = tokio::spawn(async move {
+        let part = run(&state, ask, time).await;
+        if part.fault.is_none() || part.replayed > 0 {
+            let rest = if part.next.is_some() { "; the rest is to be continued" } else { "" };
+            let Part { replayed, without_contents, .. } = part;
+            let result = format!("{replayed} replayed, {without_contents} without contents{rest}");
+            audit::record(&state, &actor, AuditAction::Replay, &arguments, result).await;
+        }
+        part
+    });
+    task.await.ok()
+}

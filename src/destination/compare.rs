@@ -66,6 +66,12 @@ pub enum Stopped {
     Mapping,
 }
 
+impl Stopped {
+    fn in_mapping(field: Option<String>) -> Self {
+        field.map_or(Stopped::Mapping, Stopped::Field)
+    }
+}
+
 impl Change {
     /// All of them.
     pub const ALL: [Change; 6] = [
@@ -207,17 +213,25 @@ impl Revision {
     }
 
     /// Where the values of the fields come from after the change, or before it if nothing is made after it.
-    pub fn explain(&self, message: &Message, stop: &dyn Fn() -> bool) -> Vec<ExplainedField> {
+    /// `stop` is as for [`Revision::compare`].
+    pub fn explain(
+        &self,
+        message: &Message,
+        stop: &dyn Fn() -> bool,
+    ) -> Result<Vec<ExplainedField>, Stopped> {
         let taking = |one: &&CompiledSubscription| {
             one.is_enabled() && one.trigger.matches_until(message.value(), stop) == Ok(true)
         };
         let Some(one) = self.after.iter().chain(&self.before).find(taking) else {
-            return Vec::new();
+            return if stop() { Err(Stopped::Trigger) } else { Ok(Vec::new()) };
         };
-        match one.mapping.resolve_fields_until(message.value(), stop) {
-            Ok(fields) => one.explain_fields(message.value(), &fields, stop),
-            Err(_) => Vec::new(),
-        }
+        let fields = match one.mapping.resolve_fields_until(message.value(), stop) {
+            Ok(fields) => fields,
+            Err(Unresolved::Failed(_)) => return Ok(Vec::new()),
+            Err(Unresolved::Stopped { field }) => return Err(Stopped::in_mapping(field)),
+        };
+        let explained = one.explain_fields(message.value(), &fields, stop);
+        if stop() { Err(Stopped::Mapping) } else { Ok(explained) }
     }
 }
 
@@ -243,10 +257,7 @@ impl CompiledSubscription {
             Ok(true) => match self.mapping.resolve_fields_until(message, stop) {
                 Ok(fields) => self.request(message, fields, options, &mut warnings),
                 Err(Unresolved::Failed(failure)) => Err(PlanFailure::invalid(failure.to_string())),
-                Err(Unresolved::Stopped { field: Some(field) }) => {
-                    return Err(Stopped::Field(field));
-                }
-                Err(Unresolved::Stopped { field: None }) => return Err(Stopped::Mapping),
+                Err(Unresolved::Stopped { field }) => return Err(Stopped::in_mapping(field)),
             },
             Err(_) if stop() => return Err(Stopped::Trigger),
             Err(failure) => Err(PlanFailure::invalid(failure.to_string())),

@@ -13,7 +13,7 @@ use super::view::{Compared, ComparedMessage, Side, StoppedAt};
 use super::{Draft, SHOWN_MAX};
 use crate::clock::CpuLimit;
 use crate::console::preview::{PreviewedField, PreviewedRequest};
-use crate::destination::{Comparison, Destination, Revision};
+use crate::destination::{Comparison, Destination, Revision, Stopped};
 use crate::large::Turns;
 use crate::queue::Contents;
 use crate::segment::{Message, MessageType};
@@ -200,21 +200,22 @@ impl Comparing {
     ) -> Result<(), String> {
         let stop = || limit.is_over();
         for revision in &self.revisions {
-            let found = revision.compare(message, &stop).map_err(|place| {
+            let too_long = |place: Stopped| {
                 format!(
                     "{place} of `{}` took longer than its budget, {} ms for {BATCH_LENGTH} messages",
                     revision.name(),
                     BUDGET.as_millis()
                 )
-            })?;
+            };
+            let found = revision.compare(message, &stop).map_err(too_long)?;
             let Some(comparison) = found else { continue };
-            self.compared.counts.add(&comparison);
             let is_shown =
                 self.last <= SHOWN_MAX || comparison.change != crate::destination::Change::Same;
             if is_shown && self.compared.messages.len() < SHOWN_MAX {
-                let shown = show(revision, message, &comparison, &stop);
+                let shown = show(revision, message, &comparison, &stop).map_err(too_long)?;
                 self.compared.messages.push(ComparedMessage { seq, received_at, ..shown });
             }
+            self.compared.counts.add(&comparison);
         }
         if self.cases.len() < CASES_MAX
             && let Some(case) = self.case(message)
@@ -254,12 +255,13 @@ fn show(
     message: &Message,
     comparison: &Comparison,
     stop: &dyn Fn() -> bool,
-) -> ComparedMessage {
+) -> Result<ComparedMessage, Stopped> {
     let before = comparison.before.as_ref().map(Side::of);
     let after = comparison.after.as_ref().map(Side::of);
     let event = message.value().get("event").and_then(|event| event.as_str());
     let is_track = message.kind() == MessageType::Track;
-    ComparedMessage {
+    let fields = revision.explain(message, stop)?;
+    Ok(ComparedMessage {
         subscription: revision.name().to_owned(),
         seq: None,
         message_id: message.message_id().to_owned(),
@@ -268,10 +270,10 @@ fn show(
         received_at: None,
         change: comparison.change,
         difference: ComparedMessage::lines(before.as_ref(), after.as_ref()),
-        fields: revision.explain(message, stop).into_iter().map(PreviewedField::from).collect(),
+        fields: fields.into_iter().map(PreviewedField::from).collect(),
         before,
         after,
-    }
+    })
 }
 
 #[cfg(test)]

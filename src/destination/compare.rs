@@ -131,6 +131,20 @@ impl Destination {
         Ok((after, revision))
     }
 
+    /// The same as [`Destination::plan`], unless `stop`, which is asked again and again, says to stop. The error has the
+    /// name of the subscription and the place.
+    pub fn plan_until(
+        &self,
+        message: &Message,
+        stop: &dyn Fn() -> bool,
+    ) -> Result<Plan, (String, Stopped)> {
+        self.plan_with(message, |one| {
+            let made = one.make_until(message.value(), &self.options, stop);
+            let made = made.map_err(|place| (one.name().to_owned(), place))?;
+            Ok(made.map(|made| one.planned(made.outcome, made.warnings)))
+        })
+    }
+
     /// The subscriptions that differ from those of another destination with the same options, by their names.
     pub fn revisions(&self, after: &Self) -> Vec<Revision> {
         let kept = self.subscriptions.iter().map(|one| (Some(one), after.subscription(one.name())));

@@ -104,7 +104,15 @@ impl CompiledSubscription {
                 .and_then(|fields| self.request(message, fields, options, &mut warnings)),
             Err(failure) => Err(PlanFailure::invalid(failure.to_string())),
         };
-        Some(PlannedDelivery {
+        Some(self.planned(outcome, warnings))
+    }
+
+    pub(super) fn planned(
+        &self,
+        outcome: Result<Request, PlanFailure>,
+        warnings: Vec<String>,
+    ) -> PlannedDelivery {
+        PlannedDelivery {
             subscription: self.written.name.clone(),
             action: self.written.action,
             // A late delivery is dropped alone.
@@ -112,7 +120,7 @@ impl CompiledSubscription {
             max_age_s: self.written.max_age_s,
             warnings,
             outcome,
-        })
+        }
     }
 
     pub(super) fn fields<'a>(&'a self, message: &'a Value) -> Result<Fields<'a>, PlanFailure> {

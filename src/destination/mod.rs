@@ -29,6 +29,7 @@ pub use crate::action::{ActionKind, Unmatched, UnmatchedReason};
 pub use crate::loops::Request;
 
 use std::collections::HashSet;
+use std::convert::Infallible;
 
 use jiff::Timestamp;
 
@@ -187,25 +188,40 @@ impl Destination {
         warnings
     }
 
+    /// Its options.
+    pub fn options(&self) -> &DestinationOptions {
+        &self.options
+    }
+
     /// Plans a message.
     pub fn plan(&self, message: &Message) -> Plan {
+        let plan = |one: &CompiledSubscription| Ok(one.plan(message.value(), &self.options));
+        let Ok::<_, Infallible>(plan) = self.plan_with(message, plan);
+        plan
+    }
+
+    /// Plans a message with what `plan` makes of it under each enabled subscription.
+    fn plan_with<E>(
+        &self,
+        message: &Message,
+        plan: impl Fn(&CompiledSubscription) -> Result<Option<PlannedDelivery>, E>,
+    ) -> Result<Plan, E> {
         let happened_at = message.timestamp();
         if let Some(unmatched) = self.turned_off(message) {
-            return Plan { deliveries: Vec::new(), unmatched: Some(unmatched), happened_at };
+            let unmatched = Some(unmatched);
+            return Ok(Plan { deliveries: Vec::new(), unmatched, happened_at });
         }
-        let mut deliveries: Vec<PlannedDelivery> = self
-            .subscriptions
-            .iter()
-            .filter(|subscription| subscription.is_enabled())
-            .filter_map(|subscription| subscription.plan(message.value(), &self.options))
-            .collect();
+        let enabled = self.subscriptions.iter().filter(|subscription| subscription.is_enabled());
+        let mut deliveries: Vec<PlannedDelivery> = enabled
+            .filter_map(|subscription| plan(subscription).transpose())
+            .collect::<Result<_, E>>()?;
         // A request behind the deletion would create the contact again.
         deliveries.sort_by_key(|delivery| delivery.action == ActionKind::DeleteContact);
         let unmatched = deliveries.is_empty().then(|| Unmatched {
             reason: UnmatchedReason::NoSubscription,
             detail: format!("no subscription's trigger matches this {} message", message.kind()),
         });
-        Plan { deliveries, unmatched, happened_at }
+        Ok(Plan { deliveries, unmatched, happened_at })
     }
 
     /// Why the destination is turned off for a message, if it is. Consent is checked before `integrations`.

@@ -4,8 +4,10 @@
 //! * `draft`: reads the changed subscription, and says where it is wrong.
 //! * `work`: compares batches of messages within a budget, a batch at a time.
 //! * `received`: the messages to compare, from the store.
+//! * `case`: a message as a case for `check --cases`.
 //! * `view`: the result. `difference`: two requests line by line.
 
+pub mod case;
 pub mod difference;
 pub mod draft;
 pub mod received;

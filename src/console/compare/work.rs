@@ -6,13 +6,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
-use serde_json::{Value as Json, json};
+use serde_json::Value as Json;
 use tokio::sync::Semaphore;
 
+use super::case::{case, file};
 use super::view::{Compared, ComparedMessage, Side, StoppedAt};
 use super::{Draft, SHOWN_MAX};
 use crate::clock::CpuLimit;
-use crate::console::preview::{PreviewedField, PreviewedRequest};
+use crate::console::preview::PreviewedField;
 use crate::destination::{Comparison, Destination, Revision, Stopped};
 use crate::large::Turns;
 use crate::queue::Contents;
@@ -26,9 +27,6 @@ pub(super) const BATCH_LENGTH: usize = 20;
 
 /// How many messages become cases.
 const CASES_MAX: usize = 5;
-
-/// The longest message that becomes a case, in bytes.
-const CASE_BYTES_MAX: usize = 16 * 1024;
 
 /// The turn to compare a batch. Clones share it.
 #[derive(Debug, Clone)]
@@ -147,7 +145,7 @@ impl Comparing {
         if self.revisions.is_empty() {
             self.compared.summary = "No subscription differs.".to_owned();
         }
-        let cases = (!self.cases.is_empty()).then(|| format!("{:#}\n", Json::Array(self.cases)));
+        let cases = (!self.cases.is_empty()).then(|| file(self.cases));
         (self.compared, cases)
     }
 
@@ -199,14 +197,9 @@ impl Comparing {
         limit: &CpuLimit,
     ) -> Result<(), String> {
         let stop = || limit.is_over();
+        let mut is_taken = false;
         for revision in &self.revisions {
-            let too_long = |place: Stopped| {
-                format!(
-                    "{place} of `{}` took longer than its budget, {} ms for {BATCH_LENGTH} messages",
-                    revision.name(),
-                    BUDGET.as_millis()
-                )
-            };
+            let too_long = |place: Stopped| too_long(revision.name(), &place);
             let found = revision.compare(message, &stop).map_err(too_long)?;
             let Some(comparison) = found else { continue };
             let is_shown =
@@ -216,38 +209,22 @@ impl Comparing {
                 self.compared.messages.push(ComparedMessage { seq, received_at, ..shown });
             }
             self.compared.counts.add(&comparison);
+            is_taken |= comparison.after.is_some();
         }
-        if self.cases.len() < CASES_MAX
-            && let Some(case) = self.case(message)
-        {
-            self.cases.push(case);
+        if is_taken && self.cases.len() < CASES_MAX {
+            let plan = self.after.plan_until(message, &stop);
+            let plan = plan.map_err(|(name, place)| too_long(&name, &place))?;
+            self.cases.extend(case(message, &plan, None));
         }
         Ok(())
     }
+}
 
-    /// A message with the requests that it makes after the change, if one of the changed subscriptions takes it.
-    fn case(&self, message: &Message) -> Option<Json> {
-        let name = format!("message {}", message.message_id());
-        let text = message.value().to_json();
-        if text.len() > CASE_BYTES_MAX {
-            return None;
-        }
-        let plan = self.after.plan(message);
-        let names: Vec<&str> = self.revisions.iter().map(Revision::name).collect();
-        plan.deliveries.iter().find(|one| names.contains(&one.subscription.as_str()))?;
-        let (made, failed): (Vec<_>, Vec<_>) =
-            plan.deliveries.iter().map(|one| one.outcome.as_ref()).partition(Result::is_ok);
-        let requests: Vec<_> = made.into_iter().flatten().map(PreviewedRequest::from).collect();
-        let errors =
-            failed.into_iter().filter_map(Result::err).map(|failure| failure.detail.as_str());
-        let errors: Vec<&str> = errors.collect();
-        let message: Json = serde_json::from_str(&text).ok()?;
-        let mut case = json!({"name": name, "message": message, "expect": {"requests": requests}});
-        if !errors.is_empty() {
-            case["expect"]["errors"] = json!(errors);
-        }
-        Some(case)
-    }
+fn too_long(name: &str, place: &Stopped) -> String {
+    format!(
+        "{place} of `{name}` took longer than its budget, {} ms for {BATCH_LENGTH} messages",
+        BUDGET.as_millis()
+    )
 }
 
 fn show(
@@ -365,5 +342,26 @@ mod tests {
             stopped.detail
         );
         assert!(!found.looked.complete);
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_case_that_takes_longer_than_the_budget_is_stopped() {
+        // The draft is quick, but a case holds what the whole destination makes of its message.
+        let slow = doubling().replace(r#""name":"s""#, r#""name":"slow""#);
+        let quick = r#"{"name":"s","action":"sendEvent","events":["*"]}"#;
+        let read = |text: &str| read(&decode(text.as_bytes()).unwrap(), 0).unwrap();
+        let subscriptions = [read(quick), read(&slow)];
+        let destination =
+            Destination::compile(&subscriptions, DestinationOptions::default()).unwrap();
+        let draft = Draft::of_text(RENAMES, Some("s"), &destination).unwrap();
+        let comparing = Comparing::of_draft(draft, 20, Turns::default(), Turn::default());
+        let text = format!(
+            r#"{{"type":"track","userId":"u","event":"e","properties":{{{}}}}}"#,
+            (0..5_000).map(|n| format!(r#""k{n}":{n}"#)).collect::<Vec<_>>().join(",")
+        );
+        let message = Message::from_stored(decode(text.as_bytes()).unwrap()).unwrap();
+        let (found, _) = comparing.with_messages(vec![message; 20]).await.unwrap().finish();
+        let detail = found.stopped.unwrap().detail;
+        assert!(detail.contains("of `slow` took longer than its budget"), "{detail}");
     }
 }

@@ -234,6 +234,13 @@ pub trait Log: Send + Sync {
     /// over, or they were erased. All are in memory at once, so callers ask for a few at a time.
     async fn contents(&self, seqs: &[Seq]) -> Result<Vec<Contents>, Unavailable>;
 
+    /// What requests carry, in the order of `requests`. Those that are gone are left out. All bodies are in memory at
+    /// once, so callers ask for a few at a time. An engine need not keep the body of a request that has ended.
+    async fn request_contents(
+        &self,
+        requests: &[RequestId],
+    ) -> Result<Vec<RequestContents>, Unavailable>;
+
     /// The latest messages that meet a filter, newest first: at most `limit`, older than `before` if given.
     ///
     /// The messages are those that an index of the filter's conditions finds, checked against the others.

@@ -517,6 +517,21 @@ pub enum DeliveryState {
     Unknown,
 }
 
+/// The most messages of one request that are named.
+pub const CARRIED_MAX: usize = 100;
+
+/// What a request carries.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RequestContents {
+    /// Its number.
+    pub id: RequestId,
+    /// JSON body; `None`: it is no longer kept.
+    pub body: Option<Bytes>,
+    /// The messages whose deliveries it carries, in order, at most [`CARRIED_MAX`]. Some may have another number by now,
+    /// or be gone.
+    pub seqs: Vec<Seq>,
+}
+
 /// A request without its body.
 #[derive(Debug, Clone)]
 pub struct RequestRecord {

@@ -17,8 +17,8 @@ use crate::queue::{
     Consequence, Contents, Depth, EventName, FailureGroups, Feedback, FeedbackRecord, Filter,
     Forward, FreeSpace, Frozen, Head, Housekeeping, Inbox, Job, LaneAsk, LanePart, Lease,
     LeaseHolder, LeaseRequest, Log, MessageRecord, NewFeedback, NewMerge, NewMessage, Page,
-    PendingAsk, Recorded, ReplayAsk, ReplayChunk, Replays, Replicas, Seq, Settlement, Store, Tally,
-    TallyStep, Unavailable, Work, WorkError,
+    PendingAsk, Recorded, ReplayAsk, ReplayChunk, Replays, Replicas, RequestContents, RequestId,
+    Seq, Settlement, Store, Tally, TallyStep, Unavailable, Work, WorkError,
 };
 use crate::segment::{Digests, MessageHash, PersonDigest};
 
@@ -222,6 +222,13 @@ impl Log for FlakyStore {
 
     async fn contents(&self, seqs: &[Seq]) -> Result<Vec<Contents>, Unavailable> {
         wait(super::engine().handle(), self.inner.contents(seqs))
+    }
+
+    async fn request_contents(
+        &self,
+        requests: &[RequestId],
+    ) -> Result<Vec<RequestContents>, Unavailable> {
+        wait(super::engine().handle(), self.inner.request_contents(requests))
     }
 
     async fn list(

@@ -46,6 +46,7 @@ mod lists;
 #[cfg(target_os = "linux")]
 mod memory;
 mod merging;
+mod message_page;
 #[cfg(unix)]
 mod moving;
 mod neighbours;

@@ -6,24 +6,23 @@ use axum::extract::{Path, State};
 use axum::http::StatusCode;
 use axum::response::Response;
 use axum::{Extension, Form};
-use serde::Deserialize;
 
 use super::frame::Frame;
-use super::parts::{Badge, Note, Time, json, only_for_admins, segment, why};
-use super::{error_page, html};
-use crate::action::{ActionKind, Endpoint};
+use super::parts::{Badge, Note, Time, json, segment};
+use super::sent::{self, Sight, Step};
+use super::wish::{self, Wish, Wished};
+use super::{error_page, html, replay};
+use crate::action::ActionKind;
 use crate::console::asker::Events;
-use crate::console::audit::{self, Actor};
+use crate::console::audit::Actor;
+use crate::console::compare::case;
 use crate::console::filter::write_persons;
 use crate::console::preview::{Preview, PreviewedSubscription};
 use crate::console::state::{AdminState, store_fault};
 use crate::console::verdict::Verdict;
 use crate::console::{mask, person};
 use crate::http::error::ApiError;
-use crate::queue::{
-    Attempt, AuditAction, DeliveryRecord, DeliveryState, FeedbackRecord, MessageRecord,
-    RequestRecord, Seq, cause,
-};
+use crate::queue::{DeliveryState, FeedbackRecord, MessageRecord, Seq, cause};
 use crate::segment::Message;
 
 #[derive(Template)]
@@ -48,6 +47,8 @@ struct MessagePage {
     answer: Option<String>,
     /// Whether Loops can be asked for the event that was sent.
     can_ask: bool,
+    /// Where it can be replayed; `None` while it waits, and without contents.
+    replay_link: Option<String>,
     contents: Option<Shown>,
 }
 
@@ -62,6 +63,8 @@ struct Shown {
     plans: Vec<Planned>,
     /// No subscription took it, so that people look here first.
     is_open: bool,
+    /// The message as a case for `check --cases`, unless it is masked or too long.
+    case: Option<String>,
 }
 
 /// What a subscription in force makes of the message.
@@ -75,6 +78,8 @@ struct Planned {
     warnings: Vec<String>,
     fields: Vec<Field>,
     request: Option<Body>,
+    /// How it compares with what was sent.
+    compared: &'static str,
     /// The address of the mapping editor, with this message.
     editor: String,
 }
@@ -90,35 +95,6 @@ struct Body {
     body: String,
 }
 
-/// The delivery under one subscription.
-struct Step {
-    badge: Badge,
-    subscription: String,
-    action: &'static str,
-    replay: u32,
-    is_superseded: bool,
-    /// Why it failed.
-    failure: Option<String>,
-    warnings: Vec<String>,
-    request: Option<Request>,
-}
-
-struct Request {
-    line: String,
-    idempotency_key: Option<String>,
-    next_attempt_at: Option<Time>,
-    attempts: Vec<Try>,
-}
-
-struct Try {
-    number: u32,
-    started_at: Time,
-    took: String,
-    status: Option<u16>,
-    outcome: &'static str,
-    answer: String,
-}
-
 /// The page of a message.
 pub(super) async fn page(
     State(state): State<AdminState>,
@@ -126,21 +102,6 @@ pub(super) async fn page(
     seq: Result<Path<i64>, PathRejection>,
 ) -> Response {
     shown(&state, frame, seq, None).await
-}
-
-/// What a person asks for on the page.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "lowercase")]
-enum Wish {
-    /// To see the contents.
-    Contents,
-    /// Whether Loops knows the event.
-    Events,
-}
-
-#[derive(Deserialize)]
-pub(super) struct Wished {
-    wish: Wish,
 }
 
 /// The page with what only admins may ask for.
@@ -151,20 +112,11 @@ pub(super) async fn ask(
     seq: Result<Path<i64>, PathRejection>,
     form: Result<Form<Wished>, FormRejection>,
 ) -> Response {
-    if !frame.is_admin {
-        return error_page(frame, &only_for_admins());
+    let arguments = serde_json::json!({"message": seq.as_ref().map_or(0, |Path(seq)| *seq)});
+    match wish::grant(&state, &actor, &frame, form, &arguments).await {
+        Ok(wish) => shown(&state, frame, seq, wish).await,
+        Err(error) => error_page(frame, &error),
     }
-    let Ok(Form(Wished { wish })) = form else {
-        return shown(&state, frame, seq, None).await;
-    };
-    let number = seq.as_ref().map_or(0, |Path(number)| *number);
-    let action = match wish {
-        Wish::Contents => AuditAction::ShowContents,
-        Wish::Events => AuditAction::AskLoops,
-    };
-    let arguments = serde_json::json!({"message": number});
-    audit::record(&state, &actor, action, &arguments, String::new()).await;
-    shown(&state, frame, seq, Some(wish)).await
 }
 
 async fn shown(
@@ -223,10 +175,15 @@ async fn show(
     let say = |text: &str| if is_admin { text.to_owned() } else { cause(text) };
     let asked = event.as_deref().zip(events.as_ref());
     let verdict = person::judge_one(state, &record, &feedback, asked, say).await?;
+    let steps =
+        sent::steps(state, &record, preview.as_ref(), Sight { is_admin, is_masked }).await?;
     let contents = message.as_ref().map(|message| Shown {
         is_open: record.deliveries.is_empty() && record.is_done,
-        ..contents(state, &record, message, preview.as_ref(), is_masked)
+        case: (!is_masked).then(|| as_case(state, &record, message)).flatten(),
+        ..contents(state, &record, message, preview.as_ref(), &steps, is_masked)
     });
+    let seq = record.seq.0.to_string();
+    let conditions = [("state", record.state().as_str()), ("message", &*seq)];
     let notes = reported(&feedback, &record);
     let kind = record.kind.as_str();
     Ok(Some(MessagePage {
@@ -241,8 +198,9 @@ async fn show(
         destination: record.destination.clone(),
         warnings: record.warnings.clone(),
         replay: record.replay,
-        steps: record.deliveries.iter().map(|delivery| step(delivery, is_admin, say)).collect(),
+        steps,
         notes,
+        replay_link: (record.is_done && contents.is_some()).then(|| replay::link(&conditions)),
         can_ask: is_admin && event.is_some(),
         answer,
         contents,
@@ -295,6 +253,7 @@ fn contents(
     record: &MessageRecord,
     message: &Message,
     preview: Option<&Preview>,
+    steps: &[Step],
     is_masked: bool,
 ) -> Shown {
     let digests: Vec<_> =
@@ -345,6 +304,7 @@ fn contents(
             line: format!("{} {}", request.method, request.path),
             body: mask(request.body.clone(), mask::body),
         }),
+        compared: compared(&subscription.subscription, steps),
     };
     Shown {
         is_masked,
@@ -357,7 +317,34 @@ fn contents(
             .map(|preview| preview.subscriptions.iter().map(planned).collect())
             .unwrap_or_default(),
         is_open: false,
+        case: None,
     }
+}
+
+/// How what a subscription makes of the message now compares with what was sent under it.
+fn compared(subscription: &str, steps: &[Step]) -> &'static str {
+    let mut standing = steps.iter().filter(|step| !step.is_superseded);
+    let step = standing.find(|step| step.subscription == subscription);
+    match step.and_then(|step| step.request.as_ref()) {
+        Some(request) if request.attempts.is_empty() => "",
+        Some(request) if !request.merged_with.is_empty() => {
+            "It was sent merged with other messages."
+        }
+        Some(request) => match request.is_as_planned {
+            Some(true) => "The same request was sent.",
+            Some(false) => "Another request was sent: the mapping was changed since.",
+            None => "",
+        },
+        None => "",
+    }
+}
+
+/// The message as a file for `check --cases`.
+fn as_case(state: &AdminState, record: &MessageRecord, message: &Message) -> Option<String> {
+    let planner = state.planner(Some(&record.destination))?;
+    // Where there is one destination, a case need not name it.
+    let destination = (state.planners.len() > 1).then_some(record.destination.as_str());
+    Some(case::file(vec![case::case(message, &planner.plan(message), destination)?]))
 }
 
 /// Why a trigger does not match, without a value of the message. Its type and the name of its event are no secrets.
@@ -366,42 +353,4 @@ fn masked_why_not(why_not: &str) -> &str {
         .iter()
         .any(|beginning| why_not.starts_with(beginning) && !why_not.contains("; "));
     if is_plain { why_not } else { "its trigger does not match" }
-}
-
-fn step(delivery: &DeliveryRecord, is_admin: bool, say: impl Fn(&str) -> String) -> Step {
-    Step {
-        badge: delivery.state.into(),
-        subscription: delivery
-            .subscription
-            .clone()
-            .unwrap_or_else(|| "before any subscription".to_owned()),
-        action: delivery.action.map_or("", |action| action.as_str()),
-        replay: delivery.replay,
-        is_superseded: delivery.is_superseded,
-        failure: delivery.failure.as_ref().map(|failure| why(failure, &say)),
-        warnings: delivery.warnings.clone(),
-        request: delivery.request.as_ref().map(|request| of_request(request, is_admin)),
-    }
-}
-
-fn of_request(request: &RequestRecord, is_admin: bool) -> Request {
-    let line = |endpoint: Endpoint| format!("{} {}", endpoint.method(), endpoint.path());
-    Request {
-        line: request.endpoint.map_or_else(|| "a request of a later version".to_owned(), line),
-        idempotency_key: request.idempotency_key.clone(),
-        next_attempt_at: request.next_attempt_at.map(Time),
-        attempts: request.attempts.iter().map(|attempt| of_attempt(attempt, is_admin)).collect(),
-    }
-}
-
-fn of_attempt(attempt: &Attempt, is_admin: bool) -> Try {
-    Try {
-        number: attempt.number,
-        started_at: Time(attempt.started_at),
-        took: format!("{} ms", attempt.duration.as_millis()),
-        status: attempt.status,
-        outcome: attempt.outcome.as_str(),
-        // The raw answer may repeat any value of the message.
-        answer: if is_admin { attempt.excerpt.clone() } else { "shown to admins".to_owned() },
-    }
 }

@@ -16,9 +16,11 @@ pub(super) mod parts;
 mod person;
 mod replay;
 mod search;
+mod sent;
 mod settings;
 mod subscriptions;
 mod tail;
+mod wish;
 
 use std::sync::Arc;
 

@@ -7,22 +7,22 @@ use axum::extract::rejection::{FormRejection, PathRejection};
 use axum::extract::{Path, State};
 use axum::http::StatusCode;
 use axum::response::Response;
-use serde::Deserialize;
 use serde_json::{Map, Value};
 
 use super::frame::Frame;
 use super::messages::Row;
-use super::parts::{Note, count, json, only_for_admins};
+use super::parts::{Note, count, json};
+use super::wish::{self, Wish, Wished};
 use super::{error_page, html};
 use crate::console::asker::Held;
-use crate::console::audit::{self, Actor};
+use crate::console::audit::Actor;
 use crate::console::filter::{parse_persons, write_persons};
 use crate::console::mask;
 use crate::console::person::{self, Person};
 use crate::console::state::AdminState;
 use crate::console::verdict::Verdict;
 use crate::http::error::ApiError;
-use crate::queue::{AuditAction, MessageState, Seq, cause};
+use crate::queue::{MessageState, Seq, cause};
 use crate::segment::{PersonDigest, PersonIdKind};
 
 /// In how many of the latest messages it is looked what was delivered last.
@@ -94,21 +94,6 @@ pub(super) async fn page(
     shown(&state, frame, &persons, None).await
 }
 
-/// What an admin asks for on the page.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "lowercase")]
-enum Wish {
-    /// To see the ids.
-    Ids,
-    /// What Loops holds.
-    Contact,
-}
-
-#[derive(Deserialize)]
-pub(super) struct Wished {
-    wish: Wish,
-}
-
 /// The page with what only admins may ask for.
 pub(super) async fn ask(
     State(state): State<AdminState>,
@@ -117,22 +102,14 @@ pub(super) async fn ask(
     persons: Result<Path<String>, PathRejection>,
     form: Result<Form<Wished>, FormRejection>,
 ) -> Response {
-    if !frame.is_admin {
-        return error_page(frame, &only_for_admins());
-    }
-    let Ok(Form(Wished { wish })) = form else {
-        return shown(&state, frame, &persons, None).await;
-    };
-    let action = match wish {
-        Wish::Ids => AuditAction::ShowContents,
-        Wish::Contact => AuditAction::AskLoops,
-    };
     // Digests are no personal data: nobody can tell whose they are without the key of the installation.
     let person = persons.as_ref().map_or("", |Path(persons)| persons.as_str());
     let person: String = person.chars().filter(|c| c.is_ascii_hexdigit() || *c == '-').collect();
     let arguments = serde_json::json!({"person": person});
-    audit::record(&state, &actor, action, &arguments, String::new()).await;
-    shown(&state, frame, &persons, Some(wish)).await
+    match wish::grant(&state, &actor, &frame, form, &arguments).await {
+        Ok(wish) => shown(&state, frame, &persons, wish).await,
+        Err(error) => error_page(frame, &error),
+    }
 }
 
 async fn shown(

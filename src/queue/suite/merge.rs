@@ -1,7 +1,9 @@
 //! Merged requests: frozen together, ended together, taken apart.
 
 use super::*;
-use crate::queue::{BrokenMessage, DeliveryState, NewMerge, NewMergedRequest};
+use crate::queue::{
+    BrokenMessage, DeliveryState, NewMerge, NewMergedRequest, RequestContents, RequestId,
+};
 
 /// Two messages: an upsert, then an upsert and an event; the first three deliveries but one are carried
 /// by one request.
@@ -57,6 +59,28 @@ pub(crate) async fn a_merged_request_carries_its_deliveries(store: &dyn Store) {
     );
     store.settle(&lease, settlement(&rest[0], 1, Consequence::Delivered)).await.unwrap();
     assert!(record(store, "b").await.is_done);
+}
+
+pub(crate) async fn what_a_request_carries_can_be_read(store: &dyn Store) {
+    let lease = lease(store).await;
+    let (first, second, frozen) = merged(store, &lease).await;
+    let own = store.open(second).await.unwrap().unwrap().requests.remove(1);
+    let read = async |ids: &[RequestId]| store.request_contents(ids).await.unwrap();
+    let of_own = RequestContents { id: own.id, body: Some(request(2).body), seqs: vec![second] };
+    let of_merged = RequestContents {
+        id: frozen[0].id,
+        body: Some(request(9).body),
+        seqs: vec![first, second],
+    };
+    // In the order in which they are asked for; what is gone is left out.
+    let ids = [own.id, RequestId(i64::MAX), frozen[0].id];
+    assert_eq!(read(&ids).await, [of_own, of_merged]);
+    assert_eq!(read(&[]).await, []);
+    // The messages stay when it has ended; the body may go.
+    store.settle(&lease, settlement(&frozen[0], 1, Consequence::Delivered)).await.unwrap();
+    let ended = read(&[frozen[0].id]).await;
+    assert_eq!(ended[0].seqs, [first, second]);
+    assert!(ended[0].body.as_ref().is_none_or(|body| *body == request(9).body), "{ended:?}");
 }
 
 pub(crate) async fn a_refused_merged_request_is_taken_apart(store: &dyn Store) {

@@ -5,8 +5,8 @@ use jiff::Timestamp;
 
 use super::{PostgresStore, Time, contents, list, records, replicas, schema, startup};
 use crate::queue::{
-    Contents, EventName, FailureGroups, Filter, Log, MessageRecord, Page, Replicas, Seq, Tally,
-    TallyStep, Unavailable,
+    Contents, EventName, FailureGroups, Filter, Log, MessageRecord, Page, Replicas,
+    RequestContents, RequestId, Seq, Tally, TallyStep, Unavailable,
 };
 use crate::segment::{Digests, MessageHash};
 
@@ -33,6 +33,16 @@ impl Log for PostgresStore {
     async fn contents(&self, seqs: &[Seq]) -> Result<Vec<Contents>, Unavailable> {
         let connection = self.lookups.get().await?;
         let contents = contents::read(&connection, seqs).await?;
+        connection.give_back();
+        Ok(contents)
+    }
+
+    async fn request_contents(
+        &self,
+        requests: &[RequestId],
+    ) -> Result<Vec<RequestContents>, Unavailable> {
+        let connection = self.lookups.get().await?;
+        let contents = records::request_contents(&connection, requests).await?;
         connection.give_back();
         Ok(contents)
     }

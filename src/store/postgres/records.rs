@@ -5,6 +5,7 @@
 use std::collections::HashMap;
 use std::time::Duration;
 
+use bytes::Bytes;
 use tokio_postgres::Row;
 
 use super::connection::Connection;
@@ -13,8 +14,8 @@ use super::rows::{count, from_json, from_ms, get};
 use super::{Fault, partitions};
 use crate::action::{ActionKind, Endpoint, Unmatched, UnmatchedReason};
 use crate::queue::{
-    Attempt, AttemptOutcome, DeliveryRecord, DeliveryState, Failure, FailureReason, MessageRecord,
-    RequestId, RequestRecord, Seq,
+    Attempt, AttemptOutcome, CARRIED_MAX, Class, DeliveryRecord, DeliveryState, Failure,
+    FailureReason, MessageRecord, RequestContents, RequestId, RequestRecord, Seq,
 };
 use crate::segment::{MessageHash, MessageType};
 
@@ -39,6 +40,8 @@ pub(super) const DELIVERIES: &str = "
 /// $1 ids.
 pub(super) const REQUESTS: &str =
     "SELECT id, path, idempotency_key, next_attempt_at FROM @requests WHERE id = ANY($1)";
+/// $1 ids.
+pub(super) const REQUEST_CONTENTS: &str = "SELECT id, body, seqs FROM @requests WHERE id = ANY($1)";
 /// $1 ids. The attempts at each request in order.
 pub(super) const ATTEMPTS: &str = "
     SELECT request_id, number, started_at, duration_ms, status, outcome, excerpt
@@ -148,6 +151,27 @@ async fn requests(
         }
     }
     Ok(requests)
+}
+
+/// What requests carry, in the order of `ids`.
+pub(super) async fn request_contents(
+    connection: &Connection,
+    ids: &[RequestId],
+) -> Result<Vec<RequestContents>, Fault> {
+    let numbers: Array<i64> = ids.iter().map(|id| id.0).collect();
+    let mut contents = Vec::with_capacity(ids.len());
+    for row in connection.query(REQUEST_CONTENTS, params![numbers]).await? {
+        let mut seqs: Vec<i64> = get(&row, 2)?;
+        seqs.sort_unstable();
+        seqs.dedup();
+        contents.push(RequestContents {
+            id: RequestId(get(&row, 0)?),
+            body: get::<Option<Vec<u8>>>(&row, 1)?.map(Bytes::from),
+            seqs: seqs.into_iter().map(Seq).take(CARRIED_MAX).collect(),
+        });
+    }
+    contents.sort_by_key(|contents| ids.iter().position(|id| *id == contents.id));
+    Ok(contents)
 }
 
 /// A row of [`MESSAGES`]; the deliveries are still missing.

@@ -24,8 +24,8 @@ use crate::queue::{
     AcceptError, Accepted, BrokenMessage, CheckIn, Class, Contents, Depth, EventName,
     FailureGroups, Filter, FreeSpace, Frozen, Head, Housekeeping, Inbox, Job, LaneAsk, LanePart,
     Lease, LeaseHolder, LeaseRequest, Log, MessageRecord, NewMerge, NewMessage, Page, PendingAsk,
-    ReplayAsk, ReplayChunk, ReplayPosition, ReplayState, Replays, Replicas, Seq, Settlement, Store,
-    Tally, TallyStep, Unavailable, Work, WorkError,
+    ReplayAsk, ReplayChunk, ReplayPosition, ReplayState, Replays, Replicas, RequestContents,
+    RequestId, Seq, Settlement, Store, Tally, TallyStep, Unavailable, Work, WorkError,
 };
 use crate::segment::{Digests, MessageHash};
 use crate::store::backlog::Size;
@@ -160,6 +160,15 @@ impl Log for SqliteStore {
     async fn contents(&self, seqs: &[Seq]) -> Result<Vec<Contents>, Unavailable> {
         let seqs = seqs.to_vec();
         Ok(self.lookups.read(move |snapshot| log::contents(snapshot, &seqs)).await?)
+    }
+
+    async fn request_contents(
+        &self,
+        requests: &[RequestId],
+    ) -> Result<Vec<RequestContents>, Unavailable> {
+        let requests = requests.to_vec();
+        let read = move |snapshot: &Connection| log::request_contents(snapshot, &requests);
+        Ok(self.lookups.read(read).await?)
     }
 
     async fn list(

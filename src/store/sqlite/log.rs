@@ -2,14 +2,15 @@
 
 use std::collections::HashMap;
 
+use bytes::Bytes;
 use rusqlite::{Connection, OptionalExtension as _, Row, params};
 
 use super::error::Fault;
 use super::recent::sorted_through;
 use super::rows::{self, from_ms, json_list, message_columns};
 use crate::queue::{
-    Attempt, Class, Contents, DeliveryRecord, Depth, FrozenRequest, Head, Job, LaneAsk, LanePart,
-    LeaseHolder, MessageRecord, PendingAsk, RequestId, Seq,
+    Attempt, CARRIED_MAX, Class, Contents, DeliveryRecord, Depth, FrozenRequest, Head, Job,
+    LaneAsk, LanePart, LeaseHolder, MessageRecord, PendingAsk, RequestContents, RequestId, Seq,
 };
 use crate::segment::{LaneKey, MessageHash};
 use crate::store::backlog::Size;
@@ -130,6 +131,12 @@ pub(super) const BY_SEQ: &str = concat!(
 
 /// ?1 seq.
 pub(super) const CONTENTS: &str = "SELECT payload FROM payloads WHERE seq = ?1";
+
+/// ?1 request id.
+pub(super) const REQUEST_BODY: &str = "SELECT body FROM requests WHERE id = ?1";
+
+/// ?1 request id, ?2 limit. The messages of its deliveries, some perhaps twice.
+pub(super) const CARRIED: &str = "SELECT seq FROM deliveries WHERE request_id = ?1 LIMIT ?2";
 
 /// ?1 list of sequence numbers. The deliveries of each message in order.
 pub(super) const DELIVERIES: &str = "
@@ -282,6 +289,26 @@ pub(super) fn contents(snapshot: &Connection, seqs: &[Seq]) -> Result<Vec<Conten
     for &seq in seqs {
         let payload: Option<Vec<u8>> = statement.query_row([seq.0], |row| row.get(0)).optional()?;
         contents.extend(payload.map(|payload| Contents { seq, payload: payload.into() }));
+    }
+    Ok(contents)
+}
+
+pub(super) fn request_contents(
+    snapshot: &Connection,
+    requests: &[RequestId],
+) -> Result<Vec<RequestContents>, Fault> {
+    let mut body = snapshot.prepare_cached(REQUEST_BODY)?;
+    let mut carried = snapshot.prepare_cached(CARRIED)?;
+    let limit = i64::try_from(CARRIED_MAX).unwrap_or(i64::MAX);
+    let mut contents = Vec::with_capacity(requests.len());
+    for &id in requests {
+        let read = |row: &Row<'_>| row.get::<_, Option<Vec<u8>>>(0);
+        let Some(body) = body.query_row([id.0], read).optional()? else { continue };
+        let seqs = carried.query_map([id.0, limit], |row| Ok(Seq(row.get(0)?)))?;
+        let mut seqs: Vec<Seq> = seqs.collect::<Result<_, _>>()?;
+        seqs.sort_unstable();
+        seqs.dedup();
+        contents.push(RequestContents { id, body: body.map(Bytes::from), seqs });
     }
     Ok(contents)
 }

@@ -247,6 +247,8 @@ fn statements() -> &'static [(&'static str, &'static str, &'static [&'static str
             ],
             BY_SEQ => ["m (rowid=?)", "n (rowid=?)", "p (rowid=?)"],
             CONTENTS => ["payloads (rowid=?)"],
+            REQUEST_BODY => ["requests (rowid=?)"],
+            CARRIED => ["deliveries_request (request_id=?)"],
             DELIVERIES => ["deliveries_seq (seq=?)", "r (rowid=?)"],
             ATTEMPTS => ["attempts_request (request_id=?)"],
         }

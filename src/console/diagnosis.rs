@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
 
+use super::pages::parts::meaning_unmatched;
 use super::status::{DestinationNow, Status};
 use crate::queue::PauseReason;
 
@@ -16,6 +17,10 @@ const FAILED_MIN: u64 = 5;
 /// [`REJECTED_MIN`] rejections.
 const REJECTED_PART: f64 = 0.1;
 const REJECTED_MIN: u64 = 10;
+
+/// The share of messages in the last hour above which most are unmatched, given at least [`UNMATCHED_MIN`] of them.
+const UNMATCHED_PART: f64 = 0.5;
+const UNMATCHED_MIN: u64 = 10;
 
 /// A queue is behind if its oldest message waits for longer.
 const BEHIND: SignedDuration = SignedDuration::from_secs(60);
@@ -42,6 +47,8 @@ pub enum DiagnosisCode {
     Failing,
     Limited,
     Behind,
+    SomeFailed,
+    MostlyUnmatched,
     NothingYet,
     Quiet,
     AllWell,
@@ -49,7 +56,7 @@ pub enum DiagnosisCode {
 
 impl DiagnosisCode {
     /// All, in the order in which they are tried.
-    pub const ALL: [DiagnosisCode; 15] = [
+    pub const ALL: [DiagnosisCode; 17] = [
         DiagnosisCode::StoreDown,
         DiagnosisCode::StoreFull,
         DiagnosisCode::KeyRefused,
@@ -62,6 +69,8 @@ impl DiagnosisCode {
         DiagnosisCode::Failing,
         DiagnosisCode::Limited,
         DiagnosisCode::Behind,
+        DiagnosisCode::SomeFailed,
+        DiagnosisCode::MostlyUnmatched,
         DiagnosisCode::NothingYet,
         DiagnosisCode::Quiet,
         DiagnosisCode::AllWell,
@@ -82,6 +91,8 @@ impl DiagnosisCode {
             DiagnosisCode::Failing => "failing",
             DiagnosisCode::Limited => "limited",
             DiagnosisCode::Behind => "behind",
+            DiagnosisCode::SomeFailed => "some_failed",
+            DiagnosisCode::MostlyUnmatched => "mostly_unmatched",
             DiagnosisCode::NothingYet => "nothing_yet",
             DiagnosisCode::Quiet => "quiet",
             DiagnosisCode::AllWell => "all_well",
@@ -116,11 +127,16 @@ impl DiagnosisCode {
             DiagnosisCode::Rejecting => {
                 "See the code of the rejections under Sources, and fix the sender."
             }
-            DiagnosisCode::Failing => "Look at the causes, fix the most frequent one, then replay.",
+            DiagnosisCode::Failing | DiagnosisCode::SomeFailed => {
+                "Look at the causes, fix the most frequent one, then replay."
+            }
             DiagnosisCode::Limited => {
                 "Nothing, if this ends soon. Otherwise something else uses the rate of the same Loops team."
             }
             DiagnosisCode::Behind => "Nothing: messages are delivered as fast as Loops allows.",
+            DiagnosisCode::MostlyUnmatched => {
+                "Nothing, if nothing is to be sent for them, such as for page views. Otherwise change a trigger, reload and replay them."
+            }
             DiagnosisCode::NothingYet => "Send a first message.",
             DiagnosisCode::Quiet => "Check the senders, if there should be messages.",
             DiagnosisCode::AllWell => "",
@@ -138,7 +154,8 @@ impl DiagnosisCode {
             DiagnosisCode::LoopsDown => "Loops cannot be reached",
             DiagnosisCode::SpaceLow => "little free space",
             DiagnosisCode::Rejecting => "rejected",
-            DiagnosisCode::Failing => "outcome: refused",
+            DiagnosisCode::Failing | DiagnosisCode::SomeFailed => "outcome: refused",
+            DiagnosisCode::MostlyUnmatched => "unmatched lines",
             DiagnosisCode::Limited => "outcome: limited",
             DiagnosisCode::Behind => "older than a minute",
             DiagnosisCode::NothingYet | DiagnosisCode::Quiet | DiagnosisCode::AllWell => {
@@ -265,9 +282,7 @@ impl Diagnosis {
                 )
             }
             DiagnosisCode::Failing => {
-                let failed: u64 =
-                    destinations().flat_map(|one| &one.failed).map(|one| one.hour).sum();
-                let tried = failed + destinations().map(|one| one.delivered_hour).sum::<u64>();
+                let (failed, tried) = failed(status);
                 if failed < FAILED_MIN || failed as f64 <= FAILING_PART * tried as f64 {
                     return None;
                 }
@@ -305,6 +320,35 @@ impl Diagnosis {
                 };
                 (format!("The queue of `{}` is behind: {}{end}.", one.name, wait(one)), oldest(one))
             }
+            DiagnosisCode::SomeFailed => {
+                let (failed, tried) = failed(status);
+                if failed == 0 {
+                    return None;
+                }
+                let text = format!(
+                    "{} of {} deliveries failed in the last hour; all else is well.",
+                    number(failed),
+                    number(tried)
+                );
+                (text, None)
+            }
+            DiagnosisCode::MostlyUnmatched => {
+                let hour = &status.funnel[0];
+                let ended = hour.delivered + hour.failed + hour.unmatched;
+                if hour.unmatched < UNMATCHED_MIN
+                    || hour.unmatched as f64 <= UNMATCHED_PART * ended as f64
+                {
+                    return None;
+                }
+                let (reason, _) = hour.unmatched_reasons.iter().max_by_key(|(_, count)| **count)?;
+                let text = format!(
+                    "No subscription took most messages of the last hour, {} of {}; the most frequent reason: {}.",
+                    number(hour.unmatched),
+                    number(ended),
+                    meaning_unmatched(reason)
+                );
+                (text, None)
+            }
             DiagnosisCode::NothingYet => {
                 if status.sources.iter().any(|source| source.last_received_at.is_some()) {
                     return None;
@@ -335,6 +379,13 @@ impl Diagnosis {
         };
         Some(Self::new(code, sentence, since))
     }
+}
+
+/// How many deliveries failed in the last hour, and how many ended.
+fn failed(status: &Status) -> (u64, u64) {
+    let all = || status.destinations.iter();
+    let failed: u64 = all().flat_map(|one| &one.failed).map(|one| one.hour).sum();
+    (failed, failed + all().map(|one| one.delivered_hour).sum::<u64>())
 }
 
 /// A destination that is paused for a reason.

@@ -1,12 +1,15 @@
 //! A person: the ids by which one is known, the messages about one, and what Loops reported.
 
+use std::collections::BTreeSet;
+
 use super::asker::{ContactKey, Events, Held};
 use super::filter::PERSONS_MAX;
 use super::state::{AdminState, store_fault};
+use super::status::{self, DestinationNow, Rejected};
 use super::verdict::{Facts, Verdict, judge};
 use super::view::{FeedbackEvent, MessageReport};
 use crate::http::error::ApiError;
-use crate::queue::{Contents, FeedbackRecord, Filter, MessageRecord, Seq};
+use crate::queue::{Contents, FeedbackRecord, Filter, MessageRecord, MessageState, Seq};
 use crate::segment::{Message, PersonDigest, PersonIdKind};
 
 /// How many messages are looked at.
@@ -33,6 +36,10 @@ pub(super) struct Person {
     pub(super) feedback: Vec<FeedbackRecord>,
     /// Whether Loops has ever reported anything to the destination of the latest message.
     pub(super) has_heard: bool,
+    /// How delivery goes to the destinations of messages that wait.
+    destinations: Vec<DestinationNow>,
+    /// What was rejected in the last hour; empty if there are messages.
+    rejected: Rejected,
 }
 
 /// An id of a person.
@@ -80,7 +87,21 @@ impl Person {
             Some(first) => has_heard(state, &first.destination).await?,
             None => false,
         };
-        Ok(Self { digests, ids, messages, is_complete, feedback, has_heard })
+        let destinations = destinations(state, &messages).await?;
+        let rejected = match messages.is_empty() {
+            true => status::rejected(state).await.map_err(store_fault)?,
+            false => Rejected::new(),
+        };
+        Ok(Self {
+            digests,
+            ids,
+            messages,
+            is_complete,
+            feedback,
+            has_heard,
+            destinations,
+            rejected,
+        })
     }
 
     /// The verdict, with what Loops holds if it was asked.
@@ -91,6 +112,8 @@ impl Person {
             has_heard: self.has_heard,
             held,
             events: None,
+            destinations: &self.destinations,
+            rejected: Some(&self.rejected),
         };
         judge(&facts, say)
     }
@@ -156,7 +179,23 @@ pub(super) async fn judge_one(
 ) -> Result<Verdict, ApiError> {
     let has_heard = has_heard(state, &record.destination).await?;
     let messages = std::slice::from_ref(record);
-    Ok(judge(&Facts { messages, feedback, has_heard, held: None, events }, say))
+    let destinations = &destinations(state, messages).await?;
+    let facts = Facts { messages, feedback, has_heard, events, destinations, ..Facts::default() };
+    Ok(judge(&facts, say))
+}
+
+/// How delivery goes to the destinations of messages that wait.
+async fn destinations(
+    state: &AdminState,
+    messages: &[MessageRecord],
+) -> Result<Vec<DestinationNow>, ApiError> {
+    let waiting = messages.iter().filter(|message| message.state() == MessageState::Pending);
+    let names: BTreeSet<&str> = waiting.map(|message| message.destination.as_str()).collect();
+    let mut destinations = Vec::with_capacity(names.len());
+    for name in names {
+        destinations.push(status::delivery(state, name).await.map_err(store_fault)?);
+    }
+    Ok(destinations)
 }
 
 /// What Loops reported about the person of a message, newest first.

@@ -5,6 +5,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::audit::{self, Actor};
+use super::diagnosis::number;
 use super::state::AdminState;
 use crate::queue::{AuditAction, ReplayAsk, ReplayPosition, Seq, Unavailable, replay_arguments};
 
@@ -61,7 +62,8 @@ pub(super) async fn run_on_record(
         let part = run(&state, ask, time).await;
         if part.fault.is_none() || part.replayed > 0 {
             let rest = if part.next.is_some() { "; the rest is to be continued" } else { "" };
-            let Part { replayed, without_contents, .. } = part;
+            let (replayed, without_contents) =
+                (number(part.replayed), number(part.without_contents));
             let result = format!("{replayed} replayed, {without_contents} without contents{rest}");
             audit::record(&state, &actor, AuditAction::Replay, &arguments, result).await;
         }

@@ -14,12 +14,17 @@ use crate::queue::{
     Tally, TallyStep, Unavailable,
 };
 
+/// How many requests and messages were rejected in the last hour, by source and code. A source that is not known has an
+/// empty name.
+pub(super) type Rejected = BTreeMap<String, BTreeMap<String, u64>>;
+
 /// A process that was not seen for so long does not count.
 const SEEN_WITHIN: SignedDuration = SignedDuration::from_secs(20);
 
 /// Throughput is that of so many whole minutes.
 const THROUGHPUT_MINUTES: i64 = 5;
 
+const MINUTE: SignedDuration = SignedDuration::from_mins(1);
 const HOUR: SignedDuration = SignedDuration::from_hours(1);
 const DAY: SignedDuration = SignedDuration::from_hours(24);
 const WEEK: SignedDuration = SignedDuration::from_hours(7 * 24);
@@ -81,7 +86,7 @@ pub struct DestinationNow {
     /// nothing is delivered.
     #[schema(required)]
     pub empty_in_s: Option<u64>,
-    /// Since when Loops has taken nothing although requests were sent.
+    /// Since when Loops has accepted nothing although requests were sent.
     #[schema(required, value_type = Option<String>, format = DateTime)]
     pub failing_since: Option<Timestamp>,
     /// The status of the last of these answers; 0: there was no answer.
@@ -90,7 +95,7 @@ pub struct DestinationNow {
     /// When a message that waits for another attempt is due next.
     #[schema(required, value_type = Option<String>, format = DateTime)]
     pub next_retry_at: Option<Timestamp>,
-    /// Deliveries that Loops took in the last hour.
+    /// Deliveries that Loops accepted in the last hour.
     pub delivered_hour: u64,
     /// Deliveries that failed, by reason.
     pub failed: Vec<Failed>,
@@ -122,6 +127,17 @@ pub struct Waiting {
     pub live: u64,
     /// Bulk loads.
     pub bulk: u64,
+}
+
+impl Waiting {
+    /// How many of a class.
+    pub(super) fn of(self, class: Class) -> u64 {
+        match class {
+            Class::Event => self.event,
+            Class::Live => self.live,
+            Class::Bulk => self.bulk,
+        }
+    }
 }
 
 /// Deliveries that failed for a reason.
@@ -157,6 +173,7 @@ pub struct SourceNow {
 
 /// What became of messages in a span of time.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
 pub struct Funnel {
     /// `1h`, `24h` or `7d`.
     pub span: &'static str,
@@ -164,12 +181,14 @@ pub struct Funnel {
     pub received: u64,
     /// Made pending again by a replay.
     pub replayed: u64,
-    /// Loops took all their deliveries.
+    /// Loops accepted all their deliveries.
     pub delivered: u64,
     /// A delivery failed.
     pub failed: u64,
     /// No subscription took them.
     pub unmatched: u64,
+    /// The same by reason.
+    pub unmatched_reasons: BTreeMap<String, u64>,
 }
 
 /// What a status is made of.
@@ -214,6 +233,48 @@ pub(super) async fn read(state: &AdminState) -> Result<Status, Unavailable> {
     }))
 }
 
+/// How delivery to one destination goes, as [`read`] has it, but for the counts of an hour and a day.
+pub(super) async fn delivery(
+    state: &AdminState,
+    destination: &str,
+) -> Result<DestinationNow, Unavailable> {
+    let now = state.clock.now();
+    let replicas = state.log.replicas(now).await?;
+    let mut depths = BTreeMap::new();
+    if reported(&replicas).get(destination).is_none_or(|(_, one)| one.waiting.is_none()) {
+        depths.insert(destination.to_owned(), state.work.depth(destination).await?);
+    }
+    let from = now.checked_sub(MINUTE * (THROUGHPUT_MINUTES as i32 + 2)).unwrap_or(Timestamp::MIN);
+    let found = Found {
+        accepts: true,
+        replicas,
+        depths,
+        configured: state.planners.keys().cloned().collect(),
+        sources: BTreeSet::new(),
+        minutes: state.log.tallies(TallyStep::Minute, from, Timestamp::MAX).await?,
+        hours: Vec::new(),
+    };
+    Ok(found.destination(destination, &reported(&found.replicas)))
+}
+
+/// What all processes rejected in the last hour.
+pub(super) async fn rejected(state: &AdminState) -> Result<Rejected, Unavailable> {
+    Ok(rejected_by(&state.log.replicas(state.clock.now()).await?))
+}
+
+fn rejected_by(replicas: &Replicas) -> Rejected {
+    let mut rejected = Rejected::new();
+    for (_, status) in alive(replicas) {
+        for (source, codes) in &status.rejected {
+            for (code, count) in codes {
+                *rejected.entry(source.clone()).or_default().entry(code.clone()).or_default() +=
+                    count;
+            }
+        }
+    }
+    rejected
+}
+
 /// The processes that were seen just now.
 pub(super) fn alive(replicas: &Replicas) -> impl Iterator<Item = (&str, &ProcessStatus)> {
     let is_alive = |seen: Timestamp| replicas.now.duration_since(seen) <= SEEN_WITHIN;
@@ -222,7 +283,7 @@ pub(super) fn alive(replicas: &Replicas) -> impl Iterator<Item = (&str, &Process
 }
 
 /// What is reported of destinations by those who deliver for them.
-fn reported(replicas: &Replicas) -> BTreeMap<&str, (&str, &DestinationStatus)> {
+fn reported(replicas: &Replicas) -> Reported<'_> {
     let mut reported = BTreeMap::new();
     for (process, status) in alive(replicas) {
         for (destination, one) in &status.destinations {
@@ -244,16 +305,10 @@ fn holder<'r>(replicas: &'r Replicas, destination: &str) -> Option<&'r str> {
 impl Status {
     pub(super) fn of(found: Found) -> Self {
         let now = found.replicas.now;
-        let mut rejected: BTreeMap<&str, BTreeMap<String, u64>> = BTreeMap::new();
         let (mut is_space_low, mut free_bytes) = (false, None::<u64>);
         for (_, status) in alive(&found.replicas) {
             is_space_low |= status.is_space_low;
             free_bytes = free_bytes.into_iter().chain(status.free_bytes).min();
-            for (source, codes) in &status.rejected {
-                for (code, count) in codes {
-                    *rejected.entry(source).or_default().entry(code.clone()).or_default() += count;
-                }
-            }
         }
         let mut status = Self {
             now,
@@ -261,8 +316,8 @@ impl Status {
             accepts: found.accepts,
             is_space_low,
             free_bytes,
-            destinations: destinations(&found),
-            sources: sources(&found, rejected),
+            destinations: found.destinations(),
+            sources: sources(&found, rejected_by(&found.replicas)),
             funnel: funnel(&found),
         };
         status.diagnosis = Diagnosis::of(&status);
@@ -270,48 +325,48 @@ impl Status {
     }
 }
 
-fn destinations(found: &Found) -> Vec<DestinationNow> {
-    let reported = reported(&found.replicas);
-    let counted = found.depths.iter().filter(|(_, depth)| depth.messages > 0);
-    let mut names: BTreeSet<&str> = found.configured.iter().map(String::as_str).collect();
-    names.extend(counted.map(|(name, _)| name.as_str()));
-    names.extend(reported.keys());
-    let now = found.replicas.now;
-    let one = |name: &str| {
+/// The destinations that processes report, each with the name of its process.
+type Reported<'r> = BTreeMap<&'r str, (&'r str, &'r DestinationStatus)>;
+
+impl Found {
+    fn destinations(&self) -> Vec<DestinationNow> {
+        let reported = reported(&self.replicas);
+        let counted = self.depths.iter().filter(|(_, depth)| depth.messages > 0);
+        let mut names: BTreeSet<&str> = self.configured.iter().map(String::as_str).collect();
+        names.extend(counted.map(|(name, _)| name.as_str()));
+        names.extend(reported.keys());
+        names.into_iter().map(|name| self.destination(name, &reported)).collect()
+    }
+
+    fn destination(&self, name: &str, reported: &Reported<'_>) -> DestinationNow {
         let report = reported.get(name).map(|(_, one)| *one);
-        let by_class = report.and_then(|one| one.waiting);
-        let (by_class, oldest) = match (by_class, found.depths.get(name)) {
+        let (by_class, oldest) = match (report.and_then(|one| one.waiting), self.depths.get(name)) {
             (Some(by_class), _) => (by_class, report.and_then(|one| one.oldest_received_at)),
             (None, Some(depth)) => (depth.by_class, depth.oldest_received_at),
             (None, None) => ([0; 3], None),
         };
         let of = |class: Class| by_class[class.index()];
-        let total = by_class.iter().sum();
         let waiting = Waiting {
-            total,
+            total: by_class.iter().sum(),
             event: of(Class::Event),
             live: of(Class::Live),
             bulk: of(Class::Bulk),
-        };
-        let of_here = |tally: &&Tally| tally.destination == name;
-        let count = |span: SignedDuration, is_it: &dyn Fn(&Tally) -> bool| {
-            let tallies = if span == HOUR { &found.minutes } else { &found.hours };
-            let of_span = tallies.iter().filter(of_here).filter(|one| within(one, now, span));
-            of_span.filter(|one| is_it(one)).map(|one| one.count).sum::<u64>()
         };
         let failed = |reason: FailureReason| {
             let is_it = |tally: &Tally| {
                 tally.stage == Stage::DeliveryFailed
                     && tally.reason.as_deref() == Some(reason.as_str())
             };
-            let hour = count(HOUR, &is_it);
-            Failed { reason, hour, day: count(DAY, &is_it).max(hour) }
+            let hour = self.count(name, HOUR, &is_it);
+            Failed { reason, hour, day: self.count(name, DAY, &is_it).max(hour) }
         };
+        let pause = report.and_then(|one| one.pause.as_ref());
+        let is_delivered = |tally: &Tally| tally.stage == Stage::DeliveryDelivered;
         DestinationNow {
             name: name.to_owned(),
-            is_configured: found.configured.contains(name),
-            holder: holder(&found.replicas, name).map(str::to_owned),
-            paused: report.and_then(|one| one.pause.as_ref()).map(|pause| Paused {
+            is_configured: self.configured.contains(name),
+            holder: holder(&self.replicas, name).map(str::to_owned),
+            paused: pause.map(|pause| Paused {
                 since: pause.since,
                 reason: pause.reason,
                 check_at: pause.check_at,
@@ -322,18 +377,27 @@ fn destinations(found: &Found) -> Vec<DestinationNow> {
             waiting,
             oldest_received_at: oldest,
             // While it is paused, the speed before says nothing.
-            empty_in_s: match report.is_some_and(|one| one.pause.is_some()) {
-                true => None,
-                false => empty_in(total, found, name),
-            },
+            empty_in_s: pause.is_none().then(|| empty_in(waiting.total, self, name)).flatten(),
             failing_since: report.and_then(|one| one.failing_since),
             failing_status: report.and_then(|one| one.failing_status),
             next_retry_at: report.and_then(|one| one.next_retry_at),
-            delivered_hour: count(HOUR, &|tally| tally.stage == Stage::DeliveryDelivered),
+            delivered_hour: self.count(name, HOUR, &is_delivered),
             failed: FailureReason::ALL.map(failed).into_iter().filter(|one| one.day > 0).collect(),
         }
-    };
-    names.into_iter().map(one).collect()
+    }
+
+    /// How many of a destination in a span.
+    fn count(
+        &self,
+        destination: &str,
+        span: SignedDuration,
+        is_it: &dyn Fn(&Tally) -> bool,
+    ) -> u64 {
+        let tallies = if span == HOUR { &self.minutes } else { &self.hours };
+        let of_here = tallies.iter().filter(|tally| tally.destination == destination);
+        let of_span = of_here.filter(|tally| within(tally, self.replicas.now, span));
+        of_span.filter(|tally| is_it(tally)).map(|tally| tally.count).sum()
+    }
 }
 
 /// Whether the interval of a count began within a span.
@@ -343,11 +407,10 @@ fn within(tally: &Tally, now: Timestamp, span: SignedDuration) -> bool {
 
 /// In how many seconds so many messages are done, at the speed of the last whole minutes.
 fn empty_in(waiting: u64, found: &Found, destination: &str) -> Option<u64> {
-    let minute = SignedDuration::from_mins(1);
     let now = found.replicas.now;
     let is_recent = |tally: &&Tally| {
         let age = now.duration_since(tally.at);
-        age >= minute && age < minute * (THROUGHPUT_MINUTES as i32 + 1)
+        age >= MINUTE && age < MINUTE * (THROUGHPUT_MINUTES as i32 + 1)
     };
     let ends = [Stage::Delivered, Stage::Failed, Stage::Unmatched];
     let of_here = found.minutes.iter().filter(|tally| tally.destination == destination);
@@ -357,9 +420,12 @@ fn empty_in(waiting: u64, found: &Found, destination: &str) -> Option<u64> {
     (waiting > 0 && done > 0).then(|| waiting.saturating_mul(seconds).div_ceil(done))
 }
 
-fn sources(found: &Found, rejected: BTreeMap<&str, BTreeMap<String, u64>>) -> Vec<SourceNow> {
+fn sources(found: &Found, rejected: Rejected) -> Vec<SourceNow> {
     let now = found.replicas.now;
     let mut sources: BTreeMap<&str, SourceNow> = BTreeMap::new();
+    for (name, codes) in &rejected {
+        sources.entry(name).or_default().rejected = codes.clone();
+    }
     for name in &found.sources {
         sources.entry(name).or_default().is_configured = true;
     }
@@ -376,9 +442,6 @@ fn sources(found: &Found, rejected: BTreeMap<&str, BTreeMap<String, u64>>) -> Ve
         source.last_received_at = source.last_received_at.max(Some(tally.at));
         source.received_hour += tally.count;
     }
-    for (name, codes) in rejected {
-        sources.entry(name).or_default().rejected = codes;
-    }
     let named = |(name, source): (&str, SourceNow)| SourceNow { name: name.to_owned(), ..source };
     sources.into_iter().map(named).collect()
 }
@@ -391,7 +454,11 @@ fn funnel(found: &Found) -> Vec<Funnel> {
             match tally.stage {
                 Stage::Received => funnel.received += tally.count,
                 Stage::Replayed => funnel.replayed += tally.count,
-                Stage::Unmatched => funnel.unmatched += tally.count,
+                Stage::Unmatched => {
+                    funnel.unmatched += tally.count;
+                    let reason = tally.reason.clone().unwrap_or_default();
+                    *funnel.unmatched_reasons.entry(reason).or_default() += tally.count;
+                }
                 Stage::Delivered => funnel.delivered += tally.count,
                 Stage::Failed => funnel.failed += tally.count,
                 Stage::DeliveryDelivered | Stage::DeliveryFailed => {}

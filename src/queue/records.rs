@@ -455,6 +455,8 @@ pub struct MessageRecord {
     /// The name of the event, of a track: cut where it is too long, and [`OTHER_EVENTS`](super::OTHER_EVENTS)
     /// if its source sends too many.
     pub event: Option<String>,
+    /// Urgency.
+    pub class: Class,
     /// When it was received.
     pub received_at: Timestamp,
     /// Whether all its deliveries have ended.

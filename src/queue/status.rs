@@ -34,7 +34,7 @@ pub struct DestinationStatus {
     pub rate_max: u32,
     /// Requests in the last five minutes.
     pub requests: u64,
-    /// Since when Loops has taken nothing although requests were sent; `None`: the last answer was final.
+    /// Since when Loops has accepted nothing although requests were sent; `None`: the last answer was final.
     pub failing_since: Option<Timestamp>,
     /// The status of the last answer that was not final; 0: there was none.
     pub failing_status: Option<u16>,

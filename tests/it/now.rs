@@ -4,7 +4,8 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
-use crate::support::{PATIENCE, Reply, ScriptedLoops, Service, Setup, track};
+use crate::console::Visitor;
+use crate::support::{ADMIN_TOKEN, PATIENCE, Reply, ScriptedLoops, Service, Setup, track};
 
 /// The status, once it has a diagnosis. What a process reports of itself is up to five seconds old.
 async fn status(service: &Service, code: &str) -> Value {
@@ -102,4 +103,49 @@ async fn a_sender_whose_messages_are_rejected_is_named_with_the_code() {
     let rejecting = status(&service, "rejecting").await;
     let rejected = rejecting["sources"][0]["rejected"].as_object().unwrap();
     assert_eq!(rejected.values().filter_map(Value::as_u64).sum::<u64>(), 20, "{rejecting}");
+}
+
+#[tokio::test]
+async fn a_failure_among_many_deliveries_is_said_and_replays_are_counted_apart() {
+    let loops = ScriptedLoops::start(|seen| match seen.note().as_str() {
+        "m1" => Reply::status(400),
+        _ => Reply::ok(),
+    })
+    .await;
+    let service = Setup::with_loops(&loops.base_url).start();
+    service.accept("/v1/track", track("u1", "m1")).await;
+    service.message("m1", |message| message["state"] == "failed").await;
+    let failed = status(&service, "some_failed").await;
+    assert_eq!(
+        failed["diagnosis"]["sentence"],
+        "1 of 1 deliveries failed in the last hour; all else is well."
+    );
+    loops.now(|_| Reply::ok());
+    let request = service.request(reqwest::Method::POST, "/api/replay").bearer_auth(ADMIN_TOKEN);
+    Service::answer(request.body(r#"{"allFailed": true}"#)).await;
+    service.message("m1", |message| message["state"] == "delivered").await;
+    let page = Visitor::with(&service, ADMIN_TOKEN).await.get("/console").await;
+    let accepted = r#">1</a><span class="sub">and 1 replayed</span>"#;
+    assert!(page.text.contains(accepted), "{}", page.text);
+}
+
+#[tokio::test]
+async fn a_sender_without_a_known_key_has_no_list() {
+    let loops = ScriptedLoops::willing().await;
+    let service = Setup::with_loops(&loops.base_url).start();
+    let request = service.request(reqwest::Method::POST, "/v1/track");
+    let answer = Service::answer(request.basic_auth("wrong", Some("")).body("{}")).await;
+    assert_eq!(answer.status, 401, "{answer:?}");
+    let visitor = Visitor::with(&service, ADMIN_TOKEN).await;
+    let began = Instant::now();
+    loop {
+        let page = visitor.get("/console").await;
+        if page.text.contains("(unknown)") {
+            assert!(page.text.contains(r#"<td data-label="Source">(unknown)<"#), "{}", page.text);
+            assert!(!page.text.contains(r#"messages?source=""#), "{}", page.text);
+            return;
+        }
+        assert!(began.elapsed() < PATIENCE, "{}", page.text);
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
 }

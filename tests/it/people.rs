@@ -5,7 +5,9 @@ use serde_json::{Value, json};
 
 use crate::console::{VIEWER_TOKEN, Visitor, set_up};
 use crate::feedback::{self, event, tell};
-use crate::support::{ADMIN_TOKEN, EMAIL_DOMAIN, Reply, ScriptedLoops, Service, identify, track};
+use crate::support::{
+    ADMIN_TOKEN, EMAIL_DOMAIN, PATIENCE, Reply, ScriptedLoops, Service, identify, track,
+};
 
 /// What the API knows of a person.
 async fn ask(service: &Service, whom: Value) -> Value {
@@ -52,7 +54,7 @@ async fn a_person_is_found_by_any_id_with_all_messages_of_all_ids() {
     let led = admin.post("/console/search", &[("q", &address)], &[]).await;
     assert!(led.location().starts_with("/console/people/") && !led.location().contains("da"));
     let page = admin.get(led.location()).await;
-    for words in ["Loops has taken “Tested”; what it made of it", "a…@c….example", "user id"]
+    for words in ["Loops accepted “Tested”; what it made of it", "a…@c….example", "user id"]
     {
         assert!(page.text.contains(words), "no {words}: {}", page.text);
     }
@@ -110,9 +112,42 @@ async fn the_verdict_says_where_a_message_is() {
     }
     // Last, since it holds back all others.
     service.accept("/v1/track", event("fay", "Key")).await;
-    service.message("fay-1", was_tried).await;
-    let found = ask(&service, json!({"userId": "fay"})).await;
-    assert_eq!(found["verdict"]["kind"], "waits_for_key", "{found}");
+    // What a process reports of itself is up to five seconds old.
+    let waits = |message: &Value| message["verdict"]["kind"] == "waits_for_key";
+    let held = service.message("fay-1", waits).await;
+    assert_eq!(
+        held["verdict"]["sentence"],
+        "“Key” waits: Loops refuses the API key of the destination default."
+    );
+    // So does one that was never tried.
+    service.accept("/v1/track", event("gus", "Other")).await;
+    service.message("gus-1", waits).await;
+}
+
+#[tokio::test]
+async fn nothing_of_a_person_while_messages_are_rejected_is_said_with_the_reason() {
+    let loops = ScriptedLoops::willing().await;
+    let service = set_up(&loops).start();
+    service.accept("/v1/track", track("ada", "tested")).await;
+    for _ in 0..3 {
+        assert_eq!(service.post("/v1/track", "{").await.status, 400);
+    }
+    let whom = json!({"userId": "nobody"});
+    let verdict = async || ask(&service, whom.clone()).await["verdict"].clone();
+    let began = std::time::Instant::now();
+    let mut found = verdict().await;
+    while found["kind"] != "rejected" {
+        assert_eq!(found["kind"], "never_accepted", "{found}");
+        assert!(began.elapsed() < PATIENCE, "{found}");
+        tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+        found = verdict().await;
+    }
+    let words = "In the last hour, 3 requests or messages were rejected, from the source `default` with the code";
+    assert!(found["sentence"].as_str().unwrap().contains(words), "{found}");
+    assert!(found["nextStep"].as_str().unwrap().contains("segment_loops_rejected_total"));
+    let page = Visitor::with(&service, VIEWER_TOKEN).await.search("nobody").await;
+    assert_eq!(page.status, 404);
+    assert!(page.text.contains("In the last hour, 3 requests"), "{}", page.text);
 }
 
 #[tokio::test]

@@ -37,10 +37,23 @@ showTimes(document);
 const zoneName = document.getElementById("zone");
 if (zoneName && zone) zoneName.textContent = zone;
 
-// Pages with parts that are live are fetched again, unless nobody looks or something in them is in use.
+// Pages with parts that are live are fetched again, unless nobody looks, something in them is in use, or the visitor paused
+// that.
+let isPaused = false;
+const updates = document.getElementById("updates");
+if (updates) {
+  const [note, button] = updates.children;
+  const label = () => {
+    note.textContent = isPaused ? "Updates are paused." : "Updated every 5 seconds.";
+    button.textContent = isPaused ? "Resume" : "Pause";
+  };
+  updates.hidden = false;
+  label();
+  button.addEventListener("click", () => { isPaused = !isPaused; label(); });
+}
 const parts = [...document.querySelectorAll("[data-live]")];
 const served = new Map(parts.map((part) => [part.id, null]));
-const isInUse = () => document.hidden || !(getSelection()?.isCollapsed ?? true)
+const isInUse = () => isPaused || document.hidden || !(getSelection()?.isCollapsed ?? true)
   || parts.some((part) => part.contains(document.activeElement));
 // What is old must not look like the present.
 const showStale = () => {

@@ -8,6 +8,7 @@ use axum::response::Response;
 use super::frame::Frame;
 use super::parts::{Time, advice, meaning, url_encode};
 use super::{error_page, html, replay};
+use crate::console::diagnosis::number;
 use crate::console::filter;
 use crate::console::query::Parameters;
 use crate::console::state::{AdminState, store_fault};
@@ -62,9 +63,10 @@ async fn list(state: &AdminState, frame: Frame, uri: &Uri) -> Result<FailuresPag
     let meaning = match groups.len() {
         1 if deliveries == 1 => "One delivery failed.".to_owned(),
         0 => "No delivery has failed that is still on record.".to_owned(),
-        1 => format!("{deliveries} deliveries failed, all for one cause."),
+        1 => format!("{} deliveries failed, all for one cause.", number(deliveries)),
         causes => format!(
-            "{deliveries} deliveries failed, for {causes} causes; the most frequent is first."
+            "{} deliveries failed, for {causes} causes; the most frequent is first.",
+            number(deliveries)
         ),
     };
     Ok(FailuresPage { frame, meaning, groups, is_complete: found.is_complete, read: found.read })

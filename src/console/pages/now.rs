@@ -72,7 +72,8 @@ struct Source {
     hour: String,
     day: String,
     rejected: Vec<(String, String)>,
-    messages: String,
+    /// Its list; `None`: it is not known, so that nothing of it is stored.
+    messages: Option<String>,
 }
 
 /// What became of messages in a span, and the bar that shows it.
@@ -80,6 +81,8 @@ struct Span {
     name: &'static str,
     from: &'static str,
     received: String,
+    /// How many were made pending again, if any.
+    replayed: Option<String>,
     delivered: u64,
     failed: u64,
     unmatched: u64,
@@ -117,9 +120,12 @@ fn show(state: &AdminState, frame: Frame, status: Status) -> NowPage {
     let code = status.diagnosis.code;
     let (icon, tone) = match code {
         DiagnosisCode::AllWell | DiagnosisCode::NothingYet | DiagnosisCode::Quiet => ("✓", "good"),
+        // Senders may well send more than is to be delivered.
+        DiagnosisCode::MostlyUnmatched => ("○", "muted"),
         DiagnosisCode::SpaceLow
         | DiagnosisCode::Rejecting
         | DiagnosisCode::Failing
+        | DiagnosisCode::SomeFailed
         | DiagnosisCode::Limited
         | DiagnosisCode::Behind => ("!", "warn"),
         DiagnosisCode::StoreDown
@@ -157,7 +163,12 @@ fn show(state: &AdminState, frame: Frame, status: Status) -> NowPage {
 /// Where the next step begins, if that is a page.
 fn link(code: DiagnosisCode) -> Option<(&'static str, &'static str)> {
     match code {
-        DiagnosisCode::Failing => Some(("/console/failures?from=1h", "The failures, by cause")),
+        DiagnosisCode::Failing | DiagnosisCode::SomeFailed => {
+            Some(("/console/failures?from=1h", "The failures, by cause"))
+        }
+        DiagnosisCode::MostlyUnmatched => {
+            Some(("/console/messages?state=unmatched&from=1h", "The messages"))
+        }
         DiagnosisCode::KeyRefused
         | DiagnosisCode::WrongBaseUrl
         | DiagnosisCode::LoopsDown
@@ -245,15 +256,16 @@ fn destination(one: &DestinationNow) -> Destination {
 
 fn sources(status: &Status) -> Vec<Source> {
     let one = |source: &crate::console::status::SourceNow| {
-        let name = url_encode(&source.name);
-        let named = if source.name.is_empty() { "(unknown)" } else { &source.name };
+        let is_known = !source.name.is_empty();
+        let named = if is_known { &source.name } else { "(unknown)" };
         Source {
             name: named.to_owned(),
             last: source.last_received_at.map(Time),
             hour: number(source.received_hour),
             day: number(source.received_day),
             rejected: source.rejected.iter().map(|(code, n)| (code.clone(), number(*n))).collect(),
-            messages: format!("/console/messages?source={name}"),
+            messages: is_known
+                .then(|| format!("/console/messages?source={}", url_encode(&source.name))),
         }
     };
     status.sources.iter().map(one).collect()
@@ -282,7 +294,8 @@ fn span(funnel: &Funnel) -> Span {
     Span {
         name,
         from,
-        received: number(funnel.received + funnel.replayed),
+        received: number(funnel.received),
+        replayed: (funnel.replayed > 0).then(|| number(funnel.replayed)),
         delivered: funnel.delivered,
         failed: funnel.failed,
         unmatched: funnel.unmatched,

@@ -6,6 +6,7 @@ use axum::http::StatusCode;
 use jiff::Timestamp;
 
 use crate::action::UnmatchedReason;
+use crate::console::diagnosis::counted;
 use crate::http::error::ApiError;
 use crate::queue::{DeliveryState, Failure, FailureReason, FeedbackRecord, MessageState};
 
@@ -139,7 +140,7 @@ pub(super) fn meaning(reason: FailureReason) -> &'static str {
 }
 
 /// What a reason means for which no subscription took a message, as it is counted.
-pub(super) fn meaning_unmatched(reason: &str) -> &'static str {
+pub(in crate::console) fn meaning_unmatched(reason: &str) -> &'static str {
     match UnmatchedReason::parse(reason).unwrap_or(UnmatchedReason::Unknown) {
         UnmatchedReason::NoSubscription => "no trigger of an enabled subscription matched",
         UnmatchedReason::Integrations => "the sender turned this destination off (`integrations`)",
@@ -181,12 +182,9 @@ pub(super) fn advice(reason: FailureReason) -> &'static str {
     }
 }
 
-/// `1 message`, `2 messages`.
-pub(super) fn count(number: usize, one: &str) -> String {
-    match number {
-        1 => format!("1 {one}"),
-        more => format!("{more} {one}s"),
-    }
+/// `1 message`, `1,204 messages`.
+pub(in crate::console) fn count(number: usize, one: &str) -> String {
+    counted(number as u64, one)
 }
 
 /// Writes a text so that it can be one segment of a path.

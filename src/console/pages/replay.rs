@@ -15,6 +15,7 @@ use super::messages::{Field, Row, fields};
 use super::parts::{Time, count, url_encode};
 use super::{error_page, html};
 use crate::console::audit::Actor;
+use crate::console::diagnosis::number;
 use crate::console::filter;
 use crate::console::query::{Parameters, bad_query};
 use crate::console::replay::{self, Part};
@@ -61,7 +62,7 @@ struct ReplayPage {
 struct Counted {
     replayed: u64,
     without_contents: u64,
-    /// Of them, those that Loops took before.
+    /// Of them, those that Loops accepted before.
     delivered: u64,
     /// Whether there are more than could be counted in time.
     is_cut: bool,
@@ -335,7 +336,8 @@ async fn replay_part(
         return Err(ApiError::bad_request(
             "not_confirmed",
             format!(
-                "Nothing was replayed: go back and type {expected}, the number of messages, to confirm."
+                "Nothing was replayed: go back and type {}, the number of messages, to confirm.",
+                number(expected)
             ),
         ));
     }
@@ -350,8 +352,9 @@ async fn replay_part(
                 StatusCode::CONFLICT,
                 "count_changed",
                 format!(
-                    "Nothing was replayed: there are {} messages now, not {expected}. Go back and count them again.",
-                    now.replayed
+                    "Nothing was replayed: there are {} messages now, not {}. Go back and count them again.",
+                    number(now.replayed),
+                    number(expected)
                 ),
             ));
         }

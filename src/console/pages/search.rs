@@ -12,6 +12,8 @@ use super::error_page;
 use super::frame::Frame;
 use crate::console::filter::write_persons;
 use crate::console::state::{AdminState, store_fault};
+use crate::console::status;
+use crate::console::verdict::rejections;
 use crate::http::error::ApiError;
 use crate::queue::{Filter, Seq};
 use crate::segment::{PersonDigest, PersonIdKind};
@@ -82,9 +84,10 @@ async fn find(state: &AdminState, asked: &str) -> Result<String, ApiError> {
     if is_known {
         return Ok(format!("/console/people/{}", write_persons(&persons)));
     }
-    Err(ApiError::new(
-        StatusCode::NOT_FOUND,
-        "nothing_found",
-        "No message with this id, and none of a person with this id or address, was accepted; or its record has expired (store.records_retention_h), or the person was deleted. To look for one kind of id only, write msg:, user:, anon: or email: before it, and # before a number.",
-    ))
+    let rejected = status::rejected(state).await.map_err(store_fault)?;
+    let rejections = rejections(&rejected)
+        .map(|rejections| format!(" {rejections} The log says why, in its `rejected` lines."))
+        .unwrap_or_default();
+    let nothing = "No message with this id, and none of a person with this id or address, was accepted; or its record has expired (store.records_retention_h), or the person was deleted. To look for one kind of id only, write msg:, user:, anon: or email: before it, and # before a number.";
+    Err(ApiError::new(StatusCode::NOT_FOUND, "nothing_found", format!("{nothing}{rejections}")))
 }

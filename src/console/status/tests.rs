@@ -108,6 +108,14 @@ fn make(code: DiagnosisCode, found: &mut Found) {
             destination(found).waiting = Some([0, 0, 600]);
             destination(found).oldest_received_at = Some(ago(61));
         }
+        DiagnosisCode::SomeFailed => {
+            found.minutes.push(tally(Stage::DeliveryFailed, Some("refused"), ago(90), 1));
+        }
+        DiagnosisCode::MostlyUnmatched => {
+            for (reason, count) in [("consent", 50), ("no_subscription", 1_151)] {
+                found.minutes.push(tally(Stage::Unmatched, Some(reason), ago(90), count));
+            }
+        }
         DiagnosisCode::NothingYet => {
             found.minutes.clear();
             found.hours.clear();
@@ -166,6 +174,14 @@ fn each_diagnosis_is_reached_and_says_what_it_found() {
             DiagnosisCode::Behind,
             "The queue of `default` is behind: 600 messages wait, about 30 minutes of work.",
         ),
+        (
+            DiagnosisCode::SomeFailed,
+            "1 of 101 deliveries failed in the last hour; all else is well.",
+        ),
+        (
+            DiagnosisCode::MostlyUnmatched,
+            "No subscription took most messages of the last hour, 1,201 of 1,301; the most frequent reason: no trigger of an enabled subscription matched.",
+        ),
         (DiagnosisCode::NothingYet, "All is ready, and no message has been accepted yet."),
         (DiagnosisCode::Quiet, "All works, and no message was accepted in the last 24 hours."),
         (
@@ -213,8 +229,9 @@ fn an_alarm_that_is_a_false_one_is_not_raised() {
         destination(found).failing_status = Some(429);
     });
     well(&|found| destination(found).oldest_received_at = Some(ago(60)));
+    // Half is not most.
     well(&|found| {
-        found.minutes.push(tally(Stage::DeliveryFailed, Some("refused"), ago(90), 4));
+        found.minutes.push(tally(Stage::Unmatched, Some("no_subscription"), ago(90), 100));
     });
     // Strangers, and a few of many.
     well(&|found| {
@@ -270,6 +287,10 @@ fn the_numbers_of_a_status_add_up() {
         received: 100,
         delivered: 100,
         unmatched,
+        unmatched_reasons: Some(("trigger".to_owned(), unmatched))
+            .filter(|(_, count)| *count > 0)
+            .into_iter()
+            .collect(),
         ..Funnel::default()
     };
     assert_eq!(status.funnel, [of("1h", 0), of("24h", 0), of("7d", 9)]);

@@ -29,7 +29,7 @@ pub(super) const BY_MESSAGE_ID: &str = "
 /// $1 seqs. Newest first.
 pub(super) const MESSAGES: &str = "
     SELECT m.seq, m.source, m.destination, m.message_id, m.kind, m.event, m.received_at, o.seq IS NOT NULL,
-           o.unmatched, o.unmatched_detail, m.warnings, COALESCE(p.number, 0)
+           o.unmatched, o.unmatched_detail, m.warnings, COALESCE(p.number, 0), m.class
     FROM @messages m LEFT JOIN @outcomes o ON o.seq = m.seq AND o.seq = ANY($1)
         LEFT JOIN @replays p ON p.seq = m.seq
     WHERE m.seq = ANY($1) ORDER BY m.seq DESC";
@@ -186,6 +186,7 @@ fn message(row: &Row) -> Result<MessageRecord, Fault> {
         message_id: get(row, 3)?,
         kind: MessageType::parse(get(row, 4)?).ok_or(unreadable)?,
         event: get(row, 5)?,
+        class: Class::from_code(i64::from(get::<i16>(row, 12)?)),
         received_at: from_ms(get(row, 6)?),
         is_done: get(row, 7)?,
         unmatched: unmatched.map(|reason| Unmatched {

@@ -21,7 +21,7 @@ pub(super) use crate::store::values::{count, duration_ms, from_ms, to_json, to_m
 macro_rules! message_columns {
     () => {
         "m.seq, m.source, m.destination, m.message_id, m.kind, n.name, m.received_at, m.state,
-           m.unmatched, m.unmatched_detail, m.warnings, COALESCE(p.number, 0)"
+           m.unmatched, m.unmatched_detail, m.warnings, COALESCE(p.number, 0), m.class"
     };
 }
 pub(super) use message_columns;
@@ -108,6 +108,7 @@ pub(super) fn message(row: &Row<'_>) -> Result<MessageRecord, Fault> {
         message_id: row.get(3)?,
         kind: MessageType::parse(&kind).ok_or(unreadable)?,
         event: row.get(5)?,
+        class: Class::from_code(row.get(12)?),
         received_at: from_ms(row.get(6)?),
         is_done: row.get(7)?,
         unmatched: unmatched.map(|reason| Unmatched {

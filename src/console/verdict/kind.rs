@@ -1,0 +1,179 @@
+//! The closed list of verdicts, each with its next step.
+
+use crate::queue::FailureReason;
+
+/// What can be the matter, in the order in which it is looked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum VerdictKind {
+    /// Nothing of this person is on record, and messages were rejected not long ago.
+    Rejected,
+    /// Nothing of this person is on record.
+    NeverAccepted,
+    /// A message waits, since Loops refuses the API key.
+    WaitsForKey,
+    /// A message waits, since there is no Loops at the base URL.
+    WaitsForBaseUrl,
+    /// A message waits for its next attempt.
+    WaitsForRetry,
+    /// A message waits for its turn.
+    WaitsForTurn,
+    /// A delivery failed.
+    Failed,
+    /// No subscription took it.
+    Unmatched,
+    /// The person was deleted.
+    Deleted,
+    /// Loops accepted the event, but lists none of this name.
+    UnknownEvent,
+    /// Loops has no contact any more.
+    NoContact,
+    /// Loops sends nothing to the address any more.
+    Suppressed,
+    /// The contact has not confirmed that it wants mails.
+    OptInPending,
+    /// The contact is unsubscribed.
+    Unsubscribed,
+    /// A mail was sent, and bounced.
+    Bounced,
+    /// A mail was reported as spam.
+    SpamReported,
+    /// A mail was opened.
+    Opened,
+    /// A mail was delivered.
+    MailDelivered,
+    /// A mail was sent.
+    MailSent,
+    /// Loops accepted everything, and has reported nothing about the person since.
+    Silent,
+    /// Loops accepted everything, and has never reported anything.
+    NeverHeard,
+}
+
+impl VerdictKind {
+    /// All of them, in their order.
+    pub const ALL: [VerdictKind; 21] = [
+        VerdictKind::Rejected,
+        VerdictKind::NeverAccepted,
+        VerdictKind::WaitsForKey,
+        VerdictKind::WaitsForBaseUrl,
+        VerdictKind::WaitsForRetry,
+        VerdictKind::WaitsForTurn,
+        VerdictKind::Failed,
+        VerdictKind::Unmatched,
+        VerdictKind::Deleted,
+        VerdictKind::UnknownEvent,
+        VerdictKind::NoContact,
+        VerdictKind::Suppressed,
+        VerdictKind::OptInPending,
+        VerdictKind::Unsubscribed,
+        VerdictKind::Bounced,
+        VerdictKind::SpamReported,
+        VerdictKind::Opened,
+        VerdictKind::MailDelivered,
+        VerdictKind::MailSent,
+        VerdictKind::Silent,
+        VerdictKind::NeverHeard,
+    ];
+
+    /// As it is written and shown.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            VerdictKind::Rejected => "rejected",
+            VerdictKind::NeverAccepted => "never_accepted",
+            VerdictKind::WaitsForKey => "waits_for_key",
+            VerdictKind::WaitsForBaseUrl => "waits_for_base_url",
+            VerdictKind::WaitsForRetry => "waits_for_retry",
+            VerdictKind::WaitsForTurn => "waits_for_turn",
+            VerdictKind::Failed => "failed",
+            VerdictKind::Unmatched => "unmatched",
+            VerdictKind::Deleted => "deleted",
+            VerdictKind::UnknownEvent => "unknown_event",
+            VerdictKind::NoContact => "no_contact",
+            VerdictKind::Suppressed => "suppressed",
+            VerdictKind::OptInPending => "opt_in_pending",
+            VerdictKind::Unsubscribed => "unsubscribed",
+            VerdictKind::Bounced => "bounced",
+            VerdictKind::SpamReported => "spam_reported",
+            VerdictKind::Opened => "opened",
+            VerdictKind::MailDelivered => "mail_delivered",
+            VerdictKind::MailSent => "mail_sent",
+            VerdictKind::Silent => "silent",
+            VerdictKind::NeverHeard => "never_heard",
+        }
+    }
+
+    /// What to do next.
+    pub(super) fn next_step(self, reason: Option<FailureReason>) -> &'static str {
+        match self {
+            VerdictKind::Rejected => {
+                "Read the `rejected` lines of the log, which say why: if this person's messages are among them, fix the sender. What was rejected earlier is in the log, too, and counted in segment_loops_rejected_total."
+            }
+            VerdictKind::NeverAccepted => {
+                "Compare the id, letter by letter, with what the sender sends, and check that its messages are not rejected: the log has a `rejected` line for each, and segment_loops_rejected_total counts them."
+            }
+            VerdictKind::WaitsForKey => {
+                "Put the right API key into force (LOOPS_API_KEY, or api_key of the destination) and restart; the message then goes out by itself."
+            }
+            VerdictKind::WaitsForBaseUrl => {
+                "Set `base_url` of the destination to a URL that ends in /v1 and restart; the message then goes out by itself."
+            }
+            VerdictKind::WaitsForRetry => {
+                "Nothing to do unless it lasts: the message is tried again by itself, for as long as delivery.retry_window_ms says."
+            }
+            VerdictKind::WaitsForTurn => {
+                "Nothing to do unless it lasts: the messages in front go out at Loops' rate."
+            }
+            VerdictKind::Failed => match reason {
+                Some(FailureReason::Refused) => {
+                    "Fix what Loops complains of, in the mapping, in the data or in Loops, then replay the message."
+                }
+                Some(FailureReason::Expired) => "Replay the message if it is still worth sending.",
+                Some(FailureReason::Invalid) => {
+                    "Change the mapping so that it fills what is missing, reload, and replay the message."
+                }
+                Some(FailureReason::PlaceholderId) => {
+                    "Fix the sender, which sends a word in place of an id; a replay would fail in the same way."
+                }
+                Some(FailureReason::Unreadable | FailureReason::Unknown) | None => {
+                    "Please report it, with the lines of the log that name the message."
+                }
+            },
+            VerdictKind::Unmatched => {
+                "If a subscription should have taken it, change its trigger, reload, and replay the message."
+            }
+            VerdictKind::Deleted => {
+                "Nothing to do: what comes for the same id makes a new contact."
+            }
+            VerdictKind::UnknownEvent => {
+                "Compare the name with that in the workflow's trigger, letter by letter: names of events are case-sensitive."
+            }
+            VerdictKind::NoContact => {
+                "Look whether the contact was deleted in Loops, or has another user id or address there."
+            }
+            VerdictKind::Suppressed => {
+                "Correct the address, or have its suppression removed in Loops if the mailbox works again."
+            }
+            VerdictKind::OptInPending => {
+                "The person must click on the link in the mail that asks for it."
+            }
+            VerdictKind::Unsubscribed => {
+                "Respect it: such a contact gets transactional mails only, until it subscribes again."
+            }
+            VerdictKind::Bounced => "Correct the address: the mailbox did not take the mail.",
+            VerdictKind::SpamReported => "Respect it: Loops sends no more mails to the address.",
+            VerdictKind::Opened => "Nothing to do: the mail was read.",
+            VerdictKind::MailDelivered => {
+                "Ask the person to look among other folders of the mailbox, such as spam."
+            }
+            VerdictKind::MailSent => {
+                "Wait: whether the mail arrived is usually known within minutes."
+            }
+            VerdictKind::Silent => {
+                "Look in Loops whether a workflow starts with this event, is switched on, and lets this contact in."
+            }
+            VerdictKind::NeverHeard => {
+                "Set up Loops' webhook (loops_webhook_secret) to see here what became of mails; until then, look in Loops whether a workflow starts with this event."
+            }
+        }
+    }
+}

@@ -1,6 +1,7 @@
 //! The composition root: the only place that picks implementations and wires the parts together.
 
 mod asking;
+mod changes;
 mod chores;
 mod open_files;
 mod openapi;
@@ -407,7 +408,7 @@ fn fronts(
         turns: turns.clone(),
     });
     let reload = Arc::clone(reloader);
-    let settings = Arc::clone(reloader);
+    let (settings, last) = (Arc::clone(reloader), Arc::clone(reloader));
     let (api, api_description) = console::router(AdminState {
         process: process.name.clone(),
         clock: Arc::clone(clock),
@@ -429,6 +430,7 @@ fn fronts(
         tails: console::Tails::new(process.stopping.clone()),
         turn: console::compare::Turn::default(),
         settings: Arc::new(move || settings::list(&settings.config())),
+        last_reload: Arc::new(move || last.last_reload()),
         reload: Arc::new(move || reload.reload()),
     });
     let (public, mut description) = http::router(state.clone());

@@ -2,7 +2,7 @@
 //! two messages, and accepted messages are not touched. A configuration with errors changes nothing.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::{Notify, watch};
@@ -10,6 +10,7 @@ use tokio::time::Instant;
 use tracing::{error, info, warn};
 
 use super::LoadConfig;
+use super::changes::changes;
 use crate::config::{BrowserConfig, Config};
 use crate::console::view::{ReloadProblem, Reloaded};
 use crate::console::{Planners, Reload};
@@ -27,8 +28,8 @@ pub(super) struct Reloader {
     loops_webhooks: watch::Sender<Arc<LoopsWebhooks>>,
     /// Wakes the tasks that hand webhooks on, by the names of their destinations.
     forwards: HashMap<String, Arc<Notify>>,
-    /// When the configuration was last loaded again.
-    reloaded_at: Mutex<Option<Instant>>,
+    /// When the configuration was last loaded again, and what came of it.
+    last: Mutex<Option<(Instant, Reloaded)>>,
 }
 
 impl Reloader {
@@ -50,7 +51,7 @@ impl Reloader {
             sources,
             loops_webhooks,
             forwards,
-            reloaded_at: Mutex::default(),
+            last: Mutex::default(),
         }
     }
 
@@ -106,25 +107,32 @@ impl Reloader {
         self.sources.send_replace(Arc::new(sources(&loaded, &before)));
         let webhooks = loops_webhooks(&loaded, &self.forwards);
         self.loops_webhooks.send_replace(Arc::new(webhooks));
+        let changed = changes(&current, &loaded);
         *current = loaded;
-        *self.reloaded() = Some(Instant::now());
         info!(?subscriptions, "configuration reloaded");
         if !needs_restart.is_empty() {
             warn!(keys = ?needs_restart, "changed keys that need a restart keep their old values");
         }
-        Ok(Reloaded { subscriptions, needs_restart })
+        let reloaded = Reloaded { subscriptions, changed, needs_restart };
+        *self.last() = Some((Instant::now(), reloaded.clone()));
+        Ok(reloaded)
     }
 
     /// How long ago the configuration was last loaded again.
     pub(super) fn reloaded_ago(&self) -> Option<Duration> {
-        self.reloaded().map(|at| at.elapsed())
+        self.last().as_ref().map(|(at, _)| at.elapsed())
     }
 
-    fn reloaded(&self) -> std::sync::MutexGuard<'_, Option<Instant>> {
-        self.reloaded_at.lock().unwrap_or_else(PoisonError::into_inner)
+    /// What came of the last reload; `None`: there was none.
+    pub(super) fn last_reload(&self) -> Option<Reloaded> {
+        self.last().as_ref().map(|(_, reloaded)| reloaded.clone())
     }
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, Config> {
+    fn last(&self) -> MutexGuard<'_, Option<(Instant, Reloaded)>> {
+        self.last.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Config> {
         // A panic while the lock was held cannot have left half a configuration: it is replaced as a whole.
         self.current.lock().unwrap_or_else(PoisonError::into_inner)
     }

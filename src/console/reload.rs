@@ -6,7 +6,9 @@ use axum::http::StatusCode;
 use serde_json::json;
 
 use super::audit::{Actor, record};
+use super::pages::parts::count;
 use super::state::{AdminState, Reload};
+use super::view::Reloaded;
 use crate::http::error::ApiError;
 use crate::queue::AuditAction;
 
@@ -21,9 +23,15 @@ pub(super) async fn reload(state: &AdminState, actor: &Actor) -> Result<Reload, 
         )
     })?;
     let result = match &reloaded {
-        Ok(reloaded) if reloaded.needs_restart.is_empty() => "in force".to_owned(),
-        Ok(reloaded) => {
-            format!("in force; {} changed keys need a restart", reloaded.needs_restart.len())
+        Ok(Reloaded { changed, needs_restart, .. }) => {
+            let mut result = "in force".to_owned();
+            if !changed.is_empty() {
+                result += &format!("; {} changed", count(changed.len(), "key"));
+            }
+            if !needs_restart.is_empty() {
+                result += &format!("; {} need a restart", needs_restart.len());
+            }
+            result
         }
         Err(problems) => format!("rejected: {} errors", problems.len()),
     };

@@ -461,7 +461,7 @@ fn funnel(found: &Found) -> Vec<Funnel> {
                 }
                 Stage::Delivered => funnel.delivered += tally.count,
                 Stage::Failed => funnel.failed += tally.count,
-                Stage::DeliveryDelivered | Stage::DeliveryFailed => {}
+                Stage::DeliveryDelivered | Stage::DeliveryFailed | Stage::DeliveryWarned => {}
             }
         }
         funnel

@@ -482,8 +482,21 @@ pub struct ReplayPosition {
 pub struct Reloaded {
     /// Number of subscriptions by destination.
     pub subscriptions: BTreeMap<String, usize>,
+    /// Keys that were changed, and are in force.
+    pub changed: Vec<ChangedKey>,
     /// Keys that were changed but keep their old values until a restart.
     pub needs_restart: Vec<String>,
+}
+
+/// A key of the configuration that a reload changed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
+pub struct ChangedKey {
+    /// The key.
+    #[schema(example = "sources.web.stamp_ip")]
+    pub key: String,
+    /// `added`, `removed`, `changed`, or the old value and the new one, for people. Secrets are never shown.
+    #[schema(example = "false → true")]
+    pub change: String,
 }
 
 /// Why a configuration was not taken up.

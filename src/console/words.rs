@@ -48,7 +48,7 @@ macro_rules! words {
 
 words! {
     MessageType: "The kind of Segment call.",
-    MessageState: "The state of a message. `pending`: something is still to be done. `delivered`: Loops has taken all deliveries. `failed`: at least one delivery failed. `unmatched`: no subscription took it.",
+    MessageState: "The state of a message. `pending`: something is still to be done. `delivered`: Loops accepted all deliveries. `failed`: at least one delivery failed. `unmatched`: no subscription took it.",
     DeliveryState or Unknown: "The fate of a message under one subscription.",
     ReplayState: "What became of the messages that are to be replayed.",
     ActionKind: "The action of a subscription.",
@@ -61,5 +61,5 @@ words! {
     Change: "What a changed subscription means for a message. `same`: nothing changes. `changed`: the request becomes another one. `newly_taken`: the trigger did not take the message. `no_longer_taken`: the trigger takes it no longer. `error`: the delivery would fail, which it did not before. `warning`: the request stays the same, with a new warning.",
     VerdictKind: "What is the matter with a message or a person. The first that holds, in this order.",
     TallyStep: "The length of an interval.",
-    Stage: "What is counted. Whole messages: `received`, `replayed` (made pending again), `unmatched`, `delivered`, `failed`. Deliveries: `delivery_delivered`, `delivery_failed`.",
+    Stage: "What is counted. Whole messages: `received`, `replayed` (made pending again), `unmatched`, `delivered`, `failed`. Deliveries: `delivery_delivered`, `delivery_failed`, `delivery_warned` (planned with a warning).",
 }

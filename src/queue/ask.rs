@@ -239,15 +239,17 @@ pub enum Stage {
     Delivered,
     /// Messages of which a delivery failed.
     Failed,
-    /// Deliveries that Loops took, by subscription.
+    /// Deliveries that Loops accepted, by subscription.
     DeliveryDelivered,
     /// Deliveries that failed, by subscription and reason.
     DeliveryFailed,
+    /// Deliveries that were planned with a warning, by subscription.
+    DeliveryWarned,
 }
 
 impl Stage {
     /// All of them.
-    pub const ALL: [Stage; 7] = [
+    pub const ALL: [Stage; 8] = [
         Stage::Received,
         Stage::Replayed,
         Stage::Unmatched,
@@ -255,6 +257,7 @@ impl Stage {
         Stage::Failed,
         Stage::DeliveryDelivered,
         Stage::DeliveryFailed,
+        Stage::DeliveryWarned,
     ];
 
     /// As it is stored and shown.
@@ -267,6 +270,7 @@ impl Stage {
             Stage::Failed => "failed",
             Stage::DeliveryDelivered => "delivery_delivered",
             Stage::DeliveryFailed => "delivery_failed",
+            Stage::DeliveryWarned => "delivery_warned",
         }
     }
 

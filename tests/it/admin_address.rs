@@ -5,8 +5,15 @@ use serde_json::json;
 
 use crate::support::{ADMIN_TOKEN, Answer, ScriptedLoops, Service, Setup, track};
 
-const FOR_OPERATORS: [&str; 5] =
-    ["/api/messages?userId=u1", "/api/messages/m1", "/api/preview", "/metrics", "/openapi.json"];
+const FOR_OPERATORS: [&str; 7] = [
+    "/api/messages?userId=u1",
+    "/api/messages/m1",
+    "/api/preview",
+    "/metrics",
+    "/openapi.json",
+    "/console",
+    "/console/login",
+];
 
 const FOR_BOTH: [&str; 2] = ["/healthz", "/readyz"];
 

@@ -362,7 +362,7 @@ async fn settings_show_no_secret_and_only_an_admin_reloads() {
     assert_eq!(refused.status, 403);
     assert!(page.text.contains("Nobody has reloaded"), "{}", page.text);
     let done = admin.post("/console/settings/reload", &[("x", "")], &[]).await;
-    assert_eq!((done.status, done.location()), (303, "/console/settings?reloaded=0"));
+    assert_eq!((done.status, done.location()), (303, "/console/settings?reloaded=yes"));
     let page = admin.get(done.location()).await;
     for words in [reload, "is in force", "this one", "never: is its webhook set up?", "reload"] {
         assert!(page.text.contains(words), "no {words}: {}", page.text);
@@ -376,6 +376,41 @@ async fn settings_show_no_secret_and_only_an_admin_reloads() {
 }
 
 #[tokio::test]
+async fn settings_show_what_the_last_reload_changed() {
+    let loops = ScriptedLoops::willing().await;
+    let before =
+        "[sources.web]\nwrite_keys = ['k1-canary']\nstamp_ip = false\n[delivery]\nrequests_max = 7";
+    let service = set_up(&loops).config(before).start();
+    let admin = Visitor::with(&service, ADMIN_TOKEN).await;
+    let title = "What the last reload changed";
+    assert!(!admin.get("/console/settings").await.text.contains(title));
+    let reload = async || {
+        let done = admin.post("/console/settings/reload", &[("x", "")], &[]).await;
+        admin.get(done.location()).await.text
+    };
+    let same = reload().await;
+    assert!(same.contains("Nothing: the configuration was the same."), "{same}");
+    let file = service.data().parent().unwrap().join("segment-loops.toml");
+    let after =
+        before.replace("k1-canary", "k2-canary").replace("false", "true").replace("= 7", "= 8");
+    let added = "[[subscriptions]]\nname = 'Ordered'\naction = 'sendEvent'\nevents = ['Ordered']";
+    std::fs::write(&file, format!("{after}\n{added}")).unwrap();
+    let page = reload().await;
+    for line in [
+        "<code>sources.web.write_keys</code>: changed",
+        "<code>sources.web.stamp_ip</code>: false → true",
+        "<code>destinations.default.subscriptions “Ordered”</code>: added",
+        "<code>delivery.requests_max</code></li>",
+    ] {
+        assert!(page.contains(line), "no {line}: {page}");
+    }
+    assert!(!page.contains("k1-canary") && !page.contains("k2-canary"), "{page}");
+    let audit = service.admin("/api/audit").await.body;
+    let result = audit["entries"][0]["result"].as_str().unwrap();
+    assert!(result.starts_with("in force; ") && result.contains("1 need a restart"), "{result}");
+}
+
+#[tokio::test]
 async fn subscriptions_show_what_each_did() {
     let loops = ScriptedLoops::start(|seen| match seen.path.as_str() {
         "/events/send" => Reply::status(400),
@@ -384,7 +419,9 @@ async fn subscriptions_show_what_each_did() {
     .await;
     let service = set_up(&loops).start();
     service.accept("/v1/identify", identify("u1", "m1")).await;
-    service.accept("/v1/track", track("u1", "m2")).await;
+    let mut with_cart = track("u1", "m2");
+    with_cart["properties"] = json!({"cart": {"items": 2}});
+    service.accept("/v1/track", with_cart).await;
     service.accept("/v1/page", json!({"userId": "u1", "messageId": "m3"})).await;
     service.message("m1", |message| message["state"] == "delivered").await;
     service.message("m2", |message| message["state"] == "failed").await;
@@ -395,6 +432,8 @@ async fn subscriptions_show_what_each_did() {
         "state=failed&#38;from=24h",
         "nothing in 7 days",
         "no trigger of an enabled subscription matched",
+        r#"<td data-label="Warnings">1</td>"#,
+        r#"<td data-label="Warnings">0</td>"#,
     ] {
         assert!(page.text.contains(words), "no {words}: {}", page.text);
     }

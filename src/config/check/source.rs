@@ -39,7 +39,7 @@ pub struct SourceConfig {
 }
 
 /// The limits of a source whose write keys are public.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct BrowserConfig {
     /// Requests a minute from one address; not zero.
     pub address_requests_max: u32,

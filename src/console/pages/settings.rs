@@ -14,7 +14,7 @@ use crate::console::auth::Role;
 use crate::console::query::Parameters;
 use crate::console::reload;
 use crate::console::state::{AdminState, Setting, store_fault};
-use crate::console::view::{AuditEntry, AuditList, ReloadProblem, Replicas};
+use crate::console::view::{AuditEntry, AuditList, ReloadProblem, Reloaded, Replicas};
 use crate::http::error::ApiError;
 
 /// How many entries of what people did are shown.
@@ -24,9 +24,11 @@ const ENTRIES_MAX: u32 = 20;
 #[template(path = "settings.html")]
 struct SettingsPage {
     frame: Frame,
-    /// What a reload came to.
-    reloaded: Option<String>,
+    /// A reload was asked for on this page and is done.
+    is_reloaded: bool,
     problems: Vec<ReloadProblem>,
+    /// What came of the last reload, if there was one.
+    last: Option<Reloaded>,
     replicas: Replicas,
     /// Each destination, and when Loops last reported something about it.
     heard: Vec<(String, Option<Time>)>,
@@ -36,19 +38,12 @@ struct SettingsPage {
 
 /// The page.
 pub(super) async fn page(State(state): State<AdminState>, frame: Frame, uri: Uri) -> Response {
-    // After a reload, how many changed keys need a restart.
     let given = match Parameters::of(&uri, &["reloaded"]) {
         Ok(given) => given,
         Err(error) => return error_page(frame, &error),
     };
-    let reloaded = given.get("reloaded").and_then(|restart| restart.parse::<usize>().ok());
-    let reloaded = reloaded.map(|restart| match restart {
-        0 => "The configuration was loaded again and is in force.".to_owned(),
-        restart => format!(
-            "The configuration was loaded again; {restart} of its changed keys need a restart, and the log names them."
-        ),
-    });
-    show(&state, frame, StatusCode::OK, reloaded, Vec::new()).await
+    let is_reloaded = given.get("reloaded").is_some();
+    show(&state, frame, StatusCode::OK, is_reloaded, Vec::new()).await
 }
 
 /// Loads the configuration again.
@@ -62,12 +57,9 @@ pub(super) async fn reload(
         return error_page(frame, &ApiError::new(StatusCode::FORBIDDEN, "viewer_token", text));
     }
     match reload::reload(&state, &actor).await {
-        Ok(Ok(reloaded)) => {
-            let restart = reloaded.needs_restart.len();
-            Redirect::to(&format!("/console/settings?reloaded={restart}")).into_response()
-        }
+        Ok(Ok(_)) => Redirect::to("/console/settings?reloaded=yes").into_response(),
         Ok(Err(problems)) => {
-            show(&state, frame, StatusCode::UNPROCESSABLE_ENTITY, None, problems).await
+            show(&state, frame, StatusCode::UNPROCESSABLE_ENTITY, false, problems).await
         }
         Err(error) => error_page(frame, &error),
     }
@@ -77,10 +69,10 @@ async fn show(
     state: &AdminState,
     frame: Frame,
     status: StatusCode,
-    reloaded: Option<String>,
+    is_reloaded: bool,
     problems: Vec<ReloadProblem>,
 ) -> Response {
-    match read(state, frame.clone(), reloaded, problems).await {
+    match read(state, frame.clone(), is_reloaded, problems).await {
         Ok(page) => html(status, &page),
         Err(error) => error_page(frame, &error),
     }
@@ -89,7 +81,7 @@ async fn show(
 async fn read(
     state: &AdminState,
     frame: Frame,
-    reloaded: Option<String>,
+    is_reloaded: bool,
     problems: Vec<ReloadProblem>,
 ) -> Result<SettingsPage, ApiError> {
     let found = state.log.replicas(state.clock.now()).await.map_err(store_fault)?;
@@ -103,8 +95,9 @@ async fn read(
     }
     Ok(SettingsPage {
         frame,
-        reloaded,
+        is_reloaded,
         problems,
+        last: (state.last_reload)(),
         replicas: Replicas::new(found, &state.process),
         heard,
         settings: (state.settings)(),

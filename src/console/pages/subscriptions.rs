@@ -40,6 +40,8 @@ struct Row {
     taken: String,
     delivered: String,
     failed: u64,
+    /// Deliveries that were planned with a warning.
+    warned: String,
     messages: String,
     failures: String,
     /// The page that tries a change of it.
@@ -99,6 +101,7 @@ fn row(destination: &str, name: &str, is_enabled: bool, tallies: &[&Tally], now:
         taken: number(delivered + failed),
         delivered: number(delivered),
         failed,
+        warned: number(day(Stage::DeliveryWarned)),
         failures: format!("{messages}&state=failed&from=24h"),
         messages,
         editor: format!("/console/subscriptions/{}/{}", segment(destination), segment(name)),

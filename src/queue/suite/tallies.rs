@@ -61,11 +61,12 @@ pub(crate) async fn counts_each_message_once_however_it_ends(store: &dyn Store) 
     let lease = lease(store).await;
     let failed = || Consequence::Failed(failure());
     let ok = |name: &str| delivery(name, Ok(request(1)));
+    let warned = |name: &str| NewDelivery { warnings: vec!["left out".into()], ..ok(name) };
     let endings: [(&str, NewPlan, &[Consequence]); 5] = [
         ("unmatched", plan(vec![]), &[]),
         (
             "delivered",
-            plan(vec![ok("one"), ok("two")]),
+            plan(vec![ok("one"), warned("two")]),
             &[Consequence::Delivered, Consequence::Delivered],
         ),
         ("failed", plan(vec![ok("one"), ok("two")]), &[failed(), Consequence::Delivered]),
@@ -92,6 +93,7 @@ pub(crate) async fn counts_each_message_once_however_it_ends(store: &dyn Store) 
         "delivery_failed web one invalid: 2",
         "delivery_failed web one unreadable: 1",
         "delivery_failed web unreadable: 1",
+        "delivery_warned web two: 1",
         "failed web: 4",
         "received web: 6",
         "unmatched web integrations: 1",

@@ -307,13 +307,18 @@ impl Freeze {
         for (((_, plan), Unplanned { source, .. }), end) in plans {
             let counted = |stage| Counted::new(stage, &self.lease.destination, source);
             for delivery in &plan.deliveries {
-                let Err(failure) = &delivery.outcome else { continue };
-                let failed = Counted {
+                let of_delivery = |stage, reason: &str| Counted {
                     subscription: delivery.subscription.clone().unwrap_or_default(),
-                    reason: failure.reason.as_str().to_owned(),
-                    ..counted(Stage::DeliveryFailed)
+                    reason: reason.to_owned(),
+                    ..counted(stage)
                 };
-                effects.tallies.add(plan.now, failed, 1);
+                if !delivery.warnings.is_empty() {
+                    effects.tallies.add(plan.now, of_delivery(Stage::DeliveryWarned, ""), 1);
+                }
+                if let Err(failure) = &delivery.outcome {
+                    let failed = of_delivery(Stage::DeliveryFailed, failure.reason.as_str());
+                    effects.tallies.add(plan.now, failed, 1);
+                }
             }
             let Some(End { is_failed, unmatched }) = end else { continue };
             let ended = match unmatched {

@@ -162,13 +162,18 @@ impl Freeze {
         let (source, is_failed): (String, bool) = planned.ok_or(GONE)?;
         let counted = |stage| Counted::new(stage, &self.lease.destination, &source);
         for delivery in &plan.deliveries {
-            let Err(failure) = &delivery.outcome else { continue };
-            let failed = Counted {
+            let of_delivery = |stage, reason: &str| Counted {
                 subscription: delivery.subscription.clone().unwrap_or_default(),
-                reason: failure.reason.as_str().to_owned(),
-                ..counted(Stage::DeliveryFailed)
+                reason: reason.to_owned(),
+                ..counted(stage)
             };
-            tallies.add(plan.now, failed, 1);
+            if !delivery.warnings.is_empty() {
+                tallies.add(plan.now, of_delivery(Stage::DeliveryWarned, ""), 1);
+            }
+            if let Err(failure) = &delivery.outcome {
+                let failed = of_delivery(Stage::DeliveryFailed, failure.reason.as_str());
+                tallies.add(plan.now, failed, 1);
+            }
         }
         if is_done {
             let ended = match &unmatched {

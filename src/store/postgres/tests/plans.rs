@@ -164,7 +164,6 @@ async fn statements_read_an_index_of_the_days_they_ask_for() {
         ("records", records::MESSAGES, vec![Numbers(seqs.clone())]),
         ("contents", contents::READ, vec![Numbers(seqs.clone())]),
         ("deliveries", records::DELIVERIES, vec![Numbers(seqs.clone())]),
-        ("request contents", records::REQUEST_CONTENTS, vec![Numbers(seqs.clone())]),
         ("last done", purge::LAST_DONE, vec![Number(first), Number(end)]),
         (
             "day is past",

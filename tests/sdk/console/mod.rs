@@ -1,5 +1,9 @@
 //! The console in a real browser: for everybody, and harmless whatever senders write.
 
+mod hostile;
+
+use std::path::{Path, PathBuf};
+
 use serde_json::{Value, json};
 use tokio::sync::{Mutex, MutexGuard};
 
@@ -9,21 +13,12 @@ use crate::support::{ADMIN_TOKEN, Reply, ScriptedLoops, Service, Setup, identify
 /// A browser wants the machine for itself.
 static BROWSER: Mutex<()> = Mutex::const_new(());
 
-/// What senders could write to make a page run it.
-const HOSTILE: [&str; 12] = [
-    "<script>window.x = 1</script>",
-    "\"><script>window.x = 1</script>",
-    "'><img src=x onerror=\"window.x = 1\">",
-    "<svg onload=window.x=1>",
-    "<svg><script>window.x=1</script></svg>",
-    "javascript:window.x=1",
-    "</title><script>window.x=1</script>",
-    "</textarea><script>window.x=1</script>",
-    "<iframe srcdoc=\"<script>parent.x=1</script>\">",
-    "{{constructor.constructor('window.x=1')()}}",
-    "<meta http-equiv=refresh content=\"0;url=https://example.com\">",
-    "<a href=\"javascript:window.x=1\" autofocus onfocus=window.x=1>a</a>",
-];
+/// Where pictures are written, for people to look at.
+fn folder() -> PathBuf {
+    let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).parent().unwrap().join("console");
+    std::fs::create_dir_all(&folder).unwrap();
+    folder
+}
 
 /// The program with its console, and a browser.
 struct Site {
@@ -36,13 +31,18 @@ struct Site {
 
 impl Site {
     async fn open() -> Self {
-        let alone = BROWSER.lock().await;
         let loops = ScriptedLoops::start(|seen| match seen.path.as_str() {
             "/events/send" => Reply::status(400).with_body(r#"{"message":"<b>no such event</b>"}"#),
             _ => Reply::ok(),
         })
         .await;
-        let service = Setup::with_loops(&loops.base_url).start();
+        let setup = Setup::with_loops(&loops.base_url);
+        Self::on(loops, &setup).await
+    }
+
+    async fn on(loops: ScriptedLoops, setup: &Setup) -> Self {
+        let alone = BROWSER.lock().await;
+        let service = setup.start();
         let home = tempfile::tempdir().unwrap();
         let browser = Script::browser("console.js", home.path());
         Self { service, _loops: loops, browser, _home: home, _alone: alone }
@@ -104,6 +104,14 @@ impl Site {
         url.as_str().unwrap().replacen(&self.service.base_url, "", 1)
     }
 
+    /// What went wrong on all pages of this visitor. The browser counts a page with an error status as an error.
+    async fn problems(&mut self) -> Vec<String> {
+        let problems = self.tell(json!({"problems": true})).await;
+        let problems: Vec<String> = serde_json::from_value(problems).unwrap();
+        let is_answer = |problem: &String| problem.contains("responded with a status of 4");
+        problems.into_iter().filter(|problem| !is_answer(problem)).collect()
+    }
+
     async fn text(&mut self) -> String {
         self.tell(json!({"text": "main"})).await.as_str().unwrap().to_owned()
     }
@@ -133,9 +141,7 @@ async fn every_page_is_for_everybody() {
         ("person", &person),
         ("erase", &erase),
     ];
-    let folder =
-        std::path::Path::new(env!("CARGO_TARGET_TMPDIR")).parent().unwrap().join("console");
-    std::fs::create_dir_all(&folder).unwrap();
+    let folder = folder();
     for theme in ["light", "dark"] {
         for width in [1280, 390] {
             let visitor = |audit| json!({"width": width, "theme": theme, "audit": audit});
@@ -169,13 +175,7 @@ async fn every_page_is_for_everybody() {
                 let file = folder.join(format!("{name}-{theme}-{width}.png"));
                 site.tell(json!({"screenshot": file})).await;
             }
-            let problems = site.tell(json!({"problems": true})).await;
-            let problems: Vec<&Value> = problems.as_array().unwrap().iter().collect();
-            // The browser counts the page of a message that is not there as an error.
-            assert!(
-                problems.iter().all(|problem| problem.to_string().contains("404")),
-                "{problems:?}"
-            );
+            assert_eq!(site.problems().await, Vec::<String>::new());
         }
     }
 }
@@ -243,13 +243,21 @@ async fn a_live_list_goes_on_by_itself() {
     site.tell(json!({"wait": "tr:has-text('first') .badge.bad"})).await;
     // It stays live there, also after the reload that brought the table.
     site.tell(json!({"wait": "#live [aria-pressed=true]"})).await;
-    for (index, event) in HOSTILE.into_iter().enumerate() {
-        let mut message = track("ada", &format!("hostile-{index}"));
-        message["event"] = json!(event);
-        site.service.accept("/v1/track", message).await;
-        site.tell(json!({"wait": format!("tr:has-text('hostile-{index}')")})).await;
+    // A look at the list sends at most ten rows.
+    for (group, texts) in hostile::TEXTS.chunks(8).enumerate() {
+        let message = |(index, event): (usize, &&str)| {
+            let mut message = track("ada", &format!("hostile-{group}-{index}"));
+            message["event"] = json!(event);
+            message
+        };
+        let batch: Vec<Value> = texts.iter().enumerate().map(message).collect();
+        site.service.accept("/v1/batch", json!({"batch": batch})).await;
+        for index in 0..texts.len() {
+            let row = format!("tr:has-text('hostile-{group}-{index}')");
+            site.tell(json!({"wait": row})).await;
+        }
     }
-    assert_eq!(site.tell(json!({"evaluate": "window.x ?? null"})).await, Value::Null);
+    assert_eq!(site.tell(json!({"alien": true})).await, json!([]));
     // While a visitor reads, nothing moves.
     site.tell(json!({"press": "j"})).await;
     site.service.accept("/v1/track", track("ada", "held")).await;
@@ -260,43 +268,5 @@ async fn a_live_list_goes_on_by_itself() {
     site.tell(json!({"wait": "tr:first-child:has-text('held')"})).await;
     site.tell(json!({"press": "t"})).await;
     site.tell(json!({"wait": "#live [aria-pressed=false]"})).await;
-    assert_eq!(site.tell(json!({"problems": true})).await, json!([]));
-}
-
-#[tokio::test]
-async fn nothing_that_senders_write_runs() {
-    let mut site = Site::open().await;
-    for (index, text) in HOSTILE.into_iter().enumerate() {
-        let message = json!({
-            "type": "track", "event": text, "userId": text, "anonymousId": text, "messageId": format!("{text} {index}"),
-            "properties": {text: text}, "traits": {text: text}, "context": {"traits": {"email": text}}, text: text,
-        });
-        site.service.accept("/v1/batch", json!({"batch": [message]})).await;
-    }
-    site.log_in(json!({})).await;
-    site.go("/console/messages").await;
-    let mut seen = 0;
-    while seen < HOSTILE.len() {
-        seen += 1;
-        site.go(&format!("/console/messages/{seen}")).await;
-        assert_eq!(site.tell(json!({"evaluate": "window.x ?? null"})).await, Value::Null);
-        assert_eq!(site.path().await, format!("/console/messages/{seen}"));
-        let show = "form[action='#contents'] button";
-        site.tell(json!({"click": show, "leads": true})).await;
-        assert_eq!(site.tell(json!({"evaluate": "window.x ?? null"})).await, Value::Null);
-    }
-    for text in HOSTILE {
-        site.tell(json!({"fill": ["#q", text]})).await;
-        site.tell(json!({"press": "Enter", "leads": true})).await;
-        assert_eq!(site.tell(json!({"evaluate": "window.x ?? null"})).await, Value::Null);
-        if site.path().await.starts_with("/console/people/") {
-            let show = "input[value=ids] + button";
-            site.tell(json!({"click": show, "leads": true})).await;
-            assert_eq!(site.tell(json!({"evaluate": "window.x ?? null"})).await, Value::Null);
-        }
-    }
-    let problems = site.tell(json!({"problems": true})).await;
-    // The browser counts the page of a search that finds nothing as an error.
-    let is_harmless = |problem: &Value| problem.to_string().contains("404");
-    assert!(problems.as_array().unwrap().iter().all(is_harmless), "{problems}");
+    assert_eq!(site.problems().await, Vec::<String>::new());
 }

@@ -234,6 +234,26 @@ async fn no_script_is_needed_to_find_why_a_message_failed_and_to_replay_it() {
 }
 
 #[tokio::test]
+async fn a_page_that_updates_itself_can_be_paused() {
+    let mut site = Site::open().await;
+    site.log_in(json!({})).await;
+    site.go("/console").await;
+    site.tell(json!({"wait": "#updates:has-text('Updated every 5 seconds')"})).await;
+    site.tell(json!({"click": "#updates button"})).await;
+    site.tell(json!({"wait": "#updates:has-text('Updates are paused')"})).await;
+    // What is marked here stays for as long as nothing is put in its place.
+    let mark = "document.querySelector('#diagnosis .sentence').dataset.mark = 'old'";
+    site.tell(json!({"evaluate": mark})).await;
+    site.service.accept("/v1/track", track("ada", "sign-up")).await;
+    site.service.message("sign-up", |message| message["state"] == "failed").await;
+    // Longer than between two updates.
+    site.tell(json!({"evaluate": "new Promise((done) => setTimeout(done, 6000))"})).await;
+    site.tell(json!({"wait": "#diagnosis .sentence[data-mark=old]"})).await;
+    site.tell(json!({"click": "#updates button"})).await;
+    site.tell(json!({"wait": "#diagnosis .sentence:not([data-mark])"})).await;
+}
+
+#[tokio::test]
 async fn a_live_list_goes_on_by_itself() {
     let mut site = Site::open().await;
     site.log_in(json!({})).await;

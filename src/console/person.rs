@@ -77,8 +77,8 @@ impl Person {
             true => found,
             false => {
                 let (mut messages, is_complete) = list(state, &digests).await?;
-                drop_others(state, &mut messages, &found.0, &ids).await?;
-                (messages, is_complete)
+                let are_all_judged = drop_others(state, &mut messages, &found.0, &ids).await?;
+                (messages, is_complete && are_all_judged)
             }
         };
         let feedback = state.feedback.by_person(&digests, FEEDBACK_MAX).await;
@@ -137,31 +137,36 @@ async fn list(
     Ok((page.messages, page.next.is_none()))
 }
 
-/// Drops messages of other users from those that were found by an id beside those asked for.
+/// Keeps the messages that were asked for, and of those that were found by another id, the ones that are not of other
+/// users. A message whose user is not known, since it is beyond those that are read or has no contents any more, is
+/// dropped: it could be anybody's who shares the id. Returns whether there was none.
 async fn drop_others(
     state: &AdminState,
     messages: &mut Vec<MessageRecord>,
     asked: &[MessageRecord],
     ids: &[KnownId],
-) -> Result<(), ApiError> {
-    let users = || ids.iter().filter(|id| id.kind == PersonIdKind::User);
-    if users().next().is_none() {
-        return Ok(());
+) -> Result<bool, ApiError> {
+    let is_user = |id: &&KnownId| id.kind == PersonIdKind::User;
+    let users: Vec<PersonDigest> = ids.iter().filter(is_user).map(|id| id.digest).collect();
+    if users.is_empty() {
+        return Ok(true);
     }
     let is_asked = |seq: Seq| asked.iter().any(|message| message.seq == seq);
     let added = messages.iter().map(|message| message.seq).filter(|seq| !is_asked(*seq));
-    let added: Vec<Seq> = added.take(READ_MAX).collect();
-    for seqs in added.chunks(READ_AT_ONCE) {
+    let added: Vec<Seq> = added.collect();
+    let (mut judged, mut own) = (0, Vec::new());
+    for seqs in added[..added.len().min(READ_MAX)].chunks(READ_AT_ONCE) {
         for contents in state.log.contents(seqs).await.map_err(store_fault)? {
             let Some(message) = read(state, &contents).await else { continue };
+            judged += 1;
             let found = known_ids(state, &message);
-            let user = found.iter().find(|id| id.kind == PersonIdKind::User);
-            if user.is_some_and(|user| users().all(|known| known.digest != user.digest)) {
-                messages.retain(|message| message.seq != contents.seq);
+            if found.iter().find(is_user).is_none_or(|user| users.contains(&user.digest)) {
+                own.push(contents.seq);
             }
         }
     }
-    Ok(())
+    messages.retain(|message| is_asked(message.seq) || own.contains(&message.seq));
+    Ok(judged == added.len())
 }
 
 /// Whether Loops has ever reported anything to a destination.

@@ -95,7 +95,7 @@ async fn beyond_the_bound_of_the_backlog_senders_are_told_to_come_again() {
 
 /// Bounds the files that a process may write; as with a full disk, what goes beyond fails.
 #[cfg(target_os = "linux")]
-fn limit_files(service: &Service, bytes: &str) {
+pub(crate) fn limit_files(service: &Service, bytes: &str) {
     limit(service.id(), bytes);
 }
 

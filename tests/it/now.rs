@@ -7,15 +7,19 @@ use serde_json::Value;
 use crate::console::Visitor;
 use crate::support::{ADMIN_TOKEN, PATIENCE, Reply, ScriptedLoops, Service, Setup, track};
 
+async fn status_of(service: &Service) -> Value {
+    service.admin("/api/status").await.body
+}
+
 /// The status, once it has a diagnosis. What a process reports of itself is up to five seconds old.
 async fn status(service: &Service, code: &str) -> Value {
     let began = Instant::now();
     loop {
-        let status = service.admin("/api/status").await;
-        if status.body["diagnosis"]["code"] == code {
-            return status.body;
+        let status = status_of(service).await;
+        if status["diagnosis"]["code"] == code {
+            return status;
         }
-        assert!(began.elapsed() < PATIENCE, "{code}: {}", status.body);
+        assert!(began.elapsed() < PATIENCE, "{code}: {status}");
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
 }
@@ -90,6 +94,63 @@ async fn messages_of_a_destination_that_is_gone_are_named() {
         sentence,
         "The destination `old` is not configured; nothing is lost; 1 message waits."
     );
+}
+
+/// The page has the sentence, the next step and the place in the runbook.
+async fn assert_shown(service: &Service, status: &Value) {
+    let page = Visitor::with(service, ADMIN_TOKEN).await.get("/console").await;
+    assert_eq!(page.status, 200, "{}", page.text);
+    for key in ["sentence", "nextStep", "runbook"] {
+        let words = status["diagnosis"][key].as_str().unwrap();
+        assert!(page.text.contains(words), "no {words}: {}", page.text);
+    }
+}
+
+#[cfg(target_os = "linux")]
+#[tokio::test]
+async fn a_store_that_is_full_is_the_diagnosis_until_it_has_room() {
+    let loops = ScriptedLoops::willing().await;
+    let service = Setup::with_loops(&loops.base_url).start();
+    service.accept("/v1/track", track("u1", "m1")).await;
+    service.message("m1", |message| message["state"] == "delivered").await;
+    status(&service, "all_well").await;
+    crate::disk::limit_files(&service, "1");
+    assert_eq!(service.post("/v1/track", track("u1", "m2")).await.status, 429);
+    let full = status(&service, "store_full").await;
+    assert_eq!(full["accepts"], false);
+    assert_shown(&service, &full).await;
+    let page = Visitor::with(&service, ADMIN_TOKEN).await.get("/console").await;
+    assert!(page.text.contains("does not accept messages"), "{}", page.text);
+    crate::disk::limit_files(&service, "unlimited");
+    status(&service, "all_well").await;
+}
+
+#[tokio::test]
+async fn messages_that_nobody_delivers_are_the_diagnosis_until_somebody_does() {
+    let loops = ScriptedLoops::willing().await;
+    let service = Setup::with_loops(&loops.base_url).start();
+    service.logged(|line| line["message"] == "lease taken").await;
+    // From now on, nobody can take or renew a lease.
+    service
+        .alter("CREATE TRIGGER stuck BEFORE UPDATE ON leases BEGIN SELECT RAISE(IGNORE); END")
+        .await;
+    let began = Instant::now();
+    while !status_of(&service).await["destinations"][0]["holder"].is_null() {
+        assert!(began.elapsed() < PATIENCE);
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    service.accept("/v1/track", track("u1", "m1")).await;
+    let alone = status(&service, "nobody_delivers").await;
+    assert_eq!(
+        alone["diagnosis"]["sentence"],
+        "No process delivers for `default`; nothing is lost; 1 message waits."
+    );
+    assert_shown(&service, &alone).await;
+    let page = Visitor::with(&service, ADMIN_TOKEN).await.get("/console").await;
+    assert!(page.text.contains("nobody delivers"), "{}", page.text);
+    service.alter("DROP TRIGGER stuck").await;
+    service.message("m1", |message| message["state"] == "delivered").await;
+    status(&service, "all_well").await;
 }
 
 #[tokio::test]

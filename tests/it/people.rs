@@ -376,6 +376,133 @@ async fn a_person_is_erased_after_a_confirmation() {
     assert!(audit.contains(r#""action":"erase""#) && !audit.contains(EMAIL_DOMAIN), "{audit}");
 }
 
+/// The ids of a person and their digests, once an admin has asked for them.
+async fn ids(admin: &Visitor<'_>, person: &str) -> Vec<(String, String)> {
+    let page = admin.post(person, &[("wish", "ids")], &[]).await;
+    let rows = page.text.split("data-label=\"Id\"><code>").skip(1);
+    let code = |text: &str| text.split("</code>").next().unwrap().to_owned();
+    let digest = |row: &str| code(row.split("data-label=\"Digest\"><code>").nth(1).unwrap());
+    rows.map(|row| (code(row), digest(row))).collect()
+}
+
+#[tokio::test]
+async fn only_the_chosen_ids_are_erased_of_people_who_share_an_address() {
+    let mut loops = ScriptedLoops::willing().await;
+    let service = set_up(&loops).start();
+    let shared = format!("family@{EMAIL_DOMAIN}");
+    for user in ["ada", "bob", "eve"] {
+        let mut message = identify(user, &format!("about-{user}"));
+        message["traits"]["email"] = json!(shared);
+        service.accept("/v1/identify", message).await;
+        service.message(&format!("about-{user}"), |message| message["state"] == "delivered").await;
+    }
+    loops.rest();
+    let admin = Visitor::with(&service, ADMIN_TOKEN).await;
+    let led = admin.post("/console/search", &[("q", "user:ada")], &[]).await;
+    let ids = ids(&admin, led.location()).await;
+    let known: Vec<&str> = ids.iter().map(|(id, _)| id.as_str()).collect();
+    assert_eq!(known, ["ada", &shared], "another's id");
+    let led = admin.post("/console/search", &[("q", &shared)], &[]).await;
+    let page = admin.get(led.location()).await;
+    assert!(page.text.contains("3 user ids share an address or a device"), "{}", page.text);
+    let ids = self::ids(&admin, led.location()).await;
+    assert_eq!(ids.len(), 4, "{ids:?}");
+    let digest = |wanted: &str| {
+        let (_, digest) = ids.iter().find(|(id, _)| id == wanted).unwrap();
+        digest.as_str()
+    };
+    let erase = format!("{}/erase", led.location());
+    let confirm = admin.get(&erase).await;
+    // What was asked for is chosen, and which of the users is meant is left to a person.
+    for (id, digest) in &ids {
+        let choice = confirm
+            .text
+            .split("<input type=\"checkbox\"")
+            .find(|choice| choice.contains(&format!("value=\"{digest}\"")));
+        let choice = choice.unwrap_or_else(|| panic!("no {digest}: {}", confirm.text));
+        assert_eq!(choice.split('>').next().unwrap().contains("checked"), *id == shared, "{id}");
+        assert!(choice.contains(&format!("<code>{digest}</code>")), "{choice}");
+    }
+    let form = [("id", digest("ada")), ("id", digest("eve")), ("id", "0123456789abcdef")];
+    let accepted = admin.post(&erase, &form, &[]).await;
+    assert_eq!(accepted.status, 303, "{}", accepted.text);
+    let mut deleted = [loops.next().await, loops.next().await].map(|seen| seen.body.to_string());
+    deleted.sort();
+    assert_eq!(deleted, [r#"{"userId":"ada"}"#, r#"{"userId":"eve"}"#]);
+    for user in ["ada", "eve"] {
+        erased(&admin, &number(&service, &format!("about-{user}")).await).await;
+    }
+    assert!(has_contents(&admin, &number(&service, "about-bob").await).await);
+    assert!(loops.rest().is_empty());
+    let audit = service.admin("/api/audit").await.body;
+    let entries = audit["entries"].as_array().unwrap();
+    let erasure = entries.iter().find(|entry| entry["action"] == "erase").unwrap();
+    assert_eq!(erasure["arguments"]["ids"], json!([digest("eve"), digest("ada")]), "{audit}");
+    assert_eq!(erasure["result"], "accepted 2 deletions");
+}
+
+#[tokio::test]
+async fn several_addresses_of_one_person_are_pointed_out() {
+    let loops = ScriptedLoops::willing().await;
+    let service = set_up(&loops).start();
+    for (id, name) in [("m1", "ada"), ("m2", "countess")] {
+        let mut message = identify("ada", id);
+        message["traits"]["email"] = json!(format!("{name}@{EMAIL_DOMAIN}"));
+        service.accept("/v1/identify", message).await;
+    }
+    let admin = Visitor::with(&service, ADMIN_TOKEN).await;
+    for wanted in ["ada", &format!("countess@{EMAIL_DOMAIN}")] {
+        let page = admin.search(wanted).await;
+        let words = "2 addresses under one id: Loops keeps the address that it was sent last";
+        // An address leads to the id, but not on to the other address of the id.
+        assert_eq!(page.text.contains(words), wanted == "ada", "{wanted}: {}", page.text);
+        for id in ["m1", "m2"] {
+            assert!(page.text.contains(&format!("<code>{id}</code>")), "{wanted}: {}", page.text);
+        }
+    }
+}
+
+#[tokio::test]
+async fn the_messages_of_others_who_share_a_device_stay_apart() {
+    let loops = ScriptedLoops::willing().await;
+    let service = set_up(&loops).start();
+    let on_device = |user: Option<&str>, id: &str| {
+        let mut message = track("", id);
+        message["userId"] = json!(user);
+        message["anonymousId"] = json!("device");
+        message
+    };
+    let admin = Visitor::with(&service, ADMIN_TOKEN).await;
+    let of_ada = async || {
+        let found = ask(&service, json!({"userId": "ada"})).await;
+        let of = |message: &Value| message["messageId"].as_str().unwrap().to_owned();
+        let ids: Vec<String> = found["messages"].as_array().unwrap().iter().map(of).collect();
+        let page = admin.search("user:ada").await;
+        for id in &ids {
+            assert!(page.text.contains(&format!("<code>{id}</code>")), "{id}: {}", page.text);
+        }
+        assert!(!page.text.contains("<code>bob-"), "{}", page.text);
+        (ids, found["complete"] == true)
+    };
+    let send = async |user: Option<&str>, id: &str| {
+        service.accept("/v1/track", on_device(user, id)).await;
+    };
+    send(None, "before").await;
+    send(Some("ada"), "ada-1").await;
+    send(Some("bob"), "bob-1").await;
+    // What was sent before the login is hers as well as his.
+    assert_eq!(of_ada().await, (vec!["ada-1".to_owned(), "before".to_owned()], true));
+    assert_eq!(
+        ask(&service, json!({"anonymousId": "device"})).await["messages"].as_array().unwrap().len(),
+        3
+    );
+    // However many there are: those that are not looked at are not taken for hers.
+    for number in 2..30 {
+        send(Some("bob"), &format!("bob-{number}")).await;
+    }
+    assert_eq!(of_ada().await, (vec!["ada-1".to_owned()], false));
+}
+
 #[tokio::test]
 async fn a_question_about_nobody_is_explained() {
     let loops = ScriptedLoops::willing().await;

@@ -51,7 +51,7 @@ pub struct Filter {
 pub enum MessageState {
     /// It is not planned yet, or one of its deliveries has not ended.
     Pending,
-    /// Loops took all its deliveries.
+    /// Loops accepted all its deliveries.
     Delivered,
     /// It is done, and one of its deliveries failed.
     Failed,

@@ -380,9 +380,9 @@ pub struct Attempt {
 /// The outcome of an attempt.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum AttemptOutcome {
-    /// Loops took the request.
+    /// Loops accepted the request.
     Delivered,
-    /// Loops had taken it before.
+    /// Loops had accepted it before.
     DeliveredBefore,
     /// The contact to delete does not exist.
     NothingToDelete,
@@ -405,7 +405,7 @@ pub enum AttemptOutcome {
 pub enum Consequence {
     /// None yet: the attempt is about to begin. The retry window counts from now.
     Begin,
-    /// Loops took the request.
+    /// Loops accepted the request.
     Delivered,
     /// The request will not be retried.
     Failed(Failure),

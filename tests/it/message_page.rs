@@ -114,3 +114,31 @@ async fn a_message_is_a_case_that_the_subscriptions_in_force_pass() {
     let printed = String::from_utf8(output.stdout).unwrap();
     assert!(output.status.success() && printed.contains("1 of 1 as expected"), "{printed}");
 }
+
+#[tokio::test]
+async fn where_there_are_several_destinations_a_case_names_its_own() {
+    let loops = ScriptedLoops::willing().await;
+    let base_url = &loops.base_url;
+    let two = format!(
+        "[sources.default]\ndestination = 'default'\n[destinations.other]\napi_key = 'k'\nbase_url = '{base_url}'"
+    );
+    let setup = set_up(&loops).config(&two);
+    let service = setup.start();
+    service.accept("/v1/track", track("ada", "sign-up")).await;
+    let delivered = |message: &Value| message["state"] == "delivered";
+    let seq = service.message("sign-up", delivered).await["seq"].clone();
+    let admin = Visitor::with(&service, ADMIN_TOKEN).await;
+    let path = format!("/console/messages/{seq}");
+    let message = admin.post(&path, &[("wish", "contents")], &[]).await;
+    let of_message = between(&message, "<pre id=\"case\" tabindex=\"0\">", "</pre>");
+    let editor = admin.get("/console/subscriptions/default/Send%20an%20event").await;
+    let of_editor = between(&editor, "<pre id=\"cases\" tabindex=\"0\">", "</pre>");
+    for text in [of_message, of_editor] {
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::write(folder.path().join("cases.json"), &text).unwrap();
+        let arguments = ["check", "--offline", "--cases", "cases.json"];
+        let output = setup.plain_command(folder.path(), &arguments).output().unwrap();
+        let printed = String::from_utf8(output.stdout).unwrap();
+        assert!(printed.contains("1 of 1 as expected"), "{printed}\n{text}");
+    }
+}

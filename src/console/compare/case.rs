@@ -9,8 +9,8 @@ use crate::segment::Message;
 /// The longest message that becomes a case, in bytes.
 const BYTES_MAX: usize = 16 * 1024;
 
-/// A message that expects what a plan makes of it; `None` if it is too long. Says its destination if one is given, which
-/// it must where there are several.
+/// A message that expects what a plan makes of it; `None` if it is too long. Names its destination if one is given, as it
+/// must where there are several.
 pub fn case(message: &Message, plan: &Plan, destination: Option<&str>) -> Option<Json> {
     let text = message.value().to_json();
     if text.len() > BYTES_MAX {

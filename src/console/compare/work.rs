@@ -68,6 +68,8 @@ pub struct Comparing {
     /// How many messages are wanted.
     last: usize,
     compared: Compared,
+    /// Cases name their destination, where there are several.
+    destination: Option<String>,
     cases: Vec<Json>,
 }
 
@@ -95,7 +97,13 @@ impl Comparing {
             warnings: warnings.collect(),
             ..Compared::default()
         };
-        Self { revisions, after, turns, turn, last, compared, cases: Vec::new() }
+        let (destination, cases) = (None, Vec::new());
+        Self { revisions, after, turns, turn, last, compared, destination, cases }
+    }
+
+    /// Has cases name their destination.
+    pub fn name_destination(self, name: &str) -> Self {
+        Self { destination: Some(name.to_owned()), ..self }
     }
 
     /// Begins to compare with a draft.
@@ -214,7 +222,7 @@ impl Comparing {
         if is_taken && self.cases.len() < CASES_MAX {
             let plan = self.after.plan_until(message, &stop);
             let plan = plan.map_err(|(name, place)| too_long(&name, &place))?;
-            self.cases.extend(case(message, &plan, None));
+            self.cases.extend(case(message, &plan, self.destination.as_deref()));
         }
         Ok(())
     }

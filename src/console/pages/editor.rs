@@ -288,7 +288,10 @@ async fn compare(
         ..Filter::default()
     };
     let ask = Ask { filter, last, first };
-    let comparing = Comparing::of_draft(draft, last, state.turns.clone(), state.turn.clone());
+    let mut comparing = Comparing::of_draft(draft, last, state.turns.clone(), state.turn.clone());
+    if state.planners.len() > 1 {
+        comparing = comparing.name_destination(destination);
+    }
     let (mut compared, cases) = comparing.with_received(&*state.log, &ask).await?.finish();
     let messages = std::mem::take(&mut compared.messages).into_iter().map(row).collect();
     Ok(Shown { examined: compared.looked.to_string(), messages, cases, compared })

@@ -118,14 +118,14 @@ impl VerdictKind {
                 "Set `base_url` of the destination to a URL that ends in /v1 and restart; the message then goes out by itself."
             }
             VerdictKind::WaitsForRetry => {
-                "Nothing to do unless it lasts: the message is tried again by itself, for as long as delivery.retry_window_ms says."
+                "Nothing to do unless it lasts: the message is retried by itself for as long as delivery.retry_window_ms says."
             }
             VerdictKind::WaitsForTurn => {
-                "Nothing to do unless it lasts: the messages in front go out at Loops' rate."
+                "Nothing to do unless it lasts: the messages before it go out at Loops' rate."
             }
             VerdictKind::Failed => match reason {
                 Some(FailureReason::Refused) => {
-                    "Fix what Loops complains of, in the mapping, in the data or in Loops, then replay the message."
+                    "Fix what Loops complains about, in the mapping, in the data or in Loops, then replay the message."
                 }
                 Some(FailureReason::Expired) => "Replay the message if it is still worth sending.",
                 Some(FailureReason::Invalid) => {
@@ -142,13 +142,13 @@ impl VerdictKind {
                 "If a subscription should have taken it, change its trigger, reload, and replay the message."
             }
             VerdictKind::Deleted => {
-                "Nothing to do: what comes for the same id makes a new contact."
+                "Nothing to do: a later message with the same id makes a new contact."
             }
             VerdictKind::UnknownEvent => {
                 "Compare the name with that in the workflow's trigger, letter by letter: names of events are case-sensitive."
             }
             VerdictKind::NoContact => {
-                "Look whether the contact was deleted in Loops, or has another user id or address there."
+                "Check in Loops whether the contact was deleted, or has another user id or address there."
             }
             VerdictKind::Suppressed => {
                 "Correct the address, or have its suppression removed in Loops if the mailbox works again."
@@ -163,16 +163,16 @@ impl VerdictKind {
             VerdictKind::SpamReported => "Respect it: Loops sends no more mails to the address.",
             VerdictKind::Opened => "Nothing to do: the mail was read.",
             VerdictKind::MailDelivered => {
-                "Ask the person to look among other folders of the mailbox, such as spam."
+                "Ask the person to look in other folders of the mailbox, such as spam."
             }
             VerdictKind::MailSent => {
                 "Wait: whether the mail arrived is usually known within minutes."
             }
             VerdictKind::Silent => {
-                "Look in Loops whether a workflow starts with this event, is switched on, and lets this contact in."
+                "Check in Loops whether a workflow starts with this event, is switched on, and lets this contact in."
             }
             VerdictKind::NeverHeard => {
-                "Set up Loops' webhook (loops_webhook_secret) to see here what became of mails; until then, look in Loops whether a workflow starts with this event."
+                "Set up Loops' webhook (loops_webhook_secret) to see here what became of mails; until then, check in Loops whether a workflow starts with this event."
             }
         }
     }

@@ -1,6 +1,7 @@
 //! The console in a real browser: for everybody, and harmless whatever senders write.
 
 mod hostile;
+mod pictures;
 
 use std::path::{Path, PathBuf};
 

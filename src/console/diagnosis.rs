@@ -135,7 +135,7 @@ impl DiagnosisCode {
             }
             DiagnosisCode::Behind => "Nothing: messages are delivered as fast as Loops allows.",
             DiagnosisCode::MostlyUnmatched => {
-                "Nothing, if nothing is to be sent for them, such as for page views. Otherwise change a trigger, reload and replay them."
+                "Nothing, if these are messages such as page views, for which nothing is to be sent. Otherwise change a trigger, reload and replay them."
             }
             DiagnosisCode::NothingYet => "Send a first message.",
             DiagnosisCode::Quiet => "Check the senders, if there should be messages.",
@@ -342,7 +342,7 @@ impl Diagnosis {
                 }
                 let (reason, _) = hour.unmatched_reasons.iter().max_by_key(|(_, count)| **count)?;
                 let text = format!(
-                    "No subscription took most messages of the last hour, {} of {}; the most frequent reason: {}.",
+                    "No subscription took {} of {} messages in the last hour, most often because {}.",
                     number(hour.unmatched),
                     number(ended),
                     meaning_unmatched(reason)

@@ -180,7 +180,7 @@ fn each_diagnosis_is_reached_and_says_what_it_found() {
         ),
         (
             DiagnosisCode::MostlyUnmatched,
-            "No subscription took most messages of the last hour, 1,201 of 1,301; the most frequent reason: no trigger of an enabled subscription matched.",
+            "No subscription took 1,201 of 1,301 messages in the last hour, most often because no trigger of an enabled subscription matched.",
         ),
         (DiagnosisCode::NothingYet, "All is ready, and no message has been accepted yet."),
         (DiagnosisCode::Quiet, "All works, and no message was accepted in the last 24 hours."),

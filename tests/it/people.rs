@@ -168,11 +168,15 @@ async fn what_loops_reported_of_a_mail_is_in_the_verdict_and_on_the_timeline() {
     assert_eq!(tell(&service, "msg_0", &event("contact.created", "bob")).await.status, 200);
     let silent = service.message("tested", |message| !message.is_null()).await;
     assert_eq!(silent["verdict"]["kind"], "silent", "{silent}");
+    let received_at: jiff::Timestamp = silent["receivedAt"].as_str().unwrap().parse().unwrap();
     for (name, kind, words) in [
         ("loop.email.sent", "mail_sent", "a mail of the workflow “Welcome” was sent at"),
         ("email.hardBounced", "bounced", "a mail of the workflow “Welcome” bounced at"),
     ] {
-        assert_eq!(tell(&service, name, &event(name, "ada")).await.status, 200);
+        // Loops' times are whole seconds.
+        let mut reported = event(name, "ada");
+        reported["eventTime"] = json!(received_at.as_second());
+        assert_eq!(tell(&service, name, &reported).await.status, 200);
         let found = ask(&service, json!({"email": format!("ada@{EMAIL_DOMAIN}")})).await;
         assert_eq!(found["verdict"]["kind"], kind, "{found}");
         let sentence = found["verdict"]["sentence"].as_str().unwrap();
@@ -189,6 +193,11 @@ async fn what_loops_reported_of_a_mail_is_in_the_verdict_and_on_the_timeline() {
         }
         assert!(!page.text.contains(EMAIL_DOMAIN));
     }
+    // In the order in which it must have happened.
+    let page = admin.search("ada").await;
+    let place = |words: &str| page.text.find(words).unwrap();
+    assert!(place("The mailbox refused the mail") < place("Loops sent a mail"));
+    assert!(place("Loops sent a mail") < place("<code>tested</code>"), "{}", page.text);
 }
 
 #[tokio::test]

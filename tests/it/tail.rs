@@ -5,7 +5,7 @@ use serde_json::json;
 use tokio::time::timeout;
 
 use crate::console::{VIEWER_TOKEN, Visitor, set_up};
-use crate::support::{ADMIN_TOKEN, EMAIL_DOMAIN, PATIENCE, Reply, ScriptedLoops, track};
+use crate::support::{ADMIN_TOKEN, EMAIL_DOMAIN, PATIENCE, Reply, ScriptedLoops, Setup, track};
 
 /// The list of messages in a browser, followed live.
 struct Tail {
@@ -122,6 +122,24 @@ async fn a_browser_that_connects_again_gets_what_it_missed() {
     let visitor = Visitor::with(&service, ADMIN_TOKEN).await;
     let mut tail = Tail::resume(&visitor, "", &[("last-event-id", &id)]).await;
     tail.row_with("m2").await;
+}
+
+#[tokio::test]
+async fn a_browser_that_was_away_for_minutes_gets_what_it_missed_and_others_do_not() {
+    let loops = ScriptedLoops::willing().await;
+    let service = Setup::with_loops(&loops.base_url).start();
+    service.accept("/v1/track", track("ada", "m1")).await;
+    service.message("m1", |message| message["state"] == "delivered").await;
+    // Longer ago than a look goes back by itself.
+    service.alter("UPDATE messages SET received_at = received_at - 300000").await;
+    let visitor = Visitor::with(&service, ADMIN_TOKEN).await;
+    let mut tail = Tail::open(&visitor, "").await;
+    service.accept("/v1/track", track("ada", "m2")).await;
+    let row = tail.row().await.unwrap();
+    assert!(row.html.contains("m2"), "{}", row.html);
+    let left: i64 = row.id.parse::<i64>().unwrap() - 360_000;
+    let mut tail = Tail::resume(&visitor, "", &[("last-event-id", &left.to_string())]).await;
+    tail.row_with("m1").await;
 }
 
 #[tokio::test]

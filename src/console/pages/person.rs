@@ -7,6 +7,7 @@ use axum::extract::rejection::{FormRejection, PathRejection};
 use axum::extract::{Path, State};
 use axum::http::StatusCode;
 use axum::response::Response;
+use jiff::SignedDuration;
 use serde_json::{Map, Value};
 
 use super::frame::Frame;
@@ -27,6 +28,8 @@ use crate::segment::{PersonDigest, PersonIdKind};
 
 /// In how many of the latest messages it is looked what was delivered last.
 const DELIVERED_READ_MAX: usize = 20;
+
+const REST_OF_A_SECOND: SignedDuration = SignedDuration::from_millis(999);
 
 #[derive(Template)]
 #[template(path = "person.html")]
@@ -63,10 +66,15 @@ enum Entry {
 }
 
 impl Entry {
+    /// Where it stands on the timeline. Loops' times are whole seconds, and what happened in the second of a message
+    /// rather followed from it.
     fn at(&self) -> jiff::Timestamp {
         match self {
             Entry::Message(row) => row.received_at.machine(),
-            Entry::Note(note) => note.at.machine(),
+            Entry::Note(note) => {
+                let at = note.at.machine();
+                at.checked_add(REST_OF_A_SECOND).unwrap_or(at)
+            }
         }
     }
 }

@@ -31,6 +31,7 @@ use crate::http::{self, Front, HeadBudget, HttpLimits, HttpParts, HttpState, Net
 use crate::large::Turns;
 use crate::loops::{Client, ClientError, ClientOptions, WebhookClient};
 use crate::queue::{Depth, Inbox, Log, Store, Unavailable};
+use crate::segment::Digests;
 use crate::store::{self, StoreError};
 use crate::telemetry;
 use asking::Asking;
@@ -133,7 +134,8 @@ impl App {
         let mut clients = HashMap::new();
         for (name, destination) in &config.destinations {
             let client = client(name, destination, &config, &clock)?;
-            let options = engine_options(&config, &process.name, grace, &room, &board);
+            let digests = store.digests();
+            let options = engine_options(&config, &process.name, grace, &room, &digests, &board);
             clients.insert(name.clone(), client.clone());
             let (sender, planner) = watch::channel(Arc::clone(&destination.planner.destination));
             planners.insert(name.clone(), sender);
@@ -364,6 +366,7 @@ fn engine_options(
     holder: &str,
     grace: Duration,
     room: &Room,
+    digests: &Digests,
     board: &Board,
 ) -> EngineOptions {
     EngineOptions {
@@ -377,6 +380,7 @@ fn engine_options(
         },
         grace,
         room: room.clone(),
+        digests: digests.clone(),
         board: board.clone(),
     }
 }

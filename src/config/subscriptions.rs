@@ -4,11 +4,14 @@
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::file::read_value;
 use super::{Problem, Stage};
 use crate::destination::subscription::{self, Subscription};
-use crate::destination::{Destination, DestinationOptions, SubscriptionProblem, Unsupported};
+use crate::destination::{
+    Destination, DestinationOptions, IdentityGuard, SkipUnchanged, SubscriptionProblem, Unsupported,
+};
 use crate::segment::Value;
 
 /// The subscriptions of a destination, and their options, as they are written.
@@ -24,6 +27,9 @@ pub(super) struct Written<'a> {
     /// `None`: the default ones.
     pub(super) placeholder_ids: Option<Vec<String>>,
     pub(super) consent_categories: Vec<String>,
+    pub(super) skip_unchanged: Option<String>,
+    pub(super) skip_unchanged_ttl_h: Option<u32>,
+    pub(super) identity: Option<String>,
     /// False turns merging off for all subscriptions.
     pub(super) merge: bool,
 }
@@ -61,12 +67,37 @@ impl Planner {
     /// Reads and compiles the subscriptions; reports all errors at once.
     pub(super) fn load(written: Written<'_>) -> Result<Self, Vec<Problem>> {
         let mut loader = Loader { key: written.key, problems: Vec::new(), places: HashMap::new() };
-        let unsupported = loader.unsupported(written.place, written.unsupported.as_deref());
+        let unsupported = loader.word(
+            (written.place, "unsupported"),
+            written.unsupported.as_deref(),
+            Unsupported::parse,
+            "\"omit\" (leave it out), \"flatten\" and \"pass\" (send it as Segment does)",
+        );
         let mut options = DestinationOptions::from(unsupported);
         if let Some(placeholder_ids) = written.placeholder_ids {
             options.placeholder_ids = placeholder_ids;
         }
         options.consent_categories = written.consent_categories;
+        options.contacts.skip_unchanged = loader.word(
+            (written.place, "skip_unchanged"),
+            written.skip_unchanged.as_deref(),
+            SkipUnchanged::parse,
+            "\"off\", \"observe\" (count what would be saved) and \"on\"",
+        );
+        if let Some(hours) = written.skip_unchanged_ttl_h {
+            if hours == 0 {
+                let problem = "must be 1 or more; `skip_unchanged = \"off\"` sends everything";
+                let (place, key) = (written.place, "skip_unchanged_ttl_h");
+                loader.report(place, key, problem.to_owned(), Stage::Compile);
+            }
+            options.contacts.skip_unchanged_ttl = Duration::from_secs(u64::from(hours) * 60 * 60);
+        }
+        options.contacts.identity = loader.word(
+            (written.place, "identity"),
+            written.identity.as_deref(),
+            IdentityGuard::parse,
+            "\"off\", \"observe\" (warn) and \"guard\" (leave the address out of the event)",
+        );
         let is_default = written.inline.is_empty() && written.files.is_empty();
         let mut subscriptions =
             if is_default { Destination::default_subscriptions() } else { Vec::new() };
@@ -98,14 +129,19 @@ impl Loader<'_> {
         self.problems.push(Problem { place: place.to_owned(), key, problem, stage });
     }
 
-    fn unsupported(&mut self, place: &str, written: Option<&str>) -> Unsupported {
-        let Some(text) = written else {
-            return Unsupported::default();
-        };
-        Unsupported::parse(text).unwrap_or_else(|| {
-            let allowed = "allowed are \"omit\" (leave it out), \"flatten\" and \"pass\" (send it as Segment does)";
-            self.report(place, "unsupported", format!("`{text}` is unknown; {allowed}"), Stage::Compile);
-            Unsupported::default()
+    /// Reads a key that takes one of a few words.
+    fn word<T: Default>(
+        &mut self,
+        (place, key): (&str, &str),
+        written: Option<&str>,
+        parse: fn(&str) -> Option<T>,
+        allowed: &str,
+    ) -> T {
+        let Some(text) = written else { return T::default() };
+        parse(text).unwrap_or_else(|| {
+            let problem = format!("`{text}` is unknown; allowed are {allowed}");
+            self.report(place, key, problem, Stage::Compile);
+            T::default()
         })
     }
 

@@ -224,6 +224,9 @@ pub(super) struct DestinationTree {
     pub(super) placeholder_ids: Option<Texts>,
     #[serde(default)]
     pub(super) consent_categories: Texts,
+    pub(super) skip_unchanged: Option<String>,
+    pub(super) skip_unchanged_ttl_h: Option<u32>,
+    pub(super) identity: Option<String>,
     pub(super) merge: Option<bool>,
     #[serde(default)]
     pub(super) subscriptions: Vec<serde_json::Value>,

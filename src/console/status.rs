@@ -461,7 +461,11 @@ fn funnel(found: &Found) -> Vec<Funnel> {
                 }
                 Stage::Delivered => funnel.delivered += tally.count,
                 Stage::Failed => funnel.failed += tally.count,
-                Stage::DeliveryDelivered | Stage::DeliveryFailed | Stage::DeliveryWarned => {}
+                Stage::DeliveryDelivered
+                | Stage::DeliveryFailed
+                | Stage::DeliveryWarned
+                | Stage::Request
+                | Stage::RequestSaved => {}
             }
         }
         funnel

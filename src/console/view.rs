@@ -11,8 +11,8 @@ use super::verdict::{self, VerdictKind};
 use crate::action::{ActionKind, Endpoint, UnmatchedReason};
 use crate::queue::{
     self, Attempt, AttemptOutcome, AuditAction, DeliveryRecord, DeliveryState, FailureReason,
-    FeedbackRecord, MessageRecord, MessageState, Origin, OriginKind, Page, RequestRecord, Seq,
-    Stage, TallyStep,
+    FeedbackRecord, MessageRecord, MessageState, NotNeededReason, Origin, OriginKind, Page,
+    RequestRecord, Seq, Stage, TallyStep,
 };
 use crate::segment::MessageType;
 
@@ -65,6 +65,7 @@ pub struct MessageFate {
 
 /// The fate of a message under one subscription.
 #[derive(Debug, Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
 pub struct Delivery {
     /// Name of the subscription; null if the message failed before it was matched.
     #[schema(required)]
@@ -83,7 +84,10 @@ pub struct Delivery {
     /// Why the delivery failed, for programs; null unless it failed.
     #[schema(required)]
     pub reason: Option<FailureReason>,
-    /// Why the delivery failed, for people; null unless it failed.
+    /// Why the delivery was not needed, for programs: it counts as delivered, and made no request; null otherwise.
+    #[schema(required)]
+    pub not_needed: Option<NotNeededReason>,
+    /// Why the delivery failed or was not needed, for people; null otherwise.
     #[schema(required)]
     pub detail: Option<String>,
     /// What was left out of the request or changed in it, for people.
@@ -561,6 +565,11 @@ impl From<verdict::Verdict> for Verdict {
     }
 }
 
+fn detail(record: &DeliveryRecord) -> Option<String> {
+    let failed = record.failure.as_ref().map(|failure| &failure.detail);
+    failed.or(record.not_needed.as_ref().map(|why| &why.detail)).cloned()
+}
+
 impl From<&DeliveryRecord> for Delivery {
     fn from(record: &DeliveryRecord) -> Self {
         Self {
@@ -570,7 +579,8 @@ impl From<&DeliveryRecord> for Delivery {
             superseded: record.is_superseded,
             state: record.state,
             reason: record.failure.as_ref().map(|failure| failure.reason),
-            detail: record.failure.as_ref().map(|failure| failure.detail.clone()),
+            not_needed: record.not_needed.as_ref().map(|why| why.reason),
+            detail: detail(record),
             warnings: record.warnings.clone(),
             request: record.request.as_ref().map(RequestFate::from),
         }

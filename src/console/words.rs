@@ -13,8 +13,8 @@ use super::verdict::VerdictKind;
 use crate::action::{ActionKind, UnmatchedReason};
 use crate::destination::Change;
 use crate::queue::{
-    AttemptOutcome, AuditAction, DeliveryState, FailureReason, MessageState, OriginKind,
-    ReplayState, Stage, TallyStep,
+    AttemptOutcome, AuditAction, DeliveryState, FailureReason, MessageState, NotNeededReason,
+    OriginKind, ReplayState, Stage, TallyStep,
 };
 use crate::segment::MessageType;
 
@@ -54,6 +54,7 @@ words! {
     ActionKind: "The action of a subscription.",
     UnmatchedReason or Unknown: "Why no subscription took a message.",
     FailureReason or Unknown: "Why a delivery failed.",
+    NotNeededReason or Unknown: "Why a delivery counts as delivered without a request. `unchanged`: Loops has accepted all its values before.",
     AttemptOutcome or Unknown: "The result of an attempt.",
     AuditAction or Unknown: "What a person did. `reload`: the configuration was loaded again. `replay`: messages were replayed. `show_contents`: the contents of messages, or the ids of a person, were shown. `ask_loops`: Loops was asked what it holds, and the answer was shown. `erase`: the deletion of a person was requested.",
     OriginKind: "What an event that Loops reported belongs to.",
@@ -61,5 +62,5 @@ words! {
     Change: "What a changed subscription means for a message. `same`: nothing changes. `changed`: the request becomes another one. `newly_taken`: the trigger did not take the message. `no_longer_taken`: the trigger takes it no longer. `error`: the delivery would fail, which it did not before. `warning`: the request stays the same, with a new warning.",
     VerdictKind: "What is the matter with a message or a person. The first that holds, in this order.",
     TallyStep: "The length of an interval.",
-    Stage: "What is counted. Whole messages: `received`, `replayed` (made pending again), `unmatched`, `delivered`, `failed`. Deliveries: `delivery_delivered`, `delivery_failed`, `delivery_warned` (planned with a warning).",
+    Stage: "What is counted. Whole messages: `received`, `replayed` (made pending again), `unmatched`, `delivered`, `failed`. Deliveries: `delivery_delivered`, `delivery_failed`, `delivery_warned` (planned with a warning). Requests: `request` (made), `request_saved` (not needed: `merged`, `unchanged`; or, with `unchanged_would`, made and needless).",
 }

@@ -4,11 +4,13 @@
 use jiff::{SignedDuration, Timestamp};
 
 use super::idempotency::{Origin, Purpose};
+use super::knowledge::Judgement;
 use super::union::Union;
 use crate::clock::Clock;
 use crate::destination::{Plan, PlanFailure, PlanFailureKind, PlannedDelivery, Request};
 use crate::queue::{
-    Failure, FailureReason, Job, NewDelivery, NewMerge, NewMergedRequest, NewPlan, NewRequest, Seq,
+    Failure, FailureReason, Job, NewDelivery, NewMerge, NewMergedRequest, NewOutcome, NewPlan,
+    NewRequest, Seq,
 };
 
 /// The plans of neighbours, and the requests that their deliveries share.
@@ -19,10 +21,31 @@ pub(super) struct Assembly {
     open: Option<usize>,
 }
 
+/// A plan whose deliveries were judged by what is known of their contacts.
+pub(super) struct JudgedPlan {
+    pub(super) plan: Result<Plan, NewPlan>,
+    /// One for each delivery of the plan.
+    pub(super) judgements: Vec<Judgement>,
+}
+
+impl JudgedPlan {
+    /// The deliveries that are to be sent, with their indices and requests.
+    fn sent(&self) -> impl Iterator<Item = (usize, &PlannedDelivery, &Request)> {
+        let deliveries = self.plan.as_ref().map_or(&[][..], |plan| &plan.deliveries);
+        let judged = deliveries.iter().zip(&self.judgements).enumerate();
+        judged.filter_map(|(index, (delivery, judgement))| match judgement {
+            Judgement::Send | Judgement::Redundant => {
+                Some((index, delivery, delivery.outcome.as_ref().ok()?))
+            }
+            Judgement::NotNeeded(_) => None,
+        })
+    }
+}
+
 /// The plan of a message, with the facts about the message that its deliveries need.
 struct Planned {
     seq: Seq,
-    plan: Result<Plan, NewPlan>,
+    judged: JudgedPlan,
     origin: Origin,
     /// When the message happened, which is no later than when it was received.
     happened_at: Timestamp,
@@ -39,7 +62,7 @@ type DeliveryIndex = (usize, usize);
 
 impl Assembly {
     /// Begins with the message whose turn it is.
-    pub(super) fn new(seq: Seq, plan: Result<Plan, NewPlan>, job: &Job) -> Self {
+    pub(super) fn new(seq: Seq, plan: JudgedPlan, job: &Job) -> Self {
         let mut assembly = Self { plans: Vec::new(), groups: Vec::new(), open: None };
         assembly.add(seq, plan, job);
         assembly
@@ -51,17 +74,12 @@ impl Assembly {
     }
 
     /// Takes a neighbour if its first request joins; otherwise it waits for its own turn.
-    pub(super) fn take(&mut self, seq: Seq, plan: Result<Plan, NewPlan>, job: &Job) -> bool {
+    pub(super) fn take(&mut self, seq: Seq, plan: JudgedPlan, job: &Job) -> bool {
         let Some(open) = self.open else {
             return false;
         };
-        let first = plan.as_ref().ok().and_then(|plan| {
-            plan.deliveries
-                .iter()
-                .find_map(|delivery| Some((delivery, delivery.outcome.as_ref().ok()?)))
-        });
         // A message without requests also waits, since its own turn costs no slot.
-        let joins = first.is_some_and(|(delivery, request)| {
+        let joins = plan.sent().next().is_some_and(|(_, delivery, request)| {
             delivery.may_merge && self.groups[open].union.would_join(request)
         });
         if joins {
@@ -70,19 +88,15 @@ impl Assembly {
         joins
     }
 
-    fn add(&mut self, seq: Seq, plan: Result<Plan, NewPlan>, job: &Job) {
+    fn add(&mut self, seq: Seq, judged: JudgedPlan, job: &Job) {
         let index = self.plans.len();
-        if let Ok(plan) = &plan {
-            for (delivery_index, delivery) in plan.deliveries.iter().enumerate() {
-                if let Ok(request) = &delivery.outcome {
-                    self.gather((index, delivery_index), delivery, request);
-                }
-            }
+        for (delivery_index, delivery, request) in judged.sent() {
+            self.gather((index, delivery_index), delivery, request);
         }
-        let happened_at = plan.as_ref().ok().and_then(|plan| plan.happened_at);
+        let happened_at = judged.plan.as_ref().ok().and_then(|plan| plan.happened_at);
         self.plans.push(Planned {
             seq,
-            plan,
+            judged,
             origin: Origin {
                 source: job.source.clone(),
                 message_id: job.message_id.clone(),
@@ -122,7 +136,9 @@ impl Assembly {
             .map(|Group { union, carries }| {
                 // If there is an event, it is the last one.
                 let key = carries.last().and_then(|last| plans[last.0].key_of(last.1));
-                NewMergedRequest { request: new_request(union.into_request(), key, None), carries }
+                let is_redundant = carries.iter().all(|index| plans[index.0].is_redundant(index.1));
+                let request = new_request(union.into_request(), key, None, is_redundant);
+                NewMergedRequest { request, carries }
             })
             .collect();
         let is_merged = |index| merged.iter().any(|one| one.carries.contains(&index));
@@ -141,12 +157,16 @@ impl Assembly {
 impl Planned {
     /// The key of the merged request whose last delivery this is.
     fn key_of(&self, delivery: usize) -> Option<String> {
-        let delivery = self.plan.as_ref().ok()?.deliveries.get(delivery)?;
+        let delivery = self.judged.plan.as_ref().ok()?.deliveries.get(delivery)?;
         Some(self.origin.key(&delivery.subscription, Purpose::First))
     }
 
+    fn is_redundant(&self, delivery: usize) -> bool {
+        matches!(self.judged.judgements.get(delivery), Some(Judgement::Redundant))
+    }
+
     fn into_plan(self, clock: &dyn Clock, is_merged: impl Fn(usize) -> bool) -> NewPlan {
-        let Self { plan, origin, happened_at, .. } = self;
+        let Self { judged: JudgedPlan { plan, judgements }, origin, happened_at, .. } = self;
         let now = clock.now();
         // A replayed message is meant to be sent now.
         let counted_from = if origin.replay > 0 { now } else { happened_at };
@@ -154,12 +174,13 @@ impl Planned {
             Ok(plan) => plan,
             Err(unreadable) => return unreadable,
         };
-        let deliveries = plan.deliveries.into_iter().enumerate().map(|(index, delivery)| {
+        let judged = plan.deliveries.into_iter().zip(judgements).enumerate();
+        let deliveries = judged.map(|(index, (delivery, judgement))| {
             let purpose = if is_merged(index) { Purpose::Part } else { Purpose::First };
             let key = origin.key(&delivery.subscription, purpose);
             let expires_at = expires_at(counted_from, delivery.max_age_s);
             let is_late = expires_at.is_some_and(|expires_at| clock.earliest_now() > expires_at);
-            new_delivery(delivery, key, expires_at, is_late)
+            new_delivery(delivery, judgement, key, expires_at, is_late)
         });
         NewPlan { now, deliveries: deliveries.collect(), unmatched: plan.unmatched }
     }
@@ -167,19 +188,24 @@ impl Planned {
 
 fn new_delivery(
     delivery: PlannedDelivery,
+    judgement: Judgement,
     key: String,
     expires_at: Option<Timestamp>,
     is_late: bool,
 ) -> NewDelivery {
-    let outcome = match delivery.outcome {
-        Ok(_) if is_late => Err(too_late(delivery.max_age_s)),
-        Ok(request) => Ok(new_request(request, Some(key), expires_at)),
-        Err(PlanFailure { kind, detail }) => {
+    let is_redundant = judgement == Judgement::Redundant;
+    let outcome = match (delivery.outcome, judgement) {
+        (Ok(_), Judgement::NotNeeded(why)) => NewOutcome::NotNeeded(why),
+        (Ok(_), _) if is_late => NewOutcome::Failed(too_late(delivery.max_age_s)),
+        (Ok(request), _) => {
+            NewOutcome::Request(new_request(request, Some(key), expires_at, is_redundant))
+        }
+        (Err(PlanFailure { kind, detail }), _) => {
             let reason = match kind {
                 PlanFailureKind::Invalid => FailureReason::Invalid,
                 PlanFailureKind::PlaceholderId => FailureReason::PlaceholderId,
             };
-            Err(Failure { reason, detail })
+            NewOutcome::Failed(Failure { reason, detail })
         }
     };
     NewDelivery {
@@ -205,12 +231,18 @@ fn too_late(max_age_s: Option<u64>) -> Failure {
     }
 }
 
-fn new_request(request: Request, key: Option<String>, expires_at: Option<Timestamp>) -> NewRequest {
+fn new_request(
+    request: Request,
+    key: Option<String>,
+    expires_at: Option<Timestamp>,
+    is_redundant: bool,
+) -> NewRequest {
     NewRequest {
         endpoint: request.endpoint,
         idempotency_key: key.filter(|_| request.endpoint.takes_idempotency_key()),
         body: request.body,
         expires_at,
+        is_redundant,
     }
 }
 
@@ -238,6 +270,7 @@ mod tests {
             };
             let happened_at = happened_at.map(at);
             let plan = Plan { deliveries: vec![delivery], unmatched: None, happened_at };
+            let plan = JudgedPlan { plan: Ok(plan), judgements: vec![Judgement::Send] };
             let job = Job {
                 source: "web".to_owned(),
                 message_id: "m".to_owned(),
@@ -247,10 +280,13 @@ mod tests {
                 replay: Replay { number: replay, ..Replay::default() },
                 requests: Vec::new(),
             };
-            let mut merge =
-                Assembly::new(Seq(1), Ok(plan), &job).into_merge(&ManualClock::new(now));
+            let mut merge = Assembly::new(Seq(1), plan, &job).into_merge(&ManualClock::new(now));
             let outcome = merge.plans.remove(0).1.deliveries.remove(0).outcome;
-            outcome.map(|request| request.expires_at).map_err(|failure| failure.reason)
+            match outcome {
+                NewOutcome::Request(request) => Ok(request.expires_at),
+                NewOutcome::Failed(failure) => Err(failure.reason),
+                NewOutcome::NotNeeded(why) => panic!("{why:?}"),
+            }
         };
         assert_eq!(outcome(Some("2026-11-20T12:00:00Z"), 0), Err(FailureReason::Expired));
         assert_eq!(outcome(Some("2026-11-23T11:29:59Z"), 0), Err(FailureReason::Expired));

@@ -1,16 +1,20 @@
 //! Making one attempt at a request, or giving the request up without one, and recording the outcome.
 
+use std::sync::Arc;
+
+use bytes::Bytes;
 use metrics::{counter, histogram};
 use tracing::{info, warn};
 
 use super::disposition::{Disposition, KeyCheck, Meaning};
+use super::knowledge::Facts;
 use super::lease::HeldLease;
 use super::stepper::{Load, StepEnd, Stepper};
 use super::verdict::{Due, Tried, Verdict};
-use crate::action::ActionKind;
+use crate::action::{ActionKind, Endpoint};
 use crate::crash;
 use crate::loops::{Call, Reply, Slot};
-use crate::queue::{Attempt, Consequence, Lease, RequestId, Settlement, WorkError};
+use crate::queue::{Attempt, Consequence, ContactChange, Lease, RequestId, Settlement, WorkError};
 use crate::telemetry;
 
 impl Stepper {
@@ -36,6 +40,7 @@ impl Stepper {
             reply = self.client.send(&slot, call) => reply,
             () = held.doubt() => return Err(WorkError::Fenced),
         };
+        let facts = self.contact_facts(request.endpoint, &load.body);
         // Recording the outcome may take long, if the store fails.
         drop(load);
         crash::point("send.after");
@@ -54,9 +59,47 @@ impl Stepper {
         self.report(due, &tried);
         crash::point("settle.before");
         let next = verdict.next;
-        self.conclude(&held.lease, due, Some(record(&tried)), verdict).await?;
+        let contact = facts.and_then(|facts| self.contact_change(due, &tried, &verdict, facts));
+        self.conclude(&held.lease, due, Some(record(&tried)), verdict, contact).await?;
         crash::point("settle.after");
         Ok(StepEnd { next, proves_key: disposition.proves_key() })
+    }
+
+    pub(super) fn contact_facts(&self, endpoint: Endpoint, body: &Bytes) -> Option<Facts> {
+        let destination = Arc::clone(&self.destination.borrow());
+        self.facts(&destination).facts(endpoint, body)
+    }
+
+    /// What an attempt changes about what is known of its contact.
+    fn contact_change(
+        &self,
+        due: Due<'_>,
+        tried: &Tried<'_>,
+        verdict: &Verdict,
+        facts: Facts,
+    ) -> Option<ContactChange> {
+        let is_deletion = due.request.endpoint == Endpoint::DeleteContact;
+        match (&verdict.consequence, tried.disposition) {
+            (Consequence::Delivered, Disposition::Delivered | Disposition::NothingToDelete)
+                if is_deletion =>
+            {
+                Some(facts.delete())
+            }
+            (Consequence::Delivered, Disposition::Delivered) => {
+                let now = self.clock.now();
+                Some(facts.learn(due.lane, due.request.id, tried.started_at, now))
+            }
+            // Also if Loops had the event before: perhaps without the properties in this request.
+            (
+                Consequence::Delivered
+                | Consequence::Failed(_)
+                | Consequence::TakenApart
+                | Consequence::EventDelivered
+                | Consequence::EventFailed(_),
+                _,
+            ) => Some(facts.forget()),
+            (Consequence::Begin | Consequence::Retry(_) | Consequence::Hold { .. }, _) => None,
+        }
     }
 
     /// Records that the first attempt at an event is about to begin. If this process ends before the outcome is recorded,
@@ -65,7 +108,9 @@ impl Stepper {
     pub(super) async fn begin(&self, lease: &Lease, request: RequestId) -> Result<(), WorkError> {
         let consequence = Consequence::Begin;
         let now = self.clock.now();
-        self.queue.settle(lease, Settlement { request, now, attempt: None, consequence }).await
+        self.queue
+            .settle(lease, Settlement { request, now, attempt: None, consequence, contact: None })
+            .await
     }
 
     /// Asks Loops whether the key is right, as soon as the rate allows. `None`: by then, another process may hold the lease,
@@ -84,6 +129,7 @@ impl Stepper {
         lease: &Lease,
         due: Due<'_>,
         verdict: Verdict,
+        contact: Option<ContactChange>,
     ) -> Result<StepEnd, WorkError> {
         let request = due.request;
         warn!(
@@ -96,7 +142,7 @@ impl Stepper {
             "given up"
         );
         let next = verdict.next;
-        self.conclude(lease, due, None, verdict).await?;
+        self.conclude(lease, due, None, verdict, contact).await?;
         Ok(next.into())
     }
 
@@ -108,6 +154,7 @@ impl Stepper {
         due: Due<'_>,
         attempt: Option<Attempt>,
         verdict: Verdict,
+        contact: Option<ContactChange>,
     ) -> Result<(), WorkError> {
         let ended = verdict.ended();
         let settlement = Settlement {
@@ -115,6 +162,7 @@ impl Stepper {
             now: self.clock.now(),
             attempt,
             consequence: verdict.consequence,
+            contact,
         };
         self.record(due.seq, || self.queue.settle(lease, settlement.clone())).await?;
         if let Some(ended) = ended {

@@ -21,6 +21,7 @@ use crate::crash;
 use crate::destination::Destination;
 use crate::loops::Client;
 use crate::queue::Work;
+use crate::segment::Digests;
 use crate::telemetry;
 
 /// The longest wait before asking again for the lease, so that a lease that was given back, or whose holder died, is
@@ -42,6 +43,8 @@ pub struct EngineOptions {
     pub grace: Duration,
     /// The room for preparing messages, shared by all engines of the process.
     pub room: Room,
+    /// Makes the digests by which contacts are known.
+    pub digests: Digests,
     /// Where the engines of the process show what they do.
     pub board: Board,
 }
@@ -71,11 +74,21 @@ impl Engine {
             ttl: options.lease_ttl,
             seen: Mutex::default(),
         };
-        let (retry, room) = (options.retry, options.room.clone());
+        let (retry, room, digests) = (options.retry, options.room.clone(), options.digests.clone());
         let large = LargeRoom::default();
         let activity = options.board.add(&name, client.pacer());
-        let stepper =
-            Stepper { name, destination, client, queue, clock, retry, room, large, activity };
+        let stepper = Stepper {
+            name,
+            destination,
+            client,
+            queue,
+            clock,
+            digests,
+            retry,
+            room,
+            large,
+            activity,
+        };
         let stepper = Arc::new(stepper);
         Self { stepper, keeper, options }
     }
@@ -162,6 +175,7 @@ mod tests {
     use crate::loops::{ClientOptions, RateHeaders};
     use crate::queue::*;
     use crate::secret::Secret;
+    use crate::segment::PersonDigest;
 
     /// A queue in memory with messages 1 to 3 of one lane, none of which makes a request. Orders the stop when
     /// message 3 is planned.
@@ -262,6 +276,7 @@ mod tests {
                 retry: RetryOptions { min: second, max: second, window: 60 * second },
                 grace: second,
                 room: Room::new(turns),
+                digests: Digests::new(&[0; 32]),
                 board: Board::default(),
             };
             let (name, queue) = ("default".to_owned(), Arc::clone(self));
@@ -349,6 +364,10 @@ mod tests {
                 replay: Replay::default(),
                 requests: vec![],
             }))
+        }
+
+        async fn contacts(&self, _: &str, _: &[PersonDigest]) -> Result<Vec<Contact>, Unavailable> {
+            Ok(vec![])
         }
 
         async fn freeze(&self, lease: &Lease, merge: NewMerge) -> Result<Frozen, WorkError> {

@@ -15,6 +15,7 @@
 //! | `reader`, `lanes` | which messages are known, and which one is next |
 //! | `key_watch`, `pause` | whether Loops accepts the key |
 //! | `stepper` | one step: `planning` (`assembly`, `union`, `idempotency`), then `attempt` |
+//! | `knowledge` | what is known of contacts at Loops, and which requests it makes needless |
 //! | `disposition`, `verdict`, `backoff` | what an answer means, and what follows from it |
 //! | `room` | how many messages are in memory at a time |
 //! | `panics` | messages that trigger a bug |
@@ -30,6 +31,7 @@ mod forward;
 mod gauges;
 mod idempotency;
 mod key_watch;
+mod knowledge;
 mod lanes;
 mod lease;
 mod panics;

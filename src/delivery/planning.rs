@@ -7,7 +7,8 @@ use jiff::Timestamp;
 use metrics::counter;
 use tracing::{debug, error, info, warn};
 
-use super::assembly::Assembly;
+use super::assembly::{Assembly, JudgedPlan};
+use super::knowledge::Knowledge;
 use super::room::Preparing;
 use super::stepper::Stepper;
 use crate::action::{ActionKind, Unmatched, UnmatchedReason};
@@ -15,8 +16,8 @@ use crate::crash;
 use crate::destination::{Destination, Plan};
 use crate::large::LARGE_BYTES;
 use crate::queue::{
-    Failure, FailureReason, FrozenRequest, Job, Lease, NewDelivery, NewMerge, NewPlan, Seq,
-    WorkError,
+    Failure, FailureReason, FrozenRequest, Job, Lease, NewDelivery, NewMerge, NewOutcome, NewPlan,
+    NotNeededReason, Seq, Unavailable, WorkError,
 };
 use crate::segment::{Message, decode};
 use crate::telemetry;
@@ -33,11 +34,12 @@ impl Stepper {
         preparing: Option<Preparing>,
     ) -> Result<Vec<FrozenRequest>, WorkError> {
         let message_id = &job.message_id;
-        let (planned, message_ids) = self.plan_turn(seq, job, neighbours).await;
+        let (planned, message_ids) = self.plan_turn(seq, job, neighbours).await?;
         drop(preparing);
         crash::point("freeze.before");
         let is_alone = planned.plans.len() == 1;
         let failed = failed(&planned, &message_ids);
+        let (economy, unchanged) = (planned.economy(), unchanged(&planned));
         let frozen = match self.queue.freeze(lease, planned).await {
             Err(WorkError::Broken(fault)) if !is_alone => {
                 warn!(
@@ -67,18 +69,34 @@ impl Stepper {
             );
             self.count(action, reason);
         }
+        for (how, count) in economy.saved() {
+            if count > 0 {
+                let labels = [("destination", self.name.clone()), ("how", how.to_owned())];
+                counter!(telemetry::REQUESTS_SAVED, &labels).increment(count);
+            }
+        }
+        for (action, reason) in unchanged {
+            self.count(action, reason.as_str());
+        }
         Ok(frozen.requests)
     }
 
     /// Plans a message, together with the neighbours behind it that can be merged without loss. Returns
     /// the ids of these messages too, in the order of the plans.
-    async fn plan_turn(&self, seq: Seq, job: &Job, neighbours: &[Seq]) -> (NewMerge, Vec<String>) {
+    async fn plan_turn(
+        &self,
+        seq: Seq,
+        job: &Job,
+        neighbours: &[Seq],
+    ) -> Result<(NewMerge, Vec<String>), Unavailable> {
         let mut message_ids = vec![job.message_id.clone()];
         // A snapshot: a reload must not wait until the planning is done, and all messages of a turn are planned
         // with the same subscriptions.
         let destination = Arc::clone(&self.destination.borrow());
         let plan = self.room.turns.decode(job.payload.len(), || self.plan(&destination, job)).await;
-        let mut assembly = Assembly::new(seq, plan, job);
+        let mut knowledge = self.knowledge(&destination);
+        let judged = self.judge(&mut knowledge, plan, job).await?;
+        let mut assembly = Assembly::new(seq, judged, job);
         let mut bytes = job.payload.len();
         for seq in neighbours {
             if !assembly.is_open() {
@@ -94,7 +112,8 @@ impl Stepper {
                 break;
             }
             let plan = self.plan(&destination, &job);
-            if !assembly.take(*seq, plan, &job) {
+            let judged = self.judge(&mut knowledge, plan, &job).await?;
+            if !assembly.take(*seq, judged, &job) {
                 break;
             }
             message_ids.push(job.message_id);
@@ -108,7 +127,34 @@ impl Stepper {
                 "merged with its neighbours"
             );
         }
-        (merge, message_ids)
+        Ok((merge, message_ids))
+    }
+
+    /// What is known of contacts, of which none has been read yet.
+    fn knowledge<'a>(&'a self, destination: &'a Destination) -> Knowledge<'a> {
+        Knowledge::new(self.facts(destination), destination.contact_options(), self.clock.now())
+    }
+
+    /// Judges a plan, for which it reads what is known of its contacts.
+    async fn judge(
+        &self,
+        knowledge: &mut Knowledge<'_>,
+        plan: Result<Plan, NewPlan>,
+        job: &Job,
+    ) -> Result<JudgedPlan, Unavailable> {
+        let mut plan = match plan {
+            Ok(plan) => plan,
+            Err(unreadable) => {
+                return Ok(JudgedPlan { plan: Err(unreadable), judgements: Vec::new() });
+            }
+        };
+        let unread = knowledge.unread(&plan);
+        if !unread.is_empty() {
+            let found = self.queue.contacts(&self.name, &unread).await?;
+            knowledge.add(unread, found);
+        }
+        let judgements = knowledge.judge(&mut plan, job.replay.number > 0);
+        Ok(JudgedPlan { plan: Ok(plan), judgements })
     }
 
     fn plan(&self, destination: &Destination, job: &Job) -> Result<Plan, NewPlan> {
@@ -163,11 +209,21 @@ fn failed(merge: &NewMerge, message_ids: &[String]) -> Vec<Failed> {
                 subscription: delivery.subscription.clone(),
                 // Without an action, the message could not be read, which is logged where it is found.
                 action: delivery.action?,
-                reason: delivery.outcome.as_ref().err()?.reason,
+                reason: delivery.outcome.failure()?.reason,
             })
         }));
     }
     failed
+}
+
+/// The deliveries of a merge that need no request.
+fn unchanged(merge: &NewMerge) -> Vec<(ActionKind, NotNeededReason)> {
+    let deliveries = merge.plans.iter().flat_map(|(_, plan)| &plan.deliveries);
+    let unchanged = deliveries.filter_map(|delivery| match &delivery.outcome {
+        NewOutcome::NotNeeded(why) => Some((delivery.action?, why.reason)),
+        NewOutcome::Request(_) | NewOutcome::Failed(_) => None,
+    });
+    unchanged.collect()
 }
 
 fn unreadable(now: Timestamp) -> NewPlan {
@@ -180,7 +236,7 @@ fn unreadable(now: Timestamp) -> NewPlan {
         subscription: None,
         action: None,
         warnings: Vec::new(),
-        outcome: Err(failure),
+        outcome: NewOutcome::Failed(failure),
     };
     NewPlan { now, deliveries: vec![delivery], unmatched: None }
 }

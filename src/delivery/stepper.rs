@@ -13,6 +13,7 @@ use tracing::field::display;
 
 use super::backoff::RetryOptions;
 use super::board::Activity;
+use super::knowledge::{Facts, FactsMaker};
 use super::lanes::Turn;
 use super::lease::{HeldLease, LeaseLost};
 use super::room::{LargeRoom, Place, Room, is_large};
@@ -22,6 +23,7 @@ use crate::clock::SharedClock;
 use crate::destination::Destination;
 use crate::loops::{Client, Slot};
 use crate::queue::{BrokenMessage, Failure, FailureReason, Lease, Seq, Work, WorkError};
+use crate::segment::Digests;
 use crate::telemetry;
 
 /// How long a lane waits after the store failed.
@@ -41,6 +43,7 @@ pub(super) struct Stepper {
     pub(super) client: Client,
     pub(super) queue: Arc<dyn Work>,
     pub(super) clock: SharedClock,
+    pub(super) digests: Digests,
     pub(super) retry: RetryOptions,
     pub(super) room: Room,
     pub(super) large: LargeRoom,
@@ -171,10 +174,12 @@ impl Stepper {
             message_id: &job.message_id,
             is_last,
             is_singled_out: turn.is_singled_out,
+            lane: turn.head.lane,
         };
         if let Some(verdict) = due.before_attempt(&*self.clock, &self.retry) {
+            let contact = self.contact_facts(request.endpoint, &load.body).map(Facts::forget);
             drop(load);
-            return self.give_up(lease, due, verdict).await;
+            return self.give_up(lease, due, verdict, contact).await;
         }
         let is_event = request.idempotency_key.is_some();
         if is_event && request.first_attempt_at.is_none() && job.is_planned {
@@ -247,6 +252,12 @@ impl Stepper {
             sleep(wait).await;
             wait = (wait * 2).min(RECORD_WAIT_MAX);
         }
+    }
+
+    /// Reads what requests say of their contacts, as a destination is configured.
+    pub(super) fn facts(&self, destination: &Destination) -> FactsMaker<'_> {
+        let revision = format!("{} {}", self.client.account(), destination.revision());
+        FactsMaker { digests: &self.digests, revision }
     }
 
     /// Counts a delivery that ended.

@@ -11,6 +11,7 @@ use super::key_watch::Obstacle;
 use crate::clock::Clock;
 use crate::loops::Reply;
 use crate::queue::{Consequence, DeliveryState, Failure, FailureReason, FrozenRequest, Seq};
+use crate::segment::LaneKey;
 
 /// A request whose turn it is.
 #[derive(Debug, Clone, Copy)]
@@ -23,6 +24,7 @@ pub(super) struct Due<'a> {
     pub(super) is_last: bool,
     /// As in [`Turn`](super::lanes::Turn).
     pub(super) is_singled_out: bool,
+    pub(super) lane: LaneKey,
 }
 
 /// An attempt that was just made.
@@ -263,7 +265,14 @@ mod tests {
     }
 
     fn due(request: &FrozenRequest, is_last: bool) -> Due<'_> {
-        Due { request, seq: Seq(1), message_id: "m", is_last, is_singled_out: false }
+        Due {
+            request,
+            seq: Seq(1),
+            message_id: "m",
+            is_last,
+            is_singled_out: false,
+            lane: LaneKey(1),
+        }
     }
 
     /// How the request ends and what its lane does, after an attempt that was answered thus.

@@ -1,6 +1,8 @@
 //! Keeps messages from a destination, apart from its triggers: those of people who did not consent, and
 //! those with placeholder ids.
 
+use std::time::Duration;
+
 use super::Unsupported;
 use crate::segment::value::is_js_space;
 use crate::segment::{Message, MessageType, Value};
@@ -40,6 +42,85 @@ pub struct DestinationOptions {
     pub placeholder_ids: Vec<String>,
     /// The categories of consent that the destination needs; empty: consent is ignored.
     pub consent_categories: Vec<String>,
+    /// What delivery does with what is known of contacts.
+    pub contacts: ContactOptions,
+}
+
+/// What delivery does with what is known of the contacts at Loops. Does not affect plans.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ContactOptions {
+    /// What happens to an upsert that would change nothing.
+    pub skip_unchanged: SkipUnchanged,
+    /// How long a value that Loops accepted counts as unchanged, give or take a tenth.
+    pub skip_unchanged_ttl: Duration,
+    /// What happens to an event with an address that its contact does not have.
+    pub identity: IdentityGuard,
+}
+
+/// What happens to an upsert all of whose values Loops accepted before.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum SkipUnchanged {
+    /// It is sent.
+    Off,
+    /// It is sent, and counted.
+    #[default]
+    Observe,
+    /// It is not sent.
+    On,
+}
+
+/// What happens to an event whose address is not the one that was delivered for its `userId` before.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum IdentityGuard {
+    /// It is sent as it is.
+    Off,
+    /// The same, with a warning.
+    Observe,
+    /// It is sent without the address.
+    #[default]
+    Guard,
+}
+
+impl SkipUnchanged {
+    /// Its name in the configuration.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            SkipUnchanged::Off => "off",
+            SkipUnchanged::Observe => "observe",
+            SkipUnchanged::On => "on",
+        }
+    }
+
+    /// Reads its name.
+    pub fn parse(text: &str) -> Option<Self> {
+        [Self::Off, Self::Observe, Self::On].into_iter().find(|one| one.as_str() == text)
+    }
+}
+
+impl IdentityGuard {
+    /// Its name in the configuration.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            IdentityGuard::Off => "off",
+            IdentityGuard::Observe => "observe",
+            IdentityGuard::Guard => "guard",
+        }
+    }
+
+    /// Reads its name.
+    pub fn parse(text: &str) -> Option<Self> {
+        [Self::Off, Self::Observe, Self::Guard].into_iter().find(|one| one.as_str() == text)
+    }
+}
+
+impl Default for ContactOptions {
+    fn default() -> Self {
+        Self {
+            skip_unchanged: SkipUnchanged::default(),
+            skip_unchanged_ttl: Duration::from_secs(24 * 60 * 60),
+            identity: IdentityGuard::default(),
+        }
+    }
 }
 
 impl Default for DestinationOptions {
@@ -60,7 +141,12 @@ impl From<Unsupported> for DestinationOptions {
 impl DestinationOptions {
     /// Segment's behaviour, apart from `unsupported`: every id counts, and consent is ignored.
     pub fn unguarded(unsupported: Unsupported) -> Self {
-        Self { unsupported, placeholder_ids: Vec::new(), consent_categories: Vec::new() }
+        Self {
+            unsupported,
+            placeholder_ids: Vec::new(),
+            consent_categories: Vec::new(),
+            contacts: ContactOptions::default(),
+        }
     }
 
     /// Whether a user id is a placeholder.

@@ -20,7 +20,9 @@ mod written;
 pub use compare::{Change, Comparison, Made, Revision, Stopped};
 pub use compiled::CompiledSubscription;
 pub use explain::{Explained, ExplainedField, Explanation};
-pub use guard::{DestinationOptions, PLACEHOLDER_IDS_DEFAULT};
+pub use guard::{
+    ContactOptions, DestinationOptions, IdentityGuard, PLACEHOLDER_IDS_DEFAULT, SkipUnchanged,
+};
 pub use literals::LiteralNames;
 pub use subscription::{Subscription, SubscriptionProblem, TriggerText};
 pub use unsupported::Unsupported;
@@ -32,6 +34,7 @@ use std::collections::HashSet;
 use std::convert::Infallible;
 
 use jiff::Timestamp;
+use sha2::{Digest as _, Sha256};
 
 use crate::segment::{Message, MessageType, Value};
 
@@ -43,6 +46,7 @@ pub const SUBSCRIPTIONS_MAX: usize = 1000;
 pub struct Destination {
     subscriptions: Vec<CompiledSubscription>,
     options: DestinationOptions,
+    revision: String,
 }
 
 /// The plan for a message.
@@ -150,10 +154,22 @@ impl Destination {
             }
         }
         if problems.is_empty() {
-            Ok(Self { subscriptions: compiled, options: options.into() })
+            let options = options.into();
+            let revision = revision(subscriptions, &options);
+            Ok(Self { subscriptions: compiled, options, revision })
         } else {
             Err(problems)
         }
+    }
+
+    /// What delivery does with what is known of contacts.
+    pub fn contact_options(&self) -> &ContactOptions {
+        &self.options.contacts
+    }
+
+    /// Differs whenever the same message might make another request, because a subscription or an option differs.
+    pub fn revision(&self) -> &str {
+        &self.revision
     }
 
     /// Likely errors in its subscriptions.
@@ -249,6 +265,16 @@ impl Destination {
             self.subscriptions.iter().filter(|subscription| subscription.is_enabled());
         enabled.any(|subscription| subscription.may_match(kind))
     }
+}
+
+/// A digest of everything that a plan depends on, apart from its message.
+fn revision(subscriptions: &[Subscription], options: &DestinationOptions) -> String {
+    let DestinationOptions { unsupported, placeholder_ids, consent_categories, contacts: _ } =
+        options;
+    let written =
+        format!("{subscriptions:?} {unsupported:?} {placeholder_ids:?} {consent_categories:?}");
+    let digest = Sha256::digest(written.as_bytes());
+    digest.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 /// The names of this destination in `integrations`, by precedence: the first one that is given decides.

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use sha2::{Digest as _, Sha256};
 use tokio::time::Instant;
 
 use super::answer::{ANSWER_BYTES_MAX, Answer, CallError};
@@ -77,6 +78,7 @@ pub struct Client {
     transport: Arc<dyn Transport>,
     /// The base URL without a user name and a password, for people.
     shown_url: String,
+    account: String,
     pacer: Arc<Pacer>,
     clock: SharedClock,
 }
@@ -87,19 +89,28 @@ impl Client {
         let http = Http::new(options)?;
         let shown_url = http.shown_url().to_owned();
         let pacer = Pacer::new(options.rate);
-        Ok(Self { transport: Arc::new(http), shown_url, pacer, clock })
+        let written = format!("{} {}", options.base_url, options.api_key.expose());
+        let account = Sha256::digest(written.as_bytes());
+        let account = account.iter().map(|byte| format!("{byte:02x}")).collect();
+        Ok(Self { transport: Arc::new(http), shown_url, account, pacer, clock })
     }
 
     /// Creates a client whose calls go to a model of Loops.
     #[cfg(test)]
     pub(crate) fn over(transport: Arc<dyn Transport>, rate: u32, clock: SharedClock) -> Self {
         let shown_url = "simulated".to_owned();
-        Self { transport, shown_url, pacer: Pacer::new(Some(rate)), clock }
+        let account = shown_url.clone();
+        Self { transport, shown_url, account, pacer: Pacer::new(Some(rate)), clock }
     }
 
     /// The base URL for people: without a user name, a password or a query, which may be secret.
     pub fn shown_url(&self) -> &str {
         &self.shown_url
+    }
+
+    /// A digest of the base URL and the key, which differs between accounts at Loops. Secret, as the key is.
+    pub fn account(&self) -> &str {
+        &self.account
     }
 
     /// The limiter from which every call needs a slot.

@@ -245,11 +245,15 @@ pub enum Stage {
     DeliveryFailed,
     /// Deliveries that were planned with a warning, by subscription.
     DeliveryWarned,
+    /// Requests that were made.
+    Request,
+    /// Requests that were not needed, by how they were saved: see [`Economy::saved`](super::Economy::saved).
+    RequestSaved,
 }
 
 impl Stage {
     /// All of them.
-    pub const ALL: [Stage; 8] = [
+    pub const ALL: [Stage; 10] = [
         Stage::Received,
         Stage::Replayed,
         Stage::Unmatched,
@@ -258,6 +262,8 @@ impl Stage {
         Stage::DeliveryDelivered,
         Stage::DeliveryFailed,
         Stage::DeliveryWarned,
+        Stage::Request,
+        Stage::RequestSaved,
     ];
 
     /// As it is stored and shown.
@@ -271,6 +277,8 @@ impl Stage {
             Stage::DeliveryDelivered => "delivery_delivered",
             Stage::DeliveryFailed => "delivery_failed",
             Stage::DeliveryWarned => "delivery_warned",
+            Stage::Request => "request",
+            Stage::RequestSaved => "request_saved",
         }
     }
 

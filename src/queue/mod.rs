@@ -30,6 +30,7 @@
 
 mod ask;
 mod audit;
+pub(crate) mod contacts;
 mod feedback;
 pub mod intake;
 mod records;
@@ -40,6 +41,7 @@ pub(crate) mod suite;
 
 pub use ask::*;
 pub use audit::*;
+pub use contacts::{CONTACTS_KEPT, Contact, ContactChange, KnownProperty, Learned, PROPERTIES_MAX};
 pub use feedback::*;
 pub use records::*;
 pub use replay::*;
@@ -51,7 +53,7 @@ use async_trait::async_trait;
 use jiff::Timestamp;
 use tokio::sync::watch;
 
-use crate::segment::{Digests, MessageHash};
+use crate::segment::{Digests, MessageHash, PersonDigest};
 
 /// The store cannot be read or written (full disk, lost database): try again later.
 #[derive(Debug, thiserror::Error)]
@@ -184,6 +186,13 @@ pub trait Work: Send + Sync {
     /// pending.
     async fn open(&self, seq: Seq) -> Result<Option<Job>, WorkError>;
 
+    /// What is known of contacts of a destination; those of which nothing is known are left out.
+    async fn contacts(
+        &self,
+        destination: &str,
+        keys: &[PersonDigest],
+    ) -> Result<Vec<Contact>, Unavailable>;
+
     /// Records the plan of a message and of the neighbours that were planned with it; merged requests may
     /// carry several of their deliveries. Returns the requests of the first message, which are then on
     /// disk. The first of them is sent next: if it is an event, its first attempt begins on disk, though not in
@@ -192,14 +201,20 @@ pub trait Work: Send + Sync {
     /// written.
     async fn freeze(&self, lease: &Lease, merge: NewMerge) -> Result<Frozen, WorkError>;
 
-    /// Records an attempt, or that one begins, and its consequence for the request, its deliveries and its messages.
+    /// Records an attempt, or that one begins, and its consequence for the request, its deliveries, its messages and
+    /// what is known of its contact.
+    ///
+    /// A request of another lane than the last one for the contact, or with an address that another contact has, makes
+    /// its contact, and that one, shared. Nothing is learned of a contact that Loops reported to have changed since the
+    /// attempt began.
     ///
     /// If the request is not there, an engine whose data may go back in time, as when a standby takes over that lacks
     /// the last commits, returns [`WorkError::Fenced`]: what is pending must be read again.
     async fn settle(&self, lease: &Lease, settlement: Settlement) -> Result<(), WorkError>;
 
     /// Ends a message whose records are broken, so that it does not block its lane: its pending deliveries
-    /// fail with the given reason; a message without deliveries gets a failed one. Returns the message id.
+    /// fail with the given reason; a message without deliveries gets a failed one. The values of contacts that its
+    /// lane changed last are no longer known. Returns the message id.
     /// Does nothing and returns `None` if the message is not pending.
     async fn set_aside(
         &self,

@@ -5,7 +5,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use jiff::Timestamp;
 
-use super::{MessageState, ProcessStatus, Replay};
+use super::{ContactChange, MessageState, ProcessStatus, Replay};
 use crate::action::{ActionKind, Endpoint, Unmatched, UnmatchedReason};
 use crate::segment::decode::decode;
 use crate::segment::{LaneKey, Message, MessageHash, MessageType, PersonDigest};
@@ -266,7 +266,36 @@ pub struct NewDelivery {
     /// What was left out of the request or changed in it, for people.
     pub warnings: Vec<String>,
     /// The request that carries it, or why there is none.
-    pub outcome: Result<NewRequest, Failure>,
+    pub outcome: NewOutcome,
+}
+
+/// The outcome of planning a delivery.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum NewOutcome {
+    /// It is pending: a request carries it.
+    Request(NewRequest),
+    /// It is delivered without a request.
+    NotNeeded(NotNeeded),
+    /// It failed.
+    Failed(Failure),
+}
+
+/// Why a delivery counts as delivered without a request.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NotNeeded {
+    /// The reason.
+    pub reason: NotNeededReason,
+    /// The same for people; never holds a value.
+    pub detail: String,
+}
+
+/// Why a delivery counts as delivered without a request, in a word.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum NotNeededReason {
+    /// Loops has accepted all its values before.
+    Unchanged,
+    /// Read from the store, but unknown to this release.
+    Unknown,
 }
 
 /// A request to freeze.
@@ -280,6 +309,9 @@ pub struct NewRequest {
     pub idempotency_key: Option<String>,
     /// When it expires.
     pub expires_at: Option<Timestamp>,
+    /// Whether Loops accepted all its values before, so that it would not be sent with `skip_unchanged = "on"`.
+    /// Counted, and not stored.
+    pub is_redundant: bool,
 }
 
 /// A message whose plan is on disk.
@@ -298,6 +330,58 @@ pub struct NewMerge {
     pub plans: Vec<(Seq, NewPlan)>,
     /// Requests that carry several of these deliveries.
     pub merged: Vec<NewMergedRequest>,
+}
+
+/// How many requests plans make, and how many they would have made in vain.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Economy {
+    /// Requests that are sent, each counted once.
+    pub requests: u64,
+    /// Those that were not needed since others carry their deliveries.
+    pub merged: u64,
+    /// Those that were not needed since they would change nothing.
+    pub unchanged: u64,
+    /// Those among `requests` that change nothing.
+    pub redundant: u64,
+}
+
+impl Economy {
+    /// The saved ones with the word by which each kind is counted.
+    pub fn saved(self) -> [(&'static str, u64); 3] {
+        [
+            ("merged", self.merged),
+            (NotNeededReason::Unchanged.as_str(), self.unchanged),
+            ("unchanged_would", self.redundant),
+        ]
+    }
+}
+
+impl NewMerge {
+    /// Counts the requests.
+    pub fn economy(&self) -> Economy {
+        let mut economy = Economy::default();
+        for (index, (_, plan)) in self.plans.iter().enumerate() {
+            for (position, delivery) in plan.deliveries.iter().enumerate() {
+                let is_merged =
+                    self.merged.iter().any(|merged| merged.carries.contains(&(index, position)));
+                match &delivery.outcome {
+                    NewOutcome::Request(_) if is_merged => economy.merged += 1,
+                    NewOutcome::Request(request) => {
+                        economy.requests += 1;
+                        economy.redundant += u64::from(request.is_redundant);
+                    }
+                    NewOutcome::NotNeeded(_) => economy.unchanged += 1,
+                    NewOutcome::Failed(_) => {}
+                }
+            }
+        }
+        for merged in &self.merged {
+            economy.merged = economy.merged.saturating_sub(1);
+            economy.requests += 1;
+            economy.redundant += u64::from(merged.request.is_redundant);
+        }
+        economy
+    }
 }
 
 /// A request that carries several deliveries.
@@ -347,6 +431,8 @@ pub struct Settlement {
     pub attempt: Option<Attempt>,
     /// The consequence.
     pub consequence: Consequence,
+    /// What it changes about what is known of the contact; `None`: nothing.
+    pub contact: Option<ContactChange>,
 }
 
 /// A message to set aside.
@@ -502,9 +588,11 @@ pub struct DeliveryRecord {
     pub state: DeliveryState,
     /// Why it failed.
     pub failure: Option<Failure>,
+    /// Why it was delivered without a request.
+    pub not_needed: Option<NotNeeded>,
     /// What was left out of the request or changed in it.
     pub warnings: Vec<String>,
-    /// The request that carries it; `None` if it failed before there was one.
+    /// The request that carries it; `None` if it ended before there was one.
     pub request: Option<RequestRecord>,
 }
 
@@ -547,6 +635,24 @@ pub struct RequestRecord {
     pub next_attempt_at: Option<Timestamp>,
     /// All attempts, first to last.
     pub attempts: Vec<Attempt>,
+}
+
+impl DeliveryRecord {
+    /// Reads why a delivery ended, as [`NewOutcome::ended`] gave it: why it failed, or why it needed no request.
+    pub(crate) fn read_end(
+        state: DeliveryState,
+        reason: Option<&str>,
+        detail: Option<String>,
+    ) -> (Option<Failure>, Option<NotNeeded>) {
+        let Some(reason) = reason else { return (None, None) };
+        let detail = detail.unwrap_or_default();
+        if state == DeliveryState::Delivered {
+            let reason = NotNeededReason::parse(reason).unwrap_or(NotNeededReason::Unknown);
+            return (None, Some(NotNeeded { reason, detail }));
+        }
+        let reason = FailureReason::parse(reason).unwrap_or(FailureReason::Unknown);
+        (Some(Failure { reason, detail }), None)
+    }
 }
 
 impl MessageRecord {
@@ -629,6 +735,66 @@ impl FailureReason {
     /// Reads [`FailureReason::as_str`].
     pub fn parse(text: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|reason| reason.as_str() == text)
+    }
+}
+
+impl NotNeededReason {
+    /// Those that this release gives.
+    pub const ALL: [NotNeededReason; 1] = [NotNeededReason::Unchanged];
+
+    /// As it is stored and shown.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            NotNeededReason::Unchanged => "unchanged",
+            NotNeededReason::Unknown => "unknown",
+        }
+    }
+
+    /// Reads [`NotNeededReason::as_str`].
+    pub fn parse(text: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|reason| reason.as_str() == text)
+    }
+}
+
+impl NewOutcome {
+    /// The request, if one carries the delivery.
+    pub fn request(&self) -> Option<&NewRequest> {
+        match self {
+            NewOutcome::Request(request) => Some(request),
+            NewOutcome::NotNeeded(_) | NewOutcome::Failed(_) => None,
+        }
+    }
+
+    /// Why it failed, if it did.
+    pub fn failure(&self) -> Option<&Failure> {
+        match self {
+            NewOutcome::Failed(failure) => Some(failure),
+            NewOutcome::Request(_) | NewOutcome::NotNeeded(_) => None,
+        }
+    }
+
+    /// The state of the delivery.
+    pub fn state(&self) -> DeliveryState {
+        match self {
+            NewOutcome::Request(_) => DeliveryState::Pending,
+            NewOutcome::NotNeeded(_) => DeliveryState::Delivered,
+            NewOutcome::Failed(_) => DeliveryState::Failed,
+        }
+    }
+
+    /// Why it ended, in a word and in a sentence, if it did.
+    pub fn ended(&self) -> Option<(&'static str, &str)> {
+        match self {
+            NewOutcome::Request(_) => None,
+            NewOutcome::NotNeeded(NotNeeded { reason, detail }) => Some((reason.as_str(), detail)),
+            NewOutcome::Failed(Failure { reason, detail }) => Some((reason.as_str(), detail)),
+        }
+    }
+}
+
+impl From<Result<NewRequest, Failure>> for NewOutcome {
+    fn from(outcome: Result<NewRequest, Failure>) -> Self {
+        outcome.map_or_else(NewOutcome::Failed, NewOutcome::Request)
     }
 }
 

@@ -25,6 +25,14 @@ pub struct MessageHash(pub i64);
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct PersonDigest(pub i64);
 
+/// The digest of the name of a contact property.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct PropertyName(pub i64);
+
+/// The digest of the value of a contact property.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct PropertyValue(pub i64);
+
 impl From<PersonDigest> for LaneKey {
     fn from(PersonDigest(digest): PersonDigest) -> Self {
         LaneKey(digest)
@@ -99,9 +107,23 @@ impl Digests {
         PersonIdKind::ALL.into_iter().map(|kind| self.person(kind, id)).collect()
     }
 
+    /// Digests the name of a contact property.
+    pub fn property_name(&self, name: &str) -> PropertyName {
+        PropertyName(self.digest("property", name))
+    }
+
+    /// Digests the value of a contact property, as JSON. Values of different revisions never have the same digest.
+    pub fn property_value(&self, revision: &str, name: &str, json: &str) -> PropertyValue {
+        PropertyValue(self.digest_of(&["value", revision, name, json]))
+    }
+
     fn digest(&self, tag: &str, id: &str) -> i64 {
+        self.digest_of(&[tag, id])
+    }
+
+    fn digest_of(&self, parts: &[&str]) -> i64 {
         let mut keyed = self.keyed.clone();
-        for part in [tag, id] {
+        for part in parts {
             keyed.update(part.as_bytes());
             keyed.update(&[0]);
         }

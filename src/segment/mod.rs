@@ -16,6 +16,8 @@ mod text;
 mod time;
 pub mod value;
 
-pub use ids::{Digests, LaneKey, MessageHash, PersonDigest, PersonIdKind};
+pub use ids::{
+    Digests, LaneKey, MessageHash, PersonDigest, PersonIdKind, PropertyName, PropertyValue,
+};
 pub use message::{Message, MessageType};
 pub use value::{Object, Value};

@@ -99,7 +99,11 @@ async fn counts(store: &dyn Store) -> (u64, u64) {
         match tally.stage {
             Stage::Received | Stage::Replayed => counts.0 += tally.count,
             Stage::Unmatched | Stage::Delivered | Stage::Failed => counts.1 += tally.count,
-            Stage::DeliveryDelivered | Stage::DeliveryFailed | Stage::DeliveryWarned => {}
+            Stage::DeliveryDelivered
+            | Stage::DeliveryFailed
+            | Stage::DeliveryWarned
+            | Stage::Request
+            | Stage::RequestSaved => {}
         }
     }
     counts

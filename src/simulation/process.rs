@@ -14,7 +14,7 @@ use crate::clock::{SharedClock, WatchedClock};
 use crate::delivery::{Board, Engine, EngineOptions, RetryOptions, Room, Stop};
 use crate::large::Turns;
 use crate::loops::Client;
-use crate::queue::{Housekeeping as _, Store as _};
+use crate::queue::{Housekeeping as _, Log as _, Store as _};
 
 /// How long a lease holds without renewal.
 pub(super) const LEASE_TTL: Duration = Duration::from_secs(10);
@@ -101,6 +101,7 @@ async fn live(world: &Arc<World>, number: usize, name: String) {
         retry: RetryOptions { min: second, max: RETRY_MAX, window: 24 * 3600 * second },
         grace: second,
         room: Room::new(Turns::default()),
+        digests: store.digests(),
         board: Board::default(),
     };
     let queue = store.clone();

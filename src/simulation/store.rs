@@ -14,8 +14,8 @@ use super::process::Process;
 use super::world::World;
 use crate::queue::{
     AcceptError, Accepted, Audit, AuditEntry, AuditRecord, BrokenMessage, CheckIn, Class,
-    Consequence, Contents, Depth, EventName, FailureGroups, Feedback, FeedbackRecord, Filter,
-    Forward, FreeSpace, Frozen, Head, Housekeeping, Inbox, Job, LaneAsk, LanePart, Lease,
+    Consequence, Contact, Contents, Depth, EventName, FailureGroups, Feedback, FeedbackRecord,
+    Filter, Forward, FreeSpace, Frozen, Head, Housekeeping, Inbox, Job, LaneAsk, LanePart, Lease,
     LeaseHolder, LeaseRequest, Log, MessageRecord, NewFeedback, NewMerge, NewMessage, Page,
     PendingAsk, Recorded, ReplayAsk, ReplayChunk, Replays, Replicas, RequestContents, RequestId,
     Seq, Settlement, Store, Tally, TallyStep, Unavailable, Work, WorkError,
@@ -156,6 +156,14 @@ impl Work for FlakyStore {
         let job = self.call("open", Access::Read, self.inner.open(seq)).await?;
         self.world.ledger().frozen(job.as_ref().map_or(&[], |job| &job.requests));
         Ok(job)
+    }
+
+    async fn contacts(
+        &self,
+        destination: &str,
+        keys: &[PersonDigest],
+    ) -> Result<Vec<Contact>, Unavailable> {
+        self.call("contacts", Access::Read, self.inner.contacts(destination, keys)).await
     }
 
     async fn freeze(&self, lease: &Lease, merge: NewMerge) -> Result<Frozen, WorkError> {

@@ -5,6 +5,7 @@
 //! each engine runs, are in [`crate::queue`].
 
 mod backlog;
+mod contacts;
 mod feedback;
 mod groups;
 mod moving;

@@ -6,7 +6,7 @@ use std::collections::HashMap;
 use jiff::Timestamp;
 
 use super::values::to_ms;
-use crate::queue::{Stage, TallyStep};
+use crate::queue::{NewDelivery, NewMerge, NewOutcome, Stage, TallyStep};
 
 /// What is counted.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -44,6 +44,47 @@ impl Tallies {
     pub(super) fn add(&mut self, at: Timestamp, counted: Counted, count: i64) {
         let minute = to_ms(at).div_euclid(TallyStep::Minute.ms());
         *self.counts.entry((minute, counted)).or_default() += count;
+    }
+
+    /// Counts a delivery as it was planned.
+    pub(super) fn add_delivery(
+        &mut self,
+        at: Timestamp,
+        delivery: &NewDelivery,
+        destination: &str,
+        source: &str,
+    ) {
+        let of_delivery = |stage, reason: &str| Counted {
+            subscription: delivery.subscription.clone().unwrap_or_default(),
+            reason: reason.to_owned(),
+            ..Counted::new(stage, destination, source)
+        };
+        if !delivery.warnings.is_empty() {
+            self.add(at, of_delivery(Stage::DeliveryWarned, ""), 1);
+        }
+        let stage = match delivery.outcome {
+            NewOutcome::Request(_) => return,
+            NewOutcome::NotNeeded(_) => Stage::DeliveryDelivered,
+            NewOutcome::Failed(_) => Stage::DeliveryFailed,
+        };
+        let (reason, _) = delivery.outcome.ended().unwrap_or_default();
+        self.add(at, of_delivery(stage, reason), 1);
+    }
+
+    /// Counts the requests of plans.
+    pub(super) fn add_economy(&mut self, merge: &NewMerge, destination: &str, source: &str) {
+        let Some((_, first)) = merge.plans.first() else { return };
+        let economy = merge.economy();
+        let made = Counted::new(Stage::Request, destination, source);
+        let saved = economy.saved().map(|(how, count)| {
+            let saved = Counted::new(Stage::RequestSaved, destination, source);
+            (Counted { reason: how.to_owned(), ..saved }, count)
+        });
+        for (counted, count) in [(made, economy.requests)].into_iter().chain(saved) {
+            if count > 0 {
+                self.add(first.now, counted, i64::try_from(count).unwrap_or(i64::MAX));
+            }
+        }
     }
 
     /// What is to be added to the counts, in an order that is the same for all processes.

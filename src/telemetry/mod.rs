@@ -31,6 +31,8 @@ pub const CONNECTIONS_OPEN: &str = "segment_loops_connections_open";
 pub const CONNECTIONS_CUT: &str = "segment_loops_connections_cut_total";
 /// Messages that no subscription took, by `destination` and `reason`.
 pub const UNMATCHED: &str = "segment_loops_unmatched_total";
+/// Counter of requests that were not needed, by destination and how they were saved.
+pub const REQUESTS_SAVED: &str = "segment_loops_requests_saved_total";
 /// Deliveries that ended, by `destination`, `action` and `outcome`.
 pub const DELIVERIES: &str = "segment_loops_deliveries_total";
 /// Requests to Loops, by `destination`, `endpoint` and `status`.
@@ -148,6 +150,10 @@ fn describe() {
         "Connections that were closed: too many from one address, their client does not read, or their headers are too long together"
     );
     describe_counter!(UNMATCHED, "Messages that no subscription took");
+    describe_counter!(
+        REQUESTS_SAVED,
+        "Requests to Loops that were not needed, by how they were saved; those of unchanged_would were sent"
+    );
     describe_counter!(DELIVERIES, "Deliveries that ended");
     describe_counter!(LOOPS_REQUESTS, "Requests made to Loops; status 0: no answer");
     describe_histogram!(LOOPS_REQUEST_SECONDS, "Duration of requests to Loops");

@@ -24,6 +24,7 @@ mod command_line;
 mod compare;
 mod configuration;
 mod console;
+mod contacts;
 mod corpus;
 mod crashing;
 mod damaged_batches;

@@ -151,6 +151,9 @@ impl Check<'_> {
             unsupported: tree.unsupported,
             placeholder_ids: tree.placeholder_ids.map(|ids| ids.0),
             consent_categories: tree.consent_categories.0,
+            skip_unchanged: tree.skip_unchanged,
+            skip_unchanged_ttl_h: tree.skip_unchanged_ttl_h,
+            identity: tree.identity,
             merge: tree.merge.unwrap_or(true),
         };
         Planner::load(written).map_err(|problems| self.report_all(problems)).ok()

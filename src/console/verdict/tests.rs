@@ -18,6 +18,7 @@ fn at(second: i64) -> Timestamp {
 /// A track that was received so many seconds after the beginning, and is in a state.
 fn track(event: &str, second: i64, state: MessageState) -> MessageRecord {
     let delivery = |state| DeliveryRecord {
+        not_needed: None,
         subscription: Some("all".to_owned()),
         action: Some(ActionKind::SendEvent),
         replay: 0,

@@ -105,6 +105,7 @@ pub(crate) fn request(n: u32) -> NewRequest {
         body: Bytes::from(format!(r#"{{"n":{n}}}"#)),
         idempotency_key: (n != 0).then(|| format!("key-{n}")),
         expires_at: (n == 3).then(|| at(99)),
+        is_redundant: false,
     }
 }
 
@@ -117,7 +118,7 @@ pub(crate) fn delivery(name: &str, outcome: Result<NewRequest, Failure>) -> NewD
         subscription: Some(name.into()),
         action: Some(ActionKind::SendEvent),
         warnings: Vec::new(),
-        outcome,
+        outcome: outcome.into(),
     }
 }
 
@@ -159,7 +160,7 @@ pub(crate) fn settlement(
     };
     let attempt = attempt(number, outcome);
     let now = attempt.started_at + attempt.duration;
-    Settlement { request: request.id, now, attempt: Some(attempt), consequence }
+    Settlement { request: request.id, now, attempt: Some(attempt), consequence, contact: None }
 }
 
 /// Accepts one message; returns its sequence number.

@@ -7,6 +7,7 @@
 #![deny(dead_code)]
 
 mod audit;
+mod contacts;
 mod data;
 mod erasure;
 mod feedback;
@@ -21,6 +22,7 @@ mod tallies;
 mod work;
 
 pub(crate) use audit::*;
+pub(crate) use contacts::*;
 pub(crate) use data::*;
 pub(crate) use erasure::*;
 pub(crate) use feedback::*;
@@ -154,6 +156,13 @@ macro_rules! store_suite {
             a_webhook_is_handed_on_for_a_day,
             erases_feedback_about_a_deleted_person,
             erases_much_feedback_in_bounded_parts,
+            learns_what_loops_accepted,
+            forgets_what_may_not_be_true,
+            a_contact_of_two_lanes_is_shared,
+            what_loops_reports_counts_more_than_an_earlier_attempt,
+            contacts_go_with_their_person,
+            contacts_are_forgotten_after_a_long_time,
+            a_delivery_without_a_request_is_delivered,
             lists_what_people_did_newest_first,
             keeps_what_people_did_as_long_as_records,
         }

@@ -96,6 +96,7 @@ pub(crate) async fn counts_each_message_once_however_it_ends(store: &dyn Store) 
         "delivery_warned web two: 1",
         "failed web: 4",
         "received web: 6",
+        "request web: 5",
         "unmatched web integrations: 1",
     ];
     for step in TallyStep::ALL {
@@ -119,6 +120,7 @@ pub(crate) async fn counts_each_message_once_however_it_ends(store: &dyn Store) 
         "failed web: 4",
         "received web: 6",
         "replayed web: 5",
+        "request web: 5",
         "unmatched web integrations: 5",
     ];
     assert_eq!(whole, expected);
@@ -162,6 +164,8 @@ pub(crate) async fn counts_merged_deliveries_by_source(store: &dyn Store) {
             "delivery_delivered web one: 1",
             "received app: 1",
             "received web: 1",
+            "request web: 2",
+            "request_saved web merged: 1",
         ]
     );
     let (seqs, request) = merged("c", "d").await;
@@ -185,6 +189,8 @@ pub(crate) async fn counts_merged_deliveries_by_source(store: &dyn Store) {
         "failed web: 2",
         "received app: 3",
         "received web: 3",
+        "request web: 6",
+        "request_saved web merged: 3",
     ];
     for step in TallyStep::ALL {
         assert_eq!(counted(store, step).await, expected, "{step:?}");
@@ -214,7 +220,13 @@ pub(crate) async fn counts_a_repeated_step_once(store: &dyn Store) {
                 Consequence::Failed(failure())
             };
             let attempt = (id == delivered).then(|| attempt(1, AttemptOutcome::Delivered));
-            let settlement = Settlement { request: id_of, now: at(20), attempt, consequence: with };
+            let settlement = Settlement {
+                request: id_of,
+                now: at(20),
+                attempt,
+                consequence: with,
+                contact: None,
+            };
             store.settle(&lease, settlement).await.unwrap();
         }
         assert_balanced(store, "once more").await;
@@ -239,6 +251,7 @@ pub(crate) async fn counts_a_repeated_step_once(store: &dyn Store) {
         "failed web: 2",
         "received web: 4",
         "replayed web: 2",
+        "request web: 2",
         "unmatched web integrations: 1",
     ];
     assert_eq!(counted(store, TallyStep::Hour).await, expected);

@@ -166,12 +166,12 @@ impl History {
             merge.plans.push((neighbour.seq, self.plan()));
             let first = |index: usize| {
                 let deliveries = &merge.plans[index].1.deliveries;
-                deliveries.iter().position(|delivery| delivery.outcome.is_ok())
+                deliveries.iter().position(|delivery| delivery.outcome.request().is_some())
             };
             if let (Some(one), Some(other)) = (first(0), first(1)) {
                 let carries = vec![(0, one), (1, other)];
                 // No two events are merged.
-                if let Ok(upsert) = &mut merge.plans[0].1.deliveries[one].outcome {
+                if let NewOutcome::Request(upsert) = &mut merge.plans[0].1.deliveries[one].outcome {
                     upsert.idempotency_key = None;
                 }
                 self.next += 1;

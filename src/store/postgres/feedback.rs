@@ -9,11 +9,12 @@ use super::connection::Connection;
 use super::params::{params, text};
 use super::rows::{count, from_ms, get, to_ms};
 use super::steps::{Effects, Step};
-use super::{Fault, PostgresStore};
+use super::{Fault, PostgresStore, contacts};
 use crate::queue::{
     Feedback, FeedbackRecord, Forward, NewFeedback, Recorded, SignedWebhook, Unavailable,
 };
 use crate::segment::PersonDigest;
+use crate::store::contacts::change;
 use crate::store::feedback::{due_again, has_room, join, latest_due, origin};
 
 /// The columns that [`record`] reads.
@@ -137,6 +138,13 @@ impl Step for Record {
             body,
         ];
         let inserted = transaction.execute(INSERT, params).await?;
+        if inserted > 0
+            && let Some(is_deleted) = change(of)
+        {
+            let digests = of.user.into_iter().chain(of.email);
+            contacts::report(transaction, &of.destination, digests, of.received_at, is_deleted)
+                .await?;
+        }
         Ok(if inserted > 0 { recorded } else { Recorded::Duplicate })
     }
 }

@@ -177,7 +177,7 @@ impl Freeze {
         effects: &mut Effects,
     ) -> Result<Rows<'_>, Fault> {
         let own = self.merge.plans.iter().flat_map(|(_, plan)| &plan.deliveries);
-        let own = own.filter(|delivery| delivery.outcome.is_ok()).count();
+        let own = own.filter(|delivery| delivery.outcome.request().is_some()).count();
         let now = self.merge.plans.first().map_or(0, |(_, plan)| to_ms(plan.now));
         let ids = next_ids(transaction, own + self.merge.merged.len(), now, effects).await?;
         let mut ids = ids.into_iter();
@@ -209,7 +209,7 @@ impl Freeze {
             for (position, delivery) in plan.deliveries.iter().enumerate() {
                 let into = merged_ids.get(&(index, position)).copied();
                 let mut carried = CarriedBy::default();
-                if let Ok(request) = &delivery.outcome {
+                if let Some(request) = delivery.outcome.request() {
                     let id = id()?;
                     let merged_into = match into {
                         Some(row) => {
@@ -254,14 +254,15 @@ impl Freeze {
     ) -> Result<Vec<Option<End>>, Fault> {
         let mut ends = Vec::with_capacity(self.merge.plans.len());
         for ((seq, plan), unplanned) in self.merge.plans.iter().zip(unplanned) {
-            if plan.deliveries.iter().any(|delivery| delivery.outcome.is_ok()) {
+            if plan.deliveries.iter().any(|delivery| delivery.outcome.request().is_some()) {
                 ends.push(None);
                 continue;
             }
             // A delivery of an earlier replay that failed and still stands makes the message failed, like those of
             // this plan.
-            let (mut stands, mut is_failed) =
-                (!plan.deliveries.is_empty(), !plan.deliveries.is_empty());
+            let mut stands = !plan.deliveries.is_empty();
+            let mut is_failed =
+                plan.deliveries.iter().any(|delivery| delivery.outcome.failure().is_some());
             if unplanned.replay > 0 {
                 let row = transaction.query_one(STANDING, params![seq.0]).await?;
                 (stands, is_failed) = (get(&row, 0)?, get(&row, 1)?);
@@ -303,22 +304,16 @@ impl Freeze {
     }
 
     fn count(&self, unplanned: &[Unplanned], ends: &[Option<End>], effects: &mut Effects) {
+        if let Some(first) = unplanned.first() {
+            let destination = &self.lease.destination;
+            effects.tallies.add_economy(&self.merge, destination, &first.source);
+        }
         let plans = self.merge.plans.iter().zip(unplanned).zip(ends);
         for (((_, plan), Unplanned { source, .. }), end) in plans {
             let counted = |stage| Counted::new(stage, &self.lease.destination, source);
             for delivery in &plan.deliveries {
-                let of_delivery = |stage, reason: &str| Counted {
-                    subscription: delivery.subscription.clone().unwrap_or_default(),
-                    reason: reason.to_owned(),
-                    ..counted(stage)
-                };
-                if !delivery.warnings.is_empty() {
-                    effects.tallies.add(plan.now, of_delivery(Stage::DeliveryWarned, ""), 1);
-                }
-                if let Err(failure) = &delivery.outcome {
-                    let failed = of_delivery(Stage::DeliveryFailed, failure.reason.as_str());
-                    effects.tallies.add(plan.now, failed, 1);
-                }
+                let destination = &self.lease.destination;
+                effects.tallies.add_delivery(plan.now, delivery, destination, source);
             }
             let Some(End { is_failed, unmatched }) = end else { continue };
             let ended = match unmatched {
@@ -451,18 +446,15 @@ impl DeliveryRows<'_> {
         if self.rows.is_empty() {
             return Ok(());
         }
-        let failure = |row: &DeliveryRow<'_>| row.delivery.outcome.is_err();
-        let state = |row| {
-            let state = if failure(row) { DeliveryState::Failed } else { DeliveryState::Pending };
-            state.as_str()
-        };
+        let ended = || self.rows.iter().map(|row| row.delivery.outcome.ended());
         let seq: Array<i64> = self.rows.iter().map(|row| row.seq.0).collect();
         let replay: Array<i32> = self.rows.iter().map(|row| row.replay).collect();
         let position: Array<i32> = self.rows.iter().map(|row| row.position).collect();
         let request: Array<Option<i64>> = self.rows.iter().map(|row| row.carried.request).collect();
-        let state: Array<&str> = self.rows.iter().map(state).collect();
+        let state: Array<&str> =
+            self.rows.iter().map(|row| row.delivery.outcome.state().as_str()).collect();
         let ended_at: Array<Option<i64>> =
-            self.rows.iter().map(|row| failure(row).then_some(row.now)).collect();
+            ended().zip(&self.rows).map(|(ended, row)| ended.map(|_| row.now)).collect();
         let subscription: Array<&str> = self
             .rows
             .iter()
@@ -473,11 +465,10 @@ impl DeliveryRows<'_> {
             .iter()
             .map(|row| row.delivery.action.map_or("", ActionKind::as_str))
             .collect();
-        let failures = || self.rows.iter().map(|row| row.delivery.outcome.as_ref().err());
         let reason: Array<Option<&str>> =
-            failures().map(|failure| failure.map(|failure| failure.reason.as_str())).collect();
+            ended().map(|ended| ended.map(|(reason, _)| reason)).collect();
         let detail: Array<Option<_>> =
-            failures().map(|failure| failure.map(|failure| text(&failure.detail))).collect();
+            ended().map(|ended| ended.map(|(_, detail)| text(detail))).collect();
         let warnings: Array<Option<String>> =
             self.rows.iter().map(|row| to_json(&row.delivery.warnings)).collect();
         let part: Array<Option<i64>> = self.rows.iter().map(|row| row.carried.part).collect();

@@ -12,6 +12,7 @@
 mod accept;
 mod audit;
 mod connection;
+mod contacts;
 mod contents;
 mod erase;
 mod error;
@@ -55,11 +56,11 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 
 use crate::config::{NotifyMode, StoreConfig};
 use crate::queue::{
-    AcceptError, Accepted, BrokenMessage, Class, Depth, FreeSpace, Frozen, Head, Inbox, Job,
-    LaneAsk, LanePart, Lease, LeaseHolder, LeaseRequest, NewMerge, NewMessage, PendingAsk, Seq,
-    Settlement, Store, Unavailable, Work, WorkError,
+    AcceptError, Accepted, BrokenMessage, Class, Contact, Depth, FreeSpace, Frozen, Head, Inbox,
+    Job, LaneAsk, LanePart, Lease, LeaseHolder, LeaseRequest, NewMerge, NewMessage, PendingAsk,
+    Seq, Settlement, Store, Unavailable, Work, WorkError,
 };
-use crate::segment::Digests;
+use crate::segment::{Digests, PersonDigest};
 use crate::store::backlog::{Backlog, Pending, Size};
 use crate::store::room::Room;
 
@@ -455,6 +456,17 @@ impl Work for PostgresStore {
         let snapshot = self.readers.snapshot().await?;
         let found = work::open(&snapshot, seq).await?;
         snapshot.end().await?;
+        Ok(found)
+    }
+
+    async fn contacts(
+        &self,
+        destination: &str,
+        keys: &[PersonDigest],
+    ) -> Result<Vec<Contact>, Unavailable> {
+        let connection = self.readers.get().await?;
+        let found = contacts::contacts(&connection, destination, keys).await?;
+        connection.give_back();
         Ok(found)
     }
 

@@ -21,8 +21,9 @@ use super::params::{Array, params};
 use super::partitions::{self, Day};
 use super::replay::LOCK_DONE;
 use super::rows::{duration_ms, get};
-use super::{Fault, Retention, contents, erase, feedback, lease, numbers};
+use super::{Fault, Retention, contacts, contents, erase, feedback, lease, numbers};
 use crate::queue::{FORWARD_KEPT, TallyStep};
+use crate::store::contacts::first_kept_day;
 
 /// $1 first number of the day, $2 the one behind its last, $3 past at, $4 ahead from. Whether no message of the day waits or
 /// is kept.
@@ -416,6 +417,8 @@ impl Purge<'_> {
         }
         let past = self.before(records);
         rows += transaction.execute(DELETE_AUDIT, params![past, ROWS_MAX]).await?;
+        let first_kept = i32::try_from(first_kept_day(self.now)).unwrap_or(i32::MIN);
+        rows += transaction.execute(contacts::PAST, params![first_kept, ROWS_MAX]).await?;
         // No index finds them, so search only when little else is left.
         if rows < ROWS_MAX.unsigned_abs() {
             let params = params![past, ROWS_MAX];

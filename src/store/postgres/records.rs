@@ -14,8 +14,8 @@ use super::rows::{count, from_json, from_ms, get};
 use super::{Fault, partitions};
 use crate::action::{ActionKind, Endpoint, Unmatched, UnmatchedReason};
 use crate::queue::{
-    Attempt, AttemptOutcome, CARRIED_MAX, Class, DeliveryRecord, DeliveryState, Failure,
-    FailureReason, MessageRecord, RequestContents, RequestId, RequestRecord, Seq,
+    Attempt, AttemptOutcome, CARRIED_MAX, Class, DeliveryRecord, DeliveryState, MessageRecord,
+    RequestContents, RequestId, RequestRecord, Seq,
 };
 use crate::segment::{MessageHash, MessageType};
 
@@ -204,16 +204,16 @@ fn delivery(row: &Row, request: Option<RequestRecord>) -> Result<DeliveryRecord,
     let subscription: String = get(row, 1)?;
     let reason: Option<&str> = get(row, 6)?;
     let detail: Option<String> = get(row, 7)?;
+    let state = DeliveryState::parse(get(row, 5)?).unwrap_or(DeliveryState::Unknown);
+    let (failure, not_needed) = DeliveryRecord::read_end(state, reason, detail);
     Ok(DeliveryRecord {
         subscription: Some(subscription).filter(|name| !name.is_empty()),
         action: ActionKind::parse(get(row, 2)?),
         replay: count(i64::from(get::<i32>(row, 3)?)),
         is_superseded: get(row, 4)?,
-        state: DeliveryState::parse(get(row, 5)?).unwrap_or(DeliveryState::Unknown),
-        failure: reason.map(|reason| Failure {
-            reason: FailureReason::parse(reason).unwrap_or(FailureReason::Unknown),
-            detail: detail.unwrap_or_default(),
-        }),
+        state,
+        failure,
+        not_needed,
         warnings: from_json(get(row, 8)?, "deliveries")?,
         request,
     })

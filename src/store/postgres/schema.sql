@@ -278,6 +278,25 @@ CREATE TABLE @tallies (
     PRIMARY KEY (step, at, stage, destination, source, subscription, reason)
 ) WITH (fillfactor = 50);
 
+-- What Loops is known to hold of its contacts.
+CREATE TABLE @contacts (
+    contact     bigint NOT NULL,                  -- digest of its userId; of its e-mail address if it has none
+    email       bigint,                           -- digest of its address, beside a userId
+    lane        bigint,                           -- of the last request that was accepted; NULL: none was
+    reported_at bigint,                           -- when Loops last reported that others changed it
+    changed_day integer NOT NULL,                 -- of the last change of this row, in days since the epoch
+    is_shared   boolean NOT NULL DEFAULT false,   -- requests of another lane or contact may have changed it
+    destination text NOT NULL,
+    properties  bytea NOT NULL,                   -- their digests, as the program packs them
+    PRIMARY KEY (contact, destination)
+) WITH (fillfactor = 50);
+ALTER TABLE @contacts ALTER COLUMN properties SET STORAGE EXTERNAL;
+
+CREATE INDEX contacts_email ON @contacts (email, destination) WHERE email IS NOT NULL;
+-- As small as the number of contacts that are not named by their lane.
+CREATE INDEX contacts_lane ON @contacts (lane, destination) WHERE lane <> contact;
+CREATE INDEX contacts_changed ON @contacts (changed_day);
+
 -- What Loops reported by its webhooks, and what of it is still to be handed on.
 CREATE TABLE @loops_events (
     id                bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,

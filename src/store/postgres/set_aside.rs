@@ -2,7 +2,6 @@
 
 use async_trait::async_trait;
 
-use super::Fault;
 use super::connection::Connection;
 use super::freeze::{CarriedBy, DeliveryRow, DeliveryRows, NO_LONGER_PENDING, Outcomes};
 use super::lease::{Fenced, is_in_force};
@@ -10,8 +9,9 @@ use super::params::{Array, params, text};
 use super::rows::{get, to_ms};
 use super::settle::SETTLE_ERASURES;
 use super::steps::{Effects, Step};
+use super::{Fault, contacts};
 use crate::action::ActionKind;
-use crate::queue::{BrokenMessage, Lease, NewDelivery, Stage};
+use crate::queue::{BrokenMessage, Lease, NewDelivery, NewOutcome, Stage};
 use crate::store::tally::Counted;
 
 /// $1 seq, $2 destination.
@@ -71,6 +71,8 @@ impl Step for SetAside {
         let message_id = transaction.query_opt(MESSAGE_ID, params![seq.0]).await?;
         let message_id =
             message_id.map(|row| get::<String>(&row, 0)).transpose()?.unwrap_or_default();
+        let of_lane = params![*destination, seq.0];
+        transaction.execute(contacts::FORGET_OF_LANE, of_lane).await?;
         let (mut requests, mut parts) = (Array(Vec::new()), Array(Vec::new()));
         for row in transaction.query(CARRIED, params![seq.0]).await? {
             requests.0.extend(get::<Option<i64>>(&row, 0)?);
@@ -93,7 +95,7 @@ impl Step for SetAside {
                 subscription: None,
                 action: None,
                 warnings: Vec::new(),
-                outcome: Err(failure.clone()),
+                outcome: NewOutcome::Failed(failure.clone()),
             };
             let row = DeliveryRow {
                 seq: *seq,

@@ -5,13 +5,13 @@ use std::collections::HashMap;
 
 use async_trait::async_trait;
 
-use super::Fault;
 use super::connection::Connection;
 use super::freeze::{GONE, NO_LONGER_PENDING, Outcomes};
 use super::lease::{Fenced, is_in_force};
 use super::params::{Array, params, text};
 use super::rows::{duration_ms, get, to_ms};
 use super::steps::{Effects, Step};
+use super::{Fault, contacts};
 use crate::action::ActionKind;
 use crate::queue::{
     Attempt, Consequence, DeliveryState, Failure, Lease, RequestId, Seq, Settlement, Stage,
@@ -156,7 +156,7 @@ impl Settle {
         request: &Request,
         effects: &mut Effects,
     ) -> Result<(), Fault> {
-        let Settlement { attempt, consequence, now, .. } = &self.settlement;
+        let Settlement { attempt, consequence, now, contact, .. } = &self.settlement;
         let next_attempt_at = match consequence {
             Consequence::Retry(at) => Some(to_ms(*at)),
             _ => None,
@@ -177,6 +177,9 @@ impl Settle {
         let params = params![request.id, state, recorded, started_at, next_attempt_at, is_held];
         if transaction.execute(SETTLE_REQUEST, params).await? != 1 {
             return Err(GONE);
+        }
+        if let Some(change) = contact {
+            contacts::apply(transaction, &self.lease.destination, change, *now).await?;
         }
         match consequence {
             Consequence::Begin | Consequence::Retry(_) | Consequence::Hold { .. } => {
@@ -229,7 +232,13 @@ impl Settle {
         let params = params![request.id, *parts, request.seqs];
         if let Some(row) = transaction.query_opt(PART_WITH_KEY, params).await? {
             let (id, now) = (get(&row, 0)?, self.settlement.now);
-            let settlement = Settlement { request: RequestId(id), now, attempt: None, consequence };
+            let settlement = Settlement {
+                request: RequestId(id),
+                now,
+                attempt: None,
+                consequence,
+                contact: None,
+            };
             let part = Request { id, seqs: Array(request.seqs.0.clone()), parts: None };
             let settle = Settle { lease: self.lease.clone(), settlement };
             Box::pin(settle.write(transaction, &part, effects)).await?;

@@ -19,15 +19,15 @@ use super::replicas::CheckOut;
 use super::set_aside::SetAside;
 use super::settle::Settle;
 use super::store::SqliteStore;
-use super::{erase, list, log, open, purge, replay, replicas};
+use super::{contacts, erase, list, log, open, purge, replay, replicas};
 use crate::queue::{
-    AcceptError, Accepted, BrokenMessage, CheckIn, Class, Contents, Depth, EventName,
+    AcceptError, Accepted, BrokenMessage, CheckIn, Class, Contact, Contents, Depth, EventName,
     FailureGroups, Filter, FreeSpace, Frozen, Head, Housekeeping, Inbox, Job, LaneAsk, LanePart,
     Lease, LeaseHolder, LeaseRequest, Log, MessageRecord, NewMerge, NewMessage, Page, PendingAsk,
     ReplayAsk, ReplayChunk, ReplayPosition, ReplayState, Replays, Replicas, RequestContents,
     RequestId, Seq, Settlement, Store, Tally, TallyStep, Unavailable, Work, WorkError,
 };
-use crate::segment::{Digests, MessageHash};
+use crate::segment::{Digests, MessageHash, PersonDigest};
 use crate::store::backlog::Size;
 
 /// How long a test write may take when the health of the store is checked.
@@ -109,6 +109,16 @@ impl Work for SqliteStore {
 
     async fn open(&self, seq: Seq) -> Result<Option<Job>, WorkError> {
         Ok(self.readers.read(move |snapshot| log::open(snapshot, seq)).await?)
+    }
+
+    async fn contacts(
+        &self,
+        destination: &str,
+        keys: &[PersonDigest],
+    ) -> Result<Vec<Contact>, Unavailable> {
+        let (destination, keys) = (destination.to_owned(), keys.to_vec());
+        let read = move |snapshot: &Connection| contacts::contacts(snapshot, &destination, &keys);
+        Ok(self.readers.read(read).await?)
     }
 
     async fn freeze(&self, lease: &Lease, merge: NewMerge) -> Result<Frozen, WorkError> {

@@ -3,6 +3,7 @@
 
 use rusqlite::{Connection, OptionalExtension as _, params};
 
+use super::contacts;
 use super::error::Fault;
 use super::feedback;
 use super::group::{Effects, Step};
@@ -134,6 +135,7 @@ impl Step for Erase {
             effects.has_written = true;
             return Ok(rows);
         }
+        rows += execute(transaction, contacts::OF_PERSON, params![destination, lane])?;
         for seq in &self.seqs {
             if is_erasable.exists(params![seq, lane, destination])? {
                 for text in CONTENTS.into_iter().chain(TRACES) {

@@ -5,6 +5,7 @@ use bytes::Bytes;
 use jiff::Timestamp;
 use rusqlite::{Connection, OptionalExtension as _, Row, params};
 
+use super::contacts;
 use super::error::Fault;
 use super::group::{Effects, Step};
 use super::rows::{count, from_ms, to_ms};
@@ -13,6 +14,7 @@ use crate::queue::{
     Feedback, FeedbackRecord, Forward, FreeSpace, NewFeedback, Recorded, SignedWebhook, Unavailable,
 };
 use crate::segment::PersonDigest;
+use crate::store::contacts::change;
 use crate::store::feedback::{due_again, has_room, join, latest_due, origin};
 
 /// The columns that [`record`] reads.
@@ -124,6 +126,12 @@ impl Step for Record {
             forward.map(|webhook| &webhook.signature),
             forward.map(|webhook| &webhook.body[..]),
         ])?;
+        if inserted > 0
+            && let Some(is_deleted) = change(of)
+        {
+            let digests = of.user.into_iter().chain(of.email);
+            contacts::report(transaction, &of.destination, digests, of.received_at, is_deleted)?;
+        }
         effects.has_written |= inserted > 0;
         Ok(if inserted > 0 { recorded } else { Recorded::Duplicate })
     }

@@ -12,7 +12,7 @@ use super::log::frozen;
 use super::rows::{to_json, to_ms};
 use crate::action::{ActionKind, Unmatched, UnmatchedReason};
 use crate::queue::{
-    DeliveryState, Frozen, Lease, NewDelivery, NewMerge, NewPlan, NewRequest, RequestId, Seq, Stage,
+    Frozen, Lease, NewDelivery, NewMerge, NewOutcome, NewPlan, NewRequest, RequestId, Seq, Stage,
 };
 use crate::store::tally::{Counted, Tallies};
 
@@ -131,17 +131,17 @@ impl Freeze {
             let into = merged.get(&(index, position)).copied();
             let state = if into.is_some() { "part" } else { "pending" };
             let own = match &delivery.outcome {
-                Ok(request) => {
+                NewOutcome::Request(request) => {
                     let kind = RequestKind { state, is_merged: false, merged_into: into };
                     Some(self.insert_request(transaction, request, now, kind)?)
                 }
-                Err(_) => None,
+                NewOutcome::NotNeeded(_) | NewOutcome::Failed(_) => None,
             };
             let position = i64::try_from(position).unwrap_or(i64::MAX);
             let carried = CarriedBy { request: into.or(own), part: into.and(own) };
             insert_delivery(transaction, *seq, position, delivery, now, carried)?;
         }
-        let is_done = plan.deliveries.iter().all(|delivery| delivery.outcome.is_err());
+        let is_done = plan.deliveries.iter().all(|delivery| delivery.outcome.ended().is_some());
         let unmatched = match plan.deliveries.is_empty() {
             true if !stands(transaction, *seq)? => Some(unmatched(plan)),
             _ => None,
@@ -160,20 +160,12 @@ impl Freeze {
             )
             .optional()?;
         let (source, is_failed): (String, bool) = planned.ok_or(GONE)?;
+        if index == 0 {
+            tallies.add_economy(&self.merge, &self.lease.destination, &source);
+        }
         let counted = |stage| Counted::new(stage, &self.lease.destination, &source);
         for delivery in &plan.deliveries {
-            let of_delivery = |stage, reason: &str| Counted {
-                subscription: delivery.subscription.clone().unwrap_or_default(),
-                reason: reason.to_owned(),
-                ..counted(stage)
-            };
-            if !delivery.warnings.is_empty() {
-                tallies.add(plan.now, of_delivery(Stage::DeliveryWarned, ""), 1);
-            }
-            if let Err(failure) = &delivery.outcome {
-                let failed = of_delivery(Stage::DeliveryFailed, failure.reason.as_str());
-                tallies.add(plan.now, failed, 1);
-            }
+            tallies.add_delivery(plan.now, delivery, &self.lease.destination, &source);
         }
         if is_done {
             let ended = match &unmatched {
@@ -235,18 +227,17 @@ pub(super) fn insert_delivery(
     now: i64,
     by: CarriedBy,
 ) -> Result<(), Fault> {
-    let failure = delivery.outcome.as_ref().err();
-    let state = if failure.is_some() { DeliveryState::Failed } else { DeliveryState::Pending };
+    let ended = delivery.outcome.ended();
     transaction.prepare_cached(INSERT_DELIVERY)?.execute(params![
         seq.0,
         position,
         by.request.map(|id| id.0),
-        state.as_str(),
-        failure.map(|_| now),
+        delivery.outcome.state().as_str(),
+        ended.map(|_| now),
         delivery.subscription.as_deref().unwrap_or_default(),
         delivery.action.map_or("", ActionKind::as_str),
-        failure.map(|failure| failure.reason.as_str()),
-        failure.map(|failure| failure.detail.as_str()),
+        ended.map(|(reason, _)| reason),
+        ended.map(|(_, detail)| detail),
         to_json(&delivery.warnings),
         by.part.map(|id| id.0),
     ])?;

@@ -9,6 +9,7 @@ mod accept;
 mod audit;
 mod background;
 mod connection;
+mod contacts;
 mod contract;
 mod erase;
 mod error;

@@ -51,6 +51,36 @@ fn statements() -> &'static [(&'static str, &'static str, &'static [&'static str
             REPLICAS => ["SCAN replicas"],
             LEASES => ["SCAN leases USING INDEX sqlite_autoindex_leases_1"],
         }
+        contacts {
+            FIND => ["contacts_contact (destination=? AND contact=?)"],
+            SHARE => [
+                "contacts (rowid=?)",
+                "contacts_contact (destination=? AND contact=?)",
+                "contacts_email (email=? AND destination=?)",
+            ],
+            LEARN => [],
+            FORGET => ["contacts_contact (destination=? AND contact=?)"],
+            FORGET_OF_LANE => [
+                "contacts (rowid=?)",
+                "contacts_contact (destination=? AND contact=?)",
+                "contacts_lane (lane=? AND destination=?)",
+                "m (rowid=?)",
+            ],
+            DELETE => [
+                "contacts (rowid=?)",
+                "contacts_contact (destination=? AND contact=?)",
+                "contacts_email (email=? AND destination=?)",
+            ],
+            OF_PERSON => [
+                "contacts (rowid=?)",
+                "contacts_contact (destination=? AND contact=?)",
+                "contacts_email (email=? AND destination=?)",
+                "contacts_lane (lane=? AND destination=?)",
+            ],
+            REPORTED_BY_EMAIL => ["contacts_email (email=? AND destination=?)"],
+            REPORTED => [],
+            PAST => ["contacts (rowid=?)", "contacts_changed (changed_day<?)"],
+        }
         feedback {
             INSERT => [],
             WAITING => ["loops_events_forward (destination=? AND forward_at>?)"],

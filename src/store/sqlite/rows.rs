@@ -11,8 +11,8 @@ use rusqlite::Row;
 use super::error::Fault;
 use crate::action::{ActionKind, Endpoint, Unmatched, UnmatchedReason};
 use crate::queue::{
-    Attempt, AttemptOutcome, Class, DeliveryRecord, DeliveryState, Failure, FailureReason,
-    FrozenRequest, Head, Job, MessageRecord, Replay, RequestId, RequestRecord, Seq,
+    Attempt, AttemptOutcome, Class, DeliveryRecord, DeliveryState, FrozenRequest, Head, Job,
+    MessageRecord, Replay, RequestId, RequestRecord, Seq,
 };
 use crate::segment::{LaneKey, MessageType};
 pub(super) use crate::store::values::{count, duration_ms, from_ms, to_json, to_ms};
@@ -133,16 +133,16 @@ pub(super) fn delivery(row: &Row<'_>) -> Result<(Seq, DeliveryRecord), Fault> {
     let path: Option<String> = row.get(10)?;
     let idempotency_key = row.get(11)?;
     let next_attempt_at: Option<i64> = row.get(12)?;
+    let state = DeliveryState::parse(&state).unwrap_or(DeliveryState::Unknown);
+    let (failure, not_needed) = DeliveryRecord::read_end(state, reason.as_deref(), detail);
     let delivery = DeliveryRecord {
         subscription: Some(subscription).filter(|name| !name.is_empty()),
         action: ActionKind::parse(&action),
         replay: count(row.get(3)?),
         is_superseded: row.get(4)?,
-        state: DeliveryState::parse(&state).unwrap_or(DeliveryState::Unknown),
-        failure: reason.map(|reason| Failure {
-            reason: FailureReason::parse(&reason).unwrap_or(FailureReason::Unknown),
-            detail: detail.unwrap_or_default(),
-        }),
+        state,
+        failure,
+        not_needed,
         warnings: from_json(row.get(8)?, "deliveries")?,
         request: request_id.map(|id| RequestRecord {
             id: RequestId(id),

@@ -233,6 +233,25 @@ CREATE TABLE erasures (
     erased_through INTEGER NOT NULL DEFAULT 0
 );
 
+-- What Loops is known to hold of its contacts.
+CREATE TABLE contacts (
+    id          INTEGER PRIMARY KEY NOT NULL,
+    destination TEXT NOT NULL,
+    contact     INTEGER NOT NULL,                 -- digest of its userId; of its e-mail address if it has none
+    email       INTEGER,                          -- digest of its address, beside a userId
+    lane        INTEGER,                          -- of the last request that was accepted; NULL: none was
+    is_shared   INTEGER NOT NULL DEFAULT 0,       -- requests of another lane or contact may have changed it
+    reported_at INTEGER,                          -- when Loops last reported that others changed it
+    changed_day INTEGER NOT NULL,                 -- of the last change of this row, in days since the epoch
+    properties  BLOB NOT NULL                     -- their digests, as the program packs them
+);
+
+CREATE UNIQUE INDEX contacts_contact ON contacts (destination, contact);
+CREATE INDEX contacts_email ON contacts (email, destination) WHERE email IS NOT NULL;
+-- As small as the number of contacts that are not named by their lane.
+CREATE INDEX contacts_lane ON contacts (lane, destination) WHERE lane <> contact;
+CREATE INDEX contacts_changed ON contacts (changed_day);
+
 -- What Loops reported by its webhooks, and what of it is still to be handed on.
 CREATE TABLE loops_events (
     id                INTEGER PRIMARY KEY NOT NULL,

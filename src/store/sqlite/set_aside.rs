@@ -2,13 +2,14 @@
 
 use rusqlite::{Connection, OptionalExtension as _, params};
 
+use super::contacts;
 use super::error::Fault;
 use super::freeze::{CarriedBy, insert_delivery};
 use super::group::{Effects, Step};
 use super::lease::{Fenced, is_in_force};
 use super::rows::to_ms;
 use crate::action::ActionKind;
-use crate::queue::{BrokenMessage, Lease, NewDelivery, Stage};
+use crate::queue::{BrokenMessage, Lease, NewDelivery, NewOutcome, Stage};
 use crate::store::tally::Counted;
 
 /// ?1 seq, ?2 destination.
@@ -66,6 +67,8 @@ impl Step for SetAside {
         let Some((message_id, source)): Option<(String, String)> = pending else {
             return Ok(Ok(None));
         };
+        let of_lane = params![destination, seq.0];
+        transaction.prepare_cached(contacts::FORGET_OF_LANE)?.execute(of_lane)?;
         transaction.prepare_cached(SET_ASIDE_PARTS)?.execute([seq.0])?;
         let mut failed: Vec<String> = transaction
             .prepare_cached(SET_ASIDE_DELIVERIES)?
@@ -82,7 +85,7 @@ impl Step for SetAside {
                 subscription: None,
                 action: None,
                 warnings: Vec::new(),
-                outcome: Err(failure.clone()),
+                outcome: NewOutcome::Failed(failure.clone()),
             };
             let by = CarriedBy::default();
             insert_delivery(transaction, *seq, position, &delivery, to_ms(*now), by)?;

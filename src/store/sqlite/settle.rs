@@ -3,6 +3,7 @@
 
 use rusqlite::{Connection, OptionalExtension as _, params};
 
+use super::contacts;
 use super::error::Fault;
 use super::freeze::GONE;
 use super::group::{Effects, Step};
@@ -125,7 +126,7 @@ impl Settle {
     }
 
     fn write(&self, transaction: &Connection, tallies: &mut Tallies) -> Result<(), Fault> {
-        let Settlement { request, attempt, consequence, now } = &self.settlement;
+        let Settlement { request, attempt, consequence, now, contact } = &self.settlement;
         let next_attempt_at = match consequence {
             Consequence::Retry(at) => Some(to_ms(*at)),
             _ => None,
@@ -150,6 +151,9 @@ impl Settle {
         ])?;
         if settled != 1 {
             return Err(GONE);
+        }
+        if let Some(change) = contact {
+            contacts::apply(transaction, &self.lease.destination, change, *now)?;
         }
         match consequence {
             Consequence::Begin | Consequence::Retry(_) | Consequence::Hold { .. } => Ok(()),
@@ -190,7 +194,8 @@ impl Settle {
             .query_row([request.0], |row| row.get(0))
             .optional()?;
         let Some(event) = event.map(RequestId) else { return Ok(()) };
-        let settlement = Settlement { request: event, now: *now, attempt: None, consequence };
+        let settlement =
+            Settlement { request: event, now: *now, attempt: None, consequence, contact: None };
         Settle { lease: self.lease.clone(), settlement }.write(transaction, tallies)
     }
 

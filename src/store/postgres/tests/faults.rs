@@ -67,7 +67,13 @@ async fn calls_that_are_given_up_leave_no_transaction_open() {
 
 fn settlement_of_nothing() -> Settlement {
     let consequence = crate::queue::Consequence::Delivered;
-    Settlement { request: crate::queue::RequestId(1), now: at(0), attempt: None, consequence }
+    Settlement {
+        request: crate::queue::RequestId(1),
+        now: at(0),
+        attempt: None,
+        consequence,
+        contact: None,
+    }
 }
 
 #[tokio::test]

@@ -1,0 +1,278 @@
+//! What is known of the contacts of a turn, and what follows from it for the requests of its messages: which of them
+//! would change nothing, and which event would give its contact the address of somebody else.
+
+use std::collections::HashMap;
+
+use bytes::Bytes;
+use jiff::{SignedDuration, Timestamp};
+
+use crate::action::Endpoint;
+use crate::destination::{ContactOptions, IdentityGuard, Plan, Request, SkipUnchanged};
+use crate::queue::{
+    Contact, ContactChange, KnownProperty, Learned, NotNeeded, NotNeededReason, RequestId,
+};
+use crate::segment::value::Object;
+use crate::segment::{
+    Digests, LaneKey, PersonDigest, PersonIdKind, PropertyName, PropertyValue, Value, decode,
+};
+
+/// What a request says of its contact.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Facts {
+    /// The digest of its `userId`, or else of its e-mail address.
+    key: PersonDigest,
+    /// The digest of its address, if it has a `userId` too.
+    email: Option<PersonDigest>,
+    /// Its properties, among them `userId` and the address, so that there is at least one.
+    values: Vec<(PropertyName, PropertyValue)>,
+    /// Whether it changes what others may change, too: mailing lists and the subscription.
+    may_resubscribe: bool,
+}
+
+/// Makes [`Facts`].
+pub(super) struct FactsMaker<'a> {
+    pub(super) digests: &'a Digests,
+    /// Differs between accounts at Loops and between mappings: values of another one are never equal.
+    pub(super) revision: String,
+}
+
+impl FactsMaker<'_> {
+    /// The facts of a request; `None` if it names no contact.
+    pub(super) fn facts(&self, endpoint: Endpoint, body: &Bytes) -> Option<Facts> {
+        self.facts_of(endpoint, &object(body)?)
+    }
+
+    /// The key of the contact that a request names, and the address beside its `userId`.
+    fn contact(&self, body: &Object) -> Option<(PersonDigest, Option<PersonDigest>)> {
+        let digest = |kind, name| {
+            let text = body.get(name)?.as_str()?;
+            Some(self.digests.person(kind, text))
+        };
+        let user = digest(PersonIdKind::User, "userId");
+        let email = digest(PersonIdKind::Email, "email");
+        Some((user.or(email)?, user.and(email)))
+    }
+
+    fn facts_of(&self, endpoint: Endpoint, body: &Object) -> Option<Facts> {
+        let (key, email) = self.contact(body)?;
+        let mut facts = Facts { key, email, values: Vec::new(), may_resubscribe: false };
+        for (name, value) in body.iter() {
+            match (name, value) {
+                ("eventName" | "eventProperties", _) if endpoint == Endpoint::SendEvent => {}
+                ("mailingLists", Value::Object(lists)) if lists.is_empty() => {}
+                ("mailingLists" | "subscribed", _) => facts.may_resubscribe = true,
+                _ => {
+                    let json = value.to_json();
+                    let value = self.digests.property_value(&self.revision, name, &json);
+                    facts.values.push((self.digests.property_name(name), value));
+                }
+            }
+        }
+        Some(facts)
+    }
+}
+
+impl Facts {
+    /// What is learned once Loops has accepted the request.
+    pub(super) fn learn(
+        self,
+        lane: LaneKey,
+        request: RequestId,
+        started_at: Timestamp,
+        now: Timestamp,
+    ) -> ContactChange {
+        let known = |(name, value)| KnownProperty { name, value, at: now, request };
+        let properties = self.values.into_iter().map(known).collect();
+        ContactChange::Learn(Learned {
+            key: self.key,
+            email: self.email,
+            lane,
+            started_at,
+            properties,
+        })
+    }
+
+    /// What follows if it is unknown whether Loops has the request, or which part of it.
+    pub(super) fn forget(self) -> ContactChange {
+        ContactChange::Forget(self.key)
+    }
+
+    /// What follows if Loops deleted the contact.
+    pub(super) fn delete(self) -> ContactChange {
+        ContactChange::Delete(self.key)
+    }
+}
+
+/// What follows from what is known for a delivery that has a request.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub(super) enum Judgement {
+    /// It is sent.
+    #[default]
+    Send,
+    /// It is sent, although it changes nothing.
+    Redundant,
+    /// It is not sent.
+    NotNeeded(NotNeeded),
+}
+
+/// What is known of the contacts of a turn, as it will be once the requests before have been accepted.
+pub(super) struct Knowledge<'a> {
+    maker: FactsMaker<'a>,
+    options: &'a ContactOptions,
+    now: Timestamp,
+    /// Those that were read; `None`: nothing is known.
+    contacts: HashMap<PersonDigest, Option<Contact>>,
+}
+
+impl<'a> Knowledge<'a> {
+    pub(super) fn new(maker: FactsMaker<'a>, options: &'a ContactOptions, now: Timestamp) -> Self {
+        Self { maker, options, now, contacts: HashMap::new() }
+    }
+
+    /// The contacts of a plan that must be read before it can be judged.
+    pub(super) fn unread(&self, plan: &Plan) -> Vec<PersonDigest> {
+        let requests = plan.deliveries.iter().filter_map(|delivery| delivery.outcome.as_ref().ok());
+        let keys =
+            requests.filter_map(|request| Some(self.maker.contact(&object(&request.body)?)?.0));
+        let mut keys: Vec<PersonDigest> =
+            keys.filter(|key| !self.contacts.contains_key(key)).collect();
+        keys.sort_unstable();
+        keys.dedup();
+        keys
+    }
+
+    /// Adds contacts that were read.
+    pub(super) fn add(&mut self, keys: Vec<PersonDigest>, found: Vec<Contact>) {
+        self.contacts.extend(keys.into_iter().map(|key| (key, None)));
+        self.contacts.extend(found.into_iter().map(|contact| (contact.key, Some(contact))));
+    }
+
+    /// Judges the deliveries of a plan, in order; may take an address out of an event. A replayed message is meant to be
+    /// sent.
+    pub(super) fn judge(&mut self, plan: &mut Plan, is_replay: bool) -> Vec<Judgement> {
+        let mut judgements = Vec::with_capacity(plan.deliveries.len());
+        for delivery in &mut plan.deliveries {
+            let judgement = match &mut delivery.outcome {
+                Ok(request) => self.judge_request(request, &mut delivery.warnings, is_replay),
+                Err(_) => Judgement::Send,
+            };
+            judgements.push(judgement);
+        }
+        judgements
+    }
+
+    fn judge_request(
+        &mut self,
+        request: &mut Request,
+        warnings: &mut Vec<String>,
+        is_replay: bool,
+    ) -> Judgement {
+        if request.endpoint == Endpoint::SendEvent {
+            self.guard_address(request, warnings);
+        }
+        let Some(facts) = self.maker.facts(request.endpoint, &request.body) else {
+            return Judgement::Send;
+        };
+        let unchanged = match request.endpoint {
+            Endpoint::UpdateContact if !is_replay => self.unchanged_since(&facts),
+            Endpoint::UpdateContact | Endpoint::SendEvent | Endpoint::DeleteContact => None,
+        };
+        match (unchanged, self.options.skip_unchanged) {
+            (Some(_), SkipUnchanged::Observe) => return Judgement::Redundant,
+            (Some(RequestId(id)), SkipUnchanged::On) => {
+                let detail = format!(
+                    "not sent: Loops accepted the same values before, the last of them with request {id}"
+                );
+                let reason = NotNeededReason::Unchanged;
+                return Judgement::NotNeeded(NotNeeded { reason, detail });
+            }
+            (_, SkipUnchanged::Off) | (None, _) => {}
+        }
+        self.expect(request.endpoint, &facts);
+        Judgement::Send
+    }
+
+    /// Takes an address out of an event that its contact does not have, as far as is known.
+    fn guard_address(&self, request: &mut Request, warnings: &mut Vec<String>) {
+        if self.options.identity == IdentityGuard::Off {
+            return;
+        }
+        let Some(mut body) = object(&request.body) else { return };
+        let Some((key, Some(email))) = self.maker.contact(&body) else { return };
+        let known = self.contacts.get(&key).and_then(Option::as_ref);
+        let Some(known) = known.and_then(|contact| contact.email) else { return };
+        if email == known {
+            return;
+        }
+        match self.options.identity {
+            IdentityGuard::Guard => {
+                body.remove("email");
+                request.body = Bytes::from(Value::Object(body).to_json());
+                warnings.push(
+                    "`email` was left out of the event: the contact of this `userId` was delivered with another address, which Loops would replace; an address is changed by createOrUpdateContact"
+                        .to_owned(),
+                );
+            }
+            IdentityGuard::Observe => warnings.push(
+                "`email` of the event is not the address that was delivered for this `userId` before: Loops replaces the address of the contact by it; identity = \"guard\" leaves it out"
+                    .to_owned(),
+            ),
+            IdentityGuard::Off => {}
+        }
+    }
+
+    /// The newest request by which Loops accepted values of this one; `None` unless it is known that all of them are still
+    /// there.
+    fn unchanged_since(&self, facts: &Facts) -> Option<RequestId> {
+        let contact = self.contacts.get(&facts.key)?.as_ref()?;
+        if contact.is_shared || facts.may_resubscribe {
+            return None;
+        }
+        let kept = self.kept(contact.key);
+        let mut newest: Option<&KnownProperty> = None;
+        for (name, value) in &facts.values {
+            let mut properties = contact.properties.iter();
+            let known = properties.find(|known| known.name == *name && known.value == *value)?;
+            let age = self.now.duration_since(known.at);
+            if age.is_negative() || age > kept {
+                return None;
+            }
+            newest = newest.filter(|newest| newest.at >= known.at).or(Some(known));
+        }
+        newest.map(|known| known.request)
+    }
+
+    /// How long the values of a contact count: up to a tenth more or less, so that not all contacts are due at once.
+    fn kept(&self, PersonDigest(key): PersonDigest) -> SignedDuration {
+        let ttl = SignedDuration::try_from(self.options.skip_unchanged_ttl);
+        let ttl = ttl.unwrap_or(SignedDuration::MAX);
+        let share = (key.rem_euclid(201) - 100) as i32;
+        ttl.saturating_add((ttl / 1_000).saturating_mul(share))
+    }
+
+    /// Takes the request into account that is to be sent.
+    fn expect(&mut self, endpoint: Endpoint, facts: &Facts) {
+        let entry = self.contacts.entry(facts.key).or_default();
+        if endpoint == Endpoint::DeleteContact {
+            *entry = None;
+            return;
+        }
+        let contact = entry.get_or_insert_with(|| Contact {
+            key: facts.key,
+            email: None,
+            is_shared: false,
+            properties: Vec::new(),
+        });
+        contact.email = facts.email.or(contact.email);
+        contact.properties.retain(|known| {
+            facts.values.iter().all(|(name, value)| *name != known.name || *value == known.value)
+        });
+    }
+}
+
+fn object(body: &Bytes) -> Option<Object> {
+    match decode::decode(body) {
+        Ok(Value::Object(object)) => Some(object),
+        _ => None,
+    }
+}

@@ -1,0 +1,156 @@
+//! What is known of the contacts at Loops: by what Loops accepted of us, and by what it reported.
+//!
+//! Everything is kept as digests with the key of the installation. It is written in the transaction that records that
+//! Loops accepted a request, and it is no longer known as soon as it may no longer be true.
+
+use std::time::Duration;
+
+use jiff::Timestamp;
+
+use super::RequestId;
+use crate::segment::{LaneKey, PersonDigest, PropertyName, PropertyValue};
+
+/// How long a contact is remembered after the last request for it.
+pub const CONTACTS_KEPT: Duration = Duration::from_secs(400 * 24 * 60 * 60);
+
+/// The most properties that are remembered of one contact; the newest stay.
+pub const PROPERTIES_MAX: usize = 500;
+
+/// What is known of a contact.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Contact {
+    /// The digest of its `userId`, or of its e-mail address if its requests have no `userId`.
+    pub key: PersonDigest,
+    /// The digest of the address that was delivered last, beside a `userId`.
+    pub email: Option<PersonDigest>,
+    /// Whether requests of another lane, or of another contact with its address, may have changed it, so that Loops may
+    /// hold other values than these.
+    pub is_shared: bool,
+    /// The values that Loops accepted last.
+    pub properties: Vec<KnownProperty>,
+}
+
+/// A value that Loops accepted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct KnownProperty {
+    /// Its name.
+    pub name: PropertyName,
+    /// The value.
+    pub value: PropertyValue,
+    /// When Loops accepted it.
+    pub at: Timestamp,
+    /// The request that it accepted.
+    pub request: RequestId,
+}
+
+/// How the outcome of a request changes what is known of its contact.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ContactChange {
+    /// Loops accepted the request.
+    Learn(Learned),
+    /// Loops may have some of the request, or none: none of the values of this contact is known any more.
+    Forget(PersonDigest),
+    /// Loops deleted the contact with this `userId` or e-mail address.
+    Delete(PersonDigest),
+}
+
+/// What a request that Loops accepted says of its contact.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Learned {
+    /// As in [`Contact`].
+    pub key: PersonDigest,
+    /// The digest of the address in the request, if it is not the key.
+    pub email: Option<PersonDigest>,
+    /// The lane of the request.
+    pub lane: LaneKey,
+    /// When the attempt began: what Loops reported since then counts.
+    pub started_at: Timestamp,
+    /// The values in the request.
+    pub properties: Vec<KnownProperty>,
+}
+
+/// Adds newer values to those that are known; at most [`PROPERTIES_MAX`] stay, the newest.
+pub(crate) fn merge(known: Vec<KnownProperty>, newer: &[KnownProperty]) -> Vec<KnownProperty> {
+    let is_replaced =
+        |known: &KnownProperty| newer.iter().any(|property| property.name == known.name);
+    let mut merged: Vec<KnownProperty> =
+        known.into_iter().filter(|known| !is_replaced(known)).collect();
+    merged.extend(newer);
+    if merged.len() > PROPERTIES_MAX {
+        merged.sort_by_key(|property| property.at);
+        merged.drain(..merged.len() - PROPERTIES_MAX);
+    }
+    merged
+}
+
+/// The length of a property as [`to_bytes`] writes it.
+const PROPERTY_BYTES: usize = 32;
+
+/// Writes properties as a store keeps them: four big-endian numbers of eight bytes each.
+pub(crate) fn to_bytes(properties: &[KnownProperty]) -> Vec<u8> {
+    let numbers = properties.iter().flat_map(|KnownProperty { name, value, at, request }| {
+        [name.0, value.0, at.as_millisecond(), request.0]
+    });
+    numbers.flat_map(i64::to_be_bytes).collect()
+}
+
+/// Reads [`to_bytes`]. Bytes that it did not write are no properties.
+pub(crate) fn from_bytes(bytes: &[u8]) -> Vec<KnownProperty> {
+    let property = |bytes: &[u8]| {
+        let mut numbers = bytes
+            .chunks_exact(8)
+            .map(|number| number.try_into().map(i64::from_be_bytes).unwrap_or_default());
+        let mut next = || numbers.next();
+        Some(KnownProperty {
+            name: PropertyName(next()?),
+            value: PropertyValue(next()?),
+            at: Timestamp::from_millisecond(next()?).ok()?,
+            request: RequestId(next()?),
+        })
+    };
+    bytes.chunks_exact(PROPERTY_BYTES).filter_map(property).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn property(name: i64, value: i64, at: i64) -> KnownProperty {
+        let at = Timestamp::from_second(at).unwrap();
+        let (name, value) = (PropertyName(name), PropertyValue(value));
+        KnownProperty { name, value, at, request: RequestId(at.as_second()) }
+    }
+
+    #[test]
+    fn properties_are_read_as_they_were_written() {
+        let properties = vec![property(i64::MIN, -1, 0), property(2, i64::MAX, 1_700_000_000)];
+        assert_eq!(from_bytes(&to_bytes(&properties)), properties);
+        assert_eq!(from_bytes(b""), []);
+    }
+
+    #[test]
+    fn bytes_that_are_no_properties_are_passed_over() {
+        let mut bytes = to_bytes(&[property(1, 1, 1)]);
+        bytes.extend([0x7f; PROPERTY_BYTES]);
+        bytes.extend([1; 7]);
+        assert_eq!(from_bytes(&bytes), [property(1, 1, 1)]);
+    }
+
+    #[test]
+    fn a_newer_value_replaces_the_known_one() {
+        let known = vec![property(1, 1, 1), property(2, 1, 1)];
+        let merged = merge(known, &[property(2, 5, 2), property(3, 1, 2)]);
+        assert_eq!(merged, [property(1, 1, 1), property(2, 5, 2), property(3, 1, 2)]);
+    }
+
+    #[test]
+    fn of_too_many_properties_the_newest_stay() {
+        let count = PROPERTIES_MAX as i64;
+        let known = (0..count).map(|name| property(name, 1, name)).collect();
+        let merged = merge(known, &[property(-1, 1, count), property(-2, 1, count)]);
+        assert_eq!(merged.len(), PROPERTIES_MAX);
+        assert!(!merged.contains(&property(1, 1, 1)));
+        assert!(merged.contains(&property(2, 1, 2)));
+        assert!(merged.contains(&property(-2, 1, count)));
+    }
+}

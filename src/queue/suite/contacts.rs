@@ -1,0 +1,230 @@
+//! What is known of contacts: learned with an outcome, shared between lanes, and forgotten as soon as it may no longer be
+//! true.
+
+use super::erasure::{deleting, deletion, erase_all};
+use super::*;
+use crate::queue::{
+    BrokenMessage, CONTACTS_KEPT, Contact, ContactChange, DeliveryState, FeedbackRecord,
+    KnownProperty, Learned, MessageState, NewFeedback, NewOutcome, NotNeeded, NotNeededReason,
+    RequestId,
+};
+use crate::segment::{PropertyName, PropertyValue};
+
+const NOTHING: [i64; 0] = [];
+
+fn address(address: &str) -> PersonDigest {
+    Digests::new(&INSTALLATION_KEY).person(PersonIdKind::Email, address)
+}
+
+fn property(name: i64, value: i64) -> KnownProperty {
+    let (name, value) = (PropertyName(name), PropertyValue(value));
+    KnownProperty { name, value, at: at(15), request: RequestId(7) }
+}
+
+/// What a request of the person's own lane says of it, whose attempt began at [`at`] (10).
+fn learned(key: PersonDigest, properties: &[KnownProperty]) -> Learned {
+    let properties = properties.to_vec();
+    Learned { key, email: None, lane: key.into(), started_at: at(10), properties }
+}
+
+/// Sends a request, and settles it with a consequence.
+async fn settle(store: &dyn Store, consequence: Consequence, change: ContactChange) {
+    let id = format!("m{}", fastrand::u64(..));
+    let lease = lease(store).await;
+    let seq = put(store, message(&id)).await;
+    let plan = plan(vec![delivery("one", Ok(request(0)))]);
+    let frozen = store.freeze_one(&lease, seq, plan).await.unwrap();
+    let settlement = settlement(&frozen[0], 1, consequence);
+    let settlement = Settlement { contact: Some(change), ..settlement };
+    store.settle(&lease, settlement.clone()).await.unwrap();
+    // Repeated, because the answer was lost.
+    store.settle(&lease, settlement).await.unwrap();
+}
+
+async fn learn(store: &dyn Store, learned: Learned) {
+    settle(store, Consequence::Delivered, ContactChange::Learn(learned)).await;
+}
+
+async fn known(store: &dyn Store, key: PersonDigest) -> Option<Contact> {
+    let mut found = store.contacts(DESTINATION, &[key]).await.unwrap();
+    assert!(found.len() <= 1);
+    found.pop()
+}
+
+/// The names of the properties that are known of a contact, and whether it is shared.
+async fn names(store: &dyn Store, key: PersonDigest) -> (Vec<i64>, bool) {
+    let contact = known(store, key).await.unwrap();
+    let names = contact.properties.iter().map(|property| property.name.0);
+    (names.collect(), contact.is_shared)
+}
+
+async fn report(store: &dyn Store, event: &str, user: PersonDigest, seconds: i64) {
+    let record = FeedbackRecord {
+        destination: DESTINATION.into(),
+        webhook_id: format!("msg_{}", fastrand::u64(..)),
+        received_at: at(seconds),
+        at: at(seconds),
+        event: event.into(),
+        user: Some(user),
+        email: None,
+        contact_id: None,
+        origin: None,
+        email_id: None,
+    };
+    store.record(NewFeedback { record, forward: None }).await.unwrap();
+}
+
+pub(crate) async fn learns_what_loops_accepted(store: &dyn Store) {
+    let (ada, bob) = (user("ada"), user("bob"));
+    assert_eq!(known(store, ada).await, None);
+    let email = Some(address("ada@example.com"));
+    let first = Learned { email, ..learned(ada, &[property(1, 1), property(2, 1)]) };
+    learn(store, first).await;
+    learn(store, learned(bob, &[property(1, 9)])).await;
+    learn(store, learned(ada, &[property(2, 5), property(3, 1)])).await;
+    let contact = Contact {
+        key: ada,
+        email,
+        is_shared: false,
+        properties: vec![property(1, 1), property(2, 5), property(3, 1)],
+    };
+    assert_eq!(known(store, ada).await, Some(contact));
+    let mut both = store.contacts(DESTINATION, &[ada, bob, user("eve")]).await.unwrap();
+    both.sort_by_key(|contact| contact.key != ada);
+    let keys: Vec<PersonDigest> = both.iter().map(|contact| contact.key).collect();
+    assert_eq!(keys, [ada, bob]);
+    assert_eq!(store.contacts("another", &[ada]).await.unwrap(), []);
+    assert_eq!(store.contacts(DESTINATION, &[]).await.unwrap(), []);
+}
+
+pub(crate) async fn forgets_what_may_not_be_true(store: &dyn Store) {
+    let ada = user("ada");
+    for consequence in [Consequence::Failed(failure()), Consequence::Delivered] {
+        learn(store, learned(ada, &[property(1, 1)])).await;
+        assert_eq!(names(store, ada).await, (vec![1], false));
+        settle(store, consequence, ContactChange::Forget(ada)).await;
+        assert_eq!(names(store, ada).await, (vec![], false));
+    }
+    // A message of the lane whose records are broken.
+    learn(store, learned(ada, &[property(1, 1)])).await;
+    learn(store, Learned { lane: ada.into(), ..learned(user("team"), &[property(1, 1)]) }).await;
+    learn(store, learned(user("bob"), &[property(1, 1)])).await;
+    let lease = lease(store).await;
+    let seq = put(store, NewMessage { lane: ada.into(), ..message("broken") }).await;
+    let broken = BrokenMessage { seq, now: at(20), failure: failure() };
+    store.set_aside(&lease, broken).await.unwrap();
+    assert_eq!(names(store, ada).await.0, NOTHING);
+    assert_eq!(names(store, user("team")).await.0, NOTHING);
+    assert_eq!(names(store, user("bob")).await.0, [1]);
+}
+
+pub(crate) async fn a_contact_of_two_lanes_is_shared(store: &dyn Store) {
+    let (ada, bob) = (user("ada"), user("bob"));
+    let email = address("ada@example.com");
+    learn(store, learned(ada, &[property(1, 1)])).await;
+    let by_another = Learned { lane: bob.into(), ..learned(ada, &[property(2, 1)]) };
+    learn(store, by_another).await;
+    assert_eq!(names(store, ada).await, (vec![1, 2], true));
+    learn(store, learned(ada, &[property(3, 1)])).await;
+    assert!(names(store, ada).await.1, "it stays shared");
+
+    // One by its id, and one by its address alone.
+    let (eve, address_alone) = (user("eve"), email);
+    learn(store, learned(address_alone, &[property(1, 1)])).await;
+    assert!(!names(store, address_alone).await.1);
+    learn(store, Learned { email: Some(email), ..learned(eve, &[property(1, 1)]) }).await;
+    assert!(names(store, address_alone).await.1 && names(store, eve).await.1);
+    // Two ids with one address.
+    let other = Some(address("team@example.com"));
+    learn(store, Learned { email: other, ..learned(user("x"), &[property(1, 1)]) }).await;
+    assert!(!names(store, user("x")).await.1);
+    learn(store, Learned { email: other, ..learned(user("y"), &[property(1, 1)]) }).await;
+    assert!(names(store, user("x")).await.1 && names(store, user("y")).await.1);
+}
+
+pub(crate) async fn what_loops_reports_counts_more_than_an_earlier_attempt(store: &dyn Store) {
+    let (ada, bob) = (user("ada"), user("bob"));
+    let email = Some(address("ada@example.com"));
+    let first = Learned { email, ..learned(ada, &[property(1, 1)]) };
+    learn(store, first.clone()).await;
+    report(store, "email.delivered", ada, 12).await;
+    report(store, "contact.created", ada, 12).await;
+    assert_eq!(names(store, ada).await.0, [1]);
+    report(store, "contact.unsubscribed", ada, 12).await;
+    assert_eq!(known(store, ada).await.unwrap().email, email);
+    assert_eq!(names(store, ada).await.0, NOTHING);
+    // Its attempt began at 10, before the report.
+    learn(store, first.clone()).await;
+    assert_eq!(names(store, ada).await.0, NOTHING);
+    learn(store, Learned { started_at: at(13), ..first.clone() }).await;
+    assert_eq!(names(store, ada).await.0, [1]);
+    report(store, "contact.deleted", address("ada@example.com"), 14).await;
+    let contact = known(store, ada).await.unwrap();
+    assert_eq!((contact.email, contact.properties), (None, vec![]));
+    // Nothing was known of this one.
+    report(store, "contact.deleted", bob, 12).await;
+    learn(store, learned(bob, &[property(1, 1)])).await;
+    assert_eq!(names(store, bob).await.0, NOTHING);
+}
+
+pub(crate) async fn contacts_go_with_their_person(store: &dyn Store) {
+    let (ada, bob) = (user("ada"), user("bob"));
+    let email = address("ada@example.com");
+    for (key, email) in [(ada, Some(email)), (bob, None)] {
+        learn(store, Learned { email, ..learned(key, &[property(1, 1)]) }).await;
+    }
+    settle(store, Consequence::Delivered, ContactChange::Delete(email)).await;
+    assert_eq!(known(store, ada).await, None);
+    assert!(known(store, bob).await.is_some());
+    learn(store, Learned { email: Some(email), ..learned(ada, &[property(1, 1)]) }).await;
+    learn(store, Learned { lane: ada.into(), ..learned(user("team"), &[property(1, 1)]) }).await;
+    let lease = lease(store).await;
+    let seq = put(store, NewMessage { lane: ada.into(), ..deletion("d") }).await;
+    let frozen = store.freeze_one(&lease, seq, plan(vec![deleting(Ok(request(0)))])).await.unwrap();
+    store.settle(&lease, settlement(&frozen[0], 1, Consequence::Delivered)).await.unwrap();
+    erase_all(store).await;
+    assert_eq!(known(store, ada).await, None);
+    assert_eq!(known(store, user("team")).await, None);
+    assert!(known(store, bob).await.is_some());
+}
+
+pub(crate) async fn contacts_are_forgotten_after_a_long_time(store: &dyn Store) {
+    let ada = user("ada");
+    learn(store, learned(ada, &[property(1, 1)])).await;
+    let purge_at = async |now: Timestamp| while store.purge(now).await.unwrap() > 0 {};
+    purge_at(at(15) + CONTACTS_KEPT - Duration::from_secs(24 * 60 * 60)).await;
+    assert!(known(store, ada).await.is_some());
+    purge_at(at(15) + CONTACTS_KEPT + Duration::from_secs(2 * 24 * 60 * 60)).await;
+    assert_eq!(known(store, ada).await, None);
+}
+
+pub(crate) async fn a_delivery_without_a_request_is_delivered(store: &dyn Store) {
+    let lease = lease(store).await;
+    let why = NotNeeded { reason: NotNeededReason::Unchanged, detail: "as request 7".into() };
+    let unchanged = || NewDelivery {
+        outcome: NewOutcome::NotNeeded(why.clone()),
+        ..delivery("unchanged", Ok(request(0)))
+    };
+    let alone = put(store, message("alone")).await;
+    let frozen = store.freeze_one(&lease, alone, plan(vec![unchanged()])).await.unwrap();
+    assert_eq!(frozen, []);
+    let shown = record(store, "alone").await;
+    assert_eq!(shown.state(), MessageState::Delivered);
+    let [delivery_] = &shown.deliveries[..] else { panic!("{shown:?}") };
+    assert_eq!(delivery_.state, DeliveryState::Delivered);
+    assert_eq!((&delivery_.failure, &delivery_.not_needed), (&None, &Some(why.clone())));
+    assert!(delivery_.request.is_none());
+
+    let beside = put(store, message("beside")).await;
+    let deliveries = vec![unchanged(), delivery("sent", Ok(request(0)))];
+    let frozen = store.freeze_one(&lease, beside, plan(deliveries)).await.unwrap();
+    assert_eq!(frozen.len(), 1);
+    assert_eq!(record(store, "beside").await.state(), MessageState::Pending);
+    store.settle(&lease, settlement(&frozen[0], 1, Consequence::Delivered)).await.unwrap();
+    assert_eq!(record(store, "beside").await.state(), MessageState::Delivered);
+
+    let failed = put(store, message("failed")).await;
+    let deliveries = vec![unchanged(), delivery("failed", Err(failure()))];
+    store.freeze_one(&lease, failed, plan(deliveries)).await.unwrap();
+    assert_eq!(record(store, "failed").await.state(), MessageState::Failed);
+}

@@ -1,0 +1,164 @@
+//! What Loops is known to hold of its contacts.
+
+use jiff::Timestamp;
+use tokio_postgres::Row;
+
+use super::Fault;
+use super::connection::Connection;
+use super::params::{Array, params};
+use super::rows::{from_ms, get, to_ms};
+use crate::queue::contacts::{from_bytes, merge, to_bytes};
+use crate::queue::{Contact, ContactChange, Learned};
+use crate::segment::{LaneKey, PersonDigest};
+use crate::store::contacts::day;
+
+/// $1 destination, $2 keys.
+const FIND: &str = "
+    SELECT contact, email, is_shared, properties, lane, reported_at FROM @contacts
+    WHERE contact = ANY($2) AND destination = $1";
+/// $1 destination, $2 key. Locked, so that what Loops reports meanwhile is not overwritten.
+const FIND_TO_CHANGE: &str = "
+    SELECT contact, email, is_shared, properties, lane, reported_at FROM @contacts
+    WHERE contact = $2 AND destination = $1 FOR UPDATE";
+/// $1 destination, $2 key, $3 email. Other contacts that Loops may hold as the same one.
+const SHARE: &str = "
+    UPDATE @contacts SET is_shared = true
+    WHERE destination = $1 AND contact <> $2 AND (contact = $3 OR email = $3 OR email = $2)";
+/// $1 destination, $2 key, $3 email, $4 lane, $5 is shared, $6 day, $7 properties, $8 when the attempt began. What Loops reported of a contact of
+/// which nothing was known, while this transaction ran, stands.
+const LEARN: &str = "
+    INSERT INTO @contacts AS c (destination, contact, email, lane, is_shared, changed_day, properties)
+    VALUES ($1, $2, $3, $4, $5, $6, $7)
+    ON CONFLICT (contact, destination) DO UPDATE SET
+        email = $3, lane = $4, is_shared = $5, changed_day = $6,
+        properties = CASE WHEN c.reported_at > $8 THEN '' ELSE $7 END";
+/// $1 destination, $2 key.
+const FORGET: &str = "UPDATE @contacts SET properties = '' WHERE contact = $2 AND destination = $1";
+/// $1 destination, $2 seq.
+pub(super) const FORGET_OF_LANE: &str = "
+    UPDATE @contacts c SET properties = '' FROM @messages m
+    WHERE m.seq = $2 AND c.destination = $1 AND (c.contact = m.lane OR (c.lane = m.lane AND c.lane <> c.contact))";
+/// $1 destination, $2 key.
+const DELETE: &str =
+    "DELETE FROM @contacts WHERE destination = $1 AND (contact = $2 OR email = $2)";
+/// $1 destination, $2 lane.
+pub(super) const OF_PERSON: &str = "
+    DELETE FROM @contacts
+    WHERE destination = $1 AND (contact = $2 OR email = $2 OR (lane = $2 AND lane <> contact))";
+/// $1 destination, $2 digest, $3 reported at, $4 whether it was deleted. Those that are known by an address.
+const REPORTED_BY_EMAIL: &str = "
+    UPDATE @contacts SET properties = '', reported_at = $3, email = CASE WHEN $4 THEN NULL ELSE email END
+    WHERE email = $2 AND destination = $1";
+/// $1 destination, $2 digest, $3 reported at, $4 whether it was deleted, $5 day. A request for it may be on its way.
+const REPORTED: &str = "
+    INSERT INTO @contacts AS c (destination, contact, reported_at, changed_day, properties)
+    VALUES ($1, $2, $3, $5, '')
+    ON CONFLICT (contact, destination) DO UPDATE SET
+        properties = '', reported_at = $3, email = CASE WHEN $4 THEN NULL ELSE c.email END";
+/// $1 before this day, $2 limit.
+pub(super) const PAST: &str = "
+    DELETE FROM @contacts WHERE (contact, destination) IN (
+        SELECT contact, destination FROM @contacts WHERE changed_day < $1 ORDER BY changed_day LIMIT $2
+        FOR UPDATE SKIP LOCKED)";
+
+/// A contact, with what only the store needs to know of it.
+struct Known {
+    contact: Contact,
+    lane: Option<LaneKey>,
+    reported_at: Option<Timestamp>,
+}
+
+fn known(row: &Row) -> Result<Known, Fault> {
+    let contact = Contact {
+        key: PersonDigest(get(row, 0)?),
+        email: get::<Option<i64>>(row, 1)?.map(PersonDigest),
+        is_shared: get(row, 2)?,
+        properties: from_bytes(get(row, 3)?),
+    };
+    Ok(Known {
+        contact,
+        lane: get::<Option<i64>>(row, 4)?.map(LaneKey),
+        reported_at: get::<Option<i64>>(row, 5)?.map(from_ms),
+    })
+}
+
+pub(super) async fn contacts(
+    connection: &Connection,
+    destination: &str,
+    keys: &[PersonDigest],
+) -> Result<Vec<Contact>, Fault> {
+    let keys: Array<i64> = keys.iter().map(|key| key.0).collect();
+    let found = connection.query(FIND, params![destination, keys]).await?;
+    found.iter().map(|row| Ok(known(row)?.contact)).collect()
+}
+
+/// Applies the outcome of a request.
+pub(super) async fn apply(
+    transaction: &Connection,
+    destination: &str,
+    change: &ContactChange,
+    now: Timestamp,
+) -> Result<(), Fault> {
+    match change {
+        ContactChange::Learn(learned) => learn(transaction, destination, learned, now).await,
+        ContactChange::Forget(key) => {
+            transaction.execute(FORGET, params![destination, key.0]).await?;
+            Ok(())
+        }
+        ContactChange::Delete(key) => {
+            transaction.execute(DELETE, params![destination, key.0]).await?;
+            Ok(())
+        }
+    }
+}
+
+async fn learn(
+    transaction: &Connection,
+    destination: &str,
+    learned: &Learned,
+    now: Timestamp,
+) -> Result<(), Fault> {
+    let key = learned.key.0;
+    let found = transaction.query_opt(FIND_TO_CHANGE, params![destination, key]).await?;
+    let found = found.as_ref().map(known).transpose()?;
+    let is_reported_since = |at: Timestamp| at >= learned.started_at;
+    if found.as_ref().and_then(|known| known.reported_at).is_some_and(is_reported_since) {
+        return Ok(());
+    }
+    let (mut email, mut is_shared, mut properties) = (learned.email, false, Vec::new());
+    if let Some(Known { contact, lane, .. }) = found {
+        email = email.or(contact.email);
+        is_shared = contact.is_shared || lane.is_some_and(|lane| lane != learned.lane);
+        properties = contact.properties;
+    }
+    let email = email.map(|digest| digest.0);
+    is_shared |= transaction.execute(SHARE, params![destination, key, email]).await? > 0;
+    let properties = to_bytes(&merge(properties, &learned.properties));
+    let (lane, day, started_at) = (learned.lane.0, to_day(now), to_ms(learned.started_at));
+    let row = params![destination, key, email, lane, is_shared, day, properties, started_at];
+    transaction.execute(LEARN, row).await?;
+    Ok(())
+}
+
+/// Records that Loops reported a change that others made.
+pub(super) async fn report(
+    transaction: &Connection,
+    destination: &str,
+    digests: impl IntoIterator<Item = PersonDigest>,
+    at: Timestamp,
+    is_deleted: bool,
+) -> Result<(), Fault> {
+    let (day, at) = (to_day(at), to_ms(at));
+    for digest in digests {
+        let row = params![destination, digest.0, at, is_deleted];
+        transaction.execute(REPORTED_BY_EMAIL, row).await?;
+        let row = params![destination, digest.0, at, is_deleted, day];
+        transaction.execute(REPORTED, row).await?;
+    }
+    Ok(())
+}
+
+/// The day of a time, as it is stored.
+pub(super) fn to_day(at: Timestamp) -> i32 {
+    i32::try_from(day(to_ms(at))).unwrap_or(i32::MAX)
+}

@@ -1,0 +1,170 @@
+//! What Loops is known to hold of its contacts.
+
+use jiff::Timestamp;
+use rusqlite::{Connection, OptionalExtension as _, Row, params};
+
+use super::error::Fault;
+use super::rows::{from_ms, to_ms};
+use crate::queue::contacts::{from_bytes, merge, to_bytes};
+use crate::queue::{Contact, ContactChange, Learned};
+use crate::segment::{LaneKey, PersonDigest};
+use crate::store::contacts::day;
+
+/// ?1 destination, ?2 key.
+pub(super) const FIND: &str = "
+    SELECT contact, email, is_shared, properties, lane, reported_at FROM contacts
+    WHERE destination = ?1 AND contact = ?2";
+/// ?1 destination, ?2 key, ?3 email. Other contacts that Loops may hold as the same one.
+pub(super) const SHARE: &str = "
+    UPDATE contacts SET is_shared = 1 WHERE id IN (
+        SELECT id FROM contacts WHERE destination = ?1 AND contact = ?3 AND contact <> ?2
+        UNION ALL
+        SELECT id FROM contacts WHERE email = ?3 AND destination = ?1 AND contact <> ?2
+        UNION ALL
+        SELECT id FROM contacts WHERE email = ?2 AND destination = ?1)";
+/// ?1 destination, ?2 key, ?3 email, ?4 lane, ?5 is shared, ?6 day, ?7 properties.
+pub(super) const LEARN: &str = "
+    INSERT INTO contacts (destination, contact, email, lane, is_shared, changed_day, properties)
+    VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)
+    ON CONFLICT (destination, contact) DO UPDATE SET
+        email = ?3, lane = ?4, is_shared = ?5, changed_day = ?6, properties = ?7";
+/// ?1 destination, ?2 key.
+pub(super) const FORGET: &str =
+    "UPDATE contacts SET properties = x'' WHERE destination = ?1 AND contact = ?2";
+/// ?1 destination, ?2 seq of a message of the lane.
+pub(super) const FORGET_OF_LANE: &str = "
+    UPDATE contacts SET properties = x'' WHERE id IN (
+        SELECT c.id FROM messages m JOIN contacts c ON c.contact = m.lane AND c.destination = ?1
+        WHERE m.seq = ?2
+        UNION ALL
+        SELECT c.id FROM messages m JOIN contacts c ON c.lane = m.lane AND c.destination = ?1
+        WHERE m.seq = ?2 AND c.lane <> c.contact)";
+/// ?1 destination, ?2 key.
+pub(super) const DELETE: &str = "
+    DELETE FROM contacts WHERE id IN (
+        SELECT id FROM contacts WHERE destination = ?1 AND contact = ?2
+        UNION ALL
+        SELECT id FROM contacts WHERE email = ?2 AND destination = ?1)";
+/// ?1 destination, ?2 lane.
+pub(super) const OF_PERSON: &str = "
+    DELETE FROM contacts WHERE id IN (
+        SELECT id FROM contacts WHERE destination = ?1 AND contact = ?2
+        UNION ALL
+        SELECT id FROM contacts WHERE email = ?2 AND destination = ?1
+        UNION ALL
+        SELECT id FROM contacts WHERE lane = ?2 AND destination = ?1 AND lane <> contact)";
+/// ?1 destination, ?2 digest, ?3 reported at, ?4 whether it was deleted. Those that are known by an address.
+pub(super) const REPORTED_BY_EMAIL: &str = "
+    UPDATE contacts SET properties = x'', reported_at = ?3, email = CASE WHEN ?4 THEN NULL ELSE email END
+    WHERE email = ?2 AND destination = ?1";
+/// ?1 destination, ?2 digest, ?3 reported at, ?4 whether it was deleted, ?5 day. A request for it may be on its way.
+pub(super) const REPORTED: &str = "
+    INSERT INTO contacts (destination, contact, reported_at, changed_day, properties)
+    VALUES (?1, ?2, ?3, ?5, x'')
+    ON CONFLICT (destination, contact) DO UPDATE SET
+        properties = x'', reported_at = ?3, email = CASE WHEN ?4 THEN NULL ELSE email END";
+/// ?1 before this day, ?2 limit.
+pub(super) const PAST: &str = "
+    DELETE FROM contacts WHERE id IN (
+        SELECT id FROM contacts WHERE changed_day < ?1 ORDER BY changed_day LIMIT ?2)";
+
+/// A contact, with what only the store needs to know of it.
+struct Known {
+    contact: Contact,
+    lane: Option<LaneKey>,
+    reported_at: Option<Timestamp>,
+}
+
+fn known(row: &Row<'_>) -> rusqlite::Result<Known> {
+    let contact = Contact {
+        key: PersonDigest(row.get(0)?),
+        email: row.get::<_, Option<i64>>(1)?.map(PersonDigest),
+        is_shared: row.get(2)?,
+        properties: from_bytes(&row.get::<_, Vec<u8>>(3)?),
+    };
+    Ok(Known {
+        contact,
+        lane: row.get::<_, Option<i64>>(4)?.map(LaneKey),
+        reported_at: row.get::<_, Option<i64>>(5)?.map(from_ms),
+    })
+}
+
+pub(super) fn contacts(
+    snapshot: &Connection,
+    destination: &str,
+    keys: &[PersonDigest],
+) -> Result<Vec<Contact>, Fault> {
+    let mut find = snapshot.prepare_cached(FIND)?;
+    let mut found = Vec::new();
+    for key in keys {
+        let row = find.query_row(params![destination, key.0], known).optional()?;
+        found.extend(row.map(|known| known.contact));
+    }
+    Ok(found)
+}
+
+/// Applies the outcome of a request.
+pub(super) fn apply(
+    transaction: &Connection,
+    destination: &str,
+    change: &ContactChange,
+    now: Timestamp,
+) -> Result<(), Fault> {
+    match change {
+        ContactChange::Learn(learned) => learn(transaction, destination, learned, now),
+        ContactChange::Forget(key) => {
+            transaction.prepare_cached(FORGET)?.execute(params![destination, key.0])?;
+            Ok(())
+        }
+        ContactChange::Delete(key) => {
+            transaction.prepare_cached(DELETE)?.execute(params![destination, key.0])?;
+            Ok(())
+        }
+    }
+}
+
+fn learn(
+    transaction: &Connection,
+    destination: &str,
+    learned: &Learned,
+    now: Timestamp,
+) -> Result<(), Fault> {
+    let key = learned.key.0;
+    let found =
+        transaction.prepare_cached(FIND)?.query_row(params![destination, key], known).optional()?;
+    let is_reported_since = |at: Timestamp| at >= learned.started_at;
+    if found.as_ref().and_then(|known| known.reported_at).is_some_and(is_reported_since) {
+        return Ok(());
+    }
+    let (mut email, mut is_shared, mut properties) = (learned.email, false, Vec::new());
+    if let Some(Known { contact, lane, .. }) = found {
+        email = email.or(contact.email);
+        is_shared = contact.is_shared || lane.is_some_and(|lane| lane != learned.lane);
+        properties = contact.properties;
+    }
+    let email = email.map(|digest| digest.0);
+    let mut share = transaction.prepare_cached(SHARE)?;
+    is_shared |= share.execute(params![destination, key, email])? > 0;
+    let properties = to_bytes(&merge(properties, &learned.properties));
+    let row =
+        params![destination, key, email, learned.lane.0, is_shared, day(to_ms(now)), properties];
+    transaction.prepare_cached(LEARN)?.execute(row)?;
+    Ok(())
+}
+
+/// Records that Loops reported a change that others made.
+pub(super) fn report(
+    transaction: &Connection,
+    destination: &str,
+    digests: impl IntoIterator<Item = PersonDigest>,
+    at: Timestamp,
+    is_deleted: bool,
+) -> Result<(), Fault> {
+    for digest in digests {
+        let row = params![destination, digest.0, to_ms(at), is_deleted];
+        transaction.prepare_cached(REPORTED_BY_EMAIL)?.execute(row)?;
+        let row = params![destination, digest.0, to_ms(at), is_deleted, day(to_ms(at))];
+        transaction.prepare_cached(REPORTED)?.execute(row)?;
+    }
+    Ok(())
+}

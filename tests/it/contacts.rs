@@ -1,0 +1,198 @@
+//! What the program knows of contacts: upserts that change nothing are not sent, and an event gives nobody another
+//! person's address.
+
+use std::collections::BTreeMap;
+
+use serde_json::{Value, json};
+
+use crate::support::{EMAIL_DOMAIN, Reply, ScriptedLoops, Seen, Service, Setup};
+
+fn setup(base_url: &str, skip_unchanged: &str) -> Setup {
+    Setup::with_loops(base_url)
+        .env("SEGMENT_LOOPS__DESTINATIONS__DEFAULT__SKIP_UNCHANGED", skip_unchanged)
+}
+
+/// Sends a message, and returns what became of it.
+async fn end(service: &Service, id: &str, mut message: Value) -> Value {
+    message["messageId"] = id.into();
+    service.accept("/v1/batch", json!({"batch": [message]})).await;
+    service.message(id, |found| found["state"] == "delivered" || found["state"] == "failed").await
+}
+
+async fn identify(service: &Service, id: &str, traits: Value) -> Value {
+    end(service, id, json!({"type": "identify", "userId": "u1", "traits": traits})).await
+}
+
+fn paths(loops: &mut ScriptedLoops) -> Vec<String> {
+    loops.rest().into_iter().map(|seen| seen.path).collect()
+}
+
+/// What each way to save requests was counted by.
+async fn saved(service: &Service) -> BTreeMap<String, String> {
+    let metrics = reqwest::get(format!("{}/metrics", service.base_url)).await.unwrap();
+    let lines = metrics.text().await.unwrap();
+    let prefix = "segment_loops_requests_saved_total{destination=\"default\",how=\"";
+    let counted = lines.lines().filter_map(|line| line.strip_prefix(prefix)?.split_once("\"} "));
+    counted.map(|(how, count)| (how.to_owned(), count.to_owned())).collect()
+}
+
+#[tokio::test]
+async fn an_upsert_that_changes_nothing_is_not_sent() {
+    let mut loops = ScriptedLoops::willing().await;
+    let setup = setup(&loops.base_url, "on");
+    let service = setup.start();
+    let traits = json!({"email": format!("ada@{EMAIL_DOMAIN}"), "plan": "pro", "seats": 3});
+    let first = identify(&service, "first", traits.clone()).await;
+    let again = identify(&service, "again", traits.clone()).await;
+    let delivery = &again["deliveries"][0];
+    assert_eq!(delivery["state"], "delivered");
+    assert_eq!((&delivery["notNeeded"], &delivery["request"]), (&json!("unchanged"), &Value::Null));
+    let request = first["deliveries"][0]["request"]["id"].to_string();
+    let detail = delivery["detail"].as_str().unwrap();
+    assert!(detail.ends_with(&format!("request {request}")), "{detail} {first}");
+    // A part of what is known changes nothing either.
+    identify(&service, "part", json!({"plan": "pro"})).await;
+    assert_eq!(paths(&mut loops), ["/contacts/update"]);
+    assert_eq!(saved(&service).await["unchanged"], "2");
+
+    // Each of these changes something, or may.
+    identify(&service, "plan", json!({"plan": "free"})).await;
+    identify(&service, "back", json!({"plan": "pro"})).await;
+    identify(&service, "null", json!({"plan": null})).await;
+    identify(&service, "new", json!({"plan": null, "company": "Acme"})).await;
+    identify(&service, "text", json!({"seats": "3"})).await;
+    assert_eq!(paths(&mut loops).len(), 5);
+
+    // What is known is on disk.
+    let service = service.crash_and_restart(&setup);
+    identify(&service, "known", json!({"company": "Acme", "plan": null})).await;
+    assert_eq!(paths(&mut loops), [""; 0]);
+}
+
+#[tokio::test]
+async fn what_others_may_have_changed_is_sent() {
+    let mut loops = ScriptedLoops::willing().await;
+    let service = setup(&loops.base_url, "on").start();
+    let email = format!("ada@{EMAIL_DOMAIN}");
+    let mut number = 0;
+    let mut sent = async |what: &str, message: Value| {
+        number += 1;
+        end(&service, &format!("m{number}"), message).await;
+        let paths = paths(&mut loops);
+        assert!(paths.len() <= 1, "{what}: {paths:?}");
+        paths.len()
+    };
+    let of =
+        |user: &str, traits: Value| json!({"type": "identify", "userId": user, "traits": traits});
+    let lists = of("lists", json!({"plan": "pro", "mailingLists": {"news": true}}));
+    let subscribed = of("subscribed", json!({"plan": "pro", "subscribed": false}));
+    for what in [lists, subscribed] {
+        assert_eq!([sent("first", what.clone()).await, sent("again", what).await], [1, 1]);
+    }
+    // Two people with one address are one contact to Loops, or may become one.
+    let (one, two) = (of("one", json!({"email": email})), of("two", json!({"email": email})));
+    assert_eq!(sent("one", one.clone()).await, 1);
+    assert_eq!(sent("one", one.clone()).await, 0);
+    assert_eq!(sent("two", two.clone()).await, 1);
+    assert_eq!([sent("one", one).await, sent("two", two).await], [1, 1]);
+    // Nothing is known of a contact that was deleted.
+    let gone = of("gone", json!({"plan": "pro"}));
+    assert_eq!([sent("gone", gone.clone()).await, sent("gone", gone.clone()).await], [1, 0]);
+    assert_eq!(sent("delete", json!({"type": "delete", "userId": "gone"})).await, 1);
+    assert_eq!(sent("gone", gone.clone()).await, 1);
+}
+
+#[tokio::test]
+async fn nothing_is_known_after_a_request_that_failed() {
+    let script = |seen: &Seen| match seen.body["plan"] == "bad" {
+        true => Reply::status(400),
+        false => Reply::ok(),
+    };
+    let mut loops = ScriptedLoops::start(script).await;
+    let service = setup(&loops.base_url, "on").start();
+    for (id, plan) in [("a", "pro"), ("b", "pro"), ("c", "bad"), ("d", "pro"), ("e", "pro")] {
+        identify(&service, id, json!({"plan": plan})).await;
+    }
+    let plans: Vec<Value> =
+        loops.rest().into_iter().map(|seen| seen.body["plan"].clone()).collect();
+    assert_eq!(plans, ["pro", "bad", "pro"]);
+    // A replay is meant to be sent.
+    let body = json!({"state": "delivered", "messageIds": ["e"]});
+    let replayed = service.request(reqwest::Method::POST, "/api/replay").json(&body);
+    assert_eq!(
+        Service::answer(replayed.bearer_auth(crate::support::ADMIN_TOKEN)).await.status,
+        200
+    );
+    assert_eq!(loops.next().await.body["plan"], "pro");
+}
+
+#[tokio::test]
+async fn properties_of_an_event_count_as_those_of_its_contact() {
+    let mut loops = ScriptedLoops::willing().await;
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("s.toml");
+    let text = r#"
+[[subscriptions]]
+name = "Contact"
+action = "createOrUpdateContact"
+trigger = 'type = "identify"'
+[[subscriptions]]
+name = "Event"
+action = "sendEvent"
+trigger = 'type = "track"'
+[subscriptions.mapping]
+contactProperties = { plan = { "@path" = "$.properties.plan" } }
+"#;
+    std::fs::write(&file, text).unwrap();
+    let setup = setup(&loops.base_url, "on").env("LOOPS_SUBSCRIPTIONS", file.to_str().unwrap());
+    let service = setup.start();
+    let upgraded = |plan: &str| json!({"type": "track", "userId": "u1", "event": "Upgraded", "properties": {"plan": plan}});
+    end(&service, "a", upgraded("pro")).await;
+    identify(&service, "b", json!({"plan": "pro"})).await;
+    end(&service, "c", upgraded("free")).await;
+    identify(&service, "d", json!({"plan": "free"})).await;
+    // The first upsert also sets `source`, and the second one changes nothing.
+    assert_eq!(paths(&mut loops), ["/events/send", "/contacts/update", "/events/send"]);
+}
+
+#[tokio::test]
+async fn observing_sends_everything_and_counts() {
+    let mut loops = ScriptedLoops::willing().await;
+    for (skip_unchanged, would) in [("observe", Some("2")), ("off", None)] {
+        let service = setup(&loops.base_url, skip_unchanged).start();
+        for id in ["a", "b", "c"] {
+            identify(&service, id, json!({"plan": "pro"})).await;
+        }
+        assert_eq!(paths(&mut loops).len(), 3, "{skip_unchanged}");
+        let saved = saved(&service).await;
+        assert_eq!(saved.get("unchanged_would").map(String::as_str), would);
+    }
+}
+
+#[tokio::test]
+async fn an_event_does_not_give_its_contact_the_address_of_another() {
+    let mut loops = ScriptedLoops::willing().await;
+    let (ada, friend) = (format!("ada@{EMAIL_DOMAIN}"), format!("friend@{EMAIL_DOMAIN}"));
+    for (identity, expected) in
+        [("guard", None), ("observe", Some(&friend)), ("off", Some(&friend))]
+    {
+        let key = "SEGMENT_LOOPS__DESTINATIONS__DEFAULT__IDENTITY";
+        let service = Setup::with_loops(&loops.base_url).env(key, identity).start();
+        let invited = |email: &str| json!({"type": "track", "userId": "u1", "event": "Teammate Invited", "properties": {"email": email}});
+        // The first address is the only one that is known.
+        end(&service, "before", invited(&ada)).await;
+        assert_eq!(loops.next().await.body["email"], json!(ada));
+        let message = end(&service, "invited", invited(&friend)).await;
+        let seen = loops.next().await;
+        assert_eq!(seen.body.get("email"), expected.map(|email| json!(email)).as_ref());
+        assert_eq!(seen.body["eventProperties"]["email"], json!(friend), "the event keeps it");
+        let warnings = message["deliveries"][0]["warnings"].to_string();
+        assert_eq!(warnings.contains("address"), identity != "off", "{warnings}");
+        assert!(!warnings.contains(EMAIL_DOMAIN));
+        // An upsert changes the address, and then it is the contact's own.
+        identify(&service, "moved", json!({"email": friend})).await;
+        assert_eq!(loops.next().await.body["email"], json!(friend));
+        end(&service, "after", invited(&friend)).await;
+        assert_eq!(loops.next().await.body["email"], json!(friend));
+    }
+}

@@ -15,6 +15,8 @@
     reason = "a command for developers"
 )]
 
+#[path = "../load/mod.rs"]
+mod load;
 mod postgres;
 mod sqlite;
 
@@ -22,27 +24,25 @@ use std::collections::HashMap;
 use std::hash::{Hash as _, Hasher as _};
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use axum::Router;
 use axum::body::Bytes;
 use axum::extract::State;
 use axum::routing::post;
-use base64::Engine as _;
 use metrics_exporter_prometheus::PrometheusHandle;
 use segment_loops::app::App;
 use segment_loops::clock::SystemClock;
 use segment_loops::config::{self, Flags};
 use segment_loops::http::server::{ServerLimits, serve};
 use serde_json::Value;
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::TcpListener;
 use tokio::sync::mpsc::UnboundedSender;
 use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 
-const CONNECTIONS: usize = 64;
+use load::{CONNECTIONS, Load, NEXT_ID, client, load, quartiles};
+
 const ROUNDS: usize = 9;
 const ROUND: Duration = Duration::from_secs(1);
 /// Before it is measured, what was just started compiles its statements.
@@ -51,8 +51,6 @@ const BATCH: usize = 100;
 /// As the service has it: the other servers get it too.
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
-
-static NEXT_ID: AtomicU64 = AtomicU64::new(0);
 
 fn main() {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
@@ -94,78 +92,6 @@ fn report(names: &[&str], rounds: &[Vec<Load>], ratios: &[(usize, usize)]) {
             names[one], names[other], rate[1], rate[0], rate[2], p99[1]
         );
     }
-}
-
-struct Load {
-    rate: f64,
-    p99_ms: f64,
-}
-
-/// The lower quartile, the median and the upper quartile.
-fn quartiles(figures: impl Iterator<Item = f64>) -> [f64; 3] {
-    let mut figures: Vec<f64> = figures.collect();
-    figures.sort_by(f64::total_cmp);
-    [1, 2, 3].map(|quarter| figures[(figures.len() - 1) * quarter / 4])
-}
-
-/// A round of load, spread over servers; fails unless every answer is 200.
-async fn load(to: &[SocketAddr], path: &'static str, of: usize, long: Duration) -> Load {
-    let began = Instant::now();
-    let addresses = to.iter().copied().cycle().take(CONNECTIONS);
-    let clients: Vec<_> =
-        addresses.map(|address| tokio::spawn(client(address, path, of, began + long))).collect();
-    let mut times = Vec::new();
-    for client in clients {
-        times.extend(client.await.unwrap());
-    }
-    let took = began.elapsed().as_secs_f64();
-    times.sort_unstable();
-    let p99 = times[times.len() * 99 / 100];
-    Load { rate: (times.len() * of) as f64 / took, p99_ms: p99.as_secs_f64() * 1_000.0 }
-}
-
-/// The least client that there can be: it must not take from the servers what is measured of them.
-async fn client(address: SocketAddr, path: &str, of: usize, until: Instant) -> Vec<Duration> {
-    let mut stream = TcpStream::connect(address).await.unwrap();
-    stream.set_nodelay(true).unwrap();
-    let key = base64::engine::general_purpose::STANDARD.encode("bench:");
-    let mut times = Vec::new();
-    let mut answer = vec![0; 4_096];
-    while Instant::now() < until {
-        let body = body(of);
-        let request = format!(
-            "POST {path} HTTP/1.1\r\nHost: bench\r\nAuthorization: Basic {key}\r\nContent-Length: {}\r\n\r\n{body}",
-            body.len()
-        );
-        let began = Instant::now();
-        stream.write_all(request.as_bytes()).await.unwrap();
-        // Every answer is small and comes in one piece.
-        let length = stream.read(&mut answer).await.unwrap();
-        times.push(began.elapsed());
-        assert!(
-            answer[..length].starts_with(b"HTTP/1.1 200"),
-            "{}",
-            String::from_utf8_lossy(&answer[..length])
-        );
-    }
-    times
-}
-
-/// A message as analytics-node sends it, some 600 bytes.
-fn message() -> String {
-    let id = NEXT_ID.fetch_add(1, Ordering::Relaxed);
-    format!(
-        r#"{{"type":"track","messageId":"node-next-1763900000000-{id:032x}","userId":"user_{}","event":"Order Completed","timestamp":"2026-11-23T12:00:00.000Z","sentAt":"2026-11-23T12:00:00.100Z","properties":{{"orderId":"o_{id}","total":39.95,"currency":"EUR","coupon":null,"products":[{{"sku":"a-1","price":19.95,"quantity":1}},{{"sku":"b-2","price":10,"quantity":2}}]}},"context":{{"library":{{"name":"@segment/analytics-node","version":"3.1.0"}},"locale":"de-DE","timezone":"Europe/Berlin","traits":{{"email":"user_{id}@example.com"}}}},"integrations":{{}},"_metadata":{{"nodeVersion":"20.20.2","jsRuntime":"node"}}}}"#,
-        id % 10_000
-    )
-}
-
-fn body(of: usize) -> String {
-    if of == 1 {
-        return message();
-    }
-    let messages: Vec<String> = (0..of).map(|_| message()).collect();
-    format!(r#"{{"batch":[{}],"sentAt":"2026-11-23T12:00:00.100Z"}}"#, messages.join(","))
 }
 
 async fn serve_bare(app: Router) -> SocketAddr {

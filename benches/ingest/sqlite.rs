@@ -82,7 +82,8 @@ async fn fill(address: SocketAddr, waiting: usize) {
         .map(|_| {
             tokio::spawn(async move {
                 while NEXT_ID.load(Ordering::Relaxed) < until {
-                    client(address, "/v1/batch", BATCH, Instant::now() + ROUND / 100).await;
+                    let until = Instant::now() + ROUND / 100;
+                    client(address, "/v1/batch", BATCH, until, Duration::ZERO).await;
                 }
             })
         })

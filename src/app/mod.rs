@@ -431,6 +431,7 @@ fn fronts(
         sources: reloader.sources(),
         planners: reloader.planners(),
         turns: turns.clone(),
+        depths: console::Depths::default(),
         tails: console::Tails::new(process.stopping.clone()),
         turn: console::compare::Turn::default(),
         settings: Arc::new(move || settings::list(&settings.config())),

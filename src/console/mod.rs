@@ -35,6 +35,7 @@ pub use asker::{AskError, Asker, ContactKey, Events, Held};
 pub use auth::Tokens;
 pub use pages::Tails;
 pub use state::{AdminState, Planners, Reload, Setting};
+pub use status::Depths;
 
 use std::sync::Arc;
 

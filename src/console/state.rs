@@ -10,6 +10,7 @@ use super::asker::Asker;
 use super::auth::Tokens;
 use super::compare::Turn;
 use super::pages::Tails;
+use super::status::Depths;
 use super::view::{ReloadProblem, Reloaded};
 use crate::clock::SharedClock;
 use crate::destination::Destination;
@@ -30,6 +31,8 @@ pub struct AdminState {
     pub replays: Arc<dyn Replays>,
     /// Counts what waits.
     pub work: Arc<dyn Work>,
+    /// The latest of these counts.
+    pub depths: Depths,
     /// Records what people do.
     pub audit: Arc<dyn Audit>,
     /// Takes the messages by which people are deleted.

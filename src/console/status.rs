@@ -1,10 +1,13 @@
 //! How the service is at the moment: what the page Now shows, and `GET /api/status` answers. The same from every
 //! process, since each publishes what it does in the store.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::Arc;
 
 use jiff::{SignedDuration, Timestamp};
 use serde::Serialize;
+use tokio::sync::Mutex;
+use tokio::time::Instant;
 use utoipa::ToSchema;
 
 use super::diagnosis::Diagnosis;
@@ -204,6 +207,38 @@ pub(super) struct Found {
     pub(super) hours: Vec<Tally>,
 }
 
+/// Counts what waits for destinations that no process reports, and keeps each count for a while: the page Now is read
+/// again every few seconds. Clones share the counts.
+#[derive(Debug, Clone, Default)]
+pub struct Depths(Arc<Mutex<HashMap<String, Counted>>>);
+
+#[derive(Debug)]
+struct Counted {
+    depth: Depth,
+    valid_until: Instant,
+}
+
+impl Depths {
+    /// The depth of a destination, which is counted unless the last count is valid still. Callers at the same time wait
+    /// for one count.
+    async fn of(
+        &self,
+        name: &str,
+        count: impl AsyncFnOnce() -> Result<Depth, Unavailable>,
+    ) -> Result<Depth, Unavailable> {
+        let mut counts = self.0.lock().await;
+        let began = Instant::now();
+        counts.retain(|_, counted| began < counted.valid_until);
+        if let Some(counted) = counts.get(name) {
+            return Ok(counted.depth);
+        }
+        let depth = count().await?;
+        let valid_until = Instant::now() + Depth::valid_for(began.elapsed());
+        counts.insert(name.to_owned(), Counted { depth, valid_until });
+        Ok(depth)
+    }
+}
+
 /// Reads how the service is.
 pub(super) async fn read(state: &AdminState) -> Result<Status, Unavailable> {
     let now = state.clock.now();
@@ -214,9 +249,10 @@ pub(super) async fn read(state: &AdminState) -> Result<Status, Unavailable> {
     let reported = reported(&replicas);
     let mut depths = BTreeMap::new();
     for name in names {
-        // The process that delivers counts regularly; without one, count now.
+        // The process that delivers counts regularly; without one, count here.
         if reported.get(name.as_str()).is_none_or(|(_, one)| one.waiting.is_none()) {
-            depths.insert(name.clone(), state.work.depth(&name).await?);
+            let depth = state.depths.of(&name, async || state.work.depth(&name).await).await?;
+            depths.insert(name, depth);
         }
     }
     let since = |span| now.checked_sub(span).unwrap_or(Timestamp::MIN);

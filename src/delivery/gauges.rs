@@ -8,15 +8,11 @@ use tokio::time::Instant;
 
 use super::stepper::Stepper;
 use super::ticks;
+use crate::queue::Depth;
 use crate::telemetry;
 
 /// The shortest time between two measurements of depth and rate for `/metrics`.
 const MEASURE_EVERY: Duration = Duration::from_secs(5);
-
-/// Counting the depth takes longer the more is pending. Sleep 200 times as long as the last count took, at
-/// most a minute, so that counting costs under 0.5 % and the gauge stays fresh.
-const COUNT_RESTS: u32 = 200;
-const COUNT_REST_MAX: Duration = Duration::from_secs(60);
 
 /// Measures until it is dropped.
 pub(super) async fn measure(stepper: &Stepper) -> Infallible {
@@ -29,7 +25,7 @@ pub(super) async fn measure(stepper: &Stepper) -> Infallible {
             .set(stepper.client.pacer().rate());
         if now >= count_at {
             count(stepper).await;
-            count_at = now + (now.elapsed() * COUNT_RESTS).min(COUNT_REST_MAX);
+            count_at = now + Depth::valid_for(now.elapsed());
         }
     }
 }

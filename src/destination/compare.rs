@@ -170,10 +170,14 @@ impl Revision {
         self.after.as_ref().or(self.before.as_ref()).map_or("", CompiledSubscription::name)
     }
 
-    /// Whether the subscription may take some message of this type, before or after the change.
-    pub fn may_take(&self, kind: MessageType) -> bool {
-        let both = self.before.iter().chain(&self.after);
-        both.into_iter().any(|one| one.is_enabled() && one.may_match(kind))
+    /// Whether the subscription may take some message of this type, and of this event if it is known, before or after the
+    /// change.
+    pub fn may_take(&self, kind: MessageType, event: Option<&str>) -> bool {
+        let may = |one: &CompiledSubscription| match event {
+            Some(event) => one.may_match_event(kind, event),
+            None => one.may_match(kind),
+        };
+        self.before.iter().chain(&self.after).any(|one| one.is_enabled() && may(one))
     }
 
     /// What changes beside the requests, a sentence each.

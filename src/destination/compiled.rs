@@ -94,6 +94,11 @@ impl CompiledSubscription {
         self.trigger.may_match(kind)
     }
 
+    /// Whether it may take some message of this type with this `event`.
+    pub fn may_match_event(&self, kind: MessageType, event: &str) -> bool {
+        self.trigger.may_match_event(kind, event)
+    }
+
     /// Plans a message; `None` if the trigger does not take it.
     pub fn plan(&self, message: &Value, options: &DestinationOptions) -> Option<PlannedDelivery> {
         let mut warnings = Vec::new();

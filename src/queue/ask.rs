@@ -21,6 +21,12 @@ pub fn event_name(event: &str) -> &str {
     &event[..end.unwrap_or_default()]
 }
 
+/// Whether the name of an event in a record is the one that was sent, neither cut nor [`OTHER_EVENTS`].
+pub fn is_whole_event_name(name: &str) -> bool {
+    // A longer one is cut between two characters.
+    name != OTHER_EVENTS && name.len() + char::MAX_LEN_UTF8 <= EVENT_NAME_BYTES_MAX
+}
+
 /// Which messages to list: those that meet every given condition. The default lists all.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Filter {
@@ -332,6 +338,11 @@ mod tests {
         assert_eq!(event_name(&long).len(), 200);
         let odd = format!("a{long}");
         assert_eq!(event_name(&odd).len(), 199);
+        for cut in [event_name(&long), event_name(&odd), event_name(&"🌍".repeat(60)), OTHER_EVENTS]
+        {
+            assert!(!is_whole_event_name(cut), "{cut}");
+        }
+        assert!(is_whole_event_name("Signed Up") && is_whole_event_name(&"a".repeat(196)));
     }
 
     #[test]

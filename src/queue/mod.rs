@@ -245,6 +245,9 @@ pub trait Log: Send + Sync {
     /// The message with this sequence number; `None` if there is none, or it has another number since a replay.
     async fn message(&self, seq: Seq) -> Result<Option<MessageRecord>, Unavailable>;
 
+    /// The messages with these sequence numbers, newest first. Those that are not there, or cannot be read, are left out.
+    async fn messages(&self, seqs: &[Seq]) -> Result<Vec<MessageRecord>, Unavailable>;
+
     /// The contents of messages, in the order of `seqs`. Those without contents are left out: their retention is
     /// over, or they were erased. All are in memory at once, so callers ask for a few at a time.
     async fn contents(&self, seqs: &[Seq]) -> Result<Vec<Contents>, Unavailable>;

@@ -525,6 +525,14 @@ pub struct Depth {
     pub oldest_received_at: Option<Timestamp>,
 }
 
+impl Depth {
+    /// How long a count that took this long stays valid. Counting takes longer the more is pending: 200 times as long,
+    /// at most a minute, so that counting costs under 0.5 % of the time and the numbers stay fresh.
+    pub fn valid_for(count_took: Duration) -> Duration {
+        (count_took * 200).min(Duration::from_secs(60))
+    }
+}
+
 /// Everything known about a message.
 #[derive(Debug, Clone)]
 pub struct MessageRecord {

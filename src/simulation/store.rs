@@ -228,6 +228,10 @@ impl Log for FlakyStore {
         wait(super::engine().handle(), self.inner.message(seq))
     }
 
+    async fn messages(&self, seqs: &[Seq]) -> Result<Vec<MessageRecord>, Unavailable> {
+        wait(super::engine().handle(), self.inner.messages(seqs))
+    }
+
     async fn contents(&self, seqs: &[Seq]) -> Result<Vec<Contents>, Unavailable> {
         wait(super::engine().handle(), self.inner.contents(seqs))
     }

@@ -90,7 +90,12 @@ impl Trigger {
 
     /// Whether it may take some message of this type: false only if no message of it can match.
     pub fn may_match(&self, kind: MessageType) -> bool {
-        self.0.may_hold(kind)
+        self.0.may_hold(kind, None)
+    }
+
+    /// The same for messages of this type with this `event`.
+    pub fn may_match_event(&self, kind: MessageType, event: &str) -> bool {
+        self.0.may_hold(kind, Some(event))
     }
 }
 
@@ -180,10 +185,10 @@ impl Group {
         }
     }
 
-    fn may_hold(&self, kind: MessageType) -> bool {
+    fn may_hold(&self, kind: MessageType, event: Option<&str>) -> bool {
         let may = |condition: &Condition| match condition {
-            Condition::Test(test) => test.may_hold(kind),
-            Condition::Group(group) => group.may_hold(kind),
+            Condition::Test(test) => test.may_hold(kind, event),
+            Condition::Group(group) => group.may_hold(kind, event),
             Condition::Nothing => false,
         };
         match self.join {
@@ -220,9 +225,13 @@ impl Test {
         self.subject == Subject::Event && is_positive && !self.expected.text.is_empty()
     }
 
-    fn may_hold(&self, kind: MessageType) -> bool {
-        let value = Value::from(kind.as_str());
-        self.subject != Subject::Type || self.operator.holds(Some(&value), &self.expected)
+    fn may_hold(&self, kind: MessageType, event: Option<&str>) -> bool {
+        let known = match self.subject {
+            Subject::Type => Some(kind.as_str()),
+            Subject::Event => event,
+            _ => None,
+        };
+        known.is_none_or(|known| self.operator.holds(Some(&Value::from(known)), &self.expected))
     }
 }
 

@@ -93,6 +93,20 @@ fn events_are_taken_by_name() {
 }
 
 #[test]
+fn knows_which_events_it_may_take() {
+    let may =
+        |text, event| Trigger::compile(text).unwrap().may_match_event(MessageType::Track, event);
+    assert!(may("event = \"a\" and userId = \"u\"", "a"));
+    assert!(!may("event = \"a\" and userId = \"u\"", "b"));
+    assert!(may("event = \"a\" or userId = \"u\"", "b"));
+    assert!(may("event != \"a\"", "b") && !may("event != \"a\"", "a"));
+    assert!(may("type = \"track\"", "b") && !may("type = \"page\" and event = \"b\"", "b"));
+    let by_name = Trigger::events(["Order *", "Left"]).unwrap();
+    let may = |event| by_name.may_match_event(MessageType::Track, event);
+    assert!(may("Order Completed") && may("Left") && !may("Completed"));
+}
+
+#[test]
 fn knows_which_types_it_may_take() {
     let may = |text, kind| Trigger::compile(text).unwrap().may_match(kind);
     assert!(may("type = \"track\"", MessageType::Track));

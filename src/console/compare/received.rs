@@ -82,7 +82,7 @@ impl Comparing {
         let times = records.iter().map(|record| record.received_at);
         looked.since = looked.since.into_iter().chain(times).min();
         let candidates: Vec<&MessageRecord> =
-            records.iter().filter(|record| self.may_take(record.kind)).collect();
+            records.iter().filter(|record| self.may_take(record)).collect();
         if candidates.is_empty() {
             return Ok(self);
         }

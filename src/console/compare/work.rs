@@ -16,7 +16,7 @@ use crate::clock::CpuLimit;
 use crate::console::preview::PreviewedField;
 use crate::destination::{Comparison, Destination, Revision, Stopped};
 use crate::large::Turns;
-use crate::queue::Contents;
+use crate::queue::{Contents, MessageRecord, is_whole_event_name};
 use crate::segment::{Message, MessageType};
 
 /// How long a batch may compute, for each changed subscription.
@@ -111,9 +111,10 @@ impl Comparing {
         Self::new(vec![draft.revision], draft.after, last, turns, turn)
     }
 
-    /// Whether some subscription may take messages of this type.
-    pub(super) fn may_take(&self, kind: MessageType) -> bool {
-        self.revisions.iter().any(|revision| revision.may_take(kind))
+    /// Whether some subscription may take a message, as far as its record says.
+    pub(super) fn may_take(&self, record: &MessageRecord) -> bool {
+        let event = record.event.as_deref().filter(|event| is_whole_event_name(event));
+        self.revisions.iter().any(|revision| revision.may_take(record.kind, event))
     }
 
     /// Whether as many messages as wanted were compared, or a message took too long.

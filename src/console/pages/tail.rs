@@ -17,7 +17,7 @@ use axum::response::{IntoResponse, Response};
 use futures_util::stream::{self, Stream};
 use jiff::{SignedDuration, Timestamp};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
-use tokio::time::{Instant, Interval, MissedTickBehavior, interval, sleep_until};
+use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
@@ -29,10 +29,13 @@ use crate::http::error::ApiError;
 use crate::queue::{Filter, MessageRecord, MessageState, Seq, Unavailable};
 use crate::telemetry;
 
-/// Live lists of one process. Each reads the store twice a second.
+/// Live lists of one process. Each reads the store twice a second, or less often while that takes long.
 const TAILS_MAX: usize = 10;
-/// How often to look for messages.
+/// How long to rest between two looks, at least and at most. In between, 100 times as long as the last look took, so that
+/// all lists together take a tenth of a processor at most, however many messages arrive that they leave out.
 const PAUSE: Duration = Duration::from_millis(500);
+const PAUSE_MAX: Duration = Duration::from_secs(5);
+const RESTS: u32 = 100;
 /// The most rows that one look sends.
 const ROWS_MAX: u32 = 10;
 /// The most rows on a page that are followed until they no longer wait.
@@ -94,8 +97,6 @@ pub(super) async fn follow(
             format!("{TAILS_MAX} live lists are open already: close one, or reload the page"),
         ));
     };
-    let mut ticks = interval(PAUSE);
-    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let has_sources = state.sources.borrow().names().count() > 1;
     let tail = Tail {
         has_sources,
@@ -108,12 +109,17 @@ pub(super) async fn follow(
         waiting,
         has_failed: false,
         events: VecDeque::new(),
-        ticks,
+        look_at: Instant::now(),
         ends_at: Instant::now() + LENGTH,
         _place: place,
     };
     let stream = Sse::new(tail.events()).keep_alive(KeepAlive::new().interval(KEEP_ALIVE));
     Ok(([(ACCEL_BUFFERING, HeaderValue::from_static("no"))], stream).into_response())
+}
+
+/// How long to rest after a look that took this long.
+fn pause(took: Duration) -> Duration {
+    (took * RESTS).clamp(PAUSE, PAUSE_MAX)
 }
 
 struct Tail {
@@ -131,7 +137,8 @@ struct Tail {
     has_failed: bool,
     /// To be sent.
     events: VecDeque<Event>,
-    ticks: Interval,
+    /// When to look again.
+    look_at: Instant,
     ends_at: Instant,
     stop: CancellationToken,
     _place: OwnedSemaphorePermit,
@@ -148,8 +155,9 @@ impl Tail {
                     biased;
                     () = tail.stop.cancelled() => return None,
                     () = sleep_until(tail.ends_at) => return None,
-                    _ = tail.ticks.tick() => {}
+                    () = sleep_until(tail.look_at) => {}
                 }
+                let began = Instant::now();
                 // While the store does not work, nothing is new; the next look begins where this one did.
                 match tail.look().await {
                     Ok(()) => tail.has_failed = false,
@@ -160,6 +168,7 @@ impl Tail {
                         tail.has_failed = true;
                     }
                 }
+                tail.look_at = Instant::now() + pause(began.elapsed());
             }
         })
     }
@@ -181,15 +190,14 @@ impl Tail {
             let more = Event::default().event("more").data("more");
             self.events.push_front(more);
         }
-        for seq in std::mem::take(&mut self.waiting) {
-            if page.messages.iter().any(|record| record.seq == seq) {
-                self.waiting.push_back(seq);
-            } else if let Some(record) = self.state.log.message(seq).await? {
-                self.show(&record, now);
-            }
+        let is_listed = |seq: &Seq| page.messages.iter().any(|record| record.seq == *seq);
+        let others: Vec<Seq> = self.waiting.iter().copied().filter(|seq| !is_listed(seq)).collect();
+        let others = self.state.log.messages(&others).await?;
+        self.waiting.retain(is_listed);
+        for record in others.iter().rev() {
+            self.show(record, now);
         }
-        let (waiting, listed) = (&self.waiting, &page.messages);
-        let is_listed = |seq: &Seq| listed.iter().any(|record| record.seq == *seq);
+        let waiting = &self.waiting;
         self.shown.retain(|seq, _| waiting.contains(seq) || is_listed(seq));
         self.since = now;
         self.is_first_look = false;
@@ -218,5 +226,18 @@ impl Tail {
         let id = now.as_millisecond().to_string();
         self.events.push_back(Event::default().event("row").id(id).data(html));
         before.is_none()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_longer_a_look_takes_the_longer_is_the_rest_behind_it() {
+        for (took, rest) in [(0, 500), (4, 500), (5, 500), (6, 600), (49, 4_900), (60_000, 5_000)] {
+            let took = Duration::from_millis(took);
+            assert_eq!(pause(took), Duration::from_millis(rest), "{took:?}");
+        }
     }
 }

@@ -1,5 +1,8 @@
 //! Each diagnosis can be reached, and the worse one comes first.
 
+use std::cell::Cell;
+use std::time::Duration;
+
 use super::*;
 use crate::console::diagnosis::DiagnosisCode;
 use crate::queue::{LeaseHolder, LeaseState, PauseStatus, Replica};
@@ -306,4 +309,28 @@ fn the_runbook_has_the_row_of_each_diagnosis() {
         let first = |line: &str| line.split('|').nth(1).unwrap_or_default().replace('`', "");
         assert!(table.lines().any(|line| first(line).contains(row)), "{row}");
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_waits_for_a_destination_without_a_report_is_counted_seldom() {
+    let (depths, counts) = (Depths::default(), Cell::new(0));
+    let count = async || {
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        counts.set(counts.get() + 1);
+        Ok(Depth { messages: counts.get(), ..Depth::default() })
+    };
+    let messages = async || depths.of("gone", count).await.unwrap().messages;
+    let after = async |seconds| tokio::time::advance(Duration::from_secs(seconds)).await;
+    // At the same time, then again within 200 times as long as the count took.
+    assert_eq!(tokio::join!(messages(), messages()), (1, 1));
+    after(19).await;
+    assert_eq!(messages().await, 1);
+    let other = depths.of("other", async || Ok(Depth::default())).await.unwrap();
+    assert_eq!(other, Depth::default(), "each destination has its own");
+    after(1).await;
+    assert_eq!(messages().await, 2);
+    after(20).await;
+    let failed = depths.of("gone", async || Err(Unavailable("down".into()))).await;
+    assert!(failed.is_err());
+    assert_eq!(messages().await, 3, "what failed is counted again");
 }

@@ -92,9 +92,17 @@ pub(crate) async fn finds_a_message_by_its_number(store: &dyn Store) {
     for seq in [Seq(0), Seq(failed.0 + 1), Seq(-1), Seq(i64::MAX), Seq(i64::MIN)] {
         assert!(store.message(seq).await.unwrap().is_none(), "{seq:?}");
     }
+    let several = async |seqs: &[Seq]| {
+        let found = store.messages(seqs).await.unwrap();
+        found.into_iter().map(|one| (one.seq, one.deliveries.len())).collect::<Vec<_>>()
+    };
+    let asked = [Seq(0), first, Seq(failed.0 + 1), failed, Seq(i64::MIN)];
+    assert_eq!(several(&asked).await, [(failed, 1), (first, 0)]);
+    assert_eq!(several(&[]).await, []);
     // A replay gives it another number.
     assert_eq!(replay_all(store).await, (1, 0));
     assert!(store.message(failed).await.unwrap().is_none());
+    assert_eq!(several(&[failed, first]).await, [(first, 0)]);
     let replayed = record(store, "failed").await.seq;
     let found = store.message(replayed).await.unwrap().unwrap();
     assert_eq!((found.seq, found.replay, found.deliveries.len()), (replayed, 1, 1));

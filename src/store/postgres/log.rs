@@ -30,6 +30,14 @@ impl Log for PostgresStore {
         Ok(found.into_iter().next().map(|(_, record)| record).transpose()?)
     }
 
+    async fn messages(&self, seqs: &[Seq]) -> Result<Vec<MessageRecord>, Unavailable> {
+        let seqs = seqs.iter().map(|seq| seq.0).collect();
+        let connection = self.lookups.get().await?;
+        let found = list::messages(&connection, seqs).await?;
+        connection.give_back();
+        Ok(found)
+    }
+
     async fn contents(&self, seqs: &[Seq]) -> Result<Vec<Contents>, Unavailable> {
         let connection = self.lookups.get().await?;
         let contents = contents::read(&connection, seqs).await?;

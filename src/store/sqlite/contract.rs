@@ -14,7 +14,9 @@ use super::freeze::Freeze;
 use super::group::{AcceptOrder, Order};
 use super::health::Next;
 use super::lease::Release;
+use super::list::Sought;
 use super::probe::{TryToWrite, verify_in_background};
+use super::recent::{Known, Wanted};
 use super::replicas::CheckOut;
 use super::set_aside::SetAside;
 use super::settle::Settle;
@@ -159,12 +161,20 @@ impl Log for SqliteStore {
         message_id: &str,
     ) -> Result<Vec<MessageRecord>, Unavailable> {
         let message_id = message_id.to_owned();
-        let read = move |snapshot: &Connection| log::by_message_id(snapshot, hash, &message_id);
+        // Before the snapshot is made.
+        let known = self.writing.find(Wanted::Id(hash.0)).await;
+        let read =
+            move |snapshot: &Connection| log::by_message_id(snapshot, hash, &message_id, &known);
         Ok(self.lookups.read(read).await?)
     }
 
     async fn message(&self, seq: Seq) -> Result<Option<MessageRecord>, Unavailable> {
         Ok(self.lookups.read(move |snapshot| log::message(snapshot, seq)).await?)
+    }
+
+    async fn messages(&self, seqs: &[Seq]) -> Result<Vec<MessageRecord>, Unavailable> {
+        let seqs: Vec<i64> = seqs.iter().map(|seq| seq.0).collect();
+        Ok(self.lookups.read(move |snapshot| list::messages(snapshot, &seqs)).await?)
     }
 
     async fn contents(&self, seqs: &[Seq]) -> Result<Vec<Contents>, Unavailable> {
@@ -187,13 +197,13 @@ impl Log for SqliteStore {
         before: Option<Seq>,
         limit: u32,
     ) -> Result<Page, Unavailable> {
-        let filter = filter.clone();
-        Ok(self.lookups.read(move |snapshot| list::list(snapshot, &filter, before, limit)).await?)
+        let sought = self.sought(filter).await;
+        Ok(self.lookups.read(move |snapshot| list::list(snapshot, &sought, before, limit)).await?)
     }
 
     async fn failures(&self, filter: &Filter) -> Result<FailureGroups, Unavailable> {
-        let filter = filter.clone();
-        Ok(self.lookups.read(move |snapshot| list::failures(snapshot, &filter)).await?)
+        let sought = self.sought(filter).await;
+        Ok(self.lookups.read(move |snapshot| list::failures(snapshot, &sought)).await?)
     }
 
     async fn tallies(
@@ -322,5 +332,17 @@ impl Housekeeping for SqliteStore {
 
     async fn newest(&self) -> Result<Option<Timestamp>, Unavailable> {
         Ok(self.lookups.read(purge::newest).await?)
+    }
+}
+
+impl SqliteStore {
+    /// What a filter looks for. To be called before the snapshot is made.
+    async fn sought(&self, filter: &Filter) -> Sought {
+        let persons: Vec<i64> = filter.persons.iter().map(|person| person.0).collect();
+        let known = match persons.is_empty() {
+            true => Known::default(),
+            false => self.writing.find(Wanted::Persons(persons)).await,
+        };
+        Sought { filter: filter.clone(), known }
     }
 }

@@ -8,7 +8,7 @@ use tokio::sync::{OwnedSemaphorePermit, oneshot};
 use super::accept::{self, Memory};
 use super::error::Fault;
 use super::open::check_schema;
-use super::recent::{Row, Slice};
+use super::recent::{Known, Row, Slice, Wanted};
 use super::tally;
 use crate::queue::{Accepted, NewMessage};
 use crate::store::backlog::Admitted;
@@ -18,9 +18,10 @@ use crate::store::tally::Tallies;
 const STEP_BYTES: u64 = 4_096;
 const MESSAGE_BYTES: u64 = 512;
 
-/// Something to be written.
+/// Something to be written, or looked up in the memory of the writer.
 pub(super) enum Order {
     Accept(AcceptOrder),
+    Find(Wanted, oneshot::Sender<Known>),
     Step(Box<dyn AnyStep>),
     Close(oneshot::Sender<()>),
 }

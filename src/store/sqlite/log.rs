@@ -6,7 +6,7 @@ use bytes::Bytes;
 use rusqlite::{Connection, OptionalExtension as _, Row, params};
 
 use super::error::Fault;
-use super::recent::sorted_through;
+use super::recent::{Known, sorted_through};
 use super::rows::{self, from_ms, json_list, message_columns};
 use crate::queue::{
     Attempt, CARRIED_MAX, Class, Contents, DeliveryRecord, Depth, FrozenRequest, Head, Job,
@@ -104,7 +104,8 @@ pub(super) const DEPTH_OLDEST: &str = "
 pub(super) const BACKLOG: &str =
     "SELECT COUNT(*), COALESCE(SUM(payload_bytes), 0) FROM messages WHERE state = 0";
 
-/// ?1 message_hash, ?2 message_id, ?3 limit.
+/// ?1 message_hash, ?2 message_id, ?3 limit, ?4 list of the newest messages that may have this id, ?5 up to which one
+/// they are known.
 pub(super) const BY_MESSAGE_ID: &str = concat!(
     "SELECT ",
     message_columns!(),
@@ -113,9 +114,11 @@ pub(super) const BY_MESSAGE_ID: &str = concat!(
     WHERE m.seq IN (
             SELECT seq FROM message_ids WHERE message_hash = ?1
             UNION ALL
-            SELECT seq FROM messages WHERE seq > ",
+            SELECT value FROM json_each(?4)
+            UNION ALL
+            SELECT seq FROM messages WHERE seq > MAX(?5, ",
     sorted_through!(),
-    " AND message_hash = ?1)
+    ") AND message_hash = ?1)
       AND m.message_id = ?2
     ORDER BY m.seq DESC LIMIT ?3"
 );
@@ -264,10 +267,12 @@ pub(super) fn by_message_id(
     snapshot: &Connection,
     hash: MessageHash,
     message_id: &str,
+    known: &Known,
 ) -> Result<Vec<MessageRecord>, Fault> {
     let mut statement = snapshot.prepare_cached(BY_MESSAGE_ID)?;
-    let found =
-        statement.query_and_then(params![hash.0, message_id, SAME_ID_MAX], rows::message)?;
+    let newest = json_list(known.seqs.iter().copied());
+    let wanted = params![hash.0, message_id, SAME_ID_MAX, newest, known.through];
+    let found = statement.query_and_then(wanted, rows::message)?;
     let mut messages: Vec<MessageRecord> = found.collect::<Result<_, _>>()?;
     add_deliveries(snapshot, &mut messages)?;
     Ok(messages)

@@ -7,7 +7,7 @@ use rusqlite::types::Value;
 use rusqlite::{Connection, params_from_iter};
 
 use super::replay::statement;
-use crate::queue::{FailureReason, Filter, Selection};
+use crate::queue::{FailureReason, Filter, ReplayState, Selection};
 use crate::segment::{MessageHash, PersonDigest};
 
 /// Each statement with its name and the look-ups that it makes, in alphabetical order.
@@ -223,6 +223,8 @@ fn statements() -> &'static [(&'static str, &'static str, &'static [&'static str
         }
         replay {
             LAST_SEQ => ["meta (name=?)"],
+            FAILED_THROUGH => ["messages_failed (is_failed=? AND rowid>? AND rowid<?)"],
+            REPLAYED_THROUGH => ["replays_first_seq (first_seq>? AND first_seq<?)"],
             INSERT => [
                 "deletions (rowid=?)",
                 "deletions_lane (lane=? AND destination=? AND accepted>?)",
@@ -353,14 +355,18 @@ fn a_selection_for_a_replay_uses_the_index_of_what_it_names() {
     let selection = of(filter.clone());
     let of_person = of(Filter { persons, ..filter });
     let of_id = Selection { message_ids: vec!["a".to_owned()], ..selection.clone() };
-    let in_order = ["m (rowid>? AND rowid<?)", "replays_first_seq (first_seq>? AND first_seq<?)"];
+    let unmatched = Selection { state: ReplayState::Unmatched, ..Selection::default() };
+    let replayed = "replays_first_seq (first_seq>? AND first_seq<?)";
+    let in_order = ["m (rowid>? AND rowid<?)", replayed];
+    let failed = ["messages_failed (is_failed=? AND rowid>? AND rowid<?)", replayed];
     let by_person = ["m (rowid=?)", "persons (person=? AND seq>?)"];
     let by_id = ["m (rowid=?)", "message_ids (message_hash=? AND seq>?)"];
     let connection = empty();
     for (selection, hashes, expected, others) in [
-        (&selection, &[][..], in_order, &[][..]),
-        (&of_person, &[], by_person, &in_order),
-        (&of_id, &[MessageHash(1)], by_id, &in_order),
+        (&selection, &[][..], failed, &in_order[..1]),
+        (&unmatched, &[], in_order, &failed[..1]),
+        (&of_person, &[], by_person, &[in_order[0], failed[0], replayed]),
+        (&of_id, &[MessageHash(1)], by_id, &[in_order[0], failed[0], replayed]),
     ] {
         let (text, _) = statement(selection, hashes, 0, 100, 200);
         let plan = plan(&connection, &text);

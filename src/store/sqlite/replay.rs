@@ -8,6 +8,7 @@ use rusqlite::{Connection, OptionalExtension as _, params, params_from_iter};
 use super::accept::next_seqs;
 use super::error::Fault;
 use super::group::{Effects, Step};
+use super::list;
 use super::purge::{DELETE_MESSAGE, DELETE_REPLAY};
 use super::recent::sorted_through;
 use super::rows::to_ms;
@@ -91,8 +92,17 @@ pub(super) const SUPERSEDE: &str = "
 /// ?1 old seq, ?2 new seq.
 pub(super) const MOVE_DELIVERIES: &str = "UPDATE deliveries SET seq = ?2 WHERE seq = ?1";
 
-/// Positions in the order that one call of [`find`] goes over.
+/// Positions in the order that one call of [`find`] goes over, if no index has those that are selected.
 const STRETCH: i64 = 2_000;
+
+/// ?1 behind this number, ?2 up to this one, ?3 how many. The last number of that many failed messages.
+pub(super) const FAILED_THROUGH: &str = "
+    SELECT seq FROM messages WHERE is_failed = 1 AND seq > ?1 AND seq <= ?2
+    ORDER BY seq LIMIT 1 OFFSET ?3 - 1";
+/// ?1 behind this position, ?2 up to this one, ?3 how many. The last position of that many replayed messages.
+pub(super) const REPLAYED_THROUGH: &str = "
+    SELECT first_seq FROM replays WHERE first_seq > ?1 AND first_seq <= ?2
+    ORDER BY first_seq LIMIT 1 OFFSET ?3 - 1";
 
 /// Messages that become pending in one transaction. Small, since it shares the writer with the senders.
 pub(super) const MESSAGES_MAX: usize = 200;
@@ -125,12 +135,24 @@ pub(super) fn find(
             ReplayPosition { after: Seq::default(), until: Seq(last) }
         }
     };
-    let (after, until) = (position.after.0, position.until.0);
+    let until = position.until.0;
     let Selection { message_ids, filter, .. } = &ask.selection;
+    // A replayed message has its first position still, at the time when it was received.
+    let (first, end) = list::range(snapshot, filter)?;
+    let (after, end) = (position.after.0.max(first - 1), until.min(end - 1));
     let message_ids: Vec<_> = message_ids.iter().map(|id| digests.message_id(id)).collect();
-    // Messages of persons, or with given ids, are found by an index, however far apart they are.
-    let is_indexed = !filter.persons.is_empty() || !message_ids.is_empty();
-    let last = if is_indexed { until } else { until.min(after.saturating_add(STRETCH)) };
+    let last = if is_indexed(&ask.selection) {
+        end
+    } else if ask.selection.state == ReplayState::Failed {
+        let through = |text| -> Result<i64, Fault> {
+            let mut statement = snapshot.prepare_cached(text)?;
+            let found = statement.query_row([after, end, STRETCH], |row| row.get(0)).optional()?;
+            Ok(found.unwrap_or(end))
+        };
+        through(FAILED_THROUGH)?.min(through(REPLAYED_THROUGH)?)
+    } else {
+        end.min(after.saturating_add(STRETCH))
+    };
     let (text, values) = statement(&ask.selection, &message_ids, after, last, until);
     let messages: Vec<Selected> = snapshot
         .prepare(&text)?
@@ -149,8 +171,13 @@ pub(super) fn find(
         _ => Seq(last),
     };
     let until = position.until;
-    let next = (seen < until).then_some(ReplayPosition { after: seen, until });
+    let next = (seen.0 < end).then_some(ReplayPosition { after: seen, until });
     Ok(Found { messages, until, next })
+}
+
+/// Whether an index finds the selected messages, however far apart they are: those of persons, or with given ids.
+fn is_indexed(selection: &Selection) -> bool {
+    !selection.filter.persons.is_empty() || !selection.message_ids.is_empty()
 }
 
 /// The parameters of a statement.
@@ -186,6 +213,17 @@ pub(super) fn statement(
     let mut text = String::new();
     for (branch, position) in BRANCHES {
         text += branch;
+        text += match selection.state {
+            // A stretch has few of them: the index of all failed messages finds them.
+            ReplayState::Failed if position == "m.seq" && !is_indexed(selection) => {
+                " AND m.is_failed = 1"
+            }
+            // The plus keeps the planner from that index.
+            ReplayState::Failed => " AND +m.is_failed = 1",
+            ReplayState::Unmatched => IS_UNMATCHED,
+            ReplayState::Delivered => IS_DELIVERED,
+            ReplayState::All => "",
+        };
         text += &conditions;
         // In each branch, where the planner sees the index that it is for.
         text += &format!(" AND {position} > {after} AND {position} <= {last}");
@@ -197,7 +235,7 @@ pub(super) fn statement(
     (text, parameters.0)
 }
 
-/// The conditions of a selection on the message `m`.
+/// The conditions of a selection on the message `m`, but for its state.
 fn conditions(
     selection: &Selection,
     message_ids: &[MessageHash],
@@ -205,13 +243,7 @@ fn conditions(
     parameters: &mut Parameters,
 ) -> String {
     const SORTED_THROUGH: &str = sorted_through!();
-    let mut text = String::from(match selection.state {
-        // The plus keeps the planner from the index of all failed messages, which each stretch would read.
-        ReplayState::Failed => " AND +m.is_failed = 1",
-        ReplayState::Unmatched => IS_UNMATCHED,
-        ReplayState::Delivered => IS_DELIVERED,
-        ReplayState::All => "",
-    });
+    let mut text = String::new();
     let filter = &selection.filter;
     if !filter.persons.is_empty() {
         let persons = parameters.add_all(filter.persons.iter().map(|person| person.0));

@@ -98,7 +98,7 @@ impl Writer {
                 None => self.orders.recv().map_err(|_| RecvTimeoutError::Disconnected),
             };
             match first {
-                Ok(order) => waiting.take(order),
+                Ok(order) => self.take(waiting, order),
                 Err(RecvTimeoutError::Timeout) => return Wake::Quiet,
                 Err(RecvTimeoutError::Disconnected) => return Wake::Dropped,
             }
@@ -106,9 +106,20 @@ impl Writer {
         while waiting.closing.is_none()
             && let Ok(order) = self.orders.try_recv()
         {
-            waiting.take(order);
+            self.take(waiting, order);
         }
         Wake::Orders
+    }
+
+    /// Answers readers at once; the rest waits for its group.
+    fn take(&self, waiting: &mut Waiting, order: Order) {
+        match order {
+            Order::Accept(order) => waiting.accepts.push_back(order),
+            Order::Step(step) => waiting.steps.push_back(step),
+            Order::Close(reply) => waiting.closing = Some(reply),
+            // The reader may be gone.
+            Order::Find(wanted, reply) => drop(reply.send(self.memory.recent.find(&wanted))),
+        }
     }
 
     /// Returns how long to wait for orders before tidying; `None` if there is nothing to tidy. After a failure there is
@@ -266,14 +277,6 @@ enum Wake {
 impl Waiting {
     fn is_empty(&self) -> bool {
         self.steps.is_empty() && self.accepts.is_empty() && self.closing.is_none()
-    }
-
-    fn take(&mut self, order: Order) {
-        match order {
-            Order::Accept(order) => self.accepts.push_back(order),
-            Order::Step(step) => self.steps.push_back(step),
-            Order::Close(reply) => self.closing = Some(reply),
-        }
     }
 
     /// Takes steps first, so that senders never starve delivery.

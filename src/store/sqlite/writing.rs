@@ -2,15 +2,22 @@
 
 use std::sync::Arc;
 use std::sync::mpsc;
+use std::time::Duration;
 
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, oneshot};
+use tokio::time::timeout;
 
 use super::error::Fault;
 use super::group::{Order, Step, StepOrder};
 use super::health::Health;
+use super::recent::{Known, Wanted};
 
 /// Steps that may wait for the writer. More wait at their sender.
 const STEPS_WAITING_MAX: u32 = 1_024;
+
+/// How long a reader waits for the writer, which may be in the middle of a commit. Reading the newest messages takes
+/// about as long if there are many.
+const FIND_TIMEOUT: Duration = Duration::from_millis(250);
 
 /// The way to the writer.
 #[derive(Debug, Clone)]
@@ -33,6 +40,15 @@ impl Writing {
         let (order, answer) = StepOrder::new(step, permit.map_err(|_| Fault::Closed)?);
         self.orders.send(Order::Step(Box::new(order))).map_err(|_| self.end_cause())?;
         answer.await.map_err(|_| self.end_cause())?
+    }
+
+    /// Asks the writer which of the newest messages are wanted. Without its answer, the reader finds all of them behind
+    /// `sorted_through`.
+    pub(super) async fn find(&self, wanted: Wanted) -> Known {
+        let (reply, answer) = oneshot::channel();
+        // The writer has ended, or is dropped: reading fails or not, whatever is known here.
+        let _ = self.orders.send(Order::Find(wanted, reply));
+        timeout(FIND_TIMEOUT, answer).await.ok().and_then(Result::ok).unwrap_or_default()
     }
 
     /// Why the writer has ended.

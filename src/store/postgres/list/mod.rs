@@ -17,8 +17,8 @@ use super::records;
 use super::rows::{from_ms, get, to_ms};
 use super::statement::{Statement, Value};
 use crate::queue::{
-    EventName, FailureGroup, FailureGroups, FailureReason, Filter, Page, Seq, Stage, Tally,
-    TallyStep, cause, event_name,
+    EventName, FailureGroup, FailureGroups, FailureReason, Filter, MessageRecord, Page, Seq, Stage,
+    Tally, TallyStep, cause, event_name,
 };
 use crate::store::groups::Groups;
 
@@ -27,8 +27,8 @@ use candidates::Candidates;
 /// Candidates that one call of [`list`] examines at most.
 const EXAMINED_MAX: usize = 5_000;
 
-/// Candidates that one call of [`failures`] examines at most.
-const READ_MAX: usize = 10_000;
+/// Candidates that one call of [`failures`] examines at most: as many as a person who opens a page waits for.
+const READ_MAX: usize = 4_000;
 
 /// Candidates of [`failures`] that are checked at once.
 const READ_AT_ONCE: usize = 1_000;
@@ -98,6 +98,14 @@ pub(super) async fn list_bounded(
             _ => break None,
         }
     };
+    Ok(Page { messages: messages(connection, seqs).await?, next })
+}
+
+/// The messages with these numbers, newest first.
+pub(super) async fn messages(
+    connection: &Connection,
+    seqs: Vec<i64>,
+) -> Result<Vec<MessageRecord>, Fault> {
     let mut messages = Vec::with_capacity(seqs.len());
     for (Seq(seq), record) in records::records(connection, seqs).await? {
         match record {
@@ -109,7 +117,7 @@ pub(super) async fn list_bounded(
             Err(fault) => return Err(fault),
         }
     }
-    Ok(Page { messages, next })
+    Ok(messages)
 }
 
 /// Those of the candidates that meet the conditions, newest first.

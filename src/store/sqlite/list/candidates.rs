@@ -4,6 +4,7 @@
 use rusqlite::types::Value;
 use rusqlite::{Connection, OptionalExtension as _, params_from_iter};
 
+use super::Sought;
 use crate::queue::{Class, FailureReason, Filter, MessageState, Seq, TallyStep};
 use crate::store::sqlite::error::Fault;
 use crate::store::sqlite::log;
@@ -20,9 +21,9 @@ pub(super) const OF_PERSON: &str = "
     SELECT seq FROM persons WHERE seq < ?1 AND seq >= ?2 AND person = ?4
     ORDER BY seq DESC LIMIT ?3";
 
-/// ?4 list of persons. Messages that are not in `persons` yet.
+/// ?4 list of persons, ?5 up to which message they are known. Messages that are not in `persons` yet.
 pub(super) const OF_PERSONS_UNSORTED: &str = concat!(
-    "SELECT seq FROM messages WHERE seq < ?1 AND seq >= MAX(?2, ",
+    "SELECT seq FROM messages WHERE seq < ?1 AND seq >= MAX(?2, ?5 + 1, ",
     sorted_through!(),
     " + 1)
       AND (lane IN (SELECT value FROM json_each(?4)) OR anonymous IN (SELECT value FROM json_each(?4))
@@ -100,6 +101,8 @@ pub(super) const OLDEST_MINUTE: &str =
 pub(super) struct Candidates<'a> {
     snapshot: &'a Connection,
     streams: Vec<Stream>,
+    /// The newest messages of the persons that are not in `persons` yet, as far as they are known, newest first.
+    known: Vec<i64>,
     range: Range,
     /// Everything from this number up has been returned.
     before: i64,
@@ -114,22 +117,23 @@ struct Stream {
 /// The sequence numbers of messages that were received in a given time. One that was replayed may also lie
 /// beyond the end, since it keeps the time but not the number.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Range {
-    first: i64,
+pub(super) struct Range {
+    pub(super) first: i64,
     /// Exclusive.
-    end: i64,
+    pub(super) end: i64,
 }
 
 impl<'a> Candidates<'a> {
     /// Of messages that meet a filter, whose event has one of the given ids.
     pub(super) fn of_messages(
         snapshot: &'a Connection,
-        filter: &Filter,
+        sought: &Sought,
         events: Option<&[i64]>,
         before: Option<Seq>,
     ) -> Result<Self, Fault> {
+        let filter = &sought.filter;
         let streams = if !filter.persons.is_empty() {
-            of_persons(filter)
+            of_persons(sought)
         } else if let Some(events) = events {
             events.iter().map(|id| Stream::of(OF_EVENT, [(*id).into()])).collect()
         } else if let Some(reason) = filter.reason {
@@ -146,19 +150,32 @@ impl<'a> Candidates<'a> {
             }
         };
         let before = before.map_or(i64::MAX, |seq| seq.0);
-        Ok(Self { snapshot, streams, range: Range::of(snapshot, filter)?, before })
+        Self::of(snapshot, sought, streams, before)
     }
 
     /// Of messages that meet a filter and of which a delivery failed. Other messages may be among them.
-    pub(super) fn of_failures(snapshot: &'a Connection, filter: &Filter) -> Result<Self, Fault> {
+    pub(super) fn of_failures(snapshot: &'a Connection, sought: &Sought) -> Result<Self, Fault> {
+        let filter = &sought.filter;
         let streams = if !filter.persons.is_empty() {
-            of_persons(filter)
+            of_persons(sought)
         } else if let Some(reason) = filter.reason {
             vec![failed_for(reason)]
         } else {
             vec![Stream::of(WITH_FAILURE, [])]
         };
-        Ok(Self { snapshot, streams, range: Range::of(snapshot, filter)?, before: i64::MAX })
+        Self::of(snapshot, sought, streams, i64::MAX)
+    }
+
+    fn of(
+        snapshot: &'a Connection,
+        sought: &Sought,
+        streams: Vec<Stream>,
+        before: i64,
+    ) -> Result<Self, Fault> {
+        let range = Range::of(snapshot, &sought.filter)?;
+        let mut known = sought.known.seqs.clone();
+        known.sort_unstable_by_key(|seq| std::cmp::Reverse(*seq));
+        Ok(Self { snapshot, streams, known, range, before })
     }
 
     /// The next candidates; fewer than the limit only if no more follow.
@@ -166,13 +183,14 @@ impl<'a> Candidates<'a> {
         let Range { first, end } = self.range;
         let mut found = Vec::new();
         if self.before > end {
-            found = self.newest(&[Stream::of(REPLAYED, [])], end.max(first), limit)?;
+            found = self.newest(&[Stream::of(REPLAYED, [])], &[], end.max(first), limit)?;
             if found.len() < limit {
                 self.before = end;
             }
         }
         if found.len() < limit {
-            found.extend(self.newest(&self.streams, first, limit - found.len())?);
+            let left = limit - found.len();
+            found.extend(self.newest(&self.streams, &self.known, first, left)?);
         }
         if let Some(last) = found.last() {
             self.before = self.before.min(*last);
@@ -180,11 +198,19 @@ impl<'a> Candidates<'a> {
         Ok(found)
     }
 
-    /// The newest of all streams, each once.
-    fn newest(&self, streams: &[Stream], first: i64, limit: usize) -> Result<Vec<i64>, Fault> {
+    /// The newest of all streams, and of those that are known, each once.
+    fn newest(
+        &self,
+        streams: &[Stream],
+        known: &[i64],
+        first: i64,
+        limit: usize,
+    ) -> Result<Vec<i64>, Fault> {
         let limit_sql = i64::try_from(limit).unwrap_or(i64::MAX);
         let bounds = [self.before, first, limit_sql].map(Value::from);
-        let mut found = Vec::new();
+        let known = &known[known.partition_point(|seq| *seq >= self.before)..];
+        let known = known.iter().copied().take_while(|seq| *seq >= first);
+        let mut found: Vec<i64> = known.take(limit).collect();
         for Stream { text, of } in streams {
             let mut statement = self.snapshot.prepare_cached(text)?;
             let seqs = statement
@@ -206,11 +232,12 @@ impl Stream {
     }
 }
 
-fn of_persons(filter: &Filter) -> Vec<Stream> {
-    let persons = filter.persons.iter().map(|person| person.0);
+fn of_persons(sought: &Sought) -> Vec<Stream> {
+    let persons = sought.filter.persons.iter().map(|person| person.0);
     let list = json_list(persons.clone());
     let sorted = persons.map(|person| Stream::of(OF_PERSON, [person.into()]));
-    sorted.chain([Stream::of(OF_PERSONS_UNSORTED, [list.into()])]).collect()
+    let unsorted = Stream::of(OF_PERSONS_UNSORTED, [list.into(), sought.known.through.into()]);
+    sorted.chain([unsorted]).collect()
 }
 
 fn failed_for(reason: FailureReason) -> Stream {
@@ -249,7 +276,7 @@ pub(super) fn event_ids(snapshot: &Connection, filter: &Filter) -> Result<Option
 impl Range {
     const ALL: Range = Range { first: 0, end: i64::MAX };
 
-    fn of(snapshot: &Connection, filter: &Filter) -> Result<Self, Fault> {
+    pub(super) fn of(snapshot: &Connection, filter: &Filter) -> Result<Self, Fault> {
         if filter.from.is_none() && filter.to.is_none() {
             return Ok(Self::ALL);
         }

@@ -15,6 +15,7 @@ use tracing::warn;
 
 use super::error::Fault;
 use super::log;
+use super::recent::Known;
 use super::rows::{self, from_ms, json_list, message_columns, to_ms};
 use crate::queue::{
     EventName, FailureGroup, FailureGroups, FailureReason, Filter, MessageRecord, MessageState,
@@ -22,13 +23,13 @@ use crate::queue::{
 };
 use crate::store::groups::Groups;
 
-use candidates::{Candidates, event_ids};
+use candidates::{Candidates, Range, event_ids};
 
 /// Candidates that one call of [`list`] examines at most.
 const EXAMINED_MAX: usize = 5_000;
 
-/// Candidates that one call of [`failures`] examines at most.
-const READ_MAX: usize = 10_000;
+/// Candidates that one call of [`failures`] examines at most: as many as a person who opens a page waits for.
+const READ_MAX: usize = 4_000;
 
 /// Candidates of [`failures`] that are checked at once.
 const READ_AT_ONCE: usize = 1_000;
@@ -100,26 +101,41 @@ const EVENT_NAMES_OF_SOURCE: &str = "
     SELECT source, name, first_seen_at, last_seen_at FROM event_names WHERE source = ?1
     ORDER BY last_seen_at DESC, name";
 
+/// What is looked for: a filter, and the newest messages about its persons.
+#[derive(Debug)]
+pub(super) struct Sought {
+    pub(super) filter: Filter,
+    pub(super) known: Known,
+}
+
+/// The first sequence number of messages that were received in the time of a filter, and the one behind the last. A
+/// replayed message has one of them as its first number.
+pub(super) fn range(snapshot: &Connection, filter: &Filter) -> Result<(i64, i64), Fault> {
+    let range = Range::of(snapshot, filter)?;
+    Ok((range.first, range.end))
+}
+
 /// The latest messages that meet a filter.
 pub(super) fn list(
     snapshot: &Connection,
-    filter: &Filter,
+    sought: &Sought,
     before: Option<Seq>,
     limit: u32,
 ) -> Result<Page, Fault> {
-    list_bounded(snapshot, filter, before, limit, EXAMINED_MAX)
+    list_bounded(snapshot, sought, before, limit, EXAMINED_MAX)
 }
 
 fn list_bounded(
     snapshot: &Connection,
-    filter: &Filter,
+    sought: &Sought,
     before: Option<Seq>,
     limit: u32,
     examined_max: usize,
 ) -> Result<Page, Fault> {
+    let filter = &sought.filter;
     let events = event_ids(snapshot, filter)?;
     let conditions = conditions(filter, events.as_deref());
-    let mut candidates = Candidates::of_messages(snapshot, filter, events.as_deref(), before)?;
+    let mut candidates = Candidates::of_messages(snapshot, sought, events.as_deref(), before)?;
     let limit = (limit as usize).max(1);
     // One more shows whether anything follows the page. Each round that does not
     // fill the page takes four times as many.
@@ -144,6 +160,14 @@ fn list_bounded(
     };
     log::add_deliveries(snapshot, &mut messages)?;
     Ok(Page { messages, next })
+}
+
+/// The messages with these numbers, newest first.
+pub(super) fn messages(snapshot: &Connection, seqs: &[i64]) -> Result<Vec<MessageRecord>, Fault> {
+    let mut messages = Vec::with_capacity(seqs.len());
+    check(snapshot, seqs, &conditions(&Filter::default(), None), &mut messages)?;
+    log::add_deliveries(snapshot, &mut messages)?;
+    Ok(messages)
 }
 
 /// The filter as the parameters of a statement, from ?2 on.
@@ -190,18 +214,19 @@ fn check(
 }
 
 /// The latest failures, grouped by cause.
-pub(super) fn failures(snapshot: &Connection, filter: &Filter) -> Result<FailureGroups, Fault> {
-    failures_bounded(snapshot, filter, READ_MAX)
+pub(super) fn failures(snapshot: &Connection, sought: &Sought) -> Result<FailureGroups, Fault> {
+    failures_bounded(snapshot, sought, READ_MAX)
 }
 
 fn failures_bounded(
     snapshot: &Connection,
-    filter: &Filter,
+    sought: &Sought,
     read_max: usize,
 ) -> Result<FailureGroups, Fault> {
+    let filter = &sought.filter;
     let events = event_ids(snapshot, filter)?;
     let conditions = conditions(filter, events.as_deref());
-    let mut candidates = Candidates::of_failures(snapshot, filter)?;
+    let mut candidates = Candidates::of_failures(snapshot, sought)?;
     let mut statement = snapshot.prepare_cached(FAILURES)?;
     let mut groups = Groups::default();
     let (mut read, mut left) = (0, read_max);

@@ -5,8 +5,9 @@
 //! two tables in sorted order, a slice at a time, so that one page takes many rows: preferably while idle, and
 //! with each group once too many have gathered.
 //!
-//! Only the writer has this. It looks up duplicates here and in `message_ids`; readers look in the tables,
-//! and in `messages` behind `sorted_through`. After a crash or a start, the writer reads the digests of
+//! Only the writer has this. It looks up duplicates here and in `message_ids`. Readers look in the tables, and in
+//! `messages` behind `sorted_through`; those that look for people or ids ask the writer first, so that they need not read
+//! all the messages there. After a crash or a start, the writer reads the digests of
 //! those messages back. Nothing is noted here before the transaction that it belongs to is committed.
 //! Memory may name messages that no longer exist.
 
@@ -61,6 +62,24 @@ pub(super) struct Row {
     pub(super) message_hash: i64,
     /// Those that it has of `lane`, `anonymous` and `email`.
     pub(super) persons: [Option<i64>; 3],
+}
+
+/// What a reader looks for.
+#[derive(Debug)]
+pub(super) enum Wanted {
+    /// Digest of a message id.
+    Id(i64),
+    /// Digests of persons.
+    Persons(Vec<i64>),
+}
+
+/// The newest messages that a reader looks for. A snapshot that is made later has all others in the tables, or behind
+/// `through`.
+#[derive(Debug, Default)]
+pub(super) struct Known {
+    pub(super) through: i64,
+    /// In no order.
+    pub(super) seqs: Vec<i64>,
 }
 
 /// Pairs of a digest and a sequence number.
@@ -135,9 +154,23 @@ impl Recent {
     /// The sequence numbers of known messages whose ids have this digest.
     pub(super) fn of_id(&self, message_hash: i64) -> impl Iterator<Item = i64> {
         let sorting = self.sorting.as_ref().map_or(&[][..], |sorting| &sorting.ids);
-        let first = sorting.partition_point(|(hash, _)| *hash < message_hash);
-        let sorting = sorting[first..].iter().take_while(move |(hash, _)| *hash == message_hash);
+        let sorting = of_digest(sorting, message_hash);
         self.ids.of(message_hash).chain(sorting.map(|(_, seq)| *seq))
+    }
+
+    /// Finds messages for a reader.
+    pub(super) fn find(&self, wanted: &Wanted) -> Known {
+        let seqs = match wanted {
+            Wanted::Id(id) => self.of_id(*id).collect(),
+            Wanted::Persons(persons) => {
+                let all = self.persons.iter();
+                let unsorted = all.filter(|(person, _)| persons.contains(person));
+                let sorting = self.sorting.as_ref().map_or(&[][..], |sorting| &sorting.persons);
+                let sorting = persons.iter().flat_map(|person| of_digest(sorting, *person));
+                unsorted.chain(sorting).map(|(_, seq)| *seq).collect()
+            }
+        };
+        Known { through: self.through, seqs }
     }
 
     /// Notes messages of a transaction that was committed: all that were unknown, and all that it inserted.
@@ -219,6 +252,12 @@ impl Recent {
             }
         }
     }
+}
+
+/// Those of sorted pairs that have a digest.
+fn of_digest(pairs: &[(i64, i64)], digest: i64) -> impl Iterator<Item = &(i64, i64)> {
+    let first = pairs.partition_point(|(other, _)| *other < digest);
+    pairs[first..].iter().take_while(move |(other, _)| *other == digest)
 }
 
 fn read_sorted_through(connection: &Connection) -> Result<i64, Fault> {

@@ -23,8 +23,8 @@ pub fn event_name(event: &str) -> &str {
 
 /// Whether the name of an event in a record is the one that was sent, neither cut nor [`OTHER_EVENTS`].
 pub fn is_whole_event_name(name: &str) -> bool {
-    // A longer one is cut between two characters.
-    name != OTHER_EVENTS && name.len() + char::MAX_LEN_UTF8 <= EVENT_NAME_BYTES_MAX
+    // A longer one is cut before a character of up to four bytes.
+    name != OTHER_EVENTS && name.len() + 4 <= EVENT_NAME_BYTES_MAX
 }
 
 /// Which messages to list: those that meet every given condition. The default lists all.

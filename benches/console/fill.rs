@@ -10,8 +10,8 @@ use segment_loops::action::{ActionKind, Endpoint, Unmatched, UnmatchedReason};
 use segment_loops::queue::intake::Intake;
 use segment_loops::queue::{
     Attempt, AttemptOutcome, Class, Consequence, Failure, FailureReason, FeedbackRecord, Lease,
-    LeaseRequest, NewDelivery, NewFeedback, NewMerge, NewMergedRequest, NewMessage, NewPlan,
-    NewRequest, Origin, OriginKind, PendingAsk, Seq, Settlement, Store,
+    LeaseRequest, NewDelivery, NewFeedback, NewMerge, NewMergedRequest, NewMessage, NewOutcome,
+    NewPlan, NewRequest, Origin, OriginKind, PendingAsk, Seq, Settlement, Store,
 };
 use segment_loops::segment::{Digests, Object, PersonIdKind};
 
@@ -136,7 +136,7 @@ fn message(digests: &Digests, n: usize, destination: &str, at: Timestamp) -> New
 async fn deliver(store: &dyn Store, lease: &Lease, part: &[(usize, Seq)], at: Timestamp) {
     let plans: Vec<(Seq, NewPlan)> = part.iter().map(|(n, seq)| (*seq, plan(*n, at))).collect();
     let carried = |(_, plan): &(Seq, NewPlan)| {
-        plan.deliveries.first().is_some_and(|delivery| delivery.outcome.is_ok())
+        plan.deliveries.first().is_some_and(|one| matches!(one.outcome, NewOutcome::Request(_)))
     };
     let carries: Vec<(usize, usize)> =
         (0..plans.len()).filter(|index| carried(&plans[*index])).map(|index| (index, 0)).collect();
@@ -159,14 +159,15 @@ async fn deliver(store: &dyn Store, lease: &Lease, part: &[(usize, Seq)], at: Ti
         now: at,
         attempt: Some(attempt),
         consequence: Consequence::Delivered,
+        contact: None,
     };
     store.settle(lease, settlement).await.unwrap();
 }
 
 fn plan(n: usize, now: Timestamp) -> NewPlan {
     let outcome = match fate(n) {
-        Fate::Delivered => Ok(request(n)),
-        Fate::Failed(reason) => Err(Failure { reason, detail: detail(reason, n) }),
+        Fate::Delivered => NewOutcome::Request(request(n)),
+        Fate::Failed(reason) => NewOutcome::Failed(Failure { reason, detail: detail(reason, n) }),
         Fate::Unmatched => {
             let (reason, detail) = (UnmatchedReason::NoSubscription, "no trigger matches");
             let unmatched = Some(Unmatched { reason, detail: detail.to_owned() });
@@ -209,6 +210,7 @@ fn request(n: usize) -> NewRequest {
         )),
         idempotency_key: endpoint.takes_idempotency_key().then(|| format!("key-{n}")),
         expires_at: None,
+        is_redundant: false,
     }
 }
 

@@ -1,10 +1,11 @@
-//! What merging saves: a realistic stream under a low rate, delivered once with merging and once
-//! without, and both compared: requests for each message, time until the last is delivered, and what
-//! Loops has in the end, which must be the same.
+//! What merging and `skip_unchanged` save: a realistic stream under a low rate, delivered with each setting, and all
+//! compared: requests, time until the last is delivered, and what Loops has in the end, which must be the same.
 //!
 //! `cargo bench --bench economy`. The stream, from a seed: 60 people make visits of a few page loads;
-//! each load repeats the person's identify (a trait changes with one visit in four) and is followed by up
-//! to three tracks. Visits are sent as they come, faster than the rate allows.
+//! each load is a page and repeats the person's identify (a trait changes with one visit in four), followed by up
+//! to three tracks. Visits are sent as they come, once faster than the rate allows, and once slower, so that
+//! little waits that could be merged. What is needed is one request for each event, and one for each upsert that changes
+//! something.
 #![allow(missing_docs, clippy::print_stdout, clippy::unwrap_used, reason = "a benchmark")]
 
 use std::collections::{BTreeMap, HashMap};
@@ -25,6 +26,8 @@ const RATE: u32 = 40;
 const PEOPLE: usize = 60;
 const VISITS: usize = 120;
 const SEED: u64 = 7;
+/// The time between two visits, in which the requests of one fit.
+const SLOW: Duration = Duration::from_millis(250);
 
 #[tokio::main]
 async fn main() {
@@ -32,24 +35,70 @@ async fn main() {
     let visits = visits();
     let messages: usize = visits.iter().map(Vec::len).sum();
     println!("{messages} messages in {VISITS} visits of {PEOPLE} people, {RATE} requests a second");
-    let merged = deliver(&visits, true, metrics.clone()).await;
-    let alone = deliver(&visits, false, metrics).await;
-    for (name, run) in [("merged", &merged), ("alone", &alone)] {
+    let needed = needed(&visits);
+    println!("needed are {needed} requests");
+    let alone = deliver(&visits, Setting { merge: false, ..SETTINGS[0] }, metrics.clone()).await;
+    let print = |pace: &str, name: &str, run: &Run| {
         println!(
-            "{name:<7} requests {:>5}, for each message {:.2}, delivered after {:.1} s",
+            "{pace:<6} {name:<22} requests {:>5}, {:.2} of what is needed, delivered after {:.1} s",
             run.requests,
-            run.requests as f64 / messages as f64,
+            run.requests as f64 / needed as f64,
             run.took.as_secs_f64()
         );
+    };
+    print("fast", "no merging, off", &alone);
+    for setting in SETTINGS {
+        let run = deliver(&visits, setting, metrics.clone()).await;
+        let (pace, name) = (if setting.is_slow { "slow" } else { "fast" }, setting.skip_unchanged);
+        print(pace, &format!("merging, {name}"), &run);
+        assert_eq!(run.contacts, alone.contacts, "the contacts end the same");
+        assert_eq!(
+            run.events, alone.events,
+            "each person's events are the same, in the same order"
+        );
     }
-    println!(
-        "ratio   requests {:.2}, time {:.2}",
-        merged.requests as f64 / alone.requests as f64,
-        merged.took.as_secs_f64() / alone.took.as_secs_f64()
-    );
-    assert_eq!(merged.contacts, alone.contacts, "the contacts end the same");
-    assert_eq!(merged.events, alone.events, "each person's events are the same, in the same order");
-    println!("contacts ({}) and events are the same", merged.contacts.len());
+    println!("contacts ({}) and events are the same", alone.contacts.len());
+}
+
+/// What a run is configured with.
+#[derive(Clone, Copy)]
+struct Setting {
+    merge: bool,
+    skip_unchanged: &'static str,
+    /// Whether visits come slower than the rate allows.
+    is_slow: bool,
+}
+
+const SETTINGS: [Setting; 6] = {
+    const fn of(skip_unchanged: &'static str, is_slow: bool) -> Setting {
+        Setting { merge: true, skip_unchanged, is_slow }
+    }
+    [
+        of("off", false),
+        of("observe", false),
+        of("on", false),
+        of("off", true),
+        of("observe", true),
+        of("on", true),
+    ]
+};
+
+/// One request for each event, and one for each upsert that changes something.
+fn needed(visits: &[Vec<Value>]) -> usize {
+    let mut known: HashMap<&str, &Value> = HashMap::new();
+    let mut needed = 0;
+    for message in visits.iter().flatten() {
+        let user = message["userId"].as_str().unwrap();
+        needed += match message["type"].as_str().unwrap() {
+            "track" => 1,
+            "identify" => {
+                let traits = &message["traits"];
+                usize::from(known.insert(user, traits) != Some(traits))
+            }
+            _ => 0,
+        };
+    }
+    needed
 }
 
 struct Run {
@@ -77,6 +126,7 @@ fn visits() -> Vec<Vec<Value>> {
             "visits": plans.get(&person).copied().unwrap_or_default()});
         let mut messages = Vec::new();
         for load in 0..random.usize(1..5) {
+            messages.push(message("page", person, json!({"path": "/"})));
             messages.push(message("identify", person, traits.clone()));
             for click in 0..random.usize(0..4) {
                 messages.push(message("track", person, json!({"load": load, "click": click})));
@@ -87,7 +137,7 @@ fn visits() -> Vec<Vec<Value>> {
     (0..VISITS).map(&mut visit).collect()
 }
 
-async fn deliver(visits: &[Vec<Value>], merge: bool, metrics: PrometheusHandle) -> Run {
+async fn deliver(visits: &[Vec<Value>], setting: Setting, metrics: PrometheusHandle) -> Run {
     let faults = Faults { rate_limit: RATE, ..Faults::default() };
     let options = SandboxOptions { api_key: None, team_name: "Economy".to_owned(), faults };
     let sandbox = Sandbox::new(options, Arc::new(SystemClock));
@@ -98,7 +148,11 @@ async fn deliver(visits: &[Vec<Value>], merge: bool, metrics: PrometheusHandle) 
         ("LOOPS_BASE_URL", &*format!("http://{loops}/api/v1")),
         ("LOOPS_RATE_LIMIT", &*RATE.to_string()),
         ("SEGMENT_WRITE_KEY", "bench"),
-        ("SEGMENT_LOOPS__DESTINATIONS__DEFAULT__MERGE", if merge { "true" } else { "false" }),
+        (
+            "SEGMENT_LOOPS__DESTINATIONS__DEFAULT__MERGE",
+            if setting.merge { "true" } else { "false" },
+        ),
+        ("SEGMENT_LOOPS__DESTINATIONS__DEFAULT__SKIP_UNCHANGED", setting.skip_unchanged),
     ]
     .map(|(name, value)| (name.to_owned(), value.to_owned()))
     .into();
@@ -118,6 +172,9 @@ async fn deliver(visits: &[Vec<Value>], merge: bool, metrics: PrometheusHandle) 
         let body = json!({"batch": visit}).to_string();
         let sent = client.post(&url).basic_auth("bench", Some("")).body(body).send().await.unwrap();
         assert_eq!(sent.status(), 200);
+        if setting.is_slow {
+            tokio::time::sleep(SLOW).await;
+        }
     }
     let expected = visits.iter().flatten().filter(|message| message["type"] == "track").count();
     // All events, then nothing more for a second: the last may be identifies.

@@ -10,7 +10,8 @@ use super::file::read_value;
 use super::{Problem, Stage};
 use crate::destination::subscription::{self, Subscription};
 use crate::destination::{
-    Destination, DestinationOptions, IdentityGuard, SkipUnchanged, SubscriptionProblem, Unsupported,
+    ConsentGuard, Destination, DestinationOptions, IdentityGuard, SkipUnchanged,
+    SubscriptionProblem, Unsupported,
 };
 use crate::segment::Value;
 
@@ -27,6 +28,7 @@ pub(super) struct Written<'a> {
     /// `None`: the default ones.
     pub(super) placeholder_ids: Option<Vec<String>>,
     pub(super) consent_categories: Vec<String>,
+    pub(super) consent: Option<String>,
     pub(super) skip_unchanged: Option<String>,
     pub(super) skip_unchanged_ttl_h: Option<u32>,
     pub(super) identity: Option<String>,
@@ -78,6 +80,12 @@ impl Planner {
             options.placeholder_ids = placeholder_ids;
         }
         options.consent_categories = written.consent_categories;
+        options.consent = loader.word(
+            (written.place, "consent"),
+            written.consent.as_deref(),
+            ConsentGuard::parse,
+            "\"guard\" (nobody is subscribed by a property that no mapping names) and \"pass\"",
+        );
         options.contacts.skip_unchanged = loader.word(
             (written.place, "skip_unchanged"),
             written.skip_unchanged.as_deref(),

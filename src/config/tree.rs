@@ -224,6 +224,7 @@ pub(super) struct DestinationTree {
     pub(super) placeholder_ids: Option<Texts>,
     #[serde(default)]
     pub(super) consent_categories: Texts,
+    pub(super) consent: Option<String>,
     pub(super) skip_unchanged: Option<String>,
     pub(super) skip_unchanged_ttl_h: Option<u32>,
     pub(super) identity: Option<String>,

@@ -3,6 +3,7 @@
 use bytes::Bytes;
 
 use super::body;
+use super::entries::Entries;
 use super::field::validate;
 use super::*;
 use crate::mapping::{Fields, Mapping};
@@ -128,6 +129,17 @@ impl CompiledSubscription {
         }
     }
 
+    /// Whether the mapping fills `subscribed` by its name, as a field or as one of the properties that it lists.
+    fn names_subscribed(&self) -> bool {
+        let mapping = &self.written.mapping;
+        let lists = |field| {
+            mapping.get(field).is_some_and(|listed: &Value| listed.get("subscribed").is_some())
+        };
+        mapping.get("subscribed").is_some_and(|value| !value.is_null())
+            || lists("customAttributes")
+            || lists("contactProperties")
+    }
+
     pub(super) fn fields<'a>(&'a self, message: &'a Value) -> Result<Fields<'a>, PlanFailure> {
         let resolved = self.mapping.resolve_fields(message);
         resolved.map_err(|failure| PlanFailure::invalid(failure.to_string()))
@@ -146,7 +158,10 @@ impl CompiledSubscription {
         if unsupported == Unsupported::Pass {
             null_context(message)?;
         }
-        let (endpoint, body) = body::make(action, fields, unsupported, warnings);
+        let (endpoint, mut body) = body::make(action, fields, unsupported, warnings);
+        if options.consent == ConsentGuard::Guard && !self.names_subscribed() {
+            leave_out_subscription(&mut body, warnings);
+        }
         let user_id = body.get("userId").and_then(|id| id.as_str());
         if user_id.is_some_and(|id| options.is_placeholder(id)) {
             return Err(PlanFailure {
@@ -157,6 +172,20 @@ impl CompiledSubscription {
         }
         let body = object_json(body.iter().map(|(key, value)| (key.as_ref(), value.as_ref())));
         Ok(Request { endpoint, body: Bytes::from(body) })
+    }
+}
+
+/// Leaves a `subscribed` out that rides in on other properties, unless it unsubscribes.
+fn leave_out_subscription(body: &mut Entries<'_>, warnings: &mut Vec<String>) {
+    let unsubscribes = |value: &Value| {
+        matches!(value, Value::Bool(false) | Value::Null) || value.as_str() == Some("false")
+    };
+    if body.get("subscribed").is_some_and(|value| !unsubscribes(value)) {
+        body.shift_remove("subscribed");
+        warnings.push(
+            "`subscribed` was left out: it came with other properties, and would subscribe people again who have unsubscribed; name the field `subscribed` in the mapping if that is meant"
+                .to_owned(),
+        );
     }
 }
 

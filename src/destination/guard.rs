@@ -42,6 +42,8 @@ pub struct DestinationOptions {
     pub placeholder_ids: Vec<String>,
     /// The categories of consent that the destination needs; empty: consent is ignored.
     pub consent_categories: Vec<String>,
+    /// What happens to a subscription that nobody asked for.
+    pub consent: ConsentGuard,
     /// What delivery does with what is known of contacts.
     pub contacts: ContactOptions,
 }
@@ -55,6 +57,32 @@ pub struct ContactOptions {
     pub skip_unchanged_ttl: Duration,
     /// What happens to an event with an address that its contact does not have.
     pub identity: IdentityGuard,
+}
+
+/// What happens to a `subscribed` that is among the traits of a person and that no mapping names: Loops would subscribe
+/// people again who have unsubscribed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum ConsentGuard {
+    /// It is left out, unless it unsubscribes.
+    #[default]
+    Guard,
+    /// It is sent.
+    Pass,
+}
+
+impl ConsentGuard {
+    /// Its name in the configuration.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            ConsentGuard::Guard => "guard",
+            ConsentGuard::Pass => "pass",
+        }
+    }
+
+    /// Reads its name.
+    pub fn parse(text: &str) -> Option<Self> {
+        [Self::Guard, Self::Pass].into_iter().find(|one| one.as_str() == text)
+    }
 }
 
 /// What happens to an upsert all of whose values Loops accepted before.
@@ -127,6 +155,7 @@ impl Default for DestinationOptions {
     fn default() -> Self {
         Self {
             placeholder_ids: PLACEHOLDER_IDS_DEFAULT.map(str::to_owned).into(),
+            consent: ConsentGuard::Guard,
             ..Self::unguarded(Unsupported::default())
         }
     }
@@ -145,6 +174,7 @@ impl DestinationOptions {
             unsupported,
             placeholder_ids: Vec::new(),
             consent_categories: Vec::new(),
+            consent: ConsentGuard::Pass,
             contacts: ContactOptions::default(),
         }
     }

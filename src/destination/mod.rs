@@ -21,7 +21,8 @@ pub use compare::{Change, Comparison, Made, Revision, Stopped};
 pub use compiled::CompiledSubscription;
 pub use explain::{Explained, ExplainedField, Explanation};
 pub use guard::{
-    ContactOptions, DestinationOptions, IdentityGuard, PLACEHOLDER_IDS_DEFAULT, SkipUnchanged,
+    ConsentGuard, ContactOptions, DestinationOptions, IdentityGuard, PLACEHOLDER_IDS_DEFAULT,
+    SkipUnchanged,
 };
 pub use literals::LiteralNames;
 pub use subscription::{Subscription, SubscriptionProblem, TriggerText};
@@ -269,10 +270,16 @@ impl Destination {
 
 /// A digest of everything that a plan depends on, apart from its message.
 fn revision(subscriptions: &[Subscription], options: &DestinationOptions) -> String {
-    let DestinationOptions { unsupported, placeholder_ids, consent_categories, contacts: _ } =
-        options;
-    let written =
-        format!("{subscriptions:?} {unsupported:?} {placeholder_ids:?} {consent_categories:?}");
+    let DestinationOptions {
+        unsupported,
+        placeholder_ids,
+        consent_categories,
+        consent,
+        contacts: _,
+    } = options;
+    let written = format!(
+        "{subscriptions:?} {unsupported:?} {placeholder_ids:?} {consent_categories:?} {consent:?}"
+    );
     let digest = Sha256::digest(written.as_bytes());
     digest.iter().map(|byte| format!("{byte:02x}")).collect()
 }

@@ -782,6 +782,46 @@ fn guarded(placeholder_ids: Option<&[&str]>, consent_categories: &[&str]) -> Des
 }
 
 #[test]
+fn nobody_is_subscribed_by_a_property_that_no_mapping_names() {
+    let made = |consent, mapping: &str, action, text: &str| {
+        let mut subscription = Destination::default_subscriptions().remove(action as usize);
+        if !mapping.is_empty() {
+            subscription.mapping = decode(mapping.as_bytes()).unwrap();
+        }
+        let options = DestinationOptions { consent, ..DestinationOptions::default() };
+        let destination = Destination::compile(&[subscription], options).unwrap();
+        let delivery = destination.plan(&message(text)).deliveries.remove(0);
+        let body = decode(&delivery.outcome.unwrap().body).unwrap();
+        (body.get("subscribed").map(Value::to_json), delivery.warnings.len())
+    };
+    use ActionKind::{CreateOrUpdateContact as Upsert, SendEvent};
+    let identify = |subscribed: &str| {
+        format!(r#"{{"type":"identify","userId":"u","traits":{{"subscribed":{subscribed}}}}}"#)
+    };
+    let (guard, pass) = (ConsentGuard::Guard, ConsentGuard::Pass);
+    assert_eq!(made(guard, "", Upsert, &identify("true")), (None, 1));
+    assert_eq!(made(pass, "", Upsert, &identify("true")), (Some("true".to_owned()), 0));
+    assert_eq!(made(guard, "", Upsert, &identify("false")), (Some("false".to_owned()), 0));
+    let user = r#""userId":{"@path":"$.userId"}"#;
+    for named in [
+        format!(r#"{{{user},"subscribed":{{"@path":"$.traits.subscribed"}}}}"#),
+        format!(
+            r#"{{{user},"customAttributes":{{"subscribed":{{"@path":"$.traits.subscribed"}}}}}}"#
+        ),
+    ] {
+        assert_eq!(made(guard, &named, Upsert, &identify("true")), (Some("true".to_owned()), 0));
+    }
+    let track = r#"{"type":"track","userId":"u","event":"e","properties":{"subscribed":true}}"#;
+    let event = format!(r#"{user},"eventName":{{"@path":"$.event"}}"#);
+    let spread = format!(r#"{{{event},"contactProperties":{{"@path":"$.properties"}}}}"#);
+    assert_eq!(made(guard, &spread, SendEvent, track), (None, 1));
+    let named = format!(
+        r#"{{{event},"contactProperties":{{"subscribed":{{"@path":"$.properties.subscribed"}}}}}}"#
+    );
+    assert_eq!(made(guard, &named, SendEvent, track), (Some("true".to_owned()), 0));
+}
+
+#[test]
 fn ids_that_are_none_make_no_request() {
     let kind = |destination: &Destination, text: &str| {
         let outcome = destination.plan(&message(text)).deliveries.remove(0).outcome;

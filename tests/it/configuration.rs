@@ -35,7 +35,7 @@ fn without_an_api_key_it_says_what_to_set() {
 #[test]
 fn each_error_is_named() {
     // The file, and what the refusal must name.
-    let cases: [(&str, &[&str]); 32] = [
+    let cases: [(&str, &[&str]); 33] = [
         ("[servr]\nlisten = '1.2.3.4:5'", &["segment-loops.toml", "servr"]),
         ("[destinations.b]\napi_key = \"api-canary-91bc\n", &["segment-loops.toml", "line 2"]),
         ("[server]\nlissten = '1.2.3.4:5'", &["segment-loops.toml", "server", "lissten"]),
@@ -103,6 +103,19 @@ fn each_error_is_named() {
             &["server.trusted_proxies", "`10.0.0.0/33`", "`proxy`"],
         ),
         ("[destinations.more]\napi_key = ''", &["destinations.more.api_key"]),
+        (
+            "[destinations.default]\nskip_unchanged = 'yes'\nskip_unchanged_ttl_h = 0\nidentity = 'on'\nconsent = 'off'",
+            &[
+                "destinations.default.skip_unchanged",
+                "`yes`",
+                "\"observe\"",
+                "destinations.default.skip_unchanged_ttl_h",
+                "1 or more",
+                "destinations.default.identity",
+                "destinations.default.consent",
+                "\"guard\"",
+            ],
+        ),
         (
             "[destinations.more]\napi_key_file = '/no/such/file'",
             &["destinations.more.api_key_file", "/no/such/file"],

@@ -151,6 +151,7 @@ impl Check<'_> {
             unsupported: tree.unsupported,
             placeholder_ids: tree.placeholder_ids.map(|ids| ids.0),
             consent_categories: tree.consent_categories.0,
+            consent: tree.consent,
             skip_unchanged: tree.skip_unchanged,
             skip_unchanged_ttl_h: tree.skip_unchanged_ttl_h,
             identity: tree.identity,

@@ -192,6 +192,10 @@ pub struct Funnel {
     pub unmatched: u64,
     /// The same by reason.
     pub unmatched_reasons: BTreeMap<String, u64>,
+    /// Requests that were made to Loops, each counted once, however often it was tried.
+    pub requests: u64,
+    /// Requests that were not needed, by how they were saved: `merged`, `unchanged`; those of `unchanged_would` were made.
+    pub requests_saved: BTreeMap<String, u64>,
 }
 
 /// What a status is made of.
@@ -497,11 +501,12 @@ fn funnel(found: &Found) -> Vec<Funnel> {
                 }
                 Stage::Delivered => funnel.delivered += tally.count,
                 Stage::Failed => funnel.failed += tally.count,
-                Stage::DeliveryDelivered
-                | Stage::DeliveryFailed
-                | Stage::DeliveryWarned
-                | Stage::Request
-                | Stage::RequestSaved => {}
+                Stage::Request => funnel.requests += tally.count,
+                Stage::RequestSaved => {
+                    let how = tally.reason.clone().unwrap_or_default();
+                    *funnel.requests_saved.entry(how).or_default() += tally.count;
+                }
+                Stage::DeliveryDelivered | Stage::DeliveryFailed | Stage::DeliveryWarned => {}
             }
         }
         funnel

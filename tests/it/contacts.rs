@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use serde_json::{Value, json};
 
-use crate::support::{EMAIL_DOMAIN, Reply, ScriptedLoops, Seen, Service, Setup};
+use crate::support::{ADMIN_TOKEN, EMAIL_DOMAIN, Reply, ScriptedLoops, Seen, Service, Setup};
 
 fn setup(base_url: &str, skip_unchanged: &str) -> Setup {
     Setup::with_loops(base_url)
@@ -119,10 +119,7 @@ async fn nothing_is_known_after_a_request_that_failed() {
     // A replay is meant to be sent.
     let body = json!({"state": "delivered", "messageIds": ["e"]});
     let replayed = service.request(reqwest::Method::POST, "/api/replay").json(&body);
-    assert_eq!(
-        Service::answer(replayed.bearer_auth(crate::support::ADMIN_TOKEN)).await.status,
-        200
-    );
+    assert_eq!(Service::answer(replayed.bearer_auth(ADMIN_TOKEN)).await.status, 200);
     assert_eq!(loops.next().await.body["plan"], "pro");
 }
 
@@ -166,6 +163,11 @@ async fn observing_sends_everything_and_counts() {
         assert_eq!(paths(&mut loops).len(), 3, "{skip_unchanged}");
         let saved = saved(&service).await;
         assert_eq!(saved.get("unchanged_would").map(String::as_str), would);
+        let now = service.request(reqwest::Method::GET, "/api/status").bearer_auth(ADMIN_TOKEN);
+        let day = Service::answer(now).await.body["funnel"][1].clone();
+        let would: u64 = would.map_or(0, |count| count.parse().unwrap());
+        assert_eq!(day["requests"], 3, "{day}");
+        assert_eq!(day["requestsSaved"]["unchanged_would"].as_u64().unwrap_or(0), would);
     }
 }
 

@@ -15,6 +15,9 @@ use crate::console::state::{AdminState, store_fault};
 use crate::console::status::{DestinationNow, Funnel, Status, read};
 use crate::queue::PauseReason;
 
+/// The smallest share of requests that is worth saving, in percent.
+const SAVINGS_MIN: u64 = 5;
+
 /// The width of the bar of a funnel, in its own units.
 const BAR: u64 = 1_000;
 
@@ -35,6 +38,8 @@ struct NowPage {
     destinations: Vec<Destination>,
     sources: Vec<Source>,
     spans: Vec<Span>,
+    /// What is saved, or would be.
+    savings: Option<String>,
     store: Vec<(&'static str, String)>,
     now: Option<Time>,
 }
@@ -108,6 +113,7 @@ pub(super) async fn page(State(state): State<AdminState>, frame: Frame) -> Respo
                 destinations: Vec::new(),
                 sources: Vec::new(),
                 spans: Vec::new(),
+                savings: None,
                 store: Vec::new(),
                 now: None,
             };
@@ -154,6 +160,7 @@ fn show(state: &AdminState, frame: Frame, status: Status) -> NowPage {
         destinations: status.destinations.iter().map(destination).collect(),
         sources: sources(&status),
         spans: status.funnel.iter().map(span).collect(),
+        savings: status.funnel.iter().find(|funnel| funnel.span == "24h").and_then(savings),
         store,
         now: Some(Time(status.now)),
         diagnosis: status.diagnosis,
@@ -303,6 +310,25 @@ fn span(funnel: &Funnel) -> Span {
     }
 }
 
+/// What skipping upserts that change nothing saves, or would save, if it is worth a sentence.
+fn savings(funnel: &Funnel) -> Option<String> {
+    let saved = |how| funnel.requests_saved.get(how).copied().unwrap_or_default();
+    let (unchanged, redundant) = (saved("unchanged"), saved("unchanged_would"));
+    if unchanged > 0 {
+        let unchanged = number(unchanged);
+        return Some(format!(
+            "In the last 24 hours, {unchanged} contact updates that would have changed nothing were not sent to Loops."
+        ));
+    }
+    let percent = (redundant * 100).checked_div(funnel.requests).unwrap_or(0);
+    let (redundant, requests) = (number(redundant), number(funnel.requests));
+    (percent >= SAVINGS_MIN).then(|| {
+        format!(
+            "In the last 24 hours, {percent} % of the requests to Loops ({redundant} of {requests}) changed nothing: skip_unchanged = \"on\" would save them."
+        )
+    })
+}
+
 /// A size as people read it.
 fn in_bytes(bytes: u64) -> String {
     const UNITS: [&str; 4] = ["KB", "MB", "GB", "TB"];
@@ -312,4 +338,24 @@ fn in_bytes(bytes: u64) -> String {
         unit += 1;
     }
     format!("{size:.1} {}", UNITS[unit])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_skipping_saves_is_said_where_it_is_worth_it() {
+        let said = |requests, saved: &[(&str, u64)]| {
+            let requests_saved = saved.iter().map(|(how, count)| ((*how).to_owned(), *count));
+            let requests_saved = requests_saved.collect();
+            savings(&Funnel { requests, requests_saved, ..Funnel::default() })
+        };
+        assert_eq!(said(0, &[]), None);
+        assert_eq!(said(1_000, &[("merged", 500), ("unchanged_would", 49)]), None);
+        let would = said(2_000, &[("unchanged_would", 1_234)]).unwrap();
+        assert!(would.contains("61 % of the requests to Loops (1,234 of 2,000)"), "{would}");
+        let skipped = said(2_000, &[("unchanged", 1_200), ("unchanged_would", 1_000)]).unwrap();
+        assert!(skipped.contains("1,200 contact updates"), "{skipped}");
+    }
 }

@@ -51,10 +51,11 @@ pub(super) enum Part {
     Erasures,
     LoopsEvents,
     Audit,
+    Contacts,
 }
 
 impl Part {
-    pub(super) const ALL: [Part; 12] = [
+    pub(super) const ALL: [Part; 13] = [
         Part::Streams,
         Part::EventNames,
         Part::Tallies,
@@ -67,6 +68,7 @@ impl Part {
         Part::Erasures,
         Part::LoopsEvents,
         Part::Audit,
+        Part::Contacts,
     ];
 
     pub(super) fn index(self) -> i32 {
@@ -88,6 +90,7 @@ impl Part {
             Part::Erasures => "erasures",
             Part::LoopsEvents => "loops_events",
             Part::Audit => "audit",
+            Part::Contacts => "contacts",
         }
     }
 }

@@ -95,7 +95,7 @@ impl History {
             webhook_id: format!("msg_{}", self.next),
             received_at: at(self.now_ms),
             at: at(self.now_ms - random.i64(0..2) * 1_000),
-            event: ["email.opened", "a\0b"][random.usize(0..2)].into(),
+            event: ["email.opened", "a\0b", "contact.deleted"][random.usize(0..3)].into(),
             user: random.bool().then(|| user(&format!("u{}", random.u32(0..4)))),
             email: random.bool().then(|| user("an address")),
             contact_id: random.bool().then(|| "c1".into()),
@@ -213,6 +213,16 @@ impl History {
             _ => Consequence::Delivered,
         };
         let mut settlement = settlement(request, request.attempts + 1, consequence);
+        if settlement.consequence == Consequence::Delivered {
+            let person = format!("u{}", self.random.u32(0..4));
+            settlement.contact = Some(ContactChange::Learn(Learned {
+                key: user(&person),
+                email: self.random.bool().then(|| user("an address")),
+                lane: lane("u0"),
+                started_at: at(self.now_ms),
+                properties: Vec::new(),
+            }));
+        }
         settlement.now = at(self.now_ms);
         if let Some(attempt) = &mut settlement.attempt {
             attempt.started_at = at(self.now_ms);
@@ -309,6 +319,12 @@ async fn contents(store: &dyn Store) -> Vec<String> {
     for destination in DESTINATIONS {
         let events = store.by_destination(destination, 1_000).await.unwrap();
         lines.extend(events.iter().map(stored));
+    }
+    let keys = ["u0", "u1", "u2", "u3"].map(user);
+    for destination in DESTINATIONS {
+        let mut contacts = store.contacts(destination, &keys).await.unwrap();
+        contacts.sort_by_key(|contact| contact.key);
+        lines.extend(contacts.iter().map(stored));
     }
     let persons = [user("u0"), user("an address")];
     lines.extend(store.by_person(&persons, 1_000).await.unwrap().iter().map(stored));

@@ -80,9 +80,8 @@ impl Stepper {
     ) -> Option<ContactChange> {
         let is_deletion = due.request.endpoint == Endpoint::DeleteContact;
         match (&verdict.consequence, tried.disposition) {
-            (Consequence::Delivered, Disposition::Delivered | Disposition::NothingToDelete)
-                if is_deletion =>
-            {
+            // Also if it is unknown whether Loops deleted it.
+            (Consequence::Delivered | Consequence::Failed(_), _) if is_deletion => {
                 Some(facts.delete())
             }
             (Consequence::Delivered, Disposition::Delivered) => {

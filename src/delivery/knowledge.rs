@@ -23,6 +23,8 @@ pub(super) struct Facts {
     key: PersonDigest,
     /// The digest of its address, if it has a `userId` too.
     email: Option<PersonDigest>,
+    /// Whether the address is the person's own: an event may carry that of somebody else.
+    is_upsert: bool,
     /// Its properties, among them `userId` and the address, so that there is at least one.
     values: Vec<(PropertyName, PropertyValue)>,
     /// Whether it changes what others may change, too: mailing lists and the subscription.
@@ -55,7 +57,13 @@ impl FactsMaker<'_> {
 
     fn facts_of(&self, endpoint: Endpoint, body: &Object) -> Option<Facts> {
         let (key, email) = self.contact(body)?;
-        let mut facts = Facts { key, email, values: Vec::new(), may_resubscribe: false };
+        let mut facts = Facts {
+            key,
+            email,
+            is_upsert: endpoint == Endpoint::UpdateContact,
+            values: Vec::new(),
+            may_resubscribe: false,
+        };
         for (name, value) in body.iter() {
             match (name, value) {
                 ("eventName" | "eventProperties", _) if endpoint == Endpoint::SendEvent => {}
@@ -86,6 +94,7 @@ impl Facts {
         ContactChange::Learn(Learned {
             key: self.key,
             email: self.email,
+            is_own_email: self.is_upsert,
             lane,
             started_at,
             properties,
@@ -209,12 +218,12 @@ impl<'a> Knowledge<'a> {
                 body.remove("email");
                 request.body = Bytes::from(Value::Object(body).to_json());
                 warnings.push(
-                    "`email` was left out of the event: the contact of this `userId` was delivered with another address, which Loops would replace; an address is changed by createOrUpdateContact"
+                    "`email` was left out of the event: this `userId` has another address, which Loops would replace by it; use createOrUpdateContact to change an address"
                         .to_owned(),
                 );
             }
             IdentityGuard::Observe => warnings.push(
-                "`email` of the event is not the address that was delivered for this `userId` before: Loops replaces the address of the contact by it; identity = \"guard\" leaves it out"
+                "`email` of the event is not the address that this `userId` has: Loops replaces the contact's address by it; with identity = \"guard\", it is left out"
                     .to_owned(),
             ),
             IdentityGuard::Off => {}
@@ -263,7 +272,9 @@ impl<'a> Knowledge<'a> {
             is_shared: false,
             properties: Vec::new(),
         });
-        contact.email = facts.email.or(contact.email);
+        if facts.is_upsert {
+            contact.email = facts.email.or(contact.email);
+        }
         contact.properties.retain(|known| {
             facts.values.iter().all(|(name, value)| *name != known.name || *value == known.value)
         });

@@ -39,7 +39,7 @@ impl Stepper {
         crash::point("freeze.before");
         let is_alone = planned.plans.len() == 1;
         let failed = failed(&planned, &message_ids);
-        let (economy, unchanged) = (planned.economy(), unchanged(&planned));
+        let (economy, not_needed) = (planned.economy(), not_needed(&planned));
         let frozen = match self.queue.freeze(lease, planned).await {
             Err(WorkError::Broken(fault)) if !is_alone => {
                 warn!(
@@ -75,7 +75,7 @@ impl Stepper {
                 counter!(telemetry::REQUESTS_SAVED, &labels).increment(count);
             }
         }
-        for (action, reason) in unchanged {
+        for (action, reason) in not_needed {
             self.count(action, reason.as_str());
         }
         Ok(frozen.requests)
@@ -217,13 +217,13 @@ fn failed(merge: &NewMerge, message_ids: &[String]) -> Vec<Failed> {
 }
 
 /// The deliveries of a merge that need no request.
-fn unchanged(merge: &NewMerge) -> Vec<(ActionKind, NotNeededReason)> {
+fn not_needed(merge: &NewMerge) -> Vec<(ActionKind, NotNeededReason)> {
     let deliveries = merge.plans.iter().flat_map(|(_, plan)| &plan.deliveries);
-    let unchanged = deliveries.filter_map(|delivery| match &delivery.outcome {
+    let found = deliveries.filter_map(|delivery| match &delivery.outcome {
         NewOutcome::NotNeeded(why) => Some((delivery.action?, why.reason)),
         NewOutcome::Request(_) | NewOutcome::Failed(_) => None,
     });
-    unchanged.collect()
+    found.collect()
 }
 
 fn unreadable(now: Timestamp) -> NewPlan {

@@ -129,15 +129,13 @@ impl CompiledSubscription {
         }
     }
 
-    /// Whether the mapping fills `subscribed` by its name, as a field or as one of the properties that it lists.
-    fn names_subscribed(&self) -> bool {
+    /// Whether `subscribed` is one of the properties that the mapping lists by their names.
+    fn lists_subscribed(&self) -> bool {
         let mapping = &self.written.mapping;
         let lists = |field| {
             mapping.get(field).is_some_and(|listed: &Value| listed.get("subscribed").is_some())
         };
-        mapping.get("subscribed").is_some_and(|value| !value.is_null())
-            || lists("customAttributes")
-            || lists("contactProperties")
+        lists("customAttributes") || lists("contactProperties")
     }
 
     pub(super) fn fields<'a>(&'a self, message: &'a Value) -> Result<Fields<'a>, PlanFailure> {
@@ -158,8 +156,11 @@ impl CompiledSubscription {
         if unsupported == Unsupported::Pass {
             null_context(message)?;
         }
+        // Only what the field was filled with counts as named: it may have been filled with nothing.
+        let is_named = fields.get("subscribed").is_some_and(|value| !value.is_null())
+            || self.lists_subscribed();
         let (endpoint, mut body) = body::make(action, fields, unsupported, warnings);
-        if options.consent == ConsentGuard::Guard && !self.names_subscribed() {
+        if options.consent == ConsentGuard::Guard && !is_named {
             leave_out_subscription(&mut body, warnings);
         }
         let user_id = body.get("userId").and_then(|id| id.as_str());

@@ -42,7 +42,7 @@ pub struct DestinationOptions {
     pub placeholder_ids: Vec<String>,
     /// The categories of consent that the destination needs; empty: consent is ignored.
     pub consent_categories: Vec<String>,
-    /// What happens to a subscription that nobody asked for.
+    /// What happens to an opt-in that no mapping names.
     pub consent: ConsentGuard,
     /// What delivery does with what is known of contacts.
     pub contacts: ContactOptions,
@@ -97,7 +97,7 @@ pub enum SkipUnchanged {
     On,
 }
 
-/// What happens to an event whose address is not the one that was delivered for its `userId` before.
+/// What happens to an event whose address is not the one that an upsert gave its `userId`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum IdentityGuard {
     /// It is sent as it is.

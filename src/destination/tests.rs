@@ -811,6 +811,11 @@ fn nobody_is_subscribed_by_a_property_that_no_mapping_names() {
     ] {
         assert_eq!(made(guard, &named, Upsert, &identify("true")), (Some("true".to_owned()), 0));
     }
+    // The field was filled with nothing, so what is sent is the trait.
+    let spread_too = format!(
+        r#"{{{user},"subscribed":{{"@path":"$.traits.news"}},"customAttributes":{{"@path":"$.traits"}}}}"#
+    );
+    assert_eq!(made(guard, &spread_too, Upsert, &identify("true")), (None, 1));
     let track = r#"{"type":"track","userId":"u","event":"e","properties":{"subscribed":true}}"#;
     let event = format!(r#"{user},"eventName":{{"@path":"$.event"}}"#);
     let spread = format!(r#"{{{event},"contactProperties":{{"@path":"$.properties"}}}}"#);

@@ -1,4 +1,4 @@
-//! What is known of the contacts at Loops: by what Loops accepted of us, and by what it reported.
+//! What is known of the contacts at Loops: by what Loops accepted from us, and by what it reported.
 //!
 //! Everything is kept as digests with the key of the installation. It is written in the transaction that records that
 //! Loops accepted a request, and it is no longer known as soon as it may no longer be true.
@@ -21,7 +21,7 @@ pub const PROPERTIES_MAX: usize = 500;
 pub struct Contact {
     /// The digest of its `userId`, or of its e-mail address if its requests have no `userId`.
     pub key: PersonDigest,
-    /// The digest of the address that was delivered last, beside a `userId`.
+    /// The digest of the address that an upsert gave it last, beside a `userId`.
     pub email: Option<PersonDigest>,
     /// Whether requests of another lane, or of another contact with its address, may have changed it, so that Loops may
     /// hold other values than these.
@@ -39,7 +39,7 @@ pub struct KnownProperty {
     pub value: PropertyValue,
     /// When Loops accepted it.
     pub at: Timestamp,
-    /// The request that it accepted.
+    /// The request that carried it.
     pub request: RequestId,
 }
 
@@ -61,6 +61,8 @@ pub struct Learned {
     pub key: PersonDigest,
     /// The digest of the address in the request, if it is not the key.
     pub email: Option<PersonDigest>,
+    /// Whether that is known to be the person's own: an upsert gave it.
+    pub is_own_email: bool,
     /// The lane of the request.
     pub lane: LaneKey,
     /// When the attempt began: what Loops reported since then counts.

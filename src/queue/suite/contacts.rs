@@ -24,7 +24,8 @@ fn property(name: i64, value: i64) -> KnownProperty {
 /// What a request of the person's own lane says of it, whose attempt began at [`at`] (10).
 fn learned(key: PersonDigest, properties: &[KnownProperty]) -> Learned {
     let properties = properties.to_vec();
-    Learned { key, email: None, lane: key.into(), started_at: at(10), properties }
+    let (email, is_own_email, started_at) = (None, true, at(10));
+    Learned { key, email, is_own_email, lane: key.into(), started_at, properties }
 }
 
 /// Sends a request, and settles it with a consequence.
@@ -82,6 +83,10 @@ pub(crate) async fn learns_what_loops_accepted(store: &dyn Store) {
     learn(store, first).await;
     learn(store, learned(bob, &[property(1, 9)])).await;
     learn(store, learned(ada, &[property(2, 5), property(3, 1)])).await;
+    // An event may carry the address of somebody else.
+    let friend = Some(address("friend@example.com"));
+    let event = Learned { email: friend, is_own_email: false, ..learned(ada, &[]) };
+    learn(store, event).await;
     let contact = Contact {
         key: ada,
         email,

@@ -218,6 +218,7 @@ impl History {
             settlement.contact = Some(ContactChange::Learn(Learned {
                 key: user(&person),
                 email: self.random.bool().then(|| user("an address")),
+                is_own_email: true,
                 lane: lane("u0"),
                 started_at: at(self.now_ms),
                 properties: Vec::new(),

@@ -30,8 +30,8 @@ const LEARN: &str = "
     INSERT INTO @contacts AS c (destination, contact, email, lane, is_shared, changed_day, properties)
     VALUES ($1, $2, $3, $4, $5, $6, $7)
     ON CONFLICT (contact, destination) DO UPDATE SET
-        email = $3, lane = $4, is_shared = $5, changed_day = $6,
-        properties = CASE WHEN c.reported_at > $8 THEN '' ELSE $7 END";
+        email = CASE WHEN c.reported_at >= $8 THEN c.email ELSE $3 END, lane = $4, is_shared = $5, changed_day = $6,
+        properties = CASE WHEN c.reported_at >= $8 THEN '' ELSE $7 END";
 /// $1 destination, $2 key.
 const FORGET: &str = "UPDATE @contacts SET properties = '' WHERE contact = $2 AND destination = $1";
 /// $1 destination, $2 seq.
@@ -121,21 +121,25 @@ async fn learn(
     let key = learned.key.0;
     let found = transaction.query_opt(FIND_TO_CHANGE, params![destination, key]).await?;
     let found = found.as_ref().map(known).transpose()?;
-    let is_reported_since = |at: Timestamp| at >= learned.started_at;
+    let is_reported_since = |at: Timestamp| to_ms(at) >= to_ms(learned.started_at);
     if found.as_ref().and_then(|known| known.reported_at).is_some_and(is_reported_since) {
         return Ok(());
     }
-    let (mut email, mut is_shared, mut properties) = (learned.email, false, Vec::new());
+    let (mut own, mut is_shared, mut properties) = (None, false, Vec::new());
     if let Some(Known { contact, lane, .. }) = found {
-        email = email.or(contact.email);
+        own = contact.email;
         is_shared = contact.is_shared || lane.is_some_and(|lane| lane != learned.lane);
         properties = contact.properties;
     }
-    let email = email.map(|digest| digest.0);
+    if learned.is_own_email {
+        own = learned.email.or(own);
+    }
+    let own = own.map(|digest| digest.0);
+    let email = learned.email.map(|digest| digest.0).or(own);
     is_shared |= transaction.execute(SHARE, params![destination, key, email]).await? > 0;
     let properties = to_bytes(&merge(properties, &learned.properties));
     let (lane, day, started_at) = (learned.lane.0, to_day(now), to_ms(learned.started_at));
-    let row = params![destination, key, email, lane, is_shared, day, properties, started_at];
+    let row = params![destination, key, own, lane, is_shared, day, properties, started_at];
     transaction.execute(LEARN, row).await?;
     Ok(())
 }

@@ -132,22 +132,26 @@ fn learn(
     let key = learned.key.0;
     let found =
         transaction.prepare_cached(FIND)?.query_row(params![destination, key], known).optional()?;
-    let is_reported_since = |at: Timestamp| at >= learned.started_at;
+    let is_reported_since = |at: Timestamp| to_ms(at) >= to_ms(learned.started_at);
     if found.as_ref().and_then(|known| known.reported_at).is_some_and(is_reported_since) {
         return Ok(());
     }
-    let (mut email, mut is_shared, mut properties) = (learned.email, false, Vec::new());
+    let (mut own, mut is_shared, mut properties) = (None, false, Vec::new());
     if let Some(Known { contact, lane, .. }) = found {
-        email = email.or(contact.email);
+        own = contact.email;
         is_shared = contact.is_shared || lane.is_some_and(|lane| lane != learned.lane);
         properties = contact.properties;
     }
-    let email = email.map(|digest| digest.0);
+    if learned.is_own_email {
+        own = learned.email.or(own);
+    }
+    let own = own.map(|digest| digest.0);
+    let email = learned.email.map(|digest| digest.0).or(own);
     let mut share = transaction.prepare_cached(SHARE)?;
     is_shared |= share.execute(params![destination, key, email])? > 0;
     let properties = to_bytes(&merge(properties, &learned.properties));
     let row =
-        params![destination, key, email, learned.lane.0, is_shared, day(to_ms(now)), properties];
+        params![destination, key, own, learned.lane.0, is_shared, day(to_ms(now)), properties];
     transaction.prepare_cached(LEARN)?.execute(row)?;
     Ok(())
 }

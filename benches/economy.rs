@@ -4,7 +4,7 @@
 //! `cargo bench --bench economy`. The stream, from a seed: 60 people make visits of a few page loads;
 //! each load is a page and repeats the person's identify (a trait changes with one visit in four), followed by up
 //! to three tracks. Visits are sent as they come, once faster than the rate allows, and once slower, so that
-//! little waits that could be merged. What is needed is one request for each event, and one for each upsert that changes
+//! little waits that could be merged. The minimum is one request for each event, and one for each upsert that changes
 //! something.
 #![allow(missing_docs, clippy::print_stdout, clippy::unwrap_used, reason = "a benchmark")]
 
@@ -36,11 +36,11 @@ async fn main() {
     let messages: usize = visits.iter().map(Vec::len).sum();
     println!("{messages} messages in {VISITS} visits of {PEOPLE} people, {RATE} requests a second");
     let needed = needed(&visits);
-    println!("needed are {needed} requests");
+    println!("the minimum is {needed} requests");
     let alone = deliver(&visits, Setting { merge: false, ..SETTINGS[0] }, metrics.clone()).await;
     let print = |pace: &str, name: &str, run: &Run| {
         println!(
-            "{pace:<6} {name:<22} requests {:>5}, {:.2} of what is needed, delivered after {:.1} s",
+            "{pace:<6} {name:<22} requests {:>5}, {:.2} times the minimum, delivered after {:.1} s",
             run.requests,
             run.requests as f64 / needed as f64,
             run.took.as_secs_f64()

@@ -28,7 +28,7 @@ pub(super) struct Reloader {
     loops_webhooks: watch::Sender<Arc<LoopsWebhooks>>,
     /// Wakes the tasks that hand webhooks on, by the names of their destinations.
     forwards: HashMap<String, Arc<Notify>>,
-    /// When the configuration was last loaded again, and what came of it.
+    /// When the configuration was last reloaded, and the result.
     last: Mutex<Option<(Instant, Reloaded)>>,
 }
 
@@ -123,7 +123,7 @@ impl Reloader {
         self.last().as_ref().map(|(at, _)| at.elapsed())
     }
 
-    /// What came of the last reload; `None`: there was none.
+    /// The result of the last reload; `None`: there was none.
     pub(super) fn last_reload(&self) -> Option<Reloaded> {
         self.last().as_ref().map(|(_, reloaded)| reloaded.clone())
     }

@@ -59,7 +59,7 @@ pub struct AdminState {
     pub turn: Turn,
     /// The configuration in force, for people.
     pub settings: Arc<dyn Fn() -> Vec<Setting> + Send + Sync>,
-    /// What came of the last reload; `None`: there was none since the start.
+    /// The result of the last reload; `None`: there was none since the start.
     pub last_reload: Arc<dyn Fn() -> Option<Reloaded> + Send + Sync>,
     /// Loads the configuration again and puts it into force. Reads files, so it blocks.
     pub reload: Arc<dyn Fn() -> Reload + Send + Sync>,

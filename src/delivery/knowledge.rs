@@ -6,6 +6,7 @@ use std::collections::HashMap;
 use bytes::Bytes;
 use jiff::{SignedDuration, Timestamp};
 
+use super::union::object;
 use crate::action::Endpoint;
 use crate::destination::{ContactOptions, IdentityGuard, Plan, Request, SkipUnchanged};
 use crate::queue::{
@@ -13,7 +14,7 @@ use crate::queue::{
 };
 use crate::segment::value::Object;
 use crate::segment::{
-    Digests, LaneKey, PersonDigest, PersonIdKind, PropertyName, PropertyValue, Value, decode,
+    Digests, LaneKey, PersonDigest, PersonIdKind, PropertyName, PropertyValue, Value,
 };
 
 /// What a request says of its contact.
@@ -113,10 +114,9 @@ impl Facts {
 }
 
 /// What follows from what is known for a delivery that has a request.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Judgement {
     /// It is sent.
-    #[default]
     Send,
     /// It is sent, although it changes nothing.
     Redundant,
@@ -176,10 +176,11 @@ impl<'a> Knowledge<'a> {
         warnings: &mut Vec<String>,
         is_replay: bool,
     ) -> Judgement {
-        if request.endpoint == Endpoint::SendEvent {
-            self.guard_address(request, warnings);
+        let Some(mut body) = object(&request.body) else { return Judgement::Send };
+        if request.endpoint == Endpoint::SendEvent && self.guard_address(&mut body, warnings) {
+            request.body = Bytes::from(Value::Object(body.clone()).to_json());
         }
-        let Some(facts) = self.maker.facts(request.endpoint, &request.body) else {
+        let Some(facts) = self.maker.facts_of(request.endpoint, &body) else {
             return Judgement::Send;
         };
         let unchanged = match request.endpoint {
@@ -201,32 +202,31 @@ impl<'a> Knowledge<'a> {
         Judgement::Send
     }
 
-    /// Takes an address out of an event that its contact does not have, as far as is known.
-    fn guard_address(&self, request: &mut Request, warnings: &mut Vec<String>) {
-        if self.options.identity == IdentityGuard::Off {
-            return;
-        }
-        let Some(mut body) = object(&request.body) else { return };
-        let Some((key, Some(email))) = self.maker.contact(&body) else { return };
+    /// Takes an address out of an event that its contact does not have, as far as is known; returns whether it did.
+    fn guard_address(&self, body: &mut Object, warnings: &mut Vec<String>) -> bool {
+        let Some((key, Some(email))) = self.maker.contact(body) else { return false };
         let known = self.contacts.get(&key).and_then(Option::as_ref);
-        let Some(known) = known.and_then(|contact| contact.email) else { return };
-        if email == known {
-            return;
+        let known = known.and_then(|contact| contact.email);
+        if known.is_none_or(|known| known == email) {
+            return false;
         }
         match self.options.identity {
+            IdentityGuard::Off => false,
+            IdentityGuard::Observe => {
+                warnings.push(
+                    "`email` of the event is not the address that this `userId` has: Loops replaces the contact's address by it; with identity = \"guard\", it is left out"
+                        .to_owned(),
+                );
+                false
+            }
             IdentityGuard::Guard => {
-                body.remove("email");
-                request.body = Bytes::from(Value::Object(body).to_json());
                 warnings.push(
                     "`email` was left out of the event: this `userId` has another address, which Loops would replace by it; use createOrUpdateContact to change an address"
                         .to_owned(),
                 );
+                body.remove("email");
+                true
             }
-            IdentityGuard::Observe => warnings.push(
-                "`email` of the event is not the address that this `userId` has: Loops replaces the contact's address by it; with identity = \"guard\", it is left out"
-                    .to_owned(),
-            ),
-            IdentityGuard::Off => {}
         }
     }
 
@@ -278,12 +278,5 @@ impl<'a> Knowledge<'a> {
         contact.properties.retain(|known| {
             facts.values.iter().all(|(name, value)| *name != known.name || *value == known.value)
         });
-    }
-}
-
-fn object(body: &Bytes) -> Option<Object> {
-    match decode::decode(body) {
-        Ok(Value::Object(object)) => Some(object),
-        _ => None,
     }
 }

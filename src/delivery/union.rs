@@ -76,7 +76,8 @@ impl Union {
     }
 }
 
-fn object(body: &Bytes) -> Option<Object> {
+/// The body of a request, which is an object.
+pub(super) fn object(body: &Bytes) -> Option<Object> {
     match decode(body) {
         Ok(Value::Object(object)) => Some(object),
         _ => None,

@@ -1,6 +1,11 @@
 //! What the engines share about contacts at Loops.
 
-use crate::queue::{CONTACTS_KEPT, FeedbackRecord};
+use jiff::Timestamp;
+
+use super::values::to_ms;
+use crate::queue::contacts::{merge, to_bytes};
+use crate::queue::{CONTACTS_KEPT, Contact, FeedbackRecord, Learned};
+use crate::segment::LaneKey;
 
 /// The length of a day.
 const DAY_MS: i64 = 24 * 60 * 60 * 1000;
@@ -21,5 +26,50 @@ pub(super) fn change(feedback: &FeedbackRecord) -> Option<bool> {
         "contact.deleted" => Some(true),
         "contact.unsubscribed" => Some(false),
         _ => None,
+    }
+}
+
+/// A contact, with what only the stores need to know of it.
+pub(super) struct Known {
+    pub(super) contact: Contact,
+    /// The lane of the last request that Loops accepted for it.
+    pub(super) lane: Option<LaneKey>,
+    /// When Loops last reported that others changed it.
+    pub(super) reported_at: Option<Timestamp>,
+}
+
+/// What is known of a contact once more was learned.
+pub(super) struct Update {
+    /// The digest of its own address.
+    pub(super) own_email: Option<i64>,
+    /// The digest of the address by which other contacts are the same one to Loops.
+    pub(super) email: Option<i64>,
+    /// Whether its lanes make it shared; other contacts with its address do, too.
+    pub(super) is_shared: bool,
+    /// Its properties, packed.
+    pub(super) properties: Vec<u8>,
+}
+
+impl Update {
+    /// Adds what was learned to what is known; `None`: Loops has reported a change since the attempt began.
+    pub(super) fn of(known: Option<Known>, learned: &Learned) -> Option<Self> {
+        let (mut own, mut is_shared, mut properties) = (None, false, Vec::new());
+        if let Some(Known { contact, lane, reported_at }) = known {
+            if reported_at.is_some_and(|at| to_ms(at) >= to_ms(learned.started_at)) {
+                return None;
+            }
+            own = contact.email;
+            is_shared = contact.is_shared || lane.is_some_and(|lane| lane != learned.lane);
+            properties = contact.properties;
+        }
+        if learned.is_own_email {
+            own = learned.email.or(own);
+        }
+        Some(Self {
+            own_email: own.map(|digest| digest.0),
+            email: learned.email.or(own).map(|digest| digest.0),
+            is_shared,
+            properties: to_bytes(&merge(properties, &learned.properties)),
+        })
     }
 }

@@ -50,7 +50,7 @@ async fn an_upsert_that_changes_nothing_is_not_sent() {
     let request = first["deliveries"][0]["request"]["id"].to_string();
     let detail = delivery["detail"].as_str().unwrap();
     assert!(detail.ends_with(&format!("request {request}")), "{detail} {first}");
-    // A part of what is known changes nothing either.
+    // An upsert with only some of the known values changes nothing either.
     identify(&service, "part", json!({"plan": "pro"})).await;
     assert_eq!(paths(&mut loops), ["/contacts/update"]);
     assert_eq!(saved(&service).await["unchanged"], "2");

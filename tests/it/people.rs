@@ -58,7 +58,7 @@ async fn a_person_is_found_by_any_id_with_all_messages_of_all_ids() {
     }
     let admin = Visitor::with(&service, ADMIN_TOKEN).await;
     let led = admin.post("/console/search", &[("q", &address)], &[]).await;
-    // Digests, which hold no part of what was looked for.
+    // Digests, which contain nothing of what was searched for.
     let digests = led.location().strip_prefix("/console/people/").unwrap();
     assert!(digests.chars().all(|c| c.is_ascii_hexdigit() || c == '-'), "{digests}");
     let page = admin.get(led.location()).await;

@@ -27,7 +27,7 @@ struct SettingsPage {
     /// A reload was asked for on this page and is done.
     is_reloaded: bool,
     problems: Vec<ReloadProblem>,
-    /// What came of the last reload, if there was one.
+    /// The result of the last reload, if there was one.
     last: Option<Reloaded>,
     replicas: Replicas,
     /// Each destination, and when Loops last reported something about it.

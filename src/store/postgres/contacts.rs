@@ -7,10 +7,10 @@ use super::Fault;
 use super::connection::Connection;
 use super::params::{Array, params};
 use super::rows::{from_ms, get, to_ms};
-use crate::queue::contacts::{from_bytes, merge, to_bytes};
+use crate::queue::contacts::from_bytes;
 use crate::queue::{Contact, ContactChange, Learned};
 use crate::segment::{LaneKey, PersonDigest};
-use crate::store::contacts::day;
+use crate::store::contacts::{Known, Update, day};
 
 /// $1 destination, $2 keys.
 const FIND: &str = "
@@ -60,13 +60,6 @@ pub(super) const PAST: &str = "
     DELETE FROM @contacts WHERE (contact, destination) IN (
         SELECT contact, destination FROM @contacts WHERE changed_day < $1 ORDER BY changed_day LIMIT $2
         FOR UPDATE SKIP LOCKED)";
-
-/// A contact, with what only the store needs to know of it.
-struct Known {
-    contact: Contact,
-    lane: Option<LaneKey>,
-    reported_at: Option<Timestamp>,
-}
 
 fn known(row: &Row) -> Result<Known, Fault> {
     let contact = Contact {
@@ -121,25 +114,13 @@ async fn learn(
     let key = learned.key.0;
     let found = transaction.query_opt(FIND_TO_CHANGE, params![destination, key]).await?;
     let found = found.as_ref().map(known).transpose()?;
-    let is_reported_since = |at: Timestamp| to_ms(at) >= to_ms(learned.started_at);
-    if found.as_ref().and_then(|known| known.reported_at).is_some_and(is_reported_since) {
+    let Some(Update { own_email, email, mut is_shared, properties }) = Update::of(found, learned)
+    else {
         return Ok(());
-    }
-    let (mut own, mut is_shared, mut properties) = (None, false, Vec::new());
-    if let Some(Known { contact, lane, .. }) = found {
-        own = contact.email;
-        is_shared = contact.is_shared || lane.is_some_and(|lane| lane != learned.lane);
-        properties = contact.properties;
-    }
-    if learned.is_own_email {
-        own = learned.email.or(own);
-    }
-    let own = own.map(|digest| digest.0);
-    let email = learned.email.map(|digest| digest.0).or(own);
+    };
     is_shared |= transaction.execute(SHARE, params![destination, key, email]).await? > 0;
-    let properties = to_bytes(&merge(properties, &learned.properties));
     let (lane, day, started_at) = (learned.lane.0, to_day(now), to_ms(learned.started_at));
-    let row = params![destination, key, own, lane, is_shared, day, properties, started_at];
+    let row = params![destination, key, own_email, lane, is_shared, day, properties, started_at];
     transaction.execute(LEARN, row).await?;
     Ok(())
 }

@@ -5,10 +5,10 @@ use rusqlite::{Connection, OptionalExtension as _, Row, params};
 
 use super::error::Fault;
 use super::rows::{from_ms, to_ms};
-use crate::queue::contacts::{from_bytes, merge, to_bytes};
+use crate::queue::contacts::from_bytes;
 use crate::queue::{Contact, ContactChange, Learned};
 use crate::segment::{LaneKey, PersonDigest};
-use crate::store::contacts::day;
+use crate::store::contacts::{Known, Update, day};
 
 /// ?1 destination, ?2 key.
 pub(super) const FIND: &str = "
@@ -68,13 +68,6 @@ pub(super) const PAST: &str = "
     DELETE FROM contacts WHERE id IN (
         SELECT id FROM contacts WHERE changed_day < ?1 ORDER BY changed_day LIMIT ?2)";
 
-/// A contact, with what only the store needs to know of it.
-struct Known {
-    contact: Contact,
-    lane: Option<LaneKey>,
-    reported_at: Option<Timestamp>,
-}
-
 fn known(row: &Row<'_>) -> rusqlite::Result<Known> {
     let contact = Contact {
         key: PersonDigest(row.get(0)?),
@@ -132,26 +125,21 @@ fn learn(
     let key = learned.key.0;
     let found =
         transaction.prepare_cached(FIND)?.query_row(params![destination, key], known).optional()?;
-    let is_reported_since = |at: Timestamp| to_ms(at) >= to_ms(learned.started_at);
-    if found.as_ref().and_then(|known| known.reported_at).is_some_and(is_reported_since) {
+    let Some(Update { own_email, email, mut is_shared, properties }) = Update::of(found, learned)
+    else {
         return Ok(());
-    }
-    let (mut own, mut is_shared, mut properties) = (None, false, Vec::new());
-    if let Some(Known { contact, lane, .. }) = found {
-        own = contact.email;
-        is_shared = contact.is_shared || lane.is_some_and(|lane| lane != learned.lane);
-        properties = contact.properties;
-    }
-    if learned.is_own_email {
-        own = learned.email.or(own);
-    }
-    let own = own.map(|digest| digest.0);
-    let email = learned.email.map(|digest| digest.0).or(own);
+    };
     let mut share = transaction.prepare_cached(SHARE)?;
     is_shared |= share.execute(params![destination, key, email])? > 0;
-    let properties = to_bytes(&merge(properties, &learned.properties));
-    let row =
-        params![destination, key, own, learned.lane.0, is_shared, day(to_ms(now)), properties];
+    let row = params![
+        destination,
+        key,
+        own_email,
+        learned.lane.0,
+        is_shared,
+        day(to_ms(now)),
+        properties
+    ];
     transaction.prepare_cached(LEARN)?.execute(row)?;
     Ok(())
 }

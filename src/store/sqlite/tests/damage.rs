@@ -57,6 +57,31 @@ fn overwrite_log(folder: &TempDir, at: usize, bytes: usize) {
     log.write_all_at(&vec![0xff; bytes], at as u64).unwrap();
 }
 
+/// Cuts the log, as another program might.
+fn cut_log(folder: &TempDir, kept: u64) {
+    let log = OpenOptions::new().write(true).open(path(folder, "-wal")).unwrap();
+    log.set_len(kept).unwrap();
+}
+
+/// Empties the log. While the returned connection is open, later commits stay in the log alone: the connection reads
+/// the database itself, so SQLite moves nothing there. Otherwise the writer may move the log while it is idle, and a
+/// log that was moved can be cut without loss.
+fn keep_in_log(folder: &TempDir) -> Connection {
+    assert!(open::empty_wal(&raw(folder)).unwrap());
+    let reader = FileOptions::new(&options(folder)).open_reader().unwrap();
+    execute(&reader, "BEGIN; SELECT 1 FROM messages");
+    reader
+}
+
+/// Waits until the writer has checked the files and begun a group.
+async fn until_writing(store: &SqliteStore) {
+    let began = std::time::Instant::now();
+    while !store.health.is_writing() {
+        assert!(began.elapsed() < Duration::from_secs(30));
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+}
+
 /// Accepts messages until one is; returns the ids of those that were acknowledged.
 async fn accept_until_one_is(store: &SqliteStore, name: &str) -> String {
     let began = std::time::Instant::now();
@@ -116,11 +141,7 @@ async fn a_log_that_is_taken_away_during_a_commit_is_noticed_before_the_answer()
         execute(&other, "BEGIN IMMEDIATE");
         let mut waiting = store.accept(vec![message("after")]);
         assert!(poll_once(waiting.as_mut()).await.is_pending());
-        let began = std::time::Instant::now();
-        while !store.health.is_writing() {
-            assert!(began.elapsed() < Duration::from_secs(30));
-            tokio::time::sleep(Duration::from_millis(1)).await;
-        }
+        until_writing(&store).await;
         std::fs::remove_file(path(&folder, suffix)).unwrap();
         drop(other);
         assert_eq!(waiting.await.unwrap(), [Accepted::New]);
@@ -166,11 +187,11 @@ async fn a_store_that_is_not_alone_with_a_moved_log_ends() {
 async fn a_log_that_is_cut_ends_the_store_before_anything_is_acknowledged() {
     for kept in [0, 32, 10_000] {
         let (store, folder) = fresh().await;
+        let reader = keep_in_log(&folder);
         for n in 0..20 {
             put(&store, message(&n.to_string())).await;
         }
-        let log = OpenOptions::new().write(true).open(path(&folder, "-wal")).unwrap();
-        log.set_len(kept).unwrap();
+        cut_log(&folder, kept);
         assert_unavailable(store.accept(vec![message("after")]).await);
         let why = tokio::time::timeout(Duration::from_secs(30), store.ended()).await.unwrap();
         let why = telemetry_chain(&why.unwrap());
@@ -178,6 +199,7 @@ async fn a_log_that_is_cut_ends_the_store_before_anything_is_acknowledged() {
         let why = store.ready().await.unwrap_err();
         assert!(telemetry_chain(&why).contains("cut"));
         store.close().await;
+        drop(reader);
         // The next one goes on with what is left.
         let again = SqliteStore::open(options(&folder)).await.unwrap();
         assert_eq!(again.accept(vec![message("after")]).await.unwrap(), [Accepted::New]);
@@ -188,6 +210,7 @@ async fn a_log_that_is_cut_ends_the_store_before_anything_is_acknowledged() {
 async fn a_log_that_is_cut_and_written_on_is_recognized() {
     for kept in [0, 10_000] {
         let (store, folder) = fresh().await;
+        let _reader = keep_in_log(&folder);
         for n in 0..20 {
             put(&store, message(&n.to_string())).await;
         }
@@ -198,6 +221,24 @@ async fn a_log_that_is_cut_and_written_on_is_recognized() {
         assert_unavailable(store.accept(vec![message("after")]).await);
         let why = tokio::time::timeout(Duration::from_secs(30), store.ended()).await.unwrap();
         assert!(telemetry_chain(&why.unwrap()).contains("cut"));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_log_that_was_moved_into_the_database_can_be_cut_without_loss() {
+    for kept in [0, 32, 10_000] {
+        let folder = TempDir::new().unwrap();
+        // So many that none are sorted in, which would write to the log.
+        let unsorted = SqliteOptions { recent_max: 1_000, ..options(&folder) };
+        let store = SqliteStore::open(unsorted).await.unwrap();
+        let mut acknowledged = accept_some(&store).await;
+        // As the writer does when it is idle.
+        assert!(open::empty_wal(&raw(&folder)).unwrap());
+        cut_log(&folder, kept);
+        put(&store, message("after")).await;
+        acknowledged.push("after".to_owned());
+        assert_kept(&store, &folder, &acknowledged).await;
+        assert!(is_well(&store));
     }
 }
 
@@ -329,11 +370,7 @@ async fn a_group_that_finds_damage_does_not_leave_the_writer_looking_stuck() {
     let mut hold: Pin<Box<dyn Future<Output = Result<(), Fault>> + Send>> =
         Box::pin(store.write(Hold(std::sync::Mutex::new(held))));
     assert!(poll_once(hold.as_mut()).await.is_pending());
-    let began = std::time::Instant::now();
-    while !store.health.is_writing() {
-        assert!(began.elapsed() < Duration::from_secs(30));
-        tokio::time::sleep(Duration::from_millis(1)).await;
-    }
+    until_writing(&store).await;
     // Both in one group.
     let [mut a, mut b] = ["a", "b"].map(|id| store.accept(vec![message(id)]));
     assert!(poll_once(a.as_mut()).await.is_pending());
@@ -653,11 +690,11 @@ async fn an_earlier_index_of_the_log_ends_the_store_and_the_next_one_finds_every
 async fn a_process_that_opens_a_database_whose_log_was_cut_says_so() {
     for kept in [0, 32, 10_000] {
         let (store, folder) = fresh().await;
+        let _reader = keep_in_log(&folder);
         for n in 0..20 {
             put(&store, message(&n.to_string())).await;
         }
-        let log = OpenOptions::new().write(true).open(path(&folder, "-wal")).unwrap();
-        log.set_len(kept).unwrap();
+        cut_log(&folder, kept);
         let why = telemetry_chain(&SqliteStore::open(options(&folder)).await.unwrap_err());
         for part in ["queue.db-wal", "was cut", "End all processes"] {
             assert!(why.contains(part), "{kept}: {why}");

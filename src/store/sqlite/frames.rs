@@ -59,14 +59,37 @@ impl Header {
         FRAME_HEADER_BYTES + self.page_bytes
     }
 
-    /// Returns what is in the place of a frame.
+    /// Returns what is in the place of a frame. Its checksum must continue that of the frame before it.
     pub(super) fn find(&self, log: &mut File, frame: u64) -> io::Result<Place> {
-        let start = self.end_of(frame.saturating_sub(1));
-        Ok(match read_at::<FRAME_HEADER_BYTES>(log, start)? {
-            Some(frame) if frame[8..16] == self.salts => Place::Frame,
-            Some(frame) if frame != [0; FRAME_HEADER_BYTES] => Place::Other,
-            _ => Place::Hole,
-        })
+        let before = match frame {
+            0 | 1 => Some(self.checksum),
+            _ => read_at::<FRAME_HEADER_BYTES>(log, self.end_of(frame - 2))?
+                .map(|before| self.checksum.continued(&before)),
+        };
+        let mut found = vec![0; self.frame_bytes()];
+        log.seek(SeekFrom::Start(self.end_of(frame.saturating_sub(1))))?;
+        let before = match (log.read_exact(&mut found), before) {
+            (Ok(()), Some(before)) => before,
+            (Err(error), _) if error.kind() != ErrorKind::UnexpectedEof => return Err(error),
+            _ => return Ok(Place::Hole),
+        };
+        if self.follows(&found, before).is_some() {
+            return Ok(Place::Frame);
+        }
+        let is_empty = |bytes: &[u8]| bytes.iter().all(|byte| *byte == 0);
+        // A hole that begins inside the frame reaches its end, since SQLite writes on behind it.
+        let is_hole = match found[8..16] == self.salts {
+            true => is_empty(&found[found.len() - 1..]),
+            false => is_empty(&found[..FRAME_HEADER_BYTES]) || is_empty(&found[16..]),
+        };
+        Ok(if is_hole { Place::Hole } else { Place::Other })
+    }
+
+    /// Returns the checksum of a frame that follows the one with this checksum; `None` if the frame is wrong.
+    fn follows(&self, frame: &[u8], mut checksum: Checksum) -> Option<Checksum> {
+        checksum.add(&frame[..8]);
+        checksum.add(&frame[FRAME_HEADER_BYTES..]);
+        (frame[8..16] == self.salts && checksum.is_at(frame, 16)).then_some(checksum)
     }
 
     /// Follows the checksums from the header through this many frames; returns the first frame that is wrong.
@@ -83,10 +106,9 @@ impl Header {
             log.read_exact(part)?;
             for frame in part.chunks_exact(self.frame_bytes()) {
                 verified += 1;
-                checksum.add(&frame[..8]);
-                checksum.add(&frame[FRAME_HEADER_BYTES..]);
-                if frame[8..16] != self.salts || !checksum.is_at(frame, 16) {
-                    return Ok(Some(verified));
+                match self.follows(frame, checksum) {
+                    Some(next) => checksum = next,
+                    None => return Ok(Some(verified)),
                 }
             }
         }
@@ -97,9 +119,9 @@ impl Header {
 /// What is in the place of a frame.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Place {
-    /// A frame of this log.
+    /// A whole frame of this log.
     Frame,
-    /// Nothing: the log ends before, or was cut there and then written on.
+    /// Nothing, or a part of a frame: the log ends before, or was cut there and then written on.
     Hole,
     /// A frame of an earlier log, or anything else.
     Other,
@@ -131,6 +153,11 @@ impl Checksum {
             second = second.wrapping_add(word([e, f, g, h])).wrapping_add(first);
         }
         self.sums = [first, second];
+    }
+
+    /// The checksum in the header of a frame, in the same byte order.
+    fn continued(&self, header: &[u8; FRAME_HEADER_BYTES]) -> Self {
+        Self { sums: [word(header, 16), word(header, 20)], ..*self }
     }
 
     fn is_at(&self, bytes: &[u8], at: usize) -> bool {
@@ -232,6 +259,23 @@ mod tests {
                     damaged[at] ^= 0x10;
                     assert!(Header::read(&mut file(&damaged)).unwrap().is_none(), "{at}");
                 }
+            }
+        }
+    }
+
+    #[test]
+    fn a_log_that_was_cut_inside_a_frame_and_then_written_on_has_a_hole_there() {
+        let log = written(512);
+        for number in [1, 50] {
+            let mut whole = file(&log);
+            let header = Header::read(&mut whole).unwrap().unwrap();
+            let [start, end] = [number - 1, number].map(|frame| header.end_of(frame) as usize);
+            for kept in start..end {
+                let mut cut = log.clone();
+                cut[kept..end].fill(0);
+                // Zeros in the place of zeros are no loss.
+                let expected = if cut == log { Place::Frame } else { Place::Hole };
+                assert_eq!(header.find(&mut file(&cut), number).unwrap(), expected, "{kept}");
             }
         }
     }

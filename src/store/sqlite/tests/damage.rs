@@ -225,6 +225,31 @@ async fn a_log_that_is_cut_and_written_on_is_recognized() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_log_that_is_cut_during_a_commit_ends_the_store_before_the_answer() {
+    // How many bytes of the log are kept, or cut off from its end.
+    for (kept, cut) in [(0, 0), (32, 0), (10_000, 0), (0, 1), (0, 2_000), (0, 4_100)] {
+        let (store, folder) = fresh().await;
+        let _reader = keep_in_log(&folder);
+        for n in 0..20 {
+            put(&store, message(&n.to_string())).await;
+        }
+        let other = raw(&folder);
+        execute(&other, "BEGIN IMMEDIATE");
+        let mut waiting = store.accept(vec![message("after")]);
+        assert!(poll_once(waiting.as_mut()).await.is_pending());
+        until_writing(&store).await;
+        let bytes = std::fs::metadata(path(&folder, "-wal")).unwrap().len();
+        cut_log(&folder, if cut > 0 { bytes - cut } else { kept });
+        drop(other);
+        // The writer has written on behind the hole.
+        assert_unavailable(waiting.await);
+        let why = tokio::time::timeout(Duration::from_secs(30), store.ended()).await.unwrap();
+        let why = telemetry_chain(&why.unwrap());
+        assert!(why.contains("cut"), "{kept} {cut}: {why}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_log_that_was_moved_into_the_database_can_be_cut_without_loss() {
     for kept in [0, 32, 10_000] {
         let folder = TempDir::new().unwrap();

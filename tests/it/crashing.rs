@@ -113,7 +113,7 @@ async fn crash_at(point: &str, times: u32) {
     let loops = ScriptedLoops::start(move |seen| script.lock().unwrap().take(seen)).await;
     let setup = Setup::with_loops(&loops.base_url);
     let at = format!("{point}:{times}");
-    let mut service = setup.clone().env("SEGMENT_LOOPS_CRASH_AT", &at).start();
+    let mut service = setup.clone().env("SEGMENT_LOOPS_CRASH_AT", &at).start_to_crash();
     let mut left = messages();
     send(&mut service, &mut left).await;
     if left.is_empty() {

@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::mpsc::RecvTimeoutError;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -220,7 +221,18 @@ impl Setup {
         self.start_in(folder)
     }
 
+    /// Starts the program, which may crash at any moment, even before its log says that it listens:
+    /// then no request reaches it, and `Service::has_ended` is true.
+    pub fn start_to_crash(&self) -> Service {
+        let folder = Arc::new(tempfile::tempdir().unwrap());
+        self.run_in(folder, true)
+    }
+
     fn start_in(&self, folder: Arc<tempfile::TempDir>) -> Service {
+        self.run_in(folder, false)
+    }
+
+    fn run_in(&self, folder: Arc<tempfile::TempDir>, may_crash: bool) -> Service {
         let (mut command, data) = self.command(folder.path());
         let mut process = command.stderr(Stdio::piped()).stdout(Stdio::null()).spawn().unwrap();
         let log = Arc::new(Mutex::new(Vec::new()));
@@ -236,9 +248,13 @@ impl Setup {
                 lines.lock().unwrap().push(line);
             }
         });
-        let Ok(address) = address.recv_timeout(PATIENCE) else {
-            let _ = process.kill();
-            panic!("the program did not start: {:?}", log.lock().unwrap());
+        let address = match address.recv_timeout(PATIENCE) {
+            Ok(address) => address,
+            Err(RecvTimeoutError::Disconnected) if may_crash => "127.0.0.1:0".to_owned(),
+            Err(_) => {
+                let _ = process.kill();
+                panic!("the program did not start: {:?}", log.lock().unwrap());
+            }
         };
         Service {
             base_url: format!("http://{address}"),

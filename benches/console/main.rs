@@ -6,9 +6,9 @@
 //! longer configured. Loops is a server in this process that takes everything.
 //!
 //! Each page is asked for again and again, in turn with the others, while senders send single calls at half of the speed
-//! that the program reaches alone. The first table has the time to the first byte of each, and the aims. Then the
-//! program is loaded as far as it goes, round after round: alone, with ten live lists, and with ten that look for what
-//! never arrives.
+//! that the program reaches alone. The first table has the time to the first byte of each, with its aims, and to the last. Then
+//! the program is loaded as far as it goes, round after round: alone, with ten live lists, and with ten that look for
+//! what never arrives.
 //!
 //! All of it shares the cores of the machine, the senders too.
 #![allow(

@@ -78,6 +78,25 @@ async fn what_failed_is_counted_shown_and_sent_again() {
 }
 
 #[tokio::test]
+async fn the_page_does_not_wait_for_the_count() {
+    let loops = ScriptedLoops::willing().await;
+    let service = set_up(&loops).start();
+    refused(&loops, &service).await;
+    let visitor = Visitor::with(&service, ADMIN_TOKEN).await;
+    let mut answer = visitor.open("/console/replay?state=failed", &[]).await;
+    assert_eq!(answer.headers()["x-accel-buffering"], "no");
+    let mut parts = Vec::new();
+    while let Some(part) = answer.chunk().await.unwrap() {
+        parts.push(String::from_utf8(part.to_vec()).unwrap());
+    }
+    assert!(parts[0].contains("Counting the messages"), "{}", parts[0]);
+    assert!(!parts[0].contains("would be sent again"), "{}", parts[0]);
+    let rest = parts[1..].concat();
+    assert!(rest.contains("2 messages would be sent again"), "{rest}");
+    assert!(rest.contains("Earlier replays") && rest.contains("</html>"), "{rest}");
+}
+
+#[tokio::test]
 async fn what_was_delivered_is_sent_again_only_if_its_number_is_typed() {
     let mut loops = ScriptedLoops::willing().await;
     let service = set_up(&loops).start();

@@ -22,15 +22,19 @@ mod subscriptions;
 mod tail;
 mod wish;
 
+use std::convert::Infallible;
 use std::sync::Arc;
 
 use askama::Template;
 use axum::Router;
+use axum::body::Body;
 use axum::extract::{DefaultBodyLimit, Request, State};
 use axum::http::{HeaderName, HeaderValue, StatusCode, header};
 use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{Html, IntoResponse, Response};
 use axum::routing::{get, post};
+use futures_util::future;
+use futures_util::stream::{self, StreamExt as _};
 use tower::ServiceBuilder;
 use tower_http::csrf::CsrfLayer;
 use tower_http::set_header::SetResponseHeaderLayer;
@@ -44,6 +48,9 @@ pub use tail::Tails;
 
 /// The largest form.
 const FORM_BYTES_MAX: usize = 64 * 1024;
+
+/// Tells nginx to pass on each part of an answer at once.
+const ACCEL_BUFFERING: HeaderName = HeaderName::from_static("x-accel-buffering");
 
 /// Nothing but our own script, style and pictures; no frame around it, no form to elsewhere.
 const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; \
@@ -111,11 +118,45 @@ async fn require_session(
 fn html(status: StatusCode, page: &impl Template) -> Response {
     match page.render() {
         Ok(text) => (status, Html(text)).into_response(),
-        Err(error) => {
-            tracing::error!(%error, "a page cannot be rendered");
-            ApiError::new(StatusCode::INTERNAL_SERVER_ERROR, "internal", "the page cannot be shown: please report the line `a page cannot be rendered` in the log").into_response()
-        }
+        Err(error) => not_rendered(&error),
     }
+}
+
+fn not_rendered(error: &askama::Error) -> Response {
+    tracing::error!(%error, "a page cannot be rendered");
+    ApiError::new(
+        StatusCode::INTERNAL_SERVER_ERROR,
+        "internal",
+        "the page cannot be shown: please report the line `a page cannot be rendered` in the log",
+    )
+    .into_response()
+}
+
+/// Sends a page up to a mark at once; then, as soon as it is made, the part that belongs there, and the rest. For parts that
+/// may take longer than a reader wants to wait for a page. It needs no script.
+fn in_two(
+    page: &impl Template,
+    mark: &str,
+    part: impl Future<Output = askama::Result<String>> + Send + 'static,
+) -> Response {
+    let text = match page.render() {
+        Ok(text) => text,
+        Err(error) => return not_rendered(&error),
+    };
+    let (head, tail) = text.split_once(mark).unwrap_or((&text, ""));
+    let (head, tail) = (head.to_owned(), tail.to_owned());
+    let rest = async move {
+        match part.await {
+            Ok(part) => part + &tail,
+            Err(error) => {
+                tracing::error!(%error, "a part of a page cannot be rendered");
+                tail
+            }
+        }
+    };
+    let parts = stream::once(future::ready(head)).chain(stream::once(rest));
+    let body = Body::from_stream(parts.map(Ok::<_, Infallible>));
+    ([(ACCEL_BUFFERING, HeaderValue::from_static("no"))], Html(body)).into_response()
 }
 
 /// A page that says what went wrong, and what to do.
@@ -152,4 +193,25 @@ fn refuse_foreign_form() -> Response {
         "the form was sent from another site: open the console itself and try again; a proxy in front must pass on the headers Host and Origin",
     )
     .into_response()
+}
+
+#[cfg(test)]
+mod tests {
+    use axum::body::to_bytes;
+
+    use super::*;
+
+    #[derive(Template)]
+    #[template(source = "head<!--here-->tail", ext = "html")]
+    struct Page;
+
+    #[tokio::test]
+    async fn a_page_is_sent_up_to_what_is_not_made_yet() {
+        let answer = in_two(&Page, "<!--here-->", future::pending());
+        let mut parts = answer.into_body().into_data_stream();
+        assert_eq!(parts.next().await.unwrap().unwrap(), "head");
+        assert!(future::poll_immediate(parts.next()).await.is_none(), "the rest is not made yet");
+        let answer = in_two(&Page, "<!--here-->", async { Ok(" and ".to_owned()) });
+        assert_eq!(to_bytes(answer.into_body(), 100).await.unwrap(), "head and tail");
+    }
 }

@@ -1,6 +1,7 @@
 //! Replaying: which messages, what it would do, and then doing it, in parts that each request can bear.
 //!
-//! The count fixes where the replay ends, so that it takes nothing that was accepted since.
+//! The count fixes where the replay ends, so that it takes nothing that was accepted since. It examines message by message,
+//! because the number that is confirmed must be exact; the page does not wait for it, but is sent up to there first.
 
 use std::time::Duration;
 
@@ -13,7 +14,7 @@ use axum::response::{IntoResponse, Redirect, Response};
 use super::frame::Frame;
 use super::messages::{Field, Row, fields};
 use super::parts::{Time, count, url_encode};
-use super::{error_page, html};
+use super::{error_page, html, in_two};
 use crate::console::audit::Actor;
 use crate::console::diagnosis::number;
 use crate::console::filter;
@@ -54,12 +55,19 @@ struct ReplayPage {
     times: [(&'static str, &'static str, String); 2],
     /// Conditions that have no field of their own, in words.
     fixed: Vec<(String, String)>,
-    counted: Option<Counted>,
+    /// Whether messages are chosen, and counted at [`COUNTED`].
+    is_asked: bool,
     past: Vec<Past>,
 }
 
+/// Where the page has what was counted. No text that is shown contains it, because it would be escaped.
+const COUNTED: &str = "<!--counted-->";
+
 /// What a replay would do.
+#[derive(Template)]
+#[template(path = "counted.html")]
 struct Counted {
+    is_admin: bool,
     replayed: u64,
     without_contents: u64,
     /// Of them, those that Loops accepted before.
@@ -97,22 +105,46 @@ fn names() -> Vec<&'static str> {
     [&filter::PAGE_NAMES[..], &[MESSAGE]].concat()
 }
 
+/// In place of what was counted, if the store failed meanwhile.
+#[derive(Template)]
+#[template(path = "not_counted.html")]
+struct NotCounted<'a> {
+    message: &'a str,
+}
+
 /// Chooses and counts.
 pub(super) async fn page(State(state): State<AdminState>, frame: Frame, uri: Uri) -> Response {
     match choose(&state, frame.clone(), &uri).await {
-        Ok(page) => html(StatusCode::OK, &page),
+        Ok(response) => response,
         Err(error) => error_page(frame, &error),
     }
 }
 
-async fn choose(state: &AdminState, frame: Frame, uri: &Uri) -> Result<ReplayPage, ApiError> {
+async fn choose(state: &AdminState, frame: Frame, uri: &Uri) -> Result<Response, ApiError> {
     let given = Parameters::of_form(uri, &names())?;
-    let is_asked = given.len() > 0;
     let chosen = replay_state(given.get("state"))?;
-    let counted = match is_asked {
-        true => Some(count_selected(state, &given, chosen).await?),
-        false => None,
-    };
+    let is_admin = frame.is_admin;
+    if given.len() == 0 {
+        let page = replay_page(state, frame, &given, chosen).await?;
+        return Ok(html(StatusCode::OK, &page));
+    }
+    let selection = selection(state, &given, chosen).await?;
+    let page = replay_page(state, frame, &given, chosen).await?;
+    let state = state.clone();
+    Ok(in_two(&page, COUNTED, async move {
+        match count_selected(&state, &given, selection, is_admin).await {
+            Ok(counted) => counted.render(),
+            Err(error) => NotCounted { message: &error.message }.render(),
+        }
+    }))
+}
+
+async fn replay_page(
+    state: &AdminState,
+    frame: Frame,
+    given: &Parameters,
+    chosen: ReplayState,
+) -> Result<ReplayPage, ApiError> {
     let text = |name: &str| given.get(name).unwrap_or_default().to_owned();
     let fixed = ["person", MESSAGE].into_iter();
     let fixed = fixed.filter_map(|name| Some((name.to_owned(), given.get(name)?.to_owned())));
@@ -125,11 +157,11 @@ async fn choose(state: &AdminState, frame: Frame, uri: &Uri) -> Result<ReplayPag
     Ok(ReplayPage {
         frame,
         states: states.map(|(value, label)| (value, label, value == chosen.as_str())),
-        fields: fields(state, &given).into_iter().filter(|field| field.name != "state").collect(),
+        fields: fields(state, given).into_iter().filter(|field| field.name != "state").collect(),
         event: text("event"),
         times: [("from", "Since", text("from")), ("to", "Until", text("to"))],
         fixed: fixed.collect(),
-        counted,
+        is_asked: given.len() > 0,
         past: past(state).await?,
     })
 }
@@ -208,9 +240,10 @@ async fn selection(
 async fn count_selected(
     state: &AdminState,
     given: &Parameters,
-    chosen: ReplayState,
+    selection: Selection,
+    is_admin: bool,
 ) -> Result<Counted, ApiError> {
-    let selection = selection(state, given, chosen).await?;
+    let chosen = selection.state;
     let whole = dry_run(state, &selection, None, COUNT_TIME).await?;
     let mut is_cut = whole.next.is_some();
     let delivered = match chosen {
@@ -238,6 +271,7 @@ async fn count_selected(
     hidden.push(("expected".to_owned(), whole.replayed.to_string()));
     hidden.push(("delivered".to_owned(), delivered.to_string()));
     Ok(Counted {
+        is_admin,
         replayed: whole.replayed,
         without_contents: whole.without_contents,
         delivered,

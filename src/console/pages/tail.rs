@@ -21,6 +21,7 @@ use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
+use super::ACCEL_BUFFERING;
 use super::messages::Row;
 use crate::console::filter;
 use crate::console::query::{Parameters, bad_query};
@@ -47,8 +48,6 @@ const LENGTH: Duration = Duration::from_secs(60 * 60);
 const KEEP_ALIVE: Duration = Duration::from_secs(15);
 
 const LAST_EVENT_ID: HeaderName = HeaderName::from_static("last-event-id");
-/// Tells nginx to pass on each event at once.
-const ACCEL_BUFFERING: HeaderName = HeaderName::from_static("x-accel-buffering");
 
 /// The places for live lists, which end when the program does.
 #[derive(Debug, Clone)]

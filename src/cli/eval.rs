@@ -163,6 +163,7 @@ fn segment_shape(written: &Value) -> Result<Subscription, String> {
         mapping: given(["mapping", "settings"]).cloned().unwrap_or_default(),
         merge: true,
         max_age_s: None,
+        resubscribe: false,
     })
 }
 

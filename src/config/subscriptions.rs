@@ -84,7 +84,7 @@ impl Planner {
             (written.place, "consent"),
             written.consent.as_deref(),
             ConsentGuard::parse,
-            "\"guard\" (nobody is subscribed by a property that no mapping names) and \"pass\"",
+            "\"guard\" (nobody is subscribed by a property that no mapping names, or after leaving) and \"pass\"",
         );
         options.contacts.skip_unchanged = loader.word(
             (written.place, "skip_unchanged"),

@@ -7,7 +7,7 @@ use super::idempotency::{Origin, Purpose};
 use super::knowledge::Judgement;
 use super::union::Union;
 use crate::clock::Clock;
-use crate::destination::{Plan, PlanFailure, PlanFailureKind, PlannedDelivery, Request};
+use crate::destination::{Guard, Plan, PlanFailure, PlanFailureKind, PlannedDelivery, Request};
 use crate::queue::{
     Failure, FailureReason, Job, NewDelivery, NewMerge, NewMergedRequest, NewOutcome, NewPlan,
     NewRequest, Seq,
@@ -93,7 +93,8 @@ impl Assembly {
         for (delivery_index, delivery, request) in judged.sent() {
             self.gather((index, delivery_index), delivery, request);
         }
-        let happened_at = judged.plan.as_ref().ok().and_then(|plan| plan.happened_at);
+        let happened_at =
+            judged.plan.as_ref().map_or(job.received_at, |plan| plan.happened_at(job.received_at));
         self.plans.push(Planned {
             seq,
             judged,
@@ -102,8 +103,7 @@ impl Assembly {
                 message_id: job.message_id.clone(),
                 replay: job.replay.number,
             },
-            // The sender's clock may be ahead.
-            happened_at: happened_at.map_or(job.received_at, |at| at.min(job.received_at)),
+            happened_at,
         });
     }
 
@@ -126,6 +126,24 @@ impl Assembly {
             self.groups.push(Group { union, carries: vec![index] });
             self.groups.len() - 1
         });
+    }
+
+    /// The guards that had something to do, one for each delivery and guard.
+    pub(super) fn guarded(&self) -> Vec<Guard> {
+        let plans = self.plans.iter().filter_map(|planned| planned.judged.plan.as_ref().ok());
+        let mut guarded = Vec::new();
+        for delivery in plans.flat_map(|plan| &plan.deliveries) {
+            let is_placeholder = matches!(
+                &delivery.outcome,
+                Err(PlanFailure { kind: PlanFailureKind::PlaceholderId, .. })
+            );
+            guarded.extend(is_placeholder.then_some(Guard::PlaceholderId));
+            let mut others = delivery.guarded.clone();
+            others.sort_unstable();
+            others.dedup();
+            guarded.append(&mut others);
+        }
+        guarded
     }
 
     /// Returns the plans and requests to freeze.
@@ -265,6 +283,8 @@ mod tests {
                 action: ActionKind::SendEvent,
                 may_merge: false,
                 max_age_s: Some(3_600),
+                resubscribe: false,
+                guarded: Vec::new(),
                 warnings: Vec::new(),
                 outcome: Ok(request),
             };

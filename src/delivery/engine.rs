@@ -89,6 +89,7 @@ impl Engine {
             large,
             activity,
         };
+        stepper.register_guards();
         let stepper = Arc::new(stepper);
         Self { stepper, keeper, options }
     }
@@ -367,6 +368,10 @@ mod tests {
         }
 
         async fn contacts(&self, _: &str, _: &[PersonDigest]) -> Result<Vec<Contact>, Unavailable> {
+            Ok(vec![])
+        }
+
+        async fn opt_outs(&self, _: &str, _: &[PersonDigest]) -> Result<Vec<OptOut>, Unavailable> {
             Ok(vec![])
         }
 

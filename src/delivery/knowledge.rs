@@ -6,9 +6,12 @@ use std::collections::HashMap;
 use bytes::Bytes;
 use jiff::{SignedDuration, Timestamp};
 
+use super::consent::{Consent, is_opt_in};
 use super::union::object;
 use crate::action::Endpoint;
-use crate::destination::{ContactOptions, IdentityGuard, Plan, Request, SkipUnchanged};
+use crate::destination::{
+    ContactOptions, Guard, IdentityGuard, Plan, PlannedDelivery, SkipUnchanged,
+};
 use crate::queue::{
     Contact, ContactChange, KnownProperty, Learned, NotNeeded, NotNeededReason, RequestId,
 };
@@ -156,28 +159,62 @@ impl<'a> Knowledge<'a> {
         self.contacts.extend(found.into_iter().map(|contact| (contact.key, Some(contact))));
     }
 
-    /// Judges the deliveries of a plan, in order; may take an address out of an event. A replayed message is meant to be
-    /// sent.
-    pub(super) fn judge(&mut self, plan: &mut Plan, is_replay: bool) -> Vec<Judgement> {
-        let mut judgements = Vec::with_capacity(plan.deliveries.len());
-        for delivery in &mut plan.deliveries {
-            let judgement = match &mut delivery.outcome {
-                Ok(request) => self.judge_request(request, &mut delivery.warnings, is_replay),
-                Err(_) => Judgement::Send,
-            };
-            judgements.push(judgement);
+    /// The people of whom must be known whether they left before a plan is judged, whose contacts were added: those of
+    /// its requests, if one of them subscribes somebody.
+    pub(super) fn opt_ins(&self, plan: &Plan) -> Vec<PersonDigest> {
+        let requests = plan.deliveries.iter().filter_map(|delivery| delivery.outcome.as_ref().ok());
+        let bodies: Vec<(Endpoint, Object)> = requests
+            .filter_map(|request| Some((request.endpoint, object(&request.body)?)))
+            .collect();
+        if !bodies.iter().any(|(endpoint, body)| is_opt_in(*endpoint, body)) {
+            return Vec::new();
         }
-        judgements
+        let mut persons: Vec<PersonDigest> =
+            bodies.iter().flat_map(|(_, body)| self.persons(body)).collect();
+        persons.sort_unstable();
+        persons.dedup();
+        persons
     }
 
-    fn judge_request(
+    /// The digests by which Loops may report what the contact of a request does: those of the request, and that of the
+    /// address that the contact is known to have.
+    fn persons(&self, body: &Object) -> Vec<PersonDigest> {
+        let Some((key, email)) = self.maker.contact(body) else { return Vec::new() };
+        let known = self.contacts.get(&key).and_then(Option::as_ref);
+        let known = known.and_then(|contact| contact.email);
+        [Some(key), email, known].into_iter().flatten().collect()
+    }
+
+    /// Judges the deliveries of a plan, in order; may take an address out of an event, and what subscribes somebody who
+    /// left out of each request. A replayed message is meant to be sent.
+    pub(super) fn judge(
         &mut self,
-        request: &mut Request,
-        warnings: &mut Vec<String>,
+        plan: &mut Plan,
         is_replay: bool,
+        consent: &Consent,
+    ) -> Vec<Judgement> {
+        let deliveries = plan.deliveries.iter_mut();
+        deliveries.map(|delivery| self.judge_delivery(delivery, is_replay, consent)).collect()
+    }
+
+    fn judge_delivery(
+        &mut self,
+        delivery: &mut PlannedDelivery,
+        is_replay: bool,
+        consent: &Consent,
     ) -> Judgement {
+        let PlannedDelivery { outcome, warnings, guarded, resubscribe, .. } = delivery;
+        let Ok(request) = outcome else { return Judgement::Send };
         let Some(mut body) = object(&request.body) else { return Judgement::Send };
+        let known = guarded.len();
         if request.endpoint == Endpoint::SendEvent && self.guard_address(&mut body, warnings) {
+            guarded.push(Guard::Identity);
+        }
+        let persons = self.persons(&body);
+        if consent.guard(&persons, *resubscribe, request.endpoint, &mut body, warnings) {
+            guarded.push(Guard::Consent);
+        }
+        if guarded.len() > known {
             request.body = Bytes::from(Value::Object(body.clone()).to_json());
         }
         let Some(facts) = self.maker.facts_of(request.endpoint, &body) else {

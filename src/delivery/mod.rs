@@ -16,6 +16,7 @@
 //! | `key_watch`, `pause` | whether Loops accepts the key |
 //! | `stepper` | one step: `planning` (`assembly`, `union`, `idempotency`), then `attempt` |
 //! | `knowledge` | what is known of contacts at Loops, and which requests it makes needless |
+//! | `consent` | which requests would subscribe people again who left |
 //! | `disposition`, `verdict`, `backoff` | what an answer means, and what follows from it |
 //! | `room` | how many messages are in memory at a time |
 //! | `panics` | messages that trigger a bug |
@@ -25,6 +26,7 @@ mod assembly;
 mod attempt;
 mod backoff;
 mod board;
+mod consent;
 mod disposition;
 mod engine;
 mod forward;

@@ -8,12 +8,13 @@ use metrics::counter;
 use tracing::{debug, error, info, warn};
 
 use super::assembly::{Assembly, JudgedPlan};
+use super::consent::Consent;
 use super::knowledge::Knowledge;
 use super::room::Preparing;
 use super::stepper::Stepper;
 use crate::action::{ActionKind, Unmatched, UnmatchedReason};
 use crate::crash;
-use crate::destination::{Destination, Plan};
+use crate::destination::{ConsentGuard, Destination, Guard, Plan};
 use crate::large::LARGE_BYTES;
 use crate::queue::{
     Failure, FailureReason, FrozenRequest, Job, Lease, NewDelivery, NewMerge, NewOutcome, NewPlan,
@@ -34,7 +35,8 @@ impl Stepper {
         preparing: Option<Preparing>,
     ) -> Result<Vec<FrozenRequest>, WorkError> {
         let message_id = &job.message_id;
-        let (planned, message_ids) = self.plan_turn(seq, job, neighbours).await?;
+        let PlannedTurn { merge: planned, message_ids, guarded } =
+            self.plan_turn(seq, job, neighbours).await?;
         drop(preparing);
         crash::point("freeze.before");
         let is_alone = planned.plans.len() == 1;
@@ -75,27 +77,36 @@ impl Stepper {
                 counter!(telemetry::REQUESTS_SAVED, &labels).increment(count);
             }
         }
+        for guard in guarded {
+            counter!(telemetry::GUARDED, &guard_labels(&self.name, guard)).increment(1);
+        }
         for (action, reason) in not_needed {
             self.count(action, reason.as_str());
         }
         Ok(frozen.requests)
     }
 
-    /// Plans a message, together with the neighbours behind it that can be merged without loss. Returns
-    /// the ids of these messages too, in the order of the plans.
+    /// Makes the counts of the guards known before one of them has anything to do.
+    pub(super) fn register_guards(&self) {
+        for guard in Guard::ALL {
+            counter!(telemetry::GUARDED, &guard_labels(&self.name, guard)).increment(0);
+        }
+    }
+
+    /// Plans a message, together with the neighbours behind it that can be merged without loss.
     async fn plan_turn(
         &self,
         seq: Seq,
         job: &Job,
         neighbours: &[Seq],
-    ) -> Result<(NewMerge, Vec<String>), Unavailable> {
+    ) -> Result<PlannedTurn, Unavailable> {
         let mut message_ids = vec![job.message_id.clone()];
         // A snapshot: a reload must not wait until the planning is done, and all messages of a turn are planned
         // with the same subscriptions.
         let destination = Arc::clone(&self.destination.borrow());
         let plan = self.room.turns.decode(job.payload.len(), || self.plan(&destination, job)).await;
         let mut knowledge = self.knowledge(&destination);
-        let judged = self.judge(&mut knowledge, plan, job).await?;
+        let judged = self.judge(&destination, &mut knowledge, plan, job).await?;
         let mut assembly = Assembly::new(seq, judged, job);
         let mut bytes = job.payload.len();
         for seq in neighbours {
@@ -112,12 +123,13 @@ impl Stepper {
                 break;
             }
             let plan = self.plan(&destination, &job);
-            let judged = self.judge(&mut knowledge, plan, &job).await?;
+            let judged = self.judge(&destination, &mut knowledge, plan, &job).await?;
             if !assembly.take(*seq, judged, &job) {
                 break;
             }
             message_ids.push(job.message_id);
         }
+        let guarded = assembly.guarded();
         let merge = assembly.into_merge(&*self.clock);
         if merge.plans.len() > 1 {
             debug!(
@@ -127,7 +139,7 @@ impl Stepper {
                 "merged with its neighbours"
             );
         }
-        Ok((merge, message_ids))
+        Ok(PlannedTurn { merge, message_ids, guarded })
     }
 
     /// What is known of contacts, of which none has been read yet.
@@ -138,6 +150,7 @@ impl Stepper {
     /// Judges a plan, for which it reads what is known of its contacts.
     async fn judge(
         &self,
+        destination: &Destination,
         knowledge: &mut Knowledge<'_>,
         plan: Result<Plan, NewPlan>,
         job: &Job,
@@ -153,7 +166,17 @@ impl Stepper {
             let found = self.queue.contacts(&self.name, &unread).await?;
             knowledge.add(unread, found);
         }
-        let judgements = knowledge.judge(&mut plan, job.replay.number > 0);
+        let opt_ins = match destination.options().consent {
+            ConsentGuard::Guard => knowledge.opt_ins(&plan),
+            ConsentGuard::Pass => Vec::new(),
+        };
+        let mut opt_outs = Vec::new();
+        if !opt_ins.is_empty() {
+            opt_outs = self.queue.opt_outs(&self.name, &opt_ins).await?;
+        }
+        let happened_at = plan.happened_at(job.received_at);
+        let consent = Consent { opt_outs, happened_at };
+        let judgements = knowledge.judge(&mut plan, job.replay.number > 0, &consent);
         Ok(JudgedPlan { plan: Ok(plan), judgements })
     }
 
@@ -189,6 +212,19 @@ impl Stepper {
         );
         Ok(plan)
     }
+}
+
+/// A message and its neighbours, planned.
+struct PlannedTurn {
+    merge: NewMerge,
+    /// Their ids, in the order of the plans.
+    message_ids: Vec<String>,
+    /// The guards that had something to do, one for each delivery and guard.
+    guarded: Vec<Guard>,
+}
+
+fn guard_labels(destination: &str, guard: Guard) -> [(&'static str, String); 2] {
+    [("destination", destination.to_owned()), ("guard", guard.as_str().to_owned())]
 }
 
 /// A delivery that ends without a request.

@@ -1,5 +1,6 @@
 //! Compares what a subscription does with a message before and after a change.
 
+use super::compiled::Noted;
 use super::explain::ExplainedField;
 use super::*;
 use crate::mapping::Unresolved;
@@ -141,7 +142,9 @@ impl Destination {
         self.plan_with(message, |one| {
             let made = one.make_until(message.value(), &self.options, stop);
             let made = made.map_err(|place| (one.name().to_owned(), place))?;
-            Ok(made.map(|made| one.planned(made.outcome, made.warnings)))
+            Ok(made.map(|Made { outcome, warnings }| {
+                one.planned(outcome, Noted { warnings, ..Noted::default() })
+            }))
         })
     }
 
@@ -201,6 +204,10 @@ impl Revision {
             let age = |age: Option<u64>| age.map_or("none".to_owned(), |age| age.to_string());
             let (before, after) = (age(before.max_age_s), age(after.max_age_s));
             notes.push(format!("max_age_s changes from {before} to {after}."));
+        }
+        if before.resubscribe != after.resubscribe {
+            let now = if after.resubscribe { "may now" } else { "no longer" };
+            notes.push(format!("Its requests {now} subscribe people again who left."));
         }
         notes
     }
@@ -269,18 +276,18 @@ impl CompiledSubscription {
         if !self.is_enabled() {
             return Ok(None);
         }
-        let mut warnings = Vec::new();
+        let mut noted = Noted::default();
         let outcome = match self.trigger.matches_until(message, stop) {
             Ok(false) => return Ok(None),
             Ok(true) => match self.mapping.resolve_fields_until(message, stop) {
-                Ok(fields) => self.request(message, fields, options, &mut warnings),
+                Ok(fields) => self.request(message, fields, options, &mut noted),
                 Err(Unresolved::Failed(failure)) => Err(PlanFailure::invalid(failure.to_string())),
                 Err(Unresolved::Stopped { field }) => return Err(Stopped::in_mapping(field)),
             },
             Err(_) if stop() => return Err(Stopped::Trigger),
             Err(failure) => Err(PlanFailure::invalid(failure.to_string())),
         };
-        Ok(Some(Made { outcome, warnings }))
+        Ok(Some(Made { outcome, warnings: noted.warnings }))
     }
 }
 

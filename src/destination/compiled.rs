@@ -10,6 +10,15 @@ use crate::mapping::{Fields, Mapping};
 use crate::segment::value::object_json;
 use crate::trigger::{Trigger, TriggerError};
 
+/// What is noted of a request while it is made.
+#[derive(Debug, Default)]
+pub(super) struct Noted {
+    /// As in [`PlannedDelivery`].
+    pub(super) warnings: Vec<String>,
+    /// As in [`PlannedDelivery`].
+    pub(super) guarded: Vec<Guard>,
+}
+
 /// A compiled subscription.
 #[derive(Debug, Clone)]
 pub struct CompiledSubscription {
@@ -102,21 +111,21 @@ impl CompiledSubscription {
 
     /// Plans a message; `None` if the trigger does not take it.
     pub fn plan(&self, message: &Value, options: &DestinationOptions) -> Option<PlannedDelivery> {
-        let mut warnings = Vec::new();
+        let mut noted = Noted::default();
         let outcome = match self.trigger.matches(message) {
             Ok(false) => return None,
             Ok(true) => self
                 .fields(message)
-                .and_then(|fields| self.request(message, fields, options, &mut warnings)),
+                .and_then(|fields| self.request(message, fields, options, &mut noted)),
             Err(failure) => Err(PlanFailure::invalid(failure.to_string())),
         };
-        Some(self.planned(outcome, warnings))
+        Some(self.planned(outcome, noted))
     }
 
     pub(super) fn planned(
         &self,
         outcome: Result<Request, PlanFailure>,
-        warnings: Vec<String>,
+        Noted { warnings, guarded }: Noted,
     ) -> PlannedDelivery {
         PlannedDelivery {
             subscription: self.written.name.clone(),
@@ -124,6 +133,8 @@ impl CompiledSubscription {
             // A late delivery is dropped alone.
             may_merge: self.written.merge && self.written.max_age_s.is_none(),
             max_age_s: self.written.max_age_s,
+            resubscribe: self.written.resubscribe,
+            guarded,
             warnings,
             outcome,
         }
@@ -148,8 +159,9 @@ impl CompiledSubscription {
         message: &Value,
         fields: Fields<'_>,
         options: &DestinationOptions,
-        warnings: &mut Vec<String>,
+        noted: &mut Noted,
     ) -> Result<Request, PlanFailure> {
+        let warnings = &mut noted.warnings;
         let action = self.written.action;
         let unsupported = options.unsupported;
         let fields = validate(action.fields(), fields, unsupported, warnings)?;
@@ -160,8 +172,11 @@ impl CompiledSubscription {
         let is_named = fields.get("subscribed").is_some_and(|value| !value.is_null())
             || self.lists_subscribed();
         let (endpoint, mut body) = body::make(action, fields, unsupported, warnings);
-        if options.consent == ConsentGuard::Guard && !is_named {
-            leave_out_subscription(&mut body, warnings);
+        if options.consent == ConsentGuard::Guard
+            && !is_named
+            && leave_out_subscription(&mut body, warnings)
+        {
+            noted.guarded.push(Guard::Consent);
         }
         let user_id = body.get("userId").and_then(|id| id.as_str());
         if user_id.is_some_and(|id| options.is_placeholder(id)) {
@@ -176,18 +191,17 @@ impl CompiledSubscription {
     }
 }
 
-/// Leaves a `subscribed` out that rides in on other properties, unless it unsubscribes.
-fn leave_out_subscription(body: &mut Entries<'_>, warnings: &mut Vec<String>) {
-    let unsubscribes = |value: &Value| {
-        matches!(value, Value::Bool(false) | Value::Null) || value.as_str() == Some("false")
-    };
-    if body.get("subscribed").is_some_and(|value| !unsubscribes(value)) {
+/// Leaves a `subscribed` out that rides in on other properties, unless it unsubscribes; returns whether it did.
+fn leave_out_subscription(body: &mut Entries<'_>, warnings: &mut Vec<String>) -> bool {
+    let leaves_out = body.get("subscribed").is_some_and(|value| subscribes(value));
+    if leaves_out {
         body.shift_remove("subscribed");
         warnings.push(
             "`subscribed` was left out: it came with other properties, and would subscribe people again who have unsubscribed; name the field `subscribed` in the mapping if that is meant"
                 .to_owned(),
         );
     }
+    leaves_out
 }
 
 /// Segment's runtime fails on a context of null after it has checked the fields. With "pass", which is

@@ -1,5 +1,6 @@
 //! Explains the plan for a message step by step, for people.
 
+use super::compiled::Noted;
 use super::*;
 use crate::mapping::Fields;
 
@@ -81,10 +82,12 @@ impl CompiledSubscription {
                 return explained;
             }
         }
+        let mut noted = Noted::default();
         explained.outcome = Some(self.fields(message).and_then(|fields| {
             explained.fields = self.explain_fields(message, &fields, &|| false);
-            self.request(message, fields, options, &mut explained.warnings)
+            self.request(message, fields, options, &mut noted)
         }));
+        explained.warnings = noted.warnings;
         explained
     }
 

@@ -42,7 +42,7 @@ pub struct DestinationOptions {
     pub placeholder_ids: Vec<String>,
     /// The categories of consent that the destination needs; empty: consent is ignored.
     pub consent_categories: Vec<String>,
-    /// What happens to an opt-in that no mapping names.
+    /// What happens to what may subscribe people again who left.
     pub consent: ConsentGuard,
     /// What delivery does with what is known of contacts.
     pub contacts: ContactOptions,
@@ -59,11 +59,36 @@ pub struct ContactOptions {
     pub identity: IdentityGuard,
 }
 
-/// What happens to a `subscribed` that is among the traits of a person and that no mapping names: Loops would subscribe
-/// people again who have unsubscribed.
+/// A guard that may leave something out of a request, or keep it from being sent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Guard {
+    /// Against subscribing people again who left: [`ConsentGuard`].
+    Consent,
+    /// Against the address of somebody else: [`IdentityGuard`].
+    Identity,
+    /// Against user ids that mean "no id".
+    PlaceholderId,
+}
+
+impl Guard {
+    /// All of them.
+    pub const ALL: [Guard; 3] = [Guard::Consent, Guard::Identity, Guard::PlaceholderId];
+
+    /// Its name in metrics.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Guard::Consent => "consent",
+            Guard::Identity => "identity",
+            Guard::PlaceholderId => "placeholder_id",
+        }
+    }
+}
+
+/// What happens to a request that may subscribe people again who have unsubscribed: by a `subscribed` that no mapping
+/// names, or although Loops reported that they left.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum ConsentGuard {
-    /// It is left out, unless it unsubscribes.
+    /// What would subscribe them is left out.
     #[default]
     Guard,
     /// It is sent.
@@ -83,6 +108,12 @@ impl ConsentGuard {
     pub fn parse(text: &str) -> Option<Self> {
         [Self::Guard, Self::Pass].into_iter().find(|one| one.as_str() == text)
     }
+}
+
+/// Whether a value of `subscribed`, or of a mailing list, subscribes.
+pub fn subscribes(value: &Value) -> bool {
+    let unsubscribes = matches!(value, Value::Bool(false) | Value::Null);
+    !unsubscribes && value.as_str() != Some("false")
 }
 
 /// What happens to an upsert all of whose values Loops accepted before.

@@ -21,8 +21,8 @@ pub use compare::{Change, Comparison, Made, Revision, Stopped};
 pub use compiled::CompiledSubscription;
 pub use explain::{Explained, ExplainedField, Explanation};
 pub use guard::{
-    ConsentGuard, ContactOptions, DestinationOptions, IdentityGuard, PLACEHOLDER_IDS_DEFAULT,
-    SkipUnchanged,
+    ConsentGuard, ContactOptions, DestinationOptions, Guard, IdentityGuard,
+    PLACEHOLDER_IDS_DEFAULT, SkipUnchanged, subscribes,
 };
 pub use literals::LiteralNames;
 pub use subscription::{Subscription, SubscriptionProblem, TriggerText};
@@ -62,6 +62,13 @@ pub struct Plan {
     pub happened_at: Option<Timestamp>,
 }
 
+impl Plan {
+    /// When the message happened, which is no later than when it was received: the sender's clock may be ahead.
+    pub fn happened_at(&self, received_at: Timestamp) -> Timestamp {
+        self.happened_at.map_or(received_at, |at| at.min(received_at))
+    }
+}
+
 /// The plan for a message under one subscription.
 #[derive(Debug, Clone, PartialEq)]
 pub struct PlannedDelivery {
@@ -73,6 +80,10 @@ pub struct PlannedDelivery {
     pub may_merge: bool,
     /// How long after the message happened its request is worth sending, in seconds.
     pub max_age_s: Option<u64>,
+    /// Whether its request may subscribe people again who left before the message happened.
+    pub resubscribe: bool,
+    /// The guards that left something out of the request.
+    pub guarded: Vec<Guard>,
     /// What was left out of the request or changed in it; never holds a value.
     pub warnings: Vec<String>,
     /// The request, or why there is none.
@@ -116,6 +127,7 @@ impl Destination {
                 mapping: action.default_mapping(),
                 merge: true,
                 max_age_s: None,
+                resubscribe: false,
             })
             .into()
     }

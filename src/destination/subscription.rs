@@ -25,6 +25,8 @@ pub struct Subscription {
     pub merge: bool,
     /// How long after a message happened its request is worth sending, in seconds; `None`: always.
     pub max_age_s: Option<u64>,
+    /// Whether its requests subscribe people again who left before the message happened.
+    pub resubscribe: bool,
 }
 
 /// How a trigger is written.
@@ -76,7 +78,7 @@ const PASSED_OVER: [&str; 12] = [
     "eventType",
 ];
 
-const KEYS: [&str; 13] = [
+const KEYS: [&str; 14] = [
     "name",
     "enabled",
     "action",
@@ -90,6 +92,7 @@ const KEYS: [&str; 13] = [
     "without",
     "merge",
     "max_age_s",
+    "resubscribe",
 ];
 
 /// The subscriptions in a file or an API answer: a list, one subscription, or an object with
@@ -134,8 +137,9 @@ impl<'a> Reader<'a> {
             self.report(key, format!("unknown; allowed are {}", KEYS.join(", ")));
         }
         let name = self.name();
-        let enabled = self.flag("enabled");
-        let merge = self.flag("merge");
+        let enabled = self.flag("enabled", true);
+        let merge = self.flag("merge", true);
+        let resubscribe = self.flag("resubscribe", false);
         let max_age_s = self.max_age();
         let (action, is_short) = self.action()?;
         let trigger = self.trigger();
@@ -148,6 +152,7 @@ impl<'a> Reader<'a> {
             mapping: mapping?,
             merge: merge?,
             max_age_s: max_age_s?,
+            resubscribe: resubscribe?,
         })
     }
 
@@ -183,10 +188,10 @@ impl<'a> Reader<'a> {
         }
     }
 
-    /// A boolean that is true unless given.
-    fn flag(&mut self, key: &'static str) -> Option<bool> {
+    /// A boolean.
+    fn flag(&mut self, key: &'static str, default: bool) -> Option<bool> {
         match self.one_of(&[key]) {
-            None => Some(true),
+            None => Some(default),
             Some((_, Value::Bool(flag))) => Some(*flag),
             Some(_) => {
                 self.report(key, "must be true or false");

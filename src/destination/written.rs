@@ -46,6 +46,9 @@ impl Subscription {
             #[allow(clippy::cast_precision_loss, reason = "see above")]
             keys.push(("max_age_s", Value::Number(seconds as f64)));
         }
+        if self.resubscribe {
+            keys.push(("resubscribe", Value::Bool(true)));
+        }
         let Some((without, mapping)) = short else {
             return (keys, self.mapping.as_object().cloned().unwrap_or_default());
         };

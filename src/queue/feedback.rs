@@ -151,7 +151,9 @@ pub fn forward_wait(tries: u32) -> Duration {
 #[async_trait]
 pub trait Feedback: Send + Sync {
     /// Records an event, unless one with the same destination and webhook id is there. When it returns, the event is on
-    /// stable storage, with what is to be handed on.
+    /// stable storage, with what is to be handed on. If it says that a contact left, or came back, that counts for
+    /// [`Work::opt_outs`](super::Work::opt_outs) unless a later one was recorded; it is kept until the person is erased,
+    /// whatever the retention.
     async fn record(&self, feedback: NewFeedback) -> Result<Recorded, Unavailable>;
 
     /// The latest events about a person, who is known by any of these digests: the one that happened last first, and

@@ -30,6 +30,7 @@
 
 mod ask;
 mod audit;
+mod consent;
 pub(crate) mod contacts;
 mod feedback;
 pub mod intake;
@@ -41,6 +42,8 @@ pub(crate) mod suite;
 
 pub use ask::*;
 pub use audit::*;
+pub(crate) use consent::ConsentReport;
+pub use consent::OptOut;
 pub use contacts::{CONTACTS_KEPT, Contact, ContactChange, KnownProperty, Learned, PROPERTIES_MAX};
 pub use feedback::*;
 pub use records::*;
@@ -192,6 +195,14 @@ pub trait Work: Send + Sync {
         destination: &str,
         keys: &[PersonDigest],
     ) -> Result<Vec<Contact>, Unavailable>;
+
+    /// Which of these persons left, as far as Loops reported it and has not reported that they came back: see
+    /// [`Feedback::record`].
+    async fn opt_outs(
+        &self,
+        destination: &str,
+        persons: &[PersonDigest],
+    ) -> Result<Vec<OptOut>, Unavailable>;
 
     /// Records the plan of a message and of the neighbours that were planned with it; merged requests may
     /// carry several of their deliveries. Returns the requests of the first message, which are then on

@@ -16,7 +16,7 @@ use crate::queue::{
     AcceptError, Accepted, Audit, AuditEntry, AuditRecord, BrokenMessage, CheckIn, Class,
     Consequence, Contact, Contents, Depth, EventName, FailureGroups, Feedback, FeedbackRecord,
     Filter, Forward, FreeSpace, Frozen, Head, Housekeeping, Inbox, Job, LaneAsk, LanePart, Lease,
-    LeaseHolder, LeaseRequest, Log, MessageRecord, NewFeedback, NewMerge, NewMessage, Page,
+    LeaseHolder, LeaseRequest, Log, MessageRecord, NewFeedback, NewMerge, NewMessage, OptOut, Page,
     PendingAsk, Recorded, ReplayAsk, ReplayChunk, Replays, Replicas, RequestContents, RequestId,
     Seq, Settlement, Store, Tally, TallyStep, Unavailable, Work, WorkError,
 };
@@ -164,6 +164,14 @@ impl Work for FlakyStore {
         keys: &[PersonDigest],
     ) -> Result<Vec<Contact>, Unavailable> {
         self.call("contacts", Access::Read, self.inner.contacts(destination, keys)).await
+    }
+
+    async fn opt_outs(
+        &self,
+        destination: &str,
+        persons: &[PersonDigest],
+    ) -> Result<Vec<OptOut>, Unavailable> {
+        self.call("opt_outs", Access::Read, self.inner.opt_outs(destination, persons)).await
     }
 
     async fn freeze(&self, lease: &Lease, merge: NewMerge) -> Result<Frozen, WorkError> {

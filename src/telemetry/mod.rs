@@ -31,6 +31,8 @@ pub const CONNECTIONS_OPEN: &str = "segment_loops_connections_open";
 pub const CONNECTIONS_CUT: &str = "segment_loops_connections_cut_total";
 /// Messages that no subscription took, by `destination` and `reason`.
 pub const UNMATCHED: &str = "segment_loops_unmatched_total";
+/// Deliveries in which a guard left something out, or that it kept from being sent, by `destination` and `guard`.
+pub const GUARDED: &str = "segment_loops_guarded_total";
 /// Counter of requests that were not needed, by destination and how they were saved.
 pub const REQUESTS_SAVED: &str = "segment_loops_requests_saved_total";
 /// Deliveries that ended, by `destination`, `action` and `outcome`.
@@ -153,6 +155,10 @@ fn describe() {
     describe_counter!(
         REQUESTS_SAVED,
         "Requests to Loops that were not needed, by how they were saved; those of unchanged_would were sent"
+    );
+    describe_counter!(
+        GUARDED,
+        "Deliveries in which a guard left something out, or that it kept from being sent"
     );
     describe_counter!(DELIVERIES, "Deliveries that ended");
     describe_counter!(LOOPS_REQUESTS, "Requests made to Loops; status 0: no answer");

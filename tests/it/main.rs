@@ -23,6 +23,7 @@ mod clocks;
 mod command_line;
 mod compare;
 mod configuration;
+mod consent;
 mod console;
 mod contacts;
 mod corpus;

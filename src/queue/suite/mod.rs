@@ -7,6 +7,7 @@
 #![deny(dead_code)]
 
 mod audit;
+mod consent;
 mod contacts;
 mod data;
 mod erasure;
@@ -22,6 +23,7 @@ mod tallies;
 mod work;
 
 pub(crate) use audit::*;
+pub(crate) use consent::*;
 pub(crate) use contacts::*;
 pub(crate) use data::*;
 pub(crate) use erasure::*;
@@ -162,6 +164,10 @@ macro_rules! store_suite {
             what_loops_reports_counts_more_than_an_earlier_attempt,
             contacts_go_with_their_person,
             contacts_are_forgotten_after_a_long_time,
+            who_left_is_known,
+            who_came_back_has_not_left,
+            an_opt_out_that_was_taken_back_before_it_arrived_does_not_count,
+            who_left_outlives_retention_and_not_the_person,
             a_delivery_without_a_request_is_delivered,
             lists_what_people_did_newest_first,
             keeps_what_people_did_as_long_as_records,

@@ -52,10 +52,11 @@ pub(super) enum Part {
     LoopsEvents,
     Audit,
     Contacts,
+    OptOuts,
 }
 
 impl Part {
-    pub(super) const ALL: [Part; 13] = [
+    pub(super) const ALL: [Part; 14] = [
         Part::Streams,
         Part::EventNames,
         Part::Tallies,
@@ -69,6 +70,7 @@ impl Part {
         Part::LoopsEvents,
         Part::Audit,
         Part::Contacts,
+        Part::OptOuts,
     ];
 
     pub(super) fn index(self) -> i32 {
@@ -91,6 +93,7 @@ impl Part {
             Part::LoopsEvents => "loops_events",
             Part::Audit => "audit",
             Part::Contacts => "contacts",
+            Part::OptOuts => "opt_outs",
         }
     }
 }

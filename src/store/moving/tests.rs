@@ -95,7 +95,9 @@ impl History {
             webhook_id: format!("msg_{}", self.next),
             received_at: at(self.now_ms),
             at: at(self.now_ms - random.i64(0..2) * 1_000),
-            event: ["email.opened", "a\0b", "contact.deleted"][random.usize(0..3)].into(),
+            event: ["email.opened", "a\0b", "contact.deleted", "email.unsubscribed"]
+                [random.usize(0..4)]
+            .into(),
             user: random.bool().then(|| user(&format!("u{}", random.u32(0..4)))),
             email: random.bool().then(|| user("an address")),
             contact_id: random.bool().then(|| "c1".into()),
@@ -328,6 +330,10 @@ async fn contents(store: &dyn Store) -> Vec<String> {
         lines.extend(contacts.iter().map(stored));
     }
     let persons = [user("u0"), user("an address")];
+    for destination in DESTINATIONS {
+        let opt_outs = store.opt_outs(destination, &persons).await.unwrap();
+        lines.extend(opt_outs.iter().map(stored).collect::<BTreeSet<_>>());
+    }
     lines.extend(store.by_person(&persons, 1_000).await.unwrap().iter().map(stored));
     let names = store.event_names(None).await.unwrap();
     lines.extend(names.iter().map(stored).collect::<BTreeSet<_>>());

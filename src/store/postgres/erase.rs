@@ -7,7 +7,7 @@ use super::connection::{Connection, Connections};
 use super::params::{Array, params};
 use super::replay::LOCK_DONE;
 use super::rows::get;
-use super::{Fault, contacts, contents, feedback, numbers, partitions};
+use super::{Fault, contacts, contents, feedback, numbers, opt_outs, partitions};
 
 /// $1 behind this one. The first deletion whose erasure is open, and how far that has come.
 const NEXT: &str = "
@@ -99,6 +99,8 @@ impl Deletion {
         }
         rows +=
             transaction.execute(contacts::OF_PERSON, params![self.destination, self.lane]).await?;
+        rows +=
+            transaction.execute(opt_outs::OF_PERSON, params![self.lane, self.destination]).await?;
         let done = transaction.query(LOCK_DONE, params![seqs]).await?;
         let done: Array<i64> = done.iter().map(|row| get(row, 0)).collect::<Result<_, _>>()?;
         let erasable = params![done, self.lane, self.destination];

@@ -9,7 +9,7 @@ use super::connection::Connection;
 use super::params::{params, text};
 use super::rows::{count, from_ms, get, to_ms};
 use super::steps::{Effects, Step};
-use super::{Fault, PostgresStore, contacts};
+use super::{Fault, PostgresStore, contacts, opt_outs};
 use crate::queue::{
     Feedback, FeedbackRecord, Forward, NewFeedback, Recorded, SignedWebhook, Unavailable,
 };
@@ -138,6 +138,9 @@ impl Step for Record {
             body,
         ];
         let inserted = transaction.execute(INSERT, params).await?;
+        if inserted > 0 {
+            opt_outs::report(transaction, of).await?;
+        }
         if inserted > 0
             && let Some(is_deleted) = change(of)
         {

@@ -26,6 +26,7 @@ mod list;
 mod log;
 pub(super) mod moving;
 pub(super) mod numbers;
+mod opt_outs;
 mod params;
 mod partitions;
 mod purge;
@@ -57,8 +58,8 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 use crate::config::{NotifyMode, StoreConfig};
 use crate::queue::{
     AcceptError, Accepted, BrokenMessage, Class, Contact, Depth, FreeSpace, Frozen, Head, Inbox,
-    Job, LaneAsk, LanePart, Lease, LeaseHolder, LeaseRequest, NewMerge, NewMessage, PendingAsk,
-    Seq, Settlement, Store, Unavailable, Work, WorkError,
+    Job, LaneAsk, LanePart, Lease, LeaseHolder, LeaseRequest, NewMerge, NewMessage, OptOut,
+    PendingAsk, Seq, Settlement, Store, Unavailable, Work, WorkError,
 };
 use crate::segment::{Digests, PersonDigest};
 use crate::store::backlog::{Backlog, Pending, Size};
@@ -466,6 +467,17 @@ impl Work for PostgresStore {
     ) -> Result<Vec<Contact>, Unavailable> {
         let connection = self.readers.get().await?;
         let found = contacts::contacts(&connection, destination, keys).await?;
+        connection.give_back();
+        Ok(found)
+    }
+
+    async fn opt_outs(
+        &self,
+        destination: &str,
+        persons: &[PersonDigest],
+    ) -> Result<Vec<OptOut>, Unavailable> {
+        let connection = self.readers.get().await?;
+        let found = opt_outs::find(&connection, destination, persons).await?;
         connection.give_back();
         Ok(found)
     }

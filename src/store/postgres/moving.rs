@@ -162,6 +162,12 @@ fn writes(part: Part) -> &'static [Write] {
                  u (contact, email, lane, reported_at, changed_day, is_shared, destination)",
             &[0, 1, 2, 3, 4, 5, 6],
         )],
+        Part::OptOuts => &[(
+            "INSERT INTO @opt_outs (person, email, at, is_lifted, destination, list, event)
+             SELECT person, email, at, is_lifted <> 0, destination, list, event
+             FROM unnest($1, $2, $3, $4, $5, $6, $7) u (person, email, at, is_lifted, destination, list, event)",
+            &[0, 1, 2, 3, 4, 5, 6],
+        )],
     }
 }
 

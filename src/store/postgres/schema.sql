@@ -297,6 +297,21 @@ CREATE INDEX contacts_email ON @contacts (email, destination) WHERE email IS NOT
 CREATE INDEX contacts_lane ON @contacts (lane, destination) WHERE lane <> contact;
 CREATE INDEX contacts_changed ON @contacts (changed_day);
 
+-- The contacts that left, as Loops reported it. Kept until the person is erased.
+CREATE TABLE @opt_outs (
+    id          bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    person      bigint,                           -- digest of the contact's userId
+    email       bigint,                           -- digest of its e-mail address
+    at          bigint NOT NULL,                  -- when, by Loops' clock
+    is_lifted   boolean NOT NULL DEFAULT false,   -- the event says that it came back
+    destination text NOT NULL,
+    list        text NOT NULL,                    -- id of the mailing list that it left; empty: all mails
+    event       text NOT NULL                     -- by which Loops reported it
+);
+
+CREATE INDEX opt_outs_person ON @opt_outs (person, destination) WHERE person IS NOT NULL;
+CREATE INDEX opt_outs_email ON @opt_outs (email, destination) WHERE email IS NOT NULL;
+
 -- What Loops reported by its webhooks, and what of it is still to be handed on.
 CREATE TABLE @loops_events (
     id                bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,

@@ -21,13 +21,14 @@ use super::replicas::CheckOut;
 use super::set_aside::SetAside;
 use super::settle::Settle;
 use super::store::SqliteStore;
-use super::{contacts, erase, list, log, open, purge, replay, replicas};
+use super::{contacts, erase, list, log, open, opt_outs, purge, replay, replicas};
 use crate::queue::{
     AcceptError, Accepted, BrokenMessage, CheckIn, Class, Contact, Contents, Depth, EventName,
     FailureGroups, Filter, FreeSpace, Frozen, Head, Housekeeping, Inbox, Job, LaneAsk, LanePart,
-    Lease, LeaseHolder, LeaseRequest, Log, MessageRecord, NewMerge, NewMessage, Page, PendingAsk,
-    ReplayAsk, ReplayChunk, ReplayPosition, ReplayState, Replays, Replicas, RequestContents,
-    RequestId, Seq, Settlement, Store, Tally, TallyStep, Unavailable, Work, WorkError,
+    Lease, LeaseHolder, LeaseRequest, Log, MessageRecord, NewMerge, NewMessage, OptOut, Page,
+    PendingAsk, ReplayAsk, ReplayChunk, ReplayPosition, ReplayState, Replays, Replicas,
+    RequestContents, RequestId, Seq, Settlement, Store, Tally, TallyStep, Unavailable, Work,
+    WorkError,
 };
 use crate::segment::{Digests, MessageHash, PersonDigest};
 use crate::store::backlog::Size;
@@ -120,6 +121,16 @@ impl Work for SqliteStore {
     ) -> Result<Vec<Contact>, Unavailable> {
         let (destination, keys) = (destination.to_owned(), keys.to_vec());
         let read = move |snapshot: &Connection| contacts::contacts(snapshot, &destination, &keys);
+        Ok(self.readers.read(read).await?)
+    }
+
+    async fn opt_outs(
+        &self,
+        destination: &str,
+        persons: &[PersonDigest],
+    ) -> Result<Vec<OptOut>, Unavailable> {
+        let (destination, persons) = (destination.to_owned(), persons.to_vec());
+        let read = move |snapshot: &Connection| opt_outs::find(snapshot, &destination, &persons);
         Ok(self.readers.read(read).await?)
     }
 

@@ -7,6 +7,7 @@ use super::contacts;
 use super::error::Fault;
 use super::feedback;
 use super::group::{Effects, Step};
+use super::opt_outs;
 use super::purge::{CONTENTS, DELETE_ERASURE, execute};
 use super::recent::sorted_through;
 
@@ -136,6 +137,7 @@ impl Step for Erase {
             return Ok(rows);
         }
         rows += execute(transaction, contacts::OF_PERSON, params![destination, lane])?;
+        rows += execute(transaction, opt_outs::OF_PERSON, params![lane, destination])?;
         for seq in &self.seqs {
             if is_erasable.exists(params![seq, lane, destination])? {
                 for text in CONTENTS.into_iter().chain(TRACES) {

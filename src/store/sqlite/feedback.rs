@@ -8,6 +8,7 @@ use rusqlite::{Connection, OptionalExtension as _, Row, params};
 use super::contacts;
 use super::error::Fault;
 use super::group::{Effects, Step};
+use super::opt_outs;
 use super::rows::{count, from_ms, to_ms};
 use super::store::SqliteStore;
 use crate::queue::{
@@ -126,6 +127,9 @@ impl Step for Record {
             forward.map(|webhook| &webhook.signature),
             forward.map(|webhook| &webhook.body[..]),
         ])?;
+        if inserted > 0 {
+            opt_outs::report(transaction, of)?;
+        }
         if inserted > 0
             && let Some(is_deleted) = change(of)
         {

@@ -27,6 +27,7 @@ mod log;
 pub(super) mod moving;
 mod network;
 mod open;
+mod opt_outs;
 mod options;
 #[cfg(test)]
 mod plans;

@@ -204,6 +204,11 @@ fn reading(part: Part) -> Reading {
             "SELECT id, contact, email, lane, reported_at, changed_day, is_shared, destination
              FROM contacts WHERE id > ?1 ORDER BY id",
         ),
+        Part::OptOuts => (
+            "nnnnttt",
+            "SELECT id, person, email, at, is_lifted, destination, list, event
+             FROM opt_outs WHERE id > ?1 ORDER BY id",
+        ),
     };
     Reading { text, columns }
 }

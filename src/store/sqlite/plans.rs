@@ -81,6 +81,26 @@ fn statements() -> &'static [(&'static str, &'static str, &'static [&'static str
             REPORTED => [],
             PAST => ["contacts (rowid=?)", "contacts_changed (changed_day<?)"],
         }
+        opt_outs {
+            FIND => ["opt_outs_email (email=? AND destination=?)", "opt_outs_person (person=? AND destination=?)"],
+            CHANGE => [
+                "opt_outs (rowid=?)",
+                "opt_outs_email (email=? AND destination=?)",
+                "opt_outs_person (person=? AND destination=?)",
+            ],
+            INSERT => [
+                "SCAN CONSTANT ROW",
+                "loops_events_email (email=? AND at>?)",
+                "loops_events_person (person=? AND at>?)",
+                "opt_outs_email (email=? AND destination=?)",
+                "opt_outs_person (person=? AND destination=?)",
+            ],
+            OF_PERSON => [
+                "opt_outs (rowid=?)",
+                "opt_outs_email (email=? AND destination=?)",
+                "opt_outs_person (person=? AND destination=?)",
+            ],
+        }
         feedback {
             INSERT => [],
             WAITING => ["loops_events_forward (destination=? AND forward_at>?)"],

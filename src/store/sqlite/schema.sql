@@ -252,6 +252,21 @@ CREATE INDEX contacts_email ON contacts (email, destination) WHERE email IS NOT 
 CREATE INDEX contacts_lane ON contacts (lane, destination) WHERE lane <> contact;
 CREATE INDEX contacts_changed ON contacts (changed_day);
 
+-- The contacts that left, as Loops reported it. Kept until the person is erased.
+CREATE TABLE opt_outs (
+    id          INTEGER PRIMARY KEY NOT NULL,
+    destination TEXT NOT NULL,
+    person      INTEGER,                          -- digest of the contact's userId
+    email       INTEGER,                          -- digest of its e-mail address
+    list        TEXT NOT NULL,                    -- id of the mailing list that it left; empty: all mails
+    at          INTEGER NOT NULL,                 -- when, by Loops' clock
+    event       TEXT NOT NULL,                    -- by which Loops reported it
+    is_lifted   INTEGER NOT NULL DEFAULT 0        -- 1: the event says that it came back
+);
+
+CREATE INDEX opt_outs_person ON opt_outs (person, destination) WHERE person IS NOT NULL;
+CREATE INDEX opt_outs_email ON opt_outs (email, destination) WHERE email IS NOT NULL;
+
 -- What Loops reported by its webhooks, and what of it is still to be handed on.
 CREATE TABLE loops_events (
     id                INTEGER PRIMARY KEY NOT NULL,

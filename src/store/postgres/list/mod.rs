@@ -139,6 +139,12 @@ pub(super) fn checked(filter: &Filter, seqs: &[i64]) -> Statement {
 
 /// Adds that the message `m` meets a filter; with `is_failed`, the delivery that it asks for failed.
 pub(super) fn meets_filter(statement: &mut Statement, filter: &Filter, is_failed: bool) {
+    message_meets_filter(statement, filter);
+    statement.has_delivery(filter.subscription.as_deref(), filter.reason, is_failed);
+}
+
+/// Adds that the message `m` itself meets a filter, whatever its deliveries are.
+fn message_meets_filter(statement: &mut Statement, filter: &Filter) {
     let word = |word: &Option<String>| word.as_deref().map(Value::text);
     statement.is_about(&filter.persons);
     statement.compare("m.destination =", word(&filter.destination));
@@ -152,7 +158,6 @@ pub(super) fn meets_filter(statement: &mut Statement, filter: &Filter, is_failed
     if let Some(state) = filter.state {
         statement.is_in_state(state);
     }
-    statement.has_delivery(filter.subscription.as_deref(), filter.reason, is_failed);
 }
 
 /// The latest failures, grouped by cause.
@@ -199,7 +204,7 @@ pub(super) fn failures_of(filter: &Filter, seqs: &[i64]) -> Statement {
     let reason = filter.reason.map(|reason| Value::text(reason.as_str()));
     statement.compare("d.reason =", reason);
     statement.compare("d.subscription =", filter.subscription.as_deref().map(Value::text));
-    meets_filter(&mut statement, filter, false);
+    message_meets_filter(&mut statement, filter);
     statement.text += FAILURES[1];
     statement
 }

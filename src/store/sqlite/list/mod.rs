@@ -34,9 +34,9 @@ const READ_MAX: usize = 4_000;
 /// Candidates of [`failures`] that are checked at once.
 const READ_AT_ONCE: usize = 1_000;
 
-/// Whether the message `m` meets a filter: ?2 persons, ?3 destination, ?4 source, ?5 type, ?6 events, ?7 from,
-/// ?8 to, ?9 state, ?10 reason, ?11 subscription. What is NULL is no condition; ?2 and ?6 are lists.
-macro_rules! meets_filter {
+/// Whether the message `m` itself meets a filter: ?2 persons, ?3 destination, ?4 source, ?5 type, ?6 events, ?7 from,
+/// ?8 to, ?9 state. What is NULL is no condition; ?2 and ?6 are lists.
+macro_rules! message_meets_filter {
     () => {
         "(?2 IS NULL OR m.lane IN (SELECT value FROM json_each(?2))
             OR m.anonymous IN (SELECT value FROM json_each(?2))
@@ -52,11 +52,20 @@ macro_rules! meets_filter {
             WHEN m.is_failed = 1 THEN 'failed'
             WHEN EXISTS (SELECT 1 FROM deliveries d WHERE d.seq = m.seq AND d.is_superseded = 0)
                 THEN 'delivered'
-            ELSE 'unmatched' END)
-        AND (?10 IS NULL AND ?11 IS NULL OR EXISTS (
+            ELSE 'unmatched' END)"
+    };
+}
+
+/// The same, and whether it has a delivery that does: ?10 reason, ?11 subscription.
+macro_rules! meets_filter {
+    () => {
+        concat!(
+            message_meets_filter!(),
+            " AND (?10 IS NULL AND ?11 IS NULL OR EXISTS (
             SELECT 1 FROM deliveries d WHERE d.seq = m.seq AND d.is_superseded = 0
                 AND (?10 IS NULL OR d.state = 'failed' AND d.reason = ?10)
                 AND (?11 IS NULL OR d.subscription = ?11)))"
+        )
     };
 }
 
@@ -77,7 +86,7 @@ const FAILURES: &str = concat!(
     "SELECT m.seq, m.message_id, m.destination, d.subscription, d.reason, d.detail,
            COALESCE(d.ended_at, m.received_at),
            ((?10 IS NULL OR d.reason = ?10) AND (?11 IS NULL OR d.subscription = ?11) AND ",
-    meets_filter!(),
+    message_meets_filter!(),
     ") IS TRUE
     FROM json_each(?1) s CROSS JOIN messages m ON m.seq = s.value
         CROSS JOIN deliveries d ON d.seq = m.seq

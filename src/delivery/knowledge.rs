@@ -228,7 +228,7 @@ impl<'a> Knowledge<'a> {
             (Some(_), SkipUnchanged::Observe) => return Judgement::Redundant,
             (Some(RequestId(id)), SkipUnchanged::On) => {
                 let detail = format!(
-                    "not sent: Loops accepted the same values before, the last of them with request {id}"
+                    "Loops accepted the same values before, the last of them with request {id}"
                 );
                 let reason = NotNeededReason::Unchanged;
                 return Judgement::NotNeeded(NotNeeded { reason, detail });

@@ -142,3 +142,36 @@ async fn where_there_are_several_destinations_a_case_names_its_own() {
         assert!(printed.contains("1 of 1 as expected"), "{printed}\n{text}");
     }
 }
+
+#[tokio::test]
+async fn what_was_not_needed_says_why_nothing_was_sent() {
+    let loops = ScriptedLoops::willing().await;
+    let setup = set_up(&loops).env("SEGMENT_LOOPS__DESTINATIONS__DEFAULT__SKIP_UNCHANGED", "on");
+    let service = setup.start();
+    for id in ["first", "again"] {
+        let mut message = identify("ada", id);
+        message["traits"]["note"] = "the same".into();
+        service.accept("/v1/identify", message).await;
+        service.message(id, |message| message["state"] == "delivered").await;
+    }
+    let first = service.message("first", |_| true).await;
+    let request = &first["deliveries"][0]["request"]["id"];
+    let visitor = Visitor::with(&service, VIEWER_TOKEN).await;
+    let page = visitor.search("again").await;
+    let verdict =
+        "Nothing was sent for the identify, since Loops has accepted all its values before.";
+    let why = format!(
+        "Not sent: Loops accepted the same values before, the last of them with request {request}."
+    );
+    for expected in [verdict, &why, "a replay is always sent"] {
+        assert!(page.text.contains(expected), "{expected}: {}", page.text);
+    }
+    assert!(!page.text.contains("Loops accepted the identify"), "{}", page.text);
+    let again = service.message("again", |_| true).await;
+    assert_eq!(again["verdict"]["kind"], "not_needed", "{again}");
+    let list = visitor.get("/console/messages").await;
+    assert_eq!(list.text.matches("(not needed)").count(), 1, "{}", list.text);
+    // A person whose latest message changed nothing.
+    let person = visitor.search("ada").await;
+    assert!(person.text.contains(verdict), "{}", person.text);
+}

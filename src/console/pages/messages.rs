@@ -13,7 +13,9 @@ use crate::console::filter;
 use crate::console::query::{Parameters, bad_query};
 use crate::console::state::{AdminState, store_fault};
 use crate::http::error::ApiError;
-use crate::queue::{DeliveryState, FailureReason, MessageRecord, MessageState, Page, Seq, cause};
+use crate::queue::{
+    DeliveryRecord, DeliveryState, FailureReason, MessageRecord, MessageState, Page, Seq, cause,
+};
 use crate::segment::MessageType;
 
 /// How many messages a page shows.
@@ -102,10 +104,11 @@ fn outcome(record: &MessageRecord) -> String {
             failures.next().map(|failure| why(failure, cause)).unwrap_or_default()
         }
         MessageState::Delivered => {
-            let by: Vec<&str> = of_state(DeliveryState::Delivered)
-                .filter_map(|delivery| delivery.subscription.as_deref())
-                .collect();
-            by.join(", ")
+            let by = |delivery: &DeliveryRecord| {
+                let name = delivery.subscription.clone()?;
+                Some(if delivery.not_needed.is_some() { name + " (not needed)" } else { name })
+            };
+            of_state(DeliveryState::Delivered).filter_map(by).collect::<Vec<_>>().join(", ")
         }
         MessageState::Pending => {
             let retry = of_state(DeliveryState::Pending)

@@ -315,9 +315,10 @@ fn savings(funnel: &Funnel) -> Option<String> {
     let saved = |how| funnel.requests_saved.get(how).copied().unwrap_or_default();
     let (unchanged, redundant) = (saved("unchanged"), saved("unchanged_would"));
     if unchanged > 0 {
-        let unchanged = number(unchanged);
+        let were = if unchanged == 1 { "was" } else { "were" };
         return Some(format!(
-            "In the last 24 hours, {unchanged} contact updates that would have changed nothing were not sent to Loops."
+            "In the last 24 hours, {} that would have changed nothing {were} not sent to Loops.",
+            counted(unchanged, "contact update")
         ));
     }
     let percent = (redundant * 100).checked_div(funnel.requests).unwrap_or(0);
@@ -356,6 +357,8 @@ mod tests {
         let would = said(2_000, &[("unchanged_would", 1_234)]).unwrap();
         assert!(would.contains("61 % of the requests to Loops (1,234 of 2,000)"), "{would}");
         let skipped = said(2_000, &[("unchanged", 1_200), ("unchanged_would", 1_000)]).unwrap();
-        assert!(skipped.contains("1,200 contact updates"), "{skipped}");
+        assert!(skipped.contains("1,200 contact updates that would have changed nothing were"));
+        let skipped = said(2_000, &[("unchanged", 1)]).unwrap();
+        assert!(skipped.contains(" 1 contact update that would have changed nothing was not"));
     }
 }

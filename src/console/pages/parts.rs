@@ -8,7 +8,9 @@ use jiff::Timestamp;
 use crate::action::UnmatchedReason;
 use crate::console::diagnosis::counted;
 use crate::http::error::ApiError;
-use crate::queue::{DeliveryState, Failure, FailureReason, FeedbackRecord, MessageState};
+use crate::queue::{
+    DeliveryState, Failure, FailureReason, FeedbackRecord, MessageState, NotNeeded,
+};
 
 /// A time as it is read by people and by the script, which shows it in the zone of the browser.
 #[derive(Debug, Clone, Copy)]
@@ -156,6 +158,11 @@ pub(in crate::console) fn why(failure: &Failure, say: impl Fn(&str) -> String) -
         "" => meaning(failure.reason).to_owned(),
         detail => format!("{}: {}", meaning(failure.reason), say(detail)),
     }
+}
+
+/// Why a delivery has no request. No detail holds values of a message.
+pub(super) fn why_not_needed(why: &NotNeeded) -> String {
+    format!("Not sent: {}.", why.detail)
 }
 
 /// What to do about failures for a reason.

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 
 use serde_json::Value;
 
-use super::parts::{Badge, Time, json, why};
+use super::parts::{Badge, Time, json, why, why_not_needed};
 use crate::action::Endpoint;
 use crate::console::mask;
 use crate::console::preview::Preview;
@@ -31,6 +31,8 @@ pub(super) struct Step {
     pub(super) is_superseded: bool,
     /// Why it failed.
     pub(super) failure: Option<String>,
+    /// Why there is no request though it was delivered.
+    pub(super) not_needed: Option<String>,
     pub(super) warnings: Vec<String>,
     pub(super) request: Option<Request>,
 }
@@ -158,6 +160,7 @@ fn step(delivery: &DeliveryRecord, request: Option<Request>, sight: Sight) -> St
         replay: delivery.replay,
         is_superseded: delivery.is_superseded,
         failure: delivery.failure.as_ref().map(|failure| why(failure, say)),
+        not_needed: delivery.not_needed.as_ref().map(why_not_needed),
         warnings: delivery.warnings.clone(),
         request,
     }

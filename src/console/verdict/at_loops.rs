@@ -1,6 +1,6 @@
 //! What became of a message that Loops accepted: what the contact shows, and what Loops reported.
 
-use super::{Facts, VerdictKind, clock};
+use super::{Facts, VerdictKind, clock, is_not_needed};
 use crate::console::asker::Held;
 use crate::queue::{FeedbackRecord, MessageRecord};
 
@@ -41,6 +41,9 @@ pub(super) fn at_loops(facts: &Facts<'_>, message: &MessageRecord) -> (VerdictKi
     if facts.held.is_none() && last.is_some_and(|last| UNSUBSCRIBED.contains(&&*last.event)) {
         let at = last.map(|last| format!(" since {}", clock(last.at))).unwrap_or_default();
         return (VerdictKind::Unsubscribed, format!(", but the contact is unsubscribed{at}"));
+    }
+    if is_not_needed(message) {
+        return (VerdictKind::NotNeeded, String::new());
     }
     match facts.has_heard {
         true => {

@@ -43,6 +43,8 @@ pub enum VerdictKind {
     MailDelivered,
     /// A mail was sent.
     MailSent,
+    /// Nothing was sent, because it would have changed nothing at Loops.
+    NotNeeded,
     /// Loops accepted everything, and has reported nothing about the person since.
     Silent,
     /// Loops accepted everything, and has never reported anything.
@@ -51,7 +53,7 @@ pub enum VerdictKind {
 
 impl VerdictKind {
     /// All of them, in their order.
-    pub const ALL: [VerdictKind; 21] = [
+    pub const ALL: [VerdictKind; 22] = [
         VerdictKind::Rejected,
         VerdictKind::NeverAccepted,
         VerdictKind::WaitsForKey,
@@ -71,6 +73,7 @@ impl VerdictKind {
         VerdictKind::Opened,
         VerdictKind::MailDelivered,
         VerdictKind::MailSent,
+        VerdictKind::NotNeeded,
         VerdictKind::Silent,
         VerdictKind::NeverHeard,
     ];
@@ -97,6 +100,7 @@ impl VerdictKind {
             VerdictKind::Opened => "opened",
             VerdictKind::MailDelivered => "mail_delivered",
             VerdictKind::MailSent => "mail_sent",
+            VerdictKind::NotNeeded => "not_needed",
             VerdictKind::Silent => "silent",
             VerdictKind::NeverHeard => "never_heard",
         }
@@ -167,6 +171,9 @@ impl VerdictKind {
             }
             VerdictKind::MailSent => {
                 "Wait: whether the mail arrived is usually known within minutes."
+            }
+            VerdictKind::NotNeeded => {
+                "Nothing to do. If the contact differs at Loops, because somebody changed it there, replay the message: a replay is always sent."
             }
             VerdictKind::Silent => {
                 "Check in Loops whether a workflow starts with this event, is switched on, and lets this contact in."

@@ -108,7 +108,14 @@ fn find<'a>(
         return (VerdictKind::Deleted, Some(delivered[0]), sentence);
     }
     let (kind, what) = at_loops(facts, message);
-    (kind, Some(message), format!("Loops accepted {}{what}.", name(message)))
+    let sentence = match is_not_needed(message) {
+        true => format!(
+            "Nothing was sent for {}, since Loops has accepted all its values before{what}.",
+            name(message)
+        ),
+        false => format!("Loops accepted {}{what}.", name(message)),
+    };
+    (kind, Some(message), sentence)
 }
 
 /// The latest message of each type and event: an earlier one no longer matters.
@@ -233,6 +240,12 @@ fn last_try(message: &MessageRecord) -> Option<(&RequestRecord, &str)> {
 
 fn standing(message: &MessageRecord) -> impl Iterator<Item = &DeliveryRecord> {
     message.deliveries.iter().filter(|delivery| !delivery.is_superseded)
+}
+
+/// Whether a message was delivered without any request.
+fn is_not_needed(message: &MessageRecord) -> bool {
+    standing(message).next().is_some()
+        && standing(message).all(|delivery| delivery.not_needed.is_some())
 }
 
 fn failure(message: &MessageRecord) -> Option<&crate::queue::Failure> {

@@ -8,7 +8,8 @@ use super::*;
 use crate::action::{ActionKind, Endpoint, Unmatched, UnmatchedReason};
 use crate::console::status::{Paused, Waiting};
 use crate::queue::{
-    Attempt, AttemptOutcome, Failure, FailureReason, Origin, OriginKind, RequestId,
+    Attempt, AttemptOutcome, Failure, FailureReason, NotNeeded, NotNeededReason, Origin,
+    OriginKind, RequestId,
 };
 
 fn at(second: i64) -> Timestamp {
@@ -59,6 +60,15 @@ fn track(event: &str, second: i64, state: MessageState) -> MessageRecord {
 
 fn of_kind(kind: MessageType, second: i64, state: MessageState) -> MessageRecord {
     MessageRecord { kind, event: None, ..track("", second, state) }
+}
+
+/// An identify that was not sent.
+fn not_needed(second: i64) -> MessageRecord {
+    let mut message = of_kind(MessageType::Identify, second, DELIVERED);
+    let detail = "the same as request 1".to_owned();
+    message.deliveries[0].not_needed =
+        Some(NotNeeded { reason: NotNeededReason::Unchanged, detail });
+    message
 }
 
 /// A track that waits after an attempt with this outcome.
@@ -319,6 +329,34 @@ fn what_was_made_up_for_does_not_count() {
     past[0].is_superseded = true;
     replayed.deliveries.splice(0..0, past);
     check(&Facts { messages: &[replayed], ..Facts::default() }, VerdictKind::NeverHeard, "");
+}
+
+#[test]
+fn what_was_not_needed_is_not_said_to_be_accepted() {
+    let messages = [not_needed(10)];
+    let facts = Facts { messages: &messages, ..Facts::default() };
+    let sentence =
+        "Nothing was sent for the identify, since Loops has accepted all its values before.";
+    for has_heard in [false, true] {
+        let verdict = check(&Facts { has_heard, ..facts }, VerdictKind::NotNeeded, sentence);
+        assert!(verdict.next_step.contains("replay"), "{verdict:?}");
+    }
+    // What became of the contact is more to the point.
+    let feedback = [reported("contact.unsubscribed", 12, None)];
+    let facts = Facts { feedback: &feedback, ..facts };
+    check(
+        &facts,
+        VerdictKind::Unsubscribed,
+        "Nothing was sent for the identify, since Loops has accepted all its values before, but the contact is unsubscribed since",
+    );
+    // So is an event that was sent, or another delivery of the message.
+    let messages = [not_needed(10), track("Signed Up", 5, DELIVERED)];
+    let facts = Facts { messages: &messages, ..Facts::default() };
+    check(&facts, VerdictKind::NeverHeard, "Loops accepted “Signed Up”");
+    let mut both = track("Signed Up", 5, DELIVERED);
+    both.deliveries.extend(not_needed(5).deliveries);
+    let facts = Facts { messages: &[both], ..Facts::default() };
+    check(&facts, VerdictKind::NeverHeard, "Loops accepted “Signed Up”");
 }
 
 #[test]

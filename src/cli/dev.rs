@@ -1,6 +1,8 @@
 //! `dev`: the service and a sandbox in one process, to try everything without an account.
+//!
+//! It takes the environment as `serve` does, so that any key can be tried, but for what would lead out of it: whatever is
+//! set there, it sends to its sandbox alone, and opens no database but its own.
 
-use std::collections::HashMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -12,7 +14,7 @@ use super::sandbox::{listen, new_sandbox, send_webhooks, serve};
 use super::{CliError, report_dropped_lines, runtime, say, start_telemetry, stop_signal};
 use crate::app::App;
 use crate::clock::SystemClock;
-use crate::config::{self, Flags, LogFormat};
+use crate::config::{self, Config, ConfigError, Flags, LogFormat};
 use crate::sandbox::{Faults, Sandbox};
 
 /// The write key, the webhook secret and the admin token of `dev`.
@@ -21,12 +23,19 @@ const DEV_KEY: &str = "dev";
 /// The signing secret of the sandbox's webhooks: the base64 of [`DEV_KEY`].
 const DEV_WEBHOOK_SECRET: &str = "whsec_ZGV2";
 
+/// Where the service listens unless it is set.
+const LISTEN: &str = "127.0.0.1:8080";
+
 /// Options of `dev`.
 #[derive(Debug, Args)]
+#[command(after_long_help = "\
+Environment variables are set any key, as they do for `serve`, except what dev sets itself: the keys, secrets and
+tokens that it prints; the base URL of each destination, which is that of the sandbox; and the place of the
+database, so that it never delivers what waits in the one of the service.")]
 pub struct DevArgs {
-    /// Address and port of the service.
-    #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:8080")]
-    listen: SocketAddr,
+    /// Address and port of the service [default: 127.0.0.1:8080].
+    #[arg(long, value_name = "ADDR")]
+    listen: Option<SocketAddr>,
     /// Address and port of the sandbox.
     #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:8090")]
     sandbox: SocketAddr,
@@ -36,9 +45,9 @@ pub struct DevArgs {
     /// Subscription files (TOML, YAML or JSON), instead of the configured ones.
     #[arg(long, value_name = "FILE")]
     subscriptions: Vec<PathBuf>,
-    /// Format of the log.
-    #[arg(long, value_enum, default_value = "pretty")]
-    log_format: LogFormat,
+    /// Format of the log [default: pretty].
+    #[arg(long, value_enum)]
+    log_format: Option<LogFormat>,
 }
 
 pub(super) fn run(args: DevArgs) -> Result<(), CliError> {
@@ -55,22 +64,22 @@ pub(super) fn run(args: DevArgs) -> Result<(), CliError> {
         (None, Some(folder)) => folder.path().join("data"),
         (None, None) => PathBuf::from("data"),
     };
-    let telemetry = start_telemetry("info", args.log_format);
-    let metrics = telemetry.metrics.clone();
     runtime()?.block_on(async {
         let stop = stop_signal();
-        tokio::spawn(report_dropped_lines(telemetry.dropped.clone()));
         let (sandbox_listener, sandbox_address) = listen(args.sandbox, "--sandbox")?;
         let flags = Flags {
-            listen: Some(args.listen),
+            listen: args.listen,
             data: Some(data.clone()),
             subscriptions: args.subscriptions,
             destination: None,
-            log_format: Some(args.log_format),
+            log_format: args.log_format,
             file: None,
         };
-        let config = config::load(&flags, settings(sandbox_address))?;
-        let load = Box::new(move || config::load(&flags, settings(sandbox_address)));
+        let load = Box::new(move || load(&flags, sandbox_address));
+        let config = load()?;
+        let telemetry = start_telemetry(&config.log.level, config.log.format);
+        let metrics = telemetry.metrics.clone();
+        tokio::spawn(report_dropped_lines(telemetry.dropped.clone()));
         let sandbox = new_sandbox(None, Faults::default());
         let sandbox_stop = CancellationToken::new();
         let sandbox_task = {
@@ -100,20 +109,28 @@ fn webhook_url(mut service: SocketAddr) -> String {
     format!("http://{service}/loops/default")
 }
 
-/// The settings of the one-team case, with the sandbox as Loops.
-fn settings(sandbox: SocketAddr) -> HashMap<String, String> {
+/// The configuration by the environment, with a sandbox as Loops.
+fn load(flags: &Flags, sandbox: SocketAddr) -> Result<Config, ConfigError> {
     let base_url = format!("http://{sandbox}/api/v1");
-    [
-        ("LOOPS_API_KEY", DEV_KEY),
-        ("LOOPS_BASE_URL", base_url.as_str()),
-        ("LOOPS_WEBHOOK_SECRET", DEV_WEBHOOK_SECRET),
-        ("SEGMENT_WRITE_KEY", DEV_KEY),
-        ("SEGMENT_WEBHOOK_SECRET", DEV_KEY),
-        ("ADMIN_TOKEN", DEV_KEY),
-    ]
-    .into_iter()
-    .map(|(name, value)| (name.to_owned(), value.to_owned()))
-    .collect()
+    let own = [
+        ("LOOPS_API_KEY", Some(DEV_KEY)),
+        ("LOOPS_BASE_URL", Some(&base_url)),
+        ("LOOPS_WEBHOOK_SECRET", Some(DEV_WEBHOOK_SECRET)),
+        ("SEGMENT_WRITE_KEY", Some(DEV_KEY)),
+        ("SEGMENT_WEBHOOK_SECRET", Some(DEV_KEY)),
+        ("ADMIN_TOKEN", Some(DEV_KEY)),
+        ("DATABASE_URL", None),
+    ];
+    let own = own.map(|(name, value)| (name, value.map(str::to_owned)));
+    let mut environment = config::with_own(config::environment(), &own);
+    for (key, value) in [("server.listen", LISTEN), ("log.format", "pretty")] {
+        environment.entry(config::long_name(key)).or_insert_with(|| value.to_owned());
+    }
+    let mut config = config::load(flags, environment)?;
+    for destination in config.destinations.values_mut() {
+        destination.base_url.clone_from(&base_url);
+    }
+    Ok(config)
 }
 
 fn what_next(service: SocketAddr, sandbox: SocketAddr, data: &Path, is_throw_away: bool) -> String {

@@ -37,6 +37,29 @@ pub fn environment() -> HashMap<String, String> {
         .collect()
 }
 
+/// The environment of a program that sets some keys itself, named by their short variables: a value, or `None` for the
+/// default. Every other variable that sets one of these keys, by a list or a file, too, is left out.
+pub fn with_own(
+    environment: HashMap<String, String>,
+    own: &[(&str, Option<String>)],
+) -> HashMap<String, String> {
+    let key_of = |short: &str| SHORT_NAMES.iter().find(|(name, _)| *name == short);
+    let keys = own.iter().filter_map(|(short, _)| key_of(short));
+    let names: Vec<String> = keys
+        .flat_map(|(short, key)| [(*short).to_owned(), long_name(key)])
+        .flat_map(|name| [format!("{name}_FILE"), format!("{name}S"), name])
+        .collect();
+    let is_own = |name: &str| names.iter().any(|own| own.eq_ignore_ascii_case(name));
+    let others = environment.into_iter().filter(|(name, _)| !is_own(name));
+    let own = own.iter().filter_map(|(name, value)| Some(((*name).to_owned(), value.clone()?)));
+    others.chain(own).collect()
+}
+
+/// The variable that addresses `key`.
+pub fn long_name(key: &str) -> String {
+    format!("{PREFIX}__{}", key.replace('.', "__").to_uppercase())
+}
+
 /// Whether a variable sets a key.
 pub(super) fn is_ours(name: &str) -> bool {
     name.starts_with(&format!("{PREFIX}__"))
@@ -59,6 +82,36 @@ pub fn crash_at() -> Option<String> {
 /// set one.
 pub fn listen_address() -> Option<SocketAddr> {
     let environment = environment();
-    let given = environment.get(&format!("{PREFIX}__SERVER__LISTEN"))?;
+    let given = environment.get(&long_name("server.listen"))?;
     given.parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_program_sets_itself_wins_in_whatever_way_it_is_set() {
+        let given = [
+            "LOOPS_API_KEY",
+            "LOOPS_API_KEY_FILE",
+            "SEGMENT_LOOPS__DESTINATIONS__DEFAULT__API_KEY",
+            "segment_loops__destinations__default__api_key_file",
+            "SEGMENT_LOOPS__DESTINATIONS__OTHER__API_KEY",
+            "SEGMENT_LOOPS__DESTINATIONS__DEFAULT__API_KEYS",
+            "DATABASE_URL",
+            "SEGMENT_LOOPS__STORE__URL",
+            "VIEWER_TOKEN",
+        ];
+        let given = given.map(|name| (name.to_owned(), "given".to_owned())).into();
+        let own = [("LOOPS_API_KEY", Some("own".to_owned())), ("DATABASE_URL", None)];
+        let mut all: Vec<(String, String)> = with_own(given, &own).into_iter().collect();
+        all.sort();
+        let expected = [
+            ("LOOPS_API_KEY", "own"),
+            ("SEGMENT_LOOPS__DESTINATIONS__OTHER__API_KEY", "given"),
+            ("VIEWER_TOKEN", "given"),
+        ];
+        assert_eq!(all, expected.map(|(name, value)| (name.to_owned(), value.to_owned())));
+    }
 }

@@ -26,8 +26,11 @@ impl Running {
     }
 
     fn start_logging(arguments: &[&str], until: &str, log: Stdio) -> Self {
-        let mut process =
-            program().args(arguments).stdout(Stdio::piped()).stderr(log).spawn().unwrap();
+        Self::start_as(program().args(arguments).stderr(log), until)
+    }
+
+    fn start_as(command: &mut Command, until: &str) -> Self {
+        let mut process = command.stdout(Stdio::piped()).spawn().unwrap();
         let mut stdout = BufReader::new(process.stdout.take().unwrap());
         let mut text = String::new();
         while !text.contains(until) {
@@ -140,6 +143,61 @@ async fn dev_shows_the_contact_and_the_event_and_says_what_it_did() {
     assert!(rest.contains("contacts: 1, events: 1; nothing is left undone"), "{rest}");
     let log = std::fs::read_to_string(log.path()).unwrap();
     assert!(!log.contains("ERROR"), "{log}");
+}
+
+#[tokio::test]
+async fn dev_takes_the_environment_but_leads_nowhere_else() {
+    let mut elsewhere = ScriptedLoops::willing().await;
+    let folder = tempfile::tempdir().unwrap();
+    let (log, data) = (folder.path().join("log"), folder.path().join("production"));
+    let mut command = program();
+    command.args(["dev", "--sandbox", "127.0.0.1:0"]).stderr(std::fs::File::create(&log).unwrap());
+    for (name, value) in [
+        ("SEGMENT_LOOPS__SERVER__LISTEN", "127.0.0.1:0"),
+        ("SEGMENT_LOOPS__LOG__FORMAT", "json"),
+        ("SEGMENT_LOOPS__DESTINATIONS__DEFAULT__SKIP_UNCHANGED", "on"),
+        // Not what dev sets itself.
+        ("SEGMENT_LOOPS__STORE__DATA", data.to_str().unwrap()),
+        ("SEGMENT_LOOPS__STORE__URL", "postgres://127.0.0.1:9/none"),
+        ("DATABASE_URL", "postgres://127.0.0.1:9/none"),
+        ("LOOPS_BASE_URL", &elsewhere.base_url),
+        ("SEGMENT_LOOPS__DESTINATIONS__DEFAULT__BASE_URL", &elsewhere.base_url),
+        ("SEGMENT_LOOPS__DESTINATIONS__DEFAULT__API_KEY_FILE", "/nowhere"),
+        ("SEGMENT_WRITE_KEY_FILE", "/nowhere"),
+        ("ADMIN_TOKEN", "another"),
+        // Nor another destination than the sandbox.
+        ("SEGMENT_LOOPS__DESTINATIONS__OTHER__API_KEY", "other"),
+        ("SEGMENT_LOOPS__DESTINATIONS__OTHER__BASE_URL", &elsewhere.base_url),
+        ("SEGMENT_LOOPS__SOURCES__DEFAULT__DESTINATION", "default"),
+        ("SEGMENT_LOOPS__SOURCES__OTHER__DESTINATION", "other"),
+        ("SEGMENT_LOOPS__SOURCES__OTHER__WRITE_KEYS", "other"),
+    ] {
+        command.env(name, value);
+    }
+    let running = Running::start_as(&mut command, "Ctrl-C stops it");
+    let service = running.address("listens at http://");
+    let client = reqwest::Client::builder().no_proxy().build().unwrap();
+    let began = std::time::Instant::now();
+    for (key, id) in [("dev", "one"), ("dev", "two"), ("other", "three")] {
+        let identify = json!({"userId": "user_1", "messageId": id,
+            "traits": {"email": "ada@example.com", "plan": "pro"}});
+        let url = format!("http://{service}/v1/identify");
+        let request = client.post(url).basic_auth(key, Some("")).body(identify.to_string());
+        assert_eq!(request.send().await.unwrap().status(), 200);
+        let delivery = loop {
+            let message = get(&format!("http://{service}/api/messages/{id}")).await;
+            if message["messages"][0]["state"] == "delivered" {
+                break message["messages"][0]["deliveries"][0].clone();
+            }
+            assert!(began.elapsed() < PATIENCE, "{message}");
+        };
+        assert_eq!(delivery["notNeeded"] == "unchanged", id == "two", "{id}: {delivery}");
+    }
+    assert!(elsewhere.rest().is_empty());
+    assert!(!data.exists());
+    let log = std::fs::read_to_string(&log).unwrap();
+    assert!(log.lines().all(|line| line.starts_with('{')), "{log}");
+    assert_eq!(running.interrupt().0, Some(0));
 }
 
 #[test]

@@ -10,7 +10,7 @@ use super::file::read_value;
 use super::{Problem, Stage};
 use crate::destination::subscription::{self, Subscription};
 use crate::destination::{
-    ConsentGuard, Destination, DestinationOptions, IdentityGuard, SkipUnchanged,
+    ConsentGuard, Destination, DestinationOptions, IdentityGuard, SkipUnchanged, Stale,
     SubscriptionProblem, Unsupported,
 };
 use crate::segment::Value;
@@ -32,6 +32,7 @@ pub(super) struct Written<'a> {
     pub(super) skip_unchanged: Option<String>,
     pub(super) skip_unchanged_ttl_h: Option<u32>,
     pub(super) identity: Option<String>,
+    pub(super) stale: Option<String>,
     /// False turns merging off for all subscriptions.
     pub(super) merge: bool,
 }
@@ -105,6 +106,12 @@ impl Planner {
             written.identity.as_deref(),
             IdentityGuard::parse,
             "\"off\", \"observe\" (warn) and \"guard\" (leave the address out of the event)",
+        );
+        options.contacts.stale = loader.word(
+            (written.place, "stale"),
+            written.stale.as_deref(),
+            Stale::parse,
+            "\"send\" and \"skip\" (leave out values that are older than those that Loops has)",
         );
         let is_default = written.inline.is_empty() && written.files.is_empty();
         let mut subscriptions =

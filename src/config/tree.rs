@@ -227,6 +227,7 @@ pub(super) struct DestinationTree {
     pub(super) consent: Option<String>,
     pub(super) skip_unchanged: Option<String>,
     pub(super) skip_unchanged_ttl_h: Option<u32>,
+    pub(super) stale: Option<String>,
     pub(super) identity: Option<String>,
     pub(super) merge: Option<bool>,
     #[serde(default)]

@@ -54,7 +54,7 @@ words! {
     ActionKind: "The action of a subscription.",
     UnmatchedReason or Unknown: "Why no subscription took a message.",
     FailureReason or Unknown: "Why a delivery failed.",
-    NotNeededReason or Unknown: "Why a delivery counts as delivered without a request. `unchanged`: Loops has accepted all its values before.",
+    NotNeededReason or Unknown: "Why a delivery counts as delivered without a request. `unchanged`: Loops has accepted all its values before; `stale`: Loops has newer values of all its properties.",
     AttemptOutcome or Unknown: "The result of an attempt.",
     AuditAction or Unknown: "What a person did. `reload`: the configuration was loaded again. `replay`: messages were replayed. `show_contents`: the contents of messages, or the ids of a person, were shown. `ask_loops`: Loops was asked what it holds, and the answer was shown. `erase`: the deletion of a person was requested.",
     OriginKind: "What an event that Loops reported belongs to.",

@@ -93,8 +93,7 @@ impl Assembly {
         for (delivery_index, delivery, request) in judged.sent() {
             self.gather((index, delivery_index), delivery, request);
         }
-        let happened_at =
-            judged.plan.as_ref().map_or(job.received_at, |plan| plan.happened_at(job.received_at));
+        let own_time = judged.plan.as_ref().ok().and_then(|plan| plan.happened_at);
         self.plans.push(Planned {
             seq,
             judged,
@@ -103,7 +102,7 @@ impl Assembly {
                 message_id: job.message_id.clone(),
                 replay: job.replay.number,
             },
-            happened_at,
+            happened_at: job.happened_at(own_time),
         });
     }
 
@@ -168,7 +167,7 @@ impl Assembly {
                 (seq, planned.into_plan(clock, |delivery| is_merged((index, delivery))))
             })
             .collect();
-        NewMerge { plans, merged }
+        NewMerge { plans, merged, claims: Vec::new() }
     }
 }
 

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
+use jiff::Timestamp;
 use metrics::{counter, histogram};
 use tracing::{info, warn};
 
@@ -41,6 +42,7 @@ impl Stepper {
             () = held.doubt() => return Err(WorkError::Fenced),
         };
         let facts = self.contact_facts(request.endpoint, &load.body);
+        let happened_at = load.happened_at;
         // Recording the outcome may take long, if the store fails.
         drop(load);
         crash::point("send.after");
@@ -59,7 +61,8 @@ impl Stepper {
         self.report(due, &tried);
         crash::point("settle.before");
         let next = verdict.next;
-        let contact = facts.and_then(|facts| self.contact_change(due, &tried, &verdict, facts));
+        let contact =
+            facts.and_then(|facts| self.contact_change(due, &tried, &verdict, facts, happened_at));
         self.conclude(&held.lease, due, Some(record(&tried)), verdict, contact).await?;
         crash::point("settle.after");
         Ok(StepEnd { next, proves_key: disposition.proves_key() })
@@ -77,6 +80,7 @@ impl Stepper {
         tried: &Tried<'_>,
         verdict: &Verdict,
         facts: Facts,
+        happened_at: Timestamp,
     ) -> Option<ContactChange> {
         let is_deletion = due.request.endpoint == Endpoint::DeleteContact;
         match (&verdict.consequence, tried.disposition) {
@@ -86,7 +90,8 @@ impl Stepper {
             }
             (Consequence::Delivered, Disposition::Delivered) => {
                 let now = self.clock.now();
-                Some(facts.learn(due.lane, due.request.id, tried.started_at, now))
+                let started_at = tried.started_at;
+                Some(facts.learn(due.lane, due.request.id, started_at, happened_at, now))
             }
             // Also if Loops had the event before: perhaps without the properties in this request.
             (

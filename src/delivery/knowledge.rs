@@ -10,10 +10,11 @@ use super::consent::{Consent, is_opt_in};
 use super::union::object;
 use crate::action::Endpoint;
 use crate::destination::{
-    ContactOptions, Guard, IdentityGuard, Plan, PlannedDelivery, SkipUnchanged,
+    ContactOptions, Guard, IdentityGuard, Plan, PlannedDelivery, SkipUnchanged, Stale,
 };
 use crate::queue::{
-    Contact, ContactChange, KnownProperty, Learned, NotNeeded, NotNeededReason, RequestId,
+    Contact, ContactChange, ContactClaim, KnownProperty, Learned, NotNeeded, NotNeededReason,
+    RequestId,
 };
 use crate::segment::value::Object;
 use crate::segment::{
@@ -71,17 +72,34 @@ impl FactsMaker<'_> {
         for (name, value) in body.iter() {
             match (name, value) {
                 ("eventName" | "eventProperties", _) if endpoint == Endpoint::SendEvent => {}
-                ("mailingLists", Value::Object(lists)) if lists.is_empty() => {}
-                ("mailingLists" | "subscribed", _) => facts.may_resubscribe = true,
-                _ => {
-                    let json = value.to_json();
-                    let value = self.digests.property_value(&self.revision, name, &json);
+                ("mailingLists", Value::Object(lists)) => {
+                    facts.may_resubscribe |= !lists.is_empty();
+                    let lists = lists.iter().map(|(list, value)| (list_property(list), value));
+                    facts.values.extend(lists.map(|(name, value)| self.value(&name, value)));
+                }
+                // Whether Loops takes a null of an event as one of an upsert is not known: they are never equal.
+                (_, Value::Null) if endpoint == Endpoint::SendEvent => {
+                    let value = self.digests.property_value(&self.revision, name, "");
                     facts.values.push((self.digests.property_name(name), value));
+                }
+                _ => {
+                    facts.may_resubscribe |= matches!(name, "mailingLists" | "subscribed");
+                    facts.values.push(self.value(name, value));
                 }
             }
         }
         Some(facts)
     }
+
+    fn value(&self, name: &str, value: &Value) -> (PropertyName, PropertyValue) {
+        let value = self.digests.property_value(&self.revision, name, &value.to_json());
+        (self.digests.property_name(name), value)
+    }
+}
+
+/// The name by which the membership in a mailing list is known; a contact property cannot have it.
+fn list_property(list: &str) -> String {
+    format!("mailingLists.{list}")
 }
 
 impl Facts {
@@ -91,9 +109,10 @@ impl Facts {
         lane: LaneKey,
         request: RequestId,
         started_at: Timestamp,
+        happened_at: Timestamp,
         now: Timestamp,
     ) -> ContactChange {
-        let known = |(name, value)| KnownProperty { name, value, at: now, request };
+        let known = |(name, value)| KnownProperty { name, value, at: now, happened_at, request };
         let properties = self.values.into_iter().map(known).collect();
         ContactChange::Learn(Learned {
             key: self.key,
@@ -127,18 +146,42 @@ pub(super) enum Judgement {
     NotNeeded(NotNeeded),
 }
 
+/// Whether an upsert has nothing but the ids of its contact.
+fn is_empty(body: &Object) -> bool {
+    let has_user = body.get("userId").is_some();
+    body.iter().all(|(name, value)| match (name, value) {
+        ("userId", _) => true,
+        ("email", _) => !has_user,
+        ("mailingLists", Value::Object(lists)) => lists.is_empty(),
+        _ => false,
+    })
+}
+
 /// What is known of the contacts of a turn, as it will be once the requests before have been accepted.
 pub(super) struct Knowledge<'a> {
     maker: FactsMaker<'a>,
     options: &'a ContactOptions,
+    lane: LaneKey,
     now: Timestamp,
     /// Those that were read; `None`: nothing is known.
     contacts: HashMap<PersonDigest, Option<Contact>>,
+    claims: Vec<ContactClaim>,
 }
 
 impl<'a> Knowledge<'a> {
-    pub(super) fn new(maker: FactsMaker<'a>, options: &'a ContactOptions, now: Timestamp) -> Self {
-        Self { maker, options, now, contacts: HashMap::new() }
+    pub(super) fn new(
+        maker: FactsMaker<'a>,
+        options: &'a ContactOptions,
+        lane: LaneKey,
+        now: Timestamp,
+    ) -> Self {
+        Self { maker, options, lane, now, contacts: HashMap::new(), claims: Vec::new() }
+    }
+
+    /// The contacts that the requests are about to change, in so far as something may be left unsent because of what is
+    /// known of them.
+    pub(super) fn into_claims(self) -> Vec<ContactClaim> {
+        self.claims
     }
 
     /// The contacts of a plan that must be read before it can be judged.
@@ -207,6 +250,14 @@ impl<'a> Knowledge<'a> {
         let Ok(request) = outcome else { return Judgement::Send };
         let Some(mut body) = object(&request.body) else { return Judgement::Send };
         let known = guarded.len();
+        let is_older = request.endpoint == Endpoint::UpdateContact
+            && self.leave_out_older(&mut body, consent.happened_at, warnings);
+        if is_older && is_empty(&body) {
+            let detail =
+                "not sent: Loops has newer values of all its properties (stale = \"skip\")"
+                    .to_owned();
+            return Judgement::NotNeeded(NotNeeded { reason: NotNeededReason::Stale, detail });
+        }
         if request.endpoint == Endpoint::SendEvent && self.guard_address(&mut body, warnings) {
             guarded.push(Guard::Identity);
         }
@@ -214,7 +265,7 @@ impl<'a> Knowledge<'a> {
         if consent.guard(&persons, *resubscribe, request.endpoint, &mut body, warnings) {
             guarded.push(Guard::Consent);
         }
-        if guarded.len() > known {
+        if is_older || guarded.len() > known {
             request.body = Bytes::from(Value::Object(body.clone()).to_json());
         }
         let Some(facts) = self.maker.facts_of(request.endpoint, &body) else {
@@ -267,6 +318,53 @@ impl<'a> Knowledge<'a> {
         }
     }
 
+    /// Takes what is older than what Loops has out of an upsert, except for the ids of the contact; returns whether there
+    /// was any.
+    fn leave_out_older(
+        &self,
+        body: &mut Object,
+        happened_at: Timestamp,
+        warnings: &mut Vec<String>,
+    ) -> bool {
+        let contact =
+            self.maker.contact(body).and_then(|(key, _)| self.contacts.get(&key)?.as_ref());
+        let Some(contact) = contact.filter(|_| self.options.stale == Stale::Skip) else {
+            return false;
+        };
+        let is_older = |name: &str| {
+            let name = self.maker.digests.property_name(name);
+            let mut known = contact.properties.iter();
+            known.any(|known| known.name == name && known.happened_at > happened_at)
+        };
+        let has_user = body.get("userId").is_some();
+        let names: Vec<String> = body.iter().map(|(name, _)| name.to_owned()).collect();
+        let mut older = Vec::new();
+        for name in names {
+            match (&*name, body.get_mut(&name)) {
+                ("userId", _) => {}
+                ("email", _) if !has_user => {}
+                ("mailingLists", Some(Value::Object(lists))) => {
+                    let ids: Vec<String> = lists.iter().map(|(list, _)| list.to_owned()).collect();
+                    for list in ids.iter().map(|list| (list, list_property(list))) {
+                        if is_older(&list.1) {
+                            lists.remove(list.0);
+                            older.push(list.1);
+                        }
+                    }
+                }
+                _ if is_older(&name) => {
+                    body.remove(&name);
+                    older.push(name);
+                }
+                _ => {}
+            }
+        }
+        warnings.extend(older.iter().map(|name| {
+            format!("`{name}` was left out: Loops has it from a later message (stale = \"skip\")")
+        }));
+        !older.is_empty()
+    }
+
     /// The newest request by which Loops accepted values of this one; `None` unless it is known that all of them are still
     /// there.
     fn unchanged_since(&self, facts: &Facts) -> Option<RequestId> {
@@ -298,6 +396,10 @@ impl<'a> Knowledge<'a> {
 
     /// Takes the request into account that is to be sent.
     fn expect(&mut self, endpoint: Endpoint, facts: &Facts) {
+        let claim = ContactClaim { key: facts.key, email: facts.email, lane: self.lane };
+        if self.options.skip_unchanged == SkipUnchanged::On && !self.claims.contains(&claim) {
+            self.claims.push(claim);
+        }
         let entry = self.contacts.entry(facts.key).or_default();
         if endpoint == Endpoint::DeleteContact {
             *entry = None;

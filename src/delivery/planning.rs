@@ -14,13 +14,13 @@ use super::room::Preparing;
 use super::stepper::Stepper;
 use crate::action::{ActionKind, Unmatched, UnmatchedReason};
 use crate::crash;
-use crate::destination::{ConsentGuard, Destination, Guard, Plan};
+use crate::destination::{ConsentGuard, Destination, Guard, Plan, Stale};
 use crate::large::LARGE_BYTES;
 use crate::queue::{
-    Failure, FailureReason, FrozenRequest, Job, Lease, NewDelivery, NewMerge, NewOutcome, NewPlan,
-    NotNeededReason, Seq, Unavailable, WorkError,
+    Failure, FailureReason, FrozenRequest, Head, Job, Lease, NewDelivery, NewMerge, NewOutcome,
+    NewPlan, NotNeededReason, Seq, Unavailable, WorkError,
 };
-use crate::segment::{Message, decode};
+use crate::segment::LaneKey;
 use crate::telemetry;
 
 impl Stepper {
@@ -29,14 +29,14 @@ impl Stepper {
     pub(super) async fn freeze(
         &self,
         lease: &Lease,
-        seq: Seq,
+        head: &Head,
         job: &Job,
         neighbours: &[Seq],
         preparing: Option<Preparing>,
     ) -> Result<Vec<FrozenRequest>, WorkError> {
         let message_id = &job.message_id;
         let PlannedTurn { merge: planned, message_ids, guarded } =
-            self.plan_turn(seq, job, neighbours).await?;
+            self.plan_turn(head, job, neighbours).await?;
         drop(preparing);
         crash::point("freeze.before");
         let is_alone = planned.plans.len() == 1;
@@ -51,7 +51,7 @@ impl Stepper {
                     "cannot be merged with its neighbours: sending it alone"
                 );
                 let preparing = Some(self.room.prepare().await);
-                return Box::pin(self.freeze(lease, seq, job, &[], preparing)).await;
+                return Box::pin(self.freeze(lease, head, job, &[], preparing)).await;
             }
             frozen => frozen?,
         };
@@ -96,7 +96,7 @@ impl Stepper {
     /// Plans a message, together with the neighbours behind it that can be merged without loss.
     async fn plan_turn(
         &self,
-        seq: Seq,
+        head: &Head,
         job: &Job,
         neighbours: &[Seq],
     ) -> Result<PlannedTurn, Unavailable> {
@@ -105,9 +105,10 @@ impl Stepper {
         // with the same subscriptions.
         let destination = Arc::clone(&self.destination.borrow());
         let plan = self.room.turns.decode(job.payload.len(), || self.plan(&destination, job)).await;
-        let mut knowledge = self.knowledge(&destination);
+        let first = job.happened_at(plan.as_ref().ok().and_then(|plan| plan.happened_at));
+        let mut knowledge = self.knowledge(&destination, head.lane);
         let judged = self.judge(&destination, &mut knowledge, plan, job).await?;
-        let mut assembly = Assembly::new(seq, judged, job);
+        let mut assembly = Assembly::new(head.seq, judged, job);
         let mut bytes = job.payload.len();
         for seq in neighbours {
             if !assembly.is_open() {
@@ -123,6 +124,12 @@ impl Stepper {
                 break;
             }
             let plan = self.plan(&destination, &job);
+            // What a request teaches has one time, that of its first message.
+            if destination.contact_options().stale == Stale::Skip
+                && plan.as_ref().is_ok_and(|plan| job.happened_at(plan.happened_at) < first)
+            {
+                break;
+            }
             let judged = self.judge(&destination, &mut knowledge, plan, &job).await?;
             if !assembly.take(*seq, judged, &job) {
                 break;
@@ -130,7 +137,8 @@ impl Stepper {
             message_ids.push(job.message_id);
         }
         let guarded = assembly.guarded();
-        let merge = assembly.into_merge(&*self.clock);
+        let merge =
+            NewMerge { claims: knowledge.into_claims(), ..assembly.into_merge(&*self.clock) };
         if merge.plans.len() > 1 {
             debug!(
                 destination = self.name,
@@ -143,8 +151,9 @@ impl Stepper {
     }
 
     /// What is known of contacts, of which none has been read yet.
-    fn knowledge<'a>(&'a self, destination: &'a Destination) -> Knowledge<'a> {
-        Knowledge::new(self.facts(destination), destination.contact_options(), self.clock.now())
+    fn knowledge<'a>(&'a self, destination: &'a Destination, lane: LaneKey) -> Knowledge<'a> {
+        let (facts, options) = (self.facts(destination), destination.contact_options());
+        Knowledge::new(facts, options, lane, self.clock.now())
     }
 
     /// Judges a plan, for which it reads what is known of its contacts.
@@ -174,16 +183,14 @@ impl Stepper {
         if !opt_ins.is_empty() {
             opt_outs = self.queue.opt_outs(&self.name, &opt_ins).await?;
         }
-        let happened_at = plan.happened_at(job.received_at);
+        let happened_at = job.happened_at(plan.happened_at);
         let consent = Consent { opt_outs, happened_at };
         let judgements = knowledge.judge(&mut plan, job.replay.number > 0, &consent);
         Ok(JudgedPlan { plan: Ok(plan), judgements })
     }
 
     fn plan(&self, destination: &Destination, job: &Job) -> Result<Plan, NewPlan> {
-        let message =
-            decode::decode(&job.payload).ok().and_then(|value| Message::from_stored(value).ok());
-        let Some(message) = message else {
+        let Some(message) = job.message() else {
             error!(
                 destination = self.name,
                 message_id = job.message_id,

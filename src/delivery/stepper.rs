@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use jiff::Timestamp;
 use metrics::counter;
 use tokio::sync::watch;
 use tokio::time::sleep;
@@ -20,9 +21,9 @@ use super::room::{LargeRoom, Place, Room, is_large};
 use super::verdict::{Due, Next};
 use crate::action::ActionKind;
 use crate::clock::SharedClock;
-use crate::destination::Destination;
+use crate::destination::{Destination, Stale};
 use crate::loops::{Client, Slot};
-use crate::queue::{BrokenMessage, Failure, FailureReason, Lease, Seq, Work, WorkError};
+use crate::queue::{BrokenMessage, Failure, FailureReason, Job, Lease, Seq, Work, WorkError};
 use crate::segment::Digests;
 use crate::telemetry;
 
@@ -54,6 +55,8 @@ pub(super) struct Stepper {
 /// dropped before the outcome is recorded.
 pub(super) struct Load {
     pub(super) body: Bytes,
+    /// When its message happened, if that matters for what is learned of its contact.
+    pub(super) happened_at: Timestamp,
     pub(super) _place: Option<Place>,
 }
 
@@ -152,7 +155,7 @@ impl Stepper {
             None
         };
         let requests = match (job.is_planned, job.requests.is_empty()) {
-            (false, _) => self.freeze(lease, seq, &job, neighbours, preparing).await?,
+            (false, _) => self.freeze(lease, &turn.head, &job, neighbours, preparing).await?,
             (true, false) => {
                 drop(preparing);
                 std::mem::take(&mut job.requests)
@@ -161,13 +164,14 @@ impl Stepper {
                 return Err(WorkError::Broken("none of its requests is pending".into()));
             }
         };
+        let happened_at = self.learned_at(&job);
         // Loops may take its time to answer, and many messages may be at that point: only the request at hand is kept.
         job.payload = Bytes::new();
         let is_last = requests.len() == 1;
         let Some(mut request) = requests.into_iter().next() else {
             return Ok(Next::Finish.into());
         };
-        let load = Load { body: std::mem::take(&mut request.body), _place: place };
+        let load = Load { body: std::mem::take(&mut request.body), happened_at, _place: place };
         let due = Due {
             request: &request,
             seq,
@@ -258,6 +262,14 @@ impl Stepper {
     pub(super) fn facts(&self, destination: &Destination) -> FactsMaker<'_> {
         let revision = format!("{} {}", self.client.account(), destination.revision());
         FactsMaker { digests: &self.digests, revision }
+    }
+
+    /// When a message happened, if what is learned from it has that time; else the epoch.
+    fn learned_at(&self, job: &Job) -> Timestamp {
+        match self.destination.borrow().contact_options().stale {
+            Stale::Skip => job.happened_at(job.message().and_then(|message| message.timestamp())),
+            Stale::Send => Timestamp::UNIX_EPOCH,
+        }
     }
 
     /// Counts a delivery that ended.

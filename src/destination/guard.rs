@@ -57,6 +57,32 @@ pub struct ContactOptions {
     pub skip_unchanged_ttl: Duration,
     /// What happens to an event with an address that its contact does not have.
     pub identity: IdentityGuard,
+    /// What happens to values that are older than those that Loops has.
+    pub stale: Stale,
+}
+
+/// Gives each variant its word in the configuration.
+macro_rules! words {
+    ($($name:ident { $($variant:ident = $word:literal),+ })+) => {$(
+        impl $name {
+            /// Its word in the configuration.
+            pub fn as_str(self) -> &'static str {
+                match self { $(Self::$variant => $word),+ }
+            }
+
+            /// Reads its word.
+            pub fn parse(text: &str) -> Option<Self> {
+                match text { $($word => Some(Self::$variant),)+ _ => None }
+            }
+        }
+    )+};
+}
+
+words! {
+    ConsentGuard { Guard = "guard", Pass = "pass" }
+    SkipUnchanged { Off = "off", Observe = "observe", On = "on" }
+    IdentityGuard { Off = "off", Observe = "observe", Guard = "guard" }
+    Stale { Send = "send", Skip = "skip" }
 }
 
 /// A guard that may leave something out of a request, or keep it from being sent.
@@ -95,21 +121,6 @@ pub enum ConsentGuard {
     Pass,
 }
 
-impl ConsentGuard {
-    /// Its name in the configuration.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            ConsentGuard::Guard => "guard",
-            ConsentGuard::Pass => "pass",
-        }
-    }
-
-    /// Reads its name.
-    pub fn parse(text: &str) -> Option<Self> {
-        [Self::Guard, Self::Pass].into_iter().find(|one| one.as_str() == text)
-    }
-}
-
 /// Whether a value of `subscribed`, or of a mailing list, subscribes.
 pub fn subscribes(value: &Value) -> bool {
     let unsubscribes = matches!(value, Value::Bool(false) | Value::Null);
@@ -140,36 +151,14 @@ pub enum IdentityGuard {
     Guard,
 }
 
-impl SkipUnchanged {
-    /// Its name in the configuration.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            SkipUnchanged::Off => "off",
-            SkipUnchanged::Observe => "observe",
-            SkipUnchanged::On => "on",
-        }
-    }
-
-    /// Reads its name.
-    pub fn parse(text: &str) -> Option<Self> {
-        [Self::Off, Self::Observe, Self::On].into_iter().find(|one| one.as_str() == text)
-    }
-}
-
-impl IdentityGuard {
-    /// Its name in the configuration.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            IdentityGuard::Off => "off",
-            IdentityGuard::Observe => "observe",
-            IdentityGuard::Guard => "guard",
-        }
-    }
-
-    /// Reads its name.
-    pub fn parse(text: &str) -> Option<Self> {
-        [Self::Off, Self::Observe, Self::Guard].into_iter().find(|one| one.as_str() == text)
-    }
+/// What happens to values of an upsert that happened before one from which Loops has newer values.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Stale {
+    /// They are sent.
+    #[default]
+    Send,
+    /// They are left out.
+    Skip,
 }
 
 impl Default for ContactOptions {
@@ -178,6 +167,7 @@ impl Default for ContactOptions {
             skip_unchanged: SkipUnchanged::default(),
             skip_unchanged_ttl: Duration::from_secs(24 * 60 * 60),
             identity: IdentityGuard::default(),
+            stale: Stale::default(),
         }
     }
 }

@@ -22,7 +22,7 @@ pub use compiled::CompiledSubscription;
 pub use explain::{Explained, ExplainedField, Explanation};
 pub use guard::{
     ConsentGuard, ContactOptions, DestinationOptions, Guard, IdentityGuard,
-    PLACEHOLDER_IDS_DEFAULT, SkipUnchanged, subscribes,
+    PLACEHOLDER_IDS_DEFAULT, SkipUnchanged, Stale, subscribes,
 };
 pub use literals::LiteralNames;
 pub use subscription::{Subscription, SubscriptionProblem, TriggerText};
@@ -60,13 +60,6 @@ pub struct Plan {
     pub unmatched: Option<Unmatched>,
     /// When the message happened, by its `timestamp`.
     pub happened_at: Option<Timestamp>,
-}
-
-impl Plan {
-    /// When the message happened, which is no later than when it was received: the sender's clock may be ahead.
-    pub fn happened_at(&self, received_at: Timestamp) -> Timestamp {
-        self.happened_at.map_or(received_at, |at| at.min(received_at))
-    }
 }
 
 /// The plan for a message under one subscription.

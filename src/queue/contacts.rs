@@ -39,6 +39,8 @@ pub struct KnownProperty {
     pub value: PropertyValue,
     /// When Loops accepted it.
     pub at: Timestamp,
+    /// When the message happened from which it is; the epoch if that was not looked at.
+    pub happened_at: Timestamp,
     /// The request that carried it.
     pub request: RequestId,
 }
@@ -52,6 +54,18 @@ pub enum ContactChange {
     Forget(PersonDigest),
     /// Loops deleted the contact with this `userId` or e-mail address.
     Delete(PersonDigest),
+}
+
+/// A contact that a request is about to change. From now on it counts as shared if requests of another lane, or of another
+/// contact with its address, may change it, too.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ContactClaim {
+    /// As in [`Contact`].
+    pub key: PersonDigest,
+    /// The digest of the address in the request, if it is not the key.
+    pub email: Option<PersonDigest>,
+    /// The lane of the request.
+    pub lane: LaneKey,
 }
 
 /// What a request that Loops accepted says of its contact.
@@ -85,19 +99,32 @@ pub(crate) fn merge(known: Vec<KnownProperty>, newer: &[KnownProperty]) -> Vec<K
     merged
 }
 
-/// The length of a property as [`to_bytes`] writes it.
-const PROPERTY_BYTES: usize = 32;
+/// The first byte of properties that are packed as [`to_bytes`] does.
+const PACKING: u8 = 1;
 
-/// Writes properties as a store keeps them: four big-endian numbers of eight bytes each.
+/// The length of a packed property: five big-endian numbers of eight bytes each.
+const PROPERTY_BYTES: usize = 40;
+
+/// Packs properties as a store keeps them.
 pub(crate) fn to_bytes(properties: &[KnownProperty]) -> Vec<u8> {
-    let numbers = properties.iter().flat_map(|KnownProperty { name, value, at, request }| {
-        [name.0, value.0, at.as_millisecond(), request.0]
-    });
-    numbers.flat_map(i64::to_be_bytes).collect()
+    if properties.is_empty() {
+        return Vec::new();
+    }
+    let numbers =
+        properties.iter().flat_map(|KnownProperty { name, value, at, happened_at, request }| {
+            [name.0, value.0, at.as_millisecond(), happened_at.as_millisecond(), request.0]
+        });
+    let mut bytes = vec![PACKING];
+    bytes.extend(numbers.flat_map(i64::to_be_bytes));
+    bytes
 }
 
-/// Reads [`to_bytes`]. Bytes that it did not write are no properties.
+/// Reads [`to_bytes`]. Bytes that it did not write, or that an earlier release packed, are no properties.
 pub(crate) fn from_bytes(bytes: &[u8]) -> Vec<KnownProperty> {
+    let Some((&PACKING, bytes)) = bytes.split_first() else { return Vec::new() };
+    if bytes.len() % PROPERTY_BYTES != 0 {
+        return Vec::new();
+    }
     let property = |bytes: &[u8]| {
         let mut numbers = bytes
             .chunks_exact(8)
@@ -107,6 +134,7 @@ pub(crate) fn from_bytes(bytes: &[u8]) -> Vec<KnownProperty> {
             name: PropertyName(next()?),
             value: PropertyValue(next()?),
             at: Timestamp::from_millisecond(next()?).ok()?,
+            happened_at: Timestamp::from_millisecond(next()?).ok()?,
             request: RequestId(next()?),
         })
     };
@@ -120,7 +148,7 @@ mod tests {
     fn property(name: i64, value: i64, at: i64) -> KnownProperty {
         let at = Timestamp::from_second(at).unwrap();
         let (name, value) = (PropertyName(name), PropertyValue(value));
-        KnownProperty { name, value, at, request: RequestId(at.as_second()) }
+        KnownProperty { name, value, at, happened_at: at, request: RequestId(at.as_second()) }
     }
 
     #[test]
@@ -134,8 +162,11 @@ mod tests {
     fn bytes_that_are_no_properties_are_passed_over() {
         let mut bytes = to_bytes(&[property(1, 1, 1)]);
         bytes.extend([0x7f; PROPERTY_BYTES]);
-        bytes.extend([1; 7]);
         assert_eq!(from_bytes(&bytes), [property(1, 1, 1)]);
+        bytes.extend([1; 7]);
+        assert_eq!(from_bytes(&bytes), []);
+        // Of a release that kept four numbers of each.
+        assert_eq!(from_bytes(&[1; 5 * 32]), []);
     }
 
     #[test]

@@ -44,7 +44,9 @@ pub use ask::*;
 pub use audit::*;
 pub(crate) use consent::ConsentReport;
 pub use consent::OptOut;
-pub use contacts::{CONTACTS_KEPT, Contact, ContactChange, KnownProperty, Learned, PROPERTIES_MAX};
+pub use contacts::{
+    CONTACTS_KEPT, Contact, ContactChange, ContactClaim, KnownProperty, Learned, PROPERTIES_MAX,
+};
 pub use feedback::*;
 pub use records::*;
 pub use replay::*;

@@ -5,7 +5,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use jiff::Timestamp;
 
-use super::{ContactChange, MessageState, ProcessStatus, Replay};
+use super::{ContactChange, ContactClaim, MessageState, ProcessStatus, Replay};
 use crate::action::{ActionKind, Endpoint, Unmatched, UnmatchedReason};
 use crate::segment::decode::decode;
 use crate::segment::{LaneKey, Message, MessageHash, MessageType, PersonDigest};
@@ -221,6 +221,19 @@ pub struct Job {
     pub requests: Vec<FrozenRequest>,
 }
 
+impl Job {
+    /// The message; `None` if it cannot be read.
+    pub fn message(&self) -> Option<Message> {
+        stored_message(&self.payload)
+    }
+
+    /// When the message happened, by its own `timestamp` if it has one. No later than when it was received, since the
+    /// sender's clock may be ahead.
+    pub fn happened_at(&self, timestamp: Option<Timestamp>) -> Timestamp {
+        timestamp.map_or(self.received_at, |at| at.min(self.received_at))
+    }
+}
+
 /// A request exactly as every attempt must send it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct FrozenRequest {
@@ -294,6 +307,8 @@ pub struct NotNeeded {
 pub enum NotNeededReason {
     /// Loops has accepted all its values before.
     Unchanged,
+    /// Loops has newer values of all its properties.
+    Stale,
     /// Read from the store, but unknown to this release.
     Unknown,
 }
@@ -330,6 +345,8 @@ pub struct NewMerge {
     pub plans: Vec<(Seq, NewPlan)>,
     /// Requests that carry several of these deliveries.
     pub merged: Vec<NewMergedRequest>,
+    /// The contacts that these requests are about to change.
+    pub claims: Vec<ContactClaim>,
 }
 
 /// How many requests plans make, and how many they would have made in vain.
@@ -370,7 +387,9 @@ impl NewMerge {
                         economy.requests += 1;
                         economy.redundant += u64::from(request.is_redundant);
                     }
-                    NewOutcome::NotNeeded(_) => economy.unchanged += 1,
+                    NewOutcome::NotNeeded(why) => {
+                        economy.unchanged += u64::from(why.reason == NotNeededReason::Unchanged);
+                    }
                     NewOutcome::Failed(_) => {}
                 }
             }
@@ -577,8 +596,12 @@ pub struct Contents {
 impl Contents {
     /// The message; `None` if it cannot be read.
     pub fn message(&self) -> Option<Message> {
-        decode(&self.payload).ok().and_then(|value| Message::from_stored(value).ok())
+        stored_message(&self.payload)
     }
+}
+
+fn stored_message(payload: &[u8]) -> Option<Message> {
+    decode(payload).ok().and_then(|value| Message::from_stored(value).ok())
 }
 
 /// The delivery of a message under one subscription.
@@ -748,12 +771,13 @@ impl FailureReason {
 
 impl NotNeededReason {
     /// Those that this release gives.
-    pub const ALL: [NotNeededReason; 1] = [NotNeededReason::Unchanged];
+    pub const ALL: [NotNeededReason; 2] = [NotNeededReason::Unchanged, NotNeededReason::Stale];
 
     /// As it is stored and shown.
     pub fn as_str(self) -> &'static str {
         match self {
             NotNeededReason::Unchanged => "unchanged",
+            NotNeededReason::Stale => "stale",
             NotNeededReason::Unknown => "unknown",
         }
     }

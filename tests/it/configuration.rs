@@ -35,7 +35,7 @@ fn without_an_api_key_it_says_what_to_set() {
 #[test]
 fn each_error_is_named() {
     // The file, and what the refusal must name.
-    let cases: [(&str, &[&str]); 33] = [
+    let cases: [(&str, &[&str]); 34] = [
         ("[servr]\nlisten = '1.2.3.4:5'", &["segment-loops.toml", "servr"]),
         ("[destinations.b]\napi_key = \"api-canary-91bc\n", &["segment-loops.toml", "line 2"]),
         ("[server]\nlissten = '1.2.3.4:5'", &["segment-loops.toml", "server", "lissten"]),
@@ -114,6 +114,14 @@ fn each_error_is_named() {
                 "destinations.default.identity",
                 "destinations.default.consent",
                 "\"guard\"",
+            ],
+        ),
+        (
+            "[destinations.a]\napi_key = 'k'\nskip_unchanged = 'on'\n[destinations.b]\napi_key = 'k'",
+            &[
+                "destinations.a.skip_unchanged",
+                "destinations.b has the same API key",
+                "\"observe\"",
             ],
         ),
         (

@@ -202,3 +202,44 @@ async fn an_event_does_not_give_its_contact_the_address_of_another() {
         assert_eq!(loops.next().await.body["email"], json!(friend));
     }
 }
+
+#[tokio::test]
+async fn an_identify_that_arrives_late_overwrites_nothing_newer() {
+    let mut loops = ScriptedLoops::willing().await;
+    let key = "SEGMENT_LOOPS__DESTINATIONS__DEFAULT__STALE";
+    let service = Setup::with_loops(&loops.base_url).env(key, "skip").start();
+    let at = |hour: u32, traits: Value| json!({"type": "identify", "userId": "u1", "traits": traits, "timestamp": format!("2026-11-20T{hour:02}:00:00Z")});
+    let newer = json!({"plan": "pro", "seats": 3, "mailingLists": {"news": false}});
+    end(&service, "newer", at(12, newer.clone())).await;
+    loops.next().await;
+
+    let mut older = newer.clone();
+    older["company"] = "Acme".into();
+    older["mailingLists"]["tips"] = true.into();
+    let message = end(&service, "older", at(9, older)).await;
+    let body = loops.next().await.body;
+    assert_eq!(body, json!({"userId": "u1", "company": "Acme", "mailingLists": {"tips": true}}));
+    let warnings = message["deliveries"][0]["warnings"].to_string();
+    for name in ["`plan`", "`seats`", "`source`", "`mailingLists.news`"] {
+        assert!(warnings.contains(name), "{name} is not in {warnings}");
+    }
+
+    let message = end(&service, "stale", at(8, newer.clone())).await;
+    assert_eq!(message["state"], "delivered");
+    assert_eq!(message["deliveries"][0]["notNeeded"], "stale");
+    assert_eq!(message["deliveries"][0]["request"], Value::Null);
+    // What happened at the same time or later is sent, and so is an event of any age.
+    end(&service, "same", at(12, newer.clone())).await;
+    assert_eq!(loops.next().await.body["plan"], "pro");
+    let event =
+        json!({"type": "track", "userId": "u1", "event": "E", "timestamp": "2026-11-20T01:00:00Z"});
+    end(&service, "event", event).await;
+    assert_eq!(loops.next().await.path, "/events/send");
+
+    // Without the key, the one that arrives last wins, as with Segment.
+    let service = Setup::with_loops(&loops.base_url).start();
+    for (id, hour) in [("a", 12), ("b", 9)] {
+        end(&service, id, at(hour, json!({"plan": id}))).await;
+        assert_eq!(loops.next().await.body["plan"], id);
+    }
+}

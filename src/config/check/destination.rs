@@ -7,6 +7,7 @@ use super::errors::Check;
 use super::secrets::WrittenSecrets;
 use crate::config::subscriptions::{Planner, Written};
 use crate::config::tree::DestinationTree;
+use crate::destination::SkipUnchanged;
 use crate::feedback::Key;
 use crate::secret::Secret;
 
@@ -34,6 +35,26 @@ pub struct DestinationConfig {
 }
 
 impl Check<'_> {
+    /// Reports destinations that share an account at Loops where one must know of all requests to it.
+    pub(super) fn accounts_once(&mut self, destinations: &BTreeMap<String, DestinationConfig>) {
+        for (name, destination) in destinations {
+            let options = destination.planner.destination.contact_options();
+            let shares = |(other, config): &(&String, &DestinationConfig)| {
+                *other != name && config.api_key == destination.api_key
+            };
+            if options.skip_unchanged == SkipUnchanged::On
+                && let Some((other, _)) = destinations.iter().find(shares)
+            {
+                self.report(
+                    &format!("destinations.{name}.skip_unchanged"),
+                    format!(
+                        "cannot be \"on\": destinations.{other} has the same API key, and changes the same contacts without this destination's knowledge; use \"observe\", or one destination"
+                    ),
+                );
+            }
+        }
+    }
+
     /// Gives the subscriptions at the top level to the only destination.
     pub(super) fn shared_subscriptions(
         &mut self,
@@ -155,6 +176,7 @@ impl Check<'_> {
             skip_unchanged: tree.skip_unchanged,
             skip_unchanged_ttl_h: tree.skip_unchanged_ttl_h,
             identity: tree.identity,
+            stale: tree.stale,
             merge: tree.merge.unwrap_or(true),
         };
         Planner::load(written).map_err(|problems| self.report_all(problems)).ok()

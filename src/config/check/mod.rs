@@ -95,6 +95,7 @@ pub(super) fn check(tree: Tree, place: &str) -> Result<Config, ConfigError> {
         check.each(sources, "sources", |check, key, tree| check.source(key, tree, &known));
     check.write_keys_once(&sources);
     check.address_bytes(&sources, server.message_bytes_max);
+    check.accounts_once(&destinations);
     check.finish()?;
     Ok(Config {
         server,

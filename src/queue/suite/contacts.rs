@@ -4,11 +4,11 @@
 use super::erasure::{deleting, deletion, erase_all};
 use super::*;
 use crate::queue::{
-    BrokenMessage, CONTACTS_KEPT, Contact, ContactChange, DeliveryState, FeedbackRecord,
-    KnownProperty, Learned, MessageState, NewFeedback, NewOutcome, NotNeeded, NotNeededReason,
-    RequestId,
+    BrokenMessage, CONTACTS_KEPT, Contact, ContactChange, ContactClaim, DeliveryState,
+    FeedbackRecord, KnownProperty, Learned, MessageState, NewFeedback, NewOutcome, NotNeeded,
+    NotNeededReason, RequestId,
 };
-use crate::segment::{PropertyName, PropertyValue};
+use crate::segment::{LaneKey, PropertyName, PropertyValue};
 
 const NOTHING: [i64; 0] = [];
 
@@ -18,7 +18,7 @@ fn address(address: &str) -> PersonDigest {
 
 fn property(name: i64, value: i64) -> KnownProperty {
     let (name, value) = (PropertyName(name), PropertyValue(value));
-    KnownProperty { name, value, at: at(15), request: RequestId(7) }
+    KnownProperty { name, value, at: at(15), happened_at: at(5), request: RequestId(7) }
 }
 
 /// What a request of the person's own lane says of it, whose attempt began at [`at`] (10).
@@ -147,6 +147,36 @@ pub(crate) async fn a_contact_of_two_lanes_is_shared(store: &dyn Store) {
     assert!(names(store, user("x")).await.1 && names(store, user("y")).await.1);
 }
 
+/// Freezes a request that is about to change a contact.
+async fn claim(store: &dyn Store, key: PersonDigest, email: Option<PersonDigest>, lane: LaneKey) {
+    let lease = lease(store).await;
+    let seq = put(store, message(&format!("m{}", fastrand::u64(..)))).await;
+    let plans = vec![(seq, plan(vec![delivery("one", Ok(request(0)))]))];
+    let claims = vec![ContactClaim { key, email, lane }];
+    store.freeze(&lease, NewMerge { plans, merged: Vec::new(), claims }).await.unwrap();
+}
+
+pub(crate) async fn a_request_that_is_on_its_way_shares_its_contact(store: &dyn Store) {
+    let (ada, bob) = (user("ada"), user("bob"));
+    // Nothing is known of the contact when a request of another lane is frozen, nor when its own is accepted.
+    claim(store, ada, None, bob.into()).await;
+    assert_eq!(names(store, ada).await, (vec![], false));
+    learn(store, learned(ada, &[property(1, 1)])).await;
+    assert_eq!(names(store, ada).await, (vec![1], true));
+
+    learn(store, learned(bob, &[property(1, 1)])).await;
+    claim(store, bob, None, bob.into()).await;
+    assert_eq!(names(store, bob).await, (vec![1], false), "its own lane");
+    claim(store, bob, None, ada.into()).await;
+    assert_eq!(names(store, bob).await, (vec![1], true));
+
+    // Another contact gets the address of this one.
+    let (eve, email) = (user("eve"), Some(address("eve@example.com")));
+    learn(store, Learned { email, ..learned(eve, &[property(1, 1)]) }).await;
+    claim(store, user("mallory"), email, user("mallory").into()).await;
+    assert!(names(store, eve).await.1 && names(store, user("mallory")).await.1);
+}
+
 pub(crate) async fn what_loops_reports_counts_more_than_an_earlier_attempt(store: &dyn Store) {
     let (ada, bob) = (user("ada"), user("bob"));
     let email = Some(address("ada@example.com"));
@@ -179,9 +209,17 @@ pub(crate) async fn contacts_go_with_their_person(store: &dyn Store) {
         learn(store, Learned { email, ..learned(key, &[property(1, 1)]) }).await;
     }
     settle(store, Consequence::Delivered, ContactChange::Delete(email)).await;
-    assert_eq!(known(store, ada).await, None);
-    assert!(known(store, bob).await.is_some());
-    learn(store, Learned { email: Some(email), ..learned(ada, &[property(1, 1)]) }).await;
+    let deleted = known(store, ada).await.unwrap();
+    assert_eq!((deleted.email, deleted.properties), (None, vec![]));
+    assert_eq!(names(store, bob).await.0, [1]);
+    // A request of another lane was on its way when the contact was deleted.
+    learn(store, Learned { lane: bob.into(), ..learned(ada, &[property(1, 1)]) }).await;
+    assert_eq!(names(store, ada).await.0, NOTHING);
+    // The settlement above was recorded at 11.
+    let started_at = at(100);
+    let again = Learned { email: Some(email), started_at, ..learned(ada, &[property(1, 1)]) };
+    learn(store, again).await;
+    assert_eq!(names(store, ada).await.0, [1]);
     learn(store, Learned { lane: ada.into(), ..learned(user("team"), &[property(1, 1)]) }).await;
     let lease = lease(store).await;
     let seq = put(store, NewMessage { lane: ada.into(), ..deletion("d") }).await;

@@ -12,7 +12,7 @@ pub(crate) trait FreezeOne: Work {
         seq: Seq,
         plan: NewPlan,
     ) -> Result<Vec<FrozenRequest>, WorkError> {
-        let merge = NewMerge { plans: vec![(seq, plan)], merged: Vec::new() };
+        let merge = NewMerge { plans: vec![(seq, plan)], merged: Vec::new(), claims: Vec::new() };
         Ok(self.freeze(lease, merge).await?.requests)
     }
 }

@@ -16,6 +16,7 @@ async fn merged(store: &dyn Store, lease: &Lease) -> (Seq, Seq, Vec<FrozenReques
             (second, plan(vec![delivery("one", Ok(request(1))), delivery("two", Ok(request(2)))])),
         ],
         merged: vec![NewMergedRequest { request: request(9), carries: vec![(0, 0), (1, 0)] }],
+        claims: Vec::new(),
     };
     let frozen = store.freeze(lease, merge).await.unwrap().requests;
     (first, second, frozen)
@@ -124,6 +125,7 @@ async fn merged_with_event(
             (second, plan(vec![delivery("two", Ok(request(1)))])),
         ],
         merged: vec![NewMergedRequest { request: request(9), carries: vec![(0, 0), (1, 0)] }],
+        claims: Vec::new(),
     };
     let frozen = store.freeze(lease, merge).await.unwrap().requests.remove(0);
     (first, second, frozen)
@@ -217,6 +219,7 @@ pub(crate) async fn merging_writes_all_or_nothing(store: &dyn Store) {
             .map(|seq| (seq, plan(vec![delivery("one", Ok(request(4)))])))
             .collect(),
         merged: vec![NewMergedRequest { request: request(9), carries: vec![(0, 0), (1, 0)] }],
+        claims: Vec::new(),
     };
     // A neighbour that is frozen already cannot be carried.
     let refused = store.freeze(&lease, merge(vec![first, second])).await;

@@ -161,6 +161,7 @@ macro_rules! store_suite {
             learns_what_loops_accepted,
             forgets_what_may_not_be_true,
             a_contact_of_two_lanes_is_shared,
+            a_request_that_is_on_its_way_shares_its_contact,
             what_loops_reports_counts_more_than_an_earlier_attempt,
             contacts_go_with_their_person,
             contacts_are_forgotten_after_a_long_time,

@@ -80,7 +80,11 @@ pub(crate) async fn put_failed(store: &dyn Store, lease: &Lease, message: NewMes
 /// Plans the first pending message without deliveries; returns why it ended as unmatched, if it did.
 async fn freeze_empty(store: &dyn Store, lease: &Lease) -> Option<UnmatchedReason> {
     let plans = vec![(heads(store).await[0].seq, plan(vec![]))];
-    store.freeze(lease, NewMerge { plans, merged: Vec::new() }).await.unwrap().unmatched
+    store
+        .freeze(lease, NewMerge { plans, merged: Vec::new(), claims: Vec::new() })
+        .await
+        .unwrap()
+        .unmatched
 }
 
 /// The ids of what is pending, in order.

@@ -139,6 +139,7 @@ pub(crate) async fn counts_merged_deliveries_by_source(store: &dyn Store) {
                 (seqs[1], plan([deliveries(), vec![delivery("two", Ok(request(2)))]].concat())),
             ],
             merged: vec![NewMergedRequest { request: request(9), carries: vec![(0, 0), (1, 0)] }],
+            claims: Vec::new(),
         };
         (seqs, store.freeze(&lease, merge).await.unwrap().requests.remove(0))
     };

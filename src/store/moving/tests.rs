@@ -160,7 +160,11 @@ impl History {
             self.settle(store, &lease, request).await;
             return;
         }
-        let mut merge = NewMerge { plans: vec![(head.seq, self.plan())], merged: Vec::new() };
+        let mut merge = NewMerge {
+            plans: vec![(head.seq, self.plan())],
+            merged: Vec::new(),
+            claims: Vec::new(),
+        };
         let behind = heads.iter().filter(|other| other.lane == head.lane && other.seq > head.seq);
         if let Some(neighbour) = behind.min_by_key(|other| other.seq)
             && !store.open(neighbour.seq).await.unwrap().unwrap().is_planned

@@ -8,7 +8,7 @@ use super::connection::Connection;
 use super::params::{Array, params};
 use super::rows::{from_ms, get, to_ms};
 use crate::queue::contacts::from_bytes;
-use crate::queue::{Contact, ContactChange, Learned};
+use crate::queue::{Contact, ContactChange, ContactClaim, Learned};
 use crate::segment::{LaneKey, PersonDigest};
 use crate::store::contacts::{Known, Update, day};
 
@@ -38,9 +38,12 @@ const FORGET: &str = "UPDATE @contacts SET properties = '' WHERE contact = $2 AN
 pub(super) const FORGET_OF_LANE: &str = "
     UPDATE @contacts c SET properties = '' FROM @messages m
     WHERE m.seq = $2 AND c.destination = $1 AND (c.contact = m.lane OR (c.lane = m.lane AND c.lane <> c.contact))";
-/// $1 destination, $2 key.
-const DELETE: &str =
-    "DELETE FROM @contacts WHERE destination = $1 AND (contact = $2 OR email = $2)";
+/// $1 destination, $2 key, $3 lane, $4 is shared, $5 day.
+const CLAIM: &str = "
+    INSERT INTO @contacts AS c (destination, contact, lane, is_shared, changed_day, properties)
+    VALUES ($1, $2, $3, $4, $5, '')
+    ON CONFLICT (contact, destination) DO UPDATE SET
+        is_shared = c.is_shared OR $4 OR COALESCE(c.lane <> $3, false), lane = $3, changed_day = $5";
 /// $1 destination, $2 lane.
 pub(super) const OF_PERSON: &str = "
     DELETE FROM @contacts
@@ -98,11 +101,26 @@ pub(super) async fn apply(
             transaction.execute(FORGET, params![destination, key.0]).await?;
             Ok(())
         }
-        ContactChange::Delete(key) => {
-            transaction.execute(DELETE, params![destination, key.0]).await?;
-            Ok(())
-        }
+        // What an attempt that began before may still report is no longer true either.
+        ContactChange::Delete(key) => report(transaction, destination, [*key], now, true).await,
     }
+}
+
+/// Records the contacts that requests are about to change.
+pub(super) async fn claim(
+    transaction: &Connection,
+    destination: &str,
+    claims: &[ContactClaim],
+    now: Timestamp,
+) -> Result<(), Fault> {
+    for ContactClaim { key, email, lane } in claims {
+        let email = email.map(|digest| digest.0);
+        let share = transaction.execute(SHARE, params![destination, key.0, email]).await?;
+        let (is_shared, day) = (share > 0, to_day(now));
+        let row = params![destination, key.0, lane.0, is_shared, day];
+        transaction.execute(CLAIM, row).await?;
+    }
+    Ok(())
 }
 
 async fn learn(

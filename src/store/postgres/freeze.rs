@@ -6,6 +6,7 @@ use std::collections::HashMap;
 use async_trait::async_trait;
 
 use super::connection::Connection;
+use super::contacts;
 use super::lease::{Fenced, is_in_force, now};
 use super::params::{Array, params, text};
 use super::rows::{get, to_json, to_ms};
@@ -101,6 +102,10 @@ impl Step for Freeze {
         let rows = self.rows(transaction, &unplanned, effects).await?;
         rows.requests.insert(transaction, &self.lease.destination).await?;
         rows.deliveries.insert(transaction).await?;
+        if let Some((_, plan)) = self.merge.plans.first() {
+            let NewMerge { claims, .. } = &self.merge;
+            contacts::claim(transaction, &self.lease.destination, claims, plan.now).await?;
+        }
         let ends = self.ends(transaction, &unplanned).await?;
         self.write_states(transaction, &ends).await?;
         self.count(&unplanned, &ends, effects);

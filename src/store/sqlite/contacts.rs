@@ -6,7 +6,7 @@ use rusqlite::{Connection, OptionalExtension as _, Row, params};
 use super::error::Fault;
 use super::rows::{from_ms, to_ms};
 use crate::queue::contacts::from_bytes;
-use crate::queue::{Contact, ContactChange, Learned};
+use crate::queue::{Contact, ContactChange, ContactClaim, Learned};
 use crate::segment::{LaneKey, PersonDigest};
 use crate::store::contacts::{Known, Update, day};
 
@@ -39,12 +39,12 @@ pub(super) const FORGET_OF_LANE: &str = "
         UNION ALL
         SELECT c.id FROM messages m JOIN contacts c ON c.lane = m.lane AND c.destination = ?1
         WHERE m.seq = ?2 AND c.lane <> c.contact)";
-/// ?1 destination, ?2 key.
-pub(super) const DELETE: &str = "
-    DELETE FROM contacts WHERE id IN (
-        SELECT id FROM contacts WHERE destination = ?1 AND contact = ?2
-        UNION ALL
-        SELECT id FROM contacts WHERE email = ?2 AND destination = ?1)";
+/// ?1 destination, ?2 key, ?3 lane, ?4 is shared, ?5 day.
+pub(super) const CLAIM: &str = "
+    INSERT INTO contacts (destination, contact, lane, is_shared, changed_day, properties)
+    VALUES (?1, ?2, ?3, ?4, ?5, x'')
+    ON CONFLICT (destination, contact) DO UPDATE SET
+        is_shared = is_shared OR ?4 OR COALESCE(lane <> ?3, 0), lane = ?3, changed_day = ?5";
 /// ?1 destination, ?2 lane.
 pub(super) const OF_PERSON: &str = "
     DELETE FROM contacts WHERE id IN (
@@ -109,11 +109,26 @@ pub(super) fn apply(
             transaction.prepare_cached(FORGET)?.execute(params![destination, key.0])?;
             Ok(())
         }
-        ContactChange::Delete(key) => {
-            transaction.prepare_cached(DELETE)?.execute(params![destination, key.0])?;
-            Ok(())
-        }
+        // What an attempt that began before may still report is no longer true either.
+        ContactChange::Delete(key) => report(transaction, destination, [*key], now, true),
     }
+}
+
+/// Records the contacts that requests are about to change.
+pub(super) fn claim(
+    transaction: &Connection,
+    destination: &str,
+    claims: &[ContactClaim],
+    now: Timestamp,
+) -> Result<(), Fault> {
+    for ContactClaim { key, email, lane } in claims {
+        let email = email.map(|digest| digest.0);
+        let mut share = transaction.prepare_cached(SHARE)?;
+        let is_shared = share.execute(params![destination, key.0, email])? > 0;
+        let row = params![destination, key.0, lane.0, is_shared, day(to_ms(now))];
+        transaction.prepare_cached(CLAIM)?.execute(row)?;
+    }
+    Ok(())
 }
 
 fn learn(

@@ -5,6 +5,7 @@ use std::collections::HashMap;
 
 use rusqlite::{Connection, OptionalExtension as _, params};
 
+use super::contacts;
 use super::error::Fault;
 use super::group::{Effects, Step};
 use super::lease::{Fenced, is_in_force};
@@ -82,6 +83,10 @@ impl Step for Freeze {
             }
         }
         let merged = self.insert_merged(transaction)?;
+        if let Some((_, plan)) = self.merge.plans.first() {
+            let NewMerge { claims, .. } = &self.merge;
+            contacts::claim(transaction, &self.lease.destination, claims, plan.now)?;
+        }
         let mut unmatched = None;
         for index in 0..self.merge.plans.len() {
             let ended = self.write(transaction, index, &merged, &mut effects.tallies)?;

@@ -66,11 +66,7 @@ fn statements() -> &'static [(&'static str, &'static str, &'static [&'static str
                 "contacts_lane (lane=? AND destination=?)",
                 "m (rowid=?)",
             ],
-            DELETE => [
-                "contacts (rowid=?)",
-                "contacts_contact (destination=? AND contact=?)",
-                "contacts_email (email=? AND destination=?)",
-            ],
+            CLAIM => [],
             OF_PERSON => [
                 "contacts (rowid=?)",
                 "contacts_contact (destination=? AND contact=?)",

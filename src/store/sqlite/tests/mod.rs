@@ -223,7 +223,7 @@ async fn a_replay_that_fails_half_way_reports_its_progress() {
     let lease = store.lease(ask("a", at(0))).await.unwrap().unwrap();
     store.accept((0..450).map(|n| message(&format!("m{n}"))).collect()).await.unwrap();
     let plans = heads(&store).await.iter().map(|head| (head.seq, plan(vec![]))).collect();
-    store.freeze(&lease, NewMerge { plans, merged: vec![] }).await.unwrap();
+    store.freeze(&lease, NewMerge { plans, merged: vec![], claims: Vec::new() }).await.unwrap();
     let other = raw(&folder);
     execute(
         &other,

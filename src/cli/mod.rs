@@ -12,6 +12,7 @@ mod preview;
 mod replay;
 mod sandbox;
 mod serve;
+mod supervisor;
 
 use std::io::Write as _;
 use std::process::ExitCode;

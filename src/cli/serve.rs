@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use clap::Args;
 
-use super::{CliError, report_dropped_lines, runtime, start_telemetry, stop_signal};
+use super::{CliError, report_dropped_lines, runtime, start_telemetry, stop_signal, supervisor};
 use crate::app::App;
 use crate::clock::SystemClock;
 use crate::config::{self, Flags, LogFormat};
@@ -52,6 +52,7 @@ pub(super) fn run(args: ServeArgs) -> Result<(), CliError> {
         let stop = stop_signal();
         tokio::spawn(report_dropped_lines(telemetry.dropped.clone()));
         let app = App::start(config, load, std::sync::Arc::new(SystemClock), metrics).await?;
+        supervisor::report(stop.clone());
         app.run(stop).await?;
         Ok(())
     });

@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
+use std::time::Duration;
 
 /// Prefix of the variables that address any key, such as `SEGMENT_LOOPS__SERVER__LISTEN`.
 pub(super) const PREFIX: &str = "SEGMENT_LOOPS";
@@ -78,6 +79,29 @@ pub fn crash_at() -> Option<String> {
     environment().remove("SEGMENT_LOOPS_CRASH_AT")
 }
 
+/// What systemd tells a service whose type is `notify`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Supervisor {
+    /// Where it listens: a path, or `@` and a name.
+    pub socket: String,
+    /// How long the service may be silent before it is restarted; `None`: as long as it likes.
+    pub watchdog: Option<Duration>,
+}
+
+/// The supervisor that this process is to notify, if there is one.
+pub fn supervisor() -> Option<Supervisor> {
+    supervisor_in(environment(), std::process::id())
+}
+
+fn supervisor_in(mut environment: HashMap<String, String>, process: u32) -> Option<Supervisor> {
+    let socket = environment.remove("NOTIFY_SOCKET").filter(|socket| !socket.is_empty())?;
+    // Variables of a parent that is watched itself are inherited.
+    let is_ours = environment.get("WATCHDOG_PID").is_none_or(|id| *id == process.to_string());
+    let watchdog = environment.get("WATCHDOG_USEC").filter(|_| is_ours);
+    let watchdog = watchdog.and_then(|micros| micros.parse().ok()).filter(|micros| *micros > 0);
+    Some(Supervisor { socket, watchdog: watchdog.map(Duration::from_micros) })
+}
+
 /// The address at which `serve` would listen by the environment alone; `None` if the environment does not
 /// set one.
 pub fn listen_address() -> Option<SocketAddr> {
@@ -113,5 +137,43 @@ mod tests {
             ("VIEWER_TOKEN", "given"),
         ];
         assert_eq!(all, expected.map(|(name, value)| (name.to_owned(), value.to_owned())));
+    }
+
+    #[test]
+    fn a_supervisor_is_notified_where_it_says_and_watches_whom_it_names() {
+        let cases = [
+            (vec![], None),
+            (vec![("NOTIFY_SOCKET", "")], None),
+            (vec![("NOTIFY_SOCKET", "/run/x")], Some(None)),
+            (vec![("NOTIFY_SOCKET", "/run/x"), ("WATCHDOG_USEC", "30000000")], Some(Some(30))),
+            (
+                vec![
+                    ("NOTIFY_SOCKET", "/run/x"),
+                    ("WATCHDOG_USEC", "30000000"),
+                    ("WATCHDOG_PID", "7"),
+                ],
+                Some(Some(30)),
+            ),
+            (
+                vec![
+                    ("NOTIFY_SOCKET", "/run/x"),
+                    ("WATCHDOG_USEC", "30000000"),
+                    ("WATCHDOG_PID", "8"),
+                ],
+                Some(None),
+            ),
+            (vec![("NOTIFY_SOCKET", "/run/x"), ("WATCHDOG_USEC", "0")], Some(None)),
+            (vec![("NOTIFY_SOCKET", "/run/x"), ("WATCHDOG_USEC", "soon")], Some(None)),
+        ];
+        for (variables, expected) in cases {
+            let environment =
+                variables.iter().map(|(name, value)| (name.to_string(), value.to_string()));
+            let found = supervisor_in(environment.collect(), 7);
+            let expected = expected.map(|watchdog: Option<u64>| Supervisor {
+                socket: "/run/x".to_owned(),
+                watchdog: watchdog.map(Duration::from_secs),
+            });
+            assert_eq!(found, expected, "{variables:?}");
+        }
     }
 }

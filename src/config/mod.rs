@@ -11,7 +11,9 @@ mod subscriptions;
 mod tree;
 
 pub use check::{BrowserConfig, Config, DestinationConfig, Network, SourceConfig};
-pub use environment::{crash_at, environment, listen_address, long_name, with_own};
+pub use environment::{
+    Supervisor, crash_at, environment, listen_address, long_name, supervisor, with_own,
+};
 pub use file::{TextProblem, read_text, read_value, text_extension};
 pub use load::{Flags, load, load_planners};
 pub use subscriptions::Planner;

@@ -70,6 +70,8 @@ mod slow_store;
 mod stop;
 mod stored_bytes;
 mod subscription_destination;
+#[cfg(target_os = "linux")]
+mod supervised;
 mod tail;
 mod tidy;
 mod two_processes;

@@ -242,9 +242,13 @@ async fn drain(address: SocketAddr) -> bool {
         tokio::time::sleep(Duration::from_secs(1)).await;
         let Ok(answer) = reqwest::get(format!("http://{address}/metrics")).await else { continue };
         let text = answer.text().await.unwrap_or_default();
-        let depth =
-            text.lines().find(|line| line.starts_with("segment_loops_queue_depth_messages{"));
-        empty = if depth.is_some_and(|line| line.ends_with(" 0")) { empty + 1 } else { 0 };
+        // One for each class.
+        let depths: Vec<_> = text
+            .lines()
+            .filter(|line| line.starts_with("segment_loops_queue_depth_messages{"))
+            .collect();
+        let is_empty = !depths.is_empty() && depths.iter().all(|line| line.ends_with(" 0"));
+        empty = if is_empty { empty + 1 } else { 0 };
         // It is measured every few seconds only.
         if empty > 6 {
             return true;

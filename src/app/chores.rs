@@ -11,7 +11,7 @@ use tracing::{debug, error, info, warn};
 use super::reload::Reloader;
 use super::report::Reporter;
 use crate::clock::SharedClock;
-use crate::queue::{Depth, Housekeeping, Log, Unavailable, Work};
+use crate::queue::{Class, Housekeeping, Log, Unavailable, Work};
 use crate::telemetry;
 
 /// How long a process waits before it removes anything if its clock may be wrong, such as that of a machine that
@@ -47,13 +47,16 @@ pub(super) async fn warn_of_orphans(store: &dyn Work, configured: &[String]) {
         if configured.contains(&name) {
             continue;
         }
-        let messages = store.depth(&name).await.map_or(0, |depth: Depth| depth.messages);
+        let depth = store.depth(&name).await.unwrap_or_default();
         warn!(
             destination = name,
-            messages,
+            messages = depth.messages,
             "messages wait for a destination that is not configured: they are delivered once there is one of this name"
         );
-        gauge!(telemetry::QUEUE_DEPTH, "destination" => name).set(messages as f64);
+        for class in Class::ALL {
+            let labels = [("destination", name.clone()), ("class", class.as_str().to_owned())];
+            gauge!(telemetry::QUEUE_DEPTH, &labels).set(depth.by_class[class.index()] as f64);
+        }
     }
 }
 

@@ -3,11 +3,13 @@
 mod asking;
 mod changes;
 mod chores;
+mod counters;
 mod open_files;
 mod openapi;
 mod reload;
 mod report;
 mod settings;
+mod vitals;
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
@@ -124,6 +126,8 @@ impl App {
         let clock: SharedClock = Arc::new(WatchedClock::new(clock));
         let grace = Duration::from_millis(config.server.shutdown_grace_ms);
         open_files::raise_limit(&config);
+        counters::begin(&config);
+        counters::begin_gauges(clock.now());
         let store = store::open(&config.store).await?;
         let process = Process::new();
         let turns = Turns::default();
@@ -212,6 +216,7 @@ impl App {
         }
         chores.spawn(chores::watch_store(self.store.clone()));
         chores.spawn(chores::upkeep(self.metrics));
+        chores.spawn(async { match vitals::measure().await {} });
         chores.spawn(chores::reload_on_hangup(self.reloader));
         let serve = |served: Served, listener| {
             let limits = ServerLimits { listener, ..self.limits.clone() };

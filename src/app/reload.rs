@@ -5,12 +5,14 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use metrics::gauge;
 use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 use tracing::{error, info, warn};
 
 use super::LoadConfig;
 use super::changes::changes;
+use super::counters;
 use crate::config::{BrowserConfig, Config};
 use crate::console::view::{ReloadProblem, Reloaded};
 use crate::console::{Planners, Reload};
@@ -18,6 +20,7 @@ use crate::destination::Destination;
 use crate::feedback::Key;
 use crate::http::{AddressLimit, LoopsWebhook, LoopsWebhooks, Public, Source, Sources};
 use crate::segment::MessageType;
+use crate::telemetry;
 
 /// Holds the parts of the configuration that can change while the program runs.
 pub(super) struct Reloader {
@@ -81,7 +84,9 @@ impl Reloader {
     pub(super) fn reload(&self) -> Reload {
         // One reload at a time, so that the last one to read the files is the one in force.
         let mut current = self.lock();
-        let mut loaded = match (self.load)() {
+        let loaded = (self.load)();
+        gauge!(telemetry::RELOAD_SUCCESSFUL).set(if loaded.is_ok() { 1.0 } else { 0.0 });
+        let mut loaded = match loaded {
             Ok(loaded) => loaded,
             Err(problems) => {
                 error!(error = %problems, "configuration not reloaded; the old one stays in force");
@@ -107,6 +112,7 @@ impl Reloader {
         self.sources.send_replace(Arc::new(sources(&loaded, &before)));
         let webhooks = loops_webhooks(&loaded, &self.forwards);
         self.loops_webhooks.send_replace(Arc::new(webhooks));
+        counters::begin(&loaded);
         let changed = changes(&current, &loaded);
         *current = loaded;
         info!(?subscriptions, "configuration reloaded");

@@ -382,7 +382,7 @@ impl Found {
         let report = reported.get(name).map(|(_, one)| *one);
         let (by_class, oldest) = match (report.and_then(|one| one.waiting), self.depths.get(name)) {
             (Some(by_class), _) => (by_class, report.and_then(|one| one.oldest_received_at)),
-            (None, Some(depth)) => (depth.by_class, depth.oldest_received_at),
+            (None, Some(depth)) => (depth.by_class, depth.oldest_received_at()),
             (None, None) => ([0; 3], None),
         };
         let of = |class: Class| by_class[class.index()];

@@ -137,7 +137,7 @@ impl Activity {
             failing_status: held.failing.map(|(_, status)| status),
             next_retry_at: held.next_retry.map(at),
             waiting: held.depth.map(|depth| Class::ALL.map(|class| depth.by_class[class.index()])),
-            oldest_received_at: held.depth.and_then(|depth| depth.oldest_received_at),
+            oldest_received_at: held.depth.and_then(|depth| depth.oldest_received_at()),
         })
     }
 

@@ -152,6 +152,9 @@ impl Engine {
 
     fn show_lease(&self, is_held: bool) {
         self.stepper.activity.hold(is_held);
+        if !is_held {
+            gauges::clear(&self.stepper.name);
+        }
         let is_held = if is_held { 1.0 } else { 0.0 };
         gauge!(telemetry::LEASE_HELD, "destination" => self.stepper.name.clone()).set(is_held);
     }

@@ -8,7 +8,7 @@ use tokio::time::Instant;
 
 use super::stepper::Stepper;
 use super::ticks;
-use crate::queue::Depth;
+use crate::queue::{Class, Depth};
 use crate::telemetry;
 
 /// The shortest time between two measurements of depth and rate for `/metrics`.
@@ -21,8 +21,9 @@ pub(super) async fn measure(stepper: &Stepper) -> Infallible {
     loop {
         tick.tick().await;
         let now = Instant::now();
-        gauge!(telemetry::RATE_LIMIT, "destination" => stepper.name.clone())
-            .set(stepper.client.pacer().rate());
+        let (name, pacer) = (&stepper.name, stepper.client.pacer());
+        gauge!(telemetry::RATE_LIMIT, "destination" => name.clone()).set(pacer.rate());
+        gauge!(telemetry::RATE_LIMIT_MAX, "destination" => name.clone()).set(pacer.rate_max());
         if now >= count_at {
             count(stepper).await;
             count_at = now + Depth::valid_for(now.elapsed());
@@ -30,14 +31,33 @@ pub(super) async fn measure(stepper: &Stepper) -> Infallible {
     }
 }
 
+/// Sets the gauges of a destination for which this process does not deliver: another process may, and two values of
+/// one queue would contradict each other.
+pub(super) fn clear(destination: &str) {
+    gauge!(telemetry::DESTINATION_PAUSED, "destination" => destination.to_owned()).set(0.0);
+    show(destination, |_| (0, Duration::ZERO));
+}
+
 async fn count(stepper: &Stepper) {
-    let name = &stepper.name;
     // If the count fails, the gauges keep their values: the steps report that the store fails.
-    let Ok(depth) = stepper.queue.depth(name).await else {
+    let Ok(depth) = stepper.queue.depth(&stepper.name).await else {
         return;
     };
     stepper.activity.counted(depth);
-    let age = depth.oldest_received_at.map_or(Duration::ZERO, |at| stepper.clock.age(at));
-    gauge!(telemetry::QUEUE_DEPTH, "destination" => name.clone()).set(depth.messages as f64);
-    gauge!(telemetry::QUEUE_OLDEST_SECONDS, "destination" => name.clone()).set(age.as_secs_f64());
+    show(&stepper.name, |class| {
+        let oldest = depth.oldest_by_class[class.index()];
+        let age = oldest.map_or(Duration::ZERO, |at| stepper.clock.age(at));
+        (depth.by_class[class.index()], age)
+    });
+}
+
+/// Shows how many messages of each class are pending, and how old the oldest is.
+fn show(destination: &str, of: impl Fn(Class) -> (u64, Duration)) {
+    for class in Class::ALL {
+        let labels =
+            [("destination", destination.to_owned()), ("class", class.as_str().to_owned())];
+        let (messages, age) = of(class);
+        gauge!(telemetry::QUEUE_DEPTH, &labels).set(messages as f64);
+        gauge!(telemetry::QUEUE_OLDEST_SECONDS, &labels).set(age.as_secs_f64());
+    }
 }

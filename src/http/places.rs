@@ -73,8 +73,15 @@ impl Drop for OfAddress {
     }
 }
 
+/// The reasons for which connections are closed, as they are counted.
+const CUT_REASONS: [&str; 3] = ["address_connections_max", "write_timeout", "no_room"];
+
 impl Places {
     pub(super) fn new(limits: ServerLimits) -> Self {
+        for reason in CUT_REASONS {
+            let labels = [("listener", limits.listener), ("reason", reason)];
+            counter!(telemetry::CONNECTIONS_CUT, &labels).increment(0);
+        }
         Self {
             free: Arc::new(Semaphore::new(limits.connections_max)),
             by_network: Arc::default(),

@@ -540,11 +540,16 @@ pub struct Depth {
     pub messages: u64,
     /// The same by class, in the order of [`Class::ALL`].
     pub by_class: [u64; Class::COUNT],
-    /// When the oldest of them was received.
-    pub oldest_received_at: Option<Timestamp>,
+    /// When the oldest of each class was received; `None`: none of it is pending.
+    pub oldest_by_class: [Option<Timestamp>; Class::COUNT],
 }
 
 impl Depth {
+    /// When the oldest of all was received.
+    pub fn oldest_received_at(&self) -> Option<Timestamp> {
+        self.oldest_by_class.into_iter().flatten().min()
+    }
+
     /// How long a count that took this long stays valid. Counting takes longer the more is pending: 200 times as long,
     /// at most a minute, so that counting costs under 0.5 % of the time and the numbers stay fresh.
     pub fn valid_for(count_took: Duration) -> Duration {
@@ -718,6 +723,15 @@ impl Class {
             | MessageType::Screen
             | MessageType::Group
             | MessageType::Alias => Class::Event,
+        }
+    }
+
+    /// Its name, for programs.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Class::Event => "event",
+            Class::Live => "live",
+            Class::Bulk => "bulk",
         }
     }
 

@@ -41,17 +41,39 @@ pub const DELIVERIES: &str = "segment_loops_deliveries_total";
 pub const LOOPS_REQUESTS: &str = "segment_loops_loops_requests_total";
 /// Duration of requests to Loops in seconds, by `destination`, `endpoint` and `status`.
 pub const LOOPS_REQUEST_SECONDS: &str = "segment_loops_loops_request_duration_seconds";
-/// Pending messages, by `destination`.
+/// Pending messages, by `destination` and `class` (`event`, `live`, `bulk`).
 pub const QUEUE_DEPTH: &str = "segment_loops_queue_depth_messages";
-/// Age of the oldest pending message in seconds, by `destination`.
+/// Age of the oldest pending message in seconds, by `destination` and `class`.
 pub const QUEUE_OLDEST_SECONDS: &str = "segment_loops_queue_oldest_age_seconds";
 /// Requests per second in force, by `destination`.
 pub const RATE_LIMIT: &str = "segment_loops_rate_limit_requests_per_second";
+/// Requests per second that are allowed unless Loops slows us down, by `destination`.
+pub const RATE_LIMIT_MAX: &str = "segment_loops_rate_limit_max_requests_per_second";
 /// 1 while a destination is paused because Loops refuses its key or there is no Loops at its base URL,
 /// else 0, by `destination`.
 pub const DESTINATION_PAUSED: &str = "segment_loops_destination_paused";
 /// 1 while messages can be stored, else 0.
 pub const STORE_READY: &str = "segment_loops_store_ready";
+/// Free bytes for new messages on the disk of the database. Not with PostgreSQL.
+pub const STORE_FREE_BYTES: &str = "segment_loops_store_free_bytes";
+/// Size of the disk of the database in bytes. Not with PostgreSQL.
+pub const STORE_DISK_BYTES: &str = "segment_loops_store_disk_bytes";
+/// Size of the write-ahead log in bytes. Not with PostgreSQL.
+pub const STORE_LOG_BYTES: &str = "segment_loops_store_wal_bytes";
+/// 1 if the last reload of the configuration succeeded or there was none, else 0.
+pub const RELOAD_SUCCESSFUL: &str = "segment_loops_config_last_reload_successful";
+/// Always 1, with the `version`.
+pub const BUILD_INFO: &str = "segment_loops_build_info";
+/// When the process started, in seconds since 1970.
+pub const PROCESS_START: &str = "process_start_time_seconds";
+/// Resident memory of the process in bytes.
+pub const PROCESS_MEMORY: &str = "process_resident_memory_bytes";
+/// Processor time of the process in whole seconds.
+pub const PROCESS_CPU: &str = "process_cpu_seconds_total";
+/// Open files and connections of the process.
+pub const PROCESS_OPEN_FILES: &str = "process_open_fds";
+/// The most of them that the system allows.
+pub const PROCESS_MAX_FILES: &str = "process_max_fds";
 /// 1 while this process holds the lease of a destination, else 0, by `destination`.
 pub const LEASE_HELD: &str = "segment_loops_lease_held";
 /// Events that Loops reported by its webhooks, by `destination` and `event` (`other` for those that this release does
@@ -60,6 +82,8 @@ pub const FEEDBACK: &str = "segment_loops_feedback_total";
 /// Webhooks that were to be handed on, by `destination` and `outcome`: `handed_on`, `failed` (it is tried again),
 /// `given_up`, `not_kept` (too many wait).
 pub const FEEDBACK_FORWARDS: &str = "segment_loops_feedback_forwards_total";
+/// The values of `outcome` of [`FEEDBACK_FORWARDS`].
+pub const FORWARD_OUTCOMES: [&str; 4] = ["handed_on", "failed", "given_up", "not_kept"];
 /// Log lines that were dropped because too many were waiting to be written.
 pub const LOG_LINES_DROPPED: &str = "segment_loops_log_lines_dropped_total";
 
@@ -163,9 +187,10 @@ fn describe() {
     describe_counter!(DELIVERIES, "Deliveries that ended");
     describe_counter!(LOOPS_REQUESTS, "Requests made to Loops; status 0: no answer");
     describe_histogram!(LOOPS_REQUEST_SECONDS, "Duration of requests to Loops");
-    describe_gauge!(QUEUE_DEPTH, "Messages that are pending");
-    describe_gauge!(QUEUE_OLDEST_SECONDS, "Age of the oldest pending message");
+    describe_gauge!(QUEUE_DEPTH, "Messages that are pending, by class");
+    describe_gauge!(QUEUE_OLDEST_SECONDS, "Age of the oldest pending message, by class");
     describe_gauge!(RATE_LIMIT, "Requests a second in force");
+    describe_gauge!(RATE_LIMIT_MAX, "Requests a second unless Loops slows us down");
     describe_gauge!(
         DESTINATION_PAUSED,
         "1 while the destination is paused: Loops refuses its key, or its base URL is wrong"
@@ -177,6 +202,19 @@ fn describe() {
         "Log lines that were dropped because too many were waiting"
     );
     describe_gauge!(STORE_READY, "1 while messages can be stored");
+    describe_gauge!(STORE_FREE_BYTES, "Free bytes for new messages on the disk of the database");
+    describe_gauge!(STORE_DISK_BYTES, "Size of the disk of the database");
+    describe_gauge!(STORE_LOG_BYTES, "Size of the write-ahead log of the database");
+    describe_gauge!(
+        RELOAD_SUCCESSFUL,
+        "1 if the last reload of the configuration succeeded or there was none"
+    );
+    describe_gauge!(BUILD_INFO, "Always 1; the version is a label");
+    describe_gauge!(PROCESS_START, "When the process started, in seconds since 1970");
+    describe_gauge!(PROCESS_MEMORY, "Resident memory in bytes");
+    describe_counter!(PROCESS_CPU, "Processor time in seconds");
+    describe_gauge!(PROCESS_OPEN_FILES, "Open files and connections");
+    describe_gauge!(PROCESS_MAX_FILES, "The most files and connections that may be open");
     describe_gauge!(LEASE_HELD, "1 while this process delivers for the destination");
 }
 

@@ -5,7 +5,8 @@ use std::io::BufRead as _;
 use serde_json::json;
 
 use crate::support::{
-    PATIENCE, Reply, ScriptedLoops, Seen, Setup, WRITE_KEY, identify, signal, track,
+    ADMIN_TOKEN, PATIENCE, Reply, ScriptedLoops, Seen, Service, Setup, WRITE_KEY, identify, signal,
+    track,
 };
 
 #[tokio::test]
@@ -67,9 +68,10 @@ async fn metrics_count_what_came_and_what_went() {
         r#"segment_loops_deliveries_total{destination="default",action="sendEvent",outcome="delivered"} 1"#,
         r#"segment_loops_loops_requests_total{destination="default",endpoint="/events/send",status="200"} 1"#,
         r#"segment_loops_loops_request_duration_seconds_bucket{destination="default",endpoint="/events/send",status="200",le="30"} 1"#,
-        r#"segment_loops_queue_depth_messages{destination="default"} 0"#,
-        r#"segment_loops_queue_oldest_age_seconds{destination="default"} 0"#,
+        r#"segment_loops_queue_depth_messages{destination="default",class="event"} 0"#,
+        r#"segment_loops_queue_oldest_age_seconds{destination="default",class="bulk"} 0"#,
         r#"segment_loops_rate_limit_requests_per_second{destination="default"} 1000"#,
+        r#"segment_loops_rate_limit_max_requests_per_second{destination="default"} 1000"#,
         r#"segment_loops_lease_held{destination="default"} 1"#,
     ];
     loop {
@@ -82,6 +84,70 @@ async fn metrics_count_what_came_and_what_went() {
         // Depth and rate are measured every few seconds.
         assert!(began.elapsed() < crate::support::PATIENCE, "{missing:#?} not in {text}");
         tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+    }
+}
+
+#[tokio::test]
+async fn counters_are_at_zero_before_anything_happens() {
+    let setup = Setup::with_loops("http://127.0.0.1:9/api/v1").config(
+        r#"
+        [sources.shop]
+        write_keys = ["shop-key"]
+        destination = "default"
+        [destinations.default]
+        loops_webhook_secrets = ["whsec_ZGV2"]
+        loops_webhook_forward = "http://127.0.0.1:9/"
+        "#,
+    );
+    let service = setup.start();
+    let text = service.admin("/metrics").await.body.as_str().unwrap().to_owned();
+    for line in [
+        r#"segment_loops_messages_accepted_total{source="default",type="track"} 0"#,
+        r#"segment_loops_messages_accepted_total{source="shop",type="delete"} 0"#,
+        r#"segment_loops_messages_duplicate_total{source="shop",type="identify"} 0"#,
+        r#"segment_loops_deliveries_total{destination="default",action="sendEvent",outcome="delivered"} 0"#,
+        r#"segment_loops_deliveries_total{destination="default",action="sendEvent",outcome="refused"} 0"#,
+        r#"segment_loops_deliveries_total{destination="default",action="deleteContact",outcome="expired"} 0"#,
+        r#"segment_loops_unmatched_total{destination="default",reason="no_subscription"} 0"#,
+        r#"segment_loops_requests_saved_total{destination="default",how="unchanged_would"} 0"#,
+        r#"segment_loops_feedback_total{destination="default",event="other"} 0"#,
+        r#"segment_loops_feedback_forwards_total{destination="default",outcome="given_up"} 0"#,
+        r#"segment_loops_connections_cut_total{listener="public",reason="no_room"} 0"#,
+        r#"segment_loops_queue_depth_messages{destination="default",class="bulk"} 0"#,
+        r#"segment_loops_destination_paused{destination="default"} 0"#,
+        r#"segment_loops_config_last_reload_successful 1"#,
+        concat!(r#"segment_loops_build_info{version=""#, env!("CARGO_PKG_VERSION"), r#""} 1"#),
+    ] {
+        assert!(text.contains(line), "{line} not in {text}");
+    }
+    let value = |name: &str| {
+        let line = text.lines().find_map(|line| line.strip_prefix(name));
+        line.and_then(|value| value.trim().parse::<f64>().ok()).unwrap_or_default()
+    };
+    assert!(value("segment_loops_store_free_bytes ") > 0.0, "{text}");
+    assert!(value("segment_loops_store_disk_bytes ") > 0.0, "{text}");
+    #[cfg(target_os = "linux")]
+    for name in [
+        "process_start_time_seconds",
+        "process_resident_memory_bytes",
+        "process_open_fds",
+        "process_max_fds",
+    ] {
+        assert!(value(&format!("{name} ")) > 0.0, "{name}: {text}");
+    }
+}
+
+#[tokio::test]
+async fn a_reload_that_fails_is_a_metric() {
+    let setup = Setup::with_loops("http://127.0.0.1:9/api/v1").config("");
+    let service = setup.start();
+    for (config, expected) in [("[nonsense]", 0), ("", 1)] {
+        service.write_config(config);
+        let reload = service.request(reqwest::Method::POST, "/api/reload");
+        Service::answer(reload.bearer_auth(ADMIN_TOKEN)).await;
+        let text = service.admin("/metrics").await.body.as_str().unwrap().to_owned();
+        let line = format!("segment_loops_config_last_reload_successful {expected}");
+        assert!(text.contains(&line), "{line} not in {text}");
     }
 }
 

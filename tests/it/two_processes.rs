@@ -5,7 +5,7 @@ use std::collections::HashMap;
 
 use serde_json::Value;
 
-use crate::support::{Reply, ScriptedLoops, Seen, Service, Setup, WRITE_KEY, track};
+use crate::support::{PATIENCE, Reply, ScriptedLoops, Seen, Service, Setup, WRITE_KEY, track};
 
 const LEASE_TTL: &str = "SEGMENT_LOOPS__DELIVERY__LEASE_TTL_MS";
 
@@ -129,6 +129,37 @@ async fn when_the_one_is_killed_the_other_goes_on_once_the_lease_has_run_out() {
     assert_eq!(again.raw_body, unanswered.raw_body);
     assert_eq!(again.idempotency_key(), unanswered.idempotency_key());
     second.message("m1", is_delivered).await;
+}
+
+#[tokio::test]
+async fn a_process_that_lost_the_lease_no_longer_reports_a_pause() {
+    let loops = ScriptedLoops::start(|_| Reply::status(401)).await;
+    let (mut first, second, _data) =
+        two(&Setup::with_loops(&loops.base_url).env(LEASE_TTL, "3000")).await;
+    let paused =
+        |value| format!("segment_loops_destination_paused{{destination=\"default\"}} {value}");
+    first.accept("/v1/track", track("u1", "m1")).await;
+    shows(&first, &paused(1)).await;
+    first.signal("STOP");
+    second.logged(is_taken).await;
+    shows(&second, &paused(1)).await;
+    first.signal("CONT");
+    first.logged(|line| line["message"] == "lease lost").await;
+    shows(&first, &paused(0)).await;
+    assert_eq!(first.stop().await, Some(0));
+}
+
+/// Waits until the metrics have a line.
+async fn shows(service: &Service, line: &str) {
+    let began = std::time::Instant::now();
+    loop {
+        let text = service.admin("/metrics").await.body.as_str().unwrap().to_owned();
+        if text.lines().any(|one| one == line) {
+            return;
+        }
+        assert!(began.elapsed() < PATIENCE, "{line} not in {text}");
+        tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+    }
 }
 
 /// Sends a message to one of the processes, to the other if that fails, until one has it.

@@ -85,13 +85,19 @@ fn make(code: DiagnosisCode, found: &mut Found) {
         }
         DiagnosisCode::NobodyDelivers => {
             found.replicas.leases[0].holder.as_mut().unwrap().until = ago(1);
-            let depth =
-                Depth { messages: 1, by_class: [1, 0, 0], oldest_received_at: Some(ago(9)) };
+            let depth = Depth {
+                messages: 1,
+                by_class: [1, 0, 0],
+                oldest_by_class: [Some(ago(9)), None, None],
+            };
             found.depths.insert("default".to_owned(), depth);
         }
         DiagnosisCode::UnknownDestination => {
-            let depth =
-                Depth { messages: 2, by_class: [0, 2, 0], oldest_received_at: Some(ago(9)) };
+            let depth = Depth {
+                messages: 2,
+                by_class: [0, 2, 0],
+                oldest_by_class: [None, Some(ago(9)), None],
+            };
             found.depths.insert("old".to_owned(), depth);
         }
         DiagnosisCode::LoopsDown => {

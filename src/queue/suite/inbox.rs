@@ -127,15 +127,20 @@ pub(crate) async fn reports_the_depth_of_a_destination(store: &dyn Store) {
     let first = put(store, NewMessage { received_at: at(3), ..message("a") }).await;
     put(store, NewMessage { received_at: at(4), class: Class::Bulk, ..message("b") }).await;
     put(store, NewMessage { destination: "other".into(), ..message("c") }).await;
-    let depth = |by_class: [u64; 3], ms| Depth {
+    let depth = |by_class: [u64; 3], oldest_by_class| Depth {
         messages: by_class.iter().sum(),
         by_class,
-        oldest_received_at: Some(at(ms)),
+        oldest_by_class,
     };
-    assert_eq!(store.depth(DESTINATION).await.unwrap(), depth([1, 0, 1], 3));
+    let found = store.depth(DESTINATION).await.unwrap();
+    assert_eq!(found, depth([1, 0, 1], [Some(at(3)), None, Some(at(4))]));
+    assert_eq!(found.oldest_received_at(), Some(at(3)));
     let lease = lease(store).await;
     store.freeze_one(&lease, first, plan(vec![])).await.unwrap();
-    assert_eq!(store.depth(DESTINATION).await.unwrap(), depth([0, 0, 1], 4));
+    assert_eq!(
+        store.depth(DESTINATION).await.unwrap(),
+        depth([0, 0, 1], [None, None, Some(at(4))])
+    );
 }
 
 pub(crate) async fn signals_arrivals(store: &dyn Store) {

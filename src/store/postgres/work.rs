@@ -160,14 +160,14 @@ pub(super) async fn depth(snapshot: &Connection, destination: &str) -> Result<De
         let (class, count) = (get::<i16>(&row, 0)?, get::<i64>(&row, 1)?);
         by_class[Class::from_code(class.into()).index()] += count.unsigned_abs();
     }
-    let mut oldest: Option<i64> = None;
+    let mut oldest_by_class = [None; Class::COUNT];
     for class in Class::ALL {
-        let class = i16::try_from(class.code()).unwrap_or(i16::MAX);
-        let first = snapshot.query_opt(DEPTH_OLDEST, params![destination, class]).await?;
+        let code = i16::try_from(class.code()).unwrap_or(i16::MAX);
+        let first = snapshot.query_opt(DEPTH_OLDEST, params![destination, code]).await?;
         let first = first.map(|row| get(&row, 0)).transpose()?;
-        oldest = oldest.into_iter().chain(first).min();
+        oldest_by_class[class.index()] = first.map(from_ms);
     }
-    Ok(Depth { messages: by_class.iter().sum(), by_class, oldest_received_at: oldest.map(from_ms) })
+    Ok(Depth { messages: by_class.iter().sum(), by_class, oldest_by_class })
 }
 
 pub(super) async fn backlog(connection: &Connection) -> Result<Size, Fault> {

@@ -248,13 +248,13 @@ pub(super) fn depth(snapshot: &Connection, destination: &str) -> Result<Depth, F
         by_class[Class::from_code(row.get(0)?).index()] += count.unsigned_abs();
     }
     let mut first = snapshot.prepare_cached(DEPTH_OLDEST)?;
-    let mut oldest: Option<i64> = None;
+    let mut oldest_by_class = [None; Class::COUNT];
     for class in Class::ALL {
-        let of_class =
+        let oldest =
             first.query_row(params![destination, class.code()], |row| row.get(0)).optional()?;
-        oldest = oldest.into_iter().chain(of_class).min();
+        oldest_by_class[class.index()] = oldest.map(from_ms);
     }
-    Ok(Depth { messages: by_class.iter().sum(), by_class, oldest_received_at: oldest.map(from_ms) })
+    Ok(Depth { messages: by_class.iter().sum(), by_class, oldest_by_class })
 }
 
 pub(super) fn backlog(snapshot: &Connection) -> Result<Size, Fault> {

@@ -7,8 +7,11 @@
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
+use metrics::gauge;
+
 use super::reader::Readers;
 use crate::queue::FreeSpace;
+use crate::telemetry;
 
 /// The default reserve: this, or a tenth of the disk if that is less.
 const RESERVE_BYTES: u64 = 256 * 1024 * 1024;
@@ -97,6 +100,7 @@ impl Space {
         let (folder, log) = (self.folder.clone(), self.log.clone());
         let looking = tokio::task::spawn_blocking(move || {
             let log = std::fs::metadata(log).map_or(0, |log| log.len());
+            gauge!(telemetry::STORE_LOG_BYTES).set(log as f64);
             disk(&folder).map(|disk| Disk { free: disk.free.saturating_sub(log), ..disk })
         });
         let unused = readers.read(|snapshot| {
@@ -107,6 +111,10 @@ impl Space {
         let unused = unused.map_or(0, i64::unsigned_abs);
         let disk = disk.ok().flatten();
         let disk = disk.map(|disk| Disk { free: disk.free.saturating_add(unused), ..disk });
+        if let Some(disk) = disk {
+            gauge!(telemetry::STORE_FREE_BYTES).set(disk.free as f64);
+            gauge!(telemetry::STORE_DISK_BYTES).set(disk.total as f64);
+        }
         let mut found = self.lock();
         // Messages accepted before the look may be in its result; those accepted during it may not be.
         found.accepted -= accepted.min(found.accepted);

@@ -118,6 +118,7 @@ impl Changes {
         let key = |name: &str| format!("{key}.{name}");
         self.differs(&key("unsupported"), old.unsupported != new.unsupported);
         self.differs(&key("placeholder_ids"), old.placeholder_ids != new.placeholder_ids);
+        self.differs(&key("catalogue"), old.catalogue != new.catalogue);
         let consent = key("consent_categories");
         self.differs(&consent, old.consent_categories != new.consent_categories);
     }

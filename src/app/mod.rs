@@ -1,6 +1,7 @@
 //! The composition root: the only place that picks implementations and wires the parts together.
 
 mod asking;
+mod catalogues;
 mod changes;
 mod chores;
 mod counters;
@@ -37,6 +38,7 @@ use crate::segment::Digests;
 use crate::store::{self, StoreError};
 use crate::telemetry;
 use asking::Asking;
+use catalogues::Shelf;
 use reload::Reloader;
 use report::Reporter;
 
@@ -98,6 +100,7 @@ pub struct App {
     store: Arc<dyn Store>,
     engines: Vec<(String, Engine)>,
     forwarders: Vec<Forwarder<dyn Store>>,
+    shelves: HashMap<String, Shelf>,
     clock: SharedClock,
     metrics: PrometheusHandle,
     reloader: Arc<Reloader>,
@@ -136,13 +139,17 @@ impl App {
         let mut engines = Vec::new();
         let mut planners = HashMap::new();
         let mut clients = HashMap::new();
+        let mut shelves = HashMap::new();
         for (name, destination) in &config.destinations {
             let client = client(name, destination, &config, &clock)?;
             let digests = store.digests();
             let options = engine_options(&config, &process.name, grace, &room, &digests, &board);
             clients.insert(name.clone(), client.clone());
-            let (sender, planner) = watch::channel(Arc::clone(&destination.planner.destination));
-            planners.insert(name.clone(), sender);
+            let planner = watch::Sender::new(Arc::clone(&destination.planner.destination));
+            planners.insert(name.clone(), planner.clone());
+            let account = digests.property_name(client.account()).0;
+            let shelf = Shelf { planner: planner.clone(), account, known: None };
+            shelves.insert(name.clone(), shelf);
             let engine = Engine::new(
                 name.clone(),
                 planner,
@@ -153,6 +160,7 @@ impl App {
             );
             engines.push((name.clone(), engine));
         }
+        catalogues::read(&*store, &mut shelves).await;
         let (listener, address) = listen("--listen or server.listen", config.server.listen)?;
         let admin = match config.server.admin_listen {
             Some(address) => Some(listen("server.admin_listen", address)?),
@@ -176,6 +184,7 @@ impl App {
             store,
             engines,
             forwarders,
+            shelves,
             clock,
             metrics,
             reporter: Reporter { process, inbox, board, http, reloader: Arc::clone(&reloader) },
@@ -214,6 +223,8 @@ impl App {
         for forwarder in self.forwarders {
             chores.spawn(forwarder.run());
         }
+        let clock = Arc::clone(&self.clock);
+        chores.spawn(catalogues::follow(self.store.clone(), clock, self.shelves));
         chores.spawn(chores::watch_store(self.store.clone()));
         chores.spawn(chores::upkeep(self.metrics));
         chores.spawn(async { match vitals::measure().await {} });

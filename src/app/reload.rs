@@ -104,7 +104,11 @@ impl Reloader {
         let mut subscriptions = BTreeMap::new();
         for (name, sender) in &self.planners {
             if let Some(destination) = loaded.destinations.get(name) {
-                sender.send_replace(Arc::clone(&destination.planner.destination));
+                // What was read from Loops stays.
+                sender.send_modify(|current| {
+                    let catalogue = current.catalogue().map(Arc::clone);
+                    *current = Arc::new(destination.planner.destination.with_catalogue(catalogue));
+                });
                 subscriptions.insert(name.clone(), destination.planner.subscriptions.len());
             }
         }

@@ -11,9 +11,12 @@ use super::{Problem, Stage};
 use crate::destination::subscription::{self, Subscription};
 use crate::destination::{
     ConsentGuard, Destination, DestinationOptions, IdentityGuard, SkipUnchanged, Stale,
-    SubscriptionProblem, Unsupported,
+    SubscriptionProblem, UnknownProperties, Unsupported, WrongTypes,
 };
 use crate::segment::Value;
+
+/// How often the catalogue of a destination is read, in seconds.
+const CATALOGUE_REFRESH_S_DEFAULT: u32 = 900;
 
 /// The subscriptions of a destination, and their options, as they are written.
 #[derive(Debug, Default)]
@@ -33,6 +36,9 @@ pub(super) struct Written<'a> {
     pub(super) skip_unchanged_ttl_h: Option<u32>,
     pub(super) identity: Option<String>,
     pub(super) stale: Option<String>,
+    pub(super) catalogue_refresh_s: Option<u32>,
+    pub(super) unknown_properties: Option<String>,
+    pub(super) wrong_types: Option<String>,
     /// False turns merging off for all subscriptions.
     pub(super) merge: bool,
 }
@@ -112,6 +118,20 @@ impl Planner {
             written.stale.as_deref(),
             Stale::parse,
             "\"send\" and \"skip\" (leave out values that are older than those that Loops has)",
+        );
+        let refresh = written.catalogue_refresh_s.unwrap_or(CATALOGUE_REFRESH_S_DEFAULT);
+        options.catalogue.refresh = Duration::from_secs(refresh.into());
+        options.catalogue.unknown_properties = loader.word(
+            (written.place, "unknown_properties"),
+            written.unknown_properties.as_deref(),
+            UnknownProperties::parse,
+            "\"warn\", \"send\", \"omit\" (leave it out), \"fail\" and \"create\" (at Loops)",
+        );
+        options.catalogue.wrong_types = loader.word(
+            (written.place, "wrong_types"),
+            written.wrong_types.as_deref(),
+            WrongTypes::parse,
+            "\"warn\", \"coerce\" (convert it) and \"omit\" (leave it out)",
         );
         let is_default = written.inline.is_empty() && written.files.is_empty();
         let mut subscriptions =

@@ -229,6 +229,9 @@ pub(super) struct DestinationTree {
     pub(super) skip_unchanged_ttl_h: Option<u32>,
     pub(super) stale: Option<String>,
     pub(super) identity: Option<String>,
+    pub(super) catalogue_refresh_s: Option<u32>,
+    pub(super) unknown_properties: Option<String>,
+    pub(super) wrong_types: Option<String>,
     pub(super) merge: Option<bool>,
     #[serde(default)]
     pub(super) subscriptions: Vec<serde_json::Value>,

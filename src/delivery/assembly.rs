@@ -285,6 +285,8 @@ mod tests {
                 resubscribe: false,
                 guarded: Vec::new(),
                 warnings: Vec::new(),
+                relies_on_catalogue: false,
+                missing: Vec::new(),
                 outcome: Ok(request),
             };
             let happened_at = happened_at.map(at);

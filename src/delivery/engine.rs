@@ -10,6 +10,7 @@ use tracing::{error, info, warn};
 
 use super::backoff::RetryOptions;
 use super::board::Board;
+use super::catalogue::Wishes;
 use super::gauges;
 use super::lease::{Asked, HeldLease, LeaseKeeper, LeaseLost};
 use super::room::{LargeRoom, Room};
@@ -60,7 +61,7 @@ impl Engine {
     /// Creates an engine; it does nothing until it is run.
     pub fn new(
         name: String,
-        destination: watch::Receiver<Arc<Destination>>,
+        destination: watch::Sender<Arc<Destination>>,
         client: Client,
         queue: Arc<dyn Work>,
         clock: SharedClock,
@@ -88,6 +89,7 @@ impl Engine {
             room,
             large,
             activity,
+            wishes: Wishes::default(),
         };
         stepper.register_guards();
         let stepper = Arc::new(stepper);
@@ -258,7 +260,7 @@ mod tests {
         fn engine(self: &Arc<Self>, clock: SharedClock) -> Engine {
             let subscriptions = Destination::default_subscriptions();
             let destination = Destination::compile(&subscriptions, DestinationOptions::default());
-            let (_sender, destination) = watch::channel(Arc::new(destination.unwrap()));
+            let destination = watch::Sender::new(Arc::new(destination.unwrap()));
             let client = ClientOptions {
                 // Nobody listens there: the check of the key has no answer, which stops nothing.
                 base_url: "http://127.0.0.1:9".to_owned(),
@@ -415,6 +417,23 @@ mod tests {
             assert!(broken.failure.detail.contains("5 times"), "{}", broken.failure.detail);
             self.note("set_aside", broken.seq, lease.token);
             Ok(Some("m".to_owned()))
+        }
+
+        async fn catalogue(
+            &self,
+            _: &str,
+            _: Option<Timestamp>,
+        ) -> Result<Option<StoredCatalogue>, Unavailable> {
+            Ok(None)
+        }
+
+        async fn keep_catalogue(
+            &self,
+            _: &Lease,
+            _: &StoredCatalogue,
+            _: Option<&AuditEntry>,
+        ) -> Result<(), WorkError> {
+            Ok(())
         }
 
         async fn destinations(&self) -> Result<Vec<String>, Unavailable> {

@@ -15,6 +15,7 @@
 //! | `reader`, `lanes` | which messages are known, and which one is next |
 //! | `key_watch`, `pause` | whether Loops accepts the key |
 //! | `stepper` | one step: `planning` (`assembly`, `union`, `idempotency`), then `attempt` |
+//! | `catalogue` | what there is at Loops, and when that is read |
 //! | `knowledge` | what is known of contacts at Loops, and which requests it makes needless |
 //! | `consent` | which requests would subscribe people again who left |
 //! | `disposition`, `verdict`, `backoff` | what an answer means, and what follows from it |
@@ -26,6 +27,7 @@ mod assembly;
 mod attempt;
 mod backoff;
 mod board;
+mod catalogue;
 mod consent;
 mod disposition;
 mod engine;

@@ -8,24 +8,25 @@ use metrics::counter;
 use tracing::{debug, error, info, warn};
 
 use super::assembly::{Assembly, JudgedPlan};
+use super::catalogue::Trust;
 use super::consent::Consent;
 use super::knowledge::Knowledge;
 use super::room::Preparing;
 use super::stepper::Stepper;
 use crate::action::{ActionKind, Unmatched, UnmatchedReason};
 use crate::crash;
-use crate::destination::{ConsentGuard, Destination, Guard, Plan, Stale};
+use crate::destination::{ConsentGuard, ContactProperty, Destination, Guard, Plan, Stale};
 use crate::large::LARGE_BYTES;
 use crate::queue::{
     Failure, FailureReason, FrozenRequest, Head, Job, Lease, NewDelivery, NewMerge, NewOutcome,
     NewPlan, NotNeededReason, Seq, Unavailable, WorkError,
 };
-use crate::segment::LaneKey;
+use crate::segment::{LaneKey, Message};
 use crate::telemetry;
 
 impl Stepper {
     /// Plans a message and writes its requests to disk, merged with its neighbours where possible. `preparing` is dropped
-    /// once it is planned.
+    /// once it is planned. `None`: the message must wait for the catalogue.
     pub(super) async fn freeze(
         &self,
         lease: &Lease,
@@ -33,11 +34,13 @@ impl Stepper {
         job: &Job,
         neighbours: &[Seq],
         preparing: Option<Preparing>,
-    ) -> Result<Vec<FrozenRequest>, WorkError> {
+    ) -> Result<Option<Vec<FrozenRequest>>, WorkError> {
         let message_id = &job.message_id;
-        let PlannedTurn { merge: planned, message_ids, guarded } =
-            self.plan_turn(head, job, neighbours).await?;
+        let planned = self.plan_turn(head, job, neighbours).await?;
         drop(preparing);
+        let Some(PlannedTurn { merge: planned, message_ids, guarded }) = planned else {
+            return Ok(None);
+        };
         crash::point("freeze.before");
         let is_alone = planned.plans.len() == 1;
         let failed = failed(&planned, &message_ids);
@@ -83,7 +86,7 @@ impl Stepper {
         for (action, reason) in not_needed {
             self.count(action, reason.as_str());
         }
-        Ok(frozen.requests)
+        Ok(Some(frozen.requests))
     }
 
     /// Makes the counts of the guards known before one of them has anything to do.
@@ -93,18 +96,20 @@ impl Stepper {
         }
     }
 
-    /// Plans a message, together with the neighbours behind it that can be merged without loss.
+    /// Plans a message, together with the neighbours behind it that can be merged without loss. `None`: the message must
+    /// wait for the catalogue.
     async fn plan_turn(
         &self,
         head: &Head,
         job: &Job,
         neighbours: &[Seq],
-    ) -> Result<PlannedTurn, Unavailable> {
+    ) -> Result<Option<PlannedTurn>, Unavailable> {
         let mut message_ids = vec![job.message_id.clone()];
         // A snapshot: a reload must not wait until the planning is done, and all messages of a turn are planned
         // with the same subscriptions.
         let destination = Arc::clone(&self.destination.borrow());
         let plan = self.room.turns.decode(job.payload.len(), || self.plan(&destination, job)).await;
+        let Some(plan) = self.trusted(&destination, job, plan) else { return Ok(None) };
         let first = job.happened_at(plan.as_ref().ok().and_then(|plan| plan.happened_at));
         let mut knowledge = self.knowledge(&destination, head.lane);
         let judged = self.judge(&destination, &mut knowledge, plan, job).await?;
@@ -124,6 +129,7 @@ impl Stepper {
                 break;
             }
             let plan = self.plan(&destination, &job);
+            let Some(plan) = self.trusted(&destination, &job, plan) else { break };
             // What a request teaches has one time, that of its first message.
             if destination.contact_options().stale == Stale::Skip
                 && plan.as_ref().is_ok_and(|plan| job.happened_at(plan.happened_at) < first)
@@ -147,7 +153,7 @@ impl Stepper {
                 "merged with its neighbours"
             );
         }
-        Ok(PlannedTurn { merge, message_ids, guarded })
+        Ok(Some(PlannedTurn { merge, message_ids, guarded }))
     }
 
     /// What is known of contacts, of which none has been read yet.
@@ -189,7 +195,43 @@ impl Stepper {
         Ok(JudgedPlan { plan: Ok(plan), judgements })
     }
 
+    /// The plan of a message, once the catalogue that it depends on may be relied on; `None`: it must be planned again
+    /// later.
+    fn trusted(
+        &self,
+        destination: &Destination,
+        job: &Job,
+        plan: Result<Plan, NewPlan>,
+    ) -> Option<Result<Plan, NewPlan>> {
+        let Ok(planned) = &plan else { return Some(plan) };
+        if !planned.deliveries.iter().any(|delivery| delivery.relies_on_catalogue) {
+            return Some(plan);
+        }
+        match self.wishes.trust() {
+            Trust::Soon => None,
+            Trust::Doubtful => {
+                let by = |message: &Message| destination.plan_with_old_catalogue(message);
+                Some(self.plan_by(job, by))
+            }
+            Trust::Fresh => {
+                let record = destination.catalogue().map(|one| one.record());
+                let now = self.clock.now();
+                let may_create = |property: &&ContactProperty| {
+                    record.is_some_and(|record| record.may_create(&property.name, now))
+                };
+                let mut missing = planned.deliveries.iter().flat_map(|one| &one.missing);
+                let Some(property) = missing.find(may_create) else { return Some(plan) };
+                self.wishes.create(property.clone());
+                None
+            }
+        }
+    }
+
     fn plan(&self, destination: &Destination, job: &Job) -> Result<Plan, NewPlan> {
+        self.plan_by(job, |message| destination.plan(message))
+    }
+
+    fn plan_by(&self, job: &Job, plan: impl FnOnce(&Message) -> Plan) -> Result<Plan, NewPlan> {
         let Some(message) = job.message() else {
             error!(
                 destination = self.name,
@@ -198,7 +240,7 @@ impl Stepper {
             );
             return Err(unreadable(self.clock.now()));
         };
-        let mut plan = destination.plan(&message);
+        let mut plan = plan(&message);
         if job.replay.number > 0 {
             plan.deliveries.retain(|delivery| job.replay.wants(&delivery.subscription));
             if plan.deliveries.is_empty() && plan.unmatched.is_none() {

@@ -14,6 +14,7 @@ use tracing::field::display;
 
 use super::backoff::RetryOptions;
 use super::board::Activity;
+use super::catalogue::Wishes;
 use super::knowledge::{Facts, FactsMaker};
 use super::lanes::Turn;
 use super::lease::{HeldLease, LeaseLost};
@@ -34,13 +35,16 @@ const STORE_FAULT_WAIT: Duration = Duration::from_secs(1);
 const RECORD_WAIT_MIN: Duration = Duration::from_millis(200);
 const RECORD_WAIT_MAX: Duration = Duration::from_secs(10);
 
+/// How long a lane waits before it looks whether the catalogue was read that its message needs.
+const CATALOGUE_WAIT: Duration = Duration::from_millis(200);
+
 /// The store's error about broken records.
 type BrokenRecords = dyn std::error::Error + Send + Sync;
 
 /// Makes the steps of one destination.
 pub(super) struct Stepper {
     pub(super) name: String,
-    pub(super) destination: watch::Receiver<Arc<Destination>>,
+    pub(super) destination: watch::Sender<Arc<Destination>>,
     pub(super) client: Client,
     pub(super) queue: Arc<dyn Work>,
     pub(super) clock: SharedClock,
@@ -49,6 +53,8 @@ pub(super) struct Stepper {
     pub(super) room: Room,
     pub(super) large: LargeRoom,
     pub(super) activity: Activity,
+    /// What the steps want of the catalogue.
+    pub(super) wishes: Wishes,
 }
 
 /// The body of a request, and its place in memory if its message is large. Kept apart from the request, so that it can be
@@ -155,7 +161,12 @@ impl Stepper {
             None
         };
         let requests = match (job.is_planned, job.requests.is_empty()) {
-            (false, _) => self.freeze(lease, &turn.head, &job, neighbours, preparing).await?,
+            (false, _) => {
+                match self.freeze(lease, &turn.head, &job, neighbours, preparing).await? {
+                    Some(requests) => requests,
+                    None => return Ok(Next::Wait(CATALOGUE_WAIT).into()),
+                }
+            }
             (true, false) => {
                 drop(preparing);
                 std::mem::take(&mut job.requests)
@@ -256,6 +267,11 @@ impl Stepper {
             sleep(wait).await;
             wait = (wait * 2).min(RECORD_WAIT_MAX);
         }
+    }
+
+    /// Tells teams at Loops apart in the store.
+    pub(super) fn account(&self) -> i64 {
+        self.digests.property_name(self.client.account()).0
     }
 
     /// Reads what requests say of their contacts, as a destination is configured.

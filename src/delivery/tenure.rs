@@ -12,6 +12,7 @@ use tokio::task::{Id, JoinError, JoinSet};
 use tokio::time::{Instant, Interval, sleep_until};
 use tracing::{debug, error, warn};
 
+use super::catalogue::{self, CatalogueKeeper};
 use super::engine::EngineOptions;
 use super::key_watch::{Gate, KeyWatch};
 use super::lanes::{Lanes, Reading};
@@ -44,6 +45,7 @@ enum Done {
     Read(Reading, Result<LanePart, Unavailable>),
     /// `None`: it was not made.
     Check(Option<Reply>),
+    Catalogue(Box<catalogue::Reading>),
 }
 
 /// A lease, and the work that is done while it holds.
@@ -55,6 +57,7 @@ pub(super) struct Tenure<'a> {
     lanes: Lanes,
     reader: Reader,
     key: KeyWatch,
+    catalogue: CatalogueKeeper,
     tasks: JoinSet<Done>,
     /// What each running task works on, so that a panic can be traced.
     busy: HashMap<Id, Task>,
@@ -82,6 +85,7 @@ impl<'a> Tenure<'a> {
                 stepper.client.clone(),
                 stepper.activity.clone(),
             ),
+            catalogue: CatalogueKeeper::new(stepper),
             tasks: JoinSet::new(),
             busy: HashMap::new(),
             panics: Panics::default(),
@@ -183,6 +187,14 @@ impl<'a> Tenure<'a> {
         self.lanes.wake(now);
         self.stepper.activity.retry_at(self.lanes.next_wake());
         let requests_max = self.options.requests_max;
+        if self.catalogue.turn(now) == Some(catalogue::Turn::Now)
+            && let Err(again_at) = self.read_catalogue()
+        {
+            return again_at.min(horizon);
+        }
+        if self.catalogue.comes_first() {
+            return horizon;
+        }
         while self.tasks.len() < requests_max {
             // Only with a place can a message that is known to be large be next.
             let place = self.stepper.large.take();
@@ -201,6 +213,11 @@ impl<'a> Tenure<'a> {
                     return again_at.min(horizon);
                 }
             }
+        }
+        if self.catalogue.turn(now).is_some()
+            && let Err(again_at) = self.read_catalogue()
+        {
+            return again_at.min(horizon);
         }
         if self.reader.wants_more(&self.lanes) {
             return now;
@@ -233,6 +250,19 @@ impl<'a> Tenure<'a> {
             Done::Step(lane, end)
         });
         self.busy.insert(handle.id(), task);
+    }
+
+    /// Makes the next request that reads the catalogue; the error says when there may be a slot.
+    fn read_catalogue(&mut self) -> Result<(), Instant> {
+        let slot = self.stepper.client.pacer().try_slot()?;
+        if let Some(reading) = self.catalogue.take() {
+            let (stepper, held) = (Arc::clone(self.stepper), self.held.clone());
+            let handle = self.tasks.spawn(async move {
+                Done::Catalogue(Box::new(reading.step(&stepper, &held, slot).await))
+            });
+            self.catalogue.begun(handle.id());
+        }
+        Ok(())
     }
 
     /// Reads the next part of a lane that is not wholly in memory.
@@ -271,6 +301,7 @@ impl<'a> Tenure<'a> {
             }
             Ok((_, Done::Check(Some(reply)))) => self.key.judge(&reply),
             Ok((_, Done::Check(None))) => self.key.check_failed(),
+            Ok((_, Done::Catalogue(reading))) => self.catalogue.give_back(*reading),
             Err(panicked) => self.recover(&panicked),
         }
         Ok(())
@@ -297,6 +328,7 @@ impl<'a> Tenure<'a> {
                 let wait = self.panics.note(task);
                 self.lanes.wait(task.0, Instant::now() + wait);
             }
+            None if self.catalogue.is_task(panicked.id()) => self.catalogue.panicked(),
             None => self.key.check_failed(),
         }
     }

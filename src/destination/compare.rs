@@ -14,6 +14,7 @@ pub struct Revision {
     /// The subscription after the change; `None`: it is removed.
     after: Option<CompiledSubscription>,
     options: DestinationOptions,
+    catalogue: Option<Arc<Catalogue>>,
 }
 
 /// What a change means for a message.
@@ -124,10 +125,12 @@ impl Destination {
             }
         };
         let after = Self::compile(&written, self.options.clone())?;
+        let after = after.with_catalogue(self.catalogue.clone());
         let revision = Revision {
             before: name.and_then(|name| self.subscription(name)).cloned(),
             after: after.subscriptions.get(index).cloned(),
             options: self.options.clone(),
+            catalogue: self.catalogue.clone(),
         };
         Ok((after, revision))
     }
@@ -140,7 +143,7 @@ impl Destination {
         stop: &dyn Fn() -> bool,
     ) -> Result<Plan, (String, Stopped)> {
         self.plan_with(message, |one| {
-            let made = one.make_until(message.value(), &self.options, stop);
+            let made = one.make_until(message.value(), self.terms(), stop);
             let made = made.map_err(|place| (one.name().to_owned(), place))?;
             Ok(made.map(|Made { outcome, warnings }| {
                 one.planned(outcome, Noted { warnings, ..Noted::default() })
@@ -162,6 +165,7 @@ impl Destination {
                 before: before.cloned(),
                 after: after.cloned(),
                 options: self.options.clone(),
+                catalogue: self.catalogue.clone(),
             })
             .collect()
     }
@@ -223,8 +227,9 @@ impl Revision {
         if is_off || turned_off(message.value()).is_some() {
             return Ok(None);
         }
+        let terms = Terms::new(&self.options, self.catalogue.as_deref());
         let make = |one: &Option<CompiledSubscription>| match one {
-            Some(one) => one.make_until(message.value(), &self.options, stop),
+            Some(one) => one.make_until(message.value(), terms, stop),
             None => Ok(None),
         };
         let before = make(&self.before)?;
@@ -270,7 +275,7 @@ impl CompiledSubscription {
     fn make_until(
         &self,
         message: &Value,
-        options: &DestinationOptions,
+        terms: Terms<'_>,
         stop: &dyn Fn() -> bool,
     ) -> Result<Option<Made>, Stopped> {
         if !self.is_enabled() {
@@ -280,7 +285,7 @@ impl CompiledSubscription {
         let outcome = match self.trigger.matches_until(message, stop) {
             Ok(false) => return Ok(None),
             Ok(true) => match self.mapping.resolve_fields_until(message, stop) {
-                Ok(fields) => self.request(message, fields, options, &mut noted),
+                Ok(fields) => self.request(message, fields, terms, &mut noted),
                 Err(Unresolved::Failed(failure)) => Err(PlanFailure::invalid(failure.to_string())),
                 Err(Unresolved::Stopped { field }) => return Err(Stopped::in_mapping(field)),
             },

@@ -1,5 +1,7 @@
 //! A subscription that is ready to use.
 
+use std::collections::BTreeSet;
+
 use bytes::Bytes;
 
 use super::body;
@@ -17,6 +19,10 @@ pub(super) struct Noted {
     pub(super) warnings: Vec<String>,
     /// As in [`PlannedDelivery`].
     pub(super) guarded: Vec<Guard>,
+    /// As in [`PlannedDelivery`].
+    pub(super) relies_on_catalogue: bool,
+    /// As in [`PlannedDelivery`].
+    pub(super) missing: Vec<ContactProperty>,
 }
 
 /// A compiled subscription.
@@ -25,6 +31,8 @@ pub struct CompiledSubscription {
     pub(super) written: Subscription,
     pub(super) trigger: Trigger,
     pub(super) mapping: Mapping,
+    /// The mailing lists that the mapping spells out, by id or by name.
+    pub(super) list_names: BTreeSet<String>,
 }
 
 impl CompiledSubscription {
@@ -51,7 +59,8 @@ impl CompiledSubscription {
 
     /// Creates a subscription from compiled parts.
     pub fn new(written: Subscription, trigger: Trigger, mapping: Mapping) -> Self {
-        Self { written, trigger, mapping }
+        let list_names = LiteralNames::of(&written).mailing_lists;
+        Self { written, trigger, mapping, list_names }
     }
 
     /// Compiles a trigger; an error comes with the key in question.
@@ -110,13 +119,17 @@ impl CompiledSubscription {
     }
 
     /// Plans a message; `None` if the trigger does not take it.
-    pub fn plan(&self, message: &Value, options: &DestinationOptions) -> Option<PlannedDelivery> {
+    pub fn plan<'a>(
+        &self,
+        message: &Value,
+        terms: impl Into<Terms<'a>>,
+    ) -> Option<PlannedDelivery> {
         let mut noted = Noted::default();
         let outcome = match self.trigger.matches(message) {
             Ok(false) => return None,
             Ok(true) => self
                 .fields(message)
-                .and_then(|fields| self.request(message, fields, options, &mut noted)),
+                .and_then(|fields| self.request(message, fields, terms.into(), &mut noted)),
             Err(failure) => Err(PlanFailure::invalid(failure.to_string())),
         };
         Some(self.planned(outcome, noted))
@@ -125,7 +138,7 @@ impl CompiledSubscription {
     pub(super) fn planned(
         &self,
         outcome: Result<Request, PlanFailure>,
-        Noted { warnings, guarded }: Noted,
+        noted: Noted,
     ) -> PlannedDelivery {
         PlannedDelivery {
             subscription: self.written.name.clone(),
@@ -134,8 +147,10 @@ impl CompiledSubscription {
             may_merge: self.written.merge && self.written.max_age_s.is_none(),
             max_age_s: self.written.max_age_s,
             resubscribe: self.written.resubscribe,
-            guarded,
-            warnings,
+            guarded: noted.guarded,
+            warnings: noted.warnings,
+            relies_on_catalogue: noted.relies_on_catalogue,
+            missing: noted.missing,
             outcome,
         }
     }
@@ -158,10 +173,10 @@ impl CompiledSubscription {
         &self,
         message: &Value,
         fields: Fields<'_>,
-        options: &DestinationOptions,
+        terms: Terms<'_>,
         noted: &mut Noted,
     ) -> Result<Request, PlanFailure> {
-        let warnings = &mut noted.warnings;
+        let (options, warnings) = (terms.options, &mut noted.warnings);
         let action = self.written.action;
         let unsupported = options.unsupported;
         let fields = validate(action.fields(), fields, unsupported, warnings)?;
@@ -185,6 +200,9 @@ impl CompiledSubscription {
                 detail: "not sent: the user id is a word that programs write when they have no id, so that different people would become one contact; fix the sender, or remove the word from placeholder_ids of the destination if it is a real id, and replay the message"
                     .to_owned(),
             });
+        }
+        if let Some(review) = terms.review {
+            review.review(endpoint, &mut body, &self.list_names, noted)?;
         }
         let body = object_json(body.iter().map(|(key, value)| (key.as_ref(), value.as_ref())));
         Ok(Request { endpoint, body: Bytes::from(body) })

@@ -50,14 +50,14 @@ impl Destination {
         Explanation {
             turned_off: self.turned_off(message).map(|unmatched| unmatched.detail),
             subscriptions: subscriptions
-                .map(|subscription| subscription.explain(message.value(), &self.options))
+                .map(|subscription| subscription.explain(message.value(), self.terms()))
                 .collect(),
         }
     }
 }
 
 impl CompiledSubscription {
-    fn explain(&self, message: &Value, options: &DestinationOptions) -> Explained {
+    fn explain(&self, message: &Value, terms: Terms<'_>) -> Explained {
         let mut explained = Explained {
             subscription: self.written.name.clone(),
             action: self.written.action,
@@ -85,7 +85,7 @@ impl CompiledSubscription {
         let mut noted = Noted::default();
         explained.outcome = Some(self.fields(message).and_then(|fields| {
             explained.fields = self.explain_fields(message, &fields, &|| false);
-            self.request(message, fields, options, &mut noted)
+            self.request(message, fields, terms, &mut noted)
         }));
         explained.warnings = noted.warnings;
         explained

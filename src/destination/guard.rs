@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use super::Unsupported;
+use super::{CatalogueOptions, Unsupported};
 use crate::segment::value::is_js_space;
 use crate::segment::{Message, MessageType, Value};
 
@@ -44,6 +44,8 @@ pub struct DestinationOptions {
     pub consent_categories: Vec<String>,
     /// What happens to what may subscribe people again who left.
     pub consent: ConsentGuard,
+    /// What is done with what the catalogue shows.
+    pub catalogue: CatalogueOptions,
     /// What delivery does with what is known of contacts.
     pub contacts: ContactOptions,
 }
@@ -196,6 +198,7 @@ impl DestinationOptions {
             placeholder_ids: Vec::new(),
             consent_categories: Vec::new(),
             consent: ConsentGuard::Pass,
+            catalogue: CatalogueOptions::default(),
             contacts: ContactOptions::default(),
         }
     }

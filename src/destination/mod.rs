@@ -3,6 +3,7 @@
 
 mod action;
 mod body;
+mod catalogue;
 mod compare;
 mod compiled;
 mod date;
@@ -17,6 +18,11 @@ mod unsupported;
 mod warnings;
 mod written;
 
+use catalogue::Review;
+pub use catalogue::{
+    Catalogue, CatalogueOptions, CatalogueRecord, FoundList, KnownList, UnknownProperties,
+    WrongTypes, is_like_list_id,
+};
 pub use compare::{Change, Comparison, Made, Revision, Stopped};
 pub use compiled::CompiledSubscription;
 pub use explain::{Explained, ExplainedField, Explanation};
@@ -29,10 +35,11 @@ pub use subscription::{Subscription, SubscriptionProblem, TriggerText};
 pub use unsupported::Unsupported;
 
 pub use crate::action::{ActionKind, Unmatched, UnmatchedReason};
-pub use crate::loops::Request;
+pub use crate::loops::{ContactProperty, Request};
 
 use std::collections::HashSet;
 use std::convert::Infallible;
+use std::sync::Arc;
 
 use jiff::Timestamp;
 use sha2::{Digest as _, Sha256};
@@ -48,6 +55,7 @@ pub struct Destination {
     subscriptions: Vec<CompiledSubscription>,
     options: DestinationOptions,
     revision: String,
+    catalogue: Option<Arc<Catalogue>>,
 }
 
 /// The plan for a message.
@@ -79,8 +87,32 @@ pub struct PlannedDelivery {
     pub guarded: Vec<Guard>,
     /// What was left out of the request or changed in it; never holds a value.
     pub warnings: Vec<String>,
+    /// Whether something else would be sent if Loops had a property that the catalogue lacks, or of another type.
+    pub relies_on_catalogue: bool,
+    /// Contact properties that are to be created at Loops first.
+    pub missing: Vec<ContactProperty>,
     /// The request, or why there is none.
     pub outcome: Result<Request, PlanFailure>,
+}
+
+/// What a plan depends on, beside the message and the subscription.
+#[derive(Debug, Clone, Copy)]
+pub struct Terms<'a> {
+    options: &'a DestinationOptions,
+    review: Option<Review<'a>>,
+}
+
+impl<'a> Terms<'a> {
+    fn new(options: &'a DestinationOptions, catalogue: Option<&'a Catalogue>) -> Self {
+        let review = |catalogue| Review { catalogue, options: options.catalogue };
+        Self { options, review: catalogue.map(review) }
+    }
+}
+
+impl<'a> From<&'a DestinationOptions> for Terms<'a> {
+    fn from(options: &'a DestinationOptions) -> Self {
+        Self::new(options, None)
+    }
 }
 
 /// Why a subscription that takes a message makes no request of it.
@@ -162,7 +194,7 @@ impl Destination {
         if problems.is_empty() {
             let options = options.into();
             let revision = revision(subscriptions, &options);
-            Ok(Self { subscriptions: compiled, options, revision })
+            Ok(Self { subscriptions: compiled, options, revision, catalogue: None })
         } else {
             Err(problems)
         }
@@ -171,6 +203,26 @@ impl Destination {
     /// What delivery does with what is known of contacts.
     pub fn contact_options(&self) -> &ContactOptions {
         &self.options.contacts
+    }
+
+    /// The same destination with another catalogue.
+    pub fn with_catalogue(&self, catalogue: Option<Arc<Catalogue>>) -> Self {
+        Self { catalogue, ..self.clone() }
+    }
+
+    /// What is known of the properties, lists and events at Loops; `None`: nothing.
+    pub fn catalogue(&self) -> Option<&Arc<Catalogue>> {
+        self.catalogue.as_ref()
+    }
+
+    /// Whether an enabled subscription spells out a mailing list that looks like a name rather than an id.
+    pub fn names_lists(&self) -> bool {
+        let enabled = self.subscriptions.iter().filter(|one| one.is_enabled());
+        enabled.flat_map(|one| &one.list_names).any(|name| !is_like_list_id(name))
+    }
+
+    fn terms(&self) -> Terms<'_> {
+        Terms::new(&self.options, self.catalogue.as_deref())
     }
 
     /// Differs whenever the same message might make another request, because a subscription or an option differs.
@@ -217,7 +269,21 @@ impl Destination {
 
     /// Plans a message.
     pub fn plan(&self, message: &Message) -> Plan {
-        let plan = |one: &CompiledSubscription| Ok(one.plan(message.value(), &self.options));
+        self.plan_under(message, self.terms())
+    }
+
+    /// Plans a message for the case that the catalogue may be out of date: it warns, and neither leaves out nor changes
+    /// what it does not know, nor fails because of it.
+    pub fn plan_with_old_catalogue(&self, message: &Message) -> Plan {
+        let mut terms = self.terms();
+        if let Some(review) = &mut terms.review {
+            review.options = CatalogueOptions::default();
+        }
+        self.plan_under(message, terms)
+    }
+
+    fn plan_under(&self, message: &Message, terms: Terms<'_>) -> Plan {
+        let plan = |one: &CompiledSubscription| Ok(one.plan(message.value(), terms));
         let Ok::<_, Infallible>(plan) = self.plan_with(message, plan);
         plan
     }
@@ -280,10 +346,11 @@ fn revision(subscriptions: &[Subscription], options: &DestinationOptions) -> Str
         placeholder_ids,
         consent_categories,
         consent,
+        catalogue: CatalogueOptions { refresh: _, unknown_properties, wrong_types },
         contacts: _,
     } = options;
     let written = format!(
-        "{subscriptions:?} {unsupported:?} {placeholder_ids:?} {consent_categories:?} {consent:?}"
+        "{subscriptions:?} {unsupported:?} {placeholder_ids:?} {consent_categories:?} {consent:?} {unknown_properties:?} {wrong_types:?}"
     );
     let digest = Sha256::digest(written.as_bytes());
     digest.iter().map(|byte| format!("{byte:02x}")).collect()

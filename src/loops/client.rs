@@ -152,7 +152,14 @@ impl Client {
         slot.sent();
         let call = Call { method: "GET", path, body: None, idempotency_key: None };
         let answer = self.transport.exchange(call, LIST_BYTES_MAX + 1).await;
-        slot.answered(Default::default(), None);
+        let (rate, limited) = answer.as_ref().map_or_else(
+            |_| Default::default(),
+            |answer| {
+                let read = Answer::new(answer.status, &answer.headers, &[], self.clock.now());
+                (read.rate, (read.status == 429).then_some(read.retry_after))
+            },
+        );
+        slot.answered(rate, limited);
         let answer = answer?;
         if answer.body.len() > LIST_BYTES_MAX {
             return Err(CallError::Broken(format!(

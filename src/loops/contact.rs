@@ -97,7 +97,7 @@ impl Client {
         Ok((names.iter().filter_map(name).collect(), next.map(str::to_owned)))
     }
 
-    async fn ask(&self, slot: &Slot, path: &str) -> Result<Value, ReadError> {
+    pub(super) async fn ask(&self, slot: &Slot, path: &str) -> Result<Value, ReadError> {
         let (status, body) = self.read(slot, path).await?;
         match status {
             200..300 => serde_json::from_slice(&body).map_err(|_| ReadError::Unreadable),

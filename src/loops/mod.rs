@@ -5,6 +5,7 @@
 //! the queue, since they must survive a restart.
 
 mod answer;
+mod catalogue;
 mod client;
 mod contact;
 mod pacer;
@@ -13,6 +14,7 @@ mod transport;
 mod webhook;
 
 pub use answer::{Answer, CallError, RateHeaders};
+pub use catalogue::{ContactProperty, MailingList, PropertyType};
 pub use client::{Call, Client, ClientError, ClientOptions, Reply};
 pub use contact::{FindBy, ReadError};
 pub use pacer::{Pacer, Slot};

@@ -24,7 +24,8 @@ pub trait Audit: Send + Sync {
 pub struct AuditEntry {
     /// When.
     pub at: Timestamp,
-    /// What the person may do: `admin` or `viewer`; `command` for a command on the machine itself.
+    /// What the person may do: `admin` or `viewer`; `command` for a command on the machine itself, `service` for what
+    /// the configuration lets the program do by itself.
     pub role: String,
     /// Which session or token it was. Empty for a command.
     pub session: String,
@@ -60,6 +61,8 @@ pub enum AuditAction {
     AskLoops,
     /// The deletion of a person was requested.
     Erase,
+    /// A contact property was created at Loops, or Loops refused to create it.
+    CreateProperty,
     /// Read from the store, but unknown to this release.
     Unknown,
 }
@@ -107,12 +110,13 @@ pub fn replay_arguments(selection: &Selection) -> serde_json::Value {
 
 impl AuditAction {
     /// Those that this release records.
-    pub const ALL: [AuditAction; 5] = [
+    pub const ALL: [AuditAction; 6] = [
         AuditAction::Reload,
         AuditAction::Replay,
         AuditAction::ShowContents,
         AuditAction::AskLoops,
         AuditAction::Erase,
+        AuditAction::CreateProperty,
     ];
 
     /// As it is stored and shown.
@@ -123,6 +127,7 @@ impl AuditAction {
             AuditAction::ShowContents => "show_contents",
             AuditAction::AskLoops => "ask_loops",
             AuditAction::Erase => "erase",
+            AuditAction::CreateProperty => "create_property",
             AuditAction::Unknown => "unknown",
         }
     }

@@ -30,6 +30,7 @@
 
 mod ask;
 mod audit;
+mod catalogue;
 mod consent;
 pub(crate) mod contacts;
 mod feedback;
@@ -42,6 +43,7 @@ pub(crate) mod suite;
 
 pub use ask::*;
 pub use audit::*;
+pub use catalogue::StoredCatalogue;
 pub(crate) use consent::ConsentReport;
 pub use consent::OptOut;
 pub use contacts::{
@@ -234,6 +236,22 @@ pub trait Work: Send + Sync {
         lease: &Lease,
         broken: BrokenMessage,
     ) -> Result<Option<String>, WorkError>;
+
+    /// The catalogue of a destination, unless it is the one that was stored at the time `known`.
+    async fn catalogue(
+        &self,
+        destination: &str,
+        known: Option<Timestamp>,
+    ) -> Result<Option<StoredCatalogue>, Unavailable>;
+
+    /// Replaces the catalogue of the lease's destination, and records in the list of what was done what was changed at
+    /// Loops, if anything.
+    async fn keep_catalogue(
+        &self,
+        lease: &Lease,
+        catalogue: &StoredCatalogue,
+        audit: Option<&AuditEntry>,
+    ) -> Result<(), WorkError>;
 
     /// The names of all destinations with pending messages, configured or not.
     async fn destinations(&self) -> Result<Vec<String>, Unavailable>;

@@ -3,7 +3,6 @@
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use tokio::sync::watch;
 use tokio::time::{Instant, sleep, sleep_until};
 use tokio_util::sync::CancellationToken;
 
@@ -105,7 +104,7 @@ async fn live(world: &Arc<World>, number: usize, name: String) {
         board: Board::default(),
     };
     let queue = store.clone();
-    let planner: watch::Receiver<_> = world.planner();
+    let planner = world.planner();
     let engine =
         Engine::new(DESTINATION.to_owned(), planner, client, queue, clock.clone(), options);
     let order = Stop::default();

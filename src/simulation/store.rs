@@ -18,7 +18,7 @@ use crate::queue::{
     Filter, Forward, FreeSpace, Frozen, Head, Housekeeping, Inbox, Job, LaneAsk, LanePart, Lease,
     LeaseHolder, LeaseRequest, Log, MessageRecord, NewFeedback, NewMerge, NewMessage, OptOut, Page,
     PendingAsk, Recorded, ReplayAsk, ReplayChunk, Replays, Replicas, RequestContents, RequestId,
-    Seq, Settlement, Store, Tally, TallyStep, Unavailable, Work, WorkError,
+    Seq, Settlement, Store, StoredCatalogue, Tally, TallyStep, Unavailable, Work, WorkError,
 };
 use crate::segment::{Digests, MessageHash, PersonDigest};
 
@@ -207,6 +207,24 @@ impl Work for FlakyStore {
     ) -> Result<Option<String>, WorkError> {
         self.world.violate(format!("message {} was set aside: {broken:?}", broken.seq.0));
         self.step("set_aside", lease, self.inner.set_aside(lease, broken)).await
+    }
+
+    async fn catalogue(
+        &self,
+        destination: &str,
+        known: Option<Timestamp>,
+    ) -> Result<Option<StoredCatalogue>, Unavailable> {
+        self.call("catalogue", Access::Read, self.inner.catalogue(destination, known)).await
+    }
+
+    async fn keep_catalogue(
+        &self,
+        lease: &Lease,
+        catalogue: &StoredCatalogue,
+        audit: Option<&AuditEntry>,
+    ) -> Result<(), WorkError> {
+        let kept = self.inner.keep_catalogue(lease, catalogue, audit);
+        self.step("keep_catalogue", lease, kept).await
     }
 
     async fn destinations(&self) -> Result<Vec<String>, Unavailable> {

@@ -174,8 +174,8 @@ impl World {
         (self.open)()
     }
 
-    pub(super) fn planner(&self) -> watch::Receiver<Arc<Destination>> {
-        self.configuration.subscribe()
+    pub(super) fn planner(&self) -> watch::Sender<Arc<Destination>> {
+        self.configuration.clone()
     }
 
     /// How long a call of the store takes.

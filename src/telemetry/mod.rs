@@ -35,6 +35,8 @@ pub const UNMATCHED: &str = "segment_loops_unmatched_total";
 pub const GUARDED: &str = "segment_loops_guarded_total";
 /// Counter of requests that were not needed, by destination and how they were saved.
 pub const REQUESTS_SAVED: &str = "segment_loops_requests_saved_total";
+/// Age of what is known of the properties, lists and events at Loops, in seconds, by `destination`.
+pub const CATALOGUE_AGE: &str = "segment_loops_catalogue_age_seconds";
 /// Deliveries that ended, by `destination`, `action` and `outcome`.
 pub const DELIVERIES: &str = "segment_loops_deliveries_total";
 /// Requests to Loops, by `destination`, `endpoint` and `status`.
@@ -183,6 +185,10 @@ fn describe() {
     describe_counter!(
         GUARDED,
         "Deliveries in which a guard left something out, or that it kept from being sent"
+    );
+    describe_gauge!(
+        CATALOGUE_AGE,
+        "Age of what is known of the properties, lists and events at Loops"
     );
     describe_counter!(DELIVERIES, "Deliveries that ended");
     describe_counter!(LOOPS_REQUESTS, "Requests made to Loops; status 0: no answer");

@@ -235,14 +235,15 @@ fn a_field_that_the_action_does_not_have_is_warned_of() {
 
 #[tokio::test]
 async fn online_it_tests_the_key_and_compares_names_with_the_team() {
-    let loops = ScriptedLoops::start(|seen| {
+    let loops =
+        ScriptedLoops::start(|_| Reply::ok().with_body(r#"{"success":true,"teamName":"Acme"}"#))
+            .await;
+    loops.catalogue(|seen| {
         Reply::ok().with_body(match seen.path.as_str() {
             "/contacts/properties" => r#"[{"key":"plan","label":"Plan","type":"string"}]"#,
-            "/lists" => r#"[{"id":"list_1","name":"News","isPublic":true}]"#,
-            _ => r#"{"success":true,"teamName":"Acme"}"#,
+            _ => r#"[{"id":"list_1","name":"News","isPublic":true}]"#,
         })
-    })
-    .await;
+    });
     let desk = Desk::new();
     desk.file(
         "s.yaml",

@@ -17,6 +17,7 @@ mod audit;
 mod authentication;
 mod broken_records;
 mod browser_sources;
+mod catalogue;
 mod checking;
 #[cfg(target_os = "linux")]
 mod clocks;

@@ -280,13 +280,18 @@ async fn loops_is_asked_when_a_person_wants_it() {
             r#"[{"id": "c1", "userId": "ada", "note": "<b>another</b>", "subscribed": false, "plan": "gold"}]"#,
         ),
         "/contacts/suppression" => Reply::ok().with_body(r#"{"isSuppressed": false}"#),
-        "/event-patterns" => Reply::ok().with_body(
-            r#"{"data": [{"eventName": "tested"}], "pagination": {"nextCursor": null}}"#,
-        ),
         _ => Reply::ok(),
     })
     .await;
-    let service = set_up(&loops).start();
+    let (sender, mut questions) = tokio::sync::mpsc::unbounded_channel();
+    loops.catalogue(move |seen| {
+        let _ = sender.send(seen.path.clone());
+        Reply::ok()
+            .with_body(r#"{"data": [{"eventName": "tested"}], "pagination": {"nextCursor": null}}"#)
+    });
+    let service = set_up(&loops)
+        .env("SEGMENT_LOOPS__DESTINATIONS__DEFAULT__CATALOGUE_REFRESH_S", "0")
+        .start();
     service.accept("/v1/identify", identify("ada", "about-ada")).await;
     service.accept("/v1/track", track("ada", "tested")).await;
     service.message("tested", |message| message["state"] == "delivered").await;
@@ -318,7 +323,8 @@ async fn loops_is_asked_when_a_person_wants_it() {
         "{}",
         answer.text
     );
-    assert_eq!(loops.rest().len(), 1);
+    assert_eq!(questions.try_recv().as_deref(), Ok("/event-patterns"));
+    assert!(questions.try_recv().is_err() && loops.rest().is_empty());
     loops.now(|_| Reply::status(500));
     let answer = admin.post(&person, &[("wish", "contact")], &[]).await;
     assert!(answer.text.contains("Loops answered with the status 500"), "{}", answer.text);

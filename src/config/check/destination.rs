@@ -177,6 +177,9 @@ impl Check<'_> {
             skip_unchanged_ttl_h: tree.skip_unchanged_ttl_h,
             identity: tree.identity,
             stale: tree.stale,
+            catalogue_refresh_s: tree.catalogue_refresh_s,
+            unknown_properties: tree.unknown_properties,
+            wrong_types: tree.wrong_types,
             merge: tree.merge.unwrap_or(true),
         };
         Planner::load(written).map_err(|problems| self.report_all(problems)).ok()

@@ -7,6 +7,7 @@
 #![deny(dead_code)]
 
 mod audit;
+mod catalogue;
 mod consent;
 mod contacts;
 mod data;
@@ -23,6 +24,7 @@ mod tallies;
 mod work;
 
 pub(crate) use audit::*;
+pub(crate) use catalogue::*;
 pub(crate) use consent::*;
 pub(crate) use contacts::*;
 pub(crate) use data::*;
@@ -172,9 +174,11 @@ macro_rules! store_suite {
             a_delivery_without_a_request_is_delivered,
             lists_what_people_did_newest_first,
             keeps_what_people_did_as_long_as_records,
+            only_the_holder_of_the_lease_keeps_a_catalogue,
         }
         $crate::queue::suite::store_suite! { $fixture, on_two:
             two_stores_share_order_and_duplicates,
+            a_catalogue_is_kept_for_each_destination_and_seen_by_all,
             two_stores_keep_one_copy_of_a_message,
             a_lease_passes_between_two_stores,
             only_one_of_two_stores_gets_a_free_lease,

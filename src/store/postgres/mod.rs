@@ -11,6 +11,7 @@
 
 mod accept;
 mod audit;
+mod catalogue;
 mod connection;
 mod contacts;
 mod contents;
@@ -51,26 +52,29 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use jiff::Timestamp;
 use tokio::sync::mpsc::UnboundedSender;
 use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 use crate::config::{NotifyMode, StoreConfig};
 use crate::queue::{
-    AcceptError, Accepted, BrokenMessage, Class, Contact, Depth, FreeSpace, Frozen, Head, Inbox,
-    Job, LaneAsk, LanePart, Lease, LeaseHolder, LeaseRequest, NewMerge, NewMessage, OptOut,
-    PendingAsk, Seq, Settlement, Store, Unavailable, Work, WorkError,
+    AcceptError, Accepted, AuditEntry, BrokenMessage, Class, Contact, Depth, FreeSpace, Frozen,
+    Head, Inbox, Job, LaneAsk, LanePart, Lease, LeaseHolder, LeaseRequest, NewMerge, NewMessage,
+    OptOut, PendingAsk, Seq, Settlement, Store, StoredCatalogue, Unavailable, Work, WorkError,
 };
 use crate::segment::{Digests, PersonDigest};
 use crate::store::backlog::{Backlog, Pending, Size};
 use crate::store::room::Room;
 
 use accept::AcceptOrder;
+use catalogue::KeepCatalogue;
 use connection::{Connections, Connector, Manner, address};
 use error::{Fault, OpenError};
 use freeze::Freeze;
 use hints::{Hinter, Hints};
 use housekeeping::Chores;
+use rows::to_ms;
 use schema::Migration;
 use set_aside::SetAside;
 use settle::Settle;
@@ -496,6 +500,27 @@ impl Work for PostgresStore {
         broken: BrokenMessage,
     ) -> Result<Option<String>, WorkError> {
         Ok(self.write(SetAside { lease: lease.clone(), broken }).await??)
+    }
+
+    async fn catalogue(
+        &self,
+        destination: &str,
+        known: Option<Timestamp>,
+    ) -> Result<Option<StoredCatalogue>, Unavailable> {
+        let connection = self.lookups.get().await?;
+        let found = catalogue::find(&connection, destination, known.map(to_ms)).await?;
+        connection.give_back();
+        Ok(found)
+    }
+
+    async fn keep_catalogue(
+        &self,
+        lease: &Lease,
+        catalogue: &StoredCatalogue,
+        audit: Option<&AuditEntry>,
+    ) -> Result<(), WorkError> {
+        let (lease, catalogue, audit) = (lease.clone(), catalogue.clone(), audit.cloned());
+        Ok(self.write(KeepCatalogue { lease, catalogue, audit }).await??)
     }
 
     async fn destinations(&self) -> Result<Vec<String>, Unavailable> {

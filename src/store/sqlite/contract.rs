@@ -9,6 +9,7 @@ use jiff::Timestamp;
 use rusqlite::Connection;
 use tokio::sync::{oneshot, watch};
 
+use super::catalogue::KeepCatalogue;
 use super::erase::Erase;
 use super::freeze::Freeze;
 use super::group::{AcceptOrder, Order};
@@ -18,17 +19,18 @@ use super::list::Sought;
 use super::probe::{TryToWrite, verify_in_background};
 use super::recent::{Known, Wanted};
 use super::replicas::CheckOut;
+use super::rows::to_ms;
 use super::set_aside::SetAside;
 use super::settle::Settle;
 use super::store::SqliteStore;
-use super::{contacts, erase, list, log, open, opt_outs, purge, replay, replicas};
+use super::{catalogue, contacts, erase, list, log, open, opt_outs, purge, replay, replicas};
 use crate::queue::{
-    AcceptError, Accepted, BrokenMessage, CheckIn, Class, Contact, Contents, Depth, EventName,
-    FailureGroups, Filter, FreeSpace, Frozen, Head, Housekeeping, Inbox, Job, LaneAsk, LanePart,
-    Lease, LeaseHolder, LeaseRequest, Log, MessageRecord, NewMerge, NewMessage, OptOut, Page,
-    PendingAsk, ReplayAsk, ReplayChunk, ReplayPosition, ReplayState, Replays, Replicas,
-    RequestContents, RequestId, Seq, Settlement, Store, Tally, TallyStep, Unavailable, Work,
-    WorkError,
+    AcceptError, Accepted, AuditEntry, BrokenMessage, CheckIn, Class, Contact, Contents, Depth,
+    EventName, FailureGroups, Filter, FreeSpace, Frozen, Head, Housekeeping, Inbox, Job, LaneAsk,
+    LanePart, Lease, LeaseHolder, LeaseRequest, Log, MessageRecord, NewMerge, NewMessage, OptOut,
+    Page, PendingAsk, ReplayAsk, ReplayChunk, ReplayPosition, ReplayState, Replays, Replicas,
+    RequestContents, RequestId, Seq, Settlement, Store, StoredCatalogue, Tally, TallyStep,
+    Unavailable, Work, WorkError,
 };
 use crate::segment::{Digests, MessageHash, PersonDigest};
 use crate::store::backlog::Size;
@@ -148,6 +150,26 @@ impl Work for SqliteStore {
         broken: BrokenMessage,
     ) -> Result<Option<String>, WorkError> {
         Ok(self.write(SetAside { lease: lease.clone(), broken }).await??)
+    }
+
+    async fn catalogue(
+        &self,
+        destination: &str,
+        known: Option<Timestamp>,
+    ) -> Result<Option<StoredCatalogue>, Unavailable> {
+        let (destination, known) = (destination.to_owned(), known.map(to_ms));
+        let read = move |snapshot: &Connection| catalogue::find(snapshot, &destination, known);
+        Ok(self.lookups.read(read).await?)
+    }
+
+    async fn keep_catalogue(
+        &self,
+        lease: &Lease,
+        catalogue: &StoredCatalogue,
+        audit: Option<&AuditEntry>,
+    ) -> Result<(), WorkError> {
+        let (lease, catalogue, audit) = (lease.clone(), catalogue.clone(), audit.cloned());
+        Ok(self.write(KeepCatalogue { lease, catalogue, audit }).await??)
     }
 
     async fn destinations(&self) -> Result<Vec<String>, Unavailable> {

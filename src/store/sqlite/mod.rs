@@ -8,6 +8,7 @@
 mod accept;
 mod audit;
 mod background;
+mod catalogue;
 mod connection;
 mod contacts;
 mod contract;

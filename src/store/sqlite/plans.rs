@@ -51,6 +51,10 @@ fn statements() -> &'static [(&'static str, &'static str, &'static [&'static str
             REPLICAS => ["SCAN replicas"],
             LEASES => ["SCAN leases USING INDEX sqlite_autoindex_leases_1"],
         }
+        catalogue {
+            FIND => ["sqlite_autoindex_catalogues_1 (destination=?)"],
+            KEEP => [],
+        }
         contacts {
             FIND => ["contacts_contact (destination=? AND contact=?)"],
             SHARE => [

@@ -267,6 +267,14 @@ CREATE TABLE opt_outs (
 CREATE INDEX opt_outs_person ON opt_outs (person, destination) WHERE person IS NOT NULL;
 CREATE INDEX opt_outs_email ON opt_outs (email, destination) WHERE email IS NOT NULL;
 
+-- The contact properties, mailing lists and event names of the teams at Loops, as they were read last.
+CREATE TABLE catalogues (
+    destination TEXT PRIMARY KEY NOT NULL,
+    account     INTEGER NOT NULL,                 -- differs between teams at Loops
+    kept_at     INTEGER NOT NULL,
+    record      TEXT NOT NULL                     -- JSON
+);
+
 -- What Loops reported by its webhooks, and what of it is still to be handed on.
 CREATE TABLE loops_events (
     id                INTEGER PRIMARY KEY NOT NULL,

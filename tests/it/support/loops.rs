@@ -74,15 +74,21 @@ impl Reply {
     }
 }
 
+/// The paths of questions about what there is at Loops.
+const CATALOGUE: [&str; 3] = ["/contacts/properties", "/lists", "/event-patterns"];
+
 type Script = dyn FnMut(&Seen) -> Reply + Send;
 
 struct Shared {
     script: Mutex<Box<Script>>,
+    /// Answers about what there is at Loops; `None`: 404.
+    catalogue: Mutex<Option<Box<Script>>>,
     seen: mpsc::UnboundedSender<Seen>,
 }
 
 /// The scripted Loops. Checks of the key (`GET /api-key`) go through the script too, but are not
-/// handed over by [`ScriptedLoops::next`].
+/// handed over by [`ScriptedLoops::next`]. Nor are questions about its properties, lists and events, which go through a
+/// script of their own.
 pub struct ScriptedLoops {
     pub base_url: String,
     shared: Arc<Shared>,
@@ -93,7 +99,9 @@ impl ScriptedLoops {
     /// Starts one that answers as `script` says for each request.
     pub async fn start(script: impl FnMut(&Seen) -> Reply + Send + 'static) -> Self {
         let (sender, seen) = mpsc::unbounded_channel();
-        let shared = Arc::new(Shared { script: Mutex::new(Box::new(script)), seen: sender });
+        let script: Box<Script> = Box::new(script);
+        let (script, catalogue) = (Mutex::new(script), Mutex::default());
+        let shared = Arc::new(Shared { script, catalogue, seen: sender });
         let app = Router::new().fallback(answer).with_state(Arc::clone(&shared));
         let base_url = format!("http://{}/api/v1", serve_on_loopback(app).await);
         Self { base_url, shared, seen }
@@ -107,6 +115,11 @@ impl ScriptedLoops {
     /// From now on, answers as `script` says.
     pub fn now(&self, script: impl FnMut(&Seen) -> Reply + Send + 'static) {
         *self.shared.script.lock().unwrap() = Box::new(script);
+    }
+
+    /// From now on, answers questions about its properties, lists and events as `script` says.
+    pub fn catalogue(&self, script: impl FnMut(&Seen) -> Reply + Send + 'static) {
+        *self.shared.catalogue.lock().unwrap() = Some(Box::new(script));
     }
 
     /// The next request that reached it.
@@ -154,8 +167,16 @@ async fn answer(
         raw_body,
         headers,
     };
-    let reply = (shared.script.lock().unwrap())(&seen);
-    if seen.path != "/api-key" {
+    let is_catalogue = method == Method::GET && CATALOGUE.contains(&&*seen.path)
+        || seen.path == "/contacts/properties";
+    let reply = match is_catalogue {
+        true => match &mut *shared.catalogue.lock().unwrap() {
+            Some(script) => script(&seen),
+            None => Reply::status(404),
+        },
+        false => (shared.script.lock().unwrap())(&seen),
+    };
+    if seen.path != "/api-key" && !is_catalogue {
         let _ = shared.seen.send(seen);
     }
     match reply {

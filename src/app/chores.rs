@@ -60,19 +60,36 @@ pub(super) async fn warn_of_orphans(store: &dyn Work, configured: &[String]) {
     }
 }
 
-/// Reloads the configuration at each SIGHUP.
-pub(super) async fn reload_on_hangup(reloader: Arc<Reloader>) {
+/// The SIGHUPs of this process.
+pub(super) struct Hangups {
     #[cfg(unix)]
-    {
+    signals: Option<tokio::signal::unix::Signal>,
+}
+
+impl Hangups {
+    /// Listens from now on: until then, the signal ends the process.
+    pub(super) fn listen() -> Self {
+        #[cfg(unix)]
         use tokio::signal::unix::{SignalKind, signal};
-        if let Ok(mut hangup) = signal(SignalKind::hangup()) {
-            while hangup.recv().await.is_some() {
-                let reloader = Arc::clone(&reloader);
-                // Reading files blocks. The result is in the log.
-                let _ = tokio::task::spawn_blocking(move || reloader.reload()).await;
-            }
+        Self {
+            #[cfg(unix)]
+            signals: signal(SignalKind::hangup()).ok(),
         }
     }
+}
+
+/// Reloads the configuration at each SIGHUP.
+pub(super) async fn reload_on_hangup(hangups: Hangups, reloader: Arc<Reloader>) {
+    #[cfg(unix)]
+    if let Some(mut signals) = hangups.signals {
+        while signals.recv().await.is_some() {
+            let reloader = Arc::clone(&reloader);
+            // Reading files blocks. The result is in the log.
+            let _ = tokio::task::spawn_blocking(move || reloader.reload()).await;
+        }
+    }
+    #[cfg(not(unix))]
+    let _ = (hangups, reloader);
     // Where there is no such signal, `POST /api/reload` does the same.
     std::future::pending().await
 }

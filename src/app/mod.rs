@@ -104,6 +104,7 @@ pub struct App {
     clock: SharedClock,
     metrics: PrometheusHandle,
     reloader: Arc<Reloader>,
+    hangups: chores::Hangups,
     reporter: Reporter,
 }
 
@@ -175,6 +176,7 @@ impl App {
         let admin = admin.zip(admin_front);
         let admin = admin.map(|((listener, address), front)| Served { listener, address, front });
         let admin_address = admin.as_ref().map(|admin| tracing::field::display(admin.address));
+        let hangups = chores::Hangups::listen();
         info!(%address, admin_address, process = process.name, "listening");
         Ok(Self {
             public: Served { listener, address, front },
@@ -187,6 +189,7 @@ impl App {
             shelves,
             clock,
             metrics,
+            hangups,
             reporter: Reporter { process, inbox, board, http, reloader: Arc::clone(&reloader) },
             reloader,
         })
@@ -228,7 +231,7 @@ impl App {
         chores.spawn(chores::watch_store(self.store.clone()));
         chores.spawn(chores::upkeep(self.metrics));
         chores.spawn(async { match vitals::measure().await {} });
-        chores.spawn(chores::reload_on_hangup(self.reloader));
+        chores.spawn(chores::reload_on_hangup(self.hangups, self.reloader));
         let serve = |served: Served, listener| {
             let limits = ServerLimits { listener, ..self.limits.clone() };
             let grace = self.grace / SENDERS_PART;

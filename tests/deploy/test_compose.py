@@ -8,7 +8,7 @@ import unittest
 
 import yaml
 
-from support import DEPLOY, PROGRAM, ROOT, Service, request, run
+from support import DEPLOY, PROGRAM, ROOT, Service, is_known, request, run
 
 FILES = [DEPLOY / "compose.yaml", DEPLOY / "compose.postgres.yaml"]
 
@@ -96,6 +96,7 @@ class Compose(unittest.TestCase):
     def test_the_program_accepts_its_environment(self):
         for file in FILES:
             for service in ours(file).values():
+                self.assertEqual([name for name in service["environment"] if not is_known(name)], [])
                 with self.environment(service) as environment:
                     run(PROGRAM, "check", "--offline", env=environment)
 

@@ -254,6 +254,10 @@ impl Health {
         inner.verify_at = Instant::now() + (took * VERIFY_RESTS).max(VERIFY_REST_MIN);
         if let State::Unsafe { cure: cure @ Cure::Verifying, .. } = &mut inner.state {
             *cure = if is_whole { Cure::Reopen } else { Cure::Verify };
+            if is_whole {
+                // Otherwise a database that was vacuumed would be found to be shorter again before the files are opened.
+                self.files.accept_size();
+            }
         }
     }
 

@@ -33,6 +33,8 @@ pub enum UnmatchedReason {
     Integrations,
     /// The person did not consent to the categories that the destination is for.
     Consent,
+    /// Its person was erased a short time ago: `erased_block_days`.
+    Erased,
     /// It was replayed, and none of the subscriptions that it was replayed for takes it now, or its person
     /// was deleted meanwhile.
     Replay,
@@ -113,10 +115,11 @@ impl Endpoint {
 
 impl UnmatchedReason {
     /// Those that this release gives.
-    pub const ALL: [UnmatchedReason; 4] = [
+    pub const ALL: [UnmatchedReason; 5] = [
         UnmatchedReason::NoSubscription,
         UnmatchedReason::Integrations,
         UnmatchedReason::Consent,
+        UnmatchedReason::Erased,
         UnmatchedReason::Replay,
     ];
 
@@ -126,6 +129,7 @@ impl UnmatchedReason {
             UnmatchedReason::NoSubscription => "no_subscription",
             UnmatchedReason::Integrations => "integrations",
             UnmatchedReason::Consent => "consent",
+            UnmatchedReason::Erased => "erased",
             UnmatchedReason::Replay => "replay",
             UnmatchedReason::Unknown => "unknown",
         }

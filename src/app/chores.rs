@@ -11,7 +11,7 @@ use tracing::{debug, error, info, warn};
 use super::reload::Reloader;
 use super::report::Reporter;
 use crate::clock::SharedClock;
-use crate::queue::{Class, Housekeeping, Log, Unavailable, Work};
+use crate::queue::{Class, Housekeeping, Log, Receipts, Store, Unavailable, Work};
 use crate::telemetry;
 
 /// How long a process waits before it removes anything if its clock may be wrong, such as that of a machine that
@@ -131,9 +131,30 @@ pub(super) async fn purge(store: Arc<dyn Housekeeping>, clock: SharedClock, afte
 }
 
 /// Erases the contents of people whose deletion was delivered.
-pub(super) async fn erase(store: Arc<dyn Housekeeping>) {
+pub(super) async fn erase(store: Arc<dyn Store>, clock: SharedClock, destinations: Vec<String>) {
     let failed = "contents of deleted people cannot be erased; trying again";
-    repeat(ERASE_EVERY, failed, || store.erase()).await;
+    let erase = || async {
+        let rows = store.erase(clock.now()).await?;
+        if rows == 0 {
+            count_open_erasures(&*store, &destinations).await?;
+        }
+        Ok(rows)
+    };
+    repeat(ERASE_EVERY, failed, erase).await;
+}
+
+/// Shows how many erasures have not ended.
+async fn count_open_erasures(
+    store: &dyn Receipts,
+    destinations: &[String],
+) -> Result<(), Unavailable> {
+    let open = store.open_erasures().await?;
+    let others = open.iter().map(|(name, _)| name).filter(|name| !destinations.contains(name));
+    for name in destinations.iter().chain(others) {
+        let count = open.iter().find(|(of, _)| of == name).map_or(0, |(_, count)| *count);
+        gauge!(telemetry::ERASURES_PENDING, "destination" => name.clone()).set(count as f64);
+    }
+    Ok(())
 }
 
 /// Takes the steps of a chore again and again: after each wait, until a step finds nothing to do or fails, which is
@@ -226,7 +247,7 @@ mod tests {
             Ok(0)
         }
 
-        async fn erase(&self) -> Result<u64, Unavailable> {
+        async fn erase(&self, _: Timestamp) -> Result<u64, Unavailable> {
             Ok(0)
         }
 

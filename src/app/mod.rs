@@ -222,7 +222,7 @@ impl App {
         let stopping = self.reporter.process.stopping.clone();
         chores.spawn(chores::check_in(self.store.clone(), Arc::clone(&self.clock), self.reporter));
         chores.spawn(chores::watch_clock(Arc::clone(&self.clock)));
-        chores.spawn(chores::erase(self.store.clone()));
+        chores.spawn(chores::erase(self.store.clone(), Arc::clone(&self.clock), names.clone()));
         for forwarder in self.forwarders {
             chores.spawn(forwarder.run());
         }
@@ -441,6 +441,7 @@ fn fronts(
         work: store.clone(),
         audit: store.clone(),
         inbox: store.clone(),
+        receipts: store.clone(),
         asker: Arc::new(Asking(clients)),
         tokens: console::Tokens {
             admin: config.admin_tokens.clone().into(),

@@ -4,6 +4,7 @@ mod cases;
 mod check;
 mod compare;
 mod dev;
+mod erase;
 mod eval;
 mod healthcheck;
 mod import;
@@ -55,6 +56,8 @@ enum Command {
     Import(import::ImportArgs),
     /// Requeue failed (or other finished) messages, with the current subscriptions.
     Replay(replay::ReplayArgs),
+    /// Erase a person at Loops and here, and show or check the receipt.
+    Erase(erase::EraseArgs),
     /// Move the queue of a data folder (SQLite) to PostgreSQL, with all that was delivered and all that waits.
     Move(moving::MoveArgs),
     /// Check that a running service is alive: exit code 0 if so.
@@ -135,6 +138,7 @@ pub fn run() -> ExitCode {
         Command::Eval(args) => eval::run(args),
         Command::Import(args) => import::run(args),
         Command::Replay(args) => replay::run(args),
+        Command::Erase(args) => erase::run(args),
         Command::Move(args) => moving::run(args),
         Command::Healthcheck(args) => healthcheck::run(&args),
     };

@@ -10,8 +10,8 @@ use super::file::read_value;
 use super::{Problem, Stage};
 use crate::destination::subscription::{self, Subscription};
 use crate::destination::{
-    ConsentGuard, Destination, DestinationOptions, IdentityGuard, SkipUnchanged, Stale,
-    SubscriptionProblem, UnknownProperties, Unsupported, WrongTypes,
+    ConsentGuard, Destination, DestinationOptions, ERASED_BLOCK_DAYS_MAX, IdentityGuard,
+    SkipUnchanged, Stale, SubscriptionProblem, UnknownProperties, Unsupported, WrongTypes,
 };
 use crate::segment::Value;
 
@@ -39,6 +39,7 @@ pub(super) struct Written<'a> {
     pub(super) catalogue_refresh_s: Option<u32>,
     pub(super) unknown_properties: Option<String>,
     pub(super) wrong_types: Option<String>,
+    pub(super) erased_block_days: u16,
     /// False turns merging off for all subscriptions.
     pub(super) merge: bool,
 }
@@ -133,6 +134,13 @@ impl Planner {
             WrongTypes::parse,
             "\"warn\", \"coerce\" (convert it) and \"omit\" (leave it out)",
         );
+        if written.erased_block_days > ERASED_BLOCK_DAYS_MAX {
+            let problem = format!(
+                "must be at most {ERASED_BLOCK_DAYS_MAX}: that is how long receipts of erasures are kept"
+            );
+            loader.report(written.place, "erased_block_days", problem, Stage::Compile);
+        }
+        options.contacts.erased_block_days = written.erased_block_days;
         let is_default = written.inline.is_empty() && written.files.is_empty();
         let mut subscriptions =
             if is_default { Destination::default_subscriptions() } else { Vec::new() };

@@ -232,6 +232,7 @@ pub(super) struct DestinationTree {
     pub(super) catalogue_refresh_s: Option<u32>,
     pub(super) unknown_properties: Option<String>,
     pub(super) wrong_types: Option<String>,
+    pub(super) erased_block_days: Option<u16>,
     pub(super) merge: Option<bool>,
     #[serde(default)]
     pub(super) subscriptions: Vec<serde_json::Value>,

@@ -3,6 +3,7 @@
 //! * `view`: what an answer holds. One struct is the JSON, its schema, and what a page shows.
 //! * `preview`: the same for a message that was never sent; the command line shows it, too.
 //! * `audit`: the list of what people did.
+//! * `erasures`: asking for the erasure of a person, and its receipt; the command line does it, too.
 //! * `compare`: what a changed subscription would do to messages; the command line shows it, too.
 //! * `auth` and `session`: who may do what. Layers around all routes, so that none can be reached without a token.
 //! * `api`: the handlers of the API. They ask the queue and know no SQL.
@@ -16,6 +17,7 @@ mod audit;
 mod auth;
 pub mod compare;
 mod diagnosis;
+pub mod erasures;
 mod filter;
 mod mask;
 mod pages;

@@ -17,7 +17,7 @@ use crate::destination::Destination;
 use crate::http::error::ApiError;
 use crate::http::{Guesses, Sources};
 use crate::large::Turns;
-use crate::queue::{Audit, Feedback, Inbox, Log, Replays, Unavailable, Work};
+use crate::queue::{Audit, Feedback, Inbox, Log, Receipts, Replays, Unavailable, Work};
 use crate::telemetry;
 
 /// What the handlers work with.
@@ -37,6 +37,8 @@ pub struct AdminState {
     pub audit: Arc<dyn Audit>,
     /// Takes the messages by which people are deleted.
     pub inbox: Arc<dyn Inbox>,
+    /// Keeps the receipts of erasures.
+    pub receipts: Arc<dyn Receipts>,
     /// Asks Loops what it holds.
     pub asker: Arc<dyn Asker>,
     /// The name of this process, as in leases.

@@ -380,6 +380,15 @@ mod tests {
             Ok(vec![])
         }
 
+        async fn deleted_at(
+            &self,
+            _: &str,
+            _: &[PersonDigest],
+            _: Timestamp,
+        ) -> Result<Option<Timestamp>, Unavailable> {
+            Ok(None)
+        }
+
         async fn freeze(&self, lease: &Lease, merge: NewMerge) -> Result<Frozen, WorkError> {
             if lease.token < self.fenced_below {
                 return Err(WorkError::Fenced);

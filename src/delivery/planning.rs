@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use metrics::counter;
 use tracing::{debug, error, info, warn};
 
@@ -15,13 +15,15 @@ use super::room::Preparing;
 use super::stepper::Stepper;
 use crate::action::{ActionKind, Unmatched, UnmatchedReason};
 use crate::crash;
-use crate::destination::{ConsentGuard, ContactProperty, Destination, Guard, Plan, Stale};
+use crate::destination::{
+    ConsentGuard, ContactProperty, Destination, Guard, Plan, PlannedDelivery, Stale,
+};
 use crate::large::LARGE_BYTES;
 use crate::queue::{
     Failure, FailureReason, FrozenRequest, Head, Job, Lease, NewDelivery, NewMerge, NewOutcome,
     NewPlan, NotNeededReason, Seq, Unavailable, WorkError,
 };
-use crate::segment::{LaneKey, Message};
+use crate::segment::{LaneKey, Message, PersonDigest};
 use crate::telemetry;
 
 impl Stepper {
@@ -176,6 +178,7 @@ impl Stepper {
                 return Ok(JudgedPlan { plan: Err(unreadable), judgements: Vec::new() });
             }
         };
+        self.block_erased(destination, &mut plan, job).await?;
         let unread = knowledge.unread(&plan);
         if !unread.is_empty() {
             let found = self.queue.contacts(&self.name, &unread).await?;
@@ -225,6 +228,37 @@ impl Stepper {
                 None
             }
         }
+    }
+
+    /// Sends nothing of people who were erased less than `erased_block_days` ago, but their deletion.
+    async fn block_erased(
+        &self,
+        destination: &Destination,
+        plan: &mut Plan,
+        job: &Job,
+    ) -> Result<(), Unavailable> {
+        let days = destination.contact_options().erased_block_days;
+        let is_deletion = |delivery: &PlannedDelivery| delivery.action == ActionKind::DeleteContact;
+        if days == 0 || plan.deliveries.iter().all(is_deletion) {
+            return Ok(());
+        }
+        let Some(message) = job.message() else { return Ok(()) };
+        let ids = message.person_ids();
+        let persons: Vec<PersonDigest> =
+            ids.map(|(kind, id)| self.digests.person(kind, &id)).collect();
+        let blocked = SignedDuration::from_hours(24 * i64::from(days));
+        let since = self.clock.now().checked_sub(blocked).unwrap_or(Timestamp::UNIX_EPOCH);
+        let Some(at) = self.queue.deleted_at(&self.name, &persons, since).await? else {
+            return Ok(());
+        };
+        plan.deliveries.retain(is_deletion);
+        if plan.deliveries.is_empty() {
+            let detail = format!(
+                "its person was erased at {at}, and erased_block_days keeps later messages from being sent for {days} days"
+            );
+            plan.unmatched = Some(Unmatched { reason: UnmatchedReason::Erased, detail });
+        }
+        Ok(())
     }
 
     fn plan(&self, destination: &Destination, job: &Job) -> Result<Plan, NewPlan> {

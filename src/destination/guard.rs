@@ -32,6 +32,9 @@ pub const PLACEHOLDER_IDS_DEFAULT: [&str; 18] = [
     "00000000-0000-0000-0000-000000000000",
 ];
 
+/// The longest `erased_block_days`: receipts of erasures, which tell who was erased, are kept for that long.
+pub const ERASED_BLOCK_DAYS_MAX: u16 = 400;
+
 /// The options of a destination, apart from its subscriptions.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DestinationOptions {
@@ -61,6 +64,8 @@ pub struct ContactOptions {
     pub identity: IdentityGuard,
     /// What happens to values that are older than those that Loops has.
     pub stale: Stale,
+    /// For how many days nothing is sent of people who were erased; 0: they may come back at once.
+    pub erased_block_days: u16,
 }
 
 /// Gives each variant its word in the configuration.
@@ -170,6 +175,7 @@ impl Default for ContactOptions {
             skip_unchanged_ttl: Duration::from_secs(24 * 60 * 60),
             identity: IdentityGuard::default(),
             stale: Stale::default(),
+            erased_block_days: 0,
         }
     }
 }

@@ -27,7 +27,7 @@ pub use compare::{Change, Comparison, Made, Revision, Stopped};
 pub use compiled::CompiledSubscription;
 pub use explain::{Explained, ExplainedField, Explanation};
 pub use guard::{
-    ConsentGuard, ContactOptions, DestinationOptions, Guard, IdentityGuard,
+    ConsentGuard, ContactOptions, DestinationOptions, ERASED_BLOCK_DAYS_MAX, Guard, IdentityGuard,
     PLACEHOLDER_IDS_DEFAULT, SkipUnchanged, Stale, subscribes,
 };
 pub use literals::LiteralNames;

@@ -68,6 +68,11 @@ impl Sources {
         self.0.iter().find(|source| source.name == name)
     }
 
+    /// The first source that delivers to a destination.
+    pub fn delivering_to(&self, destination: &str) -> Option<&Source> {
+        self.0.iter().find(|source| source.destination == destination)
+    }
+
     /// The source that knows this write key. All keys are compared, each in constant time.
     pub fn by_write_key(&self, write_key: &str) -> Option<&Source> {
         let knowing = |source: &&Source| source.knows(write_key);

@@ -35,6 +35,7 @@ mod consent;
 pub(crate) mod contacts;
 mod feedback;
 pub mod intake;
+mod receipts;
 mod records;
 mod replay;
 mod status;
@@ -50,6 +51,7 @@ pub use contacts::{
     CONTACTS_KEPT, Contact, ContactChange, ContactClaim, KnownProperty, Learned, PROPERTIES_MAX,
 };
 pub use feedback::*;
+pub use receipts::*;
 pub use records::*;
 pub use replay::*;
 pub use status::*;
@@ -115,7 +117,7 @@ pub enum WorkError {
 ///   nothing that a call has reported as stored.
 /// * **Several processes.** Any number of stores may be open on the same data, in one process or in several.
 #[async_trait]
-pub trait Store: Inbox + Work + Log + Replays + Feedback + Audit + Housekeeping {
+pub trait Store: Inbox + Work + Log + Replays + Feedback + Audit + Receipts + Housekeeping {
     /// Finishes the calls that are under way, then closes the store and leaves behind nothing but its data.
     ///
     /// Every later call returns [`Unavailable`]; closing again does nothing.
@@ -207,6 +209,14 @@ pub trait Work: Send + Sync {
         destination: &str,
         persons: &[PersonDigest],
     ) -> Result<Vec<OptOut>, Unavailable>;
+
+    /// When one of these persons was last deleted at Loops by a message of type `delete`, if that was not before `since`.
+    async fn deleted_at(
+        &self,
+        destination: &str,
+        persons: &[PersonDigest],
+        since: Timestamp,
+    ) -> Result<Option<Timestamp>, Unavailable>;
 
     /// Records the plan of a message and of the neighbours that were planned with it; merged requests may
     /// carry several of their deliveries. Returns the requests of the first message, which are then on
@@ -360,8 +370,8 @@ pub trait Housekeeping: Send + Sync {
     /// message id still finds the record. Feedback about the person is deleted whole, with what was to be handed on
     /// of it. After zero was returned and the store was closed,
     /// or some time has passed, what was deleted is overwritten, as far as the engine can do that: see
-    /// docs/operations.md.
-    async fn erase(&self) -> Result<u64, Unavailable>;
+    /// docs/operations.md. The receipt of the deletion notes what was erased, and with `now` when that ended.
+    async fn erase(&self, now: Timestamp) -> Result<u64, Unavailable>;
 
     /// Returns when the last message was received, or a message was done, whichever was later by the clock of that
     /// time; `None` if there are no messages.

@@ -144,7 +144,7 @@ async fn chores(clock: SharedClock, store: Arc<FlakyStore>) {
             clock.now();
             sleep(Duration::from_secs(1)).await;
         }
-        while matches!(store.erase().await, Ok(rows) if rows > 0) {}
+        while matches!(store.erase(clock.now()).await, Ok(rows) if rows > 0) {}
         while matches!(store.purge(clock.earliest_now()).await, Ok(rows) if rows > 0) {}
     }
 }

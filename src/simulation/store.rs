@@ -16,9 +16,10 @@ use crate::queue::{
     AcceptError, Accepted, Audit, AuditEntry, AuditRecord, BrokenMessage, CheckIn, Class,
     Consequence, Contact, Contents, Depth, EventName, FailureGroups, Feedback, FeedbackRecord,
     Filter, Forward, FreeSpace, Frozen, Head, Housekeeping, Inbox, Job, LaneAsk, LanePart, Lease,
-    LeaseHolder, LeaseRequest, Log, MessageRecord, NewFeedback, NewMerge, NewMessage, OptOut, Page,
-    PendingAsk, Recorded, ReplayAsk, ReplayChunk, Replays, Replicas, RequestContents, RequestId,
-    Seq, Settlement, Store, StoredCatalogue, Tally, TallyStep, Unavailable, Work, WorkError,
+    LeaseHolder, LeaseRequest, Log, MessageRecord, NewFeedback, NewMerge, NewMessage, NewReceipt,
+    OptOut, Page, PendingAsk, Receipt, ReceiptFilter, Receipts, Recorded, ReplayAsk, ReplayChunk,
+    Replays, Replicas, RequestContents, RequestId, Seq, Settlement, Store, StoredCatalogue, Tally,
+    TallyStep, Unavailable, Work, WorkError, WriteAheadLog,
 };
 use crate::segment::{Digests, MessageHash, PersonDigest};
 
@@ -172,6 +173,16 @@ impl Work for FlakyStore {
         persons: &[PersonDigest],
     ) -> Result<Vec<OptOut>, Unavailable> {
         self.call("opt_outs", Access::Read, self.inner.opt_outs(destination, persons)).await
+    }
+
+    async fn deleted_at(
+        &self,
+        destination: &str,
+        persons: &[PersonDigest],
+        since: Timestamp,
+    ) -> Result<Option<Timestamp>, Unavailable> {
+        let call = self.inner.deleted_at(destination, persons, since);
+        self.call("deleted_at", Access::Read, call).await
     }
 
     async fn freeze(&self, lease: &Lease, merge: NewMerge) -> Result<Frozen, WorkError> {
@@ -374,6 +385,33 @@ impl Audit for FlakyStore {
 }
 
 #[async_trait]
+impl Receipts for FlakyStore {
+    async fn open_receipt(&self, receipt: &NewReceipt) -> Result<String, Unavailable> {
+        self.call("open_receipt", Access::Write, self.inner.open_receipt(receipt)).await
+    }
+
+    async fn receipt(&self, id: &str) -> Result<Option<Receipt>, Unavailable> {
+        self.call("receipt", Access::Read, self.inner.receipt(id)).await
+    }
+
+    async fn receipts(
+        &self,
+        filter: &ReceiptFilter,
+        limit: u32,
+    ) -> Result<Vec<Receipt>, Unavailable> {
+        self.call("receipts", Access::Read, self.inner.receipts(filter, limit)).await
+    }
+
+    async fn open_erasures(&self) -> Result<Vec<(String, u64)>, Unavailable> {
+        self.call("open_erasures", Access::Read, self.inner.open_erasures()).await
+    }
+
+    fn write_ahead_log(&self) -> WriteAheadLog {
+        self.inner.write_ahead_log()
+    }
+}
+
+#[async_trait]
 impl Housekeeping for FlakyStore {
     async fn check_in(&self, process: &CheckIn) -> Result<(), Unavailable> {
         wait(super::engine().handle(), self.inner.check_in(process))
@@ -387,8 +425,8 @@ impl Housekeeping for FlakyStore {
         self.call("purge", Access::Write, self.inner.purge(now)).await
     }
 
-    async fn erase(&self) -> Result<u64, Unavailable> {
-        self.call("erase", Access::Write, self.inner.erase()).await
+    async fn erase(&self, now: Timestamp) -> Result<u64, Unavailable> {
+        self.call("erase", Access::Write, self.inner.erase(now)).await
     }
 
     async fn newest(&self) -> Result<Option<Timestamp>, Unavailable> {

@@ -10,6 +10,7 @@ mod feedback;
 mod groups;
 mod moving;
 mod postgres;
+mod receipts;
 mod room;
 mod sqlite;
 mod tally;

@@ -37,6 +37,8 @@ pub const GUARDED: &str = "segment_loops_guarded_total";
 pub const REQUESTS_SAVED: &str = "segment_loops_requests_saved_total";
 /// Age of what is known of the properties, lists and events at Loops, in seconds, by `destination`.
 pub const CATALOGUE_AGE: &str = "segment_loops_catalogue_age_seconds";
+/// Erasures of people that have not ended, by `destination`.
+pub const ERASURES_PENDING: &str = "segment_loops_erasures_pending";
 /// Deliveries that ended, by `destination`, `action` and `outcome`.
 pub const DELIVERIES: &str = "segment_loops_deliveries_total";
 /// Requests to Loops, by `destination`, `endpoint` and `status`.
@@ -195,6 +197,7 @@ fn describe() {
     describe_histogram!(LOOPS_REQUEST_SECONDS, "Duration of requests to Loops");
     describe_gauge!(QUEUE_DEPTH, "Messages that are pending, by class");
     describe_gauge!(QUEUE_OLDEST_SECONDS, "Age of the oldest pending message, by class");
+    describe_gauge!(ERASURES_PENDING, "Erasures of people that have not ended");
     describe_gauge!(RATE_LIMIT, "Requests a second in force");
     describe_gauge!(RATE_LIMIT_MAX, "Requests a second unless Loops slows us down");
     describe_gauge!(

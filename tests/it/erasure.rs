@@ -2,7 +2,10 @@
 
 use serde_json::{Value, json};
 
-use crate::support::{EMAIL_DOMAIN, Reply, ScriptedLoops, Seen, Service, Setup, identify, track};
+use crate::feedback::{SECRET, event, tell};
+use crate::support::{
+    ADMIN_TOKEN, EMAIL_DOMAIN, Reply, ScriptedLoops, Seen, Service, Setup, identify, track,
+};
 
 const GONE: &str = "person-canary-gone";
 const KEPT: &str = "person-canary-kept";
@@ -213,4 +216,212 @@ async fn a_replay_does_not_bring_back_who_is_being_deleted() {
     service.message("a2", is_erased).await;
     assert!(loops.rest().iter().all(|seen| seen.path == "/contacts/delete"));
     until_not_on_disk(&service, &format!("{GONE}@")).await;
+}
+
+/// Sends a request to the API; returns the status and the body.
+async fn ask(service: &Service, body: Value) -> (u16, Value) {
+    let request = service.request(reqwest::Method::POST, "/api/erasures").json(&body);
+    let answer = Service::answer(request.bearer_auth(ADMIN_TOKEN)).await;
+    (answer.status, answer.body)
+}
+
+/// The receipt with an id, once it is as expected.
+async fn receipt(service: &Service, id: &str, is_reached: impl Fn(&Value) -> bool) -> Value {
+    let reached = async {
+        loop {
+            let found = service.admin(&format!("/api/erasures/{id}")).await.body;
+            if is_reached(&found) {
+                return found;
+            }
+            tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+        }
+    };
+    tokio::time::timeout(crate::support::PATIENCE, reached).await.expect("it does not happen")
+}
+
+async fn metrics(service: &Service) -> String {
+    reqwest::get(format!("{}/metrics", service.base_url)).await.unwrap().text().await.unwrap()
+}
+
+#[tokio::test]
+async fn an_erasure_ends_in_a_receipt_that_names_nobody() {
+    let mut loops = ScriptedLoops::willing().await;
+    let setup = Setup::with_loops(&loops.base_url).env("LOOPS_WEBHOOK_SECRET", SECRET);
+    let service = setup.start();
+    service.accept("/v1/identify", identify(GONE, "a1")).await;
+    service.message("a1", |found| found["state"] == "delivered").await;
+    assert_eq!(loops.next().await.path, "/contacts/update");
+    let (status, asked) = ask(&service, json!({"userId": GONE})).await;
+    assert_eq!((status, &asked["state"]), (202, &json!("open")), "{asked}");
+    let seen = loops.next().await;
+    assert_eq!((&*seen.path, seen.body), ("/contacts/delete", json!({"userId": GONE})));
+    let id = asked["id"].as_str().unwrap();
+    let erased = receipt(&service, id, |found| found["state"] == "erased").await;
+    assert_eq!(erased["atLoops"]["status"], 200, "{erased}");
+    assert!(erased["atLoops"]["request"].is_number() && erased["atLoops"]["deletedAt"].is_string());
+    assert_eq!(
+        (&erased["erased"]["messages"], &erased["erased"]["contacts"]),
+        (&json!(2), &json!(1))
+    );
+    assert_eq!(erased["writeAheadLog"], "truncated");
+    assert_eq!(erased["atLoops"]["confirmedAt"], Value::Null);
+    tell(&service, "msg_1", &event("contact.deleted", GONE)).await;
+    let confirmed = receipt(&service, id, |found| !found["atLoops"]["confirmedAt"].is_null()).await;
+    assert!(!confirmed.to_string().contains(GONE) && !confirmed.to_string().contains(EMAIL_DOMAIN));
+    let audit = service.admin("/api/audit").await.body.to_string();
+    assert!(audit.contains(id) && !audit.contains(GONE), "{audit}");
+    // It is signed.
+    let verify = async |receipt: &Value| {
+        let text = receipt.to_string();
+        setup.command_on(service.data(), &["erase", "--verify", "-"], text.as_bytes()).await
+    };
+    let genuine = verify(&confirmed).await;
+    assert_eq!((genuine.code, genuine.stdout.trim()), (Some(0), "the receipt is genuine"));
+    let mut forged = confirmed.clone();
+    forged["erased"]["messages"] = json!(20);
+    assert_eq!(verify(&forged).await.code, Some(1));
+    // It outlives the program, and nobody else's is there.
+    let service = service.crash_and_restart(&setup);
+    let listed = service.admin("/api/erasures?state=erased").await.body;
+    assert_eq!(listed["erasures"], json!([confirmed]));
+    assert_eq!(service.admin("/api/erasures?state=open").await.body["erasures"], json!([]));
+    let none = service.admin("/api/erasures/none").await;
+    assert_eq!((none.status, &none.body["code"]), (404, &json!("unknown_erasure")));
+}
+
+#[tokio::test]
+async fn each_delete_message_has_a_receipt() {
+    let mut loops = ScriptedLoops::willing().await;
+    let service = Setup::with_loops(&loops.base_url).start();
+    service
+        .accept("/v1/batch", json!({"batch": [deletion(GONE, "d1"), deletion(KEPT, "d2")]}))
+        .await;
+    service.message("d1", is_erased).await;
+    service.message("d2", is_erased).await;
+    let listed = service.admin("/api/erasures").await.body;
+    let receipts = listed["erasures"].as_array().unwrap();
+    assert_eq!(receipts.len(), 2, "{listed}");
+    assert_ne!(receipts[0]["person"], receipts[1]["person"]);
+    let page = service.admin("/api/erasures?limit=1").await.body;
+    let rest = service.admin(&format!("/api/erasures?limit=1&before={}", page["next"])).await.body;
+    assert_eq!([&page["erasures"][0], &rest["erasures"][0]], [&receipts[0], &receipts[1]]);
+    loops.rest();
+}
+
+#[tokio::test]
+async fn a_person_without_an_id_is_erased_by_address_through_the_api() {
+    let mut loops = ScriptedLoops::willing().await;
+    let service = Setup::with_loops(&loops.base_url).start();
+    let address = format!("{GONE}@{EMAIL_DOMAIN}");
+    let (status, asked) = ask(&service, json!({"email": address, "destination": "default"})).await;
+    assert_eq!(status, 202, "{asked}");
+    assert_eq!(loops.next().await.body, json!({"email": address}));
+    let id = asked["id"].as_str().unwrap();
+    receipt(&service, id, |found| found["state"] == "erased").await;
+    for (body, code) in [
+        (json!({}), "which_person"),
+        (json!({"userId": GONE, "email": address}), "which_person"),
+        (json!({"userId": " "}), "which_person"),
+        (json!({"userId": 5}), "which_person"),
+        (json!({"userId": GONE, "destination": "nowhere"}), "which_destination"),
+    ] {
+        let (status, answer) = ask(&service, body.clone()).await;
+        assert_eq!((status, &answer["code"]), (400, &json!(code)), "{body}");
+        assert!(!answer.to_string().contains(GONE));
+    }
+}
+
+#[tokio::test]
+async fn nothing_is_erased_while_loops_refuses_and_the_receipt_says_so() {
+    let loops = ScriptedLoops::start(|seen| match seen.path.as_str() {
+        "/contacts/delete" => Reply::status(400),
+        _ => Reply::ok(),
+    })
+    .await;
+    let service = Setup::with_loops(&loops.base_url).start();
+    service.accept("/v1/identify", identify(GONE, "a1")).await;
+    service.message("a1", |found| found["state"] == "delivered").await;
+    let (_, asked) = ask(&service, json!({"userId": GONE})).await;
+    let id = asked["id"].as_str().unwrap();
+    let refused = receipt(&service, id, |found| !found["atLoops"]["problem"].is_null()).await;
+    assert_eq!((&refused["state"], &refused["atLoops"]["status"]), (&json!("open"), &json!(400)));
+    assert_eq!(refused["atLoops"]["problem"], "refused");
+    assert_eq!(refused["erased"]["messages"], 0);
+    assert!(is_on_disk(&service, GONE));
+    let pending =
+        |count| format!("segment_loops_erasures_pending{{destination=\"default\"}} {count}\n");
+    let until = async |line: String| {
+        let shown = async {
+            while !metrics(&service).await.contains(&line) {
+                tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+            }
+        };
+        tokio::time::timeout(crate::support::PATIENCE, shown).await.expect("it is not shown");
+    };
+    until(pending(1)).await;
+    // A replay asks Loops again.
+    loops.now(|_| Reply::ok());
+    let body = json!({"reason": "refused"});
+    let replayed = service.request(reqwest::Method::POST, "/api/replay").json(&body);
+    assert_eq!(Service::answer(replayed.bearer_auth(ADMIN_TOKEN)).await.status, 200);
+    receipt(&service, id, |found| found["state"] == "erased").await;
+    until(pending(0)).await;
+}
+
+#[tokio::test]
+async fn a_command_erases_beside_the_service() {
+    let mut loops = ScriptedLoops::willing().await;
+    let setup = Setup::with_loops(&loops.base_url);
+    let service = setup.start();
+    service.accept("/v1/identify", identify(GONE, "a1")).await;
+    service.message("a1", |found| found["state"] == "delivered").await;
+    loops.rest();
+    let ran = setup.command_on(service.data(), &["erase", "--user", GONE], b"").await;
+    assert_eq!(ran.code, Some(0), "{}", ran.stderr);
+    let asked: Value = serde_json::from_str(&ran.stdout).unwrap();
+    let id = asked["id"].as_str().unwrap();
+    assert_eq!(loops.next().await.path, "/contacts/delete");
+    let erased = receipt(&service, id, |found| found["state"] == "erased").await;
+    let shown = setup.command_on(service.data(), &["erase", "--receipt", id], b"").await;
+    assert_eq!(serde_json::from_str::<Value>(&shown.stdout).unwrap(), erased);
+    for arguments in
+        [&["erase"][..], &["erase", "--user", "a", "--email", "b"], &["erase", "--user", " "]]
+    {
+        assert_ne!(setup.command_on(service.data(), arguments, b"").await.code, Some(0));
+    }
+}
+
+#[tokio::test]
+async fn without_a_subscription_that_deletes_nobody_is_erased() {
+    let config = "[[subscriptions]]\nname = \"E\"\naction = \"sendEvent\"\nevents = [\"E\"]\n";
+    let service = Setup::with_loops("http://127.0.0.1:9/api/v1").config(config).start();
+    let (status, answer) = ask(&service, json!({"userId": GONE})).await;
+    assert_eq!((status, &answer["code"]), (409, &json!("cannot_erase")), "{answer}");
+    assert_eq!(service.admin("/api/erasures").await.body["erasures"], json!([]));
+}
+
+#[tokio::test]
+async fn messages_of_an_erased_person_can_be_kept_from_loops_for_some_days() {
+    let mut loops = ScriptedLoops::willing().await;
+    let key = "SEGMENT_LOOPS__DESTINATIONS__DEFAULT__ERASED_BLOCK_DAYS";
+    let setup = Setup::with_loops(&loops.base_url).env(key, "30");
+    let service = setup.start();
+    let (_, asked) = ask(&service, json!({"userId": GONE})).await;
+    loops.next().await;
+    receipt(&service, asked["id"].as_str().unwrap(), |found| found["state"] == "erased").await;
+    service.accept("/v1/identify", identify(GONE, "blocked")).await;
+    let blocked = service.message("blocked", |found| found["state"] != "pending").await;
+    assert_eq!((&blocked["state"], &blocked["reason"]), (&json!("unmatched"), &json!("erased")));
+    assert!(!blocked["detail"].to_string().contains(GONE), "{blocked}");
+    service.accept("/v1/identify", identify(KEPT, "sent")).await;
+    assert_eq!(loops.next().await.body["userId"], KEPT);
+    // A deletion goes out all the same, and 31 days later so does everything.
+    service.accept("/v1/batch", json!({"batch": [deletion(GONE, "again")]})).await;
+    assert_eq!(loops.next().await.path, "/contacts/delete");
+    service.message("again", is_erased).await;
+    service.alter("UPDATE receipts SET deleted_at = deleted_at - 31 * 86400000").await;
+    service.accept("/v1/identify", identify(GONE, "later")).await;
+    assert_eq!(loops.next().await.body["userId"], GONE);
+    let wrong = setup.env(key, "401").run_to_end();
+    assert!(wrong.0 == Some(1) && wrong.1.contains("erased_block_days"), "{wrong:?}");
 }

@@ -261,6 +261,7 @@ async fn contents_are_masked_until_an_admin_asks() {
         assert!(!values.iter().any(|value| refused.text.contains(value)), "{}", refused.text);
     }
     assert_eq!(viewer.get(&format!("{person}/erase")).await.status, 403);
+    assert_eq!(viewer.get("/console/erasures").await.status, 403);
     // What an admin looked at is on record, and what a viewer tried is not.
     let audit = service.admin("/api/audit").await.body;
     let entries = audit["entries"].as_array().unwrap_or_else(|| panic!("{audit}"));
@@ -374,7 +375,12 @@ async fn a_person_is_erased_after_a_confirmation() {
     let none = admin.post(&erase, &[("x", "")], &[]).await;
     assert_eq!((none.status, none.text.contains("Choose at least one id")), (400, true));
     let accepted = admin.post(&erase, &[("id", chosen[0]), ("id", chosen[1])], &[]).await;
-    assert_eq!(accepted.status, 303, "{}", accepted.text);
+    assert_eq!(
+        (accepted.status, accepted.location()),
+        (303, "/console/erasures"),
+        "{}",
+        accepted.text
+    );
     let (first, second) = (loops.next().await, loops.next().await);
     let mut deleted = [first.body, second.body].map(|body| body.to_string());
     deleted.sort();
@@ -387,6 +393,16 @@ async fn a_person_is_erased_after_a_confirmation() {
     erased(&admin, &ada).await;
     assert!(has_contents(&admin, &bob).await);
     assert_eq!(admin.search("ada").await.status, 404);
+    let list = admin.get("/console/erasures").await;
+    let links: Vec<&str> = list.text.split("href=\"/console/erasures/").skip(1).collect();
+    assert_eq!(links.len(), 2, "{}", list.text);
+    let id = links[0].split('"').next().unwrap();
+    let receipt = admin.get(&format!("/console/erasures/{id}")).await;
+    for words in ["Receipt of an erasure", "Not covered", "&#34;signature&#34;"] {
+        assert!(receipt.text.contains(words), "no {words}: {}", receipt.text);
+    }
+    assert!(!receipt.text.contains(EMAIL_DOMAIN) && !receipt.text.contains("ada"));
+    assert_eq!(admin.get("/console/erasures/none").await.status, 404);
     let audit = service.admin("/api/audit").await.body.to_string();
     assert!(audit.contains(r#""action":"erase""#) && !audit.contains(EMAIL_DOMAIN), "{audit}");
 }

@@ -180,6 +180,7 @@ impl Check<'_> {
             catalogue_refresh_s: tree.catalogue_refresh_s,
             unknown_properties: tree.unknown_properties,
             wrong_types: tree.wrong_types,
+            erased_block_days: tree.erased_block_days.unwrap_or_default(),
             merge: tree.merge.unwrap_or(true),
         };
         Planner::load(written).map_err(|problems| self.report_all(problems)).ok()

@@ -3,6 +3,7 @@
 mod audit;
 mod body;
 mod compare;
+mod erasures;
 mod errors;
 mod event_names;
 mod failures;
@@ -35,6 +36,8 @@ pub(super) fn routes() -> OpenApiRouter<AdminState> {
         .routes(routes!(replicas::replicas))
         .routes(routes!(status::status))
         .routes(routes!(audit::audit))
+        .routes(routes!(erasures::list, erasures::erase))
+        .routes(routes!(erasures::of_id))
         .routes(routes!(preview::preview))
         .routes(routes!(compare::compare))
         .routes(routes!(reload::reload))

@@ -9,7 +9,6 @@ use axum::extract::{Path, State};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Redirect, Response};
 use axum::{Extension, Form};
-use jiff::Timestamp;
 
 use super::frame::Frame;
 use super::parts::{count, only_for_admins};
@@ -22,12 +21,8 @@ use crate::console::person::{KnownId, Person};
 use crate::console::preview::Preview;
 use crate::console::state::{AdminState, store_fault};
 use crate::http::error::ApiError;
-use crate::queue::intake::Intake;
-use crate::queue::{AcceptError, AuditAction, NewMessage, Unavailable};
-use crate::segment::{Object, PersonIdKind, Value};
-
-/// The most bytes of a deletion.
-const DELETION_BYTES_MAX: usize = 64 * 1024;
+use crate::queue::{self, AcceptError, AuditAction, NewReceipt, Unavailable};
+use crate::segment::PersonIdKind;
 
 #[derive(Template)]
 #[template(path = "erase.html")]
@@ -165,7 +160,9 @@ fn effect(state: &AdminState, ids: &[&KnownId], destination: String, has_source:
     let Some(id) = ids.first() else {
         return none("no user id and no address is known", destination);
     };
-    let deletion = deletion(state, id, &destination, "", state.clock.now());
+    let digests = state.log.digests();
+    let now = state.clock.now();
+    let deletion = queue::deletion(&digests, (id.kind, &id.id), &destination, "", now);
     let message = deletion.and_then(|deletion| {
         crate::queue::Contents { seq: crate::queue::Seq(0), payload: deletion.payload }.message()
     });
@@ -204,25 +201,28 @@ async fn accept(
     if ids.is_empty() {
         return Ok(None);
     }
-    let now = state.clock.now();
+    let (now, digests) = (state.clock.now(), state.log.digests());
     let mut deletions = Vec::new();
     for (destination, source) in places(state, &person) {
         let Some(source) = source else { continue };
-        deletions
-            .extend(ids.iter().filter_map(|id| deletion(state, id, &destination, &source, now)));
+        let deletion = |id: &&KnownId| {
+            queue::deletion(&digests, (id.kind, &id.id), &destination, &source, now)
+        };
+        deletions.extend(ids.iter().filter_map(deletion));
     }
-    let Some(first) = deletions.first() else {
+    if deletions.is_empty() {
         return Err(ApiError::new(
             StatusCode::CONFLICT,
             "no_source",
             "No source that delivers to the destination is configured any more, so no deletion can be accepted.",
         ));
-    };
-    let (hash, id, number) = (first.message_hash, first.message_id.clone(), deletions.len());
+    }
+    let number = deletions.len();
     let arguments = serde_json::json!({
         "person": write_persons(&asked),
         "ids": ids.iter().map(|id| write_persons(&[id.digest])).collect::<Vec<_>>(),
     });
+    let receipts: Vec<NewReceipt> = deletions.iter().map(NewReceipt::of).collect();
     let accepted = state.inbox.accept(deletions).await;
     let result = match &accepted {
         Ok(_) => format!("accepted {}", count(number, "deletion")),
@@ -233,42 +233,12 @@ async fn accept(
         AcceptError::Unavailable(fault) => store_fault(fault),
         other => store_fault(Unavailable(other.into())),
     })?;
-    let found = state.log.by_message_id(hash, &id).await.map_err(store_fault)?;
-    let seq = found.first().map(|message| message.seq.0);
-    Ok(Some(seq.map_or_else(
-        || "/console/messages?type=delete".to_owned(),
-        |seq| format!("/console/messages/{seq}"),
-    )))
-}
-
-/// A message that deletes the person with an id.
-fn deletion(
-    state: &AdminState,
-    id: &KnownId,
-    destination: &str,
-    source: &str,
-    now: Timestamp,
-) -> Option<NewMessage> {
-    let mut message = Object::new();
-    message.insert("type", Value::from("delete"));
-    match id.kind {
-        PersonIdKind::User => message.insert("userId", Value::from(id.id.as_str())),
-        PersonIdKind::Email => message.insert("email", Value::from(id.id.as_str())),
-        PersonIdKind::Anonymous => return None,
-    };
-    let intake = Intake {
-        digests: &state.log.digests(),
-        source,
-        destination,
-        is_bulk: false,
-        kind: None,
-        is_from_segment: false,
-        is_sent_now: false,
-        ip: None,
-        message_bytes_max: DELETION_BYTES_MAX,
-        takes_delete: true,
-    };
-    let raw = Value::Object(message).to_json();
-    let new_id = || format!("console-erase-{}", uuid::Uuid::now_v7());
-    intake.read(raw.as_bytes(), &Object::new(), now, new_id).ok()
+    let mut last = String::new();
+    for receipt in &receipts {
+        last = state.receipts.open_receipt(receipt).await.map_err(store_fault)?;
+    }
+    Ok(Some(match number {
+        1 => format!("/console/erasures/{last}"),
+        _ => "/console/erasures".to_owned(),
+    }))
 }

@@ -6,6 +6,7 @@
 mod assets;
 mod editor;
 mod erase;
+mod erasures;
 mod failures;
 mod frame;
 mod login;
@@ -65,6 +66,8 @@ pub(super) fn router(state: AdminState) -> Router {
         .route("/console/messages/{seq}", get(message::page).post(message::ask))
         .route("/console/people/{persons}", get(person::page).post(person::ask))
         .route("/console/people/{persons}/erase", get(erase::page).post(erase::erase))
+        .route("/console/erasures", get(erasures::list))
+        .route("/console/erasures/{id}", get(erasures::page))
         .route("/console/failures", get(failures::page))
         .route("/console/replay", get(replay::page).post(replay::replay))
         .route(

@@ -147,6 +147,7 @@ pub(in crate::console) fn meaning_unmatched(reason: &str) -> &'static str {
         UnmatchedReason::NoSubscription => "no trigger of an enabled subscription matched",
         UnmatchedReason::Integrations => "the sender turned this destination off (`integrations`)",
         UnmatchedReason::Consent => "the person did not consent",
+        UnmatchedReason::Erased => "the person was erased a short time ago (`erased_block_days`)",
         UnmatchedReason::Replay => "what they were replayed for does not take them any more",
         UnmatchedReason::Unknown => "a later version of this program recorded why",
     }

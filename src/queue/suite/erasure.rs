@@ -9,6 +9,8 @@ pub(super) fn deletion(id: &str) -> NewMessage {
 }
 
 pub(super) fn deleting(outcome: Result<NewRequest, Failure>) -> NewDelivery {
+    let outcome =
+        outcome.map(|request| NewRequest { endpoint: Endpoint::DeleteContact, ..request });
     NewDelivery { action: Some(ActionKind::DeleteContact), ..delivery("deletion", outcome) }
 }
 
@@ -32,7 +34,7 @@ async fn put_delivered(store: &dyn Store, lease: &Lease, message: NewMessage) {
 pub(super) async fn erase_all(store: &dyn Store) -> u64 {
     let mut rows = 0;
     loop {
-        match store.erase().await.unwrap() {
+        match store.erase(at(50)).await.unwrap() {
             0 => return rows,
             more => rows += more,
         }
@@ -156,7 +158,7 @@ pub(crate) async fn erases_a_bounded_number_per_call(store: &dyn Store) {
     let seq = put(store, deletion("deletion")).await;
     end(store, &lease, seq, deleting(Ok(request(0))), Consequence::Delivered).await;
     let mut calls = 0;
-    while store.erase().await.unwrap() > 0 {
+    while store.erase(at(50)).await.unwrap() > 0 {
         calls += 1;
     }
     assert!(calls > 2, "all at once");

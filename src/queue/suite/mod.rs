@@ -17,6 +17,7 @@ mod inbox;
 mod list;
 mod log;
 mod merge;
+mod receipts;
 mod replay;
 mod replicas;
 mod shared;
@@ -34,6 +35,7 @@ pub(crate) use inbox::*;
 pub(crate) use list::*;
 pub(crate) use log::*;
 pub(crate) use merge::*;
+pub(crate) use receipts::*;
 pub(crate) use replay::*;
 pub(crate) use replicas::*;
 pub(crate) use shared::*;
@@ -167,6 +169,13 @@ macro_rules! store_suite {
             what_loops_reports_counts_more_than_an_earlier_attempt,
             contacts_go_with_their_person,
             contacts_are_forgotten_after_a_long_time,
+            each_deletion_has_a_receipt,
+            a_receipt_can_be_made_before_the_first_attempt,
+            a_refused_deletion_stays_open_until_a_later_one_covers_it,
+            loops_confirms_a_deletion_before_its_answer_or_after,
+            leaving_beside_a_deletion_is_nobodys_wish,
+            it_is_known_when_a_person_was_deleted,
+            receipts_are_listed_in_pages_and_kept_for_400_days,
             who_left_is_known,
             who_came_back_has_not_left,
             an_opt_out_that_was_taken_back_before_it_arrived_does_not_count,

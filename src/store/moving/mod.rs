@@ -53,10 +53,11 @@ pub(super) enum Part {
     Audit,
     Contacts,
     OptOuts,
+    Receipts,
 }
 
 impl Part {
-    pub(super) const ALL: [Part; 14] = [
+    pub(super) const ALL: [Part; 15] = [
         Part::Streams,
         Part::EventNames,
         Part::Tallies,
@@ -71,6 +72,7 @@ impl Part {
         Part::Audit,
         Part::Contacts,
         Part::OptOuts,
+        Part::Receipts,
     ];
 
     pub(super) fn index(self) -> i32 {
@@ -94,6 +96,7 @@ impl Part {
             Part::Audit => "audit",
             Part::Contacts => "contacts",
             Part::OptOuts => "opt_outs",
+            Part::Receipts => "receipts",
         }
     }
 }

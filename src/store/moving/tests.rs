@@ -58,7 +58,7 @@ impl History {
                 7 => self.hear(store).await,
                 8..18 => self.deliver(store).await,
                 18 => self.replay(store).await,
-                _ => while self.random.bool() && store.erase().await.unwrap() > 0 {},
+                _ => while self.random.bool() && store.erase(at(50)).await.unwrap() > 0 {},
             }
         }
     }
@@ -415,7 +415,7 @@ async fn a_moved_queue_goes_on_as_if_it_had_stayed() {
         for (name, store) in [("there", &target as &dyn Store), ("here", &stayed)] {
             let mut history = History { random: fastrand::Rng::with_seed(seed), now_ms, next };
             history.go_on(store, 60).await;
-            while store.erase().await.unwrap() > 0 {}
+            while store.erase(at(50)).await.unwrap() > 0 {}
             let mut end = contents(store).await;
             for destination in DESTINATIONS {
                 let forwards = store.take_forwards(destination, at(history.now_ms), 1_000).await;

@@ -3,11 +3,14 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
+use jiff::Timestamp;
+
 use super::connection::{Connection, Connections};
 use super::params::{Array, params};
 use super::replay::LOCK_DONE;
-use super::rows::get;
-use super::{Fault, contacts, contents, feedback, numbers, opt_outs, partitions};
+use super::rows::{get, to_ms};
+use super::{Fault, contacts, contents, feedback, numbers, opt_outs, partitions, receipts};
+use crate::queue::ErasedRows;
 
 /// $1 behind this one. The first deletion whose erasure is open, and how far that has come.
 const NEXT: &str = "
@@ -81,7 +84,11 @@ pub(super) async fn next_deletion(
 
 impl Deletion {
     /// Erases what comes next for the deletion; returns how many rows were changed.
-    pub(super) async fn erase(&self, connections: &Connections) -> Result<u64, Fault> {
+    pub(super) async fn erase(
+        &self,
+        connections: &Connections,
+        now: Timestamp,
+    ) -> Result<u64, Fault> {
         let connection = connections.get().await?;
         let seqs = self.next(&connection).await?;
         connection.give_back();
@@ -92,21 +99,28 @@ impl Deletion {
         }
         let limit = i64::try_from(MESSAGES_MAX).unwrap_or(i64::MAX);
         let heard = params![self.lane, self.destination, limit];
-        let mut rows = transaction.execute(feedback::OF_PERSON, heard).await?;
+        let mut erased = ErasedRows {
+            feedback: transaction.execute(feedback::OF_PERSON, heard).await?,
+            ..ErasedRows::default()
+        };
+        let mut rows = erased.feedback;
         if rows >= limit.unsigned_abs() {
+            receipts::erased(&transaction, self.seq, erased, None).await?;
             transaction.commit().await?;
             return Ok(rows);
         }
-        rows +=
+        erased.contacts =
             transaction.execute(contacts::OF_PERSON, params![self.destination, self.lane]).await?;
-        rows +=
+        erased.opt_outs =
             transaction.execute(opt_outs::OF_PERSON, params![self.lane, self.destination]).await?;
+        rows += erased.contacts + erased.opt_outs;
         let done = transaction.query(LOCK_DONE, params![seqs]).await?;
         let done: Array<i64> = done.iter().map(|row| get(row, 0)).collect::<Result<_, _>>()?;
         let erasable = params![done, self.lane, self.destination];
         let erasable = transaction.query(ERASABLE, erasable).await?;
         let erasable: Array<i64> =
             erasable.iter().map(|row| get(row, 0)).collect::<Result<_, _>>()?;
+        erased.messages = erasable.0.len() as u64;
         if !erasable.0.is_empty() {
             rows += contents::drop_all(&transaction, &erasable).await?;
             for text in [DROP_WARNINGS, DROP_DIGESTS] {
@@ -120,9 +134,14 @@ impl Deletion {
             Some(last) if seqs.0.len() >= MESSAGES_MAX && *last < self.seq => {
                 let params = params![self.seq, *last];
                 rows += transaction.execute(ERASED_THROUGH, params).await?;
+                receipts::erased(&transaction, self.seq, erased, None).await?;
             }
             // All that these deletions keep from being replayed has no contents any more.
             _ => {
+                receipts::erased(&transaction, self.seq, erased, Some(now)).await?;
+                let now = to_ms(now);
+                let covered = params![self.lane, self.destination, now, self.seq];
+                transaction.execute(receipts::CLOSE_EARLIER, covered).await?;
                 let governed = params![self.lane, self.destination, self.accepted];
                 rows += transaction.execute(DELETE_DELETIONS, governed).await?;
                 rows += transaction.execute(DELETE_ERASURE, params![self.seq]).await?;

@@ -9,7 +9,7 @@ use super::connection::Connection;
 use super::params::{params, text};
 use super::rows::{count, from_ms, get, to_ms};
 use super::steps::{Effects, Step};
-use super::{Fault, PostgresStore, contacts, opt_outs};
+use super::{Fault, PostgresStore, contacts, opt_outs, receipts};
 use crate::queue::{
     Feedback, FeedbackRecord, Forward, NewFeedback, Recorded, SignedWebhook, Unavailable,
 };
@@ -139,7 +139,15 @@ impl Step for Record {
         ];
         let inserted = transaction.execute(INSERT, params).await?;
         if inserted > 0 {
-            opt_outs::report(transaction, of).await?;
+            if of.event == "contact.deleted" {
+                receipts::confirm(transaction, of).await?;
+            }
+            // Loops also reports that a contact unsubscribed when it is deleted.
+            if of.event != "contact.unsubscribed"
+                || !receipts::is_beside_deletion(transaction, of).await?
+            {
+                opt_outs::report(transaction, of).await?;
+            }
         }
         if inserted > 0
             && let Some(is_deleted) = change(of)

@@ -76,7 +76,7 @@ impl Housekeeping for PostgresStore {
         }
     }
 
-    async fn erase(&self) -> Result<u64, Unavailable> {
+    async fn erase(&self, now: Timestamp) -> Result<u64, Unavailable> {
         let behind = *lock(&self.chores.erase_behind);
         let connection = self.chores.connections.get().await?;
         let next = erase::next_deletion(&connection, behind).await?;
@@ -86,7 +86,7 @@ impl Housekeeping for PostgresStore {
             *lock(&self.chores.erase_behind) = 0;
             return Ok(0);
         };
-        match deletion.erase(&self.chores.connections).await {
+        match deletion.erase(&self.chores.connections, now).await {
             Ok(rows) => {
                 if rows == 0 {
                     // Another process is at it.

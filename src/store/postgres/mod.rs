@@ -31,6 +31,7 @@ mod opt_outs;
 mod params;
 mod partitions;
 mod purge;
+mod receipts;
 mod records;
 mod replay;
 mod replicas;
@@ -482,6 +483,18 @@ impl Work for PostgresStore {
     ) -> Result<Vec<OptOut>, Unavailable> {
         let connection = self.readers.get().await?;
         let found = opt_outs::find(&connection, destination, persons).await?;
+        connection.give_back();
+        Ok(found)
+    }
+
+    async fn deleted_at(
+        &self,
+        destination: &str,
+        persons: &[PersonDigest],
+        since: Timestamp,
+    ) -> Result<Option<Timestamp>, Unavailable> {
+        let connection = self.readers.get().await?;
+        let found = receipts::deleted_at(&connection, destination, persons, since).await?;
         connection.give_back();
         Ok(found)
     }

@@ -162,6 +162,17 @@ fn writes(part: Part) -> &'static [Write] {
                  u (contact, email, lane, reported_at, changed_day, is_shared, destination)",
             &[0, 1, 2, 3, 4, 5, 6],
         )],
+        Part::Receipts => &[(
+            "INSERT INTO @receipts (message_hash, person, asked_at, request_id, deleted_at, confirmed_at, erased_at,
+                                    messages, feedback, contacts, opt_outs, status, receipt, destination, source,
+                                    problem)
+             SELECT message_hash, person, asked_at, request_id, deleted_at, confirmed_at, erased_at, messages, feedback,
+                    contacts, opt_outs, status::smallint, receipt, destination, source, problem
+             FROM unnest($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16)
+                 u (message_hash, person, asked_at, request_id, deleted_at, confirmed_at, erased_at, messages, feedback,
+                    contacts, opt_outs, status, receipt, destination, source, problem)",
+            &[0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15],
+        )],
         Part::OptOuts => &[(
             "INSERT INTO @opt_outs (person, email, at, is_lifted, destination, list, event)
              SELECT person, email, at, is_lifted <> 0, destination, list, event

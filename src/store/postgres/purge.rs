@@ -21,8 +21,8 @@ use super::params::{Array, params};
 use super::partitions::{self, Day};
 use super::replay::LOCK_DONE;
 use super::rows::{duration_ms, get};
-use super::{Fault, Retention, contacts, contents, erase, feedback, lease, numbers};
-use crate::queue::{FORWARD_KEPT, TallyStep};
+use super::{Fault, Retention, contacts, contents, erase, feedback, lease, numbers, receipts};
+use crate::queue::{FORWARD_KEPT, RECEIPTS_KEPT, TallyStep};
 use crate::store::contacts::first_kept_day;
 
 /// $1 first number of the day, $2 the one behind its last, $3 past at, $4 ahead from. Whether no message of the day waits or
@@ -411,7 +411,11 @@ impl Purge<'_> {
             let params = params![step, past, ROWS_MAX];
             rows += transaction.execute(DELETE_TALLIES, params).await?;
         }
-        for (text, kept) in [(feedback::PAST, records), (feedback::PAST_FORWARDS, FORWARD_KEPT)] {
+        for (text, kept) in [
+            (feedback::PAST, records),
+            (feedback::PAST_FORWARDS, FORWARD_KEPT),
+            (receipts::PAST, RECEIPTS_KEPT),
+        ] {
             let past = self.before(kept);
             rows += transaction.execute(text, params![past, ROWS_MAX]).await?;
         }

@@ -297,6 +297,33 @@ CREATE INDEX contacts_email ON @contacts (email, destination) WHERE email IS NOT
 CREATE INDEX contacts_lane ON @contacts (lane, destination) WHERE lane <> contact;
 CREATE INDEX contacts_changed ON @contacts (changed_day);
 
+-- Receipts of erasures, which outlive what was erased.
+CREATE TABLE @receipts (
+    id           bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    message_hash bigint NOT NULL,                 -- of the deletion
+    person       bigint NOT NULL,                 -- digest of the id or address that the deletion names
+    asked_at     bigint NOT NULL,
+    request_id   bigint,
+    deleted_at   bigint,                          -- when Loops deleted the contact
+    confirmed_at bigint,                          -- when it was deleted, as Loops reported
+    erased_at    bigint,                          -- when the erasure ended
+    messages     bigint NOT NULL DEFAULT 0,       -- what was erased, by kind
+    feedback     bigint NOT NULL DEFAULT 0,
+    contacts     bigint NOT NULL DEFAULT 0,
+    opt_outs     bigint NOT NULL DEFAULT 0,
+    status       smallint,                        -- of Loops' last answer
+    receipt      text NOT NULL DEFAULT replace(gen_random_uuid()::text, '-', ''),
+    destination  text NOT NULL,
+    source       text NOT NULL,                   -- of the deletion
+    problem      text,                            -- why Loops has not deleted the contact, in a word
+    UNIQUE (message_hash, source, destination)
+);
+
+CREATE UNIQUE INDEX receipts_receipt ON @receipts (receipt);
+CREATE INDEX receipts_person ON @receipts (person, destination);
+CREATE INDEX receipts_open ON @receipts (destination) WHERE erased_at IS NULL;
+CREATE INDEX receipts_asked ON @receipts (asked_at);
+
 -- The contacts that left, as Loops reported it. Kept until the person is erased.
 CREATE TABLE @opt_outs (
     id          bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,

@@ -11,8 +11,8 @@ use super::lease::{Fenced, is_in_force};
 use super::params::{Array, params, text};
 use super::rows::{duration_ms, get, to_ms};
 use super::steps::{Effects, Step};
-use super::{Fault, contacts};
-use crate::action::ActionKind;
+use super::{Fault, contacts, receipts};
+use crate::action::{ActionKind, Endpoint};
 use crate::queue::{
     Attempt, Consequence, DeliveryState, Failure, Lease, RequestId, Seq, Settlement, Stage,
 };
@@ -20,7 +20,7 @@ use crate::store::tally::Counted;
 
 /// $1 request id, $2 destination. Locked: a settlement that is repeated waits here.
 const REQUEST_STATE: &str =
-    "SELECT state, seqs, parts FROM @requests WHERE id = $1 AND destination = $2 FOR UPDATE";
+    "SELECT state, seqs, parts, path FROM @requests WHERE id = $1 AND destination = $2 FOR UPDATE";
 /// $1 request id, $2 number.
 const ATTEMPT_KNOWN: &str = "SELECT FROM @attempts WHERE request_id = $1 AND number = $2";
 /// $1 request id, $2 number, $3 started at, $4 duration, $5 status, $6 outcome, $7 excerpt.
@@ -129,6 +129,9 @@ impl Step for Settle {
             let parts = get::<Option<Vec<i64>>>(&row, 2)?.map(Array);
             let request = Request { id, seqs: Array(get(&row, 1)?), parts };
             self.write(transaction, &request, effects).await?;
+            if get::<&str>(&row, 3)? == Endpoint::DeleteContact.path() {
+                receipts::settle(transaction, &request.seqs, &self.settlement).await?;
+            }
             return Ok(Ok(()));
         }
         // Repeated, because the first answer was lost: it is settled.

@@ -23,7 +23,9 @@ use super::rows::to_ms;
 use super::set_aside::SetAside;
 use super::settle::Settle;
 use super::store::SqliteStore;
-use super::{catalogue, contacts, erase, list, log, open, opt_outs, purge, replay, replicas};
+use super::{
+    catalogue, contacts, erase, list, log, open, opt_outs, purge, receipts, replay, replicas,
+};
 use crate::queue::{
     AcceptError, Accepted, AuditEntry, BrokenMessage, CheckIn, Class, Contact, Contents, Depth,
     EventName, FailureGroups, Filter, FreeSpace, Frozen, Head, Housekeeping, Inbox, Job, LaneAsk,
@@ -133,6 +135,19 @@ impl Work for SqliteStore {
     ) -> Result<Vec<OptOut>, Unavailable> {
         let (destination, persons) = (destination.to_owned(), persons.to_vec());
         let read = move |snapshot: &Connection| opt_outs::find(snapshot, &destination, &persons);
+        Ok(self.readers.read(read).await?)
+    }
+
+    async fn deleted_at(
+        &self,
+        destination: &str,
+        persons: &[PersonDigest],
+        since: Timestamp,
+    ) -> Result<Option<Timestamp>, Unavailable> {
+        let (destination, persons) = (destination.to_owned(), persons.to_vec());
+        let read = move |snapshot: &Connection| {
+            receipts::deleted_at(snapshot, &destination, &persons, since)
+        };
         Ok(self.readers.read(read).await?)
     }
 
@@ -343,7 +358,7 @@ impl Housekeeping for SqliteStore {
         Ok(self.write(purge::Purge { now, retention: self.retention }).await?)
     }
 
-    async fn erase(&self) -> Result<u64, Unavailable> {
+    async fn erase(&self, now: Timestamp) -> Result<u64, Unavailable> {
         let behind = self.erase_behind.load(Ordering::Relaxed);
         let next = move |snapshot: &Connection| erase::next_deletion(snapshot, behind);
         let Some(deletion) = self.lookups.read(next).await? else {
@@ -353,10 +368,11 @@ impl Housekeeping for SqliteStore {
         };
         let seq = deletion.seq;
         // Found by a reader, so that the writer need not search.
-        let erased = match self.lookups.read(move |snapshot| Erase::of(snapshot, deletion)).await {
-            Ok(part) => self.write(part).await,
-            Err(fault) => Err(fault),
-        };
+        let erased =
+            match self.lookups.read(move |snapshot| Erase::of(snapshot, deletion, now)).await {
+                Ok(part) => self.write(part).await,
+                Err(fault) => Err(fault),
+            };
         if erased.is_err() {
             self.erase_behind.store(seq, Ordering::Relaxed);
         }

@@ -1,6 +1,7 @@
 //! Erases the contents of people whose deletion was delivered. A reader finds the messages, and the writer
 //! erases a bounded number in one transaction.
 
+use jiff::Timestamp;
 use rusqlite::{Connection, OptionalExtension as _, params};
 
 use super::contacts;
@@ -9,7 +10,10 @@ use super::feedback;
 use super::group::{Effects, Step};
 use super::opt_outs;
 use super::purge::{CONTENTS, DELETE_ERASURE, execute};
+use super::receipts;
 use super::recent::sorted_through;
+use super::rows::to_ms;
+use crate::queue::ErasedRows;
 
 /// ?1 behind this one. The first deletion whose erasure is open, and how far that has come.
 pub(super) const NEXT: &str = "
@@ -76,6 +80,7 @@ pub(super) struct Erase {
     /// What may have to be erased.
     seqs: Vec<i64>,
     rest: Rest,
+    now: Timestamp,
 }
 
 /// What is left of the erasure after this part.
@@ -104,7 +109,11 @@ pub(super) fn next_deletion(snapshot: &Connection, behind: i64) -> Result<Option
 impl Erase {
     /// Finds what to erase next for a deletion. The number of messages that are read grows with those of the
     /// person, not with all that there are.
-    pub(super) fn of(snapshot: &Connection, deletion: Deletion) -> Result<Self, Fault> {
+    pub(super) fn of(
+        snapshot: &Connection,
+        deletion: Deletion,
+        now: Timestamp,
+    ) -> Result<Self, Fault> {
         let Deletion { seq, erased_through, lane, .. } = deletion;
         let seqs: Vec<i64> = snapshot
             .prepare_cached(OF_LANE)?
@@ -114,7 +123,7 @@ impl Erase {
             Some(last) if seqs.len() as i64 == MESSAGES_MAX && *last < seq => Rest::Behind(*last),
             _ => Rest::Nothing,
         };
-        Ok(Self { deletion, seqs, rest })
+        Ok(Self { deletion, seqs, rest, now })
     }
 }
 
@@ -130,16 +139,23 @@ impl Step for Erase {
         let mut is_erasable = transaction.prepare_cached(IS_ERASABLE)?;
         // First, while the deletion has its digest.
         let heard = params![lane, destination, MESSAGES_MAX];
-        let mut rows = execute(transaction, feedback::OF_PERSON, heard)?;
+        let mut erased = ErasedRows {
+            feedback: execute(transaction, feedback::OF_PERSON, heard)?,
+            ..ErasedRows::default()
+        };
+        let mut rows = erased.feedback;
         if rows >= MESSAGES_MAX.unsigned_abs() {
+            receipts::erased(transaction, *deletion, erased, None)?;
             effects.has_erased = true;
             effects.has_written = true;
             return Ok(rows);
         }
-        rows += execute(transaction, contacts::OF_PERSON, params![destination, lane])?;
-        rows += execute(transaction, opt_outs::OF_PERSON, params![lane, destination])?;
+        erased.contacts = execute(transaction, contacts::OF_PERSON, params![destination, lane])?;
+        erased.opt_outs = execute(transaction, opt_outs::OF_PERSON, params![lane, destination])?;
+        rows += erased.contacts + erased.opt_outs;
         for seq in &self.seqs {
             if is_erasable.exists(params![seq, lane, destination])? {
+                erased.messages += 1;
                 for text in CONTENTS.into_iter().chain(TRACES) {
                     rows += execute(transaction, text, [seq])?;
                 }
@@ -148,8 +164,12 @@ impl Step for Erase {
         match &self.rest {
             Rest::Behind(last) => {
                 rows += execute(transaction, ERASED_THROUGH, [deletion, last])?;
+                receipts::erased(transaction, *deletion, erased, None)?;
             }
             Rest::Nothing => {
+                receipts::erased(transaction, *deletion, erased, Some(self.now))?;
+                let covered = params![lane, destination, to_ms(self.now), deletion];
+                execute(transaction, receipts::CLOSE_EARLIER, covered)?;
                 // All that these deletions keep from being replayed has no contents any more.
                 let governed = params![lane, destination, accepted];
                 rows += execute(transaction, DELETE_DELETIONS, governed)?;

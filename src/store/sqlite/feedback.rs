@@ -9,6 +9,7 @@ use super::contacts;
 use super::error::Fault;
 use super::group::{Effects, Step};
 use super::opt_outs;
+use super::receipts;
 use super::rows::{count, from_ms, to_ms};
 use super::store::SqliteStore;
 use crate::queue::{
@@ -128,7 +129,14 @@ impl Step for Record {
             forward.map(|webhook| &webhook.body[..]),
         ])?;
         if inserted > 0 {
-            opt_outs::report(transaction, of)?;
+            if of.event == "contact.deleted" {
+                receipts::confirm(transaction, of)?;
+            }
+            // Loops also reports that a contact unsubscribed when it is deleted.
+            if of.event != "contact.unsubscribed" || !receipts::is_beside_deletion(transaction, of)?
+            {
+                opt_outs::report(transaction, of)?;
+            }
         }
         if inserted > 0
             && let Some(is_deleted) = change(of)

@@ -35,6 +35,7 @@ mod plans;
 mod probe;
 mod purge;
 mod reader;
+mod receipts;
 mod recent;
 mod replay;
 mod replicas;

@@ -209,6 +209,15 @@ fn reading(part: Part) -> Reading {
             "SELECT id, person, email, at, is_lifted, destination, list, event
              FROM opt_outs WHERE id > ?1 ORDER BY id",
         ),
+        // Requests have new numbers; those that are gone have none.
+        Part::Receipts => (
+            "nnnnnnnnnnnntttt",
+            "SELECT r.id, r.message_hash, r.person, r.asked_at, q.new, r.deleted_at, r.confirmed_at, r.erased_at,
+                    r.messages, r.feedback, r.contacts, r.opt_outs, r.status, r.receipt, r.destination, r.source,
+                    r.problem
+             FROM receipts r LEFT JOIN moved_requests q ON q.old = r.request_id
+             WHERE r.id > ?1 ORDER BY r.id",
+        ),
     };
     Reading { text, columns }
 }

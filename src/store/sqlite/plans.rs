@@ -81,6 +81,30 @@ fn statements() -> &'static [(&'static str, &'static str, &'static [&'static str
             REPORTED => [],
             PAST => ["contacts (rowid=?)", "contacts_changed (changed_day<?)"],
         }
+        receipts {
+            OPEN => [],
+            OPENED => ["sqlite_autoindex_receipts_2 (message_hash=? AND source=? AND destination=?)"],
+            FIND => ["sqlite_autoindex_receipts_1 (receipt=?)"],
+            LIST => ["receipts (rowid<?)"],
+            COUNT_OPEN => ["SCAN receipts USING INDEX receipts_open"],
+            SETTLE => [
+                "deliveries_request (request_id=?)",
+                "e (rowid=?)",
+                "loops_events_email (email=? AND at>?)",
+                "loops_events_person (person=? AND at>?)",
+                "m (rowid=?)",
+            ],
+            CONFIRM => ["receipts_person (person=? AND destination=?)"],
+            DELETED_BETWEEN => ["receipts_person (person=? AND destination=?)"],
+            DELETED_AT => ["receipts_person (person=? AND destination=?)"],
+            ERASED => [
+                "m (rowid=?)",
+                "receipts (rowid=?)",
+                "sqlite_autoindex_receipts_2 (message_hash=? AND source=? AND destination=?)",
+            ],
+            CLOSE_EARLIER => ["messages (rowid=?)", "receipts_person (person=? AND destination=?)"],
+            PAST => ["receipts (rowid=?)", "receipts_asked (asked_at<?)"],
+        }
         opt_outs {
             FIND => ["opt_outs_email (email=? AND destination=?)", "opt_outs_person (person=? AND destination=?)"],
             CHANGE => [

@@ -11,8 +11,9 @@ use super::error::Fault;
 use super::feedback;
 use super::group::{Effects, Step};
 use super::options::Retention;
+use super::receipts;
 use super::rows::{duration_ms, from_ms, to_ms};
-use crate::queue::{FORWARD_KEPT, TallyStep};
+use crate::queue::{FORWARD_KEPT, RECEIPTS_KEPT, TallyStep};
 use crate::store::contacts::first_kept_day;
 
 /// ?1 is failed, ?2 done before or at, ?3 limit.
@@ -190,6 +191,8 @@ impl Step for Purge {
         rows += execute(transaction, feedback::PAST_FORWARDS, past_forwards)?;
         let first_kept = params![first_kept_day(to_ms(self.now)), ROWS_MAX];
         rows += execute(transaction, contacts::PAST, first_kept)?;
+        let past_receipts = params![self.before(RECEIPTS_KEPT), ROWS_MAX];
+        rows += execute(transaction, receipts::PAST, past_receipts)?;
         // No index finds them, so search only when nothing else is left.
         if rows == 0 {
             rows = execute(transaction, DELETE_EVENT_NAMES, params![past, ROWS_MAX])?;

@@ -252,6 +252,32 @@ CREATE INDEX contacts_email ON contacts (email, destination) WHERE email IS NOT 
 CREATE INDEX contacts_lane ON contacts (lane, destination) WHERE lane <> contact;
 CREATE INDEX contacts_changed ON contacts (changed_day);
 
+-- Receipts of erasures, which outlive what was erased.
+CREATE TABLE receipts (
+    id           INTEGER PRIMARY KEY AUTOINCREMENT,
+    receipt      TEXT NOT NULL UNIQUE,         -- its id, random
+    destination  TEXT NOT NULL,
+    source       TEXT NOT NULL,                   -- of the deletion
+    message_hash INTEGER NOT NULL,                -- of the deletion
+    person       INTEGER NOT NULL,                -- digest of the id or address that the deletion names
+    asked_at     INTEGER NOT NULL,
+    problem      TEXT,                            -- why Loops has not deleted the contact, in a word
+    status       INTEGER,                         -- of Loops' last answer
+    request_id   INTEGER,
+    deleted_at   INTEGER,                         -- when Loops deleted the contact
+    confirmed_at INTEGER,                         -- when it was deleted, as Loops reported
+    erased_at    INTEGER,                         -- when the erasure ended
+    messages     INTEGER NOT NULL DEFAULT 0,      -- what was erased, by kind
+    feedback     INTEGER NOT NULL DEFAULT 0,
+    contacts     INTEGER NOT NULL DEFAULT 0,
+    opt_outs     INTEGER NOT NULL DEFAULT 0,
+    UNIQUE (message_hash, source, destination)
+);
+
+CREATE INDEX receipts_person ON receipts (person, destination);
+CREATE INDEX receipts_open ON receipts (destination) WHERE erased_at IS NULL;
+CREATE INDEX receipts_asked ON receipts (asked_at);
+
 -- The contacts that left, as Loops reported it. Kept until the person is erased.
 CREATE TABLE opt_outs (
     id          INTEGER PRIMARY KEY NOT NULL,

@@ -8,8 +8,9 @@ use super::error::Fault;
 use super::freeze::GONE;
 use super::group::{Effects, Step};
 use super::lease::{Fenced, is_in_force};
+use super::receipts;
 use super::rows::{duration_ms, to_ms};
-use crate::action::ActionKind;
+use crate::action::{ActionKind, Endpoint};
 use crate::queue::{
     Attempt, Consequence, DeliveryState, Failure, Lease, RequestId, Settlement, Stage,
 };
@@ -17,7 +18,7 @@ use crate::store::tally::{Counted, Tallies};
 
 /// ?1 request id, ?2 destination.
 pub(super) const REQUEST_STATE: &str =
-    "SELECT state FROM requests WHERE id = ?1 AND destination = ?2";
+    "SELECT state, path FROM requests WHERE id = ?1 AND destination = ?2";
 /// ?1 request id, ?2 number.
 pub(super) const ATTEMPT_KNOWN: &str =
     "SELECT id FROM attempts WHERE request_id = ?1 AND number = ?2";
@@ -97,13 +98,19 @@ impl Step for Settle {
         if !is_in_force(transaction, &self.lease)? {
             return Ok(Err(Fenced));
         }
-        let state: Option<String> = transaction
+        let found: Option<(String, String)> = transaction
             .prepare_cached(REQUEST_STATE)?
-            .query_row(params![self.settlement.request.0, self.lease.destination], |row| row.get(0))
+            .query_row(params![self.settlement.request.0, self.lease.destination], |row| {
+                Ok((row.get(0)?, row.get(1)?))
+            })
             .optional()?;
-        match state.as_deref() {
+        let state = found.as_ref().map(|(state, _)| state.as_str());
+        match state {
             Some(state) if state == DeliveryState::Pending.as_str() => {
                 self.write(transaction, &mut effects.tallies)?;
+                if found.is_some_and(|(_, path)| path == Endpoint::DeleteContact.path()) {
+                    receipts::settle(transaction, &self.settlement)?;
+                }
                 effects.has_written = true;
                 Ok(Ok(()))
             }

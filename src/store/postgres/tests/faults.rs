@@ -180,7 +180,7 @@ async fn people_wait_for_no_chore() {
         }
         blocker.batch("COMMIT").await.unwrap();
     };
-    let (purged, erased, ()) = tokio::join!(store.purge(at(0)), store.erase(), look);
+    let (purged, erased, ()) = tokio::join!(store.purge(at(0)), store.erase(at(50)), look);
     purged.unwrap();
     assert_eq!(erased.unwrap(), 0);
 }

@@ -341,7 +341,7 @@ async fn erase(store: &SqliteStore, folder: &TempDir, messages: usize, is_sorted
     let frozen = store.freeze_one(&lease, deletion, plan(vec![deleting])).await.unwrap();
     store.settle(&lease, settlement(&frozen[0], 1, Consequence::Delivered)).await.unwrap();
     let mut calls = 0;
-    while store.erase().await.unwrap() > 0 {
+    while store.erase(at(50)).await.unwrap() > 0 {
         calls += 1;
     }
     calls

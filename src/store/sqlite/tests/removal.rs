@@ -63,7 +63,7 @@ async fn what_was_erased_is_nowhere_in_the_file() {
     // A reader keeps the log from being emptied at once, and the store is never idle afterwards.
     let reader = raw(&folder);
     execute(&reader, "BEGIN; SELECT COUNT(*) FROM messages");
-    while store.erase().await.unwrap() > 0 {}
+    while store.erase(at(50)).await.unwrap() > 0 {}
     execute(&reader, "ROLLBACK");
     let began = std::time::Instant::now();
     while has("canary-u1canary-u1") {
@@ -117,12 +117,12 @@ async fn an_erasure_that_fails_does_not_hold_up_the_others() {
         ),
     );
     for _ in 0..2 {
-        assert_unavailable(store.erase().await);
-        while store.erase().await.unwrap() > 0 {}
+        assert_unavailable(store.erase(at(50)).await);
+        while store.erase(at(50)).await.unwrap() > 0 {}
         assert_eq!(left(), [befores[0].0, befores[0].0 + 1]);
     }
     execute(&other, "DROP TRIGGER poison");
-    while store.erase().await.unwrap() > 0 {}
+    while store.erase(at(50)).await.unwrap() > 0 {}
     assert_eq!(left(), [0_i64; 0]);
 }
 
@@ -205,7 +205,7 @@ async fn the_log_is_emptied_though_the_writer_always_has_orders() {
     // A reader keeps the log from being emptied at once.
     let reader = raw(&folder);
     execute(&reader, "BEGIN; SELECT COUNT(*) FROM messages");
-    while store.erase().await.unwrap() > 0 {}
+    while store.erase(at(50)).await.unwrap() > 0 {}
     let sender = keep_busy(&store, &folder);
     execute(&reader, "ROLLBACK");
     let has_canary = || {

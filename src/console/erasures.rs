@@ -1,0 +1,264 @@
+//! Erasures of people: the way to ask for one, which the API, the pages and the command line share, and its receipt.
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+
+use super::filter::write_persons;
+use crate::destination::Destination;
+use crate::queue::{
+    AcceptError, Inbox, NewMessage, NewReceipt, Receipt, Receipts, Seq, WriteAheadLog,
+};
+use crate::segment::Digests;
+
+/// The receipt of an erasure. It names the person by a digest alone, which only this installation can make.
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Erasure {
+    /// The id of the receipt.
+    pub id: String,
+    /// How far the erasure has come.
+    pub state: ErasureState,
+    /// Name of the destination.
+    pub destination: String,
+    /// The digest of the user id or address that the deletion names, as in the paths of the console.
+    pub person: String,
+    /// When the deletion was accepted.
+    #[schema(value_type = String, format = DateTime)]
+    pub asked_at: Timestamp,
+    /// What Loops said to the deletion.
+    pub at_loops: ErasureAtLoops,
+    /// What was erased here.
+    pub erased: ErasedHere,
+    /// What became of the database's write-ahead log: `truncated` (emptied after each erasure, as readers allow), or
+    /// `postgres` (it is the server's).
+    pub write_ahead_log: String,
+    /// What the erasure does not cover, for people.
+    pub not_covered: Vec<String>,
+    /// The HMAC-SHA256 over this receipt without its signature, with the key of the installation.
+    /// `segment-loops erase --verify` checks it.
+    pub signature: String,
+}
+
+/// How far an erasure has come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub enum ErasureState {
+    /// It has not ended. Unless Loops has deleted the contact, nothing was erased.
+    Open,
+    /// It has ended.
+    Erased,
+}
+
+/// What Loops said to a deletion.
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct ErasureAtLoops {
+    /// The number of the request; null while none was made, and after a move to another database if the request is no
+    /// longer on record.
+    #[schema(required)]
+    pub request: Option<i64>,
+    /// The status of the last answer. 404: Loops had no such contact, so that nothing was left to delete.
+    #[schema(required)]
+    pub status: Option<u16>,
+    /// When Loops deleted the contact, or said that there is none.
+    #[schema(required, value_type = Option<String>, format = DateTime)]
+    pub deleted_at: Option<Timestamp>,
+    /// Why it has not, in a word: the outcome of the last attempt, or the reason why there is no other.
+    #[schema(required)]
+    pub problem: Option<String>,
+    /// When the contact was deleted, as Loops reported by its webhook `contact.deleted`; null: it has not.
+    #[schema(required, value_type = Option<String>, format = DateTime)]
+    pub confirmed_at: Option<Timestamp>,
+}
+
+/// What was erased here.
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct ErasedHere {
+    /// When it ended.
+    #[schema(required, value_type = Option<String>, format = DateTime)]
+    pub at: Option<Timestamp>,
+    /// Messages, among them the deletion: their contents, answers, warnings and digests.
+    pub messages: u64,
+    /// Events that Loops reported.
+    pub feedback: u64,
+    /// Records of what Loops holds of the contact.
+    pub contacts: u64,
+    /// Records of who left.
+    pub opt_outs: u64,
+}
+
+/// Receipts.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct Erasures {
+    /// The receipts, newest first.
+    pub erasures: Vec<Erasure>,
+    /// Where the list continues: send it as `before`. Null if nothing follows.
+    #[schema(required)]
+    pub next: Option<i64>,
+}
+
+impl Erasure {
+    /// Shows a receipt, signed.
+    pub fn new(receipt: Receipt, log: WriteAheadLog, digests: &Digests) -> Self {
+        let Receipt { destination, erased_at, asked_at, erased, .. } = receipt;
+        let state = match erased_at {
+            Some(_) => ErasureState::Erased,
+            None => ErasureState::Open,
+        };
+        let erasure = Self {
+            id: receipt.id,
+            state,
+            not_covered: not_covered(&destination, erased_at, log),
+            destination,
+            person: write_persons(&[receipt.person]),
+            asked_at,
+            at_loops: ErasureAtLoops {
+                request: receipt.request.map(|request| request.0),
+                status: receipt.status,
+                deleted_at: receipt.deleted_at,
+                problem: receipt.problem,
+                confirmed_at: receipt.confirmed_at,
+            },
+            erased: ErasedHere {
+                at: erased_at,
+                messages: erased.messages,
+                feedback: erased.feedback,
+                contacts: erased.contacts,
+                opt_outs: erased.opt_outs,
+            },
+            write_ahead_log: log.as_str().to_owned(),
+            signature: String::new(),
+        };
+        Self { signature: erasure.made_signature(digests), ..erasure }
+    }
+
+    /// Whether it was signed by this installation as it is.
+    pub fn is_genuine(&self, digests: &Digests) -> bool {
+        self.signature == self.made_signature(digests)
+    }
+
+    fn made_signature(&self, digests: &Digests) -> String {
+        let unsigned = Self { signature: String::new(), ..self.clone() };
+        // It consists of strings, numbers and times alone, which can always be written.
+        digests.sign(&serde_json::to_string(&unsigned).unwrap_or_default())
+    }
+}
+
+fn not_covered(destination: &str, erased_at: Option<Timestamp>, log: WriteAheadLog) -> Vec<String> {
+    let end = erased_at.map_or("the erasure ends".to_owned(), |at| at.to_string());
+    let mut not_covered = vec![
+        format!("copies and backups of the database that were made before {end}"),
+        "messages that have neither the user id nor the address of the deletion as their order key, such as those with an anonymous id alone: they go when their retention ends".to_owned(),
+        format!("other destinations than {destination}, and the systems that sent the messages"),
+        "message ids, names of events and subscriptions, states, times and counts".to_owned(),
+        "messages of this person that were accepted after the deletion".to_owned(),
+    ];
+    if log == WriteAheadLog::Postgres {
+        not_covered.push(format!(
+            "archives of the write-ahead log and standbys of the PostgreSQL server, as far as they are older than {end}"
+        ));
+    }
+    not_covered
+}
+
+impl Erasures {
+    /// A page of a list, which was read with this limit.
+    pub(super) fn new(
+        found: Vec<Receipt>,
+        limit: u32,
+        log: WriteAheadLog,
+        digests: &Digests,
+    ) -> Self {
+        let is_full = found.len() >= limit as usize;
+        let next = found.last().filter(|_| is_full).map(|receipt| receipt.number);
+        let erasures = found.into_iter().map(|receipt| Erasure::new(receipt, log, digests));
+        Self { erasures: erasures.collect(), next }
+    }
+}
+
+/// Why a deletion would not be sent to Loops; `None`: it would.
+pub fn why_not(destination: &Destination, deletion: &NewMessage) -> Option<String> {
+    let contents = crate::queue::Contents { seq: Seq(0), payload: deletion.payload.clone() };
+    let Some(message) = contents.message() else {
+        return Some("a deletion cannot be made of the id".to_owned());
+    };
+    let plan = destination.plan(&message);
+    let deleting = plan
+        .deliveries
+        .iter()
+        .find(|delivery| delivery.action == crate::action::ActionKind::DeleteContact);
+    match (deleting.map(|delivery| &delivery.outcome), plan.unmatched) {
+        (Some(Ok(_)), _) => None,
+        (Some(Err(failure)), _) => Some(failure.detail.clone()),
+        (None, Some(unmatched)) => Some(unmatched.detail),
+        (None, None) => Some(
+            "no subscription with the action deleteContact takes messages of type delete"
+                .to_owned(),
+        ),
+    }
+}
+
+/// Accepts a deletion, and makes its receipt; returns the receipt's id.
+pub async fn ask(
+    inbox: &dyn Inbox,
+    receipts: &dyn Receipts,
+    deletion: NewMessage,
+) -> Result<String, AcceptError> {
+    let receipt = NewReceipt::of(&deletion);
+    inbox.accept(vec![deletion]).await?;
+    Ok(receipts.open_receipt(&receipt).await?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::queue::ErasedRows;
+    use crate::segment::PersonDigest;
+
+    fn receipt() -> Receipt {
+        let at = |second| Timestamp::from_second(second).unwrap();
+        Receipt {
+            number: 1,
+            id: "r1".to_owned(),
+            destination: "default".to_owned(),
+            person: PersonDigest(-1),
+            asked_at: at(1),
+            problem: None,
+            status: Some(200),
+            request: None,
+            deleted_at: Some(at(2)),
+            confirmed_at: None,
+            erased_at: Some(at(3)),
+            erased: ErasedRows { messages: 2, ..ErasedRows::default() },
+        }
+    }
+
+    #[test]
+    fn a_receipt_that_was_changed_or_made_elsewhere_is_not_genuine() {
+        let digests = Digests::new(&[1; 32]);
+        let erasure = Erasure::new(receipt(), WriteAheadLog::Truncated, &digests);
+        let text = serde_json::to_string(&erasure).unwrap();
+        let read: Erasure = serde_json::from_str(&text).unwrap();
+        assert!(read.is_genuine(&digests));
+        assert!(!read.is_genuine(&Digests::new(&[2; 32])));
+        let mut changed = read.clone();
+        changed.erased.messages = 3;
+        assert!(!changed.is_genuine(&digests));
+        let unsigned = Erasure { signature: String::new(), ..read };
+        assert!(!unsigned.is_genuine(&digests));
+    }
+
+    #[test]
+    fn a_receipt_says_until_when_copies_may_hold_the_person() {
+        let digests = Digests::new(&[1; 32]);
+        let of = |receipt, log| Erasure::new(receipt, log, &digests);
+        let ended = of(receipt(), WriteAheadLog::Truncated);
+        assert!(ended.not_covered[0].contains("1970-01-01T00:00:03Z"), "{ended:?}");
+        let open = of(Receipt { erased_at: None, ..receipt() }, WriteAheadLog::Postgres);
+        assert_eq!(open.state, ErasureState::Open);
+        assert!(open.not_covered[0].contains("the erasure ends"), "{open:?}");
+        assert_eq!(open.not_covered.len(), ended.not_covered.len() + 1);
+    }
+}

@@ -1,0 +1,185 @@
+//! Receipts of erasures: for each deletion of a person, what was asked, what Loops answered, and what was erased here. They
+//! name the person by a digest alone, and outlive what was erased.
+
+use std::time::Duration;
+
+use async_trait::async_trait;
+use jiff::Timestamp;
+
+use super::intake::Intake;
+use super::{NewMessage, RequestId, Unavailable};
+use crate::segment::value::Object;
+use crate::segment::{Digests, MessageHash, PersonDigest, PersonIdKind, Value};
+
+/// How long a receipt is kept, from when the erasure was asked for: a year and a month, so that a yearly audit finds all
+/// of its year.
+pub const RECEIPTS_KEPT: Duration = Duration::from_secs(400 * 24 * 60 * 60);
+
+/// How far the clocks of Loops and of this program may differ when their times are compared.
+pub const RECEIPT_CLOCKS_DIFFER: Duration = Duration::from_secs(60);
+
+/// How long after a deletion Loops may report the unsubscription that it reports beside each deletion.
+pub const UNSUBSCRIBED_BESIDE: Duration = Duration::from_secs(10 * 60);
+
+/// The most bytes of a deletion.
+const DELETION_BYTES_MAX: usize = 64 * 1024;
+
+/// A receipt.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Receipt {
+    /// Its number in the list, which grows.
+    pub number: i64,
+    /// Its id, by which it is asked for. Random.
+    pub id: String,
+    /// The destination where the person is deleted.
+    pub destination: String,
+    /// The digest of the id or address that the deletion names.
+    pub person: PersonDigest,
+    /// When the deletion was accepted.
+    pub asked_at: Timestamp,
+    /// Why Loops has not deleted the contact: the outcome of the last attempt, or the reason why there will be no other.
+    pub problem: Option<String>,
+    /// The status of Loops' last answer.
+    pub status: Option<u16>,
+    /// The request that asks Loops to delete the contact.
+    pub request: Option<RequestId>,
+    /// When Loops deleted the contact.
+    pub deleted_at: Option<Timestamp>,
+    /// When the contact was deleted, as Loops reported by its webhook.
+    pub confirmed_at: Option<Timestamp>,
+    /// When the erasure here ended.
+    pub erased_at: Option<Timestamp>,
+    /// What was erased here so far.
+    pub erased: ErasedRows,
+}
+
+/// How much was erased of each kind.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct ErasedRows {
+    /// Messages, of which the contents and digests were erased.
+    pub messages: u64,
+    /// Events that Loops reported.
+    pub feedback: u64,
+    /// Records of what Loops holds of a contact.
+    pub contacts: u64,
+    /// Records of who left.
+    pub opt_outs: u64,
+}
+
+/// What is known of an erasure when it is asked for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NewReceipt {
+    /// The digest of the id of its deletion.
+    pub message_hash: MessageHash,
+    /// The source of its deletion.
+    pub source: String,
+    /// As in [`Receipt`].
+    pub destination: String,
+    /// As in [`Receipt`].
+    pub person: PersonDigest,
+    /// As in [`Receipt`].
+    pub asked_at: Timestamp,
+}
+
+impl NewReceipt {
+    /// The receipt of a deletion.
+    pub fn of(deletion: &NewMessage) -> Self {
+        Self {
+            message_hash: deletion.message_hash,
+            source: deletion.source.to_string(),
+            destination: deletion.destination.to_string(),
+            person: PersonDigest(deletion.lane.0),
+            asked_at: deletion.received_at,
+        }
+    }
+}
+
+/// What may still hold what was erased, beside the data itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum WriteAheadLog {
+    /// The log is emptied after each erasure.
+    Truncated,
+    /// The log is PostgreSQL's, which keeps and archives it as it is configured.
+    Postgres,
+}
+
+impl WriteAheadLog {
+    /// The word for it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            WriteAheadLog::Truncated => "truncated",
+            WriteAheadLog::Postgres => "postgres",
+        }
+    }
+}
+
+/// Which receipts to list.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct ReceiptFilter {
+    /// Of this destination.
+    pub destination: Option<String>,
+    /// Whether the erasure has not ended.
+    pub is_open: Option<bool>,
+    /// Those with lower numbers.
+    pub before: Option<i64>,
+}
+
+/// Keeps the receipts.
+///
+/// Each message of type `delete` gets one with the first attempt to delete the contact at Loops, unless
+/// [`Receipts::open_receipt`] made it before. [`Work::settle`](super::Work::settle) notes what Loops answered,
+/// [`Feedback::record`](super::Feedback::record) that Loops reported the deletion, and
+/// [`Housekeeping::erase`](super::Housekeeping::erase) what was erased. They are removed after [`RECEIPTS_KEPT`].
+#[async_trait]
+pub trait Receipts: Send + Sync {
+    /// Makes a receipt, unless its deletion has one; returns its id.
+    async fn open_receipt(&self, receipt: &NewReceipt) -> Result<String, Unavailable>;
+
+    /// The receipt with this id.
+    async fn receipt(&self, id: &str) -> Result<Option<Receipt>, Unavailable>;
+
+    /// The latest receipts that meet a filter, newest first.
+    async fn receipts(
+        &self,
+        filter: &ReceiptFilter,
+        limit: u32,
+    ) -> Result<Vec<Receipt>, Unavailable>;
+
+    /// How many erasures have not ended, by destination; none is left out that has some.
+    async fn open_erasures(&self) -> Result<Vec<(String, u64)>, Unavailable>;
+
+    /// What may still hold what was erased.
+    fn write_ahead_log(&self) -> WriteAheadLog;
+}
+
+/// A message that deletes the person with a user id or an address; `None`: the id cannot be used.
+pub fn deletion(
+    digests: &Digests,
+    (kind, id): (PersonIdKind, &str),
+    destination: &str,
+    source: &str,
+    now: Timestamp,
+) -> Option<NewMessage> {
+    let mut message = Object::new();
+    message.insert("type", Value::from("delete"));
+    match kind {
+        PersonIdKind::User => message.insert("userId", Value::from(id)),
+        PersonIdKind::Email => message.insert("email", Value::from(id)),
+        PersonIdKind::Anonymous => return None,
+    };
+    let intake = Intake {
+        digests,
+        source,
+        destination,
+        is_bulk: false,
+        kind: None,
+        is_from_segment: false,
+        is_sent_now: false,
+        ip: None,
+        message_bytes_max: DELETION_BYTES_MAX,
+        takes_delete: true,
+    };
+    let raw = Value::Object(message).to_json();
+    let new_id = || format!("erasure-{}", uuid::Uuid::now_v7());
+    intake.read(raw.as_bytes(), &Object::new(), now, new_id).ok()
+}

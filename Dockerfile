@@ -6,17 +6,19 @@ WORKDIR /build
 RUN apt-get update \
  && apt-get install -y --no-install-recommends ca-certificates gcc make libc6-dev \
  && rm -rf /var/lib/apt/lists/*
+# Writes the versions of all crates into the program, where scanners find them.
+RUN cargo install --locked cargo-auditable --version 0.7.7
 COPY Cargo.toml Cargo.lock askama.toml ./
 RUN mkdir src benches \
  && echo 'fn main() {}' > src/main.rs && touch src/lib.rs \
  && sed -n '/^\[\[bench\]\]/{n;s/^name = "\(.*\)"/benches\/\1.rs/p}' Cargo.toml > benches.txt \
  && xargs touch < benches.txt \
- && cargo build --release --locked --bin segment-loops \
+ && cargo auditable build --release --locked --bin segment-loops \
  && rm -r src
 COPY config config
 COPY src src
 # The empty library of the layer above must not be taken for the real one.
-RUN touch src/main.rs src/lib.rs && cargo build --release --locked --bin segment-loops
+RUN touch src/main.rs src/lib.rs && cargo auditable build --release --locked --bin segment-loops
 COPY deploy/image/tree tree
 RUN ./tree target/release/segment-loops /tree
 

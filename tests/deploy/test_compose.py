@@ -1,4 +1,4 @@
-"""The Compose files: strictly as the specification of Compose has them, and with a configuration that the program accepts."""
+"""The Compose files: as the specification of Compose has them, with a configuration that the program accepts."""
 
 import contextlib
 import pathlib
@@ -75,7 +75,9 @@ class Compose(unittest.TestCase):
                 self.assertEqual(service["security_opt"], ["no-new-privileges:true"])
                 self.assertNotIn("privileged", service)
                 grace = int(re.fullmatch(r"(\d+)s", service["stop_grace_period"])[1])
-                default = re.search(r"(?m)^shutdown_grace_ms = ([\d_]+)$", (ROOT / "config/default.toml").read_text())[1]
+                default = re.search(r"(?m)^shutdown_grace_ms = ([\d_]+)$", (ROOT / "config/default.toml").read_text())[
+                    1
+                ]
                 self.assertGreater(grace * 1_000, 2 * int(default))
 
     def test_only_the_proxy_is_open_to_others(self):

@@ -10,7 +10,9 @@ import signal
 import stat
 import subprocess
 import tempfile
+import tomllib
 import unittest
+import zlib
 
 from support import PATIENCE, PROGRAM, ROOT, free_port, request, run, wait_for
 
@@ -53,9 +55,32 @@ class Recipe(unittest.TestCase):
                         shutil.copytree(ROOT / source, folder / to)
                     else:
                         shutil.copy(ROOT / source, folder / to)
-            elif instruction == "RUN" and "apt-get" not in arguments and "/tree" not in arguments:
-                command = arguments.replace("cargo build --release", "cargo check")
+            elif instruction == "RUN" and "cargo auditable" in arguments:
+                command = arguments.replace("cargo auditable build --release", "cargo auditable check")
                 run("sh", "-ec", command, cwd=folder, env=os.environ | {"CARGO_TARGET_DIR": str(target)})
+
+    def test_a_program_that_is_built_so_names_its_crates(self):
+        """A small one, with the same profile, and a crate of the same version."""
+        with tempfile.TemporaryDirectory() as folder:
+            folder = pathlib.Path(folder)
+            [version] = [
+                one["version"]
+                for one in tomllib.loads((ROOT / "Cargo.lock").read_text())["package"]
+                if one["name"] == "itoa"
+            ]
+            profile = re.search(r"(?ms)^\[profile\.release\]\n.*?(?=^\[|\Z)", (ROOT / "Cargo.toml").read_text())[0]
+            (folder / "Cargo.toml").write_text(
+                f'[package]\nname = "small"\nversion = "1.2.3"\n\n[dependencies]\nitoa = "={version}"\n\n{profile}'
+            )
+            (folder / "src").mkdir()
+            (folder / "src/main.rs").write_text('fn main() { print!("{}", itoa::Buffer::new().format(7)); }')
+            environment = {name: value for name, value in os.environ.items() if name != "CARGO_TARGET_DIR"}
+            run("cargo", "auditable", "build", "--release", cwd=folder, env=environment)
+            run("strip", folder / "target/release/small")
+            section = folder / "section"
+            run("objcopy", "--dump-section", f".dep-v0={section}", folder / "target/release/small")
+            packages = json.loads(zlib.decompress(section.read_bytes()))["packages"]
+            self.assertEqual({one["name"]: one["version"] for one in packages}, {"small": "1.2.3", "itoa": version})
 
     def test_nothing_that_is_copied_is_ignored(self):
         ignored = (ROOT / ".dockerignore").read_text().split()
@@ -116,7 +141,10 @@ class Image(unittest.TestCase):
         libraries = [name for name in files if name.startswith("lib")]
         self.assertEqual(len(libraries), 4, libraries)
         rest = sorted(set(files) - set(programs) - set(libraries))
-        self.assertEqual([name for name in rest if name not in MADE_BY_BUILDAH], ["etc/nsswitch.conf", "etc/ssl/certs/ca-certificates.crt"])
+        self.assertEqual(
+            [name for name in rest if name not in MADE_BY_BUILDAH],
+            ["etc/nsswitch.conf", "etc/ssl/certs/ca-certificates.crt"],
+        )
         beside = sum(about.st_size for about in self.files().values()) - self.program_bytes
         self.assertLess(beside, BESIDE_THE_PROGRAM_BYTES)
 

@@ -58,7 +58,9 @@ def described():
 def metrics_of(expression):
     """The metrics that an expression reads."""
     suffix = re.compile(r"_(bucket|sum|count)$")
-    return {suffix.sub("", name) if suffix.sub("", name) in described() else name for name in METRIC.findall(expression)}
+    return {
+        suffix.sub("", name) if suffix.sub("", name) in described() else name for name in METRIC.findall(expression)
+    }
 
 
 class Rules(unittest.TestCase):
@@ -71,7 +73,9 @@ class Rules(unittest.TestCase):
         tests = [test for file in files for test in yaml.safe_load(file.read_text())["tests"]]
         for rule in rules():
             name = rule["alert"]
-            series = [one["series"] for test in tests if test["name"].split(",")[0] == name for one in test["input_series"]]
+            series = [
+                one["series"] for test in tests if test["name"].split(",")[0] == name for one in test["input_series"]
+            ]
             for kind in ("fires", "almost"):
                 self.assertTrue(any(f'="{kind}' in one for one in series), f"{name} has no case that {kind}")
 

@@ -52,7 +52,9 @@ class Proxied:
         # The certificate is of the test's own making.
         trust = ssl._create_unverified_context()
         # Caddy chooses the site by the name.
-        connection = http.client.HTTPSConnection("localhost", cls.port, timeout=60, context=trust, source_address=(address, 0))
+        connection = http.client.HTTPSConnection(
+            "localhost", cls.port, timeout=60, context=trust, source_address=(address, 0)
+        )
         connection._create_connection = lambda _, *rest: socket.create_connection(("127.0.0.1", cls.port), *rest)
         return contextlib.closing(connection)
 
@@ -98,7 +100,17 @@ class Proxied:
             self.assertIn("code", json.loads(answer.content), path)
 
     def test_what_is_for_operators_is_hidden(self):
-        hidden = ["/", "/console", "/console/login", "/api/messages", "/metrics", "/openapi.json", "/healthz", "/readyz", "/v2"]
+        hidden = [
+            "/",
+            "/console",
+            "/console/login",
+            "/api/messages",
+            "/metrics",
+            "/openapi.json",
+            "/healthz",
+            "/readyz",
+            "/v2",
+        ]
         for path in hidden:
             answer = self.ask("GET", path)
             self.assertEqual(answer.status, 404, path)
@@ -212,6 +224,7 @@ class TwoProcesses(unittest.TestCase):
             wait_for("the other to take over", are_accepted)
             self.assertLessEqual(seen, {200, 502})
             accepted = [
-                sum(isinstance(line, dict) and line.get("message") == "accepted" for line in service.log) for service in services
+                sum(isinstance(line, dict) and line.get("message") == "accepted" for line in service.log)
+                for service in services
             ]
             self.assertTrue(all(accepted), accepted)

@@ -1,4 +1,4 @@
-"""The unit of systemd: verified, hardened, and its environment, notifications and system calls tried with the program."""
+"""The unit of systemd: verified and hardened; its environment and system calls are tried with the program."""
 
 import os
 import pathlib

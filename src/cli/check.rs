@@ -1,6 +1,6 @@
 //! `check`: is the configuration right? In stages: parse, compile, environment, Loops; all findings at once.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -8,13 +8,16 @@ use std::time::Duration;
 use clap::Args;
 
 use super::{CliError, cases, runtime, say};
-use crate::clock::SystemClock;
+use crate::clock::{Clock as _, SystemClock};
 use crate::config::{self, Config, DestinationConfig, Flags, Planner, Stage};
-use crate::destination::LiteralNames;
-use crate::loops::{Client, ClientOptions};
+use crate::destination::{Catalogue, CatalogueRecord, Missing};
+use crate::loops::{Client, ClientOptions, ReadError};
 
 /// How long Loops may take to answer.
 const LOOPS_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// The most pages of event names that are read, of fifty names each.
+const EVENT_PAGES_MAX: u32 = 40;
 
 /// Options of `check`.
 #[derive(Debug, Args)]
@@ -147,9 +150,14 @@ impl Report {
         });
         self.stage("loops", problems.collect());
         for (name, answer) in &answers {
-            if let Ok(warnings) = answer {
-                say(&format!("  destination `{name}`: Loops accepts the API key"));
-                warnings.iter().for_each(|warning| self.warn(warning));
+            let Ok(missing) = answer else { continue };
+            say(&format!("  destination `{name}`: Loops accepts the API key"));
+            for one in missing {
+                let problem = one.problem.to_string();
+                match one.is_error {
+                    true => self.report(&problem),
+                    false => self.warn(&problem),
+                }
             }
         }
         Ok(())
@@ -157,7 +165,7 @@ impl Report {
 }
 
 /// What Loops does not know of the names in the mappings; the error says why it could not be asked.
-async fn ask(destination: &DestinationConfig) -> Result<Vec<String>, String> {
+async fn ask(destination: &DestinationConfig) -> Result<Vec<Missing>, String> {
     let options = ClientOptions {
         base_url: destination.base_url.clone(),
         api_key: destination.api_key.clone(),
@@ -166,50 +174,48 @@ async fn ask(destination: &DestinationConfig) -> Result<Vec<String>, String> {
         timeout: LOOPS_TIMEOUT,
     };
     let client = Client::new(&options, Arc::new(SystemClock)).map_err(|error| error.to_string())?;
-    let key = read(&client, "/api-key").await?;
-    if key.get("success").and_then(serde_json::Value::as_bool) != Some(true) {
+    let slot = || client.pacer().slot();
+    let key = client.probe(&slot().await).await;
+    let key = match key.result {
+        Ok(answer) if answer.status >= 300 => Err(ReadError::Status(answer.status)),
+        Ok(answer) => Ok(answer.success),
+        Err(error) => Err(error.into()),
+    };
+    if key.map_err(|error| words("/api-key", error))? != Some(true) {
         return Err("GET /api-key: the answer is not one of Loops: is base_url right?".to_owned());
     }
-    let properties = names(&read(&client, "/contacts/properties").await?, "key");
-    let lists = names(&read(&client, "/lists").await?, "id");
-    let mut warnings = Vec::new();
-    for subscription in destination.planner.subscriptions.iter().filter(|one| one.enabled) {
-        let literal = LiteralNames::of(subscription);
-        for property in literal.properties.difference(&properties) {
-            warnings.push(format!(
-                "subscription `{}`: Loops has no contact property `{property}` (create it in Loops first, or fix the name)",
-                subscription.name
-            ));
-        }
-        for list in literal.mailing_lists.difference(&lists) {
-            warnings.push(format!(
-                "subscription `{}`: Loops has no mailing list `{list}` (the ids are in Loops: Settings, Lists)",
-                subscription.name
-            ));
+    let (mut record, now) = (CatalogueRecord::default(), SystemClock.now());
+    let properties = client.contact_properties(&slot().await).await;
+    record.set_properties(properties.map_err(|error| words("/contacts/properties", error))?, now);
+    let lists = client.mailing_lists(&slot().await).await;
+    record.set_lists(lists.map_err(|error| words("/lists", error))?, now);
+    let (mut events, mut next) = (Vec::new(), None);
+    for _ in 0..EVENT_PAGES_MAX {
+        let page = client.event_names(&slot().await, next.as_deref()).await;
+        let (names, cursor) = page.map_err(|error| words("/event-patterns", error))?;
+        events.extend(names);
+        next = cursor;
+        if next.is_none() {
+            break;
         }
     }
-    Ok(warnings)
+    record.set_events(events, next.is_none(), now);
+    let catalogue = Arc::new(Catalogue::new(record));
+    Ok(destination.planner.destination.with_catalogue(Some(catalogue)).missing_names())
 }
 
-async fn read(client: &Client, path: &str) -> Result<serde_json::Value, String> {
-    let slot = client.pacer().slot().await;
-    match client.read(&slot, path).await {
-        Ok((200, body)) => serde_json::from_slice(&body).map_err(|error| {
-            format!("GET {path}: the answer is not JSON ({error}): is base_url right?")
-        }),
-        Ok((401 | 403, _)) => {
-            Err("Loops refuses the API key: copy it again from Loops: Settings, API".to_owned())
+fn words(path: &str, error: ReadError) -> String {
+    match error {
+        ReadError::Status(401 | 403) => {
+            "Loops refuses the API key: copy it again from Loops: Settings, API".to_owned()
         }
-        Ok((404, _)) => Err(format!(
+        ReadError::Status(404) => format!(
             "GET {path}: not found (404): is base_url right? That of Loops is https://app.loops.so/api/v1"
-        )),
-        Ok((status, _)) => Err(format!("GET {path}: Loops answered {status}")),
-        Err(error) => Err(format!("GET {path}: {error}")),
+        ),
+        ReadError::Status(status) => format!("GET {path}: Loops answered {status}"),
+        ReadError::Unreadable => {
+            format!("GET {path}: the answer is not one of Loops: is base_url right?")
+        }
+        ReadError::Call(error) => format!("GET {path}: {error}"),
     }
-}
-
-/// The names under `key` in a list of objects.
-fn names(list: &serde_json::Value, key: &str) -> BTreeSet<String> {
-    let items = list.as_array().into_iter().flatten();
-    items.filter_map(|item| Some(item.get(key)?.as_str()?.to_owned())).collect()
 }

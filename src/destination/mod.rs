@@ -20,7 +20,7 @@ mod written;
 
 use catalogue::Review;
 pub use catalogue::{
-    Catalogue, CatalogueOptions, CatalogueRecord, FoundList, KnownList, UnknownProperties,
+    Catalogue, CatalogueOptions, CatalogueRecord, FoundList, KnownList, Missing, UnknownProperties,
     WrongTypes, is_like_list_id,
 };
 pub use compare::{Change, Comparison, Made, Revision, Stopped};

@@ -3,8 +3,11 @@
 
 use std::sync::{Arc, Mutex};
 
+use segment_loops::clock::SystemClock;
+use segment_loops::sandbox::{Sandbox, SandboxOptions};
 use serde_json::{Value, json};
 
+use crate::console::Visitor;
 use crate::support::{ADMIN_TOKEN, PATIENCE, Reply, ScriptedLoops, Seen, Service, Setup};
 
 const NEWS: &str = "newsnewsnewsnewsnews1";
@@ -472,4 +475,81 @@ async fn a_process_that_does_not_deliver_has_the_same_catalogue() {
     has_catalogue(&second).await;
     says_in_preview(&second).await;
     assert_eq!(team.asked().len(), 3, "only the holder of the lease asks");
+}
+
+#[tokio::test]
+async fn it_is_read_after_the_messages_that_wait() {
+    let team = SharedTeam::new();
+    let mut loops = ScriptedLoops::start(|seen| match seen.path.as_str() {
+        "/api-key" => Reply::status(401),
+        _ => Reply::ok(),
+    })
+    .await;
+    let order = Arc::new(Mutex::new(Vec::new()));
+    let asked = Arc::clone(&order);
+    let answering = team.clone();
+    loops.catalogue(move |seen| {
+        asked.lock().unwrap().push(seen.path.clone());
+        answering.answer(seen)
+    });
+    let setup = setup(&loops, "rate = 5").without_rate();
+    let service = setup.start();
+    for n in 0..15 {
+        let message =
+            json!({"messageId": format!("m{n}"), "userId": format!("u{n}"), "event": "e"});
+        service.accept("/v1/track", message).await;
+    }
+    assert!(loops.rest().is_empty() && order.lock().unwrap().is_empty(), "the key is wrong");
+    let sent = Arc::clone(&order);
+    loops.now(move |seen| {
+        if seen.path == "/events/send" {
+            sent.lock().unwrap().push(seen.path.clone());
+        }
+        Reply::ok()
+    });
+    let service = service.crash_and_restart(&setup);
+    has_catalogue(&service).await;
+    let order = order.lock().unwrap().clone();
+    assert_eq!(order[..15], vec!["/events/send"; 15], "{order:?}");
+    assert_eq!(order[15], "/contacts/properties");
+}
+
+#[tokio::test]
+async fn the_sandbox_has_names_that_a_delivery_can_be_compared_with() {
+    let sandbox = Sandbox::new(SandboxOptions::default(), Arc::new(SystemClock));
+    let address = crate::support::serve_on_loopback(sandbox.router()).await;
+    let service = Setup::with_loops(&format!("http://{address}/api/v1")).start();
+    has_catalogue(&service).await;
+    let traits = json!({"email": "ada@example.com", "first_name": "Ada", "mailingLists": {"newsletter": true}});
+    let message = json!({"messageId": "a", "userId": "a", "traits": traits});
+    service.accept("/v1/identify", message).await;
+    let warned = warnings(&service, "a").await;
+    assert!(warned[0].contains("did you mean `firstName`?"), "{warned:?}");
+    assert!(warned[1].contains("the list `Newsletter`"), "{warned:?}");
+}
+
+#[tokio::test]
+async fn the_page_of_subscriptions_shows_what_loops_has_and_what_it_lacks() {
+    let team = SharedTeam::new();
+    let loops = loops_of(&team).await;
+    let options = r#"
+[[destinations.default.subscriptions]]
+name = "News"
+action = "createOrUpdateContact"
+trigger = 'type = "identify"'
+[destinations.default.subscriptions.mapping]
+userId = { "@path" = "$.userId" }
+mailingLists = { "product news" = true }
+customAttributes = { planNam = "pro" }
+"#;
+    let service = setup(&loops, options).start();
+    has_catalogue(&service).await;
+    let page = Visitor::with(&service, ADMIN_TOKEN).await.get("/console/subscriptions").await;
+    for words in [
+        "Loops has 2 contact properties, 2 mailing lists, 1 event, as read ",
+        "no contact property `planNam` (did you mean `planName`?)",
+        "no mailing list `product news` (did you mean `Product news`?)",
+    ] {
+        assert!(page.text.contains(words), "no {words}: {}", page.text);
+    }
 }

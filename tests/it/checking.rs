@@ -241,13 +241,16 @@ async fn online_it_tests_the_key_and_compares_names_with_the_team() {
     loops.catalogue(|seen| {
         Reply::ok().with_body(match seen.path.as_str() {
             "/contacts/properties" => r#"[{"key":"plan","label":"Plan","type":"string"}]"#,
-            _ => r#"[{"id":"list_1","name":"News","isPublic":true}]"#,
+            "/lists" => {
+                r#"[{"id":"list_1","name":"News"},{"id":"a","name":"Beta"},{"id":"b","name":"Beta"}]"#
+            }
+            _ => r#"{"data":[{"eventName":"Signed Up"}],"pagination":{"nextCursor":null}}"#,
         })
     });
     let desk = Desk::new();
     desk.file(
         "s.yaml",
-        "- name: S\n  action: createOrUpdateContact\n  trigger: 'type = \"identify\"'\n  mapping:\n    customAttributes: {plan: x, paln: y}\n    mailingLists: {list_1: true, list_2: true}\n",
+        "- name: S\n  action: createOrUpdateContact\n  trigger: 'type = \"identify\"'\n  mapping:\n    customAttributes: {plan: x, paln: y}\n    mailingLists: {list_1: true, News: true}\n- name: E\n  action: sendEvent\n  events: [signed_up]\n",
     );
     let base_url = loops.base_url.clone();
     let check = async move |desk: Desk| {
@@ -267,10 +270,28 @@ async fn online_it_tests_the_key_and_compares_names_with_the_team() {
     let (desk, (ok, text)) = check(desk).await;
     assert!(ok && text.contains("Loops accepts the API key"), "{text}");
     assert!(text.contains("environment  ok\nloops        ok\n"), "{text}");
-    for told in ["no contact property `paln`", "no mailing list `list_2`"] {
+    for told in [
+        "no contact property `paln` (did you mean `plan`?)",
+        "no event `signed_up` yet (did you mean `Signed Up`?)",
+        "0 errors, 3 warnings",
+    ] {
         assert!(text.contains(told), "{told}: {text}");
     }
-    assert!(!text.contains("`plan`") && !text.contains("`list_1`"), "{text}");
+    assert!(!text.contains("`list_1`") && !text.contains("`News`"), "{text}");
+    // A list that is not there, and one of two with the name, are errors.
+    desk.file(
+        "s.yaml",
+        "- name: S\n  action: createOrUpdateContact\n  trigger: 'type = \"identify\"'\n  mapping:\n    mailingLists: {nwes: true, Beta: true, list_2: true}\n",
+    );
+    let (desk, (ok, text)) = check(desk).await;
+    assert!(!ok, "{text}");
+    for told in [
+        "no mailing list `nwes` (did you mean `News`?)",
+        "2 mailing lists at Loops are called `Beta`",
+        "no mailing list `list_2`",
+    ] {
+        assert!(text.contains(told), "{told}: {text}");
+    }
     loops.now(|_| Reply::status(401));
     let (_, (ok, text)) = check(desk).await;
     assert!(!ok && text.contains("Loops refuses the API key"), "{text}");

@@ -1,6 +1,7 @@
 //! What each subscription did to the messages of the last day.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use askama::Template;
 use axum::extract::State;
@@ -11,8 +12,9 @@ use jiff::{SignedDuration, Timestamp};
 use super::frame::Frame;
 use super::parts::{meaning_unmatched, segment, url_encode};
 use super::{error_page, html};
-use crate::console::diagnosis::number;
+use crate::console::diagnosis::{in_words, number};
 use crate::console::state::{AdminState, store_fault};
+use crate::destination::Destination as Planner;
 use crate::http::error::ApiError;
 use crate::queue::{Stage, Tally, TallyStep};
 
@@ -30,6 +32,15 @@ struct Destination {
     name: String,
     rows: Vec<Row>,
     unmatched: Vec<(String, String, String)>,
+    catalogue: Shelf,
+}
+
+/// What is known of the names at Loops.
+struct Shelf {
+    /// Its size and age, or why there is none.
+    sentence: String,
+    /// The names in subscriptions that Loops does not know.
+    missing: Vec<String>,
 }
 
 struct Row {
@@ -73,9 +84,42 @@ async fn list(state: &AdminState, frame: Frame) -> Result<SubscriptionsPage, Api
             name: name.clone(),
             rows: rows.collect(),
             unmatched: unmatched(name, &here, now),
+            catalogue: shelf(&planner, state),
         }
     };
     Ok(SubscriptionsPage { destinations: names.into_iter().map(of).collect(), frame })
+}
+
+fn shelf(planner: &Planner, state: &AdminState) -> Shelf {
+    let Some(catalogue) = planner.catalogue() else {
+        let sentence = match planner.options().catalogue.refresh.is_zero() {
+            true => "Names are not compared with those at Loops: catalogue_refresh_s is 0.",
+            false => "The names at Loops were not read yet.",
+        };
+        return Shelf { sentence: sentence.to_owned(), missing: Vec::new() };
+    };
+    let record = catalogue.record();
+    let counts = [
+        record
+            .properties
+            .as_ref()
+            .map(|part| (part.entries.len(), "contact property", "contact properties")),
+        record.lists.as_ref().map(|part| (part.entries.len(), "mailing list", "mailing lists")),
+        record.events.as_ref().map(|part| (part.entries.len(), "event", "events")),
+    ];
+    let counts = counts.into_iter().flatten().map(|(count, one, more)| match count {
+        1 => format!("1 {one}"),
+        count => format!("{} {more}", number(count as u64)),
+    });
+    let counts = counts.collect::<Vec<_>>().join(", ");
+    let age = record.read_at().map_or(Duration::ZERO, |at| state.clock.age(at));
+    let missing = planner.missing_names().into_iter();
+    Shelf {
+        sentence: format!("Loops has {counts}, as read {} ago.", in_words(age)),
+        missing: missing
+            .map(|one| format!("{}: {}", one.problem.subscription, one.problem.problem))
+            .collect(),
+    }
 }
 
 fn is_of_day(tally: &Tally, now: Timestamp) -> bool {

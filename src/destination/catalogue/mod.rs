@@ -1,6 +1,7 @@
 //! The catalogue of a destination: which contact properties, mailing lists and event names the team at Loops has. A pure
 //! value, as subscriptions are: it is read elsewhere, and a plan depends on it.
 
+mod missing;
 mod names;
 mod review;
 
@@ -9,6 +10,7 @@ use std::collections::HashMap;
 use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
 
+pub use missing::Missing;
 use names::Names;
 pub(super) use review::Review;
 pub use review::{CatalogueOptions, UnknownProperties, WrongTypes};

@@ -182,6 +182,7 @@ fn plan(n: usize, now: Timestamp) -> NewPlan {
         subscription: Some(subscription.to_owned()),
         action: Some(action),
         warnings: Vec::new(),
+        planned: None,
         outcome,
     };
     NewPlan { now, deliveries: vec![delivery], unmatched: None }

@@ -1,8 +1,10 @@
 //! `replay`: requeues finished messages, with the current subscriptions. Works beside a running
 //! service, which picks them up within a second, and without one.
 
+use std::collections::{BTreeMap, HashMap};
 use std::io::{self, IsTerminal as _};
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use clap::Args;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
@@ -10,8 +12,11 @@ use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use super::{CliError, open_store, runtime, say, start_telemetry, stop_signal};
 use crate::clock::{Clock as _, SystemClock};
 use crate::config::{self, Config, Flags};
+use crate::console::Changed;
+use crate::destination::Catalogue;
 use crate::queue::{
-    AuditAction, AuditEntry, Criteria, CriteriaProblem, ReplayAsk, Store, replay_arguments,
+    AuditAction, AuditEntry, Choice, Criteria, CriteriaProblem, Log, ReplayAsk, Store, Unavailable,
+    replay_arguments,
 };
 use crate::segment::Digests;
 use crate::store;
@@ -61,6 +66,10 @@ pub struct ReplayArgs {
     /// Replay every failed message.
     #[arg(long)]
     all_failed: bool,
+    /// Replay only messages of which the subscriptions in force make another request than was made, and each
+    /// only for the subscriptions that do, or that newly take it.
+    #[arg(long)]
+    only_changed: bool,
     /// Only count; change nothing.
     #[arg(long)]
     dry_run: bool,
@@ -75,7 +84,7 @@ pub struct ReplayArgs {
 pub(super) fn run(args: ReplayArgs) -> Result<(), CliError> {
     let flags = Flags { file: args.config.clone(), data: args.data.clone(), ..Flags::default() };
     let config = config::load(&flags, config::environment())?;
-    let is_dry_run = args.dry_run;
+    let (is_dry_run, only_changed) = (args.dry_run, args.only_changed);
     let criteria = criteria(args, &config)?;
     let _telemetry = start_telemetry("warn", config.log.format);
     runtime()?.block_on(async {
@@ -89,16 +98,25 @@ pub(super) fn run(args: ReplayArgs) -> Result<(), CliError> {
         let store = open_store(&config.store).await?;
         let selection = criteria.selection(&store.digests()).map_err(usage)?;
         let bar = bar();
-        let mut ask = ReplayAsk { selection, position: None, is_dry_run, now: SystemClock.now() };
-        let arguments = replay_arguments(&ask.selection).to_string();
-        let (mut replayed, mut without_contents) = (0, 0);
+        let choice = match only_changed {
+            true => Some(changed(&store, &config).await?),
+            false => None,
+        };
+        let mut ask = ReplayAsk { selection, position: None, is_dry_run, now: SystemClock.now(), choice };
+        let arguments = replay_arguments(&ask).to_string();
+        let (mut replayed, mut without_contents, mut unchanged) = (0, 0, 0);
+        let mut by_subscription: BTreeMap<String, u64> = BTreeMap::new();
         let ended = loop {
             let chunk = match store.replay(&ask).await {
                 Ok(chunk) => chunk,
-                Err(fault) => break Err(CliError::Store(fault.into())),
+                Err(fault) => break Err(store_fault(fault)),
             };
             replayed += chunk.replayed;
             without_contents += chunk.without_contents;
+            unchanged += chunk.unchanged;
+            for (name, count) in chunk.by_subscription {
+                *by_subscription.entry(name).or_default() += count;
+            }
             let Some(next) = chunk.next else { break Ok(()) };
             bar.set_length(next.until.0.unsigned_abs());
             bar.set_position(next.after.0.unsigned_abs());
@@ -115,13 +133,39 @@ pub(super) fn run(args: ReplayArgs) -> Result<(), CliError> {
         }
         store.close().await;
         bar.finish_and_clear();
-        if ended.is_ok() && replayed + without_contents == 0 {
+        if ended.is_ok() && replayed + without_contents + unchanged == 0 {
             say("no message matches");
         }
         let verb = if is_dry_run { "would be replayed" } else { "replayed" };
         say(&format!("{verb}: {replayed}\nwithout contents (expired, or of deleted people), not replayed: {without_contents}"));
+        if only_changed {
+            for (name, count) in by_subscription {
+                say(&format!("  under {name}: {count}"));
+            }
+            say(&format!("unchanged by the subscriptions in force, not replayed: {unchanged}"));
+        }
         ended
     })
+}
+
+/// Chooses what the configured subscriptions change, with what the service last read of the catalogue of Loops.
+async fn changed(store: &Arc<dyn Store>, config: &Config) -> Result<Arc<dyn Choice>, CliError> {
+    let mut planners = HashMap::new();
+    for (name, destination) in &config.destinations {
+        let mut planner = Arc::clone(&destination.planner.destination);
+        if !planner.options().catalogue.refresh.is_zero() {
+            let stored = store.catalogue(name, None).await.map_err(store_fault)?;
+            let record = stored.and_then(|stored| serde_json::from_str(&stored.record).ok());
+            let catalogue = record.map(|record| Arc::new(Catalogue::new(record)));
+            planner = Arc::new(planner.with_catalogue(catalogue));
+        }
+        planners.insert(name.clone(), planner);
+    }
+    Ok(Arc::new(Changed::new(Arc::clone(store) as Arc<dyn Log>, planners)))
+}
+
+fn store_fault(fault: Unavailable) -> CliError {
+    CliError::Store(fault.into())
 }
 
 /// Adds the replay to the list of what people did.

@@ -5,6 +5,7 @@
 //! * `audit`: the list of what people did.
 //! * `erasures`: asking for the erasure of a person, and its receipt; the command line does it, too.
 //! * `compare`: what a changed subscription would do to messages; the command line shows it, too.
+//! * `changed`: which messages the subscriptions in force make another request of; the command line replays them, too.
 //! * `auth` and `session`: who may do what. Layers around all routes, so that none can be reached without a token.
 //! * `api`: the handlers of the API. They ask the queue and know no SQL.
 //! * `reload`: what both do to load the configuration again.
@@ -15,6 +16,7 @@ mod api;
 mod asker;
 mod audit;
 mod auth;
+mod changed;
 pub mod compare;
 mod diagnosis;
 pub mod erasures;
@@ -35,6 +37,7 @@ mod words;
 
 pub use asker::{AskError, Asker, ContactKey, Events, Held};
 pub use auth::Tokens;
+pub use changed::Changed;
 pub use pages::Tails;
 pub use state::{AdminState, Planners, Reload, Setting};
 pub use status::Depths;

@@ -1,5 +1,6 @@
 //! Replays for a bounded time, and puts it on record: for the API and the page.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use tokio::time::Instant;
@@ -10,10 +11,14 @@ use super::state::AdminState;
 use crate::queue::{AuditAction, ReplayAsk, ReplayPosition, Seq, Unavailable, replay_arguments};
 
 /// What was done of a replay, or counted.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(super) struct Part {
     pub(super) replayed: u64,
     pub(super) without_contents: u64,
+    /// Of those that match, how many were left out because nothing changes for them.
+    pub(super) unchanged: u64,
+    /// With [`ReplayAsk::choice`], how many messages for each subscription.
+    pub(super) by_subscription: BTreeMap<String, u64>,
     /// The last sequence number that the replay examines.
     pub(super) until: Seq,
     /// Where to continue; `None` at the end.
@@ -26,13 +31,16 @@ pub(super) struct Part {
 pub(super) async fn run(state: &AdminState, mut ask: ReplayAsk, time: Duration) -> Part {
     let began = Instant::now();
     let until = ask.position.map(|position| position.until).unwrap_or_default();
-    let mut part =
-        Part { replayed: 0, without_contents: 0, until, next: ask.position, fault: None };
+    let mut part = Part { until, next: ask.position, ..Part::default() };
     loop {
         match state.replays.replay(&ask).await {
             Ok(chunk) => {
                 part.replayed += chunk.replayed;
                 part.without_contents += chunk.without_contents;
+                part.unchanged += chunk.unchanged;
+                for (name, count) in chunk.by_subscription {
+                    *part.by_subscription.entry(name).or_default() += count;
+                }
                 part.until = chunk.until;
                 part.next = chunk.next;
                 ask.position = chunk.next;
@@ -57,7 +65,7 @@ pub(super) async fn run_on_record(
     time: Duration,
 ) -> Option<Part> {
     let (state, actor) = (state.clone(), actor.clone());
-    let arguments = replay_arguments(&ask.selection);
+    let arguments = replay_arguments(&ask);
     let task = tokio::spawn(async move {
         let part = run(&state, ask, time).await;
         if part.fault.is_none() || part.replayed > 0 {

@@ -465,6 +465,11 @@ pub struct Replayed {
     /// How many messages match but cannot be replayed, because their contents were deleted or a deletion of
     /// their person followed.
     pub without_contents: u64,
+    /// With `onlyChanged`, how many messages match but were left out: the subscriptions in force make the same requests of
+    /// them, or none that could be sent.
+    pub unchanged: u64,
+    /// With `onlyChanged`, how many messages are replayed for each subscription.
+    pub by_subscription: BTreeMap<String, u64>,
     /// Where to continue: send it in another request, with the same criteria. Null when all is done.
     #[schema(required)]
     pub r#continue: Option<ReplayPosition>,

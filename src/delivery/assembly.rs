@@ -12,6 +12,7 @@ use crate::queue::{
     Failure, FailureReason, Job, NewDelivery, NewMerge, NewMergedRequest, NewOutcome, NewPlan,
     NewRequest, Seq,
 };
+use crate::segment::RequestDigest;
 
 /// The plans of neighbours, and the requests that their deliveries share.
 pub(super) struct Assembly {
@@ -26,6 +27,8 @@ pub(super) struct JudgedPlan {
     pub(super) plan: Result<Plan, NewPlan>,
     /// One for each delivery of the plan.
     pub(super) judgements: Vec<Judgement>,
+    /// For each delivery, the digest of the request before it was judged.
+    pub(super) planned: Vec<Option<RequestDigest>>,
 }
 
 impl JudgedPlan {
@@ -183,7 +186,8 @@ impl Planned {
     }
 
     fn into_plan(self, clock: &dyn Clock, is_merged: impl Fn(usize) -> bool) -> NewPlan {
-        let Self { judged: JudgedPlan { plan, judgements }, origin, happened_at, .. } = self;
+        let Self { judged: JudgedPlan { plan, judgements, planned }, origin, happened_at, .. } =
+            self;
         let now = clock.now();
         // A replayed message is meant to be sent now.
         let counted_from = if origin.replay > 0 { now } else { happened_at };
@@ -191,13 +195,14 @@ impl Planned {
             Ok(plan) => plan,
             Err(unreadable) => return unreadable,
         };
-        let judged = plan.deliveries.into_iter().zip(judgements).enumerate();
-        let deliveries = judged.map(|(index, (delivery, judgement))| {
+        let judged = plan.deliveries.into_iter().zip(judgements).zip(planned).enumerate();
+        let deliveries = judged.map(|(index, ((delivery, judgement), planned))| {
             let purpose = if is_merged(index) { Purpose::Part } else { Purpose::First };
             let key = origin.key(&delivery.subscription, purpose);
             let expires_at = expires_at(counted_from, delivery.max_age_s);
             let is_late = expires_at.is_some_and(|expires_at| clock.earliest_now() > expires_at);
-            new_delivery(delivery, judgement, key, expires_at, is_late)
+            let made = new_delivery(delivery, judgement, key, expires_at, is_late);
+            NewDelivery { planned, ..made }
         });
         NewPlan { now, deliveries: deliveries.collect(), unmatched: plan.unmatched }
     }
@@ -229,6 +234,7 @@ fn new_delivery(
         subscription: Some(delivery.subscription),
         action: Some(delivery.action),
         warnings: delivery.warnings,
+        planned: None,
         outcome,
     }
 }
@@ -291,7 +297,11 @@ mod tests {
             };
             let happened_at = happened_at.map(at);
             let plan = Plan { deliveries: vec![delivery], unmatched: None, happened_at };
-            let plan = JudgedPlan { plan: Ok(plan), judgements: vec![Judgement::Send] };
+            let plan = JudgedPlan {
+                plan: Ok(plan),
+                judgements: vec![Judgement::Send],
+                planned: vec![None],
+            };
             let job = Job {
                 source: "web".to_owned(),
                 message_id: "m".to_owned(),

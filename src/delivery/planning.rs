@@ -175,9 +175,14 @@ impl Stepper {
         let mut plan = match plan {
             Ok(plan) => plan,
             Err(unreadable) => {
-                return Ok(JudgedPlan { plan: Err(unreadable), judgements: Vec::new() });
+                return Ok(JudgedPlan {
+                    plan: Err(unreadable),
+                    judgements: Vec::new(),
+                    planned: Vec::new(),
+                });
             }
         };
+        let planned = plan.deliveries.iter().map(|one| one.digest(&self.digests)).collect();
         self.block_erased(destination, &mut plan, job).await?;
         let unread = knowledge.unread(&plan);
         if !unread.is_empty() {
@@ -195,7 +200,7 @@ impl Stepper {
         let happened_at = job.happened_at(plan.happened_at);
         let consent = Consent { opt_outs, happened_at };
         let judgements = knowledge.judge(&mut plan, job.replay.number > 0, &consent);
-        Ok(JudgedPlan { plan: Ok(plan), judgements })
+        Ok(JudgedPlan { plan: Ok(plan), judgements, planned })
     }
 
     /// The plan of a message, once the catalogue that it depends on may be relied on; `None`: it must be planned again
@@ -355,6 +360,7 @@ fn unreadable(now: Timestamp) -> NewPlan {
         subscription: None,
         action: None,
         warnings: Vec::new(),
+        planned: None,
         outcome: NewOutcome::Failed(failure),
     };
     NewPlan { now, deliveries: vec![delivery], unmatched: None }

@@ -44,7 +44,7 @@ use std::sync::Arc;
 use jiff::Timestamp;
 use sha2::{Digest as _, Sha256};
 
-use crate::segment::{Message, MessageType, Value};
+use crate::segment::{Digests, Message, MessageType, RequestDigest, Value};
 
 /// The most subscriptions that a destination may have.
 pub const SUBSCRIPTIONS_MAX: usize = 1000;
@@ -112,6 +112,14 @@ impl<'a> Terms<'a> {
 impl<'a> From<&'a DestinationOptions> for Terms<'a> {
     fn from(options: &'a DestinationOptions) -> Self {
         Self::new(options, None)
+    }
+}
+
+impl PlannedDelivery {
+    /// The digest of its request; `None` if there is none.
+    pub fn digest(&self, digests: &Digests) -> Option<RequestDigest> {
+        let request = self.outcome.as_ref().ok()?;
+        Some(digests.request(request.endpoint.path(), &request.body))
     }
 }
 

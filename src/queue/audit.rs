@@ -3,7 +3,7 @@
 use async_trait::async_trait;
 use jiff::Timestamp;
 
-use super::{Selection, Unavailable};
+use super::{ReplayAsk, Unavailable};
 
 /// Records what people do, and lists it.
 #[async_trait]
@@ -71,7 +71,8 @@ pub enum AuditAction {
 const NAME_CHARS_MAX: usize = 200;
 
 /// The arguments of a replay. Of ids, only that there are some, or how many.
-pub fn replay_arguments(selection: &Selection) -> serde_json::Value {
+pub fn replay_arguments(ask: &ReplayAsk) -> serde_json::Value {
+    let selection = &ask.selection;
     let mut arguments = serde_json::Map::new();
     let mut put = |name: &str, value: serde_json::Value| {
         arguments.insert(name.to_owned(), value);
@@ -104,6 +105,9 @@ pub fn replay_arguments(selection: &Selection) -> serde_json::Value {
         if let Some(time) = time {
             put(name, time.to_string().into());
         }
+    }
+    if ask.choice.is_some() {
+        put("onlyChanged", true.into());
     }
     arguments.into()
 }
@@ -141,7 +145,7 @@ impl AuditAction {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::queue::{Criteria, FailureReason, Filter, ReplayState};
+    use crate::queue::{Criteria, FailureReason, Filter, ReplayState, Selection};
     use crate::segment::Digests;
 
     #[test]
@@ -165,8 +169,15 @@ mod tests {
             "destination": "default", "event": "Signed Up", "subscription": "x".repeat(NAME_CHARS_MAX),
             "from": "1970-01-01T00:00:00Z",
         });
-        assert_eq!(replay_arguments(&selection), expected);
+        let ask = |selection| ReplayAsk {
+            selection,
+            position: None,
+            is_dry_run: false,
+            choice: None,
+            now: Timestamp::UNIX_EPOCH,
+        };
+        assert_eq!(replay_arguments(&ask(selection)), expected);
         let all = Criteria { all_failed: true, ..Criteria::default() }.selection(&digests).unwrap();
-        assert_eq!(replay_arguments(&all), serde_json::json!({"state": "failed"}));
+        assert_eq!(replay_arguments(&ask(all)), serde_json::json!({"state": "failed"}));
     }
 }

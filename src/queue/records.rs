@@ -7,8 +7,8 @@ use jiff::Timestamp;
 
 use super::{ContactChange, ContactClaim, MessageState, ProcessStatus, Replay};
 use crate::action::{ActionKind, Endpoint, Unmatched, UnmatchedReason};
-use crate::segment::decode::decode;
 use crate::segment::{LaneKey, Message, MessageHash, MessageType, PersonDigest};
+use crate::segment::{RequestDigest, decode::decode};
 
 /// The sequence number of a message, in the order of acceptance. Starts at 1; 0 is before all messages.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
@@ -278,6 +278,8 @@ pub struct NewDelivery {
     pub action: Option<ActionKind>,
     /// What was left out of the request or changed in it, for people.
     pub warnings: Vec<String>,
+    /// The request that its subscription made, before anything else left something out of it; `None`: it made none.
+    pub planned: Option<RequestDigest>,
     /// The request that carries it, or why there is none.
     pub outcome: NewOutcome,
 }
@@ -628,6 +630,8 @@ pub struct DeliveryRecord {
     pub not_needed: Option<NotNeeded>,
     /// What was left out of the request or changed in it.
     pub warnings: Vec<String>,
+    /// As [`NewDelivery::planned`].
+    pub planned: Option<RequestDigest>,
     /// The request that carries it; `None` if it ended before there was one.
     pub request: Option<RequestRecord>,
 }

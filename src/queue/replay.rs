@@ -1,5 +1,9 @@
 //! Replaying: the choice of messages, and the progress of a replay.
 
+use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::Arc;
+
 use async_trait::async_trait;
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
@@ -25,6 +29,23 @@ pub trait Replays: Send + Sync {
     /// [`ActionKind::DeleteContact`](crate::action::ActionKind) was delivered and which was accepted later,
     /// or is that message itself, whatever its type; or a `delete` message that is still pending.
     async fn replay(&self, ask: &ReplayAsk) -> Result<ReplayChunk, Unavailable>;
+}
+
+/// Decides which of the selected messages are replayed, and for which subscriptions.
+#[async_trait]
+pub trait Choice: fmt::Debug + Send + Sync {
+    /// Those of the messages that are to be replayed, in the order of `seqs`.
+    async fn choose(&self, selection: &Selection, seqs: &[Seq])
+    -> Result<Vec<Chosen>, Unavailable>;
+}
+
+/// A message that is to be replayed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Chosen {
+    /// The message.
+    pub seq: Seq,
+    /// Of its deliveries, those under these subscriptions are made again; the others stand.
+    pub subscriptions: Vec<String>,
 }
 
 /// Selects messages that are done by their outcome.
@@ -83,6 +104,8 @@ pub struct ReplayAsk {
     pub position: Option<ReplayPosition>,
     /// Whether to count the messages without replaying them.
     pub is_dry_run: bool,
+    /// Which of the selected messages are replayed; `None`: all of them.
+    pub choice: Option<Arc<dyn Choice>>,
     /// The current time.
     pub now: Timestamp,
 }
@@ -97,13 +120,17 @@ pub struct ReplayPosition {
 }
 
 /// The result of a part of a replay.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct ReplayChunk {
     /// How many messages are pending again, or would be after a dry run.
     pub replayed: u64,
     /// How many of the selected messages cannot be replayed: their contents are past their retention or
     /// erased, or a deletion of their person follows.
     pub without_contents: u64,
+    /// How many of the selected messages [`ReplayAsk::choice`] left out.
+    pub unchanged: u64,
+    /// With a choice, how many messages are replayed for each subscription.
+    pub by_subscription: BTreeMap<String, u64>,
     /// The last sequence number that the replay examines. A replay that begins at 0 and ends there
     /// takes nothing that was accepted since this one began.
     pub until: Seq,

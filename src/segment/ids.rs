@@ -33,6 +33,10 @@ pub struct PropertyName(pub i64);
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct PropertyValue(pub i64);
 
+/// The digest of a request as a mapping made it, by which it is seen later whether another mapping makes another one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct RequestDigest(pub i64);
+
 impl From<PersonDigest> for LaneKey {
     fn from(PersonDigest(digest): PersonDigest) -> Self {
         LaneKey(digest)
@@ -127,14 +131,19 @@ impl Digests {
         keyed.finalize().into_bytes().iter().map(|byte| format!("{byte:02x}")).collect()
     }
 
+    /// Digests the path and the body of a request.
+    pub fn request(&self, path: &str, body: &[u8]) -> RequestDigest {
+        RequestDigest(self.digest_of(&[b"request", path.as_bytes(), body]))
+    }
+
     fn digest(&self, tag: &str, id: &str) -> i64 {
         self.digest_of(&[tag, id])
     }
 
-    fn digest_of(&self, parts: &[&str]) -> i64 {
+    fn digest_of(&self, parts: &[impl AsRef<[u8]>]) -> i64 {
         let mut keyed = self.keyed.clone();
         for part in parts {
-            keyed.update(part.as_bytes());
+            keyed.update(part.as_ref());
             keyed.update(&[0]);
         }
         let full = keyed.finalize().into_bytes();

@@ -18,6 +18,7 @@ pub mod value;
 
 pub use ids::{
     Digests, LaneKey, MessageHash, PersonDigest, PersonIdKind, PropertyName, PropertyValue,
+    RequestDigest,
 };
 pub use message::{Message, MessageType};
 pub use value::{Object, Value};

@@ -204,7 +204,7 @@ impl World {
         let mut position = None;
         loop {
             let (selection, now) = (selection.clone(), self.clock.now());
-            let ask = ReplayAsk { selection, position, is_dry_run: false, now };
+            let ask = ReplayAsk { selection, position, is_dry_run: false, now, choice: None };
             let Ok(Ok(chunk)) = timeout(ACK_TIMEOUT, store.replay(&ask)).await else { return };
             self.trace(format_args!("{} replayed {}", process.name, chunk.replayed));
             position = chunk.next;

@@ -11,6 +11,7 @@ mod groups;
 mod moving;
 mod postgres;
 mod receipts;
+mod replay;
 mod room;
 mod sqlite;
 mod tally;

@@ -1,5 +1,7 @@
 //! Replaying in the console: seen before it is done, confirmed where it is dangerous, and on record.
 
+use serde_json::{Value, json};
+
 use crate::console::{Shown, VIEWER_TOKEN, Visitor, set_up};
 use crate::support::{ADMIN_TOKEN, Reply, ScriptedLoops, Service, identify, track};
 
@@ -202,4 +204,109 @@ async fn a_choice_that_makes_no_sense_is_explained() {
     assert!(page.text.contains("Nothing to replay"), "{}", page.text);
     let forged = [("state", "failed"), ("until", "9"), ("expected", "0"), ("colour", "red")];
     assert_eq!(visitor.post("/console/replay", &forged, &[]).await.status, 400);
+}
+
+/// Subscriptions for three events: one of them has another name with each version, one is taken from version 2 on alone.
+fn version(version: u32) -> String {
+    let subscription = |name: &str, event: &str, sent: &str| {
+        format!(
+            "[[subscriptions]]\nname = '{name}'\naction = 'sendEvent'\ntrigger = 'event = \"{event}\"'\nmapping.eventName = '{sent}'\n"
+        )
+    };
+    let mut all = subscription("Renamed", "Tested", &format!("tested{version}"));
+    all += &subscription("As ever", "Tested", "asEver");
+    all += &subscription("Upgrades", "Upgraded", "upgraded");
+    if version > 1 {
+        all += &subscription("New", "Left", "left");
+    }
+    all
+}
+
+async fn reload(service: &Service, version_now: u32) {
+    service.write_config(&version(version_now));
+    let request = service.request(reqwest::Method::POST, "/api/reload");
+    let answer = Service::answer(request.bearer_auth(ADMIN_TOKEN)).await;
+    assert_eq!(answer.status, 200, "{answer:?}");
+}
+
+#[tokio::test]
+async fn only_what_the_new_mapping_changes_is_sent_again() {
+    let mut loops = ScriptedLoops::willing().await;
+    let setup = set_up(&loops).config(&version(1));
+    let service = setup.start();
+    loops.now(|seen| match seen.body["eventName"].as_str() {
+        Some("upgraded") => Reply::status(400),
+        _ => Reply::ok(),
+    });
+    let sent = |loops: &mut ScriptedLoops| {
+        let names = loops.rest().into_iter().map(|seen| seen.body["eventName"].clone());
+        let mut names: Vec<String> =
+            names.filter_map(|name| Some(name.as_str()?.to_owned())).collect();
+        names.sort();
+        names
+    };
+    for (id, event) in [("tested", "Tested"), ("upgraded", "Upgraded"), ("left", "Left")] {
+        let mut message = track("ada", id);
+        message["event"] = event.into();
+        service.accept("/v1/track", message).await;
+        service.message(id, |message| message["state"] != "pending").await;
+    }
+    assert_eq!(sent(&mut loops), ["asEver", "tested1", "upgraded"]);
+    let count = async |state: &str| {
+        let ask =
+            json!({"state": state, "destination": "default", "onlyChanged": true, "dryRun": true});
+        let request = service.request(reqwest::Method::POST, "/api/replay");
+        let request = request.bearer_auth(ADMIN_TOKEN).body(ask.to_string());
+        Service::answer(request).await.body
+    };
+    let counted = count("all").await;
+    let nothing = (&json!(0), &json!(3), &json!({}));
+    assert_eq!((&counted["replayed"], &counted["unchanged"], &counted["bySubscription"]), nothing);
+
+    reload(&service, 2).await;
+    let counted = count("all").await;
+    let changes = json!({"Renamed": 1, "New": 1});
+    assert_eq!(
+        (&counted["replayed"], &counted["unchanged"], &counted["bySubscription"]),
+        (&json!(2), &json!(1), &changes)
+    );
+    // What failed would be sent as it was.
+    assert_eq!((&count("failed").await["replayed"], 0), (&json!(0), 0));
+    let command =
+        ["replay", "--state", "all", "--destination", "default", "--only-changed", "--dry-run"];
+    let setup = setup.config(&version(2));
+    let ran = setup.command_on(service.data(), &command, b"").await;
+    for expected in [
+        "would be replayed: 2\n",
+        "  under New: 1\n",
+        "  under Renamed: 1\n",
+        "unchanged by the subscriptions in force, not replayed: 1\n",
+    ] {
+        assert!(ran.stdout.contains(expected), "{expected}: {}", ran.stdout);
+    }
+
+    let visitor = Visitor::with(&service, ADMIN_TOKEN).await;
+    let page = visitor.get("/console/replay?state=all&destination=default&changed=on").await;
+    for expected in [
+        "2 messages would be sent again",
+        "1 of them was delivered",
+        "<li>Renamed: 1 message</li>",
+        "<li>New: 1 message</li>",
+        "For 1 message that matches, nothing changes.",
+    ] {
+        assert!(page.text.contains(expected), "{expected}: {}", page.text);
+    }
+    let answer = confirm(&visitor, &fields(&page), "2").await;
+    assert_eq!(answer.status, 303, "{}", answer.text);
+    for id in ["tested", "left"] {
+        let again = |message: &Value| message["replay"] == 1 && message["state"] == "delivered";
+        service.message(id, again).await;
+    }
+    // Under the subscription that is as ever, nothing is sent again.
+    assert_eq!(sent(&mut loops), ["left", "tested2"]);
+    let counted = count("all").await;
+    assert_eq!((&counted["replayed"], &counted["unchanged"], &counted["bySubscription"]), nothing);
+    let page = visitor.get("/console/replay?state=all&destination=default&changed=on").await;
+    assert!(page.text.contains("For 3 messages that match, nothing changes."), "{}", page.text);
+    assert!(page.text.contains("onlyChanged true"), "{}", page.text);
 }

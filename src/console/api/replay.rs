@@ -1,5 +1,6 @@
 //! `POST /api/replay`: requeues finished messages.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use axum::extract::State;
@@ -11,11 +12,12 @@ use utoipa::ToSchema;
 use super::body::{self, Body};
 use super::errors::{AdminErrors, StoreErrors};
 use crate::console::audit::Actor;
+use crate::console::changed::Changed;
 use crate::console::replay::{self, Part};
 use crate::console::state::{AdminState, store_fault};
 use crate::console::view::{ReplayPosition, Replayed};
 use crate::http::error::{ApiError, ErrorBody};
-use crate::queue::{Criteria, CriteriaProblem, ReplayAsk, ReplayState, Selection};
+use crate::queue::{Choice, Criteria, CriteriaProblem, ReplayAsk, ReplayState, Selection};
 use crate::segment::MessageType;
 use crate::telemetry;
 
@@ -64,6 +66,10 @@ struct Asked {
     /// Replays all messages that failed.
     #[serde(default)]
     all_failed: bool,
+    /// Replays only messages of which the subscriptions in force make another request than was made, and each only for the
+    /// subscriptions that do, or that newly take it.
+    #[serde(default)]
+    only_changed: bool,
     /// Counts the messages without replaying them.
     #[serde(default)]
     dry_run: bool,
@@ -102,8 +108,10 @@ pub(super) async fn replay(
     let is_dry_run = asked.dry_run;
     let position = asked.position.map(Into::into);
     let now = state.clock.now();
+    let changed = || Changed::in_force(Arc::clone(&state.log), &state.planners);
+    let choice = asked.only_changed.then(|| Arc::new(changed()) as Arc<dyn Choice>);
     let selection = selection(asked, &state)?;
-    let ask = ReplayAsk { selection, position, is_dry_run, now };
+    let ask = ReplayAsk { selection, position, is_dry_run, now, choice };
     let part = match is_dry_run {
         true => Some(replay::run(&state, ask, BUSY_MAX).await),
         false => replay::run_on_record(&state, &actor, ask, BUSY_MAX).await,
@@ -112,7 +120,7 @@ pub(super) async fn replay(
         let interrupted = "the replay was interrupted: see the log, and count again what is left";
         return Err(ApiError::new(StatusCode::INTERNAL_SERVER_ERROR, "internal", interrupted));
     };
-    let Part { replayed, without_contents, next, fault, .. } = part;
+    let Part { replayed, without_contents, unchanged, by_subscription, next, fault, .. } = part;
     match fault {
         // Report what was replayed, and where to continue.
         Some(fault) if replayed > 0 => {
@@ -127,6 +135,8 @@ pub(super) async fn replay(
         dry_run: is_dry_run,
         replayed,
         without_contents,
+        unchanged,
+        by_subscription,
         r#continue: next.map(Into::into),
     }))
 }

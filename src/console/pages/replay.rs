@@ -3,6 +3,7 @@
 //! The count fixes where the replay ends, so that it takes nothing that was accepted since. It examines message by message,
 //! because the number that is confirmed must be exact; the page does not wait for it, but is sent up to there first.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use askama::Template;
@@ -16,14 +17,16 @@ use super::messages::{Field, Row, fields};
 use super::parts::{Time, count, url_encode};
 use super::{error_page, html, in_two};
 use crate::console::audit::Actor;
-use crate::console::diagnosis::number;
+use crate::console::changed::Changed;
+use crate::console::diagnosis::{counted, number};
 use crate::console::filter;
 use crate::console::query::{Parameters, bad_query};
 use crate::console::replay::{self, Part};
 use crate::console::state::{AdminState, store_fault};
 use crate::http::error::ApiError;
 use crate::queue::{
-    AuditAction, Filter, MessageState, ReplayAsk, ReplayPosition, ReplayState, Selection, Seq,
+    AuditAction, Choice, Filter, MessageState, ReplayAsk, ReplayPosition, ReplayState, Selection,
+    Seq,
 };
 
 /// How long a count may take; what is not counted by then is too much for a page.
@@ -43,6 +46,8 @@ const AUDIT_PAGES_MAX: usize = 10;
 const LOOPS_RATE: u64 = 10;
 /// Chooses one message by its number, beside the conditions of a list.
 const MESSAGE: &str = "message";
+/// Takes only what the subscriptions in force change.
+const CHANGED: &str = "changed";
 
 /// The choice of messages, and what a replay of them would do.
 #[derive(Template)]
@@ -55,6 +60,7 @@ struct ReplayPage {
     times: [(&'static str, &'static str, String); 2],
     /// Conditions that have no field of their own, in words.
     fixed: Vec<(String, String)>,
+    only_changed: bool,
     /// Whether messages are chosen, and counted at [`COUNTED`].
     is_asked: bool,
     past: Vec<Past>,
@@ -70,6 +76,10 @@ struct Counted {
     is_admin: bool,
     replayed: u64,
     without_contents: u64,
+    /// How many are left out because nothing changes for them, in a sentence; `None`: that does not matter.
+    unchanged: Option<String>,
+    /// How many messages there are for each subscription.
+    by_subscription: Vec<(String, String)>,
     /// Of them, those that Loops accepted before.
     delivered: u64,
     /// Whether there are more than could be counted in time.
@@ -102,7 +112,7 @@ struct ReplayingPage {
 
 /// The names of the conditions.
 fn names() -> Vec<&'static str> {
-    [&filter::PAGE_NAMES[..], &[MESSAGE]].concat()
+    [&filter::PAGE_NAMES[..], &[MESSAGE, CHANGED]].concat()
 }
 
 /// In place of what was counted, if the store failed meanwhile.
@@ -161,6 +171,7 @@ async fn replay_page(
         event: text("event"),
         times: [("from", "Since", text("from")), ("to", "Until", text("to"))],
         fixed: fixed.collect(),
+        only_changed: given.get(CHANGED).is_some(),
         is_asked: given.len() > 0,
         past: past(state).await?,
     })
@@ -244,19 +255,24 @@ async fn count_selected(
     is_admin: bool,
 ) -> Result<Counted, ApiError> {
     let chosen = selection.state;
-    let whole = dry_run(state, &selection, None, COUNT_TIME).await?;
+    let choice = choice(state, given);
+    let whole = dry_run(state, &selection, &choice, None).await?;
     let mut is_cut = whole.next.is_some();
     let delivered = match chosen {
         ReplayState::Failed | ReplayState::Unmatched => 0,
         ReplayState::Delivered => whole.replayed,
         ReplayState::All => {
             let delivered = Selection { state: ReplayState::Delivered, ..selection.clone() };
-            let counted = dry_run(state, &delivered, Some(whole.until), COUNT_TIME).await?;
+            let counted = dry_run(state, &delivered, &choice, Some(whole.until)).await?;
             is_cut |= counted.next.is_some();
             counted.replayed
         }
     };
-    let examples = examples(state, &selection).await?;
+    // The latest of all that match may be others than the latest of those that change.
+    let examples = match choice {
+        Some(_) => Vec::new(),
+        None => examples(state, &selection).await?,
+    };
     let resolved = |time: Option<jiff::Timestamp>| time.map(|time| time.to_string());
     let times = [("from", resolved(selection.filter.from)), ("to", resolved(selection.filter.to))];
     let mut hidden: Vec<(String, String)> = given
@@ -274,6 +290,12 @@ async fn count_selected(
         is_admin,
         replayed: whole.replayed,
         without_contents: whole.without_contents,
+        unchanged: choice.is_some().then(|| left_out(whole.unchanged)),
+        by_subscription: whole
+            .by_subscription
+            .into_iter()
+            .map(|(name, messages)| (name, counted(messages, "message")))
+            .collect(),
         delivered,
         is_cut,
         takes: words_of_seconds(whole.replayed.div_ceil(LOOPS_RATE)),
@@ -284,22 +306,37 @@ async fn count_selected(
     })
 }
 
+/// How many messages a replay of what changes leaves out.
+fn left_out(unchanged: u64) -> String {
+    match unchanged {
+        0 => String::new(),
+        1 => "For 1 message that matches, nothing changes.".to_owned(),
+        more => format!("For {} messages that match, nothing changes.", number(more)),
+    }
+}
+
 /// Whether a person must type the number of messages, so that none is sent by a slip of the hand.
 fn must_type(replayed: u64, delivered: u64) -> bool {
     replayed >= TYPED_FROM || delivered > 0
+}
+
+/// Which of the messages that match are replayed.
+fn choice(state: &AdminState, given: &Parameters) -> Option<Arc<dyn Choice>> {
+    given.get(CHANGED)?;
+    Some(Arc::new(Changed::in_force(Arc::clone(&state.log), &state.planners)))
 }
 
 /// Counts for a time.
 async fn dry_run(
     state: &AdminState,
     selection: &Selection,
+    choice: &Option<Arc<dyn Choice>>,
     until: Option<Seq>,
-    time: Duration,
 ) -> Result<Part, ApiError> {
     let position = until.map(|until| ReplayPosition { after: Seq::default(), until });
-    let (selection, now) = (selection.clone(), state.clock.now());
-    let ask = ReplayAsk { selection, position, is_dry_run: true, now };
-    let mut part = replay::run(state, ask, time).await;
+    let (selection, choice, now) = (selection.clone(), choice.clone(), state.clock.now());
+    let ask = ReplayAsk { selection, position, is_dry_run: true, now, choice };
+    let mut part = replay::run(state, ask, COUNT_TIME).await;
     match part.fault.take() {
         Some(fault) => Err(store_fault(fault)),
         None => Ok(part),
@@ -377,10 +414,11 @@ async fn replay_part(
     }
     let conditions = given.only(&names(), "state");
     let selection = selection(state, &conditions, replay_state(given.get("state"))?).await?;
+    let choice = choice(state, &conditions);
     if !is_begun {
         // Messages that waited when they were counted may be done by now.
         let until = Some(Seq(until.cast_signed()));
-        let now = dry_run(state, &selection, until, COUNT_TIME).await?;
+        let now = dry_run(state, &selection, &choice, until).await?;
         if now.replayed != expected {
             return Err(ApiError::new(
                 StatusCode::CONFLICT,
@@ -396,7 +434,7 @@ async fn replay_part(
     let position =
         ReplayPosition { after: Seq(after.cast_signed()), until: Seq(until.cast_signed()) };
     let now = state.clock.now();
-    let ask = ReplayAsk { selection, position: Some(position), is_dry_run: false, now };
+    let ask = ReplayAsk { selection, position: Some(position), is_dry_run: false, now, choice };
     let part = replay::run_on_record(state, actor, ask, PART_TIME).await.ok_or_else(internal)?;
     if let Some(fault) = part.fault {
         return Err(store_fault(fault));

@@ -20,6 +20,7 @@ fn at(second: i64) -> Timestamp {
 fn track(event: &str, second: i64, state: MessageState) -> MessageRecord {
     let delivery = |state| DeliveryRecord {
         not_needed: None,
+        planned: None,
         subscription: Some("all".to_owned()),
         action: Some(ActionKind::SendEvent),
         replay: 0,

@@ -113,11 +113,15 @@ pub(crate) fn failure() -> Failure {
     Failure { reason: FailureReason::Invalid, detail: "`userId` is missing".into() }
 }
 
+/// The digest of the request that each delivery was planned with.
+pub(crate) const PLANNED: Option<RequestDigest> = Some(RequestDigest(-7));
+
 pub(crate) fn delivery(name: &str, outcome: Result<NewRequest, Failure>) -> NewDelivery {
     NewDelivery {
         subscription: Some(name.into()),
         action: Some(ActionKind::SendEvent),
         warnings: Vec::new(),
+        planned: PLANNED,
         outcome: outcome.into(),
     }
 }

@@ -55,7 +55,9 @@ use crate::queue::{
     FrozenRequest, Head, Lease, LeaseRequest, MessageRecord, NewDelivery, NewMerge, NewMessage,
     NewPlan, NewRequest, PendingAsk, Seq, Settlement, Store, Work, WorkError,
 };
-use crate::segment::{Digests, LaneKey, MessageHash, MessageType, PersonDigest, PersonIdKind};
+use crate::segment::{
+    Digests, LaneKey, MessageHash, MessageType, PersonDigest, PersonIdKind, RequestDigest,
+};
 
 /// How long a closed store may take to end. Only a store that never ends takes so long.
 const END_TIMEOUT: Duration = Duration::from_secs(30);
@@ -138,6 +140,7 @@ macro_rules! store_suite {
             keeps_the_order_of_acceptance_over_replays,
             a_replay_keeps_earlier_deliveries,
             replays_for_one_subscription_alone,
+            replays_what_a_choice_takes_for_its_subscriptions,
             a_failure_that_stands_keeps_a_message_failed,
             replays_only_selected_messages,
             replays_each_once_in_bounded_parts,

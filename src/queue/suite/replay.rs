@@ -2,8 +2,16 @@
 
 use FailureReason::{Expired, Refused};
 
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+
 use super::*;
-use crate::queue::{DeliveryState, PendingAsk, ReplayAsk, ReplayPosition, ReplayState, Selection};
+use crate::queue::{
+    Choice, Chosen, DeliveryState, MessageRecord, PendingAsk, ReplayAsk, ReplayPosition,
+    ReplayState, Selection, Unavailable,
+};
 
 /// The digests of the installation that the suite opens its stores with.
 fn digests() -> Digests {
@@ -31,7 +39,7 @@ pub(super) async fn replay(
     selection: Selection,
     is_dry_run: bool,
 ) -> (u64, u64) {
-    let mut ask = ReplayAsk { selection, position: None, is_dry_run, now: at(1_000) };
+    let mut ask = ReplayAsk { selection, position: None, is_dry_run, now: at(1_000), choice: None };
     let (mut replayed, mut without_contents) = (0, 0);
     loop {
         let chunk = store.replay(&ask).await.unwrap();
@@ -208,6 +216,63 @@ pub(crate) async fn replays_for_one_subscription_alone(store: &dyn Store) {
     assert!(record(store, "a").await.unmatched.is_some());
 }
 
+/// Chooses messages by their ids, for given subscriptions.
+#[derive(Debug)]
+struct Chooses(HashMap<Seq, Vec<String>>);
+
+#[async_trait]
+impl Choice for Chooses {
+    async fn choose(&self, _: &Selection, seqs: &[Seq]) -> Result<Vec<Chosen>, Unavailable> {
+        let of = |seq: &Seq| Some(Chosen { seq: *seq, subscriptions: self.0.get(seq)?.clone() });
+        Ok(seqs.iter().filter_map(of).collect())
+    }
+}
+
+pub(crate) async fn replays_what_a_choice_takes_for_its_subscriptions(store: &dyn Store) {
+    let lease = lease(store).await;
+    let mut seqs = Vec::new();
+    for id in ["a", "b", "c", "d"] {
+        let seq = put(store, message(id)).await;
+        end(store, &lease, seq, &[("one", None), ("two", None)]).await;
+        seqs.push(seq);
+    }
+    let names = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect();
+    // All but one, of which the last two are for the same subscriptions.
+    let chosen = [
+        (seqs[0], names(&["one"])),
+        (seqs[2], names(&["two", "new"])),
+        (seqs[3], names(&["two", "new"])),
+    ];
+    let mut ask = ReplayAsk {
+        selection: all(ReplayState::Delivered),
+        position: None,
+        is_dry_run: true,
+        choice: Some(Arc::new(Chooses(chosen.into()))),
+        now: at(1_000),
+    };
+    let counted = store.replay(&ask).await.unwrap();
+    assert!(heads(store).await.is_empty(), "counting changes nothing");
+    ask.is_dry_run = false;
+    let done = store.replay(&ask).await.unwrap();
+    for chunk in [counted, done] {
+        assert_eq!((chunk.replayed, chunk.unchanged, chunk.without_contents), (3, 1, 0));
+        let expected = [("new", 2), ("one", 1), ("two", 2)];
+        assert_eq!(chunk.by_subscription, expected.map(|(name, n)| (name.to_owned(), n)).into());
+    }
+    assert_eq!(pending_ids(store).await, ["a", "c", "d"]);
+    let mut settled = Vec::new();
+    for head in heads(store).await {
+        settled.push(store.open(head.seq).await.unwrap().unwrap().replay.settled);
+    }
+    assert_eq!(settled, [["two"], ["one"], ["one"]]);
+    // What was planned before is still known.
+    let planned = |record: &MessageRecord| {
+        record.deliveries.iter().map(|delivery| delivery.planned).collect::<Vec<_>>()
+    };
+    assert_eq!(planned(&record(store, "a").await), [PLANNED, PLANNED]);
+    assert_eq!(planned(&record(store, "b").await), [PLANNED, PLANNED]);
+}
+
 pub(crate) async fn a_failure_that_stands_keeps_a_message_failed(store: &dyn Store) {
     let lease = lease(store).await;
     let seq = put(store, message("a")).await;
@@ -301,6 +366,7 @@ pub(crate) async fn replays_each_once_in_bounded_parts(store: &dyn Store) {
         selection: all(ReplayState::Failed),
         position: None,
         is_dry_run: false,
+        choice: None,
         now: at(1_000),
     };
     let (mut calls, mut replayed) = (0, 0);
@@ -341,6 +407,7 @@ pub(crate) async fn replays_nothing_twice_when_a_part_is_repeated(store: &dyn St
         selection: all(ReplayState::All),
         position: Some(ReplayPosition { after: Seq::default(), until }),
         is_dry_run: false,
+        choice: None,
         now: at(1_000),
     };
     assert_eq!(store.replay(&ask).await.unwrap().replayed, 3);

@@ -236,6 +236,7 @@ pub(crate) async fn counts_a_repeated_step_once(store: &dyn Store) {
         selection: all(ReplayState::Failed),
         position: None,
         is_dry_run: true,
+        choice: None,
         now: at(30),
     };
     // A dry run counts nothing, and what was replayed is pending.

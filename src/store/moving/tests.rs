@@ -246,8 +246,13 @@ impl History {
             ..Filter::default()
         };
         let selection = meeting(filter, states[self.random.usize(0..3)]);
-        let mut ask =
-            ReplayAsk { selection, position: None, is_dry_run: false, now: at(self.now_ms) };
+        let mut ask = ReplayAsk {
+            selection,
+            position: None,
+            is_dry_run: false,
+            now: at(self.now_ms),
+            choice: None,
+        };
         while let Some(next) = store.replay(&ask).await.unwrap().next {
             ask.position = Some(next);
         }

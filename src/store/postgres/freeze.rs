@@ -47,11 +47,11 @@ const INSERT_REQUESTS: &str = "
 const BEGIN: &str =
     "UPDATE @requests SET first_attempt_at = $2 WHERE id = $1 AND idempotency_key IS NOT NULL";
 /// $1 seqs, $2 replays, $3 positions, $4 request ids, $5 states, $6 ended at, $7 subscriptions, $8 actions, $9 reasons,
-/// $10 details, $11 warnings, $12 their parts of merged requests.
+/// $10 details, $11 warnings, $12 their parts of merged requests, $13 the digests of what was planned.
 pub(super) const INSERT_DELIVERIES: &str = "
     INSERT INTO @deliveries (seq, replay, position, request_id, state, ended_at, subscription, action, reason, detail,
-                             warnings, part_id)
-    SELECT * FROM unnest($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)";
+                             warnings, part_id, planned)
+    SELECT * FROM unnest($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13)";
 /// $1 seq. How many deliveries from before a replay stand, and whether one of them failed.
 const STANDING: &str = "
     SELECT COUNT(*) > 0, COALESCE(bool_or(state = 'failed'), false)
@@ -477,6 +477,8 @@ impl DeliveryRows<'_> {
         let warnings: Array<Option<String>> =
             self.rows.iter().map(|row| to_json(&row.delivery.warnings)).collect();
         let part: Array<Option<i64>> = self.rows.iter().map(|row| row.carried.part).collect();
+        let planned: Array<Option<i64>> =
+            self.rows.iter().map(|row| row.delivery.planned.map(|digest| digest.0)).collect();
         let params = params![
             seq,
             replay,
@@ -490,6 +492,7 @@ impl DeliveryRows<'_> {
             detail,
             warnings,
             part,
+            planned,
         ];
         transaction.execute(INSERT_DELIVERIES, params).await?;
         Ok(())

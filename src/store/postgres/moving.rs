@@ -103,13 +103,13 @@ fn writes(part: Part) -> &'static [Write] {
         ],
         Part::Deliveries => &[(
             "INSERT INTO @deliveries (seq, replay, position, is_superseded, request_id, part_id, ended_at, state,
-                                      subscription, action, reason, detail, warnings)
+                                      subscription, action, reason, detail, warnings, planned)
              SELECT seq, replay, position, is_superseded <> 0, request_id, part_id, ended_at, state, subscription,
-                    action, reason, detail, warnings
-             FROM unnest($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13)
+                    action, reason, detail, warnings, planned
+             FROM unnest($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14)
                  u (seq, replay, position, is_superseded, request_id, part_id, ended_at, state, subscription, action,
-                    reason, detail, warnings)",
-            &[0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12],
+                    reason, detail, warnings, planned)",
+            &[0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13],
         )],
         Part::Requests => &[(
             "INSERT INTO @requests (id, seqs, parts, merged_into, attempts, is_merged, created_at, first_attempt_at,

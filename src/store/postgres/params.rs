@@ -65,6 +65,13 @@ impl<T: SqlType> AsParam for Array<T> {
     }
 }
 
+/// An array of texts, or NULL.
+impl AsParam for Option<Vec<String>> {
+    fn as_param(&self) -> Param<'_> {
+        (self, String::ARRAY)
+    }
+}
+
 impl<T> FromIterator<T> for Array<T> {
     fn from_iter<I: IntoIterator<Item = T>>(values: I) -> Self {
         Array(values.into_iter().collect())

@@ -17,7 +17,7 @@ use crate::queue::{
     Attempt, AttemptOutcome, CARRIED_MAX, Class, DeliveryRecord, DeliveryState, MessageRecord,
     RequestContents, RequestId, RequestRecord, Seq,
 };
-use crate::segment::{MessageHash, MessageType};
+use crate::segment::{MessageHash, MessageType, RequestDigest};
 
 /// $1 message_hash, $2 message_id, $3 limit, $4 first number, $5 the one behind the last. Materialized: with the limit in
 /// view, the planner may rather read messages in their order until enough are found.
@@ -35,7 +35,8 @@ pub(super) const MESSAGES: &str = "
     WHERE m.seq = ANY($1) ORDER BY m.seq DESC";
 /// $1 seqs. The deliveries of each message in order.
 pub(super) const DELIVERIES: &str = "
-    SELECT seq, subscription, action, replay, is_superseded, state, reason, detail, warnings, request_id
+    SELECT seq, subscription, action, replay, is_superseded, state, reason, detail, warnings, request_id,
+           planned
     FROM @deliveries WHERE seq = ANY($1) ORDER BY seq, replay, position";
 /// $1 ids.
 pub(super) const REQUESTS: &str =
@@ -215,6 +216,7 @@ fn delivery(row: &Row, request: Option<RequestRecord>) -> Result<DeliveryRecord,
         failure,
         not_needed,
         warnings: from_json(get(row, 8)?, "deliveries")?,
+        planned: get::<Option<i64>>(row, 10)?.map(RequestDigest),
         request,
     })
 }

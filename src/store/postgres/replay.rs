@@ -22,7 +22,7 @@ use crate::queue::{
     Seq, Stage, Unavailable,
 };
 use crate::segment::Digests;
-use crate::store::backlog::Size;
+use crate::store::replay::{self, Found, Part, Selected};
 use crate::store::tally::{Counted, Tallies};
 
 /// Nobody gives a number meanwhile, and those that were given are seen.
@@ -111,17 +111,20 @@ const NUMBER: &str = "
     INSERT INTO @replays (seq, number, first_seq, only_subscription)
     SELECT u.new, COALESCE(b.number, 0) + 1, COALESCE(b.first_seq, u.old), $3
     FROM unnest($1, $2) u (old, new) LEFT JOIN before b ON b.seq = u.old";
-/// $1 old seqs, $2 new seqs, $3 whether only what failed is superseded, $4 the only subscription. Returns their requests.
+/// $1 old seqs, $2 new seqs, $3 whether only what failed is superseded, $4 the only subscription, $5 those that alone are made
+/// again, or NULL. Returns their requests.
 const MOVE_DELIVERIES: &str = "
     WITH before AS (
         DELETE FROM @deliveries WHERE seq = ANY($1)
         RETURNING seq, replay, position, is_superseded, request_id, part_id, ended_at, state, subscription, action,
-                  reason, detail, warnings)
+                  reason, detail, warnings, planned)
     INSERT INTO @deliveries (seq, replay, position, is_superseded, request_id, part_id, ended_at, state, subscription,
-                             action, reason, detail, warnings)
+                             action, reason, detail, warnings, planned)
     SELECT u.new, b.replay, b.position,
-           b.is_superseded OR (NOT $3 OR b.state = 'failed') AND ($4 IS NULL OR b.subscription = $4),
-           b.request_id, b.part_id, b.ended_at, b.state, b.subscription, b.action, b.reason, b.detail, b.warnings
+           b.is_superseded OR (NOT $3 OR b.state = 'failed') AND ($4 IS NULL OR b.subscription = $4)
+               AND ($5 IS NULL OR b.subscription = ANY($5)),
+           b.request_id, b.part_id, b.ended_at, b.state, b.subscription, b.action, b.reason, b.detail, b.warnings,
+           b.planned
     FROM before b JOIN unnest($1, $2) u (old, new) ON u.old = b.seq
     RETURNING request_id";
 /// $1 old seqs, $2 new seqs, $3 ids. What the requests carry moved.
@@ -141,25 +144,6 @@ const DELETE_OLD: [&str; 4] = [
 /// Positions in the order that one call of [`find`] goes over.
 const STRETCH: usize = 2_000;
 
-/// Messages that become pending in one transaction. Small, since senders to the destination wait for it.
-const MESSAGES_MAX: usize = 200;
-
-/// Messages that are selected, and where to continue.
-struct Found {
-    /// In the order of acceptance.
-    messages: Vec<Selected>,
-    until: Seq,
-    next: Option<ReplayPosition>,
-}
-
-struct Selected {
-    seq: i64,
-    /// Its position in the order of acceptance.
-    accepted: i64,
-    payload_bytes: u64,
-    is_replayable: bool,
-}
-
 #[async_trait]
 impl Replays for PostgresStore {
     async fn replay(&self, ask: &ReplayAsk) -> Result<ReplayChunk, Unavailable> {
@@ -173,46 +157,21 @@ impl Replays for PostgresStore {
         let connection = self.lookups.get().await?;
         let found = find(&connection, ask, position, &self.digests).await?;
         connection.give_back();
-        let mut chunk =
-            ReplayChunk { until: found.until, next: found.next, ..ReplayChunk::default() };
-        let mut seen = None;
-        for part in found.messages.chunks(MESSAGES_MAX) {
-            let replayable = || part.iter().filter(|message| message.is_replayable);
-            let seqs: Array<i64> = replayable().map(|message| message.seq).collect();
-            let count = seqs.0.len() as u64;
-            if ask.is_dry_run {
-                chunk.replayed += count;
-            } else if count > 0 {
-                let bytes = replayable().map(|message| message.payload_bytes).sum();
-                let requeue = Requeue {
-                    seqs,
-                    failed_only: ask.selection.state == ReplayState::Failed,
-                    subscription: ask.selection.filter.subscription.as_deref(),
-                    now: ask.now,
-                    time: self.time,
-                };
-                let size = Size { messages: count, bytes };
-                match (self.requeue(requeue, size).await, seen) {
-                    (Ok(replayed), _) => chunk.replayed += replayed,
-                    // The next call begins with this part, and fails unless the store works again.
-                    (Err(_), Some(after)) => {
-                        chunk.next = Some(ReplayPosition { after, until: found.until });
-                        break;
-                    }
-                    (Err(fault), None) => return Err(fault.into()),
-                }
-            }
-            chunk.without_contents += part.len() as u64 - count;
-            seen = part.last().map(|message| Seq(message.accepted));
-        }
-        Ok(chunk)
+        replay::replay(self, ask, found).await
     }
 }
 
-impl PostgresStore {
-    /// Makes messages pending again, as soon as the backlog has room.
-    async fn requeue(&self, requeue: Requeue<'_>, size: Size) -> Result<u64, Fault> {
-        let _admitted = self.backlog.admit(size, &self.readers).await?.ok_or(Fault::Full)?;
+impl replay::Requeue for PostgresStore {
+    async fn requeue(&self, ask: &ReplayAsk, part: Part) -> Result<u64, Unavailable> {
+        let _admitted = self.backlog.admit(part.size(), &self.readers).await?.ok_or(Fault::Full)?;
+        let requeue = Requeue {
+            seqs: part.seqs.iter().map(|seq| seq.0).collect(),
+            failed_only: ask.selection.state == ReplayState::Failed,
+            subscription: ask.selection.filter.subscription.as_deref(),
+            again: part.again,
+            now: ask.now,
+            time: self.time,
+        };
         let replayed = requeue.run(&self.lookups).await?;
         if replayed > 0 {
             // Replays are never urgent: another process finds them by itself.
@@ -262,7 +221,7 @@ async fn find(
     // One that was replayed is found by its number, too, but its position is another. A number behind the end was given
     // since the replay began: by this replay, whose commit succeeded though its answer was lost, or by another one.
     messages.retain(|message| {
-        after.0 < message.accepted && message.accepted <= seen && message.seq <= until.0
+        (after.0 < message.accepted.0 && message.accepted.0 <= seen) && message.seq <= until
     });
     messages.sort_unstable_by_key(|message| message.accepted);
     let next = (seen < until.0).then_some(ReplayPosition { after: Seq(seen), until });
@@ -328,8 +287,8 @@ async fn select(
     let mut messages = Vec::new();
     for row in connection.query(&statement.text, &statement.params()).await? {
         messages.push(Selected {
-            seq: get(&row, 0)?,
-            accepted: get(&row, 1)?,
+            seq: Seq(get(&row, 0)?),
+            accepted: Seq(get(&row, 1)?),
             payload_bytes: u64::from(get::<i32>(&row, 2)?.unsigned_abs()),
             is_replayable: get(&row, 3)?,
         });
@@ -360,6 +319,8 @@ struct Requeue<'a> {
     /// Whether deliveries that did not fail stand.
     failed_only: bool,
     subscription: Option<&'a str>,
+    /// The subscriptions that alone are made again.
+    again: Option<Vec<String>>,
     now: Timestamp,
     time: Time,
 }
@@ -455,7 +416,7 @@ impl Requeue<'_> {
             }
         }
         transaction.execute(NUMBER, params![*old, *new, self.subscription]).await?;
-        let params = params![*old, *new, self.failed_only, self.subscription];
+        let params = params![*old, *new, self.failed_only, self.subscription, self.again];
         let moved = transaction.query(MOVE_DELIVERIES, params).await?;
         let mut requests = Array(Vec::new());
         for row in &moved {

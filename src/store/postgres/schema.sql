@@ -175,6 +175,7 @@ CREATE TABLE @deliveries (
     reason        text,
     detail        text,
     warnings      text,                           -- JSON array; NULL when there are none
+    planned       bigint,                         -- digest of the request that its subscription made; NULL: none
     PRIMARY KEY (seq, replay, position)
 ) PARTITION BY RANGE (seq);
 

@@ -95,6 +95,7 @@ impl Step for SetAside {
                 subscription: None,
                 action: None,
                 warnings: Vec::new(),
+                planned: None,
                 outcome: NewOutcome::Failed(failure.clone()),
             };
             let row = DeliveryRow {

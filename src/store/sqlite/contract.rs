@@ -30,12 +30,13 @@ use crate::queue::{
     AcceptError, Accepted, AuditEntry, BrokenMessage, CheckIn, Class, Contact, Contents, Depth,
     EventName, FailureGroups, Filter, FreeSpace, Frozen, Head, Housekeeping, Inbox, Job, LaneAsk,
     LanePart, Lease, LeaseHolder, LeaseRequest, Log, MessageRecord, NewMerge, NewMessage, OptOut,
-    Page, PendingAsk, ReplayAsk, ReplayChunk, ReplayPosition, ReplayState, Replays, Replicas,
-    RequestContents, RequestId, Seq, Settlement, Store, StoredCatalogue, Tally, TallyStep,
-    Unavailable, Work, WorkError,
+    Page, PendingAsk, ReplayAsk, ReplayChunk, ReplayState, Replays, Replicas, RequestContents,
+    RequestId, Seq, Settlement, Store, StoredCatalogue, Tally, TallyStep, Unavailable, Work,
+    WorkError,
 };
 use crate::segment::{Digests, MessageHash, PersonDigest};
 use crate::store::backlog::Size;
+use crate::store::replay::{Part, Requeue, replay as replay_found};
 
 /// How long a test write may take when the health of the store is checked.
 const TRY_TIMEOUT: Duration = Duration::from_secs(1);
@@ -309,38 +310,21 @@ impl Replays for SqliteStore {
         let (question, digests) = (ask.clone(), self.digests.clone());
         let find = move |snapshot: &Connection| replay::find(snapshot, &question, &digests);
         let found = self.lookups.read(find).await?;
-        let mut chunk =
-            ReplayChunk { until: found.until, next: found.next, ..ReplayChunk::default() };
-        let mut seen = None;
-        for part in found.messages.chunks(replay::MESSAGES_MAX) {
-            let replayable = || part.iter().filter(|message| message.is_replayable);
-            let seqs: Vec<Seq> = replayable().map(|message| message.seq).collect();
-            let count = seqs.len();
-            if ask.is_dry_run {
-                chunk.replayed += count as u64;
-            } else if count > 0 {
-                let bytes = replayable().map(|message| message.payload_bytes).sum();
-                let requeue = replay::Requeue {
-                    seqs,
-                    failed_only: ask.selection.state == ReplayState::Failed,
-                    subscription: ask.selection.filter.subscription.clone(),
-                    now: ask.now,
-                };
-                let size = Size { messages: count as u64, bytes };
-                match (self.requeue(requeue, size).await, seen) {
-                    (Ok(replayed), _) => chunk.replayed += replayed,
-                    // The next call begins with this part, and fails unless the store works again.
-                    (Err(_), Some(after)) => {
-                        chunk.next = Some(ReplayPosition { after, until: found.until });
-                        break;
-                    }
-                    (Err(fault), None) => return Err(fault.into()),
-                }
-            }
-            chunk.without_contents += (part.len() - count) as u64;
-            seen = part.last().map(|message| message.accepted);
-        }
-        Ok(chunk)
+        replay_found(self, ask, found).await
+    }
+}
+
+impl Requeue for SqliteStore {
+    async fn requeue(&self, ask: &ReplayAsk, part: Part) -> Result<u64, Unavailable> {
+        let size = part.size();
+        let requeue = replay::Requeue {
+            seqs: part.seqs,
+            failed_only: ask.selection.state == ReplayState::Failed,
+            subscription: ask.selection.filter.subscription.clone(),
+            again: part.again.map(|names| serde_json::Value::from(names).to_string()),
+            now: ask.now,
+        };
+        Ok(self.make_pending(requeue, size).await?)
     }
 }
 

@@ -30,11 +30,11 @@ pub(super) const INSERT_REQUEST: &str = "
 pub(super) const BEGIN: &str =
     "UPDATE requests SET first_attempt_at = ?2 WHERE id = ?1 AND idempotency_key IS NOT NULL";
 /// ?1 seq, ?2 position, ?3 request id, ?4 state, ?5 ended at, ?6 subscription, ?7 action, ?8 reason,
-/// ?9 detail, ?10 warnings, ?11 its part of a merged request. It belongs to the latest replay of its message.
+/// ?9 detail, ?10 warnings, ?11 its part of a merged request, ?12 the digest of what was planned. It belongs to the latest replay of its message.
 pub(super) const INSERT_DELIVERY: &str = "
     INSERT INTO deliveries (seq, position, request_id, state, ended_at, subscription, action,
-                            reason, detail, warnings, part_id, replay)
-    VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11,
+                            reason, detail, warnings, part_id, planned, replay)
+    VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12,
             COALESCE((SELECT number FROM replays WHERE seq = ?1), 0))";
 /// ?1 seq. A row if a delivery from before a replay stands.
 pub(super) const STANDS: &str =
@@ -245,6 +245,7 @@ pub(super) fn insert_delivery(
         ended.map(|(_, detail)| detail),
         to_json(&delivery.warnings),
         by.part.map(|id| id.0),
+        delivery.planned.map(|digest| digest.0),
     ])?;
     Ok(())
 }

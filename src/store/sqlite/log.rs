@@ -144,7 +144,7 @@ pub(super) const CARRIED: &str = "SELECT seq FROM deliveries WHERE request_id = 
 /// ?1 list of sequence numbers. The deliveries of each message in order.
 pub(super) const DELIVERIES: &str = "
     SELECT d.seq, d.subscription, d.action, d.replay, d.is_superseded, d.state, d.reason, d.detail,
-           d.warnings, d.request_id, r.path, r.idempotency_key, r.next_attempt_at
+           d.warnings, d.request_id, r.path, r.idempotency_key, r.next_attempt_at, d.planned
     FROM json_each(?1) s CROSS JOIN deliveries d ON d.seq = s.value
         LEFT JOIN requests r ON r.id = d.request_id
     ORDER BY d.seq, d.replay, d.position";

@@ -132,9 +132,9 @@ fn reading(part: Part) -> Reading {
              WHERE m.seq > ?1 ORDER BY m.seq",
         ),
         Part::Deliveries => (
-            "nnnnnnntttttt",
+            "nnnnnnnttttttn",
             "SELECT d.id, n.new, d.replay, d.position, d.is_superseded, r.new, p.new, d.ended_at, d.state,
-                    d.subscription, d.action, d.reason, d.detail, d.warnings
+                    d.subscription, d.action, d.reason, d.detail, d.warnings, d.planned
              FROM deliveries d JOIN moved_messages n ON n.old = d.seq
                  LEFT JOIN moved_requests r ON r.old = d.request_id LEFT JOIN moved_requests p ON p.old = d.part_id
              WHERE d.id > ?1 ORDER BY d.id",

@@ -16,6 +16,7 @@ use crate::queue::{
     Class, ReplayAsk, ReplayPosition, ReplayState, Selection, Seq, Stage, event_name,
 };
 use crate::segment::{Digests, MessageHash};
+use crate::store::replay::{Found, Selected};
 use crate::store::tally::Counted;
 
 pub(super) const LAST_SEQ: &str = "SELECT value FROM meta WHERE name = 'last_seq'";
@@ -84,11 +85,12 @@ pub(super) const NUMBER: &str = "
     INSERT INTO replays (seq, number, first_seq, only_subscription) VALUES (?2,
         COALESCE((SELECT number FROM replays WHERE seq = ?1), 0) + 1,
         COALESCE((SELECT first_seq FROM replays WHERE seq = ?1), ?1), ?3)";
-/// ?1 seq, ?2 whether only what failed, ?3 the only subscription.
+/// ?1 seq, ?2 whether only what failed, ?3 the only subscription, ?4 list of those that alone are made again, or NULL.
 pub(super) const SUPERSEDE: &str = "
     UPDATE deliveries SET is_superseded = 1
     WHERE seq = ?1 AND is_superseded = 0 AND (?2 = 0 OR state = 'failed')
-      AND (?3 IS NULL OR subscription = ?3)";
+      AND (?3 IS NULL OR subscription = ?3)
+      AND (?4 IS NULL OR subscription IN (SELECT value FROM json_each(?4)))";
 /// ?1 old seq, ?2 new seq.
 pub(super) const MOVE_DELIVERIES: &str = "UPDATE deliveries SET seq = ?2 WHERE seq = ?1";
 
@@ -103,25 +105,6 @@ pub(super) const FAILED_THROUGH: &str = "
 pub(super) const REPLAYED_THROUGH: &str = "
     SELECT first_seq FROM replays WHERE first_seq > ?1 AND first_seq <= ?2
     ORDER BY first_seq LIMIT 1 OFFSET ?3 - 1";
-
-/// Messages that become pending in one transaction. Small, since it shares the writer with the senders.
-pub(super) const MESSAGES_MAX: usize = 200;
-
-/// Messages that are selected, and where to continue.
-pub(super) struct Found {
-    /// In the order of acceptance.
-    pub(super) messages: Vec<Selected>,
-    pub(super) until: Seq,
-    pub(super) next: Option<ReplayPosition>,
-}
-
-pub(super) struct Selected {
-    pub(super) seq: Seq,
-    /// Its position in the order of acceptance.
-    pub(super) accepted: Seq,
-    pub(super) payload_bytes: u64,
-    pub(super) is_replayable: bool,
-}
 
 pub(super) fn find(
     snapshot: &Connection,
@@ -309,6 +292,8 @@ pub(super) struct Requeue {
     /// Whether deliveries that did not fail stand.
     pub(super) failed_only: bool,
     pub(super) subscription: Option<String>,
+    /// The subscriptions that alone are made again, as JSON.
+    pub(super) again: Option<String>,
     pub(super) now: Timestamp,
 }
 
@@ -351,7 +336,7 @@ impl Requeue {
         // The payload goes first: it would be deleted with the old row.
         execute(MOVE_PAYLOAD, params![old, new])?;
         execute(NUMBER, params![old, new, self.subscription])?;
-        execute(SUPERSEDE, params![old, self.failed_only, self.subscription])?;
+        execute(SUPERSEDE, params![old, self.failed_only, self.subscription, self.again])?;
         execute(MOVE_DELIVERIES, params![old, new])?;
         execute(DELETE_REPLAY, params![old])?;
         execute(DELETE_MESSAGE, params![old])?;

@@ -14,7 +14,7 @@ use crate::queue::{
     Attempt, AttemptOutcome, Class, DeliveryRecord, DeliveryState, FrozenRequest, Head, Job,
     MessageRecord, Replay, RequestId, RequestRecord, Seq,
 };
-use crate::segment::{LaneKey, MessageType};
+use crate::segment::{LaneKey, MessageType, RequestDigest};
 pub(super) use crate::store::values::{count, duration_ms, from_ms, to_json, to_ms};
 
 /// The columns that [`message`] reads: of a message `m`, its replay `p` and the name `n` of its event.
@@ -144,6 +144,7 @@ pub(super) fn delivery(row: &Row<'_>) -> Result<(Seq, DeliveryRecord), Fault> {
         failure,
         not_needed,
         warnings: from_json(row.get(8)?, "deliveries")?,
+        planned: row.get::<_, Option<i64>>(13)?.map(RequestDigest),
         request: request_id.map(|id| RequestRecord {
             id: RequestId(id),
             endpoint: path.as_deref().and_then(Endpoint::from_path),

@@ -147,7 +147,8 @@ CREATE TABLE deliveries (
     action        TEXT NOT NULL,
     reason        TEXT,
     detail        TEXT,
-    warnings      TEXT                            -- JSON array; NULL when there are none
+    warnings      TEXT,                           -- JSON array; NULL when there are none
+    planned       INTEGER                         -- digest of the request that its subscription made; NULL: none
 );
 
 -- The deliveries of a message, in order; no position is taken twice.

@@ -85,6 +85,7 @@ impl Step for SetAside {
                 subscription: None,
                 action: None,
                 warnings: Vec::new(),
+                planned: None,
                 outcome: NewOutcome::Failed(failure.clone()),
             };
             let by = CarriedBy::default();

@@ -146,7 +146,7 @@ impl SqliteStore {
     }
 
     /// Makes messages of this size pending again, unless there is no room for more.
-    pub(super) async fn requeue(&self, requeue: Requeue, size: Size) -> Result<u64, Fault> {
+    pub(super) async fn make_pending(&self, requeue: Requeue, size: Size) -> Result<u64, Fault> {
         if matches!(self.space.now(), FreeSpace::VeryLow | FreeSpace::Exhausted) {
             return Err(Fault::NoSpace);
         }

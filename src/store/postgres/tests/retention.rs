@@ -216,6 +216,7 @@ async fn what_is_kept_can_be_replayed() {
         selection: all(ReplayState::Failed),
         position: None,
         is_dry_run: false,
+        choice: None,
         now: on(3, "01:00:00"),
     };
     assert_eq!(store.replay(&ask).await.unwrap().replayed, 1);
@@ -350,6 +351,7 @@ async fn a_replay_moves_a_message_whole_or_not_at_all() {
         selection: all(ReplayState::Delivered),
         position: None,
         is_dry_run: false,
+        choice: None,
         now: on(20, "00:00:00"),
     };
     let detach = async {

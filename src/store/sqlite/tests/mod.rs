@@ -15,7 +15,7 @@ use super::health::Next;
 use super::open::FileOptions;
 use super::options::SqliteOptions;
 use super::store::{LOOKUPS_MAX, SqliteStore};
-use super::{folder, log, open, replay};
+use super::{folder, log, open};
 use crate::queue::suite::*;
 use crate::queue::*;
 use crate::simulation::simulation;
@@ -232,9 +232,13 @@ async fn a_replay_that_fails_half_way_reports_its_progress() {
          BEGIN SELECT RAISE(ABORT, 'no'); END",
     );
     let selection = all(ReplayState::Unmatched);
-    let mut ask = ReplayAsk { selection, position: None, is_dry_run: false, now: at(1_000) };
+    let mut ask =
+        ReplayAsk { selection, position: None, is_dry_run: false, now: at(1_000), choice: None };
     let first = store.replay(&ask).await.unwrap();
-    assert_eq!((first.replayed, first.without_contents), (replay::MESSAGES_MAX as u64 - 1, 1));
+    assert_eq!(
+        (first.replayed, first.without_contents),
+        (crate::store::replay::MESSAGES_MAX as u64 - 1, 1)
+    );
     ask.position = first.next;
     assert_unavailable(store.replay(&ask).await);
     execute(&other, "DROP TRIGGER poison");

@@ -164,7 +164,7 @@ async fn delivered(store: &SqliteStore, count: usize) -> ReplayAsk {
         ..Default::default()
     };
     let selection = selection.selection(&store.digests()).unwrap();
-    ReplayAsk { selection, position: None, is_dry_run: false, now: at(1) }
+    ReplayAsk { selection, position: None, is_dry_run: false, now: at(1), choice: None }
 }
 
 #[tokio::test]

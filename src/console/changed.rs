@@ -1,0 +1,112 @@
+//! Replaying what a new mapping changes: of which messages the subscriptions in force make another request than was made.
+//!
+//! Each delivery keeps a digest of the request that its subscription made, so that this is known when the request itself is
+//! gone, was merged with others, or was not needed. A guard or a merge that changes a request later does not count.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use tokio::task::spawn_blocking;
+
+use super::state::Planners;
+use crate::destination::Destination;
+use crate::queue::{
+    Choice, Chosen, Contents, DeliveryState, Log, MessageRecord, ReplayState, Selection, Seq,
+    Unavailable,
+};
+use crate::segment::Digests;
+
+/// Messages whose contents are in memory at once.
+const READ_AT_ONCE: usize = 20;
+
+/// Chooses messages of which the subscriptions make another request than was made.
+#[derive(Clone)]
+pub struct Changed {
+    log: Arc<dyn Log>,
+    planners: Arc<HashMap<String, Arc<Destination>>>,
+}
+
+impl Changed {
+    /// Plans the messages with these subscriptions, by the name of their destination.
+    pub fn new(log: Arc<dyn Log>, planners: HashMap<String, Arc<Destination>>) -> Self {
+        Self { log, planners: Arc::new(planners) }
+    }
+
+    /// The same with the subscriptions in force.
+    pub(super) fn in_force(log: Arc<dyn Log>, planners: &Planners) -> Self {
+        let now = planners.iter().map(|(name, now)| (name.clone(), Arc::clone(&now.borrow())));
+        Self::new(log, now.collect())
+    }
+
+    /// The subscriptions that make another request of a message than they made, and those that take it now.
+    fn subscriptions(
+        &self,
+        selection: &Selection,
+        record: &MessageRecord,
+        contents: &Contents,
+        digests: &Digests,
+    ) -> Vec<String> {
+        let planner = self.planners.get(&record.destination);
+        let Some((planner, message)) = planner.zip(contents.message()) else { return Vec::new() };
+        let standing = || record.deliveries.iter().filter(|delivery| !delivery.is_superseded);
+        let only = selection.filter.subscription.as_deref();
+        let plan = planner.plan(&message);
+        let planned = plan.deliveries.iter().filter(|now| {
+            // One that would fail now is not worth a replay.
+            let Some(made_now) = now.digest(digests) else { return false };
+            if only.is_some_and(|only| only != now.subscription) {
+                return false;
+            }
+            let name = Some(now.subscription.as_str());
+            match standing().find(|before| before.subscription.as_deref() == name) {
+                // A replay of failures makes nothing again that was delivered.
+                Some(before)
+                    if selection.state == ReplayState::Failed
+                        && before.state != DeliveryState::Failed =>
+                {
+                    false
+                }
+                Some(before) => before.planned != Some(made_now),
+                None => true,
+            }
+        });
+        planned.map(|now| now.subscription.clone()).collect()
+    }
+}
+
+impl std::fmt::Debug for Changed {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.debug_struct("Changed").finish_non_exhaustive()
+    }
+}
+
+#[async_trait]
+impl Choice for Changed {
+    async fn choose(
+        &self,
+        selection: &Selection,
+        seqs: &[Seq],
+    ) -> Result<Vec<Chosen>, Unavailable> {
+        let mut chosen = Vec::new();
+        for seqs in seqs.chunks(READ_AT_ONCE) {
+            let records = self.log.messages(seqs).await?;
+            let contents = self.log.contents(seqs).await?;
+            let (changed, selection, digests) =
+                (self.clone(), selection.clone(), self.log.digests());
+            // Mappings compute.
+            let found = spawn_blocking(move || {
+                let of = |contents: &Contents| {
+                    let record = records.iter().find(|record| record.seq == contents.seq)?;
+                    let subscriptions =
+                        changed.subscriptions(&selection, record, contents, &digests);
+                    let is_changed = !subscriptions.is_empty();
+                    is_changed.then_some(Chosen { seq: record.seq, subscriptions })
+                };
+                contents.iter().filter_map(of).collect::<Vec<Chosen>>()
+            });
+            chosen.extend(found.await.map_err(|panicked| Unavailable(Box::new(panicked)))?);
+        }
+        Ok(chosen)
+    }
+}

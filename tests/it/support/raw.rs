@@ -66,7 +66,8 @@ impl RawLoops {
                 tokio::spawn(async move {
                     let mut stream = stream;
                     let Some(seen) = read(&mut stream).await else { return };
-                    let reply = if seen.path == "/api-key" {
+                    // The key is checked, and the names at Loops are read, beside what is delivered.
+                    let reply = if seen.method == "GET" {
                         RawReply::ok()
                     } else {
                         let reply = (script.lock().unwrap())(&seen);

@@ -160,6 +160,7 @@ async fn deliver(store: &dyn Store, lease: &Lease, part: &[(usize, Seq)], at: Ti
         attempt: Some(attempt),
         consequence: Consequence::Delivered,
         contact: None,
+        awaiting: None,
     };
     store.settle(lease, settlement).await.unwrap();
 }

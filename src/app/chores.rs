@@ -4,14 +4,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
-use metrics::gauge;
+use metrics::{counter, gauge};
 use metrics_exporter_prometheus::PrometheusHandle;
 use tracing::{debug, error, info, warn};
 
 use super::reload::Reloader;
 use super::report::Reporter;
 use crate::clock::SharedClock;
-use crate::queue::{Class, Housekeeping, Log, Receipts, Store, Unavailable, Work};
+use crate::queue::{Class, Housekeeping, Log, Receipts, Replays, Store, Unavailable, Work};
 use crate::telemetry;
 
 /// How long a process waits before it removes anything if its clock may be wrong, such as that of a machine that
@@ -27,6 +27,9 @@ const PURGE_EVERY: Duration = Duration::from_secs(60);
 
 /// How often to look for delivered deletions, to erase the contents of the people they were about.
 const ERASE_EVERY: Duration = Duration::from_secs(2);
+
+/// How often to look for events whose contacts exist now.
+const REVIVE_EVERY: Duration = Duration::from_secs(1);
 
 /// How often the process records that it is running.
 const CHECK_IN_EVERY: Duration = Duration::from_secs(5);
@@ -155,6 +158,19 @@ async fn count_open_erasures(
         gauge!(telemetry::ERASURES_PENDING, "destination" => name.clone()).set(count as f64);
     }
     Ok(())
+}
+
+/// Replays events that Loops refused because their contacts did not exist, once they do.
+pub(super) async fn revive(store: Arc<dyn Replays>, clock: SharedClock) {
+    let failed = "events whose contacts exist now cannot be replayed; trying again";
+    let step = || async {
+        let revived = store.revive(clock.now()).await?;
+        for destination in &revived {
+            counter!(telemetry::REVIVED, "destination" => destination.clone()).increment(1);
+        }
+        Ok(revived.len() as u64)
+    };
+    repeat(REVIVE_EVERY, failed, step).await;
 }
 
 /// Takes the steps of a chore again and again: after each wait, until a step finds nothing to do or fails, which is

@@ -223,6 +223,7 @@ impl App {
         chores.spawn(chores::check_in(self.store.clone(), Arc::clone(&self.clock), self.reporter));
         chores.spawn(chores::watch_clock(Arc::clone(&self.clock)));
         chores.spawn(chores::erase(self.store.clone(), Arc::clone(&self.clock), names.clone()));
+        chores.spawn(chores::revive(self.store.clone(), Arc::clone(&self.clock)));
         for forwarder in self.forwarders {
             chores.spawn(forwarder.run());
         }

@@ -17,6 +17,8 @@ use crate::segment::Value;
 
 /// How often the catalogue of a destination is read, in seconds.
 const CATALOGUE_REFRESH_S_DEFAULT: u32 = 900;
+/// The longest time, in seconds, for which an event may wait for its contact.
+const AWAIT_CONTACT_S_MAX: u32 = 7 * 24 * 60 * 60;
 
 /// The subscriptions of a destination, and their options, as they are written.
 #[derive(Debug, Default)]
@@ -40,6 +42,7 @@ pub(super) struct Written<'a> {
     pub(super) unknown_properties: Option<String>,
     pub(super) wrong_types: Option<String>,
     pub(super) erased_block_days: u16,
+    pub(super) await_contact_s: Option<u32>,
     /// False turns merging off for all subscriptions.
     pub(super) merge: bool,
 }
@@ -141,6 +144,13 @@ impl Planner {
             loader.report(written.place, "erased_block_days", problem, Stage::Compile);
         }
         options.contacts.erased_block_days = written.erased_block_days;
+        if let Some(seconds) = written.await_contact_s {
+            if seconds > AWAIT_CONTACT_S_MAX {
+                let problem = format!("must be {AWAIT_CONTACT_S_MAX} (a week) or less");
+                loader.report(written.place, "await_contact_s", problem, Stage::Compile);
+            }
+            options.contacts.await_contact = Duration::from_secs(u64::from(seconds));
+        }
         let is_default = written.inline.is_empty() && written.files.is_empty();
         let mut subscriptions =
             if is_default { Destination::default_subscriptions() } else { Vec::new() };

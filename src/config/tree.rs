@@ -228,6 +228,7 @@ pub(super) struct DestinationTree {
     pub(super) skip_unchanged: Option<String>,
     pub(super) skip_unchanged_ttl_h: Option<u32>,
     pub(super) stale: Option<String>,
+    pub(super) await_contact_s: Option<u32>,
     pub(super) identity: Option<String>,
     pub(super) catalogue_refresh_s: Option<u32>,
     pub(super) unknown_properties: Option<String>,

@@ -15,8 +15,17 @@ use super::verdict::{Due, Tried, Verdict};
 use crate::action::{ActionKind, Endpoint};
 use crate::crash;
 use crate::loops::{Call, Reply, Slot};
-use crate::queue::{Attempt, Consequence, ContactChange, Lease, RequestId, Settlement, WorkError};
+use crate::queue::{
+    Attempt, Awaiting, Consequence, ContactChange, FailureReason, Lease, RequestId, Settlement,
+    WorkError,
+};
 use crate::telemetry;
+
+/// What the outcome of a request says besides its own end.
+struct Learning {
+    contact: Option<ContactChange>,
+    awaiting: Option<Awaiting>,
+}
 
 impl Stepper {
     /// Sends a request once, and records the outcome. If the lease becomes doubtful, sending is given up, since another
@@ -42,7 +51,7 @@ impl Stepper {
             () = held.doubt() => return Err(WorkError::Fenced),
         };
         let facts = self.contact_facts(request.endpoint, &load.body);
-        let happened_at = load.happened_at;
+        let (happened_at, is_replay) = (load.happened_at, load.is_replay);
         // Recording the outcome may take long, if the store fails.
         drop(load);
         crash::point("send.after");
@@ -61,9 +70,12 @@ impl Stepper {
         self.report(due, &tried);
         crash::point("settle.before");
         let next = verdict.next;
+        let has_address = facts.as_ref().is_some_and(Facts::has_address);
+        let awaiting = self.awaiting(due, &tried, &verdict, has_address, is_replay);
         let contact =
             facts.and_then(|facts| self.contact_change(due, &tried, &verdict, facts, happened_at));
-        self.conclude(&held.lease, due, Some(record(&tried)), verdict, contact).await?;
+        let learned = Learning { contact, awaiting };
+        self.conclude(&held.lease, due, Some(record(&tried)), verdict, learned).await?;
         crash::point("settle.after");
         Ok(StepEnd { next, proves_key: disposition.proves_key() })
     }
@@ -106,6 +118,38 @@ impl Stepper {
         }
     }
 
+    /// How an attempt bears on events whose contacts do not exist. Loops' words for it are not part of its contract, so
+    /// it is recognized by the shape of the request and the status; each message waits once.
+    fn awaiting(
+        &self,
+        due: Due<'_>,
+        tried: &Tried<'_>,
+        verdict: &Verdict,
+        has_address: bool,
+        is_replay: bool,
+    ) -> Option<Awaiting> {
+        let wait = self.destination.borrow().contact_options().await_contact;
+        if wait.is_zero() {
+            return None;
+        }
+        let (lane, is_event) = (due.lane, due.request.endpoint == Endpoint::SendEvent);
+        let status = tried.reply.result.as_ref().ok().map(|answer| answer.status);
+        match &verdict.consequence {
+            Consequence::Failed(failure)
+                if failure.reason == FailureReason::Refused
+                    && status == Some(400)
+                    && is_event
+                    && !has_address
+                    && !is_replay =>
+            {
+                let until = self.clock.now().checked_add(wait).unwrap_or(Timestamp::MAX);
+                Some(Awaiting::Begins { lane, until })
+            }
+            Consequence::Delivered if has_address => Some(Awaiting::Ends { lane }),
+            _ => None,
+        }
+    }
+
     /// Records that the first attempt at an event is about to begin. If this process ends before the outcome is recorded,
     /// the next one knows since when Loops may have the event. Not needed if this step froze the event: freezing records
     /// it too.
@@ -113,7 +157,17 @@ impl Stepper {
         let consequence = Consequence::Begin;
         let now = self.clock.now();
         self.queue
-            .settle(lease, Settlement { request, now, attempt: None, consequence, contact: None })
+            .settle(
+                lease,
+                Settlement {
+                    request,
+                    now,
+                    attempt: None,
+                    consequence,
+                    contact: None,
+                    awaiting: None,
+                },
+            )
             .await
     }
 
@@ -146,7 +200,8 @@ impl Stepper {
             "given up"
         );
         let next = verdict.next;
-        self.conclude(lease, due, None, verdict, contact).await?;
+        let learned = Learning { contact, awaiting: None };
+        self.conclude(lease, due, None, verdict, learned).await?;
         Ok(next.into())
     }
 
@@ -158,7 +213,7 @@ impl Stepper {
         due: Due<'_>,
         attempt: Option<Attempt>,
         verdict: Verdict,
-        contact: Option<ContactChange>,
+        Learning { contact, awaiting }: Learning,
     ) -> Result<(), WorkError> {
         let ended = verdict.ended();
         let settlement = Settlement {
@@ -167,6 +222,7 @@ impl Stepper {
             attempt,
             consequence: verdict.consequence,
             contact,
+            awaiting,
         };
         self.record(due.seq, || self.queue.settle(lease, settlement.clone())).await?;
         if let Some(ended) = ended {

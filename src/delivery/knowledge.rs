@@ -32,6 +32,8 @@ pub(super) struct Facts {
     is_upsert: bool,
     /// Its properties, among them `userId` and the address, so that there is at least one.
     values: Vec<(PropertyName, PropertyValue)>,
+    /// Whether it has an address, by which Loops creates a contact.
+    has_address: bool,
     /// Whether it changes what others may change, too: mailing lists and the subscription.
     may_resubscribe: bool,
 }
@@ -66,6 +68,7 @@ impl FactsMaker<'_> {
             key,
             email,
             is_upsert: endpoint == Endpoint::UpdateContact,
+            has_address: body.get("email").and_then(Value::as_str).is_some(),
             values: Vec::new(),
             may_resubscribe: false,
         };
@@ -103,6 +106,11 @@ fn list_property(list: &str) -> String {
 }
 
 impl Facts {
+    /// Whether Loops needs no contact to exist, since it creates the one that it is about.
+    pub(super) fn has_address(&self) -> bool {
+        self.has_address
+    }
+
     /// What is learned once Loops has accepted the request.
     pub(super) fn learn(
         self,

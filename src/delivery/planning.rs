@@ -96,6 +96,7 @@ impl Stepper {
         for guard in Guard::ALL {
             counter!(telemetry::GUARDED, &guard_labels(&self.name, guard)).increment(0);
         }
+        counter!(telemetry::REVIVED, "destination" => self.name.clone()).increment(0);
     }
 
     /// Plans a message, together with the neighbours behind it that can be merged without loss. `None`: the message must

@@ -63,6 +63,8 @@ pub(super) struct Load {
     pub(super) body: Bytes,
     /// When its message happened, if that matters for what is learned of its contact.
     pub(super) happened_at: Timestamp,
+    /// Whether its message is replayed.
+    pub(super) is_replay: bool,
     pub(super) _place: Option<Place>,
 }
 
@@ -182,7 +184,9 @@ impl Stepper {
         let Some(mut request) = requests.into_iter().next() else {
             return Ok(Next::Finish.into());
         };
-        let load = Load { body: std::mem::take(&mut request.body), happened_at, _place: place };
+        let is_replay = job.replay.number > 0;
+        let body = std::mem::take(&mut request.body);
+        let load = Load { body, happened_at, is_replay, _place: place };
         let due = Due {
             request: &request,
             seq,

@@ -66,6 +66,8 @@ pub struct ContactOptions {
     pub stale: Stale,
     /// For how many days nothing is sent of people who were erased; 0: they may come back at once.
     pub erased_block_days: u16,
+    /// How long an event that Loops refused because its contact does not exist waits for that contact; zero: it does not.
+    pub await_contact: Duration,
 }
 
 /// Gives each variant its word in the configuration.
@@ -176,6 +178,7 @@ impl Default for ContactOptions {
             identity: IdentityGuard::default(),
             stale: Stale::default(),
             erased_block_days: 0,
+            await_contact: Duration::from_secs(60 * 60),
         }
     }
 }

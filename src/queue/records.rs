@@ -5,7 +5,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use jiff::Timestamp;
 
-use super::{ContactChange, ContactClaim, MessageState, ProcessStatus, Replay};
+use super::{Awaiting, ContactChange, ContactClaim, MessageState, ProcessStatus, Replay};
 use crate::action::{ActionKind, Endpoint, Unmatched, UnmatchedReason};
 use crate::segment::{LaneKey, Message, MessageHash, MessageType, PersonDigest};
 use crate::segment::{RequestDigest, decode::decode};
@@ -454,6 +454,8 @@ pub struct Settlement {
     pub consequence: Consequence,
     /// What it changes about what is known of the contact; `None`: nothing.
     pub contact: Option<ContactChange>,
+    /// How it bears on events that wait for their contact; `None`: not at all.
+    pub awaiting: Option<Awaiting>,
 }
 
 /// A message to set aside.

@@ -3,13 +3,14 @@
 use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
 
 use super::{FailureReason, Filter, Seq, Unavailable};
-use crate::segment::{Digests, MessageType};
+use crate::segment::{Digests, LaneKey, MessageType};
 
 /// The most message ids that one replay may name.
 pub const REPLAY_IDS_MAX: usize = 500;
@@ -29,6 +30,35 @@ pub trait Replays: Send + Sync {
     /// [`ActionKind::DeleteContact`](crate::action::ActionKind) was delivered and which was accepted later,
     /// or is that message itself, whatever its type; or a `delete` message that is still pending.
     async fn replay(&self, ask: &ReplayAsk) -> Result<ReplayChunk, Unavailable>;
+
+    /// Replays a bounded number of the failed events whose contact has appeared since ([`Awaiting`]), each for the
+    /// subscription under which it failed and as urgently as an event. Returns their destinations, one for each; none
+    /// means that nothing is left to do for now.
+    async fn revive(&self, now: Timestamp) -> Result<Vec<String>, Unavailable>;
+}
+
+/// What is appended to the detail of the failure of an event that is replayed by itself.
+pub(crate) const REVIVED: &str = "; sent again by itself, since its contact was created afterwards";
+
+/// How long an event is remembered beyond the time until which it waits for its contact: its message may have another
+/// delivery that is pending.
+pub(crate) const AWAITING_KEPT: Duration = Duration::from_secs(24 * 60 * 60);
+
+/// How a request bears on events that Loops refused because their contact did not exist.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Awaiting {
+    /// It is such an event: it is replayed if a request of its lane creates the contact until this time.
+    Begins {
+        /// The lane of its message.
+        lane: LaneKey,
+        /// Until when.
+        until: Timestamp,
+    },
+    /// It may have created the contact that events of this lane wait for.
+    Ends {
+        /// The lane of its message.
+        lane: LaneKey,
+    },
 }
 
 /// Decides which of the selected messages are replayed, and for which subscriptions.

@@ -324,6 +324,10 @@ impl Replays for FlakyStore {
     async fn replay(&self, ask: &ReplayAsk) -> Result<ReplayChunk, Unavailable> {
         self.call("replay", Access::Write, self.inner.replay(ask)).await
     }
+
+    async fn revive(&self, now: Timestamp) -> Result<Vec<String>, Unavailable> {
+        self.call("revive", Access::Write, self.inner.revive(now)).await
+    }
 }
 
 #[async_trait]

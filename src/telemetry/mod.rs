@@ -33,6 +33,8 @@ pub const CONNECTIONS_CUT: &str = "segment_loops_connections_cut_total";
 pub const UNMATCHED: &str = "segment_loops_unmatched_total";
 /// Deliveries in which a guard left something out, or that it kept from being sent, by `destination` and `guard`.
 pub const GUARDED: &str = "segment_loops_guarded_total";
+/// Failed events that were replayed by themselves, by `destination`.
+pub const REVIVED: &str = "segment_loops_revived_total";
 /// Counter of requests that were not needed, by destination and how they were saved.
 pub const REQUESTS_SAVED: &str = "segment_loops_requests_saved_total";
 /// Age of what is known of the properties, lists and events at Loops, in seconds, by `destination`.
@@ -191,6 +193,10 @@ fn describe() {
     describe_gauge!(
         CATALOGUE_AGE,
         "Age of what is known of the properties, lists and events at Loops"
+    );
+    describe_counter!(
+        REVIVED,
+        "Failed events that were replayed by themselves, since their contacts were created afterwards"
     );
     describe_counter!(DELIVERIES, "Deliveries that ended");
     describe_counter!(LOOPS_REQUESTS, "Requests made to Loops; status 0: no answer");

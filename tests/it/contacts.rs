@@ -155,17 +155,16 @@ contactProperties = { plan = { "@path" = "$.properties.plan" } }
 #[tokio::test]
 async fn observing_sends_everything_and_counts() {
     let mut loops = ScriptedLoops::willing().await;
-    for (skip_unchanged, would) in [("observe", Some("2")), ("off", None)] {
+    for (skip_unchanged, would) in [("observe", 2), ("off", 0)] {
         let service = setup(&loops.base_url, skip_unchanged).start();
         for id in ["a", "b", "c"] {
             identify(&service, id, json!({"plan": "pro"})).await;
         }
         assert_eq!(paths(&mut loops).len(), 3, "{skip_unchanged}");
         let saved = saved(&service).await;
-        assert_eq!(saved.get("unchanged_would").map(String::as_str), would);
+        assert_eq!(saved["unchanged_would"], would.to_string());
         let now = service.request(reqwest::Method::GET, "/api/status").bearer_auth(ADMIN_TOKEN);
         let day = Service::answer(now).await.body["funnel"][1].clone();
-        let would: u64 = would.map_or(0, |count| count.parse().unwrap());
         assert_eq!(day["requests"], 3, "{day}");
         assert_eq!(day["requestsSaved"]["unchanged_would"].as_u64().unwrap_or(0), would);
     }
@@ -242,4 +241,61 @@ async fn an_identify_that_arrives_late_overwrites_nothing_newer() {
         end(&service, id, at(hour, json!({"plan": id}))).await;
         assert_eq!(loops.next().await.body["plan"], id);
     }
+}
+
+/// What Loops answers as long as it has no contact for an event without an address.
+fn unknown_contact(seen: &Seen, known: &mut bool) -> Reply {
+    *known |= seen.body.get("email").is_some();
+    match seen.path == "/events/send" && !*known {
+        true => Reply::status(400),
+        false => Reply::ok(),
+    }
+}
+
+#[tokio::test]
+async fn an_event_that_came_before_its_contact_is_sent_again_once_by_itself() {
+    let known = std::sync::Mutex::new(false);
+    let script = move |seen: &Seen| unknown_contact(seen, &mut known.lock().unwrap());
+    let mut loops = ScriptedLoops::start(script).await;
+    let service = Setup::with_loops(&loops.base_url).start();
+    let track = json!({"type": "track", "userId": "u1", "event": "Signed Up"});
+    assert_eq!(end(&service, "early", track).await["state"], "failed");
+    // Another event without an address changes nothing.
+    let other = json!({"type": "track", "userId": "u2", "event": "Signed Up"});
+    assert_eq!(end(&service, "other", other).await["state"], "failed");
+    identify(&service, "identify", json!({"email": format!("ada@{EMAIL_DOMAIN}")})).await;
+    let message = service.message("early", |found| found["state"] == "delivered").await;
+    assert_eq!(
+        (&message["replay"], message["deliveries"].as_array().unwrap().len()),
+        (&json!(1), 2)
+    );
+    let refused = &message["deliveries"][0];
+    assert_eq!((&refused["state"], &refused["superseded"]), (&json!("failed"), &json!(true)));
+    assert!(refused["detail"].as_str().unwrap().contains("sent again by itself"), "{refused}");
+    let paths = paths(&mut loops);
+    assert_eq!(paths, ["/events/send", "/events/send", "/contacts/update", "/events/send"]);
+    let other = service.message("other", |_| true).await;
+    assert_eq!((&other["state"], &other["replay"]), (&json!("failed"), &json!(0)));
+    let metrics = reqwest::get(format!("{}/metrics", service.base_url)).await.unwrap();
+    let metrics = metrics.text().await.unwrap();
+    assert!(
+        metrics.contains("segment_loops_revived_total{destination=\"default\"} 1"),
+        "{metrics}"
+    );
+}
+
+#[tokio::test]
+async fn an_event_does_not_wait_for_its_contact_if_that_is_turned_off() {
+    let known = std::sync::Mutex::new(false);
+    let script = move |seen: &Seen| unknown_contact(seen, &mut known.lock().unwrap());
+    let mut loops = ScriptedLoops::start(script).await;
+    let key = "SEGMENT_LOOPS__DESTINATIONS__DEFAULT__AWAIT_CONTACT_S";
+    let service = Setup::with_loops(&loops.base_url).env(key, "0").start();
+    let track = json!({"type": "track", "userId": "u1", "event": "Signed Up"});
+    end(&service, "early", track).await;
+    for id in ["a", "b"] {
+        identify(&service, id, json!({"email": format!("{id}@{EMAIL_DOMAIN}")})).await;
+    }
+    assert_eq!(service.message("early", |_| true).await["state"], "failed");
+    assert_eq!(paths(&mut loops), ["/events/send", "/contacts/update", "/contacts/update"]);
 }

@@ -181,6 +181,7 @@ impl Check<'_> {
             unknown_properties: tree.unknown_properties,
             wrong_types: tree.wrong_types,
             erased_block_days: tree.erased_block_days.unwrap_or_default(),
+            await_contact_s: tree.await_contact_s,
             merge: tree.merge.unwrap_or(true),
         };
         Planner::load(written).map_err(|problems| self.report_all(problems)).ok()

@@ -164,7 +164,14 @@ pub(crate) fn settlement(
     };
     let attempt = attempt(number, outcome);
     let now = attempt.started_at + attempt.duration;
-    Settlement { request: request.id, now, attempt: Some(attempt), consequence, contact: None }
+    Settlement {
+        request: request.id,
+        now,
+        attempt: Some(attempt),
+        consequence,
+        contact: None,
+        awaiting: None,
+    }
 }
 
 /// Accepts one message; returns its sequence number.

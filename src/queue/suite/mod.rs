@@ -151,6 +151,8 @@ macro_rules! store_suite {
             erases_once_a_partly_failed_deletion_is_done,
             erases_a_bounded_number_per_call,
             does_not_replay_a_person_being_deleted,
+            an_event_is_revived_once_its_contact_appears,
+            what_a_person_replays_is_not_revived_too,
             replays_nothing_from_before_a_deletion_whatever_its_type,
             a_deletion_overtakes_a_replay,
             erases_once_a_half_delivered_deletion_is_set_aside,

@@ -9,9 +9,10 @@ use async_trait::async_trait;
 
 use super::*;
 use crate::queue::{
-    Choice, Chosen, DeliveryState, MessageRecord, PendingAsk, ReplayAsk, ReplayPosition,
-    ReplayState, Selection, Unavailable,
+    Awaiting, Choice, Chosen, Class, DeliveryState, MessageRecord, MessageState, PendingAsk,
+    ReplayAsk, ReplayPosition, ReplayState, Selection, Settlement, Unavailable,
 };
+use crate::segment::LaneKey;
 
 /// The digests of the installation that the suite opens its stores with.
 fn digests() -> Digests {
@@ -429,4 +430,57 @@ pub(crate) async fn counts_messages_without_contents(store: &dyn Store) {
     assert_eq!(pending_ids(store).await, ["b"]);
     let shown = record(store, "a").await;
     assert!(shown.is_done && shown.deliveries[0].state == DeliveryState::Failed);
+}
+
+/// Settles the request of a message of this lane; returns the number of the message.
+async fn settle_awaiting(
+    store: &dyn Store,
+    id: &str,
+    lane: LaneKey,
+    consequence: Consequence,
+    awaiting: Option<Awaiting>,
+) -> Seq {
+    let lease = lease(store).await;
+    let seq = put(store, NewMessage { lane, ..message(id) }).await;
+    let plan = plan(vec![delivery("event", Ok(request(0)))]);
+    let frozen = store.freeze_one(&lease, seq, plan).await.unwrap();
+    let settlement = Settlement { awaiting, ..settlement(&frozen[0], 1, consequence) };
+    store.settle(&lease, settlement).await.unwrap();
+    seq
+}
+
+pub(crate) async fn an_event_is_revived_once_its_contact_appears(store: &dyn Store) {
+    let (ada, bob) = (LaneKey::from(user("ada")), LaneKey::from(user("bob")));
+    let begins = |lane, until| Some(Awaiting::Begins { lane, until: at(until) });
+    let refused = || Consequence::Failed(failure());
+    for (id, lane, until) in [("event", ada, 100), ("late", ada, 10), ("other", bob, 100)] {
+        settle_awaiting(store, id, lane, refused(), begins(lane, until)).await;
+    }
+    assert_eq!(store.revive(at(20)).await.unwrap(), [""; 0], "there is no contact");
+    let ends = Some(Awaiting::Ends { lane: ada });
+    settle_awaiting(store, "upsert", ada, Consequence::Delivered, ends).await;
+    assert_eq!(store.revive(at(20)).await.unwrap(), [DESTINATION]);
+    assert_eq!(store.revive(at(20)).await.unwrap(), [""; 0], "once");
+    let revived = record(store, "event").await;
+    assert_eq!((revived.state(), revived.replay), (MessageState::Pending, 1));
+    // A person waits for it.
+    assert_eq!(revived.class, Class::Event);
+    let [refused] = &revived.deliveries[..] else { panic!("{revived:?}") };
+    assert!(refused.is_superseded);
+    let detail = &refused.failure.as_ref().unwrap().detail;
+    assert!(detail.ends_with("; sent again by itself, since its contact was created afterwards"));
+    for id in ["late", "other"] {
+        assert_eq!(record(store, id).await.state(), MessageState::Failed, "{id}");
+    }
+}
+
+pub(crate) async fn what_a_person_replays_is_not_revived_too(store: &dyn Store) {
+    let ada = LaneKey::from(user("ada"));
+    let begins = Some(Awaiting::Begins { lane: ada, until: at(100) });
+    settle_awaiting(store, "event", ada, Consequence::Failed(failure()), begins).await;
+    let selection = Selection { message_ids: vec!["event".into()], ..Selection::default() };
+    assert_eq!(replay(store, selection, false).await.0, 1);
+    let ends = Some(Awaiting::Ends { lane: ada });
+    settle_awaiting(store, "upsert", ada, Consequence::Delivered, ends).await;
+    assert_eq!(store.revive(at(20)).await.unwrap(), [""; 0]);
 }

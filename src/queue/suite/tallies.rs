@@ -227,6 +227,7 @@ pub(crate) async fn counts_a_repeated_step_once(store: &dyn Store) {
                 attempt,
                 consequence: with,
                 contact: None,
+                awaiting: None,
             };
             store.settle(&lease, settlement).await.unwrap();
         }

@@ -9,7 +9,9 @@ use super::connection::{Connection, Connections};
 use super::params::{Array, params};
 use super::replay::LOCK_DONE;
 use super::rows::{get, to_ms};
-use super::{Fault, contacts, contents, feedback, numbers, opt_outs, partitions, receipts};
+use super::{
+    Fault, awaiting, contacts, contents, feedback, numbers, opt_outs, partitions, receipts,
+};
 use crate::queue::ErasedRows;
 
 /// $1 behind this one. The first deletion whose erasure is open, and how far that has come.
@@ -114,6 +116,8 @@ impl Deletion {
         erased.opt_outs =
             transaction.execute(opt_outs::OF_PERSON, params![self.lane, self.destination]).await?;
         rows += erased.contacts + erased.opt_outs;
+        rows +=
+            transaction.execute(awaiting::OF_PERSON, params![self.lane, self.destination]).await?;
         let done = transaction.query(LOCK_DONE, params![seqs]).await?;
         let done: Array<i64> = done.iter().map(|row| get(row, 0)).collect::<Result<_, _>>()?;
         let erasable = params![done, self.lane, self.destination];

@@ -11,6 +11,7 @@
 
 mod accept;
 mod audit;
+mod awaiting;
 mod catalogue;
 mod connection;
 mod contacts;

@@ -21,8 +21,10 @@ use super::params::{Array, params};
 use super::partitions::{self, Day};
 use super::replay::LOCK_DONE;
 use super::rows::{duration_ms, get};
-use super::{Fault, Retention, contacts, contents, erase, feedback, lease, numbers, receipts};
-use crate::queue::{FORWARD_KEPT, RECEIPTS_KEPT, TallyStep};
+use super::{
+    Fault, Retention, awaiting, contacts, contents, erase, feedback, lease, numbers, receipts,
+};
+use crate::queue::{AWAITING_KEPT, FORWARD_KEPT, RECEIPTS_KEPT, TallyStep};
 use crate::store::contacts::first_kept_day;
 
 /// $1 first number of the day, $2 the one behind its last, $3 past at, $4 ahead from. Whether no message of the day waits or
@@ -415,6 +417,7 @@ impl Purge<'_> {
             (feedback::PAST, records),
             (feedback::PAST_FORWARDS, FORWARD_KEPT),
             (receipts::PAST, RECEIPTS_KEPT),
+            (awaiting::PAST, AWAITING_KEPT),
         ] {
             let past = self.before(kept);
             rows += transaction.execute(text, params![past, ROWS_MAX]).await?;

@@ -16,13 +16,14 @@ use super::numbers::{self, Stream};
 use super::params::{Array, Param, params};
 use super::rows::{get, to_ms};
 use super::statement::{Order, Statement, Value, of_persons};
-use super::{Fault, PostgresStore, Time, list, partitions, tally};
+use super::{Fault, PostgresStore, Time, awaiting, list, partitions, tally};
 use crate::queue::{
-    Class, MessageState, ReplayAsk, ReplayChunk, ReplayPosition, ReplayState, Replays, Selection,
-    Seq, Stage, Unavailable,
+    Class, MessageState, REVIVED, ReplayAsk, ReplayChunk, ReplayPosition, ReplayState, Replays,
+    Selection, Seq, Stage, Unavailable,
 };
 use crate::segment::Digests;
-use crate::store::replay::{self, Found, Part, Selected};
+use crate::store::backlog::Size;
+use crate::store::replay::{self, Found, MESSAGES_MAX, Part, Selected};
 use crate::store::tally::{Counted, Tallies};
 
 /// Nobody gives a number meanwhile, and those that were given are seen.
@@ -100,7 +101,7 @@ const MOVE_MESSAGES: &str = "
     SELECT u.new, m.message_hash, m.lane, m.anonymous, m.email, m.received_at, m.payload_bytes, $3, m.kind,
            m.source, m.destination, m.message_id, m.event, m.warnings
     FROM @messages m JOIN unnest($1, $2) u (old, new) ON u.old = m.seq WHERE m.seq = ANY($1)";
-/// $1 old seqs, $2 new seqs, $3 class. Bulk, whatever it was: a replay must not delay messages that a person waits for.
+/// $1 old seqs, $2 new seqs, $3 class.
 const MAKE_PENDING: &str = "
     INSERT INTO @pending (seq, lane, received_at, payload_bytes, class, source, destination, is_deletion)
     SELECT u.new, m.lane, m.received_at, m.payload_bytes, $3, m.source, m.destination, m.kind = 'delete'
@@ -112,19 +113,19 @@ const NUMBER: &str = "
     SELECT u.new, COALESCE(b.number, 0) + 1, COALESCE(b.first_seq, u.old), $3
     FROM unnest($1, $2) u (old, new) LEFT JOIN before b ON b.seq = u.old";
 /// $1 old seqs, $2 new seqs, $3 whether only what failed is superseded, $4 the only subscription, $5 those that alone are made
-/// again, or NULL. Returns their requests.
+/// again, or NULL, $6 what is appended to the details of what is superseded. Returns their requests.
 const MOVE_DELIVERIES: &str = "
     WITH before AS (
         DELETE FROM @deliveries WHERE seq = ANY($1)
         RETURNING seq, replay, position, is_superseded, request_id, part_id, ended_at, state, subscription, action,
-                  reason, detail, warnings, planned)
+                  reason, detail, warnings, planned,
+                  NOT is_superseded AND (NOT $3 OR state = 'failed') AND ($4 IS NULL OR subscription = $4)
+                  AND ($5 IS NULL OR subscription = ANY($5)) AS is_repeated)
     INSERT INTO @deliveries (seq, replay, position, is_superseded, request_id, part_id, ended_at, state, subscription,
                              action, reason, detail, warnings, planned)
     SELECT u.new, b.replay, b.position,
-           b.is_superseded OR (NOT $3 OR b.state = 'failed') AND ($4 IS NULL OR b.subscription = $4)
-               AND ($5 IS NULL OR b.subscription = ANY($5)),
-           b.request_id, b.part_id, b.ended_at, b.state, b.subscription, b.action, b.reason, b.detail, b.warnings,
-           b.planned
+           b.is_superseded OR b.is_repeated, b.request_id, b.part_id, b.ended_at, b.state, b.subscription, b.action,
+           b.reason, CASE WHEN b.is_repeated THEN b.detail || $6 ELSE b.detail END, b.warnings, b.planned
     FROM before b JOIN unnest($1, $2) u (old, new) ON u.old = b.seq
     RETURNING request_id";
 /// $1 old seqs, $2 new seqs, $3 ids. What the requests carry moved.
@@ -159,19 +160,51 @@ impl Replays for PostgresStore {
         connection.give_back();
         replay::replay(self, ask, found).await
     }
+
+    async fn revive(&self, now: Timestamp) -> Result<Vec<String>, Unavailable> {
+        let connection = self.lookups.get().await?;
+        let due = awaiting::due(&connection, MESSAGES_MAX).await?;
+        connection.give_back();
+        let mut revived = Vec::new();
+        for due in due {
+            let requeue = Requeue {
+                seqs: Array(vec![due.seq]),
+                failed_only: true,
+                subscription: Some(&due.subscription),
+                again: None,
+                is_revival: true,
+                now,
+                time: self.time,
+            };
+            let size = Size { messages: 1, bytes: due.payload_bytes };
+            if self.make_pending(requeue, size).await? > 0 {
+                revived.push(due.destination);
+            }
+        }
+        Ok(revived)
+    }
 }
 
 impl replay::Requeue for PostgresStore {
     async fn requeue(&self, ask: &ReplayAsk, part: Part) -> Result<u64, Unavailable> {
-        let _admitted = self.backlog.admit(part.size(), &self.readers).await?.ok_or(Fault::Full)?;
+        let size = part.size();
         let requeue = Requeue {
             seqs: part.seqs.iter().map(|seq| seq.0).collect(),
             failed_only: ask.selection.state == ReplayState::Failed,
             subscription: ask.selection.filter.subscription.as_deref(),
             again: part.again,
+            is_revival: false,
             now: ask.now,
             time: self.time,
         };
+        Ok(self.make_pending(requeue, size).await?)
+    }
+}
+
+impl PostgresStore {
+    /// Makes messages pending again, as soon as the backlog has room.
+    async fn make_pending(&self, requeue: Requeue<'_>, size: Size) -> Result<u64, Fault> {
+        let _admitted = self.backlog.admit(size, &self.readers).await?.ok_or(Fault::Full)?;
         let replayed = requeue.run(&self.lookups).await?;
         if replayed > 0 {
             // Replays are never urgent: another process finds them by itself.
@@ -321,6 +354,8 @@ struct Requeue<'a> {
     subscription: Option<&'a str>,
     /// The subscriptions that alone are made again.
     again: Option<Vec<String>>,
+    /// Whether they are replayed by themselves, since their contacts have appeared.
+    is_revival: bool,
     now: Timestamp,
     time: Time,
 }
@@ -368,6 +403,7 @@ impl Requeue<'_> {
         }
         let locked = transaction.query(LOCK_DONE, params![self.seqs]).await?;
         let locked: Array<i64> = locked.iter().map(|row| get(row, 0)).collect::<Result<_, _>>()?;
+        transaction.execute(awaiting::END, params![self.seqs]).await?;
         let (mut old, mut new) = (Array(Vec::new()), Array(Vec::new()));
         let mut tallies = Tallies::default();
         for row in transaction.query(STILL_REPLAYABLE, params![locked]).await? {
@@ -401,7 +437,9 @@ impl Requeue<'_> {
         old: &Array<i64>,
         new: &Array<i64>,
     ) -> Result<(), Fault> {
-        let class = i16::try_from(Class::Bulk.code()).unwrap_or(i16::MAX);
+        // Bulk, whatever it was: a replay must not delay messages that a person waits for.
+        let class = if self.is_revival { Class::Event } else { Class::Bulk };
+        let class = i16::try_from(class.code()).unwrap_or(i16::MAX);
         let count = old.0.len() as u64;
         // The purge may detach the partition of a message between two statements. It then waits for this transaction
         // before it detaches the day's next table, so only one table can be gone, and the order of the tables in
@@ -416,7 +454,8 @@ impl Requeue<'_> {
             }
         }
         transaction.execute(NUMBER, params![*old, *new, self.subscription]).await?;
-        let params = params![*old, *new, self.failed_only, self.subscription, self.again];
+        let note = if self.is_revival { REVIVED } else { "" };
+        let params = params![*old, *new, self.failed_only, self.subscription, self.again, note];
         let moved = transaction.query(MOVE_DELIVERIES, params).await?;
         let mut requests = Array(Vec::new());
         for row in &moved {

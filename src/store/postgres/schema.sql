@@ -230,6 +230,21 @@ CREATE TABLE @replays (
 -- The order of acceptance of messages that were replayed.
 CREATE INDEX replays_first_seq ON @replays (first_seq);
 
+-- Events that Loops refused and that are replayed if their contact appears.
+CREATE TABLE @awaiting (
+    seq          bigint NOT NULL,                 -- of the message
+    lane         bigint NOT NULL,
+    until        bigint NOT NULL,
+    is_due       boolean NOT NULL DEFAULT false,  -- the contact has appeared
+    subscription text NOT NULL,
+    destination  text NOT NULL,
+    PRIMARY KEY (seq, subscription)
+);
+
+CREATE INDEX awaiting_lane ON @awaiting (lane, destination);
+CREATE INDEX awaiting_due ON @awaiting (seq) WHERE is_due;
+CREATE INDEX awaiting_until ON @awaiting (until);
+
 -- Deletions that were delivered. What was accepted up to such a deletion is not replayed.
 CREATE TABLE @deletions (
     seq         bigint PRIMARY KEY,

@@ -11,7 +11,7 @@ use super::lease::{Fenced, is_in_force};
 use super::params::{Array, params, text};
 use super::rows::{duration_ms, get, to_ms};
 use super::steps::{Effects, Step};
-use super::{Fault, contacts, receipts};
+use super::{Fault, awaiting, contacts, receipts};
 use crate::action::{ActionKind, Endpoint};
 use crate::queue::{
     Attempt, Consequence, DeliveryState, Failure, Lease, RequestId, Seq, Settlement, Stage,
@@ -159,7 +159,7 @@ impl Settle {
         request: &Request,
         effects: &mut Effects,
     ) -> Result<(), Fault> {
-        let Settlement { attempt, consequence, now, contact, .. } = &self.settlement;
+        let Settlement { attempt, consequence, now, contact, awaiting, .. } = &self.settlement;
         let next_attempt_at = match consequence {
             Consequence::Retry(at) => Some(to_ms(*at)),
             _ => None,
@@ -183,6 +183,11 @@ impl Settle {
         }
         if let Some(change) = contact {
             contacts::apply(transaction, &self.lease.destination, change, *now).await?;
+        }
+        if let Some(awaiting) = awaiting {
+            let of_request = (request.id, &request.seqs);
+            awaiting::apply(transaction, &self.lease.destination, of_request, *awaiting, *now)
+                .await?;
         }
         match consequence {
             Consequence::Begin | Consequence::Retry(_) | Consequence::Hold { .. } => {
@@ -241,6 +246,7 @@ impl Settle {
                 attempt: None,
                 consequence,
                 contact: None,
+                awaiting: None,
             };
             let part = Request { id, seqs: Array(request.seqs.0.clone()), parts: None };
             let settle = Settle { lease: self.lease.clone(), settlement };

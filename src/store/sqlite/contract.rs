@@ -24,7 +24,8 @@ use super::set_aside::SetAside;
 use super::settle::Settle;
 use super::store::SqliteStore;
 use super::{
-    catalogue, contacts, erase, list, log, open, opt_outs, purge, receipts, replay, replicas,
+    awaiting, catalogue, contacts, erase, list, log, open, opt_outs, purge, receipts, replay,
+    replicas,
 };
 use crate::queue::{
     AcceptError, Accepted, AuditEntry, BrokenMessage, CheckIn, Class, Contact, Contents, Depth,
@@ -36,7 +37,7 @@ use crate::queue::{
 };
 use crate::segment::{Digests, MessageHash, PersonDigest};
 use crate::store::backlog::Size;
-use crate::store::replay::{Part, Requeue, replay as replay_found};
+use crate::store::replay::{MESSAGES_MAX, Part, Requeue, replay as replay_found};
 
 /// How long a test write may take when the health of the store is checked.
 const TRY_TIMEOUT: Duration = Duration::from_secs(1);
@@ -312,6 +313,26 @@ impl Replays for SqliteStore {
         let found = self.lookups.read(find).await?;
         replay_found(self, ask, found).await
     }
+
+    async fn revive(&self, now: Timestamp) -> Result<Vec<String>, Unavailable> {
+        let due = self.readers.read(|snapshot| awaiting::due(snapshot, MESSAGES_MAX));
+        let mut revived = Vec::new();
+        for due in due.await? {
+            let requeue = replay::Requeue {
+                seqs: vec![due.seq],
+                failed_only: true,
+                subscription: Some(due.subscription),
+                again: None,
+                is_revival: true,
+                now,
+            };
+            let size = Size { messages: 1, bytes: due.payload_bytes };
+            if self.make_pending(requeue, size).await? > 0 {
+                revived.push(due.destination);
+            }
+        }
+        Ok(revived)
+    }
 }
 
 impl Requeue for SqliteStore {
@@ -322,6 +343,7 @@ impl Requeue for SqliteStore {
             failed_only: ask.selection.state == ReplayState::Failed,
             subscription: ask.selection.filter.subscription.clone(),
             again: part.again.map(|names| serde_json::Value::from(names).to_string()),
+            is_revival: false,
             now: ask.now,
         };
         Ok(self.make_pending(requeue, size).await?)

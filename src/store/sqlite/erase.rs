@@ -4,7 +4,6 @@
 use jiff::Timestamp;
 use rusqlite::{Connection, OptionalExtension as _, params};
 
-use super::contacts;
 use super::error::Fault;
 use super::feedback;
 use super::group::{Effects, Step};
@@ -13,6 +12,7 @@ use super::purge::{CONTENTS, DELETE_ERASURE, execute};
 use super::receipts;
 use super::recent::sorted_through;
 use super::rows::to_ms;
+use super::{awaiting, contacts};
 use crate::queue::ErasedRows;
 
 /// ?1 behind this one. The first deletion whose erasure is open, and how far that has come.
@@ -153,6 +153,7 @@ impl Step for Erase {
         erased.contacts = execute(transaction, contacts::OF_PERSON, params![destination, lane])?;
         erased.opt_outs = execute(transaction, opt_outs::OF_PERSON, params![lane, destination])?;
         rows += erased.contacts + erased.opt_outs;
+        rows += execute(transaction, awaiting::OF_PERSON, params![lane, destination])?;
         for seq in &self.seqs {
             if is_erasable.exists(params![seq, lane, destination])? {
                 erased.messages += 1;

@@ -7,6 +7,7 @@
 
 mod accept;
 mod audit;
+mod awaiting;
 mod background;
 mod catalogue;
 mod connection;

@@ -51,6 +51,14 @@ fn statements() -> &'static [(&'static str, &'static str, &'static [&'static str
             REPLICAS => ["SCAN replicas"],
             LEASES => ["SCAN leases USING INDEX sqlite_autoindex_leases_1"],
         }
+        awaiting {
+            BEGIN => ["deliveries_request (request_id=?)"],
+            APPEARED => ["awaiting_lane (lane=? AND destination=?)"],
+            DUE => ["SCAN a USING INDEX awaiting_due", "m (rowid=?)"],
+            END => ["awaiting (seq=?)"],
+            PAST => ["awaiting", "awaiting_until (until<?)"],
+            OF_PERSON => ["awaiting_lane (lane=? AND destination=?)"],
+        }
         catalogue {
             FIND => ["sqlite_autoindex_catalogues_1 (destination=?)"],
             KEEP => [],

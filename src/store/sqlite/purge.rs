@@ -6,14 +6,14 @@ use std::time::Duration;
 use jiff::Timestamp;
 use rusqlite::{Connection, OptionalExtension as _, Params, params};
 
-use super::contacts;
 use super::error::Fault;
 use super::feedback;
 use super::group::{Effects, Step};
 use super::options::Retention;
 use super::receipts;
 use super::rows::{duration_ms, from_ms, to_ms};
-use crate::queue::{FORWARD_KEPT, RECEIPTS_KEPT, TallyStep};
+use super::{awaiting, contacts};
+use crate::queue::{AWAITING_KEPT, FORWARD_KEPT, RECEIPTS_KEPT, TallyStep};
 use crate::store::contacts::first_kept_day;
 
 /// ?1 is failed, ?2 done before or at, ?3 limit.
@@ -193,6 +193,8 @@ impl Step for Purge {
         rows += execute(transaction, contacts::PAST, first_kept)?;
         let past_receipts = params![self.before(RECEIPTS_KEPT), ROWS_MAX];
         rows += execute(transaction, receipts::PAST, past_receipts)?;
+        let past_awaiting = params![self.before(AWAITING_KEPT), ROWS_MAX];
+        rows += execute(transaction, awaiting::PAST, past_awaiting)?;
         // No index finds them, so search only when nothing else is left.
         if rows == 0 {
             rows = execute(transaction, DELETE_EVENT_NAMES, params![past, ROWS_MAX])?;

@@ -6,6 +6,7 @@ use rusqlite::types::Value;
 use rusqlite::{Connection, OptionalExtension as _, params, params_from_iter};
 
 use super::accept::next_seqs;
+use super::awaiting;
 use super::error::Fault;
 use super::group::{Effects, Step};
 use super::list;
@@ -13,7 +14,7 @@ use super::purge::{DELETE_MESSAGE, DELETE_REPLAY};
 use super::recent::sorted_through;
 use super::rows::to_ms;
 use crate::queue::{
-    Class, ReplayAsk, ReplayPosition, ReplayState, Selection, Seq, Stage, event_name,
+    Class, REVIVED, ReplayAsk, ReplayPosition, ReplayState, Selection, Seq, Stage, event_name,
 };
 use crate::segment::{Digests, MessageHash};
 use crate::store::replay::{Found, Selected};
@@ -85,9 +86,10 @@ pub(super) const NUMBER: &str = "
     INSERT INTO replays (seq, number, first_seq, only_subscription) VALUES (?2,
         COALESCE((SELECT number FROM replays WHERE seq = ?1), 0) + 1,
         COALESCE((SELECT first_seq FROM replays WHERE seq = ?1), ?1), ?3)";
-/// ?1 seq, ?2 whether only what failed, ?3 the only subscription, ?4 list of those that alone are made again, or NULL.
+/// ?1 seq, ?2 whether only what failed, ?3 the only subscription, ?4 list of those that alone are made again, or NULL, ?5 what is
+/// appended to the details.
 pub(super) const SUPERSEDE: &str = "
-    UPDATE deliveries SET is_superseded = 1
+    UPDATE deliveries SET is_superseded = 1, detail = detail || ?5
     WHERE seq = ?1 AND is_superseded = 0 AND (?2 = 0 OR state = 'failed')
       AND (?3 IS NULL OR subscription = ?3)
       AND (?4 IS NULL OR subscription IN (SELECT value FROM json_each(?4)))";
@@ -294,6 +296,8 @@ pub(super) struct Requeue {
     pub(super) subscription: Option<String>,
     /// The subscriptions that alone are made again, as JSON.
     pub(super) again: Option<String>,
+    /// Whether they are replayed by themselves, since their contacts have appeared.
+    pub(super) is_revival: bool,
     pub(super) now: Timestamp,
 }
 
@@ -321,10 +325,12 @@ impl Requeue {
         new: i64,
         effects: &mut Effects,
     ) -> Result<bool, Fault> {
+        transaction.prepare_cached(awaiting::END)?.execute([old])?;
         // Bulk, whatever it was: a replay must not delay messages that a person waits for.
+        let class = if self.is_revival { Class::Event } else { Class::Bulk };
         let inserted = transaction
             .prepare_cached(INSERT)?
-            .query_row(params![old, new, Class::Bulk.code()], |row| Ok((row.get(0)?, row.get(1)?)))
+            .query_row(params![old, new, class.code()], |row| Ok((row.get(0)?, row.get(1)?)))
             .optional()?;
         let Some((destination, source)): Option<(String, String)> = inserted else {
             return Ok(false);
@@ -336,7 +342,9 @@ impl Requeue {
         // The payload goes first: it would be deleted with the old row.
         execute(MOVE_PAYLOAD, params![old, new])?;
         execute(NUMBER, params![old, new, self.subscription])?;
-        execute(SUPERSEDE, params![old, self.failed_only, self.subscription, self.again])?;
+        let note = if self.is_revival { REVIVED } else { "" };
+        let of = params![old, self.failed_only, self.subscription, self.again, note];
+        execute(SUPERSEDE, of)?;
         execute(MOVE_DELIVERIES, params![old, new])?;
         execute(DELETE_REPLAY, params![old])?;
         execute(DELETE_MESSAGE, params![old])?;

@@ -218,6 +218,21 @@ CREATE TABLE replays (
 -- The order of acceptance of messages that were replayed.
 CREATE INDEX replays_first_seq ON replays (first_seq);
 
+-- Events that Loops refused and that are replayed if their contact appears.
+CREATE TABLE awaiting (
+    seq          INTEGER NOT NULL,                -- of the message
+    subscription TEXT NOT NULL,
+    destination  TEXT NOT NULL,
+    lane         INTEGER NOT NULL,
+    until        INTEGER NOT NULL,
+    is_due       INTEGER NOT NULL DEFAULT 0,      -- 1: the contact has appeared
+    PRIMARY KEY (seq, subscription)
+) WITHOUT ROWID;
+
+CREATE INDEX awaiting_lane ON awaiting (lane, destination);
+CREATE INDEX awaiting_due ON awaiting (seq) WHERE is_due = 1;
+CREATE INDEX awaiting_until ON awaiting (until);
+
 -- Deletions that were delivered. What was accepted up to such a deletion is not replayed.
 CREATE TABLE deletions (
     seq         INTEGER PRIMARY KEY NOT NULL REFERENCES messages (seq),

@@ -3,13 +3,13 @@
 
 use rusqlite::{Connection, OptionalExtension as _, params};
 
-use super::contacts;
 use super::error::Fault;
 use super::freeze::GONE;
 use super::group::{Effects, Step};
 use super::lease::{Fenced, is_in_force};
 use super::receipts;
 use super::rows::{duration_ms, to_ms};
+use super::{awaiting, contacts};
 use crate::action::{ActionKind, Endpoint};
 use crate::queue::{
     Attempt, Consequence, DeliveryState, Failure, Lease, RequestId, Settlement, Stage,
@@ -133,7 +133,7 @@ impl Settle {
     }
 
     fn write(&self, transaction: &Connection, tallies: &mut Tallies) -> Result<(), Fault> {
-        let Settlement { request, attempt, consequence, now, contact } = &self.settlement;
+        let Settlement { request, attempt, consequence, now, contact, awaiting } = &self.settlement;
         let next_attempt_at = match consequence {
             Consequence::Retry(at) => Some(to_ms(*at)),
             _ => None,
@@ -161,6 +161,9 @@ impl Settle {
         }
         if let Some(change) = contact {
             contacts::apply(transaction, &self.lease.destination, change, *now)?;
+        }
+        if let Some(awaiting) = awaiting {
+            awaiting::apply(transaction, &self.lease.destination, *request, *awaiting, *now)?;
         }
         match consequence {
             Consequence::Begin | Consequence::Retry(_) | Consequence::Hold { .. } => Ok(()),
@@ -201,8 +204,14 @@ impl Settle {
             .query_row([request.0], |row| row.get(0))
             .optional()?;
         let Some(event) = event.map(RequestId) else { return Ok(()) };
-        let settlement =
-            Settlement { request: event, now: *now, attempt: None, consequence, contact: None };
+        let settlement = Settlement {
+            request: event,
+            now: *now,
+            attempt: None,
+            consequence,
+            contact: None,
+            awaiting: None,
+        };
         Settle { lease: self.lease.clone(), settlement }.write(transaction, tallies)
     }
 

@@ -73,6 +73,7 @@ fn settlement_of_nothing() -> Settlement {
         attempt: None,
         consequence,
         contact: None,
+        awaiting: None,
     }
 }
 

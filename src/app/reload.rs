@@ -104,10 +104,12 @@ impl Reloader {
         let mut subscriptions = BTreeMap::new();
         for (name, sender) in &self.planners {
             if let Some(destination) = loaded.destinations.get(name) {
-                // What was read from Loops stays.
+                let new = &destination.planner.destination;
+                // What was read from Loops stays, unless it is no longer read: then nothing may wait for it.
+                let is_read = !new.options().catalogue.refresh.is_zero();
                 sender.send_modify(|current| {
-                    let catalogue = current.catalogue().map(Arc::clone);
-                    *current = Arc::new(destination.planner.destination.with_catalogue(catalogue));
+                    let catalogue = current.catalogue().filter(|_| is_read).map(Arc::clone);
+                    *current = Arc::new(new.with_catalogue(catalogue));
                 });
                 subscriptions.insert(name.clone(), destination.planner.subscriptions.len());
             }

@@ -66,7 +66,7 @@ pub struct ReplayArgs {
     /// Replay every failed message.
     #[arg(long)]
     all_failed: bool,
-    /// Replay only messages of which the subscriptions in force make another request than was made, and each
+    /// Replay only messages for which the current subscriptions would send a different request, and each
     /// only for the subscriptions that do, or that newly take it.
     #[arg(long)]
     only_changed: bool,

@@ -68,7 +68,10 @@ impl Changed {
                     false
                 }
                 Some(before) => before.planned != Some(made_now),
-                None => true,
+                // The subscription was renamed if the same request was delivered under another name.
+                None => !standing().any(|before| {
+                    before.state == DeliveryState::Delivered && before.planned == Some(made_now)
+                }),
             }
         });
         planned.map(|now| now.subscription.clone()).collect()

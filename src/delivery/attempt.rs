@@ -143,6 +143,9 @@ impl Stepper {
                     && !is_replay =>
             {
                 let until = self.clock.now().checked_add(wait).unwrap_or(Timestamp::MAX);
+                // Afterwards it would be too late to send it.
+                let until =
+                    due.request.expires_at.map_or(until, |expires_at| until.min(expires_at));
                 Some(Awaiting::Begins { lane, until })
             }
             Consequence::Delivered if has_address => Some(Awaiting::Ends { lane }),

@@ -85,6 +85,11 @@ impl Wishes {
         self.lock().create = Some(property);
     }
 
+    fn are_pending(&self) -> bool {
+        let wished = self.lock();
+        wished.check || wished.create.is_some()
+    }
+
     fn take(&self) -> Option<Purpose> {
         let mut wished = self.lock();
         if let Some(property) = wished.create.take() {
@@ -383,7 +388,10 @@ impl CatalogueKeeper {
             self.waiting = Some((Reading::new(purpose, record.unwrap_or_default()), now));
         }
         let (reading, since) = self.waiting.as_ref()?;
-        let is_urgent = reading.purpose != Purpose::Refresh || self.comes_first();
+        // A step that waits must not wait for a slow refresh.
+        let is_urgent = reading.purpose != Purpose::Refresh
+            || self.comes_first()
+            || self.stepper.wishes.are_pending();
         Some(match is_urgent || now >= *since + PATIENCE {
             true => Turn::Now,
             false => Turn::AfterMessages,

@@ -41,8 +41,10 @@ pub(super) struct Facts {
 /// Makes [`Facts`].
 pub(super) struct FactsMaker<'a> {
     pub(super) digests: &'a Digests,
-    /// Differs between accounts at Loops and between mappings: values of another one are never equal.
-    pub(super) revision: String,
+    /// Differs between accounts at Loops: properties of another one are others.
+    pub(super) account: &'a str,
+    /// Differs between mappings: values of another one are never equal.
+    pub(super) revision: &'a str,
 }
 
 impl FactsMaker<'_> {
@@ -82,8 +84,8 @@ impl FactsMaker<'_> {
                 }
                 // Whether Loops takes a null of an event as one of an upsert is not known: they are never equal.
                 (_, Value::Null) if endpoint == Endpoint::SendEvent => {
-                    let value = self.digests.property_value(&self.revision, name, "");
-                    facts.values.push((self.digests.property_name(name), value));
+                    let value = self.digests.property_value(self.revision, name, "");
+                    facts.values.push((self.name(name), value));
                 }
                 _ => {
                     facts.may_resubscribe |= matches!(name, "mailingLists" | "subscribed");
@@ -95,8 +97,12 @@ impl FactsMaker<'_> {
     }
 
     fn value(&self, name: &str, value: &Value) -> (PropertyName, PropertyValue) {
-        let value = self.digests.property_value(&self.revision, name, &value.to_json());
-        (self.digests.property_name(name), value)
+        let value = self.digests.property_value(self.revision, name, &value.to_json());
+        (self.name(name), value)
+    }
+
+    fn name(&self, name: &str) -> PropertyName {
+        self.digests.property_name(&format!("{} {name}", self.account))
     }
 }
 
@@ -106,7 +112,7 @@ fn list_property(list: &str) -> String {
 }
 
 impl Facts {
-    /// Whether Loops needs no contact to exist, since it creates the one that it is about.
+    /// Whether the request has an address, so that Loops creates the contact if there is none.
     pub(super) fn has_address(&self) -> bool {
         self.has_address
     }
@@ -210,8 +216,8 @@ impl<'a> Knowledge<'a> {
         self.contacts.extend(found.into_iter().map(|contact| (contact.key, Some(contact))));
     }
 
-    /// The people of whom must be known whether they left before a plan is judged, whose contacts were added: those of
-    /// its requests, if one of them subscribes somebody.
+    /// The people whose opt-outs must be read before a plan is judged: those of its requests, if one of them subscribes
+    /// somebody. Their contacts must have been added.
     pub(super) fn opt_ins(&self, plan: &Plan) -> Vec<PersonDigest> {
         let requests = plan.deliveries.iter().filter_map(|delivery| delivery.outcome.as_ref().ok());
         let bodies: Vec<(Endpoint, Object)> = requests
@@ -340,7 +346,7 @@ impl<'a> Knowledge<'a> {
             return false;
         };
         let is_older = |name: &str| {
-            let name = self.maker.digests.property_name(name);
+            let name = self.maker.name(name);
             let mut known = contact.properties.iter();
             known.any(|known| known.name == name && known.happened_at > happened_at)
         };

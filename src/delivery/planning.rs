@@ -183,8 +183,8 @@ impl Stepper {
                 });
             }
         };
-        let planned = plan.deliveries.iter().map(|one| one.digest(&self.digests)).collect();
         self.block_erased(destination, &mut plan, job).await?;
+        let planned = plan.deliveries.iter().map(|one| one.digest(&self.digests)).collect();
         let unread = knowledge.unread(&plan);
         if !unread.is_empty() {
             let found = self.queue.contacts(&self.name, &unread).await?;

@@ -35,7 +35,7 @@ const STORE_FAULT_WAIT: Duration = Duration::from_secs(1);
 const RECORD_WAIT_MIN: Duration = Duration::from_millis(200);
 const RECORD_WAIT_MAX: Duration = Duration::from_secs(10);
 
-/// How long a lane waits before it looks whether the catalogue was read that its message needs.
+/// How long a lane waits before it checks whether the catalogue that its message needs has been read.
 const CATALOGUE_WAIT: Duration = Duration::from_millis(200);
 
 /// The store's error about broken records.
@@ -279,9 +279,12 @@ impl Stepper {
     }
 
     /// Reads what requests say of their contacts, as a destination is configured.
-    pub(super) fn facts(&self, destination: &Destination) -> FactsMaker<'_> {
-        let revision = format!("{} {}", self.client.account(), destination.revision());
-        FactsMaker { digests: &self.digests, revision }
+    pub(super) fn facts<'a>(&'a self, destination: &'a Destination) -> FactsMaker<'a> {
+        FactsMaker {
+            digests: &self.digests,
+            account: self.client.account(),
+            revision: destination.revision(),
+        }
     }
 
     /// When a message happened, if what is learned from it has that time; else the epoch.

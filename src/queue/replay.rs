@@ -38,7 +38,8 @@ pub trait Replays: Send + Sync {
 }
 
 /// What is appended to the detail of the failure of an event that is replayed by itself.
-pub(crate) const REVIVED: &str = "; sent again by itself, since its contact was created afterwards";
+pub(crate) const REVIVED: &str =
+    " (sent again by itself, since its contact was created afterwards)";
 
 /// How long an event is remembered beyond the time until which it waits for its contact: its message may have another
 /// delivery that is pending.

@@ -66,7 +66,7 @@ struct Asked {
     /// Replays all messages that failed.
     #[serde(default)]
     all_failed: bool,
-    /// Replays only messages of which the subscriptions in force make another request than was made, and each only for the
+    /// Replays only messages for which the current subscriptions would send a different request, and each only for the
     /// subscriptions that do, or that newly take it.
     #[serde(default)]
     only_changed: bool,

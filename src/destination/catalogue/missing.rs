@@ -69,7 +69,7 @@ impl CompiledSubscription {
                 }
             }
         }
-        // Of a colon is warned in any case.
+        // A colon is warned about anyway.
         for name in self.literal_events().iter().filter(|name| !name.contains(':')) {
             if catalogue.lacks_event(name) {
                 let meant = did_you_mean(catalogue.event_like(name));

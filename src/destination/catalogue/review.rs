@@ -332,7 +332,7 @@ impl Review<'_> {
 
     fn event_name(&self, body: &Entries<'_>, warnings: &mut Vec<String>) {
         let Some(name) = body.get("eventName").and_then(|name| name.as_str()) else { return };
-        // Of a colon is warned in any case.
+        // A colon is warned about anyway.
         if name.contains(':') || !self.catalogue.lacks_event(name) {
             return;
         }
@@ -348,7 +348,7 @@ pub(in crate::destination) fn did_you_mean(name: Option<&str>) -> String {
     name.map_or(String::new(), |name| format!(" (did you mean `{name}`?)"))
 }
 
-/// Whether a property of a type takes a value. Of values that no property takes, others warn.
+/// Whether a property of a type takes a value. Values that no property accepts are reported elsewhere.
 fn takes(kind: PropertyType, value: &Value) -> bool {
     match (kind, value) {
         // It clears the property.

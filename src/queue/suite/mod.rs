@@ -153,6 +153,7 @@ macro_rules! store_suite {
             does_not_replay_a_person_being_deleted,
             an_event_is_revived_once_its_contact_appears,
             what_a_person_replays_is_not_revived_too,
+            each_delivery_that_waits_is_revived,
             replays_nothing_from_before_a_deletion_whatever_its_type,
             a_deletion_overtakes_a_replay,
             erases_once_a_half_delivered_deletion_is_set_aside,

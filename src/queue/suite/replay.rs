@@ -468,7 +468,7 @@ pub(crate) async fn an_event_is_revived_once_its_contact_appears(store: &dyn Sto
     let [refused] = &revived.deliveries[..] else { panic!("{revived:?}") };
     assert!(refused.is_superseded);
     let detail = &refused.failure.as_ref().unwrap().detail;
-    assert!(detail.ends_with("; sent again by itself, since its contact was created afterwards"));
+    assert!(detail.ends_with(" (sent again by itself, since its contact was created afterwards)"));
     for id in ["late", "other"] {
         assert_eq!(record(store, id).await.state(), MessageState::Failed, "{id}");
     }
@@ -483,4 +483,29 @@ pub(crate) async fn what_a_person_replays_is_not_revived_too(store: &dyn Store) 
     let ends = Some(Awaiting::Ends { lane: ada });
     settle_awaiting(store, "upsert", ada, Consequence::Delivered, ends).await;
     assert_eq!(store.revive(at(20)).await.unwrap(), [""; 0]);
+}
+
+pub(crate) async fn each_delivery_that_waits_is_revived(store: &dyn Store) {
+    let ada = LaneKey::from(user("ada"));
+    let lease = lease(store).await;
+    let seq = put(store, NewMessage { lane: ada, ..message("event") }).await;
+    let deliveries = vec![delivery("one", Ok(request(0))), delivery("two", Ok(request(1)))];
+    for request in store.freeze_one(&lease, seq, plan(deliveries)).await.unwrap() {
+        let awaiting = Some(Awaiting::Begins { lane: ada, until: at(100) });
+        let settlement = settlement(&request, 1, Consequence::Failed(failure()));
+        store.settle(&lease, Settlement { awaiting, ..settlement }).await.unwrap();
+    }
+    let ends = Some(Awaiting::Ends { lane: ada });
+    settle_awaiting(store, "upsert", ada, Consequence::Delivered, ends).await;
+    for name in ["one", "two"] {
+        assert_eq!(store.revive(at(20)).await.unwrap(), [DESTINATION], "{name}");
+        assert_eq!(store.revive(at(20)).await.unwrap(), [""; 0], "it is pending");
+        let seq = record(store, "event").await.seq;
+        let job = store.open(seq).await.unwrap().unwrap();
+        assert_eq!(job.replay.only.as_deref(), Some(name));
+        let plan = plan(vec![delivery(name, Ok(request(0)))]);
+        let frozen = store.freeze_one(&lease, seq, plan).await.unwrap();
+        store.settle(&lease, settlement(&frozen[0], 1, Consequence::Delivered)).await.unwrap();
+    }
+    assert_eq!(record(store, "event").await.state(), MessageState::Delivered);
 }

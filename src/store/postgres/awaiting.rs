@@ -16,16 +16,17 @@ const BEGIN: &str = "
 /// $1 destination, $2 lane, $3 now.
 const APPEARED: &str =
     "UPDATE @awaiting SET is_due = true WHERE lane = $2 AND destination = $1 AND until >= $3";
-/// $1 limit.
-const DUE: &str = "SELECT seq FROM @awaiting WHERE is_due ORDER BY seq LIMIT $1";
-/// $1 seqs. A message is replayed once it is done.
-const DONE: &str = "
+/// $1 limit. A message is replayed once it is done.
+const DUE: &str = "
     SELECT a.seq, a.subscription, a.destination, m.payload_bytes
-    FROM @awaiting a JOIN @messages m ON m.seq = a.seq AND m.seq = ANY($1)
-        JOIN @outcomes o ON o.seq = a.seq AND o.seq = ANY($1)
-    WHERE a.is_due AND a.seq = ANY($1) ORDER BY a.seq";
-/// $1 seqs. Whatever replays the messages, they wait no longer.
-pub(super) const END: &str = "DELETE FROM @awaiting WHERE seq = ANY($1)";
+    FROM @awaiting a JOIN @messages m ON m.seq = a.seq JOIN @outcomes o ON o.seq = a.seq
+    WHERE a.is_due ORDER BY a.seq LIMIT $1";
+/// $1 seqs, $2 the only subscription that is replayed. Whatever replays deliveries, they wait no longer.
+pub(super) const END: &str =
+    "DELETE FROM @awaiting WHERE seq = ANY($1) AND ($2 IS NULL OR subscription = $2)";
+/// $1 old seqs, $2 new seqs. Other deliveries of messages that are replayed.
+pub(super) const MOVE: &str = "
+    UPDATE @awaiting a SET seq = u.new FROM unnest($1, $2) u (old, new) WHERE a.seq = u.old";
 /// $1 until before this time, $2 limit.
 pub(super) const PAST: &str = "
     DELETE FROM @awaiting WHERE (seq, subscription) IN (
@@ -67,11 +68,6 @@ pub(super) async fn apply(
 pub(super) async fn due(connection: &Connection, limit: usize) -> Result<Vec<Due>, Fault> {
     let limit = i64::try_from(limit).unwrap_or(i64::MAX);
     let found = connection.query(DUE, params![limit]).await?;
-    let seqs: Array<i64> = found.iter().map(|row| get(row, 0)).collect::<Result<_, _>>()?;
-    if seqs.0.is_empty() {
-        return Ok(Vec::new());
-    }
-    let found = connection.query(DONE, params![seqs]).await?;
     let due = |row| -> Result<Due, Fault> {
         Ok(Due {
             seq: get(row, 0)?,

@@ -26,9 +26,10 @@ const IS_OPEN: &str = "SELECT FROM @erasures WHERE seq = $1 FOR UPDATE SKIP LOCK
 /// $1 seqs of messages that are done, $2 lane, $3 destination.
 const ERASABLE: &str =
     "SELECT seq FROM @messages WHERE seq = ANY($1) AND lane = $2 AND destination = $3";
-/// $1 seqs. Warnings name fields, and senders choose the names of fields.
-const DROP_WARNINGS: &str =
-    "UPDATE @deliveries SET warnings = NULL WHERE seq = ANY($1) AND warnings IS NOT NULL";
+/// $1 seqs. Warnings name fields, and senders choose the names of fields. Digests of requests could be compared.
+const DROP_WARNINGS: &str = "
+    UPDATE @deliveries SET warnings = NULL, planned = NULL
+    WHERE seq = ANY($1) AND (warnings IS NOT NULL OR planned IS NOT NULL)";
 /// $1 seqs.
 const DROP_DIGESTS: &str = "
     UPDATE @messages SET warnings = NULL, lane = NULL, anonymous = NULL, email = NULL WHERE seq = ANY($1)";

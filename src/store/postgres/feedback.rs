@@ -142,19 +142,18 @@ impl Step for Record {
             if of.event == "contact.deleted" {
                 receipts::confirm(transaction, of).await?;
             }
+            // Before the opt-outs, in the order in which an erasure locks them.
+            if let Some(is_deleted) = change(of) {
+                let digests = of.user.into_iter().chain(of.email);
+                contacts::report(transaction, &of.destination, digests, of.received_at, is_deleted)
+                    .await?;
+            }
             // Loops also reports that a contact unsubscribed when it is deleted.
             if of.event != "contact.unsubscribed"
                 || !receipts::is_beside_deletion(transaction, of).await?
             {
                 opt_outs::report(transaction, of).await?;
             }
-        }
-        if inserted > 0
-            && let Some(is_deleted) = change(of)
-        {
-            let digests = of.user.into_iter().chain(of.email);
-            contacts::report(transaction, &of.destination, digests, of.received_at, is_deleted)
-                .await?;
         }
         Ok(if inserted > 0 { recorded } else { Recorded::Duplicate })
     }

@@ -403,7 +403,7 @@ impl Requeue<'_> {
         }
         let locked = transaction.query(LOCK_DONE, params![self.seqs]).await?;
         let locked: Array<i64> = locked.iter().map(|row| get(row, 0)).collect::<Result<_, _>>()?;
-        transaction.execute(awaiting::END, params![self.seqs]).await?;
+        transaction.execute(awaiting::END, params![self.seqs, self.subscription]).await?;
         let (mut old, mut new) = (Array(Vec::new()), Array(Vec::new()));
         let mut tallies = Tallies::default();
         for row in transaction.query(STILL_REPLAYABLE, params![locked]).await? {
@@ -464,6 +464,7 @@ impl Requeue<'_> {
         if !requests.0.is_empty() {
             transaction.execute(MOVE_REQUESTS, params![*old, *new, requests]).await?;
         }
+        transaction.execute(awaiting::MOVE, params![*old, *new]).await?;
         for text in DELETE_OLD {
             transaction.execute(text, params![*old]).await?;
         }

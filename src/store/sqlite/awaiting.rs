@@ -20,8 +20,11 @@ pub(super) const DUE: &str = "
     SELECT a.seq, a.subscription, a.destination, m.payload_bytes
     FROM awaiting a JOIN messages m ON m.seq = a.seq
     WHERE a.is_due = 1 AND m.state = 1 ORDER BY a.seq LIMIT ?1";
-/// ?1 seq. Whatever replays the message, it waits no longer.
-pub(super) const END: &str = "DELETE FROM awaiting WHERE seq = ?1";
+/// ?1 seq, ?2 the only subscription that is replayed. Whatever replays a delivery, it waits no longer.
+pub(super) const END: &str =
+    "DELETE FROM awaiting WHERE seq = ?1 AND (?2 IS NULL OR subscription = ?2)";
+/// ?1 old seq, ?2 new seq. Other deliveries of a message that is replayed.
+pub(super) const MOVE: &str = "UPDATE awaiting SET seq = ?2 WHERE seq = ?1";
 /// ?1 until before this time, ?2 limit.
 pub(super) const PAST: &str = "
     DELETE FROM awaiting WHERE (seq, subscription) IN (

@@ -36,9 +36,10 @@ pub(super) const IS_OPEN: &str = "SELECT 1 FROM erasures WHERE seq = ?1";
 /// ?1 seq, ?2 lane, ?3 destination.
 pub(super) const IS_ERASABLE: &str = "
     SELECT 1 FROM messages WHERE seq = ?1 AND lane = ?2 AND destination = ?3 AND state = 1";
-/// ?1 seq. Warnings name fields, and senders choose the names of fields.
-pub(super) const DROP_WARNINGS: &str =
-    "UPDATE deliveries SET warnings = NULL WHERE seq = ?1 AND warnings IS NOT NULL";
+/// ?1 seq. Warnings name fields, and senders choose the names of fields. Digests of requests could be compared.
+pub(super) const DROP_WARNINGS: &str = "
+    UPDATE deliveries SET warnings = NULL, planned = NULL
+    WHERE seq = ?1 AND (warnings IS NOT NULL OR planned IS NOT NULL)";
 /// ?1 seq.
 pub(super) const DELETE_PERSONS: &str = "
     DELETE FROM persons WHERE seq = ?1 AND person IN (

@@ -56,6 +56,7 @@ fn statements() -> &'static [(&'static str, &'static str, &'static [&'static str
             APPEARED => ["awaiting_lane (lane=? AND destination=?)"],
             DUE => ["SCAN a USING INDEX awaiting_due", "m (rowid=?)"],
             END => ["awaiting (seq=?)"],
+            MOVE => ["awaiting (seq=?)"],
             PAST => ["awaiting (seq=? AND subscription=?)", "awaiting_until (until<?)"],
             OF_PERSON => ["awaiting_lane (lane=? AND destination=?)"],
         }

@@ -325,7 +325,7 @@ impl Requeue {
         new: i64,
         effects: &mut Effects,
     ) -> Result<bool, Fault> {
-        transaction.prepare_cached(awaiting::END)?.execute([old])?;
+        transaction.prepare_cached(awaiting::END)?.execute(params![old, self.subscription])?;
         // Bulk, whatever it was: a replay must not delay messages that a person waits for.
         let class = if self.is_revival { Class::Event } else { Class::Bulk };
         let inserted = transaction
@@ -346,6 +346,7 @@ impl Requeue {
         let of = params![old, self.failed_only, self.subscription, self.again, note];
         execute(SUPERSEDE, of)?;
         execute(MOVE_DELIVERIES, params![old, new])?;
+        execute(awaiting::MOVE, params![old, new])?;
         execute(DELETE_REPLAY, params![old])?;
         execute(DELETE_MESSAGE, params![old])?;
         effects.tallies.add(self.now, Counted::new(Stage::Replayed, &destination, &source), 1);

@@ -95,7 +95,7 @@ spec:
         periodSeconds: 5
         timeoutSeconds: 5
       {{- if eq .Values.store.engine "postgres" }}
-      # Until no more senders are led here.
+      # Until traffic is no longer routed here.
       lifecycle:
         preStop:
           sleep: {seconds: 5}

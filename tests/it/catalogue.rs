@@ -317,6 +317,20 @@ async fn nothing_is_left_out_if_the_properties_cannot_be_read_again() {
 }
 
 #[tokio::test]
+async fn switched_off_by_a_reload_it_holds_up_no_message() {
+    let team = SharedTeam::new();
+    let mut loops = loops_of(&team).await;
+    let service = setup(&loops, "unknown_properties = \"omit\"").start();
+    has_catalogue(&service).await;
+    let off = "[destinations.default]\nunknown_properties = \"omit\"\ncatalogue_refresh_s = 0\n";
+    service.write_config(off);
+    let request = service.request(reqwest::Method::POST, "/api/reload");
+    assert_eq!(Service::answer(request.bearer_auth(ADMIN_TOKEN)).await.status, 200);
+    let (body, warned) = sent(&service, &mut loops, "a", json!({"score": 1})).await;
+    assert_eq!((&body["score"], warned.len()), (&json!(1), 0));
+}
+
+#[tokio::test]
 async fn a_failed_delivery_says_what_is_meant_and_can_be_replayed() {
     let team = SharedTeam::new();
     let mut loops = loops_of(&team).await;

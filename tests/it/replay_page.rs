@@ -310,3 +310,22 @@ async fn only_what_the_new_mapping_changes_is_sent_again() {
     assert!(page.text.contains("For 3 messages that match, nothing changes."), "{}", page.text);
     assert!(page.text.contains("onlyChanged true"), "{}", page.text);
 }
+
+#[tokio::test]
+async fn a_subscription_that_has_another_name_sends_nothing_again() {
+    let mut loops = ScriptedLoops::willing().await;
+    let service = set_up(&loops).config(&version(1)).start();
+    let mut message = track("ada", "tested");
+    message["event"] = "Tested".into();
+    service.accept("/v1/track", message).await;
+    service.message("tested", |message| message["state"] == "delivered").await;
+    assert_eq!(loops.rest().len(), 2);
+    service.write_config(&version(1).replace("As ever", "Another name"));
+    let request = service.request(reqwest::Method::POST, "/api/reload");
+    assert_eq!(Service::answer(request.bearer_auth(ADMIN_TOKEN)).await.status, 200);
+    let ask = json!({"state": "all", "destination": "default", "onlyChanged": true});
+    let request = service.request(reqwest::Method::POST, "/api/replay");
+    let request = request.bearer_auth(ADMIN_TOKEN).body(ask.to_string());
+    let replayed = Service::answer(request).await.body;
+    assert_eq!((&replayed["replayed"], &replayed["unchanged"]), (&json!(0), &json!(1)));
+}

@@ -401,7 +401,8 @@ async fn a_person_is_erased_after_a_confirmation() {
     for words in ["Receipt of an erasure", "Not covered", "&#34;signature&#34;"] {
         assert!(receipt.text.contains(words), "no {words}: {}", receipt.text);
     }
-    assert!(!receipt.text.contains(EMAIL_DOMAIN) && !receipt.text.contains("ada"));
+    // Her id alone may be part of a digest in hexadecimal.
+    assert!(!receipt.text.contains(EMAIL_DOMAIN) && !receipt.text.contains("&#34;ada&#34;"));
     assert_eq!(admin.get("/console/erasures/none").await.status, 404);
     let audit = service.admin("/api/audit").await.body.to_string();
     assert!(audit.contains(r#""action":"erase""#) && !audit.contains(EMAIL_DOMAIN), "{audit}");

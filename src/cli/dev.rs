@@ -1,6 +1,6 @@
 //! `dev`: the service and a sandbox in one process, to try everything without an account.
 //!
-//! It takes the environment as `serve` does, so that any key can be tried, but for what would lead out of it: whatever is
+//! It takes the environment as `serve` does, so that any key can be tried, except for what would lead out of it: whatever is
 //! set there, it sends to its sandbox alone, and opens no database but its own.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};

@@ -1,4 +1,4 @@
-//! Replaying what a new mapping changes: of which messages the subscriptions in force make another request than was made.
+//! Replaying what a new mapping changes: finds the messages for which the current subscriptions would send a different request.
 //!
 //! Each delivery keeps a digest of the request that its subscription made, so that this is known when the request itself is
 //! gone, was merged with others, or was not needed. A guard or a merge that changes a request later does not count.
@@ -20,7 +20,7 @@ use crate::segment::Digests;
 /// Messages whose contents are in memory at once.
 const READ_AT_ONCE: usize = 20;
 
-/// Chooses messages of which the subscriptions make another request than was made.
+/// Chooses messages for which the subscriptions would send a different request.
 #[derive(Clone)]
 pub struct Changed {
     log: Arc<dyn Log>,
@@ -39,7 +39,7 @@ impl Changed {
         Self::new(log, now.collect())
     }
 
-    /// The subscriptions that make another request of a message than they made, and those that take it now.
+    /// The subscriptions that would send a different request for a message, and those that newly take it.
     fn subscriptions(
         &self,
         selection: &Selection,

@@ -83,7 +83,7 @@ pub struct ErasedHere {
     pub messages: u64,
     /// Events that Loops reported.
     pub feedback: u64,
-    /// Records of what Loops holds of the contact.
+    /// Records of the contact's values at Loops.
     pub contacts: u64,
     /// Records of who left.
     pub opt_outs: u64,

@@ -248,7 +248,7 @@ impl Reading {
         }
     }
 
-    /// Creates a property. That it was tried is stored before, so that the limit holds whatever happens.
+    /// Creates a property. The attempt is stored first, so that the limit holds whatever happens.
     async fn create(&mut self, stepper: &Stepper, held: &HeldLease, slot: &Slot) {
         let Purpose::Create(ContactProperty { name, kind: Some(kind) }) = &self.purpose else {
             return;

@@ -171,6 +171,16 @@ fn is_empty(body: &Object) -> bool {
     })
 }
 
+/// The bodies of a plan's requests, one for each delivery; `None`: there is no request, or it cannot be read.
+pub(super) struct Bodies(Vec<Option<Object>>);
+
+impl Bodies {
+    pub(super) fn of(plan: &Plan) -> Self {
+        let body = |delivery: &PlannedDelivery| object(&delivery.outcome.as_ref().ok()?.body);
+        Self(plan.deliveries.iter().map(body).collect())
+    }
+}
+
 /// What is known of the contacts of a turn, as it will be once the requests before have been accepted.
 pub(super) struct Knowledge<'a> {
     maker: FactsMaker<'a>,
@@ -192,17 +202,15 @@ impl<'a> Knowledge<'a> {
         Self { maker, options, lane, now, contacts: HashMap::new(), claims: Vec::new() }
     }
 
-    /// The contacts that the requests are about to change, in so far as something may be left unsent because of what is
-    /// known of them.
+    /// The contacts that the requests are about to change; none unless upserts may be skipped.
     pub(super) fn into_claims(self) -> Vec<ContactClaim> {
         self.claims
     }
 
     /// The contacts of a plan that must be read before it can be judged.
-    pub(super) fn unread(&self, plan: &Plan) -> Vec<PersonDigest> {
-        let requests = plan.deliveries.iter().filter_map(|delivery| delivery.outcome.as_ref().ok());
-        let keys =
-            requests.filter_map(|request| Some(self.maker.contact(&object(&request.body)?)?.0));
+    pub(super) fn unread(&self, bodies: &Bodies) -> Vec<PersonDigest> {
+        let known = bodies.0.iter().flatten();
+        let keys = known.filter_map(|body| Some(self.maker.contact(body)?.0));
         let mut keys: Vec<PersonDigest> =
             keys.filter(|key| !self.contacts.contains_key(key)).collect();
         keys.sort_unstable();
@@ -218,16 +226,15 @@ impl<'a> Knowledge<'a> {
 
     /// The people whose opt-outs must be read before a plan is judged: those of its requests, if one of them subscribes
     /// somebody. Their contacts must have been added.
-    pub(super) fn opt_ins(&self, plan: &Plan) -> Vec<PersonDigest> {
-        let requests = plan.deliveries.iter().filter_map(|delivery| delivery.outcome.as_ref().ok());
-        let bodies: Vec<(Endpoint, Object)> = requests
-            .filter_map(|request| Some((request.endpoint, object(&request.body)?)))
-            .collect();
-        if !bodies.iter().any(|(endpoint, body)| is_opt_in(*endpoint, body)) {
+    pub(super) fn opt_ins(&self, plan: &Plan, bodies: &Bodies) -> Vec<PersonDigest> {
+        let mut requests = plan.deliveries.iter().zip(&bodies.0).filter_map(|(delivery, body)| {
+            Some((delivery.outcome.as_ref().ok()?.endpoint, body.as_ref()?))
+        });
+        if !requests.any(|(endpoint, body)| is_opt_in(endpoint, body)) {
             return Vec::new();
         }
         let mut persons: Vec<PersonDigest> =
-            bodies.iter().flat_map(|(_, body)| self.persons(body)).collect();
+            bodies.0.iter().flatten().flat_map(|body| self.persons(body)).collect();
         persons.sort_unstable();
         persons.dedup();
         persons
@@ -242,34 +249,39 @@ impl<'a> Knowledge<'a> {
         [Some(key), email, known].into_iter().flatten().collect()
     }
 
-    /// Judges the deliveries of a plan, in order; may take an address out of an event, and what subscribes somebody who
-    /// left out of each request. A replayed message is meant to be sent.
+    /// Judges the deliveries of a plan, in order. Leaves out of their requests what the guards and `stale` keep back: another
+    /// person's address, opt-ins of people who left, and values older than those at Loops. A replayed upsert is sent even
+    /// if it changes nothing.
     pub(super) fn judge(
         &mut self,
         plan: &mut Plan,
+        bodies: Bodies,
         is_replay: bool,
         consent: &Consent,
     ) -> Vec<Judgement> {
-        let deliveries = plan.deliveries.iter_mut();
-        deliveries.map(|delivery| self.judge_delivery(delivery, is_replay, consent)).collect()
+        let deliveries = plan.deliveries.iter_mut().zip(bodies.0);
+        let judge = |(delivery, body): (&mut PlannedDelivery, Option<Object>)| match body {
+            Some(body) => self.judge_delivery(delivery, body, is_replay, consent),
+            None => Judgement::Send,
+        };
+        deliveries.map(judge).collect()
     }
 
     fn judge_delivery(
         &mut self,
         delivery: &mut PlannedDelivery,
+        mut body: Object,
         is_replay: bool,
         consent: &Consent,
     ) -> Judgement {
         let PlannedDelivery { outcome, warnings, guarded, resubscribe, .. } = delivery;
         let Ok(request) = outcome else { return Judgement::Send };
-        let Some(mut body) = object(&request.body) else { return Judgement::Send };
         let known = guarded.len();
         let is_older = request.endpoint == Endpoint::UpdateContact
             && self.leave_out_older(&mut body, consent.happened_at, warnings);
         if is_older && is_empty(&body) {
             let detail =
-                "not sent: Loops has newer values of all its properties (stale = \"skip\")"
-                    .to_owned();
+                "Loops has newer values of all its properties (stale = \"skip\")".to_owned();
             return Judgement::NotNeeded(NotNeeded { reason: NotNeededReason::Stale, detail });
         }
         if request.endpoint == Endpoint::SendEvent && self.guard_address(&mut body, warnings) {
@@ -332,8 +344,8 @@ impl<'a> Knowledge<'a> {
         }
     }
 
-    /// Takes what is older than what Loops has out of an upsert, except for the ids of the contact; returns whether there
-    /// was any.
+    /// Removes the values that are older than those at Loops from an upsert, but never the ids of its contact; returns
+    /// whether there were any.
     fn leave_out_older(
         &self,
         body: &mut Object,

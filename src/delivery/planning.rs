@@ -10,7 +10,7 @@ use tracing::{debug, error, info, warn};
 use super::assembly::{Assembly, JudgedPlan};
 use super::catalogue::Trust;
 use super::consent::Consent;
-use super::knowledge::Knowledge;
+use super::knowledge::{Bodies, Knowledge};
 use super::room::Preparing;
 use super::stepper::Stepper;
 use crate::action::{ActionKind, Unmatched, UnmatchedReason};
@@ -185,13 +185,14 @@ impl Stepper {
         };
         self.block_erased(destination, &mut plan, job).await?;
         let planned = plan.deliveries.iter().map(|one| one.digest(&self.digests)).collect();
-        let unread = knowledge.unread(&plan);
+        let bodies = Bodies::of(&plan);
+        let unread = knowledge.unread(&bodies);
         if !unread.is_empty() {
             let found = self.queue.contacts(&self.name, &unread).await?;
             knowledge.add(unread, found);
         }
         let opt_ins = match destination.options().consent {
-            ConsentGuard::Guard => knowledge.opt_ins(&plan),
+            ConsentGuard::Guard => knowledge.opt_ins(&plan, &bodies),
             ConsentGuard::Pass => Vec::new(),
         };
         let mut opt_outs = Vec::new();
@@ -200,7 +201,7 @@ impl Stepper {
         }
         let happened_at = job.happened_at(plan.happened_at);
         let consent = Consent { opt_outs, happened_at };
-        let judgements = knowledge.judge(&mut plan, job.replay.number > 0, &consent);
+        let judgements = knowledge.judge(&mut plan, bodies, job.replay.number > 0, &consent);
         Ok(JudgedPlan { plan: Ok(plan), judgements, planned })
     }
 

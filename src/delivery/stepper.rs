@@ -61,7 +61,7 @@ pub(super) struct Stepper {
 /// dropped before the outcome is recorded.
 pub(super) struct Load {
     pub(super) body: Bytes,
-    /// When its message happened, if that matters for what is learned of its contact.
+    /// When its message happened, if its contact is remembered with that time; else the epoch.
     pub(super) happened_at: Timestamp,
     /// Whether its message is replayed.
     pub(super) is_replay: bool,
@@ -287,7 +287,7 @@ impl Stepper {
         }
     }
 
-    /// When a message happened, if what is learned from it has that time; else the epoch.
+    /// When a message happened, if its contact is remembered with that time; else the epoch.
     fn learned_at(&self, job: &Job) -> Timestamp {
         match self.destination.borrow().contact_options().stale {
             Stale::Skip => job.happened_at(job.message().and_then(|message| message.timestamp())),

@@ -254,7 +254,7 @@ pub trait Work: Send + Sync {
         known: Option<Timestamp>,
     ) -> Result<Option<StoredCatalogue>, Unavailable>;
 
-    /// Replaces the catalogue of the lease's destination, and records in the list of what was done what was changed at
+    /// Replaces the catalogue of the lease's destination, and adds to the audit list what was changed at
     /// Loops, if anything.
     async fn keep_catalogue(
         &self,

@@ -1,4 +1,4 @@
-//! Receipts of erasures: for each deletion of a person, what was asked, what Loops answered, and what was erased here. They
+//! Receipts of erasures: for each deletion of a person, when it was requested, how Loops answered, and what was erased here. They
 //! name the person by a digest alone, and outlive what was erased.
 
 use std::time::Duration;
@@ -56,11 +56,11 @@ pub struct Receipt {
 /// How much was erased of each kind.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct ErasedRows {
-    /// Messages, of which the contents and digests were erased.
+    /// Messages whose contents and digests were erased.
     pub messages: u64,
     /// Events that Loops reported.
     pub feedback: u64,
-    /// Records of what Loops holds of a contact.
+    /// Records of a contact's values at Loops.
     pub contacts: u64,
     /// Records of who left.
     pub opt_outs: u64,
@@ -94,7 +94,7 @@ impl NewReceipt {
     }
 }
 
-/// What may still hold what was erased, beside the data itself.
+/// Where erased data may still be found, apart from the database itself.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum WriteAheadLog {
     /// The log is emptied after each erasure.
@@ -148,7 +148,7 @@ pub trait Receipts: Send + Sync {
     /// How many erasures have not ended, by destination; none is left out that has some.
     async fn open_erasures(&self) -> Result<Vec<(String, u64)>, Unavailable>;
 
-    /// What may still hold what was erased.
+    /// Where erased data may still be found.
     fn write_ahead_log(&self) -> WriteAheadLog;
 }
 

@@ -37,7 +37,7 @@ pub const GUARDED: &str = "segment_loops_guarded_total";
 pub const REVIVED: &str = "segment_loops_revived_total";
 /// Counter of requests that were not needed, by destination and how they were saved.
 pub const REQUESTS_SAVED: &str = "segment_loops_requests_saved_total";
-/// Age of what is known of the properties, lists and events at Loops, in seconds, by `destination`.
+/// Age of the catalogue of properties, lists and events at Loops, in seconds, by `destination`.
 pub const CATALOGUE_AGE: &str = "segment_loops_catalogue_age_seconds";
 /// Erasures of people that have not ended, by `destination`.
 pub const ERASURES_PENDING: &str = "segment_loops_erasures_pending";
@@ -190,10 +190,7 @@ fn describe() {
         GUARDED,
         "Deliveries in which a guard left something out, or that it kept from being sent"
     );
-    describe_gauge!(
-        CATALOGUE_AGE,
-        "Age of what is known of the properties, lists and events at Loops"
-    );
+    describe_gauge!(CATALOGUE_AGE, "Age of the catalogue of properties, lists and events at Loops");
     describe_counter!(
         REVIVED,
         "Failed events that were replayed by themselves, since their contacts were created afterwards"

@@ -1,6 +1,6 @@
 //! Replaying: which messages, what it would do, and then doing it, in parts that each request can bear.
 //!
-//! The count fixes where the replay ends, so that it takes nothing that was accepted since. It examines message by message,
+//! The count fixes where the replay ends, so that messages accepted afterwards are not taken. It examines message by message,
 //! because the number that is confirmed must be exact; the page does not wait for it, but is sent up to there first.
 
 use std::sync::Arc;
@@ -66,7 +66,7 @@ struct ReplayPage {
     past: Vec<Past>,
 }
 
-/// Where the page has what was counted. No text that is shown contains it, because it would be escaped.
+/// Marks where the count goes. No text on the page contains it, because it would be escaped there.
 const COUNTED: &str = "<!--counted-->";
 
 /// What a replay would do.
@@ -115,7 +115,7 @@ fn names() -> Vec<&'static str> {
     [&filter::PAGE_NAMES[..], &[MESSAGE, CHANGED]].concat()
 }
 
-/// In place of what was counted, if the store failed meanwhile.
+/// Shown instead of the count if the store failed during it.
 #[derive(Template)]
 #[template(path = "not_counted.html")]
 struct NotCounted<'a> {

@@ -82,7 +82,7 @@ impl CompiledSubscription {
         missing
     }
 
-    /// The names of events that are sent, as far as the mapping or the trigger spells them out.
+    /// The names of the events that are sent, where the mapping or the trigger spells them out.
     fn literal_events(&self) -> BTreeSet<String> {
         if self.written.action != ActionKind::SendEvent {
             return BTreeSet::new();

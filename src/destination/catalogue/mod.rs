@@ -89,7 +89,7 @@ pub struct Catalogue {
 }
 
 impl<T> Part<T> {
-    /// A part as it was read, of which only so much is kept as fits.
+    /// A part of the catalogue, cut to what is kept.
     fn new(
         entries: Vec<T>,
         is_complete: bool,
@@ -198,7 +198,7 @@ impl Catalogue {
         *self.properties.get(name)?
     }
 
-    /// The contact property that is probably meant by a name that Loops does not know.
+    /// The contact property that was probably meant by a name that Loops does not know.
     pub fn property_like(&self, name: &str) -> Option<&str> {
         self.property_names.like(name)
     }
@@ -228,7 +228,7 @@ impl Catalogue {
         }
     }
 
-    /// The mailing list that is probably meant by a key that is neither an id nor, as it is, a name.
+    /// The mailing list that was probably meant by a key that is neither an id nor, as it is, a name.
     pub fn list_like(&self, key: &str) -> Option<&KnownList> {
         let lists = || self.record.lists.iter().flat_map(|part| &part.entries);
         let named = |name: &str| lists().find(|list| list.name == name);
@@ -241,7 +241,7 @@ impl Catalogue {
         is_complete && !self.event_names.contains(name)
     }
 
-    /// The event that is probably meant by a name that Loops does not know.
+    /// The event that was probably meant by a name that Loops does not know.
     pub fn event_like(&self, name: &str) -> Option<&str> {
         self.event_names.like(name)
     }

@@ -1,4 +1,4 @@
-//! Finds the name that is probably meant by one that is not there.
+//! Finds the name that was probably meant by one that Loops does not know.
 
 use std::collections::{HashMap, HashSet};
 
@@ -7,7 +7,7 @@ use std::collections::{HashMap, HashSet};
 const COMPARED_MAX: usize = 2_000;
 const COMPARED_CHARS_MAX: usize = 60;
 
-/// The largest distance between two names of which one may be meant by the other.
+/// The largest distance at which one name may be a misspelling of another.
 const DISTANCE_MAX: usize = 2;
 
 /// Names that are there.

@@ -95,7 +95,7 @@ impl WrongTypes {
     }
 }
 
-/// A catalogue, and what is done with what it shows.
+/// A catalogue, and what to do about names and types that it lacks.
 #[derive(Debug, Clone, Copy)]
 pub(in crate::destination) struct Review<'a> {
     pub(in crate::destination) catalogue: &'a Catalogue,

@@ -1,4 +1,4 @@
-//! Receipts of erasures: what was asked, what Loops answered, and what was erased; they outlive all of that.
+//! Receipts of erasures: the request, Loops' answer and what was erased; they outlive all of that.
 
 use super::erasure::{deleting, deletion, end, erase_all};
 use super::*;

@@ -47,7 +47,7 @@ const INSERT_REQUESTS: &str = "
 const BEGIN: &str =
     "UPDATE @requests SET first_attempt_at = $2 WHERE id = $1 AND idempotency_key IS NOT NULL";
 /// $1 seqs, $2 replays, $3 positions, $4 request ids, $5 states, $6 ended at, $7 subscriptions, $8 actions, $9 reasons,
-/// $10 details, $11 warnings, $12 their parts of merged requests, $13 the digests of what was planned.
+/// $10 details, $11 warnings, $12 their parts of merged requests, $13 the digests of the planned requests.
 pub(super) const INSERT_DELIVERIES: &str = "
     INSERT INTO @deliveries (seq, replay, position, request_id, state, ended_at, subscription, action, reason, detail,
                              warnings, part_id, planned)

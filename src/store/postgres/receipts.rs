@@ -87,7 +87,7 @@ pub(super) const PAST: &str = "
     DELETE FROM @receipts WHERE id IN (
         SELECT id FROM @receipts WHERE asked_at <= $1 ORDER BY asked_at LIMIT $2 FOR UPDATE SKIP LOCKED)";
 
-/// Notes what Loops answered to a request that deletes a contact.
+/// Adds Loops' answer to the receipt of a deletion.
 pub(super) async fn settle(
     transaction: &Connection,
     seqs: &Array<i64>,
@@ -130,7 +130,7 @@ pub(super) async fn is_beside_deletion(
     Ok(transaction.query_opt(DELETED_BETWEEN, row).await?.is_some())
 }
 
-/// Notes what was erased for a deletion; `erased_at`: all was.
+/// Adds what was erased to the receipt of a deletion; `erased_at` is given once everything is.
 pub(super) async fn erased(
     transaction: &Connection,
     deletion: i64,

@@ -113,7 +113,7 @@ const NUMBER: &str = "
     SELECT u.new, COALESCE(b.number, 0) + 1, COALESCE(b.first_seq, u.old), $3
     FROM unnest($1, $2) u (old, new) LEFT JOIN before b ON b.seq = u.old";
 /// $1 old seqs, $2 new seqs, $3 whether only what failed is superseded, $4 the only subscription, $5 those that alone are made
-/// again, or NULL, $6 what is appended to the details of what is superseded. Returns their requests.
+/// again, or NULL, $6 a note for the details of superseded deliveries. Returns their requests.
 const MOVE_DELIVERIES: &str = "
     WITH before AS (
         DELETE FROM @deliveries WHERE seq = ANY($1)

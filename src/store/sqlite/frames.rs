@@ -59,7 +59,7 @@ impl Header {
         FRAME_HEADER_BYTES + self.page_bytes
     }
 
-    /// Returns what is in the place of a frame. Its checksum must continue that of the frame before it.
+    /// Reads the bytes at the place of a frame. Its checksum must continue that of the frame before it.
     pub(super) fn find(&self, log: &mut File, frame: u64) -> io::Result<Place> {
         let before = match frame {
             0 | 1 => Some(self.checksum),

@@ -30,7 +30,7 @@ pub(super) const INSERT_REQUEST: &str = "
 pub(super) const BEGIN: &str =
     "UPDATE requests SET first_attempt_at = ?2 WHERE id = ?1 AND idempotency_key IS NOT NULL";
 /// ?1 seq, ?2 position, ?3 request id, ?4 state, ?5 ended at, ?6 subscription, ?7 action, ?8 reason,
-/// ?9 detail, ?10 warnings, ?11 its part of a merged request, ?12 the digest of what was planned. It belongs to the latest replay of its message.
+/// ?9 detail, ?10 warnings, ?11 its part of a merged request, ?12 the digest of the planned request. It belongs to the latest replay of its message.
 pub(super) const INSERT_DELIVERY: &str = "
     INSERT INTO deliveries (seq, position, request_id, state, ended_at, subscription, action,
                             reason, detail, warnings, part_id, planned, replay)

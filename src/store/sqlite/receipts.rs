@@ -94,7 +94,7 @@ pub(super) const PAST: &str = "
     DELETE FROM receipts WHERE id IN (
         SELECT id FROM receipts WHERE asked_at <= ?1 ORDER BY asked_at LIMIT ?2)";
 
-/// Notes what Loops answered to a request that deletes a contact.
+/// Adds Loops' answer to the receipt of a deletion.
 pub(super) fn settle(transaction: &Connection, settlement: &Settlement) -> Result<(), Fault> {
     let Some((problem, status, deleted_at)) = settled(settlement) else { return Ok(()) };
     let (action, differ) = (ActionKind::DeleteContact.as_str(), duration_ms(RECEIPT_CLOCKS_DIFFER));
@@ -130,7 +130,7 @@ pub(super) fn is_beside_deletion(
     Ok(false)
 }
 
-/// Notes what was erased for a deletion; `erased_at`: all was.
+/// Adds what was erased to the receipt of a deletion; `erased_at` is given once everything is.
 pub(super) fn erased(
     transaction: &Connection,
     deletion: i64,

@@ -100,6 +100,8 @@ pub struct DestinationNow {
     pub next_retry_at: Option<Timestamp>,
     /// Deliveries that Loops accepted in the last hour.
     pub delivered_hour: u64,
+    /// Contacts that Loops was not known to have before it accepted a request for them, since the day began (UTC).
+    pub new_contacts_today: u64,
     /// Deliveries that failed, by reason.
     pub failed: Vec<Failed>,
 }
@@ -422,8 +424,17 @@ impl Found {
             failing_status: report.and_then(|one| one.failing_status),
             next_retry_at: report.and_then(|one| one.next_retry_at),
             delivered_hour: self.count(name, HOUR, &is_delivered),
+            new_contacts_today: self.new_contacts_today(name),
             failed: FailureReason::ALL.map(failed).into_iter().filter(|one| one.day > 0).collect(),
         }
+    }
+
+    /// How many contacts of a destination were new since the day began.
+    fn new_contacts_today(&self, destination: &str) -> u64 {
+        let day = day(self.replicas.now);
+        let new = self.hours.iter().filter(|tally| tally.stage == Stage::NewContact);
+        let of_here = new.filter(|tally| tally.destination == destination && tally.at >= day);
+        of_here.map(|tally| tally.count).sum()
     }
 
     /// How many of a destination in a span.
@@ -438,6 +449,12 @@ impl Found {
         let of_span = of_here.filter(|tally| within(tally, self.replicas.now, span));
         of_span.filter(|tally| is_it(tally)).map(|tally| tally.count).sum()
     }
+}
+
+/// When the day of a time began, in UTC.
+fn day(of: Timestamp) -> Timestamp {
+    let into_it = of.as_second().rem_euclid(DAY.as_secs());
+    Timestamp::from_second(of.as_second() - into_it).unwrap_or(Timestamp::MIN)
 }
 
 /// Whether the interval of a count began within a span.
@@ -506,7 +523,10 @@ fn funnel(found: &Found) -> Vec<Funnel> {
                     let how = tally.reason.clone().unwrap_or_default();
                     *funnel.requests_saved.entry(how).or_default() += tally.count;
                 }
-                Stage::DeliveryDelivered | Stage::DeliveryFailed | Stage::DeliveryWarned => {}
+                Stage::DeliveryDelivered
+                | Stage::DeliveryFailed
+                | Stage::DeliveryWarned
+                | Stage::NewContact => {}
             }
         }
         funnel

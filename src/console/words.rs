@@ -62,5 +62,5 @@ words! {
     Change: "What a changed subscription means for a message. `same`: nothing changes. `changed`: the request becomes another one. `newly_taken`: the trigger did not take the message. `no_longer_taken`: the trigger takes it no longer. `error`: the delivery would fail, which it did not before. `warning`: the request stays the same, with a new warning.",
     VerdictKind: "What is the matter with a message or a person. The first that holds, in this order.",
     TallyStep: "The length of an interval.",
-    Stage: "What is counted. Whole messages: `received`, `replayed` (made pending again), `unmatched`, `delivered`, `failed`. Deliveries: `delivery_delivered`, `delivery_failed`, `delivery_warned` (planned with a warning). Requests: `request` (made), `request_saved` (not needed: `merged`, `unchanged`; or, with `unchanged_would`, made and needless).",
+    Stage: "What is counted. Whole messages: `received`, `replayed` (made pending again), `unmatched`, `delivered`, `failed`. Deliveries: `delivery_delivered`, `delivery_failed`, `delivery_warned` (planned with a warning). Requests: `request` (made), `request_saved` (not needed: `merged`, `unchanged`; or, with `unchanged_would`, made and needless). Contacts: `new_contact` (not known before Loops accepted a request for them; of no source).",
 }

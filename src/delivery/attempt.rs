@@ -95,17 +95,22 @@ impl Stepper {
         happened_at: Timestamp,
     ) -> Option<ContactChange> {
         let is_deletion = due.request.endpoint == Endpoint::DeleteContact;
+        let learned = |facts: Facts| {
+            let now = self.clock.now();
+            facts.learn(due.lane, due.request.id, tried.started_at, happened_at, now)
+        };
         match (&verdict.consequence, tried.disposition) {
             // Also if it is unknown whether Loops deleted it.
             (Consequence::Delivered | Consequence::Failed(_), _) if is_deletion => {
                 Some(facts.delete())
             }
             (Consequence::Delivered, Disposition::Delivered) => {
-                let now = self.clock.now();
-                let started_at = tried.started_at;
-                Some(facts.learn(due.lane, due.request.id, started_at, happened_at, now))
+                Some(ContactChange::Learn(learned(facts)))
             }
-            // Also if Loops had the event before: perhaps without the properties in this request.
+            // Perhaps without the properties in this request.
+            (Consequence::Delivered, Disposition::DeliveredBefore) => {
+                Some(ContactChange::Confirm(learned(facts)))
+            }
             (
                 Consequence::Delivered
                 | Consequence::Failed(_)
@@ -172,6 +177,7 @@ impl Stepper {
                 },
             )
             .await
+            .map(|_| ())
     }
 
     /// Asks Loops whether the key is right, as soon as the rate allows. `None`: by then, another process may hold the lease,
@@ -227,7 +233,11 @@ impl Stepper {
             contact,
             awaiting,
         };
-        self.record(due.seq, || self.queue.settle(lease, settlement.clone())).await?;
+        let settled = self.record(due.seq, || self.queue.settle(lease, settlement.clone())).await?;
+        if settled.is_new_contact {
+            let destination = self.name.clone();
+            counter!(telemetry::NEW_CONTACTS, "destination" => destination).increment(1);
+        }
         if let Some(ended) = ended {
             self.count(ActionKind::at(due.request.endpoint), ended);
         }

@@ -413,7 +413,7 @@ mod tests {
             Ok(Frozen { requests: vec![], unmatched: None })
         }
 
-        async fn settle(&self, _: &Lease, _: Settlement) -> Result<(), WorkError> {
+        async fn settle(&self, _: &Lease, _: Settlement) -> Result<Settled, WorkError> {
             Err(WorkError::Fenced)
         }
 

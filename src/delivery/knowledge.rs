@@ -125,17 +125,18 @@ impl Facts {
         started_at: Timestamp,
         happened_at: Timestamp,
         now: Timestamp,
-    ) -> ContactChange {
+    ) -> Learned {
         let known = |(name, value)| KnownProperty { name, value, at: now, happened_at, request };
         let properties = self.values.into_iter().map(known).collect();
-        ContactChange::Learn(Learned {
+        Learned {
             key: self.key,
             email: self.email,
             is_own_email: self.is_upsert,
+            may_create: self.has_address,
             lane,
             started_at,
             properties,
-        })
+        }
     }
 
     /// What follows if it is unknown whether Loops has the request, or which part of it.

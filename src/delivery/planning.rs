@@ -96,7 +96,9 @@ impl Stepper {
         for guard in Guard::ALL {
             counter!(telemetry::GUARDED, &guard_labels(&self.name, guard)).increment(0);
         }
-        counter!(telemetry::REVIVED, "destination" => self.name.clone()).increment(0);
+        for of_contacts in [telemetry::REVIVED, telemetry::NEW_CONTACTS] {
+            counter!(of_contacts, "destination" => self.name.clone()).increment(0);
+        }
     }
 
     /// Plans a message, together with the neighbours behind it that can be merged without loss. `None`: the message must

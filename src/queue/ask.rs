@@ -255,11 +255,13 @@ pub enum Stage {
     Request,
     /// Requests that were not needed, by how they were saved: see [`Economy::saved`](super::Economy::saved).
     RequestSaved,
+    /// Contacts that Loops was not known to have before it accepted a request for them. Of no source.
+    NewContact,
 }
 
 impl Stage {
     /// All of them.
-    pub const ALL: [Stage; 10] = [
+    pub const ALL: [Stage; 11] = [
         Stage::Received,
         Stage::Replayed,
         Stage::Unmatched,
@@ -270,6 +272,7 @@ impl Stage {
         Stage::DeliveryWarned,
         Stage::Request,
         Stage::RequestSaved,
+        Stage::NewContact,
     ];
 
     /// As it is stored and shown.
@@ -285,6 +288,7 @@ impl Stage {
             Stage::DeliveryWarned => "delivery_warned",
             Stage::Request => "request",
             Stage::RequestSaved => "request_saved",
+            Stage::NewContact => "new_contact",
         }
     }
 

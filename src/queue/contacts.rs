@@ -50,6 +50,9 @@ pub struct KnownProperty {
 pub enum ContactChange {
     /// Loops accepted the request.
     Learn(Learned),
+    /// Loops had accepted the request before, perhaps without the values that it has now: it has the contact, and none of
+    /// the values is known any more.
+    Confirm(Learned),
     /// Loops may have some of the request, or none: none of the values of this contact is known any more.
     Forget(PersonDigest),
     /// Loops deleted the contact with this `userId` or e-mail address.
@@ -77,6 +80,8 @@ pub struct Learned {
     pub email: Option<PersonDigest>,
     /// Whether that is known to be the person's own: an upsert gave it.
     pub is_own_email: bool,
+    /// Whether the request has an address, with which Loops creates the contact if there is none.
+    pub may_create: bool,
     /// The lane of the request.
     pub lane: LaneKey,
     /// When the attempt began: what Loops reported since then counts.

@@ -233,9 +233,12 @@ pub trait Work: Send + Sync {
     /// its contact, and that one, shared. Nothing is learned of a contact that Loops reported to have changed since the
     /// attempt began.
     ///
+    /// A contact that Loops was not known to have when the attempt began, by its key or its address, is counted as new. What
+    /// Loops reported of it since then may be what this attempt did, so it does not count.
+    ///
     /// If the request is not there, an engine whose data may go back in time, as when a standby takes over that lacks
     /// the last commits, returns [`WorkError::Fenced`]: what is pending must be read again.
-    async fn settle(&self, lease: &Lease, settlement: Settlement) -> Result<(), WorkError>;
+    async fn settle(&self, lease: &Lease, settlement: Settlement) -> Result<Settled, WorkError>;
 
     /// Ends a message whose records are broken, so that it does not block its lane: its pending deliveries
     /// fail with the given reason; a message without deliveries gets a failed one. The values of contacts that its

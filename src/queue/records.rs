@@ -458,6 +458,13 @@ pub struct Settlement {
     pub awaiting: Option<Awaiting>,
 }
 
+/// What a settlement showed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Settled {
+    /// Whether Loops was not known to have the contact before, so that the request created it.
+    pub is_new_contact: bool,
+}
+
 /// A message to set aside.
 #[derive(Debug, Clone)]
 pub struct BrokenMessage {

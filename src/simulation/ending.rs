@@ -103,7 +103,8 @@ async fn counts(store: &dyn Store) -> (u64, u64) {
             | Stage::DeliveryFailed
             | Stage::DeliveryWarned
             | Stage::Request
-            | Stage::RequestSaved => {}
+            | Stage::RequestSaved
+            | Stage::NewContact => {}
         }
     }
     counts

@@ -18,8 +18,8 @@ use crate::queue::{
     Filter, Forward, FreeSpace, Frozen, Head, Housekeeping, Inbox, Job, LaneAsk, LanePart, Lease,
     LeaseHolder, LeaseRequest, Log, MessageRecord, NewFeedback, NewMerge, NewMessage, NewReceipt,
     OptOut, Page, PendingAsk, Receipt, ReceiptFilter, Receipts, Recorded, ReplayAsk, ReplayChunk,
-    Replays, Replicas, RequestContents, RequestId, Seq, Settlement, Store, StoredCatalogue, Tally,
-    TallyStep, Unavailable, Work, WorkError, WriteAheadLog,
+    Replays, Replicas, RequestContents, RequestId, Seq, Settled, Settlement, Store,
+    StoredCatalogue, Tally, TallyStep, Unavailable, Work, WorkError, WriteAheadLog,
 };
 use crate::segment::{Digests, MessageHash, PersonDigest};
 
@@ -198,7 +198,7 @@ impl Work for FlakyStore {
         self.step("freeze", lease, watched).await
     }
 
-    async fn settle(&self, lease: &Lease, settlement: Settlement) -> Result<(), WorkError> {
+    async fn settle(&self, lease: &Lease, settlement: Settlement) -> Result<Settled, WorkError> {
         let request = settlement.request;
         let begins = settlement.consequence == Consequence::Begin;
         let watched = async {

@@ -5,7 +5,7 @@ use jiff::Timestamp;
 use super::values::to_ms;
 use crate::queue::contacts::{merge, to_bytes};
 use crate::queue::{CONTACTS_KEPT, Contact, FeedbackRecord, Learned};
-use crate::segment::LaneKey;
+use crate::segment::{LaneKey, PersonDigest};
 
 /// The length of a day.
 const DAY_MS: i64 = 24 * 60 * 60 * 1000;
@@ -29,6 +29,14 @@ pub(super) fn change(feedback: &FeedbackRecord) -> Option<bool> {
     }
 }
 
+/// The contact that Loops reported to have created: its key, and the address beside a `userId`.
+pub(super) fn created(feedback: &FeedbackRecord) -> Option<(PersonDigest, Option<PersonDigest>)> {
+    if feedback.event != "contact.created" {
+        return None;
+    }
+    Some((feedback.user.or(feedback.email)?, feedback.user.and(feedback.email)))
+}
+
 /// A contact, with what only the stores need to know of it.
 pub(super) struct Known {
     pub(super) contact: Contact,
@@ -36,6 +44,40 @@ pub(super) struct Known {
     pub(super) lane: Option<LaneKey>,
     /// When Loops last reported that others changed it.
     pub(super) reported_at: Option<Timestamp>,
+    /// Since when Loops is known to have it.
+    pub(super) known_at: Option<i64>,
+}
+
+/// What the row of a contact alone says of whether a request has created it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Presence {
+    /// Loops had it before.
+    Known,
+    /// It has been deleted since the attempt began.
+    Deleted,
+    /// Another contact with its address may be the same one.
+    Unknown,
+}
+
+impl Presence {
+    pub(super) fn of(known: Option<&Known>, learned: &Learned) -> Self {
+        let Some(Known { reported_at, known_at, .. }) = known else { return Self::Unknown };
+        match known_at {
+            Some(at) if *at < before(learned) => Self::Known,
+            None if is_since(*reported_at, learned) => Self::Deleted,
+            Some(_) | None => Self::Unknown,
+        }
+    }
+}
+
+/// Whoever is known since before this time was known when the attempt began, also if the clock stands at the epoch.
+pub(super) fn before(learned: &Learned) -> i64 {
+    to_ms(learned.started_at).max(1)
+}
+
+/// Whether Loops reported a change since the attempt began.
+fn is_since(reported_at: Option<Timestamp>, learned: &Learned) -> bool {
+    reported_at.is_some_and(|at| to_ms(at) >= to_ms(learned.started_at))
 }
 
 /// What is known of a contact once more was learned.
@@ -54,8 +96,8 @@ impl Update {
     /// Adds what was learned to what is known; `None`: Loops has reported a change since the attempt began.
     pub(super) fn of(known: Option<Known>, learned: &Learned) -> Option<Self> {
         let (mut own, mut is_shared, mut properties) = (None, false, Vec::new());
-        if let Some(Known { contact, lane, reported_at }) = known {
-            if reported_at.is_some_and(|at| to_ms(at) >= to_ms(learned.started_at)) {
+        if let Some(Known { contact, lane, reported_at, .. }) = known {
+            if is_since(reported_at, learned) {
                 return None;
             }
             own = contact.email;

@@ -35,6 +35,8 @@ pub const UNMATCHED: &str = "segment_loops_unmatched_total";
 pub const GUARDED: &str = "segment_loops_guarded_total";
 /// Failed events that were replayed by themselves, by `destination`.
 pub const REVIVED: &str = "segment_loops_revived_total";
+/// Contacts that Loops was not known to have before it accepted a request for them, by `destination`.
+pub const NEW_CONTACTS: &str = "segment_loops_new_contacts_total";
 /// Counter of requests that were not needed, by destination and how they were saved.
 pub const REQUESTS_SAVED: &str = "segment_loops_requests_saved_total";
 /// Age of the catalogue of properties, lists and events at Loops, in seconds, by `destination`.
@@ -194,6 +196,10 @@ fn describe() {
     describe_counter!(
         REVIVED,
         "Failed events that were replayed by themselves, since their contacts were created afterwards"
+    );
+    describe_counter!(
+        NEW_CONTACTS,
+        "Contacts that Loops was not known to have before it accepted a request for them"
     );
     describe_counter!(DELIVERIES, "Deliveries that ended");
     describe_counter!(LOOPS_REQUESTS, "Requests made to Loops; status 0: no answer");

@@ -58,6 +58,7 @@ struct Destination {
     end: String,
     holder: Option<String>,
     retry: Option<Time>,
+    new_contacts: String,
     failures: Vec<Failures>,
 }
 
@@ -257,6 +258,7 @@ fn destination(one: &DestinationNow) -> Destination {
         end,
         holder: one.holder.clone(),
         retry: one.next_retry_at.map(Time),
+        new_contacts: number(one.new_contacts_today),
         failures: failures.collect(),
     }
 }

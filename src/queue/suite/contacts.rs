@@ -12,7 +12,7 @@ use crate::segment::{LaneKey, PropertyName, PropertyValue};
 
 const NOTHING: [i64; 0] = [];
 
-fn address(address: &str) -> PersonDigest {
+pub(super) fn address(address: &str) -> PersonDigest {
     Digests::new(&INSTALLATION_KEY).person(PersonIdKind::Email, address)
 }
 
@@ -22,10 +22,10 @@ fn property(name: i64, value: i64) -> KnownProperty {
 }
 
 /// What a request of the person's own lane says of it, whose attempt began at [`at`] (10).
-fn learned(key: PersonDigest, properties: &[KnownProperty]) -> Learned {
+pub(super) fn learned(key: PersonDigest, properties: &[KnownProperty]) -> Learned {
     let properties = properties.to_vec();
     let (email, is_own_email, started_at) = (None, true, at(10));
-    Learned { key, email, is_own_email, lane: key.into(), started_at, properties }
+    Learned { key, email, is_own_email, may_create: true, lane: key.into(), started_at, properties }
 }
 
 /// Sends a request, and settles it with a consequence.
@@ -59,7 +59,7 @@ async fn names(store: &dyn Store, key: PersonDigest) -> (Vec<i64>, bool) {
     (names.collect(), contact.is_shared)
 }
 
-async fn report(store: &dyn Store, event: &str, user: PersonDigest, seconds: i64) {
+pub(super) async fn report(store: &dyn Store, event: &str, user: PersonDigest, seconds: i64) {
     let record = FeedbackRecord {
         destination: DESTINATION.into(),
         webhook_id: format!("msg_{}", fastrand::u64(..)),

@@ -17,6 +17,7 @@ mod inbox;
 mod list;
 mod log;
 mod merge;
+mod new_contacts;
 mod receipts;
 mod replay;
 mod replicas;
@@ -35,6 +36,7 @@ pub(crate) use inbox::*;
 pub(crate) use list::*;
 pub(crate) use log::*;
 pub(crate) use merge::*;
+pub(crate) use new_contacts::*;
 pub(crate) use receipts::*;
 pub(crate) use replay::*;
 pub(crate) use replicas::*;
@@ -175,6 +177,9 @@ macro_rules! store_suite {
             what_loops_reports_counts_more_than_an_earlier_attempt,
             contacts_go_with_their_person,
             contacts_are_forgotten_after_a_long_time,
+            counts_each_new_contact_once,
+            a_contact_that_loops_reported_is_not_new,
+            a_contact_that_was_deleted_is_new_again,
             each_deletion_has_a_receipt,
             a_receipt_can_be_made_before_the_first_attempt,
             a_refused_deletion_stays_open_until_a_later_one_covers_it,

@@ -222,6 +222,7 @@ impl History {
         if settlement.consequence == Consequence::Delivered {
             let person = format!("u{}", self.random.u32(0..4));
             settlement.contact = Some(ContactChange::Learn(Learned {
+                may_create: true,
                 key: user(&person),
                 email: self.random.bool().then(|| user("an address")),
                 is_own_email: true,

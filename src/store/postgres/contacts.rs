@@ -10,16 +10,20 @@ use super::rows::{from_ms, get, to_ms};
 use crate::queue::contacts::from_bytes;
 use crate::queue::{Contact, ContactChange, ContactClaim, Learned};
 use crate::segment::{LaneKey, PersonDigest};
-use crate::store::contacts::{Known, Update, day};
+use crate::store::contacts::{Known, Presence, Update, before, day};
 
 /// $1 destination, $2 keys.
 const FIND: &str = "
-    SELECT contact, email, is_shared, properties, lane, reported_at FROM @contacts
+    SELECT contact, email, is_shared, properties, lane, reported_at, known_at FROM @contacts
     WHERE contact = ANY($2) AND destination = $1";
 /// $1 destination, $2 key. Locked, so that what Loops reports meanwhile is not overwritten.
 const FIND_TO_CHANGE: &str = "
-    SELECT contact, email, is_shared, properties, lane, reported_at FROM @contacts
+    SELECT contact, email, is_shared, properties, lane, reported_at, known_at FROM @contacts
     WHERE contact = $2 AND destination = $1 FOR UPDATE";
+/// $1 destination, $2 key and email, $3 known before. A row if Loops is known to have the contact.
+const KNOWN: &str = "
+    SELECT FROM @contacts
+    WHERE destination = $1 AND (contact = ANY($2) OR email = ANY($2)) AND known_at < $3 LIMIT 1";
 /// $1 destination, $2 key, $3 email. Other contacts that Loops may hold as the same one.
 const SHARE: &str = "
     UPDATE @contacts SET is_shared = true
@@ -27,11 +31,21 @@ const SHARE: &str = "
 /// $1 destination, $2 key, $3 email, $4 lane, $5 is shared, $6 day, $7 properties, $8 when the attempt began. What Loops reported of a contact of
 /// which nothing was known, while this transaction ran, stands.
 const LEARN: &str = "
-    INSERT INTO @contacts AS c (destination, contact, email, lane, is_shared, changed_day, properties)
-    VALUES ($1, $2, $3, $4, $5, $6, $7)
+    INSERT INTO @contacts AS c (destination, contact, email, lane, is_shared, known_at, changed_day, properties)
+    VALUES ($1, $2, $3, $4, $5, 0, $6, $7)
     ON CONFLICT (contact, destination) DO UPDATE SET
         email = CASE WHEN c.reported_at >= $8 THEN c.email ELSE $3 END, lane = $4, is_shared = $5, changed_day = $6,
+        known_at = CASE WHEN c.reported_at >= $8 AND c.known_at IS NULL THEN NULL ELSE 0 END,
         properties = CASE WHEN c.reported_at >= $8 THEN '' ELSE $7 END";
+/// $1 destination, $2 key, $3 lane, $4 day.
+const CONFIRM: &str = "
+    INSERT INTO @contacts AS c (destination, contact, lane, known_at, changed_day, properties)
+    VALUES ($1, $2, $3, 0, $4, '')
+    ON CONFLICT (contact, destination) DO UPDATE SET known_at = 0, changed_day = $4, properties = ''";
+/// $1 destination, $2 key. Unless it was deleted.
+const CREATED: &str = "
+    UPDATE @contacts SET known_at = 0
+    WHERE destination = $1 AND contact = $2 AND known_at IS NOT NULL";
 /// $1 destination, $2 key.
 const FORGET: &str = "UPDATE @contacts SET properties = '' WHERE contact = $2 AND destination = $1";
 /// $1 destination, $2 seq.
@@ -50,14 +64,25 @@ pub(super) const OF_PERSON: &str = "
     WHERE destination = $1 AND (contact = $2 OR email = $2 OR (lane = $2 AND lane <> contact))";
 /// $1 destination, $2 digest, $3 reported at, $4 whether it was deleted. Those that are known by an address.
 const REPORTED_BY_EMAIL: &str = "
-    UPDATE @contacts SET properties = '', reported_at = $3, email = CASE WHEN $4 THEN NULL ELSE email END
+    UPDATE @contacts SET properties = '', reported_at = $3, email = CASE WHEN $4 THEN NULL ELSE email END,
+        known_at = CASE WHEN $4 THEN NULL ELSE known_at END
     WHERE email = $2 AND destination = $1";
 /// $1 destination, $2 digest, $3 reported at, $4 whether it was deleted, $5 day. A request for it may be on its way.
 const REPORTED: &str = "
     INSERT INTO @contacts AS c (destination, contact, reported_at, changed_day, properties)
     VALUES ($1, $2, $3, $5, '')
     ON CONFLICT (contact, destination) DO UPDATE SET
-        properties = '', reported_at = $3, email = CASE WHEN $4 THEN NULL ELSE c.email END";
+        properties = '', reported_at = $3, email = CASE WHEN $4 THEN NULL ELSE c.email END,
+        known_at = CASE WHEN $4 THEN NULL ELSE c.known_at END";
+/// $1 destination, $2 key, $3 email, $4 known at, $5 day, $6 when that was so. What is known longer stays so, and one that
+/// was deleted since is not known.
+const MAKE_KNOWN: &str = "
+    INSERT INTO @contacts AS c (destination, contact, email, known_at, changed_day, properties)
+    VALUES ($1, $2, $3, $4, $5, '')
+    ON CONFLICT (contact, destination) DO UPDATE SET
+        known_at = COALESCE(c.known_at, $4), email = COALESCE(c.email, $3),
+        changed_day = GREATEST(c.changed_day, $5)
+    WHERE c.known_at IS NOT NULL OR c.reported_at IS NULL OR c.reported_at < $6";
 /// $1 before this day, $2 limit.
 pub(super) const PAST: &str = "
     DELETE FROM @contacts WHERE (contact, destination) IN (
@@ -75,6 +100,7 @@ fn known(row: &Row) -> Result<Known, Fault> {
         contact,
         lane: get::<Option<i64>>(row, 4)?.map(LaneKey),
         reported_at: get::<Option<i64>>(row, 5)?.map(from_ms),
+        known_at: get(row, 6)?,
     })
 }
 
@@ -88,22 +114,27 @@ pub(super) async fn contacts(
     found.iter().map(|row| Ok(known(row)?.contact)).collect()
 }
 
-/// Applies the outcome of a request.
+/// Applies the outcome of a request; returns whether that has created the contact.
 pub(super) async fn apply(
     transaction: &Connection,
     destination: &str,
     change: &ContactChange,
     now: Timestamp,
-) -> Result<(), Fault> {
+) -> Result<bool, Fault> {
     match change {
-        ContactChange::Learn(learned) => learn(transaction, destination, learned, now).await,
+        ContactChange::Learn(learned) => {
+            return learn(transaction, destination, learned, now).await;
+        }
+        ContactChange::Confirm(learned) => {
+            return confirm(transaction, destination, learned, now).await;
+        }
         ContactChange::Forget(key) => {
             transaction.execute(FORGET, params![destination, key.0]).await?;
-            Ok(())
         }
         // What an attempt that began before may still report is no longer true either.
-        ContactChange::Delete(key) => report(transaction, destination, [*key], now, true).await,
+        ContactChange::Delete(key) => report(transaction, destination, [*key], now, true).await?,
     }
+    Ok(false)
 }
 
 /// Records the contacts that requests are about to change.
@@ -128,18 +159,69 @@ async fn learn(
     destination: &str,
     learned: &Learned,
     now: Timestamp,
-) -> Result<(), Fault> {
+) -> Result<bool, Fault> {
     let key = learned.key.0;
     let found = transaction.query_opt(FIND_TO_CHANGE, params![destination, key]).await?;
     let found = found.as_ref().map(known).transpose()?;
+    let is_new = has_created(transaction, destination, found.as_ref(), learned).await?;
     let Some(Update { own_email, email, mut is_shared, properties }) = Update::of(found, learned)
     else {
-        return Ok(());
+        transaction.execute(CREATED, params![destination, key]).await?;
+        return Ok(is_new);
     };
     is_shared |= transaction.execute(SHARE, params![destination, key, email]).await? > 0;
     let (lane, day, started_at) = (learned.lane.0, to_day(now), to_ms(learned.started_at));
     let row = params![destination, key, own_email, lane, is_shared, day, properties, started_at];
     transaction.execute(LEARN, row).await?;
+    Ok(is_new)
+}
+
+async fn confirm(
+    transaction: &Connection,
+    destination: &str,
+    learned: &Learned,
+    now: Timestamp,
+) -> Result<bool, Fault> {
+    let key = learned.key.0;
+    let found = transaction.query_opt(FIND_TO_CHANGE, params![destination, key]).await?;
+    let found = found.as_ref().map(known).transpose()?;
+    if Presence::of(found.as_ref(), learned) == Presence::Deleted {
+        return Ok(false);
+    }
+    let is_new = has_created(transaction, destination, found.as_ref(), learned).await?;
+    let (lane, day) = (learned.lane.0, to_day(now));
+    transaction.execute(CONFIRM, params![destination, key, lane, day]).await?;
+    Ok(is_new)
+}
+
+/// Whether a request that Loops accepted has created its contact.
+async fn has_created(
+    transaction: &Connection,
+    destination: &str,
+    found: Option<&Known>,
+    learned: &Learned,
+) -> Result<bool, Fault> {
+    if !learned.may_create || Presence::of(found, learned) != Presence::Unknown {
+        return Ok(false);
+    }
+    let digests = [Some(learned.key), learned.email].into_iter().flatten();
+    let digests: Array<i64> = digests.map(|digest| digest.0).collect();
+    let before = before(learned);
+    Ok(transaction.query_opt(KNOWN, params![destination, digests, before]).await?.is_none())
+}
+
+/// Records that Loops had a contact at a time.
+pub(super) async fn make_known(
+    transaction: &Connection,
+    destination: &str,
+    (key, email): (PersonDigest, Option<PersonDigest>),
+    had_at: Timestamp,
+    now: Timestamp,
+) -> Result<(), Fault> {
+    let email = email.map(|digest| digest.0);
+    let (now, day, had_at) = (to_ms(now), to_day(now), to_ms(had_at));
+    let row = params![destination, key.0, email, now, day, had_at];
+    transaction.execute(MAKE_KNOWN, row).await?;
     Ok(())
 }
 

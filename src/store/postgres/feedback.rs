@@ -14,7 +14,7 @@ use crate::queue::{
     Feedback, FeedbackRecord, Forward, NewFeedback, Recorded, SignedWebhook, Unavailable,
 };
 use crate::segment::PersonDigest;
-use crate::store::contacts::change;
+use crate::store::contacts::{change, created};
 use crate::store::feedback::{due_again, has_room, join, latest_due, origin};
 
 /// The columns that [`record`] reads.
@@ -147,6 +147,10 @@ impl Step for Record {
                 let digests = of.user.into_iter().chain(of.email);
                 contacts::report(transaction, &of.destination, digests, of.received_at, is_deleted)
                     .await?;
+            }
+            if let Some(contact) = created(of) {
+                let (at, now) = (of.at, of.received_at);
+                contacts::make_known(transaction, &of.destination, contact, at, now).await?;
             }
             // Loops also reports that a contact unsubscribed when it is deleted.
             if of.event != "contact.unsubscribed"

@@ -63,7 +63,8 @@ use crate::config::{NotifyMode, StoreConfig};
 use crate::queue::{
     AcceptError, Accepted, AuditEntry, BrokenMessage, Class, Contact, Depth, FreeSpace, Frozen,
     Head, Inbox, Job, LaneAsk, LanePart, Lease, LeaseHolder, LeaseRequest, NewMerge, NewMessage,
-    OptOut, PendingAsk, Seq, Settlement, Store, StoredCatalogue, Unavailable, Work, WorkError,
+    OptOut, PendingAsk, Seq, Settled, Settlement, Store, StoredCatalogue, Unavailable, Work,
+    WorkError,
 };
 use crate::segment::{Digests, PersonDigest};
 use crate::store::backlog::{Backlog, Pending, Size};
@@ -504,7 +505,7 @@ impl Work for PostgresStore {
         Ok(self.write(Freeze { lease: lease.clone(), merge }).await??)
     }
 
-    async fn settle(&self, lease: &Lease, settlement: Settlement) -> Result<(), WorkError> {
+    async fn settle(&self, lease: &Lease, settlement: Settlement) -> Result<Settled, WorkError> {
         Ok(self.write(Settle { lease: lease.clone(), settlement }).await??)
     }
 

@@ -156,11 +156,12 @@ fn writes(part: Part) -> &'static [Write] {
             &[0, 1, 2, 3, 4, 5, 6, 7],
         )],
         Part::Contacts => &[(
-            "INSERT INTO @contacts (contact, email, lane, reported_at, changed_day, is_shared, destination, properties)
-             SELECT contact, email, lane, reported_at, changed_day::integer, is_shared <> 0, destination, ''
-             FROM unnest($1, $2, $3, $4, $5, $6, $7)
-                 u (contact, email, lane, reported_at, changed_day, is_shared, destination)",
-            &[0, 1, 2, 3, 4, 5, 6],
+            "INSERT INTO @contacts (contact, email, lane, reported_at, known_at, changed_day, is_shared, destination,
+                                    properties)
+             SELECT contact, email, lane, reported_at, known_at, changed_day::integer, is_shared <> 0, destination, ''
+             FROM unnest($1, $2, $3, $4, $5, $6, $7, $8)
+                 u (contact, email, lane, reported_at, known_at, changed_day, is_shared, destination)",
+            &[0, 1, 2, 3, 4, 5, 6, 7],
         )],
         Part::Receipts => &[(
             "INSERT INTO @receipts (message_hash, person, asked_at, request_id, deleted_at, confirmed_at, erased_at,

@@ -300,6 +300,7 @@ CREATE TABLE @contacts (
     email       bigint,                           -- digest of its address, beside a userId
     lane        bigint,                           -- of the last request that was accepted; NULL: none was
     reported_at bigint,                           -- when Loops last reported that others changed it
+    known_at    bigint,                           -- since when Loops is known to have it; 0: by a request; NULL: it is not
     changed_day integer NOT NULL,                 -- of the last change of this row, in days since the epoch
     is_shared   boolean NOT NULL DEFAULT false,   -- requests of another lane or contact may have changed it
     destination text NOT NULL,

@@ -14,7 +14,7 @@ use super::steps::{Effects, Step};
 use super::{Fault, awaiting, contacts, receipts};
 use crate::action::{ActionKind, Endpoint};
 use crate::queue::{
-    Attempt, Consequence, DeliveryState, Failure, Lease, RequestId, Seq, Settlement, Stage,
+    Attempt, Consequence, DeliveryState, Failure, Lease, RequestId, Seq, Settled, Settlement, Stage,
 };
 use crate::store::tally::Counted;
 
@@ -107,7 +107,7 @@ struct Request {
 
 #[async_trait]
 impl Step for Settle {
-    type Output = Result<(), Fenced>;
+    type Output = Result<Settled, Fenced>;
 
     async fn run(
         &self,
@@ -128,15 +128,15 @@ impl Step for Settle {
         if state == DeliveryState::Pending.as_str() {
             let parts = get::<Option<Vec<i64>>>(&row, 2)?.map(Array);
             let request = Request { id, seqs: Array(get(&row, 1)?), parts };
-            self.write(transaction, &request, effects).await?;
+            let settled = self.write(transaction, &request, effects).await?;
             if get::<&str>(&row, 3)? == Endpoint::DeleteContact.path() {
                 receipts::settle(transaction, &request.seqs, &self.settlement).await?;
             }
-            return Ok(Ok(()));
+            return Ok(Ok(settled));
         }
         // Repeated, because the first answer was lost: it is settled.
         if self.is_known(transaction, state).await? {
-            return Ok(Ok(()));
+            return Ok(Ok(Settled::default()));
         }
         Err(Fault::Broken("the request was already settled differently"))
     }
@@ -158,7 +158,7 @@ impl Settle {
         transaction: &Connection,
         request: &Request,
         effects: &mut Effects,
-    ) -> Result<(), Fault> {
+    ) -> Result<Settled, Fault> {
         let Settlement { attempt, consequence, now, contact, awaiting, .. } = &self.settlement;
         let next_attempt_at = match consequence {
             Consequence::Retry(at) => Some(to_ms(*at)),
@@ -181,8 +181,15 @@ impl Settle {
         if transaction.execute(SETTLE_REQUEST, params).await? != 1 {
             return Err(GONE);
         }
+        let mut settled = Settled::default();
         if let Some(change) = contact {
-            contacts::apply(transaction, &self.lease.destination, change, *now).await?;
+            let destination = &self.lease.destination;
+            settled.is_new_contact =
+                contacts::apply(transaction, destination, change, *now).await?;
+        }
+        if settled.is_new_contact {
+            let counted = Counted::new(Stage::NewContact, &self.lease.destination, "");
+            effects.tallies.add(*now, counted, 1);
         }
         if let Some(awaiting) = awaiting {
             let of_request = (request.id, &request.seqs);
@@ -191,24 +198,25 @@ impl Settle {
         }
         match consequence {
             Consequence::Begin | Consequence::Retry(_) | Consequence::Hold { .. } => {
-                reschedule(transaction, request).await
+                reschedule(transaction, request).await?;
             }
             Consequence::TakenApart => {
                 self.take_apart(transaction, request).await?;
-                reschedule(transaction, request).await
+                reschedule(transaction, request).await?;
             }
             Consequence::EventDelivered => {
-                self.end_event(transaction, request, Consequence::Delivered, effects).await
+                self.end_event(transaction, request, Consequence::Delivered, effects).await?;
             }
             Consequence::EventFailed(failure) => {
                 let failed = Consequence::Failed(failure.clone());
-                self.end_event(transaction, request, failed, effects).await
+                self.end_event(transaction, request, failed, effects).await?;
             }
-            Consequence::Delivered => self.end(transaction, request, None, effects).await,
+            Consequence::Delivered => self.end(transaction, request, None, effects).await?,
             Consequence::Failed(failure) => {
-                self.end(transaction, request, Some(failure), effects).await
+                self.end(transaction, request, Some(failure), effects).await?;
             }
         }
+        Ok(settled)
     }
 
     /// Each delivery of a merged request is carried by its own request from now on. Returns these.

@@ -8,12 +8,18 @@ use super::rows::{from_ms, to_ms};
 use crate::queue::contacts::from_bytes;
 use crate::queue::{Contact, ContactChange, ContactClaim, Learned};
 use crate::segment::{LaneKey, PersonDigest};
-use crate::store::contacts::{Known, Update, day};
+use crate::store::contacts::{Known, Presence, Update, before, day};
 
 /// ?1 destination, ?2 key.
 pub(super) const FIND: &str = "
-    SELECT contact, email, is_shared, properties, lane, reported_at FROM contacts
+    SELECT contact, email, is_shared, properties, lane, reported_at, known_at FROM contacts
     WHERE destination = ?1 AND contact = ?2";
+/// ?1 destination, ?2 key, ?3 email, ?4 known before. A row if Loops is known to have the contact.
+pub(super) const KNOWN: &str = "
+    SELECT 1 FROM contacts WHERE destination = ?1 AND contact IN (?2, ?3) AND known_at < ?4
+    UNION ALL
+    SELECT 1 FROM contacts WHERE email IN (?2, ?3) AND destination = ?1 AND known_at < ?4
+    LIMIT 1";
 /// ?1 destination, ?2 key, ?3 email. Other contacts that Loops may hold as the same one.
 pub(super) const SHARE: &str = "
     UPDATE contacts SET is_shared = 1 WHERE id IN (
@@ -24,10 +30,19 @@ pub(super) const SHARE: &str = "
         SELECT id FROM contacts WHERE email = ?2 AND destination = ?1)";
 /// ?1 destination, ?2 key, ?3 email, ?4 lane, ?5 is shared, ?6 day, ?7 properties.
 pub(super) const LEARN: &str = "
-    INSERT INTO contacts (destination, contact, email, lane, is_shared, changed_day, properties)
-    VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)
+    INSERT INTO contacts (destination, contact, email, lane, is_shared, known_at, changed_day, properties)
+    VALUES (?1, ?2, ?3, ?4, ?5, 0, ?6, ?7)
     ON CONFLICT (destination, contact) DO UPDATE SET
-        email = ?3, lane = ?4, is_shared = ?5, changed_day = ?6, properties = ?7";
+        email = ?3, lane = ?4, is_shared = ?5, known_at = 0, changed_day = ?6, properties = ?7";
+/// ?1 destination, ?2 key, ?3 lane, ?4 day.
+pub(super) const CONFIRM: &str = "
+    INSERT INTO contacts (destination, contact, lane, known_at, changed_day, properties)
+    VALUES (?1, ?2, ?3, 0, ?4, x'')
+    ON CONFLICT (destination, contact) DO UPDATE SET known_at = 0, changed_day = ?4, properties = x''";
+/// ?1 destination, ?2 key. Unless it was deleted.
+pub(super) const CREATED: &str = "
+    UPDATE contacts SET known_at = 0
+    WHERE destination = ?1 AND contact = ?2 AND known_at IS NOT NULL";
 /// ?1 destination, ?2 key.
 pub(super) const FORGET: &str =
     "UPDATE contacts SET properties = x'' WHERE destination = ?1 AND contact = ?2";
@@ -55,14 +70,24 @@ pub(super) const OF_PERSON: &str = "
         SELECT id FROM contacts WHERE lane = ?2 AND destination = ?1 AND lane <> contact)";
 /// ?1 destination, ?2 digest, ?3 reported at, ?4 whether it was deleted. Those that are known by an address.
 pub(super) const REPORTED_BY_EMAIL: &str = "
-    UPDATE contacts SET properties = x'', reported_at = ?3, email = CASE WHEN ?4 THEN NULL ELSE email END
+    UPDATE contacts SET properties = x'', reported_at = ?3, email = CASE WHEN ?4 THEN NULL ELSE email END,
+        known_at = CASE WHEN ?4 THEN NULL ELSE known_at END
     WHERE email = ?2 AND destination = ?1";
 /// ?1 destination, ?2 digest, ?3 reported at, ?4 whether it was deleted, ?5 day. A request for it may be on its way.
 pub(super) const REPORTED: &str = "
     INSERT INTO contacts (destination, contact, reported_at, changed_day, properties)
     VALUES (?1, ?2, ?3, ?5, x'')
     ON CONFLICT (destination, contact) DO UPDATE SET
-        properties = x'', reported_at = ?3, email = CASE WHEN ?4 THEN NULL ELSE email END";
+        properties = x'', reported_at = ?3, email = CASE WHEN ?4 THEN NULL ELSE email END,
+        known_at = CASE WHEN ?4 THEN NULL ELSE known_at END";
+/// ?1 destination, ?2 key, ?3 email, ?4 known at, ?5 day, ?6 when that was so. What is known longer stays so, and one that
+/// was deleted since is not known.
+pub(super) const MAKE_KNOWN: &str = "
+    INSERT INTO contacts (destination, contact, email, known_at, changed_day, properties)
+    VALUES (?1, ?2, ?3, ?4, ?5, x'')
+    ON CONFLICT (destination, contact) DO UPDATE SET
+        known_at = COALESCE(known_at, ?4), email = COALESCE(email, ?3), changed_day = MAX(changed_day, ?5)
+    WHERE known_at IS NOT NULL OR reported_at IS NULL OR reported_at < ?6";
 /// ?1 before this day, ?2 limit.
 pub(super) const PAST: &str = "
     DELETE FROM contacts WHERE id IN (
@@ -79,6 +104,7 @@ fn known(row: &Row<'_>) -> rusqlite::Result<Known> {
         contact,
         lane: row.get::<_, Option<i64>>(4)?.map(LaneKey),
         reported_at: row.get::<_, Option<i64>>(5)?.map(from_ms),
+        known_at: row.get(6)?,
     })
 }
 
@@ -96,22 +122,23 @@ pub(super) fn contacts(
     Ok(found)
 }
 
-/// Applies the outcome of a request.
+/// Applies the outcome of a request; returns whether that has created the contact.
 pub(super) fn apply(
     transaction: &Connection,
     destination: &str,
     change: &ContactChange,
     now: Timestamp,
-) -> Result<(), Fault> {
+) -> Result<bool, Fault> {
     match change {
-        ContactChange::Learn(learned) => learn(transaction, destination, learned, now),
+        ContactChange::Learn(learned) => return learn(transaction, destination, learned, now),
+        ContactChange::Confirm(learned) => return confirm(transaction, destination, learned, now),
         ContactChange::Forget(key) => {
             transaction.prepare_cached(FORGET)?.execute(params![destination, key.0])?;
-            Ok(())
         }
         // What an attempt that began before may still report is no longer true either.
-        ContactChange::Delete(key) => report(transaction, destination, [*key], now, true),
+        ContactChange::Delete(key) => report(transaction, destination, [*key], now, true)?,
     }
+    Ok(false)
 }
 
 /// Records the contacts that requests are about to change.
@@ -136,13 +163,15 @@ fn learn(
     destination: &str,
     learned: &Learned,
     now: Timestamp,
-) -> Result<(), Fault> {
+) -> Result<bool, Fault> {
     let key = learned.key.0;
     let found =
         transaction.prepare_cached(FIND)?.query_row(params![destination, key], known).optional()?;
+    let is_new = has_created(transaction, destination, found.as_ref(), learned)?;
     let Some(Update { own_email, email, mut is_shared, properties }) = Update::of(found, learned)
     else {
-        return Ok(());
+        transaction.prepare_cached(CREATED)?.execute(params![destination, key])?;
+        return Ok(is_new);
     };
     let mut share = transaction.prepare_cached(SHARE)?;
     is_shared |= share.execute(params![destination, key, email])? > 0;
@@ -156,6 +185,53 @@ fn learn(
         properties
     ];
     transaction.prepare_cached(LEARN)?.execute(row)?;
+    Ok(is_new)
+}
+
+fn confirm(
+    transaction: &Connection,
+    destination: &str,
+    learned: &Learned,
+    now: Timestamp,
+) -> Result<bool, Fault> {
+    let key = learned.key.0;
+    let found =
+        transaction.prepare_cached(FIND)?.query_row(params![destination, key], known).optional()?;
+    if Presence::of(found.as_ref(), learned) == Presence::Deleted {
+        return Ok(false);
+    }
+    let is_new = has_created(transaction, destination, found.as_ref(), learned)?;
+    let row = params![destination, key, learned.lane.0, day(to_ms(now))];
+    transaction.prepare_cached(CONFIRM)?.execute(row)?;
+    Ok(is_new)
+}
+
+/// Whether a request that Loops accepted has created its contact.
+fn has_created(
+    transaction: &Connection,
+    destination: &str,
+    found: Option<&Known>,
+    learned: &Learned,
+) -> Result<bool, Fault> {
+    if !learned.may_create || Presence::of(found, learned) != Presence::Unknown {
+        return Ok(false);
+    }
+    let (key, email) = (learned.key.0, learned.email.map(|digest| digest.0));
+    let known = params![destination, key, email, before(learned)];
+    Ok(!transaction.prepare_cached(KNOWN)?.exists(known)?)
+}
+
+/// Records that Loops had a contact at a time.
+pub(super) fn make_known(
+    transaction: &Connection,
+    destination: &str,
+    (key, email): (PersonDigest, Option<PersonDigest>),
+    had_at: Timestamp,
+    now: Timestamp,
+) -> Result<(), Fault> {
+    let email = email.map(|digest| digest.0);
+    let row = params![destination, key.0, email, to_ms(now), day(to_ms(now)), to_ms(had_at)];
+    transaction.prepare_cached(MAKE_KNOWN)?.execute(row)?;
     Ok(())
 }
 

@@ -32,8 +32,8 @@ use crate::queue::{
     EventName, FailureGroups, Filter, FreeSpace, Frozen, Head, Housekeeping, Inbox, Job, LaneAsk,
     LanePart, Lease, LeaseHolder, LeaseRequest, Log, MessageRecord, NewMerge, NewMessage, OptOut,
     Page, PendingAsk, ReplayAsk, ReplayChunk, ReplayState, Replays, Replicas, RequestContents,
-    RequestId, Seq, Settlement, Store, StoredCatalogue, Tally, TallyStep, Unavailable, Work,
-    WorkError,
+    RequestId, Seq, Settled, Settlement, Store, StoredCatalogue, Tally, TallyStep, Unavailable,
+    Work, WorkError,
 };
 use crate::segment::{Digests, MessageHash, PersonDigest};
 use crate::store::backlog::Size;
@@ -157,7 +157,7 @@ impl Work for SqliteStore {
         Ok(self.write(Freeze { lease: lease.clone(), merge }).await??)
     }
 
-    async fn settle(&self, lease: &Lease, settlement: Settlement) -> Result<(), WorkError> {
+    async fn settle(&self, lease: &Lease, settlement: Settlement) -> Result<Settled, WorkError> {
         Ok(self.write(Settle { lease: lease.clone(), settlement }).await??)
     }
 

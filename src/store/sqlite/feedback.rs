@@ -16,7 +16,7 @@ use crate::queue::{
     Feedback, FeedbackRecord, Forward, FreeSpace, NewFeedback, Recorded, SignedWebhook, Unavailable,
 };
 use crate::segment::PersonDigest;
-use crate::store::contacts::change;
+use crate::store::contacts::{change, created};
 use crate::store::feedback::{due_again, has_room, join, latest_due, origin};
 
 /// The columns that [`record`] reads.
@@ -143,6 +143,11 @@ impl Step for Record {
         {
             let digests = of.user.into_iter().chain(of.email);
             contacts::report(transaction, &of.destination, digests, of.received_at, is_deleted)?;
+        }
+        if inserted > 0
+            && let Some(contact) = created(of)
+        {
+            contacts::make_known(transaction, &of.destination, contact, of.at, of.received_at)?;
         }
         effects.has_written |= inserted > 0;
         Ok(if inserted > 0 { recorded } else { Recorded::Duplicate })

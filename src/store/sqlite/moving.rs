@@ -200,8 +200,8 @@ fn reading(part: Part) -> Reading {
         ),
         // Without the values that Loops accepted, which name requests by their old numbers: they are learned again.
         Part::Contacts => (
-            "nnnnnnt",
-            "SELECT id, contact, email, lane, reported_at, changed_day, is_shared, destination
+            "nnnnnnnt",
+            "SELECT id, contact, email, lane, reported_at, known_at, changed_day, is_shared, destination
              FROM contacts WHERE id > ?1 ORDER BY id",
         ),
         Part::OptOuts => (

@@ -71,7 +71,14 @@ fn statements() -> &'static [(&'static str, &'static str, &'static [&'static str
                 "contacts_contact (destination=? AND contact=?)",
                 "contacts_email (email=? AND destination=?)",
             ],
+            KNOWN => [
+                "contacts_contact (destination=? AND contact=?)",
+                "contacts_email (email=? AND destination=?)",
+            ],
             LEARN => [],
+            CONFIRM => [],
+            CREATED => ["contacts_contact (destination=? AND contact=?)"],
+            MAKE_KNOWN => [],
             FORGET => ["contacts_contact (destination=? AND contact=?)"],
             FORGET_OF_LANE => [
                 "contacts (rowid=?)",

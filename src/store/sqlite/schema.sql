@@ -258,6 +258,7 @@ CREATE TABLE contacts (
     lane        INTEGER,                          -- of the last request that was accepted; NULL: none was
     is_shared   INTEGER NOT NULL DEFAULT 0,       -- requests of another lane or contact may have changed it
     reported_at INTEGER,                          -- when Loops last reported that others changed it
+    known_at    INTEGER,                          -- since when Loops is known to have it; 0: by a request; NULL: it is not
     changed_day INTEGER NOT NULL,                 -- of the last change of this row, in days since the epoch
     properties  BLOB NOT NULL                     -- their digests, as the program packs them
 );

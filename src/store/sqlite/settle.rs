@@ -12,7 +12,7 @@ use super::rows::{duration_ms, to_ms};
 use super::{awaiting, contacts};
 use crate::action::{ActionKind, Endpoint};
 use crate::queue::{
-    Attempt, Consequence, DeliveryState, Failure, Lease, RequestId, Settlement, Stage,
+    Attempt, Consequence, DeliveryState, Failure, Lease, RequestId, Settled, Settlement, Stage,
 };
 use crate::store::tally::{Counted, Tallies};
 
@@ -92,7 +92,7 @@ pub(super) struct Settle {
 }
 
 impl Step for Settle {
-    type Output = Result<(), Fenced>;
+    type Output = Result<Settled, Fenced>;
 
     fn run(&self, transaction: &Connection, effects: &mut Effects) -> Result<Self::Output, Fault> {
         if !is_in_force(transaction, &self.lease)? {
@@ -107,15 +107,15 @@ impl Step for Settle {
         let state = found.as_ref().map(|(state, _)| state.as_str());
         match state {
             Some(state) if state == DeliveryState::Pending.as_str() => {
-                self.write(transaction, &mut effects.tallies)?;
+                let settled = self.write(transaction, &mut effects.tallies)?;
                 if found.is_some_and(|(_, path)| path == Endpoint::DeleteContact.path()) {
                     receipts::settle(transaction, &self.settlement)?;
                 }
                 effects.has_written = true;
-                Ok(Ok(()))
+                Ok(Ok(settled))
             }
             // Repeated, because the first answer was lost: it is settled.
-            Some(state) if self.is_known(transaction, state)? => Ok(Ok(())),
+            Some(state) if self.is_known(transaction, state)? => Ok(Ok(Settled::default())),
             Some(_) => Err(Fault::Broken("the request was already settled differently")),
             None => Err(Fault::Broken("the request is gone")),
         }
@@ -132,7 +132,7 @@ impl Settle {
         Ok(known.exists(params![self.settlement.request.0, attempt.number])?)
     }
 
-    fn write(&self, transaction: &Connection, tallies: &mut Tallies) -> Result<(), Fault> {
+    fn write(&self, transaction: &Connection, tallies: &mut Tallies) -> Result<Settled, Fault> {
         let Settlement { request, attempt, consequence, now, contact, awaiting } = &self.settlement;
         let next_attempt_at = match consequence {
             Consequence::Retry(at) => Some(to_ms(*at)),
@@ -159,24 +159,30 @@ impl Settle {
         if settled != 1 {
             return Err(GONE);
         }
+        let mut settled = Settled::default();
         if let Some(change) = contact {
-            contacts::apply(transaction, &self.lease.destination, change, *now)?;
+            let destination = &self.lease.destination;
+            settled.is_new_contact = contacts::apply(transaction, destination, change, *now)?;
+        }
+        if settled.is_new_contact {
+            tallies.add(*now, Counted::new(Stage::NewContact, &self.lease.destination, ""), 1);
         }
         if let Some(awaiting) = awaiting {
             awaiting::apply(transaction, &self.lease.destination, *request, *awaiting, *now)?;
         }
         match consequence {
-            Consequence::Begin | Consequence::Retry(_) | Consequence::Hold { .. } => Ok(()),
-            Consequence::TakenApart => self.take_apart(transaction),
+            Consequence::Begin | Consequence::Retry(_) | Consequence::Hold { .. } => {}
+            Consequence::TakenApart => self.take_apart(transaction)?,
             Consequence::EventDelivered => {
-                self.end_event(transaction, Consequence::Delivered, tallies)
+                self.end_event(transaction, Consequence::Delivered, tallies)?;
             }
             Consequence::EventFailed(failure) => {
-                self.end_event(transaction, Consequence::Failed(failure.clone()), tallies)
+                self.end_event(transaction, Consequence::Failed(failure.clone()), tallies)?;
             }
-            Consequence::Delivered => self.end(transaction, None, tallies),
-            Consequence::Failed(failure) => self.end(transaction, Some(failure), tallies),
+            Consequence::Delivered => self.end(transaction, None, tallies)?,
+            Consequence::Failed(failure) => self.end(transaction, Some(failure), tallies)?,
         }
+        Ok(settled)
     }
 
     /// Each delivery of a merged request is carried by its own request from now on.
@@ -212,7 +218,8 @@ impl Settle {
             contact: None,
             awaiting: None,
         };
-        Settle { lease: self.lease.clone(), settlement }.write(transaction, tallies)
+        Settle { lease: self.lease.clone(), settlement }.write(transaction, tallies)?;
+        Ok(())
     }
 
     /// The request's state afterwards.

@@ -14,11 +14,12 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use metrics_exporter_prometheus::PrometheusHandle;
-use segment_loops::app::App;
+use segment_loops::app::{App, Outlets};
 use segment_loops::clock::SystemClock;
 use segment_loops::config::{self, Flags};
 use segment_loops::http::server::{ServerLimits, serve};
 use segment_loops::sandbox::{Faults, Sandbox, SandboxOptions};
+use segment_loops::telemetry::Traces;
 use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 
@@ -162,7 +163,8 @@ async fn deliver(visits: &[Vec<Value>], setting: Setting, metrics: PrometheusHan
         ..Flags::default()
     };
     let load = Box::new(move || config::load(&flags, environment.clone()));
-    let app = App::start(load().unwrap(), load, Arc::new(SystemClock), metrics).await.unwrap();
+    let outlets = Outlets { metrics, traces: Traces::default() };
+    let app = App::start(load().unwrap(), load, Arc::new(SystemClock), outlets).await.unwrap();
     let url = format!("http://{}/v1/batch", app.address());
     let stop = CancellationToken::new();
     let running = tokio::spawn(app.run(stop.clone()));

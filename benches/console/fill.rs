@@ -117,6 +117,7 @@ fn message(digests: &Digests, n: usize, destination: &str, at: Timestamp) -> New
         ip: None,
         message_bytes_max: 1 << 20,
         takes_delete: false,
+        trace: None,
     };
     let user = user(n);
     let text = if is_identify(n) {

@@ -31,10 +31,11 @@ use axum::body::Bytes;
 use axum::extract::State;
 use axum::routing::post;
 use metrics_exporter_prometheus::PrometheusHandle;
-use segment_loops::app::App;
+use segment_loops::app::{App, Outlets};
 use segment_loops::clock::SystemClock;
 use segment_loops::config::{self, Flags};
 use segment_loops::http::server::{ServerLimits, serve};
+use segment_loops::telemetry::Traces;
 use serde_json::Value;
 use tokio::net::TcpListener;
 use tokio::sync::mpsc::UnboundedSender;
@@ -167,7 +168,8 @@ impl Ours {
             Flags { listen: Some(SocketAddr::from(([127, 0, 0, 1], 0))), ..Flags::default() };
         let load = Box::new(move || config::load(&flags, environment.clone()));
         let config = load().unwrap();
-        let app = App::start(config, load, Arc::new(SystemClock), metrics).await.unwrap();
+        let outlets = Outlets { metrics, traces: Traces::default() };
+        let app = App::start(config, load, Arc::new(SystemClock), outlets).await.unwrap();
         let (address, stop) = (app.address(), CancellationToken::new());
         let stopped = stop.clone();
         let running = tokio::spawn(async move {

@@ -36,7 +36,7 @@ use crate::loops::{Client, ClientError, ClientOptions, WebhookClient};
 use crate::queue::{Depth, Inbox, Log, Store, Unavailable};
 use crate::segment::Digests;
 use crate::store::{self, StoreError};
-use crate::telemetry;
+use crate::telemetry::{self, Traces};
 use asking::Asking;
 use catalogues::Shelf;
 use reload::Reloader;
@@ -102,10 +102,18 @@ pub struct App {
     forwarders: Vec<Forwarder<dyn Store>>,
     shelves: HashMap<String, Shelf>,
     clock: SharedClock,
-    metrics: PrometheusHandle,
+    outlets: Outlets,
     reloader: Arc<Reloader>,
     hangups: chores::Hangups,
     reporter: Reporter,
+}
+
+/// What operators see of a process, besides its log.
+pub struct Outlets {
+    /// Renders the metrics.
+    pub metrics: PrometheusHandle,
+    /// Exports traces.
+    pub traces: Traces,
 }
 
 /// An address and what is served there.
@@ -125,7 +133,7 @@ impl App {
         config: Config,
         load: LoadConfig,
         clock: SharedClock,
-        metrics: PrometheusHandle,
+        outlets: Outlets,
     ) -> Result<Self, AppError> {
         let clock: SharedClock = Arc::new(WatchedClock::new(clock));
         let grace = Duration::from_millis(config.server.shutdown_grace_ms);
@@ -144,7 +152,9 @@ impl App {
         for (name, destination) in &config.destinations {
             let client = client(name, destination, &config, &clock)?;
             let digests = store.digests();
-            let options = engine_options(&config, &process.name, grace, &room, &digests, &board);
+            let traces = &outlets.traces;
+            let options =
+                engine_options(&config, &process.name, grace, &room, &digests, &board, traces);
             clients.insert(name.clone(), client.clone());
             let planner = watch::Sender::new(Arc::clone(&destination.planner.destination));
             planners.insert(name.clone(), planner.clone());
@@ -171,7 +181,7 @@ impl App {
         let reloader = Arc::new(Reloader::new(config, load, planners));
         let forwarders = forwarders(&reloader, &store, &clock)?;
         let (http, front, admin_front) =
-            fronts(&reloader, &store, &process, &clock, &metrics, &turns, clients);
+            fronts(&reloader, &store, &process, &clock, &outlets, &turns, clients);
         let inbox: Arc<dyn Inbox> = store.clone();
         let admin = admin.zip(admin_front);
         let admin = admin.map(|((listener, address), front)| Served { listener, address, front });
@@ -188,7 +198,7 @@ impl App {
             forwarders,
             shelves,
             clock,
-            metrics,
+            outlets,
             hangups,
             reporter: Reporter { process, inbox, board, http, reloader: Arc::clone(&reloader) },
             reloader,
@@ -230,7 +240,7 @@ impl App {
         let clock = Arc::clone(&self.clock);
         chores.spawn(catalogues::follow(self.store.clone(), clock, self.shelves));
         chores.spawn(chores::watch_store(self.store.clone()));
-        chores.spawn(chores::upkeep(self.metrics));
+        chores.spawn(chores::upkeep(self.outlets.metrics));
         chores.spawn(async { match vitals::measure().await {} });
         chores.spawn(chores::reload_on_hangup(self.hangups, self.reloader));
         let serve = |served: Served, listener| {
@@ -291,7 +301,13 @@ impl App {
             for name in &names {
                 pending += self.store.depth(name).await.map_or(0, |depth: Depth| depth.messages);
             }
+            // A collector that does not answer must not keep the database open.
+            let traces = self.outlets.traces;
+            let within = deadline.saturating_duration_since(Instant::now()) / 2;
+            let within = within.min(self.grace / CLOSING_PART);
+            let exported = tokio::task::spawn_blocking(move || traces.shutdown(within));
             self.store.close().await;
+            let _ = exported.await;
         };
         if timeout_at(deadline, close).await.is_err() {
             warn!("the grace time ended before the database was closed");
@@ -388,6 +404,7 @@ fn engine_options(
     room: &Room,
     digests: &Digests,
     board: &Board,
+    traces: &Traces,
 ) -> EngineOptions {
     EngineOptions {
         holder: holder.to_owned(),
@@ -402,6 +419,7 @@ fn engine_options(
         room: room.clone(),
         digests: digests.clone(),
         board: board.clone(),
+        traces: traces.clone(),
     }
 }
 
@@ -411,11 +429,11 @@ fn fronts(
     store: &Arc<dyn Store>,
     process: &Process,
     clock: &SharedClock,
-    metrics: &PrometheusHandle,
+    outlets: &Outlets,
     turns: &Turns,
     clients: HashMap<String, Client>,
 ) -> (HttpState, Front, Option<Front>) {
-    let metrics = metrics.clone();
+    let metrics = outlets.metrics.clone();
     let log: Arc<dyn Log> = store.clone();
     let config = reloader.config();
     let state = HttpState::new(HttpParts {
@@ -430,6 +448,7 @@ fn fronts(
         public_url: config.server.public_url.as_deref().map(public_url),
         metrics: Arc::new(move || metrics.render()),
         turns: turns.clone(),
+        traces: outlets.traces.clone(),
     });
     let reload = Arc::clone(reloader);
     let (settings, last) = (Arc::clone(reloader), Arc::clone(reloader));
@@ -535,7 +554,8 @@ mod tests {
         let load = Box::new(move || config::load(&flags, environment.clone()));
         let recorder = metrics_exporter_prometheus::PrometheusBuilder::new().build_recorder();
         let clock = Arc::new(SystemClock);
-        let app = App::start(load().unwrap(), load, clock, recorder.handle()).await.unwrap();
+        let outlets = Outlets { metrics: recorder.handle(), traces: Traces::default() };
+        let app = App::start(load().unwrap(), load, clock, outlets).await.unwrap();
         (app, folder)
     }
 

@@ -12,10 +12,11 @@ use tokio_util::sync::CancellationToken;
 
 use super::sandbox::{listen, new_sandbox, send_webhooks, serve};
 use super::{CliError, report_dropped_lines, runtime, say, start_telemetry, stop_signal};
-use crate::app::App;
+use crate::app::{App, Outlets};
 use crate::clock::SystemClock;
 use crate::config::{self, Config, ConfigError, Flags, LogFormat};
 use crate::sandbox::{Faults, Sandbox};
+use crate::telemetry::Traces;
 
 /// The write key, the webhook secret and the admin token of `dev`.
 const DEV_KEY: &str = "dev";
@@ -78,7 +79,10 @@ pub(super) fn run(args: DevArgs) -> Result<(), CliError> {
         let load = Box::new(move || load(&flags, sandbox_address));
         let config = load()?;
         let telemetry = start_telemetry(&config.log.level, config.log.format);
-        let metrics = telemetry.metrics.clone();
+        let outlets = Outlets {
+            metrics: telemetry.metrics.clone(),
+            traces: Traces::start(&config::traces()),
+        };
         tokio::spawn(report_dropped_lines(telemetry.dropped.clone()));
         let sandbox = new_sandbox(None, Faults::default());
         let sandbox_stop = CancellationToken::new();
@@ -86,7 +90,7 @@ pub(super) fn run(args: DevArgs) -> Result<(), CliError> {
             let (sandbox, stop) = (sandbox.clone(), sandbox_stop.clone());
             tokio::spawn(async move { serve(&sandbox, sandbox_listener, stop).await })
         };
-        let app = App::start(config, load, Arc::new(SystemClock), metrics).await?;
+        let app = App::start(config, load, Arc::new(SystemClock), outlets).await?;
         send_webhooks(&sandbox, &webhook_url(app.address()), DEV_WEBHOOK_SECRET)?;
         say(&what_next(app.address(), sandbox_address, &data, throw_away.is_some()));
         let pending = app.run(stop).await?;

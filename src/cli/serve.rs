@@ -6,10 +6,11 @@ use std::path::PathBuf;
 use clap::Args;
 
 use super::{CliError, report_dropped_lines, runtime, start_telemetry, stop_signal, supervisor};
-use crate::app::App;
+use crate::app::{App, Outlets};
 use crate::clock::SystemClock;
 use crate::config::{self, Flags, LogFormat};
 use crate::crash;
+use crate::telemetry::Traces;
 
 /// Options of `serve`.
 #[derive(Debug, Args)]
@@ -46,12 +47,13 @@ pub(super) fn run(args: ServeArgs) -> Result<(), CliError> {
         crash::arm(&at);
     }
     let telemetry = start_telemetry(&config.log.level, config.log.format);
-    let metrics = telemetry.metrics.clone();
+    let outlets =
+        Outlets { metrics: telemetry.metrics.clone(), traces: Traces::start(&config::traces()) };
     let runtime = runtime()?;
     let ended = runtime.block_on(async {
         let stop = stop_signal();
         tokio::spawn(report_dropped_lines(telemetry.dropped.clone()));
-        let app = App::start(config, load, std::sync::Arc::new(SystemClock), metrics).await?;
+        let app = App::start(config, load, std::sync::Arc::new(SystemClock), outlets).await?;
         supervisor::report(stop.clone());
         app.run(stop).await?;
         Ok(())

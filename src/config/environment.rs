@@ -4,8 +4,13 @@ use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use crate::telemetry::{Sampling, TracesConfig};
+
 /// Prefix of the variables that address any key, such as `SEGMENT_LOOPS__SERVER__LISTEN`.
 pub(super) const PREFIX: &str = "SEGMENT_LOOPS";
+
+/// The one protocol by which traces are exported.
+const OTLP_PROTOCOL: &str = "http/protobuf";
 
 /// Variables with short names, so that a single team needs no file.
 pub(super) const SHORT_NAMES: [(&str, &str); 11] = [
@@ -102,6 +107,61 @@ fn supervisor_in(mut environment: HashMap<String, String>, process: u32) -> Opti
     Some(Supervisor { socket, watchdog: watchdog.map(Duration::from_micros) })
 }
 
+/// What OpenTelemetry's variables say of traces. They are not ours, and a platform may set them for all that it runs: so
+/// what cannot be followed costs the traces, not the start. An empty value is none.
+pub fn traces() -> TracesConfig {
+    traces_in(&environment())
+}
+
+fn traces_in(environment: &HashMap<String, String>) -> TracesConfig {
+    let get =
+        |name: &str| environment.get(name).map(String::as_str).filter(|value| !value.is_empty());
+    let mut config =
+        TracesConfig { endpoint: None, sampling: Sampling::default(), problems: Vec::new() };
+    let of_traces = get("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT").map(str::to_owned);
+    let endpoint = of_traces.or_else(|| {
+        let base = get("OTEL_EXPORTER_OTLP_ENDPOINT")?;
+        Some(format!("{}/v1/traces", base.trim_end_matches('/')))
+    });
+    let is_disabled =
+        get("OTEL_SDK_DISABLED").is_some_and(|value| value.eq_ignore_ascii_case("true"));
+    let exporter = get("OTEL_TRACES_EXPORTER").unwrap_or("otlp");
+    let Some(endpoint) = endpoint.filter(|_| !is_disabled && exporter != "none") else {
+        return config;
+    };
+    if exporter != "otlp" {
+        let problem = format!(
+            "traces are off: OTEL_TRACES_EXPORTER is `{exporter}`: allowed are otlp and none"
+        );
+        config.problems.push(problem);
+        return config;
+    }
+    let protocols = ["OTEL_EXPORTER_OTLP_TRACES_PROTOCOL", "OTEL_EXPORTER_OTLP_PROTOCOL"];
+    let protocol = protocols.iter().find_map(|name| Some((*name, get(name)?)));
+    if let Some((name, protocol)) = protocol.filter(|(_, protocol)| *protocol != OTLP_PROTOCOL) {
+        config.problems.push(format!(
+            "traces are off: {name} is `{protocol}`: set it to {OTLP_PROTOCOL}, the only one that is supported, and the endpoint to the collector's port for it (4318 where nothing else is configured)"
+        ));
+        return config;
+    }
+    let is_url = ["http://", "https://"].iter().any(|scheme| {
+        endpoint.strip_prefix(scheme).is_some_and(|rest| !rest.is_empty() && !rest.starts_with('/'))
+    });
+    if !is_url {
+        let problem = "traces are off: OTEL_EXPORTER_OTLP_ENDPOINT is not a URL: use one such as http://localhost:4318";
+        config.problems.push(problem.to_owned());
+        return config;
+    }
+    config.endpoint = Some(endpoint);
+    if let Some(name) = get("OTEL_TRACES_SAMPLER") {
+        match Sampling::parse(name, get("OTEL_TRACES_SAMPLER_ARG")) {
+            Ok(sampling) => config.sampling = sampling,
+            Err(problem) => config.problems.push(format!("{problem}; using parentbased_always_on")),
+        }
+    }
+    config
+}
+
 /// The address at which `serve` would listen by the environment alone; `None` if the environment does not
 /// set one.
 pub fn listen_address() -> Option<SocketAddr> {
@@ -137,6 +197,51 @@ mod tests {
             ("VIEWER_TOKEN", "given"),
         ];
         assert_eq!(all, expected.map(|(name, value)| (name.to_owned(), value.to_owned())));
+    }
+
+    #[test]
+    fn traces_are_exported_where_opentelemetrys_variables_say() {
+        const BASE: &str = "OTEL_EXPORTER_OTLP_ENDPOINT";
+        const OWN: &str = "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT";
+        /// The variables, the endpoint, and whether something cannot be followed.
+        type Case = (&'static [(&'static str, &'static str)], Option<&'static str>, bool);
+        let cases: [Case; 15] = [
+            (&[], None, false),
+            (&[(BASE, "")], None, false),
+            (&[(BASE, "http://c:4318")], Some("http://c:4318/v1/traces"), false),
+            (&[(BASE, "https://c/otlp/")], Some("https://c/otlp/v1/traces"), false),
+            (&[(OWN, "http://c/mine"), (BASE, "http://d")], Some("http://c/mine"), false),
+            (&[(BASE, "http://c"), ("OTEL_SDK_DISABLED", "TRUE")], None, false),
+            (&[(BASE, "http://c"), ("OTEL_SDK_DISABLED", "no")], Some("http://c/v1/traces"), false),
+            (&[(BASE, "http://c"), ("OTEL_TRACES_EXPORTER", "none")], None, false),
+            (&[(BASE, "http://c"), ("OTEL_TRACES_EXPORTER", "console")], None, true),
+            (&[(BASE, "http://c:4317"), ("OTEL_EXPORTER_OTLP_PROTOCOL", "grpc")], None, true),
+            (
+                &[
+                    (BASE, "http://c"),
+                    ("OTEL_EXPORTER_OTLP_PROTOCOL", "grpc"),
+                    ("OTEL_EXPORTER_OTLP_TRACES_PROTOCOL", "http/protobuf"),
+                ],
+                Some("http://c/v1/traces"),
+                false,
+            ),
+            (&[(BASE, "collector:4318")], None, true),
+            (&[(BASE, "http://")], None, true),
+            (&[("OTEL_EXPORTER_OTLP_PROTOCOL", "grpc")], None, false),
+            (
+                &[(BASE, "http://c"), ("OTEL_TRACES_SAMPLER", "xray")],
+                Some("http://c/v1/traces"),
+                true,
+            ),
+        ];
+        for (variables, endpoint, has_problem) in cases {
+            let environment =
+                variables.iter().map(|(name, value)| (name.to_string(), value.to_string()));
+            let config = traces_in(&environment.collect());
+            assert_eq!(config.endpoint.as_deref(), endpoint, "{variables:?}");
+            assert_eq!(config.sampling, Sampling::default(), "{variables:?}");
+            assert_eq!(!config.problems.is_empty(), has_problem, "{variables:?} {config:?}");
+        }
     }
 
     #[test]

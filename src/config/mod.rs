@@ -12,7 +12,7 @@ mod tree;
 
 pub use check::{BrowserConfig, Config, DestinationConfig, Network, SourceConfig};
 pub use environment::{
-    Supervisor, crash_at, environment, listen_address, long_name, supervisor, with_own,
+    Supervisor, crash_at, environment, listen_address, long_name, supervisor, traces, with_own,
 };
 pub use file::{TextProblem, read_text, read_value, text_extension};
 pub use load::{Flags, load, load_planners};

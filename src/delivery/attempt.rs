@@ -5,6 +5,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use jiff::Timestamp;
 use metrics::{counter, histogram};
+use tracing::field::display;
 use tracing::{info, warn};
 
 use super::disposition::{Disposition, KeyCheck, Meaning};
@@ -14,12 +15,12 @@ use super::stepper::{Load, StepEnd, Stepper};
 use super::verdict::{Due, Tried, Verdict};
 use crate::action::{ActionKind, Endpoint};
 use crate::crash;
-use crate::loops::{Call, Reply, Slot};
+use crate::loops::{Call, CallError, Reply, Slot};
 use crate::queue::{
     Attempt, Awaiting, Consequence, ContactChange, FailureReason, Lease, RequestId, Settlement,
     WorkError,
 };
-use crate::telemetry;
+use crate::telemetry::{self, Span, SpanKind, TraceContext, TraceId};
 
 /// What the outcome of a request says besides its own end.
 struct Learning {
@@ -36,6 +37,7 @@ impl Stepper {
         due: Due<'_>,
         load: Load,
         slot: Slot,
+        mut span: Span,
     ) -> Result<StepEnd, WorkError> {
         let request = due.request;
         let started_at = self.clock.now();
@@ -45,11 +47,13 @@ impl Stepper {
             body: Some(&load.body),
             idempotency_key: request.idempotency_key.as_deref(),
         };
+        let of_call = self.begin_call(&span, due);
         let reply = tokio::select! {
             biased;
             reply = self.client.send(&slot, call) => reply,
             () = held.doubt() => return Err(WorkError::Fenced),
         };
+        end_call(of_call, &reply);
         let facts = self.contact_facts(request.endpoint, &load.body);
         let (happened_at, is_replay) = (load.happened_at, load.is_replay);
         // Recording the outcome may take long, if the store fails.
@@ -67,7 +71,8 @@ impl Stepper {
         let number = request.attempts + 1;
         let tried = Tried { number, started_at, reply: &reply, disposition: &disposition };
         let verdict = due.after_attempt(&tried, &*self.clock, &self.retry);
-        self.report(due, &tried);
+        span.set_text("segment_loops.outcome", disposition.outcome().as_str());
+        self.report(due, &tried, span.trace_id());
         crash::point("settle.before");
         let next = verdict.next;
         let has_address = facts.as_ref().is_some_and(Facts::has_address);
@@ -78,6 +83,40 @@ impl Stepper {
         self.conclude(&held.lease, due, Some(record(&tried)), verdict, learned).await?;
         crash::point("settle.after");
         Ok(StepEnd { next, proves_key: disposition.proves_key() })
+    }
+
+    /// Begins the trace of an attempt, which links to those in which its messages were accepted, if any was recorded.
+    pub(super) async fn begin_span(&self, due: Due<'_>, began_at: Timestamp) -> Span {
+        if !self.traces.is_on() {
+            return Span::default();
+        }
+        // A request is sent whether or not its trace can be read.
+        let carried = self.queue.traces(due.request.id).await.unwrap_or_default();
+        let links: Vec<TraceContext> = carried.iter().copied().flatten().collect();
+        let mut span = self.traces.linked(|| format!("process {}", self.name), began_at, &links);
+        span.set_text("messaging.system", "segment_loops");
+        span.set_text("messaging.operation.type", "process");
+        span.set_text("messaging.operation.name", "process");
+        span.set_text("messaging.destination.name", &self.name);
+        match carried.len() {
+            0 | 1 => span.set_text("messaging.message.id", due.message_id),
+            messages => span.set_number("messaging.batch.message_count", messages),
+        }
+        span
+    }
+
+    /// Begins the span of the call of an attempt.
+    fn begin_call(&self, span: &Span, due: Due<'_>) -> Span {
+        let request = due.request;
+        let (method, path) = (request.endpoint.method(), request.endpoint.path());
+        let mut span = span.child(SpanKind::Client, || format!("{method} {path}"));
+        span.set_text("http.request.method", method);
+        span.set_text("url.template", path);
+        span.set_text("server.address", self.client.host());
+        if request.attempts > 0 {
+            span.set_number("http.request.resend_count", request.attempts as usize);
+        }
+        span
     }
 
     pub(super) fn contact_facts(&self, endpoint: Endpoint, body: &Bytes) -> Option<Facts> {
@@ -245,7 +284,7 @@ impl Stepper {
     }
 
     /// Logs and counts an attempt.
-    fn report(&self, due: Due<'_>, tried: &Tried<'_>) {
+    fn report(&self, due: Due<'_>, tried: &Tried<'_>, trace_id: Option<TraceId>) {
         let Tried { number, reply, disposition, .. } = *tried;
         let Due { request, message_id, .. } = due;
         let status = reply.result.as_ref().map_or(0, |answer| answer.status);
@@ -259,6 +298,7 @@ impl Stepper {
         };
         let duration_ms = reply.duration.as_millis() as u64;
         let outcome = disposition.outcome().as_str();
+        let trace_id = trace_id.map(display);
         macro_rules! line {
             ($level:ident) => {
                 $level!(
@@ -271,6 +311,7 @@ impl Stepper {
                     duration_ms,
                     outcome,
                     error,
+                    trace_id,
                     "attempt"
                 )
             };
@@ -293,6 +334,21 @@ impl Stepper {
         ];
         counter!(telemetry::LOOPS_REQUESTS, &labels).increment(1);
         histogram!(telemetry::LOOPS_REQUEST_SECONDS, &labels).record(reply.duration);
+    }
+}
+
+/// Ends the span of a call.
+fn end_call(mut span: Span, reply: &Reply) {
+    match &reply.result {
+        Ok(answer) => {
+            span.set_number("http.response.status_code", answer.status.into());
+            if answer.status >= 400 {
+                span.fail(&answer.status.to_string());
+            }
+        }
+        Err(CallError::Timeout) => span.fail("timeout"),
+        Err(CallError::Connect(_)) => span.fail("connect"),
+        Err(CallError::Broken(_)) => span.fail("broken"),
     }
 }
 

@@ -23,7 +23,7 @@ use crate::destination::Destination;
 use crate::loops::Client;
 use crate::queue::Work;
 use crate::segment::Digests;
-use crate::telemetry;
+use crate::telemetry::{self, Traces};
 
 /// The longest wait before asking again for the lease, so that a lease that was given back, or whose holder died, is
 /// taken soon.
@@ -48,6 +48,8 @@ pub struct EngineOptions {
     pub digests: Digests,
     /// Where the engines of the process show what they do.
     pub board: Board,
+    /// Traces deliveries.
+    pub traces: Traces,
 }
 
 /// The engine of one destination.
@@ -90,6 +92,7 @@ impl Engine {
             large,
             activity,
             wishes: Wishes::default(),
+            traces: options.traces.clone(),
         };
         stepper.register_guards();
         let stepper = Arc::new(stepper);
@@ -182,6 +185,7 @@ mod tests {
     use crate::queue::*;
     use crate::secret::Secret;
     use crate::segment::PersonDigest;
+    use crate::telemetry::TraceContext;
 
     /// A queue in memory with messages 1 to 3 of one lane, none of which makes a request. Orders the stop when
     /// message 3 is planned.
@@ -284,6 +288,7 @@ mod tests {
                 room: Room::new(turns),
                 digests: Digests::new(&[0; 32]),
                 board: Board::default(),
+                traces: Traces::default(),
             };
             let (name, queue) = ("default".to_owned(), Arc::clone(self));
             Engine::new(name, destination, client, queue, clock, options)
@@ -370,6 +375,10 @@ mod tests {
                 replay: Replay::default(),
                 requests: vec![],
             }))
+        }
+
+        async fn traces(&self, _: RequestId) -> Result<Vec<Option<TraceContext>>, Unavailable> {
+            Ok(vec![])
         }
 
         async fn contacts(&self, _: &str, _: &[PersonDigest]) -> Result<Vec<Contact>, Unavailable> {

@@ -26,7 +26,7 @@ use crate::destination::{Destination, Stale};
 use crate::loops::{Client, Slot};
 use crate::queue::{BrokenMessage, Failure, FailureReason, Job, Lease, Seq, Work, WorkError};
 use crate::segment::Digests;
-use crate::telemetry;
+use crate::telemetry::{self, Traces};
 
 /// How long a lane waits after the store failed.
 const STORE_FAULT_WAIT: Duration = Duration::from_secs(1);
@@ -55,6 +55,7 @@ pub(super) struct Stepper {
     pub(super) activity: Activity,
     /// What the steps want of the catalogue.
     pub(super) wishes: Wishes,
+    pub(super) traces: Traces,
 }
 
 /// The body of a request, and its place in memory if its message is large. Kept apart from the request, so that it can be
@@ -146,6 +147,7 @@ impl Stepper {
         let lease = &held.lease;
         let seq = turn.head.seq;
         let mut preparing = Some(self.room.prepare().await);
+        let began_at = self.clock.now();
         let Some(mut job) = self.queue.open(seq).await? else {
             return Ok(Next::Finish.into());
         };
@@ -204,11 +206,12 @@ impl Stepper {
         if is_event && request.first_attempt_at.is_none() && job.is_planned {
             self.begin(lease, request.id).await?;
         }
+        let span = self.begin_span(due, began_at).await;
         // The store was slow, or the process was suspended: another process may be delivering.
         if !held.is_certain() {
             return Ok(Next::Again.into());
         }
-        self.attempt(held, due, load, slot).await
+        self.attempt(held, due, load, slot, span).await
     }
 
     /// Ends a message that no retry can deliver, since it would block its lane for ever. It is unknown what

@@ -11,7 +11,7 @@ use std::net::IpAddr;
 use axum::Json;
 use axum::body::Body;
 use axum::extract::{FromRequest, Request};
-use axum::http::{HeaderMap, header};
+use axum::http::{HeaderMap, Method, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use metrics::counter;
 use serde::Serialize;
@@ -30,7 +30,7 @@ use super::{HttpState, Public, Source, body};
 use crate::queue::intake::Intake;
 use crate::queue::{AcceptError, Accepted, FreeSpace, NewMessage};
 use crate::segment::message::MessageType;
-use crate::telemetry;
+use crate::telemetry::{self, Span, SpanKind, TraceContext};
 
 /// How many messages of a batch count as one request: SDKs for browsers and apps send 10 or 20 at once.
 const MESSAGES_PER_REQUEST: usize = 20;
@@ -42,6 +42,7 @@ const REJECTED_BYTES: usize = 512;
 pub(super) struct Arrival {
     /// Address of the sender; `None` where the server does not know its peer.
     pub(super) sender: Option<IpAddr>,
+    pub(super) method: Method,
     pub(super) headers: HeaderMap,
     pub(super) body: Body,
 }
@@ -52,7 +53,7 @@ impl FromRequest<HttpState> for Arrival {
     async fn from_request(request: Request, state: &HttpState) -> Result<Self, Infallible> {
         let sender = address::sender_of(&request, &state.0.trusted_proxies);
         let (parts, body) = request.into_parts();
-        Ok(Self { sender, headers: parts.headers, body })
+        Ok(Self { sender, method: parts.method, headers: parts.headers, body })
     }
 }
 
@@ -68,6 +69,8 @@ pub(super) struct Visit<'s> {
     pub(super) account: Account,
     /// What the address of a sender with a public key has paid for the request.
     pub(super) charged: Charged,
+    /// What is traced of the request.
+    pub(super) span: Span,
 }
 
 /// Requests and stored bytes that were taken from the limits of an address.
@@ -137,7 +140,8 @@ impl<'s> Visit<'s> {
         greet: impl FnOnce(&mut Self) -> Result<G, ApiError>,
         judge: impl FnOnce(&mut Self, G, &[u8]) -> Result<Judged, ApiError>,
     ) -> Response {
-        let Arrival { sender, headers, body } = arrival;
+        let Arrival { sender, method, headers, body } = arrival;
+        let span = begin_span(state, endpoint, &method, &headers);
         let account = state.0.budget.account();
         let mut visit = Self {
             state,
@@ -147,11 +151,14 @@ impl<'s> Visit<'s> {
             source: None,
             account,
             charged: Charged::default(),
+            span,
         };
-        match visit.work(body, greet, judge).await {
+        let response = match visit.work(body, greet, judge).await {
             Ok(success) => success.into_response(),
             Err(turned_away) => visit.turn_away(turned_away),
-        }
+        };
+        visit.end_span(response.status());
+        response
     }
 
     async fn work<G>(
@@ -268,6 +275,7 @@ impl<'s> Visit<'s> {
             },
             message_bytes_max: self.state.0.limits.message_bytes_max,
             takes_delete: self.public().is_none_or(|public| public.allows_delete),
+            trace: self.span.context(),
         }
     }
 
@@ -297,6 +305,7 @@ impl<'s> Visit<'s> {
             debug!(source = message.source, message_id = message.message_id, "accepting");
         }
         let mut accepted = Vec::new();
+        self.span.set_number("segment_loops.messages", messages.len());
         if !messages.is_empty() {
             self.admit_to_disk().map_err(TurnedAway::NotAccepted)?;
             let accepting = timeout(self.state.0.limits.ack_timeout, self.accept(messages)).await;
@@ -307,6 +316,7 @@ impl<'s> Visit<'s> {
         self.report_rejected(&rejected);
         if let Some(source) = self.source {
             let new = count_accepted(source, &kinds, &accepted);
+            self.span.set_number("segment_loops.messages.new", new);
             info!(
                 source = source.name,
                 endpoint = self.endpoint.as_str(),
@@ -316,6 +326,7 @@ impl<'s> Visit<'s> {
                 rejected = rejected.len(),
                 bytes,
                 duration_ms = started.elapsed().as_millis() as u64,
+                trace_id = self.span.trace_id().map(display),
                 "accepted"
             );
         }
@@ -323,10 +334,28 @@ impl<'s> Visit<'s> {
     }
 
     async fn accept(&self, messages: Vec<NewMessage>) -> Result<Vec<Accepted>, AcceptError> {
+        let mut span = self.span.child(SpanKind::Internal, || "store commit".to_owned());
+        span.set_number("segment_loops.messages", messages.len());
         crate::crash::point("accept.before");
         let accepted = self.state.0.inbox.accept(messages).await;
         crate::crash::point("accept.after");
+        if accepted.is_err() {
+            span.fail("not_accepted");
+        }
         accepted
+    }
+
+    /// Ends the span of the request.
+    fn end_span(&mut self, status: StatusCode) {
+        let Self { source, span, .. } = self;
+        if let Some(source) = source {
+            span.set_text("segment_loops.source", &source.name);
+            span.set_text("segment_loops.destination", &source.destination);
+        }
+        span.set_number("http.response.status_code", status.as_u16().into());
+        if status.is_server_error() {
+            span.fail(status.as_str());
+        }
     }
 
     fn source_name(&self) -> &'s str {
@@ -385,6 +414,15 @@ impl<'s> Visit<'s> {
         };
         self.state.0.guesses.reject(place, error).answer(self.endpoint.contract())
     }
+}
+
+/// Begins the span of a request, within the sender's trace if its headers name one.
+fn begin_span(state: &HttpState, endpoint: Endpoint, method: &Method, headers: &HeaderMap) -> Span {
+    let parent = || TraceContext::from_traceparent(headers.get("traceparent")?.to_str().ok()?);
+    let mut span = state.0.traces.server(|| format!("{method} {}", endpoint.as_str()), parent);
+    span.set_text("http.request.method", method.as_str());
+    span.set_text("http.route", endpoint.as_str());
+    span
 }
 
 /// Counts what was accepted; returns how many messages were new.

@@ -227,6 +227,7 @@ mod tests {
             received_at: Timestamp::UNIX_EPOCH,
             payload: vec![0; payload_bytes].into(),
             warnings: Vec::new(),
+            trace: None,
         }
     }
 

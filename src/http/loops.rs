@@ -110,7 +110,7 @@ pub(super) async fn take(
     let webhooks = state.loops_webhooks();
     // A name that is not text is that of no destination.
     let name = name.map(|Path(name)| name).unwrap_or_default();
-    let Arrival { sender, headers, body } = arrival;
+    let Arrival { sender, headers, body, .. } = arrival;
     let heard = async {
         let (destination, webhook) = find(&webhooks, &name)?;
         let now = state.0.clock.now();

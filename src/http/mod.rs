@@ -62,6 +62,7 @@ use crate::clock::SharedClock;
 use crate::large::Turns;
 use crate::queue::{Feedback, Inbox, Log};
 use crate::segment::Digests;
+use crate::telemetry::Traces;
 
 /// The bounds of requests.
 #[derive(Debug, Clone, Copy)]
@@ -102,6 +103,7 @@ struct Shared {
     /// Turns for decoding large messages.
     turns: Turns,
     metrics: MetricsText,
+    traces: Traces,
 }
 
 /// Where senders reach this service, from their side of any proxy.
@@ -140,6 +142,8 @@ pub struct HttpParts {
     pub metrics: MetricsText,
     /// The turns to decode large messages, shared by all that decode them in this process.
     pub turns: Turns,
+    /// Traces requests.
+    pub traces: Traces,
 }
 
 impl HttpState {
@@ -157,6 +161,7 @@ impl HttpState {
             public_url,
             metrics,
             turns,
+            traces,
         } = parts;
         let rejections = Arc::<rejected::Rejections>::default();
         Self(Arc::new(Shared {
@@ -176,6 +181,7 @@ impl HttpState {
             large_bodies: work::LargeBodies::new(limits.ack_timeout),
             turns,
             metrics,
+            traces,
         }))
     }
 

@@ -13,6 +13,7 @@ use super::error::{ApiError, ErrorBody};
 use super::ingest::{Arrival, Charged, Visit};
 use super::openapi::SettingsErrors;
 use super::{HttpState, PublicUrl};
+use crate::telemetry::Span;
 
 /// The headers that the answer depends on: a cache must not give one client's answer to another.
 const VARY: [HeaderName; 6] = [
@@ -52,7 +53,10 @@ pub(super) async fn give(
     let endpoint = Endpoint::Settings;
     let account = state.0.budget.account();
     let (source, charged) = (None, Charged::default());
-    let mut visit = Visit { state: &state, endpoint, sender, headers, source, account, charged };
+    // A page's first request, which brings no message.
+    let span = Span::default();
+    let mut visit =
+        Visit { state: &state, endpoint, sender, headers, source, account, charged, span };
     // A key that is not text is that of no source.
     let write_key = write_key.map(|Path(write_key)| write_key).unwrap_or_default();
     let Some(source) = sources.by_write_key(&write_key) else {

@@ -78,6 +78,7 @@ pub struct Client {
     transport: Arc<dyn Transport>,
     /// The base URL without a user name and a password, for people.
     shown_url: String,
+    host: String,
     account: String,
     pacer: Arc<Pacer>,
     clock: SharedClock,
@@ -87,25 +88,30 @@ impl Client {
     /// Creates a client that speaks HTTP.
     pub fn new(options: &ClientOptions, clock: SharedClock) -> Result<Self, ClientError> {
         let http = Http::new(options)?;
-        let shown_url = http.shown_url().to_owned();
+        let (shown_url, host) = (http.shown_url().to_owned(), http.host().to_owned());
         let pacer = Pacer::new(options.rate);
         let written = format!("{} {}", options.base_url, options.api_key.expose());
         let account = Sha256::digest(written.as_bytes());
         let account = account.iter().map(|byte| format!("{byte:02x}")).collect();
-        Ok(Self { transport: Arc::new(http), shown_url, account, pacer, clock })
+        Ok(Self { transport: Arc::new(http), shown_url, host, account, pacer, clock })
     }
 
     /// Creates a client whose calls go to a model of Loops.
     #[cfg(test)]
     pub(crate) fn over(transport: Arc<dyn Transport>, rate: u32, clock: SharedClock) -> Self {
         let shown_url = "simulated".to_owned();
-        let account = shown_url.clone();
-        Self { transport, shown_url, account, pacer: Pacer::new(Some(rate)), clock }
+        let (host, account) = (shown_url.clone(), shown_url.clone());
+        Self { transport, shown_url, host, account, pacer: Pacer::new(Some(rate)), clock }
     }
 
     /// The base URL for people: without a user name, a password or a query, which may be secret.
     pub fn shown_url(&self) -> &str {
         &self.shown_url
+    }
+
+    /// The host of the base URL.
+    pub fn host(&self) -> &str {
+        &self.host
     }
 
     /// A digest of the base URL and the key, which differs between accounts at Loops. Secret, as the key is.

@@ -37,6 +37,7 @@ pub(super) struct Http {
     http: reqwest::Client,
     base_url: String,
     shown_url: String,
+    host: String,
 }
 
 impl Http {
@@ -64,12 +65,18 @@ impl Http {
             .tcp_nodelay(true)
             .build()
             .map_err(ClientError::Start)?;
-        Ok(Self { http, base_url, shown_url: shown(url) })
+        let host = url.host_str().unwrap_or_default().to_owned();
+        Ok(Self { http, base_url, shown_url: shown(url), host })
     }
 
     /// The base URL for people: without a user name, a password or a query, which may be secret.
     pub(super) fn shown_url(&self) -> &str {
         &self.shown_url
+    }
+
+    /// The host of the base URL.
+    pub(super) fn host(&self) -> &str {
+        &self.host
     }
 
     fn build(&self, call: Call<'_>) -> Result<RequestBuilder, CallError> {

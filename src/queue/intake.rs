@@ -14,6 +14,7 @@ use crate::segment::repair::read_message;
 use crate::segment::stamp::{Stamp, Stamped, stamp};
 use crate::segment::value::Object;
 use crate::segment::{Digests, LaneKey, PersonDigest, PersonIdKind, Value};
+use crate::telemetry::TraceContext;
 
 /// The longest message id. SDKs use fewer than 100 characters; ids are kept for as long as records are.
 pub const MESSAGE_ID_BYTES_MAX: usize = 1_024;
@@ -45,6 +46,8 @@ pub struct Intake<'a> {
     pub message_bytes_max: usize,
     /// Whether messages of type `delete` are accepted.
     pub takes_delete: bool,
+    /// The trace in which they are accepted, if there is one.
+    pub trace: Option<TraceContext>,
 }
 
 /// Why a message is rejected. Senders see these texts, which never contain a part of the message.
@@ -165,6 +168,7 @@ impl Intake<'_> {
             received_at,
             payload,
             warnings,
+            trace: self.trace,
         }
     }
 }

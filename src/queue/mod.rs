@@ -63,6 +63,7 @@ use jiff::Timestamp;
 use tokio::sync::watch;
 
 use crate::segment::{Digests, MessageHash, PersonDigest};
+use crate::telemetry::TraceContext;
 
 /// The store cannot be read or written (full disk, lost database): try again later.
 #[derive(Debug, thiserror::Error)]
@@ -194,6 +195,10 @@ pub trait Work: Send + Sync {
     /// Everything needed to work on one message: its payload and its frozen requests. `None` if it is not
     /// pending.
     async fn open(&self, seq: Seq) -> Result<Option<Job>, WorkError>;
+
+    /// The traces in which the messages of a request were accepted: one entry for each message that it carries, at most
+    /// [`CARRIED_MAX`], `None` for one that was not traced or whose contents are gone.
+    async fn traces(&self, request: RequestId) -> Result<Vec<Option<TraceContext>>, Unavailable>;
 
     /// What is known of contacts of a destination; those of which nothing is known are left out.
     async fn contacts(

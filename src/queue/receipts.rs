@@ -178,6 +178,7 @@ pub fn deletion(
         ip: None,
         message_bytes_max: DELETION_BYTES_MAX,
         takes_delete: true,
+        trace: None,
     };
     let raw = Value::Object(message).to_json();
     let new_id = || format!("erasure-{}", uuid::Uuid::now_v7());

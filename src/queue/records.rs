@@ -9,6 +9,7 @@ use super::{Awaiting, ContactChange, ContactClaim, MessageState, ProcessStatus, 
 use crate::action::{ActionKind, Endpoint, Unmatched, UnmatchedReason};
 use crate::segment::{LaneKey, Message, MessageHash, MessageType, PersonDigest};
 use crate::segment::{RequestDigest, decode::decode};
+use crate::telemetry::TraceContext;
 
 /// The sequence number of a message, in the order of acceptance. Starts at 1; 0 is before all messages.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
@@ -58,6 +59,8 @@ pub struct NewMessage {
     pub payload: Bytes,
     /// What was noticed about it when it was received, for people; never holds a value.
     pub warnings: Vec<String>,
+    /// The trace in which it is accepted, to which its delivery is linked; `None`: it is not traced.
+    pub trace: Option<TraceContext>,
 }
 
 /// Whether an accepted message was new.

@@ -166,6 +166,7 @@ impl World {
             ip: None,
             message_bytes_max: 1_000_000,
             takes_delete: true,
+            trace: None,
         };
         let raw = written.to_string();
         intake.read(raw.as_bytes(), &Object::new(), self.clock.now(), String::new).unwrap()

@@ -14,6 +14,7 @@ use crate::delivery::{Board, Engine, EngineOptions, RetryOptions, Room, Stop};
 use crate::large::Turns;
 use crate::loops::Client;
 use crate::queue::{Housekeeping as _, Log as _, Store as _};
+use crate::telemetry::Traces;
 
 /// How long a lease holds without renewal.
 pub(super) const LEASE_TTL: Duration = Duration::from_secs(10);
@@ -102,6 +103,7 @@ async fn live(world: &Arc<World>, number: usize, name: String) {
         room: Room::new(Turns::default()),
         digests: store.digests(),
         board: Board::default(),
+        traces: Traces::default(),
     };
     let queue = store.clone();
     let planner = world.planner();

@@ -22,6 +22,7 @@ use crate::queue::{
     StoredCatalogue, Tally, TallyStep, Unavailable, Work, WorkError, WriteAheadLog,
 };
 use crate::segment::{Digests, MessageHash, PersonDigest};
+use crate::telemetry::TraceContext;
 
 pub(super) struct FlakyStore {
     pub(super) inner: Arc<dyn Store>,
@@ -157,6 +158,10 @@ impl Work for FlakyStore {
         let job = self.call("open", Access::Read, self.inner.open(seq)).await?;
         self.world.ledger().frozen(job.as_ref().map_or(&[], |job| &job.requests));
         Ok(job)
+    }
+
+    async fn traces(&self, request: RequestId) -> Result<Vec<Option<TraceContext>>, Unavailable> {
+        self.call("traces", Access::Read, self.inner.traces(request)).await
     }
 
     async fn contacts(

@@ -1,9 +1,10 @@
-//! What operators see: the log subscriber, how errors read in the log, and the names of the metrics. Open to
+//! What operators see: the log subscriber, how errors read in the log, the names of the metrics, and traces. Open to
 //! every module.
 //!
 //! A log line never holds a key, an e-mail address, a name, a trait or a body.
 
 mod log;
+mod traces;
 
 use std::error::Error;
 use std::{fmt, io};
@@ -13,6 +14,7 @@ use tracing_subscriber::EnvFilter;
 
 pub use log::DroppedLines;
 use log::LogGuard;
+pub use traces::{Root, Sampling, Span, SpanKind, TraceContext, TraceId, Traces, TracesConfig};
 
 /// Bounds of the histogram of Loops' answers, in seconds.
 const LOOPS_SECONDS: [f64; 10] = [0.025, 0.05, 0.1, 0.2, 0.4, 0.8, 1.6, 5.0, 10.0, 30.0];

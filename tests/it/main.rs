@@ -75,5 +75,7 @@ mod subscription_destination;
 mod supervised;
 mod tail;
 mod tidy;
+#[cfg(feature = "otel")]
+mod traces;
 mod two_processes;
 mod wire;

@@ -56,7 +56,7 @@ fn rules() -> BTreeMap<&'static str, &'static [&'static str]> {
 }
 
 /// Crates that belong to some modules alone.
-const CRATES: [(&str, &[&str]); 11] = [
+const CRATES: [(&str, &[&str]); 14] = [
     ("rusqlite", &["store"]),
     ("tokio_postgres", &["store"]),
     ("tokio_rustls", &["store"]),
@@ -84,6 +84,9 @@ const CRATES: [(&str, &[&str]); 11] = [
     ("clap", &["cli", "config"]),
     ("indicatif", &["cli"]),
     ("flate2", &["cli", "http"]),
+    ("opentelemetry", &["telemetry"]),
+    ("opentelemetry_sdk", &["telemetry"]),
+    ("opentelemetry_otlp", &["telemetry"]),
 ];
 
 pub fn sources(folder: &Path, found: &mut Vec<PathBuf>) {

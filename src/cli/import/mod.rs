@@ -224,6 +224,7 @@ impl Import<'_> {
             ip: None,
             message_bytes_max,
             takes_delete: true,
+            trace: None,
         };
         let mut lines =
             Lines::open(input, message_bytes_max).map_err(|source| broken(0, source))?;

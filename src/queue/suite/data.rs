@@ -55,6 +55,7 @@ pub(crate) fn message(id: &str) -> NewMessage {
         received_at: at(0),
         payload: Bytes::from(format!(r#"{{"messageId":"{id}"}}"#)),
         warnings: Vec::new(),
+        trace: None,
     }
 }
 

@@ -2,8 +2,10 @@
 
 use super::*;
 use crate::queue::{
-    BrokenMessage, DeliveryState, NewMerge, NewMergedRequest, RequestContents, RequestId,
+    BrokenMessage, DeliveryState, NewMerge, NewMergedRequest, ReplayState, RequestContents,
+    RequestId,
 };
+use crate::telemetry::TraceContext;
 
 /// Two messages: an upsert, then an upsert and an event; the first three deliveries but one are carried
 /// by one request.
@@ -82,6 +84,38 @@ pub(crate) async fn what_a_request_carries_can_be_read(store: &dyn Store) {
     let ended = read(&[frozen[0].id]).await;
     assert_eq!(ended[0].seqs, [first, second]);
     assert!(ended[0].body.as_ref().is_none_or(|body| *body == request(9).body), "{ended:?}");
+}
+
+pub(crate) async fn the_traces_of_what_a_request_carries_can_be_read(store: &dyn Store) {
+    let lease = lease(store).await;
+    let trace = |n: u8| TraceContext::new([n; 16], [n; 8], 1);
+    let first = put(store, NewMessage { trace: trace(1), ..message("a") }).await;
+    let second = put(store, message("b")).await;
+    let third = put(store, NewMessage { trace: trace(3), ..message("c") }).await;
+    let one = |n: u32| plan(vec![delivery("one", Ok(request(n)))]);
+    let merge = NewMerge {
+        plans: vec![(first, one(1)), (second, one(2)), (third, one(4))],
+        merged: vec![NewMergedRequest {
+            request: request(9),
+            carries: vec![(0, 0), (1, 0), (2, 0)],
+        }],
+        claims: Vec::new(),
+    };
+    let frozen = store.freeze(&lease, merge).await.unwrap().requests;
+    let traces = async |id: RequestId| store.traces(id).await.unwrap();
+    assert_eq!(traces(frozen[0].id).await, [trace(1), None, trace(3)]);
+    assert_eq!(traces(RequestId(i64::MAX)).await, []);
+    // Of one that is sent alone, its own; and after a replay, the one in which the message was accepted.
+    store.settle(&lease, settlement(&frozen[0], 1, Consequence::TakenApart)).await.unwrap();
+    let alone = async |seq: Seq| store.open(seq).await.unwrap().unwrap().requests.remove(0);
+    let part = alone(third).await;
+    assert_eq!(traces(part.id).await, [trace(3)]);
+    store.settle(&lease, settlement(&part, 2, Consequence::Failed(failure()))).await.unwrap();
+    assert_eq!(replay(store, all(ReplayState::Failed), false).await, (1, 0));
+    let replayed = record(store, "c").await.seq;
+    assert_ne!(replayed, third);
+    store.freeze_one(&lease, replayed, one(5)).await.unwrap();
+    assert_eq!(traces(alone(replayed).await.id).await, [trace(3)]);
 }
 
 pub(crate) async fn a_refused_merged_request_is_taken_apart(store: &dyn Store) {

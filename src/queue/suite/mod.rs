@@ -108,6 +108,7 @@ macro_rules! store_suite {
             refuses_steps_under_a_lost_lease,
             a_merged_request_carries_its_deliveries,
             what_a_request_carries_can_be_read,
+            the_traces_of_what_a_request_carries_can_be_read,
             a_refused_merged_request_is_taken_apart,
             neighbours_of_an_event_that_ended_are_sent_alone,
             neighbours_of_an_event_that_was_set_aside_are_sent_alone,

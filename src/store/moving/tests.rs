@@ -11,6 +11,7 @@ use crate::queue::suite::*;
 use crate::queue::*;
 use crate::segment::MessageType;
 use crate::store::{postgres, sqlite};
+use crate::telemetry::TraceContext;
 
 /// Moves the queue of a folder, and stops after the given number of progress reports.
 pub(in crate::store) async fn move_to(
@@ -138,6 +139,8 @@ impl History {
             event: (kind == MessageType::Track).then(|| event.to_owned()),
             received_at: at(self.now_ms + skew_ms),
             warnings: if random.bool() { vec!["a \"field\"".into()] } else { Vec::new() },
+            trace: TraceContext::new([self.next as u8; 16], [1; 8], 1)
+                .filter(|_| self.next.is_multiple_of(2)),
             ..message(&id)
         }
     }
@@ -291,7 +294,11 @@ async fn contents(store: &dyn Store) -> Vec<String> {
         for head in heads_of(store, destination).await {
             let job = store.open(head.seq).await.unwrap().unwrap();
             ids.extend(job.requests.iter().map(|request| request.id.0));
-            jobs.push((head, job));
+            let mut traces = Vec::new();
+            for request in &job.requests {
+                traces.push(store.traces(request.id).await.unwrap());
+            }
+            jobs.push((head, job, traces));
         }
         let rank = |id: RequestId| RequestId(ids.range(..id.0).count() as i64);
         for (at, record) in records.iter().filter(|r| r.destination == destination).enumerate() {
@@ -304,12 +311,12 @@ async fn contents(store: &dyn Store) -> Vec<String> {
             }
             lines.push(stored(&record));
         }
-        for (head, mut job) in jobs {
+        for (head, mut job, traces) in jobs {
             for request in &mut job.requests {
                 request.id = rank(request.id);
             }
             job.replay.settled.sort();
-            lines.push(stored(&(head.lane, head.class, head.next_attempt_at, job)));
+            lines.push(stored(&(head.lane, head.class, head.next_attempt_at, job, traces)));
         }
     }
     for (name, filter) in filters() {

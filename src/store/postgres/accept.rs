@@ -33,7 +33,8 @@ const ADD_STREAM: &str = "
 const COUNT_STREAMS: &str = "SELECT COUNT(*) FROM @streams";
 /// The arguments are described where the function is made.
 const ACCEPT: &str = "
-    SELECT @accept_1($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18)";
+    SELECT @accept_1($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18,
+                     $19)";
 /// $1 destinations, $2 last numbers.
 pub(super) const ADVANCE_STREAMS: &str = "
     UPDATE @streams s SET last = u.last FROM unnest($1, $2) u (destination, last)
@@ -396,6 +397,8 @@ impl Accept<'_> {
             first.iter().map(|index| self.event_names[*index].as_deref()).collect();
         let warnings: Array<Option<String>> =
             each().map(|message| to_json(&message.warnings)).collect();
+        let trace: Array<Option<Vec<u8>>> =
+            each().map(|message| message.trace.map(|trace| trace.to_bytes().to_vec())).collect();
         let payload: Array<&[u8]> = each().map(|message| &message.payload[..]).collect();
         let earliest_ms = received_at.0.iter().copied().min().unwrap_or_default();
         let since_ms = earliest_ms.saturating_sub(*window_ms).saturating_sub(duration_ms(SKEW_MAX));
@@ -419,6 +422,7 @@ impl Accept<'_> {
             message_id,
             event,
             warnings,
+            trace,
             payload,
         ];
         crate::crash::point("commit.before");

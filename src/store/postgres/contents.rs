@@ -7,8 +7,10 @@ use bytes::Bytes;
 use super::Fault;
 use super::connection::Connection;
 use super::params::{Array, params};
+use super::records;
 use super::rows::get;
-use crate::queue::{Contents, Seq};
+use crate::queue::{Contents, RequestId, Seq};
+use crate::telemetry::TraceContext;
 
 /// $1 seqs. The requests that carry or carried their deliveries.
 const REQUESTS: &str = "
@@ -33,6 +35,12 @@ pub(super) const READ: &str = "
     UNION ALL
     SELECT seq, payload FROM @payloads_kept WHERE seq = ANY($1)";
 
+/// $1 seqs. Some may be in both tables.
+pub(super) const TRACES: &str = "
+    SELECT seq, trace FROM @payloads WHERE seq = ANY($1)
+    UNION ALL
+    SELECT seq, trace FROM @payloads_kept WHERE seq = ANY($1)";
+
 /// The contents of messages, in the order of their numbers here.
 pub(super) async fn read(connection: &Connection, seqs: &[Seq]) -> Result<Vec<Contents>, Fault> {
     let mut payloads: HashMap<i64, Bytes> = HashMap::new();
@@ -45,6 +53,24 @@ pub(super) async fn read(connection: &Connection, seqs: &[Seq]) -> Result<Vec<Co
         Some(Contents { seq: *seq, payload })
     };
     Ok(seqs.iter().filter_map(of).collect())
+}
+
+/// The traces of the messages that a request carries.
+pub(super) async fn traces(
+    connection: &Connection,
+    request: RequestId,
+) -> Result<Vec<Option<TraceContext>>, Fault> {
+    let mut contents = records::request_contents(connection, &[request]).await?;
+    let Some(contents) = contents.pop() else { return Ok(Vec::new()) };
+    let mut traces: HashMap<i64, TraceContext> = HashMap::new();
+    let asked = Array(contents.seqs.iter().map(|seq| seq.0).collect());
+    for row in connection.query(TRACES, params![asked]).await? {
+        let trace = get::<Option<&[u8]>>(&row, 1)?.and_then(TraceContext::from_bytes);
+        if let Some(trace) = trace {
+            traces.insert(get(&row, 0)?, trace);
+        }
+    }
+    Ok(contents.seqs.iter().map(|seq| traces.get(&seq.0).copied()).collect())
 }
 
 /// Removes the contents of messages that are done; returns how many rows were changed. The bodies of their requests

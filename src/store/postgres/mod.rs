@@ -63,12 +63,13 @@ use crate::config::{NotifyMode, StoreConfig};
 use crate::queue::{
     AcceptError, Accepted, AuditEntry, BrokenMessage, Class, Contact, Depth, FreeSpace, Frozen,
     Head, Inbox, Job, LaneAsk, LanePart, Lease, LeaseHolder, LeaseRequest, NewMerge, NewMessage,
-    OptOut, PendingAsk, Seq, Settled, Settlement, Store, StoredCatalogue, Unavailable, Work,
-    WorkError,
+    OptOut, PendingAsk, RequestId, Seq, Settled, Settlement, Store, StoredCatalogue, Unavailable,
+    Work, WorkError,
 };
 use crate::segment::{Digests, PersonDigest};
 use crate::store::backlog::{Backlog, Pending, Size};
 use crate::store::room::Room;
+use crate::telemetry::TraceContext;
 
 use accept::AcceptOrder;
 use catalogue::KeepCatalogue;
@@ -465,6 +466,13 @@ impl Work for PostgresStore {
         let found = work::open(&snapshot, seq).await?;
         snapshot.end().await?;
         Ok(found)
+    }
+
+    async fn traces(&self, request: RequestId) -> Result<Vec<Option<TraceContext>>, Unavailable> {
+        let connection = self.readers.get().await?;
+        let traces = contents::traces(&connection, request).await?;
+        connection.give_back();
+        Ok(traces)
     }
 
     async fn contacts(

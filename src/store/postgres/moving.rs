@@ -68,9 +68,9 @@ fn writes(part: Part) -> &'static [Write] {
                 &[0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13],
             ),
             (
-                "INSERT INTO @payloads (seq, payload)
-                 SELECT seq, payload FROM unnest($1, $2) u (seq, payload) WHERE payload IS NOT NULL",
-                &[0, 14],
+                "INSERT INTO @payloads (seq, trace, payload)
+                 SELECT seq, trace, payload FROM unnest($1, $2, $3) u (seq, trace, payload) WHERE payload IS NOT NULL",
+                &[0, 22, 14],
             ),
             (
                 "INSERT INTO @pending (seq, lane, received_at, payload_bytes, class, source, destination, is_deletion,

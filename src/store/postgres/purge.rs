@@ -64,8 +64,8 @@ pub(super) const KEEP_DONE: &str = "
     ORDER BY seq LIMIT $3 FOR SHARE";
 /// $1 seqs.
 const KEEP: &str = "
-    INSERT INTO @payloads_kept (seq, done_at, is_failed, payload)
-    SELECT c.seq, o.done_at, o.is_failed, c.payload
+    INSERT INTO @payloads_kept (seq, done_at, is_failed, trace, payload)
+    SELECT c.seq, o.done_at, o.is_failed, c.trace, c.payload
     FROM @payloads c LEFT JOIN @outcomes o ON o.seq = c.seq AND o.seq = ANY($1) WHERE c.seq = ANY($1)
     ON CONFLICT (seq) DO NOTHING";
 /// $1 behind this number, $2 the one behind the last of the day, $3 limit. Messages with deliveries.

@@ -89,11 +89,11 @@ const STILL_REPLAYABLE: &str = concat!(
 );
 /// $1 old seqs, $2 new seqs. A payload that was copied is in both tables.
 const MOVE_PAYLOADS: &str = "
-    INSERT INTO @payloads (seq, payload)
-    SELECT DISTINCT ON (u.new) u.new, c.payload FROM unnest($1, $2) u (old, new) JOIN (
-        SELECT seq, payload FROM @payloads WHERE seq = ANY($1)
+    INSERT INTO @payloads (seq, trace, payload)
+    SELECT DISTINCT ON (u.new) u.new, c.trace, c.payload FROM unnest($1, $2) u (old, new) JOIN (
+        SELECT seq, trace, payload FROM @payloads WHERE seq = ANY($1)
         UNION ALL
-        SELECT seq, payload FROM @payloads_kept WHERE seq = ANY($1)) c ON c.seq = u.old";
+        SELECT seq, trace, payload FROM @payloads_kept WHERE seq = ANY($1)) c ON c.seq = u.old";
 /// $1 old seqs, $2 new seqs.
 const MOVE_MESSAGES: &str = "
     INSERT INTO @messages (seq, message_hash, lane, anonymous, email, received_at, payload_bytes, class, kind,

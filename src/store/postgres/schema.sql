@@ -112,6 +112,7 @@ CREATE INDEX messages_event ON @messages (event, seq) WHERE event IS NOT NULL;
 -- The stamped messages as JSON. A message has contents as long as it has a row here or in `payloads_kept`.
 CREATE TABLE @payloads (
     seq     bigint PRIMARY KEY,
+    trace   bytea,                                -- in which it was accepted; NULL: it is not traced
     payload bytea NOT NULL
 ) PARTITION BY RANGE (seq);
 ALTER TABLE @payloads ALTER COLUMN payload SET STORAGE EXTERNAL;
@@ -121,6 +122,7 @@ CREATE TABLE @payloads_kept (
     seq       bigint PRIMARY KEY,
     done_at   bigint,                             -- NULL while the message is pending
     is_failed boolean,
+    trace     bytea,
     payload   bytea NOT NULL
 );
 ALTER TABLE @payloads_kept ALTER COLUMN payload SET STORAGE EXTERNAL;
@@ -419,6 +421,7 @@ CREATE FUNCTION @accept_1(
     message_id    text[],
     event         text[],
     warnings      text[],
+    trace         bytea[],
     payload       bytea[]
 ) RETURNS integer[] LANGUAGE plpgsql
 SET plan_cache_mode = force_generic_plan SET enable_seqscan = off SET jit = off AS $$
@@ -464,8 +467,8 @@ BEGIN
     SELECT * FROM unnest(seqs, message_hash, lane, anonymous, email, received_at, payload_bytes, class, kind,
                          source, destination, message_id, event, warnings) u (seq)
     WHERE u.seq IS NOT NULL;
-    INSERT INTO @payloads (seq, payload)
-    SELECT * FROM unnest(seqs, payload) u (seq) WHERE u.seq IS NOT NULL;
+    INSERT INTO @payloads (seq, trace, payload)
+    SELECT * FROM unnest(seqs, trace, payload) u (seq) WHERE u.seq IS NOT NULL;
     INSERT INTO @pending (seq, lane, received_at, payload_bytes, class, source, destination, is_deletion)
     SELECT u.seq, u.lane, u.received_at, u.payload_bytes, u.class, u.source, u.destination, u.kind = 'delete'
     FROM unnest(seqs, lane, received_at, payload_bytes, class, source, destination, kind)

@@ -11,6 +11,7 @@ use super::recent::{Recent, Row};
 use super::rows::{duration_ms, from_ms, to_json, to_ms};
 use crate::queue::{Accepted, NewMessage, Stage, TallyStep};
 use crate::store::tally::{Counted, Tallies};
+use crate::telemetry::TraceContext;
 
 /// ?1 message_hash.
 pub(super) const OF_ID: &str = "SELECT seq FROM message_ids WHERE message_hash = ?1";
@@ -24,7 +25,8 @@ pub(super) const INSERT: &str = "
     INSERT INTO messages (seq, class, message_hash, lane, anonymous, email, received_at, event_id, kind,
                           source, destination, message_id, payload_bytes, warnings)
     VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14)";
-pub(super) const INSERT_PAYLOAD: &str = "INSERT INTO payloads (seq, payload) VALUES (?1, ?2)";
+pub(super) const INSERT_PAYLOAD: &str =
+    "INSERT INTO payloads (seq, trace, payload) VALUES (?1, ?2, ?3)";
 /// ?1 minute, ?2 first seq, ?3 last seq.
 pub(super) const MINUTE: &str = "
     INSERT INTO minutes (minute, first_seq, last_seq) VALUES (?1, ?2, ?3)
@@ -162,7 +164,8 @@ fn insert(
             i64::try_from(message.payload.len()).unwrap_or(i64::MAX),
             to_json(&message.warnings),
         ])?;
-        insert_payload.execute(params![seq, &message.payload[..]])?;
+        let trace = message.trace.map(TraceContext::to_bytes);
+        insert_payload.execute(params![seq, trace, &message.payload[..]])?;
         rows.push(Row { seq, message_hash: message.message_hash.0, persons });
     }
     Ok(())

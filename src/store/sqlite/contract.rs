@@ -38,6 +38,7 @@ use crate::queue::{
 use crate::segment::{Digests, MessageHash, PersonDigest};
 use crate::store::backlog::Size;
 use crate::store::replay::{MESSAGES_MAX, Part, Requeue, replay as replay_found};
+use crate::telemetry::TraceContext;
 
 /// How long a test write may take when the health of the store is checked.
 const TRY_TIMEOUT: Duration = Duration::from_secs(1);
@@ -118,6 +119,10 @@ impl Work for SqliteStore {
 
     async fn open(&self, seq: Seq) -> Result<Option<Job>, WorkError> {
         Ok(self.readers.read(move |snapshot| log::open(snapshot, seq)).await?)
+    }
+
+    async fn traces(&self, request: RequestId) -> Result<Vec<Option<TraceContext>>, Unavailable> {
+        Ok(self.readers.read(move |snapshot| log::traces(snapshot, request)).await?)
     }
 
     async fn contacts(

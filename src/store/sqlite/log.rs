@@ -14,6 +14,7 @@ use crate::queue::{
 };
 use crate::segment::{LaneKey, MessageHash};
 use crate::store::backlog::Size;
+use crate::telemetry::TraceContext;
 
 // `state = 0` is always a literal, never a parameter: only then does SQLite use the partial index.
 
@@ -134,6 +135,9 @@ pub(super) const BY_SEQ: &str = concat!(
 
 /// ?1 seq.
 pub(super) const CONTENTS: &str = "SELECT payload FROM payloads WHERE seq = ?1";
+
+/// ?1 seq.
+pub(super) const TRACE: &str = "SELECT trace FROM payloads WHERE seq = ?1";
 
 /// ?1 request id.
 pub(super) const REQUEST_BODY: &str = "SELECT body FROM requests WHERE id = ?1";
@@ -303,19 +307,40 @@ pub(super) fn request_contents(
     requests: &[RequestId],
 ) -> Result<Vec<RequestContents>, Fault> {
     let mut body = snapshot.prepare_cached(REQUEST_BODY)?;
-    let mut carried = snapshot.prepare_cached(CARRIED)?;
-    let limit = i64::try_from(CARRIED_MAX).unwrap_or(i64::MAX);
     let mut contents = Vec::with_capacity(requests.len());
     for &id in requests {
         let read = |row: &Row<'_>| row.get::<_, Option<Vec<u8>>>(0);
         let Some(body) = body.query_row([id.0], read).optional()? else { continue };
-        let seqs = carried.query_map([id.0, limit], |row| Ok(Seq(row.get(0)?)))?;
-        let mut seqs: Vec<Seq> = seqs.collect::<Result<_, _>>()?;
-        seqs.sort_unstable();
-        seqs.dedup();
+        let seqs = carried(snapshot, id)?;
         contents.push(RequestContents { id, body: body.map(Bytes::from), seqs });
     }
     Ok(contents)
+}
+
+/// The traces of the messages that a request carries.
+pub(super) fn traces(
+    snapshot: &Connection,
+    request: RequestId,
+) -> Result<Vec<Option<TraceContext>>, Fault> {
+    let mut trace = snapshot.prepare_cached(TRACE)?;
+    let mut traces = Vec::new();
+    for seq in carried(snapshot, request)? {
+        let read = |row: &Row<'_>| row.get::<_, Option<Vec<u8>>>(0);
+        let found = trace.query_row([seq.0], read).optional()?.flatten();
+        traces.push(found.as_deref().and_then(TraceContext::from_bytes));
+    }
+    Ok(traces)
+}
+
+/// The messages that a request carries, in order.
+fn carried(snapshot: &Connection, request: RequestId) -> Result<Vec<Seq>, Fault> {
+    let mut statement = snapshot.prepare_cached(CARRIED)?;
+    let limit = i64::try_from(CARRIED_MAX).unwrap_or(i64::MAX);
+    let seqs = statement.query_map([request.0, limit], |row| Ok(Seq(row.get(0)?)))?;
+    let mut seqs: Vec<Seq> = seqs.collect::<Result<_, _>>()?;
+    seqs.sort_unstable();
+    seqs.dedup();
+    Ok(seqs)
 }
 
 /// Adds their deliveries to messages, with requests and attempts.

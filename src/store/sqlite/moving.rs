@@ -118,7 +118,7 @@ fn reading(part: Part) -> Reading {
              WHERE number > ?1 ORDER BY number",
         ),
         Part::Messages => (
-            "nnnnnnnnttttttbnnnnntt",
+            "nnnnnnnnttttttbnnnnnttb",
             "SELECT m.seq, n.new, m.message_hash, m.lane, m.anonymous, m.email, m.received_at, m.payload_bytes,
                     m.class, m.kind, m.source, m.destination, m.message_id, e.name, m.warnings, c.payload,
                     m.state, m.is_planned,
@@ -126,7 +126,7 @@ fn reading(part: Part) -> Reading {
                         SELECT MIN(r.next_attempt_at) FROM deliveries d JOIN requests r ON r.id = d.request_id
                         WHERE d.seq = m.seq AND r.state = 'pending'
                     ) END,
-                    m.done_at, m.is_failed, m.unmatched, m.unmatched_detail
+                    m.done_at, m.is_failed, m.unmatched, m.unmatched_detail, c.trace
              FROM messages m JOIN moved_messages n ON n.old = m.seq LEFT JOIN payloads c ON c.seq = m.seq
                  LEFT JOIN event_names e ON e.id = m.event_id
              WHERE m.seq > ?1 ORDER BY m.seq",

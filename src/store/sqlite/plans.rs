@@ -339,6 +339,7 @@ fn statements() -> &'static [(&'static str, &'static str, &'static [&'static str
             ],
             BY_SEQ => ["m (rowid=?)", "n (rowid=?)", "p (rowid=?)"],
             CONTENTS => ["payloads (rowid=?)"],
+            TRACE => ["payloads (rowid=?)"],
             REQUEST_BODY => ["requests (rowid=?)"],
             CARRIED => ["deliveries_request (request_id=?)"],
             DELIVERIES => ["deliveries_seq (seq=?)", "r (rowid=?)"],

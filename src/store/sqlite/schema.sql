@@ -54,9 +54,10 @@ CREATE INDEX messages_event ON messages (event_id) WHERE event_id IS NOT NULL;
 CREATE INDEX messages_failed ON messages (is_failed) WHERE is_failed = 1;
 CREATE INDEX messages_unmatched ON messages (unmatched) WHERE unmatched IS NOT NULL;
 
--- The stamped messages as JSON.
+-- The stamped messages as JSON. Each trace is before its payload, so that it is read without it.
 CREATE TABLE payloads (
     seq     INTEGER PRIMARY KEY NOT NULL,
+    trace   BLOB,                                 -- in which it was accepted; NULL: it is not traced
     payload BLOB NOT NULL
 );
 

@@ -163,6 +163,7 @@ async fn statements_read_an_index_of_the_days_they_ask_for() {
         ),
         ("records", records::MESSAGES, vec![Numbers(seqs.clone())]),
         ("contents", contents::READ, vec![Numbers(seqs.clone())]),
+        ("traces", contents::TRACES, vec![Numbers(seqs.clone())]),
         ("deliveries", records::DELIVERIES, vec![Numbers(seqs.clone())]),
         ("last done", purge::LAST_DONE, vec![Number(first), Number(end)]),
         (
@@ -193,7 +194,7 @@ async fn statements_read_an_index_of_the_days_they_ask_for() {
 /// $1 first number of a day, $2 digests of message ids.
 const ACCEPT: &str = "
     SELECT @accept_1(0, 0, $1, ARRAY[]::text[], hash, hash, null_of, null_of, hash, n::integer[], n::smallint[], word, word, word, word,
-                     word, word, ARRAY[]::bytea[])
+                     word, word, ARRAY[]::bytea[], ARRAY[]::bytea[])
     FROM (SELECT $2 AS hash, array_agg(NULL::bigint) AS null_of, array_agg(0) AS n, array_agg('x'::text) AS word FROM unnest($2)) u";
 
 /// On a day that has just begun, nothing is known of the rows of its partitions.

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use futures_util::future::try_join_all;
 use jiff::ToSpan as _;
 use jiff::civil::date;
 use tokio_postgres::Row;
@@ -9,9 +10,10 @@ use tokio_postgres::Row;
 use super::Fault;
 use super::accept::TRIES_MAX;
 use super::connection::Connection;
-use super::numbers::first_of_day;
+use super::numbers::{self, first_of_day};
 use super::params::{Array, params};
 use super::rows::get;
+use super::statement::Statement;
 
 /// The partitioned tables.
 pub(super) const TABLES: [&str; 6] =
@@ -53,6 +55,9 @@ const HALF_DETACHED: &str = "
 /// How many days one statement reads at most. The server holds a lock for each partition and for each of its indices
 /// that it looks at, and has room for some thousand of them.
 pub(super) const DAYS_AT_ONCE: usize = 16;
+
+/// A statement about more messages than this runs once for each of their days. Those of the tests are about few.
+const AT_ONCE_MAX: usize = if cfg!(test) { 2 } else { 200 };
 
 /// How long a partition may take to be detached: that waits for all who began to read its table before.
 pub(super) const REMOVE_TIMEOUT: Duration = Duration::from_secs(60);
@@ -107,6 +112,26 @@ pub(super) async fn days(connection: &Connection) -> Result<Vec<Day>, Fault> {
 /// The parts of a list of days, oldest first, that one statement may read: the first number and the one behind the last.
 pub(super) fn parts(days: &[Day]) -> impl Iterator<Item = (i64, i64)> {
     days.chunks(DAYS_AT_ONCE).filter_map(|days| Some((days.first()?.first(), days.last()?.end())))
+}
+
+/// The rows of a statement about messages whose numbers are in order, either one; `statement` makes it for some of them.
+///
+/// A statement that names many messages by a list looks for each of them in every partition that may have one of them, and takes
+/// as long again to be planned. So it runs once for each day; all of these are sent before the first of them is answered.
+pub(super) async fn query_by_day(
+    connection: &Connection,
+    seqs: &[i64],
+    statement: impl Fn(&[i64]) -> Statement,
+) -> Result<Vec<Row>, Fault> {
+    let parts: Vec<&[i64]> = match seqs.len() <= AT_ONCE_MAX {
+        true => vec![seqs],
+        false => seqs.chunk_by(|a, b| numbers::day(*a) == numbers::day(*b)).collect(),
+    };
+    let statements: Vec<Statement> = parts.into_iter().map(statement).collect();
+    let answers = statements.iter().map(async |statement: &Statement| {
+        connection.query(&statement.text, &statement.params()).await
+    });
+    Ok(try_join_all(answers).await?.into_iter().flatten().collect())
 }
 
 /// Removes a table's partition, if it is there. May be called again after it was given up in the middle.

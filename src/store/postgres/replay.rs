@@ -316,9 +316,9 @@ async fn select(
     if seqs.is_empty() {
         return Ok(Vec::new());
     }
-    let statement = selected(selection, &Vec::from_iter(seqs));
+    let (seqs, of_part) = (Vec::from_iter(seqs), |seqs: &[i64]| selected(selection, seqs));
     let mut messages = Vec::new();
-    for row in connection.query(&statement.text, &statement.params()).await? {
+    for row in partitions::query_by_day(connection, &seqs, of_part).await? {
         messages.push(Selected {
             seq: Seq(get(&row, 0)?),
             accepted: Seq(get(&row, 1)?),

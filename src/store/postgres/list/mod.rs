@@ -13,6 +13,7 @@ use tracing::warn;
 use super::Fault;
 use super::connection::Connection;
 use super::params::{params, text};
+use super::partitions;
 use super::records;
 use super::rows::{from_ms, get, to_ms};
 use super::statement::{Statement, Value};
@@ -125,8 +126,7 @@ async fn check(connection: &Connection, filter: &Filter, batch: &[i64]) -> Resul
     if batch.is_empty() || *filter == Filter::default() {
         return Ok(batch.to_vec());
     }
-    let statement = checked(filter, batch);
-    let rows = connection.query(&statement.text, &statement.params()).await?;
+    let rows = partitions::query_by_day(connection, batch, |seqs| checked(filter, seqs)).await?;
     rows.iter().map(|row| get(row, 0)).collect()
 }
 
@@ -180,8 +180,8 @@ pub(super) async fn failures_bounded(
         let asked = READ_AT_ONCE.min(left);
         let batch = candidates.take(asked).await?;
         if !batch.is_empty() {
-            let statement = failures_of(filter, &batch);
-            for row in connection.query(&statement.text, &statement.params()).await? {
+            let of_part = |seqs: &[i64]| failures_of(filter, seqs);
+            for row in partitions::query_by_day(connection, &batch, of_part).await? {
                 read += 1;
                 if get(&row, 7)? {
                     groups.add(failure(&row)?);

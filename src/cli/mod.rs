@@ -1,5 +1,6 @@
 //! The command line: one file for each command. Parses, calls [`crate::app`], prints for people.
 
+mod backup;
 mod cases;
 mod check;
 mod compare;
@@ -11,6 +12,7 @@ mod import;
 mod moving;
 mod preview;
 mod replay;
+mod restore;
 mod sandbox;
 mod serve;
 mod supervisor;
@@ -25,7 +27,7 @@ use clap::{Parser, Subcommand};
 use crate::app::AppError;
 use crate::config::{LogFormat, StoreConfig};
 use crate::queue::Store;
-use crate::store::{self, MoveError};
+use crate::store::{self, CopyError, MoveError};
 use crate::telemetry::{self, DroppedLines, Telemetry};
 
 /// Self-hosted, Segment-compatible destination for Loops.
@@ -58,6 +60,10 @@ enum Command {
     Replay(replay::ReplayArgs),
     /// Erase a person at Loops and here, and show or check the receipt.
     Erase(erase::EraseArgs),
+    /// Copy the database, beside a running service.
+    Backup(backup::BackupArgs),
+    /// Put a backup into an empty data folder, without sending again what was sent since.
+    Restore(restore::RestoreArgs),
     /// Move the queue of a data folder (SQLite) to PostgreSQL, with all that was delivered and all that waits.
     Move(moving::MoveArgs),
     /// Check that a running service is alive: exit code 0 if so.
@@ -88,6 +94,12 @@ pub enum CliError {
     /// The arguments or the input cannot be used.
     #[error("{0}")]
     Usage(String),
+    /// Another program does this here, as the text says.
+    #[error("{0}")]
+    Elsewhere(String),
+    /// A backup could not be made, or not be restored.
+    #[error(transparent)]
+    Copy(#[from] CopyError),
     /// A queue could not be moved.
     #[error(transparent)]
     Move(#[from] MoveError),
@@ -122,6 +134,9 @@ pub enum CliError {
 /// The exit code of `compare` if something changes.
 const DIFFERS: u8 = 4;
 
+/// The exit code of a command that does not fit the configuration. As of arguments that cannot be parsed.
+const USAGE: u8 = 2;
+
 /// How often dropped log lines are reported.
 const REPORT_DROPPED_EVERY: Duration = Duration::from_secs(5);
 
@@ -139,6 +154,8 @@ pub fn run() -> ExitCode {
         Command::Import(args) => import::run(args),
         Command::Replay(args) => replay::run(args),
         Command::Erase(args) => erase::run(args),
+        Command::Backup(args) => backup::run(args),
+        Command::Restore(args) => restore::run(args),
         Command::Move(args) => moving::run(args),
         Command::Healthcheck(args) => healthcheck::run(&args),
     };
@@ -148,7 +165,10 @@ pub fn run() -> ExitCode {
         Err(CliError::Differs) => ExitCode::from(DIFFERS),
         Err(error) => {
             report(&error);
-            ExitCode::FAILURE
+            match error {
+                CliError::Elsewhere(_) => ExitCode::from(USAGE),
+                _ => ExitCode::FAILURE,
+            }
         }
     }
 }

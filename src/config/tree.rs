@@ -71,6 +71,7 @@ pub struct StoreConfig {
     pub(super) listen_url_file: Option<PathBuf>,
     pub connections_max: u32,
     pub allow_network_disk: bool,
+    pub wal: WalMode,
     pub duplicate_window_h: u64,
     pub waiting_messages_max: usize,
     pub waiting_bytes_max: usize,
@@ -106,6 +107,28 @@ impl TryFrom<String> for NotifyMode {
             "auto" => Ok(NotifyMode::Auto),
             "off" => Ok(NotifyMode::Off),
             _ => Err(format!("must be \"auto\" or \"off\", not {text:?}")),
+        }
+    }
+}
+
+/// `store.wal`: who moves the write-ahead log of the database into its file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(try_from = "String")]
+pub enum WalMode {
+    /// The program does, and empties the log after each erasure.
+    Own,
+    /// Another program does, which copies the log first.
+    External,
+}
+
+impl TryFrom<String> for WalMode {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, String> {
+        match text.as_str() {
+            "own" => Ok(WalMode::Own),
+            "external" => Ok(WalMode::External),
+            _ => Err(format!("must be \"own\" or \"external\", not {text:?}")),
         }
     }
 }
@@ -160,7 +183,7 @@ changed_keys! {
         shutdown_grace_ms, header_timeout_ms, body_timeout_ms, write_timeout_ms, ack_timeout_ms,
         body_bytes_max, message_bytes_max, batch_messages_max, connections_max,
         address_connections_max, body_budget_bytes, trusted_proxies;
-    StoreConfig, "store": data, url, url_file, schema, notify, listen_url, listen_url_file, connections_max, allow_network_disk, duplicate_window_h, waiting_messages_max,
+    StoreConfig, "store": data, url, url_file, schema, notify, listen_url, listen_url_file, connections_max, allow_network_disk, wal, duplicate_window_h, waiting_messages_max,
         waiting_bytes_max, backlog_messages_max, backlog_bytes_max, free_bytes_min, delivered_retention_h, failed_retention_h,
         records_retention_h;
     DeliveryConfig, "delivery": retry_min_ms, retry_max_ms, retry_window_ms, requests_max,

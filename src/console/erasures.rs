@@ -4,10 +4,11 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use super::filter::write_persons;
+use super::filter::{parse_persons, write_persons};
 use crate::destination::Destination;
 use crate::queue::{
-    AcceptError, Inbox, NewMessage, NewReceipt, Receipt, Receipts, Seq, WriteAheadLog,
+    AcceptError, ErasedRows, Inbox, NewMessage, NewReceipt, Receipt, Receipts, RequestId, Seq,
+    WriteAheadLog,
 };
 use crate::segment::Digests;
 
@@ -30,8 +31,8 @@ pub struct Erasure {
     pub at_loops: ErasureAtLoops,
     /// What was erased here.
     pub erased: ErasedHere,
-    /// What became of the database's write-ahead log: `truncated` (emptied after each erasure, as readers allow), or
-    /// `postgres` (it is the server's).
+    /// What became of the database's write-ahead log: `truncated` (emptied after each erasure, as readers allow),
+    /// `external` (another program copies and empties it), or `postgres` (it is the server's).
     pub write_ahead_log: String,
     /// What the erasure does not cover, for people.
     pub not_covered: Vec<String>,
@@ -134,6 +135,53 @@ impl Erasure {
         Self { signature: erasure.made_signature(digests), ..erasure }
     }
 
+    /// The receipt that this shows, without its number in the list; `None`: `person` is not a digest.
+    pub fn receipt(&self) -> Option<Receipt> {
+        let [person] = parse_persons(&self.person)?[..] else { return None };
+        let Self { at_loops, erased, .. } = self;
+        Some(Receipt {
+            number: 0,
+            id: self.id.clone(),
+            destination: self.destination.clone(),
+            person,
+            asked_at: self.asked_at,
+            problem: at_loops.problem.clone(),
+            status: at_loops.status,
+            request: at_loops.request.map(RequestId),
+            deleted_at: at_loops.deleted_at,
+            confirmed_at: at_loops.confirmed_at,
+            erased_at: erased.at,
+            erased: ErasedRows {
+                messages: erased.messages,
+                feedback: erased.feedback,
+                contacts: erased.contacts,
+                opt_outs: erased.opt_outs,
+            },
+        })
+    }
+
+    /// Reads receipts as the API and the command line give them: a page of a list, a list, or one after the other.
+    pub fn read(text: &str) -> Result<Vec<Self>, serde_json::Error> {
+        let mut found = Vec::new();
+        for value in serde_json::Deserializer::from_str(text).into_iter::<serde_json::Value>() {
+            let value = match value? {
+                serde_json::Value::Object(mut page) if page.contains_key("erasures") => {
+                    page.remove("erasures").unwrap_or_default()
+                }
+                value => value,
+            };
+            match value {
+                serde_json::Value::Array(list) => {
+                    for one in list {
+                        found.push(serde_json::from_value(one)?);
+                    }
+                }
+                one => found.push(serde_json::from_value(one)?),
+            }
+        }
+        Ok(found)
+    }
+
     /// Whether it was signed by this installation as it is.
     pub fn is_genuine(&self, digests: &Digests) -> bool {
         self.signature == self.made_signature(digests)
@@ -155,10 +203,14 @@ fn not_covered(destination: &str, erased_at: Option<Timestamp>, log: WriteAheadL
         "message ids, names of events and subscriptions, states, times and counts".to_owned(),
         "messages of this person that were accepted after the deletion".to_owned(),
     ];
-    if log == WriteAheadLog::Postgres {
-        not_covered.push(format!(
+    match log {
+        WriteAheadLog::Truncated => {}
+        WriteAheadLog::External => not_covered.push(format!(
+            "the write-ahead log and its copies that another program keeps, such as Litestream, as far as they are older than {end}: they go when its retention ends"
+        )),
+        WriteAheadLog::Postgres => not_covered.push(format!(
             "archives of the write-ahead log and standbys of the PostgreSQL server, as far as they are older than {end}"
-        ));
+        )),
     }
     not_covered
 }
@@ -246,8 +298,35 @@ mod tests {
         let mut changed = read.clone();
         changed.erased.messages = 3;
         assert!(!changed.is_genuine(&digests));
+        assert_eq!(read.receipt(), Some(Receipt { number: 0, ..receipt() }));
         let unsigned = Erasure { signature: String::new(), ..read };
         assert!(!unsigned.is_genuine(&digests));
+    }
+
+    #[test]
+    fn receipts_are_read_as_the_api_and_the_command_line_give_them() {
+        let digests = Digests::new(&[1; 32]);
+        let one = serde_json::to_string_pretty(&Erasure::new(
+            receipt(),
+            WriteAheadLog::External,
+            &digests,
+        ));
+        let one = one.unwrap();
+        for (text, count) in [
+            (one.clone(), 1),
+            (format!("{one}\n{one}\n"), 2),
+            (format!("[{one}, {one}]"), 2),
+            (format!("{{\"erasures\": [{one}], \"next\": null}}"), 1),
+            (String::new(), 0),
+            ("[]".to_owned(), 0),
+        ] {
+            let read = Erasure::read(&text).unwrap();
+            assert_eq!(read.len(), count, "{text}");
+            assert!(read.iter().all(|one| one.is_genuine(&digests)));
+        }
+        for wrong in ["{}", "[1]", "no JSON"] {
+            assert!(Erasure::read(wrong).is_err(), "{wrong}");
+        }
     }
 
     #[test]

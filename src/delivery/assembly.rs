@@ -310,6 +310,7 @@ mod tests {
                 is_planned: false,
                 replay: Replay { number: replay, ..Replay::default() },
                 requests: Vec::new(),
+                restored_from: None,
             };
             let mut merge = Assembly::new(Seq(1), plan, &job).into_merge(&ManualClock::new(now));
             let outcome = merge.plans.remove(0).1.deliveries.remove(0).outcome;

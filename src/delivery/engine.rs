@@ -374,6 +374,7 @@ mod tests {
                 is_planned: false,
                 replay: Replay::default(),
                 requests: vec![],
+                restored_from: None,
             }))
         }
 

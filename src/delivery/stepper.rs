@@ -196,6 +196,7 @@ impl Stepper {
             is_last,
             is_singled_out: turn.is_singled_out,
             lane: turn.head.lane,
+            restored_from: job.restored_from,
         };
         if let Some(verdict) = due.before_attempt(&*self.clock, &self.retry) {
             let contact = self.contact_facts(request.endpoint, &load.body).map(Facts::forget);

@@ -25,6 +25,8 @@ pub(super) struct Due<'a> {
     /// As in [`Turn`](super::lanes::Turn).
     pub(super) is_singled_out: bool,
     pub(super) lane: LaneKey,
+    /// As in [`Job`](crate::queue::Job).
+    pub(super) restored_from: Option<Timestamp>,
 }
 
 /// An attempt that was just made.
@@ -101,10 +103,15 @@ impl Due<'_> {
         if clock.age(first) <= retry.window {
             return None;
         }
-        let detail = format!(
-            "not sent again: the first attempt was more than {} ago, and Loops, which may have accepted the event then, no longer recognizes its key; a replay sends it as a new event",
-            duration_words(retry.window)
-        );
+        let window = duration_words(retry.window);
+        let detail = match self.restored_from.filter(|made_at| *made_at == first) {
+            Some(made_at) => format!(
+                "not sent: it was restored from a backup of {made_at}, more than {window} ago, and Loops, which may have accepted the event since, no longer recognizes its key; a replay sends it as a new event"
+            ),
+            None => format!(
+                "not sent again: the first attempt was more than {window} ago, and Loops, which may have accepted the event then, no longer recognizes its key; a replay sends it as a new event"
+            ),
+        };
         if request.is_merged {
             // The event must not be judged once more: a clock that is set back would send it, with another key.
             let failure = Failure { reason: FailureReason::Expired, detail };
@@ -272,6 +279,7 @@ mod tests {
             is_last,
             is_singled_out: false,
             lane: LaneKey(1),
+            restored_from: None,
         }
     }
 
@@ -360,6 +368,14 @@ mod tests {
         let event = request();
         assert_eq!(before(&event, 3600), None);
         assert_eq!(before(&event, 3601), expired);
+        // Of one that was restored, the reason is the backup.
+        let clock = ManualClock::new(at(3601));
+        for (made_at, expected) in [(0, true), (1, false)] {
+            let restored = Due { restored_from: Some(at(made_at)), ..due(&event, true) };
+            let verdict = restored.before_attempt(&clock, &RETRY).unwrap();
+            let Consequence::Failed(failure) = verdict.consequence else { panic!("{verdict:?}") };
+            assert_eq!(failure.detail.contains("restored from a backup"), expected, "{failure:?}");
+        }
         // Without a key nothing is lost by sending it again, however late.
         let upsert = FrozenRequest { idempotency_key: None, ..event.clone() };
         assert_eq!(before(&upsert, 1_000_000), None);

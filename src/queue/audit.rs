@@ -63,6 +63,8 @@ pub enum AuditAction {
     Erase,
     /// A contact property was created at Loops, or Loops refused to create it.
     CreateProperty,
+    /// The queue was restored from a backup.
+    Restore,
     /// Read from the store, but unknown to this release.
     Unknown,
 }
@@ -114,13 +116,14 @@ pub fn replay_arguments(ask: &ReplayAsk) -> serde_json::Value {
 
 impl AuditAction {
     /// Those that this release records.
-    pub const ALL: [AuditAction; 6] = [
+    pub const ALL: [AuditAction; 7] = [
         AuditAction::Reload,
         AuditAction::Replay,
         AuditAction::ShowContents,
         AuditAction::AskLoops,
         AuditAction::Erase,
         AuditAction::CreateProperty,
+        AuditAction::Restore,
     ];
 
     /// As it is stored and shown.
@@ -132,6 +135,7 @@ impl AuditAction {
             AuditAction::AskLoops => "ask_loops",
             AuditAction::Erase => "erase",
             AuditAction::CreateProperty => "create_property",
+            AuditAction::Restore => "restore",
             AuditAction::Unknown => "unknown",
         }
     }

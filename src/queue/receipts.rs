@@ -99,6 +99,8 @@ impl NewReceipt {
 pub enum WriteAheadLog {
     /// The log is emptied after each erasure.
     Truncated,
+    /// Another program copies the log and empties it, such as Litestream.
+    External,
     /// The log is PostgreSQL's, which keeps and archives it as it is configured.
     Postgres,
 }
@@ -108,6 +110,7 @@ impl WriteAheadLog {
     pub fn as_str(self) -> &'static str {
         match self {
             WriteAheadLog::Truncated => "truncated",
+            WriteAheadLog::External => "external",
             WriteAheadLog::Postgres => "postgres",
         }
     }

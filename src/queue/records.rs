@@ -222,6 +222,9 @@ pub struct Job {
     pub replay: Replay,
     /// Its pending requests, in order; empty until it is planned.
     pub requests: Vec<FrozenRequest>,
+    /// When the backup was made from which the message was restored: since then, Loops may have its events. `None`: it was
+    /// accepted since.
+    pub restored_from: Option<Timestamp>,
 }
 
 impl Job {

@@ -6,6 +6,7 @@
 
 mod backlog;
 mod contacts;
+mod copies;
 mod feedback;
 mod groups;
 mod moving;
@@ -19,6 +20,7 @@ mod values;
 
 use std::sync::Arc;
 
+pub use copies::{BackedUp, BackupTo, CopyError, ReErased, Restore, Restored, back_up};
 pub use moving::{MoveError, Moved, Watch, keep_queue, move_queue};
 
 use crate::config::StoreConfig;
@@ -29,6 +31,12 @@ use crate::queue::Store;
 #[error(transparent)]
 pub struct StoreError(Box<dyn std::error::Error + Send + Sync>);
 
+impl StoreError {
+    fn new(error: impl std::error::Error + Send + Sync + 'static) -> Self {
+        Self(Box::new(error))
+    }
+}
+
 /// Opens the store of a configuration, and creates it if there is none.
 ///
 /// Must be called inside a Tokio runtime.
@@ -36,12 +44,12 @@ pub async fn open(config: &StoreConfig) -> Result<Arc<dyn Store>, StoreError> {
     if let Some(url) = &config.url {
         return match postgres::open(config, url.expose()).await {
             Ok(store) => Ok(Arc::new(store)),
-            Err(error) => Err(StoreError(Box::new(error))),
+            Err(error) => Err(StoreError::new(error)),
         };
     }
     match sqlite::folder::open(config).await {
         Ok(store) => Ok(Arc::new(store)),
-        Err(error) => Err(StoreError(Box::new(error))),
+        Err(error) => Err(StoreError::new(error)),
     }
 }
 

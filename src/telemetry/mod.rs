@@ -70,6 +70,9 @@ pub const STORE_FREE_BYTES: &str = "segment_loops_store_free_bytes";
 pub const STORE_DISK_BYTES: &str = "segment_loops_store_disk_bytes";
 /// Size of the write-ahead log in bytes. Not with PostgreSQL.
 pub const STORE_LOG_BYTES: &str = "segment_loops_store_wal_bytes";
+/// When the last backup of the database was made, in seconds since 1970; there is none before the first. Not with
+/// PostgreSQL.
+pub const BACKUP_TIMESTAMP: &str = "segment_loops_backup_timestamp_seconds";
 /// 1 if the last reload of the configuration succeeded or there was none, else 0.
 pub const RELOAD_SUCCESSFUL: &str = "segment_loops_config_last_reload_successful";
 /// Always 1, with the `version`.
@@ -225,6 +228,7 @@ fn describe() {
     describe_gauge!(STORE_FREE_BYTES, "Free bytes for new messages on the disk of the database");
     describe_gauge!(STORE_DISK_BYTES, "Size of the disk of the database");
     describe_gauge!(STORE_LOG_BYTES, "Size of the write-ahead log of the database");
+    describe_gauge!(BACKUP_TIMESTAMP, "When the last backup of the database was made");
     describe_gauge!(
         RELOAD_SUCCESSFUL,
         "1 if the last reload of the configuration succeeded or there was none"

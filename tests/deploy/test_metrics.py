@@ -18,6 +18,8 @@ METRIC = re.compile(r"\b(?:segment_loops|process)_[a-z_]+[a-z]\b")
 
 # Metrics without a series, or expressions without a result, while all is well in `dev`.
 EMPTY_WHILE_WELL = {
+    # No backup was made.
+    "segment_loops_backup_timestamp_seconds",
     # Handing webhooks on is not configured.
     "segment_loops_feedback_forwards_total",
     # Nothing was rejected.

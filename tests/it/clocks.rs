@@ -8,17 +8,17 @@ use serde_json::Value;
 
 use crate::support::{Reply, ScriptedLoops, Seen, Service, Setup, identify, track};
 
-const HOUR: i64 = 3_600;
-const DAY: i64 = 24 * HOUR;
+pub const HOUR: i64 = 3_600;
+pub const DAY: i64 = 24 * HOUR;
 
 /// From 2026 to 1973, or at least so far that it makes no difference.
 const TO_1973: i64 = -53 * 365 * DAY;
 
 /// The time of day that a program sees.
-struct Wall(tempfile::TempDir);
+pub struct Wall(tempfile::TempDir);
 
 impl Wall {
-    fn right() -> Self {
+    pub fn right() -> Self {
         let wall = Self(tempfile::tempdir().unwrap());
         wall.set(0);
         wall
@@ -29,7 +29,7 @@ impl Wall {
     }
 
     /// Sets the clock this many seconds ahead of the right time.
-    fn set(&self, offset_s: i64) {
+    pub fn set(&self, offset_s: i64) {
         // At once, since the program reads the file whenever it asks for the time.
         let new = self.0.path().join("new");
         std::fs::write(&new, format!("{offset_s:+}\n")).unwrap();
@@ -37,7 +37,7 @@ impl Wall {
     }
 
     /// The settings of a program that sees this time. Its retries wait until long after the clock was set.
-    fn setup(&self, loops: &ScriptedLoops) -> Setup {
+    pub fn setup(&self, loops: &ScriptedLoops) -> Setup {
         let subscriptions = self.0.path().join("subscriptions.toml");
         let text = "
             [[subscriptions]]
@@ -73,7 +73,7 @@ fn library() -> String {
     library.to_str().unwrap().to_owned()
 }
 
-fn is_tried(message: &Value) -> bool {
+pub fn is_tried(message: &Value) -> bool {
     message["deliveries"][0]["request"]["attempts"][0].is_object()
 }
 

@@ -15,6 +15,8 @@ mod as_meant;
 mod as_sdks_send;
 mod audit;
 mod authentication;
+#[cfg(target_os = "linux")]
+mod backup;
 mod broken_records;
 mod browser_sources;
 mod catalogue;

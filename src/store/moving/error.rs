@@ -104,6 +104,16 @@ pub enum MoveError {
         "another process moves this queue at the same time, from a copy of the data folder: stop one of them, then run this command again"
     )]
     Twice,
+    /// Events that Loops may have would lose the time since when.
+    #[error(
+        "{count} messages wait in {from:?} that were restored from a backup: start the service on the folder, let it deliver them, then run this command again"
+    )]
+    Restored {
+        /// The folder.
+        from: PathBuf,
+        /// How many messages.
+        count: u64,
+    },
     /// It was asked to stop.
     #[error(
         "interrupted: run the same command again to continue, or with --undo to keep the queue in the data folder; until then, neither can be used"

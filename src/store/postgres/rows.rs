@@ -49,6 +49,7 @@ pub(super) fn job(row: &Row) -> Result<Job, Fault> {
             is_before_deletion: get(row, 7)?,
         },
         requests: Vec::new(),
+        restored_from: None,
     })
 }
 

@@ -11,6 +11,7 @@ use super::error::Fault;
 use super::health::{Health, Remedy};
 use super::open::{FileOptions, check_schema, empty_wal};
 use super::reader::Readers;
+use crate::config::WalMode;
 use crate::telemetry;
 
 /// If a reader prevented the write-ahead log from being emptied: how long to wait before trying again.
@@ -54,14 +55,15 @@ impl WriterConnection {
         readers: [Readers; 2],
         runtime: Handle,
     ) -> Self {
+        // A process that was killed may have left erased contents there.
+        let wal_holds_erased = file.wal == WalMode::Own;
         Self {
             connection: Some(connection),
             file,
             health,
             readers,
             runtime,
-            // A process that was killed may have left erased contents there.
-            wal_holds_erased: true,
+            wal_holds_erased,
             wal_tried_at: Instant::now(),
             remedy_failed_at: None,
         }
@@ -154,6 +156,10 @@ impl WriterConnection {
             // Closing would copy it too. But if there is no room, the connection, and with it the log, must stay open.
             connection.query_row(MOVE_LOG, [], |_| Ok(()))?;
         }
+        if let Some(connection) = &self.connection {
+            // The last one that closes it must delete the marked file.
+            connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, false)?;
+        }
         self.give_up();
         let began = Instant::now();
         while self.health.files.has(&mark) {
@@ -185,7 +191,7 @@ impl WriterConnection {
 
     /// Empties the write-ahead log because contents were erased.
     pub(super) fn empty_erased(&mut self) {
-        self.wal_holds_erased = true;
+        self.wal_holds_erased = self.file.wal == WalMode::Own;
         self.empty_wal();
     }
 
@@ -196,7 +202,8 @@ impl WriterConnection {
         }
     }
 
-    /// How long to wait before the write-ahead log is emptied; `None`: it holds nothing that was erased.
+    /// How long to wait before the write-ahead log is emptied; `None`: it holds nothing that was erased, or another program
+    /// empties it.
     pub(super) fn empties_wal_after(&self) -> Option<Duration> {
         self.wal_holds_erased.then_some(EMPTY_WAL_EVERY)
     }
@@ -237,10 +244,13 @@ impl WriterConnection {
             Some(connection) => connection,
             None => self.file.open_writer()?,
         };
-        let emptied = empty_wal(&connection);
+        let emptied = match self.file.wal {
+            WalMode::Own => empty_wal(&connection).map(|_| ()),
+            // As if it had been killed: nothing is lost.
+            WalMode::External => Ok(()),
+        };
         close(connection);
-        emptied?;
-        Ok(())
+        Ok(emptied?)
     }
 }
 

@@ -19,7 +19,7 @@ use super::list::Sought;
 use super::probe::{TryToWrite, verify_in_background};
 use super::recent::{Known, Wanted};
 use super::replicas::CheckOut;
-use super::rows::to_ms;
+use super::rows::{from_ms, to_ms};
 use super::set_aside::SetAside;
 use super::settle::Settle;
 use super::store::SqliteStore;
@@ -118,7 +118,9 @@ impl Work for SqliteStore {
     }
 
     async fn open(&self, seq: Seq) -> Result<Option<Job>, WorkError> {
-        Ok(self.readers.read(move |snapshot| log::open(snapshot, seq)).await?)
+        let opened = self.readers.read(move |snapshot| log::open(snapshot, seq)).await?;
+        let restored_from = self.restorations.since(seq.0).map(from_ms);
+        Ok(opened.map(|job| Job { restored_from, ..job }))
     }
 
     async fn traces(&self, request: RequestId) -> Result<Vec<Option<TraceContext>>, Unavailable> {
@@ -159,7 +161,8 @@ impl Work for SqliteStore {
     }
 
     async fn freeze(&self, lease: &Lease, merge: NewMerge) -> Result<Frozen, WorkError> {
-        Ok(self.write(Freeze { lease: lease.clone(), merge }).await??)
+        let restorations = Arc::clone(&self.restorations);
+        Ok(self.write(Freeze { lease: lease.clone(), merge, restorations }).await??)
     }
 
     async fn settle(&self, lease: &Lease, settlement: Settlement) -> Result<Settled, WorkError> {

@@ -158,9 +158,7 @@ impl Step for Erase {
         for seq in &self.seqs {
             if is_erasable.exists(params![seq, lane, destination])? {
                 erased.messages += 1;
-                for text in CONTENTS.into_iter().chain(TRACES) {
-                    rows += execute(transaction, text, [seq])?;
-                }
+                rows += erase_message(transaction, *seq)?;
             }
         }
         match &self.rest {
@@ -182,4 +180,28 @@ impl Step for Erase {
         effects.has_written |= rows > 0;
         Ok(rows)
     }
+}
+
+/// Erases the contents of a message that is done, and by whom it was; returns how many rows that changed.
+pub(super) fn erase_message(transaction: &Connection, seq: i64) -> Result<u64, Fault> {
+    let mut rows = 0;
+    for text in CONTENTS.into_iter().chain(TRACES) {
+        rows += execute(transaction, text, [seq])?;
+    }
+    Ok(rows)
+}
+
+/// Erases what is kept of a person beside messages, however much there is: only where nobody waits for it.
+pub(super) fn erase_beside(
+    transaction: &Connection,
+    person: i64,
+    destination: &str,
+) -> Result<(), Fault> {
+    while execute(transaction, feedback::OF_PERSON, params![person, destination, MESSAGES_MAX])? > 0
+    {
+    }
+    execute(transaction, contacts::OF_PERSON, params![destination, person])?;
+    execute(transaction, opt_outs::OF_PERSON, params![person, destination])?;
+    execute(transaction, awaiting::OF_PERSON, params![person, destination])?;
+    Ok(())
 }

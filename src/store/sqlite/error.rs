@@ -311,6 +311,16 @@ pub enum OpenError {
         /// When the move was finished.
         at: String,
     },
+    /// It is a backup.
+    #[error(
+        "{path:?} is a backup, of {at}, and not ready for use: what waits in it may have been sent since. Move it out of the data folder, and put it back with `segment-loops restore FILE`"
+    )]
+    Backup {
+        /// The database file.
+        path: PathBuf,
+        /// When it was made.
+        at: String,
+    },
     /// Parts of the schema are missing or were changed.
     #[error(
         "{path:?} is a database of this program, but its schema was changed, or is not whole: restore it from a backup, or move it away to start with an empty one"

@@ -29,13 +29,16 @@ pub(in crate::store) fn exists(config: &StoreConfig) -> bool {
 
 /// Opens the database in the data folder of a configuration, and creates both if they are missing.
 pub(in crate::store) async fn open(config: &StoreConfig) -> Result<SqliteStore, OpenError> {
-    let folder = &config.data;
-    create(folder).map_err(|source| OpenError::NoDataFolder {
-        folder: folder.display().to_string(),
-        source,
-    })?;
-    warn_if_open_to_others(folder);
+    make(config)?;
+    warn_if_open_to_others(&config.data);
     SqliteStore::open(options(config)).await
+}
+
+/// Creates the data folder of a configuration unless it exists.
+pub(super) fn make(config: &StoreConfig) -> Result<(), OpenError> {
+    let folder = &config.data;
+    create(folder)
+        .map_err(|source| OpenError::NoDataFolder { folder: folder.display().to_string(), source })
 }
 
 /// Warns if users outside the folder's group may look into it. The folder stays as it is: someone may share it on
@@ -90,8 +93,10 @@ fn changed_by_creating(folder: &Path) -> Vec<PathBuf> {
     missing.map(|path| folder_of(path).to_owned()).collect()
 }
 
-fn options(config: &StoreConfig) -> SqliteOptions {
+/// The options of the database in the data folder of a configuration.
+pub(super) fn options(config: &StoreConfig) -> SqliteOptions {
     SqliteOptions {
+        wal: config.wal,
         allow_network_disk: config.allow_network_disk,
         duplicate_window: hours(config.duplicate_window_h),
         waiting_messages_max: config.waiting_messages_max,

@@ -2,6 +2,7 @@
 //! requests exactly as every attempt must send them.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 
 use rusqlite::{Connection, OptionalExtension as _, params};
 
@@ -10,6 +11,7 @@ use super::error::Fault;
 use super::group::{Effects, Step};
 use super::lease::{Fenced, is_in_force};
 use super::log::frozen;
+use super::restored::Restorations;
 use super::rows::{to_json, to_ms};
 use crate::action::{ActionKind, Unmatched, UnmatchedReason};
 use crate::queue::{
@@ -21,14 +23,15 @@ use crate::store::tally::{Counted, Tallies};
 pub(super) const PLAN_STATE: &str =
     "SELECT state, is_planned FROM messages WHERE seq = ?1 AND destination = ?2";
 /// ?1 destination, ?2 path, ?3 body, ?4 idempotency key, ?5 now, ?6 state, ?7 is merged, ?8 merged into,
-/// ?9 expires at.
+/// ?9 expires at, ?10 since when Loops may have it.
 pub(super) const INSERT_REQUEST: &str = "
     INSERT INTO requests (destination, path, body, idempotency_key, created_at, state, is_merged,
-                          merged_into, expires_at)
-    VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)";
+                          merged_into, expires_at, first_attempt_at)
+    VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)";
 /// ?1 request id, ?2 now. The first attempt at an event begins.
-pub(super) const BEGIN: &str =
-    "UPDATE requests SET first_attempt_at = ?2 WHERE id = ?1 AND idempotency_key IS NOT NULL";
+pub(super) const BEGIN: &str = "
+    UPDATE requests SET first_attempt_at = ?2
+    WHERE id = ?1 AND idempotency_key IS NOT NULL AND first_attempt_at IS NULL";
 /// ?1 seq, ?2 position, ?3 request id, ?4 state, ?5 ended at, ?6 subscription, ?7 action, ?8 reason,
 /// ?9 detail, ?10 warnings, ?11 its part of a merged request, ?12 the digest of the planned request. It belongs to the latest replay of its message.
 pub(super) const INSERT_DELIVERY: &str = "
@@ -52,6 +55,7 @@ pub(super) const PLANNED: &str = "
 pub(super) struct Freeze {
     pub(super) lease: Lease,
     pub(super) merge: NewMerge,
+    pub(super) restorations: Arc<Restorations>,
 }
 
 impl Step for Freeze {
@@ -115,7 +119,8 @@ impl Freeze {
         let mut ids = MergedIds::new();
         let now = self.merge.plans.first().map_or(0, |(_, plan)| to_ms(plan.now));
         for merged in &self.merge.merged {
-            let kind = RequestKind { state: "pending", is_merged: true, merged_into: None };
+            let since = merged.carries.iter().find_map(|indices| self.event_since(*indices));
+            let kind = RequestKind { state: "pending", is_merged: true, merged_into: None, since };
             let id = self.insert_request(transaction, &merged.request, now, kind)?;
             ids.extend(merged.carries.iter().map(|indices| (*indices, id)));
         }
@@ -137,7 +142,8 @@ impl Freeze {
             let state = if into.is_some() { "part" } else { "pending" };
             let own = match &delivery.outcome {
                 NewOutcome::Request(request) => {
-                    let kind = RequestKind { state, is_merged: false, merged_into: into };
+                    let since = self.event_since((index, position));
+                    let kind = RequestKind { state, is_merged: false, merged_into: into, since };
                     Some(self.insert_request(transaction, request, now, kind)?)
                 }
                 NewOutcome::NotNeeded(_) | NewOutcome::Failed(_) => None,
@@ -186,6 +192,18 @@ impl Freeze {
         Ok(unmatched.map(|unmatched| unmatched.reason))
     }
 
+    /// Since when Loops may have the event of a delivery, which is given by the indices of its plan and of itself;
+    /// `None`: it is no event, or is new.
+    fn event_since(&self, (plan, delivery): (usize, usize)) -> Option<i64> {
+        let (seq, plan) = self.merge.plans.get(plan)?;
+        match &plan.deliveries.get(delivery)?.outcome {
+            NewOutcome::Request(request) if request.idempotency_key.is_some() => {
+                self.restorations.since(seq.0)
+            }
+            NewOutcome::Request(_) | NewOutcome::NotNeeded(_) | NewOutcome::Failed(_) => None,
+        }
+    }
+
     fn insert_request(
         &self,
         transaction: &Connection,
@@ -203,6 +221,7 @@ impl Freeze {
             kind.is_merged,
             kind.merged_into.map(|id| id.0),
             request.expires_at.map(to_ms),
+            kind.since,
         ])?;
         Ok(RequestId(transaction.last_insert_rowid()))
     }
@@ -214,6 +233,8 @@ struct RequestKind {
     state: &'static str,
     is_merged: bool,
     merged_into: Option<RequestId>,
+    /// Since when Loops may have it, if it is an event of a message that was restored.
+    since: Option<i64>,
 }
 
 /// The requests of a delivery.

@@ -17,6 +17,7 @@ use super::error::{Fault, OpenError, explain};
 use super::folder;
 use super::open::{FileOptions, Found, empty_wal, identify};
 use super::options::SqliteOptions;
+use super::restored::Restorations;
 use super::rows::{from_ms, to_ms};
 use crate::store::moving::{Batch, Column, Cursor, MoveError, Part};
 use crate::store::postgres::numbers::Renumbering;
@@ -293,16 +294,22 @@ impl Source {
         .await
     }
 
-    /// Fails unless all pages can be read and agree with each other.
+    /// Fails unless all pages can be read and agree with each other, and nothing waits that was restored and not planned.
     pub(in crate::store) async fn verify(&self) -> Result<(), MoveError> {
         let check = |connection: &Connection| {
             connection.query_row("PRAGMA integrity_check(1)", [], |row| row.get(0))
         };
         let problem: String = self.with(move |connection| Ok(check(connection)?)).await?;
-        if problem == "ok" {
-            return Ok(());
+        if problem != "ok" {
+            return Err(MoveError::Damaged { from: self.folder.clone(), problem });
         }
-        Err(MoveError::Damaged { from: self.folder.clone(), problem })
+        // Their numbers say that they were restored, and they get others.
+        let waiting =
+            self.with(|connection| Restorations::load(connection)?.waiting(connection)).await?;
+        match waiting {
+            0 => Ok(()),
+            count => Err(MoveError::Restored { from: self.folder.clone(), count }),
+        }
     }
 
     /// Gives all messages and requests their new numbers, and marks the queue as one that is being moved.

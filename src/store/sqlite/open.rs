@@ -6,14 +6,17 @@ use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+use jiff::Timestamp;
 use rusqlite::config::DbConfig;
 use rusqlite::{Connection, OpenFlags, TransactionBehavior};
 use tracing::warn;
 
+use super::backup;
 use super::error::{Fault, OpenError, explain};
 use super::moving::{self, Mark};
 use super::network::{folder_of, network_disk};
 use super::options::SqliteOptions;
+use crate::config::WalMode;
 
 const SCHEMA: &str = include_str!("schema.sql");
 
@@ -56,6 +59,8 @@ pub(super) struct FileOptions {
     pub(super) busy_timeout: Duration,
     /// Pages of 4 KiB that the file may have.
     pub(super) pages_max: Option<u32>,
+    /// Who moves the write-ahead log into the file.
+    pub(super) wal: WalMode,
 }
 
 impl FileOptions {
@@ -64,6 +69,7 @@ impl FileOptions {
             path: options.path.clone(),
             busy_timeout: options.busy_timeout,
             pages_max: options.pages_max,
+            wal: options.wal,
         }
     }
 
@@ -76,7 +82,11 @@ impl FileOptions {
         connection.pragma_update(None, "journal_mode", "wal")?;
         // Not less: an answer means that the message is on stable storage.
         connection.pragma_update(None, "synchronous", "full")?;
-        connection.pragma_update(None, "wal_autocheckpoint", CHECKPOINT_PAGES)?;
+        let checkpoint_pages = match self.wal {
+            WalMode::Own => CHECKPOINT_PAGES,
+            WalMode::External => 0,
+        };
+        connection.pragma_update(None, "wal_autocheckpoint", checkpoint_pages)?;
         connection.pragma_update(None, "journal_size_limit", WAL_BYTES_KEPT)?;
         if let Some(pages) = self.pages_max {
             connection.pragma_update(None, "max_page_count", pages)?;
@@ -116,6 +126,10 @@ impl FileOptions {
         connection.pragma_update(None, "foreign_keys", true)?;
         connection.pragma_update(None, "cache_size", -cache_kib)?;
         connection.pragma_update(None, "temp_store", "memory")?;
+        if self.wal == WalMode::External {
+            // The last connection that is closed would move the log, and delete it.
+            connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)?;
+        }
         // What is deleted is overwritten: a person's data must not stay in free pages.
         connection.pragma_update(None, "secure_delete", true)?;
         Ok(connection)
@@ -158,6 +172,8 @@ pub(super) enum Found {
     Ours,
     /// Ours, but its queue was moved, or is being moved.
     Moved(Mark),
+    /// A backup that was made at this time, and was not restored.
+    Copy(Timestamp),
     Foreign,
     /// Made before the first release.
     Earlier,
@@ -201,6 +217,7 @@ impl Found {
         match self {
             Found::Empty | Found::Ours => None,
             Found::Moved(mark) => Some(mark.refusal(&path)),
+            Found::Copy(at) => Some(OpenError::Backup { path, at: at.to_string() }),
             Found::Foreign => Some(OpenError::Foreign { path }),
             Found::Earlier => Some(OpenError::Earlier { path }),
             Found::Later(version) => Some(OpenError::Later { path, version: *version }),
@@ -219,7 +236,9 @@ pub(super) fn identify(connection: &Connection) -> Result<Found, rusqlite::Error
     Ok(match application {
         APPLICATION_ID if version > SCHEMA_VERSION => Found::Later(version),
         APPLICATION_ID if (1..SCHEMA_VERSION).contains(&version) => Found::Earlier,
-        APPLICATION_ID if version == SCHEMA_VERSION && is_whole(connection)? => Found::Ours,
+        APPLICATION_ID if version == SCHEMA_VERSION && is_whole(connection)? => {
+            backup::copied_at(connection)?.map_or(Found::Ours, Found::Copy)
+        }
         APPLICATION_ID => Found::Damaged,
         0 => {
             let (tables, earlier): (i64, i64) = connection.query_row(
@@ -258,6 +277,11 @@ fn is_whole(connection: &Connection) -> Result<bool, rusqlite::Error> {
 /// Whether the file is a database of this release, with its whole schema.
 pub(super) fn is_ours(connection: &Connection) -> Result<bool, Fault> {
     Ok(matches!(identify(connection)?, Found::Ours))
+}
+
+/// Whether this program made the file, in whatever version.
+pub(super) fn is_of_this_program(connection: &Connection) -> Result<bool, rusqlite::Error> {
+    Ok(marks(connection)?.0 == APPLICATION_ID)
 }
 
 /// Whether the single values that the program cannot work without are there.

@@ -3,6 +3,8 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use crate::config::WalMode;
+
 /// The path of the file, its limits and its retention.
 #[derive(Debug, Clone)]
 pub struct SqliteOptions {
@@ -37,6 +39,8 @@ pub struct SqliteOptions {
     pub failed_retention: Duration,
     /// How long the record of a message is kept after it is done; never shorter than the others.
     pub records_retention: Duration,
+    /// Who moves the write-ahead log into the file.
+    pub wal: WalMode,
     /// How long to wait for a lock that another process holds on the file.
     pub busy_timeout: Duration,
     /// The key of the installation, if the schema is made; `None`: a random one.
@@ -62,6 +66,7 @@ impl SqliteOptions {
             delivered_retention: DAY * 7,
             failed_retention: DAY * 30,
             records_retention: DAY * 90,
+            wal: WalMode::Own,
             busy_timeout: Duration::from_secs(5),
             installation_key: None,
         }

@@ -60,6 +60,11 @@ fn statements() -> &'static [(&'static str, &'static str, &'static [&'static str
             PAST => ["awaiting (seq=? AND subscription=?)", "awaiting_until (until<?)"],
             OF_PERSON => ["awaiting_lane (lane=? AND destination=?)"],
         }
+        backup {
+            BACKUP_AT => ["meta (name=?)"],
+            SET_BACKUP_AT => [],
+            UNSET_COPIED_AT => ["meta (name=?)"],
+        }
         catalogue {
             FIND => ["sqlite_autoindex_catalogues_1 (destination=?)"],
             KEEP => [],

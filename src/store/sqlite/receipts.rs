@@ -9,11 +9,12 @@ use super::group::{Effects, Step};
 use super::rows::{duration_ms, from_ms, to_ms};
 use super::store::SqliteStore;
 use crate::action::ActionKind;
+use crate::config::WalMode;
 use crate::queue::{
     ErasedRows, FeedbackRecord, NewReceipt, RECEIPT_CLOCKS_DIFFER, Receipt, ReceiptFilter,
     Receipts, RequestId, Settlement, UNSUBSCRIBED_BESIDE, Unavailable, WriteAheadLog,
 };
-use crate::segment::PersonDigest;
+use crate::segment::{Digests, PersonDigest};
 use crate::store::receipts::settled;
 
 /// The columns that [`receipt`] reads.
@@ -89,6 +90,15 @@ pub(super) const CLOSE_EARLIER: &str = "
     UPDATE receipts SET erased_at = ?3
     WHERE person = ?1 AND destination = ?2 AND erased_at IS NULL AND deleted_at IS NULL
       AND asked_at < (SELECT received_at FROM messages WHERE seq = ?4)";
+/// ?1 id, ?2 destination, ?3 message hash, ?4 person, ?5 asked at, ?6 status, ?7 deleted at, ?8 confirmed at, ?9 erased at,
+/// ?10 messages, ?11 feedback, ?12 contacts, ?13 opt-outs. Its request and its deletion were not restored.
+const KEEP: &str = "
+    INSERT INTO receipts (receipt, destination, source, message_hash, person, asked_at, status, deleted_at,
+                          confirmed_at, erased_at, messages, feedback, contacts, opt_outs)
+    VALUES (?1, ?2, '', ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13)
+    ON CONFLICT (receipt) DO UPDATE SET
+        problem = NULL, status = ?6, request_id = NULL, deleted_at = ?7, confirmed_at = ?8, erased_at = ?9,
+        messages = ?10, feedback = ?11, contacts = ?12, opt_outs = ?13";
 /// ?1 asked at or before, ?2 limit.
 pub(super) const PAST: &str = "
     DELETE FROM receipts WHERE id IN (
@@ -146,6 +156,33 @@ pub(super) fn erased(
         erased_at.map(to_ms)
     ];
     transaction.prepare_cached(ERASED)?.execute(row)?;
+    Ok(())
+}
+
+/// Keeps a receipt whose person was erased after the queue was copied.
+pub(super) fn keep(
+    transaction: &Connection,
+    receipt: &Receipt,
+    digests: &Digests,
+    now: Timestamp,
+) -> Result<(), Fault> {
+    let ErasedRows { messages, feedback, contacts, opt_outs } = receipt.erased;
+    transaction.prepare_cached(KEEP)?.execute(params![
+        receipt.id,
+        receipt.destination,
+        // Found by its id alone: it needs a digest that no other one has.
+        digests.message_id(&receipt.id).0,
+        receipt.person.0,
+        to_ms(receipt.asked_at),
+        receipt.status,
+        receipt.deleted_at.map(to_ms),
+        receipt.confirmed_at.map(to_ms),
+        to_ms(receipt.erased_at.unwrap_or(now)),
+        messages.cast_signed(),
+        feedback.cast_signed(),
+        contacts.cast_signed(),
+        opt_outs.cast_signed(),
+    ])?;
     Ok(())
 }
 
@@ -249,6 +286,9 @@ impl Receipts for SqliteStore {
     }
 
     fn write_ahead_log(&self) -> WriteAheadLog {
-        WriteAheadLog::Truncated
+        match self.wal {
+            WalMode::Own => WriteAheadLog::Truncated,
+            WalMode::External => WriteAheadLog::External,
+        }
     }
 }

@@ -74,6 +74,7 @@ pub(super) fn job(row: &Row<'_>) -> Result<Job, rusqlite::Error> {
             is_before_deletion: row.get(7)?,
         },
         requests: Vec::new(),
+        restored_from: None,
     })
 }
 

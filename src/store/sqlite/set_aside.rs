@@ -1,5 +1,6 @@
 //! Ends a message whose records are broken, so that it does not block its lane.
 
+use jiff::Timestamp;
 use rusqlite::{Connection, OptionalExtension as _, params};
 
 use super::contacts;
@@ -9,7 +10,7 @@ use super::group::{Effects, Step};
 use super::lease::{Fenced, is_in_force};
 use super::rows::to_ms;
 use crate::action::ActionKind;
-use crate::queue::{BrokenMessage, Lease, NewDelivery, NewOutcome, Stage};
+use crate::queue::{BrokenMessage, Failure, Lease, NewDelivery, NewOutcome, Seq, Stage};
 use crate::store::tally::Counted;
 
 /// ?1 seq, ?2 destination.
@@ -67,44 +68,64 @@ impl Step for SetAside {
         let Some((message_id, source)): Option<(String, String)> = pending else {
             return Ok(Ok(None));
         };
-        let of_lane = params![destination, seq.0];
-        transaction.prepare_cached(contacts::FORGET_OF_LANE)?.execute(of_lane)?;
-        transaction.prepare_cached(SET_ASIDE_PARTS)?.execute([seq.0])?;
-        let mut failed: Vec<String> = transaction
-            .prepare_cached(SET_ASIDE_DELIVERIES)?
-            .query_map(
-                params![seq.0, to_ms(*now), failure.reason.as_str(), failure.detail],
-                |row| row.get(0),
-            )?
-            .collect::<Result<_, _>>()?;
-        transaction.prepare_cached(SET_ASIDE_REQUESTS)?.execute([seq.0])?;
-        if failed.is_empty() {
-            let position =
-                transaction.prepare_cached(FREE_POSITION)?.query_row([seq.0], |row| row.get(0))?;
-            let delivery = NewDelivery {
-                subscription: None,
-                action: None,
-                warnings: Vec::new(),
-                planned: None,
-                outcome: NewOutcome::Failed(failure.clone()),
-            };
-            let by = CarriedBy::default();
-            insert_delivery(transaction, *seq, position, &delivery, to_ms(*now), by)?;
-            failed.push(String::new());
-        }
-        transaction.prepare_cached(SET_ASIDE_MESSAGE)?.execute(params![seq.0, to_ms(*now)])?;
-        let action = ActionKind::DeleteContact.as_str();
-        transaction.prepare_cached(SET_ASIDE_ERASURE)?.execute(params![seq.0, action])?;
-        for subscription in failed {
-            let counted = Counted {
-                subscription,
-                reason: failure.reason.as_str().to_owned(),
-                ..Counted::new(Stage::DeliveryFailed, destination, &source)
-            };
-            effects.tallies.add(*now, counted, 1);
-        }
-        effects.tallies.add(*now, Counted::new(Stage::Failed, destination, &source), 1);
-        effects.has_written = true;
+        let ended = Ended { seq: *seq, destination, source: &source, now: *now, failure };
+        end(transaction, &ended, effects)?;
         Ok(Ok(Some(message_id)))
     }
+}
+
+/// A pending message that is to end.
+pub(super) struct Ended<'a> {
+    pub(super) seq: Seq,
+    pub(super) destination: &'a str,
+    pub(super) source: &'a str,
+    pub(super) now: Timestamp,
+    pub(super) failure: &'a Failure,
+}
+
+/// Ends a pending message: its pending deliveries fail; without any, it gets a failed one.
+pub(super) fn end(
+    transaction: &Connection,
+    ended: &Ended<'_>,
+    effects: &mut Effects,
+) -> Result<(), Fault> {
+    let Ended { seq, destination, source, now, failure } = *ended;
+    let of_lane = params![destination, seq.0];
+    transaction.prepare_cached(contacts::FORGET_OF_LANE)?.execute(of_lane)?;
+    transaction.prepare_cached(SET_ASIDE_PARTS)?.execute([seq.0])?;
+    let mut failed: Vec<String> = transaction
+        .prepare_cached(SET_ASIDE_DELIVERIES)?
+        .query_map(params![seq.0, to_ms(now), failure.reason.as_str(), failure.detail], |row| {
+            row.get(0)
+        })?
+        .collect::<Result<_, _>>()?;
+    transaction.prepare_cached(SET_ASIDE_REQUESTS)?.execute([seq.0])?;
+    if failed.is_empty() {
+        let position =
+            transaction.prepare_cached(FREE_POSITION)?.query_row([seq.0], |row| row.get(0))?;
+        let delivery = NewDelivery {
+            subscription: None,
+            action: None,
+            warnings: Vec::new(),
+            planned: None,
+            outcome: NewOutcome::Failed(failure.clone()),
+        };
+        let by = CarriedBy::default();
+        insert_delivery(transaction, seq, position, &delivery, to_ms(now), by)?;
+        failed.push(String::new());
+    }
+    transaction.prepare_cached(SET_ASIDE_MESSAGE)?.execute(params![seq.0, to_ms(now)])?;
+    let action = ActionKind::DeleteContact.as_str();
+    transaction.prepare_cached(SET_ASIDE_ERASURE)?.execute(params![seq.0, action])?;
+    for subscription in failed {
+        let counted = Counted {
+            subscription,
+            reason: failure.reason.as_str().to_owned(),
+            ..Counted::new(Stage::DeliveryFailed, destination, source)
+        };
+        effects.tallies.add(now, counted, 1);
+    }
+    effects.tallies.add(now, Counted::new(Stage::Failed, destination, source), 1);
+    effects.has_written = true;
+    Ok(())
 }

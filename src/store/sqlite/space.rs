@@ -8,7 +8,10 @@ use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use metrics::gauge;
+use rusqlite::{Connection, OptionalExtension as _};
 
+use super::backup::BACKUP_AT;
+use super::error::Fault;
 use super::reader::Readers;
 use crate::queue::FreeSpace;
 use crate::telemetry;
@@ -103,12 +106,18 @@ impl Space {
             gauge!(telemetry::STORE_LOG_BYTES).set(log as f64);
             disk(&folder).map(|disk| Disk { free: disk.free.saturating_sub(log), ..disk })
         });
-        let unused = readers.read(|snapshot| {
-            Ok(snapshot.prepare_cached(UNUSED)?.query_row([], |row| row.get::<_, i64>(0))?)
+        let read = readers.read(|snapshot| {
+            let unused =
+                snapshot.prepare_cached(UNUSED)?.query_row([], |row| row.get::<_, i64>(0))?;
+            Ok((unused, backup_at(snapshot)?))
         });
         let accepted = self.lock().accepted;
-        let (disk, unused) = tokio::join!(looking, unused);
-        let unused = unused.map_or(0, i64::unsigned_abs);
+        let (disk, read) = tokio::join!(looking, read);
+        let (unused, backup_at) = read.unwrap_or_default();
+        let unused = unused.unsigned_abs();
+        if let Some(ms) = backup_at {
+            gauge!(telemetry::BACKUP_TIMESTAMP).set(ms as f64 / 1_000.0);
+        }
         let disk = disk.ok().flatten();
         let disk = disk.map(|disk| Disk { free: disk.free.saturating_add(unused), ..disk });
         if let Some(disk) = disk {
@@ -146,6 +155,11 @@ impl Space {
     }
 }
 
+/// When the last backup was made, in Unix milliseconds; `None`: none was.
+fn backup_at(snapshot: &Connection) -> Result<Option<i64>, Fault> {
+    Ok(snapshot.prepare_cached(BACKUP_AT)?.query_row([], |row| row.get(0)).optional()?)
+}
+
 fn report(space: FreeSpace, free_bytes: u64) {
     match space {
         FreeSpace::Ample => tracing::info!(free_bytes, "there is enough free space again"),
@@ -162,6 +176,11 @@ fn report(space: FreeSpace, free_bytes: u64) {
             "there is hardly any free space: nothing is accepted, what is left is kept for deliveries"
         ),
     }
+}
+
+/// The free space of the disk of a folder; `None` if the file system does not report it.
+pub(super) fn free_bytes(folder: &Path) -> Option<u64> {
+    disk(folder).map(|disk| disk.free)
 }
 
 #[cfg(unix)]

@@ -22,10 +22,12 @@ use super::options::{Retention, SqliteOptions};
 use super::reader::Readers;
 use super::recent::Recent;
 use super::replay::Requeue;
+use super::restored::Restorations;
 use super::space::Space;
 use super::writer::Writer;
 use super::writing::Writing;
 use super::{background, network, open};
+use crate::config::WalMode;
 use crate::queue::FreeSpace;
 use crate::segment::Digests;
 use crate::store::backlog::{Backlog, Size};
@@ -53,6 +55,8 @@ pub struct SqliteStore {
     pub(super) arrivals: watch::Receiver<u64>,
     pub(super) ended: CancellationToken,
     pub(super) digests: Digests,
+    pub(super) restorations: Arc<Restorations>,
+    pub(super) wal: WalMode,
     pub(super) retention: Retention,
     /// The last deletion whose erasure failed in this round: it must not keep later ones from being erased.
     pub(super) erase_behind: AtomicI64,
@@ -71,11 +75,13 @@ impl SqliteStore {
             tokio::task::spawn_blocking(move || {
                 let connection = open::open(&options)?;
                 let mut recent = Recent::new(options.recent_max);
-                let read = recent.load(&connection).and_then(|()| digests(&connection));
+                let read = recent
+                    .load(&connection)
+                    .and_then(|()| Ok((digests(&connection)?, Restorations::load(&connection)?)));
                 Ok((connection, recent, read.map_err(|fault| explain(&options.path, fault))?))
             })
         };
-        let (connection, recent, digests) = match opening.await {
+        let (connection, recent, (digests, restorations)) = match opening.await {
             Ok(opened) => opened?,
             Err(error) => return Err(OpenError::Open { path, source: Box::new(error) }),
         };
@@ -134,6 +140,8 @@ impl SqliteStore {
             arrivals,
             ended,
             digests,
+            restorations: Arc::new(restorations),
+            wal: options.wal,
             retention,
             erase_behind: AtomicI64::new(0),
             _background: is_dropped.drop_guard(),
@@ -156,7 +164,7 @@ impl SqliteStore {
 }
 
 /// Reads the key of the installation.
-fn digests(connection: &Connection) -> Result<Digests, Fault> {
+pub(super) fn digests(connection: &Connection) -> Result<Digests, Fault> {
     let key: Vec<u8> = connection.query_row(
         "SELECT value FROM meta WHERE name = 'installation_key'",
         [],

@@ -1,0 +1,93 @@
+//! `backup`: copies the database beside a running service.
+
+use std::io::{self, IsTerminal as _};
+use std::num::NonZeroUsize;
+use std::path::PathBuf;
+
+use clap::Args;
+
+use super::{CliError, runtime, say, start_telemetry, warn};
+use crate::config::{self, Flags};
+use crate::crash;
+use crate::store::{self, BackedUp, BackupTo, CopyError};
+
+/// What to do instead with PostgreSQL.
+const WITH_POSTGRES: &str = "\
+the queue is in PostgreSQL (store.url), which has its own tools. A copy of this moment, and its way back:
+  pg_dump --format custom --schema SCHEMA --file segment-loops.dump \"$DATABASE_URL\"
+  pg_restore --dbname \"$DATABASE_URL\" segment-loops.dump
+To lose no more than seconds, archive the write-ahead log (point-in-time recovery: pgBackRest, Barman, WAL-G, or your
+provider's). docs/operations.md, \"Backup and restore\", says what to do about e-mails that were sent since.";
+
+/// Options of `backup`.
+#[derive(Debug, Args)]
+#[command(after_long_help = "\
+The copy holds everything that was acknowledged before the command began, and nothing that was erased
+before. It holds personal data, and the key of the installation: keep it as you keep the data folder.
+`segment-loops restore` puts it back; nothing else makes it ready for use.
+
+  segment-loops backup --to /backups/ --keep 14            a file named by the time; 14 of them stay
+  segment-loops backup --to /backups/queue.db              replaces the backup of that name
+  segment-loops backup --to - | age -r KEY > queue.db.age  for programs that encrypt or upload")]
+pub struct BackupArgs {
+    /// A file, a folder that exists, or - for standard output.
+    #[arg(long, value_name = "PATH")]
+    to: PathBuf,
+    /// How many backups of this installation stay in the folder: older ones are removed.
+    #[arg(long, value_name = "N")]
+    keep: Option<NonZeroUsize>,
+    /// Configuration file (TOML) [default: environment variables only].
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// Folder of the database.
+    #[arg(long, value_name = "DIR")]
+    data: Option<PathBuf>,
+}
+
+pub(super) fn run(args: BackupArgs) -> Result<(), CliError> {
+    let flags = Flags { file: args.config, data: args.data, ..Flags::default() };
+    let config = config::load(&flags, config::environment())?;
+    if let Some(at) = config::crash_at() {
+        crash::arm(&at);
+    }
+    let _telemetry = start_telemetry("warn", config.log.format);
+    // So that a file size limit acts like a full disk.
+    let _runtime = runtime()?;
+    let is_folder = args.to.is_dir() || args.to.to_string_lossy().ends_with('/');
+    let mut stdout = io::stdout().lock();
+    let to = if args.to.as_os_str() == "-" {
+        if stdout.is_terminal() {
+            let text =
+                "--to - writes a database to standard output: give it to another program or a file";
+            return Err(CliError::Usage(text.to_owned()));
+        }
+        BackupTo::Stream(&mut stdout)
+    } else if is_folder {
+        BackupTo::Folder { folder: &args.to, keep: args.keep }
+    } else {
+        BackupTo::File(&args.to)
+    };
+    if args.keep.is_some() && !matches!(to, BackupTo::Folder { .. }) {
+        let text = "--keep needs a folder: give one that exists with --to";
+        return Err(CliError::Usage(text.to_owned()));
+    }
+    let made = store::back_up(&config.store, to).map_err(|error| match error {
+        CopyError::Postgres => {
+            CliError::Elsewhere(WITH_POSTGRES.replace("SCHEMA", &config.store.schema))
+        }
+        other => other.into(),
+    })?;
+    drop(stdout);
+    let BackedUp { at, path, bytes, removed } = made;
+    match path {
+        // Standard output has the backup.
+        None => warn(&format!("backed up: {bytes} bytes, as of {at:.0}")),
+        Some(path) => {
+            say(&format!("backed up to {}: {bytes} bytes, as of {at:.0}", path.display()))
+        }
+    }
+    for path in removed {
+        say(&format!("removed {}", path.display()));
+    }
+    Ok(())
+}

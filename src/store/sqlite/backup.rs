@@ -1,0 +1,299 @@
+//! Makes backups beside the processes that use the database.
+//!
+//! `VACUUM INTO` copies the rows of one snapshot into a new file, so a backup has no unused pages, and nothing that was
+//! erased. The copy is marked with its time: it is not opened as a queue before [`restore`](super::restore) has prepared
+//! it, since it does not know what was sent later.
+
+use std::fs::File;
+use std::io::{self, Seek as _, Write};
+use std::num::NonZeroUsize;
+use std::path::{Path, PathBuf};
+
+use jiff::Timestamp;
+use rusqlite::{Connection, OpenFlags, OptionalExtension as _, TransactionBehavior};
+
+use super::error::{Fault, explain};
+use super::folder;
+use super::network::folder_of;
+use super::open::{FileOptions, identify, is_of_this_program};
+use super::part::{Part, Replaces, Taken};
+use super::rows::{from_ms, to_ms};
+use super::space;
+use crate::clock::{Clock as _, SystemClock};
+use crate::config::StoreConfig;
+use crate::store::StoreError;
+use crate::store::copies::{BackedUp, BackupTo, CopyError};
+use crate::telemetry;
+
+/// Marks a copy. ?1 its time.
+const SET_COPIED_AT: &str = "INSERT OR REPLACE INTO meta (name, value) VALUES ('copied_at', ?1)";
+const COPIED_AT: &str = "SELECT value FROM meta WHERE name = 'copied_at'";
+pub(super) const UNSET_COPIED_AT: &str = "DELETE FROM meta WHERE name = 'copied_at'";
+/// When the last backup was made. ?1 the time.
+pub(super) const SET_BACKUP_AT: &str =
+    "INSERT OR REPLACE INTO meta (name, value) VALUES ('backup_at', ?1)";
+pub(super) const BACKUP_AT: &str = "SELECT value FROM meta WHERE name = 'backup_at'";
+const INSTALLATION_KEY: &str = "SELECT value FROM meta WHERE name = 'installation_key'";
+/// The bytes of all pages in use.
+const USED: &str = "
+    SELECT (page_count - freelist_count) * page_size
+    FROM pragma_page_count, pragma_freelist_count, pragma_page_size";
+
+/// Above this size, a backup takes long enough to be worth a warning about the write-ahead log.
+const LARGE_BYTES: u64 = 10 * 1024 * 1024 * 1024;
+
+/// The name of a backup in a folder: `segment-loops-20261127T132317Z.db`.
+const NAME_BEGINS: &str = "segment-loops-";
+const NAME_ENDS: &str = ".db";
+const NAME_TIME: &str = "%Y%m%dT%H%M%SZ";
+
+/// The unfinished backups: in a folder, and in the data folder on the way to a stream.
+const PART_IN_FOLDER: &str = "segment-loops-backup.part";
+const PART_OF_STREAM: &str = "segment-loops-stream.part";
+
+/// The time of a copy that was not restored; `None`: it is no such copy.
+pub(super) fn copied_at(connection: &Connection) -> Result<Option<Timestamp>, rusqlite::Error> {
+    let ms = connection.query_row(COPIED_AT, [], |row| row.get(0)).optional()?;
+    Ok(ms.map(from_ms))
+}
+
+/// Makes a backup of the database in the data folder of a configuration.
+pub(in crate::store) fn back_up(
+    config: &StoreConfig,
+    to: BackupTo<'_>,
+) -> Result<BackedUp, CopyError> {
+    let options = folder::options(config);
+    if !options.path.is_file() {
+        return Err(CopyError::NoDatabase { folder: config.data.clone() });
+    }
+    let file = FileOptions::new(&options);
+    let failed = |fault| database_failed(&options.path, fault);
+    let reader = file.open_reader().map_err(failed)?;
+    let found = identify(&reader).map_err(|error| failed(error.into()))?;
+    if let Some(refusal) = found.refusal(&options.path) {
+        return Err(CopyError::Database(StoreError::new(refusal)));
+    }
+    // Not a moment later: what is sent from now on counts as sent after the backup.
+    let at = SystemClock.now();
+    let made = match to {
+        BackupTo::File(target) => {
+            check_target(target)?;
+            let mut part = target.as_os_str().to_owned();
+            part.push(".part");
+            let copy = copy(&reader, at, part.into())?;
+            copy.place(target)
+        }
+        BackupTo::Folder { folder, keep } => {
+            if !folder.is_dir() {
+                return Err(CopyError::NoFolder { folder: folder.to_owned() });
+            }
+            let target = folder.join(name(at));
+            check_target(&target)?;
+            let made = copy(&reader, at, folder.join(PART_IN_FOLDER))?.place(&target)?;
+            let removed = match keep {
+                Some(keep) => prune(&reader, folder, keep)
+                    .map_err(|source| CopyError::NotRemoved { path: target, source })?,
+                None => Vec::new(),
+            };
+            Ok(BackedUp { removed, ..made })
+        }
+        BackupTo::Stream(stream) => {
+            copy(&reader, at, config.data.join(PART_OF_STREAM))?.send(stream)
+        }
+    };
+    let made = made?;
+    note(&file, at).map_err(|fault| CopyError::NotNoted {
+        path: made.path.as_ref().map_or("standard output".to_owned(), |path| format!("{path:?}")),
+        source: StoreError::new(fault),
+    })?;
+    Ok(made)
+}
+
+fn database_failed(path: &Path, fault: Fault) -> CopyError {
+    CopyError::Database(StoreError::new(explain(path, fault)))
+}
+
+fn name(at: Timestamp) -> String {
+    format!("{NAME_BEGINS}{}{NAME_ENDS}", at.strftime(NAME_TIME))
+}
+
+/// Fails if something other than a backup is at the path: it would be lost.
+fn check_target(target: &Path) -> Result<(), CopyError> {
+    let folder = folder_of(target);
+    if !folder.is_dir() {
+        return Err(CopyError::NoFolder { folder: folder.to_owned() });
+    }
+    match std::fs::symlink_metadata(target) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        Ok(found) if found.is_file() && made_by(target).is_some() => Ok(()),
+        _ => Err(CopyError::Occupied { path: target.to_owned() }),
+    }
+}
+
+/// The key of the installation that made a backup; `None`: the file is no backup, or cannot be read.
+fn made_by(path: &Path) -> Option<Vec<u8>> {
+    let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let connection = Connection::open_with_flags(path, flags).ok()?;
+    if !is_of_this_program(&connection).ok()? {
+        return None;
+    }
+    copied_at(&connection).ok()??;
+    connection.query_row(INSTALLATION_KEY, [], |row| row.get(0)).ok()
+}
+
+/// A finished copy that is not in its place yet.
+struct Copy {
+    part: Part,
+    at: Timestamp,
+    bytes: u64,
+}
+
+/// Copies the database to an unfinished file, and checks the copy.
+fn copy(reader: &Connection, at: Timestamp, path: PathBuf) -> Result<Copy, CopyError> {
+    let Some(text) = path.to_str().map(str::to_owned) else {
+        return Err(CopyError::Path { path });
+    };
+    let part = match Part::take(path.clone()) {
+        Ok(part) => part,
+        Err(Taken::Busy) => return Err(CopyError::Busy { path }),
+        Err(Taken::Failed(source)) => {
+            return Err(CopyError::Write { path, source: source.into() });
+        }
+    };
+    let read =
+        |error: rusqlite::Error| CopyError::Database(StoreError::new(explain(&path, error.into())));
+    let needed = reader.query_row(USED, [], |row| row.get::<_, i64>(0)).map_err(read)?;
+    let needed = needed.unsigned_abs();
+    if let Some(free) = space::free_bytes(folder_of(&path))
+        && free < needed
+    {
+        return Err(CopyError::NoRoom { path, needed, free });
+    }
+    if needed > LARGE_BYTES {
+        tracing::warn!(
+            bytes = needed,
+            "the database is large: its write-ahead log keeps growing with what is written until the backup is made"
+        );
+    }
+    let write = |source: rusqlite::Error| match Fault::from(source) {
+        damage if damage.is_damage() => {
+            CopyError::BrokenCopy { problem: telemetry::chain(&damage).to_string() }
+        }
+        fault => CopyError::Write { path: path.clone(), source: raw(fault) },
+    };
+    reader.execute("VACUUM INTO ?1", [text]).map_err(write)?;
+    let problem = seal(&path, at).map_err(write)?;
+    if problem != "ok" {
+        return Err(CopyError::BrokenCopy { problem });
+    }
+    let bytes = part.file.metadata();
+    let bytes = bytes.map_err(|source| CopyError::Write { path, source: source.into() })?.len();
+    Ok(Copy { part, at, bytes })
+}
+
+/// What SQLite says of the file that it writes, without the advice for the database.
+fn raw(fault: Fault) -> Box<dyn std::error::Error + Send + Sync> {
+    match fault {
+        Fault::Database { source } => Box::new(source),
+        other => Box::new(other),
+    }
+}
+
+/// Marks a copy, and checks all its pages; returns what is wrong with them.
+fn seal(path: &Path, at: Timestamp) -> Result<String, rusqlite::Error> {
+    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let copy = Connection::open_with_flags(path, flags)?;
+    // A copy that is cut off is not used, and it is synced as a whole.
+    copy.pragma_update(None, "journal_mode", "memory")?;
+    copy.pragma_update(None, "synchronous", "off")?;
+    copy.execute(SET_COPIED_AT, [to_ms(at)])?;
+    quick_check(&copy)
+}
+
+/// What is wrong with the pages of a database; `ok`: nothing.
+pub(super) fn quick_check(connection: &Connection) -> Result<String, rusqlite::Error> {
+    connection.query_row("PRAGMA quick_check(1)", [], |row| row.get(0))
+}
+
+impl Copy {
+    fn place(self, target: &Path) -> Result<BackedUp, CopyError> {
+        let Self { part, at, bytes } = self;
+        let placed = part.place(target, Replaces::Yes);
+        placed.map_err(|source| CopyError::Write {
+            path: target.to_owned(),
+            source: source.into(),
+        })?;
+        Ok(BackedUp { at, path: Some(target.to_owned()), bytes, removed: Vec::new() })
+    }
+
+    fn send(mut self, stream: &mut dyn Write) -> Result<BackedUp, CopyError> {
+        // From here on, nothing is left behind if this process is killed.
+        let unlinked = self.part.unlink().and_then(|()| self.part.file.rewind());
+        unlinked.map_err(|source| CopyError::Write {
+            path: self.part.path.clone(),
+            source: source.into(),
+        })?;
+        let mut file: &File = &self.part.file;
+        let sent = io::copy(&mut file, stream).and_then(|_| stream.flush());
+        sent.map_err(CopyError::Stream)?;
+        Ok(BackedUp { at: self.at, path: None, bytes: self.bytes, removed: Vec::new() })
+    }
+}
+
+/// Removes all but the newest backups of this installation from a folder.
+fn prune(reader: &Connection, folder: &Path, keep: NonZeroUsize) -> io::Result<Vec<PathBuf>> {
+    let key: Option<Vec<u8>> = reader.query_row(INSTALLATION_KEY, [], |row| row.get(0)).ok();
+    let mut own = Vec::new();
+    for entry in std::fs::read_dir(folder)? {
+        let path = entry?.path();
+        let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+        if is_name(name) && key.is_some() && made_by(&path) == key {
+            own.push(path);
+        }
+    }
+    // The names are as long as each other, and in the order of time.
+    own.sort_unstable();
+    let surplus = own.len().saturating_sub(keep.get());
+    own.truncate(surplus);
+    for path in &own {
+        std::fs::remove_file(path)?;
+    }
+    Ok(own)
+}
+
+fn is_name(name: &str) -> bool {
+    let time = name.strip_prefix(NAME_BEGINS).and_then(|name| name.strip_suffix(NAME_ENDS));
+    time.is_some_and(|time| jiff::civil::DateTime::strptime(NAME_TIME, time).is_ok())
+}
+
+/// Notes in the database when its last backup was made.
+fn note(file: &FileOptions, at: Timestamp) -> Result<(), Fault> {
+    let mut connection = file.open_writer()?;
+    let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+    transaction.execute(SET_BACKUP_AT, [to_ms(at)])?;
+    crate::crash::point("commit.before");
+    transaction.commit()?;
+    crate::crash::point("commit.after");
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_names_that_this_command_gives_are_looked_at() {
+        let at: Timestamp = "2026-11-27T13:23:17.5Z".parse().unwrap();
+        assert_eq!(name(at), "segment-loops-20261127T132317Z.db");
+        for (text, expected) in [
+            (name(at).as_str(), true),
+            ("segment-loops.db", false),
+            ("segment-loops-20261127T132317Z.db.part", false),
+            ("segment-loops-before-upgrade.db", false),
+            ("segment-loops-20261327T132317Z.db", false),
+            ("other-20261127T132317Z.db", false),
+        ] {
+            assert_eq!(is_name(text), expected, "{text}");
+        }
+    }
+}

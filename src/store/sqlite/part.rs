@@ -1,0 +1,171 @@
+//! A file that is being written and takes its place only once it is whole: as `NAME.part`, for its owner only, and
+//! locked, so that two processes never write the same one. What a process that was killed left behind is overwritten by
+//! the next one.
+
+use std::fs::{File, OpenOptions, TryLockError};
+use std::io;
+use std::path::{Path, PathBuf};
+
+use super::network::folder_of;
+
+#[derive(Debug)]
+pub(super) struct Part {
+    pub(super) path: PathBuf,
+    pub(super) file: File,
+    is_placed: bool,
+}
+
+/// Why a file cannot be begun.
+#[derive(Debug)]
+pub(super) enum Taken {
+    /// Another process writes it.
+    Busy,
+    Failed(io::Error),
+}
+
+impl From<io::Error> for Taken {
+    fn from(error: io::Error) -> Self {
+        Taken::Failed(error)
+    }
+}
+
+impl Part {
+    /// Begins an empty file.
+    pub(super) fn take(path: PathBuf) -> Result<Self, Taken> {
+        let mut options = OpenOptions::new();
+        options.read(true).write(true).create(true).truncate(false);
+        #[cfg(unix)]
+        std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+        let file = options.open(&path)?;
+        match file.try_lock() {
+            Ok(()) => {}
+            Err(TryLockError::WouldBlock) => return Err(Taken::Busy),
+            Err(TryLockError::Error(error)) => return Err(error.into()),
+        }
+        // Whoever had the lock before may have put the file in its place meanwhile.
+        if !is_at(&file, &path)? {
+            return Err(Taken::Busy);
+        }
+        let part = Self { path, file, is_placed: false };
+        #[cfg(unix)]
+        {
+            use std::os::unix::fs::PermissionsExt as _;
+            part.file.set_permissions(std::fs::Permissions::from_mode(0o600))?;
+        }
+        part.file.set_len(0)?;
+        Ok(part)
+    }
+
+    /// Puts the file in its place, so that it is there after a power cut.
+    pub(super) fn place(mut self, target: &Path, replaces: Replaces) -> io::Result<()> {
+        self.file.sync_all()?;
+        match replaces {
+            Replaces::Yes => std::fs::rename(&self.path, target)?,
+            Replaces::No => rename_new(&self.path, target)?,
+        }
+        self.is_placed = true;
+        sync_folder(folder_of(target))
+    }
+
+    /// Removes the name of the file, which can still be read through `file`.
+    pub(super) fn unlink(&mut self) -> io::Result<()> {
+        std::fs::remove_file(&self.path)?;
+        self.is_placed = true;
+        Ok(())
+    }
+}
+
+/// Whether a file that is there already is replaced.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Replaces {
+    Yes,
+    No,
+}
+
+impl Drop for Part {
+    fn drop(&mut self) {
+        if !self.is_placed
+            && let Err(error) = std::fs::remove_file(&self.path)
+        {
+            let path = self.path.display();
+            tracing::warn!(%error, %path, "an unfinished file could not be removed: remove it, since it holds personal data");
+        }
+    }
+}
+
+#[cfg(unix)]
+fn is_at(file: &File, path: &Path) -> io::Result<bool> {
+    use std::os::unix::fs::MetadataExt as _;
+    let own = file.metadata()?;
+    match std::fs::metadata(path) {
+        Ok(found) => Ok((found.dev(), found.ino()) == (own.dev(), own.ino())),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+        Err(error) => Err(error),
+    }
+}
+
+#[cfg(not(unix))]
+fn is_at(_file: &File, _path: &Path) -> io::Result<bool> {
+    Ok(true)
+}
+
+/// Renames a file unless there is one of the new name.
+fn rename_new(from: &Path, to: &Path) -> io::Result<()> {
+    #[cfg(target_os = "linux")]
+    {
+        use rustix::fs::{CWD, RenameFlags, renameat_with};
+        match renameat_with(CWD, from, CWD, to, RenameFlags::NOREPLACE) {
+            // The file system cannot do that.
+            Err(rustix::io::Errno::INVAL | rustix::io::Errno::NOSYS) => {}
+            renamed => return Ok(renamed?),
+        }
+    }
+    if to.exists() {
+        return Err(io::ErrorKind::AlreadyExists.into());
+    }
+    std::fs::rename(from, to)
+}
+
+/// Only Unix can open a folder to sync it.
+fn sync_folder(folder: &Path) -> io::Result<()> {
+    match cfg!(unix) {
+        true => File::open(folder)?.sync_all(),
+        false => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_that_is_being_written_is_not_written_twice_and_goes_if_it_is_given_up() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("a.part");
+        // A process that was killed left this behind.
+        std::fs::write(&path, "left behind").unwrap();
+        let part = Part::take(path.clone()).unwrap();
+        assert_eq!(part.file.metadata().unwrap().len(), 0);
+        assert!(matches!(Part::take(path.clone()), Err(Taken::Busy)));
+        drop(part);
+        assert!(!path.exists());
+        let target = folder.path().join("a");
+        let place = |replaces| Part::take(path.clone()).unwrap().place(&target, replaces);
+        place(Replaces::No).unwrap();
+        assert_eq!(place(Replaces::No).unwrap_err().kind(), io::ErrorKind::AlreadyExists);
+        place(Replaces::Yes).unwrap();
+        assert!(target.exists() && !path.exists());
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn only_its_owner_may_read_it() {
+        use std::os::unix::fs::PermissionsExt as _;
+        let folder = tempfile::tempdir().unwrap();
+        let (path, target) = (folder.path().join("a.part"), folder.path().join("a"));
+        std::fs::write(&path, "").unwrap();
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o644)).unwrap();
+        Part::take(path).unwrap().place(&target, Replaces::No).unwrap();
+        assert_eq!(std::fs::metadata(target).unwrap().permissions().mode() & 0o777, 0o600);
+    }
+}

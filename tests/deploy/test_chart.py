@@ -33,6 +33,18 @@ MATRIX = {
         "store": {"sqlite": {"storageClass": "-"}},
         "networkPolicy": {"enabled": False},
     },
+    "SQLite with Litestream": {
+        "secret": {"values": SECRETS},
+        "store": {
+            "sqlite": {
+                "litestream": {
+                    "image": "registry.example/litestream:0.5.17",
+                    "config": (DEPLOY / "litestream.yml").read_text(),
+                    "secret": "bucket",
+                }
+            }
+        },
+    },
     "PostgreSQL": {"store": {"engine": "postgres"}, "secret": {"values": SECRETS | DATABASE}},
     "PostgreSQL with an existing Secret": {
         "store": {"engine": "postgres"},
@@ -99,6 +111,17 @@ REFUSED = {
     "a secret that is none": ({"secret": {"existing": "mine", "keys": ["API_KEY"]}}, "keys"),
     "the latest image": ({"secret": {"existing": "mine"}, "image": {"tag": "latest"}}, "tag"),
     "an ingress without a host": ({"secret": {"existing": "mine"}, "ingress": {"enabled": True}}, "host"),
+    "Litestream without a configuration": (
+        {"secret": {"existing": "mine"}, "store": {"sqlite": {"litestream": {"image": "litestream:0.5.17"}}}},
+        "a configuration",
+    ),
+    "Litestream with PostgreSQL": (
+        {
+            "secret": {"values": SECRETS | DATABASE},
+            "store": {"engine": "postgres", "sqlite": {"litestream": {"image": "litestream:0.5.17", "config": "dbs: []"}}},
+        },
+        "PostgreSQL has tools of its own",
+    ),
     "no size": ({"secret": {"existing": "mine"}, "store": {"sqlite": {"size": "10"}}}, "size"),
 }
 
@@ -284,6 +307,30 @@ class Chart(unittest.TestCase):
                     value = f"{folder}/{key}"
                 environment[name] = value
             yield environment, [argument.replace("/etc/segment-loops", folder) for argument in container["args"]]
+
+    def test_litestream_copies_what_the_service_writes_and_owns_its_log(self):
+        for values, manifests in self.each():
+            pod = workload(manifests)["spec"]["template"]["spec"]
+            [container] = pod["containers"]
+            environment = {one["name"]: one["value"] for one in container["env"]}
+            wanted = values.get("store", {}).get("sqlite", {}).get("litestream")
+            if wanted is None:
+                self.assertNotIn("initContainers", pod)
+                self.assertNotIn("SEGMENT_LOOPS__STORE__WAL", environment)
+                continue
+            self.assertEqual(environment["SEGMENT_LOOPS__STORE__WAL"], "external")
+            [sidecar] = pod["initContainers"]
+            # With this, it is not waited for.
+            self.assertEqual(sidecar["restartPolicy"], "Always")
+            self.assertEqual(sidecar["image"], wanted["image"])
+            self.assertEqual(sidecar["envFrom"], [{"secretRef": {"name": wanted["secret"]}}])
+            mounts = {one["name"]: one["mountPath"] for one in sidecar["volumeMounts"]}
+            self.assertEqual(mounts, {"files": "/etc/segment-loops", "data": "/data"})
+            [config] = of_kind(manifests, "ConfigMap")
+            folder, name = sidecar["args"][-1].rsplit("/", 1)
+            self.assertEqual(folder, mounts["files"])
+            [database] = yaml.safe_load(config["data"][name])["dbs"]
+            self.assertEqual(database["path"], f"{mounts['data']}/segment-loops.db")
 
     def test_a_change_of_files_or_secrets_starts_new_pods(self):
         def annotations(values):

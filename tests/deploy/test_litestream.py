@@ -97,8 +97,9 @@ class Litestream(unittest.TestCase):
 
     def test_what_was_copied_before_a_crash_is_there_after_it(self):
         arguments = ["serve", "--listen", "127.0.0.1:0", "--data", self.data]
-        with Service(*arguments, env=ENVIRONMENT) as service:
-            with running("litestream", "replicate", "-config", self.config) as litestream, Load(service.url) as load:
+        # In a pod, Litestream starts first.
+        with running("litestream", "replicate", "-config", self.config) as litestream:
+            with Service(*arguments, env=ENVIRONMENT) as service, Load(service.url) as load:
                 # The log is moved and emptied by Litestream alone, while everything goes on.
                 wait_for("some load", lambda: load.bytes > 64 * MIB)
                 wait_for("a full database", lambda: self.database.stat().st_size > 32 * MIB)

@@ -8,6 +8,7 @@ use std::process::{Output, Stdio};
 use serde_json::{Value, json};
 
 use crate::clocks::{DAY, HOUR, Wall, is_tried};
+use crate::postgres::on_postgres;
 use crate::support::{
     ADMIN_TOKEN, PATIENCE, Ran, Reply, ScriptedLoops, Seen, Service, Setup, identify, track,
 };
@@ -551,6 +552,35 @@ async fn with_postgresql_the_commands_say_what_to_use_instead() {
         assert_eq!(ran.code, Some(2), "{ran:?}");
         assert!(ran.stderr.contains(expected) && !ran.stderr.contains("pw-canary"), "{ran:?}");
     }
+}
+
+#[tokio::test]
+async fn a_restored_queue_is_moved_once_what_waited_in_it_was_judged() {
+    let loops = ScriptedLoops::start(|_| Reply::status(503)).await;
+    let folder = tempfile::tempdir().unwrap();
+    let setup = Setup::with_loops(&loops.base_url);
+    let service = setup.start();
+    // One is tried, the other waits behind it.
+    for id in ["m1", "m2"] {
+        service.accept("/v1/track", track("u1", id)).await;
+    }
+    service.message("m1", is_tried).await;
+    let (backup, data) = (folder.path().join("queue.db"), folder.path().join("data"));
+    back_up(&setup, service.data(), &backup).await;
+    drop(service);
+    restored(&setup, &backup, &data).await;
+    let replicas = on_postgres("after-a-restore")(setup.clone());
+    let move_it = || replicas.plain_command(folder.path(), &["move", "--from", text(&data)]);
+    let refused = output(move_it()).await;
+    let told = String::from_utf8(refused.stderr).unwrap();
+    let expected = "1 messages wait in";
+    assert!(refused.status.code() == Some(1) && told.contains(expected), "{told}");
+    loops.now(|_| Reply::ok());
+    let service = setup.data(&data).start();
+    service.message("m2", |found| found["state"] == "delivered").await;
+    drop(service);
+    let moved = output(move_it()).await;
+    assert!(moved.status.success(), "{}", String::from_utf8_lossy(&moved.stderr));
 }
 
 #[tokio::test]

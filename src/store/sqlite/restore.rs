@@ -1,7 +1,7 @@
 //! Puts a backup, or another copy of a database, in the place of a queue.
 //!
 //! The copy is written beside its place, and prepared there: what waits in it counts as tried ([`restored`](super::restored)),
-//! what is known of contacts is dropped, leases are free, and people who were erased since are erased again. Only then is
+//! what is known of contacts is dropped, nothing waits for its contact, leases are free, and people who were erased since are erased again. Only then is
 //! it renamed, so that no process ever finds it unprepared. The file that is restored stays as it is.
 
 use std::fs::File;
@@ -34,6 +34,8 @@ const TRIED: &str = "
     WHERE state = 'pending' AND idempotency_key IS NOT NULL";
 /// The values at Loops may have changed since.
 const FORGET_CONTACTS: &str = "UPDATE contacts SET properties = x''";
+/// They may have been replayed since, and their replays would not be known as tried.
+const FORGET_AWAITING: &str = "DELETE FROM awaiting";
 const FREE_LEASES: &str = "UPDATE leases SET holder = '', expires_at = 0";
 const FORGET_REPLICAS: &str = "DELETE FROM replicas";
 const LAST_SEQ: &str = "SELECT value FROM meta WHERE name = 'last_seq'";
@@ -156,6 +158,7 @@ impl Restore {
         restorations.add(&transaction, Restoration { made_at, through })?;
         transaction.execute(TRIED, [made_at])?;
         transaction.execute(FORGET_CONTACTS, [])?;
+        transaction.execute(FORGET_AWAITING, [])?;
         transaction.execute(FREE_LEASES, [])?;
         transaction.execute(FORGET_REPLICAS, [])?;
         transaction.execute(UNSET_COPIED_AT, [])?;

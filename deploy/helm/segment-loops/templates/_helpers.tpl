@@ -39,6 +39,10 @@ config.toml: |
 subscriptions.toml: |
 {{ .Values.subscriptions | indent 2 }}
 {{- end }}
+{{- with .Values.store.sqlite.litestream.config }}
+litestream.yml: |
+{{ . | indent 2 }}
+{{- end }}
 {{- end }}
 
 {{/* Refuses values that contradict each other. */}}
@@ -53,6 +57,14 @@ subscriptions.toml: |
   {{- end -}}
 {{- else if not (has "DATABASE_URL" $keys) -}}
   {{- fail "secret: store.engine: postgres needs DATABASE_URL, among the values or the keys" -}}
+{{- end -}}
+{{- with .Values.store.sqlite.litestream -}}
+  {{- if and .image (ne $.Values.store.engine "sqlite") -}}
+    {{- fail "store.sqlite.litestream: it copies SQLite databases; PostgreSQL has tools of its own" -}}
+  {{- end -}}
+  {{- if ne (not .image) (not .config) -}}
+    {{- fail "store.sqlite.litestream: it needs an image and a configuration" -}}
+  {{- end -}}
 {{- end -}}
 {{- if and .Values.secret.existing .Values.secret.values -}}
   {{- fail "secret: give either the name of an existing one, or values" -}}

@@ -52,6 +52,25 @@ spec:
       labelSelector:
         matchLabels: {{- include "segment-loops.selector" . | nindent 10 }}
   {{- end }}
+  {{- if .Values.store.sqlite.litestream.image }}
+  initContainers:
+    # It goes on beside the service, and ends after it.
+    - name: litestream
+      image: {{ .Values.store.sqlite.litestream.image | quote }}
+      restartPolicy: Always
+      args: [replicate, -config, /etc/segment-loops/litestream.yml]
+      {{- with .Values.store.sqlite.litestream.secret }}
+      envFrom:
+        - secretRef: {name: {{ . }}}
+      {{- end }}
+      securityContext:
+        allowPrivilegeEscalation: false
+        readOnlyRootFilesystem: true
+        capabilities: {drop: [ALL]}
+      volumeMounts:
+        - {name: files, mountPath: /etc/segment-loops, readOnly: true}
+        - {name: data, mountPath: /data}
+  {{- end }}
   containers:
     - name: segment-loops
       image: "{{ .Values.image.repository }}:{{ default .Chart.AppVersion .Values.image.tag }}"
@@ -67,6 +86,9 @@ spec:
       env:
         - {name: SEGMENT_LOOPS__SERVER__LISTEN, value: "0.0.0.0:8080"}
         - {name: SEGMENT_LOOPS__SERVER__ADMIN_LISTEN, value: "0.0.0.0:8081"}
+        {{- if .Values.store.sqlite.litestream.image }}
+        - {name: SEGMENT_LOOPS__STORE__WAL, value: external}
+        {{- end }}
         {{- with .Values.trustedProxies }}
         - {name: SEGMENT_LOOPS__SERVER__TRUSTED_PROXIES, value: {{ join "," . | quote }}}
         {{- end }}

@@ -5,6 +5,7 @@ use std::sync::{Arc, mpsc};
 use std::task::Poll;
 use std::time::Duration;
 
+use jiff::Timestamp;
 use rusqlite::Connection;
 use tempfile::TempDir;
 use tokio::sync::oneshot;
@@ -382,6 +383,48 @@ async fn every_write_shows_that_the_database_can_be_written_again() {
     fail().await;
     store.purge(at(0) + LIMITS.records_retention * 2).await.unwrap();
     assert!(is_well(&store), "purge");
+}
+
+/// The event of a restored message counts as tried since the backup, alone or merged; what is accepted afterwards does not.
+#[tokio::test]
+async fn events_that_were_restored_count_as_tried_since_their_backup() {
+    let (store, folder) = fresh().await;
+    for id in ["a", "b"] {
+        put(&store, message(id)).await;
+    }
+    store.close().await;
+    let restored = r#"INSERT INTO meta VALUES ('restored', '[{"made_at": 1000, "through": 2}]')"#;
+    execute(&raw(&folder), restored);
+    let store = SqliteStore::open(options(&folder)).await.unwrap();
+    let lease = store.lease(ask("a", at(0))).await.unwrap().unwrap();
+    for id in ["c", "d"] {
+        put(&store, message(id)).await;
+    }
+    let event = || NewRequest { idempotency_key: Some("key".to_owned()), ..request(0) };
+    let upsert = || NewRequest { idempotency_key: None, ..request(1) };
+    let plan_of = |request| plan(vec![delivery("one", Ok(request))]);
+    let merge = |plans: Vec<(i64, NewRequest)>| NewMerge {
+        merged: vec![NewMergedRequest {
+            request: event(),
+            carries: (0..plans.len()).map(|index| (index, 0)).collect(),
+        }],
+        plans: plans.into_iter().map(|(seq, request)| (Seq(seq), plan_of(request))).collect(),
+        claims: Vec::new(),
+    };
+    let first_attempt = async |merge| {
+        let frozen = store.freeze(&lease, merge).await.unwrap();
+        frozen.requests[0].first_attempt_at.map(Timestamp::as_millisecond)
+    };
+    assert_eq!(first_attempt(merge(vec![(1, event())])).await, Some(1_000));
+    // Of a merged request, the event decides.
+    assert_eq!(first_attempt(merge(vec![(2, upsert()), (3, event())])).await, None);
+    assert_eq!(first_attempt(merge(vec![(4, event())])).await, None);
+    let made_at = async |seq| store.open(Seq(seq)).await.unwrap().unwrap().restored_from;
+    assert_eq!(made_at(2).await.map(Timestamp::as_millisecond), Some(1_000));
+    assert_eq!(made_at(3).await, None);
+    // The beginning of an attempt does not make it younger.
+    let opened = store.open(Seq(1)).await.unwrap().unwrap();
+    assert_eq!(opened.requests[0].first_attempt_at.map(Timestamp::as_millisecond), Some(1_000));
 }
 
 /// Sends orders without waiting for the answers, and faster than they can be written, until the store is closed.

@@ -5,7 +5,7 @@
 //! ([`store`] keeps it), [`delivery`] takes it up again, [`destination`] (with [`trigger`] and
 //! [`mapping`]) plans its requests and [`loops`] sends them; [`action`] has the words that these share,
 //! and [`large`] the turns in which large messages are decoded. What Loops reports comes back through [`http`] and
-//! [`feedback`]. Around them stand [`config`],
+//! [`feedback`]; [`alerts`] says when people must be told. Around them stand [`config`],
 //! [`console`], [`sandbox`], [`telemetry`] and the composition root [`app`], called by [`cli`].
 //!
 //! What holds at every point: an acknowledged message is on stable storage; requests of one order
@@ -13,6 +13,7 @@
 //! [`clock`] reads the time, only [`config`] the environment.
 
 pub mod action;
+pub mod alerts;
 pub mod app;
 pub mod cli;
 pub mod clock;

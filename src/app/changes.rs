@@ -79,6 +79,7 @@ impl Changes {
             origins,
             stamp_ip,
             import_is_bulk,
+            silent_after,
         } = new;
         let key = |name: &str| format!("{key}.{name}");
         self.value(&key("destination"), &old.destination, destination);
@@ -97,6 +98,7 @@ impl Changes {
         self.differs(&key("origins"), old.origins != *origins);
         self.value(&key("stamp_ip"), old.stamp_ip, *stamp_ip);
         self.value(&key("import_is_bulk"), old.import_is_bulk, *import_is_bulk);
+        self.differs(&key("silent_after_s"), old.silent_after != *silent_after);
     }
 
     fn planner(&mut self, key: &str, old: &Planner, new: &Planner) {

@@ -6,6 +6,7 @@ use std::time::Duration;
 use jiff::{SignedDuration, Timestamp};
 use metrics::{counter, gauge};
 use metrics_exporter_prometheus::PrometheusHandle;
+use tokio::sync::watch;
 use tracing::{debug, error, info, warn};
 
 use super::reload::Reloader;
@@ -205,8 +206,8 @@ pub(super) async fn check_in(store: Arc<dyn Housekeeping>, clock: SharedClock, r
     }
 }
 
-/// Logs when the store stops working and when it works again: once each, not once a request.
-pub(super) async fn watch_store(store: Arc<dyn Log>) {
+/// Logs when the store stops working and when it works again: once each, not once a request. Tells alerts, too.
+pub(super) async fn watch_store(store: Arc<dyn Log>, is_ready: watch::Sender<bool>) {
     let ready = gauge!(telemetry::STORE_READY);
     let mut works = true;
     loop {
@@ -220,6 +221,7 @@ pub(super) async fn watch_store(store: Arc<dyn Log>) {
             Ok(()) | Err(_) => {}
         }
         works = checked.is_ok();
+        is_ready.send_replace(works);
         ready.set(if works { 1.0 } else { 0.0 });
         tokio::time::sleep(STORE_CHECK_EVERY).await;
     }

@@ -1,5 +1,6 @@
 //! The composition root: the only place that picks implementations and wires the parts together.
 
+mod alerts;
 mod asking;
 mod catalogues;
 mod changes;
@@ -37,6 +38,8 @@ use crate::queue::{Depth, Inbox, Log, Store, Unavailable};
 use crate::segment::Digests;
 use crate::store::{self, StoreError};
 use crate::telemetry::{self, Traces};
+pub use alerts::AlertSender;
+use alerts::Lookout;
 use asking::Asking;
 use catalogues::Shelf;
 use reload::Reloader;
@@ -66,6 +69,9 @@ pub enum AppError {
         #[source]
         source: ClientError,
     },
+    /// Alerts cannot be sent.
+    #[error("alerts cannot be sent: check alerts.webhook_url")]
+    Alerts(#[source] ClientError),
     /// A task that must run as long as the program does has ended, by a bug of ours.
     #[error(
         "a component stopped unexpectedly ({part}): this is a bug; start the program again, nothing that was acknowledged is lost, and please report the log lines before this one"
@@ -103,6 +109,7 @@ pub struct App {
     shelves: HashMap<String, Shelf>,
     clock: SharedClock,
     outlets: Outlets,
+    alerts: Option<AlertSender>,
     reloader: Arc<Reloader>,
     hangups: chores::Hangups,
     reporter: Reporter,
@@ -178,6 +185,7 @@ impl App {
             None => None,
         };
         let limits = server_limits(&config);
+        let alerts = AlertSender::new(&config, Arc::clone(&clock))?;
         let reloader = Arc::new(Reloader::new(config, load, planners));
         let forwarders = forwarders(&reloader, &store, &clock)?;
         let (http, front, admin_front) =
@@ -199,6 +207,7 @@ impl App {
             shelves,
             clock,
             outlets,
+            alerts,
             hangups,
             reporter: Reporter { process, inbox, board, http, reloader: Arc::clone(&reloader) },
             reloader,
@@ -230,6 +239,20 @@ impl App {
         chores.spawn(chores::purge(self.store.clone(), Arc::clone(&self.clock), purge_after));
         let name = self.reporter.process.name.clone();
         let stopping = self.reporter.process.stopping.clone();
+        let (ready, is_ready) = watch::channel(true);
+        if let Some(sender) = self.alerts {
+            let lookout = Lookout {
+                sender,
+                store: self.store.clone(),
+                board: self.reporter.board.clone(),
+                reloader: Arc::clone(&self.reloader),
+                clock: Arc::clone(&self.clock),
+                host: self.reporter.process.host.clone(),
+                started_at: self.reporter.process.started_at,
+                is_ready,
+            };
+            chores.spawn(lookout.run());
+        }
         chores.spawn(chores::check_in(self.store.clone(), Arc::clone(&self.clock), self.reporter));
         chores.spawn(chores::watch_clock(Arc::clone(&self.clock)));
         chores.spawn(chores::erase(self.store.clone(), Arc::clone(&self.clock), names.clone()));
@@ -239,7 +262,7 @@ impl App {
         }
         let clock = Arc::clone(&self.clock);
         chores.spawn(catalogues::follow(self.store.clone(), clock, self.shelves));
-        chores.spawn(chores::watch_store(self.store.clone()));
+        chores.spawn(chores::watch_store(self.store.clone(), ready));
         chores.spawn(chores::upkeep(self.outlets.metrics));
         chores.spawn(async { match vitals::measure().await {} });
         chores.spawn(chores::reload_on_hangup(self.hangups, self.reloader));
@@ -375,6 +398,13 @@ fn forwarders(
     Ok(forwarders)
 }
 
+/// The name of this machine or container; `process` if it has none.
+pub fn host() -> String {
+    let host = std::fs::read_to_string(MACHINE_NAME_FILE).unwrap_or_default();
+    let host = host.trim();
+    if host.is_empty() { "process" } else { host }.to_owned()
+}
+
 /// This process, among those that share the store.
 struct Process {
     /// Its name in leases and in the log: host name and process id, so that people find it, and a random part, because
@@ -389,9 +419,7 @@ struct Process {
 
 impl Process {
     fn new() -> Self {
-        let host = std::fs::read_to_string(MACHINE_NAME_FILE).unwrap_or_default();
-        let host = host.trim();
-        let host = if host.is_empty() { "process" } else { host }.to_owned();
+        let host = host();
         let name = format!("{host}-{}-{}", std::process::id(), uuid::Uuid::now_v7().simple());
         Self { name, host, started_at: Instant::now(), stopping: CancellationToken::new() }
     }

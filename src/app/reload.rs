@@ -157,6 +157,8 @@ fn keep_the_rest(loaded: &mut Config, current: &Config) -> Vec<String> {
         loaded.store.changed_keys(&current.store),
         loaded.delivery.changed_keys(&current.delivery),
         loaded.log.changed_keys(&current.log),
+        loaded.console.changed_keys(&current.console),
+        loaded.alerts.changed_keys(&current.alerts),
     ];
     let mut changed: Vec<String> = keys.into_iter().flatten().map(str::to_owned).collect();
     let mut keep = |is_changed: bool, key: &str| {
@@ -190,6 +192,8 @@ fn keep_the_rest(loaded: &mut Config, current: &Config) -> Vec<String> {
     loaded.store = current.store.clone();
     loaded.delivery = current.delivery.clone();
     loaded.log = current.log.clone();
+    loaded.console = current.console.clone();
+    loaded.alerts = current.alerts.clone();
     let mut destinations = current.destinations.clone();
     for (name, destination) in &mut destinations {
         if let Some(new) = loaded.destinations.get(name) {

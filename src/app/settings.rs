@@ -46,6 +46,11 @@ pub(super) fn list(config: &Config) -> Vec<Setting> {
     put("server.message_bytes_max", server.message_bytes_max.to_string());
     put("server.batch_messages_max", server.batch_messages_max.to_string());
     put("server.shutdown_grace_ms", server.shutdown_grace_ms.to_string());
+    let alerts = &config.alerts;
+    put("console.public_url", config.console.public_url.clone().unwrap_or_else(|| secrets(0)));
+    put("alerts.webhook_url", secrets(usize::from(alerts.webhook_url.is_some())));
+    put("alerts.webhook_secret", secrets(usize::from(alerts.webhook_secret.is_some())));
+    put("alerts.min_interval_s", alerts.min_interval_s.to_string());
     let store = &config.store;
     match &store.url {
         Some(_) => {

@@ -1,5 +1,6 @@
 //! The command line: one file for each command. Parses, calls [`crate::app`], prints for people.
 
+mod alerts;
 mod backup;
 mod cases;
 mod check;
@@ -64,6 +65,8 @@ enum Command {
     Backup(backup::BackupArgs),
     /// Put a backup into an empty data folder, without sending again what was sent since.
     Restore(restore::RestoreArgs),
+    /// Try whether alerts arrive.
+    Alerts(alerts::AlertsArgs),
     /// Move the queue of a data folder (SQLite) to PostgreSQL, with all that was delivered and all that waits.
     Move(moving::MoveArgs),
     /// Check that a running service is alive: exit code 0 if so.
@@ -156,6 +159,7 @@ pub fn run() -> ExitCode {
         Command::Erase(args) => erase::run(args),
         Command::Backup(args) => backup::run(args),
         Command::Restore(args) => restore::run(args),
+        Command::Alerts(args) => alerts::run(args),
         Command::Move(args) => moving::run(args),
         Command::Healthcheck(args) => healthcheck::run(&args),
     };

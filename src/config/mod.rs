@@ -18,7 +18,8 @@ pub use file::{TextProblem, read_text, read_value, text_extension};
 pub use load::{Flags, load, load_planners};
 pub use subscriptions::Planner;
 pub use tree::{
-    DeliveryConfig, LogConfig, LogFormat, NotifyMode, ServerConfig, StoreConfig, Texts, WalMode,
+    AlertFormat, AlertsConfig, ConsoleConfig, DeliveryConfig, LogConfig, LogFormat, NotifyMode,
+    ServerConfig, StoreConfig, Texts, WalMode,
 };
 
 /// All errors that were found in the configuration, one line for each.

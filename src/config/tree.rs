@@ -17,6 +17,8 @@ pub(super) struct Tree {
     pub(super) store: StoreConfig,
     pub(super) delivery: DeliveryConfig,
     pub(super) log: LogConfig,
+    pub(super) console: ConsoleConfig,
+    pub(super) alerts: AlertsConfig,
     #[serde(default)]
     pub(super) sources: BTreeMap<String, SourceTree>,
     #[serde(default)]
@@ -156,6 +158,49 @@ pub struct LogConfig {
     pub level: String,
 }
 
+/// `[console]`.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[allow(missing_docs, reason = "config/default.toml is the reference")]
+pub struct ConsoleConfig {
+    pub public_url: Option<String>,
+}
+
+/// `[alerts]`.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[allow(missing_docs, reason = "config/default.toml is the reference")]
+pub struct AlertsConfig {
+    pub webhook_url: Option<Secret>,
+    pub(super) webhook_url_file: Option<PathBuf>,
+    pub webhook_secret: Option<Secret>,
+    pub(super) webhook_secret_file: Option<PathBuf>,
+    pub format: AlertFormat,
+    pub min_interval_s: u64,
+}
+
+/// `alerts.format`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(try_from = "String")]
+pub enum AlertFormat {
+    /// A JSON object for programs.
+    Json,
+    /// A text for Slack's incoming webhooks.
+    Slack,
+}
+
+impl TryFrom<String> for AlertFormat {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, String> {
+        match text.as_str() {
+            "json" => Ok(AlertFormat::Json),
+            "slack" => Ok(AlertFormat::Slack),
+            _ => Err(format!("must be \"json\" or \"slack\", not {text:?}")),
+        }
+    }
+}
+
 /// Gives a table a list of its keys that differ. A new key that is not named here does not compile.
 macro_rules! changed_keys {
     ($($tree:ident, $table:literal: $($key:ident),+;)+) => {
@@ -189,6 +234,9 @@ changed_keys! {
     DeliveryConfig, "delivery": retry_min_ms, retry_max_ms, retry_window_ms, requests_max,
         connect_timeout_ms, timeout_ms, lease_ttl_ms;
     LogConfig, "log": format, level;
+    ConsoleConfig, "console": public_url;
+    AlertsConfig, "alerts": webhook_url, webhook_url_file, webhook_secret, webhook_secret_file, format,
+        min_interval_s;
 }
 
 /// How log lines look.
@@ -228,6 +276,7 @@ pub(super) struct SourceTree {
     #[serde(default)]
     pub(super) stamp_ip: bool,
     pub(super) import_is_bulk: Option<bool>,
+    pub(super) silent_after_s: Option<u64>,
 }
 
 /// `[destinations.NAME]`.

@@ -138,6 +138,9 @@ impl Activity {
             next_retry_at: held.next_retry.map(at),
             waiting: held.depth.map(|depth| Class::ALL.map(|class| depth.by_class[class.index()])),
             oldest_received_at: held.depth.and_then(|depth| depth.oldest_received_at()),
+            oldest_event_at: held
+                .depth
+                .and_then(|depth| depth.oldest_by_class[Class::Event.index()]),
         })
     }
 

@@ -42,8 +42,8 @@ pub enum ClientError {
     /// The base URL cannot be used.
     #[error("`{0}` is not a base URL: use a URL such as https://app.loops.so/api/v1")]
     BaseUrl(String),
-    /// The URL to which webhooks are handed on cannot be used. Not shown, since it may hold a secret.
-    #[error("loops_webhook_forward is not a URL: use one such as https://example.com/webhooks")]
+    /// The URL to which webhooks are sent cannot be used. Not shown, since it may hold a secret.
+    #[error("the URL for webhooks is not a URL: use one such as https://example.com/webhooks")]
     WebhookUrl,
     /// TLS could not be set up.
     #[error("the HTTP client could not be started")]

@@ -1,4 +1,5 @@
-//! Sends webhooks with Loops' headers: those that are handed on, and those of the sandbox.
+//! Sends webhooks with Loops' headers, which are those of Standard Webhooks: those that are handed on, those of the
+//! sandbox, and alerts.
 
 use std::time::Duration;
 
@@ -30,7 +31,7 @@ pub struct SentWebhook<'a> {
     pub id: &'a str,
     /// `webhook-timestamp`.
     pub timestamp: &'a str,
-    /// `webhook-signature`.
+    /// `webhook-signature`; empty: it is not signed.
     pub signature: &'a str,
     /// The body.
     pub body: &'a Bytes,
@@ -67,6 +68,7 @@ impl WebhookClient {
                 ("webhook-signature", webhook.signature),
             ]
             .into_iter()
+            .filter(|(_, value)| !value.is_empty())
             .filter_map(|(name, value)| {
                 let value = HeaderValue::from_str(value).ok()?;
                 Some((reqwest::header::HeaderName::from_static(name), value))

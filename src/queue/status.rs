@@ -45,6 +45,8 @@ pub struct DestinationStatus {
     pub waiting: Option<[u64; 3]>,
     /// When the oldest of them was received.
     pub oldest_received_at: Option<Timestamp>,
+    /// When the oldest event among them was received.
+    pub oldest_event_at: Option<Timestamp>,
 }
 
 /// Why a destination is paused.

@@ -10,6 +10,7 @@
 mod support;
 
 mod admin_address;
+mod alerts;
 mod ambiguous;
 mod as_meant;
 mod as_sdks_send;

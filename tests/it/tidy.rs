@@ -26,6 +26,7 @@ fn rules() -> BTreeMap<&'static str, &'static [&'static str]> {
         ("store", &["queue", "action", "segment", "clock", "secret", "config"]),
         ("delivery", &["queue", "action", "destination", "loops", "segment", "clock", "large"]),
         ("feedback", &["queue", "segment", "secret"]),
+        ("alerts", &["queue"]),
         ("http", &["queue", "segment", "clock", "secret", "large", "feedback"]),
         // Its API speaks with the error type of `http`. Of `config` only how texts are read.
         (
@@ -71,6 +72,7 @@ const CRATES: [(&str, &[&str]); 14] = [
             "http",
             "console",
             "sandbox",
+            "alerts",
             "app",
             "cli",
             "delivery",

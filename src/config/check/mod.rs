@@ -1,5 +1,6 @@
 //! Checks the tree and turns it into the configuration that the program uses.
 
+mod alerts;
 mod destination;
 mod errors;
 mod secrets;
@@ -12,7 +13,10 @@ use self::errors::Check;
 use self::secrets::WrittenSecrets;
 use super::ConfigError;
 use super::subscriptions::Planner;
-use super::tree::{DeliveryConfig, DestinationTree, LogConfig, ServerConfig, StoreConfig, Tree};
+use super::tree::{
+    AlertsConfig, ConsoleConfig, DeliveryConfig, DestinationTree, LogConfig, ServerConfig,
+    StoreConfig, Tree,
+};
 use crate::secret::Secret;
 use crate::telemetry;
 
@@ -37,6 +41,10 @@ pub struct Config {
     pub delivery: DeliveryConfig,
     /// `[log]`.
     pub log: LogConfig,
+    /// `[console]`.
+    pub console: ConsoleConfig,
+    /// `[alerts]`.
+    pub alerts: AlertsConfig,
     /// By name; at least one.
     pub sources: BTreeMap<String, SourceConfig>,
     /// By name; at least one.
@@ -46,8 +54,17 @@ pub struct Config {
 /// Checks the tree; `place` names the file, or the environment where there is none.
 pub(super) fn check(tree: Tree, place: &str) -> Result<Config, ConfigError> {
     let mut check = Check::new(place);
-    let Tree { mut server, mut store, delivery, log, sources, mut destinations, subscriptions } =
-        tree;
+    let Tree {
+        mut server,
+        mut store,
+        delivery,
+        log,
+        console,
+        mut alerts,
+        sources,
+        mut destinations,
+        subscriptions,
+    } = tree;
     check.shared_subscriptions(subscriptions, &mut destinations);
     let admin_tokens = check.secrets(WrittenSecrets {
         table: "server",
@@ -77,6 +94,8 @@ pub(super) fn check(tree: Tree, place: &str) -> Result<Config, ConfigError> {
     store.listen_url =
         check.secret("store.listen_url", listen_url, listen_url_file.as_deref()).flatten();
     check.limits(&server, &store, &delivery);
+    check.alerts(&mut alerts);
+    check.console_url(console.public_url.as_deref());
     if let Err(problem) = telemetry::level(&log.level) {
         check.report("log.level", problem);
     }
@@ -105,6 +124,8 @@ pub(super) fn check(tree: Tree, place: &str) -> Result<Config, ConfigError> {
         store,
         delivery,
         log,
+        console,
+        alerts,
         sources,
         destinations,
     })

@@ -1,6 +1,8 @@
 //! `[sources.NAME]`.
 
 use std::collections::{BTreeMap, HashMap};
+use std::ops::RangeInclusive;
+use std::time::Duration;
 
 use super::errors::Check;
 use super::secrets::WrittenSecrets;
@@ -14,6 +16,10 @@ const ADDRESS_REQUESTS_DEFAULT: u32 = 600;
 /// The bytes a minute that a browser source stores for one address by default: 600 events of analytics.js take
 /// less than a tenth of them.
 const ADDRESS_BYTES_DEFAULT: u32 = 10_000_000;
+
+/// After which times a source may count as silent: in minutes, which are counted, and for less than two days, for which
+/// these counts are kept.
+const SILENT_AFTER_S: RangeInclusive<u64> = 300..=86_400;
 
 /// A source.
 #[derive(Debug, Clone)]
@@ -36,6 +42,8 @@ pub struct SourceConfig {
     pub stamp_ip: bool,
     /// Whether messages to `/v1/import` are a bulk load.
     pub import_is_bulk: bool,
+    /// After which time without a message an alert says so; `None`: never.
+    pub silent_after: Option<Duration>,
 }
 
 /// The limits of a source whose write keys are public.
@@ -56,6 +64,13 @@ impl Check<'_> {
         tree: SourceTree,
         known: &[String],
     ) -> Option<SourceConfig> {
+        if tree.silent_after_s.is_some_and(|seconds| !SILENT_AFTER_S.contains(&seconds)) {
+            let (least, most) = (SILENT_AFTER_S.start(), SILENT_AFTER_S.end());
+            self.report(
+                &format!("{key}.silent_after_s"),
+                format!("must be from {least} (5 minutes) to {most} (a day)"),
+            );
+        }
         let browser = self.browser(key, &tree);
         let origins = tree.origins.map(|origins| self.origins(key, origins.0));
         let keys_key = format!("{key}.write_keys");
@@ -110,6 +125,7 @@ impl Check<'_> {
             origins,
             stamp_ip: tree.stamp_ip,
             import_is_bulk: tree.import_is_bulk.unwrap_or(true),
+            silent_after: tree.silent_after_s.map(Duration::from_secs),
         })
     }
 

@@ -42,6 +42,7 @@ fn status(free_bytes: u64) -> ProcessStatus {
         next_retry_at: Some(at(4)),
         waiting: Some([1, 2, 3]),
         oldest_received_at: Some(at(5)),
+        oldest_event_at: Some(at(7)),
     };
     ProcessStatus {
         free_bytes: Some(free_bytes),

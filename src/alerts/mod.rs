@@ -1,0 +1,111 @@
+//! Alerts by webhook, for installations that nothing else watches: what they are about, when one is due, and how it
+//! reads. Pure; the app looks and sends.
+//!
+//! An alert names a destination, a source or a process, never a person.
+
+mod judge;
+mod message;
+mod state;
+
+pub use judge::{Judged, SourceWatch, View, judge};
+pub use message::{Format, Message};
+pub use state::{Alert, Alerts};
+
+/// What an alert is about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Topic {
+    /// Nothing is sent to a destination: Loops refuses its key, or there is no Loops at its base URL.
+    DestinationPaused,
+    /// It is over.
+    DestinationResumed,
+    /// A process cannot store messages.
+    StoreNotReady,
+    /// It is over.
+    StoreReady,
+    /// Events of a destination wait for long.
+    QueueOld,
+    /// Many deliveries of a destination fail.
+    FailuresRate,
+    /// Deliveries of a destination were too late to be sent.
+    Expired,
+    /// Little space is left on the disk of a process.
+    DiskLow,
+    /// Nothing has come from a source for long.
+    SourceSilent,
+    /// Somebody tries whether alerts arrive.
+    Test,
+}
+
+impl Topic {
+    /// All of them.
+    pub const ALL: [Topic; 10] = [
+        Topic::DestinationPaused,
+        Topic::DestinationResumed,
+        Topic::StoreNotReady,
+        Topic::StoreReady,
+        Topic::QueueOld,
+        Topic::FailuresRate,
+        Topic::Expired,
+        Topic::DiskLow,
+        Topic::SourceSilent,
+        Topic::Test,
+    ];
+
+    /// As it is sent.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Topic::DestinationPaused => "destination.paused",
+            Topic::DestinationResumed => "destination.resumed",
+            Topic::StoreNotReady => "store.not_ready",
+            Topic::StoreReady => "store.ready",
+            Topic::QueueOld => "queue.old",
+            Topic::FailuresRate => "failures.rate",
+            Topic::Expired => "expired",
+            Topic::DiskLow => "disk.low",
+            Topic::SourceSilent => "source.silent",
+            Topic::Test => "test",
+        }
+    }
+
+    /// The alert that says that this one is over; `None`: the end is not worth one.
+    fn end(self) -> Option<Topic> {
+        match self {
+            Topic::DestinationPaused => Some(Topic::DestinationResumed),
+            Topic::StoreNotReady => Some(Topic::StoreReady),
+            Topic::DestinationResumed
+            | Topic::StoreReady
+            | Topic::QueueOld
+            | Topic::FailuresRate
+            | Topic::Expired
+            | Topic::DiskLow
+            | Topic::SourceSilent
+            | Topic::Test => None,
+        }
+    }
+
+    /// The console's page that shows more.
+    fn page(self) -> &'static str {
+        match self {
+            Topic::FailuresRate | Topic::Expired => "/console/failures",
+            Topic::SourceSilent => "/console/messages",
+            Topic::DestinationPaused
+            | Topic::DestinationResumed
+            | Topic::StoreNotReady
+            | Topic::StoreReady
+            | Topic::QueueOld
+            | Topic::DiskLow
+            | Topic::Test => "/console",
+        }
+    }
+}
+
+/// What an alert names.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Subject {
+    /// A destination.
+    Destination(String),
+    /// A source.
+    Source(String),
+    /// The machine or container of a process.
+    Host(String),
+}

@@ -1,0 +1,216 @@
+//! Looks at what the process knows, and sends the alerts that follow from it.
+//!
+//! Alerts about a destination and its sources are sent by the process that delivers for it, those about a process by
+//! itself. What was said is in memory: a process that starts says again what is wrong.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::watch;
+use tokio::time::Instant;
+use tracing::{debug, error, info, warn};
+
+use super::AppError;
+use super::reload::Reloader;
+use crate::alerts::{Alert, Alerts, Format, Message, SourceWatch, Subject, Topic, View, judge};
+use crate::clock::SharedClock;
+use crate::config::{AlertFormat, Config};
+use crate::delivery::Board;
+use crate::feedback::{Key, sign};
+use crate::loops::{SentWebhook, WebhookClient};
+use crate::queue::{FreeSpace, Store, TallyStep};
+use crate::telemetry;
+
+/// How often the process looks.
+const LOOK_EVERY: Duration = Duration::from_secs(5);
+
+/// How often it reads counts.
+const COUNT_EVERY: Duration = Duration::from_secs(15);
+
+/// The first wait before an alert is sent again, which doubles, and the longest.
+const RETRY_MIN: Duration = Duration::from_secs(5);
+const RETRY_MAX: Duration = Duration::from_secs(300);
+
+/// How often an alert is sent before it is given up: for some 40 minutes.
+const TRIES_MAX: u32 = 12;
+
+/// The most alerts that wait to be sent.
+const WAITING_MAX: usize = 100;
+
+/// Sends alerts to where the configuration says.
+#[derive(Debug)]
+pub struct AlertSender {
+    client: WebhookClient,
+    key: Option<Key>,
+    format: Format,
+    console: Option<String>,
+    clock: SharedClock,
+}
+
+impl AlertSender {
+    /// `None`: no alerts are configured.
+    pub fn new(config: &Config, clock: SharedClock) -> Result<Option<Self>, AppError> {
+        let alerts = &config.alerts;
+        let Some(url) = &alerts.webhook_url else { return Ok(None) };
+        Ok(Some(Self {
+            client: WebhookClient::new(url).map_err(AppError::Alerts)?,
+            // The check has read it before.
+            key: alerts.webhook_secret.as_ref().and_then(Key::read),
+            format: match alerts.format {
+                AlertFormat::Json => Format::Json,
+                AlertFormat::Slack => Format::Slack,
+            },
+            console: config.console.public_url.clone(),
+            clock,
+        }))
+    }
+
+    /// Where it sends to, for people.
+    pub fn shown_url(&self) -> &str {
+        self.client.shown_url()
+    }
+
+    /// Sends an alert about nothing; the error says why it did not arrive.
+    pub async fn test(&self, host: &str) -> Result<(), String> {
+        let alert = Alert {
+            topic: Topic::Test,
+            subject: Subject::Host(host.to_owned()),
+            text: format!("a test from {host}: alerts arrive here"),
+            at: self.clock.now(),
+        };
+        self.send(&self.write(&alert)).await
+    }
+
+    fn write(&self, alert: &Alert) -> Message {
+        let id = format!("alert_{}", uuid::Uuid::now_v7().simple());
+        Message::new(alert, id, self.format, self.console.as_deref())
+    }
+
+    async fn send(&self, message: &Message) -> Result<(), String> {
+        let Message { id, body, .. } = message;
+        let timestamp = self.clock.now().as_second().to_string();
+        let signature = self.key.as_ref().map(|key| sign(key, id, &timestamp, body));
+        let signature = signature.as_deref().unwrap_or_default();
+        let webhook = SentWebhook { id, timestamp: &timestamp, signature, body };
+        match self.client.send(webhook).await {
+            Ok(200..=299) => Ok(()),
+            Ok(status) => Err(format!("the answer has the status {status}")),
+            Err(error) => Err(error.to_string()),
+        }
+    }
+}
+
+/// Looks again and again, and sends.
+pub(super) struct Lookout {
+    pub(super) sender: AlertSender,
+    pub(super) store: Arc<dyn Store>,
+    pub(super) board: Board,
+    pub(super) reloader: Arc<Reloader>,
+    pub(super) clock: SharedClock,
+    pub(super) host: String,
+    pub(super) started_at: Instant,
+    /// Whether the store works.
+    pub(super) is_ready: watch::Receiver<bool>,
+}
+
+/// An alert that is to be sent.
+struct Waiting {
+    message: Message,
+    tries: u32,
+    due: Instant,
+}
+
+impl Lookout {
+    /// Runs until it is dropped.
+    pub(super) async fn run(self) {
+        let interval = self.reloader.config().alerts.min_interval_s;
+        let mut alerts = Alerts::new(Duration::from_secs(interval));
+        let mut waiting = VecDeque::new();
+        let mut counted = None;
+        loop {
+            let counts = counted.is_none_or(|at: Instant| at.elapsed() >= COUNT_EVERY);
+            if counts {
+                counted = Some(Instant::now());
+            }
+            for alert in self.look(&mut alerts, counts).await {
+                if waiting.len() >= WAITING_MAX {
+                    waiting.pop_front();
+                    warn!("an alert was dropped: too many wait to be sent");
+                }
+                let message = self.sender.write(&alert);
+                waiting.push_back(Waiting { message, tries: 0, due: Instant::now() });
+            }
+            self.send_due(&mut waiting).await;
+            tokio::time::sleep(LOOK_EVERY).await;
+        }
+    }
+
+    /// What is to be said now. Counts are read only if `counts`; else what follows from them stays as it is.
+    async fn look(&self, alerts: &mut Alerts, counts: bool) -> Vec<Alert> {
+        let now = self.clock.now();
+        let destinations = self.board.read(now);
+        let sources = if counts { watched(&self.reloader.config()) } else { Vec::new() };
+        let mut tallies = None;
+        if counts {
+            let from = View::tallies_from(now, &sources);
+            match self.store.tallies(TallyStep::Minute, from, now).await {
+                Ok(read) => tallies = Some(read),
+                // A store that does not work is an alert of its own.
+                Err(fault) => debug!(error = %telemetry::chain(&fault), "no counts for alerts"),
+            }
+        }
+        alerts.keep_destinations(|name| destinations.contains_key(name));
+        let judged = judge(&View {
+            now,
+            uptime: self.started_at.elapsed(),
+            host: &self.host,
+            is_store_ready: *self.is_ready.borrow(),
+            is_space_low: self.store.free_space() != FreeSpace::Ample,
+            free_bytes: self.store.free_bytes(),
+            destinations: &destinations,
+            tallies: tallies.as_deref(),
+            sources: &sources,
+        });
+        alerts.update(judged, Instant::now(), now)
+    }
+
+    /// Sends what is due, up to the first failure.
+    async fn send_due(&self, waiting: &mut VecDeque<Waiting>) {
+        while let Some(mut next) = waiting.pop_front_if(|next| next.due <= Instant::now()) {
+            let topic = next.message.topic.as_str();
+            let Err(error) = self.sender.send(&next.message).await else {
+                info!(topic, "alert sent");
+                continue;
+            };
+            let url = self.sender.shown_url();
+            next.tries += 1;
+            if next.tries >= TRIES_MAX {
+                error!(topic, url, error, "an alert could not be sent, and is given up");
+                return;
+            }
+            if next.tries == 1 {
+                warn!(topic, url, error, "an alert could not be sent; trying again");
+            }
+            next.due = Instant::now() + retry_wait(next.tries);
+            waiting.push_front(next);
+            return;
+        }
+    }
+}
+
+fn retry_wait(tries: u32) -> Duration {
+    RETRY_MIN.saturating_mul(1 << tries.saturating_sub(1).min(16)).min(RETRY_MAX)
+}
+
+/// The sources whose silence is worth an alert.
+fn watched(config: &Config) -> Vec<SourceWatch> {
+    let sources = config.sources.iter().filter_map(|(name, source)| {
+        Some(SourceWatch {
+            name: name.clone(),
+            destination: source.destination.clone(),
+            silent_after: source.silent_after?,
+        })
+    });
+    sources.collect()
+}

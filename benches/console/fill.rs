@@ -146,7 +146,10 @@ async fn deliver(store: &dyn Store, lease: &Lease, part: &[(usize, Seq)], at: Ti
         1 => Vec::new(),
         _ => vec![NewMergedRequest { request, carries }],
     };
-    let frozen = store.freeze(lease, NewMerge { plans, merged, claims: Vec::new() }).await.unwrap();
+    let frozen = store
+        .freeze(lease, NewMerge { plans, merged, claims: Vec::new(), is_shadow: false })
+        .await
+        .unwrap();
     let attempt = Attempt {
         number: 1,
         started_at: at,

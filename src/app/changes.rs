@@ -118,6 +118,7 @@ impl Changes {
         }
         let (old, new) = (old.destination.options(), new.destination.options());
         let key = |name: &str| format!("{key}.{name}");
+        self.value(&key("mode"), old.mode.as_str(), new.mode.as_str());
         self.differs(&key("unsupported"), old.unsupported != new.unsupported);
         self.differs(&key("placeholder_ids"), old.placeholder_ids != new.placeholder_ids);
         self.differs(&key("catalogue"), old.catalogue != new.catalogue);

@@ -29,7 +29,7 @@ pub(super) fn begin(config: &Config) {
         for action in ActionKind::ALL {
             let failed = FailureReason::ALL.into_iter().map(FailureReason::as_str);
             let not_needed = NotNeededReason::ALL.into_iter().map(NotNeededReason::as_str);
-            for outcome in failed.chain(not_needed).chain(["delivered"]) {
+            for outcome in failed.chain(not_needed).chain(["delivered", "shadowed"]) {
                 let labels = [of, ("action", action.as_str()), ("outcome", outcome)];
                 add(telemetry::DELIVERIES, &labels);
             }

@@ -23,7 +23,9 @@ pub(super) fn list(config: &Config) -> Vec<Setting> {
         put(key("base_url"), shown_url(&destination.base_url));
         let rate = destination.rate.map(|rate| format!("{rate} a second"));
         put(key("rate"), rate.unwrap_or_else(|| "as Loops says".to_owned()));
-        let catalogue = &destination.planner.destination.options().catalogue;
+        let options = destination.planner.destination.options();
+        put(key("mode"), options.mode.as_str().to_owned());
+        let catalogue = &options.catalogue;
         put(key("catalogue_refresh_s"), catalogue.refresh.as_secs().to_string());
         put(key("unknown_properties"), catalogue.unknown_properties.as_str().to_owned());
         put(key("wrong_types"), catalogue.wrong_types.as_str().to_owned());

@@ -27,8 +27,8 @@ use crate::telemetry;
 #[command(after_long_help = "\
 Replays the messages that match all options. They are mapped again with the current subscriptions and
 sent with a new idempotency key, in the order in which they were accepted, after what is waiting; their
-age (max_age_s) does not matter. For a failed message, only its failed deliveries are repeated. The
-earlier outcome stays on record. Messages whose contents have been deleted cannot be replayed.")]
+age (max_age_s) does not matter. For a failed message, only its failed deliveries are repeated; for a
+shadowed one, only its shadowed ones. The earlier outcome stays on record. Messages whose contents have been deleted cannot be replayed.")]
 pub struct ReplayArgs {
     /// Message id; can be repeated.
     #[arg(long = "message-id", value_name = "ID")]
@@ -36,7 +36,7 @@ pub struct ReplayArgs {
     /// User id; for messages without one, anonymous id or e-mail address.
     #[arg(long, value_name = "ID")]
     user: Option<String>,
-    /// failed, unmatched, delivered or all [default: failed].
+    /// failed, unmatched, delivered, shadowed or all [default: failed].
     #[arg(long, value_name = "STATE")]
     state: Option<String>,
     /// Why a delivery failed: refused, expired, invalid, placeholder_id or unreadable.

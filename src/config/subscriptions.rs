@@ -10,7 +10,7 @@ use super::file::read_value;
 use super::{Problem, Stage};
 use crate::destination::subscription::{self, Subscription};
 use crate::destination::{
-    ConsentGuard, Destination, DestinationOptions, ERASED_BLOCK_DAYS_MAX, IdentityGuard,
+    ConsentGuard, Destination, DestinationOptions, ERASED_BLOCK_DAYS_MAX, IdentityGuard, Mode,
     SkipUnchanged, Stale, SubscriptionProblem, UnknownProperties, Unsupported, WrongTypes,
 };
 use crate::segment::Value;
@@ -29,6 +29,7 @@ pub(super) struct Written<'a> {
     pub(super) key: &'a str,
     pub(super) inline: Vec<serde_json::Value>,
     pub(super) files: Vec<PathBuf>,
+    pub(super) mode: Option<String>,
     pub(super) unsupported: Option<String>,
     /// `None`: the default ones.
     pub(super) placeholder_ids: Option<Vec<String>>,
@@ -87,6 +88,12 @@ impl Planner {
             "\"omit\" (leave it out), \"flatten\" and \"pass\" (send it as Segment does)",
         );
         let mut options = DestinationOptions::from(unsupported);
+        options.mode = loader.word(
+            (written.place, "mode"),
+            written.mode.as_deref(),
+            Mode::parse,
+            "\"live\" and \"shadow\" (do everything but send)",
+        );
         if let Some(placeholder_ids) = written.placeholder_ids {
             options.placeholder_ids = placeholder_ids;
         }

@@ -292,6 +292,7 @@ pub(super) struct DestinationTree {
     #[serde(alias = "loops_webhook_secrets_file")]
     pub(super) loops_webhook_secret_file: Option<PathBuf>,
     pub(super) loops_webhook_forward: Option<Secret>,
+    pub(super) mode: Option<String>,
     pub(super) unsupported: Option<String>,
     pub(super) placeholder_ids: Option<Texts>,
     #[serde(default)]

@@ -12,8 +12,7 @@ use tokio::task::spawn_blocking;
 use super::state::Planners;
 use crate::destination::Destination;
 use crate::queue::{
-    Choice, Chosen, Contents, DeliveryState, Log, MessageRecord, ReplayState, Selection, Seq,
-    Unavailable,
+    Choice, Chosen, Contents, DeliveryState, Log, MessageRecord, Selection, Seq, Unavailable,
 };
 use crate::segment::Digests;
 
@@ -61,16 +60,15 @@ impl Changed {
             let name = Some(now.subscription.as_str());
             match standing().find(|before| before.subscription.as_deref() == name) {
                 // A replay of failures makes nothing again that was delivered.
-                Some(before)
-                    if selection.state == ReplayState::Failed
-                        && before.state != DeliveryState::Failed =>
-                {
+                Some(before) if selection.state.only().is_some_and(|only| before.state != only) => {
                     false
                 }
                 Some(before) => before.planned != Some(made_now),
                 // The subscription was renamed if the same request was delivered under another name.
                 None => !standing().any(|before| {
-                    before.state == DeliveryState::Delivered && before.planned == Some(made_now)
+                    let is_ended =
+                        matches!(before.state, DeliveryState::Delivered | DeliveryState::Shadowed);
+                    is_ended && before.planned == Some(made_now)
                 }),
             }
         });

@@ -51,12 +51,13 @@ pub enum DiagnosisCode {
     MostlyUnmatched,
     NothingYet,
     Quiet,
+    Shadow,
     AllWell,
 }
 
 impl DiagnosisCode {
     /// All, in the order in which they are tried.
-    pub const ALL: [DiagnosisCode; 17] = [
+    pub const ALL: [DiagnosisCode; 18] = [
         DiagnosisCode::StoreDown,
         DiagnosisCode::StoreFull,
         DiagnosisCode::KeyRefused,
@@ -73,6 +74,7 @@ impl DiagnosisCode {
         DiagnosisCode::MostlyUnmatched,
         DiagnosisCode::NothingYet,
         DiagnosisCode::Quiet,
+        DiagnosisCode::Shadow,
         DiagnosisCode::AllWell,
     ];
 
@@ -95,6 +97,7 @@ impl DiagnosisCode {
             DiagnosisCode::MostlyUnmatched => "mostly_unmatched",
             DiagnosisCode::NothingYet => "nothing_yet",
             DiagnosisCode::Quiet => "quiet",
+            DiagnosisCode::Shadow => "shadow",
             DiagnosisCode::AllWell => "all_well",
         }
     }
@@ -139,6 +142,9 @@ impl DiagnosisCode {
             }
             DiagnosisCode::NothingYet => "Send a first message.",
             DiagnosisCode::Quiet => "Check the senders, if there should be messages.",
+            DiagnosisCode::Shadow => {
+                "Look at what would have been sent. To send, set mode = \"live\" and reload."
+            }
             DiagnosisCode::AllWell => "",
         }
     }
@@ -158,9 +164,10 @@ impl DiagnosisCode {
             DiagnosisCode::MostlyUnmatched => "unmatched lines",
             DiagnosisCode::Limited => "outcome: limited",
             DiagnosisCode::Behind => "older than a minute",
-            DiagnosisCode::NothingYet | DiagnosisCode::Quiet | DiagnosisCode::AllWell => {
-                return None;
-            }
+            DiagnosisCode::NothingYet
+            | DiagnosisCode::Quiet
+            | DiagnosisCode::Shadow
+            | DiagnosisCode::AllWell => return None,
         })
     }
 }
@@ -334,7 +341,7 @@ impl Diagnosis {
             }
             DiagnosisCode::MostlyUnmatched => {
                 let hour = &status.funnel[0];
-                let ended = hour.delivered + hour.failed + hour.unmatched;
+                let ended = hour.delivered + hour.shadowed + hour.failed + hour.unmatched;
                 if hour.unmatched < UNMATCHED_MIN
                     || hour.unmatched as f64 <= UNMATCHED_PART * ended as f64
                 {
@@ -363,6 +370,19 @@ impl Diagnosis {
                 let last = status.sources.iter().filter_map(|source| source.last_received_at).max();
                 ("All works, and no message was accepted in the last 24 hours.".to_owned(), last)
             }
+            DiagnosisCode::Shadow => {
+                let one = destinations().find(|one| one.is_configured && one.is_shadow)?;
+                let text = format!(
+                    "All works, and nothing is sent: `{}` is in shadow mode. {} would have been sent in the last hour.",
+                    one.name,
+                    match one.shadowed_hour {
+                        0 => "Nothing".to_owned(),
+                        1 => "1 delivery".to_owned(),
+                        more => format!("{} deliveries", number(more)),
+                    }
+                );
+                (text, None)
+            }
             DiagnosisCode::AllWell => {
                 let waiting: u64 = destinations().map(|one| one.waiting.total).sum();
                 let end = match waiting {
@@ -385,7 +405,7 @@ impl Diagnosis {
 fn failed(status: &Status) -> (u64, u64) {
     let all = || status.destinations.iter();
     let failed: u64 = all().flat_map(|one| &one.failed).map(|one| one.hour).sum();
-    (failed, failed + all().map(|one| one.delivered_hour).sum::<u64>())
+    (failed, failed + all().map(|one| one.delivered_hour + one.shadowed_hour).sum::<u64>())
 }
 
 /// A destination that is paused for a reason.

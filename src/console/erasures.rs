@@ -242,6 +242,9 @@ pub fn why_not(destination: &Destination, deletion: &NewMessage) -> Option<Strin
         .iter()
         .find(|delivery| delivery.action == crate::action::ActionKind::DeleteContact);
     match (deleting.map(|delivery| &delivery.outcome), plan.unmatched) {
+        (Some(Ok(_)), _) if destination.is_shadow() => {
+            Some("the destination is in shadow mode (mode = \"shadow\")".to_owned())
+        }
         (Some(Ok(_)), _) => None,
         (Some(Err(failure)), _) => Some(failure.detail.clone()),
         (None, Some(unmatched)) => Some(unmatched.detail),

@@ -65,6 +65,8 @@ pub struct DestinationNow {
     pub name: String,
     /// Whether it is in the configuration of the process that answers.
     pub is_configured: bool,
+    /// Whether it is in shadow mode: everything is done but sending.
+    pub is_shadow: bool,
     /// Name of the process that delivers; null if none does.
     #[schema(required)]
     pub holder: Option<String>,
@@ -77,7 +79,7 @@ pub struct DestinationNow {
     /// Requests a second that Loops and the configuration allow.
     #[schema(required)]
     pub rate_max: Option<u32>,
-    /// Requests in the last five minutes.
+    /// Requests in the last five minutes, also those that were shadowed.
     #[schema(required)]
     pub requests5m: Option<u64>,
     /// How many messages wait.
@@ -102,6 +104,8 @@ pub struct DestinationNow {
     pub delivered_hour: u64,
     /// Contacts that Loops was not known to have before it accepted a request for them, since the day began (UTC).
     pub new_contacts_today: u64,
+    /// Deliveries that were shadowed in the last hour.
+    pub shadowed_hour: u64,
     /// Deliveries that failed, by reason.
     pub failed: Vec<Failed>,
 }
@@ -188,6 +192,8 @@ pub struct Funnel {
     pub replayed: u64,
     /// Loops accepted all their deliveries.
     pub delivered: u64,
+    /// A delivery was not sent, since the destination was in shadow mode, and none failed.
+    pub shadowed: u64,
     /// A delivery failed.
     pub failed: u64,
     /// No subscription took them.
@@ -207,6 +213,8 @@ pub(super) struct Found {
     /// The destinations with pending messages, and those of the configuration, as far as they were counted here.
     pub(super) depths: BTreeMap<String, Depth>,
     pub(super) configured: BTreeSet<String>,
+    /// Those among them that are in shadow mode.
+    pub(super) shadows: BTreeSet<String>,
     pub(super) sources: BTreeSet<String>,
     /// Counts by minute of the last hour, and by hour of the last week.
     pub(super) minutes: Vec<Tally>,
@@ -269,6 +277,7 @@ pub(super) async fn read(state: &AdminState) -> Result<Status, Unavailable> {
         replicas,
         depths,
         configured,
+        shadows: shadows(state),
         sources: state.sources.borrow().names().map(str::to_owned).collect(),
         minutes,
         hours,
@@ -292,11 +301,18 @@ pub(super) async fn delivery(
         replicas,
         depths,
         configured: state.planners.keys().cloned().collect(),
+        shadows: shadows(state),
         sources: BTreeSet::new(),
         minutes: state.log.tallies(TallyStep::Minute, from, Timestamp::MAX).await?,
         hours: Vec::new(),
     };
     Ok(found.destination(destination, &reported(&found.replicas)))
+}
+
+/// The destinations that are in shadow mode in this process.
+fn shadows(state: &AdminState) -> BTreeSet<String> {
+    let all = state.planners.iter().filter(|(_, planner)| planner.borrow().is_shadow());
+    all.map(|(name, _)| name.clone()).collect()
 }
 
 /// What all processes rejected in the last hour.
@@ -404,9 +420,12 @@ impl Found {
         };
         let pause = report.and_then(|one| one.pause.as_ref());
         let is_delivered = |tally: &Tally| tally.stage == Stage::DeliveryDelivered;
+        let is_shadowed = |tally: &Tally| tally.stage == Stage::DeliveryShadowed;
         DestinationNow {
             name: name.to_owned(),
             is_configured: self.configured.contains(name),
+            // What counts is the configuration of the process that delivers.
+            is_shadow: report.map_or_else(|| self.shadows.contains(name), |one| one.is_shadow),
             holder: holder(&self.replicas, name).map(str::to_owned),
             paused: pause.map(|pause| Paused {
                 since: pause.since,
@@ -425,6 +444,7 @@ impl Found {
             next_retry_at: report.and_then(|one| one.next_retry_at),
             delivered_hour: self.count(name, HOUR, &is_delivered),
             new_contacts_today: self.new_contacts_today(name),
+            shadowed_hour: self.count(name, HOUR, &is_shadowed),
             failed: FailureReason::ALL.map(failed).into_iter().filter(|one| one.day > 0).collect(),
         }
     }
@@ -469,7 +489,7 @@ fn empty_in(waiting: u64, found: &Found, destination: &str) -> Option<u64> {
         let age = now.duration_since(tally.at);
         age >= MINUTE && age < MINUTE * (THROUGHPUT_MINUTES as i32 + 1)
     };
-    let ends = [Stage::Delivered, Stage::Failed, Stage::Unmatched];
+    let ends = [Stage::Delivered, Stage::Shadowed, Stage::Failed, Stage::Unmatched];
     let of_here = found.minutes.iter().filter(|tally| tally.destination == destination);
     let done = of_here.filter(is_recent).filter(|tally| ends.contains(&tally.stage));
     let done: u64 = done.map(|tally| tally.count).sum();
@@ -517,6 +537,7 @@ fn funnel(found: &Found) -> Vec<Funnel> {
                     *funnel.unmatched_reasons.entry(reason).or_default() += tally.count;
                 }
                 Stage::Delivered => funnel.delivered += tally.count,
+                Stage::Shadowed => funnel.shadowed += tally.count,
                 Stage::Failed => funnel.failed += tally.count,
                 Stage::Request => funnel.requests += tally.count,
                 Stage::RequestSaved => {
@@ -524,6 +545,7 @@ fn funnel(found: &Found) -> Vec<Funnel> {
                     *funnel.requests_saved.entry(how).or_default() += tally.count;
                 }
                 Stage::DeliveryDelivered
+                | Stage::DeliveryShadowed
                 | Stage::DeliveryFailed
                 | Stage::DeliveryWarned
                 | Stage::NewContact => {}

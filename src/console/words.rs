@@ -48,9 +48,9 @@ macro_rules! words {
 
 words! {
     MessageType: "The kind of Segment call.",
-    MessageState: "The state of a message. `pending`: something is still to be done. `delivered`: Loops accepted all deliveries. `failed`: at least one delivery failed. `unmatched`: no subscription took it.",
-    DeliveryState or Unknown: "The fate of a message under one subscription.",
-    ReplayState: "What became of the messages that are to be replayed.",
+    MessageState: "The state of a message. `pending`: something is still to be done. `delivered`: Loops accepted all deliveries. `shadowed`: at least one delivery was not sent, since the destination was in shadow mode, and none failed. `failed`: at least one delivery failed. `unmatched`: no subscription took it.",
+    DeliveryState or Unknown: "The fate of a message under one subscription. `shadowed`: its request was not sent, since the destination was in shadow mode.",
+    ReplayState: "What became of the messages that are to be replayed. Of `failed` and `shadowed` messages, only the deliveries that failed or were shadowed are repeated.",
     ActionKind: "The action of a subscription.",
     UnmatchedReason or Unknown: "Why no subscription took a message.",
     FailureReason or Unknown: "Why a delivery failed.",
@@ -62,5 +62,5 @@ words! {
     Change: "What a changed subscription means for a message. `same`: nothing changes. `changed`: the request becomes another one. `newly_taken`: the trigger did not take the message. `no_longer_taken`: the trigger takes it no longer. `error`: the delivery would fail, which it did not before. `warning`: the request stays the same, with a new warning.",
     VerdictKind: "What is the matter with a message or a person. The first that holds, in this order.",
     TallyStep: "The length of an interval.",
-    Stage: "What is counted. Whole messages: `received`, `replayed` (made pending again), `unmatched`, `delivered`, `failed`. Deliveries: `delivery_delivered`, `delivery_failed`, `delivery_warned` (planned with a warning). Requests: `request` (made), `request_saved` (not needed: `merged`, `unchanged`; or, with `unchanged_would`, made and needless). Contacts: `new_contact` (not known before Loops accepted a request for them; of no source).",
+    Stage: "What is counted. Whole messages: `received`, `replayed` (made pending again), `unmatched`, `delivered`, `shadowed` (not sent in shadow mode), `failed`. Deliveries: `delivery_delivered`, `delivery_shadowed`, `delivery_failed`, `delivery_warned` (planned with a warning). Requests: `request` (made), `request_saved` (not needed: `merged`, `unchanged`; or, with `unchanged_would`, made and needless). Contacts: `new_contact` (not known before Loops accepted a request for them; of no source).",
 }

@@ -170,7 +170,7 @@ impl Assembly {
                 (seq, planned.into_plan(clock, |delivery| is_merged((index, delivery))))
             })
             .collect();
-        NewMerge { plans, merged, claims: Vec::new() }
+        NewMerge { plans, merged, claims: Vec::new(), is_shadow: false }
     }
 }
 

@@ -15,7 +15,7 @@ use super::stepper::{Load, StepEnd, Stepper};
 use super::verdict::{Due, Tried, Verdict};
 use crate::action::{ActionKind, Endpoint};
 use crate::crash;
-use crate::loops::{Call, CallError, Reply, Slot};
+use crate::loops::{Call, CallError, RateHeaders, Reply, Slot};
 use crate::queue::{
     Attempt, Awaiting, Consequence, ContactChange, FailureReason, Lease, RequestId, Settlement,
     WorkError,
@@ -155,7 +155,8 @@ impl Stepper {
                 | Consequence::Failed(_)
                 | Consequence::TakenApart
                 | Consequence::EventDelivered
-                | Consequence::EventFailed(_),
+                | Consequence::EventFailed(_)
+                | Consequence::Shadowed,
                 _,
             ) => Some(facts.forget()),
             (Consequence::Begin | Consequence::Retry(_) | Consequence::Hold { .. }, _) => None,
@@ -217,6 +218,39 @@ impl Stepper {
             )
             .await
             .map(|_| ())
+    }
+
+    /// Ends a request without sending it, since the destination is in shadow mode. Its slot is used up, so that this takes
+    /// the time that sending would take at least. Somebody else may be changing the contact meanwhile, so nothing that is
+    /// known of it counts any more.
+    pub(super) async fn shadow(
+        &self,
+        lease: &Lease,
+        due: Due<'_>,
+        load: Load,
+        slot: Slot,
+        verdict: Verdict,
+    ) -> Result<StepEnd, WorkError> {
+        let request = due.request;
+        slot.sent();
+        slot.answered(RateHeaders::default(), None);
+        drop(slot);
+        self.activity.tried(true, None);
+        let contact = self.contact_facts(request.endpoint, &load.body).map(Facts::forget);
+        drop(load);
+        info!(
+            destination = self.name,
+            request = request.id.0,
+            message_id = due.message_id,
+            path = request.endpoint.path(),
+            "shadowed"
+        );
+        crash::point("settle.before");
+        let next = verdict.next;
+        let learned = Learning { contact, awaiting: None };
+        self.conclude(lease, due, None, verdict, learned).await?;
+        crash::point("settle.after");
+        Ok(next.into())
     }
 
     /// Asks Loops whether the key is right, as soon as the rate allows. `None`: by then, another process may hold the lease,

@@ -5,9 +5,11 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
+use tokio::sync::watch;
 use tokio::time::Instant;
 
 use super::key_watch::Obstacle;
+use crate::destination::Destination;
 use crate::loops::Pacer;
 use crate::queue::{Class, Depth, DestinationStatus, PauseReason, PauseStatus};
 
@@ -21,8 +23,13 @@ pub struct Board(Arc<Mutex<BTreeMap<String, Activity>>>);
 
 impl Board {
     /// Adds a destination.
-    pub(super) fn add(&self, name: &str, pacer: &Arc<Pacer>) -> Activity {
-        let activity = Activity { pacer: Arc::clone(pacer), state: Arc::default() };
+    pub(super) fn add(
+        &self,
+        name: &str,
+        pacer: &Arc<Pacer>,
+        destination: watch::Receiver<Arc<Destination>>,
+    ) -> Activity {
+        let activity = Activity { pacer: Arc::clone(pacer), destination, state: Arc::default() };
         self.lock().insert(name.to_owned(), activity.clone());
         activity
     }
@@ -43,6 +50,7 @@ impl Board {
 #[derive(Debug, Clone)]
 pub(super) struct Activity {
     pacer: Arc<Pacer>,
+    destination: watch::Receiver<Arc<Destination>>,
     state: Arc<Mutex<State>>,
 }
 
@@ -68,7 +76,7 @@ impl Activity {
         self.lock().held = is_held.then(Held::default);
     }
 
-    /// Loops answered a request, or did not: `is_final` unless another attempt is to follow.
+    /// Loops answered a request, or did not: `is_final` unless another attempt is to follow. Or it was shadowed.
     pub(super) fn tried(&self, is_final: bool, status: Option<u16>) {
         self.change(|held| {
             let now = Instant::now();
@@ -122,6 +130,7 @@ impl Activity {
         };
         let counted = held.requests.iter().filter(|(at, _)| here.duration_since(*at) <= COUNTED);
         Some(DestinationStatus {
+            is_shadow: self.destination.borrow().is_shadow(),
             pause: held.pause.map(|(since, obstacle, check_at)| PauseStatus {
                 since: at(since),
                 reason: match obstacle {
@@ -152,12 +161,18 @@ impl Activity {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::destination::{DestinationOptions, Mode};
 
     #[tokio::test(start_paused = true)]
     async fn a_board_shows_what_is_done_under_a_lease_and_forgets_it_with_the_lease() {
         let now: Timestamp = "2026-11-01T12:00:00Z".parse().unwrap();
         let board = Board::default();
-        let activity = board.add("default", &Pacer::new(Some(7)));
+        let compiled = |mode| {
+            let options = DestinationOptions { mode, ..DestinationOptions::default() };
+            Arc::new(Destination::compile(&[], options).unwrap())
+        };
+        let planner = watch::Sender::new(compiled(Mode::Live));
+        let activity = board.add("default", &Pacer::new(Some(7)), planner.subscribe());
         let shown = |now| board.read(now).remove("default");
         activity.tried(true, Some(200));
         assert_eq!(shown(now), None);
@@ -190,7 +205,9 @@ mod tests {
         assert_eq!(shown(now), Some(paused), "requests of the last five minutes");
         activity.pause(None);
         tokio::time::advance(COUNTED).await;
-        assert_eq!(shown(now), Some(idle));
+        assert_eq!(shown(now), Some(idle.clone()));
+        planner.send_replace(compiled(Mode::Shadow));
+        assert_eq!(shown(now), Some(DestinationStatus { is_shadow: true, ..idle }));
         activity.hold(false);
         assert_eq!(shown(now), None);
     }

@@ -79,7 +79,7 @@ impl Engine {
         };
         let (retry, room, digests) = (options.retry, options.room.clone(), options.digests.clone());
         let large = LargeRoom::default();
-        let activity = options.board.add(&name, client.pacer());
+        let activity = options.board.add(&name, client.pacer(), destination.subscribe());
         let stepper = Stepper {
             name,
             destination,

@@ -185,7 +185,7 @@ impl Bodies {
 /// What is known of the contacts of a turn, as it will be once the requests before have been accepted.
 pub(super) struct Knowledge<'a> {
     maker: FactsMaker<'a>,
-    options: &'a ContactOptions,
+    options: ContactOptions,
     lane: LaneKey,
     now: Timestamp,
     /// Those that were read; `None`: nothing is known.
@@ -196,7 +196,7 @@ pub(super) struct Knowledge<'a> {
 impl<'a> Knowledge<'a> {
     pub(super) fn new(
         maker: FactsMaker<'a>,
-        options: &'a ContactOptions,
+        options: ContactOptions,
         lane: LaneKey,
         now: Timestamp,
     ) -> Self {

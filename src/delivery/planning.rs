@@ -16,7 +16,7 @@ use super::stepper::Stepper;
 use crate::action::{ActionKind, Unmatched, UnmatchedReason};
 use crate::crash;
 use crate::destination::{
-    ConsentGuard, ContactProperty, Destination, Guard, Plan, PlannedDelivery, Stale,
+    ConsentGuard, ContactProperty, Destination, Guard, Plan, PlannedDelivery, SkipUnchanged, Stale,
 };
 use crate::large::LARGE_BYTES;
 use crate::queue::{
@@ -26,19 +26,28 @@ use crate::queue::{
 use crate::segment::{LaneKey, Message, PersonDigest};
 use crate::telemetry;
 
+/// What is planned and frozen in a step.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Freezing<'a> {
+    pub(super) head: &'a Head,
+    pub(super) job: &'a Job,
+    /// The messages behind it that may be merged with it.
+    pub(super) neighbours: &'a [Seq],
+    /// Whether the step sends nothing.
+    pub(super) is_shadow: bool,
+}
+
 impl Stepper {
     /// Plans a message and writes its requests to disk, merged with its neighbours where possible. `preparing` is dropped
     /// once it is planned. `None`: the message must wait for the catalogue.
     pub(super) async fn freeze(
         &self,
         lease: &Lease,
-        head: &Head,
-        job: &Job,
-        neighbours: &[Seq],
+        freezing: Freezing<'_>,
         preparing: Option<Preparing>,
     ) -> Result<Option<Vec<FrozenRequest>>, WorkError> {
-        let message_id = &job.message_id;
-        let planned = self.plan_turn(head, job, neighbours).await?;
+        let message_id = &freezing.job.message_id;
+        let planned = self.plan_turn(freezing).await?;
         drop(preparing);
         let Some(PlannedTurn { merge: planned, message_ids, guarded }) = planned else {
             return Ok(None);
@@ -56,7 +65,8 @@ impl Stepper {
                     "cannot be merged with its neighbours: sending it alone"
                 );
                 let preparing = Some(self.room.prepare().await);
-                return Box::pin(self.freeze(lease, head, job, &[], preparing)).await;
+                let alone = Freezing { neighbours: &[], ..freezing };
+                return Box::pin(self.freeze(lease, alone, preparing)).await;
             }
             frozen => frozen?,
         };
@@ -103,20 +113,16 @@ impl Stepper {
 
     /// Plans a message, together with the neighbours behind it that can be merged without loss. `None`: the message must
     /// wait for the catalogue.
-    async fn plan_turn(
-        &self,
-        head: &Head,
-        job: &Job,
-        neighbours: &[Seq],
-    ) -> Result<Option<PlannedTurn>, Unavailable> {
+    async fn plan_turn(&self, freezing: Freezing<'_>) -> Result<Option<PlannedTurn>, Unavailable> {
+        let Freezing { head, job, neighbours, is_shadow } = freezing;
         let mut message_ids = vec![job.message_id.clone()];
         // A snapshot: a reload must not wait until the planning is done, and all messages of a turn are planned
         // with the same subscriptions.
         let destination = Arc::clone(&self.destination.borrow());
         let plan = self.room.turns.decode(job.payload.len(), || self.plan(&destination, job)).await;
-        let Some(plan) = self.trusted(&destination, job, plan) else { return Ok(None) };
+        let Some(plan) = self.trusted(&destination, job, plan, is_shadow) else { return Ok(None) };
         let first = job.happened_at(plan.as_ref().ok().and_then(|plan| plan.happened_at));
-        let mut knowledge = self.knowledge(&destination, head.lane);
+        let mut knowledge = self.knowledge(&destination, head.lane, is_shadow);
         let judged = self.judge(&destination, &mut knowledge, plan, job).await?;
         let mut assembly = Assembly::new(head.seq, judged, job);
         let mut bytes = job.payload.len();
@@ -134,7 +140,7 @@ impl Stepper {
                 break;
             }
             let plan = self.plan(&destination, &job);
-            let Some(plan) = self.trusted(&destination, &job, plan) else { break };
+            let Some(plan) = self.trusted(&destination, &job, plan, is_shadow) else { break };
             // What a request teaches has one time, that of its first message.
             if destination.contact_options().stale == Stale::Skip
                 && plan.as_ref().is_ok_and(|plan| job.happened_at(plan.happened_at) < first)
@@ -148,8 +154,8 @@ impl Stepper {
             message_ids.push(job.message_id);
         }
         let guarded = assembly.guarded();
-        let merge =
-            NewMerge { claims: knowledge.into_claims(), ..assembly.into_merge(&*self.clock) };
+        let claims = knowledge.into_claims();
+        let merge = NewMerge { claims, is_shadow, ..assembly.into_merge(&*self.clock) };
         if merge.plans.len() > 1 {
             debug!(
                 destination = self.name,
@@ -162,8 +168,20 @@ impl Stepper {
     }
 
     /// What is known of contacts, of which none has been read yet.
-    fn knowledge<'a>(&'a self, destination: &'a Destination, lane: LaneKey) -> Knowledge<'a> {
-        let (facts, options) = (self.facts(destination), destination.contact_options());
+    fn knowledge<'a>(
+        &'a self,
+        destination: &'a Destination,
+        lane: LaneKey,
+        is_shadow: bool,
+    ) -> Knowledge<'a> {
+        let facts = self.facts(destination);
+        let mut options = destination.contact_options().clone();
+        if is_shadow {
+            // Nothing is left out because Loops has it: it may have been shadowed alone, or changed by others, and what
+            // is shadowed must be complete, so that a replay leaves at Loops what it should.
+            options.skip_unchanged = SkipUnchanged::Off;
+            options.stale = Stale::Send;
+        }
         Knowledge::new(facts, options, lane, self.clock.now())
     }
 
@@ -208,12 +226,13 @@ impl Stepper {
     }
 
     /// The plan of a message, once the catalogue that it depends on may be relied on; `None`: it must be planned again
-    /// later.
+    /// later. In shadow mode, nothing is created at Loops: what would be counts as there.
     fn trusted(
         &self,
         destination: &Destination,
         job: &Job,
         plan: Result<Plan, NewPlan>,
+        is_shadow: bool,
     ) -> Option<Result<Plan, NewPlan>> {
         let Ok(planned) = &plan else { return Some(plan) };
         if !planned.deliveries.iter().any(|delivery| delivery.relies_on_catalogue) {
@@ -232,7 +251,9 @@ impl Stepper {
                     record.is_some_and(|record| record.may_create(&property.name, now))
                 };
                 let mut missing = planned.deliveries.iter().flat_map(|one| &one.missing);
-                let Some(property) = missing.find(may_create) else { return Some(plan) };
+                let Some(property) = missing.find(may_create).filter(|_| !is_shadow) else {
+                    return Some(plan);
+                };
                 self.wishes.create(property.clone());
                 None
             }

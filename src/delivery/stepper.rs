@@ -18,6 +18,7 @@ use super::catalogue::Wishes;
 use super::knowledge::{Facts, FactsMaker};
 use super::lanes::Turn;
 use super::lease::{HeldLease, LeaseLost};
+use super::planning::Freezing;
 use super::room::{LargeRoom, Place, Room, is_large};
 use super::verdict::{Due, Next};
 use crate::action::ActionKind;
@@ -146,6 +147,8 @@ impl Stepper {
     ) -> Result<StepEnd, WorkError> {
         let lease = &held.lease;
         let seq = turn.head.seq;
+        // A reload counts from the next step on.
+        let is_shadow = self.destination.borrow().is_shadow();
         let mut preparing = Some(self.room.prepare().await);
         let began_at = self.clock.now();
         let Some(mut job) = self.queue.open(seq).await? else {
@@ -166,7 +169,8 @@ impl Stepper {
         };
         let requests = match (job.is_planned, job.requests.is_empty()) {
             (false, _) => {
-                match self.freeze(lease, &turn.head, &job, neighbours, preparing).await? {
+                let ask = Freezing { head: &turn.head, job: &job, neighbours, is_shadow };
+                match self.freeze(lease, ask, preparing).await? {
                     Some(requests) => requests,
                     None => return Ok(Next::Wait(CATALOGUE_WAIT).into()),
                 }
@@ -202,6 +206,9 @@ impl Stepper {
             let contact = self.contact_facts(request.endpoint, &load.body).map(Facts::forget);
             drop(load);
             return self.give_up(lease, due, verdict, contact).await;
+        }
+        if let Some(verdict) = due.shadowed().filter(|_| is_shadow) {
+            return self.shadow(lease, due, load, slot, verdict).await;
         }
         let is_event = request.idempotency_key.is_some();
         if is_event && request.first_attempt_at.is_none() && job.is_planned {

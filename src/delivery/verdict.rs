@@ -72,6 +72,7 @@ impl Verdict {
             Consequence::Delivered | Consequence::EventDelivered => {
                 Some(DeliveryState::Delivered.as_str())
             }
+            Consequence::Shadowed => Some(DeliveryState::Shadowed.as_str()),
             Consequence::Failed(failure) | Consequence::EventFailed(failure) => {
                 Some(failure.reason.as_str())
             }
@@ -119,6 +120,15 @@ impl Due<'_> {
             return Some(Verdict { consequence, next: Next::Again });
         }
         Some(self.failed(FailureReason::Expired, detail))
+    }
+
+    /// The verdict on a request whose turn comes while the destination is in shadow mode; `None`: Loops may have it, so
+    /// it is finished as it was begun.
+    pub(super) fn shadowed(&self) -> Option<Verdict> {
+        // What was restored from a backup counts as begun since then, although nothing is known of an attempt.
+        let first = self.request.first_attempt_at;
+        let is_begun = first.is_some_and(|first| self.restored_from != Some(first));
+        (!is_begun).then(|| self.ended(Consequence::Shadowed))
     }
 
     /// The verdict on a request after an attempt.
@@ -355,6 +365,20 @@ mod tests {
         let aged = FrozenRequest { expires_at: Some(at(200)), ..request.clone() };
         assert_eq!(due_at(&aged, 100), waits);
         assert_eq!(due_at(&aged, 101), expired);
+    }
+
+    #[test]
+    fn only_what_loops_may_have_is_finished_live() {
+        let begun = request();
+        assert_eq!(due(&begun, true).shadowed(), None);
+        let new = FrozenRequest { first_attempt_at: None, ..request() };
+        let verdict = due(&new, true).shadowed().unwrap();
+        assert_eq!((verdict.ended(), verdict.next), (Some("shadowed"), Next::Finish));
+        assert_eq!(due(&new, false).shadowed().unwrap().next, Next::Again);
+        let restored = Due { restored_from: Some(at(0)), ..due(&begun, true) };
+        assert!(restored.shadowed().is_some());
+        let tried = Due { restored_from: Some(at(9)), ..due(&begun, true) };
+        assert_eq!(tried.shadowed(), None);
     }
 
     #[test]

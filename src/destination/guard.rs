@@ -51,6 +51,18 @@ pub struct DestinationOptions {
     pub catalogue: CatalogueOptions,
     /// What delivery does with what is known of contacts.
     pub contacts: ContactOptions,
+    /// Whether requests are sent. Does not affect plans.
+    pub mode: Mode,
+}
+
+/// Whether requests are sent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Mode {
+    /// They are.
+    #[default]
+    Live,
+    /// All is done but sending: each request ends as shadowed when its turn comes.
+    Shadow,
 }
 
 /// What delivery does with what is known of the contacts at Loops. Does not affect plans.
@@ -92,6 +104,7 @@ words! {
     SkipUnchanged { Off = "off", Observe = "observe", On = "on" }
     IdentityGuard { Off = "off", Observe = "observe", Guard = "guard" }
     Stale { Send = "send", Skip = "skip" }
+    Mode { Live = "live", Shadow = "shadow" }
 }
 
 /// A guard that may leave something out of a request, or keep it from being sent.
@@ -209,6 +222,7 @@ impl DestinationOptions {
             consent: ConsentGuard::Pass,
             catalogue: CatalogueOptions::default(),
             contacts: ContactOptions::default(),
+            mode: Mode::default(),
         }
     }
 

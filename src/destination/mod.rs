@@ -28,7 +28,7 @@ pub use compiled::CompiledSubscription;
 pub use explain::{Explained, ExplainedField, Explanation};
 pub use guard::{
     ConsentGuard, ContactOptions, DestinationOptions, ERASED_BLOCK_DAYS_MAX, Guard, IdentityGuard,
-    PLACEHOLDER_IDS_DEFAULT, SkipUnchanged, Stale, subscribes,
+    Mode, PLACEHOLDER_IDS_DEFAULT, SkipUnchanged, Stale, subscribes,
 };
 pub use literals::LiteralNames;
 pub use subscription::{Subscription, SubscriptionProblem, TriggerText};
@@ -270,6 +270,11 @@ impl Destination {
         warnings
     }
 
+    /// Whether nothing is sent.
+    pub fn is_shadow(&self) -> bool {
+        self.options.mode == Mode::Shadow
+    }
+
     /// Its options.
     pub fn options(&self) -> &DestinationOptions {
         &self.options
@@ -356,6 +361,7 @@ fn revision(subscriptions: &[Subscription], options: &DestinationOptions) -> Str
         consent,
         catalogue: CatalogueOptions { refresh: _, unknown_properties, wrong_types },
         contacts: _,
+        mode: _,
     } = options;
     let written = format!(
         "{subscriptions:?} {unsupported:?} {placeholder_ids:?} {consent_categories:?} {consent:?} {unknown_properties:?} {wrong_types:?}"

@@ -59,6 +59,8 @@ pub enum MessageState {
     Pending,
     /// Loops accepted all its deliveries.
     Delivered,
+    /// It is done, none of its deliveries failed, and one was not sent since its destination was in shadow mode.
+    Shadowed,
     /// It is done, and one of its deliveries failed.
     Failed,
     /// No subscription took it.
@@ -67,9 +69,10 @@ pub enum MessageState {
 
 impl MessageState {
     /// All of them.
-    pub const ALL: [MessageState; 4] = [
+    pub const ALL: [MessageState; 5] = [
         MessageState::Pending,
         MessageState::Delivered,
+        MessageState::Shadowed,
         MessageState::Failed,
         MessageState::Unmatched,
     ];
@@ -79,6 +82,7 @@ impl MessageState {
         match self {
             MessageState::Pending => "pending",
             MessageState::Delivered => "delivered",
+            MessageState::Shadowed => "shadowed",
             MessageState::Failed => "failed",
             MessageState::Unmatched => "unmatched",
         }
@@ -232,7 +236,7 @@ impl TallyStep {
 }
 
 /// What tallies count. For whole messages,
-/// received + replayed = pending + unmatched + delivered + failed, at any time, as long as no counts are purged.
+/// received + replayed = pending + unmatched + delivered + shadowed + failed, at any time, as long as no counts are purged.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Stage {
     /// Messages that were accepted, without duplicates.
@@ -243,10 +247,14 @@ pub enum Stage {
     Unmatched,
     /// Messages all of whose deliveries were delivered.
     Delivered,
+    /// Messages of which a delivery was shadowed and none failed.
+    Shadowed,
     /// Messages of which a delivery failed.
     Failed,
     /// Deliveries that Loops accepted, by subscription.
     DeliveryDelivered,
+    /// Deliveries that were shadowed, by subscription.
+    DeliveryShadowed,
     /// Deliveries that failed, by subscription and reason.
     DeliveryFailed,
     /// Deliveries that were planned with a warning, by subscription.
@@ -261,13 +269,15 @@ pub enum Stage {
 
 impl Stage {
     /// All of them.
-    pub const ALL: [Stage; 11] = [
+    pub const ALL: [Stage; 13] = [
         Stage::Received,
         Stage::Replayed,
         Stage::Unmatched,
         Stage::Delivered,
+        Stage::Shadowed,
         Stage::Failed,
         Stage::DeliveryDelivered,
+        Stage::DeliveryShadowed,
         Stage::DeliveryFailed,
         Stage::DeliveryWarned,
         Stage::Request,
@@ -282,8 +292,10 @@ impl Stage {
             Stage::Replayed => "replayed",
             Stage::Unmatched => "unmatched",
             Stage::Delivered => "delivered",
+            Stage::Shadowed => "shadowed",
             Stage::Failed => "failed",
             Stage::DeliveryDelivered => "delivery_delivered",
+            Stage::DeliveryShadowed => "delivery_shadowed",
             Stage::DeliveryFailed => "delivery_failed",
             Stage::DeliveryWarned => "delivery_warned",
             Stage::Request => "request",
@@ -295,6 +307,16 @@ impl Stage {
     /// Reads [`Stage::as_str`].
     pub fn parse(text: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|stage| stage.as_str() == text)
+    }
+
+    /// The end of a message that subscriptions took, by whether one of its deliveries failed and whether one was
+    /// shadowed.
+    pub(crate) fn of_end(is_failed: bool, is_shadowed: bool) -> Self {
+        match (is_failed, is_shadowed) {
+            (true, _) => Stage::Failed,
+            (false, true) => Stage::Shadowed,
+            (false, false) => Stage::Delivered,
+        }
     }
 }
 

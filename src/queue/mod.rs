@@ -8,9 +8,12 @@
 //! *request*, or fails at once. A message that no subscription took is `done` with a reason: unmatched.
 //!
 //! ```text
-//! message:   pending ──► done            delivery:  pending ──► delivered | failed
-//! request:   pending ──► delivered | failed
+//! message:   pending ──► done            delivery:  pending ──► delivered | shadowed | failed
+//! request:   pending ──► delivered | shadowed | failed
 //! ```
+//!
+//! What is shadowed was not sent, since its destination was in shadow mode when its turn came. It has ended like what
+//! was delivered, but Loops knows nothing of it: no contact is learned, no person is erased.
 //!
 //! [`Replays::replay`] sets a message that is done back to `pending`, at the end of the order. Its
 //! deliveries stay; those that are made again are superseded and no longer count for its state.
@@ -228,7 +231,7 @@ pub trait Work: Send + Sync {
     /// disk. The first of them is sent next: if it is an event, its first attempt begins on disk, though not in
     /// what is returned. A message without a pending delivery is done at once: it is unmatched if its plan has no
     /// deliveries, and none from before a replay stands. If the first message was planned before, nothing is
-    /// written.
+    /// written. With [`NewMerge::is_shadow`], no attempt begins.
     async fn freeze(&self, lease: &Lease, merge: NewMerge) -> Result<Frozen, WorkError>;
 
     /// Records an attempt, or that one begins, and its consequence for the request, its deliveries, its messages and

@@ -355,6 +355,8 @@ pub struct NewMerge {
     pub merged: Vec<NewMergedRequest>,
     /// The contacts that these requests are about to change.
     pub claims: Vec<ContactClaim>,
+    /// Whether the requests are only shadowed, so that the first one is not about to be sent.
+    pub is_shadow: bool,
 }
 
 /// How many requests plans make, and how many they would have made in vain.
@@ -529,6 +531,8 @@ pub enum Consequence {
     Begin,
     /// Loops accepted the request.
     Delivered,
+    /// It was the request's turn, and it was not sent, since the destination is in shadow mode.
+    Shadowed,
     /// The request will not be retried.
     Failed(Failure),
     /// A merged request was refused: each of its deliveries gets a request of its own.
@@ -657,6 +661,7 @@ pub struct DeliveryRecord {
 pub enum DeliveryState {
     Pending,
     Delivered,
+    Shadowed,
     Failed,
     /// Read from the store, but unknown to this release.
     Unknown,
@@ -714,10 +719,13 @@ impl MessageRecord {
     /// Its state, which follows from the deliveries that are not superseded.
     pub fn state(&self) -> MessageState {
         let counting = || self.deliveries.iter().filter(|delivery| !delivery.is_superseded);
+        let has = |state| counting().any(|delivery| delivery.state == state);
         if !self.is_done {
             MessageState::Pending
-        } else if counting().any(|delivery| delivery.state == DeliveryState::Failed) {
+        } else if has(DeliveryState::Failed) {
             MessageState::Failed
+        } else if has(DeliveryState::Shadowed) {
+            MessageState::Shadowed
         } else if counting().next().is_some() {
             MessageState::Delivered
         } else {
@@ -899,13 +907,15 @@ impl AttemptOutcome {
 
 impl DeliveryState {
     /// Those that this release gives.
-    pub const ALL: [DeliveryState; 3] = [Self::Pending, Self::Delivered, Self::Failed];
+    pub const ALL: [DeliveryState; 4] =
+        [Self::Pending, Self::Delivered, Self::Shadowed, Self::Failed];
 
     /// As it is stored and shown.
     pub fn as_str(self) -> &'static str {
         match self {
             DeliveryState::Pending => "pending",
             DeliveryState::Delivered => "delivered",
+            DeliveryState::Shadowed => "shadowed",
             DeliveryState::Failed => "failed",
             DeliveryState::Unknown => "unknown",
         }

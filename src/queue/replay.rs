@@ -9,7 +9,7 @@ use async_trait::async_trait;
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
 
-use super::{FailureReason, Filter, Seq, Unavailable};
+use super::{DeliveryState, FailureReason, Filter, Seq, Unavailable};
 use crate::segment::{Digests, LaneKey, MessageType};
 
 /// The most message ids that one replay may name.
@@ -89,14 +89,21 @@ pub enum ReplayState {
     Unmatched,
     /// All its deliveries were delivered.
     Delivered,
+    /// A delivery was shadowed, whatever became of the others. Only shadowed deliveries are made again.
+    Shadowed,
     /// Any of these. All deliveries are made again.
     All,
 }
 
 impl ReplayState {
     /// All of them.
-    pub const ALL: [ReplayState; 4] =
-        [ReplayState::Failed, ReplayState::Unmatched, ReplayState::Delivered, ReplayState::All];
+    pub const ALL: [ReplayState; 5] = [
+        ReplayState::Failed,
+        ReplayState::Unmatched,
+        ReplayState::Delivered,
+        ReplayState::Shadowed,
+        ReplayState::All,
+    ];
 
     /// As people write it.
     pub fn as_str(self) -> &'static str {
@@ -104,7 +111,17 @@ impl ReplayState {
             ReplayState::Failed => "failed",
             ReplayState::Unmatched => "unmatched",
             ReplayState::Delivered => "delivered",
+            ReplayState::Shadowed => "shadowed",
             ReplayState::All => "all",
+        }
+    }
+
+    /// The state of the deliveries that alone are made again; `None`: all are.
+    pub fn only(self) -> Option<DeliveryState> {
+        match self {
+            ReplayState::Failed => Some(DeliveryState::Failed),
+            ReplayState::Shadowed => Some(DeliveryState::Shadowed),
+            ReplayState::Unmatched | ReplayState::Delivered | ReplayState::All => None,
         }
     }
 
@@ -199,7 +216,7 @@ pub struct Criteria {
     pub message_ids: Vec<String>,
     /// A user id, an anonymous id or an e-mail address.
     pub user: Option<String>,
-    /// `failed` (the default), `unmatched`, `delivered` or `all`.
+    /// `failed` (the default), `unmatched`, `delivered`, `shadowed` or `all`.
     pub state: Option<String>,
     /// One of [`FailureReason::ALL`].
     pub reason: Option<String>,
@@ -233,7 +250,7 @@ pub enum CriteriaProblem {
     #[error("at most {REPLAY_IDS_MAX} message ids can be given at once")]
     ManyIds,
     /// No such state.
-    #[error("the state must be failed, unmatched, delivered or all")]
+    #[error("the state must be failed, unmatched, delivered, shadowed or all")]
     State,
     /// No such reason.
     #[error("the reason must be one of {}", FailureReason::ALL.map(FailureReason::as_str).join(", "))]

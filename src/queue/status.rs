@@ -26,13 +26,15 @@ pub struct ProcessStatus {
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(default)]
 pub struct DestinationStatus {
+    /// Whether it is in shadow mode: all is done but sending.
+    pub is_shadow: bool,
     /// Why nothing is sent; `None`: it is not paused.
     pub pause: Option<PauseStatus>,
     /// Requests a second that are sent at most at the moment.
     pub rate: u32,
     /// Requests a second that Loops and the configuration allow.
     pub rate_max: u32,
-    /// Requests in the last five minutes.
+    /// Requests in the last five minutes, also those that were shadowed.
     pub requests: u64,
     /// Since when Loops has accepted nothing although requests were sent; `None`: the last answer was final.
     pub failing_since: Option<Timestamp>,

@@ -98,8 +98,11 @@ async fn counts(store: &dyn Store) -> (u64, u64) {
     for tally in store.tallies(TallyStep::Hour, from, to).await.unwrap() {
         match tally.stage {
             Stage::Received | Stage::Replayed => counts.0 += tally.count,
-            Stage::Unmatched | Stage::Delivered | Stage::Failed => counts.1 += tally.count,
+            Stage::Unmatched | Stage::Delivered | Stage::Shadowed | Stage::Failed => {
+                counts.1 += tally.count;
+            }
             Stage::DeliveryDelivered
+            | Stage::DeliveryShadowed
             | Stage::DeliveryFailed
             | Stage::DeliveryWarned
             | Stage::Request

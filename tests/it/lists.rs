@@ -254,7 +254,10 @@ async fn what_no_message_can_meet_is_rejected_with_what_is_allowed() {
         ("messages?userId=", "`userId` is empty"),
         ("messages?email=grace@x.example&userId=grace", "only one of `userId`"),
         ("messages?messageId=grace&state=failed", "`messageId` stands alone"),
-        ("messages?state=grace", "`state` must be one of pending, delivered, failed, unmatched"),
+        (
+            "messages?state=grace",
+            "`state` must be one of pending, delivered, shadowed, failed, unmatched",
+        ),
         ("messages?reason=grace", "`reason` must be one of refused, expired"),
         ("messages?reason=refused&state=delivered", "`reason` is for failed messages"),
         ("messages?type=grace", "`type` must be one of identify, track"),

@@ -70,6 +70,7 @@ mod replay;
 mod replay_page;
 mod secrets;
 mod seen;
+mod shadow;
 mod slow_store;
 mod stop;
 mod stored_bytes;

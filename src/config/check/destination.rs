@@ -169,6 +169,7 @@ impl Check<'_> {
             key,
             inline: tree.subscriptions,
             files: tree.subscriptions_files.0.into_iter().map(PathBuf::from).collect(),
+            mode: tree.mode,
             unsupported: tree.unsupported,
             placeholder_ids: tree.placeholder_ids.map(|ids| ids.0),
             consent_categories: tree.consent_categories.0,

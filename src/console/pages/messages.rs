@@ -110,6 +110,11 @@ fn outcome(record: &MessageRecord) -> String {
             };
             of_state(DeliveryState::Delivered).filter_map(by).collect::<Vec<_>>().join(", ")
         }
+        MessageState::Shadowed => {
+            let names =
+                of_state(DeliveryState::Shadowed).filter_map(|one| one.subscription.clone());
+            format!("not sent, in shadow mode: {}", names.collect::<Vec<_>>().join(", "))
+        }
         MessageState::Pending => {
             let retry = of_state(DeliveryState::Pending)
                 .filter_map(|delivery| delivery.request.as_ref())

@@ -90,6 +90,7 @@ struct Span {
     /// How many were made pending again, if any.
     replayed: Option<String>,
     delivered: u64,
+    shadowed: u64,
     failed: u64,
     unmatched: u64,
     /// The parts of the bar: class, where it begins, how long it is.
@@ -128,7 +129,7 @@ fn show(state: &AdminState, frame: Frame, status: Status) -> NowPage {
     let (icon, tone) = match code {
         DiagnosisCode::AllWell | DiagnosisCode::NothingYet | DiagnosisCode::Quiet => ("✓", "good"),
         // Senders may well send more than is to be delivered.
-        DiagnosisCode::MostlyUnmatched => ("○", "muted"),
+        DiagnosisCode::MostlyUnmatched | DiagnosisCode::Shadow => ("○", "muted"),
         DiagnosisCode::SpaceLow
         | DiagnosisCode::Rejecting
         | DiagnosisCode::Failing
@@ -177,6 +178,9 @@ fn link(code: DiagnosisCode) -> Option<(&'static str, &'static str)> {
         DiagnosisCode::MostlyUnmatched => {
             Some(("/console/messages?state=unmatched&from=1h", "The messages"))
         }
+        DiagnosisCode::Shadow => {
+            Some(("/console/messages?state=shadowed", "What would have been sent"))
+        }
         DiagnosisCode::KeyRefused
         | DiagnosisCode::WrongBaseUrl
         | DiagnosisCode::LoopsDown
@@ -204,6 +208,9 @@ fn destination(one: &DestinationNow) -> Destination {
             };
             (why, "✕", "bad", Some(pause.since))
         }
+        (None, _) if one.is_shadow && one.holder.is_some() => {
+            ("shadow: nothing is sent", "○", "muted", None)
+        }
         (None, _) if one.holder.is_none() && one.waiting.total == 0 => {
             ("nothing to deliver", "○", "muted", None)
         }
@@ -214,7 +221,8 @@ fn destination(one: &DestinationNow) -> Destination {
     let rate = match one.rate.zip(one.rate_max) {
         Some((rate, max)) => {
             let sent = one.requests5m.unwrap_or(0);
-            format!("{rate} of {max} requests a second; {} in 5 minutes", number(sent))
+            let end = if one.is_shadow { ", none of them sent" } else { "" };
+            format!("{rate} of {max} requests a second; {} in 5 minutes{end}", number(sent))
         }
         None => "–".to_owned(),
     };
@@ -286,7 +294,12 @@ fn span(funnel: &Funnel) -> Span {
         "24h" => ("Last 24 hours", "24h"),
         _ => ("Last 7 days", "7d"),
     };
-    let parts = [("good", funnel.delivered), ("bad", funnel.failed), ("muted", funnel.unmatched)];
+    let parts = [
+        ("good", funnel.delivered),
+        ("warn", funnel.shadowed),
+        ("bad", funnel.failed),
+        ("muted", funnel.unmatched),
+    ];
     let ended: u64 = parts.iter().map(|(_, count)| count).sum();
     let total = ended.max(funnel.received + funnel.replayed);
     let mut begin = 0;
@@ -306,6 +319,7 @@ fn span(funnel: &Funnel) -> Span {
         received: number(funnel.received),
         replayed: (funnel.replayed > 0).then(|| number(funnel.replayed)),
         delivered: funnel.delivered,
+        shadowed: funnel.shadowed,
         failed: funnel.failed,
         unmatched: funnel.unmatched,
         bar,

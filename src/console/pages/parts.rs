@@ -43,6 +43,7 @@ impl From<MessageState> for Badge {
         let (icon, tone) = match state {
             MessageState::Pending => ("◔", "warn"),
             MessageState::Delivered => ("✓", "good"),
+            MessageState::Shadowed => ("◌", "muted"),
             MessageState::Failed => ("✕", "bad"),
             MessageState::Unmatched => ("○", "muted"),
         };
@@ -55,6 +56,7 @@ impl From<DeliveryState> for Badge {
         let (icon, tone) = match state {
             DeliveryState::Pending => ("◔", "warn"),
             DeliveryState::Delivered => ("✓", "good"),
+            DeliveryState::Shadowed => ("◌", "muted"),
             DeliveryState::Failed => ("✕", "bad"),
             DeliveryState::Unknown => ("?", "muted"),
         };

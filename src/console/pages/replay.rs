@@ -54,7 +54,7 @@ const CHANGED: &str = "changed";
 #[template(path = "replay.html")]
 struct ReplayPage {
     frame: Frame,
-    states: [(&'static str, &'static str, bool); 4],
+    states: [(&'static str, &'static str, bool); 5],
     fields: Vec<Field>,
     event: String,
     times: [(&'static str, &'static str, String); 2],
@@ -82,6 +82,8 @@ struct Counted {
     by_subscription: Vec<(String, String)>,
     /// Of them, those that Loops accepted before.
     delivered: u64,
+    /// Whether they were not sent, in shadow mode.
+    is_shadowed: bool,
     /// Whether there are more than could be counted in time.
     is_cut: bool,
     takes: String,
@@ -162,6 +164,7 @@ async fn replay_page(
         ("failed", "failed"),
         ("unmatched", "unmatched"),
         ("delivered", "delivered"),
+        ("shadowed", "shadowed"),
         ("all", "all of these"),
     ];
     Ok(ReplayPage {
@@ -205,7 +208,7 @@ async fn past(state: &AdminState) -> Result<Vec<Past>, ApiError> {
 fn replay_state(given: Option<&str>) -> Result<ReplayState, ApiError> {
     let Some(text) = given else { return Ok(ReplayState::Failed) };
     ReplayState::parse(text).ok_or_else(|| {
-        bad_query("`state` must be one of failed, unmatched, delivered, all: only finished messages can be replayed")
+        bad_query("`state` must be one of failed, unmatched, delivered, shadowed, all: only finished messages can be replayed")
     })
 }
 
@@ -259,7 +262,7 @@ async fn count_selected(
     let whole = dry_run(state, &selection, &choice, None).await?;
     let mut is_cut = whole.next.is_some();
     let delivered = match chosen {
-        ReplayState::Failed | ReplayState::Unmatched => 0,
+        ReplayState::Failed | ReplayState::Unmatched | ReplayState::Shadowed => 0,
         ReplayState::Delivered => whole.replayed,
         ReplayState::All => {
             let delivered = Selection { state: ReplayState::Delivered, ..selection.clone() };
@@ -299,7 +302,8 @@ async fn count_selected(
         delivered,
         is_cut,
         takes: words_of_seconds(whole.replayed.div_ceil(LOOPS_RATE)),
-        must_type: must_type(whole.replayed, delivered),
+        must_type: must_type(chosen, whole.replayed, delivered),
+        is_shadowed: chosen == ReplayState::Shadowed,
         examples,
         has_sources: state.sources.borrow().names().count() > 1,
         hidden,
@@ -316,8 +320,8 @@ fn left_out(unchanged: u64) -> String {
 }
 
 /// Whether a person must type the number of messages, so that none is sent by a slip of the hand.
-fn must_type(replayed: u64, delivered: u64) -> bool {
-    replayed >= TYPED_FROM || delivered > 0
+fn must_type(chosen: ReplayState, replayed: u64, delivered: u64) -> bool {
+    chosen == ReplayState::Shadowed || replayed >= TYPED_FROM || delivered > 0
 }
 
 /// Which of the messages that match are replayed.
@@ -354,6 +358,7 @@ async fn examples(state: &AdminState, selection: &Selection) -> Result<Vec<Row>,
         ReplayState::Failed => Some(MessageState::Failed),
         ReplayState::Unmatched => Some(MessageState::Unmatched),
         ReplayState::Delivered => Some(MessageState::Delivered),
+        ReplayState::Shadowed => Some(MessageState::Shadowed),
         ReplayState::All => None,
     };
     let filter = Filter { state: of_state, ..selection.filter.clone() };
@@ -403,7 +408,8 @@ async fn replay_part(
     let typed = given.get("number").unwrap_or_default();
     let typed: String = typed.chars().filter(char::is_ascii_digit).collect();
     let is_begun = after > 0;
-    if !is_begun && must_type(expected, delivered) && typed != expected.to_string() {
+    let chosen = replay_state(given.get("state"))?;
+    if !is_begun && must_type(chosen, expected, delivered) && typed != expected.to_string() {
         return Err(ApiError::bad_request(
             "not_confirmed",
             format!(
@@ -413,7 +419,7 @@ async fn replay_part(
         ));
     }
     let conditions = given.only(&names(), "state");
-    let selection = selection(state, &conditions, replay_state(given.get("state"))?).await?;
+    let selection = selection(state, &conditions, chosen).await?;
     let choice = choice(state, &conditions);
     if !is_begun {
         // Messages that waited when they were counted may be done by now.
@@ -503,9 +509,10 @@ mod tests {
 
     #[test]
     fn what_was_delivered_and_what_is_much_must_be_confirmed_by_its_number() {
-        assert!(!must_type(1_000, 0));
-        assert!(must_type(1_001, 0));
-        assert!(must_type(1, 1));
+        assert!(!must_type(ReplayState::Failed, 1_000, 0));
+        assert!(must_type(ReplayState::Failed, 1_001, 0));
+        assert!(must_type(ReplayState::All, 1, 1));
+        assert!(must_type(ReplayState::Shadowed, 1, 0));
     }
 
     #[test]

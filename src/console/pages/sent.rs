@@ -12,7 +12,8 @@ use crate::console::preview::Preview;
 use crate::console::state::{AdminState, store_fault};
 use crate::http::error::ApiError;
 use crate::queue::{
-    Attempt, DeliveryRecord, MessageRecord, RequestContents, RequestId, RequestRecord, cause,
+    Attempt, DeliveryRecord, DeliveryState, MessageRecord, RequestContents, RequestId,
+    RequestRecord, cause,
 };
 
 /// The requests whose bodies are shown, the latest of a message, and how many are in memory at once.
@@ -42,6 +43,8 @@ pub(super) struct Request {
     /// The request line, the headers and the body.
     pub(super) text: String,
     pub(super) has_body: bool,
+    /// Whether it was not sent, since the destination was in shadow mode.
+    pub(super) is_shadowed: bool,
     /// Other messages that it carries, and how many more there are.
     pub(super) merged_with: Vec<i64>,
     pub(super) more_merged: usize,
@@ -101,7 +104,8 @@ pub(super) async fn steps(
         let request = delivery.request.as_ref();
         let request = request.map(|request| {
             let kept = kept.get(&request.id).cloned().unwrap_or_default();
-            of_request(request, kept, sight)
+            let is_shadowed = delivery.state == DeliveryState::Shadowed;
+            Request { is_shadowed, ..of_request(request, kept, sight) }
         });
         step(delivery, request, sight)
     };
@@ -179,6 +183,7 @@ fn of_request(request: &RequestRecord, kept: Kept, sight: Sight) -> Request {
         ),
         line,
         has_body: kept.body.is_some(),
+        is_shadowed: false,
         merged_with: kept.merged_with,
         more_merged: kept.more_merged,
         is_as_planned: kept.is_as_planned,

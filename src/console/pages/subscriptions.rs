@@ -50,6 +50,8 @@ struct Row {
     is_unused: bool,
     taken: String,
     delivered: String,
+    /// How many were not sent, in shadow mode, if any.
+    shadowed: Option<String>,
     failed: u64,
     /// Deliveries that were planned with a warning.
     warned: String,
@@ -133,6 +135,7 @@ fn row(destination: &str, name: &str, is_enabled: bool, tallies: &[&Tally], now:
         of_stage.map(|one| one.count).sum::<u64>()
     };
     let (delivered, failed) = (day(Stage::DeliveryDelivered), day(Stage::DeliveryFailed));
+    let shadowed = day(Stage::DeliveryShadowed);
     let messages = format!(
         "/console/messages?destination={}&subscription={}",
         url_encode(destination),
@@ -142,8 +145,9 @@ fn row(destination: &str, name: &str, is_enabled: bool, tallies: &[&Tally], now:
         name: name.to_owned(),
         is_enabled,
         is_unused: of_name().next().is_none(),
-        taken: number(delivered + failed),
+        taken: number(delivered + shadowed + failed),
         delivered: number(delivered),
+        shadowed: (shadowed > 0).then(|| number(shadowed)),
         failed,
         warned: number(day(Stage::DeliveryWarned)),
         failures: format!("{messages}&state=failed&from=24h"),

@@ -57,6 +57,7 @@ fn found() -> Found {
         replicas: Replicas { now: now(), replicas: vec![replica], leases: vec![lease] },
         depths: BTreeMap::new(),
         configured: ["default".to_owned()].into(),
+        shadows: BTreeSet::new(),
         sources: ["web".to_owned()].into(),
         minutes: tallies(ago(90)),
         hours: tallies(ago(30)),
@@ -105,6 +106,10 @@ fn make(code: DiagnosisCode, found: &mut Found) {
             destination(found).failing_status = Some(503);
         }
         DiagnosisCode::SpaceLow => process(found).is_space_low = true,
+        DiagnosisCode::Shadow => {
+            destination(found).is_shadow = true;
+            found.minutes.push(tally(Stage::DeliveryShadowed, None, ago(90), 4));
+        }
         DiagnosisCode::Rejecting => {
             let codes = [("bad_json".to_owned(), 12)].into();
             process(found).rejected.insert("web".to_owned(), codes);
@@ -194,6 +199,10 @@ fn each_diagnosis_is_reached_and_says_what_it_found() {
         (DiagnosisCode::NothingYet, "All is ready, and no message has been accepted yet."),
         (DiagnosisCode::Quiet, "All works, and no message was accepted in the last 24 hours."),
         (
+            DiagnosisCode::Shadow,
+            "All works, and nothing is sent: `default` is in shadow mode. 4 deliveries would have been sent in the last hour.",
+        ),
+        (
             DiagnosisCode::AllWell,
             "All is well: 100 messages delivered in the last hour, nothing waits.",
         ),
@@ -238,6 +247,11 @@ fn an_alarm_that_is_a_false_one_is_not_raised() {
         destination(found).failing_status = Some(429);
     });
     well(&|found| destination(found).oldest_received_at = Some(ago(60)));
+    // What was shadowed is done, too.
+    well(&|found| {
+        found.minutes.push(tally(Stage::Unmatched, Some("no_subscription"), ago(90), 150));
+        found.minutes.push(tally(Stage::Shadowed, None, ago(90), 100));
+    });
     // Half is not most.
     well(&|found| {
         found.minutes.push(tally(Stage::Unmatched, Some("no_subscription"), ago(90), 100));

@@ -21,6 +21,8 @@ pub enum VerdictKind {
     Failed,
     /// No subscription took it.
     Unmatched,
+    /// Nothing was sent, since the destination was in shadow mode.
+    Shadowed,
     /// The person was deleted.
     Deleted,
     /// Loops accepted the event, but lists none of this name.
@@ -53,7 +55,7 @@ pub enum VerdictKind {
 
 impl VerdictKind {
     /// All of them, in their order.
-    pub const ALL: [VerdictKind; 22] = [
+    pub const ALL: [VerdictKind; 23] = [
         VerdictKind::Rejected,
         VerdictKind::NeverAccepted,
         VerdictKind::WaitsForKey,
@@ -62,6 +64,7 @@ impl VerdictKind {
         VerdictKind::WaitsForTurn,
         VerdictKind::Failed,
         VerdictKind::Unmatched,
+        VerdictKind::Shadowed,
         VerdictKind::Deleted,
         VerdictKind::UnknownEvent,
         VerdictKind::NoContact,
@@ -89,6 +92,7 @@ impl VerdictKind {
             VerdictKind::WaitsForTurn => "waits_for_turn",
             VerdictKind::Failed => "failed",
             VerdictKind::Unmatched => "unmatched",
+            VerdictKind::Shadowed => "shadowed",
             VerdictKind::Deleted => "deleted",
             VerdictKind::UnknownEvent => "unknown_event",
             VerdictKind::NoContact => "no_contact",
@@ -144,6 +148,9 @@ impl VerdictKind {
             },
             VerdictKind::Unmatched => {
                 "If a subscription should have taken it, change its trigger, reload, and replay the message."
+            }
+            VerdictKind::Shadowed => {
+                "Nothing to do in shadow mode. Once the destination is live (mode = \"live\"), replay the message if nobody else has sent it."
             }
             VerdictKind::Deleted => {
                 "Nothing to do: a later message with the same id makes a new contact."

@@ -85,11 +85,10 @@ fn find<'a>(
         let sentence = format!("{} failed{why}.", capitalized(&name(message)));
         return (VerdictKind::Failed, Some(message), sentence);
     }
-    let delivered: Vec<&MessageRecord> = latest
-        .iter()
-        .copied()
-        .filter(|message| message.state() == MessageState::Delivered)
-        .collect();
+    let is_ended = |message: &&MessageRecord| {
+        matches!(message.state(), MessageState::Delivered | MessageState::Shadowed)
+    };
+    let delivered: Vec<&MessageRecord> = latest.iter().copied().filter(is_ended).collect();
     // What triggers mails is an event, so that is what people ask about.
     let is_event = |message: &&&MessageRecord| message.kind == MessageType::Track;
     let Some(message) = delivered.iter().find(is_event).or(delivered.first()).copied() else {
@@ -103,9 +102,18 @@ fn find<'a>(
         );
         return (VerdictKind::Unmatched, Some(unmatched), sentence);
     };
-    if delivered[0].kind == MessageType::Delete && delivered[0].seq == first.seq {
+    let is_deleted = delivered[0].kind == MessageType::Delete && delivered[0].seq == first.seq;
+    if is_deleted && delivered[0].state() == MessageState::Delivered {
         let sentence = "The person was deleted: Loops accepted the deletion.".to_owned();
         return (VerdictKind::Deleted, Some(delivered[0]), sentence);
+    }
+    if message.state() == MessageState::Shadowed {
+        let sentence = format!(
+            "{} would have been sent to Loops, but the destination {} was in shadow mode.",
+            capitalized(&name(message)),
+            message.destination
+        );
+        return (VerdictKind::Shadowed, Some(message), sentence);
     }
     let (kind, what) = at_loops(facts, message);
     let sentence = match is_not_needed(message) {

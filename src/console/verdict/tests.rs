@@ -51,6 +51,7 @@ fn track(event: &str, second: i64, state: MessageState) -> MessageRecord {
         deliveries: match state {
             MessageState::Pending => vec![delivery(DeliveryState::Pending)],
             MessageState::Delivered => vec![delivery(DeliveryState::Delivered)],
+            MessageState::Shadowed => vec![delivery(DeliveryState::Shadowed)],
             MessageState::Failed => {
                 vec![DeliveryRecord { failure: Some(refused), ..delivery(DeliveryState::Failed) }]
             }
@@ -436,4 +437,24 @@ fn what_was_rejected_most_is_named() {
             .unwrap(),
         "In the last hour, 1,005 requests or messages were rejected, 1,000 of them from the source `web` with the code `bad_id`."
     );
+}
+
+#[test]
+fn what_was_shadowed_is_said_not_to_have_been_sent() {
+    let shadowed = |second| track("Signed Up", second, MessageState::Shadowed);
+    let said =
+        "“Signed Up” would have been sent to Loops, but the destination main was in shadow mode";
+    let messages = [shadowed(5), of_kind(MessageType::Identify, 4, MessageState::Shadowed)];
+    check(&Facts { messages: &messages, ..Facts::default() }, VerdictKind::Shadowed, said);
+    // Whatever Loops reports is not of this.
+    let feedback = [reported("email.delivered", 6, Some("m"))];
+    let facts = Facts { messages: &messages, feedback: &feedback, ..Facts::default() };
+    check(&facts, VerdictKind::Shadowed, said);
+    let deleted = [of_kind(MessageType::Delete, 9, MessageState::Shadowed)];
+    let facts = Facts { messages: &deleted, ..Facts::default() };
+    check(&facts, VerdictKind::Shadowed, "The delete would have been sent");
+    // A later one that was sent counts.
+    let messages = [track("Signed Up", 9, DELIVERED), shadowed(5)];
+    let facts = Facts { messages: &messages, ..Facts::default() };
+    check(&facts, VerdictKind::NeverHeard, "Loops accepted “Signed Up”");
 }

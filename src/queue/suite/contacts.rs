@@ -153,7 +153,10 @@ async fn claim(store: &dyn Store, key: PersonDigest, email: Option<PersonDigest>
     let seq = put(store, message(&format!("m{}", fastrand::u64(..)))).await;
     let plans = vec![(seq, plan(vec![delivery("one", Ok(request(0)))]))];
     let claims = vec![ContactClaim { key, email, lane }];
-    store.freeze(&lease, NewMerge { plans, merged: Vec::new(), claims }).await.unwrap();
+    store
+        .freeze(&lease, NewMerge { plans, merged: Vec::new(), claims, is_shadow: false })
+        .await
+        .unwrap();
 }
 
 pub(crate) async fn a_request_that_is_on_its_way_shares_its_contact(store: &dyn Store) {

@@ -12,7 +12,12 @@ pub(crate) trait FreezeOne: Work {
         seq: Seq,
         plan: NewPlan,
     ) -> Result<Vec<FrozenRequest>, WorkError> {
-        let merge = NewMerge { plans: vec![(seq, plan)], merged: Vec::new(), claims: Vec::new() };
+        let merge = NewMerge {
+            plans: vec![(seq, plan)],
+            merged: Vec::new(),
+            claims: Vec::new(),
+            is_shadow: false,
+        };
         Ok(self.freeze(lease, merge).await?.requests)
     }
 }
@@ -155,7 +160,7 @@ pub(crate) fn settlement(
     consequence: Consequence,
 ) -> Settlement {
     let outcome = match consequence {
-        Consequence::Delivered => AttemptOutcome::Delivered,
+        Consequence::Delivered | Consequence::Shadowed => AttemptOutcome::Delivered,
         Consequence::Failed(_) | Consequence::TakenApart | Consequence::EventFailed(_) => {
             AttemptOutcome::Refused
         }
@@ -168,7 +173,7 @@ pub(crate) fn settlement(
     Settlement {
         request: request.id,
         now,
-        attempt: Some(attempt),
+        attempt: (consequence != Consequence::Shadowed).then_some(attempt),
         consequence,
         contact: None,
         awaiting: None,

@@ -69,10 +69,10 @@ pub(crate) async fn finds_a_person_by_any_id(store: &dyn Store) {
 type Deliveries<'a> = &'a [(&'a str, Consequence)];
 
 pub(crate) async fn lists_what_meets_every_condition(store: &dyn Store) {
-    use MessageState::{Delivered, Failed, Pending, Unmatched};
+    use MessageState::{Delivered, Failed, Pending, Shadowed, Unmatched};
     let lease = lease(store).await;
     let failed = |reason| Consequence::Failed(Failure { reason, detail: "no".into() });
-    let cases: [(&str, &str, Option<&str>, Deliveries); 6] = [
+    let cases: [(&str, &str, Option<&str>, Deliveries); 8] = [
         ("unmatched", "web", Some("Signed Up"), &[]),
         ("refused", "web", Some("Left"), &[("one", failed(FailureReason::Refused))]),
         ("expired", "app", Some("Left"), &[("two", failed(FailureReason::Expired))]),
@@ -90,6 +90,18 @@ pub(crate) async fn lists_what_meets_every_condition(store: &dyn Store) {
             Some("Left"),
             &[("one", failed(FailureReason::Refused)), ("two", Consequence::Retry(at(900)))],
         ),
+        (
+            "shadowed",
+            "web",
+            None,
+            &[("three", Consequence::Delivered), ("four", Consequence::Shadowed)],
+        ),
+        (
+            "lost",
+            "web",
+            None,
+            &[("three", failed(FailureReason::Expired)), ("four", Consequence::Shadowed)],
+        ),
     ];
     for (n, (id, source, event, deliveries)) in cases.into_iter().enumerate() {
         let kind = if event.is_some() { MessageType::Track } else { MessageType::Identify };
@@ -105,7 +117,7 @@ pub(crate) async fn lists_what_meets_every_condition(store: &dyn Store) {
     }
     let elsewhere = NewMessage {
         destination: "other".into(),
-        received_at: at(600_000),
+        received_at: at(800_000),
         event: Some("Signed Up".into()),
         ..message("elsewhere")
     };
@@ -115,10 +127,26 @@ pub(crate) async fn lists_what_meets_every_condition(store: &dyn Store) {
     let text = |text: &str| Some(text.to_owned());
     let refused = Some(FailureReason::Refused);
     let cases: Vec<(Filter, &[&str])> = vec![
-        (any(), &["elsewhere", "retried", "half", "delivered", "expired", "refused", "unmatched"]),
+        (
+            any(),
+            &[
+                "elsewhere",
+                "lost",
+                "shadowed",
+                "retried",
+                "half",
+                "delivered",
+                "expired",
+                "refused",
+                "unmatched",
+            ],
+        ),
+        (Filter { state: Some(Shadowed), ..any() }, &["shadowed"]),
+        (Filter { subscription: text("four"), ..any() }, &["lost", "shadowed"]),
+        (Filter { subscription: text("four"), state: Some(Shadowed), ..any() }, &["shadowed"]),
         (Filter { state: Some(Pending), ..any() }, &["elsewhere", "retried"]),
         (Filter { state: Some(Delivered), ..any() }, &["delivered"]),
-        (Filter { state: Some(Failed), ..any() }, &["half", "expired", "refused"]),
+        (Filter { state: Some(Failed), ..any() }, &["lost", "half", "expired", "refused"]),
         (Filter { state: Some(Unmatched), ..any() }, &["unmatched"]),
         (Filter { reason: refused, ..any() }, &["retried", "half", "refused"]),
         (Filter { reason: Some(FailureReason::Invalid), ..any() }, &[]),
@@ -126,7 +154,10 @@ pub(crate) async fn lists_what_meets_every_condition(store: &dyn Store) {
         (Filter { destination: text("other"), ..any() }, &["elsewhere"]),
         (Filter { destination: text("other"), state: Some(Failed), ..any() }, &[]),
         (Filter { source: text("app"), ..any() }, &["delivered", "expired"]),
-        (Filter { kind: Some(MessageType::Identify), ..any() }, &["half", "delivered"]),
+        (
+            Filter { kind: Some(MessageType::Identify), ..any() },
+            &["lost", "shadowed", "half", "delivered"],
+        ),
         (Filter { event: text("Left"), ..any() }, &["retried", "expired", "refused"]),
         (Filter { event: text("Left"), source: text("app"), ..any() }, &["expired"]),
         (Filter { event: text("left"), ..any() }, &[]),
@@ -136,7 +167,10 @@ pub(crate) async fn lists_what_meets_every_condition(store: &dyn Store) {
         ),
         // One delivery meets both.
         (Filter { subscription: text("one"), reason: refused, ..any() }, &["retried", "refused"]),
-        (Filter { from: Some(at(400_000)), ..any() }, &["elsewhere", "retried", "half"]),
+        (
+            Filter { from: Some(at(400_000)), ..any() },
+            &["elsewhere", "lost", "shadowed", "retried", "half"],
+        ),
         (Filter { to: Some(at(100_000)), ..any() }, &["unmatched"]),
         (
             Filter { from: Some(at(100_000)), to: Some(at(300_001)), ..any() },

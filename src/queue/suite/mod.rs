@@ -21,6 +21,7 @@ mod new_contacts;
 mod receipts;
 mod replay;
 mod replicas;
+mod shadow;
 mod shared;
 mod tallies;
 mod work;
@@ -40,6 +41,7 @@ pub(crate) use new_contacts::*;
 pub(crate) use receipts::*;
 pub(crate) use replay::*;
 pub(crate) use replicas::*;
+pub(crate) use shadow::*;
 pub(crate) use shared::*;
 pub(crate) use tallies::*;
 pub(crate) use work::*;
@@ -193,6 +195,13 @@ macro_rules! store_suite {
             an_opt_out_that_was_taken_back_before_it_arrived_does_not_count,
             who_left_outlives_retention_and_not_the_person,
             a_delivery_without_a_request_is_delivered,
+            what_is_shadowed_has_ended_and_was_not_tried,
+            a_shadowed_request_ends_all_that_it_carries,
+            what_is_shadowed_teaches_nothing,
+            a_shadowed_deletion_erases_nothing,
+            replays_what_was_shadowed_and_nothing_else,
+            what_was_shadowed_and_stands_keeps_a_message_shadowed,
+            what_was_shadowed_is_kept_like_what_was_delivered,
             lists_what_people_did_newest_first,
             keeps_what_people_did_as_long_as_records,
             only_the_holder_of_the_lease_keeps_a_catalogue,

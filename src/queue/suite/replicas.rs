@@ -33,6 +33,7 @@ fn replica(name: &str, first_seen_at: Timestamp, last_seen_at: Timestamp) -> Rep
 fn status(free_bytes: u64) -> ProcessStatus {
     let pause = PauseStatus { since: at(1), reason: PauseReason::Key, check_at: at(2) };
     let destination = DestinationStatus {
+        is_shadow: true,
         pause: Some(pause),
         rate: 5,
         rate_max: 10,

@@ -39,7 +39,7 @@ async fn assert_balanced(store: &dyn Store, after: &str) {
                 .sum()
         };
         let begun = sum(&[Stage::Received, Stage::Replayed]);
-        let ended = sum(&[Stage::Unmatched, Stage::Delivered, Stage::Failed]);
+        let ended = sum(&[Stage::Unmatched, Stage::Delivered, Stage::Shadowed, Stage::Failed]);
         assert_eq!(begun, pending + ended, "{after}, {step:?}: {tallies:#?}");
     }
 }
@@ -140,6 +140,7 @@ pub(crate) async fn counts_merged_deliveries_by_source(store: &dyn Store) {
             ],
             merged: vec![NewMergedRequest { request: request(9), carries: vec![(0, 0), (1, 0)] }],
             claims: Vec::new(),
+            is_shadow: false,
         };
         (seqs, store.freeze(&lease, merge).await.unwrap().requests.remove(0))
     };

@@ -167,6 +167,7 @@ impl History {
             plans: vec![(head.seq, self.plan())],
             merged: Vec::new(),
             claims: Vec::new(),
+            is_shadow: false,
         };
         let behind = heads.iter().filter(|other| other.lane == head.lane && other.seq > head.seq);
         if let Some(neighbour) = behind.min_by_key(|other| other.seq)

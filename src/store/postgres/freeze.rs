@@ -54,7 +54,7 @@ pub(super) const INSERT_DELIVERIES: &str = "
     SELECT * FROM unnest($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13)";
 /// $1 seq. How many deliveries from before a replay stand, and whether one of them failed.
 const STANDING: &str = "
-    SELECT COUNT(*) > 0, COALESCE(bool_or(state = 'failed'), false)
+    SELECT COUNT(*) > 0, COALESCE(bool_or(state = 'failed'), false), COALESCE(bool_or(state = 'shadowed'), false)
     FROM @deliveries WHERE seq = $1 AND NOT is_superseded";
 /// $1 seqs.
 const PLANNED: &str =
@@ -119,6 +119,7 @@ impl Step for Freeze {
         };
         if let (Some(next), Some((_, plan))) = (requests.first(), self.merge.plans.first())
             && next.idempotency_key.is_some()
+            && !self.merge.is_shadow
         {
             transaction.execute(BEGIN, params![next.id.0, to_ms(plan.now)]).await?;
         }
@@ -129,6 +130,7 @@ impl Step for Freeze {
 /// How a message ends with its plan.
 struct End {
     is_failed: bool,
+    is_shadowed: bool,
     unmatched: Option<Unmatched>,
 }
 
@@ -268,12 +270,13 @@ impl Freeze {
             let mut stands = !plan.deliveries.is_empty();
             let mut is_failed =
                 plan.deliveries.iter().any(|delivery| delivery.outcome.failure().is_some());
+            let mut is_shadowed = false;
             if unplanned.replay > 0 {
                 let row = transaction.query_one(STANDING, params![seq.0]).await?;
-                (stands, is_failed) = (get(&row, 0)?, get(&row, 1)?);
+                (stands, is_failed, is_shadowed) = (get(&row, 0)?, get(&row, 1)?, get(&row, 2)?);
             }
             let unmatched = (plan.deliveries.is_empty() && !stands).then(|| unmatched(plan));
-            ends.push(Some(End { is_failed, unmatched }));
+            ends.push(Some(End { is_failed, is_shadowed, unmatched }));
         }
         Ok(ends)
     }
@@ -320,14 +323,13 @@ impl Freeze {
                 let destination = &self.lease.destination;
                 effects.tallies.add_delivery(plan.now, delivery, destination, source);
             }
-            let Some(End { is_failed, unmatched }) = end else { continue };
+            let Some(End { is_failed, is_shadowed, unmatched }) = end else { continue };
             let ended = match unmatched {
                 Some(unmatched) => {
                     let reason = unmatched.reason.as_str().to_owned();
                     Counted { reason, ..counted(Stage::Unmatched) }
                 }
-                None if *is_failed => counted(Stage::Failed),
-                None => counted(Stage::Delivered),
+                None => counted(Stage::of_end(*is_failed, *is_shadowed)),
             };
             effects.tallies.add(plan.now, ended, 1);
         }

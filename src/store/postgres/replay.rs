@@ -18,8 +18,8 @@ use super::rows::{get, to_ms};
 use super::statement::{Order, Statement, Value, of_persons};
 use super::{Fault, PostgresStore, Time, awaiting, list, partitions, tally};
 use crate::queue::{
-    Class, MessageState, REVIVED, ReplayAsk, ReplayChunk, ReplayPosition, ReplayState, Replays,
-    Selection, Seq, Stage, Unavailable,
+    Class, DeliveryState, MessageState, REVIVED, ReplayAsk, ReplayChunk, ReplayPosition,
+    ReplayState, Replays, Selection, Seq, Stage, Unavailable,
 };
 use crate::segment::Digests;
 use crate::store::backlog::Size;
@@ -112,14 +112,14 @@ const NUMBER: &str = "
     INSERT INTO @replays (seq, number, first_seq, only_subscription)
     SELECT u.new, COALESCE(b.number, 0) + 1, COALESCE(b.first_seq, u.old), $3
     FROM unnest($1, $2) u (old, new) LEFT JOIN before b ON b.seq = u.old";
-/// $1 old seqs, $2 new seqs, $3 whether only what failed is superseded, $4 the only subscription, $5 those that alone are made
+/// $1 old seqs, $2 new seqs, $3 the only state that is superseded, or NULL, $4 the only subscription, $5 those that alone are made
 /// again, or NULL, $6 a note for the details of superseded deliveries. Returns their requests.
 const MOVE_DELIVERIES: &str = "
     WITH before AS (
         DELETE FROM @deliveries WHERE seq = ANY($1)
         RETURNING seq, replay, position, is_superseded, request_id, part_id, ended_at, state, subscription, action,
                   reason, detail, warnings, planned,
-                  NOT is_superseded AND (NOT $3 OR state = 'failed') AND ($4 IS NULL OR subscription = $4)
+                  NOT is_superseded AND ($3 IS NULL OR state = $3) AND ($4 IS NULL OR subscription = $4)
                   AND ($5 IS NULL OR subscription = ANY($5)) AS is_repeated)
     INSERT INTO @deliveries (seq, replay, position, is_superseded, request_id, part_id, ended_at, state, subscription,
                              action, reason, detail, warnings, planned)
@@ -169,7 +169,7 @@ impl Replays for PostgresStore {
         for due in due {
             let requeue = Requeue {
                 seqs: Array(vec![due.seq]),
-                failed_only: true,
+                only: Some(DeliveryState::Failed),
                 subscription: Some(&due.subscription),
                 again: None,
                 is_revival: true,
@@ -190,7 +190,7 @@ impl replay::Requeue for PostgresStore {
         let size = part.size();
         let requeue = Requeue {
             seqs: part.seqs.iter().map(|seq| seq.0).collect(),
-            failed_only: ask.selection.state == ReplayState::Failed,
+            only: ask.selection.state.only(),
             subscription: ask.selection.filter.subscription.as_deref(),
             again: part.again,
             is_revival: false,
@@ -281,7 +281,7 @@ async fn in_order(
         let text = match selection.state {
             ReplayState::Failed => FAILED,
             ReplayState::Unmatched => UNMATCHED,
-            ReplayState::Delivered | ReplayState::All => DONE,
+            ReplayState::Delivered | ReplayState::Shadowed | ReplayState::All => DONE,
         };
         (Cow::Borrowed(text), Vec::new())
     };
@@ -335,6 +335,7 @@ pub(super) fn selected(selection: &Selection, seqs: &[i64]) -> Statement {
         ReplayState::Failed => statement.is_in_state(MessageState::Failed),
         ReplayState::Unmatched => statement.is_in_state(MessageState::Unmatched),
         ReplayState::Delivered => statement.is_in_state(MessageState::Delivered),
+        ReplayState::Shadowed => statement.has_shadowed(),
         ReplayState::All => {}
     }
     if !selection.message_ids.is_empty() {
@@ -342,15 +343,15 @@ pub(super) fn selected(selection: &Selection, seqs: &[i64]) -> Statement {
         let ids = statement.add(Value::Texts(ids.collect()));
         statement.text += &format!(" AND m.message_id = ANY({ids})");
     }
-    list::meets_filter(&mut statement, &selection.filter, selection.state == ReplayState::Failed);
+    list::meets_filter(&mut statement, &selection.filter, selection.state.only());
     statement
 }
 
 /// Makes messages pending again. One that is no longer done, or lost its contents meanwhile, is left unchanged.
 struct Requeue<'a> {
     seqs: Array<i64>,
-    /// Whether deliveries that did not fail stand.
-    failed_only: bool,
+    /// The state of the deliveries that alone are made again; the others stand. `None`: all are.
+    only: Option<DeliveryState>,
     subscription: Option<&'a str>,
     /// The subscriptions that alone are made again.
     again: Option<Vec<String>>,
@@ -455,7 +456,8 @@ impl Requeue<'_> {
         }
         transaction.execute(NUMBER, params![*old, *new, self.subscription]).await?;
         let note = if self.is_revival { REVIVED } else { "" };
-        let params = params![*old, *new, self.failed_only, self.subscription, self.again, note];
+        let only = self.only.map(DeliveryState::as_str);
+        let params = params![*old, *new, only, self.subscription, self.again, note];
         let moved = transaction.query(MOVE_DELIVERIES, params).await?;
         let mut requests = Array(Vec::new());
         for row in &moved {

@@ -171,7 +171,7 @@ CREATE TABLE @deliveries (
     request_id    bigint,
     part_id       bigint,                         -- its part of a merged request
     ended_at      bigint,
-    state         text NOT NULL,                  -- pending, delivered, failed
+    state         text NOT NULL,                  -- pending, delivered, shadowed, failed
     subscription  text NOT NULL,
     action        text NOT NULL,
     reason        text,
@@ -199,7 +199,7 @@ CREATE TABLE @requests (
     first_attempt_at bigint,
     next_attempt_at  bigint,
     expires_at       bigint,
-    state            text NOT NULL,               -- pending, delivered, failed, part, taken_apart
+    state            text NOT NULL,               -- pending, delivered, shadowed, failed, part, taken_apart
     destination      text NOT NULL,
     path             text NOT NULL,
     idempotency_key  text,

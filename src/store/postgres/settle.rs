@@ -68,7 +68,8 @@ const OF_MESSAGES: &str =
 const STATES: &str = "
     SELECT seq, COALESCE(bool_or(state = 'pending'), false),
            COALESCE(bool_or(state = 'failed' AND NOT is_superseded), false),
-           COALESCE(bool_or(state = 'delivered' AND action = $2), false)
+           COALESCE(bool_or(state = 'delivered' AND action = $2), false),
+           COALESCE(bool_or(state = 'shadowed' AND NOT is_superseded), false)
     FROM @deliveries WHERE seq = ANY($1) GROUP BY seq";
 /// $1 seq, $2 the ids of its pending requests.
 const RESCHEDULE: &str = "
@@ -211,7 +212,9 @@ impl Settle {
                 let failed = Consequence::Failed(failure.clone());
                 self.end_event(transaction, request, failed, effects).await?;
             }
-            Consequence::Delivered => self.end(transaction, request, None, effects).await?,
+            Consequence::Delivered | Consequence::Shadowed => {
+                self.end(transaction, request, None, effects).await?;
+            }
             Consequence::Failed(failure) => {
                 self.end(transaction, request, Some(failure), effects).await?;
             }
@@ -267,6 +270,7 @@ impl Settle {
     fn state(&self) -> &'static str {
         match self.settlement.consequence {
             Consequence::Delivered => DeliveryState::Delivered.as_str(),
+            Consequence::Shadowed => DeliveryState::Shadowed.as_str(),
             Consequence::Failed(_) => DeliveryState::Failed.as_str(),
             Consequence::TakenApart | Consequence::EventDelivered | Consequence::EventFailed(_) => {
                 "taken_apart"
@@ -299,9 +303,10 @@ impl Settle {
             transaction.execute(FORGET_PARTS, params![id, *seqs]).await?;
             transaction.execute(DELETE_PARTS, params![*parts]).await?;
         }
-        let stage = match failure {
-            Some(_) => Stage::DeliveryFailed,
-            None => Stage::DeliveryDelivered,
+        let stage = match (failure, &self.settlement.consequence) {
+            (Some(_), _) => Stage::DeliveryFailed,
+            (None, Consequence::Shadowed) => Stage::DeliveryShadowed,
+            (None, _) => Stage::DeliveryDelivered,
         };
         let mut of_request: Vec<(i64, &str)> = Vec::new();
         for row in &ended {
@@ -339,8 +344,8 @@ impl Settle {
         let mut outcomes = Outcomes::default();
         for row in transaction.query(STATES, params![*seqs, action]).await? {
             let seq: i64 = get(&row, 0)?;
-            let (is_waiting, is_failed, is_deletion): (bool, bool, bool) =
-                (get(&row, 1)?, get(&row, 2)?, get(&row, 3)?);
+            let (is_waiting, is_failed, is_deletion, is_shadowed): (bool, bool, bool, bool) =
+                (get(&row, 1)?, get(&row, 2)?, get(&row, 3)?, get(&row, 4)?);
             if is_deletion {
                 deleting.0.push(seq);
             }
@@ -353,7 +358,7 @@ impl Settle {
                 deleted.0.push(seq);
             }
             outcomes.add(Seq(seq), to_ms(now), is_failed, None);
-            let stage = if is_failed { Stage::Failed } else { Stage::Delivered };
+            let stage = Stage::of_end(is_failed, is_shadowed);
             let source = sources.get(&seq).ok_or(GONE)?;
             effects.tallies.add(now, Counted::new(stage, &self.lease.destination, source), 1);
         }

@@ -6,7 +6,7 @@
 use tokio_postgres::types::Type;
 
 use super::params::{Param, text};
-use crate::queue::{FailureReason, MessageState};
+use crate::queue::{DeliveryState, FailureReason, MessageState};
 use crate::segment::PersonDigest;
 
 /// A text and its parameters.
@@ -47,8 +47,11 @@ impl Value {
 }
 
 /// Messages of which a delivery that counts exists.
-const DELIVERED_OR_FAILED: &str =
+const TAKEN: &str =
     "(SELECT d.seq FROM @deliveries d WHERE d.seq = ANY($1) AND NOT d.is_superseded)";
+/// Messages of which a delivery that counts was shadowed.
+const SHADOWED: &str = "(SELECT d.seq FROM @deliveries d
+    WHERE d.seq = ANY($1) AND NOT d.is_superseded AND d.state = 'shadowed')";
 
 impl Statement {
     /// A text whose `$1` is this list of sequence numbers.
@@ -104,28 +107,42 @@ impl Statement {
             }
             MessageState::Failed => of_outcome(" AND o.is_failed"),
             MessageState::Delivered => {
-                of_outcome(" AND NOT o.is_failed") + " AND m.seq IN " + DELIVERED_OR_FAILED
+                of_outcome(" AND NOT o.is_failed")
+                    + " AND m.seq IN "
+                    + TAKEN
+                    + " AND m.seq NOT IN "
+                    + SHADOWED
+            }
+            MessageState::Shadowed => {
+                of_outcome(" AND NOT o.is_failed") + " AND m.seq IN " + SHADOWED
             }
             MessageState::Unmatched => {
-                of_outcome(" AND NOT o.is_failed") + " AND m.seq NOT IN " + DELIVERED_OR_FAILED
+                of_outcome(" AND NOT o.is_failed") + " AND m.seq NOT IN " + TAKEN
             }
         };
     }
 
+    /// Adds that a delivery of the message `m` that counts was shadowed, whatever became of the others.
+    pub(super) fn has_shadowed(&mut self) {
+        self.text += " AND m.seq IN ";
+        self.text += SHADOWED;
+    }
+
     /// Adds that the message `m` has a delivery that counts, under this subscription, which failed for this reason,
-    /// or failed at all; if nothing is asked of it: nothing.
+    /// or is in this state; if neither a subscription nor a reason is asked for: nothing.
     pub(super) fn has_delivery(
         &mut self,
         subscription: Option<&str>,
         reason: Option<FailureReason>,
-        is_failed: bool,
+        state: Option<DeliveryState>,
     ) {
         if subscription.is_none() && reason.is_none() {
             return;
         }
         self.text += " AND m.seq IN (SELECT d.seq FROM @deliveries d WHERE d.seq = ANY($1) AND NOT d.is_superseded";
-        if is_failed || reason.is_some() {
-            self.text += " AND d.state = 'failed'";
+        let state = reason.map_or(state, |_| Some(DeliveryState::Failed));
+        if let Some(state) = state {
+            self.text += &format!(" AND d.state = '{}'", state.as_str());
         }
         self.compare("d.reason =", reason.map(|reason| Value::text(reason.as_str())));
         self.compare("d.subscription =", subscription.map(Value::text));

@@ -28,12 +28,12 @@ use super::{
     replicas,
 };
 use crate::queue::{
-    AcceptError, Accepted, AuditEntry, BrokenMessage, CheckIn, Class, Contact, Contents, Depth,
-    EventName, FailureGroups, Filter, FreeSpace, Frozen, Head, Housekeeping, Inbox, Job, LaneAsk,
-    LanePart, Lease, LeaseHolder, LeaseRequest, Log, MessageRecord, NewMerge, NewMessage, OptOut,
-    Page, PendingAsk, ReplayAsk, ReplayChunk, ReplayState, Replays, Replicas, RequestContents,
-    RequestId, Seq, Settled, Settlement, Store, StoredCatalogue, Tally, TallyStep, Unavailable,
-    Work, WorkError,
+    AcceptError, Accepted, AuditEntry, BrokenMessage, CheckIn, Class, Contact, Contents,
+    DeliveryState, Depth, EventName, FailureGroups, Filter, FreeSpace, Frozen, Head, Housekeeping,
+    Inbox, Job, LaneAsk, LanePart, Lease, LeaseHolder, LeaseRequest, Log, MessageRecord, NewMerge,
+    NewMessage, OptOut, Page, PendingAsk, ReplayAsk, ReplayChunk, Replays, Replicas,
+    RequestContents, RequestId, Seq, Settled, Settlement, Store, StoredCatalogue, Tally, TallyStep,
+    Unavailable, Work, WorkError,
 };
 use crate::segment::{Digests, MessageHash, PersonDigest};
 use crate::store::backlog::Size;
@@ -328,7 +328,7 @@ impl Replays for SqliteStore {
         for due in due.await? {
             let requeue = replay::Requeue {
                 seqs: vec![due.seq],
-                failed_only: true,
+                only: Some(DeliveryState::Failed),
                 subscription: Some(due.subscription),
                 again: None,
                 is_revival: true,
@@ -348,7 +348,7 @@ impl Requeue for SqliteStore {
         let size = part.size();
         let requeue = replay::Requeue {
             seqs: part.seqs,
-            failed_only: ask.selection.state == ReplayState::Failed,
+            only: ask.selection.state.only(),
             subscription: ask.selection.filter.subscription.clone(),
             again: part.again.map(|names| serde_json::Value::from(names).to_string()),
             is_revival: false,

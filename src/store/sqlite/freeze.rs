@@ -50,7 +50,9 @@ pub(super) const PLANNED: &str = "
             SELECT 1 FROM deliveries d
             WHERE d.seq = messages.seq AND d.state = 'failed' AND d.is_superseded = 0)
     WHERE seq = ?1 AND state = 0 AND is_planned = 0
-    RETURNING source, is_failed";
+    RETURNING source, is_failed, ?4 = 1 AND EXISTS (
+        SELECT 1 FROM deliveries d
+        WHERE d.seq = messages.seq AND d.state = 'shadowed' AND d.is_superseded = 0)";
 
 pub(super) struct Freeze {
     pub(super) lease: Lease,
@@ -102,7 +104,7 @@ impl Step for Freeze {
         let mut requests = Vec::new();
         if let Some((seq, plan)) = self.merge.plans.first() {
             requests = frozen(transaction, *seq)?;
-            if let Some(next) = requests.first() {
+            if let Some(next) = requests.first().filter(|_| !self.merge.is_shadow) {
                 let mut begin = transaction.prepare_cached(BEGIN)?;
                 begin.execute(params![next.id.0, to_ms(plan.now)])?;
             }
@@ -167,10 +169,10 @@ impl Freeze {
                     is_done,
                     is_done.then_some(now),
                 ],
-                |row| Ok((row.get(0)?, row.get(1)?)),
+                |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)),
             )
             .optional()?;
-        let (source, is_failed): (String, bool) = planned.ok_or(GONE)?;
+        let (source, is_failed, is_shadowed): (String, bool, bool) = planned.ok_or(GONE)?;
         if index == 0 {
             tallies.add_economy(&self.merge, &self.lease.destination, &source);
         }
@@ -184,8 +186,7 @@ impl Freeze {
                     let reason = unmatched.reason.as_str().to_owned();
                     Counted { reason, ..counted(Stage::Unmatched) }
                 }
-                None if is_failed => counted(Stage::Failed),
-                None => counted(Stage::Delivered),
+                None => counted(Stage::of_end(is_failed, is_shadowed)),
             };
             tallies.add(plan.now, ended, 1);
         }

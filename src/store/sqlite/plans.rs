@@ -169,7 +169,11 @@ fn statements() -> &'static [(&'static str, &'static str, &'static [&'static str
             BEGIN => ["requests (rowid=?)"],
             INSERT_DELIVERY => ["replays (rowid=?)"],
             STANDS => ["deliveries_seq (seq=?)"],
-            PLANNED => ["deliveries_failed (seq=?)", "messages (rowid=?)"],
+            PLANNED => [
+                "deliveries_failed (seq=?)",
+                "deliveries_seq (seq=?)",
+                "messages (rowid=?)",
+            ],
         }
         settle {
             REQUEST_STATE => ["requests (rowid=?)"],

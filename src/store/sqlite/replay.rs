@@ -14,7 +14,8 @@ use super::purge::{DELETE_MESSAGE, DELETE_REPLAY};
 use super::recent::sorted_through;
 use super::rows::to_ms;
 use crate::queue::{
-    Class, REVIVED, ReplayAsk, ReplayPosition, ReplayState, Selection, Seq, Stage, event_name,
+    Class, DeliveryState, REVIVED, ReplayAsk, ReplayPosition, ReplayState, Selection, Seq, Stage,
+    event_name,
 };
 use crate::segment::{Digests, MessageHash};
 use crate::store::replay::{Found, Selected};
@@ -67,7 +68,11 @@ const BRANCHES: [(&str, &str); 2] = [
 const IS_UNMATCHED: &str = " AND m.is_failed = 0 AND NOT EXISTS (
     SELECT 1 FROM deliveries d WHERE d.seq = m.seq AND d.is_superseded = 0)";
 const IS_DELIVERED: &str = " AND m.is_failed = 0 AND EXISTS (
-    SELECT 1 FROM deliveries d WHERE d.seq = m.seq AND d.is_superseded = 0)";
+    SELECT 1 FROM deliveries d WHERE d.seq = m.seq AND d.is_superseded = 0) AND NOT EXISTS (
+    SELECT 1 FROM deliveries d WHERE d.seq = m.seq AND d.is_superseded = 0 AND d.state = 'shadowed')";
+/// Of which a delivery was shadowed, whatever became of the others.
+const HAS_SHADOWED: &str = " AND EXISTS (
+    SELECT 1 FROM deliveries d WHERE d.seq = m.seq AND d.is_superseded = 0 AND d.state = 'shadowed')";
 
 /// ?1 old seq, ?2 new seq, ?3 class. The message once more at the end of the order, pending.
 pub(super) const INSERT: &str = concat!(
@@ -86,11 +91,11 @@ pub(super) const NUMBER: &str = "
     INSERT INTO replays (seq, number, first_seq, only_subscription) VALUES (?2,
         COALESCE((SELECT number FROM replays WHERE seq = ?1), 0) + 1,
         COALESCE((SELECT first_seq FROM replays WHERE seq = ?1), ?1), ?3)";
-/// ?1 seq, ?2 whether only what failed, ?3 the only subscription, ?4 list of those that alone are made again, or NULL, ?5 a note
+/// ?1 seq, ?2 the only state, or NULL, ?3 the only subscription, ?4 list of those that alone are made again, or NULL, ?5 a note
 /// for the details.
 pub(super) const SUPERSEDE: &str = "
     UPDATE deliveries SET is_superseded = 1, detail = detail || ?5
-    WHERE seq = ?1 AND is_superseded = 0 AND (?2 = 0 OR state = 'failed')
+    WHERE seq = ?1 AND is_superseded = 0 AND (?2 IS NULL OR state = ?2)
       AND (?3 IS NULL OR subscription = ?3)
       AND (?4 IS NULL OR subscription IN (SELECT value FROM json_each(?4)))";
 /// ?1 old seq, ?2 new seq.
@@ -207,6 +212,7 @@ pub(super) fn statement(
             ReplayState::Failed => " AND +m.is_failed = 1",
             ReplayState::Unmatched => IS_UNMATCHED,
             ReplayState::Delivered => IS_DELIVERED,
+            ReplayState::Shadowed => HAS_SHADOWED,
             ReplayState::All => "",
         };
         text += &conditions;
@@ -273,8 +279,8 @@ fn conditions(
     if filter.reason.is_some() || filter.subscription.is_some() {
         text +=
             " AND EXISTS (SELECT 1 FROM deliveries d WHERE d.seq = m.seq AND d.is_superseded = 0";
-        if selection.state == ReplayState::Failed {
-            text += " AND d.state = 'failed'";
+        if let Some(only) = selection.state.only() {
+            text += &format!(" AND d.state = '{}'", only.as_str());
         }
         if let Some(reason) = filter.reason {
             text += &format!(" AND d.reason = {}", parameters.add(reason.as_str().to_owned()));
@@ -291,8 +297,8 @@ fn conditions(
 /// meanwhile, is left unchanged.
 pub(super) struct Requeue {
     pub(super) seqs: Vec<Seq>,
-    /// Whether deliveries that did not fail stand.
-    pub(super) failed_only: bool,
+    /// The state of the deliveries that alone are made again; the others stand. `None`: all are.
+    pub(super) only: Option<DeliveryState>,
     pub(super) subscription: Option<String>,
     /// The subscriptions that alone are made again, as JSON.
     pub(super) again: Option<String>,
@@ -343,7 +349,8 @@ impl Requeue {
         execute(MOVE_PAYLOAD, params![old, new])?;
         execute(NUMBER, params![old, new, self.subscription])?;
         let note = if self.is_revival { REVIVED } else { "" };
-        let of = params![old, self.failed_only, self.subscription, self.again, note];
+        let only = self.only.map(DeliveryState::as_str);
+        let of = params![old, only, self.subscription, self.again, note];
         execute(SUPERSEDE, of)?;
         execute(MOVE_DELIVERIES, params![old, new])?;
         execute(awaiting::MOVE, params![old, new])?;

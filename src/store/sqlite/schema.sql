@@ -117,7 +117,7 @@ CREATE TABLE tallies (
 -- `taken_apart` and they become pending.
 CREATE TABLE requests (
     id               INTEGER PRIMARY KEY AUTOINCREMENT,
-    state            TEXT NOT NULL,               -- pending, delivered, failed, part, taken_apart
+    state            TEXT NOT NULL,               -- pending, delivered, shadowed, failed, part, taken_apart
     destination      TEXT NOT NULL,
     attempts         INTEGER NOT NULL DEFAULT 0,
     is_merged        INTEGER NOT NULL DEFAULT 0,
@@ -142,7 +142,7 @@ CREATE TABLE deliveries (
     is_superseded INTEGER NOT NULL DEFAULT 0,     -- a later replay made it anew: it no longer counts
     request_id    INTEGER REFERENCES requests (id),
     part_id       INTEGER,                        -- its part of a merged request
-    state         TEXT NOT NULL,                  -- pending, delivered, failed
+    state         TEXT NOT NULL,                  -- pending, delivered, shadowed, failed
     ended_at      INTEGER,
     subscription  TEXT NOT NULL,
     action        TEXT NOT NULL,

@@ -70,7 +70,9 @@ pub(super) const SETTLE_MESSAGES: &str = "
     WHERE seq IN (SELECT seq FROM deliveries WHERE request_id = ?1) AND state = 0 AND is_planned = 1
       AND NOT EXISTS (
         SELECT 1 FROM deliveries d WHERE d.seq = messages.seq AND d.state = 'pending')
-    RETURNING source, is_failed";
+    RETURNING source, is_failed, EXISTS (
+        SELECT 1 FROM deliveries d
+        WHERE d.seq = messages.seq AND d.state = 'shadowed' AND d.is_superseded = 0)";
 /// ?1 request id, ?2 the deleting action. The deletions of this request, which was delivered.
 pub(super) const SETTLE_DELETIONS: &str = "
     INSERT INTO deletions (seq, lane, destination, accepted)
@@ -179,7 +181,9 @@ impl Settle {
             Consequence::EventFailed(failure) => {
                 self.end_event(transaction, Consequence::Failed(failure.clone()), tallies)?;
             }
-            Consequence::Delivered => self.end(transaction, None, tallies)?,
+            Consequence::Delivered | Consequence::Shadowed => {
+                self.end(transaction, None, tallies)?;
+            }
             Consequence::Failed(failure) => self.end(transaction, Some(failure), tallies)?,
         }
         Ok(settled)
@@ -226,6 +230,7 @@ impl Settle {
     fn state(&self) -> &'static str {
         match self.settlement.consequence {
             Consequence::Delivered => DeliveryState::Delivered.as_str(),
+            Consequence::Shadowed => DeliveryState::Shadowed.as_str(),
             Consequence::Failed(_) => DeliveryState::Failed.as_str(),
             Consequence::TakenApart | Consequence::EventDelivered | Consequence::EventFailed(_) => {
                 "taken_apart"
@@ -265,9 +270,10 @@ impl Settle {
         let Settlement { request, now, .. } = &self.settlement;
         let reason = failure.map(|failure| failure.reason.as_str());
         let detail = failure.map(|failure| failure.detail.as_str());
-        let stage = match failure {
-            Some(_) => Stage::DeliveryFailed,
-            None => Stage::DeliveryDelivered,
+        let stage = match (failure, &self.settlement.consequence) {
+            (Some(_), _) => Stage::DeliveryFailed,
+            (None, Consequence::Shadowed) => Stage::DeliveryShadowed,
+            (None, _) => Stage::DeliveryDelivered,
         };
         let mut statement = transaction.prepare_cached(SETTLE_DELIVERIES)?;
         let parameters = params![request.0, self.state(), to_ms(*now), reason, detail];
@@ -292,8 +298,8 @@ impl Settle {
         let mut statement = transaction.prepare_cached(SETTLE_MESSAGES)?;
         let mut done = statement.query(params![request.0, to_ms(*now)])?;
         while let Some(row) = done.next()? {
-            let (source, is_failed): (String, bool) = (row.get(0)?, row.get(1)?);
-            let stage = if is_failed { Stage::Failed } else { Stage::Delivered };
+            let source: String = row.get(0)?;
+            let stage = Stage::of_end(row.get(1)?, row.get(2)?);
             tallies.add(*now, Counted::new(stage, &self.lease.destination, &source), 1);
         }
         Ok(())

@@ -18,8 +18,8 @@ use super::records;
 use super::rows::{from_ms, get, to_ms};
 use super::statement::{Statement, Value};
 use crate::queue::{
-    EventName, FailureGroup, FailureGroups, FailureReason, Filter, MessageRecord, Page, Seq, Stage,
-    Tally, TallyStep, cause, event_name,
+    DeliveryState, EventName, FailureGroup, FailureGroups, FailureReason, Filter, MessageRecord,
+    Page, Seq, Stage, Tally, TallyStep, cause, event_name,
 };
 use crate::store::groups::Groups;
 
@@ -132,15 +132,19 @@ async fn check(connection: &Connection, filter: &Filter, batch: &[i64]) -> Resul
 
 pub(super) fn checked(filter: &Filter, seqs: &[i64]) -> Statement {
     let mut statement = Statement::of(CHECKED, seqs);
-    meets_filter(&mut statement, filter, false);
+    meets_filter(&mut statement, filter, None);
     statement.text += " ORDER BY m.seq DESC";
     statement
 }
 
-/// Adds that the message `m` meets a filter; with `is_failed`, the delivery that it asks for failed.
-pub(super) fn meets_filter(statement: &mut Statement, filter: &Filter, is_failed: bool) {
+/// Adds that the message `m` meets a filter; with `state`, the delivery that it asks for is in that state.
+pub(super) fn meets_filter(
+    statement: &mut Statement,
+    filter: &Filter,
+    state: Option<DeliveryState>,
+) {
     message_meets_filter(statement, filter);
-    statement.has_delivery(filter.subscription.as_deref(), filter.reason, is_failed);
+    statement.has_delivery(filter.subscription.as_deref(), filter.reason, state);
 }
 
 /// Adds that the message `m` itself meets a filter, whatever its deliveries are.

@@ -50,6 +50,10 @@ macro_rules! message_meets_filter {
         AND (?9 IS NULL OR ?9 = CASE
             WHEN m.state = 0 THEN 'pending'
             WHEN m.is_failed = 1 THEN 'failed'
+            WHEN EXISTS (
+                SELECT 1 FROM deliveries d
+                WHERE d.seq = m.seq AND d.is_superseded = 0 AND d.state = 'shadowed')
+                THEN 'shadowed'
             WHEN EXISTS (SELECT 1 FROM deliveries d WHERE d.seq = m.seq AND d.is_superseded = 0)
                 THEN 'delivered'
             ELSE 'unmatched' END)"

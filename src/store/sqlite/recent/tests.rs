@@ -327,7 +327,13 @@ async fn erase(store: &SqliteStore, folder: &TempDir, messages: usize, is_sorted
     batch.insert(messages / 2, NewMessage { lane: lane("another"), ..own("another") });
     store.accept(batch).await.unwrap();
     let plans: Vec<_> = heads(store).await.iter().map(|head| (head.seq, plan(vec![]))).collect();
-    store.freeze(&lease, NewMerge { plans, merged: Vec::new(), claims: Vec::new() }).await.unwrap();
+    store
+        .freeze(
+            &lease,
+            NewMerge { plans, merged: Vec::new(), claims: Vec::new(), is_shadow: false },
+        )
+        .await
+        .unwrap();
     let deletion = put(store, NewMessage { kind: MessageType::Delete, ..own("deletion") }).await;
     if is_sorted {
         until_sorted(folder).await;

@@ -6,6 +6,7 @@ mod cases;
 mod check;
 mod compare;
 mod dev;
+mod drift;
 mod erase;
 mod eval;
 mod healthcheck;
@@ -59,6 +60,8 @@ enum Command {
     Import(import::ImportArgs),
     /// Requeue failed (or other finished) messages, with the current subscriptions.
     Replay(replay::ReplayArgs),
+    /// Compare contacts at Loops with what was sent, or would have been in shadow mode.
+    Drift(drift::DriftArgs),
     /// Erase a person at Loops and here, and show or check the receipt.
     Erase(erase::EraseArgs),
     /// Copy the database, beside a running service.
@@ -117,8 +120,8 @@ pub enum CliError {
         /// The free space, with its unit.
         free: String,
     },
-    /// The comparison found a change.
-    #[error("something changes")]
+    /// The comparison found a difference.
+    #[error("something differs")]
     Differs,
     /// Something was left undone, as the text says.
     #[error("{0}")]
@@ -134,7 +137,7 @@ pub enum CliError {
     },
 }
 
-/// The exit code of `compare` if something changes.
+/// The exit code of `compare` if something changes, and of `drift` if something differs.
 const DIFFERS: u8 = 4;
 
 /// The exit code of a command that does not fit the configuration. As of arguments that cannot be parsed.
@@ -156,6 +159,7 @@ pub fn run() -> ExitCode {
         Command::Eval(args) => eval::run(args),
         Command::Import(args) => import::run(args),
         Command::Replay(args) => replay::run(args),
+        Command::Drift(args) => drift::run(args),
         Command::Erase(args) => erase::run(args),
         Command::Backup(args) => backup::run(args),
         Command::Restore(args) => restore::run(args),

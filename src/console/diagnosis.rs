@@ -143,7 +143,7 @@ impl DiagnosisCode {
             DiagnosisCode::NothingYet => "Send a first message.",
             DiagnosisCode::Quiet => "Check the senders, if there should be messages.",
             DiagnosisCode::Shadow => {
-                "Look at what would have been sent. To send, set mode = \"live\" and reload."
+                "Compare it with what Loops holds: `segment-loops drift`. To send, set mode = \"live\" and reload."
             }
             DiagnosisCode::AllWell => "",
         }

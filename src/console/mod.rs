@@ -39,6 +39,7 @@ pub use asker::{AskError, Asker, ContactKey, Events, Held};
 pub use auth::Tokens;
 pub use changed::Changed;
 pub use pages::Tails;
+pub(crate) use query::time_or_ago;
 pub use state::{AdminState, Planners, Reload, Setting};
 pub use status::Depths;
 

@@ -100,13 +100,18 @@ impl Parameters {
     /// The value of a parameter that is a time: RFC 3339, a day, or how long ago.
     pub(super) fn time(&self, name: &str, now: Timestamp) -> Result<Option<Timestamp>, ApiError> {
         let Some(text) = self.get(name) else { return Ok(None) };
-        match parse_time(text).or_else(|| long_ago(text, now)) {
+        match time_or_ago(text, now) {
             Some(time) => Ok(Some(time)),
             None => Err(bad_query(format!(
                 "`{name}` must be a time such as 2026-11-01T12:00:00Z, a day such as 2026-11-01 (UTC), or how long ago, such as 90m, 12h or 7d"
             ))),
         }
     }
+}
+
+/// Reads a time, a day, or how long ago something was.
+pub(crate) fn time_or_ago(text: &str, now: Timestamp) -> Option<Timestamp> {
+    parse_time(text).or_else(|| long_ago(text, now))
 }
 
 /// Reads how long ago something was: a whole number of seconds, minutes, hours, days or weeks.

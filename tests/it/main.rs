@@ -37,6 +37,7 @@ mod delivery_order;
 mod described;
 mod disk;
 mod documents;
+mod drift;
 mod durability;
 mod erasure;
 mod feedback;

@@ -18,6 +18,8 @@ use super::PATIENCE;
 pub struct Seen {
     pub method: String,
     pub path: String,
+    /// Without the question mark.
+    pub query: String,
     pub body: serde_json::Value,
     pub raw_body: Bytes,
     pub headers: HeaderMap,
@@ -163,6 +165,7 @@ async fn answer(
     let seen = Seen {
         method: method.to_string(),
         path: uri.path().trim_start_matches("/api/v1").to_owned(),
+        query: uri.query().unwrap_or_default().to_owned(),
         body: serde_json::from_slice(&raw_body).unwrap_or_default(),
         raw_body,
         headers,

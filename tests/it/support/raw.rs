@@ -125,7 +125,7 @@ async fn read(stream: &mut TcpStream) -> Option<Seen> {
     }
     let raw_body = axum::body::Bytes::copy_from_slice(&bytes[body_start..]);
     let body = serde_json::from_slice(&raw_body).unwrap_or_default();
-    Some(Seen { method, path, body, raw_body, headers })
+    Some(Seen { method, path, query: String::new(), body, raw_body, headers })
 }
 
 async fn write(mut stream: TcpStream, RawReply(bytes, end): RawReply, counted: &Mutex<usize>) {

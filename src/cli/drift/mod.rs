@@ -1,0 +1,405 @@
+//! `drift`: compares what Loops holds of a sample of contacts with what the messages of the last days should have left
+//! there. Changes nothing, and works beside a running service, also one in shadow mode.
+
+mod expected;
+mod report;
+
+use std::collections::{HashMap, HashSet};
+use std::io::{self, IsTerminal as _};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use clap::Args;
+use indicatif::{ProgressBar, ProgressDrawTarget};
+use jiff::Timestamp;
+use serde_json::{Map, Value};
+
+use super::{CliError, open_store, runtime, say, start_telemetry, stop_signal};
+use crate::action::ActionKind;
+use crate::clock::{Clock as _, SystemClock};
+use crate::config::{self, Config, DestinationConfig, Flags};
+use crate::console::time_or_ago;
+use crate::destination::{Catalogue, Destination, IdentityGuard};
+use crate::loops::{Client, ClientOptions, FindBy, ReadError};
+use crate::queue::{
+    DeliveryRecord, DeliveryState, Filter, MessageRecord, NotNeededReason, Seq, Store, Unavailable,
+};
+use crate::segment::PersonIdKind;
+use crate::store;
+use expected::{Expected, Key, Made, compare};
+use report::Report;
+
+const SAMPLE_DEFAULT: usize = 200;
+const SAMPLE_MAX: usize = 10_000;
+const SINCE_DEFAULT: &str = "7d";
+
+/// Contacts that are read in a second: the service, and hosted Segment, need the rate of the same team.
+const READS_PER_SECOND: u32 = 1;
+
+/// Messages of a page, and those whose contents are in memory at once.
+const PAGE: u32 = 200;
+const CONTENTS_AT_ONCE: usize = 10;
+
+/// The most messages of one person that are looked at, the latest.
+const OF_PERSON_MAX: usize = 1_000;
+
+/// How often Loops is asked for a contact while it answers that there are too many requests.
+const LIMITED_MAX: u32 = 20;
+
+/// How many contacts in a row may remain unread before the command gives up.
+const UNREAD_MAX: usize = 5;
+
+/// Options of `drift`.
+#[derive(Debug, Args)]
+#[command(after_long_help = "\
+Takes the people with the latest updates of contacts that were delivered, or shadowed, works out from
+all their messages that are kept what the subscriptions in force leave at Loops, reads each contact back
+(one a second) and counts, for each property and each subscription, what is the same, differs, is
+missing, or is only there. What is only there is no difference: others may write to the contact, too.
+Nothing is changed. Without --show, neither addresses nor values are printed.
+
+Exit codes: 0 if all is the same, 4 if something differs or a contact is not found, 1 for errors, 2 for
+wrong arguments.")]
+pub struct DriftArgs {
+    /// How many people, at most 10000 [default: 200].
+    #[arg(long, value_name = "NUMBER")]
+    sample: Option<usize>,
+    /// Only people with a message since this time: a time, a day (UTC), or how long ago (90m, 12h, 7d)
+    /// [default: 7d].
+    #[arg(long, value_name = "TIME")]
+    since: Option<String>,
+    /// Name of the destination; optional if there is only one.
+    #[arg(long, value_name = "NAME")]
+    destination: Option<String>,
+    /// Print the ids and values of what differs: personal data.
+    #[arg(long)]
+    show: bool,
+    /// Print JSON, for programs.
+    #[arg(long)]
+    json: bool,
+    /// Configuration file (TOML) [default: environment variables only].
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// Folder of the database.
+    #[arg(long, value_name = "DIR")]
+    data: Option<PathBuf>,
+}
+
+/// Whether something differs is the exit code.
+pub(super) fn run(args: DriftArgs) -> Result<(), CliError> {
+    let sample = args.sample.unwrap_or(SAMPLE_DEFAULT);
+    if !(1..=SAMPLE_MAX).contains(&sample) {
+        return Err(CliError::Usage(format!("--sample must be from 1 to {SAMPLE_MAX}")));
+    }
+    let since = args.since.as_deref().unwrap_or(SINCE_DEFAULT);
+    let since = time_or_ago(since, SystemClock.now()).ok_or_else(|| {
+        CliError::Usage(
+            "--since must be a time such as 2026-11-01T12:00:00Z, a day such as 2026-11-01 (UTC), or how long ago, such as 90m, 12h or 7d"
+                .to_owned(),
+        )
+    })?;
+    let flags = Flags { file: args.config.clone(), data: args.data.clone(), ..Flags::default() };
+    let config = config::load(&flags, config::environment())?;
+    let (name, destination) = chosen(&config, args.destination.as_deref())?;
+    let _telemetry = start_telemetry("warn", config.log.format);
+    runtime()?.block_on(async {
+        if !store::exists(&config.store) {
+            return Err(CliError::Usage(format!(
+                "there is no database in {}: give the folder of the service with --data",
+                config.store.data.display()
+            )));
+        }
+        let store = open_store(&config.store).await?;
+        let report = Report::new(name.to_owned(), since, args.show);
+        let found = drift(&*store, &config, (name, destination), (sample, since), report).await;
+        store.close().await;
+        let (report, stopped) = found?;
+        match args.json {
+            true => say(&report.to_json()),
+            false => say(&report.to_string()),
+        }
+        end(&report, stopped)
+    })
+}
+
+fn chosen<'c>(
+    config: &'c Config,
+    name: Option<&str>,
+) -> Result<(&'c str, &'c DestinationConfig), CliError> {
+    let found = match name {
+        Some(name) => config.destinations.get_key_value(name),
+        None if config.destinations.len() == 1 => config.destinations.iter().next(),
+        None => None,
+    };
+    found.map(|(name, destination)| (name.as_str(), destination)).ok_or_else(|| {
+        let names: Vec<&str> = config.destinations.keys().map(String::as_str).collect();
+        CliError::Usage(format!("give --destination, which is one of {}", names.join(", ")))
+    })
+}
+
+fn end(report: &Report, stopped: Option<String>) -> Result<(), CliError> {
+    if let Some(why) = stopped {
+        return Err(CliError::Incomplete(format!("not all contacts were compared: {why}")));
+    }
+    if report.people == 0 {
+        return Err(CliError::Incomplete(
+            "nothing was compared: since --since, no update of a contact was delivered or shadowed whose message is still kept"
+                .to_owned(),
+        ));
+    }
+    if report.differs() {
+        return Err(CliError::Differs);
+    }
+    match report.unread {
+        0 => Ok(()),
+        unread => Err(CliError::Incomplete(format!(
+            "{unread} contacts could not be read: run the same command again"
+        ))),
+    }
+}
+
+/// Compares a sample; returns what was found, and why it ended early if it did.
+async fn drift(
+    store: &dyn Store,
+    config: &Config,
+    (name, destination): (&str, &DestinationConfig),
+    (sample, since): (usize, Timestamp),
+    mut report: Report,
+) -> Result<(Report, Option<String>), CliError> {
+    let planner = planner(store, name, destination).await?;
+    let options = ClientOptions {
+        base_url: destination.base_url.clone(),
+        api_key: destination.api_key.clone(),
+        rate: Some(READS_PER_SECOND),
+        connect_timeout: Duration::from_millis(config.delivery.connect_timeout_ms),
+        timeout: Duration::from_millis(config.delivery.timeout_ms),
+    };
+    let client = Client::new(&options, Arc::new(SystemClock))
+        .map_err(|error| CliError::Usage(error.to_string()))?;
+    let people = people(store, &planner, name, sample, since).await?;
+    report.people = people.len();
+    let (stop, bar) = (stop_signal(), bar(people.len()));
+    let mut unread_in_a_row = 0;
+    let mut stopped = None;
+    for key in &people {
+        bar.inc(1);
+        let expected = expectation(store, &planner, name, key).await?;
+        if expected.is_deleted {
+            report.deleted += 1;
+            continue;
+        }
+        let found = tokio::select! {
+            biased;
+            () = stop.cancelled() => {
+                stopped = Some("interrupted".to_owned());
+                break;
+            }
+            found = find(&client, key) => found,
+        };
+        match found {
+            Ok(Some(contact)) => report.add(key, &compare(&expected, &contact)),
+            Ok(None) => report.not_found += 1,
+            Err(ReadError::Status(status @ (401 | 403))) => {
+                stopped = Some(format!("Loops refuses the API key (status {status})"));
+                break;
+            }
+            Err(error) => {
+                report.unread += 1;
+                unread_in_a_row += 1;
+                if unread_in_a_row == UNREAD_MAX {
+                    stopped = Some(format!("{error}, for {UNREAD_MAX} contacts in a row"));
+                    break;
+                }
+                continue;
+            }
+        }
+        unread_in_a_row = 0;
+    }
+    bar.finish_and_clear();
+    Ok((report, stopped))
+}
+
+/// The subscriptions in force, with what the service last read of the catalogue of Loops.
+async fn planner(
+    store: &dyn Store,
+    name: &str,
+    destination: &DestinationConfig,
+) -> Result<Arc<Destination>, CliError> {
+    let planner = Arc::clone(&destination.planner.destination);
+    if planner.options().catalogue.refresh.is_zero() {
+        return Ok(planner);
+    }
+    let stored = store.catalogue(name, None).await.map_err(store_fault)?;
+    let record = stored.and_then(|stored| serde_json::from_str(&stored.record).ok());
+    let catalogue = record.map(|record| Arc::new(Catalogue::new(record)));
+    Ok(Arc::new(planner.with_catalogue(catalogue)))
+}
+
+/// The contacts that were updated last, or would have been.
+async fn people(
+    store: &dyn Store,
+    planner: &Destination,
+    destination: &str,
+    sample: usize,
+    since: Timestamp,
+) -> Result<Vec<Key>, CliError> {
+    let filter = Filter {
+        destination: Some(destination.to_owned()),
+        from: Some(since),
+        ..Filter::default()
+    };
+    let (mut keys, mut seen) = (Vec::new(), HashSet::new());
+    let mut before: Option<Seq> = None;
+    loop {
+        let page = store.list(&filter, before, PAGE).await.map_err(store_fault)?;
+        let is_update = |one: &DeliveryRecord| {
+            one.action == Some(ActionKind::CreateOrUpdateContact) && counts(one)
+        };
+        let with_update =
+            page.messages.iter().filter(|record| record.deliveries.iter().any(is_update));
+        let records: Vec<&MessageRecord> = with_update.collect();
+        for records in records.chunks(CONTENTS_AT_ONCE) {
+            for (_, requests) in planned(store, planner, records).await? {
+                let updates =
+                    requests.iter().filter(|one| one.action == ActionKind::CreateOrUpdateContact);
+                for key in updates.filter_map(|one| Key::of(&one.body)) {
+                    if seen.insert(key.clone()) {
+                        keys.push(key);
+                    }
+                }
+            }
+            if keys.len() >= sample {
+                keys.truncate(sample);
+                return Ok(keys);
+            }
+        }
+        before = page.next;
+        if before.is_none() {
+            return Ok(keys);
+        }
+    }
+}
+
+/// What the messages of a contact leave at Loops, as far as they are kept.
+async fn expectation(
+    store: &dyn Store,
+    planner: &Destination,
+    destination: &str,
+    key: &Key,
+) -> Result<Expected, CliError> {
+    let digests = store.digests();
+    let persons = match key {
+        Key::User(id) => vec![digests.person(PersonIdKind::User, id)],
+        Key::Email(address) => vec![digests.person(PersonIdKind::Email, address)],
+    };
+    let filter = Filter { persons, destination: Some(destination.to_owned()), ..Filter::default() };
+    let (mut records, mut before) = (Vec::new(), None);
+    loop {
+        let page = store.list(&filter, before, PAGE).await.map_err(store_fault)?;
+        records.extend(page.messages);
+        before = page.next;
+        if before.is_none() || records.len() >= OF_PERSON_MAX {
+            break;
+        }
+    }
+    // In the order in which they were sent, or would have been.
+    records.sort_by_key(|record| record.seq);
+    let takes_addresses = planner.contact_options().identity != IdentityGuard::Guard;
+    let mut expected = Expected::default();
+    let records: Vec<&MessageRecord> = records.iter().collect();
+    for records in records.chunks(CONTENTS_AT_ONCE) {
+        for (record, requests) in planned(store, planner, records).await? {
+            // One that names another contact changes that.
+            for request in requests.iter().filter(|one| Key::of(&one.body).as_ref() == Some(key)) {
+                let made = Made {
+                    endpoint: request.endpoint,
+                    body: &request.body,
+                    subscription: &request.subscription,
+                    message_id: &record.message_id,
+                };
+                expected.apply(made, takes_addresses);
+            }
+        }
+    }
+    Ok(expected)
+}
+
+/// A request that was sent, or would have been, as the subscriptions in force make it.
+struct Planned {
+    action: ActionKind,
+    endpoint: crate::action::Endpoint,
+    subscription: String,
+    body: Map<String, Value>,
+}
+
+/// Whether a delivery has reached Loops, or would have.
+fn counts(delivery: &DeliveryRecord) -> bool {
+    let has_ended = matches!(delivery.state, DeliveryState::Delivered | DeliveryState::Shadowed);
+    let is_stale =
+        delivery.not_needed.as_ref().is_some_and(|why| why.reason == NotNeededReason::Stale);
+    has_ended && !is_stale && !delivery.is_superseded
+}
+
+/// The requests of messages whose contents are kept, in their order.
+async fn planned<'r>(
+    store: &dyn Store,
+    planner: &Destination,
+    records: &[&'r MessageRecord],
+) -> Result<Vec<(&'r MessageRecord, Vec<Planned>)>, CliError> {
+    let seqs: Vec<Seq> = records.iter().map(|record| record.seq).collect();
+    let contents = store.contents(&seqs).await.map_err(store_fault)?;
+    let contents: HashMap<Seq, _> = contents.into_iter().map(|one| (one.seq, one)).collect();
+    let mut all = Vec::new();
+    for record in records {
+        let Some(message) = contents.get(&record.seq).and_then(|one| one.message()) else {
+            continue;
+        };
+        let reached = |subscription: &str| {
+            let name = Some(subscription);
+            let mut its = record.deliveries.iter().filter(|one| counts(one));
+            its.any(|one| one.subscription.as_deref() == name)
+        };
+        let deliveries = planner.plan(&message).deliveries;
+        let requests = deliveries.into_iter().filter(|one| reached(&one.subscription));
+        let requests = requests.filter_map(|one| {
+            let request = one.outcome.ok()?;
+            let Ok(Value::Object(body)) = serde_json::from_slice(&request.body) else {
+                return None;
+            };
+            let (action, endpoint, subscription) = (one.action, request.endpoint, one.subscription);
+            Some(Planned { action, endpoint, subscription, body })
+        });
+        all.push((*record, requests.collect()));
+    }
+    Ok(all)
+}
+
+/// Reads a contact; waits for as long as Loops says that there are too many requests.
+async fn find(client: &Client, key: &Key) -> Result<Option<Map<String, Value>>, ReadError> {
+    let by = match key {
+        Key::User(id) => FindBy::UserId(id),
+        Key::Email(address) => FindBy::Email(address),
+    };
+    let mut limited = 0;
+    loop {
+        let slot = client.pacer().slot().await;
+        match client.find(&slot, by).await {
+            // The next slot comes when Loops asked to be asked again.
+            Err(ReadError::Status(429)) if limited < LIMITED_MAX => limited += 1,
+            found => return found,
+        }
+    }
+}
+
+fn store_fault(fault: Unavailable) -> CliError {
+    CliError::Store(fault.into())
+}
+
+/// How many people were compared; hidden where nobody watches.
+fn bar(people: usize) -> ProgressBar {
+    if !io::stderr().is_terminal() {
+        return ProgressBar::hidden();
+    }
+    ProgressBar::with_draw_target(Some(people as u64), ProgressDrawTarget::stderr())
+}

@@ -175,9 +175,11 @@ impl Lookout {
         alerts.update(judged, Instant::now(), now)
     }
 
-    /// Sends what is due, up to the first failure.
+    /// Sends what is due, in order, up to the first failure: what is behind it would fail too.
     async fn send_due(&self, waiting: &mut VecDeque<Waiting>) {
-        while let Some(mut next) = waiting.pop_front_if(|next| next.due <= Instant::now()) {
+        while waiting.front().is_some_and(|next| next.due <= Instant::now())
+            && let Some(mut next) = waiting.pop_front()
+        {
             let topic = next.message.topic.as_str();
             let Err(error) = self.sender.send(&next.message).await else {
                 info!(topic, "alert sent");

@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::process::{Output, Stdio};
 
+use segment_loops::clock::{Clock as _, SystemClock};
 use serde_json::{Value, json};
 
 use crate::clocks::{DAY, HOUR, Wall, is_tried};
@@ -378,7 +379,7 @@ async fn a_backup_replaces_backups_alone_and_is_for_its_owner() {
     assert_eq!(names(folder.path()), BTreeSet::from(["queue.db".to_owned()]));
     assert_eq!(std::fs::metadata(&backup).unwrap().permissions().mode() & 0o777, 0o600);
     let shown = until("the metric", async || backup_timestamp(&service).await).await;
-    let age = jiff::Timestamp::now().as_second() as f64 - shown;
+    let age = SystemClock.now().as_second() as f64 - shown;
     assert!((-1.0..60.0).contains(&age), "{age}");
 
     let live = service.data().join(DATABASE);

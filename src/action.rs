@@ -35,6 +35,8 @@ pub enum UnmatchedReason {
     Consent,
     /// Its person was erased a short time ago: `erased_block_days`.
     Erased,
+    /// Loops is not known to have its contact, and it may not create it.
+    UnknownContact,
     /// It was replayed, and none of the subscriptions that it was replayed for takes it now, or its person
     /// was deleted meanwhile.
     Replay,
@@ -115,11 +117,12 @@ impl Endpoint {
 
 impl UnmatchedReason {
     /// Those that this release gives.
-    pub const ALL: [UnmatchedReason; 5] = [
+    pub const ALL: [UnmatchedReason; 6] = [
         UnmatchedReason::NoSubscription,
         UnmatchedReason::Integrations,
         UnmatchedReason::Consent,
         UnmatchedReason::Erased,
+        UnmatchedReason::UnknownContact,
         UnmatchedReason::Replay,
     ];
 
@@ -130,6 +133,7 @@ impl UnmatchedReason {
             UnmatchedReason::Integrations => "integrations",
             UnmatchedReason::Consent => "consent",
             UnmatchedReason::Erased => "erased",
+            UnmatchedReason::UnknownContact => "unknown_contact",
             UnmatchedReason::Replay => "replay",
             UnmatchedReason::Unknown => "unknown",
         }

@@ -30,6 +30,7 @@ use crate::clock::{SharedClock, WatchedClock};
 use crate::config::{Config, ConfigError, DestinationConfig, ServerConfig};
 use crate::console::{self, AdminState};
 use crate::delivery::{Board, Engine, EngineOptions, Forwarder, RetryOptions, Room, Stop};
+use crate::destination::NewContactsPolicy;
 use crate::http::server::{self, AddressConnections, ServerLimits};
 use crate::http::{self, Front, HeadBudget, HttpLimits, HttpParts, HttpState, Network, PublicUrl};
 use crate::large::Turns;
@@ -72,6 +73,17 @@ pub enum AppError {
     /// Alerts cannot be sent.
     #[error("alerts cannot be sent: check alerts.webhook_url")]
     Alerts(#[source] ClientError),
+    /// A destination may create no contacts, and none is known.
+    #[error(
+        "destinations.{name}.new_contacts = \"known_only\" would send nothing, since no contact of the destination is known: load an export of Loops' audience (segment-loops known FILE), or start with \"create\" until Loops' webhooks or deliveries have made contacts known"
+    )]
+    NothingKnown {
+        /// Its name.
+        name: String,
+    },
+    /// Whether contacts are known cannot be read.
+    #[error("the database cannot be read")]
+    Unreadable(#[source] Unavailable),
     /// A task that must run as long as the program does has ended, by a bug of ours.
     #[error(
         "a component stopped unexpectedly ({part}): this is a bug; start the program again, nothing that was acknowledged is lost, and please report the log lines before this one"
@@ -148,6 +160,10 @@ impl App {
         counters::begin(&config);
         counters::begin_gauges(clock.now());
         let store = store::open(&config.store).await?;
+        if let Err(error) = must_know_somebody(&config, &*store).await {
+            store.close().await;
+            return Err(error);
+        }
         let process = Process::new();
         let turns = Turns::default();
         let room = Room::new(turns.clone());
@@ -345,6 +361,19 @@ impl App {
     }
 }
 
+/// Refuses destinations that may create no contacts while none is known: nothing would be sent to them.
+pub async fn must_know_somebody(config: &Config, store: &dyn Store) -> Result<(), AppError> {
+    for (name, destination) in &config.destinations {
+        let options = destination.planner.destination.contact_options();
+        if options.new_contacts == NewContactsPolicy::KnownOnly
+            && !store.knows_any(name).await.map_err(AppError::Unreadable)?
+        {
+            return Err(AppError::NothingKnown { name: name.clone() });
+        }
+    }
+    Ok(())
+}
+
 /// Why the store cannot go on, if it has ended for that reason.
 async fn why_ended(store: &dyn Store) -> Option<Unavailable> {
     tokio::select! {
@@ -490,6 +519,7 @@ fn fronts(
         audit: store.clone(),
         inbox: store.clone(),
         receipts: store.clone(),
+        new_contacts: store.clone(),
         asker: Arc::new(Asking(clients)),
         tokens: console::Tokens {
             admin: config.admin_tokens.clone().into(),

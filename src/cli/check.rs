@@ -7,10 +7,11 @@ use std::time::Duration;
 
 use clap::Args;
 
-use super::{CliError, cases, runtime, say};
+use super::{CliError, cases, open_store, runtime, say};
+use crate::app::must_know_somebody;
 use crate::clock::{Clock as _, SystemClock};
 use crate::config::{self, Config, DestinationConfig, Flags, Planner, Stage};
-use crate::destination::{Catalogue, CatalogueRecord, Missing};
+use crate::destination::{Catalogue, CatalogueRecord, Missing, NewContactsPolicy};
 use crate::loops::{Client, ClientOptions, ReadError};
 
 /// How long Loops may take to answer.
@@ -61,6 +62,7 @@ pub(super) fn run(args: CheckArgs) -> Result<(), CliError> {
         } else {
             report.stage("environment", of_stage(Stage::Environment));
             if let Ok(config) = &loaded {
+                report.known_contacts(config)?;
                 report.ask_loops(config)?;
             }
         }
@@ -133,6 +135,25 @@ impl Report {
                 outcome.failures.iter().for_each(|failure| self.report(failure));
             }
         }
+    }
+
+    /// Whether the store knows any contact of the destinations that may create none.
+    fn known_contacts(&mut self, config: &Config) -> Result<(), CliError> {
+        let is_needed = config.destinations.values().any(|destination| {
+            let options = destination.planner.destination.contact_options();
+            options.new_contacts == NewContactsPolicy::KnownOnly
+        });
+        if !is_needed {
+            return Ok(());
+        }
+        let problem = runtime()?.block_on(async {
+            let store = open_store(&config.store).await?;
+            let known = must_know_somebody(config, &*store).await;
+            store.close().await;
+            Ok::<_, CliError>(known.err())
+        })?;
+        self.stage("contacts", problem.iter().map(ToString::to_string).collect());
+        Ok(())
     }
 
     /// Tests each key, and compares the names that mappings spell out with what the team has.

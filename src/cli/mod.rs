@@ -11,6 +11,7 @@ mod erase;
 mod eval;
 mod healthcheck;
 mod import;
+mod known;
 mod moving;
 mod preview;
 mod replay;
@@ -58,6 +59,8 @@ enum Command {
     Eval(eval::EvalArgs),
     /// Import Segment messages from files: JSON Lines, plain or gzip.
     Import(import::ImportArgs),
+    /// Remember which contacts Loops has, from an export of its audience: they are not new.
+    Known(known::KnownArgs),
     /// Requeue failed (or other finished) messages, with the current subscriptions.
     Replay(replay::ReplayArgs),
     /// Compare contacts at Loops with what was sent, or would have been in shadow mode.
@@ -158,6 +161,7 @@ pub fn run() -> ExitCode {
         Command::Compare(args) => compare::run(args),
         Command::Eval(args) => eval::run(args),
         Command::Import(args) => import::run(args),
+        Command::Known(args) => known::run(args),
         Command::Replay(args) => replay::run(args),
         Command::Drift(args) => drift::run(args),
         Command::Erase(args) => erase::run(args),

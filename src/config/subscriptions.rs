@@ -11,7 +11,8 @@ use super::{Problem, Stage};
 use crate::destination::subscription::{self, Subscription};
 use crate::destination::{
     ConsentGuard, Destination, DestinationOptions, ERASED_BLOCK_DAYS_MAX, IdentityGuard, Mode,
-    SkipUnchanged, Stale, SubscriptionProblem, UnknownProperties, Unsupported, WrongTypes,
+    NewContactsPolicy, SkipUnchanged, Stale, SubscriptionProblem, UnknownProperties, Unsupported,
+    WrongTypes,
 };
 use crate::segment::Value;
 
@@ -44,6 +45,9 @@ pub(super) struct Written<'a> {
     pub(super) wrong_types: Option<String>,
     pub(super) erased_block_days: u16,
     pub(super) await_contact_s: Option<u32>,
+    pub(super) new_contacts_per_day: u32,
+    pub(super) new_contacts: Option<String>,
+    pub(super) verify_unknown: bool,
     /// False turns merging off for all subscriptions.
     pub(super) merge: bool,
 }
@@ -158,6 +162,14 @@ impl Planner {
             }
             options.contacts.await_contact = Duration::from_secs(u64::from(seconds));
         }
+        options.contacts.new_contacts_per_day = written.new_contacts_per_day;
+        options.contacts.verify_unknown = written.verify_unknown;
+        options.contacts.new_contacts = loader.word(
+            (written.place, "new_contacts"),
+            written.new_contacts.as_deref(),
+            NewContactsPolicy::parse,
+            "\"create\" and \"known_only\" (messages of unknown people end as unmatched)",
+        );
         let is_default = written.inline.is_empty() && written.files.is_empty();
         let mut subscriptions =
             if is_default { Destination::default_subscriptions() } else { Vec::new() };

@@ -302,6 +302,11 @@ pub(super) struct DestinationTree {
     pub(super) skip_unchanged_ttl_h: Option<u32>,
     pub(super) stale: Option<String>,
     pub(super) await_contact_s: Option<u32>,
+    #[serde(default)]
+    pub(super) new_contacts_per_day: u32,
+    pub(super) new_contacts: Option<String>,
+    #[serde(default)]
+    pub(super) verify_unknown: bool,
     pub(super) identity: Option<String>,
     pub(super) catalogue_refresh_s: Option<u32>,
     pub(super) unknown_properties: Option<String>,

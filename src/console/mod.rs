@@ -22,6 +22,7 @@ mod diagnosis;
 pub mod erasures;
 mod filter;
 mod mask;
+mod new_contacts;
 mod pages;
 mod person;
 pub mod preview;

@@ -17,7 +17,9 @@ use crate::destination::Destination;
 use crate::http::error::ApiError;
 use crate::http::{Guesses, Sources};
 use crate::large::Turns;
-use crate::queue::{Audit, Feedback, Inbox, Log, Receipts, Replays, Unavailable, Work};
+use crate::queue::{
+    Audit, Feedback, Inbox, Log, NewContacts, Receipts, Replays, Unavailable, Work,
+};
 use crate::telemetry;
 
 /// What the handlers work with.
@@ -39,6 +41,8 @@ pub struct AdminState {
     pub inbox: Arc<dyn Inbox>,
     /// Keeps the receipts of erasures.
     pub receipts: Arc<dyn Receipts>,
+    /// Does what people wish about messages that are held.
+    pub new_contacts: Arc<dyn NewContacts>,
     /// Asks Loops what it holds.
     pub asker: Arc<dyn Asker>,
     /// The name of this process, as in leases.

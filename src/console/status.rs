@@ -13,8 +13,8 @@ use utoipa::ToSchema;
 use super::diagnosis::Diagnosis;
 use super::state::AdminState;
 use crate::queue::{
-    Class, Depth, DestinationStatus, FailureReason, PauseReason, ProcessStatus, Replicas, Stage,
-    Tally, TallyStep, Unavailable,
+    Class, Depth, DestinationStatus, FailureReason, NewContactsDay, PauseReason, ProcessStatus,
+    Replicas, Stage, Tally, TallyStep, Unavailable, day_of,
 };
 
 /// How many requests and messages were rejected in the last hour, by source and code. A source that is not known has an
@@ -106,6 +106,16 @@ pub struct DestinationNow {
     pub new_contacts_today: u64,
     /// Deliveries that were shadowed in the last hour.
     pub shadowed_hour: u64,
+    /// How many of them may be created in a day (`new_contacts_per_day`); null: any number.
+    #[schema(required)]
+    pub new_contacts_per_day: Option<u32>,
+    /// How many more were released for today.
+    pub released_today: u64,
+    /// How many messages are held, since they would create too many contacts; those that wait behind them do not count.
+    pub held: u64,
+    /// Since when the first of them is.
+    #[schema(required, value_type = Option<String>, format = DateTime)]
+    pub held_since: Option<Timestamp>,
     /// Deliveries that failed, by reason.
     pub failed: Vec<Failed>,
 }
@@ -219,6 +229,10 @@ pub(super) struct Found {
     /// Counts by minute of the last hour, and by hour of the last week.
     pub(super) minutes: Vec<Tally>,
     pub(super) hours: Vec<Tally>,
+    /// What people did today about new contacts.
+    pub(super) days: Vec<NewContactsDay>,
+    /// How many contacts may be created in a day, of destinations that have such a cap.
+    pub(super) caps: BTreeMap<String, u32>,
 }
 
 /// Counts what waits for destinations that no process reports, and keeps each count for a while: the page Now is read
@@ -272,8 +286,10 @@ pub(super) async fn read(state: &AdminState) -> Result<Status, Unavailable> {
     let since = |span| now.checked_sub(span).unwrap_or(Timestamp::MIN);
     let minutes = state.log.tallies(TallyStep::Minute, since(HOUR), Timestamp::MAX).await?;
     let hours = state.log.tallies(TallyStep::Hour, since(WEEK), Timestamp::MAX).await?;
+    let days = state.new_contacts.new_contacts(now).await?;
+    let accepts = state.log.ready().await.is_ok();
     Ok(Status::of(Found {
-        accepts: state.log.ready().await.is_ok(),
+        accepts,
         replicas,
         depths,
         configured,
@@ -281,6 +297,8 @@ pub(super) async fn read(state: &AdminState) -> Result<Status, Unavailable> {
         sources: state.sources.borrow().names().map(str::to_owned).collect(),
         minutes,
         hours,
+        days,
+        caps: caps(state),
     }))
 }
 
@@ -305,6 +323,8 @@ pub(super) async fn delivery(
         sources: BTreeSet::new(),
         minutes: state.log.tallies(TallyStep::Minute, from, Timestamp::MAX).await?,
         hours: Vec::new(),
+        days: Vec::new(),
+        caps: caps(state),
     };
     Ok(found.destination(destination, &reported(&found.replicas)))
 }
@@ -313,6 +333,14 @@ pub(super) async fn delivery(
 fn shadows(state: &AdminState) -> BTreeSet<String> {
     let all = state.planners.iter().filter(|(_, planner)| planner.borrow().is_shadow());
     all.map(|(name, _)| name.clone()).collect()
+}
+
+/// How many contacts may be created in a day, of destinations that have such a cap.
+fn caps(state: &AdminState) -> BTreeMap<String, u32> {
+    let caps = state.planners.iter().map(|(name, planner)| {
+        (name.clone(), planner.borrow().contact_options().new_contacts_per_day)
+    });
+    caps.filter(|(_, per_day)| *per_day > 0).collect()
 }
 
 /// What all processes rejected in the last hour.
@@ -403,6 +431,11 @@ impl Found {
             (None, Some(depth)) => (depth.by_class, depth.oldest_received_at()),
             (None, None) => ([0; 3], None),
         };
+        let (held, held_since) = match (report.and_then(|one| one.held), self.depths.get(name)) {
+            (Some(held), _) => (held, report.and_then(|one| one.held_since)),
+            (None, Some(depth)) => (depth.held, depth.held_since),
+            (None, None) => (0, None),
+        };
         let of = |class: Class| by_class[class.index()];
         let waiting = Waiting {
             total: by_class.iter().sum(),
@@ -445,13 +478,21 @@ impl Found {
             delivered_hour: self.count(name, HOUR, &is_delivered),
             new_contacts_today: self.new_contacts_today(name),
             shadowed_hour: self.count(name, HOUR, &is_shadowed),
+            new_contacts_per_day: self.caps.get(name).copied(),
+            released_today: self
+                .days
+                .iter()
+                .find(|day| day.destination == name)
+                .map_or(0, |day| day.released),
+            held,
+            held_since,
             failed: FailureReason::ALL.map(failed).into_iter().filter(|one| one.day > 0).collect(),
         }
     }
 
     /// How many contacts of a destination were new since the day began.
     fn new_contacts_today(&self, destination: &str) -> u64 {
-        let day = day(self.replicas.now);
+        let day = day_of(self.replicas.now);
         let new = self.hours.iter().filter(|tally| tally.stage == Stage::NewContact);
         let of_here = new.filter(|tally| tally.destination == destination && tally.at >= day);
         of_here.map(|tally| tally.count).sum()
@@ -469,12 +510,6 @@ impl Found {
         let of_span = of_here.filter(|tally| within(tally, self.replicas.now, span));
         of_span.filter(|tally| is_it(tally)).map(|tally| tally.count).sum()
     }
-}
-
-/// When the day of a time began, in UTC.
-fn day(of: Timestamp) -> Timestamp {
-    let into_it = of.as_second().rem_euclid(DAY.as_secs());
-    Timestamp::from_second(of.as_second() - into_it).unwrap_or(Timestamp::MIN)
 }
 
 /// Whether the interval of a count began within a span.

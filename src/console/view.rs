@@ -11,8 +11,8 @@ use super::verdict::{self, VerdictKind};
 use crate::action::{ActionKind, Endpoint, UnmatchedReason};
 use crate::queue::{
     self, Attempt, AttemptOutcome, AuditAction, DeliveryRecord, DeliveryState, FailureReason,
-    FeedbackRecord, MessageRecord, MessageState, NotNeededReason, Origin, OriginKind, Page,
-    RequestRecord, Seq, Stage, TallyStep,
+    FeedbackRecord, HoldReason, MessageRecord, MessageState, NotNeededReason, Origin, OriginKind,
+    Page, RequestRecord, Seq, Stage, TallyStep,
 };
 use crate::segment::MessageType;
 
@@ -57,10 +57,26 @@ pub struct MessageFate {
     pub detail: Option<String>,
     /// What was noticed about the message when it was accepted, for people.
     pub warnings: Vec<String>,
+    /// Why the message is held, or waits behind one that is; null unless it is pending and does.
+    #[schema(required)]
+    pub held: Option<HeldFate>,
     /// How many times the message was replayed.
     pub replay: u32,
     /// One delivery for each subscription that took the message, and again after each replay.
     pub deliveries: Vec<Delivery>,
+}
+
+/// Why a message is held.
+#[derive(Debug, Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct HeldFate {
+    /// The reason.
+    pub reason: HoldReason,
+    /// Since when.
+    #[schema(value_type = String, format = DateTime)]
+    pub since: Timestamp,
+    /// Whether an earlier message of the same order key is held, and this one waits behind it.
+    pub behind: bool,
 }
 
 /// The fate of a message under one subscription.
@@ -556,6 +572,11 @@ impl From<&MessageRecord> for MessageFate {
             state: record.state(),
             reason: record.unmatched.as_ref().map(|unmatched| unmatched.reason),
             detail: record.unmatched.as_ref().map(|unmatched| unmatched.detail.clone()),
+            held: record.held.as_ref().map(|held| HeldFate {
+                reason: held.reason,
+                since: held.since,
+                behind: held.is_behind,
+            }),
             warnings: record.warnings.clone(),
             replay: record.replay,
             deliveries: record.deliveries.iter().map(Delivery::from).collect(),

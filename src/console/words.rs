@@ -13,8 +13,8 @@ use super::verdict::VerdictKind;
 use crate::action::{ActionKind, UnmatchedReason};
 use crate::destination::Change;
 use crate::queue::{
-    AttemptOutcome, AuditAction, DeliveryState, FailureReason, MessageState, NotNeededReason,
-    OriginKind, ReplayState, Stage, TallyStep,
+    AttemptOutcome, AuditAction, DeliveryState, FailureReason, HoldReason, MessageState,
+    NotNeededReason, OriginKind, ReplayState, Stage, TallyStep,
 };
 use crate::segment::MessageType;
 
@@ -54,9 +54,10 @@ words! {
     ActionKind: "The action of a subscription.",
     UnmatchedReason or Unknown: "Why no subscription took a message.",
     FailureReason or Unknown: "Why a delivery failed.",
+    HoldReason or Unknown: "Why a message is held. `new_contact_cap`: it would create more contacts than `new_contacts_per_day` allows.",
     NotNeededReason or Unknown: "Why a delivery counts as delivered without a request. `unchanged`: Loops has accepted all its values before; `stale`: Loops has newer values of all its properties.",
     AttemptOutcome or Unknown: "The result of an attempt.",
-    AuditAction or Unknown: "What a person did. `reload`: the configuration was loaded again. `replay`: messages were replayed. `show_contents`: the contents of messages, or the ids of a person, were shown. `ask_loops`: Loops was asked what it holds, and the answer was shown. `erase`: the deletion of a person was requested. `create_property`: the program asked Loops to create a contact property, as `unknown_properties` lets it.",
+    AuditAction or Unknown: "What a person did. `reload`: the configuration was loaded again. `replay`: messages were replayed. `show_contents`: the contents of messages, or the ids of a person, were shown. `ask_loops`: Loops was asked what it holds, and the answer was shown. `erase`: the deletion of a person was requested. `create_property`: the program asked Loops to create a contact property, as `unknown_properties` lets it. `release_contacts`: more contacts may be created today. `discard_held`: messages that were held were ended.",
     OriginKind: "What an event that Loops reported belongs to.",
     DiagnosisCode: "How the service is, the worst first.",
     Change: "What a changed subscription means for a message. `same`: nothing changes. `changed`: the request becomes another one. `newly_taken`: the trigger did not take the message. `no_longer_taken`: the trigger takes it no longer. `error`: the delivery would fail, which it did not before. `warning`: the request stays the same, with a new warning.",

@@ -170,7 +170,7 @@ impl Assembly {
                 (seq, planned.into_plan(clock, |delivery| is_merged((index, delivery))))
             })
             .collect();
-        NewMerge { plans, merged, claims: Vec::new(), is_shadow: false }
+        NewMerge { plans, merged, claims: Vec::new(), is_shadow: false, cap: None }
     }
 }
 

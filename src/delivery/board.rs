@@ -150,6 +150,8 @@ impl Activity {
             oldest_event_at: held
                 .depth
                 .and_then(|depth| depth.oldest_by_class[Class::Event.index()]),
+            held: held.depth.map(|depth| depth.held),
+            held_since: held.depth.and_then(|depth| depth.held_since),
         })
     }
 

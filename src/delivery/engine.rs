@@ -17,6 +17,7 @@ use super::room::{LargeRoom, Room};
 use super::stepper::Stepper;
 use super::stop::Stop;
 use super::tenure::Tenure;
+use super::verify::SoughtBefore;
 use crate::clock::SharedClock;
 use crate::crash;
 use crate::destination::Destination;
@@ -93,6 +94,7 @@ impl Engine {
             activity,
             wishes: Wishes::default(),
             traces: options.traces.clone(),
+            sought: SoughtBefore::default(),
         };
         stepper.register_guards();
         let stepper = Arc::new(stepper);
@@ -184,7 +186,7 @@ mod tests {
     use crate::loops::{ClientOptions, RateHeaders};
     use crate::queue::*;
     use crate::secret::Secret;
-    use crate::segment::PersonDigest;
+    use crate::segment::{LaneKey, PersonDigest};
     use crate::telemetry::TraceContext;
 
     /// A queue in memory with messages 1 to 3 of one lane, none of which makes a request. Orders the stop when
@@ -386,6 +388,23 @@ mod tests {
             Ok(vec![])
         }
 
+        async fn unknown_contacts(
+            &self,
+            _: &str,
+            _: &[KnownContact],
+        ) -> Result<Vec<KnownContact>, Unavailable> {
+            Ok(vec![])
+        }
+
+        async fn make_known(
+            &self,
+            _: &str,
+            _: &[KnownContact],
+            _: Timestamp,
+        ) -> Result<u64, Unavailable> {
+            Ok(0)
+        }
+
         async fn opt_outs(&self, _: &str, _: &[PersonDigest]) -> Result<Vec<OptOut>, Unavailable> {
             Ok(vec![])
         }
@@ -420,7 +439,7 @@ mod tests {
                     sleep(self.last_step).await;
                 }
             }
-            Ok(Frozen { requests: vec![], unmatched: None })
+            Ok(Frozen { requests: vec![], unmatched: None, hold: None })
         }
 
         async fn settle(&self, _: &Lease, _: Settlement) -> Result<Settled, WorkError> {
@@ -436,6 +455,14 @@ mod tests {
             assert!(broken.failure.detail.contains("5 times"), "{}", broken.failure.detail);
             self.note("set_aside", broken.seq, lease.token);
             Ok(Some("m".to_owned()))
+        }
+
+        async fn held_lanes(&self, _: &str) -> Result<Vec<(Seq, LaneKey)>, Unavailable> {
+            Ok(vec![])
+        }
+
+        async fn holds(&self, _: &str, _: HoldsAsk) -> Result<HoldsAnswer, Unavailable> {
+            Ok(HoldsAnswer::default())
         }
 
         async fn catalogue(

@@ -36,6 +36,11 @@ pub(super) async fn measure(stepper: &Stepper) -> Infallible {
 pub(super) fn clear(destination: &str) {
     gauge!(telemetry::DESTINATION_PAUSED, "destination" => destination.to_owned()).set(0.0);
     show(destination, |_| (0, Duration::ZERO));
+    show_held(destination, 0);
+}
+
+fn show_held(destination: &str, held: u64) {
+    gauge!(telemetry::HELD_MESSAGES, "destination" => destination.to_owned()).set(held as f64);
 }
 
 async fn count(stepper: &Stepper) {
@@ -44,6 +49,7 @@ async fn count(stepper: &Stepper) {
         return;
     };
     stepper.activity.counted(depth);
+    show_held(&stepper.name, depth.held);
     show(&stepper.name, |class| {
         let oldest = depth.oldest_by_class[class.index()];
         let age = oldest.map_or(Duration::ZERO, |at| stepper.clock.age(at));

@@ -13,8 +13,8 @@ use crate::destination::{
     ContactOptions, Guard, IdentityGuard, Plan, PlannedDelivery, SkipUnchanged, Stale,
 };
 use crate::queue::{
-    Contact, ContactChange, ContactClaim, KnownProperty, Learned, NotNeeded, NotNeededReason,
-    RequestId,
+    Contact, ContactChange, ContactClaim, KnownContact, KnownProperty, Learned, NotNeeded,
+    NotNeededReason, RequestId,
 };
 use crate::segment::value::Object;
 use crate::segment::{
@@ -30,6 +30,7 @@ pub(super) struct Facts {
     email: Option<PersonDigest>,
     /// Whether the address is the person's own: an event may carry that of somebody else.
     is_upsert: bool,
+    is_deletion: bool,
     /// Its properties, among them `userId` and the address, so that there is at least one.
     values: Vec<(PropertyName, PropertyValue)>,
     /// Whether it has an address, by which Loops creates a contact.
@@ -70,6 +71,7 @@ impl FactsMaker<'_> {
             key,
             email,
             is_upsert: endpoint == Endpoint::UpdateContact,
+            is_deletion: endpoint == Endpoint::DeleteContact,
             has_address: body.get("email").and_then(Value::as_str).is_some(),
             values: Vec::new(),
             may_resubscribe: false,
@@ -115,6 +117,12 @@ impl Facts {
     /// Whether the request has an address, so that Loops creates the contact if there is none.
     pub(super) fn has_address(&self) -> bool {
         self.has_address
+    }
+
+    /// The contact that the request creates if Loops has none.
+    pub(super) fn creation(&self) -> Option<KnownContact> {
+        let may_create = self.has_address && !self.is_deletion;
+        may_create.then_some(KnownContact { key: self.key, email: self.email })
     }
 
     /// What is learned once Loops has accepted the request.

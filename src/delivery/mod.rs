@@ -48,6 +48,7 @@ mod stop;
 mod tenure;
 mod union;
 mod verdict;
+mod verify;
 
 pub use backoff::RetryOptions;
 pub use board::Board;

@@ -13,15 +13,18 @@ use super::consent::Consent;
 use super::knowledge::{Bodies, Knowledge};
 use super::room::Preparing;
 use super::stepper::Stepper;
+use super::verify::Sought;
 use crate::action::{ActionKind, Unmatched, UnmatchedReason};
 use crate::crash;
 use crate::destination::{
-    ConsentGuard, ContactProperty, Destination, Guard, Plan, PlannedDelivery, SkipUnchanged, Stale,
+    ConsentGuard, ContactProperty, Destination, Guard, NewContactsPolicy, Plan, PlannedDelivery,
+    SkipUnchanged, Stale,
 };
 use crate::large::LARGE_BYTES;
 use crate::queue::{
-    Failure, FailureReason, FrozenRequest, Head, Job, Lease, NewDelivery, NewMerge, NewOutcome,
-    NewPlan, NotNeededReason, Seq, Unavailable, WorkError,
+    ContactCap, Creation, Failure, FailureReason, FrozenRequest, Head, Hold, Job, KnownContact,
+    Lease, NewDelivery, NewMerge, NewOutcome, NewPlan, NotNeededReason, Seq, Unavailable,
+    WorkError,
 };
 use crate::segment::{LaneKey, Message, PersonDigest};
 use crate::telemetry;
@@ -39,18 +42,19 @@ pub(super) struct Freezing<'a> {
 
 impl Stepper {
     /// Plans a message and writes its requests to disk, merged with its neighbours where possible. `preparing` is dropped
-    /// once it is planned. `None`: the message must wait for the catalogue.
+    /// once it is planned.
     pub(super) async fn freeze(
         &self,
         lease: &Lease,
         freezing: Freezing<'_>,
         preparing: Option<Preparing>,
-    ) -> Result<Option<Vec<FrozenRequest>>, WorkError> {
+    ) -> Result<Prepared, WorkError> {
         let message_id = &freezing.job.message_id;
         let planned = self.plan_turn(freezing).await?;
         drop(preparing);
-        let Some(PlannedTurn { merge: planned, message_ids, guarded }) = planned else {
-            return Ok(None);
+        let PlannedTurn { merge: planned, message_ids, guarded } = match planned {
+            Ok(planned) => planned,
+            Err(not_planned) => return Ok(not_planned),
         };
         crash::point("freeze.before");
         let is_alone = planned.plans.len() == 1;
@@ -71,12 +75,29 @@ impl Stepper {
             frozen => frozen?,
         };
         crash::point("freeze.after");
+        match frozen.hold {
+            // A neighbour may be what there is no room for.
+            Some(_) if !is_alone => {
+                let preparing = Some(self.room.prepare().await);
+                let alone = Freezing { neighbours: &[], ..freezing };
+                return Box::pin(self.freeze(lease, alone, preparing)).await;
+            }
+            Some(Hold { is_before_deletion: true, .. }) => {
+                return self.end_before_deletion(lease, freezing.head, freezing.job).await;
+            }
+            Some(Hold { is_new, .. }) => {
+                if is_new {
+                    let guard = guard_labels(&self.name, Guard::NewContactCap);
+                    counter!(telemetry::GUARDED, &guard).increment(1);
+                    info!(destination = self.name, message_id, "held: too many new contacts today");
+                }
+                return Ok(Prepared::Held);
+            }
+            None => {}
+        }
         // A neighbour is only merged if it has a request, so the first message alone can be unmatched.
         if let Some(reason) = frozen.unmatched {
-            let reason = reason.as_str();
-            let labels = [("destination", self.name.clone()), ("reason", reason.to_owned())];
-            counter!(telemetry::UNMATCHED, &labels).increment(1);
-            info!(destination = self.name, message_id, reason, "unmatched");
+            self.count_unmatched(message_id, reason);
         }
         for Failed { message_id, subscription, action, reason } in failed {
             let reason = reason.as_str();
@@ -98,7 +119,36 @@ impl Stepper {
         for (action, reason) in not_needed {
             self.count(action, reason.as_str());
         }
-        Ok(Some(frozen.requests))
+        Ok(Prepared::Requests(frozen.requests))
+    }
+
+    /// Ends a message that there is no room for, and behind which its person is deleted.
+    async fn end_before_deletion(
+        &self,
+        lease: &Lease,
+        head: &Head,
+        job: &Job,
+    ) -> Result<Prepared, WorkError> {
+        let detail = "it would create a contact, new_contacts_per_day keeps it back, and a later message deletes its person";
+        let unmatched =
+            Unmatched { reason: UnmatchedReason::UnknownContact, detail: detail.to_owned() };
+        let now = self.clock.now();
+        let plan = NewPlan { now, deliveries: Vec::new(), unmatched: Some(unmatched) };
+        let plans = vec![(head.seq, plan)];
+        let merge =
+            NewMerge { plans, merged: Vec::new(), claims: Vec::new(), is_shadow: false, cap: None };
+        let frozen = self.queue.freeze(lease, merge).await?;
+        if let Some(reason) = frozen.unmatched {
+            self.count_unmatched(&job.message_id, reason);
+        }
+        Ok(Prepared::Requests(frozen.requests))
+    }
+
+    fn count_unmatched(&self, message_id: &str, reason: UnmatchedReason) {
+        let reason = reason.as_str();
+        let labels = [("destination", self.name.clone()), ("reason", reason.to_owned())];
+        counter!(telemetry::UNMATCHED, &labels).increment(1);
+        info!(destination = self.name, message_id, reason, "unmatched");
     }
 
     /// Makes the counts of the guards known before one of them has anything to do.
@@ -111,16 +161,27 @@ impl Stepper {
         }
     }
 
-    /// Plans a message, together with the neighbours behind it that can be merged without loss. `None`: the message must
-    /// wait for the catalogue.
-    async fn plan_turn(&self, freezing: Freezing<'_>) -> Result<Option<PlannedTurn>, Unavailable> {
+    /// Plans a message, together with the neighbours behind it that can be merged without loss. The inner error says what
+    /// it must wait for.
+    async fn plan_turn(
+        &self,
+        freezing: Freezing<'_>,
+    ) -> Result<Result<PlannedTurn, Prepared>, Unavailable> {
         let Freezing { head, job, neighbours, is_shadow } = freezing;
         let mut message_ids = vec![job.message_id.clone()];
         // A snapshot: a reload must not wait until the planning is done, and all messages of a turn are planned
         // with the same subscriptions.
         let destination = Arc::clone(&self.destination.borrow());
         let plan = self.room.turns.decode(job.payload.len(), || self.plan(&destination, job)).await;
-        let Some(plan) = self.trusted(&destination, job, plan, is_shadow) else { return Ok(None) };
+        let Some(plan) = self.trusted(&destination, job, plan, is_shadow) else {
+            return Ok(Err(Prepared::NotYet));
+        };
+        if let Ok(plan) = &plan
+            && !is_shadow
+            && let Some(sought) = self.sought(&destination, plan).await?
+        {
+            return Ok(Err(Prepared::Sought(sought)));
+        }
         let first = job.happened_at(plan.as_ref().ok().and_then(|plan| plan.happened_at));
         let mut knowledge = self.knowledge(&destination, head.lane, is_shadow);
         let judged = self.judge(&destination, &mut knowledge, plan, job).await?;
@@ -141,6 +202,12 @@ impl Stepper {
             }
             let plan = self.plan(&destination, &job);
             let Some(plan) = self.trusted(&destination, &job, plan, is_shadow) else { break };
+            if let Ok(plan) = &plan
+                && !is_shadow
+                && self.sought(&destination, plan).await?.is_some()
+            {
+                break;
+            }
             // What a request teaches has one time, that of its first message.
             if destination.contact_options().stale == Stale::Skip
                 && plan.as_ref().is_ok_and(|plan| job.happened_at(plan.happened_at) < first)
@@ -155,7 +222,8 @@ impl Stepper {
         }
         let guarded = assembly.guarded();
         let claims = knowledge.into_claims();
-        let merge = NewMerge { claims, is_shadow, ..assembly.into_merge(&*self.clock) };
+        let mut merge = NewMerge { claims, is_shadow, ..assembly.into_merge(&*self.clock) };
+        merge.cap = self.cap(&destination, &merge);
         if merge.plans.len() > 1 {
             debug!(
                 destination = self.name,
@@ -164,7 +232,7 @@ impl Stepper {
                 "merged with its neighbours"
             );
         }
-        Ok(Some(PlannedTurn { merge, message_ids, guarded }))
+        Ok(Ok(PlannedTurn { merge, message_ids, guarded }))
     }
 
     /// What is known of contacts, of which none has been read yet.
@@ -183,6 +251,28 @@ impl Stepper {
             options.stale = Stale::Send;
         }
         Knowledge::new(facts, options, lane, self.clock.now())
+    }
+
+    /// How many contacts a merge may create; `None`: it creates none, or any number may be created.
+    fn cap(&self, destination: &Destination, merge: &NewMerge) -> Option<ContactCap> {
+        let per_day = destination.contact_options().new_contacts_per_day;
+        // In shadow mode, nobody is created.
+        if per_day == 0 || merge.is_shadow {
+            return None;
+        }
+        let facts = self.facts(destination);
+        let deliveries = merge
+            .plans
+            .iter()
+            .flat_map(|(seq, plan)| plan.deliveries.iter().map(move |delivery| (*seq, delivery)));
+        let creations: Vec<Creation> = deliveries
+            .filter_map(|(seq, delivery)| {
+                let request = delivery.outcome.request()?;
+                let contact = facts.facts(request.endpoint, &request.body)?.creation()?;
+                Some(Creation { seq, contact })
+            })
+            .collect();
+        (!creations.is_empty()).then_some(ContactCap { per_day, creations })
     }
 
     /// Judges a plan, for which it reads what is known of its contacts.
@@ -204,6 +294,7 @@ impl Stepper {
             }
         };
         self.block_erased(destination, &mut plan, job).await?;
+        self.block_unknown(destination, &mut plan).await?;
         let planned = plan.deliveries.iter().map(|one| one.digest(&self.digests)).collect();
         let bodies = Bodies::of(&plan);
         let unread = knowledge.unread(&bodies);
@@ -291,6 +382,32 @@ impl Stepper {
         Ok(())
     }
 
+    /// Sends nothing of people whom Loops is not known to have but their deletion, where no contact may be created.
+    async fn block_unknown(
+        &self,
+        destination: &Destination,
+        plan: &mut Plan,
+    ) -> Result<(), Unavailable> {
+        if destination.contact_options().new_contacts == NewContactsPolicy::Create {
+            return Ok(());
+        }
+        let facts = self.facts(destination);
+        let requests = plan.deliveries.iter().filter_map(|one| one.outcome.as_ref().ok());
+        let created: Vec<KnownContact> =
+            requests.filter_map(|one| facts.facts(one.endpoint, &one.body)?.creation()).collect();
+        if created.is_empty() || self.queue.unknown_contacts(&self.name, &created).await?.is_empty()
+        {
+            return Ok(());
+        }
+        plan.deliveries.retain(|delivery| delivery.action == ActionKind::DeleteContact);
+        if plan.deliveries.is_empty() {
+            let detail = "Loops is not known to have its contact, and new_contacts = \"known_only\" creates none: load an export of the audience (segment-loops known FILE), or wait until Loops reports the contact, and replay the message";
+            let reason = UnmatchedReason::UnknownContact;
+            plan.unmatched = Some(Unmatched { reason, detail: detail.to_owned() });
+        }
+        Ok(())
+    }
+
     fn plan(&self, destination: &Destination, job: &Job) -> Result<Plan, NewPlan> {
         self.plan_by(job, |message| destination.plan(message))
     }
@@ -325,6 +442,18 @@ impl Stepper {
         );
         Ok(plan)
     }
+}
+
+/// What planning came to.
+pub(super) enum Prepared {
+    /// The requests of the message, which are on disk; none: it has ended.
+    Requests(Vec<FrozenRequest>),
+    /// The message must wait for the catalogue.
+    NotYet,
+    /// The message is held.
+    Held,
+    /// Loops must be asked about this contact first.
+    Sought(Sought),
 }
 
 /// A message and its neighbours, planned.

@@ -18,15 +18,18 @@ use super::catalogue::Wishes;
 use super::knowledge::{Facts, FactsMaker};
 use super::lanes::Turn;
 use super::lease::{HeldLease, LeaseLost};
-use super::planning::Freezing;
+use super::planning::{Freezing, Prepared};
 use super::room::{LargeRoom, Place, Room, is_large};
 use super::verdict::{Due, Next};
+use super::verify::SoughtBefore;
 use crate::action::ActionKind;
 use crate::clock::SharedClock;
-use crate::destination::{Destination, Stale};
+use crate::destination::{Destination, NewContactsPolicy, Stale};
 use crate::loops::{Client, Slot};
-use crate::queue::{BrokenMessage, Failure, FailureReason, Job, Lease, Seq, Work, WorkError};
-use crate::segment::Digests;
+use crate::queue::{
+    BrokenMessage, Failure, FailureReason, HoldsAsk, Job, Lease, Seq, Work, WorkError,
+};
+use crate::segment::{Digests, LaneKey};
 use crate::telemetry::{self, Traces};
 
 /// How long a lane waits after the store failed.
@@ -57,6 +60,8 @@ pub(super) struct Stepper {
     /// What the steps want of the catalogue.
     pub(super) wishes: Wishes,
     pub(super) traces: Traces,
+    /// The contacts that Loops was asked about.
+    pub(super) sought: SoughtBefore,
 }
 
 /// The body of a request, and its place in memory if its message is large. Kept apart from the request, so that it can be
@@ -171,8 +176,10 @@ impl Stepper {
             (false, _) => {
                 let ask = Freezing { head: &turn.head, job: &job, neighbours, is_shadow };
                 match self.freeze(lease, ask, preparing).await? {
-                    Some(requests) => requests,
-                    None => return Ok(Next::Wait(CATALOGUE_WAIT).into()),
+                    Prepared::Requests(requests) => requests,
+                    Prepared::NotYet => return Ok(Next::Wait(CATALOGUE_WAIT).into()),
+                    Prepared::Held => return Ok(Next::Hold.into()),
+                    Prepared::Sought(contact) => return self.verify(held, contact, slot).await,
                 }
             }
             (true, false) => {
@@ -282,6 +289,33 @@ impl Stepper {
             sleep(wait).await;
             wait = (wait * 2).min(RECORD_WAIT_MAX);
         }
+    }
+
+    /// The messages that are held, with their lanes; repeats the read until the store works.
+    pub(super) async fn recall(&self) -> Vec<(Seq, LaneKey)> {
+        loop {
+            match self.queue.held_lanes(&self.name).await {
+                Ok(held) => return held,
+                Err(fault) => error!(
+                    destination = self.name,
+                    error = %telemetry::chain(&fault),
+                    "held messages cannot be read; trying again"
+                ),
+            }
+            sleep(STORE_FAULT_WAIT).await;
+        }
+    }
+
+    /// The question which messages that are held may go on.
+    pub(super) fn holds_ask(&self, limit: u32) -> HoldsAsk {
+        let destination = Arc::clone(&self.destination.borrow());
+        let options = destination.contact_options();
+        let per_day = options.new_contacts_per_day;
+        // Where no contact is created, nothing is held.
+        let is_capped = per_day > 0
+            && options.new_contacts == NewContactsPolicy::Create
+            && !destination.is_shadow();
+        HoldsAsk { now: self.clock.now(), per_day: is_capped.then_some(per_day), limit }
     }
 
     /// Tells teams at Loops apart in the store.

@@ -7,6 +7,7 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
+use jiff::Timestamp;
 use tokio::sync::watch;
 use tokio::task::{Id, JoinError, JoinSet};
 use tokio::time::{Instant, Interval, sleep_until};
@@ -25,7 +26,7 @@ use super::stop::Stop;
 use super::ticks;
 use super::verdict::Next;
 use crate::loops::{Reply, Slot};
-use crate::queue::{LanePart, Lease, Unavailable};
+use crate::queue::{HoldsAnswer, LanePart, Lease, Seq, Unavailable, day_of};
 use crate::segment::LaneKey;
 use crate::telemetry;
 
@@ -34,6 +35,9 @@ const NEIGHBOURS_MAX: usize = 50;
 
 /// How often the store is polled without a hint: another process may have accepted messages.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
+
+/// How many lanes are taken up at once of those on hold.
+const TAKEN_UP_MAX: u32 = 1_000;
 
 /// The shortest time between two hints that are followed: each costs a read, and under load there is
 /// one for every group that is written, for any destination. A hint after a quiet time is followed at once.
@@ -46,6 +50,16 @@ enum Done {
     /// `None`: it was not made.
     Check(Option<Reply>),
     Catalogue(Box<catalogue::Reading>),
+    Holds(Result<Holds, Unavailable>),
+}
+
+/// What may go on of what is held.
+struct Holds {
+    /// The day that the answer is about.
+    day: Timestamp,
+    answer: HoldsAnswer,
+    /// All that is held, if somebody has discarded something since it was read last.
+    held: Option<Vec<(Seq, LaneKey)>>,
 }
 
 /// A lease, and the work that is done while it holds.
@@ -58,6 +72,10 @@ pub(super) struct Tenure<'a> {
     reader: Reader,
     key: KeyWatch,
     catalogue: CatalogueKeeper,
+    /// The task that reads which messages that are held may go on.
+    holds: Option<Id>,
+    /// How many messages were discarded, and on which day, when that was read last.
+    discarded: Option<(Timestamp, u64)>,
     tasks: JoinSet<Done>,
     /// What each running task works on, so that a panic can be traced.
     busy: HashMap<Id, Task>,
@@ -86,6 +104,8 @@ impl<'a> Tenure<'a> {
                 stepper.activity.clone(),
             ),
             catalogue: CatalogueKeeper::new(stepper),
+            holds: None,
+            discarded: None,
             tasks: JoinSet::new(),
             busy: HashMap::new(),
             panics: Panics::default(),
@@ -121,6 +141,9 @@ impl<'a> Tenure<'a> {
         // Subscribe before the first read, so that no arrival is missed between the two.
         let mut arrivals = self.stepper.queue.arrivals();
         let mut look = ticks(LOOK_EVERY);
+        if self.recall(stop, renewal).await?.is_break() {
+            return Ok(());
+        }
         loop {
             if self.read(stop, renewal).await?.is_break() {
                 return Ok(());
@@ -139,8 +162,31 @@ impl<'a> Tenure<'a> {
                         return Ok(());
                     }
                 }
-                _ = look.tick() => self.reader.look_again(),
+                _ = look.tick() => {
+                    self.reader.look_again();
+                    self.read_holds();
+                }
                 () = sleep_until(wake_at) => {}
+            }
+        }
+    }
+
+    /// Reads which lanes are on hold, before any message is: they need neither room nor steps.
+    async fn recall(
+        &mut self,
+        stop: &Stop,
+        renewal: &mut Interval,
+    ) -> Result<ControlFlow<()>, LeaseLost> {
+        let mut recalling = pin!(self.stepper.recall());
+        loop {
+            tokio::select! {
+                biased;
+                _ = stop.ordered() => return Ok(ControlFlow::Break(())),
+                _ = renewal.tick() => self.keeper.renew(&mut self.held).await?,
+                held = &mut recalling => {
+                    self.lanes.recall(&held);
+                    return Ok(ControlFlow::Continue(()));
+                }
             }
         }
     }
@@ -185,6 +231,7 @@ impl<'a> Tenure<'a> {
             self.lanes.wait(lane, now + retry.wait_for(due_at, clock.now()));
         }
         self.lanes.wake(now);
+        self.lanes.take_up_touched();
         self.stepper.activity.retry_at(self.lanes.next_wake());
         let requests_max = self.options.requests_max;
         if self.catalogue.turn(now) == Some(catalogue::Turn::Now)
@@ -276,6 +323,35 @@ impl<'a> Tenure<'a> {
         self.busy.insert(handle.id(), (lane, None));
     }
 
+    /// Reads which messages that are held may go on, if any is.
+    fn read_holds(&mut self) {
+        if self.holds.is_some() || !self.lanes.has_on_hold() {
+            return;
+        }
+        let (stepper, discarded) = (Arc::clone(self.stepper), self.discarded);
+        let handle = self.tasks.spawn(async move { Done::Holds(holds(&stepper, discarded).await) });
+        self.holds = Some(handle.id());
+    }
+
+    /// Takes up lanes whose first message may go on.
+    fn take_up(&mut self, holds: Result<Holds, Unavailable>) {
+        self.holds = None;
+        match holds {
+            Ok(Holds { day, answer, held }) => {
+                if let Some(held) = held {
+                    self.lanes.take_up_all_but(&held);
+                }
+                answer.lanes.into_iter().for_each(|lane| self.lanes.take_up(lane));
+                self.discarded = Some((day, answer.discarded));
+            }
+            Err(fault) => error!(
+                destination = self.stepper.name,
+                error = %telemetry::chain(&fault),
+                "held messages cannot be read; trying again"
+            ),
+        }
+    }
+
     /// Checks the key as soon as the rate allows; no step starts before.
     fn check_key(&mut self) {
         self.key.begin_check();
@@ -302,6 +378,7 @@ impl<'a> Tenure<'a> {
             Ok((_, Done::Check(Some(reply)))) => self.key.judge(&reply),
             Ok((_, Done::Check(None))) => self.key.check_failed(),
             Ok((_, Done::Catalogue(reading))) => self.catalogue.give_back(*reading),
+            Ok((_, Done::Holds(holds))) => self.take_up(holds),
             Err(panicked) => self.recover(&panicked),
         }
         Ok(())
@@ -329,6 +406,7 @@ impl<'a> Tenure<'a> {
                 self.lanes.wait(task.0, Instant::now() + wait);
             }
             None if self.catalogue.is_task(panicked.id()) => self.catalogue.panicked(),
+            None if self.holds == Some(panicked.id()) => self.holds = None,
             None => self.key.check_failed(),
         }
     }
@@ -348,6 +426,10 @@ impl<'a> Tenure<'a> {
                 self.lanes.again(lane);
             }
             Next::NoRoom => self.lanes.refuse(lane),
+            Next::Hold => {
+                self.key.forget(lane);
+                self.lanes.hold(lane);
+            }
             Next::Wait(wait) => self.lanes.wait(lane, Instant::now() + wait),
             Next::Doubted(wait) => {
                 self.key.doubted(lane);
@@ -374,6 +456,22 @@ impl<'a> Tenure<'a> {
             }
         }
     }
+}
+
+/// Reads which messages that are held may go on, and all that is held if some were discarded.
+async fn holds(
+    stepper: &Stepper,
+    discarded: Option<(Timestamp, u64)>,
+) -> Result<Holds, Unavailable> {
+    let ask = stepper.holds_ask(TAKEN_UP_MAX);
+    let answer = stepper.queue.holds(&stepper.name, ask).await?;
+    // Some may have been discarded at the end of the day before, too.
+    let day = day_of(ask.now);
+    let held = match discarded == Some((day, answer.discarded)) {
+        true => None,
+        false => Some(stepper.queue.held_lanes(&stepper.name).await?),
+    };
+    Ok(Holds { day, answer, held })
 }
 
 /// Lets the requests in flight finish: until the deadline of a stop, or for the grace after the lease was

@@ -63,6 +63,8 @@ pub(super) enum Next {
     Blocked(Obstacle),
     /// Its first message is large, and waits until there is room for it.
     NoRoom,
+    /// Its first message is held.
+    Hold,
 }
 
 impl Verdict {

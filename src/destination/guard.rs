@@ -80,6 +80,12 @@ pub struct ContactOptions {
     pub erased_block_days: u16,
     /// How long an event that Loops refused because its contact does not exist waits for that contact; zero: it does not.
     pub await_contact: Duration,
+    /// How many contacts may be created in a day; zero: any number.
+    pub new_contacts_per_day: u32,
+    /// What happens to messages that would create a contact.
+    pub new_contacts: NewContactsPolicy,
+    /// Whether Loops is asked about a contact before it counts as new.
+    pub verify_unknown: bool,
 }
 
 /// Gives each variant its word in the configuration.
@@ -105,6 +111,7 @@ words! {
     IdentityGuard { Off = "off", Observe = "observe", Guard = "guard" }
     Stale { Send = "send", Skip = "skip" }
     Mode { Live = "live", Shadow = "shadow" }
+    NewContactsPolicy { Create = "create", KnownOnly = "known_only" }
 }
 
 /// A guard that may leave something out of a request, or keep it from being sent.
@@ -116,11 +123,14 @@ pub enum Guard {
     Identity,
     /// Against user ids that mean "no id".
     PlaceholderId,
+    /// Against more new contacts than `new_contacts_per_day` allows.
+    NewContactCap,
 }
 
 impl Guard {
     /// All of them.
-    pub const ALL: [Guard; 3] = [Guard::Consent, Guard::Identity, Guard::PlaceholderId];
+    pub const ALL: [Guard; 4] =
+        [Guard::Consent, Guard::Identity, Guard::PlaceholderId, Guard::NewContactCap];
 
     /// Its name in metrics.
     pub fn as_str(self) -> &'static str {
@@ -128,6 +138,7 @@ impl Guard {
             Guard::Consent => "consent",
             Guard::Identity => "identity",
             Guard::PlaceholderId => "placeholder_id",
+            Guard::NewContactCap => "new_contact_cap",
         }
     }
 }
@@ -183,6 +194,16 @@ pub enum Stale {
     Skip,
 }
 
+/// What happens to a message that would create a contact, since Loops is not known to have it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum NewContactsPolicy {
+    /// It is sent.
+    #[default]
+    Create,
+    /// It ends as unmatched.
+    KnownOnly,
+}
+
 impl Default for ContactOptions {
     fn default() -> Self {
         Self {
@@ -192,6 +213,9 @@ impl Default for ContactOptions {
             stale: Stale::default(),
             erased_block_days: 0,
             await_contact: Duration::from_secs(60 * 60),
+            new_contacts_per_day: 0,
+            new_contacts: NewContactsPolicy::default(),
+            verify_unknown: false,
         }
     }
 }

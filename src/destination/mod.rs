@@ -28,7 +28,7 @@ pub use compiled::CompiledSubscription;
 pub use explain::{Explained, ExplainedField, Explanation};
 pub use guard::{
     ConsentGuard, ContactOptions, DestinationOptions, ERASED_BLOCK_DAYS_MAX, Guard, IdentityGuard,
-    Mode, PLACEHOLDER_IDS_DEFAULT, SkipUnchanged, Stale, subscribes,
+    Mode, NewContactsPolicy, PLACEHOLDER_IDS_DEFAULT, SkipUnchanged, Stale, subscribes,
 };
 pub use literals::LiteralNames;
 pub use subscription::{Subscription, SubscriptionProblem, TriggerText};

@@ -65,6 +65,10 @@ pub enum AuditAction {
     CreateProperty,
     /// The queue was restored from a backup.
     Restore,
+    /// More contacts than the cap allows may be created today.
+    ReleaseContacts,
+    /// Messages that were held were ended.
+    DiscardHeld,
     /// Read from the store, but unknown to this release.
     Unknown,
 }
@@ -116,7 +120,7 @@ pub fn replay_arguments(ask: &ReplayAsk) -> serde_json::Value {
 
 impl AuditAction {
     /// Those that this release records.
-    pub const ALL: [AuditAction; 7] = [
+    pub const ALL: [AuditAction; 9] = [
         AuditAction::Reload,
         AuditAction::Replay,
         AuditAction::ShowContents,
@@ -124,6 +128,8 @@ impl AuditAction {
         AuditAction::Erase,
         AuditAction::CreateProperty,
         AuditAction::Restore,
+        AuditAction::ReleaseContacts,
+        AuditAction::DiscardHeld,
     ];
 
     /// As it is stored and shown.
@@ -136,6 +142,8 @@ impl AuditAction {
             AuditAction::Erase => "erase",
             AuditAction::CreateProperty => "create_property",
             AuditAction::Restore => "restore",
+            AuditAction::ReleaseContacts => "release_contacts",
+            AuditAction::DiscardHeld => "discard_held",
             AuditAction::Unknown => "unknown",
         }
     }

@@ -38,6 +38,7 @@ mod consent;
 pub(crate) mod contacts;
 mod feedback;
 pub mod intake;
+mod new_contacts;
 mod receipts;
 mod records;
 mod replay;
@@ -54,6 +55,7 @@ pub use contacts::{
     CONTACTS_KEPT, Contact, ContactChange, ContactClaim, KnownProperty, Learned, PROPERTIES_MAX,
 };
 pub use feedback::*;
+pub use new_contacts::*;
 pub use receipts::*;
 pub use records::*;
 pub use replay::*;
@@ -65,7 +67,7 @@ use async_trait::async_trait;
 use jiff::Timestamp;
 use tokio::sync::watch;
 
-use crate::segment::{Digests, MessageHash, PersonDigest};
+use crate::segment::{Digests, LaneKey, MessageHash, PersonDigest};
 use crate::telemetry::TraceContext;
 
 /// The store cannot be read or written (full disk, lost database): try again later.
@@ -121,7 +123,9 @@ pub enum WorkError {
 ///   nothing that a call has reported as stored.
 /// * **Several processes.** Any number of stores may be open on the same data, in one process or in several.
 #[async_trait]
-pub trait Store: Inbox + Work + Log + Replays + Feedback + Audit + Receipts + Housekeeping {
+pub trait Store:
+    Inbox + Work + Log + Replays + Feedback + Audit + Receipts + NewContacts + Housekeeping
+{
     /// Finishes the calls that are under way, then closes the store and leaves behind nothing but its data.
     ///
     /// Every later call returns [`Unavailable`]; closing again does nothing.
@@ -210,6 +214,21 @@ pub trait Work: Send + Sync {
         keys: &[PersonDigest],
     ) -> Result<Vec<Contact>, Unavailable>;
 
+    /// Those of these contacts that Loops is not known to have.
+    async fn unknown_contacts(
+        &self,
+        destination: &str,
+        contacts: &[KnownContact],
+    ) -> Result<Vec<KnownContact>, Unavailable>;
+
+    /// Records that Loops has these contacts, all in one transaction; returns how many of them were not known before.
+    async fn make_known(
+        &self,
+        destination: &str,
+        contacts: &[KnownContact],
+        now: Timestamp,
+    ) -> Result<u64, Unavailable>;
+
     /// Which of these persons left, as far as Loops reported it and has not reported that they came back: see
     /// [`Feedback::record`].
     async fn opt_outs(
@@ -232,6 +251,10 @@ pub trait Work: Send + Sync {
     /// what is returned. A message without a pending delivery is done at once: it is unmatched if its plan has no
     /// deliveries, and none from before a replay stands. If the first message was planned before, nothing is
     /// written. With [`NewMerge::is_shadow`], no attempt begins.
+    ///
+    /// With a cap, if the messages would create contacts that Loops is not known to have, more of them than there is
+    /// room for, the first message is held, and nothing else is written. There is room as long as fewer contacts than the cap allows,
+    /// with what was released, were new today or may be created by frozen requests.
     async fn freeze(&self, lease: &Lease, merge: NewMerge) -> Result<Frozen, WorkError>;
 
     /// Records an attempt, or that one begins, and its consequence for the request, its deliveries, its messages and
@@ -257,6 +280,12 @@ pub trait Work: Send + Sync {
         lease: &Lease,
         broken: BrokenMessage,
     ) -> Result<Option<String>, WorkError>;
+
+    /// The messages of a destination that are held, in order, with their lanes.
+    async fn held_lanes(&self, destination: &str) -> Result<Vec<(Seq, LaneKey)>, Unavailable>;
+
+    /// Which messages that are held may go on now. Those that were held first are first.
+    async fn holds(&self, destination: &str, ask: HoldsAsk) -> Result<HoldsAnswer, Unavailable>;
 
     /// The catalogue of a destination, unless it is the one that was stored at the time `known`.
     async fn catalogue(

@@ -5,7 +5,10 @@ use std::time::Duration;
 use bytes::Bytes;
 use jiff::Timestamp;
 
-use super::{Awaiting, ContactChange, ContactClaim, MessageState, ProcessStatus, Replay};
+use super::{
+    Awaiting, ContactCap, ContactChange, ContactClaim, Held, Hold, MessageState, ProcessStatus,
+    Replay,
+};
 use crate::action::{ActionKind, Endpoint, Unmatched, UnmatchedReason};
 use crate::segment::{LaneKey, Message, MessageHash, MessageType, PersonDigest};
 use crate::segment::{RequestDigest, decode::decode};
@@ -344,6 +347,8 @@ pub struct Frozen {
     pub requests: Vec<FrozenRequest>,
     /// Why it ended as unmatched, if this plan ended it so.
     pub unmatched: Option<UnmatchedReason>,
+    /// The message is held, and not planned; `None`: its plan is on disk.
+    pub hold: Option<Hold>,
 }
 
 /// Neighbours of a lane that were planned together.
@@ -357,6 +362,8 @@ pub struct NewMerge {
     pub claims: Vec<ContactClaim>,
     /// Whether the requests are only shadowed, so that the first one is not about to be sent.
     pub is_shadow: bool,
+    /// How many contacts these requests may create; `None`: any number.
+    pub cap: Option<ContactCap>,
 }
 
 /// How many requests plans make, and how many they would have made in vain.
@@ -442,6 +449,8 @@ pub enum FailureReason {
     Invalid,
     /// Its user id is a word that means "no id".
     PlaceholderId,
+    /// It was held, and somebody discarded it.
+    Discarded,
     /// The stored message or its records cannot be read or contradict each other, or its delivery panicked
     /// again and again.
     Unreadable,
@@ -563,6 +572,10 @@ pub struct Depth {
     pub by_class: [u64; Class::COUNT],
     /// When the oldest of each class was received; `None`: none of it is pending.
     pub oldest_by_class: [Option<Timestamp>; Class::COUNT],
+    /// How many messages are held, without those that wait behind them.
+    pub held: u64,
+    /// Since when the first of these is.
+    pub held_since: Option<Timestamp>,
 }
 
 impl Depth {
@@ -606,6 +619,8 @@ pub struct MessageRecord {
     pub replay: u32,
     /// What was noticed about it when it was received.
     pub warnings: Vec<String>,
+    /// Why it is held, if it is pending.
+    pub held: Option<Held>,
     /// Its deliveries, by replay and then in the order of the subscriptions; empty until it is planned.
     pub deliveries: Vec<DeliveryRecord>,
 }
@@ -784,11 +799,12 @@ impl Class {
 
 impl FailureReason {
     /// Those that this release gives.
-    pub const ALL: [FailureReason; 5] = [
+    pub const ALL: [FailureReason; 6] = [
         FailureReason::Refused,
         FailureReason::Expired,
         FailureReason::Invalid,
         FailureReason::PlaceholderId,
+        FailureReason::Discarded,
         FailureReason::Unreadable,
     ];
 
@@ -799,6 +815,7 @@ impl FailureReason {
             FailureReason::Expired => "expired",
             FailureReason::Invalid => "invalid",
             FailureReason::PlaceholderId => "placeholder_id",
+            FailureReason::Discarded => "discarded",
             FailureReason::Unreadable => "unreadable",
             FailureReason::Unknown => "unknown",
         }

@@ -49,6 +49,10 @@ pub struct DestinationStatus {
     pub oldest_received_at: Option<Timestamp>,
     /// When the oldest event among them was received.
     pub oldest_event_at: Option<Timestamp>,
+    /// How many messages were held when they were last counted; `None`: not yet counted.
+    pub held: Option<u64>,
+    /// Since when the first of them is.
+    pub held_since: Option<Timestamp>,
 }
 
 /// Why a destination is paused.

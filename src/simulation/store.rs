@@ -15,13 +15,14 @@ use super::world::World;
 use crate::queue::{
     AcceptError, Accepted, Audit, AuditEntry, AuditRecord, BrokenMessage, CheckIn, Class,
     Consequence, Contact, Contents, Depth, EventName, FailureGroups, Feedback, FeedbackRecord,
-    Filter, Forward, FreeSpace, Frozen, Head, Housekeeping, Inbox, Job, LaneAsk, LanePart, Lease,
-    LeaseHolder, LeaseRequest, Log, MessageRecord, NewFeedback, NewMerge, NewMessage, NewReceipt,
-    OptOut, Page, PendingAsk, Receipt, ReceiptFilter, Receipts, Recorded, ReplayAsk, ReplayChunk,
-    Replays, Replicas, RequestContents, RequestId, Seq, Settled, Settlement, Store,
-    StoredCatalogue, Tally, TallyStep, Unavailable, Work, WorkError, WriteAheadLog,
+    Filter, Forward, FreeSpace, Frozen, Head, HoldsAnswer, HoldsAsk, Housekeeping, Inbox, Job,
+    KnownContact, LaneAsk, LanePart, Lease, LeaseHolder, LeaseRequest, Log, MessageRecord,
+    NewContacts, NewContactsDay, NewFeedback, NewMerge, NewMessage, NewReceipt, OptOut, Page,
+    PendingAsk, Receipt, ReceiptFilter, Receipts, Recorded, ReplayAsk, ReplayChunk, Replays,
+    Replicas, RequestContents, RequestId, Seq, Settled, Settlement, Store, StoredCatalogue, Tally,
+    TallyStep, Unavailable, Work, WorkError, WriteAheadLog,
 };
-use crate::segment::{Digests, MessageHash, PersonDigest};
+use crate::segment::{Digests, LaneKey, MessageHash, PersonDigest};
 use crate::telemetry::TraceContext;
 
 pub(super) struct FlakyStore {
@@ -172,6 +173,25 @@ impl Work for FlakyStore {
         self.call("contacts", Access::Read, self.inner.contacts(destination, keys)).await
     }
 
+    async fn unknown_contacts(
+        &self,
+        destination: &str,
+        contacts: &[KnownContact],
+    ) -> Result<Vec<KnownContact>, Unavailable> {
+        let call = self.inner.unknown_contacts(destination, contacts);
+        self.call("unknown_contacts", Access::Read, call).await
+    }
+
+    async fn make_known(
+        &self,
+        destination: &str,
+        contacts: &[KnownContact],
+        now: Timestamp,
+    ) -> Result<u64, Unavailable> {
+        let call = self.inner.make_known(destination, contacts, now);
+        self.call("make_known", Access::Write, call).await
+    }
+
     async fn opt_outs(
         &self,
         destination: &str,
@@ -223,6 +243,14 @@ impl Work for FlakyStore {
     ) -> Result<Option<String>, WorkError> {
         self.world.violate(format!("message {} was set aside: {broken:?}", broken.seq.0));
         self.step("set_aside", lease, self.inner.set_aside(lease, broken)).await
+    }
+
+    async fn held_lanes(&self, destination: &str) -> Result<Vec<(Seq, LaneKey)>, Unavailable> {
+        self.call("held_lanes", Access::Read, self.inner.held_lanes(destination)).await
+    }
+
+    async fn holds(&self, destination: &str, ask: HoldsAsk) -> Result<HoldsAnswer, Unavailable> {
+        self.call("holds", Access::Read, self.inner.holds(destination, ask)).await
     }
 
     async fn catalogue(
@@ -417,6 +445,37 @@ impl Receipts for FlakyStore {
 
     fn write_ahead_log(&self) -> WriteAheadLog {
         self.inner.write_ahead_log()
+    }
+}
+
+#[async_trait]
+impl NewContacts for FlakyStore {
+    async fn new_contacts(&self, now: Timestamp) -> Result<Vec<NewContactsDay>, Unavailable> {
+        self.call("new_contacts", Access::Read, self.inner.new_contacts(now)).await
+    }
+
+    async fn knows_any(&self, destination: &str) -> Result<bool, Unavailable> {
+        self.call("knows_any", Access::Read, self.inner.knows_any(destination)).await
+    }
+
+    async fn release_contacts(
+        &self,
+        destination: &str,
+        count: u32,
+        now: Timestamp,
+    ) -> Result<(), Unavailable> {
+        let call = self.inner.release_contacts(destination, count, now);
+        self.call("release_contacts", Access::Write, call).await
+    }
+
+    async fn discard_held(
+        &self,
+        destination: &str,
+        since: Timestamp,
+        now: Timestamp,
+    ) -> Result<u64, Unavailable> {
+        let call = self.inner.discard_held(destination, since, now);
+        self.call("discard_held", Access::Write, call).await
     }
 }
 

@@ -10,6 +10,7 @@ mod copies;
 mod feedback;
 mod groups;
 mod moving;
+mod new_contacts;
 mod postgres;
 mod receipts;
 mod replay;

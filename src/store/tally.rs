@@ -46,6 +46,13 @@ impl Tallies {
         *self.counts.entry((minute, counted)).or_default() += count;
     }
 
+    /// How many of a stage and a destination were added.
+    pub(super) fn count(&self, stage: Stage, destination: &str) -> i64 {
+        let is_it =
+            |counted: &Counted| counted.stage == stage && counted.destination == destination;
+        self.counts.iter().filter(|((_, counted), _)| is_it(counted)).map(|(_, count)| count).sum()
+    }
+
     /// Counts a delivery as it was planned.
     pub(super) fn add_delivery(
         &mut self,

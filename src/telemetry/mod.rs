@@ -53,6 +53,8 @@ pub const LOOPS_REQUESTS: &str = "segment_loops_loops_requests_total";
 pub const LOOPS_REQUEST_SECONDS: &str = "segment_loops_loops_request_duration_seconds";
 /// Pending messages, by `destination` and `class` (`event`, `live`, `bulk`).
 pub const QUEUE_DEPTH: &str = "segment_loops_queue_depth_messages";
+/// Messages that are held, by `destination`, without those that wait behind them.
+pub const HELD_MESSAGES: &str = "segment_loops_held_messages";
 /// Age of the oldest pending message in seconds, by `destination` and `class`.
 pub const QUEUE_OLDEST_SECONDS: &str = "segment_loops_queue_oldest_age_seconds";
 /// Requests per second in force, by `destination`.
@@ -210,6 +212,10 @@ fn describe() {
     describe_counter!(LOOPS_REQUESTS, "Requests made to Loops; status 0: no answer");
     describe_histogram!(LOOPS_REQUEST_SECONDS, "Duration of requests to Loops");
     describe_gauge!(QUEUE_DEPTH, "Messages that are pending, by class");
+    describe_gauge!(
+        HELD_MESSAGES,
+        "Messages that are held, since they would create too many contacts today"
+    );
     describe_gauge!(QUEUE_OLDEST_SECONDS, "Age of the oldest pending message, by class");
     describe_gauge!(ERASURES_PENDING, "Erasures of people that have not ended");
     describe_gauge!(RATE_LIMIT, "Requests a second in force");

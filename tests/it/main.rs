@@ -58,6 +58,7 @@ mod message_page;
 mod moving;
 mod neighbours;
 mod network_disk;
+mod new_contacts;
 mod now;
 mod odd_http;
 mod outcomes;

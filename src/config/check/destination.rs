@@ -183,6 +183,9 @@ impl Check<'_> {
             wrong_types: tree.wrong_types,
             erased_block_days: tree.erased_block_days.unwrap_or_default(),
             await_contact_s: tree.await_contact_s,
+            new_contacts_per_day: tree.new_contacts_per_day,
+            new_contacts: tree.new_contacts,
+            verify_unknown: tree.verify_unknown,
             merge: tree.merge.unwrap_or(true),
         };
         Planner::load(written).map_err(|problems| self.report_all(problems)).ok()

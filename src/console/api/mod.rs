@@ -9,6 +9,7 @@ mod event_names;
 mod failures;
 mod feedback;
 mod messages;
+mod new_contacts;
 mod people;
 mod preview;
 mod reload;
@@ -40,6 +41,8 @@ pub(super) fn routes() -> OpenApiRouter<AdminState> {
         .routes(routes!(erasures::of_id))
         .routes(routes!(preview::preview))
         .routes(routes!(compare::compare))
+        .routes(routes!(new_contacts::release))
+        .routes(routes!(new_contacts::discard))
         .routes(routes!(reload::reload))
         .routes(routes!(replay::replay))
         .layer(DefaultBodyLimit::max(body::BYTES_MAX))

@@ -12,6 +12,7 @@ mod frame;
 mod login;
 mod message;
 mod messages;
+mod new_contacts;
 mod now;
 pub(super) mod parts;
 mod person;
@@ -61,6 +62,7 @@ const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; i
 pub(super) fn router(state: AdminState) -> Router {
     let inside = Router::new()
         .route("/console", get(now::page))
+        .route("/console/new-contacts", post(new_contacts::act))
         .route("/console/messages", get(messages::page))
         .route("/console/messages/tail", get(tail::follow))
         .route("/console/messages/{seq}", get(message::page).post(message::ask))

@@ -59,7 +59,18 @@ struct Destination {
     holder: Option<String>,
     retry: Option<Time>,
     new_contacts: String,
+    /// How many may be created in a day, with what was released.
+    cap: Option<String>,
+    held: Option<HeldNow>,
     failures: Vec<Failures>,
+}
+
+/// Messages that are held, in words.
+struct HeldNow {
+    messages: String,
+    since: Option<Time>,
+    /// Their list.
+    list: String,
 }
 
 /// Deliveries that failed for a reason.
@@ -267,6 +278,15 @@ fn destination(one: &DestinationNow) -> Destination {
         holder: one.holder.clone(),
         retry: one.next_retry_at.map(Time),
         new_contacts: number(one.new_contacts_today),
+        cap: one.new_contacts_per_day.map(|per_day| match one.released_today {
+            0 => format!("of {}", number(per_day.into())),
+            released => format!("of {}, and {} released", number(per_day.into()), number(released)),
+        }),
+        held: (one.held > 0).then(|| HeldNow {
+            messages: counted(one.held, "message"),
+            since: one.held_since.map(Time),
+            list: format!("/console/messages?destination={}&state=pending", url_encode(&one.name)),
+        }),
         failures: failures.collect(),
     }
 }

@@ -138,6 +138,7 @@ pub(super) fn meaning(reason: FailureReason) -> &'static str {
         FailureReason::Expired => "it became too old to be sent",
         FailureReason::Invalid => "the mapping makes no request of it that Loops could take",
         FailureReason::PlaceholderId => "its user id is a word that stands for no id",
+        FailureReason::Discarded => "it was held back and discarded",
         FailureReason::Unreadable => "the stored message cannot be read",
         FailureReason::Unknown => "a later version of this program recorded why",
     }
@@ -150,6 +151,9 @@ pub(in crate::console) fn meaning_unmatched(reason: &str) -> &'static str {
         UnmatchedReason::Integrations => "the sender turned this destination off (`integrations`)",
         UnmatchedReason::Consent => "the person did not consent",
         UnmatchedReason::Erased => "the person was erased a short time ago (`erased_block_days`)",
+        UnmatchedReason::UnknownContact => {
+            "Loops is not known to have the contact, and it may not be created"
+        }
         UnmatchedReason::Replay => "what they were replayed for does not take them any more",
         UnmatchedReason::Unknown => "a later version of this program recorded why",
     }
@@ -182,6 +186,9 @@ pub(super) fn advice(reason: FailureReason) -> &'static str {
         }
         FailureReason::PlaceholderId => {
             "Fix the sender, which sends a word in place of an id; a replay would fail in the same way."
+        }
+        FailureReason::Discarded => {
+            "Replay the messages if their contacts are to be created after all."
         }
         FailureReason::Unreadable => {
             "This is a fault of the stored data or of this program: please report it, with the lines of the log."

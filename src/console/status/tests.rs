@@ -61,6 +61,8 @@ fn found() -> Found {
         sources: ["web".to_owned()].into(),
         minutes: tallies(ago(90)),
         hours: tallies(ago(30)),
+        days: Vec::new(),
+        caps: BTreeMap::new(),
     }
 }
 
@@ -90,6 +92,7 @@ fn make(code: DiagnosisCode, found: &mut Found) {
                 messages: 1,
                 by_class: [1, 0, 0],
                 oldest_by_class: [Some(ago(9)), None, None],
+                ..Depth::default()
             };
             found.depths.insert("default".to_owned(), depth);
         }
@@ -98,6 +101,7 @@ fn make(code: DiagnosisCode, found: &mut Found) {
                 messages: 2,
                 by_class: [0, 2, 0],
                 oldest_by_class: [None, Some(ago(9)), None],
+                ..Depth::default()
             };
             found.depths.insert("old".to_owned(), depth);
         }

@@ -15,6 +15,8 @@ pub enum VerdictKind {
     WaitsForBaseUrl,
     /// A message waits for its next attempt.
     WaitsForRetry,
+    /// A message is held, or waits behind one that is.
+    Held,
     /// A message waits for its turn.
     WaitsForTurn,
     /// A delivery failed.
@@ -55,12 +57,13 @@ pub enum VerdictKind {
 
 impl VerdictKind {
     /// All of them, in their order.
-    pub const ALL: [VerdictKind; 23] = [
+    pub const ALL: [VerdictKind; 24] = [
         VerdictKind::Rejected,
         VerdictKind::NeverAccepted,
         VerdictKind::WaitsForKey,
         VerdictKind::WaitsForBaseUrl,
         VerdictKind::WaitsForRetry,
+        VerdictKind::Held,
         VerdictKind::WaitsForTurn,
         VerdictKind::Failed,
         VerdictKind::Unmatched,
@@ -89,6 +92,7 @@ impl VerdictKind {
             VerdictKind::WaitsForKey => "waits_for_key",
             VerdictKind::WaitsForBaseUrl => "waits_for_base_url",
             VerdictKind::WaitsForRetry => "waits_for_retry",
+            VerdictKind::Held => "held",
             VerdictKind::WaitsForTurn => "waits_for_turn",
             VerdictKind::Failed => "failed",
             VerdictKind::Unmatched => "unmatched",
@@ -128,6 +132,9 @@ impl VerdictKind {
             VerdictKind::WaitsForRetry => {
                 "Nothing to do unless it lasts: the message is retried by itself for as long as delivery.retry_window_ms says."
             }
+            VerdictKind::Held => {
+                "Release new contacts on the page Now, or raise new_contacts_per_day and reload; or wait: it goes on by itself when the day ends (UTC)."
+            }
             VerdictKind::WaitsForTurn => {
                 "Nothing to do unless it lasts: the messages before it go out at Loops' rate."
             }
@@ -141,6 +148,9 @@ impl VerdictKind {
                 }
                 Some(FailureReason::PlaceholderId) => {
                     "Fix the sender, which sends a word in place of an id; a replay would fail in the same way."
+                }
+                Some(FailureReason::Discarded) => {
+                    "Replay the message if its contact is to be created after all."
                 }
                 Some(FailureReason::Unreadable | FailureReason::Unknown) | None => {
                     "Please report it, with the lines of the log that name the message."

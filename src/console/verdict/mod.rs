@@ -171,6 +171,20 @@ fn waits(
         let name = &message.destination;
         return (kind, format!("{its} waits{behind}: {why} the destination {name}."));
     }
+    if let Some(held) = &message.held {
+        let (who, since) = match held.is_behind {
+            true => (
+                format!("{its} waits behind an earlier message of the same person that is held"),
+                held.since,
+            ),
+            false => (format!("{its} is held"), held.since),
+        };
+        let sentence = format!(
+            "{who} since {}: it would create a contact, and as many as new_contacts_per_day allows were new today.",
+            clock(since)
+        );
+        return (VerdictKind::Held, sentence);
+    }
     let tried = in_front.iter().rev().copied().chain([message]).find_map(last_try);
     let Some((request, answer)) = tried else {
         let queue = destination.map(|one| queue(message, one)).unwrap_or_default();

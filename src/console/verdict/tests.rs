@@ -48,6 +48,7 @@ fn track(event: &str, second: i64, state: MessageState) -> MessageRecord {
         unmatched: (state == MessageState::Unmatched).then_some(unmatched),
         replay: 0,
         warnings: Vec::new(),
+        held: None,
         deliveries: match state {
             MessageState::Pending => vec![delivery(DeliveryState::Pending)],
             MessageState::Delivered => vec![delivery(DeliveryState::Delivered)],

@@ -8,7 +8,7 @@
 //! A step that finds no room in memory for its large message is refused. From then on the message is known to be
 //! large: its lane is ready, but only [`Lanes::next`] with room takes it, in the same order as all others.
 
-use std::collections::{BTreeSet, HashMap, VecDeque};
+use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
 
 use jiff::Timestamp;
 use tokio::time::Instant;
@@ -48,6 +48,10 @@ pub struct Lanes {
     waiting: BTreeSet<(Instant, LaneKey)>,
     /// Lanes whose first message was read with an earlier attempt, and the time of day at which it is due.
     tried_before: Vec<(LaneKey, Timestamp)>,
+    /// Lanes whose first message is held, and the stretch from it on: none of their heads is in memory.
+    on_hold: HashMap<LaneKey, Gap>,
+    /// Those of them in which a message was found that may be a deletion.
+    touched: Vec<LaneKey>,
     /// How many heads of each class are held.
     heads: [usize; Class::COUNT],
     turns: u32,
@@ -75,6 +79,8 @@ struct Lane {
     ready_at_shortage: u64,
     /// `None`: every pending message that was read is held.
     gap: Option<Gap>,
+    /// The last message that was known when its turn began.
+    known_at_turn: Seq,
 }
 
 /// The stretch of a lane (behind `after`, up to `through`) in which messages may be pending that are not
@@ -128,6 +134,7 @@ impl Lane {
             refused: None,
             ready_at_shortage,
             gap: None,
+            known_at_turn: Seq::default(),
         }
     }
 
@@ -161,6 +168,12 @@ impl Lane {
     /// Whether its first message may be worked on and is known to be large.
     fn is_large(&self) -> bool {
         self.is_open() && self.heads.front().map(|head| head.seq) == self.refused
+    }
+
+    /// The last message of which it is known that it is pending, or that may be.
+    fn last(&self) -> Seq {
+        let held = self.heads.back().map(|head| head.seq);
+        held.max(self.gap.map(|gap| gap.through)).unwrap_or_default()
     }
 
     /// Notes that unheld messages may be pending between `known` and `seq`.
@@ -200,6 +213,8 @@ impl Lanes {
             ready_large: Line::default(),
             waiting: BTreeSet::new(),
             tried_before: Vec::new(),
+            on_hold: HashMap::new(),
+            touched: Vec::new(),
             heads: [0; Class::COUNT],
             turns: 0,
             shortages: 0,
@@ -210,6 +225,15 @@ impl Lanes {
     /// Adds a head to its lane, unless it is there already. `known_through` is the sequence number up to
     /// which the messages of all lanes were read; `None`: every message before this one was.
     pub fn push(&mut self, head: Head, known_through: Option<Seq>) {
+        if let Some(held) = self.on_hold.get_mut(&head.lane) {
+            let is_behind = head.seq.0 > held.after.0.saturating_add(1);
+            held.after = held.after.min(Seq(head.seq.0 - 1));
+            held.through = held.through.max(head.seq);
+            if is_behind && may_be_deletion(head) {
+                self.touched.push(head.lane);
+            }
+            return;
+        }
         let shortages = self.shortages;
         let lane_heads_max = self.lane_heads_max;
         let lane = self.lanes.entry(head.lane).or_insert_with(|| Lane::new(shortages));
@@ -290,6 +314,7 @@ impl Lanes {
         let behind = lane.heads.iter().skip(1).take_while(|head| lane.is_known(head.seq));
         let neighbours = behind.take(neighbours_max).map(|head| head.seq).collect();
         let is_large = lane.is_large();
+        lane.known_at_turn = lane.last();
         Some(Turn { head, neighbours, is_large, is_singled_out: false })
     }
 
@@ -366,6 +391,64 @@ impl Lanes {
         }
     }
 
+    /// The first message of a busy lane is held: the lane waits until [`Lanes::take_up`], and takes no room meanwhile. A
+    /// message that was found behind it since its turn began, and that may be a deletion, has it taken up soon.
+    pub fn hold(&mut self, key: LaneKey) {
+        let Some(lane) = self.lanes.remove(&key) else { return };
+        for (held, of_lane) in self.heads.iter_mut().zip(lane.classes) {
+            *held = held.saturating_sub(of_lane as usize);
+        }
+        let Some(first) = lane.heads.front() else { return };
+        let mut news = lane.heads.iter().filter(|head| head.seq > lane.known_at_turn);
+        let is_gap_new = lane.gap.is_some_and(|gap| gap.through > lane.known_at_turn);
+        if is_gap_new || news.any(|head| may_be_deletion(*head)) {
+            self.touched.push(key);
+        }
+        self.on_hold.insert(key, Gap { after: Seq(first.seq.0 - 1), through: lane.last() });
+    }
+
+    /// Notes the messages that were held before this process began, before anything is pushed.
+    pub fn recall(&mut self, held: &[(Seq, LaneKey)]) {
+        for (seq, key) in held {
+            let gap = Gap { after: Seq(seq.0 - 1), through: *seq };
+            let held = self.on_hold.entry(*key).or_insert(gap);
+            held.after = held.after.min(gap.after);
+            held.through = held.through.max(gap.through);
+        }
+    }
+
+    /// Whether a lane is on hold.
+    pub fn has_on_hold(&self) -> bool {
+        !self.on_hold.is_empty()
+    }
+
+    /// Has the first message of a lane on hold worked on again.
+    pub fn take_up(&mut self, key: LaneKey) {
+        if let Some(gap) = self.on_hold.remove(&key) {
+            let mut lane = Lane::new(self.shortages);
+            lane.gap = Some(gap);
+            self.lanes.insert(key, lane);
+            self.start(key);
+        }
+    }
+
+    /// The same for lanes in which a deletion may wait: it must not wait for what is held.
+    pub fn take_up_touched(&mut self) {
+        for key in std::mem::take(&mut self.touched) {
+            self.take_up(key);
+        }
+    }
+
+    /// The same for lanes of which no message is held any more.
+    pub fn take_up_all_but(&mut self, held: &[(Seq, LaneKey)]) {
+        let held: HashSet<LaneKey> = held.iter().map(|(_, key)| *key).collect();
+        let free: Vec<LaneKey> =
+            self.on_hold.keys().filter(|key| !held.contains(key)).copied().collect();
+        for key in free {
+            self.take_up(key);
+        }
+    }
+
     /// There was no room for the first message of a busy lane, which is large.
     pub fn refuse(&mut self, key: LaneKey) {
         if let Some(lane) = self.lanes.get_mut(&key) {
@@ -425,6 +508,11 @@ impl Lanes {
     pub fn next_wake(&self) -> Option<Instant> {
         self.waiting.first().map(|(until, _)| *until)
     }
+}
+
+/// Whether a message may be of type `delete`: none of those is an event.
+fn may_be_deletion(head: Head) -> bool {
+    head.class != Class::Event
 }
 
 #[cfg(test)]

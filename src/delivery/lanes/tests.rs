@@ -384,3 +384,85 @@ proptest! {
         prop_assert!(is_empty(&model.lanes));
     }
 }
+
+/// Takes the turn of the first ready lane, whose first message is held.
+fn hold_next(lanes: &mut Lanes) -> Option<i64> {
+    let turn = lanes.next(0, true)?;
+    lanes.hold(turn.head.lane);
+    Some(turn.head.seq.0)
+}
+
+/// Reads a lane that is taken up: these messages are pending in it.
+fn read_lane(lanes: &mut Lanes, pending: &[Head]) -> (i64, i64) {
+    let reading = lanes.next_to_read(10).unwrap();
+    lanes.complete(&reading, LanePart { heads: pending.to_vec(), through: None });
+    (reading.ask.after.0, reading.through.0)
+}
+
+#[test]
+fn a_lane_on_hold_takes_no_room_and_keeps_its_order() {
+    let mut lanes = Lanes::default();
+    for (seq, lane) in [(1, 7), (2, 7), (3, 8)] {
+        lanes.push(head(seq, lane), None);
+    }
+    assert_eq!(hold_next(&mut lanes), Some(1));
+    assert_eq!((lanes.len(Class::Event), lanes.has_on_hold()), (1, true));
+    // What comes later is not held in memory, and does not overtake.
+    lanes.push(head(4, 7), None);
+    assert_eq!(lanes.len(Class::Event), 1);
+    assert_eq!(next(&mut lanes), Some(3));
+    lanes.finish(LaneKey(8));
+    assert!(is_empty(&lanes));
+    lanes.take_up(LaneKey(7));
+    assert_eq!(read_lane(&mut lanes, &[head(1, 7), head(2, 7), head(4, 7)]), (0, 4));
+    for seq in [1, 2, 4] {
+        assert_eq!(next(&mut lanes), Some(seq));
+        lanes.finish(LaneKey(7));
+    }
+    assert!(is_empty(&lanes) && !lanes.has_on_hold());
+}
+
+#[test]
+fn a_lane_that_was_on_hold_before_the_start_is_not_worked_on() {
+    let mut lanes = Lanes::default();
+    lanes.recall(&[(Seq(2), LaneKey(7)), (Seq(5), LaneKey(7)), (Seq(3), LaneKey(8))]);
+    for (seq, lane) in [(2, 7), (3, 8), (5, 7), (6, 9)] {
+        lanes.push(head(seq, lane), None);
+    }
+    assert_eq!(next(&mut lanes), Some(6));
+    assert_eq!(next(&mut lanes), None);
+    // Nothing of the lane is held any more, in the store.
+    lanes.take_up_all_but(&[(Seq(3), LaneKey(8))]);
+    assert_eq!(read_lane(&mut lanes, &[head(2, 7)]), (1, 5));
+    assert_eq!(next(&mut lanes), Some(2));
+    // Taken up, and its message has been discarded.
+    lanes.take_up(LaneKey(8));
+    assert_eq!(read_lane(&mut lanes, &[]), (2, 3));
+    assert_eq!(next(&mut lanes), None);
+    assert!(!lanes.has_on_hold());
+}
+
+#[test]
+fn a_deletion_behind_what_is_held_has_the_lane_taken_up_once() {
+    let mut lanes = Lanes::default();
+    lanes.push(head(1, 7), None);
+    assert_eq!(hold_next(&mut lanes), Some(1));
+    lanes.push(head(2, 7), None);
+    lanes.take_up_touched();
+    assert!(!lanes.has_ready(true), "an event is no deletion");
+    lanes.push(of_class(3, 7, Class::Live), None);
+    lanes.take_up_touched();
+    let pending = [head(1, 7), head(2, 7), of_class(3, 7, Class::Live)];
+    assert_eq!(read_lane(&mut lanes, &pending), (0, 3));
+    assert_eq!(hold_next(&mut lanes), Some(1), "it was no deletion either");
+    lanes.take_up_touched();
+    assert!(!lanes.has_ready(true), "known already");
+    // One that comes while the first message is worked on.
+    lanes.take_up(LaneKey(7));
+    read_lane(&mut lanes, &pending);
+    assert_eq!(next(&mut lanes), Some(1));
+    lanes.push(of_class(4, 7, Class::Bulk), None);
+    lanes.hold(LaneKey(7));
+    lanes.take_up_touched();
+    assert!(lanes.has_ready(true));
+}

@@ -154,7 +154,7 @@ async fn claim(store: &dyn Store, key: PersonDigest, email: Option<PersonDigest>
     let plans = vec![(seq, plan(vec![delivery("one", Ok(request(0)))]))];
     let claims = vec![ContactClaim { key, email, lane }];
     store
-        .freeze(&lease, NewMerge { plans, merged: Vec::new(), claims, is_shadow: false })
+        .freeze(&lease, NewMerge { plans, merged: Vec::new(), claims, is_shadow: false, cap: None })
         .await
         .unwrap();
 }

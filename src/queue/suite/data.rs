@@ -17,6 +17,7 @@ pub(crate) trait FreezeOne: Work {
             merged: Vec::new(),
             claims: Vec::new(),
             is_shadow: false,
+            cap: None,
         };
         Ok(self.freeze(lease, merge).await?.requests)
     }

@@ -131,6 +131,7 @@ pub(crate) async fn reports_the_depth_of_a_destination(store: &dyn Store) {
         messages: by_class.iter().sum(),
         by_class,
         oldest_by_class,
+        ..Depth::default()
     };
     let found = store.depth(DESTINATION).await.unwrap();
     assert_eq!(found, depth([1, 0, 1], [Some(at(3)), None, Some(at(4))]));

@@ -20,6 +20,7 @@ async fn merged(store: &dyn Store, lease: &Lease) -> (Seq, Seq, Vec<FrozenReques
         merged: vec![NewMergedRequest { request: request(9), carries: vec![(0, 0), (1, 0)] }],
         claims: Vec::new(),
         is_shadow: false,
+        cap: None,
     };
     let frozen = store.freeze(lease, merge).await.unwrap().requests;
     (first, second, frozen)
@@ -102,6 +103,7 @@ pub(crate) async fn the_traces_of_what_a_request_carries_can_be_read(store: &dyn
         }],
         claims: Vec::new(),
         is_shadow: false,
+        cap: None,
     };
     let frozen = store.freeze(&lease, merge).await.unwrap().requests;
     let traces = async |id: RequestId| store.traces(id).await.unwrap();
@@ -163,6 +165,7 @@ async fn merged_with_event(
         merged: vec![NewMergedRequest { request: request(9), carries: vec![(0, 0), (1, 0)] }],
         claims: Vec::new(),
         is_shadow: false,
+        cap: None,
     };
     let frozen = store.freeze(lease, merge).await.unwrap().requests.remove(0);
     (first, second, frozen)
@@ -258,6 +261,7 @@ pub(crate) async fn merging_writes_all_or_nothing(store: &dyn Store) {
         merged: vec![NewMergedRequest { request: request(9), carries: vec![(0, 0), (1, 0)] }],
         claims: Vec::new(),
         is_shadow: false,
+        cap: None,
     };
     // A neighbour that is frozen already cannot be carried.
     let refused = store.freeze(&lease, merge(vec![first, second])).await;

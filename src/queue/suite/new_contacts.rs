@@ -1,8 +1,13 @@
 //! New contacts: which requests created one, and how many.
 
 use super::contacts::{address, learned, report};
+use super::erasure::deletion;
+use super::replay::replay;
 use super::*;
-use crate::queue::{ContactChange, Learned, Stage, TallyStep};
+use crate::queue::{
+    ContactCap, ContactChange, Creation, Frozen, Held, Hold, HoldReason, HoldsAnswer, HoldsAsk,
+    KnownContact, Learned, MessageState, ReplayState, Stage, TallyStep,
+};
 
 /// Settles a request that teaches of a contact; returns whether it was new.
 async fn is_new(store: &dyn Store, change: ContactChange) -> bool {
@@ -82,4 +87,181 @@ pub(crate) async fn a_contact_that_was_deleted_is_new_again(store: &dyn Store) {
     report(store, "contact.created", bob, 15).await;
     assert!(learn(store, later(bob)).await);
     assert_eq!(counted(store, TallyStep::Hour).await, 4);
+}
+
+/// A message of a person whose lane is that of the user id.
+fn of(id: &str, person: &str) -> NewMessage {
+    NewMessage { lane: lane(person), ..message(id) }
+}
+
+/// Freezes a message that would create a contact, where this many may be created in a day.
+async fn freeze_capped(store: &dyn Store, seq: Seq, key: PersonDigest, per_day: u32) -> Frozen {
+    let lease = lease(store).await;
+    let plans = vec![(seq, plan(vec![delivery("one", Ok(request(1)))]))];
+    let contact = KnownContact { key, email: None };
+    let cap = Some(ContactCap { per_day, creations: vec![Creation { seq, contact }] });
+    let merge = NewMerge { plans, merged: Vec::new(), claims: Vec::new(), is_shadow: false, cap };
+    store.freeze(&lease, merge).await.unwrap()
+}
+
+/// Puts a message of a person, and freezes it as [`freeze_capped`] does.
+async fn put_capped(store: &dyn Store, person: &str, per_day: u32) -> (Seq, Frozen) {
+    let seq = put(store, of(&format!("m-{person}"), person)).await;
+    (seq, freeze_capped(store, seq, user(person), per_day).await)
+}
+
+/// The lanes that may go on at a time.
+async fn ready(store: &dyn Store, now: Timestamp, per_day: Option<u32>) -> Vec<LaneKey> {
+    let ask = HoldsAsk { now, per_day, limit: 10 };
+    store.holds(DESTINATION, ask).await.unwrap().lanes
+}
+
+const NEW: Option<Hold> = Some(Hold { is_new: true, is_before_deletion: false });
+const AGAIN: Option<Hold> = Some(Hold { is_new: false, is_before_deletion: false });
+const NOBODY: [LaneKey; 0] = [];
+
+pub(crate) async fn holds_what_would_create_too_many_contacts(store: &dyn Store) {
+    let lease = lease(store).await;
+    let (_, ada) = put_capped(store, "ada", 2).await;
+    let (_, bob) = put_capped(store, "bob", 2).await;
+    assert_eq!((ada.hold, bob.hold), (None, None));
+    let (eve, held) = put_capped(store, "eve", 2).await;
+    assert_eq!((held.hold, held.requests.len()), (NEW, 0));
+    assert_eq!(freeze_capped(store, eve, user("eve"), 2).await.hold, AGAIN);
+    assert_eq!(store.held_lanes(DESTINATION).await.unwrap(), [(eve, lane("eve"))]);
+    let behind = put(store, of("behind", "eve")).await;
+    let expected = |is_behind| Held { reason: HoldReason::NewContactCap, since: at(1), is_behind };
+    assert_eq!(record(store, "m-eve").await.held, Some(expected(false)));
+    assert_eq!(record(store, "behind").await.held, Some(expected(true)));
+    assert_eq!(record(store, "m-ada").await.held, None);
+    assert_eq!(record(store, "m-eve").await.state(), MessageState::Pending);
+    let depth = store.depth(DESTINATION).await.unwrap();
+    assert_eq!((depth.messages, depth.held, depth.held_since), (4, 1, Some(at(1))));
+
+    // Another message of a contact that may be created already takes no more room.
+    let again = put(store, of("again", "bob2")).await;
+    assert_eq!(freeze_capped(store, again, user("bob"), 2).await.hold, None);
+    assert_eq!(ready(store, at(2), Some(2)).await, NOBODY);
+    // One was created, so there is no more room than before.
+    let delivered = settlement(&ada.requests[0], 1, Consequence::Delivered);
+    let contact = Some(ContactChange::Learn(learned(user("ada"), &[])));
+    store.settle(&lease, Settlement { contact, ..delivered }).await.unwrap();
+    assert_eq!(ready(store, at(20), Some(2)).await, NOBODY);
+    assert_eq!(freeze_capped(store, eve, user("eve"), 2).await.hold, AGAIN);
+    // The other is never created.
+    for request in [&bob.requests[0]] {
+        let failed = settlement(request, 1, Consequence::Failed(failure()));
+        store.settle(&lease, failed).await.unwrap();
+    }
+    assert_eq!(ready(store, at(20), Some(2)).await, NOBODY, "another message may still create it");
+    let frozen = store.open(again).await.unwrap().unwrap().requests;
+    store.settle(&lease, settlement(&frozen[0], 1, Consequence::Failed(failure()))).await.unwrap();
+    assert_eq!(ready(store, at(20), Some(2)).await, [lane("eve")]);
+    let frozen = freeze_capped(store, eve, user("eve"), 2).await;
+    assert_eq!((frozen.hold, frozen.requests.len()), (None, 1));
+    assert_eq!(record(store, "m-eve").await.held, None);
+    assert_eq!(record(store, "behind").await.held, None);
+    assert_eq!(store.held_lanes(DESTINATION).await.unwrap(), []);
+    assert!(heads(store).await.iter().any(|head| head.seq == behind));
+}
+
+pub(crate) async fn what_is_held_goes_on_when_there_is_room(store: &dyn Store) {
+    let (eve, held) = put_capped(store, "eve", 0).await;
+    assert_eq!(held.hold, NEW);
+    let (bob, held) = put_capped(store, "bob", 0).await;
+    assert_eq!(held.hold, NEW);
+    assert_eq!(ready(store, at(2), Some(0)).await, NOBODY);
+    // Those that were held first are first.
+    store.release_contacts(DESTINATION, 1, at(2)).await.unwrap();
+    store.release_contacts("other", 5, at(2)).await.unwrap();
+    let mut days = store.new_contacts(at(2)).await.unwrap();
+    days.sort_by(|a, b| a.destination.cmp(&b.destination));
+    let released: Vec<(&str, u64)> =
+        days.iter().map(|day| (day.destination.as_str(), day.released)).collect();
+    assert_eq!(released, [(DESTINATION, 1), ("other", 5)]);
+    assert_eq!(ready(store, at(2), Some(0)).await, [lane("eve")]);
+    assert_eq!(freeze_capped(store, eve, user("eve"), 0).await.hold, None);
+    assert_eq!(freeze_capped(store, bob, user("bob"), 0).await.hold, AGAIN);
+    // The cap is raised, or taken away.
+    assert_eq!(ready(store, at(2), Some(1)).await, [lane("bob")]);
+    assert_eq!(ready(store, at(2), None).await, [lane("bob")]);
+    // On the next day, what was released is over, and what may be created counts still.
+    let tomorrow = at(0) + Duration::from_secs(24 * 60 * 60);
+    assert_eq!(store.new_contacts(tomorrow).await.unwrap(), []);
+    assert_eq!(ready(store, tomorrow, Some(1)).await, NOBODY);
+    assert_eq!(ready(store, tomorrow, Some(2)).await, [lane("bob")]);
+    // Loops has the contact by now.
+    assert_eq!(ready(store, at(2), Some(0)).await, NOBODY);
+    report(store, "contact.created", user("bob"), 3).await;
+    assert_eq!(ready(store, at(4), Some(0)).await, [lane("bob")]);
+    assert_eq!(freeze_capped(store, bob, user("bob"), 0).await.hold, None);
+}
+
+pub(crate) async fn discards_what_is_held(store: &dyn Store) {
+    let (_, held) = put_capped(store, "eve", 0).await;
+    assert_eq!(held.hold, NEW);
+    put(store, of("behind", "eve")).await;
+    assert_eq!(store.discard_held("other", at(9), at(9)).await.unwrap(), 0);
+    assert_eq!(store.discard_held(DESTINATION, at(0), at(9)).await.unwrap(), 0, "held later");
+    assert_eq!(store.discard_held(DESTINATION, at(9), at(9)).await.unwrap(), 1);
+    assert_eq!(store.discard_held(DESTINATION, at(9), at(9)).await.unwrap(), 0);
+    let ended = record(store, "m-eve").await;
+    assert_eq!((ended.state(), ended.held), (MessageState::Failed, None));
+    let reason = ended.deliveries[0].failure.as_ref().map(|failure| failure.reason);
+    assert_eq!(reason, Some(FailureReason::Discarded));
+    assert_eq!(record(store, "behind").await.held, None);
+    let ask = HoldsAsk { now: at(9), per_day: Some(0), limit: 10 };
+    let answer = store.holds(DESTINATION, ask).await.unwrap();
+    assert_eq!(answer, HoldsAnswer { lanes: vec![], discarded: 1 });
+    assert_eq!(store.held_lanes(DESTINATION).await.unwrap(), []);
+    // It is planned again.
+    let filter = Filter { reason: Some(FailureReason::Discarded), ..Filter::default() };
+    let selection = meeting(filter, ReplayState::Failed);
+    assert_eq!(replay(store, selection, false).await, (1, 0));
+    let again = record(store, "m-eve").await;
+    assert_eq!(again.state(), MessageState::Pending);
+    assert_eq!(freeze_capped(store, again.seq, user("eve"), 1).await.hold, None);
+}
+
+pub(crate) async fn what_is_held_keeps_nobody_from_being_deleted(store: &dyn Store) {
+    let (eve, held) = put_capped(store, "eve", 0).await;
+    assert_eq!(held.hold, NEW);
+    put(store, NewMessage { lane: lane("eve"), ..deletion("d") }).await;
+    let hold = freeze_capped(store, eve, user("eve"), 0).await.hold;
+    assert_eq!(hold, Some(Hold { is_new: false, is_before_deletion: true }));
+    let lease = lease(store).await;
+    store.freeze_one(&lease, eve, plan(vec![])).await.unwrap();
+    assert_eq!(record(store, "m-eve").await.state(), MessageState::Unmatched);
+    assert_eq!(store.held_lanes(DESTINATION).await.unwrap(), []);
+}
+
+pub(crate) async fn a_list_makes_contacts_known(store: &dyn Store) {
+    let (ada, bob, eve) = (user("ada"), user("bob"), address("eve@example.com"));
+    let email = Some(address("ada@example.com"));
+    let all = [
+        KnownContact { key: ada, email },
+        KnownContact { key: bob, email: None },
+        KnownContact { key: eve, email: None },
+    ];
+    assert!(!store.knows_any(DESTINATION).await.unwrap());
+    assert_eq!(store.unknown_contacts(DESTINATION, &all).await.unwrap(), all);
+    let held = put_capped(store, "bob", 0).await.1;
+    assert_eq!(held.hold, NEW);
+    assert_eq!(store.make_known(DESTINATION, &all, at(5)).await.unwrap(), 3);
+    assert_eq!(store.make_known(DESTINATION, &all, at(6)).await.unwrap(), 0, "twice");
+    assert!(store.knows_any(DESTINATION).await.unwrap());
+    assert!(!store.knows_any("other").await.unwrap());
+    assert_eq!(store.unknown_contacts("other", &all).await.unwrap(), all);
+    // By the address alone, and by it beside another id.
+    let by_address = KnownContact { key: address("ada@example.com"), email: None };
+    let with_address = KnownContact { key: user("eve"), email: Some(eve) };
+    let known = [by_address, with_address, all[0], all[1], all[2]];
+    assert_eq!(store.unknown_contacts(DESTINATION, &known).await.unwrap(), []);
+    assert_eq!(ready(store, at(7), Some(0)).await, [lane("bob")], "it goes on");
+    assert!(!learn(store, Learned { email, ..learned(ada, &[]) }).await);
+    assert_eq!(counted(store, TallyStep::Hour).await, 0);
+    // Deleted, it is not known any more; a later list says that it is there again.
+    report(store, "contact.deleted", bob, 8).await;
+    assert_eq!(store.unknown_contacts(DESTINATION, &all).await.unwrap(), [all[1]]);
+    assert_eq!(store.make_known(DESTINATION, &all, at(9)).await.unwrap(), 1);
 }

@@ -90,7 +90,10 @@ pub(crate) async fn put_failed(store: &dyn Store, lease: &Lease, message: NewMes
 async fn freeze_empty(store: &dyn Store, lease: &Lease) -> Option<UnmatchedReason> {
     let plans = vec![(heads(store).await[0].seq, plan(vec![]))];
     store
-        .freeze(lease, NewMerge { plans, merged: Vec::new(), claims: Vec::new(), is_shadow: false })
+        .freeze(
+            lease,
+            NewMerge { plans, merged: Vec::new(), claims: Vec::new(), is_shadow: false, cap: None },
+        )
         .await
         .unwrap()
         .unmatched

@@ -44,6 +44,8 @@ fn status(free_bytes: u64) -> ProcessStatus {
         waiting: Some([1, 2, 3]),
         oldest_received_at: Some(at(5)),
         oldest_event_at: Some(at(7)),
+        held: Some(6),
+        held_since: Some(at(7)),
     };
     ProcessStatus {
         free_bytes: Some(free_bytes),

@@ -11,7 +11,8 @@ use crate::queue::{
 /// Freezes one message in shadow mode.
 async fn freeze(store: &dyn Store, lease: &Lease, seq: Seq, plan: NewPlan) -> Vec<FrozenRequest> {
     let plans = vec![(seq, plan)];
-    let merge = NewMerge { plans, merged: Vec::new(), claims: Vec::new(), is_shadow: true };
+    let merge =
+        NewMerge { plans, merged: Vec::new(), claims: Vec::new(), is_shadow: true, cap: None };
     store.freeze(lease, merge).await.unwrap().requests
 }
 
@@ -86,6 +87,7 @@ pub(crate) async fn a_shadowed_request_ends_all_that_it_carries(store: &dyn Stor
         merged: vec![NewMergedRequest { request: request(9), carries: vec![(0, 0), (1, 0)] }],
         claims: Vec::new(),
         is_shadow: true,
+        cap: None,
     };
     let frozen = store.freeze(&lease, merge).await.unwrap().requests.remove(0);
     store.settle(&lease, shadowed(&frozen)).await.unwrap();

@@ -141,6 +141,7 @@ pub(crate) async fn counts_merged_deliveries_by_source(store: &dyn Store) {
             merged: vec![NewMergedRequest { request: request(9), carries: vec![(0, 0), (1, 0)] }],
             claims: Vec::new(),
             is_shadow: false,
+            cap: None,
         };
         (seqs, store.freeze(&lease, merge).await.unwrap().requests.remove(0))
     };

@@ -54,10 +54,13 @@ pub(super) enum Part {
     Contacts,
     OptOuts,
     Receipts,
+    Held,
+    Creating,
+    NewContactDays,
 }
 
 impl Part {
-    pub(super) const ALL: [Part; 15] = [
+    pub(super) const ALL: [Part; 18] = [
         Part::Streams,
         Part::EventNames,
         Part::Tallies,
@@ -73,6 +76,9 @@ impl Part {
         Part::Contacts,
         Part::OptOuts,
         Part::Receipts,
+        Part::Held,
+        Part::Creating,
+        Part::NewContactDays,
     ];
 
     pub(super) fn index(self) -> i32 {
@@ -97,6 +103,9 @@ impl Part {
             Part::Contacts => "contacts",
             Part::OptOuts => "opt_outs",
             Part::Receipts => "receipts",
+            Part::Held => "held",
+            Part::Creating => "creating",
+            Part::NewContactDays => "new_contact_days",
         }
     }
 }

@@ -9,7 +9,7 @@ use super::*;
 use crate::action::ActionKind;
 use crate::queue::suite::*;
 use crate::queue::*;
-use crate::segment::MessageType;
+use crate::segment::{LaneKey, MessageType};
 use crate::store::{postgres, sqlite};
 use crate::telemetry::TraceContext;
 
@@ -168,7 +168,15 @@ impl History {
             merged: Vec::new(),
             claims: Vec::new(),
             is_shadow: false,
+            cap: None,
         };
+        if self.random.u32(0..4) == 0 {
+            let (key, email) = (user(&format!("u{}", self.random.u32(0..9))), None);
+            let per_day = self.random.u32(0..3);
+            let creations = vec![Creation { seq: head.seq, contact: KnownContact { key, email } }];
+            merge.cap = Some(ContactCap { per_day, creations });
+            store.release_contacts(destination, 1, at(self.now_ms)).await.unwrap();
+        }
         let behind = heads.iter().filter(|other| other.lane == head.lane && other.seq > head.seq);
         if let Some(neighbour) = behind.min_by_key(|other| other.seq)
             && !store.open(neighbour.seq).await.unwrap().unwrap().is_planned
@@ -346,6 +354,23 @@ async fn contents(store: &dyn Store) -> Vec<String> {
         let mut contacts = store.contacts(destination, &keys).await.unwrap();
         contacts.sort_by_key(|contact| contact.key);
         lines.extend(contacts.iter().map(stored));
+    }
+    let known = keys.map(|key| KnownContact { key, email: None });
+    for destination in DESTINATIONS {
+        let unknown = store.unknown_contacts(destination, &known).await.unwrap();
+        lines.push(format!("unknown: {unknown:?}"));
+        let held = store.held_lanes(destination).await.unwrap();
+        let lanes: Vec<LaneKey> = held.into_iter().map(|(_, lane)| lane).collect();
+        lines.push(format!("held: {lanes:?}"));
+        for day in 0..4 {
+            let now = at(day * 24 * HOUR_MS);
+            let ask = HoldsAsk { now, per_day: Some(1), limit: 100 };
+            lines.push(stored(&store.holds(destination, ask).await.unwrap()));
+        }
+    }
+    for day in 0..20 {
+        let days = store.new_contacts(at(day * 24 * HOUR_MS)).await.unwrap();
+        lines.extend(days.iter().map(stored).collect::<BTreeSet<_>>());
     }
     let persons = [user("u0"), user("an address")];
     for destination in DESTINATIONS {

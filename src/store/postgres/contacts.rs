@@ -5,6 +5,7 @@ use tokio_postgres::Row;
 
 use super::Fault;
 use super::connection::Connection;
+use super::new_contacts;
 use super::params::{Array, params};
 use super::rows::{from_ms, get, to_ms};
 use crate::queue::contacts::from_bytes;
@@ -37,6 +38,9 @@ const LEARN: &str = "
         email = CASE WHEN c.reported_at >= $8 THEN c.email ELSE $3 END, lane = $4, is_shared = $5, changed_day = $6,
         known_at = CASE WHEN c.reported_at >= $8 AND c.known_at IS NULL THEN NULL ELSE 0 END,
         properties = CASE WHEN c.reported_at >= $8 THEN '' ELSE $7 END";
+/// $1 destination. A row if any contact is known.
+pub(super) const KNOWS_ANY: &str =
+    "SELECT FROM @contacts WHERE destination = $1 AND known_at IS NOT NULL LIMIT 1";
 /// $1 destination, $2 key, $3 lane, $4 day.
 const CONFIRM: &str = "
     INSERT INTO @contacts AS c (destination, contact, lane, known_at, changed_day, properties)
@@ -167,12 +171,14 @@ async fn learn(
     let Some(Update { own_email, email, mut is_shared, properties }) = Update::of(found, learned)
     else {
         transaction.execute(CREATED, params![destination, key]).await?;
+        arrive(transaction, destination, learned, is_new).await?;
         return Ok(is_new);
     };
     is_shared |= transaction.execute(SHARE, params![destination, key, email]).await? > 0;
     let (lane, day, started_at) = (learned.lane.0, to_day(now), to_ms(learned.started_at));
     let row = params![destination, key, own_email, lane, is_shared, day, properties, started_at];
     transaction.execute(LEARN, row).await?;
+    arrive(transaction, destination, learned, is_new).await?;
     Ok(is_new)
 }
 
@@ -191,7 +197,22 @@ async fn confirm(
     let is_new = has_created(transaction, destination, found.as_ref(), learned).await?;
     let (lane, day) = (learned.lane.0, to_day(now));
     transaction.execute(CONFIRM, params![destination, key, lane, day]).await?;
+    arrive(transaction, destination, learned, is_new).await?;
     Ok(is_new)
+}
+
+/// Notes that a contact is there that was not known before.
+async fn arrive(
+    transaction: &Connection,
+    destination: &str,
+    learned: &Learned,
+    is_new: bool,
+) -> Result<(), Fault> {
+    if is_new {
+        let (key, email) = (learned.key.0, learned.email.map(|digest| digest.0));
+        new_contacts::arrived(transaction, destination, key, email).await?;
+    }
+    Ok(())
 }
 
 /// Whether a request that Loops accepted has created its contact.
@@ -204,10 +225,20 @@ async fn has_created(
     if !learned.may_create || Presence::of(found, learned) != Presence::Unknown {
         return Ok(false);
     }
-    let digests = [Some(learned.key), learned.email].into_iter().flatten();
+    let contact = (learned.key, learned.email);
+    Ok(!is_known(transaction, destination, contact, before(learned)).await?)
+}
+
+/// Whether Loops was known to have a contact before a time.
+pub(super) async fn is_known(
+    transaction: &Connection,
+    destination: &str,
+    (key, email): (PersonDigest, Option<PersonDigest>),
+    before: i64,
+) -> Result<bool, Fault> {
+    let digests = [Some(key), email].into_iter().flatten();
     let digests: Array<i64> = digests.map(|digest| digest.0).collect();
-    let before = before(learned);
-    Ok(transaction.query_opt(KNOWN, params![destination, digests, before]).await?.is_none())
+    Ok(transaction.query_opt(KNOWN, params![destination, digests, before]).await?.is_some())
 }
 
 /// Records that Loops had a contact at a time.
@@ -222,7 +253,7 @@ pub(super) async fn make_known(
     let (now, day, had_at) = (to_ms(now), to_day(now), to_ms(had_at));
     let row = params![destination, key.0, email, now, day, had_at];
     transaction.execute(MAKE_KNOWN, row).await?;
-    Ok(())
+    new_contacts::arrived(transaction, destination, key.0, email).await
 }
 
 /// Records that Loops reported a change that others made.

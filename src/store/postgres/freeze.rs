@@ -6,13 +6,13 @@ use std::collections::HashMap;
 use async_trait::async_trait;
 
 use super::connection::Connection;
-use super::contacts;
 use super::lease::{Fenced, is_in_force, now};
 use super::params::{Array, params, text};
 use super::rows::{get, to_json, to_ms};
 use super::steps::{Effects, Step};
 use super::work::frozen;
 use super::{Fault, Time, numbers};
+use super::{contacts, new_contacts};
 use crate::action::{ActionKind, Unmatched, UnmatchedReason};
 use crate::queue::{
     DeliveryState, Frozen, Lease, NewDelivery, NewMerge, NewPlan, NewRequest, Seq, Stage,
@@ -56,11 +56,14 @@ pub(super) const INSERT_DELIVERIES: &str = "
 const STANDING: &str = "
     SELECT COUNT(*) > 0, COALESCE(bool_or(state = 'failed'), false), COALESCE(bool_or(state = 'shadowed'), false)
     FROM @deliveries WHERE seq = $1 AND NOT is_superseded";
-/// $1 seqs.
-const PLANNED: &str =
-    "UPDATE @pending SET is_planned = true, next_attempt_at = NULL WHERE seq = ANY($1)";
-/// $1 seqs.
-pub(super) const NO_LONGER_PENDING: &str = "DELETE FROM @pending WHERE seq = ANY($1)";
+/// $1 seqs. They are held no longer.
+const PLANNED: &str = "
+    WITH planned AS (DELETE FROM @held WHERE seq = ANY($1))
+    UPDATE @pending SET is_planned = true, next_attempt_at = NULL WHERE seq = ANY($1)";
+/// $1 seqs. They are held no longer, and create nothing more.
+pub(super) const NO_LONGER_PENDING: &str = "
+    WITH ended AS (DELETE FROM @held WHERE seq = ANY($1)), created AS (DELETE FROM @creating WHERE seq = ANY($1))
+    DELETE FROM @pending WHERE seq = ANY($1)";
 /// $1 seqs, $2 done at, $3 are failed, $4 unmatched, $5 their details. Payloads that were kept beyond their day are
 /// kept for a time that begins now. Behind `NO_LONGER_PENDING`, so that one that is copied meanwhile is seen.
 pub(super) const INSERT_OUTCOMES: &str = "
@@ -97,8 +100,16 @@ impl Step for Freeze {
         let Some(unplanned) = self.unplanned(transaction).await? else {
             // Planned before: the plan on disk counts.
             let requests = frozen(transaction, first).await?;
-            return Ok(Ok(Frozen { requests, unmatched: None }));
+            return Ok(Ok(Frozen { requests, unmatched: None, hold: None }));
         };
+        if let (Some(cap), Some((seq, plan))) = (&self.merge.cap, self.merge.plans.first()) {
+            let (destination, tallies) = (&self.lease.destination, &effects.tallies);
+            let first = (*seq, plan.now);
+            let hold = new_contacts::admit(transaction, destination, first, cap, tallies).await?;
+            if hold.is_some() {
+                return Ok(Ok(Frozen { requests: Vec::new(), unmatched: None, hold }));
+            }
+        }
         let rows = self.rows(transaction, &unplanned, effects).await?;
         rows.requests.insert(transaction, &self.lease.destination).await?;
         rows.deliveries.insert(transaction).await?;
@@ -123,7 +134,7 @@ impl Step for Freeze {
         {
             transaction.execute(BEGIN, params![next.id.0, to_ms(plan.now)]).await?;
         }
-        Ok(Ok(Frozen { requests, unmatched }))
+        Ok(Ok(Frozen { requests, unmatched, hold: None }))
     }
 }
 

@@ -27,6 +27,7 @@ mod lease;
 mod list;
 mod log;
 pub(super) mod moving;
+mod new_contacts;
 pub(super) mod numbers;
 mod opt_outs;
 mod params;
@@ -62,11 +63,11 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 use crate::config::{NotifyMode, StoreConfig};
 use crate::queue::{
     AcceptError, Accepted, AuditEntry, BrokenMessage, Class, Contact, Depth, FreeSpace, Frozen,
-    Head, Inbox, Job, LaneAsk, LanePart, Lease, LeaseHolder, LeaseRequest, NewMerge, NewMessage,
-    OptOut, PendingAsk, RequestId, Seq, Settled, Settlement, Store, StoredCatalogue, Unavailable,
-    Work, WorkError,
+    Head, HoldsAnswer, HoldsAsk, Inbox, Job, KnownContact, LaneAsk, LanePart, Lease, LeaseHolder,
+    LeaseRequest, NewMerge, NewMessage, OptOut, PendingAsk, RequestId, Seq, Settled, Settlement,
+    Store, StoredCatalogue, Unavailable, Work, WorkError,
 };
-use crate::segment::{Digests, PersonDigest};
+use crate::segment::{Digests, LaneKey, PersonDigest};
 use crate::store::backlog::{Backlog, Pending, Size};
 use crate::store::room::Room;
 use crate::telemetry::TraceContext;
@@ -486,6 +487,34 @@ impl Work for PostgresStore {
         Ok(found)
     }
 
+    async fn unknown_contacts(
+        &self,
+        destination: &str,
+        contacts: &[KnownContact],
+    ) -> Result<Vec<KnownContact>, Unavailable> {
+        let connection = self.readers.get().await?;
+        let mut unknown = Vec::new();
+        for contact in contacts {
+            let ids = (contact.key, contact.email);
+            if !contacts::is_known(&connection, destination, ids, i64::MAX).await? {
+                unknown.push(*contact);
+            }
+        }
+        connection.give_back();
+        Ok(unknown)
+    }
+
+    async fn make_known(
+        &self,
+        destination: &str,
+        contacts: &[KnownContact],
+        now: Timestamp,
+    ) -> Result<u64, Unavailable> {
+        let (destination, mut contacts) = (destination.to_owned(), contacts.to_vec());
+        contacts.sort_unstable_by_key(|contact| contact.key);
+        Ok(self.write(new_contacts::MakeKnown { destination, contacts, now }).await?)
+    }
+
     async fn opt_outs(
         &self,
         destination: &str,
@@ -523,6 +552,20 @@ impl Work for PostgresStore {
         broken: BrokenMessage,
     ) -> Result<Option<String>, WorkError> {
         Ok(self.write(SetAside { lease: lease.clone(), broken }).await??)
+    }
+
+    async fn held_lanes(&self, destination: &str) -> Result<Vec<(Seq, LaneKey)>, Unavailable> {
+        let connection = self.readers.get().await?;
+        let found = new_contacts::held_lanes(&connection, destination).await?;
+        connection.give_back();
+        Ok(found)
+    }
+
+    async fn holds(&self, destination: &str, ask: HoldsAsk) -> Result<HoldsAnswer, Unavailable> {
+        let snapshot = self.readers.snapshot().await?;
+        let found = new_contacts::holds(&snapshot, destination, ask).await?;
+        snapshot.end().await?;
+        Ok(found)
     }
 
     async fn catalogue(

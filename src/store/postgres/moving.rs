@@ -180,6 +180,22 @@ fn writes(part: Part) -> &'static [Write] {
              FROM unnest($1, $2, $3, $4, $5, $6, $7) u (person, email, at, is_lifted, destination, list, event)",
             &[0, 1, 2, 3, 4, 5, 6],
         )],
+        Part::Held => &[(
+            "INSERT INTO @held (seq, lane, contact, email, since, is_due, destination, reason)
+             SELECT seq, lane, contact, email, since, is_due <> 0, destination, reason
+             FROM unnest($1, $2, $3, $4, $5, $6, $7, $8)
+                 u (seq, lane, contact, email, since, is_due, destination, reason)",
+            &[0, 1, 2, 3, 4, 5, 6, 7],
+        )],
+        Part::Creating => &[(
+            "INSERT INTO @creating (seq, contact, email, destination) SELECT * FROM unnest($1, $2, $3, $4)",
+            &[0, 1, 2, 3],
+        )],
+        Part::NewContactDays => &[(
+            "INSERT INTO @new_contact_days (destination, day, released, discarded)
+             SELECT * FROM unnest($1, $2, $3, $4)",
+            &[0, 1, 2, 3],
+        )],
     }
 }
 

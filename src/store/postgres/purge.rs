@@ -22,7 +22,8 @@ use super::partitions::{self, Day};
 use super::replay::LOCK_DONE;
 use super::rows::{duration_ms, get};
 use super::{
-    Fault, Retention, awaiting, contacts, contents, erase, feedback, lease, numbers, receipts,
+    Fault, Retention, awaiting, contacts, contents, erase, feedback, lease, new_contacts, numbers,
+    receipts,
 };
 use crate::queue::{AWAITING_KEPT, FORWARD_KEPT, RECEIPTS_KEPT, TallyStep};
 use crate::store::contacts::first_kept_day;
@@ -418,6 +419,7 @@ impl Purge<'_> {
             (feedback::PAST_FORWARDS, FORWARD_KEPT),
             (receipts::PAST, RECEIPTS_KEPT),
             (awaiting::PAST, AWAITING_KEPT),
+            (new_contacts::PAST, records),
         ] {
             let past = self.before(kept);
             rows += transaction.execute(text, params![past, ROWS_MAX]).await?;

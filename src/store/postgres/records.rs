@@ -11,7 +11,7 @@ use tokio_postgres::Row;
 use super::connection::Connection;
 use super::params::{Array, params, text};
 use super::rows::{count, from_json, from_ms, get};
-use super::{Fault, partitions};
+use super::{Fault, new_contacts, partitions};
 use crate::action::{ActionKind, Endpoint, Unmatched, UnmatchedReason};
 use crate::queue::{
     Attempt, AttemptOutcome, CARRIED_MAX, Class, DeliveryRecord, DeliveryState, MessageRecord,
@@ -94,6 +94,8 @@ pub(super) async fn records(
             }
         }
     }
+    let readable = records.iter_mut().filter_map(|(_, record)| record.as_mut().ok());
+    new_contacts::add_holds(connection, readable).await?;
     Ok(records)
 }
 
@@ -196,6 +198,7 @@ fn message(row: &Row) -> Result<MessageRecord, Fault> {
         }),
         replay: count(i64::from(get::<i32>(row, 11)?)),
         warnings: from_json(get(row, 10)?, "messages")?,
+        held: None,
         deliveries: Vec::new(),
     })
 }

@@ -247,6 +247,44 @@ CREATE INDEX awaiting_lane ON @awaiting (lane, destination);
 CREATE INDEX awaiting_due ON @awaiting (seq) WHERE is_due;
 CREATE INDEX awaiting_until ON @awaiting (until);
 
+-- Messages that are held: they are not planned, and their lanes wait. No longer once they are planned or have ended.
+CREATE TABLE @held (
+    seq         bigint PRIMARY KEY,               -- of the message
+    lane        bigint NOT NULL,
+    contact     bigint NOT NULL,                  -- that it would create, as in `contacts`
+    email       bigint,                           -- as in `contacts`
+    since       bigint NOT NULL,
+    is_due      boolean NOT NULL DEFAULT false,   -- Loops has the contact by now
+    destination text NOT NULL,
+    reason      text NOT NULL
+);
+
+CREATE INDEX held_destination ON @held (destination, seq);
+CREATE INDEX held_due ON @held (destination, seq) WHERE is_due;
+CREATE INDEX held_lane ON @held (lane, destination, seq);
+CREATE INDEX held_contact ON @held (contact, destination);
+CREATE INDEX held_email ON @held (email, destination) WHERE email IS NOT NULL;
+
+-- The contacts that frozen requests may create, by message. Only while there is a cap on them.
+CREATE TABLE @creating (
+    seq         bigint NOT NULL,                  -- of the message
+    contact     bigint NOT NULL,                  -- as in `contacts`
+    email       bigint,                           -- as in `contacts`
+    destination text NOT NULL,
+    PRIMARY KEY (seq, contact)
+);
+
+CREATE INDEX creating_contact ON @creating (destination, contact);
+
+-- What people did about new contacts, by day.
+CREATE TABLE @new_contact_days (
+    destination text NOT NULL,
+    day         bigint NOT NULL,                  -- when it began
+    released    bigint NOT NULL,                  -- contacts that may be created beyond the cap
+    discarded   bigint NOT NULL,                  -- messages that were held
+    PRIMARY KEY (destination, day)
+);
+
 -- Deletions that were delivered. What was accepted up to such a deletion is not replayed.
 CREATE TABLE @deletions (
     seq         bigint PRIMARY KEY,

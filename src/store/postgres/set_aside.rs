@@ -38,7 +38,7 @@ const STILL_CARRIES: &str = "
 const FAIL_REQUEST: &str =
     "UPDATE @requests SET state = 'failed', next_attempt_at = NULL, body = NULL WHERE id = $1";
 /// $1 seq. The replay that it is in, and the first position that no delivery of the message has.
-const FREE_POSITION: &str = "
+pub(super) const FREE_POSITION: &str = "
     SELECT COALESCE((SELECT number FROM @replays WHERE seq = $1), 0),
            (SELECT COALESCE(MAX(position) + 1, 0) FROM @deliveries WHERE seq = $1)";
 /// $1 seq, $2 the deleting action.

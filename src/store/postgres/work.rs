@@ -9,7 +9,7 @@ use super::Fault;
 use super::connection::Connection;
 use super::params::{Array, params};
 use super::rows::{self, from_ms, get};
-use super::{erase, lease};
+use super::{erase, lease, new_contacts};
 use crate::queue::{
     Class, Depth, FrozenRequest, Head, Job, LaneAsk, LanePart, LeaseHolder, PendingAsk, Seq,
 };
@@ -167,7 +167,9 @@ pub(super) async fn depth(snapshot: &Connection, destination: &str) -> Result<De
         let first = first.map(|row| get(&row, 0)).transpose()?;
         oldest_by_class[class.index()] = first.map(from_ms);
     }
-    Ok(Depth { messages: by_class.iter().sum(), by_class, oldest_by_class })
+    let (held, held_since) = new_contacts::count_held(snapshot, destination).await?;
+    let messages = by_class.iter().sum();
+    Ok(Depth { messages, by_class, oldest_by_class, held, held_since })
 }
 
 pub(super) async fn backlog(connection: &Connection) -> Result<Size, Fault> {

@@ -4,9 +4,10 @@ use jiff::Timestamp;
 use rusqlite::{Connection, OptionalExtension as _, Row, params};
 
 use super::error::Fault;
+use super::new_contacts;
 use super::rows::{from_ms, to_ms};
 use crate::queue::contacts::from_bytes;
-use crate::queue::{Contact, ContactChange, ContactClaim, Learned};
+use crate::queue::{Contact, ContactChange, ContactClaim, KnownContact, Learned};
 use crate::segment::{LaneKey, PersonDigest};
 use crate::store::contacts::{Known, Presence, Update, before, day};
 
@@ -34,6 +35,9 @@ pub(super) const LEARN: &str = "
     VALUES (?1, ?2, ?3, ?4, ?5, 0, ?6, ?7)
     ON CONFLICT (destination, contact) DO UPDATE SET
         email = ?3, lane = ?4, is_shared = ?5, known_at = 0, changed_day = ?6, properties = ?7";
+/// ?1 destination. A row if any contact is known.
+pub(super) const KNOWS_ANY: &str =
+    "SELECT 1 FROM contacts WHERE destination = ?1 AND known_at IS NOT NULL LIMIT 1";
 /// ?1 destination, ?2 key, ?3 lane, ?4 day.
 pub(super) const CONFIRM: &str = "
     INSERT INTO contacts (destination, contact, lane, known_at, changed_day, properties)
@@ -122,6 +126,16 @@ pub(super) fn contacts(
     Ok(found)
 }
 
+pub(super) fn is_known(
+    connection: &Connection,
+    destination: &str,
+    contact: &KnownContact,
+) -> Result<bool, Fault> {
+    let email = contact.email.map(|digest| digest.0);
+    let known = params![destination, contact.key.0, email, i64::MAX];
+    Ok(connection.prepare_cached(KNOWN)?.exists(known)?)
+}
+
 /// Applies the outcome of a request; returns whether that has created the contact.
 pub(super) fn apply(
     transaction: &Connection,
@@ -171,6 +185,7 @@ fn learn(
     let Some(Update { own_email, email, mut is_shared, properties }) = Update::of(found, learned)
     else {
         transaction.prepare_cached(CREATED)?.execute(params![destination, key])?;
+        arrive(transaction, destination, learned, is_new)?;
         return Ok(is_new);
     };
     let mut share = transaction.prepare_cached(SHARE)?;
@@ -185,6 +200,7 @@ fn learn(
         properties
     ];
     transaction.prepare_cached(LEARN)?.execute(row)?;
+    arrive(transaction, destination, learned, is_new)?;
     Ok(is_new)
 }
 
@@ -203,7 +219,22 @@ fn confirm(
     let is_new = has_created(transaction, destination, found.as_ref(), learned)?;
     let row = params![destination, key, learned.lane.0, day(to_ms(now))];
     transaction.prepare_cached(CONFIRM)?.execute(row)?;
+    arrive(transaction, destination, learned, is_new)?;
     Ok(is_new)
+}
+
+/// Notes that a contact is there that was not known before.
+fn arrive(
+    transaction: &Connection,
+    destination: &str,
+    learned: &Learned,
+    is_new: bool,
+) -> Result<(), Fault> {
+    if is_new {
+        let (key, email) = (learned.key.0, learned.email.map(|digest| digest.0));
+        new_contacts::arrived(transaction, destination, key, email)?;
+    }
+    Ok(())
 }
 
 /// Whether a request that Loops accepted has created its contact.
@@ -232,7 +263,7 @@ pub(super) fn make_known(
     let email = email.map(|digest| digest.0);
     let row = params![destination, key.0, email, to_ms(now), day(to_ms(now)), to_ms(had_at)];
     transaction.prepare_cached(MAKE_KNOWN)?.execute(row)?;
-    Ok(())
+    new_contacts::arrived(transaction, destination, key.0, email)
 }
 
 /// Records that Loops reported a change that others made.

@@ -24,18 +24,18 @@ use super::set_aside::SetAside;
 use super::settle::Settle;
 use super::store::SqliteStore;
 use super::{
-    awaiting, catalogue, contacts, erase, list, log, open, opt_outs, purge, receipts, replay,
-    replicas,
+    awaiting, catalogue, contacts, erase, list, log, new_contacts, open, opt_outs, purge, receipts,
+    replay, replicas,
 };
 use crate::queue::{
     AcceptError, Accepted, AuditEntry, BrokenMessage, CheckIn, Class, Contact, Contents,
-    DeliveryState, Depth, EventName, FailureGroups, Filter, FreeSpace, Frozen, Head, Housekeeping,
-    Inbox, Job, LaneAsk, LanePart, Lease, LeaseHolder, LeaseRequest, Log, MessageRecord, NewMerge,
-    NewMessage, OptOut, Page, PendingAsk, ReplayAsk, ReplayChunk, Replays, Replicas,
-    RequestContents, RequestId, Seq, Settled, Settlement, Store, StoredCatalogue, Tally, TallyStep,
-    Unavailable, Work, WorkError,
+    DeliveryState, Depth, EventName, FailureGroups, Filter, FreeSpace, Frozen, Head, HoldsAnswer,
+    HoldsAsk, Housekeeping, Inbox, Job, KnownContact, LaneAsk, LanePart, Lease, LeaseHolder,
+    LeaseRequest, Log, MessageRecord, NewMerge, NewMessage, OptOut, Page, PendingAsk, ReplayAsk,
+    ReplayChunk, Replays, Replicas, RequestContents, RequestId, Seq, Settled, Settlement, Store,
+    StoredCatalogue, Tally, TallyStep, Unavailable, Work, WorkError,
 };
-use crate::segment::{Digests, MessageHash, PersonDigest};
+use crate::segment::{Digests, LaneKey, MessageHash, PersonDigest};
 use crate::store::backlog::Size;
 use crate::store::replay::{MESSAGES_MAX, Part, Requeue, replay as replay_found};
 use crate::telemetry::TraceContext;
@@ -137,6 +137,34 @@ impl Work for SqliteStore {
         Ok(self.readers.read(read).await?)
     }
 
+    async fn unknown_contacts(
+        &self,
+        destination: &str,
+        contacts: &[KnownContact],
+    ) -> Result<Vec<KnownContact>, Unavailable> {
+        let (destination, contacts) = (destination.to_owned(), contacts.to_vec());
+        let read = move |snapshot: &Connection| {
+            let mut unknown = Vec::new();
+            for contact in contacts {
+                if !contacts::is_known(snapshot, &destination, &contact)? {
+                    unknown.push(contact);
+                }
+            }
+            Ok(unknown)
+        };
+        Ok(self.readers.read(read).await?)
+    }
+
+    async fn make_known(
+        &self,
+        destination: &str,
+        contacts: &[KnownContact],
+        now: Timestamp,
+    ) -> Result<u64, Unavailable> {
+        let (destination, contacts) = (destination.to_owned(), contacts.to_vec());
+        Ok(self.write(new_contacts::MakeKnown { destination, contacts, now }).await?)
+    }
+
     async fn opt_outs(
         &self,
         destination: &str,
@@ -175,6 +203,18 @@ impl Work for SqliteStore {
         broken: BrokenMessage,
     ) -> Result<Option<String>, WorkError> {
         Ok(self.write(SetAside { lease: lease.clone(), broken }).await??)
+    }
+
+    async fn held_lanes(&self, destination: &str) -> Result<Vec<(Seq, LaneKey)>, Unavailable> {
+        let destination = destination.to_owned();
+        let read = move |snapshot: &Connection| new_contacts::held_lanes(snapshot, &destination);
+        Ok(self.readers.read(read).await?)
+    }
+
+    async fn holds(&self, destination: &str, ask: HoldsAsk) -> Result<HoldsAnswer, Unavailable> {
+        let destination = destination.to_owned();
+        let read = move |snapshot: &Connection| new_contacts::holds(snapshot, &destination, ask);
+        Ok(self.readers.read(read).await?)
     }
 
     async fn catalogue(

@@ -6,13 +6,13 @@ use std::sync::Arc;
 
 use rusqlite::{Connection, OptionalExtension as _, params};
 
-use super::contacts;
 use super::error::Fault;
 use super::group::{Effects, Step};
 use super::lease::{Fenced, is_in_force};
 use super::log::frozen;
 use super::restored::Restorations;
 use super::rows::{to_json, to_ms};
+use super::{contacts, new_contacts};
 use crate::action::{ActionKind, Unmatched, UnmatchedReason};
 use crate::queue::{
     Frozen, Lease, NewDelivery, NewMerge, NewOutcome, NewPlan, NewRequest, RequestId, Seq, Stage,
@@ -79,13 +79,23 @@ impl Step for Freeze {
                 // Planned before: the plan on disk counts.
                 Some(_) if index == 0 => {
                     let requests = frozen(transaction, *seq)?;
-                    return Ok(Ok(Frozen { requests, unmatched: None }));
+                    return Ok(Ok(Frozen { requests, unmatched: None, hold: None }));
                 }
                 Some(_) => {
                     return Err(Fault::Broken("a neighbour of the message was planned before"));
                 }
                 None if index == 0 => return Err(Fault::Broken("the message is gone")),
                 None => return Err(Fault::Broken("a neighbour of the message is gone")),
+            }
+        }
+        if let (Some(cap), Some((seq, plan))) = (&self.merge.cap, self.merge.plans.first()) {
+            let (destination, tallies) = (&self.lease.destination, &effects.tallies);
+            let first = (*seq, plan.now);
+            if let Some(hold) = new_contacts::admit(transaction, destination, first, cap, tallies)?
+            {
+                effects.has_written = true;
+                let (requests, unmatched) = (Vec::new(), None);
+                return Ok(Ok(Frozen { requests, unmatched, hold: Some(hold) }));
             }
         }
         let merged = self.insert_merged(transaction)?;
@@ -109,7 +119,7 @@ impl Step for Freeze {
                 begin.execute(params![next.id.0, to_ms(plan.now)])?;
             }
         }
-        Ok(Ok(Frozen { requests, unmatched }))
+        Ok(Ok(Frozen { requests, unmatched, hold: None }))
     }
 }
 

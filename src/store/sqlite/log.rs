@@ -6,6 +6,7 @@ use bytes::Bytes;
 use rusqlite::{Connection, OptionalExtension as _, Row, params};
 
 use super::error::Fault;
+use super::new_contacts;
 use super::recent::{Known, sorted_through};
 use super::rows::{self, from_ms, json_list, message_columns};
 use crate::queue::{
@@ -258,7 +259,9 @@ pub(super) fn depth(snapshot: &Connection, destination: &str) -> Result<Depth, F
             first.query_row(params![destination, class.code()], |row| row.get(0)).optional()?;
         oldest_by_class[class.index()] = oldest.map(from_ms);
     }
-    Ok(Depth { messages: by_class.iter().sum(), by_class, oldest_by_class })
+    let (held, held_since) = new_contacts::count_held(snapshot, destination)?;
+    let messages = by_class.iter().sum();
+    Ok(Depth { messages, by_class, oldest_by_class, held, held_since })
 }
 
 pub(super) fn backlog(snapshot: &Connection) -> Result<Size, Fault> {
@@ -361,10 +364,10 @@ pub(super) fn add_deliveries(
         }
         of_message.entry(seq).or_default().push(delivery);
     }
-    for message in messages {
+    for message in &mut *messages {
         message.deliveries = of_message.remove(&message.seq).unwrap_or_default();
     }
-    Ok(())
+    new_contacts::add_holds(snapshot, messages)
 }
 
 fn attempts(

@@ -29,6 +29,7 @@ mod list;
 mod log;
 pub(super) mod moving;
 mod network;
+mod new_contacts;
 mod open;
 mod opt_outs;
 mod options;

@@ -210,6 +210,25 @@ fn reading(part: Part) -> Reading {
             "SELECT id, person, email, at, is_lifted, destination, list, event
              FROM opt_outs WHERE id > ?1 ORDER BY id",
         ),
+        Part::Held => (
+            "nnnnnntt",
+            "SELECT h.seq, n.new, h.lane, h.contact, h.email, h.since, h.is_due, h.destination, h.reason
+             FROM held h JOIN moved_messages n ON n.old = h.seq WHERE h.seq > ?1 ORDER BY h.seq",
+        ),
+        Part::Creating => (
+            "nnnt",
+            "SELECT * FROM (
+                SELECT ROW_NUMBER() OVER (ORDER BY c.seq, c.contact) AS number, n.new, c.contact, c.email, c.destination
+                FROM creating c JOIN moved_messages n ON n.old = c.seq)
+             WHERE number > ?1 ORDER BY number",
+        ),
+        Part::NewContactDays => (
+            "tnnn",
+            "SELECT * FROM (
+                SELECT ROW_NUMBER() OVER (ORDER BY destination, day) AS number, destination, day, released, discarded
+                FROM new_contact_days)
+             WHERE number > ?1 ORDER BY number",
+        ),
         // Requests have new numbers; those that are gone have none.
         Part::Receipts => (
             "nnnnnnnnnnnntttt",

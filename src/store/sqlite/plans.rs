@@ -81,6 +81,7 @@ fn statements() -> &'static [(&'static str, &'static str, &'static [&'static str
                 "contacts_email (email=? AND destination=?)",
             ],
             LEARN => [],
+            KNOWS_ANY => ["contacts_contact (destination=?)"],
             CONFIRM => [],
             CREATED => ["contacts_contact (destination=? AND contact=?)"],
             MAKE_KNOWN => [],
@@ -101,6 +102,33 @@ fn statements() -> &'static [(&'static str, &'static str, &'static [&'static str
             REPORTED_BY_EMAIL => ["contacts_email (email=? AND destination=?)"],
             REPORTED => [],
             PAST => ["contacts (rowid=?)", "contacts_changed (changed_day<?)"],
+        }
+        new_contacts {
+            EXPECTED => ["creating_contact (destination=? AND contact=?)"],
+            COUNT_EXPECTED => ["creating_contact (destination=?)"],
+            COUNT_CREATED => ["tallies (step=? AND at>? AND at<?)"],
+            DAY => ["new_contact_days (destination=? AND day=?)"],
+            // As many rows as destinations and days.
+            TODAY => ["SCAN new_contact_days"],
+            ADD => [],
+            PAST => ["SCAN new_contact_days", "new_contact_days (destination=? AND day=?)"],
+            EXPECT => [],
+            ARRIVED => ["creating_contact (destination=? AND contact=?)"],
+            IS_BEFORE_DELETION =>
+                ["m (rowid=?)", "messages_deletions (lane=? AND destination=? AND seq>?)"],
+            HOLD => ["messages (rowid=?)"],
+            HOLD_AGAIN => ["held (rowid=?)"],
+            DUE => [
+                "held (rowid=?)",
+                "held_contact (contact=? AND destination=?)",
+                "held_email (email=? AND destination=?)",
+            ],
+            LANES => ["held_destination (destination=?)"],
+            DUE_LANES => ["held_due (destination=?)"],
+            FIRST_LANES => ["held_destination (destination=?)"],
+            COUNT_HELD => ["held_destination (destination=?)"],
+            HELD_OF => ["held_lane (lane=? AND destination=? AND seq<?)", "m (rowid=?)"],
+            TO_DISCARD => ["held_destination (destination=?)", "m (rowid=?)"],
         }
         receipts {
             OPEN => [],

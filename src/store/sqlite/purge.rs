@@ -12,7 +12,7 @@ use super::group::{Effects, Step};
 use super::options::Retention;
 use super::receipts;
 use super::rows::{duration_ms, from_ms, to_ms};
-use super::{awaiting, contacts};
+use super::{awaiting, contacts, new_contacts};
 use crate::queue::{AWAITING_KEPT, FORWARD_KEPT, RECEIPTS_KEPT, TallyStep};
 use crate::store::contacts::first_kept_day;
 
@@ -195,6 +195,8 @@ impl Step for Purge {
         rows += execute(transaction, receipts::PAST, past_receipts)?;
         let past_awaiting = params![self.before(AWAITING_KEPT), ROWS_MAX];
         rows += execute(transaction, awaiting::PAST, past_awaiting)?;
+        let past_days = params![past, ROWS_MAX];
+        rows += execute(transaction, new_contacts::PAST, past_days)?;
         // No index finds them, so search only when nothing else is left.
         if rows == 0 {
             rows = execute(transaction, DELETE_EVENT_NAMES, params![past, ROWS_MAX])?;

@@ -118,6 +118,7 @@ pub(super) fn message(row: &Row<'_>) -> Result<MessageRecord, Fault> {
         }),
         replay: count(row.get(11)?),
         warnings: from_json(row.get(10)?, "messages")?,
+        held: None,
         deliveries: Vec::new(),
     })
 }

@@ -234,6 +234,53 @@ CREATE INDEX awaiting_lane ON awaiting (lane, destination);
 CREATE INDEX awaiting_due ON awaiting (seq) WHERE is_due = 1;
 CREATE INDEX awaiting_until ON awaiting (until);
 
+-- Messages that are held: they are not planned, and their lanes wait. No longer once they are planned or have ended.
+CREATE TABLE held (
+    seq         INTEGER PRIMARY KEY NOT NULL,     -- of the message
+    destination TEXT NOT NULL,
+    lane        INTEGER NOT NULL,
+    contact     INTEGER NOT NULL,                 -- that it would create, as in `contacts`
+    email       INTEGER,                          -- as in `contacts`
+    reason      TEXT NOT NULL,
+    since       INTEGER NOT NULL,
+    is_due      INTEGER NOT NULL DEFAULT 0        -- 1: Loops has the contact by now
+);
+
+CREATE INDEX held_destination ON held (destination, seq);
+CREATE INDEX held_due ON held (destination, seq) WHERE is_due = 1;
+CREATE INDEX held_lane ON held (lane, destination, seq);
+CREATE INDEX held_contact ON held (contact, destination);
+CREATE INDEX held_email ON held (email, destination) WHERE email IS NOT NULL;
+
+-- The contacts that frozen requests may create, by message. Only while there is a cap on them.
+CREATE TABLE creating (
+    seq         INTEGER NOT NULL,                 -- of the message
+    contact     INTEGER NOT NULL,                 -- as in `contacts`
+    email       INTEGER,                          -- as in `contacts`
+    destination TEXT NOT NULL,
+    PRIMARY KEY (seq, contact)
+) WITHOUT ROWID;
+
+CREATE INDEX creating_contact ON creating (destination, contact);
+
+CREATE TRIGGER messages_planned AFTER UPDATE OF is_planned, state ON messages
+WHEN new.is_planned = 1 OR new.state = 1 BEGIN
+    DELETE FROM held WHERE seq = new.seq;
+END;
+
+CREATE TRIGGER messages_ended AFTER UPDATE OF state ON messages WHEN new.state = 1 BEGIN
+    DELETE FROM creating WHERE seq = new.seq;
+END;
+
+-- What people did about new contacts, by day.
+CREATE TABLE new_contact_days (
+    destination TEXT NOT NULL,
+    day         INTEGER NOT NULL,                 -- when it began
+    released    INTEGER NOT NULL,                 -- contacts that may be created beyond the cap
+    discarded   INTEGER NOT NULL,                 -- messages that were held
+    PRIMARY KEY (destination, day)
+) WITHOUT ROWID;
+
 -- Deletions that were delivered. What was accepted up to such a deletion is not replayed.
 CREATE TABLE deletions (
     seq         INTEGER PRIMARY KEY NOT NULL REFERENCES messages (seq),

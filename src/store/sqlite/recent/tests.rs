@@ -330,7 +330,7 @@ async fn erase(store: &SqliteStore, folder: &TempDir, messages: usize, is_sorted
     store
         .freeze(
             &lease,
-            NewMerge { plans, merged: Vec::new(), claims: Vec::new(), is_shadow: false },
+            NewMerge { plans, merged: Vec::new(), claims: Vec::new(), is_shadow: false, cap: None },
         )
         .await
         .unwrap();

@@ -225,7 +225,10 @@ async fn a_replay_that_fails_half_way_reports_its_progress() {
     store.accept((0..450).map(|n| message(&format!("m{n}"))).collect()).await.unwrap();
     let plans = heads(&store).await.iter().map(|head| (head.seq, plan(vec![]))).collect();
     store
-        .freeze(&lease, NewMerge { plans, merged: vec![], claims: Vec::new(), is_shadow: false })
+        .freeze(
+            &lease,
+            NewMerge { plans, merged: vec![], claims: Vec::new(), is_shadow: false, cap: None },
+        )
         .await
         .unwrap();
     let other = raw(&folder);
@@ -414,6 +417,7 @@ async fn events_that_were_restored_count_as_tried_since_their_backup() {
         plans: plans.into_iter().map(|(seq, request)| (Seq(seq), plan_of(request))).collect(),
         claims: Vec::new(),
         is_shadow: false,
+        cap: None,
     };
     let first_attempt = async |merge| {
         let frozen = store.freeze(&lease, merge).await.unwrap();

@@ -141,6 +141,7 @@ async fn a_request_that_was_taken_apart_goes_with_its_last_part_or_message() {
             merged: vec![NewMergedRequest { request: request(9), carries: vec![(0, 0), (1, 0)] }],
             claims: Vec::new(),
             is_shadow: false,
+            cap: None,
         };
         let frozen = store.freeze(&lease, merge).await.unwrap().requests;
         let failure =

@@ -198,7 +198,7 @@ impl fmt::Display for Report {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(
             formatter,
-            "{} people with messages since {}: {} contacts of {} compared",
+            "{} people with messages since {:.0}: {} contacts of {} compared",
             self.people, self.since, self.compared, self.destination
         )?;
         writeln!(formatter, "not found at Loops: {}", self.not_found)?;

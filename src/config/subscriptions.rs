@@ -39,6 +39,7 @@ pub(super) struct Written<'a> {
     pub(super) skip_unchanged: Option<String>,
     pub(super) skip_unchanged_ttl_h: Option<u32>,
     pub(super) identity: Option<String>,
+    pub(super) identity_addresses_max: Option<u32>,
     pub(super) stale: Option<String>,
     pub(super) catalogue_refresh_s: Option<u32>,
     pub(super) unknown_properties: Option<String>,
@@ -126,8 +127,16 @@ impl Planner {
             (written.place, "identity"),
             written.identity.as_deref(),
             IdentityGuard::parse,
-            "\"off\", \"observe\" (warn) and \"guard\" (leave the address out of the event)",
+            "\"off\", \"observe\" (warn), \"guard\" (leave the address out of the event) and \"link\" (\"guard\", and give events without an address the one that their userId has)",
         );
+        if let Some(most) = written.identity_addresses_max {
+            if most < 2 {
+                let (place, key) = (written.place, "identity_addresses_max");
+                let problem = "must be 2 or more: people change their addresses".to_owned();
+                loader.report(place, key, problem, Stage::Compile);
+            }
+            options.contacts.identity_addresses_max = most;
+        }
         options.contacts.stale = loader.word(
             (written.place, "stale"),
             written.stale.as_deref(),

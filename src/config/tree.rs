@@ -308,6 +308,7 @@ pub(super) struct DestinationTree {
     #[serde(default)]
     pub(super) verify_unknown: bool,
     pub(super) identity: Option<String>,
+    pub(super) identity_addresses_max: Option<u32>,
     pub(super) catalogue_refresh_s: Option<u32>,
     pub(super) unknown_properties: Option<String>,
     pub(super) wrong_types: Option<String>,

@@ -13,8 +13,9 @@ use utoipa::ToSchema;
 use super::diagnosis::Diagnosis;
 use super::state::AdminState;
 use crate::queue::{
-    Class, Depth, DestinationStatus, FailureReason, NewContactsDay, PauseReason, ProcessStatus,
-    Replicas, Stage, Tally, TallyStep, Unavailable, day_of,
+    Class, ConflictKind, Depth, DestinationStatus, FailureReason, IdentityConflict, NewContactsDay,
+    PauseReason, ProcessStatus, Replicas, RequestId, Seq, Stage, Tally, TallyStep, Unavailable,
+    day_of,
 };
 
 /// How many requests and messages were rejected in the last hour, by source and code. A source that is not known has an
@@ -55,6 +56,28 @@ pub struct Status {
     pub sources: Vec<SourceNow>,
     /// What became of messages in the last hour, day and week.
     pub funnel: Vec<Funnel>,
+    /// Contacts that Loops may have mistaken for one another in the last week, the newest first.
+    pub conflicts: Vec<Conflict>,
+}
+
+/// Contacts that Loops may have mistaken for one another.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Conflict {
+    /// Name of the destination.
+    pub destination: String,
+    /// `addresses`: one user id was given more addresses on one day than `identity_addresses_max`. `user_ids`: several
+    /// user ids have one address.
+    #[schema(value_type = String, example = "user_ids")]
+    pub kind: ConflictKind,
+    /// The day on which it was seen last, at its beginning in UTC.
+    #[schema(value_type = String, format = DateTime)]
+    pub day: Timestamp,
+    /// How many addresses, or user ids.
+    pub count: u64,
+    /// The sequence number of a message that was part of it; null if it is no longer on record.
+    #[schema(required)]
+    pub seq: Option<i64>,
 }
 
 /// A destination at the moment.
@@ -233,6 +256,7 @@ pub(super) struct Found {
     pub(super) days: Vec<NewContactsDay>,
     /// How many contacts may be created in a day, of destinations that have such a cap.
     pub(super) caps: BTreeMap<String, u32>,
+    pub(super) conflicts: Vec<Conflict>,
 }
 
 /// Counts what waits for destinations that no process reports, and keeps each count for a while: the page Now is read
@@ -288,6 +312,7 @@ pub(super) async fn read(state: &AdminState) -> Result<Status, Unavailable> {
     let hours = state.log.tallies(TallyStep::Hour, since(WEEK), Timestamp::MAX).await?;
     let days = state.new_contacts.new_contacts(now).await?;
     let accepts = state.log.ready().await.is_ok();
+    let conflicts = conflicts(state, since(WEEK)).await?;
     Ok(Status::of(Found {
         accepts,
         replicas,
@@ -299,7 +324,39 @@ pub(super) async fn read(state: &AdminState) -> Result<Status, Unavailable> {
         hours,
         days,
         caps: caps(state),
+        conflicts,
     }))
+}
+
+/// The conflicts to show, each with a message.
+async fn conflicts(state: &AdminState, since: Timestamp) -> Result<Vec<Conflict>, Unavailable> {
+    let mut found = state.log.conflicts(since).await?;
+    found.retain(|one| match one.kind {
+        ConflictKind::Addresses => {
+            let planner = state.planners.get(&one.destination);
+            let most = planner.map_or(0, |destination| {
+                destination.borrow().contact_options().identity_addresses_max
+            });
+            one.count > u64::from(most)
+        }
+        ConflictKind::UserIds => true,
+    });
+    let requests: Vec<RequestId> = found.iter().map(|one| one.request).collect();
+    let messages: HashMap<RequestId, Seq> = state
+        .log
+        .request_contents(&requests)
+        .await?
+        .into_iter()
+        .filter_map(|one| Some((one.id, *one.seqs.last()?)))
+        .collect();
+    let conflict = |one: IdentityConflict| Conflict {
+        destination: one.destination,
+        kind: one.kind,
+        day: one.day,
+        count: one.count,
+        seq: messages.get(&one.request).map(|seq| seq.0),
+    };
+    Ok(found.into_iter().map(conflict).collect())
 }
 
 /// How delivery to one destination goes, as [`read`] has it, but for the counts of an hour and a day.
@@ -325,6 +382,7 @@ pub(super) async fn delivery(
         hours: Vec::new(),
         days: Vec::new(),
         caps: caps(state),
+        conflicts: Vec::new(),
     };
     Ok(found.destination(destination, &reported(&found.replicas)))
 }
@@ -405,6 +463,7 @@ impl Status {
             destinations: found.destinations(),
             sources: sources(&found, rejected_by(&found.replicas)),
             funnel: funnel(&found),
+            conflicts: found.conflicts,
         };
         status.diagnosis = Diagnosis::of(&status);
         status

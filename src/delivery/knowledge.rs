@@ -33,6 +33,8 @@ pub(super) struct Facts {
     is_deletion: bool,
     /// Its properties, among them `userId` and the address, so that there is at least one.
     values: Vec<(PropertyName, PropertyValue)>,
+    /// The address beside a `userId`, sealed, if it is to be kept.
+    address: Option<Vec<u8>>,
     /// Whether it has an address, by which Loops creates a contact.
     has_address: bool,
     /// Whether it changes what others may change, too: mailing lists and the subscription.
@@ -46,6 +48,8 @@ pub(super) struct FactsMaker<'a> {
     pub(super) account: &'a str,
     /// Differs between mappings: values of another one are never equal.
     pub(super) revision: &'a str,
+    /// Whether addresses are kept for events that have none.
+    pub(super) keeps_addresses: bool,
 }
 
 impl FactsMaker<'_> {
@@ -67,12 +71,15 @@ impl FactsMaker<'_> {
 
     fn facts_of(&self, endpoint: Endpoint, body: &Object) -> Option<Facts> {
         let (key, email) = self.contact(body)?;
+        let address = body.get("email").and_then(Value::as_str);
+        let kept = address.filter(|_| self.keeps_addresses && email.is_some());
         let mut facts = Facts {
             key,
             email,
+            address: kept.and_then(|address| self.digests.seal(address)),
             is_upsert: endpoint == Endpoint::UpdateContact,
             is_deletion: endpoint == Endpoint::DeleteContact,
-            has_address: body.get("email").and_then(Value::as_str).is_some(),
+            has_address: address.is_some(),
             values: Vec::new(),
             may_resubscribe: false,
         };
@@ -142,6 +149,8 @@ impl Facts {
             is_own_email: self.is_upsert,
             may_create: self.has_address,
             lane,
+            address: self.address,
+            request,
             started_at,
             properties,
         }
@@ -293,14 +302,18 @@ impl<'a> Knowledge<'a> {
                 "Loops has newer values of all its properties (stale = \"skip\")".to_owned();
             return Judgement::NotNeeded(NotNeeded { reason: NotNeededReason::Stale, detail });
         }
-        if request.endpoint == Endpoint::SendEvent && self.guard_address(&mut body, warnings) {
-            guarded.push(Guard::Identity);
+        let mut is_linked = false;
+        if request.endpoint == Endpoint::SendEvent {
+            if self.guard_address(&mut body, warnings) {
+                guarded.push(Guard::Identity);
+            }
+            is_linked = self.link(&mut body);
         }
         let persons = self.persons(&body);
         if consent.guard(&persons, *resubscribe, request.endpoint, &mut body, warnings) {
             guarded.push(Guard::Consent);
         }
-        if is_older || guarded.len() > known {
+        if is_older || is_linked || guarded.len() > known {
             request.body = Bytes::from(Value::Object(body.clone()).to_json());
         }
         let Some(facts) = self.maker.facts_of(request.endpoint, &body) else {
@@ -342,7 +355,7 @@ impl<'a> Knowledge<'a> {
                 );
                 false
             }
-            IdentityGuard::Guard => {
+            IdentityGuard::Guard | IdentityGuard::Link => {
                 warnings.push(
                     "`email` was left out of the event: this `userId` has another address, which Loops would replace by it; use createOrUpdateContact to change an address"
                         .to_owned(),
@@ -351,6 +364,21 @@ impl<'a> Knowledge<'a> {
                 true
             }
         }
+    }
+
+    /// Gives an event that has no address the one that its `userId` has, if it is known; returns whether it did.
+    fn link(&self, body: &mut Object) -> bool {
+        if self.options.identity != IdentityGuard::Link || body.get("email").is_some() {
+            return false;
+        }
+        let contact =
+            self.maker.contact(body).and_then(|(key, _)| self.contacts.get(&key)?.as_ref());
+        let sealed = contact.and_then(|contact| contact.address.as_deref());
+        let Some(address) = sealed.and_then(|sealed| self.maker.digests.unseal(sealed)) else {
+            return false;
+        };
+        body.insert("email", Value::from(address));
+        true
     }
 
     /// Removes the values that are older than those at Loops from an upsert, but never the ids of its contact; returns
@@ -444,10 +472,12 @@ impl<'a> Knowledge<'a> {
             key: facts.key,
             email: None,
             is_shared: false,
+            address: None,
             properties: Vec::new(),
         });
-        if facts.is_upsert {
-            contact.email = facts.email.or(contact.email);
+        if facts.is_upsert && facts.email.is_some() {
+            contact.email = facts.email;
+            contact.address.clone_from(&facts.address);
         }
         contact.properties.retain(|known| {
             facts.values.iter().all(|(name, value)| *name != known.name || *value == known.value)

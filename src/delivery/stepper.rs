@@ -24,7 +24,7 @@ use super::verdict::{Due, Next};
 use super::verify::SoughtBefore;
 use crate::action::ActionKind;
 use crate::clock::SharedClock;
-use crate::destination::{Destination, NewContactsPolicy, Stale};
+use crate::destination::{Destination, IdentityGuard, NewContactsPolicy, Stale};
 use crate::loops::{Client, Slot};
 use crate::queue::{
     BrokenMessage, Failure, FailureReason, HoldsAsk, Job, Lease, Seq, Work, WorkError,
@@ -329,6 +329,7 @@ impl Stepper {
             digests: &self.digests,
             account: self.client.account(),
             revision: destination.revision(),
+            keeps_addresses: destination.contact_options().identity == IdentityGuard::Link,
         }
     }
 

@@ -74,6 +74,8 @@ pub struct ContactOptions {
     pub skip_unchanged_ttl: Duration,
     /// What happens to an event with an address that its contact does not have.
     pub identity: IdentityGuard,
+    /// A `userId` with more addresses than this on one day is shown as a conflict.
+    pub identity_addresses_max: u32,
     /// What happens to values that are older than those that Loops has.
     pub stale: Stale,
     /// For how many days nothing is sent of people who were erased; 0: they may come back at once.
@@ -108,7 +110,7 @@ macro_rules! words {
 words! {
     ConsentGuard { Guard = "guard", Pass = "pass" }
     SkipUnchanged { Off = "off", Observe = "observe", On = "on" }
-    IdentityGuard { Off = "off", Observe = "observe", Guard = "guard" }
+    IdentityGuard { Off = "off", Observe = "observe", Guard = "guard", Link = "link" }
     Stale { Send = "send", Skip = "skip" }
     Mode { Live = "live", Shadow = "shadow" }
     NewContactsPolicy { Create = "create", KnownOnly = "known_only" }
@@ -182,6 +184,8 @@ pub enum IdentityGuard {
     /// It is sent without the address.
     #[default]
     Guard,
+    /// The same; and an event without an address is sent with the one that an upsert gave its `userId`.
+    Link,
 }
 
 /// What happens to values of an upsert that happened before one from which Loops has newer values.
@@ -210,6 +214,7 @@ impl Default for ContactOptions {
             skip_unchanged: SkipUnchanged::default(),
             skip_unchanged_ttl: Duration::from_secs(24 * 60 * 60),
             identity: IdentityGuard::default(),
+            identity_addresses_max: 5,
             stale: Stale::default(),
             erased_block_days: 0,
             await_contact: Duration::from_secs(60 * 60),

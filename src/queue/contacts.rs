@@ -6,6 +6,7 @@
 use std::time::Duration;
 
 use jiff::Timestamp;
+use serde::Serialize;
 
 use super::RequestId;
 use crate::segment::{LaneKey, PersonDigest, PropertyName, PropertyValue};
@@ -26,9 +27,63 @@ pub struct Contact {
     /// Whether requests of another lane, or of another contact with its address, may have changed it, so that Loops may
     /// hold other values than these.
     pub is_shared: bool,
+    /// The address itself, sealed by [`Digests::seal`](crate::segment::Digests::seal); `None` unless it is kept for
+    /// events that have none.
+    pub address: Option<Vec<u8>>,
     /// The values that Loops accepted last.
     pub properties: Vec<KnownProperty>,
 }
+
+/// Contacts that Loops may mistake for one another.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct IdentityConflict {
+    /// Name of the destination.
+    pub destination: String,
+    /// What the conflict is.
+    pub kind: ConflictKind,
+    /// The digest of the `userId` that has several addresses, or of the address that several have.
+    pub person: PersonDigest,
+    /// The day on which it was seen, in UTC, at its beginning.
+    pub day: Timestamp,
+    /// How many addresses (3 or more) or user ids (2 or more) were seen that day.
+    pub count: u64,
+    /// The request that showed it last.
+    pub request: RequestId,
+}
+
+/// What is in conflict.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ConflictKind {
+    /// One `userId` was given several addresses on one day. A change back counts again.
+    Addresses,
+    /// Several user ids have one address: Loops finds a contact by either, and overwrites the other.
+    UserIds,
+}
+
+impl ConflictKind {
+    /// Both of them.
+    pub const ALL: [ConflictKind; 2] = [ConflictKind::Addresses, ConflictKind::UserIds];
+
+    /// Its name in the store and in the API.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            ConflictKind::Addresses => "addresses",
+            ConflictKind::UserIds => "user_ids",
+        }
+    }
+
+    /// Reads [`ConflictKind::as_str`].
+    pub fn parse(text: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|kind| kind.as_str() == text)
+    }
+}
+
+/// For how many days a conflict is kept after it was last seen.
+pub const CONFLICT_DAYS: u16 = 7;
+
+/// The most conflicts that are returned at once.
+pub const CONFLICTS_MAX: u32 = 50;
 
 /// A value that Loops accepted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -84,6 +139,10 @@ pub struct Learned {
     pub may_create: bool,
     /// The lane of the request.
     pub lane: LaneKey,
+    /// The address itself, sealed, if it is to be kept.
+    pub address: Option<Vec<u8>>,
+    /// The request.
+    pub request: RequestId,
     /// When the attempt began: what Loops reported since then counts.
     pub started_at: Timestamp,
     /// The values in the request.

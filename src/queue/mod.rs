@@ -52,7 +52,8 @@ pub use catalogue::StoredCatalogue;
 pub(crate) use consent::ConsentReport;
 pub use consent::OptOut;
 pub use contacts::{
-    CONTACTS_KEPT, Contact, ContactChange, ContactClaim, KnownProperty, Learned, PROPERTIES_MAX,
+    CONFLICT_DAYS, CONFLICTS_MAX, CONTACTS_KEPT, ConflictKind, Contact, ContactChange,
+    ContactClaim, IdentityConflict, KnownProperty, Learned, PROPERTIES_MAX,
 };
 pub use feedback::*;
 pub use new_contacts::*;
@@ -367,6 +368,10 @@ pub trait Log: Send + Sync {
     /// The names of events, of one source if given, the one seen last first: at most
     /// [`EVENT_NAMES_MAX`] a source, whose further names are counted under [`OTHER_EVENTS`].
     async fn event_names(&self, source: Option<&str>) -> Result<Vec<EventName>, Unavailable>;
+
+    /// The latest conflicts between contacts since the day of `since`, the newest first, at most [`CONFLICTS_MAX`]; of
+    /// each contact and kind, the last day. A single change of an address is none.
+    async fn conflicts(&self, since: Timestamp) -> Result<Vec<IdentityConflict>, Unavailable>;
 
     /// The processes that share the store, and the leases they hold. `now` is the current time, for a store that goes
     /// by the clocks of its processes.

@@ -4,6 +4,7 @@
 //! the key, nobody can tell whether a digest belongs to an address, however many addresses they try. Where two
 //! different strings must never be taken for one (duplicates), the strings are compared as well.
 
+use aws_lc_rs::aead::{AES_256_GCM, Aad, Nonce, RandomizedNonceKey};
 use hmac::{Hmac, KeyInit as _, Mac as _};
 use sha2::Sha256;
 
@@ -131,6 +132,32 @@ impl Digests {
         keyed.finalize().into_bytes().iter().map(|byte| format!("{byte:02x}")).collect()
     }
 
+    /// Encrypts a text, so that only this installation can read it; `None` if the system yields no randomness.
+    pub fn seal(&self, text: &str) -> Option<Vec<u8>> {
+        let mut sealed = text.as_bytes().to_vec();
+        let nonce = self.sealing_key()?.seal_in_place_append_tag(Aad::empty(), &mut sealed).ok()?;
+        sealed.extend(nonce.as_ref());
+        Some(sealed)
+    }
+
+    /// Reads [`Digests::seal`]; `None` if it was changed, or another installation wrote it.
+    pub fn unseal(&self, sealed: &[u8]) -> Option<String> {
+        let (sealed, nonce) = sealed.split_last_chunk()?;
+        let mut sealed = sealed.to_vec();
+        let text = self
+            .sealing_key()?
+            .open_in_place(Nonce::assume_unique_for_key(*nonce), Aad::empty(), &mut sealed)
+            .ok()?;
+        Some(std::str::from_utf8(text).ok()?.to_owned())
+    }
+
+    /// The key of [`Digests::seal`], which is no other's.
+    fn sealing_key(&self) -> Option<RandomizedNonceKey> {
+        let mut keyed = self.keyed.clone();
+        keyed.update(b"sealing key\0");
+        RandomizedNonceKey::new(&AES_256_GCM, &keyed.finalize().into_bytes()).ok()
+    }
+
     /// Digests the path and the body of a request.
     pub fn request(&self, path: &str, body: &[u8]) -> RequestDigest {
         RequestDigest(self.digest_of(&[b"request", path.as_bytes(), body]))
@@ -168,6 +195,19 @@ mod tests {
         let other = Digests::new(&[2; 32]);
         assert_ne!(person(PersonIdKind::User, "u1"), other.person(PersonIdKind::User, "u1"));
         assert_ne!(digests.message_id("m1"), other.message_id("m1"));
+    }
+
+    #[test]
+    fn what_is_sealed_only_this_installation_reads() {
+        let digests = Digests::new(&[1; 32]);
+        let sealed = digests.seal("ada@example.com").unwrap();
+        assert!(!sealed.windows(3).any(|part| part == b"ada"), "it can be read");
+        assert_eq!(digests.unseal(&sealed).as_deref(), Some("ada@example.com"));
+        assert_ne!(digests.seal("ada@example.com").unwrap(), sealed, "equal texts can be told");
+        assert_eq!(Digests::new(&[2; 32]).unseal(&sealed), None);
+        for broken in [&sealed[1..], &[], &sealed[..8]] {
+            assert_eq!(digests.unseal(broken), None);
+        }
     }
 
     #[test]

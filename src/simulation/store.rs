@@ -15,12 +15,13 @@ use super::world::World;
 use crate::queue::{
     AcceptError, Accepted, Audit, AuditEntry, AuditRecord, BrokenMessage, CheckIn, Class,
     Consequence, Contact, Contents, Depth, EventName, FailureGroups, Feedback, FeedbackRecord,
-    Filter, Forward, FreeSpace, Frozen, Head, HoldsAnswer, HoldsAsk, Housekeeping, Inbox, Job,
-    KnownContact, LaneAsk, LanePart, Lease, LeaseHolder, LeaseRequest, Log, MessageRecord,
-    NewContacts, NewContactsDay, NewFeedback, NewMerge, NewMessage, NewReceipt, OptOut, Page,
-    PendingAsk, Receipt, ReceiptFilter, Receipts, Recorded, ReplayAsk, ReplayChunk, Replays,
-    Replicas, RequestContents, RequestId, Seq, Settled, Settlement, Store, StoredCatalogue, Tally,
-    TallyStep, Unavailable, Work, WorkError, WriteAheadLog,
+    Filter, Forward, FreeSpace, Frozen, Head, HoldsAnswer, HoldsAsk, Housekeeping,
+    IdentityConflict, Inbox, Job, KnownContact, LaneAsk, LanePart, Lease, LeaseHolder,
+    LeaseRequest, Log, MessageRecord, NewContacts, NewContactsDay, NewFeedback, NewMerge,
+    NewMessage, NewReceipt, OptOut, Page, PendingAsk, Receipt, ReceiptFilter, Receipts, Recorded,
+    ReplayAsk, ReplayChunk, Replays, Replicas, RequestContents, RequestId, Seq, Settled,
+    Settlement, Store, StoredCatalogue, Tally, TallyStep, Unavailable, Work, WorkError,
+    WriteAheadLog,
 };
 use crate::segment::{Digests, LaneKey, MessageHash, PersonDigest};
 use crate::telemetry::TraceContext;
@@ -337,6 +338,10 @@ impl Log for FlakyStore {
 
     async fn event_names(&self, source: Option<&str>) -> Result<Vec<EventName>, Unavailable> {
         wait(super::engine().handle(), self.inner.event_names(source))
+    }
+
+    async fn conflicts(&self, since: Timestamp) -> Result<Vec<IdentityConflict>, Unavailable> {
+        wait(super::engine().handle(), self.inner.conflicts(since))
     }
 
     async fn replicas(&self, now: Timestamp) -> Result<Replicas, Unavailable> {

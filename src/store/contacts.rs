@@ -4,15 +4,41 @@ use jiff::Timestamp;
 
 use super::values::to_ms;
 use crate::queue::contacts::{merge, to_bytes};
-use crate::queue::{CONTACTS_KEPT, Contact, FeedbackRecord, Learned};
+use crate::queue::{
+    CONFLICT_DAYS, CONFLICTS_MAX, CONTACTS_KEPT, Contact, FeedbackRecord, IdentityConflict, Learned,
+};
 use crate::segment::{LaneKey, PersonDigest};
 
 /// The length of a day.
-const DAY_MS: i64 = 24 * 60 * 60 * 1000;
+pub(super) const DAY_MS: i64 = 24 * 60 * 60 * 1000;
 
 /// The day of a time in milliseconds, in days since the epoch.
 pub(super) fn day(at_ms: i64) -> i64 {
     at_ms.div_euclid(DAY_MS)
+}
+
+/// Conflicts that were last seen before this day are forgotten.
+pub(super) fn first_day_of_conflicts(now_ms: i64) -> i64 {
+    day(now_ms) - i64::from(CONFLICT_DAYS)
+}
+
+/// How many conflicts are read at most, so that [`CONFLICTS_MAX`] different ones are among them.
+pub(super) const CONFLICTS_READ_MAX: i64 = CONFLICTS_MAX as i64 * (CONFLICT_DAYS as i64 + 1);
+
+/// The latest of the conflicts of each contact; they are given newest first.
+pub(super) fn newest_of_each(conflicts: Vec<IdentityConflict>) -> Vec<IdentityConflict> {
+    let mut newest: Vec<IdentityConflict> = Vec::new();
+    for one in conflicts {
+        let is_same = |other: &IdentityConflict| {
+            other.person == one.person
+                && other.kind == one.kind
+                && other.destination == one.destination
+        };
+        if newest.len() < CONFLICTS_MAX as usize && !newest.iter().any(is_same) {
+            newest.push(one);
+        }
+    }
+    newest
 }
 
 /// Contacts that were last changed before this day are forgotten.
@@ -86,6 +112,10 @@ pub(super) struct Update {
     pub(super) own_email: Option<i64>,
     /// The digest of the address by which other contacts are the same one to Loops.
     pub(super) email: Option<i64>,
+    /// Its own address, sealed.
+    pub(super) address: Option<Vec<u8>>,
+    /// Whether an upsert gave it another address than it had.
+    pub(super) has_moved: bool,
     /// Whether its lanes make it shared; other contacts with its address do, too.
     pub(super) is_shared: bool,
     /// Its properties, packed.
@@ -95,19 +125,25 @@ pub(super) struct Update {
 impl Update {
     /// Adds what was learned to what is known; `None`: Loops has reported a change since the attempt began.
     pub(super) fn of(known: Option<Known>, learned: &Learned) -> Option<Self> {
-        let (mut own, mut is_shared, mut properties) = (None, false, Vec::new());
+        let (mut own, mut address, mut is_shared, mut properties) = (None, None, false, Vec::new());
         if let Some(Known { contact, lane, reported_at, .. }) = known {
             if is_since(reported_at, learned) {
                 return None;
             }
             own = contact.email;
+            address = contact.address;
             is_shared = contact.is_shared || lane.is_some_and(|lane| lane != learned.lane);
             properties = contact.properties;
         }
-        if learned.is_own_email {
-            own = learned.email.or(own);
+        let mut has_moved = false;
+        if let Some(email) = learned.email.filter(|_| learned.is_own_email) {
+            has_moved = own.is_some_and(|own| own != email);
+            own = Some(email);
+            address.clone_from(&learned.address);
         }
         Some(Self {
+            address,
+            has_moved,
             own_email: own.map(|digest| digest.0),
             email: learned.email.or(own).map(|digest| digest.0),
             is_shared,

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 
 use serde_json::{Value, json};
 
+use crate::console::Visitor;
 use crate::support::{ADMIN_TOKEN, EMAIL_DOMAIN, Reply, ScriptedLoops, Seen, Service, Setup};
 
 fn setup(base_url: &str, skip_unchanged: &str) -> Setup {
@@ -200,6 +201,67 @@ async fn an_event_does_not_give_its_contact_the_address_of_another() {
         end(&service, "after", invited(&friend)).await;
         assert_eq!(loops.next().await.body["email"], json!(friend));
     }
+}
+
+#[tokio::test]
+async fn an_event_without_an_address_is_linked_to_its_contact_by_the_last_one() {
+    let mut loops = ScriptedLoops::willing().await;
+    let (ada, friend) = (format!("ada@{EMAIL_DOMAIN}"), format!("friend@{EMAIL_DOMAIN}"));
+    let key = "SEGMENT_LOOPS__DESTINATIONS__DEFAULT__IDENTITY";
+    let setup = Setup::with_loops(&loops.base_url).env(key, "link");
+    let service = setup.start();
+    let event = |properties: Value| json!({"type": "track", "userId": "u1", "event": "E", "properties": properties});
+    end(&service, "unknown", event(json!({}))).await;
+    assert_eq!(loops.next().await.body.get("email"), None, "nothing is known of u1 yet");
+    identify(&service, "own", json!({"email": ada})).await;
+    loops.next().await;
+    let linked = async |id: &str, properties: Value, loops: &mut ScriptedLoops| {
+        end(&service, id, event(properties)).await;
+        assert_eq!(loops.next().await.body["email"], json!(ada), "{id}");
+    };
+    linked("linked", json!({}), &mut loops).await;
+    linked("of-a-friend", json!({"email": friend}), &mut loops).await;
+    // An identify without an address changes nothing, and one with another does.
+    identify(&service, "plan", json!({"plan": "pro"})).await;
+    loops.next().await;
+    linked("still", json!({}), &mut loops).await;
+    let service = service.stop_and_restart(&setup).await;
+    identify(&service, "moved", json!({"email": friend})).await;
+    loops.next().await;
+    end(&service, "after", event(json!({}))).await;
+    assert_eq!(loops.next().await.body["email"], json!(friend));
+    // Others get nobody's address.
+    let other = json!({"type": "track", "userId": "u2", "event": "E"});
+    end(&service, "other", other).await;
+    assert_eq!(loops.next().await.body.get("email"), None);
+}
+
+#[tokio::test]
+async fn contacts_that_loops_may_mix_up_are_listed() {
+    let loops = ScriptedLoops::willing().await;
+    let service = Setup::with_loops(&loops.base_url).start();
+    let identified = async |user: &str, address: &str| {
+        let message = json!({"type": "identify", "userId": user, "traits": {"email": format!("{address}@{EMAIL_DOMAIN}")}});
+        end(&service, &format!("{user}-{address}"), message).await;
+    };
+    for address in ["a", "b", "c", "d", "e"] {
+        identified("team", address).await;
+    }
+    assert_eq!(service.admin("/api/status").await.body["conflicts"], json!([]));
+    identified("team", "f").await;
+    identified("u1", "ada").await;
+    identified("u2", "ada").await;
+    let status = service.admin("/api/status").await.body;
+    let mut conflicts = status["conflicts"].as_array().unwrap().clone();
+    conflicts.sort_by_key(|one| one["kind"].to_string());
+    let [addresses, users] = &conflicts[..] else { panic!("{conflicts:?}") };
+    assert_eq!((&addresses["kind"], &addresses["count"]), (&json!("addresses"), &json!(6)));
+    assert_eq!((&users["kind"], &users["count"]), (&json!("user_ids"), &json!(2)));
+    let page = Visitor::with(&service, ADMIN_TOKEN).await.get("/console").await.text;
+    assert!(page.contains("one user id was given 6 addresses on one day"), "{page}");
+    assert!(page.contains("2 user ids have one address"), "{page}");
+    assert!(page.contains(&format!("/console/messages/{}", users["seq"])), "{page}");
+    assert!(!page.contains(EMAIL_DOMAIN), "{page}");
 }
 
 #[tokio::test]

@@ -177,6 +177,7 @@ impl Check<'_> {
             skip_unchanged: tree.skip_unchanged,
             skip_unchanged_ttl_h: tree.skip_unchanged_ttl_h,
             identity: tree.identity,
+            identity_addresses_max: tree.identity_addresses_max,
             stale: tree.stale,
             catalogue_refresh_s: tree.catalogue_refresh_s,
             unknown_properties: tree.unknown_properties,

@@ -13,7 +13,7 @@ use super::parts::{Time, meaning, url_encode};
 use crate::console::diagnosis::{Diagnosis, DiagnosisCode, counted, in_words, number};
 use crate::console::state::{AdminState, store_fault};
 use crate::console::status::{DestinationNow, Funnel, Status, read};
-use crate::queue::PauseReason;
+use crate::queue::{ConflictKind, PauseReason};
 
 /// The smallest share of requests that is worth saving, in percent.
 const SAVINGS_MIN: u64 = 5;
@@ -40,6 +40,7 @@ struct NowPage {
     spans: Vec<Span>,
     /// What is saved, or would be.
     savings: Option<String>,
+    conflicts: Vec<Conflict>,
     store: Vec<(&'static str, String)>,
     now: Option<Time>,
 }
@@ -93,6 +94,15 @@ struct Source {
     messages: Option<String>,
 }
 
+/// Contacts that Loops may have mistaken for one another, in words.
+struct Conflict {
+    destination: String,
+    what: String,
+    day: Time,
+    /// The page of a message that was part of it.
+    message: Option<String>,
+}
+
 /// What became of messages in a span, and the bar that shows it.
 struct Span {
     name: &'static str,
@@ -127,6 +137,7 @@ pub(super) async fn page(State(state): State<AdminState>, frame: Frame) -> Respo
                 sources: Vec::new(),
                 spans: Vec::new(),
                 savings: None,
+                conflicts: Vec::new(),
                 store: Vec::new(),
                 now: None,
             };
@@ -174,6 +185,7 @@ fn show(state: &AdminState, frame: Frame, status: Status) -> NowPage {
         sources: sources(&status),
         spans: status.funnel.iter().map(span).collect(),
         savings: status.funnel.iter().find(|funnel| funnel.span == "24h").and_then(savings),
+        conflicts: status.conflicts.iter().map(conflict).collect(),
         store,
         now: Some(Time(status.now)),
         diagnosis: status.diagnosis,
@@ -343,6 +355,21 @@ fn span(funnel: &Funnel) -> Span {
         failed: funnel.failed,
         unmatched: funnel.unmatched,
         bar,
+    }
+}
+
+fn conflict(one: &crate::console::status::Conflict) -> Conflict {
+    let count = number(one.count);
+    Conflict {
+        destination: one.destination.clone(),
+        what: match one.kind {
+            ConflictKind::Addresses => {
+                format!("one user id was given {count} addresses on one day")
+            }
+            ConflictKind::UserIds => format!("{count} user ids have one address"),
+        },
+        day: Time(one.day),
+        message: one.seq.map(|seq| format!("/console/messages/{seq}")),
     }
 }
 

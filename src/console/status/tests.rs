@@ -63,6 +63,7 @@ fn found() -> Found {
         hours: tallies(ago(30)),
         days: Vec::new(),
         caps: BTreeMap::new(),
+        conflicts: Vec::new(),
     }
 }
 

@@ -4,9 +4,9 @@
 use super::erasure::{deleting, deletion, erase_all};
 use super::*;
 use crate::queue::{
-    BrokenMessage, CONTACTS_KEPT, Contact, ContactChange, ContactClaim, DeliveryState,
-    FeedbackRecord, KnownProperty, Learned, MessageState, NewFeedback, NewOutcome, NotNeeded,
-    NotNeededReason, RequestId,
+    BrokenMessage, CONFLICT_DAYS, CONTACTS_KEPT, ConflictKind, Contact, ContactChange,
+    ContactClaim, DeliveryState, FeedbackRecord, IdentityConflict, KnownProperty, Learned,
+    MessageState, NewFeedback, NewOutcome, NotNeeded, NotNeededReason, RequestId,
 };
 use crate::segment::{LaneKey, PropertyName, PropertyValue};
 
@@ -25,7 +25,18 @@ fn property(name: i64, value: i64) -> KnownProperty {
 pub(super) fn learned(key: PersonDigest, properties: &[KnownProperty]) -> Learned {
     let properties = properties.to_vec();
     let (email, is_own_email, started_at) = (None, true, at(10));
-    Learned { key, email, is_own_email, may_create: true, lane: key.into(), started_at, properties }
+    let (lane, address, request) = (key.into(), None, RequestId(7));
+    Learned {
+        key,
+        email,
+        is_own_email,
+        may_create: true,
+        lane,
+        address,
+        request,
+        started_at,
+        properties,
+    }
 }
 
 /// Sends a request, and settles it with a consequence.
@@ -79,8 +90,9 @@ pub(crate) async fn learns_what_loops_accepted(store: &dyn Store) {
     let (ada, bob) = (user("ada"), user("bob"));
     assert_eq!(known(store, ada).await, None);
     let email = Some(address("ada@example.com"));
-    let first = Learned { email, ..learned(ada, &[property(1, 1), property(2, 1)]) };
-    learn(store, first).await;
+    let sealed = Some(b"sealed".to_vec());
+    let first = learned(ada, &[property(1, 1), property(2, 1)]);
+    learn(store, Learned { email, address: sealed.clone(), ..first }).await;
     learn(store, learned(bob, &[property(1, 9)])).await;
     learn(store, learned(ada, &[property(2, 5), property(3, 1)])).await;
     // An event may carry the address of somebody else.
@@ -91,6 +103,7 @@ pub(crate) async fn learns_what_loops_accepted(store: &dyn Store) {
         key: ada,
         email,
         is_shared: false,
+        address: sealed,
         properties: vec![property(1, 1), property(2, 5), property(3, 1)],
     };
     assert_eq!(known(store, ada).await, Some(contact));
@@ -100,6 +113,64 @@ pub(crate) async fn learns_what_loops_accepted(store: &dyn Store) {
     assert_eq!(keys, [ada, bob]);
     assert_eq!(store.contacts("another", &[ada]).await.unwrap(), []);
     assert_eq!(store.contacts(DESTINATION, &[]).await.unwrap(), []);
+    // Its next address is not to be kept.
+    let email = Some(address("ada@new.example"));
+    learn(store, Learned { email, ..learned(ada, &[]) }).await;
+    let contact = known(store, ada).await.unwrap();
+    assert_eq!((contact.email, contact.address), (email, None));
+}
+
+pub(crate) async fn finds_contacts_that_are_mixed_up(store: &dyn Store) {
+    let day = Duration::from_secs(24 * 60 * 60);
+    let (ada, bob) = (user("ada"), user("bob"));
+    let with = |key, email: &str| Learned { email: Some(address(email)), ..learned(key, &[]) };
+    let conflicts = async || {
+        let mut found = store.conflicts(at(0)).await.unwrap();
+        found.sort_by_key(|one| one.kind.as_str());
+        let told = |one: &IdentityConflict| (one.kind, one.person, one.count, one.request);
+        let days: Vec<Timestamp> = found.iter().map(|one| one.day).collect();
+        assert!(days.iter().all(|seen| *seen <= at(0) && at(0) < *seen + day), "{days:?}");
+        found.iter().map(told).collect::<Vec<_>>()
+    };
+    // An address that is written again is the same one; an event may carry that of anyone.
+    for learned in [
+        with(ada, "a@example.com"),
+        with(ada, "a@example.com"),
+        Learned { is_own_email: false, ..with(ada, "friend@example.com") },
+        learned(bob, &[]),
+    ] {
+        learn(store, learned).await;
+    }
+    assert_eq!(conflicts().await, []);
+    for email in ["b@example.com", "c@example.com"] {
+        assert_eq!(conflicts().await, [], "people change their addresses");
+        learn(store, Learned { request: RequestId(8), ..with(ada, email) }).await;
+    }
+    let addresses = (ConflictKind::Addresses, ada, 3, RequestId(8));
+    assert_eq!(conflicts().await, [addresses]);
+    learn(store, with(bob, "c@example.com")).await;
+    let shared = address("c@example.com");
+    let users = |count| (ConflictKind::UserIds, shared, count, RequestId(7));
+    assert_eq!(conflicts().await, [addresses, users(2)]);
+    learn(store, with(user("eve"), "c@example.com")).await;
+    assert_eq!(conflicts().await, [addresses, users(3)]);
+    assert_eq!(store.conflicts(at(0) + day).await.unwrap(), []);
+
+    // They go with their person, also those that are about an address of it.
+    let lease = lease(store).await;
+    let seq = put(store, NewMessage { lane: ada.into(), ..deletion("d") }).await;
+    let frozen = store.freeze_one(&lease, seq, plan(vec![deleting(Ok(request(0)))])).await.unwrap();
+    store.settle(&lease, settlement(&frozen[0], 1, Consequence::Delivered)).await.unwrap();
+    erase_all(store).await;
+    assert_eq!(conflicts().await, []);
+
+    learn(store, with(bob, "c@example.com")).await;
+    assert_eq!(conflicts().await, [users(2)]);
+    let purge_at = async |now: Timestamp| while store.purge(now).await.unwrap() > 0 {};
+    purge_at(at(15) + day * u32::from(CONFLICT_DAYS)).await;
+    assert_eq!(conflicts().await, [users(2)]);
+    purge_at(at(15) + day * u32::from(CONFLICT_DAYS + 2)).await;
+    assert_eq!(conflicts().await, []);
 }
 
 pub(crate) async fn forgets_what_may_not_be_true(store: &dyn Store) {
@@ -178,6 +249,18 @@ pub(crate) async fn a_request_that_is_on_its_way_shares_its_contact(store: &dyn 
     learn(store, Learned { email, ..learned(eve, &[property(1, 1)]) }).await;
     claim(store, user("mallory"), email, user("mallory").into()).await;
     assert!(names(store, eve).await.1 && names(store, user("mallory")).await.1);
+
+    // Neither is known, and both get one address.
+    let (x, y, email) = (user("x"), user("y"), Some(address("team@example.com")));
+    claim(store, x, email, x.into()).await;
+    claim(store, y, email, y.into()).await;
+    assert!(names(store, x).await.1 && names(store, y).await.1);
+    // What is no longer on its way shares nothing.
+    let (z, email) = (user("z"), Some(address("z@example.com")));
+    claim(store, z, email, z.into()).await;
+    learn(store, learned(z, &[])).await;
+    claim(store, user("other"), email, user("other").into()).await;
+    assert!(!names(store, z).await.1 && !names(store, user("other")).await.1);
 }
 
 pub(crate) async fn what_loops_reports_counts_more_than_an_earlier_attempt(store: &dyn Store) {

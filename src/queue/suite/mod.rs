@@ -174,6 +174,7 @@ macro_rules! store_suite {
             erases_feedback_about_a_deleted_person,
             erases_much_feedback_in_bounded_parts,
             learns_what_loops_accepted,
+            finds_contacts_that_are_mixed_up,
             forgets_what_may_not_be_true,
             a_contact_of_two_lanes_is_shared,
             a_request_that_is_on_its_way_shares_its_contact,

@@ -5,7 +5,7 @@ use super::replay::{all, meeting, replay};
 use super::*;
 use crate::queue::{
     ContactChange, DeliveryState, Learned, MessageState, NewMergedRequest, ReceiptFilter,
-    ReplayState, TallyStep,
+    ReplayState, RequestId, TallyStep,
 };
 
 /// Freezes one message in shadow mode.
@@ -118,6 +118,8 @@ pub(crate) async fn what_is_shadowed_teaches_nothing(store: &dyn Store) {
         lane: key.into(),
         started_at: at(10),
         may_create: true,
+        address: None,
+        request: RequestId(7),
         properties: Vec::new(),
     };
     settle("b", Consequence::Delivered, ContactChange::Learn(learned)).await;

@@ -235,6 +235,8 @@ impl History {
             let person = format!("u{}", self.random.u32(0..4));
             settlement.contact = Some(ContactChange::Learn(Learned {
                 may_create: true,
+                address: None,
+                request: request.id,
                 key: user(&person),
                 email: self.random.bool().then(|| user("an address")),
                 is_own_email: true,

@@ -4,22 +4,23 @@ use jiff::Timestamp;
 use tokio_postgres::Row;
 
 use super::Fault;
+use super::conflicts;
 use super::connection::Connection;
 use super::new_contacts;
 use super::params::{Array, params};
 use super::rows::{from_ms, get, to_ms};
 use crate::queue::contacts::from_bytes;
-use crate::queue::{Contact, ContactChange, ContactClaim, Learned};
+use crate::queue::{ConflictKind, Contact, ContactChange, ContactClaim, Learned};
 use crate::segment::{LaneKey, PersonDigest};
 use crate::store::contacts::{Known, Presence, Update, before, day};
 
 /// $1 destination, $2 keys.
 const FIND: &str = "
-    SELECT contact, email, is_shared, properties, lane, reported_at, known_at FROM @contacts
+    SELECT contact, email, is_shared, properties, lane, reported_at, known_at, address FROM @contacts
     WHERE contact = ANY($2) AND destination = $1";
 /// $1 destination, $2 key. Locked, so that what Loops reports meanwhile is not overwritten.
 const FIND_TO_CHANGE: &str = "
-    SELECT contact, email, is_shared, properties, lane, reported_at, known_at FROM @contacts
+    SELECT contact, email, is_shared, properties, lane, reported_at, known_at, address FROM @contacts
     WHERE contact = $2 AND destination = $1 FOR UPDATE";
 /// $1 destination, $2 key and email, $3 known before. A row if Loops is known to have the contact.
 const KNOWN: &str = "
@@ -28,16 +29,17 @@ const KNOWN: &str = "
 /// $1 destination, $2 key, $3 email. Other contacts that Loops may hold as the same one.
 const SHARE: &str = "
     UPDATE @contacts SET is_shared = true
-    WHERE destination = $1 AND contact <> $2 AND (contact = $3 OR email = $3 OR email = $2)";
-/// $1 destination, $2 key, $3 email, $4 lane, $5 is shared, $6 day, $7 properties, $8 when the attempt began. What Loops reported of a contact of
+    WHERE destination = $1 AND contact <> $2 AND (contact = $3 OR email = $3 OR email = $2 OR claimed = $3 OR claimed = $2)";
+/// $1 destination, $2 key, $3 email, $4 lane, $5 is shared, $6 day, $7 properties, $8 when the attempt began, $9 address. What Loops reported of a contact of
 /// which nothing was known, while this transaction ran, stands.
 const LEARN: &str = "
-    INSERT INTO @contacts AS c (destination, contact, email, lane, is_shared, known_at, changed_day, properties)
-    VALUES ($1, $2, $3, $4, $5, 0, $6, $7)
+    INSERT INTO @contacts AS c (destination, contact, email, lane, is_shared, known_at, changed_day, properties, address)
+    VALUES ($1, $2, $3, $4, $5, 0, $6, $7, $9)
     ON CONFLICT (contact, destination) DO UPDATE SET
         email = CASE WHEN c.reported_at >= $8 THEN c.email ELSE $3 END, lane = $4, is_shared = $5, changed_day = $6,
         known_at = CASE WHEN c.reported_at >= $8 AND c.known_at IS NULL THEN NULL ELSE 0 END,
-        properties = CASE WHEN c.reported_at >= $8 THEN '' ELSE $7 END";
+        properties = CASE WHEN c.reported_at >= $8 THEN '' ELSE $7 END,
+        address = CASE WHEN c.reported_at >= $8 THEN c.address ELSE $9 END, claimed = NULL";
 /// $1 destination. A row if any contact is known.
 pub(super) const KNOWS_ANY: &str =
     "SELECT FROM @contacts WHERE destination = $1 AND known_at IS NOT NULL LIMIT 1";
@@ -56,20 +58,22 @@ const FORGET: &str = "UPDATE @contacts SET properties = '' WHERE contact = $2 AN
 pub(super) const FORGET_OF_LANE: &str = "
     UPDATE @contacts c SET properties = '' FROM @messages m
     WHERE m.seq = $2 AND c.destination = $1 AND (c.contact = m.lane OR (c.lane = m.lane AND c.lane <> c.contact))";
-/// $1 destination, $2 key, $3 lane, $4 is shared, $5 day.
+/// $1 destination, $2 key, $3 lane, $4 is shared, $5 day, $6 email.
 const CLAIM: &str = "
-    INSERT INTO @contacts AS c (destination, contact, lane, is_shared, changed_day, properties)
-    VALUES ($1, $2, $3, $4, $5, '')
+    INSERT INTO @contacts AS c (destination, contact, lane, is_shared, changed_day, properties, claimed)
+    VALUES ($1, $2, $3, $4, $5, '', $6)
     ON CONFLICT (contact, destination) DO UPDATE SET
-        is_shared = c.is_shared OR $4 OR COALESCE(c.lane <> $3, false), lane = $3, changed_day = $5";
+        is_shared = c.is_shared OR $4 OR COALESCE(c.lane <> $3, false), lane = $3, changed_day = $5,
+        claimed = COALESCE($6, c.claimed)";
 /// $1 destination, $2 lane.
 pub(super) const OF_PERSON: &str = "
     DELETE FROM @contacts
-    WHERE destination = $1 AND (contact = $2 OR email = $2 OR (lane = $2 AND lane <> contact))";
+    WHERE destination = $1 AND (contact = $2 OR email = $2 OR claimed = $2 OR (lane = $2 AND lane <> contact))";
 /// $1 destination, $2 digest, $3 reported at, $4 whether it was deleted. Those that are known by an address.
 const REPORTED_BY_EMAIL: &str = "
     UPDATE @contacts SET properties = '', reported_at = $3, email = CASE WHEN $4 THEN NULL ELSE email END,
-        known_at = CASE WHEN $4 THEN NULL ELSE known_at END
+        known_at = CASE WHEN $4 THEN NULL ELSE known_at END,
+        address = CASE WHEN $4 THEN NULL ELSE address END
     WHERE email = $2 AND destination = $1";
 /// $1 destination, $2 digest, $3 reported at, $4 whether it was deleted, $5 day. A request for it may be on its way.
 const REPORTED: &str = "
@@ -77,7 +81,8 @@ const REPORTED: &str = "
     VALUES ($1, $2, $3, $5, '')
     ON CONFLICT (contact, destination) DO UPDATE SET
         properties = '', reported_at = $3, email = CASE WHEN $4 THEN NULL ELSE c.email END,
-        known_at = CASE WHEN $4 THEN NULL ELSE c.known_at END";
+        known_at = CASE WHEN $4 THEN NULL ELSE c.known_at END,
+        address = CASE WHEN $4 THEN NULL ELSE c.address END";
 /// $1 destination, $2 key, $3 email, $4 known at, $5 day, $6 when that was so. What is known longer stays so, and one that
 /// was deleted since is not known.
 const MAKE_KNOWN: &str = "
@@ -98,6 +103,7 @@ fn known(row: &Row) -> Result<Known, Fault> {
         key: PersonDigest(get(row, 0)?),
         email: get::<Option<i64>>(row, 1)?.map(PersonDigest),
         is_shared: get(row, 2)?,
+        address: get(row, 7)?,
         properties: from_bytes(get(row, 3)?),
     };
     Ok(Known {
@@ -152,7 +158,7 @@ pub(super) async fn claim(
         let email = email.map(|digest| digest.0);
         let share = transaction.execute(SHARE, params![destination, key.0, email]).await?;
         let (is_shared, day) = (share > 0, to_day(now));
-        let row = params![destination, key.0, lane.0, is_shared, day];
+        let row = params![destination, key.0, lane.0, is_shared, day, email];
         transaction.execute(CLAIM, row).await?;
     }
     Ok(())
@@ -168,17 +174,30 @@ async fn learn(
     let found = transaction.query_opt(FIND_TO_CHANGE, params![destination, key]).await?;
     let found = found.as_ref().map(known).transpose()?;
     let is_new = has_created(transaction, destination, found.as_ref(), learned).await?;
-    let Some(Update { own_email, email, mut is_shared, properties }) = Update::of(found, learned)
-    else {
+    let Some(update) = Update::of(found, learned) else {
         transaction.execute(CREATED, params![destination, key]).await?;
         arrive(transaction, destination, learned, is_new).await?;
         return Ok(is_new);
     };
-    is_shared |= transaction.execute(SHARE, params![destination, key, email]).await? > 0;
+    let Update { own_email, email, address, has_moved, mut is_shared, properties } = update;
+    let has_others = transaction.execute(SHARE, params![destination, key, email]).await? > 0;
+    is_shared |= has_others;
     let (lane, day, started_at) = (learned.lane.0, to_day(now), to_ms(learned.started_at));
-    let row = params![destination, key, own_email, lane, is_shared, day, properties, started_at];
+    let row =
+        params![destination, key, own_email, lane, is_shared, day, properties, started_at, address];
     transaction.execute(LEARN, row).await?;
     arrive(transaction, destination, learned, is_new).await?;
+    let request = learned.request.0;
+    if has_moved {
+        let kind = ConflictKind::Addresses.as_str();
+        let row = params![day, destination, kind, key, request];
+        transaction.execute(conflicts::ANOTHER_ADDRESS, row).await?;
+    }
+    if let (true, Some(email)) = (has_others, learned.email) {
+        let kind = ConflictKind::UserIds.as_str();
+        let row = params![day, destination, kind, email.0, request];
+        transaction.execute(conflicts::SEVERAL_USERS, row).await?;
+    }
     Ok(is_new)
 }
 

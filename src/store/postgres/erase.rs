@@ -10,7 +10,8 @@ use super::params::{Array, params};
 use super::replay::LOCK_DONE;
 use super::rows::{get, to_ms};
 use super::{
-    Fault, awaiting, contacts, contents, feedback, numbers, opt_outs, partitions, receipts,
+    Fault, awaiting, conflicts, contacts, contents, feedback, numbers, opt_outs, partitions,
+    receipts,
 };
 use crate::queue::ErasedRows;
 
@@ -112,6 +113,9 @@ impl Deletion {
             transaction.commit().await?;
             return Ok(rows);
         }
+        // While the contacts tell which addresses are the person's.
+        let of_person = params![self.destination, self.lane];
+        rows += transaction.execute(conflicts::OF_PERSON, of_person).await?;
         erased.contacts =
             transaction.execute(contacts::OF_PERSON, params![self.destination, self.lane]).await?;
         erased.opt_outs =

@@ -3,10 +3,10 @@
 use async_trait::async_trait;
 use jiff::Timestamp;
 
-use super::{PostgresStore, Time, contents, list, records, replicas, schema, startup};
+use super::{PostgresStore, Time, conflicts, contents, list, records, replicas, schema, startup};
 use crate::queue::{
-    Contents, EventName, FailureGroups, Filter, Log, MessageRecord, Page, Replicas,
-    RequestContents, RequestId, Seq, Tally, TallyStep, Unavailable,
+    Contents, EventName, FailureGroups, Filter, IdentityConflict, Log, MessageRecord, Page,
+    Replicas, RequestContents, RequestId, Seq, Tally, TallyStep, Unavailable,
 };
 use crate::segment::{Digests, MessageHash};
 
@@ -91,6 +91,13 @@ impl Log for PostgresStore {
         let names = list::event_names(&connection, source).await?;
         connection.give_back();
         Ok(names)
+    }
+
+    async fn conflicts(&self, since: Timestamp) -> Result<Vec<IdentityConflict>, Unavailable> {
+        let connection = self.lookups.get().await?;
+        let found = conflicts::latest(&connection, since).await?;
+        connection.give_back();
+        Ok(found)
     }
 
     async fn replicas(&self, now: Timestamp) -> Result<Replicas, Unavailable> {

@@ -13,6 +13,7 @@ mod accept;
 mod audit;
 mod awaiting;
 mod catalogue;
+mod conflicts;
 mod connection;
 mod contacts;
 mod contents;

@@ -22,11 +22,11 @@ use super::partitions::{self, Day};
 use super::replay::LOCK_DONE;
 use super::rows::{duration_ms, get};
 use super::{
-    Fault, Retention, awaiting, contacts, contents, erase, feedback, lease, new_contacts, numbers,
-    receipts,
+    Fault, Retention, awaiting, conflicts, contacts, contents, erase, feedback, lease,
+    new_contacts, numbers, receipts,
 };
 use crate::queue::{AWAITING_KEPT, FORWARD_KEPT, RECEIPTS_KEPT, TallyStep};
-use crate::store::contacts::first_kept_day;
+use crate::store::contacts::{first_day_of_conflicts, first_kept_day};
 
 /// $1 first number of the day, $2 the one behind its last, $3 past at, $4 ahead from. Whether no message of the day waits or
 /// is kept.
@@ -428,6 +428,8 @@ impl Purge<'_> {
         rows += transaction.execute(DELETE_AUDIT, params![past, ROWS_MAX]).await?;
         let first_kept = i32::try_from(first_kept_day(self.now)).unwrap_or(i32::MIN);
         rows += transaction.execute(contacts::PAST, params![first_kept, ROWS_MAX]).await?;
+        let first_kept = i32::try_from(first_day_of_conflicts(self.now)).unwrap_or(i32::MIN);
+        rows += transaction.execute(conflicts::PAST, params![first_kept, ROWS_MAX]).await?;
         // No index finds them, so search only when little else is left.
         if rows < ROWS_MAX.unsigned_abs() {
             let params = params![past, ROWS_MAX];

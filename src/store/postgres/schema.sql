@@ -338,6 +338,7 @@ CREATE TABLE @tallies (
 CREATE TABLE @contacts (
     contact     bigint NOT NULL,                  -- digest of its userId; of its e-mail address if it has none
     email       bigint,                           -- digest of its address, beside a userId
+    claimed     bigint,                           -- digest of the address in a request for it that is on its way
     lane        bigint,                           -- of the last request that was accepted; NULL: none was
     reported_at bigint,                           -- when Loops last reported that others changed it
     known_at    bigint,                           -- since when Loops is known to have it; 0: by a request; NULL: it is not
@@ -345,14 +346,32 @@ CREATE TABLE @contacts (
     is_shared   boolean NOT NULL DEFAULT false,   -- requests of another lane or contact may have changed it
     destination text NOT NULL,
     properties  bytea NOT NULL,                   -- their digests, as the program packs them
+    address     bytea,                            -- its address, encrypted; NULL unless identity is "link"
     PRIMARY KEY (contact, destination)
 ) WITH (fillfactor = 50);
 ALTER TABLE @contacts ALTER COLUMN properties SET STORAGE EXTERNAL;
 
 CREATE INDEX contacts_email ON @contacts (email, destination) WHERE email IS NOT NULL;
+-- As small as the number of contacts with requests on their way.
+CREATE INDEX contacts_claimed ON @contacts (claimed, destination) WHERE claimed IS NOT NULL;
 -- As small as the number of contacts that are not named by their lane.
 CREATE INDEX contacts_lane ON @contacts (lane, destination) WHERE lane <> contact;
 CREATE INDEX contacts_changed ON @contacts (changed_day);
+
+-- Contacts that Loops may mistake for one another, by day.
+CREATE TABLE @conflicts (
+    person      bigint NOT NULL,                  -- digest of the userId with several addresses, or of the address
+    count       bigint NOT NULL,
+    request_id  bigint NOT NULL,                  -- that showed it last
+    day         integer NOT NULL,                 -- in days since the epoch
+    destination text NOT NULL,
+    kind        text NOT NULL,                    -- addresses: of one userId; user_ids: with one address
+    PRIMARY KEY (day, destination, kind, person)
+);
+
+CREATE INDEX conflicts_person ON @conflicts (person, destination);
+-- Those worth showing: whoever changes an address once does not mix anybody up.
+CREATE INDEX conflicts_shown ON @conflicts (day) WHERE kind = 'user_ids' OR count > 2;
 
 -- Receipts of erasures, which outlive what was erased.
 CREATE TABLE @receipts (

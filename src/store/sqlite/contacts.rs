@@ -3,17 +3,18 @@
 use jiff::Timestamp;
 use rusqlite::{Connection, OptionalExtension as _, Row, params};
 
+use super::conflicts;
 use super::error::Fault;
 use super::new_contacts;
 use super::rows::{from_ms, to_ms};
 use crate::queue::contacts::from_bytes;
-use crate::queue::{Contact, ContactChange, ContactClaim, KnownContact, Learned};
+use crate::queue::{ConflictKind, Contact, ContactChange, ContactClaim, KnownContact, Learned};
 use crate::segment::{LaneKey, PersonDigest};
 use crate::store::contacts::{Known, Presence, Update, before, day};
 
 /// ?1 destination, ?2 key.
 pub(super) const FIND: &str = "
-    SELECT contact, email, is_shared, properties, lane, reported_at, known_at FROM contacts
+    SELECT contact, email, is_shared, properties, lane, reported_at, known_at, address FROM contacts
     WHERE destination = ?1 AND contact = ?2";
 /// ?1 destination, ?2 key, ?3 email, ?4 known before. A row if Loops is known to have the contact.
 pub(super) const KNOWN: &str = "
@@ -28,13 +29,19 @@ pub(super) const SHARE: &str = "
         UNION ALL
         SELECT id FROM contacts WHERE email = ?3 AND destination = ?1 AND contact <> ?2
         UNION ALL
-        SELECT id FROM contacts WHERE email = ?2 AND destination = ?1)";
-/// ?1 destination, ?2 key, ?3 email, ?4 lane, ?5 is shared, ?6 day, ?7 properties.
+        SELECT id FROM contacts WHERE email = ?2 AND destination = ?1
+        UNION ALL
+        SELECT id FROM contacts WHERE claimed = ?3 AND destination = ?1 AND contact <> ?2
+        UNION ALL
+        SELECT id FROM contacts WHERE claimed = ?2 AND destination = ?1)";
+/// ?1 destination, ?2 key, ?3 email, ?4 lane, ?5 is shared, ?6 day, ?7 properties, ?8 address.
 pub(super) const LEARN: &str = "
-    INSERT INTO contacts (destination, contact, email, lane, is_shared, known_at, changed_day, properties)
-    VALUES (?1, ?2, ?3, ?4, ?5, 0, ?6, ?7)
+    INSERT INTO contacts (destination, contact, email, lane, is_shared, known_at, changed_day, properties,
+                          address)
+    VALUES (?1, ?2, ?3, ?4, ?5, 0, ?6, ?7, ?8)
     ON CONFLICT (destination, contact) DO UPDATE SET
-        email = ?3, lane = ?4, is_shared = ?5, known_at = 0, changed_day = ?6, properties = ?7";
+        email = ?3, lane = ?4, is_shared = ?5, known_at = 0, changed_day = ?6, properties = ?7,
+        address = ?8, claimed = NULL";
 /// ?1 destination. A row if any contact is known.
 pub(super) const KNOWS_ANY: &str =
     "SELECT 1 FROM contacts WHERE destination = ?1 AND known_at IS NOT NULL LIMIT 1";
@@ -58,12 +65,13 @@ pub(super) const FORGET_OF_LANE: &str = "
         UNION ALL
         SELECT c.id FROM messages m JOIN contacts c ON c.lane = m.lane AND c.destination = ?1
         WHERE m.seq = ?2 AND c.lane <> c.contact)";
-/// ?1 destination, ?2 key, ?3 lane, ?4 is shared, ?5 day.
+/// ?1 destination, ?2 key, ?3 lane, ?4 is shared, ?5 day, ?6 email.
 pub(super) const CLAIM: &str = "
-    INSERT INTO contacts (destination, contact, lane, is_shared, changed_day, properties)
-    VALUES (?1, ?2, ?3, ?4, ?5, x'')
+    INSERT INTO contacts (destination, contact, lane, is_shared, changed_day, properties, claimed)
+    VALUES (?1, ?2, ?3, ?4, ?5, x'', ?6)
     ON CONFLICT (destination, contact) DO UPDATE SET
-        is_shared = is_shared OR ?4 OR COALESCE(lane <> ?3, 0), lane = ?3, changed_day = ?5";
+        is_shared = is_shared OR ?4 OR COALESCE(lane <> ?3, 0), lane = ?3, changed_day = ?5,
+        claimed = COALESCE(?6, claimed)";
 /// ?1 destination, ?2 lane.
 pub(super) const OF_PERSON: &str = "
     DELETE FROM contacts WHERE id IN (
@@ -71,11 +79,14 @@ pub(super) const OF_PERSON: &str = "
         UNION ALL
         SELECT id FROM contacts WHERE email = ?2 AND destination = ?1
         UNION ALL
+        SELECT id FROM contacts WHERE claimed = ?2 AND destination = ?1
+        UNION ALL
         SELECT id FROM contacts WHERE lane = ?2 AND destination = ?1 AND lane <> contact)";
 /// ?1 destination, ?2 digest, ?3 reported at, ?4 whether it was deleted. Those that are known by an address.
 pub(super) const REPORTED_BY_EMAIL: &str = "
     UPDATE contacts SET properties = x'', reported_at = ?3, email = CASE WHEN ?4 THEN NULL ELSE email END,
-        known_at = CASE WHEN ?4 THEN NULL ELSE known_at END
+        known_at = CASE WHEN ?4 THEN NULL ELSE known_at END,
+        address = CASE WHEN ?4 THEN NULL ELSE address END
     WHERE email = ?2 AND destination = ?1";
 /// ?1 destination, ?2 digest, ?3 reported at, ?4 whether it was deleted, ?5 day. A request for it may be on its way.
 pub(super) const REPORTED: &str = "
@@ -83,7 +94,8 @@ pub(super) const REPORTED: &str = "
     VALUES (?1, ?2, ?3, ?5, x'')
     ON CONFLICT (destination, contact) DO UPDATE SET
         properties = x'', reported_at = ?3, email = CASE WHEN ?4 THEN NULL ELSE email END,
-        known_at = CASE WHEN ?4 THEN NULL ELSE known_at END";
+        known_at = CASE WHEN ?4 THEN NULL ELSE known_at END,
+        address = CASE WHEN ?4 THEN NULL ELSE address END";
 /// ?1 destination, ?2 key, ?3 email, ?4 known at, ?5 day, ?6 when that was so. What is known longer stays so, and one that
 /// was deleted since is not known.
 pub(super) const MAKE_KNOWN: &str = "
@@ -102,6 +114,7 @@ fn known(row: &Row<'_>) -> rusqlite::Result<Known> {
         key: PersonDigest(row.get(0)?),
         email: row.get::<_, Option<i64>>(1)?.map(PersonDigest),
         is_shared: row.get(2)?,
+        address: row.get(7)?,
         properties: from_bytes(&row.get::<_, Vec<u8>>(3)?),
     };
     Ok(Known {
@@ -166,7 +179,7 @@ pub(super) fn claim(
         let email = email.map(|digest| digest.0);
         let mut share = transaction.prepare_cached(SHARE)?;
         let is_shared = share.execute(params![destination, key.0, email])? > 0;
-        let row = params![destination, key.0, lane.0, is_shared, day(to_ms(now))];
+        let row = params![destination, key.0, lane.0, is_shared, day(to_ms(now)), email];
         transaction.prepare_cached(CLAIM)?.execute(row)?;
     }
     Ok(())
@@ -182,25 +195,28 @@ fn learn(
     let found =
         transaction.prepare_cached(FIND)?.query_row(params![destination, key], known).optional()?;
     let is_new = has_created(transaction, destination, found.as_ref(), learned)?;
-    let Some(Update { own_email, email, mut is_shared, properties }) = Update::of(found, learned)
-    else {
+    let Some(update) = Update::of(found, learned) else {
         transaction.prepare_cached(CREATED)?.execute(params![destination, key])?;
         arrive(transaction, destination, learned, is_new)?;
         return Ok(is_new);
     };
+    let Update { own_email, email, address, has_moved, mut is_shared, properties } = update;
     let mut share = transaction.prepare_cached(SHARE)?;
-    is_shared |= share.execute(params![destination, key, email])? > 0;
-    let row = params![
-        destination,
-        key,
-        own_email,
-        learned.lane.0,
-        is_shared,
-        day(to_ms(now)),
-        properties
-    ];
+    let has_others = share.execute(params![destination, key, email])? > 0;
+    is_shared |= has_others;
+    let (lane, day) = (learned.lane.0, day(to_ms(now)));
+    let row = params![destination, key, own_email, lane, is_shared, day, properties, address];
     transaction.prepare_cached(LEARN)?.execute(row)?;
     arrive(transaction, destination, learned, is_new)?;
+    let request = learned.request.0;
+    if has_moved {
+        let row = params![day, destination, ConflictKind::Addresses.as_str(), key, request];
+        transaction.prepare_cached(conflicts::ANOTHER_ADDRESS)?.execute(row)?;
+    }
+    if let (true, Some(email)) = (has_others, learned.email) {
+        let row = params![day, destination, ConflictKind::UserIds.as_str(), email.0, request];
+        transaction.prepare_cached(conflicts::SEVERAL_USERS)?.execute(row)?;
+    }
     Ok(is_new)
 }
 

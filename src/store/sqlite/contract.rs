@@ -24,16 +24,16 @@ use super::set_aside::SetAside;
 use super::settle::Settle;
 use super::store::SqliteStore;
 use super::{
-    awaiting, catalogue, contacts, erase, list, log, new_contacts, open, opt_outs, purge, receipts,
-    replay, replicas,
+    awaiting, catalogue, conflicts, contacts, erase, list, log, new_contacts, open, opt_outs,
+    purge, receipts, replay, replicas,
 };
 use crate::queue::{
     AcceptError, Accepted, AuditEntry, BrokenMessage, CheckIn, Class, Contact, Contents,
     DeliveryState, Depth, EventName, FailureGroups, Filter, FreeSpace, Frozen, Head, HoldsAnswer,
-    HoldsAsk, Housekeeping, Inbox, Job, KnownContact, LaneAsk, LanePart, Lease, LeaseHolder,
-    LeaseRequest, Log, MessageRecord, NewMerge, NewMessage, OptOut, Page, PendingAsk, ReplayAsk,
-    ReplayChunk, Replays, Replicas, RequestContents, RequestId, Seq, Settled, Settlement, Store,
-    StoredCatalogue, Tally, TallyStep, Unavailable, Work, WorkError,
+    HoldsAsk, Housekeeping, IdentityConflict, Inbox, Job, KnownContact, LaneAsk, LanePart, Lease,
+    LeaseHolder, LeaseRequest, Log, MessageRecord, NewMerge, NewMessage, OptOut, Page, PendingAsk,
+    ReplayAsk, ReplayChunk, Replays, Replicas, RequestContents, RequestId, Seq, Settled,
+    Settlement, Store, StoredCatalogue, Tally, TallyStep, Unavailable, Work, WorkError,
 };
 use crate::segment::{Digests, LaneKey, MessageHash, PersonDigest};
 use crate::store::backlog::Size;
@@ -317,6 +317,10 @@ impl Log for SqliteStore {
         let source = source.map(str::to_owned);
         let read = move |snapshot: &Connection| list::event_names(snapshot, source.as_deref());
         Ok(self.lookups.read(read).await?)
+    }
+
+    async fn conflicts(&self, since: Timestamp) -> Result<Vec<IdentityConflict>, Unavailable> {
+        Ok(self.lookups.read(move |snapshot| conflicts::latest(snapshot, since)).await?)
     }
 
     async fn replicas(&self, now: Timestamp) -> Result<Replicas, Unavailable> {

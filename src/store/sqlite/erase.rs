@@ -4,6 +4,7 @@
 use jiff::Timestamp;
 use rusqlite::{Connection, OptionalExtension as _, params};
 
+use super::conflicts;
 use super::error::Fault;
 use super::feedback;
 use super::group::{Effects, Step};
@@ -151,6 +152,8 @@ impl Step for Erase {
             effects.has_written = true;
             return Ok(rows);
         }
+        // While the contacts tell which addresses are the person's.
+        rows += execute(transaction, conflicts::OF_PERSON, params![destination, lane])?;
         erased.contacts = execute(transaction, contacts::OF_PERSON, params![destination, lane])?;
         erased.opt_outs = execute(transaction, opt_outs::OF_PERSON, params![lane, destination])?;
         rows += erased.contacts + erased.opt_outs;

@@ -11,6 +11,7 @@ mod awaiting;
 mod background;
 pub(super) mod backup;
 mod catalogue;
+mod conflicts;
 mod connection;
 mod contacts;
 mod contract;

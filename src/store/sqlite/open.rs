@@ -35,7 +35,7 @@ const APPLICATION_ID: i32 = 0x5347_4c50;
 
 /// The version of the schema. A schema that was released is never edited: the next one has a higher version,
 /// and a migration that leads to it. Until the first release, each edit raises the version.
-pub(super) const SCHEMA_VERSION: i32 = 16;
+pub(super) const SCHEMA_VERSION: i32 = 17;
 
 /// Switching a new file to the write-ahead log does not wait for a lock but fails at once, so two
 /// processes that start together need another try, for as long as one may wait for a lock.

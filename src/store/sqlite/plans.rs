@@ -73,6 +73,7 @@ fn statements() -> &'static [(&'static str, &'static str, &'static [&'static str
             FIND => ["contacts_contact (destination=? AND contact=?)"],
             SHARE => [
                 "contacts (rowid=?)",
+                "contacts_claimed (claimed=? AND destination=?)",
                 "contacts_contact (destination=? AND contact=?)",
                 "contacts_email (email=? AND destination=?)",
             ],
@@ -95,6 +96,7 @@ fn statements() -> &'static [(&'static str, &'static str, &'static [&'static str
             CLAIM => [],
             OF_PERSON => [
                 "contacts (rowid=?)",
+                "contacts_claimed (claimed=? AND destination=?)",
                 "contacts_contact (destination=? AND contact=?)",
                 "contacts_email (email=? AND destination=?)",
                 "contacts_lane (lane=? AND destination=?)",
@@ -102,6 +104,18 @@ fn statements() -> &'static [(&'static str, &'static str, &'static [&'static str
             REPORTED_BY_EMAIL => ["contacts_email (email=? AND destination=?)"],
             REPORTED => [],
             PAST => ["contacts (rowid=?)", "contacts_changed (changed_day<?)"],
+        }
+        conflicts {
+            ANOTHER_ADDRESS => [],
+            SEVERAL_USERS => ["contacts_email (email=? AND destination=?)"],
+            LATEST => ["conflicts_shown (day>?)"],
+            OF_PERSON => [
+                "SCAN CONSTANT ROW",
+                "conflicts_person (person=? AND destination=?)",
+                "contacts_contact (destination=? AND contact=?)",
+                "contacts_email (email=? AND destination=?)",
+            ],
+            PAST => ["conflicts (day<?)", "conflicts (day=? AND destination=? AND kind=? AND person=?)"],
         }
         new_contacts {
             EXPECTED => ["creating_contact (destination=? AND contact=?)"],

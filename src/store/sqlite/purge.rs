@@ -12,9 +12,9 @@ use super::group::{Effects, Step};
 use super::options::Retention;
 use super::receipts;
 use super::rows::{duration_ms, from_ms, to_ms};
-use super::{awaiting, contacts, new_contacts};
+use super::{awaiting, conflicts, contacts, new_contacts};
 use crate::queue::{AWAITING_KEPT, FORWARD_KEPT, RECEIPTS_KEPT, TallyStep};
-use crate::store::contacts::first_kept_day;
+use crate::store::contacts::{first_day_of_conflicts, first_kept_day};
 
 /// ?1 is failed, ?2 done before or at, ?3 limit.
 pub(super) const PAST_CONTENTS: &str = "
@@ -191,6 +191,8 @@ impl Step for Purge {
         rows += execute(transaction, feedback::PAST_FORWARDS, past_forwards)?;
         let first_kept = params![first_kept_day(to_ms(self.now)), ROWS_MAX];
         rows += execute(transaction, contacts::PAST, first_kept)?;
+        let first_kept = params![first_day_of_conflicts(to_ms(self.now)), ROWS_MAX];
+        rows += execute(transaction, conflicts::PAST, first_kept)?;
         let past_receipts = params![self.before(RECEIPTS_KEPT), ROWS_MAX];
         rows += execute(transaction, receipts::PAST, past_receipts)?;
         let past_awaiting = params![self.before(AWAITING_KEPT), ROWS_MAX];

@@ -303,6 +303,8 @@ CREATE TABLE contacts (
     destination TEXT NOT NULL,
     contact     INTEGER NOT NULL,                 -- digest of its userId; of its e-mail address if it has none
     email       INTEGER,                          -- digest of its address, beside a userId
+    claimed     INTEGER,                          -- digest of the address in a request for it that is on its way
+    address     BLOB,                             -- its address, encrypted; NULL unless identity is "link"
     lane        INTEGER,                          -- of the last request that was accepted; NULL: none was
     is_shared   INTEGER NOT NULL DEFAULT 0,       -- requests of another lane or contact may have changed it
     reported_at INTEGER,                          -- when Loops last reported that others changed it
@@ -313,9 +315,26 @@ CREATE TABLE contacts (
 
 CREATE UNIQUE INDEX contacts_contact ON contacts (destination, contact);
 CREATE INDEX contacts_email ON contacts (email, destination) WHERE email IS NOT NULL;
+-- As small as the number of contacts with requests on their way.
+CREATE INDEX contacts_claimed ON contacts (claimed, destination) WHERE claimed IS NOT NULL;
 -- As small as the number of contacts that are not named by their lane.
 CREATE INDEX contacts_lane ON contacts (lane, destination) WHERE lane <> contact;
 CREATE INDEX contacts_changed ON contacts (changed_day);
+
+-- Contacts that Loops may mistake for one another, by day.
+CREATE TABLE conflicts (
+    day         INTEGER NOT NULL,                 -- in days since the epoch
+    destination TEXT NOT NULL,
+    kind        TEXT NOT NULL,                    -- addresses: of one userId; user_ids: with one address
+    person      INTEGER NOT NULL,                 -- digest of that userId, or of that address
+    count       INTEGER NOT NULL,
+    request_id  INTEGER NOT NULL,                 -- that showed it last
+    PRIMARY KEY (day, destination, kind, person)
+) WITHOUT ROWID;
+
+CREATE INDEX conflicts_person ON conflicts (person, destination);
+-- Those worth showing: whoever changes an address once does not mix anybody up.
+CREATE INDEX conflicts_shown ON conflicts (day) WHERE kind = 'user_ids' OR count > 2;
 
 -- Receipts of erasures, which outlive what was erased.
 CREATE TABLE receipts (

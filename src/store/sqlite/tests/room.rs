@@ -233,7 +233,7 @@ async fn what_other_processes_accept_takes_room_in_the_backlog() {
 #[tokio::test]
 async fn recovers_from_a_full_disk_without_loss_or_restart() {
     let folder = TempDir::new().unwrap();
-    let small = SqliteOptions { pages_max: Some(210), ..options(&folder) };
+    let small = SqliteOptions { pages_max: Some(250), ..options(&folder) };
     let store = SqliteStore::open(small).await.unwrap();
     fill(&store, "old", 20).await;
     let large = |id: &str| NewMessage { payload: vec![b' '; 50_000].into(), ..message(id) };

@@ -1,0 +1,59 @@
+//! Contacts that Loops may mistake for one another.
+
+use jiff::Timestamp;
+use rusqlite::{Connection, Row, params};
+
+use super::error::Fault;
+use super::rows::{from_ms, to_ms};
+use crate::queue::{ConflictKind, IdentityConflict, RequestId};
+use crate::segment::PersonDigest;
+use crate::store::contacts::{CONFLICTS_READ_MAX, DAY_MS, day, newest_of_each};
+
+/// ?1 day, ?2 destination, ?3 kind, ?4 digest of the userId, ?5 request.
+pub(super) const ANOTHER_ADDRESS: &str = "
+    INSERT INTO conflicts (day, destination, kind, person, count, request_id) VALUES (?1, ?2, ?3, ?4, 2, ?5)
+    ON CONFLICT (day, destination, kind, person) DO UPDATE SET count = count + 1, request_id = ?5";
+/// ?1 day, ?2 destination, ?3 kind, ?4 digest of the address, ?5 request. Nothing if only one userId has the address.
+pub(super) const SEVERAL_USERS: &str = "
+    INSERT INTO conflicts (day, destination, kind, person, count, request_id)
+    SELECT ?1, ?2, ?3, ?4, COUNT(*), ?5 FROM contacts WHERE email = ?4 AND destination = ?2 HAVING COUNT(*) > 1
+    ON CONFLICT (day, destination, kind, person) DO UPDATE SET count = excluded.count, request_id = ?5";
+/// ?1 first day, ?2 limit.
+pub(super) const LATEST: &str = "
+    SELECT destination, kind, person, day, count, request_id FROM conflicts INDEXED BY conflicts_shown
+    WHERE day >= ?1 AND (kind = 'user_ids' OR count > 2) ORDER BY day DESC LIMIT ?2";
+/// ?1 destination, ?2 lane.
+pub(super) const OF_PERSON: &str = "
+    DELETE FROM conflicts WHERE destination = ?1 AND person IN (
+        SELECT ?2
+        UNION ALL
+        SELECT contact FROM contacts WHERE email = ?2 AND destination = ?1
+        UNION ALL
+        SELECT email FROM contacts WHERE destination = ?1 AND contact = ?2 AND email IS NOT NULL)";
+/// ?1 before this day, ?2 limit.
+pub(super) const PAST: &str = "
+    DELETE FROM conflicts WHERE (day, destination, kind, person) IN (
+        SELECT day, destination, kind, person FROM conflicts WHERE day < ?1 LIMIT ?2)";
+
+/// The latest conflicts since a time, the newest first.
+pub(super) fn latest(
+    snapshot: &Connection,
+    since: Timestamp,
+) -> Result<Vec<IdentityConflict>, Fault> {
+    let mut latest = snapshot.prepare_cached(LATEST)?;
+    let found = latest.query_map(params![day(to_ms(since)), CONFLICTS_READ_MAX], conflict)?;
+    Ok(newest_of_each(found.filter_map(Result::transpose).collect::<Result<_, _>>()?))
+}
+
+/// A row of [`LATEST`]; `None` if this release does not know its kind.
+fn conflict(row: &Row<'_>) -> rusqlite::Result<Option<IdentityConflict>> {
+    let Some(kind) = ConflictKind::parse(&row.get::<_, String>(1)?) else { return Ok(None) };
+    Ok(Some(IdentityConflict {
+        destination: row.get(0)?,
+        kind,
+        person: PersonDigest(row.get(2)?),
+        day: from_ms(row.get::<_, i64>(3)?.saturating_mul(DAY_MS)),
+        count: row.get::<_, i64>(4)?.unsigned_abs(),
+        request: RequestId(row.get(5)?),
+    }))
+}

@@ -107,7 +107,7 @@ pub struct DestinationNow {
     pub requests5m: Option<u64>,
     /// How many messages wait.
     pub waiting: Waiting,
-    /// When the oldest of them was received.
+    /// When the oldest of them was received, without those that are held or wait behind them.
     #[schema(required, value_type = Option<String>, format = DateTime)]
     pub oldest_received_at: Option<Timestamp>,
     /// In how many seconds all of them will be delivered, at the speed of the last minutes; null if nothing waits or

@@ -570,7 +570,8 @@ pub struct Depth {
     pub messages: u64,
     /// The same by class, in the order of [`Class::ALL`].
     pub by_class: [u64; Class::COUNT],
-    /// When the oldest of each class was received; `None`: none of it is pending.
+    /// When the oldest of each class was received, without those that are held or wait behind them; `None`: no other
+    /// is pending.
     pub oldest_by_class: [Option<Timestamp>; Class::COUNT],
     /// How many messages are held, without those that wait behind them.
     pub held: u64,
@@ -579,7 +580,7 @@ pub struct Depth {
 }
 
 impl Depth {
-    /// When the oldest of all was received.
+    /// When the oldest of all was received, without those that are held or wait behind them.
     pub fn oldest_received_at(&self) -> Option<Timestamp> {
         self.oldest_by_class.into_iter().flatten().min()
     }

@@ -45,7 +45,7 @@ pub struct DestinationStatus {
     /// How many messages waited when they were last counted, by class, the most urgent first; `None`: not yet
     /// counted.
     pub waiting: Option<[u64; 3]>,
-    /// When the oldest of them was received.
+    /// When the oldest of them was received, without those that are held or wait behind them.
     pub oldest_received_at: Option<Timestamp>,
     /// When the oldest event among them was received.
     pub oldest_event_at: Option<Timestamp>,

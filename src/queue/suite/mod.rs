@@ -185,6 +185,7 @@ macro_rules! store_suite {
             a_contact_that_loops_reported_is_not_new,
             a_contact_that_was_deleted_is_new_again,
             holds_what_would_create_too_many_contacts,
+            what_is_held_is_not_the_oldest_that_waits,
             what_is_held_goes_on_when_there_is_room,
             discards_what_is_held,
             what_is_held_keeps_nobody_from_being_deleted,

@@ -165,6 +165,25 @@ pub(crate) async fn holds_what_would_create_too_many_contacts(store: &dyn Store)
     assert!(heads(store).await.iter().any(|head| head.seq == behind));
 }
 
+pub(crate) async fn what_is_held_is_not_the_oldest_that_waits(store: &dyn Store) {
+    let received =
+        |id: &str, person: &str, second| NewMessage { received_at: at(second), ..of(id, person) };
+    let oldest = async || store.depth(DESTINATION).await.unwrap().oldest_received_at();
+    let before = put(store, received("before", "eve", 2)).await;
+    let eve = put(store, received("m-eve", "eve", 3)).await;
+    assert_eq!(freeze_capped(store, eve, user("eve"), 0).await.hold, NEW);
+    put(store, received("behind", "eve", 4)).await;
+    put(store, received("other", "bob", 5)).await;
+    assert_eq!(oldest().await, Some(at(2)), "it is not behind what is held");
+    let lease = lease(store).await;
+    let plan = plan(vec![delivery("one", Ok(request(1)))]);
+    let frozen = store.freeze_one(&lease, before, plan).await.unwrap();
+    store.settle(&lease, settlement(&frozen[0], 1, Consequence::Delivered)).await.unwrap();
+    assert_eq!(oldest().await, Some(at(5)));
+    let depth = store.depth(DESTINATION).await.unwrap();
+    assert_eq!((depth.messages, depth.held), (3, 1));
+}
+
 pub(crate) async fn what_is_held_goes_on_when_there_is_room(store: &dyn Store) {
     let (eve, held) = put_capped(store, "eve", 0).await;
     assert_eq!(held.hold, NEW);

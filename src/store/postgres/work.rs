@@ -63,9 +63,12 @@ const DESTINATIONS: &str = "
 /// $1 destination.
 const DEPTH_COUNT: &str =
     "SELECT class, COUNT(*) FROM @pending WHERE destination = $1 GROUP BY class";
-/// $1 destination, $2 class. The oldest of a class is the first in order.
-const DEPTH_OLDEST: &str =
-    "SELECT received_at FROM @pending WHERE destination = $1 AND class = $2 ORDER BY seq LIMIT 1";
+/// $1 destination, $2 class. The oldest of a class is the first in order. What is held, and what waits behind it, waits
+/// for a person or another day, not for Loops.
+const DEPTH_OLDEST: &str = "
+    SELECT received_at FROM @pending p WHERE destination = $1 AND class = $2 AND NOT EXISTS (
+        SELECT 1 FROM @held h WHERE h.lane = p.lane AND h.destination = $1 AND h.seq <= p.seq)
+    ORDER BY seq LIMIT 1";
 /// All that is pending.
 const BACKLOG: &str = "SELECT COUNT(*), COALESCE(SUM(payload_bytes), 0)::bigint FROM @pending";
 

@@ -97,9 +97,11 @@ pub(super) const PENDING_DESTINATIONS: &str = "
 pub(super) const DEPTH_COUNT: &str =
     "SELECT class, COUNT(*) FROM messages WHERE destination = ?1 AND state = 0 GROUP BY class";
 
-/// ?1 destination, ?2 class. The oldest of a class is the first in order.
+/// ?1 destination, ?2 class. The oldest of a class is the first in order. What is held, and what waits behind it, waits
+/// for a person or another day, not for Loops.
 pub(super) const DEPTH_OLDEST: &str = "
-    SELECT received_at FROM messages WHERE destination = ?1 AND state = 0 AND class = ?2
+    SELECT received_at FROM messages m WHERE destination = ?1 AND state = 0 AND class = ?2 AND NOT EXISTS (
+        SELECT 1 FROM held h WHERE h.lane = m.lane AND h.destination = ?1 AND h.seq <= m.seq)
     ORDER BY seq LIMIT 1";
 
 /// All that is pending.

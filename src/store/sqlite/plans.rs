@@ -379,7 +379,10 @@ fn statements() -> &'static [(&'static str, &'static str, &'static [&'static str
             // An index as small as the backlog.
             BACKLOG => ["SCAN messages USING COVERING INDEX messages_pending"],
             DEPTH_COUNT => ["messages_pending (destination=?)"],
-            DEPTH_OLDEST => ["messages_pending (destination=? AND class=?)"],
+            DEPTH_OLDEST => [
+                "held_lane (lane=? AND destination=? AND seq<?)",
+                "messages_pending (destination=? AND class=?)",
+            ],
             BY_MESSAGE_ID => [
                 "m (rowid=?)",
                 "message_ids (message_hash=?)",

@@ -155,8 +155,8 @@ fn failing(view: &View<'_>, name: &str) -> Option<String> {
         let is_counted = |tally: &Tally| tally.stage == stage && tally.destination == name;
         view.count(FAILURES_TIME, is_counted)
     };
-    let (failed, delivered) = (of(Stage::DeliveryFailed), of(Stage::DeliveryDelivered));
-    let all = failed + delivered;
+    let failed = of(Stage::DeliveryFailed);
+    let all = failed + of(Stage::DeliveryDelivered) + of(Stage::DeliveryShadowed);
     let is_many = failed >= FAILURES_MIN && failed.saturating_mul(FAILURES_PART) > all;
     let minutes = FAILURES_TIME.as_mins();
     is_many.then(|| {
@@ -173,9 +173,10 @@ fn expired(view: &View<'_>, name: &str) -> Option<String> {
             && tally.destination == name
             && tally.reason.as_deref() == Some(reason)
     });
+    let (deliveries, were) = if count == 1 { ("delivery", "was") } else { ("deliveries", "were") };
     (count > 0).then(|| {
         format!(
-            "{count} deliveries to the destination {name} were too late to be sent, within an hour"
+            "{count} {deliveries} to the destination {name} {were} too late to be sent, within an hour"
         )
     })
 }
@@ -273,6 +274,8 @@ mod tests {
         assert_eq!(wrong(&[failed(60, 5), failed(120, 5)]), [Topic::FailuresRate]);
         assert_eq!(wrong(&[failed(60, 10), delivered(989)]), [Topic::FailuresRate]);
         assert_eq!(wrong(&[failed(60, 10), delivered(990)]), []);
+        let shadowed = tally(60, Stage::DeliveryShadowed, None, 500);
+        assert_eq!(wrong(&[failed(60, 10), delivered(490), shadowed]), []);
         assert_eq!(wrong(&[failed(1_859, 10)]), [Topic::FailuresRate]);
         assert_eq!(wrong(&[failed(1_860, 10)]), []);
         let elsewhere = Tally { destination: "other".to_owned(), ..failed(60, 10) };

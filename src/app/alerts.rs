@@ -28,6 +28,10 @@ const LOOK_EVERY: Duration = Duration::from_secs(5);
 /// How often it reads counts.
 const COUNT_EVERY: Duration = Duration::from_secs(15);
 
+/// How often it reads those of more than an hour, which only the sources need that may be silent for longer.
+const COUNT_LONG_EVERY: Duration = Duration::from_secs(300);
+const LONG: Duration = Duration::from_secs(3_600);
+
 /// The first wait before an alert is sent again, which doubles, and the longest.
 const RETRY_MIN: Duration = Duration::from_secs(5);
 const RETRY_MAX: Duration = Duration::from_secs(300);
@@ -114,6 +118,52 @@ pub(super) struct Lookout {
     pub(super) is_ready: watch::Receiver<bool>,
 }
 
+/// Which counts are read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Counts {
+    None,
+    /// Those of the last hour.
+    Short,
+    /// Those that every source needs.
+    All,
+}
+
+impl Counts {
+    /// Whether they show that a source is silent.
+    fn suffice_for(self, silent_after: Duration) -> bool {
+        match self {
+            Counts::None => false,
+            Counts::Short => silent_after <= LONG,
+            Counts::All => true,
+        }
+    }
+}
+
+/// When counts were read.
+#[derive(Debug, Default)]
+struct Counting {
+    any: Option<Instant>,
+    all: Option<Instant>,
+}
+
+impl Counting {
+    /// Returns which are to be read now.
+    fn next(&mut self, now: Instant) -> Counts {
+        let is_due = |last: Option<Instant>, every| {
+            last.is_none_or(|last| now.saturating_duration_since(last) >= every)
+        };
+        if !is_due(self.any, COUNT_EVERY) {
+            return Counts::None;
+        }
+        self.any = Some(now);
+        if !is_due(self.all, COUNT_LONG_EVERY) {
+            return Counts::Short;
+        }
+        self.all = Some(now);
+        Counts::All
+    }
+}
+
 /// An alert that is to be sent.
 struct Waiting {
     message: Message,
@@ -127,12 +177,9 @@ impl Lookout {
         let interval = self.reloader.config().alerts.min_interval_s;
         let mut alerts = Alerts::new(Duration::from_secs(interval));
         let mut waiting = VecDeque::new();
-        let mut counted = None;
+        let mut counting = Counting::default();
         loop {
-            let counts = counted.is_none_or(|at: Instant| at.elapsed() >= COUNT_EVERY);
-            if counts {
-                counted = Some(Instant::now());
-            }
+            let counts = counting.next(Instant::now());
             for alert in self.look(&mut alerts, counts).await {
                 if waiting.len() >= WAITING_MAX {
                     waiting.pop_front();
@@ -146,13 +193,13 @@ impl Lookout {
         }
     }
 
-    /// What is to be said now. Counts are read only if `counts`; else what follows from them stays as it is.
-    async fn look(&self, alerts: &mut Alerts, counts: bool) -> Vec<Alert> {
+    /// What is to be said now. What follows from counts that are not read stays as it is.
+    async fn look(&self, alerts: &mut Alerts, counts: Counts) -> Vec<Alert> {
         let now = self.clock.now();
         let destinations = self.board.read(now);
-        let sources = if counts { watched(&self.reloader.config()) } else { Vec::new() };
+        let sources = watched(&self.reloader.config(), counts);
         let mut tallies = None;
-        if counts {
+        if counts != Counts::None {
             let from = View::tallies_from(now, &sources);
             match self.store.tallies(TallyStep::Minute, from, now).await {
                 Ok(read) => tallies = Some(read),
@@ -205,14 +252,32 @@ fn retry_wait(tries: u32) -> Duration {
     RETRY_MIN.saturating_mul(1 << tries.saturating_sub(1).min(16)).min(RETRY_MAX)
 }
 
-/// The sources whose silence is worth an alert.
-fn watched(config: &Config) -> Vec<SourceWatch> {
+/// The sources whose silence is worth an alert, and can be judged by these counts.
+fn watched(config: &Config, counts: Counts) -> Vec<SourceWatch> {
     let sources = config.sources.iter().filter_map(|(name, source)| {
         Some(SourceWatch {
             name: name.clone(),
             destination: source.destination.clone(),
-            silent_after: source.silent_after?,
+            silent_after: source.silent_after.filter(|after| counts.suffice_for(*after))?,
         })
     });
     sources.collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_day_of_counts_is_read_less_often_than_an_hour() {
+        let (start, mut counting) = (Instant::now(), Counting::default());
+        let read = [0, 5, 14, 15, 30, 299, 300, 305, 315, 600]
+            .map(|seconds| counting.next(start + Duration::from_secs(seconds)));
+        use Counts::{All, None, Short};
+        let expected = [All, None, None, Short, Short, Short, None, None, All, Short];
+        assert_eq!(read, expected);
+        let suffice =
+            |counts: Counts| [3_600, 3_601].map(|s| counts.suffice_for(Duration::from_secs(s)));
+        assert_eq!([None, Short, All].map(suffice), [[false, false], [true, false], [true, true]]);
+    }
 }

@@ -118,6 +118,32 @@ async fn what_was_delivered_is_compared_too_and_may_all_be_the_same() {
 }
 
 #[tokio::test]
+async fn contacts_whose_messages_are_not_found_are_not_compared() {
+    let loops =
+        holding(|user| contacts(json!([{"userId": user, "plan": "free", "source": "Segment"}])))
+            .await;
+    let subscriptions = r#"[[subscriptions]]
+name = "Customers"
+action = "createOrUpdateContact"
+trigger = 'type = "identify"'
+mapping = { userId = { "@path" = "$.traits.customer" } }
+"#;
+    let config = format!(
+        "[destinations.default]\nmode = \"shadow\"\ncatalogue_refresh_s = 0\n{subscriptions}"
+    );
+    let setup = Setup::with_loops(&loops.base_url).config(&config);
+    let service = setup.start();
+    let traits = json!({"customer": "c1", "plan": "pro"});
+    identify(&service, "m1", "shadowed", "u1", traits).await;
+    let ran = drift(&setup, &service, &[]).await;
+    assert_eq!(ran.code, Some(1), "{ran:?}");
+    assert!(ran.stdout.contains("1 person with messages"), "{ran:?}");
+    assert!(ran.stdout.contains("(a mapping may take it from elsewhere): 1"), "{ran:?}");
+    assert!(!ran.stdout.contains("Loops holds"), "{ran:?}");
+    assert!(ran.stderr.contains("nothing was compared"), "{ran:?}");
+}
+
+#[tokio::test]
 async fn odd_answers_cost_a_contact_at_most() {
     let loops = holding(|user| match user {
         "error" => Reply::status(500),

@@ -57,6 +57,11 @@ impl Key {
 }
 
 impl Expected {
+    /// Whether no request sets a value: there is nothing to compare.
+    pub(super) fn is_empty(&self) -> bool {
+        self.properties.is_empty() && self.lists.is_empty()
+    }
+
     /// Takes the next request for the contact. `takes_addresses`: whether the address in an event becomes that of a contact
     /// that is found by its `userId`.
     pub(super) fn apply(&mut self, made: Made<'_>, takes_addresses: bool) {

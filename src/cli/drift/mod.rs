@@ -28,7 +28,7 @@ use crate::queue::{
 use crate::segment::PersonIdKind;
 use crate::store;
 use expected::{Expected, Key, Made, compare};
-use report::Report;
+use report::{Report, counted};
 
 const SAMPLE_DEFAULT: usize = 200;
 const SAMPLE_MAX: usize = 10_000;
@@ -59,8 +59,8 @@ all their messages that are kept what the subscriptions in force leave at Loops,
 missing, or is only there. What is only there is no difference: others may write to the contact, too.
 Nothing is changed. Without --show, neither addresses nor values are printed.
 
-Exit codes: 0 if all is the same, 4 if something differs or a contact is not found, 1 for errors, 2 for
-wrong arguments.")]
+Exit codes: 0 if all that was compared is the same, 4 if something differs or a contact is not found,
+1 for errors, or if nothing was compared, 2 for wrong arguments.")]
 pub struct DriftArgs {
     /// How many people, at most 10000 [default: 200].
     #[arg(long, value_name = "NUMBER")]
@@ -152,9 +152,13 @@ fn end(report: &Report, stopped: Option<String>) -> Result<(), CliError> {
         return Err(CliError::Differs);
     }
     match report.unread {
+        0 if report.compared == 0 => Err(CliError::Incomplete(
+            "nothing was compared: the lines \"not compared\" say why".to_owned(),
+        )),
         0 => Ok(()),
         unread => Err(CliError::Incomplete(format!(
-            "{unread} contacts could not be read: run the same command again"
+            "{} could not be read: run the same command again",
+            counted(unread, "contact", "contacts")
         ))),
     }
 }
@@ -187,6 +191,10 @@ async fn drift(
         let expected = expectation(store, &planner, name, key).await?;
         if expected.is_deleted {
             report.deleted += 1;
+            continue;
+        }
+        if expected.is_empty() {
+            report.without_values += 1;
             continue;
         }
         let found = tokio::select! {

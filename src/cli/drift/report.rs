@@ -39,6 +39,9 @@ pub(super) struct Report {
     pub(super) unread: usize,
     /// People whose last request deletes them: they are not compared.
     pub(super) deleted: usize,
+    /// People of whom no message was found that sets a value, such as where a mapping takes `userId` from elsewhere: they
+    /// are not compared.
+    pub(super) without_values: usize,
     properties: BTreeMap<String, Row>,
     subscriptions: BTreeMap<String, Row>,
     /// Properties beyond those that are counted.
@@ -110,6 +113,7 @@ impl Report {
             not_found: 0,
             unread: 0,
             deleted: 0,
+            without_values: 0,
             properties: BTreeMap::new(),
             subscriptions: BTreeMap::new(),
             more_properties: 0,
@@ -198,8 +202,11 @@ impl fmt::Display for Report {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(
             formatter,
-            "{} people with messages since {:.0}: {} contacts of {} compared",
-            self.people, self.since, self.compared, self.destination
+            "{} with messages since {:.0}: {} of {} compared",
+            counted(self.people, "person", "people"),
+            self.since,
+            counted(self.compared, "contact", "contacts"),
+            self.destination
         )?;
         writeln!(formatter, "not found at Loops: {}", self.not_found)?;
         if self.unread > 0 {
@@ -207,6 +214,13 @@ impl fmt::Display for Report {
         }
         if self.deleted > 0 {
             writeln!(formatter, "not compared, since they were deleted last: {}", self.deleted)?;
+        }
+        if self.without_values > 0 {
+            writeln!(
+                formatter,
+                "not compared, since no message with their id or address sets a value (a mapping may take it from elsewhere): {}",
+                self.without_values
+            )?;
         }
         Self::table(formatter, "property", &self.properties, true)?;
         if self.more_properties > 0 {
@@ -227,11 +241,20 @@ impl fmt::Display for Report {
                 plain(&shown.message_id)
             )?;
         }
-        let verdict = match self.differs() {
-            true => "Loops holds something else",
-            false => "Loops holds what was sent, or would have been",
+        let verdict = match (self.differs(), self.compared) {
+            (true, _) => "Loops holds something else",
+            (false, 0) => "nothing was compared",
+            (false, _) => "Loops holds what was sent, or would have been",
         };
         write!(formatter, "\n{verdict}")
+    }
+}
+
+/// `1 contact`, `2 contacts`.
+pub(super) fn counted(count: usize, one: &str, many: &str) -> String {
+    match count {
+        1 => format!("1 {one}"),
+        count => format!("{count} {many}"),
     }
 }
 

@@ -259,6 +259,24 @@ async fn what_is_not_recorded_leaves_nothing_behind() {
 }
 
 #[tokio::test]
+async fn a_sampler_by_ids_takes_a_delivery_with_its_call_or_not_at_all() {
+    let mut collector = Collector::start().await;
+    let loops = ScriptedLoops::willing().await;
+    let service = collector
+        .of(Setup::with_loops(&loops.base_url))
+        .env("OTEL_TRACES_SAMPLER", "traceidratio")
+        .env("OTEL_TRACES_SAMPLER_ARG", "0.000001")
+        .start();
+    // The sampler takes it, and hardly any other.
+    let sampled = "4bf92f3577b34da60000000000000001";
+    send_in(&service, sampled, "01", "/v1/identify", identify("u1", "m1")).await;
+    let process = collector.span("process default").await;
+    assert_eq!(links(&process), [sampled]);
+    let call = collector.span("PUT /contacts/update").await;
+    assert_eq!((&call.trace_id, &call.parent_span_id), (&process.trace_id, &process.span_id));
+}
+
+#[tokio::test]
 async fn a_collector_that_is_down_costs_a_warning_and_nothing_else() {
     let loops = ScriptedLoops::willing().await;
     let setup = Setup::with_loops(&loops.base_url)

@@ -117,7 +117,8 @@ fn sampler(sampling: Sampling) -> Sampler {
     }
 }
 
-/// Records every trace that links to others, and asks a sampler about the rest.
+/// Records every trace that links to others and every span within one of ours that is recorded, and asks a sampler about
+/// the rest: one that goes by the ids of traces would leave out parts of a trace that was recorded for its links.
 #[derive(Debug, Clone)]
 struct Linking(Sampler);
 
@@ -131,7 +132,11 @@ impl ShouldSample for Linking {
         attributes: &[KeyValue],
         links: &[Link],
     ) -> SamplingResult {
-        if !links.is_empty() {
+        let is_within = parent.is_some_and(|parent| {
+            let parent = parent.span().span_context().clone();
+            parent.is_valid() && !parent.is_remote() && parent.is_sampled()
+        });
+        if is_within || !links.is_empty() {
             return SamplingResult {
                 decision: SamplingDecision::RecordAndSample,
                 attributes: Vec::new(),

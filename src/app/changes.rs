@@ -3,9 +3,13 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Display;
 
+use super::settings;
 use crate::config::{BrowserConfig, Config, Planner, SourceConfig};
 use crate::console::view::ChangedKey;
 use crate::destination::Subscription;
+
+/// The longest value that is shown.
+const SHOWN_BYTES_MAX: usize = 60;
 
 /// The keys that differ, of those that a reload can change.
 pub(super) fn changes(before: &Config, after: &Config) -> Vec<ChangedKey> {
@@ -118,11 +122,13 @@ impl Changes {
         }
         let (old, new) = (old.destination.options(), new.destination.options());
         let key = |name: &str| format!("{key}.{name}");
-        self.value(&key("mode"), old.mode.as_str(), new.mode.as_str());
-        self.differs(&key("unsupported"), old.unsupported != new.unsupported);
-        self.differs(&key("placeholder_ids"), old.placeholder_ids != new.placeholder_ids);
-        self.differs(&key("catalogue"), old.catalogue != new.catalogue);
-        let consent = key("consent_categories");
-        self.differs(&consent, old.consent_categories != new.consent_categories);
+        for ((name, old), (_, new)) in
+            settings::options(old).into_iter().zip(settings::options(new))
+        {
+            match old.len().max(new.len()) <= SHOWN_BYTES_MAX {
+                true => self.value(&key(name), old, new),
+                false => self.differs(&key(name), old != new),
+            }
+        }
     }
 }

@@ -2,6 +2,7 @@
 
 use crate::config::Config;
 use crate::console::Setting;
+use crate::destination::{CatalogueOptions, ContactOptions, DestinationOptions};
 
 /// Each key that people look for, and its value.
 pub(super) fn list(config: &Config) -> Vec<Setting> {
@@ -23,12 +24,9 @@ pub(super) fn list(config: &Config) -> Vec<Setting> {
         put(key("base_url"), shown_url(&destination.base_url));
         let rate = destination.rate.map(|rate| format!("{rate} a second"));
         put(key("rate"), rate.unwrap_or_else(|| "as Loops says".to_owned()));
-        let options = destination.planner.destination.options();
-        put(key("mode"), options.mode.as_str().to_owned());
-        let catalogue = &options.catalogue;
-        put(key("catalogue_refresh_s"), catalogue.refresh.as_secs().to_string());
-        put(key("unknown_properties"), catalogue.unknown_properties.as_str().to_owned());
-        put(key("wrong_types"), catalogue.wrong_types.as_str().to_owned());
+        for (name, value) in options(destination.planner.destination.options()) {
+            put(key(name), value);
+        }
         put(key("loops_webhook_secrets"), secrets(destination.loops_webhook_secrets.len()));
         put(
             key("loops_webhook_forward"),
@@ -52,6 +50,7 @@ pub(super) fn list(config: &Config) -> Vec<Setting> {
     put("console.public_url", config.console.public_url.clone().unwrap_or_else(|| secrets(0)));
     put("alerts.webhook_url", secrets(usize::from(alerts.webhook_url.is_some())));
     put("alerts.webhook_secret", secrets(usize::from(alerts.webhook_secret.is_some())));
+    put("alerts.format", alerts.format.as_str().to_owned());
     put("alerts.min_interval_s", alerts.min_interval_s.to_string());
     let store = &config.store;
     match &store.url {
@@ -74,6 +73,54 @@ pub(super) fn list(config: &Config) -> Vec<Setting> {
     put("delivery.retry_window_ms", delivery.retry_window_ms.to_string());
     put("delivery.lease_ttl_ms", delivery.lease_ttl_ms.to_string());
     list
+}
+
+/// The keys of a destination that a reload can change, apart from its subscriptions and secrets, and their values.
+pub(super) fn options(options: &DestinationOptions) -> Vec<(&'static str, String)> {
+    // Each field by its name, so that a new one cannot be forgotten.
+    let DestinationOptions {
+        unsupported,
+        placeholder_ids,
+        consent_categories,
+        consent,
+        catalogue: CatalogueOptions { refresh, unknown_properties, wrong_types },
+        contacts:
+            ContactOptions {
+                skip_unchanged,
+                skip_unchanged_ttl,
+                identity,
+                stale,
+                erased_block_days,
+                await_contact,
+                new_contacts_per_day,
+                new_contacts,
+                verify_unknown,
+            },
+        mode,
+    } = options;
+    let list = |texts: &[String]| match texts {
+        [] => "<none>".to_owned(),
+        texts => texts.join(", "),
+    };
+    vec![
+        ("mode", mode.as_str().to_owned()),
+        ("unsupported", unsupported.as_str().to_owned()),
+        ("placeholder_ids", list(placeholder_ids)),
+        ("consent_categories", list(consent_categories)),
+        ("consent", consent.as_str().to_owned()),
+        ("skip_unchanged", skip_unchanged.as_str().to_owned()),
+        ("skip_unchanged_ttl_h", (skip_unchanged_ttl.as_secs() / 3_600).to_string()),
+        ("await_contact_s", await_contact.as_secs().to_string()),
+        ("new_contacts_per_day", new_contacts_per_day.to_string()),
+        ("new_contacts", new_contacts.as_str().to_owned()),
+        ("verify_unknown", verify_unknown.to_string()),
+        ("stale", stale.as_str().to_owned()),
+        ("identity", identity.as_str().to_owned()),
+        ("catalogue_refresh_s", refresh.as_secs().to_string()),
+        ("unknown_properties", unknown_properties.as_str().to_owned()),
+        ("wrong_types", wrong_types.as_str().to_owned()),
+        ("erased_block_days", erased_block_days.to_string()),
+    ]
 }
 
 /// How many secrets are set.

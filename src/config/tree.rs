@@ -189,6 +189,16 @@ pub enum AlertFormat {
     Slack,
 }
 
+impl AlertFormat {
+    /// Its name in the configuration.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            AlertFormat::Json => "json",
+            AlertFormat::Slack => "slack",
+        }
+    }
+}
+
 impl TryFrom<String> for AlertFormat {
     type Error = String;
 

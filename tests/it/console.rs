@@ -391,15 +391,20 @@ async fn settings_show_what_the_last_reload_changed() {
     let same = reload().await;
     assert!(same.contains("Nothing: the configuration was the same."), "{same}");
     let file = service.data().parent().unwrap().join("segment-loops.toml");
+    assert!(same.contains("destinations.default.new_contacts_per_day"), "{same}");
+    assert!(same.contains("alerts.format"), "{same}");
     let after =
         before.replace("k1-canary", "k2-canary").replace("false", "true").replace("= 7", "= 8");
+    let options = "[destinations.default]\nnew_contacts_per_day = 7\nplaceholder_ids = ['nobody']";
     let added = "[[subscriptions]]\nname = 'Ordered'\naction = 'sendEvent'\nevents = ['Ordered']";
-    std::fs::write(&file, format!("{after}\n{added}")).unwrap();
+    std::fs::write(&file, format!("{after}\n{options}\n{added}")).unwrap();
     let page = reload().await;
     for line in [
         "<code>sources.web.write_keys</code>: changed",
         "<code>sources.web.stamp_ip</code>: false → true",
         "<code>destinations.default.subscriptions “Ordered”</code>: added",
+        "<code>destinations.default.new_contacts_per_day</code>: 0 → 7",
+        "<code>destinations.default.placeholder_ids</code>: changed",
         "<code>delivery.requests_max</code></li>",
     ] {
         assert!(page.contains(line), "no {line}: {page}");

@@ -16,7 +16,7 @@ use super::error::{Fault, explain};
 use super::folder;
 use super::network::folder_of;
 use super::open::{FileOptions, identify, is_of_this_program};
-use super::part::{Part, Replaces, Taken};
+use super::part::{Part, Replaces, Taken, with_end};
 use super::rows::{from_ms, to_ms};
 use super::space;
 use crate::clock::{Clock as _, SystemClock};
@@ -75,27 +75,22 @@ pub(in crate::store) fn back_up(
     }
     // Not a moment later: what is sent from now on counts as sent after the backup.
     let at = SystemClock.now();
+    let surplus = match to {
+        BackupTo::Folder { folder, keep: Some(keep) } => Some((folder, keep)),
+        _ => None,
+    };
     let made = match to {
         BackupTo::File(target) => {
             check_target(target)?;
-            let mut part = target.as_os_str().to_owned();
-            part.push(".part");
-            let copy = copy(&reader, at, part.into())?;
-            copy.place(target)
+            copy(&reader, at, with_end(target, ".part"))?.place(target)
         }
-        BackupTo::Folder { folder, keep } => {
+        BackupTo::Folder { folder, .. } => {
             if !folder.is_dir() {
                 return Err(CopyError::NoFolder { folder: folder.to_owned() });
             }
             let target = folder.join(name(at));
             check_target(&target)?;
-            let made = copy(&reader, at, folder.join(PART_IN_FOLDER))?.place(&target)?;
-            let removed = match keep {
-                Some(keep) => prune(&reader, folder, keep)
-                    .map_err(|source| CopyError::NotRemoved { path: target, source })?,
-                None => Vec::new(),
-            };
-            Ok(BackedUp { removed, ..made })
+            copy(&reader, at, folder.join(PART_IN_FOLDER))?.place(&target)
         }
         BackupTo::Stream(stream) => {
             copy(&reader, at, config.data.join(PART_OF_STREAM))?.send(stream)
@@ -106,7 +101,13 @@ pub(in crate::store) fn back_up(
         path: made.path.as_ref().map_or("standard output".to_owned(), |path| format!("{path:?}")),
         source: StoreError::new(fault),
     })?;
-    Ok(made)
+    // Last: the backup counts even if older ones cannot be removed.
+    let Some((folder, keep)) = surplus else { return Ok(made) };
+    let removed = prune(&reader, folder, keep).map_err(|source| CopyError::NotRemoved {
+        path: made.path.clone().unwrap_or_default(),
+        source,
+    })?;
+    Ok(BackedUp { removed, ..made })
 }
 
 fn database_failed(path: &Path, fault: Fault) -> CopyError {

@@ -1,6 +1,9 @@
 //! A file that is being written and takes its place only once it is whole: as `NAME.part`, for its owner only, and
 //! locked, so that two processes never write the same one. What a process that was killed left behind is overwritten by
-//! the next one.
+//! the next one, and its journal is removed.
+//!
+//! The lock is on a file of its own, `NAME.part.lock`, since SQLite locks byte ranges of the file it writes: over NFS and
+//! SMB, `flock` is such a lock as well, and SQLite would wait for its own process.
 
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io;
@@ -13,6 +16,15 @@ pub(super) struct Part {
     pub(super) path: PathBuf,
     pub(super) file: File,
     is_placed: bool,
+    /// Held until the file is placed, removed or unlinked.
+    lock: Option<Lock>,
+}
+
+/// A locked file, which is removed at the end.
+#[derive(Debug)]
+struct Lock {
+    path: PathBuf,
+    _file: File,
 }
 
 /// Why a file cannot be begun.
@@ -32,21 +44,13 @@ impl From<io::Error> for Taken {
 impl Part {
     /// Begins an empty file.
     pub(super) fn take(path: PathBuf) -> Result<Self, Taken> {
-        let mut options = OpenOptions::new();
-        options.read(true).write(true).create(true).truncate(false);
-        #[cfg(unix)]
-        std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
-        let file = options.open(&path)?;
-        match file.try_lock() {
-            Ok(()) => {}
-            Err(TryLockError::WouldBlock) => return Err(Taken::Busy),
-            Err(TryLockError::Error(error)) => return Err(error.into()),
+        let lock = Lock::take(with_end(&path, ".lock"))?;
+        // A hot journal or a log of an earlier file of this name would be applied to the new one.
+        for end in ["-journal", "-wal", "-shm"] {
+            remove_if_present(&with_end(&path, end))?;
         }
-        // Whoever had the lock before may have put the file in its place meanwhile.
-        if !is_at(&file, &path)? {
-            return Err(Taken::Busy);
-        }
-        let part = Self { path, file, is_placed: false };
+        let file = private().open(&path)?;
+        let part = Self { path, file, is_placed: false, lock: Some(lock) };
         #[cfg(unix)]
         {
             use std::os::unix::fs::PermissionsExt as _;
@@ -71,7 +75,56 @@ impl Part {
     pub(super) fn unlink(&mut self) -> io::Result<()> {
         std::fs::remove_file(&self.path)?;
         self.is_placed = true;
+        // The name is free for the next one.
+        self.lock = None;
         Ok(())
+    }
+}
+
+impl Lock {
+    fn take(path: PathBuf) -> Result<Self, Taken> {
+        let file = private().open(&path)?;
+        match file.try_lock() {
+            Ok(()) => {}
+            Err(TryLockError::WouldBlock) => return Err(Taken::Busy),
+            Err(TryLockError::Error(error)) => return Err(error.into()),
+        }
+        // The process that had the lock before may have removed the file after it was opened here.
+        match is_at(&file, &path)? {
+            true => Ok(Self { path, _file: file }),
+            false => Err(Taken::Busy),
+        }
+    }
+}
+
+impl Drop for Lock {
+    fn drop(&mut self) {
+        if let Err(error) = std::fs::remove_file(&self.path) {
+            let path = self.path.display();
+            tracing::warn!(%error, %path, "a lock file could not be removed; it is empty, and does no harm");
+        }
+    }
+}
+
+/// How a file is opened for its owner only, and left as it is.
+fn private() -> OpenOptions {
+    let mut options = OpenOptions::new();
+    options.read(true).write(true).create(true).truncate(false);
+    #[cfg(unix)]
+    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+    options
+}
+
+pub(super) fn with_end(path: &Path, end: &str) -> PathBuf {
+    let mut path = path.as_os_str().to_owned();
+    path.push(end);
+    path.into()
+}
+
+fn remove_if_present(path: &Path) -> io::Result<()> {
+    match std::fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        _ => Ok(()),
     }
 }
 
@@ -148,13 +201,54 @@ mod tests {
         assert_eq!(part.file.metadata().unwrap().len(), 0);
         assert!(matches!(Part::take(path.clone()), Err(Taken::Busy)));
         drop(part);
-        assert!(!path.exists());
+        assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0);
         let target = folder.path().join("a");
         let place = |replaces| Part::take(path.clone()).unwrap().place(&target, replaces);
         place(Replaces::No).unwrap();
         assert_eq!(place(Replaces::No).unwrap_err().kind(), io::ErrorKind::AlreadyExists);
         place(Replaces::Yes).unwrap();
         assert!(target.exists() && !path.exists());
+    }
+
+    #[test]
+    fn the_name_of_an_unlinked_file_is_free() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("a.part");
+        let mut first = Part::take(path.clone()).unwrap();
+        first.unlink().unwrap();
+        let second = Part::take(path.clone()).unwrap();
+        drop(first);
+        assert!(path.exists());
+        assert!(matches!(Part::take(path), Err(Taken::Busy)));
+        drop(second);
+    }
+
+    #[test]
+    fn the_journal_of_a_writer_that_was_killed_is_not_applied_to_the_next_file() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("a.part");
+        let begin = |text| {
+            let connection = rusqlite::Connection::open(&path).unwrap();
+            connection.execute_batch(text).unwrap();
+            connection
+        };
+        drop(begin("CREATE TABLE t (x); INSERT INTO t VALUES ('old')"));
+        let whole = std::fs::read(&path).unwrap();
+        // As if it was killed in the midst of its transaction, with some pages written.
+        let killed =
+            begin("PRAGMA cache_size = 1; PRAGMA cache_spill = 1; BEGIN; UPDATE t SET x = 'new'");
+        killed.cache_flush().unwrap();
+        let journal = with_end(&path, "-journal");
+        let left = std::fs::read(&journal).unwrap();
+        drop(killed);
+        let new = whole.windows(3).position(|found| found == b"old").unwrap();
+        let mut next = whole;
+        next[new..new + 3].copy_from_slice(b"abc");
+        std::fs::write(&journal, left).unwrap();
+        let part = Part::take(path.clone()).unwrap();
+        io::Write::write_all(&mut &part.file, &next).unwrap();
+        let found: String = begin("").query_row("SELECT x FROM t", [], |row| row.get(0)).unwrap();
+        assert_eq!(found, "abc");
     }
 
     #[cfg(unix)]

@@ -16,7 +16,7 @@ use super::error::{Fault, OpenError, explain};
 use super::group::{Effects, Step as _};
 use super::network::network_disk;
 use super::open::{Found, identify};
-use super::part::{Part, Replaces, Taken};
+use super::part::{Part, Replaces, Taken, with_end};
 use super::restored::{Restoration, Restorations};
 use super::rows::{from_ms, to_ms};
 use super::store::digests;
@@ -123,6 +123,11 @@ impl Restore {
         self.digests.clone()
     }
 
+    /// When the copy was made.
+    pub fn made_at(&self) -> Timestamp {
+        self.made_at
+    }
+
     /// Prepares the copy, erases again whom the receipts name, and puts it in its place.
     pub fn finish(mut self, receipts: &[Receipt], now: Timestamp) -> Result<Restored, CopyError> {
         let prepared = self.prepare(receipts, now);
@@ -174,12 +179,6 @@ impl Restore {
         }
         Ok((erased, messages.unsigned_abs(), waiting.unsigned_abs()))
     }
-}
-
-fn with_end(path: &Path, end: &str) -> PathBuf {
-    let mut path = path.as_os_str().to_owned();
-    path.push(end);
-    path.into()
 }
 
 fn not_a_backup(from: &str, why: impl Into<String>) -> CopyError {

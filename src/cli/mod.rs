@@ -26,6 +26,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use clap::{Parser, Subcommand};
+use indicatif::HumanCount;
 
 use crate::app::AppError;
 use crate::config::{LogFormat, StoreConfig};
@@ -201,6 +202,12 @@ fn report(error: &CliError) {
 fn say(text: &str) {
     // A closed pipe (`segment-loops dev | head`) must not end the service.
     let _ = writeln!(std::io::stdout(), "{text}");
+}
+
+/// `1 message`, `1,204 messages`.
+fn counted(count: u64, one: &str) -> String {
+    let end = if count == 1 { "" } else { "s" };
+    format!("{} {one}{end}", HumanCount(count))
 }
 
 /// Prints a line for people on standard error, at once.

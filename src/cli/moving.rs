@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use clap::Args;
 use indicatif::{HumanCount, ProgressBar, ProgressDrawTarget, ProgressStyle};
 
-use super::{CliError, runtime, say, start_telemetry, stop_signal};
+use super::{CliError, counted, runtime, say, start_telemetry, stop_signal};
 use crate::config::{self, Flags};
 use crate::crash;
 use crate::store::{self, Moved, Watch};
@@ -61,10 +61,10 @@ pub(super) fn run(args: MoveArgs) -> Result<(), CliError> {
         say(&match was_finished {
             true => "moved before: nothing is left to do".to_owned(),
             false => format!(
-                "moved: {} messages ({} of them waiting), {} requests, in {:.1} s",
-                HumanCount(messages),
+                "moved: {} ({} of them waiting), {}, in {:.1} s",
+                counted(messages, "message"),
                 HumanCount(waiting),
-                HumanCount(requests),
+                counted(requests, "request"),
                 bar.elapsed().as_secs_f64(),
             ),
         });

@@ -1,14 +1,16 @@
 //! `restore`: puts a backup in the place of a queue.
 
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use clap::Args;
 use indicatif::HumanCount;
+use jiff::SignedDuration;
 
-use super::{CliError, runtime, say, start_telemetry};
+use super::{CliError, counted, runtime, say, start_telemetry};
 use crate::clock::{Clock as _, SystemClock};
 use crate::config::{self, Flags};
-use crate::console::erasures::Erasure;
+use crate::console::erasures::{Erasure, Erasures};
 use crate::queue::Receipt;
 use crate::segment::Digests;
 use crate::store::{Restore, Restored};
@@ -20,9 +22,10 @@ Takes a backup of `segment-loops backup`, or another whole copy of the database,
 `litestream restore` made, and leaves that file as it is. The data folder must not have a database yet.
 
 What waits in the backup may have been sent since. Its events are sent with their Idempotency-Key within
-24 hours of the backup, so that Loops recognizes those it has; later they fail as expired, and can be
-replayed. What is known of contacts is forgotten. What happened after the backup is not in it: give the
-receipts of erasures since then with --erased, and those people are erased here again.")]
+delivery.retry_window_ms of the backup (24 hours by default), so that Loops recognizes those it has. Later
+they fail as expired, and so do deletions of people, who may have signed up again; both can be replayed.
+Updates of contacts are sent in any case. What is known of contacts is forgotten. What happened after the backup is not in it: give the
+receipts of all erasures since then with --erased, and those people are erased here again.")]
 pub struct RestoreArgs {
     /// The backup, or - for standard input.
     #[arg(value_name = "FILE")]
@@ -54,56 +57,70 @@ pub(super) fn run(args: RestoreArgs) -> Result<(), CliError> {
     let from = (args.from.as_os_str() != "-").then_some(args.from.as_path());
     let now = SystemClock.now();
     let restore = Restore::open(from, &config.store, now)?;
-    let mut receipts = Vec::new();
+    let mut pages = Vec::new();
     for file in &args.erased {
-        receipts.extend(read_receipts(file, &restore.digests())?);
+        pages.extend(read_pages(file, &restore.digests())?);
     }
+    if !Erasures::reach_back(&pages, restore.made_at()) {
+        return Err(CliError::Usage(format!(
+            "the pages of receipts (--erased) do not reach back to {}, when the copy was made, and \"next\" says that more follow: give the other pages too (GET /api/erasures with before={{next}}, until next is null); nothing was restored",
+            restore.made_at()
+        )));
+    }
+    let erasures = pages.iter().flat_map(|page| &page.erasures);
+    let receipts: Vec<Receipt> = erasures.filter_map(Erasure::receipt).collect();
     let restored = restore.finish(&receipts, now)?;
-    report(&restored, !args.erased.is_empty());
+    let window = Duration::from_millis(config.delivery.retry_window_ms);
+    report(&restored, window, !args.erased.is_empty());
     Ok(())
 }
 
 /// Reads a file of receipts, which this installation must have signed.
-fn read_receipts(file: &Path, digests: &Digests) -> Result<Vec<Receipt>, CliError> {
+fn read_pages(file: &Path, digests: &Digests) -> Result<Vec<Erasures>, CliError> {
     let text = std::fs::read_to_string(file).map_err(|source| CliError::Io {
         what: format!("cannot read {}", file.display()),
         source,
     })?;
     let wrong = |why: &str| CliError::Usage(format!("{}: {why}", file.display()));
-    let erasures =
-        Erasure::read(&text).map_err(|error| wrong(&format!("not receipts: {error}")))?;
-    let receipt = |erasure: &Erasure| {
-        let why = format!(
+    let pages = Erasures::read(&text).map_err(|error| wrong(&format!("not receipts: {error}")))?;
+    let mut erasures = pages.iter().flat_map(|page| &page.erasures);
+    let forged =
+        erasures.find(|erasure| erasure.receipt().is_none() || !erasure.is_genuine(digests));
+    match forged {
+        Some(erasure) => Err(wrong(&format!(
             "the signature of the receipt {} is wrong: it was changed, or another installation made it; nothing was restored",
             erasure.id
-        );
-        erasure.receipt().filter(|_| erasure.is_genuine(digests)).ok_or_else(|| wrong(&why))
-    };
-    erasures.iter().map(receipt).collect()
+        ))),
+        None => Ok(pages),
+    }
 }
 
 /// Says what was done, and what cannot be known.
-fn report(restored: &Restored, has_receipts: bool) {
+fn report(restored: &Restored, window: Duration, has_receipts: bool) {
     let Restored { path, made_at, messages, waiting, erased } = restored;
     say(&format!(
-        "restored {}: {} messages ({} of them waiting), as of {made_at:.0}",
+        "restored {}: {} ({} of them waiting), as of {made_at:.0}",
         path.display(),
-        HumanCount(*messages),
+        counted(*messages, "message"),
         HumanCount(*waiting),
     ));
-    say(
-        "events that wait are sent if less than 24 hours have passed since then, and otherwise kept as failed (expired): Loops may have them",
-    );
+    // `24h`: a window is far below the most that this holds.
+    let window = SignedDuration::try_from(window).unwrap_or(SignedDuration::MAX);
+    say(&format!(
+        "events and deletions that wait are sent for {window:#} after that time, and then fail (expired): Loops may have the events, and the people may have signed up again"
+    ));
     if has_receipts {
         let open = match erased.open {
             0 => String::new(),
+            1 => "; 1 more had not been deleted at Loops: ask for the erasure again".to_owned(),
             open => {
                 format!("; {open} more had not been deleted at Loops: ask for their erasure again")
             }
         };
         say(&format!(
-            "receipts of {} erased people applied: {} messages erased{open}",
-            erased.receipts, erased.messages
+            "{} of erasures applied: {} erased{open}",
+            counted(erased.receipts, "receipt"),
+            counted(erased.messages, "message"),
         ));
     } else {
         say(

@@ -91,7 +91,7 @@ pub struct ErasedHere {
 }
 
 /// Receipts.
-#[derive(Debug, Serialize, ToSchema)]
+#[derive(Debug, Serialize, Deserialize, ToSchema)]
 pub struct Erasures {
     /// The receipts, newest first.
     pub erasures: Vec<Erasure>,
@@ -160,28 +160,6 @@ impl Erasure {
         })
     }
 
-    /// Reads receipts as the API and the command line give them: a page of a list, a list, or one after the other.
-    pub fn read(text: &str) -> Result<Vec<Self>, serde_json::Error> {
-        let mut found = Vec::new();
-        for value in serde_json::Deserializer::from_str(text).into_iter::<serde_json::Value>() {
-            let value = match value? {
-                serde_json::Value::Object(mut page) if page.contains_key("erasures") => {
-                    page.remove("erasures").unwrap_or_default()
-                }
-                value => value,
-            };
-            match value {
-                serde_json::Value::Array(list) => {
-                    for one in list {
-                        found.push(serde_json::from_value(one)?);
-                    }
-                }
-                one => found.push(serde_json::from_value(one)?),
-            }
-        }
-        Ok(found)
-    }
-
     /// Whether it was signed by this installation as it is.
     pub fn is_genuine(&self, digests: &Digests) -> bool {
         self.signature == self.made_signature(digests)
@@ -216,6 +194,33 @@ fn not_covered(destination: &str, erased_at: Option<Timestamp>, log: WriteAheadL
 }
 
 impl Erasures {
+    /// Reads receipts as the API and the command line give them: pages of a list, lists, or one after the other.
+    pub fn read(text: &str) -> Result<Vec<Self>, serde_json::Error> {
+        let mut pages = Vec::new();
+        for value in serde_json::Deserializer::from_str(text).into_iter::<serde_json::Value>() {
+            pages.push(match value? {
+                serde_json::Value::Object(page) if page.contains_key("erasures") => {
+                    serde_json::from_value(page.into())?
+                }
+                list @ serde_json::Value::Array(_) => {
+                    Self { erasures: serde_json::from_value(list)?, next: None }
+                }
+                one => Self { erasures: vec![serde_json::from_value(one)?], next: None },
+            });
+        }
+        Ok(pages)
+    }
+
+    /// Whether pages of a list, in any order, reach back to a time: the page with the oldest receipt is the last one of
+    /// the list, or has a receipt from before that time.
+    pub fn reach_back(pages: &[Self], to: Timestamp) -> bool {
+        let oldest = |page: &Self| page.erasures.iter().map(|one| one.asked_at).min();
+        let furthest = pages.iter().min_by_key(|page| (oldest(page), page.next.is_some()));
+        furthest.is_none_or(|page| {
+            page.next.is_none() || oldest(page).is_some_and(|asked_at| asked_at < to)
+        })
+    }
+
     /// A page of a list, which was read with this limit.
     pub(super) fn new(
         found: Vec<Receipt>,
@@ -323,13 +328,38 @@ mod tests {
             (String::new(), 0),
             ("[]".to_owned(), 0),
         ] {
-            let read = Erasure::read(&text).unwrap();
+            let pages = Erasures::read(&text).unwrap();
+            let read: Vec<_> = pages.into_iter().flat_map(|page| page.erasures).collect();
             assert_eq!(read.len(), count, "{text}");
             assert!(read.iter().all(|one| one.is_genuine(&digests)));
         }
         for wrong in ["{}", "[1]", "no JSON"] {
-            assert!(Erasure::read(wrong).is_err(), "{wrong}");
+            assert!(Erasures::read(wrong).is_err(), "{wrong}");
         }
+    }
+
+    #[test]
+    fn pages_reach_back_if_the_last_one_is_there_or_is_older_than_the_copy() {
+        let page = |seconds: &[i64], next| {
+            let erasure = |second: &i64| {
+                let asked_at = Timestamp::from_second(*second).unwrap();
+                let receipt = Receipt { asked_at, ..receipt() };
+                Erasure::new(receipt, WriteAheadLog::Truncated, &Digests::new(&[1; 32]))
+            };
+            Erasures { erasures: seconds.iter().map(erasure).collect(), next }
+        };
+        let reach = |pages: &[Erasures], to| {
+            Erasures::reach_back(pages, Timestamp::from_second(to).unwrap())
+        };
+        assert!(reach(&[], 5));
+        assert!(reach(&[page(&[9, 8], None)], 5));
+        assert!(!reach(&[page(&[9, 8], Some(8))], 5));
+        assert!(!reach(&[page(&[9, 5], Some(5))], 5), "another may have been asked for just then");
+        assert!(reach(&[page(&[9, 4], Some(4))], 5));
+        assert!(reach(&[page(&[9, 8], Some(8)), page(&[7, 6], None)], 5));
+        assert!(reach(&[page(&[7, 6], None), page(&[9, 8], Some(8))], 5));
+        assert!(!reach(&[page(&[9, 8], Some(8)), page(&[7, 6], Some(6))], 5));
+        assert!(reach(&[page(&[], None)], 5));
     }
 
     #[test]

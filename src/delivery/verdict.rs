@@ -8,6 +8,7 @@ use jiff::Timestamp;
 use super::backoff::RetryOptions;
 use super::disposition::{Disposition, in_words};
 use super::key_watch::Obstacle;
+use crate::action::Endpoint;
 use crate::clock::Clock;
 use crate::loops::Reply;
 use crate::queue::{Consequence, DeliveryState, Failure, FailureReason, FrozenRequest, Seq};
@@ -102,6 +103,9 @@ impl Due<'_> {
         }
         // Loops has forgotten the idempotency key: if it took the event before, it would take it a second
         // time. An upsert has no key and may be repeated at any time.
+        if request.endpoint == Endpoint::DeleteContact {
+            return self.late_deletion(clock, retry);
+        }
         let first = request.first_attempt_at.filter(|_| request.idempotency_key.is_some())?;
         if clock.age(first) <= retry.window {
             return None;
@@ -121,6 +125,16 @@ impl Due<'_> {
             let consequence = Consequence::EventFailed(failure);
             return Some(Verdict { consequence, next: Next::Again });
         }
+        Some(self.failed(FailureReason::Expired, detail))
+    }
+
+    /// The verdict on a deletion that waited in a backup: if Loops has made it since, the person may have signed up again.
+    fn late_deletion(&self, clock: &dyn Clock, retry: &RetryOptions) -> Option<Verdict> {
+        let made_at = self.restored_from.filter(|made_at| clock.age(*made_at) > retry.window)?;
+        let window = duration_words(retry.window);
+        let detail = format!(
+            "not sent: it was restored from a backup of {made_at}, more than {window} ago, and Loops may have deleted the contact since, whose person may have signed up again; a replay sends it"
+        );
         Some(self.failed(FailureReason::Expired, detail))
     }
 
@@ -253,7 +267,6 @@ fn duration_words(duration: Duration) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::action::Endpoint;
     use crate::clock::ManualClock;
     use crate::loops::CallError;
     use crate::queue::RequestId;
@@ -405,6 +418,14 @@ mod tests {
         // Without a key nothing is lost by sending it again, however late.
         let upsert = FrozenRequest { idempotency_key: None, ..event.clone() };
         assert_eq!(before(&upsert, 1_000_000), None);
+        // Nor with a deletion, unless it was restored: its person may have signed up since the backup.
+        let deletion = FrozenRequest { endpoint: Endpoint::DeleteContact, ..upsert.clone() };
+        assert_eq!(before(&deletion, 1_000_000), None);
+        let restored = Due { restored_from: Some(at(1)), ..due(&deletion, true) };
+        for (now, expected) in [(3601, None), (3602, Some("expired"))] {
+            let verdict = restored.before_attempt(&ManualClock::new(at(now)), &RETRY);
+            assert_eq!(verdict.and_then(|verdict| verdict.ended()), expected, "{now}");
+        }
         let aged = FrozenRequest { expires_at: Some(at(200)), ..upsert };
         assert_eq!(before(&aged, 200), None);
         assert_eq!(before(&aged, 201), expired);

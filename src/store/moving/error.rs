@@ -104,9 +104,13 @@ pub enum MoveError {
         "another process moves this queue at the same time, from a copy of the data folder: stop one of them, then run this command again"
     )]
     Twice,
-    /// Events that Loops may have would lose the time since when.
+    /// They would lose the time of the backup, since when Loops may have them.
     #[error(
-        "{count} messages wait in {from:?} that were restored from a backup: start the service on the folder, let it deliver them, then run this command again"
+        "{} in {from:?} from a backup that was restored: start the service on the folder, let it deliver what waits, then run this command again",
+        match count {
+            1 => "1 message waits".to_owned(),
+            more => format!("{more} messages wait"),
+        }
     )]
     Restored {
         /// The folder.

@@ -313,7 +313,7 @@ impl Source {
         .await
     }
 
-    /// Fails unless all pages can be read and agree with each other, and nothing waits that was restored and not planned.
+    /// Fails unless all pages can be read and agree with each other, and nothing waits that was restored.
     pub(in crate::store) async fn verify(&self) -> Result<(), MoveError> {
         let check = |connection: &Connection| {
             connection.query_row("PRAGMA integrity_check(1)", [], |row| row.get(0))

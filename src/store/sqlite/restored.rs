@@ -3,7 +3,8 @@
 //! Whatever waited when the backup was made may have been sent between then and now. So its events count as tried since the
 //! time of the backup: they are sent with their keys while Loops would recognize one that it has, and fail as expired
 //! afterwards. Requests that were made before the backup have that time in their rows; those of messages that were not
-//! planned get it when they are made. The list of restorations is written before the database is in its place, and
+//! planned get it when they are made. A deletion has no key, and is judged by the time of the backup alone: the person may
+//! have signed up again. The list of restorations is written before the database is in its place, and
 //! does not change while a process has it open.
 
 use rusqlite::{Connection, OptionalExtension as _};
@@ -14,9 +15,8 @@ use super::error::Fault;
 const FIND: &str = "SELECT value FROM meta WHERE name = 'restored'";
 /// ?1 the list.
 const SET: &str = "INSERT OR REPLACE INTO meta (name, value) VALUES ('restored', ?1)";
-/// ?1 through. Messages that waited in the backup and are not planned yet.
-const WAITING: &str = "
-    SELECT COUNT(*) FROM messages WHERE state = 0 AND is_planned = 0 AND seq <= ?1";
+/// ?1 through. Messages that waited in the backup and still do.
+const WAITING: &str = "SELECT COUNT(*) FROM messages WHERE state = 0 AND seq <= ?1";
 
 /// A restoration.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -58,7 +58,7 @@ impl Restorations {
         self.0.iter().find(|restoration| seq <= restoration.through).map(|found| found.made_at)
     }
 
-    /// How many messages from a backup are not planned yet.
+    /// How many messages from a backup still wait.
     pub(super) fn waiting(&self, connection: &Connection) -> Result<u64, Fault> {
         let Some(last) = self.0.last() else { return Ok(0) };
         let count: i64 = connection.query_row(WAITING, [last.through], |row| row.get(0))?;

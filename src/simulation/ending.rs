@@ -78,7 +78,7 @@ impl World {
             wait(engine, store.by_message_id(hash, &id(number))).unwrap()
         };
         let records: Vec<Vec<MessageRecord>> = (0..ledger.messages.len()).map(find).collect();
-        ledger.check(&records);
+        ledger.check(&records, &self.loops());
         let (received, ended) = wait(engine, counts(&*store));
         let pending = wait(engine, store.depth(DESTINATION)).unwrap().messages;
         if received != ended + pending {

@@ -12,7 +12,7 @@ use super::loops::Weather;
 use super::model::{Kind, id};
 use super::world::{DESTINATION, Running, World};
 use crate::clock::Clock as _;
-use crate::destination::{ActionKind, Destination, DestinationOptions};
+use crate::destination::{ActionKind, Destination, DestinationOptions, SkipUnchanged};
 use crate::queue::intake::Intake;
 use crate::queue::{
     Accepted, Filter, Inbox as _, Log as _, NewMessage, ReplayAsk, ReplayState, Replays as _,
@@ -31,6 +31,9 @@ const USERS: [&str; 5] = ["ada", "bob", "cyn", "dan", "eve"];
 
 /// The properties that are set.
 const PROPERTIES: [&str; 4] = ["p1", "p2", "p3", "p4"];
+
+/// The values of the property that comes again and again with the same ones.
+const PLANS: [&str; 2] = ["free", "pro"];
 
 impl World {
     pub(super) fn something_happens(self: &Arc<Self>, senders: &mut JoinSet<()>) {
@@ -58,7 +61,8 @@ impl World {
             72..76 if knobs.reloads => {
                 let version = self.below(1_000) as u64;
                 self.trace(format_args!("reload: version {version}"));
-                self.configuration.send_replace(Arc::new(configuration(version)));
+                let configuration = configuration(version, knobs.skip_unchanged);
+                self.configuration.send_replace(Arc::new(configuration));
             }
             76..80 if knobs.replays => {
                 senders.spawn(Arc::clone(self).replay());
@@ -129,8 +133,11 @@ impl World {
             Kind::Identify => PROPERTIES.into_iter().filter(|_| self.chance(0.4)).collect(),
             _ => Vec::new(),
         };
+        let plan = (kind == Kind::Identify && self.chance(0.6)).then(|| self.one_of(&PLANS));
+        // Only without the others, which never have the same value twice, may it change nothing.
+        let properties = if plan.is_some() && self.chance(0.7) { Vec::new() } else { properties };
         let properties = properties.into_iter().map(str::to_owned).collect();
-        ledger.sent(user.to_owned(), kind, properties)
+        ledger.sent(user.to_owned(), kind, properties, plan)
     }
 
     /// A message as its sender writes it, and as it is stamped.
@@ -140,6 +147,7 @@ impl World {
         let user = &message.user;
         let mut values: serde_json::Map<_, _> =
             message.properties.iter().map(|name| (name.clone(), number.into())).collect();
+        values.extend(message.plan.map(|plan| ("plan".to_owned(), plan.into())));
         if message.kind == Kind::Poison {
             values.insert("poison".to_owned(), true.into());
             values.insert("p0".to_owned(), number.into());
@@ -217,7 +225,7 @@ impl World {
 }
 
 /// Segment's subscriptions, in one of their versions: it shows in the requests of events.
-pub(super) fn configuration(version: u64) -> Destination {
+pub(super) fn configuration(version: u64, skip_unchanged: SkipUnchanged) -> Destination {
     let mut subscriptions = Destination::default_subscriptions();
     for subscription in &mut subscriptions {
         if let (ActionKind::SendEvent, Value::Object(mapping)) =
@@ -227,5 +235,7 @@ pub(super) fn configuration(version: u64) -> Destination {
             mapping.insert("contactProperties", properties);
         }
     }
-    Destination::compile(&subscriptions, DestinationOptions::default()).unwrap()
+    let mut options = DestinationOptions::default();
+    options.contacts.skip_unchanged = skip_unchanged;
+    Destination::compile(&subscriptions, options).unwrap()
 }

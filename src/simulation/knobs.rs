@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use crate::destination::SkipUnchanged;
+
 /// Most runs have only some kinds of faults: with all of them at once, little would ever be delivered.
 #[derive(Debug)]
 pub(super) struct Knobs {
@@ -22,6 +24,7 @@ pub(super) struct Knobs {
     pub(super) replays: bool,
     pub(super) reloads: bool,
     pub(super) deletions: bool,
+    pub(super) skip_unchanged: SkipUnchanged,
     /// How long the machine is off afterwards: about as long as Loops keeps idempotency keys.
     pub(super) off: Duration,
 }
@@ -34,6 +37,11 @@ impl Knobs {
             (often(0.8), often(0.3), often(0.2), often(0.3));
         let (replays, reloads, deletions) = (often(0.4), often(0.5), often(0.4));
         let is_off = often(0.15);
+        let skip_unchanged = match (often(0.6), often(0.5)) {
+            (true, _) => SkipUnchanged::On,
+            (false, true) => SkipUnchanged::Observe,
+            (false, false) => SkipUnchanged::Off,
+        };
         let processes = if often(0.4) { 2 } else { 1 };
         Self {
             rate: chance.u32(2..=12),
@@ -52,6 +60,7 @@ impl Knobs {
             replays,
             reloads,
             deletions,
+            skip_unchanged,
             off: Duration::from_secs(if is_off { chance.u64(20 * 3600..=30 * 3600) } else { 0 }),
         }
     }

@@ -1,6 +1,6 @@
 //! A model of Loops and of the network: accepts requests as the API documentation says, and fails by chance.
 
-use std::collections::{HashMap, HashSet, VecDeque};
+use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -76,7 +76,8 @@ pub(super) struct Effect {
 /// What Loops remembers.
 #[derive(Debug, Default)]
 pub(super) struct Loops {
-    contacts: HashSet<String>,
+    /// The contacts, and the plan that each has.
+    contacts: HashMap<String, Option<String>>,
     /// The body that came with each key, and when Loops took it.
     keys: HashMap<String, (Bytes, Option<Instant>)>,
     /// When the requests of the last second arrived.
@@ -113,17 +114,23 @@ impl Loops {
         let values = values(&body);
         let is_deletion = sent.path == "/contacts/delete";
         if is_deletion {
-            if !self.contacts.remove(&user) {
+            if self.contacts.remove(&user).is_none() {
                 return (404, "there is no such contact");
             }
         } else {
-            self.contacts.insert(user.clone());
+            let plan = self.contacts.entry(user.clone()).or_default();
+            *plan = body["plan"].as_str().map(str::to_owned).or_else(|| plan.take());
         }
         if let Some((_, taken_at)) = sent.key.as_ref().and_then(|key| self.keys.get_mut(key)) {
             *taken_at = Some(Instant::now());
         }
         world.ledger().effects.push(Effect { user, values, is_deletion });
         (200, "")
+    }
+
+    /// The plan of a contact, if there is one and it has one.
+    pub(super) fn plan(&self, user: &str) -> Option<&str> {
+        self.contacts.get(user)?.as_deref()
     }
 
     /// Counts a request against the rate.

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::loops::{Effect, values};
+use super::loops::{Effect, Loops, values};
 use crate::queue::{
     Accepted, FailureReason, FrozenRequest, Lease, MessageRecord, MessageState, RequestId,
 };
@@ -31,6 +31,8 @@ pub(super) struct Message {
     pub(super) kind: Kind,
     /// The properties that an identify or a track sets.
     pub(super) properties: Vec<String>,
+    /// The plan that an identify gives its person.
+    pub(super) plan: Option<&'static str>,
     /// Whether it was acknowledged.
     pub(super) is_acknowledged: bool,
     /// Its positions in the order of acceptance: several if it was sent again after the duplicate window.
@@ -69,11 +71,18 @@ impl Ledger {
         self.violations.push(what);
     }
 
-    pub(super) fn sent(&mut self, user: String, kind: Kind, properties: Vec<String>) -> usize {
+    pub(super) fn sent(
+        &mut self,
+        user: String,
+        kind: Kind,
+        properties: Vec<String>,
+        plan: Option<&'static str>,
+    ) -> usize {
         self.messages.push(Message {
             user,
             kind,
             properties,
+            plan,
             is_acknowledged: false,
             accepted: Vec::new(),
             unauthorized: 0,
@@ -155,7 +164,7 @@ impl Ledger {
     }
 
     /// Checks the promises, once nothing is pending any more. `records` are those of each message.
-    pub(super) fn check(&mut self, records: &[Vec<MessageRecord>]) {
+    pub(super) fn check(&mut self, records: &[Vec<MessageRecord>], loops: &Loops) {
         let mut violations = Vec::new();
         let effects = self.effects_by_message();
         let mut is_moved = vec![false; self.messages.len()];
@@ -194,6 +203,7 @@ impl Ledger {
         }
         self.check_order(&is_moved, &mut violations);
         self.check_deletions(&mut violations);
+        self.check_plans(records, &is_moved, loops, &mut violations);
         self.violations.append(&mut violations);
     }
 
@@ -293,6 +303,44 @@ impl Ledger {
                 ));
             }
             last.extend(places);
+        }
+    }
+
+    /// Whatever was skipped as unchanged, each contact has the plan that its person's messages gave it last. Left out are
+    /// people of whom a message failed, was replayed or came again.
+    fn check_plans(
+        &self,
+        records: &[Vec<MessageRecord>],
+        is_moved: &[bool],
+        loops: &Loops,
+        violations: &mut Vec<String>,
+    ) {
+        let mut plans: BTreeMap<&str, Option<(usize, Option<&str>)>> = BTreeMap::new();
+        for (n, message) in self.messages.iter().enumerate() {
+            let plan = plans.entry(&message.user).or_insert(Some((0, None)));
+            let is_certain = !is_moved[n]
+                && records[n].iter().all(|record| record.state() == MessageState::Delivered);
+            match (message.kind, message.accepted.first()) {
+                (_, None) => {}
+                (Kind::Identify | Kind::Delete, Some(_)) if !is_certain => *plan = None,
+                (Kind::Identify | Kind::Delete, Some(place)) => {
+                    if let Some((last, value)) = plan
+                        && *last < *place
+                        && (message.plan.is_some() || message.kind == Kind::Delete)
+                    {
+                        (*last, *value) = (*place, message.plan);
+                    }
+                }
+                _ => {}
+            }
+        }
+        for (user, plan) in plans {
+            if let Some((_, plan)) = plan
+                && loops.plan(user) != plan
+            {
+                let held = loops.plan(user);
+                violations.push(format!("{user} has the plan {held:?} and was given {plan:?}"));
+            }
         }
     }
 

@@ -89,7 +89,7 @@ pub(super) async fn run<F: Fixture + Send + Sync + 'static>(seed: u64, fixture: 
         is_calm: AtomicBool::new(false),
         is_over: AtomicBool::new(false),
         off_until: Mutex::new(Instant::now()),
-        configuration: watch::channel(Arc::new(configuration(0))).0,
+        configuration: watch::channel(Arc::new(configuration(0, knobs.skip_unchanged))).0,
         running: Mutex::new(vec![None, None]),
         open,
         digests,

@@ -147,7 +147,7 @@ async fn deliver(store: &dyn Store, lease: &Lease, part: &[(usize, Seq)], at: Ti
         _ => vec![NewMergedRequest { request, carries }],
     };
     let frozen = store
-        .freeze(lease, NewMerge { plans, merged, claims: Vec::new(), is_shadow: false })
+        .freeze(lease, NewMerge { plans, merged, claims: Vec::new(), is_shadow: false, cap: None })
         .await
         .unwrap();
     let attempt = Attempt {

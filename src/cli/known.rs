@@ -82,7 +82,11 @@ async fn read(rows: &mut Rows, destination: &str, store: &dyn Store) -> Result<(
             None => {}
         }
     }
-    say(&format!("{all} contacts of `{destination}` are known; {new} of them were not before"));
+    let known = match all {
+        1 => format!("1 contact of `{destination}` is known"),
+        _ => format!("{all} contacts of `{destination}` are known"),
+    };
+    say(&format!("{known}, {new} of them new"));
     Ok(())
 }
 

@@ -54,7 +54,8 @@ pub enum HoldReason {
     Unknown,
 }
 
-/// A message is held instead of planned.
+/// A message is held instead of planned. If it was to be merged with others, nothing is written: it must be planned alone,
+/// since there may be room for it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Hold {
     /// Whether it was not held before.

@@ -239,9 +239,9 @@ async fn with_known_only_nobody_is_created() {
     let path = file.path().to_str().unwrap();
     let ran = setup.command_on(data.path(), &["known", path], b"").await;
     assert_eq!(ran.code, Some(0), "{ran:?}");
-    assert!(ran.stdout.contains("2 contacts of `default` are known; 2 of them"), "{ran:?}");
+    assert!(ran.stdout.contains("2 contacts of `default` are known, 2 of them new"), "{ran:?}");
     let again = setup.command_on(data.path(), &["known", "-"], &std::fs::read(path).unwrap()).await;
-    assert!(again.stdout.contains("; 0 of them"), "{again:?}");
+    assert!(again.stdout.contains(", 0 of them new"), "{again:?}");
 
     let service = setup.start();
     for person in ["p1", "p2"] {
@@ -257,7 +257,7 @@ async fn with_known_only_nobody_is_created() {
     let file = list(format!("userId,email\np3,p3@{EMAIL_DOMAIN}\n"));
     let path = file.path().to_str().unwrap();
     let ran = setup.command_on(data.path(), &["known", path], b"").await;
-    assert!(ran.stdout.contains("; 1 of them"), "{ran:?}");
+    assert!(ran.stdout.contains("1 contact of `default` is known, 1 of them new"), "{ran:?}");
     let replay = json!({"state": "unmatched", "messageIds": ["p3"]});
     assert_eq!(ask(&service, "/api/replay", replay).await.body["replayed"], 1);
     delivered(&service, "p3").await;

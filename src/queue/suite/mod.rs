@@ -189,6 +189,7 @@ macro_rules! store_suite {
             what_is_held_goes_on_when_there_is_room,
             discards_what_is_held,
             what_is_held_keeps_nobody_from_being_deleted,
+            a_merge_without_room_holds_nothing,
             a_list_makes_contacts_known,
             each_deletion_has_a_receipt,
             a_receipt_can_be_made_before_the_first_attempt,

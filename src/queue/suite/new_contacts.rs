@@ -216,6 +216,24 @@ pub(crate) async fn what_is_held_goes_on_when_there_is_room(store: &dyn Store) {
     assert_eq!(freeze_capped(store, bob, user("bob"), 0).await.hold, None);
 }
 
+pub(crate) async fn a_merge_without_room_holds_nothing(store: &dyn Store) {
+    let lease = lease(store).await;
+    let (one, two) = (put(store, of("one", "eve")).await, put(store, of("two", "eve")).await);
+    let plans = [one, two].map(|seq| (seq, plan(vec![delivery("one", Ok(request(1)))])));
+    let creations = [(one, "eve"), (two, "bob")].map(|(seq, person)| Creation {
+        seq,
+        contact: KnownContact { key: user(person), email: None },
+    });
+    let cap = Some(ContactCap { per_day: 0, creations: creations.into() });
+    let (merged, claims) = (Vec::new(), Vec::new());
+    let merge = NewMerge { plans: plans.into(), merged, claims, is_shadow: false, cap };
+    let frozen = store.freeze(&lease, merge).await.unwrap();
+    assert_eq!((frozen.hold, frozen.requests), (AGAIN, vec![]));
+    assert_eq!(store.held_lanes(DESTINATION).await.unwrap(), []);
+    // Alone, it is held, and that is news.
+    assert_eq!(freeze_capped(store, one, user("eve"), 0).await.hold, NEW);
+}
+
 pub(crate) async fn discards_what_is_held(store: &dyn Store) {
     let (_, held) = put_capped(store, "eve", 0).await;
     assert_eq!(held.hold, NEW);
@@ -279,6 +297,12 @@ pub(crate) async fn a_list_makes_contacts_known(store: &dyn Store) {
     assert_eq!(ready(store, at(7), Some(0)).await, [lane("bob")], "it goes on");
     assert!(!learn(store, Learned { email, ..learned(ada, &[]) }).await);
     assert_eq!(counted(store, TallyStep::Hour).await, 0);
+    // A deletion by the user id goes for the address, too, which a list without user ids may have.
+    store.make_known(DESTINATION, &[by_address], at(7)).await.unwrap();
+    report(store, "contact.deleted", ada, 8).await;
+    let gone = [by_address, all[0]];
+    assert_eq!(store.unknown_contacts(DESTINATION, &gone).await.unwrap(), gone);
+    store.make_known(DESTINATION, &all, at(9)).await.unwrap();
     // Deleted, it is not known any more; a later list says that it is there again.
     report(store, "contact.deleted", bob, 8).await;
     assert_eq!(store.unknown_contacts(DESTINATION, &all).await.unwrap(), [all[1]]);

@@ -75,6 +75,11 @@ const REPORTED_BY_EMAIL: &str = "
         known_at = CASE WHEN $4 THEN NULL ELSE known_at END,
         address = CASE WHEN $4 THEN NULL ELSE address END
     WHERE email = $2 AND destination = $1";
+/// $1 destination, $2 key, $3 reported at. What is known by the address of a contact that was deleted.
+const DELETED_BY_ITS_EMAIL: &str = "
+    UPDATE @contacts SET properties = '', reported_at = $3, known_at = NULL
+    WHERE destination = $1
+        AND contact = (SELECT email FROM @contacts WHERE destination = $1 AND contact = $2)";
 /// $1 destination, $2 digest, $3 reported at, $4 whether it was deleted, $5 day. A request for it may be on its way.
 const REPORTED: &str = "
     INSERT INTO @contacts AS c (destination, contact, reported_at, changed_day, properties)
@@ -287,6 +292,10 @@ pub(super) async fn report(
     for digest in digests {
         let row = params![destination, digest.0, at, is_deleted];
         transaction.execute(REPORTED_BY_EMAIL, row).await?;
+        if is_deleted {
+            let row = params![destination, digest.0, at];
+            transaction.execute(DELETED_BY_ITS_EMAIL, row).await?;
+        }
         let row = params![destination, digest.0, at, is_deleted, day];
         transaction.execute(REPORTED, row).await?;
     }

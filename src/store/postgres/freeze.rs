@@ -104,8 +104,9 @@ impl Step for Freeze {
         };
         if let (Some(cap), Some((seq, plan))) = (&self.merge.cap, self.merge.plans.first()) {
             let (destination, tallies) = (&self.lease.destination, &effects.tallies);
-            let first = (*seq, plan.now);
-            let hold = new_contacts::admit(transaction, destination, first, cap, tallies).await?;
+            let (first, is_merge) = ((*seq, plan.now), self.merge.plans.len() > 1);
+            let hold = new_contacts::admit(transaction, destination, first, is_merge, cap, tallies)
+                .await?;
             if hold.is_some() {
                 return Ok(Ok(Frozen { requests: Vec::new(), unmatched: None, hold }));
             }

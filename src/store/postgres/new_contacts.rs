@@ -89,11 +89,12 @@ const TO_DISCARD: &str = "
     ORDER BY p.seq LIMIT $3 FOR UPDATE OF p";
 
 /// Decides in the transaction that freezes requests whether their contacts may be created. If so, they are expected from
-/// now on; if not, the message is held.
+/// now on; if not, the message is held, unless it was to be merged with others.
 pub(super) async fn admit(
     transaction: &Connection,
     destination: &str,
     (first, now): (Seq, Timestamp),
+    is_merge: bool,
     cap: &ContactCap,
     tallies: &Tallies,
 ) -> Result<Option<Hold>, Fault> {
@@ -119,6 +120,10 @@ pub(super) async fn admit(
         }
         return Ok(None);
     };
+    if is_merge {
+        // It may have room alone.
+        return Ok(Some(Hold { is_new: false, is_before_deletion: false }));
+    }
     if transaction.query_opt(IS_BEFORE_DELETION, params![first.0]).await?.is_some() {
         return Ok(Some(Hold { is_new: false, is_before_deletion: true }));
     }

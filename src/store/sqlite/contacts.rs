@@ -88,6 +88,11 @@ pub(super) const REPORTED_BY_EMAIL: &str = "
         known_at = CASE WHEN ?4 THEN NULL ELSE known_at END,
         address = CASE WHEN ?4 THEN NULL ELSE address END
     WHERE email = ?2 AND destination = ?1";
+/// ?1 destination, ?2 key, ?3 reported at. What is known by the address of a contact that was deleted.
+pub(super) const DELETED_BY_ITS_EMAIL: &str = "
+    UPDATE contacts SET properties = x'', reported_at = ?3, known_at = NULL
+    WHERE destination = ?1
+        AND contact = (SELECT email FROM contacts WHERE destination = ?1 AND contact = ?2)";
 /// ?1 destination, ?2 digest, ?3 reported at, ?4 whether it was deleted, ?5 day. A request for it may be on its way.
 pub(super) const REPORTED: &str = "
     INSERT INTO contacts (destination, contact, reported_at, changed_day, properties)
@@ -293,6 +298,10 @@ pub(super) fn report(
     for digest in digests {
         let row = params![destination, digest.0, to_ms(at), is_deleted];
         transaction.prepare_cached(REPORTED_BY_EMAIL)?.execute(row)?;
+        if is_deleted {
+            let row = params![destination, digest.0, to_ms(at)];
+            transaction.prepare_cached(DELETED_BY_ITS_EMAIL)?.execute(row)?;
+        }
         let row = params![destination, digest.0, to_ms(at), is_deleted, day(to_ms(at))];
         transaction.prepare_cached(REPORTED)?.execute(row)?;
     }

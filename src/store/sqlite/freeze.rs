@@ -90,10 +90,11 @@ impl Step for Freeze {
         }
         if let (Some(cap), Some((seq, plan))) = (&self.merge.cap, self.merge.plans.first()) {
             let (destination, tallies) = (&self.lease.destination, &effects.tallies);
-            let first = (*seq, plan.now);
-            if let Some(hold) = new_contacts::admit(transaction, destination, first, cap, tallies)?
-            {
-                effects.has_written = true;
+            let (first, is_merge) = ((*seq, plan.now), self.merge.plans.len() > 1);
+            let hold =
+                new_contacts::admit(transaction, destination, first, is_merge, cap, tallies)?;
+            if let Some(hold) = hold {
+                effects.has_written = !is_merge;
                 let (requests, unmatched) = (Vec::new(), None);
                 return Ok(Ok(Frozen { requests, unmatched, hold: Some(hold) }));
             }

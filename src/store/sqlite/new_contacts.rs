@@ -92,11 +92,12 @@ pub(super) const TO_DISCARD: &str = "
     ORDER BY h.seq LIMIT ?3";
 
 /// Decides in the transaction that freezes requests whether their contacts may be created. If so, they are expected from
-/// now on; if not, the message is held.
+/// now on; if not, the message is held, unless it was to be merged with others.
 pub(super) fn admit(
     transaction: &Connection,
     destination: &str,
     (first, now): (Seq, Timestamp),
+    is_merge: bool,
     cap: &ContactCap,
     tallies: &Tallies,
 ) -> Result<Option<Hold>, Fault> {
@@ -120,6 +121,10 @@ pub(super) fn admit(
         }
         return Ok(None);
     };
+    if is_merge {
+        // It may have room alone.
+        return Ok(Some(Hold { is_new: false, is_before_deletion: false }));
+    }
     if transaction.prepare_cached(IS_BEFORE_DELETION)?.exists([first.0])? {
         return Ok(Some(Hold { is_new: false, is_before_deletion: true }));
     }

@@ -102,6 +102,7 @@ fn statements() -> &'static [(&'static str, &'static str, &'static [&'static str
                 "contacts_lane (lane=? AND destination=?)",
             ],
             REPORTED_BY_EMAIL => ["contacts_email (email=? AND destination=?)"],
+            DELETED_BY_ITS_EMAIL => ["contacts_contact (destination=? AND contact=?)"],
             REPORTED => [],
             PAST => ["contacts (rowid=?)", "contacts_changed (changed_day<?)"],
         }

@@ -179,7 +179,9 @@ impl Stepper {
                     Prepared::Requests(requests) => requests,
                     Prepared::NotYet => return Ok(Next::Wait(CATALOGUE_WAIT).into()),
                     Prepared::Held => return Ok(Next::Hold.into()),
-                    Prepared::Sought(contact) => return self.verify(held, contact, slot).await,
+                    Prepared::Sought(contact) => {
+                        return self.verify(held, turn, contact, slot).await;
+                    }
                 }
             }
             (true, false) => {

@@ -55,6 +55,9 @@ const SENDERS_PART: u32 = 2;
 /// The part of the grace time that is kept for giving the leases back and closing the database.
 const CLOSING_PART: u32 = 8;
 
+/// Why a destination cannot have `new_contacts = "known_only"`.
+const NOTHING_KNOWN: &str = "\"known_only\" would send nothing, since no contact of the destination is known: load an export of Loops' audience (segment-loops known FILE), or use \"create\" until Loops' webhooks or deliveries have made contacts known";
+
 /// Why the program did not start, or stopped by itself.
 #[derive(Debug, thiserror::Error)]
 pub enum AppError {
@@ -74,9 +77,7 @@ pub enum AppError {
     #[error("alerts cannot be sent: check alerts.webhook_url")]
     Alerts(#[source] ClientError),
     /// A destination may create no contacts, and none is known.
-    #[error(
-        "destinations.{name}.new_contacts = \"known_only\" would send nothing, since no contact of the destination is known: load an export of Loops' audience (segment-loops known FILE), or start with \"create\" until Loops' webhooks or deliveries have made contacts known"
-    )]
+    #[error("destinations.{name}.new_contacts: {NOTHING_KNOWN}")]
     NothingKnown {
         /// Its name.
         name: String,
@@ -202,7 +203,7 @@ impl App {
         };
         let limits = server_limits(&config);
         let alerts = AlertSender::new(&config, Arc::clone(&clock))?;
-        let reloader = Arc::new(Reloader::new(config, load, planners));
+        let reloader = Arc::new(Reloader::new(config, load, store.clone(), planners));
         let forwarders = forwarders(&reloader, &store, &clock)?;
         let (http, front, admin_front) =
             fronts(&reloader, &store, &process, &clock, &outlets, &turns, clients);

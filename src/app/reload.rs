@@ -6,25 +6,30 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use metrics::gauge;
+use tokio::runtime::Handle;
 use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 use tracing::{error, info, warn};
 
-use super::LoadConfig;
 use super::changes::changes;
 use super::counters;
-use crate::config::{BrowserConfig, Config};
+use super::{LoadConfig, NOTHING_KNOWN};
+use crate::config::{BrowserConfig, Config, ConfigError, Problem, Stage};
 use crate::console::view::{ReloadProblem, Reloaded};
 use crate::console::{Planners, Reload};
-use crate::destination::Destination;
+use crate::destination::{Destination, NewContactsPolicy};
 use crate::feedback::Key;
 use crate::http::{AddressLimit, LoopsWebhook, LoopsWebhooks, Public, Source, Sources};
+use crate::queue::Store;
 use crate::segment::MessageType;
 use crate::telemetry;
 
 /// Holds the parts of the configuration that can change while the program runs.
 pub(super) struct Reloader {
     load: LoadConfig,
+    store: Arc<dyn Store>,
+    /// Held during a reload.
+    reloading: Mutex<()>,
     current: Mutex<Config>,
     planners: HashMap<String, watch::Sender<Arc<Destination>>>,
     sources: watch::Sender<Arc<Sources>>,
@@ -39,6 +44,7 @@ impl Reloader {
     pub(super) fn new(
         config: Config,
         load: LoadConfig,
+        store: Arc<dyn Store>,
         planners: HashMap<String, watch::Sender<Arc<Destination>>>,
     ) -> Self {
         let sources = watch::Sender::new(Arc::new(sources(&config, &Sources::default())));
@@ -49,6 +55,8 @@ impl Reloader {
         let loops_webhooks = watch::Sender::new(Arc::new(loops_webhooks(&config, &forwards)));
         Self {
             load,
+            store,
+            reloading: Mutex::default(),
             current: Mutex::new(config),
             planners,
             sources,
@@ -80,11 +88,15 @@ impl Reloader {
         self.lock().clone()
     }
 
-    /// Loads the configuration again and puts what can change into force.
+    /// Loads the configuration again and puts what can change into force. Reads files and the database: it must run on a
+    /// thread that may block, in the runtime.
     pub(super) fn reload(&self) -> Reload {
         // One reload at a time, so that the last one to read the files is the one in force.
-        let mut current = self.lock();
-        let loaded = (self.load)();
+        let _reloading = self.reloading.lock().unwrap_or_else(PoisonError::into_inner);
+        let loaded = (self.load)().and_then(|loaded| {
+            Handle::current().block_on(self.must_know_somebody(&loaded))?;
+            Ok(loaded)
+        });
         gauge!(telemetry::RELOAD_SUCCESSFUL).set(if loaded.is_ok() { 1.0 } else { 0.0 });
         let mut loaded = match loaded {
             Ok(loaded) => loaded,
@@ -100,6 +112,7 @@ impl Reloader {
                     .collect());
             }
         };
+        let mut current = self.lock();
         let needs_restart = keep_the_rest(&mut loaded, &current);
         let mut subscriptions = BTreeMap::new();
         for (name, sender) in &self.planners {
@@ -128,6 +141,33 @@ impl Reloader {
         let reloaded = Reloaded { subscriptions, changed, needs_restart };
         *self.last() = Some((Instant::now(), reloaded.clone()));
         Ok(reloaded)
+    }
+
+    /// Refuses that a destination begins to create no contacts while none is known, as the start does.
+    async fn must_know_somebody(&self, loaded: &Config) -> Result<(), ConfigError> {
+        let mut problems = Vec::new();
+        for (name, sender) in &self.planners {
+            let Some(new) = loaded.destinations.get(name) else { continue };
+            let is_so = sender.borrow().contact_options().new_contacts;
+            let will_be = new.planner.destination.contact_options().new_contacts;
+            if will_be == is_so || will_be != NewContactsPolicy::KnownOnly {
+                continue;
+            }
+            let problem = match self.store.knows_any(name).await {
+                Ok(true) => continue,
+                Ok(false) => NOTHING_KNOWN.to_owned(),
+                Err(fault) => {
+                    let fault = telemetry::chain(&fault);
+                    format!(
+                        "whether a contact is known cannot be read, so nothing is reloaded: {fault}"
+                    )
+                }
+            };
+            let place = "database".to_owned();
+            let key = format!("destinations.{name}.new_contacts");
+            problems.push(Problem { stage: Stage::Compile, place, key, problem });
+        }
+        if problems.is_empty() { Ok(()) } else { Err(ConfigError(problems)) }
     }
 
     /// How long ago the configuration was last loaded again.

@@ -31,7 +31,7 @@ pub struct ConfigError(pub Vec<Problem>);
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{place}: {key}: {problem}")]
 pub struct Problem {
-    /// The file, `environment` or `command line`.
+    /// The file, `environment` or `command line`; `database` if what it holds does not allow the value.
     pub place: String,
     /// The key, such as `sources.web.write_keys`.
     pub key: String,

@@ -539,7 +539,7 @@ pub struct BadConfiguration {
 /// One error in a configuration.
 #[derive(Debug, Clone, Serialize, ToSchema)]
 pub struct ReloadProblem {
-    /// The file, or `environment`.
+    /// The file or `environment`; `database` if what it holds does not allow the value.
     pub place: String,
     /// The key.
     pub key: String,

@@ -1,5 +1,8 @@
 //! New contacts, which Loops bills: how many there are, and what is held where there is a cap on them.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+
 use serde_json::{Value, json};
 
 use crate::support::{
@@ -289,10 +292,10 @@ async fn a_list_that_cannot_be_read_is_refused_with_its_line() {
 
 #[tokio::test]
 async fn loops_is_asked_about_people_who_are_not_known() {
-    // It has p2 by the address, p3 by the user id, and cannot be asked about p4.
+    // It has p2 by the address, p3 by the user id, and refuses to say whether it has p4.
     let script = |seen: &Seen| match seen.path.as_str() {
         "/contacts/find" => match seen.query.as_str() {
-            query if query.contains("p4") => Reply::status(500),
+            query if query.contains("p4") => Reply::status(400),
             query if query.starts_with("email=p2") || query == "userId=p3" => {
                 Reply::ok().with_body(r#"[{"id": "c"}]"#)
             }
@@ -318,4 +321,72 @@ async fn loops_is_asked_about_people_who_are_not_known() {
     let found = paths.iter().filter(|path| *path == "/contacts/find").count();
     // Of p1 and p5 by both ids, of p2 by the address, of p3 by both, of p4 once.
     assert_eq!((found, paths.len()), (8, 12), "{paths:?}");
+}
+
+#[tokio::test]
+async fn nobody_counts_as_new_because_loops_could_not_be_asked() {
+    // It has everybody, but at first does not say so of p1, and then refuses the key.
+    let asked = AtomicU32::new(0);
+    let is_revoked = Arc::new(AtomicBool::new(false));
+    let key = Arc::clone(&is_revoked);
+    let script = move |seen: &Seen| match seen.path.as_str() {
+        "/contacts/find" | "/api-key" if key.load(Ordering::SeqCst) => Reply::status(401),
+        "/contacts/find" => match asked.fetch_add(1, Ordering::SeqCst) {
+            0 => Reply::status(500),
+            1 => Reply::status(429),
+            2 => Reply::status(404),
+            3 => Reply::ok(),
+            _ => Reply::ok().with_body(r#"[{"id": "c"}]"#),
+        },
+        _ => Reply::ok(),
+    };
+    let mut loops = ScriptedLoops::start(script).await;
+    const VERIFY: &str = "SEGMENT_LOOPS__DESTINATIONS__DEFAULT__VERIFY_UNKNOWN";
+    let data = tempfile::tempdir().unwrap();
+    let setup = Setup::with_loops(&loops.base_url).data(data.path()).env(POLICY, "known_only");
+    let setup = setup.env(VERIFY, "true");
+    let file = list(format!("email\nsomebody@{EMAIL_DOMAIN}\n"));
+    let path = file.path().to_str().unwrap();
+    let ran = setup.command_on(data.path(), &["known", path], b"").await;
+    assert!(ran.stdout.contains("1 contact of `default` is known, 1 of them new"), "{ran:?}");
+    let service = setup.start();
+    accept(&service, identify("p1", "p1")).await;
+    delivered(&service, "p1").await;
+    let asked = loops.rest().into_iter().filter(|seen| seen.path == "/contacts/find").count();
+    assert_eq!(asked, 5);
+
+    is_revoked.store(true, Ordering::SeqCst);
+    accept(&service, identify("p2", "p2")).await;
+    let is_paused = |line: &Value| {
+        line["message"].as_str().is_some_and(|text| text.contains("Loops refuses the API key"))
+    };
+    service.logged(is_paused).await;
+    let waiting = service.message("p2", |found| found["state"] == "pending").await;
+    assert_eq!(waiting["reason"], Value::Null, "{waiting}");
+    is_revoked.store(false, Ordering::SeqCst);
+    delivered(&service, "p2").await;
+    assert_eq!(now(&service).await["newContactsToday"], 0);
+}
+
+#[tokio::test]
+async fn a_reload_does_not_switch_to_known_only_while_nobody_is_known() {
+    let loops = ScriptedLoops::willing().await;
+    let of = |policy: &str| format!("[destinations.default]\nnew_contacts = \"{policy}\"\n");
+    let service = Setup::with_loops(&loops.base_url).config(&of("create")).start();
+    let reload = async || ask(&service, "/api/reload", json!({})).await;
+    service.write_config(&of("known_only"));
+    let refused = reload().await;
+    assert_eq!(refused.status, 422, "{refused:?}");
+    let problem = &refused.body["problems"][0];
+    assert_eq!(problem["key"], "destinations.default.new_contacts", "{problem}");
+    assert!(problem["problem"].as_str().unwrap().contains("segment-loops known FILE"), "{problem}");
+    // What was in force still is, and makes somebody known.
+    accept(&service, identify("m1", "p1")).await;
+    delivered(&service, "m1").await;
+    assert_eq!(reload().await.status, 200);
+    accept(&service, identify("m2", "p2")).await;
+    service.message("m2", |found| found["state"] == "unmatched").await;
+    // Nor is a reload refused because of what is in force already.
+    service.database().execute("DELETE FROM contacts", []).unwrap();
+    assert_eq!(reload().await.status, 200);
 }

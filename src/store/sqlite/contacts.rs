@@ -90,7 +90,7 @@ pub(super) const REPORTED_BY_EMAIL: &str = "
     WHERE email = ?2 AND destination = ?1";
 /// ?1 destination, ?2 key, ?3 reported at. What is known by the address of a contact that was deleted.
 pub(super) const DELETED_BY_ITS_EMAIL: &str = "
-    UPDATE contacts SET properties = x'', reported_at = ?3, known_at = NULL
+    UPDATE contacts SET properties = x'', reported_at = ?3, known_at = NULL, address = NULL
     WHERE destination = ?1
         AND contact = (SELECT email FROM contacts WHERE destination = ?1 AND contact = ?2)";
 /// ?1 destination, ?2 digest, ?3 reported at, ?4 whether it was deleted, ?5 day. A request for it may be on its way.

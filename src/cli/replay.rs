@@ -39,7 +39,7 @@ pub struct ReplayArgs {
     /// failed, unmatched, delivered, shadowed or all [default: failed].
     #[arg(long, value_name = "STATE")]
     state: Option<String>,
-    /// Why a delivery failed: refused, expired, invalid, placeholder_id or unreadable.
+    /// Why a delivery failed: refused, expired, invalid, placeholder_id, discarded or unreadable.
     #[arg(long, value_name = "REASON")]
     reason: Option<String>,
     /// Name of a destination.

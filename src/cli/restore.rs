@@ -124,7 +124,7 @@ fn report(restored: &Restored, window: Duration, has_receipts: bool) {
         ));
     } else {
         say(
-            "people who were erased since then are here again: erase them by their receipts (restore once more with --erased), or one by one",
+            "people who were erased since then are here again: erase them by their receipts (move this database away, and restore again with --erased), or one by one",
         );
     }
     say("what was accepted, sent, or reported by Loops since then is not here; start the service");

@@ -47,6 +47,7 @@ pub enum DiagnosisCode {
     Failing,
     Limited,
     Behind,
+    Held,
     SomeFailed,
     MostlyUnmatched,
     NothingYet,
@@ -57,7 +58,7 @@ pub enum DiagnosisCode {
 
 impl DiagnosisCode {
     /// All, in the order in which they are tried.
-    pub const ALL: [DiagnosisCode; 18] = [
+    pub const ALL: [DiagnosisCode; 19] = [
         DiagnosisCode::StoreDown,
         DiagnosisCode::StoreFull,
         DiagnosisCode::KeyRefused,
@@ -70,6 +71,7 @@ impl DiagnosisCode {
         DiagnosisCode::Failing,
         DiagnosisCode::Limited,
         DiagnosisCode::Behind,
+        DiagnosisCode::Held,
         DiagnosisCode::SomeFailed,
         DiagnosisCode::MostlyUnmatched,
         DiagnosisCode::NothingYet,
@@ -93,6 +95,7 @@ impl DiagnosisCode {
             DiagnosisCode::Failing => "failing",
             DiagnosisCode::Limited => "limited",
             DiagnosisCode::Behind => "behind",
+            DiagnosisCode::Held => "held",
             DiagnosisCode::SomeFailed => "some_failed",
             DiagnosisCode::MostlyUnmatched => "mostly_unmatched",
             DiagnosisCode::NothingYet => "nothing_yet",
@@ -137,6 +140,9 @@ impl DiagnosisCode {
                 "Nothing, if this ends soon. Otherwise something else uses the rate of the same Loops team."
             }
             DiagnosisCode::Behind => "Nothing: messages are delivered as fast as Loops allows.",
+            DiagnosisCode::Held => {
+                "Release more new contacts below, or raise new_contacts_per_day and reload. Otherwise they are sent when the day ends (UTC)."
+            }
             DiagnosisCode::MostlyUnmatched => {
                 "Nothing, if these are messages such as page views, for which nothing is to be sent. Otherwise change a trigger, reload and replay them."
             }
@@ -164,6 +170,7 @@ impl DiagnosisCode {
             DiagnosisCode::MostlyUnmatched => "unmatched lines",
             DiagnosisCode::Limited => "outcome: limited",
             DiagnosisCode::Behind => "older than a minute",
+            DiagnosisCode::Held => "messages are held",
             DiagnosisCode::NothingYet
             | DiagnosisCode::Quiet
             | DiagnosisCode::Shadow
@@ -326,6 +333,16 @@ impl Diagnosis {
                     None => String::new(),
                 };
                 (format!("The queue of `{}` is behind: {}{end}.", one.name, wait(one)), oldest(one))
+            }
+            DiagnosisCode::Held => {
+                let one = destinations().find(|one| one.held > 0)?;
+                let are = if one.held == 1 { "is" } else { "are" };
+                let text = format!(
+                    "{} to `{}` {are} held: as many contacts as new_contacts_per_day allows were created today.",
+                    counted(one.held, "message"),
+                    one.name
+                );
+                (text, one.held_since)
             }
             DiagnosisCode::SomeFailed => {
                 let (failed, tried) = failed(status);

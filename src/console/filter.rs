@@ -286,7 +286,10 @@ mod tests {
             ("?userId=", "`userId` is empty"),
             ("?email=%20", "`email` is empty"),
             ("?email=grace@example.com&userId=u", "one of `userId`, `anonymousId` and `email`"),
-            ("?state=grace", "`state` must be one of pending, delivered, failed, unmatched"),
+            (
+                "?state=grace",
+                "`state` must be one of pending, delivered, shadowed, failed, unmatched",
+            ),
             ("?reason=grace", "`reason` must be one of refused, expired, invalid"),
             ("?reason=unknown", "`reason` must be one of"),
             ("?reason=refused&state=pending", "`reason` is for failed messages"),

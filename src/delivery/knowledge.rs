@@ -350,14 +350,14 @@ impl<'a> Knowledge<'a> {
             IdentityGuard::Off => false,
             IdentityGuard::Observe => {
                 warnings.push(
-                    "`email` of the event is not the address that this `userId` has: Loops replaces the contact's address by it; with identity = \"guard\", it is left out"
+                    "`email` of the event is not the address that this `userId` has: Loops overwrites the contact's address with it; with identity = \"guard\", it is left out"
                         .to_owned(),
                 );
                 false
             }
             IdentityGuard::Guard | IdentityGuard::Link => {
                 warnings.push(
-                    "`email` was left out of the event: this `userId` has another address, which Loops would replace by it; use createOrUpdateContact to change an address"
+                    "`email` of the event was not sent: this `userId` has another address, and Loops would overwrite it; use createOrUpdateContact to change an address"
                         .to_owned(),
                 );
                 body.remove("email");

@@ -3,6 +3,7 @@
 use super::errors::Check;
 use crate::config::tree::AlertsConfig;
 use crate::feedback::Key;
+use crate::secret::Secret;
 
 impl Check<'_> {
     /// Reads the secrets of alerts from where they are, and checks them.
@@ -26,7 +27,9 @@ impl Check<'_> {
                 "must be a URL that begins with https:// (or http:// within a private network)",
             );
         }
-        if alerts.webhook_secret.as_ref().is_some_and(|secret| Key::read(secret).is_none()) {
+        let is_secret =
+            |secret: &Secret| secret.expose().starts_with("whsec_") && Key::read(secret).is_some();
+        if alerts.webhook_secret.as_ref().is_some_and(|secret| !is_secret(secret)) {
             self.report(
                 "alerts.webhook_secret",
                 "is not a signing secret of Standard Webhooks, which is whsec_ and base64: make one with echo whsec_$(openssl rand -base64 32)",

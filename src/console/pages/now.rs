@@ -98,7 +98,8 @@ struct Source {
 struct Conflict {
     destination: String,
     what: String,
-    day: Time,
+    /// In UTC.
+    day: String,
     /// The page of a message that was part of it.
     message: Option<String>,
 }
@@ -157,7 +158,8 @@ fn show(state: &AdminState, frame: Frame, status: Status) -> NowPage {
         | DiagnosisCode::Failing
         | DiagnosisCode::SomeFailed
         | DiagnosisCode::Limited
-        | DiagnosisCode::Behind => ("!", "warn"),
+        | DiagnosisCode::Behind
+        | DiagnosisCode::Held => ("!", "warn"),
         DiagnosisCode::StoreDown
         | DiagnosisCode::StoreFull
         | DiagnosisCode::KeyRefused
@@ -208,6 +210,7 @@ fn link(code: DiagnosisCode) -> Option<(&'static str, &'static str)> {
         | DiagnosisCode::WrongBaseUrl
         | DiagnosisCode::LoopsDown
         | DiagnosisCode::Behind
+        | DiagnosisCode::Held
         | DiagnosisCode::UnknownDestination
         | DiagnosisCode::NobodyDelivers
         | DiagnosisCode::Limited => Some(("/console/messages?state=pending", "What waits")),
@@ -368,7 +371,7 @@ fn conflict(one: &crate::console::status::Conflict) -> Conflict {
             }
             ConflictKind::UserIds => format!("{count} user ids have one address"),
         },
-        day: Time(one.day),
+        day: one.day.strftime("%Y-%m-%d").to_string(),
         message: one.seq.map(|seq| format!("/console/messages/{seq}")),
     }
 }

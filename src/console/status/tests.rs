@@ -127,6 +127,7 @@ fn make(code: DiagnosisCode, found: &mut Found) {
             destination(found).waiting = Some([0, 0, 600]);
             destination(found).oldest_received_at = Some(ago(61));
         }
+        DiagnosisCode::Held => destination(found).held = Some(3),
         DiagnosisCode::SomeFailed => {
             found.minutes.push(tally(Stage::DeliveryFailed, Some("refused"), ago(90), 1));
         }
@@ -192,6 +193,10 @@ fn each_diagnosis_is_reached_and_says_what_it_found() {
         (
             DiagnosisCode::Behind,
             "The queue of `default` is behind: 600 messages wait, about 30 minutes of work.",
+        ),
+        (
+            DiagnosisCode::Held,
+            "3 messages to `default` are held: as many contacts as new_contacts_per_day allows were created today.",
         ),
         (
             DiagnosisCode::SomeFailed,

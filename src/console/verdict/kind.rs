@@ -23,6 +23,8 @@ pub enum VerdictKind {
     Failed,
     /// No subscription took it.
     Unmatched,
+    /// A subscription took it, but it was not to be sent.
+    Withheld,
     /// Nothing was sent, since the destination was in shadow mode.
     Shadowed,
     /// The person was deleted.
@@ -57,7 +59,7 @@ pub enum VerdictKind {
 
 impl VerdictKind {
     /// All of them, in their order.
-    pub const ALL: [VerdictKind; 24] = [
+    pub const ALL: [VerdictKind; 25] = [
         VerdictKind::Rejected,
         VerdictKind::NeverAccepted,
         VerdictKind::WaitsForKey,
@@ -67,6 +69,7 @@ impl VerdictKind {
         VerdictKind::WaitsForTurn,
         VerdictKind::Failed,
         VerdictKind::Unmatched,
+        VerdictKind::Withheld,
         VerdictKind::Shadowed,
         VerdictKind::Deleted,
         VerdictKind::UnknownEvent,
@@ -96,6 +99,7 @@ impl VerdictKind {
             VerdictKind::WaitsForTurn => "waits_for_turn",
             VerdictKind::Failed => "failed",
             VerdictKind::Unmatched => "unmatched",
+            VerdictKind::Withheld => "withheld",
             VerdictKind::Shadowed => "shadowed",
             VerdictKind::Deleted => "deleted",
             VerdictKind::UnknownEvent => "unknown_event",
@@ -156,6 +160,9 @@ impl VerdictKind {
                     "Please report it, with the lines of the log that name the message."
                 }
             },
+            VerdictKind::Withheld => {
+                "Nothing, if the reason is what you want. Otherwise remove it (a contact becomes known by `segment-loops known`, or by Loops' webhooks; the keys of the destination are on the page Settings), then replay the message."
+            }
             VerdictKind::Unmatched => {
                 "If a subscription should have taken it, change its trigger, reload, and replay the message."
             }

@@ -14,6 +14,7 @@ use jiff::Timestamp;
 use super::asker::{Events, Held};
 use super::diagnosis::{counted, in_words, number};
 use super::status::{DestinationNow, Rejected};
+use crate::action::UnmatchedReason;
 use crate::queue::{
     Class, DeliveryRecord, DeliveryState, FeedbackRecord, MessageRecord, MessageState, PauseReason,
     RequestRecord, Seq,
@@ -95,12 +96,16 @@ fn find<'a>(
         let unmatched = latest.iter().find(is_event).copied().unwrap_or(first);
         let detail = unmatched.unmatched.as_ref().map(|unmatched| say(&unmatched.detail));
         let detail = detail.filter(|detail| !detail.is_empty()).map(|detail| format!(": {detail}"));
-        let sentence = format!(
-            "No subscription took {}{}.",
-            name(unmatched),
-            detail.unwrap_or_default().trim_end_matches('.')
-        );
-        return (VerdictKind::Unmatched, Some(unmatched), sentence);
+        let reason = unmatched.unmatched.as_ref().map(|unmatched| unmatched.reason);
+        let (kind, start) = match reason {
+            Some(UnmatchedReason::Erased | UnmatchedReason::UnknownContact) => {
+                (VerdictKind::Withheld, "Nothing was sent for")
+            }
+            _ => (VerdictKind::Unmatched, "No subscription took"),
+        };
+        let detail = detail.unwrap_or_default();
+        let sentence = format!("{start} {}{}.", name(unmatched), detail.trim_end_matches('.'));
+        return (kind, Some(unmatched), sentence);
     };
     let is_deleted = delivered[0].kind == MessageType::Delete && delivered[0].seq == first.seq;
     if is_deleted && delivered[0].state() == MessageState::Delivered {

@@ -380,7 +380,7 @@ async fn it_must_be_told_which_messages_and_by_whom() {
         (&["--state", "all"], "--state alone is not enough"),
         (
             &["--reason", "luck"],
-            "must be one of refused, expired, invalid, placeholder_id, unreadable",
+            "must be one of refused, expired, invalid, placeholder_id, discarded, unreadable",
         ),
         (&["--destination", "nowhere"], "--destination is one of default"),
         (&["--from", "yesterday"], "from must be a time such as"),

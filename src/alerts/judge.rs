@@ -241,7 +241,7 @@ mod tests {
         }
     }
 
-    /// The topics of what is wrong.
+    /// The topics of the problems that are found.
     fn wrong(view: &View<'_>) -> Vec<Topic> {
         let judged = judge(view).into_iter().filter(|one| one.problem.is_some());
         judged.map(|one| one.topic).collect()

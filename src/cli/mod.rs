@@ -144,7 +144,8 @@ pub enum CliError {
 /// The exit code of `compare` if something changes, and of `drift` if something differs.
 const DIFFERS: u8 = 4;
 
-/// The exit code of a command that does not fit the configuration. As of arguments that cannot be parsed.
+/// The exit code of a command that the configuration rules out, such as `backup` with PostgreSQL; the same as for arguments
+/// that cannot be parsed.
 const USAGE: u8 = 2;
 
 /// How often dropped log lines are reported.

@@ -53,7 +53,7 @@ enum Done {
     Holds(Result<Holds, Unavailable>),
 }
 
-/// What may go on of what is held.
+/// Which held messages may be sent now.
 struct Holds {
     /// The day that the answer is about.
     day: Timestamp,

@@ -34,7 +34,7 @@ pub struct Contact {
     pub properties: Vec<KnownProperty>,
 }
 
-/// Contacts that Loops may mistake for one another.
+/// Contacts that Loops may have mixed up, since they share a user id or an address.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct IdentityConflict {
     /// Name of the destination.

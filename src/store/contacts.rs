@@ -96,7 +96,8 @@ impl Presence {
     }
 }
 
-/// Whoever is known since before this time was known when the attempt began, also if the clock stands at the epoch.
+/// A contact that has been known since before this time was known when the attempt began. At least 1, so that a contact
+/// that is known by a request (0) always was.
 pub(super) fn before(learned: &Learned) -> i64 {
     to_ms(learned.started_at).max(1)
 }

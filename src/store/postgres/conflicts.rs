@@ -1,4 +1,4 @@
-//! Contacts that Loops may mistake for one another.
+//! Contacts that Loops may have mixed up, since they share a user id or an address.
 
 use jiff::Timestamp;
 use tokio_postgres::Row;

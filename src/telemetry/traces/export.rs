@@ -4,8 +4,8 @@
 //! resource: they are its own, and it documents them. It also takes the times of spans itself; they are compared with
 //! nothing here.
 //!
-//! A thread of its own exports, in batches, with a blocking HTTP client that is made and dropped outside the runtime.
-//! What does not fit into its queue is lost, so no request waits for a collector.
+//! A separate thread exports in batches, with a blocking HTTP client that is created and dropped outside the runtime. Spans
+//! that do not fit in its queue are dropped, so that no request waits for a collector.
 
 use std::fmt;
 use std::sync::{Mutex, PoisonError};

@@ -242,6 +242,7 @@ impl fmt::Display for Report {
             )?;
         }
         let verdict = match (self.differs(), self.compared) {
+            (true, 0) => "Loops has none of these contacts",
             (true, _) => "Loops holds something else",
             (false, 0) => "nothing was compared",
             (false, _) => "Loops holds what was sent, or would have been",

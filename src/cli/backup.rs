@@ -17,7 +17,7 @@ the queue is in PostgreSQL (store.url), which has its own tools. A copy of this 
   pg_dump --format custom --schema SCHEMA --file segment-loops.dump \"$DATABASE_URL\"
   pg_restore --dbname \"$DATABASE_URL\" segment-loops.dump
 To lose no more than seconds, archive the write-ahead log (point-in-time recovery: pgBackRest, Barman, WAL-G, or your
-provider's). docs/operations.md, \"Backup and restore\", says what to do about e-mails that were sent since.";
+provider's). docs/backup.md, \"Backup and restore\", says what to do about e-mails that were sent since.";
 
 /// Options of `backup`.
 #[derive(Debug, Args)]

@@ -155,7 +155,7 @@ impl DiagnosisCode {
         }
     }
 
-    /// The row of the table “At 3 a.m.” in docs/operations.md that helps.
+    /// The row of the table “At 3 a.m.” in docs/runbook.md that helps.
     pub fn runbook(self) -> Option<&'static str> {
         Some(match self {
             DiagnosisCode::StoreDown | DiagnosisCode::StoreFull => "messages cannot be stored",
@@ -195,7 +195,7 @@ pub struct Diagnosis {
     pub since: Option<Timestamp>,
     /// What to do next; empty if nothing is to be done.
     pub next_step: &'static str,
-    /// The row of the table “At 3 a.m.” in docs/operations.md that helps.
+    /// The row of the table “At 3 a.m.” in docs/runbook.md that helps.
     #[schema(required)]
     pub runbook: Option<&'static str>,
 }

@@ -415,7 +415,7 @@ pub trait Housekeeping: Send + Sync {
     /// message id still finds the record. Feedback about the person is deleted whole, with what was to be handed on
     /// of it. After zero was returned and the store was closed,
     /// or some time has passed, what was deleted is overwritten, as far as the engine can do that: see
-    /// docs/operations.md. The receipt of the deletion notes what was erased, and with `now` when that ended.
+    /// docs/erasing.md. The receipt of the deletion notes what was erased, and with `now` when that ended.
     async fn erase(&self, now: Timestamp) -> Result<u64, Unavailable>;
 
     /// Returns when the last message was received, or a message was done, whichever was later by the clock of that

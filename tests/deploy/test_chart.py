@@ -384,7 +384,7 @@ class Chart(unittest.TestCase):
         manifests = render(MATRIX["everything that can be switched on"])
         [rules] = of_kind(manifests, "PrometheusRule")
         expected = (DEPLOY / "prometheus/segment-loops.rules.yml").read_text()
-        expected = expected.replace("docs/operations.md#", "https://wiki.example/segment-loops#")
+        expected = expected.replace("docs/runbook.md#", "https://wiki.example/segment-loops#")
         self.assertEqual(rules["spec"], yaml.safe_load(expected))
         [board] = of_kind(manifests, "ConfigMap")
         self.assertEqual(board["metadata"]["labels"]["grafana_dashboard"], "1")

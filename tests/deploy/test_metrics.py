@@ -82,15 +82,15 @@ class Rules(unittest.TestCase):
                 self.assertTrue(any(f'="{kind}' in one for one in series), f"{name} has no case that {kind}")
 
     def test_each_has_a_severity_and_says_what_to_do(self):
-        operations = (ROOT / "docs/operations.md").read_text()
+        runbook = (ROOT / "docs/runbook.md").read_text()
         for rule in rules():
             name, annotations = rule["alert"], rule["annotations"]
             self.assertTrue(name.startswith("SegmentLoops"), name)
             self.assertIn(rule["labels"]["severity"], ["critical", "warning", "info"], name)
             self.assertEqual(set(annotations), {"summary", "description", "runbook_url"}, name)
             page, anchor = annotations["runbook_url"].split("#")
-            self.assertEqual(page, "docs/operations.md")
-            [row] = [line for line in operations.splitlines() if f'<a id="{anchor}">' in line]
+            self.assertEqual(page, "docs/runbook.md")
+            [row] = [line for line in runbook.splitlines() if f'<a id="{anchor}">' in line]
             self.assertIn(f"`{name}`", row)
 
     def test_they_read_metrics_that_exist(self):
@@ -182,7 +182,7 @@ class Metrics(unittest.TestCase):
         self.assertEqual(run("promtool", "check", "metrics", input=metrics), "")
 
     def test_each_has_a_series_and_is_explained(self):
-        explained = (ROOT / "docs/operations.md").read_text()
+        explained = (ROOT / "docs/metrics.md").read_text()
         for name in described():
             self.assertIn(f"`{name}`", explained)
             if name not in EMPTY_WHILE_WELL:

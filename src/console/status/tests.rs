@@ -331,8 +331,8 @@ fn the_numbers_of_a_status_add_up() {
 
 #[test]
 fn the_runbook_has_the_row_of_each_diagnosis() {
-    let operations = include_str!("../../../docs/operations.md");
-    let (_, table) = operations.split_once("## At 3 a.m.").unwrap();
+    let runbook = include_str!("../../../docs/runbook.md");
+    let (_, table) = runbook.split_once("## At 3 a.m.").unwrap();
     let table = table.split("\n## ").next().unwrap();
     for code in DiagnosisCode::ALL {
         let Some(row) = code.runbook() else { continue };

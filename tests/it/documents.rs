@@ -154,8 +154,9 @@ fn links_between_the_documents_lead_somewhere() {
     let documents =
         std::fs::read_dir(root.join("docs")).unwrap().map(|entry| entry.unwrap().path());
     let documents = documents.filter(|path| path.extension().is_some_and(|end| end == "md"));
+    let top = ["README.md", "CONTRIBUTING.md", "CHANGELOG.md"].map(|name| root.join(name));
     let mut found = 0;
-    for document in documents.chain([root.join("README.md"), root.join("CHANGELOG.md")]) {
+    for document in documents.chain(top) {
         let text = std::fs::read_to_string(&document).unwrap();
         let links = text.split("](").skip(1).map(|rest| rest.split(')').next().unwrap());
         for link in links.filter(|link| !link.starts_with("http")) {

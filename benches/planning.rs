@@ -9,8 +9,8 @@ use std::hint::black_box;
 use std::time::{Duration, Instant};
 
 use segment_loops::destination::{Destination, Unsupported};
+use segment_loops::js::decode::decode;
 use segment_loops::segment::Message;
-use segment_loops::segment::decode::decode;
 
 const ROUNDS: usize = 15;
 const ROUND: Duration = Duration::from_millis(200);

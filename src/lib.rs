@@ -4,6 +4,7 @@
 //! [`http`] takes it in, [`segment`] decodes and stamps it, [`queue`] says what must be kept
 //! ([`store`] keeps it), [`delivery`] takes it up again, [`destination`] (with [`trigger`] and
 //! [`mapping`]) plans its requests and [`loops`] sends them; [`action`] has the words that these share,
+//! [`js`] the values that messages are made of, with JavaScript's rules for them,
 //! and [`large`] the turns in which large messages are decoded. What Loops reports comes back through [`http`] and
 //! [`feedback`]; [`alerts`] says when people must be told. Around them stand [`config`],
 //! [`console`], [`sandbox`], [`telemetry`] and the composition root [`app`], called by [`cli`].
@@ -24,6 +25,7 @@ pub mod delivery;
 pub mod destination;
 pub mod feedback;
 pub mod http;
+pub mod js;
 pub mod large;
 pub mod loops;
 pub mod mapping;

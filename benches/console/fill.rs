@@ -7,13 +7,14 @@ use bytes::Bytes;
 use futures_util::future::join_all;
 use jiff::{SignedDuration, Timestamp};
 use segment_loops::action::{ActionKind, Endpoint, Unmatched, UnmatchedReason};
+use segment_loops::js::Object;
 use segment_loops::queue::intake::Intake;
 use segment_loops::queue::{
     Attempt, AttemptOutcome, Class, Consequence, Failure, FailureReason, FeedbackRecord, Lease,
     LeaseRequest, NewDelivery, NewFeedback, NewMerge, NewMergedRequest, NewMessage, NewOutcome,
     NewPlan, NewRequest, Origin, OriginKind, PendingAsk, Seq, Settlement, Store,
 };
-use segment_loops::segment::{Digests, Object, PersonIdKind};
+use segment_loops::segment::{Digests, PersonIdKind};
 
 use super::{EVENT, FORMER, MANY, ORDERS, PROFILES, RARE, Size};
 

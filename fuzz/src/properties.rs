@@ -9,13 +9,14 @@ use std::sync::LazyLock;
 use jiff::Timestamp;
 use segment_loops::config::{Flags, load, read_value};
 use segment_loops::destination::{Destination, Unsupported};
+use segment_loops::js::date::{MILLISECONDS_MAX, parse_date};
+use segment_loops::js::decode::decode;
+use segment_loops::js::{Object, Value};
 use segment_loops::mapping::{Fields, Mapping};
 use segment_loops::segment::batch::{Batch, Piece};
-use segment_loops::segment::date::{MILLISECONDS_MAX, parse_date};
-use segment_loops::segment::decode::decode;
 use segment_loops::segment::list::{is_list, split_list};
 use segment_loops::segment::stamp::{Stamp, stamp};
-use segment_loops::segment::{Message, MessageType, Object, Value, signature};
+use segment_loops::segment::{Message, MessageType, signature};
 use segment_loops::trigger::Trigger;
 use sha1::{Digest as _, Sha1};
 

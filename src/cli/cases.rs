@@ -6,7 +6,7 @@ use std::path::Path;
 use crate::config::{self, Planner};
 use crate::console::preview::{PreviewedRequest, message_of};
 use crate::destination::Plan;
-use crate::segment::Value;
+use crate::js::Value;
 
 /// What became of a file of cases.
 #[derive(Debug, Default)]

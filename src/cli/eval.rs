@@ -7,10 +7,10 @@ use clap::Args;
 use super::CliError;
 use crate::destination::subscription::{Subscription, TriggerText, read};
 use crate::destination::{ActionKind, CompiledSubscription, DestinationOptions, Unsupported};
+use crate::js::Value;
+use crate::js::decode::decode;
 use crate::loops::Request;
 use crate::mapping::Mapping;
-use crate::segment::Value;
-use crate::segment::decode::decode;
 use crate::trigger::Trigger;
 
 /// The longest line that is read, in bytes.

@@ -2,8 +2,8 @@
 
 use std::path::Path;
 
-use crate::segment::decode::decode_strict;
-use crate::segment::{Object, Value};
+use crate::js::decode::decode_strict;
+use crate::js::{Object, Value};
 
 /// The largest file of subscriptions, in bytes.
 const FILE_BYTES_MAX: u64 = 16 * 1024 * 1024;

@@ -14,7 +14,7 @@ use crate::destination::{
     NewContactsPolicy, SkipUnchanged, Stale, SubscriptionProblem, UnknownProperties, Unsupported,
     WrongTypes,
 };
-use crate::segment::Value;
+use crate::js::Value;
 
 /// How often the catalogue of a destination is read, in seconds.
 const CATALOGUE_REFRESH_S_DEFAULT: u32 = 900;

@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use crate::segment::date::parse_date;
+use crate::js::date::parse_date;
 
 /// Keys of a message whose values say nothing about a person, if they are what they should be.
 const TIMES: [&str; 4] = ["timestamp", "originalTimestamp", "receivedAt", "sentAt"];

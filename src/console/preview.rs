@@ -10,7 +10,8 @@ use utoipa::ToSchema;
 use crate::destination::{
     ActionKind, Destination, Explained, ExplainedField, Request, UnmatchedReason,
 };
-use crate::segment::{Message, Value};
+use crate::js::Value;
+use crate::segment::Message;
 
 /// Why there is nothing to preview.
 #[derive(Debug, thiserror::Error)]

@@ -4,8 +4,9 @@ use jiff::Timestamp;
 
 use crate::action::Endpoint;
 use crate::destination::subscribes;
+use crate::js::{Object, Value};
 use crate::queue::OptOut;
-use crate::segment::{Object, PersonDigest, Value};
+use crate::segment::PersonDigest;
 
 /// Whether a request subscribes its contact, to all mails or to a list.
 pub(super) fn is_opt_in(endpoint: Endpoint, body: &Object) -> bool {
@@ -86,7 +87,7 @@ impl Consent {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::segment::decode::decode_strict;
+    use crate::js::decode::decode_strict;
 
     const ADA: PersonDigest = PersonDigest(1);
     const MAILBOX: PersonDigest = PersonDigest(2);

@@ -12,14 +12,12 @@ use crate::action::Endpoint;
 use crate::destination::{
     ContactOptions, Guard, IdentityGuard, Plan, PlannedDelivery, SkipUnchanged, Stale,
 };
+use crate::js::{Object, Value};
 use crate::queue::{
     Contact, ContactChange, ContactClaim, KnownContact, KnownProperty, Learned, NotNeeded,
     NotNeededReason, RequestId,
 };
-use crate::segment::value::Object;
-use crate::segment::{
-    Digests, LaneKey, PersonDigest, PersonIdKind, PropertyName, PropertyValue, Value,
-};
+use crate::segment::{Digests, LaneKey, PersonDigest, PersonIdKind, PropertyName, PropertyValue};
 
 /// What a request says of its contact.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -8,10 +8,9 @@ use bytes::Bytes;
 
 use crate::action::Endpoint;
 use crate::destination::Request;
+use crate::js::decode::decode;
+use crate::js::{Object, Value};
 use crate::large::LARGE_BYTES;
-use crate::segment::Value;
-use crate::segment::decode::decode;
-use crate::segment::value::Object;
 
 /// The union of one request or more.
 #[derive(Debug)]

@@ -20,9 +20,10 @@ use super::stepper::{StepEnd, Stepper};
 use super::union::object;
 use super::verdict::Next;
 use crate::destination::{Destination, Plan};
+use crate::js::Value;
 use crate::loops::{FindBy, ReadError, Slot};
 use crate::queue::{KnownContact, Unavailable, WorkError};
-use crate::segment::{PersonDigest, Value};
+use crate::segment::PersonDigest;
 use crate::telemetry;
 
 /// The most contacts that are remembered; then all are forgotten, and are asked about once more.

@@ -3,8 +3,7 @@
 
 use super::field::{Field, FieldKind};
 use crate::action::ActionKind;
-use crate::segment::Value;
-use crate::segment::value::Object;
+use crate::js::{Object, Value};
 
 // In the order in which Segment's validation reports errors.
 const CONTACT_FIELDS: [Field; 10] = [

@@ -7,8 +7,7 @@ use super::field::is_email;
 use super::tidy;
 use super::unsupported::{CONTACT_PROPERTIES, EVENT_PROPERTIES, Unsupported};
 use crate::action::{ActionKind, Endpoint};
-use crate::segment::Value;
-use crate::segment::value::Object;
+use crate::js::{Object, Value};
 
 /// The fields of an event's body that are not properties of the contact.
 const EVENT_OWN: [&str; 5] = ["email", "eventName", "userId", "eventProperties", "mailingLists"];

@@ -3,8 +3,8 @@
 use super::compiled::Noted;
 use super::explain::ExplainedField;
 use super::*;
+use crate::js::decode::decode;
 use crate::mapping::Unresolved;
-use crate::segment::decode::decode;
 
 /// A change of one subscription.
 #[derive(Debug, Clone)]

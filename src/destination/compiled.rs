@@ -8,8 +8,8 @@ use super::body;
 use super::entries::Entries;
 use super::field::validate;
 use super::*;
+use crate::js::object_json;
 use crate::mapping::{Fields, Mapping};
-use crate::segment::value::object_json;
 use crate::trigger::{Trigger, TriggerError};
 
 /// What is noted of a request while it is made.

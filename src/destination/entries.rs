@@ -4,7 +4,7 @@ use std::borrow::Cow;
 
 use indexmap::IndexMap;
 
-use crate::segment::Value;
+use crate::js::Value;
 
 /// The entries of an object; values of the message are borrowed.
 pub(super) type Entries<'a> = IndexMap<Cow<'a, str>, Cow<'a, Value>>;

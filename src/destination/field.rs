@@ -4,13 +4,13 @@
 use std::borrow::Cow;
 
 use super::PlanFailure;
-use super::date::is_date;
 use super::entries::Entries;
 use super::tidy;
 use super::unsupported::Unsupported;
+use crate::js::ajv::{self, unwrapped};
+use crate::js::date::is_date_like;
+use crate::js::{Value, number_of_text};
 use crate::mapping::Fields;
-use crate::segment::Value;
-use crate::segment::value::{number_of_text, number_text};
 
 /// A field of an action.
 #[derive(Debug, Clone, Copy)]
@@ -161,7 +161,7 @@ impl FieldKind {
                 }
                 Err(vec!["must be a valid email address string but it was not".to_owned()])
             }
-            FieldKind::Boolean => match boolean(&value) {
+            FieldKind::Boolean => match ajv::boolean(&value) {
                 Some(flag) => Ok(Cow::Owned(Value::Bool(flag))),
                 None => Err(wrong("a boolean")),
             },
@@ -178,7 +178,7 @@ fn as_text(value: Cow<'_, Value>) -> Result<Cow<'_, Value>, Vec<String>> {
     if value.as_str().is_some() {
         return Ok(value);
     }
-    match text(&value) {
+    match ajv::text(&value) {
         Some(text) => Ok(Cow::Owned(Value::String(text.into_owned()))),
         None => Err(vec![format!("must be a string but it was {}", kind_of(unwrapped(&value)))]),
     }
@@ -189,14 +189,14 @@ fn as_text(value: Cow<'_, Value>) -> Result<Cow<'_, Value>, Vec<String>> {
 fn as_date(value: Cow<'_, Value>) -> Result<Cow<'_, Value>, Vec<String>> {
     match (value.as_ref(), value.as_array()) {
         (Value::Number(number), _) if number.is_finite() => return Ok(value),
-        (Value::String(text), _) if is_date(text) => return Ok(value),
+        (Value::String(text), _) if is_date_like(text) => return Ok(value),
         (_, Some([Value::String(text)])) => {
             return listed_number(text).map(|number| Cow::Owned(Value::Number(number)));
         }
         _ => {}
     }
-    match text(&value) {
-        Some(text) if is_date(&text) => Ok(Cow::Owned(Value::String(text.into_owned()))),
+    match ajv::text(&value) {
+        Some(text) if is_date_like(&text) => Ok(Cow::Owned(Value::String(text.into_owned()))),
         Some(_) => Err(vec![not_a_date()]),
         None => Err(vec![neither_text_nor_number(unwrapped(&value))]),
     }
@@ -210,7 +210,7 @@ fn listed_number(text: &str) -> Result<f64, Vec<String>> {
         return Ok(number);
     }
     let mut problems = vec![neither_text_nor_number(&Value::from(text))];
-    if !is_date(text) {
+    if !is_date_like(text) {
         problems.push(not_a_date());
     }
     Err(problems)
@@ -222,53 +222,6 @@ fn neither_text_nor_number(value: &Value) -> String {
 
 fn not_a_date() -> String {
     "must be a valid date-like string but it was not".to_owned()
-}
-
-/// The item of an array of one, which Segment's validation judges in its place.
-fn unwrapped(value: &Value) -> &Value {
-    match value.as_array() {
-        Some([item]) => item,
-        _ => value,
-    }
-}
-
-/// A value as a string: an array of one counts as its item, one level deep, and a null in it as "".
-fn text(value: &Value) -> Option<Cow<'_, str>> {
-    match value {
-        Value::Array(items) => match items.as_slice() {
-            [Value::Null] => Some(Cow::Borrowed("")),
-            [item] => scalar_text(item),
-            _ => None,
-        },
-        value => scalar_text(value),
-    }
-}
-
-fn scalar_text(value: &Value) -> Option<Cow<'_, str>> {
-    match value {
-        Value::String(text) => Some(Cow::Borrowed(text)),
-        Value::Number(number) => Some(Cow::Owned(number_text(*number))),
-        Value::Bool(flag) => Some(Cow::Borrowed(if *flag { "true" } else { "false" })),
-        Value::Null | Value::Array(_) | Value::Object(_) => None,
-    }
-}
-
-/// The boolean that a value is converted to.
-pub(super) fn boolean(value: &Value) -> Option<bool> {
-    match value {
-        Value::Bool(flag) => Some(*flag),
-        Value::String(text) if text == "true" => Some(true),
-        Value::String(text) if text == "false" => Some(false),
-        Value::Number(number) if *number == 1.0 => Some(true),
-        Value::Number(number) if *number == 0.0 => Some(false),
-        Value::Array(items) => match items.as_slice() {
-            [Value::Null] => Some(false),
-            [Value::Array(_)] => None,
-            [item] => boolean(item),
-            _ => None,
-        },
-        _ => None,
-    }
 }
 
 /// Whether Segment's validation accepts an address: ASCII, before the `@` parts separated by single dots,
@@ -304,7 +257,7 @@ fn kind_of(value: &Value) -> &'static str {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::segment::value::Object;
+    use crate::js::Object;
 
     const TYPE: &str = "must be a string or number but it was";
     const DATE: &str = "must be a valid date-like string but it was not";

@@ -4,8 +4,8 @@
 use std::time::Duration;
 
 use super::{CatalogueOptions, Unsupported};
-use crate::segment::value::is_js_space;
-use crate::segment::{Message, MessageType, Value};
+use crate::js::{Value, is_space};
+use crate::segment::{Message, MessageType};
 
 /// Words that programs write when they have no user id, in lower case: those of JavaScript (`undefined`,
 /// `NaN`, `[object Object]`), Python, Ruby, C and Objective-C, those of SDKs and content systems for
@@ -257,7 +257,7 @@ impl DestinationOptions {
 
     /// Whether a user id is a placeholder.
     pub(super) fn is_placeholder(&self, user_id: &str) -> bool {
-        let is_space = |c: char| is_js_space(c) || c.is_whitespace();
+        let is_space = |c: char| is_space(c) || c.is_whitespace();
         let user_id = user_id.trim_matches(is_space);
         let mut placeholders = self.placeholder_ids.iter();
         !self.placeholder_ids.is_empty()

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use super::Subscription;
-use crate::segment::Value;
+use crate::js::Value;
 
 /// The literal names in a subscription.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]

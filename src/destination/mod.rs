@@ -6,7 +6,6 @@ mod body;
 mod catalogue;
 mod compare;
 mod compiled;
-mod date;
 mod entries;
 mod explain;
 mod field;
@@ -44,7 +43,8 @@ use std::sync::Arc;
 use jiff::Timestamp;
 use sha2::{Digest as _, Sha256};
 
-use crate::segment::{Digests, Message, MessageType, RequestDigest, Value};
+use crate::js::Value;
+use crate::segment::{Digests, Message, MessageType, RequestDigest};
 
 /// The most subscriptions that a destination may have.
 pub const SUBSCRIPTIONS_MAX: usize = 1000;

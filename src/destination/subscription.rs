@@ -5,8 +5,8 @@
 //! mapping overrides the action's default mapping, and `without` removes defaults.
 
 use crate::action::ActionKind;
-use crate::segment::decode::decode_strict;
-use crate::segment::{Object, Value};
+use crate::js::decode::decode_strict;
+use crate::js::{Object, Value};
 
 /// A subscription as it is written.
 #[derive(Debug, Clone, PartialEq)]

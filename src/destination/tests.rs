@@ -1,7 +1,7 @@
 //! The default subscriptions, from message to request.
 
 use super::*;
-use crate::segment::decode::decode;
+use crate::js::decode::decode;
 
 fn message(text: &str) -> Message {
     Message::from_stored(decode(text.as_bytes()).unwrap()).unwrap()

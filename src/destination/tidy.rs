@@ -5,9 +5,8 @@
 //! colon is given in any case.
 
 use super::entries::Entries;
-use crate::segment::Value;
+use crate::js::{Object, Value, is_space, number_of_text};
 use crate::segment::message::id_text;
-use crate::segment::value::{Object, is_js_space, number_of_text};
 
 /// The keys of a mailing list's id in an array: Loops' own guide for Segment uses the first one.
 const LIST_ID_KEYS: [&str; 2] = ["listId", "id"];
@@ -20,7 +19,7 @@ const SECONDS: std::ops::Range<f64> = 1e7..1e10;
 /// since they are copied with an address from a page.
 pub(super) fn address(value: &Value, field: &str, warnings: &mut Vec<String>) -> Option<Value> {
     let is_space = |c: char| {
-        is_js_space(c) || c.is_whitespace() || matches!(c, '\u{200b}'..='\u{200d}' | '\u{2060}')
+        is_space(c) || c.is_whitespace() || matches!(c, '\u{200b}'..='\u{200d}' | '\u{2060}')
     };
     let text = match value {
         Value::Array(items) => match items.as_slice() {

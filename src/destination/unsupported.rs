@@ -4,7 +4,7 @@
 use std::borrow::Cow;
 
 use super::entries::Entries;
-use crate::segment::{Object, Value};
+use crate::js::{Object, Value};
 
 /// The longest string of a contact property, in characters, by Loops' contract.
 const TEXT_CHARS_MAX: usize = 500;

@@ -1,7 +1,7 @@
 //! Likely errors in a subscription, of which `check` warns.
 
-use super::field::boolean;
 use super::*;
+use crate::js::ajv::boolean;
 use crate::mapping::Possible;
 
 impl CompiledSubscription {

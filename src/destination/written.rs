@@ -2,8 +2,7 @@
 //! for a value.
 
 use super::{Subscription, TriggerText};
-use crate::segment::value::number_text;
-use crate::segment::{Object, Value};
+use crate::js::{Object, Value, number_text};
 
 /// Whole numbers of TOML are below this, in either direction.
 const INTEGER_END: f64 = 9_223_372_036_854_775_808.0;

@@ -6,12 +6,12 @@ use utoipa::ToSchema;
 use super::HttpState;
 use super::error::ApiError;
 use super::ingest::Visit;
+use crate::js::Object;
 use crate::large::Turn;
 use crate::queue::NewMessage;
 use crate::queue::intake::{Intake, Rejection};
 use crate::segment::batch::{Batch, Piece};
 use crate::segment::message::InvalidMessage;
-use crate::segment::value::Object;
 
 /// How many times the largest body the messages of a batch may come to when the envelope's `context`
 /// has been merged into each: without a bound ten thousand messages would multiply it.
@@ -208,8 +208,8 @@ mod tests {
     use super::*;
     use jiff::Timestamp;
 
+    use crate::js::decode::DecodeError;
     use crate::queue::Class;
-    use crate::segment::decode::DecodeError;
     use crate::segment::{LaneKey, MessageHash, MessageType};
 
     fn message(payload_bytes: usize) -> NewMessage {

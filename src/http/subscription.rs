@@ -13,8 +13,9 @@ use super::ingest::{Arrival, Success, Visit};
 use super::judge::Judged;
 use super::openapi::{Message, WebhookErrors};
 use super::{HttpState, Source, Sources, auth};
+use crate::js::Value;
 use crate::segment::repair::read_message;
-use crate::segment::{MessageType, Value, casing};
+use crate::segment::{MessageType, casing};
 
 /// Accepts a message from Segment's subscription destination (Developer Center).
 #[utoipa::path(

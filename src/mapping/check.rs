@@ -2,7 +2,7 @@
 //! used or not, but not into lists, literals or what `@excludeWhenNull` holds.
 
 use super::{DEPTH_MAX, DIRECTIVES, Problem, VALUES_MAX};
-use crate::segment::{Object, Value};
+use crate::js::{Object, Value};
 
 /// The longest pattern and replacement of `@replace`, in UTF-16 units.
 pub(super) const REPLACE_UNITS_MAX: usize = 10;

@@ -3,7 +3,7 @@
 use super::check::{check, check_size, has_directive};
 use super::replace::{How, Pair};
 use super::*;
-use crate::segment::Object;
+use crate::js::{Object, type_name};
 
 /// Segment's own key for a directive that is resolved in place of the whole mapping.
 const ROOT_DIRECTIVE: &str = "__segment_internal_directive";
@@ -133,7 +133,7 @@ impl Compiler {
     fn text_node(&mut self, value: &Value, name: &str) -> Node {
         match self.node(value) {
             Node::Literal(literal) if literal.as_str().is_none() => {
-                self.fails(format!("{name}: expected string, got {}", made::type_name(&literal)))
+                self.fails(format!("{name}: expected string, got {}", type_name(&literal)))
             }
             node => node,
         }
@@ -211,7 +211,7 @@ impl Compiler {
 
     fn array_path(&mut self, value: &Value) -> Node {
         let Value::Array(items) = value else {
-            let kind = made::type_name(value);
+            let kind = type_name(value);
             return self.fails(format!("@arrayPath expected array, got {kind}"));
         };
         let root = match items.first() {
@@ -269,8 +269,7 @@ impl Compiler {
             None => return self.fails("@merge requires a \"objects\" key".to_owned()),
             Some(other) => {
                 // JavaScript's `typeof`.
-                let kind =
-                    if other.as_object().is_some() { "object" } else { made::type_name(other) };
+                let kind = if other.as_object().is_some() { "object" } else { type_name(other) };
                 return self.fails(format!("@merge: expected opts.array, got {kind}"));
             }
         };

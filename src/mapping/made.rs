@@ -7,7 +7,10 @@ use indexmap::IndexMap;
 
 use super::path::Path;
 use super::resolve::{Budget, MappingFailure};
-use crate::segment::value::{Object, Value, length, number_text, place, sort_entries};
+use crate::js::{
+    Object, Value, array_index, count, equals_empty_text, from_utf16, joins_to_nothing,
+    push_joined, sort_entries, type_name,
+};
 
 /// A value in the making.
 #[derive(Debug, Clone)]
@@ -44,13 +47,13 @@ impl<'a> View<'a> {
                     let member = match made {
                         Made::Object(object) => object.get(key.as_str()),
                         Made::Array(items) if key == "length" => {
-                            let length = length(items.len());
+                            let length = Value::Number(count(items.len()));
                             return length
                                 .at(rest)
                                 .map(|found| Cow::Owned(found.into_owned()))
                                 .into();
                         }
-                        Made::Array(items) => place(key).and_then(|place| items.get(place)),
+                        Made::Array(items) => array_index(key).and_then(|index| items.get(index)),
                         Made::Missing | Made::Borrowed(_) | Made::Owned(_) => None,
                     };
                     let Some(member) = member else {
@@ -124,7 +127,7 @@ impl<'a> Made<'a> {
             Made::Missing | Made::Object(_) => false,
             Made::Array(items) => match items.as_slice() {
                 [] => true,
-                [item] => joins_to_nothing(item),
+                [item] => made_joins_to_nothing(item),
                 _ => false,
             },
             Made::Borrowed(value) => equals_empty_text(value),
@@ -155,8 +158,8 @@ impl<'a> Made<'a> {
                     item.write_text(out);
                 }
             }
-            Made::Borrowed(value) => write_text(value, out),
-            Made::Owned(value) => write_text(value, out),
+            Made::Borrowed(value) => push_joined(out, value),
+            Made::Owned(value) => push_joined(out, value),
         }
     }
 
@@ -183,9 +186,9 @@ impl<'a> Made<'a> {
             }
             Made::Owned(Value::Array(items)) => placed(items.into_iter().map(Made::Owned)),
             text => match text.as_text() {
-                Some(text) => placed(
-                    text.encode_utf16().map(|unit| Made::text(String::from_utf16_lossy(&[unit]))),
-                ),
+                Some(text) => {
+                    placed(text.encode_utf16().map(|unit| Made::text(from_utf16(&[unit]))))
+                }
                 None => Vec::new(),
             },
         }
@@ -267,66 +270,13 @@ impl<'a> Made<'a> {
     }
 }
 
-/// What JavaScript's runtime calls the type of a value.
-pub(super) fn type_name(value: &Value) -> &'static str {
-    match value {
-        Value::Null => "null",
-        Value::Bool(_) => "boolean",
-        Value::Number(_) => "number",
-        Value::String(_) => "string",
-        Value::Array(_) => "array",
-        Value::Object(_) => "object",
-    }
-}
-
-fn equals_empty_text(value: &Value) -> bool {
-    match value {
-        Value::Null | Value::Bool(true) | Value::Object(_) => false,
-        Value::Bool(false) => true,
-        Value::Number(number) => *number == 0.0,
-        Value::String(text) => text.is_empty(),
-        Value::Array(items) => match items.as_slice() {
-            [] => true,
-            [item] => item_joins_to_nothing(item),
-            _ => false,
-        },
-    }
-}
-
 /// Whether a list of this one item joins to an empty text.
-fn joins_to_nothing(item: &Made<'_>) -> bool {
+fn made_joins_to_nothing(item: &Made<'_>) -> bool {
     match item {
         Made::Missing => true,
         Made::Object(_) => false,
         Made::Array(_) => item.equals_empty_text(),
-        Made::Borrowed(value) => item_joins_to_nothing(value),
-        Made::Owned(value) => item_joins_to_nothing(value),
-    }
-}
-
-fn item_joins_to_nothing(item: &Value) -> bool {
-    match item {
-        Value::Null => true,
-        Value::String(text) => text.is_empty(),
-        Value::Array(_) => equals_empty_text(item),
-        Value::Bool(_) | Value::Number(_) | Value::Object(_) => false,
-    }
-}
-
-fn write_text(value: &Value, out: &mut String) {
-    match value {
-        Value::Null => {}
-        Value::Bool(flag) => out.push_str(if *flag { "true" } else { "false" }),
-        Value::Number(number) => out.push_str(&number_text(*number)),
-        Value::String(text) => out.push_str(text),
-        Value::Object(_) => out.push_str("[object Object]"),
-        Value::Array(items) => {
-            for (place, item) in items.iter().enumerate() {
-                if place > 0 {
-                    out.push(',');
-                }
-                write_text(item, out);
-            }
-        }
+        Made::Borrowed(value) => joins_to_nothing(value),
+        Made::Owned(value) => joins_to_nothing(value),
     }
 }

@@ -20,7 +20,7 @@ mod template;
 pub use possible::Possible;
 pub use resolve::{Fields, MappingFailure, Unresolved};
 
-use crate::segment::Value;
+use crate::js::Value;
 use liquid::Liquid;
 use path::Path;
 use template::Template;

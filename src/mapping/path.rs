@@ -38,7 +38,7 @@ impl Path {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::segment::decode::decode;
+    use crate::js::decode::decode;
 
     #[test]
     fn finds_what_segment_finds() {

@@ -5,8 +5,8 @@ use std::cell::Cell;
 
 use super::template::Part;
 use super::*;
-use crate::segment::Object;
-use crate::segment::decode::decode_strict;
+use crate::js::Object;
+use crate::js::decode::decode_strict;
 
 /// The most values and bytes that are looked at: mappings can double what they find again and again.
 const BUDGET_MAX: usize = 1024 * 1024;
@@ -317,7 +317,7 @@ fn as_json(mode: JsonMode, value: Possible) -> Option<Possible> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::segment::decode::decode;
+    use crate::js::decode::decode;
 
     /// The known texts of the field `f`.
     fn texts(field: &str, event_names: &[&str]) -> Vec<String> {

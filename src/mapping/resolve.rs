@@ -8,8 +8,8 @@ use indexmap::IndexMap;
 use super::made::{Made, View};
 use super::template::Template;
 use super::*;
-use crate::segment::decode::decode_strict;
-use crate::segment::value::number_text;
+use crate::js::decode::decode_strict;
+use crate::js::{number_text, type_name};
 
 pub(super) const UNKNOWN_CASE: &str = "operator key should have a value of \"lower\" or \"upper\"";
 pub(super) const FLATTEN_SEPARATOR: &str = "@flatten requires a string separator";
@@ -82,7 +82,7 @@ impl Mapping {
 
     fn make<'a>(&'a self, message: &'a Value, budget: &Budget) -> Result<Made<'a>, MappingFailure> {
         if message.as_object().is_none() {
-            let kind = made::type_name(message);
+            let kind = type_name(message);
             return Err(MappingFailure(format!("data must be an object, got {kind}")));
         }
         self.root.resolve(View::Value(message), budget)

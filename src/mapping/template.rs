@@ -3,7 +3,7 @@
 use super::made::View;
 use super::path::Path;
 use super::resolve::{Budget, MappingFailure};
-use crate::segment::value::is_js_space;
+use crate::js::is_space;
 
 /// A compiled template.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -88,7 +88,7 @@ fn cut(text: &str, braces: usize) -> Vec<Part> {
         let end = closing.unwrap_or(inner);
         if end > inner && text[end..].starts_with(close) {
             push_text(&mut parts, &text[plain_from..start]);
-            parts.push(Part::Path(Path::parse_plain(text[inner..end].trim_matches(is_js_space))));
+            parts.push(Part::Path(Path::parse_plain(text[inner..end].trim_matches(is_space))));
             at = end + braces;
             plain_from = at;
         } else {

@@ -1,7 +1,7 @@
 //! What mappings give, and what they refuse.
 
 use super::*;
-use crate::segment::decode::decode;
+use crate::js::decode::decode;
 use proptest::prelude::*;
 
 fn value(text: &str) -> Value {

@@ -7,13 +7,13 @@ use bytes::Bytes;
 use jiff::Timestamp;
 
 use super::{Class, NewMessage};
+use crate::js::decode::DecodeError;
+use crate::js::{Object, Value};
 use crate::segment::batch::merge_envelope;
-use crate::segment::decode::DecodeError;
 use crate::segment::message::{InvalidMessage, Message, MessageType};
 use crate::segment::repair::read_message;
 use crate::segment::stamp::{Stamp, Stamped, stamp};
-use crate::segment::value::Object;
-use crate::segment::{Digests, LaneKey, PersonDigest, PersonIdKind, Value};
+use crate::segment::{Digests, LaneKey, PersonDigest, PersonIdKind};
 use crate::telemetry::TraceContext;
 
 /// The longest message id. SDKs use fewer than 100 characters; ids are kept for as long as records are.

@@ -8,8 +8,8 @@ use jiff::Timestamp;
 
 use super::intake::Intake;
 use super::{NewMessage, RequestId, Unavailable};
-use crate::segment::value::Object;
-use crate::segment::{Digests, MessageHash, PersonDigest, PersonIdKind, Value};
+use crate::js::{Object, Value};
+use crate::segment::{Digests, MessageHash, PersonDigest, PersonIdKind};
 
 /// How long a receipt is kept, from when the erasure was asked for: a year and a month, so that a yearly audit finds all
 /// of its year.

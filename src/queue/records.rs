@@ -10,8 +10,9 @@ use super::{
     Replay,
 };
 use crate::action::{ActionKind, Endpoint, Unmatched, UnmatchedReason};
+use crate::js::decode::decode;
+use crate::segment::RequestDigest;
 use crate::segment::{LaneKey, Message, MessageHash, MessageType, PersonDigest};
-use crate::segment::{RequestDigest, decode::decode};
 use crate::telemetry::TraceContext;
 
 /// The sequence number of a message, in the order of acceptance. Starts at 1; 0 is before all messages.
@@ -58,7 +59,7 @@ pub struct NewMessage {
     pub event: Option<String>,
     /// When it was received.
     pub received_at: Timestamp,
-    /// The stamped message, as [`crate::segment::Value::to_stored_json`] writes it.
+    /// The stamped message, as [`crate::js::Value::to_stored_json`] writes it.
     pub payload: Bytes,
     /// What was noticed about it when it was received, for people; never holds a value.
     pub warnings: Vec<String>,

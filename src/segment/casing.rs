@@ -2,7 +2,7 @@
 //! messages for a subscription destination Segment says that the casing of the fields varies by
 //! customer, and to take any.
 
-use super::value::Object;
+use crate::js::Object;
 
 /// The fields that Segment's spec gives to messages themselves. What is inside them is the sender's.
 const FIELDS: [&str; 18] = [
@@ -59,8 +59,8 @@ fn field(key: &str) -> Option<&'static str> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::segment::decode::decode;
-    use crate::segment::value::Value;
+    use crate::js::Value;
+    use crate::js::decode::decode;
 
     #[test]
     fn fields_get_their_spelling_and_nothing_else_does() {

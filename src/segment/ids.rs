@@ -8,7 +8,7 @@ use aws_lc_rs::aead::{AES_256_GCM, Aad, Nonce, RandomizedNonceKey};
 use hmac::{Hmac, KeyInit as _, Mac as _};
 use sha2::Sha256;
 
-use super::value::is_js_space;
+use crate::js::is_space;
 
 /// The digest of a message's order key: what must stay in order at one destination. It is one of the digests
 /// of its person.
@@ -101,7 +101,7 @@ impl Digests {
         let digest = match kind {
             PersonIdKind::User | PersonIdKind::Anonymous => self.digest(kind.tag(), id),
             PersonIdKind::Email => {
-                self.digest(kind.tag(), &id.trim_matches(is_js_space).to_lowercase())
+                self.digest(kind.tag(), &id.trim_matches(is_space).to_lowercase())
             }
         };
         PersonDigest(digest)

@@ -5,9 +5,9 @@
 //! reading what is between them: each is then decoded by itself, so that a broken message costs no
 //! other. A body that is not a list is an error: nothing is guessed about what somebody signed.
 
-use super::decode::{DecodeError, decode, is_space, skip_bom};
-use super::text::plain_length;
-use super::value::Value;
+use crate::js::Value;
+use crate::js::decode::{DecodeError, decode, is_space, skip_bom};
+use crate::js::plain::plain_length;
 
 /// The longest key or name that is looked at: the keys of sources are shorter.
 const TEXT_BYTES_MAX: usize = 8_192;

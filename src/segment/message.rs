@@ -4,9 +4,9 @@ use std::borrow::Cow;
 
 use jiff::Timestamp;
 
-use super::date::parse_date;
 use super::ids::PersonIdKind;
-use super::value::{Object, Value, is_js_space, number_text};
+use crate::js::date::parse_date;
+use crate::js::{Object, Value, is_space, number_text};
 
 /// The kind of call that a message records.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -181,7 +181,7 @@ impl Message {
             id_text(Some(found))
         })?;
         // The white space around an address is no part of it: with it, one person would be two.
-        match found.trim_matches(is_js_space) {
+        match found.trim_matches(is_space) {
             "" => Some(found),
             trimmed => Some(Cow::Owned(trimmed.to_owned())),
         }

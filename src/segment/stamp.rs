@@ -6,7 +6,7 @@ use jiff::Timestamp;
 
 use super::message::{InvalidMessage, Message, MessageType, id_text};
 use super::time::read_time;
-use super::value::{Object, Value};
+use crate::js::{Object, Value};
 
 /// What the stamp needs beside the message.
 #[derive(Debug, Clone, Copy)]
@@ -137,7 +137,7 @@ fn iso(at: Timestamp) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::segment::decode::decode;
+    use crate::js::decode::decode;
 
     fn stamped(
         text: &str,

@@ -3,8 +3,8 @@
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
 
-use super::date::parse_date;
-use super::value::Value;
+use crate::js::Value;
+use crate::js::date::parse_date;
 
 const MONTHS: [&str; 12] = [
     "january",
@@ -93,7 +93,7 @@ fn spelled(text: &str) -> Option<Timestamp> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::segment::decode::decode;
+    use crate::js::decode::decode;
 
     #[test]
     fn what_is_unambiguous_is_read() {

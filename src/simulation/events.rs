@@ -13,13 +13,13 @@ use super::model::{Kind, id};
 use super::world::{DESTINATION, Running, World};
 use crate::clock::Clock as _;
 use crate::destination::{ActionKind, Destination, DestinationOptions, SkipUnchanged};
+use crate::js::decode::decode_strict;
+use crate::js::{Object, Value};
 use crate::queue::intake::Intake;
 use crate::queue::{
     Accepted, Filter, Inbox as _, Log as _, NewMessage, ReplayAsk, ReplayState, Replays as _,
     Selection,
 };
-use crate::segment::decode::decode_strict;
-use crate::segment::{Object, Value};
 
 const SOURCE: &str = "web";
 

@@ -5,7 +5,8 @@ use std::borrow::Cow;
 use super::{
     Condition, Expected, Group, Join, Operator, Path, Subject, Test, Trigger, TriggerFailure,
 };
-use crate::segment::{MessageType, Value};
+use crate::js::Value;
+use crate::segment::MessageType;
 
 impl Trigger {
     /// Whether it takes a message. Fails where Segment's runtime fails: at an empty group.

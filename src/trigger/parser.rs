@@ -5,7 +5,7 @@ use std::collections::VecDeque;
 
 use super::lexer::{Token, TokenKind, lex};
 use super::{Condition, Expected, Group, Join, Operator, Path, Subject, Test, TriggerError};
-use crate::segment::value::{number_of_text, number_text};
+use crate::js::{number_of_text, number_text};
 
 /// Reads a trigger.
 pub(super) fn parse(text: &str) -> Result<Group, TriggerError> {

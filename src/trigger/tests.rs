@@ -1,8 +1,8 @@
 //! What triggers take, refuse and tell.
 
 use super::*;
+use crate::js::decode::decode;
 use crate::segment::MessageType;
-use crate::segment::decode::decode;
 
 fn takes(trigger: &str, message: &str) -> bool {
     let message = decode(message.as_bytes()).unwrap();
@@ -79,9 +79,8 @@ fn events_are_taken_by_name() {
     let trigger = Trigger::events(["User \"Ann\" Registered", "Order *", "* Failed"]).unwrap();
     let takes = |kind: &str, event: &str| {
         let fields = [("type", kind), ("event", event)];
-        let object =
-            fields.map(|(key, value)| (key.to_owned(), crate::segment::Value::from(value)));
-        trigger.matches(&crate::segment::Value::Object(object.into_iter().collect())).unwrap()
+        let object = fields.map(|(key, value)| (key.to_owned(), crate::js::Value::from(value)));
+        trigger.matches(&crate::js::Value::Object(object.into_iter().collect())).unwrap()
     };
     assert!(takes("track", "User \"Ann\" Registered") && takes("track", "Order Completed"));
     assert!(takes("track", "Payment Failed"));

@@ -14,24 +14,29 @@ fn rules() -> BTreeMap<&'static str, &'static [&'static str]> {
         ("secret", &[]),
         ("telemetry", &[]),
         ("crash", &[]),
-        ("segment", &[]),
+        ("js", &[]),
+        ("segment", &["js"]),
         ("action", &[]),
-        ("trigger", &["segment"]),
-        ("mapping", &["segment"]),
+        ("trigger", &["js", "segment"]),
+        ("mapping", &["js"]),
         ("loops", &["action", "clock", "secret"]),
-        ("destination", &["action", "segment", "trigger", "mapping", "loops"]),
+        ("destination", &["js", "action", "segment", "trigger", "mapping", "loops"]),
         ("large", &[]),
-        ("queue", &["action", "segment", "clock"]),
+        ("queue", &["js", "action", "segment", "clock"]),
         // Of `config` only `StoreConfig`: the store alone knows which keys concern its engine.
         ("store", &["queue", "action", "segment", "clock", "secret", "config"]),
-        ("delivery", &["queue", "action", "destination", "loops", "segment", "clock", "large"]),
+        (
+            "delivery",
+            &["js", "queue", "action", "destination", "loops", "segment", "clock", "large"],
+        ),
         ("feedback", &["queue", "segment", "secret"]),
         ("alerts", &["queue"]),
-        ("http", &["queue", "segment", "clock", "secret", "large", "feedback"]),
+        ("http", &["js", "queue", "segment", "clock", "secret", "large", "feedback"]),
         // Its API speaks with the error type of `http`. Of `config` only how texts are read.
         (
             "console",
             &[
+                "js",
                 "queue",
                 "action",
                 "destination",
@@ -44,14 +49,24 @@ fn rules() -> BTreeMap<&'static str, &'static [&'static str]> {
             ],
         ),
         // Of `feedback` only whether a secret holds a key.
-        ("config", &["segment", "destination", "secret", "feedback"]),
+        ("config", &["js", "destination", "secret", "feedback"]),
         // Of `http` only the marker that makes the server drop a connection; of `loops` and `feedback` what it needs to
         // send webhooks as Loops does.
         ("sandbox", &["clock", "secret", "http", "loops", "feedback"]),
         // Only in tests: around everything between the intake and Loops.
         (
             "simulation",
-            &["queue", "action", "delivery", "destination", "loops", "segment", "clock", "large"],
+            &[
+                "js",
+                "queue",
+                "action",
+                "delivery",
+                "destination",
+                "loops",
+                "segment",
+                "clock",
+                "large",
+            ],
         ),
     ])
 }

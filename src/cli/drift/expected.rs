@@ -187,7 +187,7 @@ fn moment(value: &Value) -> Option<f64> {
             4 | 7 => *byte == b'-',
             _ => byte.is_ascii_digit(),
         });
-    is_date.then(|| crate::segment::date::parse_date(text)).flatten()
+    is_date.then(|| crate::js::date::parse_date(text)).flatten()
 }
 
 #[cfg(test)]

@@ -23,10 +23,10 @@ use self::report::Report;
 use super::{CliError, open_store, runtime, say, start_telemetry, stop_signal, warn};
 use crate::clock::{Clock, SystemClock};
 use crate::config::{self, Config, Flags};
+use crate::js::Object;
 use crate::queue::intake::Intake;
 use crate::queue::{AcceptError, Accepted, FreeSpace, Inbox, NewMessage};
 use crate::segment::Digests;
-use crate::segment::value::Object;
 use crate::telemetry;
 
 /// Messages, and bytes of them, that are written at once.

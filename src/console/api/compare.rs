@@ -19,8 +19,9 @@ use crate::console::preview::message_of;
 use crate::console::state::{AdminState, store_fault};
 use crate::destination::Destination;
 use crate::http::error::{ApiError, ErrorBody};
+use crate::js::Value;
 use crate::queue::{AuditAction, Filter, MessageState};
-use crate::segment::{Message, Value};
+use crate::segment::Message;
 
 /// A changed subscription, and the messages to try it on. Give `text` or `draft`.
 #[derive(Debug, Deserialize, ToSchema)]

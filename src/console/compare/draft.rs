@@ -6,7 +6,7 @@ use utoipa::ToSchema;
 use crate::config::read_text;
 use crate::destination::subscription::{Subscription, SubscriptionProblem, list_in, read};
 use crate::destination::{Destination, Revision};
-use crate::segment::Value;
+use crate::js::Value;
 
 /// A subscription that may take the place of one in force.
 #[derive(Debug)]

@@ -267,7 +267,7 @@ mod tests {
     use super::*;
     use crate::destination::DestinationOptions;
     use crate::destination::subscription::read;
-    use crate::segment::decode::decode;
+    use crate::js::decode::decode;
 
     fn destination() -> Destination {
         let text = r#"{"name":"s","action":"sendEvent","events":["*"]}"#;

@@ -294,7 +294,7 @@ fn about(held: &Held, delivered: &Map<String, Value>) -> Answer {
 fn is_same(sent: &Value, held: Option<&Value>) -> bool {
     let held = held.unwrap_or(&Value::Null);
     let is_empty = |value: &Value| value.is_null() || value.as_str() == Some("");
-    let date = |value: &Value| value.as_str().and_then(crate::segment::date::parse_date);
+    let date = |value: &Value| value.as_str().and_then(crate::js::date::parse_date);
     sent == held
         || is_empty(sent) && is_empty(held)
         || sent.as_f64().is_some_and(|number| held.as_f64() == Some(number))

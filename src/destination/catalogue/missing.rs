@@ -6,8 +6,8 @@ use super::super::{CompiledSubscription, Destination, LiteralNames, Subscription
 use super::review::did_you_mean;
 use super::{Catalogue, FoundList};
 use crate::action::ActionKind;
+use crate::js::Value;
 use crate::mapping::Possible;
-use crate::segment::Value;
 
 /// A name in a mapping that Loops does not know.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -13,10 +13,9 @@ use super::super::entries::Entries;
 use super::super::unsupported::CONTACT_PROPERTIES;
 use super::{Catalogue, FoundList, can_be_created, is_standard};
 use crate::action::Endpoint;
+use crate::js::date::parse_date;
+use crate::js::{Object, Value, number_of_text, number_text};
 use crate::loops::{ContactProperty, PropertyType};
-use crate::segment::Value;
-use crate::segment::date::parse_date;
-use crate::segment::value::{Object, number_of_text, number_text};
 
 /// How many warnings the catalogue gives for a request; how many more there are is said in one.
 const WARNINGS_MAX: usize = 10;

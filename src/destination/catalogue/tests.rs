@@ -6,8 +6,8 @@ use super::*;
 use crate::destination::{
     Destination, DestinationOptions, Plan, PlannedDelivery, subscription::read,
 };
+use crate::js::decode::decode;
 use crate::segment::Message;
-use crate::segment::decode::decode;
 
 fn at(second: i64) -> Timestamp {
     Timestamp::from_second(second).unwrap()

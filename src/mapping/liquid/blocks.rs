@@ -4,10 +4,10 @@ use liquid_core::parser::{BlockElement, TagBlock};
 use liquid_core::{Language, Renderable, Result, Template};
 
 use super::compile::Source;
-use super::js::Val;
 use super::render::{Action, Branch};
 use super::scan::Token;
-use crate::segment::Value;
+use super::val::Val;
+use crate::js::Value;
 
 /// Reads what a block says and holds.
 pub(super) type ReadBlock = fn(&Source, &Token, &mut TagBlock<'_, '_>, &Language) -> Result<Action>;

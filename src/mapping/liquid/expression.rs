@@ -3,10 +3,10 @@
 use std::cmp::Ordering;
 use std::collections::HashMap;
 
-use super::js::{Val, compare, contains, equals};
-use super::lookup::{own, walk, walk_val};
+use super::lookup::{walk, walk_val};
+use super::val::{Val, compare, contains, equals};
 use super::{Budget, Fault};
-use crate::segment::value::{Object, Value};
+use crate::js::{Object, Value};
 
 /// An expression with its filters.
 #[derive(Debug)]
@@ -154,8 +154,9 @@ impl Inputs {
     pub(super) fn of(&self, message: &Value) -> Vec<Val> {
         // What a message lacks is looked up in an empty object: `{{ size }}` gives 0. So does LiquidJS.
         let nowhere = Value::Object(Object::new());
-        let has =
-            |path: &[Val]| path.first().is_none_or(|name| own(message, &name.js_text()).is_some());
+        let has = |path: &[Val]| {
+            path.first().is_none_or(|name| message.member(&name.js_text()).is_some())
+        };
         let root = |path: &[Val]| if has(path) { message } else { &nowhere };
         let found = self.0.iter().map(|path| walk(root(path), path));
         found.map(|found| found.map_or(Val::Undefined, |v| Val::Is(v.into_owned()))).collect()

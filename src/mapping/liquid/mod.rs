@@ -2,7 +2,7 @@
 //!
 //! The crate `liquid-core` nests the blocks of a template and runs the tree; what LiquidJS does its
 //! own way is ours: how a text is cut (`scan`), what an expression is (`read`, `operand`) and gives
-//! (`expression`, `js`, `lookup`), the tags (`tags`, `blocks`, `render`) and the filters. The crate's
+//! (`expression`, `val`, `lookup`), the tags (`tags`, `blocks`, `render`) and the filters. The crate's
 //! standard library is not registered: Segment disables `for` and its kin, and prints numbers as
 //! JavaScript does.
 //!
@@ -19,7 +19,6 @@ mod blocks;
 mod compile;
 mod expression;
 mod filters;
-mod js;
 mod lookup;
 mod operand;
 mod read;
@@ -29,17 +28,18 @@ mod tags;
 #[cfg(test)]
 mod tests;
 mod text;
+mod val;
 
 use std::fmt;
 use std::sync::Arc;
 
 use liquid_core::{Renderable as _, Template, runtime};
 
-use crate::segment::Value;
+use crate::js::Value;
 use expression::{Inputs, Scope};
-use js::Val;
 use scan::Kind;
 use text::Text;
+use val::Val;
 
 /// Longest template, in UTF-16 code units: Segment's bound.
 const TEMPLATE_UNITS_MAX: usize = 1_000;

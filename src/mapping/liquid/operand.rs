@@ -1,9 +1,10 @@
 //! Reads the operands of expressions: literals, variables, ranges.
 
 use super::expression::{Inputs, Operand, Path};
-use super::js::{Val, from_units};
 use super::read::Reader;
 use super::text::{Text, is_word};
+use super::val::Val;
+use crate::js::from_utf16;
 
 /// How deep values may stand within values: `a[b[c]]` is three. LiquidJS has no bound but its stack.
 const DEPTH_MAX: usize = 32;
@@ -173,7 +174,7 @@ fn unescape(units: &[u16]) -> String {
         out.push(u16::try_from(code).unwrap_or(u16::MAX));
         at = end;
     }
-    from_units(&out)
+    from_utf16(&out)
 }
 
 /// Reads `property`, as `where` is given it.

@@ -6,7 +6,7 @@ use liquid_core::runtime::{Interrupt, InterruptRegister};
 use liquid_core::{Error, Renderable, Result, Runtime, Template};
 
 use super::expression::{Chain, Operand, Scope};
-use super::js::Val;
+use super::val::Val;
 use super::{Fault, TOO_LARGE, VALUE_BYTES_MAX};
 
 /// A node and its place, which is put behind each error.

@@ -4,10 +4,11 @@ use liquid_core::runtime::Interrupt;
 use liquid_core::{Language, Result};
 
 use super::compile::Source;
-use super::js::{Val, is_space};
 use super::read::Reader;
 use super::render::Action;
 use super::scan::{Kind, Token};
+use super::val::Val;
+use crate::js::is_space;
 
 /// Reads what a tag says.
 pub(super) type ReadTag = fn(&Source, &Token, &Language) -> Result<Action>;

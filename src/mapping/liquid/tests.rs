@@ -3,7 +3,7 @@
 use proptest::prelude::*;
 
 use super::*;
-use crate::segment::decode::decode;
+use crate::js::decode::decode;
 
 fn render(text: &str, message: &str) -> Result<String, String> {
     let message = decode(message.as_bytes()).unwrap();

@@ -1,7 +1,6 @@
 //! A template's text in UTF-16 code units, which is what LiquidJS counts lengths and positions in.
 
-use super::js::from_units;
-use crate::segment::Value;
+use crate::js::{Value, from_utf16};
 
 /// Longest excerpt in an error, as LiquidJS cuts it.
 const EXCERPT_UNITS: usize = 32;
@@ -42,7 +41,7 @@ impl Text {
     }
 
     pub(super) fn slice(&self, from: usize, to: usize) -> String {
-        from_units(self.units(from, to))
+        from_utf16(self.units(from, to))
     }
 
     pub(super) fn units(&self, from: usize, to: usize) -> &[u16] {
@@ -66,8 +65,8 @@ impl Text {
     pub(super) fn excerpt(&self, from: usize, to: usize) -> String {
         let units = self.units(from, to);
         let text = match units.get(..EXCERPT_UNITS - 3) {
-            Some(start) if units.len() > EXCERPT_UNITS => from_units(start) + "...",
-            _ => from_units(units),
+            Some(start) if units.len() > EXCERPT_UNITS => from_utf16(start) + "...",
+            _ => from_utf16(units),
         };
         Value::String(text).to_json()
     }

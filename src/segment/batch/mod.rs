@@ -24,8 +24,8 @@ mod reader;
 mod search;
 mod token;
 
-use super::decode::decode;
-use super::value::{Object, Value};
+use crate::js::decode::decode;
+use crate::js::{Object, Value};
 use reader::Reader;
 use token::Name;
 

@@ -1,10 +1,10 @@
 //! Follows arrays and objects to their ends, and finds whole messages in what is broken.
 
-use super::super::decode::is_space;
 use super::super::list::text_end;
 use super::super::message::MessageType;
 use super::Envelope;
 use super::token::{Name, word_end};
+use crate::js::decode::is_space;
 
 /// An array or object that is being followed.
 struct Frame {

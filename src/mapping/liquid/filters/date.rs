@@ -6,11 +6,12 @@ use jiff::Timestamp;
 use jiff::civil::DateTime;
 use jiff::tz::{Offset, TimeZone};
 
-use super::super::js::{Val, to_number};
+use super::super::val::Val;
 use super::super::{Budget, Fault};
 use super::strftime::{Moment, ordinal, strftime};
 use super::{Named, arg};
-use crate::segment::Value;
+use crate::js::date::parse_date;
+use crate::js::{Value, to_number, to_text};
 
 pub(super) const ALL: &[Named] = &[
     ("date", |value, args, budget| {
@@ -68,7 +69,7 @@ fn moment(value: &Val, offset: &Val) -> Result<Option<Moment>, Fault> {
             Some(to_number(&Value::from(text.as_str())) * 1000.0)
         }
         Value::Bool(flag) => Some(f64::from(u8::from(*flag))),
-        other => crate::segment::date::parse_date(&super::super::js::js_text(other)),
+        other => parse_date(&to_text(other)),
     };
     let Some(timestamp) = milliseconds.and_then(timestamp) else {
         return Ok(None);

@@ -3,11 +3,11 @@
 use std::borrow::Cow;
 
 use super::super::expression::{Inputs, Operand, Scope};
-use super::super::js::{Val, bound, count, equals, from_units, joined_text, to_number};
-use super::super::lookup::{item, own, walk};
+use super::super::lookup::{item, walk};
+use super::super::val::{Val, equals};
 use super::super::{Budget, Fault, TEMPLATE_UNITS_MAX, TOO_LARGE, operand};
 use super::{Named, arg};
-use crate::segment::Value;
+use crate::js::{Value, clamp_index, count, from_utf16, joined_text, to_number};
 
 pub(super) const ALL: &[Named] = &[
     ("compact", |value, _, _| {
@@ -60,23 +60,23 @@ fn join(value: Val, args: &[Val], budget: &mut Budget) -> Result<Val, Fault> {
 /// The first or last of a list or text, or of an object with a length.
 fn end(value: &Val, place: fn(f64) -> f64) -> Val {
     let value = value.plain();
-    let length = own(&value, "length").and_then(|length| length.as_f64());
+    let length = value.member("length").and_then(|length| length.as_f64());
     let (Some(length), true) = (length, value.is_truthy()) else {
         return Val::from("");
     };
     let found = match &*value {
         Value::Array(items) => item(items, place(length)).map(Cow::Borrowed),
-        other => own(other, &Val::number(place(length)).js_text()),
+        other => other.member(&Val::number(place(length)).js_text()),
     };
     found.map_or(Val::Undefined, |found| Val::Is(found.into_owned()))
 }
 
 fn size(value: Val, _: &[Val], _: &mut Budget) -> Result<Val, Fault> {
     let length = match &value {
-        Val::Is(value) => own(value, "length").filter(|length| length.is_truthy()),
+        Val::Is(value) => value.member("length").filter(|length| length.is_truthy()),
         _ => None,
     };
-    Ok(Val::Is(length.map_or(count(0), Cow::into_owned)))
+    Ok(Val::Is(length.map_or(Value::Number(0.0), Cow::into_owned)))
 }
 
 /// LiquidJS draws lots; a mapping gives the same for the same message, hence the first items.
@@ -93,7 +93,7 @@ fn sample(value: Val, args: &[Val], budget: &mut Budget) -> Result<Val, Fault> {
             Ok(items.into_iter().next().map_or(Val::Undefined, Val::Is))
         }
         wanted => {
-            let wanted = bound(wanted.to_number(), items.len());
+            let wanted = clamp_index(wanted.to_number(), items.len());
             Ok(Val::list(items.into_iter().take(wanted).collect()))
         }
     }
@@ -130,7 +130,7 @@ fn slice(value: Val, args: &[Val], _: &mut Budget) -> Result<Val, Fault> {
     };
     let mut begin = arg(args, 0).clone();
     if begin.to_number() < 0.0 {
-        begin = plus(&Val::Is(count(length)), &begin);
+        begin = plus(&Val::number(count(length)), &begin);
     }
     let wanted = if arg(args, 1).is_undefined() { &Val::number(1.0) } else { arg(args, 1) };
     let is_nothing = begin.to_number() < 0.0 || wanted.to_number() < 0.0;
@@ -139,13 +139,13 @@ fn slice(value: Val, args: &[Val], _: &mut Budget) -> Result<Val, Fault> {
     }
     let end = match plus(&begin, wanted).to_number() {
         _ if is_nothing => 0,
-        end if end < 0.0 => length.saturating_sub(bound(-end, length)),
-        end => bound(end, length),
+        end if end < 0.0 => length.saturating_sub(clamp_index(-end, length)),
+        end => clamp_index(end, length),
     };
-    let range = bound(begin.to_number(), length).min(end)..end;
+    let range = clamp_index(begin.to_number(), length).min(end)..end;
     Ok(match is_list {
         true => Val::list(items.get(range).unwrap_or_default().to_vec()),
-        false => Val::from(from_units(units.get(range).unwrap_or_default())),
+        false => Val::from(from_utf16(units.get(range).unwrap_or_default())),
     })
 }
 

@@ -1,6 +1,6 @@
 //! Filters of numbers. What is no number counts as 0, a missing argument makes `NaN`: so LiquidJS.
 
-use super::super::js::Val;
+use super::super::val::Val;
 use super::{Named, arg};
 
 pub(super) const ALL: &[Named] = &[

@@ -8,9 +8,9 @@ mod text;
 mod web;
 
 use super::expression::Filter;
-use super::js::Val;
+use super::val::Val;
 use super::{Budget, Fault};
-use crate::segment::Value;
+use crate::js::{Value, clamp_index};
 
 /// What Segment takes out of LiquidJS.
 pub(super) const DISABLED: [&str; 20] = [
@@ -105,6 +105,9 @@ fn allows_false(options: &[Val]) -> Result<bool, Fault> {
     Ok(allows)
 }
 
+/// The longest indent that `JSON.stringify` takes.
+const INDENT_MAX: usize = 10;
+
 fn json(value: Val, args: &[Val], _: &mut Budget) -> Result<Val, Fault> {
     let value = match value {
         Val::Undefined => return Ok(Val::Undefined),
@@ -113,42 +116,9 @@ fn json(value: Val, args: &[Val], _: &mut Budget) -> Result<Val, Fault> {
         Val::Is(value) => value,
     };
     let indent = match arg(args, 0) {
-        Val::Is(Value::Number(spaces)) => " ".repeat(super::js::bound(*spaces, 10)),
-        Val::Is(Value::String(text)) => text.chars().take(10).collect(),
+        Val::Is(Value::Number(spaces)) => " ".repeat(clamp_index(*spaces, INDENT_MAX)),
+        Val::Is(Value::String(text)) => text.chars().take(INDENT_MAX).collect(),
         _ => String::new(),
     };
-    if indent.is_empty() {
-        return Ok(Val::from(value.to_json()));
-    }
-    let mut out = String::new();
-    write_indented(&mut out, &value, &indent, "\n");
-    Ok(Val::from(out))
-}
-
-/// Writes as `JSON.stringify` does with an indent; `newline` is a line's end and what it begins with.
-fn write_indented(out: &mut String, value: &Value, indent: &str, newline: &str) {
-    let inner = format!("{newline}{indent}");
-    match value {
-        Value::Array(items) if !items.is_empty() => {
-            for (place, item) in items.iter().enumerate() {
-                out.push(if place == 0 { '[' } else { ',' });
-                out.push_str(&inner);
-                write_indented(out, item, indent, &inner);
-            }
-            out.push_str(newline);
-            out.push(']');
-        }
-        Value::Object(object) if !object.is_empty() => {
-            for (place, (key, item)) in object.iter().enumerate() {
-                out.push(if place == 0 { '{' } else { ',' });
-                out.push_str(&inner);
-                out.push_str(&Value::from(key).to_json());
-                out.push_str(": ");
-                write_indented(out, item, indent, &inner);
-            }
-            out.push_str(newline);
-            out.push('}');
-        }
-        other => out.push_str(&other.to_json()),
-    }
+    Ok(Val::from(value.to_indented_json(&indent)))
 }

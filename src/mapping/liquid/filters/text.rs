@@ -2,10 +2,11 @@
 
 use std::collections::HashSet;
 
-use super::super::js::{Val, bound, from_units, is_space, length};
+use super::super::val::Val;
 use super::super::{Budget, Fault};
 use super::{Named, arg, text_or};
-use crate::segment::Value;
+use crate::js::count as number;
+use crate::js::{Value, clamp_index, from_utf16, is_space, utf16_length};
 
 pub(super) const ALL: &[Named] = &[
     ("append", |value, args, _| match args {
@@ -113,7 +114,7 @@ fn number_of_words(value: Val, args: &[Val], _: &mut Budget) -> Result<Val, Faul
         }
         false => words(&text),
     };
-    Ok(Val::Is(super::super::js::count(count)))
+    Ok(Val::number(number(count)))
 }
 
 /// The text cut at each `separator`, or into characters by the empty one: JavaScript also cuts between
@@ -156,20 +157,19 @@ fn split(value: Val, args: &[Val], budget: &mut Budget) -> Result<Val, Fault> {
 fn truncate(value: Val, args: &[Val], _: &mut Budget) -> Result<Val, Fault> {
     let (text, tail) = (value.text(), text_or(args, 1, "..."));
     let most = if arg(args, 0).is_undefined() { 50.0 } else { arg(args, 0).to_number() };
-    if length(&text) <= most {
+    if number(utf16_length(&text)) <= most {
         return Ok(value);
     }
     let units: Vec<u16> = text.encode_utf16().collect();
-    let kept = bound(most - length(&tail), units.len());
-    Ok(Val::from(from_units(&units[..kept]) + &tail))
+    let kept = clamp_index(most - number(utf16_length(&tail)), units.len());
+    Ok(Val::from(from_utf16(&units[..kept]) + &tail))
 }
 
-#[allow(clippy::cast_precision_loss, reason = "no text has 2^53 words")]
 fn truncate_words(value: Val, args: &[Val], budget: &mut Budget) -> Result<Val, Fault> {
     let (text, tail) = (spaces(&value.text()), text_or(args, 1, "..."));
     let most = if arg(args, 0).is_undefined() { 15.0 } else { arg(args, 0).to_number() };
     let most = if most <= 0.0 { 1.0 } else { most };
     let words = pieces(&text, " ", budget)?;
-    let kept = words[..bound(most, words.len())].join(" ");
-    Ok(Val::from(if words.len() as f64 >= most { kept + &tail } else { kept }))
+    let kept = words[..clamp_index(most, words.len())].join(" ");
+    Ok(Val::from(if number(words.len()) >= most { kept + &tail } else { kept }))
 }

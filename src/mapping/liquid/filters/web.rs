@@ -10,7 +10,7 @@ use hmac::{Hmac, KeyInit as _, Mac as _};
 use regex::Regex;
 use sha2::{Digest as _, Sha256};
 
-use super::super::js::Val;
+use super::super::val::Val;
 use super::super::{Budget, Fault};
 use super::{Named, arg};
 

@@ -1,42 +1,40 @@
-//! JSON objects as JavaScript sees them: keys keep the order in which they first appeared.
+//! Objects as JavaScript holds them: keys keep the order in which they first appeared.
 //!
-//! Nearly every object of a message has a handful of keys. A list that is searched from its start is
-//! smaller and faster for those than a hash table, whose hash must also withstand keys chosen to collide.
-//! So a table takes over only where a search would become long.
+//! Nearly every object of a message has a handful of keys. For so few, a list that is searched from its start
+//! is smaller and faster than a hash table, whose hash must also withstand keys chosen to collide. So a table
+//! takes over only where a search would become long.
 
 use indexmap::IndexMap;
-
-use super::value::Value;
 
 /// An object with more keys is looked up by hash.
 const LISTED_MAX: usize = 16;
 
-/// A JSON object: keys in the order in which they first appeared, a key given twice has its last value.
-#[derive(Debug, Clone, Default)]
-pub struct Object(Entries);
+/// The keys and values of an object; of a key given twice, the last value.
+#[derive(Debug, Clone)]
+pub struct Map<V>(Entries<V>);
 
 #[derive(Debug, Clone)]
-enum Entries {
+enum Entries<V> {
     /// At most [`LISTED_MAX`] of them.
-    Listed(Vec<(String, Value)>),
+    Listed(Vec<(String, V)>),
     /// Boxed, because it is larger than all other kinds of values.
-    Hashed(Box<IndexMap<String, Value>>),
+    Hashed(Box<IndexMap<String, V>>),
 }
 
-impl Default for Entries {
+impl<V> Default for Map<V> {
     fn default() -> Self {
-        Self::Listed(Vec::new())
+        Self(Entries::Listed(Vec::new()))
     }
 }
 
-impl Object {
+impl<V> Map<V> {
     /// Makes an empty object.
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// The value of `key`.
-    pub fn get(&self, key: &str) -> Option<&Value> {
+    /// Returns the value of `key`.
+    pub fn get(&self, key: &str) -> Option<&V> {
         match &self.0 {
             Entries::Listed(list) => {
                 list.iter().find(|(name, _)| name == key).map(|(_, value)| value)
@@ -45,8 +43,8 @@ impl Object {
         }
     }
 
-    /// The value of `key`, to change it.
-    pub fn get_mut(&mut self, key: &str) -> Option<&mut Value> {
+    /// Returns the value of `key`, to change it.
+    pub fn get_mut(&mut self, key: &str) -> Option<&mut V> {
         match &mut self.0 {
             Entries::Listed(list) => {
                 list.iter_mut().find(|(name, _)| name == key).map(|(_, value)| value)
@@ -55,13 +53,13 @@ impl Object {
         }
     }
 
-    /// Whether `key` is there, null included.
+    /// Whether `key` is there, whatever its value.
     pub fn contains_key(&self, key: &str) -> bool {
         self.get(key).is_some()
     }
 
-    /// Sets `key`; a new key goes to the end, a known one keeps its place.
-    pub fn insert(&mut self, key: impl AsRef<str> + Into<String>, value: Value) {
+    /// Sets `key`; a new key goes to the end, a known one keeps its position.
+    pub fn insert(&mut self, key: impl AsRef<str> + Into<String>, value: V) {
         if let Some(known) = self.get_mut(key.as_ref()) {
             *known = value;
             return;
@@ -69,7 +67,7 @@ impl Object {
         match &mut self.0 {
             Entries::Listed(list) if list.len() < LISTED_MAX => list.push((key.into(), value)),
             Entries::Listed(list) => {
-                let mut map: IndexMap<String, Value> = std::mem::take(list).into_iter().collect();
+                let mut map: IndexMap<String, V> = std::mem::take(list).into_iter().collect();
                 map.insert(key.into(), value);
                 self.0 = Entries::Hashed(Box::new(map));
             }
@@ -79,8 +77,8 @@ impl Object {
         }
     }
 
-    /// Takes `key` out, keeping the order of the others.
-    pub fn remove(&mut self, key: &str) -> Option<Value> {
+    /// Removes `key` and returns its value; the others keep their order.
+    pub fn remove(&mut self, key: &str) -> Option<V> {
         match &mut self.0 {
             Entries::Listed(list) => {
                 let index = list.iter().position(|(name, _)| name == key)?;
@@ -90,8 +88,8 @@ impl Object {
         }
     }
 
-    /// Keeps the entries for which `keep` is true, in one pass.
-    pub fn retain(&mut self, mut keep: impl FnMut(&str, &mut Value) -> bool) {
+    /// Keeps the entries for which `keep` returns true, in one pass.
+    pub fn retain(&mut self, mut keep: impl FnMut(&str, &mut V) -> bool) {
         match &mut self.0 {
             Entries::Listed(list) => list.retain_mut(|(key, value)| keep(key, value)),
             Entries::Hashed(map) => map.retain(|key, value| keep(key, value)),
@@ -106,7 +104,7 @@ impl Object {
         }
     }
 
-    /// How many keys there are.
+    /// Returns the number of keys.
     pub fn len(&self) -> usize {
         match &self.0 {
             Entries::Listed(list) => list.len(),
@@ -119,24 +117,24 @@ impl Object {
         self.len() == 0
     }
 
-    /// The entries in the order in which JavaScript lists them: whole-number keys first, by number,
-    /// then all others in the order in which they first appeared.
-    pub fn iter(&self) -> impl Iterator<Item = (&str, &Value)> {
+    /// Iterates over the entries in the order in which JavaScript lists them: array indices first, by number,
+    /// then all other keys in the order in which they first appeared.
+    pub fn iter(&self) -> impl Iterator<Item = (&str, &V)> {
         if self.keys().any(|key| array_index(key).is_some()) {
-            let mut sorted: Vec<(&str, &Value)> = self.unsorted().collect();
+            let mut sorted: Vec<(&str, &V)> = self.unsorted().collect();
             sort_entries(&mut sorted);
             return Iter::Sorted(sorted.into_iter());
         }
         self.unsorted()
     }
 
-    /// The keys in the order in which they first appeared.
+    /// Iterates over the keys in the order in which they first appeared.
     pub fn keys(&self) -> impl Iterator<Item = &str> {
         self.unsorted().map(|(key, _)| key)
     }
 
-    /// The entries, by value, in JavaScript's order.
-    pub fn into_entries(self) -> Vec<(String, Value)> {
+    /// Returns the entries in the order in which JavaScript lists them.
+    pub fn into_entries(self) -> Vec<(String, V)> {
         let mut entries = match self.0 {
             Entries::Listed(list) => list,
             Entries::Hashed(map) => map.into_iter().collect(),
@@ -145,7 +143,7 @@ impl Object {
         entries
     }
 
-    fn unsorted(&self) -> Iter<'_> {
+    fn unsorted(&self) -> Iter<'_, V> {
         match &self.0 {
             Entries::Listed(list) => Iter::Listed(list.iter()),
             Entries::Hashed(map) => Iter::Hashed(map.iter()),
@@ -153,8 +151,8 @@ impl Object {
     }
 }
 
-impl FromIterator<(String, Value)> for Object {
-    fn from_iter<I: IntoIterator<Item = (String, Value)>>(entries: I) -> Self {
+impl<V> FromIterator<(String, V)> for Map<V> {
+    fn from_iter<I: IntoIterator<Item = (String, V)>>(entries: I) -> Self {
         let mut object = Self::new();
         for (key, value) in entries {
             object.insert(key, value);
@@ -164,21 +162,21 @@ impl FromIterator<(String, Value)> for Object {
 }
 
 /// Two objects are equal if they have equal values under the same keys, in whatever order.
-impl PartialEq for Object {
+impl<V: PartialEq> PartialEq for Map<V> {
     fn eq(&self, other: &Self) -> bool {
         let is_in_other = |(key, value)| other.get(key) == Some(value);
         self.len() == other.len() && self.unsorted().all(is_in_other)
     }
 }
 
-enum Iter<'a> {
-    Listed(std::slice::Iter<'a, (String, Value)>),
-    Hashed(indexmap::map::Iter<'a, String, Value>),
-    Sorted(std::vec::IntoIter<(&'a str, &'a Value)>),
+enum Iter<'a, V> {
+    Listed(std::slice::Iter<'a, (String, V)>),
+    Hashed(indexmap::map::Iter<'a, String, V>),
+    Sorted(std::vec::IntoIter<(&'a str, &'a V)>),
 }
 
-impl<'a> Iterator for Iter<'a> {
-    type Item = (&'a str, &'a Value);
+impl<'a, V> Iterator for Iter<'a, V> {
+    type Item = (&'a str, &'a V);
 
     fn next(&mut self) -> Option<Self::Item> {
         match self {
@@ -189,8 +187,8 @@ impl<'a> Iterator for Iter<'a> {
     }
 }
 
-/// Brings entries into JavaScript's order: whole-number keys first, by number, all others in the order
-/// in which they first appeared.
+/// Brings entries into the order in which JavaScript lists them: array indices first, by number, all others in
+/// the order in which they first appeared.
 pub fn sort_entries<K: AsRef<str>, V>(entries: &mut [(K, V)]) {
     if entries.iter().any(|(key, _)| array_index(key.as_ref()).is_some()) {
         // Stable, and `None` must come last: hence the pair of "has no index" and the index.
@@ -200,8 +198,8 @@ pub fn sort_entries<K: AsRef<str>, V>(entries: &mut [(K, V)]) {
     }
 }
 
-/// The number of a key that JavaScript lists first: 0 to 4294967294 in its shortest form.
-pub(super) fn array_index(key: &str) -> Option<u32> {
+/// Returns the index that a key is: 0 to 4294967294 in its shortest form, `1` and not `01`.
+pub fn array_index(key: &str) -> Option<usize> {
     let bytes = key.as_bytes();
     let shortest = match bytes {
         [b'0'] => true,
@@ -211,14 +209,15 @@ pub(super) fn array_index(key: &str) -> Option<u32> {
     if !shortest {
         return None;
     }
-    key.parse::<u32>().ok().filter(|index| *index != u32::MAX)
+    let index = key.parse::<u32>().ok().filter(|index| *index != u32::MAX)?;
+    usize::try_from(index).ok()
 }
 
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
 
-    use super::*;
+    use crate::js::{Object, Value};
 
     #[test]
     fn whole_number_keys_come_first() {

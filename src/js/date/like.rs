@@ -1,13 +1,13 @@
-//! What Segment's validation takes for a date. A field that is one is sent as it came.
+//! The format `date-like` of Segment's validation, which rests on JavaScript's `Date` and on Day.js.
 
-use crate::segment::date::{MILLISECONDS_MAX, parse_date};
-use crate::segment::value::{is_js_space, number_of_text, number_text};
+use super::{MILLISECONDS_MAX, parse_date};
+use crate::js::{is_space, number_of_text, number_text};
 
-/// Whether a text is a date.
+/// Whether a string has the format `date-like`.
 ///
-/// Segment looks at it in three ways, one after the other: as seconds since 1970, by the pattern of
-/// its library for dates (whatever the numbers are), and at last as JavaScript's `Date` does.
-pub(super) fn is_date(text: &str) -> bool {
+/// Segment tries three ways, one after the other: seconds since 1970, the regular expression of Day.js
+/// (whatever the numbers are), and JavaScript's `Date`.
+pub fn is_date_like(text: &str) -> bool {
     let number = number_of_text(text);
     if number_text(number) == text {
         return (number * 1000.0).abs() <= MILLISECONDS_MAX;
@@ -15,7 +15,8 @@ pub(super) fn is_date(text: &str) -> bool {
     is_like_iso(text) || parse_date(text).is_some()
 }
 
-/// Four digits of a year, then each optional: month, day, hour, minute, second, fraction.
+/// Day.js' regular expression: four digits of a year, then each optional: month, day, hour, minute, second,
+/// fraction.
 fn is_like_iso(text: &str) -> bool {
     if text.ends_with(['Z', 'z']) {
         return false;
@@ -28,7 +29,7 @@ fn is_like_iso(text: &str) -> bool {
     rest.digits(2);
     rest.any_of(&['-', '/']);
     rest.digits(2);
-    rest.0 = rest.0.trim_start_matches(|c: char| matches!(c, 'T' | 't') || is_js_space(c));
+    rest.0 = rest.0.trim_start_matches(|c: char| matches!(c, 'T' | 't') || is_space(c));
     rest.digits(2);
     rest.any_of(&[':']);
     rest.digits(2);
@@ -42,7 +43,7 @@ fn is_like_iso(text: &str) -> bool {
 struct Rest<'t>(&'t str);
 
 impl Rest<'_> {
-    /// Takes the digits that follow, at most this many; returns how many there were.
+    /// Removes the digits that follow, at most this many; returns how many there were.
     fn digits(&mut self, most: usize) -> usize {
         let count = self.0.bytes().take(most).take_while(u8::is_ascii_digit).count();
         self.0 = &self.0[count..];
@@ -60,7 +61,7 @@ mod tests {
     use proptest::prelude::*;
 
     #[test]
-    fn takes_what_segment_takes() {
+    fn dates_are_what_segment_takes_for_them() {
         let dates = [
             "2024-01-15T09:30:00.000Z",
             "2024-01-15",
@@ -98,7 +99,7 @@ mod tests {
             "+275760-09-13",
         ];
         for text in dates {
-            assert!(is_date(text), "{text}");
+            assert!(is_date_like(text), "{text}");
         }
         let others = [
             "",
@@ -133,15 +134,15 @@ mod tests {
             "71\u{2028}",
         ];
         for text in others {
-            assert!(!is_date(text), "{text}");
+            assert!(!is_date_like(text), "{text}");
         }
     }
 
     proptest! {
         #[test]
-        fn no_text_makes_it_panic(like in "[0-9]{4}[0-9/TtZé: .-]{0,20}", wild in ".{0,40}") {
-            is_date(&like);
-            is_date(&wild);
+        fn no_string_makes_it_panic(like in "[0-9]{4}[0-9/TtZé: .-]{0,20}", wild in ".{0,40}") {
+            is_date_like(&like);
+            is_date_like(&wild);
         }
     }
 }

@@ -1,11 +1,11 @@
-//! Strings of JSON, as far as reading and writing share it.
+//! The bytes of a JSON string that need no escape: what reading, writing and scanning JSON share.
 
 const ONES: u64 = u64::from_ne_bytes([1; 8]);
 const HIGH_BITS: u64 = ONES << 7;
 
-/// How many bytes at the start stand for themselves in a JSON string: those before the first quote,
+/// Returns how many bytes at the start stand for themselves in a JSON string: those before the first quote,
 /// backslash or control character. Looks at eight bytes at a time.
-pub(super) fn plain_length(bytes: &[u8]) -> usize {
+pub(crate) fn plain_length(bytes: &[u8]) -> usize {
     let (words, rest) = bytes.as_chunks();
     for (index, word) in words.iter().enumerate() {
         let word = u64::from_le_bytes(*word);

@@ -1,9 +1,10 @@
-//! Values as JavaScript treats them: the conversions, comparisons and look-ups on which LiquidJS rests.
+//! What LiquidJS adds to JavaScript's values: `nil`, `empty` and `blank`, and how all of them are compared and
+//! printed.
 
 use std::borrow::Cow;
 use std::cmp::Ordering;
 
-use crate::segment::value::{Value, number_text};
+use crate::js::{Value, is_space, push_joined, to_number, to_text};
 
 /// What an expression gives.
 #[derive(Debug, Clone, PartialEq, Default)]
@@ -84,7 +85,7 @@ impl Val {
     pub(super) fn js_text(&self) -> String {
         match self {
             Val::Undefined => "undefined".to_owned(),
-            other => js_text(&other.plain()),
+            other => to_text(&other.plain()),
         }
     }
 }
@@ -100,90 +101,8 @@ fn print(out: &mut String, value: &Value) {
         Value::Null => {}
         Value::String(text) => out.push_str(text),
         Value::Array(items) => items.iter().for_each(|item| print(out, item)),
-        other => out.push_str(&js_text(other)),
+        other => push_joined(out, other),
     }
-}
-
-/// As JavaScript's `String(…)`: lists are joined by commas, objects say no more than that they are.
-pub(super) fn js_text(value: &Value) -> String {
-    match value {
-        Value::Null => "null".to_owned(),
-        Value::Bool(flag) => flag.to_string(),
-        Value::Number(number) => number_text(*number),
-        Value::String(text) => text.clone(),
-        Value::Array(items) => items.iter().map(joined_text).collect::<Vec<_>>().join(","),
-        Value::Object(_) => "[object Object]".to_owned(),
-    }
-}
-
-/// An item as `Array.join` writes it: nothing for null.
-pub(super) fn joined_text(item: &Value) -> String {
-    if item.is_null() { String::new() } else { js_text(item) }
-}
-
-/// As JavaScript's `Number(…)`.
-pub(super) fn to_number(value: &Value) -> f64 {
-    match value {
-        Value::Null => 0.0,
-        Value::Bool(flag) => f64::from(u8::from(*flag)),
-        Value::Number(number) => *number,
-        Value::String(text) => text_number(text),
-        list_or_object => text_number(&js_text(list_or_object)),
-    }
-}
-
-fn text_number(text: &str) -> f64 {
-    let text = text.trim_matches(is_space);
-    let in_base = |digits: &str, base: u32| {
-        let digit =
-            |sum: Option<f64>, c: char| Some(sum? * f64::from(base) + f64::from(c.to_digit(base)?));
-        if digits.is_empty() { None } else { digits.chars().fold(Some(0.0), digit) }
-    };
-    if text.is_empty() {
-        return 0.0;
-    }
-    let prefixed = |small: &str, large: &str| text.strip_prefix(small).or(text.strip_prefix(large));
-    for (small, large, base) in [("0x", "0X", 16), ("0o", "0O", 8), ("0b", "0B", 2)] {
-        if let Some(digits) = prefixed(small, large) {
-            return in_base(digits, base).unwrap_or(f64::NAN);
-        }
-    }
-    match text {
-        "Infinity" | "+Infinity" => f64::INFINITY,
-        "-Infinity" => f64::NEG_INFINITY,
-        // Rust also reads `inf` and `nan`.
-        _ if text.bytes().all(|b| matches!(b, b'0'..=b'9' | b'+' | b'-' | b'.' | b'e' | b'E')) => {
-            text.parse().unwrap_or(f64::NAN)
-        }
-        _ => f64::NAN,
-    }
-}
-
-/// What JavaScript's `\s` and `trim` take for white space: not U+0085, but U+FEFF.
-pub(super) fn is_space(c: char) -> bool {
-    c == '\u{feff}' || (c.is_whitespace() && c != '\u{85}')
-}
-
-/// The text's length in UTF-16 code units, as JavaScript counts it.
-#[allow(clippy::cast_precision_loss, reason = "no text has 2^53 units")]
-pub(super) fn length(text: &str) -> f64 {
-    text.encode_utf16().count() as f64
-}
-
-#[allow(clippy::cast_precision_loss, reason = "no list has 2^53 items")]
-pub(super) fn count(items: usize) -> Value {
-    Value::Number(items as f64)
-}
-
-/// The text of UTF-16 code units; a half of a pair becomes U+FFFD.
-pub(super) fn from_units(units: &[u16]) -> String {
-    String::from_utf16_lossy(units)
-}
-
-/// JavaScript's `slice` or `substring` bound: a whole number from 0 to `len`.
-#[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "cut to 0..=len first")]
-pub(super) fn bound(at: f64, len: usize) -> usize {
-    if at.is_nan() || at <= 0.0 { 0 } else { (at.min(f64::from(u32::MAX)) as usize).min(len) }
 }
 
 /// LiquidJS' `==`. Objects are compared by what they hold (JavaScript: by identity).

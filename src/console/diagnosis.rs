@@ -179,13 +179,13 @@ impl DiagnosisCode {
     }
 }
 
-/// How the service is.
+/// The state of the service.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, utoipa::ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Diagnosis {
-    /// How, for programs.
+    /// The state, for programs.
     pub code: DiagnosisCode,
-    /// How, in a sentence.
+    /// The state, in a sentence.
     #[schema(
         example = "Loops refuses the API key of `default`; nothing is lost; 1,204 messages wait."
     )]

@@ -12,13 +12,13 @@ use crate::queue::{
 };
 use crate::segment::Digests;
 
-/// The receipt of an erasure. It names the person by a digest alone, which only this installation can make.
+/// The receipt of an erasure. It identifies the person only by a digest that only this installation can make.
 #[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Erasure {
     /// The id of the receipt.
     pub id: String,
-    /// How far the erasure has come.
+    /// The state of the erasure.
     pub state: ErasureState,
     /// Name of the destination.
     pub destination: String,
@@ -27,12 +27,12 @@ pub struct Erasure {
     /// When the deletion was accepted.
     #[schema(value_type = String, format = DateTime)]
     pub asked_at: Timestamp,
-    /// What Loops said to the deletion.
+    /// Loops' response to the deletion.
     pub at_loops: ErasureAtLoops,
     /// What was erased here.
     pub erased: ErasedHere,
-    /// What became of the database's write-ahead log: `truncated` (emptied after each erasure, as readers allow),
-    /// `external` (another program copies and empties it), or `postgres` (it is the server's).
+    /// What happens to the database's write-ahead log: `truncated` (it is emptied after each erasure, as readers
+    /// allow), `external` (another program copies and empties it), or `postgres` (it is the server's).
     pub write_ahead_log: String,
     /// What the erasure does not cover, for people.
     pub not_covered: Vec<String>,
@@ -41,7 +41,7 @@ pub struct Erasure {
     pub signature: String,
 }
 
-/// How far an erasure has come.
+/// The state of an erasure.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub enum ErasureState {
@@ -51,24 +51,25 @@ pub enum ErasureState {
     Erased,
 }
 
-/// What Loops said to a deletion.
+/// Loops' response to a deletion.
 #[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct ErasureAtLoops {
-    /// The number of the request; null while none was made, and after a move to another database if the request is no
-    /// longer on record.
+    /// The number of the request; null if none was made yet, or if the request is no longer on record after a move to
+    /// another database.
     #[schema(required)]
     pub request: Option<i64>,
-    /// The status of the last answer. 404: Loops had no such contact, so that nothing was left to delete.
+    /// The status of the last response. 404: Loops had no such contact.
     #[schema(required)]
     pub status: Option<u16>,
-    /// When Loops deleted the contact, or said that there is none.
+    /// When Loops deleted the contact or answered that there is none.
     #[schema(required, value_type = Option<String>, format = DateTime)]
     pub deleted_at: Option<Timestamp>,
-    /// Why it has not, in a word: the outcome of the last attempt, or the reason why there is no other.
+    /// Why Loops has not deleted it, in a word: the outcome of the last attempt, or the reason why there is no further
+    /// one.
     #[schema(required)]
     pub problem: Option<String>,
-    /// When the contact was deleted, as Loops reported by its webhook `contact.deleted`; null: it has not.
+    /// When the contact was deleted, according to Loops' webhook `contact.deleted`; null if Loops has not reported it.
     #[schema(required, value_type = Option<String>, format = DateTime)]
     pub confirmed_at: Option<Timestamp>,
 }
@@ -80,7 +81,7 @@ pub struct ErasedHere {
     /// When it ended.
     #[schema(required, value_type = Option<String>, format = DateTime)]
     pub at: Option<Timestamp>,
-    /// Messages, among them the deletion: their contents, answers, warnings and digests.
+    /// Messages, including the deletion: their contents, responses, warnings and digests.
     pub messages: u64,
     /// Events that Loops reported.
     pub feedback: u64,
@@ -95,7 +96,7 @@ pub struct ErasedHere {
 pub struct Erasures {
     /// The receipts, newest first.
     pub erasures: Vec<Erasure>,
-    /// Where the list continues: send it as `before`. Null if nothing follows.
+    /// Send it as `before` to get the next page; null at the end.
     #[schema(required)]
     pub next: Option<i64>,
 }

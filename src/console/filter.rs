@@ -52,16 +52,16 @@ const NAMES_SHOWN_MAX: usize = 20;
 #[into_params(parameter_in = Query, rename_all = "camelCase")]
 #[expect(dead_code, reason = "describes the query")]
 pub(super) struct FilterQuery {
-    /// A user id; an anonymous id or an e-mail address is found as well.
+    /// A user id; also finds an anonymous id or an e-mail address.
     #[param(example = "user_1", min_length = 1)]
     user_id: Option<String>,
     /// An anonymous id.
     #[param(min_length = 1)]
     anonymous_id: Option<String>,
-    /// An e-mail address, in any case.
+    /// An e-mail address; upper and lower case are the same.
     #[param(min_length = 1)]
     email: Option<String>,
-    /// Why one of the deliveries failed: `refused`, `expired`, `invalid`, `placeholder_id` or `unreadable`.
+    /// Why one of the deliveries failed: `refused`, `expired`, `invalid`, `placeholder_id`, `discarded` or `unreadable`.
     #[param(example = "refused")]
     reason: Option<String>,
     /// Name of the destination.
@@ -75,7 +75,7 @@ pub(super) struct FilterQuery {
     /// Name of the event of a track.
     #[param(min_length = 1)]
     event: Option<String>,
-    /// Name of a subscription that took the message. With `reason`: its delivery failed for it.
+    /// Name of a subscription that took the message. With `reason`: whose delivery failed for that reason.
     subscription: Option<String>,
     /// Accepted at this time or later: a time, a day in UTC, or how long ago (`90m`, `12h`, `7d`).
     #[param(example = "2026-01-02")]

@@ -36,7 +36,7 @@ pub fn message_of(value: Value) -> Result<Message, NoMessage> {
         .map_err(|problem| NoMessage(format!("it would be rejected: {problem}")))
 }
 
-/// What would become of a message.
+/// What would happen to a message.
 #[derive(Debug, Serialize, ToSchema)]
 pub struct Preview {
     /// Why no subscription would take the message, for programs; null if one would.

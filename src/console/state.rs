@@ -67,7 +67,7 @@ pub struct AdminState {
     pub settings: Arc<dyn Fn() -> Vec<Setting> + Send + Sync>,
     /// The result of the last reload; `None`: there was none since the start.
     pub last_reload: Arc<dyn Fn() -> Option<Reloaded> + Send + Sync>,
-    /// Loads the configuration again and puts it into force. Reads files, so it blocks.
+    /// Reads the configuration again and puts it into force. Reads files, so it blocks.
     pub reload: Arc<dyn Fn() -> Reload + Send + Sync>,
 }
 

@@ -33,7 +33,7 @@ const HOUR: SignedDuration = SignedDuration::from_hours(1);
 const DAY: SignedDuration = SignedDuration::from_hours(24);
 const WEEK: SignedDuration = SignedDuration::from_hours(7 * 24);
 
-/// How the service is.
+/// The state of the service.
 #[derive(Debug, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 #[schema(as = ServiceStatus)]
@@ -45,22 +45,22 @@ pub struct Status {
     pub diagnosis: Diagnosis,
     /// Whether messages can be stored.
     pub accepts: bool,
-    /// Whether little space is free, so that messages that can wait are refused.
+    /// Whether so little space is free that messages that can wait are rejected.
     pub is_space_low: bool,
-    /// Free bytes on the disk of the store; null if that is not in sight.
+    /// Free bytes on the disk of the store; null if the disk cannot be seen.
     #[schema(required)]
     pub free_bytes: Option<u64>,
     /// The destinations.
     pub destinations: Vec<DestinationNow>,
     /// The sources.
     pub sources: Vec<SourceNow>,
-    /// What became of messages in the last hour, day and week.
+    /// The outcomes of messages in the last hour, day and week.
     pub funnel: Vec<Funnel>,
-    /// Contacts that Loops may have mistaken for one another in the last week, the newest first.
+    /// Contacts that Loops may have mixed up in the last week, newest first.
     pub conflicts: Vec<Conflict>,
 }
 
-/// Contacts that Loops may have mistaken for one another.
+/// Contacts that Loops may have mixed up.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Conflict {
@@ -70,7 +70,7 @@ pub struct Conflict {
     /// user ids have one address.
     #[schema(value_type = String, example = "user_ids")]
     pub kind: ConflictKind,
-    /// The day on which it was seen last, at its beginning in UTC.
+    /// The beginning (UTC) of the day on which it was last seen.
     #[schema(value_type = String, format = DateTime)]
     pub day: Timestamp,
     /// How many addresses, or user ids.
@@ -80,15 +80,15 @@ pub struct Conflict {
     pub seq: Option<i64>,
 }
 
-/// A destination at the moment.
+/// The current state of a destination.
 #[derive(Debug, Clone, Default, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct DestinationNow {
     /// Its name.
     pub name: String,
-    /// Whether it is in the configuration of the process that answers.
+    /// Whether it is in the configuration of the process that responds.
     pub is_configured: bool,
-    /// Whether it is in shadow mode: everything is done but sending.
+    /// Whether it is in shadow mode: everything happens except sending.
     pub is_shadow: bool,
     /// Name of the process that delivers; null if none does.
     #[schema(required)]
@@ -96,31 +96,31 @@ pub struct DestinationNow {
     /// Why nothing is sent; null if it is not paused.
     #[schema(required)]
     pub paused: Option<Paused>,
-    /// Requests a second that are sent at most at the moment; null if no process delivers.
+    /// The current rate in requests a second; null if no process delivers.
     #[schema(required)]
     pub rate: Option<u32>,
-    /// Requests a second that Loops and the configuration allow.
+    /// The highest rate that Loops and the configuration allow, in requests a second.
     #[schema(required)]
     pub rate_max: Option<u32>,
-    /// Requests in the last five minutes, also those that were shadowed.
+    /// Requests in the last five minutes, including shadowed ones.
     #[schema(required)]
     pub requests5m: Option<u64>,
     /// How many messages wait.
     pub waiting: Waiting,
-    /// When the oldest of them was received, without those that are held or wait behind them.
+    /// When the oldest waiting message was received, leaving out held messages and those behind them.
     #[schema(required, value_type = Option<String>, format = DateTime)]
     pub oldest_received_at: Option<Timestamp>,
-    /// In how many seconds all of them will be delivered, at the speed of the last minutes; null if nothing waits or
-    /// nothing is delivered.
+    /// In how many seconds all waiting messages will be delivered, at the speed of the last minutes; null if nothing
+    /// waits or nothing is delivered.
     #[schema(required)]
     pub empty_in_s: Option<u64>,
-    /// Since when Loops has accepted nothing although requests were sent.
+    /// Since when Loops has accepted nothing, although requests were sent.
     #[schema(required, value_type = Option<String>, format = DateTime)]
     pub failing_since: Option<Timestamp>,
-    /// The status of the last of these answers; 0: there was no answer.
+    /// The status of Loops' last response; 0: there was none.
     #[schema(required)]
     pub failing_status: Option<u16>,
-    /// When a message that waits for another attempt is due next.
+    /// When the next retry is due.
     #[schema(required, value_type = Option<String>, format = DateTime)]
     pub next_retry_at: Option<Timestamp>,
     /// Deliveries that Loops accepted in the last hour.
@@ -129,14 +129,14 @@ pub struct DestinationNow {
     pub new_contacts_today: u64,
     /// Deliveries that were shadowed in the last hour.
     pub shadowed_hour: u64,
-    /// How many of them may be created in a day (`new_contacts_per_day`); null: any number.
+    /// How many contacts may be created in a day (`new_contacts_per_day`); null: no limit.
     #[schema(required)]
     pub new_contacts_per_day: Option<u32>,
     /// How many more were released for today.
     pub released_today: u64,
-    /// How many messages are held, since they would create too many contacts; those that wait behind them do not count.
+    /// How many messages are held because they would create too many contacts, not counting the messages behind them.
     pub held: u64,
-    /// Since when the first of them is.
+    /// Since when the first of them has been held.
     #[schema(required, value_type = Option<String>, format = DateTime)]
     pub held_since: Option<Timestamp>,
     /// Deliveries that failed, by reason.
@@ -163,9 +163,9 @@ pub struct Paused {
 pub struct Waiting {
     /// All.
     pub total: u64,
-    /// Those that may trigger a mail.
+    /// Events that can trigger an e-mail.
     pub event: u64,
-    /// Live ones that only change a contact.
+    /// Live messages that only change a contact.
     pub live: u64,
     /// Bulk loads.
     pub bulk: u64,
@@ -193,16 +193,16 @@ pub struct Failed {
     pub day: u64,
 }
 
-/// A source at the moment.
+/// The current state of a source.
 #[derive(Debug, Clone, Default, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct SourceNow {
     /// Its name; empty for requests whose source is not known.
     pub name: String,
-    /// Whether it is in the configuration of the process that answers.
+    /// Whether it is in the configuration of the process that responds.
     pub is_configured: bool,
-    /// When its last message was accepted, to the minute or, if that was more than an hour ago, to the hour; null if none
-    /// was in the last week.
+    /// When its last message was accepted, to the minute, or to the hour if it was more than an hour ago; null if
+    /// there was none in the last week.
     #[schema(required, value_type = Option<String>, format = DateTime)]
     pub last_received_at: Option<Timestamp>,
     /// How many messages were accepted in the last hour.
@@ -213,7 +213,7 @@ pub struct SourceNow {
     pub rejected: BTreeMap<String, u64>,
 }
 
-/// What became of messages in a span of time.
+/// The outcomes of messages in a period.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Funnel {
@@ -225,7 +225,7 @@ pub struct Funnel {
     pub replayed: u64,
     /// Loops accepted all their deliveries.
     pub delivered: u64,
-    /// A delivery was not sent, since the destination was in shadow mode, and none failed.
+    /// A delivery was not sent, because the destination was in shadow mode, and none failed.
     pub shadowed: u64,
     /// A delivery failed.
     pub failed: u64,
@@ -233,9 +233,10 @@ pub struct Funnel {
     pub unmatched: u64,
     /// The same by reason.
     pub unmatched_reasons: BTreeMap<String, u64>,
-    /// Requests that were made to Loops, each counted once, however often it was tried.
+    /// Requests to Loops, each counted once, however often it was tried.
     pub requests: u64,
-    /// Requests that were not needed, by how they were saved: `merged`, `unchanged`; those of `unchanged_would` were made.
+    /// Requests that were not needed, by how they were saved: `merged`, `unchanged`. Those under `unchanged_would`
+    /// were sent.
     pub requests_saved: BTreeMap<String, u64>,
 }
 

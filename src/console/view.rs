@@ -16,17 +16,17 @@ use crate::queue::{
 };
 use crate::segment::MessageType;
 
-/// Messages and what became of them.
+/// Messages and their outcomes.
 #[derive(Debug, Serialize, ToSchema)]
 pub struct Messages {
     /// The messages, newest first.
     pub messages: Vec<MessageFate>,
-    /// Where the list continues: send it as `before`. Null if nothing follows.
+    /// Send it as `before` to get the next page; null at the end.
     #[schema(required)]
     pub next: Option<i64>,
 }
 
-/// What became of a message, without its contents.
+/// The outcome of a message, without its contents.
 #[derive(Debug, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct MessageFate {
@@ -47,7 +47,7 @@ pub struct MessageFate {
     /// When the message was accepted.
     #[schema(value_type = String, format = DateTime)]
     pub received_at: Timestamp,
-    /// The state that follows from the deliveries which are not superseded.
+    /// The state; it follows from the deliveries that are not superseded.
     pub state: MessageState,
     /// Why no subscription took the message, for programs; null unless it is unmatched.
     #[schema(required)]
@@ -57,12 +57,12 @@ pub struct MessageFate {
     pub detail: Option<String>,
     /// What was noticed about the message when it was accepted, for people.
     pub warnings: Vec<String>,
-    /// Why the message is held, or waits behind one that is; null unless it is pending and does.
+    /// Why the message is held, or waits behind a held one; null unless it is pending and does.
     #[schema(required)]
     pub held: Option<HeldFate>,
     /// How many times the message was replayed.
     pub replay: u32,
-    /// One delivery for each subscription that took the message, and again after each replay.
+    /// One delivery for each subscription that took the message, and further ones for each replay.
     pub deliveries: Vec<Delivery>,
 }
 
@@ -79,7 +79,7 @@ pub struct HeldFate {
     pub behind: bool,
 }
 
-/// The fate of a message under one subscription.
+/// The outcome of a message under one subscription.
 #[derive(Debug, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Delivery {
@@ -90,17 +90,16 @@ pub struct Delivery {
     /// does not know the action.
     #[schema(required)]
     pub action: Option<ActionKind>,
-    /// Number of the replay that made this delivery; 0 if it was made by no replay.
+    /// Number of the replay that made this delivery; 0 if none did.
     pub replay: u32,
-    /// Whether a later replay made this delivery anew. It then no longer counts for the state of the
-    /// message.
+    /// Whether a later replay repeated this delivery, so that it no longer counts for the state of the message.
     pub superseded: bool,
     /// The state of the delivery.
     pub state: DeliveryState,
     /// Why the delivery failed, for programs; null unless it failed.
     #[schema(required)]
     pub reason: Option<FailureReason>,
-    /// Why the delivery was not needed, for programs: it counts as delivered, and made no request; null otherwise.
+    /// Why the delivery was not needed, for programs: it counts as delivered and made no request; null otherwise.
     #[schema(required)]
     pub not_needed: Option<NotNeededReason>,
     /// Why the delivery failed or was not needed, for people; null otherwise.
@@ -125,7 +124,7 @@ pub struct RequestFate {
     /// Path below the base URL of Loops; null if this release does not know it.
     #[schema(required, example = "/events/send")]
     pub path: Option<&'static str>,
-    /// The `Idempotency-Key` header, by which Loops takes an event only once; null for contacts.
+    /// The `Idempotency-Key` header, with which Loops accepts an event only once; null for contacts.
     #[schema(required)]
     pub idempotency_key: Option<String>,
     /// When the next attempt is due; null unless the request waits for one.
@@ -146,12 +145,12 @@ pub struct AttemptFate {
     pub started_at: Timestamp,
     /// How long the attempt took, in milliseconds.
     pub duration_ms: u64,
-    /// HTTP status of the answer; null if there was no answer.
+    /// HTTP status of the response; null if there was none.
     #[schema(required)]
     pub status: Option<u16>,
     /// The result of the attempt.
     pub outcome: AttemptOutcome,
-    /// The beginning of the answer's body, or the network error.
+    /// The beginning of the response's body, or the network error.
     pub answer: String,
 }
 
@@ -169,13 +168,13 @@ pub struct MessageReports {
     pub messages: Vec<MessageReport>,
 }
 
-/// What became of a message, with a verdict and what Loops reported.
+/// The outcome of a message, with a verdict and what Loops reported.
 #[derive(Debug, Serialize, ToSchema)]
 pub struct MessageReport {
-    /// What became of it.
+    /// Its outcome.
     #[serde(flatten)]
     pub message: MessageFate,
-    /// What is the matter.
+    /// The verdict.
     pub verdict: Verdict,
     /// What Loops has reported about the person since the message was accepted, newest first; empty once the contents
     /// of the message are past their retention.
@@ -185,7 +184,7 @@ pub struct MessageReport {
 /// What is known of a person.
 #[derive(Debug, Serialize, ToSchema)]
 pub struct Person {
-    /// What is the matter.
+    /// The verdict.
     pub verdict: Verdict,
     /// The latest messages, at most 50, newest first.
     pub messages: Vec<MessageFate>,
@@ -195,7 +194,7 @@ pub struct Person {
     pub feedback: Vec<FeedbackEvent>,
 }
 
-/// What is the matter, in one sentence, and what to do next.
+/// A verdict in one sentence, and what to do next.
 #[derive(Debug, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Verdict {
@@ -205,7 +204,7 @@ pub struct Verdict {
     pub sentence: String,
     /// What to do next.
     pub next_step: &'static str,
-    /// `seq` of the message that it is about; null if it is about none.
+    /// `seq` of the message that the verdict is about; null if it is about none.
     #[schema(required)]
     pub seq: Option<i64>,
 }
@@ -216,7 +215,7 @@ pub struct Verdict {
 pub struct FeedbackEvent {
     /// Name of the destination.
     pub destination: String,
-    /// The name of the event, as Loops wrote it; it may be one that this release does not know.
+    /// Loops' name of the event; this release may not know it.
     #[schema(example = "email.delivered")]
     pub event: String,
     /// When it happened, by Loops' clock.
@@ -233,7 +232,7 @@ pub struct FeedbackEvent {
     /// The workflow, campaign, transactional mail or mailing list that it belongs to; null if it belongs to none.
     #[schema(required)]
     pub origin: Option<FeedbackOrigin>,
-    /// Loops' id of the mail; null if it is about none.
+    /// Loops' id of the mail; null if the event is not about one.
     #[schema(required)]
     pub email_id: Option<String>,
 }
@@ -245,7 +244,7 @@ pub struct FeedbackOrigin {
     pub kind: OriginKind,
     /// Loops' id of it.
     pub id: String,
-    /// Its name; null where Loops gives the id alone.
+    /// Its name; null if Loops gives only the id.
     #[schema(required)]
     pub name: Option<String>,
 }
@@ -276,11 +275,11 @@ impl From<FeedbackRecord> for FeedbackEvent {
 /// The latest failures, grouped by cause.
 #[derive(Debug, Serialize, ToSchema)]
 pub struct Failures {
-    /// The groups, the largest first.
+    /// The groups, largest first.
     pub groups: Vec<FailureGroup>,
-    /// How many failed deliveries were read, whether they meet the filter or not.
+    /// How many failed deliveries were read, whether or not they match.
     pub read: u64,
-    /// Whether these are all failures that meet the filter; otherwise older ones were not read.
+    /// Whether these are all matching failures; if not, older ones were not read.
     pub complete: bool,
 }
 
@@ -326,7 +325,7 @@ pub struct Example {
 pub struct Tallies {
     /// The length of the intervals.
     pub step: TallyStep,
-    /// The counts, in the order of time. What did not happen is not among them.
+    /// The counts in order of time, without zeros.
     pub tallies: Vec<Tally>,
 }
 
@@ -356,7 +355,7 @@ pub struct Tally {
 #[derive(Debug, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct EventNames {
-    /// The names, the one that was seen last first.
+    /// The names, most recently seen first.
     pub event_names: Vec<EventName>,
 }
 
@@ -366,7 +365,7 @@ pub struct EventNames {
 pub struct EventName {
     /// Name of the source.
     pub source: String,
-    /// The name, cut after 200 bytes. `(other)` stands for all beyond the first 10,000 names of the source.
+    /// The name, cut after 200 bytes. `(other)` stands for all names after the source's first 10,000.
     pub name: String,
     /// When it was first seen.
     #[schema(value_type = String, format = DateTime)]
@@ -379,11 +378,11 @@ pub struct EventName {
 /// The processes that share the store, and their leases.
 #[derive(Debug, Serialize, ToSchema)]
 pub struct Replicas {
-    /// The time of the store, by which the other times are to be judged.
+    /// The time of the store; compare the other times with it.
     #[schema(value_type = String, format = DateTime)]
     pub now: Timestamp,
-    /// The processes that run or did not end in order, the one that started first first. A process that was not seen
-    /// for a day is forgotten.
+    /// The processes that are running or were killed, in the order of their start. A process not seen for a day is
+    /// forgotten.
     pub replicas: Vec<Replica>,
     /// For each destination, which process delivers.
     pub leases: Vec<Lease>,
@@ -402,16 +401,16 @@ pub struct Replica {
     /// When it started.
     #[schema(value_type = String, format = DateTime)]
     pub started_at: Timestamp,
-    /// When it was last seen. A process that runs is seen every five seconds.
+    /// When it was last seen. A running process is seen every five seconds.
     #[schema(value_type = String, format = DateTime)]
     pub last_seen_at: Timestamp,
-    /// Free bytes on the disk of the store, as it reported then; null if that is not in sight.
+    /// Free bytes on the disk of the store when it last reported; null if the disk cannot be seen.
     #[schema(required)]
     pub free_bytes: Option<u64>,
-    /// When it last loaded its configuration again; null if not since its start.
+    /// When it last reloaded its configuration; null if not since its start.
     #[schema(required, value_type = Option<String>, format = DateTime)]
     pub reloaded_at: Option<Timestamp>,
-    /// Whether it is the process that answers.
+    /// Whether it is the process that responds.
     pub is_this: bool,
 }
 
@@ -421,8 +420,8 @@ pub struct Replica {
 pub struct Lease {
     /// Name of the destination.
     pub destination: String,
-    /// Name of the process that holds the lease; null while no process does. A lease that expired is still shown with its
-    /// last holder.
+    /// Name of the process that holds the lease; null if none does. An expired lease is still shown with its last
+    /// holder.
     #[schema(required)]
     pub holder: Option<String>,
     /// How often the lease has changed hands.
@@ -440,7 +439,7 @@ pub struct Lease {
 pub struct AuditList {
     /// The entries, newest first.
     pub entries: Vec<AuditEntry>,
-    /// Give it as `before` to get the page that follows; null at the end.
+    /// Send it as `before` to get the next page; null at the end.
     #[schema(required)]
     pub next: Option<i64>,
 }
@@ -463,7 +462,7 @@ pub struct AuditEntry {
     pub process: String,
     /// What was done.
     pub action: AuditAction,
-    /// To what.
+    /// What it was done to.
     #[schema(value_type = Object)]
     pub arguments: serde_json::Value,
     /// The result, for people.
@@ -478,15 +477,15 @@ pub struct Replayed {
     pub dry_run: bool,
     /// How many messages are pending again; in a dry run, how many would be.
     pub replayed: u64,
-    /// How many messages match but cannot be replayed, because their contents were deleted or a deletion of
-    /// their person followed.
+    /// How many matching messages cannot be replayed, because their contents were deleted or a deletion of their
+    /// person followed.
     pub without_contents: u64,
-    /// With `onlyChanged`, how many messages match but were left out: the subscriptions in force make the same requests of
-    /// them, or none that could be sent.
+    /// With `onlyChanged`, how many matching messages were left out, because the current subscriptions make the same
+    /// requests or none that could be sent.
     pub unchanged: u64,
     /// With `onlyChanged`, how many messages are replayed for each subscription.
     pub by_subscription: BTreeMap<String, u64>,
-    /// Where to continue: send it in another request, with the same criteria. Null when all is done.
+    /// Where to continue: send it in the next request, with the same criteria; null when all is done.
     #[schema(required)]
     pub r#continue: Option<ReplayPosition>,
 }
@@ -495,7 +494,7 @@ pub struct Replayed {
 #[derive(Debug, Clone, Copy, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ReplayPosition {
-    /// Continues behind this `seq`.
+    /// Continues after this `seq`.
     pub after: i64,
     /// Ends with this `seq`.
     pub until: i64,
@@ -524,7 +523,7 @@ pub struct ChangedKey {
     pub change: String,
 }
 
-/// Why a configuration was not taken up.
+/// Why a configuration was not put into force.
 #[derive(Debug, Serialize, ToSchema)]
 pub struct BadConfiguration {
     /// Always `bad_configuration`.
@@ -532,14 +531,14 @@ pub struct BadConfiguration {
     pub code: &'static str,
     /// A summary for people.
     pub message: &'static str,
-    /// All that is wrong.
+    /// Everything that is wrong.
     pub problems: Vec<ReloadProblem>,
 }
 
 /// One error in a configuration.
 #[derive(Debug, Clone, Serialize, ToSchema)]
 pub struct ReloadProblem {
-    /// The file or `environment`; `database` if what it holds does not allow the value.
+    /// The file, or `environment`; `database` if its contents do not allow the value.
     pub place: String,
     /// The key.
     pub key: String,

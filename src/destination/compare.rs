@@ -26,9 +26,9 @@ pub enum Change {
     Changed,
     /// There was no request, since the trigger did not take the message.
     NewlyTaken,
-    /// The trigger takes the message no longer.
+    /// The trigger no longer takes the message.
     NoLongerTaken,
-    /// The delivery would fail, which it did not before.
+    /// The delivery would fail, and did not before.
     Error,
     /// The request stays as it is, but there is a new warning.
     Warning,
@@ -45,7 +45,7 @@ pub struct Comparison {
     pub after: Option<Made>,
 }
 
-/// What a subscription makes of a message that it takes.
+/// A subscription's result for a message that it takes.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Made {
     /// The request, or why there is none.
@@ -187,7 +187,7 @@ impl Revision {
         self.before.iter().chain(&self.after).any(|one| one.is_enabled() && may(one))
     }
 
-    /// What changes beside the requests, a sentence each.
+    /// What changes besides the requests, one sentence each.
     pub fn notes(&self) -> Vec<String> {
         let (Some(before), Some(after)) = (&self.before, &self.after) else {
             return Vec::new();

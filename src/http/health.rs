@@ -47,7 +47,7 @@ pub(super) async fn alive() -> Json<Status> {
 
 /// Whether messages can be accepted.
 ///
-/// They can if the store works, has the schema of this release and can be written. Loops may be down:
+/// They can if the store works, has this release's schema and can be written. Whether Loops is up does not matter:
 /// messages then wait in the queue.
 #[utoipa::path(
     get,

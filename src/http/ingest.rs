@@ -80,12 +80,12 @@ pub(super) struct Charged {
     bytes: usize,
 }
 
-/// All messages are on stable storage, but for those that are listed as rejected.
+/// All messages are on stable storage, except those listed as rejected.
 #[derive(Debug, Serialize, ToSchema)]
 pub(super) struct Success {
     /// Always `true`.
     success: bool,
-    /// The messages of a batch that were not accepted; left out where there are none.
+    /// The messages of a batch that were not accepted; missing if there are none.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     #[schema(required = false)]
     rejected: Vec<RejectedMessage>,

@@ -80,10 +80,10 @@ struct Signed<'h> {
     signature: &'h str,
 }
 
-/// Accepts a webhook of Loops: what became of a mail or a contact.
+/// Accepts a webhook of Loops about a mail or a contact.
 ///
-/// The event is on stable storage before it is acknowledged. One that was accepted before is acknowledged again. Events
-/// that this release does not know are kept as well.
+/// The event is on stable storage before it is acknowledged. A repeated event is acknowledged again. Events that this
+/// release does not know are kept too.
 #[utoipa::path(
     post,
     path = "/loops/{destination}",
@@ -92,7 +92,7 @@ struct Signed<'h> {
     params(
         ("destination" = String, Path, description = "The name of the destination.", example = "default"),
         ("webhook-id" = String, Header, description = "Loops' id of the webhook."),
-        ("webhook-timestamp" = String, Header, description = "When it was sent, in Unix seconds; at most five minutes from now."),
+        ("webhook-timestamp" = String, Header, description = "When it was sent, in Unix seconds; at most five minutes from the time here."),
     ),
     request_body(content = Object, content_type = "application/json"),
     responses(
@@ -302,7 +302,10 @@ struct LoopsWebhookErrors;
 impl IntoResponses for LoopsWebhookErrors {
     fn responses() -> BTreeMap<String, utoipa::openapi::RefOr<utoipa::openapi::Response>> {
         errors(&[
-            (400, "A header is missing, the timestamp is not near, or the body is no event."),
+            (
+                400,
+                "A header is missing, the timestamp is too far from now, or the body is not an event.",
+            ),
             (401, "The signature is wrong."),
             (413, "The body is too large."),
             (415, "The Content-Encoding is not gzip."),

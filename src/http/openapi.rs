@@ -16,7 +16,7 @@ use super::error::ErrorBody;
 #[openapi(
     info(
         title = "segment-loops",
-        description = "Accepts Segment's messages for Loops, and says what became of them. A success means that the messages are on stable storage."
+        description = "Accepts Segment's messages for Loops, and reports what happened to them. Success means that the messages are on stable storage."
     ),
     components(schemas(ErrorBody)),
     modifiers(&Keys)
@@ -50,14 +50,14 @@ impl Modify for Keys {
         };
         let signature = "Hex HMAC-SHA1 over the body, or over the first message of a list, with one of the source's webhook secrets.";
         let signature = ApiKeyValue::with_description("X-Signature", signature);
-        let of_loops = "`v1,` and the base64 of the HMAC-SHA256 over `{webhook-id}.{webhook-timestamp}.{body}`, with one of the destination's Loops webhook secrets. There may be several, with a space between.";
+        let of_loops = "`v1,` and the base64 of the HMAC-SHA256 over `{webhook-id}.{webhook-timestamp}.{body}`, with one of the destination's Loops webhook secrets. There may be several, separated by spaces.";
         let of_loops = ApiKeyValue::with_description("webhook-signature", of_loops);
         let schemes = [
             (
                 "writeKey",
                 http(
                     HttpAuthScheme::Basic,
-                    "A write key as the user name, without a password. Where this header is missing, `writeKey` in the body counts.",
+                    "A write key as the user name, without a password. If this header is missing, `writeKey` in the body counts.",
                 ),
             ),
             (
@@ -84,16 +84,14 @@ impl Modify for Keys {
 #[serde(rename_all = "camelCase")]
 #[schema(example = json!({"type": "track", "userId": "user_1", "messageId": "hello-2", "event": "Signed Up", "properties": {"plan": "pro"}}))]
 pub struct Message {
-    /// `identify`, `track`, `page`, `screen`, `group`, `alias` or `delete`. Where it is missing, the
-    /// path decides.
+    /// `identify`, `track`, `page`, `screen`, `group`, `alias` or `delete`. If missing, the path decides.
     pub r#type: Option<String>,
     /// The id of the person in your own system.
     #[schema(example = "user_1")]
     pub user_id: Option<String>,
     /// An id for a person who is not known yet.
     pub anonymous_id: Option<String>,
-    /// A message with the same id from the same source is stored once. The service makes an id for a
-    /// message that has none.
+    /// Messages with the same id from the same source are stored once. If missing, the service makes one.
     #[schema(max_length = 1024)]
     pub message_id: Option<String>,
     /// When it happened, in ISO 8601.
@@ -109,7 +107,7 @@ pub struct Message {
     /// Where the message comes from: the library, the page, the device.
     #[schema(value_type = Option<Object>)]
     pub context: Option<Value>,
-    /// `{"All": false}` or `{"Loops (Actions)": false}` keeps the message from Loops.
+    /// `{"All": false}` or `{"Loops (Actions)": false}` keeps the message from being sent to Loops.
     #[schema(value_type = Option<Object>)]
     pub integrations: Option<Value>,
 }
@@ -119,7 +117,7 @@ pub struct Message {
 #[serde(rename_all = "camelCase")]
 #[schema(example = json!({"batch": [{"type": "identify", "userId": "user_1", "traits": {"plan": "pro"}}], "sentAt": "2026-01-02T03:04:05.678Z"}))]
 pub struct Batch {
-    /// The messages. A message that cannot be accepted is listed in the answer, and costs no other.
+    /// The messages. A message that cannot be accepted is listed in the response and does not affect the others.
     pub batch: Vec<Message>,
     /// Merged into the `context` of each message, whose own members win.
     #[schema(value_type = Option<Object>)]
@@ -127,7 +125,7 @@ pub struct Batch {
     /// Merged into the `integrations` of each message, whose own members win.
     #[schema(value_type = Option<Object>)]
     pub integrations: Option<Value>,
-    /// When the batch was sent, by the sender's clock, which is corrected by it.
+    /// When the batch was sent, by the sender's clock; used to correct the messages' times.
     pub sent_at: Option<String>,
 }
 
@@ -220,7 +218,7 @@ impl IntoResponses for WebhookErrors {
                 "The body is not JSON of the right form, or its only message cannot be accepted.",
             ),
             (401, "The key, the signature or the token is missing or wrong."),
-            (403, "This write key is public and may not delete, or the source takes no lists."),
+            (403, "This write key is public and may not delete, or the source accepts no lists."),
             (413, "The body, the message or the list is too large."),
             (415, "The Content-Encoding is not gzip."),
             (

@@ -25,9 +25,9 @@ const VARY: [HeaderName; 6] = [
     HeaderName::from_static("x-forwarded-prefix"),
 ];
 
-/// Tells analytics.js where to send: the key that was asked for, and the address of this service.
+/// The settings of analytics.js, which say where to send: to this service, with the same write key.
 ///
-/// Without `integrations["Segment.io"].apiKey` analytics.js sends nothing at all, or sends to Segment.
+/// Without `integrations["Segment.io"].apiKey`, analytics.js would send nothing at all, or send to Segment.
 #[utoipa::path(
     get,
     path = "/v1/projects/{write_key}/settings",

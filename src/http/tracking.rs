@@ -90,7 +90,7 @@ macro_rules! batch {
                     responses(
                         (
                             status = 200,
-                            description = "All messages are stored but those listed as rejected.",
+                            description = "All messages are stored, except those listed as rejected.",
                             body = Success
                         ),
                         TrackingErrors
@@ -109,9 +109,14 @@ batch!(
     import,
     "/v1/import",
     Import,
-    "Accepts a batch of a bulk load, which is delivered behind everything else unless the source says otherwise."
+    "Accepts a batch of a bulk load, which is delivered after everything else unless the source says otherwise."
 );
-batch!(root, "/v1", Root, "Accepts a batch from an SDK that sends to its proxy setting as it is.");
+batch!(
+    root,
+    "/v1",
+    Root,
+    "Accepts a batch from an SDK that posts to the exact URL of its proxy setting."
+);
 
 /// What a beacon brings in its query, since it cannot have headers.
 #[derive(Debug, Deserialize, IntoParams)]
@@ -123,7 +128,7 @@ struct BeaconQuery {
     write_key: Option<String>,
 }
 
-/// Accepts a batch that a page sends while it is left.
+/// Accepts a batch that a page sends as it unloads.
 #[utoipa::path(
     post,
     path = "/beacon/v1/batch",
@@ -133,7 +138,7 @@ struct BeaconQuery {
     responses(
         (
             status = 200,
-            description = "All messages are stored but those listed as rejected.",
+            description = "All messages are stored, except those listed as rejected.",
             body = Success
         ),
         TrackingErrors
@@ -261,7 +266,7 @@ fn check_sizes(batch: &Batch<'_>, limits: &HttpLimits) -> Result<(), ApiError> {
     Ok(())
 }
 
-/// Accepts analytics.js' own metrics, which are not kept.
+/// Accepts analytics.js' own metrics and discards them.
 #[utoipa::path(
     post,
     path = "/v1/m",

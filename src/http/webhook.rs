@@ -21,8 +21,7 @@ use crate::segment::signature;
 
 /// Accepts a message or a list of messages from Segment's Webhook destinations.
 ///
-/// What must come with a request is set by its source: a signature, a token, both, or a write key
-/// where neither is set.
+/// The source decides what a request must have: a signature, a token, both, or, if neither is set, a write key.
 #[utoipa::path(
     method(post, put, patch),
     path = "/webhook/{source}",
@@ -33,7 +32,7 @@ use crate::segment::signature;
     responses(
         (
             status = 200,
-            description = "All messages are stored but those listed as rejected.",
+            description = "All messages are stored, except those listed as rejected.",
             body = Success
         ),
         (status = 404, description = "No source has this name.", body = ErrorBody),

@@ -106,7 +106,7 @@ pub struct Page {
 /// The latest failures, grouped by cause.
 #[derive(Debug, Clone, Default)]
 pub struct FailureGroups {
-    /// The groups, the largest first.
+    /// The groups, largest first.
     pub groups: Vec<FailureGroup>,
     /// How many failed deliveries were read.
     pub read: u64,

@@ -32,26 +32,26 @@ pub struct DestinationStatus {
     pub pause: Option<PauseStatus>,
     /// Requests a second that are sent at most at the moment.
     pub rate: u32,
-    /// Requests a second that Loops and the configuration allow.
+    /// The highest rate that Loops and the configuration allow, in requests a second.
     pub rate_max: u32,
-    /// Requests in the last five minutes, also those that were shadowed.
+    /// Requests in the last five minutes, including shadowed ones.
     pub requests: u64,
     /// Since when Loops has accepted nothing although requests were sent; `None`: the last answer was final.
     pub failing_since: Option<Timestamp>,
     /// The status of the last answer that was not final; 0: there was none.
     pub failing_status: Option<u16>,
-    /// When a message that waits for another attempt is due next.
+    /// When the next retry is due.
     pub next_retry_at: Option<Timestamp>,
     /// How many messages waited when they were last counted, by class, the most urgent first; `None`: not yet
     /// counted.
     pub waiting: Option<[u64; 3]>,
-    /// When the oldest of them was received, without those that are held or wait behind them.
+    /// When the oldest waiting message was received, leaving out held messages and those behind them.
     pub oldest_received_at: Option<Timestamp>,
     /// When the oldest event among them was received.
     pub oldest_event_at: Option<Timestamp>,
     /// How many messages were held when they were last counted; `None`: not yet counted.
     pub held: Option<u64>,
-    /// Since when the first of them is.
+    /// Since when the first of them has been held.
     pub held_since: Option<Timestamp>,
 }
 

@@ -18,16 +18,16 @@ use crate::queue::Seq;
 #[into_params(parameter_in = Query)]
 #[expect(dead_code, reason = "describes the query")]
 struct AuditQuery {
-    /// How many entries the answer holds at most.
+    /// The most entries to return.
     #[param(required = false, minimum = 1, maximum = 500, default = 50)]
     limit: u32,
-    /// `next` of the previous page, to get the page that follows.
+    /// `next` of the previous page, to get the page after it.
     before: Option<i64>,
 }
 
 /// What people changed or looked at, newest first.
 ///
-/// Entries are kept as long as records (`store.records_retention_h`). They hold no ids of people and no secrets.
+/// Entries are kept as long as records (`store.records_retention_h`). They contain no ids of people and no secrets.
 #[utoipa::path(
     get,
     path = "/api/audit",

@@ -31,9 +31,9 @@ struct Asked {
     /// Name of the destination; required if there are several.
     #[schema(example = "default")]
     destination: Option<String>,
-    /// Name of the subscription in force that is changed; missing for a new one.
+    /// Name of the current subscription that is changed; missing for a new one.
     subscription: Option<String>,
-    /// The subscription as a text in TOML, YAML or JSON.
+    /// The text of the subscription, in TOML, YAML or JSON.
     text: Option<String>,
     /// The subscription as an object.
     #[schema(value_type = Option<Object>)]
@@ -57,7 +57,7 @@ enum AskedMessages {
 #[derive(Debug, Default, Deserialize, Serialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 struct AskedReceived {
-    /// How many, the latest first.
+    /// How many, latest first.
     #[schema(minimum = 1, maximum = 1000, default = 20)]
     last: Option<usize>,
     /// `failed`: only messages that failed.
@@ -76,14 +76,14 @@ pub(super) struct BadSubscription {
     code: &'static str,
     /// A summary for people.
     message: &'static str,
-    /// All that is wrong.
+    /// Everything that is wrong.
     problems: Vec<DraftProblem>,
 }
 
 /// What a changed subscription would do to messages. Nothing is stored, sent or put into force.
 ///
-/// Compares the requests that the subscription in force and the changed one make of the latest messages that either of
-/// them takes. A mapping may compute for 200 ms for each 20 messages; `stopped` says where one took longer.
+/// Compares the requests of the current and the changed subscription for the latest messages that either of them
+/// takes. Every 20 messages may take 200 ms of computing; `stopped` says where it took longer.
 #[utoipa::path(
     post,
     path = "/api/compare",

@@ -19,7 +19,7 @@ use crate::http::error::{ApiError, ErrorBody};
 use crate::queue::{self, AcceptError, AuditAction, ReceiptFilter, Seq, Unavailable};
 use crate::segment::{PersonDigest, PersonIdKind};
 
-/// Whom to erase: exactly one of `userId` and `email`.
+/// The person to erase: exactly one of `userId` and `email`.
 #[derive(Debug, Default, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 #[schema(as = ErasureQuestion, example = json!({"userId": "user_1"}))]
@@ -45,17 +45,18 @@ struct ErasuresQuery {
     destination: Option<String>,
     /// `open` or `erased`.
     state: Option<String>,
-    /// How many receipts the answer holds at most.
+    /// The most receipts to return.
     #[param(required = false, minimum = 1, maximum = 500, default = 50)]
     limit: u32,
-    /// `next` of the previous page, to get the page that follows.
+    /// `next` of the previous page, to get the page after it.
     before: Option<i64>,
 }
 
 /// Erases a person, and returns the receipt.
 ///
-/// Accepts a message of type `delete`, which goes to Loops behind all that waits for the person. Once Loops has deleted the
-/// contact, the person's contents are erased here; if Loops refuses, nothing is, and the receipt stays `open` with the reason.
+/// Accepts a message of type `delete`, which goes to Loops after everything that is waiting for the person. Once Loops
+/// has deleted the contact, the person's contents are erased here. If Loops refuses, nothing is erased, and the
+/// receipt stays `open` with the reason.
 #[utoipa::path(
     post,
     path = "/api/erasures",
@@ -126,8 +127,8 @@ pub(super) async fn erase(
 
 /// The receipts of erasures, newest first.
 ///
-/// Each message of type `delete` has one from the first attempt to delete the contact at Loops on. They are kept for 400
-/// days.
+/// Each message of type `delete` has one, from the first attempt to delete the contact at Loops. Receipts are kept for
+/// 400 days.
 #[utoipa::path(
     get,
     path = "/api/erasures",

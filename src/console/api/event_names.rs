@@ -18,12 +18,12 @@ use crate::queue::Filter;
 #[into_params(parameter_in = Query)]
 #[expect(dead_code, reason = "describes the query")]
 struct EventNamesQuery {
-    /// Name of the source; by default all.
+    /// Name of the source; all sources by default.
     #[param(example = "default")]
     source: Option<String>,
 }
 
-/// The names of the events that the sources send, the one that was seen last first.
+/// The names of the events that the sources send, most recently seen first.
 #[utoipa::path(
     get,
     path = "/api/event-names",

@@ -11,9 +11,9 @@ use crate::console::state::{AdminState, store_fault};
 use crate::console::view::Failures;
 use crate::http::error::{ApiError, ErrorBody};
 
-/// The latest failed deliveries, grouped by cause, the largest group first.
+/// The latest failed deliveries, grouped by cause, largest group first.
 ///
-/// One answer reads a bounded number of deliveries, the latest first; `complete` says whether that was all.
+/// One request reads a bounded number of deliveries, latest first; `complete` says whether that was all.
 #[utoipa::path(
     get,
     path = "/api/failures",
@@ -21,7 +21,7 @@ use crate::http::error::{ApiError, ErrorBody};
     operation_id = "failures",
     params(FilterQuery),
     responses(
-        (status = 200, description = "The groups; none if nothing failed.", body = Failures),
+        (status = 200, description = "The groups; empty if nothing failed.", body = Failures),
         (status = 400, description = "A parameter is unknown or empty, or two contradict each other.", body = ErrorBody),
         AdminErrors,
         StoreErrors

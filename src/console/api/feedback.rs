@@ -18,23 +18,23 @@ use crate::http::error::{ApiError, ErrorBody};
 #[into_params(parameter_in = Query, rename_all = "camelCase")]
 #[expect(dead_code, reason = "describes the query")]
 struct FeedbackQuery {
-    /// A user id; an e-mail address is found as well.
+    /// A user id; also finds an e-mail address.
     #[param(example = "user_1", min_length = 1)]
     user_id: Option<String>,
-    /// An e-mail address, in any case.
+    /// An e-mail address; upper and lower case are the same.
     #[param(min_length = 1)]
     email: Option<String>,
     /// Name of the destination.
     #[param(example = "default")]
     destination: Option<String>,
-    /// How many events the answer holds at most.
+    /// The most events to return.
     #[param(required = false, minimum = 1, maximum = 500, default = 50)]
     limit: u32,
 }
 
-/// The latest events that Loops reported about a person, or of a destination, newest first.
+/// The latest events that Loops reported about a person or for a destination, newest first.
 ///
-/// They are kept as long as records. `userId` finds a person by the `userId` of its contact, `email` by its address.
+/// Events are kept as long as records. `userId` finds the person by the contact's `userId`, `email` by its address.
 #[utoipa::path(
     get,
     path = "/api/feedback",
@@ -42,7 +42,7 @@ struct FeedbackQuery {
     operation_id = "feedback",
     params(FeedbackQuery),
     responses(
-        (status = 200, description = "The events; none if Loops reported none.", body = Feedback),
+        (status = 200, description = "The events; empty if Loops reported none.", body = Feedback),
         (status = 400, description = "A parameter is unknown, empty or out of range, or neither a person nor a destination is given.", body = ErrorBody),
         AdminErrors,
         StoreErrors

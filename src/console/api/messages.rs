@@ -19,9 +19,9 @@ use crate::queue::{MessageRecord, MessageState, Seq};
 const LIMIT_DEFAULT: u32 = 50;
 pub(super) const LIMIT_MAX: u32 = 500;
 
-/// What became of a message, with a verdict and what Loops reported.
+/// The outcome of a message, with a verdict and what Loops reported.
 ///
-/// The answer has one entry for each source that sent a message with this id.
+/// There is one entry for each source that sent a message with this id.
 #[utoipa::path(
     get,
     path = "/api/messages/{message_id}",
@@ -70,19 +70,19 @@ struct ListQuery {
     /// Segment's `messageId`. No other parameter may be given with it.
     #[param(min_length = 1)]
     message_id: Option<String>,
-    /// What became of the message.
+    /// The outcome of the message.
     state: Option<MessageState>,
-    /// How many messages the answer holds at most.
+    /// The most messages to return.
     #[param(required = false, minimum = 1, maximum = 500, default = 50)]
     limit: u32,
-    /// `next` of the previous page, to get the page that follows.
+    /// `next` of the previous page, to get the page after it.
     before: Option<i64>,
 }
 
-/// The latest messages, or those that meet all given conditions, newest first.
+/// The latest messages, or those that meet all conditions, newest first.
 ///
-/// One answer examines a bounded number of messages. It may hold fewer than `limit`, even none, though more
-/// follow: the list ends where `next` is null.
+/// One request examines a bounded number of messages, so it may return fewer than `limit`, even none, although more
+/// follow: the list ends when `next` is null.
 #[utoipa::path(
     get,
     path = "/api/messages",
@@ -90,7 +90,7 @@ struct ListQuery {
     operation_id = "messages",
     params(FilterQuery, ListQuery),
     responses(
-        (status = 200, description = "The messages; none if none meets the conditions.", body = Messages),
+        (status = 200, description = "The messages; empty if none meets the conditions.", body = Messages),
         (status = 400, description = "A parameter is unknown, empty or out of range, or two contradict each other.", body = ErrorBody),
         AdminErrors,
         StoreErrors

@@ -51,14 +51,14 @@ pub(super) struct Discarded {
     destination: String,
     /// How many messages ended as failed, with the reason `discarded`.
     messages: u64,
-    /// Whether nothing is left that was held when it was asked for; if not, ask again.
+    /// Whether everything that was held is discarded; if not, send the request again.
     complete: bool,
 }
 
 /// Lets a destination create more contacts today than `new_contacts_per_day` allows.
 ///
-/// Messages that are held go on within a second or two, the first ones first, until so many contacts more have been created. What is
-/// left of it ends with the day (UTC).
+/// Held messages go on within a second or two, oldest first, until that many more contacts have been created. The rest
+/// of the allowance ends with the day (UTC).
 #[utoipa::path(
     post,
     path = "/api/new-contacts/release",
@@ -91,10 +91,10 @@ pub(super) async fn release(
     Ok(Json(Released { destination, count: asked.count }))
 }
 
-/// Ends the messages that are held now, since they would create too many contacts.
+/// Fails the messages that are held because they would create too many contacts.
 ///
-/// They end as failed, with the reason `discarded`, so that a replay can bring them back. Messages of the same people that
-/// waited behind them go on.
+/// They fail with the reason `discarded`, so a replay can bring them back. Messages of the same people behind them go
+/// on.
 #[utoipa::path(
     post,
     path = "/api/new-contacts/discard",

@@ -13,7 +13,7 @@ use crate::console::view;
 use crate::http::error::{ApiError, ErrorBody};
 use crate::segment::PersonIdKind;
 
-/// Whom to look for: exactly one of the ids.
+/// The person to look for: exactly one of the ids.
 #[derive(Debug, Default, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 struct PersonQuestion {
@@ -23,15 +23,15 @@ struct PersonQuestion {
     /// An anonymous id.
     #[schema(min_length = 1)]
     anonymous_id: Option<String>,
-    /// An e-mail address, in any case.
+    /// An e-mail address; upper and lower case are the same.
     #[schema(min_length = 1)]
     email: Option<String>,
 }
 
 /// What is known of a person: a verdict, the latest messages, and what Loops reported.
 ///
-/// Messages that carry another id of the person are found, too, as far as the contents of those found by the given id
-/// are still there. The answer for a person who is not known has no messages, and a verdict that says so.
+/// Also finds messages with the person's other ids, as long as the contents of the messages with the given id are
+/// kept. For an unknown person there are no messages, and the verdict says so.
 #[utoipa::path(
     post,
     path = "/api/people",

@@ -20,12 +20,12 @@ use crate::segment::repair::read_message;
 #[into_params(parameter_in = Query)]
 #[expect(dead_code, reason = "describes the query")]
 struct PreviewQuery {
-    /// Name of the destination whose subscriptions are asked; required if there are several.
+    /// Name of the destination whose subscriptions to use; required if there are several.
     #[param(example = "default")]
     destination: Option<String>,
 }
 
-/// What would become of a message. Nothing is stored or sent.
+/// What would happen to a message. Nothing is stored or sent.
 #[utoipa::path(
     post,
     path = "/api/preview",

@@ -12,10 +12,10 @@ use crate::console::state::AdminState;
 use crate::console::view::{BadConfiguration, Reloaded};
 use crate::http::error::{ApiError, ErrorBody};
 
-/// Loads the configuration again and puts it into force.
+/// Reads the configuration again and puts it into force.
 ///
-/// Subscriptions and sources change at once; other keys keep their values until a restart, and the
-/// answer names them. A configuration with errors changes nothing.
+/// Subscriptions and sources change at once. Other keys keep their values until a restart; the response names them. A
+/// configuration with errors changes nothing.
 #[utoipa::path(
     post,
     path = "/api/reload",

@@ -24,7 +24,7 @@ use crate::telemetry;
 /// How long one request works; the rest is asked for with `continue`.
 const BUSY_MAX: Duration = Duration::from_secs(10);
 
-/// Which messages to replay: those that fit all criteria. Give at least one, or `allFailed`.
+/// Which messages to replay: those that match all criteria. Give at least one, or `allFailed`.
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 #[schema(as = Replay, example = json!({"reason": "refused", "dryRun": true}))]
@@ -37,10 +37,10 @@ struct Asked {
     /// or an e-mail address.
     #[schema(example = "user_1")]
     user_id: Option<String>,
-    /// What became of the messages; by default `failed`.
+    /// The state of the messages; `failed` by default.
     #[schema(value_type = Option<ReplayState>)]
     state: Option<String>,
-    /// Why a delivery failed: `refused`, `expired`, `invalid`, `placeholder_id` or `unreadable`.
+    /// Why a delivery failed: `refused`, `expired`, `invalid`, `placeholder_id`, `discarded` or `unreadable`.
     #[schema(example = "refused")]
     reason: Option<String>,
     /// Name of the destination.
@@ -55,7 +55,7 @@ struct Asked {
     /// Name of the event of a track.
     #[schema(example = "Signed Up")]
     event: Option<String>,
-    /// Name of a subscription that took the messages. They are replayed for this subscription alone.
+    /// Name of a subscription that took the messages. They are replayed for this subscription only.
     subscription: Option<String>,
     /// Accepted at this time or later: a time, or a day in UTC.
     #[schema(example = "2026-01-02T03:04:05Z")]
@@ -66,22 +66,22 @@ struct Asked {
     /// Replays all messages that failed.
     #[serde(default)]
     all_failed: bool,
-    /// Replays only messages for which the current subscriptions would send a different request, and each only for the
-    /// subscriptions that do, or that newly take it.
+    /// Replays only messages for which the current subscriptions would send a different request, and only for these
+    /// subscriptions, or those that newly take it.
     #[serde(default)]
     only_changed: bool,
     /// Counts the messages without replaying them.
     #[serde(default)]
     dry_run: bool,
-    /// `continue` of the previous answer.
+    /// `continue` of the previous response.
     #[serde(rename = "continue")]
     position: Option<ReplayPosition>,
 }
 
-/// Requeues finished messages.
+/// Queues finished messages again.
 ///
-/// One request works for ten seconds at most. If something is left then, the answer says with `continue`
-/// where the next request goes on.
+/// One request works for at most ten seconds. If something is left after that, `continue` says where the next request
+/// continues.
 #[utoipa::path(
     post,
     path = "/api/replay",

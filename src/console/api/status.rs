@@ -10,10 +10,10 @@ use crate::console::state::{AdminState, store_fault};
 use crate::console::status::{Status, read};
 use crate::http::error::{ApiError, ErrorBody};
 
-/// How the service is at the moment: what the page Now of the console shows.
+/// The state of the service: what the console's page Now shows.
 ///
-/// Every process answers the same. What a process reports of itself is up to five seconds old; what waits is counted less
-/// often while much does.
+/// Every process returns the same. What a process reports about itself is up to five seconds old. Waiting messages are
+/// counted less often when there are many.
 #[utoipa::path(
     get,
     path = "/api/status",

@@ -29,10 +29,10 @@ struct TalliesQuery {
     to: Option<String>,
 }
 
-/// Counts of messages and deliveries by minute or by hour.
+/// Counts of messages and deliveries by minute or hour.
 ///
-/// Each is written in the transaction that makes it true. For whole messages, `received` + `replayed` =
-/// pending + `unmatched` + `delivered` + `failed`. Minutes are kept for 48 hours, hours as long as records.
+/// Each count is written in the transaction that makes it true. For whole messages, `received` + `replayed` = pending
+/// + `unmatched` + `delivered` + `shadowed` + `failed`. Minutes are kept for 48 hours, hours as long as records.
 #[utoipa::path(
     get,
     path = "/api/tallies",

@@ -20,7 +20,7 @@ pub struct Draft {
 /// What is wrong with a draft.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
 pub struct DraftProblem {
-    /// The line of the text, from 1; null if it is not known, or the draft is no text.
+    /// The line of the text, from 1; null if it is not known, or the draft is not a text.
     #[schema(required)]
     pub line: Option<usize>,
     /// The key of the subscription; null if the text cannot be read at all.

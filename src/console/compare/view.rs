@@ -18,13 +18,13 @@ const BODY_SHOWN_MAX: usize = 64 * 1024;
 /// What a changed subscription would do.
 #[derive(Debug, Default, Serialize, ToSchema)]
 pub struct Compared {
-    /// Whether a request, a failure or a warning changes for one of the messages, or something else does.
+    /// Whether a request, a failure or a warning of one of the messages changes, or something else does.
     pub changes: bool,
     /// The same in a sentence.
     pub summary: String,
     /// How many messages there are of each kind.
     pub counts: Counts,
-    /// What changes beside the requests, a sentence each.
+    /// What changes besides the requests, one sentence each.
     pub notes: Vec<String>,
     /// Likely errors in the changed subscriptions.
     pub warnings: Vec<String>,
@@ -41,17 +41,17 @@ pub struct Compared {
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Counts {
-    /// All that the subscription takes, before or after the change.
+    /// All messages that the subscription takes, before or after the change.
     pub compared: u64,
     /// Nothing changes.
     pub same: u64,
-    /// The request becomes another one.
+    /// The request changes.
     pub changed: u64,
     /// The trigger did not take the message.
     pub newly_taken: u64,
-    /// The trigger takes the message no longer.
+    /// The trigger no longer takes the message.
     pub no_longer_taken: u64,
-    /// The delivery would fail, which it did not before.
+    /// The delivery would fail, and did not before.
     pub error: u64,
     /// The request stays the same, but there is a new warning.
     pub warning: u64,
@@ -65,16 +65,16 @@ pub struct Counts {
 pub struct Looked {
     /// How many, including those that the subscription does not take.
     pub messages: u64,
-    /// How many of them have no contents any more (expired, or of deleted people), or cannot be read.
+    /// How many of them have no contents any more (expired or erased), or cannot be read.
     pub without_contents: u64,
-    /// When the oldest of them was accepted; null if they come from nowhere but the request.
+    /// When the oldest of them was accepted; null if all come from the request.
     #[schema(required, value_type = Option<String>, format = DateTime)]
     pub since: Option<Timestamp>,
-    /// Whether there are no others that meet the conditions.
+    /// Whether all matching messages were examined.
     pub complete: bool,
 }
 
-/// A message that the budget of time did not suffice for.
+/// The message at which the comparison ran out of time.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct StoppedAt {
@@ -108,20 +108,20 @@ pub struct ComparedMessage {
     pub received_at: Option<Timestamp>,
     /// What the change means, in a word.
     pub change: Change,
-    /// What the subscription makes of the message before the change; null if it does not take it.
+    /// The result for the message before the change; null if the subscription does not take it.
     #[schema(required)]
     pub before: Option<Side>,
     /// The same after the change.
     #[schema(required)]
     pub after: Option<Side>,
-    /// The requests line by line: `- ` before the lines that go, `+ ` before those that come.
+    /// The requests line by line: `- ` before removed lines, `+ ` before added ones.
     #[schema(value_type = Vec<String>)]
     pub difference: Vec<Line>,
     /// What the mapping finds for each field after the change, or before it if the message is no longer taken.
     pub fields: Vec<PreviewedField>,
 }
 
-/// What a subscription makes of a message that it takes.
+/// A subscription's result for a message that it takes.
 #[derive(Debug, Serialize, ToSchema)]
 pub struct Side {
     /// The request to Loops; null if there would be none.

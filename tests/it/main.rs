@@ -82,6 +82,7 @@ mod supervised;
 mod tail;
 mod tidy;
 #[cfg(feature = "otel")]
+mod toolchain;
 mod traces;
 mod two_processes;
 mod wire;

@@ -1,0 +1,33 @@
+//! The oldest compiler that builds the program is the one that `rust-version` names.
+//!
+//! Clippy's `incompatible_msrv` finds what our own code needs of the standard library; this finds what dependencies need.
+//! Building with that compiler is a step of each release.
+
+use std::process::Command;
+
+use serde_json::Value;
+
+/// A version such as 1.90 or 1.90.0, to compare.
+fn version(text: &str) -> Vec<u32> {
+    text.split('.').map(|part| part.parse().unwrap()).chain([0, 0]).take(3).collect()
+}
+
+#[test]
+fn no_dependency_needs_a_newer_compiler_than_we_promise() {
+    let output = Command::new(env!("CARGO"))
+        .args(["metadata", "--locked", "--format-version", "1", "--manifest-path"])
+        .arg(concat!(env!("CARGO_MANIFEST_DIR"), "/Cargo.toml"))
+        .output()
+        .unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let metadata: Value = serde_json::from_slice(&output.stdout).unwrap();
+    let packages = metadata["packages"].as_array().unwrap();
+    let ours = version(env!("CARGO_PKG_RUST_VERSION"));
+    let newer: Vec<String> = packages
+        .iter()
+        .filter_map(|package| Some((package, package["rust_version"].as_str()?)))
+        .filter(|(_, needed)| version(needed) > ours)
+        .map(|(package, needed)| format!("{} needs {needed}", package["name"]))
+        .collect();
+    assert!(packages.len() > 100 && newer.is_empty(), "{newer:?}");
+}

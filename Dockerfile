@@ -4,7 +4,7 @@ FROM rust:1.95-slim-bookworm AS build
 WORKDIR /build
 # hadolint ignore=DL3008
 RUN apt-get update \
- && apt-get install -y --no-install-recommends ca-certificates gcc make libc6-dev \
+ && apt-get install -y --no-install-recommends ca-certificates gcc make libc6-dev python3 \
  && rm -rf /var/lib/apt/lists/*
 # Writes the versions of all crates into the program, where scanners find them.
 RUN cargo install --locked cargo-auditable --version 0.7.7
@@ -18,11 +18,13 @@ RUN mkdir src benches \
 COPY config config
 COPY src src
 # The empty library of the layer above must not be taken for the real one.
-RUN touch src/main.rs src/lib.rs && cargo auditable build --release --locked --bin segment-loops
-COPY deploy/image/tree tree
-RUN ./tree target/release/segment-loops /tree
+ARG REVISION=""
+RUN touch src/main.rs src/lib.rs \
+ && SEGMENT_LOOPS_REVISION="$REVISION" cargo auditable build --release --locked --bin segment-loops
+COPY deploy/image/tree deploy/image/sbom ./
+RUN ./tree target/release/segment-loops /tree && ./sbom /tree/root
 
-# No shell, no packages: the program, the C library, certificates.
+# No shell, no packages: the program, the C library, certificates, and a list of all that.
 FROM scratch
 ARG VERSION=""
 ARG REVISION=""

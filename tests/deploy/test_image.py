@@ -14,12 +14,18 @@ import tomllib
 import unittest
 import zlib
 
+from cyclonedx.schema import SchemaVersion
+from cyclonedx.validation.json import JsonStrictValidator
+
 from support import PATIENCE, PROGRAM, ROOT, free_port, request, run, wait_for
 
 # What the image may weigh beside the program.
 BESIDE_THE_PROGRAM_BYTES = 8_000_000
 
 NOBODY = 65532
+
+# What the image consists of.
+BILL = "usr/share/segment-loops/segment-loops.cdx.json"
 
 # Files that buildah makes where a container has none, to run a command.
 MADE_BY_BUILDAH = {"etc/group", "etc/hostname", "etc/hosts", "etc/passwd", "etc/resolv.conf"}
@@ -99,15 +105,30 @@ class Image(unittest.TestCase):
         stage.mkdir()
         # Debug information is no part of it.
         run("strip", "-o", stage / "segment-loops", PROGRAM)
-        run(ROOT / "deploy/image/tree", stage / "segment-loops", stage / "tree")
+        cls.lay_out(stage)
         cls.program_bytes = (stage / "segment-loops").stat().st_size
-        arguments = ["--format", "docker", "--isolation", "chroot", "--pull-never", "--build-context", f"build={stage}"]
-        labels = ["--build-arg", "VERSION=1.2.3", "--build-arg", "REVISION=abc"]
-        cls.buildah("bud", *arguments, *labels, "-t", "segment-loops", "-f", ROOT / "Dockerfile", ROOT)
-        cls.container = cls.buildah("from", "--pull-never", "segment-loops").strip()
+        image = cls.build(stage)
+        cls.container = cls.buildah("from", "--pull-never", stage.name).strip()
         cls.addClassCleanup(cls.buildah, "rm", cls.container)
         cls.root = pathlib.Path(cls.buildah("mount", cls.container).strip())
-        cls.config = json.loads(cls.buildah("inspect", "--type", "image", "segment-loops"))["Docker"]["config"]
+        cls.config = image["config"]
+        cls.layers = image["rootfs"]
+
+    @staticmethod
+    def lay_out(stage):
+        """Makes what the stage that compiles makes, from the program in it."""
+        run(ROOT / "deploy/image/tree", stage / "segment-loops", stage / "tree")
+        run(ROOT / "deploy/image/sbom", stage / "tree/root", cwd=ROOT)
+
+    @classmethod
+    def build(cls, stage):
+        """Builds the last stage of the Dockerfile; returns the configuration of the image."""
+        arguments = ["--format", "docker", "--isolation", "chroot", "--pull-never", "--build-context", f"build={stage}"]
+        labels = ["--build-arg", "VERSION=1.2.3", "--build-arg", "REVISION=abc"]
+        # As SOURCE_DATE_EPOCH has it: the time of the commit.
+        time = ["--timestamp", "1700000000"]
+        cls.buildah("bud", *arguments, *labels, *time, "-t", stage.name, "-f", ROOT / "Dockerfile", ROOT)
+        return json.loads(cls.buildah("inspect", "--type", "image", stage.name))["Docker"]
 
     @classmethod
     def storage(cls):
@@ -143,10 +164,44 @@ class Image(unittest.TestCase):
         rest = sorted(set(files) - set(programs) - set(libraries))
         self.assertEqual(
             [name for name in rest if name not in MADE_BY_BUILDAH],
-            ["etc/nsswitch.conf", "etc/ssl/certs/ca-certificates.crt"],
+            ["etc/nsswitch.conf", "etc/ssl/certs/ca-certificates.crt", BILL],
         )
         beside = sum(about.st_size for about in self.files().values()) - self.program_bytes
         self.assertLess(beside, BESIDE_THE_PROGRAM_BYTES)
+
+    def test_its_bill_of_materials_has_all_of_it(self):
+        text = (self.root / BILL).read_text()
+        self.assertIsNone(JsonStrictValidator(SchemaVersion.V1_6).validate_str(text))
+        bill = json.loads(text)
+        version = tomllib.loads((ROOT / "Cargo.toml").read_text())["package"]["version"]
+        program = bill["metadata"]["component"]
+        self.assertEqual((program["name"], program["version"]), ("segment-loops", version))
+        parts = {one["name"]: one for one in bill["components"]}
+        # What is linked, with its checksum; neither what tests use nor macros.
+        for name in ("tokio", "rusqlite", "rustls", "opentelemetry"):
+            self.assertTrue(parts[name]["hashes"], name)
+        self.assertFalse(parts.keys() & {"proptest", "serde_derive", "cc", "prost-build"})
+        [sqlite] = parts["libsqlite3-sys"]["components"]
+        self.assertIn(f"sqlite:{sqlite['version']}:", sqlite["cpe"])
+        self.assertEqual([one["name"] for one in parts["aws-lc-sys"]["components"]], ["aws-lc"])
+        # Every file that is not ours is of a package.
+        packages = [one for one in bill["components"] if one["purl"].startswith("pkg:deb/")]
+        places = {place["location"] for one in packages for place in one["evidence"]["occurrences"]}
+        files = {f"/{name}" for name, about in self.files().items() if stat.S_ISREG(about.st_mode)}
+        ours = {"/usr/bin/segment-loops", "/etc/nsswitch.conf", f"/{BILL}"}
+        self.assertEqual(files - ours - {f"/{name}" for name in MADE_BY_BUILDAH}, places)
+        # Every dependency is listed.
+        listed = {one["bom-ref"] for one in [program, *bill["components"]]}
+        for one in bill["dependencies"]:
+            self.assertLessEqual({one["ref"], *one["dependsOn"]}, listed)
+
+    def test_built_twice_it_is_the_same(self):
+        stage = self.folder / "again"
+        stage.mkdir()
+        shutil.copyfile(self.folder / "stage/segment-loops", stage / "segment-loops")
+        self.lay_out(stage)
+        # Not its whole configuration, in which buildah notes the container that it worked in.
+        self.assertEqual(self.build(stage)["rootfs"], self.layers)
 
     def test_files_are_of_root_and_only_the_data_is_of_the_user(self):
         for name, about in self.files().items():

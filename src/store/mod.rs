@@ -13,6 +13,8 @@ mod moving;
 mod new_contacts;
 mod postgres;
 mod receipts;
+#[cfg(test)]
+mod released;
 mod replay;
 mod room;
 mod sqlite;

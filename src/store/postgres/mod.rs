@@ -194,6 +194,12 @@ impl PostgresOptions {
     }
 }
 
+/// All migrations.
+#[cfg(test)]
+pub(super) fn migrations() -> Vec<&'static str> {
+    schema::MIGRATIONS.iter().map(|migration| migration.sql).collect()
+}
+
 /// How long ended messages are kept.
 #[derive(Debug, Clone, Copy)]
 struct Retention {

@@ -277,6 +277,16 @@ pub enum OpenError {
         /// The database file.
         path: PathBuf,
     },
+    /// The file was written by an earlier release, and is to be used as it is.
+    #[error(
+        "{path:?} was written by an earlier version of this program (schema {version}): use that version, or start this one on it, which upgrades it"
+    )]
+    Older {
+        /// The database file.
+        path: PathBuf,
+        /// The version of its schema.
+        version: i32,
+    },
     /// The file was written by a release that this one does not know.
     #[error(
         "{path:?} was written by another version of this program, a newer one (schema {version}): run that version or a newer one"

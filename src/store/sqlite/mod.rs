@@ -56,3 +56,9 @@ mod tally;
 pub(super) mod tests;
 mod writer;
 mod writing;
+
+/// All migrations.
+#[cfg(test)]
+pub(super) fn migrations() -> Vec<&'static str> {
+    open::MIGRATIONS.to_vec()
+}

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use jiff::Timestamp;
 use rusqlite::config::DbConfig;
 use rusqlite::{Connection, OpenFlags, TransactionBehavior};
-use tracing::warn;
+use tracing::{info, warn};
 
 use super::backup;
 use super::error::{Fault, OpenError, explain};
@@ -18,7 +18,8 @@ use super::network::{folder_of, network_disk};
 use super::options::SqliteOptions;
 use crate::config::WalMode;
 
-const SCHEMA: &str = include_str!("schema.sql");
+/// All migrations. The first one makes the schema, each of the others changes it. One that was released is never edited.
+pub(super) const MIGRATIONS: &[&str] = &[include_str!("schema.sql")];
 
 /// Whether the single values that the program cannot work without are there, and none says that the queue was moved.
 const HAS_META: &str = "
@@ -33,9 +34,12 @@ const SET_INSTALLATION_KEY: &str = "UPDATE meta SET value = ?1 WHERE name = 'ins
 /// Marks a file as ours: `SGLP`.
 const APPLICATION_ID: i32 = 0x5347_4c50;
 
-/// The version of the schema. A schema that was released is never edited: the next one has a higher version,
-/// and a migration that leads to it. Until the first release, each edit raises the version.
+/// The version of the schema, raised with each migration. Until the first release, each edit of the first migration
+/// raises it instead.
 pub(super) const SCHEMA_VERSION: i32 = 17;
+
+/// The version that the first migration makes.
+const FIRST_VERSION: i32 = SCHEMA_VERSION + 1 - MIGRATIONS.len() as i32;
 
 /// Switching a new file to the write-ahead log does not wait for a lock but fails at once, so two
 /// processes that start together need another try, for as long as one may wait for a lock.
@@ -157,9 +161,9 @@ fn open_once(options: &SqliteOptions, file: &FileOptions) -> Result<Connection, 
     // In one snapshot: another process may be making the schema.
     let found = file.open_reader().and_then(|mut reader| {
         let snapshot = reader.transaction()?;
-        Ok(identify(&snapshot)?)
+        Ok(identify_as(&snapshot, options.migrations)?)
     });
-    if let Some(refusal) = found.ok().and_then(|found| found.refusal(&options.path)) {
+    if let Some(refusal) = found.ok().and_then(|found| found.refusal_to_open(&options.path)) {
         return Err(refusal);
     }
     let opened = file.open_writer().map_err(explained)?;
@@ -177,20 +181,29 @@ pub(super) enum Found {
     Foreign,
     /// Made before the first release.
     Earlier,
+    /// Of an earlier release: opening it migrates it.
+    Older(i32),
     /// Of a later release.
     Later(i32),
     /// Ours, but not whole.
     Damaged,
 }
 
-/// Checks that the file is ours, and makes the schema if the file is empty: in one transaction, so that of two
-/// processes that start together one makes it, and nobody ever finds half of it.
+/// Checks that the file is ours, makes the schema if the file is empty, and migrates that of an earlier release: in one
+/// transaction, so that of two processes that start together one does it, and nobody ever finds half of it.
 fn prepare(options: &SqliteOptions, mut connection: Connection) -> Result<Connection, OpenError> {
     let path = options.path.as_path();
     let explained = |error: rusqlite::Error| explain(path, error.into());
     let transaction =
         connection.transaction_with_behavior(TransactionBehavior::Immediate).map_err(explained)?;
-    let found = identify(&transaction).map_err(explained)?;
+    let identified = || identify_as(&transaction, options.migrations).map_err(explained);
+    let mut found = identified()?;
+    if let Found::Older(from) = found {
+        migrate(&transaction, from, options.migrations).map_err(explained)?;
+        found = identified()?;
+        let to = version_of(options.migrations);
+        info!(from, to, "the schema of the database is migrated");
+    }
     if let Some(refusal) = found.refusal(path) {
         return Err(refusal);
     }
@@ -201,17 +214,43 @@ fn prepare(options: &SqliteOptions, mut connection: Connection) -> Result<Connec
     Ok(connection)
 }
 
+/// The version to which migrations lead.
+fn version_of(migrations: &[&str]) -> i32 {
+    FIRST_VERSION - 1 + migrations.len() as i32
+}
+
+/// Brings a schema of a released version to the one to which migrations lead.
+fn migrate(
+    transaction: &Connection,
+    version: i32,
+    migrations: &[&str],
+) -> Result<(), rusqlite::Error> {
+    let done = usize::try_from(version - FIRST_VERSION + 1).unwrap_or_default();
+    for (version, sql) in (FIRST_VERSION..).zip(migrations).skip(done) {
+        transaction.execute_batch(sql)?;
+        transaction.pragma_update(None, "user_version", version)?;
+    }
+    Ok(())
+}
+
 fn make_schema(options: &SqliteOptions, transaction: &Connection) -> Result<(), rusqlite::Error> {
-    transaction.execute_batch(SCHEMA)?;
+    migrate(transaction, FIRST_VERSION - 1, options.migrations)?;
     if let Some(key) = options.installation_key {
         transaction.execute(SET_INSTALLATION_KEY, [key])?;
     }
-    transaction.pragma_update(None, "application_id", APPLICATION_ID)?;
-    transaction.pragma_update(None, "user_version", SCHEMA_VERSION)
+    transaction.pragma_update(None, "application_id", APPLICATION_ID)
 }
 
 impl Found {
-    /// Why the file is not opened; `None`: it is.
+    /// Why the file is not opened; `None`: it is, after a migration if it is of an earlier release.
+    fn refusal_to_open(&self, path: &Path) -> Option<OpenError> {
+        match self {
+            Found::Older(_) => None,
+            found => found.refusal(path),
+        }
+    }
+
+    /// Why the file is not used as it is; `None`: it is.
     pub(super) fn refusal(&self, path: &Path) -> Option<OpenError> {
         let path = path.to_owned();
         match self {
@@ -220,6 +259,7 @@ impl Found {
             Found::Copy(at) => Some(OpenError::Backup { path, at: at.to_string() }),
             Found::Foreign => Some(OpenError::Foreign { path }),
             Found::Earlier => Some(OpenError::Earlier { path }),
+            Found::Older(version) => Some(OpenError::Older { path, version: *version }),
             Found::Later(version) => Some(OpenError::Later { path, version: *version }),
             Found::Damaged => Some(OpenError::Damaged { path }),
         }
@@ -227,16 +267,22 @@ impl Found {
 }
 
 pub(super) fn identify(connection: &Connection) -> Result<Found, rusqlite::Error> {
+    identify_as(connection, MIGRATIONS)
+}
+
+fn identify_as(connection: &Connection, migrations: &[&str]) -> Result<Found, rusqlite::Error> {
     let (application, version) = marks(connection)?;
-    if (application, version) == (APPLICATION_ID, SCHEMA_VERSION)
+    let current = version_of(migrations);
+    if (application, version) == (APPLICATION_ID, current)
         && let Ok(Some(mark)) = moving::mark(connection)
     {
         return Ok(Found::Moved(mark));
     }
     Ok(match application {
-        APPLICATION_ID if version > SCHEMA_VERSION => Found::Later(version),
-        APPLICATION_ID if (1..SCHEMA_VERSION).contains(&version) => Found::Earlier,
-        APPLICATION_ID if version == SCHEMA_VERSION && is_whole(connection)? => {
+        APPLICATION_ID if version > current => Found::Later(version),
+        APPLICATION_ID if (1..FIRST_VERSION).contains(&version) => Found::Earlier,
+        APPLICATION_ID if (FIRST_VERSION..current).contains(&version) => Found::Older(version),
+        APPLICATION_ID if version == current && is_whole(connection, migrations)? => {
             backup::copied_at(connection)?.map_or(Found::Ours, Found::Copy)
         }
         APPLICATION_ID => Found::Damaged,
@@ -257,9 +303,9 @@ pub(super) fn identify(connection: &Connection) -> Result<Found, rusqlite::Error
 }
 
 /// Whether everything in the schema of this release is there as it was made, and the single values are.
-fn is_whole(connection: &Connection) -> Result<bool, rusqlite::Error> {
+fn is_whole(connection: &Connection, migrations: &[&str]) -> Result<bool, rusqlite::Error> {
     let model = Connection::open_in_memory()?;
-    model.execute_batch(SCHEMA)?;
+    migrate(&model, FIRST_VERSION - 1, migrations)?;
     let mut expected =
         model.prepare("SELECT name, sql FROM sqlite_schema WHERE sql IS NOT NULL")?;
     let expected = expected.query_map([], |row| Ok((row.get(0)?, row.get(1)?)))?;

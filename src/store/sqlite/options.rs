@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use super::open::MIGRATIONS;
 use crate::config::WalMode;
 
 /// The path of the file, its limits and its retention.
@@ -45,6 +46,8 @@ pub struct SqliteOptions {
     pub busy_timeout: Duration,
     /// The key of the installation, if the schema is made; `None`: a random one.
     pub installation_key: Option<[u8; 32]>,
+    /// The way to the schema of this version.
+    pub migrations: &'static [&'static str],
 }
 
 impl SqliteOptions {
@@ -69,6 +72,7 @@ impl SqliteOptions {
             wal: WalMode::Own,
             busy_timeout: Duration::from_secs(5),
             installation_key: None,
+            migrations: MIGRATIONS,
         }
     }
 

@@ -261,6 +261,14 @@ fn check(path: &Path, from: &str) -> Result<(Connection, Option<Timestamp>), Cop
                 "an earlier build of this program wrote it, from before its first release, whose databases are not migrated",
             ));
         }
+        Found::Older(version) => {
+            return Err(not_a_backup(
+                from,
+                format!(
+                    "an earlier version of this program wrote it (schema {version}): restore it with that version, then start this one, which upgrades it"
+                ),
+            ));
+        }
         Found::Later(version) => {
             return Err(not_a_backup(
                 from,

@@ -25,6 +25,7 @@ mod damage;
 mod file;
 mod removal;
 mod room;
+mod versions;
 
 store_suite!(Folder);
 simulation!(Folder, seeds: 200, twice: 5);

@@ -17,12 +17,14 @@ pub(super) fn begin(config: &Config) {
             labels.iter().map(|(key, value)| (*key, (*value).to_owned())).collect();
         counter!(name, &labels).increment(0);
     };
-    for source in config.sources.keys() {
+    for (name, source) in &config.sources {
         for kind in MessageType::ALL {
-            let labels = [("source", source.as_str()), ("type", kind.as_str())];
+            let labels = [("source", name.as_str()), ("type", kind.as_str())];
             add(telemetry::MESSAGES_ACCEPTED, &labels);
             add(telemetry::MESSAGES_DUPLICATE, &labels);
         }
+        let silent_after = source.silent_after.unwrap_or_default();
+        gauge!(telemetry::SILENT_AFTER, "source" => name.clone()).set(silent_after.as_secs_f64());
     }
     for (name, destination) in &config.destinations {
         let of = ("destination", name.as_str());
@@ -53,9 +55,27 @@ pub(super) fn begin(config: &Config) {
     }
 }
 
+/// Nothing is expected any more of sources that were taken out of the configuration.
+pub(super) fn end(before: &Config, now: &Config) {
+    for name in before.sources.keys().filter(|name| !now.sources.contains_key(*name)) {
+        gauge!(telemetry::SILENT_AFTER, "source" => name.clone()).set(0.0);
+    }
+}
+
+/// Where the sources of this build come from, as the Dockerfile says it.
+const REVISION: Option<&str> = option_env!("SEGMENT_LOOPS_REVISION");
+
 /// The gauges that do not change while the process runs, and those that change only with an event.
 pub(super) fn begin_gauges(started_at: jiff::Timestamp) {
-    gauge!(telemetry::BUILD_INFO, "version" => env!("CARGO_PKG_VERSION")).set(1.0);
+    let revision = REVISION.unwrap_or_default();
+    let labels = [("version", env!("CARGO_PKG_VERSION")), ("revision", revision)];
+    gauge!(telemetry::BUILD_INFO, &labels).set(1.0);
     gauge!(telemetry::PROCESS_START).set(started_at.as_millisecond() as f64 / 1_000.0);
     gauge!(telemetry::RELOAD_SUCCESSFUL).set(1.0);
+    loaded(started_at);
+}
+
+/// Notes when the configuration was loaded.
+pub(super) fn loaded(at: jiff::Timestamp) {
+    gauge!(telemetry::RELOAD_TIMESTAMP).set(at.as_millisecond() as f64 / 1_000.0);
 }

@@ -32,7 +32,9 @@ use crate::console::{self, AdminState};
 use crate::delivery::{Board, Engine, EngineOptions, Forwarder, RetryOptions, Room, Stop};
 use crate::destination::NewContactsPolicy;
 use crate::http::server::{self, AddressConnections, ServerLimits};
-use crate::http::{self, Front, HeadBudget, HttpLimits, HttpParts, HttpState, Network, PublicUrl};
+use crate::http::{
+    self, Front, HeadBudget, HttpLimits, HttpParts, HttpState, Network, PublicUrl, RequestMetrics,
+};
 use crate::large::Turns;
 use crate::loops::{Client, ClientError, ClientOptions, WebhookClient};
 use crate::queue::{Depth, Inbox, Log, Store, Unavailable};
@@ -203,7 +205,8 @@ impl App {
         };
         let limits = server_limits(&config);
         let alerts = AlertSender::new(&config, Arc::clone(&clock))?;
-        let reloader = Arc::new(Reloader::new(config, load, store.clone(), planners));
+        let reloader =
+            Arc::new(Reloader::new(config, load, store.clone(), Arc::clone(&clock), planners));
         let forwarders = forwarders(&reloader, &store, &clock)?;
         let (http, front, admin_front) =
             fronts(&reloader, &store, &process, &clock, &outlets, &turns, clients);
@@ -541,12 +544,13 @@ fn fronts(
     let (metrics, metrics_description) = http::metrics_router(state.clone());
     description.merge(metrics_description);
     description.merge(api_description);
+    let requests = Arc::new(RequestMetrics::new(&description));
     let operators = metrics.merge(api).merge(openapi::router(description));
     let (public, admin) = match config.server.admin_listen.is_some() {
         true => (public, Some(http::admin_router(state.clone()).merge(operators))),
         false => (public.merge(operators), None),
     };
-    let front = |router| Front::new(router, &state);
+    let front = |router| Front::new(router, &state, Arc::clone(&requests));
     let fronts = (front(public), admin.map(front));
     (state, fronts.0, fronts.1)
 }

@@ -14,12 +14,15 @@ use tracing::{error, info, warn};
 use super::changes::changes;
 use super::counters;
 use super::{LoadConfig, NOTHING_KNOWN};
+use crate::clock::SharedClock;
 use crate::config::{BrowserConfig, Config, ConfigError, Problem, Stage};
 use crate::console::view::{ReloadProblem, Reloaded};
 use crate::console::{Planners, Reload};
 use crate::destination::{Destination, NewContactsPolicy};
 use crate::feedback::Key;
-use crate::http::{AddressLimit, LoopsWebhook, LoopsWebhooks, Public, Source, Sources};
+use crate::http::{
+    AddressLimit, LoopsWebhook, LoopsWebhooks, Public, Source, SourceCounts, Sources,
+};
 use crate::queue::Store;
 use crate::segment::MessageType;
 use crate::telemetry;
@@ -28,6 +31,7 @@ use crate::telemetry;
 pub(super) struct Reloader {
     load: LoadConfig,
     store: Arc<dyn Store>,
+    clock: SharedClock,
     /// Held during a reload.
     reloading: Mutex<()>,
     current: Mutex<Config>,
@@ -45,6 +49,7 @@ impl Reloader {
         config: Config,
         load: LoadConfig,
         store: Arc<dyn Store>,
+        clock: SharedClock,
         planners: HashMap<String, watch::Sender<Arc<Destination>>>,
     ) -> Self {
         let sources = watch::Sender::new(Arc::new(sources(&config, &Sources::default())));
@@ -56,6 +61,7 @@ impl Reloader {
         Self {
             load,
             store,
+            clock,
             reloading: Mutex::default(),
             current: Mutex::new(config),
             planners,
@@ -132,6 +138,8 @@ impl Reloader {
         let webhooks = loops_webhooks(&loaded, &self.forwards);
         self.loops_webhooks.send_replace(Arc::new(webhooks));
         counters::begin(&loaded);
+        counters::end(&current, &loaded);
+        counters::loaded(self.clock.now());
         let changed = changes(&current, &loaded);
         *current = loaded;
         info!(?subscriptions, "configuration reloaded");
@@ -273,6 +281,7 @@ fn sources(config: &Config, before: &Sources) -> Sources {
         MessageType::ALL.into_iter().filter(takes).collect()
     };
     let sources = config.sources.iter().map(|(name, source)| Source {
+        counts: SourceCounts::new(name),
         name: name.clone(),
         destination: source.destination.clone(),
         write_keys: source.write_keys.clone(),

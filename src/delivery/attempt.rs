@@ -48,14 +48,17 @@ impl Stepper {
             idempotency_key: request.idempotency_key.as_deref(),
         };
         let of_call = self.begin_call(&span, due);
+        let in_flight = self.meters.send();
         let reply = tokio::select! {
             biased;
             reply = self.client.send(&slot, call) => reply,
             () = held.doubt() => return Err(WorkError::Fenced),
         };
         end_call(of_call, &reply);
+        drop(in_flight);
         let facts = self.contact_facts(request.endpoint, &load.body);
         let (happened_at, is_replay) = (load.happened_at, load.is_replay);
+        let (accepted_at, class) = load.accepted;
         // Recording the outcome may take long, if the store fails.
         drop(load);
         crash::point("send.after");
@@ -80,8 +83,13 @@ impl Stepper {
         let contact =
             facts.and_then(|facts| self.contact_change(due, &tried, &verdict, facts, happened_at));
         let learned = Learning { contact, awaiting };
+        let is_delivered =
+            matches!(verdict.consequence, Consequence::Delivered | Consequence::EventDelivered);
         self.conclude(&held.lease, due, Some(record(&tried)), verdict, learned).await?;
         crash::point("settle.after");
+        if is_delivered && !is_replay {
+            self.meters.delivered(class, self.clock.age(accepted_at));
+        }
         Ok(StepEnd { next, proves_key: disposition.proves_key() })
     }
 
@@ -98,6 +106,11 @@ impl Stepper {
         span.set_text("messaging.operation.type", "process");
         span.set_text("messaging.operation.name", "process");
         span.set_text("messaging.destination.name", &self.name);
+        if span.trace_id().is_some()
+            && let Ok(subscriptions) = self.queue.subscriptions(due.request.id).await
+        {
+            span.set_text("segment_loops.subscriptions", &subscriptions.join(", "));
+        }
         match carried.len() {
             0 | 1 => span.set_text("messaging.message.id", due.message_id),
             messages => span.set_number("messaging.batch.message_count", messages),
@@ -361,6 +374,7 @@ impl Stepper {
             | Disposition::Unauthorized { .. }
             | Disposition::Refused { .. } => line!(warn),
         }
+        self.meters.tried(disposition.outcome());
         let labels = [
             ("destination", self.name.clone()),
             ("endpoint", request.endpoint.path().to_owned()),

@@ -13,6 +13,7 @@ use super::board::Board;
 use super::catalogue::Wishes;
 use super::gauges;
 use super::lease::{Asked, HeldLease, LeaseKeeper, LeaseLost};
+use super::meters::Meters;
 use super::room::{LargeRoom, Room};
 use super::stepper::Stepper;
 use super::stop::Stop;
@@ -82,6 +83,7 @@ impl Engine {
         let large = LargeRoom::default();
         let activity = options.board.add(&name, client.pacer(), destination.subscribe());
         let stepper = Stepper {
+            meters: Meters::new(&name),
             name,
             destination,
             client,
@@ -161,6 +163,7 @@ impl Engine {
         self.stepper.activity.hold(is_held);
         if !is_held {
             gauges::clear(&self.stepper.name);
+            self.stepper.meters.retrying(0);
         }
         let is_held = if is_held { 1.0 } else { 0.0 };
         gauge!(telemetry::LEASE_HELD, "destination" => self.stepper.name.clone()).set(is_held);
@@ -378,6 +381,10 @@ mod tests {
                 requests: vec![],
                 restored_from: None,
             }))
+        }
+
+        async fn subscriptions(&self, _: RequestId) -> Result<Vec<String>, Unavailable> {
+            Ok(vec![])
         }
 
         async fn traces(&self, _: RequestId) -> Result<Vec<Option<TraceContext>>, Unavailable> {

@@ -38,6 +38,7 @@ mod key_watch;
 mod knowledge;
 mod lanes;
 mod lease;
+mod meters;
 mod panics;
 mod pause;
 mod planning;

@@ -18,6 +18,7 @@ use super::catalogue::Wishes;
 use super::knowledge::{Facts, FactsMaker};
 use super::lanes::Turn;
 use super::lease::{HeldLease, LeaseLost};
+use super::meters::Meters;
 use super::planning::{Freezing, Prepared};
 use super::room::{LargeRoom, Place, Room, is_large};
 use super::verdict::{Due, Next};
@@ -27,7 +28,7 @@ use crate::clock::SharedClock;
 use crate::destination::{Destination, IdentityGuard, NewContactsPolicy, Stale};
 use crate::loops::{Client, Slot};
 use crate::queue::{
-    BrokenMessage, Failure, FailureReason, HoldsAsk, Job, Lease, Seq, Work, WorkError,
+    BrokenMessage, Class, Failure, FailureReason, HoldsAsk, Job, Lease, Seq, Work, WorkError,
 };
 use crate::segment::{Digests, LaneKey};
 use crate::telemetry::{self, Traces};
@@ -60,6 +61,7 @@ pub(super) struct Stepper {
     /// What the steps want of the catalogue.
     pub(super) wishes: Wishes,
     pub(super) traces: Traces,
+    pub(super) meters: Meters,
     /// The contacts that Loops was asked about.
     pub(super) sought: SoughtBefore,
 }
@@ -72,6 +74,8 @@ pub(super) struct Load {
     pub(super) happened_at: Timestamp,
     /// Whether its message is replayed.
     pub(super) is_replay: bool,
+    /// When its message was accepted, and as what.
+    pub(super) accepted: (Timestamp, Class),
     pub(super) _place: Option<Place>,
 }
 
@@ -201,7 +205,8 @@ impl Stepper {
         };
         let is_replay = job.replay.number > 0;
         let body = std::mem::take(&mut request.body);
-        let load = Load { body, happened_at, is_replay, _place: place };
+        let accepted = (job.received_at, turn.head.class);
+        let load = Load { body, happened_at, is_replay, accepted, _place: place };
         let due = Due {
             request: &request,
             seq,

@@ -233,6 +233,7 @@ impl<'a> Tenure<'a> {
         self.lanes.wake(now);
         self.lanes.take_up_touched();
         self.stepper.activity.retry_at(self.lanes.next_wake());
+        self.stepper.meters.retrying(self.lanes.waiting());
         let requests_max = self.options.requests_max;
         if self.catalogue.turn(now) == Some(catalogue::Turn::Now)
             && let Err(again_at) = self.read_catalogue()

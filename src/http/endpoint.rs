@@ -54,6 +54,37 @@ impl Endpoint {
         }
     }
 
+    /// The endpoint at a path, whatever the method; `None`: a path of operators, or an unknown one.
+    pub(super) fn of_path(path: &str) -> Option<Self> {
+        let one_segment = |rest: &str| !rest.is_empty() && !rest.contains('/');
+        Some(match path {
+            "/v1/identify" | "/v1/i" => Endpoint::Single(MessageType::Identify),
+            "/v1/track" | "/v1/t" => Endpoint::Single(MessageType::Track),
+            "/v1/page" | "/v1/p" => Endpoint::Single(MessageType::Page),
+            "/v1/screen" | "/v1/s" => Endpoint::Single(MessageType::Screen),
+            "/v1/group" | "/v1/g" => Endpoint::Single(MessageType::Group),
+            "/v1/alias" | "/v1/a" => Endpoint::Single(MessageType::Alias),
+            "/v1/batch" | "/v1/b" => Endpoint::Batch,
+            "/v1/import" => Endpoint::Import,
+            "/v1" => Endpoint::Root,
+            "/v1/m" => Endpoint::Metrics,
+            "/beacon/v1/batch" => Endpoint::Beacon,
+            "/destination" => Endpoint::Destination,
+            _ => {
+                let between = |start, end| path.strip_prefix(start)?.strip_suffix(end);
+                if between("/webhook/", "").is_some_and(one_segment) {
+                    Endpoint::Webhook
+                } else if between("/loops/", "").is_some_and(one_segment) {
+                    Endpoint::Loops
+                } else if between("/v1/projects/", "/settings").is_some_and(one_segment) {
+                    Endpoint::Settings
+                } else {
+                    return None;
+                }
+            }
+        })
+    }
+
     /// The contract that its answers keep.
     pub(super) fn contract(self) -> Contract {
         match self {

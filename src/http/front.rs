@@ -25,6 +25,7 @@ use super::endpoint::Endpoint;
 use super::error::Contract;
 use super::paths::plain_path;
 use super::rejected::Rejections;
+use super::requests::RequestMetrics;
 use super::server::Answer;
 use super::{HttpState, wellformed};
 
@@ -37,15 +38,17 @@ pub struct Front {
     router: Cors<Router>,
     body_timeout: Duration,
     rejections: Arc<Rejections>,
+    requests: Arc<RequestMetrics>,
 }
 
 impl Front {
     /// Puts it before a router.
-    pub fn new(router: Router, state: &HttpState) -> Self {
+    pub fn new(router: Router, state: &HttpState, requests: Arc<RequestMetrics>) -> Self {
         Self {
             router: cors().layer(router),
             body_timeout: state.0.limits.body_timeout,
             rejections: Arc::clone(&state.0.rejections),
+            requests,
         }
     }
 
@@ -90,8 +93,11 @@ impl Answer for Front {
     }
 
     async fn answer(&self, request: Request<Incoming>) -> Response {
-        let (request, loan) = lend(plain_path(request), self.body_timeout);
+        let request = plain_path(request);
+        let waiting = self.requests.begin(request.method(), request.uri().path());
+        let (request, loan) = lend(request, self.body_timeout);
         let response = self.route(request).await.unwrap_or_else(|never| match never {});
+        waiting.end(response.status());
         if let Some(loan) = loan {
             loan.read_rest().await;
         }

@@ -13,7 +13,7 @@ use axum::body::Body;
 use axum::extract::{FromRequest, Request};
 use axum::http::{HeaderMap, Method, StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use metrics::counter;
+use jiff::Timestamp;
 use serde::Serialize;
 use tokio::time::{Instant, timeout};
 use tracing::{debug, info, warn};
@@ -28,7 +28,7 @@ use super::judge::{Judged, RejectedMessage};
 use super::memory::{Account, NoRoom};
 use super::{HttpState, Public, Source, body};
 use crate::queue::intake::Intake;
-use crate::queue::{AcceptError, Accepted, FreeSpace, NewMessage};
+use crate::queue::{AcceptError, Accepted, Committed, FreeSpace, NewMessage};
 use crate::segment::message::MessageType;
 use crate::telemetry::{self, Span, SpanKind, TraceContext};
 
@@ -301,6 +301,7 @@ impl<'s> Visit<'s> {
             last.payload = account.bind(std::mem::take(&mut last.payload));
         }
         let kinds: Vec<MessageType> = messages.iter().map(|message| message.kind).collect();
+        let received_at = messages.last().map(|message| message.received_at);
         for message in &messages {
             debug!(source = message.source, message_id = message.message_id, "accepting");
         }
@@ -315,7 +316,7 @@ impl<'s> Visit<'s> {
         // Only now: a batch that could not be stored is turned away as a whole, and comes again.
         self.report_rejected(&rejected);
         if let Some(source) = self.source {
-            let new = count_accepted(source, &kinds, &accepted);
+            let new = count_accepted(source, &kinds, &accepted, received_at);
             self.span.set_number("segment_loops.messages.new", new);
             info!(
                 source = source.name,
@@ -337,12 +338,17 @@ impl<'s> Visit<'s> {
         let mut span = self.span.child(SpanKind::Internal, || "store commit".to_owned());
         span.set_number("segment_loops.messages", messages.len());
         crate::crash::point("accept.before");
-        let accepted = self.state.0.inbox.accept(messages).await;
+        let committed = self.state.0.inbox.commit(messages).await;
         crate::crash::point("accept.after");
-        if accepted.is_err() {
-            span.fail("not_accepted");
+        match &committed {
+            Ok(Committed { group_messages, waited, .. }) => {
+                span.set_number("segment_loops.group.messages", *group_messages);
+                let waited = usize::try_from(waited.as_micros()).unwrap_or(usize::MAX);
+                span.set_number("segment_loops.group.waited_us", waited);
+            }
+            Err(_) => span.fail("not_accepted"),
         }
-        accepted
+        Ok(committed?.accepted)
     }
 
     /// Ends the span of the request.
@@ -426,24 +432,19 @@ fn begin_span(state: &HttpState, endpoint: Endpoint, method: &Method, headers: &
 }
 
 /// Counts what was accepted; returns how many messages were new.
-fn count_accepted(source: &Source, kinds: &[MessageType], accepted: &[Accepted]) -> usize {
-    // Finding a counter by its labels costs more than counting, so each is found once.
-    let mut counts: BTreeMap<(&'static str, &'static str), usize> = BTreeMap::new();
-    let mut new = 0;
+fn count_accepted(
+    source: &Source,
+    kinds: &[MessageType],
+    accepted: &[Accepted],
+    received_at: Option<Timestamp>,
+) -> usize {
     for (kind, accepted) in kinds.iter().zip(accepted) {
-        let name = match accepted {
-            Accepted::New => {
-                new += 1;
-                telemetry::MESSAGES_ACCEPTED
-            }
-            Accepted::Duplicate => telemetry::MESSAGES_DUPLICATE,
-        };
-        *counts.entry((name, kind.as_str())).or_default() += 1;
+        source.counts.count(*kind, *accepted);
     }
-    for ((name, kind), messages) in counts {
-        counter!(name, "source" => source.name.clone(), "type" => kind).increment(messages as u64);
+    if let Some(at) = received_at {
+        source.counts.note(at);
     }
-    new
+    accepted.iter().filter(|accepted| **accepted == Accepted::New).count()
 }
 
 /// The memory that a message takes until it is stored.

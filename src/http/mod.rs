@@ -29,6 +29,7 @@ pub mod openapi;
 mod paths;
 mod places;
 mod rejected;
+mod requests;
 pub mod server;
 mod settings;
 mod sources;
@@ -56,7 +57,8 @@ pub use head::HeadBudget;
 pub use limit::AddressLimit;
 pub use loops::{LoopsWebhook, LoopsWebhooks};
 pub use rejected::RejectedCounts;
-pub use sources::{Public, Source, Sources};
+pub use requests::RequestMetrics;
+pub use sources::{Public, Source, SourceCounts, Sources};
 
 use crate::clock::SharedClock;
 use crate::large::Turns;

@@ -1,14 +1,18 @@
 //! The sources that may send, and how one is found by what a request brings.
 
 use std::collections::HashSet;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use axum::http::{HeaderMap, StatusCode, header};
+use jiff::Timestamp;
+use metrics::{Counter, Gauge, counter, gauge};
 
 use super::error::ApiError;
 use super::limit::AddressLimit;
+use crate::queue::Accepted;
 use crate::secret::Secret;
 use crate::segment::MessageType;
+use crate::telemetry;
 
 /// A source of messages.
 #[derive(Debug, Clone)]
@@ -35,6 +39,18 @@ pub struct Source {
     pub stamps_ip: bool,
     /// Whether what comes to `/v1/import` is a bulk load: some SDKs send all they have there.
     pub import_is_bulk: bool,
+    /// Counts its messages.
+    pub counts: SourceCounts,
+}
+
+/// Counts the messages of a source. Finding a counter by its labels costs more than counting, so each is found once.
+#[derive(Debug, Clone)]
+pub struct SourceCounts {
+    name: String,
+    new: [Counter; MessageType::ALL.len()],
+    duplicate: [Counter; MessageType::ALL.len()],
+    /// Found with the first message: until then, it has no value.
+    last_message: OnceLock<Gauge>,
 }
 
 /// What holds for a source whose write keys are public.
@@ -46,6 +62,40 @@ pub struct Public {
     pub bytes: Arc<AddressLimit>,
     /// Whether messages of type `delete` are taken.
     pub allows_delete: bool,
+}
+
+impl SourceCounts {
+    /// Finds the counters of a source.
+    pub fn new(source: &str) -> Self {
+        let of = |name: &'static str| {
+            MessageType::ALL
+                .map(|kind| counter!(name, "source" => source.to_owned(), "type" => kind.as_str()))
+        };
+        Self {
+            name: source.to_owned(),
+            new: of(telemetry::MESSAGES_ACCEPTED),
+            duplicate: of(telemetry::MESSAGES_DUPLICATE),
+            last_message: OnceLock::new(),
+        }
+    }
+
+    /// Counts an accepted message.
+    pub(super) fn count(&self, kind: MessageType, accepted: Accepted) {
+        let counters = match accepted {
+            Accepted::New => &self.new,
+            Accepted::Duplicate => &self.duplicate,
+        };
+        let of_kind = MessageType::ALL.iter().zip(counters).find(|(of, _)| **of == kind);
+        if let Some((_, counter)) = of_kind {
+            counter.increment(1);
+        }
+    }
+
+    /// Notes when messages were accepted last.
+    pub(super) fn note(&self, at: Timestamp) {
+        let find = || gauge!(telemetry::LAST_MESSAGE, "source" => self.name.clone());
+        self.last_message.get_or_init(find).set(at.as_millisecond() as f64 / 1_000.0);
+    }
 }
 
 /// All sources.

@@ -162,7 +162,12 @@ pub trait Inbox: Send + Sync {
     ///
     /// Returns [`AcceptError::Full`] while the backlog is full, for duplicates too. The messages of one
     /// call, and those of other processes, may exceed the bound.
-    async fn accept(&self, messages: Vec<NewMessage>) -> Result<Vec<Accepted>, AcceptError>;
+    async fn accept(&self, messages: Vec<NewMessage>) -> Result<Vec<Accepted>, AcceptError> {
+        Ok(self.commit(messages).await?.accepted)
+    }
+
+    /// Does what [`Inbox::accept`] does, and returns what the transaction was like, too.
+    async fn commit(&self, messages: Vec<NewMessage>) -> Result<Committed, AcceptError>;
 
     /// How much free space there is, by a look at the disk a second ago and what was accepted since.
     /// [`Inbox::accept`] does not look at it: callers know which messages can wait.
@@ -207,6 +212,9 @@ pub trait Work: Send + Sync {
     /// The traces in which the messages of a request were accepted: one entry for each message that it carries, at most
     /// [`CARRIED_MAX`], `None` for one that was not traced or whose contents are gone.
     async fn traces(&self, request: RequestId) -> Result<Vec<Option<TraceContext>>, Unavailable>;
+
+    /// The subscriptions whose deliveries a request carries, each once, in alphabetical order.
+    async fn subscriptions(&self, request: RequestId) -> Result<Vec<String>, Unavailable>;
 
     /// What is known of contacts of a destination; those of which nothing is known are left out.
     async fn contacts(

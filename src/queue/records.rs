@@ -67,6 +67,17 @@ pub struct NewMessage {
     pub trace: Option<TraceContext>,
 }
 
+/// Messages that were accepted, and the transaction that wrote them.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Committed {
+    /// For each message, in order, whether it was new.
+    pub accepted: Vec<Accepted>,
+    /// How many messages the transaction wrote in all, those of other calls included.
+    pub group_messages: usize,
+    /// How long the messages waited for the transaction to begin.
+    pub waited: Duration,
+}
+
 /// Whether an accepted message was new.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Accepted {

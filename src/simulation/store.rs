@@ -13,7 +13,7 @@ use tokio::sync::watch;
 use super::process::Process;
 use super::world::World;
 use crate::queue::{
-    AcceptError, Accepted, Audit, AuditEntry, AuditRecord, BrokenMessage, CheckIn, Class,
+    AcceptError, Audit, AuditEntry, AuditRecord, BrokenMessage, CheckIn, Class, Committed,
     Consequence, Contact, Contents, Depth, EventName, FailureGroups, Feedback, FeedbackRecord,
     Filter, Forward, FreeSpace, Frozen, Head, HoldsAnswer, HoldsAsk, Housekeeping,
     IdentityConflict, Inbox, Job, KnownContact, LaneAsk, LanePart, Lease, LeaseHolder,
@@ -98,16 +98,16 @@ impl Store for FlakyStore {
 
 #[async_trait]
 impl Inbox for FlakyStore {
-    async fn accept(&self, messages: Vec<NewMessage>) -> Result<Vec<Accepted>, AcceptError> {
+    async fn commit(&self, messages: Vec<NewMessage>) -> Result<Committed, AcceptError> {
         let ids: Vec<String> = messages.iter().map(|message| message.message_id.clone()).collect();
         if self.world.store_fails(Access::Read) {
             self.note("accept", "too busy");
             return Err(AcceptError::Busy);
         }
         let watched = async {
-            let answer = self.inner.accept(messages).await;
-            if let Ok(accepted) = &answer {
-                self.world.ledger().accepted(&ids, accepted);
+            let answer = self.inner.commit(messages).await;
+            if let Ok(committed) = &answer {
+                self.world.ledger().accepted(&ids, &committed.accepted);
             }
             answer
         };
@@ -160,6 +160,10 @@ impl Work for FlakyStore {
         let job = self.call("open", Access::Read, self.inner.open(seq)).await?;
         self.world.ledger().frozen(job.as_ref().map_or(&[], |job| &job.requests));
         Ok(job)
+    }
+
+    async fn subscriptions(&self, request: RequestId) -> Result<Vec<String>, Unavailable> {
+        self.call("subscriptions", Access::Read, self.inner.subscriptions(request)).await
     }
 
     async fn traces(&self, request: RequestId) -> Result<Vec<Option<TraceContext>>, Unavailable> {

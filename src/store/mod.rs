@@ -9,6 +9,7 @@ mod contacts;
 mod copies;
 mod feedback;
 mod groups;
+mod meters;
 mod moving;
 mod new_contacts;
 mod postgres;

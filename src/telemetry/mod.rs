@@ -19,10 +19,43 @@ pub use traces::{Root, Sampling, Span, SpanKind, TraceContext, TraceId, Traces, 
 /// Bounds of the histogram of Loops' answers, in seconds.
 const LOOPS_SECONDS: [f64; 10] = [0.025, 0.05, 0.1, 0.2, 0.4, 0.8, 1.6, 5.0, 10.0, 30.0];
 
+/// Bounds of the histogram of requests, in seconds: those of OpenTelemetry's conventions.
+const HTTP_SECONDS: [f64; 14] =
+    [0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0];
+
+/// Bounds of the histogram of the time until a message is delivered, in seconds: up to a day.
+const DELIVERY_SECONDS_BOUNDS: [f64; 14] =
+    [0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 15.0, 60.0, 300.0, 1_800.0, 7_200.0, 28_800.0, 86_400.0];
+
+/// Bounds of the histogram of commits, in seconds.
+const COMMIT_SECONDS: [f64; 12] =
+    [0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0];
+
+/// Bounds of the histogram of groups, in messages.
+const GROUP_MESSAGES: [f64; 10] = [1.0, 2.0, 5.0, 10.0, 25.0, 50.0, 100.0, 250.0, 500.0, 1_000.0];
+
+/// The bounds of each histogram.
+const BOUNDS: [(&str, &[f64]); 5] = [
+    (LOOPS_REQUEST_SECONDS, &LOOPS_SECONDS),
+    (HTTP_REQUEST_SECONDS, &HTTP_SECONDS),
+    (DELIVERY_SECONDS, &DELIVERY_SECONDS_BOUNDS),
+    (STORE_COMMIT_SECONDS, &COMMIT_SECONDS),
+    (STORE_GROUP_MESSAGES, &GROUP_MESSAGES),
+];
+
+/// Duration of requests until their response began, in seconds, by `http_request_method`, `http_route` (`unknown` for a
+/// path that does not exist) and `http_response_status_code`.
+pub const HTTP_REQUEST_SECONDS: &str = "http_server_request_duration_seconds";
+/// Requests that wait for their response, by `http_request_method`.
+pub const HTTP_ACTIVE: &str = "http_server_active_requests";
 /// Messages accepted as new, by `source` and `type`.
 pub const MESSAGES_ACCEPTED: &str = "segment_loops_messages_accepted_total";
 /// Messages that had been accepted before, by `source` and `type`.
 pub const MESSAGES_DUPLICATE: &str = "segment_loops_messages_duplicate_total";
+/// When a message was last accepted, in seconds since 1970, by `source`; there is none before the first.
+pub const LAST_MESSAGE: &str = "segment_loops_last_message_timestamp_seconds";
+/// After how long without a message a source counts as silent, in seconds, by `source`; 0: never.
+pub const SILENT_AFTER: &str = "segment_loops_source_silent_after_seconds";
 /// Requests, and messages of batches, that were rejected, by `source` (empty where it is not known),
 /// `endpoint` (`unknown` for a path that does not exist) and `code`.
 pub const REJECTED: &str = "segment_loops_rejected_total";
@@ -51,6 +84,15 @@ pub const DELIVERIES: &str = "segment_loops_deliveries_total";
 pub const LOOPS_REQUESTS: &str = "segment_loops_loops_requests_total";
 /// Duration of requests to Loops in seconds, by `destination`, `endpoint` and `status`.
 pub const LOOPS_REQUEST_SECONDS: &str = "segment_loops_loops_request_duration_seconds";
+/// Attempts at requests to Loops, by `destination` and `outcome`.
+pub const ATTEMPTS: &str = "segment_loops_attempts_total";
+/// Time from accepting a message until Loops accepted a request of it, in seconds, by `destination` and `class`;
+/// without replays.
+pub const DELIVERY_SECONDS: &str = "segment_loops_delivery_latency_seconds";
+/// Requests that wait for Loops' response, by `destination`.
+pub const REQUESTS_IN_FLIGHT: &str = "segment_loops_requests_in_flight";
+/// Lanes whose first message waits for its next attempt, by `destination`.
+pub const LANES_RETRYING: &str = "segment_loops_lanes_retrying";
 /// Pending messages, by `destination` and `class` (`event`, `live`, `bulk`).
 pub const QUEUE_DEPTH: &str = "segment_loops_queue_depth_messages";
 /// Messages that are held, by `destination`, without those that wait behind them.
@@ -66,10 +108,16 @@ pub const RATE_LIMIT_MAX: &str = "segment_loops_rate_limit_max_requests_per_seco
 pub const DESTINATION_PAUSED: &str = "segment_loops_destination_paused";
 /// 1 while messages can be stored, else 0.
 pub const STORE_READY: &str = "segment_loops_store_ready";
+/// Duration of transactions that write messages and outcomes, in seconds; with PostgreSQL, of those that write messages.
+pub const STORE_COMMIT_SECONDS: &str = "segment_loops_store_commit_seconds";
+/// Messages that are accepted in one transaction.
+pub const STORE_GROUP_MESSAGES: &str = "segment_loops_store_group_messages";
 /// Free bytes for new messages on the disk of the database. Not with PostgreSQL.
 pub const STORE_FREE_BYTES: &str = "segment_loops_store_free_bytes";
 /// Size of the disk of the database in bytes. Not with PostgreSQL.
 pub const STORE_DISK_BYTES: &str = "segment_loops_store_disk_bytes";
+/// Size of the database file in bytes. Not with PostgreSQL.
+pub const STORE_BYTES: &str = "segment_loops_store_bytes";
 /// Size of the write-ahead log in bytes. Not with PostgreSQL.
 pub const STORE_LOG_BYTES: &str = "segment_loops_store_wal_bytes";
 /// When the last backup of the database was made, in seconds since 1970; there is none before the first. Not with
@@ -77,7 +125,9 @@ pub const STORE_LOG_BYTES: &str = "segment_loops_store_wal_bytes";
 pub const BACKUP_TIMESTAMP: &str = "segment_loops_backup_timestamp_seconds";
 /// 1 if the last reload of the configuration succeeded or there was none, else 0.
 pub const RELOAD_SUCCESSFUL: &str = "segment_loops_config_last_reload_successful";
-/// Always 1, with the `version`.
+/// When the configuration was last loaded without errors, in seconds since 1970.
+pub const RELOAD_TIMESTAMP: &str = "segment_loops_config_last_reload_success_timestamp_seconds";
+/// Always 1, with the `version` and the `revision` of the sources (empty unless the build was told).
 pub const BUILD_INFO: &str = "segment_loops_build_info";
 /// When the process started, in seconds since 1970.
 pub const PROCESS_START: &str = "process_start_time_seconds";
@@ -164,12 +214,12 @@ pub fn start(filter: &str, as_json: bool) -> Telemetry {
 
 /// Describes the metrics and gives the handle that renders them.
 fn metrics_recorder() -> PrometheusHandle {
-    let builder = PrometheusBuilder::new();
-    let recorder = match builder
-        .set_buckets_for_metric(Matcher::Full(LOOPS_REQUEST_SECONDS.to_owned()), &LOOPS_SECONDS)
-    {
+    let with_bounds = |builder: PrometheusBuilder, (name, bounds): (&str, &[f64])| {
+        builder.set_buckets_for_metric(Matcher::Full(name.to_owned()), bounds)
+    };
+    let recorder = match BOUNDS.into_iter().try_fold(PrometheusBuilder::new(), with_bounds) {
         Ok(builder) => builder.build_recorder(),
-        // Only an empty list of bounds is refused, and ours is not.
+        // Only an empty list of bounds is refused, and ours are not.
         Err(_) => PrometheusBuilder::new().build_recorder(),
     };
     let handle = recorder.handle();
@@ -182,6 +232,13 @@ fn metrics_recorder() -> PrometheusHandle {
 
 fn describe() {
     use metrics::{describe_counter, describe_gauge, describe_histogram};
+    describe_histogram!(HTTP_REQUEST_SECONDS, "Duration of requests until their response began");
+    describe_gauge!(HTTP_ACTIVE, "Requests that wait for their response");
+    describe_gauge!(LAST_MESSAGE, "When a message was last accepted");
+    describe_gauge!(
+        SILENT_AFTER,
+        "After how long without a message a source counts as silent; 0: never"
+    );
     describe_counter!(MESSAGES_ACCEPTED, "Messages accepted as new");
     describe_counter!(MESSAGES_DUPLICATE, "Messages that had been accepted before");
     describe_counter!(REJECTED, "Requests, and messages of batches, that were rejected");
@@ -211,6 +268,13 @@ fn describe() {
     describe_counter!(DELIVERIES, "Deliveries that ended");
     describe_counter!(LOOPS_REQUESTS, "Requests made to Loops; status 0: no answer");
     describe_histogram!(LOOPS_REQUEST_SECONDS, "Duration of requests to Loops");
+    describe_counter!(ATTEMPTS, "Attempts at requests to Loops, by what came of them");
+    describe_histogram!(
+        DELIVERY_SECONDS,
+        "Time from accepting a message until Loops accepted a request of it, without replays"
+    );
+    describe_gauge!(REQUESTS_IN_FLIGHT, "Requests that wait for Loops' response");
+    describe_gauge!(LANES_RETRYING, "Lanes whose first message waits for its next attempt");
     describe_gauge!(QUEUE_DEPTH, "Messages that are pending, by class");
     describe_gauge!(
         HELD_MESSAGES,
@@ -231,6 +295,9 @@ fn describe() {
         "Log lines that were dropped because too many were waiting"
     );
     describe_gauge!(STORE_READY, "1 while messages can be stored");
+    describe_histogram!(STORE_COMMIT_SECONDS, "Duration of transactions that write");
+    describe_histogram!(STORE_GROUP_MESSAGES, "Messages that are accepted in one transaction");
+    describe_gauge!(STORE_BYTES, "Size of the database file");
     describe_gauge!(STORE_FREE_BYTES, "Free bytes for new messages on the disk of the database");
     describe_gauge!(STORE_DISK_BYTES, "Size of the disk of the database");
     describe_gauge!(STORE_LOG_BYTES, "Size of the write-ahead log of the database");
@@ -239,7 +306,8 @@ fn describe() {
         RELOAD_SUCCESSFUL,
         "1 if the last reload of the configuration succeeded or there was none"
     );
-    describe_gauge!(BUILD_INFO, "Always 1; the version is a label");
+    describe_gauge!(RELOAD_TIMESTAMP, "When the configuration was last loaded without errors");
+    describe_gauge!(BUILD_INFO, "Always 1; the version and the revision are labels");
     describe_gauge!(PROCESS_START, "When the process started, in seconds since 1970");
     describe_gauge!(PROCESS_MEMORY, "Resident memory in bytes");
     describe_counter!(PROCESS_CPU, "Processor time in seconds");

@@ -14,7 +14,7 @@ from support import DEPLOY, ROOT, dev, free_port, request, run, running, wait_fo
 HERE = pathlib.Path(__file__).parent
 RULES = DEPLOY / "prometheus/segment-loops.rules.yml"
 BOARD = DEPLOY / "grafana/segment-loops.json"
-METRIC = re.compile(r"\b(?:segment_loops|process)_[a-z_]+[a-z]\b")
+METRIC = re.compile(r"\b(?:segment_loops|http_server|process)_[a-z_]+[a-z]\b")
 
 # Metrics without a series, or expressions without a result, while all is well in `dev`.
 EMPTY_WHILE_WELL = {
@@ -54,7 +54,7 @@ def board_expressions():
 def described():
     """The metrics of the source code."""
     source = (ROOT / "src/telemetry/mod.rs").read_text()
-    return set(re.findall(r'pub const [A-Z_]+: &str =\s*"((?:segment_loops|process)_\w+)"', source))
+    return set(re.findall(r'pub const [A-Z_]+: &str =\s*"((?:segment_loops|http_server|process)_\w+)"', source))
 
 
 def metrics_of(expression):

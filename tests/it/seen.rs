@@ -73,6 +73,21 @@ async fn metrics_count_what_came_and_what_went() {
         r#"segment_loops_rate_limit_requests_per_second{destination="default"} 1000"#,
         r#"segment_loops_rate_limit_max_requests_per_second{destination="default"} 1000"#,
         r#"segment_loops_lease_held{destination="default"} 1"#,
+        r#"segment_loops_attempts_total{destination="default",outcome="delivered"} 1"#,
+        r#"segment_loops_delivery_latency_seconds_bucket{destination="default",class="event",le="86400"} 1"#,
+        r#"segment_loops_delivery_latency_seconds_count{destination="default",class="live"} 0"#,
+        r#"segment_loops_requests_in_flight{destination="default"} 0"#,
+        r#"segment_loops_lanes_retrying{destination="default"} 0"#,
+        r#"segment_loops_store_group_messages_bucket{le="1"} "#,
+        r#"segment_loops_store_commit_seconds_bucket{le="0.0005"} "#,
+        r#"http_server_request_duration_seconds_bucket{http_request_method="POST",http_route="/v1/track",http_response_status_code="200",le="10"} 1"#,
+        r#"http_server_request_duration_seconds_count{http_request_method="POST",http_route="/v1/batch",http_response_status_code="200"} 1"#,
+        r#"http_server_request_duration_seconds_count{http_request_method="POST",http_route="/v1/track",http_response_status_code="400"} 1"#,
+        r#"http_server_request_duration_seconds_count{http_request_method="GET",http_route="/api/messages/{message_id}",http_response_status_code="200"} "#,
+        // That which asks for the metrics.
+        r#"http_server_active_requests{http_request_method="GET"} 1"#,
+        r#"http_server_active_requests{http_request_method="POST"} 0"#,
+        r#"segment_loops_source_silent_after_seconds{source="default"} 0"#,
     ];
     loop {
         let answer = service.admin("/metrics").await;
@@ -94,6 +109,7 @@ async fn counters_are_at_zero_before_anything_happens() {
         [sources.shop]
         write_keys = ["shop-key"]
         destination = "default"
+        silent_after_s = 600
         [destinations.default]
         loops_webhook_secrets = ["whsec_ZGV2"]
         loops_webhook_forward = "http://127.0.0.1:9/"
@@ -116,7 +132,16 @@ async fn counters_are_at_zero_before_anything_happens() {
         r#"segment_loops_queue_depth_messages{destination="default",class="bulk"} 0"#,
         r#"segment_loops_destination_paused{destination="default"} 0"#,
         r#"segment_loops_config_last_reload_successful 1"#,
-        concat!(r#"segment_loops_build_info{version=""#, env!("CARGO_PKG_VERSION"), r#""} 1"#),
+        concat!(
+            r#"segment_loops_build_info{version=""#,
+            env!("CARGO_PKG_VERSION"),
+            r#"",revision=""} 1"#
+        ),
+        r#"segment_loops_attempts_total{destination="default",outcome="not_found"} 0"#,
+        r#"segment_loops_delivery_latency_seconds_count{destination="default",class="bulk"} 0"#,
+        r#"segment_loops_requests_in_flight{destination="default"} 0"#,
+        r#"segment_loops_source_silent_after_seconds{source="shop"} 600"#,
+        r#"segment_loops_source_silent_after_seconds{source="default"} 0"#,
     ] {
         assert!(text.contains(line), "{line} not in {text}");
     }
@@ -126,6 +151,8 @@ async fn counters_are_at_zero_before_anything_happens() {
     };
     assert!(value("segment_loops_store_free_bytes ") > 0.0, "{text}");
     assert!(value("segment_loops_store_disk_bytes ") > 0.0, "{text}");
+    assert!(value("segment_loops_store_bytes ") > 0.0, "{text}");
+    assert!(!text.contains("segment_loops_last_message_timestamp_seconds{"), "{text}");
     #[cfg(target_os = "linux")]
     for name in [
         "process_start_time_seconds",
@@ -149,6 +176,60 @@ async fn a_reload_that_fails_is_a_metric() {
         let line = format!("segment_loops_config_last_reload_successful {expected}");
         assert!(text.contains(&line), "{line} not in {text}");
     }
+}
+
+#[tokio::test]
+async fn a_source_that_sends_or_is_taken_away_shows_in_its_gauges() {
+    let with_shop = r#"
+        [sources.shop]
+        write_keys = ["shop-key"]
+        destination = "default"
+        silent_after_s = 600
+        "#;
+    let service = Setup::with_loops("http://127.0.0.1:9/api/v1").config(with_shop).start();
+    let text = async || service.admin("/metrics").await.body.as_str().unwrap().to_owned();
+    let value = |text: &str, name: &str| {
+        let line = text.lines().find_map(|line| line.strip_prefix(name));
+        line.map(|value| value.trim().parse::<f64>().unwrap())
+    };
+    let before = value(&text().await, "segment_loops_config_last_reload_success_timestamp_seconds");
+    let sent = service.request(reqwest::Method::POST, "/v1/t").basic_auth("shop-key", Some(""));
+    Service::answer(sent.body(track("u1", "m1").to_string())).await;
+    let seen = text().await;
+    let last = value(&seen, r#"segment_loops_last_message_timestamp_seconds{source="shop"}"#);
+    let of_default = r#"segment_loops_last_message_timestamp_seconds{source="default"}"#;
+    assert_eq!(value(&seen, of_default), None);
+    // The short path counts as the long one.
+    let count = r#"http_server_request_duration_seconds_count{http_request_method="POST",http_route="/v1/track",http_response_status_code="200"}"#;
+    assert_eq!(value(&seen, count), Some(1.0), "{seen}");
+    service.write_config("");
+    let reload = service.request(reqwest::Method::POST, "/api/reload");
+    Service::answer(reload.bearer_auth(ADMIN_TOKEN)).await;
+    let seen = text().await;
+    let silent_after = r#"segment_loops_source_silent_after_seconds{source="shop"}"#;
+    assert_eq!(value(&seen, silent_after), Some(0.0), "{seen}");
+    let after = value(&seen, "segment_loops_config_last_reload_success_timestamp_seconds");
+    let times = [before, last, after];
+    assert!(before.is_some() && times.is_sorted(), "{times:?}");
+}
+
+#[tokio::test]
+async fn paths_that_senders_invent_are_one_route() {
+    let service = Setup::with_loops("http://127.0.0.1:9/api/v1").start();
+    for n in 0..20 {
+        service.admin(&format!("/v1/{n}")).await;
+        service.admin(&format!("/wp-admin/{n}")).await;
+    }
+    let strange = reqwest::Method::from_bytes(b"BREW").unwrap();
+    Service::answer(service.request(strange, "/v1/track")).await;
+    let text = service.admin("/metrics").await.body.as_str().unwrap().to_owned();
+    for line in [
+        r#"http_server_request_duration_seconds_count{http_request_method="GET",http_route="unknown",http_response_status_code="404"} 40"#,
+        r#"http_server_request_duration_seconds_count{http_request_method="_OTHER",http_route="/v1/track",http_response_status_code="405"} 1"#,
+    ] {
+        assert!(text.contains(line), "{line} not in {text}");
+    }
+    assert!(!text.contains("wp-admin") && !text.contains("BREW"), "{text}");
 }
 
 #[tokio::test]

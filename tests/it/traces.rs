@@ -144,6 +144,9 @@ async fn a_delivery_links_to_the_trace_of_its_message_over_a_crash() {
     assert_eq!(of(&ingest, "segment_loops.messages.new").as_deref(), Some("1"));
     let commit = collector.span("store commit").await;
     assert_eq!((&commit.trace_id, &commit.parent_span_id), (&ingest.trace_id, &ingest.span_id));
+    assert_eq!(of(&commit, "segment_loops.group.messages").as_deref(), Some("1"));
+    let waited_us = of(&commit, "segment_loops.group.waited_us").unwrap().parse::<u64>().unwrap();
+    assert!(waited_us < 60_000_000, "{waited_us}");
     let accepted = service.logged(|line| line["message"] == "accepted").await;
     assert_eq!(accepted["trace_id"], TRACE);
 
@@ -164,6 +167,8 @@ async fn a_delivery_links_to_the_trace_of_its_message_over_a_crash() {
     assert_eq!(links(&process), [TRACE]);
     assert_eq!(process.links[0].span_id, ingest.span_id);
     assert_eq!(of(&process, "messaging.message.id").as_deref(), Some("m1"));
+    let subscriptions = of(&process, "segment_loops.subscriptions");
+    assert_eq!(subscriptions.as_deref(), Some("Create or update a contact"));
     let attempt = service.logged(|line| line["message"] == "attempt").await;
     assert_eq!(attempt["trace_id"], hex(&process.trace_id));
     let call = loop {

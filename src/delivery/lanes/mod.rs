@@ -504,6 +504,11 @@ impl Lanes {
         }
     }
 
+    /// How many lanes wait.
+    pub fn waiting(&self) -> usize {
+        self.waiting.len()
+    }
+
     /// When the next waiting lane wakes.
     pub fn next_wake(&self) -> Option<Instant> {
         self.waiting.first().map(|(until, _)| *until)

@@ -95,8 +95,9 @@ pub(crate) async fn the_traces_of_what_a_request_carries_can_be_read(store: &dyn
     let second = put(store, message("b")).await;
     let third = put(store, NewMessage { trace: trace(3), ..message("c") }).await;
     let one = |n: u32| plan(vec![delivery("one", Ok(request(n)))]);
+    let other = plan(vec![delivery("a other", Ok(request(2)))]);
     let merge = NewMerge {
-        plans: vec![(first, one(1)), (second, one(2)), (third, one(4))],
+        plans: vec![(first, one(1)), (second, other), (third, one(4))],
         merged: vec![NewMergedRequest {
             request: request(9),
             carries: vec![(0, 0), (1, 0), (2, 0)],
@@ -109,11 +110,15 @@ pub(crate) async fn the_traces_of_what_a_request_carries_can_be_read(store: &dyn
     let traces = async |id: RequestId| store.traces(id).await.unwrap();
     assert_eq!(traces(frozen[0].id).await, [trace(1), None, trace(3)]);
     assert_eq!(traces(RequestId(i64::MAX)).await, []);
+    let subscriptions = async |id: RequestId| store.subscriptions(id).await.unwrap();
+    assert_eq!(subscriptions(frozen[0].id).await, ["a other", "one"]);
+    assert_eq!(subscriptions(RequestId(i64::MAX)).await, [] as [&str; 0]);
     // Of one that is sent alone, its own; and after a replay, the one in which the message was accepted.
     store.settle(&lease, settlement(&frozen[0], 1, Consequence::TakenApart)).await.unwrap();
     let alone = async |seq: Seq| store.open(seq).await.unwrap().unwrap().requests.remove(0);
     let part = alone(third).await;
     assert_eq!(traces(part.id).await, [trace(3)]);
+    assert_eq!(subscriptions(part.id).await, ["one"]);
     store.settle(&lease, settlement(&part, 2, Consequence::Failed(failure()))).await.unwrap();
     assert_eq!(replay(store, all(ReplayState::Failed), false).await, (1, 0));
     let replayed = record(store, "c").await.seq;

@@ -4,7 +4,7 @@
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::sync::mpsc::UnboundedReceiver;
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
@@ -17,8 +17,9 @@ use super::numbers::{self, STREAMS_MAX, Stream};
 use super::params::{Array, params, text};
 use super::rows::{duration_ms, get, to_json, to_ms};
 use super::{Fault, Time, partitions, startup};
-use crate::queue::{Accepted, NewMessage};
+use crate::queue::{Accepted, Committed, NewMessage};
 use crate::store::backlog::Admitted;
+use crate::store::meters::Meters;
 
 /// $1 destinations. From here to the commit, no other transaction gives numbers to messages of these destinations.
 /// In the order of the streams, so that no two transactions wait for each other.
@@ -64,7 +65,8 @@ const SKEW_MAX: Duration = Duration::from_secs(24 * 60 * 60);
 #[derive(Debug)]
 pub(super) struct AcceptOrder {
     pub(super) messages: Vec<NewMessage>,
-    pub(super) reply: oneshot::Sender<Result<Vec<Accepted>, Fault>>,
+    pub(super) queued_at: Instant,
+    pub(super) reply: oneshot::Sender<Result<Committed, Fault>>,
     /// Room in the queue for the writer, given back when the order is dropped.
     pub(super) permits: [OwnedSemaphorePermit; 2],
     pub(super) admitted: Admitted,
@@ -92,6 +94,7 @@ struct Memory {
     event_names: EventNames,
     /// For how many groups more to ask for the locks first.
     locks_first: u32,
+    meters: Meters,
 }
 
 impl Writer {
@@ -106,6 +109,7 @@ impl Writer {
             time,
             event_names,
             locks_first: 0,
+            meters: Meters::new(),
         };
         let mut queue = Queue { orders, next: None };
         loop {
@@ -148,6 +152,8 @@ struct Group {
     orders: Vec<AcceptOrder>,
     messages: usize,
     bytes: usize,
+    /// When its transaction began; `None`: it has not yet.
+    began_at: Option<Instant>,
 }
 
 impl Group {
@@ -185,10 +191,10 @@ impl Memory {
                 for order in group.orders {
                     let mut alone = Group { orders: vec![order], ..Group::default() };
                     let committed = self.commit(&mut alone, None).await;
-                    answer(alone.orders, committed, hints);
+                    answer(alone, committed, hints);
                 }
             }
-            committed => answer(group.orders, committed, hints),
+            committed => answer(group, committed, hints),
         }
     }
 
@@ -200,6 +206,8 @@ impl Memory {
         mut queue: Option<&mut Queue>,
     ) -> Result<Vec<Vec<Accepted>>, Fault> {
         let mut tries = 0;
+        let began_at = Instant::now();
+        group.began_at = Some(began_at);
         loop {
             tries += 1;
             let tried = tokio::time::timeout(GROUP_TIMEOUT, async {
@@ -210,7 +218,10 @@ impl Memory {
                 tried
             });
             let fault = match tried.await {
-                Ok(Ok(accepted)) => return Ok(accepted),
+                Ok(Ok(accepted)) => {
+                    self.meters.committed(began_at.elapsed(), group.messages().count());
+                    return Ok(accepted);
+                }
                 Ok(Err(fault)) => fault,
                 Err(_) => {
                     // A statement of the group may be under way still.
@@ -476,10 +487,9 @@ async fn add_streams(connection: &Connection, destinations: &[&str]) -> Result<(
 }
 
 /// Answers the calls of a group.
-fn answer(group: Vec<AcceptOrder>, committed: Result<Vec<Vec<Accepted>>, Fault>, hints: &Hints) {
+fn answer(group: Group, committed: Result<Vec<Vec<Accepted>>, Fault>, hints: &Hints) {
     if let Ok(accepted) = &committed {
-        let messages = group.iter().flat_map(|order| &order.messages);
-        let messages = messages.zip(accepted.iter().flatten());
+        let messages = group.messages().zip(accepted.iter().flatten());
         let destinations: BTreeSet<&str> = messages
             .filter(|(_, accepted)| **accepted == Accepted::New)
             .map(|(message, _)| message.destination.as_str())
@@ -488,10 +498,16 @@ fn answer(group: Vec<AcceptOrder>, committed: Result<Vec<Vec<Accepted>>, Fault>,
             hints.has_arrived(destinations);
         }
     }
+    let (group_messages, began_at) = (group.messages().count(), group.began_at);
     let mut accepted = committed.map(Vec::into_iter);
-    for AcceptOrder { reply, permits, admitted, .. } in group {
+    for AcceptOrder { reply, permits, admitted, queued_at, .. } in group.orders {
+        let waited = began_at.map(|began_at| began_at.saturating_duration_since(queued_at));
+        let waited = waited.unwrap_or_default();
         let answer = match &mut accepted {
-            Ok(accepted) => accepted.next().ok_or(Fault::Closed),
+            Ok(accepted) => accepted
+                .next()
+                .map(|accepted| Committed { accepted, group_messages, waited })
+                .ok_or(Fault::Closed),
             Err(fault) => Err(fault.clone()),
         };
         // Release the permits before replying.

@@ -41,6 +41,11 @@ pub(super) const TRACES: &str = "
     UNION ALL
     SELECT seq, trace FROM @payloads_kept WHERE seq = ANY($1)";
 
+/// $1 seqs, $2 id of their request.
+pub(super) const SUBSCRIPTIONS: &str = "
+    SELECT DISTINCT subscription COLLATE \"C\" FROM @deliveries
+    WHERE seq = ANY($1) AND request_id = $2 ORDER BY 1";
+
 /// The contents of messages, in the order of their numbers here.
 pub(super) async fn read(connection: &Connection, seqs: &[Seq]) -> Result<Vec<Contents>, Fault> {
     let mut payloads: HashMap<i64, Bytes> = HashMap::new();
@@ -71,6 +76,18 @@ pub(super) async fn traces(
         }
     }
     Ok(contents.seqs.iter().map(|seq| traces.get(&seq.0).copied()).collect())
+}
+
+/// The subscriptions whose deliveries a request carries.
+pub(super) async fn subscriptions(
+    connection: &Connection,
+    request: RequestId,
+) -> Result<Vec<String>, Fault> {
+    let mut contents = records::request_contents(connection, &[request]).await?;
+    let Some(contents) = contents.pop() else { return Ok(Vec::new()) };
+    let seqs = Array(contents.seqs.iter().map(|seq| seq.0).collect());
+    let found = connection.query(SUBSCRIPTIONS, params![seqs, request.0]).await?;
+    found.iter().map(|row| get(row, 0)).collect()
 }
 
 /// Removes the contents of messages that are done; returns how many rows were changed. The bodies of their requests

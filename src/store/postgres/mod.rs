@@ -53,7 +53,7 @@ mod url;
 mod work;
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use jiff::Timestamp;
@@ -63,7 +63,7 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 
 use crate::config::{NotifyMode, StoreConfig};
 use crate::queue::{
-    AcceptError, Accepted, AuditEntry, BrokenMessage, Class, Contact, Depth, FreeSpace, Frozen,
+    AcceptError, AuditEntry, BrokenMessage, Class, Committed, Contact, Depth, FreeSpace, Frozen,
     Head, HoldsAnswer, HoldsAsk, Inbox, Job, KnownContact, LaneAsk, LanePart, Lease, LeaseHolder,
     LeaseRequest, NewMerge, NewMessage, OptOut, PendingAsk, RequestId, Seq, Settled, Settlement,
     Store, StoredCatalogue, Unavailable, Work, WorkError,
@@ -407,15 +407,16 @@ impl Store for PostgresStore {
 
 #[async_trait]
 impl Inbox for PostgresStore {
-    async fn accept(&self, messages: Vec<NewMessage>) -> Result<Vec<Accepted>, AcceptError> {
+    async fn commit(&self, messages: Vec<NewMessage>) -> Result<Committed, AcceptError> {
         if messages.is_empty() {
-            return Ok(Vec::new());
+            return Ok(Committed::default());
         }
         let permits = self.room.admit(&messages)?;
         let admitted = self.backlog.admit(Size::of(&messages), &self.readers).await?;
         let admitted = admitted.ok_or(AcceptError::Full)?;
         let (reply, answer) = oneshot::channel();
-        let order = AcceptOrder { messages, reply, permits, admitted };
+        let queued_at = Instant::now();
+        let order = AcceptOrder { messages, queued_at, reply, permits, admitted };
         self.accepting.send(order).map_err(|_| Fault::Closed)?;
         Ok(answer.await.map_err(|_| Fault::Closed)??)
     }
@@ -474,6 +475,13 @@ impl Work for PostgresStore {
         let found = work::open(&snapshot, seq).await?;
         snapshot.end().await?;
         Ok(found)
+    }
+
+    async fn subscriptions(&self, request: RequestId) -> Result<Vec<String>, Unavailable> {
+        let connection = self.readers.get().await?;
+        let subscriptions = contents::subscriptions(&connection, request).await?;
+        connection.give_back();
+        Ok(subscriptions)
     }
 
     async fn traces(&self, request: RequestId) -> Result<Vec<Option<TraceContext>>, Unavailable> {

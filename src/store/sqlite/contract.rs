@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use jiff::Timestamp;
@@ -28,7 +28,7 @@ use super::{
     purge, receipts, replay, replicas,
 };
 use crate::queue::{
-    AcceptError, Accepted, AuditEntry, BrokenMessage, CheckIn, Class, Contact, Contents,
+    AcceptError, AuditEntry, BrokenMessage, CheckIn, Class, Committed, Contact, Contents,
     DeliveryState, Depth, EventName, FailureGroups, Filter, FreeSpace, Frozen, Head, HoldsAnswer,
     HoldsAsk, Housekeeping, IdentityConflict, Inbox, Job, KnownContact, LaneAsk, LanePart, Lease,
     LeaseHolder, LeaseRequest, Log, MessageRecord, NewMerge, NewMessage, OptOut, Page, PendingAsk,
@@ -63,9 +63,9 @@ impl Store for SqliteStore {
 
 #[async_trait]
 impl Inbox for SqliteStore {
-    async fn accept(&self, messages: Vec<NewMessage>) -> Result<Vec<Accepted>, AcceptError> {
+    async fn commit(&self, messages: Vec<NewMessage>) -> Result<Committed, AcceptError> {
         if messages.is_empty() {
-            return Ok(Vec::new());
+            return Ok(Committed::default());
         }
         self.health.admit()?;
         let permits = self.room.admit(&messages)?;
@@ -74,7 +74,8 @@ impl Inbox for SqliteStore {
         let size = Size::of(&messages);
         self.space.accepts(size.messages, size.bytes);
         let (reply, answer) = oneshot::channel();
-        let order = AcceptOrder { messages, reply, permits, admitted };
+        let queued_at = Instant::now();
+        let order = AcceptOrder { messages, queued_at, reply, permits, admitted };
         self.writing.orders.send(Order::Accept(order)).map_err(|_| self.writing.end_cause())?;
         Ok(answer.await.map_err(|_| self.writing.end_cause())??)
     }
@@ -121,6 +122,10 @@ impl Work for SqliteStore {
         let opened = self.readers.read(move |snapshot| log::open(snapshot, seq)).await?;
         let restored_from = self.restorations.since(seq.0).map(from_ms);
         Ok(opened.map(|job| Job { restored_from, ..job }))
+    }
+
+    async fn subscriptions(&self, request: RequestId) -> Result<Vec<String>, Unavailable> {
+        Ok(self.readers.read(move |snapshot| log::subscriptions(snapshot, request)).await?)
     }
 
     async fn traces(&self, request: RequestId) -> Result<Vec<Option<TraceContext>>, Unavailable> {

@@ -2,6 +2,8 @@
 //!
 //! An order owns its place in the queue until it is answered. A group is answered only after its commit.
 
+use std::time::Instant;
+
 use rusqlite::{Connection, TransactionBehavior};
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
 
@@ -10,7 +12,7 @@ use super::error::Fault;
 use super::open::check_schema;
 use super::recent::{Known, Row, Slice, Wanted};
 use super::tally;
-use crate::queue::{Accepted, NewMessage};
+use crate::queue::{Accepted, Committed, NewMessage};
 use crate::store::backlog::Admitted;
 use crate::store::tally::Tallies;
 
@@ -30,7 +32,8 @@ pub(super) enum Order {
 #[derive(Debug)]
 pub(super) struct AcceptOrder {
     pub(super) messages: Vec<NewMessage>,
-    pub(super) reply: oneshot::Sender<Result<Vec<Accepted>, Fault>>,
+    pub(super) queued_at: Instant,
+    pub(super) reply: oneshot::Sender<Result<Committed, Fault>>,
     /// Its places in the writer's queue, released when the order is dropped.
     pub(super) permits: [OwnedSemaphorePermit; 2],
     pub(super) admitted: Admitted,
@@ -103,11 +106,18 @@ impl<S: Step> AnyStep for StepOrder<S> {
 pub(super) struct Group {
     pub(super) steps: Vec<Box<dyn AnyStep>>,
     pub(super) accepts: Vec<AcceptOrder>,
+    /// When its transaction began; `None`: it has not yet.
+    pub(super) began_at: Option<Instant>,
 }
 
 impl Group {
     pub(super) fn len(&self) -> usize {
         self.steps.len() + self.accepts.len()
+    }
+
+    /// The messages to be accepted.
+    pub(super) fn messages(&self) -> usize {
+        self.accepts.iter().map(|order| order.messages.len()).sum()
     }
 
     /// Estimates the bytes that the group takes in the file.
@@ -130,21 +140,29 @@ impl Group {
     /// Splits the group into one group for each order, in the same sequence.
     pub(super) fn apart(self) -> impl Iterator<Item = Group> {
         let steps =
-            self.steps.into_iter().map(|step| Group { steps: vec![step], accepts: Vec::new() });
-        let accepts =
-            self.accepts.into_iter().map(|order| Group { steps: Vec::new(), accepts: vec![order] });
+            self.steps.into_iter().map(|step| Group { steps: vec![step], ..Group::default() });
+        let accepts = self
+            .accepts
+            .into_iter()
+            .map(|order| Group { accepts: vec![order], ..Group::default() });
         steps.chain(accepts)
     }
 
     pub(super) fn answer(self, committed: Result<Vec<Vec<Accepted>>, Fault>) {
+        let (group_messages, began_at) = (self.messages(), self.began_at);
         let of_steps = committed.as_ref().map(|_| ()).map_err(Fault::clone);
         for step in self.steps {
             step.answer(of_steps.clone());
         }
         let mut accepted = committed.map(Vec::into_iter);
-        for AcceptOrder { reply, permits, admitted, .. } in self.accepts {
+        for AcceptOrder { reply, permits, admitted, queued_at, .. } in self.accepts {
+            let waited = began_at.map(|began_at| began_at.saturating_duration_since(queued_at));
+            let waited = waited.unwrap_or_default();
             let answer = match &mut accepted {
-                Ok(accepted) => accepted.next().ok_or(Fault::Closed),
+                Ok(accepted) => accepted
+                    .next()
+                    .map(|accepted| Committed { accepted, group_messages, waited })
+                    .ok_or(Fault::Closed),
                 Err(fault) => Err(fault.clone()),
             };
             // Release the permits before replying.

@@ -148,6 +148,10 @@ pub(super) const REQUEST_BODY: &str = "SELECT body FROM requests WHERE id = ?1";
 /// ?1 request id, ?2 limit. The messages of its deliveries, some perhaps twice.
 pub(super) const CARRIED: &str = "SELECT seq FROM deliveries WHERE request_id = ?1 LIMIT ?2";
 
+/// ?1 request id.
+pub(super) const SUBSCRIPTIONS: &str =
+    "SELECT DISTINCT subscription FROM deliveries WHERE request_id = ?1 ORDER BY subscription";
+
 /// ?1 list of sequence numbers. The deliveries of each message in order.
 pub(super) const DELIVERIES: &str = "
     SELECT d.seq, d.subscription, d.action, d.replay, d.is_superseded, d.state, d.reason, d.detail,
@@ -335,6 +339,16 @@ pub(super) fn traces(
         traces.push(found.as_deref().and_then(TraceContext::from_bytes));
     }
     Ok(traces)
+}
+
+/// The subscriptions whose deliveries a request carries.
+pub(super) fn subscriptions(
+    snapshot: &Connection,
+    request: RequestId,
+) -> Result<Vec<String>, Fault> {
+    let mut statement = snapshot.prepare_cached(SUBSCRIPTIONS)?;
+    let found = statement.query_map([request.0], |row| row.get(0))?;
+    Ok(found.collect::<Result<_, _>>()?)
 }
 
 /// The messages that a request carries, in order.

@@ -397,6 +397,7 @@ fn statements() -> &'static [(&'static str, &'static str, &'static [&'static str
             TRACE => ["payloads (rowid=?)"],
             REQUEST_BODY => ["requests (rowid=?)"],
             CARRIED => ["deliveries_request (request_id=?)"],
+            SUBSCRIPTIONS => ["deliveries_request (request_id=?)"],
             DELIVERIES => ["deliveries_seq (seq=?)", "r (rowid=?)"],
             ATTEMPTS => ["attempts_request (request_id=?)"],
         }

@@ -32,6 +32,7 @@ const UNUSED: &str =
 #[derive(Debug)]
 pub(super) struct Space {
     folder: PathBuf,
+    file: PathBuf,
     log: PathBuf,
     /// The configured reserve.
     reserve_bytes: Option<u64>,
@@ -77,7 +78,13 @@ impl Space {
         }
         let mut log = file.as_os_str().to_owned();
         log.push("-wal");
-        Self { folder, log: log.into(), reserve_bytes, found: Mutex::default() }
+        Self {
+            folder,
+            file: file.to_owned(),
+            log: log.into(),
+            reserve_bytes,
+            found: Mutex::default(),
+        }
     }
 
     /// Returns how much space there is, by the last look and the messages accepted since.
@@ -100,8 +107,10 @@ impl Space {
 
     /// Looks at the disk.
     pub(super) async fn look(&self, readers: &Readers) {
-        let (folder, log) = (self.folder.clone(), self.log.clone());
+        let (folder, file, log) = (self.folder.clone(), self.file.clone(), self.log.clone());
         let looking = tokio::task::spawn_blocking(move || {
+            let file = std::fs::metadata(file).map_or(0, |file| file.len());
+            gauge!(telemetry::STORE_BYTES).set(file as f64);
             let log = std::fs::metadata(log).map_or(0, |log| log.len());
             gauge!(telemetry::STORE_LOG_BYTES).set(log as f64);
             disk(&folder).map(|disk| Disk { free: disk.free.saturating_sub(log), ..disk })

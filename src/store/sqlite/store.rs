@@ -31,6 +31,7 @@ use crate::config::WalMode;
 use crate::queue::FreeSpace;
 use crate::segment::Digests;
 use crate::store::backlog::{Backlog, Size};
+use crate::store::meters::Meters;
 use crate::store::room::Room;
 
 /// Enough for the engines, the backlog and the health check to read concurrently.
@@ -116,6 +117,7 @@ impl SqliteStore {
                 event_names: EventNames::default(),
                 duplicate_window: options.duplicate_window,
             },
+            meters: Meters::new(),
             orders: orders_taken,
             arrived,
             quiet: options.quiet,

@@ -7,7 +7,7 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::runtime::Handle;
 use tokio::sync::{oneshot, watch};
@@ -19,6 +19,7 @@ use super::error::{Fault, advice};
 use super::group::{AcceptOrder, AnyStep, Group, Order, Written, transact};
 use super::health::{Health, Remedy};
 use crate::queue::Accepted;
+use crate::store::meters::Meters;
 use crate::telemetry;
 
 /// Limits of one group. They limit how long a transaction holds the lock, and how long the first order of a group waits
@@ -30,6 +31,7 @@ const GROUP_STEPS_MAX: usize = 256;
 pub(super) struct Writer {
     pub(super) connection: WriterConnection,
     pub(super) memory: Memory,
+    pub(super) meters: Meters,
     pub(super) orders: Receiver<Order>,
     pub(super) arrived: watch::Sender<u64>,
     /// How long the store must be idle before the newest messages are sorted in.
@@ -248,9 +250,12 @@ impl Writer {
     /// Writes a group in one transaction.
     fn write(&mut self, group: &mut Group) -> Result<Written, Fault> {
         self.health.begins();
+        let began_at = Instant::now();
+        group.began_at = Some(began_at);
         let connection = self.connection.get()?;
         match transact(connection, group, &mut self.memory) {
             Ok((written, rows, slice)) => {
+                self.meters.committed(began_at.elapsed(), group.messages());
                 if let Some(slice) = slice {
                     self.memory.recent.sorted(slice);
                 }
@@ -282,7 +287,8 @@ impl Waiting {
     /// Takes steps first, so that senders never starve delivery.
     fn next_group(&mut self) -> Option<Group> {
         let steps = self.steps.len().min(GROUP_STEPS_MAX);
-        let mut group = Group { steps: self.steps.drain(..steps).collect(), accepts: Vec::new() };
+        let steps = self.steps.drain(..steps).collect();
+        let mut group = Group { steps, ..Group::default() };
         let (mut messages, mut bytes) = (0, 0);
         while messages < GROUP_MESSAGES_MAX
             && bytes < GROUP_BYTES_MAX

@@ -15,8 +15,8 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use super::connection::Connection;
 use super::*;
-use crate::queue::Log as _;
 use crate::queue::suite::*;
+use crate::queue::{Accepted, Log as _};
 use crate::simulation::simulation;
 
 use server::{Server, server};

@@ -1,0 +1,74 @@
+//! Metrics of a destination's delivery. Finding one by its labels costs more than counting, so each is found once.
+
+use std::time::Duration;
+
+use metrics::{Counter, Gauge, Histogram, counter, gauge, histogram};
+
+use crate::queue::{AttemptOutcome, Class};
+use crate::telemetry;
+
+/// Those of one destination.
+#[derive(Debug)]
+pub(super) struct Meters {
+    attempts: [Counter; AttemptOutcome::ALL.len()],
+    latency: [Histogram; Class::COUNT],
+    in_flight: Gauge,
+    retrying: Gauge,
+}
+
+/// A request that waits for Loops' answer, until this is dropped.
+#[derive(Debug)]
+pub(super) struct InFlight(Gauge);
+
+impl Meters {
+    pub(super) fn new(destination: &str) -> Self {
+        let name = || destination.to_owned();
+        let retrying = gauge!(telemetry::LANES_RETRYING, "destination" => name());
+        let in_flight = gauge!(telemetry::REQUESTS_IN_FLIGHT, "destination" => name());
+        retrying.set(0.0);
+        in_flight.set(0.0);
+        Self {
+            attempts: AttemptOutcome::ALL.map(|outcome| {
+                counter!(telemetry::ATTEMPTS, "destination" => name(), "outcome" => outcome.as_str())
+            }),
+            latency: Class::ALL.map(|class| {
+                histogram!(
+                    telemetry::DELIVERY_SECONDS,
+                    "destination" => name(),
+                    "class" => class.as_str()
+                )
+            }),
+            in_flight,
+            retrying,
+        }
+    }
+
+    pub(super) fn send(&self) -> InFlight {
+        self.in_flight.increment(1.0);
+        InFlight(self.in_flight.clone())
+    }
+
+    pub(super) fn tried(&self, outcome: AttemptOutcome) {
+        let of_outcome =
+            AttemptOutcome::ALL.iter().zip(&self.attempts).find(|(of, _)| **of == outcome);
+        if let Some((_, counter)) = of_outcome {
+            counter.increment(1);
+        }
+    }
+
+    /// Loops accepted a request of a message that was accepted this long ago.
+    pub(super) fn delivered(&self, class: Class, after: Duration) {
+        self.latency[class.index()].record(after);
+    }
+
+    /// Lanes whose first message waits for its next attempt.
+    pub(super) fn retrying(&self, lanes: usize) {
+        self.retrying.set(lanes as f64);
+    }
+}
+
+impl Drop for InFlight {
+    fn drop(&mut self) {
+        self.0.decrement(1.0);
+    }
+}

@@ -369,7 +369,8 @@ pub(super) async fn delivery(
     let replicas = state.log.replicas(now).await?;
     let mut depths = BTreeMap::new();
     if reported(&replicas).get(destination).is_none_or(|(_, one)| one.waiting.is_none()) {
-        depths.insert(destination.to_owned(), state.work.depth(destination).await?);
+        let depth = state.depths.of(destination, async || state.work.depth(destination).await);
+        depths.insert(destination.to_owned(), depth.await?);
     }
     let from = now.checked_sub(MINUTE * (THROUGHPUT_MINUTES as i32 + 2)).unwrap_or(Timestamp::MIN);
     let found = Found {

@@ -11,8 +11,10 @@ use crate::queue::{Filter, Log, MessageRecord, Seq, Unavailable};
 const EXAMINED_EACH: usize = 20;
 const EXAMINED_MIN: usize = 2000;
 
-/// How many records are read at once.
-const STEP: u32 = 100;
+/// How many records are read at once, at first and at most. Usually the first are enough. Each step takes four times as
+/// many as the one before, since over PostgreSQL a step costs about as much as its records.
+const STEP_MIN: u32 = 100;
+const STEP_MAX: u32 = 1_000;
 
 /// How long a comparison reads on. What was found by then is the answer.
 const BUSY_MAX: Duration = Duration::from_secs(10);
@@ -49,9 +51,9 @@ impl Comparing {
         }
         let examined_max = EXAMINED_MIN.max(ask.last.saturating_mul(EXAMINED_EACH)) as u64;
         let began = Instant::now();
-        let mut before = None;
+        let (mut before, mut step) = (None, STEP_MIN);
         loop {
-            let page = log.list(&ask.filter, before, STEP).await?;
+            let page = log.list(&ask.filter, before, step).await?;
             let others = |record: &MessageRecord| Some(record.seq) != ask.first;
             let records: Vec<_> = page.messages.into_iter().filter(others).collect();
             for records in records.chunks(BATCH_LENGTH) {
@@ -64,10 +66,12 @@ impl Comparing {
                 self.compared_mut().looked.complete = true;
                 return Ok(self);
             };
-            if self.compared_mut().looked.messages >= examined_max || began.elapsed() >= BUSY_MAX {
+            let left = examined_max.saturating_sub(self.compared_mut().looked.messages);
+            if left == 0 || began.elapsed() >= BUSY_MAX {
                 return Ok(self);
             }
             before = Some(next);
+            step = (step * 4).min(STEP_MAX).min(u32::try_from(left).unwrap_or(STEP_MAX));
         }
     }
 

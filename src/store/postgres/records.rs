@@ -81,11 +81,13 @@ pub(super) async fn records(
         return Ok(Vec::new());
     }
     let seqs = Array(seqs);
+    let params = params![seqs];
+    let messages = connection.query(MESSAGES, params);
+    let (messages, mut of_message) = tokio::try_join!(messages, deliveries(connection, &seqs))?;
     let mut records = Vec::with_capacity(seqs.0.len());
-    for row in connection.query(MESSAGES, params![seqs]).await? {
-        records.push((Seq(get(&row, 0)?), message(&row)));
+    for row in &messages {
+        records.push((Seq(get(row, 0)?), message(row)));
     }
-    let mut of_message = deliveries(connection, &seqs).await?;
     for (seq, record) in &mut records {
         if let Ok(message) = record {
             match of_message.remove(seq).unwrap_or(Ok(Vec::new())) {
@@ -137,7 +139,10 @@ async fn requests(
         return Ok(requests);
     }
     let ids = Array(ids);
-    for row in connection.query(REQUESTS, params![ids]).await? {
+    let params = params![ids];
+    let attempts = connection.query(ATTEMPTS, params);
+    let (found, attempts) = tokio::try_join!(connection.query(REQUESTS, params), attempts)?;
+    for row in found {
         let path: Option<&str> = get(&row, 1)?;
         let request = RequestRecord {
             id: RequestId(get(&row, 0)?),
@@ -148,7 +153,7 @@ async fn requests(
         };
         requests.insert(request.id.0, request);
     }
-    for row in connection.query(ATTEMPTS, params![ids]).await? {
+    for row in attempts {
         if let Some(request) = requests.get_mut(&get::<i64>(&row, 0)?) {
             request.attempts.push(attempt(&row)?);
         }

@@ -13,7 +13,7 @@ use crate::segment::PersonDigest;
 #[derive(Debug)]
 pub(super) struct Statement {
     pub(super) text: String,
-    values: Vec<Value>,
+    pub(super) values: Vec<Value>,
 }
 
 /// A parameter.
@@ -60,7 +60,6 @@ impl Statement {
     }
 
     /// A text and all its parameters.
-    #[cfg(test)]
     pub(super) fn with(text: &str, values: Vec<Value>) -> Self {
         Self { text: text.to_owned(), values }
     }

@@ -10,6 +10,8 @@
 use std::borrow::Cow;
 use std::collections::VecDeque;
 
+use tokio_postgres::Row;
+
 use super::super::Fault;
 use super::super::accept::SLACK_MS;
 use super::super::connection::Connection;
@@ -17,18 +19,26 @@ use super::super::numbers::first_at;
 use super::super::params::Param;
 use super::super::partitions::{self, DAYS_AHEAD, DAYS_AT_ONCE, Day};
 use super::super::rows::{get, to_ms};
-use super::super::statement::{self, Order, Value};
+use super::super::statement::{self, Order, Statement, Value};
+use super::columns_meet_filter;
 use crate::queue::{FailureReason, Filter, MessageState, Seq, event_name};
 
 // In all statements: $1 before, $2 from this sequence number on, $3 limit, $4: what is looked for.
 
-pub(in crate::store::postgres) const NEWEST: &str =
-    "SELECT seq FROM @messages WHERE seq < $1 AND seq >= $2 ORDER BY seq DESC LIMIT $3";
+/// The newest messages, and whether each meets the conditions on its own columns, which stand in between: a look at the
+/// row is all that they take.
+const NEWEST: [&str; 2] = [
+    "SELECT m.seq, COALESCE(true",
+    ", false) FROM @messages m WHERE m.seq < $1 AND m.seq >= $2 ORDER BY m.seq DESC LIMIT $3",
+];
 
 /// $4 name of the event.
 pub(in crate::store::postgres) const OF_EVENT: &str = "
     SELECT seq FROM @messages WHERE seq < $1 AND seq >= $2 AND event = $4
     ORDER BY seq DESC LIMIT $3";
+
+pub(in crate::store::postgres) const DONE: &str =
+    "SELECT seq FROM @outcomes WHERE seq < $1 AND seq >= $2 ORDER BY seq DESC LIMIT $3";
 
 pub(in crate::store::postgres) const FAILED: &str = "
     SELECT seq FROM @outcomes WHERE seq < $1 AND seq >= $2 AND is_failed ORDER BY seq DESC LIMIT $3";
@@ -74,6 +84,14 @@ pub(in crate::store::postgres) const REPLAYED: &str =
 /// A person with fewer messages in a span than this is looked up in no order, which is planned sooner.
 const FEW: i64 = if cfg!(test) { 3 } else { 500 };
 
+/// A message that may meet a filter. In the order of the numbers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Candidate {
+    pub(super) seq: i64,
+    /// Whether it meets the filter; `None`: that is yet to be checked.
+    pub(super) meets: Option<bool>,
+}
+
 /// A superset of the messages that meet the filter, newest first.
 pub(super) struct Candidates<'a> {
     connection: &'a Connection,
@@ -97,6 +115,8 @@ struct Source {
     is_by_day: bool,
     /// The persons it is about, if it is about some.
     persons: Option<Value>,
+    /// Whether its rows say if they meet the filter.
+    checks: bool,
 }
 
 /// Sequence numbers from one on, up to another that is not among them.
@@ -119,21 +139,31 @@ impl<'a> Candidates<'a> {
             Source::by_day(OF_EVENT, vec![Value::text(event_name(event))])
         } else if let Some(reason) = filter.reason {
             failed_for(reason)
-        } else if filter.state == Some(MessageState::Failed) {
-            Source::by_day(FAILED, vec![])
-        } else if let Some(name) = &filter.subscription {
+        } else if filter.state != Some(MessageState::Failed)
+            && let Some(name) = &filter.subscription
+        {
             Source::by_day(OF_SUBSCRIPTION, vec![Value::text(name)])
         } else {
             match (filter.state, &filter.destination) {
+                (Some(MessageState::Failed), _) => Source::by_day(FAILED, vec![]),
                 (Some(MessageState::Unmatched), _) => Source::by_day(UNMATCHED, vec![]),
                 (Some(MessageState::Pending), Some(destination)) => Source {
                     text: PENDING_OF.into(),
                     of: vec![Value::text(destination)],
                     is_by_day: false,
                     persons: None,
+                    checks: false,
                 },
                 (Some(MessageState::Pending), None) => Source::whole(PENDING),
-                _ => Source::by_day(NEWEST, vec![]),
+                // Behind a long queue, the newest messages are all pending.
+                (Some(MessageState::Delivered | MessageState::Shadowed), _) => {
+                    Source::by_day(DONE, vec![])
+                }
+                // All other conditions are on columns of the message.
+                (None, _) => {
+                    let (text, of) = newest(filter);
+                    Source { text: text.into(), checks: true, ..Source::by_day("", of) }
+                }
             }
         };
         let before = before.map_or(i64::MAX, |seq| seq.0);
@@ -180,8 +210,8 @@ impl<'a> Candidates<'a> {
     }
 
     /// The next candidates; fewer than the limit only if no more follow.
-    pub(super) async fn take(&mut self, limit: usize) -> Result<Vec<i64>, Fault> {
-        let mut found: Vec<i64> = Vec::new();
+    pub(super) async fn take(&mut self, limit: usize) -> Result<Vec<Candidate>, Fault> {
+        let mut found: Vec<Candidate> = Vec::new();
         while let Some(span) = self.replayed.filter(|_| found.len() < limit) {
             let left = limit - found.len();
             let replayed = Source::whole(REPLAYED);
@@ -209,9 +239,9 @@ impl<'a> Candidates<'a> {
         Ok(found)
     }
 
-    fn add(&mut self, found: &mut Vec<i64>, part: Vec<i64>) {
+    fn add(&mut self, found: &mut Vec<Candidate>, part: Vec<Candidate>) {
         if let Some(last) = part.last() {
-            self.before = *last;
+            self.before = last.seq;
         }
         found.extend(part);
     }
@@ -222,7 +252,7 @@ impl<'a> Candidates<'a> {
         source: &Source,
         before: i64,
         first: i64,
-    ) -> Result<Option<Vec<i64>>, Fault> {
+    ) -> Result<Option<Vec<Candidate>>, Fault> {
         let Some(persons) = &source.persons else { return Ok(None) };
         let bounds = [before, first, FEW].map(Value::Number);
         let params: Vec<Param<'_>> = bounds.iter().chain([persons]).map(Value::as_param).collect();
@@ -230,36 +260,46 @@ impl<'a> Candidates<'a> {
         if i64::try_from(rows.len()).unwrap_or(i64::MAX) >= FEW {
             return Ok(None);
         }
-        rows.iter().map(|row| get(row, 0)).collect::<Result<Vec<i64>, _>>().map(Some)
+        rows.iter().map(|row| source.candidate(row)).collect::<Result<_, _>>().map(Some)
     }
 
     /// The newest of a span, each once.
-    async fn newest(&self, source: &Source, span: Span, limit: usize) -> Result<Vec<i64>, Fault> {
+    async fn newest(
+        &self,
+        source: &Source,
+        span: Span,
+        limit: usize,
+    ) -> Result<Vec<Candidate>, Fault> {
         let (before, first) = (self.before.min(span.end), span.first);
         if before <= first {
             return Ok(Vec::new());
         }
-        let mut seqs = match self.few(source, before, first).await? {
-            Some(seqs) => seqs,
+        let mut found = match self.few(source, before, first).await? {
+            Some(found) => found,
             None => {
                 let limit = i64::try_from(limit).unwrap_or(i64::MAX);
                 let bounds = [before, first, limit].map(Value::Number);
                 let params: Vec<Param<'_>> =
                     bounds.iter().chain(&source.of).map(Value::as_param).collect();
                 let rows = self.connection.query(&source.text, &params).await?;
-                rows.iter().map(|row| get(row, 0)).collect::<Result<Vec<i64>, _>>()?
+                rows.iter().map(|row| source.candidate(row)).collect::<Result<Vec<_>, _>>()?
             }
         };
-        seqs.sort_unstable_by_key(|seq| std::cmp::Reverse(*seq));
-        seqs.dedup();
-        seqs.truncate(limit);
-        Ok(seqs)
+        found.sort_unstable_by_key(|candidate| std::cmp::Reverse(*candidate));
+        found.dedup();
+        found.truncate(limit);
+        Ok(found)
     }
 }
 
 impl Source {
     fn by_day(text: &'static str, of: Vec<Value>) -> Self {
-        Self { text: text.into(), of, is_by_day: true, persons: None }
+        Self { text: text.into(), of, is_by_day: true, persons: None, checks: false }
+    }
+
+    fn candidate(&self, row: &Row) -> Result<Candidate, Fault> {
+        let meets = if self.checks { Some(get(row, 1)?) } else { None };
+        Ok(Candidate { seq: get(row, 0)?, meets })
     }
 
     fn whole(text: &'static str) -> Self {
@@ -274,7 +314,17 @@ fn of_persons(filter: &Filter) -> Source {
         of,
         is_by_day: true,
         persons: Some(Value::persons(&filter.persons)),
+        checks: false,
     }
+}
+
+/// The text of [`NEWEST`] for a filter, and its parameters behind the first three.
+pub(in crate::store::postgres) fn newest(filter: &Filter) -> (String, Vec<Value>) {
+    let mut statement = Statement::with(NEWEST[0], vec![Value::Number(0); 3]);
+    columns_meet_filter(&mut statement, filter);
+    statement.text += NEWEST[1];
+    let of = statement.values.split_off(3);
+    (statement.text, of)
 }
 
 fn failed_for(reason: FailureReason) -> Source {

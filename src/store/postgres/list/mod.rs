@@ -23,13 +23,13 @@ use crate::queue::{
 };
 use crate::store::groups::Groups;
 
-use candidates::Candidates;
+use candidates::{Candidate, Candidates};
 
 /// Candidates that one call of [`list`] examines at most.
 const EXAMINED_MAX: usize = 5_000;
 
 /// Candidates that one call of [`failures`] examines at most: as many as a person who opens a page waits for.
-const READ_MAX: usize = 4_000;
+const READ_MAX: usize = 2_000;
 
 /// Candidates of [`failures`] that are checked at once.
 const READ_AT_ONCE: usize = 1_000;
@@ -93,7 +93,7 @@ pub(super) async fn list_bounded(
         left -= batch.len();
         match batch.last() {
             Some(last) if batch.len() == asked && left == 0 => {
-                break (!candidates.take(1).await?.is_empty()).then_some(Seq(*last));
+                break (!candidates.take(1).await?.is_empty()).then_some(Seq(last.seq));
             }
             Some(_) if batch.len() == asked => at_once *= 4,
             _ => break None,
@@ -122,12 +122,26 @@ pub(super) async fn messages(
 }
 
 /// Those of the candidates that meet the conditions, newest first.
-async fn check(connection: &Connection, filter: &Filter, batch: &[i64]) -> Result<Vec<i64>, Fault> {
-    if batch.is_empty() || *filter == Filter::default() {
-        return Ok(batch.to_vec());
+async fn check(
+    connection: &Connection,
+    filter: &Filter,
+    batch: &[Candidate],
+) -> Result<Vec<i64>, Fault> {
+    let seqs = |meets: Option<bool>| {
+        let of = batch.iter().filter(move |candidate| candidate.meets == meets);
+        of.map(|candidate| candidate.seq)
+    };
+    let mut found: Vec<i64> = seqs(Some(true)).collect();
+    let unchecked: Vec<i64> = seqs(None).collect();
+    if !unchecked.is_empty() {
+        let rows =
+            partitions::query_by_day(connection, &unchecked, |seqs| checked(filter, seqs)).await?;
+        for row in &rows {
+            found.push(get(row, 0)?);
+        }
+        found.sort_unstable_by_key(|seq| std::cmp::Reverse(*seq));
     }
-    let rows = partitions::query_by_day(connection, batch, |seqs| checked(filter, seqs)).await?;
-    rows.iter().map(|row| get(row, 0)).collect()
+    Ok(found)
 }
 
 pub(super) fn checked(filter: &Filter, seqs: &[i64]) -> Statement {
@@ -149,8 +163,16 @@ pub(super) fn meets_filter(
 
 /// Adds that the message `m` itself meets a filter, whatever its deliveries are.
 fn message_meets_filter(statement: &mut Statement, filter: &Filter) {
-    let word = |word: &Option<String>| word.as_deref().map(Value::text);
     statement.is_about(&filter.persons);
+    columns_meet_filter(statement, filter);
+    if let Some(state) = filter.state {
+        statement.is_in_state(state);
+    }
+}
+
+/// Adds that the columns of the message `m` meet a filter, but for those of persons.
+fn columns_meet_filter(statement: &mut Statement, filter: &Filter) {
+    let word = |word: &Option<String>| word.as_deref().map(Value::text);
     statement.compare("m.destination =", word(&filter.destination));
     statement.compare("m.source =", word(&filter.source));
     statement.compare("m.kind =", filter.kind.map(|kind| Value::text(kind.as_str())));
@@ -159,9 +181,6 @@ fn message_meets_filter(statement: &mut Statement, filter: &Filter) {
     let time = |time: Option<Timestamp>| time.map(|time| Value::Number(to_ms(time)));
     statement.compare("m.received_at >=", time(filter.from));
     statement.compare("m.received_at <", time(filter.to));
-    if let Some(state) = filter.state {
-        statement.is_in_state(state);
-    }
 }
 
 /// The latest failures, grouped by cause.
@@ -184,8 +203,9 @@ pub(super) async fn failures_bounded(
         let asked = READ_AT_ONCE.min(left);
         let batch = candidates.take(asked).await?;
         if !batch.is_empty() {
+            let seqs: Vec<i64> = batch.iter().map(|candidate| candidate.seq).collect();
             let of_part = |seqs: &[i64]| failures_of(filter, seqs);
-            for row in partitions::query_by_day(connection, &batch, of_part).await? {
+            for row in partitions::query_by_day(connection, &seqs, of_part).await? {
                 read += 1;
                 if get(&row, 7)? {
                     groups.add(failure(&row)?);

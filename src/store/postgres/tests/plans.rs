@@ -84,8 +84,8 @@ async fn statements_read_an_index_of_the_days_they_ask_for() {
     };
     // The statements with a limit, which must not sort all that there is before it.
     let limited: Vec<(&str, &str, Vec<Value>)> = vec![
-        ("newest", candidates::NEWEST, bounds(51, None)),
         ("of an event", candidates::OF_EVENT, bounds(51, Some(word("event 7")))),
+        ("done", candidates::DONE, bounds(51, None)),
         ("failed", candidates::FAILED, bounds(51, None)),
         ("with a failure", candidates::WITH_FAILURE, bounds(51, None)),
         ("failed for a reason", candidates::FAILED_FOR, bounds(51, Some(word("refused")))),
@@ -107,6 +107,15 @@ async fn statements_read_an_index_of_the_days_they_ask_for() {
     for (name, text, values) in limited {
         let plan = explain(&raw, name, &Statement::with(text, values)).await;
         assert!(!plan.has("Sort  (cost"), "{name}: {:#?}", plan.plan);
+        explained.push(plan);
+    }
+    let some =
+        Filter { destination: Some("d".into()), source: Some("s".into()), ..Filter::default() };
+    for filter in [Filter::default(), some] {
+        let (text, of) = candidates::newest(&filter);
+        let newest = Statement::with(&text, [bounds(51, None), of].concat());
+        let plan = explain(&raw, "newest", &newest).await;
+        assert!(!plan.has("Sort  (cost"), "{:#?}", plan.plan);
         explained.push(plan);
     }
     // A person with many messages, and two with few.

@@ -3,9 +3,9 @@
 use std::cmp::Ordering;
 use std::collections::HashMap;
 
+use super::budget::{Budget, RenderError};
 use super::lookup::{walk, walk_val};
 use super::val::{Val, compare, contains, equals};
-use super::{Budget, Fault};
 use crate::js::{Object, Value};
 
 /// An expression with its filters.
@@ -23,7 +23,7 @@ pub(super) enum Term {
 }
 
 /// A filter; what it is given is never more than the budget allows, what it gives is charged after.
-pub(super) type Filter = fn(Val, &[Val], &mut Budget) -> Result<Val, Fault>;
+pub(super) type Filter = fn(Val, &[Val], &mut Budget) -> Result<Val, RenderError>;
 
 /// A filter and its arguments, each perhaps with a key.
 #[derive(Debug)]
@@ -115,10 +115,10 @@ impl Path {
         Self { start: start.map(Box::new), props, input, taken }
     }
 
-    fn value(&self, scope: &mut Scope) -> Result<Val, Fault> {
+    fn value(&self, scope: &mut Scope) -> Result<Val, RenderError> {
         scope.budget.spend(self.props.len())?;
         let keys = self.props.iter().map(|prop| prop.value(scope));
-        let keys = keys.collect::<Result<Vec<Val>, Fault>>()?;
+        let keys = keys.collect::<Result<Vec<Val>, RenderError>>()?;
         if let Some(start) = &self.start {
             return Ok(walk_val(&start.value(scope)?, &keys));
         }
@@ -175,12 +175,10 @@ pub(super) struct Scope {
     /// Where each `cycle` is.
     pub(super) cycles: HashMap<String, usize>,
     pub(super) budget: Budget,
-    /// Why the rendering ended early.
-    pub(super) error: Option<String>,
 }
 
 impl Operand {
-    pub(super) fn value(&self, scope: &mut Scope) -> Result<Val, Fault> {
+    pub(super) fn value(&self, scope: &mut Scope) -> Result<Val, RenderError> {
         match self {
             Operand::Literal(literal) => Ok(literal.clone()),
             Operand::Path(path) => path.value(scope),
@@ -201,7 +199,7 @@ impl Operand {
 }
 
 impl Chain {
-    pub(super) fn value(&self, scope: &mut Scope) -> Result<Val, Fault> {
+    pub(super) fn value(&self, scope: &mut Scope) -> Result<Val, RenderError> {
         let mut value = self.initial(scope)?;
         for call in &self.filters {
             let args = call.args.iter().map(|(key, operand)| {
@@ -212,7 +210,7 @@ impl Chain {
                     None => value,
                 })
             });
-            let args = args.collect::<Result<Vec<Val>, Fault>>()?;
+            let args = args.collect::<Result<Vec<Val>, RenderError>>()?;
             value = (call.filter)(value, &args, &mut scope.budget)?;
             scope.budget.spend_val(&value)?;
         }
@@ -220,7 +218,7 @@ impl Chain {
     }
 
     /// The value without its filters.
-    fn initial(&self, scope: &mut Scope) -> Result<Val, Fault> {
+    fn initial(&self, scope: &mut Scope) -> Result<Val, RenderError> {
         let mut values: Vec<Val> = Vec::new();
         for term in &self.terms {
             let value = match term {

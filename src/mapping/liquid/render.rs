@@ -1,33 +1,31 @@
-//! What the nodes of a template do when it is rendered. The crate runs them one after the other.
+//! The nodes of a template, and what they do when it is rendered.
 
-use std::io::{self, Write};
+use std::ops::ControlFlow;
 
-use liquid_core::runtime::{Interrupt, InterruptRegister};
-use liquid_core::{Error, Renderable, Result, Runtime, Template};
-
+use super::budget::{RenderError, VALUE_BYTES_MAX};
 use super::expression::{Chain, Operand, Scope};
 use super::val::Val;
-use super::{Fault, TOO_LARGE, VALUE_BYTES_MAX};
 
-/// A node and its place, which is put behind each error.
+/// A node and its position, which is put behind each error.
 #[derive(Debug)]
 pub(super) struct Node {
     pub(super) action: Action,
     pub(super) place: String,
 }
 
-/// What a node does. A closed enum.
+/// What a node does.
 #[derive(Debug)]
 pub(super) enum Action {
+    Nothing,
     Text(String),
     Output(Chain),
     Assign(String, Chain),
-    Capture(String, Template),
+    Capture(String, Vec<Node>),
     If {
         branches: Vec<Branch>,
-        otherwise: Option<Template>,
+        otherwise: Option<Vec<Node>>,
     },
-    /// Adds to a number of the message, as far as this rendering sees it, and prints it in between.
+    /// Prints a number of the message, as far as this rendering has changed it, adding to it before and after.
     Count {
         name: String,
         input: usize,
@@ -38,9 +36,9 @@ pub(super) enum Action {
         group: Option<Operand>,
         candidates: Vec<Operand>,
     },
-    /// Ends the rendering: there is no loop to leave.
-    Stop(Interrupt),
-    Group(Template),
+    /// Ends the rendering.
+    Stop,
+    Group(Vec<Node>),
 }
 
 /// A branch of `if` or `unless`, taken if its test is as wanted.
@@ -48,72 +46,80 @@ pub(super) enum Action {
 pub(super) struct Branch {
     pub(super) test: Chain,
     pub(super) wanted: bool,
-    pub(super) body: Template,
+    pub(super) body: Vec<Node>,
 }
 
-impl Renderable for Node {
-    fn render_to(&self, writer: &mut dyn Write, runtime: &dyn Runtime) -> Result<()> {
+/// Renders nodes one after the other. `Break` means that the rendering ends here, without an error.
+pub(super) fn render(
+    nodes: &[Node],
+    scope: &mut Scope,
+    out: &mut Output,
+) -> Result<ControlFlow<()>, String> {
+    for node in nodes {
+        if node.render(scope, out)?.is_break() {
+            return Ok(ControlFlow::Break(()));
+        }
+    }
+    Ok(ControlFlow::Continue(()))
+}
+
+impl Node {
+    fn render(&self, scope: &mut Scope, out: &mut Output) -> Result<ControlFlow<()>, String> {
+        let placed = |error: RenderError| error.at(&self.place);
         match &self.action {
-            Action::Text(text) => self.print(writer, runtime, text),
+            Action::Nothing => {}
+            Action::Text(text) => out.push(text).map_err(placed)?,
             Action::Output(chain) => {
-                let value = self.in_scope(runtime, |scope| chain.value(scope))?;
-                self.print(writer, runtime, &value.text())
+                let value = chain.value(scope).map_err(placed)?;
+                out.push(&value.text()).map_err(placed)?;
             }
-            Action::Assign(name, chain) => self.in_scope(runtime, |scope| {
-                let value = chain.value(scope)?;
+            Action::Assign(name, chain) => {
+                let value = chain.value(scope).map_err(placed)?;
                 scope.locals.insert(name.clone(), value);
-                Ok(())
-            }),
+            }
             Action::Capture(name, body) => {
-                let mut captured = Bounded::default();
-                body.render_to(&mut captured, runtime)?;
-                let value = Val::from(captured.into_text());
-                self.in_scope(runtime, |scope| {
-                    scope.locals.insert(name.clone(), value);
-                    Ok(())
-                })
+                let mut captured = Output::default();
+                let flow = render(body, scope, &mut captured)?;
+                scope.locals.insert(name.clone(), Val::from(captured.into_text()));
+                return Ok(flow);
             }
             Action::If { branches, otherwise } => {
                 for branch in branches {
-                    let value = self.in_scope(runtime, |scope| branch.test.value(scope))?;
+                    let value = branch.test.value(scope).map_err(placed)?;
                     if value.is_truthy() == branch.wanted {
-                        return branch.body.render_to(writer, runtime);
+                        return render(&branch.body, scope, out);
                     }
                 }
-                otherwise.as_ref().map_or(Ok(()), |body| body.render_to(writer, runtime))
+                if let Some(body) = otherwise {
+                    return render(body, scope, out);
+                }
             }
             Action::Count { name, input, before, after } => {
-                let printed = self.in_scope(runtime, |scope| {
-                    let message = scope.inputs.get(*input).map(Val::plain);
-                    let known = message.and_then(|value| value.as_f64()).unwrap_or(0.0);
-                    let count = scope.counters.entry(name.clone()).or_insert(known);
-                    let printed = *count + before;
-                    *count = printed + after;
-                    Ok(printed)
-                })?;
-                self.print(writer, runtime, &Val::number(printed).text())
+                let message = scope.inputs.get(*input).map(Val::plain);
+                let known = message.and_then(|value| value.as_f64()).unwrap_or(0.0);
+                let count = scope.counters.entry(name.clone()).or_insert(known);
+                let printed = *count + before;
+                *count = printed + after;
+                out.push(&Val::number(printed).text()).map_err(placed)?;
             }
             Action::Cycle { group, candidates } => {
-                let value =
-                    self.in_scope(runtime, |scope| cycle(scope, group.as_ref(), candidates))?;
-                self.print(writer, runtime, &value)
+                let text = cycle(scope, group.as_ref(), candidates).map_err(placed)?;
+                out.push(&text).map_err(placed)?;
             }
-            Action::Stop(interrupt) => {
-                runtime.registers().get_mut::<InterruptRegister>().set(*interrupt);
-                Ok(())
-            }
-            Action::Group(body) => body.render_to(writer, runtime),
+            Action::Stop => return Ok(ControlFlow::Break(())),
+            Action::Group(body) => return render(body, scope, out),
         }
+        Ok(ControlFlow::Continue(()))
     }
 }
 
-/// The turn of a cycle. LiquidJS tells cycles apart by their group and how many candidates they have;
-/// and prints nothing for a candidate that JavaScript takes for false.
+/// Returns what a cycle prints at its turn. As in LiquidJS, cycles are told apart by their group and their number of
+/// candidates, and nothing is printed for a candidate that is falsy in JavaScript.
 fn cycle(
     scope: &mut Scope,
     group: Option<&Operand>,
     candidates: &[Operand],
-) -> std::result::Result<String, Fault> {
+) -> Result<String, RenderError> {
     let group = group.map_or(Ok(Val::Undefined), |group| group.value(scope))?;
     let turn = scope.cycles.entry(format!("{}:{}", candidates.len(), group.js_text())).or_insert(0);
     let candidate = candidates.get(*turn);
@@ -122,50 +128,20 @@ fn cycle(
     Ok(if value.plain().is_truthy() { value.text() } else { String::new() })
 }
 
-impl Node {
-    fn in_scope<T>(
-        &self,
-        runtime: &dyn Runtime,
-        act: impl FnOnce(&mut Scope) -> std::result::Result<T, Fault>,
-    ) -> Result<T> {
-        let mut scope = runtime.registers().get_mut::<Scope>();
-        act(&mut scope).map_err(|fault| {
-            let error = match fault {
-                Fault::Here(problem) => format!("{problem}{}", self.place),
-                Fault::Placed(error) => error,
-            };
-            scope.error.get_or_insert(error);
-            Error::with_msg("the template cannot be rendered")
-        })
-    }
-
-    fn print(&self, writer: &mut dyn Write, runtime: &dyn Runtime, text: &str) -> Result<()> {
-        let written = writer.write_all(text.as_bytes());
-        self.in_scope(runtime, |_| written.map_err(|_| Fault::new(TOO_LARGE)))
-    }
-}
-
-/// A text that cannot grow beyond the bound.
+/// A string that cannot grow beyond its bound.
 #[derive(Debug, Default)]
-pub(super) struct Bounded(Vec<u8>);
+pub(super) struct Output(String);
 
-impl Bounded {
+impl Output {
     pub(super) fn into_text(self) -> String {
-        // Whole texts are written, so that nothing is lost.
-        String::from_utf8(self.0).unwrap_or_default()
+        self.0
     }
-}
 
-impl Write for Bounded {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        if self.0.len() + bytes.len() > VALUE_BYTES_MAX {
-            return Err(io::ErrorKind::StorageFull.into());
+    fn push(&mut self, text: &str) -> Result<(), RenderError> {
+        if self.0.len() + text.len() > VALUE_BYTES_MAX {
+            return Err(RenderError::too_large());
         }
-        self.0.extend_from_slice(bytes);
-        Ok(bytes.len())
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
+        self.0.push_str(text);
         Ok(())
     }
 }

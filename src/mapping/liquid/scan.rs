@@ -1,7 +1,4 @@
-//! From a template's text to its tokens: texts, outputs and tags, cut and trimmed as LiquidJS does.
-//!
-//! The crate's own grammar knows no tab, no escape in a text and no operator in an output, and panics
-//! on a number beyond 64 bits; so it never sees the text, only the tokens' names (see `tags`).
+//! From a template to its tokens: text, outputs and tags, cut and trimmed as LiquidJS does.
 
 use super::text::{Text, is_blank, is_quote};
 

@@ -2,6 +2,7 @@
 
 use proptest::prelude::*;
 
+use super::budget::VALUE_BYTES_MAX;
 use super::*;
 use crate::js::decode::decode;
 
@@ -147,6 +148,24 @@ fn deep_templates_do_not_exhaust_the_stack() {
     assert!(render(&"{%if a%}".repeat(125), message).is_err());
     let within = format!("{{%liquid {}echo a%}}", "liquid ".repeat(140));
     assert_eq!(render(&within, message), Ok("x".to_owned()));
+    let too_long = "liquid template values are limited to 1000 characters";
+    assert_eq!(render(&"{%if a%}".repeat(1_000_000), message), Err(too_long.to_owned()));
+}
+
+#[test]
+fn the_deepest_templates_fit_a_small_stack() {
+    let check = || {
+        for (open, close) in [("{%if a%}", "{%endif%}"), ("{%block%}", "{%endblock%}")] {
+            let depth = 1_000 / (open.len() + close.len());
+            let text = open.repeat(depth) + &close.repeat(depth);
+            assert_eq!(render(&text, "{\"a\":1}"), Ok(String::new()));
+            let error = render(&open.repeat(1_000 / open.len()), "{}").unwrap_err();
+            assert!(error.starts_with(&format!("tag {open} not closed")), "{error}");
+        }
+        let within = format!("{{%liquid {}echo a%}}", "liquid ".repeat(140));
+        assert_eq!(render(&within, "{\"a\":1}"), Ok("1".to_owned()));
+    };
+    std::thread::Builder::new().stack_size(1 << 20).spawn(check).unwrap().join().unwrap();
 }
 
 /// Pieces of templates, put together at random.

@@ -6,10 +6,10 @@ use jiff::Timestamp;
 use jiff::civil::DateTime;
 use jiff::tz::{Offset, TimeZone};
 
+use super::super::budget::{Budget, RenderError};
 use super::super::val::Val;
-use super::super::{Budget, Fault};
+use super::args::{Named, arg};
 use super::strftime::{Moment, ordinal, strftime};
-use super::{Named, arg};
 use crate::js::date::parse_date;
 use crate::js::{Value, to_number, to_text};
 
@@ -37,14 +37,19 @@ fn show(
     offset: &Val,
     budget: &mut Budget,
     format: impl FnOnce(&Moment) -> String,
-) -> Result<Val, Fault> {
+) -> Result<Val, RenderError> {
     match moment(&value, offset)? {
         Some(moment) => Ok(Val::from(strftime(&moment, &format(&moment), budget)?)),
         None => Ok(value),
     }
 }
 
-fn in_words(value: Val, args: &[Val], budget: &mut Budget, month: &str) -> Result<Val, Fault> {
+fn in_words(
+    value: Val,
+    args: &[Val],
+    budget: &mut Budget,
+    month: &str,
+) -> Result<Val, RenderError> {
     let is = |place: usize, text: &str| *arg(args, place) == Val::from(text);
     show(value, &Val::Undefined, budget, |moment| {
         let day = moment.shown.day();
@@ -56,13 +61,13 @@ fn in_words(value: Val, args: &[Val], budget: &mut Budget, month: &str) -> Resul
     })
 }
 
-fn moment(value: &Val, offset: &Val) -> Result<Option<Moment>, Fault> {
+fn moment(value: &Val, offset: &Val) -> Result<Option<Moment>, RenderError> {
     if value.is_nil() {
         return Ok(None);
     }
     let milliseconds = match &*value.plain() {
         Value::String(text) if text == "now" || text == "today" => {
-            return Err(Fault::new(format!("date \"{text}\" is not known to a mapping")));
+            return Err(RenderError::new(format!("date \"{text}\" is not known to a mapping")));
         }
         Value::Number(seconds) => Some(seconds * 1000.0),
         Value::String(text) if !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit()) => {
@@ -79,7 +84,7 @@ fn moment(value: &Val, offset: &Val) -> Result<Option<Moment>, Fault> {
             (0.0, Some("UTC".to_owned()))
         }
         Val::Is(Value::String(name)) => {
-            let problem = || Fault::new(format!("Invalid time zone specified: {name}"));
+            let problem = || RenderError::new(format!("Invalid time zone specified: {name}"));
             let zone = TimeZone::get(name).map_err(|_| problem())?;
             (f64::from(-zone.to_offset(timestamp).seconds() / 60), Some(name.clone()))
         }

@@ -2,11 +2,12 @@
 
 use std::borrow::Cow;
 
+use super::super::budget::{Budget, RenderError, TEMPLATE_UNITS_MAX};
 use super::super::expression::{Inputs, Operand, Scope};
 use super::super::lookup::{item, walk};
+use super::super::operand;
 use super::super::val::{Val, equals};
-use super::super::{Budget, Fault, TEMPLATE_UNITS_MAX, TOO_LARGE, operand};
-use super::{Named, arg};
+use super::args::{Named, arg};
 use crate::js::{Value, clamp_index, count, from_utf16, joined_text, to_number};
 
 pub(super) const ALL: &[Named] = &[
@@ -47,7 +48,7 @@ fn list(value: Val) -> Vec<Value> {
     }
 }
 
-fn join(value: Val, args: &[Val], budget: &mut Budget) -> Result<Val, Fault> {
+fn join(value: Val, args: &[Val], budget: &mut Budget) -> Result<Val, RenderError> {
     let separator = match arg(args, 0) {
         nil if nil.is_nil() => " ".to_owned(),
         given => given.text(),
@@ -71,7 +72,7 @@ fn end(value: &Val, place: fn(f64) -> f64) -> Val {
     found.map_or(Val::Undefined, |found| Val::Is(found.into_owned()))
 }
 
-fn size(value: Val, _: &[Val], _: &mut Budget) -> Result<Val, Fault> {
+fn size(value: Val, _: &[Val], _: &mut Budget) -> Result<Val, RenderError> {
     let length = match &value {
         Val::Is(value) => value.member("length").filter(|length| length.is_truthy()),
         _ => None,
@@ -80,7 +81,7 @@ fn size(value: Val, _: &[Val], _: &mut Budget) -> Result<Val, Fault> {
 }
 
 /// LiquidJS draws lots; a mapping gives the same for the same message, hence the first items.
-fn sample(value: Val, args: &[Val], budget: &mut Budget) -> Result<Val, Fault> {
+fn sample(value: Val, args: &[Val], budget: &mut Budget) -> Result<Val, RenderError> {
     let items = match value {
         Val::Is(Value::String(text)) => {
             budget.spend_items(text.len())?;
@@ -114,7 +115,7 @@ fn plus(left: &Val, right: &Val) -> Val {
 const LENGTH_MAX: f64 = 1e8;
 
 /// A part of a list or a text; negative places count from the end.
-fn slice(value: Val, args: &[Val], _: &mut Budget) -> Result<Val, Fault> {
+fn slice(value: Val, args: &[Val], _: &mut Budget) -> Result<Val, RenderError> {
     let units: Vec<u16>;
     let items: Vec<Value>;
     let (length, is_list) = match value {
@@ -135,7 +136,7 @@ fn slice(value: Val, args: &[Val], _: &mut Budget) -> Result<Val, Fault> {
     let wanted = if arg(args, 1).is_undefined() { &Val::number(1.0) } else { arg(args, 1) };
     let is_nothing = begin.to_number() < 0.0 || wanted.to_number() < 0.0;
     if wanted.to_number() > LENGTH_MAX {
-        return Err(Fault::new(TOO_LARGE));
+        return Err(RenderError::too_large());
     }
     let end = match plus(&begin, wanted).to_number() {
         _ if is_nothing => 0,
@@ -149,7 +150,7 @@ fn slice(value: Val, args: &[Val], _: &mut Budget) -> Result<Val, Fault> {
     })
 }
 
-fn sum(value: Val, args: &[Val], budget: &mut Budget) -> Result<Val, Fault> {
+fn sum(value: Val, args: &[Val], budget: &mut Budget) -> Result<Val, RenderError> {
     let property = arg(args, 0);
     // A literal such as `nil` is an object in JavaScript: the property without a name.
     let is_literal = matches!(property, Val::Nil | Val::Empty | Val::Blank);
@@ -164,14 +165,14 @@ fn sum(value: Val, args: &[Val], budget: &mut Budget) -> Result<Val, Fault> {
 }
 
 /// The items whose property is truthy, or is what is wanted.
-fn filter(value: Val, args: &[Val], budget: &mut Budget) -> Result<Val, Fault> {
+fn filter(value: Val, args: &[Val], budget: &mut Budget) -> Result<Val, RenderError> {
     let name = arg(args, 0).text();
     // A property may be nested as deep as it is long.
     if name.len() > TEMPLATE_UNITS_MAX {
-        return Err(Fault::new(TOO_LARGE));
+        return Err(RenderError::too_large());
     }
     let mut inputs = Inputs::default();
-    let property = operand::property(&name, &mut inputs).map_err(Fault::Placed)?;
+    let property = operand::property(&name, &mut inputs).map_err(RenderError::Placed)?;
     let mut found = Vec::new();
     for item in list(value) {
         let value = property_of(&item, property.as_ref(), &inputs, budget)?;
@@ -191,7 +192,7 @@ fn property_of(
     property: Option<&Operand>,
     inputs: &Inputs,
     budget: &mut Budget,
-) -> Result<Val, Fault> {
+) -> Result<Val, RenderError> {
     let Some(property) = property else {
         return Ok(Val::Undefined);
     };

@@ -1,7 +1,7 @@
 //! Filters of numbers. What is no number counts as 0, a missing argument makes `NaN`: so LiquidJS.
 
 use super::super::val::Val;
-use super::{Named, arg};
+use super::args::{Named, arg};
 
 pub(super) const ALL: &[Named] = &[
     ("abs", |value, _, _| Ok(Val::number(value.number_or_zero().abs()))),

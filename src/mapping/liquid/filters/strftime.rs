@@ -2,7 +2,7 @@
 
 use jiff::civil::DateTime;
 
-use super::super::{Budget, Fault};
+use super::super::budget::{Budget, RenderError};
 
 /// A moment and how it is shown.
 pub(super) struct Moment {
@@ -42,7 +42,7 @@ pub(super) fn strftime(
     moment: &Moment,
     format: &str,
     budget: &mut Budget,
-) -> Result<String, Fault> {
+) -> Result<String, RenderError> {
     let mut out = String::new();
     let mut rest = format;
     while let Some(place) = rest.find('%') {
@@ -79,7 +79,11 @@ fn read(text: &str) -> (&str, Option<Code<'_>>) {
 }
 
 /// What a code stands for; `None` if there is no such code.
-fn convert(moment: &Moment, code: &Code<'_>, budget: &mut Budget) -> Option<Result<String, Fault>> {
+fn convert(
+    moment: &Moment,
+    code: &Code<'_>,
+    budget: &mut Budget,
+) -> Option<Result<String, RenderError>> {
     let at = moment.shown;
     let weekday = usize::from(at.weekday().to_sunday_zero_offset().unsigned_abs());
     let month = usize::from(at.month().unsigned_abs());
@@ -141,7 +145,7 @@ pub(super) fn ordinal(day: i8) -> &'static str {
     }
 }
 
-fn fraction(millisecond: i16, width: usize, budget: &mut Budget) -> Result<String, Fault> {
+fn fraction(millisecond: i16, width: usize, budget: &mut Budget) -> Result<String, RenderError> {
     budget.spend(width)?;
     let digits = format!("{millisecond:03}");
     Ok(format!("{:0<width$}", &digits[..width.min(3)]))
@@ -169,7 +173,7 @@ fn offset(moment: &Moment, code: &Code<'_>) -> String {
     format!("{sign}{:02}{colon}{:02}", minutes / 60, minutes % 60)
 }
 
-fn pad(mut shown: String, code: &Code<'_>, budget: &mut Budget) -> Result<String, Fault> {
+fn pad(mut shown: String, code: &Code<'_>, budget: &mut Budget) -> Result<String, RenderError> {
     let mut padding = if "aAbBceklpP".contains(code.letter) { ' ' } else { '0' };
     let usual = match code.letter {
         'd' | 'e' | 'H' | 'I' | 'k' | 'l' | 'm' | 'M' | 'S' | 'U' | 'W' => 2,

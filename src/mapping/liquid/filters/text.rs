@@ -2,16 +2,16 @@
 
 use std::collections::HashSet;
 
+use super::super::budget::{Budget, RenderError};
 use super::super::val::Val;
-use super::super::{Budget, Fault};
-use super::{Named, arg, text_or};
+use super::args::{Named, arg, text_or};
 use crate::js::count as number;
 use crate::js::{Value, clamp_index, from_utf16, is_space, utf16_length};
 
 pub(super) const ALL: &[Named] = &[
     ("append", |value, args, _| match args {
         [tail] => Ok(Val::from(value.text() + &tail.text())),
-        _ => Err(Fault::new("append expect 2 arguments")),
+        _ => Err(RenderError::new("append expect 2 arguments")),
     }),
     ("capitalize", |value, _, _| Ok(Val::from(capitalize(&value.text())))),
     ("downcase", |value, _, _| Ok(Val::from(value.text().to_lowercase()))),
@@ -20,7 +20,7 @@ pub(super) const ALL: &[Named] = &[
     ("number_of_words", number_of_words),
     ("prepend", |value, args, _| match args {
         [head] => Ok(Val::from(head.text() + &value.text())),
-        _ => Err(Fault::new("prepend expect 2 arguments")),
+        _ => Err(RenderError::new("prepend expect 2 arguments")),
     }),
     ("remove", |value, args, _| {
         let (text, pattern) = (value.text(), arg(args, 0).text());
@@ -102,7 +102,7 @@ fn is_cjk(c: char) -> bool {
 }
 
 /// Words between white space; by `cjk`, and by `auto` if there is one, each such character counts too.
-fn number_of_words(value: Val, args: &[Val], _: &mut Budget) -> Result<Val, Fault> {
+fn number_of_words(value: Val, args: &[Val], _: &mut Budget) -> Result<Val, RenderError> {
     let text = value.text();
     let has_cjk = text.contains(is_cjk);
     let mode = arg(args, 0);
@@ -119,7 +119,7 @@ fn number_of_words(value: Val, args: &[Val], _: &mut Budget) -> Result<Val, Faul
 
 /// The text cut at each `separator`, or into characters by the empty one: JavaScript also cuts between
 /// the halves of a character beyond U+FFFF, which no text of ours can hold alone.
-fn pieces(text: &str, separator: &str, budget: &mut Budget) -> Result<Vec<String>, Fault> {
+fn pieces(text: &str, separator: &str, budget: &mut Budget) -> Result<Vec<String>, RenderError> {
     if separator.is_empty() {
         budget.spend_items(text.len())?;
         return Ok(text.chars().map(String::from).collect());
@@ -128,7 +128,7 @@ fn pieces(text: &str, separator: &str, budget: &mut Budget) -> Result<Vec<String
     Ok(text.split(separator).map(str::to_owned).collect())
 }
 
-fn replace(value: Val, args: &[Val], budget: &mut Budget) -> Result<Val, Fault> {
+fn replace(value: Val, args: &[Val], budget: &mut Budget) -> Result<Val, RenderError> {
     let (text, pattern, new) = (value.text(), arg(args, 0).text(), arg(args, 1).text());
     let places = if pattern.is_empty() { text.len() } else { text.matches(&pattern).count() };
     budget.spend(places.saturating_mul(new.len()))?;
@@ -147,14 +147,14 @@ fn replace_last(text: String, pattern: &str, new: &str) -> String {
     }
 }
 
-fn split(value: Val, args: &[Val], budget: &mut Budget) -> Result<Val, Fault> {
+fn split(value: Val, args: &[Val], budget: &mut Budget) -> Result<Val, RenderError> {
     let mut pieces = pieces(&value.text(), &arg(args, 0).text(), budget)?;
     let kept = pieces.iter().rposition(|piece| !piece.is_empty()).map_or(0, |last| last + 1);
     pieces.truncate(kept);
     Ok(Val::list(pieces.into_iter().map(Value::String).collect()))
 }
 
-fn truncate(value: Val, args: &[Val], _: &mut Budget) -> Result<Val, Fault> {
+fn truncate(value: Val, args: &[Val], _: &mut Budget) -> Result<Val, RenderError> {
     let (text, tail) = (value.text(), text_or(args, 1, "..."));
     let most = if arg(args, 0).is_undefined() { 50.0 } else { arg(args, 0).to_number() };
     if number(utf16_length(&text)) <= most {
@@ -165,7 +165,7 @@ fn truncate(value: Val, args: &[Val], _: &mut Budget) -> Result<Val, Fault> {
     Ok(Val::from(from_utf16(&units[..kept]) + &tail))
 }
 
-fn truncate_words(value: Val, args: &[Val], budget: &mut Budget) -> Result<Val, Fault> {
+fn truncate_words(value: Val, args: &[Val], budget: &mut Budget) -> Result<Val, RenderError> {
     let (text, tail) = (spaces(&value.text()), text_or(args, 1, "..."));
     let most = if arg(args, 0).is_undefined() { 15.0 } else { arg(args, 0).to_number() };
     let most = if most <= 0.0 { 1.0 } else { most };

@@ -10,9 +10,9 @@ use hmac::{Hmac, KeyInit as _, Mac as _};
 use regex::Regex;
 use sha2::{Digest as _, Sha256};
 
+use super::super::budget::{Budget, RenderError};
 use super::super::val::Val;
-use super::super::{Budget, Fault};
-use super::{Named, arg};
+use super::args::{Named, arg};
 
 pub(super) const ALL: &[Named] = &[
     ("base64_decode", |value, _, _| Ok(Val::from(base64_decode(&value.text())))),
@@ -26,7 +26,7 @@ pub(super) const ALL: &[Named] = &[
     ("escape_once", |value, _, _| Ok(Val::from(escape(&unescape(&value.text()))))),
     ("hmac_sha256", |value, args, _| {
         let mac = Hmac::<Sha256>::new_from_slice(arg(args, 0).text().as_bytes());
-        let mac = mac.map_err(|_| Fault::new("hmac_sha256 takes no such key"))?;
+        let mac = mac.map_err(|_| RenderError::new("hmac_sha256 takes no such key"))?;
         Ok(Val::from(hex(&mac.chain_update(value.text()).finalize().into_bytes())))
     }),
     ("sha256", |value, _, _| Ok(Val::from(hex(&Sha256::digest(value.text()))))),
@@ -37,7 +37,7 @@ pub(super) const ALL: &[Named] = &[
     }),
     ("url_decode", |value, _, _| match unescape_url(&value.text()) {
         Some(text) => Ok(Val::from(text.replace('+', " "))),
-        None => Err(Fault::new("URI malformed")),
+        None => Err(RenderError::new("URI malformed")),
     }),
     ("url_encode", |value, _, _| {
         Ok(Val::from(escape_url(&value.text(), b"-_.!~*'()").replace("%20", "+")))
@@ -171,7 +171,7 @@ static SLUG_GAPS: LazyLock<Vec<(&str, Regex)>> = LazyLock::new(|| {
     modes.into_iter().filter_map(|(mode, gap)| Some((mode, Regex::new(gap).ok()?))).collect()
 });
 
-fn slugify(value: Val, args: &[Val], _: &mut Budget) -> Result<Val, Fault> {
+fn slugify(value: Val, args: &[Val], _: &mut Budget) -> Result<Val, RenderError> {
     let mut text = value.text();
     let mode = match arg(args, 0) {
         Val::Undefined => "default".to_owned(),

@@ -1,10 +1,20 @@
 //! Compares what a subscription does with a message before and after a change.
 
-use super::compiled::Noted;
+use std::sync::Arc;
+
+use super::catalogue::Catalogue;
+use super::compiled::CompiledSubscription;
 use super::explain::ExplainedField;
-use super::*;
+use super::guard::DestinationOptions;
+use super::plan::{Noted, Plan, PlanFailure};
+use super::planner::{Destination, turned_off};
+use super::subscription::{Subscription, SubscriptionProblem};
+use super::terms::Terms;
+use crate::js::Value;
 use crate::js::decode::decode;
+use crate::loops::Request;
 use crate::mapping::Unresolved;
+use crate::segment::{Message, MessageType};
 
 /// A change of one subscription.
 #[derive(Debug, Clone)]
@@ -325,8 +335,8 @@ fn is_same(one: &Request, other: &Request) -> bool {
 mod tests {
     use std::cell::Cell;
 
-    use super::subscription::read;
     use super::*;
+    use crate::destination::subscription::read;
 
     fn subscription(text: &str) -> Subscription {
         read(&decode(text.as_bytes()).unwrap(), 0).unwrap()

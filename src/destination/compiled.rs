@@ -7,23 +7,18 @@ use bytes::Bytes;
 use super::body;
 use super::entries::Entries;
 use super::field::validate;
-use super::*;
-use crate::js::object_json;
+use super::guard::{ConsentGuard, Guard, subscribes};
+use super::literals::LiteralNames;
+use super::plan::{Noted, PlanFailure, PlanFailureKind, PlannedDelivery};
+use super::subscription::{Subscription, SubscriptionProblem, TriggerText};
+use super::terms::Terms;
+use super::unsupported::Unsupported;
+use crate::action::ActionKind;
+use crate::js::{Value, object_json};
+use crate::loops::Request;
 use crate::mapping::{Fields, Mapping};
+use crate::segment::MessageType;
 use crate::trigger::{Trigger, TriggerError};
-
-/// What is noted of a request while it is made.
-#[derive(Debug, Default)]
-pub(super) struct Noted {
-    /// As in [`PlannedDelivery`].
-    pub(super) warnings: Vec<String>,
-    /// As in [`PlannedDelivery`].
-    pub(super) guarded: Vec<Guard>,
-    /// As in [`PlannedDelivery`].
-    pub(super) relies_on_catalogue: bool,
-    /// As in [`PlannedDelivery`].
-    pub(super) missing: Vec<ContactProperty>,
-}
 
 /// A compiled subscription.
 #[derive(Debug, Clone)]

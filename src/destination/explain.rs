@@ -1,8 +1,14 @@
 //! Explains the plan for a message step by step, for people.
 
-use super::compiled::Noted;
-use super::*;
+use super::compiled::CompiledSubscription;
+use super::plan::{Noted, PlanFailure};
+use super::planner::Destination;
+use super::terms::Terms;
+use crate::action::ActionKind;
+use crate::js::Value;
+use crate::loops::Request;
 use crate::mapping::Fields;
+use crate::segment::Message;
 
 /// What each subscription would do with a message, and why.
 #[derive(Debug, Clone, PartialEq)]

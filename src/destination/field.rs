@@ -3,8 +3,8 @@
 
 use std::borrow::Cow;
 
-use super::PlanFailure;
 use super::entries::Entries;
+use super::plan::PlanFailure;
 use super::tidy;
 use super::unsupported::Unsupported;
 use crate::js::ajv::{self, unwrapped};

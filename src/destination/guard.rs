@@ -3,7 +3,8 @@
 
 use std::time::Duration;
 
-use super::{CatalogueOptions, Unsupported};
+use super::catalogue::CatalogueOptions;
+use super::unsupported::Unsupported;
 use crate::js::{Value, is_space};
 use crate::segment::{Message, MessageType};
 

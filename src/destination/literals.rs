@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use super::Subscription;
+use super::subscription::Subscription;
 use crate::js::Value;
 
 /// The literal names in a subscription.

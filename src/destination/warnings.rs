@@ -1,6 +1,10 @@
 //! Likely errors in a subscription, of which `check` warns.
 
-use super::*;
+use super::compiled::CompiledSubscription;
+use super::field::Field;
+use super::subscription::{SubscriptionProblem, TriggerText};
+use crate::action::ActionKind;
+use crate::js::Value;
 use crate::js::ajv::boolean;
 use crate::mapping::Possible;
 
@@ -20,7 +24,7 @@ impl CompiledSubscription {
     fn mapping_warnings(&self) -> Vec<String> {
         let mut warnings = Vec::new();
         let fields = self.written.action.fields();
-        let names: Vec<&str> = fields.iter().map(field::Field::name).collect();
+        let names: Vec<&str> = fields.iter().map(Field::name).collect();
         let Some(given) = self.written.mapping.as_object() else {
             return warnings;
         };

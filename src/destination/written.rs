@@ -1,7 +1,7 @@
 //! Writes a subscription as a text that people can change and paste into a file: TOML, or JSON where TOML has no word
 //! for a value.
 
-use super::{Subscription, TriggerText};
+use super::subscription::{Subscription, TriggerText};
 use crate::js::{Object, Value, number_text};
 
 /// Whole numbers of TOML are below this, in either direction.

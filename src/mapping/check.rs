@@ -1,7 +1,8 @@
 //! Segment's check of a mapping before it is used, in its words and its order. It looks at every part,
 //! used or not, but not into lists, literals or what `@excludeWhenNull` holds.
 
-use super::{DEPTH_MAX, DIRECTIVES, Problem, VALUES_MAX};
+use super::problem::Problem;
+use super::{DEPTH_MAX, DIRECTIVES, VALUES_MAX};
 use crate::js::{Object, Value};
 
 /// The longest pattern and replacement of `@replace`, in UTF-16 units.

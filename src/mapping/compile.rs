@@ -1,9 +1,19 @@
 //! From the written form of a mapping to nodes.
 
 use super::check::{check, check_size, has_directive};
+use super::liquid::Liquid;
+use super::made::Made;
+use super::node::{
+    ArrayPath, Case, Flatten, If, Json, JsonMode, Letters, Mapping, Merge, Node, Replace, Test,
+    Transform,
+};
+use super::path::Path;
+use super::problem::{MappingErrors, Problem};
 use super::replace::{How, Pair};
-use super::*;
-use crate::js::{Object, type_name};
+use super::resolve::{FLATTEN_SEPARATOR, UNKNOWN_CASE};
+use super::template::Template;
+use super::{PATH_PARTS_MAX, TEXT_BYTES_MAX};
+use crate::js::{Object, Value, type_name};
 
 /// Segment's own key for a directive that is resolved in place of the whole mapping.
 const ROOT_DIRECTIVE: &str = "__segment_internal_directive";
@@ -177,7 +187,7 @@ impl Compiler {
             Some("lower") => Some(Letters::Lower),
             Some("upper") => Some(Letters::Upper),
             _ => {
-                self.note(resolve::UNKNOWN_CASE.to_owned());
+                self.note(UNKNOWN_CASE.to_owned());
                 None
             }
         };
@@ -248,7 +258,7 @@ impl Compiler {
         }
         let separator = match self.option(options, "separator") {
             Node::Literal(literal) if literal.as_str().is_none() => {
-                self.fails(resolve::FLATTEN_SEPARATOR.to_owned())
+                self.fails(FLATTEN_SEPARATOR.to_owned())
             }
             node => node,
         };
@@ -412,7 +422,7 @@ impl If {
 
 /// What JavaScript's `{...value}` gives: a list and a text become objects of their places.
 fn spread(value: &Value) -> Object {
-    made::Made::Borrowed(value)
+    Made::Borrowed(value)
         .into_entries()
         .into_iter()
         .map(|(key, value)| (key.into_owned(), value.as_value().cloned().unwrap_or_default()))

@@ -1,8 +1,10 @@
 //! Tells where the value of each field comes from, for people who ask why.
 
+use super::budget::Budget;
 use super::made::View;
-use super::resolve::Budget;
-use super::*;
+use super::node::{If, Mapping, Node, Test};
+use super::path::Path;
+use crate::js::Value;
 
 /// How long the text of a literal may be.
 const LITERAL_CHARS_MAX: usize = 60;

@@ -5,8 +5,8 @@ use std::borrow::Cow;
 
 use indexmap::IndexMap;
 
+use super::budget::{Budget, MappingFailure};
 use super::path::Path;
-use super::resolve::{Budget, MappingFailure};
 use crate::js::{
     Object, Value, array_index, count, equals_empty_text, from_utf16, joins_to_nothing,
     push_joined, sort_entries, type_name,
@@ -191,6 +191,22 @@ impl<'a> Made<'a> {
                 }
                 None => Vec::new(),
             },
+        }
+    }
+
+    /// Spends what a copy of it costs.
+    pub(super) fn spend(&self, budget: &Budget) -> Result<(), MappingFailure> {
+        match self {
+            Made::Missing | Made::Borrowed(_) => Ok(()),
+            Made::Owned(value) => budget.spend_value(value),
+            Made::Object(fields) => fields.values().try_for_each(|value| {
+                budget.spend_node()?;
+                value.spend(budget)
+            }),
+            Made::Array(items) => items.iter().try_for_each(|item| {
+                budget.spend_node()?;
+                item.spend(budget)
+            }),
         }
     }
 

@@ -3,10 +3,13 @@
 
 use std::cell::Cell;
 
-use super::template::Part;
-use super::*;
-use crate::js::Object;
+use super::budget::Budget;
+use super::liquid::Liquid;
+use super::node::{JsonMode, Letters, Mapping, Node, Replace};
+use super::path::Path;
+use super::template::{Part, Template};
 use crate::js::decode::decode_strict;
+use crate::js::{Object, Value};
 
 /// The most values and bytes that are looked at: mappings can double what they find again and again.
 const BUDGET_MAX: usize = 1024 * 1024;
@@ -246,8 +249,7 @@ impl Search<'_> {
         let (Some(node), Some(how)) = (&replace.value, &replace.how) else {
             return Vec::new();
         };
-        let change =
-            |text: &str| how.replace(text, &resolve::Budget::default()).unwrap_or_default();
+        let change = |text: &str| how.replace(text, &Budget::default()).unwrap_or_default();
         let values = self.node(node, scope).into_iter();
         let mut values: Vec<Possible> = values.map(|value| value.map_text(change)).collect();
         if !matches!(node, Node::Literal(_)) {

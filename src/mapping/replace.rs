@@ -1,7 +1,7 @@
 //! `@replace`: plain text for plain text, as JavaScript's `String.replace` does it.
 
+use super::budget::{Budget, MappingFailure};
 use super::check::REPLACE_UNITS_MAX;
-use super::resolve::{Budget, MappingFailure};
 
 /// How texts are replaced.
 #[derive(Debug, Clone, PartialEq, Eq)]

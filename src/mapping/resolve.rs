@@ -5,19 +5,19 @@ use std::cell::Cell;
 
 use indexmap::IndexMap;
 
+use super::budget::{Budget, MappingFailure};
 use super::made::{Made, View};
+use super::node::{
+    ArrayPath, Case, Flatten, If, Json, JsonMode, Letters, Mapping, Merge, Node, Replace, Test,
+    Transform,
+};
+use super::path::Path;
 use super::template::Template;
-use super::*;
 use crate::js::decode::decode_strict;
-use crate::js::{number_text, type_name};
+use crate::js::{Value, number_text, type_name};
 
 pub(super) const UNKNOWN_CASE: &str = "operator key should have a value of \"lower\" or \"upper\"";
 pub(super) const FLATTEN_SEPARATOR: &str = "@flatten requires a string separator";
-
-/// Why a mapping gives nothing for a message, in the words of Segment's runtime.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{0}")]
-pub struct MappingFailure(pub(super) String);
 
 /// Why [`Mapping::resolve_fields_until`] found nothing.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -74,7 +74,7 @@ impl Mapping {
             }
             _ => self.make(message, &budget).and_then(|made| fields_of(made, &budget)),
         };
-        fields.map_err(|failure| match budget.is_stopped.get() {
+        fields.map_err(|failure| match budget.is_stopped() {
             true => Unresolved::Stopped { field: field.get().cloned() },
             false => Unresolved::Failed(failure),
         })
@@ -102,81 +102,6 @@ fn fields_of<'a>(made: Made<'a>, budget: &Budget) -> Result<Fields<'a>, MappingF
     Ok(Fields::Object(fields))
 }
 
-/// How much a mapping may make of one message: mappings can double what they find again and again.
-pub(super) struct Budget<'s> {
-    left: Cell<usize>,
-    /// Asked at each expense: whether to stop.
-    stop: Option<&'s dyn Fn() -> bool>,
-    is_stopped: Cell<bool>,
-}
-
-impl Default for Budget<'_> {
-    fn default() -> Self {
-        Self { left: Cell::new(BUDGET_MAX), stop: None, is_stopped: Cell::new(false) }
-    }
-}
-
-/// In bytes of text; a value counts as [`NODE_BYTES`].
-const BUDGET_MAX: usize = 64 * 1024 * 1024;
-const NODE_BYTES: usize = 32;
-
-impl<'s> Budget<'s> {
-    pub(super) fn until(stop: &'s dyn Fn() -> bool) -> Self {
-        Self { stop: Some(stop), ..Self::default() }
-    }
-
-    fn spend(&self, amount: usize) -> Result<(), MappingFailure> {
-        if self.stop.is_some_and(|stop| stop()) {
-            self.is_stopped.set(true);
-            return Err(MappingFailure("the mapping was stopped".to_owned()));
-        }
-        let left = self.left.get().checked_sub(amount).ok_or_else(|| {
-            MappingFailure(
-                "the mapping makes too much of this message (more than 64 MiB)".to_owned(),
-            )
-        })?;
-        self.left.set(left);
-        Ok(())
-    }
-
-    pub(super) fn spend_text(&self, bytes: usize) -> Result<(), MappingFailure> {
-        self.spend(bytes)
-    }
-
-    pub(super) fn spend_node(&self) -> Result<(), MappingFailure> {
-        self.spend(NODE_BYTES)
-    }
-
-    /// For the copy of a value in the making.
-    fn spend_made(&self, made: &Made<'_>) -> Result<(), MappingFailure> {
-        match made {
-            Made::Missing | Made::Borrowed(_) => Ok(()),
-            Made::Owned(value) => self.spend_value(value),
-            Made::Object(fields) => fields.values().try_for_each(|value| {
-                self.spend_node()?;
-                self.spend_made(value)
-            }),
-            Made::Array(items) => items.iter().try_for_each(|item| {
-                self.spend_node()?;
-                self.spend_made(item)
-            }),
-        }
-    }
-
-    pub(super) fn spend_value(&self, value: &Value) -> Result<(), MappingFailure> {
-        self.spend_node()?;
-        match value {
-            Value::String(text) => self.spend(text.len()),
-            Value::Array(items) => items.iter().try_for_each(|item| self.spend_value(item)),
-            Value::Object(object) => object.iter().try_for_each(|(key, item)| {
-                self.spend(key.len())?;
-                self.spend_value(item)
-            }),
-            Value::Null | Value::Bool(_) | Value::Number(_) => Ok(()),
-        }
-    }
-}
-
 impl Node {
     fn resolve<'a>(
         &'a self,
@@ -198,7 +123,7 @@ impl Node {
             }
             Node::Path(path) => {
                 let found = payload.find(path);
-                budget.spend_made(&found)?;
+                found.spend(budget)?;
                 Ok(found)
             }
             Node::PathOf(node) => {

@@ -1,8 +1,8 @@
 //! `@template`: text with `{{path}}` in it.
 
+use super::budget::{Budget, MappingFailure};
 use super::made::View;
 use super::path::Path;
-use super::resolve::{Budget, MappingFailure};
 use crate::js::is_space;
 
 /// A compiled template.

@@ -1,6 +1,7 @@
 //! What mappings give, and what they refuse.
 
 use super::*;
+use crate::js::Value;
 use crate::js::decode::decode;
 use proptest::prelude::*;
 

@@ -2,9 +2,9 @@
 
 use std::borrow::Cow;
 
-use super::{
-    Condition, Expected, Group, Join, Operator, Path, Subject, Test, Trigger, TriggerFailure,
-};
+use super::Trigger;
+use super::condition::{Condition, Expected, Group, Join, Operator, Path, Subject, Test};
+use super::error::TriggerFailure;
 use crate::js::Value;
 use crate::segment::MessageType;
 

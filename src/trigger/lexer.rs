@@ -1,6 +1,6 @@
 //! Cuts a trigger into tokens, as the lexer of Segment's FQL does: also where it is odd.
 
-use super::TriggerError;
+use super::error::TriggerError;
 
 /// A token and where it begins.
 #[derive(Debug, Clone, PartialEq, Eq)]

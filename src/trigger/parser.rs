@@ -3,8 +3,9 @@
 
 use std::collections::VecDeque;
 
+use super::condition::{Condition, Expected, Group, Join, Operator, Path, Subject, Test};
+use super::error::TriggerError;
 use super::lexer::{Token, TokenKind, lex};
-use super::{Condition, Expected, Group, Join, Operator, Path, Subject, Test, TriggerError};
 use crate::js::{number_of_text, number_text};
 
 /// Reads a trigger.

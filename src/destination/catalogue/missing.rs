@@ -2,7 +2,10 @@
 
 use std::collections::BTreeSet;
 
-use super::super::{CompiledSubscription, Destination, LiteralNames, SubscriptionProblem};
+use super::super::compiled::CompiledSubscription;
+use super::super::literals::LiteralNames;
+use super::super::planner::Destination;
+use super::super::subscription::SubscriptionProblem;
 use super::review::did_you_mean;
 use super::{Catalogue, FoundList};
 use crate::action::ActionKind;

@@ -3,6 +3,7 @@
 
 mod missing;
 mod names;
+mod options;
 mod review;
 
 use std::collections::HashMap;
@@ -12,8 +13,8 @@ use serde::{Deserialize, Serialize};
 
 pub use missing::Missing;
 use names::Names;
+pub use options::{CatalogueOptions, UnknownProperties, WrongTypes};
 pub(super) use review::Review;
-pub use review::{CatalogueOptions, UnknownProperties, WrongTypes};
 
 use crate::loops::{ContactProperty, MailingList, PropertyType};
 

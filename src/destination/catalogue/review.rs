@@ -3,14 +3,13 @@
 
 use std::borrow::Cow;
 use std::collections::BTreeSet;
-use std::time::Duration;
 
 use jiff::Timestamp;
 
-use super::super::PlanFailure;
-use super::super::compiled::Noted;
 use super::super::entries::Entries;
+use super::super::plan::{Noted, PlanFailure};
 use super::super::unsupported::CONTACT_PROPERTIES;
+use super::options::{CatalogueOptions, UnknownProperties, WrongTypes};
 use super::{Catalogue, FoundList, can_be_created, is_standard};
 use crate::action::Endpoint;
 use crate::js::date::parse_date;
@@ -19,80 +18,6 @@ use crate::loops::{ContactProperty, PropertyType};
 
 /// How many warnings the catalogue gives for a request; how many more there are is said in one.
 const WARNINGS_MAX: usize = 10;
-
-/// What happens to a contact property that Loops does not have.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum UnknownProperties {
-    /// It is sent, with a warning.
-    #[default]
-    Warn,
-    /// It is sent.
-    Send,
-    /// It is left out.
-    Omit,
-    /// The delivery fails.
-    Fail,
-    /// It is created at Loops first.
-    Create,
-}
-
-/// What happens to a contact property whose value is not of its type at Loops.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum WrongTypes {
-    /// It is sent, with a warning.
-    #[default]
-    Warn,
-    /// It is converted, if its text says the same; or else sent.
-    Coerce,
-    /// It is left out.
-    Omit,
-}
-
-/// What is done with what the catalogue shows.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct CatalogueOptions {
-    /// How often the catalogue is read; zero: never.
-    pub refresh: Duration,
-    /// What happens to a contact property that Loops does not have.
-    pub unknown_properties: UnknownProperties,
-    /// What happens to a contact property whose value is not of its type at Loops.
-    pub wrong_types: WrongTypes,
-}
-
-impl UnknownProperties {
-    /// Its name in the configuration.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            UnknownProperties::Warn => "warn",
-            UnknownProperties::Send => "send",
-            UnknownProperties::Omit => "omit",
-            UnknownProperties::Fail => "fail",
-            UnknownProperties::Create => "create",
-        }
-    }
-
-    /// Reads its name.
-    pub fn parse(text: &str) -> Option<Self> {
-        let all = [Self::Warn, Self::Send, Self::Omit, Self::Fail, Self::Create];
-        all.into_iter().find(|one| one.as_str() == text)
-    }
-}
-
-impl WrongTypes {
-    /// Its name in the configuration.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            WrongTypes::Warn => "warn",
-            WrongTypes::Coerce => "coerce",
-            WrongTypes::Omit => "omit",
-        }
-    }
-
-    /// Reads its name.
-    pub fn parse(text: &str) -> Option<Self> {
-        [Self::Warn, Self::Coerce, Self::Omit].into_iter().find(|one| one.as_str() == text)
-    }
-}
 
 /// A catalogue, and what to do about names and types that it lacks.
 #[derive(Debug, Clone, Copy)]

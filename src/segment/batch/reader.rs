@@ -1,9 +1,10 @@
 //! Walks over a body, outside its messages, and cuts it into pieces.
 
 use super::super::list::{short_text, text_end};
+use super::envelope::Envelope;
+use super::pieces::{Batch, Piece};
 use super::search::{Followed, Members, Search};
 use super::token::{Name, loose_write_key, skip_blank, word_end};
-use super::{Batch, Envelope, Piece};
 
 /// Where the reader stands in an envelope.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -14,6 +15,13 @@ enum Place {
     List(usize),
     /// Behind that array.
     Tail,
+}
+
+impl<'a> Batch<'a> {
+    /// Reads a body. Of its pieces it keeps the first `pieces_max` and counts the others.
+    pub fn read(body: &'a [u8], pieces_max: usize) -> Self {
+        Reader::new(body, pieces_max).read()
+    }
 }
 
 pub(super) struct Reader<'a> {

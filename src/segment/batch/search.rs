@@ -2,7 +2,7 @@
 
 use super::super::list::text_end;
 use super::super::message::MessageType;
-use super::Envelope;
+use super::envelope::Envelope;
 use super::token::{Name, word_end};
 use crate::js::decode::is_space;
 

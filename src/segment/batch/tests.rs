@@ -3,6 +3,8 @@
 use proptest::prelude::*;
 
 use super::*;
+use crate::js::Value;
+use crate::js::decode::decode;
 
 const A: &str = r#"{"type":"track","userId":"u1","event":"A \"{[","messageId":"a","properties":{"list":[{"id":1},{"id":2}]}}"#;
 const B: &str = r#"{"messageId":"b","type":"identify","userId":"u2","traits":{"email":"b@example.com","tags":["x","}"]}}"#;

@@ -1,10 +1,9 @@
-//! Keys as Segment's spec writes them, for the one contract where they may come otherwise: of the
-//! messages for a subscription destination Segment says that the casing of the fields varies by
-//! customer, and to take any.
+//! Restores the casing of a message's fields, for the one contract where it varies: Segment's documentation of
+//! subscription destinations says that the casing depends on the customer, and to accept any.
 
 use crate::js::Object;
 
-/// The fields that Segment's spec gives to messages themselves. What is inside them is the sender's.
+/// The top-level fields of Segment's spec. What is inside them belongs to the sender.
 const FIELDS: [&str; 18] = [
     "anonymousId",
     "category",
@@ -26,9 +25,9 @@ const FIELDS: [&str; 18] = [
     "userId",
 ];
 
-/// Gives the fields of a message their spelling: `UserID`, `userid` and `user_id` become `userId`. One
-/// that is there in the right spelling stays, and so does what would take its place. Tells whether
-/// anything was changed.
+/// Renames the fields of a message to their spelling in the spec: `UserID`, `userid` and `user_id` become
+/// `userId`. A field in the right spelling wins, and the one that would replace it stays as it is. Returns
+/// whether anything was changed.
 pub fn settle(object: &mut Object) -> bool {
     let is_settled = object.keys().all(|key| field(key).is_none_or(|field| field == key));
     if is_settled {
@@ -49,7 +48,7 @@ pub fn settle(object: &mut Object) -> bool {
     is_changed
 }
 
-/// The field that a key means.
+/// Returns the field that a key stands for.
 fn field(key: &str) -> Option<&'static str> {
     let letters = || key.bytes().filter(|byte| *byte != b'_').map(|byte| byte.to_ascii_lowercase());
     let is_same = |field: &&str| letters().eq(field.bytes().map(|byte| byte.to_ascii_lowercase()));
@@ -77,7 +76,7 @@ mod tests {
                 r#"{"anonymousID":"a","GroupId":"g","sent_at":"t","other":1}"#,
                 Some(r#"{"anonymousId":"a","groupId":"g","sentAt":"t","other":1}"#),
             ),
-            // The right spelling wins, wherever it stands; else the first.
+            // The right spelling wins, wherever it is; otherwise the first.
             (r#"{"userid":"b","userId":"a"}"#, None),
             (r#"{"userid":"b","userId":null}"#, None),
             (r#"{"UserID":"a","userid":"b"}"#, Some(r#"{"userId":"a","userid":"b"}"#)),

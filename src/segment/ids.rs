@@ -1,8 +1,8 @@
-//! Short, fixed-size forms of the ids that queues and indices are keyed by.
+//! Digests: short, fixed-size forms of the ids that queues and indices are keyed by.
 //!
-//! All are the first eight bytes of an HMAC-SHA256 with a key that each installation makes for itself: without
-//! the key, nobody can tell whether a digest belongs to an address, however many addresses they try. Where two
-//! different strings must never be taken for one (duplicates), the strings are compared as well.
+//! Each is the first eight bytes of an HMAC-SHA256 with a key that the installation generates for itself. Without
+//! the key, a digest cannot be matched with an address by trying addresses. Where two different strings must never
+//! be taken for one (duplicates), the strings are compared as well.
 
 use aws_lc_rs::aead::{AES_256_GCM, Aad, Nonce, RandomizedNonceKey};
 use hmac::{Hmac, KeyInit as _, Mac as _};
@@ -10,11 +10,11 @@ use sha2::Sha256;
 
 use crate::js::is_space;
 
-/// The digest of a message's order key: what must stay in order at one destination. It is one of the digests
-/// of its person.
+/// The digest of a message's order key: messages with the same one stay in order at one destination. It is one of
+/// the digests of its person.
 ///
 /// The order key is `userId`, else `anonymousId`, else the e-mail address (see [`crate::segment::message`]).
-/// Two people whose digests collide are merely kept in order with each other.
+/// If the digests of two people collide, their messages are kept in one order; nothing else happens.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct LaneKey(pub i64);
 
@@ -34,7 +34,8 @@ pub struct PropertyName(pub i64);
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct PropertyValue(pub i64);
 
-/// The digest of a request as a mapping made it, by which it is seen later whether another mapping makes another one.
+/// The digest of a request as a mapping made it, so that it can be told later whether another mapping makes a
+/// different one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct RequestDigest(pub i64);
 
@@ -69,7 +70,7 @@ impl PersonIdKind {
     }
 }
 
-/// Makes the digests of one installation. Cheap to clone.
+/// Computes the digests of one installation. Cheap to clone.
 #[derive(Clone)]
 pub struct Digests {
     keyed: Hmac<Sha256>,
@@ -84,7 +85,7 @@ impl std::fmt::Debug for Digests {
 impl Digests {
     /// Takes the key of the installation.
     pub fn new(key: &[u8; 32]) -> Self {
-        // HMAC fills a key up with zeros to the length of a block.
+        // HMAC pads a key with zeros to the length of a block.
         let mut block = [0; 64];
         block[..key.len()].copy_from_slice(key);
         Self { keyed: Hmac::new(&block.into()) }
@@ -95,8 +96,8 @@ impl Digests {
         MessageHash(self.digest("message", message_id))
     }
 
-    /// Digests an id of a person. A user id and an equal anonymous id have different digests. An e-mail
-    /// address is trimmed and lower-cased before.
+    /// Digests an id of a person. A user id and an equal anonymous id have different digests. An e-mail address is
+    /// trimmed and lower-cased first.
     pub fn person(&self, kind: PersonIdKind, id: &str) -> PersonDigest {
         let digest = match kind {
             PersonIdKind::User | PersonIdKind::Anonymous => self.digest(kind.tag(), id),
@@ -107,7 +108,7 @@ impl Digests {
         PersonDigest(digest)
     }
 
-    /// The digests of a string that may be any kind of id.
+    /// Returns the digests of a string that may be any kind of id.
     pub fn any_person(&self, id: &str) -> Vec<PersonDigest> {
         PersonIdKind::ALL.into_iter().map(|kind| self.person(kind, id)).collect()
     }
@@ -122,7 +123,7 @@ impl Digests {
         PropertyValue(self.digest_of(&["value", revision, name, json]))
     }
 
-    /// Signs a text, so that this installation recognizes it: the HMAC-SHA256 as hex digits.
+    /// Signs a string, so that this installation recognizes it: its HMAC-SHA256 as hex digits.
     pub fn sign(&self, text: &str) -> String {
         let mut keyed = self.keyed.clone();
         for part in ["signature", text] {
@@ -132,7 +133,7 @@ impl Digests {
         keyed.finalize().into_bytes().iter().map(|byte| format!("{byte:02x}")).collect()
     }
 
-    /// Encrypts a text, so that only this installation can read it; `None` if the system yields no randomness.
+    /// Encrypts a string, so that only this installation can read it; `None` if the system has no randomness.
     pub fn seal(&self, text: &str) -> Option<Vec<u8>> {
         let mut sealed = text.as_bytes().to_vec();
         let nonce = self.sealing_key()?.seal_in_place_append_tag(Aad::empty(), &mut sealed).ok()?;
@@ -140,7 +141,7 @@ impl Digests {
         Some(sealed)
     }
 
-    /// Reads [`Digests::seal`]; `None` if it was changed, or another installation wrote it.
+    /// Decrypts the output of [`Digests::seal`]; `None` if it was changed, or another installation wrote it.
     pub fn unseal(&self, sealed: &[u8]) -> Option<String> {
         let (sealed, nonce) = sealed.split_last_chunk()?;
         let mut sealed = sealed.to_vec();
@@ -151,7 +152,7 @@ impl Digests {
         Some(std::str::from_utf8(text).ok()?.to_owned())
     }
 
-    /// The key of [`Digests::seal`], which is no other's.
+    /// Derives the key of [`Digests::seal`], which is used for nothing else.
     fn sealing_key(&self) -> Option<RandomizedNonceKey> {
         let mut keyed = self.keyed.clone();
         keyed.update(b"sealing key\0");

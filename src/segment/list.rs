@@ -1,28 +1,27 @@
-//! Takes a list of messages apart into the bytes that came, which is what signatures are computed
-//! over, and finds the write key of a message without decoding it.
+//! Splits an array of messages into the bytes of each, which is what signatures are computed over, and finds the
+//! write key of a message without decoding it.
 //!
-//! The messages are found by following strings and brackets only, without recursion and without
-//! reading what is between them: each is then decoded by itself, so that a broken message costs no
-//! other. A body that is not a list is an error: nothing is guessed about what somebody signed.
+//! Messages are found by following strings and brackets only, without recursion and without decoding what is
+//! between them. Each is then decoded on its own, so that a broken message costs no other. A body that is not an
+//! array is an error, since a signature covers exact bytes and leaves nothing to guess.
 
 use crate::js::Value;
 use crate::js::decode::{DecodeError, decode, is_space, skip_bom};
 use crate::js::plain::plain_length;
 
-/// The longest key or name that is looked at: the keys of sources are shorter.
+/// The longest string that is read as a key or a name; the write keys of sources are shorter.
 const TEXT_BYTES_MAX: usize = 8_192;
 
-/// Messages that came together.
+/// An array of messages, split into slices of the body.
 #[derive(Debug, Default)]
 pub struct List<'a> {
-    /// The first of them, no more than were asked for, as the bytes that came.
+    /// The bytes of the first messages, as many as were asked for.
     pub messages: Vec<&'a [u8]>,
-    /// How many there are in all.
+    /// The number of all messages.
     pub count: usize,
 }
 
-/// The `writeKey` of a message, found without decoding anything else of it. Fails if the message is not
-/// an object.
+/// Returns the `writeKey` of a message without decoding anything else of it. Fails if the message is not an object.
 pub fn write_key(message: &[u8]) -> Result<Option<String>, DecodeError> {
     let mut scan = Scan::new(message);
     let mut write_key = None;
@@ -37,7 +36,7 @@ pub fn write_key(message: &[u8]) -> Result<Option<String>, DecodeError> {
     Ok(write_key)
 }
 
-/// Reads a JSON string that is no longer than a key can be.
+/// Decodes a JSON string, unless it is longer than a key can be.
 pub(super) fn short_text(slice: &[u8]) -> Option<String> {
     if slice.len() > TEXT_BYTES_MAX || slice.first() != Some(&b'"') {
         return None;
@@ -48,8 +47,8 @@ pub(super) fn short_text(slice: &[u8]) -> Option<String> {
     }
 }
 
-/// Takes a bare list apart, as Segment's webhook sends it. Of its messages it gives the first
-/// `messages_max`, and counts the others.
+/// Splits a bare array, as Segment's webhook sends it. Returns the first `messages_max` messages and the number of
+/// all.
 pub fn split_list(body: &[u8], messages_max: usize) -> Result<List<'_>, DecodeError> {
     let mut scan = Scan::new(body);
     scan.skip_space();
@@ -58,7 +57,7 @@ pub fn split_list(body: &[u8], messages_max: usize) -> Result<List<'_>, DecodeEr
     Ok(list)
 }
 
-/// Whether a body is a list rather than a single value.
+/// Whether a body is an array rather than a single value.
 pub fn is_list(body: &[u8]) -> bool {
     let text = &body[skip_bom(body)..];
     text.iter().find(|byte| !is_space(**byte)) == Some(&b'[')
@@ -106,7 +105,7 @@ impl<'a> Scan<'a> {
         }
     }
 
-    /// The slices of a list; the scan stands at its bracket.
+    /// Splits an array; the scan is at its opening bracket.
     fn list(&mut self, messages_max: usize) -> Result<List<'a>, DecodeError> {
         let mut list = List::default();
         self.expect(b'[', "expected a list")?;
@@ -121,7 +120,7 @@ impl<'a> Scan<'a> {
         Ok(list)
     }
 
-    /// Calls `one` for each member of an object, with its name; the scan then stands at its value.
+    /// Calls `one` for each member of an object, with its name; the scan is then at its value.
     fn members(
         &mut self,
         mut one: impl FnMut(&mut Self, Option<&str>) -> Result<(), DecodeError>,
@@ -134,7 +133,7 @@ impl<'a> Scan<'a> {
         })
     }
 
-    /// Calls `one` for each item up to `close`, behind its opening bracket.
+    /// Calls `one` for each item up to `close`; the scan is behind the opening bracket.
     fn items(
         &mut self,
         close: u8,
@@ -159,8 +158,8 @@ impl<'a> Scan<'a> {
         }
     }
 
-    /// Passes over one value, whatever is in it. An array, an object or a string ends with its bracket
-    /// or quote, anything else before the next comma, colon, bracket or white space.
+    /// Passes over one value, whatever it contains. An array, an object or a string ends with its bracket or quote,
+    /// anything else before the next comma, colon, bracket or white space.
     fn slice(&mut self) -> Result<&'a [u8], DecodeError> {
         self.skip_space();
         let start = self.at;
@@ -210,8 +209,8 @@ impl<'a> Scan<'a> {
     }
 }
 
-/// The end of the JSON string whose opening quote is at `start`, behind its closing quote. `None`
-/// where there is none.
+/// Returns the position behind the closing quote of the JSON string whose opening quote is at `start`; `None` if it
+/// has none.
 pub(super) fn text_end(bytes: &[u8], start: usize) -> Option<usize> {
     let mut at = start + 1;
     loop {
@@ -234,7 +233,7 @@ mod tests {
     }
 
     #[test]
-    fn no_more_messages_are_kept_than_were_asked_for() {
+    fn only_as_many_messages_are_kept_as_were_asked_for() {
         for (most, kept) in [(0, 0), (2, 2), (3, 3), (4, 3)] {
             let list = split_list(b"[1,2,3]", most).unwrap();
             assert_eq!((list.messages.len(), list.count), (kept, 3));
@@ -267,7 +266,7 @@ mod tests {
     }
 
     #[test]
-    fn a_list_is_taken_apart_into_the_bytes_that_came() {
+    fn an_array_is_split_into_the_bytes_that_came() {
         assert_eq!(
             texts(&split_list(b" [ {\"a\" : 1} ,null, {\"b\":[1,{,}]} ] ", 9).unwrap().messages),
             ["{\"a\" : 1}", "null", "{\"b\":[1,{,}]}"]
@@ -277,7 +276,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_is_guessed_of_a_list_that_is_none() {
+    fn a_body_that_is_not_an_array_is_an_error() {
         for body in [
             "",
             "{}",

@@ -8,7 +8,7 @@ use super::ids::PersonIdKind;
 use crate::js::date::parse_date;
 use crate::js::{Object, Value, is_space, number_text};
 
-/// The kind of call that a message records.
+/// The type of call that a message records.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[allow(missing_docs, reason = "each is Segment's word for itself")]
 pub enum MessageType {
@@ -22,7 +22,7 @@ pub enum MessageType {
 }
 
 impl MessageType {
-    /// All of them, in the order in which they are named to people.
+    /// All types, in the order in which documentation and errors name them.
     pub const ALL: [MessageType; 7] = [
         MessageType::Identify,
         MessageType::Track,
@@ -33,7 +33,7 @@ impl MessageType {
         MessageType::Delete,
     ];
 
-    /// As it stands in the `type` field.
+    /// Returns its `type` field.
     pub fn as_str(self) -> &'static str {
         match self {
             MessageType::Identify => "identify",
@@ -46,7 +46,7 @@ impl MessageType {
         }
     }
 
-    /// Reads a `type` field; `None` for anything that is no Segment call.
+    /// Parses a `type` field; `None` if it is not one of Segment's.
     pub fn parse(text: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|kind| kind.as_str() == text)
     }
@@ -58,9 +58,9 @@ impl std::fmt::Display for MessageType {
     }
 }
 
-/// A message that has what every accepted message has: a type, a message id, and someone it is about.
+/// A message that can be accepted: it has a type, a message id, and a person that it is about.
 ///
-/// Made by [`super::stamp::stamp`] on the way in and by [`Message::from_stored`] on the way out.
+/// Created by [`super::stamp::stamp`] when it arrives, and by [`Message::from_stored`] when it is read from the store.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Message {
     kind: MessageType,
@@ -68,7 +68,7 @@ pub struct Message {
     value: Value,
 }
 
-/// Why an object is not a message that can be accepted. The texts are shown to senders.
+/// Why an object cannot be accepted as a message. Senders see these errors.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum InvalidMessage {
     /// Not a JSON object.
@@ -76,26 +76,26 @@ pub enum InvalidMessage {
         "a message must be a JSON object, such as {{\"type\": \"track\", \"userId\": \"…\", \"event\": \"…\"}}"
     )]
     NotAnObject,
-    /// There is no `type`, or it is no text.
+    /// There is no `type`, or it is not a string.
     #[error("`type` is missing: give one of identify, track, page, screen, group, alias, delete")]
     NoType,
-    /// The `type` is none of Segment's.
+    /// The `type` is not one of Segment's.
     #[error(
         "`type` is not one of identify, track, page, screen, group, alias, delete (lower case)"
     )]
     UnknownType,
-    /// Nobody whom the message is about.
+    /// The message has no id of a person.
     #[error(
         "the message names no person: give a non-empty `userId`, `anonymousId` or e-mail address (`traits.email`, `properties.email`, `context.traits.email` or `email`)"
     )]
     Nobody,
-    /// The same, and `userId` is something that cannot be an id.
+    /// The message has no id of a person, and its `userId` is something that cannot be one.
     #[error("`userId` must be a string or a number")]
     UserId,
 }
 
 impl Message {
-    /// Checks an object and makes it a message; `message_id` is put in place of whatever it has.
+    /// Checks an object and turns it into a message; `message_id` replaces the one that it has.
     pub fn new(mut object: Object, message_id: String) -> Result<Self, InvalidMessage> {
         let kind = match object.get("type") {
             Some(Value::String(text)) if !text.is_empty() => {
@@ -116,7 +116,7 @@ impl Message {
         }
     }
 
-    /// Takes up a message as it was stored.
+    /// Restores a message from its stored value.
     pub fn from_stored(value: Value) -> Result<Self, InvalidMessage> {
         let Value::Object(object) = value else {
             return Err(InvalidMessage::NotAnObject);
@@ -125,31 +125,31 @@ impl Message {
         Self::new(object, message_id)
     }
 
-    /// The kind of call.
+    /// Returns its type.
     pub fn kind(&self) -> MessageType {
         self.kind
     }
 
-    /// Segment's `messageId`.
+    /// Returns its `messageId`.
     pub fn message_id(&self) -> &str {
         &self.message_id
     }
 
-    /// The whole message, always an object.
+    /// Returns the whole message, which is always an object.
     pub fn value(&self) -> &Value {
         &self.value
     }
 
-    /// When it happened, by its `timestamp`: stamped when it was accepted, and corrected by the error of
-    /// the sender's clock. `None` where it is missing or no date.
+    /// Returns when it happened: its `timestamp`, which was set when it was accepted, corrected by the error of the
+    /// sender's clock. `None` if it is missing or not a date.
     pub fn timestamp(&self) -> Option<Timestamp> {
         let milliseconds = parse_date(self.value.get("timestamp")?.as_str()?)?;
         #[allow(clippy::cast_possible_truncation, reason = "it saturates, and is refused then")]
         Timestamp::from_millisecond(milliseconds as i64).ok()
     }
 
-    /// The ids of the person it is about: those that it has of `userId`, `anonymousId` and e-mail address, in
-    /// this order. There is at least one. The first is the order key: what must stay in order.
+    /// Returns the ids of its person: whichever it has of `userId`, `anonymousId` and e-mail address, in this order.
+    /// There is at least one; the first is the order key.
     pub fn person_ids(&self) -> impl Iterator<Item = (PersonIdKind, Cow<'_, str>)> {
         PersonIdKind::ALL.into_iter().filter_map(|kind| {
             let id = match kind {
@@ -161,7 +161,7 @@ impl Message {
         })
     }
 
-    /// The name of the event, of a track.
+    /// Returns the name of its event, if it is a track.
     pub fn event(&self) -> Option<&str> {
         match self.kind {
             MessageType::Track => self.value.get("event")?.as_str(),
@@ -180,7 +180,7 @@ impl Message {
             let found = path.iter().try_fold(&self.value, |value, key| value.get(key))?;
             id_text(Some(found))
         })?;
-        // The white space around an address is no part of it: with it, one person would be two.
+        // White space around an address is not part of it: otherwise one person would be two.
         match found.trim_matches(is_space) {
             "" => Some(found),
             trimmed => Some(Cow::Owned(trimmed.to_owned())),
@@ -188,7 +188,8 @@ impl Message {
     }
 }
 
-/// An id as text: a number counts, as JavaScript writes it; empty text, null and all else do not.
+/// Returns an id as a string. A number counts, as JavaScript writes it; an empty string, null and anything else do
+/// not.
 pub fn id_text(value: Option<&Value>) -> Option<Cow<'_, str>> {
     match value? {
         Value::String(text) if !text.is_empty() => Some(Cow::Borrowed(text)),

@@ -1,26 +1,26 @@
-//! Reads a message as its sender meant it, where the sender's language cannot write it so.
+//! Decodes a message as its sender meant it, where the sender's language cannot express it in JSON.
 //!
-//! Segment takes both of these literally. We do not, because people are harmed by it:
+//! Segment takes both of the following literally. We do not, because that harms people:
 //!
-//! * PHP writes an empty array for an empty object: `"properties": []`. Where Segment's spec has an
-//!   object, an empty array is an empty object.
-//! * Numbers are doubles, and a double has room for 53 bits: two 18-digit user ids that differ in
-//!   the last digit would become one person. An id that a double cannot hold keeps its digits, as a
-//!   string (see [`decode_keeping_digits`]).
+//! - PHP encodes an empty associative array as `[]`: `"properties": []`. Where Segment's spec has an object, an empty
+//!   array is read as an empty object.
+//! - Numbers are doubles with 53 bits of precision: two 18-digit user ids that differ in the last digit would become
+//!   one person. An id that a double cannot represent is kept as the string of its digits
+//!   (see [`decode_keeping_digits`]).
 
 use crate::js::decode::{DecodeError, decode_keeping_digits};
 use crate::js::{Object, Value};
 
-/// The members of a message that are objects.
+/// The members of a message that are objects in Segment's spec.
 const OBJECTS: [&str; 4] = ["context", "integrations", "properties", "traits"];
 
-/// The members of `context` that are objects.
+/// The members of `context` that are objects in Segment's spec.
 const CONTEXT_OBJECTS: [&str; 12] = [
     "app", "campaign", "consent", "device", "library", "location", "network", "os", "page",
     "referrer", "screen", "traits",
 ];
 
-/// Decodes a message, or whatever else stands in its place.
+/// Decodes a message, or whatever else is in its place.
 pub fn read_message(bytes: &[u8]) -> Result<Value, DecodeError> {
     let mut value = decode_keeping_digits(bytes, is_id_name)?;
     if let Value::Object(message) = &mut value {
@@ -32,7 +32,7 @@ pub fn read_message(bytes: &[u8]) -> Result<Value, DecodeError> {
     Ok(value)
 }
 
-/// Makes objects of the members with these names that are empty arrays.
+/// Replaces empty arrays by empty objects in the members with these names.
 fn fill_empty_arrays(object: &mut Object, names: &[&str]) {
     for name in names {
         if let Some(value) = object.get_mut(name)
@@ -43,9 +43,9 @@ fn fill_empty_arrays(object: &mut Object, names: &[&str]) {
     }
 }
 
-/// Whether a member of this name holds an id: `id`, `userId`, `UserID`, `order_id`, but not `paid`.
+/// Whether a member of this name is an id: `id`, `userId`, `UserID`, `order_id`, but not `paid`.
 fn is_id_name(name: &str) -> bool {
-    // In one word only the fields that Segment itself has can be told from other words.
+    // Written as one lower-case word, only Segment's own fields can be told from words such as "paid".
     const WORDS: [&str; 7] =
         ["id", "uid", "userid", "anonymousid", "groupid", "previousid", "messageid"];
     if WORDS.iter().any(|word| name.eq_ignore_ascii_case(word)) {

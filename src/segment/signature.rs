@@ -1,14 +1,13 @@
 //! The signature of Segment's webhooks: `X-Signature`, hex HMAC-SHA1 with the shared secret.
 //!
-//! For one message it is over the body. For a list it is over the first element alone, as Segment's
-//! published webhook destination does it; over the whole list is taken too. Always over the bytes as
-//! they came: JSON that is read and written again is not the same text.
+//! For a single message it covers the body. For an array it covers the first element alone, as in Segment's published
+//! webhook destination; a signature of the whole array is accepted, too. It is always verified over the bytes that
+//! came, since JSON that is decoded and encoded again is not the same string.
 
 use hmac::{Hmac, KeyInit as _, Mac as _};
 use sha1::Sha1;
 
-/// Whether `signature` is right for `body`, or for the `first` element of a list in it. Takes a time
-/// that does not depend on where two signatures differ.
+/// Whether `signature` is valid for `body`, or for the `first` element of an array in it. Compares in constant time.
 pub fn is_valid(secret: &str, signature: &str, body: &[u8], first: Option<&[u8]>) -> bool {
     let Some(given) = from_hex(signature.trim()) else {
         return false;

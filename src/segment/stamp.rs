@@ -1,4 +1,4 @@
-//! Stamps a message as Segment does when it takes one in: type, message id, times.
+//! Stamps a message as Segment does when it accepts one: type, message id, times.
 
 use std::net::IpAddr;
 
@@ -8,22 +8,21 @@ use super::message::{InvalidMessage, Message, MessageType, id_text};
 use super::time::read_time;
 use crate::js::{Object, Value};
 
-/// What the stamp needs beside the message.
+/// What stamping needs besides the message.
 #[derive(Debug, Clone, Copy)]
 pub struct Stamp<'a> {
     /// When the message was received.
     pub received_at: Timestamp,
-    /// The type by the path, for a message that has none.
+    /// The type that the path implies, for a message that has none.
     pub kind: Option<MessageType>,
-    /// `sentAt` of the batch's envelope.
+    /// The `sentAt` of the batch's envelope.
     pub sent_at: Option<&'a Value>,
-    /// Whether Segment stamped the message already (webhooks, subscription destination): times that
-    /// are there stay.
+    /// Whether Segment has stamped the message already (webhooks, subscription destination): times that it has are
+    /// kept.
     pub is_from_segment: bool,
-    /// Whether `sentAt` is the time at which the message was sent to us. In a file it is not, and
-    /// corrects nothing.
+    /// Whether `sentAt` is the time at which the message was sent to us. In a file it is not, and corrects nothing.
     pub is_sent_now: bool,
-    /// The sender's address, where it is to be kept as `context.ip`.
+    /// The sender's IP address, if it is to be kept as `context.ip`.
     pub ip: Option<IpAddr>,
 }
 
@@ -32,15 +31,15 @@ pub struct Stamp<'a> {
 pub struct Stamped {
     /// The message.
     pub message: Message,
-    /// What could not be read of it, for people; never holds a value.
+    /// What could not be read of it, for people; never contains a value.
     pub warnings: Vec<String>,
 }
 
-/// Stamps a message and checks it. `new_id` makes an id for a message that has none.
+/// Stamps a message and checks it. `new_id` generates the id of a message that has none.
 ///
-/// `timestamp` becomes the client's time corrected by the error of its clock: `receivedAt − (sentAt
-/// − originalTimestamp)`, as Segment documents it. The write key is taken out. An identify whose
-/// traits stand in its context alone gets them as its own.
+/// `timestamp` becomes the client's time corrected by the error of its clock: `receivedAt − (sentAt −
+/// originalTimestamp)`, as Segment documents it. The write key is removed. An identify that has traits only in its
+/// context gets them as its own.
 pub fn stamp(
     mut object: Object,
     stamp: Stamp<'_>,
@@ -76,7 +75,7 @@ fn stamp_times(object: &mut Object, stamp: Stamp<'_>, warnings: &mut Vec<String>
         let text = "`timestamp` cannot be read as a time, so the time of receipt is used: send ISO 8601, such as 2026-01-02T03:04:05Z";
         warnings.push(text.to_owned());
     }
-    // The envelope's belongs to this try of the batch; a message's own may be of an earlier one.
+    // The envelope's `sentAt` is of this attempt to send the batch; a message's own may be of an earlier one.
     let sent = stamp.sent_at.filter(|value| value.is_truthy()).cloned().or_else(|| given("sentAt"));
     let sent_at = sent.as_ref().filter(|_| stamp.is_sent_now).and_then(read_time);
     if stamp.is_sent_now && sent.is_some() && sent_at.is_none() {
@@ -99,11 +98,11 @@ fn stamp_times(object: &mut Object, stamp: Stamp<'_>, warnings: &mut Vec<String>
     object.insert("timestamp", Value::String(iso(corrected)));
 }
 
-/// Gives an identify that has no `traits` those of its context.
+/// Copies the traits of an identify's context to its `traits`, if it has none.
 ///
-/// RudderStack's Python SDK puts the traits of an identify there and nowhere else, and RudderStack's
-/// own service reads them there. Segment does not, so what comes from Segment is left as it is; in
-/// other calls `context.traits` tells of the person beside the call, and stays where it is.
+/// RudderStack's Python SDK puts the traits of an identify only there, and RudderStack's own service reads them there.
+/// Segment does not, so what comes from Segment is left as it is. In other calls, `context.traits` describes the
+/// person besides the call, and stays where it is.
 fn lift_traits(object: &mut Object) {
     let is_identify =
         object.get("type").and_then(Value::as_str) == Some(MessageType::Identify.as_str());
@@ -116,8 +115,7 @@ fn lift_traits(object: &mut Object) {
     }
 }
 
-/// Puts the address into `context.ip`. One that is there stays, as at Segment, where `0.0.0.0` given
-/// by the sender is the way to keep none.
+/// Sets `context.ip`. One that is there stays, as at Segment, where a sender gives `0.0.0.0` to have none kept.
 fn stamp_ip(object: &mut Object, ip: IpAddr) {
     if matches!(object.get("context"), None | Some(Value::Null)) {
         object.insert("context", Value::Object(Object::new()));
@@ -129,7 +127,7 @@ fn stamp_ip(object: &mut Object, ip: IpAddr) {
     }
 }
 
-/// A time as JavaScript's `toISOString` writes it.
+/// Returns a time as JavaScript's `toISOString` writes it.
 fn iso(at: Timestamp) -> String {
     format!("{at:.3}")
 }

@@ -1,4 +1,4 @@
-//! Reads the times of messages: ISO 8601, and what else is unambiguous.
+//! Parses the times of messages: ISO 8601, and other forms that are unambiguous.
 
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
@@ -21,17 +21,17 @@ const MONTHS: [&str; 12] = [
     "december",
 ];
 
-/// Reads a time as SDKs and people's own code write it; `None` where it may mean several.
+/// Parses a time as SDKs and customers' own code write it; `None` if it is ambiguous.
 ///
-/// ISO 8601, with an offset or `Z`, else in UTC; a date with the month's name in English, as in HTTP
-/// and mail; a number since 1970, whose unit follows from its digits (see [`since_1970`]).
-/// `01/02/2026` is not read: it is a day in January or in February.
+/// Accepted are ISO 8601 (UTC unless it has an offset), a date with the name of its month in English, as in HTTP and
+/// mail, and a number since 1970, whose unit follows from its digits (see [`since_1970`]). `01/02/2026` is not: it
+/// is a day in January or in February.
 pub(super) fn read_time(value: &Value) -> Option<Timestamp> {
     match value {
         Value::Number(number) => since_1970(*number),
         Value::String(text) => {
             let text = text.trim();
-            // A time zone in brackets decides the offset where there is none.
+            // Without an offset, the time zone in brackets decides it.
             let zoned = || Some(text.parse::<jiff::ZonedDateTime>().ok()?.timestamp());
             let iso = text.parse().ok().or_else(zoned).or_else(|| civil(text));
             iso.or_else(|| since_1970(text.parse().ok()?)).or_else(|| spelled(text))
@@ -40,9 +40,9 @@ pub(super) fn read_time(value: &Value) -> Option<Timestamp> {
     }
 }
 
-/// A time without an offset is in UTC.
+/// Parses a time without an offset, which is in UTC.
 fn civil(text: &str) -> Option<Timestamp> {
-    // Digits alone are a count, not a date; what is in brackets is not to be passed over.
+    // Digits alone are a count, not a date; a time zone in brackets must not be ignored.
     if text.bytes().all(|byte| byte.is_ascii_digit()) || text.contains('[') {
         return None;
     }
@@ -50,8 +50,8 @@ fn civil(text: &str) -> Option<Timestamp> {
     TimeZone::UTC.to_timestamp(civil).ok()
 }
 
-/// Seconds, milliseconds, microseconds or nanoseconds since 1970: whichever makes it a time from 2001 to
-/// 2286, and seconds also from 1973 on. Twelve digits may also be a date without its separators.
+/// Reads seconds, milliseconds, microseconds or nanoseconds since 1970: whichever makes it a time from 2001 to 2286,
+/// and seconds also from 1973 on. (Twelve digits are none of these: they may be a date without separators.)
 fn since_1970(number: f64) -> Option<Timestamp> {
     const UNITS_PER_SECOND: [f64; 3] = [1e3, 1e6, 1e9];
     let from_units = || {
@@ -63,7 +63,7 @@ fn since_1970(number: f64) -> Option<Timestamp> {
     Timestamp::from_millisecond((seconds * 1e3).round() as i64).ok()
 }
 
-/// A date that names its month and its year, or begins with its year.
+/// Parses a date that has the name of its month and its year, or that starts with its year.
 fn spelled(text: &str) -> Option<Timestamp> {
     let lower = text.to_ascii_lowercase();
     let is_month = |word: &str| {
@@ -82,7 +82,7 @@ fn spelled(text: &str) -> Option<Timestamp> {
     }
     #[allow(clippy::cast_possible_truncation, reason = "bounded by JavaScript's range of dates")]
     let read = Timestamp::from_millisecond(parse_date(text)? as i64).ok()?;
-    // JavaScript takes February 30 for March 1. An offset may move a time to the next day, or back.
+    // JavaScript reads February 30 as March 1. An offset may move a time to the next day, or the day before.
     let written = if has_year_first { numbers.nth(2) } else { numbers.find(|n| n.len() <= 2) };
     let written: i8 = written?.parse().ok()?;
     let day = TimeZone::UTC.to_datetime(read).date();

@@ -4,7 +4,7 @@ use super::token::Name;
 use crate::js::decode::decode;
 use crate::js::{Object, Value};
 
-/// What stands beside the messages of a batch.
+/// The members of an envelope that apply to all of its messages.
 #[derive(Debug, Default, Clone, Copy)]
 pub(super) struct Envelope<'a> {
     context: Option<&'a [u8]>,
@@ -13,7 +13,7 @@ pub(super) struct Envelope<'a> {
 }
 
 impl<'a> Envelope<'a> {
-    /// Notes a member, if it is one that is shared.
+    /// Keeps a member, if it is one that is shared.
     pub(super) fn note(&mut self, name: Name, value: &'a [u8]) {
         match name {
             Name::Context => self.context = Some(value),
@@ -42,7 +42,7 @@ impl<'a> Envelope<'a> {
     }
 }
 
-/// Puts the envelope's `context` and `integrations` under those of a message, whose own keys win.
+/// Merges the envelope's `context` and `integrations` into those of a message, whose own keys win.
 pub fn merge_envelope(message: &mut Object, envelope: &Object) {
     for key in ["context", "integrations"] {
         let Some(Value::Object(shared)) = envelope.get(key) else {

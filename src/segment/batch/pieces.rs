@@ -1,19 +1,19 @@
-//! A batch that was taken apart.
+//! A batch, split into pieces.
 
 use super::envelope::Envelope;
 use crate::js::Object;
 
-/// A batch, taken apart into slices of the body.
+/// A batch, split into slices of the body.
 #[derive(Debug)]
 pub struct Batch<'a> {
-    /// Its pieces in order: the first of them, no more than were asked for.
+    /// Its first pieces in order, as many as were asked for.
     pub pieces: Vec<Piece<'a>>,
-    /// How many pieces there are in all.
+    /// The number of all pieces.
     pub count: usize,
-    /// Whether the body is `{"batch": […], …}` and nothing of it is broken.
+    /// Whether the body is `{"batch": […], …}` and none of it is broken.
     pub is_sound: bool,
-    /// The `writeKey` of an envelope, else that of the first message that has one. In a damaged body
-    /// one that stands anywhere counts.
+    /// The `writeKey` of an envelope, otherwise that of the first message that has one; in a damaged body, the first
+    /// one anywhere.
     pub write_key: Option<String>,
     pub(super) envelopes: Vec<Envelope<'a>>,
 }
@@ -21,32 +21,32 @@ pub struct Batch<'a> {
 /// One piece of a batch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Piece<'a> {
-    /// A whole item: a message, or another JSON value in its place.
+    /// A complete item: a message, or another JSON value in its place.
     Item {
-        /// Its bytes, as they came.
+        /// Its bytes as they came.
         bytes: &'a [u8],
         /// Index of its envelope, for [`Batch::shared`].
         envelope: usize,
     },
-    /// Something that is no whole item.
+    /// Something that is not a complete item.
     Broken {
-        /// Where it begins, in bytes from the start of the body.
+        /// Where it starts, in bytes from the start of the body.
         at: usize,
     },
 }
 
 impl Batch<'_> {
-    /// Whether anything of it is whole.
+    /// Whether it has any complete item.
     pub fn has_items(&self) -> bool {
         self.pieces.iter().any(|piece| matches!(piece, Piece::Item { .. }))
     }
 
-    /// The most bytes that an envelope shares with its messages.
+    /// Returns the most bytes that an envelope shares with its messages.
     pub fn shared_bytes_max(&self) -> usize {
         self.envelopes.iter().map(Envelope::bytes).max().unwrap_or(0)
     }
 
-    /// How many bytes of the body are shared by the messages of an envelope.
+    /// Returns how many bytes of the body the messages of an envelope share.
     pub fn shared_bytes(&self, envelope: usize) -> usize {
         self.envelopes.get(envelope).map_or(0, Envelope::bytes)
     }

@@ -1,4 +1,4 @@
-//! Walks over a body, outside its messages, and cuts it into pieces.
+//! Walks over a body, outside its messages, and splits it into pieces.
 
 use super::super::list::{short_text, text_end};
 use super::envelope::Envelope;
@@ -6,7 +6,7 @@ use super::pieces::{Batch, Piece};
 use super::search::{Followed, Members, Search};
 use super::token::{Name, loose_write_key, skip_blank, word_end};
 
-/// Where the reader stands in an envelope.
+/// Where the reader is in an envelope.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Place {
     /// In no envelope, or in one whose members cannot be trusted.
@@ -18,7 +18,7 @@ enum Place {
 }
 
 impl<'a> Batch<'a> {
-    /// Reads a body. Of its pieces it keeps the first `pieces_max` and counts the others.
+    /// Splits a body. Keeps the first `pieces_max` pieces and counts the others.
     pub fn read(body: &'a [u8], pieces_max: usize) -> Self {
         Reader::new(body, pieces_max).read()
     }
@@ -31,7 +31,7 @@ pub(super) struct Reader<'a> {
     pieces_max: usize,
     pieces: Vec<Piece<'a>>,
     count: usize,
-    /// The first one is empty: it is that of messages without an envelope.
+    /// The first one is empty, for messages without an envelope.
     envelopes: Vec<Envelope<'a>>,
     /// Whether a piece that is kept refers to the last envelope.
     is_envelope_used: bool,
@@ -40,12 +40,12 @@ pub(super) struct Reader<'a> {
     envelope_key: Option<String>,
     message_key: Option<String>,
     search: Search<'a>,
-    /// How many bytes may still be looked at by [`Reader::balanced_end`].
+    /// How many bytes [`Reader::balanced_end`] may still look at.
     patience: usize,
 }
 
 impl<'a> Reader<'a> {
-    /// A reader that keeps no more than `pieces_max` pieces.
+    /// Creates a reader that keeps at most `pieces_max` pieces.
     pub(super) fn new(bytes: &'a [u8], pieces_max: usize) -> Self {
         Self {
             bytes,
@@ -70,7 +70,7 @@ impl<'a> Reader<'a> {
         while let Some(byte) = self.bytes.get(self.at) {
             self.step(*byte);
         }
-        // An envelope that does not end was cut off.
+        // An envelope that does not end was truncated.
         self.is_damaged |= self.place != Place::Outside;
         let loose_key = || self.is_damaged.then(|| loose_write_key(self.bytes)).flatten();
         Batch {
@@ -82,10 +82,10 @@ impl<'a> Reader<'a> {
         }
     }
 
-    /// Passes over whatever stands at the present byte, which is outside any message.
+    /// Passes over whatever starts at the current byte, which is outside any message.
     fn step(&mut self, byte: u8) {
         match byte {
-            // White space, and NUL, which half-written files are full of.
+            // White space, and NUL, of which half-written files are full.
             0..=b' ' | b',' => self.at += 1,
             b'[' => {
                 self.at += 1;
@@ -117,8 +117,8 @@ impl<'a> Reader<'a> {
             return self.broken(start);
         }
         match self.search.follow(start) {
-            // An item that was cut within an array may take the brackets of its envelope for its own, and
-            // then holds the messages behind it.
+            // An item that was truncated within an array may take the brackets of its envelope for its own, and
+            // then contains the messages behind it.
             Followed::Whole { end, members }
                 if (!members.is_message || self.is_end_missing(end))
                     && self.search.next_message(start + 1, end).is_some() =>
@@ -143,13 +143,13 @@ impl<'a> Reader<'a> {
         }
     }
 
-    /// Whether the body ends here although the array of the envelope does not.
+    /// Whether the body ends here, within the array of its envelope.
     fn is_end_missing(&self, at: usize) -> bool {
         matches!(self.place, Place::List(_)) && skip_blank(self.bytes, at) == self.bytes.len()
     }
 
     fn begin_envelope(&mut self, members: Members<'a>) {
-        // An envelope that no piece refers to gives way, so that there are never more of them than pieces.
+        // An envelope that no piece refers to is replaced, so that there are never more of them than pieces.
         if !self.is_envelope_used {
             self.envelopes.pop();
         }
@@ -160,7 +160,7 @@ impl<'a> Reader<'a> {
         }
     }
 
-    /// A string, or a run of other bytes: an item, the beginning of a member, or something broken.
+    /// Reads a string, or a run of other bytes: an item, the start of a member, or something broken.
     fn scalar(&mut self) {
         let start = self.at;
         let is_text = self.bytes[start] == b'"';
@@ -176,7 +176,7 @@ impl<'a> Reader<'a> {
         }
     }
 
-    /// A member outside a message: the envelope's, or what is left of a message.
+    /// Reads a member outside a message: the envelope's, or the rest of a message.
     fn member(&mut self, start: usize, name_end: usize, from: usize) {
         let from = skip_blank(self.bytes, from);
         let name = Name::of(&self.bytes[start..name_end]);
@@ -191,7 +191,7 @@ impl<'a> Reader<'a> {
             Name::Context | Name::Integrations | Name::SentAt | Name::WriteKey => true,
             Name::Other => self.place == Place::Tail,
             Name::Type | Name::MessageId | Name::OfMessage => {
-                // What looked like the members of an envelope is what is left of a message.
+                // What looked like the members of an envelope is the rest of a message.
                 if let (Place::Tail, Some(envelope)) = (self.place, self.envelopes.last_mut()) {
                     *envelope = Envelope::default();
                 }
@@ -240,7 +240,7 @@ impl<'a> Reader<'a> {
         self.at = end;
     }
 
-    /// Something broken stands at `start`: goes on at the next whole message.
+    /// Notes something broken at `start`, and continues at the next complete message.
     fn broken(&mut self, start: usize) {
         if let Some(end) = self.balanced_end(start)
             && self.search.next_message(start + 1, end).is_none()
@@ -258,8 +258,8 @@ impl<'a> Reader<'a> {
         self.at = end;
     }
 
-    /// The end of an object whose brackets are balanced, whatever else is in it, where an item could
-    /// end. Its strings may be wrong, so this looks at a bounded number of bytes in all.
+    /// Returns the end of an object whose brackets are balanced, whatever else is in it, if an item could end there.
+    /// Its quotes may be wrong, so this looks at a bounded number of bytes in all.
     fn balanced_end(&mut self, start: usize) -> Option<usize> {
         if self.bytes[start] != b'{' {
             return None;

@@ -1,4 +1,4 @@
-//! Follows arrays and objects to their ends, and finds whole messages in what is broken.
+//! Follows arrays and objects to their ends, and finds complete messages in what is broken.
 
 use super::super::list::text_end;
 use super::super::message::MessageType;
@@ -10,19 +10,19 @@ use crate::js::decode::is_space;
 struct Frame {
     start: usize,
     is_object: bool,
-    /// Whether it stands where an item of an array can stand.
+    /// Whether it is where an item of an array can be.
     is_item: bool,
-    /// Its type, if it is one of Segment's.
+    /// Its `type`, if that is one of Segment's.
     kind: Option<MessageType>,
     has_message_id: bool,
-    /// The name of the member at hand.
+    /// The name of the current member.
     name: Name,
 }
 
 impl Frame {
-    /// Whether it can be taken for a message although what stands before it is broken. A message may list
-    /// objects that have a type, too, so within another object it must have a message id, as those of
-    /// SDKs have. A deletion must have one in any case.
+    /// Whether it can be taken for a message although what comes before it is broken. A message may itself contain
+    /// arrays of objects with a type, so within another object it must have a message id, as the messages of SDKs do.
+    /// A deletion must always have one.
     fn is_message(&self, is_outermost: bool) -> bool {
         let is_plain = is_outermost && self.kind != Some(MessageType::Delete);
         self.kind.is_some() && (self.has_message_id || is_plain)
@@ -47,27 +47,26 @@ impl<'a> Members<'a> {
     }
 }
 
-/// What following an array or object came to.
+/// The result of following an array or object.
 pub(super) enum Followed<'a> {
-    /// It is whole, and ends before `end`.
+    /// It is complete, and ends before `end`.
     Whole { end: usize, members: Members<'a> },
     /// It is an object with an array called `batch`, at `items`, or with an item in its place.
     Envelope { items: usize, members: Members<'a> },
-    /// It is not whole.
+    /// It is not complete.
     Broken,
 }
 
-/// Follows the arrays and objects of a body. What it learns of them while it searches is kept, a bit for
-/// each byte of the body, so that no search follows an object twice. Until something is broken, there
-/// are no bits.
+/// Follows the arrays and objects of a body. A search remembers what it has found out, in a bit for each byte of the
+/// body, so that no search follows an object twice. The bits are allocated when something broken is found.
 pub(super) struct Search<'a> {
     bytes: &'a [u8],
     stack: Vec<Frame>,
-    /// Objects that were followed.
+    /// Where the objects start that were followed.
     seen: Vec<u64>,
-    /// Those of them that are whole messages, or begin an envelope.
+    /// Those of them that are complete messages, or start an envelope.
     found: Vec<u64>,
-    /// Those of them that are not whole.
+    /// Those of them that are not complete.
     broken: Vec<u64>,
 }
 
@@ -97,7 +96,7 @@ impl<'a> Search<'a> {
         Self { bytes, stack: Vec::new(), seen: Vec::new(), found: Vec::new(), broken: Vec::new() }
     }
 
-    /// Whether an object is known not to be whole.
+    /// Whether an object is known not to be complete.
     pub(super) fn is_broken(&self, at: usize) -> bool {
         is_set(&self.broken, at)
     }
@@ -107,11 +106,11 @@ impl<'a> Search<'a> {
         self.walk(start, false)
     }
 
-    /// The next object before `end` that is a whole message or begins an envelope.
+    /// Returns the next object before `end` that is a complete message or starts an envelope.
     ///
-    /// The bytes before it are broken, so quotes cannot be trusted: a brace may stand in what looks
-    /// like a string. An object that was followed once needs no second look; another one is in what
-    /// was a string then, and so two passes over each byte are enough.
+    /// The bytes before it are broken, so quotes cannot be trusted: a brace may be in what looks like a string. An
+    /// object that was followed once is not followed again; any other was in what looked like a string then, so that
+    /// two passes over each byte are enough.
     pub(super) fn next_message(&mut self, from: usize, end: usize) -> Option<usize> {
         let words = self.bytes.len().div_ceil(64);
         for bits in [&mut self.seen, &mut self.found, &mut self.broken] {
@@ -124,7 +123,7 @@ impl<'a> Search<'a> {
                 && let Followed::Broken = self.walk(at, true)
             {
                 let Self { found, broken, stack, .. } = self;
-                // An envelope need not end: its messages are whole without it.
+                // An envelope need not end: its messages are complete without it.
                 let is_broken = |frame: &&Frame| frame.is_object && !is_set(found, frame.start);
                 for frame in stack.iter().filter(is_broken) {
                     set(broken, frame.start);
@@ -255,7 +254,7 @@ impl<'a> Search<'a> {
         self.stack.push(frame);
     }
 
-    /// Whether a name and a colon stand before a byte. What is called `batch` holds messages.
+    /// Whether a byte follows a name and a colon. A member called `batch` contains messages, so its name does not count.
     fn is_value_of_member(&self, at: usize) -> bool {
         let before = self.bytes[..at].trim_ascii_end();
         let name = before.strip_suffix(b":").map(<[u8]>::trim_ascii_end);
@@ -263,7 +262,7 @@ impl<'a> Search<'a> {
     }
 }
 
-/// Whether an array or object that has just begun may end with this byte.
+/// Whether an array or object that has just started may end with this byte.
 fn is_empty_end(next: Next, byte: u8) -> bool {
     match next {
         Next::NameOrEnd => byte == b'}',

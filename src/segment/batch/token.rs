@@ -12,7 +12,7 @@ pub(super) enum Name {
     WriteKey,
     Type,
     MessageId,
-    /// Another member that messages have and envelopes do not.
+    /// Another member of messages that envelopes do not have.
     OfMessage,
     Other,
 }
@@ -38,8 +38,8 @@ impl Name {
     }
 }
 
-/// The end of a run of bytes that are neither blank nor have a meaning in JSON: a number, `true`,
-/// `NaN`, or something that is no JSON at all. `None` where there is no such byte.
+/// Returns the end of a run of bytes that are neither blank nor structural in JSON: a number, `true`, `NaN`, or
+/// something that is not JSON at all. `None` if there is no such byte.
 pub(super) fn word_end(bytes: &[u8], start: usize) -> Option<usize> {
     let is_word =
         |byte: &u8| !matches!(byte, 0..=b' ' | b'"' | b',' | b':' | b'[' | b']' | b'{' | b'}');
@@ -47,13 +47,13 @@ pub(super) fn word_end(bytes: &[u8], start: usize) -> Option<usize> {
     (length > 0).then_some(start + length)
 }
 
-/// The first byte from `from` on that is not blank.
+/// Returns the position of the first byte from `from` on that is not blank.
 pub(super) fn skip_blank(bytes: &[u8], from: usize) -> usize {
     let rest = bytes.get(from..).unwrap_or_default();
     from + rest.iter().take_while(|byte| **byte <= b' ').count()
 }
 
-/// The first write key that stands anywhere in a damaged body, as far as it can be told.
+/// Returns the first write key anywhere in a damaged body, as far as it can be told.
 pub(super) fn loose_write_key(bytes: &[u8]) -> Option<String> {
     const NAME: &[u8] = b"writeKey\"";
     const KEY_BYTES_MAX: usize = 1_024;

@@ -47,7 +47,7 @@ pub(super) enum Subject {
     Context(Path),
 }
 
-/// Keys from the outside in; `None` for a path without any, over which the runtime stumbles.
+/// Keys from the outside in; `None` for a path without any, on which Segment's runtime fails.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Path(pub(super) Option<Vec<String>>);
 
@@ -112,9 +112,9 @@ impl Operator {
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct Expected {
     pub(super) text: String,
-    /// The same as JavaScript's `Number` reads it; not a number if it cannot.
+    /// What JavaScript's `Number` makes of it; NaN if it is not a number.
     pub(super) number: f64,
-    /// Second half of a character beyond U+FFFF whose first half `match` dropped.
+    /// The second half of a character beyond U+FFFF whose first half `match` dropped.
     pub(super) lost_half: Option<u16>,
     /// Whether it is `true` or `false` without quotes.
     pub(super) is_flag: bool,

@@ -4,14 +4,14 @@
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("at character {}: {problem}", at + 1)]
 pub struct TriggerError {
-    /// Place of the problem in the text, in characters from 0.
+    /// Position of the problem, in characters from 0.
     pub at: usize,
     /// What is wrong and what is allowed.
     pub problem: String,
 }
 
-/// Why a trigger failed when it was evaluated: Segment's runtime fails there with an error of the
-/// JavaScript engine, and sends nothing.
+/// Why the evaluation of a trigger failed: Segment's runtime fails there with an error of the JavaScript engine, and
+/// sends nothing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("the trigger fails for this message: {0}")]
 pub struct TriggerFailure(pub(crate) &'static str);

@@ -1,4 +1,4 @@
-//! Whether a trigger takes a message.
+//! Evaluates a trigger for a message.
 
 use std::borrow::Cow;
 
@@ -9,12 +9,12 @@ use crate::js::Value;
 use crate::segment::MessageType;
 
 impl Trigger {
-    /// Whether it takes a message. Fails where Segment's runtime fails: at an empty group.
+    /// Whether it matches a message. Fails where Segment's runtime fails: at an empty group.
     pub fn matches(&self, message: &Value) -> Result<bool, TriggerFailure> {
         self.0.holds(message, &|| false)
     }
 
-    /// The same as [`Trigger::matches`], unless `stop`, which is asked before each test, says to stop.
+    /// Like [`Trigger::matches`], but fails once `stop`, which is called before each test, returns true.
     pub fn matches_until(
         &self,
         message: &Value,
@@ -23,12 +23,12 @@ impl Trigger {
         self.0.holds(message, stop)
     }
 
-    /// What makes it fail if a message comes upon it.
+    /// Returns what makes it fail for the messages that reach it.
     pub fn latent_problem(&self) -> Option<TriggerFailure> {
         self.0.latent_problem()
     }
 
-    /// Why it does not take a message: the tests that did not hold, and what they met.
+    /// Returns why it does not match a message: the tests that failed, and the values that they found.
     pub fn why_not(&self, message: &Value) -> String {
         let mut failed = Vec::new();
         self.0.tell_failed(message, &mut failed);
@@ -36,7 +36,7 @@ impl Trigger {
         failed.join("; ")
     }
 
-    /// What it tests in a way that does not do what it looks like, each a sentence for people.
+    /// Returns a warning, a sentence for people, for each test that does not do what it looks like.
     pub fn warnings(&self) -> Vec<String> {
         let mut warnings = Vec::new();
         self.0.each_test(&mut |test| {
@@ -66,7 +66,7 @@ impl Trigger {
         warnings
     }
 
-    /// The names of events, and the parts of names, that its tests spell out.
+    /// Returns the names of events, and the parts of names, that its tests contain literally.
     pub fn event_names(&self) -> Vec<&str> {
         let mut names = Vec::new();
         self.0.each_test(&mut |test| {
@@ -84,23 +84,23 @@ impl Trigger {
         names
     }
 
-    /// Whether it takes only messages whose event has a certain name, or a certain part of one.
+    /// Whether it matches only messages whose event has a certain name, or a certain part of one.
     pub fn needs_event_name(&self) -> bool {
         self.0.needs_event_name()
     }
 
-    /// Whether it may take some message of this type: false only if no message of it can match.
+    /// Whether it may match some message of this type: false only if none can match.
     pub fn may_match(&self, kind: MessageType) -> bool {
         self.0.may_hold(kind, None)
     }
 
-    /// The same for messages of this type with this `event`.
+    /// Whether it may match some message of this type with this `event`.
     pub fn may_match_event(&self, kind: MessageType, event: &str) -> bool {
         self.0.may_hold(kind, Some(event))
     }
 }
 
-/// How many tests that did not hold are told.
+/// How many failed tests an explanation names.
 const FAILED_TOLD_MAX: usize = 5;
 
 /// The most characters of a value that an explanation shows.
@@ -134,7 +134,7 @@ impl Group {
         }
     }
 
-    /// With `and` the first one that did not hold decides, with `or` all of them do.
+    /// With `and` the first failed test decides, with `or` all of them do.
     fn tell_failed(&self, message: &Value, failed: &mut Vec<String>) {
         for condition in &self.conditions {
             let holds = match condition {
@@ -204,7 +204,7 @@ impl Test {
         Ok(self.operator.holds(self.subject.find(message)?.as_deref(), &self.expected))
     }
 
-    /// The test and what it met, for people.
+    /// Describes the test and the value that it found, for people.
     fn told(&self, message: &Value) -> String {
         let met = match self.subject.find(message) {
             Ok(Some(value)) => {
@@ -266,7 +266,7 @@ impl std::fmt::Display for Subject {
 }
 
 impl Path {
-    /// What is at the path. Looking into a falsy value gives that value back.
+    /// Returns what is at the path. A falsy value on the way is itself the result.
     fn find<'a>(&self, root: Option<&'a Value>) -> Result<Option<Cow<'a, Value>>, TriggerFailure> {
         let keys = self.0.as_ref().ok_or(EMPTY_PATH)?;
         Ok(root.and_then(|root| root.at(keys)))
@@ -303,7 +303,7 @@ impl Operator {
 }
 
 impl Operator {
-    /// What it wants, for people.
+    /// Describes what it expects, for people.
     fn told(self, expected: &Expected) -> String {
         let text = &expected.text;
         match self {
@@ -331,7 +331,7 @@ impl Operator {
 }
 
 impl Expected {
-    /// Whether a text ends so, in UTF-16 units.
+    /// Whether a string ends with it, in UTF-16 code units.
     fn ends(&self, text: &str) -> bool {
         match (text.strip_suffix(&self.text), self.lost_half) {
             (None, _) => false,

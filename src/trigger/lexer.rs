@@ -1,14 +1,14 @@
-//! Cuts a trigger into tokens, as the lexer of Segment's FQL does: also where it is odd.
+//! Splits a trigger into tokens, as the lexer of Segment's FQL does, oddities included.
 
 use super::error::TriggerError;
 
-/// A token and where it begins.
+/// A token and where it starts.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Token {
     pub(super) kind: TokenKind,
-    /// As the runtime keeps it: a text with its quotes, a name without its escapes.
+    /// As Segment's runtime keeps it: a string with its quotes, a name without its escapes.
     pub(super) value: String,
-    /// Place of its first character, in characters from 0.
+    /// Position of its first character, in characters from 0.
     pub(super) at: usize,
 }
 
@@ -23,12 +23,12 @@ pub(super) enum TokenKind {
     Null,
     ParenLeft,
     ParenRight,
-    /// Commas and brackets: they have no meaning of their own.
+    /// Commas and brackets, which have no meaning of their own.
     Other,
     End,
 }
 
-/// Cuts a trigger into tokens; the last one is always [`TokenKind::End`].
+/// Splits a trigger into tokens; the last one is always [`TokenKind::End`].
 pub(super) fn lex(text: &str) -> Result<Vec<Token>, TriggerError> {
     Lexer { chars: text.chars().collect(), at: 0 }.run()
 }
@@ -82,7 +82,7 @@ impl Lexer {
         }
     }
 
-    /// The rest of a name: letters, digits, `_`, `-`, and anything behind a backslash.
+    /// Reads the rest of a name: letters, digits, `_`, `-`, and anything behind a backslash.
     fn name(&mut self, first: char, at: usize) -> Result<String, TriggerError> {
         let mut name = String::new();
         let mut c = first;
@@ -90,7 +90,7 @@ impl Lexer {
             if c == '\\' {
                 c = self.next().ok_or_else(|| self.error(at, "nothing follows the backslash"))?;
                 if c.len_utf16() > 1 {
-                    // The runtime takes half of such a character and stumbles over the other.
+                    // Segment's runtime takes half of such a character and fails on the other.
                     return Err(self.error(at, "a character beyond U+FFFF cannot be in a name"));
                 }
             }
@@ -127,8 +127,8 @@ impl Lexer {
         Ok(number)
     }
 
-    /// The rest of a text, with both quotes. A closing quote that no space, `,`, `]` or `)` follows is
-    /// left standing and opens the next text.
+    /// Reads the rest of a string, with both quotes. A closing quote that is not followed by a space, `,`, `]` or `)`
+    /// is left to open the next string.
     fn text(&mut self, quote: char, at: usize) -> Result<String, TriggerError> {
         let mut text = String::from(quote);
         loop {
@@ -144,8 +144,8 @@ impl Lexer {
         Ok(text)
     }
 
-    /// Takes the rest of a word if it is there and ends. At the end of the trigger the runtime does
-    /// not go back over what it has looked at; so do we (`event = an` reads as `event = a`).
+    /// Reads the rest of a word, if it is there and complete. At the end of the trigger, Segment's runtime does not go
+    /// back over what it has looked at, and neither do we (`event = an` reads as `event = a`).
     fn accept(&mut self, rest: &str) -> bool {
         let from = self.at;
         for wanted in rest.chars() {
@@ -153,7 +153,7 @@ impl Lexer {
                 None => return false,
                 Some(c) if c == wanted => {}
                 Some(c) => {
-                    // It reads on to the length of the word or to a terminator before it goes back.
+                    // Segment's lexer reads up to the length of the word, or up to a terminator, before it goes back.
                     let left = rest.chars().count() - (self.at - from);
                     return self.reject(from, c, left);
                 }

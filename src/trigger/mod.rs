@@ -1,8 +1,8 @@
 //! Triggers: which messages a subscription takes. Pure; knows messages only as values.
 //!
-//! A trigger is written in Segment's FQL and read exactly as Segment's runtime reads it, oddities
-//! included, since what people paste over must go on taking the same messages: unknown words are
-//! passed over, within a group the last `and` or `or` counts for all, `match` drops a character.
+//! A trigger is written in Segment's FQL and parsed exactly as Segment's runtime parses it, oddities included, since a
+//! trigger that is pasted from there must keep matching the same messages: unknown words are ignored, within a group
+//! the last `and` or `or` applies to all tests, `match` drops a character.
 
 mod condition;
 mod error;
@@ -13,7 +13,7 @@ mod parser;
 use condition::{Condition, Group, Join, Operator, Subject, Test};
 pub use error::{TriggerError, TriggerFailure};
 
-/// The longest trigger that is read, in bytes.
+/// The longest trigger, in bytes.
 pub const TRIGGER_BYTES_MAX: usize = 64 * 1024;
 
 /// The most patterns that [`Trigger::events`] takes.
@@ -24,7 +24,7 @@ pub const EVENTS_MAX: usize = 1000;
 pub struct Trigger(Group);
 
 impl Trigger {
-    /// Compiles an FQL text.
+    /// Compiles a trigger from FQL.
     pub fn compile(text: &str) -> Result<Self, TriggerError> {
         if text.len() > TRIGGER_BYTES_MAX {
             let problem = format!(
@@ -36,8 +36,8 @@ impl Trigger {
         parser::parse(text).map(Self)
     }
 
-    /// Takes track messages by the name of their event: `Order Completed` is that name, `Order *`
-    /// every name that begins so, `* Completed` every name that ends so, `*` every event.
+    /// Compiles a trigger that matches track messages by the name of their event: `Order Completed` is that name,
+    /// `Order *` every name that starts with it, `* Completed` every name that ends with it, `*` every event.
     pub fn events<'a>(patterns: impl IntoIterator<Item = &'a str>) -> Result<Self, TriggerError> {
         let mut names = Vec::new();
         for (place, pattern) in patterns.into_iter().enumerate() {

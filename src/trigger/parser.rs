@@ -1,5 +1,5 @@
-//! From tokens to tests, as Segment reads them: unknown words are passed over, within a group the
-//! last `and` or `or` counts for all, and a group holds no group.
+//! From tokens to tests, as Segment parses them: unknown words are ignored, within a group the last `and` or `or`
+//! applies to all tests, and a group contains no group.
 
 use std::collections::VecDeque;
 
@@ -8,7 +8,7 @@ use super::error::TriggerError;
 use super::lexer::{Token, TokenKind, lex};
 use crate::js::{number_of_text, number_text};
 
-/// Reads a trigger.
+/// Parses a trigger.
 pub(super) fn parse(text: &str) -> Result<Group, TriggerError> {
     let tokens = join_names(lex(text)?);
     match group(tokens.into(), 0)? {
@@ -22,7 +22,7 @@ pub(super) fn parse(text: &str) -> Result<Group, TriggerError> {
     }
 }
 
-/// Makes one name of names with dots between them.
+/// Joins names with dots between them to one name.
 fn join_names(tokens: Vec<Token>) -> Vec<Token> {
     let mut joined: Vec<Token> = Vec::with_capacity(tokens.len());
     let mut tokens = tokens.into_iter().peekable();
@@ -40,7 +40,7 @@ fn join_names(tokens: Vec<Token>) -> Vec<Token> {
     joined
 }
 
-/// What the tokens of a group test: nothing, one condition, or several joined.
+/// Parses the tokens of a group: nothing, one condition, or several joined.
 fn group(mut tokens: VecDeque<Token>, depth: usize) -> Result<Option<Condition>, TriggerError> {
     let mut conditions = Vec::new();
     let mut join = Join::And;
@@ -67,7 +67,7 @@ fn group(mut tokens: VecDeque<Token>, depth: usize) -> Result<Option<Condition>,
     })
 }
 
-/// A group in parentheses: it ends at the first `)`.
+/// Parses a group in parentheses, which ends at the first `)`.
 fn inner(
     open: &Token,
     tokens: &mut VecDeque<Token>,
@@ -76,7 +76,7 @@ fn inner(
     let mut inner = VecDeque::new();
     loop {
         match tokens.pop_front() {
-            // The `)` of an inner group has ended the outer one.
+            // The `)` of an inner group ended the outer one.
             None if depth > 0 => {
                 let problem = "a group in parentheses cannot hold another one";
                 return Err(TriggerError { at: open.at, problem: problem.to_owned() });
@@ -103,7 +103,7 @@ fn is_function(token: &Token) -> bool {
     token.kind == TokenKind::Name && matches!(token.value.as_str(), "contains" | "match")
 }
 
-/// A word: the subject of a test, a function, or nothing that is known.
+/// Parses a word: the subject of a test, a function, or something unknown.
 fn name(
     token: &Token,
     tokens: &mut VecDeque<Token>,
@@ -129,7 +129,7 @@ fn name(
     Ok(())
 }
 
-/// What a word names. Only its first part is looked at.
+/// Returns the subject that a word names, by its first part.
 fn subject(word: &str) -> Option<Subject> {
     let first = word.split('.').next().unwrap_or_default();
     let path = || {
@@ -161,7 +161,7 @@ fn test(subject: Subject, operator: &str, value: &Token) -> Test {
         ("=", "false") if knows_flags => Operator::IsFalse,
         ("=", _) if is_number => Operator::NumberEquals,
         ("!=", _) if is_number => Operator::NumberNotEquals,
-        // The runtime finds operators by their text, so the names that it has inside can be written too.
+        // Segment's runtime finds operators by their text, so its internal names for them can be written, too.
         (text, _) => Operator::parse(text),
     };
     let mut expected = expected(value);
@@ -175,7 +175,7 @@ fn test(subject: Subject, operator: &str, value: &Token) -> Test {
     Test { subject, operator, expected }
 }
 
-/// A value as text, and as the number that this text or the number itself is.
+/// Returns a value as a string, and as a number if it is one.
 fn expected(value: &Token) -> Expected {
     let text = plain_text(value);
     let number = number_of_text(&text);
@@ -183,7 +183,7 @@ fn expected(value: &Token) -> Expected {
     Expected { is_flag, ..Expected::of(text, number) }
 }
 
-/// A text loses a double quote at its ends, a single one stays.
+/// Removes a double quote at either end of a string; a single quote stays.
 fn plain_text(value: &Token) -> String {
     match value.kind {
         TokenKind::Text => {
@@ -195,7 +195,7 @@ fn plain_text(value: &Token) -> String {
     }
 }
 
-/// `contains(name, value)` or `match(name, value)`: five tokens follow, whatever they are.
+/// Parses `contains(name, value)` or `match(name, value)`: the next five tokens, whatever they are.
 fn call(
     function: &Token,
     negated: bool,
@@ -230,8 +230,8 @@ fn call(
     Ok(())
 }
 
-/// What the first argument of a function names; `type` is passed over here, and a word only has to
-/// begin with properties, traits or context.
+/// Returns the subject that the first argument of a function names. Here `type` is ignored, and a word only has to
+/// start with properties, traits or context.
 fn called_subject(word: &str) -> Option<Subject> {
     let path = |first: &str| {
         Path::parse(
@@ -249,14 +249,14 @@ fn called_subject(word: &str) -> Option<Subject> {
     })
 }
 
-/// Without its last character, which is the star.
+/// Removes the last character, which is the star.
 fn without_last(expected: Expected) -> Expected {
     let mut text = expected.text;
     text.pop();
     Expected { text, ..expected }
 }
 
-/// Without its first UTF-16 unit, star or not.
+/// Removes the first UTF-16 code unit, whether it is the star or not.
 fn without_first(expected: Expected) -> Expected {
     let mut units = [0; 2];
     let mut chars = expected.text.chars();
@@ -267,7 +267,7 @@ fn without_first(expected: Expected) -> Expected {
     Expected { text: chars.as_str().to_owned(), lost_half, ..expected }
 }
 
-/// A word in an error text, cut if it is long.
+/// Returns a word as errors quote it, cut if it is long.
 fn shown(word: &str) -> String {
     word.chars().take(60).collect()
 }

@@ -4,15 +4,15 @@ use std::cell::Cell;
 
 use crate::js::Value;
 
-/// Why a mapping gives nothing for a message, in the words of Segment's runtime.
+/// Why a mapping fails for a message, in the words of Segment's runtime.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
 pub struct MappingFailure(pub(super) String);
 
-/// How much a mapping may make of one message: mappings can double what they find again and again.
+/// How much a mapping may still make of one message. It is needed since mappings can double what they find repeatedly.
 pub(super) struct Budget<'s> {
     left: Cell<usize>,
-    /// Asked at each expense: whether to stop.
+    /// Called at each expense; the budget ends once it returns true.
     stop: Option<&'s dyn Fn() -> bool>,
     is_stopped: Cell<bool>,
 }
@@ -23,7 +23,7 @@ impl Default for Budget<'_> {
     }
 }
 
-/// In bytes of text; a value counts as [`NODE_BYTES`].
+/// In bytes of strings; a value counts as [`NODE_BYTES`].
 const BUDGET_MAX: usize = 64 * 1024 * 1024;
 const NODE_BYTES: usize = 32;
 

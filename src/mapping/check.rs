@@ -1,19 +1,19 @@
-//! Segment's check of a mapping before it is used, in its words and its order. It looks at every part,
-//! used or not, but not into lists, literals or what `@excludeWhenNull` holds.
+//! Segment's validation of a mapping, in its words and its order. It looks at every part, whether it is used or not,
+//! but not into arrays, literals or the value of `@excludeWhenNull`.
 
 use super::problem::Problem;
 use super::{DEPTH_MAX, DIRECTIVES, VALUES_MAX};
 use crate::js::{Object, Value};
 
-/// The longest pattern and replacement of `@replace`, in UTF-16 units.
+/// The longest pattern and replacement of `@replace`, in UTF-16 code units.
 pub(super) const REPLACE_UNITS_MAX: usize = 10;
 
-/// The place of a value: keys from the outside in.
+/// Where a value is: keys from the outside in.
 type Place<'a> = Vec<&'a str>;
 
 type Checked = Result<(), Vec<Problem>>;
 
-/// Refuses what is too deep or too large to be looked at.
+/// Rejects a mapping that is too deep or too large to be checked.
 pub(super) fn check_size(written: &Value) -> Checked {
     let mut left = VALUES_MAX;
     let problem = match size(written, 0, &mut left) {
@@ -53,7 +53,7 @@ pub(super) fn check<'a>(value: &'a Value, place: &mut Place<'a>) -> Checked {
     }
 }
 
-/// Whether some key begins with `@`.
+/// Whether some key starts with `@`.
 pub(super) fn has_directive(object: &Object) -> bool {
     object.keys().any(|key| key.starts_with('@'))
 }
@@ -129,7 +129,7 @@ fn merge<'a>(value: &'a Value, place: &mut Place<'a>) -> Checked {
         &[("direction", false, Kind::OneOf(&["left", "right"])), ("objects", true, Kind::Array)],
     )?;
     let objects = value.get("objects").and_then(Value::as_array).unwrap_or_default();
-    // Segment loses the place here.
+    // Segment's error does not say where, so neither does this one.
     objects.iter().try_for_each(|object| Kind::DirectiveOrObject.check(object, &mut Vec::new()))
 }
 
@@ -166,7 +166,7 @@ fn check_object<'a>(value: &'a Value, place: &mut Place<'a>) -> Checked {
     if problems.is_empty() { Ok(()) } else { Err(problems) }
 }
 
-/// The options of a directive: first every part of the object, then what each option must be.
+/// Checks the options of a directive: first every part of the object, then the type of each option.
 fn options<'a>(
     value: &'a Value,
     place: &mut Place<'a>,
@@ -176,7 +176,7 @@ fn options<'a>(
     let mut problems = Vec::new();
     for (name, is_required, kind) in wanted {
         let checked = match value.get(name) {
-            // Checked above; once more would cost twice for every level.
+            // Checked above; a second time would double the cost with every level.
             Some(Value::Object(_)) if kind.takes_objects() => Ok(()),
             Some(Value::Object(object)) if kind.takes_directives() && has_directive(object) => {
                 Ok(())
@@ -199,7 +199,7 @@ fn options<'a>(
 enum Kind {
     Any,
     Text,
-    /// A text of at least this many and at most ten units.
+    /// A string of at least this many and at most ten UTF-16 code units.
     TextOf(usize),
     OneOf(&'static [&'static str]),
     Flag,
@@ -209,7 +209,7 @@ enum Kind {
 }
 
 impl Kind {
-    /// Whether whatever is right as a part of a mapping is right here, if it is an object.
+    /// Whether any object that is valid as a part of a mapping is valid here.
     fn takes_objects(self) -> bool {
         matches!(self, Kind::Any | Kind::DirectiveOrObject)
     }
@@ -251,7 +251,7 @@ impl Kind {
                 wrong_kind("a string", value, place)
             }
             (Kind::Flag, _) => wrong_kind("a boolean", value, place),
-            // Here Segment does not tell directives from other objects.
+            // Here Segment does not distinguish directives from other objects.
             (Kind::Array, Value::Object(_)) => {
                 refuse(place, "should be an array but it is an object")
             }
@@ -284,7 +284,7 @@ fn within<'a>(
 fn wrong_kind(wanted: &str, value: &Value, place: &Place<'_>) -> Checked {
     let kind = match value {
         Value::Object(object) if has_directive(object) => "a directive",
-        // Lists are told apart from objects even where directives are looked for.
+        // Arrays are distinguished from objects even where directives are looked for.
         Value::Array(_) => "an array",
         Value::Object(_) => "an object",
         Value::Null => "a null",

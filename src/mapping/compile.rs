@@ -38,15 +38,15 @@ impl Mapping {
 
 #[derive(Default)]
 struct Compiler {
-    /// Where it is: keys from the outside in.
+    /// Where the compiler is: keys from the outside in.
     place: Vec<String>,
     latent: Vec<Problem>,
-    /// What is beyond our own bounds.
+    /// Problems with our own bounds, which Segment does not have.
     refused: Vec<Problem>,
 }
 
 impl Compiler {
-    /// A whole mapping, as Segment's `transform` takes it.
+    /// Compiles a whole mapping, as Segment's `transform` takes it.
     fn root(&mut self, written: &Value) -> Result<Node, Vec<Problem>> {
         check_size(written)?;
         let object = spread(written);
@@ -60,7 +60,7 @@ impl Compiler {
         Ok(self.node(&root))
     }
 
-    /// The directive that gets the other fields as its `mapping`.
+    /// Returns the root directive, with the other fields as its `mapping`.
     fn root_directive(&self, object: &Object, directive: &Value) -> Result<Value, Vec<Problem>> {
         let refuse = |problem: &str| {
             let pointer = self.pointer();
@@ -75,7 +75,7 @@ impl Compiler {
         let name = root.keys().next().map(str::to_owned).unwrap_or_default();
         match root.get_mut(&name) {
             Some(Value::Object(options)) => options.insert("mapping", Value::Object(fields)),
-            // A list keeps its places; what is set beside them is never looked at.
+            // In an array, only the items are looked at, never what is set beside them.
             Some(Value::Array(_)) => {}
             _ => return refuse("The root directive must be an object"),
         }
@@ -139,7 +139,7 @@ impl Compiler {
         })
     }
 
-    /// What must give a text: a literal that is none can only fail.
+    /// Compiles what must resolve to a string: any other literal can only fail.
     fn text_node(&mut self, value: &Value, name: &str) -> Node {
         match self.node(value) {
             Node::Literal(literal) if literal.as_str().is_none() => {
@@ -163,7 +163,7 @@ impl Compiler {
     }
 
     fn condition(&mut self, options: &Object) -> Node {
-        // Segment wants one of them to be truthy as written, and looks at `exists` if it is there at all.
+        // Segment requires one of them to be truthy as written, and uses `exists` if it is there at all.
         let is_given = |key: &str| options.get(key).is_some_and(Value::is_truthy);
         if !is_given("exists") && !is_given("blank") {
             return self.fails("@if requires an \"exists\" key or a \"blank\" key".to_owned());
@@ -227,7 +227,7 @@ impl Compiler {
         let root = match items.first() {
             Some(Value::String(path)) => Node::Path(self.path(path)),
             Some(root) => self.within("0", |this| this.node(root)),
-            // Nothing is found, and no shape changes that.
+            // There is nothing to find, whatever the shape.
             None => return Node::If(Box::new(If::nothing())),
         };
         let is_shape = |shape: &&Value| shape.as_object().is_some_and(|shape| !shape.is_empty());
@@ -243,7 +243,7 @@ impl Compiler {
         if truthy(options, "value").is_none() {
             return self.fails("@json requires a \"value\" key".to_owned());
         }
-        // The check takes any case, the runtime does not: `ENCODE` gives nothing.
+        // The validation accepts any casing, the runtime does not: `ENCODE` yields nothing.
         let mode = match mode.as_str() {
             Some("encode") => Some(JsonMode::Encode),
             Some("decode") => Some(JsonMode::Decode),
@@ -356,7 +356,7 @@ impl Compiler {
         }
     }
 
-    /// What fails when it is come upon.
+    /// Compiles to a node that fails when it is reached.
     fn fails(&mut self, problem: String) -> Node {
         self.note(problem.clone());
         Node::Fails(problem)
@@ -378,7 +378,7 @@ impl Compiler {
     }
 }
 
-/// An object of nodes; one literal if all of them are.
+/// Returns an object of nodes, or one literal if all of them are literals.
 fn object_of(fields: Vec<(String, Node)>) -> Node {
     if !fields.iter().all(|(_, node)| matches!(node, Node::Literal(_))) {
         return Node::Object(fields);
@@ -390,7 +390,7 @@ fn object_of(fields: Vec<(String, Node)>) -> Node {
     Node::Literal(Value::Object(values.collect()))
 }
 
-/// A list of nodes; one literal if all of them are.
+/// Returns an array of nodes, or one literal if all of them are literals.
 fn array_of(nodes: Vec<Node>) -> Node {
     if !nodes.iter().all(|node| matches!(node, Node::Literal(_))) {
         return Node::Array(nodes);
@@ -409,7 +409,7 @@ impl Problem {
 }
 
 impl If {
-    /// What never finds anything.
+    /// A condition without branches, which never yields anything.
     fn nothing() -> Self {
         Self {
             test: Test::Exists,
@@ -420,7 +420,7 @@ impl If {
     }
 }
 
-/// What JavaScript's `{...value}` gives: a list and a text become objects of their places.
+/// Returns JavaScript's `{...value}`: an array and a string become objects keyed by index.
 fn spread(value: &Value) -> Object {
     Made::Borrowed(value)
         .into_entries()
@@ -429,8 +429,8 @@ fn spread(value: &Value) -> Object {
         .collect()
 }
 
-/// An object of directives only; one that mixes them with other keys is a plain object where nobody
-/// has checked it.
+/// Whether an object consists of directives only. Where it is not validated, an object that mixes them with other keys
+/// is a plain object.
 fn is_directive(object: &Object) -> bool {
     has_directive(object) && object.keys().all(|key| key.starts_with('@') || key == "_metadata")
 }

@@ -1,4 +1,4 @@
-//! Tells where the value of each field comes from, for people who ask why.
+//! Explains where the value of each field comes from.
 
 use super::budget::Budget;
 use super::made::View;
@@ -6,15 +6,15 @@ use super::node::{If, Mapping, Node, Test};
 use super::path::Path;
 use crate::js::Value;
 
-/// How long the text of a literal may be.
+/// The most characters of a literal that an explanation shows.
 const LITERAL_CHARS_MAX: usize = 60;
 
 impl Mapping {
-    /// For each field, in the mapping's order, the part of the mapping that decides its value for this
-    /// message. Empty for a mapping that is one directive as a whole. `stop` is asked again and again: once it says
-    /// to stop, conditions are not decided any more.
+    /// Returns, for each field in the mapping's order, the part of the mapping that decides its value for this message.
+    /// Empty if the mapping is a single directive. Conditions are no longer evaluated once `stop`, which is called
+    /// repeatedly, returns true.
     pub fn origins_until(&self, message: &Value, stop: &dyn Fn() -> bool) -> Vec<(String, String)> {
-        // One for all fields: each condition on the way resolves its subject.
+        // One budget for all fields, since each condition on the way resolves its subject.
         let budget = &Budget::until(stop);
         let fields = match &self.root {
             Node::Object(fields) => {
@@ -84,7 +84,7 @@ fn origin(node: &Node, message: &Value, budget: &Budget) -> String {
     }
 }
 
-/// The branch that is taken.
+/// Describes the branch that is taken.
 fn condition_origin(condition: &If, message: &Value, budget: &Budget) -> String {
     let Ok(holds) = condition.holds(View::Value(message), budget) else {
         return "@if, which fails".to_owned();

@@ -1,5 +1,5 @@
-//! What a mapping makes on the way to its result: values that may be missing, which JSON has not, and
-//! that borrow from the message and the mapping.
+//! Intermediate results of a mapping: values that may be missing, which JSON cannot express, and that borrow from the
+//! message and the mapping.
 
 use std::borrow::Cow;
 
@@ -12,10 +12,10 @@ use crate::js::{
     push_joined, sort_entries, type_name,
 };
 
-/// A value in the making.
+/// An intermediate result.
 #[derive(Debug, Clone)]
 pub(super) enum Made<'a> {
-    /// JavaScript's `undefined`: removes its key in the end, and is null in a list.
+    /// JavaScript's `undefined`: in the result its key is removed, and in an array it is null.
     Missing,
     Borrowed(&'a Value),
     Owned(Value),
@@ -23,7 +23,7 @@ pub(super) enum Made<'a> {
     Array(Vec<Made<'a>>),
 }
 
-/// What paths look into: the message, an item of a list, or what `@transform` applied.
+/// What paths look into: the message, an item of an array, or the result of `apply` in `@transform`.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum View<'a> {
     Value(&'a Value),
@@ -31,7 +31,7 @@ pub(super) enum View<'a> {
 }
 
 impl<'a> View<'a> {
-    /// What is at a path. Looking into a falsy value gives that value back.
+    /// Returns what is at a path. A falsy value on the way is itself the result.
     pub(super) fn find(self, path: &Path) -> Made<'a> {
         let mut keys = path.0.as_slice();
         let mut view = self;
@@ -66,7 +66,7 @@ impl<'a> View<'a> {
         }
     }
 
-    /// The whole as a value, for what cannot look into values in the making.
+    /// Returns the whole as a value, for directives that cannot look into intermediate results.
     pub(super) fn to_value(self, budget: &Budget) -> Result<Cow<'a, Value>, MappingFailure> {
         match self {
             View::Value(value) => Ok(Cow::Borrowed(value)),
@@ -76,7 +76,7 @@ impl<'a> View<'a> {
         }
     }
 
-    /// What JavaScript's runtime calls its type.
+    /// Returns the name of its type, as in [`type_name`], or `undefined`.
     pub(super) fn type_name(self) -> &'static str {
         match self {
             View::Value(value) => type_name(value),
@@ -100,7 +100,7 @@ impl<'a> Made<'a> {
         Made::Owned(Value::String(text))
     }
 
-    /// The value, if it is not in the making.
+    /// Returns the value, unless it is missing or still composed of parts.
     pub(super) fn as_value(&self) -> Option<&Value> {
         match self {
             Made::Borrowed(value) => Some(value),
@@ -121,7 +121,7 @@ impl<'a> Made<'a> {
         self.as_value().is_some_and(Value::is_null)
     }
 
-    /// Whether JavaScript's `value == ''` holds: lists of nothing count as nothing.
+    /// Whether JavaScript's `value == ''` holds: also for arrays that join to an empty string.
     pub(super) fn equals_empty_text(&self) -> bool {
         match self {
             Made::Missing | Made::Object(_) => false,
@@ -145,7 +145,7 @@ impl<'a> Made<'a> {
         }
     }
 
-    /// Writes it as a template does: null and missing as nothing, objects as `[object Object]`.
+    /// Writes it as a template does: nothing for null and missing, `[object Object]` for objects.
     pub(super) fn write_text(&self, out: &mut String) {
         match self {
             Made::Missing => {}
@@ -163,7 +163,7 @@ impl<'a> Made<'a> {
         }
     }
 
-    /// Its own entries as JavaScript lists them: keys of objects, places of lists, characters of texts.
+    /// Returns its own entries as JavaScript lists them: by key, by index of an array, by code unit of a string.
     pub(super) fn into_entries(self) -> Vec<(Cow<'a, str>, Made<'a>)> {
         fn placed<'a>(items: impl Iterator<Item = Made<'a>>) -> Vec<(Cow<'a, str>, Made<'a>)> {
             items.enumerate().map(|(place, item)| (Cow::Owned(place.to_string()), item)).collect()
@@ -194,7 +194,7 @@ impl<'a> Made<'a> {
         }
     }
 
-    /// Spends what a copy of it costs.
+    /// Takes the cost of copying it out of the budget.
     pub(super) fn spend(&self, budget: &Budget) -> Result<(), MappingFailure> {
         match self {
             Made::Missing | Made::Borrowed(_) => Ok(()),
@@ -210,7 +210,7 @@ impl<'a> Made<'a> {
         }
     }
 
-    /// Without missing values in objects, as the runtime removes them; in lists they stay.
+    /// Removes missing values from objects, as Segment's runtime does; in arrays they stay.
     pub(super) fn without_missing(self, budget: &Budget) -> Result<Self, MappingFailure> {
         budget.spend_node()?;
         Ok(match self {
@@ -227,7 +227,7 @@ impl<'a> Made<'a> {
         })
     }
 
-    /// The result: missing values lose their keys, and are null in lists.
+    /// Returns the result: missing values are removed from objects, and null in arrays.
     pub(super) fn into_cow(
         self,
         budget: &Budget,
@@ -261,7 +261,7 @@ impl<'a> Made<'a> {
         Ok(cow.map(Cow::into_owned))
     }
 
-    /// The same without borrowing.
+    /// Copies what is borrowed.
     pub(super) fn into_owned(self, budget: &Budget) -> Result<Made<'static>, MappingFailure> {
         budget.spend_node()?;
         Ok(match self {
@@ -286,7 +286,7 @@ impl<'a> Made<'a> {
     }
 }
 
-/// Whether a list of this one item joins to an empty text.
+/// Whether an array of this one item joins to an empty string.
 fn made_joins_to_nothing(item: &Made<'_>) -> bool {
     match item {
         Made::Missing => true,

@@ -1,10 +1,10 @@
-//! Segment's mapping kit: what each field of an action is filled with. Pure: no I/O, no clock; ends
-//! with an untyped value and knows nothing of Loops.
+//! Segment's mapping kit: what each field of an action is filled with. Pure: no I/O, no clock. The result is an
+//! untyped value; nothing here knows of Loops.
 //!
-//! A mapping is checked and compiled once, when it is loaded, and resolved for each message. It gives
-//! what Segment's runtime gives, which checks first and resolves afterwards.
-//! That runtime does not look into lists beforehand, so it finds some problems only when it evaluates them: these
-//! are kept beside the mapping as [`Mapping::latent_problems`], so that loading can reject them.
+//! A mapping is checked and compiled once, when it is loaded, and resolved for each message. Its result is that of
+//! Segment's runtime, which validates a mapping first and resolves it then. That validation does not look into
+//! arrays, so the runtime finds some problems only when it evaluates them: those are kept beside the mapping as
+//! [`Mapping::latent_problems`], so that loading can reject them.
 
 mod budget;
 mod check;
@@ -29,7 +29,7 @@ pub use resolve::{Fields, Unresolved};
 /// How deep a mapping may be nested.
 pub const DEPTH_MAX: usize = 100;
 
-/// The most values, nested ones included, that a mapping may hold.
+/// The most values, nested ones included, that a mapping may contain.
 pub const VALUES_MAX: usize = 100_000;
 
 /// The longest path or template, in bytes.

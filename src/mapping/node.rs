@@ -14,22 +14,22 @@ pub struct Mapping {
     pub(super) latent: Vec<Problem>,
 }
 
-/// A place in a mapping. A closed enum, so that every directive is handled wherever nodes are.
+/// A part of a mapping. A closed enum, so that every directive is handled wherever nodes are.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) enum Node {
     /// A value as it is written.
     Literal(Value),
     /// An object whose values are nodes, in JavaScript's order of keys.
     Object(Vec<(String, Node)>),
-    /// A list of nodes.
+    /// An array of nodes.
     Array(Vec<Node>),
-    /// `@path` with a text.
+    /// `@path` with a string.
     Path(Path),
-    /// `@path` with a directive that finds the path.
+    /// `@path` with a directive that yields the path.
     PathOf(Box<Node>),
-    /// `@template` with a text.
+    /// `@template` with a string.
     Template(Template),
-    /// `@template` with a directive that finds the template.
+    /// `@template` with a directive that yields the template.
     TemplateOf(Box<Node>),
     If(Box<If>),
     Case(Box<Case>),
@@ -50,23 +50,23 @@ pub(super) struct If {
     pub(super) test: Test,
     pub(super) subject: Node,
     pub(super) then: Option<Node>,
-    /// `None` also for an `else` that is falsy as written: Segment's `@if` drops it; so do we.
+    /// `None` also for an `else` that is falsy as written: Segment's `@if` drops it, and so do we.
     pub(super) otherwise: Option<Node>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Test {
-    /// There and not null.
+    /// The subject is there and not null.
     Exists,
-    /// Segment's "blank" holds its `then` for values that are *not* blank.
+    /// The subject is not blank: Segment's "blank" takes its `then` for values that are *not* blank.
     NotBlank,
 }
 
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct Case {
-    /// `None` for an operator that fails as soon as it meets a text.
+    /// `None` for an unknown operator, which fails as soon as the value is a string.
     pub(super) operator: Option<Letters>,
-    /// `None` for a value that is falsy as written: it gives nothing.
+    /// `None` for a value that is falsy as written: it yields nothing.
     pub(super) value: Option<Node>,
 }
 
@@ -78,9 +78,9 @@ pub(super) enum Letters {
 
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct Replace {
-    /// `None` for a value that is falsy as written: it gives nothing.
+    /// `None` for a value that is falsy as written: it yields nothing.
     pub(super) value: Option<Node>,
-    /// `None` if some option is of a wrong kind: the result is then an empty text.
+    /// `None` if some option has the wrong type: the result is then an empty string.
     pub(super) how: Option<How>,
 }
 

@@ -1,17 +1,17 @@
-//! Paths into a message, read as Segment's runtime reads them.
+//! Paths into a message, parsed as Segment's runtime parses them.
 
-/// A compiled path: keys from the outside in. Empty: the whole message.
+/// A compiled path: keys from the outside in. An empty one is the whole message.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Path(pub(super) Vec<String>);
 
 impl Path {
-    /// The path of `@path` and `@arrayPath`: takes the first `$.` out, wherever it stands.
+    /// Parses the path of `@path` or `@arrayPath`: removes the first `$.`, wherever it is.
     pub(super) fn parse(text: &str) -> Self {
         Self::parse_plain(&text.replacen("$.", "", 1))
     }
 
-    /// The path of a template. Cuts at dots and at brackets that hold a number or a quoted key; drops
-    /// empty parts and all quotes.
+    /// Parses the path of a template. Splits at dots and at brackets around a number or a quoted key, and drops empty
+    /// parts and all quotes.
     pub(super) fn parse_plain(text: &str) -> Self {
         let mut parts = Vec::new();
         let mut part = String::new();

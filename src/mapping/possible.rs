@@ -1,5 +1,5 @@
-//! What a mapping may give, as far as it is written in the mapping itself: for checks that look for a
-//! literal wherever it stands. Every branch counts, and values of messages are unknown.
+//! What a mapping may yield, as far as the mapping itself tells: for checks that look for a literal wherever it is.
+//! Every branch counts, and values of messages are unknown.
 
 use std::cell::Cell;
 
@@ -11,10 +11,10 @@ use super::template::{Part, Template};
 use crate::js::decode::decode_strict;
 use crate::js::{Object, Value};
 
-/// The most values and bytes that are looked at: mappings can double what they find again and again.
+/// The most values and bytes that are looked at, since mappings can double what they find repeatedly.
 const BUDGET_MAX: usize = 1024 * 1024;
 
-/// A value that a mapping may give.
+/// A value that a mapping may yield.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Possible {
     /// A value that is neither an object nor an array.
@@ -28,14 +28,14 @@ pub enum Possible {
 }
 
 impl Possible {
-    /// What may be at a path in any of some values, through the keys of objects.
+    /// Returns what may be at a path in any of some values, through the keys of objects.
     pub fn find<'a>(values: &'a [Possible], path: &[impl AsRef<str>]) -> Vec<&'a Possible> {
         path.iter().fold(values.iter().collect(), |found, key| {
             found.into_iter().flat_map(|value: &Possible| value.at(key.as_ref())).collect()
         })
     }
 
-    /// What may be at a key of this object.
+    /// Returns what may be at a key of this object.
     pub fn at(&self, key: &str) -> Vec<&Possible> {
         match self {
             Possible::Object(entries) => {
@@ -45,7 +45,7 @@ impl Possible {
         }
     }
 
-    /// The known parts of a string, also of one in an array.
+    /// Returns the known parts of a string, also of one in an array.
     pub fn texts(&self) -> Vec<&str> {
         match self {
             Possible::Value(value) => value.as_str().into_iter().collect(),
@@ -80,7 +80,7 @@ impl Possible {
         }
     }
 
-    /// Changes the known texts of a string; other values stay.
+    /// Changes the known parts of a string; other values stay.
     fn map_text(self, change: impl Fn(&str) -> String) -> Self {
         match self {
             Possible::Value(Value::String(text)) => Possible::text(change(&text)),
@@ -93,8 +93,8 @@ impl Possible {
 }
 
 impl Mapping {
-    /// What the mapping may give for messages whose event has one of these names, or any name that is not
-    /// known if there are none.
+    /// Returns what the mapping may yield for messages whose event has one of these names, or an unknown name if there
+    /// are none.
     pub fn possible(&self, event_names: &[&str]) -> Vec<Possible> {
         let search = Search { event_names, left: Cell::new(BUDGET_MAX) };
         search.node(&self.root, Scope::Message)
@@ -105,7 +105,7 @@ impl Mapping {
 #[derive(Debug, Clone, Copy)]
 enum Scope<'a> {
     Message,
-    /// What `@transform` applied.
+    /// The result of `apply` in `@transform`.
     Applied(&'a [Possible]),
     /// An item of an array of the message.
     Unknown,
@@ -117,14 +117,14 @@ struct Search<'a> {
 }
 
 impl Search<'_> {
-    /// Whether there is still room for so much more.
+    /// Spends an amount; returns whether there was enough left.
     fn spend(&self, amount: usize) -> bool {
         let left = self.left.get().checked_sub(amount);
         self.left.set(left.unwrap_or(0));
         left.is_some()
     }
 
-    /// All values that a node may have; empty if nothing of it is known.
+    /// Returns all values that a node may have; none if nothing is known of it.
     fn node(&self, node: &Node, scope: Scope<'_>) -> Vec<Possible> {
         if !self.spend(1) {
             return Vec::new();
@@ -208,7 +208,7 @@ impl Search<'_> {
         node.map_or(Vec::new(), |node| self.node(node, scope))
     }
 
-    /// The strings that a node may give as a whole.
+    /// Returns the strings that a node may yield as a whole.
     fn whole_texts(&self, node: &Node, scope: Scope<'_>) -> Vec<String> {
         let values = self.node(node, scope).into_iter();
         let texts = values.filter_map(|value| match value {
@@ -282,7 +282,7 @@ impl Search<'_> {
         }
     }
 
-    /// What a template and its parts give for a message that has nothing but the event's name, if that.
+    /// Renders a template and its parts for a message that has the event's name, if any, and nothing else.
     fn liquid(&self, liquid: &Liquid, scope: Scope<'_>) -> Vec<Possible> {
         let names = if matches!(scope, Scope::Message) { self.event_names } else { &[] };
         let named = |name: &str| {
@@ -321,7 +321,7 @@ mod tests {
     use super::*;
     use crate::js::decode::decode;
 
-    /// The known texts of the field `f`.
+    /// Returns the known strings of the field `f`.
     fn texts(field: &str, event_names: &[&str]) -> Vec<String> {
         let written = decode(format!(r#"{{"f":{field}}}"#).as_bytes()).unwrap();
         let mapping = Mapping::compile(&written).unwrap();

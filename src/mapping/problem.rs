@@ -7,14 +7,14 @@ pub struct Problem {
     pub pointer: String,
     /// What is wrong, in Segment's words.
     pub problem: String,
-    /// What is allowed, where Segment's words do not say it; else empty.
+    /// What is allowed, if Segment's words do not say it; otherwise empty.
     pub allowed: String,
-    /// Whether Segment's text for it names the place.
+    /// Whether Segment's error says where it is.
     pub(super) names_place: bool,
 }
 
 impl Problem {
-    /// The text that Segment's runtime has for it.
+    /// Returns the error of Segment's runtime.
     pub fn segment_text(&self) -> String {
         if self.names_place {
             format!("{} {}.", self.pointer, self.problem)
@@ -43,7 +43,7 @@ pub struct MappingErrors {
 }
 
 impl MappingErrors {
-    /// The text that Segment's runtime has for them.
+    /// Returns the error of Segment's runtime, one line for each problem.
     pub fn segment_text(&self) -> String {
         self.problems.iter().map(Problem::segment_text).collect::<Vec<_>>().join("\n")
     }

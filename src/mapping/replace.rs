@@ -1,9 +1,9 @@
-//! `@replace`: plain text for plain text, as JavaScript's `String.replace` does it.
+//! `@replace`: replaces plain strings, as JavaScript's `String.replace` does.
 
 use super::budget::{Budget, MappingFailure};
 use super::check::REPLACE_UNITS_MAX;
 
-/// How texts are replaced.
+/// What is replaced, and how.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct How {
     pub(super) first: Pair,
@@ -19,7 +19,7 @@ pub(super) struct Pair {
 }
 
 impl Pair {
-    /// Why Segment's runtime fails when it comes to use the pair.
+    /// Returns why Segment's runtime fails once it uses the pair.
     pub(super) fn problem(&self) -> Option<String> {
         let too_long = |text: &str| text.encode_utf16().count() > REPLACE_UNITS_MAX;
         let text = |which| {
@@ -42,7 +42,7 @@ impl How {
         }
     }
 
-    /// The texts that it may put into a text that is not known.
+    /// Returns the strings that it may insert into an unknown string.
     pub(super) fn replacements(&self) -> Vec<String> {
         let first = self.first.replacement.clone();
         let Some(second) = &self.second else { return vec![first] };
@@ -73,7 +73,7 @@ impl How {
         Ok(replaced)
     }
 
-    /// Where the pattern is found: first and end byte of each place, without overlap.
+    /// Returns where the pattern is: start and end of each occurrence in bytes, without overlap.
     fn places(&self, text: &str, pattern: &str) -> Vec<(usize, usize)> {
         let count = if self.everywhere { usize::MAX } else { 1 };
         if !self.ignores_case {
@@ -97,8 +97,8 @@ impl How {
     }
 }
 
-/// What JavaScript compares letters by, without the `u` flag: the simple upper case of single UTF-16
-/// units, never from beyond ASCII into it. Letters beyond U+FFFF are two units and stay as they are.
+/// Folds a character as JavaScript does when it ignores case without the `u` flag: to the simple upper case of a single
+/// UTF-16 code unit, never from beyond ASCII into it. Characters beyond U+FFFF are two units and stay as they are.
 fn fold(c: char) -> char {
     let mut upper = c.to_uppercase();
     match (upper.next(), upper.next()) {

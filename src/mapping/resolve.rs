@@ -1,4 +1,4 @@
-//! Resolves a mapping for a message. Borrows from the message where it can.
+//! Resolves a mapping for a message, borrowing from the message where possible.
 
 use std::borrow::Cow;
 use std::cell::Cell;
@@ -19,43 +19,43 @@ use crate::js::{Value, number_text, type_name};
 pub(super) const UNKNOWN_CASE: &str = "operator key should have a value of \"lower\" or \"upper\"";
 pub(super) const FLATTEN_SEPARATOR: &str = "@flatten requires a string separator";
 
-/// Why [`Mapping::resolve_fields_until`] found nothing.
+/// Why [`Mapping::resolve_fields_until`] has no result.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Unresolved {
-    /// The mapping gives nothing for the message.
+    /// The mapping fails for the message.
     Failed(MappingFailure),
     /// It was stopped.
     Stopped {
-        /// The field that was being filled; `None`: the mapping is one directive as a whole.
+        /// The field that was being filled; `None` if the mapping is a single directive.
         field: Option<String>,
     },
 }
 
-/// What a mapping found for the fields of an action.
+/// The result of a mapping for the fields of an action.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Fields<'a> {
     /// The fields that were found.
     Object(Vec<(Cow<'a, str>, Cow<'a, Value>)>),
-    /// No object: nothing, or something else.
+    /// Nothing, or something that is not an object.
     Other(Option<Cow<'a, Value>>),
 }
 
 impl Mapping {
-    /// What the mapping gives for a message; `None` when it finds nothing as a whole.
+    /// Resolves the mapping for a message; `None` if the result as a whole is missing.
     ///
-    /// A value that is not found takes its key with it, null stays; in a list it becomes null.
+    /// A value that is missing has no key in the result, while null has; in an array it becomes null.
     pub fn resolve(&self, message: &Value) -> Result<Option<Value>, MappingFailure> {
         let budget = Budget::default();
         self.make(message, &budget)?.into_value(&budget)
     }
 
-    /// The same, field by field; values that the message has are borrowed.
+    /// Resolves the mapping field by field, borrowing values from the message.
     pub fn resolve_fields<'a>(&'a self, message: &'a Value) -> Result<Fields<'a>, MappingFailure> {
         let budget = Budget::default();
         fields_of(self.make(message, &budget)?, &budget)
     }
 
-    /// The same as [`Mapping::resolve_fields`], unless `stop`, which is asked again and again, says to stop.
+    /// Like [`Mapping::resolve_fields`], but stops once `stop`, which is called repeatedly, returns true.
     pub fn resolve_fields_until<'a>(
         &'a self,
         message: &'a Value,
@@ -158,7 +158,7 @@ impl Node {
     }
 }
 
-/// The text that a directive finds for another one.
+/// Resolves a directive that must yield a string for another one.
 fn text_of(
     node: &Node,
     name: &str,
@@ -374,7 +374,7 @@ impl Json {
     }
 }
 
-/// Without the nulls of objects in objects; lists stay as they are.
+/// Removes nulls from objects within objects; arrays stay as they are.
 fn without_nulls<'a>(value: Made<'a>, budget: &Budget) -> Result<Made<'a>, MappingFailure> {
     if value.type_name() != "object" {
         return Ok(value);

@@ -1,4 +1,4 @@
-//! `@template`: text with `{{path}}` in it.
+//! `@template`: a string with `{{path}}` in it.
 
 use super::budget::{Budget, MappingFailure};
 use super::made::View;
@@ -9,7 +9,7 @@ use crate::js::is_space;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Template {
     parts: Vec<Part>,
-    /// Whether triple braces were replaced, so that double ones must be looked for in the result.
+    /// Whether triple braces are replaced, so that double ones must be looked for in the result.
     is_first_pass: bool,
 }
 
@@ -29,7 +29,7 @@ impl Template {
         Self { parts: cut(text, 2), is_first_pass: false }
     }
 
-    /// The paths that the template looks at first.
+    /// Iterates over the paths of the first pass.
     pub(super) fn paths(&self) -> impl Iterator<Item = &Path> {
         self.parts.iter().filter_map(|part| match part {
             Part::Path(path) => Some(path),
@@ -37,7 +37,7 @@ impl Template {
         })
     }
 
-    /// Its texts and paths, those of the second pass included.
+    /// Returns all parts, those of the second pass included.
     pub(super) fn all_parts(&self) -> Vec<Part> {
         let parts = self.parts.iter().flat_map(|part| match part {
             Part::Text(text) if self.is_first_pass => cut(text, 2),
@@ -69,7 +69,7 @@ fn render(parts: &[Part], payload: View<'_>, budget: &Budget) -> Result<String, 
     Ok(rendered)
 }
 
-/// Cuts at `braces` braces, what is no `}`, and as many braces; in linear time.
+/// Splits a template at paths within `braces` braces on either side, in linear time. A path does not contain `}`.
 fn cut(text: &str, braces: usize) -> Vec<Part> {
     let (open, close) = if braces == 3 { ("{{{", "}}}") } else { ("{{", "}}") };
     let mut parts = Vec::new();

@@ -1,4 +1,4 @@
-//! Expressions: what they are once read, and what they give for a message.
+//! Expressions: their compiled form, and their values for a message.
 
 use std::cmp::Ordering;
 use std::collections::HashMap;
@@ -22,7 +22,7 @@ pub(super) enum Term {
     Operator(Operator),
 }
 
-/// A filter; what it is given is never more than the budget allows, what it gives is charged after.
+/// A filter. Its input is within the budget already; its output is charged afterwards.
 pub(super) type Filter = fn(Val, &[Val], &mut Budget) -> Result<Val, RenderError>;
 
 /// A filter and its arguments, each perhaps with a key.
@@ -54,7 +54,7 @@ pub(super) enum Operator {
 }
 
 impl Operator {
-    /// As they are written, the longer before what they begin with.
+    /// All operators as they are written; one that another one starts with comes after it.
     pub(super) const ALL: [(&str, Operator); 10] = [
         ("==", Operator::Equal),
         ("!=", Operator::NotEqual),
@@ -98,7 +98,7 @@ impl Operator {
 pub(super) struct Path {
     start: Option<Box<Operand>>,
     props: Vec<Operand>,
-    /// Where the message's value is among the inputs, and how many props led there.
+    /// The index of the message's value among the inputs, and how many props lead there.
     input: usize,
     taken: usize,
 }
@@ -137,12 +137,12 @@ impl Path {
     }
 }
 
-/// The places of the message that a template reads, so that only they are copied for a rendering.
+/// The paths of the message that a template reads, so that only what is there is copied for a rendering.
 #[derive(Debug, Default, Clone)]
 pub(super) struct Inputs(Vec<Vec<Val>>);
 
 impl Inputs {
-    /// Adds a path, if it is new, and gives its place.
+    /// Adds a path, if it is new, and returns its index.
     pub(super) fn add(&mut self, path: Vec<Val>) -> usize {
         self.0.iter().position(|known| *known == path).unwrap_or_else(|| {
             self.0.push(path);
@@ -150,9 +150,9 @@ impl Inputs {
         })
     }
 
-    /// What `message` has at the paths.
+    /// Returns what `message` has at the paths.
     pub(super) fn of(&self, message: &Value) -> Vec<Val> {
-        // What a message lacks is looked up in an empty object: `{{ size }}` gives 0. So does LiquidJS.
+        // What a message lacks is looked up in an empty object, as in LiquidJS: `{{ size }}` is 0.
         let nowhere = Value::Object(Object::new());
         let has = |path: &[Val]| {
             path.first().is_none_or(|name| message.member(&name.js_text()).is_some())
@@ -163,7 +163,7 @@ impl Inputs {
     }
 }
 
-/// What one rendering knows and changes.
+/// The state of a rendering.
 #[derive(Debug, Default)]
 pub(super) struct Scope {
     /// What the message has at the template's inputs.
@@ -172,7 +172,7 @@ pub(super) struct Scope {
     pub(super) locals: HashMap<String, Val>,
     /// Set by `increment` and `decrement`.
     pub(super) counters: HashMap<String, f64>,
-    /// Where each `cycle` is.
+    /// The turn of each `cycle`.
     pub(super) cycles: HashMap<String, usize>,
     pub(super) budget: Budget,
 }
@@ -204,7 +204,7 @@ impl Chain {
         for call in &self.filters {
             let args = call.args.iter().map(|(key, operand)| {
                 let value = operand.as_ref().map_or(Ok(Val::Undefined), |o| o.value(scope))?;
-                // An argument with a key reaches a filter as the pair of both. So in LiquidJS.
+                // A filter gets an argument with a key as a pair, as in LiquidJS.
                 Ok(match key {
                     Some(key) => Val::list(vec![key.as_str().into(), value.plain().into_owned()]),
                     None => value,
@@ -217,7 +217,7 @@ impl Chain {
         Ok(value)
     }
 
-    /// The value without its filters.
+    /// Returns the value without its filters.
     fn initial(&self, scope: &mut Scope) -> Result<Val, RenderError> {
         let mut values: Vec<Val> = Vec::new();
         for term in &self.terms {
@@ -234,7 +234,7 @@ impl Chain {
             };
             values.push(value);
         }
-        // Operands without an operator between them: the first counts. So in LiquidJS.
+        // Of operands without an operator between them, the first one counts, as in LiquidJS.
         Ok(values.into_iter().next().unwrap_or_default())
     }
 }

@@ -1,11 +1,11 @@
-//! What is under a key or a path in a value, as JavaScript and LiquidJS look it up.
+//! Looks up keys and paths in values, as JavaScript and LiquidJS do.
 
 use std::borrow::Cow;
 
 use super::val::Val;
 use crate::js::{Value, clamp_index, count, utf16_length};
 
-/// What is under `keys` in `start`, key by key; `None` is JavaScript's undefined.
+/// Returns what is at a path of `keys`; `None` is JavaScript's undefined.
 pub(super) fn walk<'v>(start: &'v Value, keys: &[Val]) -> Option<Cow<'v, Value>> {
     let mut found = Cow::Borrowed(start);
     for key in keys {
@@ -17,7 +17,7 @@ pub(super) fn walk<'v>(start: &'v Value, keys: &[Val]) -> Option<Cow<'v, Value>>
     Some(found)
 }
 
-/// What is under `keys` in `start`, where that may also be a literal.
+/// Like [`walk`], where `start` may also be a literal of Liquid.
 pub(super) fn walk_val(start: &Val, keys: &[Val]) -> Val {
     match (start, keys) {
         (start, []) => start.clone(),
@@ -28,7 +28,7 @@ pub(super) fn walk_val(start: &Val, keys: &[Val]) -> Val {
     }
 }
 
-/// The member `key`: the value's own, or Liquid's `size`, `first` and `last`.
+/// Returns the member `key`: the value's own, or Liquid's `size`, `first` and `last`.
 fn member<'v>(value: &'v Value, key: &Val) -> Option<Cow<'v, Value>> {
     if let (Value::Array(items), Val::Is(Value::Number(place))) = (value, key) {
         return item(items, *place).map(Cow::Borrowed);
@@ -49,7 +49,7 @@ fn member<'v>(value: &'v Value, key: &Val) -> Option<Cow<'v, Value>> {
     })
 }
 
-/// The item at `place`, from the end if it is negative.
+/// Returns the item at an index, counted from the end if it is negative.
 pub(super) fn item(items: &[Value], place: f64) -> Option<&Value> {
     let length = count(items.len());
     let place = if place < 0.0 { length + place } else { place };

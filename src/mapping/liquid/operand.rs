@@ -6,11 +6,11 @@ use super::text::{Text, is_word};
 use super::val::Val;
 use crate::js::from_utf16;
 
-/// How deep values may stand within values: `a[b[c]]` is three. LiquidJS has no bound but its stack.
+/// How deep values may be nested: `a[b[c]]` is three. LiquidJS has no bound but its stack.
 const DEPTH_MAX: usize = 32;
 
 impl Reader<'_> {
-    /// A literal, a variable with its properties, or a range.
+    /// Reads a literal, a variable with its properties, or a range.
     pub(super) fn value(&mut self) -> Result<Option<Operand>, String> {
         if self.depth >= DEPTH_MAX {
             return self.error(&format!("value nested more than {DEPTH_MAX} levels deep"));
@@ -48,7 +48,7 @@ impl Reader<'_> {
         Some(literal)
     }
 
-    /// A text in quotes; one that is not closed reaches to the end, without its last character.
+    /// Reads a quoted string; one that is not closed extends to the end, without its last character.
     pub(super) fn quoted(&mut self) -> Option<Val> {
         self.peek(0).filter(|c| matches!(c, '"' | '\''))?;
         let begin = self.at;
@@ -87,7 +87,7 @@ impl Reader<'_> {
         }
     }
 
-    /// A number that is no part of a word: `1`, `-1.5`, `1.`.
+    /// Reads a number that is not part of a word: `1`, `-1.5`, `1.`.
     fn number(&mut self) -> Option<Val> {
         let mut len = usize::from(matches!(self.peek(0), Some('-' | '+')));
         let (mut has_digit, mut has_point) = (false, false);
@@ -112,13 +112,13 @@ impl Reader<'_> {
         Some(Val::number(number))
     }
 
-    /// `a.b[c]["d"]`; the first word only where a variable begins.
+    /// Reads `a.b[c]["d"]`; the first word only where a variable starts.
     pub(super) fn properties(&mut self, mut begins: bool) -> Result<Vec<Operand>, String> {
         let mut props = Vec::new();
         loop {
             if self.takes('[') {
                 let prop = self.value()?.unwrap_or_else(|| Operand::Literal(Val::from("")));
-                // What is left in front of the bracket is passed over. So does LiquidJS.
+                // Whatever else is before the bracket is ignored, as in LiquidJS.
                 if !self.skip_past(b']') {
                     return self.error("[ not closed");
                 }
@@ -143,11 +143,11 @@ impl Reader<'_> {
     }
 }
 
-/// A quoted text behind its first quote, without its last character and with escapes resolved.
+/// Resolves the escapes of a quoted string, given behind its first quote, and drops its last character.
 fn unescape(units: &[u16]) -> String {
     let mut out: Vec<u16> = Vec::with_capacity(units.len());
     let mut at = 0;
-    // The digits of a code that begins at `from`, and where they end.
+    // Returns the value of the digits that start at `from`, and where they end.
     let code = |from: usize, digits: usize, base: u32| {
         let digit = |unit: &u16| char::from_u32((*unit).into()).and_then(|c| c.to_digit(base));
         let read = units.iter().skip(from).take(digits).map_while(digit);
@@ -177,7 +177,7 @@ fn unescape(units: &[u16]) -> String {
     from_utf16(&out)
 }
 
-/// Reads `property`, as `where` is given it.
+/// Parses the property that is an argument of `where`.
 pub(super) fn property(property: &str, inputs: &mut Inputs) -> Result<Option<Operand>, String> {
     let text = Text::new(property);
     let mut reader = Reader::new(&text, (0, text.len()), inputs);

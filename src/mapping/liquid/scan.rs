@@ -1,14 +1,14 @@
-//! From a template to its tokens: text, outputs and tags, cut and trimmed as LiquidJS does.
+//! Splits a template into tokens: text, outputs and tags, delimited and trimmed as in LiquidJS.
 
 use super::text::{Text, is_blank, is_quote};
 
-/// A piece of a template, by its place in the text.
+/// A piece of a template and its position in the source.
 #[derive(Debug, Clone)]
 pub(super) struct Token {
     pub(super) kind: Kind,
     pub(super) begin: usize,
     pub(super) end: usize,
-    /// What an expression may be read from: a tag's arguments, an output's inside.
+    /// Where expressions are: the arguments of a tag, the inside of an output.
     pub(super) args: (usize, usize),
     trims_left: bool,
     trims_right: bool,
@@ -25,7 +25,7 @@ pub(super) enum Kind {
 }
 
 impl Text {
-    /// All tokens of the template.
+    /// Returns all tokens of the template.
     pub(super) fn tokens(&self) -> Result<Vec<Token>, String> {
         let mut tokens: Vec<Token> = Vec::new();
         let mut at = 0;
@@ -79,7 +79,7 @@ impl Text {
         self.named(token, "illegal tag syntax, tag name expected")
     }
 
-    /// Reads the tag's name; the rest are its arguments.
+    /// Reads the name of a tag; the rest are its arguments.
     fn named(&self, mut token: Token, problem: &str) -> Result<Token, String> {
         let (from, to) = token.args;
         let from = self.skip_blank(from, to);
@@ -107,7 +107,7 @@ impl Text {
         Err(self.error(&format!("output {} not closed", self.excerpt(begin, self.len())), begin))
     }
 
-    /// Inside `raw`: the text up to `endraw`, or `endraw` itself if it begins here.
+    /// Reads inside `raw`: the text up to `endraw`, or `endraw` itself if it starts here.
     fn raw_or_end(&self, begin: usize, raw_begin: usize) -> Result<Token, String> {
         let mut at = begin;
         while let Some(open) = (at + 1..=self.len()).find(|at| self.ends(*at, *b"{%")) {
@@ -136,7 +136,7 @@ impl Text {
         Err(self.error(&format!("raw {} not closed", self.excerpt(raw_begin, self.len())), begin))
     }
 
-    /// Fills the texts in, without the white space that `{%-` and its kin take away.
+    /// Sets the contents of text tokens, without the white space that `{%-` and the like remove.
     fn trim(&self, tokens: &mut [Token]) {
         let mut cuts: Vec<(usize, usize)> =
             tokens.iter().map(|token| (token.begin, token.end)).collect();
@@ -167,7 +167,7 @@ impl Text {
         }
     }
 
-    /// The tags of a `{% liquid %}` tag, one a line.
+    /// Returns the tags within `{% liquid %}`, one a line.
     pub(super) fn lines(&self, (mut at, end): (usize, usize)) -> Result<Vec<Token>, String> {
         let mut tokens = Vec::new();
         loop {
@@ -185,7 +185,7 @@ impl Text {
 }
 
 impl Token {
-    /// The tag's name; empty for texts and outputs.
+    /// Returns the name of a tag; empty for text and outputs.
     pub(super) fn name(&self) -> &str {
         match &self.kind {
             Kind::Tag(name) => name,

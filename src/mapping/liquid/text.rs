@@ -1,15 +1,16 @@
-//! A template's text in UTF-16 code units, which is what LiquidJS counts lengths and positions in.
+//! The source of a template in UTF-16 code units, in which LiquidJS counts lengths and positions.
 
 use crate::js::{Value, from_utf16};
 
-/// Longest excerpt in an error, as LiquidJS cuts it.
+/// The longest excerpt in an error, as LiquidJS cuts it.
 const EXCERPT_UNITS: usize = 32;
 
-/// A template's text.
+/// The source of a template.
 #[derive(Debug)]
 pub(super) struct Text(Vec<u16>);
 
-/// Words, digits, the hyphen, the underscore and (so LiquidJS) the question mark; all beyond ASCII but spaces and curly quotes.
+/// Whether a code unit is part of a word, by LiquidJS' table: letters, digits, `-`, `_`, `?`, and everything beyond ASCII
+/// but spaces and curly quotes.
 pub(super) fn is_word(unit: u16) -> bool {
     match u8::try_from(unit) {
         Ok(byte) if byte < 128 => {
@@ -48,7 +49,7 @@ impl Text {
         self.0.get(from..to.min(self.0.len())).unwrap_or_default()
     }
 
-    /// `, line:1, col:1`, which LiquidJS puts behind each of its errors.
+    /// Returns `, line:1, col:1`, which LiquidJS appends to each of its errors.
     pub(super) fn place(&self, at: usize) -> String {
         let before = &self.0[..at.min(self.0.len())];
         let line = before.iter().filter(|unit| **unit == 10).count() + 1;
@@ -61,7 +62,7 @@ impl Text {
         format!("{problem}{}", self.place(at))
     }
 
-    /// The text from `from` to `to` as errors quote it.
+    /// Returns the source from `from` to `to` as errors quote it.
     pub(super) fn excerpt(&self, from: usize, to: usize) -> String {
         let units = self.units(from, to);
         let text = match units.get(..EXCERPT_UNITS - 3) {
@@ -87,7 +88,7 @@ impl Text {
         at
     }
 
-    /// The end of the word that begins at `at`.
+    /// Returns the end of the word that starts at `at`.
     pub(super) fn word_end(&self, mut at: usize, end: usize) -> usize {
         while at < end && self.unit(at).is_some_and(is_word) {
             at += 1;
@@ -95,7 +96,7 @@ impl Text {
         at
     }
 
-    /// The end of the quoted text that begins at `begin`; `end` if it is not closed.
+    /// Returns the end of the quoted string that starts at `begin`; `end` if it is not closed.
     pub(super) fn quoted_end(&self, begin: usize, end: usize) -> usize {
         let quote = self.unit(begin);
         let mut is_escaped = false;

@@ -6,10 +6,10 @@ use std::cmp::Ordering;
 
 use crate::js::{Value, is_space, push_joined, to_number, to_text};
 
-/// What an expression gives.
+/// The value of an expression.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub(super) enum Val {
-    /// Nothing there; JavaScript tells it from null, and a filter's default stands in for it.
+    /// JavaScript's `undefined`, which differs from null; as an argument, the filter's default replaces it.
     #[default]
     Undefined,
     /// `nil` or `null` as written in a template.
@@ -44,12 +44,12 @@ impl Val {
         matches!(self, Val::Undefined | Val::Nil | Val::Is(Value::Null))
     }
 
-    /// Liquid's truth: all but nil and false.
+    /// Whether Liquid counts it as true: everything but nil and false.
     pub(super) fn is_truthy(&self) -> bool {
         !self.is_nil() && *self != Val::Is(Value::Bool(false))
     }
 
-    /// As a plain value: `empty` and `blank` stand for the empty text, nothing for null.
+    /// Returns it as a plain value: `empty` and `blank` are the empty string, undefined is null.
     pub(super) fn plain(&self) -> Cow<'_, Value> {
         match self {
             Val::Is(value) => Cow::Borrowed(value),
@@ -58,7 +58,7 @@ impl Val {
         }
     }
 
-    /// As it is printed.
+    /// Returns it as an output prints it.
     pub(super) fn text(&self) -> String {
         let mut out = String::new();
         if let Val::Is(value) = self {
@@ -67,7 +67,7 @@ impl Val {
         out
     }
 
-    /// As JavaScript's `Number(…)`.
+    /// Returns JavaScript's `Number(…)` of it.
     pub(super) fn to_number(&self) -> f64 {
         match self {
             Val::Undefined => f64::NAN,
@@ -75,13 +75,13 @@ impl Val {
         }
     }
 
-    /// As LiquidJS takes a number: 0 for what is none.
+    /// Returns it as a number, 0 if it is not one, as LiquidJS does.
     pub(super) fn number_or_zero(&self) -> f64 {
         let number = self.to_number();
         if number.is_nan() { 0.0 } else { number }
     }
 
-    /// As JavaScript's `String(…)`.
+    /// Returns JavaScript's `String(…)` of it.
     pub(super) fn js_text(&self) -> String {
         match self {
             Val::Undefined => "undefined".to_owned(),
@@ -105,7 +105,7 @@ fn print(out: &mut String, value: &Value) {
     }
 }
 
-/// LiquidJS' `==`. Objects are compared by what they hold (JavaScript: by identity).
+/// LiquidJS' `==`. Objects are compared by their members (in JavaScript, by identity).
 pub(super) fn equals(left: &Val, right: &Val) -> bool {
     match (left, right) {
         (Val::Nil, other) | (other, Val::Nil) => other.is_nil(),
@@ -134,7 +134,7 @@ fn is_blank(val: &Val) -> bool {
     }
 }
 
-/// JavaScript's `<` and its kin; `None` where all of them are false.
+/// The order behind JavaScript's `<`, `<=`, `>` and `>=`; `None` if all of them are false.
 pub(super) fn compare(left: &Val, right: &Val) -> Option<Ordering> {
     let is_drop = |val: &Val| matches!(val, Val::Nil | Val::Empty | Val::Blank);
     if is_drop(left) || is_drop(right) {

@@ -1,6 +1,6 @@
-//! Filters of dates. A date is read as V8 reads it, and shown in UTC unless an offset is given.
+//! Filters of dates. A date is parsed as V8 parses it, and shown in UTC unless an offset is given.
 //!
-//! A mapping reads no clock: `now` and `today` are errors.
+//! A mapping does not read the clock: `now` and `today` are errors.
 
 use jiff::Timestamp;
 use jiff::civil::DateTime;
@@ -31,7 +31,7 @@ pub(super) const ALL: &[Named] = &[
     }),
 ];
 
-/// Shows a date by the format made for it; what is no date is given back.
+/// Formats a date by the format that is returned for it; a value that is not a date is returned as it is.
 fn show(
     value: Val,
     offset: &Val,
@@ -88,7 +88,7 @@ fn moment(value: &Val, offset: &Val) -> Result<Option<Moment>, RenderError> {
             let zone = TimeZone::get(name).map_err(|_| problem())?;
             (f64::from(-zone.to_offset(timestamp).seconds() / 60), Some(name.clone()))
         }
-        // Minutes west of Greenwich, as JavaScript has them.
+        // Minutes west of Greenwich, as in JavaScript.
         other => (other.to_number(), None),
     };
     #[allow(clippy::cast_precision_loss, reason = "milliseconds of 20,000 years are exact")]
@@ -97,7 +97,7 @@ fn moment(value: &Val, offset: &Val) -> Result<Option<Moment>, RenderError> {
 }
 
 fn timestamp(milliseconds: f64) -> Option<Timestamp> {
-    // Beyond the years that jiff knows there is no date; JavaScript goes on to the year 275760.
+    // jiff's range ends with the year 9999, JavaScript's with the year 275760.
     let is_known = milliseconds.abs() < 3e14;
     #[allow(clippy::cast_possible_truncation, reason = "checked to be in the range")]
     let whole = if is_known { milliseconds.trunc() as i64 } else { return None };

@@ -1,4 +1,4 @@
-//! Filters of lists. What is no list counts as a list of it alone, nil as the empty one.
+//! Filters of arrays. A value that is not an array counts as an array of it alone, nil as an empty one.
 
 use std::borrow::Cow;
 
@@ -58,7 +58,7 @@ fn join(value: Val, args: &[Val], budget: &mut Budget) -> Result<Val, RenderErro
     Ok(Val::from(items.iter().map(joined_text).collect::<Vec<_>>().join(&separator)))
 }
 
-/// The first or last of a list or text, or of an object with a length.
+/// Returns the first or last item of an array or a string, or of an object with a length.
 fn end(value: &Val, place: fn(f64) -> f64) -> Val {
     let value = value.plain();
     let length = value.member("length").and_then(|length| length.as_f64());
@@ -80,7 +80,7 @@ fn size(value: Val, _: &[Val], _: &mut Budget) -> Result<Val, RenderError> {
     Ok(Val::Is(length.map_or(Value::Number(0.0), Cow::into_owned)))
 }
 
-/// LiquidJS draws lots; a mapping gives the same for the same message, hence the first items.
+/// Takes the first items. LiquidJS picks at random, but a mapping must have the same result for the same message.
 fn sample(value: Val, args: &[Val], budget: &mut Budget) -> Result<Val, RenderError> {
     let items = match value {
         Val::Is(Value::String(text)) => {
@@ -100,7 +100,7 @@ fn sample(value: Val, args: &[Val], budget: &mut Budget) -> Result<Val, RenderEr
     }
 }
 
-/// JavaScript's `+`, which puts texts together.
+/// JavaScript's `+`, which concatenates strings.
 fn plus(left: &Val, right: &Val) -> Val {
     let is_number =
         |val: &Val| val.is_nil() || matches!(val, Val::Is(Value::Number(_) | Value::Bool(_)));
@@ -111,10 +111,10 @@ fn plus(left: &Val, right: &Val) -> Val {
     }
 }
 
-/// Longest part that can be asked for: Segment's bound of LiquidJS' memory.
+/// The longest part that can be asked for: Segment's bound of LiquidJS' memory.
 const LENGTH_MAX: f64 = 1e8;
 
-/// A part of a list or a text; negative places count from the end.
+/// Returns a part of an array or a string; a negative index counts from the end.
 fn slice(value: Val, args: &[Val], _: &mut Budget) -> Result<Val, RenderError> {
     let units: Vec<u16>;
     let items: Vec<Value>;
@@ -152,7 +152,7 @@ fn slice(value: Val, args: &[Val], _: &mut Budget) -> Result<Val, RenderError> {
 
 fn sum(value: Val, args: &[Val], budget: &mut Budget) -> Result<Val, RenderError> {
     let property = arg(args, 0);
-    // A literal such as `nil` is an object in JavaScript: the property without a name.
+    // A literal such as `nil` is an object in JavaScript, whose name as a property is empty.
     let is_literal = matches!(property, Val::Nil | Val::Empty | Val::Blank);
     let keys: Vec<Val> = match is_literal || property.plain().is_truthy() {
         true => property.text().split('.').map(Val::from).collect(),
@@ -164,10 +164,10 @@ fn sum(value: Val, args: &[Val], budget: &mut Budget) -> Result<Val, RenderError
     Ok(Val::number(items.iter().map(number).filter(|number| !number.is_nan()).sum()))
 }
 
-/// The items whose property is truthy, or is what is wanted.
+/// Returns the items whose property is truthy, or equal to the wanted value.
 fn filter(value: Val, args: &[Val], budget: &mut Budget) -> Result<Val, RenderError> {
     let name = arg(args, 0).text();
-    // A property may be nested as deep as it is long.
+    // A longer property may be nested deeper.
     if name.len() > TEMPLATE_UNITS_MAX {
         return Err(RenderError::too_large());
     }

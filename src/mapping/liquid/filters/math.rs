@@ -1,4 +1,4 @@
-//! Filters of numbers. What is no number counts as 0, a missing argument makes `NaN`: so LiquidJS.
+//! Filters of numbers. As in LiquidJS, a value that is not a number counts as 0, and a missing argument as NaN.
 
 use super::super::val::Val;
 use super::args::{Named, arg};
@@ -34,12 +34,12 @@ pub(super) const ALL: &[Named] = &[
     ("times", |value, args, _| Ok(Val::number(value.number_or_zero() * operand(args)))),
 ];
 
-/// The second number: none at all if the argument is missing, 0 if it is no number.
+/// Returns the second number: NaN if the argument is missing, 0 if it is not a number.
 fn operand(args: &[Val]) -> f64 {
     args.first().map_or(f64::NAN, Val::number_or_zero)
 }
 
-/// JavaScript's `Math.round`: halves go up.
+/// JavaScript's `Math.round`, which rounds halves up.
 fn round(number: f64) -> f64 {
     let floor = number.floor();
     if number - floor >= 0.5 { floor + 1.0 } else { floor }

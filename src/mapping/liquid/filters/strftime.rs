@@ -1,12 +1,12 @@
-//! Shows moments by a format of `%` codes, with LiquidJS' codes, flags and paddings.
+//! Formats moments by `%` codes, with LiquidJS' codes, flags and padding.
 
 use jiff::civil::DateTime;
 
 use super::super::budget::{Budget, RenderError};
 
-/// A moment and how it is shown.
+/// A moment as it is shown.
 pub(super) struct Moment {
-    /// The date and time on the clock of the offset.
+    /// The local date and time.
     pub(super) shown: DateTime,
     /// Minutes west of Greenwich.
     pub(super) minutes: f64,
@@ -14,7 +14,7 @@ pub(super) struct Moment {
     pub(super) zone: Option<String>,
 }
 
-/// What stands between the `%` and the letter.
+/// A code: what is between the `%` and the letter, and the letter.
 struct Code<'f> {
     flags: &'f str,
     width: Option<usize>,
@@ -59,7 +59,7 @@ pub(super) fn strftime(
     Ok(out + rest)
 }
 
-/// A code with all that it is written with; none if the letter is missing.
+/// Splits off a code and returns its source with it; `None` if the letter is missing.
 fn read(text: &str) -> (&str, Option<Code<'_>>) {
     let is_flag = |c: char| "-_0^#:".contains(c);
     let after_flags = text[1..].trim_start_matches(is_flag);
@@ -72,13 +72,13 @@ fn read(text: &str) -> (&str, Option<Code<'_>>) {
     let Some(letter) = letter else {
         return (&text[..text.len() - after.len()], None);
     };
-    // A width beyond all numbers is beyond all bounds too.
+    // A width that is too large to parse is beyond all bounds, too.
     let width = (!width.is_empty()).then(|| width.parse().unwrap_or(usize::MAX)).filter(|w| *w > 0);
     let written = &text[..text.len() - after.len() + letter.len_utf8()];
     (written, Some(Code { flags, width, letter }))
 }
 
-/// What a code stands for; `None` if there is no such code.
+/// Returns what a code stands for; `None` if there is no such code.
 fn convert(
     moment: &Moment,
     code: &Code<'_>,
@@ -151,7 +151,7 @@ fn fraction(millisecond: i16, width: usize, budget: &mut Budget) -> Result<Strin
     Ok(format!("{:0<width$}", &digits[..width.min(3)]))
 }
 
-/// Seconds since 1970 on the shown clock (so LiquidJS, also where it is not that of Greenwich).
+/// Returns the seconds since 1970 by the local time (as LiquidJS does, although they should be by UTC).
 fn seconds(at: DateTime) -> i64 {
     let timestamp =
         jiff::tz::Offset::UTC.to_timestamp(at).map(|timestamp| timestamp.as_millisecond());

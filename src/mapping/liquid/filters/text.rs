@@ -1,4 +1,4 @@
-//! Filters of texts.
+//! Filters of strings.
 
 use std::collections::HashSet;
 
@@ -55,21 +55,21 @@ pub(super) const ALL: &[Named] = &[
 fn capitalize(text: &str) -> String {
     let mut chars = text.chars();
     match chars.next() {
-        // JavaScript takes halves of these characters, which have no case.
+        // JavaScript looks at one half of such a character, which has no case.
         Some(first) if first.len_utf16() > 1 => format!("{first}{}", chars.as_str().to_lowercase()),
         Some(first) => first.to_uppercase().collect::<String>() + &chars.as_str().to_lowercase(),
         None => String::new(),
     }
 }
 
-/// Takes white space, or the characters given, from the ends.
+/// Removes white space, or the given characters, from the ends.
 fn strip(text: &str, args: &[Val], left: bool, right: bool) -> String {
     let chars = arg(args, 0);
-    // A literal such as `nil` is an object in JavaScript, and so one to strip the characters of: none.
+    // A literal such as `nil` is an object in JavaScript, so it counts as given, with no characters.
     let is_given = matches!(chars, Val::Nil | Val::Empty | Val::Blank) || chars.plain().is_truthy();
     let given: HashSet<char> = chars.text().chars().collect();
     let goes = |c: char| match is_given {
-        // Characters of two units are never found, since JavaScript looks at single units.
+        // Characters of two code units never match, since JavaScript looks at single ones.
         true => c.len_utf16() == 1 && given.contains(&c),
         false => is_space(c),
     };
@@ -77,7 +77,7 @@ fn strip(text: &str, args: &[Val], left: bool, right: bool) -> String {
     if right { text.trim_end_matches(goes).to_owned() } else { text.to_owned() }
 }
 
-/// White space made single spaces.
+/// Replaces each run of white space by a single space.
 fn spaces(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     let mut was_space = false;
@@ -101,7 +101,7 @@ fn is_cjk(c: char) -> bool {
         | '\u{3040}'..='\u{30ff}' | '\u{ac00}'..='\u{d7af}')
 }
 
-/// Words between white space; by `cjk`, and by `auto` if there is one, each such character counts too.
+/// Counts words between white space. With `cjk`, each CJK character counts as well; `auto` is `cjk` if there is one.
 fn number_of_words(value: Val, args: &[Val], _: &mut Budget) -> Result<Val, RenderError> {
     let text = value.text();
     let has_cjk = text.contains(is_cjk);
@@ -117,8 +117,8 @@ fn number_of_words(value: Val, args: &[Val], _: &mut Budget) -> Result<Val, Rend
     Ok(Val::number(number(count)))
 }
 
-/// The text cut at each `separator`, or into characters by the empty one: JavaScript also cuts between
-/// the halves of a character beyond U+FFFF, which no text of ours can hold alone.
+/// Splits a string at each `separator`, or into characters if it is empty. (JavaScript also splits characters beyond
+/// U+FFFF into their halves, which our strings cannot represent.)
 fn pieces(text: &str, separator: &str, budget: &mut Budget) -> Result<Vec<String>, RenderError> {
     if separator.is_empty() {
         budget.spend_items(text.len())?;
@@ -135,7 +135,7 @@ fn replace(value: Val, args: &[Val], budget: &mut Budget) -> Result<Val, RenderE
     if !pattern.is_empty() {
         return Ok(Val::from(text.replace(&pattern, &new)));
     }
-    // Between characters, but not at the ends: so JavaScript's split and join.
+    // Between characters, but not at the ends, as with JavaScript's split and join.
     let chars: Vec<String> = text.chars().map(String::from).collect();
     Ok(Val::from(chars.join(&new)))
 }

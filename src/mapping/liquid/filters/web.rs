@@ -53,12 +53,12 @@ fn hex(bytes: &[u8]) -> String {
     })
 }
 
-/// Base64 as Node reads it: both alphabets, up to the padding, passing over what is neither.
+/// Decodes Base64 as Node does: both alphabets, up to the padding, ignoring other characters.
 fn base64_decode(text: &str) -> String {
     let config = GeneralPurposeConfig::new()
         .with_decode_padding_mode(DecodePaddingMode::Indifferent)
         .with_decode_allow_trailing_bits(true);
-    // Of each UTF-16 code unit Node reads the lower byte.
+    // Node looks at the lower byte of each UTF-16 code unit.
     let bytes = text.encode_utf16().map(|unit| unit.to_le_bytes()[0]);
     let digits = bytes.take_while(|byte| *byte != b'=').filter_map(|byte| match byte {
         b'-' => Some(b'+'),
@@ -72,7 +72,7 @@ fn base64_decode(text: &str) -> String {
     String::from_utf8_lossy(&bytes).into_owned()
 }
 
-/// Writes all but letters, digits and `kept` as `%XX`.
+/// Encodes everything but letters, digits and `kept` as `%XX`.
 fn escape_url(text: &str, kept: &[u8]) -> String {
     text.bytes().fold(String::new(), |mut out, byte| {
         if byte.is_ascii_alphanumeric() || kept.contains(&byte) {
@@ -85,7 +85,7 @@ fn escape_url(text: &str, kept: &[u8]) -> String {
     })
 }
 
-/// `None` if a `%` is no code, or the codes are no UTF-8.
+/// Decodes `%XX`; `None` if a `%` is not followed by two digits, or if the bytes are not UTF-8.
 fn unescape_url(text: &str) -> Option<String> {
     let mut bytes = Vec::with_capacity(text.len());
     let mut rest = text.as_bytes();
@@ -133,7 +133,7 @@ fn unescape(text: &str) -> String {
     out + rest
 }
 
-/// Takes scripts, styles and comments out with what they hold, and all other tags.
+/// Removes scripts, styles and comments with their contents, and all other tags.
 fn strip_html(text: &str) -> String {
     let mut blocks =
         vec![("<script", "</script>"), ("<style", "</style>"), ("<!--", "-->"), ("<", ">")];
@@ -143,7 +143,7 @@ fn strip_html(text: &str) -> String {
         out.push_str(&rest[..place]);
         rest = &rest[place..];
         let mut end = None;
-        // A kind whose end is not found now will never be: it is looked for once only.
+        // If the end of a kind is not found now, it never will be: look for it only once.
         blocks.retain(|(open, close)| {
             if end.is_some() || !rest.starts_with(open) {
                 return true;
@@ -159,7 +159,7 @@ fn strip_html(text: &str) -> String {
     out + rest
 }
 
-/// What each mode of `slugify` makes a hyphen.
+/// What each mode of `slugify` replaces by a hyphen.
 static SLUG_GAPS: LazyLock<Vec<(&str, Regex)>> = LazyLock::new(|| {
     let modes = [
         ("raw", r"[\s\x{FEFF}&&[^\x{85}]]+"),
@@ -189,7 +189,7 @@ fn slugify(value: Val, args: &[Val], _: &mut Budget) -> Result<Val, RenderError>
     Ok(Val::from(if keeps_case { text } else { text.to_lowercase() }))
 }
 
-/// A letter without its accent, as LiquidJS' `latin` mode knows them.
+/// Returns a letter without its accent, by the table of LiquidJS' mode `latin`.
 fn unaccented(c: char) -> Option<String> {
     let plain = match c {
         'à' | 'á' | 'â' | 'ã' | 'ä' | 'å' => "a",

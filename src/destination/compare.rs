@@ -47,7 +47,7 @@ pub enum Change {
 /// What a change means for a message, in full.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Comparison {
-    /// In a word.
+    /// The kind of change.
     pub change: Change,
     /// What the subscription made of the message; `None`: it did not take it.
     pub before: Option<Made>,
@@ -60,7 +60,7 @@ pub struct Comparison {
 pub struct Made {
     /// The request, or why there is none.
     pub outcome: Result<Request, PlanFailure>,
-    /// What was left out of the request or changed in it; never holds a value.
+    /// What was left out of the request or changed in it; never contains a value.
     pub warnings: Vec<String>,
 }
 
@@ -95,7 +95,7 @@ impl Change {
         Change::Warning,
     ];
 
-    /// As it is written.
+    /// Returns its name in the API.
     pub fn as_str(self) -> &'static str {
         match self {
             Change::Same => "same",
@@ -109,13 +109,13 @@ impl Change {
 }
 
 impl Destination {
-    /// The subscription with this name.
+    /// Returns the subscription with this name.
     pub fn subscription(&self, name: &str) -> Option<&CompiledSubscription> {
         self.subscriptions.iter().find(|one| one.name() == name)
     }
 
-    /// The destination with a subscription that takes the place of the one called `name`, or is added, and the
-    /// revision that this is. Reports the same errors as [`Destination::compile`].
+    /// Returns the destination with `subscription` in place of the one called `name`, or added if that is `None` or
+    /// unknown; and the change that this is. Reports the same errors as [`Destination::compile`].
     pub fn revise(
         &self,
         name: Option<&str>,
@@ -145,8 +145,8 @@ impl Destination {
         Ok((after, revision))
     }
 
-    /// The same as [`Destination::plan`], unless `stop`, which is asked again and again, says to stop. The error has the
-    /// name of the subscription and the place.
+    /// Like [`Destination::plan`], but stops once `stop`, which is called repeatedly, returns true. The error has the name
+    /// of the subscription and where it was stopped.
     pub fn plan_until(
         &self,
         message: &Message,
@@ -161,7 +161,7 @@ impl Destination {
         })
     }
 
-    /// The subscriptions that differ from those of another destination with the same options, by their names.
+    /// Returns the changes that lead to another destination with the same options, by the names of subscriptions.
     pub fn revisions(&self, after: &Self) -> Vec<Revision> {
         let kept = self.subscriptions.iter().map(|one| (Some(one), after.subscription(one.name())));
         let added =
@@ -182,7 +182,7 @@ impl Destination {
 }
 
 impl Revision {
-    /// The name of the subscription, after the change if it is still there.
+    /// Returns the name of the subscription, after the change if it is still there.
     pub fn name(&self) -> &str {
         self.after.as_ref().or(self.before.as_ref()).map_or("", CompiledSubscription::name)
     }
@@ -226,8 +226,8 @@ impl Revision {
         notes
     }
 
-    /// What the change means for a message; `None` if the subscription takes it neither before nor after. `stop` is
-    /// asked again and again: whether to stop.
+    /// Returns what the change means for a message; `None` if the subscription takes it neither before nor after. Stops
+    /// once `stop`, which is called repeatedly, returns true.
     pub fn compare(
         &self,
         message: &Message,
@@ -252,8 +252,8 @@ impl Revision {
         Ok(change.map(|change| Comparison { change, before, after }))
     }
 
-    /// Where the values of the fields come from after the change, or before it if nothing is made after it.
-    /// `stop` is as for [`Revision::compare`].
+    /// Returns where the values of the fields come from after the change, or before it if the subscription no longer
+    /// takes the message. `stop` is as for [`Revision::compare`].
     pub fn explain(
         &self,
         message: &Message,
@@ -281,7 +281,7 @@ impl CompiledSubscription {
         &self.written
     }
 
-    /// The same as [`CompiledSubscription::plan`], unless `stop` says to stop; `None` also if it is disabled.
+    /// Like [`CompiledSubscription::plan`], but stops once `stop` returns true; `None` also if it is disabled.
     fn make_until(
         &self,
         message: &Value,

@@ -1,4 +1,4 @@
-//! A subscription that is ready to use.
+//! A compiled subscription, and the request that it makes of a message.
 
 use std::collections::BTreeSet;
 
@@ -26,7 +26,7 @@ pub struct CompiledSubscription {
     pub(super) written: Subscription,
     pub(super) trigger: Trigger,
     pub(super) mapping: Mapping,
-    /// The mailing lists that the mapping spells out, by id or by name.
+    /// The mailing lists that the mapping contains literally, by id or by name.
     pub(super) list_names: BTreeSet<String>,
 }
 
@@ -68,7 +68,7 @@ impl CompiledSubscription {
         }
     }
 
-    /// Errors that affect only the messages that meet them.
+    /// Returns errors that affect only the messages that reach them.
     pub fn latent_problems(&self) -> Vec<SubscriptionProblem> {
         let trigger = self
             .trigger
@@ -88,7 +88,7 @@ impl CompiledSubscription {
         SubscriptionProblem { subscription, field: field.to_owned(), problem }
     }
 
-    /// Its name.
+    /// Returns its name.
     pub fn name(&self) -> &str {
         &self.written.name
     }
@@ -138,7 +138,7 @@ impl CompiledSubscription {
         PlannedDelivery {
             subscription: self.written.name.clone(),
             action: self.written.action,
-            // A late delivery is dropped alone.
+            // A delivery that may be too late is dropped alone.
             may_merge: self.written.merge && self.written.max_age_s.is_none(),
             max_age_s: self.written.max_age_s,
             resubscribe: self.written.resubscribe,
@@ -150,7 +150,7 @@ impl CompiledSubscription {
         }
     }
 
-    /// Whether `subscribed` is one of the properties that the mapping lists by their names.
+    /// Whether the mapping names `subscribed` among the properties that it lists.
     fn lists_subscribed(&self) -> bool {
         let mapping = &self.written.mapping;
         let lists = |field| {
@@ -178,7 +178,7 @@ impl CompiledSubscription {
         if unsupported == Unsupported::Pass {
             null_context(message)?;
         }
-        // Only what the field was filled with counts as named: it may have been filled with nothing.
+        // The field counts as named only if it is filled with something.
         let is_named = fields.get("subscribed").is_some_and(|value| !value.is_null())
             || self.lists_subscribed();
         let (endpoint, mut body) = body::make(action, fields, unsupported, warnings);
@@ -204,7 +204,7 @@ impl CompiledSubscription {
     }
 }
 
-/// Leaves a `subscribed` out that rides in on other properties, unless it unsubscribes; returns whether it did.
+/// Leaves out a `subscribed` that came with other properties, unless it unsubscribes; returns whether it did.
 fn leave_out_subscription(body: &mut Entries<'_>, warnings: &mut Vec<String>) -> bool {
     let leaves_out = body.get("subscribed").is_some_and(|value| subscribes(value));
     if leaves_out {
@@ -217,8 +217,8 @@ fn leave_out_subscription(body: &mut Entries<'_>, warnings: &mut Vec<String>) ->
     leaves_out
 }
 
-/// Segment's runtime fails on a context of null after it has checked the fields. With "pass", which is
-/// exactly Segment, so do we; otherwise such a message is like any other.
+/// Fails on a context of null, as Segment's runtime does once it has checked the fields. Only with "pass", which is
+/// exactly Segment; otherwise such a message is like any other.
 fn null_context(message: &Value) -> Result<(), PlanFailure> {
     let place = match message.get("context") {
         Some(Value::Null) => "context",

@@ -1,5 +1,5 @@
 //! The fields of an action: their types, and how Segment's validation converts the mapping's values to
-//! them. The texts are Segment's own, so that people recognize them.
+//! them. The errors are Segment's own, so that people recognize them.
 
 use std::borrow::Cow;
 
@@ -121,7 +121,7 @@ pub(super) fn validate<'a>(
     if missing.is_empty() { Ok(valid) } else { Err(PlanFailure::invalid(missing.join(" "))) }
 }
 
-/// Mends values that are wrong in form alone, each with a warning.
+/// Corrects values whose form alone is wrong, each with a warning.
 fn put_right(
     fields: &[Field],
     found: &mut [(Cow<'_, str>, Cow<'_, Value>)],

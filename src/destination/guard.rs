@@ -81,7 +81,7 @@ pub struct ContactOptions {
     pub stale: Stale,
     /// For how many days nothing is sent of people who were erased; 0: they may come back at once.
     pub erased_block_days: u16,
-    /// How long an event that Loops refused because its contact does not exist waits for that contact; zero: it does not.
+    /// How long an event waits for its contact if Loops refused it because that does not exist; zero: not at all.
     pub await_contact: Duration,
     /// How many contacts may be created in a day; zero: any number.
     pub new_contacts_per_day: u32,
@@ -91,7 +91,7 @@ pub struct ContactOptions {
     pub verify_unknown: bool,
 }
 
-/// Gives each variant its word in the configuration.
+/// Implements `as_str` and `parse` with the word of each variant in the configuration.
 macro_rules! words {
     ($($name:ident { $($variant:ident = $word:literal),+ })+) => {$(
         impl $name {
@@ -120,7 +120,7 @@ words! {
 /// A guard that may leave something out of a request, or keep it from being sent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Guard {
-    /// Against subscribing people again who left: [`ConsentGuard`].
+    /// Against resubscribing people who unsubscribed: [`ConsentGuard`].
     Consent,
     /// Against the address of somebody else: [`IdentityGuard`].
     Identity,
@@ -189,7 +189,7 @@ pub enum IdentityGuard {
     Link,
 }
 
-/// What happens to values of an upsert that happened before one from which Loops has newer values.
+/// What happens to values of an upsert that happened before the one from which Loops has its values.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Stale {
     /// They are sent.
@@ -265,7 +265,7 @@ impl DestinationOptions {
             && (user_id.is_empty() || placeholders.any(|one| one.eq_ignore_ascii_case(user_id)))
     }
 
-    /// Why a message must not be sent for lack of consent, if so: all categories of the destination must be
+    /// Returns why a message must not be sent for lack of consent, if so: all categories of the destination must be
     /// `true` in the message's consent object, as Segment documents it (Consent in Segment Connections).
     ///
     /// A message without a consent object is sent; so is a message with an empty one, unless it has

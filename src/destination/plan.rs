@@ -28,15 +28,16 @@ pub struct PlannedDelivery {
     pub action: ActionKind,
     /// Whether its request may be merged with its neighbours.
     pub may_merge: bool,
-    /// How long after the message happened its request is worth sending, in seconds.
+    /// How long after the message happened its request is worth sending, in seconds; `None`: always.
     pub max_age_s: Option<u64>,
-    /// Whether its request may subscribe people again who left before the message happened.
+    /// Whether its request may resubscribe people who unsubscribed before the message happened.
     pub resubscribe: bool,
     /// The guards that left something out of the request.
     pub guarded: Vec<Guard>,
-    /// What was left out of the request or changed in it; never holds a value.
+    /// What was left out of the request or changed in it; never contains a value.
     pub warnings: Vec<String>,
-    /// Whether something else would be sent if Loops had a property that the catalogue lacks, or of another type.
+    /// Whether another request would be sent if Loops had a property that the catalogue lacks, or had it with another
+    /// type.
     pub relies_on_catalogue: bool,
     /// Contact properties that are to be created at Loops first.
     pub missing: Vec<ContactProperty>,
@@ -44,7 +45,7 @@ pub struct PlannedDelivery {
     pub outcome: Result<Request, PlanFailure>,
 }
 
-/// What is noted of a request while it is made.
+/// What [`PlannedDelivery`] says besides the request, collected while the request is made.
 #[derive(Debug, Default)]
 pub(super) struct Noted {
     /// As in [`PlannedDelivery`].
@@ -58,20 +59,20 @@ pub(super) struct Noted {
 }
 
 impl PlannedDelivery {
-    /// The digest of its request; `None` if there is none.
+    /// Returns the digest of its request; `None` if there is none.
     pub fn digest(&self, digests: &Digests) -> Option<RequestDigest> {
         let request = self.outcome.as_ref().ok()?;
         Some(digests.request(request.endpoint.path(), &request.body))
     }
 }
 
-/// Why a subscription that takes a message makes no request of it.
+/// Why a subscription that takes a message does not turn it into a request.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{detail}")]
 pub struct PlanFailure {
-    /// What kind of failure it is.
+    /// The kind of failure.
     pub kind: PlanFailureKind,
-    /// What a person needs to know to fix it, in the words of Segment's runtime; never holds a value.
+    /// What a person needs to know to fix it, in the words of Segment's runtime; never contains a value.
     pub detail: String,
 }
 

@@ -29,7 +29,7 @@ pub struct Destination {
 }
 
 impl Destination {
-    /// The initial subscriptions of Segment's destination, and one for deletions.
+    /// Returns the initial subscriptions of Segment's destination, and one for deletions.
     pub fn default_subscriptions() -> Vec<Subscription> {
         ActionKind::ALL
             .map(|action| Subscription {
@@ -88,22 +88,22 @@ impl Destination {
         }
     }
 
-    /// What delivery does with what is known of contacts.
+    /// Returns what delivery does with what is known of contacts.
     pub fn contact_options(&self) -> &ContactOptions {
         &self.options.contacts
     }
 
-    /// The same destination with another catalogue.
+    /// Returns the same destination with another catalogue.
     pub fn with_catalogue(&self, catalogue: Option<Arc<Catalogue>>) -> Self {
         Self { catalogue, ..self.clone() }
     }
 
-    /// What is known of the properties, lists and events at Loops; `None`: nothing.
+    /// Returns what is known of the properties, lists and events at Loops; `None` if nothing is.
     pub fn catalogue(&self) -> Option<&Arc<Catalogue>> {
         self.catalogue.as_ref()
     }
 
-    /// Whether an enabled subscription spells out a mailing list that looks like a name rather than an id.
+    /// Whether an enabled subscription contains a literal mailing list that looks like a name rather than an id.
     pub fn names_lists(&self) -> bool {
         let enabled = self.subscriptions.iter().filter(|one| one.is_enabled());
         enabled.flat_map(|one| &one.list_names).any(|name| !is_like_list_id(name))
@@ -113,12 +113,13 @@ impl Destination {
         Terms::new(&self.options, self.catalogue.as_deref())
     }
 
-    /// Differs whenever the same message might make another request, because a subscription or an option differs.
+    /// Returns a string that differs whenever the same message might make another request, because a subscription or an
+    /// option differs.
     pub fn revision(&self) -> &str {
         &self.revision
     }
 
-    /// Likely errors in its subscriptions.
+    /// Returns likely errors in its subscriptions.
     pub fn warnings(&self) -> Vec<SubscriptionProblem> {
         let mut warnings: Vec<SubscriptionProblem> =
             self.subscriptions.iter().flat_map(CompiledSubscription::warnings).collect();
@@ -155,7 +156,7 @@ impl Destination {
         self.options.mode == Mode::Shadow
     }
 
-    /// Its options.
+    /// Returns its options.
     pub fn options(&self) -> &DestinationOptions {
         &self.options
     }
@@ -181,7 +182,7 @@ impl Destination {
         plan
     }
 
-    /// Plans a message with what `plan` makes of it under each enabled subscription.
+    /// Plans a message, with the delivery that `plan` returns for each enabled subscription.
     pub(super) fn plan_with<E>(
         &self,
         message: &Message,
@@ -205,7 +206,7 @@ impl Destination {
         Ok(Plan { deliveries, unmatched, happened_at })
     }
 
-    /// Why the destination is turned off for a message, if it is. Consent is checked before `integrations`.
+    /// Returns why the destination is turned off for a message, if it is. Consent is checked before `integrations`.
     pub(super) fn turned_off(&self, message: &Message) -> Option<Unmatched> {
         if let Some(detail) = self.options.no_consent(message) {
             return Some(Unmatched { reason: UnmatchedReason::Consent, detail });
@@ -214,12 +215,12 @@ impl Destination {
         Some(Unmatched { reason: UnmatchedReason::Integrations, detail })
     }
 
-    /// The names of its subscriptions.
+    /// Iterates over the names of its subscriptions.
     pub fn subscription_names(&self) -> impl Iterator<Item = &str> {
         self.subscriptions.iter().map(CompiledSubscription::name)
     }
 
-    /// The names of its subscriptions in their order, and whether each is enabled.
+    /// Iterates over the names of its subscriptions in their order, and whether each is enabled.
     pub fn subscription_states(&self) -> impl Iterator<Item = (&str, bool)> {
         self.subscriptions.iter().map(|one| (one.name(), one.is_enabled()))
     }
@@ -232,7 +233,7 @@ impl Destination {
     }
 }
 
-/// A digest of everything that a plan depends on, apart from its message.
+/// Returns a digest of everything that a plan depends on, apart from its message.
 fn revision(subscriptions: &[Subscription], options: &DestinationOptions) -> String {
     let DestinationOptions {
         unsupported,

@@ -1,5 +1,5 @@
-//! Mends values that are wrong in form alone, such as addresses with blanks around them or mailing lists
-//! as an array, and warns of values that Loops would misunderstand.
+//! Corrects values whose form alone is wrong, such as addresses with spaces around them or mailing lists as an array,
+//! and warns of values that Loops would misunderstand.
 //!
 //! Segment sends such values unchanged, and so does [`super::Unsupported::Pass`]; only the warning about a
 //! colon is given in any case.
@@ -15,8 +15,8 @@ const LIST_ID_KEYS: [&str; 2] = ["listId", "id"];
 /// they are dates from April 1970 to 2286, as milliseconds all of them are in the first four months of 1970.
 const SECONDS: std::ops::Range<f64> = 1e7..1e10;
 
-/// An address without the white space around it; `None` if there is none. Zero-width characters count too,
-/// since they are copied with an address from a page.
+/// Returns an address without the white space around it; `None` if there is none. Zero-width characters count as white
+/// space, since they are copied along with an address from web pages.
 pub(super) fn address(value: &Value, field: &str, warnings: &mut Vec<String>) -> Option<Value> {
     let is_space = |c: char| {
         is_space(c) || c.is_whitespace() || matches!(c, '\u{200b}'..='\u{200d}' | '\u{2060}')

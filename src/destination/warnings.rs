@@ -9,8 +9,8 @@ use crate::js::ajv::boolean;
 use crate::mapping::Possible;
 
 impl CompiledSubscription {
-    /// Likely errors that Segment accepts: fields that the action does not have, required fields that the
-    /// mapping does not fill, tests that are always true, event names that Loops refuses.
+    /// Returns likely errors that Segment accepts: fields that the action does not have, required fields that the mapping
+    /// does not fill, tests that are always true, event names that Loops refuses.
     pub(super) fn warnings(&self) -> Vec<SubscriptionProblem> {
         let trigger = self.trigger.warnings().into_iter().map(|problem| ("trigger", problem));
         let all = self.mapping_warnings().into_iter().map(|problem| ("mapping", problem));
@@ -28,7 +28,7 @@ impl CompiledSubscription {
         let Some(given) = self.written.mapping.as_object() else {
             return warnings;
         };
-        // The fields of a mapping that is a single directive are not known.
+        // The fields of a mapping that is a single directive are unknown.
         if given.keys().any(|key| key.starts_with('@') || key.starts_with("__segment")) {
             return warnings;
         }
@@ -51,8 +51,8 @@ impl CompiledSubscription {
         warnings
     }
 
-    /// Warns if a literal subscribes people, or puts them on mailing lists, at messages that are sent again
-    /// and again: it would undo what they have chosen since. An event with a name counts as happening once.
+    /// Warns if a literal subscribes people, or adds them to mailing lists, with messages that are sent repeatedly: it
+    /// would undo what they have chosen since. An event with a name counts as happening once.
     fn resubscribing(&self) -> Option<(&'static str, String)> {
         if self.trigger.needs_event_name() {
             return None;
@@ -87,8 +87,8 @@ impl CompiledSubscription {
         Some(("mapping", problem))
     }
 
-    /// Warns if events would be sent under a name with a colon, as far as the mapping or the trigger spells
-    /// the name out.
+    /// Warns if events would be sent under a name with a colon, as far as the mapping or the trigger contains the name
+    /// literally.
     fn colon_warning(&self) -> Option<(&'static str, String)> {
         const WHY: &str = "Loops refuses event names with a colon (:)";
         if self.written.action != ActionKind::SendEvent {
@@ -118,7 +118,7 @@ impl CompiledSubscription {
     }
 }
 
-/// Whether the field `subscribed` takes it for true.
+/// Whether the field `subscribed` converts it to true.
 fn is_true(value: &Possible) -> bool {
     match value {
         Possible::Value(value) => boolean(value) == Some(true),
@@ -127,7 +127,7 @@ fn is_true(value: &Possible) -> bool {
     }
 }
 
-/// Whether mailing lists hold a flag of true: as an object of flags, or as an array of
+/// Whether mailing lists contain a true flag: as an object of flags, or as an array of
 /// `{"listId": …, "subscribed": …}`.
 fn subscribes_to_list(lists: &Possible) -> bool {
     let is_flag = |value: &Possible| match value {

@@ -1,5 +1,5 @@
-//! Writes a subscription as a text that people can change and paste into a file: TOML, or JSON where TOML has no word
-//! for a value.
+//! Writes a subscription in a form that people can edit and paste into a file: TOML, or JSON if TOML cannot express one
+//! of its values.
 
 use super::subscription::{Subscription, TriggerText};
 use crate::js::{Object, Value, number_text};
@@ -8,8 +8,8 @@ use crate::js::{Object, Value, number_text};
 const INTEGER_END: f64 = 9_223_372_036_854_775_808.0;
 
 impl Subscription {
-    /// As a text that is read back as this subscription, in the short form unless its mapping is one directive as a
-    /// whole.
+    /// Returns a string that is read back as this subscription: in the short form, unless its mapping is a single
+    /// directive.
     pub fn to_text(&self) -> String {
         let (keys, mapping) = self.parts();
         toml(&keys, &mapping).unwrap_or_else(|| {
@@ -21,7 +21,7 @@ impl Subscription {
         })
     }
 
-    /// Its keys and what they are set to, and its mapping.
+    /// Returns its keys and their values, and its mapping.
     fn parts(&self) -> (Vec<(&'static str, Value)>, Object) {
         let strings = |items: Vec<&str>| Value::Array(items.into_iter().map(Value::from).collect());
         let mut keys = vec![("name", Value::from(self.name.as_str()))];
@@ -57,7 +57,7 @@ impl Subscription {
         (keys, mapping)
     }
 
-    /// The defaults that it does without, and what it sets beside or over them.
+    /// Returns the defaults that it removes, and what it adds to them or overrides.
     fn short_mapping(&self) -> Option<(Vec<String>, Object)> {
         let written = self.mapping.as_object()?;
         let is_directive = |key: &str| key.starts_with('@') || key.starts_with("__segment");
@@ -75,7 +75,7 @@ impl Subscription {
     }
 }
 
-/// A subscription as TOML; `None` if it holds null, or a number that TOML does not have.
+/// Returns a subscription as TOML; `None` if it contains null, or a number that TOML cannot express.
 fn toml(keys: &[(&str, Value)], mapping: &Object) -> Option<String> {
     let mut text = "[[subscriptions]]\n".to_owned();
     for (key, value) in keys {
@@ -125,12 +125,12 @@ fn toml_key(key: &str) -> String {
     }
 }
 
-/// A string without escapes where that is possible, since triggers are full of quotes.
+/// Returns a string of TOML, without escapes if possible, since triggers are full of quotes.
 fn toml_string(text: &str) -> String {
     let needs_escapes = text.contains(['"', '\\']);
     if needs_escapes && !text.contains(|c: char| c == '\'' || c.is_control()) {
         return format!("'{text}'");
     }
-    // JSON's escapes are among TOML's, which asks for one more.
+    // TOML knows JSON's escapes, and requires one more.
     Value::from(text).to_json().replace('\u{7f}', "\\u007f")
 }

@@ -1,4 +1,4 @@
-//! Compares the names that mappings spell out with the catalogue, without any message.
+//! Compares the literal names in mappings with the catalogue, without any message.
 
 use std::collections::BTreeSet;
 
@@ -15,14 +15,14 @@ use crate::mapping::Possible;
 /// A name in a mapping that Loops does not know.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Missing {
-    /// Where it is, and what may be meant.
+    /// Where it is, and which name may be meant.
     pub problem: SubscriptionProblem,
-    /// Whether it is certainly an error: a mailing list that does not exist, or a name that several have.
+    /// Whether it is certainly an error: a mailing list that does not exist, or a name that several lists have.
     pub is_error: bool,
 }
 
 impl Destination {
-    /// The names in its enabled subscriptions that Loops does not know; empty without a catalogue.
+    /// Returns the names in its enabled subscriptions that Loops does not know; none without a catalogue.
     pub fn missing_names(&self) -> Vec<Missing> {
         let Some(catalogue) = self.catalogue() else { return Vec::new() };
         let enabled = self.subscriptions.iter().filter(|one| one.is_enabled());
@@ -85,7 +85,7 @@ impl CompiledSubscription {
         missing
     }
 
-    /// The names of the events that are sent, where the mapping or the trigger spells them out.
+    /// Returns the names of the events that are sent, if the mapping or the trigger contains them literally.
     fn literal_events(&self) -> BTreeSet<String> {
         if self.written.action != ActionKind::SendEvent {
             return BTreeSet::new();

@@ -10,11 +10,11 @@ const COMPARED_CHARS_MAX: usize = 60;
 /// The largest distance at which one name may be a misspelling of another.
 const DISTANCE_MAX: usize = 2;
 
-/// Names that are there.
+/// The names that Loops has.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Names {
     names: HashSet<String>,
-    /// By their folded forms, which several names may share: the first in order counts.
+    /// By their folded forms; of several names with the same one, the first in order counts.
     folded: HashMap<String, String>,
 }
 
@@ -35,7 +35,7 @@ impl Names {
         self.names.contains(name)
     }
 
-    /// The name that is equal but for its casing, `_`, `-` and spaces; or else the nearest one, if it is near.
+    /// Returns the name that differs only in casing, `_`, `-` and spaces; otherwise the nearest one, if it is near.
     pub(super) fn like(&self, name: &str) -> Option<&str> {
         let given = fold(name);
         if let Some(same) = self.folded.get(&given) {
@@ -58,7 +58,7 @@ impl Names {
     }
 }
 
-/// A name without what people write in different ways.
+/// Folds a name: without what people write in different ways.
 fn fold(name: &str) -> String {
     let kept = name.chars().filter(|c| !matches!(c, '_' | '-' | ' '));
     kept.flat_map(char::to_lowercase).collect()

@@ -24,7 +24,7 @@ pub enum WrongTypes {
     /// It is sent, with a warning.
     #[default]
     Warn,
-    /// It is converted, if its text says the same; or else sent.
+    /// It is converted if its meaning stays the same, and sent otherwise.
     Coerce,
     /// It is left out.
     Omit,

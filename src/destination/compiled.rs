@@ -226,7 +226,7 @@ fn null_context(message: &Value) -> Result<(), PlanFailure> {
         _ => return Ok(()),
     };
     let detail = format!(
-        "{place} is null, over which Segment's destination stumbles: leave it out, or set unsupported = \"omit\""
+        "{place} is null, on which Segment's destination fails: leave it out, or set unsupported = \"omit\""
     );
     Err(PlanFailure::invalid(detail))
 }

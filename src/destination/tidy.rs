@@ -33,7 +33,7 @@ pub(super) fn address(value: &Value, field: &str, warnings: &mut Vec<String>) ->
         return None;
     }
     warnings.push(match trimmed.is_empty() {
-        true => format!("`{field}` was left out: it holds only white space"),
+        true => format!("`{field}` was left out: it is only white space"),
         false => format!("`{field}`: the white space around the address was removed"),
     });
     Some(Value::from(trimmed))
@@ -84,7 +84,7 @@ pub(super) fn warn_of_colon(body: &Entries<'_>, warnings: &mut Vec<String>) {
     let name = body.get("eventName").and_then(|name| name.as_str());
     if name.is_some_and(|name| name.contains(':')) {
         warnings.push(
-            "the event's name holds a colon (:), which Loops refuses: fill `eventName` with a name without one"
+            "the event's name contains a colon (:), which Loops refuses: fill `eventName` with a name without one"
                 .to_owned(),
         );
     }

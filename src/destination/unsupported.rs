@@ -85,18 +85,18 @@ fn add<'a>(
 ) {
     let problem = match value.as_ref() {
         Value::Object(_) => Some("a nested object"),
-        Value::Array(_) => Some("a list"),
+        Value::Array(_) => Some("an array"),
         // There are never fewer bytes than characters, and bytes need no counting.
         Value::String(text)
             if text.len() > TEXT_CHARS_MAX && text.chars().count() > TEXT_CHARS_MAX =>
         {
-            Some("a text of more than 500 characters")
+            Some("a string of more than 500 characters")
         }
         // For a contact property, null has a meaning to Loops: it clears the value.
         Value::Null if place == EVENT_PROPERTIES => Some("null there"),
         // JSON can write it only as null.
         Value::Number(number) if place == EVENT_PROPERTIES && !number.is_finite() => {
-            Some("what is not a number")
+            Some("NaN or an infinite number")
         }
         Value::Bool(_) => None,
         // The field of this name converts strings, 1 and 0; an attribute is sent unchanged.

@@ -34,7 +34,7 @@ fn size(value: &Value, depth: usize, left: &mut usize) -> Result<(), String> {
     }
     *left = left
         .checked_sub(1)
-        .ok_or_else(|| format!("the mapping holds more than {VALUES_MAX} values"))?;
+        .ok_or_else(|| format!("the mapping contains more than {VALUES_MAX} values"))?;
     match value {
         Value::Array(items) => items.iter().try_for_each(|item| size(item, depth + 1, left)),
         Value::Object(object) => {

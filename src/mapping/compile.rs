@@ -341,8 +341,10 @@ impl Compiler {
     fn is_short(&mut self, text: &str) -> bool {
         let is_short = text.len() <= TEXT_BYTES_MAX;
         if !is_short {
-            let problem =
-                format!("the text has {} bytes; at most {TEXT_BYTES_MAX} are read", text.len());
+            let problem = format!(
+                "the string has {} bytes; at most {TEXT_BYTES_MAX} are allowed",
+                text.len()
+            );
             self.refused.push(Problem::plain(self.pointer(), &problem));
         }
         is_short
@@ -351,7 +353,8 @@ impl Compiler {
     fn bound_parts(&mut self, path: &Path) {
         let parts = path.0.len();
         if parts > PATH_PARTS_MAX {
-            let problem = format!("a path has {parts} parts; at most {PATH_PARTS_MAX} are read");
+            let problem =
+                format!("the path has {parts} parts; at most {PATH_PARTS_MAX} are allowed");
             self.refused.push(Problem::plain(self.pointer(), &problem));
         }
     }

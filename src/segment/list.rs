@@ -108,7 +108,7 @@ impl<'a> Scan<'a> {
     /// Splits an array; the scan is at its opening bracket.
     fn list(&mut self, messages_max: usize) -> Result<List<'a>, DecodeError> {
         let mut list = List::default();
-        self.expect(b'[', "expected a list")?;
+        self.expect(b'[', "expected an array")?;
         self.items(b']', |scan| {
             let message = scan.slice()?;
             if list.count < messages_max {
@@ -153,7 +153,7 @@ impl<'a> Scan<'a> {
                     self.at += 1;
                     return Ok(());
                 }
-                _ => return Err(self.error("the list or object does not end")),
+                _ => return Err(self.error("the array or object does not end")),
             }
         }
     }
@@ -204,7 +204,7 @@ impl<'a> Scan<'a> {
 
     fn pass_text(&mut self) -> Result<(), DecodeError> {
         let end = text_end(self.bytes, self.at);
-        self.at = end.ok_or_else(|| self.error("a string does not end"))?;
+        self.at = end.ok_or_else(|| self.error("the string does not end"))?;
         Ok(())
     }
 }

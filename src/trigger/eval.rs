@@ -59,7 +59,7 @@ impl Trigger {
                 let (subject, flag) = (&test.subject, &test.expected.text);
                 let other = if flag == "true" { "false" } else { "true" };
                 warnings.push(format!(
-                    "`{subject} != {flag}` is true for every message, also where {subject} is {flag}: FQL compares texts there; write `{subject} = {other}`, or leave the test out"
+                    "`{subject} != {flag}` is true for every message, also where {subject} is {flag}: FQL compares strings there; write `{subject} = {other}`, or leave the test out"
                 ));
             }
         });
@@ -307,20 +307,20 @@ impl Operator {
     fn told(self, expected: &Expected) -> String {
         let text = &expected.text;
         match self {
-            Operator::Equals => format!("the text \"{text}\""),
-            Operator::NotEquals => format!("anything but the text \"{text}\""),
+            Operator::Equals => format!("the string \"{text}\""),
+            Operator::NotEquals => format!("anything but the string \"{text}\""),
             Operator::NumberEquals => format!("the number {text}"),
             Operator::NumberNotEquals => format!("a number other than {text}"),
             Operator::Less => format!("a number below {text}"),
             Operator::LessOrEqual => format!("a number up to {text}"),
             Operator::Greater => format!("a number above {text}"),
             Operator::GreaterOrEqual => format!("a number from {text}"),
-            Operator::Contains => format!("a text with \"{text}\" in it"),
-            Operator::NotContains => format!("a text without \"{text}\" in it"),
-            Operator::StartsWith => format!("a text that begins with \"{text}\""),
-            Operator::NotStartsWith => format!("a text that does not begin with \"{text}\""),
-            Operator::EndsWith => format!("a text that ends with \"{text}\""),
-            Operator::NotEndsWith => format!("a text that does not end with \"{text}\""),
+            Operator::Contains => format!("a string that contains \"{text}\""),
+            Operator::NotContains => format!("a string that does not contain \"{text}\""),
+            Operator::StartsWith => format!("a string that starts with \"{text}\""),
+            Operator::NotStartsWith => format!("a string that does not start with \"{text}\""),
+            Operator::EndsWith => format!("a string that ends with \"{text}\""),
+            Operator::NotEndsWith => format!("a string that does not end with \"{text}\""),
             Operator::Exists => "there with a value".to_owned(),
             Operator::NotExists => "missing or null".to_owned(),
             Operator::IsTrue => "the boolean true".to_owned(),

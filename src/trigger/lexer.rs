@@ -78,7 +78,7 @@ impl Lexer {
             '(' => one(TokenKind::ParenLeft),
             ')' => one(TokenKind::ParenRight),
             '[' | ']' | ',' => one(TokenKind::Other),
-            _ => Err(self.error(at, "a character that means nothing here; put texts in quotes")),
+            _ => Err(self.error(at, "a character that has no meaning here; put strings in quotes")),
         }
     }
 
@@ -133,7 +133,7 @@ impl Lexer {
         let mut text = String::from(quote);
         loop {
             match self.peek() {
-                None => return Err(self.error(at, "the text has no closing quote")),
+                None => return Err(self.error(at, "the string has no closing quote")),
                 Some(c) if c == quote => break,
                 Some(c) => text.push(c),
             }

@@ -78,7 +78,7 @@ fn inner(
         match tokens.pop_front() {
             // The `)` of an inner group ended the outer one.
             None if depth > 0 => {
-                let problem = "a group in parentheses cannot hold another one";
+                let problem = "a group in parentheses cannot contain another one";
                 return Err(TriggerError { at: open.at, problem: problem.to_owned() });
             }
             None => {

@@ -198,7 +198,7 @@ fn preview_warns_of_what_is_changed_and_of_what_loops_will_not_like() {
         "mailingLists": [{"listId": "a", "subscribed": true}, "b"]
     }});
     let cases = [
-        (track, vec!["holds a colon (:)", "`coupon` was left out"]),
+        (track, vec!["contains a colon (:)", "`coupon` was left out"]),
         (
             identify,
             vec!["white space around the address", "seconds since 1970", "entry 2 was left out"],
@@ -372,7 +372,7 @@ fn preview_shows_each_subscription_each_field_and_the_request() {
     assert_eq!(preview["subscriptions"][0]["matched"], false);
     assert_eq!(
         preview["subscriptions"][0]["whyNot"],
-        "type is \"track\", which is not the text \"identify\""
+        "type is \"track\", which is not the string \"identify\""
     );
     assert_eq!(preview["requests"][0]["body"]["eventName"], "Signed Up");
     for (input, told) in [

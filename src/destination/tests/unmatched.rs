@@ -66,6 +66,6 @@ fn tells_where_each_value_comes_from_and_why_others_do_not_match() {
     );
     assert_eq!(
         explanation.subscriptions[1].why_not.as_deref(),
-        Some("type is \"identify\", which is not the text \"track\"")
+        Some("type is \"identify\", which is not the string \"track\"")
     );
 }

@@ -118,7 +118,7 @@ impl<'a> Reader<'a> {
 
     fn word(&mut self, word: &[u8], value: Value) -> Result<Value, DecodeError> {
         if !self.bytes[self.at..].starts_with(word) {
-            return Err(self.error("an unknown word"));
+            return Err(self.error("expected a value"));
         }
         self.at += word.len();
         Ok(value)
@@ -210,7 +210,9 @@ impl<'a> Reader<'a> {
         let text = &self.bytes[start..self.at];
         let number =
             is_number(text).then(|| std::str::from_utf8(text).ok()?.parse::<f64>().ok()).flatten();
-        number.map(Value::Number).ok_or(DecodeError { at: start, problem: "a number is malformed" })
+        number
+            .map(Value::Number)
+            .ok_or(DecodeError { at: start, problem: "the number is malformed" })
     }
 
     /// Reads a string; the reader is at its opening quote.
@@ -230,8 +232,10 @@ impl<'a> Reader<'a> {
                     return Ok(text);
                 }
                 Some(b'\\') => self.escape(&mut text)?,
-                Some(_) => return Err(self.error("a control character in a text must be escaped")),
-                None => return Err(self.error("a text does not end")),
+                Some(_) => {
+                    return Err(self.error("a control character in a string must be escaped"));
+                }
+                None => return Err(self.error("the string does not end")),
             }
         }
     }
@@ -279,7 +283,7 @@ impl<'a> Reader<'a> {
                 char::from(*digit).to_digit(16).ok_or_else(|| self.error("an unknown escape"))?;
             unit = unit * 16 + value;
         }
-        if digits.len() == 4 { Ok(unit) } else { Err(self.error("an escape does not end")) }
+        if digits.len() == 4 { Ok(unit) } else { Err(self.error("the escape does not end")) }
     }
 }
 

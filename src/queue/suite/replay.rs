@@ -356,13 +356,13 @@ pub(crate) async fn replays_only_selected_messages(store: &dyn Store) {
 
 pub(crate) async fn replays_each_once_in_bounded_parts(store: &dyn Store) {
     let lease = lease(store).await;
-    let batch: Vec<NewMessage> = (0..4_500).map(|n| message(&format!("m{n}"))).collect();
+    let batch: Vec<NewMessage> = (0..1_100).map(|n| message(&format!("m{n}"))).collect();
     store.accept(batch).await.unwrap();
     let failed = || plan(vec![delivery("one", Err(failure()))]);
-    let ask_all = [PendingAsk { after: Seq(0), limit: 5_000 }; 3];
+    let ask_all = [PendingAsk { after: Seq(0), limit: 1_200 }; 3];
     let heads = store.pending(DESTINATION, ask_all).await.unwrap().concat();
     let last = heads.last().unwrap().seq;
-    assert_eq!(heads.len(), 4_500);
+    assert_eq!(heads.len(), 1_100);
     for head in heads.iter().skip(1).step_by(2) {
         store.freeze_one(&lease, head.seq, failed()).await.unwrap();
     }
@@ -379,7 +379,7 @@ pub(crate) async fn replays_each_once_in_bounded_parts(store: &dyn Store) {
         calls += 1;
         replayed += chunk.replayed;
         // Meanwhile what was replayed fails again, and so does a new one: neither is replayed.
-        let ask_behind = [PendingAsk { after: last, limit: 5_000 }; 3];
+        let ask_behind = [PendingAsk { after: last, limit: 1_200 }; 3];
         for head in store.pending(DESTINATION, ask_behind).await.unwrap().concat() {
             store.freeze_one(&lease, head.seq, failed()).await.unwrap();
         }
@@ -389,11 +389,11 @@ pub(crate) async fn replays_each_once_in_bounded_parts(store: &dyn Store) {
         assert!(ask.position.is_none_or(|before: ReplayPosition| before.after < next.after));
         ask.position = Some(next);
     }
-    assert_eq!(replayed, 2_250);
+    assert_eq!(replayed, 550);
     assert!(calls > 1, "all at once");
     // All are of one person: found by another way, and no less bounded.
     let of_person = about("u1", ReplayState::Failed, Filter::default());
-    assert_eq!(replay(store, of_person, true).await, (2_250 + calls, 0));
+    assert_eq!(replay(store, of_person, true).await, (550 + calls, 0));
 }
 
 /// As after a commit whose answer was lost: the caller goes on behind the part before.

@@ -143,7 +143,7 @@ const DELETE_OLD: [&str; 4] = [
 ];
 
 /// Positions in the order that one call of [`find`] goes over.
-const STRETCH: usize = 2_000;
+const STRETCH: usize = if cfg!(test) { 500 } else { 2_000 };
 
 #[async_trait]
 impl Replays for PostgresStore {

@@ -243,6 +243,11 @@ fn modules_import_only_what_they_may() {
         } else {
             assert!(["app", "cli", "lib", "main"].contains(&module), "no rule for {module}");
         }
+        // Behind another name of the crate, nothing would be seen.
+        let renames = |it: &&Reference| it.is_ours && it.path.is_empty() && it.alias.is_some();
+        if found.iter().any(|it| renames(&it)) {
+            wrong.push(format!("{}: {module} gives the crate another name", file.join("::")));
+        }
         for (name, owners) in CRATES {
             let is_used = found.iter().any(|other| !other.is_ours && other.path[0] == name);
             if is_used && !owners.contains(&module) {

@@ -5,8 +5,7 @@ use std::collections::HashSet;
 use super::super::budget::{Budget, RenderError};
 use super::super::val::Val;
 use super::args::{Named, arg, text_or};
-use crate::js::count as number;
-use crate::js::{Value, clamp_index, from_utf16, is_space, utf16_length};
+use crate::js::{Value, clamp_index, count, from_utf16, is_space, utf16_length};
 
 pub(super) const ALL: &[Named] = &[
     ("append", |value, args, _| match args {
@@ -107,14 +106,14 @@ fn number_of_words(value: Val, args: &[Val], _: &mut Budget) -> Result<Val, Rend
     let has_cjk = text.contains(is_cjk);
     let mode = arg(args, 0);
     let by_character = *mode == Val::from("cjk") || (*mode == Val::from("auto") && has_cjk);
-    let count = match by_character {
+    let total = match by_character {
         true => {
             text.split(is_cjk).map(words).sum::<usize>()
                 + text.chars().filter(|c| is_cjk(*c)).count()
         }
         false => words(&text),
     };
-    Ok(Val::number(number(count)))
+    Ok(Val::number(count(total)))
 }
 
 /// Splits a string at each `separator`, or into characters if it is empty. (JavaScript also splits characters beyond
@@ -157,11 +156,11 @@ fn split(value: Val, args: &[Val], budget: &mut Budget) -> Result<Val, RenderErr
 fn truncate(value: Val, args: &[Val], _: &mut Budget) -> Result<Val, RenderError> {
     let (text, tail) = (value.text(), text_or(args, 1, "..."));
     let most = if arg(args, 0).is_undefined() { 50.0 } else { arg(args, 0).to_number() };
-    if number(utf16_length(&text)) <= most {
+    if count(utf16_length(&text)) <= most {
         return Ok(value);
     }
     let units: Vec<u16> = text.encode_utf16().collect();
-    let kept = clamp_index(most - number(utf16_length(&tail)), units.len());
+    let kept = clamp_index(most - count(utf16_length(&tail)), units.len());
     Ok(Val::from(from_utf16(&units[..kept]) + &tail))
 }
 
@@ -171,5 +170,5 @@ fn truncate_words(value: Val, args: &[Val], budget: &mut Budget) -> Result<Val, 
     let most = if most <= 0.0 { 1.0 } else { most };
     let words = pieces(&text, " ", budget)?;
     let kept = words[..clamp_index(most, words.len())].join(" ");
-    Ok(Val::from(if number(words.len()) >= most { kept + &tail } else { kept }))
+    Ok(Val::from(if count(words.len()) >= most { kept + &tail } else { kept }))
 }

@@ -57,6 +57,42 @@ pub async fn open(config: &StoreConfig) -> Result<Arc<dyn Store>, StoreError> {
     }
 }
 
+/// How the schema of a store compares with that of this program.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Schema {
+    /// There is none: [`open`] creates it.
+    Missing,
+    /// It is that of this program.
+    Current {
+        /// Its version.
+        version: i32,
+    },
+    /// [`open`] migrates it.
+    Older {
+        /// Its version.
+        version: i32,
+        /// That of this program.
+        current: i32,
+    },
+    /// A newer program made it, and this one can use it.
+    Newer {
+        /// Its version.
+        version: i32,
+        /// That of this program.
+        current: i32,
+    },
+}
+
+/// Looks at the schema of a configuration's store, and changes nothing. The error says why [`open`] would refuse it.
+///
+/// Must be called inside a Tokio runtime.
+pub async fn schema(config: &StoreConfig) -> Result<Schema, StoreError> {
+    if let Some(url) = &config.url {
+        return postgres::schema(config, url.expose()).await.map_err(StoreError::new);
+    }
+    sqlite::folder::schema(config).map_err(StoreError::new)
+}
+
 /// Whether the store of a configuration was created before. A database on a server counts as such: who names it
 /// has not mistyped a folder.
 pub fn exists(config: &StoreConfig) -> bool {

@@ -69,13 +69,14 @@ use crate::queue::{
     Store, StoredCatalogue, Unavailable, Work, WorkError,
 };
 use crate::segment::{Digests, LaneKey, PersonDigest};
+use crate::store::Schema;
 use crate::store::backlog::{Backlog, Pending, Size};
 use crate::store::room::Room;
 use crate::telemetry::TraceContext;
 
 use accept::AcceptOrder;
 use catalogue::KeepCatalogue;
-use connection::{Connections, Connector, Manner, address};
+use connection::{Connection, Connections, Connector, Manner, address};
 use error::{Fault, OpenError};
 use freeze::Freeze;
 use hints::{Hinter, Hints};
@@ -243,6 +244,29 @@ pub(super) async fn open(config: &StoreConfig, url: &str) -> Result<PostgresStor
     PostgresStore::open(options(config, url)?).await
 }
 
+/// How the schema at a URL is, which is only read.
+pub(super) async fn schema(config: &StoreConfig, url: &str) -> Result<Schema, OpenError> {
+    schema_of(options(config, url)?).await
+}
+
+async fn schema_of(options: PostgresOptions) -> Result<Schema, OpenError> {
+    let address = address(&options.target.config);
+    let connector = Connector::new(options.target.clone(), &options.schema);
+    let connection = connect(&connector, &address).await?;
+    startup::check(&connection, &address).await?;
+    let found = schema::state(&connection, &options, &address).await?;
+    connection.close().await;
+    Ok(found)
+}
+
+async fn connect(connector: &Connector, address: &str) -> Result<Connection, OpenError> {
+    let address = address.to_owned();
+    connector.connect().await.map_err(|fault| match fault {
+        Fault::Connect { source, .. } => OpenError::Connect { address, source: Box::new(source) },
+        other => OpenError::Open { address, source: other.into() },
+    })
+}
+
 fn options(config: &StoreConfig, url: &str) -> Result<PostgresOptions, OpenError> {
     let hours = |hours: u64| Duration::from_secs(hours.saturating_mul(3_600));
     let target = Target::parse("store.url", url)?;
@@ -277,12 +301,7 @@ impl PostgresStore {
     async fn open(options: PostgresOptions) -> Result<Self, OpenError> {
         let address = address(&options.target.config);
         let connector = Connector::new(options.target.clone(), &options.schema);
-        let connection = connector.connect().await.map_err(|fault| match fault {
-            Fault::Connect { source, .. } => {
-                OpenError::Connect { address: address.clone(), source: Box::new(source) }
-            }
-            other => OpenError::Open { address: address.clone(), source: other.into() },
-        })?;
+        let connection = connect(&connector, &address).await?;
         startup::check(&connection, &address).await?;
         let digests = schema::open(&connection, &options, &address).await?;
         connection.close().await;

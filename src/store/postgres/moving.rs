@@ -19,7 +19,7 @@ const MOVE: &str = "SELECT id, part, through, rows, finished_at IS NOT NULL FROM
 /// $1 now. A row, if a process may open the schema: the first one notes that.
 const ADMIT: &str = "
     UPDATE @moves SET opened_at = COALESCE(opened_at, $1) WHERE finished_at IS NOT NULL RETURNING id";
-const BEGAN: &str = "SELECT began_at FROM @moves";
+const BEGAN: &str = "SELECT began_at, finished_at IS NOT NULL FROM @moves";
 /// $1 id, $2 $3 where it was, $4 $5 $6 where it is.
 const NOTE: &str = "
     UPDATE @moves SET part = $4, through = $5, rows = $6
@@ -486,6 +486,31 @@ fn failed(fault: Fault) -> MoveError {
     MoveError::Copy(Box::new(fault))
 }
 
+/// Fails while a queue is being moved to the schema, and changes nothing.
+pub(super) async fn may_admit(
+    connection: &Connection,
+    address: &str,
+    schema: &str,
+) -> Result<(), OpenError> {
+    let failed =
+        |fault: Fault| OpenError::Open { address: address.to_owned(), source: fault.into() };
+    let Some(row) = connection.query_opt(BEGAN, params![]).await.map_err(failed)? else {
+        return Ok(());
+    };
+    match get(&row, 1).map_err(failed)? {
+        true => Ok(()),
+        false => Err(being_moved(address, schema, get(&row, 0).map_err(failed)?)),
+    }
+}
+
+fn being_moved(address: &str, schema: &str, began_at: i64) -> OpenError {
+    OpenError::BeingMoved {
+        address: address.to_owned(),
+        schema: schema.to_owned(),
+        since: format!("{:.0}", from_ms(began_at)),
+    }
+}
+
 /// Fails while a queue is being moved to the schema. The first process that is admitted closes the way back.
 pub(super) async fn admit(
     connection: &Connection,
@@ -502,9 +527,5 @@ pub(super) async fn admit(
     if connection.query_opt(ADMIT, params![now]).await.map_err(failed)?.is_some() {
         return Ok(());
     }
-    Err(OpenError::BeingMoved {
-        address: address.to_owned(),
-        schema: schema.to_owned(),
-        since: format!("{:.0}", from_ms(began_at)),
-    })
+    Err(being_moved(address, schema, began_at))
 }

@@ -11,6 +11,7 @@ use super::params::{Array, params};
 use super::rows::get;
 use super::{Fault, PostgresOptions, moving};
 use crate::segment::Digests;
+use crate::store::Schema;
 
 /// The way from one version of the schema to the next.
 #[derive(Debug, Clone, Copy)]
@@ -97,6 +98,39 @@ pub(super) async fn open(
     Err(match contended {
         Some(fault) => OpenError::Open { address, source: fault.into() },
         None => OpenError::Foreign { address, schema },
+    })
+}
+
+/// How the schema is. The error says why [`open`] would refuse it.
+pub(super) async fn state(
+    connection: &Connection,
+    options: &PostgresOptions,
+    address: &str,
+) -> Result<Schema, OpenError> {
+    let (address, schema) = (address.to_owned(), options.schema.clone());
+    let current = version_of(options.migrations);
+    let meta = match look(connection, options).await {
+        Ok(Found::Nothing { .. }) => return Ok(Schema::Missing),
+        Ok(Found::Foreign) => return Err(OpenError::Foreign { address, schema }),
+        Ok(Found::Meta(meta)) => meta,
+        Err(fault) => return Err(OpenError::Open { address, source: fault.into() }),
+    };
+    let version = meta.version;
+    if version < current {
+        return Ok(Schema::Older { version, current });
+    }
+    if meta.usable_from > current {
+        return Err(OpenError::Later { address, schema, version });
+    }
+    match missing(connection, options).await {
+        Ok(None) => {}
+        Ok(Some(missing)) => return Err(OpenError::NotWhole { address, schema, missing }),
+        Err(fault) => return Err(OpenError::Open { address, source: fault.into() }),
+    }
+    moving::may_admit(connection, &address, &schema).await?;
+    Ok(match version {
+        version if version == current => Schema::Current { version },
+        version => Schema::Newer { version, current },
     })
 }
 

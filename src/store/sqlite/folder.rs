@@ -6,9 +6,11 @@ use std::time::Duration;
 
 use super::error::OpenError;
 use super::network::folder_of;
+use super::open;
 use super::options::SqliteOptions;
 use super::store::SqliteStore;
 use crate::config::StoreConfig;
+use crate::store::Schema;
 
 /// The name of the database file.
 const FILE: &str = "segment-loops.db";
@@ -32,6 +34,14 @@ pub(in crate::store) async fn open(config: &StoreConfig) -> Result<SqliteStore, 
     make(config)?;
     warn_if_open_to_others(&config.data);
     SqliteStore::open(options(config)).await
+}
+
+/// How the schema in the data folder of a configuration is.
+pub(in crate::store) fn schema(config: &StoreConfig) -> Result<Schema, OpenError> {
+    if !exists(config) {
+        return Ok(Schema::Missing);
+    }
+    open::schema(&options(config))
 }
 
 /// Creates the data folder of a configuration unless it exists.

@@ -17,6 +17,7 @@ use super::moving::{self, Mark};
 use super::network::{folder_of, network_disk};
 use super::options::SqliteOptions;
 use crate::config::WalMode;
+use crate::store::Schema;
 
 /// All migrations. The first one makes the schema, each of the others changes it. One that was released is never edited.
 pub(super) const MIGRATIONS: &[&str] = &[include_str!("schema.sql")];
@@ -168,6 +169,25 @@ fn open_once(options: &SqliteOptions, file: &FileOptions) -> Result<Connection, 
     }
     let opened = file.open_writer().map_err(explained)?;
     prepare(options, opened)
+}
+
+/// How the schema of the file is, which is only read.
+pub(super) fn schema(options: &SqliteOptions) -> Result<Schema, OpenError> {
+    let path = options.path.as_path();
+    let looked = FileOptions::new(options).open_reader().and_then(|mut reader| {
+        let snapshot = reader.transaction()?;
+        Ok(identify_as(&snapshot, options.migrations)?)
+    });
+    let found = looked.map_err(|fault| explain(path, fault))?;
+    if let Some(refusal) = found.refusal_to_open(path) {
+        return Err(refusal);
+    }
+    let current = version_of(options.migrations);
+    Ok(match found {
+        Found::Empty => Schema::Missing,
+        Found::Older(version) => Schema::Older { version, current },
+        _ => Schema::Current { version: current },
+    })
 }
 
 /// What a file is.

@@ -99,6 +99,26 @@ async fn a_schema_that_gave_up_what_an_older_version_uses_ends_it() {
 }
 
 #[tokio::test]
+async fn each_version_says_how_the_schema_is_and_changes_nothing() {
+    use crate::store::Schema as State;
+    let schema = Schema::empty().await;
+    let state =
+        async |migrations| schema_of(PostgresOptions { migrations, ..options(&schema.0) }).await;
+    assert_eq!(state(MIGRATIONS).await.unwrap(), State::Missing);
+    assert_eq!(state(MIGRATIONS).await.unwrap(), State::Missing);
+    open(&schema).await.close().await;
+    assert_eq!(state(MIGRATIONS).await.unwrap(), State::Current { version: 1 });
+    assert_eq!(state(NEXT).await.unwrap(), State::Older { version: 1, current: 2 });
+    assert_eq!(version(&schema).await, (1, 1));
+    open_as(&schema, NEXT).await.unwrap().close().await;
+    assert_eq!(state(MIGRATIONS).await.unwrap(), State::Newer { version: 2, current: 1 });
+    assert_eq!(state(AFTER_NEXT).await.unwrap(), State::Older { version: 2, current: 3 });
+    open_as(&schema, AFTER_NEXT).await.unwrap().close().await;
+    let refused = state(MIGRATIONS).await.unwrap_err();
+    assert!(refused.to_string().contains("run that version or a newer one"), "{refused}");
+}
+
+#[tokio::test]
 async fn a_migration_that_fails_changes_nothing() {
     const BROKEN: &[Migration] = &[
         NEXT[0],

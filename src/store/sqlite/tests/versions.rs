@@ -43,6 +43,22 @@ async fn a_file_of_an_earlier_release_is_migrated_once_and_keeps_what_waits() {
 }
 
 #[tokio::test]
+async fn each_version_says_how_the_schema_is_and_changes_nothing() {
+    use crate::store::Schema;
+    let (store, folder) = fresh().await;
+    let state = |migrations| open::schema(&SqliteOptions { migrations, ..options(&folder) });
+    let version = open::SCHEMA_VERSION;
+    let current = version + 1;
+    assert_eq!(state(open::MIGRATIONS).unwrap(), Schema::Current { version });
+    assert_eq!(state(NEXT).unwrap(), Schema::Older { version, current });
+    assert_eq!(state(open::MIGRATIONS).unwrap(), Schema::Current { version });
+    store.close().await;
+    drop(open_as(&folder, NEXT).unwrap());
+    assert_eq!(state(NEXT).unwrap(), Schema::Current { version: current });
+    assert!(matches!(state(open::MIGRATIONS).unwrap_err(), OpenError::Later { .. }));
+}
+
+#[tokio::test]
 async fn a_migration_that_fails_changes_nothing() {
     const BROKEN: &[&str] = &[NEXT[0], NEXT[1], "ALTER TABLE messages DROP COLUMN never_there;"];
     let (store, folder) = fresh().await;

@@ -133,6 +133,14 @@ pub(super) fn plain(error: &config::ConfigError) -> String {
     match error {
         config::ConfigError::At { error, .. } => plain(error),
         config::ConfigError::Type { unexpected, expected, .. } => {
+            // The library's names of types say nothing to people.
+            let expected = match *expected {
+                text if text.starts_with("an unsigned") => "a whole number, 0 or more",
+                text if text.starts_with("an signed") || text.starts_with("a signed") => {
+                    "a whole number"
+                }
+                text => text,
+            };
             format!("found {unexpected}, expected {expected}")
         }
         // The library shows the line of a syntax error, which may hold a secret.

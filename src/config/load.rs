@@ -7,7 +7,10 @@ use std::path::{Path, PathBuf};
 use config::builder::DefaultState;
 use config::{ConfigBuilder, Environment, File, FileFormat};
 
-use super::check::{Config, check, check_planners};
+use super::check::{
+    AlertSettings, Config, Keyless, StoreSettings, check, check_alerts, check_keyless,
+    check_planners, check_store,
+};
 use super::environment::{PREFIX, SHORT_NAMES, is_ours};
 use super::file::plain;
 use super::subscriptions::Planner;
@@ -15,7 +18,7 @@ use super::tree::{DestinationTree, LogFormat, Texts, Tree};
 use super::{ConfigError, Problem, Stage};
 
 /// The compiled-in layer.
-const DEFAULTS: &str = include_str!("../../config/default.toml");
+pub(super) const DEFAULTS: &str = include_str!("../../config/default.toml");
 
 /// The options of the command line.
 #[derive(Debug, Default, Clone)]
@@ -48,6 +51,33 @@ pub fn load_planners(
 ) -> Result<BTreeMap<String, Planner>, ConfigError> {
     let (tree, place) = load_tree(flags, environment)?;
     check_planners(tree, &place)
+}
+
+/// Loads what the store needs and nothing else, so that a command that works on the database needs no keys.
+pub fn load_store(
+    flags: &Flags,
+    environment: HashMap<String, String>,
+) -> Result<StoreSettings, ConfigError> {
+    let (tree, place) = load_tree(flags, environment)?;
+    check_store(tree, &place)
+}
+
+/// Loads what alerts need and nothing else.
+pub fn load_alerts(
+    flags: &Flags,
+    environment: HashMap<String, String>,
+) -> Result<AlertSettings, ConfigError> {
+    let (tree, place) = load_tree(flags, environment)?;
+    check_alerts(tree, &place)
+}
+
+/// Loads the store, the sources and the subscriptions, without keys.
+pub fn load_keyless(
+    flags: &Flags,
+    environment: HashMap<String, String>,
+) -> Result<Keyless, ConfigError> {
+    let (tree, place) = load_tree(flags, environment)?;
+    check_keyless(tree, &place)
 }
 
 fn load_tree(

@@ -7,15 +7,20 @@ mod check;
 mod environment;
 mod file;
 mod load;
+mod show;
 mod subscriptions;
 mod tree;
 
-pub use check::{BrowserConfig, Config, DestinationConfig, Network, SourceConfig};
+pub use check::{
+    AlertSettings, BrowserConfig, Config, DestinationConfig, Keyless, Network, SourceConfig,
+    StoreSettings,
+};
 pub use environment::{
     Supervisor, crash_at, environment, listen_address, long_name, supervisor, traces, with_own,
 };
 pub use file::{TextProblem, read_text, read_value, text_extension};
-pub use load::{Flags, load, load_planners};
+pub use load::{Flags, load, load_alerts, load_keyless, load_planners, load_store};
+pub use show::Effective;
 pub use subscriptions::Planner;
 pub use tree::{
     AlertFormat, AlertsConfig, ConsoleConfig, DeliveryConfig, LogConfig, LogFormat, NotifyMode,

@@ -51,6 +51,82 @@ pub struct Config {
     pub destinations: BTreeMap<String, DestinationConfig>,
 }
 
+/// What the store needs, and no more: a command that works on the database needs no keys.
+#[derive(Debug, Clone)]
+pub struct StoreSettings {
+    /// `[store]`.
+    pub store: StoreConfig,
+    /// `[delivery]`.
+    pub delivery: DeliveryConfig,
+    /// `[log]`.
+    pub log: LogConfig,
+}
+
+/// What alerts need, and no more.
+#[derive(Debug, Clone)]
+pub struct AlertSettings {
+    /// `[alerts]`.
+    pub alerts: AlertsConfig,
+    /// `[console]`.
+    pub console: ConsoleConfig,
+}
+
+/// A configuration without the keys of its sources and destinations.
+#[derive(Debug, Clone)]
+pub struct Keyless {
+    /// What the store needs.
+    pub settings: StoreSettings,
+    /// `server.message_bytes_max`.
+    pub message_bytes_max: usize,
+    /// The names of the configured sources, and the destination of each.
+    pub sources: BTreeMap<String, String>,
+    /// The subscriptions of each destination; those of `default` if none is configured.
+    pub planners: BTreeMap<String, Planner>,
+    /// Whether no destination is configured, so that `default` is only assumed.
+    pub is_assumed: bool,
+}
+
+/// Checks what the store needs.
+pub(super) fn check_store(tree: Tree, place: &str) -> Result<StoreSettings, ConfigError> {
+    let mut check = Check::new(place);
+    let Tree { server, mut store, delivery, log, .. } = tree;
+    check.store(&mut store);
+    check.limits(&server, &store, &delivery);
+    check.log(&log);
+    check.finish()?;
+    Ok(StoreSettings { store, delivery, log })
+}
+
+/// Checks what alerts need.
+pub(super) fn check_alerts(tree: Tree, place: &str) -> Result<AlertSettings, ConfigError> {
+    let mut check = Check::new(place);
+    let Tree { mut alerts, console, .. } = tree;
+    check.alerts(&mut alerts);
+    check.console_url(console.public_url.as_deref());
+    check.finish()?;
+    Ok(AlertSettings { alerts, console })
+}
+
+/// Checks everything but keys, tokens and addresses.
+pub(super) fn check_keyless(tree: Tree, place: &str) -> Result<Keyless, ConfigError> {
+    let mut check = Check::new(place);
+    let Tree { server, mut store, delivery, log, sources, mut destinations, subscriptions, .. } =
+        tree;
+    check.store(&mut store);
+    check.limits(&server, &store, &delivery);
+    check.log(&log);
+    let is_assumed = destinations.is_empty();
+    let planners = check.planners(&mut destinations, subscriptions);
+    let known: Vec<String> = planners.keys().cloned().collect();
+    let sources = check.each(sources, "sources", |check, key, tree| {
+        check.destination_of(key, tree.destination, &known)
+    });
+    check.finish()?;
+    let settings = StoreSettings { store, delivery, log };
+    let message_bytes_max = server.message_bytes_max;
+    Ok(Keyless { settings, message_bytes_max, sources, planners, is_assumed })
+}
+
 /// Checks the tree; `place` names the file, or the environment where there is none.
 pub(super) fn check(tree: Tree, place: &str) -> Result<Config, ConfigError> {
     let mut check = Check::new(place);
@@ -87,18 +163,11 @@ pub(super) fn check(tree: Tree, place: &str) -> Result<Config, ConfigError> {
                 .to_owned(),
         );
     }
-    let url_file = store.url_file.clone();
-    store.url = check.secret("store.url", store.url.take(), url_file.as_deref()).flatten();
-    let listen_url_file = store.listen_url_file.clone();
-    let listen_url = store.listen_url.take();
-    store.listen_url =
-        check.secret("store.listen_url", listen_url, listen_url_file.as_deref()).flatten();
+    check.store(&mut store);
     check.limits(&server, &store, &delivery);
     check.alerts(&mut alerts);
     check.console_url(console.public_url.as_deref());
-    if let Err(problem) = telemetry::level(&log.level) {
-        check.report("log.level", problem);
-    }
+    check.log(&log);
     check.public_url(server.public_url.as_deref());
     let trusted_proxies = check.networks("server.trusted_proxies", &server.trusted_proxies.0);
     if destinations.is_empty() {
@@ -138,16 +207,42 @@ pub(super) fn check_planners(
 ) -> Result<BTreeMap<String, Planner>, ConfigError> {
     let mut check = Check::new(place);
     let Tree { mut destinations, subscriptions, .. } = tree;
-    if destinations.is_empty() {
-        destinations.insert("default".to_owned(), DestinationTree::default());
-    }
-    check.shared_subscriptions(subscriptions, &mut destinations);
-    let mut planners = BTreeMap::new();
-    for (name, tree) in destinations {
-        if let Some(planner) = check.planner(&format!("destinations.{name}"), tree) {
-            planners.insert(name, planner);
-        }
-    }
+    let planners = check.planners(&mut destinations, subscriptions);
     check.finish()?;
     Ok(planners)
+}
+
+impl Check<'_> {
+    /// The subscriptions of each destination; those of `default` if none is configured.
+    fn planners(
+        &mut self,
+        destinations: &mut BTreeMap<String, DestinationTree>,
+        subscriptions: Vec<serde_json::Value>,
+    ) -> BTreeMap<String, Planner> {
+        if destinations.is_empty() {
+            destinations.insert("default".to_owned(), DestinationTree::default());
+        }
+        self.shared_subscriptions(subscriptions, destinations);
+        let mut planners = BTreeMap::new();
+        for (name, tree) in std::mem::take(destinations) {
+            if let Some(planner) = self.planner(&format!("destinations.{name}"), tree) {
+                planners.insert(name, planner);
+            }
+        }
+        planners
+    }
+
+    /// Reads the URLs of the database from where they are.
+    fn store(&mut self, store: &mut StoreConfig) {
+        let file = store.url_file.clone();
+        store.url = self.secret("store.url", store.url.take(), file.as_deref()).flatten();
+        let (file, url) = (store.listen_url_file.clone(), store.listen_url.take());
+        store.listen_url = self.secret("store.listen_url", url, file.as_deref()).flatten();
+    }
+
+    fn log(&mut self, log: &LogConfig) {
+        if let Err(problem) = telemetry::level(&log.level) {
+            self.report("log.level", problem);
+        }
+    }
 }

@@ -93,28 +93,7 @@ impl Check<'_> {
             list: tree.webhook_tokens,
             file: tree.webhook_token_file.as_deref(),
         });
-        let destination = match (tree.destination, known) {
-            (Some(name), _) if known.contains(&name) => name,
-            (Some(name), _) => {
-                self.report(
-                    &format!("{key}.destination"),
-                    format!("there is no destination `{name}`; allowed are {}", known.join(", ")),
-                );
-                return None;
-            }
-            (None, [only]) => only.clone(),
-            (None, []) => return None,
-            (None, _) => {
-                self.report(
-                    &format!("{key}.destination"),
-                    format!(
-                        "is missing: there are several destinations; allowed are {}",
-                        known.join(", ")
-                    ),
-                );
-                return None;
-            }
-        };
+        let destination = self.destination_of(key, tree.destination, known)?;
         Some(SourceConfig {
             write_keys: write_keys.unwrap_or_default(),
             webhook_secrets,
@@ -127,6 +106,33 @@ impl Check<'_> {
             import_is_bulk: tree.import_is_bulk.unwrap_or(true),
             silent_after: tree.silent_after_s.map(Duration::from_secs),
         })
+    }
+
+    /// The destination of a source: the one that it names, or the only one.
+    pub(super) fn destination_of(
+        &mut self,
+        key: &str,
+        named: Option<String>,
+        known: &[String],
+    ) -> Option<String> {
+        let key = format!("{key}.destination");
+        let allowed = known.join(", ");
+        match (named, known) {
+            (Some(name), _) if known.contains(&name) => Some(name),
+            (Some(name), _) => {
+                let problem = format!("there is no destination `{name}`; allowed are {allowed}");
+                self.report(&key, problem);
+                None
+            }
+            (None, [only]) => Some(only.clone()),
+            (None, []) => None,
+            (None, _) => {
+                let problem =
+                    format!("is missing: there are several destinations; allowed are {allowed}");
+                self.report(&key, problem);
+                None
+            }
+        }
     }
 
     fn usable_write_keys(&mut self, key: &str, keys_key: &str, write_keys: &[Secret]) {

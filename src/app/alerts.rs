@@ -15,7 +15,7 @@ use super::AppError;
 use super::reload::Reloader;
 use crate::alerts::{Alert, Alerts, Format, Message, SourceWatch, Subject, Topic, View, judge};
 use crate::clock::SharedClock;
-use crate::config::{AlertFormat, Config};
+use crate::config::{AlertFormat, AlertsConfig, Config, ConsoleConfig};
 use crate::delivery::Board;
 use crate::feedback::{Key, sign};
 use crate::loops::{SentWebhook, WebhookClient};
@@ -54,8 +54,11 @@ pub struct AlertSender {
 
 impl AlertSender {
     /// `None`: no alerts are configured.
-    pub fn new(config: &Config, clock: SharedClock) -> Result<Option<Self>, AppError> {
-        let alerts = &config.alerts;
+    pub fn new(
+        alerts: &AlertsConfig,
+        console: &ConsoleConfig,
+        clock: SharedClock,
+    ) -> Result<Option<Self>, AppError> {
         let Some(url) = &alerts.webhook_url else { return Ok(None) };
         Ok(Some(Self {
             client: WebhookClient::new(url).map_err(AppError::Alerts)?,
@@ -65,7 +68,7 @@ impl AlertSender {
                 AlertFormat::Json => Format::Json,
                 AlertFormat::Slack => Format::Slack,
             },
-            console: config.console.public_url.clone(),
+            console: console.public_url.clone(),
             clock,
         }))
     }

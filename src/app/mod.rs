@@ -204,7 +204,7 @@ impl App {
             None => None,
         };
         let limits = server_limits(&config);
-        let alerts = AlertSender::new(&config, Arc::clone(&clock))?;
+        let alerts = AlertSender::new(&config.alerts, &config.console, Arc::clone(&clock))?;
         let reloader =
             Arc::new(Reloader::new(config, load, store.clone(), Arc::clone(&clock), planners));
         let forwarders = forwarders(&reloader, &store, &clock)?;

@@ -1,14 +1,14 @@
 //! `alerts test`: sends an alert, to see whether it arrives.
 
-use std::path::PathBuf;
 use std::sync::Arc;
 
 use clap::{Args, Subcommand};
 
+use super::options::ConfigOptions;
 use super::{CliError, runtime, say};
 use crate::app::{AlertSender, host};
 use crate::clock::SystemClock;
-use crate::config::{self, Flags};
+use crate::config;
 
 /// Options of `alerts`.
 #[derive(Debug, Args)]
@@ -25,18 +25,21 @@ enum AlertsCommand {
 
 /// Options of `alerts test`.
 #[derive(Debug, Args)]
+#[command(after_long_help = "\
+Needs [alerts] alone, no keys and no running service:
+  segment-loops alerts test --config segment-loops.toml
+  SEGMENT_LOOPS__ALERTS__WEBHOOK_URL=https://example.com/alerts segment-loops alerts test")]
 struct TestArgs {
-    /// Configuration file (TOML) [default: environment variables only].
-    #[arg(long, value_name = "FILE")]
-    config: Option<PathBuf>,
+    #[command(flatten)]
+    config: ConfigOptions,
 }
 
 pub(super) fn run(args: AlertsArgs) -> Result<(), CliError> {
-    let AlertsCommand::Test(TestArgs { config: file }) = args.command;
-    let flags = Flags { file, ..Flags::default() };
-    let config = config::load(&flags, config::environment())?;
-    let Some(sender) = AlertSender::new(&config, Arc::new(SystemClock))? else {
-        return Err(CliError::Usage(
+    let AlertsCommand::Test(TestArgs { config }) = args.command;
+    let settings = config::load_alerts(&config.flags(), config::environment())?;
+    let sender = AlertSender::new(&settings.alerts, &settings.console, Arc::new(SystemClock))?;
+    let Some(sender) = sender else {
+        return Err(CliError::NotConfigured(
             "no alerts are configured: set alerts.webhook_url (SEGMENT_LOOPS__ALERTS__WEBHOOK_URL) to the URL of your receiver"
                 .to_owned(),
         ));
@@ -48,7 +51,7 @@ pub(super) fn run(args: AlertsArgs) -> Result<(), CliError> {
             Ok(())
         }
         Err(error) => {
-            Err(CliError::Incomplete(format!("the test alert did not arrive at {url}: {error}")))
+            Err(CliError::Failed(format!("the test alert did not arrive at {url}: {error}")))
         }
     }
 }

@@ -6,8 +6,9 @@ use std::path::PathBuf;
 
 use clap::Args;
 
-use super::{CliError, runtime, say, start_telemetry, warn};
-use crate::config::{self, Flags};
+use super::options::{StoreOptions, size, whole};
+use super::{CliError, is_stream, runtime, say, start_telemetry, warn};
+use crate::config;
 use crate::crash;
 use crate::store::{self, BackedUp, BackupTo, CopyError};
 
@@ -18,6 +19,9 @@ the queue is in PostgreSQL (store.url), which has its own tools. A copy of this 
   pg_restore --dbname \"$DATABASE_URL\" segment-loops.dump
 To lose no more than seconds, archive the write-ahead log (point-in-time recovery: pgBackRest, Barman, WAL-G, or your
 provider's). docs/backup.md, \"Backup and restore\", says what to do about e-mails that were sent since.";
+
+/// More backups than a folder should hold.
+const KEEP_MAX: usize = 100_000;
 
 /// Options of `backup`.
 #[derive(Debug, Args)]
@@ -34,19 +38,15 @@ pub struct BackupArgs {
     #[arg(long, value_name = "PATH")]
     to: PathBuf,
     /// How many backups of this installation stay in the folder: older ones are removed.
-    #[arg(long, value_name = "N")]
-    keep: Option<NonZeroUsize>,
-    /// Configuration file (TOML) [default: environment variables only].
-    #[arg(long, value_name = "FILE")]
-    config: Option<PathBuf>,
-    /// Folder of the database.
-    #[arg(long, value_name = "DIR")]
-    data: Option<PathBuf>,
+    #[arg(long, value_name = "N", value_parser = whole(1, KEEP_MAX))]
+    keep: Option<u64>,
+    #[command(flatten)]
+    store: StoreOptions,
 }
 
 pub(super) fn run(args: BackupArgs) -> Result<(), CliError> {
-    let flags = Flags { file: args.config, data: args.data, ..Flags::default() };
-    let config = config::load(&flags, config::environment())?;
+    let config = config::load_store(&args.store.flags(), config::environment())?;
+    let keep = args.keep.map(size).and_then(NonZeroUsize::new);
     if let Some(at) = config::crash_at() {
         crash::arm(&at);
     }
@@ -55,7 +55,7 @@ pub(super) fn run(args: BackupArgs) -> Result<(), CliError> {
     let _runtime = runtime()?;
     let is_folder = args.to.is_dir() || args.to.to_string_lossy().ends_with('/');
     let mut stdout = io::stdout().lock();
-    let to = if args.to.as_os_str() == "-" {
+    let to = if is_stream(&args.to) {
         if stdout.is_terminal() {
             let text =
                 "--to - writes a database to standard output: give it to another program or a file";
@@ -63,11 +63,11 @@ pub(super) fn run(args: BackupArgs) -> Result<(), CliError> {
         }
         BackupTo::Stream(&mut stdout)
     } else if is_folder {
-        BackupTo::Folder { folder: &args.to, keep: args.keep }
+        BackupTo::Folder { folder: &args.to, keep }
     } else {
         BackupTo::File(&args.to)
     };
-    if args.keep.is_some() && !matches!(to, BackupTo::Folder { .. }) {
+    if keep.is_some() && !matches!(to, BackupTo::Folder { .. }) {
         let text = "--keep needs a folder: give one that exists with --to";
         return Err(CliError::Usage(text.to_owned()));
     }

@@ -7,10 +7,11 @@ use std::time::Duration;
 
 use clap::Args;
 
+use super::options::ConfigOptions;
 use super::{CliError, cases, open_store, runtime, say};
 use crate::app::must_know_somebody;
 use crate::clock::{Clock as _, SystemClock};
-use crate::config::{self, Config, DestinationConfig, Flags, Planner, Stage};
+use crate::config::{self, Config, DestinationConfig, Flags, Planner, Problem, Stage};
 use crate::destination::{Catalogue, CatalogueRecord, Missing, NewContactsPolicy};
 use crate::loops::{Client, ClientOptions, ReadError};
 
@@ -22,10 +23,16 @@ const EVENT_PAGES_MAX: u32 = 40;
 
 /// Options of `check`.
 #[derive(Debug, Args)]
+#[command(after_long_help = "\
+Finds all errors at once: in the files, in triggers and mappings, in keys and secrets; then asks Loops
+whether it accepts the keys and has the names that the mappings spell out. Sends and changes nothing.
+
+  segment-loops check --config segment-loops.toml
+  segment-loops check --subscriptions subscriptions.toml --cases cases.yaml --offline   (for CI)
+
+Exit codes: 0 if there are no errors (warnings do not count), 3 if the configuration has errors, 1 if only
+cases fail, or Loops refuses a key or lacks a name.")]
 pub struct CheckArgs {
-    /// Configuration file (TOML).
-    #[arg(long, value_name = "FILE")]
-    config: Option<PathBuf>,
     /// Subscription files (TOML, YAML or JSON), instead of the configured ones.
     #[arg(long, value_name = "FILE")]
     subscriptions: Vec<PathBuf>,
@@ -35,13 +42,17 @@ pub struct CheckArgs {
     /// Skip keys and Loops: for CI.
     #[arg(long)]
     offline: bool,
+    #[command(flatten)]
+    config: ConfigOptions,
 }
 
 pub(super) fn run(args: CheckArgs) -> Result<(), CliError> {
-    let flags = Flags { file: args.config, subscriptions: args.subscriptions, ..Flags::default() };
+    let flags = Flags { subscriptions: args.subscriptions, ..args.config.flags() };
     let mut report = Report::default();
     let loaded = config::load(&flags, config::environment());
     let problems = loaded.as_ref().err().map(|error| error.0.clone()).unwrap_or_default();
+    let is_left_out = |problem: &Problem| args.offline && problem.stage == Stage::Environment;
+    report.is_configuration = problems.iter().any(|problem| !is_left_out(problem));
     let of_stage = |stage: Stage| {
         let of_stage = problems.iter().filter(move |problem| problem.stage == stage);
         of_stage.map(ToString::to_string).collect::<Vec<_>>()
@@ -74,6 +85,8 @@ pub(super) fn run(args: CheckArgs) -> Result<(), CliError> {
 struct Report {
     problems: usize,
     warnings: usize,
+    /// Whether some of the errors are of the configuration.
+    is_configuration: bool,
 }
 
 impl Report {
@@ -101,7 +114,8 @@ impl Report {
         let told =
             format!("{}, {}", count(self.problems, "error"), count(self.warnings, "warning"));
         if self.problems > 0 {
-            return Err(CliError::Check(told));
+            let is_configuration = self.is_configuration;
+            return Err(CliError::Check { found: told, is_configuration });
         }
         say(&told);
         Ok(())
@@ -152,6 +166,7 @@ impl Report {
             store.close().await;
             Ok::<_, CliError>(known.err())
         })?;
+        self.is_configuration |= problem.is_some();
         self.stage("contacts", problem.iter().map(ToString::to_string).collect());
         Ok(())
     }

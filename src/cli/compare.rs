@@ -6,8 +6,9 @@ use std::sync::Arc;
 
 use clap::Args;
 
-use super::{CliError, open_store, runtime, say, start_telemetry};
-use crate::config::{self, Flags, Planner};
+use super::options::{DestinationOption, StoreOptions, size, whole};
+use super::{CliError, open_store, runtime, say, start_telemetry, store_fault, unreadable};
+use crate::config::{self, Flags};
 use crate::console::compare::received::ReceivedError;
 use crate::console::compare::work::Broken;
 use crate::console::compare::{Ask, Compared, Comparing, LAST_MAX, SHOWN_MAX, Turn};
@@ -29,42 +30,39 @@ Compares the subscriptions in force (those of the configuration) with changed on
 messages that a changed subscription takes before or after the change, and shows how their requests
 differ. Nothing is changed or sent. Messages contain personal data, and so does the output.
 
-Exit codes: 0 if nothing changes, 4 if something does, 1 for errors, 2 for wrong arguments.")]
+  segment-loops compare --subscriptions new.toml --data /data --last 200
+  segment-loops compare --subscriptions new.toml --messages samples.jsonl   (for CI: no database, no keys)
+
+Exit codes: 0 if nothing changes, 4 if something does, 1 if the comparison could not be made.")]
 pub struct CompareArgs {
     /// The changed subscription files (TOML, YAML or JSON), which replace all configured ones.
     #[arg(long, value_name = "FILE", required = true)]
     subscriptions: Vec<PathBuf>,
     /// How many received messages to compare, at most 1000 [default: 20].
-    #[arg(long, value_name = "NUMBER", conflicts_with = "messages")]
-    last: Option<usize>,
+    #[arg(long, value_name = "NUMBER", conflicts_with = "messages", value_parser = whole(1, LAST_MAX))]
+    last: Option<u64>,
     /// Only messages that failed.
     #[arg(long, conflicts_with = "messages")]
     failed: bool,
     /// Messages to compare, as JSON Lines, instead of received ones. Needs no database and no keys.
     #[arg(long, value_name = "FILE")]
     messages: Option<PathBuf>,
-    /// Name of the destination; optional if there is only one.
-    #[arg(long, value_name = "NAME")]
-    destination: Option<String>,
+    #[command(flatten)]
+    destination: DestinationOption,
     /// Print JSON, for programs.
     #[arg(long)]
     json: bool,
-    /// Configuration file (TOML) [default: environment variables only].
-    #[arg(long, value_name = "FILE")]
-    config: Option<PathBuf>,
-    /// Folder of the database.
-    #[arg(long, value_name = "DIR")]
-    data: Option<PathBuf>,
+    #[command(flatten)]
+    store: StoreOptions,
 }
 
 /// Whether something changes is the exit code.
 pub(super) fn run(args: CompareArgs) -> Result<(), CliError> {
-    let last = args.last.unwrap_or(SHOWN_MAX);
-    if !(1..=LAST_MAX).contains(&last) {
-        return Err(CliError::Usage(format!("--last must be from 1 to {LAST_MAX}")));
-    }
-    let flags = Flags { file: args.config.clone(), data: args.data.clone(), ..Flags::default() };
-    let (name, before) = in_force(&flags, args.destination.as_deref())?;
+    let last = args.last.map_or(SHOWN_MAX, size);
+    let flags = args.store.flags();
+    let planners = config::load_planners(&flags, config::environment())?;
+    let (name, before) = args.destination.choose(&planners)?;
+    let name = name.to_owned();
     let changed = Flags {
         subscriptions: args.subscriptions.clone(),
         destination: Some(name.clone()),
@@ -104,7 +102,7 @@ pub(super) fn run(args: CompareArgs) -> Result<(), CliError> {
 
 fn end(compared: &Compared) -> Result<(), CliError> {
     match &compared.stopped {
-        Some(stopped) => Err(CliError::Incomplete(format!(
+        Some(stopped) => Err(CliError::Failed(format!(
             "the comparison ended at the message {}: {}",
             stopped.message_id, stopped.detail
         ))),
@@ -113,31 +111,12 @@ fn end(compared: &Compared) -> Result<(), CliError> {
     }
 }
 
-/// The destination and its subscriptions.
-fn in_force(flags: &Flags, name: Option<&str>) -> Result<(String, Planner), CliError> {
-    let planners = config::load_planners(flags, config::environment())?;
-    let names: Vec<&String> = planners.keys().collect();
-    let name = match (name, names.as_slice()) {
-        (Some(name), _) if planners.contains_key(name) => name.to_owned(),
-        (None, [only]) => (*only).clone(),
-        _ => {
-            let names: Vec<&str> = names.iter().map(|name| name.as_str()).collect();
-            return Err(CliError::Usage(format!(
-                "say which destination with --destination: {}",
-                names.join(", ")
-            )));
-        }
-    };
-    let planner = planners.into_iter().find(|(found, _)| *found == name);
-    planner.ok_or_else(|| CliError::Usage("there is no destination".to_owned()))
-}
-
 fn received(flags: &Flags, comparing: Comparing, ask: &Ask) -> Result<Comparing, CliError> {
-    let config = config::load(flags, config::environment())?;
+    let config = config::load_store(flags, config::environment())?;
     let _telemetry = start_telemetry("warn", config.log.format);
     runtime()?.block_on(async {
         if !store::exists(&config.store) {
-            return Err(CliError::Usage(format!(
+            return Err(CliError::Input(format!(
                 "there is no database in {}: give the folder of the service with --data, or messages with --messages",
                 config.store.data.display()
             )));
@@ -146,7 +125,7 @@ fn received(flags: &Flags, comparing: Comparing, ask: &Ask) -> Result<Comparing,
         let compared = comparing.with_received(&*Arc::clone(&store), ask).await;
         store.close().await;
         compared.map_err(|error| match error {
-            ReceivedError::Store(fault) => CliError::Store(fault.into()),
+            ReceivedError::Store(fault) => store_fault(fault),
             ReceivedError::Broken(broken) => broken.into(),
         })
     })
@@ -154,10 +133,10 @@ fn received(flags: &Flags, comparing: Comparing, ask: &Ask) -> Result<Comparing,
 
 fn read_messages(file: &Path) -> Result<Vec<Message>, CliError> {
     let shown = file.display();
-    let unreadable = |source| CliError::Io { what: format!("{shown} cannot be read"), source };
+    let unreadable = |source| unreadable(file, source);
     let bytes = std::fs::metadata(file).map_err(unreadable)?.len();
     if bytes > FILE_BYTES_MAX {
-        return Err(CliError::Usage(format!(
+        return Err(CliError::Input(format!(
             "{shown} has {bytes} bytes; at most {FILE_BYTES_MAX} are read"
         )));
     }
@@ -166,7 +145,7 @@ fn read_messages(file: &Path) -> Result<Vec<Message>, CliError> {
     let lines = lines.filter(|(_, line)| !line.trim_ascii().is_empty());
     let read = |(index, line): (usize, &[u8])| {
         let wrong =
-            |problem: String| CliError::Usage(format!("{shown}, line {}: {problem}", index + 1));
+            |problem: String| CliError::Input(format!("{shown}, line {}: {problem}", index + 1));
         let value = read_message(line).map_err(|error| wrong(format!("it is {error}")))?;
         message_of(value).map_err(|error| wrong(error.to_string()))
     };
@@ -175,6 +154,6 @@ fn read_messages(file: &Path) -> Result<Vec<Message>, CliError> {
 
 impl From<Broken> for CliError {
     fn from(broken: Broken) -> Self {
-        CliError::Incomplete(broken.to_string())
+        CliError::Failed(broken.to_string())
     }
 }

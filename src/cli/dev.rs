@@ -30,6 +30,9 @@ const LISTEN: &str = "127.0.0.1:8080";
 /// Options of `dev`.
 #[derive(Debug, Args)]
 #[command(after_long_help = "\
+  segment-loops dev                                          prints what to try
+  segment-loops dev --subscriptions subscriptions.toml --data trial
+
 Environment variables can set any key, as for `serve`, except what dev sets itself: the keys, secrets and
 tokens that it prints; the base URL of each destination, which is that of the sandbox; and the place of the
 database, so that it never delivers what waits in the one of the service.")]

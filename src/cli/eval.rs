@@ -24,7 +24,9 @@ Each line is a JSON object with an `event` (a Segment message) and one of:
   {\"mapping\": {…}, \"event\": {…}}                     -> {\"output\": …}
   {\"subscription\": {…}, \"event\": {…}}                -> {\"requests\": […], \"warnings\": […]} or {\"skipped\": \"…\"}
 A line with a subscription may have \"unsupported\": \"pass\" (the default here), \"omit\" or \"flatten\".
-Failures give {\"error\": \"…\"}. Other keys and blank lines are ignored.")]
+Failures give {\"error\": \"…\"}. Other keys and blank lines are ignored.
+
+  segment-loops eval < lines.jsonl > answers.jsonl")]
 pub struct EvalArgs {}
 
 pub(super) fn run(_: EvalArgs) -> Result<(), CliError> {

@@ -1,15 +1,18 @@
 //! `known`: tells the service which contacts Loops has, from an export of the audience, so that they do not count as new.
 //! Works on the database, beside a running service and without one. Interrupted, it is simply run again.
 
-use std::fs::File;
 use std::io::Read;
 use std::path::PathBuf;
 
 use clap::Args;
 
-use super::{CliError, open_store, runtime, say, start_telemetry};
+use super::options::{DestinationOption, StoreOptions};
+use super::{
+    CliError, counted, must_be_known, open_input, open_store, runtime, say, start_telemetry,
+    store_fault,
+};
 use crate::clock::{Clock as _, SystemClock};
-use crate::config::{self, Config, Flags};
+use crate::config;
 use crate::queue::{KnownContact, Store};
 use crate::segment::{Digests, PersonIdKind};
 
@@ -22,72 +25,66 @@ const BATCH: usize = 500;
 Reads a CSV file with a header that has `email`, `userId` or both, as Loops exports its audience
 (Audience, Export), and remembers these contacts as known: they do not count as new contacts, and
 new_contacts_per_day and new_contacts = \"known_only\" let their messages through. Only digests are kept.
-A file that was read before changes nothing.")]
+A file that was read before changes nothing. Works beside a running service.
+
+  segment-loops known audience.csv --data /data
+  zcat audience.csv.gz | segment-loops known - --destination marketing")]
 pub struct KnownArgs {
     /// CSV file; - for standard input.
     #[arg(value_name = "FILE")]
     file: PathBuf,
-    /// Name of the destination; may be left out if there is only one.
-    #[arg(long, value_name = "NAME")]
-    destination: Option<String>,
-    /// Configuration file (TOML) [default: environment variables only].
-    #[arg(long, value_name = "FILE")]
-    config: Option<PathBuf>,
-    /// Folder of the database.
-    #[arg(long, value_name = "DIR")]
-    data: Option<PathBuf>,
+    #[command(flatten)]
+    destination: DestinationOption,
+    #[command(flatten)]
+    store: StoreOptions,
 }
 
 pub(super) fn run(args: KnownArgs) -> Result<(), CliError> {
-    let flags = Flags { file: args.config.clone(), data: args.data.clone(), ..Flags::default() };
-    let config = config::load(&flags, config::environment())?;
-    let _telemetry = start_telemetry("warn", config.log.format);
-    let destination = destination(&args, &config)?;
+    let config = config::load_keyless(&args.store.flags(), config::environment())?;
+    let _telemetry = start_telemetry("warn", config.settings.log.format);
+    let (destination, _) = args.destination.choose(&config.planners)?;
     let mut rows = Rows::open(&args)?;
     runtime()?.block_on(async {
-        let store = open_store(&config.store).await?;
-        let read = read(&mut rows, &destination, &*store).await;
+        let store = open_store(&config.settings.store).await?;
+        let known = async {
+            must_be_known(&config, destination, &*store).await?;
+            read(&mut rows, destination, &*store).await
+        };
+        let known = known.await;
         store.close().await;
-        read
-    })
-}
-
-fn destination(args: &KnownArgs, config: &Config) -> Result<String, CliError> {
-    let mut names = config.destinations.keys();
-    let found = match &args.destination {
-        Some(name) => config.destinations.contains_key(name).then_some(name),
-        None if config.destinations.len() == 1 => names.next(),
-        None => None,
-    };
-    found.cloned().ok_or_else(|| {
-        let names: Vec<&str> = config.destinations.keys().map(String::as_str).collect();
-        CliError::Usage(format!("give --destination, which is one of {}", names.join(", ")))
+        known
     })
 }
 
 /// Makes all contacts of the file known, a bounded number in one transaction.
 async fn read(rows: &mut Rows, destination: &str, store: &dyn Store) -> Result<(), CliError> {
     let digests = store.digests();
-    let (mut all, mut new) = (0, 0);
-    loop {
+    let (mut all, mut new) = (0_u64, 0);
+    let problem = loop {
         let (batch, problem) = rows.next(&digests);
         if !batch.is_empty() {
             let made = store.make_known(destination, &batch, SystemClock.now()).await;
-            new += made.map_err(|fault| CliError::Store(fault.into()))?;
-            all += batch.len();
+            new += made.map_err(store_fault)?;
+            all += batch.len() as u64;
         }
-        match problem {
-            Some(problem) => return Err(problem),
-            None if batch.len() < BATCH => break,
-            None => {}
+        if problem.is_some() || batch.len() < BATCH {
+            break problem;
         }
-    }
-    let known = match all {
-        1 => format!("1 contact of `{destination}` is known"),
-        _ => format!("{all} contacts of `{destination}` are known"),
     };
-    say(&format!("{known}, {new} of them new"));
-    Ok(())
+    if all > 0 || problem.is_none() {
+        let verb = if all == 1 { "is" } else { "are" };
+        say(&format!(
+            "{} of `{destination}` {verb} known, {new} of them new",
+            counted(all, "contact")
+        ));
+    }
+    match problem {
+        None => Ok(()),
+        Some(problem) if all == 0 => Err(CliError::Input(problem)),
+        Some(problem) => Err(CliError::Partly(format!(
+            "{problem}; what is before it is known: correct it and run the same command again"
+        ))),
+    }
 }
 
 /// The rows of the file.
@@ -102,28 +99,34 @@ struct Rows {
 impl Rows {
     fn open(args: &KnownArgs) -> Result<Self, CliError> {
         let name = args.file.display().to_string();
-        let input: Box<dyn Read> =
-            match args.file.as_os_str() == "-" {
-                true => Box::new(std::io::stdin()),
-                false => Box::new(File::open(&args.file).map_err(|source| CliError::Io {
-                    what: format!("cannot read {name}"),
-                    source,
-                })?),
-            };
+        let input = open_input(&args.file)?;
         let mut reader = csv::ReaderBuilder::new().flexible(true).from_reader(input);
-        let header = reader.headers().map_err(|error| unreadable(&name, error))?.clone();
+        let header = reader.headers().map_err(|error| CliError::Input(unreadable(&name, error)))?;
+        let header = header.clone();
         let column = |wanted: &str| header.iter().position(|name| spelled(name) == wanted);
         let (user, email) = (column("userid"), column("email"));
         if user.is_none() && email.is_none() {
-            return Err(CliError::Usage(format!(
-                "{name} has no column `email` or `userId`: its first line must name the columns, as in an export of Loops' audience"
+            let how = match header
+                .iter()
+                .find_map(|name| name.chars().find(|c| ";\t|".contains(*c)))
+            {
+                Some(';') => {
+                    "the columns seem to be separated by semicolons: separate them by commas, as a CSV file of Loops has them"
+                }
+                Some(_) => {
+                    "the columns seem to be separated by tabs or bars: separate them by commas, as a CSV file of Loops has them"
+                }
+                None => "its first line must name the columns, as in an export of Loops' audience",
+            };
+            return Err(CliError::Input(format!(
+                "{name} has no column `email` or `userId`: {how}"
             )));
         }
         Ok(Self { reader, name, user, email })
     }
 
     /// The next contacts, at most [`BATCH`], and what is wrong with the row behind them.
-    fn next(&mut self, digests: &Digests) -> (Vec<KnownContact>, Option<CliError>) {
+    fn next(&mut self, digests: &Digests) -> (Vec<KnownContact>, Option<String>) {
         let mut batch = Vec::new();
         let mut row = csv::StringRecord::new();
         while batch.len() < BATCH {
@@ -138,7 +141,12 @@ impl Rows {
             };
             let (user, email) = (field(self.user), field(self.email));
             let line = row.position().map_or(0, csv::Position::line);
+            let is_torn =
+                |field: Option<&str>| field.is_some_and(|text| text.contains(['\n', '\r']));
             let problem = match (user, email) {
+                _ if is_torn(user) || is_torn(email) => {
+                    "a value that begins with a quote (\") does not end on its line: a quote is missing"
+                }
                 (None, None) => "there is neither an `email` nor a `userId`",
                 (_, Some(email)) if !email.contains('@') => "`email` is not an e-mail address",
                 _ => {
@@ -148,11 +156,7 @@ impl Rows {
                     continue;
                 }
             };
-            let problem = format!(
-                "{}, line {line}: {problem}; what is before it is known: correct it and run the same command again",
-                self.name
-            );
-            return (batch, Some(CliError::Usage(problem)));
+            return (batch, Some(format!("{}, line {line}: {problem}", self.name)));
         }
         (batch, None)
     }
@@ -164,17 +168,13 @@ fn spelled(name: &str) -> String {
     letters.flat_map(char::to_lowercase).collect()
 }
 
-/// The error of the reader names the line, and repeats nothing of it.
-fn unreadable(name: &str, error: csv::Error) -> CliError {
+/// What is wrong with a file: the line, and nothing of what is there.
+fn unreadable(name: &str, error: csv::Error) -> String {
     let line = error.position().map(|at| format!(", line {}", at.line())).unwrap_or_default();
     match error.into_kind() {
-        csv::ErrorKind::Io(source) => {
-            CliError::Io { what: format!("cannot read {name}{line}"), source }
-        }
-        csv::ErrorKind::Utf8 { .. } => CliError::Usage(format!(
-            "{name}{line}: is not UTF-8; what is before it is known: convert the file and run the same command again"
-        )),
-        _ => CliError::Usage(format!("{name}{line}: is not CSV")),
+        csv::ErrorKind::Io(source) => format!("{name}{line}: cannot be read: {source}"),
+        csv::ErrorKind::Utf8 { .. } => format!("{name}{line}: is not UTF-8: convert the file"),
+        _ => format!("{name}{line}: is not CSV"),
     }
 }
 

@@ -5,14 +5,21 @@ mod backup;
 mod cases;
 mod check;
 mod compare;
+mod configuration;
+mod database;
 mod dev;
 mod drift;
 mod erase;
 mod eval;
+mod exit;
 mod healthcheck;
 mod import;
+mod input;
 mod known;
+mod manual;
+mod migrate;
 mod moving;
+mod options;
 mod preview;
 mod replay;
 mod restore;
@@ -20,64 +27,78 @@ mod sandbox;
 mod serve;
 mod supervisor;
 
-use std::io::Write as _;
+use std::io::{IsTerminal as _, Write as _};
 use std::process::ExitCode;
-use std::sync::Arc;
 use std::time::Duration;
 
 use clap::{Parser, Subcommand};
-use indicatif::HumanCount;
+use indicatif::{HumanCount, ProgressBar, ProgressDrawTarget, ProgressStyle};
 
+use self::database::{
+    must_be_known, open_existing, open_store, record, store_fault, with_catalogue,
+};
+use self::exit::Exit;
+use self::input::{is_stream, open_input, read_text, unreadable};
 use crate::app::AppError;
-use crate::config::{LogFormat, StoreConfig};
-use crate::queue::Store;
-use crate::store::{self, CopyError, MoveError};
+use crate::config::LogFormat;
+use crate::store::{CopyError, MoveError};
 use crate::telemetry::{self, DroppedLines, Telemetry};
 
 /// Self-hosted, Segment-compatible destination for Loops.
 #[derive(Debug, Parser)]
-#[command(version, about, max_term_width = 100)]
+#[command(version, max_term_width = 100, after_help = exit::TABLE)]
 pub struct Cli {
     #[command(subcommand)]
     command: Command,
 }
 
+/// In the order in which a newcomer needs them.
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Accept messages and deliver them to Loops.
-    Serve(serve::ServeArgs),
     /// Try everything without an account: the service and a simulated Loops in one process.
     Dev(dev::DevArgs),
-    /// Simulate the Loops API, with faults on request.
-    Sandbox(sandbox::SandboxArgs),
     /// Check the configuration and its mappings, and that Loops knows the key and the names in them.
     Check(check::CheckArgs),
+    /// Show the configuration in force, and where each value comes from.
+    Config(configuration::ConfigArgs),
     /// Show what would become of a message: its subscriptions, fields and requests.
     Preview(preview::PreviewArgs),
-    /// Show what changed subscriptions would do to received messages: for pull requests.
-    Compare(compare::CompareArgs),
-    /// Evaluate triggers, mappings and subscriptions in bulk: JSON Lines in, JSON Lines out.
-    Eval(eval::EvalArgs),
+    /// Accept messages and deliver them to Loops.
+    Serve(serve::ServeArgs),
+    /// Check that a running service is alive: exit code 0 if so.
+    Healthcheck(healthcheck::HealthcheckArgs),
+    /// Send a test alert.
+    Alerts(alerts::AlertsArgs),
     /// Import Segment messages from files: JSON Lines, plain or gzip.
     Import(import::ImportArgs),
-    /// Remember which contacts Loops has, from an export of its audience: they are not new.
-    Known(known::KnownArgs),
-    /// Requeue failed (or other finished) messages, with the current subscriptions.
+    /// Send failed (or other finished) messages again, with the current subscriptions.
     Replay(replay::ReplayArgs),
-    /// Compare contacts at Loops with what was sent, or would have been in shadow mode.
-    Drift(drift::DriftArgs),
     /// Erase a person at Loops and here, and show or check the receipt.
     Erase(erase::EraseArgs),
+    /// Read from an export of Loops' audience which contacts Loops has, so that they do not count as new.
+    Known(known::KnownArgs),
+    /// Show what changed subscriptions would do to received messages: for pull requests.
+    Compare(compare::CompareArgs),
+    /// Compare contacts at Loops with what was sent, or would have been in shadow mode.
+    Drift(drift::DriftArgs),
     /// Copy the database, beside a running service.
     Backup(backup::BackupArgs),
     /// Put a backup into an empty data folder, without sending again what was sent since.
     Restore(restore::RestoreArgs),
-    /// Try whether alerts arrive.
-    Alerts(alerts::AlertsArgs),
+    /// Create or migrate the schema of the database, as `serve` does when it starts.
+    Migrate(migrate::MigrateArgs),
     /// Move the queue of a data folder (SQLite) to PostgreSQL, with all that was delivered and all that waits.
     Move(moving::MoveArgs),
-    /// Check that a running service is alive: exit code 0 if so.
-    Healthcheck(healthcheck::HealthcheckArgs),
+    /// Simulate the Loops API, with faults on request.
+    Sandbox(sandbox::SandboxArgs),
+    /// Evaluate triggers, mappings and subscriptions in bulk: JSON Lines in, JSON Lines out.
+    Eval(eval::EvalArgs),
+    /// Print completions for a shell.
+    #[command(hide = true)]
+    Completions(manual::CompletionsArgs),
+    /// Write the manual pages.
+    #[command(hide = true)]
+    Man(manual::ManArgs),
 }
 
 /// Why a command ended badly. Its text, and those of its sources, are printed for people.
@@ -99,11 +120,22 @@ pub enum CliError {
     #[error(transparent)]
     SandboxWebhook(crate::sandbox::SandboxWebhookError),
     /// The check found errors, all of which it has printed.
-    #[error("the check found {0}")]
-    Check(String),
-    /// The arguments or the input cannot be used.
+    #[error("the check found {found}")]
+    Check {
+        /// How many.
+        found: String,
+        /// Whether some are errors of the configuration, not of cases or of Loops.
+        is_configuration: bool,
+    },
+    /// The arguments cannot be used.
     #[error("{0}")]
     Usage(String),
+    /// Something is not configured that the command needs.
+    #[error("{0}")]
+    NotConfigured(String),
+    /// The input, or the database, is not what the command needs.
+    #[error("{0}")]
+    Input(String),
     /// Another program does this here, as the text says.
     #[error("{0}")]
     Elsewhere(String),
@@ -127,9 +159,15 @@ pub enum CliError {
     /// The comparison found a difference.
     #[error("something differs")]
     Differs,
-    /// Something was left undone, as the text says.
+    /// A part was done, and the text says how to go on.
     #[error("{0}")]
-    Incomplete(String),
+    Partly(String),
+    /// The schema is not that of this version, as the text says.
+    #[error("{0}")]
+    Outdated(String),
+    /// It could not be done, as the text says.
+    #[error("{0}")]
+    Failed(String),
     /// An operation of the system failed.
     #[error("{what}")]
     Io {
@@ -141,13 +179,6 @@ pub enum CliError {
     },
 }
 
-/// The exit code of `compare` if something changes, and of `drift` if something differs.
-const DIFFERS: u8 = 4;
-
-/// The exit code of a command that the configuration rules out, such as `backup` with PostgreSQL; the same as for arguments
-/// that cannot be parsed.
-const USAGE: u8 = 2;
-
 /// How often dropped log lines are reported.
 const REPORT_DROPPED_EVERY: Duration = Duration::from_secs(5);
 
@@ -155,36 +186,34 @@ const REPORT_DROPPED_EVERY: Duration = Duration::from_secs(5);
 pub fn run() -> ExitCode {
     let cli = Cli::parse();
     let result = match cli.command {
-        Command::Serve(args) => serve::run(args),
         Command::Dev(args) => dev::run(args),
-        Command::Sandbox(args) => sandbox::run(args),
         Command::Check(args) => check::run(args),
+        Command::Config(args) => configuration::run(args),
         Command::Preview(args) => preview::run(args),
-        Command::Compare(args) => compare::run(args),
-        Command::Eval(args) => eval::run(args),
+        Command::Serve(args) => serve::run(args),
+        Command::Healthcheck(args) => healthcheck::run(&args),
+        Command::Alerts(args) => alerts::run(args),
         Command::Import(args) => import::run(args),
-        Command::Known(args) => known::run(args),
         Command::Replay(args) => replay::run(args),
-        Command::Drift(args) => drift::run(args),
         Command::Erase(args) => erase::run(args),
+        Command::Known(args) => known::run(args),
+        Command::Compare(args) => compare::run(args),
+        Command::Drift(args) => drift::run(args),
         Command::Backup(args) => backup::run(args),
         Command::Restore(args) => restore::run(args),
-        Command::Alerts(args) => alerts::run(args),
+        Command::Migrate(args) => migrate::run(args),
         Command::Move(args) => moving::run(args),
-        Command::Healthcheck(args) => healthcheck::run(&args),
+        Command::Sandbox(args) => sandbox::run(args),
+        Command::Eval(args) => eval::run(args),
+        Command::Completions(args) => manual::complete(&args),
+        Command::Man(args) => manual::write(&args),
     };
-    match result {
-        Ok(()) => ExitCode::SUCCESS,
-        // It has printed what differs.
-        Err(CliError::Differs) => ExitCode::from(DIFFERS),
-        Err(error) => {
-            report(&error);
-            match error {
-                CliError::Elsewhere(_) => ExitCode::from(USAGE),
-                _ => ExitCode::FAILURE,
-            }
-        }
+    let Err(error) = result else { return Exit::Done.into() };
+    // The comparison has printed what differs.
+    if !matches!(error, CliError::Differs) {
+        report(&error);
     }
+    error.exit().into()
 }
 
 /// Prints an error and what caused it.
@@ -216,9 +245,16 @@ fn warn(text: &str) {
     let _ = writeln!(std::io::stderr(), "{text}");
 }
 
-/// The store of a configuration, beside a running service or without one.
-async fn open_store(config: &StoreConfig) -> Result<Arc<dyn Store>, CliError> {
-    Ok(store::open(config).await.map_err(AppError::Store)?)
+/// A progress bar; hidden where nobody watches.
+fn bar(template: &str) -> ProgressBar {
+    if !std::io::stderr().is_terminal() {
+        return ProgressBar::hidden();
+    }
+    let bar = ProgressBar::with_draw_target(None, ProgressDrawTarget::stderr());
+    bar.set_style(
+        ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar()),
+    );
+    bar
 }
 
 /// Starts the log and the metrics of a command.

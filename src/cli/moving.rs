@@ -1,15 +1,18 @@
 //! `move`: the queue of a data folder goes to PostgreSQL. Interrupted, it is simply run again.
 
-use std::io::{self, IsTerminal as _};
 use std::path::PathBuf;
 
 use clap::Args;
-use indicatif::{HumanCount, ProgressBar, ProgressDrawTarget, ProgressStyle};
+use indicatif::HumanCount;
 
-use super::{CliError, counted, runtime, say, start_telemetry, stop_signal};
-use crate::config::{self, Flags};
+use super::options::ConfigOptions;
+use super::{CliError, bar, counted, runtime, say, start_telemetry, stop_signal};
+use crate::config;
 use crate::crash;
 use crate::store::{self, Moved, Watch};
+
+/// The progress over all rows.
+const BAR: &str = "{bar:30} {human_pos}/{human_len} rows  {eta} left";
 
 /// Options of `move`.
 #[derive(Debug, Args)]
@@ -30,14 +33,12 @@ pub struct MoveArgs {
     /// Give up a move and keep the queue in the data folder: possible until a process uses the database.
     #[arg(long)]
     undo: bool,
-    /// Configuration file (TOML) [default: environment variables only].
-    #[arg(long, value_name = "FILE")]
-    config: Option<PathBuf>,
+    #[command(flatten)]
+    config: ConfigOptions,
 }
 
 pub(super) fn run(args: MoveArgs) -> Result<(), CliError> {
-    let flags = Flags { file: args.config, ..Flags::default() };
-    let config = config::load(&flags, config::environment())?;
+    let config = config::load_store(&args.config.flags(), config::environment())?;
     if let Some(at) = config::crash_at() {
         crash::arm(&at);
     }
@@ -49,7 +50,7 @@ pub(super) fn run(args: MoveArgs) -> Result<(), CliError> {
             say(&format!("the queue stays in {}: start the service on it", from.display()));
             return Ok(());
         }
-        let (stop, bar) = (stop_signal(), bar());
+        let (stop, bar) = (stop_signal(), bar(BAR));
         let progress = |rows, total| {
             bar.set_length(total);
             bar.set_position(rows);
@@ -74,17 +75,4 @@ pub(super) fn run(args: MoveArgs) -> Result<(), CliError> {
         ));
         Ok(())
     })
-}
-
-/// A bar over all rows; hidden where nobody watches.
-fn bar() -> ProgressBar {
-    if !io::stderr().is_terminal() {
-        return ProgressBar::hidden();
-    }
-    let bar = ProgressBar::with_draw_target(None, ProgressDrawTarget::stderr());
-    bar.set_style(
-        ProgressStyle::with_template("{bar:30} {human_pos}/{human_len} rows  {eta} left")
-            .unwrap_or_else(|_| ProgressStyle::default_bar()),
-    );
-    bar
 }

@@ -1,11 +1,12 @@
 //! `preview`: shows what would become of a message. Needs no network, keys or running service.
 
 use std::io::Read as _;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::Args;
 
-use super::{CliError, say};
+use super::options::{ConfigOptions, DestinationOption};
+use super::{CliError, open_input, say, unreadable};
 use crate::config::{self, Flags};
 use crate::console::preview::{Preview, message_of};
 use crate::segment::repair::read_message;
@@ -15,40 +16,37 @@ const MESSAGE_BYTES_MAX: u64 = 16 * 1024 * 1024;
 
 /// Options of `preview`.
 #[derive(Debug, Args)]
+#[command(after_long_help = "\
+Sends nothing, and needs no keys, no network and no running service. So it does not know what Loops has,
+and does not warn of names and types that Loops does not know: the console's preview does, and
+`segment-loops check` asks Loops about names.
+
+  segment-loops preview message.json --subscriptions subscriptions.toml
+  echo '{\"type\": \"track\", \"userId\": \"user_1\", \"event\": \"Signed Up\"}' | segment-loops preview")]
 pub struct PreviewArgs {
     /// File with the message, as JSON [default: -, standard input].
     #[arg(value_name = "FILE")]
     message: Option<PathBuf>,
-    /// Configuration file (TOML).
-    #[arg(long, value_name = "FILE")]
-    config: Option<PathBuf>,
     /// Subscription files (TOML, YAML or JSON), instead of the configured ones.
     #[arg(long, value_name = "FILE")]
     subscriptions: Vec<PathBuf>,
-    /// Name of the destination; optional if there is only one.
-    #[arg(long, value_name = "NAME")]
-    destination: Option<String>,
+    #[command(flatten)]
+    destination: DestinationOption,
     /// Print JSON, for programs.
     #[arg(long)]
     json: bool,
+    #[command(flatten)]
+    config: ConfigOptions,
 }
 
 pub(super) fn run(args: PreviewArgs) -> Result<(), CliError> {
-    let flags = Flags { file: args.config, subscriptions: args.subscriptions, ..Flags::default() };
+    let flags = Flags { subscriptions: args.subscriptions, ..args.config.flags() };
     let planners = config::load_planners(&flags, config::environment())?;
-    let found = match &args.destination {
-        Some(name) => planners.get(name),
-        None if planners.len() == 1 => planners.values().next(),
-        None => None,
-    };
-    let planner = found.ok_or_else(|| {
-        let names: Vec<&str> = planners.keys().map(String::as_str).collect();
-        CliError::Usage(format!("say which destination with --destination: {}", names.join(", ")))
-    })?;
-    let bytes = read_input(args.message)?;
+    let (_, planner) = args.destination.choose(&planners)?;
+    let bytes = read_input(args.message.as_deref().unwrap_or(Path::new("-")))?;
     let value =
-        read_message(&bytes).map_err(|error| CliError::Usage(format!("the message is {error}")))?;
-    let message = message_of(value).map_err(|error| CliError::Usage(error.to_string()))?;
+        read_message(&bytes).map_err(|error| CliError::Input(format!("the message is {error}")))?;
+    let message = message_of(value).map_err(|error| CliError::Input(error.to_string()))?;
     let preview = Preview::of(&planner.destination, &message);
     if args.json {
         // It holds strings and JSON alone, which can always be written.
@@ -61,19 +59,9 @@ pub(super) fn run(args: PreviewArgs) -> Result<(), CliError> {
     Ok(())
 }
 
-fn read_input(file: Option<PathBuf>) -> Result<Vec<u8>, CliError> {
+fn read_input(file: &Path) -> Result<Vec<u8>, CliError> {
     let mut bytes = Vec::new();
-    let read = match file.filter(|file| file.as_os_str() != "-") {
-        Some(file) => {
-            let what = format!("{} cannot be read", file.display());
-            let opened = std::fs::File::open(file);
-            opened
-                .and_then(|opened| opened.take(MESSAGE_BYTES_MAX).read_to_end(&mut bytes))
-                .map_err(|source| CliError::Io { what, source })
-        }
-        None => std::io::stdin().lock().take(MESSAGE_BYTES_MAX).read_to_end(&mut bytes).map_err(
-            |source| CliError::Io { what: "standard input cannot be read".to_owned(), source },
-        ),
-    };
-    read.map(|_| bytes)
+    let read = open_input(file)?.take(MESSAGE_BYTES_MAX).read_to_end(&mut bytes);
+    read.map_err(|source| unreadable(file, source))?;
+    Ok(bytes)
 }

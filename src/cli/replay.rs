@@ -2,25 +2,25 @@
 //! service, which picks them up within a second, and without one.
 
 use std::collections::{BTreeMap, HashMap};
-use std::io::{self, IsTerminal as _};
-use std::path::PathBuf;
 use std::sync::Arc;
 
 use clap::Args;
-use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
-use super::{CliError, open_store, runtime, say, start_telemetry, stop_signal};
+use super::options::{StoreOptions, chosen, moment};
+use super::{
+    CliError, bar, must_be_known, open_existing, record, runtime, say, start_telemetry,
+    stop_signal, store_fault, warn, with_catalogue,
+};
 use crate::clock::{Clock as _, SystemClock};
-use crate::config::{self, Config, Flags};
+use crate::config::{self, Keyless, Planner};
 use crate::console::Changed;
-use crate::destination::Catalogue;
 use crate::queue::{
-    AuditAction, AuditEntry, Choice, Criteria, CriteriaProblem, Log, ReplayAsk, Store, Unavailable,
-    replay_arguments,
+    AuditAction, Choice, Criteria, CriteriaProblem, Log, ReplayAsk, Store, replay_arguments,
 };
 use crate::segment::Digests;
-use crate::store;
-use crate::telemetry;
+
+/// The progress over the order of acceptance.
+const BAR: &str = "{bar:30} {percent}%  {msg}  {eta} left";
 
 /// Options of `replay`.
 #[derive(Debug, Args)]
@@ -28,7 +28,16 @@ use crate::telemetry;
 Replays the messages that match all options. They are mapped again with the current subscriptions and
 sent with a new idempotency key, in the order in which they were accepted, after what is waiting; their
 age (max_age_s) does not matter. For a failed message, only its failed deliveries are repeated; for a
-shadowed one, only its shadowed ones. The earlier outcome stays on record. Messages whose contents have been deleted cannot be replayed.")]
+shadowed one, only its shadowed ones. The earlier outcome stays on record. Messages whose contents have
+been deleted cannot be replayed. Works beside a running service, which sends them within a second, and
+without one.
+
+  segment-loops replay --all-failed --dry-run --data /data
+  segment-loops replay --reason refused --event \"Signed Up\" --from 7d --data /data
+  segment-loops replay --message-id ID --message-id ID --data /data
+
+--only-changed compares with the subscriptions of this command's own configuration, and names them first:
+give it the configuration of the service.")]
 pub struct ReplayArgs {
     /// Message id; can be repeated.
     #[arg(long = "message-id", value_name = "ID")]
@@ -57,10 +66,10 @@ pub struct ReplayArgs {
     /// Name of a subscription; only its deliveries are replayed.
     #[arg(long, value_name = "NAME")]
     subscription: Option<String>,
-    /// Received at or after this time, or day (UTC).
+    /// Received since: a time, a day (UTC), or how long ago (90m, 12h, 7d).
     #[arg(long, value_name = "TIME")]
     from: Option<String>,
-    /// Received before this time, or day (UTC).
+    /// Received before: a time, a day (UTC), or how long ago.
     #[arg(long, value_name = "TIME")]
     to: Option<String>,
     /// Replay every failed message.
@@ -73,31 +82,23 @@ pub struct ReplayArgs {
     /// Only count; change nothing.
     #[arg(long)]
     dry_run: bool,
-    /// Configuration file (TOML) [default: environment variables only].
-    #[arg(long, value_name = "FILE")]
-    config: Option<PathBuf>,
-    /// Folder of the database.
-    #[arg(long, value_name = "DIR")]
-    data: Option<PathBuf>,
+    #[command(flatten)]
+    store: StoreOptions,
 }
 
 pub(super) fn run(args: ReplayArgs) -> Result<(), CliError> {
-    let flags = Flags { file: args.config.clone(), data: args.data.clone(), ..Flags::default() };
-    let config = config::load(&flags, config::environment())?;
+    let config = config::load_keyless(&args.store.flags(), config::environment())?;
     let (is_dry_run, only_changed) = (args.dry_run, args.only_changed);
     let criteria = criteria(args, &config)?;
-    let _telemetry = start_telemetry("warn", config.log.format);
+    let _telemetry = start_telemetry("warn", config.settings.log.format);
     runtime()?.block_on(async {
         let stop = stop_signal();
-        if !store::exists(&config.store) {
-            return Err(CliError::Usage(format!(
-                "there is no database in {}: give the folder of the service with --data",
-                config.store.data.display()
-            )));
+        let store = open_existing(&config.settings.store).await?;
+        if let Some(name) = &criteria.destination {
+            must_be_known(&config, name, &*store).await?;
         }
-        let store = open_store(&config.store).await?;
         let selection = criteria.selection(&store.digests()).map_err(usage)?;
-        let bar = bar();
+        let bar = bar(BAR);
         let choice = match only_changed {
             true => Some(changed(&store, &config).await?),
             false => None,
@@ -124,12 +125,12 @@ pub(super) fn run(args: ReplayArgs) -> Result<(), CliError> {
             ask.position = Some(next);
             if stop.is_cancelled() {
                 let text = "interrupted: what was replayed is pending; run the same command again for the others (with --state delivered or all, these would be replayed twice once they are done)";
-                break Err(CliError::Incomplete(text.to_owned()));
+                break Err(CliError::Partly(text.to_owned()));
             }
         };
         if replayed > 0 && !is_dry_run {
             let result = format!("{replayed} replayed, {without_contents} without contents");
-            record(&*store, arguments, result).await;
+            record(&*store, AuditAction::Replay, arguments, result).await;
         }
         store.close().await;
         bar.finish_and_clear();
@@ -149,42 +150,36 @@ pub(super) fn run(args: ReplayArgs) -> Result<(), CliError> {
 }
 
 /// Chooses what the configured subscriptions change, with what the service last read of the catalogue of Loops.
-async fn changed(store: &Arc<dyn Store>, config: &Config) -> Result<Arc<dyn Choice>, CliError> {
+async fn changed(store: &Arc<dyn Store>, config: &Keyless) -> Result<Arc<dyn Choice>, CliError> {
     let mut planners = HashMap::new();
-    for (name, destination) in &config.destinations {
-        let mut planner = Arc::clone(&destination.planner.destination);
-        if !planner.options().catalogue.refresh.is_zero() {
-            let stored = store.catalogue(name, None).await.map_err(store_fault)?;
-            let record = stored.and_then(|stored| serde_json::from_str(&stored.record).ok());
-            let catalogue = record.map(|record| Arc::new(Catalogue::new(record)));
-            planner = Arc::new(planner.with_catalogue(catalogue));
-        }
-        planners.insert(name.clone(), planner);
+    for (name, planner) in &config.planners {
+        must_be_known(config, name, &**store).await?;
+        warn(&format!("compared with, for `{name}`: {}", origin(planner)));
+        planners.insert(name.clone(), with_catalogue(&**store, name, planner).await?);
     }
     Ok(Arc::new(Changed::new(Arc::clone(store) as Arc<dyn Log>, planners)))
 }
 
-fn store_fault(fault: Unavailable) -> CliError {
-    CliError::Store(fault.into())
-}
-
-/// Adds the replay to the list of what people did.
-async fn record(store: &dyn Store, arguments: String, result: String) {
-    let entry = AuditEntry {
-        at: SystemClock.now(),
-        role: "command".to_owned(),
-        session: String::new(),
-        process: "segment-loops replay".to_owned(),
-        action: AuditAction::Replay,
-        arguments,
-        result,
-    };
-    if let Err(fault) = store.audit(&entry).await {
-        tracing::warn!(error = %telemetry::chain(&fault), "the replay could not be recorded");
+/// Where the subscriptions of a destination come from, for people.
+fn origin(planner: &Planner) -> String {
+    if planner.is_default {
+        return "Segment's default subscriptions, as none are configured here".to_owned();
     }
+    let enabled = planner.subscriptions.iter().filter(|one| one.enabled).count();
+    let files: Vec<String> = planner.files.iter().map(|file| file.display().to_string()).collect();
+    let from = match files.as_slice() {
+        [] => "of the configuration".to_owned(),
+        files => format!("of {}", files.join(", ")),
+    };
+    format!("{enabled} of {} subscriptions enabled, {from}", planner.subscriptions.len())
 }
 
-fn criteria(args: ReplayArgs, config: &Config) -> Result<Criteria, CliError> {
+fn criteria(args: ReplayArgs, config: &Keyless) -> Result<Criteria, CliError> {
+    let now = SystemClock.now();
+    let time = |option, text: Option<String>| match text {
+        Some(text) => moment(option, &text, now).map(|time| Some(time.to_string())),
+        None => Ok(None),
+    };
     let criteria = Criteria {
         message_ids: args.message_ids,
         user: args.user,
@@ -195,20 +190,14 @@ fn criteria(args: ReplayArgs, config: &Config) -> Result<Criteria, CliError> {
         kind: args.kind,
         event: args.event,
         subscription: args.subscription,
-        from: args.from,
-        to: args.to,
+        from: time("--from", args.from)?,
+        to: time("--to", args.to)?,
         all_failed: args.all_failed,
     };
     // Before the database is opened; only the digests of the person need it.
     criteria.clone().selection(&Digests::new(&[0; 32])).map_err(usage)?;
-    if let Some(name) = &criteria.destination
-        && !config.destinations.contains_key(name)
-    {
-        let names: Vec<&str> = config.destinations.keys().map(String::as_str).collect();
-        return Err(CliError::Usage(format!(
-            "there is no destination `{name}`: --destination is one of {}",
-            names.join(", ")
-        )));
+    if let Some(name) = &criteria.destination {
+        chosen("destination", Some(name), &config.planners)?;
     }
     Ok(criteria)
 }
@@ -218,17 +207,4 @@ fn usage(problem: CriteriaProblem) -> CliError {
         CriteriaProblem::Nothing => "choose messages with --message-id, --user, --reason, --destination, --source, --type, --event, --subscription, --from or --to, or all that failed with --all-failed; --state alone is not enough".to_owned(),
         other => format!("{other} (see segment-loops replay --help)"),
     })
-}
-
-/// A bar over the order of acceptance; hidden where nobody watches.
-fn bar() -> ProgressBar {
-    if !io::stderr().is_terminal() {
-        return ProgressBar::hidden();
-    }
-    let bar = ProgressBar::with_draw_target(None, ProgressDrawTarget::stderr());
-    bar.set_style(
-        ProgressStyle::with_template("{bar:30} {percent}%  {msg}  {eta} left")
-            .unwrap_or_else(|_| ProgressStyle::default_bar()),
-    );
-    bar
 }

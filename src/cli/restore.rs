@@ -1,5 +1,6 @@
 //! `restore`: puts a backup in the place of a queue.
 
+use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -7,9 +8,10 @@ use clap::Args;
 use indicatif::HumanCount;
 use jiff::SignedDuration;
 
-use super::{CliError, counted, runtime, say, start_telemetry};
+use super::options::StoreOptions;
+use super::{CliError, counted, is_stream, read_text, runtime, say, start_telemetry};
 use crate::clock::{Clock as _, SystemClock};
-use crate::config::{self, Flags};
+use crate::config;
 use crate::console::erasures::{Erasure, Erasures};
 use crate::queue::Receipt;
 use crate::segment::Digests;
@@ -24,8 +26,15 @@ Takes a backup of `segment-loops backup`, or another whole copy of the database,
 What waits in the backup may have been sent since. Its events are sent with their Idempotency-Key within
 delivery.retry_window_ms of the backup (24 hours by default), so that Loops recognizes those it has. Later
 they fail as expired, and so do deletions of people, who may have signed up again; both can be replayed.
-Updates of contacts are sent in any case. What is known of contacts is forgotten. What happened after the backup is not in it: give the
-receipts of all erasures since then with --erased, and those people are erased here again.")]
+Updates of contacts are sent in any case. What is known of contacts is forgotten. What happened after the
+backup is not in it: give the receipts of all erasures since then with --erased, and those people are
+erased here again.
+
+The copy is checked as SQLite checks a database: that its pages and indices are whole. That does not find
+a byte of a message that was changed: keep the checksum of each backup (sha256sum), and compare it first.
+
+  sha256sum --check queue.db.sha256 && segment-loops restore queue.db --data /data
+  age -d queue.db.age | segment-loops restore - --data /data --erased receipts.json")]
 pub struct RestoreArgs {
     /// The backup, or - for standard input.
     #[arg(value_name = "FILE")]
@@ -34,17 +43,12 @@ pub struct RestoreArgs {
     /// repeated.
     #[arg(long, value_name = "FILE")]
     erased: Vec<PathBuf>,
-    /// Configuration file (TOML) [default: environment variables only].
-    #[arg(long, value_name = "FILE")]
-    config: Option<PathBuf>,
-    /// Data folder, without a database.
-    #[arg(long, value_name = "DIR")]
-    data: Option<PathBuf>,
+    #[command(flatten)]
+    store: StoreOptions,
 }
 
 pub(super) fn run(args: RestoreArgs) -> Result<(), CliError> {
-    let flags = Flags { file: args.config, data: args.data, ..Flags::default() };
-    let config = config::load(&flags, config::environment())?;
+    let config = config::load_store(&args.store.flags(), config::environment())?;
     let _telemetry = start_telemetry("warn", config.log.format);
     // So that a file size limit acts like a full disk.
     let _runtime = runtime()?;
@@ -54,7 +58,7 @@ pub(super) fn run(args: RestoreArgs) -> Result<(), CliError> {
                 .to_owned(),
         ));
     }
-    let from = (args.from.as_os_str() != "-").then_some(args.from.as_path());
+    let from = (!is_stream(&args.from)).then_some(args.from.as_path());
     let now = SystemClock.now();
     let restore = Restore::open(from, &config.store, now)?;
     let mut pages = Vec::new();
@@ -62,27 +66,42 @@ pub(super) fn run(args: RestoreArgs) -> Result<(), CliError> {
         pages.extend(read_pages(file, &restore.digests())?);
     }
     if !Erasures::reach_back(&pages, restore.made_at()) {
-        return Err(CliError::Usage(format!(
+        return Err(CliError::Input(format!(
             "the pages of receipts (--erased) do not reach back to {}, when the copy was made, and \"next\" says that more follow: give the other pages too (GET /api/erasures with before={{next}}, until next is null); nothing was restored",
             restore.made_at()
         )));
     }
     let erasures = pages.iter().flat_map(|page| &page.erasures);
-    let receipts: Vec<Receipt> = erasures.filter_map(Erasure::receipt).collect();
+    let receipts = latest(erasures.filter_map(Erasure::receipt));
     let restored = restore.finish(&receipts, now)?;
     let window = Duration::from_millis(config.delivery.retry_window_ms);
     report(&restored, window, !args.erased.is_empty());
     Ok(())
 }
 
+/// Each receipt once, as it was last: files that were saved at different times overlap.
+fn latest(receipts: impl Iterator<Item = Receipt>) -> Vec<Receipt> {
+    let mut all: Vec<Receipt> = Vec::new();
+    let mut places: HashMap<String, usize> = HashMap::new();
+    for receipt in receipts {
+        match places.get(&receipt.id).and_then(|place| all.get_mut(*place)) {
+            Some(known) if known.erased_at < receipt.erased_at => *known = receipt,
+            Some(_) => {}
+            None => {
+                places.insert(receipt.id.clone(), all.len());
+                all.push(receipt);
+            }
+        }
+    }
+    all
+}
+
 /// Reads a file of receipts, which this installation must have signed.
 fn read_pages(file: &Path, digests: &Digests) -> Result<Vec<Erasures>, CliError> {
-    let text = std::fs::read_to_string(file).map_err(|source| CliError::Io {
-        what: format!("cannot read {}", file.display()),
-        source,
-    })?;
-    let wrong = |why: &str| CliError::Usage(format!("{}: {why}", file.display()));
-    let pages = Erasures::read(&text).map_err(|error| wrong(&format!("not receipts: {error}")))?;
+    let text = read_text(file)?;
+    let wrong = |why: &str| CliError::Input(format!("{}: {why}", file.display()));
+    let pages =
+        Erasures::read(&text).map_err(|error| wrong(&format!("{error}; nothing was restored")))?;
     let mut erasures = pages.iter().flat_map(|page| &page.erasures);
     let forged =
         erasures.find(|erasure| erasure.receipt().is_none() || !erasure.is_genuine(digests));

@@ -1,46 +1,31 @@
 //! `serve`: the service itself.
 
-use std::net::SocketAddr;
-use std::path::PathBuf;
-
 use clap::Args;
 
+use super::options::ServiceOptions;
 use super::{CliError, report_dropped_lines, runtime, start_telemetry, stop_signal, supervisor};
 use crate::app::{App, Outlets};
 use crate::clock::SystemClock;
-use crate::config::{self, Flags, LogFormat};
+use crate::config;
 use crate::crash;
 use crate::telemetry::Traces;
 
 /// Options of `serve`.
 #[derive(Debug, Args)]
+#[command(after_long_help = "\
+Without options, the environment configures it:
+  LOOPS_API_KEY=KEY SEGMENT_WRITE_KEY=KEY segment-loops serve --data /data
+  segment-loops serve --config segment-loops.toml
+
+SIGTERM and Ctrl-C stop it within server.shutdown_grace_ms; a second one stops it at once, and loses
+nothing. SIGHUP reads the configuration again.")]
 pub struct ServeArgs {
-    /// Configuration file (TOML) [default: environment variables only].
-    #[arg(long, value_name = "FILE")]
-    config: Option<PathBuf>,
-    /// Address and port to listen on.
-    #[arg(long, value_name = "ADDR")]
-    listen: Option<SocketAddr>,
-    /// Folder of the database.
-    #[arg(long, value_name = "DIR")]
-    data: Option<PathBuf>,
-    /// Subscription files (TOML, YAML or JSON), instead of the configured ones.
-    #[arg(long, value_name = "FILE")]
-    subscriptions: Vec<PathBuf>,
-    /// Format of the log.
-    #[arg(long, value_enum)]
-    log_format: Option<LogFormat>,
+    #[command(flatten)]
+    service: ServiceOptions,
 }
 
 pub(super) fn run(args: ServeArgs) -> Result<(), CliError> {
-    let flags = Flags {
-        file: args.config,
-        listen: args.listen,
-        data: args.data,
-        subscriptions: args.subscriptions,
-        destination: None,
-        log_format: args.log_format,
-    };
+    let flags = args.service.flags();
     let config = config::load(&flags, config::environment())?;
     let load = Box::new(move || config::load(&flags, config::environment()));
     if let Some(at) = config::crash_at() {

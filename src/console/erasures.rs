@@ -101,6 +101,25 @@ pub struct Erasures {
     pub next: Option<i64>,
 }
 
+/// Why a text has no receipts. It holds nothing of the text, which may be about people.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum UnreadableReceipts {
+    /// It is not JSON.
+    #[error("line {line} is not JSON: {RECEIPTS_ALLOWED}")]
+    NotJson {
+        /// The line, from 1.
+        line: usize,
+    },
+    /// It is other JSON, or a part of a receipt is missing.
+    #[error("what begins in line {line} is not a receipt, or not a whole one: {RECEIPTS_ALLOWED}")]
+    NotReceipts {
+        /// The line, from 1.
+        line: usize,
+    },
+}
+
+const RECEIPTS_ALLOWED: &str = "give what GET /api/erasures or `segment-loops erase --receipt ID` returned, unchanged; several may follow each other";
+
 impl Erasure {
     /// Shows a receipt, signed.
     pub fn new(receipt: Receipt, log: WriteAheadLog, digests: &Digests) -> Self {
@@ -196,20 +215,34 @@ fn not_covered(destination: &str, erased_at: Option<Timestamp>, log: WriteAheadL
 
 impl Erasures {
     /// Reads receipts as the API and the command line give them: pages of a list, lists, or one after the other.
-    pub fn read(text: &str) -> Result<Vec<Self>, serde_json::Error> {
+    pub fn read(text: &str) -> Result<Vec<Self>, UnreadableReceipts> {
+        let line_at = |byte: usize| {
+            let before = &text.as_bytes()[..byte.min(text.len())];
+            1 + before.iter().filter(|byte| **byte == b'\n').count()
+        };
+        let mut values = serde_json::Deserializer::from_str(text).into_iter::<serde_json::Value>();
         let mut pages = Vec::new();
-        for value in serde_json::Deserializer::from_str(text).into_iter::<serde_json::Value>() {
-            pages.push(match value? {
+        loop {
+            let rest = text.get(values.byte_offset()..).unwrap_or_default();
+            let line = line_at(text.len() - rest.trim_start().len());
+            let value = match values.next() {
+                None => return Ok(pages),
+                Some(Ok(value)) => value,
+                Some(Err(error)) => return Err(UnreadableReceipts::NotJson { line: error.line() }),
+            };
+            let page = match value {
                 serde_json::Value::Object(page) if page.contains_key("erasures") => {
-                    serde_json::from_value(page.into())?
+                    serde_json::from_value(page.into())
                 }
                 list @ serde_json::Value::Array(_) => {
-                    Self { erasures: serde_json::from_value(list)?, next: None }
+                    serde_json::from_value(list).map(|erasures| Self { erasures, next: None })
                 }
-                one => Self { erasures: vec![serde_json::from_value(one)?], next: None },
-            });
+                one => {
+                    serde_json::from_value(one).map(|one| Self { erasures: vec![one], next: None })
+                }
+            };
+            pages.push(page.map_err(|_| UnreadableReceipts::NotReceipts { line })?);
         }
-        Ok(pages)
     }
 
     /// Whether pages of a list, in any order, reach back to a time: the page with the oldest receipt is the last one of
@@ -334,8 +367,16 @@ mod tests {
             assert_eq!(read.len(), count, "{text}");
             assert!(read.iter().all(|one| one.is_genuine(&digests)));
         }
-        for wrong in ["{}", "[1]", "no JSON"] {
-            assert!(Erasures::read(wrong).is_err(), "{wrong}");
+        for (wrong, line, expected) in [
+            ("{}".to_owned(), 1, "not a receipt"),
+            ("\n[1]".to_owned(), 2, "not a receipt"),
+            ("no JSON".to_owned(), 1, "not JSON"),
+            (format!("[{}]\n\n{{\"id\": 1}}", one.replace('\n', "")), 3, "not a receipt"),
+            (format!("[{}]\n\n{{\"id\": 1,", one.replace('\n', "")), 3, "not JSON"),
+        ] {
+            let problem = Erasures::read(&wrong).unwrap_err().to_string();
+            let named = format!("line {line} ");
+            assert!(problem.contains(&named) && problem.contains(expected), "{wrong}: {problem}");
         }
     }
 

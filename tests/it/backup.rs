@@ -297,11 +297,23 @@ async fn who_was_erased_since_is_erased_again_by_the_receipts() {
     forged["erasures"][0]["person"] = "00000000000000ff".into();
     let data = folder.path().join("data");
     let with = &["--erased", text(&receipts)];
-    for wrong in [forged.to_string(), "{}".to_owned()] {
+    for (wrong, expected) in [
+        (forged.to_string(), "the signature of the receipt"),
+        ("{}".to_owned(), "what begins in line 1 is not a receipt"),
+        (
+            format!("{list}\n\n {{\"person\": \"{GONE}\"}}"),
+            "what begins in line 3 is not a receipt",
+        ),
+        (
+            format!("{list}\nemail,userId\n{GONE}\n"),
+            "line 2 is not JSON: give what GET /api/erasures",
+        ),
+    ] {
         std::fs::write(&receipts, wrong).unwrap();
         let ran = restore(&setup, &backup, &data, with).await;
         assert_eq!(ran.code, Some(1), "{ran:?}");
-        assert!(ran.stderr.contains("receipts.json"), "{ran:?}");
+        assert!(ran.stderr.contains("receipts.json") && ran.stderr.contains(expected), "{ran:?}");
+        assert!(!ran.stderr.contains(GONE), "{ran:?}");
         assert_eq!(names(&data), BTreeSet::new());
     }
     // Nor a page behind which others may follow that were asked for since.
@@ -313,7 +325,8 @@ async fn who_was_erased_since_is_erased_again_by_the_receipts() {
     assert_eq!(names(&data), BTreeSet::new());
     let last = json!({"erasures": [], "next": null});
     std::fs::write(&receipts, format!("{list}\n{last}\n")).unwrap();
-    let ran = restore(&setup, &backup, &data, with).await;
+    // The same file twice, as when they were saved at different times.
+    let ran = restore(&setup, &backup, &data, &[with[0], with[1], with[0], with[1]]).await;
     assert_eq!(ran.code, Some(0), "{ran:?}");
     let expected = "1 receipt of erasures applied: 3 messages erased\n";
     assert!(ran.stdout.contains(expected), "{ran:?}");
@@ -367,7 +380,7 @@ async fn a_folder_keeps_the_newest_backups_of_its_installation_and_everything_el
     assert_eq!(left, expected);
     let arguments = ["backup", "--to", text(&first), "--keep", "2"];
     let ran = setup.command_on(service.data(), &arguments, b"").await;
-    assert!(ran.code == Some(1) && ran.stderr.contains("--keep needs a folder"), "{ran:?}");
+    assert!(ran.code == Some(2) && ran.stderr.contains("--keep needs a folder"), "{ran:?}");
 }
 
 #[tokio::test]
@@ -616,5 +629,5 @@ async fn with_an_external_log_the_program_leaves_it_alone() {
     })
     .await
     .unwrap();
-    assert!(code == Some(1) && told.contains("\"own\" or \"external\""), "{told}");
+    assert!(code == Some(3) && told.contains("\"own\" or \"external\""), "{told}");
 }

@@ -255,7 +255,7 @@ async fn the_sandbox_runs_alone_with_faults() {
     let (code, _) = running.interrupt();
     assert_eq!(code, Some(0));
     let output = program().args(["sandbox", "--error-rate", "7"]).output().unwrap();
-    assert_eq!(output.status.code(), Some(1));
+    assert_eq!(output.status.code(), Some(2));
 }
 
 #[tokio::test]

@@ -11,8 +11,12 @@ const NOWHERE: &str = "http://127.0.0.1:9/api/v1";
 
 /// Starts the program, which must refuse, and gives what it says.
 fn refusal(setup: &Setup) -> String {
+    refusal_with(3, setup)
+}
+
+fn refusal_with(expected: i32, setup: &Setup) -> String {
     let (code, text) = setup.run_to_end();
-    assert_eq!(code, Some(1), "{text}");
+    assert_eq!(code, Some(expected), "{text}");
     assert!(!text.contains("panicked"), "{text}");
     for secret in [API_KEY, WRITE_KEY] {
         assert!(!text.contains(secret), "{text}");
@@ -201,7 +205,7 @@ fn a_file_that_is_no_database_is_refused_and_left_alone() {
     let database = folder.path().join("segment-loops.db");
     let content = "this is somebody's diary ".repeat(1_000);
     std::fs::write(&database, &content).unwrap();
-    let text = refusal(&Setup::with_loops(NOWHERE).data(folder.path()));
+    let text = refusal_with(1, &Setup::with_loops(NOWHERE).data(folder.path()));
     assert!(text.contains("segment-loops.db"), "{text}");
     assert_eq!(std::fs::read_to_string(&database).unwrap(), content);
 }
@@ -319,7 +323,7 @@ async fn each_secret_of_the_environment_is_read_from_a_file_where_one_is_named()
 fn a_log_level_that_is_none_is_refused_rather_than_silencing_the_log() {
     let setup = Setup::with_loops("http://127.0.0.1:9/api/v1");
     let (code, text) = setup.env("SEGMENT_LOOPS__LOG__LEVEL", "warning").run_to_end();
-    assert_eq!(code, Some(1), "{text}");
+    assert_eq!(code, Some(3), "{text}");
     for part in ["log.level", "`warning` is not a level", "error, warn, info, debug, trace, off"] {
         assert!(text.contains(part), "{part}: {text}");
     }

@@ -113,7 +113,7 @@ async fn what_was_delivered_is_compared_too_and_may_all_be_the_same() {
     assert!(ran.stderr.contains("nothing was compared"), "{ran:?}");
     for wrong in [&["--since", "soon"][..], &["--sample", "0"], &["--destination", "other"]] {
         let ran = drift(&setup, &service, wrong).await;
-        assert_eq!(ran.code, Some(1), "{ran:?}");
+        assert_eq!(ran.code, Some(2), "{ran:?}");
     }
 }
 

@@ -423,5 +423,5 @@ async fn messages_of_an_erased_person_can_be_kept_from_loops_for_some_days() {
     service.accept("/v1/identify", identify(GONE, "later")).await;
     assert_eq!(loops.next().await.body["userId"], GONE);
     let wrong = setup.env(key, "401").run_to_end();
-    assert!(wrong.0 == Some(1) && wrong.1.contains("erased_block_days"), "{wrong:?}");
+    assert!(wrong.0 == Some(3) && wrong.1.contains("erased_block_days"), "{wrong:?}");
 }

@@ -264,7 +264,7 @@ async fn a_wrong_setting_is_named_at_start_and_never_shown() {
         let config = format!("[destinations.default]\n{lines}\n");
         let (code, text) =
             Setup::with_loops("http://127.0.0.1:9/api/v1").config(&config).run_to_end();
-        assert_eq!(code, Some(1), "{text}");
+        assert_eq!(code, Some(3), "{text}");
         assert!(text.contains(expected), "{text}");
         assert!(!text.contains("not base64!") && !text.contains("canary.example"), "{text}");
     }

@@ -173,7 +173,7 @@ async fn a_bad_line_costs_itself_alone_and_is_named() {
     text.extend_from_slice(track("u1", "good5").to_string().as_bytes()); // 15: no end of line
     let arguments = ["import", "-", "--report", report.to_str().unwrap()];
     let ran = setup.command_on(data.path(), &arguments, &text).await;
-    assert_eq!((ran.code, counts(&ran)), (Some(1), [5, 0, 9]), "{ran:?}");
+    assert_eq!((ran.code, counts(&ran)), (Some(4), [5, 0, 9]), "{ran:?}");
     let expected = [
         (2, "bad_json"),
         (4, "not_an_object"),
@@ -219,11 +219,11 @@ async fn the_source_must_be_told_where_there_are_several() {
     let data = tempfile::tempdir().unwrap();
     let text = lines([track("u1", "m1")]);
     for (arguments, hint) in [
-        (&["import", "-"][..], "--source, one of default, other"),
+        (&["import", "-"][..], "--source, which must be one of default, other"),
         (&["import", "-", "--source", "nobody"][..], "there is no source `nobody`"),
     ] {
         let ran = setup.command_on(data.path(), arguments, text.as_bytes()).await;
-        assert_eq!(ran.code, Some(1), "{ran:?}");
+        assert_eq!(ran.code, Some(2), "{ran:?}");
         assert!(ran.stderr.contains(hint), "{ran:?}");
     }
     for source in ["default", "other"] {
@@ -264,5 +264,5 @@ async fn a_file_that_is_not_json_lines_is_told_how_to_become_one() {
     // One bad line among good ones is another matter.
     let mixed = format!("{}[\n", lines([track("u1", "m1")]));
     let ran = import(&nowhere(), data.path(), mixed.as_bytes()).await;
-    assert!(ran.code == Some(1) && !ran.stderr.contains("not JSON Lines"), "{ran:?}");
+    assert!(ran.code == Some(4) && !ran.stderr.contains("not JSON Lines"), "{ran:?}");
 }

@@ -25,6 +25,7 @@ mod checking;
 #[cfg(target_os = "linux")]
 mod clocks;
 mod command_line;
+mod commands;
 mod compare;
 mod configuration;
 mod consent;

@@ -236,7 +236,7 @@ async fn with_known_only_nobody_is_created() {
     let data = tempfile::tempdir().unwrap();
     let setup = Setup::with_loops(&loops.base_url).data(data.path()).env(POLICY, "known_only");
     let (code, text) = setup.run_to_end();
-    assert!(code == Some(1) && text.contains("segment-loops known FILE"), "{code:?} {text}");
+    assert!(code == Some(3) && text.contains("segment-loops known FILE"), "{code:?} {text}");
     let file =
         list(format!("Email,First Name,User ID\np1@{EMAIL_DOMAIN},Ada,p1\np2@{EMAIL_DOMAIN},,\n"));
     let path = file.path().to_str().unwrap();
@@ -271,23 +271,42 @@ async fn with_known_only_nobody_is_created() {
 async fn a_list_that_cannot_be_read_is_refused_with_its_line() {
     let data = tempfile::tempdir().unwrap();
     let setup = Setup::with_loops("http://127.0.0.1:9").data(data.path());
-    for (text, expected) in [
-        ("name\nAda\n".to_owned(), "no column `email` or `userId`"),
-        (String::new(), "no column `email` or `userId`"),
-        (format!("email,userId\na@{EMAIL_DOMAIN},1\nada,2\n"), "line 3: `email` is not an e-mail"),
-        (format!("email,userId\na@{EMAIL_DOMAIN},1\n,\n"), "line 3: there is neither"),
+    for (text, code, expected) in [
+        ("name\nAda\n".to_owned(), 1, "its first line must name the columns"),
+        (String::new(), 1, "no column `email` or `userId`"),
+        (format!("email;userId\na@{EMAIL_DOMAIN};1\n"), 1, "separated by semicolons"),
+        (format!("email\tuserId\na@{EMAIL_DOMAIN}\t1\n"), 1, "separated by tabs"),
+        (
+            format!("email,userId\nada,1\nb@{EMAIL_DOMAIN},2\n"),
+            1,
+            "line 2: `email` is not an e-mail",
+        ),
+        (
+            format!("email,userId\na@{EMAIL_DOMAIN},1\nada,2\n"),
+            4,
+            "line 3: `email` is not an e-mail address; what is before it is known",
+        ),
+        (format!("email,userId\na@{EMAIL_DOMAIN},1\n,\n"), 4, "line 3: there is neither"),
+        (
+            format!("email,userId\na@{EMAIL_DOMAIN},1\n\"b@{EMAIL_DOMAIN},2\nc@{EMAIL_DOMAIN},3\n"),
+            4,
+            "line 3: a value that begins with a quote (\") does not end",
+        ),
     ] {
         let file = list(text.clone());
         let path = file.path().to_str().unwrap();
         let ran = setup.command_on(data.path(), &["known", path], b"").await;
-        assert!(ran.code == Some(1) && ran.stderr.contains(expected), "{text}: {ran:?}");
+        assert!(ran.code == Some(code) && ran.stderr.contains(expected), "{text}: {ran:?}");
     }
     let ran = setup.command_on(data.path(), &["known", "/no/such/file"], b"").await;
-    assert!(ran.code == Some(1) && ran.stderr.contains("cannot read"), "{ran:?}");
+    assert!(ran.code == Some(1) && ran.stderr.contains("cannot be read"), "{ran:?}");
     let file = list("userId\n1\n".to_owned());
     let path = file.path().to_str().unwrap();
     let ran = setup.command_on(data.path(), &["known", path, "--destination", "x"], b"").await;
-    assert!(ran.code == Some(1) && ran.stderr.contains("give --destination"), "{ran:?}");
+    assert!(
+        ran.code == Some(2) && ran.stderr.contains("--destination must be one of default"),
+        "{ran:?}"
+    );
 }
 
 #[tokio::test]

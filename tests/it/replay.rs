@@ -373,6 +373,32 @@ async fn without_a_service_it_waits_for_the_next_one() {
 }
 
 #[tokio::test]
+async fn a_time_may_be_how_long_ago_and_the_subscriptions_compared_with_are_named() {
+    let (_loops, setup, service, _) = failed(&["m1", "m2"]).await;
+    for (arguments, count) in [
+        (&["--from", "7d"][..], 2),
+        (&["--from", "90m", "--to", "0s"], 2),
+        (&["--to", "7d"], 0),
+        (&["--from", "2020-01-01", "--to", "12h"], 0),
+    ] {
+        let ran = replay(&setup, &service, &[arguments, &["--dry-run"]].concat()).await;
+        let expected = format!("would be replayed: {count}");
+        assert!(ran.code == Some(0) && ran.stdout.contains(&expected), "{arguments:?}: {ran:?}");
+    }
+    let changed = ["--all-failed", "--only-changed", "--dry-run"];
+    let ran = replay(&setup, &service, &changed).await;
+    let expected = "compared with, for `default`: Segment's default subscriptions";
+    assert!(ran.code == Some(0) && ran.stderr.contains(expected), "{ran:?}");
+    assert!(ran.stdout.contains("unchanged by the subscriptions in force, not replayed: 2"));
+    let other =
+        setup.config("[[subscriptions]]\nname = \"A\"\naction = \"sendEvent\"\nevents = [\"A\"]\n");
+    let ran = replay(&other, &service, &changed).await;
+    let expected =
+        "compared with, for `default`: 1 of 1 subscriptions enabled, of the configuration";
+    assert!(ran.code == Some(0) && ran.stderr.contains(expected), "{ran:?}");
+}
+
+#[tokio::test]
 async fn it_must_be_told_which_messages_and_by_whom() {
     let (mut loops, setup, service, _) = failed(&["m1"]).await;
     let cases: [(&[&str], &str); 5] = [
@@ -382,12 +408,12 @@ async fn it_must_be_told_which_messages_and_by_whom() {
             &["--reason", "luck"],
             "must be one of refused, expired, invalid, placeholder_id, discarded, unreadable",
         ),
-        (&["--destination", "nowhere"], "--destination is one of default"),
-        (&["--from", "yesterday"], "from must be a time such as"),
+        (&["--destination", "nowhere"], "--destination must be one of default"),
+        (&["--from", "yesterday"], "--from must be a time such as"),
     ];
     for (arguments, text) in cases {
         let ran = replay(&setup, &service, arguments).await;
-        assert_eq!((ran.code, ran.stdout.as_str()), (Some(1), ""), "{ran:?}");
+        assert_eq!((ran.code, ran.stdout.as_str()), (Some(2), ""), "{ran:?}");
         assert!(ran.stderr.contains(text), "{ran:?}");
     }
     let empty = tempfile::tempdir().unwrap();

@@ -125,7 +125,7 @@ fn what_cannot_be_meant_is_refused_with_its_reason() {
     for place in PLACES {
         for (written, reason) in cases {
             let (code, text) = setup(NOWHERE, place, folder.path(), written).run_to_end();
-            assert_eq!(code, Some(1), "{text}");
+            assert_eq!(code, Some(3), "{text}");
             for (variable, table, key) in SECRETS {
                 let line = text.lines().find(|line| line.contains(&format!("{table}.{key}: ")));
                 let line = line.unwrap_or_else(|| panic!("{table}.{key} is not in: {text}"));
@@ -235,7 +235,7 @@ fn lists_of_secrets_are_checked_like_single_ones() {
     for (lines, key, reason) in cases {
         let setup = Setup::with_loops(NOWHERE).config(&format!("[sources.default]\n{lines}\n"));
         let (code, text) = setup.run_to_end();
-        assert_eq!(code, Some(1), "{text}");
+        assert_eq!(code, Some(3), "{text}");
         assert!(text.contains(key) && text.contains(reason), "{text}");
     }
 }
@@ -284,7 +284,7 @@ fn a_list_in_quotes_or_brackets_is_refused_with_the_way_to_separate_its_secrets(
             }
             for setup in setups {
                 let (code, said) = setup.run_to_end();
-                assert_eq!(code, Some(1), "{variable}, {text}: {said}");
+                assert_eq!(code, Some(3), "{variable}, {text}: {said}");
                 for part in [&format!("{key}: "), reason, separated] {
                     assert!(said.contains(part), "{variable}, {text}, {part}: {said}");
                 }

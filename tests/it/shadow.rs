@@ -257,7 +257,7 @@ async fn a_key_that_loops_refuses_is_found_before_the_switch() {
 async fn a_mode_that_does_not_exist_is_refused() {
     let loops = ScriptedLoops::willing().await;
     let (code, text) = setup(&loops, "dry").run_to_end();
-    assert_eq!(code, Some(1));
+    assert_eq!(code, Some(3));
     assert!(text.contains("destinations.default.mode") && text.contains("\"shadow\""), "{text}");
 }
 

@@ -5,30 +5,32 @@ mod expected;
 mod report;
 
 use std::collections::{HashMap, HashSet};
-use std::io::{self, IsTerminal as _};
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use clap::Args;
-use indicatif::{ProgressBar, ProgressDrawTarget};
 use jiff::Timestamp;
 use serde_json::{Map, Value};
 
-use super::{CliError, open_store, runtime, say, start_telemetry, stop_signal};
+use super::options::{DestinationOption, StoreOptions, moment, size, whole};
+use super::{
+    CliError, bar, open_existing, runtime, say, start_telemetry, stop_signal, store_fault,
+    with_catalogue,
+};
 use crate::action::ActionKind;
 use crate::clock::{Clock as _, SystemClock};
-use crate::config::{self, Config, DestinationConfig, Flags};
-use crate::console::time_or_ago;
-use crate::destination::{Catalogue, Destination, IdentityGuard};
+use crate::config::{self, Config, DestinationConfig};
+use crate::destination::{Destination, IdentityGuard};
 use crate::loops::{Client, ClientOptions, FindBy, ReadError};
 use crate::queue::{
-    DeliveryRecord, DeliveryState, Filter, MessageRecord, NotNeededReason, Seq, Store, Unavailable,
+    DeliveryRecord, DeliveryState, Filter, MessageRecord, NotNeededReason, Seq, Store,
 };
 use crate::segment::PersonIdKind;
-use crate::store;
 use expected::{Expected, Key, Made, compare};
 use report::{Report, counted};
+
+/// The progress over the people.
+const BAR: &str = "{bar:30} {pos}/{len} people  {eta} left";
 
 const SAMPLE_DEFAULT: usize = 200;
 const SAMPLE_MAX: usize = 10_000;
@@ -59,58 +61,41 @@ all their messages that are kept what the subscriptions in force leave at Loops,
 missing, or is only there. What is only there is no difference: others may write to the contact, too.
 Nothing is changed. Without --show, neither addresses nor values are printed.
 
+  segment-loops drift --data /data
+  segment-loops drift --data /data --sample 50 --since 12h --show
+
 Exit codes: 0 if all that was compared is the same, 4 if something differs or a contact is not found,
-1 for errors, or if nothing was compared, 2 for wrong arguments.")]
+1 if nothing, or not all, could be compared.")]
 pub struct DriftArgs {
     /// How many people, at most 10000 [default: 200].
-    #[arg(long, value_name = "NUMBER")]
-    sample: Option<usize>,
+    #[arg(long, value_name = "NUMBER", value_parser = whole(1, SAMPLE_MAX))]
+    sample: Option<u64>,
     /// Only people with a message since this time: a time, a day (UTC), or how long ago (90m, 12h, 7d)
     /// [default: 7d].
     #[arg(long, value_name = "TIME")]
     since: Option<String>,
-    /// Name of the destination; optional if there is only one.
-    #[arg(long, value_name = "NAME")]
-    destination: Option<String>,
+    #[command(flatten)]
+    destination: DestinationOption,
     /// Print the ids and values of what differs: personal data.
     #[arg(long)]
     show: bool,
     /// Print JSON, for programs.
     #[arg(long)]
     json: bool,
-    /// Configuration file (TOML) [default: environment variables only].
-    #[arg(long, value_name = "FILE")]
-    config: Option<PathBuf>,
-    /// Folder of the database.
-    #[arg(long, value_name = "DIR")]
-    data: Option<PathBuf>,
+    #[command(flatten)]
+    store: StoreOptions,
 }
 
 /// Whether something differs is the exit code.
 pub(super) fn run(args: DriftArgs) -> Result<(), CliError> {
-    let sample = args.sample.unwrap_or(SAMPLE_DEFAULT);
-    if !(1..=SAMPLE_MAX).contains(&sample) {
-        return Err(CliError::Usage(format!("--sample must be from 1 to {SAMPLE_MAX}")));
-    }
+    let sample = args.sample.map_or(SAMPLE_DEFAULT, size);
     let since = args.since.as_deref().unwrap_or(SINCE_DEFAULT);
-    let since = time_or_ago(since, SystemClock.now()).ok_or_else(|| {
-        CliError::Usage(
-            "--since must be a time such as 2026-11-01T12:00:00Z, a day such as 2026-11-01 (UTC), or how long ago, such as 90m, 12h or 7d"
-                .to_owned(),
-        )
-    })?;
-    let flags = Flags { file: args.config.clone(), data: args.data.clone(), ..Flags::default() };
-    let config = config::load(&flags, config::environment())?;
-    let (name, destination) = chosen(&config, args.destination.as_deref())?;
+    let since = moment("--since", since, SystemClock.now())?;
+    let config = config::load(&args.store.flags(), config::environment())?;
+    let (name, destination) = args.destination.choose(&config.destinations)?;
     let _telemetry = start_telemetry("warn", config.log.format);
     runtime()?.block_on(async {
-        if !store::exists(&config.store) {
-            return Err(CliError::Usage(format!(
-                "there is no database in {}: give the folder of the service with --data",
-                config.store.data.display()
-            )));
-        }
-        let store = open_store(&config.store).await?;
+        let store = open_existing(&config.store).await?;
         let report = Report::new(name.to_owned(), since, args.show);
         let found = drift(&*store, &config, (name, destination), (sample, since), report).await;
         store.close().await;
@@ -123,27 +108,12 @@ pub(super) fn run(args: DriftArgs) -> Result<(), CliError> {
     })
 }
 
-fn chosen<'c>(
-    config: &'c Config,
-    name: Option<&str>,
-) -> Result<(&'c str, &'c DestinationConfig), CliError> {
-    let found = match name {
-        Some(name) => config.destinations.get_key_value(name),
-        None if config.destinations.len() == 1 => config.destinations.iter().next(),
-        None => None,
-    };
-    found.map(|(name, destination)| (name.as_str(), destination)).ok_or_else(|| {
-        let names: Vec<&str> = config.destinations.keys().map(String::as_str).collect();
-        CliError::Usage(format!("give --destination, which is one of {}", names.join(", ")))
-    })
-}
-
 fn end(report: &Report, stopped: Option<String>) -> Result<(), CliError> {
     if let Some(why) = stopped {
-        return Err(CliError::Incomplete(format!("not all contacts were compared: {why}")));
+        return Err(CliError::Failed(format!("not all contacts were compared: {why}")));
     }
     if report.people == 0 {
-        return Err(CliError::Incomplete(
+        return Err(CliError::Failed(
             "nothing was compared: since --since, no update of a contact was delivered or shadowed whose message is still kept"
                 .to_owned(),
         ));
@@ -152,11 +122,11 @@ fn end(report: &Report, stopped: Option<String>) -> Result<(), CliError> {
         return Err(CliError::Differs);
     }
     match report.unread {
-        0 if report.compared == 0 => Err(CliError::Incomplete(
+        0 if report.compared == 0 => Err(CliError::Failed(
             "nothing was compared: the lines \"not compared\" say why".to_owned(),
         )),
         0 => Ok(()),
-        unread => Err(CliError::Incomplete(format!(
+        unread => Err(CliError::Failed(format!(
             "{} could not be read: run the same command again",
             counted(unread, "contact", "contacts")
         ))),
@@ -171,7 +141,7 @@ async fn drift(
     (sample, since): (usize, Timestamp),
     mut report: Report,
 ) -> Result<(Report, Option<String>), CliError> {
-    let planner = planner(store, name, destination).await?;
+    let planner = with_catalogue(store, name, &destination.planner).await?;
     let options = ClientOptions {
         base_url: destination.base_url.clone(),
         api_key: destination.api_key.clone(),
@@ -180,10 +150,11 @@ async fn drift(
         timeout: Duration::from_millis(config.delivery.timeout_ms),
     };
     let client = Client::new(&options, Arc::new(SystemClock))
-        .map_err(|error| CliError::Usage(error.to_string()))?;
+        .map_err(|error| CliError::Failed(error.to_string()))?;
     let people = people(store, &planner, name, sample, since).await?;
     report.people = people.len();
-    let (stop, bar) = (stop_signal(), bar(people.len()));
+    let (stop, bar) = (stop_signal(), bar(BAR));
+    bar.set_length(people.len() as u64);
     let mut unread_in_a_row = 0;
     let mut stopped = None;
     for key in &people {
@@ -226,22 +197,6 @@ async fn drift(
     }
     bar.finish_and_clear();
     Ok((report, stopped))
-}
-
-/// The subscriptions in force, with what the service last read of the catalogue of Loops.
-async fn planner(
-    store: &dyn Store,
-    name: &str,
-    destination: &DestinationConfig,
-) -> Result<Arc<Destination>, CliError> {
-    let planner = Arc::clone(&destination.planner.destination);
-    if planner.options().catalogue.refresh.is_zero() {
-        return Ok(planner);
-    }
-    let stored = store.catalogue(name, None).await.map_err(store_fault)?;
-    let record = stored.and_then(|stored| serde_json::from_str(&stored.record).ok());
-    let catalogue = record.map(|record| Arc::new(Catalogue::new(record)));
-    Ok(Arc::new(planner.with_catalogue(catalogue)))
 }
 
 /// The contacts that were updated last, or would have been.
@@ -398,16 +353,4 @@ async fn find(client: &Client, key: &Key) -> Result<Option<Map<String, Value>>, 
             found => return found,
         }
     }
-}
-
-fn store_fault(fault: Unavailable) -> CliError {
-    CliError::Store(fault.into())
-}
-
-/// How many people were compared; hidden where nobody watches.
-fn bar(people: usize) -> ProgressBar {
-    if !io::stderr().is_terminal() {
-        return ProgressBar::hidden();
-    }
-    ProgressBar::with_draw_target(Some(people as u64), ProgressDrawTarget::stderr())
 }

@@ -7,22 +7,24 @@
 mod lines;
 mod report;
 
-use std::fs::File;
-use std::io::{self, IsTerminal as _, Read};
+use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use clap::Args;
-use indicatif::{HumanBytes, ProgressBar, ProgressDrawTarget, ProgressStyle};
+use indicatif::{HumanBytes, ProgressBar};
 use sha2::{Digest, Sha256};
 use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 
 use self::lines::{Line, Lines};
 use self::report::Report;
-use super::{CliError, open_store, runtime, say, start_telemetry, stop_signal, warn};
+use super::options::{StoreOptions, chosen};
+use super::{
+    CliError, is_stream, open_input, open_store, runtime, say, start_telemetry, stop_signal, warn,
+};
 use crate::clock::{Clock, SystemClock};
-use crate::config::{self, Config, Flags};
+use crate::config;
 use crate::js::Object;
 use crate::queue::intake::Intake;
 use crate::queue::{AcceptError, Accepted, FreeSpace, Inbox, NewMessage};
@@ -49,7 +51,10 @@ Files may be gzip. `serve` delivers the messages, after live ones.
 
 A message without a messageId gets one derived from the source, the file name, the line number and
 the line itself. So run an interrupted import again as it was, and fix rejected lines in place: what
-was stored before counts as duplicate (within store.duplicate_window_h).")]
+was stored before counts as duplicate (within store.duplicate_window_h).
+
+  segment-loops import users.jsonl events.jsonl.gz --data /data --report rejected.jsonl
+  zcat export.gz | jq -c '.[]' | segment-loops import - --source backfill --data /data")]
 pub struct ImportArgs {
     /// Files of messages; `-` is standard input.
     #[arg(value_name = "FILE", required = true)]
@@ -57,32 +62,34 @@ pub struct ImportArgs {
     /// Name of the source of the messages; optional if there is only one.
     #[arg(long, value_name = "NAME")]
     source: Option<String>,
-    /// Configuration file (TOML) [default: environment variables only].
-    #[arg(long, value_name = "FILE")]
-    config: Option<PathBuf>,
-    /// Folder of the database.
-    #[arg(long, value_name = "DIR")]
-    data: Option<PathBuf>,
     /// File to write all rejected lines to, as JSON Lines.
     #[arg(long, value_name = "FILE")]
     report: Option<PathBuf>,
+    #[command(flatten)]
+    store: StoreOptions,
 }
 
 pub(super) fn run(args: ImportArgs) -> Result<(), CliError> {
-    let flags = Flags { file: args.config, data: args.data, ..Flags::default() };
-    let config = config::load(&flags, config::environment())?;
-    let source = choose_source(&config, args.source.as_deref())?;
-    for file in args.files.iter().filter(|file| !is_stdin(file)) {
-        open(file)?;
+    let config = config::load_keyless(&args.store.flags(), config::environment())?;
+    if config.sources.is_empty() {
+        return Err(CliError::NotConfigured(
+            "no source is configured: give the configuration of the service with --config, or set SEGMENT_WRITE_KEY as the service has it"
+                .to_owned(),
+        ));
+    }
+    let (source, destination) = chosen("source", args.source.as_deref(), &config.sources)?;
+    for file in args.files.iter().filter(|file| !is_stream(file)) {
+        open_input(file)?;
     }
     let report = Report::open(args.report.as_deref())?;
-    let _telemetry = start_telemetry("warn", config.log.format);
+    let _telemetry = start_telemetry("warn", config.settings.log.format);
     runtime()?.block_on(async {
         let stop = stop_signal();
-        let store = open_store(&config.store).await?;
+        let store = open_store(&config.settings.store).await?;
         let mut import = Import {
-            config: &config,
+            message_bytes_max: config.message_bytes_max,
             source,
+            destination,
             store: &*store,
             digests: store.digests(),
             stop,
@@ -97,80 +104,50 @@ pub(super) fn run(args: ImportArgs) -> Result<(), CliError> {
         bar.finish_and_clear();
         say(&report.summary(bar.elapsed()));
         let is_not_lines = report.is_not_lines();
+        let is_partly = report.accepted + report.duplicates > 0;
         let rejected = report.close()?;
         ended?;
         if stop.is_cancelled() {
-            return Err(CliError::Incomplete(
+            return Err(CliError::Partly(
                 "interrupted: run the same command again to continue".to_owned(),
             ));
         }
         if is_not_lines {
-            return Err(CliError::Incomplete(
+            return Err(CliError::Input(
                 "no line is a message: this is not JSON Lines; put each message on one line (jq -c '.[]' FILE, or jq -c '.batch[]' FILE for a batch)".to_owned(),
             ));
         }
         if rejected > 0 {
-            return Err(CliError::Incomplete(
-                "not all lines were accepted: fix them in place and run the same command again; the others then count as duplicates".to_owned(),
-            ));
+            return Err(match is_partly {
+                true => CliError::Partly(
+                    "not all lines were accepted: fix them in place and run the same command again; the others then count as duplicates".to_owned(),
+                ),
+                false => CliError::Input(
+                    "no line was accepted: fix them in place and run the same command again".to_owned(),
+                ),
+            });
         }
         Ok(())
     })
 }
 
-fn choose_source<'a>(config: &'a Config, asked: Option<&str>) -> Result<&'a str, CliError> {
-    let names = || config.sources.keys().map(String::as_str).collect::<Vec<_>>().join(", ");
-    let mut all = config.sources.keys();
-    match (asked, all.next(), all.next()) {
-        (Some(asked), ..) => {
-            config.sources.get_key_value(asked).map(|(name, _)| name.as_str()).ok_or_else(|| {
-                CliError::Usage(format!(
-                    "there is no source `{asked}`: --source is one of {}",
-                    names()
-                ))
-            })
-        }
-        (None, Some(only), None) => Ok(only),
-        (None, ..) => Err(CliError::Usage(format!(
-            "there are several sources: say which one with --source, one of {}",
-            names()
-        ))),
-    }
-}
-
-fn is_stdin(file: &Path) -> bool {
-    file.as_os_str() == "-"
-}
-
-fn open(file: &Path) -> Result<File, CliError> {
-    File::open(file).map_err(|source| CliError::Io {
-        what: format!("{} cannot be read", file.display()),
-        source,
-    })
-}
-
-/// A bar over the bytes of all files; hidden where nobody watches.
+/// A bar over the bytes of all files.
 fn bar(files: &[PathBuf]) -> ProgressBar {
-    if !io::stderr().is_terminal() {
-        return ProgressBar::hidden();
-    }
     let sizes = files.iter().map(|file| std::fs::metadata(file).ok().map(|file| file.len()));
-    let total: Option<u64> = sizes.sum();
-    let template = match total {
-        Some(_) => "{bar:30} {bytes}/{total_bytes}  {msg}  {eta} left",
-        None => "{spinner} {bytes}  {msg}  {elapsed}",
-    };
-    let bar = ProgressBar::with_draw_target(total, ProgressDrawTarget::stderr());
-    // The template is one of the two above.
-    bar.set_style(
-        ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar()),
-    );
-    bar
+    match sizes.sum::<Option<u64>>() {
+        Some(total) => {
+            let bar = super::bar("{bar:30} {bytes}/{total_bytes}  {msg}  {eta} left");
+            bar.set_length(total);
+            bar
+        }
+        None => super::bar("{spinner} {bytes}  {msg}  {elapsed}"),
+    }
 }
 
 struct Import<'a> {
-    config: &'a Config,
+    message_bytes_max: usize,
     source: &'a str,
+    destination: &'a str,
     store: &'a dyn Inbox,
     digests: Digests,
     stop: CancellationToken,
@@ -184,9 +161,7 @@ impl Import<'_> {
     async fn all(&mut self, files: &[PathBuf]) -> Result<(), CliError> {
         for path in files {
             let name = path.display().to_string();
-            let input: Box<dyn Read> =
-                if is_stdin(path) { Box::new(io::stdin().lock()) } else { Box::new(open(path)?) };
-            let input = self.bar.wrap_read(input);
+            let input = self.bar.wrap_read(open_input(path)?);
             let read = self.file(&name, input).await;
             // Messages before an error are stored all the same.
             self.flush().await?;
@@ -205,17 +180,13 @@ impl Import<'_> {
             ),
             source,
         };
-        let message_bytes_max = self.config.server.message_bytes_max;
-        let destination = match self.config.sources.get(self.source) {
-            Some(source) => source.destination.as_str(),
-            None => return Err(CliError::Usage(format!("there is no source `{}`", self.source))),
-        };
+        let message_bytes_max = self.message_bytes_max;
         let envelope = Object::new();
         let digests = self.digests.clone();
         let intake = Intake {
             digests: &digests,
             source: self.source,
-            destination,
+            destination: self.destination,
             is_bulk: true,
             kind: None,
             // A file may be an export of Segment's: the times in it were corrected then.

@@ -1,0 +1,112 @@
+//! `completions` and `man`: what packagers install beside the program.
+
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
+
+use clap::{Args, Command, CommandFactory as _};
+use clap_complete::Shell;
+use clap_mangen::Man;
+
+use super::{Cli, CliError, say};
+use crate::clock::{Clock as _, SystemClock};
+
+/// Options of `completions`.
+#[derive(Debug, Args)]
+#[command(after_long_help = "\
+  segment-loops completions bash > /usr/share/bash-completion/completions/segment-loops
+  segment-loops completions zsh > /usr/share/zsh/vendor-completions/_segment-loops
+  segment-loops completions fish > ~/.config/fish/completions/segment-loops.fish")]
+pub struct CompletionsArgs {
+    /// The shell.
+    #[arg(value_enum)]
+    shell: Shell,
+}
+
+/// Options of `man`.
+#[derive(Debug, Args)]
+#[command(after_long_help = "\
+Writes one page for the program and one for each command:
+  segment-loops man --to /usr/local/share/man/man1")]
+pub struct ManArgs {
+    /// Folder that exists.
+    #[arg(long, value_name = "DIR")]
+    to: PathBuf,
+}
+
+pub(super) fn complete(args: &CompletionsArgs) -> Result<(), CliError> {
+    let mut command = Cli::command();
+    let name = command.get_name().to_owned();
+    // The generators panic where they cannot write.
+    let mut script = Vec::new();
+    clap_complete::generate(args.shell, &mut command, name, &mut script);
+    std::io::stdout().write_all(&script).map_err(|source| CliError::Io {
+        what: "the completions cannot be written to standard output".to_owned(),
+        source,
+    })
+}
+
+pub(super) fn write(args: &ManArgs) -> Result<(), CliError> {
+    if !args.to.is_dir() {
+        return Err(CliError::Usage(format!(
+            "--to: the folder {} does not exist: create it first",
+            args.to.display()
+        )));
+    }
+    let mut command = Cli::command().disable_help_subcommand(true);
+    command.build();
+    let count = write_pages(&command, &args.to)?;
+    say(&format!("{count} pages written to {}", args.to.display()));
+    Ok(())
+}
+
+/// Writes the page of a command and those of the commands below it; returns how many.
+fn write_pages(command: &Command, folder: &Path) -> Result<u64, CliError> {
+    let mut count = 1;
+    for below in command.get_subcommands().filter(|below| !below.is_hide_set()) {
+        count += write_pages(below, folder)?;
+    }
+    let page = Man::new(command.clone());
+    let name = page.get_filename();
+    let mut text = Vec::new();
+    let rendered = page
+        .title(name.trim_end_matches(".1").to_uppercase())
+        .date(format!("{:.10}", SystemClock.now().to_string()))
+        .source(concat!("segment-loops ", env!("CARGO_PKG_VERSION")))
+        .manual("segment-loops")
+        .render(&mut text);
+    let path = folder.join(name);
+    let written =
+        rendered.and_then(|()| std::fs::write(&path, tidied(&String::from_utf8_lossy(&text))));
+    written.map_err(|source| CliError::Io {
+        what: format!("{} cannot be written", path.display()),
+        source,
+    })?;
+    Ok(count)
+}
+
+/// A page without what mandoc complains about: blanks at ends of lines, and breaks beside vertical space.
+fn tidied(page: &str) -> String {
+    let lines: Vec<&str> = page.lines().map(str::trim_end).collect();
+    let is_space = |line: Option<&&str>| line.is_some_and(|line| line.is_empty() || *line == ".sp");
+    let mut text = String::new();
+    for (index, line) in lines.iter().enumerate() {
+        let before = index.checked_sub(1).and_then(|index| lines.get(index));
+        if *line == ".br" && (is_space(before) || is_space(lines.get(index + 1))) {
+            continue;
+        }
+        text.push_str(line);
+        text.push('\n');
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn breaks_beside_vertical_space_are_dropped() {
+        let page = "a \n.br\nb\n.br\n\n.br\nc\n";
+        assert_eq!(tidied(page), "a\n.br\nb\n\nc\n");
+    }
+}

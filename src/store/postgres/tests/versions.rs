@@ -119,6 +119,18 @@ async fn each_version_says_how_the_schema_is_and_changes_nothing() {
 }
 
 #[tokio::test]
+async fn the_schema_of_each_earlier_release_is_opened() {
+    for count in 1..=MIGRATIONS.len() {
+        let schema = Schema::empty().await;
+        let earlier = open_as(&schema, &MIGRATIONS[..count]).await.unwrap();
+        earlier.close().await;
+        let store = open(&schema).await;
+        put(&store, message("a")).await;
+        assert_eq!(heads(&store).await.len(), 1, "{count}");
+    }
+}
+
+#[tokio::test]
 async fn a_migration_that_fails_changes_nothing() {
     const BROKEN: &[Migration] = &[
         NEXT[0],

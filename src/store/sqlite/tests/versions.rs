@@ -59,6 +59,18 @@ async fn each_version_says_how_the_schema_is_and_changes_nothing() {
 }
 
 #[tokio::test]
+async fn a_file_of_each_earlier_release_is_opened() {
+    for count in 1..=open::MIGRATIONS.len() {
+        let folder = TempDir::new().unwrap();
+        drop(open_as(&folder, &open::MIGRATIONS[..count]).unwrap());
+        let store = SqliteStore::open(options(&folder)).await.unwrap();
+        put(&store, message("a")).await;
+        assert_eq!(heads(&store).await.len(), 1, "{count}");
+        store.close().await;
+    }
+}
+
+#[tokio::test]
 async fn a_migration_that_fails_changes_nothing() {
     const BROKEN: &[&str] = &[NEXT[0], NEXT[1], "ALTER TABLE messages DROP COLUMN never_there;"];
     let (store, folder) = fresh().await;

@@ -161,7 +161,7 @@ impl Digests {
 
     /// Digests the path and the body of a request.
     pub fn request(&self, path: &str, body: &[u8]) -> RequestDigest {
-        RequestDigest(self.digest_of(&[b"request", path.as_bytes(), body]))
+        RequestDigest(self.digest_of(&[b"request".as_slice(), path.as_bytes(), body]))
     }
 
     fn digest(&self, tag: &str, id: &str) -> i64 {

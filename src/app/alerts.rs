@@ -11,7 +11,7 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 use tracing::{debug, error, info, warn};
 
-use super::AppError;
+use super::error::AppError;
 use super::reload::Reloader;
 use crate::alerts::{Alert, Alerts, Format, Message, SourceWatch, Subject, Topic, View, judge};
 use crate::clock::SharedClock;

@@ -13,7 +13,7 @@ use tracing::{error, info, warn};
 
 use super::changes::changes;
 use super::counters;
-use super::{LoadConfig, NOTHING_KNOWN};
+use super::error::NOTHING_KNOWN;
 use crate::clock::SharedClock;
 use crate::config::{BrowserConfig, Config, ConfigError, Problem, Stage};
 use crate::console::view::{ReloadProblem, Reloaded};
@@ -26,6 +26,9 @@ use crate::http::{
 use crate::queue::Store;
 use crate::segment::MessageType;
 use crate::telemetry;
+
+/// Loads the configuration; called again at each reload.
+pub type LoadConfig = Box<dyn Fn() -> Result<Config, ConfigError> + Send + Sync>;
 
 /// Holds the parts of the configuration that can change while the program runs.
 pub(super) struct Reloader {

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use jiff::{SignedDuration, Timestamp};
 
-use super::Process;
+use super::process::Process;
 use super::reload::Reloader;
 use crate::delivery::Board;
 use crate::http::HttpState;

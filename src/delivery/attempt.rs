@@ -9,7 +9,7 @@ use tracing::field::display;
 use tracing::{info, warn};
 
 use super::disposition::{Disposition, KeyCheck, Meaning};
-use super::knowledge::Facts;
+use super::knowledge::{Facts, Times};
 use super::lease::HeldLease;
 use super::stepper::{Load, StepEnd, Stepper};
 use super::verdict::{Due, Tried, Verdict};
@@ -57,7 +57,7 @@ impl Stepper {
         end_call(of_call, &reply);
         drop(in_flight);
         let facts = self.contact_facts(request.endpoint, &load.body);
-        let (happened_at, is_replay) = (load.happened_at, load.is_replay);
+        let Load { happened_at, opts_in_at, is_replay, .. } = load;
         let (accepted_at, class) = load.accepted;
         // Recording the outcome may take long, if the store fails.
         drop(load);
@@ -80,8 +80,8 @@ impl Stepper {
         let next = verdict.next;
         let has_address = facts.as_ref().is_some_and(Facts::has_address);
         let awaiting = self.awaiting(due, &tried, &verdict, has_address, is_replay);
-        let contact =
-            facts.and_then(|facts| self.contact_change(due, &tried, &verdict, facts, happened_at));
+        let times = Times { started_at, happened_at, opts_in_at, now: self.clock.now() };
+        let contact = facts.and_then(|facts| contact_change(due, &tried, &verdict, facts, times));
         let learned = Learning { contact, awaiting };
         let is_delivered =
             matches!(verdict.consequence, Consequence::Delivered | Consequence::EventDelivered);
@@ -135,45 +135,6 @@ impl Stepper {
     pub(super) fn contact_facts(&self, endpoint: Endpoint, body: &Bytes) -> Option<Facts> {
         let destination = Arc::clone(&self.destination.borrow());
         self.facts(&destination).facts(endpoint, body)
-    }
-
-    /// What an attempt changes about what is known of its contact.
-    fn contact_change(
-        &self,
-        due: Due<'_>,
-        tried: &Tried<'_>,
-        verdict: &Verdict,
-        facts: Facts,
-        happened_at: Timestamp,
-    ) -> Option<ContactChange> {
-        let is_deletion = due.request.endpoint == Endpoint::DeleteContact;
-        let learned = |facts: Facts| {
-            let now = self.clock.now();
-            facts.learn(due.lane, due.request.id, tried.started_at, happened_at, now)
-        };
-        match (&verdict.consequence, tried.disposition) {
-            // Also if it is unknown whether Loops deleted it.
-            (Consequence::Delivered | Consequence::Failed(_), _) if is_deletion => {
-                Some(facts.delete())
-            }
-            (Consequence::Delivered, Disposition::Delivered) => {
-                Some(ContactChange::Learn(learned(facts)))
-            }
-            // Perhaps without the properties in this request.
-            (Consequence::Delivered, Disposition::DeliveredBefore) => {
-                Some(ContactChange::Confirm(learned(facts)))
-            }
-            (
-                Consequence::Delivered
-                | Consequence::Failed(_)
-                | Consequence::TakenApart
-                | Consequence::EventDelivered
-                | Consequence::EventFailed(_)
-                | Consequence::Shadowed,
-                _,
-            ) => Some(facts.forget()),
-            (Consequence::Begin | Consequence::Retry(_) | Consequence::Hold { .. }, _) => None,
-        }
     }
 
     /// How an attempt bears on events whose contacts do not exist. Loops' words for it are not part of its contract, so
@@ -382,6 +343,39 @@ impl Stepper {
         ];
         counter!(telemetry::LOOPS_REQUESTS, &labels).increment(1);
         histogram!(telemetry::LOOPS_REQUEST_SECONDS, &labels).record(reply.duration);
+    }
+}
+
+/// What an attempt changes about what is known of its contact.
+fn contact_change(
+    due: Due<'_>,
+    tried: &Tried<'_>,
+    verdict: &Verdict,
+    facts: Facts,
+    times: Times,
+) -> Option<ContactChange> {
+    let is_deletion = due.request.endpoint == Endpoint::DeleteContact;
+    let learned = |facts: Facts| facts.learn(due.lane, due.request.id, times);
+    match (&verdict.consequence, tried.disposition) {
+        // Also if it is unknown whether Loops deleted it.
+        (Consequence::Delivered | Consequence::Failed(_), _) if is_deletion => Some(facts.delete()),
+        (Consequence::Delivered, Disposition::Delivered) => {
+            Some(ContactChange::Learn(learned(facts)))
+        }
+        // Perhaps without the properties in this request.
+        (Consequence::Delivered, Disposition::DeliveredBefore) => {
+            Some(ContactChange::Confirm(learned(facts)))
+        }
+        (
+            Consequence::Delivered
+            | Consequence::Failed(_)
+            | Consequence::TakenApart
+            | Consequence::EventDelivered
+            | Consequence::EventFailed(_)
+            | Consequence::Shadowed,
+            _,
+        ) => Some(facts.forget()),
+        (Consequence::Begin | Consequence::Retry(_) | Consequence::Hold { .. }, _) => None,
     }
 }
 

@@ -10,9 +10,17 @@ use crate::segment::PersonDigest;
 
 /// Whether a request subscribes its contact, to all mails or to a list.
 pub(super) fn is_opt_in(endpoint: Endpoint, body: &Object) -> bool {
-    endpoint != Endpoint::DeleteContact
-        && (body.get("subscribed").is_some_and(subscribes)
-            || lists(body).any(|(_, value)| subscribes(value)))
+    !opt_ins(endpoint, body).is_empty()
+}
+
+/// What a request subscribes its contact to: mailing lists, and `None` for all mails.
+pub(super) fn opt_ins(endpoint: Endpoint, body: &Object) -> Vec<Option<String>> {
+    if endpoint == Endpoint::DeleteContact {
+        return Vec::new();
+    }
+    let all = body.get("subscribed").is_some_and(subscribes).then_some(None);
+    let joined = lists(body).filter(|(_, value)| subscribes(value));
+    all.into_iter().chain(joined.map(|(list, _)| Some(list.to_owned()))).collect()
 }
 
 fn lists(body: &Object) -> impl Iterator<Item = (&str, &Value)> {

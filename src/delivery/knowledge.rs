@@ -6,7 +6,7 @@ use std::collections::HashMap;
 use bytes::Bytes;
 use jiff::{SignedDuration, Timestamp};
 
-use super::consent::{Consent, is_opt_in};
+use super::consent::{Consent, is_opt_in, opt_ins};
 use super::union::object;
 use crate::action::Endpoint;
 use crate::destination::{
@@ -15,7 +15,7 @@ use crate::destination::{
 use crate::js::{Object, Value};
 use crate::queue::{
     Contact, ContactChange, ContactClaim, KnownContact, KnownProperty, Learned, NotNeeded,
-    NotNeededReason, RequestId,
+    NotNeededReason, OptIn, RequestId,
 };
 use crate::segment::{Digests, LaneKey, PersonDigest, PersonIdKind, PropertyName, PropertyValue};
 
@@ -37,6 +37,20 @@ pub(super) struct Facts {
     has_address: bool,
     /// Whether it changes what others may change, too: mailing lists and the subscription.
     may_resubscribe: bool,
+    /// What it subscribes the contact to: mailing lists, and `None` for all mails.
+    opt_ins: Vec<Option<String>>,
+}
+
+/// The times of a request that Loops accepted.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Times {
+    /// When the attempt began.
+    pub(super) started_at: Timestamp,
+    /// When its message happened, if its contact is remembered with that time; else the epoch.
+    pub(super) happened_at: Timestamp,
+    /// When its message happened, if it may bring back a person who left.
+    pub(super) opts_in_at: Option<Timestamp>,
+    pub(super) now: Timestamp,
 }
 
 /// Makes [`Facts`].
@@ -80,6 +94,7 @@ impl FactsMaker<'_> {
             has_address: address.is_some(),
             values: Vec::new(),
             may_resubscribe: false,
+            opt_ins: opt_ins(endpoint, body),
         };
         for (name, value) in body.iter() {
             match (name, value) {
@@ -131,14 +146,8 @@ impl Facts {
     }
 
     /// What is learned once Loops has accepted the request.
-    pub(super) fn learn(
-        self,
-        lane: LaneKey,
-        request: RequestId,
-        started_at: Timestamp,
-        happened_at: Timestamp,
-        now: Timestamp,
-    ) -> Learned {
+    pub(super) fn learn(self, lane: LaneKey, request: RequestId, times: Times) -> Learned {
+        let Times { started_at, happened_at, opts_in_at, now } = times;
         let known = |(name, value)| KnownProperty { name, value, at: now, happened_at, request };
         let properties = self.values.into_iter().map(known).collect();
         Learned {
@@ -151,6 +160,7 @@ impl Facts {
             request,
             started_at,
             properties,
+            opt_in: opts_in_at.map(|at| OptIn { lists: self.opt_ins, at }),
         }
     }
 

@@ -15,12 +15,14 @@ use tracing::field::display;
 use super::backoff::RetryOptions;
 use super::board::Activity;
 use super::catalogue::Wishes;
+use super::consent::is_opt_in;
 use super::knowledge::{Facts, FactsMaker};
 use super::lanes::Turn;
 use super::lease::{HeldLease, LeaseLost};
 use super::meters::Meters;
 use super::planning::{Freezing, Prepared};
 use super::room::{LargeRoom, Place, Room, is_large};
+use super::union::object;
 use super::verdict::{Due, Next};
 use super::verify::SoughtBefore;
 use crate::action::ActionKind;
@@ -28,7 +30,8 @@ use crate::clock::SharedClock;
 use crate::destination::{Destination, IdentityGuard, NewContactsPolicy, Stale};
 use crate::loops::{Client, Slot};
 use crate::queue::{
-    BrokenMessage, Class, Failure, FailureReason, HoldsAsk, Job, Lease, Seq, Work, WorkError,
+    BrokenMessage, Class, Failure, FailureReason, FrozenRequest, HoldsAsk, Job, Lease, Seq, Work,
+    WorkError,
 };
 use crate::segment::{Digests, LaneKey};
 use crate::telemetry::{self, Traces};
@@ -72,6 +75,8 @@ pub(super) struct Load {
     pub(super) body: Bytes,
     /// When its message happened, if its contact is remembered with that time; else the epoch.
     pub(super) happened_at: Timestamp,
+    /// When its message happened, if it may bring back a person who left.
+    pub(super) opts_in_at: Option<Timestamp>,
     /// Whether its message is replayed.
     pub(super) is_replay: bool,
     /// When its message was accepted, and as what.
@@ -197,6 +202,7 @@ impl Stepper {
             }
         };
         let happened_at = self.learned_at(&job);
+        let opts_in_at = requests.first().and_then(|request| self.opts_in_at(&job, request));
         // Loops may take its time to answer, and many messages may be at that point: only the request at hand is kept.
         job.payload = Bytes::new();
         let is_last = requests.len() == 1;
@@ -206,7 +212,7 @@ impl Stepper {
         let is_replay = job.replay.number > 0;
         let body = std::mem::take(&mut request.body);
         let accepted = (job.received_at, turn.head.class);
-        let load = Load { body, happened_at, is_replay, accepted, _place: place };
+        let load = Load { body, happened_at, opts_in_at, is_replay, accepted, _place: place };
         let due = Due {
             request: &request,
             seq,
@@ -346,6 +352,16 @@ impl Stepper {
             Stale::Skip => job.happened_at(job.message().and_then(|message| message.timestamp())),
             Stale::Send => Timestamp::UNIX_EPOCH,
         }
+    }
+
+    /// When the message of a request happened, if the request may bring back a person who left.
+    fn opts_in_at(&self, job: &Job, request: &FrozenRequest) -> Option<Timestamp> {
+        if !self.destination.borrow().may_resubscribe()
+            || !is_opt_in(request.endpoint, &object(&request.body)?)
+        {
+            return None;
+        }
+        Some(job.happened_at(job.message().and_then(|message| message.timestamp())))
     }
 
     /// Counts a delivery that ended.

@@ -98,6 +98,11 @@ impl CompiledSubscription {
         self.written.enabled
     }
 
+    /// Whether its requests may subscribe people again who left.
+    pub(super) fn resubscribes(&self) -> bool {
+        self.written.enabled && self.written.resubscribe
+    }
+
     /// Whether it deletes contacts.
     pub(super) fn deletes(&self) -> bool {
         self.written.action == ActionKind::DeleteContact

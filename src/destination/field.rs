@@ -226,7 +226,7 @@ fn not_a_date() -> String {
 
 /// Whether Segment's validation accepts an address: ASCII, before the `@` parts separated by single dots,
 /// after it at least two labels that neither begin nor end with a hyphen.
-pub(super) fn is_email(text: &str) -> bool {
+pub fn is_email(text: &str) -> bool {
     let is_local =
         |byte: u8| byte.is_ascii_alphanumeric() || b"!#$%&'*+/=?^_`{|}~-".contains(&byte);
     let is_label = |label: &str| {

@@ -27,6 +27,7 @@ pub use catalogue::{
 pub use compare::{Change, Comparison, Made, Revision, Stopped};
 pub use compiled::CompiledSubscription;
 pub use explain::{Explained, ExplainedField, Explanation};
+pub use field::is_email;
 pub use guard::{
     ConsentGuard, ContactOptions, DestinationOptions, ERASED_BLOCK_DAYS_MAX, Guard, IdentityGuard,
     Mode, NewContactsPolicy, PLACEHOLDER_IDS_DEFAULT, SkipUnchanged, Stale, subscribes,

@@ -8,7 +8,7 @@ use sha2::{Digest as _, Sha256};
 
 use super::catalogue::{Catalogue, CatalogueOptions, is_like_list_id};
 use super::compiled::CompiledSubscription;
-use super::guard::{ContactOptions, DestinationOptions, Mode};
+use super::guard::{ConsentGuard, ContactOptions, DestinationOptions, Mode};
 use super::plan::{Plan, PlannedDelivery};
 use super::subscription::{Subscription, SubscriptionProblem, TriggerText};
 use super::terms::Terms;
@@ -91,6 +91,12 @@ impl Destination {
     /// Returns what delivery does with what is known of contacts.
     pub fn contact_options(&self) -> &ContactOptions {
         &self.options.contacts
+    }
+
+    /// Whether requests may subscribe people again who left.
+    pub fn may_resubscribe(&self) -> bool {
+        self.options.consent == ConsentGuard::Pass
+            || self.subscriptions.iter().any(CompiledSubscription::resubscribes)
     }
 
     /// Returns the same destination with another catalogue.

@@ -34,6 +34,8 @@ pub struct Filter {
     pub persons: Vec<PersonDigest>,
     /// Their state.
     pub state: Option<MessageState>,
+    /// Whether they are held; those that wait behind them are not.
+    pub is_held: bool,
     /// A delivery that is not superseded failed for this reason.
     pub reason: Option<FailureReason>,
     /// Name of their destination.

@@ -1,5 +1,5 @@
 //! Who left, as Loops reported it: unsubscribed, complained, or bounced. Kept as digests until Loops reports that the
-//! person is back, or the person is erased, whatever the retention.
+//! person is back or accepts a request that brings the person back, or the person is erased, whatever the retention.
 
 use jiff::Timestamp;
 
@@ -26,6 +26,15 @@ impl OptOut {
     pub fn is_about(&self, persons: &[PersonDigest]) -> bool {
         self.user.iter().chain(&self.email).any(|person| persons.contains(person))
     }
+}
+
+/// What a request subscribes a contact to. Once Loops has accepted it, a contact that left before has come back.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct OptIn {
+    /// The ids of mailing lists; `None`: all mails.
+    pub lists: Vec<Option<String>>,
+    /// When the message of the request happened. Who left at that time or later stays away.
+    pub at: Timestamp,
 }
 
 /// What an event of Loops says about whether a contact wants mails.

@@ -8,7 +8,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 use serde::Serialize;
 
-use super::RequestId;
+use super::{OptIn, RequestId};
 use crate::segment::{LaneKey, PersonDigest, PropertyName, PropertyValue};
 
 /// How long a contact is remembered after the last request for it.
@@ -147,6 +147,8 @@ pub struct Learned {
     pub started_at: Timestamp,
     /// The values in the request.
     pub properties: Vec<KnownProperty>,
+    /// What it subscribes the contact to, if that may bring back a person who left.
+    pub opt_in: Option<OptIn>,
 }
 
 /// Adds newer values to those that are known; at most [`PROPERTIES_MAX`] stay, the newest.

@@ -50,7 +50,7 @@ pub use ask::*;
 pub use audit::*;
 pub use catalogue::StoredCatalogue;
 pub(crate) use consent::ConsentReport;
-pub use consent::OptOut;
+pub use consent::{OptIn, OptOut};
 pub use contacts::{
     CONFLICT_DAYS, CONFLICTS_MAX, CONTACTS_KEPT, ConflictKind, Contact, ContactChange,
     ContactClaim, IdentityConflict, KnownProperty, Learned, PROPERTIES_MAX,

@@ -116,6 +116,10 @@ pub trait NewContacts: Send + Sync {
     /// What was done today, for each destination where something was.
     async fn new_contacts(&self, now: Timestamp) -> Result<Vec<NewContactsDay>, Unavailable>;
 
+    /// How many messages of a destination are held at this moment, without those that wait behind them, and since when the
+    /// first of them is.
+    async fn count_held(&self, destination: &str) -> Result<(u64, Option<Timestamp>), Unavailable>;
+
     /// Whether any contact of a destination is known.
     async fn knows_any(&self, destination: &str) -> Result<bool, Unavailable>;
 

@@ -18,7 +18,8 @@ pub const RECEIPTS_KEPT: Duration = Duration::from_secs(400 * 24 * 60 * 60);
 /// How far the clocks of Loops and of this program may differ when their times are compared.
 pub const RECEIPT_CLOCKS_DIFFER: Duration = Duration::from_secs(60);
 
-/// How long after a deletion Loops may report the unsubscription that it reports beside each deletion.
+/// How long after a deletion Loops may report the unsubscription that it reports beside each deletion, as long as nothing
+/// says that the contact is back.
 pub const UNSUBSCRIBED_BESIDE: Duration = Duration::from_secs(10 * 60);
 
 /// The most bytes of a deletion.

@@ -673,6 +673,9 @@ pub struct DeliveryRecord {
     pub state: DeliveryState,
     /// Why it failed.
     pub failure: Option<Failure>,
+    /// It failed since Loops has no contact that the event names: it is replayed by itself if the contact is created until
+    /// this time.
+    pub awaits_contact_until: Option<Timestamp>,
     /// Why it was delivered without a request.
     pub not_needed: Option<NotNeeded>,
     /// What was left out of the request or changed in it.

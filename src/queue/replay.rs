@@ -28,7 +28,7 @@ pub trait Replays: Send + Sync {
     /// A message without contents is counted and left unchanged. So is a message that a deletion of the same
     /// person follows at the same destination: one whose delivery with the action
     /// [`ActionKind::DeleteContact`](crate::action::ActionKind) was delivered and which was accepted later,
-    /// or is that message itself, whatever its type; or a `delete` message that is still pending.
+    /// or is that message itself, whatever its type; or a `delete` message that was accepted later and is pending.
     async fn replay(&self, ask: &ReplayAsk) -> Result<ReplayChunk, Unavailable>;
 
     /// Replays a bounded number of the failed events whose contact has appeared since ([`Awaiting`]), each for the
@@ -288,6 +288,7 @@ impl Criteria {
         let filter = Filter {
             persons: filled(self.user).map(|id| digests.any_person(&id)).unwrap_or_default(),
             state: None,
+            is_held: false,
             reason: filled(self.reason)
                 .map(|text| FailureReason::parse(&text).ok_or(CriteriaProblem::Reason))
                 .transpose()?,

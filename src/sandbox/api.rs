@@ -172,6 +172,16 @@ async fn send_event(State(sandbox): State<Sandbox>, headers: HeaderMap, body: By
         let workflow = state.event_names.get_index_of(&event_name).unwrap_or_default();
         let numbers = (workflow, state.counts().events);
         sandbox.report(|now| webhooks::of_mail(contact, &event_name, numbers, now));
+        let address = contact.email.clone().filter(|_| contact.is_subscribed());
+        if let Some(address) = address.filter(|address| webhooks::unsubscribes(address)) {
+            let leaving = ContactFields {
+                email: Some(address),
+                subscribed: Some(false),
+                ..ContactFields::default()
+            };
+            let change = state.audience.upsert(leaving)?;
+            report_change(&sandbox, &state.audience, &change);
+        }
     }
     if let Some(key) = idempotency_key {
         state.used_keys.remember(key, now);

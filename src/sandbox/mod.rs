@@ -23,7 +23,8 @@
 //! * Each refusal has a line in the log that says which rule was broken, with no value of the request.
 //! * A used idempotency key is answered with 409 before the body is looked at.
 //! * With a URL ([`Sandbox::send_webhooks`]), it sends webhooks: each event triggers a mail, which is sent
-//!   and delivered; one to an address with `+bounce`, `+softbounce`, `+spam`, `+open` or `+click` meets that fate.
+//!   and delivered; one to an address with `+bounce`, `+softbounce`, `+spam`, `+open`, `+click`, `+unsubscribe` or
+//!   `+resubscribe` meets that fate.
 //! * Requests with a wrong key are answered with 401 and use up nothing of the rate.
 
 mod answer;

@@ -154,15 +154,22 @@ pub(super) fn of_mail(
 
 /// What becomes of a mail to an address, by a word in it such as `ada+bounce@example.com`.
 fn fate(address: &str) -> &'static [&'static str] {
-    let words: [(&str, &[&str]); 5] = [
+    let words: [(&str, &[&str]); 7] = [
         ("+bounce", &["email.hardBounced"]),
         ("+softbounce", &["email.softBounced"]),
         ("+spam", &["email.delivered", "email.spamReported"]),
         ("+open", &["email.delivered", "email.opened"]),
         ("+click", &["email.delivered", "email.opened", "email.clicked"]),
+        ("+unsubscribe", &["email.delivered", "email.unsubscribed"]),
+        ("+resubscribe", &["email.delivered", "email.unsubscribed", "email.resubscribed"]),
     ];
     let found = words.into_iter().find(|(word, _)| address.contains(word));
     found.map_or(&["email.delivered"], |(_, events)| events)
+}
+
+/// Whether a contact with this address unsubscribes by a link in its mail, and stays away.
+pub(super) fn unsubscribes(address: &str) -> bool {
+    fate(address).last() == Some(&"email.unsubscribed")
 }
 
 fn event(name: &str, contact: &Contact, now: Timestamp, rest: Value) -> Value {

@@ -463,6 +463,10 @@ impl NewContacts for FlakyStore {
         self.call("new_contacts", Access::Read, self.inner.new_contacts(now)).await
     }
 
+    async fn count_held(&self, destination: &str) -> Result<(u64, Option<Timestamp>), Unavailable> {
+        self.call("count_held", Access::Read, self.inner.count_held(destination)).await
+    }
+
     async fn knows_any(&self, destination: &str) -> Result<bool, Unavailable> {
         self.call("knows_any", Access::Read, self.inner.knows_any(destination)).await
     }

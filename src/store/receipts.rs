@@ -1,8 +1,18 @@
 //! What the engines share about receipts of erasures.
 
+use std::time::Duration;
+
 use jiff::Timestamp;
 
-use crate::queue::{Consequence, DeliveryState, Settlement};
+use crate::queue::{
+    Consequence, DeliveryState, RECEIPT_CLOCKS_DIFFER, Settlement, UNSUBSCRIBED_BESIDE,
+};
+
+/// How long after a deletion an unsubscription that Loops reports is taken to be the one beside the deletion. If Loops is
+/// known to have the contact again, it may as well be the person's wish, who must not be subscribed again.
+pub(super) fn unsubscribed_beside(is_back: bool) -> Duration {
+    if is_back { RECEIPT_CLOCKS_DIFFER } else { UNSUBSCRIBED_BESIDE }
+}
 
 /// What an attempt to delete a contact means for its receipt: why Loops has not deleted it, the status of the answer, and
 /// when Loops deleted it. `None`: nothing.

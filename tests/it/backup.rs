@@ -127,7 +127,7 @@ async fn a_backup_under_load_has_all_that_was_acknowledged_before_it() {
     assert_eq!(audit["entries"][0]["action"], "restore", "{audit}");
 }
 
-/// Takes nothing at first, so that all waits: what was tried, what is behind it, and an upsert.
+/// Nothing is taken at first, so that all waits: what was tried, what is behind it, an upsert and a deletion.
 const SUBSCRIPTIONS: &str = r#"
     [[subscriptions]]
     name = "Event"
@@ -137,6 +137,10 @@ const SUBSCRIPTIONS: &str = r#"
     name = "Contact"
     action = "createOrUpdateContact"
     trigger = 'type = "identify"'
+    [[subscriptions]]
+    name = "Deletion"
+    action = "deleteContact"
+    trigger = 'type = "delete"'
 "#;
 
 /// The keys of events by the ids of their messages.
@@ -157,7 +161,8 @@ async fn what_was_sent_after_the_backup_is_sent_again_with_its_key_or_not_at_all
     service.accept("/v1/track", track("u1", "tried")).await;
     service.accept("/v1/track", track("u1", "behind")).await;
     service.accept("/v1/identify", identify("u2", "upsert")).await;
-    for id in ["tried", "upsert"] {
+    service.accept("/v1/batch", json!({"batch": [deletion("u3", "deletion")]})).await;
+    for id in ["tried", "upsert", "deletion"] {
         service.message(id, is_tried).await;
     }
     let backup = folder.path().join("queue.db");
@@ -179,7 +184,7 @@ async fn what_was_sent_after_the_backup_is_sent_again_with_its_key_or_not_at_all
     let data = folder.path().join("soon");
     restored(&setup, &backup, &data).await;
     let soon = setup.clone().data(&data).start();
-    for id in ["behind", "upsert"] {
+    for id in ["behind", "upsert", "deletion"] {
         soon.message(id, |found| found["state"] == "delivered").await;
     }
     assert_eq!(keys(&loops.rest()), first);
@@ -200,7 +205,11 @@ async fn what_was_sent_after_the_backup_is_sent_again_with_its_key_or_not_at_all
         assert_eq!(is_by_backup, id == "behind", "{delivery}");
     }
     late.message("upsert", |found| found["state"] == "delivered").await;
-    assert_eq!(keys(&loops.rest()), BTreeMap::new());
+    // The person may have signed up again.
+    let failed = late.message("deletion", |found| found["state"] == "failed").await;
+    assert_eq!(failed["deliveries"][0]["reason"], "expired", "{failed}");
+    let seen = loops.rest();
+    assert!(seen.iter().all(|seen| seen.path == "/contacts/update"), "{seen:?}");
     // What is accepted from now on is new, for the same person too, and so is what is replayed.
     late.accept("/v1/track", track("u1", "new")).await;
     assert_eq!(loops.next().await.note(), "new");

@@ -194,8 +194,21 @@ async fn a_subscription_may_resubscribe_by_a_message_that_is_newer() {
         (&json!(true), &json!({"news": true})),
         "{warnings}"
     );
-    let still = json!({"type": "identify", "userId": "eve", "traits": {"subscribed": true}});
-    assert_eq!(fixture.subscribed(still).await, None, "only the subscription that says so");
+}
+
+#[tokio::test]
+async fn who_is_brought_back_by_a_request_that_loops_took_is_no_longer_kept_from_coming_back() {
+    let (mut fixture, _) = Fixture::start(&[]).await;
+    let mut left = report("email.unsubscribed", "ada");
+    left["eventTime"] = (SystemClock.now() - SignedDuration::from_hours(1)).as_second().into();
+    assert_eq!(tell(&fixture.service, "left", &left).await.status, 200);
+    assert_eq!(fixture.subscribed(opt_in()).await, None, "only the subscription that says so");
+    let again = json!({"type": "group", "userId": "ada", "groupId": "g"});
+    assert_eq!(fixture.subscribed(again).await, Some(json!(true)));
+    assert_eq!(fixture.subscribed(opt_in()).await, Some(json!(true)));
+    // Leaving once more counts.
+    fixture.report("email.unsubscribed").await;
+    assert_eq!(fixture.subscribed(opt_in()).await, None);
 }
 
 #[tokio::test]

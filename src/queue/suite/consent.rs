@@ -1,8 +1,11 @@
 //! Who left is known for as long as Loops reports nothing else, and the person is not erased.
 
+use super::contacts::learned;
 use super::erasure::{deleting, deletion, end as end_message, erase_all};
 use super::*;
-use crate::queue::{FeedbackRecord, NewFeedback, OptOut, Origin, OriginKind};
+use crate::queue::{
+    ContactChange, FeedbackRecord, Learned, NewFeedback, OptIn, OptOut, Origin, OriginKind,
+};
 
 fn address(address: &str) -> PersonDigest {
     Digests::new(&INSTALLATION_KEY).person(PersonIdKind::Email, address)
@@ -94,6 +97,45 @@ pub(crate) async fn who_came_back_has_not_left(store: &dyn Store) {
     assert_eq!(left(store, &[ada]).await, [(Some("b".into()), at(10))]);
     report(store, event("email.unsubscribed", 13)).await;
     assert_eq!(left(store, &[ada]).await, [(None, at(13)), (Some("b".into()), at(10))]);
+}
+
+pub(crate) async fn a_request_that_loops_accepted_brings_back_who_had_left_before(
+    store: &dyn Store,
+) {
+    let (ada, mailbox) = (user("ada"), address("ada@example.com"));
+    let lease = lease(store).await;
+    let accept = async |id: &str, key, lists: &[Option<&str>], ms, as_new: bool| {
+        let lists = lists.iter().map(|list| list.map(str::to_owned)).collect();
+        let opt_in = Some(OptIn { lists, at: at(ms) });
+        let learned = Learned { opt_in, ..learned(key, &[]) };
+        let seq = put(store, message(id)).await;
+        let plan = plan(vec![delivery("one", Ok(request(0)))]);
+        let frozen = store.freeze_one(&lease, seq, plan).await.unwrap();
+        let change =
+            if as_new { ContactChange::Learn(learned) } else { ContactChange::Confirm(learned) };
+        let settlement = settlement(&frozen[0], 1, Consequence::Delivered);
+        store.settle(&lease, Settlement { contact: Some(change), ..settlement }).await.unwrap();
+    };
+    report(store, event("email.unsubscribed", 10)).await;
+    report(store, of_list("contact.mailingList.unsubscribed", "a", 10)).await;
+    report(store, of_list("contact.mailingList.unsubscribed", "b", 10)).await;
+    let bob = FeedbackRecord { user: Some(user("bob")), ..event("email.unsubscribed", 10) };
+    report(store, FeedbackRecord { email: None, ..bob }).await;
+    let all = [(None, at(10)), (Some("a".to_owned()), at(10)), (Some("b".to_owned()), at(10))];
+    accept("same", ada, &[None, Some("a")], 10, true).await;
+    assert_eq!(left(store, &[ada]).await, all, "of a message that was not later");
+    accept("before", ada, &[None, Some("a")], 11, false).await;
+    assert_eq!(left(store, &[ada]).await, all, "Loops may have had another body");
+    accept("later", mailbox, &[None, Some("a")], 11, true).await;
+    for person in [ada, mailbox] {
+        assert_eq!(left(store, &[person]).await, all[2..]);
+    }
+    assert_eq!(left(store, &[user("bob")]).await, all[..1]);
+    // A report of an earlier time changes nothing, and any other counts: Loops' clock may be behind.
+    report(store, event("contact.unsubscribed", 9)).await;
+    assert_eq!(left(store, &[ada]).await, all[2..]);
+    report(store, event("contact.unsubscribed", 11)).await;
+    assert_eq!(left(store, &[ada]).await[0], (None, at(11)));
 }
 
 pub(crate) async fn an_opt_out_that_was_taken_back_before_it_arrived_does_not_count(

@@ -36,6 +36,7 @@ pub(super) fn learned(key: PersonDigest, properties: &[KnownProperty]) -> Learne
         request,
         started_at,
         properties,
+        opt_in: None,
     }
 }
 

@@ -137,6 +137,20 @@ pub(crate) async fn holds_what_would_create_too_many_contacts(store: &dyn Store)
     assert_eq!(record(store, "m-eve").await.state(), MessageState::Pending);
     let depth = store.depth(DESTINATION).await.unwrap();
     assert_eq!((depth.messages, depth.held, depth.held_since), (4, 1, Some(at(1))));
+    assert_eq!(store.count_held(DESTINATION).await.unwrap(), (1, Some(at(1))));
+    assert_eq!(store.count_held("other").await.unwrap(), (0, None));
+    let pending = Some(MessageState::Pending);
+    let all = Filter { state: pending, is_held: true, ..Filter::default() };
+    let held_by =
+        |destination: &str| Filter { destination: Some(destination.into()), ..all.clone() };
+    let of_eve = Filter { persons: vec![user("eve")], ..all.clone() };
+    for (filter, count) in
+        [(&all, 1), (&held_by(DESTINATION), 1), (&held_by("other"), 0), (&of_eve, 1)]
+    {
+        let page = store.list(filter, None, 10).await.unwrap();
+        assert!(page.next.is_none() && page.messages.iter().all(|found| found.seq == eve));
+        assert_eq!(page.messages.len(), count, "{filter:?}");
+    }
 
     // Another message of a contact that may be created already takes no more room.
     let again = put(store, of("again", "bob2")).await;

@@ -1,9 +1,11 @@
 //! Receipts of erasures: the request, Loops' answer and what was erased; they outlive all of that.
 
 use super::erasure::{deleting, deletion, end, erase_all};
+use super::replay::{about, all, replay};
 use super::*;
 use crate::queue::{
-    ErasedRows, FeedbackRecord, NewFeedback, NewReceipt, RECEIPTS_KEPT, Receipt, ReceiptFilter,
+    ContactChange, ErasedRows, FeedbackRecord, NewFeedback, NewReceipt, RECEIPTS_KEPT, Receipt,
+    ReceiptFilter, ReplayState, Selection,
 };
 
 async fn report(store: &dyn Store, event: &str, ms: i64) {
@@ -117,6 +119,44 @@ pub(crate) async fn a_refused_deletion_stays_open_until_a_later_one_covers_it(st
     assert_eq!(covered.deleted_at, None, "Loops refused it");
 }
 
+pub(crate) async fn a_deletion_that_was_refused_twice_ends_with_one_replay(store: &dyn Store) {
+    let lease = lease(store).await;
+    let refuse = async |id: &str, ms| {
+        let seq = put(store, NewMessage { received_at: at(ms), ..of_u1(id) }).await;
+        let failed = Consequence::Failed(failure());
+        end(store, &lease, seq, deleting(Ok(request(0))), failed).await;
+    };
+    let deliver = async |seq| {
+        end(store, &lease, seq, deleting(Ok(request(0))), Consequence::Delivered).await;
+        erase_all(store).await;
+    };
+    let open = async || {
+        let found = receipts(store).await;
+        found.iter().filter(|receipt| receipt.erased_at.is_none()).count()
+    };
+    refuse("a", 0).await;
+    refuse("b", 10).await;
+    let only_a = Selection { message_ids: vec!["a".into()], ..all(ReplayState::Failed) };
+    assert_eq!(replay(store, only_a, false).await, (1, 0));
+    deliver(heads(store).await[0].seq).await;
+    assert_eq!(open().await, 0, "the other one was erased with the person");
+
+    // Both are replayed, in their order, as the dry run says.
+    refuse("c", 20).await;
+    refuse("d", 30).await;
+    let failed = || about("u1", ReplayState::Failed, Filter::default());
+    assert_eq!(replay(store, failed(), true).await, (2, 0));
+    for id in ["c", "d"] {
+        let only = Selection { message_ids: vec![id.into()], ..all(ReplayState::Failed) };
+        assert_eq!(replay(store, only, false).await, (1, 0), "{id}");
+    }
+    let [c, d] = heads(store).await.try_into().unwrap();
+    deliver(c.seq).await;
+    assert_eq!(open().await, 1, "the later one is still to come");
+    deliver(d.seq).await;
+    assert_eq!(open().await, 0);
+}
+
 pub(crate) async fn loops_confirms_a_deletion_before_its_answer_or_after(store: &dyn Store) {
     let lease = lease(store).await;
     // Of an earlier deletion of the person, by hand.
@@ -151,6 +191,26 @@ pub(crate) async fn leaving_beside_a_deletion_is_nobodys_wish(store: &dyn Store)
     report(store, "contact.unsubscribed", deleted + 3_600_000).await;
     let found = store.opt_outs(DESTINATION, &[user("u1")]).await.unwrap();
     assert_eq!(found[0].event, "contact.unsubscribed", "long after the deletion");
+}
+
+pub(crate) async fn who_leaves_after_coming_back_has_left(store: &dyn Store) {
+    let lease = lease(store).await;
+    let left = async || store.opt_outs(DESTINATION, &[user("u1")]).await.unwrap().len();
+    let seq = put(store, of_u1("deletion")).await;
+    let frozen = store.freeze_one(&lease, seq, plan(vec![deleting(Ok(request(0)))])).await.unwrap();
+    let contact = Some(ContactChange::Delete(user("u1")));
+    let settlement = settlement(&frozen[0], 1, Consequence::Delivered);
+    store.settle(&lease, Settlement { contact, ..settlement }).await.unwrap();
+    erase_all(store).await;
+    let deleted_at = only(store).await.deleted_at.unwrap();
+    let deleted = deleted_at.as_millisecond() - at(0).as_millisecond();
+    report(store, "contact.unsubscribed", deleted + 120_000).await;
+    assert_eq!(left().await, 0, "it is late, and nobody is there");
+    report(store, "contact.created", deleted + 130_000).await;
+    report(store, "contact.unsubscribed", deleted + 1_000).await;
+    assert_eq!(left().await, 0, "it is of the deletion, and later still");
+    report(store, "contact.unsubscribed", deleted + 140_000).await;
+    assert_eq!(left().await, 1);
 }
 
 pub(crate) async fn it_is_known_when_a_person_was_deleted(store: &dyn Store) {

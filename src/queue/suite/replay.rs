@@ -460,6 +460,8 @@ pub(crate) async fn an_event_is_revived_once_its_contact_appears(store: &dyn Sto
         settle_awaiting(store, id, lane, refused(), begins(lane, until)).await;
     }
     assert_eq!(store.revive(at(20)).await.unwrap(), [""; 0], "there is no contact");
+    let awaits = async |id| record(store, id).await.deliveries[0].awaits_contact_until;
+    assert_eq!((awaits("event").await, awaits("late").await), (Some(at(100)), Some(at(10))));
     let ends = Some(Awaiting::Ends { lane: ada });
     settle_awaiting(store, "upsert", ada, Consequence::Delivered, ends).await;
     assert_eq!(store.revive(at(20)).await.unwrap(), [DESTINATION]);
@@ -469,7 +471,7 @@ pub(crate) async fn an_event_is_revived_once_its_contact_appears(store: &dyn Sto
     // A person waits for it.
     assert_eq!(revived.class, Class::Event);
     let [refused] = &revived.deliveries[..] else { panic!("{revived:?}") };
-    assert!(refused.is_superseded);
+    assert!(refused.is_superseded && refused.awaits_contact_until.is_none());
     let detail = &refused.failure.as_ref().unwrap().detail;
     assert!(detail.ends_with(" (sent again by itself, since its contact was created afterwards)"));
     for id in ["late", "other"] {

@@ -121,6 +121,7 @@ pub(crate) async fn what_is_shadowed_teaches_nothing(store: &dyn Store) {
         address: None,
         request: RequestId(7),
         properties: Vec::new(),
+        opt_in: None,
     };
     settle("b", Consequence::Delivered, ContactChange::Learn(learned)).await;
     settle("c", Consequence::Shadowed, ContactChange::Forget(key)).await;

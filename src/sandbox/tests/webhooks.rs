@@ -86,4 +86,12 @@ async fn an_event_triggers_a_mail_whose_fate_its_address_decides() {
     assert_eq!(names(&mut events), [""; 0]);
     assert_eq!(send("k3", "bob+bounce@example.com").await, 200);
     assert_eq!(names(&mut events), ["contact.created", "loop.email.sent", "email.hardBounced"]);
+    assert_eq!(send("k4", "eve+resubscribe@example.com").await, 200);
+    let [_, _, names_of_mail @ ..] = &names(&mut events)[..] else { panic!("no mail") };
+    assert_eq!(names_of_mail, ["email.delivered", "email.unsubscribed", "email.resubscribed"]);
+    assert_eq!(send("k5", "joe+unsubscribe@example.com").await, 200);
+    let [_, _, names_of_mail @ ..] = &names(&mut events)[..] else { panic!("no mail") };
+    assert_eq!(names_of_mail, ["email.delivered", "email.unsubscribed", "contact.unsubscribed"]);
+    assert_eq!(send("k6", "joe+unsubscribe@example.com").await, 200);
+    assert_eq!(names(&mut events), [""; 0], "it has left");
 }

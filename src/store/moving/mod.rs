@@ -57,10 +57,11 @@ pub(super) enum Part {
     Held,
     Creating,
     NewContactDays,
+    Awaiting,
 }
 
 impl Part {
-    pub(super) const ALL: [Part; 18] = [
+    pub(super) const ALL: [Part; 19] = [
         Part::Streams,
         Part::EventNames,
         Part::Tallies,
@@ -79,6 +80,7 @@ impl Part {
         Part::Held,
         Part::Creating,
         Part::NewContactDays,
+        Part::Awaiting,
     ];
 
     pub(super) fn index(self) -> i32 {
@@ -106,6 +108,7 @@ impl Part {
             Part::Held => "held",
             Part::Creating => "creating",
             Part::NewContactDays => "new_contact_days",
+            Part::Awaiting => "awaiting",
         }
     }
 }

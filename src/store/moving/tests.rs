@@ -58,6 +58,7 @@ impl History {
                 0..7 => self.accept(store).await,
                 7 => self.hear(store).await,
                 8..18 => self.deliver(store).await,
+                18 if self.random.bool() => self.revive(store).await,
                 18 => self.replay(store).await,
                 _ => while self.random.bool() && store.erase(at(50)).await.unwrap() > 0 {},
             }
@@ -243,14 +244,25 @@ impl History {
                 lane: lane("u0"),
                 started_at: at(self.now_ms),
                 properties: Vec::new(),
+                opt_in: None,
             }));
         }
+        let (lane, until) = (lane(&format!("u{}", self.random.u32(0..4))), self.now_ms + HOUR_MS);
+        settlement.awaiting = match settlement.consequence {
+            Consequence::Failed(_) => Some(Awaiting::Begins { lane, until: at(until * 100) }),
+            Consequence::Delivered => Some(Awaiting::Ends { lane }),
+            _ => None,
+        };
         settlement.now = at(self.now_ms);
         if let Some(attempt) = &mut settlement.attempt {
             attempt.started_at = at(self.now_ms);
             attempt.excerpt = "an answer\0".into();
         }
         store.settle(lease, settlement).await.unwrap();
+    }
+
+    async fn revive(&mut self, store: &dyn Store) {
+        while !store.revive(at(self.now_ms)).await.unwrap().is_empty() {}
     }
 
     async fn replay(&mut self, store: &dyn Store) {
@@ -457,6 +469,7 @@ async fn a_moved_queue_goes_on_as_if_it_had_stayed() {
             let mut history = History { random: fastrand::Rng::with_seed(seed), now_ms, next };
             history.go_on(store, 60).await;
             while store.erase(at(50)).await.unwrap() > 0 {}
+            history.revive(store).await;
             let mut end = contents(store).await;
             for destination in DESTINATIONS {
                 let forwards = store.take_forwards(destination, at(history.now_ms), 1_000).await;

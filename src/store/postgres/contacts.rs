@@ -7,6 +7,7 @@ use super::Fault;
 use super::conflicts;
 use super::connection::Connection;
 use super::new_contacts;
+use super::opt_outs;
 use super::params::{Array, params};
 use super::rows::{from_ms, get, to_ms};
 use crate::queue::contacts::from_bytes;
@@ -18,10 +19,21 @@ use crate::store::contacts::{Known, Presence, Update, before, day};
 const FIND: &str = "
     SELECT contact, email, is_shared, properties, lane, reported_at, known_at, address FROM @contacts
     WHERE contact = ANY($2) AND destination = $1";
-/// $1 destination, $2 key. Locked, so that what Loops reports meanwhile is not overwritten.
+/// $1 destination, $2 key, $3 key and email. Locked, so that what Loops reports meanwhile is not overwritten; together with
+/// those that [`SHARE`] may change, in one order, so that two transactions do not wait for each other.
 const FIND_TO_CHANGE: &str = "
-    SELECT contact, email, is_shared, properties, lane, reported_at, known_at, address FROM @contacts
-    WHERE contact = $2 AND destination = $1 FOR UPDATE";
+    WITH related AS MATERIALIZED (
+        SELECT contact, email, is_shared, CASE WHEN contact = $2 THEN properties END AS properties, lane, reported_at,
+               known_at, address
+        FROM @contacts
+        WHERE destination = $1 AND (contact = ANY($3) OR email = ANY($3) OR claimed = ANY($3))
+        ORDER BY contact FOR UPDATE)
+    SELECT contact, email, is_shared, properties, lane, reported_at, known_at, address FROM related WHERE contact = $2";
+/// $1 destination, $2 keys and emails. All that claims may change, in the same order.
+const LOCK: &str = "
+    SELECT FROM @contacts
+    WHERE destination = $1 AND (contact = ANY($2) OR email = ANY($2) OR claimed = ANY($2))
+    ORDER BY contact FOR UPDATE";
 /// $1 destination, $2 key and email, $3 known before. A row if Loops is known to have the contact.
 const KNOWN: &str = "
     SELECT FROM @contacts
@@ -159,6 +171,12 @@ pub(super) async fn claim(
     claims: &[ContactClaim],
     now: Timestamp,
 ) -> Result<(), Fault> {
+    if claims.is_empty() {
+        return Ok(());
+    }
+    let digests = claims.iter().flat_map(|claim| [Some(claim.key), claim.email]).flatten();
+    let digests: Array<i64> = digests.map(|digest| digest.0).collect();
+    transaction.execute(LOCK, params![destination, digests]).await?;
     for ContactClaim { key, email, lane } in claims {
         let email = email.map(|digest| digest.0);
         let share = transaction.execute(SHARE, params![destination, key.0, email]).await?;
@@ -176,9 +194,15 @@ async fn learn(
     now: Timestamp,
 ) -> Result<bool, Fault> {
     let key = learned.key.0;
-    let found = transaction.query_opt(FIND_TO_CHANGE, params![destination, key]).await?;
+    let related = related(learned);
+    let found = transaction.query_opt(FIND_TO_CHANGE, params![destination, key, related]).await?;
     let found = found.as_ref().map(known).transpose()?;
     let is_new = has_created(transaction, destination, found.as_ref(), learned).await?;
+    if let Some(opt_in) = &learned.opt_in {
+        let known = found.as_ref().and_then(|known| known.contact.email);
+        let persons = [Some(learned.key), learned.email, known].into_iter().flatten();
+        opt_outs::lift(transaction, destination, persons, opt_in).await?;
+    }
     let Some(update) = Update::of(found, learned) else {
         transaction.execute(CREATED, params![destination, key]).await?;
         arrive(transaction, destination, learned, is_new).await?;
@@ -213,7 +237,8 @@ async fn confirm(
     now: Timestamp,
 ) -> Result<bool, Fault> {
     let key = learned.key.0;
-    let found = transaction.query_opt(FIND_TO_CHANGE, params![destination, key]).await?;
+    let related = related(learned);
+    let found = transaction.query_opt(FIND_TO_CHANGE, params![destination, key, related]).await?;
     let found = found.as_ref().map(known).transpose()?;
     if Presence::of(found.as_ref(), learned) == Presence::Deleted {
         return Ok(false);
@@ -223,6 +248,11 @@ async fn confirm(
     transaction.execute(CONFIRM, params![destination, key, lane, day]).await?;
     arrive(transaction, destination, learned, is_new).await?;
     Ok(is_new)
+}
+
+/// The digests by which other contacts may be the same one to Loops.
+fn related(learned: &Learned) -> Array<i64> {
+    [Some(learned.key), learned.email].into_iter().flatten().map(|digest| digest.0).collect()
 }
 
 /// Notes that a contact is there that was not known before.

@@ -135,6 +135,8 @@ impl Deletion {
             for text in [DROP_WARNINGS, DROP_DIGESTS] {
                 rows += transaction.execute(text, params![erasable]).await?;
             }
+            let erased_at = to_ms(now);
+            transaction.execute(receipts::CLOSE_ERASED, params![erasable, erased_at]).await?;
             let days: BTreeSet<i32> = erasable.0.iter().map(|seq| numbers::day(*seq)).collect();
             let days: Array<i32> = days.into_iter().collect();
             transaction.execute(NOTE_DAYS, params![days]).await?;

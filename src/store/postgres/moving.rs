@@ -191,6 +191,12 @@ fn writes(part: Part) -> &'static [Write] {
             "INSERT INTO @creating (seq, contact, email, destination) SELECT * FROM unnest($1, $2, $3, $4)",
             &[0, 1, 2, 3],
         )],
+        Part::Awaiting => &[(
+            "INSERT INTO @awaiting (seq, lane, until, is_due, subscription, destination)
+             SELECT seq, lane, until, is_due <> 0, subscription, destination
+             FROM unnest($1, $2, $3, $4, $5, $6) u (seq, lane, until, is_due, subscription, destination)",
+            &[0, 1, 2, 3, 4, 5],
+        )],
         Part::NewContactDays => &[(
             "INSERT INTO @new_contact_days (destination, day, released, discarded)
              SELECT * FROM unnest($1, $2, $3, $4)",

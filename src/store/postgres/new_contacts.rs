@@ -342,6 +342,13 @@ impl NewContacts for PostgresStore {
         Ok(rows.iter().map(read).collect::<Result<_, Fault>>()?)
     }
 
+    async fn count_held(&self, destination: &str) -> Result<(u64, Option<Timestamp>), Unavailable> {
+        let connection = self.lookups.get().await?;
+        let counted = count_held(&connection, destination).await?;
+        connection.give_back();
+        Ok(counted)
+    }
+
     async fn knows_any(&self, destination: &str) -> Result<bool, Unavailable> {
         let connection = self.lookups.get().await?;
         let found = connection.query_opt(contacts::KNOWS_ANY, params![destination]).await?;

@@ -4,7 +4,7 @@ use super::Fault;
 use super::connection::Connection;
 use super::params::{Array, params, text};
 use super::rows::{from_ms, get, to_ms};
-use crate::queue::{ConsentReport, FeedbackRecord, OptOut};
+use crate::queue::{ConsentReport, FeedbackRecord, OptIn, OptOut};
 use crate::segment::PersonDigest;
 
 /// $1 destination, $2 digests.
@@ -15,6 +15,11 @@ const FIND: &str = "
 const CHANGE: &str = "
     UPDATE @opt_outs SET at = $4, event = $5, is_lifted = $6
     WHERE (person = ANY($2) OR email = ANY($2)) AND destination = $1 AND list = $3 AND at <= $4";
+/// $1 destination, $2 digests, $3 lists, $4 when the contact came back. It has left again with any report that is not older
+/// than the last one: Loops' clock may be behind.
+const LIFT: &str = "
+    UPDATE @opt_outs SET is_lifted = true
+    WHERE (person = ANY($2) OR email = ANY($2)) AND destination = $1 AND list = ANY($3) AND at < $4";
 /// $1 destination, $2 person, $3 email, $4 list, $5 at, $6 event, $7 the event that would take it back. Not if that was
 /// reported before, though it happened later.
 const INSERT: &str = "
@@ -74,5 +79,20 @@ pub(super) async fn report(
         let row = params![destination, user, email, list, at, event, way_back];
         transaction.execute(INSERT, row).await?;
     }
+    Ok(())
+}
+
+/// Brings a contact back, known by any of these digests, since Loops accepted a request that subscribes it.
+pub(super) async fn lift(
+    transaction: &Connection,
+    destination: &str,
+    persons: impl IntoIterator<Item = PersonDigest>,
+    opt_in: &OptIn,
+) -> Result<(), Fault> {
+    let persons: Array<i64> = persons.into_iter().map(|person| person.0).collect();
+    let list = |list: &Option<String>| text(list.as_deref().unwrap_or_default()).into_owned();
+    let lists: Array<String> = opt_in.lists.iter().map(list).collect();
+    let at = to_ms(opt_in.at);
+    transaction.execute(LIFT, params![destination, persons, lists, at]).await?;
     Ok(())
 }

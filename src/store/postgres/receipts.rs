@@ -8,13 +8,13 @@ use super::connection::Connection;
 use super::params::{Array, params};
 use super::rows::{duration_ms, from_ms, get, to_ms};
 use super::steps::{Effects, Step};
-use super::{Fault, PostgresStore};
+use super::{Fault, PostgresStore, contacts};
 use crate::queue::{
     ErasedRows, FeedbackRecord, NewReceipt, RECEIPT_CLOCKS_DIFFER, Receipt, ReceiptFilter,
-    Receipts, RequestId, Settlement, UNSUBSCRIBED_BESIDE, Unavailable, WriteAheadLog,
+    Receipts, RequestId, Settlement, Unavailable, WriteAheadLog,
 };
 use crate::segment::PersonDigest;
-use crate::store::receipts::settled;
+use crate::store::receipts::{settled, unsubscribed_beside};
 
 /// The columns that [`receipt`] reads.
 macro_rules! columns {
@@ -82,6 +82,13 @@ pub(super) const CLOSE_EARLIER: &str = "
     UPDATE @receipts SET erased_at = $3
     WHERE person = $1 AND destination = $2 AND erased_at IS NULL AND deleted_at IS NULL
       AND asked_at < (SELECT received_at FROM @messages WHERE seq = $4)";
+/// $1 seqs of messages that were erased, $2 erased at. For the deletions among them that Loops refused, nothing is left to
+/// erase.
+pub(super) const CLOSE_ERASED: &str = "
+    UPDATE @receipts r SET erased_at = $2
+    FROM @messages m
+    WHERE m.seq = ANY($1) AND m.kind = 'delete' AND r.message_hash = m.message_hash AND r.source = m.source
+      AND r.destination = m.destination AND r.erased_at IS NULL AND r.deleted_at IS NULL";
 /// $1 asked at or before, $2 limit.
 pub(super) const PAST: &str = "
     DELETE FROM @receipts WHERE id IN (
@@ -123,7 +130,15 @@ pub(super) async fn is_beside_deletion(
     feedback: &FeedbackRecord,
 ) -> Result<bool, Fault> {
     let at = to_ms(feedback.at);
-    let from = at.saturating_sub(duration_ms(UNSUBSCRIBED_BESIDE));
+    let contact =
+        feedback.user.or(feedback.email).map(|key| (key, feedback.user.and(feedback.email)));
+    let is_back = match contact {
+        Some(contact) => {
+            contacts::is_known(transaction, &feedback.destination, contact, i64::MAX).await?
+        }
+        None => false,
+    };
+    let from = at.saturating_sub(duration_ms(unsubscribed_beside(is_back)));
     let to = at.saturating_add(duration_ms(RECEIPT_CLOCKS_DIFFER));
     let digests = digests(feedback);
     let row = params![feedback.destination, digests, from, to];

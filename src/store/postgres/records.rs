@@ -35,9 +35,11 @@ pub(super) const MESSAGES: &str = "
     WHERE m.seq = ANY($1) ORDER BY m.seq DESC";
 /// $1 seqs. The deliveries of each message in order.
 pub(super) const DELIVERIES: &str = "
-    SELECT seq, subscription, action, replay, is_superseded, state, reason, detail, warnings, request_id,
-           planned
-    FROM @deliveries WHERE seq = ANY($1) ORDER BY seq, replay, position";
+    SELECT d.seq, d.subscription, d.action, d.replay, d.is_superseded, d.state, d.reason, d.detail, d.warnings,
+           d.request_id, d.planned, a.until
+    FROM @deliveries d LEFT JOIN @awaiting a ON a.seq = d.seq AND a.subscription = d.subscription
+        AND d.state = 'failed' AND NOT d.is_superseded
+    WHERE d.seq = ANY($1) ORDER BY d.seq, d.replay, d.position";
 /// $1 ids.
 pub(super) const REQUESTS: &str =
     "SELECT id, path, idempotency_key, next_attempt_at FROM @requests WHERE id = ANY($1)";
@@ -222,6 +224,7 @@ fn delivery(row: &Row, request: Option<RequestRecord>) -> Result<DeliveryRecord,
         is_superseded: get(row, 4)?,
         state,
         failure,
+        awaits_contact_until: get::<Option<i64>>(row, 11)?.map(from_ms),
         not_needed,
         warnings: from_json(get(row, 8)?, "deliveries")?,
         planned: get::<Option<i64>>(row, 10)?.map(RequestDigest),

@@ -51,8 +51,8 @@ const REPLAYED: &str = "
     ORDER BY first_seq LIMIT $3";
 
 /// Whether the message `m`, one of `$1`, may be replayed: it has contents, no deletion of its person that was accepted
-/// with it or after it was delivered, and none behind it is pending, or is yet to erase its contents. Loops would
-/// learn of that person again.
+/// with it or after it was delivered, and none that was accepted after it is pending, or is yet to erase its contents.
+/// Loops would learn of that person again.
 macro_rules! is_replayable {
     () => {
         "(m.lane IS NOT NULL
@@ -61,7 +61,9 @@ macro_rules! is_replayable {
           AND NOT EXISTS (SELECT FROM @deletions e
               WHERE e.lane = m.lane AND e.destination = m.destination AND e.accepted >= COALESCE(p.first_seq, m.seq))
           AND NOT EXISTS (SELECT FROM @pending e
-              WHERE e.is_deletion AND e.destination = m.destination AND e.lane = m.lane AND e.seq > m.seq)
+              WHERE e.is_deletion AND e.destination = m.destination AND e.lane = m.lane AND e.seq > m.seq
+                AND COALESCE((SELECT f.first_seq FROM @replays f WHERE f.seq = e.seq), e.seq)
+                    > COALESCE(p.first_seq, m.seq))
           AND NOT EXISTS (SELECT FROM @erasures e
               WHERE e.lane = m.lane AND e.destination = m.destination AND e.seq >= m.seq))"
     };

@@ -352,13 +352,13 @@ CREATE TABLE @contacts (
 ALTER TABLE @contacts ALTER COLUMN properties SET STORAGE EXTERNAL;
 
 CREATE INDEX contacts_email ON @contacts (email, destination) WHERE email IS NOT NULL;
--- As small as the number of contacts with requests on their way.
+-- As small as the number of contacts whose last request is on its way, or was not accepted.
 CREATE INDEX contacts_claimed ON @contacts (claimed, destination) WHERE claimed IS NOT NULL;
 -- As small as the number of contacts that are not named by their lane.
 CREATE INDEX contacts_lane ON @contacts (lane, destination) WHERE lane <> contact;
 CREATE INDEX contacts_changed ON @contacts (changed_day);
 
--- Contacts that Loops may mistake for one another, by day.
+-- Contacts that Loops may mix up, by day.
 CREATE TABLE @conflicts (
     person      bigint NOT NULL,                  -- digest of the userId with several addresses, or of the address
     count       bigint NOT NULL,
@@ -406,7 +406,7 @@ CREATE TABLE @opt_outs (
     person      bigint,                           -- digest of the contact's userId
     email       bigint,                           -- digest of its e-mail address
     at          bigint NOT NULL,                  -- when, by Loops' clock
-    is_lifted   boolean NOT NULL DEFAULT false,   -- the event says that it came back
+    is_lifted   boolean NOT NULL DEFAULT false,   -- it came back
     destination text NOT NULL,
     list        text NOT NULL,                    -- id of the mailing list that it left; empty: all mails
     event       text NOT NULL                     -- by which Loops reported it

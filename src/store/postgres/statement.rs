@@ -121,6 +121,11 @@ impl Statement {
         };
     }
 
+    /// Adds that the message `m` is held.
+    pub(super) fn is_held(&mut self) {
+        self.text += " AND m.seq IN (SELECT h.seq FROM @held h WHERE h.seq = ANY($1))";
+    }
+
     /// Adds that a delivery of the message `m` that counts was shadowed, whatever became of the others.
     pub(super) fn has_shadowed(&mut self) {
         self.text += " AND m.seq IN ";

@@ -6,6 +6,7 @@ use rusqlite::{Connection, OptionalExtension as _, Row, params};
 use super::conflicts;
 use super::error::Fault;
 use super::new_contacts;
+use super::opt_outs;
 use super::rows::{from_ms, to_ms};
 use crate::queue::contacts::from_bytes;
 use crate::queue::{ConflictKind, Contact, ContactChange, ContactClaim, KnownContact, Learned};
@@ -200,6 +201,11 @@ fn learn(
     let found =
         transaction.prepare_cached(FIND)?.query_row(params![destination, key], known).optional()?;
     let is_new = has_created(transaction, destination, found.as_ref(), learned)?;
+    if let Some(opt_in) = &learned.opt_in {
+        let known = found.as_ref().and_then(|known| known.contact.email);
+        let persons = [Some(learned.key), learned.email, known].into_iter().flatten();
+        opt_outs::lift(transaction, destination, persons, opt_in)?;
+    }
     let Some(update) = Update::of(found, learned) else {
         transaction.prepare_cached(CREATED)?.execute(params![destination, key])?;
         arrive(transaction, destination, learned, is_new)?;

@@ -162,6 +162,7 @@ impl Step for Erase {
             if is_erasable.exists(params![seq, lane, destination])? {
                 erased.messages += 1;
                 rows += erase_message(transaction, *seq)?;
+                execute(transaction, receipts::CLOSE_ERASED, params![seq, to_ms(self.now)])?;
             }
         }
         match &self.rest {

@@ -155,9 +155,11 @@ pub(super) const SUBSCRIPTIONS: &str =
 /// ?1 list of sequence numbers. The deliveries of each message in order.
 pub(super) const DELIVERIES: &str = "
     SELECT d.seq, d.subscription, d.action, d.replay, d.is_superseded, d.state, d.reason, d.detail,
-           d.warnings, d.request_id, r.path, r.idempotency_key, r.next_attempt_at, d.planned
+           d.warnings, d.request_id, r.path, r.idempotency_key, r.next_attempt_at, d.planned, a.until
     FROM json_each(?1) s CROSS JOIN deliveries d ON d.seq = s.value
         LEFT JOIN requests r ON r.id = d.request_id
+        LEFT JOIN awaiting a ON a.seq = d.seq AND a.subscription = d.subscription
+            AND d.state = 'failed' AND d.is_superseded = 0
     ORDER BY d.seq, d.replay, d.position";
 
 /// ?1 list of request ids. The attempts at each request in order.

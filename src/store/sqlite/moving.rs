@@ -229,6 +229,14 @@ fn reading(part: Part) -> Reading {
                 FROM new_contact_days)
              WHERE number > ?1 ORDER BY number",
         ),
+        Part::Awaiting => (
+            "nnnntt",
+            "SELECT * FROM (
+                SELECT ROW_NUMBER() OVER (ORDER BY a.seq, a.subscription) AS number, n.new, a.lane, a.until, a.is_due,
+                       a.subscription, a.destination
+                FROM awaiting a JOIN moved_messages n ON n.old = a.seq)
+             WHERE number > ?1 ORDER BY number",
+        ),
         // Requests have new numbers; those that are gone have none.
         Part::Receipts => (
             "nnnnnnnnnnnntttt",

@@ -344,6 +344,12 @@ impl NewContacts for SqliteStore {
         Ok(self.lookups.read(read).await?)
     }
 
+    async fn count_held(&self, destination: &str) -> Result<(u64, Option<Timestamp>), Unavailable> {
+        let destination = destination.to_owned();
+        let count = move |snapshot: &Connection| count_held(snapshot, &destination);
+        Ok(self.lookups.read(count).await?)
+    }
+
     async fn knows_any(&self, destination: &str) -> Result<bool, Unavailable> {
         let destination = destination.to_owned();
         let read = move |snapshot: &Connection| {

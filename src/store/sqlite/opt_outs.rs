@@ -4,7 +4,7 @@ use rusqlite::{Connection, params};
 
 use super::error::Fault;
 use super::rows::{from_ms, to_ms};
-use crate::queue::{ConsentReport, FeedbackRecord, OptOut};
+use crate::queue::{ConsentReport, FeedbackRecord, OptIn, OptOut};
 use crate::segment::PersonDigest;
 
 /// ?1 destination, ?2 digest.
@@ -20,6 +20,13 @@ pub(super) const CHANGE: &str = "
         SELECT id FROM opt_outs WHERE person = ?2 AND destination = ?1 AND list = ?3 AND at <= ?4
         UNION ALL
         SELECT id FROM opt_outs WHERE email = ?2 AND destination = ?1 AND list = ?3 AND at <= ?4)";
+/// ?1 destination, ?2 digest, ?3 list, ?4 when the contact came back. It has left again with any report that is not older than
+/// the last one: Loops' clock may be behind.
+pub(super) const LIFT: &str = "
+    UPDATE opt_outs SET is_lifted = 1 WHERE id IN (
+        SELECT id FROM opt_outs WHERE person = ?2 AND destination = ?1 AND list = ?3 AND at < ?4
+        UNION ALL
+        SELECT id FROM opt_outs WHERE email = ?2 AND destination = ?1 AND list = ?3 AND at < ?4)";
 /// ?1 destination, ?2 person, ?3 email, ?4 list, ?5 at, ?6 event, ?7 the event that would take it back. Not if that was
 /// reported before, though it happened later.
 pub(super) const INSERT: &str = "
@@ -82,6 +89,23 @@ pub(super) fn report(transaction: &Connection, feedback: &FeedbackRecord) -> Res
     if report.has_left && (user.is_some() || email.is_some()) {
         let row = params![destination, user, email, list, at, event, report.way_back()];
         transaction.prepare_cached(INSERT)?.execute(row)?;
+    }
+    Ok(())
+}
+
+/// Brings a contact back, known by any of these digests, since Loops accepted a request that subscribes it.
+pub(super) fn lift(
+    transaction: &Connection,
+    destination: &str,
+    persons: impl IntoIterator<Item = PersonDigest>,
+    opt_in: &OptIn,
+) -> Result<(), Fault> {
+    let at = to_ms(opt_in.at);
+    let mut lift = transaction.prepare_cached(LIFT)?;
+    for person in persons {
+        for list in &opt_in.lists {
+            lift.execute(params![destination, person.0, list.as_deref().unwrap_or_default(), at])?;
+        }
     }
     Ok(())
 }

@@ -167,9 +167,19 @@ fn statements() -> &'static [(&'static str, &'static str, &'static [&'static str
                 "sqlite_autoindex_receipts_2 (message_hash=? AND source=? AND destination=?)",
             ],
             CLOSE_EARLIER => ["messages (rowid=?)", "receipts_person (person=? AND destination=?)"],
+            CLOSE_ERASED => [
+                "m (rowid=?)",
+                "receipts (rowid=?)",
+                "sqlite_autoindex_receipts_2 (message_hash=? AND source=? AND destination=?)",
+            ],
             PAST => ["receipts (rowid=?)", "receipts_asked (asked_at<?)"],
         }
         opt_outs {
+            LIFT => [
+                "opt_outs (rowid=?)",
+                "opt_outs_email (email=? AND destination=?)",
+                "opt_outs_person (person=? AND destination=?)",
+            ],
             FIND => ["opt_outs_email (email=? AND destination=?)", "opt_outs_person (person=? AND destination=?)"],
             CHANGE => [
                 "opt_outs (rowid=?)",
@@ -398,7 +408,7 @@ fn statements() -> &'static [(&'static str, &'static str, &'static [&'static str
             REQUEST_BODY => ["requests (rowid=?)"],
             CARRIED => ["deliveries_request (request_id=?)"],
             SUBSCRIPTIONS => ["deliveries_request (request_id=?)"],
-            DELIVERIES => ["deliveries_seq (seq=?)", "r (rowid=?)"],
+            DELIVERIES => ["a (seq=? AND subscription=?)", "deliveries_seq (seq=?)", "r (rowid=?)"],
             ATTEMPTS => ["attempts_request (request_id=?)"],
         }
         event_names {

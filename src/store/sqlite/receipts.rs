@@ -4,6 +4,7 @@ use async_trait::async_trait;
 use jiff::Timestamp;
 use rusqlite::{Connection, OptionalExtension as _, Row, params};
 
+use super::contacts;
 use super::error::Fault;
 use super::group::{Effects, Step};
 use super::rows::{duration_ms, from_ms, to_ms};
@@ -11,11 +12,11 @@ use super::store::SqliteStore;
 use crate::action::ActionKind;
 use crate::config::WalMode;
 use crate::queue::{
-    ErasedRows, FeedbackRecord, NewReceipt, RECEIPT_CLOCKS_DIFFER, Receipt, ReceiptFilter,
-    Receipts, RequestId, Settlement, UNSUBSCRIBED_BESIDE, Unavailable, WriteAheadLog,
+    ErasedRows, FeedbackRecord, KnownContact, NewReceipt, RECEIPT_CLOCKS_DIFFER, Receipt,
+    ReceiptFilter, Receipts, RequestId, Settlement, Unavailable, WriteAheadLog,
 };
 use crate::segment::{Digests, PersonDigest};
-use crate::store::receipts::settled;
+use crate::store::receipts::{settled, unsubscribed_beside};
 
 /// The columns that [`receipt`] reads.
 macro_rules! columns {
@@ -90,6 +91,13 @@ pub(super) const CLOSE_EARLIER: &str = "
     UPDATE receipts SET erased_at = ?3
     WHERE person = ?1 AND destination = ?2 AND erased_at IS NULL AND deleted_at IS NULL
       AND asked_at < (SELECT received_at FROM messages WHERE seq = ?4)";
+/// ?1 seq of a message that was erased, ?2 erased at. If it is a deletion that Loops refused, nothing is left for it to erase.
+pub(super) const CLOSE_ERASED: &str = "
+    UPDATE receipts SET erased_at = ?2
+    WHERE erased_at IS NULL AND deleted_at IS NULL AND id = (
+        SELECT r.id FROM messages m JOIN receipts r
+            ON r.message_hash = m.message_hash AND r.source = m.source AND r.destination = m.destination
+        WHERE m.seq = ?1 AND m.kind = 'delete')";
 /// ?1 id, ?2 destination, ?3 message hash, ?4 person, ?5 asked at, ?6 status, ?7 deleted at, ?8 confirmed at, ?9 erased at,
 /// ?10 messages, ?11 feedback, ?12 contacts, ?13 opt-outs. Its request and its deletion were not restored.
 const KEEP: &str = "
@@ -129,7 +137,13 @@ pub(super) fn is_beside_deletion(
     feedback: &FeedbackRecord,
 ) -> Result<bool, Fault> {
     let at = to_ms(feedback.at);
-    let from = at.saturating_sub(duration_ms(UNSUBSCRIBED_BESIDE));
+    let contact = feedback.user.or(feedback.email);
+    let contact = contact.map(|key| KnownContact { key, email: feedback.user.and(feedback.email) });
+    let is_back = match contact {
+        Some(contact) => contacts::is_known(transaction, &feedback.destination, &contact)?,
+        None => false,
+    };
+    let from = at.saturating_sub(duration_ms(unsubscribed_beside(is_back)));
     let to = at.saturating_add(duration_ms(RECEIPT_CLOCKS_DIFFER));
     let mut deleted = transaction.prepare_cached(DELETED_BETWEEN)?;
     for digest in feedback.user.into_iter().chain(feedback.email) {

@@ -24,8 +24,8 @@ use crate::store::tally::Counted;
 pub(super) const LAST_SEQ: &str = "SELECT value FROM meta WHERE name = 'last_seq'";
 
 /// Whether the message `m` may be replayed: it has contents, no deletion of its person that was accepted
-/// with it or after it was delivered, and none behind it is pending, or is yet to erase its contents.
-/// Loops would learn of that person again.
+/// with it or after it was delivered, and none that was accepted after it is pending, or is yet to erase its
+/// contents. Loops would learn of that person again.
 macro_rules! is_replayable {
     () => {
         "(m.has_contents = 1 AND NOT EXISTS (
@@ -36,7 +36,10 @@ macro_rules! is_replayable {
             SELECT 1 FROM messages e
             WHERE e.kind = 'delete' AND e.lane = m.lane AND e.destination = m.destination
               AND e.seq >= m.seq
-              AND (e.seq > m.seq AND e.state = 0 OR EXISTS (SELECT 1 FROM erasures x WHERE x.seq = e.seq))))"
+              AND (e.state = 0
+                   AND COALESCE((SELECT first_seq FROM replays f WHERE f.seq = e.seq), e.seq)
+                       > COALESCE((SELECT first_seq FROM replays f WHERE f.seq = m.seq), m.seq)
+                   OR EXISTS (SELECT 1 FROM erasures x WHERE x.seq = e.seq))))"
     };
 }
 

@@ -144,6 +144,7 @@ pub(super) fn delivery(row: &Row<'_>) -> Result<(Seq, DeliveryRecord), Fault> {
         is_superseded: row.get(4)?,
         state,
         failure,
+        awaits_contact_until: row.get::<_, Option<i64>>(14)?.map(from_ms),
         not_needed,
         warnings: from_json(row.get(8)?, "deliveries")?,
         planned: row.get::<_, Option<i64>>(13)?.map(RequestDigest),

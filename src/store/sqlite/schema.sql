@@ -315,13 +315,13 @@ CREATE TABLE contacts (
 
 CREATE UNIQUE INDEX contacts_contact ON contacts (destination, contact);
 CREATE INDEX contacts_email ON contacts (email, destination) WHERE email IS NOT NULL;
--- As small as the number of contacts with requests on their way.
+-- As small as the number of contacts whose last request is on its way, or was not accepted.
 CREATE INDEX contacts_claimed ON contacts (claimed, destination) WHERE claimed IS NOT NULL;
 -- As small as the number of contacts that are not named by their lane.
 CREATE INDEX contacts_lane ON contacts (lane, destination) WHERE lane <> contact;
 CREATE INDEX contacts_changed ON contacts (changed_day);
 
--- Contacts that Loops may mistake for one another, by day.
+-- Contacts that Loops may mix up, by day.
 CREATE TABLE conflicts (
     day         INTEGER NOT NULL,                 -- in days since the epoch
     destination TEXT NOT NULL,
@@ -371,7 +371,7 @@ CREATE TABLE opt_outs (
     list        TEXT NOT NULL,                    -- id of the mailing list that it left; empty: all mails
     at          INTEGER NOT NULL,                 -- when, by Loops' clock
     event       TEXT NOT NULL,                    -- by which Loops reported it
-    is_lifted   INTEGER NOT NULL DEFAULT 0        -- 1: the event says that it came back
+    is_lifted   INTEGER NOT NULL DEFAULT 0        -- 1: it came back
 );
 
 CREATE INDEX opt_outs_person ON opt_outs (person, destination) WHERE person IS NOT NULL;

@@ -78,6 +78,14 @@ pub(in crate::store::postgres) const PENDING_OF: &str = "
     (SELECT seq FROM @pending WHERE destination = $4 AND class = 2 AND seq < $1 AND seq >= $2
      ORDER BY seq DESC LIMIT $3)";
 
+pub(in crate::store::postgres) const HELD: &str =
+    "SELECT seq FROM @held WHERE seq < $1 AND seq >= $2 ORDER BY seq DESC LIMIT $3";
+
+/// $4 destination.
+pub(in crate::store::postgres) const HELD_OF: &str = "
+    SELECT seq FROM @held WHERE seq < $1 AND seq >= $2 AND destination = $4
+    ORDER BY seq DESC LIMIT $3";
+
 pub(in crate::store::postgres) const REPLAYED: &str =
     "SELECT seq FROM @replays WHERE seq < $1 AND seq >= $2 ORDER BY seq DESC LIMIT $3";
 
@@ -135,6 +143,11 @@ impl<'a> Candidates<'a> {
     ) -> Result<Self, Fault> {
         let source = if !filter.persons.is_empty() {
             of_persons(filter)
+        } else if filter.is_held {
+            match &filter.destination {
+                Some(destination) => Source::whole_of(HELD_OF, Value::text(destination)),
+                None => Source::whole(HELD),
+            }
         } else if let Some(event) = &filter.event {
             Source::by_day(OF_EVENT, vec![Value::text(event_name(event))])
         } else if let Some(reason) = filter.reason {
@@ -147,13 +160,9 @@ impl<'a> Candidates<'a> {
             match (filter.state, &filter.destination) {
                 (Some(MessageState::Failed), _) => Source::by_day(FAILED, vec![]),
                 (Some(MessageState::Unmatched), _) => Source::by_day(UNMATCHED, vec![]),
-                (Some(MessageState::Pending), Some(destination)) => Source {
-                    text: PENDING_OF.into(),
-                    of: vec![Value::text(destination)],
-                    is_by_day: false,
-                    persons: None,
-                    checks: false,
-                },
+                (Some(MessageState::Pending), Some(destination)) => {
+                    Source::whole_of(PENDING_OF, Value::text(destination))
+                }
                 (Some(MessageState::Pending), None) => Source::whole(PENDING),
                 // Behind a long queue, the newest messages are all pending.
                 (Some(MessageState::Delivered | MessageState::Shadowed), _) => {
@@ -304,6 +313,10 @@ impl Source {
 
     fn whole(text: &'static str) -> Self {
         Self { is_by_day: false, ..Self::by_day(text, Vec::new()) }
+    }
+
+    fn whole_of(text: &'static str, of: Value) -> Self {
+        Self { is_by_day: false, ..Self::by_day(text, vec![of]) }
     }
 }
 

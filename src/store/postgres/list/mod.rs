@@ -168,6 +168,9 @@ fn message_meets_filter(statement: &mut Statement, filter: &Filter) {
     if let Some(state) = filter.state {
         statement.is_in_state(state);
     }
+    if filter.is_held {
+        statement.is_held();
+    }
 }
 
 /// Adds that the columns of the message `m` meet a filter, but for those of persons.

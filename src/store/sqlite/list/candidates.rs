@@ -68,6 +68,14 @@ pub(super) const PENDING_OF: &str = "
     WHERE seq < ?1 AND seq >= ?2 AND state = 0 AND destination = ?4 AND class = ?5
     ORDER BY seq DESC LIMIT ?3";
 
+pub(super) const HELD: &str =
+    "SELECT seq FROM held WHERE seq < ?1 AND seq >= ?2 ORDER BY seq DESC LIMIT ?3";
+
+/// ?4 destination.
+pub(super) const HELD_OF: &str = "
+    SELECT seq FROM held WHERE seq < ?1 AND seq >= ?2 AND destination = ?4
+    ORDER BY seq DESC LIMIT ?3";
+
 pub(super) const REPLAYED: &str =
     "SELECT seq FROM replays WHERE seq < ?1 AND seq >= ?2 ORDER BY seq DESC LIMIT ?3";
 
@@ -134,6 +142,8 @@ impl<'a> Candidates<'a> {
         let filter = &sought.filter;
         let streams = if !filter.persons.is_empty() {
             of_persons(sought)
+        } else if filter.is_held {
+            vec![held(filter)]
         } else if let Some(events) = events {
             events.iter().map(|id| Stream::of(OF_EVENT, [(*id).into()])).collect()
         } else if let Some(reason) = filter.reason {
@@ -249,6 +259,13 @@ fn unmatched(snapshot: &Connection) -> Result<Vec<Stream>, Fault> {
     let reasons = statement.query_map([], |row| row.get::<_, String>(0))?;
     let streams = reasons.map(|reason| Ok(Stream::of(UNMATCHED_FOR, [reason?.into()])));
     streams.collect()
+}
+
+fn held(filter: &Filter) -> Stream {
+    match &filter.destination {
+        Some(destination) => Stream::of(HELD_OF, [destination.clone().into()]),
+        None => Stream::of(HELD, []),
+    }
 }
 
 fn pending(snapshot: &Connection, filter: &Filter) -> Result<Vec<Stream>, Fault> {

@@ -35,7 +35,7 @@ const READ_MAX: usize = 4_000;
 const READ_AT_ONCE: usize = 1_000;
 
 /// Whether the message `m` itself meets a filter: ?2 persons, ?3 destination, ?4 source, ?5 type, ?6 events, ?7 from,
-/// ?8 to, ?9 state. What is NULL is no condition; ?2 and ?6 are lists.
+/// ?8 to, ?9 state, or `held`. What is NULL is no condition; ?2 and ?6 are lists.
 macro_rules! message_meets_filter {
     () => {
         "(?2 IS NULL OR m.lane IN (SELECT value FROM json_each(?2))
@@ -47,7 +47,7 @@ macro_rules! message_meets_filter {
         AND (?6 IS NULL OR m.event_id IN (SELECT value FROM json_each(?6)))
         AND (?7 IS NULL OR m.received_at >= ?7)
         AND (?8 IS NULL OR m.received_at < ?8)
-        AND (?9 IS NULL OR ?9 = CASE
+        AND (?9 IS NULL OR ?9 = 'held' AND EXISTS (SELECT 1 FROM held h WHERE h.seq = m.seq) OR ?9 = CASE
             WHEN m.state = 0 THEN 'pending'
             WHEN m.is_failed = 1 THEN 'failed'
             WHEN EXISTS (
@@ -196,7 +196,7 @@ fn conditions(filter: &Filter, events: Option<&[i64]>) -> [Value; 10] {
         events.map(|events| json_list(events.iter().copied())).into(),
         filter.from.map(to_ms).into(),
         filter.to.map(to_ms).into(),
-        word(filter.state.map(MessageState::as_str)),
+        word(if filter.is_held { Some("held") } else { filter.state.map(MessageState::as_str) }),
         word(filter.reason.map(FailureReason::as_str)),
         filter.subscription.clone().into(),
     ]

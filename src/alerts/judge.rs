@@ -121,6 +121,7 @@ pub fn judge(view: &View<'_>) -> Vec<Judged> {
         let subject = || Subject::Destination(name.clone());
         put(Topic::DestinationPaused, subject(), paused(name, status));
         put(Topic::QueueOld, subject(), waiting(view, name, status));
+        put(Topic::NewContactsHeld, subject(), held(name, status));
         if view.tallies.is_some() {
             put(Topic::FailuresRate, subject(), failing(view, name));
             put(Topic::Expired, subject(), expired(view, name));
@@ -150,9 +151,22 @@ fn waiting(view: &View<'_>, name: &str, status: &DestinationStatus) -> Option<St
     Some(format!("an event for the destination {name} has waited for {minutes} minutes"))
 }
 
+fn held(name: &str, status: &DestinationStatus) -> Option<String> {
+    let held = status.held.filter(|held| *held > 0)?;
+    let (messages, are) = if held == 1 { ("message", "is") } else { ("messages", "are") };
+    Some(format!(
+        "{held} {messages} to the destination {name} {are} held: as many contacts as new_contacts_per_day allows were created today"
+    ))
+}
+
 fn failing(view: &View<'_>, name: &str) -> Option<String> {
+    let discarded = FailureReason::Discarded.as_str();
     let of = |stage: Stage| {
-        let is_counted = |tally: &Tally| tally.stage == stage && tally.destination == name;
+        let is_counted = |tally: &Tally| {
+            // Somebody wanted that.
+            let is_discarded = tally.reason.as_deref() == Some(discarded);
+            tally.stage == stage && tally.destination == name && !is_discarded
+        };
         view.count(FAILURES_TIME, is_counted)
     };
     let failed = of(Stage::DeliveryFailed);
@@ -257,6 +271,10 @@ mod tests {
         let pause = PauseStatus { since: ago(1), reason: PauseReason::Key, check_at: now() };
         let paused = DestinationStatus { pause: Some(pause), ..DestinationStatus::default() };
         assert_eq!(wrong(&fine(&destinations(paused))), [Topic::DestinationPaused]);
+        for (held, expected) in [(0, &[] as &[Topic]), (1, &[Topic::NewContactsHeld])] {
+            let held = DestinationStatus { held: Some(held), ..DestinationStatus::default() };
+            assert_eq!(wrong(&fine(&destinations(held))), expected);
+        }
         for (seconds, expected) in [(600, &[] as &[Topic]), (601, &[Topic::QueueOld])] {
             let oldest_event_at = Some(ago(seconds));
             let waits = DestinationStatus { oldest_event_at, ..DestinationStatus::default() };
@@ -280,6 +298,8 @@ mod tests {
         assert_eq!(wrong(&[failed(1_860, 10)]), []);
         let elsewhere = Tally { destination: "other".to_owned(), ..failed(60, 10) };
         assert_eq!(wrong(&[elsewhere]), []);
+        let discarded = tally(60, Stage::DeliveryFailed, Some("discarded"), 100);
+        assert_eq!(wrong(&[discarded]), []);
         let expired = |seconds| tally(seconds, Stage::DeliveryFailed, Some("expired"), 1);
         assert_eq!(wrong(&[expired(60)]), [Topic::Expired]);
         assert_eq!(wrong(&[expired(3_659)]), [Topic::Expired]);

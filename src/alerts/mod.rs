@@ -24,6 +24,8 @@ pub enum Topic {
     StoreReady,
     /// Events of a destination wait for long.
     QueueOld,
+    /// Messages of a destination are held, since they would create too many contacts.
+    NewContactsHeld,
     /// Many deliveries of a destination fail.
     FailuresRate,
     /// Deliveries of a destination were too late to be sent.
@@ -38,12 +40,13 @@ pub enum Topic {
 
 impl Topic {
     /// All of them.
-    pub const ALL: [Topic; 10] = [
+    pub const ALL: [Topic; 11] = [
         Topic::DestinationPaused,
         Topic::DestinationResumed,
         Topic::StoreNotReady,
         Topic::StoreReady,
         Topic::QueueOld,
+        Topic::NewContactsHeld,
         Topic::FailuresRate,
         Topic::Expired,
         Topic::DiskLow,
@@ -59,6 +62,7 @@ impl Topic {
             Topic::StoreNotReady => "store.not_ready",
             Topic::StoreReady => "store.ready",
             Topic::QueueOld => "queue.old",
+            Topic::NewContactsHeld => "new_contacts.held",
             Topic::FailuresRate => "failures.rate",
             Topic::Expired => "expired",
             Topic::DiskLow => "disk.low",
@@ -75,6 +79,7 @@ impl Topic {
             Topic::DestinationResumed
             | Topic::StoreReady
             | Topic::QueueOld
+            | Topic::NewContactsHeld
             | Topic::FailuresRate
             | Topic::Expired
             | Topic::DiskLow
@@ -93,6 +98,7 @@ impl Topic {
             | Topic::StoreNotReady
             | Topic::StoreReady
             | Topic::QueueOld
+            | Topic::NewContactsHeld
             | Topic::DiskLow
             | Topic::Test => "/console",
         }

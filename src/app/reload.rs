@@ -145,7 +145,9 @@ impl Reloader {
         counters::loaded(self.clock.now());
         let changed = changes(&current, &loaded);
         *current = loaded;
-        info!(?subscriptions, "configuration reloaded");
+        let keys: Vec<String> =
+            changed.iter().map(|one| format!("{}: {}", one.key, one.change)).collect();
+        info!(?subscriptions, changed = ?keys, "configuration reloaded");
         if !needs_restart.is_empty() {
             warn!(keys = ?needs_restart, "changed keys that need a restart keep their old values");
         }

@@ -6,7 +6,7 @@ use jiff::{SignedDuration, Timestamp};
 
 use super::pages::parts::meaning_unmatched;
 use super::status::{DestinationNow, Status};
-use crate::queue::PauseReason;
+use crate::queue::{FailureReason, PauseReason};
 
 /// The share of failed deliveries in the last hour above which deliveries fail often, given at least
 /// [`FAILED_MIN`] failures.
@@ -388,16 +388,37 @@ impl Diagnosis {
                 ("All works, and no message was accepted in the last 24 hours.".to_owned(), last)
             }
             DiagnosisCode::Shadow => {
-                let one = destinations().find(|one| one.is_configured && one.is_shadow)?;
-                let text = format!(
-                    "All works, and nothing is sent: `{}` is in shadow mode. {} would have been sent in the last hour.",
-                    one.name,
-                    match one.shadowed_hour {
+                let configured = || destinations().filter(|one| one.is_configured);
+                let shadows: Vec<&DestinationNow> =
+                    configured().filter(|one| one.is_shadow).collect();
+                let names: Vec<String> =
+                    shadows.iter().map(|one| format!("`{}`", one.name)).collect();
+                let (names, are) = match &names[..] {
+                    [] => return None,
+                    [one] => (one.clone(), "is"),
+                    [some @ .., last] => (format!("{} and {last}", some.join(", ")), "are"),
+                };
+                let shadowed: u64 = shadows.iter().map(|one| one.shadowed_hour).sum();
+                let text = if shadows.len() == configured().count() {
+                    let shadowed = match shadowed {
                         0 => "Nothing".to_owned(),
                         1 => "1 delivery".to_owned(),
                         more => format!("{} deliveries", number(more)),
-                    }
-                );
+                    };
+                    format!(
+                        "All works, and nothing is sent: {names} {are} in shadow mode. {shadowed} would have been sent in the last hour."
+                    )
+                } else {
+                    let shadowed = match shadowed {
+                        0 => "nothing more".to_owned(),
+                        1 => "1 more delivery".to_owned(),
+                        more => format!("{} more deliveries", number(more)),
+                    };
+                    format!(
+                        "All works: {} delivered in the last hour. {names} {are} in shadow mode: {shadowed} would have been sent.",
+                        counted(status.funnel[0].delivered, "message")
+                    )
+                };
                 (text, None)
             }
             DiagnosisCode::AllWell => {
@@ -418,10 +439,12 @@ impl Diagnosis {
     }
 }
 
-/// How many deliveries failed in the last hour, and how many ended.
+/// How many deliveries failed in the last hour, and how many ended, without those that somebody discarded.
 fn failed(status: &Status) -> (u64, u64) {
     let all = || status.destinations.iter();
-    let failed: u64 = all().flat_map(|one| &one.failed).map(|one| one.hour).sum();
+    let failures = all().flat_map(|one| &one.failed);
+    let failed = failures.filter(|one| one.reason != FailureReason::Discarded);
+    let failed: u64 = failed.map(|one| one.hour).sum();
     (failed, failed + all().map(|one| one.delivered_hour + one.shadowed_hour).sum::<u64>())
 }
 

@@ -85,6 +85,46 @@ pub(super) struct FilterQuery {
     to: Option<String>,
 }
 
+/// What became of the messages of a list.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum ListedState {
+    /// They are in this state.
+    In(MessageState),
+    /// They are pending, and held.
+    Held,
+}
+
+impl ListedState {
+    /// All of them.
+    pub(super) const ALL: [ListedState; 6] = {
+        let [pending, delivered, shadowed, failed, unmatched] = MessageState::ALL;
+        [
+            ListedState::In(pending),
+            ListedState::Held,
+            ListedState::In(delivered),
+            ListedState::In(shadowed),
+            ListedState::In(failed),
+            ListedState::In(unmatched),
+        ]
+    };
+
+    /// As people write it.
+    pub(super) fn as_str(self) -> &'static str {
+        match self {
+            ListedState::In(state) => state.as_str(),
+            ListedState::Held => "held",
+        }
+    }
+
+    /// The state of such messages.
+    fn state(self) -> MessageState {
+        match self {
+            ListedState::In(state) => state,
+            ListedState::Held => MessageState::Pending,
+        }
+    }
+}
+
 /// Reads the filter of a request.
 pub(super) async fn filter(given: &Parameters, state: &AdminState) -> Result<Filter, ApiError> {
     let filter = read(given, &state.log.digests(), state.clock.now())?;
@@ -100,9 +140,11 @@ fn read(given: &Parameters, digests: &Digests, now: Timestamp) -> Result<Filter,
         None => persons(given, digests)?,
     };
     let owned = |text: Option<&str>| text.map(str::to_owned);
+    let state = given.word("state", &ListedState::ALL, ListedState::as_str)?;
     let filter = Filter {
         persons,
-        state: given.word("state", &MessageState::ALL, MessageState::as_str)?,
+        state: state.map(ListedState::state),
+        is_held: state == Some(ListedState::Held),
         reason: given.word("reason", &FailureReason::ALL, FailureReason::as_str)?,
         destination: owned(given.text("destination")?),
         source: owned(given.text("source")?),
@@ -180,7 +222,7 @@ struct Named<'a> {
 
 /// Rejects names that no configuration and no message has. Those that are no longer configured may still
 /// stand in records.
-async fn check_names(filter: &Filter, state: &AdminState) -> Result<(), ApiError> {
+pub(super) async fn check_names(filter: &Filter, state: &AdminState) -> Result<(), ApiError> {
     let named = [
         Named {
             parameter: "destination",
@@ -258,6 +300,10 @@ mod tests {
                     ..all.clone()
                 },
             ),
+            (
+                "?state=held",
+                Filter { state: Some(MessageState::Pending), is_held: true, ..all.clone() },
+            ),
             ("?type=group", Filter { kind: Some(MessageType::Group), ..all.clone() }),
             (
                 "?event=Signed+Up&type=track",
@@ -288,7 +334,7 @@ mod tests {
             ("?email=grace@example.com&userId=u", "one of `userId`, `anonymousId` and `email`"),
             (
                 "?state=grace",
-                "`state` must be one of pending, delivered, shadowed, failed, unmatched",
+                "`state` must be one of pending, held, delivered, shadowed, failed, unmatched",
             ),
             ("?reason=grace", "`reason` must be one of refused, expired, invalid"),
             ("?reason=unknown", "`reason` must be one of"),

@@ -2,11 +2,13 @@
 //! today, or discard what is held.
 
 use axum::http::StatusCode;
+use jiff::Timestamp;
 use serde_json::json;
 
 use super::audit::{self, Actor};
 use super::pages::parts::count;
 use super::state::{AdminState, store_fault};
+use crate::destination::NewContactsPolicy;
 use crate::http::error::ApiError;
 use crate::queue::{AuditAction, DISCARD_MAX};
 
@@ -35,10 +37,14 @@ pub(super) async fn release(
         let message = format!("`count` must be a whole number from 1 to {RELEASE_MAX}");
         return Err(ApiError::bad_request("bad_count", message));
     }
+    if let Some(why) = why_not_capped(state, destination) {
+        let message = format!("no contact needs to be released: {why}");
+        return Err(ApiError::new(StatusCode::CONFLICT, "not_capped", message));
+    }
     let now = state.clock.now();
     let released = state.new_contacts.release_contacts(destination, number, now).await;
     let result = match &released {
-        Ok(()) => format!("{} more today", count(number as usize, "new contact")),
+        Ok(()) => format!("{} today", count(number as usize, "more new contact")),
         Err(fault) => fault.to_string(),
     };
     let arguments = json!({"destination": destination, "count": number});
@@ -46,13 +52,33 @@ pub(super) async fn release(
     released.map_err(store_fault)
 }
 
-/// Ends what is held now, and records that.
+/// Why no message to a destination is held; `None`: some may be.
+fn why_not_capped(state: &AdminState, destination: &str) -> Option<String> {
+    let planner = state.planner(Some(destination))?;
+    let options = planner.contact_options();
+    if planner.is_shadow() {
+        return Some(format!(
+            "the destination {destination} is in shadow mode, which creates none"
+        ));
+    }
+    match options.new_contacts {
+        NewContactsPolicy::KnownOnly => Some(format!(
+            "messages to {destination} that would create a contact are not held, but end as unmatched (new_contacts = \"known_only\")"
+        )),
+        NewContactsPolicy::Create if options.new_contacts_per_day == 0 => Some(format!(
+            "the destination {destination} may create any number a day (new_contacts_per_day = 0)"
+        )),
+        NewContactsPolicy::Create => None,
+    }
+}
+
+/// Ends what was held at a time, and records that.
 pub(super) async fn discard(
     state: &AdminState,
     actor: &Actor,
     destination: &str,
+    since: Timestamp,
 ) -> Result<Discarded, ApiError> {
-    let since = state.clock.now();
     let (mut messages, mut is_complete) = (0, false);
     let mut failed = None;
     for _ in 0..DISCARDS_MAX {

@@ -257,6 +257,8 @@ pub(super) struct Found {
     pub(super) days: Vec<NewContactsDay>,
     /// How many contacts may be created in a day, of destinations that have such a cap.
     pub(super) caps: BTreeMap<String, u32>,
+    /// How many messages to these are held, and since when. Processes report it a few seconds late.
+    pub(super) held: BTreeMap<String, (u64, Option<Timestamp>)>,
     pub(super) conflicts: Vec<Conflict>,
 }
 
@@ -314,6 +316,11 @@ pub(super) async fn read(state: &AdminState) -> Result<Status, Unavailable> {
     let days = state.new_contacts.new_contacts(now).await?;
     let accepts = state.log.ready().await.is_ok();
     let conflicts = conflicts(state, since(WEEK)).await?;
+    let caps = caps(state);
+    let mut held = BTreeMap::new();
+    for name in caps.keys() {
+        held.insert(name.clone(), state.new_contacts.count_held(name).await?);
+    }
     Ok(Status::of(Found {
         accepts,
         replicas,
@@ -324,7 +331,8 @@ pub(super) async fn read(state: &AdminState) -> Result<Status, Unavailable> {
         minutes,
         hours,
         days,
-        caps: caps(state),
+        caps,
+        held,
         conflicts,
     }))
 }
@@ -384,6 +392,7 @@ pub(super) async fn delivery(
         hours: Vec::new(),
         days: Vec::new(),
         caps: caps(state),
+        held: BTreeMap::new(),
         conflicts: Vec::new(),
     };
     Ok(found.destination(destination, &reported(&found.replicas)))
@@ -492,11 +501,10 @@ impl Found {
             (None, Some(depth)) => (depth.by_class, depth.oldest_received_at()),
             (None, None) => ([0; 3], None),
         };
-        let (held, held_since) = match (report.and_then(|one| one.held), self.depths.get(name)) {
-            (Some(held), _) => (held, report.and_then(|one| one.held_since)),
-            (None, Some(depth)) => (depth.held, depth.held_since),
-            (None, None) => (0, None),
-        };
+        let reported = report.and_then(|one| Some((one.held?, one.held_since)));
+        let counted = self.depths.get(name).map(|depth| (depth.held, depth.held_since));
+        let held = self.held.get(name).copied().or(reported).or(counted);
+        let (held, held_since) = held.unwrap_or_default();
         let of = |class: Class| by_class[class.index()];
         let waiting = Waiting {
             total: by_class.iter().sum(),

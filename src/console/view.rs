@@ -99,6 +99,10 @@ pub struct Delivery {
     /// Why the delivery failed, for programs; null unless it failed.
     #[schema(required)]
     pub reason: Option<FailureReason>,
+    /// Until when the event is sent again by itself if its contact is created; null unless Loops refused it because there
+    /// is none.
+    #[schema(required, value_type = Option<String>, format = DateTime)]
+    pub awaits_contact_until: Option<Timestamp>,
     /// Why the delivery was not needed, for programs: it counts as delivered and made no request; null otherwise.
     #[schema(required)]
     pub not_needed: Option<NotNeededReason>,
@@ -604,6 +608,7 @@ impl From<&DeliveryRecord> for Delivery {
             superseded: record.is_superseded,
             state: record.state,
             reason: record.failure.as_ref().map(|failure| failure.reason),
+            awaits_contact_until: record.awaits_contact_until,
             not_needed: record.not_needed.as_ref().map(|why| why.reason),
             detail: detail(record),
             warnings: record.warnings.clone(),

@@ -9,6 +9,7 @@ use utoipa::openapi::schema::{ObjectBuilder, Schema, Type};
 use utoipa::{PartialSchema, ToSchema};
 
 use super::diagnosis::DiagnosisCode;
+use super::filter::ListedState;
 use super::verdict::VerdictKind;
 use crate::action::{ActionKind, UnmatchedReason};
 use crate::destination::Change;
@@ -49,6 +50,7 @@ macro_rules! words {
 words! {
     MessageType: "The kind of Segment call.",
     MessageState: "The state of a message. `pending`: it is not finished. `delivered`: Loops accepted all deliveries. `shadowed`: at least one delivery was not sent, because the destination was in shadow mode, and none failed. `failed`: at least one delivery failed. `unmatched`: no subscription took it.",
+    ListedState: "The state of listed messages, or `held`: pending, and held because they would create more contacts than `new_contacts_per_day` allows. Messages that only wait behind those are not included.",
     DeliveryState or Unknown: "The outcome of a message under one subscription. `shadowed`: its request was not sent, because the destination was in shadow mode.",
     ReplayState: "The state of the messages to replay. Of `failed` and `shadowed` messages, only the failed or shadowed deliveries are repeated.",
     ActionKind: "The action of a subscription.",

@@ -318,17 +318,26 @@ async fn a_person_without_an_id_is_erased_by_address_through_the_api() {
     assert_eq!(loops.next().await.body, json!({"email": address}));
     let id = asked["id"].as_str().unwrap();
     receipt(&service, id, |found| found["state"] == "erased").await;
-    for (body, code) in [
-        (json!({}), "which_person"),
-        (json!({"userId": GONE, "email": address}), "which_person"),
-        (json!({"userId": " "}), "which_person"),
-        (json!({"userId": 5}), "which_person"),
-        (json!({"userId": GONE, "destination": "nowhere"}), "which_destination"),
+    let impossible = format!("{GONE}@nowhere");
+    for (body, code, words) in [
+        (json!({}), "which_person", "neither `userId` nor `email`"),
+        (json!([]), "which_person", "not a JSON object"),
+        (json!({"userId": GONE, "email": address}), "which_person", "both given"),
+        (json!({"userId": " "}), "which_person", "`userId` is empty"),
+        (json!({"userId": 5}), "which_person", "`userId` must be a string"),
+        (json!({"user": GONE}), "which_person", "allowed are `userId`, `email`"),
+        (json!({"email": impossible}), "which_person", "`email` is not an address"),
+        (json!({"userId": GONE, "destination": "nowhere"}), "which_destination", "`destination`"),
     ] {
         let (status, answer) = ask(&service, body.clone()).await;
         assert_eq!((status, &answer["code"]), (400, &json!(code)), "{body}");
+        assert!(answer["message"].as_str().unwrap().contains(words), "{answer}");
         assert!(!answer.to_string().contains(GONE));
     }
+    let unknown = service.admin("/api/erasures?destination=nowhere").await;
+    assert_eq!(unknown.status, 400, "{unknown:?}");
+    assert!(unknown.body.to_string().contains("it must be one of default"), "{unknown:?}");
+    assert_eq!(service.admin("/api/erasures?destination=default").await.status, 200);
 }
 
 #[tokio::test]

@@ -256,7 +256,7 @@ async fn what_no_message_can_meet_is_rejected_with_what_is_allowed() {
         ("messages?messageId=grace&state=failed", "`messageId` stands alone"),
         (
             "messages?state=grace",
-            "`state` must be one of pending, delivered, shadowed, failed, unmatched",
+            "`state` must be one of pending, held, delivered, shadowed, failed, unmatched",
         ),
         ("messages?reason=grace", "`reason` must be one of refused, expired"),
         ("messages?reason=refused&state=delivered", "`reason` is for failed messages"),

@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
 use serde_json::{Value, json};
 
+use crate::console::Visitor;
 use crate::support::{
     ADMIN_TOKEN, Answer, EMAIL_DOMAIN, PATIENCE, Reply, ScriptedLoops, Seen, Service, Setup,
 };
@@ -110,6 +111,9 @@ async fn beyond_the_cap_new_people_wait_and_known_ones_do_not() {
     let list = service.admin("/api/messages?state=pending").await.body["messages"].clone();
     let list = list.as_array().unwrap().iter().filter(|message| !message["held"].is_null());
     assert_eq!(list.count(), 4);
+    let list = service.admin("/api/messages?state=held").await.body["messages"].clone();
+    let ids: Vec<&Value> = list.as_array().unwrap().iter().map(|one| &one["messageId"]).collect();
+    assert_eq!(ids, ["p5", "p4", "p3"]);
 
     let service = service.crash_and_restart(&setup);
     for person in ["p3", "p4", "p5"] {
@@ -150,6 +154,41 @@ async fn beyond_the_cap_new_people_wait_and_known_ones_do_not() {
     let actions: Vec<Value> = actions.collect();
     assert_eq!(actions, ["replay", "discard_held", "release_contacts"], "{audit}");
     assert!(!audit.to_string().contains(EMAIL_DOMAIN));
+}
+
+#[tokio::test]
+async fn the_console_asks_before_it_discards_and_takes_nothing_that_was_held_since() {
+    let loops = ScriptedLoops::willing().await;
+    let service = Setup::with_loops(&loops.base_url).env(CAP, "1").start();
+    accept(&service, identify("m1", "p1")).await;
+    delivered(&service, "m1").await;
+    for (id, person) in [("m2", "p2"), ("m3", "p3")] {
+        accept(&service, identify(id, person)).await;
+        held(&service, id).await;
+    }
+    let admin = Visitor::with(&service, ADMIN_TOKEN).await;
+    let now = admin.get("/console").await;
+    assert!(now.text.contains("2 messages to `default` are held"), "at once: {}", now.text);
+    let list = admin.get("/console/messages?state=held").await;
+    assert!(list.text.contains("is held: it would create another contact"), "{}", list.text);
+    let wish = [("destination", "default"), ("wish", "discard")];
+    let asked = admin.post("/console/new-contacts", &wish, &[]).await;
+    assert_eq!(asked.status, 200);
+    assert!(asked.text.contains("Discard 2 messages?"), "{}", asked.text);
+    let (_, until) = asked.text.split_once("name=\"until\" value=\"").unwrap();
+    let until = until.split('"').next().unwrap();
+    held(&service, "m2").await;
+    accept(&service, identify("m4", "p4")).await;
+    held(&service, "m4").await;
+    let sure = [wish[0], wish[1], ("until", until)];
+    let done = admin.post("/console/new-contacts", &sure, &[]).await;
+    assert_eq!((done.status, done.location()), (303, "/console"));
+    for id in ["m2", "m3"] {
+        service.message(id, |found| found["state"] == "failed").await;
+    }
+    held(&service, "m4").await;
+    let now = admin.get("/console").await;
+    assert!(now.text.contains("1 message to `default` is held"), "at once: {}", now.text);
 }
 
 #[tokio::test]
@@ -220,6 +259,11 @@ async fn each_destination_has_a_cap_of_its_own() {
     let count = json!({"count": 1, "destination": "a"});
     assert_eq!(ask(&service, "/api/new-contacts/release", count).await.status, 200);
     delivered(&service, "a2").await;
+    let count = json!({"count": 1, "destination": "b"});
+    let uncapped = ask(&service, "/api/new-contacts/release", count).await;
+    assert_eq!((uncapped.status, &uncapped.body["code"]), (409, &json!("not_capped")));
+    let message = uncapped.body["message"].as_str().unwrap();
+    assert!(message.contains("new_contacts_per_day = 0"), "{message}");
 }
 
 const POLICY: &str = "SEGMENT_LOOPS__DESTINATIONS__DEFAULT__NEW_CONTACTS";

@@ -425,10 +425,15 @@ async fn it_must_be_told_which_messages_and_by_whom() {
         json!({"user": "u1"}),
         json!([]),
         json!({"destination": format!("who@{EMAIL_DOMAIN}")}),
+        json!({"source": format!("who@{EMAIL_DOMAIN}")}),
+        json!({"subscription": format!("who@{EMAIL_DOMAIN}")}),
     ] {
         let answer = ask(&service, body.clone()).await;
         assert_eq!((answer.status, &answer.body["code"]), (400, &json!("bad_replay")), "{body}");
+        assert!(!answer.body.to_string().contains(EMAIL_DOMAIN));
     }
+    let unknown = ask(&service, json!({"subscription": "none"})).await.body["message"].clone();
+    assert!(unknown.as_str().unwrap().contains("`subscription` is unknown"), "{unknown}");
     let message = ask(&service, json!({"state": "failed"})).await.body["message"].clone();
     for key in ["`messageIds`", "`userId`", "\"allFailed\": true", "`state` alone is not enough"] {
         assert!(message.as_str().unwrap().contains(key), "{key}: {message}");

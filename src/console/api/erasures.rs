@@ -5,6 +5,7 @@ use axum::extract::{Path, State};
 use axum::http::{StatusCode, Uri};
 use axum::{Extension, Json};
 use serde::Deserialize;
+use serde_json::{Value, json};
 use utoipa::{IntoParams, ToSchema};
 
 use super::body::{self, Body};
@@ -15,12 +16,13 @@ use crate::console::erasures::{self, Erasure, Erasures};
 use crate::console::filter::write_persons;
 use crate::console::query::{Parameters, bad_query};
 use crate::console::state::{AdminState, store_fault};
+use crate::destination::is_email;
 use crate::http::error::{ApiError, ErrorBody};
 use crate::queue::{self, AcceptError, AuditAction, ReceiptFilter, Seq, Unavailable};
 use crate::segment::{PersonDigest, PersonIdKind};
 
 /// The person to erase: exactly one of `userId` and `email`.
-#[derive(Debug, Default, Deserialize, ToSchema)]
+#[derive(Debug, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 #[schema(as = ErasureQuestion, example = json!({"userId": "user_1"}))]
 struct Asked {
@@ -65,7 +67,7 @@ struct ErasuresQuery {
     request_body(content = Asked, content_type = "application/json"),
     responses(
         (status = 202, description = "The deletion is accepted. Ask for its receipt until the state is `erased`.", body = Erasure),
-        (status = 400, description = "The body is not JSON, does not have exactly one of the ids, or the destination is unknown or missing.", body = ErrorBody),
+        (status = 400, description = "The body is not JSON, does not have exactly one of the ids, the address cannot exist, or the destination is unknown or missing.", body = ErrorBody),
         (status = 409, description = "A deletion would not reach Loops: no source delivers to the destination, or no subscription takes it.", body = ErrorBody),
         (status = 413, description = "The body is too large.", body = ErrorBody),
         AdminErrors,
@@ -79,16 +81,8 @@ pub(super) async fn erase(
     body: Body,
 ) -> Result<(StatusCode, Json<Erasure>), ApiError> {
     let body = body::bytes(body)?;
-    // The error of the reader may repeat a part of the body.
-    let asked: Asked = serde_json::from_slice(&body).map_err(|_| which())?;
-    let (kind, id) = match (asked.user_id, asked.email) {
-        (Some(id), None) => (PersonIdKind::User, id),
-        (None, Some(id)) => (PersonIdKind::Email, id),
-        _ => return Err(which()),
-    };
-    if id.trim().is_empty() {
-        return Err(which());
-    }
+    let asked = Asked::read(&body)?;
+    let (kind, id) = asked.person()?;
     let Some((destination, planner)) = state.destination(asked.destination.as_deref()) else {
         let names = state.destination_names();
         let message = format!("`destination` is unknown or missing: it must be one of {names}");
@@ -102,13 +96,13 @@ pub(super) async fn erase(
     let digests = state.log.digests();
     let now = state.clock.now();
     let deletion = queue::deletion(&digests, (kind, &id), destination, &source, now);
-    let deletion = deletion.ok_or_else(which)?;
+    let deletion = deletion.ok_or_else(|| which("a deletion cannot be made of this id"))?;
     if let Some(why) = erasures::why_not(&planner, &deletion) {
         return Err(cannot(format!(
             "nothing would be deleted at Loops, and so nothing erased: {why}"
         )));
     }
-    let arguments = serde_json::json!({
+    let arguments = json!({
         "person": write_persons(&[PersonDigest(deletion.lane.0)]),
         "destination": destination,
     });
@@ -158,8 +152,24 @@ pub(super) async fn list(
     let destination = given.get("destination").map(str::to_owned);
     let filter = ReceiptFilter { destination, is_open, before };
     let found = state.receipts.receipts(&filter, limit).await.map_err(store_fault)?;
+    if found.is_empty() {
+        check_destination(&state, filter.destination).await?;
+    }
     let (log, digests) = (state.receipts.write_ahead_log(), state.log.digests());
     Ok(Json(Erasures::new(found, limit, log, &digests)))
+}
+
+/// Rejects a destination that is neither configured nor has receipts.
+async fn check_destination(state: &AdminState, name: Option<String>) -> Result<(), ApiError> {
+    if name.as_ref().is_none_or(|name| state.planners.contains_key(name)) {
+        return Ok(());
+    }
+    let filter = ReceiptFilter { destination: name, ..ReceiptFilter::default() };
+    if state.receipts.receipts(&filter, 1).await.map_err(store_fault)?.is_empty() {
+        let names = state.destination_names();
+        return Err(bad_query(format!("`destination` is unknown: it must be one of {names}")));
+    }
+    Ok(())
 }
 
 /// The receipt of an erasure.
@@ -195,9 +205,51 @@ async fn find(state: &AdminState, id: &str) -> Result<Erasure, ApiError> {
     Ok(Erasure::new(found, state.receipts.write_ahead_log(), &state.log.digests()))
 }
 
-fn which() -> ApiError {
-    ApiError::bad_request(
-        "which_person",
-        "the body must be a JSON object with exactly one of `userId` and `email`, which is a string that is not empty, and, if there are several destinations, with `destination`",
-    )
+impl Asked {
+    /// Reads a body. No error repeats a part of it.
+    fn read(body: &[u8]) -> Result<Self, ApiError> {
+        const FIELDS: [&str; 3] = ["userId", "email", "destination"];
+        let body: Value =
+            serde_json::from_slice(body).map_err(|_| which("the body is not JSON"))?;
+        let fields = body.as_object().ok_or_else(|| which("the body is not a JSON object"))?;
+        for (name, value) in fields {
+            let Some(name) = FIELDS.into_iter().find(|field| field == name) else {
+                return Err(which(
+                    "a field of the body is unknown: allowed are `userId`, `email` and `destination`",
+                ));
+            };
+            match value {
+                Value::Null => {}
+                Value::String(text) if text.trim().is_empty() => {
+                    return Err(which(&format!("`{name}` is empty")));
+                }
+                Value::String(_) => {}
+                _ => return Err(which(&format!("`{name}` must be a string"))),
+            }
+        }
+        serde_json::from_value(body).map_err(|_| which("the body cannot be read"))
+    }
+
+    /// The id that names the person.
+    fn person(&self) -> Result<(PersonIdKind, String), ApiError> {
+        match (&self.user_id, &self.email) {
+            (Some(id), None) => Ok((PersonIdKind::User, id.clone())),
+            (None, Some(address)) if is_email(address.trim()) => {
+                Ok((PersonIdKind::Email, address.clone()))
+            }
+            (None, Some(_)) => {
+                Err(which("`email` is not an address that Loops can have, such as ada@example.com"))
+            }
+            (Some(_), Some(_)) => Err(which(
+                "`userId` and `email` are both given: a deletion names one of them, the user id if there is one",
+            )),
+            (None, None) => Err(which("neither `userId` nor `email` is given")),
+        }
+    }
+}
+
+/// The answer to a body that does not name a person.
+fn which(problem: &str) -> ApiError {
+    let message = format!("{problem}; send a JSON object such as {{\"userId\": \"user_1\"}}");
+    ApiError::bad_request("which_person", message)
 }

@@ -7,13 +7,13 @@ use axum::http::{StatusCode, Uri};
 use utoipa::IntoParams;
 
 use super::errors::{AdminErrors, StoreErrors};
-use crate::console::filter::{self, FilterQuery};
+use crate::console::filter::{self, FilterQuery, ListedState};
 use crate::console::person;
 use crate::console::query::{Parameters, bad_query};
 use crate::console::state::{AdminState, store_fault};
 use crate::console::view::{MessageReports, Messages};
 use crate::http::error::{ApiError, ErrorBody};
-use crate::queue::{MessageRecord, MessageState, Seq};
+use crate::queue::{MessageRecord, Seq};
 
 /// How many messages an answer holds unless the query says otherwise, and at most.
 const LIMIT_DEFAULT: u32 = 50;
@@ -71,7 +71,8 @@ struct ListQuery {
     #[param(min_length = 1)]
     message_id: Option<String>,
     /// The outcome of the message.
-    state: Option<MessageState>,
+    #[param(inline)]
+    state: Option<ListedState>,
     /// The most messages to return.
     #[param(required = false, minimum = 1, maximum = 500, default = 50)]
     limit: u32,

@@ -68,6 +68,7 @@ pub(super) struct Discarded {
     responses(
         (status = 200, description = "It is released.", body = Released),
         (status = 400, description = "The body is not such a JSON object, the count is out of range, or the destination is unknown or missing.", body = ErrorBody),
+        (status = 409, description = "Nothing is held at the destination: it has no cap (`new_contacts_per_day`), creates no contacts, or is in shadow mode.", body = ErrorBody),
         (status = 413, description = "The body is too large.", body = ErrorBody),
         AdminErrors,
         StoreErrors
@@ -124,6 +125,6 @@ pub(super) async fn discard(
     })?;
     let destination = new_contacts::destination(&state, asked.destination.as_deref())?;
     let new_contacts::Discarded { messages, is_complete } =
-        new_contacts::discard(&state, &actor, &destination).await?;
+        new_contacts::discard(&state, &actor, &destination, state.clock.now()).await?;
     Ok(Json(Discarded { destination, messages, complete: is_complete }))
 }

@@ -13,6 +13,7 @@ use super::body::{self, Body};
 use super::errors::{AdminErrors, StoreErrors};
 use crate::console::audit::Actor;
 use crate::console::changed::Changed;
+use crate::console::filter;
 use crate::console::replay::{self, Part};
 use crate::console::state::{AdminState, store_fault};
 use crate::console::view::{ReplayPosition, Replayed};
@@ -111,6 +112,11 @@ pub(super) async fn replay(
     let changed = || Changed::in_force(Arc::clone(&state.log), &state.planners);
     let choice = asked.only_changed.then(|| Arc::new(changed()) as Arc<dyn Choice>);
     let selection = selection(asked, &state)?;
+    // Sources and subscriptions that are no longer configured may still stand in records.
+    filter::check_names(&selection.filter, &state).await.map_err(|error| match error.status {
+        StatusCode::BAD_REQUEST => bad_replay(error.message),
+        _ => error,
+    })?;
     let ask = ReplayAsk { selection, position, is_dry_run, now, choice };
     let part = match is_dry_run {
         true => Some(replay::run(&state, ask, BUSY_MAX).await),

@@ -9,7 +9,7 @@ use super::frame::Frame;
 use super::parts::{Badge, Time, count, url_encode, why};
 use super::tail::WAITING_MAX;
 use super::{error_page, html, replay};
-use crate::console::filter;
+use crate::console::filter::{self, ListedState};
 use crate::console::query::{Parameters, bad_query};
 use crate::console::state::{AdminState, store_fault};
 use crate::http::error::ApiError;
@@ -115,6 +115,10 @@ fn outcome(record: &MessageRecord) -> String {
                 of_state(DeliveryState::Shadowed).filter_map(|one| one.subscription.clone());
             format!("not sent, in shadow mode: {}", names.collect::<Vec<_>>().join(", "))
         }
+        MessageState::Pending if let Some(held) = &record.held => match held.is_behind {
+            true => "waits behind a held message of the same person".to_owned(),
+            false => "is held: it would create another contact".to_owned(),
+        },
         MessageState::Pending => {
             let retry = of_state(DeliveryState::Pending)
                 .filter_map(|delivery| delivery.request.as_ref())
@@ -193,6 +197,7 @@ fn sentence(conditions: &[(&str, &str)], is_later_page: bool) -> String {
         "person" => "of one person".to_owned(),
         "state" => match *value {
             "pending" => "that wait".to_owned(),
+            "held" => "that are held".to_owned(),
             "unmatched" => "that no subscription took".to_owned(),
             "failed" => "that failed".to_owned(),
             ended => format!("that were {ended}"),
@@ -213,7 +218,7 @@ fn sentence(conditions: &[(&str, &str)], is_later_page: bool) -> String {
 /// The lists to choose from. One with a single choice is left out.
 pub(super) fn fields(state: &AdminState, given: &Parameters) -> Vec<Field> {
     let words = |words: &[&'static str]| words.iter().map(|word| (*word).to_owned()).collect();
-    let states: Vec<&str> = MessageState::ALL.map(MessageState::as_str).to_vec();
+    let states: Vec<&str> = ListedState::ALL.map(ListedState::as_str).to_vec();
     let kinds: Vec<&str> = MessageType::ALL.map(MessageType::as_str).to_vec();
     let reasons: Vec<&str> = FailureReason::ALL.map(FailureReason::as_str).to_vec();
     let sources: Vec<String> = state.sources.borrow().names().map(str::to_owned).collect();

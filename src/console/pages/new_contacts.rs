@@ -1,18 +1,22 @@
 //! The wishes of people about messages that are held, from the page Now.
 
+use askama::Template;
 use axum::Extension;
 use axum::extract::rejection::FormRejection;
 use axum::extract::{Form, State};
+use axum::http::StatusCode;
 use axum::response::{IntoResponse as _, Redirect, Response};
+use jiff::Timestamp;
 use serde::Deserialize;
 
-use super::error_page;
 use super::frame::Frame;
-use super::parts::only_for_admins;
+use super::parts::{only_for_admins, url_encode};
+use super::{error_page, html};
 use crate::console::audit::Actor;
 use crate::console::auth::Role;
+use crate::console::diagnosis::counted;
 use crate::console::new_contacts::{self, RELEASE_MAX};
-use crate::console::state::AdminState;
+use crate::console::state::{AdminState, store_fault};
 use crate::http::error::ApiError;
 
 /// The form.
@@ -23,17 +27,32 @@ pub(super) struct Wished {
     wish: String,
     /// How many more contacts may be created.
     count: Option<String>,
+    /// Up to when the messages were held that a person has agreed to discard, in Unix milliseconds.
+    until: Option<i64>,
 }
 
-/// Does what the form says, and shows Now again.
+/// Asks before messages are discarded.
+#[derive(Template)]
+#[template(path = "discard.html")]
+struct DiscardPage {
+    frame: Frame,
+    destination: String,
+    messages: String,
+    /// Their list.
+    list: String,
+    until: i64,
+}
+
+/// Does what the form says, and shows Now again. Before messages are discarded, it asks.
 pub(super) async fn act(
     State(state): State<AdminState>,
     Extension(actor): Extension<Actor>,
     frame: Frame,
     form: Result<Form<Wished>, FormRejection>,
 ) -> Response {
-    match wish(&state, &actor, form).await {
-        Ok(()) => Redirect::to("/console").into_response(),
+    match wish(&state, &actor, frame.clone(), form).await {
+        Ok(Some(page)) => html(StatusCode::OK, &page),
+        Ok(None) => Redirect::to("/console").into_response(),
         Err(error) => error_page(frame, &error),
     }
 }
@@ -41,8 +60,9 @@ pub(super) async fn act(
 async fn wish(
     state: &AdminState,
     actor: &Actor,
+    frame: Frame,
     form: Result<Form<Wished>, FormRejection>,
-) -> Result<(), ApiError> {
+) -> Result<Option<DiscardPage>, ApiError> {
     if actor.role != Role::Admin {
         return Err(only_for_admins());
     }
@@ -57,9 +77,33 @@ async fn wish(
                     "The number of contacts must be a whole number from 1 to {RELEASE_MAX}."
                 ))
             })?;
-            new_contacts::release(state, actor, &destination, count).await
+            new_contacts::release(state, actor, &destination, count).await.map(|()| None)
         }
-        "discard" => new_contacts::discard(state, actor, &destination).await.map(|_| ()),
+        "discard" => match wished.until.map(Timestamp::from_millisecond) {
+            None => ask(state, frame, destination).await,
+            Some(until) => {
+                let until =
+                    until.map_err(|_| bad("The form cannot be read: try again.".to_owned()))?;
+                new_contacts::discard(state, actor, &destination, until).await.map(|_| None)
+            }
+        },
         _ => Err(bad("Choose to release contacts, or to discard what is held.".to_owned())),
     }
+}
+
+/// What would be discarded; `None`: nothing.
+async fn ask(
+    state: &AdminState,
+    frame: Frame,
+    destination: String,
+) -> Result<Option<DiscardPage>, ApiError> {
+    let until = state.clock.now().as_millisecond();
+    let (held, _) = state.new_contacts.count_held(&destination).await.map_err(store_fault)?;
+    Ok((held > 0).then(|| DiscardPage {
+        frame,
+        messages: counted(held, "message"),
+        list: format!("/console/messages?destination={}&state=held", url_encode(&destination)),
+        destination,
+        until,
+    }))
 }

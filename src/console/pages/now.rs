@@ -206,11 +206,11 @@ fn link(code: DiagnosisCode) -> Option<(&'static str, &'static str)> {
         DiagnosisCode::Shadow => {
             Some(("/console/messages?state=shadowed", "What would have been sent"))
         }
+        DiagnosisCode::Held => Some(("/console/messages?state=held", "What is held")),
         DiagnosisCode::KeyRefused
         | DiagnosisCode::WrongBaseUrl
         | DiagnosisCode::LoopsDown
         | DiagnosisCode::Behind
-        | DiagnosisCode::Held
         | DiagnosisCode::UnknownDestination
         | DiagnosisCode::NobodyDelivers
         | DiagnosisCode::Limited => Some(("/console/messages?state=pending", "What waits")),
@@ -266,6 +266,10 @@ fn destination(one: &DestinationNow) -> Destination {
         (0, _) => "nothing waits".to_owned(),
         (_, Some(seconds)) => format!("about {}", in_words(Duration::from_secs(seconds))),
         (_, None) if one.paused.is_some() => "not while it is paused".to_owned(),
+        (_, None) if one.requests5m.is_some_and(|requests| requests > 0) => {
+            "not known yet: it is counted by whole minutes".to_owned()
+        }
+        (_, None) if one.held > 0 => "not while messages are held".to_owned(),
         (_, None) => "not known: nothing was delivered in the last 5 minutes".to_owned(),
     };
     let messages = |reason: &str| {
@@ -300,7 +304,7 @@ fn destination(one: &DestinationNow) -> Destination {
         held: (one.held > 0).then(|| HeldNow {
             messages: counted(one.held, "message"),
             since: one.held_since.map(Time),
-            list: format!("/console/messages?destination={}&state=pending", url_encode(&one.name)),
+            list: format!("/console/messages?destination={}&state=held", url_encode(&one.name)),
         }),
         failures: failures.collect(),
     }

@@ -10,6 +10,7 @@ use crate::action::Endpoint;
 use crate::console::mask;
 use crate::console::preview::Preview;
 use crate::console::state::{AdminState, store_fault};
+use crate::console::verdict::again_by_itself;
 use crate::http::error::ApiError;
 use crate::queue::{
     Attempt, DeliveryRecord, DeliveryState, MessageRecord, RequestContents, RequestId,
@@ -32,6 +33,8 @@ pub(super) struct Step {
     pub(super) is_superseded: bool,
     /// Why it failed.
     pub(super) failure: Option<String>,
+    /// That it waits for its contact, in a sentence; empty: it does not.
+    pub(super) awaits: String,
     /// Why there is no request though it was delivered.
     pub(super) not_needed: Option<String>,
     pub(super) warnings: Vec<String>,
@@ -164,6 +167,7 @@ fn step(delivery: &DeliveryRecord, request: Option<Request>, sight: Sight) -> St
         replay: delivery.replay,
         is_superseded: delivery.is_superseded,
         failure: delivery.failure.as_ref().map(|failure| why(failure, say)),
+        awaits: delivery.awaits_contact_until.map(again_by_itself).unwrap_or_default(),
         not_needed: delivery.not_needed.as_ref().map(why_not_needed),
         warnings: delivery.warnings.clone(),
         request,

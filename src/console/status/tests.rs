@@ -63,6 +63,7 @@ fn found() -> Found {
         hours: tallies(ago(30)),
         days: Vec::new(),
         caps: BTreeMap::new(),
+        held: BTreeMap::new(),
         conflicts: Vec::new(),
     }
 }
@@ -257,6 +258,10 @@ fn an_alarm_that_is_a_false_one_is_not_raised() {
         destination(found).failing_status = Some(429);
     });
     well(&|found| destination(found).oldest_received_at = Some(ago(60)));
+    // Somebody wanted that.
+    well(&|found| {
+        found.minutes.push(tally(Stage::DeliveryFailed, Some("discarded"), ago(90), 50));
+    });
     // What was shadowed is done, too.
     well(&|found| {
         found.minutes.push(tally(Stage::Unmatched, Some("no_subscription"), ago(90), 150));
@@ -288,6 +293,31 @@ fn an_alarm_that_is_a_false_one_is_not_raised() {
     });
     // Nobody delivers, but nothing waits.
     well(&|found| found.replicas.leases[0].holder = None);
+}
+
+#[test]
+fn shadow_mode_beside_live_destinations_is_said() {
+    let mut found = found();
+    for name in ["staging", "test"] {
+        found.configured.insert(name.to_owned());
+        found.shadows.insert(name.to_owned());
+    }
+    let shadowed = tally(Stage::DeliveryShadowed, None, ago(90), 4);
+    found.minutes.push(Tally { destination: "test".to_owned(), ..shadowed });
+    let diagnosis = Status::of(found).diagnosis;
+    assert_eq!(diagnosis.code, DiagnosisCode::Shadow);
+    assert_eq!(
+        diagnosis.sentence,
+        "All works: 100 messages delivered in the last hour. `staging` and `test` are in shadow mode: 4 more deliveries would have been sent."
+    );
+}
+
+#[test]
+fn what_is_held_now_counts_more_than_what_was_reported() {
+    let mut found = found();
+    destination(&mut found).held = Some(3);
+    found.held.insert("default".to_owned(), (0, None));
+    assert_eq!(Status::of(found).diagnosis.code, DiagnosisCode::AllWell);
 }
 
 #[test]

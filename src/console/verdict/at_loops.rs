@@ -46,6 +46,10 @@ pub(super) fn at_loops(facts: &Facts<'_>, message: &MessageRecord) -> (VerdictKi
         return (VerdictKind::NotNeeded, String::new());
     }
     match facts.has_heard {
+        // Such as that the contact was created.
+        true if since().next().is_some() => {
+            (VerdictKind::Silent, ", and has reported no mail to the person since".to_owned())
+        }
         true => {
             (VerdictKind::Silent, ", and has reported nothing about the person since".to_owned())
         }

@@ -146,7 +146,9 @@ impl VerdictKind {
                 Some(FailureReason::Refused) => {
                     "Fix what Loops complains about, in the mapping, in the data or in Loops, then replay the message."
                 }
-                Some(FailureReason::Expired) => "Replay the message if it is still worth sending.",
+                Some(FailureReason::Expired) => {
+                    "Replay the message if it is still worth sending. If Loops may have it already, as the reason says, a replay may send a second mail."
+                }
                 Some(FailureReason::Invalid) => {
                     "Change the mapping so that it fills what is missing, reload, and replay the message."
                 }

@@ -83,7 +83,9 @@ fn find<'a>(
     if let Some(message) = in_state(MessageState::Failed) {
         let why = failure(message).map(|failed| super::pages::parts::why(failed, say));
         let why = why.map(|why| format!(": {}", why.trim_end_matches('.'))).unwrap_or_default();
-        let sentence = format!("{} failed{why}.", capitalized(&name(message)));
+        let awaits = standing(message).find_map(|delivery| delivery.awaits_contact_until);
+        let awaits = awaits.map(again_by_itself).unwrap_or_default();
+        let sentence = format!("{} failed{why}.{awaits}", capitalized(&name(message)));
         return (VerdictKind::Failed, Some(message), sentence);
     }
     let is_ended = |message: &&MessageRecord| {
@@ -179,10 +181,12 @@ fn waits(
     if let Some(held) = &message.held {
         let (who, since) = match held.is_behind {
             true => (
-                format!("{its} waits behind an earlier message of the same person that is held"),
+                format!(
+                    "{its} waits behind an earlier message of the same person that has been held"
+                ),
                 held.since,
             ),
-            false => (format!("{its} is held"), held.since),
+            false => (format!("{its} has been held"), held.since),
         };
         let sentence = format!(
             "{who} since {}: it would create a contact, and as many as new_contacts_per_day allows were new today.",
@@ -273,6 +277,11 @@ fn standing(message: &MessageRecord) -> impl Iterator<Item = &DeliveryRecord> {
 fn is_not_needed(message: &MessageRecord) -> bool {
     standing(message).next().is_some()
         && standing(message).all(|delivery| delivery.not_needed.is_some())
+}
+
+/// That an event which failed waits for its contact until a time.
+pub(super) fn again_by_itself(until: Timestamp) -> String {
+    format!(" It is sent again by itself if the contact is created until {}.", clock(until))
 }
 
 fn failure(message: &MessageRecord) -> Option<&crate::queue::Failure> {

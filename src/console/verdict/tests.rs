@@ -20,6 +20,7 @@ fn at(second: i64) -> Timestamp {
 fn track(event: &str, second: i64, state: MessageState) -> MessageRecord {
     let delivery = |state| DeliveryRecord {
         not_needed: None,
+        awaits_contact_until: None,
         planned: None,
         subscription: Some("all".to_owned()),
         action: Some(ActionKind::SendEvent),
@@ -191,6 +192,13 @@ fn each_verdict_is_reached() {
         VerdictKind::Failed,
         "“Signed Up” failed: Loops refused the request: no \"Ada\".",
     );
+    let mut awaiting = track("Signed Up", 5, MessageState::Failed);
+    awaiting.deliveries[0].awaits_contact_until = Some(at(60));
+    waits(
+        &[awaiting],
+        VerdictKind::Failed,
+        "no \"Ada\". It is sent again by itself if the contact is created until 2023-11-14 22:14:20 UTC.",
+    );
     waits(
         &[track("Signed Up", 5, MessageState::Unmatched)],
         VerdictKind::Unmatched,
@@ -205,6 +213,9 @@ fn each_verdict_is_reached() {
         VerdictKind::UnknownEvent,
         "no event named “Signed Up” with which a workflow could start; it lists “signedUp”.",
     );
+    let created = [reported("contact.created", 12, None)];
+    let heard = Facts { feedback: &created, has_heard: true, ..base };
+    check(&heard, VerdictKind::Silent, "has reported no mail to the person since.");
     for (held, kind, words) in [
         (Held::default(), VerdictKind::NoContact, "has no contact"),
         (held(json!({"subscribed": true}), true), VerdictKind::Suppressed, "suppressed"),

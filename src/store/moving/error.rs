@@ -1,16 +1,16 @@
-//! Why a queue could not be moved. The texts are for the person who runs the command, and say what to do.
+//! Why a queue could not be moved. The messages are for the person who runs the command, and say what to do.
 
 use std::path::PathBuf;
 
-/// Why a queue could not be moved, or kept.
+/// Why a move failed, or could not be undone.
 #[derive(Debug, thiserror::Error)]
 pub enum MoveError {
-    /// There is nothing to move the queue to.
+    /// No target is configured.
     #[error(
         "there is no database to move to: set DATABASE_URL, or store.url, to that of the PostgreSQL database"
     )]
     NoTarget,
-    /// There is nothing to move.
+    /// The folder has no database.
     #[error("there is no database in {from:?}: give the data folder of the service with --from")]
     NoSource {
         /// The folder.
@@ -24,7 +24,7 @@ pub enum MoveError {
         /// The folder.
         from: PathBuf,
     },
-    /// The source is not whole.
+    /// The source is damaged.
     #[error(
         "the database in {from:?} is damaged ({problem}): restore it from a backup, or save what can be saved with `sqlite3 FILE .recover`, then run this command again"
     )]
@@ -37,12 +37,12 @@ pub enum MoveError {
     /// The source failed, or cannot be opened.
     #[error("the data folder cannot be moved")]
     Source(#[source] Box<dyn std::error::Error + Send + Sync>),
-    /// The source has names for more destinations than PostgreSQL's numbers have room for.
+    /// The source has messages of more destinations than PostgreSQL's sequence numbers have room for.
     #[error(
         "the queue has messages of more than 256 destinations, which PostgreSQL cannot hold: let the service run on the data folder until the records of those no longer used have been deleted (store.records_retention_h)"
     )]
     ManyDestinations,
-    /// The target holds something else.
+    /// The target's schema is already in use.
     #[error(
         "{place} is in use already: a queue is moved only to a schema that does not exist yet. Set store.schema to another name, or stop all processes that use it and drop it, if nothing in it is needed"
     )]
@@ -50,7 +50,7 @@ pub enum MoveError {
         /// Host, port, database and schema.
         place: String,
     },
-    /// The target is being filled from another folder.
+    /// Another queue is being moved to the target.
     #[error(
         "another queue is being moved to {place}: finish that move, or set store.schema to another name"
     )]
@@ -68,10 +68,10 @@ pub enum MoveError {
         from: PathBuf,
         /// Host, port, database and schema.
         place: String,
-        /// Whether it was moved.
+        /// Whether that move was finished.
         is_finished: bool,
     },
-    /// There is no way back any more.
+    /// The move can no longer be undone.
     #[error(
         "processes have used {place} since the move: what they accepted and delivered is there alone, and the data folder would deliver again what waited in it. To leave PostgreSQL, let the service deliver what waits, then start it on an empty data folder"
     )]
@@ -79,10 +79,10 @@ pub enum MoveError {
         /// Host, port, database and schema.
         place: String,
     },
-    /// The queue is to stay in its folder.
+    /// The move is being undone.
     #[error("the move was given up, but that is not finished: run this command with --undo again")]
     GivenUp,
-    /// There is no move to give up.
+    /// There is no move to undo.
     #[error("the queue in {from:?} was not moved: the service can be started on it")]
     NotMoved {
         /// The folder.
@@ -99,12 +99,13 @@ pub enum MoveError {
         #[source]
         source: Box<dyn std::error::Error + Send + Sync>,
     },
-    /// Another process moves the same queue.
+    /// Another process is moving the same queue.
     #[error(
         "another process moves this queue at the same time, from a copy of the data folder: stop one of them, then run this command again"
     )]
     Twice,
-    /// They would lose the time of the backup, since when Loops may have them.
+    /// Restored messages still wait. A move would lose the time of their backup, since which Loops may have received
+    /// them.
     #[error(
         "{} in {from:?} from a backup that was restored: start the service on the folder, let it deliver what waits, then run this command again",
         match count {
@@ -118,7 +119,7 @@ pub enum MoveError {
         /// How many messages.
         count: u64,
     },
-    /// It was asked to stop.
+    /// The caller stopped the move.
     #[error(
         "interrupted: run the same command again to continue, or with --undo to keep the queue in the data folder; until then, neither can be used"
     )]

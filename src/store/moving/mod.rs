@@ -1,12 +1,12 @@
 //! Moves a queue from SQLite to PostgreSQL.
 //!
-//! The source is opened by this process alone, is marked, and does not change from then on. Its messages and requests
-//! get new numbers, which are written beside them once; then the tables are copied in parts, each row with its new
-//! numbers, in bounded transactions that also note how far the move has come. So a move that was cut goes on where it
-//! was, and nothing is written twice.
+//! This process opens the source exclusively and marks it; from then on, the source does not change. Its messages and
+//! requests get new numbers, which are written once, beside the old ones. Then the tables are copied in parts, each row
+//! with its new numbers, in bounded transactions that also record the progress. So an interrupted move continues where
+//! it stopped, and nothing is written twice.
 //!
-//! At no moment can both be used: the source refuses to be opened from the mark on. The target refuses it until all is
-//! copied; only then is it released, after the source was marked as moved. In order:
+//! The two can never be in use at the same time. Once marked, the source refuses to be opened. The target refuses until
+//! everything is copied and the source is marked as moved. In order:
 //!
 //! | step | the source | the target |
 //! | --- | --- | --- |
@@ -17,8 +17,8 @@
 //! | the source is marked as moved | refuses | refuses |
 //! | the move is finished | refuses | is used |
 //!
-//! The way back is the same in reverse: the target refuses, then the source is released. It is closed once a process has
-//! opened the target, which may have delivered what still waits in the source.
+//! Undoing a move is the same in reverse: the target refuses, then the source is released. That is no longer possible
+//! once a process has opened the target, since it may have delivered messages that still wait in the source.
 
 mod error;
 #[cfg(test)]
@@ -35,8 +35,8 @@ use crate::config::StoreConfig;
 
 pub use error::MoveError;
 
-/// The parts of a queue, in the order in which they are copied. Each has a statement that reads its rows in the source,
-/// and statements that write them in the target.
+/// The parts of a queue, in the order in which they are copied. Each has a statement that reads its rows from the
+/// source, and statements that write them to the target.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Part {
     Streams,
@@ -87,7 +87,7 @@ impl Part {
         self as i32
     }
 
-    /// The table of the source that has its rows.
+    /// The source's table with the rows of this part.
     pub(super) fn table(self) -> &'static str {
         match self {
             Part::Streams => "moved_streams",
@@ -113,14 +113,14 @@ impl Part {
     }
 }
 
-/// How far a move has come.
+/// The progress of a move.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(super) struct Cursor {
-    /// The index of a part. Those before it are copied.
+    /// The index of the current part. All parts before it are copied.
     pub(super) part: i32,
-    /// Of that part, the key of the last row that is copied.
+    /// The key of the last copied row of that part.
     pub(super) through: i64,
-    /// How many rows are copied.
+    /// How many rows are copied in total.
     pub(super) rows: i64,
 }
 
@@ -135,7 +135,7 @@ impl Cursor {
 pub(super) struct Batch {
     pub(super) part: Part,
     pub(super) columns: Vec<Column>,
-    /// Where the move is once they are written.
+    /// The progress once these rows are written.
     pub(super) cursor: Cursor,
 }
 
@@ -147,28 +147,28 @@ pub(super) enum Column {
     Bytes(Vec<Option<Vec<u8>>>),
 }
 
-/// What is shown while a queue is moved.
+/// How the caller follows and stops a move.
 pub struct Watch<'a> {
-    /// Called with the rows that were copied and that there are, again and again.
+    /// Called repeatedly with the number of rows copied so far, and of all rows.
     pub progress: &'a (dyn Fn(u64, u64) + Send + Sync),
-    /// Ends the move between two transactions.
+    /// Stops the move between two transactions.
     pub stop: &'a CancellationToken,
 }
 
-/// What was moved.
+/// A finished move.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Moved {
     /// All messages.
     pub messages: u64,
-    /// Those among them that wait to be delivered.
+    /// The messages among them that wait to be delivered.
     pub waiting: u64,
     /// Requests to Loops.
     pub requests: u64,
-    /// Whether it was finished before, so that there was nothing to do.
+    /// Whether an earlier call had finished the move, so that there was nothing left to do.
     pub was_finished: bool,
 }
 
-/// Moves the queue of a data folder to the PostgreSQL database of a configuration, or goes on with a move that was cut.
+/// Moves the queue of a data folder to the configured PostgreSQL database, or continues an interrupted move.
 ///
 /// Must be called inside a Tokio runtime. The error says what a person can do about it.
 pub async fn move_queue(
@@ -184,7 +184,7 @@ pub async fn move_queue(
     moved
 }
 
-/// Moves a queue, and goes on where that was cut.
+/// Moves a queue, or continues an interrupted move.
 async fn run(
     mut source: Source,
     target: &mut Target,
@@ -195,7 +195,7 @@ async fn run(
         target.migrate().await?;
         copy(&source, target, &begun, watch).await?;
         target.analyze().await?;
-        // In this order: as long as the source counts as being moved, nothing can have used the target.
+        // The order matters: while the source counts as being moved, nothing can have used the target.
         source.finish(SystemClock.now()).await?;
         target.finish(&begun.id, SystemClock.now()).await?;
     }
@@ -203,14 +203,14 @@ async fn run(
     Ok(Moved { messages, waiting, requests, was_finished: begun.is_finished })
 }
 
-/// Begins the move of a source, unless that was done before.
+/// Begins the move of a source, unless an earlier call did.
 async fn begin(source: &mut Source, target: &mut Target) -> Result<Begun, MoveError> {
     let found = target.find().await?;
     let key = source.installation_key().await?;
     let unused = match (source.mark(), found) {
         (Some(_), Found::Move(begun)) if begun.is_given_up() => return Err(MoveError::GivenUp),
         (Some(mark), Found::Move(begun)) if begun.id == mark.id => return Ok(begun),
-        // The schema was dropped by hand: all is copied once more.
+        // Someone dropped the schema: copy everything again.
         (Some(mark), Found::Nothing) if mark.finished_at.is_none() && mark.to == target.place() => {
             let (id, at) = (mark.id.clone(), mark.began_at);
             target.create(&id, at, key).await?;
@@ -218,12 +218,12 @@ async fn begin(source: &mut Source, target: &mut Target) -> Result<Begun, MoveEr
         }
         (Some(_), _) => return Err(source.is_elsewhere()),
         (None, Found::Nothing) => None,
-        // Left behind by a move that was given up.
+        // The remains of a move that was undone.
         (None, Found::Move(begun)) if begun.is_given_up() && begun.installation_key == key => {
             target.remove().await?;
             None
         }
-        // Cut before the source was marked.
+        // Interrupted before the source was marked.
         (None, Found::Move(begun)) if begun.is_unused() && begun.installation_key == key => {
             Some(begun)
         }
@@ -243,7 +243,7 @@ async fn begin(source: &mut Source, target: &mut Target) -> Result<Begun, MoveEr
     Ok(begun)
 }
 
-/// Copies what is not copied yet.
+/// Copies the rows that are not copied yet.
 async fn copy(
     source: &Source,
     target: &mut Target,
@@ -277,8 +277,7 @@ async fn copy(
     target.end(id, copied?).await
 }
 
-/// Gives up a move, so that the queue stays in its data folder: the way back, as long as no process has opened the
-/// target.
+/// Undoes a move, so that the queue stays in its data folder. Possible as long as no process has opened the target.
 pub async fn keep_queue(from: &Path, to: &StoreConfig) -> Result<(), MoveError> {
     let url = to.url.as_ref().ok_or(MoveError::NoTarget)?;
     let source = Source::open(from).await?;
@@ -291,16 +290,16 @@ pub async fn keep_queue(from: &Path, to: &StoreConfig) -> Result<(), MoveError> 
 async fn keep(mut source: Source, target: &Target) -> Result<(), MoveError> {
     let found = target.find().await?;
     match (source.mark(), found) {
-        // In this order: the source is not used before the target refuses it.
+        // The order matters: the source must not be used before the target refuses.
         (Some(mark), Found::Move(begun)) if begun.id == mark.id => {
             target.give_up(&begun.id).await?;
             source.release().await?;
             target.remove().await
         }
-        // It was dropped by hand.
+        // Someone dropped the schema.
         (Some(mark), Found::Nothing) if mark.to == target.place() => source.release().await,
         (Some(_), _) => Err(source.is_elsewhere()),
-        // Cut before the source was marked, or after it was released.
+        // Interrupted before the source was marked, or after it was released.
         (None, Found::Move(begun))
             if !begun.is_finished
                 && begun.installation_key == source.installation_key().await? =>

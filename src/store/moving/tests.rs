@@ -1,4 +1,4 @@
-//! What was moved is what there was, and goes on as it would have gone on where it was.
+//! A moved queue holds what the source held, and behaves from then on as if it had stayed.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
@@ -13,7 +13,7 @@ use crate::segment::{LaneKey, MessageType};
 use crate::store::{postgres, sqlite};
 use crate::telemetry::TraceContext;
 
-/// Moves the queue of a folder, and stops after the given number of progress reports.
+/// Moves the queue of a folder, and stops after this many progress reports.
 pub(in crate::store) async fn move_to(
     folder: &Path,
     schema: &str,
@@ -37,7 +37,7 @@ pub(in crate::store) async fn move_to(
 const DESTINATIONS: [&str; 2] = [DESTINATION, "other"];
 const HOUR_MS: i64 = 3_600_000;
 
-/// Makes a random history. All that it decides depends on the seed and on what the store says, which is the same for two
+/// Makes a random history. Its decisions depend only on the seed and on the store's replies, which are the same for two
 /// stores with the same history.
 struct History {
     random: fastrand::Rng,
@@ -293,7 +293,7 @@ async fn heads_of(store: &dyn Store, destination: &str) -> Vec<Head> {
     heads
 }
 
-/// What there is, with the numbers of requests replaced by their order, and those of messages by that of their
+/// The contents of a store, with request numbers replaced by their rank, and message numbers by their rank within the
 /// destination.
 async fn contents(store: &dyn Store) -> Vec<String> {
     let mut records = Vec::new();
@@ -430,8 +430,8 @@ fn assert_same(before: &[String], after: &[String], what: &str) {
     assert_eq!(before.len(), after.len(), "{what}");
 }
 
-/// A move that is interrupted again and again, and then goes on in PostgreSQL, differs in nothing from a queue that stays
-/// where it was.
+/// A queue whose move is interrupted again and again, and that then continues in PostgreSQL, ends up the same as a
+/// queue that stays in SQLite.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_moved_queue_goes_on_as_if_it_had_stayed() {
     for seed in 0..3 {
@@ -461,7 +461,7 @@ async fn a_moved_queue_goes_on_as_if_it_had_stayed() {
         let target = postgres::tests::open_in(&schema).await.unwrap();
         assert_same(&before, &contents(&target).await, &format!("seed {seed}"));
 
-        // The same from here on, there and here.
+        // From here on, both stores get the same calls.
         let stayed = sqlite::tests::open_in(copy.path()).await.unwrap();
         let (seed, next, now_ms) = (history.random.u64(..), history.next, history.now_ms);
         let mut ends = BTreeMap::new();

@@ -1,12 +1,12 @@
 //! Bounds the pending messages, by number and by bytes.
 //!
-//! Counting them takes longer the more there are, so it is not done for each message. Each count says how much may
-//! be admitted until the next one. That is used up by new messages, replays and duplicates of this process, while
-//! delivery makes room; so before messages are turned away they are counted again, and all senders wait for that.
+//! Counting gets slower as the backlog grows, so it is not done for each message. Each count sets how much may be
+//! admitted until the next one. New messages, replays and duplicates in this process use that up, while delivery makes
+//! room unnoticed. So before messages are rejected, the backlog counts again, and all senders wait for the count.
 //!
-//! Other processes on the same data admit messages too. A count is at most [`RENEW_EVERY`] old when messages are
-//! admitted by it, or 20 times as old as it took, so several processes together may exceed the bound by what they
-//! admit in that time. A call or a replayed part that begins below the bound is admitted as a whole.
+//! Other processes on the same data admit messages too. A count is used for at most [`RENEW_EVERY`], or 20 times as
+//! long as it took, whichever is longer. Several processes together may exceed the bound by as much as they admit in
+//! that time. A call or a part of a replay that begins below the bound is admitted as a whole.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -16,9 +16,9 @@ use tokio::time::Instant;
 
 use crate::queue::NewMessage;
 
-/// Counts the pending messages of an engine.
+/// An engine that can count its pending messages.
 pub(super) trait Pending: Clone + Send + Sync + 'static {
-    /// Why they cannot be counted.
+    /// Why a count failed.
     type Fault: Send;
 
     /// The number of all pending messages, and the bytes of their payloads.
@@ -29,8 +29,8 @@ pub(super) trait Pending: Clone + Send + Sync + 'static {
 const COUNT_RESTS: u32 = 10;
 const COUNT_REST_MAX: Duration = Duration::from_secs(1);
 
-/// While messages are admitted, they are counted again this often, and a background count rests for at least 20
-/// times as long as it took.
+/// While messages are admitted, a background count runs this often. Between two counts it rests for at least 20 times
+/// as long as the last one took.
 const RENEW_EVERY: Duration = Duration::from_secs(2);
 const RENEW_RESTS: u32 = 20;
 
@@ -45,22 +45,22 @@ pub(super) struct Size {
 pub(super) struct Backlog {
     max: Size,
     room: Mutex<Room>,
-    /// Until when the last count is valid, if it found too many. Locked while counting.
+    /// If the last count found the backlog full, the time until which that holds. Locked while counting.
     full_until: tokio::sync::Mutex<Option<Instant>>,
-    /// Notified when something is no longer in flight.
+    /// Notified when admitted messages are no longer in flight.
     landed: Notify,
 }
 
 #[derive(Debug)]
 struct Room {
-    /// What may be admitted before the pending messages must be counted again. Duplicates, and messages that
-    /// could not be written, take room as well, which only brings the next count forward.
+    /// How much may be admitted before the next count. Duplicates and failed writes use it up as well, which only
+    /// brings the next count forward.
     left: Size,
-    /// Messages that were admitted and may not be written yet, so that a count may miss them.
+    /// Messages that were admitted but may not be written yet, so a count may miss them.
     in_flight: Size,
-    /// When the messages are to be counted again in the background; `None` while they are.
+    /// When the next background count is due; `None` while one is running.
     renew_at: Option<Instant>,
-    /// Admitted since the background count began, so that it may miss them.
+    /// Messages admitted since the background count began, so it may miss them.
     since: Size,
 }
 
@@ -89,7 +89,7 @@ impl Size {
         Self { messages: messages.len() as u64, bytes }
     }
 
-    /// Whether a bound of this size is reached.
+    /// Whether no room is left: not one message, or not one byte.
     fn is_used_up(self) -> bool {
         self.messages == 0 || self.bytes == 0
     }
@@ -107,7 +107,7 @@ impl Size {
 }
 
 impl Backlog {
-    /// Counts what is pending already.
+    /// Counts the messages that are already pending.
     pub(super) async fn open<P: Pending>(max: Size, pending: &P) -> Result<Self, P::Fault> {
         let max = Size { messages: max.messages.max(1), bytes: max.bytes.max(1) };
         let left = max.less(pending.count().await?);
@@ -124,7 +124,8 @@ impl Backlog {
         })
     }
 
-    /// Admits messages of this size if there is room for a message and a byte; `None`: there is not.
+    /// Admits messages of this size if there is room for at least one message and one byte. Returns `None` if there is
+    /// not.
     pub(super) async fn admit<P: Pending>(
         self: &Arc<Self>,
         size: Size,
@@ -136,7 +137,7 @@ impl Backlog {
         }
         let mut full_until = self.full_until.lock().await;
         loop {
-            // Another sender may have counted meanwhile.
+            // Another sender may have counted in the meantime.
             if let Some(admitted) = self.try_admit(size) {
                 return Ok(Some(admitted));
             }
@@ -155,7 +156,7 @@ impl Backlog {
             }
             let left = room.less(in_flight);
             if left.is_used_up() {
-                // What is in flight may or may not be among those that were counted.
+                // The messages in flight may or may not be part of the count.
                 landed.await;
             } else {
                 self.room().left = left;
@@ -163,7 +164,7 @@ impl Backlog {
         }
     }
 
-    /// Begins to count in the background, for the sake of what other processes admit.
+    /// Starts a background count if the last one is old, since other processes admit messages too.
     fn renew_if_old<P: Pending>(self: &Arc<Self>, pending: &P) {
         let began = Instant::now();
         let mut room = self.room();
@@ -171,7 +172,7 @@ impl Backlog {
             return;
         }
         room.renew_at = None;
-        // What is in flight is written before the count, after it, or never.
+        // Messages in flight may be written before the count, after it, or never.
         room.since = room.in_flight;
         drop(room);
         let (backlog, pending) = (Arc::clone(self), pending.clone());
@@ -186,13 +187,13 @@ impl Backlog {
         });
     }
 
-    /// Has the next call count again.
+    /// Makes the next call count again.
     #[cfg(test)]
     pub(super) fn make_old(&self) {
         self.room().renew_at = Some(Instant::now());
     }
 
-    /// Whether no count goes on in the background.
+    /// Whether no background count is running.
     #[cfg(test)]
     pub(super) fn is_renewed(&self) -> bool {
         self.room().renew_at.is_some()

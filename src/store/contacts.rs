@@ -1,4 +1,4 @@
-//! What the engines share about contacts at Loops.
+//! Rules for contacts at Loops, shared by the engines.
 
 use jiff::Timestamp;
 
@@ -9,23 +9,24 @@ use crate::queue::{
 };
 use crate::segment::{LaneKey, PersonDigest};
 
-/// The length of a day.
+/// A day in milliseconds.
 pub(super) const DAY_MS: i64 = 24 * 60 * 60 * 1000;
 
-/// The day of a time in milliseconds, in days since the epoch.
+/// Returns the day of a time, in days since the epoch.
 pub(super) fn day(at_ms: i64) -> i64 {
     at_ms.div_euclid(DAY_MS)
 }
 
-/// Conflicts that were last seen before this day are forgotten.
+/// Returns the first day of conflicts that are kept. Conflicts last seen earlier are deleted.
 pub(super) fn first_day_of_conflicts(now_ms: i64) -> i64 {
     day(now_ms) - i64::from(CONFLICT_DAYS)
 }
 
-/// How many conflicts are read at most, so that [`CONFLICTS_MAX`] different ones are among them.
+/// Limits how many conflicts are read. A conflict has at most one row per day, so this many rows contain
+/// [`CONFLICTS_MAX`] distinct conflicts if there are that many.
 pub(super) const CONFLICTS_READ_MAX: i64 = CONFLICTS_MAX as i64 * (CONFLICT_DAYS as i64 + 1);
 
-/// The latest of the conflicts of each contact; they are given newest first.
+/// Keeps the latest of each contact's conflicts. The input must be sorted newest first.
 pub(super) fn newest_of_each(conflicts: Vec<IdentityConflict>) -> Vec<IdentityConflict> {
     let mut newest: Vec<IdentityConflict> = Vec::new();
     for one in conflicts {
@@ -41,12 +42,13 @@ pub(super) fn newest_of_each(conflicts: Vec<IdentityConflict>) -> Vec<IdentityCo
     newest
 }
 
-/// Contacts that were last changed before this day are forgotten.
+/// Returns the first day of contacts that are kept. Contacts last changed earlier are deleted.
 pub(super) fn first_kept_day(now_ms: i64) -> i64 {
     day(now_ms) - (CONTACTS_KEPT.as_millis() as i64) / DAY_MS
 }
 
-/// Whether a report of Loops means that a contact no longer is as our requests made it; and then, whether it was deleted.
+/// Returns whether the contact was deleted, if Loops reports that it is no longer as our requests left it; `None` for
+/// any other report.
 pub(super) fn change(feedback: &FeedbackRecord) -> Option<bool> {
     match &*feedback.event {
         "contact.deleted" => Some(true),
@@ -55,7 +57,7 @@ pub(super) fn change(feedback: &FeedbackRecord) -> Option<bool> {
     }
 }
 
-/// The contact that Loops reported to have created: its key, and the address beside a `userId`.
+/// Returns the contact that Loops reports as created: its key, and its address if the key is a `userId`.
 pub(super) fn created(feedback: &FeedbackRecord) -> Option<(PersonDigest, Option<PersonDigest>)> {
     if feedback.event != "contact.created" {
         return None;
@@ -63,21 +65,21 @@ pub(super) fn created(feedback: &FeedbackRecord) -> Option<(PersonDigest, Option
     Some((feedback.user.or(feedback.email)?, feedback.user.and(feedback.email)))
 }
 
-/// A contact, with what only the stores need to know of it.
+/// A contact, with the columns that only the store uses.
 pub(super) struct Known {
     pub(super) contact: Contact,
-    /// The lane of the last request that Loops accepted for it.
+    /// The lane of the last request for it that Loops accepted.
     pub(super) lane: Option<LaneKey>,
-    /// When Loops last reported that others changed it.
+    /// When Loops last reported a change by someone else.
     pub(super) reported_at: Option<Timestamp>,
-    /// Since when Loops is known to have it.
+    /// Since when Loops is known to have the contact; 0 if an accepted request shows that it does.
     pub(super) known_at: Option<i64>,
 }
 
-/// What the row of a contact alone says of whether a request has created it.
+/// What a contact's own row says about whether a request has created the contact.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Presence {
-    /// Loops had it before.
+    /// Loops had it before the attempt began.
     Known,
     /// It has been deleted since the attempt began.
     Deleted,
@@ -96,8 +98,8 @@ impl Presence {
     }
 }
 
-/// A contact that has been known since before this time was known when the attempt began. At least 1, so that a contact
-/// that is known by a request (0) always was.
+/// Returns the time of the attempt: a contact known since before it already existed when the attempt began. At least 1,
+/// so that a contact known through a request (0) always did.
 pub(super) fn before(learned: &Learned) -> i64 {
     to_ms(learned.started_at).max(1)
 }
@@ -107,24 +109,26 @@ fn is_since(reported_at: Option<Timestamp>, learned: &Learned) -> bool {
     reported_at.is_some_and(|at| to_ms(at) >= to_ms(learned.started_at))
 }
 
-/// What is known of a contact once more was learned.
+/// The new columns of a contact after an accepted request.
 pub(super) struct Update {
     /// The digest of its own address.
     pub(super) own_email: Option<i64>,
-    /// The digest of the address by which other contacts are the same one to Loops.
+    /// The digest of the address by which Loops may identify it with other contacts.
     pub(super) email: Option<i64>,
     /// Its own address, sealed.
     pub(super) address: Option<Vec<u8>>,
-    /// Whether an upsert gave it another address than it had.
+    /// Whether an upsert replaced its address with another one.
     pub(super) has_moved: bool,
-    /// Whether its lanes make it shared; other contacts with its address do, too.
+    /// Whether it is shared because requests of several lanes change it. Other contacts with its address make it
+    /// shared, too.
     pub(super) is_shared: bool,
     /// Its properties, packed.
     pub(super) properties: Vec<u8>,
 }
 
 impl Update {
-    /// Adds what was learned to what is known; `None`: Loops has reported a change since the attempt began.
+    /// Merges the learned values into the known ones. Returns `None` if Loops has reported a change since the attempt
+    /// began.
     pub(super) fn of(known: Option<Known>, learned: &Learned) -> Option<Self> {
         let (mut own, mut address, mut is_shared, mut properties) = (None, None, false, Vec::new());
         if let Some(Known { contact, lane, reported_at, .. }) = known {

@@ -1,5 +1,5 @@
-//! Backups of a database, and their way back: what the engines that can make one share. The errors are for the person
-//! who runs the command.
+//! Backing up a database and restoring it: the types shared by the engines that support it. The errors are for the
+//! person who runs the command.
 
 use std::io::Write;
 use std::num::NonZeroUsize;
@@ -16,11 +16,11 @@ pub use super::sqlite::restore::Restore;
 pub enum BackupTo<'a> {
     /// To this file. It replaces an earlier backup of this name, and nothing else.
     File(&'a Path),
-    /// To a file of its own in a folder, named by the time.
+    /// To a new file in a folder, named after the time.
     Folder {
         /// The folder.
         folder: &'a Path,
-        /// How many backups of this installation stay there, the newest ones; `None`: all.
+        /// How many of this installation's backups to keep, newest first; `None` keeps all.
         keep: Option<NonZeroUsize>,
     },
     /// To a stream, such as standard output.
@@ -40,7 +40,7 @@ pub struct BackedUp {
     pub removed: Vec<PathBuf>,
 }
 
-/// Makes a backup of the database of a configuration, beside the processes that use it. Blocks.
+/// Backs up the configured database while other processes use it. Blocks.
 pub fn back_up(config: &StoreConfig, to: BackupTo<'_>) -> Result<BackedUp, CopyError> {
     match &config.url {
         Some(_) => Err(CopyError::Postgres),
@@ -48,33 +48,33 @@ pub fn back_up(config: &StoreConfig, to: BackupTo<'_>) -> Result<BackedUp, CopyE
     }
 }
 
-/// A queue that was put back.
+/// A restored queue.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Restored {
     /// The database file.
     pub path: PathBuf,
-    /// The time of the copy: what happened later is not in it.
+    /// The time of the backup. It has nothing that happened later.
     pub made_at: Timestamp,
     /// All messages.
     pub messages: u64,
-    /// Those among them that wait to be delivered.
+    /// The messages among them that wait to be delivered.
     pub waiting: u64,
-    /// What the receipts did.
+    /// What applying the receipts erased.
     pub erased: ReErased,
 }
 
-/// What receipts of erasures did to a queue that is put back.
+/// What applying the receipts of erasures did to a restored queue.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct ReErased {
     /// Receipts of people who were erased.
     pub receipts: u64,
-    /// Messages that were erased, those among them that waited included.
+    /// Messages that were erased, including those that waited.
     pub messages: u64,
     /// Receipts of people whom Loops had not deleted. Nothing was erased for them.
     pub open: u64,
 }
 
-/// Why a backup could not be made, or not be put back.
+/// Why a backup could not be made or restored.
 #[derive(Debug, thiserror::Error)]
 pub enum CopyError {
     /// The database is PostgreSQL's.
@@ -105,7 +105,7 @@ pub enum CopyError {
         /// The path.
         path: PathBuf,
     },
-    /// Another process is at it.
+    /// Another process is writing the file.
     #[error(
         "another process is writing {path:?}: wait until it has finished, then run this command again"
     )]
@@ -113,13 +113,13 @@ pub enum CopyError {
         /// The unfinished file.
         path: PathBuf,
     },
-    /// A path that SQLite cannot open.
+    /// SQLite cannot open the path.
     #[error("the path {path:?} is not valid UTF-8: give another one")]
     Path {
         /// The path.
         path: PathBuf,
     },
-    /// There is too little room.
+    /// The disk has too little space.
     #[error("there is no room for {path:?}: it needs {needed} bytes, and its disk has {free} left")]
     NoRoom {
         /// The file.
@@ -143,7 +143,7 @@ pub enum CopyError {
     /// The stream was closed.
     #[error("the backup could not be written to standard output")]
     Stream(#[source] std::io::Error),
-    /// The copy is not whole, so the database is not.
+    /// The copy is damaged, so the database is damaged, too.
     #[error(
         "the copy is damaged ({problem}), and so is the database, or its disk: nothing was kept. Keep the backups that you have, stop the service and restore the newest one that is whole"
     )]
@@ -151,7 +151,7 @@ pub enum CopyError {
         /// What was found.
         problem: String,
     },
-    /// The backup is there, but the service does not know.
+    /// The backup was made, but could not be noted in the database.
     #[error(
         "the backup was made ({path}), but that could not be noted in the database, so segment_loops_backup_timestamp_seconds stays as it was"
     )]
@@ -162,7 +162,7 @@ pub enum CopyError {
         #[source]
         source: StoreError,
     },
-    /// The backup is there, but older ones could not be removed.
+    /// The backup was made, but older ones could not be removed.
     #[error("the backup was made ({path:?}), but older ones in its folder could not be removed")]
     NotRemoved {
         /// The backup.
@@ -171,7 +171,7 @@ pub enum CopyError {
         #[source]
         source: std::io::Error,
     },
-    /// A service has its database there.
+    /// The data folder already has a database.
     #[error(
         "{path:?} exists: a backup is only restored into a data folder without a database. Stop the service and move segment-loops.db, segment-loops.db-wal and segment-loops.db-shm away, or give another folder with --data"
     )]
@@ -188,7 +188,7 @@ pub enum CopyError {
         #[source]
         source: std::io::Error,
     },
-    /// The file to restore has a log of its own.
+    /// The file to restore has a write-ahead log beside it.
     #[error(
         "{log:?} is beside the copy, so the copy was not closed, and messages may be in that file alone: run `sqlite3 {from} 'PRAGMA journal_mode = DELETE'`, which moves them, then run this command again"
     )]
@@ -198,7 +198,7 @@ pub enum CopyError {
         /// The log.
         log: PathBuf,
     },
-    /// The file to restore is something else.
+    /// The file to restore is not a backup.
     #[error("{from} is not a backup of a queue: {why}")]
     NotABackup {
         /// The file.
@@ -206,7 +206,7 @@ pub enum CopyError {
         /// What it is.
         why: String,
     },
-    /// The file to restore is not whole.
+    /// The file to restore is damaged.
     #[error(
         "{from} is damaged ({problem}): restore another backup, or save what can be saved with `sqlite3 {from} .recover`"
     )]

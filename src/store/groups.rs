@@ -7,12 +7,12 @@ use crate::queue::{FailureGroup, FailureReason};
 /// Failures, grouped by cause.
 #[derive(Default)]
 pub(super) struct Groups {
-    /// By what their failures have in common: destination, subscription, reason, cause.
+    /// Keyed by what the failures have in common: destination, subscription, reason, cause.
     groups: HashMap<(String, Option<String>, FailureReason, String), FailureGroup>,
 }
 
 impl Groups {
-    /// Adds a failure. They come newest first, so the first stays the example.
+    /// Adds a failure. Failures must be added newest first: the first of a group stays its example.
     pub(super) fn add(&mut self, one: FailureGroup) {
         let in_common =
             (one.destination.clone(), one.subscription.clone(), one.reason, one.cause.clone());
@@ -26,7 +26,7 @@ impl Groups {
             .or_insert(one);
     }
 
-    /// Largest first; ties by latest example.
+    /// Returns the groups, largest first; of equal ones, the one with the latest example first.
     pub(super) fn into_sorted(self) -> Vec<FailureGroup> {
         let mut groups: Vec<FailureGroup> = self.groups.into_values().collect();
         groups.sort_by(|a, b| {

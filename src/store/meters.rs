@@ -1,4 +1,4 @@
-//! Metrics of the transactions that write, each found once.
+//! Metrics of write transactions. The handles are looked up once.
 
 use std::time::Duration;
 
@@ -6,7 +6,7 @@ use metrics::{Histogram, histogram};
 
 use crate::telemetry;
 
-/// Those of one writer.
+/// The metrics of one writer.
 pub(super) struct Meters {
     seconds: Histogram,
     messages: Histogram,
@@ -20,7 +20,7 @@ impl Meters {
         }
     }
 
-    /// A transaction was committed that accepted this many messages, perhaps none.
+    /// Records a committed transaction that accepted this many messages, possibly none.
     pub(super) fn committed(&self, took: Duration, messages: usize) {
         self.seconds.record(took);
         if messages > 0 {

@@ -1,8 +1,8 @@
-//! Stores the queue: the only module that knows SQL. [`open`] gives a [`Store`] and picks its engine; no other
-//! module names an engine, a file or an error of one.
+//! Stores the queue. This is the only module that knows SQL. [`open`] picks the engine and returns a [`Store`]; no
+//! other module names an engine, its files or its errors.
 //!
-//! There are two engines: `sqlite`, for one machine, and `postgres`, for several. The guarantees, and the suite that
-//! each engine runs, are in [`crate::queue`].
+//! There are two engines: `sqlite`, for one machine, and `postgres`, for several. [`crate::queue`] has the guarantees
+//! and the test suite that each engine runs.
 
 mod backlog;
 mod contacts;
@@ -30,7 +30,7 @@ pub use moving::{MoveError, Moved, Watch, keep_queue, move_queue};
 use crate::config::StoreConfig;
 use crate::queue::Store;
 
-/// Why a store could not be opened. The text is for the person who starts the program, and says what to do.
+/// Why a store could not be opened. The message is for the person who starts the program, and says what to do.
 #[derive(Debug, thiserror::Error)]
 #[error(transparent)]
 pub struct StoreError(Box<dyn std::error::Error + Send + Sync>);
@@ -41,7 +41,7 @@ impl StoreError {
     }
 }
 
-/// Opens the store of a configuration, and creates it if there is none.
+/// Opens the store that the configuration names, and creates it if it does not exist.
 ///
 /// Must be called inside a Tokio runtime.
 pub async fn open(config: &StoreConfig) -> Result<Arc<dyn Store>, StoreError> {
@@ -57,24 +57,24 @@ pub async fn open(config: &StoreConfig) -> Result<Arc<dyn Store>, StoreError> {
     }
 }
 
-/// How the schema of a store compares with that of this program.
+/// How the schema of a store compares with the one that this program uses.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Schema {
-    /// There is none: [`open`] creates it.
+    /// There is no schema yet: [`open`] creates it.
     Missing,
-    /// It is that of this program.
+    /// The schema is this program's own.
     Current {
         /// Its version.
         version: i32,
     },
-    /// [`open`] migrates it.
+    /// The schema is older: [`open`] migrates it.
     Older {
         /// Its version.
         version: i32,
         /// That of this program.
         current: i32,
     },
-    /// A newer program made it, and this one can use it.
+    /// A newer program made the schema, and this one can use it.
     Newer {
         /// Its version.
         version: i32,
@@ -83,7 +83,7 @@ pub enum Schema {
     },
 }
 
-/// Looks at the schema of a configuration's store, and changes nothing. The error says why [`open`] would refuse it.
+/// Reads the schema of the configured store and changes nothing. The error says why [`open`] would refuse the store.
 ///
 /// Must be called inside a Tokio runtime.
 pub async fn schema(config: &StoreConfig) -> Result<Schema, StoreError> {
@@ -93,8 +93,8 @@ pub async fn schema(config: &StoreConfig) -> Result<Schema, StoreError> {
     sqlite::folder::schema(config).map_err(StoreError::new)
 }
 
-/// Whether the store of a configuration was created before. A database on a server counts as such: who names it
-/// has not mistyped a folder.
+/// Whether the configured store already exists. A database on a server always counts as existing: this check guards
+/// against a mistyped data folder, which a URL cannot be.
 pub fn exists(config: &StoreConfig) -> bool {
     config.url.is_some() || sqlite::folder::exists(config)
 }

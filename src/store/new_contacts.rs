@@ -1,10 +1,10 @@
-//! What the engines share about new contacts.
+//! The daily limit of new contacts: rules shared by the engines.
 
 use jiff::Timestamp;
 
 use crate::queue::{Failure, FailureReason};
 
-/// Why a message failed that somebody discarded.
+/// Returns the failure of a held message that somebody discarded.
 pub(super) fn discarded(now: Timestamp) -> Failure {
     let detail = format!(
         "new_contacts_per_day held it back, since it would create a contact, and somebody discarded it at {now:.0}; a replay brings it back"
@@ -12,30 +12,31 @@ pub(super) fn discarded(now: Timestamp) -> Failure {
     Failure { reason: FailureReason::Discarded, detail }
 }
 
-/// How many contacts may still be created.
+/// Computes how many contacts may still be created.
 pub(super) mod room {
     use jiff::Timestamp;
 
     use crate::queue::{TallyStep, day_of};
     use crate::store::values::to_ms;
 
-    /// By which counts the contacts of a day are counted.
+    /// The interval of the tallies that a day's contacts are summed from.
     pub(in crate::store) const STEP: TallyStep = TallyStep::Hour;
 
-    /// When the counts of today begin, and when those of the next day do.
+    /// Returns when today's tallies begin, and when tomorrow's do.
     pub(in crate::store) fn hours(now: Timestamp) -> (i64, i64) {
         let day = to_ms(day_of(now));
         (day, day.saturating_add(24 * STEP.ms()))
     }
 
-    /// How many are left of what may be created: the counts are of those that were, and that may be.
+    /// Returns how many more contacts may be created today. `released` raises today's limit, `created` counts the
+    /// contacts created today, and `expected` those that frozen requests may still create.
     pub(in crate::store) fn left(per_day: u32, released: i64, created: i64, expected: i64) -> u64 {
         let allowed = i64::from(per_day).saturating_add(released);
         let left = allowed.saturating_sub(created).saturating_sub(expected);
         u64::try_from(left).unwrap_or(0)
     }
 
-    /// So many rows, as a limit of a statement.
+    /// Returns the room as the limit of a statement.
     pub(in crate::store) fn rows(room: u64) -> i64 {
         i64::try_from(room).unwrap_or(i64::MAX)
     }

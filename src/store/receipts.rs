@@ -1,4 +1,4 @@
-//! What the engines share about receipts of erasures.
+//! Rules for receipts of erasures, shared by the engines.
 
 use std::time::Duration;
 
@@ -8,14 +8,15 @@ use crate::queue::{
     Consequence, DeliveryState, RECEIPT_CLOCKS_DIFFER, Settlement, UNSUBSCRIBED_BESIDE,
 };
 
-/// How long after a deletion an unsubscription that Loops reports is taken to be the one beside the deletion. If Loops is
-/// known to have the contact again, it may as well be the person's wish, who must not be subscribed again.
+/// How long after a deletion an `unsubscribed` report from Loops counts as a part of the deletion. If Loops is known to
+/// have the contact again, the report may be the person's own wish, so the time is short: nobody who left may be
+/// resubscribed.
 pub(super) fn unsubscribed_beside(is_back: bool) -> Duration {
     if is_back { RECEIPT_CLOCKS_DIFFER } else { UNSUBSCRIBED_BESIDE }
 }
 
-/// What an attempt to delete a contact means for its receipt: why Loops has not deleted it, the status of the answer, and
-/// when Loops deleted it. `None`: nothing.
+/// Returns what an attempt to delete a contact means for its receipt: why Loops has not deleted the contact, the status
+/// of the response, and when Loops deleted it. `None` means that the receipt stays as it is.
 pub(super) fn settled(
     settlement: &Settlement,
 ) -> Option<(Option<&'static str>, Option<u16>, Option<Timestamp>)> {

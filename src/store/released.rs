@@ -1,18 +1,17 @@
-//! The schemas of the releases: whoever upgrades has one of them.
+//! Records the schema of each release, so that a test fails if a released migration is edited.
 
 use sha2::{Digest as _, Sha256};
 
 use super::{postgres, sqlite};
 
-/// A release, and of each engine the number of migrations that it had, with the first 16 digits of the SHA-256 of all
-/// of them.
+/// A release. For each engine: its number of migrations, and the first 16 hexadecimal digits of their SHA-256.
 struct Release {
     version: &'static str,
     sqlite: (usize, &'static str),
     postgres: (usize, &'static str),
 }
 
-/// All releases, the oldest first. A test that fails when a release is made says what belongs here.
+/// All releases, oldest first. When the changelog gets a new release, a test fails and prints the entry to add.
 const RELEASES: &[Release] = &[];
 
 fn digest(migrations: &[&str]) -> String {

@@ -1,12 +1,12 @@
-//! Replaying the messages that an engine found: which of them, in which parts, and how far it came.
+//! Replays the messages that an engine found: decides which ones, splits them into parts, and reports progress.
 
 use crate::queue::{Chosen, ReplayAsk, ReplayChunk, ReplayPosition, Seq, Unavailable};
 use crate::store::backlog::Size;
 
-/// Messages that become pending in one transaction. Small, since senders wait for it.
+/// How many messages become pending in one transaction. Small, since senders wait for it.
 pub(super) const MESSAGES_MAX: usize = 200;
 
-/// Messages that are selected, and where to continue.
+/// The selected messages, and where to continue.
 pub(super) struct Found {
     /// In the order of acceptance.
     pub(super) messages: Vec<Selected>,
@@ -26,13 +26,13 @@ pub(super) struct Selected {
 #[derive(Default)]
 pub(super) struct Part {
     pub(super) seqs: Vec<Seq>,
-    /// The subscriptions whose deliveries alone are made again; `None`: all that the selection makes again.
+    /// The only subscriptions whose deliveries are made again; `None` means all that the selection covers.
     pub(super) again: Option<Vec<String>>,
     bytes: u64,
 }
 
 impl Part {
-    /// The room that it takes in the backlog.
+    /// Returns how much room the part takes in the backlog.
     pub(super) fn size(&self) -> Size {
         Size { messages: self.seqs.len() as u64, bytes: self.bytes }
     }
@@ -43,10 +43,10 @@ impl Part {
     }
 }
 
-/// An engine that makes messages pending again.
+/// An engine that can make messages pending again.
 pub(super) trait Requeue: Sync {
-    /// Makes them pending as soon as the backlog has room; returns how many. One that is no longer done, or lost its
-    /// contents meanwhile, is left unchanged.
+    /// Makes the messages pending as soon as the backlog has room; returns how many. A message that is no longer done,
+    /// or has lost its contents in the meantime, stays unchanged.
     fn requeue(
         &self,
         ask: &ReplayAsk,
@@ -54,7 +54,7 @@ pub(super) trait Requeue: Sync {
     ) -> impl Future<Output = Result<u64, Unavailable>> + Send;
 }
 
-/// Replays messages that were found, or counts them.
+/// Replays the messages that were found, or only counts them in a dry run.
 pub(super) async fn replay(
     store: &impl Requeue,
     ask: &ReplayAsk,
@@ -66,7 +66,7 @@ pub(super) async fn replay(
     for messages in messages.chunks(MESSAGES_MAX) {
         match (replay_some(store, ask, messages, &mut chunk).await, seen) {
             (Ok(()), _) => {}
-            // The next call begins with these, and fails unless the store works again.
+            // The next call begins with this part, and fails unless the store works again.
             (Err(_), Some(after)) => {
                 chunk.next = Some(ReplayPosition { after, until });
                 break;
@@ -109,7 +109,8 @@ async fn replay_some(
     Ok(())
 }
 
-/// The messages in their order, each part for the same subscriptions, and how many the choice leaves out.
+/// Splits the messages, in order, into parts with the same subscriptions. Also returns how many messages the choice
+/// leaves out.
 async fn parts(ask: &ReplayAsk, messages: &[&Selected]) -> Result<(Vec<Part>, u64), Unavailable> {
     let mut parts: Vec<Part> = Vec::new();
     let Some(choice) = &ask.choice else {

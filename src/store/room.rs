@@ -1,4 +1,4 @@
-//! Bounds what waits to be written.
+//! Bounds the messages that wait to be written.
 
 use std::sync::Arc;
 
@@ -6,8 +6,8 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::queue::{AcceptError, NewMessage};
 
-/// What may still wait for the writer. Each order owns its permits until it is answered, so that
-/// nothing that happens to its sender can leak them.
+/// The room for messages that wait for the writer. Each order owns its permits until it is answered, so they cannot
+/// leak, whatever happens to the sender.
 #[derive(Debug)]
 pub(super) struct Room {
     messages: Arc<Semaphore>,
@@ -32,8 +32,8 @@ impl Room {
         }
     }
 
-    /// Takes room for messages, at once or not at all. A call that is larger than the whole room takes all
-    /// of it: it can be written, but only alone.
+    /// Takes room for messages, or fails at once. A call that is larger than the whole room takes all of it, so it can
+    /// still be written, but only alone.
     pub(super) fn admit(
         &self,
         messages: &[NewMessage],

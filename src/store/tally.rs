@@ -1,5 +1,5 @@
-//! Counts of what happened to messages and deliveries, by minute and by hour: collected during a transaction,
-//! and written at its end.
+//! Counts what happened to messages and deliveries, by minute and by hour. The counts are collected during a
+//! transaction and written at its end.
 
 use std::collections::HashMap;
 
@@ -8,7 +8,7 @@ use jiff::Timestamp;
 use super::values::to_ms;
 use crate::queue::{NewDelivery, NewMerge, NewOutcome, Stage, TallyStep};
 
-/// What is counted.
+/// The key of a count.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(super) struct Counted {
     pub(super) stage: Stage,
@@ -21,7 +21,7 @@ pub(super) struct Counted {
 }
 
 impl Counted {
-    /// Something that needs neither a subscription nor a reason.
+    /// Creates a key without subscription and reason.
     pub(super) fn new(stage: Stage, destination: &str, source: &str) -> Self {
         Self {
             stage,
@@ -36,7 +36,7 @@ impl Counted {
 /// The counts of a transaction.
 #[derive(Debug, Default)]
 pub(super) struct Tallies {
-    /// By minute since the epoch.
+    /// Keyed by the minute since the epoch.
     counts: HashMap<(i64, Counted), i64>,
 }
 
@@ -46,14 +46,14 @@ impl Tallies {
         *self.counts.entry((minute, counted)).or_default() += count;
     }
 
-    /// How many of a stage and a destination were added.
+    /// Returns how many were added for a stage and a destination.
     pub(super) fn count(&self, stage: Stage, destination: &str) -> i64 {
         let is_it =
             |counted: &Counted| counted.stage == stage && counted.destination == destination;
         self.counts.iter().filter(|((_, counted), _)| is_it(counted)).map(|(_, count)| count).sum()
     }
 
-    /// Counts a delivery as it was planned.
+    /// Counts a planned delivery: its warnings, and its outcome if it needs no request.
     pub(super) fn add_delivery(
         &mut self,
         at: Timestamp,
@@ -78,7 +78,7 @@ impl Tallies {
         self.add(at, of_delivery(stage, reason), 1);
     }
 
-    /// Counts the requests of plans.
+    /// Counts the requests that these plans make, and those that they save.
     pub(super) fn add_economy(&mut self, merge: &NewMerge, destination: &str, source: &str) {
         let Some((_, first)) = merge.plans.first() else { return };
         let economy = merge.economy();
@@ -94,7 +94,7 @@ impl Tallies {
         }
     }
 
-    /// What is to be added to the counts, in an order that is the same for all processes.
+    /// Returns the additions to the stored counts. All processes use the same order, so that they cannot deadlock.
     pub(super) fn into_rows(self) -> Vec<TallyRow> {
         let mut rows = Vec::with_capacity(self.counts.len() * TallyStep::ALL.len());
         for ((minute, counted), count) in self.counts {
@@ -116,7 +116,7 @@ impl Tallies {
     }
 }
 
-/// What is to be added to one count.
+/// An addition to one stored count.
 #[derive(Debug)]
 pub(super) struct TallyRow {
     /// The length of the interval in milliseconds.

@@ -116,7 +116,7 @@ impl Effective {
             let (plain, tables): (Vec<_>, Vec<_>) =
                 keys.iter().partition(|(_, shown)| !is_of_tables(shown.as_ref()));
             let header = path.iter().map(|part| bare(part)).collect::<Vec<_>>().join(".");
-            if !header.is_empty() && !(plain.is_empty() && !tables.is_empty()) {
+            if !header.is_empty() && (!plain.is_empty() || tables.is_empty()) {
                 let _ = writeln!(text, "\n[{header}]");
             }
             for (key, shown) in plain {

@@ -1,20 +1,20 @@
-//! Questions to Loops that people ask from the console. The console has no client of Loops; the composition root
-//! implements [`Asker`] with one.
+//! Questions to Loops on behalf of people at the console. The console has no Loops client of its own: the composition
+//! root implements [`Asker`] with one.
 
 use async_trait::async_trait;
 use serde_json::{Map, Value};
 
-/// Asks Loops what it holds. Each call makes at most two requests, and waits its turn for the rate.
+/// Asks Loops what it holds. Each call makes at most two requests, which wait for the rate like any other.
 #[async_trait]
 pub trait Asker: Send + Sync {
-    /// What Loops holds of a contact.
+    /// Returns what Loops holds of a contact.
     async fn contact(&self, destination: &str, key: &ContactKey) -> Result<Held, AskError>;
 
-    /// The events that workflows at Loops can start with.
+    /// Returns the events that can start a workflow at Loops.
     async fn events(&self, destination: &str) -> Result<Events, AskError>;
 }
 
-/// By what Loops finds a contact.
+/// The key by which Loops finds a contact.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ContactKey {
     /// By its `userId`.
@@ -26,9 +26,9 @@ pub enum ContactKey {
 /// What Loops holds of a contact.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct Held {
-    /// The contact; `None`: Loops has none with this key.
+    /// The contact; `None` if Loops has none with this key.
     pub contact: Option<Map<String, Value>>,
-    /// Whether Loops sends nothing to its address any more, since mails bounced or were reported as spam; `None`: Loops
+    /// Whether Loops no longer sends to the address, because mails bounced or were reported as spam; `None` if Loops
     /// did not say.
     pub is_suppressed: Option<bool>,
 }
@@ -38,17 +38,17 @@ pub struct Held {
 pub struct Events {
     /// The names.
     pub names: Vec<String>,
-    /// Whether these are all.
+    /// Whether the list is complete.
     pub is_complete: bool,
 }
 
-/// Why Loops gave no answer.
+/// Why a question to Loops failed.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum AskError {
-    /// The destination is not configured, or not any more.
+    /// The destination is not configured, or no longer.
     #[error("the destination is no longer configured, so Loops cannot be asked")]
     NoDestination,
-    /// The rate is used up by deliveries.
+    /// Deliveries use up the rate.
     #[error(
         "deliveries use all of the rate at the moment, so there was no room to ask: try again later"
     )]
@@ -59,7 +59,7 @@ pub enum AskError {
     /// Loops answered with an error.
     #[error("Loops answered with the status {0}: see the destination on the page Now")]
     Refused(u16),
-    /// The answer is none that its contract allows.
+    /// The response does not follow Loops' contract.
     #[error("Loops gave an answer that cannot be read")]
     Unreadable,
 }

@@ -10,23 +10,23 @@ use super::state::AdminState;
 use crate::queue::{AuditAction, AuditEntry};
 use crate::telemetry;
 
-/// Who acts. The layers around all routes put it into the extensions of a request.
+/// The person behind a request. The layers around all routes add it to the request's extensions.
 #[derive(Debug, Clone)]
 pub(super) struct Actor {
     pub(super) role: Role,
-    /// Tells sessions and tokens apart; no secret.
+    /// Tells sessions and tokens apart; not a secret.
     pub(super) session: Arc<str>,
 }
 
 impl Actor {
-    /// Someone who is logged in to the console.
+    /// Returns the actor of a console session.
     pub(super) fn of(session: &Session) -> Self {
         Self { role: session.role, session: session.short_id().into() }
     }
 }
 
-/// Records what was done. Neither the arguments nor the result may hold personal data. That the store failed is logged:
-/// what was done is done.
+/// Records an action in the audit log. Neither the arguments nor the result may hold personal data. If the store fails,
+/// the failure is only logged, because the action has already happened.
 pub(super) async fn record(
     state: &AdminState,
     actor: &Actor,

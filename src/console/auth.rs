@@ -1,5 +1,5 @@
-//! Who may do what: the tokens of people, and the layer around the API, where an admin token is sent as
-//! `Authorization: Bearer`. The console turns a token of either kind into a [`session`](super::session).
+//! Authorization: the tokens of people, and the layer around the API, which expects an admin token as
+//! `Authorization: Bearer`. The console exchanges a token of either role for a [`session`](super::session).
 
 use std::sync::Arc;
 
@@ -16,7 +16,7 @@ use crate::secret::Secret;
 /// What a person may do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Role {
-    /// Look at everything but the contents of messages.
+    /// Look at everything except the contents of messages.
     Viewer,
     /// Everything.
     Admin,
@@ -25,7 +25,7 @@ pub(super) enum Role {
 impl Role {
     pub(super) const ALL: [Role; 2] = [Role::Viewer, Role::Admin];
 
-    /// As it is written into a session, and shown.
+    /// Returns the name of the role, as sessions hold it and pages show it.
     pub(super) fn as_str(self) -> &'static str {
         match self {
             Role::Viewer => "viewer",
@@ -34,17 +34,17 @@ impl Role {
     }
 }
 
-/// The tokens of people. With none, nobody gets in.
+/// The configured tokens. If there are none, nobody gets in.
 #[derive(Debug, Clone, Default)]
 pub struct Tokens {
-    /// Of those who may do everything.
+    /// Tokens that allow everything.
     pub admin: Arc<[Secret]>,
-    /// Of those who may only look.
+    /// Tokens that only allow looking.
     pub viewer: Arc<[Secret]>,
 }
 
 impl Tokens {
-    /// The tokens of a role.
+    /// Returns the tokens of a role.
     pub(super) fn of(&self, role: Role) -> &[Secret] {
         match role {
             Role::Viewer => &self.viewer,
@@ -52,7 +52,8 @@ impl Tokens {
         }
     }
 
-    /// The token that was given, and its role. Compares all, so that the time does not tell which one it is.
+    /// Returns the configured token that equals `given`, and its role. Compares with all tokens, so that timing does
+    /// not reveal which one matched.
     pub(super) fn find(&self, given: &[u8]) -> Option<(Role, &Secret)> {
         let all =
             Role::ALL.into_iter().flat_map(|role| self.of(role).iter().map(move |t| (role, t)));
@@ -62,20 +63,20 @@ impl Tokens {
         })
     }
 
-    /// Whether there is none at all.
+    /// Returns whether no token is configured.
     pub(super) fn is_empty(&self) -> bool {
         self.admin.is_empty() && self.viewer.is_empty()
     }
 }
 
-/// The state of the layer.
+/// The state of [`require_token`].
 #[derive(Clone)]
 pub(super) struct Gate {
     pub(super) tokens: Tokens,
     pub(super) guesses: Arc<Guesses>,
 }
 
-/// Passes on requests that carry an admin token. The body of any other is not read.
+/// Passes on requests with an admin token, and rejects all others without reading their bodies.
 pub(super) async fn require_token(
     State(Gate { tokens, guesses }): State<Gate>,
     mut request: Request,

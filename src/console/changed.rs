@@ -1,7 +1,9 @@
-//! Replaying what a new mapping changes: finds the messages for which the current subscriptions would send a different request.
+//! Chooses the messages to replay after a mapping has changed: those for which the current subscriptions would send a
+//! different request.
 //!
-//! Each delivery keeps a digest of the request that its subscription made, so that this is known when the request itself is
-//! gone, was merged with others, or was not needed. A guard or a merge that changes a request later does not count.
+//! Each delivery keeps a digest of the request that its subscription made. So the comparison works even if the request
+//! itself is gone, was merged with others, or was not needed. Changes that a guard or a merge makes to a request later
+//! do not count.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -16,7 +18,7 @@ use crate::queue::{
 };
 use crate::segment::Digests;
 
-/// Messages whose contents are in memory at once.
+/// The most messages whose contents are in memory at once.
 const READ_AT_ONCE: usize = 20;
 
 /// Chooses messages for which the subscriptions would send a different request.
@@ -27,18 +29,18 @@ pub struct Changed {
 }
 
 impl Changed {
-    /// Plans the messages with these subscriptions, by the name of their destination.
+    /// Compares with these planners, by the name of their destination.
     pub fn new(log: Arc<dyn Log>, planners: HashMap<String, Arc<Destination>>) -> Self {
         Self { log, planners: Arc::new(planners) }
     }
 
-    /// The same with the subscriptions in force.
+    /// Compares with the subscriptions in force.
     pub(super) fn in_force(log: Arc<dyn Log>, planners: &Planners) -> Self {
         let now = planners.iter().map(|(name, now)| (name.clone(), Arc::clone(&now.borrow())));
         Self::new(log, now.collect())
     }
 
-    /// The subscriptions that would send a different request for a message, and those that newly take it.
+    /// Returns the subscriptions that would send a different request for a message, and those that newly take it.
     fn subscriptions(
         &self,
         selection: &Selection,
@@ -52,14 +54,14 @@ impl Changed {
         let only = selection.filter.subscription.as_deref();
         let plan = planner.plan(&message);
         let planned = plan.deliveries.iter().filter(|now| {
-            // One that would fail now is not worth a replay.
+            // A delivery that would fail now is not worth a replay.
             let Some(made_now) = now.digest(digests) else { return false };
             if only.is_some_and(|only| only != now.subscription) {
                 return false;
             }
             let name = Some(now.subscription.as_str());
             match standing().find(|before| before.subscription.as_deref() == name) {
-                // A replay of failures makes nothing again that was delivered.
+                // A replay of failures does not repeat what was delivered.
                 Some(before) if selection.state.only().is_some_and(|only| before.state != only) => {
                     false
                 }
@@ -95,7 +97,7 @@ impl Choice for Changed {
             let contents = self.log.contents(seqs).await?;
             let (changed, selection, digests) =
                 (self.clone(), selection.clone(), self.log.digests());
-            // Mappings compute.
+            // Mapping takes computing time, so it runs on a blocking thread.
             let found = spawn_blocking(move || {
                 let of = |contents: &Contents| {
                     let record = records.iter().find(|record| record.seq == contents.seq)?;

@@ -1,4 +1,4 @@
-//! One sentence about how the service is: the first of a closed list that holds.
+//! The diagnosis: one sentence about the state of the service, the first of a closed list that applies.
 
 use std::time::Duration;
 
@@ -8,30 +8,29 @@ use super::pages::parts::meaning_unmatched;
 use super::status::{DestinationNow, Status};
 use crate::queue::{FailureReason, PauseReason};
 
-/// The share of failed deliveries in the last hour above which deliveries fail often, given at least
-/// [`FAILED_MIN`] failures.
+/// Deliveries fail often if more than this share of them failed in the last hour, and at least [`FAILED_MIN`].
 const FAILING_PART: f64 = 0.05;
 const FAILED_MIN: u64 = 5;
 
-/// The share of rejected messages in the last hour above which a source is rejected often, given at least
-/// [`REJECTED_MIN`] rejections.
+/// A source is rejected often if more than this share of its messages was rejected in the last hour, and at least
+/// [`REJECTED_MIN`].
 const REJECTED_PART: f64 = 0.1;
 const REJECTED_MIN: u64 = 10;
 
-/// The share of messages in the last hour above which most are unmatched, given at least [`UNMATCHED_MIN`] of them.
+/// Most messages are unmatched if more than this share of them was in the last hour, and at least [`UNMATCHED_MIN`].
 const UNMATCHED_PART: f64 = 0.5;
 const UNMATCHED_MIN: u64 = 10;
 
-/// A queue is behind if its oldest message waits for longer.
+/// A queue is behind if its oldest message has waited longer than this.
 const BEHIND: SignedDuration = SignedDuration::from_secs(60);
 
 /// How long Loops may answer with errors before it counts as down.
 const DOWN_AFTER: SignedDuration = SignedDuration::from_secs(10);
 
-/// Loops' answer when there are too many requests.
+/// The status with which Loops says that there are too many requests.
 const TOO_MANY: u16 = 429;
 
-/// How the service is, worst first.
+/// The possible diagnoses, worst first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[allow(missing_docs, reason = "the sentences say it")]
 pub enum DiagnosisCode {
@@ -57,7 +56,7 @@ pub enum DiagnosisCode {
 }
 
 impl DiagnosisCode {
-    /// All, in the order in which they are tried.
+    /// All codes, in the order in which they are checked.
     pub const ALL: [DiagnosisCode; 19] = [
         DiagnosisCode::StoreDown,
         DiagnosisCode::StoreFull,
@@ -80,7 +79,7 @@ impl DiagnosisCode {
         DiagnosisCode::AllWell,
     ];
 
-    /// As it is written.
+    /// Returns the code as the API shows it.
     pub fn as_str(self) -> &'static str {
         match self {
             DiagnosisCode::StoreDown => "store_down",
@@ -206,25 +205,25 @@ impl Diagnosis {
         Self { code, sentence: sentence.into(), since, next_step, runbook }
     }
 
-    /// The diagnosis when the store cannot be read.
+    /// Returns the diagnosis for a store that cannot be read.
     pub(super) fn store_down() -> Self {
         let sentence =
             "The store does not answer: nothing is accepted, and senders are asked to retry.";
         Self::new(DiagnosisCode::StoreDown, sentence, None)
     }
 
-    /// The first that holds.
+    /// Returns the first diagnosis that applies.
     pub(super) fn of(status: &Status) -> Self {
         let first = |code| Self::find(code, status);
         let found = DiagnosisCode::ALL.into_iter().find_map(first);
         found.unwrap_or_else(|| Self::new(DiagnosisCode::AllWell, "All is well.", None))
     }
 
-    /// A diagnosis, if it holds.
+    /// Returns the diagnosis for a code, if it applies.
     fn find(code: DiagnosisCode, status: &Status) -> Option<Self> {
         let destinations = || status.destinations.iter();
         let (sentence, since) = match code {
-            // Found before there is a status.
+            // `store_down` makes it: without the store, there is no status to look at.
             DiagnosisCode::StoreDown => return None,
             DiagnosisCode::StoreFull => {
                 if status.accepts {
@@ -439,7 +438,7 @@ impl Diagnosis {
     }
 }
 
-/// How many deliveries failed in the last hour, and how many ended, without those that somebody discarded.
+/// Returns how many deliveries failed in the last hour and how many ended, leaving out those that somebody discarded.
 fn failed(status: &Status) -> (u64, u64) {
     let all = || status.destinations.iter();
     let failures = all().flat_map(|one| &one.failed);
@@ -448,7 +447,7 @@ fn failed(status: &Status) -> (u64, u64) {
     (failed, failed + all().map(|one| one.delivered_hour + one.shadowed_hour).sum::<u64>())
 }
 
-/// A destination that is paused for a reason.
+/// Returns the sentence about a destination that is paused for this reason, and since when it is.
 fn paused(status: &Status, reason: PauseReason, text: &str) -> Option<(String, Option<Timestamp>)> {
     let is_it =
         |one: &&DestinationNow| one.paused.as_ref().is_some_and(|pause| pause.reason == reason);
@@ -457,7 +456,7 @@ fn paused(status: &Status, reason: PauseReason, text: &str) -> Option<(String, O
     Some((format!("{text} `{}`; nothing is lost; {}.", one.name, wait(one)), since))
 }
 
-/// How many messages wait.
+/// Says how many messages wait.
 fn wait(one: &DestinationNow) -> String {
     match one.waiting.total {
         0 => "no message waits".to_owned(),
@@ -466,7 +465,7 @@ fn wait(one: &DestinationNow) -> String {
     }
 }
 
-/// `1 message`, `1,204 messages`.
+/// Counts things: `1 message`, `1,204 messages`.
 pub(super) fn counted(count: u64, one: &str) -> String {
     match count {
         1 => format!("1 {one}"),
@@ -474,7 +473,7 @@ pub(super) fn counted(count: u64, one: &str) -> String {
     }
 }
 
-/// A number as people read it.
+/// Writes a number with a comma before each three digits.
 pub(super) fn number(number: u64) -> String {
     let digits = number.to_string();
     let mut text = String::new();
@@ -487,7 +486,7 @@ pub(super) fn number(number: u64) -> String {
     text
 }
 
-/// A length of time as people say it.
+/// Writes a duration in its most natural unit.
 pub(super) fn in_words(span: Duration) -> String {
     let seconds = span.as_secs();
     match seconds {

@@ -1,4 +1,4 @@
-//! Erasures of people: the way to ask for one, which the API, the pages and the command line share, and its receipt.
+//! Erasures of people: how to ask for one, shared by the API, the pages and the command line, and the receipt.
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -101,16 +101,16 @@ pub struct Erasures {
     pub next: Option<i64>,
 }
 
-/// Why a text has no receipts. It holds nothing of the text, which may be about people.
+/// Why receipts could not be read. The error repeats nothing of the text, which may be about people.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum UnreadableReceipts {
-    /// It is not JSON.
+    /// The text is not JSON.
     #[error("line {line} is not JSON: {RECEIPTS_ALLOWED}")]
     NotJson {
         /// The line, from 1.
         line: usize,
     },
-    /// It is other JSON, or a part of a receipt is missing.
+    /// The text is JSON, but not a receipt, or a part of a receipt is missing.
     #[error("what begins in line {line} is not a receipt, or not a whole one: {RECEIPTS_ALLOWED}")]
     NotReceipts {
         /// The line, from 1.
@@ -121,7 +121,7 @@ pub enum UnreadableReceipts {
 const RECEIPTS_ALLOWED: &str = "give what GET /api/erasures or `segment-loops erase --receipt ID` returned, unchanged; several may follow each other";
 
 impl Erasure {
-    /// Shows a receipt, signed.
+    /// Makes the receipt that people see from a stored one, and signs it.
     pub fn new(receipt: Receipt, log: WriteAheadLog, digests: &Digests) -> Self {
         let Receipt { destination, erased_at, asked_at, erased, .. } = receipt;
         let state = match erased_at {
@@ -155,7 +155,7 @@ impl Erasure {
         Self { signature: erasure.made_signature(digests), ..erasure }
     }
 
-    /// The receipt that this shows, without its number in the list; `None`: `person` is not a digest.
+    /// Returns the stored receipt, without its number in the list; `None` if `person` is not a digest.
     pub fn receipt(&self) -> Option<Receipt> {
         let [person] = parse_persons(&self.person)?[..] else { return None };
         let Self { at_loops, erased, .. } = self;
@@ -180,14 +180,14 @@ impl Erasure {
         })
     }
 
-    /// Whether it was signed by this installation as it is.
+    /// Returns whether this installation signed the receipt and nothing in it was changed.
     pub fn is_genuine(&self, digests: &Digests) -> bool {
         self.signature == self.made_signature(digests)
     }
 
     fn made_signature(&self, digests: &Digests) -> String {
         let unsigned = Self { signature: String::new(), ..self.clone() };
-        // It consists of strings, numbers and times alone, which can always be written.
+        // Strings, numbers and times can always be serialized.
         digests.sign(&serde_json::to_string(&unsigned).unwrap_or_default())
     }
 }
@@ -214,7 +214,8 @@ fn not_covered(destination: &str, erased_at: Option<Timestamp>, log: WriteAheadL
 }
 
 impl Erasures {
-    /// Reads receipts as the API and the command line give them: pages of a list, lists, or one after the other.
+    /// Reads receipts as the API and the command line return them: pages of a list, arrays, or single receipts, one
+    /// after another.
     pub fn read(text: &str) -> Result<Vec<Self>, UnreadableReceipts> {
         let line_at = |byte: usize| {
             let before = &text.as_bytes()[..byte.min(text.len())];
@@ -245,8 +246,8 @@ impl Erasures {
         }
     }
 
-    /// Whether pages of a list, in any order, reach back to a time: the page with the oldest receipt is the last one of
-    /// the list, or has a receipt from before that time.
+    /// Returns whether pages of a list, in any order, reach back to a time: the page with the oldest receipt is the
+    /// last one of the list, or has a receipt from before that time.
     pub fn reach_back(pages: &[Self], to: Timestamp) -> bool {
         let oldest = |page: &Self| page.erasures.iter().map(|one| one.asked_at).min();
         let furthest = pages.iter().min_by_key(|page| (oldest(page), page.next.is_some()));
@@ -255,7 +256,7 @@ impl Erasures {
         })
     }
 
-    /// A page of a list, which was read with this limit.
+    /// Makes a page of a list that was read with this limit.
     pub(super) fn new(
         found: Vec<Receipt>,
         limit: u32,
@@ -269,7 +270,7 @@ impl Erasures {
     }
 }
 
-/// Why a deletion would not be sent to Loops; `None`: it would.
+/// Returns why a deletion would not be sent to Loops; `None` if it would be.
 pub fn why_not(destination: &Destination, deletion: &NewMessage) -> Option<String> {
     let contents = crate::queue::Contents { seq: Seq(0), payload: deletion.payload.clone() };
     let Some(message) = contents.message() else {
@@ -294,7 +295,7 @@ pub fn why_not(destination: &Destination, deletion: &NewMessage) -> Option<Strin
     }
 }
 
-/// Accepts a deletion, and makes its receipt; returns the receipt's id.
+/// Accepts a deletion and makes its receipt; returns the receipt's id.
 pub async fn ask(
     inbox: &dyn Inbox,
     receipts: &dyn Receipts,

@@ -1,4 +1,4 @@
-//! Which messages an operation is about: the parameters that several have in common.
+//! The filter of messages: the parameters that several operations share.
 
 use std::collections::BTreeSet;
 
@@ -26,8 +26,8 @@ pub(super) const NAMES: [&str; 11] = [
     "to",
 ];
 
-/// The names of the parameters of pages, where digests stand for people: an address of a page gets into logs, histories
-/// and bookmarks.
+/// The names of the parameters of pages. Digests stand for people there, because the URL of a page ends up in logs,
+/// histories and bookmarks.
 pub(super) const PAGE_NAMES: [&str; 10] = [
     "person",
     "state",
@@ -41,10 +41,10 @@ pub(super) const PAGE_NAMES: [&str; 10] = [
     "to",
 ];
 
-/// The most ids of one person in an address.
+/// The most ids of one person in a URL.
 pub(super) const PERSONS_MAX: usize = 8;
 
-/// Names that an error lists at most.
+/// The most names that an error lists.
 const NAMES_SHOWN_MAX: usize = 20;
 
 /// The parameters. All that are given must hold.
@@ -85,17 +85,17 @@ pub(super) struct FilterQuery {
     to: Option<String>,
 }
 
-/// What became of the messages of a list.
+/// The outcome of the messages in a list.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum ListedState {
-    /// They are in this state.
+    /// Messages in this state.
     In(MessageState),
-    /// They are pending, and held.
+    /// Pending messages that are held.
     Held,
 }
 
 impl ListedState {
-    /// All of them.
+    /// All values.
     pub(super) const ALL: [ListedState; 6] = {
         let [pending, delivered, shadowed, failed, unmatched] = MessageState::ALL;
         [
@@ -108,7 +108,7 @@ impl ListedState {
         ]
     };
 
-    /// As people write it.
+    /// Returns the name of the state, as a query gives it.
     pub(super) fn as_str(self) -> &'static str {
         match self {
             ListedState::In(state) => state.as_str(),
@@ -116,7 +116,7 @@ impl ListedState {
         }
     }
 
-    /// The state of such messages.
+    /// Returns the state of the messages themselves.
     fn state(self) -> MessageState {
         match self {
             ListedState::In(state) => state,
@@ -125,7 +125,7 @@ impl ListedState {
     }
 }
 
-/// Reads the filter of a request.
+/// Reads the filter from the parameters of a request, and checks its names.
 pub(super) async fn filter(given: &Parameters, state: &AdminState) -> Result<Filter, ApiError> {
     let filter = read(given, &state.log.digests(), state.clock.now())?;
     check_names(&filter, state).await?;
@@ -160,13 +160,13 @@ fn read(given: &Parameters, digests: &Digests, now: Timestamp) -> Result<Filter,
     }
 }
 
-/// The persons that are named by one of their ids.
+/// Returns the digests of the person that one of the ids names.
 fn persons(given: &Parameters, digests: &Digests) -> Result<Vec<PersonDigest>, ApiError> {
     Ok(match [given.text("userId")?, given.text("anonymousId")?, given.text("email")?] {
         [None, None, None] => Vec::new(),
         [Some(id), None, None] => digests.any_person(id),
         [None, Some(id), None] => vec![digests.person(PersonIdKind::Anonymous, id)],
-        // No address has a space inside: it was a plus that nobody encoded.
+        // No address contains a space: it was a plus sign that was not encoded.
         [None, None, Some(email)] => {
             vec![digests.person(PersonIdKind::Email, &email.trim().replace(' ', "+"))]
         }
@@ -174,7 +174,7 @@ fn persons(given: &Parameters, digests: &Digests) -> Result<Vec<PersonDigest>, A
     })
 }
 
-/// Writes digests of persons as the value of `person`.
+/// Writes digests of persons as the value of the parameter `person`.
 pub(super) fn write_persons(persons: &[PersonDigest]) -> String {
     persons
         .iter()
@@ -183,7 +183,7 @@ pub(super) fn write_persons(persons: &[PersonDigest]) -> String {
         .join("-")
 }
 
-/// Reads [`write_persons`].
+/// Reads what [`write_persons`] writes.
 pub(super) fn parse_persons(text: &str) -> Option<Vec<PersonDigest>> {
     let of = |digest: &str| {
         let is_whole = digest.len() == 16 && digest.bytes().all(|byte| byte.is_ascii_hexdigit());
@@ -195,7 +195,7 @@ pub(super) fn parse_persons(text: &str) -> Option<Vec<PersonDigest>> {
     (persons.len() <= PERSONS_MAX).then_some(persons)
 }
 
-/// Why no message can meet a filter.
+/// Returns why no message can match a filter.
 fn contradiction(filter: &Filter) -> Option<&'static str> {
     let is_for_failed = filter.state.is_none_or(|state| state == MessageState::Failed);
     let is_for_tracks = filter.kind.is_none_or(|kind| kind == MessageType::Track);
@@ -212,7 +212,7 @@ fn contradiction(filter: &Filter) -> Option<&'static str> {
     ends.filter(|(from, to)| from >= to).map(|_| "`from` must be before `to`")
 }
 
-/// A condition that is a name, and where names of its kind stand.
+/// A condition on a name, and where names of its kind can be found.
 struct Named<'a> {
     parameter: &'static str,
     given: Option<&'a str>,
@@ -220,8 +220,8 @@ struct Named<'a> {
     counted: fn(&Tally) -> Option<&str>,
 }
 
-/// Rejects names that no configuration and no message has. Those that are no longer configured may still
-/// stand in records.
+/// Rejects names that occur neither in the configuration nor in the records. A name that is no longer configured may
+/// still be in records.
 pub(super) async fn check_names(filter: &Filter, state: &AdminState) -> Result<(), ApiError> {
     let named = [
         Named {

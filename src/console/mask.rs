@@ -1,14 +1,14 @@
-//! What is shown of contents to people who have not asked for them: keys, types and lengths, but no values.
+//! Masks contents for people who have not asked to see them: keys, types and lengths are shown, values are not.
 
 use serde_json::Value;
 
 use crate::js::date::parse_date;
 
-/// Keys of a message whose values say nothing about a person, if they are what they should be.
+/// Keys of a message whose values reveal nothing about a person, provided that they have the expected form.
 const TIMES: [&str; 4] = ["timestamp", "originalTimestamp", "receivedAt", "sentAt"];
 const NAMES: [&str; 3] = ["type", "event", "messageId"];
 
-/// A whole message. Its type, its id, the name of its event and its times stay: lists show them, too.
+/// Masks a whole message. Its type, its id, the name of its event and its times stay, because lists show them as well.
 pub(super) fn message(message: &Value) -> Value {
     let Value::Object(members) = message else { return value(message) };
     let of = |(key, member): (&String, &Value)| {
@@ -19,7 +19,7 @@ pub(super) fn message(message: &Value) -> Value {
     Value::Object(members.iter().map(of).collect())
 }
 
-/// The body of a request to Loops. The name of its event stays.
+/// Masks the body of a request to Loops. The name of its event stays.
 pub(super) fn body(body: &Value) -> Value {
     let Value::Object(members) = body else { return value(body) };
     let of = |(key, member): (&String, &Value)| {
@@ -29,7 +29,7 @@ pub(super) fn body(body: &Value) -> Value {
     Value::Object(members.iter().map(of).collect())
 }
 
-/// Any value.
+/// Masks any value.
 pub(super) fn value(value: &Value) -> Value {
     match value {
         Value::Null => Value::Null,
@@ -44,7 +44,7 @@ pub(super) fn value(value: &Value) -> Value {
     }
 }
 
-/// A text. Of an e-mail address, its first letters and its last domain stay.
+/// Masks a string. Of an e-mail address, the first letters and the top-level domain stay.
 pub(super) fn text(text: &str) -> String {
     address(text).unwrap_or_else(|| match text.chars().count() {
         0 => String::new(),
@@ -53,7 +53,7 @@ pub(super) fn text(text: &str) -> String {
     })
 }
 
-/// A key is a name that a program gave, unless it is an address.
+/// Masks a key if it looks like an address. Other keys are names that programs chose.
 fn key(key: &str) -> String {
     if key.contains('@') { text(key) } else { key.to_owned() }
 }
@@ -66,7 +66,7 @@ fn address(text: &str) -> Option<String> {
         return None;
     }
     let last = last.bytes().all(|byte| byte.is_ascii_alphanumeric()).then_some(last)?;
-    // The first letter of one would be all of it.
+    // A part of a single letter would be shown whole.
     let first = |part: &str| {
         let mut letters = part.chars();
         letters.next().filter(|_| letters.next().is_some()).map(String::from).unwrap_or_default()

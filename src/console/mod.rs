@@ -1,15 +1,16 @@
-//! What people ask: the API below `/api`, behind the admin token, and the pages below `/console`, behind a login.
+//! The console: the API below `/api`, behind the admin token, and the pages below `/console`, behind a login.
 //!
-//! * `view`: what an answer holds. One struct is the JSON, its schema, and what a page shows.
-//! * `preview`: the same for a message that was never sent; the command line shows it, too.
-//! * `audit`: the list of what people did.
-//! * `erasures`: asking for the erasure of a person, and its receipt; the command line does it, too.
-//! * `compare`: what a changed subscription would do to messages; the command line shows it, too.
-//! * `changed`: which messages the subscriptions in force make another request of; the command line replays them, too.
-//! * `auth` and `session`: who may do what. Layers around all routes, so that none can be reached without a token.
+//! * `view`: the responses. One struct is the JSON, its schema, and what a page shows.
+//! * `preview`: the same for a message that was never sent; shared with the command line.
+//! * `audit`: records what people do.
+//! * `erasures`: asking for the erasure of a person, and its receipt; shared with the command line.
+//! * `compare`: what a changed subscription would do to messages; shared with the command line.
+//! * `changed`: chooses the messages for which the subscriptions in force would send a different request, to replay
+//!   them; shared with the command line.
+//! * `auth` and `session`: who may do what. They are layers around all routes, so that no handler can forget to check.
 //! * `api`: the handlers of the API. They ask the queue and know no SQL.
-//! * `reload`: what both do to load the configuration again.
-//! * `status` and `diagnosis`: how the service is at the moment, for both.
+//! * `reload`: loads the configuration again, for the API and the pages.
+//! * `status` and `diagnosis`: the present state of the service, for both.
 //! * `pages`: the handlers of the pages, with their templates and assets.
 
 mod api;
@@ -53,7 +54,7 @@ use utoipa::openapi::OpenApi;
 use crate::http::error::wrong_method;
 use auth::Gate;
 
-/// The routes below `/api` and `/console`, and the description of the former.
+/// Returns the routes below `/api` and `/console`, and the OpenAPI description of the API.
 pub fn router(state: AdminState) -> (Router, OpenApi) {
     let gate = Gate { tokens: state.tokens.clone(), guesses: Arc::clone(&state.guesses) };
     let pages = pages::router(state.clone());

@@ -1,5 +1,5 @@
-//! What people do about messages that are held, since they would create too many contacts: let more contacts be created
-//! today, or discard what is held.
+//! What people can do about messages that are held because they would create too many contacts: allow more contacts
+//! today, or discard the messages.
 
 use axum::http::StatusCode;
 use jiff::Timestamp;
@@ -12,17 +12,17 @@ use crate::destination::NewContactsPolicy;
 use crate::http::error::ApiError;
 use crate::queue::{AuditAction, DISCARD_MAX};
 
-/// The most contacts that one wish releases.
+/// The most contacts that one request can release.
 pub(super) const RELEASE_MAX: u32 = 1_000_000;
 
-/// The most transactions of one wish to discard, so that it has an end.
+/// The most transactions of one discard, so that it ends.
 const DISCARDS_MAX: u32 = 500;
 
-/// What was discarded.
+/// The result of a discard.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Discarded {
     pub(super) messages: u64,
-    /// Whether nothing is left that was held when it was asked for.
+    /// Whether no message is left that was held when the discard was asked for.
     pub(super) is_complete: bool,
 }
 
@@ -52,7 +52,7 @@ pub(super) async fn release(
     released.map_err(store_fault)
 }
 
-/// Why no message to a destination is held; `None`: some may be.
+/// Returns why no message to a destination is held; `None` if messages may be.
 fn why_not_capped(state: &AdminState, destination: &str) -> Option<String> {
     let planner = state.planner(Some(destination))?;
     let options = planner.contact_options();
@@ -72,7 +72,7 @@ fn why_not_capped(state: &AdminState, destination: &str) -> Option<String> {
     }
 }
 
-/// Ends what was held at a time, and records that.
+/// Fails the messages that were held at a time, and records it.
 pub(super) async fn discard(
     state: &AdminState,
     actor: &Actor,
@@ -106,7 +106,7 @@ pub(super) async fn discard(
     }
 }
 
-/// The name of a destination that people name, or of the only one.
+/// Returns the name of the given destination, or of the only one if none is given.
 pub(super) fn destination(state: &AdminState, name: Option<&str>) -> Result<String, ApiError> {
     let found = state.destination(name).map(|(name, _)| name.to_owned());
     found.ok_or_else(|| {

@@ -1,4 +1,4 @@
-//! A person: the ids by which one is known, the messages about one, and what Loops reported.
+//! A person: the ids, the messages, and what Loops reported.
 
 use std::collections::BTreeSet;
 
@@ -12,31 +12,31 @@ use crate::http::error::ApiError;
 use crate::queue::{Contents, FeedbackRecord, Filter, MessageRecord, MessageState, Seq};
 use crate::segment::{Message, PersonDigest, PersonIdKind};
 
-/// How many messages are looked at.
+/// How many messages are read.
 const MESSAGES_MAX: u32 = 50;
 
-/// How many events that Loops reported are looked at.
+/// How many events that Loops reported are read.
 const FEEDBACK_MAX: u32 = 100;
 
-/// In how many of the latest messages ids are looked for, and how many are in memory at once.
+/// In how many of the latest messages ids are searched for, and how many are in memory at once.
 const READ_MAX: usize = 20;
 const READ_AT_ONCE: usize = 4;
 
-/// Someone whom messages are about.
+/// A person whom messages are about.
 pub(super) struct Person {
-    /// All digests by which the person was looked up.
+    /// All digests by which messages were looked up.
     pub(super) digests: Vec<PersonDigest>,
-    /// The ids in the latest messages, as far as these still have contents.
+    /// The ids in the latest messages that still have contents.
     pub(super) ids: Vec<KnownId>,
     /// The latest messages, newest first.
     pub(super) messages: Vec<MessageRecord>,
-    /// Whether these are all.
+    /// Whether there are no older ones.
     pub(super) is_complete: bool,
     /// What Loops reported, newest first.
     pub(super) feedback: Vec<FeedbackRecord>,
     /// Whether Loops has ever reported anything to the destination of the latest message.
     pub(super) has_heard: bool,
-    /// How delivery goes to the destinations of messages that wait.
+    /// The state of delivery at the destinations of waiting messages.
     destinations: Vec<DestinationNow>,
     /// What was rejected in the last hour; empty if there are messages.
     rejected: Rejected,
@@ -48,15 +48,15 @@ pub(super) struct KnownId {
     pub(super) kind: PersonIdKind,
     pub(super) id: String,
     pub(super) digest: PersonDigest,
-    /// In how many of the messages that were read.
+    /// How many of the messages that were read have it.
     pub(super) messages: usize,
 }
 
 impl Person {
-    /// Finds the person who is known by one of some digests.
+    /// Finds the person behind some digests.
     ///
-    /// Messages often carry one id alone, so those are found, too, that have another id of a message that was found;
-    /// but not those of other users, who may share a device or an address.
+    /// Many messages carry only one id of their person. So messages with another id of a found message are included,
+    /// unless they are about other users, who may share a device or an address.
     pub(super) async fn find(state: &AdminState, asked: &[PersonDigest]) -> Result<Self, ApiError> {
         let found = list(state, asked).await?;
         let mut ids: Vec<KnownId> = Vec::new();
@@ -104,7 +104,7 @@ impl Person {
         })
     }
 
-    /// The verdict, with what Loops holds if it was asked.
+    /// Returns the verdict, which takes into account what Loops holds if it was asked.
     pub(super) fn verdict(&self, held: Option<&Held>, say: impl Fn(&str) -> String) -> Verdict {
         let facts = Facts {
             messages: &self.messages,
@@ -118,7 +118,8 @@ impl Person {
         judge(&facts, say)
     }
 
-    /// By what Loops can be asked for the contact: the user id of the latest message that has one, else an address.
+    /// Returns the key with which to ask Loops for the contact: the user id of the latest message that has one, else an
+    /// address.
     pub(super) fn contact_key(&self) -> Option<ContactKey> {
         let first = |kind| self.ids.iter().find(move |id| id.kind == kind).map(|id| id.id.clone());
         first(PersonIdKind::User)
@@ -127,7 +128,7 @@ impl Person {
     }
 }
 
-/// The latest messages about a person, and whether these are all.
+/// Reads the latest messages about a person, and returns whether these are all.
 async fn list(
     state: &AdminState,
     persons: &[PersonDigest],
@@ -137,9 +138,9 @@ async fn list(
     Ok((page.messages, page.next.is_none()))
 }
 
-/// Keeps the messages that were asked for, and of those that were found by another id, the ones that are not of other
-/// users. A message whose user is not known, since it is beyond those that are read or has no contents any more, is
-/// dropped: it could be anybody's who shares the id. Returns whether there was none.
+/// Drops messages about other users. Messages that were asked for stay. A message found by another id stays if it is
+/// known not to be about another user. If its contents are gone, or it is beyond those that are read, it is dropped: it
+/// could be about anybody who shares the id. Returns whether none was dropped for that reason.
 async fn drop_others(
     state: &AdminState,
     messages: &mut Vec<MessageRecord>,
@@ -169,12 +170,12 @@ async fn drop_others(
     Ok(judged == added.len())
 }
 
-/// Whether Loops has ever reported anything to a destination.
+/// Returns whether Loops has ever reported anything to a destination.
 pub(super) async fn has_heard(state: &AdminState, destination: &str) -> Result<bool, ApiError> {
     Ok(state.feedback.last_heard(destination).await.map_err(store_fault)?.is_some())
 }
 
-/// The verdict on one message. `feedback` is about its person.
+/// Returns the verdict on one message. `feedback` is about its person.
 pub(super) async fn judge_one(
     state: &AdminState,
     record: &MessageRecord,
@@ -189,7 +190,7 @@ pub(super) async fn judge_one(
     Ok(judge(&facts, say))
 }
 
-/// How delivery goes to the destinations of messages that wait.
+/// Reads the state of delivery at the destinations of waiting messages.
 async fn destinations(
     state: &AdminState,
     messages: &[MessageRecord],
@@ -203,7 +204,7 @@ async fn destinations(
     Ok(destinations)
 }
 
-/// What Loops reported about the person of a message, newest first.
+/// Reads what Loops reported about the person of a message, newest first.
 pub(super) async fn feedback_of(
     state: &AdminState,
     message: &Message,
@@ -213,12 +214,12 @@ pub(super) async fn feedback_of(
     state.feedback.by_person(&persons, FEEDBACK_MAX).await.map_err(store_fault)
 }
 
-/// Those of them that may be about what a message caused.
+/// Returns the events that a message may have caused.
 pub(super) fn since<'a>(
     feedback: &'a [FeedbackRecord],
     record: &MessageRecord,
 ) -> impl Iterator<Item = &'a FeedbackRecord> {
-    // Times by Loops' clock are whole seconds.
+    // Loops' times are whole seconds.
     let received = record.received_at.as_second();
     let destination = record.destination.clone();
     feedback
@@ -226,7 +227,7 @@ pub(super) fn since<'a>(
         .filter(move |event| event.destination == destination && event.at.as_second() >= received)
 }
 
-/// What became of a message, for programs.
+/// Reports on a message, for programs.
 pub(super) async fn report(
     state: &AdminState,
     record: &MessageRecord,
@@ -243,12 +244,12 @@ pub(super) async fn report(
     })
 }
 
-/// Reads a message, in turn if it is large.
+/// Decodes a message; a large one waits for its turn.
 pub(super) async fn read(state: &AdminState, contents: &Contents) -> Option<Message> {
     state.turns.decode(contents.payload.len(), || contents.message()).await
 }
 
-/// The contents of a message as they can be read; `None`: there are none any more.
+/// Reads the contents of a message; `None` if they are gone or cannot be decoded.
 pub(super) async fn message_of(state: &AdminState, seq: Seq) -> Result<Option<Message>, ApiError> {
     let contents = state.log.contents(&[seq]).await.map_err(store_fault)?;
     match contents.first() {
@@ -257,7 +258,7 @@ pub(super) async fn message_of(state: &AdminState, seq: Seq) -> Result<Option<Me
     }
 }
 
-/// The ids of the person of a message.
+/// Returns the ids of the person in a message.
 pub(super) fn known_ids(state: &AdminState, message: &Message) -> Vec<KnownId> {
     let digests = state.log.digests();
     let of = |(kind, id): (PersonIdKind, std::borrow::Cow<'_, str>)| KnownId {

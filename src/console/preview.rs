@@ -1,5 +1,5 @@
-//! What would become of a message, for programs (JSON) and for people (text). Needs no network and
-//! changes nothing.
+//! Previews a message: what would become of it, for programs (JSON) and for people (text). Needs no network and changes
+//! nothing.
 
 use std::fmt;
 
@@ -13,15 +13,15 @@ use crate::destination::{
 use crate::js::Value;
 use crate::segment::Message;
 
-/// Why there is nothing to preview.
+/// Why a message cannot be previewed.
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
 pub struct NoMessage(String);
 
-/// The message id of a message that has none yet: the service would give it one.
+/// Stands for the id of a message that has none: the service would assign one.
 const NO_ID: &str = "(given when it is accepted)";
 
-/// Checks a message as a sender writes it.
+/// Parses a message as a sender writes it.
 pub fn message_of(value: Value) -> Result<Message, NoMessage> {
     let Value::Object(object) = value else {
         let problem = "a message must be a JSON object, such as {\"type\": \"track\", \"userId\": \"…\", \"event\": \"…\"}";
@@ -147,7 +147,7 @@ impl From<Explained> for PreviewedSubscription {
 impl From<ExplainedField> for PreviewedField {
     fn from(field: ExplainedField) -> Self {
         let value = field.value.map(|value| {
-            // `Value` writes JSON alone.
+            // `Value` always writes valid JSON.
             serde_json::from_str(&value.to_json()).unwrap_or(Json::Null)
         });
         Self { name: field.name, from: field.from, value }
@@ -164,10 +164,10 @@ impl From<&Request> for PreviewedRequest {
     }
 }
 
-/// The preview as text for a terminal.
+/// Writes the preview for a terminal.
 impl fmt::Display for Preview {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        // Where the destination is turned off, what the subscriptions would do does not matter.
+        // If the destination is turned off, it does not matter what the subscriptions would do.
         if let Some(detail) = &self.detail
             && self.subscriptions.iter().any(|subscription| subscription.matched)
         {
@@ -214,7 +214,7 @@ impl fmt::Display for PreviewedSubscription {
 impl fmt::Display for PreviewedRequest {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(out, "  request   {} {}", self.method, self.path)?;
-        // The alternate form of a JSON value is the indented one.
+        // The alternate form indents the JSON.
         format!("{:#}", self.body).lines().try_for_each(|line| writeln!(out, "    {line}"))
     }
 }

@@ -1,4 +1,4 @@
-//! The query of a request, read so that each error names its parameter.
+//! Reads the query of a request, with errors that name the parameter.
 
 use axum::extract::Query;
 use axum::http::Uri;
@@ -7,17 +7,17 @@ use jiff::{SignedDuration, Timestamp};
 use crate::http::error::ApiError;
 use crate::queue::parse_time;
 
-/// The parameters of a query. Each is one of the known names, and is given once.
+/// The parameters of a query. Each has a known name, and is given once.
 pub(super) struct Parameters(Vec<(String, String)>);
 
 impl Parameters {
-    /// Reads the query of a request whose parameters have these names.
+    /// Reads the query of a request, whose parameters must be among `known`.
     pub(super) fn of(uri: &Uri, known: &[&str]) -> Result<Self, ApiError> {
         let Ok(Query(mut given)) = Query::<Vec<(String, String)>>::try_from_uri(uri) else {
             return Err(bad_query("the query is not written as name=value&name=value"));
         };
         if given.iter().any(|(name, _)| !known.contains(&name.as_str())) {
-            // The unknown name is not repeated: it may be what should have been the value.
+            // The error does not repeat the unknown name, which may be a value in the wrong place.
             let known = known.join(", ");
             return Err(bad_query(format!("a parameter is unknown: allowed are {known}")));
         }
@@ -28,14 +28,14 @@ impl Parameters {
         }
     }
 
-    /// The same for a form, which sends its empty fields, too.
+    /// Reads the query that a form sends, which includes its empty fields.
     pub(super) fn of_form(uri: &Uri, known: &[&str]) -> Result<Self, ApiError> {
         let Self(mut given) = Self::of(uri, known)?;
         given.retain(|(_, value)| !value.trim().is_empty());
         Ok(Self(given))
     }
 
-    /// The fields of a form that was posted.
+    /// Reads the fields of a form that was posted.
     pub(super) fn of_pairs(
         given: impl IntoIterator<Item = (String, String)>,
         known: &[&str],
@@ -49,28 +49,28 @@ impl Parameters {
         }
     }
 
-    /// Those with one of the known names, but for one.
+    /// Returns the parameters with one of the known names, except `but`.
     pub(super) fn only(&self, known: &[&str], but: &str) -> Self {
         let is_known = |name: &str| name != but && known.contains(&name);
         Self(self.0.iter().filter(|(name, _)| is_known(name)).cloned().collect())
     }
 
-    /// All, in the order of their names.
+    /// Returns all parameters, in the order of their names.
     pub(super) fn pairs(&self) -> impl Iterator<Item = (&str, &str)> {
         self.0.iter().map(|(name, value)| (name.as_str(), value.as_str()))
     }
 
-    /// How many are given.
+    /// Returns how many parameters are given.
     pub(super) fn len(&self) -> usize {
         self.0.len()
     }
 
-    /// The value of a parameter, if it is given.
+    /// Returns the value of a parameter, if it is given.
     pub(super) fn get(&self, name: &str) -> Option<&str> {
         self.0.iter().find(|(given, _)| given == name).map(|(_, value)| value.as_str())
     }
 
-    /// The value of a parameter that must not be empty.
+    /// Returns the value of a parameter that must not be empty.
     pub(super) fn text(&self, name: &str) -> Result<Option<&str>, ApiError> {
         match self.get(name) {
             Some(text) if text.trim().is_empty() => {
@@ -80,7 +80,7 @@ impl Parameters {
         }
     }
 
-    /// The value of a parameter that is one of a few words.
+    /// Returns the value of a parameter that takes one of a few words.
     pub(super) fn word<T: Copy>(
         &self,
         name: &str,
@@ -97,7 +97,7 @@ impl Parameters {
         }
     }
 
-    /// The value of a parameter that is a time: RFC 3339, a day, or how long ago.
+    /// Returns the value of a parameter that is a time: RFC 3339, a day, or how long ago.
     pub(super) fn time(&self, name: &str, now: Timestamp) -> Result<Option<Timestamp>, ApiError> {
         let Some(text) = self.get(name) else { return Ok(None) };
         match time_or_ago(text, now) {
@@ -124,14 +124,14 @@ fn long_ago(text: &str, now: Timestamp) -> Option<Timestamp> {
         'w' => 7 * 24 * 60 * 60,
         _ => return None,
     };
-    // All units have one byte. A sign is no digit.
+    // Every unit is one byte long. A sign is not a digit.
     let digits = &text[..text.len() - 1];
     let count: u32 =
         digits.bytes().all(|byte| byte.is_ascii_digit()).then(|| digits.parse())?.ok()?;
     now.checked_sub(SignedDuration::from_secs(i64::from(count) * seconds)).ok()
 }
 
-/// The answer to a query with an error.
+/// The error for a query that cannot be used.
 pub(super) fn bad_query(message: impl Into<String>) -> ApiError {
     ApiError::bad_request("bad_query", message)
 }

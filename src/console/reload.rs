@@ -1,4 +1,4 @@
-//! Loads the configuration again at the wish of a person, and records that.
+//! Reloads the configuration when a person asks for it, and records that.
 
 use std::sync::Arc;
 

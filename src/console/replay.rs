@@ -1,4 +1,4 @@
-//! Replays for a bounded time, and puts it on record: for the API and the page.
+//! Replays for a bounded time and records it, for the API and the page.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -10,24 +10,24 @@ use super::diagnosis::number;
 use super::state::AdminState;
 use crate::queue::{AuditAction, ReplayAsk, ReplayPosition, Seq, Unavailable, replay_arguments};
 
-/// What was done of a replay, or counted.
+/// The result of a replay, or of counting for one, in one request.
 #[derive(Debug, Default)]
 pub(super) struct Part {
     pub(super) replayed: u64,
     pub(super) without_contents: u64,
-    /// Of those that match, how many were left out because nothing changes for them.
+    /// How many matching messages were left out because nothing changes for them.
     pub(super) unchanged: u64,
-    /// With [`ReplayAsk::choice`], how many messages for each subscription.
+    /// How many messages there are for each subscription, if [`ReplayAsk::choice`] is set.
     pub(super) by_subscription: BTreeMap<String, u64>,
     /// The last sequence number that the replay examines.
     pub(super) until: Seq,
     /// Where to continue; `None` at the end.
     pub(super) next: Option<ReplayPosition>,
-    /// Why it went no further.
+    /// Why it stopped early.
     pub(super) fault: Option<Unavailable>,
 }
 
-/// Replays, or counts, until the end or for a time.
+/// Replays or counts, until the end or until the time is up.
 pub(super) async fn run(state: &AdminState, mut ask: ReplayAsk, time: Duration) -> Part {
     let began = Instant::now();
     let until = ask.position.map(|position| position.until).unwrap_or_default();
@@ -56,8 +56,8 @@ pub(super) async fn run(state: &AdminState, mut ask: ReplayAsk, time: Duration) 
     }
 }
 
-/// The same for a replay that a person asked for. What it did goes on record, even if the client leaves meanwhile;
-/// `None`: it panicked.
+/// Does the same for a replay that a person asked for. The result is recorded even if the client disconnects; `None` if
+/// the replay panicked.
 pub(super) async fn run_on_record(
     state: &AdminState,
     actor: &Actor,

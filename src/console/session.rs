@@ -1,6 +1,7 @@
-//! Sessions of the console: a cookie that says who is logged in, signed with the token that was given.
+//! Sessions of the console: a cookie that says who is logged in, signed with a key derived from their token.
 //!
-//! Nothing is stored, so all replicas know a session, and it ends when its token is removed from the configuration.
+//! Nothing is stored. So every replica knows a session, and a session ends when its token is removed from the
+//! configuration.
 
 use axum::http::{HeaderMap, header};
 use base64::Engine as _;
@@ -19,23 +20,24 @@ const LENGTH: SignedDuration = SignedDuration::from_hours(12);
 /// The purpose of the keys that are derived from tokens.
 const PURPOSE: &[u8] = b"segment-loops console session 1\0";
 
-/// The name of the cookie, over HTTP and over HTTPS. Browsers keep a cookie with the prefix from being set by other
-/// hosts of the domain.
+/// The name of the cookie, over HTTP and over HTTPS. Browsers do not let other hosts of the domain set a cookie with
+/// the prefix.
 const NAME: &str = "segment-loops";
 const SECURE_NAME: &str = "__Host-segment-loops";
 
-/// Who is logged in.
+/// The login of a person.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Session {
     pub(super) role: Role,
-    /// When it began.
+    /// When the session began.
     pub(super) since: Timestamp,
-    /// Tells sessions apart in the list of what people did.
+    /// Tells sessions apart in the audit log.
     pub(super) id: Uuid,
 }
 
 impl Session {
-    /// Begins a session for a token; `None` if the token is none of ours. Also returns the value of its cookie.
+    /// Begins a session for a token, and returns it with the value of its cookie; `None` if the token is not
+    /// configured.
     pub(super) fn begin(tokens: &Tokens, given: &[u8], now: Timestamp) -> Option<(Self, String)> {
         let (role, token) = tokens.find(given)?;
         let since = Timestamp::from_second(now.as_second()).ok()?;
@@ -47,7 +49,7 @@ impl Session {
         Some((session, value))
     }
 
-    /// The session of a request; `None` if there is none, it is over, or its token is gone.
+    /// Returns the session of a request; `None` if it has none, the session is over, or its token was removed.
     pub(super) fn of(tokens: &Tokens, headers: &HeaderMap, now: Timestamp) -> Option<Self> {
         let cookies = headers.get_all(header::COOKIE).iter().filter_map(|line| line.to_str().ok());
         let mut values = cookies.flat_map(|line| line.split(';')).filter_map(|cookie| {
@@ -65,18 +67,18 @@ impl Session {
         let signature = URL_SAFE_NO_PAD.decode(signature).ok()?;
         let is_ours =
             |token: &Secret| mac(token, claims.as_bytes()).verify_slice(&signature).is_ok();
-        // All are tried, so that the time does not tell which one it is.
+        // Try all tokens, so that timing does not reveal which one matched.
         if !tokens.of(role).iter().fold(false, |found, token| found | is_ours(token)) {
             return None;
         }
         let since = Timestamp::from_second(since.parse().ok()?).ok()?;
         let session = Self { role, since, id: id.parse().ok()? };
         let age = now.duration_since(since);
-        // A little in the future: by the clock of another replica.
+        // A session may begin slightly in the future, by the clock of another replica.
         (age < LENGTH && age > -SignedDuration::from_mins(5)).then_some(session)
     }
 
-    /// A short name for lists. It gives no access.
+    /// Returns a short name for lists. It gives no access.
     pub(super) fn short_id(&self) -> String {
         let id = self.id.simple().to_string();
         id[id.len() - 8..].to_owned()
@@ -87,9 +89,9 @@ impl Session {
     }
 }
 
-/// `Set-Cookie` with the value of a session; without one, it removes the cookie.
+/// Returns `Set-Cookie` with the value of a session; without one, it removes the cookie.
 ///
-/// `SameSite=Lax`, since a link in an alert must open: nothing is changed by `GET`.
+/// `SameSite=Lax`, because links in alerts must work. It is safe, since no `GET` changes anything.
 pub(super) fn cookie(value: Option<&str>, is_secure: bool) -> String {
     let (name, secure) = if is_secure { (SECURE_NAME, "; Secure") } else { (NAME, "") };
     let age = if value.is_some() { LENGTH.as_secs() } else { 0 };
@@ -97,10 +99,10 @@ pub(super) fn cookie(value: Option<&str>, is_secure: bool) -> String {
     format!("{name}={value}; Path=/; HttpOnly; SameSite=Lax; Max-Age={age}{secure}")
 }
 
-/// The code of `claims` by the key that is derived from a token.
+/// Returns the code that authenticates `claims`, made with the key derived from a token.
 fn mac(token: &Secret, claims: &[u8]) -> Hmac<Sha256> {
     let key = Sha256::new_with_prefix(PURPOSE).chain_update(token.expose()).finalize();
-    // HMAC fills a key up with zeros to the length of a block.
+    // HMAC pads keys with zeros to the length of a block.
     let mut block = [0; 64];
     block[..key.len()].copy_from_slice(&key);
     Hmac::<Sha256>::new(&block.into()).chain_update(claims)

@@ -1,4 +1,4 @@
-//! What the handlers work with.
+//! The state of the handlers.
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
@@ -22,26 +22,26 @@ use crate::queue::{
 };
 use crate::telemetry;
 
-/// What the handlers work with.
+/// Everything that the handlers use.
 #[derive(Clone)]
 pub struct AdminState {
-    /// Reads what became of messages.
+    /// Reads the outcomes of messages.
     pub log: Arc<dyn Log>,
     /// Reads what Loops reported.
     pub feedback: Arc<dyn Feedback>,
     /// Requeues messages.
     pub replays: Arc<dyn Replays>,
-    /// Counts what waits.
+    /// Counts waiting messages.
     pub work: Arc<dyn Work>,
     /// The latest of these counts.
     pub depths: Depths,
     /// Records what people do.
     pub audit: Arc<dyn Audit>,
-    /// Takes the messages by which people are deleted.
+    /// Accepts the messages that delete people.
     pub inbox: Arc<dyn Inbox>,
     /// Keeps the receipts of erasures.
     pub receipts: Arc<dyn Receipts>,
-    /// Does what people wish about messages that are held.
+    /// Releases or discards held messages.
     pub new_contacts: Arc<dyn NewContacts>,
     /// Asks Loops what it holds.
     pub asker: Arc<dyn Asker>,
@@ -59,13 +59,13 @@ pub struct AdminState {
     pub planners: Planners,
     /// The turns to decode large messages.
     pub turns: Turns,
-    /// The places for live lists.
+    /// The slots for live lists.
     pub tails: Tails,
     /// The turn to compare messages with a changed subscription.
     pub turn: Turn,
     /// The configuration in force, for people.
     pub settings: Arc<dyn Fn() -> Vec<Setting> + Send + Sync>,
-    /// The result of the last reload; `None`: there was none since the start.
+    /// The result of the last reload; `None` if there was none since the start.
     pub last_reload: Arc<dyn Fn() -> Option<Reloaded> + Send + Sync>,
     /// Reads the configuration again and puts it into force. Reads files, so it blocks.
     pub reload: Arc<dyn Fn() -> Reload + Send + Sync>,
@@ -87,12 +87,12 @@ pub type Planners = HashMap<String, watch::Receiver<Arc<Destination>>>;
 pub type Reload = Result<Reloaded, Vec<ReloadProblem>>;
 
 impl AdminState {
-    /// The subscriptions of a destination. Without a name, those of the only destination.
+    /// Returns the subscriptions of a destination, or of the only destination if no name is given.
     pub(super) fn planner(&self, name: Option<&str>) -> Option<Arc<Destination>> {
         self.destination(name).map(|(_, planner)| planner)
     }
 
-    /// The same, with the name of the destination.
+    /// Does the same, and returns the name of the destination as well.
     pub(super) fn destination(&self, name: Option<&str>) -> Option<(&str, Arc<Destination>)> {
         let found = match name {
             Some(name) => self.planners.get_key_value(name),
@@ -102,7 +102,7 @@ impl AdminState {
         found.map(|(name, planner)| (name.as_str(), Arc::clone(&planner.borrow())))
     }
 
-    /// The names of all subscriptions in force.
+    /// Returns the names of all subscriptions in force.
     pub(super) fn subscription_names(&self) -> BTreeSet<String> {
         let planners = self.planners.values().map(|planner| Arc::clone(&planner.borrow()));
         planners
@@ -110,7 +110,7 @@ impl AdminState {
             .collect()
     }
 
-    /// The names of all destinations, for error messages.
+    /// Lists the names of all destinations, for error messages.
     pub(super) fn destination_names(&self) -> String {
         let mut names: Vec<&str> = self.planners.keys().map(String::as_str).collect();
         names.sort_unstable();
@@ -118,7 +118,7 @@ impl AdminState {
     }
 }
 
-/// The answer when the store failed, which is logged here.
+/// Logs a failure of the store, and returns the error for it.
 pub(super) fn store_fault(fault: Unavailable) -> ApiError {
     tracing::error!(error = %telemetry::chain(&fault), "the store failed");
     ApiError::new(

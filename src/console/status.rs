@@ -1,5 +1,5 @@
-//! How the service is at the moment: what the page Now shows, and `GET /api/status` answers. The same from every
-//! process, since each publishes what it does in the store.
+//! The present state of the service, for the page Now and `GET /api/status`. It is the same from every process, because
+//! each publishes its own part in the store.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
@@ -18,14 +18,14 @@ use crate::queue::{
     day_of,
 };
 
-/// How many requests and messages were rejected in the last hour, by source and code. A source that is not known has an
-/// empty name.
+/// How many requests and messages were rejected in the last hour, by source and code. An unknown source has an empty
+/// name.
 pub(super) type Rejected = BTreeMap<String, BTreeMap<String, u64>>;
 
-/// A process that was not seen for so long does not count.
+/// A process that has not been seen for this long does not count.
 const SEEN_WITHIN: SignedDuration = SignedDuration::from_secs(20);
 
-/// Throughput is that of so many whole minutes.
+/// Throughput is measured over this many whole minutes.
 const THROUGHPUT_MINUTES: i64 = 5;
 
 const MINUTE: SignedDuration = SignedDuration::from_mins(1);
@@ -240,14 +240,15 @@ pub struct Funnel {
     pub requests_saved: BTreeMap<String, u64>,
 }
 
-/// What a status is made of.
+/// The data behind a status.
 pub(super) struct Found {
     pub(super) accepts: bool,
     pub(super) replicas: Replicas,
-    /// The destinations with pending messages, and those of the configuration, as far as they were counted here.
+    /// How much waits for the configured destinations, and for others with pending messages, where this process counted
+    /// it.
     pub(super) depths: BTreeMap<String, Depth>,
     pub(super) configured: BTreeSet<String>,
-    /// Those among them that are in shadow mode.
+    /// The destinations among them that are in shadow mode.
     pub(super) shadows: BTreeSet<String>,
     pub(super) sources: BTreeSet<String>,
     /// Counts by minute of the last hour, and by hour of the last week.
@@ -255,15 +256,15 @@ pub(super) struct Found {
     pub(super) hours: Vec<Tally>,
     /// What people did today about new contacts.
     pub(super) days: Vec<NewContactsDay>,
-    /// How many contacts may be created in a day, of destinations that have such a cap.
+    /// How many contacts may be created in a day, for each destination with such a cap.
     pub(super) caps: BTreeMap<String, u32>,
-    /// How many messages to these are held, and since when. Processes report it a few seconds late.
+    /// How many messages to these destinations are held, and since when. Processes report it a few seconds late.
     pub(super) held: BTreeMap<String, (u64, Option<Timestamp>)>,
     pub(super) conflicts: Vec<Conflict>,
 }
 
-/// Counts what waits for destinations that no process reports, and keeps each count for a while: the page Now is read
-/// again every few seconds. Clones share the counts.
+/// Counts what waits for destinations that no process reports on. Each count is kept for a while, because the page Now
+/// is read again every few seconds. Clones share the counts.
 #[derive(Debug, Clone, Default)]
 pub struct Depths(Arc<Mutex<HashMap<String, Counted>>>);
 
@@ -274,8 +275,8 @@ struct Counted {
 }
 
 impl Depths {
-    /// The depth of a destination, which is counted unless the last count is valid still. Callers at the same time wait
-    /// for one count.
+    /// Returns how much waits for a destination, counting it unless the last count is still valid. Callers at the same
+    /// time wait for one count.
     async fn of(
         &self,
         name: &str,
@@ -294,7 +295,7 @@ impl Depths {
     }
 }
 
-/// Reads how the service is.
+/// Reads the present state of the service.
 pub(super) async fn read(state: &AdminState) -> Result<Status, Unavailable> {
     let now = state.clock.now();
     let replicas = state.log.replicas(now).await?;
@@ -368,7 +369,7 @@ async fn conflicts(state: &AdminState, since: Timestamp) -> Result<Vec<Conflict>
     Ok(found.into_iter().map(conflict).collect())
 }
 
-/// How delivery to one destination goes, as [`read`] has it, but for the counts of an hour and a day.
+/// Returns the state of delivery to one destination, as [`read`] does, but without the counts of an hour and a day.
 pub(super) async fn delivery(
     state: &AdminState,
     destination: &str,
@@ -398,13 +399,13 @@ pub(super) async fn delivery(
     Ok(found.destination(destination, &reported(&found.replicas)))
 }
 
-/// The destinations that are in shadow mode in this process.
+/// Returns the destinations that are in shadow mode in this process.
 fn shadows(state: &AdminState) -> BTreeSet<String> {
     let all = state.planners.iter().filter(|(_, planner)| planner.borrow().is_shadow());
     all.map(|(name, _)| name.clone()).collect()
 }
 
-/// How many contacts may be created in a day, of destinations that have such a cap.
+/// Returns how many contacts may be created in a day, for each destination with such a cap.
 fn caps(state: &AdminState) -> BTreeMap<String, u32> {
     let caps = state.planners.iter().map(|(name, planner)| {
         (name.clone(), planner.borrow().contact_options().new_contacts_per_day)
@@ -412,7 +413,7 @@ fn caps(state: &AdminState) -> BTreeMap<String, u32> {
     caps.filter(|(_, per_day)| *per_day > 0).collect()
 }
 
-/// What all processes rejected in the last hour.
+/// Returns what all processes rejected in the last hour.
 pub(super) async fn rejected(state: &AdminState) -> Result<Rejected, Unavailable> {
     Ok(rejected_by(&state.log.replicas(state.clock.now()).await?))
 }
@@ -430,14 +431,14 @@ fn rejected_by(replicas: &Replicas) -> Rejected {
     rejected
 }
 
-/// The processes that were seen just now.
+/// Returns the processes that were seen recently.
 pub(super) fn alive(replicas: &Replicas) -> impl Iterator<Item = (&str, &ProcessStatus)> {
     let is_alive = |seen: Timestamp| replicas.now.duration_since(seen) <= SEEN_WITHIN;
     let alive = replicas.replicas.iter().filter(move |one| is_alive(one.last_seen_at));
     alive.map(|one| (one.name.as_str(), &one.status))
 }
 
-/// What is reported of destinations by those who deliver for them.
+/// Returns what each delivering process reports about its destinations.
 fn reported(replicas: &Replicas) -> Reported<'_> {
     let mut reported = BTreeMap::new();
     for (process, status) in alive(replicas) {
@@ -450,7 +451,7 @@ fn reported(replicas: &Replicas) -> Reported<'_> {
     reported
 }
 
-/// The process whose lease of a destination is in force.
+/// Returns the process that holds the lease of a destination, if the lease is in force.
 fn holder<'r>(replicas: &'r Replicas, destination: &str) -> Option<&'r str> {
     let lease = replicas.leases.iter().find(|lease| lease.destination == destination)?;
     let holder = lease.holder.as_ref().filter(|holder| holder.until > replicas.now)?;
@@ -526,7 +527,7 @@ impl Found {
         DestinationNow {
             name: name.to_owned(),
             is_configured: self.configured.contains(name),
-            // What counts is the configuration of the process that delivers.
+            // The configuration of the process that delivers is the one that counts.
             is_shadow: report.map_or_else(|| self.shadows.contains(name), |one| one.is_shadow),
             holder: holder(&self.replicas, name).map(str::to_owned),
             paused: pause.map(|pause| Paused {
@@ -539,7 +540,7 @@ impl Found {
             requests5m: report.map(|one| one.requests),
             waiting,
             oldest_received_at: oldest,
-            // While it is paused, the speed before says nothing.
+            // While the destination is paused, its earlier speed says nothing.
             empty_in_s: pause.is_none().then(|| empty_in(waiting.total, self, name)).flatten(),
             failing_since: report.and_then(|one| one.failing_since),
             failing_status: report.and_then(|one| one.failing_status),
@@ -559,7 +560,7 @@ impl Found {
         }
     }
 
-    /// How many contacts of a destination were new since the day began.
+    /// Returns how many new contacts of a destination there have been since the day began.
     fn new_contacts_today(&self, destination: &str) -> u64 {
         let day = day_of(self.replicas.now);
         let new = self.hours.iter().filter(|tally| tally.stage == Stage::NewContact);
@@ -567,7 +568,7 @@ impl Found {
         of_here.map(|tally| tally.count).sum()
     }
 
-    /// How many of a destination in a span.
+    /// Adds up the counts of a destination over a span, for the tallies that `is_it` picks.
     fn count(
         &self,
         destination: &str,
@@ -581,12 +582,12 @@ impl Found {
     }
 }
 
-/// Whether the interval of a count began within a span.
+/// Returns whether the interval of a count began within a span.
 fn within(tally: &Tally, now: Timestamp, span: SignedDuration) -> bool {
     now.duration_since(tally.at) <= span
 }
 
-/// In how many seconds so many messages are done, at the speed of the last whole minutes.
+/// Returns in how many seconds this many messages will be done, at the speed of the last whole minutes.
 fn empty_in(waiting: u64, found: &Found, destination: &str) -> Option<u64> {
     let now = found.replicas.now;
     let is_recent = |tally: &&Tally| {

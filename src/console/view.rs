@@ -1,5 +1,5 @@
-//! What the answers hold: each struct is the JSON of an answer and its schema, and what a page shows.
-//! Contents of messages are never among it.
+//! The responses: each struct is the JSON of a response, its schema, and what a page shows. None of them contains the
+//! contents of messages.
 
 use std::collections::BTreeMap;
 
@@ -686,7 +686,7 @@ impl From<Vec<queue::EventName>> for EventNames {
 }
 
 impl Replicas {
-    /// What the process with a name answers.
+    /// Makes the response of the process with the name `this`.
     pub(super) fn new(found: queue::Replicas, this: &str) -> Self {
         let replica = |replica: queue::Replica| {
             let queue::Replica { name, host, version, started_at, last_seen_at, status } = replica;
@@ -720,7 +720,7 @@ impl From<queue::LeaseState> for Lease {
 }
 
 impl AuditList {
-    /// A page of a list, which was read with this limit.
+    /// Makes a page of a list that was read with this limit.
     pub(super) fn new(found: Vec<queue::AuditRecord>, limit: u32) -> Self {
         let is_full = found.len() >= limit as usize;
         let next = found.last().filter(|_| is_full).map(|record| record.id);

@@ -1,5 +1,5 @@
-//! The closed sets of other modules as JSON and its schema write them: strings, with all values listed.
-//! Implemented here because those modules know of no schema.
+//! The closed sets of other modules as JSON and its schema have them: strings, with all values listed. They are
+//! implemented here because those modules know nothing of schemas.
 
 use std::borrow::Cow;
 

@@ -9,10 +9,10 @@ use crate::http::error::ApiError;
 /// The largest body, in bytes.
 pub(super) const BYTES_MAX: usize = 1024 * 1024;
 
-/// A body, read or not.
+/// A body, or why it could not be read.
 pub(super) type Body = Result<Bytes, BytesRejection>;
 
-/// The bytes of a body that could be read.
+/// Returns the bytes of a body, or the error for one that could not be read.
 pub(super) fn bytes(body: Body) -> Result<Bytes, ApiError> {
     body.map_err(|rejection| {
         if rejection.status() == StatusCode::PAYLOAD_TOO_LARGE {

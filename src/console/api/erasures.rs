@@ -248,7 +248,7 @@ impl Asked {
     }
 }
 
-/// The answer to a body that does not name a person.
+/// The error for a body that does not name a person.
 fn which(problem: &str) -> ApiError {
     let message = format!("{problem}; send a JSON object such as {{\"userId\": \"user_1\"}}");
     ApiError::bad_request("which_person", message)

@@ -7,7 +7,7 @@ use utoipa::openapi::{RefOr, Response};
 
 use crate::http::openapi::errors;
 
-/// The errors of every operation: those of the layer that asks for the token.
+/// The errors of every operation: those of the layer that checks the token.
 pub(super) struct AdminErrors;
 
 impl IntoResponses for AdminErrors {

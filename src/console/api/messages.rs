@@ -1,4 +1,4 @@
-//! `GET /api/messages`: what became of messages, by id and by what they have in common.
+//! `GET /api/messages`: the outcomes of messages, by id or by filter.
 
 use axum::Json;
 use axum::extract::rejection::PathRejection;
@@ -15,7 +15,7 @@ use crate::console::view::{MessageReports, Messages};
 use crate::http::error::{ApiError, ErrorBody};
 use crate::queue::{MessageRecord, Seq};
 
-/// How many messages an answer holds unless the query says otherwise, and at most.
+/// How many messages a response holds by default, and at most.
 const LIMIT_DEFAULT: u32 = 50;
 pub(super) const LIMIT_MAX: u32 = 500;
 
@@ -40,7 +40,7 @@ pub(super) async fn of_id(
     State(state): State<AdminState>,
     message_id: Result<Path<String>, PathRejection>,
 ) -> Result<Json<MessageReports>, ApiError> {
-    // An id that is not UTF-8 is the id of no message.
+    // An id that is not UTF-8 belongs to no message.
     let message_id = message_id.map(|Path(message_id)| message_id).unwrap_or_default();
     let found = by_id(&state, &message_id).await?;
     if found.is_empty() {

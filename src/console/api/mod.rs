@@ -1,4 +1,4 @@
-//! The handlers of the API, and the one list of them.
+//! The handlers of the API, and the list of its routes.
 
 mod audit;
 mod body;
@@ -24,7 +24,7 @@ use utoipa_axum::routes;
 
 use super::state::AdminState;
 
-/// All routes below `/api`. The caller puts the authorization around them.
+/// Returns all routes below `/api`. The caller adds the authorization.
 pub(super) fn routes() -> OpenApiRouter<AdminState> {
     OpenApiRouter::default()
         .routes(routes!(messages::list))

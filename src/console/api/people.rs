@@ -1,4 +1,4 @@
-//! `POST /api/people`: what is known of a person. A search by POST, so that no address of a request holds an id.
+//! `POST /api/people`: what is known of a person. The search is a POST so that no URL contains an id.
 
 use axum::Json;
 use axum::extract::State;
@@ -52,7 +52,7 @@ pub(super) async fn find(
     body: Body,
 ) -> Result<Json<view::Person>, ApiError> {
     let body = body::bytes(body)?;
-    // The error of the reader may repeat a part of the body.
+    // The parser's error may quote the body.
     let asked: PersonQuestion = serde_json::from_slice(&body).map_err(|_| which())?;
     let given = [
         (PersonIdKind::User, asked.user_id),

@@ -22,7 +22,7 @@ use crate::queue::{Choice, Criteria, CriteriaProblem, ReplayAsk, ReplayState, Se
 use crate::segment::MessageType;
 use crate::telemetry;
 
-/// How long one request works; the rest is asked for with `continue`.
+/// How long one request may work; `continue` asks for the rest.
 const BUSY_MAX: Duration = Duration::from_secs(10);
 
 /// Which messages to replay: those that match all criteria. Give at least one, or `allFailed`.
@@ -112,7 +112,7 @@ pub(super) async fn replay(
     let changed = || Changed::in_force(Arc::clone(&state.log), &state.planners);
     let choice = asked.only_changed.then(|| Arc::new(changed()) as Arc<dyn Choice>);
     let selection = selection(asked, &state)?;
-    // Sources and subscriptions that are no longer configured may still stand in records.
+    // Sources and subscriptions that are no longer configured may still be in records.
     filter::check_names(&selection.filter, &state).await.map_err(|error| match error.status {
         StatusCode::BAD_REQUEST => bad_replay(error.message),
         _ => error,
@@ -128,7 +128,7 @@ pub(super) async fn replay(
     };
     let Part { replayed, without_contents, unchanged, by_subscription, next, fault, .. } = part;
     match fault {
-        // Report what was replayed, and where to continue.
+        // Return what was replayed, and where to continue.
         Some(fault) if replayed > 0 => {
             tracing::warn!(error = %telemetry::chain(&fault), "a replay was interrupted");
         }

@@ -1,4 +1,4 @@
-//! `GET /api/status`: how the service is at the moment.
+//! `GET /api/status`: the present state of the service.
 
 use axum::Json;
 use axum::extract::State;

@@ -1,4 +1,4 @@
-//! `GET /api/tallies`: how much of what happened when.
+//! `GET /api/tallies`: counts by minute or hour.
 
 use axum::Json;
 use axum::extract::State;

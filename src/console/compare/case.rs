@@ -1,4 +1,4 @@
-//! A message as a case for `check --cases`, with what is made of it.
+//! A message as a case for `check --cases`, with the requests that a plan makes of it.
 
 use serde_json::{Value as Json, json};
 
@@ -9,8 +9,8 @@ use crate::segment::Message;
 /// The longest message that becomes a case, in bytes.
 const BYTES_MAX: usize = 16 * 1024;
 
-/// A message that expects what a plan makes of it; `None` if it is too long. Names its destination if one is given, as it
-/// must where there are several.
+/// Returns a case that expects what the plan makes of the message; `None` if the message is too long. With
+/// `destination`, the case names it, as it must if there are several.
 pub fn case(message: &Message, plan: &Plan, destination: Option<&str>) -> Option<Json> {
     let text = message.value().to_json();
     if text.len() > BYTES_MAX {
@@ -33,8 +33,8 @@ pub fn case(message: &Message, plan: &Plan, destination: Option<&str>) -> Option
     Some(case)
 }
 
-/// Cases as a file.
+/// Writes cases as a file.
 pub fn file(cases: Vec<Json>) -> String {
-    // The alternate form of a JSON value is the indented one.
+    // The alternate form indents the JSON.
     format!("{:#}\n", Json::Array(cases))
 }

@@ -1,5 +1,5 @@
-//! Two requests, line by line. Keys are compared by name, so that one that moves is no difference; their number of
-//! steps grows with the length of the requests alone.
+//! The difference between two requests, line by line. Keys are compared by name, so a key that moves is no difference.
+//! The number of steps grows only with the length of the requests.
 
 use std::fmt;
 
@@ -45,7 +45,7 @@ impl Serialize for Line {
     }
 }
 
-/// The difference between two requests, either of which may be missing.
+/// Returns the difference between two requests, either of which may be missing.
 pub fn difference(
     before: Option<&PreviewedRequest>,
     after: Option<&PreviewedRequest>,
@@ -76,7 +76,7 @@ impl Lines {
         self.0.push(Line { mark, text: format!("{:width$}{text}", "", width = depth * 2) });
     }
 
-    /// `name` stands before the value: a key with its colon, or nothing.
+    /// `name` comes before the value: a key with its colon, or nothing.
     fn compare(&mut self, depth: usize, name: &str, before: &Json, after: &Json) {
         match (before, after) {
             (Json::Object(before), Json::Object(after)) => {
@@ -114,7 +114,7 @@ impl Lines {
         }
     }
 
-    /// The items that both begin and end with are the same; those in between are compared in pairs.
+    /// Items that both arrays begin or end with are the same. Those in between are compared in pairs.
     fn compare_items(&mut self, depth: usize, before: &[Json], after: &[Json]) {
         let shorter = before.len().min(after.len());
         let pairs = before.iter().zip(after);

@@ -1,4 +1,4 @@
-//! A changed subscription as a person is writing it, and the errors in it.
+//! A changed subscription while a person is writing it, and the errors in it.
 
 use serde::Serialize;
 use utoipa::ToSchema;
@@ -8,10 +8,10 @@ use crate::destination::subscription::{Subscription, SubscriptionProblem, list_i
 use crate::destination::{Destination, Revision};
 use crate::js::Value;
 
-/// A subscription that may take the place of one in force.
+/// A subscription that may replace one in force.
 #[derive(Debug)]
 pub struct Draft {
-    /// The destination with it.
+    /// The destination with the draft in it.
     pub after: Destination,
     /// What changes.
     pub revision: Revision,
@@ -31,7 +31,7 @@ pub struct DraftProblem {
 }
 
 impl Draft {
-    /// Reads a text in TOML, YAML or JSON that holds one subscription, or several of which one is called `name`.
+    /// Reads a text in TOML, YAML or JSON that holds one subscription, or several, one of which is called `name`.
     pub fn of_text(
         text: &str,
         name: Option<&str>,
@@ -48,7 +48,7 @@ impl Draft {
         })
     }
 
-    /// Reads a value.
+    /// Reads a draft from a JSON value.
     pub fn of_value(
         value: &Value,
         name: Option<&str>,
@@ -60,7 +60,7 @@ impl Draft {
         Ok(Self { after, revision })
     }
 
-    /// A draft that changes nothing.
+    /// Makes a draft that changes nothing.
     pub fn unchanged(
         subscription: &Subscription,
         destination: &Destination,
@@ -99,8 +99,8 @@ fn problems(found: Vec<SubscriptionProblem>) -> Vec<DraftProblem> {
     found.into_iter().map(of).collect()
 }
 
-/// The line that a problem is about: the first one that begins with the key, or with the innermost key of the place in
-/// the mapping that the problem names.
+/// Returns the line that a problem is about: the first one that begins with the key, or with the innermost key of the
+/// place in the mapping that the problem names.
 fn line_of(text: &str, problem: &DraftProblem) -> Option<usize> {
     let field = problem.field.as_deref()?;
     let pointer = problem.problem.strip_prefix("at `/").and_then(|rest| rest.split_once('`'));

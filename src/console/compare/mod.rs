@@ -1,5 +1,5 @@
-//! What a changed subscription would do to messages: for programs (JSON), for pages and for the command line.
-//! Changes nothing, and logs nothing of a message.
+//! Compares what a changed subscription would do to messages, for programs (JSON), for pages and for the command line.
+//! Changes nothing, and logs nothing about a message.
 //!
 //! * `draft`: reads the changed subscription, and says where it is wrong.
 //! * `work`: compares batches of messages within a budget, a batch at a time.
@@ -19,8 +19,8 @@ pub use received::Ask;
 pub use view::Compared;
 pub use work::{Comparing, Given, Turn};
 
-/// How many messages are compared unless more are asked for, and shown at most.
+/// How many messages are compared by default, and the most that are shown.
 pub const SHOWN_MAX: usize = 20;
 
-/// The most messages that are compared at once.
+/// The most messages of one comparison.
 pub const LAST_MAX: usize = 1000;

@@ -1,4 +1,4 @@
-//! The messages to compare, from the store: the latest that meet some conditions, read backwards in bounded steps.
+//! Reads the messages to compare from the store: the latest that meet some conditions, backwards in bounded steps.
 
 use std::time::Duration;
 
@@ -7,26 +7,26 @@ use tokio::time::Instant;
 use super::work::{BATCH_LENGTH, Broken, Comparing, Given, GivenContents};
 use crate::queue::{Filter, Log, MessageRecord, Seq, Unavailable};
 
-/// How many messages are examined at most, for each that is wanted, and at least.
+/// The most messages that are examined: this many for each one that is wanted, but not fewer than the minimum.
 const EXAMINED_EACH: usize = 20;
 const EXAMINED_MIN: usize = 2000;
 
-/// How many records are read at once, at first and at most. Usually the first are enough. Each step takes four times as
-/// many as the one before, since over PostgreSQL a step costs about as much as its records.
+/// How many records a step reads, at first and at most. The first step is usually enough. Each step reads four times as
+/// many as the one before, because over PostgreSQL a step costs about as much as its records.
 const STEP_MIN: u32 = 100;
 const STEP_MAX: u32 = 1_000;
 
-/// How long a comparison reads on. What was found by then is the answer.
+/// How long a comparison keeps reading. It returns what it has found by then.
 const BUSY_MAX: Duration = Duration::from_secs(10);
 
 /// Which received messages to compare.
 #[derive(Debug, Clone, Default)]
 pub struct Ask {
-    /// The conditions.
+    /// The conditions that messages must meet.
     pub filter: Filter,
-    /// How many are wanted.
+    /// How many messages are wanted.
     pub last: usize,
-    /// A message that comes first, whatever the conditions are.
+    /// A message that comes first, whether or not it meets the conditions.
     pub first: Option<Seq>,
 }
 
@@ -36,7 +36,7 @@ pub enum ReceivedError {
     /// The store failed.
     #[error(transparent)]
     Store(#[from] Unavailable),
-    /// The comparison did.
+    /// The comparison failed.
     #[error(transparent)]
     Broken(#[from] Broken),
 }

@@ -1,4 +1,4 @@
-//! What a comparison found: the JSON of the API, its schema, and what pages and the command line show.
+//! The result of a comparison: the JSON of the API, its schema, and what pages and the command line show.
 
 use std::fmt;
 
@@ -154,14 +154,14 @@ impl Counts {
         self.new_warnings += u64::from(is_new);
     }
 
-    /// How many requests change, come or go.
+    /// Returns how many requests change, appear or disappear.
     fn requests(self) -> u64 {
         self.changed + self.newly_taken + self.no_longer_taken
     }
 }
 
 impl Compared {
-    /// Sums up, once all messages are counted.
+    /// Writes the summary, once all messages are counted.
     pub(super) fn finish(&mut self) {
         let counts = self.counts;
         self.changes = counts.compared > counts.same || !self.notes.is_empty();
@@ -212,12 +212,12 @@ impl ComparedMessage {
         )
     }
 
-    /// What the change means, for people.
+    /// Describes the change, for people.
     pub fn words(&self) -> &'static str {
         words(self.change)
     }
 
-    /// The warnings that come with the change.
+    /// Returns the warnings that are new with the change.
     pub fn new_warnings(&self) -> impl Iterator<Item = &str> {
         let before = self.before.as_ref().map_or(&[][..], |side| &side.warnings);
         let after = self.after.as_ref().map_or(&[][..], |side| &side.warnings);
@@ -225,7 +225,7 @@ impl ComparedMessage {
     }
 }
 
-/// What a change means, for people.
+/// Describes a change, for people.
 pub fn words(change: Change) -> &'static str {
     match change {
         Change::Same => "same",
@@ -237,7 +237,7 @@ pub fn words(change: Change) -> &'static str {
     }
 }
 
-/// How far the comparison looked, in a sentence.
+/// Says how far the comparison looked.
 impl fmt::Display for Looked {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         match (self.messages, self.since) {
@@ -266,7 +266,7 @@ fn of_messages(count: u64) -> String {
     }
 }
 
-/// The comparison as text for a terminal.
+/// Writes the comparison for a terminal.
 impl fmt::Display for Compared {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         for message in &self.messages {

@@ -1,6 +1,6 @@
-//! Compares batches of messages: one batch at a time in the whole process, on a thread that may block, and each within
-//! a budget of computing time. So a mapping that loops over what it made, or is slow in another way, takes nothing from
-//! the requests of others but one thread for a moment.
+//! Compares messages in batches: one batch at a time in the whole process, on a blocking thread, and each within a
+//! budget of computing time. So a mapping that loops over its own output, or is slow in another way, takes one thread
+//! from other requests, and only for a moment.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -19,13 +19,13 @@ use crate::large::Turns;
 use crate::queue::{Contents, MessageRecord, is_whole_event_name};
 use crate::segment::{Message, MessageType};
 
-/// How long a batch may compute, for each changed subscription.
+/// How long a batch may compute for each changed subscription.
 const BUDGET: Duration = Duration::from_millis(200);
 
-/// How many messages a batch has at most.
+/// The most messages in a batch.
 pub(super) const BATCH_LENGTH: usize = 20;
 
-/// How many messages become cases.
+/// The most messages that become cases.
 const CASES_MAX: usize = 5;
 
 /// The turn to compare a batch. Clones share it.
@@ -54,11 +54,11 @@ pub struct Given {
 pub enum GivenContents {
     /// As they are stored.
     Stored(Contents),
-    /// Read already.
+    /// Already decoded.
     Read(Message),
 }
 
-/// A comparison that is under way.
+/// A comparison in progress.
 #[derive(Debug)]
 pub struct Comparing {
     revisions: Vec<Revision>,
@@ -68,7 +68,7 @@ pub struct Comparing {
     /// How many messages are wanted.
     last: usize,
     compared: Compared,
-    /// Cases name their destination, where there are several.
+    /// The destination that cases name; `None` if there is only one.
     destination: Option<String>,
     cases: Vec<Json>,
 }
@@ -101,7 +101,7 @@ impl Comparing {
         Self { revisions, after, turns, turn, last, compared, destination, cases }
     }
 
-    /// Has cases name their destination.
+    /// Makes cases name their destination.
     pub fn name_destination(self, name: &str) -> Self {
         Self { destination: Some(name.to_owned()), ..self }
     }
@@ -111,20 +111,20 @@ impl Comparing {
         Self::new(vec![draft.revision], draft.after, last, turns, turn)
     }
 
-    /// Whether some subscription may take a message, as far as its record says.
+    /// Returns whether a subscription may take a message, as far as its record shows.
     pub(super) fn may_take(&self, record: &MessageRecord) -> bool {
         let event = record.event.as_deref().filter(|event| is_whole_event_name(event));
         self.revisions.iter().any(|revision| revision.may_take(record.kind, event))
     }
 
-    /// Whether as many messages as wanted were compared, or a message took too long.
+    /// Returns whether as many messages as wanted were compared, or a message took too long.
     pub(super) fn is_done(&self) -> bool {
         self.compared.counts.compared >= self.last as u64
             || self.compared.stopped.is_some()
             || self.revisions.is_empty()
     }
 
-    /// The result so far.
+    /// Returns the result so far.
     pub(super) fn compared_mut(&mut self) -> &mut Compared {
         &mut self.compared
     }
@@ -148,7 +148,8 @@ impl Comparing {
         }
     }
 
-    /// The result, and up to five of its messages with the requests that they make, as a file for `check --cases`.
+    /// Returns the result, and up to five of its messages with the requests that they make, as a file for
+    /// `check --cases`.
     pub fn finish(mut self) -> (Compared, Option<String>) {
         self.compared.finish();
         if self.revisions.is_empty() {
@@ -158,7 +159,7 @@ impl Comparing {
         (self.compared, cases)
     }
 
-    /// Compares a batch when it is its turn.
+    /// Compares a batch when its turn comes.
     pub(super) async fn batch(mut self, batch: Vec<Given>) -> Result<Self, Broken> {
         let permit = Arc::clone(&self.turn.0).acquire_owned().await.map_err(|_| Broken)?;
         let work = move || {
@@ -175,7 +176,7 @@ impl Comparing {
             if self.is_done() {
                 return;
             }
-            // Reading a message is not part of the budget, but large ones wait for their turn.
+            // Decoding a message is not part of the budget, but large messages wait for their turn.
             let (message, _turn) = match given.contents {
                 GivenContents::Read(message) => (Some(message), None),
                 GivenContents::Stored(contents) => {
@@ -197,7 +198,7 @@ impl Comparing {
         }
     }
 
-    /// The error says what took too long.
+    /// Compares one message. The error says what took too long.
     fn compare_message(
         &mut self,
         message: &Message,
@@ -317,7 +318,7 @@ mod tests {
         }
     }
 
-    /// A mapping that doubles what it made again and again.
+    /// A mapping that doubles its own output again and again.
     fn doubling() -> String {
         let doubled = |inner: String| {
             format!(

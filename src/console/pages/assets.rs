@@ -1,5 +1,5 @@
-//! The style sheet, the script and the icon of the console. Their names hold a digest of their contents, so browsers
-//! may keep them for ever.
+//! The style sheet, the script and the icon of the console. Their names contain a digest of their contents, so browsers
+//! may cache them forever.
 
 use std::sync::LazyLock;
 
@@ -17,7 +17,7 @@ const STYLE: &str = include_str!("../assets/console.css");
 const SCRIPT: &str = include_str!("../assets/console.js");
 const ICON: &str = include_str!("../assets/icon.svg");
 
-/// Their paths.
+/// The paths of the assets.
 #[derive(Debug)]
 pub(super) struct Names {
     pub(super) style: String,
@@ -25,7 +25,7 @@ pub(super) struct Names {
     pub(super) icon: String,
 }
 
-/// The paths of the assets.
+/// Returns the paths of the assets.
 pub(super) fn names() -> &'static Names {
     static NAMES: LazyLock<Names> = LazyLock::new(|| {
         let of = |text: &str, extension: &str| {
@@ -37,7 +37,7 @@ pub(super) fn names() -> &'static Names {
     &NAMES
 }
 
-/// The routes of the assets, which anyone may fetch.
+/// Returns the routes of the assets, which anyone may fetch.
 pub(super) fn routes() -> Router<AdminState> {
     let Names { style, script, icon } = names();
     Router::new()

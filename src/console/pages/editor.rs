@@ -28,10 +28,10 @@ use crate::queue::{AuditAction, Filter, MessageState, Seq};
 /// The largest form, in bytes.
 pub(super) const FORM_BYTES_MAX: usize = 256 * 1024;
 
-/// How many unchanged lines stay around those that change.
+/// How many unchanged lines are shown before and after changed ones.
 const CONTEXT: usize = 2;
 
-/// Fewer lines are not folded.
+/// The fewest lines that are folded.
 const FOLDED_MIN: usize = 4;
 
 /// The most characters of a field's value that are shown.
@@ -49,13 +49,13 @@ struct EditorPage {
     result: Option<Shown>,
 }
 
-/// Which messages are chosen.
+/// Which messages to compare.
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
 pub(super) struct Choice {
     /// `failed`, or anything for all.
     only: String,
-    /// Digests of persons, as in the address of a list.
+    /// Digests of persons, as in the URL of a list.
     person: String,
     /// The message that comes first.
     message: String,
@@ -96,14 +96,14 @@ struct Row {
     fields: Vec<(String, String, String)>,
 }
 
-/// Lines that are shown, or folded.
+/// A block of lines, shown or folded.
 struct Block {
     is_folded: bool,
     lines: Vec<Line>,
 }
 
 impl Block {
-    /// The element of a line.
+    /// Returns the HTML element for a line.
     fn element(line: &Line) -> &'static str {
         match line.mark {
             Mark::Same => "span",
@@ -129,7 +129,7 @@ impl From<Change> for Badge {
 
 type Place = Result<Path<(String, String)>, PathRejection>;
 
-/// The page of a subscription in force.
+/// Shows the page of a subscription in force.
 pub(super) async fn page(
     State(state): State<AdminState>,
     Extension(actor): Extension<Actor>,
@@ -147,7 +147,7 @@ pub(super) async fn page(
     show(&state, &actor, frame, place, wanted).await
 }
 
-/// The same with a changed text.
+/// Shows the page with a changed text.
 pub(super) async fn try_it(
     State(state): State<AdminState>,
     Extension(actor): Extension<Actor>,
@@ -156,7 +156,7 @@ pub(super) async fn try_it(
     form: Result<Form<Written>, FormRejection>,
 ) -> Response {
     if !frame.is_admin {
-        // The number of messages that a trigger takes reveals their contents.
+        // How many messages a trigger takes would reveal what they hold.
         let text = "Changes are tried by admins: a trigger could find out what messages hold.";
         return error_page(frame, &ApiError::new(StatusCode::FORBIDDEN, "viewer", text));
     }
@@ -181,7 +181,8 @@ pub(super) async fn try_it(
     let wanted = Wanted {
         choice: Choice { only, person, message },
         text: Some(text),
-        // Without a number, the script has sent the form: the page that it changes is on record, unless it chooses others.
+        // A form without a number comes from the script. The page that the script updates was recorded already, unless
+        // other messages are chosen.
         is_recorded: !last.is_empty() || !is_usual,
         last: if last == "1000" { LAST_MAX } else { SHOWN_MAX },
     };
@@ -204,7 +205,7 @@ struct Wanted {
     text: Option<String>,
     /// How many messages are compared.
     last: usize,
-    /// Whether it goes on record that contents were shown.
+    /// Whether to record that contents were shown.
     is_recorded: bool,
 }
 
@@ -243,7 +244,7 @@ async fn show(
         let result = format!("{shown} messages were shown");
         record(state, actor, AuditAction::ShowContents, &arguments, result).await;
     }
-    // A text that is being written is often wrong, which is no failure of the page.
+    // A text is often wrong while somebody is writing it: that is no failure of the page.
     html(StatusCode::OK, &EditorPage { frame, destination, name, text, choice, problems, result })
 }
 
@@ -326,7 +327,7 @@ fn row(message: ComparedMessage) -> Row {
     }
 }
 
-/// Folds the lines that are far from those that change; if none does, they are all that is to be seen.
+/// Folds the lines that are far from changed ones. If no line changes, shows them all.
 fn fold(lines: Vec<Line>) -> Vec<Block> {
     let changed: Vec<usize> = (0..lines.len()).filter(|at| lines[*at].mark != Mark::Same).collect();
     let is_near = |at: usize| {

@@ -1,5 +1,5 @@
-//! Erases a person: asks once more, then accepts a deletion for each id that was chosen. What follows is what follows
-//! any message of type `delete`: Loops deletes the contact, and the contents here go once it has.
+//! Erases a person: asks for confirmation, then accepts a deletion for each chosen id. From then on it is like any
+//! message of type `delete`: Loops deletes the contact, and then its contents here are erased.
 
 use std::collections::BTreeMap;
 
@@ -36,7 +36,7 @@ struct ErasePage {
     problem: Option<&'static str>,
 }
 
-/// An id that can be chosen.
+/// An id to choose.
 struct Choice {
     kind: &'static str,
     value: String,
@@ -45,16 +45,16 @@ struct Choice {
     is_chosen: bool,
 }
 
-/// What a deletion does at a destination.
+/// The effect of a deletion at a destination.
 struct Effect {
     destination: String,
-    /// The request; `None`: no subscription takes deletions, or none can send one.
+    /// The request; `None` if no subscription takes deletions, or none can send one.
     request: Option<String>,
-    /// Why there is none.
+    /// Why there is no request.
     why_not: String,
 }
 
-/// The page that asks once more.
+/// Asks for confirmation.
 pub(super) async fn page(
     State(state): State<AdminState>,
     frame: Frame,
@@ -101,7 +101,7 @@ async fn show(
     let person = Person::find(state, &asked).await?;
     let erasable = erasable(&person);
     let of_kind = |kind| erasable.iter().filter(|id| id.kind == kind).count();
-    // An address may be that of several people: who is meant, only a person can tell.
+    // Several people may share an address: only a person can tell who is meant.
     let is_clear = of_kind(PersonIdKind::User) < 2 && of_kind(PersonIdKind::Email) < 2;
     let ids: Vec<Choice> = erasable
         .iter()
@@ -127,12 +127,12 @@ async fn show(
     })
 }
 
-/// The ids by which Loops deletes contacts.
+/// Returns the ids by which Loops can delete the person's contacts.
 fn erasable(person: &Person) -> Vec<&KnownId> {
     person.ids.iter().filter(|id| id.kind != PersonIdKind::Anonymous).collect()
 }
 
-/// The destinations of the person's messages, each with a source that delivers to it.
+/// Returns the destinations of the person's messages, each with a source that delivers to it.
 fn places(state: &AdminState, person: &Person) -> BTreeMap<String, Option<String>> {
     let sources = state.sources.borrow();
     let mut places: BTreeMap<String, Option<String>> = BTreeMap::new();
@@ -181,7 +181,7 @@ fn effect(state: &AdminState, ids: &[&KnownId], destination: String, has_source:
     }
 }
 
-/// Returns where to go on; `None`: no id was chosen.
+/// Accepts the deletions and returns the URL to go on to; `None` if no id was chosen.
 async fn accept(
     state: &AdminState,
     actor: &Actor,

@@ -44,11 +44,11 @@ struct ErasurePage {
     outcome: String,
     erasure: Erasure,
     erased: String,
-    /// As the API shows it.
+    /// The receipt as the API returns it.
     json: String,
 }
 
-/// The list.
+/// Lists the receipts.
 pub(super) async fn list(State(state): State<AdminState>, frame: Frame, uri: Uri) -> Response {
     match read_list(&state, frame.clone(), &uri).await {
         Ok(page) => html(StatusCode::OK, &page),
@@ -56,7 +56,7 @@ pub(super) async fn list(State(state): State<AdminState>, frame: Frame, uri: Uri
     }
 }
 
-/// A receipt.
+/// Shows a receipt.
 pub(super) async fn page(
     State(state): State<AdminState>,
     frame: Frame,
@@ -131,7 +131,7 @@ fn shown(state: &AdminState, receipt: Receipt) -> Erasure {
     Erasure::new(receipt, state.receipts.write_ahead_log(), &state.log.digests())
 }
 
-/// How far an erasure has come, in a sentence.
+/// Says how far an erasure has come.
 fn outcome(erasure: &Erasure) -> String {
     let at_loops = &erasure.at_loops;
     match (erasure.state, at_loops.deleted_at, &at_loops.problem) {

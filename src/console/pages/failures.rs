@@ -1,4 +1,4 @@
-//! What to mend first: the latest failures, grouped by cause.
+//! The latest failures, grouped by cause: what to fix first.
 
 use askama::Template;
 use axum::extract::State;
@@ -33,14 +33,14 @@ struct Group {
     advice: &'static str,
     cause: String,
     subscription: Option<String>,
-    /// Named only if there are several.
+    /// The name, if there are several destinations.
     destination: Option<String>,
     first_at: Time,
     last_at: Time,
     example: i64,
-    /// The address of the list of its messages.
+    /// The URL of the list of its messages.
     messages: String,
-    /// Where they can be replayed.
+    /// The URL of the page that replays them.
     replay: String,
 }
 

@@ -1,4 +1,4 @@
-//! What all pages of people who are logged in have in common.
+//! The frame that all pages share once somebody is logged in.
 
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -16,12 +16,12 @@ use crate::console::state::AdminState;
 pub(super) struct Frame {
     pub(super) role: &'static str,
     pub(super) is_admin: bool,
-    /// The path of the page, by which the navigation marks where one is.
+    /// The path of the page, which the navigation marks.
     path: String,
     pub(super) assets: &'static assets::Names,
 }
 
-/// A link of the navigation.
+/// A link in the navigation.
 pub(super) struct Link {
     pub(super) path: &'static str,
     pub(super) name: &'static str,
@@ -31,7 +31,7 @@ pub(super) struct Link {
 }
 
 impl Frame {
-    /// The navigation.
+    /// Returns the links of the navigation.
     pub(super) fn links(&self) -> impl Iterator<Item = Link> {
         const LINKS: [(&str, &str, char); 6] = [
             ("/console", "Now", 'n'),
@@ -57,7 +57,7 @@ impl FromRequestParts<AdminState> for Frame {
     type Rejection = Infallible;
 
     async fn from_request_parts(parts: &mut Parts, _: &AdminState) -> Result<Self, Infallible> {
-        // The layer around all pages has put it there.
+        // The layer around all pages has added the session.
         let session = parts.extensions.get::<Arc<Session>>();
         let role = session.map_or(Role::Viewer, |session| session.role);
         Ok(Self {

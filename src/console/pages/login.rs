@@ -16,18 +16,18 @@ use crate::console::state::AdminState;
 use crate::http::error::ApiError;
 use crate::http::is_over_tls;
 
-/// Where one gets after logging in, unless one came from elsewhere in the console.
+/// The page to show after the login, if no other page of the console was asked for.
 const HOME: &str = "/console";
 
 #[derive(Template)]
 #[template(path = "login.html")]
 struct LoginPage {
     assets: &'static assets::Names,
-    /// Where to go afterwards.
+    /// The page to show after the login.
     next: String,
-    /// Why the last try failed.
+    /// Why the last attempt failed.
     problem: Option<String>,
-    /// No token is configured.
+    /// Whether no token is configured.
     is_off: bool,
 }
 
@@ -42,17 +42,17 @@ pub(super) struct Given {
     next: Option<String>,
 }
 
-/// Sends someone who is not logged in to the login, which leads back to the page they asked for.
+/// Redirects to the login, which leads back to the page that was asked for.
 pub(super) fn ask(method: &Method, uri: &Uri) -> Response {
     let wanted = uri.path_and_query().map_or(HOME, |wanted| wanted.as_str());
-    // A form cannot be sent again by a link.
+    // A redirect cannot send a form again.
     if !method.is_safe() || wanted == HOME {
         return Redirect::to("/console/login").into_response();
     }
     Redirect::to(&format!("/console/login?next={}", url_encode(wanted))).into_response()
 }
 
-/// The form.
+/// Shows the form.
 pub(super) async fn page(
     State(state): State<AdminState>,
     headers: HeaderMap,
@@ -65,7 +65,7 @@ pub(super) async fn page(
     show(&state, StatusCode::OK, next, None)
 }
 
-/// Takes a token.
+/// Logs in with a token.
 pub(super) async fn log_in(
     State(state): State<AdminState>,
     parts: Parts,
@@ -100,7 +100,7 @@ pub(super) async fn log_in(
     }
 }
 
-/// Removes the cookie.
+/// Logs out, by removing the cookie.
 pub(super) async fn log_out(headers: HeaderMap) -> Response {
     let cookie = session::cookie(None, is_over_tls(&headers));
     ([(header::SET_COOKIE, cookie)], Redirect::to("/console/login")).into_response()
@@ -111,7 +111,7 @@ fn show(state: &AdminState, status: StatusCode, next: String, problem: Option<St
     html(status, &LoginPage { assets, next, problem, is_off })
 }
 
-/// A page of the console: nobody is sent elsewhere.
+/// Returns a page of the console, so that a login never redirects to another site.
 fn inside(next: Option<String>) -> String {
     let is_inside = |next: &String| {
         let rest = next.strip_prefix(HOME);

@@ -41,27 +41,27 @@ struct MessagePage {
     warnings: Vec<String>,
     replay: u32,
     steps: Vec<Step>,
-    /// What Loops reported since, oldest first.
+    /// What Loops has reported since, oldest first.
     notes: Vec<Note>,
-    /// What became of a question to Loops.
+    /// The answer of Loops to a question.
     answer: Option<String>,
     /// Whether Loops can be asked for the event that was sent.
     can_ask: bool,
-    /// Where it can be replayed; `None` while it waits, and without contents.
+    /// The URL of the page that replays it; `None` while it waits, and without contents.
     replay_link: Option<String>,
     contents: Option<Shown>,
 }
 
-/// The contents of a message, and what is made of them.
+/// The contents of a message, and what the subscriptions make of them.
 struct Shown {
     is_masked: bool,
-    /// The address of the person's page.
+    /// The URL of the person's page.
     person: String,
     message: String,
-    /// Why nothing is made of it.
+    /// Why no subscription is tried.
     turned_off: Option<String>,
     plans: Vec<Planned>,
-    /// No subscription took it, so that people look here first.
+    /// Whether the section is open: if no subscription took the message, people look here first.
     is_open: bool,
     /// The message as a case for `check --cases`, unless it is masked or too long.
     case: Option<String>,
@@ -78,9 +78,9 @@ struct Planned {
     warnings: Vec<String>,
     fields: Vec<Field>,
     request: Option<Body>,
-    /// How it compares with what was sent.
+    /// How the request compares with the one that was sent.
     compared: &'static str,
-    /// The address of the mapping editor, with this message.
+    /// The URL of the mapping editor, with this message.
     editor: String,
 }
 
@@ -95,7 +95,7 @@ struct Body {
     body: String,
 }
 
-/// The page of a message.
+/// Shows the page of a message.
 pub(super) async fn page(
     State(state): State<AdminState>,
     frame: Frame,
@@ -104,7 +104,7 @@ pub(super) async fn page(
     shown(&state, frame, seq, None).await
 }
 
-/// The page with what only admins may ask for.
+/// Shows the page with details that only admins can ask for.
 pub(super) async fn ask(
     State(state): State<AdminState>,
     Extension(actor): Extension<Actor>,
@@ -170,7 +170,7 @@ async fn show(
         },
         _ => (None, None),
     };
-    // What Loops said, and what a failure is about, may hold values of the message.
+    // Loops' responses and the details of failures may hold values of the message.
     let is_admin = frame.is_admin;
     let say = |text: &str| if is_admin { text.to_owned() } else { cause(text) };
     let asked = event.as_deref().zip(events.as_ref());
@@ -208,7 +208,7 @@ async fn show(
     }))
 }
 
-/// The name of the event that was sent to Loops, by the mapping in force.
+/// Returns the name of the event that was sent to Loops, by the mapping in force.
 fn sent_event(preview: &Preview, record: &MessageRecord) -> Option<String> {
     let was_sent = record.deliveries.iter().any(|delivery| {
         delivery.action == Some(ActionKind::SendEvent) && delivery.state == DeliveryState::Delivered
@@ -220,7 +220,7 @@ fn sent_event(preview: &Preview, record: &MessageRecord) -> Option<String> {
     was_sent.then(|| preview.subscriptions.iter().find_map(name))?
 }
 
-/// What Loops answered about an event.
+/// Says what Loops answered about an event.
 fn about_event(event: &str, events: &Events) -> String {
     let count = events.names.len();
     match (events.names.iter().any(|name| name == event), events.is_complete) {
@@ -241,7 +241,7 @@ fn capitalized(text: &str) -> String {
     letters.next().map(|first| first.to_uppercase().chain(letters).collect()).unwrap_or_default()
 }
 
-/// What Loops reported since, oldest first.
+/// Returns what Loops has reported since, oldest first.
 fn reported(feedback: &[FeedbackRecord], record: &MessageRecord) -> Vec<Note> {
     let mut notes: Vec<Note> = person::since(feedback, record).map(Note::from).collect();
     notes.reverse();
@@ -321,7 +321,7 @@ fn contents(
     }
 }
 
-/// How what a subscription makes of the message now compares with what was sent under it.
+/// Says how the request that a subscription would make now compares with what it sent.
 fn compared(subscription: &str, steps: &[Step]) -> &'static str {
     let mut standing = steps.iter().filter(|step| !step.is_superseded);
     let step = standing.find(|step| step.subscription == subscription);
@@ -339,15 +339,16 @@ fn compared(subscription: &str, steps: &[Step]) -> &'static str {
     }
 }
 
-/// The message as a file for `check --cases`.
+/// Returns the message as a file for `check --cases`.
 fn as_case(state: &AdminState, record: &MessageRecord, message: &Message) -> Option<String> {
     let planner = state.planner(Some(&record.destination))?;
-    // Where there is one destination, a case need not name it.
+    // With a single destination, a case need not name it.
     let destination = (state.planners.len() > 1).then_some(record.destination.as_str());
     Some(case::file(vec![case::case(message, &planner.plan(message), destination)?]))
 }
 
-/// Why a trigger does not match, without a value of the message. Its type and the name of its event are no secrets.
+/// Returns why a trigger does not match, without values of the message. The type of the message and the name of its
+/// event are not secret.
 fn masked_why_not(why_not: &str) -> &str {
     let is_plain = ["type is ", "event is ", "it is disabled"]
         .iter()

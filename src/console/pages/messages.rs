@@ -1,4 +1,4 @@
-//! The list of messages: which were received, and what became of each.
+//! The list of messages, with their outcomes.
 
 use askama::Template;
 use axum::extract::State;
@@ -28,24 +28,24 @@ struct MessagesPage {
     /// What the list shows, in a sentence.
     meaning: String,
     rows: Vec<Row>,
-    /// There are several, so that each row names its own.
+    /// Whether there are several sources, so that each row names its own.
     has_sources: bool,
-    /// The address of the next page.
+    /// The URL of the next page.
     older: Option<String>,
     fields: Vec<Field>,
     times: [(&'static str, &'static str, String); 2],
     event: String,
-    /// The persons of the filter, as they are in the address.
+    /// The persons of the filter, as the URL has them.
     person: Option<String>,
     is_filtered: bool,
     is_first: bool,
-    /// Where the script gets further messages; `None` on a page that new ones do not belong on.
+    /// The URL from which the script gets further messages; `None` on a page where new messages do not belong.
     tail: Option<String>,
-    /// Where the messages can be replayed; `None` where they wait, or are in several states.
+    /// The URL of the page that replays the messages; `None` if they wait, or are in several states.
     replay: Option<String>,
 }
 
-/// A list to choose from.
+/// A selection list.
 pub(super) struct Field {
     pub(super) name: &'static str,
     pub(super) label: &'static str,
@@ -66,7 +66,7 @@ pub(super) struct Row {
     pub(super) title: String,
     pub(super) kind: &'static str,
     pub(super) message_id: String,
-    /// What became of it, in a few words.
+    /// The outcome, in a few words.
     pub(super) outcome: String,
     pub(super) source: String,
 }
@@ -87,7 +87,7 @@ impl From<&MessageRecord> for Row {
     }
 }
 
-/// What became of a message, without any value of it.
+/// Describes the outcome of a message, without any of its values.
 fn outcome(record: &MessageRecord) -> String {
     let of_state = |state| {
         let counts = record.deliveries.iter().filter(|delivery| !delivery.is_superseded);
@@ -136,7 +136,7 @@ fn outcome(record: &MessageRecord) -> String {
     }
 }
 
-/// The list.
+/// Shows the list.
 pub(super) async fn page(State(state): State<AdminState>, frame: Frame, uri: Uri) -> Response {
     match list(&state, frame.clone(), &uri).await {
         Ok(page) => html(StatusCode::OK, &page),
@@ -187,7 +187,7 @@ async fn list(state: &AdminState, frame: Frame, uri: &Uri) -> Result<MessagesPag
     })
 }
 
-/// What the list shows, in a sentence.
+/// Says what the list shows.
 fn sentence(conditions: &[(&str, &str)], is_later_page: bool) -> String {
     let more = if is_later_page { ", continued" } else { "" };
     if conditions.is_empty() {
@@ -215,7 +215,7 @@ fn sentence(conditions: &[(&str, &str)], is_later_page: bool) -> String {
     format!("Messages {}, newest first{more}.", words.join(", "))
 }
 
-/// The lists to choose from. One with a single choice is left out.
+/// Returns the selection lists. A list with a single choice is left out.
 pub(super) fn fields(state: &AdminState, given: &Parameters) -> Vec<Field> {
     let words = |words: &[&'static str]| words.iter().map(|word| (*word).to_owned()).collect();
     let states: Vec<&str> = ListedState::ALL.map(ListedState::as_str).to_vec();

@@ -1,7 +1,7 @@
-//! The pages below `/console`: made by the server, complete without a script.
+//! The pages below `/console`: rendered by the server, and complete without a script.
 //!
-//! Anyone with a public write key can put text into messages, so a page is allowed no more than it needs:
-//! the templates escape, the policy in the headers lets nothing run but our own script, and no page goes to a cache.
+//! Anyone with a public write key can put text into messages, so a page may do no more than it needs to: the templates
+//! escape, the policy in the headers allows no script but our own, and no page is cached.
 
 mod assets;
 mod editor;
@@ -48,17 +48,17 @@ use crate::http::error::ApiError;
 use frame::Frame;
 pub use tail::Tails;
 
-/// The largest form.
+/// The largest form, in bytes.
 const FORM_BYTES_MAX: usize = 64 * 1024;
 
-/// Tells nginx to pass on each part of an answer at once.
+/// Tells nginx to pass on each part of a response at once.
 const ACCEL_BUFFERING: HeaderName = HeaderName::from_static("x-accel-buffering");
 
-/// Nothing but our own script, style and pictures; no frame around it, no form to elsewhere.
+/// Allows only our own script, style and pictures; no frame around the page, and no form to elsewhere.
 const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; \
     form-action 'self'; base-uri 'none'; frame-ancestors 'none'";
 
-/// The routes of the console.
+/// Returns the routes of the console.
 pub(super) fn router(state: AdminState) -> Router {
     let inside = Router::new()
         .route("/console", get(now::page))
@@ -105,7 +105,7 @@ pub(super) fn router(state: AdminState) -> Router {
         .with_state(state)
 }
 
-/// Passes on requests of people who are logged in, with their session; sends others to the login.
+/// Passes on requests of people who are logged in, with their session; redirects others to the login.
 async fn require_session(
     State(state): State<AdminState>,
     mut request: Request,
@@ -137,8 +137,8 @@ fn not_rendered(error: &askama::Error) -> Response {
     .into_response()
 }
 
-/// Sends a page up to a mark at once; then, as soon as it is made, the part that belongs there, and the rest. For parts that
-/// may take longer than a reader wants to wait for a page. It needs no script.
+/// Sends a page up to a mark at once, and the rest when the part at the mark is ready. It is for parts that may take
+/// longer than a reader wants to wait for a page, and needs no script.
 fn in_two(
     page: &impl Template,
     mark: &str,
@@ -164,7 +164,7 @@ fn in_two(
     ([(ACCEL_BUFFERING, HeaderValue::from_static("no"))], Html(body)).into_response()
 }
 
-/// A page that says what went wrong, and what to do.
+/// A page that says what went wrong and what to do.
 #[derive(Template)]
 #[template(path = "error.html")]
 struct ErrorPage<'a> {
@@ -173,7 +173,7 @@ struct ErrorPage<'a> {
     message: &'a str,
 }
 
-/// The page of an error, for people who are logged in.
+/// Makes the page of an error, for people who are logged in.
 fn error_page(frame: Frame, error: &ApiError) -> Response {
     let title = match error.status {
         StatusCode::NOT_FOUND => "Not found",
@@ -190,7 +190,7 @@ async fn not_found(frame: Frame) -> Response {
     error_page(frame, &error)
 }
 
-/// The answer to a form that another site sent, or a proxy that does not pass on who did.
+/// The response to a form from another site, or one whose origin a proxy has not passed on.
 fn refuse_foreign_form() -> Response {
     ApiError::new(
         StatusCode::FORBIDDEN,

@@ -1,4 +1,4 @@
-//! The wishes of people about messages that are held, from the page Now.
+//! What people ask for about held messages on the page Now.
 
 use askama::Template;
 use axum::Extension;
@@ -27,23 +27,23 @@ pub(super) struct Wished {
     wish: String,
     /// How many more contacts may be created.
     count: Option<String>,
-    /// Up to when the messages were held that a person has agreed to discard, in Unix milliseconds.
+    /// The messages that a person agreed to discard are those held up to this time, in Unix milliseconds.
     until: Option<i64>,
 }
 
-/// Asks before messages are discarded.
+/// Asks for confirmation before messages are discarded.
 #[derive(Template)]
 #[template(path = "discard.html")]
 struct DiscardPage {
     frame: Frame,
     destination: String,
     messages: String,
-    /// Their list.
+    /// The URL of their list.
     list: String,
     until: i64,
 }
 
-/// Does what the form says, and shows Now again. Before messages are discarded, it asks.
+/// Does what the form says, then shows Now again. Asks for confirmation before messages are discarded.
 pub(super) async fn act(
     State(state): State<AdminState>,
     Extension(actor): Extension<Actor>,
@@ -91,7 +91,7 @@ async fn wish(
     }
 }
 
-/// What would be discarded; `None`: nothing.
+/// Makes the page that asks for confirmation; `None` if there is nothing to discard.
 async fn ask(
     state: &AdminState,
     frame: Frame,

@@ -1,4 +1,4 @@
-//! Now: is it us, Loops, or the sender; is anything lost; when is it over.
+//! The page Now: is it us, Loops or the sender; is anything lost; when is it over.
 
 use std::time::Duration;
 
@@ -15,7 +15,7 @@ use crate::console::state::{AdminState, store_fault};
 use crate::console::status::{DestinationNow, Funnel, Status, read};
 use crate::queue::{ConflictKind, PauseReason};
 
-/// The smallest share of requests that is worth saving, in percent.
+/// The smallest share of saved requests that is worth a sentence, in percent.
 const SAVINGS_MIN: u64 = 5;
 
 /// The width of the bar of a funnel, in its own units.
@@ -30,7 +30,7 @@ struct NowPage {
     /// Good, warn or bad.
     tone: &'static str,
     icon: &'static str,
-    /// Where the next step begins.
+    /// A link to where the next step begins.
     link: Option<(&'static str, &'static str)>,
     is_first: bool,
     /// The names of the sources that can send a first message.
@@ -38,7 +38,7 @@ struct NowPage {
     destinations: Vec<Destination>,
     sources: Vec<Source>,
     spans: Vec<Span>,
-    /// What is saved, or would be.
+    /// What skipping unchanged upserts saves, or would save.
     savings: Option<String>,
     conflicts: Vec<Conflict>,
     store: Vec<(&'static str, String)>,
@@ -60,7 +60,7 @@ struct Destination {
     holder: Option<String>,
     retry: Option<Time>,
     new_contacts: String,
-    /// How many may be created in a day, with what was released.
+    /// How many contacts may be created in a day, including those released.
     cap: Option<String>,
     held: Option<HeldNow>,
     failures: Vec<Failures>,
@@ -70,7 +70,7 @@ struct Destination {
 struct HeldNow {
     messages: String,
     since: Option<Time>,
-    /// Their list.
+    /// The URL of their list.
     list: String,
 }
 
@@ -90,21 +90,21 @@ struct Source {
     hour: String,
     day: String,
     rejected: Vec<(String, String)>,
-    /// Its list; `None`: it is not known, so that nothing of it is stored.
+    /// The URL of its list; `None` if the source is unknown, so that none of its messages are stored.
     messages: Option<String>,
 }
 
-/// Contacts that Loops may have mistaken for one another, in words.
+/// Contacts that Loops may have mixed up, in words.
 struct Conflict {
     destination: String,
     what: String,
-    /// In UTC.
+    /// The day in UTC.
     day: String,
-    /// The page of a message that was part of it.
+    /// The URL of a message that was part of it.
     message: Option<String>,
 }
 
-/// What became of messages in a span, and the bar that shows it.
+/// The outcomes of messages over a span, and the bar that shows them.
 struct Span {
     name: &'static str,
     from: &'static str,
@@ -119,7 +119,7 @@ struct Span {
     bar: Vec<(&'static str, u64, u64)>,
 }
 
-/// The page.
+/// Shows the page.
 pub(super) async fn page(State(state): State<AdminState>, frame: Frame) -> Response {
     match read(&state).await {
         Ok(status) => html(StatusCode::OK, &show(&state, frame, status)),
@@ -151,7 +151,7 @@ fn show(state: &AdminState, frame: Frame, status: Status) -> NowPage {
     let code = status.diagnosis.code;
     let (icon, tone) = match code {
         DiagnosisCode::AllWell | DiagnosisCode::NothingYet | DiagnosisCode::Quiet => ("✓", "good"),
-        // Senders may well send more than is to be delivered.
+        // Senders may well send more than is meant to be delivered.
         DiagnosisCode::MostlyUnmatched | DiagnosisCode::Shadow => ("○", "muted"),
         DiagnosisCode::SpaceLow
         | DiagnosisCode::Rejecting
@@ -194,7 +194,7 @@ fn show(state: &AdminState, frame: Frame, status: Status) -> NowPage {
     }
 }
 
-/// Where the next step begins, if that is a page.
+/// Returns a link to where the next step begins, if that is a page.
 fn link(code: DiagnosisCode) -> Option<(&'static str, &'static str)> {
     match code {
         DiagnosisCode::Failing | DiagnosisCode::SomeFailed => {
@@ -344,7 +344,7 @@ fn span(funnel: &Funnel) -> Span {
     let mut begin = 0;
     let mut bar = Vec::new();
     for (class, count) in parts {
-        // What is there is seen, however little it is.
+        // Whatever is above zero is visible, however small.
         let share = (count * BAR).checked_div(total).unwrap_or(0);
         let width = if count > 0 { share.max(6) } else { 0 };
         if width > 0 {
@@ -380,7 +380,7 @@ fn conflict(one: &crate::console::status::Conflict) -> Conflict {
     }
 }
 
-/// What skipping upserts that change nothing saves, or would save, if it is worth a sentence.
+/// Says what skipping unchanged upserts saves, or would save, if it is worth a sentence.
 fn savings(funnel: &Funnel) -> Option<String> {
     let saved = |how| funnel.requests_saved.get(how).copied().unwrap_or_default();
     let (unchanged, redundant) = (saved("unchanged"), saved("unchanged_would"));
@@ -400,7 +400,7 @@ fn savings(funnel: &Funnel) -> Option<String> {
     })
 }
 
-/// A size as people read it.
+/// Writes a size for people.
 fn in_bytes(bytes: u64) -> String {
     const UNITS: [&str; 4] = ["KB", "MB", "GB", "TB"];
     let (mut size, mut unit) = (bytes as f64 / 1e3, 0);

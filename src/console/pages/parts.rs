@@ -1,4 +1,4 @@
-//! What pages show of single values.
+//! How pages show single values.
 
 use std::fmt;
 
@@ -12,12 +12,12 @@ use crate::queue::{
     DeliveryState, Failure, FailureReason, FeedbackRecord, MessageState, NotNeeded,
 };
 
-/// A time as it is read by people and by the script, which shows it in the zone of the browser.
+/// A time, for people and for the script, which shows it in the browser's time zone.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Time(pub(super) Timestamp);
 
 impl Time {
-    /// For `datetime`.
+    /// Returns the time for the attribute `datetime`.
     pub(super) fn machine(&self) -> Timestamp {
         self.0
     }
@@ -29,7 +29,7 @@ impl fmt::Display for Time {
     }
 }
 
-/// A state: an icon, a word and a colour, so that none of them matters alone.
+/// A state: an icon, a word and a colour, so that no reader depends on one of them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Badge {
     pub(super) word: &'static str,
@@ -64,15 +64,15 @@ impl From<DeliveryState> for Badge {
     }
 }
 
-/// Something that Loops reported.
+/// An event that Loops reported.
 #[derive(Debug)]
 pub(super) struct Note {
     pub(super) at: Time,
     /// The name of the event, as Loops wrote it.
     pub(super) event: String,
-    /// What it means, if it is known here.
+    /// What the event means, if it is known here.
     pub(super) meaning: &'static str,
-    /// The workflow or whatever it belongs to.
+    /// The workflow, campaign or other thing that the event belongs to.
     pub(super) origin: Option<String>,
     /// The class of its colour.
     pub(super) tone: &'static str,
@@ -110,9 +110,9 @@ impl From<&FeedbackRecord> for Note {
 /// The longest JSON text that a page shows.
 const JSON_BYTES_MAX: usize = 64 * 1024;
 
-/// A JSON text for people, cut where it is too long.
+/// Writes JSON for people, and cuts what is too long.
 pub(super) fn json(value: &serde_json::Value) -> String {
-    // The alternate form of a JSON value is the indented one.
+    // The alternate form indents the JSON.
     let mut text = format!("{value:#}");
     if text.len() > JSON_BYTES_MAX {
         let end = (0..=JSON_BYTES_MAX).rev().find(|end| text.is_char_boundary(*end));
@@ -122,7 +122,7 @@ pub(super) fn json(value: &serde_json::Value) -> String {
     text
 }
 
-/// The answer to people who may only look.
+/// The error for people who may only look.
 pub(super) fn only_for_admins() -> ApiError {
     ApiError::new(
         StatusCode::FORBIDDEN,
@@ -131,7 +131,7 @@ pub(super) fn only_for_admins() -> ApiError {
     )
 }
 
-/// What a reason of a failure means.
+/// Explains the reason of a failure.
 pub(super) fn meaning(reason: FailureReason) -> &'static str {
     match reason {
         FailureReason::Refused => "Loops refused the request",
@@ -144,7 +144,7 @@ pub(super) fn meaning(reason: FailureReason) -> &'static str {
     }
 }
 
-/// What a reason means for which no subscription took a message, as it is counted.
+/// Explains why no subscription took a message, by the reason under which it is counted.
 pub(in crate::console) fn meaning_unmatched(reason: &str) -> &'static str {
     match UnmatchedReason::parse(reason).unwrap_or(UnmatchedReason::Unknown) {
         UnmatchedReason::NoSubscription => "no trigger of an enabled subscription matched",
@@ -159,7 +159,7 @@ pub(in crate::console) fn meaning_unmatched(reason: &str) -> &'static str {
     }
 }
 
-/// Why a delivery failed, with the details as `say` shows them.
+/// Says why a delivery failed, with the details as `say` shows them.
 pub(in crate::console) fn why(failure: &Failure, say: impl Fn(&str) -> String) -> String {
     match failure.detail.as_str() {
         "" => meaning(failure.reason).to_owned(),
@@ -167,12 +167,12 @@ pub(in crate::console) fn why(failure: &Failure, say: impl Fn(&str) -> String) -
     }
 }
 
-/// Why a delivery has no request. No detail holds values of a message.
+/// Says why a delivery has no request. The details hold no values of a message.
 pub(super) fn why_not_needed(why: &NotNeeded) -> String {
     format!("Not sent: {}.", why.detail)
 }
 
-/// What to do about failures for a reason.
+/// Says what to do about failures for a reason.
 pub(super) fn advice(reason: FailureReason) -> &'static str {
     match reason {
         FailureReason::Refused => {
@@ -199,17 +199,17 @@ pub(super) fn advice(reason: FailureReason) -> &'static str {
     }
 }
 
-/// `1 message`, `1,204 messages`.
+/// Counts things: `1 message`, `1,204 messages`.
 pub(in crate::console) fn count(number: usize, one: &str) -> String {
     counted(number as u64, one)
 }
 
-/// Writes a text so that it can be one segment of a path.
+/// Encodes a string as one segment of a path.
 pub(super) fn segment(text: &str) -> String {
     url_encode(text).replace('/', "%2F")
 }
 
-/// Writes a text so that it can be the value of a parameter.
+/// Encodes a string as the value of a parameter.
 pub(super) fn url_encode(text: &str) -> String {
     let of = |byte: u8| match byte.is_ascii_alphanumeric() || b"-._~/".contains(&byte) {
         true => char::from(byte).to_string(),

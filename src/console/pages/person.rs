@@ -26,7 +26,7 @@ use crate::http::error::ApiError;
 use crate::queue::{MessageState, Seq, cause};
 use crate::segment::{PersonDigest, PersonIdKind};
 
-/// In how many of the latest messages it is looked what was delivered last.
+/// How many of the latest messages are read to find what was delivered last.
 const DELIVERED_READ_MAX: usize = 20;
 
 const REST_OF_A_SECOND: SignedDuration = SignedDuration::from_millis(999);
@@ -35,15 +35,15 @@ const REST_OF_A_SECOND: SignedDuration = SignedDuration::from_millis(999);
 #[template(path = "person.html")]
 struct PersonPage {
     frame: Frame,
-    /// The digests in the address.
+    /// The digests in the URL.
     digests: String,
     verdict: Verdict,
     verdict_on: Option<i64>,
     ids: Vec<Id>,
     are_ids_masked: bool,
-    /// What is odd about the ids.
+    /// A warning if the ids do not fit together.
     conflict: Option<String>,
-    /// The address of the list of the messages.
+    /// The URL of the list of messages.
     list: String,
     is_complete: bool,
     timeline: Vec<Entry>,
@@ -66,8 +66,8 @@ enum Entry {
 }
 
 impl Entry {
-    /// Where it stands on the timeline. Loops' times are whole seconds, and what happened in the second of a message
-    /// rather followed from it.
+    /// Returns the place of the entry on the timeline. Loops' times are whole seconds, and an event in the same second
+    /// as a message probably followed from it.
     fn at(&self) -> jiff::Timestamp {
         match self {
             Entry::Message(row) => row.received_at.machine(),
@@ -79,13 +79,13 @@ impl Entry {
     }
 }
 
-/// What Loops said when it was asked.
+/// What Loops answered.
 struct Answer {
     sentence: String,
     properties: Vec<Property>,
 }
 
-/// A property of the contact, as it was last delivered and as Loops holds it.
+/// A property of the contact, as last delivered and as Loops holds it.
 struct Property {
     name: String,
     delivered: Option<String>,
@@ -93,7 +93,7 @@ struct Property {
     is_different: bool,
 }
 
-/// The page of a person.
+/// Shows the page of a person.
 pub(super) async fn page(
     State(state): State<AdminState>,
     frame: Frame,
@@ -102,7 +102,7 @@ pub(super) async fn page(
     shown(&state, frame, &persons, None).await
 }
 
-/// The page with what only admins may ask for.
+/// Shows the page with details that only admins can ask for.
 pub(super) async fn ask(
     State(state): State<AdminState>,
     Extension(actor): Extension<Actor>,
@@ -110,7 +110,7 @@ pub(super) async fn ask(
     persons: Result<Path<String>, PathRejection>,
     form: Result<Form<Wished>, FormRejection>,
 ) -> Response {
-    // Digests are no personal data: nobody can tell whose they are without the key of the installation.
+    // Digests are not personal data: nobody can tell whose they are without the key of the installation.
     let person = persons.as_ref().map_or("", |Path(persons)| persons.as_str());
     let person: String = person.chars().filter(|c| c.is_ascii_hexdigit() || *c == '-').collect();
     let arguments = serde_json::json!({"person": person});
@@ -132,7 +132,7 @@ async fn shown(
     }
 }
 
-/// The digests in the path of a page.
+/// Reads the digests in the path of a page.
 pub(super) fn digests(
     persons: &Result<Path<String>, PathRejection>,
 ) -> Result<Vec<PersonDigest>, ApiError> {
@@ -195,7 +195,7 @@ async fn show(
     })
 }
 
-/// What people call a kind of id.
+/// Names a kind of id for people.
 pub(super) fn kind_name(kind: PersonIdKind) -> &'static str {
     match kind {
         PersonIdKind::User => "user id",
@@ -214,7 +214,7 @@ fn ids(person: &Person, are_masked: bool) -> Vec<Id> {
     person.ids.iter().map(of).collect()
 }
 
-/// What is odd about the ids of a person.
+/// Warns if the ids of a person do not fit together.
 fn conflict(person: &Person) -> Option<String> {
     let number = |kind| person.ids.iter().filter(|id| id.kind == kind).count();
     match (number(PersonIdKind::User), number(PersonIdKind::Email)) {
@@ -228,7 +228,7 @@ fn conflict(person: &Person) -> Option<String> {
     }
 }
 
-/// What was last delivered of each property, by what the subscriptions in force make of the messages.
+/// Returns what was last delivered of each property, by what the subscriptions in force make of the messages.
 async fn delivered(state: &AdminState, person: &Person) -> Result<Map<String, Value>, ApiError> {
     let mut properties = Map::new();
     let delivered =
@@ -239,7 +239,7 @@ async fn delivered(state: &AdminState, person: &Person) -> Result<Map<String, Va
         let plan = planner.plan(&message);
         let mut requests: Vec<_> =
             plan.deliveries.iter().filter_map(|delivery| delivery.outcome.as_ref().ok()).collect();
-        // The newest message first, so the last request of each, too.
+        // The newest message came first, so the last request of each has to as well.
         requests.reverse();
         for request in requests {
             let body: Value = serde_json::from_slice(&request.body).unwrap_or_default();
@@ -256,7 +256,7 @@ async fn delivered(state: &AdminState, person: &Person) -> Result<Map<String, Va
     Ok(properties)
 }
 
-/// What Loops holds, beside what was delivered.
+/// Compares what Loops holds with what was delivered.
 fn about(held: &Held, delivered: &Map<String, Value>) -> Answer {
     let Some(contact) = &held.contact else {
         let sentence = "Loops has no contact with this id.".to_owned();
@@ -290,7 +290,7 @@ fn about(held: &Held, delivered: &Map<String, Value>) -> Answer {
     Answer { sentence: format!("Loops has the contact{suppressed}; {differences}."), properties }
 }
 
-/// Whether Loops holds what was sent. A null clears a property, and dates may be written in another way.
+/// Returns whether Loops holds what was sent. A null clears a property, and dates may be written in another way.
 fn is_same(sent: &Value, held: Option<&Value>) -> bool {
     let held = held.unwrap_or(&Value::Null);
     let is_empty = |value: &Value| value.is_null() || value.as_str() == Some("");

@@ -1,7 +1,8 @@
-//! Replaying: which messages, what it would do, and then doing it, in parts that each request can bear.
+//! Replaying: choose messages, see what a replay would do, then do it, in parts that each fit into a request.
 //!
-//! The count fixes where the replay ends, so that messages accepted afterwards are not taken. It examines message by message,
-//! because the number that is confirmed must be exact; the page does not wait for it, but is sent up to there first.
+//! The count fixes where the replay ends, so messages accepted later are not taken. It examines the messages one by
+//! one, because the number to confirm must be exact. The page does not wait for the count: everything above it is sent
+//! first.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -29,27 +30,27 @@ use crate::queue::{
     Seq,
 };
 
-/// How long a count may take; what is not counted by then is too much for a page.
+/// How long a count may take. What takes longer is too much for a page.
 const COUNT_TIME: Duration = Duration::from_secs(3);
-/// How long one request replays; the rest is for the next one.
+/// How long one request replays. The next request continues.
 const PART_TIME: Duration = Duration::from_secs(2);
-/// From this number of messages on, a person must type the number.
+/// From this many messages on, a person must type the number.
 const TYPED_FROM: u64 = 1_001;
 /// How many examples a count shows.
 const EXAMPLES: u32 = 10;
-/// Replays that the page lists.
+/// How many replays the page lists.
 const PAST_MAX: usize = 20;
-/// Entries of what people did that are searched for replays.
+/// How many audit entries are searched for replays.
 const AUDIT_PAGE: u32 = 200;
 const AUDIT_PAGES_MAX: usize = 10;
-/// Requests a second that Loops takes, unless it says otherwise.
+/// How many requests a second Loops takes, unless it says otherwise.
 const LOOPS_RATE: u64 = 10;
-/// Chooses one message by its number, beside the conditions of a list.
+/// The parameter that chooses one message by its number, besides the conditions of a list.
 const MESSAGE: &str = "message";
-/// Takes only what the subscriptions in force change.
+/// The parameter that takes only what the subscriptions in force change.
 const CHANGED: &str = "changed";
 
-/// The choice of messages, and what a replay of them would do.
+/// The page: the choice of messages, and what a replay of them would do.
 #[derive(Template)]
 #[template(path = "replay.html")]
 struct ReplayPage {
@@ -58,7 +59,7 @@ struct ReplayPage {
     fields: Vec<Field>,
     event: String,
     times: [(&'static str, &'static str, String); 2],
-    /// Conditions that have no field of their own, in words.
+    /// Conditions without a field of their own, in words.
     fixed: Vec<(String, String)>,
     only_changed: bool,
     /// Whether messages are chosen, and counted at [`COUNTED`].
@@ -66,7 +67,7 @@ struct ReplayPage {
     past: Vec<Past>,
 }
 
-/// Marks where the count goes. No text on the page contains it, because it would be escaped there.
+/// Marks where the count goes. No text on the page can contain it, because it would be escaped.
 const COUNTED: &str = "<!--counted-->";
 
 /// What a replay would do.
@@ -76,13 +77,13 @@ struct Counted {
     is_admin: bool,
     replayed: u64,
     without_contents: u64,
-    /// How many are left out because nothing changes for them, in a sentence; `None`: that does not matter.
+    /// How many are left out because nothing changes for them, in a sentence; `None` if that does not matter.
     unchanged: Option<String>,
     /// How many messages there are for each subscription.
     by_subscription: Vec<(String, String)>,
-    /// Of them, those that Loops accepted before.
+    /// How many of them Loops accepted before.
     delivered: u64,
-    /// Whether they were not sent, in shadow mode.
+    /// Whether they were not sent because of shadow mode.
     is_shadowed: bool,
     /// Whether there are more than could be counted in time.
     is_cut: bool,
@@ -94,7 +95,7 @@ struct Counted {
     hidden: Vec<(String, String)>,
 }
 
-/// A replay of before.
+/// An earlier replay.
 struct Past {
     at: Time,
     who: String,
@@ -102,7 +103,7 @@ struct Past {
     result: String,
 }
 
-/// A replay that is not at its end.
+/// The page of a replay that is not finished.
 #[derive(Template)]
 #[template(path = "replaying.html")]
 struct ReplayingPage {
@@ -112,7 +113,7 @@ struct ReplayingPage {
     hidden: Vec<(String, String)>,
 }
 
-/// The names of the conditions.
+/// Returns the names of the conditions.
 fn names() -> Vec<&'static str> {
     [&filter::PAGE_NAMES[..], &[MESSAGE, CHANGED]].concat()
 }
@@ -124,7 +125,7 @@ struct NotCounted<'a> {
     message: &'a str,
 }
 
-/// Chooses and counts.
+/// Shows the choice, and the count.
 pub(super) async fn page(State(state): State<AdminState>, frame: Frame, uri: Uri) -> Response {
     match choose(&state, frame.clone(), &uri).await {
         Ok(response) => response,
@@ -204,7 +205,7 @@ async fn past(state: &AdminState) -> Result<Vec<Past>, ApiError> {
     Ok(past)
 }
 
-/// Reads the outcome of messages that are to be replayed.
+/// Reads which outcome the messages to replay have.
 fn replay_state(given: Option<&str>) -> Result<ReplayState, ApiError> {
     let Some(text) = given else { return Ok(ReplayState::Failed) };
     ReplayState::parse(text).ok_or_else(|| {
@@ -212,7 +213,7 @@ fn replay_state(given: Option<&str>) -> Result<ReplayState, ApiError> {
     })
 }
 
-/// The selection that parameters describe.
+/// Makes the selection that the parameters describe.
 async fn selection(
     state: &AdminState,
     given: &Parameters,
@@ -271,7 +272,7 @@ async fn count_selected(
             counted.replayed
         }
     };
-    // The latest of all that match may be others than the latest of those that change.
+    // The latest messages that match may not be the latest that change.
     let examples = match choice {
         Some(_) => Vec::new(),
         None => examples(state, &selection).await?,
@@ -310,7 +311,7 @@ async fn count_selected(
     })
 }
 
-/// How many messages a replay of what changes leaves out.
+/// Says how many messages a replay of what changes leaves out.
 fn left_out(unchanged: u64) -> String {
     match unchanged {
         0 => String::new(),
@@ -319,18 +320,18 @@ fn left_out(unchanged: u64) -> String {
     }
 }
 
-/// Whether a person must type the number of messages, so that none is sent by a slip of the hand.
+/// Returns whether a person must type the number of messages, so that none is sent by accident.
 fn must_type(chosen: ReplayState, replayed: u64, delivered: u64) -> bool {
     chosen == ReplayState::Shadowed || replayed >= TYPED_FROM || delivered > 0
 }
 
-/// Which of the messages that match are replayed.
+/// Returns the choice among the matching messages; `None` if all are replayed.
 fn choice(state: &AdminState, given: &Parameters) -> Option<Arc<dyn Choice>> {
     given.get(CHANGED)?;
     Some(Arc::new(Changed::in_force(Arc::clone(&state.log), &state.planners)))
 }
 
-/// Counts for a time.
+/// Counts for a limited time.
 async fn dry_run(
     state: &AdminState,
     selection: &Selection,
@@ -347,7 +348,7 @@ async fn dry_run(
     }
 }
 
-/// Some of the messages, the newest first.
+/// Reads some of the messages, newest first.
 async fn examples(state: &AdminState, selection: &Selection) -> Result<Vec<Row>, ApiError> {
     if let [id] = &selection.message_ids[..] {
         let hash = state.log.digests().message_id(id);
@@ -367,10 +368,10 @@ async fn examples(state: &AdminState, selection: &Selection) -> Result<Vec<Row>,
     Ok(done.map(Row::from).collect())
 }
 
-/// What the form that replays sends, beside the conditions.
+/// The fields of the form that replays, besides the conditions.
 const CONFIRMED: [&str; 6] = ["until", "expected", "delivered", "after", "replayed", "number"];
 
-/// Replays a part, or the whole.
+/// Replays a part, or all.
 pub(super) async fn replay(
     State(state): State<AdminState>,
     Extension(actor): Extension<Actor>,
@@ -422,7 +423,7 @@ async fn replay_part(
     let selection = selection(state, &conditions, chosen).await?;
     let choice = choice(state, &conditions);
     if !is_begun {
-        // Messages that waited when they were counted may be done by now.
+        // Messages that were waiting when they were counted may be finished by now.
         let until = Some(Seq(until.cast_signed()));
         let now = dry_run(state, &selection, &choice, until).await?;
         if now.replayed != expected {
@@ -474,14 +475,14 @@ fn internal() -> ApiError {
     )
 }
 
-/// The address at which messages that meet conditions are replayed.
+/// Returns the URL of the page that replays messages with these conditions.
 pub(super) fn link(conditions: &[(&str, &str)]) -> String {
     let of = |(name, value): &(&str, &str)| format!("{name}={}", url_encode(value));
     let conditions: Vec<String> = conditions.iter().map(of).collect();
     format!("/console/replay?{}", conditions.join("&"))
 }
 
-/// `reason refused, subscription s` for `{"reason": "refused", "subscription": "s"}`.
+/// Writes `{"reason": "refused", "subscription": "s"}` as `reason refused, subscription s`.
 fn words(arguments: &str) -> String {
     let Ok(serde_json::Value::Object(arguments)) = serde_json::from_str(arguments) else {
         return arguments.to_owned();
@@ -493,7 +494,7 @@ fn words(arguments: &str) -> String {
     arguments.iter().map(word).collect::<Vec<_>>().join(", ")
 }
 
-/// A length of time, in the largest unit that says enough.
+/// Writes a duration in the largest unit that is exact enough.
 fn words_of_seconds(seconds: u64) -> String {
     let (number, unit) = match seconds {
         0..=89 => (seconds.max(1), "second"),

@@ -1,5 +1,5 @@
-//! Finds a message or a person by what people have: an id or an address. What they type is sent in a form, and the
-//! page to which it leads holds digests: no address, log or history of a browser gets it.
+//! Finds a message or a person by an id or an address. The search is sent in a form, and leads to a page whose URL
+//! holds digests, so that no URL, log or browser history contains the id.
 
 use axum::Form;
 use axum::extract::State;
@@ -23,16 +23,16 @@ pub(super) struct Asked {
     q: String,
 }
 
-/// What a search is for.
+/// What to search for.
 enum Wanted<'a> {
     Number(Seq),
     Message(&'a str),
     Persons(Vec<PersonDigest>),
-    /// Whatever has this id.
+    /// Anything with this id.
     Any(&'a str),
 }
 
-/// Leads to what was found.
+/// Redirects to what was found.
 pub(super) async fn search(
     State(state): State<AdminState>,
     frame: Frame,

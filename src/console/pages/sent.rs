@@ -1,5 +1,5 @@
-//! The deliveries of a message: their requests as they were sent, the attempts at them, and the messages with which they
-//! were merged.
+//! The deliveries of a message: the requests as they were sent, the attempts, and the messages that were merged into
+//! them.
 
 use std::collections::HashMap;
 
@@ -17,25 +17,25 @@ use crate::queue::{
     RequestRecord, cause,
 };
 
-/// The requests whose bodies are shown, the latest of a message, and how many are in memory at once.
+/// How many requests show their bodies, the latest of a message, and how many bodies are in memory at once.
 const SHOWN_MAX: usize = 50;
 const READ_AT_ONCE: usize = 4;
 
-/// The messages of a merged request to which a page leads.
+/// The most messages of a merged request that a page links to.
 const MERGED_SHOWN_MAX: usize = 20;
 
-/// The delivery under one subscription.
+/// A delivery under one subscription.
 pub(super) struct Step {
     pub(super) badge: Badge,
     pub(super) subscription: String,
     pub(super) action: &'static str,
     pub(super) replay: u32,
     pub(super) is_superseded: bool,
-    /// Why it failed.
+    /// Why the delivery failed.
     pub(super) failure: Option<String>,
-    /// That it waits for its contact, in a sentence; empty: it does not.
+    /// Says that the event waits for its contact; empty if it does not.
     pub(super) awaits: String,
-    /// Why there is no request though it was delivered.
+    /// Why the delivery has no request, although it counts as delivered.
     pub(super) not_needed: Option<String>,
     pub(super) warnings: Vec<String>,
     pub(super) request: Option<Request>,
@@ -46,13 +46,13 @@ pub(super) struct Request {
     /// The request line, the headers and the body.
     pub(super) text: String,
     pub(super) has_body: bool,
-    /// Whether it was not sent, since the destination was in shadow mode.
+    /// Whether the request was not sent because of shadow mode.
     pub(super) is_shadowed: bool,
-    /// Other messages that it carries, and how many more there are.
+    /// Other messages that the request carries, and how many more there are.
     pub(super) merged_with: Vec<i64>,
     pub(super) more_merged: usize,
-    /// Whether the subscriptions in force make the same request; `None`: it was not tried, was merged, has no body any more,
-    /// or they make none.
+    /// Whether the subscriptions in force make the same request; `None` if the request was not tried, was merged or has
+    /// lost its body, or if they make none.
     pub(super) is_as_planned: Option<bool>,
     pub(super) next_attempt_at: Option<Time>,
     pub(super) attempts: Vec<Try>,
@@ -67,7 +67,7 @@ pub(super) struct Try {
     pub(super) answer: String,
 }
 
-/// How much of a message is shown.
+/// How much a visitor sees of a message.
 #[derive(Clone, Copy)]
 pub(super) struct Sight {
     pub(super) is_admin: bool,
@@ -75,7 +75,7 @@ pub(super) struct Sight {
     pub(super) is_masked: bool,
 }
 
-/// What is kept of a request beside its record.
+/// What is kept of a request besides its record.
 #[derive(Clone, Default)]
 struct Kept {
     body: Option<String>,
@@ -84,7 +84,7 @@ struct Kept {
     is_as_planned: Option<bool>,
 }
 
-/// The deliveries of a message. `preview` is what the subscriptions in force make of it.
+/// Returns the deliveries of a message. `preview` is what the subscriptions in force make of it.
 pub(super) async fn steps(
     state: &AdminState,
     record: &MessageRecord,
@@ -138,7 +138,7 @@ fn read(
     }
 }
 
-/// Whether the subscriptions in force make the request that was sent.
+/// Returns whether the subscriptions in force make the request that was sent.
 fn is_as_planned(
     id: RequestId,
     body: &Value,
@@ -147,7 +147,7 @@ fn is_as_planned(
 ) -> Option<bool> {
     let its = |one: &&DeliveryRecord| one.request.as_ref().is_some_and(|request| request.id == id);
     let mut its = record.deliveries.iter().filter(its);
-    // It may be merged from several deliveries of this very message.
+    // Several deliveries of this same message may be merged into the request.
     let (delivery, None) = (its.next()?, its.next()) else { return None };
     let endpoint = delivery.request.as_ref().filter(|one| !one.attempts.is_empty())?.endpoint?;
     let name = delivery.subscription.as_deref()?;
@@ -157,7 +157,7 @@ fn is_as_planned(
 }
 
 fn step(delivery: &DeliveryRecord, request: Option<Request>, sight: Sight) -> Step {
-    // What a failure is about may hold values of the message.
+    // The details of a failure may hold values of the message.
     let say = |text: &str| if sight.is_admin { text.to_owned() } else { cause(text) };
     let before_any = || "before any subscription".to_owned();
     Step {
@@ -203,7 +203,7 @@ fn of_attempt(attempt: &Attempt, sight: Sight) -> Try {
         took: format!("{} ms", attempt.duration.as_millis()),
         status: attempt.status,
         outcome: attempt.outcome.as_str(),
-        // The raw answer may repeat any value of the message.
+        // The raw response may repeat any value of the message.
         answer: match sight.is_admin {
             true => attempt.excerpt.clone(),
             false => "shown to admins".to_owned(),

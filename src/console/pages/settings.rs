@@ -1,4 +1,4 @@
-//! What is in force: the processes, the configuration, when Loops was last heard, and what people did.
+//! The page Settings: the processes, the configuration in force, when Loops was last heard, and what people did.
 
 use askama::Template;
 use axum::Extension;
@@ -17,26 +17,26 @@ use crate::console::state::{AdminState, Setting, store_fault};
 use crate::console::view::{AuditEntry, AuditList, ReloadProblem, Reloaded, Replicas};
 use crate::http::error::ApiError;
 
-/// How many entries of what people did are shown.
+/// How many audit entries are shown.
 const ENTRIES_MAX: u32 = 20;
 
 #[derive(Template)]
 #[template(path = "settings.html")]
 struct SettingsPage {
     frame: Frame,
-    /// A reload was asked for on this page and is done.
+    /// Whether a reload was just done from this page.
     is_reloaded: bool,
     problems: Vec<ReloadProblem>,
     /// The result of the last reload, if there was one.
     last: Option<Reloaded>,
     replicas: Replicas,
-    /// Each destination, and when Loops last reported something about it.
+    /// Each destination, and when Loops last reported anything about it.
     heard: Vec<(String, Option<Time>)>,
     settings: Vec<Setting>,
     entries: Vec<AuditEntry>,
 }
 
-/// The page.
+/// Shows the page.
 pub(super) async fn page(State(state): State<AdminState>, frame: Frame, uri: Uri) -> Response {
     let given = match Parameters::of(&uri, &["reloaded"]) {
         Ok(given) => given,

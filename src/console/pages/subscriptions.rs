@@ -35,33 +35,33 @@ struct Destination {
     catalogue: Shelf,
 }
 
-/// What is known of the names at Loops.
+/// The catalogue of a destination.
 struct Shelf {
     /// Its size and age, or why there is none.
     sentence: String,
-    /// The names in subscriptions that Loops does not know.
+    /// The names in subscriptions that the catalogue does not have.
     missing: Vec<String>,
 }
 
 struct Row {
     name: String,
     is_enabled: bool,
-    /// Nothing ended under it in a week.
+    /// Whether no delivery ended under it in a week.
     is_unused: bool,
     taken: String,
     delivered: String,
-    /// How many were not sent, in shadow mode, if any.
+    /// How many deliveries were shadowed, if any.
     shadowed: Option<String>,
     failed: u64,
     /// Deliveries that were planned with a warning.
     warned: String,
     messages: String,
     failures: String,
-    /// The page that tries a change of it.
+    /// The URL of the mapping editor for it.
     editor: String,
 }
 
-/// The page.
+/// Shows the page.
 pub(super) async fn page(State(state): State<AdminState>, frame: Frame) -> Response {
     match list(&state, frame.clone()).await {
         Ok(page) => html(StatusCode::OK, &page),
@@ -156,7 +156,8 @@ fn row(destination: &str, name: &str, is_enabled: bool, tallies: &[&Tally], now:
     }
 }
 
-/// The reasons for which no subscription took a message in the last day: the reason, how many, their list.
+/// Returns why no subscription took messages in the last day: each reason, its number of messages, and the URL of their
+/// list.
 fn unmatched(
     destination: &str,
     tallies: &[&Tally],

@@ -1,7 +1,7 @@
-//! The live list: messages as they are accepted, and what becomes of them, as server-sent events.
+//! The live list: messages as they are accepted, and each change of their state, as server-sent events.
 //!
-//! Each event is a row of the list, as the page has it. The id of an event is the time of the look that found it, in
-//! Unix milliseconds, so that a browser that connects again gets what it missed.
+//! Each event is a row of the list, as the page shows it. The id of an event is the time of the look that found it, in
+//! Unix milliseconds, so that a browser that reconnects gets what it missed.
 
 use std::collections::{HashMap, VecDeque};
 use std::convert::Infallible;
@@ -30,26 +30,26 @@ use crate::http::error::ApiError;
 use crate::queue::{Filter, MessageRecord, MessageState, Seq, Unavailable};
 use crate::telemetry;
 
-/// Live lists of one process. Each reads the store twice a second, or less often while that takes long.
+/// The most live lists of one process. Each reads the store twice a second, or less often if that takes long.
 const TAILS_MAX: usize = 10;
-/// How long to rest between two looks, at least and at most. In between, 100 times as long as the last look took, so that
-/// all lists together take a tenth of a processor at most, however many messages arrive that they leave out.
+/// The shortest and longest pause between two looks. In between, the pause is 100 times as long as the last look took,
+/// so that all lists together use a tenth of a processor at most, however many messages arrive that they do not show.
 const PAUSE: Duration = Duration::from_millis(500);
 const PAUSE_MAX: Duration = Duration::from_secs(5);
 const RESTS: u32 = 100;
 /// The most rows that one look sends.
 const ROWS_MAX: u32 = 10;
-/// The most rows on a page that are followed until they no longer wait.
+/// The most rows of a page that are followed until they no longer wait.
 pub(super) const WAITING_MAX: usize = 20;
-/// A message may be stored this long after the time at which it was received.
+/// A message may be stored this long after its time of receipt.
 const SLACK: SignedDuration = SignedDuration::from_secs(30);
-/// After this time the browser connects again, and its login is checked.
+/// After this time the browser reconnects, so that its login is checked again.
 const LENGTH: Duration = Duration::from_secs(60 * 60);
 const KEEP_ALIVE: Duration = Duration::from_secs(15);
 
 const LAST_EVENT_ID: HeaderName = HeaderName::from_static("last-event-id");
 
-/// The places for live lists, which end when the program does.
+/// The slots for live lists, which end when the program does.
 #[derive(Debug, Clone)]
 pub struct Tails {
     places: Arc<Semaphore>,
@@ -71,7 +71,7 @@ struct RowPart {
     has_sources: bool,
 }
 
-/// Sends rows until the browser leaves or the program stops.
+/// Sends rows until the browser disconnects or the program stops.
 pub(super) async fn follow(
     State(state): State<AdminState>,
     headers: HeaderMap,
@@ -116,7 +116,7 @@ pub(super) async fn follow(
     Ok(([(ACCEL_BUFFERING, HeaderValue::from_static("no"))], stream).into_response())
 }
 
-/// How long to rest after a look that took this long.
+/// Returns how long to pause after a look that took this long.
 fn pause(took: Duration) -> Duration {
     (took * RESTS).clamp(PAUSE, PAUSE_MAX)
 }
@@ -128,13 +128,13 @@ struct Tail {
     /// When the last look began.
     since: Timestamp,
     is_first_look: bool,
-    /// The rows that the browser has, by their digest: those that may be found again.
+    /// The rows that the browser has and that may be found again, by their digest.
     shown: HashMap<Seq, u64>,
-    /// Rows that waited when they were sent, or when the page was made.
+    /// Rows that were waiting when they were sent, or when the page was made.
     waiting: VecDeque<Seq>,
     /// Whether the store failed at the last look.
     has_failed: bool,
-    /// To be sent.
+    /// Events to send.
     events: VecDeque<Event>,
     /// When to look again.
     look_at: Instant,
@@ -157,7 +157,7 @@ impl Tail {
                     () = sleep_until(tail.look_at) => {}
                 }
                 let began = Instant::now();
-                // While the store does not work, nothing is new; the next look begins where this one did.
+                // If the store fails, nothing is new, and the next look begins where this one did.
                 match tail.look().await {
                     Ok(()) => tail.has_failed = false,
                     Err(fault) => {
@@ -172,7 +172,7 @@ impl Tail {
         })
     }
 
-    /// Looks for messages that arrived, and for changes of those that waited.
+    /// Looks for messages that have arrived, and for changes to those that waited.
     async fn look(&mut self) -> Result<(), Unavailable> {
         let now = self.state.clock.now();
         let from = self.since.checked_sub(SLACK).unwrap_or(Timestamp::MIN);
@@ -181,7 +181,7 @@ impl Tail {
         let page = self.state.log.list(&filter, None, ROWS_MAX).await?;
         let mut new = 0;
         for record in page.messages.iter().rev() {
-            // What was received before is on the page that asks, though it may have changed since.
+            // Messages received earlier are already on the page, though they may have changed since.
             let is_there = self.is_first_look && record.received_at < self.since;
             new += u32::from(self.show(record, now) && !is_there);
         }
@@ -203,7 +203,7 @@ impl Tail {
         Ok(())
     }
 
-    /// Sends a message unless the browser has it as it is. Returns whether it is new there.
+    /// Sends a message unless the browser already shows it as it is. Returns whether the message is new there.
     fn show(&mut self, record: &MessageRecord, now: Timestamp) -> bool {
         let seq = record.seq;
         let row = RowPart { row: Row::from(record), has_sources: self.has_sources };

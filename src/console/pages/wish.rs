@@ -1,4 +1,5 @@
-//! What only admins get, once they ask for it: contents, ids, and answers of Loops. That they asked goes on record.
+//! Details that only admins get, and only when they ask: contents, ids, and answers of Loops. Each question is
+//! recorded.
 
 use axum::Form;
 use axum::extract::rejection::FormRejection;
@@ -35,14 +36,14 @@ impl Wish {
     }
 }
 
-/// The form of such a button.
+/// The form behind such a button.
 #[derive(Deserialize)]
 pub(super) struct Wished {
     wish: Wish,
 }
 
-/// Returns what was asked for, and records it with these arguments; `None`: the form cannot be read. An error unless an
-/// admin asks.
+/// Returns what was asked for, and records it with these arguments; `None` if the form cannot be read. Only admins may
+/// ask: for others it is an error.
 pub(super) async fn grant(
     state: &AdminState,
     actor: &Actor,

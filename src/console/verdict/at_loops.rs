@@ -1,10 +1,10 @@
-//! What became of a message that Loops accepted: what the contact shows, and what Loops reported.
+//! What became of a message that Loops accepted, judged by the contact and by what Loops reported.
 
 use super::{Facts, VerdictKind, clock, is_not_needed};
 use crate::console::asker::Held;
 use crate::queue::{FeedbackRecord, MessageRecord};
 
-/// What became of a message that Loops accepted.
+/// Judges a message that Loops accepted.
 pub(super) fn at_loops(facts: &Facts<'_>, message: &MessageRecord) -> (VerdictKind, String) {
     if let Some((sent, events)) = facts.events
         && events.is_complete
@@ -21,7 +21,7 @@ pub(super) fn at_loops(facts: &Facts<'_>, message: &MessageRecord) -> (VerdictKi
     }
     let of_destination =
         || facts.feedback.iter().filter(|event| event.destination == message.destination);
-    // Times by Loops' clock are whole seconds.
+    // Loops' times are whole seconds.
     let received = message.received_at.as_second();
     let since = || of_destination().filter(|event| event.at.as_second() >= received);
     if let Some(found) = held(facts.held) {
@@ -46,7 +46,7 @@ pub(super) fn at_loops(facts: &Facts<'_>, message: &MessageRecord) -> (VerdictKi
         return (VerdictKind::NotNeeded, String::new());
     }
     match facts.has_heard {
-        // Such as that the contact was created.
+        // For example, the contact was created.
         true if since().next().is_some() => {
             (VerdictKind::Silent, ", and has reported no mail to the person since".to_owned())
         }
@@ -64,7 +64,7 @@ pub(super) fn at_loops(facts: &Facts<'_>, message: &MessageRecord) -> (VerdictKi
 const UNSUBSCRIBED: [&str; 2] = ["contact.unsubscribed", "email.unsubscribed"];
 const SUBSCRIBED: [&str; 2] = ["email.resubscribed", "contact.created"];
 
-/// What the contact itself shows.
+/// Judges by the contact that Loops holds.
 fn held(held: Option<&Held>) -> Option<(VerdictKind, String)> {
     let held = held?;
     let Some(contact) = &held.contact else {
@@ -85,7 +85,7 @@ fn held(held: Option<&Held>) -> Option<(VerdictKind, String)> {
     }
 }
 
-/// What became of the latest mail.
+/// Judges by the latest mail.
 fn mail<'a>(
     events: impl Iterator<Item = &'a FeedbackRecord> + Clone,
 ) -> Option<(VerdictKind, String)> {
@@ -105,7 +105,7 @@ fn mail<'a>(
     let latest = of_mails.clone().next()?;
     let of_it: Vec<&FeedbackRecord> =
         of_mails.filter(|event| event.email_id == latest.email_id).collect();
-    // A mailbox that is full for a while takes the mail later.
+    // A mailbox that was full takes the mail later.
     let is_over = |event: &FeedbackRecord| {
         event.event == "email.softBounced" && event.webhook_id != latest.webhook_id
     };

@@ -2,7 +2,7 @@
 
 use crate::queue::FailureReason;
 
-/// What can be the matter, in the order in which it is looked for.
+/// The possible verdicts, in the order in which they are checked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum VerdictKind {
     /// Nothing of this person is on record, and messages were rejected not long ago.
@@ -58,7 +58,7 @@ pub enum VerdictKind {
 }
 
 impl VerdictKind {
-    /// All of them, in their order.
+    /// All kinds, in this order.
     pub const ALL: [VerdictKind; 25] = [
         VerdictKind::Rejected,
         VerdictKind::NeverAccepted,
@@ -87,7 +87,7 @@ impl VerdictKind {
         VerdictKind::NeverHeard,
     ];
 
-    /// As it is written and shown.
+    /// Returns the name of the kind, as the API and the pages show it.
     pub fn as_str(self) -> &'static str {
         match self {
             VerdictKind::Rejected => "rejected",
@@ -118,7 +118,7 @@ impl VerdictKind {
         }
     }
 
-    /// What to do next.
+    /// Returns what to do next.
     pub(super) fn next_step(self, reason: Option<FailureReason>) -> &'static str {
         match self {
             VerdictKind::Rejected => {

@@ -1,6 +1,7 @@
-//! The verdict: what became of what a person was to get, in one sentence of a closed list, with one next step.
+//! The verdict: what became of the messages that a person should have got, in one sentence of a closed list, with one
+//! next step.
 //!
-//! Pure: the caller finds the facts, and the first kind of [`VerdictKind::ALL`] that holds is the verdict.
+//! Pure: the caller gathers the facts, and the first kind of [`VerdictKind::ALL`] that applies is the verdict.
 
 mod at_loops;
 mod kind;
@@ -22,7 +23,7 @@ use crate::queue::{
 use crate::segment::MessageType;
 use at_loops::at_loops;
 
-/// What is known.
+/// The facts to judge.
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct Facts<'a> {
     /// The messages of a person, or a single one, newest first.
@@ -35,9 +36,9 @@ pub(super) struct Facts<'a> {
     pub(super) held: Option<&'a Held>,
     /// The name of the event as it was sent, and the names that Loops lists, if it was asked.
     pub(super) events: Option<(&'a str, &'a Events)>,
-    /// How delivery goes to the destinations of the messages that wait.
+    /// The state of delivery at the destinations of waiting messages.
     pub(super) destinations: &'a [DestinationNow],
-    /// What was rejected in the last hour. It matters where there are no messages.
+    /// What was rejected in the last hour. It matters only if there are no messages.
     pub(super) rejected: Option<&'a Rejected>,
 }
 
@@ -51,7 +52,7 @@ pub(super) struct Verdict {
     pub(super) next_step: &'static str,
 }
 
-/// Judges. `say` shows what Loops said and what failures are about, which may hold values of a message.
+/// Judges the facts. `say` shows Loops' responses and the details of failures, which may hold values of a message.
 pub(super) fn judge(facts: &Facts<'_>, say: impl Fn(&str) -> String) -> Verdict {
     let (kind, message, sentence) = find(facts, &say);
     let failure = message.and_then(failure);
@@ -92,7 +93,7 @@ fn find<'a>(
         matches!(message.state(), MessageState::Delivered | MessageState::Shadowed)
     };
     let delivered: Vec<&MessageRecord> = latest.iter().copied().filter(is_ended).collect();
-    // What triggers mails is an event, so that is what people ask about.
+    // Events trigger mails, so people ask about events.
     let is_event = |message: &&&MessageRecord| message.kind == MessageType::Track;
     let Some(message) = delivered.iter().find(is_event).or(delivered.first()).copied() else {
         let unmatched = latest.iter().find(is_event).copied().unwrap_or(first);
@@ -133,7 +134,7 @@ fn find<'a>(
     (kind, Some(message), sentence)
 }
 
-/// The latest message of each type and event: an earlier one no longer matters.
+/// Returns the latest message of each type and event: earlier ones no longer matter.
 fn latest_of_each(messages: &[MessageRecord]) -> Vec<&MessageRecord> {
     let mut latest: Vec<&MessageRecord> = Vec::new();
     for message in messages {
@@ -148,14 +149,14 @@ fn latest_of_each(messages: &[MessageRecord]) -> Vec<&MessageRecord> {
     latest
 }
 
-/// Why a message waits.
+/// Says why a message waits.
 fn waits(
     message: &MessageRecord,
     facts: &Facts<'_>,
     say: &impl Fn(&str) -> String,
 ) -> (VerdictKind, String) {
     let its = capitalized(&name(message));
-    // Requests of one person go out in order: what was accepted earlier holds back what follows.
+    // Requests of one person go out in order: an earlier message holds back later ones.
     let earlier = facts.messages.iter().filter(|other| {
         other.seq < message.seq
             && other.destination == message.destination
@@ -217,8 +218,8 @@ fn waits(
     (VerdictKind::WaitsForRetry, sentence)
 }
 
-/// How many messages may go before this one, and how long that takes at the speed of the last minutes. Where exactly it
-/// is among those of its class is not counted.
+/// Says how many messages may go before this one, and how long that takes at the speed of the last minutes. The
+/// position within its class is not counted.
 fn queue(message: &MessageRecord, destination: &DestinationNow) -> String {
     let waiting = destination.waiting;
     let more_urgent = Class::ALL.into_iter().take_while(|class| *class != message.class);
@@ -236,7 +237,7 @@ fn queue(message: &MessageRecord, destination: &DestinationNow) -> String {
     format!("; up to {} {goes} before it{takes}", counted(before, "message"))
 }
 
-/// What was rejected in the last hour, in a sentence; `None`: nothing was.
+/// Says what was rejected in the last hour; `None` if nothing was.
 pub(super) fn rejections(rejected: &Rejected) -> Option<String> {
     let total: u64 = rejected.values().flat_map(|codes| codes.values()).sum();
     let each = rejected
@@ -258,7 +259,7 @@ pub(super) fn rejections(rejected: &Rejected) -> Option<String> {
     ))
 }
 
-/// A request that was tried and waits, with what Loops said last.
+/// Returns a request that waits after an attempt, with Loops' last response.
 fn last_try(message: &MessageRecord) -> Option<(&RequestRecord, &str)> {
     standing(message).filter(|delivery| delivery.state == DeliveryState::Pending).find_map(
         |delivery| {
@@ -273,13 +274,13 @@ fn standing(message: &MessageRecord) -> impl Iterator<Item = &DeliveryRecord> {
     message.deliveries.iter().filter(|delivery| !delivery.is_superseded)
 }
 
-/// Whether a message was delivered without any request.
+/// Returns whether a message was delivered without any request.
 fn is_not_needed(message: &MessageRecord) -> bool {
     standing(message).next().is_some()
         && standing(message).all(|delivery| delivery.not_needed.is_some())
 }
 
-/// That an event which failed waits for its contact until a time.
+/// Says until when a failed event waits for its contact.
 pub(super) fn again_by_itself(until: Timestamp) -> String {
     format!(" It is sent again by itself if the contact is created until {}.", clock(until))
 }
@@ -289,7 +290,7 @@ fn failure(message: &MessageRecord) -> Option<&crate::queue::Failure> {
     failed.find_map(|delivery| delivery.failure.as_ref())
 }
 
-/// What people call a message.
+/// Names a message as people would.
 fn name(message: &MessageRecord) -> String {
     match &message.event {
         Some(event) => format!("“{event}”"),
@@ -302,7 +303,7 @@ fn capitalized(text: &str) -> String {
     letters.next().map(|first| first.to_uppercase().chain(letters).collect()).unwrap_or_default()
 }
 
-/// A time in a sentence.
+/// Writes a time for a sentence.
 fn clock(at: Timestamp) -> String {
     at.strftime("%Y-%m-%d %H:%M:%S UTC").to_string()
 }

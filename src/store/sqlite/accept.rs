@@ -1,4 +1,4 @@
-//! Accepts the messages of a group: finds the duplicates and inserts the rest. This is the hot path.
+//! Accepts the messages of a group: finds duplicates and inserts the rest. This is the hot path.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -18,7 +18,7 @@ pub(super) const OF_ID: &str = "SELECT seq FROM message_ids WHERE message_hash =
 /// ?1 seq.
 pub(super) const IDENTITY: &str =
     "SELECT source, message_id, received_at FROM messages WHERE seq = ?1";
-/// ?1 how many. Returns the last of them.
+/// ?1 how many numbers to reserve. Returns the last one.
 pub(super) const NEXT_SEQS: &str =
     "UPDATE meta SET value = value + ?1 WHERE name = 'last_seq' RETURNING value";
 pub(super) const INSERT: &str = "
@@ -32,7 +32,7 @@ pub(super) const MINUTE: &str = "
     INSERT INTO minutes (minute, first_seq, last_seq) VALUES (?1, ?2, ?3)
     ON CONFLICT DO UPDATE SET first_seq = MIN(first_seq, ?2), last_seq = MAX(last_seq, ?3)";
 
-/// What the writer keeps in memory to accept messages.
+/// The writer's memory for accepting messages.
 #[derive(Debug)]
 pub(super) struct Memory {
     pub(super) recent: Recent,
@@ -40,15 +40,15 @@ pub(super) struct Memory {
     pub(super) duplicate_window: Duration,
 }
 
-/// A message that was accepted, as far as it matters to those that may be its duplicates.
+/// An accepted message, with the values that decide whether a later one is its duplicate.
 struct Seen {
     received_ms: i64,
     /// The call of this group that contains it; `None` if it was stored before.
     call: Option<usize>,
 }
 
-/// Returns whether each message of each call is new. `rows` are the messages that `recent` does not know; those
-/// that are inserted are added to them, to be noted after the commit.
+/// Returns whether each message of each call is new. `rows` has the messages that `recent` does not know yet. Inserted
+/// messages are appended to it; the caller notes all of them after the commit.
 pub(super) fn accept(
     transaction: &Connection,
     memory: &mut Memory,
@@ -93,7 +93,7 @@ pub(super) fn accept(
     Ok(answers)
 }
 
-/// The messages stored under the digests of the given message ids: source, message id, received at.
+/// Returns the messages stored under the digests of the given message ids: source, message id, received at.
 fn stored(
     transaction: &Connection,
     recent: &Recent,
@@ -102,7 +102,7 @@ fn stored(
 ) -> Result<Vec<(String, String, i64)>, Fault> {
     let messages = calls.iter().flat_map(|messages| messages.iter());
     let mut hashes: Vec<i64> = messages.map(|message| message.message_hash.0).collect();
-    // In the order of the index: each look-up is near the one before.
+    // Look up in the order of the index, so that each look-up is near the previous one.
     hashes.sort_unstable();
     hashes.dedup();
     let mut of_id = transaction.prepare_cached(OF_ID)?;
@@ -127,7 +127,7 @@ fn stored(
     Ok(stored)
 }
 
-/// Inserts in order: the order of the rows is the order of acceptance. Adds their digests to `rows`.
+/// Inserts messages in the order of acceptance, and appends their digests to `rows`.
 fn insert(
     transaction: &Connection,
     event_names: &mut EventNames,
@@ -178,7 +178,7 @@ pub(super) fn next_seqs(transaction: &Connection, count: usize) -> Result<i64, F
     Ok(last - count + 1)
 }
 
-/// Counts what was inserted, and notes between which sequence numbers each minute lies.
+/// Counts the inserted messages, and records the first and last sequence number of each minute.
 fn count(
     transaction: &Connection,
     fresh: &[&NewMessage],

@@ -1,4 +1,4 @@
-//! Events that Loops refused because their contact did not exist, and that are replayed once it does.
+//! Events that Loops refused because their contact did not exist. They are replayed once it does.
 
 use jiff::Timestamp;
 use rusqlite::{Connection, params};
@@ -20,10 +20,11 @@ pub(super) const DUE: &str = "
     SELECT a.seq, a.subscription, a.destination, m.payload_bytes
     FROM awaiting a JOIN messages m ON m.seq = a.seq
     WHERE a.is_due = 1 AND m.state = 1 ORDER BY a.seq LIMIT ?1";
-/// ?1 seq, ?2 the only subscription that is replayed. Whatever replays a delivery, it waits no longer.
+/// ?1 seq, ?2 the only subscription that is replayed. A delivery no longer waits once it is replayed, for whatever
+/// reason.
 pub(super) const END: &str =
     "DELETE FROM awaiting WHERE seq = ?1 AND (?2 IS NULL OR subscription = ?2)";
-/// ?1 old seq, ?2 new seq. Other deliveries of a message that is replayed.
+/// ?1 old seq, ?2 new seq. For the other deliveries of a replayed message.
 pub(super) const MOVE: &str = "UPDATE awaiting SET seq = ?2 WHERE seq = ?1";
 /// ?1 until before this time, ?2 limit.
 pub(super) const PAST: &str = "
@@ -32,7 +33,7 @@ pub(super) const PAST: &str = "
 /// ?1 lane, ?2 destination.
 pub(super) const OF_PERSON: &str = "DELETE FROM awaiting WHERE lane = ?1 AND destination = ?2";
 
-/// A delivery that is to be replayed.
+/// A delivery whose contact has appeared, so it must be replayed.
 pub(super) struct Due {
     pub(super) seq: Seq,
     pub(super) subscription: String,
@@ -40,7 +41,7 @@ pub(super) struct Due {
     pub(super) payload_bytes: u64,
 }
 
-/// Applies how the outcome of a request bears on events that wait.
+/// Applies the effect of a request's outcome on waiting events.
 pub(super) fn apply(
     transaction: &Connection,
     destination: &str,

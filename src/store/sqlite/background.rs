@@ -1,7 +1,8 @@
-//! The background task of the store: once a second it looks at the free space of the disk and verifies the log.
+//! The background task of the store. Once a second, it checks the free space on the disk and verifies the write-ahead
+//! log.
 //!
-//! While space is very low, it drops the contents of delivered messages, oldest first, so that deliveries find room and
-//! the backlog can drain.
+//! While space is very low, it deletes the contents of delivered messages, oldest first, so that deliveries have room
+//! and the backlog can drain.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -16,10 +17,10 @@ use super::space::Space;
 use super::writing::Writing;
 use crate::queue::FreeSpace;
 
-/// The time between two looks.
+/// The time between two checks.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 
-/// How often contents are dropped after one look.
+/// How many rounds of deleting contents follow one check at most.
 const ROUNDS_MAX: usize = 10;
 
 /// After the log was verified, the next verification waits for this many times as long as it took, so that a large log
@@ -43,23 +44,23 @@ pub(super) async fn run(space: Arc<Space>, readers: Readers, writing: Writing) {
     }
 }
 
-/// Verifies the log. If bytes of it were overwritten, nothing is acknowledged from then on, and the writer saves the
-/// log at once.
+/// Verifies the log. If bytes of it were overwritten, nothing is acknowledged any more, and the writer saves the log at
+/// once.
 async fn verify_log(writing: &Writing) {
     let health = Arc::clone(&writing.health);
     match tokio::task::spawn_blocking(move || health.verify_log()).await {
         Ok(Err(Fault::LogOverwritten)) => {
-            // The writer saves the log before it writes anything. Why it cannot is in its own log line.
+            // The writer saves the log before it writes anything. If it cannot, it logs why.
             let _ = writing.write(TryToWrite { bytes: 0 }).await;
         }
         Ok(Err(fault)) => tracing::debug!(%fault, "could not verify the write-ahead log"),
-        // A bug of ours.
+        // A bug in this program.
         Err(error) => tracing::error!(%error, "could not verify the write-ahead log"),
         Ok(Ok(())) => {}
     }
 }
 
-/// Drops the contents of delivered messages while there is too little space. Fails once the store is closed.
+/// Deletes the contents of delivered messages while there is too little space. Fails once the store is closed.
 async fn make_room(space: &Space, writing: &Writing) -> Result<(), Fault> {
     for _ in 0..ROUNDS_MAX {
         if matches!(space.now(), FreeSpace::Ample | FreeSpace::Low) {

@@ -1,8 +1,8 @@
-//! Makes backups beside the processes that use the database.
+//! Makes backups while other processes use the database.
 //!
-//! `VACUUM INTO` copies the rows of one snapshot into a new file, so a backup has no unused pages, and nothing that was
-//! erased. The copy is marked with its time: it is not opened as a queue before [`restore`](super::restore) has prepared
-//! it, since it does not know what was sent later.
+//! `VACUUM INTO` copies the rows of one snapshot into a new file, so a backup has no unused pages and nothing that was
+//! erased. The copy is marked with its time. Since it does not know what was sent later, it cannot be opened as a queue
+//! until [`restore`](super::restore) has prepared it.
 
 use std::fs::File;
 use std::io::{self, Seek as _, Write};
@@ -25,11 +25,11 @@ use crate::store::StoreError;
 use crate::store::copies::{BackedUp, BackupTo, CopyError};
 use crate::telemetry;
 
-/// Marks a copy. ?1 its time.
+/// Marks a copy. ?1 the time of the copy.
 const SET_COPIED_AT: &str = "INSERT OR REPLACE INTO meta (name, value) VALUES ('copied_at', ?1)";
 const COPIED_AT: &str = "SELECT value FROM meta WHERE name = 'copied_at'";
 pub(super) const UNSET_COPIED_AT: &str = "DELETE FROM meta WHERE name = 'copied_at'";
-/// When the last backup was made. ?1 the time.
+/// Records when the last backup was made. ?1 that time.
 pub(super) const SET_BACKUP_AT: &str =
     "INSERT OR REPLACE INTO meta (name, value) VALUES ('backup_at', ?1)";
 pub(super) const BACKUP_AT: &str = "SELECT value FROM meta WHERE name = 'backup_at'";
@@ -42,22 +42,22 @@ const USED: &str = "
 /// Above this size, a backup takes long enough to be worth a warning about the write-ahead log.
 const LARGE_BYTES: u64 = 10 * 1024 * 1024 * 1024;
 
-/// The name of a backup in a folder: `segment-loops-20261127T132317Z.db`.
+/// The parts of a backup's name, such as `segment-loops-20261127T132317Z.db`.
 const NAME_BEGINS: &str = "segment-loops-";
 const NAME_ENDS: &str = ".db";
 const NAME_TIME: &str = "%Y%m%dT%H%M%SZ";
 
-/// The unfinished backups: in a folder, and in the data folder on the way to a stream.
+/// The names of unfinished backups: of one in a folder, and of one in the data folder that will be streamed.
 const PART_IN_FOLDER: &str = "segment-loops-backup.part";
 const PART_OF_STREAM: &str = "segment-loops-stream.part";
 
-/// The time of a copy that was not restored; `None`: it is no such copy.
+/// Returns the time of a copy that was not restored; `None` if the database is not such a copy.
 pub(super) fn copied_at(connection: &Connection) -> Result<Option<Timestamp>, rusqlite::Error> {
     let ms = connection.query_row(COPIED_AT, [], |row| row.get(0)).optional()?;
     Ok(ms.map(from_ms))
 }
 
-/// Makes a backup of the database in the data folder of a configuration.
+/// Backs up the database in the configured data folder.
 pub(in crate::store) fn back_up(
     config: &StoreConfig,
     to: BackupTo<'_>,
@@ -73,7 +73,7 @@ pub(in crate::store) fn back_up(
     if let Some(refusal) = found.refusal(&options.path) {
         return Err(CopyError::Database(StoreError::new(refusal)));
     }
-    // Not a moment later: what is sent from now on counts as sent after the backup.
+    // Read the time first: everything sent from now on must count as sent after the backup.
     let at = SystemClock.now();
     let surplus = match to {
         BackupTo::Folder { folder, keep: Some(keep) } => Some((folder, keep)),
@@ -101,7 +101,7 @@ pub(in crate::store) fn back_up(
         path: made.path.as_ref().map_or("standard output".to_owned(), |path| format!("{path:?}")),
         source: StoreError::new(fault),
     })?;
-    // Last: the backup counts even if older ones cannot be removed.
+    // Prune last: the backup counts even if older ones cannot be removed.
     let Some((folder, keep)) = surplus else { return Ok(made) };
     let removed = prune(&reader, folder, keep).map_err(|source| CopyError::NotRemoved {
         path: made.path.clone().unwrap_or_default(),
@@ -118,7 +118,7 @@ fn name(at: Timestamp) -> String {
     format!("{NAME_BEGINS}{}{NAME_ENDS}", at.strftime(NAME_TIME))
 }
 
-/// Fails if something other than a backup is at the path: it would be lost.
+/// Fails if the path holds something other than a backup, which would be overwritten.
 fn check_target(target: &Path) -> Result<(), CopyError> {
     let folder = folder_of(target);
     if !folder.is_dir() {
@@ -131,7 +131,7 @@ fn check_target(target: &Path) -> Result<(), CopyError> {
     }
 }
 
-/// The key of the installation that made a backup; `None`: the file is no backup, or cannot be read.
+/// Returns the key of the installation that made a backup; `None` if the file is not a backup or cannot be read.
 fn made_by(path: &Path) -> Option<Vec<u8>> {
     let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let connection = Connection::open_with_flags(path, flags).ok()?;
@@ -142,7 +142,7 @@ fn made_by(path: &Path) -> Option<Vec<u8>> {
     connection.query_row(INSTALLATION_KEY, [], |row| row.get(0)).ok()
 }
 
-/// A finished copy that is not in its place yet.
+/// A finished copy that is not at its final path yet.
 struct Copy {
     part: Part,
     at: Timestamp,
@@ -192,7 +192,7 @@ fn copy(reader: &Connection, at: Timestamp, path: PathBuf) -> Result<Copy, CopyE
     Ok(Copy { part, at, bytes })
 }
 
-/// What SQLite says of the file that it writes, without the advice for the database.
+/// Returns SQLite's own error about the copy. The advice in [`Fault`] is about the database, so it is left out.
 fn raw(fault: Fault) -> Box<dyn std::error::Error + Send + Sync> {
     match fault {
         Fault::Database { source } => Box::new(source),
@@ -200,18 +200,18 @@ fn raw(fault: Fault) -> Box<dyn std::error::Error + Send + Sync> {
     }
 }
 
-/// Marks a copy, and checks all its pages; returns what is wrong with them.
+/// Marks a copy and checks all its pages; returns what is wrong with them, or `ok`.
 fn seal(path: &Path, at: Timestamp) -> Result<String, rusqlite::Error> {
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let copy = Connection::open_with_flags(path, flags)?;
-    // A copy that is cut off is not used, and it is synced as a whole.
+    // An unfinished copy is never used, and a finished one is synced as a whole.
     copy.pragma_update(None, "journal_mode", "memory")?;
     copy.pragma_update(None, "synchronous", "off")?;
     copy.execute(SET_COPIED_AT, [to_ms(at)])?;
     quick_check(&copy)
 }
 
-/// What is wrong with the pages of a database; `ok`: nothing.
+/// Returns what is wrong with the pages of a database, or `ok`.
 pub(super) fn quick_check(connection: &Connection) -> Result<String, rusqlite::Error> {
     connection.query_row("PRAGMA quick_check(1)", [], |row| row.get(0))
 }
@@ -228,7 +228,7 @@ impl Copy {
     }
 
     fn send(mut self, stream: &mut dyn Write) -> Result<BackedUp, CopyError> {
-        // From here on, nothing is left behind if this process is killed.
+        // Once unlinked, the file disappears even if this process is killed.
         let unlinked = self.part.unlink().and_then(|()| self.part.file.rewind());
         unlinked.map_err(|source| CopyError::Write {
             path: self.part.path.clone(),
@@ -252,7 +252,7 @@ fn prune(reader: &Connection, folder: &Path, keep: NonZeroUsize) -> io::Result<V
             own.push(path);
         }
     }
-    // The names are as long as each other, and in the order of time.
+    // All names have the same length and sort by time.
     own.sort_unstable();
     let surplus = own.len().saturating_sub(keep.get());
     own.truncate(surplus);
@@ -267,7 +267,7 @@ fn is_name(name: &str) -> bool {
     time.is_some_and(|time| jiff::civil::DateTime::strptime(NAME_TIME, time).is_ok())
 }
 
-/// Notes in the database when its last backup was made.
+/// Records in the database when its last backup was made.
 fn note(file: &FileOptions, at: Timestamp) -> Result<(), Fault> {
     let mut connection = file.open_writer()?;
     let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;

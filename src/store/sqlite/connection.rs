@@ -1,4 +1,4 @@
-//! The writer's connection: opens it, keeps what is committed safe, and empties the write-ahead log.
+//! The writer's connection: opens it, keeps committed data safe, and empties the write-ahead log.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -14,7 +14,7 @@ use super::reader::Readers;
 use crate::config::WalMode;
 use crate::telemetry;
 
-/// If a reader prevented the write-ahead log from being emptied: how long to wait before trying again.
+/// How long to wait before trying again after a reader kept the write-ahead log from being emptied.
 const EMPTY_WAL_EVERY: Duration = Duration::from_secs(1);
 
 /// How long to wait for busy readers when the write-ahead log is emptied. The writer writes nothing meanwhile.
@@ -24,7 +24,7 @@ const EMPTY_WAL_PATIENCE: Duration = Duration::from_millis(50);
 const ALONE_PATIENCE: Duration = Duration::from_secs(10);
 const ALONE_PAUSE: Duration = Duration::from_millis(20);
 
-/// If making the store safe failed: how long to wait before trying again.
+/// How long to wait before trying again after an attempt to make the store safe failed.
 const REMEDY_EVERY: Duration = Duration::from_secs(1);
 
 /// Copies as much of the log into the database as readers allow.
@@ -32,7 +32,7 @@ const MOVE_LOG: &str = "PRAGMA wal_checkpoint(PASSIVE)";
 
 #[derive(Debug)]
 pub(super) struct WriterConnection {
-    /// `None` after a failure. The next group opens another one.
+    /// `None` after a failure. The next group opens a new connection.
     connection: Option<Connection>,
     file: FileOptions,
     health: Arc<Health>,
@@ -55,7 +55,7 @@ impl WriterConnection {
         readers: [Readers; 2],
         runtime: Handle,
     ) -> Self {
-        // A process that was killed may have left erased contents there.
+        // A killed process may have left erased contents in the log.
         let wal_holds_erased = file.wal == WalMode::Own;
         Self {
             connection: Some(connection),
@@ -69,7 +69,7 @@ impl WriterConnection {
         }
     }
 
-    /// Returns the connection; opens one if the last one was given up.
+    /// Returns the connection; opens one if the previous one was given up.
     pub(super) fn get(&mut self) -> Result<&mut Connection, Fault> {
         if self.connection.is_none() {
             self.open()?;
@@ -82,8 +82,8 @@ impl WriterConnection {
     }
 
     /// Gives the connection up after a failure, since its state is not known: a full disk may have ended the
-    /// transaction already. A log that was moved or must be saved can be read through this connection only, so then it
-    /// stays.
+    /// transaction already. If the log was moved or must be saved, it can be read only through this connection, which
+    /// then stays open.
     pub(super) fn failed(&mut self) {
         if self.health.files.look().is_ok() && self.health.remedy() != Some(Remedy::Save) {
             self.give_up();
@@ -111,12 +111,12 @@ impl WriterConnection {
     }
 
     /// Moves a log with wrong checksums into the database and empties it. The index still finds all pages of the log.
-    /// No connection is closed before: after the last one, SQLite would make the index again, and would find only the
-    /// frames before the first wrong one.
+    /// So no connection may be closed first: once the last one is, SQLite rebuilds the index, and finds only the frames
+    /// before the first wrong one.
     fn save_log(&mut self) -> Result<(), Fault> {
         if self.connection.is_none() {
             self.open()?;
-            // Now the log can be checked for a cut. If it was cut, it must not be moved.
+            // Now the log can be checked for truncation. A truncated log must not be moved.
             self.health.check(self.connection.as_ref()).or_else(|fault| match fault {
                 Fault::LogOverwritten => Ok(()),
                 fault => Err(fault),
@@ -153,11 +153,12 @@ impl WriterConnection {
         if let Some(connection) = &self.connection
             && mark.is_harmless()
         {
-            // Closing would copy it too. But if there is no room, the connection, and with it the log, must stay open.
+            // Closing would copy the log too. But if the disk is full, the connection must stay open, since the log is
+            // lost with it.
             connection.query_row(MOVE_LOG, [], |_| Ok(()))?;
         }
         if let Some(connection) = &self.connection {
-            // The last one that closes it must delete the marked file.
+            // The last process that closes the database must delete the marked file.
             connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, false)?;
         }
         self.give_up();
@@ -202,8 +203,8 @@ impl WriterConnection {
         }
     }
 
-    /// How long to wait before the write-ahead log is emptied; `None`: it holds nothing that was erased, or another program
-    /// empties it.
+    /// Returns how long to wait before emptying the write-ahead log; `None` if it holds nothing that was erased, or if
+    /// another program empties it.
     pub(super) fn empties_wal_after(&self) -> Option<Duration> {
         self.wal_holds_erased.then_some(EMPTY_WAL_EVERY)
     }
@@ -226,8 +227,8 @@ impl WriterConnection {
         }
     }
 
-    /// Moves the write-ahead log into the file and closes the connection. If the last group failed, there is no
-    /// connection, and readers cannot move the log, so this opens one.
+    /// Moves the write-ahead log into the file and closes the connection. After a failed group there is no connection;
+    /// this opens one, since readers cannot move the log.
     pub(super) fn close(&mut self) -> Result<(), Fault> {
         if let Err(fault) = self.health.check(self.connection.as_ref()) {
             tracing::debug!(%fault, "closing a database that is not safe");
@@ -246,7 +247,7 @@ impl WriterConnection {
         };
         let emptied = match self.file.wal {
             WalMode::Own => empty_wal(&connection).map(|_| ()),
-            // As if it had been killed: nothing is lost.
+            // Leave the log, as a killed process would: nothing is lost.
             WalMode::External => Ok(()),
         };
         close(connection);

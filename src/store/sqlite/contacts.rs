@@ -1,4 +1,4 @@
-//! What Loops is known to hold of its contacts.
+//! Contacts: what is known of each at Loops.
 
 use jiff::Timestamp;
 use rusqlite::{Connection, OptionalExtension as _, Row, params};
@@ -23,7 +23,7 @@ pub(super) const KNOWN: &str = "
     UNION ALL
     SELECT 1 FROM contacts WHERE email IN (?2, ?3) AND destination = ?1 AND known_at < ?4
     LIMIT 1";
-/// ?1 destination, ?2 key, ?3 email. Other contacts that Loops may hold as the same one.
+/// ?1 destination, ?2 key, ?3 email. Marks the other contacts that Loops may treat as the same one.
 pub(super) const SHARE: &str = "
     UPDATE contacts SET is_shared = 1 WHERE id IN (
         SELECT id FROM contacts WHERE destination = ?1 AND contact = ?3 AND contact <> ?2
@@ -83,18 +83,19 @@ pub(super) const OF_PERSON: &str = "
         SELECT id FROM contacts WHERE claimed = ?2 AND destination = ?1
         UNION ALL
         SELECT id FROM contacts WHERE lane = ?2 AND destination = ?1 AND lane <> contact)";
-/// ?1 destination, ?2 digest, ?3 reported at, ?4 whether it was deleted. Those that are known by an address.
+/// ?1 destination, ?2 digest, ?3 reported at, ?4 whether it was deleted. For contacts that are known by this address.
 pub(super) const REPORTED_BY_EMAIL: &str = "
     UPDATE contacts SET properties = x'', reported_at = ?3, email = CASE WHEN ?4 THEN NULL ELSE email END,
         known_at = CASE WHEN ?4 THEN NULL ELSE known_at END,
         address = CASE WHEN ?4 THEN NULL ELSE address END
     WHERE email = ?2 AND destination = ?1";
-/// ?1 destination, ?2 key, ?3 reported at. What is known by the address of a contact that was deleted.
+/// ?1 destination, ?2 key, ?3 reported at. For the contact whose key is the address of a deleted contact.
 pub(super) const DELETED_BY_ITS_EMAIL: &str = "
     UPDATE contacts SET properties = x'', reported_at = ?3, known_at = NULL, address = NULL
     WHERE destination = ?1
         AND contact = (SELECT email FROM contacts WHERE destination = ?1 AND contact = ?2)";
-/// ?1 destination, ?2 digest, ?3 reported at, ?4 whether it was deleted, ?5 day. A request for it may be on its way.
+/// ?1 destination, ?2 digest, ?3 reported at, ?4 whether it was deleted, ?5 day. Adds a row even for an unknown
+/// contact, since a request for it may be under way.
 pub(super) const REPORTED: &str = "
     INSERT INTO contacts (destination, contact, reported_at, changed_day, properties)
     VALUES (?1, ?2, ?3, ?5, x'')
@@ -102,8 +103,8 @@ pub(super) const REPORTED: &str = "
         properties = x'', reported_at = ?3, email = CASE WHEN ?4 THEN NULL ELSE email END,
         known_at = CASE WHEN ?4 THEN NULL ELSE known_at END,
         address = CASE WHEN ?4 THEN NULL ELSE address END";
-/// ?1 destination, ?2 key, ?3 email, ?4 known at, ?5 day, ?6 when that was so. What is known longer stays so, and one that
-/// was deleted since is not known.
+/// ?1 destination, ?2 key, ?3 email, ?4 known at, ?5 day, ?6 when that was so. A contact that was known before keeps
+/// its time, and one deleted since then stays unknown.
 pub(super) const MAKE_KNOWN: &str = "
     INSERT INTO contacts (destination, contact, email, known_at, changed_day, properties)
     VALUES (?1, ?2, ?3, ?4, ?5, x'')
@@ -155,7 +156,7 @@ pub(super) fn is_known(
     Ok(connection.prepare_cached(KNOWN)?.exists(known)?)
 }
 
-/// Applies the outcome of a request; returns whether that has created the contact.
+/// Applies the outcome of a request; returns whether the request created the contact.
 pub(super) fn apply(
     transaction: &Connection,
     destination: &str,
@@ -168,7 +169,7 @@ pub(super) fn apply(
         ContactChange::Forget(key) => {
             transaction.prepare_cached(FORGET)?.execute(params![destination, key.0])?;
         }
-        // What an attempt that began before may still report is no longer true either.
+        // An attempt that began earlier may still report, but no longer correctly.
         ContactChange::Delete(key) => report(transaction, destination, [*key], now, true)?,
     }
     Ok(false)
@@ -250,7 +251,7 @@ fn confirm(
     Ok(is_new)
 }
 
-/// Notes that a contact is there that was not known before.
+/// Records the arrival of a contact that was not known before.
 fn arrive(
     transaction: &Connection,
     destination: &str,
@@ -264,7 +265,7 @@ fn arrive(
     Ok(())
 }
 
-/// Whether a request that Loops accepted has created its contact.
+/// Whether a request that Loops accepted created its contact.
 fn has_created(
     transaction: &Connection,
     destination: &str,
@@ -293,7 +294,7 @@ pub(super) fn make_known(
     new_contacts::arrived(transaction, destination, key.0, email)
 }
 
-/// Records that Loops reported a change that others made.
+/// Records a change by someone else, as reported by Loops.
 pub(super) fn report(
     transaction: &Connection,
     destination: &str,

@@ -1,4 +1,4 @@
-//! The contract of the queue, as the store keeps it: hands each call to the writer or to a reader.
+//! Implements the queue's contract: passes each call to the writer or to a reader.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -40,7 +40,7 @@ use crate::store::backlog::Size;
 use crate::store::replay::{MESSAGES_MAX, Part, Requeue, replay as replay_found};
 use crate::telemetry::TraceContext;
 
-/// How long a test write may take when the health of the store is checked.
+/// How long a trial write may take when the health of the store is checked.
 const TRY_TIMEOUT: Duration = Duration::from_secs(1);
 
 #[async_trait]
@@ -55,7 +55,7 @@ impl Store for SqliteStore {
         self.lookups.close().await;
         let (reply, closed) = oneshot::channel();
         if self.writing.orders.send(Order::Close(reply)).is_ok() {
-            // The writer also drops the reply when it has ended already: closed either way.
+            // If the writer has already ended, the reply is dropped: the store is closed either way.
             let _ = closed.await;
         }
     }
@@ -264,7 +264,7 @@ impl Log for SqliteStore {
         message_id: &str,
     ) -> Result<Vec<MessageRecord>, Unavailable> {
         let message_id = message_id.to_owned();
-        // Before the snapshot is made.
+        // Must come before the snapshot.
         let known = self.writing.find(Wanted::Id(hash.0)).await;
         let read =
             move |snapshot: &Connection| log::by_message_id(snapshot, hash, &message_id, &known);
@@ -338,7 +338,7 @@ impl Log for SqliteStore {
 
     async fn ready(&self) -> Result<(), Unavailable> {
         let (why, bytes) = match self.health.next() {
-            // While all is well, nothing is written to find that out.
+            // A healthy store is checked without a write.
             Next::Read => {
                 self.readers.read(open::check_schema).await?;
                 return match self.space.now() {
@@ -425,12 +425,12 @@ impl Housekeeping for SqliteStore {
         let behind = self.erase_behind.load(Ordering::Relaxed);
         let next = move |snapshot: &Connection| erase::next_deletion(snapshot, behind);
         let Some(deletion) = self.lookups.read(next).await? else {
-            // The next round tries those again that failed.
+            // The next round retries the failed ones.
             self.erase_behind.store(0, Ordering::Relaxed);
             return Ok(0);
         };
         let seq = deletion.seq;
-        // Found by a reader, so that the writer need not search.
+        // A reader does the searching, so that the writer need not.
         let erased =
             match self.lookups.read(move |snapshot| Erase::of(snapshot, deletion, now)).await {
                 Ok(part) => self.write(part).await,
@@ -448,7 +448,7 @@ impl Housekeeping for SqliteStore {
 }
 
 impl SqliteStore {
-    /// What a filter looks for. To be called before the snapshot is made.
+    /// Resolves a filter. Must be called before the snapshot is made.
     async fn sought(&self, filter: &Filter) -> Sought {
         let persons: Vec<i64> = filter.persons.iter().map(|person| person.0).collect();
         let known = match persons.is_empty() {

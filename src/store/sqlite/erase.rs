@@ -1,5 +1,5 @@
-//! Erases the contents of people whose deletion was delivered. A reader finds the messages, and the writer
-//! erases a bounded number in one transaction.
+//! Erases the contents of people whose deletion was delivered. A reader finds the messages, and the writer erases them,
+//! a bounded number per transaction.
 
 use jiff::Timestamp;
 use rusqlite::{Connection, OptionalExtension as _, params};
@@ -16,7 +16,7 @@ use super::rows::to_ms;
 use super::{awaiting, contacts};
 use crate::queue::ErasedRows;
 
-/// ?1 behind this one. The first deletion whose erasure is open, and how far that has come.
+/// ?1 after this deletion. Returns the next deletion whose erasure is open, and the progress of the erasure.
 pub(super) const NEXT: &str = "
     SELECT e.seq, e.erased_through, m.lane, m.destination, d.accepted
     FROM erasures e JOIN messages m ON m.seq = e.seq LEFT JOIN deletions d ON d.seq = e.seq
@@ -53,47 +53,46 @@ pub(super) const DROP_DIGESTS: &str = "
 /// ?1 the deletion, ?2 through.
 pub(super) const ERASED_THROUGH: &str =
     "UPDATE erasures SET erased_through = ?2 WHERE seq = ?1 AND erased_through < ?2";
-/// ?1 lane, ?2 destination, ?3 accepted. Earlier deletions cover nothing that this one does
-/// not.
+/// ?1 lane, ?2 destination, ?3 accepted. This deletion covers everything that earlier ones cover.
 pub(super) const DELETE_DELETIONS: &str =
     "DELETE FROM deletions WHERE lane = ?1 AND destination = ?2 AND accepted <= ?3";
 
-/// Messages that are erased in one transaction. Small, since it shares the writer with the senders.
+/// How many messages one transaction erases. Small, since senders share the writer.
 const MESSAGES_MAX: i64 = 200;
 
-/// What an erasure removes beyond the contents. The digests are last: they tell which rows of `persons`
-/// belong to the message.
+/// What an erasure removes besides the contents. The digests go last, since they show which rows of `persons` belong to
+/// the message.
 const TRACES: [&str; 3] = [DROP_WARNINGS, DELETE_PERSONS, DROP_DIGESTS];
 
 /// A deletion whose erasure is open.
 pub(super) struct Deletion {
     pub(super) seq: i64,
     erased_through: i64,
-    /// `None` if the deletion was itself erased, for a later one.
+    /// `None` if the deletion itself was erased by a later one.
     lane: Option<i64>,
     destination: String,
     /// The deletion's sequence number when it was accepted, if it is still known.
     accepted: Option<i64>,
 }
 
-/// A part of the erasure for a deletion.
+/// One part of a deletion's erasure.
 pub(super) struct Erase {
     deletion: Deletion,
-    /// What may have to be erased.
+    /// The messages that may have to be erased.
     seqs: Vec<i64>,
     rest: Rest,
     now: Timestamp,
 }
 
-/// What is left of the erasure after this part.
+/// What remains of the erasure after this part.
 enum Rest {
-    /// Messages behind this one.
+    /// Messages after this one.
     Behind(i64),
-    /// Nothing. The deletion itself was part of it: until then its digest was needed.
+    /// Nothing. The deletion itself was in this last part: its digest was needed until then.
     Nothing,
 }
 
-/// Finds the first deletion behind a sequence number for which something is left to erase.
+/// Finds the first deletion after a sequence number with something left to erase.
 pub(super) fn next_deletion(snapshot: &Connection, behind: i64) -> Result<Option<Deletion>, Fault> {
     let mut next = snapshot.prepare_cached(NEXT)?;
     let next = next.query_row([behind], |row| {
@@ -109,8 +108,7 @@ pub(super) fn next_deletion(snapshot: &Connection, behind: i64) -> Result<Option
 }
 
 impl Erase {
-    /// Finds what to erase next for a deletion. The number of messages that are read grows with those of the
-    /// person, not with all that there are.
+    /// Finds what to erase next for a deletion. Reads only messages of the person, however many others there are.
     pub(super) fn of(
         snapshot: &Connection,
         deletion: Deletion,
@@ -129,7 +127,7 @@ impl Erase {
     }
 }
 
-/// Another process may have been faster: what is no longer as it was found is left alone.
+/// Another process may have been faster, so rows that have changed since they were found are left alone.
 impl Step for Erase {
     type Output = u64;
 
@@ -139,7 +137,7 @@ impl Step for Erase {
             return Ok(0);
         }
         let mut is_erasable = transaction.prepare_cached(IS_ERASABLE)?;
-        // First, while the deletion has its digest.
+        // Feedback goes first, while the deletion still has its digest.
         let heard = params![lane, destination, MESSAGES_MAX];
         let mut erased = ErasedRows {
             feedback: execute(transaction, feedback::OF_PERSON, heard)?,
@@ -152,7 +150,7 @@ impl Step for Erase {
             effects.has_written = true;
             return Ok(rows);
         }
-        // While the contacts tell which addresses are the person's.
+        // Conflicts go before contacts, which show which addresses are the person's.
         rows += execute(transaction, conflicts::OF_PERSON, params![destination, lane])?;
         erased.contacts = execute(transaction, contacts::OF_PERSON, params![destination, lane])?;
         erased.opt_outs = execute(transaction, opt_outs::OF_PERSON, params![lane, destination])?;
@@ -174,7 +172,7 @@ impl Step for Erase {
                 receipts::erased(transaction, *deletion, erased, Some(self.now))?;
                 let covered = params![lane, destination, to_ms(self.now), deletion];
                 execute(transaction, receipts::CLOSE_EARLIER, covered)?;
-                // All that these deletions keep from being replayed has no contents any more.
+                // Every message that these deletions kept from being replayed has lost its contents.
                 let governed = params![lane, destination, accepted];
                 rows += execute(transaction, DELETE_DELETIONS, governed)?;
                 rows += execute(transaction, DELETE_ERASURE, [deletion])?;
@@ -186,7 +184,7 @@ impl Step for Erase {
     }
 }
 
-/// Erases the contents of a message that is done, and by whom it was; returns how many rows that changed.
+/// Erases the contents of a message that is done, and its link to the person; returns how many rows changed.
 pub(super) fn erase_message(transaction: &Connection, seq: i64) -> Result<u64, Fault> {
     let mut rows = 0;
     for text in CONTENTS.into_iter().chain(TRACES) {
@@ -195,7 +193,8 @@ pub(super) fn erase_message(transaction: &Connection, seq: i64) -> Result<u64, F
     Ok(rows)
 }
 
-/// Erases what is kept of a person beside messages, however much there is: only where nobody waits for it.
+/// Erases everything kept of a person besides messages. The amount is not bounded, so call this only where nobody
+/// waits.
 pub(super) fn erase_beside(
     transaction: &Connection,
     person: i64,

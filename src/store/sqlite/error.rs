@@ -1,4 +1,4 @@
-//! Why the database cannot be opened or used, by what a person can do about it.
+//! Why the database cannot be opened or used. Variants differ in what a person can do about them.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -7,7 +7,7 @@ use rusqlite::ErrorCode;
 
 use crate::queue::{AcceptError, Unavailable, WorkError};
 
-/// An error while the store was in use. Cheap to clone, since every order of a group gets it.
+/// An error while the store is in use. Cheap to clone, since every order of a group gets a copy.
 #[derive(Debug, Clone, thiserror::Error)]
 pub(super) enum Fault {
     #[error("{}", advice(source))]
@@ -91,13 +91,13 @@ impl From<rusqlite::Error> for Fault {
 }
 
 impl Fault {
-    /// An error of the system about a file of the database.
+    /// Wraps a system error about a file of the database.
     pub(super) fn files(source: std::io::Error) -> Self {
         Fault::Files { source: Arc::new(source) }
     }
 
-    /// Whether the stored rows are to blame, so that a retry would fail in the same way: a row that is not
-    /// there, a value that cannot be read, or a constraint that the present rows break.
+    /// Whether the stored rows are to blame, so that a retry would fail in the same way: a row is missing, a value
+    /// cannot be read, or existing rows break a constraint.
     pub(super) fn is_broken(&self) -> bool {
         match self {
             Fault::Broken(_) | Fault::Unreadable { .. } => true,
@@ -131,7 +131,7 @@ impl Fault {
         }
     }
 
-    /// Whether the database is not whole, as far as this shows.
+    /// Whether the error shows that the database is damaged.
     pub(super) fn is_damage(&self) -> bool {
         match self {
             Fault::Database { source } => matches!(
@@ -142,8 +142,8 @@ impl Fault {
         }
     }
 
-    /// Whether the state of the machine is to blame, so that no other transaction would have fared better.
-    /// Damage is not: a transaction that does not touch the damaged page can be written.
+    /// Whether the state of the machine is to blame, so that any other transaction would have failed, too. Damage does
+    /// not count: a transaction that avoids the damaged page can still be written.
     pub(super) fn is_environmental(&self) -> bool {
         let Fault::Database { source } = self else { return !self.is_broken() };
         matches!(
@@ -163,7 +163,7 @@ impl Fault {
     }
 }
 
-/// What a failure in use means, and what a person can do.
+/// Returns what an error in use means, and what a person can do about it.
 pub(super) fn advice(error: &rusqlite::Error) -> &'static str {
     match error.sqlite_error_code() {
         Some(ErrorCode::DiskFull) => {
@@ -210,7 +210,7 @@ impl From<Fault> for WorkError {
     }
 }
 
-/// Why the database could not be opened. The texts are for the person who starts the program.
+/// Why the database could not be opened. The messages are for the person who starts the program.
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
     /// The data folder does not exist and cannot be created.
@@ -231,7 +231,7 @@ pub enum OpenError {
     NoFolder {
         /// The database file.
         path: PathBuf,
-        /// The folder that is not there.
+        /// The missing folder.
         folder: PathBuf,
     },
     /// The folder is on a disk that other machines share.
@@ -255,7 +255,7 @@ pub enum OpenError {
         #[source]
         source: Box<dyn std::error::Error + Send + Sync>,
     },
-    /// The file holds something else, or is damaged.
+    /// The file is not a database, or is damaged.
     #[error(
         "{path:?} is not a database, or is damaged: restore it from a backup, or move it away to start with an empty one"
     )]
@@ -277,7 +277,7 @@ pub enum OpenError {
         /// The database file.
         path: PathBuf,
     },
-    /// The file was written by an earlier release, and is to be used as it is.
+    /// The file was written by an earlier release, and the command must not migrate it.
     #[error(
         "{path:?} was written by an earlier version of this program (schema {version}): use that version, or start this one on it, which upgrades it"
     )]
@@ -297,7 +297,7 @@ pub enum OpenError {
         /// The version of its schema.
         version: i32,
     },
-    /// Its queue is being moved to PostgreSQL.
+    /// The queue is being moved to PostgreSQL.
     #[error(
         "the queue in {path:?} is being moved to PostgreSQL ({to}), since {since}: run `segment-loops move` again to finish that, or `segment-loops move --undo` to keep the queue here"
     )]
@@ -309,7 +309,7 @@ pub enum OpenError {
         /// When the move began.
         since: String,
     },
-    /// Its queue was moved to PostgreSQL.
+    /// The queue was moved to PostgreSQL.
     #[error(
         "the queue in {path:?} was moved to PostgreSQL ({to}) on {at}: set DATABASE_URL (store.url) to that database. To go back, run `segment-loops move --undo`, which works as long as no process has used that database; after that, set store.data to an empty folder"
     )]
@@ -321,7 +321,7 @@ pub enum OpenError {
         /// When the move was finished.
         at: String,
     },
-    /// It is a backup.
+    /// The file is a backup.
     #[error(
         "{path:?} is a backup, of {at}, and not ready for use: what waits in it may have been sent since. Move it out of the data folder, and put it back with `segment-loops restore FILE`"
     )]
@@ -358,7 +358,7 @@ pub enum OpenError {
         #[source]
         source: Box<dyn std::error::Error + Send + Sync>,
     },
-    /// There is no room for it.
+    /// The disk has no room for the database.
     #[error("there is no room for the database {path:?}: make room on its disk")]
     NoRoom {
         /// The database file.
@@ -370,7 +370,7 @@ pub enum OpenError {
         /// The database file.
         path: PathBuf,
     },
-    /// The thread that writes could not be started.
+    /// The writer's thread could not be started.
     #[error(
         "the thread that writes the database cannot be started: raise this process's limits of threads and open files"
     )]
@@ -379,7 +379,7 @@ pub enum OpenError {
         #[source]
         source: std::io::Error,
     },
-    /// Anything else.
+    /// Any other error.
     #[error("the database {path:?} cannot be opened")]
     Open {
         /// The database file.
@@ -390,7 +390,7 @@ pub enum OpenError {
     },
 }
 
-/// What an error while opening the file means.
+/// Returns what an error while opening the file means.
 pub(super) fn explain(path: &Path, fault: Fault) -> OpenError {
     let path = path.to_owned();
     let source = match fault {
@@ -409,7 +409,7 @@ pub(super) fn explain(path: &Path, fault: Fault) -> OpenError {
             OpenError::NotWritable { path, source: Box::new(source) }
         }
         Some(ErrorCode::DiskFull) => OpenError::NoRoom { path },
-        // What is missing at the end of the database reads as zeros, so this is the log.
+        // SQLite reads missing pages at the end of the database as zeros, so a short read means the log.
         Some(ErrorCode::SystemIoFailure) if is_short_read(&source) => {
             let mut log = path.into_os_string();
             log.push("-wal");
@@ -422,7 +422,7 @@ pub(super) fn explain(path: &Path, fault: Fault) -> OpenError {
     }
 }
 
-/// Whether a file ended before what was to be read.
+/// Whether a file ended before the bytes to be read.
 fn is_short_read(error: &rusqlite::Error) -> bool {
     let code = error.sqlite_error().map(|error| error.extended_code);
     code == Some(rusqlite::ffi::SQLITE_IOERR_SHORT_READ)

@@ -1,4 +1,4 @@
-//! The names of events: each has a number, by which messages are listed without their contents.
+//! The names of events. Each has a number, so that messages can be listed by event without reading their contents.
 
 use std::collections::HashMap;
 
@@ -21,15 +21,14 @@ pub(super) const INSERT: &str = "
 pub(super) const SEEN: &str =
     "UPDATE event_names SET last_seen_at = MAX(last_seen_at, ?2) WHERE id = ?1";
 
-/// How often the last time that a name was seen is written, and the names of a source are counted: another
-/// process may have added or deleted some.
+/// How often the time a name was last seen is written, and the names of a source are counted again, since another
+/// process may add or delete some.
 const REFRESH_EVERY_MS: i64 = 60_000;
 
-/// Names that are remembered; beyond, all are forgotten and read again.
+/// How many names are remembered. Above that, all are forgotten and read again.
 const REMEMBERED_MAX: usize = if cfg!(test) { 20 } else { 20_000 };
 
-/// What the writer remembers of the table. A transaction that is rolled back may leave it wrong: then it
-/// must be forgotten.
+/// The writer's cache of the table. A rolled-back transaction may leave it wrong, so it must be cleared then.
 #[derive(Debug, Default)]
 pub(super) struct EventNames {
     sources: HashMap<String, Source>,
@@ -39,7 +38,7 @@ pub(super) struct EventNames {
 #[derive(Debug, Default)]
 struct Source {
     names: HashMap<String, Known>,
-    /// What names that are not in the table are counted under, once there are too many.
+    /// The name that stands for all further names once a source has too many.
     other: Option<Known>,
     counted: Option<Counted>,
 }
@@ -69,7 +68,7 @@ impl EventNames {
         *self = Self::default();
     }
 
-    /// The number of a name; it is added to the table if it is new.
+    /// Returns the number of a name; adds the name to the table if it is new.
     pub(super) fn id(
         &mut self,
         transaction: &Connection,
@@ -90,7 +89,7 @@ impl EventNames {
             None if of_source.has_room(transaction, source, now_ms)? => {
                 of_source.insert(transaction, source, name, now_ms)?
             }
-            // Not remembered: there may be any number of such names.
+            // Not cached: there may be any number of such names.
             None => return of_source.other(transaction, source, now_ms),
         };
         of_source.names.insert(name.to_owned(), known);
@@ -101,7 +100,7 @@ impl EventNames {
         Ok(known.id)
     }
 
-    /// Forgets the names, but not how many there are: to count them again takes long.
+    /// Forgets the names but not their number, which is slow to count again.
     fn forget_names(&mut self) {
         for source in self.sources.values_mut() {
             source.names = HashMap::new();
@@ -142,7 +141,7 @@ impl Source {
         Ok(Known { id: transaction.last_insert_rowid(), last_seen_ms: now_ms })
     }
 
-    /// The number that stands for all further names.
+    /// Returns the number that stands for all further names.
     fn other(&mut self, transaction: &Connection, source: &str, now_ms: i64) -> Result<i64, Fault> {
         if let Some(known) = self.other.filter(|known| known.is_fresh(now_ms)) {
             return Ok(known.id);
@@ -156,7 +155,7 @@ impl Source {
     }
 }
 
-/// Finds a name in the table, and notes there that it was seen.
+/// Finds a name in the table and updates when it was last seen.
 fn find(
     transaction: &Connection,
     source: &str,

@@ -1,4 +1,4 @@
-//! What Loops reported, and what of it is to be handed on.
+//! Feedback: what Loops reported, and the webhooks to be forwarded.
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -27,14 +27,14 @@ macro_rules! columns {
     };
 }
 
-/// ?1 to ?12 the columns of a record, ?13 to ?17 what is to be handed on.
+/// ?1 to ?12 the columns of a record, ?13 to ?17 the webhook to be forwarded.
 pub(super) const INSERT: &str = "
     INSERT INTO loops_events (destination, webhook_id, received_at, at, event, person, email, contact_id, origin,
                               origin_id, origin_name, email_id, forward_at, forward_bytes, forward_timestamp,
                               forward_signature, forward_body)
     VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17)
     ON CONFLICT (destination, webhook_id) DO NOTHING";
-/// ?1 destination. How many webhooks wait to be handed on, and how long they are.
+/// ?1 destination. Returns the number and the bytes of webhooks that wait to be forwarded.
 pub(super) const WAITING: &str = "
     SELECT COUNT(*), COALESCE(SUM(forward_bytes), 0) FROM loops_events
     WHERE destination = ?1 AND forward_at IS NOT NULL";
@@ -57,7 +57,7 @@ pub(super) const BY_DESTINATION: &str = concat!(
 /// ?1 destination.
 pub(super) const LAST_HEARD: &str =
     "SELECT MAX(received_at) FROM loops_events WHERE destination = ?1";
-/// ?1 destination, ?2 due by, ?3 due behind this: by a clock that was ahead, ?4 limit.
+/// ?1 destination, ?2 due by, ?3 or due after this (written while the clock was ahead), ?4 limit.
 pub(super) const DUE: &str = "
     SELECT id, webhook_id, received_at, forward_tries + 1, forward_timestamp, forward_signature, forward_body
     FROM loops_events
@@ -72,7 +72,7 @@ pub(super) const END_FORWARD: &str = "
                             forward_signature = NULL, forward_body = NULL
     WHERE destination = ?1 AND webhook_id = ?2 AND forward_at IS NOT NULL";
 
-/// ?1 received before or at, ?2 limit. What is not handed on any more.
+/// ?1 received before or at, ?2 limit. Webhooks that are too old to be forwarded.
 pub(super) const PAST_FORWARDS: &str = "
     UPDATE loops_events SET forward_at = NULL, forward_bytes = NULL, forward_timestamp = NULL,
                             forward_signature = NULL, forward_body = NULL
@@ -154,7 +154,7 @@ impl Step for Record {
     }
 }
 
-/// Takes webhooks to be handed on.
+/// Takes webhooks for forwarding.
 #[derive(Clone)]
 struct TakeForwards {
     destination: String,
@@ -163,7 +163,7 @@ struct TakeForwards {
 }
 
 impl TakeForwards {
-    /// Those that are due, with their numbers, as they are once they are taken.
+    /// Finds the due webhooks, with their row ids, in the state that they have once taken.
     fn find(&self, connection: &Connection) -> Result<Vec<(i64, Forward)>, Fault> {
         let mut due = connection.prepare_cached(DUE)?;
         let (now, latest) = (to_ms(self.now), latest_due(self.now));
@@ -199,7 +199,7 @@ impl Step for TakeForwards {
     }
 }
 
-/// Forgets what was to be handed on of a webhook.
+/// Ends the forwarding of a webhook.
 struct EndForward {
     destination: String,
     webhook_id: String,
@@ -215,7 +215,7 @@ impl Step for EndForward {
     }
 }
 
-/// A row with its number.
+/// Reads a row; returns the record and its row id.
 fn record(row: &Row<'_>) -> Result<(i64, FeedbackRecord), rusqlite::Error> {
     let kind: Option<String> = row.get(9)?;
     let record = FeedbackRecord {
@@ -271,7 +271,7 @@ impl Feedback for SqliteStore {
         if self.space.now() == FreeSpace::Exhausted {
             return Err(Fault::NoSpace.into());
         }
-        // As for messages: nothing is acknowledged that a file may lack which was moved away.
+        // As for messages: while the files may have been moved away, nothing may be acknowledged.
         self.health.admit()?;
         let recorded = self.write(Record(feedback)).await?;
         self.health.admit()?;
@@ -308,7 +308,7 @@ impl Feedback for SqliteStore {
         limit: u32,
     ) -> Result<Vec<Forward>, Unavailable> {
         let take = TakeForwards { destination: destination.to_owned(), now, limit };
-        // So that the writer is left alone while there is nothing to do.
+        // Check with a reader first, so that an idle store does not wake the writer.
         let looked_for = TakeForwards { limit: 1, ..take.clone() };
         if self.lookups.read(move |snapshot| looked_for.find(snapshot)).await?.is_empty() {
             return Ok(Vec::new());

@@ -41,10 +41,10 @@ pub(super) struct Files {
     seen: Mutex<Seen>,
 }
 
-/// What the last checks found. A later check compares the files with it.
+/// The results of the last checks, which later checks compare the files with.
 #[derive(Debug, Default)]
 struct Seen {
-    /// The largest size that the database had. A database gets smaller only when it is vacuumed or damaged.
+    /// The largest size that the database has had. A database gets smaller only when it is vacuumed or damaged.
     database_bytes: u64,
     /// The log and its index as the writer opened them; `None` while the writer has no connection.
     log: Option<Log>,
@@ -74,7 +74,7 @@ struct Log {
 struct Tail {
     frames: u64,
     salts: Salts,
-    /// Where it ends in the file.
+    /// The end of that frame in the file.
     end: u64,
 }
 
@@ -136,7 +136,7 @@ impl Files {
         if is_same { Ok(found.len()) } else { Err(Fault::Gone) }
     }
 
-    /// Fails if a file was moved or replaced, or if the database became shorter. Takes some microseconds.
+    /// Fails if a file was moved or replaced, or if the database became shorter. Takes a few microseconds.
     pub(super) fn look(&self) -> Result<(), Fault> {
         let bytes = self.look_at_database()?;
         let mut seen = self.seen();
@@ -207,7 +207,7 @@ impl Files {
         let mut log = File::open(&self.log_path).map_err(Fault::files)?;
         let found = log.metadata().map_err(Fault::files)?;
         if identity(&found) != own {
-            // The writer sees that it was moved, and saves it.
+            // The writer will notice that the log was moved, and save it.
             return Ok(());
         }
         let modified_at = found.modified().map_err(Fault::files)?;
@@ -291,15 +291,15 @@ impl Seen {
     }
 }
 
-/// Whether the checksums of the log are right through its tail, as far as the log has it: the log may be emptied or
-/// start over at any time.
+/// Whether the checksums of the log are right up to its tail. The log may be emptied or start over at any time, so a
+/// missing tail is not an error.
 fn is_chained(log: &mut File, tail: &Tail) -> Result<bool, Fault> {
     for look in 0..LOOKS {
         if look > 0 {
             sleep(LOOK_PAUSE);
         }
         let Some(header) = Header::read(log).map_err(Fault::files)? else {
-            // It was emptied, or the header is being written, or was overwritten.
+            // The log was emptied, or its header is being written, or was overwritten.
             if log.metadata().map_err(Fault::files)?.len() < tail.end {
                 return Ok(true);
             }
@@ -313,13 +313,13 @@ fn is_chained(log: &mut File, tail: &Tail) -> Result<bool, Fault> {
         }
         match header.first_wrong(log, tail.frames) {
             Ok(None) => return Ok(true),
-            // Before a frame is written over, the header is: then the next look finds other salts.
+            // If SQLite overwrites a frame, it has written a new header before, so the next look finds other salts.
             Ok(Some(frame)) => tracing::debug!(frame, "a frame of the write-ahead log is wrong"),
             Err(error) if error.kind() == ErrorKind::UnexpectedEof => return Ok(true),
             Err(error) => return Err(Fault::files(error)),
         }
     }
-    // Not if it was emptied.
+    // An emptied log is not an error.
     Ok(log.metadata().map_err(Fault::files)?.len() < tail.end)
 }
 

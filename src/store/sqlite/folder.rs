@@ -1,4 +1,4 @@
-//! The data folder of a configuration, and the database file in it.
+//! The configured data folder, and the database file in it.
 
 use std::fs::{DirBuilder, File};
 use std::path::{Path, PathBuf};
@@ -19,24 +19,24 @@ fn file(config: &StoreConfig) -> PathBuf {
     file_in(&config.data)
 }
 
-/// The database file of a data folder.
+/// Returns the path of the database file in a data folder.
 pub(super) fn file_in(folder: &Path) -> PathBuf {
     folder.join(FILE)
 }
 
-/// Whether the data folder of a configuration has a database.
+/// Whether the configured data folder has a database.
 pub(in crate::store) fn exists(config: &StoreConfig) -> bool {
     file(config).exists()
 }
 
-/// Opens the database in the data folder of a configuration, and creates both if they are missing.
+/// Opens the database in the configured data folder, and creates both if they are missing.
 pub(in crate::store) async fn open(config: &StoreConfig) -> Result<SqliteStore, OpenError> {
     make(config)?;
     warn_if_open_to_others(&config.data);
     SqliteStore::open(options(config)).await
 }
 
-/// How the schema in the data folder of a configuration is.
+/// Compares the schema in the configured data folder with that of this program.
 pub(in crate::store) fn schema(config: &StoreConfig) -> Result<Schema, OpenError> {
     if !exists(config) {
         return Ok(Schema::Missing);
@@ -44,15 +44,15 @@ pub(in crate::store) fn schema(config: &StoreConfig) -> Result<Schema, OpenError
     open::schema(&options(config))
 }
 
-/// Creates the data folder of a configuration unless it exists.
+/// Creates the configured data folder unless it exists.
 pub(super) fn make(config: &StoreConfig) -> Result<(), OpenError> {
     let folder = &config.data;
     create(folder)
         .map_err(|source| OpenError::NoDataFolder { folder: folder.display().to_string(), source })
 }
 
-/// Warns if users outside the folder's group may look into it. The folder stays as it is: someone may share it on
-/// purpose, such as with a program that makes backups.
+/// Warns if users outside the folder's group have access to it. The folder stays as it is, since it may be shared on
+/// purpose, such as with a backup program.
 fn warn_if_open_to_others(folder: &Path) {
     if let Some(mode) = mode_for_others(folder) {
         tracing::warn!(
@@ -63,7 +63,7 @@ fn warn_if_open_to_others(folder: &Path) {
     }
 }
 
-/// The mode of a folder to which others have access, in octal.
+/// Returns the mode of a folder in octal, if others have access to it.
 #[cfg(unix)]
 fn mode_for_others(folder: &Path) -> Option<String> {
     use std::os::unix::fs::PermissionsExt as _;
@@ -76,8 +76,8 @@ fn mode_for_others(_folder: &Path) -> Option<String> {
     None
 }
 
-/// Creates a folder and those above it, for their owner only, so that they are still there after a power cut.
-/// Folders that exist stay as they are.
+/// Creates a folder and its missing parents, for their owner only, so that they survive a power cut. Folders that exist
+/// stay as they are.
 fn create(folder: &Path) -> std::io::Result<()> {
     let changed = changed_by_creating(folder);
     let mut builder = DirBuilder::new();
@@ -86,7 +86,7 @@ fn create(folder: &Path) -> std::io::Result<()> {
     std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
     builder.create(folder)?;
     for parent in changed {
-        // Only Unix can open a folder to sync it. SQLite goes on without this, too.
+        // Only Unix can open a folder to sync it. Elsewhere, SQLite does without the sync, too.
         if cfg!(unix)
             && let Err(error) = File::open(&parent).and_then(|parent| parent.sync_all())
         {
@@ -96,14 +96,14 @@ fn create(folder: &Path) -> std::io::Result<()> {
     Ok(())
 }
 
-/// The folders that get a new entry when a folder is created.
+/// Returns the folders that get a new entry when a folder is created.
 fn changed_by_creating(folder: &Path) -> Vec<PathBuf> {
     let missing =
         folder.ancestors().take_while(|path| !path.as_os_str().is_empty() && !path.exists());
     missing.map(|path| folder_of(path).to_owned()).collect()
 }
 
-/// The options of the database in the data folder of a configuration.
+/// Returns the options of the database in the configured data folder.
 pub(super) fn options(config: &StoreConfig) -> SqliteOptions {
     SqliteOptions {
         wal: config.wal,

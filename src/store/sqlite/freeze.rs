@@ -1,5 +1,5 @@
-//! Writes the plan of a message and of the neighbours that were planned with it: their deliveries, and the
-//! requests exactly as every attempt must send them.
+//! Writes the plans of a message and of the neighbours planned with it: their deliveries, and their requests exactly as
+//! every attempt must send them.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -22,13 +22,13 @@ use crate::store::tally::{Counted, Tallies};
 /// ?1 seq, ?2 destination.
 pub(super) const PLAN_STATE: &str =
     "SELECT state, is_planned FROM messages WHERE seq = ?1 AND destination = ?2";
-/// ?1 destination, ?2 path, ?3 body, ?4 idempotency key, ?5 now, ?6 state, ?7 is merged, ?8 merged into,
-/// ?9 expires at, ?10 since when Loops may have it.
+/// ?1 destination, ?2 path, ?3 body, ?4 idempotency key, ?5 now, ?6 state, ?7 is merged, ?8 merged into, ?9 expires at,
+/// ?10 since when Loops may have received it.
 pub(super) const INSERT_REQUEST: &str = "
     INSERT INTO requests (destination, path, body, idempotency_key, created_at, state, is_merged,
                           merged_into, expires_at, first_attempt_at)
     VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)";
-/// ?1 request id, ?2 now. The first attempt at an event begins.
+/// ?1 request id, ?2 now. Records the start of the first attempt at an event.
 pub(super) const BEGIN: &str = "
     UPDATE requests SET first_attempt_at = ?2
     WHERE id = ?1 AND idempotency_key IS NOT NULL AND first_attempt_at IS NULL";
@@ -39,7 +39,7 @@ pub(super) const INSERT_DELIVERY: &str = "
                             reason, detail, warnings, part_id, planned, replay)
     VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12,
             COALESCE((SELECT number FROM replays WHERE seq = ?1), 0))";
-/// ?1 seq. A row if a delivery from before a replay stands.
+/// ?1 seq. Returns a row if a delivery from before a replay still stands.
 pub(super) const STANDS: &str =
     "SELECT 1 FROM deliveries WHERE seq = ?1 AND is_superseded = 0 LIMIT 1";
 /// ?1 seq, ?2 unmatched, ?3 its detail, ?4 state, ?5 done at. A delivery of an earlier replay that failed and
@@ -76,7 +76,7 @@ impl Step for Freeze {
                 .optional()?;
             match found {
                 Some((0_i64, false)) => {}
-                // Planned before: the plan on disk counts.
+                // The message was planned before, and the plan on disk counts.
                 Some(_) if index == 0 => {
                     let requests = frozen(transaction, *seq)?;
                     return Ok(Ok(Frozen { requests, unmatched: None, hold: None }));
@@ -124,7 +124,7 @@ impl Step for Freeze {
     }
 }
 
-/// The merged request of a delivery, by the indices of its plan and of itself.
+/// Maps a delivery, by the index of its plan and its own index, to its merged request.
 type MergedIds = HashMap<(usize, usize), RequestId>;
 
 impl Freeze {
@@ -140,7 +140,7 @@ impl Freeze {
         Ok(ids)
     }
 
-    /// Writes the plan with this index; returns why its message ended as unmatched, if it did.
+    /// Writes the plan at this index; returns why its message ended as unmatched, if it did.
     fn write(
         &self,
         transaction: &Connection,
@@ -204,8 +204,8 @@ impl Freeze {
         Ok(unmatched.map(|unmatched| unmatched.reason))
     }
 
-    /// Since when Loops may have the event of a delivery, which is given by the indices of its plan and of itself;
-    /// `None`: it is no event, or is new.
+    /// Returns since when Loops may have received the event of a delivery, given by the index of its plan and its own
+    /// index; `None` if it is not an event, or is new.
     fn event_since(&self, (plan, delivery): (usize, usize)) -> Option<i64> {
         let (seq, plan) = self.merge.plans.get(plan)?;
         match &plan.deliveries.get(delivery)?.outcome {
@@ -239,13 +239,12 @@ impl Freeze {
     }
 }
 
-/// How a request relates to others. The state `part` is that of a request which waits in case the merged one
-/// is refused.
+/// How a request relates to others. A request in the state `part` waits in case the merged one is refused.
 struct RequestKind {
     state: &'static str,
     is_merged: bool,
     merged_into: Option<RequestId>,
-    /// Since when Loops may have it, if it is an event of a message that was restored.
+    /// Since when Loops may have received it, if it is an event of a restored message.
     since: Option<i64>,
 }
 
@@ -295,5 +294,5 @@ fn unmatched(plan: &NewPlan) -> Unmatched {
     })
 }
 
-/// A guarded write did not find the row that was read a moment before, in the same transaction.
+/// A guarded write did not find a row that the same transaction had just read.
 pub(super) const GONE: Fault = Fault::Broken("a row vanished within the transaction");

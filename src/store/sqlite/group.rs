@@ -1,6 +1,6 @@
 //! Orders to write, and the group of them that one transaction writes.
 //!
-//! An order owns its place in the queue until it is answered. A group is answered only after its commit.
+//! An order keeps its permits in the writer's queue until it is answered. A group is answered only after its commit.
 
 use std::time::Instant;
 
@@ -20,7 +20,7 @@ use crate::store::tally::Tallies;
 const STEP_BYTES: u64 = 4_096;
 const MESSAGE_BYTES: u64 = 512;
 
-/// Something to be written, or looked up in the memory of the writer.
+/// Something to write, or to look up in the writer's memory.
 pub(super) enum Order {
     Accept(AcceptOrder),
     Find(Wanted, oneshot::Sender<Known>),
@@ -34,13 +34,12 @@ pub(super) struct AcceptOrder {
     pub(super) messages: Vec<NewMessage>,
     pub(super) queued_at: Instant,
     pub(super) reply: oneshot::Sender<Result<Committed, Fault>>,
-    /// Its places in the writer's queue, released when the order is dropped.
+    /// The permits of the writer's queue, released when the order is dropped.
     pub(super) permits: [OwnedSemaphorePermit; 2],
     pub(super) admitted: Admitted,
 }
 
-/// Writes that belong together. A step shares its transaction with others, and may run again after that was rolled
-/// back.
+/// Writes that belong together. A step shares its transaction with others, and may run again after a rollback.
 pub(super) trait Step: Send + 'static {
     type Output: Send + 'static;
 
@@ -73,7 +72,7 @@ pub(super) struct StepOrder<S: Step> {
     step: S,
     output: Option<S::Output>,
     reply: oneshot::Sender<Result<S::Output, Fault>>,
-    /// Its place in the writer's queue.
+    /// The permit of the writer's queue.
     _permit: OwnedSemaphorePermit,
 }
 
@@ -106,7 +105,7 @@ impl<S: Step> AnyStep for StepOrder<S> {
 pub(super) struct Group {
     pub(super) steps: Vec<Box<dyn AnyStep>>,
     pub(super) accepts: Vec<AcceptOrder>,
-    /// When its transaction began; `None`: it has not yet.
+    /// When its transaction began; `None` before that.
     pub(super) began_at: Option<Instant>,
 }
 

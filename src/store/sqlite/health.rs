@@ -10,8 +10,8 @@
 //! | unsafe: reopen | the check found all pages whole, or the moved log is in the database | the writer has opened the files again; then *well* | are refused |
 //! | unsafe: end | the log was cut, its index was overwritten, or another process keeps the files of a moved log open | never: the process ends | are refused |
 //!
-//! A database that is not at its path is not a state: the writer checks for it before and after each group, and refuses
-//! the messages of the group.
+//! A database missing from its path is not a state: the writer checks for it before and after each group, and refuses
+//! the group's messages.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -91,7 +91,7 @@ pub(super) enum Next {
     Write { why: Fault, bytes: u64 },
     /// Check all pages. Until then, the store is not ready.
     Verify { why: Fault },
-    /// Do nothing: the store is not ready.
+    /// Do nothing for now: the store is not ready.
     Wait { why: Fault },
 }
 
@@ -102,7 +102,7 @@ impl Health {
         Self { files, inner: Mutex::new(inner) }
     }
 
-    /// Fails while messages must not be acknowledged. Goes by what was found before; looks at no file.
+    /// Fails while messages must not be acknowledged. Uses the results of earlier checks; looks at no file.
     pub(super) fn admit(&self) -> Result<(), Fault> {
         match &self.inner().state {
             State::Unsafe { why, .. } => Err(why.clone()),
@@ -255,7 +255,8 @@ impl Health {
         if let State::Unsafe { cure: cure @ Cure::Verifying, .. } = &mut inner.state {
             *cure = if is_whole { Cure::Reopen } else { Cure::Verify };
             if is_whole {
-                // Otherwise a database that was vacuumed would be found to be shorter again before the files are opened.
+                // Otherwise the next check would find a vacuumed database to be shorter once more, before the files are
+                // reopened.
                 self.files.accept_size();
             }
         }

@@ -26,11 +26,11 @@ pub(super) const RELEASE: &str = "
 pub(super) const IN_FORCE: &str =
     "SELECT 1 FROM leases WHERE destination = ?1 AND holder = ?2 AND token = ?3";
 
-/// A lease that runs this many times longer than a lease requested now was written before the clock was set
-/// back. The factor is large, since processes may be configured differently.
+/// A lease that ends this many lifetimes ahead was written before the clock was set back. The factor is large, since
+/// processes may be configured with different lifetimes.
 const LEASE_TTLS_MAX: u32 = 10;
 
-/// The lease is not (or no longer) in force. A step that returns this has written nothing.
+/// The lease is not, or no longer, in force. A step that returns this has written nothing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Fenced;
 

@@ -1,4 +1,4 @@
-//! Reads of the engine (pending messages, the job of one message, the depth), and the records of messages.
+//! What the engine reads (pending messages, the job of one message, the depth), and the records of messages.
 
 use std::collections::HashMap;
 
@@ -21,8 +21,8 @@ use crate::telemetry::TraceContext;
 
 /// ?1 destination, ?2 class, ?3 after, ?4 limit.
 ///
-/// A message's next attempt is the earliest of its requests that were tried: requests of one message share a
-/// lane, so that one holds back those behind it.
+/// A message's next attempt is the earliest one of its tried requests. Requests of one message share a lane, so that
+/// request holds back the ones behind it.
 pub(super) const PENDING: &str = "
     SELECT m.seq, m.lane, m.class,
            CASE WHEN m.is_planned = 1 THEN (
@@ -84,7 +84,7 @@ pub(super) const OPEN_REQUESTS: &str = "
 pub(super) const OPEN_SETTLED: &str =
     "SELECT DISTINCT subscription FROM deliveries WHERE seq = ?1 AND is_superseded = 0";
 
-/// Steps from one name in the index to the next, not through all that is pending.
+/// Steps from one name in the index to the next instead of reading everything that is pending.
 pub(super) const PENDING_DESTINATIONS: &str = "
     WITH RECURSIVE found (destination) AS (
         SELECT MIN(destination) FROM messages WHERE state = 0
@@ -97,14 +97,14 @@ pub(super) const PENDING_DESTINATIONS: &str = "
 pub(super) const DEPTH_COUNT: &str =
     "SELECT class, COUNT(*) FROM messages WHERE destination = ?1 AND state = 0 GROUP BY class";
 
-/// ?1 destination, ?2 class. The oldest of a class is the first in order. What is held, and what waits behind it, waits
-/// for a person or another day, not for Loops.
+/// ?1 destination, ?2 class. The oldest message of a class is the first in order. Held messages and those behind them
+/// do not count: they wait for a person or another day, not for Loops.
 pub(super) const DEPTH_OLDEST: &str = "
     SELECT received_at FROM messages m WHERE destination = ?1 AND state = 0 AND class = ?2 AND NOT EXISTS (
         SELECT 1 FROM held h WHERE h.lane = m.lane AND h.destination = ?1 AND h.seq <= m.seq)
     ORDER BY seq LIMIT 1";
 
-/// All that is pending.
+/// Everything that is pending.
 pub(super) const BACKLOG: &str =
     "SELECT COUNT(*), COALESCE(SUM(payload_bytes), 0) FROM messages WHERE state = 0";
 
@@ -168,8 +168,8 @@ pub(super) const ATTEMPTS: &str = "
     FROM json_each(?1) r CROSS JOIN attempts a ON a.request_id = r.value
     ORDER BY a.request_id, a.number";
 
-/// Messages of one id that are shown: one for each source that sent it, more only when an id came back after
-/// the duplicate window.
+/// How many messages of one id are shown. There is one per source that sent it; more only if the id was sent again
+/// after the duplicate window.
 const SAME_ID_MAX: i64 = 100;
 
 pub(super) fn pending(
@@ -240,7 +240,7 @@ pub(super) fn open(snapshot: &Connection, seq: Seq) -> Result<Option<Job>, Fault
     Ok(Some(job))
 }
 
-/// The pending requests of a message, in order.
+/// Returns the pending requests of a message, in order.
 pub(super) fn frozen(connection: &Connection, seq: Seq) -> Result<Vec<FrozenRequest>, Fault> {
     let mut statement = connection.prepare_cached(OPEN_REQUESTS)?;
     statement.query_and_then([seq.0], rows::frozen_request)?.collect()
@@ -328,7 +328,7 @@ pub(super) fn request_contents(
     Ok(contents)
 }
 
-/// The traces of the messages that a request carries.
+/// Returns the traces of the messages that a request carries.
 pub(super) fn traces(
     snapshot: &Connection,
     request: RequestId,
@@ -343,7 +343,7 @@ pub(super) fn traces(
     Ok(traces)
 }
 
-/// The subscriptions whose deliveries a request carries.
+/// Returns the subscriptions whose deliveries a request carries.
 pub(super) fn subscriptions(
     snapshot: &Connection,
     request: RequestId,
@@ -353,7 +353,7 @@ pub(super) fn subscriptions(
     Ok(found.collect::<Result<_, _>>()?)
 }
 
-/// The messages that a request carries, in order.
+/// Returns the messages that a request carries, in order.
 fn carried(snapshot: &Connection, request: RequestId) -> Result<Vec<Seq>, Fault> {
     let mut statement = snapshot.prepare_cached(CARRIED)?;
     let limit = i64::try_from(CARRIED_MAX).unwrap_or(i64::MAX);
@@ -364,7 +364,7 @@ fn carried(snapshot: &Connection, request: RequestId) -> Result<Vec<Seq>, Fault>
     Ok(seqs)
 }
 
-/// Adds their deliveries to messages, with requests and attempts.
+/// Adds deliveries, with requests and attempts, to messages.
 pub(super) fn add_deliveries(
     snapshot: &Connection,
     messages: &mut [MessageRecord],

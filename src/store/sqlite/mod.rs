@@ -1,9 +1,8 @@
 //! The queue in one SQLite file: WAL, `synchronous=FULL`, group commit, no set-up.
 //!
-//! One thread owns the writing connection (`writer`). It writes all waiting orders in one transaction, so
-//! that one sync to the disk serves many senders. Readers have their own connections and never wait for
-//! the writer. Several processes may use one file: SQLite's lock serializes their transactions, which keeps
-//! the order.
+//! One thread, the `writer`, owns the writing connection. It writes all waiting orders in one transaction, so that one
+//! sync to the disk serves many senders. Readers have their own connections and never wait for the writer. Several
+//! processes may use one file: SQLite's lock serializes their transactions, which preserves the order.
 
 mod accept;
 mod audit;

@@ -1,7 +1,7 @@
-//! The source of a move to PostgreSQL: the database of a data folder, which no other process has open meanwhile.
+//! The source of a move to PostgreSQL: the database of a data folder, opened exclusively.
 //!
-//! A row of `meta` marks it, from before anything is copied. With the mark, this program refuses to open the database,
-//! and processes that have it open write nothing more.
+//! Before anything is copied, a row of `meta` marks the database. From then on, this program refuses to open it, and
+//! processes that have it open write nothing more.
 
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -28,8 +28,8 @@ const SET_MARK: &str = "INSERT OR REPLACE INTO meta (name, value) VALUES ('moved
 const DELETE_MARK: &str = "DELETE FROM meta WHERE name = 'moved'";
 const INSTALLATION_KEY: &str = "SELECT value FROM meta WHERE name = 'installation_key'";
 
-/// The new numbers: of messages, by the numbers that they have and had before they were replayed; of requests; and the
-/// streams of destinations.
+/// Tables of the new numbers: for messages, by their current number and by the one before any replay; for requests; and
+/// the streams of destinations.
 const MAKE_NUMBERS: &str = "
     CREATE TABLE moved_messages (old INTEGER PRIMARY KEY NOT NULL, new INTEGER NOT NULL);
     CREATE TABLE moved_requests (old INTEGER PRIMARY KEY NOT NULL, new INTEGER NOT NULL);
@@ -50,28 +50,28 @@ const SIZES: [&str; 3] = [
     "SELECT COUNT(*) FROM requests",
 ];
 
-/// Rows, and bytes of them, that are copied at once.
+/// How many rows, and how many bytes, a batch has at most.
 const BATCH_ROWS_MAX: usize = if cfg!(test) { 20 } else { 4_000 };
 const BATCH_BYTES_MAX: usize = 4 * 1024 * 1024;
 
-/// Batches that may wait to be written.
+/// How many batches may wait to be written.
 const BATCHES_WAITING_MAX: usize = 2;
 
-/// What marks a queue that is being moved, or was moved.
+/// Marks a queue that is being moved, or was moved.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(in crate::store) struct Mark {
-    /// The move, as its target knows it.
+    /// The id of the move, which its target has as well.
     pub(in crate::store) id: String,
     /// Host, port, database and schema of the target.
     pub(in crate::store) to: String,
-    /// In Unix milliseconds.
+    /// When the move began, in Unix milliseconds.
     pub(in crate::store) began_at: i64,
-    /// `None` while it is being moved.
+    /// When the move was finished; `None` while it is under way.
     pub(in crate::store) finished_at: Option<i64>,
 }
 
 impl Mark {
-    /// Why the database is not opened.
+    /// Returns why the database is not opened.
     pub(super) fn refusal(&self, path: &Path) -> OpenError {
         let (path, to) = (path.to_owned(), self.to.clone());
         let at = |ms| format!("{:.0}", from_ms(ms));
@@ -82,7 +82,7 @@ impl Mark {
     }
 }
 
-/// The mark of a database; `None`: it was not moved.
+/// Returns the mark of a database; `None` if no move has begun.
 pub(super) fn mark(connection: &Connection) -> Result<Option<Mark>, rusqlite::Error> {
     let text = |row: &Row<'_>| row.get::<_, String>(0);
     let Some(text) = connection.query_row(MARK, [], text).optional()? else { return Ok(None) };
@@ -91,9 +91,9 @@ pub(super) fn mark(connection: &Connection) -> Result<Option<Mark>, rusqlite::Er
         .map_err(|error| rusqlite::Error::FromSqlConversionFailure(0, Type::Text, Box::new(error)))
 }
 
-/// How the rows of a part are read.
+/// How to read the rows of a part.
 struct Reading {
-    /// The key of a row, and the columns. ?1 the key behind which it begins.
+    /// The statement that reads the key of each row and its columns. ?1 begin after this key.
     text: &'static str,
     /// The types of the columns: `n`umbers, `t`exts, `b`ytes.
     columns: &'static str,
@@ -140,8 +140,8 @@ fn reading(part: Part) -> Reading {
                  LEFT JOIN moved_requests r ON r.old = d.request_id LEFT JOIN moved_requests p ON p.old = d.part_id
              WHERE d.id > ?1 ORDER BY d.id",
         ),
-        // Of a merged request that was taken apart, its parts carry the deliveries; before, it does. The body of one
-        // that has ended is not kept.
+        // The merged request carries the deliveries until it is taken apart; from then on, its parts do. Bodies of
+        // ended requests are not kept.
         Part::Requests => (
             "nttnnnnnnnttttb",
             "SELECT r.id, n.new,
@@ -179,8 +179,8 @@ fn reading(part: Part) -> Reading {
              FROM deletions e JOIN moved_messages n ON n.old = e.seq LEFT JOIN moved_messages a ON a.old = e.accepted
              WHERE e.seq > ?1 ORDER BY e.seq",
         ),
-        // They begin anew: what they have erased is erased. One whose own message was erased, for a later deletion, has
-        // nothing to do.
+        // Erasures start over, since repeating one does no harm. An erasure whose own message was erased by a later
+        // deletion has nothing left to do.
         Part::Erasures => (
             "nnt",
             "SELECT e.seq, n.new, m.lane, m.destination
@@ -199,7 +199,7 @@ fn reading(part: Part) -> Reading {
             "SELECT id, id, at, role, session, process, action, arguments, result
              FROM audit WHERE id > ?1 ORDER BY id",
         ),
-        // Without the values that Loops accepted, which name requests by their old numbers: they are learned again.
+        // Accepted values are left out, since they refer to requests by their old numbers. They are learned again.
         Part::Contacts => (
             "nnnnnnnt",
             "SELECT id, contact, email, lane, reported_at, known_at, changed_day, is_shared, destination
@@ -237,7 +237,7 @@ fn reading(part: Part) -> Reading {
                 FROM awaiting a JOIN moved_messages n ON n.old = a.seq)
              WHERE number > ?1 ORDER BY number",
         ),
-        // Requests have new numbers; those that are gone have none.
+        // Requests have new numbers, unless they have been deleted.
         Part::Receipts => (
             "nnnnnnnnnnnntttt",
             "SELECT r.id, r.message_hash, r.person, r.asked_at, q.new, r.deleted_at, r.confirmed_at, r.erased_at,
@@ -250,7 +250,7 @@ fn reading(part: Part) -> Reading {
     Reading { text, columns }
 }
 
-/// The database, opened by this process alone. Dropping it lets others in.
+/// The database, opened exclusively. Dropping this lets other processes in.
 #[derive(Debug)]
 pub(in crate::store) struct Source {
     folder: PathBuf,
@@ -268,7 +268,7 @@ impl Source {
                 return Err(MoveError::NoSource { from });
             }
             let file = FileOptions::new(&SqliteOptions::new(&path));
-            // Before anything is written: a file that is not ours is left as it is.
+            // Checked before anything is written: a file that is not ours stays as it is.
             let found = file.open_reader().and_then(|mut reader| {
                 let snapshot = reader.transaction()?;
                 Ok(identify(&snapshot)?)
@@ -297,12 +297,12 @@ impl Source {
         self.mark.as_ref()
     }
 
-    /// The error of a queue that was not moved.
+    /// Returns the error for a queue that was not moved.
     pub(in crate::store) fn is_not_moved(&self) -> MoveError {
         MoveError::NotMoved { from: self.folder.clone() }
     }
 
-    /// The error of a queue whose move leads elsewhere.
+    /// Returns the error for a queue that is being moved to another target.
     pub(in crate::store) fn is_elsewhere(&self) -> MoveError {
         let mark = self.mark.as_ref();
         MoveError::Elsewhere {
@@ -321,7 +321,7 @@ impl Source {
         .await
     }
 
-    /// Fails unless all pages can be read and agree with each other, and nothing waits that was restored.
+    /// Fails if a page is damaged, or if restored messages still wait.
     pub(in crate::store) async fn verify(&self) -> Result<(), MoveError> {
         let check = |connection: &Connection| {
             connection.query_row("PRAGMA integrity_check(1)", [], |row| row.get(0))
@@ -330,7 +330,7 @@ impl Source {
         if problem != "ok" {
             return Err(MoveError::Damaged { from: self.folder.clone(), problem });
         }
-        // Their numbers say that they were restored, and they get others.
+        // Only their numbers show that they were restored, and a move changes those.
         let waiting =
             self.with(|connection| Restorations::load(connection)?.waiting(connection)).await?;
         match waiting {
@@ -339,7 +339,7 @@ impl Source {
         }
     }
 
-    /// Gives all messages and requests their new numbers, and marks the queue as one that is being moved.
+    /// Gives all messages and requests new numbers, and marks the queue as being moved.
     pub(in crate::store) async fn begin(
         &mut self,
         id: &str,
@@ -369,7 +369,7 @@ impl Source {
         Ok(())
     }
 
-    /// How many rows there are to copy.
+    /// Returns how many rows there are to copy.
     pub(in crate::store) async fn rows(&self) -> Result<u64, MoveError> {
         self.with(|connection| {
             let mut rows = 0;
@@ -383,7 +383,7 @@ impl Source {
         .await
     }
 
-    /// How many messages, pending messages and requests there are.
+    /// Returns how many messages, pending messages and requests there are.
     pub(in crate::store) async fn sizes(&self) -> Result<[u64; 3], MoveError> {
         self.with(|connection| {
             let mut sizes = [0; 3];
@@ -395,7 +395,7 @@ impl Source {
         .await
     }
 
-    /// Reads what is behind a cursor, in another thread, which ends with the last batch or when the receiver is dropped.
+    /// Reads the rows after a cursor in another thread, which ends with the last batch or when the receiver is dropped.
     pub(in crate::store) fn read(
         &self,
         cursor: Cursor,
@@ -465,7 +465,7 @@ impl Source {
     }
 }
 
-/// Runs what blocks in another thread.
+/// Runs blocking work in another thread.
 async fn run<T: Send + 'static>(
     work: impl FnOnce() -> Result<T, MoveError> + Send + 'static,
 ) -> Result<T, MoveError> {
@@ -493,7 +493,7 @@ fn set_mark(transaction: &Connection, mark: &Mark) -> Result<(), Fault> {
     Ok(())
 }
 
-/// Writes all new numbers; returns whether there are enough.
+/// Writes all new numbers; returns whether there were enough.
 fn number(transaction: &Connection, numbers: &mut Renumbering) -> Result<bool, Fault> {
     let mut positions = transaction.prepare(POSITIONS)?;
     let mut insert =
@@ -522,7 +522,7 @@ fn number(transaction: &Connection, numbers: &mut Renumbering) -> Result<bool, F
     Ok(true)
 }
 
-/// Reads what is behind a cursor, and gives it away in batches until one is refused.
+/// Reads the rows after a cursor, and passes them on in batches until one is refused.
 fn read(connection: &Connection, from: Cursor, give: &dyn Fn(Batch) -> bool) -> Result<(), Fault> {
     let mut cursor = from;
     for part in Part::ALL.into_iter().filter(|part| part.index() >= from.part) {
@@ -566,7 +566,7 @@ fn columns_of(types: &str) -> Vec<Column> {
     types.chars().map(column).collect()
 }
 
-/// Adds a row; returns how many bytes it has.
+/// Adds a row; returns its size in bytes.
 fn add(columns: &mut [Column], row: &Row<'_>, table: &'static str) -> Result<usize, Fault> {
     let mut bytes = 0;
     for (index, column) in columns.iter_mut().enumerate() {

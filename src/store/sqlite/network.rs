@@ -2,8 +2,8 @@
 //! memory of its write-ahead log is not shared between machines. Acknowledged messages could be lost, and
 //! the database damaged.
 //!
-//! The kernel names the mount of each open file, so paths need not be compared with mount points that hide
-//! each other. On systems other than Linux nothing is detected, and every disk is allowed.
+//! The kernel reports the mount of each open file, so paths need not be compared with mount points, which may hide each
+//! other. On systems other than Linux, nothing is detected and every disk is allowed.
 
 use std::path::Path;
 
@@ -46,7 +46,7 @@ const NETWORK: [&str; 34] = [
     "wekafs",
 ];
 
-/// The file system of the folder of `database`, which need not exist yet, if it is a network disk.
+/// Returns the type of the file system that holds `database`, if it is a network disk. The file need not exist yet.
 pub(super) fn network_disk(database: &Path) -> Option<String> {
     let mount_id = mount_id(database)?;
     let mounts = std::fs::read_to_string("/proc/self/mountinfo").ok()?;
@@ -54,14 +54,14 @@ pub(super) fn network_disk(database: &Path) -> Option<String> {
     is_network(file_system).then(|| file_system.to_owned())
 }
 
-/// The kernel's number of the mount that holds the folder of a file. A link is followed, as SQLite
-/// does: the write-ahead log is beside the file itself.
+/// Returns the kernel's number of the mount that holds the folder of a file. Links are followed, as SQLite does: the
+/// write-ahead log is beside the file itself.
 #[cfg(target_os = "linux")]
 fn mount_id(database: &Path) -> Option<String> {
     use std::os::fd::AsRawFd as _;
     let target = std::fs::canonicalize(database);
     let folder = folder_of(target.as_deref().unwrap_or(database));
-    // Not the file: closing it would drop the locks that this process has on it.
+    // Open the folder, not the file: closing the file would drop this process's locks on it.
     let folder = std::fs::File::open(folder).ok()?;
     let info = std::fs::read_to_string(format!("/proc/self/fdinfo/{}", folder.as_raw_fd())).ok()?;
     let mount_id = info.lines().find_map(|line| line.strip_prefix("mnt_id:"))?;
@@ -73,24 +73,24 @@ fn mount_id(_: &Path) -> Option<String> {
     None
 }
 
-/// The type of the file system of a mount: the first field behind the ` - ` of its line.
+/// Returns the type of a mount's file system: the first field after the ` - ` in its line.
 fn file_system<'a>(mounts: &'a str, mount_id: &str) -> Option<&'a str> {
     let line = mounts.lines().find(|line| line.split(' ').next() == Some(mount_id))?;
     line.split_once(" - ")?.1.split(' ').next()
 }
 
-/// Whether a type of file system is served over a network. A FUSE one can be anything: those that are
-/// known to be local are let through, the others are not.
+/// Whether a type of file system is served over a network. A FUSE file system can be anything, so only types known to
+/// be local are allowed.
 fn is_network(file_system: &str) -> bool {
     match file_system.split_once('.') {
-        // The root of a container without privileges.
+        // The root file system of an unprivileged container.
         Some(("fuse", of)) => of != "fuse-overlayfs",
-        // A block device of this machine has the type `fuseblk`.
+        // Local block devices have the type `fuseblk`.
         _ => file_system == "fuse" || NETWORK.contains(&file_system),
     }
 }
 
-/// The folder of a file.
+/// Returns the folder of a file.
 pub(super) fn folder_of(path: &Path) -> &Path {
     match path.parent() {
         Some(folder) if !folder.as_os_str().is_empty() => folder,

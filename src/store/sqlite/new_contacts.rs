@@ -1,4 +1,4 @@
-//! How many contacts requests may create, and the messages that are held because of that.
+//! The daily limit of new contacts, and the messages that it holds back.
 
 use async_trait::async_trait;
 use jiff::Timestamp;
@@ -20,10 +20,10 @@ use crate::segment::LaneKey;
 use crate::store::new_contacts::{discarded, room};
 use crate::store::tally::{Counted, Tallies};
 
-/// ?1 destination, ?2 key. A row if a frozen request may create it.
+/// ?1 destination, ?2 key. Returns a row if a frozen request may create the contact.
 pub(super) const EXPECTED: &str =
     "SELECT 1 FROM creating WHERE destination = ?1 AND contact = ?2 LIMIT 1";
-/// ?1 destination. How many contacts frozen requests may create.
+/// ?1 destination. Returns how many contacts frozen requests may create.
 pub(super) const COUNT_EXPECTED: &str =
     "SELECT COUNT(DISTINCT contact) FROM creating WHERE destination = ?1";
 /// ?1 step, ?2 from, ?3 to, ?4 stage, ?5 destination.
@@ -49,7 +49,7 @@ pub(super) const PAST: &str = "
 pub(super) const EXPECT: &str = "
     INSERT INTO creating (seq, destination, contact, email) VALUES (?1, ?2, ?3, ?4)
     ON CONFLICT (seq, contact) DO NOTHING";
-/// ?1 destination, ?2 key. The contact is there.
+/// ?1 destination, ?2 key. The contact exists now.
 pub(super) const ARRIVED: &str = "DELETE FROM creating WHERE destination = ?1 AND contact = ?2";
 /// ?1 seq. A row if a deletion waits behind the message in its lane.
 pub(super) const IS_BEFORE_DELETION: &str = "
@@ -61,7 +61,7 @@ pub(super) const HOLD: &str = "
     INSERT INTO held (seq, destination, lane, contact, email, reason, since)
     SELECT seq, destination, lane, ?2, ?3, ?4, ?5 FROM messages WHERE seq = ?1
     ON CONFLICT (seq) DO NOTHING";
-/// ?1 seq, ?2 key, ?3 email. It was planned again, perhaps otherwise.
+/// ?1 seq, ?2 key, ?3 email. The message was planned again, perhaps with another result.
 pub(super) const HOLD_AGAIN: &str =
     "UPDATE held SET is_due = 0, contact = ?2, email = ?3 WHERE seq = ?1";
 /// ?1 destination, ?2 key, ?3 email. Loops has this contact now.
@@ -80,7 +80,7 @@ pub(super) const FIRST_LANES: &str =
     "SELECT lane FROM held WHERE destination = ?1 ORDER BY seq LIMIT ?2";
 /// ?1 destination.
 pub(super) const COUNT_HELD: &str = "SELECT COUNT(*), MIN(since) FROM held WHERE destination = ?1";
-/// ?1 seq. The first message of its lane that is held, unless it is behind this one.
+/// ?1 seq. Returns the first held message of its lane, unless that is behind this one.
 pub(super) const HELD_OF: &str = "
     SELECT h.reason, h.since, h.seq < m.seq
     FROM messages m JOIN held h ON h.lane = m.lane AND h.destination = m.destination AND h.seq <= m.seq
@@ -91,8 +91,8 @@ pub(super) const TO_DISCARD: &str = "
     WHERE h.destination = ?1 AND h.since <= ?2 AND m.state = 0 AND m.is_planned = 0
     ORDER BY h.seq LIMIT ?3";
 
-/// Decides in the transaction that freezes requests whether their contacts may be created. If so, they are expected from
-/// now on; if not, the message is held, unless it was to be merged with others.
+/// Decides in the transaction that freezes requests whether their contacts may be created. If so, they count as
+/// expected from now on. If not, the message is held, unless it was to be merged with others.
 pub(super) fn admit(
     transaction: &Connection,
     destination: &str,
@@ -112,7 +112,7 @@ pub(super) fn admit(
         let mut expected = transaction.prepare_cached(EXPECTED)?;
         is_over |= !expected.exists(params![destination, creation.contact.key.0])?;
     }
-    // What is expected already takes no more room.
+    // Contacts that are already expected take no more room.
     is_over = is_over && room_left(transaction, destination, cap.per_day, now, tallies)? == 0;
     let Some(wanted) = new.first().filter(|_| is_over) else {
         for Creation { seq, contact: KnownContact { key, email } } in new {
@@ -122,7 +122,7 @@ pub(super) fn admit(
         return Ok(None);
     };
     if is_merge {
-        // It may have room alone.
+        // There may be room for the message alone.
         return Ok(Some(Hold { is_new: false, is_before_deletion: false }));
     }
     if transaction.prepare_cached(IS_BEFORE_DELETION)?.exists([first.0])? {
@@ -138,7 +138,7 @@ pub(super) fn admit(
     Ok(Some(Hold { is_new, is_before_deletion: false }))
 }
 
-/// How many contacts may still be created today.
+/// Returns how many more contacts may be created today.
 fn room_left(
     connection: &Connection,
     destination: &str,
@@ -153,13 +153,13 @@ fn room_left(
         connection.prepare_cached(COUNT_CREATED)?.query_row(created, |row| row.get(0))?;
     let expected: i64 =
         connection.prepare_cached(COUNT_EXPECTED)?.query_row([destination], |row| row.get(0))?;
-    // Of steps of this transaction, which are written at its end.
+    // Counts of this transaction, which are written only at its end.
     let counted = tallies.count(Stage::NewContact, destination);
     let (released, _) = day(connection, destination, now)?;
     Ok(room::left(per_day, released, created.saturating_add(counted), expected))
 }
 
-/// What was released and discarded today.
+/// Returns how many contacts were released, and how many messages were discarded, today.
 fn day(connection: &Connection, destination: &str, now: Timestamp) -> Result<(i64, i64), Fault> {
     let today = params![destination, to_ms(day_of(now))];
     let found = connection
@@ -169,7 +169,7 @@ fn day(connection: &Connection, destination: &str, now: Timestamp) -> Result<(i6
     Ok(found.unwrap_or_default())
 }
 
-/// Notes that Loops has a contact now.
+/// Records that Loops has a contact now.
 pub(super) fn arrived(
     transaction: &Connection,
     destination: &str,
@@ -214,7 +214,7 @@ pub(super) fn holds(
     Ok(HoldsAnswer { lanes, discarded: discarded.unsigned_abs() })
 }
 
-/// How many messages of a destination are held, and since when the first of them is.
+/// Returns how many messages of a destination are held, and since when the first one is.
 pub(super) fn count_held(
     snapshot: &Connection,
     destination: &str,
@@ -225,7 +225,7 @@ pub(super) fn count_held(
     Ok((count.unsigned_abs(), since.map(from_ms)))
 }
 
-/// Adds to pending messages why they are held.
+/// Adds the reasons for holds to pending messages.
 pub(super) fn add_holds(
     snapshot: &Connection,
     messages: &mut [MessageRecord],

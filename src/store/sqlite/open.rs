@@ -1,5 +1,5 @@
-//! Opens the file: creates it, checks that it is ours, makes its schema. The errors are for the person who
-//! starts the program.
+//! Opens the file: creates it, checks that it is ours, and makes its schema. The errors are for the person who starts
+//! the program.
 
 use std::fs::OpenOptions;
 use std::io::ErrorKind;
@@ -19,10 +19,10 @@ use super::options::SqliteOptions;
 use crate::config::WalMode;
 use crate::store::Schema;
 
-/// All migrations. The first one makes the schema, each of the others changes it. One that was released is never edited.
+/// All migrations. The first one makes the schema, each of the others changes it. A released migration is never edited.
 pub(super) const MIGRATIONS: &[&str] = &[include_str!("schema.sql")];
 
-/// Whether the single values that the program cannot work without are there, and none says that the queue was moved.
+/// Whether all required single values exist, and none says that the queue was moved.
 const HAS_META: &str = "
     SELECT COUNT(*) = 3 FROM meta
     WHERE name IN ('last_seq', 'sorted_through') AND typeof(value) = 'integer'
@@ -48,19 +48,19 @@ const LOCKED_PAUSE: Duration = Duration::from_millis(20);
 /// Page caches in KiB. The writer's holds the upper levels of the indices, which are hit at random.
 const WRITER_CACHE_KIB: i64 = 32 * 1024;
 const READER_CACHE_KIB: i64 = 2 * 1024;
-/// Prepared statements that a connection keeps: more than the program has.
+/// How many prepared statements a connection keeps: more than the program has.
 const STATEMENTS_MAX: usize = 200;
-/// Pages of 4 KiB in the write-ahead log before they are moved into the file: more than SQLite's
-/// 1,000, so that a page which is written often is moved seldom.
+/// Pages of 4 KiB in the write-ahead log before they are moved into the file: more than SQLite's default of 1,000, so
+/// that a page that is written often is moved rarely.
 const CHECKPOINT_PAGES: u32 = 4_000;
-/// What the write-ahead log is cut down to after it had to grow.
+/// The size to which the write-ahead log is truncated after it has grown larger.
 const WAL_BYTES_KEPT: u32 = 64 * 1024 * 1024;
 
 /// How to open the file.
 #[derive(Debug, Clone)]
 pub(super) struct FileOptions {
     pub(super) path: PathBuf,
-    /// How long a lock of another process is waited for.
+    /// How long to wait for another process's lock.
     pub(super) busy_timeout: Duration,
     /// Pages of 4 KiB that the file may have.
     pub(super) pages_max: Option<u32>,
@@ -80,12 +80,12 @@ impl FileOptions {
 
     pub(super) fn open_writer(&self) -> Result<Connection, Fault> {
         let connection = self.open(OpenFlags::SQLITE_OPEN_READ_WRITE, WRITER_CACHE_KIB)?;
-        // SQLite opens a file that cannot be written all the same, for reading alone.
+        // SQLite silently opens a file that it cannot write for reading only.
         if connection.is_readonly("main")? {
             return Err(Fault::ReadOnly);
         }
         connection.pragma_update(None, "journal_mode", "wal")?;
-        // Not less: an answer means that the message is on stable storage.
+        // Nothing less will do: a 2xx response promises that the message is on stable storage.
         connection.pragma_update(None, "synchronous", "full")?;
         let checkpoint_pages = match self.wal {
             WalMode::Own => CHECKPOINT_PAGES,
@@ -103,8 +103,8 @@ impl FileOptions {
         self.open(OpenFlags::SQLITE_OPEN_READ_ONLY, READER_CACHE_KIB)
     }
 
-    /// Opens the file for a process that no other one may disturb. Fails with `SQLITE_BUSY` while another one has it
-    /// open, and keeps all others out as long as it is open itself.
+    /// Opens the file exclusively. Fails with `SQLITE_BUSY` while another process has it open, and keeps all others out
+    /// until it is closed.
     pub(super) fn open_alone(&self) -> Result<Connection, Fault> {
         let connection = self.open(OpenFlags::SQLITE_OPEN_READ_WRITE, WRITER_CACHE_KIB)?;
         if connection.is_readonly("main")? {
@@ -120,22 +120,22 @@ impl FileOptions {
     }
 
     fn open(&self, access: OpenFlags, cache_kib: i64) -> Result<Connection, Fault> {
-        // The file is never made here: one that was taken away must not come back empty. A connection is
+        // The file is never created here: a database that was moved away must not come back empty. Each connection is
         // used by one thread at a time.
         let flags = access | OpenFlags::SQLITE_OPEN_NO_MUTEX;
         let connection = Connection::open_with_flags(&self.path, flags)?;
         connection.busy_timeout(self.busy_timeout)?;
-        // A statement keeps its plan: else SQLite prepares those with a bound LIMIT again for each value.
+        // Statements keep their plans: otherwise SQLite prepares one with a bound LIMIT again for each value.
         connection.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_QPSG, true)?;
         connection.set_prepared_statement_cache_capacity(STATEMENTS_MAX);
         connection.pragma_update(None, "foreign_keys", true)?;
         connection.pragma_update(None, "cache_size", -cache_kib)?;
         connection.pragma_update(None, "temp_store", "memory")?;
         if self.wal == WalMode::External {
-            // The last connection that is closed would move the log, and delete it.
+            // Otherwise closing the last connection would move the log and delete it.
             connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)?;
         }
-        // What is deleted is overwritten: a person's data must not stay in free pages.
+        // Deleted data is overwritten: nothing of a person may stay in free pages.
         connection.pragma_update(None, "secure_delete", true)?;
         Ok(connection)
     }
@@ -157,9 +157,8 @@ pub(super) fn open(options: &SqliteOptions) -> Result<Connection, OpenError> {
 
 fn open_once(options: &SqliteOptions, file: &FileOptions) -> Result<Connection, OpenError> {
     let explained = |fault| explain(&options.path, fault);
-    // Before anything is written: a file that is not ours is left as it is. What cannot be read is explained
-    // by the writer's attempt.
-    // In one snapshot: another process may be making the schema.
+    // Checked before anything is written: a file that is not ours stays as it is. If it cannot be read, the writer's
+    // attempt explains why. One snapshot, since another process may be making the schema.
     let found = file.open_reader().and_then(|mut reader| {
         let snapshot = reader.transaction()?;
         Ok(identify_as(&snapshot, options.migrations)?)
@@ -171,7 +170,7 @@ fn open_once(options: &SqliteOptions, file: &FileOptions) -> Result<Connection, 
     prepare(options, opened)
 }
 
-/// How the schema of the file is, which is only read.
+/// Compares the schema of the file with that of this program. Only reads.
 pub(super) fn schema(options: &SqliteOptions) -> Result<Schema, OpenError> {
     let path = options.path.as_path();
     let looked = FileOptions::new(options).open_reader().and_then(|mut reader| {
@@ -190,11 +189,11 @@ pub(super) fn schema(options: &SqliteOptions) -> Result<Schema, OpenError> {
     })
 }
 
-/// What a file is.
+/// What kind of file was found.
 pub(super) enum Found {
     Empty,
     Ours,
-    /// Ours, but its queue was moved, or is being moved.
+    /// Ours, but the queue was moved, or is being moved.
     Moved(Mark),
     /// A backup that was made at this time, and was not restored.
     Copy(Timestamp),
@@ -205,12 +204,13 @@ pub(super) enum Found {
     Older(i32),
     /// Of a later release.
     Later(i32),
-    /// Ours, but not whole.
+    /// Ours, but with a damaged schema.
     Damaged,
 }
 
-/// Checks that the file is ours, makes the schema if the file is empty, and migrates that of an earlier release: in one
-/// transaction, so that of two processes that start together one does it, and nobody ever finds half of it.
+/// Checks that the file is ours, makes the schema if the file is empty, and migrates the schema of an earlier release.
+/// One transaction does it all, so that only one of two processes that start together does the work, and none ever sees
+/// half of it.
 fn prepare(options: &SqliteOptions, mut connection: Connection) -> Result<Connection, OpenError> {
     let path = options.path.as_path();
     let explained = |error: rusqlite::Error| explain(path, error.into());
@@ -262,7 +262,7 @@ fn make_schema(options: &SqliteOptions, transaction: &Connection) -> Result<(), 
 }
 
 impl Found {
-    /// Why the file is not opened; `None`: it is, after a migration if it is of an earlier release.
+    /// Returns why the file is not opened; `None` if it is, after migrating a file of an earlier release.
     fn refusal_to_open(&self, path: &Path) -> Option<OpenError> {
         match self {
             Found::Older(_) => None,
@@ -270,7 +270,7 @@ impl Found {
         }
     }
 
-    /// Why the file is not used as it is; `None`: it is.
+    /// Returns why the file cannot be used as it is; `None` if it can.
     pub(super) fn refusal(&self, path: &Path) -> Option<OpenError> {
         let path = path.to_owned();
         match self {
@@ -322,7 +322,7 @@ fn identify_as(connection: &Connection, migrations: &[&str]) -> Result<Found, ru
     })
 }
 
-/// Whether everything in the schema of this release is there as it was made, and the single values are.
+/// Whether the schema has everything of this release unchanged, and all required single values.
 fn is_whole(connection: &Connection, migrations: &[&str]) -> Result<bool, rusqlite::Error> {
     let model = Connection::open_in_memory()?;
     migrate(&model, FIRST_VERSION - 1, migrations)?;
@@ -350,7 +350,7 @@ pub(super) fn is_of_this_program(connection: &Connection) -> Result<bool, rusqli
     Ok(marks(connection)?.0 == APPLICATION_ID)
 }
 
-/// Whether the single values that the program cannot work without are there.
+/// Whether all required single values exist.
 fn has_meta(connection: &Connection) -> Result<bool, Fault> {
     Ok(connection.prepare_cached(HAS_META)?.query_row([], |row| row.get(0))?)
 }
@@ -364,7 +364,7 @@ pub(super) fn check_schema(connection: &Connection) -> Result<(), Fault> {
     }
 }
 
-/// The application that made the file, and the version of its schema.
+/// Returns the application that made the file, and the version of its schema.
 fn marks(connection: &Connection) -> Result<(i32, i32), rusqlite::Error> {
     let number = |pragma| connection.prepare_cached(pragma)?.query_row([], |row| row.get(0));
     Ok((number("PRAGMA application_id")?, number("PRAGMA user_version")?))
@@ -372,8 +372,8 @@ fn marks(connection: &Connection) -> Result<(i32, i32), rusqlite::Error> {
 
 /// Makes the file if there is none, readable by its owner only; the log beside it follows its mode.
 ///
-/// One that exists is left to SQLite: to open and close it here would drop the locks that another
-/// connection of this process holds on it (POSIX locks belong to the process, not the descriptor).
+/// An existing file is left to SQLite: opening and closing it here would drop the locks of this process's other
+/// connections (POSIX locks belong to the process, not to the descriptor).
 fn make_file(path: &Path, allow_network_disk: bool) -> Result<(), OpenError> {
     let folder = folder_of(path);
     if !folder.is_dir() {

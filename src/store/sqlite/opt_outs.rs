@@ -1,4 +1,4 @@
-//! Who left, as Loops reported it.
+//! Opt-outs: who unsubscribed, according to Loops.
 
 use rusqlite::{Connection, params};
 
@@ -20,15 +20,15 @@ pub(super) const CHANGE: &str = "
         SELECT id FROM opt_outs WHERE person = ?2 AND destination = ?1 AND list = ?3 AND at <= ?4
         UNION ALL
         SELECT id FROM opt_outs WHERE email = ?2 AND destination = ?1 AND list = ?3 AND at <= ?4)";
-/// ?1 destination, ?2 digest, ?3 list, ?4 when the contact came back. It has left again with any report that is not older than
-/// the last one: Loops' clock may be behind.
+/// ?1 destination, ?2 digest, ?3 list, ?4 when the contact came back. Any report that is not older than the last one
+/// counts as leaving again, since Loops' clock may be behind.
 pub(super) const LIFT: &str = "
     UPDATE opt_outs SET is_lifted = 1 WHERE id IN (
         SELECT id FROM opt_outs WHERE person = ?2 AND destination = ?1 AND list = ?3 AND at < ?4
         UNION ALL
         SELECT id FROM opt_outs WHERE email = ?2 AND destination = ?1 AND list = ?3 AND at < ?4)";
-/// ?1 destination, ?2 person, ?3 email, ?4 list, ?5 at, ?6 event, ?7 the event that would take it back. Not if that was
-/// reported before, though it happened later.
+/// ?1 destination, ?2 person, ?3 email, ?4 list, ?5 at, ?6 event, ?7 the event that would take it back. Skipped if that
+/// event was reported first, though it happened later.
 pub(super) const INSERT: &str = "
     INSERT INTO opt_outs (destination, person, email, list, at, event)
     SELECT ?1, ?2, ?3, ?4, ?5, ?6
@@ -75,7 +75,7 @@ pub(super) fn find(
     Ok(found)
 }
 
-/// Takes an event into account that was just recorded.
+/// Applies an event that was just recorded.
 pub(super) fn report(transaction: &Connection, feedback: &FeedbackRecord) -> Result<(), Fault> {
     let Some(report) = ConsentReport::of(feedback) else { return Ok(()) };
     let (user, email) =
@@ -93,7 +93,7 @@ pub(super) fn report(transaction: &Connection, feedback: &FeedbackRecord) -> Res
     Ok(())
 }
 
-/// Brings a contact back, known by any of these digests, since Loops accepted a request that subscribes it.
+/// Lifts the opt-outs of a contact, known by any of these digests, after Loops accepted a request that subscribes it.
 pub(super) fn lift(
     transaction: &Connection,
     destination: &str,

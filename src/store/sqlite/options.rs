@@ -23,8 +23,8 @@ pub struct SqliteOptions {
     pub backlog_messages_max: u64,
     /// Payload bytes that may be pending before more messages are refused. At least 1.
     pub backlog_bytes_max: u64,
-    /// Free bytes of the disk below which what can wait is refused; `None`: 256 MiB, or a tenth of the disk if that
-    /// is less.
+    /// Free bytes on the disk below which messages that can wait are refused; `None`: 256 MiB, or a tenth of the disk
+    /// if that is less.
     pub free_bytes_min: Option<u64>,
     /// Newest messages whose ids and persons are kept in memory until they are sorted into their tables, some
     /// 150 bytes each; as many again may arrive meanwhile. At least 1.
@@ -46,7 +46,7 @@ pub struct SqliteOptions {
     pub busy_timeout: Duration,
     /// The key of the installation, if the schema is made; `None`: a random one.
     pub installation_key: Option<[u8; 32]>,
-    /// The way to the schema of this version.
+    /// The migrations that lead to this version's schema.
     pub migrations: &'static [&'static str],
 }
 

@@ -1,9 +1,9 @@
-//! A file that is being written and takes its place only once it is whole: as `NAME.part`, for its owner only, and
-//! locked, so that two processes never write the same one. What a process that was killed left behind is overwritten by
-//! the next one, and its journal is removed.
+//! A file that gets its final name only once it is complete. Until then it is called `NAME.part`, is readable by its
+//! owner only, and is locked, so that two processes never write the same file. The next process overwrites what a
+//! killed one left behind, and removes its journal.
 //!
-//! The lock is on a file of its own, `NAME.part.lock`, since SQLite locks byte ranges of the file it writes: over NFS and
-//! SMB, `flock` is such a lock as well, and SQLite would wait for its own process.
+//! The lock is on a separate file, `NAME.part.lock`, because SQLite locks byte ranges of the file that it writes. Over
+//! NFS and SMB, `flock` is such a lock as well, so SQLite would wait for its own process.
 
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io;
@@ -20,7 +20,7 @@ pub(super) struct Part {
     lock: Option<Lock>,
 }
 
-/// A locked file, which is removed at the end.
+/// A locked file, removed when the lock is released.
 #[derive(Debug)]
 struct Lock {
     path: PathBuf,
@@ -30,7 +30,7 @@ struct Lock {
 /// Why a file cannot be begun.
 #[derive(Debug)]
 pub(super) enum Taken {
-    /// Another process writes it.
+    /// Another process is writing the file.
     Busy,
     Failed(io::Error),
 }
@@ -60,7 +60,7 @@ impl Part {
         Ok(part)
     }
 
-    /// Puts the file in its place, so that it is there after a power cut.
+    /// Gives the file its final name, so that it survives a power cut.
     pub(super) fn place(mut self, target: &Path, replaces: Replaces) -> io::Result<()> {
         self.file.sync_all()?;
         match replaces {
@@ -71,11 +71,11 @@ impl Part {
         sync_folder(folder_of(target))
     }
 
-    /// Removes the name of the file, which can still be read through `file`.
+    /// Unlinks the file, which can still be read through `file`.
     pub(super) fn unlink(&mut self) -> io::Result<()> {
         std::fs::remove_file(&self.path)?;
         self.is_placed = true;
-        // The name is free for the next one.
+        // Now another process may use the name.
         self.lock = None;
         Ok(())
     }
@@ -106,7 +106,7 @@ impl Drop for Lock {
     }
 }
 
-/// How a file is opened for its owner only, and left as it is.
+/// Returns options that create a file for its owner only and do not truncate it.
 fn private() -> OpenOptions {
     let mut options = OpenOptions::new();
     options.read(true).write(true).create(true).truncate(false);
@@ -128,7 +128,7 @@ fn remove_if_present(path: &Path) -> io::Result<()> {
     }
 }
 
-/// Whether a file that is there already is replaced.
+/// Whether an existing file is replaced.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Replaces {
     Yes,
@@ -162,13 +162,13 @@ fn is_at(_file: &File, _path: &Path) -> io::Result<bool> {
     Ok(true)
 }
 
-/// Renames a file unless there is one of the new name.
+/// Renames a file unless the new name is taken.
 fn rename_new(from: &Path, to: &Path) -> io::Result<()> {
     #[cfg(target_os = "linux")]
     {
         use rustix::fs::{CWD, RenameFlags, renameat_with};
         match renameat_with(CWD, from, CWD, to, RenameFlags::NOREPLACE) {
-            // The file system cannot do that.
+            // The file system does not support this.
             Err(rustix::io::Errno::INVAL | rustix::io::Errno::NOSYS) => {}
             renamed => return Ok(renamed?),
         }

@@ -1,5 +1,5 @@
-//! Every statement finds its rows by the index that is meant for it, so that its cost does not grow with the
-//! history. Those of `list` have a test of their own.
+//! Every statement finds its rows through the intended index, so that its cost does not grow with the history. The
+//! statements of `list` have their own test.
 
 use std::path::Path;
 
@@ -10,7 +10,7 @@ use super::replay::statement;
 use crate::queue::{FailureReason, Filter, ReplayState, Selection};
 use crate::segment::{MessageHash, PersonDigest};
 
-/// Each statement with its name and the look-ups that it makes, in alphabetical order.
+/// Lists each statement with its name and its look-ups, in alphabetical order.
 macro_rules! statements {
     ($($module:ident { $($name:ident => $lookups:expr,)* })*) => {
         &[$($((
@@ -435,12 +435,12 @@ fn every_statement_uses_its_index() {
     }
 }
 
-/// A sort before a limit would read all that there is.
+/// A sort before a limit would read every row.
 #[test]
 fn a_limit_bounds_what_is_read() {
     let connection = empty();
     for (name, text, _) in statements() {
-        // It sorts two parts that are bounded themselves.
+        // It sorts two parts that are themselves bounded.
         if text.contains("LIMIT") && *name != "log::OF_LANE" {
             let plan = plan(&connection, text);
             assert!(!plan.iter().any(|step| step.contains("TEMP B-TREE")), "{name}: {plan:#?}");
@@ -518,8 +518,8 @@ fn plan(connection: &Connection, text: &str) -> Vec<String> {
     steps.collect::<Result<_, _>>().unwrap()
 }
 
-/// The look-ups of a plan, each once: the index, or the table that is its own index, with what is compared.
-/// Scans are shown as they are, but for those of parameters and of rows that were found already.
+/// Returns the look-ups of a plan, each once: the index, or the table that is its own index, with the compared columns.
+/// Scans are returned unchanged, except those of parameters and of rows already found.
 fn lookups(plan: &[String]) -> Vec<String> {
     let is_found =
         |rows: &str| plan.iter().any(|step| step.strip_prefix("CO-ROUTINE ") == Some(rows));

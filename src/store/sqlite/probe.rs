@@ -37,8 +37,8 @@ impl Step for TryToWrite {
     }
 }
 
-/// Starts a check of all pages. It has its own connection, because the others have pages in their caches. It counts as
-/// a reader, so that the writer does not reopen the files during the check.
+/// Starts a check of all pages. The check has its own connection, because the others have pages in their caches, and
+/// counts as a reader, so that the writer does not reopen the files meanwhile.
 pub(super) fn verify_in_background(readers: Readers, health: Arc<Health>) {
     tokio::spawn(async move {
         let began = Instant::now();
@@ -53,7 +53,7 @@ pub(super) fn verify_in_background(readers: Readers, health: Arc<Health>) {
 
 fn is_whole(file: &FileOptions, health: &Health) -> Result<bool, Fault> {
     match health.files.look() {
-        // A file that became shorter may be whole nevertheless: it was vacuumed.
+        // A file that became shorter may still be intact: it may have been vacuumed.
         Ok(()) | Err(Fault::Shorter) => {}
         Err(fault) => return Err(fault),
     }

@@ -1,5 +1,5 @@
-//! Removes data that is past its retention: first the contents (payloads, bodies, excerpts), later the
-//! records, and what was counted and noted beside them.
+//! Removes data that is past its retention: first the contents (payloads, bodies, excerpts), later the records, with
+//! their counts and other traces.
 
 use std::time::Duration;
 
@@ -21,13 +21,13 @@ pub(super) const PAST_CONTENTS: &str = "
     SELECT seq FROM messages
     WHERE state = 1 AND has_contents = 1 AND is_failed = ?1 AND done_at <= ?2
     ORDER BY done_at LIMIT ?3";
-/// ?1 is failed, ?2 done after, ?3 accepted before, ?4 limit. The same, but of a clock that was ahead.
+/// ?1 is failed, ?2 done after, ?3 accepted before, ?4 limit. For rows written while the clock was ahead.
 pub(super) const AHEAD_CONTENTS: &str = "
     SELECT seq FROM messages
     WHERE state = 1 AND has_contents = 1 AND is_failed = ?1 AND done_at > ?2 AND seq < ?3
     ORDER BY done_at LIMIT ?4";
-/// ?1 seq. An answer of Loops may repeat what the request held, and so may the detail made of it. The
-/// answer to a merged request that was taken apart belongs to each of its parts.
+/// ?1 seq. A response from Loops may repeat the contents of the request, and so may the detail derived from it. The
+/// response to a merged request that was taken apart belongs to each of its parts.
 pub(super) const DROP_EXCERPTS: &str = "
     UPDATE attempts SET excerpt = ''
     WHERE request_id IN (
@@ -51,18 +51,18 @@ pub(super) const HAS_NO_CONTENTS: &str =
 /// ?1 done before or at, ?2 limit.
 pub(super) const PAST_RECORDS: &str = "
     SELECT seq FROM messages WHERE state = 1 AND done_at <= ?1 ORDER BY done_at LIMIT ?2";
-/// ?1 done after, ?2 accepted before, ?3 limit. The same, but of a clock that was ahead.
+/// ?1 done after, ?2 accepted before, ?3 limit. For rows written while the clock was ahead.
 pub(super) const AHEAD_RECORDS: &str = "
     SELECT seq FROM messages WHERE state = 1 AND done_at > ?1 AND seq < ?2 ORDER BY done_at LIMIT ?3";
 /// ?1 seq.
 pub(super) const DELETE_DELIVERIES: &str =
     "DELETE FROM deliveries WHERE seq = ?1 RETURNING request_id";
-/// ?1 request id. Those of a merged request stay with its parts.
+/// ?1 request id. The attempts at a merged request stay with its parts.
 pub(super) const DELETE_ATTEMPTS: &str = "
     DELETE FROM attempts WHERE request_id = ?1
     AND NOT EXISTS (SELECT 1 FROM deliveries d WHERE d.request_id = ?1)
     AND NOT EXISTS (SELECT 1 FROM requests p WHERE p.merged_into = ?1)";
-/// ?1 request id. Returns the merged request that it was a part of.
+/// ?1 request id. Returns the merged request of which it was a part.
 pub(super) const DELETE_REQUEST: &str = "
     DELETE FROM requests WHERE id = ?1
     AND NOT EXISTS (SELECT 1 FROM deliveries d WHERE d.request_id = ?1)
@@ -103,17 +103,17 @@ pub(super) const NEWEST: &str = "
         UNION ALL
         SELECT MAX(done_at) FROM messages WHERE state = 1)";
 
-/// Rows of each kind that one call works on. Small, since it shares the writer with the senders.
+/// How many rows of each kind one call handles. Small, since senders share the writer.
 const ROWS_MAX: i64 = 200;
 
-/// How long counts by minute are kept.
+/// How long tallies by minute are kept.
 const MINUTES_KEPT: Duration = Duration::from_secs(48 * 60 * 60);
 
 /// A record that ended further in the future than this was written while the clock was ahead. (A year, because the
 /// clock may be behind now.) Whether such a record is past its retention is decided by the order of acceptance.
 const AHEAD_MIN: Duration = Duration::from_secs(366 * 24 * 60 * 60);
 
-/// Everything that holds a part of what was sent.
+/// Statements that delete everything with a part of what was sent.
 pub(super) const CONTENTS: [&str; 5] =
     [DROP_EXCERPTS, DROP_DETAILS, DROP_BODIES, DROP_PAYLOAD, HAS_NO_CONTENTS];
 
@@ -122,8 +122,8 @@ pub(super) fn newest(snapshot: &Connection) -> Result<Option<Timestamp>, Fault> 
     Ok(at.map(from_ms))
 }
 
-/// Drops the contents of delivered messages before their retention is over, oldest first: the disk is full. Returns
-/// how many had some.
+/// Deletes the contents of delivered messages before their retention is over, oldest first, because the disk is full.
+/// Returns how many had contents.
 pub(super) struct MakeRoom;
 
 impl Step for MakeRoom {
@@ -199,7 +199,7 @@ impl Step for Purge {
         rows += execute(transaction, awaiting::PAST, past_awaiting)?;
         let past_days = params![past, ROWS_MAX];
         rows += execute(transaction, new_contacts::PAST, past_days)?;
-        // No index finds them, so search only when nothing else is left.
+        // No index finds these rows, so search only when nothing else is left.
         if rows == 0 {
             rows = execute(transaction, DELETE_EVENT_NAMES, params![past, ROWS_MAX])?;
             effects.forgets_event_names |= rows > 0;
@@ -219,7 +219,7 @@ impl Purge {
     }
 }
 
-/// Deletes a message with all that belongs to it; a request stays while another message needs it.
+/// Deletes a message with everything that belongs to it. A request stays while another message needs it.
 fn delete(transaction: &Connection, seq: i64) -> Result<u64, Fault> {
     let requests: Vec<Option<i64>> = transaction
         .prepare_cached(DELETE_DELIVERIES)?
@@ -235,8 +235,8 @@ fn delete(transaction: &Connection, seq: i64) -> Result<u64, Fault> {
     Ok(rows)
 }
 
-/// Deletes a request that carries nothing any more, with its attempts. With its last part goes a merged request
-/// that was taken apart.
+/// Deletes a request that no longer carries anything, with its attempts. A merged request that was taken apart goes
+/// with its last part.
 fn delete_request(transaction: &Connection, id: i64) -> Result<u64, Fault> {
     let mut rows = 0;
     let mut next = Some(id);

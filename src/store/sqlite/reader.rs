@@ -22,7 +22,7 @@ pub(super) struct Readers {
 struct Shared {
     file: FileOptions,
     health: Arc<Health>,
-    /// The most connections.
+    /// The maximum number of connections.
     count: u32,
     /// How long a read waits for a connection.
     patience: Duration,
@@ -58,7 +58,7 @@ impl Readers {
         self.run_blocking(read).await
     }
 
-    /// Runs work with a connection of its own, which must be closed at the end, on a thread where it may block.
+    /// Runs work that opens its own connection, and must close it, on a thread where it may block.
     pub(super) async fn run<T: Send + 'static>(
         &self,
         work: impl FnOnce(&FileOptions) -> Result<T, Fault> + Send + 'static,
@@ -78,19 +78,19 @@ impl Readers {
             .map_err(|_| Fault::Closed)?;
         let working = tokio::task::spawn_blocking(move || {
             let found = work();
-            // Not before the connection is back or closed: `close` waits for the permits.
+            // Released only once the connection is back or closed, since `close` waits for the permits.
             drop(permit);
             found
         });
         match working.await {
             Ok(found) => found,
-            // A bug of ours: it ends the task that asked, as if the read had been made there.
+            // A bug in this program: pass the panic on to the calling task, as if the read had run there.
             Err(error) if error.is_panic() => std::panic::resume_unwind(error.into_panic()),
             Err(_) => Err(Fault::Closed),
         }
     }
 
-    /// Waits for the reads at work, then closes all connections. Later reads wait until the permit is dropped.
+    /// Waits for running reads, then closes all connections. Later reads wait until the permit is dropped.
     pub(super) async fn pause(&self) -> Option<OwnedSemaphorePermit> {
         // Fails only if it was closed before.
         let permits = Arc::clone(&self.shared.permits).acquire_many_owned(self.shared.count).await;
@@ -98,7 +98,7 @@ impl Readers {
         permits.ok()
     }
 
-    /// Waits for the reads at work, then closes all connections. Later reads fail.
+    /// Waits for running reads, then closes all connections. Later reads fail.
     pub(super) async fn close(&self) {
         // Fails only if it was closed before.
         let permits = self.shared.permits.acquire_many(self.shared.count).await;
@@ -121,7 +121,7 @@ impl Shared {
         let idle = self.idle().pop();
         let mut connection = match idle {
             Some(connection) => connection,
-            // Other files than those of the writer would show something else.
+            // Files other than the writer's would show other data.
             None => {
                 self.health.files.look()?;
                 self.file.open_reader()?
@@ -129,7 +129,7 @@ impl Shared {
         };
         let snapshot = connection.transaction_with_behavior(TransactionBehavior::Deferred)?;
         let found = read(&snapshot);
-        // Nothing was written: this only gives the snapshot back.
+        // Nothing was written; this only ends the snapshot.
         let is_sound = snapshot.commit().is_ok();
         let is_spoiled = |fault: &Fault| fault.is_environmental() || fault.is_damage();
         if is_sound && !found.as_ref().is_err_and(is_spoiled) {

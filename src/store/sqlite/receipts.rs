@@ -46,8 +46,8 @@ pub(super) const LIST: &str = concat!(
 );
 pub(super) const COUNT_OPEN: &str =
     "SELECT destination, COUNT(*) FROM receipts WHERE erased_at IS NULL GROUP BY destination";
-/// ?1 request id, ?2 the deleting action, ?3 problem, ?4 status, ?5 deleted at, ?6 how far clocks may differ. Loops may have
-/// reported the deletion before its answer is recorded.
+/// ?1 request id, ?2 the deleting action, ?3 problem, ?4 status, ?5 deleted at, ?6 how far clocks may differ. Loops may
+/// report the deletion before its response is recorded.
 pub(super) const SETTLE: &str = "
     INSERT INTO receipts (receipt, destination, source, message_hash, person, asked_at, problem, status, request_id,
                           deleted_at, confirmed_at)
@@ -86,12 +86,14 @@ pub(super) const ERASED: &str = "
         SELECT r.id FROM messages m JOIN receipts r
             ON r.message_hash = m.message_hash AND r.source = m.source AND r.destination = m.destination
         WHERE m.seq = ?1)";
-/// ?1 person, ?2 destination, ?3 erased at, ?4 seq of the deletion that was erased. It covers what these were to erase.
+/// ?1 person, ?2 destination, ?3 erased at, ?4 seq of the deletion that was erased. That deletion covers everything
+/// that these were to erase.
 pub(super) const CLOSE_EARLIER: &str = "
     UPDATE receipts SET erased_at = ?3
     WHERE person = ?1 AND destination = ?2 AND erased_at IS NULL AND deleted_at IS NULL
       AND asked_at < (SELECT received_at FROM messages WHERE seq = ?4)";
-/// ?1 seq of a message that was erased, ?2 erased at. If it is a deletion that Loops refused, nothing is left for it to erase.
+/// ?1 seq of a message that was erased, ?2 erased at. If the message is a deletion that Loops refused, nothing is left
+/// for it to erase.
 pub(super) const CLOSE_ERASED: &str = "
     UPDATE receipts SET erased_at = ?2
     WHERE erased_at IS NULL AND deleted_at IS NULL AND id = (
@@ -112,7 +114,7 @@ pub(super) const PAST: &str = "
     DELETE FROM receipts WHERE id IN (
         SELECT id FROM receipts WHERE asked_at <= ?1 ORDER BY asked_at LIMIT ?2)";
 
-/// Adds Loops' answer to the receipt of a deletion.
+/// Adds Loops' response to the receipt of a deletion.
 pub(super) fn settle(transaction: &Connection, settlement: &Settlement) -> Result<(), Fault> {
     let Some((problem, status, deleted_at)) = settled(settlement) else { return Ok(()) };
     let (action, differ) = (ActionKind::DeleteContact.as_str(), duration_ms(RECEIPT_CLOCKS_DIFFER));
@@ -121,7 +123,7 @@ pub(super) fn settle(transaction: &Connection, settlement: &Settlement) -> Resul
     Ok(())
 }
 
-/// Notes that Loops reported a deletion.
+/// Records that Loops reported a deletion.
 pub(super) fn confirm(transaction: &Connection, feedback: &FeedbackRecord) -> Result<(), Fault> {
     let (at, differ) = (to_ms(feedback.at), duration_ms(RECEIPT_CLOCKS_DIFFER));
     for digest in feedback.user.into_iter().chain(feedback.email) {
@@ -131,7 +133,7 @@ pub(super) fn confirm(transaction: &Connection, feedback: &FeedbackRecord) -> Re
     Ok(())
 }
 
-/// Whether an event may have happened because a person was deleted from here.
+/// Whether Loops may have reported an event only because this program deleted the person.
 pub(super) fn is_beside_deletion(
     transaction: &Connection,
     feedback: &FeedbackRecord,
@@ -154,7 +156,7 @@ pub(super) fn is_beside_deletion(
     Ok(false)
 }
 
-/// Adds what was erased to the receipt of a deletion; `erased_at` is given once everything is.
+/// Adds the erased rows to the receipt of a deletion; `erased_at` is set once everything is erased.
 pub(super) fn erased(
     transaction: &Connection,
     deletion: i64,
@@ -173,7 +175,7 @@ pub(super) fn erased(
     Ok(())
 }
 
-/// Keeps a receipt whose person was erased after the queue was copied.
+/// Keeps a receipt of a person who was erased after the backup was made.
 pub(super) fn keep(
     transaction: &Connection,
     receipt: &Receipt,
@@ -184,7 +186,7 @@ pub(super) fn keep(
     transaction.prepare_cached(KEEP)?.execute(params![
         receipt.id,
         receipt.destination,
-        // Found by its id alone: it needs a digest that no other one has.
+        // Such a receipt is looked up by its id only, so any unique digest will do.
         digests.message_id(&receipt.id).0,
         receipt.person.0,
         to_ms(receipt.asked_at),
@@ -200,7 +202,7 @@ pub(super) fn keep(
     Ok(())
 }
 
-/// When one of these persons was last deleted, if that was not before a time.
+/// Returns when one of these persons was last deleted, if that was at or after a time.
 pub(super) fn deleted_at(
     snapshot: &Connection,
     destination: &str,
@@ -240,7 +242,7 @@ fn receipt(row: &Row<'_>) -> rusqlite::Result<Receipt> {
     })
 }
 
-/// Makes a receipt, and finds its id.
+/// Opens a receipt and returns its id.
 struct Open(NewReceipt);
 
 impl Step for Open {

@@ -1,5 +1,5 @@
-//! Replaying: readers find the messages that are done, one stretch of the order at a time, and the writer
-//! makes them pending again, a bounded number in one transaction.
+//! Replays messages. Readers find messages that are done, one stretch of the order at a time, and the writer makes them
+//! pending again, a bounded number per transaction.
 
 use jiff::Timestamp;
 use rusqlite::types::Value;
@@ -23,9 +23,9 @@ use crate::store::tally::Counted;
 
 pub(super) const LAST_SEQ: &str = "SELECT value FROM meta WHERE name = 'last_seq'";
 
-/// Whether the message `m` may be replayed: it has contents, no deletion of its person that was accepted
-/// with it or after it was delivered, and none that was accepted after it is pending, or is yet to erase its
-/// contents. Loops would learn of that person again.
+/// Whether the message `m` may be replayed. It must have contents. No deletion of its person that was accepted with or
+/// after it may have been delivered, and none that was accepted after it may be pending or have contents left to erase:
+/// the replay would tell Loops about that person again.
 macro_rules! is_replayable {
     () => {
         "(m.has_contents = 1 AND NOT EXISTS (
@@ -43,9 +43,9 @@ macro_rules! is_replayable {
     };
 }
 
-/// Messages that are done, by their position in the order of acceptance: for those that were never replayed
-/// that is their sequence number, for the others it is the first that they had. The conditions on `m` are
-/// added to both, and to each those on its position.
+/// Messages that are done, by their position in the order of acceptance: the sequence number of a message that was
+/// never replayed, and the first number of one that was. Conditions on `m` are added to both branches, and to each
+/// branch the conditions on its position.
 const BRANCHES: [(&str, &str); 2] = [
     (
         concat!(
@@ -73,11 +73,11 @@ const IS_UNMATCHED: &str = " AND m.is_failed = 0 AND NOT EXISTS (
 const IS_DELIVERED: &str = " AND m.is_failed = 0 AND EXISTS (
     SELECT 1 FROM deliveries d WHERE d.seq = m.seq AND d.is_superseded = 0) AND NOT EXISTS (
     SELECT 1 FROM deliveries d WHERE d.seq = m.seq AND d.is_superseded = 0 AND d.state = 'shadowed')";
-/// Of which a delivery was shadowed, whatever became of the others.
+/// Whether a delivery was shadowed, whatever became of the others.
 const HAS_SHADOWED: &str = " AND EXISTS (
     SELECT 1 FROM deliveries d WHERE d.seq = m.seq AND d.is_superseded = 0 AND d.state = 'shadowed')";
 
-/// ?1 old seq, ?2 new seq, ?3 class. The message once more at the end of the order, pending.
+/// ?1 old seq, ?2 new seq, ?3 class. Inserts the message again at the end of the order, as pending.
 pub(super) const INSERT: &str = concat!(
     "INSERT INTO messages (seq, class, message_hash, lane, anonymous, email, received_at, event_id, kind,
                           source, destination, message_id, payload_bytes, warnings)
@@ -104,14 +104,14 @@ pub(super) const SUPERSEDE: &str = "
 /// ?1 old seq, ?2 new seq.
 pub(super) const MOVE_DELIVERIES: &str = "UPDATE deliveries SET seq = ?2 WHERE seq = ?1";
 
-/// Positions in the order that one call of [`find`] goes over, if no index has those that are selected.
+/// How many positions one call of [`find`] covers if no index finds the selected messages.
 const STRETCH: i64 = if cfg!(test) { 500 } else { 2_000 };
 
-/// ?1 behind this number, ?2 up to this one, ?3 how many. The last number of that many failed messages.
+/// ?1 behind this number, ?2 up to this one, ?3 how many. Returns the last number of that many failed messages.
 pub(super) const FAILED_THROUGH: &str = "
     SELECT seq FROM messages WHERE is_failed = 1 AND seq > ?1 AND seq <= ?2
     ORDER BY seq LIMIT 1 OFFSET ?3 - 1";
-/// ?1 behind this position, ?2 up to this one, ?3 how many. The last position of that many replayed messages.
+/// ?1 behind this position, ?2 up to this one, ?3 how many. Returns the last position of that many replayed messages.
 pub(super) const REPLAYED_THROUGH: &str = "
     SELECT first_seq FROM replays WHERE first_seq > ?1 AND first_seq <= ?2
     ORDER BY first_seq LIMIT 1 OFFSET ?3 - 1";
@@ -130,7 +130,7 @@ pub(super) fn find(
     };
     let until = position.until.0;
     let Selection { message_ids, filter, .. } = &ask.selection;
-    // A replayed message has its first position still, at the time when it was received.
+    // A replayed message still has its first position, which matches the time when it was received.
     let (first, end) = list::range(snapshot, filter)?;
     let (after, end) = (position.after.0.max(first - 1), until.min(end - 1));
     let message_ids: Vec<_> = message_ids.iter().map(|id| digests.message_id(id)).collect();
@@ -168,7 +168,7 @@ pub(super) fn find(
     Ok(Found { messages, until, next })
 }
 
-/// Whether an index finds the selected messages, however far apart they are: those of persons, or with given ids.
+/// Whether an index finds the selected messages, however far apart they are: by person or by message id.
 fn is_indexed(selection: &Selection) -> bool {
     !selection.filter.persons.is_empty() || !selection.message_ids.is_empty()
 }
@@ -178,7 +178,7 @@ fn is_indexed(selection: &Selection) -> bool {
 struct Parameters(Vec<Value>);
 
 impl Parameters {
-    /// Adds a value; returns how the statement names it.
+    /// Adds a value; returns its name in the statement.
     fn add(&mut self, value: impl Into<Value>) -> String {
         self.0.push(value.into());
         format!("?{}", self.0.len())
@@ -192,7 +192,8 @@ impl Parameters {
 }
 
 /// Finds the selected messages between two positions in the order of acceptance, of a replay that ends at `until`.
-/// `message_ids` are the digests of those of the selection. The text holds names of columns and parameters alone, whatever was asked.
+/// `message_ids` are the digests of the selection's message ids. Whatever the selection, the text has only names of
+/// columns and parameters.
 pub(super) fn statement(
     selection: &Selection,
     message_ids: &[MessageHash],
@@ -207,7 +208,7 @@ pub(super) fn statement(
     for (branch, position) in BRANCHES {
         text += branch;
         text += match selection.state {
-            // A stretch has few of them: the index of all failed messages finds them.
+            // A stretch has few failed messages: the index of all failed messages finds them.
             ReplayState::Failed if position == "m.seq" && !is_indexed(selection) => {
                 " AND m.is_failed = 1"
             }
@@ -219,17 +220,17 @@ pub(super) fn statement(
             ReplayState::All => "",
         };
         text += &conditions;
-        // In each branch, where the planner sees the index that it is for.
+        // Added in each branch, where the planner sees the matching index.
         text += &format!(" AND {position} > {after} AND {position} <= {last}");
     }
-    // Not those that were replayed since this replay began. The plus keeps the planner from reading by number.
+    // Excludes messages replayed since this replay began. The plus keeps the planner from reading by number.
     let until = parameters.add(until);
     text += &format!(" AND +m.seq <= {until}");
     text += &format!(" ORDER BY accepted LIMIT {STRETCH}");
     (text, parameters.0)
 }
 
-/// The conditions of a selection on the message `m`, but for its state.
+/// Returns the conditions of a selection on the message `m`, except its state.
 fn conditions(
     selection: &Selection,
     message_ids: &[MessageHash],
@@ -241,7 +242,7 @@ fn conditions(
     let filter = &selection.filter;
     if !filter.persons.is_empty() {
         let persons = parameters.add_all(filter.persons.iter().map(|person| person.0));
-        // The sequence number of a replayed message is behind its position, so `after` bounds both.
+        // The sequence number of a replayed message is greater than its position, so `after` bounds both.
         text += &format!(
             " AND m.seq IN (
                 SELECT seq FROM persons WHERE person IN ({persons}) AND seq > {after}
@@ -296,16 +297,16 @@ fn conditions(
     text
 }
 
-/// Makes messages pending again; returns how many. One that is no longer done, or lost its contents
-/// meanwhile, is left unchanged.
+/// Makes messages pending again; returns how many. A message that is no longer done, or has lost its contents in the
+/// meantime, stays unchanged.
 pub(super) struct Requeue {
     pub(super) seqs: Vec<Seq>,
-    /// The state of the deliveries that alone are made again; the others stand. `None`: all are.
+    /// Only deliveries in this state are made again; the others stand. `None` means all.
     pub(super) only: Option<DeliveryState>,
     pub(super) subscription: Option<String>,
-    /// The subscriptions that alone are made again, as JSON.
+    /// The only subscriptions whose deliveries are made again, as JSON; `None` means all.
     pub(super) again: Option<String>,
-    /// Whether they are replayed by themselves, since their contacts have appeared.
+    /// Whether the replay is automatic, because the contacts have appeared.
     pub(super) is_revival: bool,
     pub(super) now: Timestamp,
 }
@@ -314,7 +315,7 @@ impl Step for Requeue {
     type Output = u64;
 
     fn run(&self, transaction: &Connection, effects: &mut Effects) -> Result<u64, Fault> {
-        // A message that is left unchanged leaves its number unused.
+        // The number of a message that stays unchanged is not used.
         let first = next_seqs(transaction, self.seqs.len())?;
         let mut replayed = 0;
         for (new, Seq(old)) in (first..).zip(&self.seqs) {
@@ -335,7 +336,7 @@ impl Requeue {
         effects: &mut Effects,
     ) -> Result<bool, Fault> {
         transaction.prepare_cached(awaiting::END)?.execute(params![old, self.subscription])?;
-        // Bulk, whatever it was: a replay must not delay messages that a person waits for.
+        // Bulk, whatever its class was: a replay must not delay messages that a person waits for.
         let class = if self.is_revival { Class::Event } else { Class::Bulk };
         let inserted = transaction
             .prepare_cached(INSERT)?

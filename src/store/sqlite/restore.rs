@@ -1,8 +1,9 @@
-//! Puts a backup, or another copy of a database, in the place of a queue.
+//! Restores a queue from a backup, or from another copy of its database.
 //!
-//! The copy is written beside its place, and prepared there: what waits in it counts as tried ([`restored`](super::restored)),
-//! what is known of contacts is dropped, nothing waits for its contact, leases are free, and people who were erased since are erased again. Only then is
-//! it renamed, so that no process ever finds it unprepared. The file that is restored stays as it is.
+//! The copy is written beside its final path and prepared there: waiting messages count as tried
+//! ([`restored`](super::restored)), the known property values of contacts are dropped, no event waits for its contact,
+//! leases are free, and people who were erased since are erased again. Only then is the copy renamed, so that no
+//! process ever finds it unprepared. The restored file itself stays unchanged.
 
 use std::fs::File;
 use std::io::{self, Read};
@@ -28,19 +29,20 @@ use crate::store::StoreError;
 use crate::store::copies::{CopyError, ReErased, Restored};
 use crate::telemetry;
 
-/// ?1 the time of the backup. What was tried before stays as it is.
+/// ?1 the time of the backup. Requests that were tried before keep their time.
 const TRIED: &str = "
     UPDATE requests SET first_attempt_at = COALESCE(MIN(first_attempt_at, ?1), ?1)
     WHERE state = 'pending' AND idempotency_key IS NOT NULL";
 /// The values at Loops may have changed since.
 const FORGET_CONTACTS: &str = "UPDATE contacts SET properties = x''";
-/// They may have been replayed since, and their replays would not be known as tried.
+/// The waiting events may have been replayed since the backup, and the copy does not know that these replays were
+/// tried.
 const FORGET_AWAITING: &str = "DELETE FROM awaiting";
 const FREE_LEASES: &str = "UPDATE leases SET holder = '', expires_at = 0";
 const FORGET_REPLICAS: &str = "DELETE FROM replicas";
 const LAST_SEQ: &str = "SELECT value FROM meta WHERE name = 'last_seq'";
-/// When something last happened in the database: for copies that do not say when they were made. A process that runs
-/// checks in every few seconds.
+/// The time of the last activity in the database, for copies without a mark of their time. A running process checks in
+/// every few seconds.
 const LAST_SEEN: &str = "
     SELECT MAX(at) FROM (
         SELECT MAX(last_seen_at) AS at FROM replicas
@@ -49,28 +51,28 @@ const LAST_SEEN: &str = "
         UNION ALL
         SELECT MAX(started_at) FROM attempts)";
 const COUNT: &str = "SELECT COUNT(*), COALESCE(SUM(state = 0), 0) FROM messages";
-/// ?1 person, ?2 destination, ?3 accepted at or before. Also those that are not sorted in.
+/// ?1 person, ?2 destination, ?3 accepted at or before. Includes messages that are not sorted in yet.
 const OF_PERSON: &str = "
     SELECT seq, source, state FROM messages
     WHERE lane = ?1 AND destination = ?2 AND received_at <= ?3 ORDER BY seq";
 
-/// Beside its place.
+/// The end of the name that the copy has until it is prepared.
 const PART_ENDS: &str = ".part";
 
-/// A copy that is beside its place, checked and not prepared yet.
+/// A copy beside its final path that is checked, but not prepared yet.
 pub struct Restore {
     part: Part,
     target: PathBuf,
     connection: Connection,
     made_at: Timestamp,
     digests: Digests,
-    /// How the copy is called in errors.
+    /// The name of the copy in errors.
     from: String,
 }
 
 impl Restore {
-    /// Copies a file, or a stream (`None`: standard input), into the data folder of a configuration, and checks it.
-    /// Blocks. `now` is the present time.
+    /// Copies a file, or standard input if it is `None`, into the configured data folder and checks the copy. Blocks.
+    /// `now` is the current time.
     pub fn open(
         from: Option<&Path>,
         config: &StoreConfig,
@@ -113,22 +115,22 @@ impl Restore {
         pour(&mut stream, &part, &name)?;
         let (connection, made_at) = check(&path, &name)?;
         let key = digests(&connection).map_err(|fault| damaged(&name, &fault))?;
-        // By a clock that was ahead, the events would never expire.
+        // If a clock was ahead, the events would never expire.
         let made_at = made_at.unwrap_or(now).min(now);
         Ok(Self { part, target, connection, made_at, digests: key, from: name })
     }
 
-    /// The digests of the installation that the copy is of: its receipts are signed with them.
+    /// Returns the digests of the copied installation, with which its receipts are signed.
     pub fn digests(&self) -> Digests {
         self.digests.clone()
     }
 
-    /// When the copy was made.
+    /// Returns when the copy was made.
     pub fn made_at(&self) -> Timestamp {
         self.made_at
     }
 
-    /// Prepares the copy, erases again whom the receipts name, and puts it in its place.
+    /// Prepares the copy, erases the people named by the receipts again, and gives the copy its final name.
     pub fn finish(mut self, receipts: &[Receipt], now: Timestamp) -> Result<Restored, CopyError> {
         let prepared = self.prepare(receipts, now);
         let (erased, messages, waiting) = prepared.map_err(|fault| self.failed(fault))?;
@@ -150,7 +152,8 @@ impl Restore {
         CopyError::Write { path: self.part.path.clone(), source: Box::new(fault) }
     }
 
-    /// Writes everything in one transaction. Returns what was erased, and how many messages there are and wait.
+    /// Writes everything in one transaction. Returns what was erased, how many messages there are, and how many of them
+    /// wait.
     fn prepare(
         &mut self,
         receipts: &[Receipt],
@@ -174,7 +177,7 @@ impl Restore {
             transaction.query_row(COUNT, [], |row| Ok((row.get(0)?, row.get(1)?)))?;
         transaction.commit()?;
         if erased.messages > 0 {
-            // A deleted row may have left a copy in an unused part of a page.
+            // A deleted row may have left its bytes in an unused part of a page.
             self.connection.execute_batch("VACUUM")?;
         }
         Ok((erased, messages.unsigned_abs(), waiting.unsigned_abs()))
@@ -207,7 +210,7 @@ fn make_folder(config: &StoreConfig, target: &Path) -> Result<(), CopyError> {
 
 /// Writes a stream to the unfinished file.
 fn pour(stream: &mut dyn Read, part: &Part, from: &str) -> Result<(), CopyError> {
-    // Told apart, since either side may fail.
+    // Either side may fail, and the errors differ.
     let mut failed = None;
     let mut noted = Noted { stream, failed: &mut failed };
     let poured = io::copy(&mut noted, &mut &part.file);
@@ -234,16 +237,16 @@ impl Read for Noted<'_> {
     }
 }
 
-/// Opens the unfinished file alone, as one file without a log, and checks that it is a whole database of this release.
-/// Returns when the copy was made, if that can be told.
+/// Opens the unfinished file exclusively, as one file without a log, and checks that it is an intact database of this
+/// release. Returns when the copy was made, if that is known.
 fn check(path: &Path, from: &str) -> Result<(Connection, Option<Timestamp>), CopyError> {
     let open = || -> Result<_, Fault> {
         let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
         let connection = Connection::open_with_flags(path, flags)?;
-        // Before the first access: the log of a copy that was made with one is empty, and needs no index.
+        // Must come before the first access, so that SQLite needs no index of a log. The copy's log is empty.
         connection.pragma_update(None, "locking_mode", "exclusive")?;
         connection.pragma_update(None, "journal_mode", "delete")?;
-        // It is synced as a whole, and given up if it is cut off.
+        // The file is synced as a whole, and discarded if anything fails before.
         connection.pragma_update(None, "synchronous", "off")?;
         connection.pragma_update(None, "secure_delete", true)?;
         let found = identify(&connection)?;
@@ -314,14 +317,14 @@ fn unusable(path: &Path, from: &str, fault: Fault) -> CopyError {
     }
 }
 
-/// When something last happened in a database.
+/// Returns the time of the last activity in a database.
 fn last_seen(connection: &Connection) -> Result<Option<Timestamp>, Fault> {
     let seen: Option<i64> =
         connection.query_row(LAST_SEEN, [], |row| row.get(0)).optional()?.flatten();
     Ok(purge::newest(connection)?.max(seen.map(from_ms)))
 }
 
-/// Erases people as the receipts say, which are kept again.
+/// Erases the people named by the receipts, and keeps the receipts.
 fn erase_again(
     transaction: &Connection,
     receipts: &[Receipt],
@@ -365,7 +368,7 @@ fn erase_again(
     Ok(erased)
 }
 
-/// What the list of what people did says of the restoration.
+/// Returns the restoration's entry in the audit log.
 fn entry(made_at: Timestamp, erased: ReErased, now: Timestamp) -> AuditEntry {
     AuditEntry {
         at: now,

@@ -1,11 +1,11 @@
-//! What a queue that was restored from a backup must know of that: Loops may have events that wait in it.
+//! What a restored queue must know: Loops may already have events that still wait in it.
 //!
-//! Whatever waited when the backup was made may have been sent between then and now. So its events count as tried since the
-//! time of the backup: they are sent with their keys while Loops would recognize one that it has, and fail as expired
-//! afterwards. Requests that were made before the backup have that time in their rows; those of messages that were not
-//! planned get it when they are made. A deletion has no key, and is judged by the time of the backup alone: the person may
-//! have signed up again. The list of restorations is written before the database is in its place, and
-//! does not change while a process has it open.
+//! Everything that waited when the backup was made may have been sent since. So its events count as tried since the
+//! time of the backup: they are sent with their keys as long as Loops would recognize a key that it has seen, and fail
+//! as expired afterwards. Requests made before the backup have that time in their rows; requests of messages that were
+//! not planned yet get it when they are made. A deletion has no key, and is judged by the time of the backup alone,
+//! since the person may have signed up again. The list of restorations is written before the database gets its final
+//! name, and does not change while a process has it open.
 
 use rusqlite::{Connection, OptionalExtension as _};
 use serde::{Deserialize, Serialize};
@@ -15,10 +15,10 @@ use super::error::Fault;
 const FIND: &str = "SELECT value FROM meta WHERE name = 'restored'";
 /// ?1 the list.
 const SET: &str = "INSERT OR REPLACE INTO meta (name, value) VALUES ('restored', ?1)";
-/// ?1 through. Messages that waited in the backup and still do.
+/// ?1 through. Counts the messages that waited in the backup and still do.
 const WAITING: &str = "SELECT COUNT(*) FROM messages WHERE state = 0 AND seq <= ?1";
 
-/// A restoration.
+/// One restoration.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Restoration {
     /// The time of the backup, in Unix milliseconds.
@@ -27,7 +27,7 @@ pub(super) struct Restoration {
     pub(super) through: i64,
 }
 
-/// All restorations, the first one first.
+/// All restorations, oldest first.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Restorations(Vec<Restoration>);
 
@@ -51,14 +51,14 @@ impl Restorations {
         Ok(())
     }
 
-    /// Since when Loops may have an event of the message with this sequence number, in Unix milliseconds; `None`: not
-    /// before it is sent.
+    /// Returns since when Loops may have an event of the message with this sequence number, in Unix milliseconds;
+    /// `None` if not before it is sent.
     pub(super) fn since(&self, seq: i64) -> Option<i64> {
-        // Of several, the message was in the first one already.
+        // The first match is the earliest backup that had the message.
         self.0.iter().find(|restoration| seq <= restoration.through).map(|found| found.made_at)
     }
 
-    /// How many messages from a backup still wait.
+    /// Returns how many messages from a backup still wait.
     pub(super) fn waiting(&self, connection: &Connection) -> Result<u64, Fault> {
         let Some(last) = self.0.last() else { return Ok(0) };
         let count: i64 = connection.query_row(WAITING, [last.through], |row| row.get(0))?;

@@ -1,6 +1,6 @@
-//! Conversion between rows and records. Times are Unix milliseconds.
+//! Conversions between rows and records. Times are Unix milliseconds.
 //!
-//! Words that another release wrote and this one does not know are shown as unknown; they are an error only
+//! Words that this release does not know, because another one wrote them, are shown as unknown. They are an error only
 //! where the program would have to act on them.
 
 use std::time::Duration;
@@ -26,7 +26,7 @@ macro_rules! message_columns {
 }
 pub(super) use message_columns;
 
-/// Stored warnings of a row of the given table.
+/// Reads the stored warnings of a row of the given table.
 pub(super) fn from_json(
     warnings: Option<String>,
     table: &'static str,
@@ -35,18 +35,19 @@ pub(super) fn from_json(
     serde_json::from_str(&json).map_err(|_| Fault::Unreadable { table, column: "warnings" })
 }
 
-/// Numbers as one parameter, which a statement reads with `json_each`.
+/// Returns numbers as one parameter, which statements read with `json_each`.
 pub(super) fn json_list(numbers: impl IntoIterator<Item = i64>) -> String {
     serde_json::Value::from_iter(numbers).to_string()
 }
 
-/// A number, for rows that must not make unreadable what is read with them; `None`: there is none.
+/// Reads a number leniently, so that one broken value does not make the whole result unreadable; `None` if there is
+/// none.
 pub(super) fn number(row: &Row<'_>, column: usize) -> Result<Option<i64>, rusqlite::Error> {
     Ok(row.get_ref(column)?.as_i64().ok())
 }
 
-/// A row of [`super::log::PENDING`]. It has a head though it cannot be read: [`job`] or [`frozen_request`]
-/// then finds it broken, and it costs no other message. Without a lane, it has one of its own.
+/// A row of [`super::log::PENDING`]. An unreadable row still yields a head: [`job`] or [`frozen_request`] then finds it
+/// broken, and no other message suffers. Without a lane, it gets a lane of its own.
 pub(super) fn head(row: &Row<'_>) -> Result<Head, rusqlite::Error> {
     let seq = row.get(0)?;
     Ok(Head {
@@ -57,8 +58,8 @@ pub(super) fn head(row: &Row<'_>) -> Result<Head, rusqlite::Error> {
     })
 }
 
-/// A row of [`super::log::OPEN_MESSAGE`]; its requests and the subscriptions that are settled are still
-/// missing. Without a lane it is an error: its place among the messages of its person is unknown.
+/// A row of [`super::log::OPEN_MESSAGE`]; its requests and the subscriptions that are settled are still missing. A
+/// missing lane is an error, since the order among the person's messages is then unknown.
 pub(super) fn job(row: &Row<'_>) -> Result<Job, rusqlite::Error> {
     let _: i64 = row.get(8)?;
     Ok(Job {

@@ -16,7 +16,7 @@ use crate::store::tally::Counted;
 /// ?1 seq, ?2 destination.
 pub(super) const PENDING_ID: &str =
     "SELECT message_id, source FROM messages WHERE seq = ?1 AND destination = ?2 AND state = 0";
-/// ?1 seq. Its parts of merged requests, which go on with their other deliveries.
+/// ?1 seq. Its parts of merged requests. The merged requests continue with their other deliveries.
 pub(super) const SET_ASIDE_PARTS: &str = "
     DELETE FROM requests
     WHERE state = 'part' AND id IN (SELECT part_id FROM deliveries WHERE seq = ?1)";
@@ -25,13 +25,13 @@ pub(super) const SET_ASIDE_DELIVERIES: &str = "
     UPDATE deliveries SET state = 'failed', ended_at = ?2, reason = ?3, detail = ?4, part_id = NULL
     WHERE seq = ?1 AND state = 'pending'
     RETURNING subscription";
-/// ?1 seq. Its requests that carry nothing else.
+/// ?1 seq. Its requests that carry no other message.
 pub(super) const SET_ASIDE_REQUESTS: &str = "
     UPDATE requests SET state = 'failed', next_attempt_at = NULL
     WHERE id IN (SELECT request_id FROM deliveries WHERE seq = ?1) AND state = 'pending'
       AND NOT EXISTS (
         SELECT 1 FROM deliveries d WHERE d.request_id = requests.id AND d.state = 'pending')";
-/// ?1 seq. The first position that no delivery of the message has.
+/// ?1 seq. Returns the first position that no delivery of the message has.
 pub(super) const FREE_POSITION: &str =
     "SELECT COALESCE(MAX(position) + 1, 0) FROM deliveries WHERE seq = ?1";
 /// ?1 seq, ?2 done at.
@@ -51,7 +51,7 @@ pub(super) struct SetAside {
     pub(super) broken: BrokenMessage,
 }
 
-/// Expects nothing of the records of the message beyond its row: it must work on broken ones.
+/// Relies only on the row of the message itself, since its other records may be broken.
 impl Step for SetAside {
     type Output = Result<Option<String>, Fenced>;
 
@@ -74,7 +74,7 @@ impl Step for SetAside {
     }
 }
 
-/// A pending message that is to end.
+/// A pending message to be ended.
 pub(super) struct Ended<'a> {
     pub(super) seq: Seq,
     pub(super) destination: &'a str,

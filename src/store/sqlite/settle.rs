@@ -1,5 +1,5 @@
-//! Records an attempt, or that a request is given up, and its consequence for the request, its deliveries
-//! and its messages.
+//! Records an attempt, or that a request is given up, with the consequences for the request, its deliveries and its
+//! messages.
 
 use rusqlite::{Connection, OptionalExtension as _, params};
 
@@ -26,9 +26,9 @@ pub(super) const ATTEMPT_KNOWN: &str =
 pub(super) const INSERT_ATTEMPT: &str = "
     INSERT INTO attempts (request_id, number, started_at, duration_ms, status, outcome, excerpt)
     VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7) ON CONFLICT (request_id, number) DO NOTHING";
-/// ?1 request id, ?2 state, ?3 how many attempts more, ?4 started at, ?5 next attempt at, ?6 whether ?4
-/// replaces the recorded start of the first attempt. Otherwise the earlier of both counts: if the clock was ahead at the
-/// first attempt, the window would never end.
+/// ?1 request id, ?2 state, ?3 how many attempts to add, ?4 started at, ?5 next attempt at, ?6 whether ?4 replaces the
+/// recorded start of the first attempt. Otherwise the earlier of the two counts: if the clock was ahead at the first
+/// attempt, the window would never end.
 pub(super) const SETTLE_REQUEST: &str = "
     UPDATE requests SET state = ?2, attempts = attempts + ?3,
         first_attempt_at = CASE WHEN ?6 THEN ?4
@@ -39,7 +39,7 @@ pub(super) const SETTLE_REQUEST: &str = "
 pub(super) const TAKE_APART_DELIVERIES: &str = "
     UPDATE deliveries SET request_id = part_id, part_id = NULL
     WHERE request_id = ?1 AND state = 'pending' AND part_id IS NOT NULL";
-/// ?1 merged request. Its parts count as tried since it was.
+/// ?1 merged request. Its parts count as tried since the merged request was.
 pub(super) const TAKE_APART_REQUESTS: &str = "
     UPDATE requests SET state = 'pending',
         first_attempt_at = (SELECT m.first_attempt_at FROM requests m WHERE m.id = ?1)
@@ -49,7 +49,7 @@ pub(super) const TAKE_APART_REQUESTS: &str = "
 pub(super) const PART_WITH_KEY: &str = "
     SELECT id FROM requests r WHERE merged_into = ?1 AND idempotency_key IS NOT NULL AND EXISTS (
         SELECT 1 FROM deliveries d WHERE d.request_id = r.id AND d.state = 'pending')";
-/// ?1 merged request. Its parts have all that it had.
+/// ?1 merged request. Its parts have all of its contents.
 pub(super) const DROP_MERGED_BODY: &str = "UPDATE requests SET body = NULL WHERE id = ?1";
 /// ?1 merged request, which has ended as one.
 pub(super) const FORGET_PARTS: &str = "
@@ -62,7 +62,7 @@ pub(super) const SETTLE_DELIVERIES: &str = "
     UPDATE deliveries SET state = ?2, ended_at = ?3, reason = ?4, detail = ?5
     WHERE request_id = ?1 AND state = 'pending'
     RETURNING (SELECT source FROM messages m WHERE m.seq = deliveries.seq), subscription";
-/// ?1 request id, ?2 done at. Every message of the request that has no pending delivery left.
+/// ?1 request id, ?2 done at. Ends every message of the request that has no pending delivery left.
 pub(super) const SETTLE_MESSAGES: &str = "
     UPDATE messages SET state = 1, done_at = ?2, is_failed = EXISTS (
         SELECT 1 FROM deliveries d
@@ -73,14 +73,14 @@ pub(super) const SETTLE_MESSAGES: &str = "
     RETURNING source, is_failed, EXISTS (
         SELECT 1 FROM deliveries d
         WHERE d.seq = messages.seq AND d.state = 'shadowed' AND d.is_superseded = 0)";
-/// ?1 request id, ?2 the deleting action. The deletions of this request, which was delivered.
+/// ?1 request id, ?2 the deleting action. For the deletions of this request, which was delivered.
 pub(super) const SETTLE_DELETIONS: &str = "
     INSERT INTO deletions (seq, lane, destination, accepted)
     SELECT DISTINCT m.seq, m.lane, m.destination, COALESCE(p.first_seq, m.seq)
     FROM deliveries d JOIN messages m ON m.seq = d.seq LEFT JOIN replays p ON p.seq = m.seq
     WHERE d.request_id = ?1 AND d.action = ?2 AND d.state = 'delivered'
     ON CONFLICT (seq) DO NOTHING";
-/// ?1 request id, ?2 the deleting action. Deletions of this request that are done and were delivered.
+/// ?1 request id, ?2 the deleting action. For the deletions of this request that are done and were delivered.
 pub(super) const SETTLE_ERASURES: &str = "
     INSERT INTO erasures (seq)
     SELECT DISTINCT d.seq FROM deliveries d JOIN messages m ON m.seq = d.seq
@@ -116,7 +116,7 @@ impl Step for Settle {
                 effects.has_written = true;
                 Ok(Ok(settled))
             }
-            // Repeated, because the first answer was lost: it is settled.
+            // A repeated call, because the first reply was lost: already settled.
             Some(state) if self.is_known(transaction, state)? => Ok(Ok(Settled::default())),
             Some(_) => Err(Fault::Broken("the request was already settled differently")),
             None => Err(Fault::Broken("the request is gone")),
@@ -125,7 +125,7 @@ impl Step for Settle {
 }
 
 impl Settle {
-    /// Whether it was written before, which left the request in this state.
+    /// Whether this settlement was written before and left the request in this state.
     fn is_known(&self, transaction: &Connection, state: &str) -> Result<bool, Fault> {
         let Some(attempt) = &self.settlement.attempt else {
             return Ok(state == self.state());
@@ -142,7 +142,7 @@ impl Settle {
         };
         let started_at = match consequence {
             Consequence::Begin => Some(*now),
-            // While the destination is paused, the time within which a request is tried does not begin.
+            // While the destination is paused, the retry window of a request does not begin.
             Consequence::Hold { first_attempt_at } => *first_attempt_at,
             _ => attempt.as_ref().map(|attempt| attempt.started_at),
         };
@@ -192,7 +192,7 @@ impl Settle {
     /// Each delivery of a merged request is carried by its own request from now on.
     fn take_apart(&self, transaction: &Connection) -> Result<(), Fault> {
         for text in [TAKE_APART_DELIVERIES, TAKE_APART_REQUESTS, DROP_MERGED_BODY] {
-            // A request without parts must never end so: nothing would carry its deliveries.
+            // A request without parts must never end this way: nothing would carry its deliveries.
             if transaction.prepare_cached(text)?.execute([self.settlement.request.0])? == 0 {
                 return Err(GONE);
             }
@@ -226,7 +226,7 @@ impl Settle {
         Ok(())
     }
 
-    /// The request's state afterwards.
+    /// Returns the request's state afterwards.
     fn state(&self) -> &'static str {
         match self.settlement.consequence {
             Consequence::Delivered => DeliveryState::Delivered.as_str(),
@@ -306,7 +306,7 @@ impl Settle {
     }
 }
 
-/// Writes an attempt; returns 0 if it was written before, else 1.
+/// Writes an attempt; returns 0 if it was written before, otherwise 1.
 fn record(transaction: &Connection, request: RequestId, attempt: &Attempt) -> Result<i64, Fault> {
     let recorded = transaction.prepare_cached(INSERT_ATTEMPT)?.execute(params![
         request.0,

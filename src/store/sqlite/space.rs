@@ -39,10 +39,11 @@ pub(super) struct Space {
     found: Mutex<Found>,
 }
 
-/// What the last look found, and the messages accepted since.
+/// The result of the last look, and the messages accepted since.
 #[derive(Debug, Default)]
 struct Found {
-    /// `None` if the file system does not report it. Then no message is refused, and a full disk makes writes fail.
+    /// The sizes of the disk; `None` if the file system does not report them. Then no message is refused, and writes
+    /// fail once the disk is full.
     disk: Option<Disk>,
     /// Bytes accepted since.
     accepted: u64,
@@ -164,7 +165,7 @@ impl Space {
     }
 }
 
-/// When the last backup was made, in Unix milliseconds; `None`: none was.
+/// Returns when the last backup was made, in Unix milliseconds; `None` if none was.
 fn backup_at(snapshot: &Connection) -> Result<Option<i64>, Fault> {
     Ok(snapshot.prepare_cached(BACKUP_AT)?.query_row([], |row| row.get(0)).optional()?)
 }
@@ -187,7 +188,7 @@ fn report(space: FreeSpace, free_bytes: u64) {
     }
 }
 
-/// The free space of the disk of a folder; `None` if the file system does not report it.
+/// Returns the free space on a folder's disk; `None` if the file system does not report it.
 pub(super) fn free_bytes(folder: &Path) -> Option<u64> {
     disk(folder).map(|disk| disk.free)
 }
@@ -222,7 +223,7 @@ mod tests {
             (None, 1_000_000, 127, 0, VeryLow),
             (None, 1_000_000, 32, 0, VeryLow),
             (None, 1_000_000, 31, 0, Exhausted),
-            // What was accepted is written twice.
+            // Accepted bytes are written twice.
             (None, 1_000_000, 356, 50, Ample),
             (None, 1_000_000, 356, 51, Low),
             (None, 1_000_000, 356, 1_000, Exhausted),

@@ -1,4 +1,4 @@
-//! The store: opens the file, and holds what its callers share.
+//! The store: opens the file, and holds the state that its callers share.
 
 use std::sync::Arc;
 use std::sync::atomic::AtomicI64;
@@ -34,11 +34,11 @@ use crate::store::backlog::{Backlog, Size};
 use crate::store::meters::Meters;
 use crate::store::room::Room;
 
-/// Enough for the engines, the backlog and the health check to read concurrently.
+/// How many readers serve the engines, the backlog and the health check: enough for all to read concurrently.
 pub(super) const READERS_MAX: u32 = 4;
 
-/// Reads for people, replays, erasures and counts at the same time. They may be slow, so they have connections
-/// of their own: neither delivery nor accepting messages waits for them.
+/// How many readers serve people, replays, erasures and counts. Their reads may be slow, so they have separate
+/// connections: neither delivery nor accepting messages waits for them.
 pub(super) const LOOKUPS_MAX: u32 = 3;
 
 /// The queue in one SQLite file.
@@ -59,7 +59,7 @@ pub struct SqliteStore {
     pub(super) restorations: Arc<Restorations>,
     pub(super) wal: WalMode,
     pub(super) retention: Retention,
-    /// The last deletion whose erasure failed in this round: it must not keep later ones from being erased.
+    /// The last deletion whose erasure failed in this round. Later ones must be erased all the same.
     pub(super) erase_behind: AtomicI64,
     /// Ends the task that watches the free space.
     _background: DropGuard,

@@ -1,4 +1,4 @@
-//! Writes counts in the transaction that makes them true.
+//! Writes tallies in the transaction that makes them true.
 
 use rusqlite::{Connection, params};
 

@@ -39,7 +39,7 @@ pub(super) struct Writer {
     pub(super) health: Arc<Health>,
     /// Where the callers run.
     pub(super) runtime: Handle,
-    /// Cancelled when the writer has ended, by a panic too.
+    /// Cancelled when the writer has ended, even by a panic.
     pub(super) ended: CancellationToken,
 }
 
@@ -113,7 +113,7 @@ impl Writer {
         Wake::Orders
     }
 
-    /// Answers readers at once; the rest waits for its group.
+    /// Answers readers at once. All other orders wait for their group.
     fn take(&self, waiting: &mut Waiting, order: Order) {
         match order {
             Order::Accept(order) => waiting.accepts.push_back(order),

@@ -12,14 +12,14 @@ use super::group::{Order, Step, StepOrder};
 use super::health::Health;
 use super::recent::{Known, Wanted};
 
-/// Steps that may wait for the writer. More wait at their sender.
+/// How many steps may wait for the writer. Further senders wait before they send.
 const STEPS_WAITING_MAX: u32 = 1_024;
 
-/// How long a reader waits for the writer, which may be in the middle of a commit. Reading the newest messages takes
-/// about as long if there are many.
+/// How long a reader waits for the writer, which may be in the middle of a commit. If there are many recent messages,
+/// reading them takes about as long.
 const FIND_TIMEOUT: Duration = Duration::from_millis(250);
 
-/// The way to the writer.
+/// A handle to the writer.
 #[derive(Debug, Clone)]
 pub(super) struct Writing {
     pub(super) orders: mpsc::Sender<Order>,
@@ -42,16 +42,16 @@ impl Writing {
         answer.await.map_err(|_| self.end_cause())?
     }
 
-    /// Asks the writer which of the newest messages are wanted. Without its answer, the reader finds all of them behind
-    /// `sorted_through`.
+    /// Asks the writer which of the newest messages match. Without its reply, the reader looks through all messages
+    /// behind `sorted_through`.
     pub(super) async fn find(&self, wanted: Wanted) -> Known {
         let (reply, answer) = oneshot::channel();
-        // The writer has ended, or is dropped: reading fails or not, whatever is known here.
+        // If the writer has ended, the read itself succeeds or fails without its help.
         let _ = self.orders.send(Order::Find(wanted, reply));
         timeout(FIND_TIMEOUT, answer).await.ok().and_then(Result::ok).unwrap_or_default()
     }
 
-    /// Why the writer has ended.
+    /// Returns why the writer has ended.
     pub(super) fn end_cause(&self) -> Fault {
         self.health.must_end().unwrap_or(Fault::Closed)
     }

@@ -1,4 +1,4 @@
-//! Which messages to check against a filter: an index of its most selective condition yields them, newest
+//! Finds the messages to check against a filter. The index of the filter's most selective condition yields them, newest
 //! first.
 
 use rusqlite::types::Value;
@@ -21,7 +21,7 @@ pub(super) const OF_PERSON: &str = "
     SELECT seq FROM persons WHERE seq < ?1 AND seq >= ?2 AND person = ?4
     ORDER BY seq DESC LIMIT ?3";
 
-/// ?4 list of persons, ?5 up to which message they are known. Messages that are not in `persons` yet.
+/// ?4 list of persons, ?5 up to which message they are known. For messages that are not in `persons` yet.
 pub(super) const OF_PERSONS_UNSORTED: &str = concat!(
     "SELECT seq FROM messages WHERE seq < ?1 AND seq >= MAX(?2, ?5 + 1, ",
     sorted_through!(),
@@ -40,7 +40,7 @@ pub(super) const FAILED: &str = "
     SELECT seq FROM messages WHERE seq < ?1 AND seq >= ?2 AND is_failed = 1
     ORDER BY seq DESC LIMIT ?3";
 
-/// Messages of which a delivery failed, done or not.
+/// Messages with a failed delivery, whether they are done or not.
 pub(super) const WITH_FAILURE: &str = "
     SELECT DISTINCT seq FROM deliveries INDEXED BY deliveries_failed
     WHERE seq < ?1 AND seq >= ?2 AND state = 'failed' AND is_superseded = 0
@@ -79,7 +79,7 @@ pub(super) const HELD_OF: &str = "
 pub(super) const REPLAYED: &str =
     "SELECT seq FROM replays WHERE seq < ?1 AND seq >= ?2 ORDER BY seq DESC LIMIT ?3";
 
-/// All reasons in the index, those of other releases too: it steps from one to the next.
+/// All reasons in the index, including those of other releases. Steps from one reason to the next.
 pub(super) const UNMATCHED_REASONS: &str = "
     WITH RECURSIVE found (reason) AS (
         SELECT MIN(unmatched) FROM messages WHERE unmatched IS NOT NULL
@@ -88,7 +88,7 @@ pub(super) const UNMATCHED_REASONS: &str = "
         FROM found WHERE found.reason IS NOT NULL)
     SELECT reason FROM found WHERE reason IS NOT NULL";
 
-/// ?1 name, ?2 source or NULL. It steps from one source to the next.
+/// ?1 name, ?2 source or NULL. Steps from one source to the next.
 pub(super) const EVENT_IDS: &str = "
     WITH RECURSIVE found (source) AS (
         SELECT MIN(source) FROM event_names
@@ -109,10 +109,10 @@ pub(super) const OLDEST_MINUTE: &str =
 pub(super) struct Candidates<'a> {
     snapshot: &'a Connection,
     streams: Vec<Stream>,
-    /// The newest messages of the persons that are not in `persons` yet, as far as they are known, newest first.
+    /// The persons' newest messages that the writer knows and that are not in `persons` yet, newest first.
     known: Vec<i64>,
     range: Range,
-    /// Everything from this number up has been returned.
+    /// All candidates from this number up have been returned.
     before: i64,
 }
 
@@ -122,8 +122,8 @@ struct Stream {
     of: Vec<Value>,
 }
 
-/// The sequence numbers of messages that were received in a given time. One that was replayed may also lie
-/// beyond the end, since it keeps the time but not the number.
+/// The sequence numbers of messages received in a given time. A replayed message may lie beyond the end, since it keeps
+/// its time but not its number.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Range {
     pub(super) first: i64,
@@ -132,7 +132,7 @@ pub(super) struct Range {
 }
 
 impl<'a> Candidates<'a> {
-    /// Of messages that meet a filter, whose event has one of the given ids.
+    /// Returns candidates for messages that meet a filter and whose event has one of the given ids.
     pub(super) fn of_messages(
         snapshot: &'a Connection,
         sought: &Sought,
@@ -163,7 +163,7 @@ impl<'a> Candidates<'a> {
         Self::of(snapshot, sought, streams, before)
     }
 
-    /// Of messages that meet a filter and of which a delivery failed. Other messages may be among them.
+    /// Returns candidates for messages that meet a filter and have a failed delivery.
     pub(super) fn of_failures(snapshot: &'a Connection, sought: &Sought) -> Result<Self, Fault> {
         let filter = &sought.filter;
         let streams = if !filter.persons.is_empty() {
@@ -188,7 +188,7 @@ impl<'a> Candidates<'a> {
         Ok(Self { snapshot, streams, known, range, before })
     }
 
-    /// The next candidates; fewer than the limit only if no more follow.
+    /// Returns the next candidates. Fewer than the limit means that no more follow.
     pub(super) fn take(&mut self, limit: usize) -> Result<Vec<i64>, Fault> {
         let Range { first, end } = self.range;
         let mut found = Vec::new();
@@ -208,7 +208,7 @@ impl<'a> Candidates<'a> {
         Ok(found)
     }
 
-    /// The newest of all streams, and of those that are known, each once.
+    /// Returns the newest candidates of all streams and of the known messages, each once.
     fn newest(
         &self,
         streams: &[Stream],
@@ -281,7 +281,7 @@ fn pending(snapshot: &Connection, filter: &Filter) -> Result<Vec<Stream>, Fault>
     Ok(destinations.iter().flat_map(of).collect())
 }
 
-/// The ids of the event that the filter names, if it names one.
+/// Returns the ids of the filter's event, if it names one.
 pub(super) fn event_ids(snapshot: &Connection, filter: &Filter) -> Result<Option<Vec<i64>>, Fault> {
     let Some(event) = &filter.event else { return Ok(None) };
     let mut statement = snapshot.prepare_cached(EVENT_IDS)?;
@@ -307,7 +307,7 @@ impl Range {
             .prepare_cached(OLDEST_MINUTE)?
             .query_row([], |row| Ok((row.get(0)?, row.get(1)?)))
             .optional()?;
-        // The oldest minutes are deleted, though a few of their messages may still be there.
+        // The oldest minutes have been deleted, though a few of their messages may still exist.
         let (first, end) = match oldest {
             Some((oldest, _)) if oldest < from => {
                 (first.unwrap_or(i64::MAX), last.map_or(0, |last| last.saturating_add(1)))
@@ -315,7 +315,7 @@ impl Range {
             Some((_, oldest)) => (0, last.map_or(oldest, |last| last.saturating_add(1))),
             None => (0, i64::MAX),
         };
-        // A person has few messages: they need no end.
+        // A person has few messages, so the end is not worth looking up.
         let has_end = filter.to.is_some() && filter.persons.is_empty();
         Ok(Self { first, end: if has_end { end } else { i64::MAX } })
     }

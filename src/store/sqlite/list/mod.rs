@@ -1,4 +1,4 @@
-//! What people ask of many messages: lists, groups of failures, counts, names of events.
+//! Questions about many messages: lists, groups of failures, counts, names of events.
 //!
 //! An index yields candidates, newest first (`candidates`), and one statement checks them against all
 //! conditions. The number of candidates in one call is bounded, so a list may stop before its page is full;
@@ -25,17 +25,17 @@ use crate::store::groups::Groups;
 
 use candidates::{Candidates, Range, event_ids};
 
-/// Candidates that one call of [`list`] examines at most.
+/// How many candidates one call of [`list`] examines at most.
 const EXAMINED_MAX: usize = 5_000;
 
-/// Candidates that one call of [`failures`] examines at most: as many as a person who opens a page waits for.
+/// How many candidates one call of [`failures`] examines at most. A person waits for the page, so this is small.
 const READ_MAX: usize = 4_000;
 
-/// Candidates of [`failures`] that are checked at once.
+/// How many candidates of [`failures`] are checked at once.
 const READ_AT_ONCE: usize = 1_000;
 
 /// Whether the message `m` itself meets a filter: ?2 persons, ?3 destination, ?4 source, ?5 type, ?6 events, ?7 from,
-/// ?8 to, ?9 state, or `held`. What is NULL is no condition; ?2 and ?6 are lists.
+/// ?8 to, ?9 state, or `held`. NULL means no condition; ?2 and ?6 are lists.
 macro_rules! message_meets_filter {
     () => {
         "(?2 IS NULL OR m.lane IN (SELECT value FROM json_each(?2))
@@ -114,21 +114,21 @@ const EVENT_NAMES_OF_SOURCE: &str = "
     SELECT source, name, first_seen_at, last_seen_at FROM event_names WHERE source = ?1
     ORDER BY last_seen_at DESC, name";
 
-/// What is looked for: a filter, and the newest messages about its persons.
+/// A resolved filter: the filter, and the newest messages about its persons.
 #[derive(Debug)]
 pub(super) struct Sought {
     pub(super) filter: Filter,
     pub(super) known: Known,
 }
 
-/// The first sequence number of messages that were received in the time of a filter, and the one behind the last. A
-/// replayed message has one of them as its first number.
+/// Returns the range of sequence numbers of messages received in the filter's time: the first, and the one after the
+/// last. A replayed message had its first number in this range.
 pub(super) fn range(snapshot: &Connection, filter: &Filter) -> Result<(i64, i64), Fault> {
     let range = Range::of(snapshot, filter)?;
     Ok((range.first, range.end))
 }
 
-/// The latest messages that meet a filter.
+/// Returns the latest messages that meet a filter.
 pub(super) fn list(
     snapshot: &Connection,
     sought: &Sought,
@@ -150,8 +150,8 @@ fn list_bounded(
     let conditions = conditions(filter, events.as_deref());
     let mut candidates = Candidates::of_messages(snapshot, sought, events.as_deref(), before)?;
     let limit = (limit as usize).max(1);
-    // One more shows whether anything follows the page. Each round that does not
-    // fill the page takes four times as many.
+    // One more than the page shows whether anything follows. Each round that does not fill the page quadruples the
+    // number.
     let (mut at_once, mut left) = (limit + 1, examined_max);
     let mut messages = Vec::new();
     let next = loop {
@@ -175,7 +175,7 @@ fn list_bounded(
     Ok(Page { messages, next })
 }
 
-/// The messages with these numbers, newest first.
+/// Returns the messages with these sequence numbers, newest first.
 pub(super) fn messages(snapshot: &Connection, seqs: &[i64]) -> Result<Vec<MessageRecord>, Fault> {
     let mut messages = Vec::with_capacity(seqs.len());
     check(snapshot, seqs, &conditions(&Filter::default(), None), &mut messages)?;
@@ -183,7 +183,7 @@ pub(super) fn messages(snapshot: &Connection, seqs: &[i64]) -> Result<Vec<Messag
     Ok(messages)
 }
 
-/// The filter as the parameters of a statement, from ?2 on.
+/// Returns the filter as statement parameters, from ?2 on.
 fn conditions(filter: &Filter, events: Option<&[i64]>) -> [Value; 10] {
     let persons = (!filter.persons.is_empty())
         .then(|| json_list(filter.persons.iter().map(|person| person.0)));
@@ -202,7 +202,7 @@ fn conditions(filter: &Filter, events: Option<&[i64]>) -> [Value; 10] {
     ]
 }
 
-/// Adds those of the candidates that meet the conditions.
+/// Adds the candidates that meet the conditions.
 fn check(
     snapshot: &Connection,
     batch: &[i64],
@@ -215,7 +215,7 @@ fn check(
     while let Some(row) = found.next()? {
         match rows::message(row) {
             Ok(message) => messages.push(message),
-            // A message that nobody can read must not hide the others.
+            // An unreadable message must not hide the others.
             Err(fault) if fault.is_broken() => {
                 let seq: i64 = row.get(0)?;
                 warn!(seq, error = %fault, "a message cannot be read and is left out of a list");
@@ -226,7 +226,7 @@ fn check(
     Ok(())
 }
 
-/// The latest failures, grouped by cause.
+/// Returns the latest failures, grouped by cause.
 pub(super) fn failures(snapshot: &Connection, sought: &Sought) -> Result<FailureGroups, Fault> {
     failures_bounded(snapshot, sought, READ_MAX)
 }
@@ -266,7 +266,7 @@ fn failures_bounded(
     Ok(FailureGroups { groups: groups.into_sorted(), read, is_complete })
 }
 
-/// A row of [`FAILURES`] as a group of its own.
+/// Reads a row of [`FAILURES`] as a group of one.
 fn failure(row: &Row<'_>) -> Result<FailureGroup, rusqlite::Error> {
     let subscription: String = row.get(3)?;
     let reason: Option<String> = row.get(4)?;
@@ -285,7 +285,7 @@ fn failure(row: &Row<'_>) -> Result<FailureGroup, rusqlite::Error> {
     })
 }
 
-/// Counts by interval. Stages that this release does not count are left out.
+/// Returns counts by interval. Stages that this release does not know are left out.
 pub(super) fn tallies(
     snapshot: &Connection,
     step: TallyStep,
@@ -312,7 +312,7 @@ pub(super) fn tallies(
     Ok(tallies)
 }
 
-/// The names of events, the one seen last first.
+/// Returns the names of events, last seen first.
 pub(super) fn event_names(
     snapshot: &Connection,
     source: Option<&str>,

@@ -1,4 +1,4 @@
-//! Lists and groups are those of a plain model, whatever the filter and however they are read in pages.
+//! Lists and groups match a plain model, whatever the filter and however they are read in pages.
 
 use std::collections::BTreeMap;
 
@@ -25,7 +25,7 @@ fn at(second: i64) -> Timestamp {
 /// A message as the model and the database know it.
 #[derive(Debug, Clone)]
 struct Message {
-    /// It is no longer there, but the minute in which it was received is.
+    /// The message was deleted, but the minute in which it was received was not.
     is_purged: bool,
     is_replayed: bool,
     is_done: bool,
@@ -38,7 +38,7 @@ struct Message {
     email: Option<i64>,
     second: i64,
     deliveries: Vec<Delivered>,
-    /// Also where deliveries of an earlier replay count.
+    /// Also if deliveries of an earlier replay still count.
     is_unmatched: bool,
     unmatched: &'static str,
 }
@@ -55,7 +55,7 @@ struct Delivered {
 struct World {
     connection: Connection,
     messages: Vec<(i64, Message)>,
-    /// Up to which message the writer knows those of persons.
+    /// The last message whose persons the writer knows.
     known_through: i64,
 }
 
@@ -113,7 +113,7 @@ impl Delivered {
 }
 
 impl World {
-    /// Accepts the messages in their order, replays some, and sorts those up to a number into `persons`.
+    /// Accepts the messages in order, replays some, and sorts all up to a number into `persons`.
     fn new(messages: Vec<Message>, sorted_through: i64) -> Self {
         let connection = empty();
         let mut last_seq = i64::try_from(messages.len()).unwrap();
@@ -226,8 +226,8 @@ impl World {
         }
     }
 
-    /// What a filter looks for, with what the writer knows: all messages of the persons up to one, and one that may be of
-    /// others, or of nobody.
+    /// Resolves a filter with what the writer knows: all messages of the persons up to one, and one message that may
+    /// belong to others or to nobody.
     fn sought(&self, filter: &Filter) -> Sought {
         let is_known = |(seq, message): &&(i64, Message)| {
             let persons = [message.lane, message.anonymous, message.email];
@@ -236,7 +236,7 @@ impl World {
         };
         let mut seqs: Vec<i64> =
             self.messages.iter().filter(is_known).map(|(seq, _)| *seq).collect();
-        // One that may be somebody else's. Nothing has the number 0.
+        // A message that may be someone else's. No message has the number 0.
         if !filter.persons.is_empty() && self.known_through > 0 {
             seqs.push(self.known_through);
         }
@@ -280,7 +280,7 @@ impl World {
     }
 }
 
-/// By cause: how many failures, the newest message and the oldest.
+/// Maps a cause to its number of failures, its newest and its oldest message.
 type Causes = BTreeMap<String, (u64, i64, i64)>;
 
 fn causes(found: &FailureGroups) -> Causes {

@@ -1,15 +1,14 @@
-//! The newest messages: those that are not in the tables `message_ids` and `persons` yet.
+//! The newest messages, which are not in the tables `message_ids` and `persons` yet.
 //!
 //! An index over random values costs a page of the write-ahead log for each inserted row, which is most of
 //! the cost of a message. So the writer keeps the digests of new messages in memory and adds them to the
 //! two tables in sorted order, a slice at a time, so that one page takes many rows: preferably while idle, and
 //! with each group once too many have gathered.
 //!
-//! Only the writer has this. It looks up duplicates here and in `message_ids`. Readers look in the tables, and in
-//! `messages` behind `sorted_through`; those that look for people or ids ask the writer first, so that they need not read
-//! all the messages there. After a crash or a start, the writer reads the digests of
-//! those messages back. Nothing is noted here before the transaction that it belongs to is committed.
-//! Memory may name messages that no longer exist.
+//! Only the writer has access. It looks up duplicates here and in `message_ids`. Readers look in the tables, and in
+//! `messages` behind `sorted_through`. To find people or ids, they ask the writer first, so that they need not read all
+//! the messages behind that point. After a crash or a start, the writer reads the digests of those messages back. A
+//! message is added here only after its transaction is committed. The memory may name messages that no longer exist.
 
 use std::collections::HashMap;
 use std::hash::{BuildHasherDefault, Hasher};
@@ -31,7 +30,7 @@ const SLICE_QUIET: usize = 1_024;
 /// An idle store starts to sort at this fraction of the maximum. Sooner would cost a page for few rows.
 const QUIET_PART: usize = 4;
 
-/// Messages up to this one are in the tables, as an expression for statements.
+/// An SQL expression: all messages up to this one are in the tables.
 macro_rules! sorted_through {
     () => {
         "(SELECT value FROM meta WHERE name = 'sorted_through')"
@@ -43,15 +42,15 @@ pub(super) const SORTED_THROUGH: &str = "SELECT value FROM meta WHERE name = 'so
 /// ?1 the last sequence number that is known.
 pub(super) const UNKNOWN: &str = "
     SELECT seq, message_hash, lane, anonymous, email FROM messages WHERE seq > ?1 ORDER BY seq";
-/// ?1 message_hash, ?2 seq. A message that was purged meanwhile is left out.
+/// ?1 message_hash, ?2 seq. Skips a message that was purged in the meantime.
 pub(super) const SORT_ID: &str = "
     INSERT OR IGNORE INTO message_ids (message_hash, seq)
     SELECT ?1, ?2 FROM messages WHERE seq = ?2";
-/// ?1 digest, ?2 seq. A message that was erased meanwhile no longer has the digest.
+/// ?1 digest, ?2 seq. Skips a message that was erased in the meantime, which no longer has the digest.
 pub(super) const SORT_PERSON: &str = "
     INSERT OR IGNORE INTO persons (person, seq)
     SELECT ?1, ?2 FROM messages WHERE seq = ?2 AND ?1 IN (lane, anonymous, email)";
-/// ?1 the last sequence number that was sorted in. Another process may be further.
+/// ?1 the last sequence number that was sorted in. Another process may have sorted further.
 pub(super) const SORTED: &str =
     "UPDATE meta SET value = MAX(value, ?1) WHERE name = 'sorted_through'";
 
@@ -60,7 +59,7 @@ pub(super) const SORTED: &str =
 pub(super) struct Row {
     pub(super) seq: i64,
     pub(super) message_hash: i64,
-    /// Those that it has of `lane`, `anonymous` and `email`.
+    /// Its digests `lane`, `anonymous` and `email`; `None` where it has none.
     pub(super) persons: [Option<i64>; 3],
 }
 
@@ -73,12 +72,11 @@ pub(super) enum Wanted {
     Persons(Vec<i64>),
 }
 
-/// The newest messages that a reader looks for. A snapshot that is made later has all others in the tables, or behind
-/// `through`.
+/// The writer's reply to a reader. In a snapshot made later, all other messages are in the tables or behind `through`.
 #[derive(Debug, Default)]
 pub(super) struct Known {
     pub(super) through: i64,
-    /// In no order.
+    /// Unordered.
     pub(super) seqs: Vec<i64>,
 }
 
@@ -87,28 +85,28 @@ type Pairs = Vec<(i64, i64)>;
 
 #[derive(Debug)]
 pub(super) struct Recent {
-    /// Sorting starts at this number of messages; as many again may arrive until it has ended.
+    /// Sorting starts at this number of messages. As many again may arrive until it ends.
     max: usize,
     /// Every message up to this one is known here or is in the tables.
     through: i64,
     ids: Chains,
     persons: Pairs,
     sorting: Option<Sorting>,
-    /// Messages that were noted since the last slice.
+    /// Messages added since the last slice.
     noted: usize,
 }
 
-/// Messages that are being sorted in.
+/// Messages that are being sorted into the tables.
 #[derive(Debug)]
 struct Sorting {
     through: i64,
     ids: Pairs,
     persons: Pairs,
-    /// How many of each are in the tables.
+    /// How many of each are in the tables already.
     done: Slice,
 }
 
-/// A slice that was written, to be noted once it is committed.
+/// The progress after a slice, to be applied once the slice is committed.
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct Slice {
     ids: usize,
@@ -134,9 +132,8 @@ impl Recent {
         Ok(())
     }
 
-    /// The messages that are neither known here nor in the tables: another process accepted them, or this one
-    /// replayed them. Processes that share the file leave at most `2 * max` messages unsorted, which bounds the
-    /// rows.
+    /// Returns the messages that are neither known here nor in the tables: another process accepted them, or this one
+    /// replayed them. Processes that share the file leave at most `2 * max` messages unsorted, which bounds the rows.
     pub(super) fn unknown(&self, connection: &Connection) -> Result<Vec<Row>, Fault> {
         let known = self.through.max(read_sorted_through(connection)?);
         let mut statement = connection.prepare_cached(UNKNOWN)?;
@@ -144,14 +141,14 @@ impl Recent {
             Ok(Row {
                 seq: row.get(0)?,
                 message_hash: row.get(1)?,
-                // A person that cannot be read is not found; the store must open all the same.
+                // A person whose digest cannot be read is not found, but the store must open.
                 persons: [number(row, 2)?, number(row, 3)?, number(row, 4)?],
             })
         })?;
         Ok(rows.collect::<Result<_, _>>()?)
     }
 
-    /// The sequence numbers of known messages whose ids have this digest.
+    /// Returns the sequence numbers of known messages whose id has this digest.
     pub(super) fn of_id(&self, message_hash: i64) -> impl Iterator<Item = i64> {
         let sorting = self.sorting.as_ref().map_or(&[][..], |sorting| &sorting.ids);
         let sorting = of_digest(sorting, message_hash);
@@ -173,7 +170,7 @@ impl Recent {
         Known { through: self.through, seqs }
     }
 
-    /// Notes messages of a transaction that was committed: all that were unknown, and all that it inserted.
+    /// Adds the messages of a committed transaction: all that were unknown, and all that it inserted.
     pub(super) fn note(&mut self, rows: &[Row]) {
         for row in rows {
             self.ids.add(row.message_hash, row.seq);
@@ -183,12 +180,12 @@ impl Recent {
         self.noted += rows.len();
     }
 
-    /// Whether enough has gathered to sort while idle.
+    /// Whether enough messages have gathered for sorting while idle.
     pub(super) fn has_enough(&self) -> bool {
         self.sorting.is_some() || self.ids.len() >= (self.max / QUIET_PART).max(1)
     }
 
-    /// Writes a slice in a transaction: along with a group if it must be, or while the store `is_quiet`.
+    /// Writes a slice in a transaction: with a group if too many messages have gathered, or while the store `is_quiet`.
     pub(super) fn sort_slice(
         &mut self,
         transaction: &Connection,
@@ -196,7 +193,7 @@ impl Recent {
     ) -> Result<Option<Slice>, Fault> {
         let Some(sorting) = &self.sorting else {
             if is_quiet || self.ids.len() >= self.max {
-                // No slice yet: the time to sort is enough for one group.
+                // Write no slice yet: the sorting itself takes long enough for one group.
                 self.start_sorting(read_sorted_through(transaction)?);
             }
             return Ok(None);
@@ -230,7 +227,7 @@ impl Recent {
         Ok(Some(end))
     }
 
-    /// Leaves out what another process has sorted in.
+    /// Starts to sort, without the messages that another process has sorted in.
     fn start_sorting(&mut self, sorted_through: i64) {
         let mut ids = std::mem::take(&mut self.ids).into_pairs();
         let mut persons = std::mem::take(&mut self.persons);
@@ -242,7 +239,7 @@ impl Recent {
             Some(Sorting { through: self.through, ids, persons, done: Slice::default() });
     }
 
-    /// Notes a slice whose transaction was committed.
+    /// Applies the progress of a committed slice.
     pub(super) fn sorted(&mut self, end: Slice) {
         self.noted = 0;
         if let Some(sorting) = &mut self.sorting {
@@ -254,7 +251,7 @@ impl Recent {
     }
 }
 
-/// Those of sorted pairs that have a digest.
+/// Returns the sorted pairs with this digest.
 fn of_digest(pairs: &[(i64, i64)], digest: i64) -> impl Iterator<Item = &(i64, i64)> {
     let first = pairs.partition_point(|(other, _)| *other < digest);
     pairs[first..].iter().take_while(move |(other, _)| *other == digest)
@@ -282,7 +279,7 @@ struct Chains {
 struct Link {
     digest: i64,
     seq: i64,
-    /// The index of the link before; `u32::MAX`: none.
+    /// The index of the previous link; `u32::MAX` if there is none.
     before: u32,
 }
 
@@ -309,7 +306,7 @@ impl Chains {
     }
 }
 
-/// A digest is as random as a hash of it would be.
+/// A hasher that returns the digest itself, which is as random as any hash of it.
 #[derive(Debug, Default)]
 struct DigestHasher(u64);
 

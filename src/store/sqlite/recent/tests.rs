@@ -1,4 +1,4 @@
-//! Messages are found wherever they are, by all processes, whatever fails.
+//! All processes find messages wherever they are stored, whatever fails.
 
 use std::path::PathBuf;
 
@@ -22,7 +22,7 @@ use crate::segment::{Digests, MessageType, PersonIdKind};
 use crate::store::tally::Tallies;
 use std::time::Duration;
 
-/// So few that tests see them sorted in.
+/// Few enough that tests see messages sorted in.
 const FEW: usize = 8;
 
 async fn open(folder: &TempDir, recent_max: usize) -> SqliteStore {
@@ -30,7 +30,7 @@ async fn open(folder: &TempDir, recent_max: usize) -> SqliteStore {
     SqliteStore::open(SqliteOptions { recent_max, ..never_quiet(path) }).await.unwrap()
 }
 
-/// Sorts along with the groups only.
+/// Sorts only with groups, never while idle.
 fn never_quiet(path: PathBuf) -> SqliteOptions {
     SqliteOptions { quiet: Duration::from_secs(3_600), ..quiet(path) }
 }
@@ -136,7 +136,7 @@ async fn a_message_is_found_before_while_and_after_it_is_sorted_in() {
     }
     assert!(rows(&folder, "message_ids") >= 50 - FEW * 4);
     assert!(rows(&folder, "persons") >= 2 * (50 - FEW * 4));
-    // Another process finds the same.
+    // Another process finds the same messages.
     assert_found(&open(&folder, FEW).await, 50).await;
 }
 

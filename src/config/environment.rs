@@ -9,7 +9,7 @@ use crate::telemetry::{Sampling, TracesConfig};
 /// Prefix of the variables that address any key, such as `SEGMENT_LOOPS__SERVER__LISTEN`.
 pub(super) const PREFIX: &str = "SEGMENT_LOOPS";
 
-/// The one protocol by which traces are exported.
+/// The only protocol by which traces are exported.
 const OTLP_PROTOCOL: &str = "http/protobuf";
 
 /// Variables with short names, so that a single team needs no file.
@@ -27,14 +27,13 @@ pub(super) const SHORT_NAMES: [(&str, &str); 11] = [
     ("DATABASE_URL", "store.url"),
 ];
 
-/// The variable with a short name that sets `key`.
+/// Returns the variable with a short name that sets `key`.
 pub(super) fn short_name(key: &str) -> Option<&'static str> {
     SHORT_NAMES.iter().find(|(_, of)| *of == key).map(|(name, _)| *name)
 }
 
-/// The environment of the process. Blanks and line breaks around a value are removed, since secrets of
-/// Kubernetes often end in a line break. A value that is not Unicode is decoded lossily, so that the check
-/// of its key can report it.
+/// Returns the environment of the process. White space around values is removed, because Kubernetes secrets often end
+/// in a line break. A value that is not Unicode is decoded lossily, so that the check of its key can report it.
 pub fn environment() -> HashMap<String, String> {
     std::env::vars_os()
         .filter_map(|(name, value)| {
@@ -43,8 +42,9 @@ pub fn environment() -> HashMap<String, String> {
         .collect()
 }
 
-/// The environment of a program that sets some keys itself, named by their short variables: a value, or `None` for the
-/// default. Every other variable that sets one of these keys, by a list or a file, too, is left out.
+/// Returns the environment of a program that sets some keys itself. `own` names them by their short variables, each
+/// with a value, or `None` for the default. Every other variable that sets one of these keys is removed, including
+/// those for a list or a file.
 pub fn with_own(
     environment: HashMap<String, String>,
     own: &[(&str, Option<String>)],
@@ -61,12 +61,12 @@ pub fn with_own(
     others.chain(own).collect()
 }
 
-/// The variable that addresses `key`.
+/// Returns the variable that addresses `key`.
 pub fn long_name(key: &str) -> String {
     format!("{PREFIX}__{}", key.replace('.', "__").to_uppercase())
 }
 
-/// Whether a variable sets a key.
+/// Returns whether a variable sets a key.
 pub(super) fn is_ours(name: &str) -> bool {
     name.starts_with(&format!("{PREFIX}__"))
         || SHORT_NAMES.iter().any(|(short, _)| {
@@ -74,41 +74,42 @@ pub(super) fn is_ours(name: &str) -> bool {
         })
 }
 
-/// Removes blanks, line breaks and byte order marks at both ends.
+/// Removes white space and byte order marks at both ends.
 pub(super) fn trim(text: &str) -> &str {
     text.trim_matches(|c: char| c.is_whitespace() || c == '\u{feff}')
 }
 
-/// The point at which the process crashes itself, for tests; only debug builds do so.
+/// Returns the point at which the process crashes itself, for tests. Only debug builds do so.
 pub fn crash_at() -> Option<String> {
     environment().remove("SEGMENT_LOOPS_CRASH_AT")
 }
 
-/// What systemd tells a service whose type is `notify`.
+/// What systemd tells a service of type `notify`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Supervisor {
-    /// Where it listens: a path, or `@` and a name.
+    /// Where systemd listens: a path, or `@` and a name.
     pub socket: String,
-    /// How long the service may be silent before it is restarted; `None`: as long as it likes.
+    /// How long the service may be silent before it is restarted; `None` if there is no limit.
     pub watchdog: Option<Duration>,
 }
 
-/// The supervisor that this process is to notify, if there is one.
+/// Returns the supervisor that this process must notify, if there is one.
 pub fn supervisor() -> Option<Supervisor> {
     supervisor_in(environment(), std::process::id())
 }
 
 fn supervisor_in(mut environment: HashMap<String, String>, process: u32) -> Option<Supervisor> {
     let socket = environment.remove("NOTIFY_SOCKET").filter(|socket| !socket.is_empty())?;
-    // Variables of a parent that is watched itself are inherited.
+    // A process inherits these variables from a parent with a watchdog of its own.
     let is_ours = environment.get("WATCHDOG_PID").is_none_or(|id| *id == process.to_string());
     let watchdog = environment.get("WATCHDOG_USEC").filter(|_| is_ours);
     let watchdog = watchdog.and_then(|micros| micros.parse().ok()).filter(|micros| *micros > 0);
     Some(Supervisor { socket, watchdog: watchdog.map(Duration::from_micros) })
 }
 
-/// What OpenTelemetry's variables say of traces. They are not ours, and a platform may set them for all that it runs: so
-/// what cannot be followed costs the traces, not the start. An empty value is none.
+/// Reads OpenTelemetry's variables for traces. They are not ours, and a platform may set them for everything that it
+/// runs. So a value that cannot be used turns traces off instead of preventing the start. An empty value counts as
+/// none.
 pub fn traces() -> TracesConfig {
     traces_in(&environment())
 }
@@ -162,8 +163,8 @@ fn traces_in(environment: &HashMap<String, String>) -> TracesConfig {
     config
 }
 
-/// The address at which `serve` would listen by the environment alone; `None` if the environment does not
-/// set one.
+/// Returns the address at which `serve` would listen according to the environment alone; `None` if the environment sets
+/// none.
 pub fn listen_address() -> Option<SocketAddr> {
     let environment = environment();
     let given = environment.get(&long_name("server.listen"))?;
@@ -203,7 +204,7 @@ mod tests {
     fn traces_are_exported_where_opentelemetrys_variables_say() {
         const BASE: &str = "OTEL_EXPORTER_OTLP_ENDPOINT";
         const OWN: &str = "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT";
-        /// The variables, the endpoint, and whether something cannot be followed.
+        /// The variables, the endpoint, and whether a value cannot be used.
         type Case = (&'static [(&'static str, &'static str)], Option<&'static str>, bool);
         let cases: [Case; 15] = [
             (&[], None, false),

@@ -1,4 +1,4 @@
-//! Reads values as people write them: TOML, YAML or JSON, in files or as texts.
+//! Reads values as people write them: TOML, YAML or JSON, from files or strings.
 
 use std::path::Path;
 
@@ -8,7 +8,7 @@ use crate::js::{Object, Value};
 /// The largest file of subscriptions, in bytes.
 const FILE_BYTES_MAX: u64 = 16 * 1024 * 1024;
 
-/// How a text is written.
+/// The format of a text.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Format {
     Json,
@@ -20,13 +20,13 @@ enum Format {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{problem}{}", line.map(|line| format!(" (line {line})")).unwrap_or_default())]
 pub struct TextProblem {
-    /// The line, from 1, if it is known.
+    /// The line, from 1; `None` if it is not known.
     pub line: Option<usize>,
-    /// What is wrong. It holds no part of the text, which may be a secret.
+    /// What is wrong. It repeats no part of the text, which may be a secret.
     pub problem: String,
 }
 
-/// Reads a file as TOML, YAML or JSON, by the extension of its name. The error is a line for people.
+/// Reads a file as TOML, YAML or JSON, by its extension. The error is a line for people.
 pub fn read_value(file: &Path) -> Result<Value, String> {
     let size =
         std::fs::metadata(file).map_err(|error| format!("the file cannot be read: {error}"))?;
@@ -47,12 +47,12 @@ pub fn read_value(file: &Path) -> Result<Value, String> {
     parse(&text, format).map_err(|problem| problem.to_string())
 }
 
-/// Reads a text that is TOML, YAML or JSON.
+/// Reads a text in TOML, YAML or JSON.
 pub fn read_text(text: &str) -> Result<Value, TextProblem> {
     parse(text, guess(text))
 }
 
-/// The extension that a text should have as a file.
+/// Returns the extension that a file with this text should have.
 pub fn text_extension(text: &str) -> &'static str {
     match guess(text) {
         Format::Json => "json",
@@ -61,7 +61,7 @@ pub fn text_extension(text: &str) -> &'static str {
     }
 }
 
-/// The format that a text looks like, by its first line that says something.
+/// Guesses the format of a text from its first line that is neither blank nor a comment.
 fn guess(text: &str) -> Format {
     let mut lines = text.lines().map(str::trim);
     let first = lines.find(|line| !line.is_empty() && !line.starts_with('#')).unwrap_or_default();
@@ -72,7 +72,7 @@ fn guess(text: &str) -> Format {
         return Format::Toml;
     }
     if first.starts_with(['{', '[']) {
-        // YAML has braces and brackets, too, but needs no quotes within them.
+        // YAML has braces and brackets as well, but needs no quotes inside them.
         let inner = text.trim_start_matches(|c: char| "{[".contains(c) || c.is_whitespace());
         let is_json = inner.starts_with(['"', ']', '}']);
         return if is_json { Format::Json } else { Format::Yaml };
@@ -105,7 +105,7 @@ fn parse(text: &str, format: Format) -> Result<Value, TextProblem> {
     }
 }
 
-/// The line of a byte, from 1.
+/// Returns the line that contains a byte, from 1.
 fn line_at(text: &str, byte: usize) -> usize {
     let before = &text.as_bytes()[..byte.min(text.len())];
     1 + before.iter().filter(|byte| **byte == b'\n').count()
@@ -128,12 +128,12 @@ fn of_toml(value: toml::Value) -> Value {
     }
 }
 
-/// The message of the library's error, without the key and origin, which our own errors name.
+/// Returns the message of the library's error, without the key and origin, which our own errors name.
 pub(super) fn plain(error: &config::ConfigError) -> String {
     match error {
         config::ConfigError::At { error, .. } => plain(error),
         config::ConfigError::Type { unexpected, expected, .. } => {
-            // The library's names of types say nothing to people.
+            // The library's type names mean nothing to people.
             let expected = match *expected {
                 text if text.starts_with("an unsigned") => "a whole number, 0 or more",
                 text if text.starts_with("an signed") || text.starts_with("a signed") => {
@@ -143,7 +143,7 @@ pub(super) fn plain(error: &config::ConfigError) -> String {
             };
             format!("found {unexpected}, expected {expected}")
         }
-        // The library shows the line of a syntax error, which may hold a secret.
+        // The library quotes the line of a syntax error, which may hold a secret.
         other => {
             let text = other.to_string();
             text.lines().filter(|line| !line.contains('|')).collect::<Vec<_>>().join(": ")
@@ -189,14 +189,14 @@ mod tests {
             ("name: a\nkey: [secret", 2, "not YAML"),
         ] {
             let problem = read_text(text).unwrap_err();
-            // YAML counts the end of the text as a line.
+            // The YAML library counts the end of the text as a line.
             assert!(problem.line.is_some_and(|found| found.abs_diff(line) <= 1), "{problem}");
             assert!(problem.problem.contains(named), "{problem}");
             assert!(!problem.problem.contains("secret"), "{problem}");
         }
     }
 
-    /// A subscription, as it is read from a text.
+    /// Returns a subscription as read from a text.
     fn subscription(text: &str) -> Subscription {
         let value = read_text(text).unwrap();
         subscription::read(subscription::list_in(&value).unwrap()[0], 0).unwrap()

@@ -1,4 +1,4 @@
-//! Combines the layers, and finds out which layer an error is in.
+//! Combines the layers, and finds the layer that contains an error.
 
 use std::collections::{BTreeMap, HashMap};
 use std::net::SocketAddr;
@@ -29,9 +29,9 @@ pub struct Flags {
     pub listen: Option<SocketAddr>,
     /// `--data`.
     pub data: Option<PathBuf>,
-    /// `--subscriptions`, for the only destination or for the one below.
+    /// `--subscriptions`, for the only destination or for the one in `destination`.
     pub subscriptions: Vec<PathBuf>,
-    /// `--destination`: whose subscriptions `--subscriptions` replaces.
+    /// `--destination`: the destination whose subscriptions `--subscriptions` replaces.
     pub destination: Option<String>,
     /// `--log-format`.
     pub log_format: Option<LogFormat>,
@@ -43,8 +43,8 @@ pub fn load(flags: &Flags, environment: HashMap<String, String>) -> Result<Confi
     check(tree, &place)
 }
 
-/// Loads the subscriptions of each destination and nothing else, so that mappings can be tried without
-/// the keys. If no destination is configured, loads those of `default`.
+/// Loads only the subscriptions of each destination, so that mappings can be tried without keys. If no destination is
+/// configured, loads those of `default`.
 pub fn load_planners(
     flags: &Flags,
     environment: HashMap<String, String>,
@@ -53,7 +53,7 @@ pub fn load_planners(
     check_planners(tree, &place)
 }
 
-/// Loads what the store needs and nothing else, so that a command that works on the database needs no keys.
+/// Loads only what the store needs, so that a command that works on the database needs no keys.
 pub fn load_store(
     flags: &Flags,
     environment: HashMap<String, String>,
@@ -62,7 +62,7 @@ pub fn load_store(
     check_store(tree, &place)
 }
 
-/// Loads what alerts need and nothing else.
+/// Loads only what alerts need.
 pub fn load_alerts(
     flags: &Flags,
     environment: HashMap<String, String>,
@@ -71,7 +71,7 @@ pub fn load_alerts(
     check_alerts(tree, &place)
 }
 
-/// Loads the store, the sources and the subscriptions, without keys.
+/// Loads the store, the sources and the subscriptions, but no keys.
 pub fn load_keyless(
     flags: &Flags,
     environment: HashMap<String, String>,
@@ -96,7 +96,7 @@ fn load_tree(
     if environment.keys().any(|name| is_ours(name)) {
         builder = add_environment(builder, environment)?;
         tree = build(&builder, "environment")?;
-        // From here on an error may be in either.
+        // From here on, an error may be in the file or in the environment.
         place = flags.file.as_ref().map_or_else(
             || "environment".to_owned(),
             |file| format!("{} or environment", file.display()),
@@ -117,7 +117,7 @@ fn load_tree(
     Ok((tree, place))
 }
 
-/// The files of `--subscriptions` replace the configured subscriptions.
+/// Replaces the configured subscriptions with the files of `--subscriptions`.
 fn add_subscriptions(
     tree: &mut Tree,
     files: &[PathBuf],
@@ -177,8 +177,7 @@ fn add_environment(
     Ok(builder)
 }
 
-/// Reads the tree from the layers so far. Since each layer is tried in turn, an error is in the last one,
-/// `place`.
+/// Builds the tree from the layers so far. It is called after each layer, so an error is in the last one, `place`.
 fn build(builder: &Builder, place: &str) -> Result<Tree, ConfigError> {
     let layers =
         builder.build_cloned().map_err(|error| problem_at(place, "syntax", &plain(&error)))?;

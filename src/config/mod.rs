@@ -1,7 +1,7 @@
 //! Configuration: compiled-in defaults, then a file, then the environment, then the command line.
 //!
-//! The only reader of the environment. A loaded configuration is checked: every error is found at start
-//! and reported with its place, its key and what is allowed.
+//! Only this module reads the environment. A configuration is checked when it is loaded: every error is found at start,
+//! and is reported with its place, its key and what is allowed.
 
 mod check;
 mod environment;
@@ -27,7 +27,7 @@ pub use tree::{
     ServerConfig, StoreConfig, Texts, WalMode,
 };
 
-/// All errors that were found in the configuration, one line for each.
+/// All errors in the configuration, one line each.
 #[derive(Debug, thiserror::Error)]
 #[error("the configuration has {}:\n{}", count(.0), lines(.0))]
 pub struct ConfigError(pub Vec<Problem>);
@@ -36,13 +36,13 @@ pub struct ConfigError(pub Vec<Problem>);
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{place}: {key}: {problem}")]
 pub struct Problem {
-    /// The file, `environment` or `command line`; `database` if what it holds does not allow the value.
+    /// The file, `environment` or `command line`; `database` if the contents of the database do not allow the value.
     pub place: String,
     /// The key, such as `sources.web.write_keys`.
     pub key: String,
     /// What is wrong and what is allowed.
     pub problem: String,
-    /// The stage at which it is found.
+    /// The stage in which the error is found.
     pub stage: Stage,
 }
 

@@ -1,7 +1,7 @@
-//! The configuration in force, key by key, with the place that each value comes from and without secrets.
+//! The configuration in force, key by key, with the origin of each value and without secrets.
 //!
-//! It is put together from what is written, before it is checked, so that a configuration with errors can be shown as well.
-//! A secret is never shown in part; nor is the value of a key that the program does not know, which may be a secret whose
+//! It is put together from what is written, before any check, so that a configuration with errors can be shown as well.
+//! No part of a secret is ever shown. The value of an unknown key is not shown either, because it may be a secret whose
 //! key is misspelt.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -13,14 +13,14 @@ use super::environment::{PREFIX, SHORT_NAMES, is_ours};
 use super::load::{DEFAULTS, Flags};
 use super::tree::LogFormat;
 
-/// What stands for a secret. Pasted into a file, it is rejected, as a secret in brackets is.
+/// Shown in place of a secret. If it is pasted into a file, the check rejects it, like any secret in brackets.
 const HIDDEN: &str = "(hidden)";
 
 /// The keys of `[sources.NAME]` without a default.
 const SOURCE_UNSET: [&str; 6] =
     ["write_keys", "webhook_secrets", "webhook_tokens", "destination", "origins", "silent_after_s"];
 
-/// Those that only browser sources may have.
+/// The keys that only browser sources may have.
 const OF_BROWSERS: [&str; 3] = ["address_requests_max", "address_bytes_max", "allow_delete"];
 
 /// The keys of `[destinations.NAME]` without a default.
@@ -34,7 +34,7 @@ const DESTINATION_UNSET: [&str; 7] = [
     "subscriptions",
 ];
 
-/// The keys with secrets, and with URLs that may hold one.
+/// The keys that hold secrets, or URLs that may contain one.
 const SECRETS: [&str; 16] = [
     "admin_token",
     "admin_tokens",
@@ -61,24 +61,24 @@ type Path = Vec<String>;
 #[derive(Debug, Clone, PartialEq)]
 struct Shown {
     value: Value,
-    /// The file, the variable or the option; `None`: it is the default.
+    /// The file, the variable or the option; `None` for a default.
     origin: Option<String>,
 }
 
-/// The keys of a table; `None`: not set.
+/// The keys of a table, each with its value; `None` if it is not set.
 type Keys = Vec<(String, Option<Shown>)>;
 
 /// The configuration in force.
 #[derive(Debug)]
 pub struct Effective {
-    /// In the order of the tables and keys of `config/default.toml`.
+    /// The tables, in the order of `config/default.toml`.
     tables: Vec<(Path, Keys)>,
-    /// The file, if it could not be read.
+    /// The file that could not be read, if any.
     unread: Option<String>,
 }
 
 impl Effective {
-    /// Puts the layers together.
+    /// Combines the layers.
     pub fn new(flags: &Flags, environment: &HashMap<String, String>) -> Self {
         let mut values: BTreeMap<Path, Shown> = BTreeMap::new();
         let mut unread = None;
@@ -106,7 +106,7 @@ impl Effective {
         Self { tables: tables(values), unread }
     }
 
-    /// TOML that can be a configuration file, but for the secrets.
+    /// Writes TOML that can serve as a configuration file, except for the secrets.
     pub fn to_toml(&self) -> String {
         let mut text = String::new();
         if let Some(file) = &self.unread {
@@ -148,7 +148,7 @@ impl Effective {
         text.trim_start().to_owned()
     }
 
-    /// The same for programs: the values, and the origins of those that are not defaults by key.
+    /// Writes JSON for programs: the values, and by key the origins of those that are not defaults.
     pub fn to_json(&self) -> serde_json::Value {
         let (mut values, mut origins) = (serde_json::Map::new(), serde_json::Map::new());
         for (path, keys) in &self.tables {
@@ -166,7 +166,7 @@ impl Effective {
     }
 }
 
-/// The table at a path, which is made if it is not there.
+/// Returns the table at a path, creating it if necessary.
 fn table_in<'a>(
     values: &'a mut serde_json::Map<String, serde_json::Value>,
     path: &[String],
@@ -180,7 +180,7 @@ fn parse(text: &str) -> Option<Table> {
     toml::from_str(text).ok()
 }
 
-/// All values that are not tables, with their keys.
+/// Returns all values that are not tables, with their keys.
 fn leaves(table: &Table) -> Vec<(Path, Value)> {
     let mut all = Vec::new();
     for (key, value) in table {
@@ -197,7 +197,8 @@ fn leaves(table: &Table) -> Vec<(Path, Value)> {
     all
 }
 
-/// The keys that the environment sets, with the variable and the value; those that win come last.
+/// Returns the keys that the environment sets, with the variable and the value. A variable that wins over another comes
+/// after it.
 fn variables(environment: &HashMap<String, String>) -> Vec<(Path, String, String)> {
     if !environment.keys().any(|name| is_ours(name)) {
         return Vec::new();
@@ -222,7 +223,7 @@ fn variables(environment: &HashMap<String, String>) -> Vec<(Path, String, String
     all
 }
 
-/// The options of the command line.
+/// Applies the options of the command line.
 fn override_by(flags: &Flags, values: &mut BTreeMap<Path, Shown>) {
     let path = |key: &[&str]| key.iter().map(|part| (*part).to_owned()).collect::<Path>();
     let mut put = |key: &[&str], value: Value, option: &str| {
@@ -254,13 +255,13 @@ fn override_by(flags: &Flags, values: &mut BTreeMap<Path, Shown>) {
     values.insert(path(&["destinations", &name, "subscriptions_files"]), shown);
 }
 
-/// The names of the tables below `sources` or `destinations`.
+/// Returns the names of the tables below `sources` or `destinations`.
 fn names(values: &BTreeMap<Path, Shown>, table: &str) -> BTreeSet<String> {
     let below = values.keys().filter(|path| path.len() > 2 && path[0] == table);
     below.map(|path| path[1].clone()).collect()
 }
 
-/// Sorts the values into their tables, adds what is not set, and hides the secrets.
+/// Sorts the values into their tables, adds the keys that are not set, and hides the secrets.
 fn tables(mut values: BTreeMap<Path, Shown>) -> Vec<(Path, Keys)> {
     let mut tables = Vec::new();
     let documented = fixed_tables();
@@ -307,7 +308,7 @@ fn tables(mut values: BTreeMap<Path, Shown>) -> Vec<(Path, Keys)> {
             None => tables.push((path, vec![(key, shown)])),
         }
     }
-    // Values without a table come first, as TOML wants it, and tables of them last.
+    // TOML requires values without a table to come first. Arrays of tables come last.
     tables.sort_by_key(|(path, keys)| match path.as_slice() {
         [] if keys.iter().any(|(_, shown)| is_of_tables(shown.as_ref())) => 2,
         [] => 0,
@@ -316,8 +317,8 @@ fn tables(mut values: BTreeMap<Path, Shown>) -> Vec<(Path, Keys)> {
     tables
 }
 
-/// Takes the values of a table out, in the order in which they are documented. Of those in `unset`, the documented value is
-/// an example.
+/// Takes the values of a table out of `values`, in the order of the documentation. For the keys in `unset`, the
+/// documented value is only an example.
 fn take(
     values: &mut BTreeMap<Path, Shown>,
     table: &[&str],
@@ -329,7 +330,7 @@ fn take(
     let mut keys = Vec::new();
     for (key, example) in documented {
         let (mut is_set, is_secret) = (false, SECRETS.contains(&key.as_str()));
-        // The short forms of a list, and the files.
+        // A secret may also be written as a single value or in a file.
         let single = key.strip_suffix('s').filter(|_| is_secret && key != "write_keys");
         let spellings = single.into_iter().chain([key.as_str()]);
         let spellings: Vec<String> = match is_secret {
@@ -342,7 +343,7 @@ fn take(
             keys.push((key.clone(), Some(Shown { value: shown(&key, value, example), origin })));
         }
         if !is_set {
-            // The compiled-in layer has those of the other tables.
+            // The defaults of all other tables are in the compiled-in layer.
             let default = table.len() > 1 && !unset.contains(&key.as_str());
             let shown = default.then(|| Shown { value: example.clone(), origin: None });
             keys.push((key.clone(), shown));
@@ -351,7 +352,7 @@ fn take(
     keys
 }
 
-/// A value as it may be shown: of the type that its key has where a variable has a string, and without secrets.
+/// Returns a value as it may be shown: without secrets, and with the type of its key if a variable gave a string.
 fn shown(key: &str, value: Value, example: &Value) -> Value {
     let hidden = || Value::from(HIDDEN);
     if SECRETS.contains(&key) {
@@ -371,10 +372,10 @@ fn shown(key: &str, value: Value, example: &Value) -> Value {
     }
 }
 
-/// The tables of the compiled-in defaults with all their keys, those that are commented out among them.
+/// Returns the tables of the compiled-in defaults with all their keys, including those that are commented out.
 fn fixed_tables() -> Vec<(String, Table)> {
     let mut tables: Vec<(String, Table)> = Vec::new();
-    // The tables of sources and destinations come last, and are commented out.
+    // The tables of sources and destinations come last and are commented out.
     for line in DEFAULTS.lines().take_while(|line| !line.starts_with("# [")) {
         if let Some(name) = line.strip_prefix('[').and_then(|line| line.strip_suffix(']')) {
             tables.push((name.to_owned(), Table::new()));
@@ -391,7 +392,7 @@ fn fixed_tables() -> Vec<(String, Table)> {
     tables
 }
 
-/// The keys of `[sources.NAME]` or `[destinations.NAME]`, which are commented out.
+/// Returns the keys of `[sources.NAME]` or `[destinations.NAME]`, which are commented out.
 fn named_table(table: &str) -> Table {
     let header = format!("# [{table}.NAME]");
     let lines = DEFAULTS.lines().skip_while(|line| *line != header).skip(1);
@@ -410,7 +411,7 @@ fn is_of_tables(shown: Option<&Shown>) -> bool {
     !entries.is_empty() && entries.iter().all(Value::is_table)
 }
 
-/// A key as TOML has it.
+/// Writes a key as TOML does.
 fn bare(key: &str) -> String {
     let is_bare = |byte: u8| byte.is_ascii_alphanumeric() || b"-_".contains(&byte);
     match !key.is_empty() && key.bytes().all(is_bare) {
@@ -419,7 +420,7 @@ fn bare(key: &str) -> String {
     }
 }
 
-/// A text that ends with the line of a comment.
+/// Replaces control characters, so that the text ends with the line of a comment.
 fn one_line(text: &str) -> String {
     text.chars().map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect()
 }
@@ -439,7 +440,7 @@ mod tests {
         variables.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect()
     }
 
-    /// The keys that a table may have, as its type says.
+    /// Returns the keys that a table may have, according to its type.
     fn keys_of<T: DeserializeOwned + std::fmt::Debug>() -> BTreeSet<String> {
         let problem = toml::from_str::<T>("no_such_key = 1").unwrap_err().message().to_owned();
         let (_, known) = problem.split_once("expected").unwrap();

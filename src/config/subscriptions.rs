@@ -1,5 +1,5 @@
-//! The subscriptions of a destination: in the configuration itself, or in separate files (TOML, YAML or
-//! JSON, also in the shapes of Segment's public API and its Terraform provider).
+//! The subscriptions of a destination: written in the configuration itself, or in separate files (TOML, YAML or JSON,
+//! in our shape or in those of Segment's public API and its Terraform provider).
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
@@ -16,15 +16,15 @@ use crate::destination::{
 };
 use crate::js::Value;
 
-/// How often the catalogue of a destination is read, in seconds.
+/// How often the catalogue of a destination is read by default, in seconds.
 const CATALOGUE_REFRESH_S_DEFAULT: u32 = 900;
 /// The longest time, in seconds, for which an event may wait for its contact.
 const AWAIT_CONTACT_S_MAX: u32 = 7 * 24 * 60 * 60;
 
-/// The subscriptions of a destination, and their options, as they are written.
+/// The subscriptions of a destination and their options, as written.
 #[derive(Debug, Default)]
 pub(super) struct Written<'a> {
-    /// The place of the configuration itself: the file, or the environment.
+    /// Where the configuration itself comes from: the file, or the environment.
     pub(super) place: &'a str,
     /// Key of the destination, such as `destinations.default`.
     pub(super) key: &'a str,
@@ -32,7 +32,7 @@ pub(super) struct Written<'a> {
     pub(super) files: Vec<PathBuf>,
     pub(super) mode: Option<String>,
     pub(super) unsupported: Option<String>,
-    /// `None`: the default ones.
+    /// `None` means the default list.
     pub(super) placeholder_ids: Option<Vec<String>>,
     pub(super) consent_categories: Vec<String>,
     pub(super) consent: Option<String>,
@@ -49,7 +49,7 @@ pub(super) struct Written<'a> {
     pub(super) new_contacts_per_day: u32,
     pub(super) new_contacts: Option<String>,
     pub(super) verify_unknown: bool,
-    /// False turns merging off for all subscriptions.
+    /// `false` turns merging off for all subscriptions.
     pub(super) merge: bool,
 }
 
@@ -58,16 +58,16 @@ pub(super) struct Written<'a> {
 pub struct Planner {
     /// Plans the messages.
     pub destination: Arc<Destination>,
-    /// The subscriptions as written, in order; the defaults if none are configured.
+    /// The subscriptions as written, in order; the default ones if none are configured.
     pub subscriptions: Vec<Subscription>,
-    /// Whether none are configured, so that the defaults apply.
+    /// Whether none are configured, so that the default ones apply.
     pub is_default: bool,
-    /// The files that they were read from.
+    /// The files from which they were read.
     pub files: Vec<PathBuf>,
 }
 
 impl Planner {
-    /// The subscriptions that apply where none are configured.
+    /// Returns the subscriptions that apply if none are configured.
     pub fn defaults() -> Result<Self, Vec<SubscriptionProblem>> {
         let options = DestinationOptions::default();
         Self::compile(Destination::default_subscriptions(), options, Vec::new())
@@ -200,7 +200,7 @@ impl Planner {
 struct Loader<'a> {
     key: &'a str,
     problems: Vec<Problem>,
-    /// The place of each subscription, by its name.
+    /// The file or key that each subscription comes from, by its name.
     places: HashMap<String, String>,
 }
 
@@ -240,7 +240,7 @@ impl Loader<'_> {
         subscriptions
     }
 
-    /// Adds the errors of subscriptions, each with the place of its subscription.
+    /// Adds the errors of subscriptions, each with the place where its subscription is written.
     fn add(&mut self, place: &str, problems: Vec<SubscriptionProblem>) {
         for problem in problems {
             let place = self.places.get(&problem.subscription).cloned().unwrap_or(place.to_owned());

@@ -1,4 +1,4 @@
-//! The typed tree of the configuration, as it is written. `config/default.toml` explains each key.
+//! The typed tree of the configuration, as written. `config/default.toml` explains each key.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -23,7 +23,7 @@ pub(super) struct Tree {
     pub(super) sources: BTreeMap<String, SourceTree>,
     #[serde(default)]
     pub(super) destinations: BTreeMap<String, DestinationTree>,
-    /// Those of the only destination.
+    /// The subscriptions of the only destination.
     #[serde(default)]
     pub(super) subscriptions: Vec<serde_json::Value>,
 }
@@ -86,8 +86,8 @@ pub struct StoreConfig {
 }
 
 impl StoreConfig {
-    /// The fewest connections to PostgreSQL with which no part of the program waits for another for long: two write, two do
-    /// chores, one listens for hints, one reads for the engines, two for people and replays.
+    /// The fewest connections to PostgreSQL with which no part of the program waits long for another: two write, two do
+    /// chores, one listens for hints, one reads for the engines, and two serve people and replays.
     pub const CONNECTIONS_MIN: u32 = 9;
 }
 
@@ -95,9 +95,9 @@ impl StoreConfig {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(try_from = "String")]
 pub enum NotifyMode {
-    /// Processes hint to each other, as far as notifications arrive.
+    /// Processes send each other hints, as far as notifications arrive.
     Auto,
-    /// They do not.
+    /// Processes send no hints.
     Off,
 }
 
@@ -113,13 +113,13 @@ impl TryFrom<String> for NotifyMode {
     }
 }
 
-/// `store.wal`: who moves the write-ahead log of the database into its file.
+/// `store.wal`: which program moves the write-ahead log of the database into its file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(try_from = "String")]
 pub enum WalMode {
-    /// The program does, and empties the log after each erasure.
+    /// This program does, and empties the log after each erasure.
     Own,
-    /// Another program does, which copies the log first.
+    /// Another program does, and copies the log first.
     External,
 }
 
@@ -185,12 +185,12 @@ pub struct AlertsConfig {
 pub enum AlertFormat {
     /// A JSON object for programs.
     Json,
-    /// A text for Slack's incoming webhooks.
+    /// A string for Slack's incoming webhooks.
     Slack,
 }
 
 impl AlertFormat {
-    /// Its name in the configuration.
+    /// Returns its name in the configuration.
     pub fn as_str(self) -> &'static str {
         match self {
             AlertFormat::Json => "json",
@@ -211,12 +211,12 @@ impl TryFrom<String> for AlertFormat {
     }
 }
 
-/// Gives a table a list of its keys that differ. A new key that is not named here does not compile.
+/// Generates a function that lists the keys of a table that differ. A new key that is not named here does not compile.
 macro_rules! changed_keys {
     ($($tree:ident, $table:literal: $($key:ident),+;)+) => {
         $(
             impl $tree {
-                /// The keys whose values differ from those of `other`.
+                /// Returns the keys whose values differ from those of `other`.
                 pub fn changed_keys(&self, other: &Self) -> Vec<&'static str> {
                     let Self { $($key),+ } = self;
                     let mut keys = Vec::new();
@@ -249,13 +249,13 @@ changed_keys! {
         min_interval_s;
 }
 
-/// How log lines look.
+/// The format of log lines.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, clap::ValueEnum)]
 #[serde(rename_all = "lowercase")]
 pub enum LogFormat {
-    /// A JSON object a line.
+    /// One JSON object per line.
     Json,
-    /// For people.
+    /// Text for people.
     Pretty,
 }
 
@@ -330,8 +330,8 @@ pub(super) struct DestinationTree {
     pub(super) subscriptions_files: Texts,
 }
 
-/// A list of strings; or, as in an environment variable, one string: with commas, or a JSON array. White
-/// space around an entry is removed, and none may be empty.
+/// A list of strings, or one string, as in an environment variable: with commas, or a JSON array. White space around
+/// entries is removed, and no entry may be empty.
 #[derive(Debug, Clone, Default, PartialEq, Deserialize)]
 #[serde(try_from = "WrittenTexts")]
 pub struct Texts(pub Vec<String>);
@@ -361,7 +361,7 @@ impl TryFrom<WrittenTexts> for Texts {
     }
 }
 
-/// The entries of a list that is written as one string. Quotes around an entry would be part of it.
+/// Splits a list that is written as one string. Quotes around an entry would become part of it.
 fn split(text: &str) -> Result<Vec<String>, String> {
     const ALLOWED: &str =
         "write the entries with commas, as in a, b, or as a JSON array, as in [\"a\", \"b\"]";
@@ -381,13 +381,13 @@ fn split(text: &str) -> Result<Vec<String>, String> {
     }
 }
 
-/// The same for secrets; `check::secrets` splits the string.
+/// A list of secrets, or one string, which `check::secrets` splits.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(untagged)]
 pub enum Secrets {
     /// A list.
     Many(Vec<Secret>),
-    /// One string, to be split.
+    /// One string that is still to be split.
     One(Secret),
 }
 

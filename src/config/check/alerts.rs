@@ -6,7 +6,7 @@ use crate::feedback::Key;
 use crate::secret::Secret;
 
 impl Check<'_> {
-    /// Reads the secrets of alerts from where they are, and checks them.
+    /// Reads the secrets of alerts, and checks them.
     pub(super) fn alerts(&mut self, alerts: &mut AlertsConfig) {
         let file = alerts.webhook_url_file.clone();
         let url = alerts.webhook_url.take();
@@ -15,7 +15,7 @@ impl Check<'_> {
         let secret = alerts.webhook_secret.take();
         alerts.webhook_secret =
             self.secret("alerts.webhook_secret", secret, file.as_deref()).flatten();
-        // Not shown: it may hold a secret.
+        // The URL is not shown, because it may hold a secret.
         let is_url = |url: &str| {
             let rest = url.strip_prefix("https://").or_else(|| url.strip_prefix("http://"));
             let is_whole = |rest: &str| !rest.is_empty() && !rest.starts_with(['/', '?', '#']);
@@ -46,7 +46,7 @@ impl Check<'_> {
         }
     }
 
-    /// The URL of the console's host, without the console's own path.
+    /// Checks the URL of the console's host, which does not include the console's own path.
     pub(super) fn console_url(&mut self, url: Option<&str>) {
         let Some(url) = url else { return };
         let rest = url.strip_prefix("https://").or_else(|| url.strip_prefix("http://"));

@@ -11,7 +11,7 @@ use crate::destination::SkipUnchanged;
 use crate::feedback::Key;
 use crate::secret::Secret;
 
-/// The base URL of Loops' API, by its published contract.
+/// The base URL of Loops' API, from its published contract.
 const BASE_URL_DEFAULT: &str = "https://app.loops.so/api/v1";
 
 /// The highest rate that can be configured, in requests a second.
@@ -24,18 +24,19 @@ pub struct DestinationConfig {
     pub api_key: Secret,
     /// The base URL of Loops' API.
     pub base_url: String,
-    /// Requests a second; `None`: the rate in Loops' headers, 10 until there are some.
+    /// The rate in requests a second; `None` follows Loops' headers, and is 10 until there are any.
     pub rate: Option<u32>,
-    /// Signing secrets of Loops' webhooks, any of which counts; none: webhooks are not taken. Each holds a key.
+    /// The signing secrets of Loops' webhooks, any of which may sign; if there are none, webhooks are rejected. Each
+    /// holds a valid key.
     pub loops_webhook_secrets: Vec<Secret>,
-    /// Where webhooks are handed on to.
+    /// The URL that webhooks are handed on to.
     pub loops_webhook_forward: Option<Secret>,
     /// Its subscriptions.
     pub planner: Planner,
 }
 
 impl Check<'_> {
-    /// Reports destinations that share an account at Loops where one must know of all requests to it.
+    /// Reports destinations that share an account at Loops although one of them must know of all requests to it.
     pub(super) fn accounts_once(&mut self, destinations: &BTreeMap<String, DestinationConfig>) {
         for (name, destination) in destinations {
             let options = destination.planner.destination.contact_options();
@@ -55,7 +56,7 @@ impl Check<'_> {
         }
     }
 
-    /// Gives the subscriptions at the top level to the only destination.
+    /// Moves the subscriptions at the top level to the only destination.
     pub(super) fn shared_subscriptions(
         &mut self,
         subscriptions: Vec<serde_json::Value>,
@@ -92,7 +93,7 @@ impl Check<'_> {
                 format!("`{base_url}` must begin with https:// (or http:// for a test)"),
             );
         }
-        // The path of each call is appended. Not shown: a query may hold a secret.
+        // The path of each call is appended to it. The URL is not shown, because its query may hold a secret.
         if base_url.contains(['?', '#']) {
             self.report(
                 &format!("{key}.base_url"),
@@ -147,7 +148,7 @@ impl Check<'_> {
         }
         let Some(forward) = forward else { return };
         let key = format!("{key}.loops_webhook_forward");
-        // Not shown: it may hold a secret.
+        // The URL is not shown, because it may hold a secret.
         let url = forward.expose();
         let is_url = url.starts_with("https://") || url.starts_with("http://");
         if !is_url || url.contains(char::is_whitespace) {

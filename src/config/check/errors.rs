@@ -4,9 +4,9 @@ use std::collections::BTreeMap;
 
 use crate::config::{ConfigError, Problem, Stage};
 
-/// A check that goes through the whole tree and keeps each error.
+/// A check of the whole tree, which collects every error.
 pub(super) struct Check<'a> {
-    /// The file, or the environment where there is none.
+    /// The file; the environment if there is no file.
     pub(super) place: &'a str,
     problems: Vec<Problem>,
 }
@@ -16,7 +16,7 @@ impl<'a> Check<'a> {
         Self { place, problems: Vec::new() }
     }
 
-    /// Fails if an error was recorded.
+    /// Returns an error if any problem was recorded.
     pub(super) fn finish(self) -> Result<(), ConfigError> {
         if self.problems.is_empty() { Ok(()) } else { Err(ConfigError(self.problems)) }
     }
@@ -31,7 +31,7 @@ impl<'a> Check<'a> {
         self.problems.append(&mut problems);
     }
 
-    /// Records that something is missing: a key, the file of a secret.
+    /// Records that something is missing, such as a key or the file of a secret.
     pub(super) fn missing(&mut self, key: &str, problem: impl Into<String>) {
         self.report_at(Stage::Environment, key, problem);
     }
@@ -45,7 +45,7 @@ impl<'a> Check<'a> {
         });
     }
 
-    /// Checks the name of each entry of a table, and the entry itself with `one`; returns the usable entries.
+    /// Checks the name of each entry of a table, and the entry itself with `one`. Returns the usable entries.
     pub(super) fn each<T, U>(
         &mut self,
         trees: BTreeMap<String, T>,

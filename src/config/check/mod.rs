@@ -29,9 +29,9 @@ pub use self::source::{BrowserConfig, SourceConfig};
 pub struct Config {
     /// `[server]`.
     pub server: ServerConfig,
-    /// The tokens of `server.admin_tokens` and its short forms; without any, the admin API is off.
+    /// The tokens of `server.admin_tokens` and its short forms. If there are none, the admin API is off.
     pub admin_tokens: Vec<Secret>,
-    /// The tokens of `server.viewer_tokens` and its short forms. They only read.
+    /// The tokens of `server.viewer_tokens` and its short forms, which only read.
     pub viewer_tokens: Vec<Secret>,
     /// The proxies of `server.trusted_proxies`.
     pub trusted_proxies: Vec<Network>,
@@ -45,13 +45,13 @@ pub struct Config {
     pub console: ConsoleConfig,
     /// `[alerts]`.
     pub alerts: AlertsConfig,
-    /// By name; at least one.
+    /// The sources by name; at least one.
     pub sources: BTreeMap<String, SourceConfig>,
-    /// By name; at least one.
+    /// The destinations by name; at least one.
     pub destinations: BTreeMap<String, DestinationConfig>,
 }
 
-/// What the store needs, and no more: a command that works on the database needs no keys.
+/// Only what the store needs, so that a command that works on the database needs no keys.
 #[derive(Debug, Clone)]
 pub struct StoreSettings {
     /// `[store]`.
@@ -62,7 +62,7 @@ pub struct StoreSettings {
     pub log: LogConfig,
 }
 
-/// What alerts need, and no more.
+/// Only what alerts need.
 #[derive(Debug, Clone)]
 pub struct AlertSettings {
     /// `[alerts]`.
@@ -78,11 +78,11 @@ pub struct Keyless {
     pub settings: StoreSettings,
     /// `server.message_bytes_max`.
     pub message_bytes_max: usize,
-    /// The names of the configured sources, and the destination of each.
+    /// The names of the configured sources, each with its destination.
     pub sources: BTreeMap<String, String>,
-    /// The subscriptions of each destination; those of `default` if none is configured.
+    /// The subscriptions of each destination; those of `default` if no destination is configured.
     pub planners: BTreeMap<String, Planner>,
-    /// Whether no destination is configured, so that `default` is only assumed.
+    /// Whether no destination is configured, so that `default` is assumed.
     pub is_assumed: bool,
 }
 
@@ -107,7 +107,7 @@ pub(super) fn check_alerts(tree: Tree, place: &str) -> Result<AlertSettings, Con
     Ok(AlertSettings { alerts, console })
 }
 
-/// Checks everything but keys, tokens and addresses.
+/// Checks everything except keys, tokens and addresses.
 pub(super) fn check_keyless(tree: Tree, place: &str) -> Result<Keyless, ConfigError> {
     let mut check = Check::new(place);
     let Tree { server, mut store, delivery, log, sources, mut destinations, subscriptions, .. } =
@@ -127,7 +127,7 @@ pub(super) fn check_keyless(tree: Tree, place: &str) -> Result<Keyless, ConfigEr
     Ok(Keyless { settings, message_bytes_max, sources, planners, is_assumed })
 }
 
-/// Checks the tree; `place` names the file, or the environment where there is none.
+/// Checks the tree. `place` names the file, or the environment if there is no file.
 pub(super) fn check(tree: Tree, place: &str) -> Result<Config, ConfigError> {
     let mut check = Check::new(place);
     let Tree {
@@ -200,7 +200,7 @@ pub(super) fn check(tree: Tree, place: &str) -> Result<Config, ConfigError> {
     })
 }
 
-/// Checks the subscriptions of the tree and nothing else.
+/// Checks only the subscriptions of the tree.
 pub(super) fn check_planners(
     tree: Tree,
     place: &str,
@@ -213,7 +213,7 @@ pub(super) fn check_planners(
 }
 
 impl Check<'_> {
-    /// The subscriptions of each destination; those of `default` if none is configured.
+    /// Returns the subscriptions of each destination; those of `default` if no destination is configured.
     fn planners(
         &mut self,
         destinations: &mut BTreeMap<String, DestinationTree>,
@@ -232,7 +232,7 @@ impl Check<'_> {
         planners
     }
 
-    /// Reads the URLs of the database from where they are.
+    /// Reads the URLs of the database from their keys or files.
     fn store(&mut self, store: &mut StoreConfig) {
         let file = store.url_file.clone();
         store.url = self.secret("store.url", store.url.take(), file.as_deref()).flatten();

@@ -1,8 +1,8 @@
-//! Reads secrets from a key, the environment or a file, all by the same rules.
+//! Reads secrets from keys, the environment and files, all by the same rules.
 //!
-//! Blanks, line breaks and a byte order mark around a secret are never part of it: editors, `echo` and
-//! Kubernetes add them, and with them the service would answer 401 for ever. Other secrets that cannot be
-//! intended are errors at start. No error contains a secret or a part of one.
+//! White space and a byte order mark around a secret are never part of it: editors, `echo` and Kubernetes add them, and
+//! with them the service would answer 401 forever. Other values that cannot be meant as secrets are errors at start. No
+//! error contains a secret or a part of one.
 
 use std::path::Path;
 
@@ -14,18 +14,17 @@ use crate::secret::Secret;
 /// Separates the secrets in a file that may hold several.
 const LINE_BREAKS: &[char] = &['\r', '\n'];
 
-/// Separates the secrets in a list that is written as one string, as in an environment variable.
+/// Separates the secrets in a list that is written as one string, for example in an environment variable.
 const LIST: &[char] = &['\r', '\n', ','];
 
-/// Separates nothing: the key holds one secret, or the list is split already.
+/// Separates nothing: the key holds one secret, or the list is already split.
 const NONE: &[char] = &[];
 
-/// A secret as it is written.
+/// A secret as written.
 pub(super) struct WrittenSecrets<'a> {
     /// The table, such as `sources.shop`.
     pub(super) table: &'a str,
-    /// Its name there, such as `webhook_secret`. The list has the same name with an `s`, the file with
-    /// `_file`.
+    /// The name in the table, such as `webhook_secret`. The list has the same name with an `s`, the file with `_file`.
     pub(super) name: &'a str,
     pub(super) single: Option<Secret>,
     pub(super) list: Option<Secrets>,
@@ -33,8 +32,8 @@ pub(super) struct WrittenSecrets<'a> {
 }
 
 impl Check<'_> {
-    /// The secret of a key or its file; inner `None` if neither is given, outer `None` if an error was
-    /// recorded.
+    /// Returns the secret of a key or its file. The inner `None` means that neither is given, the outer `None` that an
+    /// error was recorded.
     pub(super) fn secret(
         &mut self,
         key: &str,
@@ -45,7 +44,8 @@ impl Check<'_> {
         Some(self.clean(key, &texts, NONE, file)?.pop())
     }
 
-    /// All secrets of a key, its file and its list. Empty if nothing is given, or an error was recorded.
+    /// Returns all secrets of a key, its file and its list. There are none if nothing is given, or if an error was
+    /// recorded.
     pub(super) fn secrets(&mut self, written: WrittenSecrets<'_>) -> Vec<Secret> {
         let key = format!("{}.{}", written.table, written.name);
         let single = written.single.into_iter().collect();
@@ -62,7 +62,7 @@ impl Check<'_> {
         secrets
     }
 
-    /// The write keys of a source or of its file; `None`: an error was recorded.
+    /// Returns the write keys of a source or of its file; `None` if an error was recorded.
     pub(super) fn write_keys(
         &mut self,
         key: &str,
@@ -98,9 +98,9 @@ impl Check<'_> {
         }
     }
 
-    /// The secrets in the texts, without what is not part of them; `None` if one of them is not usable. Each
-    /// text is judged as a whole before it is split: the parts of a list in quotes would look harmless.
-    /// `file` is the file that they were read from, if any.
+    /// Returns the secrets in the texts, without what is not part of them; `None` if one of them is not usable. Each
+    /// text is judged as a whole before it is split, because the parts of a quoted list would look harmless. `file` is
+    /// the file from which they were read, if any.
     fn clean(
         &mut self,
         key: &str,
@@ -147,7 +147,7 @@ impl Secrets {
         matches!(self, Secrets::Many(secrets) if secrets.is_empty())
     }
 
-    /// The texts as written, and what separates the secrets in each.
+    /// Returns the texts as written, and what separates the secrets in each.
     fn into_texts(self) -> (Vec<Secret>, &'static [char]) {
         match self {
             Secrets::Many(secrets) => (secrets, NONE),
@@ -156,8 +156,8 @@ impl Secrets {
     }
 }
 
-/// The parts that are not blank. If all are blank, one blank string, so that the error can say so. Without
-/// separators, the texts themselves.
+/// Returns the parts that are not blank. If all are blank, returns one blank string, so that the error can say so.
+/// Without separators, returns the texts themselves.
 fn split(texts: &[Secret], separators: &[char]) -> Vec<Secret> {
     if separators.is_empty() {
         return texts.to_vec();
@@ -167,14 +167,14 @@ fn split(texts: &[Secret], separators: &[char]) -> Vec<Secret> {
     if parts.is_empty() { texts.first().cloned().into_iter().collect() } else { parts }
 }
 
-/// What a text is enclosed in.
+/// A pair of characters around a text.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Enclosure {
     Quotes,
     Brackets,
 }
 
-/// What a text is enclosed in, from its first character to its last.
+/// Returns what encloses a text, from its first character to its last.
 fn enclosure(text: &str) -> Option<Enclosure> {
     match (text.len() > 1, text.as_bytes().first()?, text.as_bytes().last()?) {
         (true, b'"', b'"') | (true, b'\'', b'\'') | (true, b'`', b'`') => Some(Enclosure::Quotes),
@@ -185,7 +185,7 @@ fn enclosure(text: &str) -> Option<Enclosure> {
     }
 }
 
-/// The secret in a string, or what is wrong with it.
+/// Returns the secret in a string, or what is wrong with it.
 fn clean(text: &str) -> Result<&str, &'static str> {
     const QUOTES: [char; 3] = ['"', '\'', '`'];
     let text = trim(text);

@@ -8,14 +8,14 @@ use crate::config::tree::{DeliveryConfig, ServerConfig, StoreConfig};
 /// A network: an address and the length of its prefix.
 #[derive(Debug, Clone, Copy)]
 pub struct Network {
-    /// An address in it.
+    /// An address in the network.
     pub address: IpAddr,
-    /// How many leading bits its addresses share.
+    /// The number of leading bits that its addresses share.
     pub prefix: u8,
 }
 
 impl Check<'_> {
-    /// The URL of this service as senders see it: a scheme, a host, perhaps a path.
+    /// Checks the URL of this service as senders see it: a scheme, a host, and possibly a path.
     pub(super) fn public_url(&mut self, url: Option<&str>) {
         let Some(url) = url else { return };
         let rest = url.strip_prefix("https://").or_else(|| url.strip_prefix("http://"));
@@ -91,7 +91,7 @@ impl Check<'_> {
                 "server.body_bytes_max",
                 server.body_bytes_max,
             ),
-            // Otherwise one large batch could never be stored.
+            // Otherwise, one large batch could never be stored.
             (
                 "six times server.body_bytes_max",
                 server.body_bytes_max.saturating_mul(6),
@@ -104,7 +104,7 @@ impl Check<'_> {
                 "server.connections_max",
                 server.connections_max,
             ),
-            // Otherwise the sender of a batch that can never be stored would retry for ever.
+            // Otherwise, the sender of a batch that can never be stored would retry forever.
             (
                 "four times server.body_bytes_max",
                 server.body_bytes_max.saturating_mul(4),
@@ -123,7 +123,7 @@ impl Check<'_> {
                 self.report(low_key, format!("is {low}, which is more than {high_key} ({high})"));
             }
         }
-        // Port 0 is another port each time.
+        // Port 0 stands for a different port each time.
         if server.admin_listen == Some(server.listen) && server.listen.port() != 0 {
             self.report(
                 "server.admin_listen",
@@ -133,7 +133,7 @@ impl Check<'_> {
         if delivery.retry_min_ms > delivery.retry_max_ms {
             self.report("delivery.retry_min_ms", "is more than delivery.retry_max_ms");
         }
-        // The store turns hours into milliseconds since 1970: a thousand years is enough.
+        // The store converts hours to milliseconds since 1970. A thousand years is enough.
         const HOURS_MAX: u64 = 24 * 366 * 1_000;
         let hours = [
             ("store.duplicate_window_h", store.duplicate_window_h),
@@ -180,7 +180,7 @@ impl Check<'_> {
     }
 }
 
-/// Reads a network, or an address as a network of one.
+/// Reads a network, or a single address as a network of one.
 fn network(text: &str) -> Option<Network> {
     let (address, prefix) = match text.split_once('/') {
         Some((address, prefix)) => (address, Some(prefix)),

@@ -9,40 +9,40 @@ use super::secrets::WrittenSecrets;
 use crate::config::tree::SourceTree;
 use crate::secret::Secret;
 
-/// The requests a minute that a browser source takes from one address by default. analytics.js sends a
-/// request for each event, and whole offices share an address.
+/// How many requests a minute a browser source takes from one address by default. analytics.js sends a request for each
+/// event, and a whole office may share an address.
 const ADDRESS_REQUESTS_DEFAULT: u32 = 600;
 
-/// The bytes a minute that a browser source stores for one address by default: 600 events of analytics.js take
-/// less than a tenth of them.
+/// How many bytes a minute a browser source stores for one address by default: 600 events of analytics.js need less
+/// than a tenth of it.
 const ADDRESS_BYTES_DEFAULT: u32 = 10_000_000;
 
-/// After which times a source may count as silent: in minutes, which are counted, and for less than two days, for which
-/// these counts are kept.
+/// The range of times after which a source may count as silent. Messages are counted by minute, and these counts are
+/// kept for two days.
 const SILENT_AFTER_S: RangeInclusive<u64> = 300..=86_400;
 
 /// A source.
 #[derive(Debug, Clone)]
 pub struct SourceConfig {
-    /// At least one; none is empty or belongs to another source.
+    /// At least one. None is empty, and none belongs to another source.
     pub write_keys: Vec<Secret>,
-    /// Shared secrets of Segment's webhook, any of which may sign; without any, no signature is required.
+    /// The shared secrets of Segment's webhook, any of which may sign; if there are none, no signature is required.
     pub webhook_secrets: Vec<Secret>,
-    /// Tokens of the webhook, any of which may be sent; without any, no token is required.
+    /// The tokens of the webhook, any of which may be sent; if there are none, no token is required.
     pub webhook_tokens: Vec<Secret>,
     /// Whether the webhook takes lists of messages.
     pub webhook_lists: bool,
-    /// Name of an existing destination.
+    /// The name of an existing destination.
     pub destination: String,
     /// The limits of a source whose write keys are public; `None` if they are secret.
     pub browser: Option<BrowserConfig>,
-    /// The origins of the pages that may send, as browsers write them; `None`: all.
+    /// The origins of the pages that may send, as browsers write them; `None` allows all.
     pub origins: Option<Vec<String>>,
     /// Whether the sender's address is stored in messages as `context.ip`.
     pub stamp_ip: bool,
     /// Whether messages to `/v1/import` are a bulk load.
     pub import_is_bulk: bool,
-    /// After which time without a message an alert says so; `None`: never.
+    /// How long a source may send nothing before an alert says so; `None` means that it never does.
     pub silent_after: Option<Duration>,
 }
 
@@ -108,7 +108,7 @@ impl Check<'_> {
         })
     }
 
-    /// The destination of a source: the one that it names, or the only one.
+    /// Returns the destination of a source: the one that it names, or the only one.
     pub(super) fn destination_of(
         &mut self,
         key: &str,
@@ -176,7 +176,7 @@ impl Check<'_> {
         })
     }
 
-    /// Origins as browsers write them: in lower case, with nothing behind the port.
+    /// Checks origins as browsers write them: in lower case, with nothing after the port.
     fn origins(&mut self, key: &str, origins: Vec<String>) -> Vec<String> {
         let key = format!("{key}.origins");
         if origins.is_empty() {
@@ -202,7 +202,8 @@ impl Check<'_> {
         origins
     }
 
-    /// The longest message must be within what its address may store in a minute, or its sender would retry for ever.
+    /// The longest message must fit into what its address may store in a minute. Otherwise, its sender would retry
+    /// forever.
     pub(super) fn address_bytes(
         &mut self,
         sources: &BTreeMap<String, SourceConfig>,

@@ -1,4 +1,4 @@
-//! Finds out what is wrong, from what a process knows.
+//! Finds out what is wrong from what one process knows.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -8,21 +8,22 @@ use jiff::{SignedDuration, Timestamp};
 use super::{Subject, Topic};
 use crate::queue::{DestinationStatus, FailureReason, PauseReason, Stage, Tally};
 
-/// An event should not wait for longer.
+/// An event should not wait longer than this.
 const EVENT_WAIT_MAX: SignedDuration = SignedDuration::from_mins(10);
 
-/// Failures count in this time, if there are at least so many, and more than one in so many deliveries.
+/// Failures are counted over this time. They matter if there are at least `FAILURES_MIN`, and more than one in
+/// `FAILURES_PART` deliveries.
 const FAILURES_TIME: SignedDuration = SignedDuration::from_mins(30);
 const FAILURES_MIN: u64 = 10;
 const FAILURES_PART: u64 = 100;
 
-/// Expired deliveries count in this time.
+/// Expired deliveries are counted over this time.
 const EXPIRED_TIME: SignedDuration = SignedDuration::from_hours(1);
 
-/// A source is not silent before the process has run for this long: senders may be about to retry.
+/// A source does not count as silent before the process has run for this long: senders may be about to retry.
 const SILENT_UPTIME_MIN: Duration = Duration::from_secs(10 * 60);
 
-/// What a process knows.
+/// What one process knows.
 #[derive(Debug, Clone)]
 pub struct View<'a> {
     /// The time.
@@ -31,15 +32,15 @@ pub struct View<'a> {
     pub uptime: Duration,
     /// The name of its machine or container.
     pub host: &'a str,
-    /// Whether it can store messages.
+    /// Whether the process can store messages.
     pub is_store_ready: bool,
-    /// Whether little space is free on its disk, and how many bytes.
+    /// Whether little space is free on the disk of the database.
     pub is_space_low: bool,
-    /// The free bytes, where they are known.
+    /// The free bytes; `None` if they are not known.
     pub free_bytes: Option<u64>,
-    /// The destinations for which it delivers.
+    /// The destinations that this process delivers to.
     pub destinations: &'a BTreeMap<String, DestinationStatus>,
-    /// Counts by minute, from [`View::tallies_from`] on; `None`: they could not be read.
+    /// Counts by minute, from [`View::tallies_from`] on; `None` if they could not be read.
     pub tallies: Option<&'a [Tally]>,
     /// The sources whose silence is worth an alert.
     pub sources: &'a [SourceWatch],
@@ -50,25 +51,25 @@ pub struct View<'a> {
 pub struct SourceWatch {
     /// Its name.
     pub name: String,
-    /// The destination to which it delivers.
+    /// The destination that it delivers to.
     pub destination: String,
-    /// After which time without a message it counts as silent.
+    /// How long it may send nothing before it counts as silent.
     pub silent_after: Duration,
 }
 
-/// Whether something is wrong with a subject.
+/// A judgement: whether something is wrong with a subject.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Judged {
-    /// What.
+    /// What it is about.
     pub topic: Topic,
-    /// With whom.
+    /// What it names.
     pub subject: Subject,
-    /// What is wrong, for people; `None`: nothing is.
+    /// What is wrong, for people; `None` if nothing is.
     pub problem: Option<String>,
 }
 
 impl View<'_> {
-    /// From when on the counts must be read.
+    /// Returns the time from which on the counts must be read.
     pub fn tallies_from(now: Timestamp, sources: &[SourceWatch]) -> Timestamp {
         let silent = sources.iter().map(|source| signed(source.silent_after)).max();
         let longest = silent.unwrap_or_default().max(EXPIRED_TIME).max(FAILURES_TIME);
@@ -79,7 +80,7 @@ impl View<'_> {
         self.now.duration_since(since) > limit
     }
 
-    /// The counts whose minutes end within a time before now.
+    /// Returns the counts whose minutes end within this time before now.
     fn within(&self, time: SignedDuration) -> impl Iterator<Item = &Tally> {
         let from = self.now.checked_sub(time).unwrap_or(Timestamp::UNIX_EPOCH);
         let ends_after = move |tally: &&Tally| {
@@ -94,7 +95,7 @@ impl View<'_> {
     }
 }
 
-/// Judges all that a process can judge. What is missing from the result is unknown to it.
+/// Judges everything that a process can judge. What is missing from the result is unknown to it.
 pub fn judge(view: &View<'_>) -> Vec<Judged> {
     let mut judged = Vec::new();
     let mut put = |topic, subject: Subject, problem: Option<String>| {
@@ -163,7 +164,7 @@ fn failing(view: &View<'_>, name: &str) -> Option<String> {
     let discarded = FailureReason::Discarded.as_str();
     let of = |stage: Stage| {
         let is_counted = |tally: &Tally| {
-            // Somebody wanted that.
+            // Somebody discarded these on purpose.
             let is_discarded = tally.reason.as_deref() == Some(discarded);
             tally.stage == stage && tally.destination == name && !is_discarded
         };
@@ -221,7 +222,7 @@ mod tests {
         now() - SignedDuration::from_secs(seconds)
     }
 
-    /// Counts of the minute that began so many seconds ago.
+    /// A count of the minute that began this many seconds ago.
     fn tally(seconds: i64, stage: Stage, reason: Option<&str>, count: u64) -> Tally {
         Tally {
             at: ago(seconds),
@@ -240,7 +241,7 @@ mod tests {
         [("default".to_owned(), status)].into()
     }
 
-    /// Nothing is wrong.
+    /// A view in which nothing is wrong.
     fn fine(destinations: &Destinations) -> View<'_> {
         View {
             now: now(),
@@ -255,7 +256,7 @@ mod tests {
         }
     }
 
-    /// The topics of the problems that are found.
+    /// Returns the topics of the problems found.
     fn wrong(view: &View<'_>) -> Vec<Topic> {
         let judged = judge(view).into_iter().filter(|one| one.problem.is_some());
         judged.map(|one| one.topic).collect()

@@ -1,27 +1,27 @@
-//! How an alert is written.
+//! The message that carries an alert.
 
 use bytes::Bytes;
 use serde::Serialize;
 
 use super::{Alert, Subject, Topic};
 
-/// What the receiver understands.
+/// The formats that receivers understand.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Format {
-    /// A JSON object as Standard Webhooks has it: `type`, `timestamp`, `data`.
+    /// A JSON object in the style of Standard Webhooks: `type`, `timestamp`, `data`.
     Json,
-    /// Slack's incoming webhooks, and what understands the same: `text`.
+    /// The format of Slack's incoming webhooks, which others understand as well: `text`.
     Slack,
 }
 
 /// An alert as it is sent.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Message {
-    /// Its id, the same for each try.
+    /// The id, which is the same for each attempt.
     pub id: String,
     /// The topic.
     pub topic: Topic,
-    /// JSON.
+    /// The body, in JSON.
     pub body: Bytes,
 }
 
@@ -79,11 +79,11 @@ impl Message {
 }
 
 fn json(value: &impl Serialize) -> Bytes {
-    // Strings can always be written.
+    // Strings can always be serialized.
     serde_json::to_vec(value).unwrap_or_default().into()
 }
 
-/// What Slack asks for in texts.
+/// Escapes the characters that Slack requires to be escaped.
 fn escape(text: &str) -> String {
     text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;")
 }

@@ -1,5 +1,5 @@
-//! Alerts by webhook, for installations that nothing else watches: what they are about, when one is due, and how it
-//! reads. Pure; the app looks and sends.
+//! Alerts by webhook, for installations that nothing else watches: their topics, when one is due, and its text. Pure:
+//! the app looks and sends.
 //!
 //! An alert names a destination, a source or a process, never a person.
 
@@ -16,15 +16,15 @@ pub use state::{Alert, Alerts};
 pub enum Topic {
     /// Nothing is sent to a destination: Loops refuses its key, or there is no Loops at its base URL.
     DestinationPaused,
-    /// It is over.
+    /// The destination is no longer paused.
     DestinationResumed,
     /// A process cannot store messages.
     StoreNotReady,
-    /// It is over.
+    /// The process can store messages again.
     StoreReady,
-    /// Events of a destination wait for long.
+    /// Events of a destination have waited for a long time.
     QueueOld,
-    /// Messages of a destination are held, since they would create too many contacts.
+    /// Messages of a destination are held because they would create too many contacts.
     NewContactsHeld,
     /// Many deliveries of a destination fail.
     FailuresRate,
@@ -32,14 +32,14 @@ pub enum Topic {
     Expired,
     /// Little space is left on the disk of a process.
     DiskLow,
-    /// Nothing has come from a source for long.
+    /// A source has sent nothing for a long time.
     SourceSilent,
-    /// Somebody tries whether alerts arrive.
+    /// Somebody is testing whether alerts arrive.
     Test,
 }
 
 impl Topic {
-    /// All of them.
+    /// All topics.
     pub const ALL: [Topic; 11] = [
         Topic::DestinationPaused,
         Topic::DestinationResumed,
@@ -54,7 +54,7 @@ impl Topic {
         Topic::Test,
     ];
 
-    /// As it is sent.
+    /// Returns the name of the topic, as alerts carry it.
     pub fn as_str(self) -> &'static str {
         match self {
             Topic::DestinationPaused => "destination.paused",
@@ -71,7 +71,7 @@ impl Topic {
         }
     }
 
-    /// The alert that says that this one is over; `None`: the end is not worth one.
+    /// Returns the topic that announces the end of this one; `None` if the end is not worth an alert.
     fn end(self) -> Option<Topic> {
         match self {
             Topic::DestinationPaused => Some(Topic::DestinationResumed),
@@ -88,7 +88,7 @@ impl Topic {
         }
     }
 
-    /// The console's page that shows more.
+    /// Returns the page of the console that shows more.
     fn page(self) -> &'static str {
         match self {
             Topic::FailuresRate | Topic::Expired => "/console/failures",
@@ -105,7 +105,7 @@ impl Topic {
     }
 }
 
-/// What an alert names.
+/// What an alert names: never a person.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Subject {
     /// A destination.

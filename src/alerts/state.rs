@@ -1,4 +1,4 @@
-//! Remembers what was said, so that each problem is said once, and not again too soon.
+//! Remembers the alerts that were sent, so that each problem is announced once, and not again too soon.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -11,17 +11,17 @@ use super::{Judged, Subject, Topic};
 /// An alert to be sent.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Alert {
-    /// What it is about.
+    /// The topic.
     pub topic: Topic,
-    /// Whom it names.
+    /// What it names.
     pub subject: Subject,
-    /// For people.
+    /// The text for people.
     pub text: String,
-    /// When it was noticed.
+    /// When the problem, or its end, was noticed.
     pub at: Timestamp,
 }
 
-/// What a process has said.
+/// The alerts that a process has sent.
 #[derive(Debug)]
 pub struct Alerts {
     /// The least time between two alerts about the same problem.
@@ -29,23 +29,23 @@ pub struct Alerts {
     problems: BTreeMap<(Topic, Subject), Known>,
 }
 
-/// A problem that there is, or that there was not long ago.
+/// A problem that exists, or existed a short while ago.
 #[derive(Debug, Default)]
 struct Known {
-    /// When it was last said to have begun.
+    /// When its beginning was last announced.
     said_at: Option<Instant>,
-    /// Whether it was said to have begun, and not that it is over.
+    /// Whether its beginning was announced, but not its end.
     is_said: bool,
 }
 
 impl Alerts {
-    /// Has said nothing yet.
+    /// Starts with nothing announced.
     pub fn new(interval: Duration) -> Self {
         Self { interval, problems: BTreeMap::new() }
     }
 
-    /// What is to be said now. A problem is said once; if it comes back, again after the interval, in case it is still
-    /// there. What was not judged is as it was.
+    /// Returns the alerts to send now. A problem is announced once. If it comes back, it is announced again after the
+    /// interval, provided it still exists. What was not judged stays as it was.
     pub fn update(&mut self, judged: Vec<Judged>, now: Instant, at: Timestamp) -> Vec<Alert> {
         let mut alerts = Vec::new();
         for Judged { topic, subject, problem } in judged {
@@ -69,7 +69,7 @@ impl Alerts {
         alerts
     }
 
-    /// Forgets what was said of destinations that others deliver for now: they say what follows.
+    /// Forgets the problems of destinations that other processes deliver to now: they send the alerts that follow.
     pub fn keep_destinations(&mut self, is_ours: impl Fn(&str) -> bool) {
         self.problems.retain(|(_, subject), _| match subject {
             Subject::Destination(name) => is_ours(name),
@@ -112,7 +112,7 @@ mod tests {
         assert_eq!(said(paused, false, 2_010), []);
         assert_eq!(said(paused, true, 2_015), [paused]);
         assert_eq!(said(paused, false, 2_020), [Topic::DestinationResumed]);
-        // It comes back too soon, and is said once the interval has passed.
+        // The problem comes back too soon, so it is announced once the interval has passed.
         assert_eq!(said(paused, true, 2_025), []);
         assert_eq!(said(paused, false, 2_030), [], "its return was not said");
         assert_eq!(said(paused, true, 2_914), []);
@@ -129,7 +129,7 @@ mod tests {
         let (now, at) = (Instant::now(), Timestamp::UNIX_EPOCH);
         let paused = Topic::DestinationPaused;
         assert_eq!(alerts.update(judged(paused, true), now, at).len(), 1);
-        // Nothing is known: neither that it goes on nor that it is over.
+        // Nothing is known about the problem: neither that it persists nor that it is over.
         assert_eq!(alerts.update(vec![], now, at), []);
         alerts.keep_destinations(|name| name == "default");
         assert_eq!(alerts.update(judged(paused, true), now, at), []);

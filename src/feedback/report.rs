@@ -1,4 +1,4 @@
-//! What the body of a webhook reports.
+//! Reads what the body of a webhook reports.
 
 use jiff::Timestamp;
 use serde_json::{Map, Value};
@@ -27,27 +27,27 @@ pub const EVENTS: [&str; 17] = [
     "transactional.email.sent",
 ];
 
-/// The most characters that are kept of a name or an id.
+/// The most characters of a name or an id that are kept.
 const TEXT_CHARS_MAX: usize = 200;
 
-/// The name of an event if Loops' contract has it, else `other`: for labels and log lines.
+/// Returns the name of an event if Loops' contract has it, else `other`. For labels and log lines.
 pub fn known(event: &str) -> &'static str {
     EVENTS.into_iter().find(|known| *known == event).unwrap_or("other")
 }
 
-/// Why a body cannot be read. Never contains a part of it.
+/// Why a body cannot be read. The error never contains a part of it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum BadReport {
-    /// It is no JSON.
+    /// The body is not JSON.
     #[error("the body is not JSON")]
     NotJson,
-    /// It is no event.
+    /// The body is not an event.
     #[error("the body is not an event of Loops: it must be an object with the string `eventName`")]
     NotAnEvent,
 }
 
 impl BadReport {
-    /// The reason in a fixed word, for programs.
+    /// Returns the reason as a fixed word, for programs.
     pub fn code(self) -> &'static str {
         match self {
             BadReport::NotJson => "bad_json",
@@ -56,7 +56,7 @@ impl BadReport {
     }
 }
 
-/// What is known of a webhook beside its body.
+/// What is known of a webhook besides its body.
 #[derive(Debug, Clone, Copy)]
 pub struct Received<'a> {
     /// Makes the digests of persons.
@@ -69,8 +69,8 @@ pub struct Received<'a> {
     pub received_at: Timestamp,
 }
 
-/// Reads a body. Only the name of the event must be there: a part that is missing or of an unexpected type is left out,
-/// so that an event which Loops adds or changes is kept.
+/// Reads a body. Only the name of the event is required. Other parts are left out if they are missing or have an
+/// unexpected type, so that events that Loops adds or changes are kept.
 pub fn read(body: &[u8], received: Received<'_>) -> Result<FeedbackRecord, BadReport> {
     let body: Value = serde_json::from_slice(body).map_err(|_| BadReport::NotJson)?;
     let Value::Object(body) = body else { return Err(BadReport::NotAnEvent) };
@@ -115,7 +115,7 @@ fn origin(body: &Map<String, Value>) -> Option<Origin> {
         .or_else(of_list)
 }
 
-/// A string that is not empty, cut where it is too long.
+/// Returns a string that is not empty, cut if it is too long.
 fn text(object: &Map<String, Value>, key: &str) -> Option<String> {
     let text = object.get(key)?.as_str().filter(|text| !text.is_empty())?;
     Some(text.chars().take(TEXT_CHARS_MAX).collect())

@@ -1,5 +1,5 @@
-//! The signature of Loops' webhooks, which is that of the Standard Webhooks specification: base64 of the HMAC-SHA256
-//! over `{id}.{timestamp}.{body}`, with the bytes that the secret is the base64 of.
+//! The signature of Loops' webhooks, as in the Standard Webhooks specification: the base64 of the HMAC-SHA256 over
+//! `{id}.{timestamp}.{body}`. The secret is the base64 of the key.
 
 use std::fmt;
 
@@ -20,7 +20,7 @@ const BASE64: GeneralPurpose = GeneralPurpose::new(
 /// The version of the signatures that this program knows.
 const VERSION: &str = "v1";
 
-/// The key that a secret holds.
+/// The key in a secret.
 #[derive(Clone)]
 pub struct Key(Hmac<Sha256>);
 
@@ -34,7 +34,7 @@ impl Key {
     /// Reads a secret as Loops shows it, `whsec_` and base64, or the base64 alone. `None` if it is neither.
     pub fn read(secret: &Secret) -> Option<Self> {
         let text = secret.expose();
-        // A prefix ends with the underscore, which is no character of base64.
+        // The prefix ends with an underscore, which is not a character of base64.
         let text = text.split_once('_').map_or(text, |(_, rest)| rest);
         let key = BASE64.decode(text).ok().filter(|key| !key.is_empty())?;
         Hmac::new_from_slice(&key).ok().map(Self)
@@ -49,8 +49,8 @@ impl Key {
     }
 }
 
-/// Whether one of the signatures, which are separated by spaces, was made with one of the keys. All are compared, each
-/// in a time that does not depend on where two differ.
+/// Returns whether one of the signatures, which are separated by spaces, was made with one of the keys. All are
+/// compared, each in a time that does not depend on where the two differ.
 pub fn is_valid(keys: &[Key], signatures: &str, id: &str, timestamp: &str, body: &[u8]) -> bool {
     let given = signatures.split_ascii_whitespace().filter_map(|signature| {
         let (version, text) = signature.split_once(',')?;
@@ -73,7 +73,7 @@ pub fn sign(key: &Key, id: &str, timestamp: &str, body: &[u8]) -> String {
 mod tests {
     use super::*;
 
-    // The example that the libraries of Standard Webhooks are tested with.
+    // The example with which the libraries of Standard Webhooks are tested.
     const SECRET: &str = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw";
     const ID: &str = "msg_p5jXN8AQM9LWM0D4loKWxJek";
     const TIMESTAMP: &str = "1614265330";
@@ -94,7 +94,7 @@ mod tests {
         for text in ["MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw", "other_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"] {
             assert!(valid(&[key(text)], SIGNATURE), "{text}");
         }
-        // Several keys, while one is changed; several signatures, while Loops changes one.
+        // There are several keys while one is being changed here, and several signatures while Loops changes one.
         let other = key("whsec_AAAA");
         assert!(valid(&[other.clone(), key(SECRET)], SIGNATURE));
         let foreign = sign(&other, ID, TIMESTAMP, BODY);

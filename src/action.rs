@@ -1,6 +1,5 @@
-//! What can be done with a message: the actions, the endpoints of Loops that their requests go to, and
-//! the reasons why nothing is done. The words that the queue keeps, the destination plans with and the
-//! client of Loops sends by.
+//! Actions, the endpoints at Loops that their requests go to, and the reasons why nothing is done. The queue stores
+//! these words, the destination plans with them, and the client of Loops sends by them.
 
 /// What a subscription does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -13,7 +12,7 @@ pub enum ActionKind {
     DeleteContact,
 }
 
-/// Where a request goes.
+/// The endpoint at Loops that a request goes to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Endpoint {
     /// `PUT /contacts/update`: creates the contact if there is none.
@@ -33,14 +32,14 @@ pub enum UnmatchedReason {
     Integrations,
     /// The person did not consent to the categories that the destination is for.
     Consent,
-    /// Its person was erased a short time ago: `erased_block_days`.
+    /// The person was erased less than `erased_block_days` ago.
     Erased,
-    /// Loops is not known to have its contact, and it may not create it.
+    /// Loops is not known to have the contact, and the message may not create it.
     UnknownContact,
-    /// It was replayed, and none of the subscriptions that it was replayed for takes it now, or its person
-    /// was deleted meanwhile.
+    /// The message was replayed, and none of the subscriptions that it was replayed for takes it now, or its person was
+    /// deleted in the meantime.
     Replay,
-    /// A reason of another release, in a record.
+    /// A record has a reason that this release does not know.
     Unknown,
 }
 
@@ -49,16 +48,16 @@ pub enum UnmatchedReason {
 pub struct Unmatched {
     /// The reason.
     pub reason: UnmatchedReason,
-    /// The same in words; never holds a part of the message.
+    /// The same in words. It never holds a part of the message.
     pub detail: String,
 }
 
 impl ActionKind {
-    /// All of them.
+    /// All actions.
     pub const ALL: [ActionKind; 3] =
         [ActionKind::CreateOrUpdateContact, ActionKind::SendEvent, ActionKind::DeleteContact];
 
-    /// As Segment's configuration names it.
+    /// Returns the name in Segment's configuration.
     pub fn as_str(self) -> &'static str {
         match self {
             ActionKind::CreateOrUpdateContact => "createOrUpdateContact",
@@ -67,12 +66,12 @@ impl ActionKind {
         }
     }
 
-    /// Reads its name.
+    /// Reads the name of an action.
     pub fn parse(text: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|action| action.as_str() == text)
     }
 
-    /// The action whose requests go there.
+    /// Returns the action whose requests go to an endpoint.
     pub fn at(endpoint: Endpoint) -> Self {
         match endpoint {
             Endpoint::UpdateContact => ActionKind::CreateOrUpdateContact,
@@ -83,11 +82,11 @@ impl ActionKind {
 }
 
 impl Endpoint {
-    /// All of them.
+    /// All endpoints.
     pub const ALL: [Endpoint; 3] =
         [Endpoint::UpdateContact, Endpoint::SendEvent, Endpoint::DeleteContact];
 
-    /// The HTTP method.
+    /// Returns the HTTP method.
     pub fn method(self) -> &'static str {
         match self {
             Endpoint::UpdateContact => "PUT",
@@ -95,7 +94,7 @@ impl Endpoint {
         }
     }
 
-    /// The path below the base URL (`https://app.loops.so/api/v1`).
+    /// Returns the path below the base URL (`https://app.loops.so/api/v1`).
     pub fn path(self) -> &'static str {
         match self {
             Endpoint::UpdateContact => "/contacts/update",
@@ -104,19 +103,19 @@ impl Endpoint {
         }
     }
 
-    /// Reads [`Endpoint::path`] back.
+    /// Reads what [`Endpoint::path`] returns.
     pub fn from_path(path: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|endpoint| endpoint.path() == path)
     }
 
-    /// Whether Loops takes an `Idempotency-Key` here: only for events, by its contract.
+    /// Returns whether Loops accepts an `Idempotency-Key` here: only for events, according to its contract.
     pub fn takes_idempotency_key(self) -> bool {
         matches!(self, Endpoint::SendEvent)
     }
 }
 
 impl UnmatchedReason {
-    /// Those that this release gives.
+    /// The reasons that this release gives.
     pub const ALL: [UnmatchedReason; 6] = [
         UnmatchedReason::NoSubscription,
         UnmatchedReason::Integrations,
@@ -126,7 +125,7 @@ impl UnmatchedReason {
         UnmatchedReason::Replay,
     ];
 
-    /// As it is stored and shown.
+    /// Returns the name of the reason, as it is stored and shown.
     pub fn as_str(self) -> &'static str {
         match self {
             UnmatchedReason::NoSubscription => "no_subscription",
@@ -139,7 +138,7 @@ impl UnmatchedReason {
         }
     }
 
-    /// Reads [`UnmatchedReason::as_str`].
+    /// Reads what [`UnmatchedReason::as_str`] returns.
     pub fn parse(text: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|reason| reason.as_str() == text)
     }

@@ -13,7 +13,7 @@ use jiff::{SignedDuration, Timestamp};
 use tokio::time::Instant;
 use tracing::warn;
 
-/// Smaller changes of the clock are the corrections that time synchronization makes all the time.
+/// Smaller jumps of the clock are ordinary corrections by time synchronization.
 const JUMP_MIN: SignedDuration = SignedDuration::from_secs(2);
 
 /// How long a former setting of the clock counts: for as long as Loops keeps idempotency keys, so no request
@@ -29,38 +29,38 @@ const FORMER_MAX: usize = 64;
 
 /// Returns the time of day. Durations inside one process are measured with `tokio::time::Instant`.
 pub trait Clock: Send + Sync + std::fmt::Debug {
-    /// The present moment.
+    /// Returns the present moment.
     fn now(&self) -> Timestamp;
 
-    /// The time since a fixed moment, including the time that the machine slept, which `Instant` leaves out on
+    /// Returns the time since a fixed moment, including the time that the machine slept, which `Instant` leaves out on
     /// Linux and macOS. `None` if there is no such clock.
     fn with_sleep(&self) -> Option<Duration> {
         None
     }
 
-    /// The age of a time on disk. Zero for a time in the future: the clock was ahead when it was written. If
-    /// the clock was set, the smallest age by any setting under which the time can have been written.
+    /// Returns the age of a time on disk. It is zero for a time in the future: the clock was ahead when it was written.
+    /// If the clock was set, it is the smallest age by any setting under which the time can have been written.
     fn age(&self, at: Timestamp) -> Duration {
         Duration::try_from(self.now().duration_since(at)).unwrap_or_default()
     }
 
-    /// The present moment, by the earliest setting of the clock that counts: a record that is too old by this
-    /// time is too old by all of them.
+    /// Returns the present moment by the earliest setting of the clock that counts: a record that is too old by this
+    /// time is too old by all settings.
     fn earliest_now(&self) -> Timestamp {
         self.now()
     }
 
-    /// Whether the clock was set within this time.
+    /// Returns whether the clock was set within this time.
     fn was_set_within(&self, _time: Duration) -> bool {
         false
     }
 }
 
-/// A limit to the time for which the present thread computes. Waiting, also for a processor, does not count.
+/// A limit to the computing time of the present thread. Waiting does not count, not even for a processor.
 #[derive(Debug)]
 pub struct CpuLimit {
     limit: Duration,
-    /// The time of the thread; `None` where it cannot be read, so that the time that passes counts.
+    /// The computing time of the thread; `None` if it cannot be read. In that case, elapsed time counts instead.
     computed: Option<Duration>,
     began: Instant,
     asked: Cell<u32>,
@@ -71,13 +71,13 @@ impl CpuLimit {
     /// Reading the clock takes about as long as ten steps of the limited work.
     const LOOK_EVERY: u32 = 64;
 
-    /// Begins now.
+    /// Starts the limit now.
     pub fn new(limit: Duration) -> Self {
         let (asked, is_over) = (Cell::new(0), Cell::new(limit.is_zero()));
         Self { limit, computed: thread_time(), began: Instant::now(), asked, is_over }
     }
 
-    /// Whether the thread has computed for longer. Looks at the clock at some of the calls.
+    /// Returns whether the thread has computed for longer. Only some of the calls read the clock.
     pub fn is_over(&self) -> bool {
         let asked = self.asked.get().wrapping_add(1);
         self.asked.set(asked);
@@ -87,7 +87,7 @@ impl CpuLimit {
         self.is_over.get()
     }
 
-    /// How long the thread has computed since the beginning.
+    /// Returns how long the thread has computed since the start.
     pub fn spent(&self) -> Duration {
         match (self.computed, thread_time()) {
             (Some(computed), Some(now)) => now.saturating_sub(computed),
@@ -96,7 +96,7 @@ impl CpuLimit {
     }
 }
 
-/// How long the present thread has computed.
+/// Returns the computing time of the present thread.
 fn thread_time() -> Option<Duration> {
     #[cfg(any(target_os = "linux", target_vendor = "apple"))]
     {
@@ -125,14 +125,14 @@ impl Clock for SystemClock {
         use rustix::time::{ClockId, clock_gettime};
         #[cfg(target_os = "linux")]
         let clock = ClockId::Boottime;
-        // Apple's monotonic clock, unlike that of Linux, goes on while the machine sleeps: its clock_gettime(3).
+        // Unlike that of Linux, Apple's monotonic clock runs on while the machine sleeps: its clock_gettime(3).
         #[cfg(target_vendor = "apple")]
         let clock = ClockId::Monotonic;
         Duration::try_from(clock_gettime(clock)).ok()
     }
 }
 
-/// A clock that notices when it is set, which it logs.
+/// A clock that notices and logs when it is set.
 ///
 /// Each call compares the time of day with the time that has passed, by [`Clock::with_sleep`] or else by
 /// `Instant`. So on Linux and on Apple's systems, waking up does not look like a change of the clock. On other
@@ -142,7 +142,7 @@ impl Clock for SystemClock {
 pub struct WatchedClock {
     clock: SharedClock,
     began: Instant,
-    /// [`Clock::with_sleep`] when this was created.
+    /// [`Clock::with_sleep`] at the time this was created.
     began_with_sleep: Option<Duration>,
     settings: Mutex<Settings>,
 }
@@ -153,7 +153,7 @@ pub struct WatchedClock {
 struct Settings {
     present: SignedDuration,
     former: Vec<Former>,
-    /// When the clock was set last, as the time since the [`WatchedClock`] was created.
+    /// When the clock was last set, as the time since the [`WatchedClock`] was created.
     set_at: Option<Duration>,
 }
 
@@ -162,12 +162,12 @@ struct Settings {
 struct Former {
     lowest: SignedDuration,
     highest: SignedDuration,
-    /// As the time since the [`WatchedClock`] was created.
+    /// The time until which the range counts, as the time since the [`WatchedClock`] was created.
     counts_until: Duration,
 }
 
 impl Former {
-    /// The range that also has this setting.
+    /// Returns the range extended to this setting.
     fn with(&self, setting: SignedDuration) -> (SignedDuration, SignedDuration) {
         (self.lowest.min(setting), self.highest.max(setting))
     }
@@ -187,7 +187,7 @@ impl WatchedClock {
         Self { clock, began: Instant::now(), began_with_sleep, settings: Mutex::new(settings) }
     }
 
-    /// The time since this was created, by a monotonic clock.
+    /// Returns the time since this was created, by a monotonic clock.
     fn elapsed(&self) -> Duration {
         match (self.clock.with_sleep(), self.began_with_sleep) {
             (Some(now), Some(began)) => now.saturating_sub(began),
@@ -195,7 +195,7 @@ impl WatchedClock {
         }
     }
 
-    /// Compares the clock with the time that has passed, which it returns.
+    /// Compares the clock with the time that has passed. Returns the settings and that time.
     fn look(&self) -> (MutexGuard<'_, Settings>, SignedDuration) {
         let mut settings = self.settings.lock().unwrap_or_else(PoisonError::into_inner);
         let setting = || self.clock.now().as_duration().saturating_sub(signed(self.elapsed()));
@@ -240,7 +240,7 @@ impl Settings {
         }
     }
 
-    /// The lowest and the highest setting of each range, and the present one.
+    /// Returns the lowest and the highest setting of each range, and of the present one.
     fn ranges(&self) -> impl Iterator<Item = (SignedDuration, SignedDuration)> {
         let former = self.former.iter().map(|former| (former.lowest, former.highest));
         former.chain([(self.present, self.present)])
@@ -262,7 +262,7 @@ impl Clock for WatchedClock {
         let by = |setting: SignedDuration| {
             setting.saturating_add(elapsed).saturating_sub(at.as_duration())
         };
-        // Nothing can have been written under a setting by which it still lies in the future.
+        // A setting by which the time still lies in the future is impossible: nothing can have been written under it.
         let possible = settings.ranges().filter(|(_, highest)| !by(*highest).is_negative());
         let ages = possible.map(|(lowest, _)| Duration::try_from(by(lowest)).unwrap_or_default());
         ages.min().unwrap_or_default()
@@ -295,7 +295,7 @@ impl ManualClock {
         Self(Mutex::new(now))
     }
 
-    /// Moves the clock by `by`, backwards when it is negative.
+    /// Moves the clock by `by`; backwards if it is negative.
     pub fn advance(&self, by: SignedDuration) {
         let mut now = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         *now = now.saturating_add(by).unwrap_or(*now);
@@ -316,7 +316,7 @@ pub(crate) mod tests {
     const MINUTE: SignedDuration = SignedDuration::from_mins(1);
     const DAY: SignedDuration = SignedDuration::from_hours(24);
 
-    /// A clock that follows the paused time of a test, and may be set.
+    /// A clock that follows the paused time of a test and can be set.
     #[derive(Debug)]
     pub(crate) struct PausedClock {
         began: Instant,
@@ -341,7 +341,7 @@ pub(crate) mod tests {
         }
     }
 
-    /// A watched clock, and the one that it watches.
+    /// A watched clock, and the clock that it watches.
     struct Watched {
         watched: WatchedClock,
         clock: Arc<PausedClock>,
@@ -373,7 +373,7 @@ pub(crate) mod tests {
             assert_eq!(clock.age(written_at), 60, "{jump}");
             clock.pass(MINUTE).await;
             assert_eq!(clock.age(written_at), 120, "{jump}");
-            // And so does what is written after it.
+            // The same holds for what is written after it.
             let written_later = clock.watched.now();
             clock.pass(MINUTE).await;
             assert_eq!(clock.age(written_later), 60, "{jump}");
@@ -472,7 +472,7 @@ pub(crate) mod tests {
         }
     }
 
-    /// A clock of a machine that sleeps.
+    /// The clock of a machine that sleeps.
     #[derive(Debug)]
     struct Sleeper {
         awake: Instant,

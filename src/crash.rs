@@ -1,26 +1,26 @@
-//! Crashes on purpose: debug builds end at a named point as `kill -9` ends them, so that tests can
-//! show that nothing is lost wherever it happens. In release builds there is nothing of it.
+//! Crashes on purpose: at a named point, debug builds end as if by `kill -9`, so that tests can show that nothing is
+//! lost wherever it happens. Release builds contain none of it.
 //!
-//! Armed once, by the environment variable `SEGMENT_LOOPS_CRASH_AT` (`settle.before:2`: the second
-//! time that this point is passed); the one global state of the program, since a crash ends it all.
+//! Armed once, by the environment variable `SEGMENT_LOOPS_CRASH_AT`: `settle.before:2` crashes the second time that
+//! this point is passed. This is the only global state of the program, which is acceptable because a crash ends it all.
 
-/// Before and after each change of state, in the order of a message's way.
+/// The points before and after each change of state, in the order of a message's journey.
 pub const POINTS: [&str; 10] = [
-    // The message is not on disk, or is and its sender does not know.
+    // The message is not on disk, or it is and its sender does not know.
     "accept.before",
     "accept.after",
-    // A group of writes, whatever they are.
+    // A group of writes of any kind.
     "commit.before",
     "commit.after",
-    // The request is not frozen, or is and was not sent.
+    // The request is not frozen, or it is and was not sent.
     "freeze.before",
     "freeze.after",
-    // Loops may have it, and nobody here knows.
+    // Loops may have the request, and nobody here knows.
     "send.after",
     "settle.before",
-    // It is recorded, and the lane has not gone on.
+    // The outcome is recorded, and the lane has not gone on.
     "settle.after",
-    // The lease is taken and nothing was done with it.
+    // The lease is taken, and nothing has been done with it.
     "lease.after",
 ];
 
@@ -32,7 +32,7 @@ mod armed {
     static AT: OnceLock<(String, u32)> = OnceLock::new();
     static PASSED: AtomicU32 = AtomicU32::new(0);
 
-    /// Arms a point; anything that is none changes nothing.
+    /// Arms a point. Any other text changes nothing.
     pub fn arm(at: &str) {
         if let Some((point, times)) = at.split_once(':')
             && let Ok(times) = times.parse()
@@ -41,7 +41,7 @@ mod armed {
         }
     }
 
-    /// Ends the process here and now, if it is armed for this time that the point is passed.
+    /// Ends the process if it is armed for this pass of the point.
     pub fn point(name: &'static str) {
         debug_assert!(super::POINTS.contains(&name));
         if let Some((at, times)) = AT.get()
@@ -56,11 +56,11 @@ mod armed {
 #[cfg(debug_assertions)]
 pub use armed::{arm, point};
 
-/// Nothing, in release builds.
+/// Does nothing in release builds.
 #[cfg(not(debug_assertions))]
 pub fn arm(_at: &str) {}
 
-/// Nothing, in release builds.
+/// Does nothing in release builds.
 #[cfg(not(debug_assertions))]
 #[inline(always)]
 pub fn point(_name: &'static str) {}

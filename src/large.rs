@@ -10,11 +10,11 @@ use tokio::task::block_in_place;
 /// Messages above this size are large. It is Segment's own limit, so they are rare.
 pub const LARGE_BYTES: usize = 32 * 1024;
 
-/// The turns to decode a large message, first come, first served. Clones share them.
+/// The turns to decode large messages, first come, first served. Clones share them.
 #[derive(Debug, Clone, Default)]
 pub struct Turns(Arc<Mutex<()>>);
 
-/// The turn to decode something large; the next one begins when it is dropped.
+/// A turn to decode something large. The next one begins when it is dropped.
 #[derive(Debug)]
 pub struct Turn {
     _guard: OwnedMutexGuard<()>,
@@ -33,14 +33,14 @@ impl Turns {
         Some(Turn { _guard: guard })
     }
 
-    /// Decodes this many bytes when it is their turn. Other tasks of this thread do not wait for large ones.
+    /// Decodes this many bytes when their turn comes. Other tasks of this thread do not wait for large ones.
     pub async fn decode<T>(&self, bytes: usize, work: impl FnOnce() -> T) -> T {
         if bytes <= LARGE_BYTES {
             return work();
         }
         let _turn = self.0.lock().await;
         match Handle::current().runtime_flavor() {
-            // It has no other thread, to which tasks could move.
+            // This runtime has no other thread to which tasks could move.
             RuntimeFlavor::CurrentThread => work(),
             _ => block_in_place(work),
         }

@@ -1,17 +1,16 @@
 //! segment-loops: a self-hosted, Segment-compatible destination for Loops.
 //!
-//! A message goes one way, and so do the modules:
-//! [`http`] takes it in, [`segment`] decodes and stamps it, [`queue`] says what must be kept
-//! ([`store`] keeps it), [`delivery`] takes it up again, [`destination`] (with [`trigger`] and
-//! [`mapping`]) plans its requests and [`loops`] sends them; [`action`] has the words that these share,
-//! [`js`] the values that messages are made of, with JavaScript's rules for them,
-//! and [`large`] the turns in which large messages are decoded. What Loops reports comes back through [`http`] and
-//! [`feedback`]; [`alerts`] says when people must be told. Around them stand [`config`],
-//! [`console`], [`sandbox`], [`telemetry`] and the composition root [`app`], called by [`cli`].
+//! Messages flow in one direction, and so do the modules: [`http`] takes a message in, [`segment`] decodes and stamps
+//! it, [`queue`] says what must be kept ([`store`] keeps it), [`delivery`] picks it up, [`destination`] (with
+//! [`trigger`] and [`mapping`]) plans its requests, and [`loops`] sends them. [`action`] has the words that these
+//! share, [`js`] the values that messages are made of, with JavaScript's rules for them, and [`large`] the turns in
+//! which large messages are decoded. What Loops reports comes back through [`http`] and [`feedback`]; [`alerts`]
+//! decides when people must be told. Around them stand [`config`], [`console`], [`sandbox`], [`telemetry`] and the
+//! composition root [`app`], called by [`cli`].
 //!
-//! What holds at every point: an acknowledged message is on stable storage; requests of one order
-//! key reach Loops in the order of acceptance; a request that was tried is never changed; only
-//! [`clock`] reads the time, only [`config`] the environment.
+//! What always holds: an acknowledged message is on stable storage; requests of one order key reach Loops in the order
+//! of acceptance; a request that was tried never changes; only [`clock`] reads the time, and only [`config`] the
+//! environment.
 
 pub mod action;
 pub mod alerts;

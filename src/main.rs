@@ -1,8 +1,8 @@
-//! The program: all is in the library, so that tests and benchmarks reach it too.
+//! The program. Everything is in the library, so that tests and benchmarks reach it as well.
 
 use std::process::ExitCode;
 
-/// A third more messages a second than with the system's, for some 10 MB more at rest.
+/// It handles a third more messages a second than the system's allocator, for some 10 MB more at rest.
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
@@ -12,8 +12,8 @@ fn main() -> ExitCode {
     segment_loops::cli::run()
 }
 
-/// Makes the allocator return freed memory to the system after 10 ms instead of a second. Otherwise hostile requests take
-/// half as much memory again, which no budget counts.
+/// Makes the allocator return freed memory to the system after 10 ms instead of a second. Otherwise, hostile requests
+/// take half as much memory again, which no budget counts.
 ///
 /// mimalloc reads its options from the environment before `main`, and they can only be set there or by unsafe code. So
 /// unless the variable is set, the program sets it and executes itself once more. If it cannot, it goes on as it is.
@@ -30,10 +30,10 @@ fn restart_with_purge_delay() {
     let Ok(program) = std::env::current_exe() else { return };
     let mut arguments = std::env::args_os();
     let Some(name) = arguments.next() else { return };
-    // A loader or an emulator would be another program.
+    // Under a loader or an emulator, the executable is a different program.
     if program.file_name() != Path::new(&name).file_name() {
         return;
     }
-    // Returns only if it fails.
+    // It returns only if it fails.
     let _ = Command::new(program).arg0(name).args(arguments).env(VARIABLE, "10").exec();
 }

@@ -1,4 +1,4 @@
-//! Secrets: values that never show in a log, an error or an answer.
+//! Secrets: values that never appear in a log, an error or a response.
 
 use secrecy::{ExposeSecret, SecretString};
 use subtle::ConstantTimeEq;
@@ -20,22 +20,22 @@ impl Secret {
         Self(SecretString::from(text.into()))
     }
 
-    /// The secret itself, for the one call that needs it.
+    /// Returns the secret itself, for the one call that needs it.
     pub fn expose(&self) -> &str {
         self.0.expose_secret()
     }
 
-    /// Whether `given` is this secret, in time that does not depend on where they differ.
+    /// Returns whether `given` is this secret, in time that does not depend on where they differ.
     pub fn matches(&self, given: &[u8]) -> bool {
         self.expose().as_bytes().ct_eq(given).into()
     }
 
-    /// Whether `given` is one of `secrets`, in time that does not depend on which.
+    /// Returns whether `given` is one of `secrets`, in time that does not depend on which.
     pub fn is_any_of(secrets: &[Secret], given: &[u8]) -> bool {
         secrets.iter().fold(false, |found, secret| found | secret.matches(given))
     }
 
-    /// Whether there is nothing in it.
+    /// Returns whether the secret is empty.
     pub fn is_empty(&self) -> bool {
         self.expose().is_empty()
     }

@@ -1,7 +1,7 @@
 //! Looks at what the process knows, and sends the alerts that follow from it.
 //!
-//! Alerts about a destination and its sources are sent by the process that delivers for it, those about a process by
-//! itself. What was said is in memory: a process that starts says again what is wrong.
+//! The process that delivers to a destination sends the alerts about it and its sources. Each process sends the alerts
+//! about itself. Which alerts were sent is kept in memory only, so a process that starts announces again what is wrong.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -28,21 +28,21 @@ const LOOK_EVERY: Duration = Duration::from_secs(5);
 /// How often it reads counts.
 const COUNT_EVERY: Duration = Duration::from_secs(15);
 
-/// How often it reads those of more than an hour, which only the sources need that may be silent for longer.
+/// How often it reads the counts of more than an hour, which only sources need that may be silent for longer.
 const COUNT_LONG_EVERY: Duration = Duration::from_secs(300);
 const LONG: Duration = Duration::from_secs(3_600);
 
-/// The first wait before an alert is sent again, which doubles, and the longest.
+/// The wait before an alert is sent again: the first one, which doubles each time, and the longest.
 const RETRY_MIN: Duration = Duration::from_secs(5);
 const RETRY_MAX: Duration = Duration::from_secs(300);
 
-/// How often an alert is sent before it is given up: for some 40 minutes.
+/// How often an alert is tried before it is given up: for some 40 minutes.
 const TRIES_MAX: u32 = 12;
 
 /// The most alerts that wait to be sent.
 const WAITING_MAX: usize = 100;
 
-/// Sends alerts to where the configuration says.
+/// Sends alerts to the configured URL.
 #[derive(Debug)]
 pub struct AlertSender {
     client: WebhookClient,
@@ -53,7 +53,7 @@ pub struct AlertSender {
 }
 
 impl AlertSender {
-    /// `None`: no alerts are configured.
+    /// Makes a sender; `None` if no alerts are configured.
     pub fn new(
         alerts: &AlertsConfig,
         console: &ConsoleConfig,
@@ -62,7 +62,7 @@ impl AlertSender {
         let Some(url) = &alerts.webhook_url else { return Ok(None) };
         Ok(Some(Self {
             client: WebhookClient::new(url).map_err(AppError::Alerts)?,
-            // The check has read it before.
+            // The check of the configuration has read it already.
             key: alerts.webhook_secret.as_ref().and_then(Key::read),
             format: match alerts.format {
                 AlertFormat::Json => Format::Json,
@@ -73,12 +73,12 @@ impl AlertSender {
         }))
     }
 
-    /// Where it sends to, for people.
+    /// Returns the URL that it sends to, for people.
     pub fn shown_url(&self) -> &str {
         self.client.shown_url()
     }
 
-    /// Sends an alert about nothing; the error says why it did not arrive.
+    /// Sends a test alert. The error says why it did not arrive.
     pub async fn test(&self, host: &str) -> Result<(), String> {
         let alert = Alert {
             topic: Topic::Test,
@@ -108,7 +108,7 @@ impl AlertSender {
     }
 }
 
-/// Looks again and again, and sends.
+/// Looks at regular intervals, and sends the alerts.
 pub(super) struct Lookout {
     pub(super) sender: AlertSender,
     pub(super) store: Arc<dyn Store>,
@@ -121,18 +121,18 @@ pub(super) struct Lookout {
     pub(super) is_ready: watch::Receiver<bool>,
 }
 
-/// Which counts are read.
+/// The counts that were read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Counts {
     None,
-    /// Those of the last hour.
+    /// The counts of the last hour.
     Short,
-    /// Those that every source needs.
+    /// The counts that every source needs.
     All,
 }
 
 impl Counts {
-    /// Whether they show that a source is silent.
+    /// Returns whether these counts can show that a source is silent.
     fn suffice_for(self, silent_after: Duration) -> bool {
         match self {
             Counts::None => false,
@@ -150,7 +150,7 @@ struct Counting {
 }
 
 impl Counting {
-    /// Returns which are to be read now.
+    /// Returns the counts to read now.
     fn next(&mut self, now: Instant) -> Counts {
         let is_due = |last: Option<Instant>, every| {
             last.is_none_or(|last| now.saturating_duration_since(last) >= every)
@@ -167,7 +167,7 @@ impl Counting {
     }
 }
 
-/// An alert that is to be sent.
+/// An alert that waits to be sent.
 struct Waiting {
     message: Message,
     tries: u32,
@@ -196,7 +196,7 @@ impl Lookout {
         }
     }
 
-    /// What is to be said now. What follows from counts that are not read stays as it is.
+    /// Returns the alerts to send now. What follows from counts that are not read stays as it is.
     async fn look(&self, alerts: &mut Alerts, counts: Counts) -> Vec<Alert> {
         let now = self.clock.now();
         let destinations = self.board.read(now);
@@ -206,7 +206,7 @@ impl Lookout {
             let from = View::tallies_from(now, &sources);
             match self.store.tallies(TallyStep::Minute, from, now).await {
                 Ok(read) => tallies = Some(read),
-                // A store that does not work is an alert of its own.
+                // A store that does not work has an alert of its own.
                 Err(fault) => debug!(error = %telemetry::chain(&fault), "no counts for alerts"),
             }
         }
@@ -225,7 +225,7 @@ impl Lookout {
         alerts.update(judged, Instant::now(), now)
     }
 
-    /// Sends what is due, in order, up to the first failure: what is behind it would fail too.
+    /// Sends the alerts that are due, in order, up to the first failure: those behind it would fail too.
     async fn send_due(&self, waiting: &mut VecDeque<Waiting>) {
         while waiting.front().is_some_and(|next| next.due <= Instant::now())
             && let Some(mut next) = waiting.pop_front()
@@ -255,7 +255,7 @@ fn retry_wait(tries: u32) -> Duration {
     RETRY_MIN.saturating_mul(1 << tries.saturating_sub(1).min(16)).min(RETRY_MAX)
 }
 
-/// The sources whose silence is worth an alert, and can be judged by these counts.
+/// Returns the sources whose silence is worth an alert and can be judged by these counts.
 fn watched(config: &Config, counts: Counts) -> Vec<SourceWatch> {
     let sources = config.sources.iter().filter_map(|(name, source)| {
         Some(SourceWatch {

@@ -1,4 +1,4 @@
-//! Asks Loops what people want to know, through the clients that deliver, so that the rate is kept.
+//! Asks Loops on behalf of people, through the clients that deliver, so that the rate is kept.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -9,10 +9,10 @@ use tokio::time::timeout;
 use crate::console::{AskError, Asker, ContactKey, Events, Held};
 use crate::loops::{CallError, Client, FindBy, ReadError, Slot};
 
-/// How long a question waits for its turn, among the deliveries that wait for the rate.
+/// How long a question waits for its turn among the deliveries that wait for the rate.
 const PATIENCE: Duration = Duration::from_secs(5);
 
-/// Asks through the clients of the destinations, by name.
+/// Asks through the clients of the destinations, by destination name.
 pub(super) struct Asking(pub(super) HashMap<String, Client>);
 
 impl Asking {

@@ -1,4 +1,4 @@
-//! Reads the catalogues that were stored: at the start, and what another process stored since.
+//! Reads the stored catalogues: at the start, and later those that another process has stored.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -14,10 +14,10 @@ use crate::destination::{Catalogue, CatalogueRecord, Destination};
 use crate::queue::{StoredCatalogue, Work};
 use crate::telemetry;
 
-/// How often the gauge of the age is set.
+/// How often the age of the catalogues is shown.
 const SHOW_EVERY: Duration = Duration::from_secs(5);
 
-/// After how many times the store is asked.
+/// The stored catalogues are read every third time.
 const READ_EVERY: u32 = 3;
 
 /// The catalogue of one destination, as this process knows it.
@@ -25,17 +25,17 @@ pub(super) struct Shelf {
     pub(super) planner: watch::Sender<Arc<Destination>>,
     /// Differs between teams at Loops.
     pub(super) account: i64,
-    /// When the one was stored that was read last.
+    /// When the catalogue that was last read was stored.
     pub(super) known: Option<Timestamp>,
 }
 
-/// Puts the stored catalogues in force.
+/// Puts the stored catalogues into force.
 pub(super) async fn read(store: &dyn Work, shelves: &mut HashMap<String, Shelf>) {
     for (name, shelf) in shelves {
         match store.catalogue(name, shelf.known).await {
             Ok(None) => {}
             Ok(Some(stored)) => shelf.put(name, &stored),
-            // A store that does not work is reported by others.
+            // A store that does not work is reported elsewhere.
             Err(fault) => {
                 debug!(destination = name, error = %telemetry::chain(&fault), "no catalogue read");
             }
@@ -43,7 +43,7 @@ pub(super) async fn read(store: &dyn Work, shelves: &mut HashMap<String, Shelf>)
     }
 }
 
-/// Shows how old the catalogues are, and puts those in force that other processes stored.
+/// Shows how old the catalogues are, and puts into force those that other processes have stored.
 pub(super) async fn follow(
     store: Arc<dyn Work>,
     clock: SharedClock,
@@ -81,7 +81,7 @@ impl Shelf {
         };
         self.planner.send_if_modified(|current| {
             let known = current.catalogue().map(|one| one.record());
-            // This process may have read a newer one that is not stored yet.
+            // This process may have read a newer catalogue that is not stored yet.
             let is_news =
                 known.is_none_or(|known| *known != record && record.newest() >= known.newest());
             if is_news {

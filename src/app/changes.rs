@@ -1,4 +1,4 @@
-//! What a reload changed: keys by name, with their values unless they are secret or long.
+//! What a reload changed: the names of keys, with their values unless these are secret or long.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Display;
@@ -11,7 +11,7 @@ use crate::destination::Subscription;
 /// The longest value that is shown.
 const SHOWN_BYTES_MAX: usize = 60;
 
-/// The keys that differ, of those that a reload can change.
+/// Returns the keys that differ, among those that a reload can change.
 pub(super) fn changes(before: &Config, after: &Config) -> Vec<ChangedKey> {
     let mut changes = Changes::default();
     for (name, old, new) in pairs(&before.sources, &after.sources) {
@@ -21,7 +21,7 @@ pub(super) fn changes(before: &Config, after: &Config) -> Vec<ChangedKey> {
         }
     }
     for (name, old, new) in pairs(&before.destinations, &after.destinations) {
-        // Neither comes nor goes by a reload.
+        // A reload neither adds nor removes these.
         let Some((old, new)) = old.zip(new) else { continue };
         let key = format!("destinations.{name}");
         changes.differs(
@@ -33,7 +33,7 @@ pub(super) fn changes(before: &Config, after: &Config) -> Vec<ChangedKey> {
     changes.0
 }
 
-/// The values of two maps by their keys.
+/// Pairs the values of two maps by their keys.
 fn pairs<'a, T>(
     before: &'a BTreeMap<String, T>,
     after: &'a BTreeMap<String, T>,
@@ -50,7 +50,7 @@ impl Changes {
         self.0.push(ChangedKey { key: key.to_owned(), change: change.into() });
     }
 
-    /// Returns both values of something that stays.
+    /// Returns both values of something that both configurations have.
     fn both<T>(&mut self, key: &str, old: Option<T>, new: Option<T>) -> Option<(T, T)> {
         match (&old, &new) {
             (None, Some(_)) => self.put(key, "added"),

@@ -15,11 +15,11 @@ use crate::clock::SharedClock;
 use crate::queue::{Class, Housekeeping, Log, Receipts, Replays, Store, Unavailable, Work};
 use crate::telemetry;
 
-/// How long a process waits before it removes anything if its clock may be wrong, such as that of a machine that
+/// How long a process waits before it removes anything if its clock may be wrong, for example on a machine that has
 /// just booted.
 const PURGE_AFTER: Duration = Duration::from_secs(60 * 60);
 
-/// The clock may be wrong if it shows a time before the newest in the store, or so long after it.
+/// The clock may be wrong if it shows a time before the newest one in the store, or a time this long after it.
 const CLOCK_BEHIND_MAX: SignedDuration = SignedDuration::from_mins(1);
 const CLOCK_AHEAD_MAX: SignedDuration = SignedDuration::from_hours(24);
 
@@ -44,9 +44,9 @@ const STORE_CHECK_EVERY: Duration = Duration::from_secs(5);
 /// How often the metrics recorder aggregates its samples.
 const METRICS_UPKEEP_EVERY: Duration = Duration::from_secs(5);
 
-/// Warns of messages that wait for a destination which is no longer configured: it was renamed or removed.
+/// Warns of messages that wait for a destination that is no longer configured, because it was renamed or removed.
 pub(super) async fn warn_of_orphans(store: &dyn Work, configured: &[String]) {
-    // A store that does not work is reported by `watch_store`.
+    // `watch_store` reports a store that does not work.
     for name in store.destinations().await.unwrap_or_default() {
         if configured.contains(&name) {
             continue;
@@ -71,7 +71,7 @@ pub(super) struct Hangups {
 }
 
 impl Hangups {
-    /// Listens from now on: until then, the signal ends the process.
+    /// Listens for the signal. Until then, the signal ends the process.
     pub(super) fn listen() -> Self {
         #[cfg(unix)]
         use tokio::signal::unix::{SignalKind, signal};
@@ -88,13 +88,13 @@ pub(super) async fn reload_on_hangup(hangups: Hangups, reloader: Arc<Reloader>) 
     if let Some(mut signals) = hangups.signals {
         while signals.recv().await.is_some() {
             let reloader = Arc::clone(&reloader);
-            // Reading files blocks. The result is in the log.
+            // Reading files blocks. The result is logged by the reload.
             let _ = tokio::task::spawn_blocking(move || reloader.reload()).await;
         }
     }
     #[cfg(not(unix))]
     let _ = (hangups, reloader);
-    // Where there is no such signal, `POST /api/reload` does the same.
+    // On systems without this signal, `POST /api/reload` does the same.
     std::future::pending().await
 }
 
@@ -106,7 +106,7 @@ pub(super) async fn watch_clock(clock: SharedClock) {
     }
 }
 
-/// How long nothing is removed after the start. To be asked before anything new is written.
+/// Returns how long nothing is removed after the start. It must be asked before anything new is written.
 pub(super) async fn purge_after(store: &dyn Housekeeping, clock: &SharedClock) -> Duration {
     match is_plausible(clock.now(), store.newest().await) {
         true => Duration::ZERO,
@@ -114,7 +114,7 @@ pub(super) async fn purge_after(store: &dyn Housekeeping, clock: &SharedClock) -
     }
 }
 
-/// Whether a clock that shows this time may be right, by the newest time in the store.
+/// Returns whether a clock that shows this time may be right, judged by the newest time in the store.
 fn is_plausible(now: Timestamp, newest: Result<Option<Timestamp>, Unavailable>) -> bool {
     match newest {
         Ok(Some(newest)) => {
@@ -147,7 +147,7 @@ pub(super) async fn erase(store: Arc<dyn Store>, clock: SharedClock, destination
     repeat(ERASE_EVERY, failed, erase).await;
 }
 
-/// Shows how many erasures have not ended.
+/// Records how many erasures have not ended.
 async fn count_open_erasures(
     store: &dyn Receipts,
     destinations: &[String],
@@ -161,7 +161,7 @@ async fn count_open_erasures(
     Ok(())
 }
 
-/// Replays events that Loops refused because their contacts did not exist, once they do.
+/// Replays events that Loops refused because their contacts did not exist, once these exist.
 pub(super) async fn revive(store: Arc<dyn Replays>, clock: SharedClock) {
     let failed = "events whose contacts exist now cannot be replayed; trying again";
     let step = || async {
@@ -174,8 +174,7 @@ pub(super) async fn revive(store: Arc<dyn Replays>, clock: SharedClock) {
     repeat(REVIVE_EVERY, failed, step).await;
 }
 
-/// Takes the steps of a chore again and again: after each wait, until a step finds nothing to do or fails, which is
-/// logged.
+/// Repeats a chore: after each wait, takes steps until one finds nothing to do or fails. A failure is logged.
 async fn repeat<F>(every: Duration, failed: &str, step: impl Fn() -> F)
 where
     F: Future<Output = Result<u64, Unavailable>>,
@@ -195,10 +194,10 @@ where
     }
 }
 
-/// Records again and again that this process is running.
+/// Records at regular intervals that this process is running.
 pub(super) async fn check_in(store: Arc<dyn Housekeeping>, clock: SharedClock, reporter: Reporter) {
     loop {
-        // A store that does not work is reported by `watch_store`.
+        // `watch_store` reports a store that does not work.
         if let Err(fault) = store.check_in(&reporter.check_in(clock.now())).await {
             debug!(error = %telemetry::chain(&fault), "the process could not be recorded as running");
         }
@@ -206,7 +205,8 @@ pub(super) async fn check_in(store: Arc<dyn Housekeeping>, clock: SharedClock, r
     }
 }
 
-/// Logs when the store stops working and when it works again: once each, not once a request. Tells alerts, too.
+/// Logs when the store stops working and when it works again: once each, not once per request. Also notifies the
+/// alerts.
 pub(super) async fn watch_store(store: Arc<dyn Log>, is_ready: watch::Sender<bool>) {
     let ready = gauge!(telemetry::STORE_READY);
     let mut works = true;
@@ -227,7 +227,7 @@ pub(super) async fn watch_store(store: Arc<dyn Log>, is_ready: watch::Sender<boo
     }
 }
 
-/// Lets the metrics recorder aggregate its samples.
+/// Lets the metrics recorder aggregate its samples at regular intervals.
 pub(super) async fn upkeep(metrics: PrometheusHandle) {
     loop {
         tokio::time::sleep(METRICS_UPKEEP_EVERY).await;
@@ -339,7 +339,7 @@ mod tests {
         let calls = purged.0.lock().unwrap();
         assert!(calls[0].0 - began > Duration::from_secs(3_600), "{:?}", calls[0]);
         for (at, now) in &*calls {
-            // After a day, only the new time counts.
+            // After a day, only the new setting of the clock counts.
             let is_believed = *at - set_at.min(*at) >= Duration::from_secs(24 * 3_600);
             let ahead = if is_believed { hours(24 * 365) } else { hours(0) };
             assert_eq!(*now, began_at + ahead + (*at - began));

@@ -1,5 +1,5 @@
-//! Counters at zero for everything that is configured. A counter that appeared with its first failure would hide it:
-//! `rate()` and `increase()` need a value before.
+//! Sets the counters of everything that is configured to zero. A counter that first appears with its first failure
+//! would hide that failure, because `rate()` and `increase()` need an earlier value.
 
 use metrics::{counter, gauge};
 
@@ -10,7 +10,7 @@ use crate::queue::{Economy, FailureReason, NotNeededReason};
 use crate::segment::MessageType;
 use crate::telemetry;
 
-/// Makes the counters of all sources and destinations, and leaves those that exist alone.
+/// Creates the counters of all sources and destinations. Existing counters keep their values.
 pub(super) fn begin(config: &Config) {
     let add = |name: &'static str, labels: &[(&'static str, &str)]| {
         let labels: Vec<_> =
@@ -55,17 +55,17 @@ pub(super) fn begin(config: &Config) {
     }
 }
 
-/// Nothing is expected any more of sources that were taken out of the configuration.
+/// Stops expecting messages from sources that were removed from the configuration.
 pub(super) fn end(before: &Config, now: &Config) {
     for name in before.sources.keys().filter(|name| !now.sources.contains_key(*name)) {
         gauge!(telemetry::SILENT_AFTER, "source" => name.clone()).set(0.0);
     }
 }
 
-/// Where the sources of this build come from, as the Dockerfile says it.
+/// The revision that this build was made from, as the Dockerfile passes it.
 const REVISION: Option<&str> = option_env!("SEGMENT_LOOPS_REVISION");
 
-/// The gauges that do not change while the process runs, and those that change only with an event.
+/// Sets the gauges that never change while the process runs, and those that change only with an event.
 pub(super) fn begin_gauges(started_at: jiff::Timestamp) {
     let revision = REVISION.unwrap_or_default();
     let labels = [("version", env!("CARGO_PKG_VERSION")), ("revision", revision)];
@@ -75,7 +75,7 @@ pub(super) fn begin_gauges(started_at: jiff::Timestamp) {
     loaded(started_at);
 }
 
-/// Notes when the configuration was loaded.
+/// Records when the configuration was loaded.
 pub(super) fn loaded(at: jiff::Timestamp) {
     gauge!(telemetry::RELOAD_TIMESTAMP).set(at.as_millisecond() as f64 / 1_000.0);
 }

@@ -33,10 +33,10 @@ pub enum AppError {
         /// Its name.
         name: String,
     },
-    /// Whether contacts are known cannot be read.
+    /// The store could not be asked whether contacts are known.
     #[error("the database cannot be read")]
     Unreadable(#[source] Unavailable),
-    /// A task that must run as long as the program does has ended, by a bug of ours.
+    /// A task that must run as long as the program does has ended, because of a bug of ours.
     #[error(
         "a component stopped unexpectedly ({part}): this is a bug; start the program again, nothing that was acknowledged is lost, and please report the log lines before this one"
     )]
@@ -47,10 +47,10 @@ pub enum AppError {
     /// The store cannot continue safely.
     #[error("the database cannot be used any more")]
     StoreEnded(#[source] Unavailable),
-    /// The address cannot be listened on.
+    /// The address cannot be used for listening.
     #[error("cannot listen on {address}: choose another with {key}")]
     Listen {
-        /// The setting it comes from.
+        /// The setting that it comes from.
         key: &'static str,
         /// The address.
         address: SocketAddr,

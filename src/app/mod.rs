@@ -50,7 +50,7 @@ use serving::{fronts, listen, server_limits};
 /// A program that is ready to run.
 pub struct App {
     public: Served,
-    /// For operators; `None`: they use the public one.
+    /// What is served to operators; `None` if they use the public address.
     admin: Option<Served>,
     limits: ServerLimits,
     grace: Duration,
@@ -74,8 +74,8 @@ struct Served {
 }
 
 impl App {
-    /// Opens the store, makes the clients and listens. Nothing is delivered before [`App::run`].
-    /// A reload calls `load` to get the configuration again.
+    /// Opens the store, makes the clients and listens. Nothing is delivered before [`App::run`]. A reload calls `load`
+    /// to get the configuration again.
     pub async fn start(
         config: Config,
         load: LoadConfig,
@@ -159,13 +159,13 @@ impl App {
         })
     }
 
-    /// Where it listens.
+    /// Returns the address on which it listens.
     pub fn address(&self) -> SocketAddr {
         self.public.address
     }
 }
 
-/// Refuses destinations that may create no contacts while none is known: nothing would be sent to them.
+/// Rejects destinations that may create no contacts while none is known: nothing would be sent to them.
 pub async fn must_know_somebody(config: &Config, store: &dyn Store) -> Result<(), AppError> {
     for (name, destination) in &config.destinations {
         let options = destination.planner.destination.contact_options();

@@ -1,4 +1,4 @@
-//! How many files this process may have open. Each connection is one.
+//! How many files this process may have open. Each connection takes one.
 
 use crate::config::Config;
 
@@ -6,13 +6,13 @@ use crate::config::Config;
 #[cfg(unix)]
 const RESERVE: u64 = 64;
 
-/// Raises the limit as far as the system allows without privileges, and warns if that may not be enough.
+/// Raises the limit as far as the system allows without privileges, and warns if it may still be too low.
 #[cfg(unix)]
 pub(super) fn raise_limit(config: &Config) {
     use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
     let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
     let raised = Rlimit { current: maximum, maximum };
-    // Some systems refuse to lift it altogether.
+    // Some systems refuse to remove the limit altogether.
     let current = if setrlimit(Resource::Nofile, raised).is_ok() { maximum } else { current };
     let needed = needed(config);
     // `None` means that there is no limit.
@@ -28,7 +28,7 @@ pub(super) fn raise_limit(config: &Config) {
 #[cfg(not(unix))]
 pub(super) fn raise_limit(_config: &Config) {}
 
-/// The most files that may be open at once with this configuration.
+/// Returns the most files that may be open at once with this configuration.
 #[cfg(unix)]
 fn needed(config: &Config) -> u64 {
     let listeners = 1 + usize::from(config.server.admin_listen.is_some());

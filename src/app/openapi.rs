@@ -1,4 +1,4 @@
-//! `GET /openapi.json`: the description of all that is served.
+//! `GET /openapi.json`: the description of everything that is served.
 
 use axum::Router;
 use axum::body::Bytes;
@@ -10,11 +10,11 @@ use utoipa_axum::routes;
 
 use crate::http;
 
-/// The route that serves a description, to which it adds itself.
+/// Returns the route that serves a description, to which it adds itself.
 pub(super) fn router(mut description: OpenApi) -> Router {
     let (router, own) = OpenApiRouter::default().routes(routes!(give)).split_for_parts();
     description.merge(own);
-    // It consists of strings and maps alone, which can always be written; a test reads it.
+    // Strings and maps can always be serialized, and a test reads the result.
     let text = description.to_pretty_json().map(|text| text + "\n").unwrap_or_default();
     router.method_not_allowed_fallback(http::error::wrong_method).with_state(Bytes::from(text))
 }
@@ -29,6 +29,6 @@ pub(super) fn router(mut description: OpenApi) -> Router {
     security(())
 )]
 async fn give(State(text): State<Bytes>) -> ([(header::HeaderName, &'static str); 1], Bytes) {
-    // All responses share the text; otherwise each client that does not read would hold a copy in memory.
+    // All responses share the text. Otherwise, each client that does not read would hold a copy in memory.
     ([(header::CONTENT_TYPE, "application/json")], text)
 }

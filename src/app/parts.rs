@@ -1,4 +1,4 @@
-//! Makes the clients and engines that deliver, from the configuration.
+//! Makes the clients and engines that deliver, as the configuration says.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -30,7 +30,7 @@ pub(super) fn client(
         .map_err(|source| AppError::Destination { name: name.to_owned(), source })
 }
 
-/// Makes what hands Loops' webhooks on, for each destination where that is configured.
+/// Makes the forwarders of Loops' webhooks, for each destination that is to hand them on.
 pub(super) fn forwarders(
     reloader: &Reloader,
     store: &Arc<dyn Store>,

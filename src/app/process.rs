@@ -6,10 +6,10 @@ use tokio_util::sync::CancellationToken;
 
 use crate::telemetry::Traces;
 
-/// Where Linux has the machine's host name; in a container, the container's.
+/// Where Linux keeps the host name of the machine or container.
 const MACHINE_NAME_FILE: &str = "/proc/sys/kernel/hostname";
 
-/// What operators see of a process, besides its log.
+/// What operators see of a process besides its log.
 pub struct Outlets {
     /// Renders the metrics.
     pub metrics: PrometheusHandle,
@@ -17,22 +17,22 @@ pub struct Outlets {
     pub traces: Traces,
 }
 
-/// The name of this machine or container; `process` if it has none.
+/// Returns the name of this machine or container; `process` if it has none.
 pub fn host() -> String {
     let host = std::fs::read_to_string(MACHINE_NAME_FILE).unwrap_or_default();
     let host = host.trim();
     if host.is_empty() { "process" } else { host }.to_owned()
 }
 
-/// This process, among those that share the store.
+/// This process, as one of those that share the store.
 pub(super) struct Process {
-    /// Its name in leases and in the log: host name and process id, so that people find it, and a random part, because
-    /// containers may share both.
+    /// The name in leases and in the log. It contains the host name and the process id, so that people find the
+    /// process, and a random part, because containers may share both.
     pub(super) name: String,
     /// The name of the machine or container.
     pub(super) host: String,
     pub(super) started_at: Instant,
-    /// Cancelled when it stops, so that answers without an end take none of the grace time.
+    /// Cancelled when the process stops, so that endless responses take none of the grace time.
     pub(super) stopping: CancellationToken,
 }
 

@@ -1,5 +1,5 @@
-//! Puts a changed configuration into force without a restart. Subscriptions and sources change between
-//! two messages, and accepted messages are not touched. A configuration with errors changes nothing.
+//! Puts a changed configuration into force without a restart. Subscriptions and sources change between two messages,
+//! and accepted messages are not affected. A configuration with errors changes nothing.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -27,7 +27,7 @@ use crate::queue::Store;
 use crate::segment::MessageType;
 use crate::telemetry;
 
-/// Loads the configuration; called again at each reload.
+/// Loads the configuration. It is called again at each reload.
 pub type LoadConfig = Box<dyn Fn() -> Result<Config, ConfigError> + Send + Sync>;
 
 /// Holds the parts of the configuration that can change while the program runs.
@@ -41,7 +41,7 @@ pub(super) struct Reloader {
     planners: HashMap<String, watch::Sender<Arc<Destination>>>,
     sources: watch::Sender<Arc<Sources>>,
     loops_webhooks: watch::Sender<Arc<LoopsWebhooks>>,
-    /// Wakes the tasks that hand webhooks on, by the names of their destinations.
+    /// Wakes the tasks that hand webhooks on, by destination name.
     forwards: HashMap<String, Arc<Notify>>,
     /// When the configuration was last reloaded, and the result.
     last: Mutex<Option<(Instant, Reloaded)>>,
@@ -79,7 +79,7 @@ impl Reloader {
         self.loops_webhooks.subscribe()
     }
 
-    /// What wakes the task that hands the webhooks of a destination on; `None`: they are not handed on.
+    /// Returns what wakes the task that hands on the webhooks of a destination; `None` if they are not handed on.
     pub(super) fn forward(&self, destination: &str) -> Option<Arc<Notify>> {
         self.forwards.get(destination).map(Arc::clone)
     }
@@ -97,10 +97,10 @@ impl Reloader {
         self.lock().clone()
     }
 
-    /// Loads the configuration again and puts what can change into force. Reads files and the database: it must run on a
-    /// thread that may block, in the runtime.
+    /// Loads the configuration again and puts into force what can change. It reads files and the database, so it must
+    /// run on a blocking thread of the runtime.
     pub(super) fn reload(&self) -> Reload {
-        // One reload at a time, so that the last one to read the files is the one in force.
+        // Only one reload runs at a time, so that the last one to read the files is the one in force.
         let _reloading = self.reloading.lock().unwrap_or_else(PoisonError::into_inner);
         let loaded = (self.load)().and_then(|loaded| {
             Handle::current().block_on(self.must_know_somebody(&loaded))?;
@@ -127,7 +127,7 @@ impl Reloader {
         for (name, sender) in &self.planners {
             if let Some(destination) = loaded.destinations.get(name) {
                 let new = &destination.planner.destination;
-                // What was read from Loops stays, unless it is no longer read: then nothing may wait for it.
+                // What was read from Loops is kept, unless it is no longer read: then nothing may wait for it.
                 let is_read = !new.options().catalogue.refresh.is_zero();
                 sender.send_modify(|current| {
                     let catalogue = current.catalogue().filter(|_| is_read).map(Arc::clone);
@@ -156,7 +156,7 @@ impl Reloader {
         Ok(reloaded)
     }
 
-    /// Refuses that a destination begins to create no contacts while none is known, as the start does.
+    /// Rejects a change by which a destination may create no contacts while none is known, as the start does.
     async fn must_know_somebody(&self, loaded: &Config) -> Result<(), ConfigError> {
         let mut problems = Vec::new();
         for (name, sender) in &self.planners {
@@ -183,12 +183,12 @@ impl Reloader {
         if problems.is_empty() { Ok(()) } else { Err(ConfigError(problems)) }
     }
 
-    /// How long ago the configuration was last loaded again.
+    /// Returns how long ago the configuration was last reloaded.
     pub(super) fn reloaded_ago(&self) -> Option<Duration> {
         self.last().as_ref().map(|(at, _)| at.elapsed())
     }
 
-    /// The result of the last reload; `None`: there was none.
+    /// Returns the result of the last reload; `None` if there was none.
     pub(super) fn last_reload(&self) -> Option<Reloaded> {
         self.last().as_ref().map(|(_, reloaded)| reloaded.clone())
     }
@@ -219,7 +219,7 @@ fn keep_the_rest(loaded: &mut Config, current: &Config) -> Vec<String> {
             changed.push(key.to_owned());
         }
     };
-    // Whatever they are written as: the check has taken them out of the table.
+    // These are compared here because the check has moved them out of the table, however they were written.
     keep(loaded.admin_tokens != current.admin_tokens, "server.admin_tokens");
     keep(loaded.viewer_tokens != current.viewer_tokens, "server.viewer_tokens");
     for (name, old) in &current.destinations {
@@ -272,7 +272,7 @@ fn keep_the_rest(loaded: &mut Config, current: &Config) -> Vec<String> {
 
 fn loops_webhooks(config: &Config, forwards: &HashMap<String, Arc<Notify>>) -> LoopsWebhooks {
     let webhooks = config.destinations.iter().map(|(name, destination)| {
-        // The check has read them before.
+        // The check of the configuration has read them already.
         let keys = destination.loops_webhook_secrets.iter().filter_map(Key::read).collect();
         (name.clone(), LoopsWebhook { keys, forward: forwards.get(name).map(Arc::clone) })
     });
@@ -302,7 +302,7 @@ fn sources(config: &Config, before: &Sources) -> Sources {
     Sources::new(sources.collect())
 }
 
-/// A limit that stays the same keeps what it knows of addresses: a reload must not forgive.
+/// A limit that stays the same keeps what it knows about addresses, so that a reload does not forgive them.
 fn public(browser: &BrowserConfig, before: Option<&Source>) -> Public {
     let before = before.and_then(|source| source.public.as_ref());
     let kept = |limit: Option<&Arc<AddressLimit>>, per_minute: u32| match limit {

@@ -1,4 +1,4 @@
-//! What this process reports of itself.
+//! What this process reports about itself.
 
 use std::sync::Arc;
 
@@ -10,7 +10,7 @@ use crate::delivery::Board;
 use crate::http::HttpState;
 use crate::queue::{CheckIn, FreeSpace, Inbox, ProcessStatus};
 
-/// Gathers what this process reports of itself.
+/// Gathers what this process reports about itself.
 pub(super) struct Reporter {
     pub(super) process: Process,
     pub(super) inbox: Arc<dyn Inbox>,
@@ -20,7 +20,7 @@ pub(super) struct Reporter {
 }
 
 impl Reporter {
-    /// What it records when it checks in.
+    /// Returns what to record when the process checks in.
     pub(super) fn check_in(&self, now: Timestamp) -> CheckIn {
         let process = &self.process;
         CheckIn {

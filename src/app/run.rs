@@ -1,4 +1,4 @@
-//! Runs the parts of an [`App`] until it is told to stop or one of them ends, and closes them in order.
+//! Runs the parts of an [`App`] until it is told to stop or one of them ends, then closes them in order.
 
 use std::sync::Arc;
 
@@ -16,24 +16,24 @@ use crate::http::server::{self, ServerLimits};
 use crate::queue::{Depth, Store, Unavailable};
 use crate::telemetry;
 
-/// The part of the grace time that senders have at most, while requests to Loops go on.
+/// The part of the grace time that senders have at most. Requests to Loops go on meanwhile.
 const SENDERS_PART: u32 = 2;
 
-/// The part of the grace time that is kept for giving the leases back and closing the database.
+/// The part of the grace time that is reserved for giving the leases back and closing the database.
 const CLOSING_PART: u32 = 8;
 
 impl App {
-    /// Runs until `stop` is cancelled. Then it accepts no more messages, finishes the requests under
-    /// way, gives the leases back and closes the database, all within the grace time. Returns the number
-    /// of pending messages, as far as it was counted.
+    /// Runs until `stop` is cancelled. Then it accepts no more messages, finishes the requests in progress, gives the
+    /// leases back and closes the database, all within the grace time. Returns the number of pending messages, if it
+    /// could be counted.
     ///
-    /// Stops by itself, with an error, when a part that must keep running has ended. A supervisor then
-    /// restarts the process, which is better than to go on with a part missing.
+    /// Stops by itself, with an error, when a part that must keep running has ended. A supervisor then restarts the
+    /// process, which is better than going on with a part missing.
     pub async fn run(self, stop: CancellationToken) -> Result<u64, AppError> {
         let deliver = Stop::default();
         let names: Vec<String> = self.engines.iter().map(|(name, _)| name.clone()).collect();
         chores::warn_of_orphans(&*self.store, &names).await;
-        // Before anything new is written.
+        // It must be asked before anything new is written.
         let purge_after = chores::purge_after(&*self.store, &self.clock).await;
         let mut engines = JoinSet::new();
         for (_, engine) in self.engines {
@@ -92,7 +92,7 @@ impl App {
         });
         let broken_off = |part| AppError::BrokenOff { part };
         let (deadline, ended) = tokio::select! {
-            // When the store ends, the engines end too.
+            // When the store ends, the engines end too, so the store is polled first.
             biased;
             why = self.store.ended() => (None, Some(match why {
                 Some(why) => AppError::StoreEnded(why),
@@ -102,7 +102,7 @@ impl App {
             Some(_) = chores.join_next() => (None, Some(broken_off("a background task"))),
             deadline = &mut server => (Some(deadline), None),
         };
-        // The store may have ended since it was asked.
+        // The store may have ended since it was last checked.
         let ended = match (ended, why_ended(&*self.store).await) {
             (Some(AppError::BrokenOff { .. }), Some(why)) => Some(AppError::StoreEnded(why)),
             (ended, _) => ended,
@@ -117,18 +117,18 @@ impl App {
                 server.await
             }
         };
-        // Only now: what was accepted while the server closed may still go out.
+        // Only now: messages accepted while the server closed may still be sent.
         deliver.by(deadline - self.grace / CLOSING_PART);
         let mut pending = 0;
         let close = async {
             while engines.join_next().await.is_some() {}
             chores.shutdown().await;
-            // If it fails, the process is still listed for a day, as one that was not seen since.
+            // If it fails, the process stays listed for a day, as one that has not been seen since.
             let _ = self.store.check_out(&name).await;
             for name in &names {
                 pending += self.store.depth(name).await.map_or(0, |depth: Depth| depth.messages);
             }
-            // A collector that does not answer must not keep the database open.
+            // A collector that does not respond must not keep the database open.
             let traces = self.outlets.traces;
             let within = deadline.saturating_duration_since(Instant::now()) / 2;
             let within = within.min(self.grace / CLOSING_PART);
@@ -142,14 +142,14 @@ impl App {
         info!(pending, "stopped");
         match (ended, why_ended(&*self.store).await) {
             (Some(error), _) => Err(error),
-            // It was found while closing.
+            // The cause was found while closing.
             (None, Some(why)) => Err(AppError::StoreEnded(why)),
             (None, None) => Ok(pending),
         }
     }
 }
 
-/// Why the store cannot go on, if it has ended for that reason.
+/// Returns why the store cannot go on, if it has ended for such a reason.
 async fn why_ended(store: &dyn Store) -> Option<Unavailable> {
     tokio::select! {
         biased;
@@ -211,7 +211,7 @@ mod tests {
             log.set_len(0).unwrap();
             let stop = CancellationToken::new();
             if is_stopped {
-                // Then it is found while the database is closed.
+                // The cause is then found while the database is closed.
                 stop.cancel();
             } else {
                 app.store.accept(vec![crate::queue::suite::message("m2")]).await.unwrap_err();

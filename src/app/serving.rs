@@ -23,7 +23,7 @@ use crate::large::Turns;
 use crate::loops::Client;
 use crate::queue::{Log, Store};
 
-/// Listens on the address of a setting; also gives the address itself, for port 0.
+/// Listens on the address of a setting. Also returns the address itself, which a port of 0 leaves open.
 pub(super) fn listen(
     key: &'static str,
     address: SocketAddr,
@@ -34,7 +34,7 @@ pub(super) fn listen(
     Ok((listener, address))
 }
 
-/// What is served at the public address, and at that for operators where there is one.
+/// Returns what is served at the public address, and what is served at the address for operators if there is one.
 pub(super) fn fronts(
     reloader: &Arc<Reloader>,
     store: &Arc<dyn Store>,
@@ -105,7 +105,7 @@ pub(super) fn fronts(
     (state, fronts.0, fronts.1)
 }
 
-/// Takes a URL apart that was checked by the configuration.
+/// Splits a URL that the configuration has checked.
 fn public_url(url: &str) -> PublicUrl {
     let (scheme, rest) = url.split_once("://").unwrap_or(("http", url));
     let host_and_path = rest.trim_end_matches('/').to_owned();

@@ -1,10 +1,10 @@
-//! The configuration in force, as the console shows it: without secrets.
+//! The configuration in force, as the console shows it, without secrets.
 
 use crate::config::Config;
 use crate::console::Setting;
 use crate::destination::{CatalogueOptions, ContactOptions, DestinationOptions};
 
-/// Each key that people look for, and its value.
+/// Lists each key that people look for, with its value.
 pub(super) fn list(config: &Config) -> Vec<Setting> {
     let mut list = Vec::new();
     let mut put = |key: String, value: String| list.push(Setting { key, value });
@@ -75,9 +75,10 @@ pub(super) fn list(config: &Config) -> Vec<Setting> {
     list
 }
 
-/// The keys of a destination that a reload can change, apart from its subscriptions and secrets, and their values.
+/// Returns the keys of a destination that a reload can change, except for its subscriptions and secrets, with their
+/// values.
 pub(super) fn options(options: &DestinationOptions) -> Vec<(&'static str, String)> {
-    // Each field by its name, so that a new one cannot be forgotten.
+    // Each field is named, so that a new one cannot be forgotten.
     let DestinationOptions {
         unsupported,
         placeholder_ids,
@@ -125,7 +126,7 @@ pub(super) fn options(options: &DestinationOptions) -> Vec<(&'static str, String
     ]
 }
 
-/// How many secrets are set.
+/// Says how many secrets are set.
 fn secrets(count: usize) -> String {
     match count {
         0 => "<not set>".to_owned(),
@@ -134,7 +135,7 @@ fn secrets(count: usize) -> String {
     }
 }
 
-/// A URL without a name and password in it.
+/// Returns a URL without its user name and password.
 fn shown_url(url: &str) -> String {
     let Some((scheme, rest)) = url.split_once("://") else { return url.to_owned() };
     let (host, path) = rest.split_once('/').unwrap_or((rest, ""));

@@ -1,4 +1,4 @@
-//! What the process takes of the machine, for `/metrics`. Only Linux tells all of it.
+//! Measures what the process uses of the machine, for `/metrics`. Only Linux reports all of it.
 
 use std::convert::Infallible;
 use std::time::Duration;
@@ -12,7 +12,7 @@ const MEASURE_EVERY: Duration = Duration::from_secs(5);
 /// Measures until it is dropped.
 pub(super) async fn measure() -> Infallible {
     loop {
-        // Files that the kernel makes when they are read: no disk is waited for.
+        // The kernel makes these files when they are read, so no disk is waited for.
         measure_once();
         tokio::time::sleep(MEASURE_EVERY).await;
     }
@@ -25,7 +25,7 @@ fn measure_once() {
         gauge!(telemetry::PROCESS_MEMORY).set(bytes as f64);
     }
     if let Ok(files) = std::fs::read_dir("/proc/self/fd") {
-        // One of them is the folder itself.
+        // One of the entries is the folder itself, which is open.
         gauge!(telemetry::PROCESS_OPEN_FILES).set(files.count().saturating_sub(1) as f64);
     }
     #[cfg(unix)]

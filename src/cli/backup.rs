@@ -12,7 +12,7 @@ use crate::config;
 use crate::crash;
 use crate::store::{self, BackedUp, BackupTo, CopyError};
 
-/// What to do instead with PostgreSQL.
+/// What to do with PostgreSQL instead.
 const WITH_POSTGRES: &str = "\
 the queue is in PostgreSQL (store.url), which has its own tools. A copy of this moment, and its way back:
   pg_dump --format custom --schema SCHEMA --file segment-loops.dump \"$DATABASE_URL\"
@@ -20,7 +20,7 @@ the queue is in PostgreSQL (store.url), which has its own tools. A copy of this 
 To lose no more than seconds, archive the write-ahead log (point-in-time recovery: pgBackRest, Barman, WAL-G, or your
 provider's). docs/backup.md, \"Backup and restore\", says what to do about e-mails that were sent since.";
 
-/// More backups than a folder should hold.
+/// The most backups that a folder may hold.
 const KEEP_MAX: usize = 100_000;
 
 /// Options of `backup`.
@@ -51,7 +51,7 @@ pub(super) fn run(args: BackupArgs) -> Result<(), CliError> {
         crash::arm(&at);
     }
     let _telemetry = start_telemetry("warn", config.log.format);
-    // So that a file size limit acts like a full disk.
+    // The runtime makes a file size limit act like a full disk.
     let _runtime = runtime()?;
     let is_folder = args.to.is_dir() || args.to.to_string_lossy().ends_with('/');
     let mut stdout = io::stdout().lock();
@@ -80,7 +80,7 @@ pub(super) fn run(args: BackupArgs) -> Result<(), CliError> {
     drop(stdout);
     let BackedUp { at, path, bytes, removed } = made;
     match path {
-        // Standard output has the backup.
+        // Standard output carries the backup.
         None => warn(&format!("backed up: {bytes} bytes, as of {at:.0}")),
         Some(path) => {
             say(&format!("backed up to {}: {bytes} bytes, as of {at:.0}", path.display()))

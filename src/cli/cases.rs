@@ -1,4 +1,4 @@
-//! Mapping tests of users: messages and the requests that they must make.
+//! Mapping tests that users write: messages, and the requests that they must produce.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -8,16 +8,16 @@ use crate::console::preview::{PreviewedRequest, message_of};
 use crate::destination::Plan;
 use crate::js::Value;
 
-/// What became of a file of cases.
+/// The result of a file of cases.
 #[derive(Debug, Default)]
 pub(super) struct Outcome {
-    /// How many cases came out as expected.
+    /// How many cases passed.
     pub(super) passed: usize,
-    /// What is wrong, a text for people for each case that did not.
+    /// A description of each case that failed, for people.
     pub(super) failures: Vec<String>,
 }
 
-/// Runs the cases of a file. The error says why it cannot be used.
+/// Runs the cases of a file. The error says why the file cannot be used.
 pub(super) fn run(file: &Path, planners: &BTreeMap<String, Planner>) -> Result<Outcome, String> {
     let value = config::read_value(file)?;
     let cases = match &value {
@@ -51,7 +51,7 @@ fn run_case(case: &Value, planners: &BTreeMap<String, Planner>) -> Result<(), St
     let message = case.get("message").cloned().ok_or("`message` is missing")?;
     let message = message_of(message).map_err(|error| format!("message: {error}"))?;
     let plan = planner.destination.plan(&message);
-    // A case expects no request and no error that it does not list; warnings may be left out.
+    // A case expects no requests and no errors beyond those it lists; warnings may be left out.
     compare("requests", expected.get("requests"), &requests(&plan))?;
     compare("errors", expected.get("errors"), &errors(&plan))?;
     match expected.get("warnings") {
@@ -84,7 +84,7 @@ fn compare(what: &str, expected: Option<&Value>, made: &Value) -> Result<(), Str
 fn requests(plan: &Plan) -> Value {
     let requests = plan.deliveries.iter().filter_map(|delivery| delivery.outcome.as_ref().ok());
     let requests = requests.map(|request| {
-        // It holds strings and JSON alone, which can always be written.
+        // Strings and JSON can always be serialized.
         let json = serde_json::to_value(PreviewedRequest::from(request)).unwrap_or_default();
         Value::from(&json)
     });

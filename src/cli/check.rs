@@ -1,4 +1,4 @@
-//! `check`: is the configuration right? In stages: parse, compile, environment, Loops; all findings at once.
+//! `check`: checks the configuration in stages: parse, compile, environment, Loops. It reports all findings at once.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -15,10 +15,10 @@ use crate::config::{self, Config, DestinationConfig, Flags, Planner, Problem, St
 use crate::destination::{Catalogue, CatalogueRecord, Missing, NewContactsPolicy};
 use crate::loops::{Client, ClientOptions, ReadError};
 
-/// How long Loops may take to answer.
+/// How long Loops may take to respond.
 const LOOPS_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// The most pages of event names that are read, of fifty names each.
+/// The most pages of event names that are read, with fifty names each.
 const EVENT_PAGES_MAX: u32 = 40;
 
 /// Options of `check`.
@@ -58,7 +58,7 @@ pub(super) fn run(args: CheckArgs) -> Result<(), CliError> {
         of_stage.map(ToString::to_string).collect::<Vec<_>>()
     };
     report.stage("parse", of_stage(Stage::Parse));
-    // What cannot be read is not looked at any further.
+    // What cannot be read is not checked any further.
     if report.problems == 0 {
         let planners = config::load_planners(&flags, config::environment());
         report.stage("compile", of_stage(Stage::Compile));
@@ -85,7 +85,7 @@ pub(super) fn run(args: CheckArgs) -> Result<(), CliError> {
 struct Report {
     problems: usize,
     warnings: usize,
-    /// Whether some of the errors are of the configuration.
+    /// Whether some of the errors are in the configuration.
     is_configuration: bool,
 }
 
@@ -151,7 +151,7 @@ impl Report {
         }
     }
 
-    /// Whether the store knows any contact of the destinations that may create none.
+    /// Checks that the store knows a contact of each destination that may create none.
     fn known_contacts(&mut self, config: &Config) -> Result<(), CliError> {
         let is_needed = config.destinations.values().any(|destination| {
             let options = destination.planner.destination.contact_options();
@@ -171,7 +171,7 @@ impl Report {
         Ok(())
     }
 
-    /// Tests each key, and compares the names that mappings spell out with what the team has.
+    /// Tests each key, and compares the names in mappings with those that the team has.
     fn ask_loops(&mut self, config: &Config) -> Result<(), CliError> {
         let answers = runtime()?.block_on(async {
             let mut answers = Vec::new();
@@ -200,7 +200,7 @@ impl Report {
     }
 }
 
-/// What Loops does not know of the names in the mappings; the error says why it could not be asked.
+/// Returns the names in the mappings that Loops does not know. The error says why Loops could not be asked.
 async fn ask(destination: &DestinationConfig) -> Result<Vec<Missing>, String> {
     let options = ClientOptions {
         base_url: destination.base_url.clone(),

@@ -1,5 +1,5 @@
-//! `compare`: what changed subscriptions would do to received messages, or to those of a file. For pull requests: its
-//! exit code says whether something changes. Changes nothing, and works beside a running service.
+//! `compare`: what changed subscriptions would do to received messages or to those in a file. It is for pull requests:
+//! its exit code says whether anything changes. Changes nothing, and works beside a running service.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -56,7 +56,7 @@ pub struct CompareArgs {
     store: StoreOptions,
 }
 
-/// Whether something changes is the exit code.
+/// The exit code says whether anything changes.
 pub(super) fn run(args: CompareArgs) -> Result<(), CliError> {
     let last = args.last.map_or(SHOWN_MAX, size);
     let flags = args.store.flags();
@@ -92,7 +92,7 @@ pub(super) fn run(args: CompareArgs) -> Result<(), CliError> {
     };
     let (compared, _) = comparing.finish();
     if args.json {
-        // It holds strings, numbers and JSON alone, which can always be written.
+        // Strings, numbers and JSON can always be serialized.
         say(&serde_json::to_string(&compared).unwrap_or_default());
     } else {
         say(&compared.to_string());

@@ -1,4 +1,4 @@
-//! `config show`: the configuration in force, also one with errors.
+//! `config show`: the configuration in force, even one with errors.
 
 use clap::{Args, Subcommand};
 

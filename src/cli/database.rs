@@ -1,4 +1,4 @@
-//! The database, as commands use it beside a running service or without one.
+//! Opens the database for commands, beside a running service or without one.
 
 use std::sync::Arc;
 
@@ -11,12 +11,12 @@ use crate::queue::{AuditAction, AuditEntry, Filter, Store, Unavailable};
 use crate::store;
 use crate::telemetry;
 
-/// The store of a configuration, beside a running service or without one.
+/// Opens the store of a configuration.
 pub(super) async fn open_store(config: &StoreConfig) -> Result<Arc<dyn Store>, CliError> {
     Ok(store::open(config).await.map_err(AppError::Store)?)
 }
 
-/// The store of a configuration, which must have been created before.
+/// Opens the store of a configuration, which must already exist.
 pub(super) async fn open_existing(config: &StoreConfig) -> Result<Arc<dyn Store>, CliError> {
     if !store::exists(config) {
         return Err(CliError::Input(format!(
@@ -31,8 +31,8 @@ pub(super) fn store_fault(fault: Unavailable) -> CliError {
     CliError::Store(fault.into())
 }
 
-/// Fails if a destination is only assumed ([`Keyless::is_assumed`]) and the database knows nothing of it: then the
-/// configuration was not given.
+/// Fails if a destination is only assumed ([`Keyless::is_assumed`]) and the database does not know it: in that case,
+/// the configuration was not given.
 pub(super) async fn must_be_known(
     keyless: &Keyless,
     destination: &str,
@@ -51,7 +51,7 @@ pub(super) async fn must_be_known(
     )))
 }
 
-/// Planners with what the service last read of the catalogue of Loops.
+/// Returns the planners with the catalogue that the service last read from Loops.
 pub(super) async fn with_catalogue(
     store: &dyn Store,
     name: &str,
@@ -67,7 +67,7 @@ pub(super) async fn with_catalogue(
     Ok(Arc::new(planner.with_catalogue(catalogue)))
 }
 
-/// Adds what was done to the list of what people did.
+/// Records an action in the audit log.
 pub(super) async fn record(
     store: &dyn Store,
     action: AuditAction,

@@ -1,7 +1,7 @@
 //! `dev`: the service and a sandbox in one process, to try everything without an account.
 //!
-//! It takes the environment as `serve` does, so that any key can be tried, except for what would lead out of it: whatever is
-//! set there, it sends to its sandbox alone, and opens no database but its own.
+//! It reads the environment as `serve` does, so that any key can be tried, except for keys that would lead outside:
+//! whatever the environment says, it sends only to its own sandbox and opens only its own database.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::{Path, PathBuf};
@@ -24,7 +24,7 @@ const DEV_KEY: &str = "dev";
 /// The signing secret of the sandbox's webhooks: the base64 of [`DEV_KEY`].
 const DEV_WEBHOOK_SECRET: &str = "whsec_ZGV2";
 
-/// Where the service listens unless it is set.
+/// Where the service listens by default.
 const LISTEN: &str = "127.0.0.1:8080";
 
 /// Options of `dev`.
@@ -64,7 +64,7 @@ pub(super) fn run(args: DevArgs) -> Result<(), CliError> {
     };
     let data = match (&args.data, &throw_away) {
         (Some(data), _) => data.clone(),
-        // The store makes this folder for its owner only.
+        // The store creates this folder for its owner only.
         (None, Some(folder)) => folder.path().join("data"),
         (None, None) => PathBuf::from("data"),
     };
@@ -98,14 +98,14 @@ pub(super) fn run(args: DevArgs) -> Result<(), CliError> {
         say(&what_next(app.address(), sandbox_address, &data, throw_away.is_some()));
         let pending = app.run(stop).await?;
         sandbox_stop.cancel();
-        // A sandbox that panicked has said so already.
+        // A sandbox that panicked has already logged it.
         let _ = sandbox_task.await;
         say(&what_was(&sandbox, pending));
         Ok(())
     })
 }
 
-/// Where the sandbox finds the service that listens at an address, which may stand for all of this machine.
+/// Returns the URL at which the sandbox finds the service. The service may listen on all addresses of this machine.
 fn webhook_url(mut service: SocketAddr) -> String {
     if service.ip().is_unspecified() {
         service.set_ip(match service.ip() {
@@ -116,7 +116,7 @@ fn webhook_url(mut service: SocketAddr) -> String {
     format!("http://{service}/loops/default")
 }
 
-/// The configuration by the environment, with a sandbox as Loops.
+/// Loads the configuration from the environment, with a sandbox as Loops.
 fn load(flags: &Flags, sandbox: SocketAddr) -> Result<Config, ConfigError> {
     let base_url = format!("http://{sandbox}/api/v1");
     let own = [

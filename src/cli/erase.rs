@@ -1,5 +1,5 @@
 //! `erase`: asks for the erasure of a person, shows a receipt, or checks one. Works on the database, beside a running
-//! service, which deletes the contact within a second, and without one.
+//! service, which deletes the contact within a second, or without one.
 
 use std::path::{Path, PathBuf};
 
@@ -90,7 +90,7 @@ async fn work(args: &EraseArgs, flags: &Flags, store: &dyn Store) -> Result<(), 
     Ok(())
 }
 
-/// Asks for the erasure; returns the id of the receipt.
+/// Asks for the erasure, and returns the id of the receipt.
 async fn erase(args: &EraseArgs, flags: &Flags, store: &dyn Store) -> Result<String, CliError> {
     let config = config::load_keyless(flags, config::environment())?;
     let (name, planner) = args.destination.choose(&config.planners)?;
@@ -98,7 +98,7 @@ async fn erase(args: &EraseArgs, flags: &Flags, store: &dyn Store) -> Result<Str
     let mut sources = config.sources.iter();
     let source = match sources.find(|(_, destination)| *destination == name) {
         Some((source, _)) => source.as_str(),
-        // That of the environment, without its key.
+        // The source that the environment would configure, whose key is not needed here.
         None if config.sources.is_empty() => "default",
         None => {
             return Err(CliError::NotConfigured(format!(

@@ -1,4 +1,4 @@
-//! `eval`: triggers, mappings and subscriptions over messages in bulk: JSON Lines in, JSON Lines out.
+//! `eval`: evaluates triggers, mappings and subscriptions over messages in bulk: JSON Lines in, JSON Lines out.
 
 use std::io::{self, BufRead, BufWriter, Write};
 
@@ -32,7 +32,7 @@ pub struct EvalArgs {}
 pub(super) fn run(_: EvalArgs) -> Result<(), CliError> {
     let output = BufWriter::with_capacity(1 << 16, io::stdout().lock());
     match eval(io::stdin().lock(), output) {
-        // `segment-loops eval | head` has seen enough.
+        // The reader, as in `segment-loops eval | head`, has seen enough.
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
         result => result.map_err(|source| CliError::Io {
             what: "standard input or output ended early".to_owned(),
@@ -58,7 +58,7 @@ fn eval(mut input: impl BufRead, mut output: impl Write) -> io::Result<()> {
     }
 }
 
-/// The answer to a line.
+/// Returns the output line for an input line.
 fn eval_line(line: &[u8]) -> String {
     let asked = match decode(line) {
         Ok(Value::Object(asked)) => asked,
@@ -122,9 +122,9 @@ fn eval_subscription(written: &Value, event: &Value, unsupported: Unsupported) -
     }
 }
 
-/// A subscription as Segment's runtime takes it, or the answer that says why there is none. What it
-/// refuses for its shape or its trigger is no error there: it is just not subscribed. A mapping is
-/// not looked at before the trigger takes the message.
+/// Compiles a subscription the way Segment's runtime does, or returns the output line that says why there is none. A
+/// subscription with an invalid shape or trigger is no error to Segment: it is just not subscribed. A mapping is not
+/// looked at before the trigger takes the message.
 fn compiled(written: &Value, event: &Value) -> Result<CompiledSubscription, String> {
     let is_short = written.get("action").is_some() || written.get("events").is_some();
     let subscription = if is_short {
@@ -154,7 +154,7 @@ fn segment_shape(written: &Value) -> Result<Subscription, String> {
     };
     let action = given(["partnerAction", "actionSlug"]).and_then(Value::as_str);
     let Some(action) = action.and_then(ActionKind::parse) else {
-        // An action that Segment does not know does nothing, without an error.
+        // An action that Segment does not know does nothing, and reports no error.
         return Err(requests(None, &[]));
     };
     Ok(Subscription {
@@ -169,7 +169,7 @@ fn segment_shape(written: &Value) -> Result<Subscription, String> {
     })
 }
 
-/// A name is of no use here.
+/// Adds a name, which the evaluation does not use.
 fn with_name(written: &Value) -> Value {
     let mut written = written.clone();
     if let Value::Object(object) = &mut written

@@ -1,4 +1,4 @@
-//! The exit codes of the program, which every command keeps.
+//! The exit codes of the program, which all commands share.
 
 use std::process::ExitCode;
 
@@ -8,9 +8,9 @@ use crate::app::AppError;
 /// How a command ended. The numbers are part of the interface: docs/configuration.md and `--help` list them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Exit {
-    /// It did what it was asked to.
+    /// The command did what it was asked to do.
     Done = 0,
-    /// It could not.
+    /// The command failed.
     Failed = 1,
     /// The arguments are wrong, and nothing was done.
     Usage = 2,

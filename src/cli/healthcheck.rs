@@ -38,7 +38,7 @@ pub(super) fn run(args: &HealthcheckArgs) -> Result<(), CliError> {
     Err(CliError::Unhealthy(format!("{address}: {status_line}")))
 }
 
-/// A service that listens on all addresses is asked on loopback.
+/// Returns the address to connect to: loopback for a service that listens on all addresses.
 fn reachable(address: SocketAddr) -> SocketAddr {
     let ip = match address.ip() {
         IpAddr::V4(ip) if ip.is_unspecified() => IpAddr::V4(Ipv4Addr::LOCALHOST),

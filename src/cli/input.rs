@@ -1,4 +1,4 @@
-//! Files that people give, or standard input.
+//! Input from files or from standard input.
 
 use std::fs::File;
 use std::io::Read;
@@ -6,12 +6,12 @@ use std::path::Path;
 
 use super::CliError;
 
-/// Whether a file of the command line stands for standard input or output.
+/// Returns whether a file of the command line stands for standard input or output.
 pub(super) fn is_stream(file: &Path) -> bool {
     file.as_os_str() == "-"
 }
 
-/// Reads a file, or standard input for `-`.
+/// Opens a file, or standard input for `-`.
 pub(super) fn open_input(file: &Path) -> Result<Box<dyn Read>, CliError> {
     if is_stream(file) {
         return Ok(Box::new(std::io::stdin()));
@@ -22,7 +22,7 @@ pub(super) fn open_input(file: &Path) -> Result<Box<dyn Read>, CliError> {
     }
 }
 
-/// The text of a file, or of standard input for `-`.
+/// Reads the text of a file, or of standard input for `-`.
 pub(super) fn read_text(file: &Path) -> Result<String, CliError> {
     let mut text = String::new();
     let read = open_input(file)?.read_to_string(&mut text);

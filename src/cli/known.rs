@@ -1,5 +1,6 @@
-//! `known`: tells the service which contacts Loops has, from an export of the audience, so that they do not count as new.
-//! Works on the database, beside a running service and without one. Interrupted, it is simply run again.
+//! `known`: reads an export of the audience to tell the service which contacts Loops has, so that they do not count as
+//! new. Works on the database, beside a running service or without one. If it is interrupted, it can simply be run
+//! again.
 
 use std::io::Read;
 use std::path::PathBuf;
@@ -16,7 +17,7 @@ use crate::config;
 use crate::queue::{KnownContact, Store};
 use crate::segment::{Digests, PersonIdKind};
 
-/// Contacts of one transaction.
+/// The contacts of one transaction.
 const BATCH: usize = 500;
 
 /// Options of `known`.
@@ -56,7 +57,7 @@ pub(super) fn run(args: KnownArgs) -> Result<(), CliError> {
     })
 }
 
-/// Makes all contacts of the file known, a bounded number in one transaction.
+/// Makes all contacts of the file known, with a bounded number per transaction.
 async fn read(rows: &mut Rows, destination: &str, store: &dyn Store) -> Result<(), CliError> {
     let digests = store.digests();
     let (mut all, mut new) = (0_u64, 0);
@@ -90,7 +91,7 @@ async fn read(rows: &mut Rows, destination: &str, store: &dyn Store) -> Result<(
 /// The rows of the file.
 struct Rows {
     reader: csv::Reader<Box<dyn Read>>,
-    /// The file, for people.
+    /// The name of the file, for people.
     name: String,
     user: Option<usize>,
     email: Option<usize>,
@@ -125,7 +126,7 @@ impl Rows {
         Ok(Self { reader, name, user, email })
     }
 
-    /// The next contacts, at most [`BATCH`], and what is wrong with the row behind them.
+    /// Returns the next contacts, at most [`BATCH`], and what is wrong with the row after them, if anything.
     fn next(&mut self, digests: &Digests) -> (Vec<KnownContact>, Option<String>) {
         let mut batch = Vec::new();
         let mut row = csv::StringRecord::new();
@@ -162,13 +163,13 @@ impl Rows {
     }
 }
 
-/// The name of a column without what is written in different ways: `User ID` and `user_id` are `userid`.
+/// Normalizes the name of a column: `User ID` and `user_id` become `userid`.
 fn spelled(name: &str) -> String {
     let letters = name.trim_start_matches('\u{feff}').chars().filter(|c| c.is_alphanumeric());
     letters.flat_map(char::to_lowercase).collect()
 }
 
-/// What is wrong with a file: the line, and nothing of what is there.
+/// Says what is wrong with a file: the line, but nothing of its contents.
 fn unreadable(name: &str, error: csv::Error) -> String {
     let line = error.position().map(|at| format!(", line {}", at.line())).unwrap_or_default();
     match error.into_kind() {

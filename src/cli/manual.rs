@@ -1,4 +1,4 @@
-//! `completions` and `man`: what packagers install beside the program.
+//! `completions` and `man`: files that packagers install beside the program.
 
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
@@ -36,7 +36,7 @@ pub struct ManArgs {
 pub(super) fn complete(args: &CompletionsArgs) -> Result<(), CliError> {
     let mut command = Cli::command();
     let name = command.get_name().to_owned();
-    // The generators panic where they cannot write.
+    // The generators panic if they cannot write, so they write to memory.
     let mut script = Vec::new();
     clap_complete::generate(args.shell, &mut command, name, &mut script);
     std::io::stdout().write_all(&script).map_err(|source| CliError::Io {
@@ -59,7 +59,7 @@ pub(super) fn write(args: &ManArgs) -> Result<(), CliError> {
     Ok(())
 }
 
-/// Writes the page of a command and those of the commands below it; returns how many.
+/// Writes the page of a command and those of its subcommands; returns how many.
 fn write_pages(command: &Command, folder: &Path) -> Result<u64, CliError> {
     let mut count = 1;
     for below in command.get_subcommands().filter(|below| !below.is_hide_set()) {
@@ -84,7 +84,7 @@ fn write_pages(command: &Command, folder: &Path) -> Result<u64, CliError> {
     Ok(count)
 }
 
-/// A page without what mandoc complains about: blanks at ends of lines, and breaks beside vertical space.
+/// Returns a page without what mandoc complains about: blanks at ends of lines, and breaks next to vertical space.
 fn tidied(page: &str) -> String {
     let lines: Vec<&str> = page.lines().map(str::trim_end).collect();
     let is_space = |line: Option<&&str>| line.is_some_and(|line| line.is_empty() || *line == ".sp");

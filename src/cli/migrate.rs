@@ -1,4 +1,5 @@
-//! `migrate`: creates the schema of the database, or brings it to this version, as a start does; or only says how it is.
+//! `migrate`: creates the schema of the database or brings it up to this version, as a start does; or only reports its
+//! state.
 
 use clap::Args;
 
@@ -48,7 +49,7 @@ pub(super) fn run(args: MigrateArgs) -> Result<(), CliError> {
     })
 }
 
-/// What `--check` says of a schema.
+/// Turns what `--check` found into a message or an error.
 fn told(found: Schema) -> Result<(), CliError> {
     match found {
         Schema::Missing => Err(CliError::Outdated(

@@ -1,4 +1,4 @@
-//! The command line: one file for each command. Parses, calls [`crate::app`], prints for people.
+//! The command line: one file per command. It parses arguments, calls [`crate::app`] and prints for people.
 
 mod alerts;
 mod backup;
@@ -101,7 +101,7 @@ enum Command {
     Man(manual::ManArgs),
 }
 
-/// Why a command ended badly. Its text, and those of its sources, are printed for people.
+/// Why a command failed. The message and those of its sources are printed for people.
 #[derive(Debug, thiserror::Error)]
 pub enum CliError {
     /// The configuration has errors.
@@ -113,33 +113,33 @@ pub enum CliError {
     /// The service is not healthy.
     #[error("not healthy: {0}")]
     Unhealthy(String),
-    /// The faults asked of the sandbox make no sense.
+    /// The faults that the sandbox was asked for make no sense.
     #[error(transparent)]
     Faults(crate::sandbox::FaultsError),
     /// The sandbox cannot send webhooks.
     #[error(transparent)]
     SandboxWebhook(crate::sandbox::SandboxWebhookError),
-    /// The check found errors, all of which it has printed.
+    /// The check found errors, and has printed all of them.
     #[error("the check found {found}")]
     Check {
         /// How many.
         found: String,
-        /// Whether some are errors of the configuration, not of cases or of Loops.
+        /// Whether some of them are errors in the configuration, not in cases or at Loops.
         is_configuration: bool,
     },
     /// The arguments cannot be used.
     #[error("{0}")]
     Usage(String),
-    /// Something is not configured that the command needs.
+    /// Something that the command needs is not configured.
     #[error("{0}")]
     NotConfigured(String),
     /// The input, or the database, is not what the command needs.
     #[error("{0}")]
     Input(String),
-    /// Another program does this here, as the text says.
+    /// Another program does this here; the message says which.
     #[error("{0}")]
     Elsewhere(String),
-    /// A backup could not be made, or not be restored.
+    /// A backup could not be made or restored.
     #[error(transparent)]
     Copy(#[from] CopyError),
     /// A queue could not be moved.
@@ -159,13 +159,13 @@ pub enum CliError {
     /// The comparison found a difference.
     #[error("something differs")]
     Differs,
-    /// A part was done, and the text says how to go on.
+    /// A part was done; the message says how to go on.
     #[error("{0}")]
     Partly(String),
-    /// The schema is not that of this version, as the text says.
+    /// The schema is not the one of this version; the message says how it differs.
     #[error("{0}")]
     Outdated(String),
-    /// It could not be done, as the text says.
+    /// The command failed; the message says why.
     #[error("{0}")]
     Failed(String),
     /// An operation of the system failed.
@@ -182,7 +182,7 @@ pub enum CliError {
 /// How often dropped log lines are reported.
 const REPORT_DROPPED_EVERY: Duration = Duration::from_secs(5);
 
-/// Runs the command of the process's arguments.
+/// Runs the command that the process's arguments name.
 pub fn run() -> ExitCode {
     let cli = Cli::parse();
     let result = match cli.command {
@@ -216,7 +216,7 @@ pub fn run() -> ExitCode {
     error.exit().into()
 }
 
-/// Prints an error and what caused it.
+/// Prints an error and its causes.
 fn report(error: &CliError) {
     let mut text = format!("error: {error}\n");
     let mut cause = std::error::Error::source(error);
@@ -224,7 +224,7 @@ fn report(error: &CliError) {
         text.push_str(&format!("  because: {source}\n"));
         cause = source.source();
     }
-    // Where nobody reads it, the exit code still tells.
+    // If nobody reads it, the exit code still tells.
     let _ = std::io::stderr().write_all(text.as_bytes());
 }
 
@@ -234,7 +234,7 @@ fn say(text: &str) {
     let _ = writeln!(std::io::stdout(), "{text}");
 }
 
-/// `1 message`, `1,204 messages`.
+/// Counts things: `1 message`, `1,204 messages`.
 fn counted(count: u64, one: &str) -> String {
     let end = if count == 1 { "" } else { "s" };
     format!("{} {one}{end}", HumanCount(count))
@@ -245,7 +245,7 @@ fn warn(text: &str) {
     let _ = writeln!(std::io::stderr(), "{text}");
 }
 
-/// A progress bar; hidden where nobody watches.
+/// A progress bar, which is hidden if nobody watches.
 fn bar(template: &str) -> ProgressBar {
     if !std::io::stderr().is_terminal() {
         return ProgressBar::hidden();
@@ -262,7 +262,7 @@ fn start_telemetry(level: &str, format: LogFormat) -> Telemetry {
     telemetry::start(level, format == LogFormat::Json)
 }
 
-/// Reports dropped log lines for as long as a service runs.
+/// Reports dropped log lines as long as a service runs.
 async fn report_dropped_lines(mut dropped: DroppedLines) {
     loop {
         dropped.report();
@@ -270,7 +270,7 @@ async fn report_dropped_lines(mut dropped: DroppedLines) {
     }
 }
 
-/// A runtime for a command.
+/// Makes a runtime for a command.
 fn runtime() -> Result<tokio::runtime::Runtime, CliError> {
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
@@ -280,8 +280,8 @@ fn runtime() -> Result<tokio::runtime::Runtime, CliError> {
     Ok(runtime)
 }
 
-/// Makes a write beyond the file size limit (`ulimit -f`) fail like one on a full disk. By default, its signal
-/// ends the process; with a handler it does not, and a handler stays installed.
+/// Makes a write beyond the file size limit (`ulimit -f`) fail like one on a full disk. By default, its signal ends the
+/// process. With a handler it does not, and a handler stays installed.
 fn survive_file_limits(runtime: &tokio::runtime::Runtime) {
     #[cfg(target_os = "linux")]
     {
@@ -297,7 +297,7 @@ fn survive_file_limits(runtime: &tokio::runtime::Runtime) {
     let _ = runtime;
 }
 
-/// Cancelled at Ctrl-C or SIGTERM; a second one ends the process at once.
+/// Returns a token that Ctrl-C or SIGTERM cancels. A second signal ends the process at once.
 fn stop_signal() -> tokio_util::sync::CancellationToken {
     let stop = tokio_util::sync::CancellationToken::new();
     let token = stop.clone();
@@ -306,7 +306,7 @@ fn stop_signal() -> tokio_util::sync::CancellationToken {
         tracing::info!("stopping: finishing what is under way (once more to stop at once)");
         token.cancel();
         signalled().await;
-        // Whatever was acknowledged is on disk; this is no different from a crash.
+        // Everything acknowledged is on disk, so this is no different from a crash.
         std::process::exit(130);
     });
     stop

@@ -1,4 +1,4 @@
-//! `move`: the queue of a data folder goes to PostgreSQL. Interrupted, it is simply run again.
+//! `move`: moves the queue of a data folder to PostgreSQL. If it is interrupted, it can simply be run again.
 
 use std::path::PathBuf;
 
@@ -11,7 +11,7 @@ use crate::config;
 use crate::crash;
 use crate::store::{self, Moved, Watch};
 
-/// The progress over all rows.
+/// The progress bar over all rows.
 const BAR: &str = "{bar:30} {human_pos}/{human_len} rows  {eta} left";
 
 /// Options of `move`.

@@ -1,4 +1,4 @@
-//! Options that several commands share, and how their values are read.
+//! Options that several commands share, and how their values are parsed.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -12,7 +12,7 @@ use super::CliError;
 use crate::config::{Flags, LogFormat};
 use crate::console::time_or_ago;
 
-/// The heading of the options that say which configuration a command uses.
+/// The heading of the options that choose the configuration.
 const CONFIGURATION: &str = "Configuration";
 
 /// Where the configuration is.
@@ -81,7 +81,7 @@ impl ServiceOptions {
 }
 
 impl DestinationOption {
-    /// The destination that is named, or the only one.
+    /// Returns the destination that is named, or the only one.
     pub(super) fn choose<'a, T>(
         &self,
         all: &'a BTreeMap<String, T>,
@@ -91,7 +91,7 @@ impl DestinationOption {
     }
 }
 
-/// The entry that the option `--KIND` names, or the only one there is.
+/// Returns the entry that the option `--KIND` names, or the only one there is.
 pub(super) fn chosen<'a, T>(
     kind: &str,
     name: Option<&str>,
@@ -113,17 +113,17 @@ pub(super) fn chosen<'a, T>(
     found.map(|(name, entry)| (name.as_str(), entry)).map_err(CliError::Usage)
 }
 
-/// Reads a whole number within bounds.
+/// Parses a whole number within bounds.
 pub(super) fn whole(least: usize, most: usize) -> RangedU64ValueParser<u64> {
     clap::value_parser!(u64).range(least as u64..=most as u64)
 }
 
-/// A number of things in memory, which fits: [`whole`] bounds it.
+/// Converts a number of things in memory, which always fits: [`whole`] bounds it.
 pub(super) fn size(number: u64) -> usize {
     usize::try_from(number).unwrap_or(usize::MAX)
 }
 
-/// The moment that an option names: a time, a day, or how long ago.
+/// Returns the moment that an option names: a time, a day, or how long ago.
 pub(super) fn moment(option: &str, text: &str, now: Timestamp) -> Result<Timestamp, CliError> {
     time_or_ago(text, now).ok_or_else(|| {
         CliError::Usage(format!(

@@ -49,7 +49,7 @@ pub(super) fn run(args: PreviewArgs) -> Result<(), CliError> {
     let message = message_of(value).map_err(|error| CliError::Input(error.to_string()))?;
     let preview = Preview::of(&planner.destination, &message);
     if args.json {
-        // It holds strings and JSON alone, which can always be written.
+        // Strings and JSON can always be serialized.
         say(&serde_json::to_string(&preview).unwrap_or_default());
     } else {
         let person = message.person_ids().next().map(|(_, id)| id).unwrap_or_default();

@@ -1,5 +1,5 @@
-//! `replay`: requeues finished messages, with the current subscriptions. Works beside a running
-//! service, which picks them up within a second, and without one.
+//! `replay`: requeues finished messages, with the current subscriptions. Works beside a running service, which picks
+//! them up within a second, or without one.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
@@ -19,7 +19,7 @@ use crate::queue::{
 };
 use crate::segment::Digests;
 
-/// The progress over the order of acceptance.
+/// The progress bar over the order of acceptance.
 const BAR: &str = "{bar:30} {percent}%  {msg}  {eta} left";
 
 /// Options of `replay`.
@@ -149,7 +149,8 @@ pub(super) fn run(args: ReplayArgs) -> Result<(), CliError> {
     })
 }
 
-/// Chooses what the configured subscriptions change, with what the service last read of the catalogue of Loops.
+/// Returns the choice of what the configured subscriptions change, with the catalogue that the service last read from
+/// Loops.
 async fn changed(store: &Arc<dyn Store>, config: &Keyless) -> Result<Arc<dyn Choice>, CliError> {
     let mut planners = HashMap::new();
     for (name, planner) in &config.planners {
@@ -160,7 +161,7 @@ async fn changed(store: &Arc<dyn Store>, config: &Keyless) -> Result<Arc<dyn Cho
     Ok(Arc::new(Changed::new(Arc::clone(store) as Arc<dyn Log>, planners)))
 }
 
-/// Where the subscriptions of a destination come from, for people.
+/// Says where the subscriptions of a destination come from.
 fn origin(planner: &Planner) -> String {
     if planner.is_default {
         return "Segment's default subscriptions, as none are configured here".to_owned();
@@ -194,7 +195,7 @@ fn criteria(args: ReplayArgs, config: &Keyless) -> Result<Criteria, CliError> {
         to: time("--to", args.to)?,
         all_failed: args.all_failed,
     };
-    // Before the database is opened; only the digests of the person need it.
+    // This is checked before the database is opened; only the digests of the person would need it.
     criteria.clone().selection(&Digests::new(&[0; 32])).map_err(usage)?;
     if let Some(name) = &criteria.destination {
         chosen("destination", Some(name), &config.planners)?;

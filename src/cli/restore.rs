@@ -1,4 +1,4 @@
-//! `restore`: puts a backup in the place of a queue.
+//! `restore`: puts a backup in place of a queue.
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
@@ -50,7 +50,7 @@ pub struct RestoreArgs {
 pub(super) fn run(args: RestoreArgs) -> Result<(), CliError> {
     let config = config::load_store(&args.store.flags(), config::environment())?;
     let _telemetry = start_telemetry("warn", config.log.format);
-    // So that a file size limit acts like a full disk.
+    // The runtime makes a file size limit act like a full disk.
     let _runtime = runtime()?;
     if config.store.url.is_some() {
         return Err(CliError::Elsewhere(
@@ -79,7 +79,7 @@ pub(super) fn run(args: RestoreArgs) -> Result<(), CliError> {
     Ok(())
 }
 
-/// Each receipt once, as it was last: files that were saved at different times overlap.
+/// Returns the latest version of each receipt: files that were saved at different times overlap.
 fn latest(receipts: impl Iterator<Item = Receipt>) -> Vec<Receipt> {
     let mut all: Vec<Receipt> = Vec::new();
     let mut places: HashMap<String, usize> = HashMap::new();
@@ -96,7 +96,7 @@ fn latest(receipts: impl Iterator<Item = Receipt>) -> Vec<Receipt> {
     all
 }
 
-/// Reads a file of receipts, which this installation must have signed.
+/// Reads a file of receipts, all of which this installation must have signed.
 fn read_pages(file: &Path, digests: &Digests) -> Result<Vec<Erasures>, CliError> {
     let text = read_text(file)?;
     let wrong = |why: &str| CliError::Input(format!("{}: {why}", file.display()));
@@ -114,7 +114,7 @@ fn read_pages(file: &Path, digests: &Digests) -> Result<Vec<Erasures>, CliError>
     }
 }
 
-/// Says what was done, and what cannot be known.
+/// Reports what was done, and what cannot be known.
 fn report(restored: &Restored, window: Duration, has_receipts: bool) {
     let Restored { path, made_at, messages, waiting, erased } = restored;
     say(&format!(
@@ -123,7 +123,7 @@ fn report(restored: &Restored, window: Duration, has_receipts: bool) {
         counted(*messages, "message"),
         HumanCount(*waiting),
     ));
-    // `24h`: a window is far below the most that this holds.
+    // A window such as `24h` is far below the most that this type holds.
     let window = SignedDuration::try_from(window).unwrap_or(SignedDuration::MAX);
     say(&format!(
         "events and deletions that wait are sent for {window:#} after that time, and then fail (expired): Loops may have the events, and the people may have signed up again"

@@ -98,20 +98,20 @@ impl FaultArgs {
     }
 }
 
-/// Makes a sandbox for the team named in the documentation.
+/// Makes a sandbox for the team that the documentation names.
 pub(super) fn new_sandbox(api_key: Option<Secret>, faults: Faults) -> Sandbox {
     let options = SandboxOptions { api_key, team_name: "Sandbox".to_owned(), faults };
     Sandbox::new(options, Arc::new(SystemClock))
 }
 
-/// Has a sandbox send webhooks as long as the program runs.
+/// Makes a sandbox send webhooks as long as the program runs.
 pub(super) fn send_webhooks(sandbox: &Sandbox, url: &str, secret: &str) -> Result<(), CliError> {
     let target = WebhookTarget { url: Secret::new(url), secret: Secret::new(secret) };
     tokio::spawn(sandbox.send_webhooks(&target).map_err(CliError::SandboxWebhook)?);
     Ok(())
 }
 
-/// Listens, and returns the address (for port 0). `option` is the one that chooses another.
+/// Listens, and returns the address, which a port of 0 leaves open. `option` is the one that chooses another address.
 pub(super) fn listen(
     address: SocketAddr,
     option: &str,
@@ -125,7 +125,7 @@ pub(super) fn listen(
     Ok((listener, address))
 }
 
-/// Serves a sandbox until `stop`.
+/// Serves a sandbox until `stop` is cancelled.
 pub(super) async fn serve(
     sandbox: &Sandbox,
     listener: TcpListener,

@@ -43,7 +43,7 @@ pub(super) fn run(args: ServeArgs) -> Result<(), CliError> {
         app.run(stop).await?;
         Ok(())
     });
-    // Nobody waits any more for what blocks a thread, such as a slow name server.
+    // Do not wait for tasks that block a thread, such as a look-up at a slow name server.
     runtime.shutdown_background();
     ended
 }

@@ -1,5 +1,5 @@
-//! Tells systemd how the service is doing, by the protocol of sd_notify(3): datagrams to a socket that it names. Does
-//! nothing under other supervisors.
+//! Notifies systemd of the service's state by the protocol of sd_notify(3): datagrams to a socket that systemd names.
+//! Does nothing under other supervisors.
 
 use std::io;
 
@@ -7,8 +7,8 @@ use tokio_util::sync::CancellationToken;
 
 use crate::config::{self, Supervisor};
 
-/// Reports that the service accepts messages; from then on that it is alive, for as long as the runtime runs tasks; and
-/// that it stops, once `stop` is cancelled.
+/// Reports that the service accepts messages; then, as long as the runtime runs tasks, that it is alive; and once
+/// `stop` is cancelled, that it is stopping.
 pub(super) fn report(stop: CancellationToken) {
     let Some(Supervisor { socket, watchdog }) = config::supervisor() else { return };
     let notify = move |state: &str| {
@@ -29,12 +29,12 @@ pub(super) fn report(stop: CancellationToken) {
             () = stop.cancelled() => {}
             () = alive => {}
         }
-        // The watchdog stays in force: the grace time for stopping must be shorter.
+        // The watchdog stays in force, so the grace time for stopping must be shorter than its limit.
         notify("STOPPING=1");
     });
 }
 
-/// Sends a datagram to a socket that is a path or, with `@`, a name of the kernel's.
+/// Sends a datagram to a socket: a path or, with `@`, an abstract name of the kernel.
 #[cfg(target_os = "linux")]
 fn send(socket: &str, state: &str) -> io::Result<()> {
     use std::os::linux::net::SocketAddrExt as _;

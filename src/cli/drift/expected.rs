@@ -1,4 +1,4 @@
-//! What requests leave at a contact of Loops, if nobody else writes it. Pure.
+//! What requests leave in a contact at Loops, if nothing else writes to it. Pure.
 
 use std::collections::BTreeMap;
 
@@ -6,7 +6,7 @@ use serde_json::{Map, Value};
 
 use crate::action::Endpoint;
 
-/// By what Loops finds a contact: its `userId`, or its address if requests have none.
+/// The key by which Loops finds a contact: its `userId`, or its address if requests have no `userId`.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(super) enum Key {
     User(String),
@@ -21,17 +21,17 @@ pub(super) struct Setting {
     pub(super) message_id: String,
 }
 
-/// What a contact should look like.
+/// The expected contents of a contact.
 #[derive(Debug, Default, PartialEq)]
 pub(super) struct Expected {
     pub(super) properties: BTreeMap<String, Setting>,
-    /// By the ids of the lists: whether the contact is on them.
+    /// Whether the contact is on each list, by the list's id.
     pub(super) lists: BTreeMap<String, Setting>,
     /// Whether the last request deletes it.
     pub(super) is_deleted: bool,
 }
 
-/// A request, and what it was made of.
+/// A request, and what it was made from.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Made<'a> {
     pub(super) endpoint: Endpoint,
@@ -40,13 +40,13 @@ pub(super) struct Made<'a> {
     pub(super) message_id: &'a str,
 }
 
-/// The fields of an event that are not of its contact.
+/// The fields of an event that do not belong to its contact.
 const OF_EVENTS: [&str; 2] = ["eventName", "eventProperties"];
 
 const LISTS: &str = "mailingLists";
 
 impl Key {
-    /// The contact that a request names.
+    /// Returns the key of the contact that a request names.
     pub(super) fn of(body: &Map<String, Value>) -> Option<Self> {
         let text = |name: &str| {
             let text = body.get(name)?.as_str()?;
@@ -57,13 +57,13 @@ impl Key {
 }
 
 impl Expected {
-    /// Whether no request sets a value: there is nothing to compare.
+    /// Returns whether no request sets a value, so that there is nothing to compare.
     pub(super) fn is_empty(&self) -> bool {
         self.properties.is_empty() && self.lists.is_empty()
     }
 
-    /// Takes the next request for the contact. `takes_addresses`: whether the address in an event becomes that of a contact
-    /// that is found by its `userId`.
+    /// Applies the next request for the contact. `takes_addresses` says whether the address in an event becomes that of
+    /// a contact found by its `userId`.
     pub(super) fn apply(&mut self, made: Made<'_>, takes_addresses: bool) {
         if made.endpoint == Endpoint::DeleteContact {
             *self = Self { is_deleted: true, ..Self::default() };
@@ -91,37 +91,37 @@ impl Expected {
     }
 }
 
-/// How a contact compares with what is expected of it.
+/// The result of comparing one value.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Compared {
     Same,
     Differs,
     Missing,
-    /// Nothing that was sent sets it.
+    /// Loops holds a value that no request set.
     OnlyThere,
 }
 
-/// A property or a mailing list of a contact, compared.
+/// The comparison of a property or a mailing list of a contact.
 #[derive(Debug, PartialEq)]
 pub(super) struct Line<'a> {
     pub(super) name: String,
     pub(super) compared: Compared,
-    /// `None`: nothing that was sent sets it.
+    /// The expected value; `None` if no request set it.
     pub(super) expected: Option<&'a Setting>,
     pub(super) held: Option<&'a Value>,
 }
 
-/// What Loops adds to each contact by itself.
+/// The properties that Loops adds to each contact by itself.
 const OF_LOOPS: [&str; 5] = ["id", "optInStatus", "source", "subscribed", LISTS];
 
-/// Compares a contact, as Loops returned it, with what is expected of it.
+/// Compares a contact, as Loops returned it, with its expected contents.
 pub(super) fn compare<'a>(expected: &'a Expected, held: &'a Map<String, Value>) -> Vec<Line<'a>> {
     let mut lines = Vec::new();
     for (name, setting) in &expected.properties {
         let found = held.get(name);
         let compared = match found {
             _ if is_same(name, &setting.value, found.unwrap_or(&Value::Null)) => Compared::Same,
-            // Loops does not say.
+            // Loops does not return this one.
             None if name == "subscribed" => continue,
             None => Compared::Missing,
             Some(found) if is_empty(found) => Compared::Missing,
@@ -154,12 +154,14 @@ pub(super) fn compare<'a>(expected: &'a Expected, held: &'a Map<String, Value>) 
     lines
 }
 
-/// Null clears a property, and Loops shows some empty ones as an empty string.
+/// Returns whether a value counts as empty: null clears a property, and Loops returns some empty ones as an empty
+/// string.
 fn is_empty(value: &Value) -> bool {
     value.is_null() || value.as_str() == Some("")
 }
 
-/// Whether Loops holds what was sent: numbers as numbers, dates as moments, nothing like null, addresses in any case.
+/// Returns whether Loops holds what was sent: numbers compare as numbers, dates as moments, nothing like null, and
+/// addresses in any case.
 fn is_same(name: &str, sent: &Value, held: &Value) -> bool {
     if sent == held || is_empty(sent) && is_empty(held) {
         return true;
@@ -178,7 +180,7 @@ fn is_same(name: &str, sent: &Value, held: &Value) -> bool {
     }
 }
 
-/// The moment that a string names, in milliseconds, if it is written as dates are in ISO 8601: others may be names.
+/// Returns the moment, in milliseconds, that a string in the format of ISO 8601 names. Other strings may be names.
 fn moment(value: &Value) -> Option<f64> {
     let text = value.as_str()?;
     let bytes = text.as_bytes();
@@ -247,7 +249,7 @@ mod tests {
             (&json!(false), "m2")
         );
         assert_eq!(values(&expected(&requests, true))["email"], "friend@b.co");
-        // The address is all that such an event has.
+        // The address is everything that such an event has.
         let alone = [(SendEvent, json!({"email": "a@b.co", "eventName": "E"}))];
         assert_eq!(values(&expected(&alone, false)), json!({"email": "a@b.co"}));
         let deleted = [&requests[..1], &[(DeleteContact, json!({"userId": "u"}))]].concat();
@@ -271,7 +273,7 @@ mod tests {
             ("p", json!("2026-01-02"), json!(1_767_312_000_000_i64), true),
             ("p", json!(1_767_312_000_000_i64), json!("2026-01-02T00:00:00Z"), true),
             ("p", json!("2026-01-02T00:00:00Z"), json!("2026-01-03T00:00:00Z"), false),
-            // Names that a browser would read as dates.
+            // A browser would read these names as dates.
             ("p", json!("week 3"), json!("day 3"), false),
             ("p", json!("7"), json!("07"), false),
             ("email", json!("Ada@B.co"), json!("ada@b.co"), true),

@@ -1,5 +1,5 @@
 //! `drift`: compares what Loops holds of a sample of contacts with what the messages of the last days should have left
-//! there. Changes nothing, and works beside a running service, also one in shadow mode.
+//! there. Changes nothing, and works beside a running service, even one in shadow mode.
 
 mod expected;
 mod report;
@@ -29,27 +29,27 @@ use crate::segment::PersonIdKind;
 use expected::{Expected, Key, Made, compare};
 use report::{Report, counted};
 
-/// The progress over the people.
+/// The progress bar over the people.
 const BAR: &str = "{bar:30} {pos}/{len} people  {eta} left";
 
 const SAMPLE_DEFAULT: usize = 200;
 const SAMPLE_MAX: usize = 10_000;
 const SINCE_DEFAULT: &str = "7d";
 
-/// Contacts that are read in a second: the service, and hosted Segment, need the rate of the same team.
+/// How many contacts are read in a second. The service, and hosted Segment, need the rate of the same team.
 const READS_PER_SECOND: u32 = 1;
 
-/// Messages of a page, and those whose contents are in memory at once.
+/// How many messages are read at once, and the contents of how many are in memory at once.
 const PAGE: u32 = 200;
 const CONTENTS_AT_ONCE: usize = 10;
 
-/// The most messages of one person that are looked at, the latest.
+/// The most messages of one person that are read, latest first.
 const OF_PERSON_MAX: usize = 1_000;
 
-/// How often Loops is asked for a contact while it answers that there are too many requests.
+/// How often Loops is asked again for a contact while it answers that there are too many requests.
 const LIMITED_MAX: u32 = 20;
 
-/// How many contacts in a row may remain unread before the command gives up.
+/// How many contacts in a row may fail to be read before the command gives up.
 const UNREAD_MAX: usize = 5;
 
 /// Options of `drift`.
@@ -86,7 +86,7 @@ pub struct DriftArgs {
     store: StoreOptions,
 }
 
-/// Whether something differs is the exit code.
+/// The exit code says whether anything differs.
 pub(super) fn run(args: DriftArgs) -> Result<(), CliError> {
     let sample = args.sample.map_or(SAMPLE_DEFAULT, size);
     let since = args.since.as_deref().unwrap_or(SINCE_DEFAULT);
@@ -133,7 +133,7 @@ fn end(report: &Report, stopped: Option<String>) -> Result<(), CliError> {
     }
 }
 
-/// Compares a sample; returns what was found, and why it ended early if it did.
+/// Compares a sample. Returns what was found, and why it ended early if it did.
 async fn drift(
     store: &dyn Store,
     config: &Config,
@@ -199,7 +199,7 @@ async fn drift(
     Ok((report, stopped))
 }
 
-/// The contacts that were updated last, or would have been.
+/// Returns the contacts that were updated last, or would have been.
 async fn people(
     store: &dyn Store,
     planner: &Destination,
@@ -244,7 +244,7 @@ async fn people(
     }
 }
 
-/// What the messages of a contact leave at Loops, as far as they are kept.
+/// Returns what the messages of a contact leave at Loops, as far as they are kept.
 async fn expectation(
     store: &dyn Store,
     planner: &Destination,
@@ -266,7 +266,7 @@ async fn expectation(
             break;
         }
     }
-    // In the order in which they were sent, or would have been.
+    // Sort them in the order in which they were sent, or would have been.
     records.sort_by_key(|record| record.seq);
     let takes_addresses = planner.contact_options().identity != IdentityGuard::Guard;
     let mut expected = Expected::default();
@@ -288,7 +288,7 @@ async fn expectation(
     Ok(expected)
 }
 
-/// A request that was sent, or would have been, as the subscriptions in force make it.
+/// A request that was sent or would have been, as the subscriptions in force make it.
 struct Planned {
     action: ActionKind,
     endpoint: crate::action::Endpoint,
@@ -296,7 +296,7 @@ struct Planned {
     body: Map<String, Value>,
 }
 
-/// Whether a delivery has reached Loops, or would have.
+/// Returns whether a delivery has reached Loops, or would have.
 fn counts(delivery: &DeliveryRecord) -> bool {
     let has_ended = matches!(delivery.state, DeliveryState::Delivered | DeliveryState::Shadowed);
     let is_stale =
@@ -304,7 +304,7 @@ fn counts(delivery: &DeliveryRecord) -> bool {
     has_ended && !is_stale && !delivery.is_superseded
 }
 
-/// The requests of messages whose contents are kept, in their order.
+/// Returns the requests of the messages whose contents are kept, in the order of the messages.
 async fn planned<'r>(
     store: &dyn Store,
     planner: &Destination,
@@ -338,7 +338,7 @@ async fn planned<'r>(
     Ok(all)
 }
 
-/// Reads a contact; waits for as long as Loops says that there are too many requests.
+/// Reads a contact, waiting as long as Loops says that there are too many requests.
 async fn find(client: &Client, key: &Key) -> Result<Option<Map<String, Value>>, ReadError> {
     let by = match key {
         Key::User(id) => FindBy::UserId(id),
@@ -348,7 +348,7 @@ async fn find(client: &Client, key: &Key) -> Result<Option<Map<String, Value>>, 
     loop {
         let slot = client.pacer().slot().await;
         match client.find(&slot, by).await {
-            // The next slot comes when Loops asked to be asked again.
+            // The next slot comes at the time for which Loops asked.
             Err(ReadError::Status(429)) if limited < LIMITED_MAX => limited += 1,
             found => return found,
         }

@@ -1,4 +1,5 @@
-//! What the comparison found, for people and for programs. Names, counts and message ids alone, unless values were asked for.
+//! The result of the comparison, for people and for programs. It holds only names, counts and message ids, unless
+//! values were asked for.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -9,7 +10,7 @@ use serde_json::Value;
 
 use super::expected::{Compared, Key, Line};
 
-/// The most rows of a table for people, and properties for programs: a contact may have any number of them.
+/// The most rows of a table for people, and the most properties for programs: a contact may have any number of them.
 const ROWS_SHOWN_MAX: usize = 50;
 const PROPERTIES_MAX: usize = 1_000;
 
@@ -22,29 +23,29 @@ const VALUES_MAX: usize = 100;
 /// The longest name or value that is shown, in characters.
 const SHOWN_CHARS_MAX: usize = 100;
 
-/// What was found.
+/// The result of the comparison.
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct Report {
     destination: String,
     #[serde(serialize_with = "as_text")]
     since: Timestamp,
-    /// People whose contacts were to be read.
+    /// How many people's contacts were to be read.
     pub(super) people: usize,
-    /// Contacts that were compared.
+    /// How many contacts were compared.
     pub(super) compared: usize,
-    /// People of whom Loops has no contact.
+    /// How many people have no contact at Loops.
     pub(super) not_found: usize,
-    /// People whose contacts Loops did not return.
+    /// How many people's contacts Loops did not return.
     pub(super) unread: usize,
-    /// People whose last request deletes them: they are not compared.
+    /// How many people's last request deletes them. They are not compared.
     pub(super) deleted: usize,
-    /// People of whom no message was found that sets a value, such as where a mapping takes `userId` from elsewhere: they
-    /// are not compared.
+    /// How many people have no message that sets a value, for example because a mapping takes `userId` from elsewhere.
+    /// They are not compared.
     pub(super) without_values: usize,
     properties: BTreeMap<String, Row>,
     subscriptions: BTreeMap<String, Row>,
-    /// Properties beyond those that are counted.
+    /// How many properties there are beyond those that are counted.
     more_properties: usize,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     values: Vec<Shown>,
@@ -52,7 +53,7 @@ pub(super) struct Report {
     shows_values: bool,
 }
 
-/// How many of a property, or of what a subscription set.
+/// The counts of a property, or of what a subscription set.
 #[derive(Debug, Default, Serialize)]
 #[serde(rename_all = "camelCase")]
 struct Row {
@@ -60,12 +61,12 @@ struct Row {
     differs: u64,
     missing: u64,
     only_there: u64,
-    /// Messages that set what differs or is missing.
+    /// Messages that set a value that differs or is missing.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     messages: Vec<String>,
 }
 
-/// A value that is not as it should be.
+/// A value that differs from what is expected.
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
 struct Shown {
@@ -122,7 +123,7 @@ impl Report {
         }
     }
 
-    /// Adds a contact that was compared.
+    /// Adds the comparison of a contact.
     pub(super) fn add(&mut self, key: &Key, lines: &[Line<'_>]) {
         self.compared += 1;
         for Line { name, compared, expected, held } in lines {
@@ -150,13 +151,13 @@ impl Report {
         }
     }
 
-    /// Whether Loops holds something else than was sent, or would have been.
+    /// Returns whether Loops holds anything else than was sent, or would have been.
     pub(super) fn differs(&self) -> bool {
         self.not_found > 0 || self.subscriptions.values().any(|row| row.wrong() > 0)
     }
 
     pub(super) fn to_json(&self) -> String {
-        // Strings, numbers and JSON alone, which can always be written.
+        // Strings, numbers and JSON can always be serialized.
         serde_json::to_string(self).unwrap_or_default()
     }
 
@@ -167,7 +168,7 @@ impl Report {
         has_only_there: bool,
     ) -> fmt::Result {
         let mut sorted: Vec<(&String, &Row)> = rows.iter().collect();
-        // What is wrong first, then what is there alone.
+        // Rows with something wrong come first, then rows that exist only at Loops.
         sorted.sort_by_key(|(_, row)| std::cmp::Reverse((row.wrong(), row.only_there)));
         let shown = &sorted[..sorted.len().min(ROWS_SHOWN_MAX)];
         let names: Vec<String> = shown.iter().map(|(name, _)| plain(name)).collect();
@@ -251,7 +252,7 @@ impl fmt::Display for Report {
     }
 }
 
-/// `1 contact`, `2 contacts`.
+/// Counts things: `1 contact`, `2 contacts`.
 pub(super) fn counted(count: usize, one: &str, many: &str) -> String {
     match count {
         1 => format!("1 {one}"),
@@ -259,7 +260,7 @@ pub(super) fn counted(count: usize, one: &str, many: &str) -> String {
     }
 }
 
-/// A text that is safe to print: neither control characters nor more than a line holds.
+/// Makes a string safe to print: without control characters, and no longer than a line holds.
 fn plain(text: &str) -> String {
     let mut shown: String = text.chars().take(SHOWN_CHARS_MAX).flat_map(escaped).collect();
     if text.chars().nth(SHOWN_CHARS_MAX).is_some() {

@@ -1,10 +1,10 @@
-//! Reads lines out of a file, plain or gzip, a bounded number of bytes at a time.
+//! Reads lines from a file, plain or gzip, a bounded number of bytes at a time.
 
 use std::io::{self, BufRead, BufReader, Cursor, Read};
 
 use flate2::read::MultiGzDecoder;
 
-/// What a gzip file begins with, by RFC 1952.
+/// The first bytes of a gzip file, according to RFC 1952.
 const GZIP_MAGIC: [u8; 2] = [0x1f, 0x8b];
 
 /// The lines of a file.
@@ -18,15 +18,15 @@ pub(super) struct Lines<'a> {
 /// A line that is not blank.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Line<'a> {
-    /// 1 for the first of the file; blank lines count.
+    /// The number of the line, from 1; blank lines count.
     pub(super) number: u64,
-    /// The line without the white space around it; its beginning, where it is too long.
+    /// The line without the white space around it. If the line is too long, only its beginning.
     pub(super) bytes: &'a [u8],
 }
 
 impl<'a> Lines<'a> {
-    /// Looks at the first bytes to tell gzip from text. Of a line that is longer than
-    /// `line_bytes_max` a little more than that is given, and the rest passed over.
+    /// Tells gzip from text by the first bytes. Of a line longer than `line_bytes_max`, only a little more than that is
+    /// returned, and the rest is skipped.
     pub(super) fn open(mut input: impl Read + 'a, line_bytes_max: usize) -> io::Result<Self> {
         let mut first = Vec::new();
         input.by_ref().take(GZIP_MAGIC.len() as u64).read_to_end(&mut first)?;
@@ -40,9 +40,9 @@ impl<'a> Lines<'a> {
         Ok(Self { input, line_bytes_max, number: 0, bytes: Vec::new() })
     }
 
-    /// The next line that is not blank.
+    /// Returns the next line that is not blank.
     pub(super) fn next(&mut self) -> io::Result<Option<Line<'_>>> {
-        // Room for the end of the line, and one byte that tells of more.
+        // There is room for the end of the line, and for one byte that shows that there are more.
         let most = self.line_bytes_max as u64 + 3;
         loop {
             self.bytes.clear();
@@ -50,7 +50,7 @@ impl<'a> Lines<'a> {
                 return Ok(None);
             }
             self.number += 1;
-            // White space before a line that is too long must not make it look blank or short.
+            // White space before a line that is too long must not make the line look blank or short.
             let is_cut = self.bytes.len() as u64 == most && !self.bytes.ends_with(b"\n");
             if is_cut {
                 self.input.skip_until(b'\n')?;
@@ -62,7 +62,7 @@ impl<'a> Lines<'a> {
         }
     }
 
-    /// How many lines were read.
+    /// Returns how many lines were read.
     pub(super) fn number(&self) -> u64 {
         self.number
     }
@@ -104,7 +104,7 @@ mod tests {
             (b"a\r\n\n b \n", &[(1, "a"), (3, "b")]),
             (b"1234567\n12345678\nb", &[(1, "1234567"), (2, "12345678"), (3, "b")]),
             (b"12345678\r\nb", &[(1, "12345678"), (2, "b")]),
-            // Too long: told by more bytes than allowed, whatever is around them.
+            // These lines are too long: they have more bytes than allowed, whatever is around them.
             (b"123456789\nb", &[(1, "123456789"), (2, "b")]),
             (b"12345678901234567890\nb", &[(1, "12345678901"), (2, "b")]),
             (b"              1234567890\nb\n", &[(1, "           "), (2, "b")]),

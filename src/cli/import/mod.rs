@@ -1,8 +1,8 @@
-//! `import`: files of Segment messages, a JSON object a line, go into the database as if they had come
-//! to `/v1/import`. Works beside a running service and without one.
+//! `import`: puts files of Segment messages, one JSON object per line, into the database as if they had come to
+//! `/v1/import`. Works beside a running service or without one.
 //!
-//! A second run of the same files stores nothing twice, so an interrupted import is simply run
-//! again. Memory is bounded: a batch of messages, a line, and the first few rejections.
+//! A second run over the same files stores nothing twice, so an interrupted import can simply be run again. Memory is
+//! bounded: a batch of messages, a line, and the first few rejections.
 
 mod lines;
 mod report;
@@ -31,14 +31,14 @@ use crate::queue::{AcceptError, Accepted, FreeSpace, Inbox, NewMessage};
 use crate::segment::Digests;
 use crate::telemetry;
 
-/// Messages, and bytes of them, that are written at once.
+/// The most messages, and the most bytes of them, that are written at once.
 const BATCH_MESSAGES_MAX: usize = 1_000;
 const BATCH_BYTES_MAX: usize = 4 * 1024 * 1024;
 
-/// The longest rest between two batches, see [`Import::flush`].
+/// The longest pause between two batches; see [`Import::flush`].
 const REST_MAX: Duration = Duration::from_millis(100);
 
-/// How long a store that does not take messages is asked again, and how often.
+/// How long to keep trying if the store takes no messages, and how often.
 const STORE_PATIENCE: Duration = Duration::from_secs(60);
 const STORE_PAUSE: Duration = Duration::from_millis(500);
 
@@ -131,7 +131,7 @@ pub(super) fn run(args: ImportArgs) -> Result<(), CliError> {
     })
 }
 
-/// A bar over the bytes of all files.
+/// Makes a progress bar over the bytes of all files.
 fn bar(files: &[PathBuf]) -> ProgressBar {
     let sizes = files.iter().map(|file| std::fs::metadata(file).ok().map(|file| file.len()));
     match sizes.sum::<Option<u64>>() {
@@ -163,7 +163,7 @@ impl Import<'_> {
             let name = path.display().to_string();
             let input = self.bar.wrap_read(open_input(path)?);
             let read = self.file(&name, input).await;
-            // Messages before an error are stored all the same.
+            // Messages before an error are still stored.
             self.flush().await?;
             read?;
             if self.stop.is_cancelled() {
@@ -189,7 +189,7 @@ impl Import<'_> {
             destination: self.destination,
             is_bulk: true,
             kind: None,
-            // A file may be an export of Segment's: the times in it were corrected then.
+            // The file may be an export from Segment, which has already corrected the times.
             is_from_segment: true,
             is_sent_now: false,
             ip: None,
@@ -221,8 +221,8 @@ impl Import<'_> {
         }
     }
 
-    /// Writes the batch, and rests for as long as that took: a service on the same database must get
-    /// at it too, and SQLite's lock is not fair.
+    /// Writes the batch, then pauses for as long as that took: a service on the same database must get its turn, and
+    /// SQLite's lock is not fair.
     async fn flush(&mut self) -> Result<(), CliError> {
         self.batch_bytes = 0;
         let batch = std::mem::take(&mut self.batch);
@@ -231,7 +231,7 @@ impl Import<'_> {
         }
         let began = Instant::now();
         let mut waits_for = String::new();
-        // A bulk load can wait until an operator makes room; live traffic cannot.
+        // A bulk load can wait until an operator makes room. Live traffic cannot.
         if self.store.free_space() != FreeSpace::Ample {
             let free = HumanBytes(self.store.free_bytes().unwrap_or(0)).to_string();
             return Err(CliError::LittleSpace { free });
@@ -267,11 +267,11 @@ impl Import<'_> {
     }
 }
 
-/// The id of a message that has none: the same whenever the same line stands at the same place of a
-/// file of the same name. Place and name are in it since equal lines may well be several messages.
+/// Returns the id of a message without one. It is the same whenever the same line is at the same place in a file of the
+/// same name. Place and name are part of it, because equal lines may well be several messages.
 fn derived_id(source: &str, file: &str, line: Line<'_>) -> String {
     let file = Path::new(file).file_name().unwrap_or_default().as_encoded_bytes();
-    // Packed or not, it is the same file.
+    // Compressed or not, it is the same file.
     let file = file.strip_suffix(b".gz").unwrap_or(file);
     let mut hasher = Sha256::new();
     for part in [source.as_bytes(), file, line.bytes] {

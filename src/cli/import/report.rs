@@ -1,4 +1,4 @@
-//! The result of an import, for people and for programs. Never holds a part of a message.
+//! The result of an import, for people and for programs. It never holds a part of a message.
 
 use std::fs::File;
 use std::io::{BufWriter, Write as _};
@@ -11,15 +11,15 @@ use crate::cli::CliError;
 use crate::queue::intake::Rejection;
 use crate::segment::message::InvalidMessage;
 
-/// Rejected lines that are shown; all of them go into the file.
+/// How many rejected lines are shown. All of them go into the file.
 const SHOWN_MAX: usize = 20;
 
-/// Counts, and the rejections.
+/// The counts, and the rejections.
 pub(super) struct Report {
     pub(super) accepted: u64,
     pub(super) duplicates: u64,
     rejected: u64,
-    /// Of these, the lines that are not JSON objects.
+    /// How many of the rejected lines are not JSON objects.
     not_objects: u64,
     shown: Vec<String>,
     file: Option<(PathBuf, BufWriter<File>)>,
@@ -71,7 +71,7 @@ impl Report {
         Ok(())
     }
 
-    /// Whether no line is a JSON object, as in a file whose messages go over several lines.
+    /// Returns whether no line is a JSON object, as in a file whose messages span several lines.
     pub(super) fn is_not_lines(&self) -> bool {
         self.accepted + self.duplicates == 0
             && self.rejected > 0
@@ -96,7 +96,7 @@ impl Report {
         text
     }
 
-    /// Writes the file to its end; returns how many lines were rejected.
+    /// Finishes the file and returns how many lines were rejected.
     pub(super) fn close(self) -> Result<u64, CliError> {
         if let Some((path, mut file)) = self.file {
             file.flush().map_err(|source| broken(&path, source))?;

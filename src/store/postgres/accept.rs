@@ -1,6 +1,6 @@
-//! Accepts messages: the task that writes them in groups, and the transaction of a group. This is the hot path.
+//! Accepts messages: has the task that writes them in groups, and the transaction of a group. This is the hot path.
 //!
-//! While one group is being written, the next one gathers. A call is answered only after the commit of its group.
+//! While one group is being written, the next one gathers. A call is answered only after its group is committed.
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
@@ -21,18 +21,18 @@ use crate::queue::{Accepted, Committed, NewMessage};
 use crate::store::backlog::Admitted;
 use crate::store::meters::Meters;
 
-/// $1 destinations. From here to the commit, no other transaction gives numbers to messages of these destinations.
-/// In the order of the streams, so that no two transactions wait for each other.
+/// $1 destinations. From here to the commit, no other transaction numbers messages of these destinations. All
+/// transactions lock streams in the same order, so that they cannot deadlock.
 pub(super) const LOCK_STREAMS: &str = "
     SELECT destination, no, last, floor(extract(epoch FROM clock_timestamp()) * 1000)::bigint
     FROM @streams WHERE destination = ANY($1) ORDER BY no FOR UPDATE";
-/// $1 destinations. In another transaction than the messages: it may wait for others that do the same.
+/// $1 destinations. Runs in a separate transaction, since it may wait for others that add streams.
 const ADD_STREAM: &str = "
     INSERT INTO @streams (destination, no)
     SELECT $1, COALESCE(MAX(no) + 1, 0) FROM @streams
     ON CONFLICT DO NOTHING";
 const COUNT_STREAMS: &str = "SELECT COUNT(*) FROM @streams";
-/// The arguments are described where the function is made.
+/// The arguments are described at the definition of the function.
 const ACCEPT: &str = "
     SELECT @accept_1($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18,
                      $19)";
@@ -46,19 +46,20 @@ pub(super) const ADVANCE_STREAMS: &str = "
 const GROUP_MESSAGES_MAX: usize = 2_000;
 const GROUP_BYTES_MAX: usize = 16 * 1024 * 1024;
 
-/// For how many groups the locks are asked for first, once another process had them: it will have them again.
+/// After another process held the locks, this many groups take the locks first: that process will probably hold them
+/// again.
 const LOCKS_FIRST: u32 = 16;
 
-/// How long a group may take. Nobody waits for a server that does not answer.
+/// How long a group may take. A server that does not respond must not keep callers waiting.
 pub(super) const GROUP_TIMEOUT: Duration = ANSWER_TIMEOUT;
 
-/// How often a transaction is run again that was ended in favour of another one.
+/// How often a transaction is retried after the server ended it in favour of another one.
 pub(super) const TRIES_MAX: u32 = 5;
 
-/// A message is usually received within this time of the moment for which its number is given.
+/// A message's time of receipt is usually within this time of the moment that its number stands for.
 pub(super) const SLACK_MS: i64 = 60_000;
 
-/// By how much the clocks of the database and of a process may differ before a duplicate is missed.
+/// How far the clocks of the database and of a process may differ before a duplicate is missed.
 const SKEW_MAX: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// Messages to be accepted.
@@ -67,12 +68,12 @@ pub(super) struct AcceptOrder {
     pub(super) messages: Vec<NewMessage>,
     pub(super) queued_at: Instant,
     pub(super) reply: oneshot::Sender<Result<Committed, Fault>>,
-    /// Room in the queue for the writer, given back when the order is dropped.
+    /// The permits of the writer's queue, released when the order is dropped.
     pub(super) permits: [OwnedSemaphorePermit; 2],
     pub(super) admitted: Admitted,
 }
 
-/// The task that accepts messages, with a connection of its own.
+/// The task that accepts messages. It has its own connection.
 pub(super) struct Writer {
     pub(super) connections: Connections,
     pub(super) duplicate_window: Duration,
@@ -80,19 +81,19 @@ pub(super) struct Writer {
     pub(super) orders: UnboundedReceiver<AcceptOrder>,
     pub(super) hints: Arc<Hints>,
     pub(super) closing: CancellationToken,
-    /// Cancels a token when the task has ended, in whatever way.
+    /// Cancels a token when the task ends, for whatever reason.
     pub(super) ended: DropGuard,
 }
 
-/// What the task keeps between groups.
+/// The state that the task keeps between groups.
 struct Memory {
     connections: Connections,
-    /// `None` after a failure: the next group makes another.
+    /// `None` after a failure; the next group makes a new connection.
     connection: Option<Pooled>,
     duplicate_window: Duration,
     time: Time,
     event_names: EventNames,
-    /// For how many groups more to ask for the locks first.
+    /// How many more groups take the locks first.
     locks_first: u32,
     meters: Meters,
 }
@@ -120,7 +121,7 @@ impl Writer {
                         Some(order) => Some(order),
                         None => break,
                     },
-                    // What was sent before is still received.
+                    // Calls sent before are still received.
                     () = closing.cancelled(), if !queue.orders.is_closed() => {
                         queue.orders.close();
                         continue;
@@ -134,30 +135,30 @@ impl Writer {
         if let Some(connection) = memory.connection.take() {
             connection.close().await;
         }
-        // Before `hints` is dropped, which ends the engines: nobody may take that for the cause.
+        // Dropped before `hints`, which ends the engines and must not look like the cause.
         drop(ended);
     }
 }
 
-/// The calls that wait.
+/// The waiting calls.
 struct Queue {
     orders: UnboundedReceiver<AcceptOrder>,
-    /// The first of them, once it was looked at.
+    /// The first of them, once it has been taken from the channel.
     next: Option<AcceptOrder>,
 }
 
-/// The calls that are written in one transaction.
+/// Calls that are written in one transaction.
 #[derive(Default)]
 struct Group {
     orders: Vec<AcceptOrder>,
     messages: usize,
     bytes: usize,
-    /// When its transaction began; `None`: it has not yet.
+    /// When its transaction began; `None` before that.
     began_at: Option<Instant>,
 }
 
 impl Group {
-    /// Takes those that wait, as long as there is room for them and they meet a condition.
+    /// Takes waiting calls, as long as they fit and meet a condition.
     fn fill(&mut self, queue: &mut Queue, mut takes: impl FnMut(&AcceptOrder) -> bool) {
         while let Some(order) = queue.next.take().or_else(|| queue.orders.try_recv().ok()) {
             let messages = self.messages + order.messages.len();
@@ -183,8 +184,8 @@ impl Group {
 }
 
 impl Memory {
-    /// Writes a group and answers its calls. If one of them may be to blame for a failure, each is written by
-    /// itself, so that it cannot harm the others.
+    /// Writes a group and answers its calls. If one call may be to blame for a failure, each is written separately, so
+    /// that it cannot harm the others.
     async fn write(&mut self, mut group: Group, queue: &mut Queue, hints: &Hints) {
         match self.commit(&mut group, Some(queue)).await {
             Err(fault) if fault.is_of_one_call() && group.orders.len() > 1 => {
@@ -198,8 +199,8 @@ impl Memory {
         }
     }
 
-    /// Writes calls in one transaction, and those that meanwhile arrive in the queue; returns whether each message of
-    /// each call is new.
+    /// Writes the calls in one transaction, together with calls that arrive in the meantime; returns whether each
+    /// message of each call is new.
     async fn commit(
         &mut self,
         group: &mut Group,
@@ -224,7 +225,7 @@ impl Memory {
                 }
                 Ok(Err(fault)) => fault,
                 Err(_) => {
-                    // A statement of the group may be under way still.
+                    // A statement of the group may still be running.
                     self.connection.take().inspect(|connection| connection.outdate());
                     Fault::Slow
                 }
@@ -236,7 +237,7 @@ impl Memory {
         }
     }
 
-    /// Rolls back. If that fails, the next group makes another connection.
+    /// Rolls back. If that fails, the next group makes a new connection.
     async fn roll_back(&mut self, fault: &Fault) {
         if let Some(connection) = self.connection.take()
             && fault.is_answer()
@@ -265,7 +266,7 @@ impl Memory {
         let destinations: BTreeSet<String> =
             known.iter().map(|message| message.destination.clone()).collect();
         let destinations: Array<String> = destinations.into_iter().collect();
-        // As long as no other process accepts messages for these destinations, one round trip is all.
+        // One round trip is enough while no other process accepts messages for these destinations.
         if self.locks_first == 0 {
             let judged = Judged::new(&group.calls(), self.duplicate_window);
             let accept = Accept { judged, event_names: &event_names, destinations: &destinations };
@@ -294,8 +295,8 @@ impl Memory {
             return Box::pin(self.try_to_commit(group, queue)).await;
         }
         if let Some(queue) = queue {
-            // While another process had the lock, more have arrived. Names of events are not written in this
-            // transaction: calls with new ones are for the next group.
+            // More calls have arrived while another process held the lock. This transaction does not write names of
+            // events, so calls with new names are left to the next group.
             let before = known.len();
             group.fill(queue, |order| {
                 let is_locked =
@@ -312,12 +313,12 @@ impl Memory {
     }
 }
 
-/// The messages of a group, and which of them repeat an earlier one of the same group.
+/// The messages of a group, and which of them repeat an earlier message of the same group.
 struct Judged<'a> {
     messages: Vec<&'a NewMessage>,
     /// The number of messages of each call.
     calls: Vec<usize>,
-    /// The indices of those that may be new.
+    /// The indices of the messages that may be new.
     first: Vec<usize>,
     window_ms: i64,
 }
@@ -343,8 +344,8 @@ impl<'a> Judged<'a> {
         Self { messages, calls: calls.iter().map(|call| call.len()).collect(), first, window_ms }
     }
 
-    /// Whether each message of each call is new, if these among the first ones are duplicates of stored ones; their
-    /// indices begin with 1.
+    /// Returns whether each message of each call is new, given which of the `first` ones duplicate stored messages.
+    /// Those indices start at 1.
     fn answers(&self, duplicates: &[i32]) -> Vec<Vec<Accepted>> {
         let mut all = vec![Accepted::Duplicate; self.messages.len()];
         for index in &self.first {
@@ -364,15 +365,15 @@ impl<'a> Judged<'a> {
 /// A group of messages to be stored.
 struct Accept<'a> {
     judged: Judged<'a>,
-    /// The names under which their events are listed.
+    /// The names under which the messages' events are listed.
     event_names: &'a [Option<String>],
-    /// Of all messages, each once.
+    /// The destinations of all messages, each once.
     destinations: &'a Array<String>,
 }
 
 impl Accept<'_> {
-    /// Stores messages in one round trip, from what begins the transaction to its end; returns whether each message of
-    /// each call is new. `None`: nothing was stored, since a stream is missing, or another transaction has it.
+    /// Stores messages in one round trip, from BEGIN to COMMIT; returns whether each message of each call is new.
+    /// Returns `None` if nothing was stored, because a stream is missing or locked by another transaction.
     async fn commit(
         &self,
         connection: &Connection,
@@ -437,7 +438,7 @@ impl Accept<'_> {
             payload,
         ];
         crate::crash::point("commit.before");
-        // After an error the server runs nothing more of the transaction, and COMMIT rolls back.
+        // After an error, the server runs no more statements of the transaction, and COMMIT rolls back.
         let (begun, stored, committed) = tokio::join!(
             biased;
             begin,
@@ -459,7 +460,7 @@ impl Accept<'_> {
     }
 }
 
-/// Makes the partitions of the day for which streams give numbers now.
+/// Makes the partitions of the day for which the streams give numbers now.
 async fn make_partitions(
     connection: &Connection,
     destinations: &Array<String>,
@@ -476,7 +477,7 @@ async fn make_partitions(
 /// Adds the streams of new destinations.
 async fn add_streams(connection: &Connection, destinations: &[&str]) -> Result<(), Fault> {
     for destination in destinations {
-        // Another process may add the same, or take the number for another one: then it is tried again.
+        // Another process may add the same stream, or use the number for another one; then try again.
         let count = connection.query_one(COUNT_STREAMS, params![]).await?;
         if get::<i64>(&count, 0)? >= i64::from(STREAMS_MAX) {
             return Err(Fault::ManyDestinations);
@@ -512,7 +513,7 @@ fn answer(group: Group, committed: Result<Vec<Vec<Accepted>>, Fault>, hints: &Hi
         };
         // Release the permits before replying.
         drop((permits, admitted));
-        // The caller may have gone away; what was written stays.
+        // The caller may be gone; the writes stay.
         let _ = reply.send(answer);
     }
 }

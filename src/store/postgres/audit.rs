@@ -1,4 +1,4 @@
-//! The list of what people did.
+//! The audit log: what people did.
 
 use async_trait::async_trait;
 

@@ -1,4 +1,4 @@
-//! Events that Loops refused because their contact did not exist, and that are replayed once it does.
+//! Events that Loops refused because their contact did not exist. They are replayed once it does.
 
 use jiff::Timestamp;
 
@@ -35,7 +35,7 @@ pub(super) const PAST: &str = "
 /// $1 lane, $2 destination.
 pub(super) const OF_PERSON: &str = "DELETE FROM @awaiting WHERE lane = $1 AND destination = $2";
 
-/// A delivery that is to be replayed.
+/// A delivery whose contact has appeared, so it must be replayed.
 pub(super) struct Due {
     pub(super) seq: i64,
     pub(super) subscription: String,
@@ -43,7 +43,7 @@ pub(super) struct Due {
     pub(super) payload_bytes: u64,
 }
 
-/// Applies how the outcome of a request bears on events that wait.
+/// Applies the effect of a request's outcome on waiting events.
 pub(super) async fn apply(
     transaction: &Connection,
     destination: &str,

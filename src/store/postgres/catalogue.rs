@@ -1,4 +1,4 @@
-//! What was read of the teams at Loops.
+//! The stored catalogues of the teams at Loops.
 
 use async_trait::async_trait;
 

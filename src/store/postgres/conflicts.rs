@@ -1,4 +1,4 @@
-//! Contacts that Loops may have mixed up, since they share a user id or an address.
+//! Contacts that Loops may mix up, because they share a user id or an address.
 
 use jiff::Timestamp;
 use tokio_postgres::Row;
@@ -16,7 +16,8 @@ use crate::store::contacts::{CONFLICTS_READ_MAX, DAY_MS, newest_of_each};
 pub(super) const ANOTHER_ADDRESS: &str = "
     INSERT INTO @conflicts AS c (day, destination, kind, person, count, request_id) VALUES ($1, $2, $3, $4, 2, $5)
     ON CONFLICT (day, destination, kind, person) DO UPDATE SET count = c.count + 1, request_id = $5";
-/// $1 day, $2 destination, $3 kind, $4 digest of the address, $5 request. Nothing if only one userId has the address.
+/// $1 day, $2 destination, $3 kind, $4 digest of the address, $5 request. Adds no row if only one userId has the
+/// address.
 pub(super) const SEVERAL_USERS: &str = "
     INSERT INTO @conflicts AS c (day, destination, kind, person, count, request_id)
     SELECT $1, $2, $3, $4, COUNT(*), $5 FROM @contacts WHERE email = $4 AND destination = $2 HAVING COUNT(*) > 1
@@ -38,7 +39,7 @@ pub(super) const PAST: &str = "
     DELETE FROM @conflicts WHERE (day, destination, kind, person) IN (
         SELECT day, destination, kind, person FROM @conflicts WHERE day < $1 LIMIT $2 FOR UPDATE SKIP LOCKED)";
 
-/// The latest conflicts since a time, the newest first.
+/// Returns the latest conflicts since a time, newest first.
 pub(super) async fn latest(
     connection: &Connection,
     since: Timestamp,

@@ -1,11 +1,11 @@
-//! Connections: how one is made, how a statement is run, and the few that readers share.
+//! Connections: makes them, runs statements, and pools the few that readers share.
 //!
-//! No connection has a state that outlives a transaction, so a pooler in transaction mode may stand between.
+//! No connection has state that outlives a transaction, so a pooler in transaction mode may stand in between.
 //!
-//! A connection that is given up in the middle of something is closed, and the server rolls back what it had begun. But
-//! it notices that only once the statement under way has ended, which may wait for a lock or a standby. So the statement
-//! is canceled where that can do no harm, and until the server has answered, the connection keeps its place among the
-//! connections of its kind: however often one is given up, no more than these are open.
+//! A connection that is given up in the middle of a transaction is closed, and the server rolls back. But the server
+//! notices that only after the running statement ends, and that statement may wait for a lock or a standby. So the
+//! statement is canceled where that is harmless, and until the server responds, the connection counts towards the limit
+//! of its kind. However often connections are given up, no more than the limit are open.
 
 use std::future::poll_fn;
 use std::ops::Deref;
@@ -29,44 +29,44 @@ use super::params::Param;
 use super::tls::Tls;
 use super::url::Target;
 
-/// How long to wait for a connection, and then for each answer of the server. Behind a load balancer, connections to a
-/// server that is gone may stay open, and nothing answers them.
+/// How long to wait for a connection, and then for each response of the server. Behind a load balancer, connections to
+/// a dead server may stay open without any response.
 pub(super) const ANSWER_TIMEOUT: Duration = Duration::from_secs(20);
 
-/// The isolation level matters: a statement behind a lock must see what was committed under the lock before. The server
-/// ends a transaction whose process has stopped in the middle of it: other processes wait for its locks. And it gives up
-/// waiting for a lock before this process does, so that the connection can be used again. Every statement has its index, but
-/// the planner knows nothing of the rows of a day that has just begun.
+/// The isolation level matters: a statement that waited for a lock must see what was committed under that lock. The
+/// server ends a transaction whose process has stopped in the middle, since other processes wait for its locks. It also
+/// gives up waiting for a lock before this process does, so that the connection stays usable. Every statement has an
+/// index, but the planner has no statistics for a day that has just begun.
 const BEGIN: &str = "
     BEGIN ISOLATION LEVEL READ COMMITTED;
     SET LOCAL idle_in_transaction_session_timeout = 5000; SET LOCAL lock_timeout = 15000;
     SET LOCAL enable_seqscan = off; SET LOCAL jit = off";
-/// All statements see the same.
+/// All statements see the same snapshot.
 const BEGIN_SNAPSHOT: &str = "
     BEGIN ISOLATION LEVEL REPEATABLE READ, READ ONLY; SET LOCAL idle_in_transaction_session_timeout = 5000";
 
 /// How connections of a kind are used.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Manner {
-    /// How long to wait for each answer.
+    /// How long to wait for each response.
     answers_within: Duration,
-    /// Whether a statement that was given up is canceled.
+    /// Whether a given-up statement is canceled.
     cancels: bool,
-    /// How long a connection that was given up, and whose server does not answer, keeps its place.
+    /// How long a given-up connection counts towards the limit while its server does not respond.
     kept: Duration,
 }
 
 impl Manner {
-    /// For leases, and what delivery waits for.
+    /// For leases and for the reads that delivery waits for.
     pub(super) const READING: Self = Self::within(ANSWER_TIMEOUT);
-    /// For people's questions and for replays, which may search whole days.
+    /// For people's look-ups and for replays, which may search whole days.
     pub(super) const LOOKING_UP: Self = Self::within(Duration::from_secs(300));
     /// For chores, which may wait until other transactions have ended.
     pub(super) const CHORES: Self = Self::within(Duration::from_secs(3_600));
-    /// For the tasks that write. A commit that waits for a standby must not be canceled: it would be in force here, so
-    /// that a repeated message were taken for a duplicate, and lost with a failover. The place is kept so long because
-    /// each connection would wait for the same standby. In the end another one is made: if the address leads to another
-    /// server by now, the old one may never answer.
+    /// For the tasks that write. A commit that waits for a standby must not be canceled: it would take effect on this
+    /// server only, so a repeated message would count as a duplicate, and be lost in a failover. The connection counts
+    /// towards the limit for so long because every other one would wait for the same standby. It does not count for
+    /// ever, since the address may lead to another server by now, and the old one may never respond.
     pub(super) const WRITING: Self =
         Self { answers_within: ANSWER_TIMEOUT, cancels: false, kept: Duration::from_secs(3_600) };
 
@@ -75,7 +75,7 @@ impl Manner {
     }
 }
 
-/// How long a statement that was given up may go on before it is canceled.
+/// How long a given-up statement may continue before it is canceled.
 const CANCEL_AFTER: Duration = Duration::from_millis(250);
 
 /// Makes connections to one database.
@@ -86,11 +86,11 @@ pub(super) struct Connector {
     address: Arc<str>,
     schema: Schema,
     manner: Manner,
-    /// Counts how often the server turned out to be read-only, or did not answer.
+    /// Counts how often the server turned out to be read-only, or did not respond.
     generation: Arc<AtomicU64>,
 }
 
-/// The quoted name of the schema and a dot.
+/// The quoted name of the schema, with a dot.
 #[derive(Debug, Clone)]
 pub(super) struct Schema(Arc<str>);
 
@@ -99,7 +99,7 @@ impl Schema {
         Schema(format!("\"{}\".", name.replace('"', "\"\"")).into())
     }
 
-    /// A text with the names of tables qualified: each `@` stands for the schema.
+    /// Returns a statement with qualified names of tables: each `@` is replaced by the schema.
     pub(super) fn sql(&self, text: &str) -> String {
         text.replace('@', &self.0)
     }
@@ -123,7 +123,7 @@ impl Connector {
         Self { config: Arc::new(config), tls, address, schema, manner, generation: Arc::default() }
     }
 
-    /// Makes connections of another kind to the same database.
+    /// Returns a connector for another kind of connection to the same database.
     pub(super) fn with(&self, manner: Manner) -> Self {
         Self { manner, ..self.clone() }
     }
@@ -132,7 +132,7 @@ impl Connector {
         self.connect_hearing(|_| {}).await
     }
 
-    /// Makes a connection that calls `hear` with each notification. `hear` is dropped when the connection has ended.
+    /// Makes a connection that calls `hear` with each notification, and drops `hear` when the connection ends.
     pub(super) async fn connect_hearing(
         &self,
         hear: impl Fn(&Notification) + Send + 'static,
@@ -150,7 +150,7 @@ impl Connector {
                     Ok(AsyncMessage::Notification(notification)) => hear(&notification),
                     // Notices may quote contents.
                     Ok(_) => {}
-                    // Those who wait for an answer learn of it, too.
+                    // Callers that wait for a response get the error, too.
                     Err(error) => {
                         let error = Reason::from(error);
                         debug!(%error, "a connection to the database ended");
@@ -181,7 +181,7 @@ impl Connector {
     }
 }
 
-/// Reads from and writes to the socket of a connection until it has ended.
+/// Reads from and writes to the socket of a connection until it ends.
 async fn drive(
     messages: impl Future<Output = ()>,
     given_up: CancellationToken,
@@ -194,10 +194,10 @@ async fn drive(
         () = &mut messages => return,
         () = given_up.cancelled() => {}
     }
-    // It closes its connection once no answer is pending.
+    // The connection closes itself once no response is pending.
     if timeout(CANCEL_AFTER, &mut messages).await.is_err() {
         if manner.cancels {
-            // If it fails, the server may be gone.
+            // If canceling fails, the server may be gone.
             let _ = timeout(manner.kept, cancel.cancel_query(tls)).await;
         }
         let _ = timeout(manner.kept, messages).await;
@@ -205,7 +205,7 @@ async fn drive(
     drop(place);
 }
 
-/// Where a database is, without the name of the user or a password.
+/// Returns the address of a database, without user name and password.
 pub(super) fn address(config: &Config) -> String {
     let ports = config.get_ports();
     let of = |(index, host): (usize, &Host)| {
@@ -220,18 +220,18 @@ pub(super) fn address(config: &Config) -> String {
     hosts.join(", ")
 }
 
-/// A connection. Futures of its methods that are polled in one task are pipelined, in the order of their first poll.
+/// A connection. Futures of its methods that one task polls together are pipelined, in the order of their first poll.
 #[derive(Debug)]
 pub(super) struct Connection {
     client: Client,
     schema: Schema,
     /// The task that reads from and writes to the socket.
     driver: JoinHandle<()>,
-    /// Tells the task that the connection is not used any more. Dropped after the client.
+    /// Tells the task that the connection is no longer used. Dropped after the client.
     given_up: DropGuard,
     place: Place,
     manner: Manner,
-    /// The connector's count when the connection was made, and now.
+    /// The connector's generation when the connection was made, and the current one.
     generation: u64,
     current: Arc<AtomicU64>,
 }
@@ -241,7 +241,7 @@ impl Connection {
         self.answer(self.client.query_typed(&self.schema.sql(text), params)).await
     }
 
-    /// The first row.
+    /// Returns the first row, if any.
     pub(super) async fn query_opt(
         &self,
         text: &str,
@@ -250,13 +250,13 @@ impl Connection {
         Ok(self.query(text, params).await?.into_iter().next())
     }
 
-    /// The only row of a statement that always returns one.
+    /// Returns the only row of a statement that always returns one.
     pub(super) async fn query_one(&self, text: &str, params: &[Param<'_>]) -> Result<Row, Fault> {
         let row = self.query_opt(text, params).await?;
         row.ok_or(Fault::Broken("a statement that always returns a row returned none"))
     }
 
-    /// Returns how many rows were changed.
+    /// Returns how many rows changed.
     pub(super) async fn execute(&self, text: &str, params: &[Param<'_>]) -> Result<u64, Fault> {
         self.answer(self.client.execute_typed(&self.schema.sql(text), params)).await
     }
@@ -271,7 +271,7 @@ impl Connection {
         self.answer(self.client.batch_execute(&self.schema.sql(text))).await
     }
 
-    /// Waits for an answer, but not for ever.
+    /// Waits for a response, but not for ever.
     async fn answer<T>(
         &self,
         answer: impl Future<Output = Result<T, tokio_postgres::Error>>,
@@ -288,11 +288,11 @@ impl Connection {
         })
     }
 
-    /// Has all connections made anew that are as old as this one: the server was demoted, or is gone, and another one
-    /// may be found at the URL. What is read from the old one may be out of date.
+    /// Replaces all connections of this generation: the server was demoted or is gone, the URL may lead to another one,
+    /// and reads from the old one may be out of date.
     pub(super) fn outdate(&self) {
         let (old, new) = (self.generation, self.generation.wrapping_add(1));
-        // If it fails, another connection did it.
+        // If this fails, another connection has done it.
         let _ = self.current.compare_exchange(old, new, Ordering::Relaxed, Ordering::Relaxed);
     }
 
@@ -300,7 +300,7 @@ impl Connection {
         &self.schema
     }
 
-    /// Takes leave of the server, and waits a moment for that.
+    /// Closes the connection properly, and waits a moment for that.
     pub(super) async fn close(self) {
         const PATIENCE: Duration = Duration::from_secs(1);
         let Self { client, driver, given_up, .. } = self;
@@ -308,14 +308,14 @@ impl Connection {
         let _ = timeout(PATIENCE, driver).await;
     }
 
-    /// Whether another connection is needed.
+    /// Whether the connection must be replaced.
     pub(super) fn is_useless(&self) -> bool {
         self.client.is_closed() || self.generation != self.current.load(Ordering::Relaxed)
     }
 }
 
-/// The place of a connection among those of its kind. It is free when both have gone: those who use the connection, and
-/// its task.
+/// A connection's slot within the limit of its kind. It is free once both the user of the connection and its task are
+/// gone.
 #[derive(Debug, Clone, Default)]
 struct Place(Arc<Mutex<Option<OwnedSemaphorePermit>>>);
 
@@ -326,7 +326,7 @@ impl Place {
     }
 }
 
-/// A few connections that are shared. Cheap to clone.
+/// A small pool of connections. Cheap to clone.
 #[derive(Debug, Clone)]
 pub(super) struct Connections {
     shared: Arc<Shared>,
@@ -335,9 +335,9 @@ pub(super) struct Connections {
 #[derive(Debug)]
 struct Shared {
     connector: Connector,
-    /// The most connections, with those that were given up and wait for the server.
+    /// The maximum number of connections, including given-up ones that wait for the server.
     count: u32,
-    /// How long to wait for one.
+    /// How long to wait for a connection.
     patience: Duration,
     permits: Arc<Semaphore>,
     idle: Mutex<Vec<Connection>>,
@@ -350,7 +350,7 @@ impl Connections {
         Self { shared: Arc::new(Shared { connector, count, patience, permits, idle }) }
     }
 
-    /// A connection for single statements.
+    /// Returns a connection for single statements.
     pub(super) async fn get(&self) -> Result<Pooled, Fault> {
         let shared = Arc::clone(&self.shared);
         let permit = Arc::clone(&shared.permits).acquire_owned();
@@ -372,30 +372,30 @@ impl Connections {
         Ok(Pooled { connection, shared })
     }
 
-    /// A connection for a task that writes.
+    /// Returns a connection for a task that writes.
     pub(super) async fn get_to_write(&self) -> Result<Pooled, Fault> {
         self.get().await.map_err(|fault| match fault {
-            // The others wait for the server.
+            // All others wait for the server.
             Fault::NoConnection => Fault::Slow,
             fault => fault,
         })
     }
 
-    /// A connection on which all reads see the same snapshot.
+    /// Returns a connection on which all reads see the same snapshot.
     pub(super) async fn snapshot(&self) -> Result<Snapshot, Fault> {
         let pooled = self.get().await?;
         pooled.batch(BEGIN_SNAPSHOT).await?;
         Ok(Snapshot(pooled))
     }
 
-    /// A connection with a transaction, which must be committed.
+    /// Returns a connection with an open transaction, which must be committed.
     pub(super) async fn transaction(&self) -> Result<Transaction, Fault> {
         let pooled = self.get().await?;
         pooled.begin().await?;
         Ok(Transaction(pooled))
     }
 
-    /// Waits for the calls at work, then closes all connections. Later calls fail.
+    /// Waits for running calls, then closes all connections. Later calls fail.
     pub(super) async fn close(&self) {
         // Fails only if it was closed before.
         let permits = self.shared.permits.acquire_many(self.shared.count).await;
@@ -415,7 +415,8 @@ impl Shared {
     }
 }
 
-/// A shared connection. Unless it is given back, it is closed when dropped, and keeps its place until it has ended.
+/// A pooled connection. Unless it is given back, dropping it closes it, and it counts towards the limit until it has
+/// ended.
 #[derive(Debug)]
 pub(super) struct Pooled {
     connection: Connection,
@@ -423,16 +424,16 @@ pub(super) struct Pooled {
 }
 
 impl Pooled {
-    /// Lets others use the connection. Nothing may be under way on it.
+    /// Returns the connection to the pool. No statement may be running on it.
     pub(super) fn give_back(self) {
         let Self { connection, shared } = self;
         let permit = connection.place.set(None);
         shared.idle().push(connection);
-        // Not before the connection is back: `close` waits for the permits.
+        // Released only once the connection is back, since `close` waits for the permits.
         drop(permit);
     }
 
-    /// Takes leave of the server.
+    /// Closes the connection properly.
     pub(super) async fn close(self) {
         self.connection.close().await;
     }
@@ -446,7 +447,7 @@ impl Deref for Pooled {
     }
 }
 
-/// A snapshot. Dropped without [`Snapshot::end`], its connection is closed.
+/// A snapshot. If dropped without [`Snapshot::end`], its connection is closed.
 #[derive(Debug)]
 pub(super) struct Snapshot(Pooled);
 
@@ -466,7 +467,7 @@ impl Deref for Snapshot {
     }
 }
 
-/// A transaction. Dropped without [`Transaction::commit`], its connection is closed, which rolls it back.
+/// A transaction. If dropped without [`Transaction::commit`], its connection is closed, which rolls it back.
 #[derive(Debug)]
 pub(super) struct Transaction(Pooled);
 

@@ -1,4 +1,4 @@
-//! What Loops is known to hold of its contacts.
+//! Contacts: what is known of each at Loops.
 
 use jiff::Timestamp;
 use tokio_postgres::Row;
@@ -19,8 +19,8 @@ use crate::store::contacts::{Known, Presence, Update, before, day};
 const FIND: &str = "
     SELECT contact, email, is_shared, properties, lane, reported_at, known_at, address FROM @contacts
     WHERE contact = ANY($2) AND destination = $1";
-/// $1 destination, $2 key, $3 key and email. Locked, so that what Loops reports meanwhile is not overwritten; together with
-/// those that [`SHARE`] may change, in one order, so that two transactions do not wait for each other.
+/// $1 destination, $2 key, $3 key and email. The rows are locked, so that later reports from Loops are not overwritten.
+/// Rows that [`SHARE`] may change are locked with them, always in the same order, so that transactions cannot deadlock.
 const FIND_TO_CHANGE: &str = "
     WITH related AS MATERIALIZED (
         SELECT contact, email, is_shared, CASE WHEN contact = $2 THEN properties END AS properties, lane, reported_at,
@@ -29,7 +29,7 @@ const FIND_TO_CHANGE: &str = "
         WHERE destination = $1 AND (contact = ANY($3) OR email = ANY($3) OR claimed = ANY($3))
         ORDER BY contact FOR UPDATE)
     SELECT contact, email, is_shared, properties, lane, reported_at, known_at, address FROM related WHERE contact = $2";
-/// $1 destination, $2 keys and emails. All that claims may change, in the same order.
+/// $1 destination, $2 keys and emails. Locks all rows that claims may change, in the same order.
 const LOCK: &str = "
     SELECT FROM @contacts
     WHERE destination = $1 AND (contact = ANY($2) OR email = ANY($2) OR claimed = ANY($2))
@@ -38,12 +38,12 @@ const LOCK: &str = "
 const KNOWN: &str = "
     SELECT FROM @contacts
     WHERE destination = $1 AND (contact = ANY($2) OR email = ANY($2)) AND known_at < $3 LIMIT 1";
-/// $1 destination, $2 key, $3 email. Other contacts that Loops may hold as the same one.
+/// $1 destination, $2 key, $3 email. Marks the other contacts that Loops may treat as the same one.
 const SHARE: &str = "
     UPDATE @contacts SET is_shared = true
     WHERE destination = $1 AND contact <> $2 AND (contact = $3 OR email = $3 OR email = $2 OR claimed = $3 OR claimed = $2)";
-/// $1 destination, $2 key, $3 email, $4 lane, $5 is shared, $6 day, $7 properties, $8 when the attempt began, $9 address. What Loops reported of a contact of
-/// which nothing was known, while this transaction ran, stands.
+/// $1 destination, $2 key, $3 email, $4 lane, $5 is shared, $6 day, $7 properties, $8 when the attempt began, $9
+/// address. If Loops reported an unknown contact while this transaction ran, that report stands.
 const LEARN: &str = "
     INSERT INTO @contacts AS c (destination, contact, email, lane, is_shared, known_at, changed_day, properties, address)
     VALUES ($1, $2, $3, $4, $5, 0, $6, $7, $9)
@@ -81,18 +81,19 @@ const CLAIM: &str = "
 pub(super) const OF_PERSON: &str = "
     DELETE FROM @contacts
     WHERE destination = $1 AND (contact = $2 OR email = $2 OR claimed = $2 OR (lane = $2 AND lane <> contact))";
-/// $1 destination, $2 digest, $3 reported at, $4 whether it was deleted. Those that are known by an address.
+/// $1 destination, $2 digest, $3 reported at, $4 whether it was deleted. For contacts that are known by this address.
 const REPORTED_BY_EMAIL: &str = "
     UPDATE @contacts SET properties = '', reported_at = $3, email = CASE WHEN $4 THEN NULL ELSE email END,
         known_at = CASE WHEN $4 THEN NULL ELSE known_at END,
         address = CASE WHEN $4 THEN NULL ELSE address END
     WHERE email = $2 AND destination = $1";
-/// $1 destination, $2 key, $3 reported at. What is known by the address of a contact that was deleted.
+/// $1 destination, $2 key, $3 reported at. For the contact whose key is the address of a deleted contact.
 const DELETED_BY_ITS_EMAIL: &str = "
     UPDATE @contacts SET properties = '', reported_at = $3, known_at = NULL, address = NULL
     WHERE destination = $1
         AND contact = (SELECT email FROM @contacts WHERE destination = $1 AND contact = $2)";
-/// $1 destination, $2 digest, $3 reported at, $4 whether it was deleted, $5 day. A request for it may be on its way.
+/// $1 destination, $2 digest, $3 reported at, $4 whether it was deleted, $5 day. Adds a row even for an unknown
+/// contact, since a request for it may be under way.
 const REPORTED: &str = "
     INSERT INTO @contacts AS c (destination, contact, reported_at, changed_day, properties)
     VALUES ($1, $2, $3, $5, '')
@@ -100,8 +101,8 @@ const REPORTED: &str = "
         properties = '', reported_at = $3, email = CASE WHEN $4 THEN NULL ELSE c.email END,
         known_at = CASE WHEN $4 THEN NULL ELSE c.known_at END,
         address = CASE WHEN $4 THEN NULL ELSE c.address END";
-/// $1 destination, $2 key, $3 email, $4 known at, $5 day, $6 when that was so. What is known longer stays so, and one that
-/// was deleted since is not known.
+/// $1 destination, $2 key, $3 email, $4 known at, $5 day, $6 when that was so. A contact that was known before keeps
+/// its time, and one deleted since then stays unknown.
 const MAKE_KNOWN: &str = "
     INSERT INTO @contacts AS c (destination, contact, email, known_at, changed_day, properties)
     VALUES ($1, $2, $3, $4, $5, '')
@@ -141,7 +142,7 @@ pub(super) async fn contacts(
     found.iter().map(|row| Ok(known(row)?.contact)).collect()
 }
 
-/// Applies the outcome of a request; returns whether that has created the contact.
+/// Applies the outcome of a request; returns whether the request created the contact.
 pub(super) async fn apply(
     transaction: &Connection,
     destination: &str,
@@ -158,7 +159,7 @@ pub(super) async fn apply(
         ContactChange::Forget(key) => {
             transaction.execute(FORGET, params![destination, key.0]).await?;
         }
-        // What an attempt that began before may still report is no longer true either.
+        // An attempt that began earlier may still report, but no longer correctly.
         ContactChange::Delete(key) => report(transaction, destination, [*key], now, true).await?,
     }
     Ok(false)
@@ -250,12 +251,12 @@ async fn confirm(
     Ok(is_new)
 }
 
-/// The digests by which other contacts may be the same one to Loops.
+/// Returns the digests by which Loops may treat other contacts as the same one.
 fn related(learned: &Learned) -> Array<i64> {
     [Some(learned.key), learned.email].into_iter().flatten().map(|digest| digest.0).collect()
 }
 
-/// Notes that a contact is there that was not known before.
+/// Records the arrival of a contact that was not known before.
 async fn arrive(
     transaction: &Connection,
     destination: &str,
@@ -269,7 +270,7 @@ async fn arrive(
     Ok(())
 }
 
-/// Whether a request that Loops accepted has created its contact.
+/// Whether a request that Loops accepted created its contact.
 async fn has_created(
     transaction: &Connection,
     destination: &str,
@@ -310,7 +311,7 @@ pub(super) async fn make_known(
     new_contacts::arrived(transaction, destination, key.0, email).await
 }
 
-/// Records that Loops reported a change that others made.
+/// Records a change by someone else, as reported by Loops.
 pub(super) async fn report(
     transaction: &Connection,
     destination: &str,
@@ -332,7 +333,7 @@ pub(super) async fn report(
     Ok(())
 }
 
-/// The day of a time, as it is stored.
+/// Returns the stored day of a time.
 pub(super) fn to_day(at: Timestamp) -> i32 {
     i32::try_from(day(to_ms(at))).unwrap_or(i32::MAX)
 }

@@ -1,4 +1,4 @@
-//! The contents of messages: their payloads, and what answers and failures repeat of them.
+//! The contents of messages: their payloads, and the parts of them that responses and failures repeat.
 
 use std::collections::HashMap;
 
@@ -15,21 +15,21 @@ use crate::telemetry::TraceContext;
 /// $1 seqs. The requests that carry or carried their deliveries.
 const REQUESTS: &str = "
     SELECT DISTINCT request_id FROM @deliveries WHERE seq = ANY($1) AND request_id IS NOT NULL";
-/// $1 ids. Those that have ended, and the merged ones of which they were parts: the answer to a merged request that was
-/// taken apart belongs to each of its parts. One whose other messages wait is pending, and stays.
+/// $1 ids. Returns the ended requests, and the merged ones of which they were parts: the response to a merged request
+/// that was taken apart belongs to each of its parts. A request whose other messages wait is pending, and stays.
 const ENDED: &str = "
     SELECT CASE WHEN state <> 'pending' THEN id END, merged_into FROM @requests WHERE id = ANY($1)";
-/// $1 ids. An answer of Loops may repeat what the request held.
+/// $1 ids. A response from Loops may repeat the contents of the request.
 const DROP_EXCERPTS: &str =
     "UPDATE @attempts SET excerpt = '' WHERE request_id = ANY($1) AND excerpt <> ''";
-/// $1 seqs. So may the detail that is made of it.
+/// $1 seqs. So may the detail that is derived from it.
 const DROP_DETAILS: &str =
     "UPDATE @deliveries SET detail = NULL WHERE seq = ANY($1) AND detail IS NOT NULL";
 /// $1 seqs.
 const DROP_PAYLOADS: [&str; 2] =
     ["DELETE FROM @payloads WHERE seq = ANY($1)", "DELETE FROM @payloads_kept WHERE seq = ANY($1)"];
 
-/// $1 seqs. Some may be in both tables: a payload that is kept longer than its day is copied before the day goes.
+/// $1 seqs. Some payloads may be in both tables: a payload that outlives its day is copied before the day is removed.
 pub(super) const READ: &str = "
     SELECT seq, payload FROM @payloads WHERE seq = ANY($1)
     UNION ALL
@@ -46,7 +46,7 @@ pub(super) const SUBSCRIPTIONS: &str = "
     SELECT DISTINCT subscription COLLATE \"C\" FROM @deliveries
     WHERE seq = ANY($1) AND request_id = $2 ORDER BY 1";
 
-/// The contents of messages, in the order of their numbers here.
+/// Returns the contents of messages, in the order of `seqs`.
 pub(super) async fn read(connection: &Connection, seqs: &[Seq]) -> Result<Vec<Contents>, Fault> {
     let mut payloads: HashMap<i64, Bytes> = HashMap::new();
     let asked = Array(seqs.iter().map(|seq| seq.0).collect());
@@ -60,7 +60,7 @@ pub(super) async fn read(connection: &Connection, seqs: &[Seq]) -> Result<Vec<Co
     Ok(seqs.iter().filter_map(of).collect())
 }
 
-/// The traces of the messages that a request carries.
+/// Returns the traces of the messages that a request carries.
 pub(super) async fn traces(
     connection: &Connection,
     request: RequestId,
@@ -78,7 +78,7 @@ pub(super) async fn traces(
     Ok(contents.seqs.iter().map(|seq| traces.get(&seq.0).copied()).collect())
 }
 
-/// The subscriptions whose deliveries a request carries.
+/// Returns the subscriptions whose deliveries a request carries.
 pub(super) async fn subscriptions(
     connection: &Connection,
     request: RequestId,
@@ -90,8 +90,8 @@ pub(super) async fn subscriptions(
     found.iter().map(|row| get(row, 0)).collect()
 }
 
-/// Removes the contents of messages that are done; returns how many rows were changed. The bodies of their requests
-/// went when they ended.
+/// Removes the contents of messages that are done; returns how many rows changed. The bodies of their requests were
+/// removed when the requests ended.
 pub(super) async fn drop_all(transaction: &Connection, seqs: &Array<i64>) -> Result<u64, Fault> {
     let mut rows = strip(transaction, seqs).await?;
     for text in DROP_PAYLOADS {

@@ -1,4 +1,4 @@
-//! Erases the contents of people whose deletion was delivered, a bounded number in one transaction.
+//! Erases the contents of people whose deletion was delivered, a bounded number per transaction.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -15,14 +15,14 @@ use super::{
 };
 use crate::queue::ErasedRows;
 
-/// $1 behind this one. The first deletion whose erasure is open, and how far that has come.
+/// $1 after this deletion. Returns the next deletion whose erasure is open, and the progress of the erasure.
 const NEXT: &str = "
     SELECT e.seq, e.erased_through, e.lane, e.destination, d.accepted
     FROM @erasures e LEFT JOIN @deletions d ON d.seq = e.seq WHERE e.seq > $1 ORDER BY e.seq LIMIT 1";
-/// $1 lane, $2 behind this one, $3 up to this one, $4 limit. Also finds messages of other destinations.
+/// $1 lane, $2 after this message, $3 up to this one, $4 limit. Also finds messages of other destinations.
 pub(super) const OF_LANE: &str = "
     SELECT seq FROM @messages WHERE lane = $1 AND seq > $2 AND seq <= $3 ORDER BY seq LIMIT $4";
-/// $1 the deletion. Another process may be at it.
+/// $1 the deletion. Another process may be working on it.
 const IS_OPEN: &str = "SELECT FROM @erasures WHERE seq = $1 FOR UPDATE SKIP LOCKED";
 /// $1 seqs of messages that are done, $2 lane, $3 destination.
 const ERASABLE: &str =
@@ -39,7 +39,7 @@ const ERASED_THROUGH: &str =
     "UPDATE @erasures SET erased_through = $2 WHERE seq = $1 AND erased_through < $2";
 /// $1 the deletion.
 const DELETE_ERASURE: &str = "DELETE FROM @erasures WHERE seq = $1";
-/// $1 lane, $2 destination, $3 accepted. Earlier deletions cover nothing that this one does not.
+/// $1 lane, $2 destination, $3 accepted. This deletion covers everything that earlier ones cover.
 const DELETE_DELETIONS: &str =
     "DELETE FROM @deletions WHERE lane = $1 AND destination = $2 AND accepted <= $3";
 
@@ -51,14 +51,14 @@ const NOTED_DAYS: &str =
 /// $1 ids.
 const FORGET_DAYS: &str = "DELETE FROM @erased_days WHERE id = ANY($1)";
 
-/// Messages that are erased in one transaction.
+/// How many messages one transaction erases.
 const MESSAGES_MAX: usize = 200;
 
-/// The tables whose rows hold something of a person after it was erased, until they are vacuumed. Nothing is written to
-/// old partitions that would make the server do that by itself.
+/// The tables whose dead rows keep erased data until they are vacuumed. Old partitions get too few writes for the
+/// server to vacuum them by itself.
 const VACUUMED: [&str; 3] = ["payloads", "messages", "deliveries"];
 
-/// How long one call of [`vacuum`] goes on at most.
+/// How long one call of [`vacuum`] may take.
 const VACUUM_TIMEOUT: Duration = Duration::from_secs(2 * 60);
 
 /// A deletion whose erasure is open.
@@ -71,7 +71,7 @@ pub(super) struct Deletion {
     accepted: Option<i64>,
 }
 
-/// Finds the first deletion behind a sequence number for which something is left to erase.
+/// Finds the first deletion after a sequence number with something left to erase.
 pub(super) async fn next_deletion(
     connection: &Connection,
     behind: i64,
@@ -87,7 +87,7 @@ pub(super) async fn next_deletion(
 }
 
 impl Deletion {
-    /// Erases what comes next for the deletion; returns how many rows were changed.
+    /// Erases the next part for the deletion; returns how many rows changed.
     pub(super) async fn erase(
         &self,
         connections: &Connections,
@@ -113,7 +113,7 @@ impl Deletion {
             transaction.commit().await?;
             return Ok(rows);
         }
-        // While the contacts tell which addresses are the person's.
+        // Conflicts go before contacts, which show which addresses are the person's.
         let of_person = params![self.destination, self.lane];
         rows += transaction.execute(conflicts::OF_PERSON, of_person).await?;
         erased.contacts =
@@ -147,7 +147,7 @@ impl Deletion {
                 rows += transaction.execute(ERASED_THROUGH, params).await?;
                 receipts::erased(&transaction, self.seq, erased, None).await?;
             }
-            // All that these deletions keep from being replayed has no contents any more.
+            // Every message that these deletions kept from being replayed has lost its contents.
             _ => {
                 receipts::erased(&transaction, self.seq, erased, Some(now)).await?;
                 let now = to_ms(now);
@@ -162,7 +162,7 @@ impl Deletion {
         Ok(rows)
     }
 
-    /// The next messages that may have to be erased, up to the deletion itself.
+    /// Returns the next messages that may have to be erased, up to the deletion itself.
     async fn next(&self, connection: &Connection) -> Result<Array<i64>, Fault> {
         let mut days = partitions::days(connection).await?;
         days.retain(|day| {
@@ -184,8 +184,8 @@ impl Deletion {
     }
 }
 
-/// Has the server free, and so sooner or later overwrite, what was erased. Returns for how many erasures of days it did;
-/// those that it had no time for are left to the next call.
+/// Vacuums the tables with erased rows, so that the server can overwrite them. Returns how many notes of erased days it
+/// has handled. The next call handles those for which there was no time.
 pub(super) async fn vacuum(connections: &Connections) -> Result<u64, Fault> {
     let connection = connections.get().await?;
     let noted = connection.query(NOTED_DAYS, params![]).await?;
@@ -219,7 +219,7 @@ pub(super) async fn vacuum(connections: &Connections) -> Result<u64, Fault> {
     }
 }
 
-/// Does not wait for another vacuum of the table, which frees the same.
+/// Does not wait for another vacuum of the same table, which frees the same rows.
 async fn vacuum_table(connection: &Connection, table: &str) -> Result<(), Fault> {
     connection.batch(&format!("VACUUM (SKIP_LOCKED) @{table}")).await
 }

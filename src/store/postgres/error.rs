@@ -1,4 +1,4 @@
-//! Why the database cannot be opened or used, by what a person can do about it.
+//! Why the database cannot be opened or used. Variants differ in what a person can do about them.
 
 use std::sync::Arc;
 
@@ -7,7 +7,7 @@ use tokio_postgres::error::SqlState;
 use crate::queue::{AcceptError, Unavailable, WorkError};
 use crate::telemetry;
 
-/// An error while the store was in use. Cheap to clone, since every call of a group gets it.
+/// An error while the store is in use. Cheap to clone, since every call of a group gets a copy.
 #[derive(Debug, Clone, thiserror::Error)]
 pub(super) enum Fault {
     #[error(
@@ -54,8 +54,8 @@ pub(super) enum Fault {
     Closed,
 }
 
-/// An error of the driver or of the server. Of the latter it shows neither the details, which quote contents of rows, nor
-/// the statement.
+/// An error of the driver or the server. For server errors, it shows neither the details, which quote contents of rows,
+/// nor the statement.
 #[derive(Debug, Clone)]
 pub(super) struct Reason(Arc<tokio_postgres::Error>);
 
@@ -90,8 +90,8 @@ impl Fault {
         }
     }
 
-    /// Whether the stored rows are to blame, so that a retry would fail in the same way: a row that is not
-    /// there, a value that cannot be read, or a constraint that the present rows break.
+    /// Whether the stored rows are to blame, so that a retry would fail in the same way: a row is missing, a value
+    /// cannot be read, or existing rows break a constraint.
     pub(super) fn is_broken(&self) -> bool {
         match self {
             Fault::Broken(_) | Fault::Unreadable { .. } => true,
@@ -103,12 +103,12 @@ impl Fault {
         }
     }
 
-    /// Whether one call of a group may be to blame, so that the others would succeed without it.
+    /// Whether a single call of a group may be to blame, so that the others would succeed without it.
     pub(super) fn is_of_one_call(&self) -> bool {
         matches!(self, Fault::ManyDestinations) || self.is_broken()
     }
 
-    /// Whether a row has no partition to go to.
+    /// Whether a row had no partition.
     pub(super) fn is_missing_partition(&self) -> bool {
         let Fault::Database { source } = self else { return false };
         source.0.as_db_error().is_some_and(|error| {
@@ -116,27 +116,28 @@ impl Fault {
         })
     }
 
-    /// Whether the transaction was ended in favour of another one, and may succeed if it is run again.
+    /// Whether the server ended the transaction in favour of another one, so that a retry may succeed.
     pub(super) fn is_conflict(&self) -> bool {
         self.is_one_of(&[SqlState::T_R_SERIALIZATION_FAILURE, SqlState::T_R_DEADLOCK_DETECTED])
     }
 
-    /// Whether a lock was waited for in vain.
+    /// Whether waiting for a lock timed out.
     pub(super) fn is_locked_out(&self) -> bool {
         self.is_one_of(&[SqlState::LOCK_NOT_AVAILABLE])
     }
 
-    /// Whether the server answered with one of these errors.
+    /// Whether the server returned one of these errors.
     pub(super) fn is_one_of(&self, states: &[SqlState]) -> bool {
         self.code().is_some_and(|code| states.contains(code))
     }
 
-    /// Whether the server answered: then the connection can be used after a rollback, and nothing was committed.
+    /// Whether the server itself returned the error. Then nothing was committed, and the connection is usable after a
+    /// rollback.
     pub(super) fn is_answer(&self) -> bool {
         match self {
             Fault::Database { source } => source.0.as_db_error().is_some_and(|error| {
-                // 57P: an operator or a crash ends the connection; FATAL does in general. 25006: a server that cannot
-                // be written any more; another one of the URL may be.
+                // 57P: an operator or a crash ends the connection, as does any FATAL error. 25006: the server has
+                // become read-only; another one at the URL may not be.
                 let code = error.code().code();
                 !code.starts_with("57P") && code != "25006" && error.severity() != "FATAL"
             }),
@@ -156,7 +157,7 @@ impl Fault {
 const READ_ONLY: &str =
     "the database is read-only: it is a standby, or was set so; point store.url at the primary";
 
-/// What a failure in use means, and what a person can do.
+/// Returns what an error in use means, and what a person can do about it.
 fn advice(Reason(error): &Reason) -> &'static str {
     let Some(code) = error.code() else {
         return "the connection to PostgreSQL was lost; the program recovers by itself once it can connect again";
@@ -208,10 +209,10 @@ impl From<Fault> for WorkError {
     }
 }
 
-/// Why the database could not be opened. The texts are for the person who starts the program.
+/// Why the database could not be opened. The messages are for the person who starts the program.
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
-    /// The URL cannot be read. The text never shows it: it holds a password.
+    /// The URL is invalid. The message never shows it, since it has a password.
     #[error(
         "{key} is not a URL of a PostgreSQL database ({problem}): write it as postgres://USER:PASSWORD@HOST:5432/DATABASE"
     )]
@@ -248,7 +249,7 @@ pub enum OpenError {
         /// Its encoding.
         encoding: String,
     },
-    /// The server cannot be written.
+    /// The server is read-only.
     #[error(
         "PostgreSQL at {address} is read-only, a standby or set so: point store.url at the primary"
     )]
@@ -256,7 +257,7 @@ pub enum OpenError {
         /// Host and port.
         address: String,
     },
-    /// The server acknowledges what may be lost.
+    /// The server acknowledges commits that it may lose.
     #[error(
         "PostgreSQL at {address} runs with {setting}: it could lose messages that were acknowledged. Set it to on for this server, database and user"
     )]
@@ -290,7 +291,7 @@ pub enum OpenError {
         /// Tables, indices, sequences and functions.
         missing: String,
     },
-    /// A queue is being moved to it.
+    /// A queue is being moved to the schema.
     #[error(
         "a queue is being moved to the schema {schema:?} at {address}, since {since}, and that is not finished: run `segment-loops move` again until it is, or `segment-loops move --undo` to keep the queue in its data folder"
     )]
@@ -302,7 +303,7 @@ pub enum OpenError {
         /// When the move began.
         since: String,
     },
-    /// There is something else under the name of the schema.
+    /// The schema has other objects with the same names.
     #[error(
         "the schema {schema:?} at {address} holds tables of another program, or is not whole: set store.schema to another name, or restore it from a backup"
     )]
@@ -312,7 +313,7 @@ pub enum OpenError {
         /// Its name.
         schema: String,
     },
-    /// Anything else.
+    /// Any other error.
     #[error("the database at {address} cannot be opened")]
     Open {
         /// Host and port.

@@ -1,8 +1,7 @@
-//! The names of events: which are kept apart, and when they were seen.
+//! The names of events: which ones are counted separately, and when they were seen.
 //!
-//! They are written before the messages that carry them, in statements of their own, so that no transaction that
-//! accepts messages waits for another one because of a name. If the messages are then not stored, a name was seen all
-//! the same.
+//! They are written before their messages, in separate statements, so that no transaction that accepts messages waits
+//! for another one because of a name. If the messages are then not stored, the names count as seen all the same.
 
 use std::collections::HashMap;
 
@@ -12,30 +11,31 @@ use super::params::{Array, params, text};
 use super::rows::{get, to_ms};
 use crate::queue::{EVENT_NAMES_MAX, NewMessage, OTHER_EVENTS, event_name};
 
-/// $1 sources, $2 names. Those that are in the table.
+/// $1 sources, $2 names. Returns the names that are in the table.
 const FIND: &str = "
     SELECT source, name, last_seen_at FROM @event_names
     WHERE (source, name) IN (SELECT * FROM unnest($1, $2))";
 /// $1 sources.
 const COUNT: &str =
     "SELECT source, COUNT(*) FROM @event_names WHERE source = ANY($1) GROUP BY source";
-/// $1 sources, $2 names, $3 times first seen, $4 times last seen. In an order that is the same for all processes.
+/// $1 sources, $2 names, $3 times first seen, $4 times last seen. All processes use the same order, so that they cannot
+/// deadlock.
 const SEEN: &str = "
     INSERT INTO @event_names AS e (source, name, first_seen_at, last_seen_at)
     SELECT * FROM unnest($1, $2, $3, $4)
     ON CONFLICT (source, name) DO UPDATE SET last_seen_at = GREATEST(e.last_seen_at, excluded.last_seen_at)";
 
-/// How often the last time that a name was seen is written, and the names of a source are counted: another
-/// process may have added or deleted some.
+/// How often the time a name was last seen is written, and the names of a source are counted again, since another
+/// process may add or delete some.
 const REFRESH_EVERY_MS: i64 = 60_000;
 
-/// Names that are remembered; beyond, all are forgotten and read again.
+/// How many names are remembered. Above that, all are forgotten and read again.
 const REMEMBERED_MAX: usize = if cfg!(test) { 20 } else { 20_000 };
 
-/// What is remembered of the table.
+/// A cache of the table.
 #[derive(Debug, Default)]
 pub(super) struct EventNames {
-    /// When each name was last seen, as far as that is written.
+    /// When each name was last seen, according to the table.
     names: HashMap<(String, String), i64>,
     counted: HashMap<String, Counted>,
 }
@@ -55,14 +55,14 @@ struct Seen {
 }
 
 impl EventNames {
-    /// The names under which the events of messages are listed.
+    /// Returns the names under which the events of messages are listed.
     pub(super) async fn of(
         &mut self,
         connection: &Connection,
         messages: &[&NewMessage],
     ) -> Result<Vec<Option<String>>, Fault> {
         let mut seen: HashMap<(String, String), Seen> = HashMap::new();
-        // In the order of the messages: the first names of a source are kept apart.
+        // In the order of the messages, since the first names of a source are the ones counted separately.
         let mut order = Vec::new();
         let named: Vec<Option<(String, String)>> = messages.iter().map(|m| key(m)).collect();
         for (key, message) in named.iter().zip(messages) {
@@ -95,7 +95,7 @@ impl EventNames {
         Ok(names)
     }
 
-    /// Whether the names of these messages need not be written now.
+    /// Whether no name of these messages has to be written now.
     pub(super) fn knows(&self, messages: &[NewMessage]) -> bool {
         messages.iter().all(|message| {
             key(message).is_none_or(|key| self.is_fresh(&key, to_ms(message.received_at)))
@@ -106,7 +106,7 @@ impl EventNames {
         self.names.get(key).is_some_and(|last_ms| now_ms < last_ms + REFRESH_EVERY_MS)
     }
 
-    /// Writes that names were seen, and adds those for which there is room.
+    /// Records that names were seen, and adds new ones while there is room.
     async fn note(
         &mut self,
         connection: &Connection,
@@ -129,7 +129,7 @@ impl EventNames {
             let counted = self.counted.get_mut(source);
             let has_room = counted.as_ref().is_some_and(|counted| counted.names < EVENT_NAMES_MAX);
             if !is_known && !has_room {
-                // Not remembered: there may be any number of such names.
+                // Not cached: there may be any number of such names.
                 self.names.remove(key);
                 let other = others.entry(source).or_insert(seen);
                 other.first_ms = other.first_ms.min(seen.first_ms);
@@ -202,7 +202,7 @@ impl EventNames {
     }
 }
 
-/// The source and the name of a message's event, as they are stored.
+/// Returns the source and the name of a message's event in their stored form.
 fn key(message: &NewMessage) -> Option<(String, String)> {
     let event = message.event.as_deref()?;
     Some((message.source.clone(), text(event_name(event)).into_owned()))

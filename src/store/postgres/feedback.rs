@@ -1,4 +1,4 @@
-//! What Loops reported, and what of it is to be handed on.
+//! Feedback: what Loops reported, and the webhooks to be forwarded.
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -25,14 +25,14 @@ macro_rules! columns {
     };
 }
 
-/// $1 to $12 the columns of a record, $13 to $16 what is to be handed on.
+/// $1 to $12 the columns of a record, $13 to $16 the webhook to be forwarded.
 const INSERT: &str = "
     INSERT INTO @loops_events (destination, webhook_id, received_at, at, event, person, email, contact_id, origin,
                                origin_id, origin_name, email_id, forward_at, forward_timestamp, forward_signature,
                                forward_body)
     VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16)
     ON CONFLICT (destination, webhook_id) DO NOTHING";
-/// $1 destination. How many webhooks wait to be handed on, and how long they are.
+/// $1 destination. Returns the number and the bytes of webhooks that wait to be forwarded.
 const WAITING: &str = "
     SELECT COUNT(*), COALESCE(SUM(octet_length(forward_body)), 0)::bigint FROM @loops_events
     WHERE destination = $1 AND forward_at IS NOT NULL";
@@ -54,8 +54,8 @@ const BY_DESTINATION: &str = concat!(
 );
 /// $1 destination.
 const LAST_HEARD: &str = "SELECT MAX(received_at) FROM @loops_events WHERE destination = $1";
-/// $1 destination, $2 due by, $3 due behind this: by a clock that was ahead, $4 limit. Those that another process is
-/// taking are left to it.
+/// $1 destination, $2 due by, $3 or due after this (written while the clock was ahead), $4 limit. Those that another
+/// process is taking are left to it.
 const DUE: &str = "
     SELECT id, webhook_id, received_at, forward_tries + 1, forward_timestamp, forward_signature, forward_body
     FROM @loops_events
@@ -69,7 +69,7 @@ const END_FORWARD: &str = "
     SET forward_at = NULL, forward_timestamp = NULL, forward_signature = NULL, forward_body = NULL
     WHERE destination = $1 AND webhook_id = $2 AND forward_at IS NOT NULL";
 
-/// $1 received before or at, $2 limit. What is not handed on any more.
+/// $1 received before or at, $2 limit. Webhooks that are too old to be forwarded.
 pub(super) const PAST_FORWARDS: &str = "
     UPDATE @loops_events
     SET forward_at = NULL, forward_timestamp = NULL, forward_signature = NULL, forward_body = NULL
@@ -142,7 +142,7 @@ impl Step for Record {
             if of.event == "contact.deleted" {
                 receipts::confirm(transaction, of).await?;
             }
-            // Before the opt-outs, in the order in which an erasure locks them.
+            // Contacts go before opt-outs, since an erasure locks them in that order.
             if let Some(is_deleted) = change(of) {
                 let digests = of.user.into_iter().chain(of.email);
                 contacts::report(transaction, &of.destination, digests, of.received_at, is_deleted)
@@ -163,7 +163,7 @@ impl Step for Record {
     }
 }
 
-/// Takes webhooks to be handed on.
+/// Takes webhooks for forwarding.
 struct TakeForwards {
     destination: String,
     now: Timestamp,
@@ -197,7 +197,7 @@ impl Step for TakeForwards {
     }
 }
 
-/// Forgets what was to be handed on of a webhook.
+/// Ends the forwarding of a webhook.
 struct EndForward {
     destination: String,
     webhook_id: String,
@@ -213,7 +213,7 @@ impl Step for EndForward {
     }
 }
 
-/// A row with its number.
+/// Reads a row; returns the record and its row id.
 fn record(row: &Row) -> Result<(i64, FeedbackRecord), Fault> {
     let record = FeedbackRecord {
         destination: get(row, 1)?,

@@ -1,5 +1,5 @@
-//! Writes the plan of a message and of the neighbours that were planned with it: their deliveries, and the
-//! requests exactly as every attempt must send them.
+//! Writes the plans of a message and of the neighbours planned with it: their deliveries, and their requests exactly as
+//! every attempt must send them.
 
 use std::collections::HashMap;
 
@@ -19,23 +19,23 @@ use crate::queue::{
 };
 use crate::store::tally::Counted;
 
-/// $1 seqs, $2 destination. Locked: no other transaction ends or replays them meanwhile.
+/// $1 seqs, $2 destination. Locks the messages, so that no other transaction ends or replays them meanwhile.
 const PLAN_STATE: &str = "
     SELECT seq, is_planned, source FROM @pending WHERE seq = ANY($1) AND destination = $2
     ORDER BY seq FOR UPDATE";
 /// $1 seqs, $2 destination.
 const ENDED: &str = "SELECT seq FROM @messages WHERE seq = ANY($1) AND destination = $2";
-/// $1 seqs. How many times they were replayed.
+/// $1 seqs. Returns how many times they were replayed.
 const REPLAYS: &str = "SELECT seq, number FROM @replays WHERE seq = ANY($1)";
-/// $1 how many, $2 now or NULL: the time of the database. Numbers of requests: unique as long as fewer than eight
-/// million are given in a second.
+/// $1 how many, $2 now or NULL: the time of the database. Request numbers are unique as long as fewer than eight
+/// million are given per second.
 const NEXT_IDS: &str = concat!(
     "SELECT nextval('@request_numbers') & 8388607, ",
     now!("$2"),
     " FROM generate_series(1, $1)"
 );
-/// $1 ids, $2 destination, $3 paths, $4 bodies, $5 idempotency keys, $6 now, $7 states, $8 are merged,
-/// $9 merged into, $10 expire at, $11 $12 their messages and parts, each as the text of an array.
+/// $1 ids, $2 destination, $3 paths, $4 bodies, $5 idempotency keys, $6 now, $7 states, $8 are merged, $9 merged into,
+/// $10 expire at, $11 and $12 their messages and parts, each as the text of an array.
 const INSERT_REQUESTS: &str = "
     INSERT INTO @requests (id, destination, path, body, idempotency_key, created_at, state, is_merged, merged_into,
                            expires_at, seqs, parts)
@@ -43,7 +43,7 @@ const INSERT_REQUESTS: &str = "
            u.seqs::bigint[], u.parts::bigint[]
     FROM unnest($1, $3, $4, $5, $7, $8, $9, $10, $11, $12)
         u (id, path, body, idempotency_key, state, is_merged, merged_into, expires_at, seqs, parts)";
-/// $1 request id, $2 now. The first attempt at an event begins.
+/// $1 request id, $2 now. Records the start of the first attempt at an event.
 const BEGIN: &str =
     "UPDATE @requests SET first_attempt_at = $2 WHERE id = $1 AND idempotency_key IS NOT NULL";
 /// $1 seqs, $2 replays, $3 positions, $4 request ids, $5 states, $6 ended at, $7 subscriptions, $8 actions, $9 reasons,
@@ -52,20 +52,20 @@ pub(super) const INSERT_DELIVERIES: &str = "
     INSERT INTO @deliveries (seq, replay, position, request_id, state, ended_at, subscription, action, reason, detail,
                              warnings, part_id, planned)
     SELECT * FROM unnest($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13)";
-/// $1 seq. How many deliveries from before a replay stand, and whether one of them failed.
+/// $1 seq. Returns how many deliveries from before a replay still stand, and whether one of them failed.
 const STANDING: &str = "
     SELECT COUNT(*) > 0, COALESCE(bool_or(state = 'failed'), false), COALESCE(bool_or(state = 'shadowed'), false)
     FROM @deliveries WHERE seq = $1 AND NOT is_superseded";
-/// $1 seqs. They are held no longer.
+/// $1 seqs. The messages are no longer held.
 const PLANNED: &str = "
     WITH planned AS (DELETE FROM @held WHERE seq = ANY($1))
     UPDATE @pending SET is_planned = true, next_attempt_at = NULL WHERE seq = ANY($1)";
-/// $1 seqs. They are held no longer, and create nothing more.
+/// $1 seqs. The messages are no longer held, and no longer expected to create contacts.
 pub(super) const NO_LONGER_PENDING: &str = "
     WITH ended AS (DELETE FROM @held WHERE seq = ANY($1)), created AS (DELETE FROM @creating WHERE seq = ANY($1))
     DELETE FROM @pending WHERE seq = ANY($1)";
-/// $1 seqs, $2 done at, $3 are failed, $4 unmatched, $5 their details. Payloads that were kept beyond their day are
-/// kept for a time that begins now. Behind `NO_LONGER_PENDING`, so that one that is copied meanwhile is seen.
+/// $1 seqs, $2 done at, $3 are failed, $4 unmatched, $5 their details. The retention of payloads kept beyond their day
+/// begins now. Must run after `NO_LONGER_PENDING`, so that it sees a payload copied meanwhile.
 pub(super) const INSERT_OUTCOMES: &str = "
     WITH kept AS (
         UPDATE @payloads_kept k SET done_at = u.done_at, is_failed = u.is_failed
@@ -78,7 +78,7 @@ pub(super) struct Freeze {
     pub(super) merge: NewMerge,
 }
 
-/// A message of the merge that is pending and not planned.
+/// A pending message of the merge without a plan.
 struct Unplanned {
     source: String,
     replay: i32,
@@ -98,7 +98,7 @@ impl Step for Freeze {
         }
         let first = self.merge.plans.first().map(|(seq, _)| *seq).unwrap_or_default();
         let Some(unplanned) = self.unplanned(transaction).await? else {
-            // Planned before: the plan on disk counts.
+            // The message was planned before, and the plan on disk counts.
             let requests = frozen(transaction, first).await?;
             return Ok(Ok(Frozen { requests, unmatched: None, hold: None }));
         };
@@ -139,7 +139,7 @@ impl Step for Freeze {
     }
 }
 
-/// How a message ends with its plan.
+/// How a message ends when it is planned.
 struct End {
     is_failed: bool,
     is_shadowed: bool,
@@ -147,7 +147,7 @@ struct End {
 }
 
 impl Freeze {
-    /// The state of each message; `None` if the first one was planned before.
+    /// Returns the state of each message; `None` if the first one was planned before.
     async fn unplanned(&self, transaction: &Connection) -> Result<Option<Vec<Unplanned>>, Fault> {
         let seqs: Array<i64> = self.merge.plans.iter().map(|(seq, _)| seq.0).collect();
         let params = params![seqs, self.lease.destination];
@@ -188,7 +188,7 @@ impl Freeze {
         unplanned.collect::<Result<_, Fault>>().map(Some)
     }
 
-    /// The rows of requests and deliveries.
+    /// Returns the rows of requests and deliveries.
     async fn rows(
         &self,
         transaction: &Connection,
@@ -265,7 +265,7 @@ impl Freeze {
         Ok(rows)
     }
 
-    /// How each message ends, if it has no delivery that is pending.
+    /// Returns how each message ends, if it has no pending delivery.
     async fn ends(
         &self,
         transaction: &Connection,
@@ -348,7 +348,7 @@ impl Freeze {
     }
 }
 
-/// Numbers for this many requests.
+/// Returns numbers for this many requests.
 async fn next_ids(
     transaction: &Connection,
     count: usize,
@@ -371,7 +371,7 @@ async fn next_ids(
     Ok(ids)
 }
 
-/// What a plan inserts.
+/// The rows that a plan inserts.
 #[derive(Default)]
 struct Rows<'a> {
     requests: RequestRows<'a>,
@@ -384,14 +384,14 @@ struct RequestRows<'a> {
     rows: Vec<RequestRow<'a>>,
 }
 
-/// A request to insert. The state `part` is that of a request which waits in case the merged one is refused.
+/// A request to insert. A request in the state `part` waits in case the merged one is refused.
 struct RequestRow<'a> {
     id: i64,
     request: &'a NewRequest,
     state: &'static str,
-    /// Its messages.
+    /// The messages that it carries.
     seqs: Vec<i64>,
-    /// Those of a merged request.
+    /// The parts, if it is a merged request.
     parts: Option<Vec<i64>>,
     merged_into: Option<i64>,
 }
@@ -566,5 +566,5 @@ fn unmatched(plan: &NewPlan) -> Unmatched {
     })
 }
 
-/// A guarded write did not find the row that was read a moment before, in the same transaction.
+/// A guarded write did not find a row that the same transaction had just read.
 pub(super) const GONE: Fault = Fault::Broken("a row vanished within the transaction");

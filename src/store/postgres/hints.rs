@@ -1,12 +1,11 @@
-//! Hints between processes: one that accepted messages tells the process that delivers them, which then reads at once
-//! instead of at its next poll.
+//! Hints between processes. A process that accepted messages notifies the process that delivers them, which then reads
+//! at once instead of at its next poll.
 //!
 //! A hint is a notification (`NOTIFY`) that names destinations. It is sent after the commit, by another connection: a
-//! transaction that notifies takes a lock that all of its kind in the database share until it is committed, so that
-//! accepting messages would wait in line. A process sends at most one in a while, and none for destinations that
-//! it delivers itself.
+//! transaction with a NOTIFY holds a database-wide lock during its commit, so accepting messages would be serialized. A
+//! process sends hints at a limited rate, and none for destinations that it delivers itself.
 //!
-//! Nothing depends on hints. Some are lost, and anybody may send some: they only make an engine read.
+//! Nothing depends on hints. Some are lost, and anyone can send one: a hint only makes an engine read.
 
 use std::collections::{BTreeSet, HashSet};
 use std::fmt::Write as _;
@@ -25,25 +24,25 @@ use super::connection::{Connection, Connections, Connector};
 use super::params::params;
 use crate::telemetry;
 
-/// $1 channel, $2 payload. The commit waits for no disk and no standby: the next hint, of whatever process, would wait
-/// with it, and a crash may lose it.
+/// $1 channel, $2 payload. The commit waits for neither disk nor standby: the next hint of any process would have to
+/// wait, too, and a hint may be lost in a crash.
 const NOTIFY: &str = "SELECT set_config('synchronous_commit', 'off', true), pg_notify($1, $2)";
 
 /// The shortest time between two hints of this process.
 const HINT_EVERY: Duration = Duration::from_millis(100);
 
-/// How long a notification may take, to be sent and to arrive.
+/// How long sending a notification may take, and how long its arrival.
 const PATIENCE: Duration = Duration::from_secs(5);
 
-/// How often to check that notifications arrive. They stop without an error if the server became a standby, or a
-/// firewall forgot the connection.
+/// How often to check that notifications arrive. They stop without an error if the server becomes a standby, or if a
+/// firewall drops the connection.
 const CHECK_EVERY: Duration = Duration::from_secs(30);
 
 /// The pause before listening again, which doubles with each failure.
 const PAUSE_MIN: Duration = Duration::from_millis(100);
 const PAUSE_MAX: Duration = Duration::from_secs(60);
 
-/// The pause after nothing arrived: a pooler seldom goes away.
+/// The pause after nothing arrived. The usual cause is a pooler, which rarely goes away.
 const UNHEARD_PAUSE: Duration = Duration::from_secs(10 * 60);
 
 /// PostgreSQL takes payloads of less than 8,000 bytes.
@@ -65,9 +64,9 @@ pub(super) struct Hints {
 
 #[derive(Debug, Default)]
 struct State {
-    /// Destinations whose lease this process holds, as far as it knows.
+    /// Destinations whose lease this process holds, to its knowledge.
     held: HashSet<String>,
-    /// Destinations for which a hint is to be sent.
+    /// Destinations for which a hint must be sent.
     wanted: BTreeSet<String>,
 }
 
@@ -81,12 +80,12 @@ impl Hints {
         }
     }
 
-    /// Changes when there may be something to read.
+    /// Returns a receiver that changes when there may be something to read.
     pub(super) fn arrivals(&self) -> watch::Receiver<u64> {
         self.arrived.subscribe()
     }
 
-    /// Wakes the engines of destinations, here and elsewhere.
+    /// Wakes the engines of these destinations, in this process and in others.
     pub(super) fn has_arrived<'a>(&self, destinations: impl IntoIterator<Item = &'a str>) {
         self.wake();
         let mut state = self.state();
@@ -126,7 +125,8 @@ impl Hints {
         }
     }
 
-    /// The payload of the next hint; `None` if there is nothing to send. What is too long for it is left for the next.
+    /// Returns the payload of the next hint; `None` if there is nothing to send. Destinations that do not fit are left
+    /// for the next hint.
     fn next(&self) -> Option<String> {
         let mut state = self.state();
         let State { held, wanted } = &mut *state;
@@ -149,12 +149,13 @@ impl Hints {
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
-        // Each change is whole.
+        // No change is left half-done by a panic.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// The name of the channel of a schema: readable, unless PostgreSQL would take it for another one.
+/// Returns the channel of a schema. It ends with the schema's name or, if PostgreSQL would change that, with a digest
+/// of it.
 pub(super) fn channel(schema: &str) -> String {
     let is_plain = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_';
     let mut channel = "segment_loops_".to_owned();
@@ -169,14 +170,14 @@ pub(super) fn channel(schema: &str) -> String {
     channel
 }
 
-/// The task that sends hints and listens for those of others.
+/// The task that sends hints and listens for those of other processes.
 pub(super) struct Hinter {
     pub(super) hints: Arc<Hints>,
-    /// Sends.
+    /// The connections that send.
     pub(super) connections: Connections,
     /// Makes the connection that listens.
     pub(super) connector: Connector,
-    /// The key that says where to listen.
+    /// The configuration key that says where to listen.
     pub(super) listens_at: &'static str,
     /// Name of the schema.
     pub(super) schema: String,
@@ -188,16 +189,16 @@ pub(super) struct Hinter {
 /// A connection that listens.
 struct Ear {
     connection: Connection,
-    /// The channel of this connection's checks, which nobody else uses: what a pooler has left behind of a check that
-    /// failed is never used again.
+    /// The channel for this connection's own checks. It is unique, so a subscription that a pooler keeps from a failed
+    /// check does no harm.
     own_channel: String,
     /// Counts the checks that arrived; closed when the connection is lost.
     checks: watch::Receiver<u64>,
 }
 
-/// Why a process does not hear hints.
+/// Why a process does not receive hints.
 enum Deaf {
-    /// A notification that it sent itself did not arrive.
+    /// Its own notification did not arrive.
     Unheard,
     Failed(Fault),
 }
@@ -223,7 +224,7 @@ impl Deaf {
 }
 
 impl Hinter {
-    /// Works until the store is closed or dropped.
+    /// Runs until the store is closed or dropped.
     pub(super) async fn run(self) {
         let channel = channel(&self.schema);
         tokio::select! {
@@ -255,7 +256,7 @@ impl Hinter {
         timeout(PATIENCE, notify).await.unwrap_or(Err(Fault::Slow))
     }
 
-    /// Listens from the first lease on: before, there is nothing to hear.
+    /// Listens from the first lease on; before that, there is nothing to hear.
     async fn listen(&self, channel: &str) {
         self.hints.has_lease.notified().await;
         let (mut pause, mut logged) = (PAUSE_MIN, None);
@@ -312,7 +313,7 @@ impl Hinter {
         }
     }
 
-    /// Returns once notifications arrive no more.
+    /// Returns once notifications no longer arrive.
     async fn keep(&self, ear: &mut Ear) {
         loop {
             let lost = async { while ear.checks.changed().await.is_ok() {} };

@@ -1,4 +1,4 @@
-//! Makes the partitions of the days to come, and removes data that is past its retention or to be erased.
+//! Makes the partitions of the coming days, and removes data that is past its retention or must be erased.
 
 use std::sync::{Mutex, PoisonError};
 
@@ -16,13 +16,14 @@ use crate::queue::{CheckIn, Housekeeping, Unavailable};
 /// The time of the database in Unix milliseconds.
 const NOW: &str = "SELECT floor(extract(epoch FROM clock_timestamp()) * 1000)::bigint";
 
-/// What the chores of a process work with, and remember.
+/// The connections and the state of a process's chores.
 #[derive(Debug)]
 pub(super) struct Chores {
-    /// A purge and an erasure at the same time have one each, since they may wait for long.
+    /// Purge and erasure may run at the same time, and have a connection each, since both may wait long.
     pub(super) connections: Connections,
     purger: Purger,
-    /// The next call of [`Housekeeping::erase`] begins behind this deletion: one that failed keeps no other waiting.
+    /// The next call of [`Housekeeping::erase`] begins after this deletion, so that a failing one does not keep others
+    /// waiting.
     erase_behind: Mutex<i64>,
 }
 
@@ -32,7 +33,7 @@ impl Chores {
     }
 }
 
-/// Locks something of which each change is a single assignment.
+/// Locks a value. Each change is a single assignment, so a panic cannot leave it half-done.
 fn lock<T>(of: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
     of.lock().unwrap_or_else(PoisonError::into_inner)
 }
@@ -60,7 +61,7 @@ impl Housekeeping for PostgresStore {
     async fn purge(&self, now: Timestamp) -> Result<u64, Unavailable> {
         let mut now = to_ms(now);
         if self.time == Time::OfDatabase {
-            // The clock of the database gives messages their days. That of this process may be ahead.
+            // The database's clock decides the days of messages. The clock of this process may be ahead.
             now = now.min(make_days_ahead(&self.chores.connections).await?);
         }
         let purge = Purge {
@@ -70,7 +71,7 @@ impl Housekeeping for PostgresStore {
             now,
         };
         match purge.run().await {
-            // Ended in favour of another transaction: the next call finds the same.
+            // Ended in favour of another transaction; the next call finds the same rows.
             Err(fault) if fault.is_conflict() => Ok(0),
             purged => Ok(purged?),
         }
@@ -82,14 +83,14 @@ impl Housekeeping for PostgresStore {
         let next = erase::next_deletion(&connection, behind).await?;
         connection.give_back();
         let Some(deletion) = next else {
-            // The next round tries those again that failed.
+            // The next round retries the failed ones.
             *lock(&self.chores.erase_behind) = 0;
             return Ok(0);
         };
         match deletion.erase(&self.chores.connections, now).await {
             Ok(rows) => {
                 if rows == 0 {
-                    // Another process is at it.
+                    // Another process is working on this deletion.
                     *lock(&self.chores.erase_behind) = deletion.seq;
                 }
                 Ok(rows)

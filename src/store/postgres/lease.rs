@@ -1,8 +1,8 @@
 //! The leases: who may deliver for a destination.
 //!
-//! Each is taken, renewed and given back in a transaction of its own, on a connection for leases alone. Among the steps
-//! of delivery, its row would stay locked until a whole group of them is written: renewals would be late, and processes
-//! that ask for each other's leases would wait for each other.
+//! Each lease is taken, renewed and released in its own transaction, on a connection used only for leases. If these
+//! were steps of delivery, a lease's row would stay locked until a whole group is written: renewals would be late, and
+//! processes that ask for each other's leases would deadlock.
 
 use std::time::Duration;
 
@@ -14,7 +14,7 @@ use super::rows::{duration_ms, get, to_ms};
 use super::{Fault, Time, work};
 use crate::queue::{Lease, LeaseRequest, WorkError};
 
-/// The time in Unix milliseconds, unless the given parameter holds one.
+/// The given parameter, or the database's time in Unix milliseconds if that is NULL.
 macro_rules! now {
     ($parameter:literal) => {
         concat!(
@@ -39,9 +39,9 @@ macro_rules! is_free {
     };
 }
 
-/// $1 destination, $2 holder, $3 now or NULL: the time of the database, $4 time to live, $5 a time to live so long
-/// that the clock must have been set back. Returns no row while another process holds the lease, and then locks and
-/// writes nothing: a conflict alone would lock the row.
+/// $1 destination, $2 holder, $3 now or NULL: the time of the database, $4 time to live, $5 a time to live so long that
+/// the clock must have been set back. While another process holds the lease, this returns no row, and neither locks nor
+/// writes anything: a mere conflict would lock the row.
 pub(super) const LEASE: &str = concat!(
     "
     INSERT INTO @leases AS l (destination, holder, token, taken_at, expires_at)
@@ -67,22 +67,23 @@ pub(super) const LEASE: &str = concat!(
 const RELEASE: &str = "
     UPDATE @leases SET holder = '', expires_at = 0
     WHERE destination = $1 AND holder = $2 AND token = $3 RETURNING token";
-/// $1 destination, $2 holder, $3 token. Another process waits with taking the lease until the transaction has ended.
-/// (A `KEY SHARE` lock would not keep it from that.)
+/// $1 destination, $2 holder, $3 token. Keeps other processes from taking the lease until the transaction has ended. (A
+/// `KEY SHARE` lock would not.)
 const IN_FORCE: &str = "
     SELECT FROM @leases WHERE destination = $1 AND holder = $2 AND token = $3 FOR SHARE";
 /// $1 destination.
 pub(super) const HOLDER: &str =
     "SELECT holder, taken_at, expires_at FROM @leases WHERE destination = $1 AND holder <> ''";
 
-/// A lease that runs this many times longer than a lease requested now was written before the clock was set
-/// back. The factor is large, since processes may be configured differently.
+/// A lease that ends this many lifetimes ahead was written before the clock was set back. The factor is large, since
+/// processes may be configured with different lifetimes.
 const LEASE_TTLS_MAX: u32 = 10;
 
-/// How long to wait for a step that is being written under the lease: all leases of a process share a connection.
+/// How long to wait for a step that is being written under the lease. The wait is short, since all leases of a process
+/// share a connection.
 const LOCK_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// The lease is not (or no longer) in force. A step that returns this has written nothing.
+/// The lease is not, or no longer, in force. A step that returns this has written nothing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Fenced;
 
@@ -99,14 +100,14 @@ pub(super) async fn request(
     time: Time,
 ) -> Result<Option<Lease>, Fault> {
     let LeaseRequest { destination, holder, .. } = ask;
-    // The processes' clocks may differ, that of the database is the same for all.
+    // The clocks of processes may differ; the database's clock is the same for all.
     let now = (time == Time::OfCallers).then(|| to_ms(ask.now));
     let ttl = duration_ms(ask.ttl);
     let longest = duration_ms(ask.ttl.saturating_mul(LEASE_TTLS_MAX));
     let params = params![*destination, *holder, now, ttl, longest];
     let row = match write(connections, LEASE, params).await {
         Err(fault) if fault.is_locked_out() => {
-            // It has run out, but its holder is writing a step.
+            // The lease has expired, but its holder is still writing a step.
             let connection = connections.get().await?;
             let held = work::lease_holder(&connection, destination).await?;
             connection.give_back();
@@ -122,7 +123,7 @@ pub(super) async fn request(
     Ok(Some(Lease { destination, holder, token: get(&row, 0)? }))
 }
 
-/// Gives a lease back.
+/// Releases a lease.
 pub(super) async fn release(
     connections: &Connections,
     lease: &Lease,
@@ -149,14 +150,14 @@ async fn write(
     );
     let written = begun.and(limited).and(row);
     let written = written.and_then(|row| committed.map(|()| row));
-    // After an error of the statement, COMMIT has rolled back.
+    // If the statement failed, COMMIT has rolled back.
     if written.as_ref().err().is_none_or(Fault::is_answer) {
         connection.give_back();
     }
     written
 }
 
-/// Whether the lease is in force. It then stays so until the transaction has ended.
+/// Whether the lease is in force. If so, it stays in force until the transaction has ended.
 pub(super) async fn is_in_force(transaction: &Connection, lease: &Lease) -> Result<bool, Fault> {
     let params = params![lease.destination, lease.holder, lease.token];
     Ok(transaction.query_opt(IN_FORCE, params).await?.is_some())

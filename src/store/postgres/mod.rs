@@ -1,13 +1,14 @@
-//! The queue in a PostgreSQL database, for several processes: each takes messages, and each destination is delivered
-//! by the one that holds its lease.
+//! The queue in a PostgreSQL database, for several processes. Every process accepts messages; each destination is
+//! delivered by the process that holds its lease.
 //!
-//! Two tasks own the writing connections, and write all waiting calls in one transaction: one accepts messages
-//! (`accept`), the other writes the steps of delivery (`steps`). Leases have a connection of their own. Reads share a few more connections. Every statement
-//! is unnamed and no connection has a state beyond its transaction, so a pooler in transaction mode may stand between.
+//! Two tasks own the writing connections, and each writes all its waiting calls in one transaction: `accept` accepts
+//! messages, `steps` writes the steps of delivery. Leases have their own connection. Reads share a few more. Every
+//! statement is unnamed and no connection has a state beyond its transaction, so a pooler in transaction mode may stand
+//! between.
 //!
-//! What SQLite has because one process writes at a time is made here by locks of rows: of a destination's stream while
-//! messages get their numbers, so that numbers become visible in order and duplicates are found across processes; of
-//! its lease while a step is written, so that nobody else takes the lease meanwhile.
+//! SQLite has only one writer at a time; here, row locks give the same guarantees. A destination's stream is locked
+//! while messages get their numbers, so that numbers become visible in order and duplicates are found across processes.
+//! A destination's lease is locked while a step is written, so that no other process takes it meanwhile.
 
 mod accept;
 mod audit;
@@ -88,21 +89,21 @@ use settle::Settle;
 use steps::{AnyStep, Step, StepOrder};
 use url::Target;
 
-/// Steps that may wait for their task. More wait at their sender.
+/// How many steps may wait for their task. Further senders wait before they send.
 const STEPS_WAITING_MAX: u32 = 1_024;
 
 /// The connections of the two tasks that write.
 const WRITING: u32 = 2;
 
-/// The connections of the chores, which may wait for long: nobody waits for them.
+/// The connections of the chores. They may wait long, since nothing waits for them.
 const CHORES: u32 = 2;
 
-/// The connections of each of these tasks that may wait for the server, beside the one that it uses: one, since the
-/// address may lead to another server by now, or the lock for which it waits may be another's. If the next one waits,
-/// too, there is no use in more.
+/// How many given-up connections of each of these tasks may still wait for the server, besides the one in use. One,
+/// because a new connection may reach another server, or may not need the lock that the old one waits for. If the new
+/// one waits as well, a third would not help.
 const GIVEN_UP: u32 = 1;
 
-/// How long these tasks wait for one of them.
+/// How long these tasks wait for a connection.
 const SOON: Duration = Duration::from_secs(1);
 
 /// The connection that takes and renews leases.
@@ -111,12 +112,12 @@ const LEASING: u32 = 1;
 /// The connection that listens for hints.
 const LISTENING: u32 = 1;
 
-/// Which clock gives the numbers of messages their times, and leases their ends.
+/// The clock from which message numbers and lease expiries are taken.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Time {
-    /// That of the database, which is the same for all processes.
+    /// The database's clock, which is the same for all processes.
     OfDatabase,
-    /// The times that callers give, for tests that decide the time.
+    /// The times that callers pass, for tests that control the time.
     #[cfg_attr(not(test), allow(dead_code, reason = "tests decide the time"))]
     OfCallers,
 }
@@ -128,9 +129,10 @@ struct PostgresOptions {
     target: Target,
     /// Name of the schema, which is created if it does not exist.
     schema: String,
-    /// Where to listen for hints of other processes, and the key that says so; `None`: hints are neither sent nor heard.
+    /// Where to listen for hints from other processes, and the configuration key that says so. `None` means that hints
+    /// are neither sent nor received.
     listen: Option<(Target, &'static str)>,
-    /// The most connections at the same time.
+    /// The maximum number of connections.
     connections_max: u32,
     /// How long a message id is remembered, to recognize duplicates.
     duplicate_window: Duration,
@@ -148,16 +150,16 @@ struct PostgresOptions {
     failed_retention: Duration,
     /// How long the record of a message is kept after it is done; never shorter than the others.
     records_retention: Duration,
-    /// How long rows past their retention wait for their day to be past it as a whole, so that its partitions can be
-    /// dropped. Those that are left then are deleted one by one.
+    /// How long rows past their retention wait until their whole day is, so that its partitions can be dropped. After
+    /// that, the rows are deleted one by one.
     whole_days_for: Duration,
     /// How long to wait for a free connection.
     patience: Duration,
     /// The key of the installation, if the schema is made; `None`: a random one.
     installation_key: Option<[u8; 32]>,
-    /// Whose clock counts.
+    /// The clock to use.
     time: Time,
-    /// The way to the schema of this version.
+    /// The migrations that lead to this version's schema.
     migrations: &'static [Migration],
 }
 
@@ -215,9 +217,10 @@ struct Retention {
 /// Dropped without [`Store::close`], it loses nothing that was acknowledged.
 #[derive(Debug)]
 pub(super) struct PostgresStore {
-    /// For the engines.
+    /// Connections of the engines.
     readers: Connections,
-    /// For people and replays, which may be slow: neither delivery nor accepting messages waits for them.
+    /// Connections for people and replays. Their reads may be slow, and neither delivery nor accepting messages waits
+    /// for them.
     lookups: Connections,
     leasing: Connections,
     accepting: UnboundedSender<AcceptOrder>,
@@ -228,9 +231,9 @@ pub(super) struct PostgresStore {
     backlog: Arc<Backlog>,
     hints: Arc<Hints>,
     closing: CancellationToken,
-    /// Of the two tasks that write.
+    /// Cancelled when each of the two writing tasks has ended.
     ended: [CancellationToken; 2],
-    /// Of the task that sends and hears hints. It ends with the store.
+    /// Cancelled when the task for hints has ended. It ends with the store.
     hinted: CancellationToken,
     _hinting: DropGuard,
     digests: Digests,
@@ -239,12 +242,12 @@ pub(super) struct PostgresStore {
     time: Time,
 }
 
-/// Opens the database of a configuration.
+/// Opens the configured database.
 pub(super) async fn open(config: &StoreConfig, url: &str) -> Result<PostgresStore, OpenError> {
     PostgresStore::open(options(config, url)?).await
 }
 
-/// How the schema at a URL is, which is only read.
+/// Compares the schema at a URL with that of this program. Only reads.
 pub(super) async fn schema(config: &StoreConfig, url: &str) -> Result<Schema, OpenError> {
     schema_of(options(config, url)?).await
 }
@@ -295,7 +298,7 @@ fn options(config: &StoreConfig, url: &str) -> Result<PostgresOptions, OpenError
 }
 
 impl PostgresStore {
-    /// Connects, makes the schema if there is none, and starts the tasks that write.
+    /// Connects, makes the schema if there is none, and starts the writing tasks.
     ///
     /// Must be called inside a Tokio runtime. The error says what a person can do about it.
     async fn open(options: PostgresOptions) -> Result<Self, OpenError> {
@@ -380,7 +383,7 @@ impl PostgresStore {
         })
     }
 
-    /// Writes a step, with others in one transaction.
+    /// Writes a step together with others in one transaction.
     async fn write<S: Step>(&self, step: S) -> Result<S::Output, Fault> {
         let permit = Arc::clone(&self.steps).acquire_owned().await;
         let (order, answer) = StepOrder::new(step, permit.map_err(|_| Fault::Closed)?);
@@ -440,7 +443,7 @@ impl Inbox for PostgresStore {
         Ok(answer.await.map_err(|_| Fault::Closed)??)
     }
 
-    /// The database's disk is not in sight.
+    /// The disk of the database cannot be seen from here.
     fn free_space(&self) -> FreeSpace {
         FreeSpace::Ample
     }

@@ -1,4 +1,4 @@
-//! The target of a move from SQLite: a schema that is made for it, and that nothing else uses before it is finished.
+//! The target of a move from SQLite: a schema made for the move, which nothing else uses until the move is finished.
 
 use std::borrow::Cow;
 use std::collections::BTreeSet;
@@ -16,21 +16,21 @@ use crate::config::StoreConfig;
 use crate::store::moving::{Batch, Column, Cursor, MoveError, Part};
 
 const MOVE: &str = "SELECT id, part, through, rows, finished_at IS NOT NULL FROM @moves";
-/// $1 now. A row, if a process may open the schema: the first one notes that.
+/// $1 now. Returns a row if a process may open the schema. The first process records that it did.
 const ADMIT: &str = "
     UPDATE @moves SET opened_at = COALESCE(opened_at, $1) WHERE finished_at IS NOT NULL RETURNING id";
 const BEGAN: &str = "SELECT began_at, finished_at IS NOT NULL FROM @moves";
-/// $1 id, $2 $3 where it was, $4 $5 $6 where it is.
+/// $1 id, $2 $3 the expected progress, $4 $5 $6 the new progress.
 const NOTE: &str = "
     UPDATE @moves SET part = $4, through = $5, rows = $6
     WHERE id = $1 AND part = $2 AND through = $3 AND finished_at IS NULL";
 /// $1 id, $2 now.
 const FINISH: &str = "UPDATE @moves SET finished_at = $2 WHERE id = $1 AND finished_at IS NULL";
-/// $1 id. Nothing, if a process has opened the schema.
+/// $1 id. Changes nothing if a process has opened the schema.
 const GIVE_UP: &str =
     "UPDATE @moves SET finished_at = NULL, part = -1 WHERE id = $1 AND opened_at IS NULL";
 
-/// Has the server look at what was copied, so that it plans the first statements well.
+/// Makes the server analyze the copied rows, so that it plans the first statements well.
 const ANALYZE: &str =
     "ANALYZE @messages, @outcomes, @deliveries, @requests, @attempts, @pending, @payloads";
 
@@ -44,7 +44,7 @@ fn writes(part: Part) -> &'static [Write] {
             "INSERT INTO @streams (destination, no, last) SELECT * FROM unnest($1, $2, $3)",
             &[0, 1, 2],
         )],
-        // Names that differ in what cannot be stored are one.
+        // Names that differ only in characters that cannot be stored become one.
         Part::EventNames => &[(
             "INSERT INTO @event_names (source, name, first_seen_at, last_seen_at)
              SELECT * FROM unnest($1, $2, $3, $4) ON CONFLICT DO NOTHING",
@@ -91,7 +91,7 @@ fn writes(part: Part) -> &'static [Write] {
                  WHERE state <> 0",
                 &[0, 5, 15, 18, 19, 20, 21],
             ),
-            // As those that accept messages note it.
+            // As accepting messages does.
             (
                 "UPDATE @days d SET slack_ms = s.slack_ms
                  FROM (SELECT ((seq >> 23) + 1577836800) / 86400 AS day,
@@ -138,7 +138,7 @@ fn writes(part: Part) -> &'static [Write] {
             "INSERT INTO @erasures (seq, lane, destination) SELECT * FROM unnest($1, $2, $3)",
             &[0, 1, 2],
         )],
-        // Numbered anew, in the same order.
+        // Rows get new ids, in the same order.
         Part::LoopsEvents => &[(
             "INSERT INTO @loops_events (received_at, at, person, email, forward_at, forward_tries, destination,
                                         webhook_id, event, contact_id, origin, origin_id, origin_name, email_id,
@@ -146,7 +146,7 @@ fn writes(part: Part) -> &'static [Write] {
              SELECT * FROM unnest($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17)",
             &[0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16],
         )],
-        // They get new numbers, in the same order.
+        // Rows get new ids, in the same order.
         Part::Audit => &[(
             "INSERT INTO @audit (at, role, session, process, action, arguments, result)
              SELECT at, role, session, process, action, arguments, result
@@ -205,7 +205,7 @@ fn writes(part: Part) -> &'static [Write] {
     }
 }
 
-/// What is in the place of the target.
+/// What was found at the target.
 pub(in crate::store) enum Found {
     /// No schema, or an empty one.
     Nothing,
@@ -224,12 +224,12 @@ pub(in crate::store) struct Begun {
 }
 
 impl Begun {
-    /// Whether nothing was copied yet.
+    /// Whether nothing has been copied yet.
     pub(in crate::store) fn is_unused(&self) -> bool {
         !self.is_finished && self.cursor == Cursor::default()
     }
 
-    /// Whether what was copied is to be removed.
+    /// Whether the move was undone, so that the copied rows must be removed.
     pub(in crate::store) fn is_given_up(&self) -> bool {
         self.cursor.part < 0
     }
@@ -241,12 +241,12 @@ pub(in crate::store) struct Target {
     connection: Connection,
     /// Host, port, database and schema.
     place: String,
-    /// The days that have partitions, as far as this process knows.
+    /// The days that are known to have partitions.
     days: BTreeSet<i32>,
 }
 
 impl Target {
-    /// Connects to the database of a configuration. Changes nothing there.
+    /// Connects to the configured database. Changes nothing there.
     pub(in crate::store) async fn connect(
         config: &StoreConfig,
         url: &str,
@@ -277,12 +277,12 @@ impl Target {
         self.connection.close().await;
     }
 
-    /// Where it is, for people.
+    /// Returns the address of the target, for people.
     pub(in crate::store) fn place(&self) -> &str {
         &self.place
     }
 
-    /// The error of a target that holds something else.
+    /// Returns the error for a target that is already in use.
     pub(in crate::store) fn is_used(&self) -> MoveError {
         MoveError::Used { place: self.place.clone() }
     }
@@ -315,7 +315,7 @@ impl Target {
         begun().map(Found::Move).map_err(failed)
     }
 
-    /// The move for which the schema was made.
+    /// Returns the move for which the schema was made.
     pub(in crate::store) async fn begun(&self) -> Result<Begun, MoveError> {
         match self.find().await? {
             Found::Move(begun) => Ok(begun),
@@ -333,7 +333,7 @@ impl Target {
         self.options.installation_key = Some(installation_key);
         let there = schema::look(&self.connection, &self.options).await.map_err(failed)?;
         let schema::Found::Nothing { has_schema } = there else { return Err(self.is_used()) };
-        // The id is of our making: it holds no quote.
+        // The id is generated by this program, so it has no quote.
         let row = format!("INSERT INTO @moves (id, began_at) VALUES ('{id}', {began_at});");
         crate::crash::point("commit.before");
         let created = schema::create(&self.connection, &self.options, has_schema, &row).await;
@@ -345,12 +345,12 @@ impl Target {
         Ok(())
     }
 
-    /// Brings the schema to this version, if an earlier one has begun the move.
+    /// Migrates the schema, if an earlier version began the move.
     pub(in crate::store) async fn migrate(&self) -> Result<(), MoveError> {
         schema::migrate(&self.connection, self.options.migrations).await.map_err(failed)
     }
 
-    /// Writes a batch that is behind a cursor.
+    /// Writes the batch after a cursor.
     pub(in crate::store) async fn write(
         &mut self,
         id: &str,
@@ -386,7 +386,7 @@ impl Target {
         }
     }
 
-    /// Notes that all is copied.
+    /// Records that everything is copied.
     pub(in crate::store) async fn end(&self, id: &str, behind: Cursor) -> Result<(), MoveError> {
         let part = i32::try_from(Part::ALL.len()).unwrap_or(i32::MAX);
         let end = Cursor { part, through: 0, ..behind };
@@ -397,7 +397,7 @@ impl Target {
         }
     }
 
-    /// Returns whether the move was where it is said to be.
+    /// Updates the progress; returns whether the old one was as expected.
     async fn note(&self, id: &str, behind: Cursor, at: Cursor) -> Result<bool, Fault> {
         let params = params![id, behind.part, behind.through, at.part, at.through, at.rows];
         Ok(self.connection.execute(NOTE, params).await? == 1)
@@ -429,7 +429,7 @@ impl Target {
         Ok(())
     }
 
-    /// Lets no process use the schema any more. Fails if one has.
+    /// Bars processes from using the schema. Fails if one has used it.
     pub(in crate::store) async fn give_up(&self, id: &str) -> Result<(), MoveError> {
         crate::crash::point("commit.before");
         if self.connection.execute(GIVE_UP, params![id]).await.map_err(failed)? == 0 {
@@ -439,7 +439,7 @@ impl Target {
         Ok(())
     }
 
-    /// Removes what was copied: a day at a time, since the server has room for some thousand locks.
+    /// Removes the copied rows, one day at a time, since the server has room for only a few thousand locks.
     pub(in crate::store) async fn remove(&self) -> Result<(), MoveError> {
         self.try_to_remove().await.map_err(failed)
     }
@@ -467,7 +467,7 @@ impl Target {
     }
 }
 
-/// A column as the parameter of a statement.
+/// Returns a column as the parameter of a statement.
 fn as_param(column: &Column) -> Param<'_> {
     match column {
         Column::Numbers(values) => (values, Type::INT8_ARRAY),
@@ -476,7 +476,7 @@ fn as_param(column: &Column) -> Param<'_> {
     }
 }
 
-/// Replaces what the texts of the database cannot hold.
+/// Replaces characters that the database's strings cannot hold.
 fn make_storable(columns: &mut [Column]) {
     for column in columns {
         let Column::Texts(values) = column else { continue };
@@ -492,7 +492,7 @@ fn failed(fault: Fault) -> MoveError {
     MoveError::Copy(Box::new(fault))
 }
 
-/// Fails while a queue is being moved to the schema, and changes nothing.
+/// Fails while a queue is being moved to the schema. Changes nothing.
 pub(super) async fn may_admit(
     connection: &Connection,
     address: &str,
@@ -517,7 +517,8 @@ fn being_moved(address: &str, schema: &str, began_at: i64) -> OpenError {
     }
 }
 
-/// Fails while a queue is being moved to the schema. The first process that is admitted closes the way back.
+/// Fails while a queue is being moved to the schema. Once a process has been admitted, the move can no longer be
+/// undone.
 pub(super) async fn admit(
     connection: &Connection,
     address: &str,

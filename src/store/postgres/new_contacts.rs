@@ -1,7 +1,7 @@
-//! How many contacts requests may create, and the messages that are held because of that.
+//! The daily limit of new contacts, and the messages that it holds back.
 //!
-//! What may be created is counted without a lock: all steps of a destination are written by the process that holds its
-//! lease, one group after another.
+//! The expected contacts are counted without a lock: the process with the lease writes all steps of a destination, one
+//! group after another.
 
 use async_trait::async_trait;
 use jiff::Timestamp;
@@ -23,10 +23,10 @@ use crate::segment::LaneKey;
 use crate::store::new_contacts::{discarded, room};
 use crate::store::tally::{Counted, Tallies};
 
-/// $1 destination, $2 key. A row if a frozen request may create it.
+/// $1 destination, $2 key. Returns a row if a frozen request may create the contact.
 const EXPECTED: &str = "SELECT FROM @creating WHERE destination = $1 AND contact = $2 LIMIT 1";
-/// $1 step, $2 from, $3 to, $4 stage, $5 destination, $6 day. How many contacts were created, how many frozen requests may
-/// create, and how many were released.
+/// $1 step, $2 from, $3 to, $4 stage, $5 destination, $6 day. Returns how many contacts were created, how many frozen
+/// requests may create, and how many were released.
 const COUNTS: &str = "
     SELECT (SELECT COALESCE(SUM(count), 0)::bigint FROM @tallies
             WHERE step = $1 AND at >= $2 AND at < $3 AND stage = $4 AND destination = $5),
@@ -50,7 +50,7 @@ pub(super) const PAST: &str = "
 const EXPECT: &str = "
     INSERT INTO @creating (seq, destination, contact, email) VALUES ($1, $2, $3, $4)
     ON CONFLICT (seq, contact) DO NOTHING";
-/// $1 destination, $2 key. The contact is there.
+/// $1 destination, $2 key. The contact exists now.
 const ARRIVED: &str = "DELETE FROM @creating WHERE destination = $1 AND contact = $2";
 /// $1 seq. A row if a deletion waits behind the message in its lane.
 const IS_BEFORE_DELETION: &str = "
@@ -62,7 +62,7 @@ const HOLD: &str = "
     INSERT INTO @held (seq, destination, lane, contact, email, reason, since)
     SELECT seq, destination, lane, $2, $3, $4, $5 FROM @pending WHERE seq = $1
     ON CONFLICT (seq) DO NOTHING";
-/// $1 seq, $2 key, $3 email. It was planned again, perhaps otherwise.
+/// $1 seq, $2 key, $3 email. The message was planned again, perhaps with another result.
 const HOLD_AGAIN: &str = "UPDATE @held SET is_due = false, contact = $2, email = $3 WHERE seq = $1";
 /// $1 destination, $2 digests. Loops has this contact now.
 const DUE: &str = "
@@ -77,19 +77,19 @@ const DUE_LANES: &str =
 const FIRST_LANES: &str = "SELECT lane FROM @held WHERE destination = $1 ORDER BY seq LIMIT $2";
 /// $1 destination.
 const COUNT_HELD: &str = "SELECT COUNT(*), MIN(since) FROM @held WHERE destination = $1";
-/// $1 seqs. The first message of the lane of each that is held, unless it is behind it.
+/// $1 seqs. Returns, for each message, the first held message of its lane, unless that is behind it.
 const HELD_OF: &str = "
     SELECT DISTINCT ON (p.seq) p.seq, h.reason, h.since, h.seq < p.seq
     FROM @pending p JOIN @held h ON h.lane = p.lane AND h.destination = p.destination AND h.seq <= p.seq
     WHERE p.seq = ANY($1) ORDER BY p.seq, h.seq";
-/// $1 destination, $2 since, $3 limit. Locked: no other transaction plans them meanwhile.
+/// $1 destination, $2 since, $3 limit. Locks the messages, so that no other transaction plans them meanwhile.
 const TO_DISCARD: &str = "
     SELECT p.seq, p.source FROM @held h JOIN @pending p ON p.seq = h.seq
     WHERE h.destination = $1 AND h.since <= $2 AND NOT p.is_planned
     ORDER BY p.seq LIMIT $3 FOR UPDATE OF p";
 
-/// Decides in the transaction that freezes requests whether their contacts may be created. If so, they are expected from
-/// now on; if not, the message is held, unless it was to be merged with others.
+/// Decides in the transaction that freezes requests whether their contacts may be created. If so, they count as
+/// expected from now on. If not, the message is held, unless it was to be merged with others.
 pub(super) async fn admit(
     transaction: &Connection,
     destination: &str,
@@ -111,7 +111,7 @@ pub(super) async fn admit(
             transaction.query_opt(EXPECTED, params![destination, creation.contact.key.0]).await?;
         is_over |= expected.is_none();
     }
-    // What is expected already takes no more room.
+    // Contacts that are already expected take no more room.
     is_over = is_over && room_left(transaction, destination, cap.per_day, now, tallies).await? == 0;
     let Some(wanted) = new.first().filter(|_| is_over) else {
         for Creation { seq, contact: KnownContact { key, email } } in new {
@@ -121,7 +121,7 @@ pub(super) async fn admit(
         return Ok(None);
     };
     if is_merge {
-        // It may have room alone.
+        // There may be room for the message alone.
         return Ok(Some(Hold { is_new: false, is_before_deletion: false }));
     }
     if transaction.query_opt(IS_BEFORE_DELETION, params![first.0]).await?.is_some() {
@@ -136,7 +136,7 @@ pub(super) async fn admit(
     Ok(Some(Hold { is_new, is_before_deletion: false }))
 }
 
-/// How many contacts may still be created today.
+/// Returns how many more contacts may be created today.
 async fn room_left(
     connection: &Connection,
     destination: &str,
@@ -151,12 +151,12 @@ async fn room_left(
         connection.query_one(COUNTS, params![step, from, to, stage, destination, day]).await?;
     let (created, expected, released): (i64, i64, i64) =
         (get(&row, 0)?, get(&row, 1)?, get(&row, 2)?);
-    // Of steps of this transaction, which are written at its end.
+    // Counts of this transaction, which are written only at its end.
     let counted = tallies.count(Stage::NewContact, destination);
     Ok(room::left(per_day, released, created.saturating_add(counted), expected))
 }
 
-/// Notes that Loops has a contact now.
+/// Records that Loops has a contact now.
 pub(super) async fn arrived(
     transaction: &Connection,
     destination: &str,
@@ -201,7 +201,7 @@ pub(super) async fn holds(
     Ok(HoldsAnswer { lanes, discarded: discarded.unsigned_abs() })
 }
 
-/// How many messages of a destination are held, and since when the first of them is.
+/// Returns how many messages of a destination are held, and since when the first one is.
 pub(super) async fn count_held(
     snapshot: &Connection,
     destination: &str,
@@ -211,7 +211,7 @@ pub(super) async fn count_held(
     Ok((get::<i64>(&row, 0)?.unsigned_abs(), since.map(from_ms)))
 }
 
-/// Adds to pending messages why they are held.
+/// Adds the reasons for holds to pending messages.
 pub(super) async fn add_holds<'a>(
     connection: &Connection,
     messages: impl Iterator<Item = &'a mut MessageRecord>,
@@ -233,7 +233,7 @@ pub(super) async fn add_holds<'a>(
     Ok(())
 }
 
-/// Records that Loops has contacts, in the order of their keys: two such transactions never wait for each other in a circle.
+/// Records that Loops has contacts, in the order of their keys, so that two such transactions cannot deadlock.
 pub(super) struct MakeKnown {
     pub(super) destination: String,
     pub(super) contacts: Vec<KnownContact>,

@@ -1,11 +1,11 @@
 //! Numbers of messages and requests.
 //!
-//! A message's number is `second << 23 | no << 15 | index`: the second at which it was accepted, counted from 2020;
-//! the number of its destination; and an index among those of the same second. A stream counts
-//! `second << 15 | index`, so an index that overflows borrows from the next second, and a clock that is set back
-//! changes nothing. A request's number is `second << 23 | index`.
+//! A message's number is `second << 23 | no << 15 | index`: the second at which it was accepted, counted from 2020; the
+//! number of its destination; and an index within that second. A stream counts `second << 15 | index`, so an index that
+//! overflows borrows from the next second, and setting a clock back changes nothing. A request's number is `second <<
+//! 23 | index`.
 //!
-//! Numbers stay below 2^53 until 2054, so that JSON readers can take them for doubles.
+//! Numbers stay below 2^53 until 2054, so that JSON readers can parse them as doubles.
 
 use std::collections::HashMap;
 
@@ -15,42 +15,42 @@ const SECOND_BITS: u32 = 23;
 const INDEX_BITS: u32 = 15;
 const DAY_S: i64 = 86_400;
 
-/// The most destinations that can have a stream.
+/// The maximum number of destinations with a stream.
 pub(super) const STREAMS_MAX: i16 = 256;
 
-/// The first number that is given at a time, in Unix milliseconds.
+/// Returns the first number that is given at a time in Unix milliseconds.
 pub(super) fn first_at(ms: i64) -> i64 {
     (ms.div_euclid(1_000) - EPOCH_S).clamp(0, i64::MAX >> SECOND_BITS) << SECOND_BITS
 }
 
-/// When a number was given, in Unix milliseconds: the beginning of its second.
+/// Returns when a number was given, in Unix milliseconds: the beginning of its second.
 #[cfg(test)]
 pub(super) fn given_at(number: i64) -> i64 {
     ((number >> SECOND_BITS) + EPOCH_S).saturating_mul(1_000)
 }
 
-/// The day of a number, since 1970.
+/// Returns the day of a number, in days since 1970.
 pub(super) fn day(number: i64) -> i32 {
     let day = ((number >> SECOND_BITS) + EPOCH_S).div_euclid(DAY_S);
     i32::try_from(day).unwrap_or(i32::MAX)
 }
 
-/// The day of a time in Unix milliseconds, as far as numbers are given on it.
+/// Returns the day of a time in Unix milliseconds, limited to the days for which there are numbers.
 pub(super) fn day_at(ms: i64) -> i32 {
     day(first_at(ms))
 }
 
-/// The first number of a day.
+/// Returns the first number of a day.
 pub(super) fn first_of_day(day: i32) -> i64 {
     (i64::from(day) * DAY_S - EPOCH_S).max(0) << SECOND_BITS
 }
 
-/// The last number that any stream can give in the second of this one.
+/// Returns the last number that any stream can give in the second of this number.
 pub(super) fn last_of_second(number: i64) -> i64 {
     number | ((1 << SECOND_BITS) - 1)
 }
 
-/// What a stream counts after the second of this number: it gives only greater ones.
+/// Returns the count of a stream that has used up the second of this number, so that it gives only greater numbers.
 pub(super) fn counted_through(number: i64) -> i64 {
     (number >> SECOND_BITS << INDEX_BITS) | ((1 << INDEX_BITS) - 1)
 }
@@ -70,15 +70,14 @@ impl Stream {
         self.number()
     }
 
-    /// The last number that was given.
+    /// Returns the last number that was given.
     pub(super) fn number(&self) -> i64 {
         let (second, index) = (self.last >> INDEX_BITS, self.last & ((1 << INDEX_BITS) - 1));
         second << SECOND_BITS | i64::from(self.no) << INDEX_BITS | index
     }
 }
 
-/// New numbers for messages and requests that another store has numbered, in their order. The same calls give the same
-/// numbers.
+/// Renumbers the messages and requests of another store, in the same order. The same calls give the same numbers.
 #[derive(Debug)]
 pub(in crate::store) struct Renumbering {
     now_ms: i64,
@@ -91,9 +90,9 @@ impl Renumbering {
         Self { now_ms, streams: HashMap::new(), request: 0 }
     }
 
-    /// The number of the next message of a destination, received at a time in Unix milliseconds. One that is received
-    /// in the future, by a clock that was ahead, must not take those behind it there. `None`: there are too many
-    /// destinations.
+    /// Returns the number of the next message of a destination, received at a time in Unix milliseconds. A message
+    /// received in the future, by a clock that was ahead, must not move later messages there. Returns `None` if there
+    /// are too many destinations.
     pub(in crate::store) fn message(&mut self, destination: &str, ms: i64) -> Option<i64> {
         let ms = ms.min(self.now_ms);
         if let Some(stream) = self.streams.get_mut(destination) {
@@ -104,13 +103,13 @@ impl Renumbering {
         Some(stream.next(ms))
     }
 
-    /// The number of the next request, made at a time in Unix milliseconds.
+    /// Returns the number of the next request, made at a time in Unix milliseconds.
     pub(in crate::store) fn request(&mut self, ms: i64) -> i64 {
         self.request = (self.request + 1).max(first_at(ms.min(self.now_ms)));
         self.request
     }
 
-    /// The destinations with their numbers, and what their streams have counted.
+    /// Returns the destinations with their numbers and the counts of their streams.
     pub(in crate::store) fn streams(&self) -> impl Iterator<Item = (&str, i16, i64)> {
         self.streams
             .iter()

@@ -1,4 +1,4 @@
-//! Who left, as Loops reported it.
+//! Opt-outs: who unsubscribed, according to Loops.
 
 use super::Fault;
 use super::connection::Connection;
@@ -15,13 +15,13 @@ const FIND: &str = "
 const CHANGE: &str = "
     UPDATE @opt_outs SET at = $4, event = $5, is_lifted = $6
     WHERE (person = ANY($2) OR email = ANY($2)) AND destination = $1 AND list = $3 AND at <= $4";
-/// $1 destination, $2 digests, $3 lists, $4 when the contact came back. It has left again with any report that is not older
-/// than the last one: Loops' clock may be behind.
+/// $1 destination, $2 digests, $3 lists, $4 when the contact came back. Any report that is not older than the last one
+/// counts as leaving again, since Loops' clock may be behind.
 const LIFT: &str = "
     UPDATE @opt_outs SET is_lifted = true
     WHERE (person = ANY($2) OR email = ANY($2)) AND destination = $1 AND list = ANY($3) AND at < $4";
-/// $1 destination, $2 person, $3 email, $4 list, $5 at, $6 event, $7 the event that would take it back. Not if that was
-/// reported before, though it happened later.
+/// $1 destination, $2 person, $3 email, $4 list, $5 at, $6 event, $7 the event that would take it back. Skipped if that
+/// event was reported first, though it happened later.
 const INSERT: &str = "
     INSERT INTO @opt_outs (destination, person, email, list, at, event)
     SELECT $1::text, $2::bigint, $3::bigint, $4::text, $5::bigint, $6::text
@@ -57,7 +57,7 @@ pub(super) async fn find(
     found.iter().map(read).collect()
 }
 
-/// Takes an event into account that was just recorded.
+/// Applies an event that was just recorded.
 pub(super) async fn report(
     transaction: &Connection,
     feedback: &FeedbackRecord,
@@ -82,7 +82,7 @@ pub(super) async fn report(
     Ok(())
 }
 
-/// Brings a contact back, known by any of these digests, since Loops accepted a request that subscribes it.
+/// Lifts the opt-outs of a contact, known by any of these digests, after Loops accepted a request that subscribes it.
 pub(super) async fn lift(
     transaction: &Connection,
     destination: &str,

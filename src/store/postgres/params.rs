@@ -1,7 +1,7 @@
-//! Parameters of statements with their types.
+//! Typed parameters of statements.
 //!
-//! Statements are sent unnamed, with the types of their parameters, in one round trip: a connection pooler that
-//! gives each transaction another server has no statement to remember.
+//! Statements are sent unnamed, with the types of their parameters, in one round trip. So a pooler that gives each
+//! transaction another server connection has no prepared statement to track.
 
 use std::borrow::Cow;
 
@@ -10,7 +10,7 @@ use tokio_postgres::types::{ToSql, Type};
 /// A parameter and its type.
 pub(super) type Param<'a> = (&'a (dyn ToSql + Sync), Type);
 
-/// The type in the database of a Rust type.
+/// The database type of a Rust type.
 pub(super) trait SqlType: ToSql + Sync {
     /// The type of a single value.
     const TYPE: Type;
@@ -44,7 +44,7 @@ impl<T: SqlType> SqlType for Option<T> {
     const ARRAY: Type = T::ARRAY;
 }
 
-/// A parameter of a single value or, for a vector, of an array.
+/// A parameter: a single value or, for a vector, an array.
 pub(super) trait AsParam {
     fn as_param(&self) -> Param<'_>;
 }
@@ -65,7 +65,7 @@ impl<T: SqlType> AsParam for Array<T> {
     }
 }
 
-/// An array of texts, or NULL.
+/// An array of strings, or NULL.
 impl AsParam for Option<Vec<String>> {
     fn as_param(&self) -> Param<'_> {
         (self, String::ARRAY)
@@ -86,7 +86,8 @@ macro_rules! params {
 }
 pub(super) use params;
 
-/// A text as it can be stored: PostgreSQL's texts cannot hold U+0000, which becomes its visible picture.
+/// Returns the stored form of a string. PostgreSQL's strings cannot hold U+0000, which is replaced by the symbol for
+/// it.
 pub(super) fn text(text: &str) -> Cow<'_, str> {
     if text.contains('\0') {
         Cow::Owned(text.replace('\0', "\u{2400}"))

@@ -1,4 +1,4 @@
-//! Partitions: each table that grows with the history has one for each day of its numbers.
+//! Partitions: each table that grows with the history has one partition for each day of its numbers.
 
 use std::time::Duration;
 
@@ -19,19 +19,19 @@ use super::statement::Statement;
 pub(super) const TABLES: [&str; 6] =
     ["messages", "payloads", "outcomes", "deliveries", "requests", "attempts"];
 
-/// How many days have partitions before they begin, beside today.
+/// How many coming days have partitions, besides today.
 pub(super) const DAYS_AHEAD: i32 = 2;
 
-/// Lets one process at a time make and drop partitions.
+/// Ensures that only one process at a time makes or drops partitions.
 const LOCK: &str = "SELECT FROM @meta FOR UPDATE";
-/// A reader that was there first, such as a dump, may keep a partition for hours.
+/// Another reader, such as a dump, may keep a partition locked for hours.
 const LOCK_TIMEOUT: &str = "SET LOCAL lock_timeout = 5000";
 /// $1 days, $2 the qualified names of their partitions.
 const MISSING: &str = "
     SELECT DISTINCT u.day FROM unnest($1, $2) u (day, partition)
     WHERE NOT EXISTS (SELECT FROM pg_inherits WHERE inhrelid = to_regclass(u.partition) AND NOT inhdetachpending)
        OR NOT EXISTS (SELECT FROM @days d WHERE d.day = u.day AND d.has_payloads AND d.has_records)";
-/// $1 day. It may have lost some of its partitions, if the clock was set back since.
+/// $1 day. The day may be listed already, without some of its partitions, if the clock was set back.
 const MADE: &str = "
     INSERT INTO @days (day) VALUES ($1)
     ON CONFLICT (day) DO UPDATE
@@ -41,25 +41,27 @@ const MADE: &str = "
 const DAYS: &str = "
     SELECT day, has_payloads, has_records, kept_through, stripped_through, slack_ms
     FROM @days ORDER BY day";
-/// $1 the qualified name of a partition. Whether it exists, and whether it is being detached; NULL: it is detached.
+/// $1 the qualified name of a partition. Returns whether it exists, and whether it is being detached, or NULL if it is
+/// detached.
 const ATTACHED: &str = "
     SELECT to_regclass($1) IS NOT NULL,
            (SELECT inhdetachpending FROM pg_inherits WHERE inhrelid = to_regclass($1))";
 
-/// $1 the qualified name of a table. Its partitions of which the detaching was given up, by their qualified names.
+/// $1 the qualified name of a table. Returns the qualified names of its partitions whose detaching was interrupted.
 const HALF_DETACHED: &str = "
     SELECT format('%I.%I', n.nspname, c.relname) FROM pg_inherits i
     JOIN pg_class c ON c.oid = i.inhrelid JOIN pg_namespace n ON n.oid = c.relnamespace
     WHERE i.inhparent = to_regclass($1) AND i.inhdetachpending";
 
-/// How many days one statement reads at most. The server holds a lock for each partition and for each of its indices
-/// that it looks at, and has room for some thousand of them.
+/// How many days one statement reads at most. The server holds a lock for each partition and each index that it reads,
+/// and has room for only a few thousand.
 pub(super) const DAYS_AT_ONCE: usize = 16;
 
-/// A statement about more messages than this runs once for each of their days. Those of the tests are about few.
+/// A statement about more messages than this runs once for each of their days. Lower for tests, whose statements are
+/// about few.
 const AT_ONCE_MAX: usize = if cfg!(test) { 2 } else { 200 };
 
-/// How long a partition may take to be detached: that waits for all who began to read its table before.
+/// How long detaching a partition may take: it waits for everyone who began to read the table earlier.
 pub(super) const REMOVE_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// A day that has partitions.
@@ -69,32 +71,32 @@ pub(super) struct Day {
     pub(super) has_payloads: bool,
     /// Whether it has messages, outcomes and deliveries.
     pub(super) has_records: bool,
-    /// Payloads up to this number that outlive the day's others are in `payloads_kept`.
+    /// Up to this number, payloads that outlive the day have been copied to `payloads_kept`.
     pub(super) kept_through: i64,
-    /// The last message of which everything but the payload was removed with the contents of the day.
+    /// The last message whose contents, except the payload, have been removed together with the day's.
     pub(super) stripped_through: i64,
-    /// How far the times of its messages are from those of their numbers at most.
+    /// The largest difference between the time of one of its messages and the time of the message's number.
     pub(super) slack_ms: i64,
 }
 
 impl Day {
-    /// Its first number.
+    /// Returns its first number.
     pub(super) fn first(&self) -> i64 {
         first_of_day(self.day)
     }
 
-    /// The first number behind it.
+    /// Returns the first number after it.
     pub(super) fn end(&self) -> i64 {
         first_of_day(self.day + 1)
     }
 
-    /// Whether all its numbers were given so long before a time that a retention is over.
+    /// Whether the day ended at or before a time, so that all its numbers were given before it.
     pub(super) fn is_before(&self, ms: i64) -> bool {
         (i64::from(self.day) + 1) * 86_400_000 <= ms
     }
 }
 
-/// The days that have partitions, oldest first.
+/// Returns the days that have partitions, oldest first.
 pub(super) async fn days(connection: &Connection) -> Result<Vec<Day>, Fault> {
     let day = |row: &Row| {
         Ok(Day {
@@ -109,15 +111,18 @@ pub(super) async fn days(connection: &Connection) -> Result<Vec<Day>, Fault> {
     connection.query(DAYS, params![]).await?.iter().map(day).collect()
 }
 
-/// The parts of a list of days, oldest first, that one statement may read: the first number and the one behind the last.
+/// Splits a list of days, oldest first, into the ranges that one statement may read: the first number, and the one
+/// after the last.
 pub(super) fn parts(days: &[Day]) -> impl Iterator<Item = (i64, i64)> {
     days.chunks(DAYS_AT_ONCE).filter_map(|days| Some((days.first()?.first(), days.last()?.end())))
 }
 
-/// The rows of a statement about messages whose numbers are in order, either one; `statement` makes it for some of them.
+/// Returns the rows of a statement about messages. Their numbers must be sorted, in either direction; `statement`
+/// builds the statement for some of them.
 ///
-/// A statement that names many messages by a list looks for each of them in every partition that may have one of them, and takes
-/// as long again to be planned. So it runs once for each day; all of these are sent before the first of them is answered.
+/// A statement with a list of many messages looks for each of them in every partition that may have one of them, and
+/// planning takes as long again. So the statement runs once for each day, and all runs are sent before the first
+/// response.
 pub(super) async fn query_by_day(
     connection: &Connection,
     seqs: &[i64],
@@ -134,9 +139,9 @@ pub(super) async fn query_by_day(
     Ok(try_join_all(answers).await?.into_iter().flatten().collect())
 }
 
-/// Removes a table's partition, if it is there. May be called again after it was given up in the middle.
+/// Removes a table's partition, if it exists. May be called again after an interruption.
 ///
-/// No one waits for it: a partition is detached without a lock that keeps others from the table, and then nobody reads
+/// No other process waits: the partition is detached without a lock that blocks the table, and after that nobody reads
 /// it.
 pub(super) async fn remove(connection: &Connection, table: &str, day: i32) -> Result<(), Fault> {
     let removed = tokio::time::timeout(REMOVE_TIMEOUT, async {
@@ -144,7 +149,7 @@ pub(super) async fn remove(connection: &Connection, table: &str, day: i32) -> Re
         loop {
             tries += 1;
             match try_to_remove(connection, table, day).await {
-                // A connection that was given up may still be at it.
+                // A given-up connection may still be working on it.
                 Err(fault) if fault.is_answer() && tries < TRIES_MAX => {}
                 removed => return removed,
             }
@@ -155,7 +160,7 @@ pub(super) async fn remove(connection: &Connection, table: &str, day: i32) -> Re
 
 async fn try_to_remove(connection: &Connection, table: &str, day: i32) -> Result<(), Fault> {
     let parent = connection.schema().sql(&format!("@{table}"));
-    // One that was given up keeps every other one from being detached. Its rows were on their way out.
+    // An interrupted detaching blocks every other one, so finish it. Its rows were to be removed anyway.
     for row in connection.query(HALF_DETACHED, params![parent]).await? {
         let partition: String = get(&row, 0)?;
         locked(connection, async {
@@ -169,7 +174,7 @@ async fn try_to_remove(connection: &Connection, table: &str, day: i32) -> Result
         let detach = format!("ALTER TABLE @{table} DETACH PARTITION {partition} CONCURRENTLY");
         connection.batch(&detach).await?;
     }
-    // Unless it was made anew meanwhile.
+    // Unless the partition has been created again in the meantime.
     locked(connection, async {
         match state(connection, &partition).await? {
             State::Detached => drop_detached(connection, &partition).await,
@@ -179,13 +184,13 @@ async fn try_to_remove(connection: &Connection, table: &str, day: i32) -> Result
     .await
 }
 
-/// What there is of a partition.
+/// The state of a partition.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum State {
     None,
-    /// Nobody reads it any more: the process that removed it died before it was dropped.
+    /// Detached, but not dropped, because the process that removed it died.
     Detached,
-    /// The same, but it died earlier.
+    /// The detaching was interrupted.
     HalfDetached,
     Attached,
 }
@@ -213,7 +218,7 @@ async fn drop_detached(connection: &Connection, partition: &str) -> Result<(), F
     connection.batch(&format!("DROP TABLE {partition}")).await
 }
 
-/// Makes or drops partitions in a transaction of its own, while no other process does.
+/// Makes or drops partitions in a separate transaction, while no other process does.
 async fn locked(
     connection: &Connection,
     change: impl Future<Output = Result<(), Fault>>,
@@ -230,13 +235,13 @@ async fn locked(
     changed
 }
 
-/// The name of a table's partition.
+/// Returns the name of a table's partition.
 pub(super) fn name(table: &str, day: i32) -> String {
     let day = date(1970, 1, 1).saturating_add(day.days());
     format!("{table}_{}", day.strftime("%Y%m%d"))
 }
 
-/// Makes the partitions of these days that are missing, in a transaction of its own.
+/// Makes the missing partitions of these days, in a separate transaction.
 pub(super) async fn make(connection: &Connection, days: Vec<i32>) -> Result<(), Fault> {
     if missing(connection, &days).await?.is_empty() {
         return Ok(());
@@ -244,7 +249,7 @@ pub(super) async fn make(connection: &Connection, days: Vec<i32>) -> Result<(), 
     locked(connection, make_locked(connection, &days)).await
 }
 
-/// Those of the days that lack partitions.
+/// Returns the days that lack partitions.
 async fn missing(connection: &Connection, days: &[i32]) -> Result<Vec<i32>, Fault> {
     let of_days = days.iter().flat_map(|day| TABLES.map(|table| (*day, name(table, *day))));
     let (days, partitions): (Vec<i32>, Vec<String>) =
@@ -264,14 +269,14 @@ async fn make_locked(connection: &Connection, days: &[i32]) -> Result<(), Fault>
             if state == State::Attached {
                 continue;
             }
-            // What is left of one that was past its retention, before the clock was set back.
+            // The remains of a partition that was past its retention before the clock was set back.
             if state == State::HalfDetached {
                 finish_detaching(connection, table, &partition).await?;
             }
             if state != State::None {
                 drop_detached(connection, &partition).await?;
             }
-            // Attached, since a partition that is created in its place locks the table against readers.
+            // Created separately and then attached: creating it as a partition would lock the table against readers.
             let text = format!(
                 "CREATE TABLE @{name} (LIKE @{table} INCLUDING ALL);
                  ALTER TABLE @{table} ATTACH PARTITION @{name} FOR VALUES FROM ({first}) TO ({end})"

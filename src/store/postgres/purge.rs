@@ -1,14 +1,13 @@
-//! Removes data that is past its retention: first the contents, later the records, and what was counted and noted
-//! beside them.
+//! Removes data that is past its retention: first the contents, later the records, with their counts and other traces.
 //!
-//! A day whose messages are past their retention loses its partitions as a whole: to delete its rows would take hours
-//! and leave their space behind. Of its contents, the payloads of messages that wait, failed, or were done late are
-//! copied to `payloads_kept` first; records go once every message of the day is past its retention. So data may outlive
-//! their retention by a day, or until a message that holds back its day is done. Rows that a day is left with for longer
-//! than [`Retention::whole_days_for`] are deleted one by one, and so are those of `payloads_kept`.
+//! Once the messages of a day are past their retention, the day's partitions are dropped as a whole; deleting row by
+//! row would take hours and would not free the space. Before the payloads are dropped, those of messages that wait,
+//! failed, or were done late are copied to `payloads_kept`. Records are dropped once every message of the day is past
+//! its retention. So data may outlive its retention by a day, or until a message that holds back its day is done. Rows
+//! that stay for longer than [`Retention::whole_days_for`] are deleted one by one, as are those of `payloads_kept`.
 //!
-//! One process at a time removes data, by the lease of a destination that cannot exist. That only spares the server the
-//! same work twice: a process that stopped longer than its lease lasts does no harm when it goes on.
+//! Only one process at a time removes data: the one with the lease of a destination that cannot exist. This merely
+//! saves the server double work. A process that stalls for longer than its lease does no harm when it continues.
 
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
@@ -28,12 +27,12 @@ use super::{
 use crate::queue::{AWAITING_KEPT, FORWARD_KEPT, RECEIPTS_KEPT, TallyStep};
 use crate::store::contacts::{first_day_of_conflicts, first_kept_day};
 
-/// $1 first number of the day, $2 the one behind its last, $3 past at, $4 ahead from. Whether no message of the day waits or
-/// is kept.
+/// $1 first number of the day, $2 the one after its last, $3 past at, $4 ahead from. Whether no message of the day is
+/// pending or within its retention.
 pub(super) const DAY_IS_PAST: &str = "
     SELECT NOT EXISTS (SELECT FROM @pending WHERE seq >= $1 AND seq < $2)
        AND NOT EXISTS (SELECT FROM @outcomes WHERE seq >= $1 AND seq < $2 AND done_at > $3 AND done_at <= $4)";
-/// $1 first number of the day, $2 the one behind its last.
+/// $1 first number of the day, $2 the one after its last.
 const DELETE_OF_DAY: [&str; 4] = [
     "DELETE FROM @payloads_kept WHERE seq >= $1 AND seq < $2",
     "DELETE FROM @replays WHERE seq >= $1 AND seq < $2",
@@ -43,8 +42,8 @@ const DELETE_OF_DAY: [&str; 4] = [
 /// $1 day.
 const HAS_NO_RECORDS: &str =
     "UPDATE @days SET has_payloads = false, has_records = false WHERE day = $1";
-/// $1 first number of the day, $2 the one behind its last. Whether a request of the day carries a message that is still
-/// there. One that was replayed since has a later number, and loses what its earlier deliveries sent.
+/// $1 first number of the day, $2 the one after its last. Whether a request of the day carries a message that still
+/// exists. A message that was replayed since has a later number, and loses the requests of its earlier deliveries.
 const IS_NEEDED: &str = "
     SELECT EXISTS (
         SELECT FROM @requests r CROSS JOIN LATERAL unnest(r.seqs) s (seq)
@@ -53,12 +52,12 @@ const IS_NEEDED: &str = "
 /// $1 day.
 const DELETE_DAY: &str = "DELETE FROM @days WHERE day = $1";
 
-// Of a day whose contents are dropped, what is to be kept: $1 behind this number, $2 up to this one, $3 limit.
+// Finds what must be kept of a day whose contents are dropped: $1 after this number, $2 up to this one, $3 limit.
 
 /// Locked, so that a message does not end unnoticed while it is copied.
 pub(super) const KEEP_PENDING: &str = "
     SELECT seq FROM @pending WHERE seq > $1 AND seq <= $2 ORDER BY seq LIMIT $3 FOR SHARE";
-/// $4 is failed, $5 done behind this, $6 ahead from. Locked, so that a message is not erased while it is copied.
+/// $4 is failed, $5 done after this, $6 ahead from. Locked, so that a message is not erased while it is copied.
 pub(super) const KEEP_DONE: &str = "
     SELECT seq FROM @outcomes
     WHERE seq > $1 AND seq <= $2 AND is_failed = $4 AND done_at > $5 AND done_at <= $6
@@ -69,7 +68,7 @@ const KEEP: &str = "
     SELECT c.seq, o.done_at, o.is_failed, c.trace, c.payload
     FROM @payloads c LEFT JOIN @outcomes o ON o.seq = c.seq AND o.seq = ANY($1) WHERE c.seq = ANY($1)
     ON CONFLICT (seq) DO NOTHING";
-/// $1 behind this number, $2 the one behind the last of the day, $3 limit. Messages with deliveries.
+/// $1 after this number, $2 the one after the last of the day, $3 limit. Messages with deliveries.
 pub(super) const STRIP_NEXT: &str = "
     SELECT DISTINCT seq FROM @deliveries WHERE seq > $1 AND seq < $2 ORDER BY seq LIMIT $3";
 /// $1 seqs.
@@ -82,20 +81,20 @@ const STRIPPED_THROUGH: &str = "UPDATE @days SET stripped_through = $2 WHERE day
 /// $1 day.
 const HAS_NO_PAYLOADS: &str = "UPDATE @days SET has_payloads = false WHERE day = $1";
 
-// Messages one by one: $1 is failed, $2 done up to this, $3 limit.
+// Finds messages to be handled one by one: $1 is failed, $2 done up to this, $3 limit.
 
 const PAST_KEPT: &str = "
     SELECT seq FROM @payloads_kept WHERE is_failed = $1 AND done_at <= $2 ORDER BY done_at LIMIT $3";
-/// $4 done since, $5 first number, $6 the one behind the last.
+/// $4 done since, $5 first number, $6 the one after the last.
 pub(super) const PAST_CONTENTS: &str = "
     SELECT o.seq, o.done_at FROM @outcomes o
     WHERE o.seq >= $5 AND o.seq < $6 AND o.is_failed = $1 AND o.done_at >= $4 AND o.done_at <= $2
       AND EXISTS (SELECT FROM @payloads c WHERE c.seq = o.seq AND c.seq >= $5 AND c.seq < $6)
     ORDER BY o.done_at LIMIT $3";
-/// $1 done up to this, $2 limit, $3 first number, $4 the one behind the last.
+/// $1 done up to this, $2 limit, $3 first number, $4 the one after the last.
 pub(super) const PAST_RECORDS: &str = "
     SELECT seq FROM @outcomes WHERE seq >= $3 AND seq < $4 AND done_at <= $1 ORDER BY done_at LIMIT $2";
-/// $1 done behind this, $2 accepted before, $3 limit, $4 first number. Those of a clock that was ahead.
+/// $1 done after this, $2 accepted before, $3 limit, $4 first number. For rows written while the clock was ahead.
 const AHEAD_RECORDS: &str = "
     SELECT seq FROM @outcomes WHERE seq >= $4 AND seq < $2 AND done_at > $1 ORDER BY done_at LIMIT $3";
 /// $1 seqs.
@@ -110,10 +109,10 @@ const DELETE_MESSAGES: [&str; 7] = [
     "DELETE FROM @outcomes WHERE seq = ANY($1)",
     "DELETE FROM @messages WHERE seq = ANY($1)",
 ];
-/// $1 ids. Locked: nobody changes what they carry.
+/// $1 ids. Locks the requests, so that what they carry cannot change.
 const REQUESTS: &str =
     "SELECT id, seqs, parts, merged_into FROM @requests WHERE id = ANY($1) ORDER BY id FOR UPDATE";
-/// $1 ids, $2 messages that they may carry. Those with a delivery.
+/// $1 ids, $2 messages that they may carry. Returns the requests that have a delivery.
 const CARRYING: &str =
     "SELECT DISTINCT request_id FROM @deliveries WHERE seq = ANY($2) AND request_id = ANY($1)";
 /// $1 ids.
@@ -138,47 +137,47 @@ const DELETE_EVENT_NAMES: &str = "
         SELECT source, name FROM @event_names WHERE last_seen_at < $1 LIMIT $2 FOR UPDATE SKIP LOCKED) d
     WHERE e.source = d.source AND e.name = d.name";
 
-/// $1 first number, $2 the one behind the last.
+/// $1 first number, $2 the one after the last.
 pub(super) const NEWEST_MESSAGE: &str = "
     SELECT received_at FROM @messages WHERE seq >= $1 AND seq < $2 ORDER BY seq DESC LIMIT 1";
-/// $1 first number, $2 the one behind the last.
+/// $1 first number, $2 the one after the last.
 pub(super) const LAST_DONE: &str =
     "SELECT MAX(done_at) FROM @outcomes WHERE seq >= $1 AND seq < $2";
 
-/// Messages of each kind that one call works on one by one, and payloads that it copies.
+/// How many messages of each kind one call handles one by one, and how many payloads it copies.
 const ROWS_MAX: i64 = 200;
 const COPIES_MAX: i64 = 1_000;
 
-/// How long counts by minute are kept.
+/// How long tallies by minute are kept.
 const MINUTES_KEPT: Duration = Duration::from_secs(48 * 60 * 60);
 
 /// A record that ended further in the future than this was written while the clock was ahead. (A year, because the
 /// clock may be behind now.) Whether such a record is past its retention is decided by the order of acceptance.
 const AHEAD_MIN: Duration = Duration::from_secs(366 * 24 * 60 * 60);
 
-/// A message is hardly ever done so long before its number was given, by another clock.
+/// How far clocks may differ: a message is hardly ever done this long before its number was given.
 const SKEW_MAX: Duration = Duration::from_secs(24 * 60 * 60);
 
-/// The lease of those that remove data. No destination has this name.
+/// The lease of the process that removes data. No destination has this name.
 pub(super) const CHORES: &str = "~chores";
 
-/// How long it lasts after the last call: longer than one call takes, which removes four partitions at most.
+/// How long that lease lasts after the last call: longer than one call takes, which removes at most four partitions.
 const CHORES_TTL: Duration = partitions::REMOVE_TIMEOUT.saturating_mul(5);
 
-/// A day is left alone for so long after its end, however short the retentions are: a transaction that took its number
-/// before midnight commits behind it.
+/// How long a day is left alone after its end, however short the retentions are: a transaction with a number from
+/// before midnight may commit later.
 const SETTLED_AFTER: Duration = Duration::from_secs(60 * 60);
 
-/// How often what was erased is vacuumed. Each time a few tables of all days on which the erased had sent something.
+/// How often erased rows are vacuumed. Each run vacuums a few tables of every day with erased messages.
 const VACUUM_EVERY: Duration = Duration::from_secs(10 * 60);
 
-/// What a process that removes data remembers.
+/// The memory of a process that removes data.
 #[derive(Debug)]
 pub(super) struct Purger {
-    /// Its name, which no other process has.
+    /// The unique name of the process.
     holder: String,
-    /// When the last messages were done of which the contents were removed one by one: delivered and failed ones.
-    /// Before, there are no more, so the index of all outcomes need not be read from its beginning.
+    /// For delivered and for failed messages: when the last one was done whose contents were removed one by one. No
+    /// earlier ones are left, so the index of outcomes need not be read from its beginning.
     done_since: Mutex<[i64; 2]>,
     vacuumed_at: Mutex<Option<Instant>>,
 }
@@ -198,17 +197,17 @@ impl Purger {
     }
 }
 
-/// One call.
+/// One call of the purge.
 pub(super) struct Purge<'a> {
     pub(super) connections: &'a Connections,
     pub(super) purger: &'a Purger,
     pub(super) retention: Retention,
-    /// In Unix milliseconds.
+    /// The current time in Unix milliseconds.
     pub(super) now: i64,
 }
 
 impl Purge<'_> {
-    /// Removes a bounded part; returns how many rows were changed, or whole partitions dropped.
+    /// Removes a bounded part; returns how many rows changed, or how many partitions were dropped.
     pub(super) async fn run(&self) -> Result<u64, Fault> {
         let connection = self.connections.get().await?;
         if !self.purger.has_lease(&connection).await? {
@@ -233,12 +232,12 @@ impl Purge<'_> {
         Ok(rows)
     }
 
-    /// What ended at this time or before is past its retention.
+    /// Returns a time. Everything that ended at or before it is past its retention.
     fn before(&self, kept: Duration) -> i64 {
         self.now.saturating_sub(duration_ms(kept))
     }
 
-    /// Days that ended at this time or before are past their retention.
+    /// Returns a time. Days that ended at or before it are past their retention.
     fn day_before(&self, kept: Duration) -> i64 {
         self.before(kept.max(SETTLED_AFTER))
     }
@@ -252,12 +251,12 @@ impl Purge<'_> {
         is_due
     }
 
-    /// What ended behind this time was written while the clock was ahead.
+    /// Returns a time. Everything that ended after it was written while the clock was ahead.
     fn ahead(&self) -> i64 {
         self.now.saturating_add(duration_ms(AHEAD_MIN))
     }
 
-    /// Drops the records of the first day of which no message waits or is kept.
+    /// Drops the records of the first day on which every message is past its retention.
     async fn drop_day(&self, days: &[Day]) -> Result<u64, Fault> {
         let (past, day_past) =
             (self.before(self.retention.records), self.day_before(self.retention.records));
@@ -273,8 +272,8 @@ impl Purge<'_> {
         }
         connection.give_back();
         let Some(day) = gone else { return Ok(0) };
-        // From here on nothing of the day can change: it has no contents that could be replayed. Messages go first: none
-        // is shown without what belongs to it.
+        // From here on, the day cannot change: it has no contents that could be replayed. Messages go first, so that
+        // none is shown without what belongs to it.
         self.remove(&["messages", "payloads", "outcomes", "deliveries"], day).await?;
         let connection = self.connections.get().await?;
         let (first, end) = (day.first(), day.end());
@@ -287,7 +286,7 @@ impl Purge<'_> {
         Ok(rows)
     }
 
-    /// Drops the requests and attempts of the first day that carried nothing which is still there.
+    /// Drops the requests and attempts of the first day whose requests carry no existing message.
     async fn drop_requests(&self, days: &[Day]) -> Result<u64, Fault> {
         let connection = self.connections.get().await?;
         let mut gone = None;
@@ -312,7 +311,7 @@ impl Purge<'_> {
         Ok(2)
     }
 
-    /// Removes partitions of a day. That may take long: it waits for every transaction that uses the table.
+    /// Removes partitions of a day. That may take long, since it waits for every transaction that uses the tables.
     async fn remove(&self, tables: &[&str], day: &Day) -> Result<(), Fault> {
         let connection = self.connections.get().await?;
         for table in tables {
@@ -322,7 +321,7 @@ impl Purge<'_> {
         Ok(())
     }
 
-    /// Goes on with the first day whose contents are past their retention, but for those that are kept.
+    /// Continues with the first day whose contents are past their retention, except those that are kept.
     async fn drop_contents(&self, days: &[Day]) -> Result<u64, Fault> {
         let past = self.day_before(self.retention.delivered);
         let Some(day) = days.iter().find(|day| day.has_payloads && day.is_before(past)) else {
@@ -343,14 +342,14 @@ impl Purge<'_> {
         Ok(1)
     }
 
-    /// Copies payloads that outlive those of their day; returns zero once there are none left to copy.
+    /// Copies payloads that outlive their day; returns zero once none is left to copy.
     async fn keep(&self, day: &Day) -> Result<u64, Fault> {
         let (after, last) = (day.kept_through.max(day.first() - 1), day.end() - 1);
         if after >= last {
             return Ok(0);
         }
         let transaction = self.connections.transaction().await?;
-        // Those that wait go first, and are locked: one that ends before that is seen among those that are done.
+        // Pending messages go first, and are locked: a message that ends before is found among the done ones.
         let (mut seqs, mut through) = (Array(Vec::new()), last);
         let found = transaction.query(KEEP_PENDING, params![after, last, COPIES_MAX]).await?;
         take(&mut seqs, &mut through, &found)?;
@@ -372,7 +371,7 @@ impl Purge<'_> {
         Ok(rows.max(1))
     }
 
-    /// Removes what answers and failures repeat of the contents that are about to go.
+    /// Removes what responses and failures repeat of the contents that are about to be dropped.
     async fn strip(&self, day: &Day) -> Result<u64, Fault> {
         let transaction = self.connections.transaction().await?;
         let (after, end) = (day.stripped_through.max(day.first() - 1), day.end());
@@ -391,7 +390,7 @@ impl Purge<'_> {
         Ok(rows)
     }
 
-    /// Deletes one by one what no day takes with it.
+    /// Deletes one by one the rows that are not dropped with a day.
     async fn delete(&self, days: &[Day]) -> Result<u64, Fault> {
         let Retention { delivered, failed, records, whole_days_for } = self.retention;
         let transaction = self.connections.transaction().await?;
@@ -430,7 +429,7 @@ impl Purge<'_> {
         rows += transaction.execute(contacts::PAST, params![first_kept, ROWS_MAX]).await?;
         let first_kept = i32::try_from(first_day_of_conflicts(self.now)).unwrap_or(i32::MIN);
         rows += transaction.execute(conflicts::PAST, params![first_kept, ROWS_MAX]).await?;
-        // No index finds them, so search only when little else is left.
+        // No index finds these rows, so search only when little else is left.
         if rows < ROWS_MAX.unsigned_abs() {
             let params = params![past, ROWS_MAX];
             rows += transaction.execute(DELETE_EVENT_NAMES, params).await?;
@@ -439,7 +438,8 @@ impl Purge<'_> {
         Ok(rows)
     }
 
-    /// Removes the contents of messages that were done up to a time and still are among those of their day.
+    /// Removes the contents of messages that were done up to a time and whose contents are still in their day's
+    /// partition.
     async fn delete_contents(
         &self,
         transaction: &Connection,
@@ -471,7 +471,7 @@ impl Purge<'_> {
             }
         }
         let rows = drop_contents(transaction, seqs).await?;
-        // If the transaction fails, these are found again after a restart, or go with their day.
+        // If the transaction fails, these messages are found again after a restart, or are dropped with their day.
         self.done_since()[index] = last;
         Ok(rows)
     }
@@ -512,7 +512,7 @@ impl Purge<'_> {
     }
 }
 
-/// Adds what a statement found, which is all there is up to the last of them if the limit was reached.
+/// Adds the rows that a statement found. If the limit was reached, they are complete only up to the last of them.
 fn take(seqs: &mut Array<i64>, through: &mut i64, found: &[Row]) -> Result<(), Fault> {
     for row in found {
         seqs.0.push(get(row, 0)?);
@@ -535,7 +535,8 @@ async fn drop_contents(transaction: &Connection, seqs: Array<i64>) -> Result<u64
     contents::drop_all(transaction, &done).await
 }
 
-/// Deletes messages that are still done, with all that belongs to them; a request stays while another message needs it.
+/// Deletes messages that are still done, with everything that belongs to them. A request stays while another message
+/// needs it.
 async fn delete(transaction: &Connection, seqs: &Array<i64>) -> Result<u64, Fault> {
     let done = transaction.query(LOCK_DONE, params![*seqs]).await?;
     let done: Array<i64> = done.iter().map(|row| get(row, 0)).collect::<Result<_, _>>()?;
@@ -553,8 +554,8 @@ async fn delete(transaction: &Connection, seqs: &Array<i64>) -> Result<u64, Faul
     Ok(rows)
 }
 
-/// Deletes requests that carry nothing any more, with their attempts. With its last part goes a merged request that was
-/// taken apart.
+/// Deletes requests that no longer carry anything, with their attempts. A merged request that was taken apart goes with
+/// its last part.
 async fn delete_requests(transaction: &Connection, ids: Vec<i64>) -> Result<u64, Fault> {
     if ids.is_empty() {
         return Ok(0);
@@ -592,7 +593,7 @@ async fn drop_requests(transaction: &Connection, ids: &Array<i64>) -> Result<u64
         + transaction.execute(DELETE_REQUESTS, params![*ids]).await?)
 }
 
-/// When the last message was received, or a message was done, whichever was later, in Unix milliseconds.
+/// Returns when the last message was received or done, whichever is later, in Unix milliseconds.
 pub(super) async fn newest(connection: &Connection) -> Result<Option<i64>, Fault> {
     let mut days = partitions::days(connection).await?;
     days.retain(|day| day.has_records);

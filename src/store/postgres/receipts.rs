@@ -43,8 +43,8 @@ const LIST: &str = concat!(
 );
 const COUNT_OPEN: &str =
     "SELECT destination, COUNT(*) FROM @receipts WHERE erased_at IS NULL GROUP BY destination";
-/// $1 request id, $2 its messages, $3 problem, $4 status, $5 deleted at, $6 how far clocks may differ. Loops may have
-/// reported the deletion before its answer is recorded.
+/// $1 request id, $2 its messages, $3 problem, $4 status, $5 deleted at, $6 how far clocks may differ. Loops may report
+/// the deletion before its response is recorded.
 const SETTLE: &str = "
     INSERT INTO @receipts AS r (destination, source, message_hash, person, asked_at, problem, status, request_id,
                                 deleted_at, confirmed_at)
@@ -77,12 +77,13 @@ const ERASED: &str = "
         opt_outs = r.opt_outs + $5, erased_at = $6
     FROM @messages m
     WHERE m.seq = $1 AND r.message_hash = m.message_hash AND r.source = m.source AND r.destination = m.destination";
-/// $1 person, $2 destination, $3 erased at, $4 seq of the deletion that was erased. It covers what these were to erase.
+/// $1 person, $2 destination, $3 erased at, $4 seq of the deletion that was erased. That deletion covers everything
+/// that these were to erase.
 pub(super) const CLOSE_EARLIER: &str = "
     UPDATE @receipts SET erased_at = $3
     WHERE person = $1 AND destination = $2 AND erased_at IS NULL AND deleted_at IS NULL
       AND asked_at < (SELECT received_at FROM @messages WHERE seq = $4)";
-/// $1 seqs of messages that were erased, $2 erased at. For the deletions among them that Loops refused, nothing is left to
+/// $1 seqs of messages that were erased, $2 erased at. Deletions among them that Loops refused have nothing left to
 /// erase.
 pub(super) const CLOSE_ERASED: &str = "
     UPDATE @receipts r SET erased_at = $2
@@ -94,7 +95,7 @@ pub(super) const PAST: &str = "
     DELETE FROM @receipts WHERE id IN (
         SELECT id FROM @receipts WHERE asked_at <= $1 ORDER BY asked_at LIMIT $2 FOR UPDATE SKIP LOCKED)";
 
-/// Adds Loops' answer to the receipt of a deletion.
+/// Adds Loops' response to the receipt of a deletion.
 pub(super) async fn settle(
     transaction: &Connection,
     seqs: &Array<i64>,
@@ -113,7 +114,7 @@ fn digests(feedback: &FeedbackRecord) -> Array<i64> {
     feedback.user.into_iter().chain(feedback.email).map(|digest| digest.0).collect()
 }
 
-/// Notes that Loops reported a deletion.
+/// Records that Loops reported a deletion.
 pub(super) async fn confirm(
     transaction: &Connection,
     feedback: &FeedbackRecord,
@@ -124,7 +125,7 @@ pub(super) async fn confirm(
     Ok(())
 }
 
-/// Whether an event may have happened because a person was deleted from here.
+/// Whether Loops may have reported an event only because this program deleted the person.
 pub(super) async fn is_beside_deletion(
     transaction: &Connection,
     feedback: &FeedbackRecord,
@@ -145,7 +146,7 @@ pub(super) async fn is_beside_deletion(
     Ok(transaction.query_opt(DELETED_BETWEEN, row).await?.is_some())
 }
 
-/// Adds what was erased to the receipt of a deletion; `erased_at` is given once everything is.
+/// Adds the erased rows to the receipt of a deletion; `erased_at` is set once everything is erased.
 pub(super) async fn erased(
     transaction: &Connection,
     deletion: i64,
@@ -161,7 +162,7 @@ pub(super) async fn erased(
     Ok(())
 }
 
-/// When one of these persons was last deleted, if that was not before a time.
+/// Returns when one of these persons was last deleted, if that was at or after a time.
 pub(super) async fn deleted_at(
     connection: &Connection,
     destination: &str,
@@ -198,7 +199,7 @@ fn receipt(row: &Row) -> Result<Receipt, Fault> {
     })
 }
 
-/// Makes a receipt, and finds its id.
+/// Opens a receipt and returns its id.
 struct Open(NewReceipt);
 
 #[async_trait]

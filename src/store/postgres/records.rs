@@ -1,6 +1,6 @@
-//! The records of messages: what is known about them, with their deliveries, requests and attempts.
+//! The records of messages, with their deliveries, requests and attempts.
 //!
-//! Each statement names its rows by a list of numbers, so that it is planned for the partitions that hold them alone.
+//! Each statement names its rows by a list of numbers, so that its plan covers only the partitions that hold them.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -19,8 +19,8 @@ use crate::queue::{
 };
 use crate::segment::{MessageHash, MessageType, RequestDigest};
 
-/// $1 message_hash, $2 message_id, $3 limit, $4 first number, $5 the one behind the last. Materialized: with the limit in
-/// view, the planner may rather read messages in their order until enough are found.
+/// $1 message_hash, $2 message_id, $3 limit, $4 first number, $5 the one after the last. The subquery is materialized,
+/// because the limit may tempt the planner to read messages in order until enough are found.
 pub(super) const BY_MESSAGE_ID: &str = "
     WITH found AS MATERIALIZED (
         SELECT seq FROM @messages
@@ -50,8 +50,8 @@ pub(super) const ATTEMPTS: &str = "
     SELECT request_id, number, started_at, duration_ms, status, outcome, excerpt
     FROM @attempts WHERE request_id = ANY($1) ORDER BY request_id, number";
 
-/// Messages of one id that are shown: one for each source that sent it, more only when an id came back after
-/// the duplicate window.
+/// How many messages of one id are shown. There is one per source that sent it; more only if the id was sent again
+/// after the duplicate window.
 const SAME_ID_MAX: i64 = 100;
 
 pub(super) async fn by_message_id(
@@ -74,7 +74,7 @@ pub(super) async fn by_message_id(
     records(connection, seqs).await?.into_iter().map(|(_, record)| record).collect()
 }
 
-/// The records of messages, newest first; of each, an error if it cannot be read.
+/// Returns the records of messages, newest first, with an error in place of each that cannot be read.
 pub(super) async fn records(
     connection: &Connection,
     seqs: Vec<i64>,
@@ -103,7 +103,7 @@ pub(super) async fn records(
     Ok(records)
 }
 
-/// The deliveries of each message, with requests and attempts.
+/// Returns the deliveries of each message, with requests and attempts.
 async fn deliveries(
     connection: &Connection,
     seqs: &Array<i64>,
@@ -131,7 +131,7 @@ async fn deliveries(
     Ok(of_message)
 }
 
-/// Requests with their attempts.
+/// Returns requests with their attempts.
 async fn requests(
     connection: &Connection,
     ids: Vec<i64>,
@@ -163,7 +163,7 @@ async fn requests(
     Ok(requests)
 }
 
-/// What requests carry, in the order of `ids`.
+/// Returns the contents and messages of requests, in the order of `ids`.
 pub(super) async fn request_contents(
     connection: &Connection,
     ids: &[RequestId],

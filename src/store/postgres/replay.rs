@@ -1,8 +1,8 @@
-//! Replaying: which messages, and how they become pending again.
+//! Replays messages: finds them, and makes them pending again.
 //!
-//! A replayed message gets the next number of its destination, as if it were accepted once more, and everything that
-//! belongs to it moves there. Its row in `outcomes`, which is deleted then, is what a transaction locks to be the only
-//! one that does something to a message that is done.
+//! A replayed message gets the next number of its destination, as if it were accepted again, and everything that
+//! belongs to it moves to that number. Its row in `outcomes` is deleted. A transaction that changes a message that is
+//! done must lock that row first, so only one can do so at a time.
 
 use std::borrow::Cow;
 use std::collections::{BTreeSet, HashMap};
@@ -26,12 +26,13 @@ use crate::store::backlog::Size;
 use crate::store::replay::{self, Found, MESSAGES_MAX, Part, Selected};
 use crate::store::tally::{Counted, Tallies};
 
-/// Nobody gives a number meanwhile, and those that were given are seen.
+/// While this holds the locks, no number is given, and all given numbers are visible.
 const LOCK_ALL_STREAMS: &str = "SELECT no, last FROM @streams ORDER BY no FOR UPDATE";
-/// $1 what they count at least.
+/// $1 the minimum count.
 const CLOSE_SECOND: &str = "UPDATE @streams SET last = $1 WHERE last < $1";
 
-// Messages in the order of their numbers: $1 behind this number, $2 up to this one, $3 limit, and up: what is looked for.
+// Messages in the order of their numbers: $1 after this number, $2 up to this one, $3 limit, $4 and up the values to
+// look for.
 
 pub(super) const DONE: &str =
     "SELECT seq FROM @outcomes WHERE seq > $1 AND seq <= $2 ORDER BY seq LIMIT $3";
@@ -45,14 +46,14 @@ pub(super) const OF_IDS: &str = "
         SELECT seq FROM @messages WHERE message_hash = ANY($4) AND seq > $1 AND seq <= $2)
     SELECT seq FROM found ORDER BY seq LIMIT $3";
 
-/// $1 behind this number, $2 up to this one, $3 limit. Messages that were replayed, by the number that they had first.
+/// $1 after this number, $2 up to this one, $3 limit. Finds replayed messages by their first number.
 const REPLAYED: &str = "
     SELECT seq, first_seq FROM @replays WHERE first_seq > $1 AND first_seq <= $2
     ORDER BY first_seq LIMIT $3";
 
-/// Whether the message `m`, one of `$1`, may be replayed: it has contents, no deletion of its person that was accepted
-/// with it or after it was delivered, and none that was accepted after it is pending, or is yet to erase its contents.
-/// Loops would learn of that person again.
+/// Whether the message `m`, one of `$1`, may be replayed: it must have contents. No deletion of its person that was
+/// accepted with or after it may have been delivered, and none that was accepted after it may be pending or have
+/// contents left to erase: the replay would tell Loops about that person again.
 macro_rules! is_replayable {
     () => {
         "(m.lane IS NOT NULL
@@ -69,7 +70,8 @@ macro_rules! is_replayable {
     };
 }
 
-/// $1 seqs. Those of messages that are done, with their positions in the order of acceptance. Conditions follow.
+/// $1 seqs. Returns those of messages that are done, with their positions in the order of acceptance. Conditions
+/// follow.
 const SELECTED: &str = concat!(
     "SELECT m.seq, COALESCE(p.first_seq, m.seq), m.payload_bytes, ",
     is_replayable!(),
@@ -79,17 +81,17 @@ const SELECTED: &str = concat!(
 
 /// $1 seqs.
 const DESTINATIONS: &str = "SELECT DISTINCT destination FROM @messages WHERE seq = ANY($1)";
-/// $1 seqs. Those of messages that are done, until the end of the transaction.
+/// $1 seqs. Returns those of messages that are done, and keeps them done until the end of the transaction.
 pub(super) const LOCK_DONE: &str =
     "SELECT seq FROM @outcomes WHERE seq = ANY($1) ORDER BY seq FOR UPDATE";
-/// $1 seqs of messages that are done. A statement of its own behind the lock.
+/// $1 seqs of messages that are done. A separate statement, run after the lock is taken.
 const STILL_REPLAYABLE: &str = concat!(
     "SELECT m.seq, m.destination, m.source
      FROM @messages m LEFT JOIN @replays p ON p.seq = m.seq WHERE m.seq = ANY($1) AND ",
     is_replayable!(),
     " ORDER BY COALESCE(p.first_seq, m.seq)"
 );
-/// $1 old seqs, $2 new seqs. A payload that was copied is in both tables.
+/// $1 old seqs, $2 new seqs. A copied payload is in both tables.
 const MOVE_PAYLOADS: &str = "
     INSERT INTO @payloads (seq, trace, payload)
     SELECT DISTINCT ON (u.new) u.new, c.trace, c.payload FROM unnest($1, $2) u (old, new) JOIN (
@@ -114,8 +116,8 @@ const NUMBER: &str = "
     INSERT INTO @replays (seq, number, first_seq, only_subscription)
     SELECT u.new, COALESCE(b.number, 0) + 1, COALESCE(b.first_seq, u.old), $3
     FROM unnest($1, $2) u (old, new) LEFT JOIN before b ON b.seq = u.old";
-/// $1 old seqs, $2 new seqs, $3 the only state that is superseded, or NULL, $4 the only subscription, $5 those that alone are made
-/// again, or NULL, $6 a note for the details of superseded deliveries. Returns their requests.
+/// $1 old seqs, $2 new seqs, $3 the only state that is superseded, or NULL, $4 the only subscription, $5 the only ones
+/// that are made again, or NULL, $6 a note for the details of superseded deliveries. Returns their requests.
 const MOVE_DELIVERIES: &str = "
     WITH before AS (
         DELETE FROM @deliveries WHERE seq = ANY($1)
@@ -130,7 +132,7 @@ const MOVE_DELIVERIES: &str = "
            b.reason, CASE WHEN b.is_repeated THEN b.detail || $6 ELSE b.detail END, b.warnings, b.planned
     FROM before b JOIN unnest($1, $2) u (old, new) ON u.old = b.seq
     RETURNING request_id";
-/// $1 old seqs, $2 new seqs, $3 ids. What the requests carry moved.
+/// $1 old seqs, $2 new seqs, $3 ids. The messages that the requests carry have moved.
 const MOVE_REQUESTS: &str = "
     UPDATE @requests r SET seqs = (
         SELECT array_agg(COALESCE(u.new, s.seq))
@@ -144,7 +146,7 @@ const DELETE_OLD: [&str; 4] = [
     "DELETE FROM @messages WHERE seq = ANY($1)",
 ];
 
-/// Positions in the order that one call of [`find`] goes over.
+/// How many positions one call of [`find`] covers.
 const STRETCH: usize = if cfg!(test) { 500 } else { 2_000 };
 
 #[async_trait]
@@ -209,15 +211,15 @@ impl PostgresStore {
         let _admitted = self.backlog.admit(size, &self.readers).await?.ok_or(Fault::Full)?;
         let replayed = requeue.run(&self.lookups).await?;
         if replayed > 0 {
-            // Replays are never urgent: another process finds them by itself.
+            // Replays are never urgent, so other processes need no hint: they find them at their next poll.
             self.hints.has_arrived([]);
         }
         Ok(replayed)
     }
 }
 
-/// The end of a replay that begins now: of the numbers that were given, and of none that is given from now on, at
-/// whatever destination.
+/// Returns the end of a replay that begins now: at or after every number given so far, and before every later one, for
+/// all destinations.
 async fn end_of_order(connections: &Connections) -> Result<Seq, Fault> {
     let transaction = connections.transaction().await?;
     let mut last = 0;
@@ -246,15 +248,15 @@ async fn find(
     for row in connection.query(REPLAYED, params).await? {
         replayed.push((get(&row, 0)?, get(&row, 1)?));
     }
-    // What is behind the end of either part was not seen whole.
+    // Both parts are complete only up to the earlier of their ends.
     let ends = [ordered.get(STRETCH - 1), replayed.get(STRETCH - 1).map(|(_, accepted)| accepted)];
     let seen = ends.into_iter().flatten().copied().min().unwrap_or(until.0);
     let numbers = ordered.into_iter().filter(|seq| *seq <= seen);
     let numbers = numbers.chain(replayed.iter().filter(|(_, at)| *at <= seen).map(|(seq, _)| *seq));
     let numbers: BTreeSet<i64> = numbers.collect();
     let mut messages = select(connection, selection, numbers).await?;
-    // One that was replayed is found by its number, too, but its position is another. A number behind the end was given
-    // since the replay began: by this replay, whose commit succeeded though its answer was lost, or by another one.
+    // A replayed message is also found by its number, but its position is a different one. A number behind the end was
+    // given since the replay began: by another replay, or by this one, if a commit succeeded but its response was lost.
     messages.retain(|message| {
         (after.0 < message.accepted.0 && message.accepted.0 <= seen) && message.seq <= until
     });
@@ -263,7 +265,7 @@ async fn find(
     Ok(Found { messages, until, next })
 }
 
-/// The numbers of messages among which are all those selected that were never replayed, in order.
+/// Returns numbers of messages, in order, among which are all selected messages that were never replayed.
 async fn in_order(
     connection: &Connection,
     selection: &Selection,
@@ -309,7 +311,7 @@ async fn in_order(
     Ok(found)
 }
 
-/// Those of the messages that are selected.
+/// Returns the messages that are selected.
 async fn select(
     connection: &Connection,
     selection: &Selection,
@@ -349,15 +351,16 @@ pub(super) fn selected(selection: &Selection, seqs: &[i64]) -> Statement {
     statement
 }
 
-/// Makes messages pending again. One that is no longer done, or lost its contents meanwhile, is left unchanged.
+/// Makes messages pending again. A message that is no longer done, or has lost its contents in the meantime, stays
+/// unchanged.
 struct Requeue<'a> {
     seqs: Array<i64>,
-    /// The state of the deliveries that alone are made again; the others stand. `None`: all are.
+    /// Only deliveries in this state are made again; the others stand. `None` means all.
     only: Option<DeliveryState>,
     subscription: Option<&'a str>,
-    /// The subscriptions that alone are made again.
+    /// The only subscriptions whose deliveries are made again; `None` means all.
     again: Option<Vec<String>>,
-    /// Whether they are replayed by themselves, since their contacts have appeared.
+    /// Whether the replay is automatic, because the contacts have appeared.
     is_revival: bool,
     now: Timestamp,
     time: Time,
@@ -433,14 +436,14 @@ impl Requeue<'_> {
         Ok(old.0.len() as u64)
     }
 
-    /// Moves all that belongs to messages to their new numbers.
+    /// Moves everything that belongs to messages to their new numbers.
     async fn relocate(
         &self,
         transaction: &Connection,
         old: &Array<i64>,
         new: &Array<i64>,
     ) -> Result<(), Fault> {
-        // Bulk, whatever it was: a replay must not delay messages that a person waits for.
+        // Bulk, whatever its class was: a replay must not delay messages that a person waits for.
         let class = if self.is_revival { Class::Event } else { Class::Bulk };
         let class = i16::try_from(class.code()).unwrap_or(i16::MAX);
         let count = old.0.len() as u64;

@@ -23,7 +23,7 @@ const CHECK_IN: &str = concat!(
     ") t (now)
     ON CONFLICT (name) DO UPDATE SET last_seen_at = excluded.last_seen_at, status = excluded.status"
 );
-/// $1 how long they are kept, $2 now or NULL. Those that another process removes at the same time are left to it.
+/// $1 how long they are kept, $2 now or NULL. Rows that another process is removing are left to it.
 const FORGET: &str = concat!(
     "
     DELETE FROM @replicas WHERE name IN (
@@ -35,7 +35,7 @@ const FORGET: &str = concat!(
 const CHECK_OUT: &str = "DELETE FROM @replicas WHERE name = $1";
 const REPLICAS: &str = "
     SELECT name, host, version, started_at, last_seen_at, status FROM @replicas ORDER BY started_at, name";
-/// $1 what is no destination.
+/// $1 the name of the chores' lease, which is not a destination.
 const LEASES: &str = "
     SELECT destination, token, holder, taken_at, expires_at FROM @leases WHERE destination <> $1
     ORDER BY destination COLLATE \"C\"";
@@ -71,7 +71,7 @@ impl Step for CheckOut {
     }
 }
 
-/// Reads the processes and their leases; `now` is the time, unless the database gives it.
+/// Returns the processes and their leases. `now` is the time, unless the database's clock is used.
 pub(super) async fn replicas(
     snapshot: &Connection,
     now: Option<Timestamp>,

@@ -1,6 +1,6 @@
-//! Conversion between rows and records. Times are Unix milliseconds.
+//! Conversions between rows and records. Times are Unix milliseconds.
 //!
-//! Words that another release wrote and this one does not know are shown as unknown; they are an error only
+//! Words that this release does not know, because another one wrote them, are shown as unknown. They are an error only
 //! where the program would have to act on them.
 
 use bytes::Bytes;
@@ -13,12 +13,12 @@ use crate::queue::{Class, FrozenRequest, Head, Job, Replay, RequestId, Seq};
 use crate::segment::LaneKey;
 pub(super) use crate::store::values::{count, duration_ms, from_ms, to_json, to_ms};
 
-/// The value of a column.
+/// Returns the value of a column.
 pub(super) fn get<'a, T: FromSql<'a>>(row: &'a Row, column: usize) -> Result<T, Fault> {
     row.try_get(column).map_err(|_| Fault::Broken("a column holds a value of an unexpected type"))
 }
 
-/// Stored warnings of a row of the given table.
+/// Reads the stored warnings of a row of the given table.
 pub(super) fn from_json(warnings: Option<&str>, table: &'static str) -> Result<Vec<String>, Fault> {
     let Some(json) = warnings else { return Ok(Vec::new()) };
     serde_json::from_str(json).map_err(|_| Fault::Unreadable { table, column: "warnings" })

@@ -1,4 +1,4 @@
-//! The schema: made by the first process that finds none, and checked by all others.
+//! The schema. The first process that finds none makes it, and all others check it.
 
 use std::time::Duration;
 
@@ -13,15 +13,15 @@ use super::{Fault, PostgresOptions, moving};
 use crate::segment::Digests;
 use crate::store::Schema;
 
-/// The way from one version of the schema to the next.
+/// A migration from one version of the schema to the next.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Migration {
-    /// Run in one transaction with the change of the version. One that was released is never edited.
+    /// Runs in one transaction with the change of the version. A released migration is never edited.
     pub(super) sql: &'static str,
-    /// The lowest version whose programs work on the schema after it.
+    /// The lowest version whose programs work with the schema after this migration.
     ///
-    /// Programs of the version before run beside it while an operator replaces them one by one. So a migration adds
-    /// what they can ignore, and what they still use is removed by the next version's.
+    /// While an operator replaces processes one by one, programs of the previous version use the migrated schema. So a
+    /// migration only adds what they can ignore; what they still use is removed by the next version.
     pub(super) usable_from: i32,
 }
 
@@ -47,15 +47,15 @@ const MISSING: &str = "
 /// A random key, from three of the server's strong random numbers.
 const RANDOM_KEY: &str = "sha256(uuid_send(gen_random_uuid()) || uuid_send(gen_random_uuid()) || uuid_send(gen_random_uuid()))";
 
-/// A change of a table waits for all who use it, and all others wait behind it: for a short time only.
+/// Changing a table waits for everyone who uses it, and blocks everyone who comes later, so the wait is short.
 const BEGIN_MIGRATION: &str = "BEGIN; SET LOCAL lock_timeout = 2000";
 
-/// How often to look again if other processes make the schema at the same time, or keep it from being changed.
+/// How often to retry if other processes make the schema at the same time, or keep it from being changed.
 const TRIES_MAX: u32 = 20;
 const PAUSE: Duration = Duration::from_millis(50);
 
-/// Makes the schema if there is none, brings an older one to this version, and returns the digests of the
-/// installation. Processes that start together do it once.
+/// Makes the schema if there is none, migrates an older one, and returns the digests of the installation. If several
+/// processes start together, only one does the work.
 pub(super) async fn open(
     connection: &Connection,
     options: &PostgresOptions,
@@ -89,7 +89,7 @@ pub(super) async fn open(
         };
         match tried {
             Ok(()) => {}
-            // Another process does the same, or there are tables under the names of ours.
+            // Another process does the same, or foreign tables have the names of ours.
             Err(fault) if is_taken(&fault) => tokio::time::sleep(PAUSE).await,
             Err(fault) if is_contended(&fault) => contended = Some(fault),
             Err(fault) => return Err(OpenError::Open { address, source: fault.into() }),
@@ -101,7 +101,7 @@ pub(super) async fn open(
     })
 }
 
-/// How the schema is. The error says why [`open`] would refuse it.
+/// Compares the schema with that of this program. The error says why [`open`] would refuse it.
 pub(super) async fn state(
     connection: &Connection,
     options: &PostgresOptions,
@@ -134,12 +134,12 @@ pub(super) async fn state(
     })
 }
 
-/// The version to which migrations lead.
+/// Returns the version to which migrations lead.
 pub(super) fn version_of(migrations: &[Migration]) -> i32 {
     i32::try_from(migrations.len()).unwrap_or(i32::MAX)
 }
 
-/// What there is under the name of the schema.
+/// What was found under the name of the schema.
 pub(super) enum Found {
     Nothing { has_schema: bool },
     Meta(Meta),
@@ -177,7 +177,7 @@ pub(super) async fn look(
     Ok(meta().map_or(Found::Foreign, Found::Meta))
 }
 
-/// Makes the schema of the first version in one transaction, together with what `rows` inserts.
+/// Makes the schema of the first version and runs `rows`, in one transaction.
 pub(super) async fn create(
     connection: &Connection,
     options: &PostgresOptions,
@@ -193,7 +193,7 @@ pub(super) async fn create(
     };
     let mut text = String::new();
     if !has_schema {
-        // Not `IF NOT EXISTS`, for which the user needs a right on the database even if the schema is there.
+        // Not `IF NOT EXISTS`, which needs a privilege on the database even if the schema exists.
         let name = options.schema.replace('"', "\"\"");
         text += &format!("CREATE SCHEMA \"{name}\";\n");
     }
@@ -206,7 +206,7 @@ pub(super) async fn create(
     end(connection, connection.batch(&text).await).await
 }
 
-/// Brings the schema to this version in one transaction, unless another process has done so.
+/// Migrates the schema to this version in one transaction, unless another process has done so.
 pub(super) async fn migrate(
     connection: &Connection,
     migrations: &[Migration],
@@ -246,7 +246,8 @@ async fn end(connection: &Connection, written: Result<(), Fault>) -> Result<(), 
     }
 }
 
-/// The tables, indices, sequences and functions that are missing, such as after a part of a backup was restored.
+/// Returns the missing tables, indices, sequences and functions. Some may be missing after a partial restore of a
+/// backup.
 async fn missing(
     connection: &Connection,
     options: &PostgresOptions,
@@ -256,7 +257,7 @@ async fn missing(
     get(&connection.query_one(MISSING, params![options.schema.as_str(), names]).await?, 0)
 }
 
-/// The tables, indices, sequences and functions that statements make.
+/// Returns the names of the tables, indices, sequences and functions that statements make.
 fn made_by(sql: &str) -> impl Iterator<Item = &str> {
     sql.lines().filter_map(|line| {
         let made = line.strip_prefix("CREATE ")?;
@@ -268,7 +269,7 @@ fn made_by(sql: &str) -> impl Iterator<Item = &str> {
     })
 }
 
-/// Whether a table is none of ours.
+/// Whether a table is not one of ours.
 fn is_foreign(fault: &Fault) -> bool {
     fault.is_one_of(&[
         SqlState::UNDEFINED_COLUMN,
@@ -277,7 +278,7 @@ fn is_foreign(fault: &Fault) -> bool {
     ])
 }
 
-/// Whether something of this name is there already.
+/// Whether an object of this name already exists.
 fn is_taken(fault: &Fault) -> bool {
     fault.is_one_of(&[
         SqlState::UNIQUE_VIOLATION,
@@ -292,7 +293,7 @@ fn is_contended(fault: &Fault) -> bool {
     fault.is_one_of(&[SqlState::LOCK_NOT_AVAILABLE, SqlState::T_R_DEADLOCK_DETECTED])
 }
 
-/// Fails unless programs of this version work on the schema.
+/// Fails unless programs of this version work with the schema.
 pub(super) async fn check(connection: &Connection) -> Result<(), Fault> {
     let version = version_of(MIGRATIONS);
     match connection.query_opt(META, params![]).await? {

@@ -19,10 +19,10 @@ const PENDING_SOURCE: &str =
     "SELECT source FROM @pending WHERE seq = $1 AND destination = $2 FOR UPDATE";
 /// $1 seq.
 const MESSAGE_ID: &str = "SELECT message_id FROM @messages WHERE seq = $1";
-/// $1 seq. Before it ends.
+/// $1 seq. Runs before the message ends.
 const CARRIED: &str = "
     SELECT DISTINCT request_id, part_id FROM @deliveries WHERE seq = $1 AND state = 'pending'";
-/// $1 ids. Its parts of merged requests, which go on with their other deliveries.
+/// $1 ids. Its parts of merged requests. The merged requests continue with their other deliveries.
 const DELETE_PARTS: &str = "DELETE FROM @requests WHERE id = ANY($1) AND state = 'part'";
 /// $1 seq, $2 ended at, $3 reason, $4 detail.
 const FAIL_DELIVERIES: &str = "
@@ -37,7 +37,7 @@ const STILL_CARRIES: &str = "
 /// $1 id.
 const FAIL_REQUEST: &str =
     "UPDATE @requests SET state = 'failed', next_attempt_at = NULL, body = NULL WHERE id = $1";
-/// $1 seq. The replay that it is in, and the first position that no delivery of the message has.
+/// $1 seq. Returns the number of its latest replay, and the first position that no delivery of the message has.
 pub(super) const FREE_POSITION: &str = "
     SELECT COALESCE((SELECT number FROM @replays WHERE seq = $1), 0),
            (SELECT COALESCE(MAX(position) + 1, 0) FROM @deliveries WHERE seq = $1)";
@@ -50,7 +50,7 @@ pub(super) struct SetAside {
     pub(super) broken: BrokenMessage,
 }
 
-/// Expects nothing of the records of the message beyond its row: it must work on broken ones.
+/// Relies only on the row of the message itself, since its other records may be broken.
 #[async_trait]
 impl Step for SetAside {
     type Output = Result<Option<String>, Fenced>;
@@ -131,7 +131,7 @@ impl Step for SetAside {
 }
 
 impl SetAside {
-    /// Fails the requests that carry nothing else.
+    /// Fails the requests that carry no other message.
     async fn fail_requests(
         &self,
         transaction: &Connection,

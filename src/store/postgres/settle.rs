@@ -1,5 +1,5 @@
-//! Records an attempt, or that a request is given up, and its consequence for the request, its deliveries
-//! and its messages.
+//! Records an attempt, or that a request is given up, with the consequences for the request, its deliveries and its
+//! messages.
 
 use std::collections::HashMap;
 
@@ -18,7 +18,7 @@ use crate::queue::{
 };
 use crate::store::tally::Counted;
 
-/// $1 request id, $2 destination. Locked: a settlement that is repeated waits here.
+/// $1 request id, $2 destination. Locks the request, so a repeated settlement waits here.
 const REQUEST_STATE: &str =
     "SELECT state, seqs, parts, path FROM @requests WHERE id = $1 AND destination = $2 FOR UPDATE";
 /// $1 request id, $2 number.
@@ -27,9 +27,9 @@ const ATTEMPT_KNOWN: &str = "SELECT FROM @attempts WHERE request_id = $1 AND num
 const INSERT_ATTEMPT: &str = "
     INSERT INTO @attempts (request_id, number, started_at, duration_ms, status, outcome, excerpt)
     VALUES ($1, $2, $3, $4, $5, $6, $7) ON CONFLICT (request_id, number) DO NOTHING";
-/// $1 request id, $2 state, $3 how many attempts more, $4 started at, $5 next attempt at, $6 whether the first attempt
-/// began at $4 whatever is known of it. Otherwise it was not later than this one: if the clock was ahead then, the
-/// window would never end.
+/// $1 request id, $2 state, $3 how many attempts to add, $4 started at, $5 next attempt at, $6 whether $4 replaces the
+/// recorded start of the first attempt. Otherwise the earlier of the two counts: if the clock was ahead at the first
+/// attempt, the window would never end.
 const SETTLE_REQUEST: &str = "
     UPDATE @requests SET state = $2, attempts = attempts + $3,
         first_attempt_at = CASE WHEN $6 THEN $4 ELSE LEAST(first_attempt_at, $4) END, next_attempt_at = $5,
@@ -39,7 +39,7 @@ const SETTLE_REQUEST: &str = "
 const TAKE_APART_DELIVERIES: &str = "
     UPDATE @deliveries SET request_id = part_id, part_id = NULL
     WHERE seq = ANY($2) AND request_id = $1 AND state = 'pending' AND part_id IS NOT NULL";
-/// $1 merged request, $2 its parts. They count as tried since it was.
+/// $1 merged request, $2 its parts. The parts count as tried since the merged request was.
 const TAKE_APART_REQUESTS: &str = "
     UPDATE @requests SET state = 'pending',
         first_attempt_at = (SELECT m.first_attempt_at FROM @requests m WHERE m.id = $1)
@@ -61,10 +61,10 @@ const SETTLE_DELIVERIES: &str = "
     UPDATE @deliveries SET state = $3, ended_at = $4, reason = $5, detail = $6
     WHERE seq = ANY($2) AND request_id = $1 AND state = 'pending'
     RETURNING seq, subscription";
-/// $1 seqs. Those that are planned.
+/// $1 seqs. Returns the planned ones.
 const OF_MESSAGES: &str =
     "SELECT seq, source FROM @pending WHERE seq = ANY($1) AND is_planned ORDER BY seq FOR UPDATE";
-/// $1 seqs. The states of all their deliveries that count, or wait.
+/// $1 seqs. Returns the states of all their deliveries that count or wait.
 const STATES: &str = "
     SELECT seq, COALESCE(bool_or(state = 'pending'), false),
            COALESCE(bool_or(state = 'failed' AND NOT is_superseded), false),
@@ -99,7 +99,7 @@ pub(super) struct Settle {
     pub(super) settlement: Settlement,
 }
 
-/// A request with what it carries.
+/// A request with the messages that it carries.
 struct Request {
     id: i64,
     seqs: Array<i64>,
@@ -121,8 +121,8 @@ impl Step for Settle {
         let id = self.settlement.request.0;
         let params = params![id, self.lease.destination];
         let Some(row) = transaction.query_opt(REQUEST_STATE, params).await? else {
-            // A standby that lacked the last commits took over. What is pending must be read again; if it makes the same
-            // request, that has the same key.
+            // A standby without the last commits has taken over. Pending messages must be read again; if the same
+            // request results, it has the same key.
             return Ok(Err(Fenced));
         };
         let state: &str = get(&row, 0)?;
@@ -135,7 +135,7 @@ impl Step for Settle {
             }
             return Ok(Ok(settled));
         }
-        // Repeated, because the first answer was lost: it is settled.
+        // A repeated call, because the first reply was lost: already settled.
         if self.is_known(transaction, state).await? {
             return Ok(Ok(Settled::default()));
         }
@@ -144,7 +144,7 @@ impl Step for Settle {
 }
 
 impl Settle {
-    /// Whether it was written before, which left the request in this state.
+    /// Whether this settlement was written before and left the request in this state.
     async fn is_known(&self, transaction: &Connection, state: &str) -> Result<bool, Fault> {
         let Some(attempt) = &self.settlement.attempt else {
             return Ok(state == self.state());
@@ -167,7 +167,7 @@ impl Settle {
         };
         let started_at = match consequence {
             Consequence::Begin => Some(*now),
-            // While the destination is paused, the time within which a request is tried does not begin.
+            // While the destination is paused, the retry window of a request does not begin.
             Consequence::Hold { first_attempt_at } => *first_attempt_at,
             _ => attempt.as_ref().map(|attempt| attempt.started_at),
         };
@@ -222,13 +222,13 @@ impl Settle {
         Ok(settled)
     }
 
-    /// Each delivery of a merged request is carried by its own request from now on. Returns these.
+    /// Each delivery of a merged request is carried by its own request from now on. Returns those requests.
     async fn take_apart<'a>(
         &self,
         transaction: &Connection,
         request: &'a Request,
     ) -> Result<&'a Array<i64>, Fault> {
-        // A request without parts must never end so: nothing would carry its deliveries.
+        // A request without parts must never end this way: nothing would carry its deliveries.
         let parts = request.parts.as_ref().ok_or(GONE)?;
         let (id, seqs) = (request.id, &request.seqs);
         let moved = transaction.execute(TAKE_APART_DELIVERIES, params![id, *seqs]).await?;
@@ -266,7 +266,7 @@ impl Settle {
         reschedule(transaction, request).await
     }
 
-    /// The request's state afterwards.
+    /// Returns the request's state afterwards.
     fn state(&self) -> &'static str {
         match self.settlement.consequence {
             Consequence::Delivered => DeliveryState::Delivered.as_str(),
@@ -378,7 +378,7 @@ impl Settle {
     }
 }
 
-/// The sources of pending messages.
+/// Returns the sources of pending messages.
 async fn sources(
     transaction: &Connection,
     seqs: &Array<i64>,
@@ -390,7 +390,7 @@ async fn sources(
     Ok(sources)
 }
 
-/// Notes when the next attempt at the messages of a request is due.
+/// Records when the next attempt at the messages of a request is due.
 async fn reschedule(transaction: &Connection, request: &Request) -> Result<(), Fault> {
     reschedule_seqs(transaction, &request.seqs).await
 }
@@ -409,7 +409,7 @@ async fn reschedule_seqs(transaction: &Connection, seqs: &Array<i64>) -> Result<
     Ok(())
 }
 
-/// Writes an attempt; returns 0 if it was written before, else 1.
+/// Writes an attempt; returns 0 if it was written before, otherwise 1.
 async fn record(
     transaction: &Connection,
     request: RequestId,

@@ -1,4 +1,4 @@
-//! Whether a server can keep the promises of the queue: looked at before anything is stored there.
+//! Checks whether a server can keep the promises of the queue, before anything is stored there.
 
 use tracing::warn;
 
@@ -25,10 +25,10 @@ const DURABILITY: &str =
 /// The oldest version that works: 14.
 const VERSION_MIN: i32 = 140_000;
 
-/// By how much the clocks of the database and of this process may differ before it is worth a line in the log.
+/// How far the clocks of the database and of this process may differ before that is logged.
 const SKEW_MAX_MS: u64 = 2_000;
 
-/// Refuses a server that would lose what was acknowledged, or that cannot be written.
+/// Fails if the server may lose acknowledged commits, or is read-only.
 pub(super) async fn check(connection: &Connection, address: &str) -> Result<(), OpenError> {
     let failed =
         |fault: Fault| OpenError::Open { address: address.to_owned(), source: fault.into() };
@@ -69,7 +69,7 @@ pub(super) async fn check(connection: &Connection, address: &str) -> Result<(), 
     Ok(())
 }
 
-/// Fails if the server cannot be written any more, such as after another one was promoted.
+/// Fails if the server has become read-only, such as after another one was promoted.
 pub(super) async fn check_writable(connection: &Connection) -> Result<(), Fault> {
     if get(&connection.query_one(IS_READ_ONLY, params![]).await?, 0)? {
         connection.outdate();
@@ -78,7 +78,7 @@ pub(super) async fn check_writable(connection: &Connection) -> Result<(), Fault>
     Ok(())
 }
 
-/// Fails if the server would lose what is acknowledged, such as another one that was promoted.
+/// Fails if the server may lose acknowledged commits, which may be so after another one was promoted.
 pub(super) async fn check_durable(connection: &Connection) -> Result<(), Fault> {
     let row = connection.query_one(DURABILITY, params![]).await?;
     if get(&row, 0)? {

@@ -1,7 +1,8 @@
-//! Statements that are put together from conditions on messages.
+//! Statements built from conditions on messages.
 //!
-//! A text holds names of columns and parameters alone, whatever was asked. The rows of partitioned tables are named by
-//! `$1`, a list of numbers, in each part of the text: then the planner looks at the partitions that hold them alone.
+//! Whatever was asked, the text of a statement has only names of columns and parameters. Every part of it names the
+//! rows of partitioned tables by `$1`, a list of numbers, so that the planner considers only the partitions that hold
+//! them.
 
 use tokio_postgres::types::Type;
 
@@ -9,7 +10,7 @@ use super::params::{Param, text};
 use crate::queue::{DeliveryState, FailureReason, MessageState};
 use crate::segment::PersonDigest;
 
-/// A text and its parameters.
+/// A statement's text and its parameters.
 #[derive(Debug)]
 pub(super) struct Statement {
     pub(super) text: String,
@@ -26,12 +27,12 @@ pub(super) enum Value {
 }
 
 impl Value {
-    /// A text as it is stored.
+    /// Returns a string in its stored form.
     pub(super) fn text(of: &str) -> Self {
         Value::Text(text(of).into_owned())
     }
 
-    /// The digests of persons.
+    /// Returns the digests of persons.
     pub(super) fn persons(of: &[PersonDigest]) -> Self {
         Value::Numbers(of.iter().map(|person| person.0).collect())
     }
@@ -46,20 +47,20 @@ impl Value {
     }
 }
 
-/// Messages of which a delivery that counts exists.
+/// Messages with a delivery that counts.
 const TAKEN: &str =
     "(SELECT d.seq FROM @deliveries d WHERE d.seq = ANY($1) AND NOT d.is_superseded)";
-/// Messages of which a delivery that counts was shadowed.
+/// Messages with a shadowed delivery that counts.
 const SHADOWED: &str = "(SELECT d.seq FROM @deliveries d
     WHERE d.seq = ANY($1) AND NOT d.is_superseded AND d.state = 'shadowed')";
 
 impl Statement {
-    /// A text whose `$1` is this list of sequence numbers.
+    /// Returns a statement whose `$1` is this list of sequence numbers.
     pub(super) fn of(text: &str, seqs: &[i64]) -> Self {
         Self { text: text.to_owned(), values: vec![Value::Numbers(seqs.to_vec())] }
     }
 
-    /// A text and all its parameters.
+    /// Returns a statement with all its parameters.
     pub(super) fn with(text: &str, values: Vec<Value>) -> Self {
         Self { text: text.to_owned(), values }
     }
@@ -68,7 +69,7 @@ impl Statement {
         self.values.iter().map(Value::as_param).collect()
     }
 
-    /// Adds a parameter; returns how the text names it.
+    /// Adds a parameter; returns its name in the text.
     pub(super) fn add(&mut self, value: Value) -> String {
         self.values.push(value);
         format!("${}", self.values.len())
@@ -82,7 +83,7 @@ impl Statement {
         }
     }
 
-    /// Adds that the message `m` is about one of these persons; if there are none: nothing.
+    /// Adds the condition that the message `m` is about one of these persons. Adds nothing if there are none.
     pub(super) fn is_about(&mut self, persons: &[PersonDigest]) {
         if persons.is_empty() {
             return;
@@ -93,7 +94,7 @@ impl Statement {
         );
     }
 
-    /// Adds that the message `m` is in this state.
+    /// Adds the condition that the message `m` is in this state.
     pub(super) fn is_in_state(&mut self, state: MessageState) {
         let of_outcome = |condition: &str| {
             format!(
@@ -121,19 +122,19 @@ impl Statement {
         };
     }
 
-    /// Adds that the message `m` is held.
+    /// Adds the condition that the message `m` is held.
     pub(super) fn is_held(&mut self) {
         self.text += " AND m.seq IN (SELECT h.seq FROM @held h WHERE h.seq = ANY($1))";
     }
 
-    /// Adds that a delivery of the message `m` that counts was shadowed, whatever became of the others.
+    /// Adds the condition that the message `m` has a shadowed delivery that counts, whatever became of the others.
     pub(super) fn has_shadowed(&mut self) {
         self.text += " AND m.seq IN ";
         self.text += SHADOWED;
     }
 
-    /// Adds that the message `m` has a delivery that counts, under this subscription, which failed for this reason,
-    /// or is in this state; if neither a subscription nor a reason is asked for: nothing.
+    /// Adds the condition that the message `m` has a delivery that counts, under this subscription, and that failed for
+    /// this reason or is in this state. Adds nothing if neither a subscription nor a reason is given.
     pub(super) fn has_delivery(
         &mut self,
         subscription: Option<&str>,
@@ -159,12 +160,12 @@ impl Statement {
 pub(super) enum Order {
     /// `$1`: before this number; `$2`: from this one on.
     NewestFirst,
-    /// `$1`: behind this number; `$2`: up to this one.
+    /// `$1`: after this number; `$2`: up to this one.
     OldestFirst,
 }
 
-/// Selects messages about any of some persons, in no order: at most $3 for each column that may hold a person's digest.
-/// $1 before, $2 from this sequence number on, $4 digests.
+/// Selects messages about any of several persons, unordered: at most $3 for each column that may hold a person's
+/// digest. $1 before, $2 from this sequence number on, $4 digests.
 ///
 /// Planning takes most of the time of a look-up over many partitions, so this asks for all persons at once.
 pub(in crate::store::postgres) const ABOUT_ANY: &str = "
@@ -174,11 +175,11 @@ pub(in crate::store::postgres) const ABOUT_ANY: &str = "
     UNION ALL
     (SELECT seq FROM @messages WHERE email = ANY($4) AND seq < $1 AND seq >= $2 LIMIT $3)";
 
-/// A text that finds messages about persons, who are `$4` and up: at most `$3` for each person and each id by which a
-/// message is about somebody. Some are found more than once.
+/// Returns a text that finds messages about the persons `$4` and up: at most `$3` for each person and each kind of id.
+/// Some messages are found more than once.
 ///
-/// Rows are compared, and ordered by person, so that no index but that of the person has them in order: with a limit in
-/// view, the planner might rather read all messages of a day until enough are about the person.
+/// Rows are compared and ordered by person first, so that only the person's index has them in order. Otherwise the
+/// limit may tempt the planner to read all messages of a day until enough are about the person.
 pub(super) fn of_persons(order: Order, persons: usize) -> String {
     let mut parts = Vec::new();
     for person in (4..).take(persons) {

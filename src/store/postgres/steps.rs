@@ -1,8 +1,8 @@
-//! The task that writes the steps of delivery, in groups, with a connection of its own: accepting messages and
+//! The task that writes the steps of delivery in groups. It has its own connection, so that accepting messages and
 //! delivering them do not wait for each other.
 //!
-//! While one group is being written, the next one gathers. A step is answered only after the commit of its group. A
-//! group that fails is rolled back as a whole; if a single step may be to blame, each is then written by itself.
+//! While one group is being written, the next one gathers. A step is answered only after its group is committed. A
+//! group that fails is rolled back as a whole. If a single step may be to blame, each step is then written separately.
 
 use async_trait::async_trait;
 use tokio::sync::mpsc::UnboundedReceiver;
@@ -14,11 +14,10 @@ use super::connection::{Connection, Connections, Pooled};
 use super::{Fault, Time, partitions, tally};
 use crate::store::tally::Tallies;
 
-/// Steps of one group at most.
+/// The maximum number of steps in a group.
 const GROUP_STEPS_MAX: usize = 256;
 
-/// Writes that belong together, in a transaction with others. May be run again after the transaction was
-/// rolled back.
+/// Writes that belong together. A step shares its transaction with others, and may run again after a rollback.
 #[async_trait]
 pub(super) trait Step: Send + Sync + 'static {
     type Output: Send + 'static;
@@ -30,11 +29,11 @@ pub(super) trait Step: Send + Sync + 'static {
     ) -> Result<Self::Output, Fault>;
 }
 
-/// What the steps of a transaction did, beyond their outputs.
+/// Effects of the steps of a transaction, besides their outputs.
 #[derive(Debug)]
 pub(super) struct Effects {
     pub(super) tallies: Tallies,
-    /// The days of the numbers that were given, which may have no partitions yet.
+    /// The days of new numbers, which may have no partitions yet.
     pub(super) days: Vec<i32>,
     pub(super) time: Time,
 }
@@ -45,7 +44,7 @@ impl Effects {
     }
 }
 
-/// A step on its way through a group, whatever its output.
+/// A step of a group, with its output type hidden.
 #[async_trait]
 pub(super) trait AnyStep: Send {
     async fn run(&mut self, transaction: &Connection, effects: &mut Effects) -> Result<(), Fault>;
@@ -56,7 +55,7 @@ pub(super) struct StepOrder<S: Step> {
     step: S,
     output: Option<S::Output>,
     reply: oneshot::Sender<Result<S::Output, Fault>>,
-    /// Room in the queue for the task.
+    /// The permit of the task's queue.
     _permit: OwnedSemaphorePermit,
 }
 
@@ -79,26 +78,26 @@ impl<S: Step> AnyStep for StepOrder<S> {
 
     fn answer(self: Box<Self>, committed: Result<(), Fault>) {
         let Self { output, reply, .. } = *self;
-        // A step of a group that was committed has run.
+        // Each step of a committed group has run.
         let answer = committed.and_then(|()| output.ok_or(Fault::Closed));
-        // The caller may have gone away; what was written stays.
+        // The caller may be gone; the writes stay.
         let _ = reply.send(answer);
     }
 }
 
-/// The task.
+/// The task that writes steps.
 pub(super) struct Stepper {
     pub(super) connections: Connections,
     pub(super) time: Time,
     pub(super) orders: UnboundedReceiver<Box<dyn AnyStep>>,
     pub(super) closing: CancellationToken,
-    /// Cancels a token when the task has ended, in whatever way.
+    /// Cancels a token when the task ends, for whatever reason.
     pub(super) ended: DropGuard,
 }
 
 struct Memory {
     connections: Connections,
-    /// `None` after a failure: the next group makes another.
+    /// `None` after a failure; the next group makes a new connection.
     connection: Option<Pooled>,
     time: Time,
 }
@@ -113,7 +112,7 @@ impl Stepper {
             tokio::select! {
                 biased;
                 received = orders.recv_many(&mut group, GROUP_STEPS_MAX) => if received == 0 { break },
-                // What was sent before is still received.
+                // Steps sent before are still received.
                 () = closing.cancelled(), if !orders.is_closed() => orders.close(),
             }
             if !group.is_empty() {
@@ -131,7 +130,7 @@ impl Memory {
     /// Writes a group and answers its steps.
     async fn write(&mut self, mut group: Vec<Box<dyn AnyStep>>) {
         match self.commit(&mut group).await {
-            // Nobody is to blame for a lock, and each alone would wait for it.
+            // No step is to blame for a lock, and each of them would wait for it.
             Err(fault) if fault.is_answer() && !fault.is_locked_out() && group.len() > 1 => {
                 for step in group {
                     let mut alone = vec![step];
@@ -170,7 +169,7 @@ impl Memory {
         }
     }
 
-    /// Rolls back, and makes partitions that were missing. If that fails, the next group makes another connection.
+    /// Rolls back, and makes missing partitions. If that fails, the next group makes a new connection.
     async fn recover(&mut self, fault: &Fault, days: Vec<i32>) {
         if let Some(connection) = self.connection.take()
             && fault.is_answer()

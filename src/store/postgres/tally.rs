@@ -1,19 +1,19 @@
-//! Writes counts in the transaction that makes them true.
+//! Writes tallies in the transaction that makes them true.
 
 use super::Fault;
 use super::connection::Connection;
 use super::params::{Array, params};
 use crate::store::tally::{Counted, Tallies};
 
-/// $1 steps, $2 beginnings of the intervals, $3 stages, $4 destinations, $5 sources, $6 subscriptions, $7 reasons,
-/// $8 counts. In an order that is the same for all transactions, so that none waits for one that waits for it.
+/// $1 steps, $2 beginnings of the intervals, $3 stages, $4 destinations, $5 sources, $6 subscriptions, $7 reasons, $8
+/// counts. All transactions use the same order, so that they cannot deadlock.
 const ADD: &str = "
     INSERT INTO @tallies AS t (step, at, stage, destination, source, subscription, reason, count)
     SELECT * FROM unnest($1, $2, $3, $4, $5, $6, $7, $8)
     ON CONFLICT (step, at, stage, destination, source, subscription, reason)
     DO UPDATE SET count = t.count + excluded.count";
 
-/// Adds to the counts. Other transactions wait from here to the commit if they count the same.
+/// Adds to the tallies. From here to the commit, other transactions that add to the same tallies wait.
 pub(super) async fn write(connection: &Connection, tallies: Tallies) -> Result<(), Fault> {
     let rows = tallies.into_rows();
     if rows.is_empty() {

@@ -27,20 +27,20 @@ use tokio_rustls::{Connect, TlsConnector};
 /// How far the server's certificate is verified.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Verify {
-    /// Not at all: the connection is encrypted, which does not keep out a server in between.
+    /// Not at all: the connection is encrypted, but a server in between goes unnoticed.
     Nothing,
-    /// Its chain, but not the name of the host.
+    /// The chain, but not the host name.
     Chain,
-    /// Its chain and the name of the host.
+    /// The chain and the host name.
     Full,
 }
 
-/// The certificates that a chain may begin with.
+/// The trusted root certificates.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Roots {
-    /// Those of the system.
+    /// The system's root certificates.
     System,
-    /// Those in a PEM file.
+    /// The certificates in a PEM file.
     File(PathBuf),
 }
 
@@ -96,10 +96,10 @@ impl Tls {
     }
 }
 
-/// Verifies less than everything.
+/// A verifier that does not check everything.
 #[derive(Debug)]
 struct Lenient {
-    /// Verifies the chain; `None`: nothing is verified.
+    /// Verifies the chain; `None` if nothing is verified.
     trusted: Option<Arc<dyn ServerCertVerifier>>,
     provider: Arc<CryptoProvider>,
 }
@@ -117,7 +117,7 @@ impl ServerCertVerifier for Lenient {
         let verified =
             trusted.verify_server_cert(end_entity, intermediates, server_name, ocsp_response, now);
         match verified {
-            // The name is the last that is verified.
+            // The name is verified last, so everything else is fine.
             Err(Error::InvalidCertificate(
                 CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. },
             )) => Ok(ServerCertVerified::assertion()),
@@ -162,7 +162,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> MakeTlsConnect<S> for Tls {
     type Error = io::Error;
 
     fn make_tls_connect(&mut self, domain: &str) -> Result<ToHost, io::Error> {
-        // Of a socket of this machine, which is never encrypted, there is no name.
+        // A Unix socket has no host name, and is never encrypted.
         let name = if domain.is_empty() { "localhost" } else { domain };
         let name = ServerName::try_from(name.to_owned()).map_err(io::Error::other)?;
         Ok(ToHost { connector: self.0.clone(), name })
@@ -193,7 +193,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Future for Connecting<S> {
 pub(super) struct Encrypted<S>(Stream<S>);
 
 impl<S: AsyncRead + AsyncWrite + Unpin> TlsStream for Encrypted<S> {
-    /// None: the password is then proven without it, as over a connection that is not encrypted.
+    /// No channel binding: the password is then proven without it, as over an unencrypted connection.
     fn channel_binding(&self) -> ChannelBinding {
         ChannelBinding::none()
     }

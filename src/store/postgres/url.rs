@@ -1,4 +1,4 @@
-//! The URL of the database. No error shows it: it may hold a password.
+//! The URL of the database. No error shows it, since it may have a password.
 
 use tokio_postgres::Config;
 use tokio_postgres::config::SslMode;
@@ -14,14 +14,14 @@ pub(super) struct Target {
 }
 
 impl Target {
-    /// Reads the URL of a key as libpq does, with its `sslmode` and `sslrootcert`.
+    /// Parses the URL under a configuration key as libpq does, including `sslmode` and `sslrootcert`.
     pub(super) fn parse(key: &'static str, url: &str) -> Result<Self, OpenError> {
         let wrong = |problem: String| OpenError::Url { key, problem };
         let (place, query) = url.split_once('?').unwrap_or((url, ""));
         if !place.starts_with("postgres://") && !place.starts_with("postgresql://") {
             return Err(wrong("it does not begin with postgres:// or postgresql://".to_owned()));
         }
-        // Otherwise a part of the password would be taken for the host, or for an option, and shown.
+        // Otherwise a part of the password would be parsed as the host or an option, and shown in an error.
         if url.matches('@').count() > 1 || query.contains('@') {
             let write = "in user, password and options, write @ as %40 and ? as %3F";
             return Err(wrong(write.to_owned()));
@@ -48,7 +48,7 @@ impl Target {
             (Some("disable"), _) => (SslMode::Disable, Verify::Nothing),
             (Some("allow" | "prefer") | None, _) => (SslMode::Prefer, Verify::Nothing),
             (Some("require"), None) => (SslMode::Require, Verify::Nothing),
-            // As libpq: who gives certificates wants them to be verified.
+            // As in libpq: given root certificates, `require` verifies the chain.
             (Some("require" | "verify-ca"), _) => (SslMode::Require, Verify::Chain),
             (Some("verify-full"), _) => (SslMode::Require, Verify::Full),
             (Some(_), _) => {
@@ -62,7 +62,7 @@ impl Target {
     }
 }
 
-/// What is wrong with a URL. The causes are about options, never about the values of user and password.
+/// Returns what is wrong with a URL. The causes are about options, never about the values of user and password.
 fn problem(error: &tokio_postgres::Error) -> String {
     let cause = std::error::Error::source(error);
     cause.map_or_else(|| error.to_string(), ToString::to_string)

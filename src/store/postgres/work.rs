@@ -1,7 +1,7 @@
-//! Reads of the engines: pending messages, the job of one message, the depth.
+//! What the engines read: pending messages, the job of one message, the depth.
 //!
-//! Statements that read partitioned tables name the rows by constants, never by a join: then only the partitions that
-//! hold them are looked at when the statement is planned.
+//! Statements on partitioned tables name their rows by constants, never by a join, so that planning considers only the
+//! partitions that hold them.
 
 use tokio_postgres::Row;
 
@@ -15,7 +15,7 @@ use crate::queue::{
 };
 use crate::store::backlog::Size;
 
-/// $1 destination, $2 $3 $4 after, $5 $6 $7 limit: of each class.
+/// $1 destination, $2 $3 $4 after, $5 $6 $7 limit, one of each for every class.
 const PENDING: &str = "
     (SELECT seq, lane, class, next_attempt_at FROM @pending
      WHERE destination = $1 AND class = 0 AND seq > $2 ORDER BY seq LIMIT $5)
@@ -51,7 +51,7 @@ const REQUESTS: &str = "
 /// $1 seq. The subscriptions under which a replayed message has a delivery that stands.
 const OPEN_SETTLED: &str =
     "SELECT DISTINCT subscription FROM @deliveries WHERE seq = $1 AND NOT is_superseded";
-/// Steps from one name in the index to the next, not through all that is pending.
+/// Steps from one name in the index to the next instead of reading everything that is pending.
 const DESTINATIONS: &str = "
     WITH RECURSIVE found (destination) AS (
         (SELECT destination FROM @pending ORDER BY destination LIMIT 1)
@@ -63,13 +63,13 @@ const DESTINATIONS: &str = "
 /// $1 destination.
 const DEPTH_COUNT: &str =
     "SELECT class, COUNT(*) FROM @pending WHERE destination = $1 GROUP BY class";
-/// $1 destination, $2 class. The oldest of a class is the first in order. What is held, and what waits behind it, waits
-/// for a person or another day, not for Loops.
+/// $1 destination, $2 class. The oldest message of a class is the first in order. Held messages and those behind them
+/// do not count: they wait for a person or another day, not for Loops.
 const DEPTH_OLDEST: &str = "
     SELECT received_at FROM @pending p WHERE destination = $1 AND class = $2 AND NOT EXISTS (
         SELECT 1 FROM @held h WHERE h.lane = p.lane AND h.destination = $1 AND h.seq <= p.seq)
     ORDER BY seq LIMIT 1";
-/// All that is pending.
+/// Everything that is pending.
 const BACKLOG: &str = "SELECT COUNT(*), COALESCE(SUM(payload_bytes), 0)::bigint FROM @pending";
 
 pub(super) async fn pending(
@@ -88,8 +88,8 @@ pub(super) async fn pending(
     Ok(found)
 }
 
-/// Examines the messages of a lane from the index by which a person's are found: behind one that is pending, most of them
-/// are. Those that wait need no index of their own, which each message would have to enter and leave.
+/// Examines the messages of a lane through the index of persons. Behind a pending message, most of them are pending, so
+/// waiting messages need no separate index, which every message would have to enter and leave.
 pub(super) async fn of_lane(
     connection: &Connection,
     destination: &str,
@@ -120,7 +120,7 @@ pub(super) async fn open(snapshot: &Connection, seq: Seq) -> Result<Option<Job>,
     Ok(Some(job))
 }
 
-/// The pending requests of a message, in the order of its deliveries.
+/// Returns the pending requests of a message, in the order of its deliveries.
 pub(super) async fn frozen(connection: &Connection, seq: Seq) -> Result<Vec<FrozenRequest>, Fault> {
     let mut ids: Vec<i64> = Vec::new();
     for row in connection.query(OPEN_DELIVERIES, params![seq.0]).await? {

@@ -107,11 +107,11 @@ pub(super) const MOVE_DELIVERIES: &str = "UPDATE deliveries SET seq = ?2 WHERE s
 /// How many positions one call of [`find`] covers if no index finds the selected messages.
 const STRETCH: i64 = if cfg!(test) { 500 } else { 2_000 };
 
-/// ?1 behind this number, ?2 up to this one, ?3 how many. Returns the last number of that many failed messages.
+/// ?1 after this number, ?2 up to this one, ?3 how many. Returns the last number of that many failed messages.
 pub(super) const FAILED_THROUGH: &str = "
     SELECT seq FROM messages WHERE is_failed = 1 AND seq > ?1 AND seq <= ?2
     ORDER BY seq LIMIT 1 OFFSET ?3 - 1";
-/// ?1 behind this position, ?2 up to this one, ?3 how many. Returns the last position of that many replayed messages.
+/// ?1 after this position, ?2 up to this one, ?3 how many. Returns the last position of that many replayed messages.
 pub(super) const REPLAYED_THROUGH: &str = "
     SELECT first_seq FROM replays WHERE first_seq > ?1 AND first_seq <= ?2
     ORDER BY first_seq LIMIT 1 OFFSET ?3 - 1";

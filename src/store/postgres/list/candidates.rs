@@ -1,11 +1,12 @@
-//! Which messages to check against a filter: an index of its most selective condition yields them, newest first.
+//! Finds the messages to check against a filter. The index of the filter's most selective condition yields them, newest
+//! first.
 //!
-//! Partitions are asked a few days at a time, from the newest on, so that a page that is full after a day costs no look
-//! at the others. Each time twice as many days are asked, at most [`DAYS_AT_ONCE`]: a person who was never seen costs a
-//! few statements.
+//! Partitions are read a few days at a time, newest first, so that a page that one day fills does not touch the others.
+//! Each round reads twice as many days, at most [`DAYS_AT_ONCE`], so that an unknown person costs only a few
+//! statements.
 //!
-//! Each statement is a transaction of its own, so that the server need not hold the locks of all partitions at once.
-//! Messages that are done, replayed or purged meanwhile may be missing, or shown as they are now.
+//! Each statement runs in its own transaction, so that the server need not hold the locks of all partitions at once.
+//! Messages that are finished, replayed or purged meanwhile may be missing, or shown in their new state.
 
 use std::borrow::Cow;
 use std::collections::VecDeque;
@@ -23,10 +24,10 @@ use super::super::statement::{self, Order, Statement, Value};
 use super::columns_meet_filter;
 use crate::queue::{FailureReason, Filter, MessageState, Seq, event_name};
 
-// In all statements: $1 before, $2 from this sequence number on, $3 limit, $4: what is looked for.
+// In all statements: $1 before, $2 from this sequence number on, $3 limit, $4 the value to look for.
 
-/// The newest messages, and whether each meets the conditions on its own columns, which stand in between: a look at the
-/// row is all that they take.
+/// The newest messages, and whether each meets the conditions on its own columns, which are inserted in between. The
+/// row alone decides them.
 const NEWEST: [&str; 2] = [
     "SELECT m.seq, COALESCE(true",
     ", false) FROM @messages m WHERE m.seq < $1 AND m.seq >= $2 ORDER BY m.seq DESC LIMIT $3",
@@ -43,7 +44,7 @@ pub(in crate::store::postgres) const DONE: &str =
 pub(in crate::store::postgres) const FAILED: &str = "
     SELECT seq FROM @outcomes WHERE seq < $1 AND seq >= $2 AND is_failed ORDER BY seq DESC LIMIT $3";
 
-/// Messages of which a delivery failed, done or not.
+/// Messages with a failed delivery, whether they are done or not.
 pub(in crate::store::postgres) const WITH_FAILURE: &str = "
     SELECT DISTINCT seq FROM @deliveries
     WHERE seq < $1 AND seq >= $2 AND state = 'failed' AND NOT is_superseded
@@ -67,7 +68,7 @@ pub(in crate::store::postgres) const UNMATCHED: &str = "
 pub(in crate::store::postgres) const PENDING: &str =
     "SELECT seq FROM @pending WHERE seq < $1 AND seq >= $2 ORDER BY seq DESC LIMIT $3";
 
-/// $4 destination. The newest of each class.
+/// $4 destination. Returns the newest messages of each class.
 pub(in crate::store::postgres) const PENDING_OF: &str = "
     (SELECT seq FROM @pending WHERE destination = $4 AND class = 0 AND seq < $1 AND seq >= $2
      ORDER BY seq DESC LIMIT $3)
@@ -89,14 +90,14 @@ pub(in crate::store::postgres) const HELD_OF: &str = "
 pub(in crate::store::postgres) const REPLAYED: &str =
     "SELECT seq FROM @replays WHERE seq < $1 AND seq >= $2 ORDER BY seq DESC LIMIT $3";
 
-/// A person with fewer messages in a span than this is looked up in no order, which is planned sooner.
+/// Persons with fewer messages than this in a span are looked up without an order, which is faster to plan.
 const FEW: i64 = if cfg!(test) { 3 } else { 500 };
 
-/// A message that may meet a filter. In the order of the numbers.
+/// A message that may meet a filter. Ordered by sequence number.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Candidate {
     pub(super) seq: i64,
-    /// Whether it meets the filter; `None`: that is yet to be checked.
+    /// Whether it meets the filter; `None` if that still has to be checked.
     pub(super) meets: Option<bool>,
 }
 
@@ -104,14 +105,14 @@ pub(super) struct Candidate {
 pub(super) struct Candidates<'a> {
     connection: &'a Connection,
     source: Source,
-    /// Where the source has not been asked to the end yet, newest first.
+    /// The spans that are not read completely yet, newest first.
     spans: VecDeque<Span>,
-    /// Replayed messages behind all spans: they keep the time when they were received, but not the number. Empty
-    /// unless an end of that time is given.
+    /// The span of replayed messages behind all other spans: they keep the time when they were received, but not their
+    /// number. `None` unless the filter has an end.
     replayed: Option<Span>,
-    /// How many spans to ask at once.
+    /// How many spans to read at once.
     at_once: usize,
-    /// Everything from this number up has been returned.
+    /// All candidates from this number up have been returned.
     before: i64,
 }
 
@@ -119,15 +120,15 @@ pub(super) struct Candidates<'a> {
 struct Source {
     text: Cow<'static, str>,
     of: Vec<Value>,
-    /// Whether it reads partitions.
+    /// Whether it reads partitions, and so runs by day.
     is_by_day: bool,
-    /// The persons it is about, if it is about some.
+    /// The persons whose messages it finds, if it looks for persons.
     persons: Option<Value>,
-    /// Whether its rows say if they meet the filter.
+    /// Whether each row says if it meets the filter.
     checks: bool,
 }
 
-/// Sequence numbers from one on, up to another that is not among them.
+/// A half-open range of sequence numbers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Span {
     first: i64,
@@ -135,7 +136,7 @@ struct Span {
 }
 
 impl<'a> Candidates<'a> {
-    /// Of messages that meet a filter.
+    /// Returns candidates for messages that meet a filter.
     pub(super) async fn of_messages(
         connection: &'a Connection,
         filter: &Filter,
@@ -164,7 +165,7 @@ impl<'a> Candidates<'a> {
                     Source::whole_of(PENDING_OF, Value::text(destination))
                 }
                 (Some(MessageState::Pending), None) => Source::whole(PENDING),
-                // Behind a long queue, the newest messages are all pending.
+                // With a long queue, the newest messages are all pending.
                 (Some(MessageState::Delivered | MessageState::Shadowed), _) => {
                     Source::by_day(DONE, vec![])
                 }
@@ -179,7 +180,7 @@ impl<'a> Candidates<'a> {
         Self::of(connection, source, filter, before).await
     }
 
-    /// Of messages that meet a filter and of which a delivery failed. Other messages may be among them.
+    /// Returns candidates for messages that meet a filter and have a failed delivery.
     pub(super) async fn of_failures(
         connection: &'a Connection,
         filter: &Filter,
@@ -202,7 +203,7 @@ impl<'a> Candidates<'a> {
     ) -> Result<Self, Fault> {
         let days = partitions::days(connection).await?;
         let mut spans = spans(&days, filter);
-        // A person has few messages: they need no end.
+        // A person has few messages, so the end is not worth looking up.
         let has_end = filter.to.is_some() && filter.persons.is_empty();
         let replayed = has_end.then(|| {
             let first = spans.front().map_or(0, |newest| newest.end);
@@ -213,12 +214,12 @@ impl<'a> Candidates<'a> {
         {
             spans = VecDeque::from([Span { first: oldest.first, end: newest.end }]);
         }
-        // Usually, no message has a number of the days ahead.
+        // Usually, no message has a number of the coming days, so read them together with today.
         let at_once = DAYS_AHEAD as usize + 1;
         Ok(Self { connection, source, spans, replayed, at_once, before })
     }
 
-    /// The next candidates; fewer than the limit only if no more follow.
+    /// Returns the next candidates. Fewer than the limit means that no more follow.
     pub(super) async fn take(&mut self, limit: usize) -> Result<Vec<Candidate>, Fault> {
         let mut found: Vec<Candidate> = Vec::new();
         while let Some(span) = self.replayed.filter(|_| found.len() < limit) {
@@ -255,7 +256,7 @@ impl<'a> Candidates<'a> {
         found.extend(part);
     }
 
-    /// All of a span, in no order, if a source is about persons and these are few.
+    /// Returns all messages of a span, unordered, if the source looks for persons and there are few messages.
     async fn few(
         &self,
         source: &Source,
@@ -272,7 +273,7 @@ impl<'a> Candidates<'a> {
         rows.iter().map(|row| source.candidate(row)).collect::<Result<_, _>>().map(Some)
     }
 
-    /// The newest of a span, each once.
+    /// Returns the newest messages of a span, each once.
     async fn newest(
         &self,
         source: &Source,
@@ -331,7 +332,7 @@ fn of_persons(filter: &Filter) -> Source {
     }
 }
 
-/// The text of [`NEWEST`] for a filter, and its parameters behind the first three.
+/// Returns the text of [`NEWEST`] for a filter, and its parameters after the first three.
 pub(in crate::store::postgres) fn newest(filter: &Filter) -> (String, Vec<Value>) {
     let mut statement = Statement::with(NEWEST[0], vec![Value::Number(0); 3]);
     columns_meet_filter(&mut statement, filter);
@@ -344,7 +345,7 @@ fn failed_for(reason: FailureReason) -> Source {
     Source::by_day(FAILED_FOR, vec![Value::text(reason.as_str())])
 }
 
-/// The numbers of messages that were received in the time of the filter, by day, newest first.
+/// Returns the number ranges of messages received in the filter's time, by day, newest first.
 fn spans(days: &[Day], filter: &Filter) -> VecDeque<Span> {
     let to = filter.to.filter(|_| filter.persons.is_empty());
     let of_day = |day: &Day| {

@@ -1,4 +1,4 @@
-//! What people ask of many messages: lists, groups of failures, counts, names of events.
+//! Questions about many messages: lists, groups of failures, counts, names of events.
 //!
 //! An index yields candidates, newest first (`candidates`), and one statement checks them against all conditions. The
 //! number of candidates in one call is bounded, so a list may stop before its page is full; it then continues from the
@@ -25,13 +25,13 @@ use crate::store::groups::Groups;
 
 use candidates::{Candidate, Candidates};
 
-/// Candidates that one call of [`list`] examines at most.
+/// How many candidates one call of [`list`] examines at most.
 const EXAMINED_MAX: usize = 5_000;
 
-/// Candidates that one call of [`failures`] examines at most: as many as a person who opens a page waits for.
+/// How many candidates one call of [`failures`] examines at most. A person waits for the page, so this is small.
 const READ_MAX: usize = 2_000;
 
-/// Candidates of [`failures`] that are checked at once.
+/// How many candidates of [`failures`] are checked at once.
 const READ_AT_ONCE: usize = 1_000;
 
 /// $1 seqs. The conditions of the filter follow.
@@ -54,12 +54,12 @@ const TALLIES: &str = r#"
     ORDER BY at, stage COLLATE "C", destination COLLATE "C", source COLLATE "C", subscription COLLATE "C",
         reason COLLATE "C""#;
 
-/// $1 source or NULL: of all.
+/// $1 source, or NULL for all.
 const EVENT_NAMES: &str = r#"
     SELECT source, name, first_seen_at, last_seen_at FROM @event_names WHERE $1 IS NULL OR source = $1
     ORDER BY last_seen_at DESC, source COLLATE "C", name COLLATE "C""#;
 
-/// The latest messages that meet a filter.
+/// Returns the latest messages that meet a filter.
 pub(super) async fn list(
     connection: &Connection,
     filter: &Filter,
@@ -78,8 +78,8 @@ pub(super) async fn list_bounded(
 ) -> Result<Page, Fault> {
     let mut candidates = Candidates::of_messages(connection, filter, before).await?;
     let limit = (limit as usize).max(1);
-    // One more shows whether anything follows the page. Each round that does not fill the page takes four times as
-    // many.
+    // One more than the page shows whether anything follows. Each round that does not fill the page quadruples the
+    // number.
     let (mut at_once, mut left) = (limit + 1, examined_max);
     let mut seqs: Vec<i64> = Vec::new();
     let next = loop {
@@ -102,7 +102,7 @@ pub(super) async fn list_bounded(
     Ok(Page { messages: messages(connection, seqs).await?, next })
 }
 
-/// The messages with these numbers, newest first.
+/// Returns the messages with these sequence numbers, newest first.
 pub(super) async fn messages(
     connection: &Connection,
     seqs: Vec<i64>,
@@ -111,7 +111,7 @@ pub(super) async fn messages(
     for (Seq(seq), record) in records::records(connection, seqs).await? {
         match record {
             Ok(record) => messages.push(record),
-            // A message that nobody can read must not hide the others.
+            // An unreadable message must not hide the others.
             Err(fault) if fault.is_broken() => {
                 warn!(seq, error = %fault, "a message cannot be read and is left out of a list");
             }
@@ -121,7 +121,7 @@ pub(super) async fn messages(
     Ok(messages)
 }
 
-/// Those of the candidates that meet the conditions, newest first.
+/// Returns the candidates that meet the conditions, newest first.
 async fn check(
     connection: &Connection,
     filter: &Filter,
@@ -151,7 +151,8 @@ pub(super) fn checked(filter: &Filter, seqs: &[i64]) -> Statement {
     statement
 }
 
-/// Adds that the message `m` meets a filter; with `state`, the delivery that it asks for is in that state.
+/// Adds the condition that the message `m` meets a filter. With `state`, the delivery that the filter asks for must be
+/// in that state.
 pub(super) fn meets_filter(
     statement: &mut Statement,
     filter: &Filter,
@@ -161,7 +162,7 @@ pub(super) fn meets_filter(
     statement.has_delivery(filter.subscription.as_deref(), filter.reason, state);
 }
 
-/// Adds that the message `m` itself meets a filter, whatever its deliveries are.
+/// Adds the condition that the message `m` itself meets a filter, whatever its deliveries.
 fn message_meets_filter(statement: &mut Statement, filter: &Filter) {
     statement.is_about(&filter.persons);
     columns_meet_filter(statement, filter);
@@ -173,7 +174,7 @@ fn message_meets_filter(statement: &mut Statement, filter: &Filter) {
     }
 }
 
-/// Adds that the columns of the message `m` meet a filter, but for those of persons.
+/// Adds the condition that the columns of the message `m`, except those of persons, meet a filter.
 fn columns_meet_filter(statement: &mut Statement, filter: &Filter) {
     let word = |word: &Option<String>| word.as_deref().map(Value::text);
     statement.compare("m.destination =", word(&filter.destination));
@@ -186,7 +187,7 @@ fn columns_meet_filter(statement: &mut Statement, filter: &Filter) {
     statement.compare("m.received_at <", time(filter.to));
 }
 
-/// The latest failures, grouped by cause.
+/// Returns the latest failures, grouped by cause.
 pub(super) async fn failures(
     connection: &Connection,
     filter: &Filter,
@@ -236,7 +237,7 @@ pub(super) fn failures_of(filter: &Filter, seqs: &[i64]) -> Statement {
     statement
 }
 
-/// A row of [`FAILURES`] as a group of its own.
+/// Reads a row of [`FAILURES`] as a group of one.
 fn failure(row: &Row) -> Result<FailureGroup, Fault> {
     let subscription: String = get(row, 3)?;
     let reason: Option<&str> = get(row, 4)?;
@@ -255,7 +256,7 @@ fn failure(row: &Row) -> Result<FailureGroup, Fault> {
     })
 }
 
-/// Counts by interval. Stages that this release does not count are left out.
+/// Returns counts by interval. Stages that this release does not know are left out.
 pub(super) async fn tallies(
     connection: &Connection,
     step: TallyStep,
@@ -281,7 +282,7 @@ pub(super) async fn tallies(
     Ok(tallies)
 }
 
-/// The names of events, the one seen last first.
+/// Returns the names of events, last seen first.
 pub(super) async fn event_names(
     connection: &Connection,
     source: Option<&str>,
